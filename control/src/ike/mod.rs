@@ -1,0 +1,17 @@
+//! IKEv2 (RFC 7296), sans-IO.
+//!
+//! ```text
+//!  datagrams, timers, requests -> Engine -> IkeSa (one file for each exchange) -> Output
+//!                                                                    Transmit | Commit | Event
+//! ```
+//!
+//! Every established IKE SA can be exported at any moment. Each change of one leaves the engine as
+//! one [`Commit`]: the state that results, the messages that imply it, and what changes for its
+//! Child SAs. The gateway gives the record to the standby and releases the messages when it is
+//! recorded (output commit).
+
+mod output;
+pub mod proposal;
+pub mod settings;
+
+pub use output::{ChildChange, Commit, Event, Output, Record, Resume, Transmit};

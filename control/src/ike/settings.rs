@@ -1,0 +1,92 @@
+//! What the configuration says about IKE, validated. Names are swanctl's.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hitless_sa::{Incarnation, MemberId, Mode, TrafficSelector};
+use zeroize::Zeroizing;
+
+use super::proposal::{EspProposal, Identification, IkeProposal};
+
+/// What the engine must know besides its connections.
+#[derive(Clone, Debug)]
+pub struct EngineSettings {
+    /// Owner of this engine's part of the SPI spaces and of the SK payloads' IV space.
+    pub member: MemberId,
+    pub incarnation: Incarnation,
+    pub connections: Vec<Connection>,
+    pub secrets: Vec<Secret>,
+    /// Half-open IKE SAs that are kept at most; beyond half of it cookies are demanded.
+    pub half_open_limit: usize,
+    /// First retransmission after this long; then it doubles (RFC 7296 section 2.4).
+    pub retransmit_timeout: Duration,
+    /// Retransmissions before the peer counts as dead.
+    pub retransmit_tries: u32,
+}
+
+/// One peer, `connections.<name>`.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub name: String,
+    /// Our addresses: the cluster's, never a member's own.
+    pub local_addrs: Vec<IpAddr>,
+    /// The peer's, empty for any.
+    pub remote_addrs: Vec<IpAddr>,
+    /// UDP port of the peer to initiate to (500), or 4500 to start there.
+    pub remote_port: u16,
+    pub proposals: Vec<IkeProposal>,
+    pub local_id: Identification,
+    pub remote_id: Identification,
+    /// Force UDP encapsulation by faking NAT detection.
+    pub encap: bool,
+    /// Liveness check after this long without a packet; zero for never.
+    pub dpd_delay: Duration,
+    /// Lifetime of the IKE SA; zero for unlimited.
+    pub rekey_time: Duration,
+    /// How a takeover resumes the IKE SA.
+    pub takeover: Takeover,
+    pub children: Vec<Child>,
+}
+
+/// One `connections.<name>.children.<child>`.
+#[derive(Clone, Debug)]
+pub struct Child {
+    pub name: String,
+    pub mode: Mode,
+    pub esp_proposals: Vec<EspProposal>,
+    pub local_ts: Vec<TrafficSelector>,
+    pub remote_ts: Vec<TrafficSelector>,
+    /// Lifetime of the Child SA; zero for unlimited.
+    pub rekey_time: Duration,
+    pub replay_window: u32,
+    /// Initiate when the gateway starts to lead, and again whenever it is lost.
+    pub start: bool,
+}
+
+/// A pre-shared key and the identities that may use it; empty for any.
+#[derive(Clone)]
+pub struct Secret {
+    pub ids: Vec<Identification>,
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Secret")
+            .field("ids", &self.ids)
+            .finish_non_exhaustive()
+    }
+}
+
+/// `takeover = auto | exact | message-id-sync | probe | rekey`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Takeover {
+    /// Exact Message IDs where output commit vouches for them; else RFC 6311 if negotiated and
+    /// safe for the peer; else probe.
+    #[default]
+    Auto,
+    Exact,
+    MessageIdSync,
+    Probe,
+    Rekey,
+}

@@ -1,0 +1,45 @@
+//! The description of a Child SA: all that any member needs to carry it.
+
+use std::net::IpAddr;
+
+use crate::{EspSuite, KeyMaterial, SaId, Spi, TrafficSelector};
+
+/// UDP ports around ESP (RFC 3948), as seen from us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct UdpEncapsulation {
+    pub local_port: u16,
+    pub remote_port: u16,
+}
+
+/// How ESP wraps a packet (RFC 4301 section 3.2).
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mode {
+    Tunnel,
+    /// Only the sync channel between members uses it so far.
+    Transport,
+}
+
+/// A pair of ESP SAs, one for each direction (RFC 4301 section 4.1).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ChildSa {
+    pub id: SaId,
+    pub mode: Mode,
+    /// SPI that we chose; the peer sends to it.
+    pub inbound_spi: Spi,
+    /// SPI that the peer chose; we send to it.
+    pub outbound_spi: Spi,
+    pub suite: EspSuite,
+    /// Extended sequence numbers (RFC 4303 section 2.2.1).
+    pub esn: bool,
+    pub inbound_key: KeyMaterial,
+    pub outbound_key: KeyMaterial,
+    /// Our tunnel endpoint.
+    pub local: IpAddr,
+    /// The peer's tunnel endpoint.
+    pub remote: IpAddr,
+    pub encapsulation: Option<UdpEncapsulation>,
+    pub local_ts: Vec<TrafficSelector>,
+    pub remote_ts: Vec<TrafficSelector>,
+    /// Replay window in packets: a power of two from 64 to 65,536.
+    pub replay_window: u32,
+}

@@ -1,0 +1,15 @@
+//! A poll-mode ESP dataplane.
+//!
+//! ```text
+//!  Port -> Worker::turn -> classify -> SPD / SAD -> sequence or replay -> AEAD -> Port
+//!                ^ commands                                  | punt port, events, checkpoints
+//!                +------------------ control thread <--------+
+//! ```
+//!
+//! Reading order: `pool.rs` (what a packet is), `port.rs` (where packets come from), `path.rs` (what
+//! happens to them), `worker.rs` (who does it), `cell.rs` (what may be sent).
+
+pub mod memory;
+pub mod pool;
+pub mod port;
+pub mod verdict;

@@ -1,0 +1,54 @@
+//! Where packets come from and go to.
+
+use smallvec::SmallVec;
+
+use crate::pool::{Packet, Pool};
+
+/// Packets handled in one go.
+pub const BURST: usize = 32;
+
+/// Up to [`BURST`] packets, inline.
+pub type Burst = SmallVec<[Packet; BURST]>;
+
+/// An Ethernet address.
+pub type MacAddress = [u8; 6];
+
+/// One queue of a network port, owned by one worker. Virtual calls are made once a burst.
+pub trait Port: Send {
+    /// Receives up to [`BURST`] whole Ethernet frames into `burst`, in packets of `pool`.
+    fn receive(&mut self, pool: &mut Pool, burst: &mut Burst);
+
+    /// Sends all of `burst` and leaves it empty. What the port has no room for is freed and
+    /// counted in [`PortCounters::transmit_full`].
+    fn transmit(&mut self, pool: &mut Pool, burst: &mut Burst);
+
+    /// Housekeeping when there is nothing to send: reaps completions, kicks leftovers.
+    fn poll(&mut self, _pool: &mut Pool) {}
+
+    /// Frames of the pool that this port's rings hold now.
+    fn frames_held(&self) -> usize {
+        0
+    }
+
+    /// Largest Ethernet payload.
+    fn mtu(&self) -> usize;
+
+    /// What this port dropped by itself.
+    fn counters(&self) -> PortCounters;
+
+    /// A descriptor that becomes readable when packets wait, for sleeping when idle.
+    fn wake_descriptor(&self) -> Option<std::os::fd::RawFd> {
+        None
+    }
+}
+
+/// Drops that happen in a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PortCounters {
+    /// Frames freed because the transmit ring was full.
+    pub transmit_full: u64,
+    /// Frames lost because the pool had no free packet.
+    pub no_buffer: u64,
+    /// Frames refused: too long, or a descriptor from the kernel that names no frame of ours.
+    pub malformed: u64,
+}
