@@ -6,10 +6,11 @@
 //!                +------------------ control thread <--------+
 //! ```
 //!
-//! Reading order: `pool.rs` (what a packet is), `port.rs` (where packets come from), `path.rs` (what
+//! Reading order: `pool.rs` (what a packet is), `port` (where packets come from), `path.rs` (what
 //! happens to them), `worker.rs` (who does it), `cell.rs` (what may be sent).
 
 pub mod memory;
 pub mod pool;
 pub mod port;
 pub mod verdict;
+pub mod wire;
