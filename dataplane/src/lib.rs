@@ -7,10 +7,21 @@
 //! ```
 //!
 //! Reading order: `pool.rs` (what a packet is), `port` (where packets come from), `path.rs` (what
-//! happens to them), `worker.rs` (who does it), `cell.rs` (what may be sent).
+//! happens to them), `worker.rs` (who does it), `cell.rs` (what may be sent), `esp.rs` (how).
 
+pub mod aead;
+pub mod cell;
+pub mod checkpoint;
+pub mod counters;
+pub mod esp;
+pub mod fib;
+pub mod flow;
 pub mod memory;
+pub mod outer;
 pub mod pool;
 pub mod port;
+pub mod replay;
+pub mod sad;
+mod sync;
 pub mod verdict;
 pub mod wire;
