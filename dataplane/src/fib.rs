@@ -43,7 +43,11 @@ impl Fib {
         let mut fib = Fib::default();
         for route in routes {
             let (address, bits) = route.prefix;
-            let family = if address.is_ipv4() { &mut fib.v4 } else { &mut fib.v6 };
+            let family = if address.is_ipv4() {
+                &mut fib.v4
+            } else {
+                &mut fib.v6
+            };
             let mixed = route
                 .next_hop
                 .is_some_and(|hop| hop.is_ipv4() != address.is_ipv4());
@@ -74,7 +78,11 @@ impl Fib {
 
     /// Where a packet to `destination` goes.
     pub fn lookup(&self, destination: IpAddr) -> Option<Hop> {
-        let family = if destination.is_ipv4() { &self.v4 } else { &self.v6 };
+        let family = if destination.is_ipv4() {
+            &self.v4
+        } else {
+            &self.v6
+        };
         family.iter().find_map(|length| {
             let key = masked(destination, length.bits);
             let at = length.routes.binary_search_by_key(&key, |(k, _)| *k).ok()?;

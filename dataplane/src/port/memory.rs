@@ -163,7 +163,10 @@ mod tests {
         assert!(left.push_frame(&[1]) && left.push_frame(&[2]));
         assert!(!left.push_frame(&[3]));
         assert!(!left.push_frame(&[0; 119]));
-        assert_eq!((left.counters().transmit_full, left.counters().malformed), (1, 1));
+        assert_eq!(
+            (left.counters().transmit_full, left.counters().malformed),
+            (1, 1)
+        );
         for round in 0..10 {
             assert!(right.pop_frame(|_| ()), "round {round}");
             assert!(left.push_frame(&[round]), "round {round}");

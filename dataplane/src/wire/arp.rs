@@ -38,7 +38,9 @@ impl Arp {
         };
         let mac = |at: usize| -> Option<MacAddress> { rest.get(at..)?.first_chunk().copied() };
         let address = |at: usize| -> Option<Ipv4Addr> {
-            rest.get(at..)?.first_chunk::<4>().map(|a| Ipv4Addr::from(*a))
+            rest.get(at..)?
+                .first_chunk::<4>()
+                .map(|a| Ipv4Addr::from(*a))
         };
         Some(Arp {
             operation,

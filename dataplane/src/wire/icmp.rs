@@ -77,7 +77,9 @@ pub fn write_error(
     let length = ipv4::HEADER + HEADER + quoted.len();
     let packet = out.get_mut(..length)?;
     packet.get_mut(ipv4::HEADER..ipv4::HEADER + HEADER)?.fill(0);
-    packet.get_mut(ipv4::HEADER + HEADER..)?.copy_from_slice(quoted);
+    packet
+        .get_mut(ipv4::HEADER + HEADER..)?
+        .copy_from_slice(quoted);
     if !ipv4::write(packet, from, offending.source(), ipv4::ICMP) {
         return None;
     }

@@ -198,11 +198,21 @@ mod tests {
     #[test]
     fn what_is_written_is_valid_elsewhere() {
         let mut octets = [0; 30];
-        assert!(write(&mut octets, Ipv4Addr::new(192, 0, 2, 1), Ipv4Addr::LOCALHOST, ICMP));
+        assert!(write(
+            &mut octets,
+            Ipv4Addr::new(192, 0, 2, 1),
+            Ipv4Addr::LOCALHOST,
+            ICMP
+        ));
         let (header, rest) = etherparse::Ipv4Header::from_slice(&octets).unwrap();
         assert_eq!(header.header_checksum, header.calc_header_checksum());
         assert_eq!((header.total_len, rest.len()), (30, 10));
-        assert!(!write(&mut [0; 19], Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, ICMP));
+        assert!(!write(
+            &mut [0; 19],
+            Ipv4Addr::LOCALHOST,
+            Ipv4Addr::LOCALHOST,
+            ICMP
+        ));
     }
 
     proptest! {

@@ -69,12 +69,18 @@ mod tests {
     fn length_field_rules() {
         let octets = [0x01, 0xf4, 0x11, 0x94, 0, 10, 0, 0, 7, 8, 9];
         let udp = Udp::parse(&octets).unwrap();
-        assert_eq!((udp.source_port(), udp.destination_port()), (IKE_PORT, NAT_PORT));
+        assert_eq!(
+            (udp.source_port(), udp.destination_port()),
+            (IKE_PORT, NAT_PORT)
+        );
         assert_eq!(udp.payload(), [7, 8]);
         for length in 0..10 {
             assert!(Udp::parse(&octets[..length]).is_none(), "{length} octets");
         }
-        assert!(Udp::parse(&[0, 0, 0, 0, 0, 7, 0, 0]).is_none(), "shorter than itself");
+        assert!(
+            Udp::parse(&[0, 0, 0, 0, 0, 7, 0, 0]).is_none(),
+            "shorter than itself"
+        );
     }
 
     #[test]
