@@ -1,5 +1,7 @@
 //! Where packets come from and go to.
 
+pub mod af_xdp;
+
 use smallvec::SmallVec;
 
 use crate::pool::{Packet, Pool};
