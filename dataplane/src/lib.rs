@@ -6,10 +6,26 @@
 //!                +------------------ control thread <--------+
 //! ```
 //!
-//! Reading order: `pool.rs` (what a packet is), `port.rs` (where packets come from), `path.rs` (what
-//! happens to them), `worker.rs` (who does it), `cell.rs` (what may be sent).
+//! Reading order: `pool.rs` (what a packet is), `port` (where packets come from), `path.rs` (what
+//! happens to them), `worker.rs` (who does it), `cell.rs` (what may be sent), `esp.rs` (how).
 
+pub mod aead;
+pub mod cell;
+pub mod checkpoint;
+pub mod classify;
+pub mod command;
+pub mod counters;
+pub mod esp;
+pub mod fib;
+pub mod flow;
 pub mod memory;
+pub mod neighbour;
+pub mod outer;
 pub mod pool;
 pub mod port;
+pub mod replay;
+pub mod sad;
+pub mod spd;
+mod sync;
 pub mod verdict;
+pub mod wire;

@@ -1,6 +1,7 @@
 //! Where packets come from and go to.
 
 pub mod af_xdp;
+pub mod memory;
 
 use smallvec::SmallVec;
 

@@ -1,0 +1,203 @@
+//! The write-ahead lease of one SA in one leadership (rules R3, R5, R8 of the lease protocol).
+//!
+//! A cell is made when its member begins to lead the SA, is shared by the control thread and every
+//! worker that holds the SA, and is never reset: another leadership gets another cell, so a worker
+//! that was paused in between cannot draw old numbers against a new limit (hole A5).
+//!
+//! Heads up: the top bit of the three shared words says "frozen". A draw is a compare-and-swap of
+//! the cursor, so the instant at which `freeze` sets the bit is the instant after which no draw
+//! succeeds, and the cursor that it returns is exact. Numbers therefore end at 2^63.
+
+use crossbeam::utils::CachePadded;
+use hitless_sa::{Lease, SequenceNumber};
+
+use crate::sync::{AtomicU64, Ordering};
+
+const FROZEN: u64 = 1 << 63;
+/// The last number of any SA: the cursor behind it still leaves the top bit free.
+const LAST: u64 = FROZEN - 2;
+
+/// What may still be sent and delivered on one SA in one leadership.
+pub struct Cell {
+    /// The next number to draw. Outbound workers contend for this line alone.
+    cursor: CachePadded<AtomicU64>,
+    /// What the control thread raises and workers only read.
+    bounds: CachePadded<Bounds>,
+    /// What workers report and only the control thread reads.
+    reports: CachePadded<Reports>,
+}
+
+struct Bounds {
+    limit: AtomicU64,
+    high_water: AtomicU64,
+}
+
+struct Reports {
+    inbound_top: AtomicU64,
+    stalls: AtomicU64,
+}
+
+impl Cell {
+    /// A cell that draws from `first` up to the lease's grant and delivers up to its high water.
+    /// Number 0 is never sent (RFC 4303 section 3.3.3).
+    pub fn new(first: SequenceNumber, lease: Lease) -> Cell {
+        Cell {
+            cursor: CachePadded::new(AtomicU64::new(first.0.clamp(1, LAST + 1))),
+            bounds: CachePadded::new(Bounds {
+                limit: AtomicU64::new(lease.grant.0.min(LAST)),
+                high_water: AtomicU64::new(lease.high_water.0.min(LAST)),
+            }),
+            reports: CachePadded::new(Reports {
+                inbound_top: AtomicU64::new(0),
+                stalls: AtomicU64::new(0),
+            }),
+        }
+    }
+
+    /// Takes up to `count` numbers, fewer if the limit is near, none once frozen. What is drawn is
+    /// burned: it is never given back, so draw what this burst needs and no more (D15).
+    #[inline]
+    pub fn draw(&self, count: u32) -> Block {
+        let count = u64::from(count);
+        let mut cursor = self.cursor.load(Ordering::Relaxed);
+        let taken = loop {
+            if cursor & FROZEN != 0 {
+                break 0;
+            }
+            // The limit only rises, so an old value of it is a safe one.
+            let limit = self.bounds.limit.load(Ordering::Acquire) & !FROZEN;
+            let taken = count.min((limit + 1).saturating_sub(cursor));
+            if taken == 0 {
+                break 0;
+            }
+            // Never past the limit (D1): a cursor that ran ahead would pass every later limit too.
+            match self.cursor.compare_exchange_weak(
+                cursor,
+                cursor + taken,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            ) {
+                Ok(_) => break taken,
+                Err(now) => cursor = now,
+            }
+        };
+        if taken < count {
+            self.reports.stalls.fetch_add(1, Ordering::Relaxed);
+        }
+        Block {
+            next: cursor,
+            end: cursor + taken,
+        }
+    }
+
+    /// Raises the bounds to what the standbys have recorded. A lower bound, which an old message may
+    /// carry, changes nothing, and nothing changes a frozen cell.
+    pub fn raise(&self, lease: Lease) {
+        let upward = |to: u64| move |now: u64| (now & FROZEN == 0).then(|| now.max(to.min(LAST)));
+        let (release, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+        // A refused update is a frozen cell, which is meant to stay as it is.
+        let _ = self
+            .bounds
+            .limit
+            .fetch_update(release, relaxed, upward(lease.grant.0));
+        let _ = self
+            .bounds
+            .high_water
+            .fetch_update(release, relaxed, upward(lease.high_water.0));
+    }
+
+    /// Steps down for good: nothing is drawn or delivered from now on. Returns the cursor, which
+    /// moves no more: every number below it may have been used, none from it on has been.
+    ///
+    /// A worker that asked [`Cell::may_deliver`] a moment ago may still be delivering; the barrier
+    /// of rule R14 waits for that.
+    pub fn freeze(&self) -> SequenceNumber {
+        self.bounds.high_water.fetch_or(FROZEN, Ordering::AcqRel);
+        self.bounds.limit.fetch_or(FROZEN, Ordering::AcqRel);
+        SequenceNumber(self.cursor.fetch_or(FROZEN, Ordering::AcqRel) & !FROZEN)
+    }
+
+    /// Whether the member has stepped down from this cell.
+    pub fn frozen(&self) -> bool {
+        self.cursor.load(Ordering::Acquire) & FROZEN != 0
+    }
+
+    /// The highest number that may be drawn.
+    pub fn limit(&self) -> SequenceNumber {
+        SequenceNumber(self.bounds.limit.load(Ordering::Acquire) & !FROZEN)
+    }
+
+    /// The number that the next draw begins with.
+    pub fn cursor(&self) -> SequenceNumber {
+        SequenceNumber(self.cursor.load(Ordering::Acquire) & !FROZEN)
+    }
+
+    /// How many numbers can still be drawn: what the low-water scan looks at.
+    pub fn remaining(&self) -> u64 {
+        let cursor = self.cursor.load(Ordering::Acquire);
+        if cursor & FROZEN != 0 {
+            return 0;
+        }
+        (self.limit().0 + 1).saturating_sub(cursor)
+    }
+
+    /// The highest number that may be delivered.
+    pub fn high_water(&self) -> SequenceNumber {
+        SequenceNumber(self.bounds.high_water.load(Ordering::Acquire) & !FROZEN)
+    }
+
+    /// Whether an authentic packet with this number may be delivered now (R8).
+    #[inline]
+    pub fn may_deliver(&self, number: SequenceNumber) -> bool {
+        let high_water = self.bounds.high_water.load(Ordering::Acquire);
+        high_water & FROZEN == 0 && number.0 <= high_water
+    }
+
+    /// Reports the highest authenticated number of a burst, delivered or waiting. Only numbers whose
+    /// ICV verified belong here (B6).
+    #[inline]
+    pub fn note_inbound_top(&self, number: SequenceNumber) {
+        self.reports
+            .inbound_top
+            .fetch_max(number.0, Ordering::Relaxed);
+    }
+
+    /// The highest authenticated number that a worker reported.
+    pub fn inbound_top(&self) -> SequenceNumber {
+        SequenceNumber(self.reports.inbound_top.load(Ordering::Relaxed))
+    }
+
+    /// How many draws got less than they asked for.
+    pub fn lease_stalls(&self) -> u64 {
+        self.reports.stalls.load(Ordering::Relaxed)
+    }
+}
+
+/// Numbers that a worker drew for one burst. Not `Clone`: each number exists once. What is left when
+/// it is dropped stays unused for ever.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "drawn numbers are burned"]
+pub struct Block {
+    next: u64,
+    end: u64,
+}
+
+impl Iterator for Block {
+    type Item = SequenceNumber;
+
+    #[inline]
+    fn next(&mut self) -> Option<SequenceNumber> {
+        let number = SequenceNumber(self.next);
+        (self.next < self.end).then(|| {
+            self.next += 1;
+            number
+        })
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.end - self.next) as usize;
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for Block {}

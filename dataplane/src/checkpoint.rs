@@ -1,0 +1,222 @@
+//! Checkpoints on their way from a worker to its control thread: the newest one of an SA replaces an
+//! older one, and the worker never waits.
+//!
+//! Each SA has a slot, a sequence lock made of atomics; a ring tells the collector which slots are
+//! new. A slot is in the ring at most once (its `queued` flag), so a ring as long as there are slots
+//! is never full. When the collector meets a slot that is being written it leaves it: it has
+//! cleared `queued` before it read, so the publisher, which sets the flag after it wrote, will find
+//! it clear and put the slot into the ring again. Neither side ever retries.
+
+use std::sync::Arc;
+
+use crossbeam::utils::CachePadded;
+use hitless_sa::{Incarnation, MemberId, SaId, SequenceNumber};
+
+use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+/// What a worker last knew of one SA.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    pub sa: SaId,
+    /// The next outbound number to be drawn.
+    pub outbound_next: SequenceNumber,
+    /// The highest authenticated inbound number.
+    pub inbound_top: SequenceNumber,
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    pub packets_in: u64,
+    pub bytes_in: u64,
+}
+
+const WORDS: usize = 8;
+
+impl Checkpoint {
+    fn to_words(self) -> [u64; WORDS] {
+        [
+            u64::from(self.sa.creator.0) << 32 | u64::from(self.sa.incarnation.0),
+            u64::from(self.sa.counter),
+            self.outbound_next.0,
+            self.inbound_top.0,
+            self.packets_out,
+            self.bytes_out,
+            self.packets_in,
+            self.bytes_in,
+        ]
+    }
+
+    fn from_words(words: [u64; WORDS]) -> Checkpoint {
+        let [
+            maker,
+            counter,
+            next,
+            top,
+            packets_out,
+            bytes_out,
+            packets_in,
+            bytes_in,
+        ] = words;
+        Checkpoint {
+            sa: SaId {
+                creator: MemberId((maker >> 32) as u8),
+                incarnation: Incarnation(maker as u32),
+                counter: counter as u32,
+            },
+            outbound_next: SequenceNumber(next),
+            inbound_top: SequenceNumber(top),
+            packets_out,
+            bytes_out,
+            packets_in,
+            bytes_in,
+        }
+    }
+}
+
+/// A channel for the checkpoints of `capacity` SAs, each with a slot below `capacity`.
+pub fn channel(capacity: usize) -> (Publisher, Collector) {
+    let (sender, receiver) = mailbox(capacity);
+    (Publisher(sender), Collector(receiver))
+}
+
+/// The worker's end.
+pub struct Publisher(Sender<WORDS>);
+
+impl Publisher {
+    /// Replaces the slot's checkpoint. A slot beyond the channel's capacity is ignored: the SAD
+    /// admits none.
+    #[inline]
+    pub fn publish(&mut self, slot: u32, checkpoint: &Checkpoint) {
+        self.0.publish(slot, checkpoint.to_words());
+    }
+}
+
+/// The control thread's end.
+pub struct Collector(Receiver<WORDS>);
+
+impl Collector {
+    /// Hands out every checkpoint that is newer than the one that it last handed out for its slot.
+    pub fn drain(&mut self, mut take: impl FnMut(u32, Checkpoint)) {
+        self.0
+            .drain(|slot, words| take(slot, Checkpoint::from_words(words)));
+    }
+}
+
+/// The mailbox under the channel, for messages of `N` words. Public for the model checker, which can
+/// search two words exhaustively but not eight.
+pub fn mailbox<const N: usize>(capacity: usize) -> (Sender<N>, Receiver<N>) {
+    let length = capacity.max(1).next_power_of_two();
+    let shared = Arc::new(Shared {
+        slots: (0..capacity).map(|_| Slot::new()).collect(),
+        ring: (0..length).map(|_| AtomicU32::new(0)).collect(),
+        tail: CachePadded::new(AtomicU64::new(0)),
+    });
+    let sender = Sender {
+        shared: Arc::clone(&shared),
+        tail: 0,
+    };
+    let receiver = Receiver {
+        delivered: vec![0; capacity],
+        shared,
+        head: 0,
+    };
+    (sender, receiver)
+}
+
+struct Shared<const N: usize> {
+    slots: Box<[Slot<N>]>,
+    ring: Box<[AtomicU32]>,
+    /// Entries ever put into the ring.
+    tail: CachePadded<AtomicU64>,
+}
+
+struct Slot<const N: usize> {
+    /// Even: stable. Odd: being written. 0: never written.
+    version: AtomicU64,
+    words: [AtomicU64; N],
+    /// In the ring and not yet taken out.
+    queued: AtomicBool,
+}
+
+impl<const N: usize> Slot<N> {
+    fn new() -> Slot<N> {
+        Slot {
+            version: AtomicU64::new(0),
+            words: std::array::from_fn(|_| AtomicU64::new(0)),
+            queued: AtomicBool::new(false),
+        }
+    }
+
+    /// A message and its version, unless the publisher wrote in between.
+    fn read(&self) -> Option<(u64, [u64; N])> {
+        let before = self.version.load(Ordering::Acquire);
+        // Acquire on each word: a new word brings with it the odd version stored before it.
+        let words = std::array::from_fn(|i| self.words[i].load(Ordering::Acquire));
+        let after = self.version.load(Ordering::Relaxed);
+        (before == after && before % 2 == 0).then_some((before, words))
+    }
+}
+
+/// The publishing end of a [`mailbox`].
+pub struct Sender<const N: usize> {
+    shared: Arc<Shared<N>>,
+    tail: u64,
+}
+
+impl<const N: usize> Sender<N> {
+    /// Replaces a slot's message.
+    #[inline]
+    pub fn publish(&mut self, index: u32, message: [u64; N]) {
+        let shared = &*self.shared;
+        let Some(slot) = shared.slots.get(index as usize) else {
+            return;
+        };
+        let version = slot.version.load(Ordering::Relaxed);
+        slot.version.store(version + 1, Ordering::Relaxed);
+        for (word, value) in slot.words.iter().zip(message) {
+            word.store(value, Ordering::Release);
+        }
+        slot.version.store(version + 2, Ordering::Release);
+        if !slot.queued.swap(true, Ordering::AcqRel) {
+            // The entry that this one overwrites has been taken: of `length + 1` entries two are of
+            // one slot, and that slot's flag was seen clear, which the collector does in order.
+            let place = self.tail as usize & (shared.ring.len() - 1);
+            shared.ring[place].store(index, Ordering::Relaxed);
+            self.tail += 1;
+            shared.tail.store(self.tail, Ordering::Release);
+        }
+    }
+}
+
+/// The collecting end of a [`mailbox`].
+pub struct Receiver<const N: usize> {
+    shared: Arc<Shared<N>>,
+    head: u64,
+    /// The version last handed out, for each slot.
+    delivered: Vec<u64>,
+}
+
+impl<const N: usize> Receiver<N> {
+    /// Hands out the newest message of every slot that has a new one.
+    pub fn drain(&mut self, mut take: impl FnMut(u32, [u64; N])) {
+        let shared = &*self.shared;
+        let tail = shared.tail.load(Ordering::Acquire);
+        while self.head != tail {
+            let place = self.head as usize & (shared.ring.len() - 1);
+            let index = shared.ring[place].load(Ordering::Relaxed);
+            self.head += 1;
+            let (Some(slot), Some(delivered)) = (
+                shared.slots.get(index as usize),
+                self.delivered.get_mut(index as usize),
+            ) else {
+                continue;
+            };
+            slot.queued.swap(false, Ordering::AcqRel);
+            // Nothing to read now means that the publisher is about to queue the slot again.
+            if let Some((version, message)) = slot.read()
+                && version != *delivered
+            {
+                *delivered = version;
+                take(index, message);
+            }
+        }
+    }
+}

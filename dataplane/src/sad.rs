@@ -1,0 +1,386 @@
+//! The SAD: the SAs of one worker, share-nothing (RFC 4301 section 4.4.2).
+//!
+//! Inbound SAs are found by SPI, outbound ones by their slot, a dense index that the control thread
+//! gives to each Child SA and that checkpoints use too. SAs arrive and leave in boxes, so that the
+//! control thread pays for expanding and wiping keys.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use hitless_sa::{
+    ChildSa, Instant, Mode, SaId, SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
+};
+
+use crate::aead::{Engine, EspKey, KeyError};
+use crate::cell::Cell;
+use crate::checkpoint::Checkpoint;
+use crate::esp;
+use crate::flow::Flow;
+use crate::outer::OuterHeader;
+use crate::replay::ReplayWindow;
+use crate::verdict::DropReason;
+
+/// Why an SA cannot be installed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SaError {
+    Key(KeyError),
+    /// Workers carry tunnel mode only.
+    TransportMode,
+    /// The tunnel endpoints are not both IPv4.
+    NotIpv4,
+}
+
+impl fmt::Display for SaError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SaError::Key(error) => error.fmt(f),
+            SaError::TransportMode => f.write_str("transport mode is not supported; use tunnel"),
+            SaError::NotIpv4 => {
+                f.write_str("tunnel endpoints must both be IPv4; IPv6 is not supported outside")
+            }
+        }
+    }
+}
+
+impl std::error::Error for SaError {}
+
+impl From<KeyError> for SaError {
+    fn from(error: KeyError) -> SaError {
+        SaError::Key(error)
+    }
+}
+
+/// What to do with an authentic packet (R8).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Admission {
+    /// Marked as seen: deliver it.
+    Deliver,
+    /// Above the high water and not marked: ask for more and admit it again when that has risen.
+    Wait,
+}
+
+/// The receiving half of a Child SA, in one leadership.
+pub struct InboundSa {
+    pub id: SaId,
+    pub spi: Spi,
+    pub esn: bool,
+    pub key: EspKey,
+    pub window: ReplayWindow,
+    pub cell: Arc<Cell>,
+    pub slot: u32,
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    pub encapsulation: Option<UdpEncapsulation>,
+    pub local_ts: Box<[TrafficSelector]>,
+    pub remote_ts: Box<[TrafficSelector]>,
+    /// Packets and octets of inner packets delivered by this worker.
+    pub packets: u64,
+    pub bytes: u64,
+    /// When a packet was last delivered.
+    pub last_use: Instant,
+}
+
+impl InboundSa {
+    /// An SA on which every number up to `floor` counts as seen.
+    pub fn new(
+        child: &ChildSa,
+        cell: Arc<Cell>,
+        floor: SequenceNumber,
+        slot: u32,
+        engine: Engine,
+    ) -> Result<InboundSa, SaError> {
+        if child.mode != Mode::Tunnel {
+            return Err(SaError::TransportMode);
+        }
+        let mut window = ReplayWindow::new(child.replay_window);
+        window.leap(floor);
+        Ok(InboundSa {
+            id: child.id,
+            spi: child.inbound_spi,
+            esn: child.esn,
+            key: EspKey::new(engine, child.suite, &child.inbound_key)?,
+            window,
+            cell,
+            slot,
+            local: child.local,
+            remote: child.remote,
+            encapsulation: child.encapsulation,
+            local_ts: child.local_ts.as_slice().into(),
+            remote_ts: child.remote_ts.as_slice().into(),
+            packets: 0,
+            bytes: 0,
+            last_use: Instant::default(),
+        })
+    }
+
+    /// Whether the inner packet is one that this SA may carry (RFC 4301 section 5.2, step 4).
+    #[inline]
+    pub fn selectors_match(&self, inner: &[u8]) -> bool {
+        Flow::parse(inner).is_some_and(|flow| flow.matches_inbound(&self.local_ts, &self.remote_ts))
+    }
+
+    /// The second half of receiving, after [`esp::decapsulate`] and again when a packet that waited
+    /// is released (B1, B3): the high-water check, then check-and-mark in one step (R8). Counts the
+    /// packet if it is to be delivered; `octets` is its inner length.
+    #[inline]
+    pub fn admit(
+        &mut self,
+        number: SequenceNumber,
+        octets: usize,
+        now: Instant,
+    ) -> Result<Admission, DropReason> {
+        if !self.cell.may_deliver(number) {
+            return match self.cell.frozen() {
+                true => Err(DropReason::NotActive),
+                false => Ok(Admission::Wait),
+            };
+        }
+        if !self.window.mark(number) {
+            return Err(DropReason::Replay);
+        }
+        self.packets += 1;
+        self.bytes += octets as u64;
+        self.last_use = now;
+        Ok(Admission::Deliver)
+    }
+}
+
+/// The sending half of a Child SA, in one leadership.
+pub struct OutboundSa {
+    pub id: SaId,
+    pub spi: Spi,
+    pub esn: bool,
+    pub key: EspKey,
+    pub cell: Arc<Cell>,
+    pub slot: u32,
+    pub local: IpAddr,
+    pub remote: IpAddr,
+    pub encapsulation: Option<UdpEncapsulation>,
+    pub(crate) outer: OuterHeader,
+    /// Packets and octets of inner packets sent by this worker.
+    pub packets: u64,
+    pub bytes: u64,
+    /// When a packet was last sent.
+    pub last_use: Instant,
+}
+
+impl OutboundSa {
+    /// An SA that sends what its cell lets it draw.
+    pub fn new(
+        child: &ChildSa,
+        cell: Arc<Cell>,
+        slot: u32,
+        engine: Engine,
+    ) -> Result<OutboundSa, SaError> {
+        if child.mode != Mode::Tunnel {
+            return Err(SaError::TransportMode);
+        }
+        Ok(OutboundSa {
+            id: child.id,
+            spi: child.outbound_spi,
+            esn: child.esn,
+            key: EspKey::new(engine, child.suite, &child.outbound_key)?,
+            cell,
+            slot,
+            local: child.local,
+            remote: child.remote,
+            encapsulation: child.encapsulation,
+            outer: outer_header(child.local, child.remote, child.encapsulation)?,
+            packets: 0,
+            bytes: 0,
+            last_use: Instant::default(),
+        })
+    }
+
+    /// Moves the tunnel's endpoints: after a takeover with another address, or a peer behind a NAT
+    /// whose port changed (RFC 7296 section 2.23).
+    pub fn set_endpoint(
+        &mut self,
+        local: IpAddr,
+        remote: IpAddr,
+        encapsulation: Option<UdpEncapsulation>,
+    ) -> Result<(), SaError> {
+        self.outer = outer_header(local, remote, encapsulation)?;
+        self.local = local;
+        self.remote = remote;
+        self.encapsulation = encapsulation;
+        Ok(())
+    }
+
+    /// The largest inner packet whose outer packet fits into `mtu` octets.
+    pub fn inner_mtu(&self, mtu: usize) -> usize {
+        esp::largest_payload(mtu.saturating_sub(self.outer.len()))
+    }
+}
+
+fn outer_header(
+    local: IpAddr,
+    remote: IpAddr,
+    encapsulation: Option<UdpEncapsulation>,
+) -> Result<OuterHeader, SaError> {
+    match (local, remote) {
+        (IpAddr::V4(local), IpAddr::V4(remote)) => {
+            Ok(OuterHeader::new(local, remote, encapsulation))
+        }
+        _ => Err(SaError::NotIpv4),
+    }
+}
+
+/// All SAs of one worker.
+pub struct Sad {
+    inbound: HashMap<Spi, Box<InboundSa>, FixedState>,
+    slots: Box<[Slot]>,
+    ids: HashMap<SaId, u32, FixedState>,
+}
+
+#[derive(Default)]
+struct Slot {
+    id: Option<SaId>,
+    inbound: Option<Spi>,
+    outbound: Option<Box<OutboundSa>>,
+}
+
+/// Why the SAD did not take an SA.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Conflict {
+    /// The slot is not below the SAD's capacity.
+    NoSuchSlot,
+    /// Another SA has the slot; remove it first.
+    SlotTaken,
+    /// Another SA has the SPI; remove it first.
+    SpiTaken,
+    /// The same SA is installed in another slot.
+    OtherSlot,
+}
+
+impl Sad {
+    /// Room for `capacity` Child SAs, in slots below `capacity`. Allocates all that it ever needs.
+    pub fn new(capacity: usize) -> Sad {
+        // Only SPIs that we chose get into the table, so nobody outside can make them collide.
+        let hasher = FixedState::default();
+        Sad {
+            inbound: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
+            slots: (0..capacity).map(|_| Slot::default()).collect(),
+            ids: HashMap::with_capacity_and_hasher(capacity, hasher),
+        }
+    }
+
+    /// Installs an SA. Returns the one of the same Child SA that it replaces; or the SA itself with
+    /// the reason if it cannot be installed, the SAD being as before.
+    pub fn insert_inbound(
+        &mut self,
+        sa: Box<InboundSa>,
+    ) -> Result<Option<Box<InboundSa>>, (Box<InboundSa>, Conflict)> {
+        let spi_taken = self
+            .inbound
+            .get(&sa.spi)
+            .is_some_and(|other| other.id != sa.id);
+        if spi_taken {
+            return Err((sa, Conflict::SpiTaken));
+        }
+        match self.claim(sa.id, sa.slot) {
+            Err(conflict) => Err((sa, conflict)),
+            Ok(slot) => {
+                let before = slot.inbound.replace(sa.spi);
+                let old = before.and_then(|spi| self.inbound.remove(&spi));
+                self.inbound.insert(sa.spi, sa);
+                Ok(old)
+            }
+        }
+    }
+
+    /// Installs an SA, like [`Sad::insert_inbound`].
+    pub fn insert_outbound(
+        &mut self,
+        sa: Box<OutboundSa>,
+    ) -> Result<Option<Box<OutboundSa>>, (Box<OutboundSa>, Conflict)> {
+        match self.claim(sa.id, sa.slot) {
+            Err(conflict) => Err((sa, conflict)),
+            Ok(slot) => Ok(slot.outbound.replace(sa)),
+        }
+    }
+
+    /// Removes both halves of a Child SA, for the control thread to drop.
+    pub fn remove(&mut self, id: SaId) -> (Option<Box<InboundSa>>, Option<Box<OutboundSa>>) {
+        let Some(slot) = self
+            .ids
+            .remove(&id)
+            .and_then(|slot| self.slots.get_mut(slot as usize))
+        else {
+            return (None, None);
+        };
+        let Slot {
+            inbound, outbound, ..
+        } = std::mem::take(slot);
+        (inbound.and_then(|spi| self.inbound.remove(&spi)), outbound)
+    }
+
+    /// The SA that a packet names.
+    #[inline]
+    pub fn inbound_mut(&mut self, spi: Spi) -> Option<&mut InboundSa> {
+        self.inbound.get_mut(&spi).map(Box::as_mut)
+    }
+
+    /// The receiving half in a slot, for a packet that waited there.
+    #[inline]
+    pub fn inbound_in_slot(&mut self, slot: u32) -> Option<&mut InboundSa> {
+        let spi = self.slots.get(slot as usize)?.inbound?;
+        self.inbound_mut(spi)
+    }
+
+    /// The sending half in a slot.
+    #[inline]
+    pub fn outbound_mut(&mut self, slot: u32) -> Option<&mut OutboundSa> {
+        self.slots.get_mut(slot as usize)?.outbound.as_deref_mut()
+    }
+
+    /// The slot of a Child SA.
+    pub fn slot_of(&self, id: SaId) -> Option<u32> {
+        self.ids.get(&id).copied()
+    }
+
+    /// Child SAs installed, with one half or both.
+    pub fn len(&self) -> usize {
+        self.ids.len()
+    }
+
+    /// Whether no SA is installed.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
+    /// What this worker knows of the Child SA in a slot.
+    pub fn checkpoint(&self, slot: u32) -> Option<Checkpoint> {
+        let entry = self.slots.get(slot as usize)?;
+        let inbound = entry.inbound.and_then(|spi| self.inbound.get(&spi));
+        let outbound = entry.outbound.as_ref();
+        Some(Checkpoint {
+            sa: entry.id?,
+            outbound_next: outbound.map_or(SequenceNumber(0), |sa| sa.cell.cursor()),
+            inbound_top: inbound.map_or(SequenceNumber(0), |sa| sa.window.top()),
+            packets_out: outbound.map_or(0, |sa| sa.packets),
+            bytes_out: outbound.map_or(0, |sa| sa.bytes),
+            packets_in: inbound.map_or(0, |sa| sa.packets),
+            bytes_in: inbound.map_or(0, |sa| sa.bytes),
+        })
+    }
+
+    fn claim(&mut self, id: SaId, slot: u32) -> Result<&mut Slot, Conflict> {
+        if self.ids.get(&id).is_some_and(|&other| other != slot) {
+            return Err(Conflict::OtherSlot);
+        }
+        let entry = self
+            .slots
+            .get_mut(slot as usize)
+            .ok_or(Conflict::NoSuchSlot)?;
+        if entry.id.is_some_and(|other| other != id) {
+            return Err(Conflict::SlotTaken);
+        }
+        entry.id = Some(id);
+        self.ids.insert(id, slot);
+        Ok(entry)
+    }
+}
