@@ -1,5 +1,6 @@
 //! Where packets come from and go to.
 
+pub mod af_xdp;
 pub mod memory;
 
 use smallvec::SmallVec;

@@ -1,0 +1,212 @@
+//! The XDP program on an interface, shared by the ports of its queues.
+//!
+//! An interface has one program, however many of its queues have ports. Ports hold the attachment
+//! together; when the last one goes, or the process dies, the kernel detaches the program by itself
+//! and the interface's MAC filter is as it was.
+
+use std::io;
+use std::net::Ipv4Addr;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use super::bpf::{Insertion, Link, Map, MapKind, Program};
+use super::error::{AfXdpError, Step};
+use super::interface::{Interface, MacFilter};
+use super::program;
+use super::socket::is;
+use super::{AfXdpMode, AfXdpSettings, LARGEST_MTU};
+
+/// Receive queues that can have a port.
+const QUEUES: u32 = 256;
+/// Addresses that ARP may be taken for.
+const ADDRESSES: u32 = 1024;
+/// Flags of BPF_LINK_CREATE for XDP.
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// The XDP program on an interface. See [`AfXdpPort::attachment`](super::AfXdpPort::attachment).
+#[derive(Debug)]
+pub struct Attachment {
+    interface: Interface,
+    native: bool,
+    ring_size: u32,
+    sockets: Map,
+    addresses: Map,
+    _link: Link,
+    _filter: MacFilter,
+}
+
+impl Attachment {
+    /// Loads the program and attaches it. From then on frames that are ours no longer reach the
+    /// kernel, and are dropped until a port is open on their queue.
+    pub fn open(settings: &AfXdpSettings) -> Result<Attachment, AfXdpError> {
+        let interface = Interface::find(&settings.interface)?;
+        check(&interface, settings)?;
+        let name = &interface.name;
+        let failed = |step| move |error| AfXdpError::system(name, step, error);
+        let sockets = Map::new(MapKind::Sockets, QUEUES).map_err(failed(Step::CreateMap))?;
+        let addresses = Map::new(MapKind::Hash, ADDRESSES).map_err(failed(Step::CreateMap))?;
+        for address in &settings.addresses {
+            addresses
+                .insert(address.octets(), [1; 4], Insertion::Replace)
+                .map_err(failed(Step::UpdateMap))?;
+        }
+        let program =
+            program::load(settings.mac, &sockets, &addresses).map_err(failed(Step::LoadProgram))?;
+        let (link, native) = attach(&program, &interface, settings.mode)?;
+        let filter =
+            MacFilter::add(interface.index, settings.mac).map_err(failed(Step::FilterMac))?;
+        Ok(Attachment {
+            native,
+            ring_size: settings.ring_size,
+            sockets,
+            addresses,
+            _link: link,
+            _filter: filter,
+            interface,
+        })
+    }
+
+    /// The interface.
+    pub(super) fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// Entries in each ring of each port.
+    pub(super) fn ring_size(&self) -> u32 {
+        self.ring_size
+    }
+
+    /// Whether the driver runs the program (native mode), or the kernel does after it (generic).
+    pub fn is_native(&self) -> bool {
+        self.native
+    }
+
+    /// Takes ARP about this address from now on.
+    pub fn add_address(&self, address: Ipv4Addr) -> Result<(), AfXdpError> {
+        self.addresses
+            .insert(address.octets(), [1; 4], Insertion::Replace)
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Leaves ARP about this address to the kernel from now on.
+    pub fn remove_address(&self, address: Ipv4Addr) -> Result<(), AfXdpError> {
+        match self.addresses.remove(address.octets()) {
+            Err(error) if !is(&error, libc::ENOENT) => Err(self.failed(error)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Sends what is ours on a queue to this socket, for as long as the result lives.
+    pub(super) fn direct(
+        self: &Arc<Attachment>,
+        queue: u32,
+        socket: RawFd,
+    ) -> Result<Direction, AfXdpError> {
+        let inserted =
+            self.sockets
+                .insert(queue.to_ne_bytes(), socket.to_ne_bytes(), Insertion::New);
+        match inserted {
+            Ok(()) => Ok(Direction {
+                attachment: Arc::clone(self),
+                queue,
+            }),
+            Err(error) => {
+                let interface = self.interface.name.clone();
+                Err(match error.raw_os_error() {
+                    Some(libc::EEXIST) => AfXdpError::QueueInUse { interface, queue },
+                    Some(libc::E2BIG) => AfXdpError::NoSuchQueue { interface, queue },
+                    _ => self.failed(error),
+                })
+            }
+        }
+    }
+
+    fn failed(&self, error: io::Error) -> AfXdpError {
+        AfXdpError::system(&self.interface.name, Step::UpdateMap, error)
+    }
+}
+
+/// A queue's entry in the program's table of sockets. Once it is dropped, frames that are ours on
+/// the queue are dropped too.
+#[derive(Debug)]
+pub struct Direction {
+    attachment: Arc<Attachment>,
+    queue: u32,
+}
+
+impl Drop for Direction {
+    fn drop(&mut self) {
+        // It fails only if the entry is gone, which is what is wanted.
+        let _ = self.attachment.sockets.remove(self.queue.to_ne_bytes());
+    }
+}
+
+/// What can be refused before the kernel is asked.
+fn check(interface: &Interface, settings: &AfXdpSettings) -> Result<(), AfXdpError> {
+    let name = || interface.name.clone();
+    let group = settings.mac[0] & 1 == 1;
+    if group || settings.mac == [0; 6] {
+        return Err(AfXdpError::MacNotUnicast { interface: name() });
+    }
+    if settings.mac == interface.mac {
+        return Err(AfXdpError::MacOfInterface { interface: name() });
+    }
+    if interface.mtu > LARGEST_MTU {
+        return Err(AfXdpError::MtuTooLarge {
+            interface: name(),
+            mtu: interface.mtu,
+            limit: LARGEST_MTU,
+        });
+    }
+    let size = settings.ring_size;
+    if !size.is_power_of_two() || !(64..=32768).contains(&size) {
+        return Err(AfXdpError::RingSize {
+            interface: name(),
+            size,
+        });
+    }
+    Ok(())
+}
+
+/// Attaches the program in the mode that is wanted and possible.
+fn attach(
+    program: &Program,
+    interface: &Interface,
+    mode: AfXdpMode,
+) -> Result<(Link, bool), AfXdpError> {
+    if mode != AfXdpMode::Skb {
+        let error = match program.attach(interface.index, XDP_FLAGS_DRV_MODE) {
+            Ok(link) => return Ok((link, true)),
+            Err(error) => error,
+        };
+        let hopeless = match error.raw_os_error() {
+            Some(number) => {
+                [libc::EPERM, libc::EBUSY, libc::EEXIST, libc::ENODEV].contains(&number)
+            }
+            None => false,
+        };
+        if hopeless {
+            return Err(refused(interface, error));
+        }
+        if mode == AfXdpMode::Native {
+            return Err(AfXdpError::NativeUnsupported {
+                interface: interface.name.clone(),
+                source: error,
+            });
+        }
+    }
+    match program.attach(interface.index, XDP_FLAGS_SKB_MODE) {
+        Ok(link) => Ok((link, false)),
+        Err(error) => Err(refused(interface, error)),
+    }
+}
+
+fn refused(interface: &Interface, error: io::Error) -> AfXdpError {
+    if is(&error, libc::EBUSY) || is(&error, libc::EEXIST) {
+        return AfXdpError::AnotherProgram {
+            interface: interface.name.clone(),
+        };
+    }
+    AfXdpError::system(&interface.name, Step::Attach, error)
+}
