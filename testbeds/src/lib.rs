@@ -1,1 +1,20 @@
-//! Placeholder.
+//! Scenarios with real peers in network namespaces. Everything runs inside namespaces that a
+//! scenario makes and removes: nothing leaves the machine, nothing of it stays.
+//!
+//! Reading order: `scenario.rs` (what a scenario is and reports), `scenarios/` (each of them),
+//! `topology.rs` (the network they share), `gateway.rs` and `strongswan.rs` (who runs in it),
+//! `capture.rs` and `ping.rs` (what is seen), `netns.rs`, `process.rs`, `clock.rs` and
+//! `syscall.rs` (what it stands on).
+
+pub mod capture;
+pub mod clock;
+pub mod error;
+pub mod gateway;
+pub mod netns;
+pub mod ping;
+pub mod process;
+pub mod scenario;
+pub mod scenarios;
+pub mod strongswan;
+mod syscall;
+pub mod topology;

@@ -1,1 +1,154 @@
-fn main() {}
+//! The command line of the testbeds: `list`, and `run NAME`.
+//!
+//! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
+
+use std::os::unix::fs::MetadataExt;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use hitless_testbeds::error::LabError;
+use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
+use hitless_testbeds::{clock, netns, strongswan};
+
+/// Scenarios for hitless, with real peers in network namespaces.
+#[derive(Parser)]
+#[command(name = "hitless-testbeds", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the scenarios.
+    List,
+    /// Run one scenario. Needs root.
+    Run(Run),
+}
+
+#[derive(Args)]
+struct Run {
+    /// A name that `list` shows.
+    name: String,
+    /// Only this variant.
+    #[arg(long)]
+    variant: Option<String>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Keep logs and captures even if all passed.
+    #[arg(long)]
+    keep: bool,
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().command {
+        Command::List => {
+            list();
+            ExitCode::SUCCESS
+        }
+        Command::Run(run) => match run.carry_out() {
+            Ok(true) => ExitCode::SUCCESS,
+            Ok(false) => ExitCode::from(1),
+            Err(error) => {
+                eprintln!("hitless-testbeds: {error}");
+                ExitCode::from(2)
+            }
+        },
+    }
+}
+
+fn list() {
+    for scenario in ALL {
+        println!("{:<24} {}", scenario.name, scenario.about);
+        println!("{:<24} variants: {}", "", scenario.variants.join(", "));
+    }
+}
+
+impl Run {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let scenario = self.scenario()?;
+        let variants = self.variants(scenario)?;
+        clock::watch_signals()?;
+        require_programs()?;
+        let bench = Bench::new()?;
+        for name in netns::remove_leftovers()? {
+            bench.say(&format!(
+                "removed {name}, left behind by a run that was killed"
+            ));
+        }
+        let mut reports = Vec::new();
+        for variant in variants {
+            bench.say(&format!("{} / {variant}", scenario.name));
+            let report = match (scenario.run)(&bench, variant) {
+                Ok(report) => report,
+                Err(LabError::Interrupted) => return Err(LabError::Interrupted),
+                Err(error) => Report::broken(scenario.name, variant, &error),
+            };
+            reports.push(report);
+        }
+        let report = Report::join(scenario.name, reports);
+        self.print(&report)?;
+        if self.keep || !report.passed {
+            bench.say(&format!(
+                "logs and captures: {}",
+                bench.directory().display()
+            ));
+        } else {
+            bench.discard()?;
+        }
+        Ok(report.passed)
+    }
+
+    fn scenario(&self) -> Result<&'static Scenario, LabError> {
+        let found = ALL.iter().find(|scenario| scenario.name == self.name);
+        found.ok_or_else(|| LabError::Unreadable {
+            what: "the scenario's name".to_owned(),
+            detail: format!("there is no {:?}; see `hitless-testbeds list`", self.name),
+        })
+    }
+
+    fn variants(&self, scenario: &'static Scenario) -> Result<Vec<&'static str>, LabError> {
+        let wanted = |name: &&&str| self.variant.as_deref().is_none_or(|only| only == **name);
+        let variants: Vec<_> = scenario.variants.iter().filter(wanted).copied().collect();
+        if variants.is_empty() {
+            return Err(LabError::Unreadable {
+                what: "--variant".to_owned(),
+                detail: format!("{} has {}", scenario.name, scenario.variants.join(", ")),
+            });
+        }
+        Ok(variants)
+    }
+
+    fn print(&self, report: &Report) -> Result<(), LabError> {
+        if !self.json {
+            println!("{}", report.text());
+            return Ok(());
+        }
+        let json = serde_json::to_string(report).map_err(|error| LabError::Unreadable {
+            what: "the report".to_owned(),
+            detail: error.to_string(),
+        })?;
+        println!("{json}");
+        Ok(())
+    }
+}
+
+/// All scenarios need the same programs.
+fn require_programs() -> Result<(), LabError> {
+    // It belongs to whom this process runs as.
+    if std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() != 0) {
+        return Err(LabError::NotRoot);
+    }
+    for (program, package) in [
+        ("ip", "iproute2"),
+        ("tcpdump", "tcpdump"),
+        ("ping", "iputils-ping"),
+        ("ethtool", "ethtool"),
+        ("sysctl", "procps"),
+        ("setpriv", "util-linux"),
+    ] {
+        hitless_testbeds::process::require(program, package)?;
+    }
+    strongswan::require()
+}

@@ -1,0 +1,202 @@
+//! Which ESP sequence numbers and IVs were used, how often, and in which order: invariants S1 and
+//! S2 as seen on the wire.
+//!
+//! A number is the 64-bit one wherever the packet shows it: the sender uses its sequence number as
+//! IV (S2), so if the low half of the IV is the number that travels, the IV is taken as the number.
+//! Otherwise (another vendor's IV) the 32 bits that travel are all there is.
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::report::TapId;
+use super::wire::Esp;
+
+/// Faults kept in detail; all are counted.
+const DETAILS: usize = 1000;
+
+/// An SA, as the wire shows it (RFC 4301 section 4.1: destination and SPI name a unicast SA).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct EspKey {
+    pub destination: IpAddr,
+    pub spi: u32,
+}
+
+/// S1 broken: a number that was sent twice.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RepeatedNumber {
+    pub key: EspKey,
+    pub number: u64,
+    /// When and where the second packet was seen.
+    pub time: Duration,
+    pub tap: TapId,
+    /// The two packets differ: two encryptions with one nonce. Identical packets mean that one was
+    /// sent twice, or that the network doubled it.
+    pub distinct: bool,
+}
+
+/// S2 broken: one explicit IV with two different numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RepeatedIv {
+    pub key: EspKey,
+    pub iv: u64,
+    pub numbers: (u64, u64),
+    pub time: Duration,
+}
+
+/// The packets of one SA at one tap, in the order of the wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stream {
+    pub source: IpAddr,
+    pub encapsulated: bool,
+    pub packets: u64,
+    pub first: u64,
+    pub last: u64,
+    pub highest: u64,
+    pub first_time: Duration,
+    pub last_time: Duration,
+    /// Packets with a number below one seen before.
+    pub reordered: u64,
+    /// The widest step from the highest number to a higher one.
+    pub greatest_jump: u64,
+    pub greatest_jump_time: Duration,
+    /// Packets whose explicit IV is not their sequence number; another vendor's, or S2 broken.
+    pub iv_not_number: u64,
+}
+
+/// One use of a number.
+#[derive(Clone, Debug)]
+struct Use {
+    digest: u64,
+    seen: Vec<(TapId, u32)>,
+}
+
+/// The record of all packets.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Ledger {
+    used: BTreeMap<(EspKey, u64), Use>,
+    ivs: BTreeMap<(EspKey, u64), u64>,
+    pub(super) streams: BTreeMap<(EspKey, TapId), Stream>,
+    pub(super) repeated: Vec<RepeatedNumber>,
+    pub(super) repeated_identical: u64,
+    pub(super) repeated_distinct: u64,
+    pub(super) repeated_ivs: Vec<RepeatedIv>,
+    pub(super) repeated_iv_count: u64,
+}
+
+impl Ledger {
+    pub(super) fn enter(&mut self, tap: TapId, time: Duration, esp: &Esp<'_>) {
+        let key = EspKey {
+            destination: esp.destination,
+            spi: esp.spi,
+        };
+        let iv_is_number = esp.iv as u32 == esp.sequence;
+        let number = if iv_is_number {
+            esp.iv
+        } else {
+            u64::from(esp.sequence)
+        };
+        self.enter_stream(key, tap, time, esp, number, iv_is_number);
+        self.enter_number(key, tap, time, number, digest(esp.packet));
+        self.enter_iv(key, time, esp.iv, number);
+    }
+
+    fn enter_number(&mut self, key: EspKey, tap: TapId, time: Duration, number: u64, digest: u64) {
+        let used = self.used.entry((key, number)).or_insert_with(|| Use {
+            digest,
+            seen: Vec::with_capacity(1),
+        });
+        let times_here = match used.seen.iter_mut().find(|(seen, _)| *seen == tap) {
+            Some((_, times)) => {
+                *times += 1;
+                *times
+            }
+            None => {
+                used.seen.push((tap, 1));
+                1
+            }
+        };
+        // The same packet at another tap is the same packet; anything else is a second one.
+        let distinct = used.digest != digest;
+        if !distinct && times_here == 1 {
+            return;
+        }
+        if distinct {
+            self.repeated_distinct += 1;
+        } else {
+            self.repeated_identical += 1;
+        }
+        if self.repeated.len() < DETAILS {
+            self.repeated.push(RepeatedNumber {
+                key,
+                number,
+                time,
+                tap,
+                distinct,
+            });
+        }
+    }
+
+    fn enter_iv(&mut self, key: EspKey, time: Duration, iv: u64, number: u64) {
+        let first = *self.ivs.entry((key, iv)).or_insert(number);
+        if first == number {
+            return;
+        }
+        self.repeated_iv_count += 1;
+        if self.repeated_ivs.len() < DETAILS {
+            self.repeated_ivs.push(RepeatedIv {
+                key,
+                iv,
+                numbers: (first, number),
+                time,
+            });
+        }
+    }
+
+    fn enter_stream(
+        &mut self,
+        key: EspKey,
+        tap: TapId,
+        time: Duration,
+        esp: &Esp<'_>,
+        number: u64,
+        iv_is_number: bool,
+    ) {
+        let stream = self.streams.entry((key, tap)).or_insert(Stream {
+            source: esp.source,
+            encapsulated: esp.encapsulated,
+            packets: 0,
+            first: number,
+            last: number,
+            highest: number,
+            first_time: time,
+            last_time: time,
+            reordered: 0,
+            greatest_jump: 0,
+            greatest_jump_time: time,
+            iv_not_number: 0,
+        });
+        stream.packets += 1;
+        stream.last = number;
+        stream.last_time = time;
+        stream.iv_not_number += u64::from(!iv_is_number);
+        if number < stream.highest {
+            stream.reordered += 1;
+            return;
+        }
+        let jump = number - stream.highest;
+        if jump > stream.greatest_jump {
+            stream.greatest_jump = jump;
+            stream.greatest_jump_time = time;
+        }
+        stream.highest = number;
+    }
+}
+
+/// 64 bits that tell two packets apart. Chance, not malice, is what they guard against.
+pub(super) fn digest(bytes: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}

@@ -1,0 +1,17 @@
+//! The wire audit: reads what was really sent, from captures, and says whether the safety case
+//! held. It is the oracle of the demo, the simulator and the testbeds, so it shares no parser with
+//! the dataplane or with IKE: a mistake there must not hide itself here.
+//!
+//! Reading order: `pcap.rs` (the file format), `wire.rs` (what a frame is), `ledger.rs` (which
+//! sequence numbers were used), `exchanges.rs` (which IKE messages were seen), `report.rs` (what
+//! that amounts to).
+
+mod exchanges;
+mod ledger;
+pub mod pcap;
+mod report;
+pub mod wire;
+
+pub use exchanges::{Exchange, IkeEvent};
+pub use ledger::{EspKey, RepeatedIv, RepeatedNumber, Stream};
+pub use report::{Audit, Report, TapId};

@@ -1,0 +1,183 @@
+//! The members of a hitless cluster in their namespaces: the real daemon, `hitless run`, over
+//! AF_XDP ports on veth pairs.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::clock;
+use crate::error::LabError;
+use crate::process::{Process, Program};
+use crate::topology::{
+    CLUSTER_INSIDE, CLUSTER_NETWORK, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE,
+    SYNC, Topology,
+};
+
+const READY: Duration = Duration::from_secs(10);
+
+/// What differs from scenario to scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings<'a> {
+    pub proposals: &'a str,
+    pub esp_proposals: &'a str,
+    pub takeover: &'a str,
+    pub local_id: &'a str,
+    pub remote_id: &'a str,
+    pub secret: &'a str,
+    pub dpd_delay: Duration,
+}
+
+/// One running member.
+#[derive(Debug)]
+pub struct Member {
+    daemon: Process,
+    binary: PathBuf,
+    socket: PathBuf,
+}
+
+impl Member {
+    /// Starts member `index` (0 or 1) and waits until it answers on its control socket.
+    pub fn start(
+        binary: &Path,
+        lab: &Topology,
+        index: usize,
+        directory: &Path,
+        settings: &Settings<'_>,
+    ) -> Result<Self, LabError> {
+        let name = format!("m{}", index + 1);
+        let directory = directory.join(&name);
+        let socket = directory.join("hitless.sock");
+        let file = directory.join("hitless.toml");
+        let text = configuration(index, &directory, settings);
+        std::fs::create_dir_all(directory.join("state"))
+            .and_then(|()| std::fs::write(&file, text))
+            .map_err(LabError::io("writing the member's configuration"))?;
+        let shown = binary.display().to_string();
+        let daemon = Program::new([&shown, "run", "--config", &file.display().to_string()])
+            .inside(&lab.members[index])
+            .spawn(&name, &directory)?;
+        let mut member = Self {
+            daemon,
+            binary: binary.to_owned(),
+            socket,
+        };
+        clock::until(&format!("{name} answering `hitless status`"), READY, || {
+            member.daemon.check_running()?;
+            Ok(member.status().ok().map(drop))
+        })?;
+        Ok(member)
+    }
+
+    /// `hitless status --json`.
+    pub fn status(&self) -> Result<String, LabError> {
+        let binary = self.binary.display().to_string();
+        let socket = self.socket.display().to_string();
+        Program::new([&binary, "status", "--json", "--socket", &socket]).run()
+    }
+
+    /// Waits until its status says `text`.
+    pub fn wait_for_status(&mut self, text: &str, limit: Duration) -> Result<(), LabError> {
+        clock::until(&format!("{text:?} in `hitless status`"), limit, || {
+            self.daemon.check_running()?;
+            Ok(self.status()?.contains(text).then_some(()))
+        })
+    }
+
+    /// SIGKILL; gives the moment.
+    pub fn kill(&mut self) -> Result<Duration, LabError> {
+        self.daemon.kill()
+    }
+
+    pub fn check_running(&mut self) -> Result<(), LabError> {
+        self.daemon.check_running()
+    }
+}
+
+/// The daemon that was built with this program, in the same profile. Under cargo it is brought up
+/// to date first: a stale daemon would be a puzzling thing to test.
+pub fn binary() -> Result<PathBuf, LabError> {
+    let own = std::env::current_exe().map_err(LabError::io("finding this program"))?;
+    let directory = own.parent().map(Path::to_owned).unwrap_or_default();
+    let binary = directory.join("hitless");
+    if let Some(cargo) = std::env::var_os("CARGO") {
+        let mut words = vec![cargo.to_string_lossy().into_owned()];
+        words.extend(["build", "--quiet", "--package", "hitless"].map(str::to_owned));
+        if directory.ends_with("release") {
+            words.push("--release".to_owned());
+        }
+        Program::new(words).run_for_long()?;
+    }
+    if binary.is_file() {
+        return Ok(binary);
+    }
+    Err(LabError::Unreadable {
+        what: binary.display().to_string(),
+        detail: "it is not there: cargo build --package hitless, in the same profile".to_owned(),
+    })
+}
+
+/// A member's file; `id`, state and socket are what differs between members.
+fn configuration(index: usize, directory: &Path, settings: &Settings<'_>) -> String {
+    let Settings {
+        proposals,
+        esp_proposals,
+        takeover,
+        local_id,
+        remote_id,
+        secret,
+        dpd_delay,
+    } = settings;
+    let id = index + 1;
+    let directory = directory.display();
+    let [first, second] = SYNC;
+    let dpd_delay = dpd_delay.as_secs();
+    format!(
+        r#"[cluster]
+name = "testbed"
+id = {id}
+members = [
+  {{ id = 1, priority = 200, sync_addr = "{first}:4510" }},
+  {{ id = 2, priority = 100, sync_addr = "{second}:4510" }},
+]
+secret = "0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+# Both members share one or two cores with the peer here.
+heartbeat = "50ms"
+missed = 4
+state_dir = "{directory}/state"
+
+[ports.{OUTSIDE}]
+driver = "af_xdp"
+interface = "{OUTSIDE}"
+addresses = ["{CLUSTER_OUTSIDE}/24"]
+protected = false
+
+[ports.{INSIDE}]
+driver = "af_xdp"
+interface = "{INSIDE}"
+addresses = ["{CLUSTER_INSIDE}/24"]
+protected = true
+
+[connections.peer]
+local_addrs = ["{CLUSTER_OUTSIDE}"]
+remote_addrs = ["{PEER_OUTSIDE}"]
+proposals = ["{proposals}"]
+local = {{ auth = "psk", id = "{local_id}" }}
+remote = {{ auth = "psk", id = "{remote_id}" }}
+dpd_delay = "{dpd_delay}s"
+takeover = "{takeover}"
+
+[connections.peer.children.net]
+esp_proposals = ["{esp_proposals}"]
+local_ts = ["{CLUSTER_NETWORK}"]
+remote_ts = ["{PEER_NETWORK}"]
+start_action = "none"
+
+[secrets.peer]
+ids = ["{remote_id}"]
+secret = "{secret}"
+
+[control]
+socket = "{directory}/hitless.sock"
+log = "debug"
+"#
+    )
+}

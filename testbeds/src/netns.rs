@@ -1,0 +1,162 @@
+//! Network namespaces, cables between them and switches in them. Whatever is made here is removed
+//! when its handle is dropped. Names carry the id of the process that made them, so that what a
+//! killed run left behind is recognised and removed by the next.
+
+use std::path::PathBuf;
+
+use crate::error::LabError;
+use crate::process::Program;
+
+const PREFIX: &str = "hitless";
+
+/// A network namespace of this process.
+#[derive(Debug)]
+pub struct Namespace {
+    name: String,
+}
+
+impl Namespace {
+    /// Makes `hitless-<process id>-<label>`, with loopback up. IPv6 is off: its chatter is not
+    /// what scenarios look at.
+    pub fn new(label: &str) -> Result<Self, LabError> {
+        let name = format!("{PREFIX}-{}-{label}", std::process::id());
+        Program::new(["ip", "netns", "add", &name]).run()?;
+        let namespace = Self { name };
+        namespace.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
+        namespace.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The file that stands for it.
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// `ip <words>` inside.
+    pub fn ip(&self, words: &[&str]) -> Result<String, LabError> {
+        let command = ["ip", "-n", &self.name];
+        Program::new(command.iter().chain(words).copied()).run()
+    }
+
+    pub fn sysctl(&self, name: &str, value: &str) -> Result<(), LabError> {
+        let setting = format!("{name}={value}");
+        let program = Program::new(["sysctl", "-q", "-w", &setting]);
+        program.inside(self).run().map(drop)
+    }
+
+    pub fn address(&self, interface: &str, address: &str) -> Result<(), LabError> {
+        self.ip(&["addr", "add", address, "dev", interface])
+            .map(drop)
+    }
+
+    /// A switch with these ports, forwarding at once.
+    pub fn switch(&self, name: &str, ports: &[&str]) -> Result<(), LabError> {
+        self.ip(&[
+            "link",
+            "add",
+            name,
+            "type",
+            "bridge",
+            "stp_state",
+            "0",
+            "forward_delay",
+            "0",
+            "mcast_snooping",
+            "0",
+        ])?;
+        for port in ports {
+            self.ip(&["link", "set", port, "master", name])?;
+        }
+        self.ip(&["link", "set", name, "up"]).map(drop)
+    }
+}
+
+impl Drop for Namespace {
+    fn drop(&mut self) {
+        // Nothing can be done about a failure here; the next run tries again.
+        let _: Result<String, LabError> = Program::new(["ip", "netns", "del", &self.name]).run();
+    }
+}
+
+/// A cable between two namespaces, both ends up.
+pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<(), LabError> {
+    let ((a, a_end), (b, b_end)) = (a, b);
+    Program::new([
+        "ip",
+        "link",
+        "add",
+        a_end,
+        "netns",
+        a.name(),
+        "type",
+        "veth",
+        "peer",
+        "name",
+        b_end,
+        "netns",
+        b.name(),
+    ])
+    .run()?;
+    for (namespace, end) in [(a, a_end), (b, b_end)] {
+        // The kernel leaves checksums to the "hardware" of a veth, and AF_XDP would then see
+        // packets with half a checksum in them, or several packets glued into one.
+        let offload = Program::new([
+            "ethtool", "-K", end, "tx", "off", "tso", "off", "gso", "off", "gro", "off",
+        ]);
+        offload.inside(namespace).run()?;
+        namespace.ip(&["link", "set", end, "up"])?;
+    }
+    Ok(())
+}
+
+/// Removes namespaces whose process is gone; gives their names.
+pub fn remove_leftovers() -> Result<Vec<String>, LabError> {
+    let listed = Program::new(["ip", "netns", "list"]).run()?;
+    let mut removed = Vec::new();
+    for name in listed.lines().filter_map(|l| l.split_whitespace().next()) {
+        if maker(name).is_some_and(|pid| !is_running(pid)) {
+            Program::new(["ip", "netns", "del", name]).run()?;
+            removed.push(name.to_owned());
+        }
+    }
+    Ok(removed)
+}
+
+/// The process that made a namespace of this name, if it is one of ours.
+fn maker(name: &str) -> Option<u32> {
+    let rest = name.strip_prefix(PREFIX)?.strip_prefix('-')?;
+    rest.split_once('-')?.0.parse().ok()
+}
+
+fn is_running(pid: u32) -> bool {
+    PathBuf::from(format!("/proc/{pid}")).exists()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_namespaces_of_ours_have_a_maker() {
+        assert_eq!(maker("hitless-4711-peer"), Some(4711));
+        for name in [
+            "hitless-peer",
+            "hitless",
+            "other-4711-x",
+            "hitless4711-x",
+            "hitless-47x1-a",
+        ] {
+            assert_eq!(maker(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_running() {
+        assert!(is_running(std::process::id()));
+    }
+}

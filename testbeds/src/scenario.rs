@@ -1,0 +1,261 @@
+//! What a scenario is, what it reports, and the list of all of them.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::error::LabError;
+use crate::scenarios;
+
+/// A named experiment.
+#[derive(Clone, Copy, Debug)]
+pub struct Scenario {
+    pub name: &'static str,
+    /// One line for `list`.
+    pub about: &'static str,
+    /// Names for `--variant`; all are run unless one is named. Never empty.
+    pub variants: &'static [&'static str],
+    /// Runs one variant.
+    pub run: fn(&Bench, &str) -> Result<Report, LabError>,
+}
+
+/// All scenarios.
+pub const ALL: &[Scenario] = &[
+    scenarios::failover_strongswan::SCENARIO,
+    scenarios::failover_strongswan::CONTROL,
+];
+
+/// Where a run leaves its files, and to whom it tells how it goes.
+#[derive(Clone, Debug)]
+pub struct Bench {
+    directory: PathBuf,
+    started: Instant,
+}
+
+impl Bench {
+    /// Makes a directory for logs, captures and configuration.
+    pub fn new() -> Result<Self, LabError> {
+        let name = format!("hitless-testbeds-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        std::fs::create_dir_all(&directory).map_err(LabError::io("making the log directory"))?;
+        Ok(Self {
+            directory,
+            started: clock::now(),
+        })
+    }
+
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    /// A directory within.
+    pub fn subdirectory(&self, name: &str) -> Result<PathBuf, LabError> {
+        let directory = self.directory.join(name);
+        let what = directory.display().to_string();
+        std::fs::create_dir_all(&directory).map_err(LabError::io(what))?;
+        Ok(directory)
+    }
+
+    /// Tells a person where the run is.
+    pub fn say(&self, text: &str) {
+        let seconds = clock::now().duration_since(self.started).as_secs_f64();
+        eprintln!("[{seconds:6.2}s] {text}");
+    }
+
+    /// Removes the files of a run that nobody needs to look into.
+    pub fn discard(self) -> Result<(), LabError> {
+        std::fs::remove_dir_all(&self.directory).map_err(LabError::io("removing the logs"))
+    }
+}
+
+/// What a run found. The names of the fields are an interface: other programs read the JSON.
+/// `null` means that the scenario did not come so far, or does not measure it.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Report {
+    pub scenario: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub variant: Option<String>,
+    pub passed: bool,
+    /// From the kill to the first ESP packet that the cluster sent afterwards.
+    pub outage_ms: Option<f64>,
+    /// Pings without an answer, both directions together.
+    pub packets_lost: Option<u64>,
+    /// (destination, SPI, number) seen more than once, identical or not.
+    pub repeated_sequence_numbers: Option<u64>,
+    /// Replayed ESP packets whose content was delivered again.
+    pub replays_accepted: Option<u64>,
+    /// IKE_AUTH messages after the kill.
+    pub ike_auth_after_failover: Option<u64>,
+    /// Sequence numbers that the takeover left out.
+    pub skip: Option<u64>,
+    pub checks: Vec<Check>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Report>,
+}
+
+/// One thing that had to hold.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Check {
+    pub name: String,
+    pub passed: bool,
+    pub detail: String,
+}
+
+impl Report {
+    pub fn new(scenario: &str, variant: &str) -> Self {
+        Self {
+            scenario: scenario.to_owned(),
+            variant: Some(variant.to_owned()),
+            ..Self::default()
+        }
+    }
+
+    /// Records whether something held.
+    pub fn check(&mut self, name: &str, passed: bool, detail: impl Into<String>) {
+        self.checks.push(Check {
+            name: name.to_owned(),
+            passed,
+            detail: detail.into(),
+        });
+    }
+
+    /// Decides: passed if there were checks and all held.
+    pub fn conclude(mut self) -> Self {
+        self.passed = !self.checks.is_empty() && self.checks.iter().all(|check| check.passed);
+        self
+    }
+
+    /// A report on one variant that could not be carried out.
+    pub fn broken(scenario: &str, variant: &str, error: &LabError) -> Self {
+        let mut report = Self::new(scenario, variant);
+        report.check("carried-out", false, error.to_string());
+        report
+    }
+
+    /// Joins the reports of all variants: the worst of each figure, and every check.
+    pub fn join(scenario: &str, variants: Vec<Report>) -> Self {
+        let worst = |field: fn(&Report) -> Option<u64>| variants.iter().filter_map(field).max();
+        let checks = variants.iter().flat_map(|report| {
+            let variant = report.variant.clone().unwrap_or_default();
+            report.checks.iter().map(move |check| Check {
+                name: format!("{variant}/{}", check.name),
+                ..check.clone()
+            })
+        });
+        Self {
+            scenario: scenario.to_owned(),
+            variant: None,
+            passed: !variants.is_empty() && variants.iter().all(|report| report.passed),
+            outage_ms: variants
+                .iter()
+                .filter_map(|report| report.outage_ms)
+                .reduce(f64::max),
+            packets_lost: worst(|report| report.packets_lost),
+            repeated_sequence_numbers: worst(|report| report.repeated_sequence_numbers),
+            replays_accepted: worst(|report| report.replays_accepted),
+            ike_auth_after_failover: worst(|report| report.ike_auth_after_failover),
+            skip: worst(|report| report.skip),
+            checks: checks.collect(),
+            variants,
+        }
+    }
+
+    /// For a person.
+    pub fn text(&self) -> String {
+        let verdict = if self.passed { "PASSED" } else { "FAILED" };
+        let number = |value: Option<u64>| value.map_or("-".to_owned(), |n| n.to_string());
+        let outage = self
+            .outage_ms
+            .map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let mut lines = vec![format!("{}: {verdict}", self.scenario)];
+        for check in &self.checks {
+            let mark = if check.passed { "ok  " } else { "FAIL" };
+            lines.push(format!("  {mark} {}: {}", check.name, check.detail));
+        }
+        for (name, value) in [
+            ("outage", outage),
+            ("packets lost", number(self.packets_lost)),
+            (
+                "repeated sequence numbers",
+                number(self.repeated_sequence_numbers),
+            ),
+            ("replays accepted", number(self.replays_accepted)),
+            (
+                "IKE_AUTH after failover",
+                number(self.ike_auth_after_failover),
+            ),
+            ("sequence numbers skipped", number(self.skip)),
+        ] {
+            lines.push(format!("  {name:<26} {value}"));
+        }
+        lines.join("\n")
+    }
+}
+
+/// Milliseconds with one decimal, as reports show them.
+pub fn milliseconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 10_000.0).round() / 10.0
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(variant: &str, outage: f64, lost: Option<u64>, passed: bool) -> Report {
+        let mut report = Report::new("s", variant);
+        report.outage_ms = Some(outage);
+        report.packets_lost = lost;
+        report.check("x", passed, "");
+        report.conclude()
+    }
+
+    #[test]
+    fn the_worst_of_all_variants_is_reported() {
+        let variants = vec![
+            report("a", 7.0, Some(3), true),
+            report("b", 9.0, None, false),
+        ];
+        let joined = Report::join("s", variants);
+        assert_eq!(
+            (joined.outage_ms, joined.packets_lost),
+            (Some(9.0), Some(3))
+        );
+        assert!(!joined.passed);
+        assert_eq!(joined.checks[1].name, "b/x");
+    }
+
+    #[test]
+    fn nothing_checked_is_nothing_passed() {
+        assert!(!Report::new("s", "v").conclude().passed);
+        assert!(!Report::join("s", Vec::new()).passed);
+        assert!(!Report::broken("s", "v", &LabError::Interrupted).passed);
+    }
+
+    #[test]
+    fn the_json_keys_are_stable() {
+        let json = serde_json::to_value(report("a", 1.5, Some(2), true)).expect("plain data");
+        let keys: Vec<&str> = json
+            .as_object()
+            .expect("a table")
+            .keys()
+            .map(String::as_str)
+            .collect();
+        for key in [
+            "scenario",
+            "passed",
+            "outage_ms",
+            "packets_lost",
+            "repeated_sequence_numbers",
+            "replays_accepted",
+            "ike_auth_after_failover",
+            "skip",
+            "checks",
+        ] {
+            assert!(keys.contains(&key), "{key} is missing in {keys:?}");
+        }
+        assert_eq!(json["checks"][0]["name"], "x");
+        assert!(json["skip"].is_null());
+    }
+}

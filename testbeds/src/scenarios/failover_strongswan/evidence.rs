@@ -1,0 +1,415 @@
+//! Judges what a trial gathered: strongSwan's own words and the captures, never hitless's.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use hitless::audit::pcap::PcapReader;
+use hitless::audit::wire::{self, Frame};
+use hitless::audit::{Audit, Exchange, IkeEvent, TapId};
+
+use super::{Gateway, Plan};
+use crate::ping::PingLog;
+use crate::scenario::{Report, milliseconds};
+use crate::strongswan::{ChildSa, IkeSa};
+
+const CLUSTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
+/// The members' ports are one tap: what two members send with one number is a repeat.
+const TAP_MEMBERS: TapId = TapId(1);
+const TAP_PEER: TapId = TapId(0);
+/// A takeover may take so long, with everything on one or two cores.
+const OUTAGE_LIMIT: Duration = Duration::from_secs(3);
+/// strongSwan counts whole seconds since an SA was established.
+const CLOCK_GRAIN: u64 = 2;
+/// RFC 4303 appendix A: a jump as long as this could be taken for one backwards.
+const SKIP_LIMIT: u64 = 1 << 31;
+/// How charon names a Message ID sync among the payloads of a message.
+const SYNC_IN_LOG: &str = "N(MSG_ID_SYN)";
+
+/// strongSwan's IKE SA at one moment; `None` if it does not have exactly one.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    pub sa: Option<IkeSa>,
+    pub time: Duration,
+}
+
+/// How the rekeying went.
+#[derive(Debug)]
+pub struct Rekey {
+    pub command: Result<(), String>,
+    pub old: ChildSa,
+    pub new: Option<ChildSa>,
+    pub during: PingLog,
+    /// `None` if no ping was answered.
+    pub after: Option<PingLog>,
+}
+
+/// Everything that was gathered.
+#[derive(Debug)]
+pub struct Evidence {
+    killed: Duration,
+    before: Snapshot,
+    after: Snapshot,
+    pings: [PingLog; 2],
+    attacks: u64,
+    pub replayed_to_cluster: u64,
+    pub replayed_to_peer: u64,
+    /// Replays seen at the port of the member that is active by then.
+    pub replays_arrived: u64,
+    /// When traffic flowed one way: to the cluster, then to the peer.
+    pub one_way: Vec<(Duration, Duration)>,
+    pub rekey: Option<Rekey>,
+    pub last: Option<Snapshot>,
+    pub charon_log: String,
+    /// Captures at the peer, in order; none while every packet was replayed.
+    pub outside: Vec<Vec<u8>>,
+    /// Captures of what m1 and m2 sent, over the whole trial.
+    pub members: Vec<Vec<u8>>,
+    /// Captures of what host-a and host-b received, until the replays were over.
+    pub hosts: Vec<Vec<u8>>,
+}
+
+impl Evidence {
+    pub fn new(
+        killed: Duration,
+        before: Snapshot,
+        after: Snapshot,
+        pings: [PingLog; 2],
+        attacks: u64,
+    ) -> Self {
+        Self {
+            killed,
+            before,
+            after,
+            pings,
+            attacks,
+            replayed_to_cluster: 0,
+            replayed_to_peer: 0,
+            replays_arrived: 0,
+            one_way: Vec::new(),
+            rekey: None,
+            last: None,
+            charon_log: String::new(),
+            outside: Vec::new(),
+            members: Vec::new(),
+            hosts: Vec::new(),
+        }
+    }
+
+    /// The report.
+    pub fn judge(&self, plan: &Plan, variant: &str) -> Report {
+        let mut report = Report::new(plan.scenario, variant);
+        let audit = match self.audit() {
+            Ok(audit) => audit,
+            Err(error) => {
+                report.check("captures-readable", false, error);
+                return report.conclude();
+            }
+        };
+        self.judge_ike_sa(&mut report);
+        self.judge_pings(&mut report);
+        self.judge_numbers(&mut report, plan, &audit);
+        if plan.gateway == Gateway::Hitless {
+            self.judge_takeover(&mut report);
+            self.judge_sync(&mut report, plan, &audit);
+        }
+        self.judge_exchanges(&mut report, &audit);
+        self.judge_replays(&mut report);
+        self.judge_rekey(&mut report, &audit);
+        report.conclude()
+    }
+
+    /// ESP of the cluster and all IKE, from all taps. ESP of the peer is left out: the trial
+    /// itself replayed it.
+    fn audit(&self) -> Result<hitless::audit::Report, String> {
+        let mut audit = Audit::default();
+        let outside = self.outside.iter().map(|file| (TAP_PEER, file));
+        let members = self.members.iter().map(|file| (TAP_MEMBERS, file));
+        for (tap, file) in outside.chain(members) {
+            for record in PcapReader::new(file).map_err(|error| error.to_string())? {
+                let record = record.map_err(|error| error.to_string())?;
+                if record.original_length as usize != record.frame.len() {
+                    return Err("a frame was cut".to_owned());
+                }
+                let of_peer =
+                    matches!(wire::decode(record.frame), Frame::Esp(esp) if esp.source == PEER);
+                if !of_peer {
+                    audit.observe(tap, record.time, record.frame);
+                }
+            }
+        }
+        Ok(audit.report())
+    }
+
+    fn judge_ike_sa(&self, report: &mut Report) {
+        let spis = |snapshot: &Snapshot| {
+            let sa = snapshot.sa.as_ref()?;
+            Some((
+                sa.initiator_spi.clone(),
+                sa.responder_spi.clone(),
+                sa.unique_id.clone(),
+            ))
+        };
+        let (before, after) = (spis(&self.before), spis(&self.after));
+        let last = self.last.as_ref().and_then(spis);
+        let same = before.is_some() && before == after && before == last;
+        let shown = |spis: &Option<(String, String, String)>| match spis {
+            Some((i, r, id)) => format!("{i}_i {r}_r #{id}"),
+            None => "no single established IKE SA".to_owned(),
+        };
+        let detail = if same {
+            shown(&before)
+        } else {
+            format!("{} / {} / {}", shown(&before), shown(&after), shown(&last))
+        };
+        report.check("ike-sa-unchanged", same, detail);
+        let since = |snapshot: &Snapshot| {
+            let sa = snapshot.sa.as_ref()?;
+            Some(snapshot.time.as_secs().saturating_sub(sa.established))
+        };
+        let (before, after) = (since(&self.before), since(&self.after));
+        let same = matches!((before, after), (Some(b), Some(a)) if b.abs_diff(a) <= CLOCK_GRAIN);
+        let detail = format!("at {before:?} and {after:?}, in seconds since 1970");
+        report.check("established-time-unchanged", same, detail);
+    }
+
+    fn judge_pings(&self, report: &mut Report) {
+        for (name, log) in ["pings-a-to-b", "pings-b-to-a"].iter().zip(&self.pings) {
+            let resumed = log.answers_after(self.killed + OUTAGE_LIMIT);
+            let detail = format!(
+                "{} sent, {} lost, longest silence {:.1} ms, {resumed} answers after the takeover",
+                log.transmitted,
+                log.lost(),
+                milliseconds(log.longest_gap()),
+            );
+            report.check(name, resumed > 0, detail);
+        }
+        report.packets_lost = Some(self.pings.iter().map(PingLog::lost).sum());
+    }
+
+    /// S1 and S2, and that nothing leaves unprotected.
+    fn judge_numbers(&self, report: &mut Report, plan: &Plan, audit: &hitless::audit::Report) {
+        let repeated = audit.repeated_sequence_numbers();
+        report.repeated_sequence_numbers = Some(repeated);
+        let packets = audit.esp_packets();
+        let mut detail = format!(
+            "{packets} sightings of the cluster's ESP, {} repeats identical, {} distinct",
+            audit.repeated_identical, audit.repeated_distinct
+        );
+        if let Some(first) = audit.repeated.first() {
+            detail += &format!(", the first: {first:?}");
+        }
+        report.check("no-repeated-number", repeated == 0 && packets > 0, detail);
+        let detail = format!("{} repeats", audit.repeated_iv_count);
+        report.check("no-repeated-iv", audit.repeated_iv_count == 0, detail);
+        if plan.gateway == Gateway::Hitless {
+            let others: u64 = audit.streams.values().map(|s| s.iv_not_number).sum();
+            let detail = format!("{others} packets with another IV");
+            report.check("iv-is-number", others == 0, detail);
+        }
+        let inner = |address: IpAddr| matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 10);
+        let leaked = audit.leaked(inner);
+        report.check(
+            "no-clear-text",
+            leaked == 0,
+            format!("{leaked} packets outside"),
+        );
+    }
+
+    /// Who sent when, and what the takeover left out.
+    fn judge_takeover(&self, report: &mut Report) {
+        let [m1, m2] = self.members.as_slice() else {
+            return;
+        };
+        let (first, second) = (esp_sent(m1), esp_sent(m2));
+        let early = second.iter().filter(|sent| sent.time < self.killed).count();
+        let detail = format!("{early} ESP packets before the kill");
+        report.check("standby-silent", early == 0, detail);
+        let taken_over = second.iter().find(|sent| sent.time >= self.killed);
+        let outage = taken_over.map(|sent| sent.time.saturating_sub(self.killed));
+        report.outage_ms = outage.map(milliseconds);
+        let detail = match outage {
+            Some(outage) => format!(
+                "{:.1} ms until the standby's first ESP",
+                milliseconds(outage)
+            ),
+            None => "the standby never sent ESP".to_owned(),
+        };
+        let in_time = outage.is_some_and(|outage| outage <= OUTAGE_LIMIT);
+        report.check("takeover-in-time", in_time, detail);
+        let skip = taken_over.and_then(|sent| {
+            let last = first
+                .iter()
+                .filter(|s| s.spi == sent.spi)
+                .map(|s| s.number)
+                .max()?;
+            sent.number.checked_sub(last + 1)
+        });
+        report.skip = skip;
+        let detail = match skip {
+            Some(skip) => format!("{skip} numbers left out"),
+            None => "the standby did not go on above the active's last number".to_owned(),
+        };
+        report.check(
+            "goes-on-above",
+            skip.is_some_and(|skip| skip < SKIP_LIMIT),
+            detail,
+        );
+    }
+
+    /// RFC 6311: seen and answered, or not seen at all. Its header is that of the original
+    /// responder's first request, so charon's list of payloads tells which it was.
+    fn judge_sync(&self, report: &mut Report, plan: &Plan, audit: &hitless::audit::Report) {
+        let syncs = self
+            .charon_log
+            .lines()
+            .filter(|line| {
+                line.contains("parsed INFORMATIONAL request 0 ") && line.contains(SYNC_IN_LOG)
+            })
+            .count();
+        let zeros = audit.exchanges_from(CLUSTER, Exchange::Informational, self.killed);
+        let zeros: Vec<_> = zeros.iter().filter(|(r, _)| r.message_id == 0).collect();
+        let answered = zeros.iter().filter(|(_, answer)| answer.is_some()).count();
+        let lengths: Vec<_> = zeros.iter().map(|(request, _)| request.length).collect();
+        let detail = format!(
+            "{syncs} syncs in strongSwan's log; on the wire {} INFORMATIONAL requests with \
+             Message ID 0 after the kill, {answered} answered, lengths {lengths:?}",
+            zeros.len(),
+        );
+        if plan.sync_expected {
+            report.check(
+                "message-id-sync-answered",
+                syncs > 0 && answered > 0,
+                detail,
+            );
+        } else {
+            report.check("no-message-id-sync", syncs == 0, detail);
+        }
+    }
+
+    fn judge_exchanges(&self, report: &mut Report, audit: &hitless::audit::Report) {
+        let auths = audit.count_after(Exchange::IkeAuth, Duration::ZERO);
+        let late = audit.count_after(Exchange::IkeAuth, self.killed);
+        report.ike_auth_after_failover = Some(late as u64);
+        let inits = audit.count_after(Exchange::IkeSaInit, self.killed);
+        let detail = format!(
+            "{auths} IKE_AUTH messages in all; after the kill {late}, and {inits} IKE_SA_INIT"
+        );
+        report.check(
+            "no-new-ike-auth",
+            auths > 0 && late == 0 && inits == 0,
+            detail,
+        );
+        let directions = [("liveness-by-peer", PEER), ("liveness-by-cluster", CLUSTER)];
+        for ((name, source), window) in directions.iter().zip(&self.one_way) {
+            let requests = audit.exchanges_from(*source, Exchange::Informational, window.0);
+            let within: Vec<&(IkeEvent, Option<IkeEvent>)> =
+                requests.iter().filter(|(r, _)| r.time < window.1).collect();
+            let answered = within.iter().filter(|(_, answer)| answer.is_some()).count();
+            let detail = format!("{} requests, {answered} answered", within.len());
+            let good = answered > 0 && answered == within.len();
+            report.check(name, good, detail);
+        }
+    }
+
+    /// S3: nothing that was replayed came out a second time.
+    fn judge_replays(&self, report: &mut Report) {
+        let mut twice = 0;
+        let mut delivered = 0;
+        for file in &self.hosts {
+            let seen = echoes(file);
+            delivered += seen.len();
+            twice += seen.values().map(|times| times - 1).sum::<u64>();
+        }
+        report.replays_accepted = Some(twice);
+        let sent = self.attacks + self.replayed_to_cluster + self.replayed_to_peer;
+        let all_sent = [
+            self.attacks,
+            self.replayed_to_cluster,
+            self.replayed_to_peer,
+        ];
+        let arrived = self.replays_arrived >= self.replayed_to_cluster;
+        let detail = format!(
+            "{sent} replays ({} at the takeover, {} to the cluster of which {} reached the active \
+             member, {} to the peer), {delivered} packets delivered, {twice} of them twice",
+            self.attacks, self.replayed_to_cluster, self.replays_arrived, self.replayed_to_peer,
+        );
+        let tried = all_sent.iter().all(|&n| n > 0) && arrived && delivered > 0;
+        report.check("replays-refused", tried && twice == 0, detail);
+    }
+
+    fn judge_rekey(&self, report: &mut Report, audit: &hitless::audit::Report) {
+        let Some(rekey) = &self.rekey else {
+            report.check("rekey-by-peer", false, "there was no Child SA to rekey");
+            return;
+        };
+        let new = rekey.new.as_ref();
+        let detail = match (&rekey.command, new) {
+            (Err(error), _) => error.clone(),
+            (_, None) => format!("{} was not replaced", rekey.old.spi_in),
+            (_, Some(new)) => format!(
+                "{}_i {}_o became {}_i {}_o, {} pings lost meanwhile",
+                rekey.old.spi_in,
+                rekey.old.spi_out,
+                new.spi_in,
+                new.spi_out,
+                rekey.during.lost()
+            ),
+        };
+        let done = rekey.command.is_ok() && new.is_some();
+        report.check("rekey-by-peer", done, detail);
+        let on_new = audit.streams.iter().any(|((key, _), stream)| {
+            let spi = format!("{:08x}", key.spi);
+            stream.packets > 0 && new.is_some_and(|new| new.spi_in == spi)
+        });
+        let pinged = rekey.after.as_ref();
+        let detail = match pinged {
+            Some(log) => format!(
+                "{} pings, {} lost; new SPI seen: {on_new}",
+                log.transmitted,
+                log.lost()
+            ),
+            None => "no ping was answered".to_owned(),
+        };
+        let flows = pinged.is_some_and(|log| log.received > 0 && log.lost() <= 1);
+        report.check("traffic-after-rekey", flows && on_new, detail);
+    }
+}
+
+/// An ESP packet of the cluster.
+struct Sent {
+    time: Duration,
+    spi: u32,
+    number: u64,
+}
+
+fn esp_sent(file: &[u8]) -> Vec<Sent> {
+    let Ok(reader) = PcapReader::new(file) else {
+        return Vec::new();
+    };
+    let records = reader.map_while(Result::ok);
+    let sent = records.filter_map(|record| match wire::decode(record.frame) {
+        Frame::Esp(esp) if esp.source == CLUSTER => Some(Sent {
+            time: record.time,
+            spi: esp.spi,
+            number: u64::from(esp.sequence),
+        }),
+        _ => None,
+    });
+    sent.collect()
+}
+
+/// How often each echo request and reply was received.
+fn echoes(file: &[u8]) -> BTreeMap<wire::Echo, u64> {
+    let mut seen = BTreeMap::new();
+    let Ok(reader) = PcapReader::new(file) else {
+        return seen;
+    };
+    for record in reader.map_while(Result::ok) {
+        if let Frame::Echo(echo) = wire::decode(record.frame) {
+            *seen.entry(echo).or_default() += 1;
+        }
+    }
+    seen
+}

@@ -1,0 +1,79 @@
+//! The active member dies under a tunnel to strongSwan, and strongSwan must not notice.
+//!
+//! strongSwan brings the tunnel up; the hosts behind both ends ping each other; the active member
+//! is killed with SIGKILL; the pings go on through the standby. Then replays are tried on both
+//! ends, liveness is checked in both directions, and strongSwan rekeys the Child SA.
+//!
+//! `trial.rs` carries it out and gathers evidence, `evidence.rs` judges it.
+
+mod evidence;
+mod trial;
+
+use crate::error::LabError;
+use crate::scenario::{Bench, Report, Scenario};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "failover-strongswan",
+    about: "kill the active member under a tunnel to strongSwan; the standby carries it on",
+    variants: &["exact", "message-id-sync"],
+    run: failover,
+};
+
+/// The testbed tests itself: if this fails, a failure of the scenario above means nothing.
+pub const CONTROL: Scenario = Scenario {
+    name: "control-strongswan",
+    about: "the same network and checks with strongSwan as the gateway, and nobody killed",
+    variants: &["exact"],
+    run: control,
+};
+
+/// Who runs the gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Gateway {
+    Hitless,
+    StrongSwan,
+}
+
+/// What a trial is to do.
+#[derive(Clone, Copy, Debug)]
+struct Plan {
+    scenario: &'static str,
+    gateway: Gateway,
+    /// The gateway's IKE proposal. With an AEAD strongSwan destroys the IKE SA on a Message ID
+    /// sync; with CBC and HMAC it answers one.
+    proposals: &'static str,
+    takeover: &'static str,
+    /// Whether a Message ID sync (RFC 6311) must be seen, or must not be.
+    sync_expected: bool,
+}
+
+impl Plan {
+    fn new(scenario: &'static str, gateway: Gateway, variant: &str) -> Self {
+        let sync_expected = variant == "message-id-sync";
+        Self {
+            scenario,
+            gateway,
+            proposals: if sync_expected {
+                "aes128-sha256-prfsha256-x25519"
+            } else {
+                "aes128gcm16-prfsha256-x25519"
+            },
+            takeover: if sync_expected {
+                "message-id-sync"
+            } else {
+                "auto"
+            },
+            sync_expected,
+        }
+    }
+}
+
+fn failover(bench: &Bench, variant: &str) -> Result<Report, LabError> {
+    let plan = Plan::new(SCENARIO.name, Gateway::Hitless, variant);
+    trial::carry_out(bench, &plan, variant)
+}
+
+fn control(bench: &Bench, variant: &str) -> Result<Report, LabError> {
+    let plan = Plan::new(CONTROL.name, Gateway::StrongSwan, variant);
+    trial::carry_out(bench, &plan, variant)
+}

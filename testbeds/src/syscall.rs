@@ -1,0 +1,67 @@
+//! The two system calls that the standard library does not have: a signal to a process of ours,
+//! and a packet socket inside a network namespace.
+#![expect(
+    unsafe_code,
+    reason = "kill(2), setns(2) and AF_PACKET sockets have no safe wrapper in std"
+)]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
+use std::process::Child;
+
+/// Sends `signal` to a child that has not been waited for, so its id cannot be another's.
+pub fn signal(child: &Child, signal: i32) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
+    // SAFETY: kill(2) takes two integers and touches no memory of ours.
+    match unsafe { libc::kill(pid, signal) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// A raw Ethernet socket, bound to `interface` in the namespace whose file is `namespace`. What is
+/// written to it leaves by that interface. It receives nothing.
+pub fn packet_socket(namespace: &Path, interface: &str) -> io::Result<File> {
+    let namespace = File::open(namespace)?;
+    let interface = std::ffi::CString::new(interface)?;
+    // A namespace belongs to a thread, a socket stays in the namespace it was made in: a thread
+    // that ends is the cleanest way there and back.
+    let maker = std::thread::spawn(move || {
+        // SAFETY: setns(2) takes a descriptor, which `namespace` keeps open, and an integer.
+        if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        open_packet_socket(&interface)
+    });
+    let made = maker.join();
+    made.map_err(|_| io::Error::other("the thread that opens packet sockets panicked"))?
+}
+
+fn open_packet_socket(interface: &std::ffi::CStr) -> io::Result<File> {
+    // Protocol 0: a socket that only sends.
+    // SAFETY: socket(2) takes three integers.
+    let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: `fd` was returned just now and belongs to nobody else.
+    let socket = unsafe { OwnedFd::from_raw_fd(fd) };
+    // SAFETY: the argument is a NUL-terminated string that outlives the call.
+    let index = unsafe { libc::if_nametoindex(interface.as_ptr()) };
+    if index == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: sockaddr_ll is made of integers, for which zero is a value.
+    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    address.sll_family = libc::AF_PACKET as u16;
+    address.sll_ifindex = index.cast_signed();
+    let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+    // SAFETY: `address` is a sockaddr_ll of the length given and outlives the call.
+    let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    if bound != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(File::from(socket))
+}

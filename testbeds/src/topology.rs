@@ -1,0 +1,124 @@
+//! The network of the failover scenarios. Every box is a namespace, every line a veth pair:
+//!
+//! ```text
+//!   host-a ----- peer ------ [outside switch] ------ m1 ----- [inside switch] ----- host-b
+//!  10.1.0.2   10.1.0.1         |                    |  sync     |                  10.2.0.2
+//!             192.0.2.2        +------------------- m2 ---------+
+//! ```
+//!
+//! 192.0.2.1 and 10.2.0.1 are the cluster's: no kernel has them. m1 and m2 have one more cable
+//! between them for the sync channel, 10.255.0.1 and 10.255.0.2. Both switches are in one namespace
+//! of their own, where what each member sends can be seen on its port.
+
+use std::io::Write as _;
+
+use crate::error::LabError;
+use crate::netns::{Namespace, cable};
+use crate::syscall;
+
+pub const PEER_OUTSIDE: &str = "192.0.2.2";
+pub const CLUSTER_OUTSIDE: &str = "192.0.2.1";
+pub const PEER_NETWORK: &str = "10.1.0.0/24";
+pub const CLUSTER_NETWORK: &str = "10.2.0.0/24";
+pub const CLUSTER_INSIDE: &str = "10.2.0.1";
+pub const HOST_A: &str = "10.1.0.2";
+pub const HOST_B: &str = "10.2.0.2";
+pub const SYNC: [&str; 2] = ["10.255.0.1", "10.255.0.2"];
+
+/// Interfaces of a member.
+pub const OUTSIDE: &str = "outside";
+pub const INSIDE: &str = "inside";
+pub const SYNC_INTERFACE: &str = "sync";
+/// The interface of a host.
+pub const HOST_INTERFACE: &str = "eth0";
+/// Ports of the switches.
+pub const PORT_PEER: &str = "o-peer";
+pub const PORT_MEMBERS: [&str; 2] = ["o-m1", "o-m2"];
+
+/// The namespaces, removed when this is dropped.
+#[derive(Debug)]
+pub struct Topology {
+    pub switch: Namespace,
+    pub peer: Namespace,
+    pub members: [Namespace; 2],
+    pub host_a: Namespace,
+    pub host_b: Namespace,
+}
+
+impl Topology {
+    /// Builds it all.
+    pub fn new() -> Result<Self, LabError> {
+        let lab = Self {
+            switch: Namespace::new("switch")?,
+            peer: Namespace::new("peer")?,
+            members: [Namespace::new("m1")?, Namespace::new("m2")?],
+            host_a: Namespace::new("host-a")?,
+            host_b: Namespace::new("host-b")?,
+        };
+        lab.cables()?;
+        lab.switch
+            .switch("outside", &[PORT_PEER, PORT_MEMBERS[0], PORT_MEMBERS[1]])?;
+        lab.switch.switch("inside", &["i-m1", "i-m2", "i-host-b"])?;
+        lab.addresses()?;
+        Ok(lab)
+    }
+
+    fn cables(&self) -> Result<(), LabError> {
+        let [m1, m2] = &self.members;
+        cable((&self.switch, PORT_PEER), (&self.peer, OUTSIDE))?;
+        cable((&self.switch, PORT_MEMBERS[0]), (m1, OUTSIDE))?;
+        cable((&self.switch, PORT_MEMBERS[1]), (m2, OUTSIDE))?;
+        cable((&self.switch, "i-m1"), (m1, INSIDE))?;
+        cable((&self.switch, "i-m2"), (m2, INSIDE))?;
+        cable((&self.switch, "i-host-b"), (&self.host_b, HOST_INTERFACE))?;
+        cable((m1, SYNC_INTERFACE), (m2, SYNC_INTERFACE))?;
+        cable((&self.peer, INSIDE), (&self.host_a, HOST_INTERFACE))
+    }
+
+    fn addresses(&self) -> Result<(), LabError> {
+        let prefix = |address: &str| format!("{address}/24");
+        self.peer.address(OUTSIDE, &prefix(PEER_OUTSIDE))?;
+        self.peer.address(INSIDE, "10.1.0.1/24")?;
+        self.peer.sysctl("net.ipv4.ip_forward", "1")?;
+        for (member, address) in self.members.iter().zip(SYNC) {
+            member.address(SYNC_INTERFACE, &prefix(address))?;
+        }
+        self.host_a.address(HOST_INTERFACE, &prefix(HOST_A))?;
+        self.host_a
+            .ip(&["route", "add", "default", "via", "10.1.0.1"])?;
+        self.host_b.address(HOST_INTERFACE, &prefix(HOST_B))?;
+        self.host_b
+            .ip(&["route", "add", "default", "via", CLUSTER_INSIDE])?;
+        Ok(())
+    }
+
+    /// Makes `host` lose everything it would send to `address`, so that traffic from there flows
+    /// one way only.
+    pub fn mute(&self, host: &Namespace, address: &str) -> Result<(), LabError> {
+        host.ip(&["route", "add", "blackhole", address]).map(drop)
+    }
+
+    /// Undoes [`Topology::mute`].
+    pub fn unmute(&self, host: &Namespace, address: &str) -> Result<(), LabError> {
+        host.ip(&["route", "del", "blackhole", address]).map(drop)
+    }
+}
+
+/// Sends frames out of an interface, as they are.
+pub fn inject<'a>(
+    namespace: &Namespace,
+    interface: &str,
+    frames: impl Iterator<Item = &'a [u8]>,
+) -> Result<u64, LabError> {
+    let what = format!("injecting at {interface} of {}", namespace.name());
+    let mut socket =
+        syscall::packet_socket(&namespace.path(), interface).map_err(LabError::io(what.clone()))?;
+    let mut sent = 0;
+    for frame in frames {
+        socket
+            .write_all(frame)
+            .map_err(LabError::io(what.clone()))?;
+        sent += 1;
+    }
+    Ok(sent)
+}
