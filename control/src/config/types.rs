@@ -26,6 +26,7 @@ pub struct Config {
     pub control: ControlConfig,
     /// What is legal but probably not meant; to be logged.
     pub warnings: Vec<String>,
+    pub(super) has_inline_secrets: bool,
 }
 
 /// `[cluster]`.
