@@ -2,4 +2,5 @@
 //! dataplane and to the sync protocol, and the daemon around it.
 
 pub mod audit;
+pub mod config;
 pub mod ike;

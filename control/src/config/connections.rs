@@ -1,0 +1,518 @@
+//! `[connections.NAME]` and its children, in swanctl's words.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hitless_sa::{Mode, TrafficSelector};
+use toml::de::DeValue;
+
+use super::document::{Located, Section};
+use super::report::{Refusal, Span};
+use super::types::PortConfig;
+use super::value::{self, quoted};
+use crate::ike::proposal::{EspProposal, Identification, IkeProposal};
+use crate::ike::settings::{Child, Connection, Secret, Takeover};
+
+const EXAMPLE: &str = "[connections.office]\nremote_addrs = [\"198.51.100.7\"]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n\n[connections.office.children.net]\nesp_proposals = [\"aes128gcm16-x25519-esn\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]";
+const IKE_PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
+const ESP_PROPOSAL: &str = "aes128gcm16-x25519-esn";
+/// Enough for a burst that several queues or links reorder.
+const DEFAULT_WINDOW: u32 = 1024;
+/// swanctl's defaults.
+const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
+const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
+
+/// swanctl's words for a connection that mean nothing here.
+const FOREIGN: &[(&str, &str)] = &[
+    (
+        "mobike",
+        "leave it out: the cluster's address does not move, and the peer may, with `encap`",
+    ),
+    (
+        "fragmentation",
+        "leave it out: pre-shared keys make messages that need no fragments",
+    ),
+    (
+        "reauth_time",
+        "use rekey_time: hitless rekeys the IKE SA without a new IKE_AUTH",
+    ),
+    (
+        "over_time",
+        "leave it out: an SA that is being rekeyed lives until the new one works",
+    ),
+    ("rand_time", "leave it out"),
+    (
+        "vips",
+        "virtual addresses for clients are not given out; name remote_ts instead",
+    ),
+    (
+        "pools",
+        "virtual addresses for clients are not given out; name remote_ts instead",
+    ),
+    (
+        "keyingtries",
+        "leave it out: `start_action = \"start\"` tries until it succeeds",
+    ),
+    ("unique", "leave it out"),
+    (
+        "dpd_timeout",
+        "leave it out: retransmissions decide (RFC 7296 section 2.4)",
+    ),
+    ("local_port", "leave it out: UDP 500 and 4500 are served"),
+    (
+        "local-1",
+        "one round of authentication only: name it `local`",
+    ),
+    (
+        "remote-1",
+        "one round of authentication only: name it `remote`",
+    ),
+];
+const FOREIGN_CHILD: &[(&str, &str)] = &[
+    ("life_time", "leave it out: use rekey_time"),
+    (
+        "rekey_bytes",
+        "leave it out: the sequence numbers bound the traffic of a key",
+    ),
+    (
+        "rekey_packets",
+        "leave it out: the sequence numbers bound the traffic of a key",
+    ),
+    ("updown", "leave it out: the dataplane routes by itself"),
+    (
+        "hw_offload",
+        "leave it out: the dataplane encrypts by itself",
+    ),
+    (
+        "dpd_action",
+        "leave it out: `start_action = \"start\"` brings a lost child back",
+    ),
+    (
+        "close_action",
+        "leave it out: `start_action = \"start\"` brings a lost child back",
+    ),
+    (
+        "reqid",
+        "leave it out: SAs are matched by connection and child",
+    ),
+    ("inactivity", "leave it out"),
+    ("ah_proposals", "AH is not carried: use esp_proposals"),
+];
+
+/// What connections are checked against; `None` where that has errors of its own.
+pub(super) struct Context<'c> {
+    pub ports: Option<&'c [PortConfig]>,
+    pub secrets: Option<&'c [Secret]>,
+}
+
+/// What became of `[connections]`.
+#[derive(Default)]
+pub(super) struct Connections {
+    pub list: Vec<Connection>,
+    pub on_demand: BTreeSet<(String, String)>,
+}
+
+pub(super) fn read(root: &Section<'_>, context: &Context<'_>) -> Connections {
+    let Some(section) = root.required_section("connections", EXAMPLE) else {
+        return Connections::default();
+    };
+    let mut out = Connections::default();
+    let mut policies = BTreeMap::new();
+    for (name, section) in section.named() {
+        check_name(&section, &name);
+        if let Some(connection) = connection(&section, name, context, &mut out.on_demand) {
+            warn_of_twins(&section, &connection, &mut policies);
+            out.list.push(connection);
+        }
+    }
+    if out.list.is_empty() && section.named().is_empty() {
+        let refusal = Refusal::new("connections: empty", format!("add\n{EXAMPLE}"));
+        section.problems().refuse(&section.span, refusal);
+    }
+    out
+}
+
+/// Names stand in one-line reports between colons and commas.
+fn check_name(section: &Section<'_>, name: &str) {
+    let legal = !name.is_empty()
+        && name.len() <= 64
+        && name
+            .bytes()
+            .all(|c| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.'));
+    if !legal {
+        let refusal = Refusal::new(
+            format!("{} cannot be a name", quoted(name)),
+            "use letters, digits, `-`, `_` and `.`, at most 64",
+        );
+        section.problems().refuse(&section.span, refusal);
+    }
+}
+
+fn connection(
+    section: &Section<'_>,
+    name: String,
+    context: &Context<'_>,
+    on_demand: &mut BTreeSet<(String, String)>,
+) -> Option<Connection> {
+    section.optional("version", version);
+    let local_addrs = local_addrs(section, context);
+    let remote_addrs = remote_addrs(section);
+    let remote_port = section.or("remote_port", 500, value::integer(1, 65535)) as u16;
+    let proposals = proposals::<IkeProposal>(section, "proposals", IKE_PROPOSAL);
+    let local = identity(section, "local");
+    let remote = identity(section, "remote");
+    let encap = section.or("encap", false, value::boolean);
+    let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
+    let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
+    let takeover = section.or(
+        "takeover",
+        Takeover::default(),
+        value::word(&[
+            ("auto", Takeover::Auto),
+            ("exact", Takeover::Exact),
+            ("message-id-sync", Takeover::MessageIdSync),
+            ("probe", Takeover::Probe),
+            ("rekey", Takeover::Rekey),
+        ]),
+    );
+    let children = children(section, &name, remote_addrs.as_deref(), on_demand);
+    section.finish(FOREIGN);
+
+    let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
+    let local_id = match local.ok()? {
+        Some(id) => id.value,
+        None => Identification::Address(*local_addrs.first()?),
+    };
+    let remote_place = remote.ok()?;
+    let remote_id = match (&remote_place, remote_addrs.as_slice()) {
+        (Some(id), _) => id.value.clone(),
+        (None, [one]) => Identification::Address(*one),
+        (None, _) => Identification::Any,
+    };
+    let place = remote_place.map_or(section.span.clone(), |id| id.span);
+    check_secret(section, &place, &local_id, &remote_id, context);
+    Some(Connection {
+        name,
+        local_addrs,
+        remote_addrs,
+        remote_port,
+        proposals: proposals?,
+        local_id,
+        remote_id,
+        encap,
+        dpd_delay,
+        rekey_time,
+        takeover,
+        children: children?,
+    })
+}
+
+/// `version = 2`; there is no other.
+fn version(value: &DeValue<'_>) -> Result<(), Refusal> {
+    value::integer(0, u64::MAX)(value).and_then(|version| {
+        if version == 2 {
+            Ok(())
+        } else {
+            Err(Refusal::new(
+                format!("version {version} is not spoken"),
+                "hitless speaks IKEv2: write version = 2, or leave it out",
+            ))
+        }
+    })
+}
+
+/// Ours must be addresses of ports that face the peers; all of those if none is named.
+fn local_addrs(section: &Section<'_>, context: &Context<'_>) -> Option<Vec<IpAddr>> {
+    let listed = section.list("local_addrs", value::address);
+    if section.has("local_addrs") && listed.is_none() {
+        return None;
+    }
+    let listed = listed.unwrap_or_default();
+    let Some(ports) = context.ports else {
+        return Some(listed.into_iter().map(|a| a.value).collect());
+    };
+    let ours: Vec<IpAddr> = ports
+        .iter()
+        .filter(|port| !port.protected)
+        .flat_map(|port| port.addresses.iter().map(|prefix| prefix.address))
+        .collect();
+    if listed.is_empty() {
+        return Some(ours);
+    }
+    for address in listed.iter().filter(|a| !ours.contains(&a.value)) {
+        let known: Vec<_> = ours.iter().map(IpAddr::to_string).collect();
+        let refusal = Refusal::new(
+            format!(
+                "{}: {} is not an address of a port that faces the peers",
+                section.name("local_addrs"),
+                address.value
+            ),
+            format!("take one of {}, or add it to a port", known.join(", ")),
+        );
+        section.problems().refuse(&address.span, refusal);
+    }
+    Some(listed.into_iter().map(|a| a.value).collect())
+}
+
+/// Empty or `%any`: whoever knows the secret.
+fn remote_addrs(section: &Section<'_>) -> Option<Vec<IpAddr>> {
+    let read = |value: &DeValue<'_>| match value.as_str() {
+        Some("%any") => Ok(None),
+        _ => value::address(value).map(Some),
+    };
+    let listed = section.list("remote_addrs", read);
+    if section.has("remote_addrs") && listed.is_none() {
+        return None;
+    }
+    let listed = listed.unwrap_or_default();
+    if listed.iter().any(|a| a.value.is_none()) {
+        return Some(Vec::new());
+    }
+    Some(listed.into_iter().filter_map(|a| a.value).collect())
+}
+
+fn proposals<T>(section: &Section<'_>, key: &'static str, example: &'static str) -> Option<Vec<T>>
+where
+    T: std::str::FromStr<Err: std::fmt::Display>,
+{
+    let listed = section.list(key, value::parsed::<T>(example));
+    if !section.has(key) {
+        section.missing(key, &format!("{key} = [\"{example}\"]"));
+    }
+    let listed = listed?;
+    if listed.is_empty() {
+        section.refuse(
+            key,
+            Refusal::new(
+                format!("{}: empty", section.name(key)),
+                format!("propose something: [\"{example}\"]"),
+            ),
+        );
+        return None;
+    }
+    Some(listed.into_iter().map(|p| p.value).collect())
+}
+
+/// Something was there, was wrong, and was reported.
+struct Refused;
+
+/// `local = { auth = "psk", id = "..." }`.
+fn identity(
+    section: &Section<'_>,
+    key: &'static str,
+) -> Result<Option<Located<Identification>>, Refused> {
+    let Some(place) = section.section(key) else {
+        return if section.has(key) {
+            Err(Refused)
+        } else {
+            Ok(None)
+        };
+    };
+    place.optional("auth", auth);
+    let id = place.optional("id", value::parsed("moon.example.org"));
+    place.finish(&[("certs", NO_CERTIFICATES), ("cacerts", NO_CERTIFICATES)]);
+    if place.has("id") && id.is_none() {
+        return Err(Refused);
+    }
+    Ok(id)
+}
+
+const NO_CERTIFICATES: &str = "certificates are not spoken: use auth = \"psk\" and a secret";
+
+fn auth(value: &DeValue<'_>) -> Result<(), Refusal> {
+    match value.as_str() {
+        Some("psk") => Ok(()),
+        Some("pubkey") => Err(Refusal::new("`pubkey` is not spoken", NO_CERTIFICATES)),
+        _ => value::word(&[("psk", ())])(value),
+    }
+}
+
+/// Zero is for ever.
+fn lifetime(value: &DeValue<'_>) -> Result<Duration, Refusal> {
+    let time = value::duration(value)?;
+    if time.is_zero() || time >= Duration::from_secs(1) {
+        return Ok(time);
+    }
+    Err(Refusal::new(
+        format!("{time:?} is too short"),
+        "give a second at least, or 0 for never",
+    ))
+}
+
+/// Every connection authenticates with a secret: one that names either end, or names nobody.
+fn check_secret(
+    section: &Section<'_>,
+    place: &Span,
+    local: &Identification,
+    remote: &Identification,
+    context: &Context<'_>,
+) {
+    let Some(secrets) = context.secrets else {
+        return;
+    };
+    let usable = secrets.iter().any(|secret| {
+        secret.ids.is_empty()
+            || *remote == Identification::Any
+            || secret.ids.iter().any(|id| id == remote || id == local)
+    });
+    if !usable {
+        let refusal = Refusal::new(
+            format!("{}: no secret for peer {remote}", section.path),
+            format!(
+                "add [secrets.{}] with ids = [\"{remote}\"] and secret_file",
+                section.path.rsplit('.').next().unwrap_or("peer")
+            ),
+        );
+        section.problems().refuse(place, refusal);
+    }
+}
+
+fn children(
+    section: &Section<'_>,
+    connection: &str,
+    remote_addrs: Option<&[IpAddr]>,
+    on_demand: &mut BTreeSet<(String, String)>,
+) -> Option<Vec<Child>> {
+    let example = format!(
+        "[connections.{connection}.children.net]\nesp_proposals = [\"{ESP_PROPOSAL}\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]"
+    );
+    let children = section.required_section("children", &example)?;
+    let named = children.named();
+    let count = named.len();
+    if count == 0 {
+        let refusal = Refusal::new(
+            format!("{}: empty", children.path),
+            format!("add\n{example}"),
+        );
+        children.problems().refuse(&children.span, refusal);
+    }
+    let mut out = Vec::new();
+    for (name, section) in named {
+        check_name(&section, &name);
+        let start = section.or("start_action", Start::None, value::word(STARTS));
+        if start != Start::None && remote_addrs.is_some_and(<[IpAddr]>::is_empty) {
+            section.refuse(
+                "start_action",
+                Refusal::new(
+                    format!("{}: nobody to start with", section.name("start_action")),
+                    "name the peer in remote_addrs, or let the peer start",
+                ),
+            );
+        }
+        if start == Start::Trap {
+            on_demand.insert((connection.to_owned(), name.clone()));
+        }
+        out.extend(child(&section, name, start == Start::Start));
+    }
+    (out.len() == count).then_some(out)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Start {
+    None,
+    Start,
+    Trap,
+}
+
+const STARTS: &[(&str, Start)] = &[
+    ("none", Start::None),
+    ("start", Start::Start),
+    ("trap", Start::Trap),
+];
+
+fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
+    let esp_proposals = proposals::<EspProposal>(section, "esp_proposals", ESP_PROPOSAL);
+    let local_ts = selectors(section, "local_ts", "10.1.0.0/16");
+    let remote_ts = selectors(section, "remote_ts", "10.2.0.0/16");
+    let rekey_time = section.or("rekey_time", CHILD_REKEY_TIME, lifetime);
+    let replay_window = section.or("replay_window", DEFAULT_WINDOW, replay_window);
+    let mode = section.or("mode", Mode::Tunnel, mode);
+    section.finish(FOREIGN_CHILD);
+    Some(Child {
+        name,
+        mode,
+        esp_proposals: esp_proposals?,
+        local_ts: local_ts?,
+        remote_ts: remote_ts?,
+        rekey_time,
+        replay_window,
+        start,
+    })
+}
+
+fn mode(value: &DeValue<'_>) -> Result<Mode, Refusal> {
+    match value.as_str() {
+        Some("transport") => Err(Refusal::new(
+            "`transport` is not for a gateway",
+            "write mode = \"tunnel\", or leave it out",
+        )),
+        _ => value::word(&[("tunnel", Mode::Tunnel)])(value),
+    }
+}
+
+/// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap.
+fn replay_window(value: &DeValue<'_>) -> Result<u32, Refusal> {
+    let window = value::integer(0, u64::from(u32::MAX))(value)? as u32;
+    if window.is_power_of_two() && (64..=65536).contains(&window) {
+        return Ok(window);
+    }
+    let near = window.clamp(64, 65536).next_power_of_two();
+    Err(Refusal::new(
+        format!("a window of {window} packets is not possible"),
+        format!("take a power of two from 64 to 65536, such as {near}"),
+    ))
+}
+
+fn selectors(
+    section: &Section<'_>,
+    key: &'static str,
+    example: &'static str,
+) -> Option<Vec<TrafficSelector>> {
+    let listed = section.list(key, |value: &DeValue<'_>| {
+        if value.as_str() == Some("dynamic") {
+            return Err(Refusal::new(
+                "`dynamic` stands for a host's own address, and a gateway is no host",
+                format!("name the network: \"{example}\""),
+            ));
+        }
+        let selector: TrafficSelector = value::parsed(example)(value)?;
+        if selector.start.is_ipv4() {
+            return Ok(selector);
+        }
+        Err(Refusal::new(
+            format!("{selector} is IPv6, which this version does not carry"),
+            "give an IPv4 network",
+        ))
+    });
+    if !section.has(key) {
+        section.missing(key, &format!("{key} = [\"{example}\"]"));
+    }
+    let listed = listed?;
+    if listed.is_empty() {
+        section.refuse(
+            key,
+            Refusal::new(
+                format!("{}: empty", section.name(key)),
+                format!("name a network: [\"{example}\"]"),
+            ),
+        );
+        return None;
+    }
+    Some(listed.into_iter().map(|ts| ts.value).collect())
+}
+
+type Policies = BTreeMap<(Vec<TrafficSelector>, Vec<TrafficSelector>), String>;
+
+/// Two children with the same selectors: only the first would ever send.
+fn warn_of_twins(section: &Section<'_>, connection: &Connection, policies: &mut Policies) {
+    for child in &connection.children {
+        let name = format!("{}.{}", connection.name, child.name);
+        let key = (child.local_ts.clone(), child.remote_ts.clone());
+        if let Some(first) = policies.insert(key, name.clone()) {
+            section.problems().warn(format!(
+                "{name} has the same selectors as {first}, which stands first and takes all traffic"
+            ));
+        }
+    }
+}

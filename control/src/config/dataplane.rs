@@ -1,0 +1,118 @@
+//! `[dataplane]` and `[control]`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+use tracing_subscriber::EnvFilter;
+
+use super::document::Section;
+use super::report::Refusal;
+use super::types::{Aead, Checkpoint, ControlConfig, DEFAULT_SOCKET, DataplaneConfig, IdlePolicy};
+use super::value;
+
+/// `sun_path` without its zero.
+const LONGEST_SOCKET: usize = 107;
+
+/// Every key has a default, and so has the whole section.
+pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
+    let section = root.section_or_empty("dataplane")?;
+    let workers = section.optional("workers", value::integer(1, 64));
+    let cores = section.list("cores", value::integer(0, 1023));
+    let aead = section.or(
+        "aead",
+        Aead::default(),
+        value::word(&[
+            ("auto", Aead::Auto),
+            ("aws-lc-rs", Aead::AwsLc),
+            ("aes-gcm", Aead::AesGcm),
+        ]),
+    );
+    let checkpoint = checkpoint(&section);
+    let idle = section.or(
+        "idle",
+        IdlePolicy::default(),
+        value::word(&[
+            ("adaptive", IdlePolicy::Adaptive),
+            ("spin", IdlePolicy::Spin),
+        ]),
+    );
+    section.finish(&[]);
+
+    let cores: Vec<usize> = cores
+        .unwrap_or_default()
+        .iter()
+        .map(|core| core.value as usize)
+        .collect();
+    let count = match &workers {
+        Some(workers) => workers.value as usize,
+        None => cores.len().max(1),
+    };
+    let mut distinct = cores.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    if !cores.is_empty() && (cores.len() != count || distinct.len() != count) {
+        section.refuse(
+            "cores",
+            Refusal::new(
+                format!(
+                    "dataplane.cores: {} core(s) for {count} worker(s)",
+                    distinct.len()
+                ),
+                "give each worker one core of its own, or leave `workers` out",
+            ),
+        );
+        return None;
+    }
+    Some(DataplaneConfig {
+        workers: count,
+        cores,
+        aead,
+        checkpoint,
+        idle,
+    })
+}
+
+fn checkpoint(section: &Section<'_>) -> Checkpoint {
+    let default = Checkpoint {
+        packets: 10_000,
+        interval: Duration::from_millis(500),
+    };
+    let Some(section) = section.section("checkpoint") else {
+        return default;
+    };
+    let checkpoint = Checkpoint {
+        packets: section.or("packets", default.packets, value::integer(1, 1 << 32)),
+        interval: section.or(
+            "interval",
+            default.interval,
+            value::duration_within(Duration::from_millis(1), Duration::from_secs(60)),
+        ),
+    };
+    section.finish(&[]);
+    checkpoint
+}
+
+pub(super) fn read_control(root: &Section<'_>) -> Option<ControlConfig> {
+    let section = root.section_or_empty("control")?;
+    let socket = section.or("socket", PathBuf::from(DEFAULT_SOCKET), socket);
+    let log = section.or("log", "info".to_owned(), log);
+    section.finish(&[]);
+    Some(ControlConfig { socket, log })
+}
+
+fn socket(value: &DeValue<'_>) -> Result<PathBuf, Refusal> {
+    let path = value::absolute_path(value)?;
+    if path.as_os_str().len() > LONGEST_SOCKET {
+        return Err(Refusal::new(
+            format!("longer than {LONGEST_SOCKET} octets"),
+            "the kernel takes no longer path for a socket",
+        ));
+    }
+    Ok(path)
+}
+
+fn log(value: &DeValue<'_>) -> Result<String, Refusal> {
+    let _: EnvFilter = value::parsed("info,hitless::ike=debug")(value)?;
+    value::text(value)
+}

@@ -1,0 +1,188 @@
+//! The configuration: a TOML file in swanctl's words, read once into a validated [`Config`].
+//!
+//! ```text
+//!  file -> document (tables with positions) -> one file for each section -> Config
+//!                       \-> Problem, many at once -> report (carets, secrets covered) -> stderr
+//! ```
+//!
+//! What leaves this module holds: every value is in range, every reference resolves, every
+//! connection has a proposal, a secret and an address of ours. Nothing later checks again.
+//! Secrets are never printed, not even in the source lines that an error quotes.
+//! `control/examples/gateway.toml` shows every key.
+
+mod cluster;
+mod connections;
+mod cover;
+mod dataplane;
+mod document;
+mod ports;
+mod report;
+mod secrets;
+mod suggest;
+mod types;
+mod value;
+
+use std::fs::OpenOptions;
+use std::io::Read;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use aws_lc_rs::digest;
+use toml::de::DeTable;
+use zeroize::Zeroizing;
+
+use document::Section;
+use report::{Problem, Problems, Refusal};
+
+pub use report::ConfigError;
+pub use types::{
+    Aead, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG, DEFAULT_SOCKET,
+    DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, Peer, PortConfig, Prefix,
+    RouteConfig, SyncConfig, XdpMode,
+};
+
+/// The documented example.
+pub const EXAMPLE: &str = include_str!("../../examples/gateway.toml");
+
+/// A configuration is read by people: this is thousands of connections.
+const LARGEST_FILE: u64 = 16 << 20;
+
+impl Config {
+    /// Reads and validates a file.
+    pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        let name = path.display().to_string();
+        let (text, mode) = read_file(path).map_err(|refusal| {
+            let problem = Problem {
+                span: 0..0,
+                title: refusal.title,
+                label: String::new(),
+                help: refusal.help,
+            };
+            ConfigError::new(&name, String::new(), vec![problem])
+        })?;
+        let base = path.parent().unwrap_or(Path::new("."));
+        let mut config = Config::parse(&name, &text, base)?;
+        if mode & 0o077 != 0 && config.has_inline_secrets {
+            config.warnings.push(format!(
+                "others than its owner may read the secrets in {name} (mode {mode:03o}): chmod 600 {name}, or use secret_file"
+            ));
+        }
+        Ok(config)
+    }
+
+    /// Validates a text. `name` is how errors call it; relative paths in it start at `base`.
+    pub fn parse(name: &str, text: &str, base: &Path) -> Result<Config, ConfigError> {
+        let (document, errors) = DeTable::parse_recoverable(text);
+        if !errors.is_empty() {
+            let problems = Problems::default();
+            for error in errors {
+                problems.refuse(
+                    &error.span().unwrap_or(0..0),
+                    Refusal::new(
+                        error.message(),
+                        "the file must be TOML 1.0: https://toml.io",
+                    ),
+                );
+            }
+            return Err(ConfigError::new(
+                name,
+                cover::by_line(text),
+                problems.into_sorted(),
+            ));
+        }
+        let problems = Problems::default();
+        let config = read(document.get_ref(), &problems, base);
+        match config {
+            Some(mut config) if problems.count() == 0 => {
+                config.warnings = problems.warnings();
+                Ok(config)
+            }
+            _ => Err(ConfigError::new(
+                name,
+                cover::by_value(text, document.get_ref()),
+                problems.into_sorted(),
+            )),
+        }
+    }
+
+    /// A fingerprint of what every member must have alike: who the members are and how they
+    /// decide. Members that differ in it must not form a cluster (`lease-holes` A10).
+    pub fn cluster_hash(&self) -> [u8; 32] {
+        let cluster = &self.cluster;
+        let mut members = vec![(cluster.id.0, cluster.priority)];
+        if let Some(sync) = &cluster.sync {
+            members.extend(sync.peers.iter().map(|peer| (peer.id.0, peer.priority)));
+        }
+        members.sort_unstable();
+        let text = format!(
+            "hitless cluster 1\n{:?}\n{members:?}\n{:?}\n{:?} {}\n{}",
+            cluster.name, cluster.degraded, cluster.heartbeat, cluster.missed, cluster.preempt,
+        );
+        let mut hash = [0; 32];
+        let digest = digest::digest(&digest::SHA256, text.as_bytes());
+        for (octet, hashed) in hash.iter_mut().zip(digest.as_ref()) {
+            *octet = *hashed;
+        }
+        hash
+    }
+}
+
+fn read(table: &DeTable<'_>, problems: &Problems, base: &Path) -> Option<Config> {
+    let root = Section::root(table, problems);
+    let cluster = cluster::read(&root, base);
+    let dataplane = dataplane::read(&root);
+    let ports = ports::read(
+        &root,
+        cluster.as_ref().map(|c| c.name.as_str()),
+        dataplane.as_ref().map(|d| d.workers),
+    );
+    let before = problems.count();
+    let secrets = secrets::read(&root, base);
+    let context = connections::Context {
+        ports: ports.as_deref(),
+        secrets: (problems.count() == before).then_some(&secrets.list),
+    };
+    let connections = connections::read(&root, &context);
+    let control = dataplane::read_control(&root);
+    root.finish(&[]);
+    let cluster = cluster?;
+    Some(Config {
+        has_inline_secrets: secrets.inline,
+        cluster,
+        ports: ports?,
+        dataplane: dataplane?,
+        connections: connections.list,
+        on_demand: connections.on_demand,
+        secrets: secrets.list,
+        control: control?,
+        warnings: Vec::new(),
+    })
+}
+
+/// The text and the file's permissions.
+fn read_file(path: &Path) -> Result<(Zeroizing<String>, u32), Refusal> {
+    let shown = value::quoted(&path.display().to_string());
+    let failed = |e: std::io::Error| {
+        Refusal::new(
+            format!("cannot read {shown}: {e}"),
+            "name a configuration with --config; `hitless config example` prints one to start from",
+        )
+    };
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path)
+        .map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() || metadata.len() > LARGEST_FILE {
+        return Err(Refusal::new(
+            format!("{shown} is not a configuration file"),
+            format!("name a regular file of at most {LARGEST_FILE} octets"),
+        ));
+    }
+    let mut text = Zeroizing::new(String::new());
+    file.take(LARGEST_FILE)
+        .read_to_string(&mut text)
+        .map_err(failed)?;
+    Ok((text, metadata.mode() & 0o777))
+}

@@ -1,0 +1,306 @@
+//! `[ports.NAME]`: the networks that the cluster's addresses live on.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use aws_lc_rs::digest;
+use hitless_sa::TrafficSelector;
+use toml::de::DeValue;
+
+use super::document::{Located, Section};
+use super::report::Refusal;
+use super::types::{Driver, PortConfig, Prefix, RouteConfig, XdpMode};
+use super::value::{self, quoted};
+
+const EXAMPLE: &str = "[ports.outside]\ninterface = \"eth0\"\naddresses = [\"203.0.113.1/24\"]\nprotected = false\n\n[ports.inside]\ninterface = \"eth1\"\naddresses = [\"10.1.0.1/16\"]\nprotected = true";
+/// IFNAMSIZ without its zero.
+const LONGEST_INTERFACE: usize = 15;
+
+/// Every port, in the order of the file. `workers` is `None` if that is not known for an error.
+pub(super) fn read(
+    root: &Section<'_>,
+    cluster: Option<&str>,
+    workers: Option<usize>,
+) -> Option<Vec<PortConfig>> {
+    let section = root.required_section("ports", EXAMPLE)?;
+    let problems = section.problems();
+    let mut seen = Seen::default();
+    let mut ports = Vec::new();
+    let mut complete = true;
+    for (name, section) in section.named() {
+        match one(&section, &name, cluster.unwrap_or_default(), workers) {
+            Some((port, located)) => {
+                seen.check(&section, &port, &located);
+                ports.push(port);
+            }
+            None => complete = false,
+        }
+    }
+    for (protected, what, example) in [
+        (false, "towards the peers", "protected = false"),
+        (true, "towards the hosts behind us", "protected = true"),
+    ] {
+        if complete && !ports.iter().any(|port| port.protected == protected) {
+            let refusal = Refusal::new(
+                format!("ports: no port {what}"),
+                format!("a gateway needs one port with {example}"),
+            );
+            problems.refuse(&section.span, refusal);
+        }
+    }
+    complete.then_some(ports)
+}
+
+/// Where the values stand that are compared across ports.
+struct Places {
+    interface: Located<String>,
+    addresses: Vec<Located<Prefix>>,
+    routes: Vec<Located<RouteConfig>>,
+}
+
+fn one(
+    section: &Section<'_>,
+    name: &str,
+    cluster: &str,
+    workers: Option<usize>,
+) -> Option<(PortConfig, Places)> {
+    let driver = section.or(
+        "driver",
+        Driver::default(),
+        value::word(&[("af_xdp", Driver::AfXdp), ("af_packet", Driver::AfPacket)]),
+    );
+    let interface = section.required("interface", "interface = \"eth0\"", interface);
+    let queues = queues(section, workers);
+    let addresses = section.list("addresses", value::prefix);
+    if !section.has("addresses") {
+        section.missing("addresses", "addresses = [\"203.0.113.1/24\"]");
+    }
+    let routes = section.list("routes", route).unwrap_or_default();
+    let mode = section.or(
+        "mode",
+        XdpMode::default(),
+        value::word(&[
+            ("auto", XdpMode::Auto),
+            ("native", XdpMode::Native),
+            ("skb", XdpMode::Skb),
+        ]),
+    );
+    let protected = section.required(
+        "protected",
+        "protected = true for the hosts' side, false for the peers' side",
+        value::boolean,
+    );
+    let mac = section.or("mac", derived_mac(cluster, name), value::mac);
+    section.finish(&[]);
+
+    let (interface, addresses) = (interface?, addresses?);
+    if addresses.is_empty() {
+        section.refuse(
+            "addresses",
+            Refusal::new(
+                format!("{}: empty", section.name("addresses")),
+                "give the cluster an address on this network: [\"203.0.113.1/24\"]",
+            ),
+        );
+    }
+    check_routes(section, &addresses, &routes);
+    let port = PortConfig {
+        name: name.to_owned(),
+        driver,
+        interface: interface.value.clone(),
+        queues: queues?,
+        addresses: addresses.iter().map(|a| a.value).collect(),
+        routes: routes.iter().map(|r| r.value).collect(),
+        mode,
+        protected: protected?.value,
+        mac,
+    };
+    let places = Places {
+        interface,
+        addresses,
+        routes,
+    };
+    Some((port, places))
+}
+
+fn interface(value: &DeValue<'_>) -> Result<String, Refusal> {
+    let name = value::text(value)?;
+    let legal = name.len() <= LONGEST_INTERFACE
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|c| c.is_ascii_graphic() && c != b'/');
+    if legal {
+        return Ok(name);
+    }
+    Err(Refusal::new(
+        format!("{} cannot be an interface", quoted(&name)),
+        "give a name that `ip link` shows, such as \"eth0\"",
+    ))
+}
+
+/// `queue = 0` or `queues = [0, 1]`: one for each worker; counted from 0 if absent.
+fn queues(section: &Section<'_>, workers: Option<usize>) -> Option<Vec<u32>> {
+    let number = value::integer(0, 1023);
+    let single = section.optional("queue", &number);
+    let many = section.list("queues", &number);
+    let given = match (single, many) {
+        (Some(_), Some(_)) => {
+            section.refuse(
+                "queue",
+                Refusal::new(
+                    format!("{}: both `queue` and `queues`", section.path),
+                    "keep one of them",
+                ),
+            );
+            return None;
+        }
+        (Some(one), None) => vec![one.value as u32],
+        (None, Some(many)) => many.iter().map(|q| q.value as u32).collect(),
+        (None, None) if section.has("queue") || section.has("queues") => return None,
+        (None, None) => return Some((0..workers? as u32).collect()),
+    };
+    let key = if section.has("queue") {
+        "queue"
+    } else {
+        "queues"
+    };
+    let workers = workers?;
+    let mut distinct = given.clone();
+    distinct.sort_unstable();
+    distinct.dedup();
+    if given.len() != workers || distinct.len() != workers {
+        section.refuse(
+            key,
+            Refusal::new(
+                format!(
+                    "{}: {} for {workers} worker(s)",
+                    section.name(key),
+                    given.len()
+                ),
+                "give each worker one queue of its own, or change dataplane.workers",
+            ),
+        );
+    }
+    Some(given)
+}
+
+/// `10.0.0.0/8 via 10.1.0.254`, `default via 203.0.113.254`, or a prefix alone.
+fn route(value: &DeValue<'_>) -> Result<RouteConfig, Refusal> {
+    const HELP: &str = "write \"10.0.0.0/8 via 10.1.0.254\", or \"default via 203.0.113.254\"";
+    let text = value::text(value)?;
+    let mut words = text.split_whitespace();
+    let prefix = match words.next() {
+        Some("default") | None => "0.0.0.0/0",
+        Some(prefix) => prefix,
+    };
+    let prefix = value::parse_prefix(prefix)?;
+    if let Some(network) = network(prefix)
+        && network.start != prefix.address
+    {
+        return Err(Refusal::new(
+            format!("{prefix} has bits set after its length"),
+            format!("the network is {network}"),
+        ));
+    }
+    let via = match (words.next(), words.next(), words.next()) {
+        (None, _, _) => None,
+        (Some("via"), Some(next_hop), None) => {
+            let next_hop: IpAddr = next_hop
+                .parse()
+                .map_err(|_| Refusal::new(format!("{} is no address", quoted(next_hop)), HELP))?;
+            Some(next_hop)
+        }
+        _ => {
+            return Err(Refusal::new(
+                format!("{} is not a route", quoted(&text)),
+                HELP,
+            ));
+        }
+    };
+    Ok(RouteConfig { prefix, via })
+}
+
+pub(super) fn network(prefix: Prefix) -> Option<TrafficSelector> {
+    TrafficSelector::prefix(prefix.address, prefix.length)
+}
+
+fn check_routes(
+    section: &Section<'_>,
+    addresses: &[Located<Prefix>],
+    routes: &[Located<RouteConfig>],
+) {
+    for route in routes {
+        let Some(via) = route.via else { continue };
+        let connected = addresses
+            .iter()
+            .filter_map(|a| network(a.value))
+            .any(|network| network.contains_address(via));
+        let own = addresses.iter().any(|a| a.address == via);
+        if connected && !own {
+            continue;
+        }
+        let why = if own {
+            "is our own address"
+        } else {
+            "is on none of this port's networks"
+        };
+        let refusal = Refusal::new(
+            format!("{}: next hop {via} {why}", section.name("routes")),
+            "name a router that this port reaches without another router",
+        );
+        section.problems().refuse(&route.span, refusal);
+    }
+}
+
+/// What no two ports may share.
+#[derive(Default)]
+struct Seen {
+    interfaces: BTreeMap<String, String>,
+    addresses: BTreeMap<IpAddr, String>,
+    routes: BTreeMap<Prefix, String>,
+}
+
+impl Seen {
+    fn check(&mut self, section: &Section<'_>, port: &PortConfig, places: &Places) {
+        let problems = section.problems();
+        let twice = |what: &str, first: &str| {
+            Refusal::new(
+                format!("{}: {what} already belongs to ports.{first}", section.path),
+                "each belongs to one port",
+            )
+        };
+        let name = || port.name.clone();
+        if let Some(first) = self.interfaces.insert(port.interface.clone(), name()) {
+            let what = format!("interface {}", quoted(&port.interface));
+            problems.refuse(&places.interface.span, twice(&what, &first));
+        }
+        for address in &places.addresses {
+            if let Some(first) = self.addresses.insert(address.address, name()) {
+                problems.refuse(
+                    &address.span,
+                    twice(&format!("address {}", address.address), &first),
+                );
+            }
+        }
+        for route in &places.routes {
+            if let Some(first) = self.routes.insert(route.prefix, name()) {
+                problems.refuse(
+                    &route.span,
+                    twice(&format!("a route to {}", route.prefix), &first),
+                );
+            }
+        }
+    }
+}
+
+/// A locally administered unicast address, the same on every member that has the same cluster and
+/// port names.
+fn derived_mac(cluster: &str, port: &str) -> [u8; 6] {
+    let text = format!("hitless mac\n{cluster}\n{port}");
+    let hash = digest::digest(&digest::SHA256, text.as_bytes());
+    let mut mac = [0x02; 6];
+    for (octet, hashed) in mac.iter_mut().skip(1).zip(hash.as_ref()) {
+        *octet = *hashed;
+    }
+    mac
+}

@@ -1,0 +1,212 @@
+//! What a configuration holds once it is validated.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hitless_sa::MemberId;
+use zeroize::Zeroizing;
+
+use crate::ike::settings::{Connection, Secret};
+
+/// A whole configuration file.
+#[derive(Clone, Debug)]
+pub struct Config {
+    pub cluster: ClusterConfig,
+    /// In the order of the file; a route's port and a worker's port index count in this order.
+    pub ports: Vec<PortConfig>,
+    pub dataplane: DataplaneConfig,
+    /// In the order of the file, which is the order of policies.
+    pub connections: Vec<Connection>,
+    /// Children (connection, child) with `start_action = "trap"`: brought up by the first packet.
+    pub on_demand: BTreeSet<(String, String)>,
+    pub secrets: Vec<Secret>,
+    pub control: ControlConfig,
+    /// What is legal but probably not meant; to be logged.
+    pub warnings: Vec<String>,
+    pub(super) has_inline_secrets: bool,
+}
+
+/// `[cluster]`.
+#[derive(Clone, Debug)]
+pub struct ClusterConfig {
+    pub name: String,
+    /// This member.
+    pub id: MemberId,
+    /// Higher leads first where nothing else decides.
+    pub priority: u8,
+    /// The channel to the other members; `None` when this member is alone.
+    pub sync: Option<SyncConfig>,
+    pub heartbeat: Duration,
+    /// Heartbeats missed before a takeover.
+    pub missed: u32,
+    pub degraded: Degraded,
+    /// Whether the member of the highest priority takes the lead back.
+    pub preempt: bool,
+    /// How long a preempting member must have been in sync before it takes the lead back.
+    pub hold: Duration,
+    /// Where the epoch file lives.
+    pub state_dir: PathBuf,
+}
+
+/// How a member reaches the others.
+#[derive(Clone)]
+pub struct SyncConfig {
+    /// Our address on the sync network.
+    pub listen: SocketAddr,
+    pub peers: Vec<Peer>,
+    /// Pre-shared key of the cluster: every sync message is encrypted with keys made from it.
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+impl fmt::Debug for SyncConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncConfig")
+            .field("listen", &self.listen)
+            .field("peers", &self.peers)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Another member of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Peer {
+    pub id: MemberId,
+    pub priority: u8,
+    pub address: SocketAddr,
+}
+
+/// What an active member does when its standby is gone.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Degraded {
+    /// Go on inside the lease and rekey busy SAs to keys that nobody else holds.
+    #[default]
+    Rekey,
+    /// Stop at the grant.
+    Strict,
+}
+
+/// An address and the length of its prefix.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Prefix {
+    pub address: IpAddr,
+    pub length: u8,
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+/// One `[ports.<name>]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PortConfig {
+    pub name: String,
+    pub driver: Driver,
+    /// The kernel's name of the interface.
+    pub interface: String,
+    /// Receive queues, one for each worker in turn.
+    pub queues: Vec<u32>,
+    /// The cluster's addresses on this network.
+    pub addresses: Vec<Prefix>,
+    pub routes: Vec<RouteConfig>,
+    pub mode: XdpMode,
+    /// Whether clear-text hosts are behind this port (true) or IPsec peers (false).
+    pub protected: bool,
+    /// The cluster's Ethernet address on this network, which moves with the lead.
+    pub mac: [u8; 6],
+}
+
+/// How frames are received and sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Driver {
+    #[default]
+    AfXdp,
+    AfPacket,
+}
+
+impl Driver {
+    /// The word in the configuration.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Driver::AfXdp => "af_xdp",
+            Driver::AfPacket => "af_packet",
+        }
+    }
+}
+
+/// Where AF_XDP hooks into the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum XdpMode {
+    /// Native where the driver can, else SKB.
+    #[default]
+    Auto,
+    Native,
+    Skb,
+}
+
+/// A route out of the port that it stands under.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RouteConfig {
+    pub prefix: Prefix,
+    /// Next hop on the port's network; `None` for hosts that answer there themselves.
+    pub via: Option<IpAddr>,
+}
+
+/// `[dataplane]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DataplaneConfig {
+    pub workers: usize,
+    /// The core of each worker; empty leaves the choice to the kernel.
+    pub cores: Vec<usize>,
+    pub aead: Aead,
+    pub checkpoint: Checkpoint,
+    pub idle: IdlePolicy,
+}
+
+/// Which library encrypts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Aead {
+    /// What the dataplane holds to be fastest.
+    #[default]
+    Auto,
+    AwsLc,
+    AesGcm,
+}
+
+/// How often workers report counters: after so many packets or so much time, whichever is first
+/// (RFC 6027 section 3.3 gives the magnitudes).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Checkpoint {
+    pub packets: u64,
+    pub interval: Duration,
+}
+
+/// What a worker does when there is nothing to do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum IdlePolicy {
+    /// Spin, then yield, then sleep until a packet comes.
+    #[default]
+    Adaptive,
+    /// Spin for ever: lowest latency, a whole core for each worker.
+    Spin,
+}
+
+/// `[control]`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ControlConfig {
+    /// The unix socket of `hitless status` and its siblings.
+    pub socket: PathBuf,
+    /// A level or filter for the log: `info`, `debug`, `info,hitless::ike=debug`.
+    pub log: String,
+}
+
+/// Where the control socket is unless the file or the command line says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/hitless/hitless.sock";
+/// Where the configuration is unless the command line says otherwise.
+pub const DEFAULT_CONFIG: &str = "/etc/hitless/hitless.toml";
+/// Where durable state is unless the file says otherwise.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/hitless";

@@ -1,0 +1,337 @@
+//! What goes into a [`Node`](crate::Node) and what comes out of it.
+
+use std::fmt;
+use std::time::Duration;
+
+use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber};
+use zeroize::Zeroizing;
+
+use crate::Durable;
+
+/// Names one replicated object for the whole cluster: the SPI that we chose for an IKE SA.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ObjectId(pub u64);
+
+impl fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// What the active's cell of one SA shows now. Given for every SA that moved, every tick: the
+/// level and not the edge decides when a lease is extended (`lease-holes` D12).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Usage {
+    pub sa: SaId,
+    /// The next outbound number to be drawn.
+    pub cursor: SequenceNumber,
+    /// Highest authenticated inbound number, parked packets included.
+    pub inbound_top: SequenceNumber,
+    /// Extended sequence numbers; without them leases stay below 2^32.
+    pub esn: bool,
+}
+
+/// What workers publish about one SA from time to time.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Checkpoint {
+    pub outbound_next: SequenceNumber,
+    pub inbound_top: SequenceNumber,
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    pub packets_in: u64,
+    pub bytes_in: u64,
+}
+
+/// The exact end of one SA, after every worker has passed the barrier (`lease-holes` R15).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DrainedSa {
+    pub sa: SaId,
+    /// `grant` is the last number drawn, `high_water` the highest one marked.
+    pub lease: Lease,
+    /// The replay window, opaque here.
+    pub window: Vec<u8>,
+}
+
+/// What happens to a node.
+#[derive(Debug)]
+pub enum Input<'a> {
+    /// An authenticated, decrypted message of another member.
+    Datagram {
+        from: MemberId,
+        payload: &'a [u8],
+    },
+    /// The time of `poll_timeout` has come. Harmless when early.
+    Timeout,
+    /// The write that [`Output::Persist`] asked for is on disk.
+    Persisted,
+    /// It is not, or nobody knows.
+    PersistFailed,
+    /// The IKE engine of the active changed an object.
+    Commit {
+        object: ObjectId,
+        /// Rises with each commit of the object.
+        version: u64,
+        /// The state that results; `None` deletes the object and all its children.
+        body: Option<Zeroizing<Vec<u8>>>,
+        /// Every Child SA whose keys the body holds or can yield (`lease-holes` R4).
+        children: Vec<SaId>,
+    },
+    /// Where the cells of the active stand.
+    Usage(Vec<Usage>),
+    Checkpoint {
+        sa: SaId,
+        checkpoint: Checkpoint,
+    },
+    /// Answer to [`Output::Drain`].
+    Drained(Vec<DrainedSa>),
+    /// The operator wants another member to lead.
+    Switchover,
+    /// The process is about to end: hand over or resign, then [`Event::Stopped`].
+    Shutdown,
+    /// Whether this member could do the work of an active.
+    Health {
+        healthy: bool,
+    },
+}
+
+/// One object that a new active carries on.
+#[derive(Debug)]
+pub struct TakeoverObject {
+    pub object: ObjectId,
+    pub version: u64,
+    /// No output can have left that implies a later version (`lease-holes` R16): Message IDs are
+    /// exact, outstanding messages may be sent again identically.
+    pub exact: bool,
+    /// When this member received the version.
+    pub received_at: Instant,
+    pub body: Zeroizing<Vec<u8>>,
+    pub children: Vec<TakeoverSa>,
+}
+
+/// One Child SA that a new active carries on.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TakeoverSa {
+    pub sa: SaId,
+    /// The keys are known but there is no right to use them, in either direction: replace the SA.
+    /// All that follows is meaningless then.
+    pub rekey_only: bool,
+    /// First number to send: one above everything that the predecessor may have used.
+    pub first: SequenceNumber,
+    /// Every inbound number up to here counts as seen.
+    pub floor: SequenceNumber,
+    /// What the new cell starts with.
+    pub lease: Lease,
+    /// The newest checkpoint received, if any.
+    pub checkpoint: Option<Checkpoint>,
+    /// Numbers certainly or possibly skipped: recorded grant less last known use.
+    pub skip: u64,
+    /// All that takeovers have skipped so far, this one included.
+    pub skip_sum: u64,
+    /// What IPSEC_REPLAY_COUNTER_SYNC must ask the peer for (RFC 6311 section 5.2): `H - c`.
+    pub delta: u64,
+    /// The predecessor's replay window, after a planned switchover.
+    pub window: Option<Vec<u8>>,
+}
+
+/// Why a member stopped leading.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum StepDown {
+    /// Another member leads an epoch that inherits from ours or lies above it.
+    Deposed { by: Epoch },
+    /// Two members led disjoint keys and the other one holds more.
+    Outranked { by: Epoch },
+    /// A standby that had the right to take over came back without memory, after it had led.
+    SuccessorLost { by: Epoch },
+    /// A planned switchover came to its end.
+    Switchover,
+    /// `Shutdown`, with nobody to hand over to.
+    Shutdown,
+}
+
+/// Why an SA must be replaced.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RekeyReason {
+    /// A bound standby is silent and the lease runs out (`lease-holes` R20).
+    LeaseRunsOut,
+    /// Takeovers have skipped too much of the number space (`lease-holes` D14).
+    SkipSum,
+    /// 32-bit numbers come to their end.
+    NumbersRunOut,
+}
+
+/// What a node wants done, in this order.
+#[derive(Debug)]
+pub enum Output {
+    /// Send, protected, to another member. At most 60,000 octets.
+    Datagram {
+        to: MemberId,
+        payload: Zeroizing<Vec<u8>>,
+    },
+    /// Write, atomically and synchronously, off this thread; then `Persisted` or `PersistFailed`.
+    Persist(Durable),
+    /// Lead: make fresh cells, announce the addresses, carry traffic.
+    Lead {
+        epoch: Epoch,
+        /// The epoch whose rights are inherited; `None` leads on nothing but new keys.
+        base: Option<Epoch>,
+        objects: Vec<TakeoverObject>,
+    },
+    /// Leadership off, cells frozen, all rights gone; wait for `Store`.
+    StepDown {
+        reason: StepDown,
+    },
+    /// Leadership off, cells frozen, stop IKE; pass the barrier, then [`Input::Drained`].
+    Drain,
+    /// Raise a cell.
+    Lease {
+        sa: SaId,
+        lease: Lease,
+    },
+    /// Release the outputs of this version and of older ones, and use its children with at least
+    /// these leases.
+    Committed {
+        object: ObjectId,
+        version: u64,
+        leases: Vec<(SaId, Lease)>,
+    },
+    /// Never release this version or an older held one: its secrets may be with a silent standby.
+    /// Make the exchange anew with fresh nonce, key exchange, SPI and SA id, in a higher version
+    /// (`lease-holes` D0).
+    Discard {
+        object: ObjectId,
+        version: u64,
+    },
+    /// A standby's copy of an object, for the passive engine.
+    Store {
+        object: ObjectId,
+        version: u64,
+        body: Zeroizing<Vec<u8>>,
+    },
+    /// The copy is obsolete.
+    Forget {
+        object: ObjectId,
+    },
+    /// Whether this leader waits for a silent standby.
+    Degraded {
+        on: bool,
+        members: Vec<MemberId>,
+    },
+    /// Replace this SA by keys that were never offered.
+    RekeyNow {
+        sa: SaId,
+        reason: RekeyReason,
+    },
+    Event(Event),
+}
+
+/// For the log, counters and tests.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Event {
+    Restarted {
+        member: MemberId,
+        incarnation: Incarnation,
+    },
+    SessionOpened {
+        member: MemberId,
+        epoch: Epoch,
+    },
+    /// A standby that has not been admitted went silent; nothing is lost.
+    SessionAbandoned {
+        member: MemberId,
+    },
+    /// A bound standby gave up its rights, provably.
+    SessionReleased {
+        member: MemberId,
+    },
+    Admitted {
+        member: MemberId,
+        epoch: Epoch,
+    },
+    Suspected {
+        leader: MemberId,
+        silent_for: Duration,
+    },
+    /// The active gave up its epoch, by restart or on purpose.
+    LeaderGone {
+        leader: MemberId,
+    },
+    /// Old keys could not be carried on, and why.
+    NoRight {
+        reason: &'static str,
+    },
+    ConfigMismatch {
+        member: MemberId,
+    },
+    StaleIncarnation {
+        member: MemberId,
+        incarnation: Incarnation,
+    },
+    Malformed {
+        member: MemberId,
+    },
+    UnknownMember {
+        member: MemberId,
+    },
+    PersistFailed,
+    SwitchoverRefused {
+        reason: &'static str,
+    },
+    CommitRefused {
+        object: ObjectId,
+        reason: &'static str,
+    },
+    /// `Shutdown` is complete: the process may end.
+    Stopped,
+}
+
+/// What a member does now.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Role {
+    /// Knows no leader to follow.
+    Out,
+    /// Copies the leader's objects; has no rights.
+    Learning,
+    /// May take over.
+    Admitted,
+    /// Taking over: waits for its disk.
+    TakingOver,
+    Leading,
+    /// Stopped using its leases for a planned switchover.
+    HandingOver,
+}
+
+/// How one other member looks from here.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemberStatus {
+    pub id: MemberId,
+    pub priority: u8,
+    pub incarnation: Option<Incarnation>,
+    /// What it last said about itself.
+    pub role: Option<Role>,
+    pub healthy: bool,
+    pub silent_for: Option<Duration>,
+    /// As leader: whether it holds the right to take over from us.
+    pub bound: bool,
+    /// As leader: records on their way to it.
+    pub backlog: usize,
+}
+
+/// A picture for `hitless status`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Status {
+    pub role: Role,
+    /// The epoch led or followed.
+    pub epoch: Option<Epoch>,
+    /// The epoch that the led one inherits from.
+    pub base: Option<Epoch>,
+    pub leader: Option<MemberId>,
+    pub members: Vec<MemberStatus>,
+    pub objects: usize,
+    pub sas: usize,
+    /// Commits whose outputs are held.
+    pub held: usize,
+    pub degraded: bool,
+    /// As standby: Message IDs would be exact in a takeover now.
+    pub vouched: bool,
+    pub durable: Durable,
+}

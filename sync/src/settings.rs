@@ -1,0 +1,147 @@
+//! What a [`Node`](crate::Node) is told once: who is configured, how patient it is, how large its
+//! leases are, and what survived its last crash.
+
+use std::time::Duration;
+
+use hitless_sa::{Epoch, Incarnation, Lease, MemberId, SequenceNumber};
+
+/// One configured member of the group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Member {
+    pub id: MemberId,
+    /// The greater is preferred as leader; the id breaks ties.
+    pub priority: u8,
+}
+
+/// What the active does about a bound standby that has fallen silent (`lease-holes` R20).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Degraded {
+    /// Use what is left of the leases, and replace SAs by keys that the silent standby never saw.
+    #[default]
+    Rekey,
+    /// Stop at the leases and hold every IKE output until the standby is back or removed.
+    Strict,
+}
+
+/// How large leases are. The packet rate moves them between the bounds (`lease-holes`, SIZES).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LeaseSizes {
+    /// The lease that rides in the record that announces an SA.
+    pub first: Lease,
+    /// Bounds of what an outbound lease reaches ahead of the cursor, for ESN.
+    pub outbound: (u64, u64),
+    /// The same for 32-bit numbers, where every skip counts against 2^32.
+    pub outbound_short: (u64, u64),
+    /// Bounds of what an inbound lease reaches ahead of the highest authenticated number: a
+    /// strict takeover drops that much, so it is small.
+    pub inbound: (u64, u64),
+    /// Time that an outbound lease must last beyond `vouch`: an IKE exchange with the peer, in
+    /// which a degraded member replaces the SA.
+    pub exchange: Duration,
+}
+
+impl Default for LeaseSizes {
+    fn default() -> LeaseSizes {
+        LeaseSizes {
+            first: Lease {
+                grant: SequenceNumber(1 << 12),
+                high_water: SequenceNumber(256),
+            },
+            outbound: (1 << 16, 1 << 29),
+            outbound_short: (1 << 12, 1 << 23),
+            inbound: (32, 1 << 29),
+            exchange: Duration::from_millis(200),
+        }
+    }
+}
+
+/// The configuration of one member of one group.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub me: MemberId,
+    /// Every configured member, this one included.
+    pub members: Vec<Member>,
+    /// Digest of what all members must agree on; a member with another one is not talked to
+    /// (`lease-holes` A10).
+    pub config_hash: [u8; 32],
+    /// Time between two messages to each other member.
+    pub heartbeat: Duration,
+    /// How many heartbeats may be missed before the active counts as dead.
+    pub missed: u32,
+    /// How long a member that starts waits for the others before it leads on nothing.
+    pub hold: Duration,
+    /// D of `lease-holes` R16: silence after which an IKE output leaves without this standby's
+    /// acknowledgement, and after which a standby no longer trusts its Message IDs. At least
+    /// 1.5 times `heartbeat * missed`, plus a round trip.
+    pub vouch: Duration,
+    pub degraded: Degraded,
+    /// Give the lead to an admitted member of higher priority.
+    pub preempt: bool,
+    pub leases: LeaseSizes,
+    /// Rules that a test switches off to prove that it would notice.
+    #[doc(hidden)]
+    pub mutant: Mutant,
+}
+
+impl Settings {
+    /// Defaults for `me` among `members`: 10 ms heartbeats, three may be missed.
+    pub fn new(me: MemberId, members: Vec<Member>, config_hash: [u8; 32]) -> Settings {
+        Settings {
+            me,
+            members,
+            config_hash,
+            heartbeat: Duration::from_millis(10),
+            missed: 3,
+            hold: Duration::from_millis(500),
+            vouch: Duration::from_millis(100),
+            degraded: Degraded::Rekey,
+            preempt: false,
+            leases: LeaseSizes::default(),
+            mutant: Mutant::default(),
+        }
+    }
+
+    /// Silence after which an active counts as dead.
+    pub fn takeover(&self) -> Duration {
+        self.heartbeat * self.missed.max(1)
+    }
+}
+
+/// What a member's disk keeps, written atomically and synchronously (`lease-holes` R1).
+///
+/// A lost or rolled-back file is a new identity: the operator removes the old member first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Durable {
+    /// Raised by one, durably, at each start before the node is made.
+    pub incarnation: Incarnation,
+    /// The highest inheriting epoch in which this member acknowledged or voted.
+    pub promised: Option<Epoch>,
+    /// The highest inheriting epoch that this member may have led.
+    pub led: Option<Epoch>,
+}
+
+/// One switch for each rule whose loss a test must notice. Never set outside tests.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Mutant {
+    /// Records what came last instead of the maximum (R6, hole A2).
+    pub record_last: bool,
+    /// Uses session messages whatever their session (R2, holes A1, A11).
+    pub any_session: bool,
+    /// Goes on extending an SA by itself after its first offer left (R5, holes A6, B4).
+    pub offer_unbound: bool,
+    /// Takes over at the recorded grant instead of one above it (R11).
+    pub no_plus_one: bool,
+    /// Leads before its epoch is durable (R1).
+    pub lead_before_durable: bool,
+    /// Counts an SA as solo although its secrets were offered (R4, hole A7).
+    pub fresh_although_offered: bool,
+    /// Takes any hello for fresh, without the echo of a challenge (R2, hole A14).
+    pub no_challenge: bool,
+    /// Releases IKE outputs without waiting for D (R16, hole C1).
+    pub no_vouch_wait: bool,
+    /// Applies records in any order (R6, hole A12).
+    pub any_order: bool,
+    /// Ignores what a returning member has led (R13b).
+    pub ignore_led: bool,
+}
