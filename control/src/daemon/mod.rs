@@ -1,0 +1,203 @@
+//! `hitless run`: the one loop of the process, and all that touches the world.
+//!
+//! ```text
+//!  sync socket, control socket, disk thread, signals -> poll(2), 1 ms at most -> Gateway::turn
+//!  worker threads (pinned, poll mode) <-- rings --> Gateway
+//! ```
+//!
+//! The loop moves octets and time and decides nothing. `ports.rs` opens the ports, `disk.rs` writes
+//! durable state off this thread.
+
+mod disk;
+mod error;
+mod ports;
+
+use std::net::UdpSocket;
+use std::os::fd::AsRawFd;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use hitless_dataplane::thread::{Idle, spawn};
+use hitless_dataplane::pool::Pool;
+use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_pool};
+use hitless_sa::{Entropy, Instant};
+use hitless_sync::Event as SyncEvent;
+
+use crate::api::{Reply, Request, Server};
+use crate::clock;
+use crate::config::{Config, IdlePolicy};
+use crate::durable::Store;
+use crate::entropy::SystemEntropy;
+use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
+
+use disk::Disk;
+pub use error::DaemonError;
+
+/// The control thread looks at the rings at least this often.
+const TICK: Duration = Duration::from_millis(1);
+/// Datagrams taken from the sync socket in one round.
+const DATAGRAMS_A_ROUND: usize = 256;
+/// How long a member that was asked to end waits for its successor.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Runs one member until SIGTERM or SIGINT.
+pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    // Before anything that could disturb a daemon that already runs here.
+    let mut server = Server::bind(&config.control.socket)?;
+    let (store, durable) = Store::open(&config.cluster.state_dir)?;
+    let socket = config.cluster.sync.as_ref().map(|sync| sync_socket(sync.listen)).transpose()?;
+    let leadership = Leadership::new(false);
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
+    }
+    let settings = GatewaySettings::new(config);
+    let workers_stop = Arc::new(AtomicBool::new(false));
+    let (threads, handles) = start_workers(&settings, &leadership, &workers_stop)?;
+    tracing::info!(
+        cluster = %settings.config().cluster.name,
+        member = %settings.config().cluster.id,
+        incarnation = %durable.incarnation,
+        workers = threads.len(),
+        "started"
+    );
+    let now = clock::now();
+    let gateway = Gateway::new(settings, durable, handles, leadership, now);
+    let disk = Disk::start(store).map_err(DaemonError::Thread)?;
+    let mut member = Member { gateway, entropy: SystemEntropy, socket, disk, stopped: false };
+    member.serve(&mut server, &stop);
+    workers_stop.store(true, Ordering::Relaxed);
+    for thread in threads {
+        // A worker that panicked has said so; there is nothing left to do for it.
+        drop(thread.join());
+    }
+    tracing::info!("stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+type Workers = (Vec<JoinHandle<Worker>>, Vec<WorkerHandle>);
+
+fn start_workers(
+    settings: &GatewaySettings,
+    leadership: &Arc<Leadership>,
+    stop: &Arc<AtomicBool>,
+) -> Result<Workers, DaemonError> {
+    let config = settings.config();
+    let idle = match config.dataplane.idle {
+        IdlePolicy::Adaptive => Idle::default(),
+        IdlePolicy::Spin => Idle::DEDICATED,
+    };
+    let mut opener = ports::Opener::default();
+    let mut threads = Vec::new();
+    let mut handles = Vec::new();
+    for index in 0..config.dataplane.workers {
+        let mut pool = Pool::new(GatewaySettings::POOL_FRAMES).map_err(DaemonError::Memory)?;
+        let ports = opener.open(&config.ports, index, &mut pool)?;
+        let mtus: Vec<usize> = ports.iter().map(|port| port.mtu()).collect();
+        let worker = settings.worker(index, &mtus);
+        let (worker, handle) = worker_with_pool(pool, worker, ports, Arc::clone(leadership))
+            .map_err(DaemonError::Memory)?;
+        let core = config.dataplane.cores.get(index).copied();
+        threads.push(spawn(worker, core, clock::now, idle, Arc::clone(stop)));
+        handles.push(handle);
+    }
+    Ok((threads, handles))
+}
+
+fn sync_socket(listen: std::net::SocketAddr) -> Result<UdpSocket, DaemonError> {
+    let refuse = |error| DaemonError::SyncSocket { address: listen, error };
+    let socket = UdpSocket::bind(listen).map_err(refuse)?;
+    socket.set_nonblocking(true).map_err(refuse)?;
+    Ok(socket)
+}
+
+/// What the loop owns.
+struct Member {
+    gateway: Gateway,
+    entropy: SystemEntropy,
+    socket: Option<UdpSocket>,
+    disk: Disk,
+    stopped: bool,
+}
+
+impl Member {
+    fn serve(&mut self, server: &mut Server, stop: &AtomicBool) {
+        let mut farewell: Option<Instant> = None;
+        let mut buffer = vec![0; LARGEST_PAYLOAD + 1024];
+        while !self.stopped {
+            self.wait(server);
+            let now = clock::now();
+            if stop.load(Ordering::Relaxed) && farewell.is_none() {
+                tracing::info!("asked to end: handing over");
+                farewell = Some(now + FAREWELL);
+                self.gateway.shut_down(now, &mut self.entropy);
+            }
+            if farewell.is_some_and(|end| now >= end) {
+                tracing::warn!("nobody took over in time");
+                return;
+            }
+            self.receive(now, &mut buffer);
+            while let Some(written) = self.disk.finished() {
+                self.gateway.persisted(now, &mut self.entropy, written);
+            }
+            self.gateway.turn(now, &mut self.entropy);
+            self.answer(server, now);
+            self.drain();
+        }
+    }
+
+    /// Sleeps until a socket has something or the tick is over.
+    fn wait(&self, server: &Server) {
+        let descriptors = self.socket.iter().map(AsRawFd::as_raw_fd).chain(server.descriptors());
+        clock::wait_readable(descriptors, TICK);
+    }
+
+    fn receive(&mut self, now: Instant, buffer: &mut [u8]) {
+        let Some(socket) = &self.socket else { return };
+        for _ in 0..DATAGRAMS_A_ROUND {
+            // WouldBlock ends the round; so does any other error, which concerns one datagram
+            // (an ICMP error of an earlier one) and not the socket.
+            let Ok((length, from)) = socket.recv_from(buffer) else { return };
+            let entropy: &mut dyn Entropy = &mut self.entropy;
+            self.gateway.sync_datagram(now, entropy, from, &buffer[..length]);
+        }
+    }
+
+    fn answer(&mut self, server: &mut Server, now: Instant) {
+        while let Some((client, request)) = server.poll() {
+            let reply = match request {
+                Request::Status => Reply::Status(Box::new(self.gateway.status(now))),
+                Request::ListSas => Reply::ListSas(self.gateway.list_sas(now)),
+                Request::Switchover => {
+                    self.gateway.switchover(now, &mut self.entropy);
+                    Reply::Accepted
+                }
+            };
+            server.reply(client, &reply);
+        }
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.gateway.poll_output() {
+            match output {
+                Output::SyncTransmit(to, datagram) => {
+                    if let Some(socket) = &self.socket {
+                        // Lost like any datagram: the protocol repeats what matters.
+                        let _ = socket.send_to(&datagram, to);
+                    }
+                }
+                Output::Persist(durable) => self.disk.write(durable),
+                Output::Event(event) => {
+                    self.stopped |= event == Event::Sync(SyncEvent::Stopped);
+                    super::log::event(&event);
+                }
+            }
+        }
+    }
+}

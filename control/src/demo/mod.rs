@@ -1,0 +1,65 @@
+//! `hitless demo`: a cluster loses its active member, in one process and with no privilege.
+//!
+//! ```text
+//!  world.rs    the network and the configurations      member.rs   a gateway on two threads
+//!  story.rs    what happens, step by step              result.rs   what the capture says about it
+//! ```
+//!
+//! The gateways are the daemon's own code on memory ports; the hosts and the audit of the captured
+//! wire share nothing with them. No promise is taken from a gateway's own counters.
+
+mod member;
+mod result;
+mod story;
+mod world;
+
+use std::fs;
+use std::io::{self, BufWriter, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use crate::audit::pcap::PcapWriter;
+use crate::lab::Captured;
+
+pub use result::DemoResult;
+
+/// What the command line says.
+#[derive(Clone, Debug, Default)]
+pub struct DemoOptions {
+    /// Print one JSON object instead of text.
+    pub json: bool,
+    /// Keep the captures in this directory.
+    pub pcap: Option<PathBuf>,
+    /// Seeds keys, identifiers and the moment of the crash.
+    pub seed: u64,
+}
+
+/// Runs the demo and prints its result; the exit status says whether every promise held.
+pub fn run(options: &DemoOptions) -> io::Result<ExitCode> {
+    let progress = !options.json || io::stderr().is_terminal();
+    let story = story::tell(options.seed, progress)?;
+    if let Some(directory) = &options.pcap {
+        fs::create_dir_all(directory)?;
+        keep(&directory.join("outside.pcap"), story.world.outside.capture())?;
+        keep(&directory.join("protected.pcap"), story.world.protected.capture())?;
+    }
+    let result = DemoResult::of(&story);
+    if options.json {
+        println!("{}", serde_json::to_string_pretty(&result)?);
+    } else {
+        println!("{result}");
+        if let Some(directory) = &options.pcap {
+            println!("captures: {}", directory.display());
+        }
+    }
+    Ok(if result.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn keep(path: &std::path::Path, capture: &[Captured]) -> io::Result<()> {
+    let mut writer = PcapWriter::new(BufWriter::new(fs::File::create(path)?))?;
+    for captured in capture {
+        writer.write(std::time::Duration::from_nanos(captured.at.0), &captured.frame)?;
+    }
+    writer.finish()?;
+    Ok(())
+}

@@ -1,0 +1,238 @@
+//! The verdict of the demo, from the captured wire and from what the hosts received.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use hitless_sa::Instant;
+use serde::Serialize;
+
+use super::story::Story;
+use super::world::{CLUSTER, PEER};
+use crate::audit::{Audit, Exchange, Report, TapId};
+use crate::lab::{Captured, Host, Probe};
+
+/// What the demo found. The first eight keys are stable; others may be added.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct DemoResult {
+    pub scenario: &'static str,
+    /// Every promise held.
+    pub passed: bool,
+    /// Longest silence that a host saw around the crash.
+    pub outage_ms: f64,
+    /// Probes that never arrived, both directions.
+    pub packets_lost: u64,
+    /// (destination, SPI, sequence number) seen more than once on the outside wire.
+    pub repeated_sequence_numbers: u64,
+    /// Probes delivered again when everything from before the crash was replayed.
+    pub replays_accepted: u64,
+    pub ike_auth_after_failover: u64,
+    /// Greatest number of sequence numbers skipped on one SA.
+    pub skip: u64,
+    pub seed: u64,
+    /// From the crash until the standby said that it leads.
+    pub takeover_ms: f64,
+    pub packets_sent: u64,
+    pub packets_altered: u64,
+    pub packets_replayed: u64,
+    pub repeated_ivs: u64,
+    /// Clear text of the protected networks on the outside wire.
+    pub leaked: u64,
+    /// IKE messages with Message ID 0 of the synchronisation after the crash (RFC 6311).
+    pub message_id_syncs: u64,
+    /// The peer rekeyed the Child SA after the takeover, and traffic went on.
+    pub rekeyed_after_failover: bool,
+    pub esp: Vec<EspLine>,
+    pub ike: Vec<IkeLine>,
+}
+
+/// One ESP SA across the crash.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct EspLine {
+    pub from: &'static str,
+    pub spi: String,
+    pub highest_before: u64,
+    pub first_after: Option<u64>,
+    /// Recorded by the standby before the crash: where the new active goes on, less one.
+    pub grant: Option<u64>,
+    pub skipped: Option<u64>,
+}
+
+/// Message IDs of one direction across the crash.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct IkeLine {
+    pub requests_from: &'static str,
+    pub last_before: Option<u32>,
+    pub first_after: Option<u32>,
+}
+
+impl DemoResult {
+    /// Judges the story.
+    pub fn of(story: &Story) -> DemoResult {
+        let capture = story.world.outside.capture();
+        let crash = Duration::from_nanos(story.crash.0);
+        let whole = audit(capture);
+        let before = audit(capture.iter().filter(|frame| frame.at < story.crash));
+        let after = audit(capture.iter().filter(|frame| frame.at >= story.crash));
+        let hosts = [&story.world.a, &story.world.b];
+        let again = (0..2).map(|host| {
+            story.received_after_replay[host] - story.received_before_replay[host]
+                + duplicates(&hosts[host].received()[..story.received_before_replay[host]])
+        });
+        let replays_accepted = again.sum::<usize>() as u64;
+        let outage = hosts.iter().map(|host| outage(host, story.crash)).max().unwrap_or_default();
+        let lost = hosts_lost(&story.world.a, &story.world.b);
+        let cluster = IpAddr::V4(CLUSTER);
+        let syncs = after.message_id_zero(crash).filter(|event| event.source == cluster).count();
+        let mut result = DemoResult {
+            scenario: "demo",
+            passed: false,
+            outage_ms: milliseconds(outage),
+            packets_lost: lost,
+            repeated_sequence_numbers: whole.repeated_sequence_numbers(),
+            replays_accepted,
+            ike_auth_after_failover: whole.count_after(Exchange::IkeAuth, crash) as u64,
+            skip: 0,
+            seed: story.seed,
+            takeover_ms: milliseconds(story.lead.since(story.crash)),
+            packets_sent: hosts.iter().map(|host| host.sent().len() as u64).sum(),
+            packets_altered: hosts.iter().map(|host| host.altered()).sum(),
+            packets_replayed: story.replayed as u64,
+            repeated_ivs: whole.repeated_iv_count,
+            leaked: whole.leaked(protected),
+            message_id_syncs: syncs as u64,
+            rekeyed_after_failover: story.rekeyed,
+            esp: esp_lines(&before, &after),
+            ike: [("cluster", CLUSTER), ("peer", PEER)]
+                .map(|(name, address)| ike_line(name, address, &before, &after))
+                .into(),
+        };
+        let skipped = result.esp.iter().filter_map(|line| line.skipped);
+        result.skip = skipped.max().unwrap_or_default();
+        result.passed = result.broken().is_empty();
+        result
+    }
+
+    /// The promises that were not kept, in words.
+    pub fn broken(&self) -> Vec<&'static str> {
+        let promises = [
+            (self.repeated_sequence_numbers == 0, "a sequence number was sent twice"),
+            (self.repeated_ivs == 0, "an IV was used twice"),
+            (self.replays_accepted == 0, "a replayed packet was accepted"),
+            (self.packets_replayed > 0, "nothing was replayed"),
+            (self.ike_auth_after_failover == 0, "a new IKE_AUTH was needed"),
+            (self.packets_altered == 0, "a packet arrived altered"),
+            (self.leaked == 0, "clear text leaked"),
+            (self.esp.iter().any(|line| line.first_after.is_some()), "no ESP after the crash"),
+            (self.rekeyed_after_failover, "the tunnel could not be rekeyed after the takeover"),
+        ];
+        promises.iter().filter(|(kept, _)| !kept).map(|(_, broken)| *broken).collect()
+    }
+}
+
+fn audit<'a>(capture: impl IntoIterator<Item = &'a Captured>) -> Report {
+    let mut audit = Audit::default();
+    for frame in capture {
+        audit.observe(TapId(0), Duration::from_nanos(frame.at.0), &frame.frame);
+    }
+    audit.report()
+}
+
+fn protected(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V4(address) if address.octets()[0] == 10)
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn duplicates(received: &[Probe]) -> usize {
+    let distinct: BTreeSet<u64> = received.iter().map(|probe| probe.number).collect();
+    received.len() - distinct.len()
+}
+
+fn hosts_lost(a: &Host, b: &Host) -> u64 {
+    let lost = |from: &Host, to: &Host| {
+        let arrived: BTreeSet<u64> = to.received().iter().map(|probe| probe.number).collect();
+        from.sent().len().saturating_sub(arrived.len()) as u64
+    };
+    lost(a, b) + lost(b, a)
+}
+
+/// The longest time without a probe that ended after the crash, up to a second after it.
+fn outage(host: &Host, crash: Instant) -> Duration {
+    let end = crash + Duration::from_secs(1);
+    let gaps = host.received().windows(2).filter(|pair| pair[1].at > crash && pair[0].at < end);
+    gaps.map(|pair| pair[1].at.since(pair[0].at)).max().unwrap_or_default()
+}
+
+fn esp_lines(before: &Report, after: &Report) -> Vec<EspLine> {
+    let lines = before.streams.iter().map(|((key, tap), stream)| {
+        let next = after.streams.get(&(*key, *tap)).map(|stream| stream.first);
+        let from_cluster = stream.source == IpAddr::V4(CLUSTER);
+        EspLine {
+            from: if from_cluster { "cluster" } else { "peer" },
+            spi: format!("{:08x}", key.spi),
+            highest_before: stream.highest,
+            first_after: next,
+            grant: next.filter(|_| from_cluster).map(|next| next - 1),
+            skipped: next.filter(|_| from_cluster).map(|next| next - 1 - stream.highest),
+        }
+    });
+    lines.collect()
+}
+
+fn ike_line(name: &'static str, from: Ipv4Addr, before: &Report, after: &Report) -> IkeLine {
+    let requests = |report: &Report| {
+        let from_us = |event: &&crate::audit::IkeEvent| {
+            event.source == IpAddr::V4(from) && !event.response
+        };
+        let ids = report.ike.iter().filter(from_us).map(|event| event.message_id);
+        ids.collect::<Vec<u32>>()
+    };
+    IkeLine {
+        requests_from: name,
+        last_before: requests(before).last().copied(),
+        first_after: requests(after).first().copied(),
+    }
+}
+
+impl fmt::Display for DemoResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        writeln!(f, "The active member died; the standby carried the tunnel on.")?;
+        writeln!(f)?;
+        let mut row = |name: &str, value: String| writeln!(f, "  {name:<42} {value}");
+        row("outage as the hosts saw it", format!("{:.1} ms", self.outage_ms))?;
+        row("standby led after", format!("{:.1} ms", self.takeover_ms))?;
+        let packets = format!("{} of {}", self.packets_lost, self.packets_sent);
+        row("packets lost", packets)?;
+        for line in &self.ike {
+            let id = |id: Option<u32>| id.map_or("none".to_owned(), |id| id.to_string());
+            let ids = format!("{} before, {} after", id(line.last_before), id(line.first_after));
+            row(&format!("Message ID of requests from the {}", line.requests_from), ids)?;
+        }
+        for line in &self.esp {
+            let after = line.first_after.map_or("none".to_owned(), |n| n.to_string());
+            let mut numbers = format!("{} before, {after} after", line.highest_before);
+            if let (Some(grant), Some(skipped)) = (line.grant, line.skipped) {
+                numbers += &format!(" (grant {grant}, skip {skipped})");
+            }
+            row(&format!("ESP numbers {} from the {}", line.spi, line.from), numbers)?;
+        }
+        row("repeated (SPI, sequence number) pairs", self.repeated_sequence_numbers.to_string())?;
+        let replays = format!("{} of {}", self.replays_accepted, self.packets_replayed);
+        row("replays accepted", replays)?;
+        row("IKE_AUTH messages after the crash", self.ike_auth_after_failover.to_string())?;
+        row("Message ID synchronisations", self.message_id_syncs.to_string())?;
+        row("clear text on the outside wire", self.leaked.to_string())?;
+        let rekey = if self.rekeyed_after_failover { "works" } else { "failed" };
+        row("rekey by the peer after the takeover", rekey.to_owned())?;
+        writeln!(f)?;
+        match self.broken().as_slice() {
+            [] => write!(f, "Every promise held (seed {}).", self.seed),
+            broken => write!(f, "BROKEN (seed {}): {}.", self.seed, broken.join("; ")),
+        }
+    }
+}

@@ -1,0 +1,368 @@
+//! The sync link: how members talk to each other.
+//!
+//! Members authenticate each other with our own IKEv2 and protect every sync datagram with our own
+//! ESP in UDP (draft-vidya-ipsec-failover-redundancy-00 sections 4.1 and 6: MUST be protected by an
+//! IPsec SA, with confidentiality, integrity and replay protection). On the wire it is RFC 3948 on
+//! one port: IKE behind a non-ESP marker, ESP in transport mode around UDP 4510. These SAs are
+//! made afresh at each start and are never replicated.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitless_dataplane::aead::{Engine as AeadEngine, EspKey};
+use hitless_dataplane::esp;
+use hitless_dataplane::replay::ReplayWindow;
+use hitless_sa::{
+    ChildSa, Entropy, Incarnation, Instant, MemberId, Mode, SaId, SequenceNumber, Spi,
+    TrafficSelector,
+};
+use zeroize::Zeroizing;
+
+use crate::ike::proposal::{
+    Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
+};
+use crate::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
+use crate::ike::{ChildChange, Engine, Event, Input, Output};
+
+/// UDP port inside the transport-mode SA; the port that strongSwan's `ha` plugin uses too.
+const SYNC_PORT: u16 = 4510;
+const NON_ESP_MARKER: [u8; 4] = [0; 4];
+const UDP: u8 = 17;
+/// A link that stays silent for this long is made anew.
+const SILENCE: Duration = Duration::from_millis(400);
+/// The member with the higher id leaves the initiative to the other for this long.
+const COURTESY: Duration = Duration::from_millis(2500);
+/// Octets of a datagram, UDP's own limit less the ESP overhead.
+pub const LARGEST_PAYLOAD: usize = 60_000;
+
+/// Another member, as configured.
+#[derive(Clone, Debug)]
+pub struct LinkMember {
+    pub id: MemberId,
+    pub address: SocketAddr,
+}
+
+/// What the link needs to know.
+pub struct LinkSettings {
+    pub me: MemberId,
+    pub incarnation: Incarnation,
+    /// Our own sync address.
+    pub local: SocketAddr,
+    pub others: Vec<LinkMember>,
+    /// Part of the identities, so that two clusters cannot be mixed up.
+    pub cluster: String,
+    pub secret: Zeroizing<Vec<u8>>,
+}
+
+/// What the link gives back.
+#[derive(Debug)]
+pub enum LinkOutput {
+    /// Send it from the sync socket.
+    Transmit(SocketAddr, Vec<u8>),
+    /// A sync datagram that a member authenticated.
+    Received(MemberId, Vec<u8>),
+    /// For the log: what happened between members.
+    Event(Event),
+}
+
+/// Datagrams that were dropped, by reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkCounters {
+    pub unknown_sender: u64,
+    pub unknown_spi: u64,
+    pub refused: u64,
+    pub no_link: u64,
+}
+
+struct Outbound {
+    sa: SaId,
+    spi: Spi,
+    key: EspKey,
+    next: SequenceNumber,
+}
+
+struct Inbound {
+    sa: SaId,
+    key: EspKey,
+    window: ReplayWindow,
+    member: MemberId,
+}
+
+struct Peer {
+    address: SocketAddr,
+    outbound: Option<Outbound>,
+    heard: Instant,
+    tried: Instant,
+}
+
+/// The links to all other members.
+pub struct Link {
+    me: MemberId,
+    engine: Engine,
+    peers: BTreeMap<MemberId, Peer>,
+    inbound: BTreeMap<Spi, Inbound>,
+    local: SocketAddr,
+    outputs: VecDeque<LinkOutput>,
+    counters: LinkCounters,
+}
+
+impl Link {
+    /// Links to `settings.others`, none of them up yet.
+    pub fn new(settings: LinkSettings, now: Instant) -> Link {
+        let engine = Engine::new(engine_settings(&settings));
+        let peers = settings.others.iter().map(|member| {
+            let peer = Peer { address: member.address, outbound: None, heard: now, tried: now };
+            (member.id, peer)
+        });
+        Link {
+            me: settings.me,
+            engine,
+            peers: peers.collect(),
+            inbound: BTreeMap::new(),
+            local: settings.local,
+            outputs: VecDeque::new(),
+            counters: LinkCounters::default(),
+        }
+    }
+
+    /// A datagram that arrived at the sync socket.
+    pub fn receive(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) {
+        if !self.peers.values().any(|peer| peer.address.ip() == from.ip()) {
+            self.counters.unknown_sender += 1;
+            return;
+        }
+        match datagram.strip_prefix(&NON_ESP_MARKER) {
+            Some(payload) => {
+                let input = Input::Datagram { local: self.local, remote: from, payload };
+                self.engine.handle(now, entropy, input);
+                self.drain_engine(now);
+            }
+            None => self.receive_esp(now, datagram),
+        }
+    }
+
+    /// Protects a sync datagram and sends it; dropped while there is no link, because the sync
+    /// protocol repeats what matters.
+    pub fn send(&mut self, to: MemberId, payload: &[u8]) {
+        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let Some(outbound) = &mut peer.outbound else {
+            self.counters.no_link += 1;
+            return;
+        };
+        let number = outbound.next;
+        outbound.next = SequenceNumber(number.0 + 1);
+        let mut inner = Zeroizing::new(Vec::with_capacity(8 + payload.len()));
+        inner.extend_from_slice(&SYNC_PORT.to_be_bytes());
+        inner.extend_from_slice(&SYNC_PORT.to_be_bytes());
+        inner.extend_from_slice(&((8 + payload.len()) as u16).to_be_bytes());
+        inner.extend_from_slice(&[0, 0]);
+        inner.extend_from_slice(payload);
+        let datagram = esp::seal_datagram(&outbound.key, outbound.spi, number, true, UDP, &inner);
+        self.outputs.push_back(LinkOutput::Transmit(peer.address, datagram));
+    }
+
+    /// Runs the timers: IKE's, and the watch over silent links.
+    pub fn turn(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        if self.engine.poll_timeout().is_some_and(|at| at <= now) {
+            self.engine.handle(now, entropy, Input::Timeout);
+        }
+        for (id, peer) in &mut self.peers {
+            let patience = match (&peer.outbound, self.me < *id) {
+                (_, true) => SILENCE,
+                (Some(_), false) | (None, false) => COURTESY,
+            };
+            if now.since(peer.heard) < patience || now.since(peer.tried) < patience {
+                continue;
+            }
+            peer.tried = now;
+            let input = Input::Initiate { connection: connection_name(*id), child: None };
+            self.engine.handle(now, entropy, input);
+        }
+        self.drain_engine(now);
+    }
+
+    /// The next output, until there is none.
+    pub fn poll_output(&mut self) -> Option<LinkOutput> {
+        self.outputs.pop_front()
+    }
+
+    /// Whether datagrams can be sent to the member.
+    pub fn is_up(&self, member: MemberId) -> bool {
+        self.peers.get(&member).is_some_and(|peer| peer.outbound.is_some())
+    }
+
+    /// What was dropped.
+    pub fn counters(&self) -> LinkCounters {
+        self.counters
+    }
+
+    fn receive_esp(&mut self, now: Instant, datagram: &[u8]) {
+        let spi = match datagram.first_chunk::<4>() {
+            Some(spi) => Spi(u32::from_be_bytes(*spi)),
+            None => {
+                self.counters.refused += 1;
+                return;
+            }
+        };
+        let Some(inbound) = self.inbound.get_mut(&spi) else {
+            self.counters.unknown_spi += 1;
+            return;
+        };
+        let mut buffer = datagram.to_vec();
+        let opened = esp::open_datagram(&inbound.key, true, &mut inbound.window, &mut buffer);
+        let payload = match opened {
+            Ok((UDP, range)) => buffer.get(range).and_then(|inner| inner.get(8..)),
+            _ => None,
+        };
+        let Some(payload) = payload else {
+            self.counters.refused += 1;
+            return;
+        };
+        let member = inbound.member;
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.heard = now;
+        }
+        self.outputs.push_back(LinkOutput::Received(member, payload.to_vec()));
+    }
+
+    fn drain_engine(&mut self, now: Instant) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Transmit(transmit) => self.transmit(transmit.remote, &transmit.payload),
+                Output::Commit(commit) => {
+                    for change in commit.changes {
+                        self.apply(now, change);
+                    }
+                    for transmit in commit.transmits {
+                        self.transmit(transmit.remote, &transmit.payload);
+                    }
+                }
+                Output::Event(event) => self.outputs.push_back(LinkOutput::Event(event)),
+            }
+        }
+    }
+
+    fn transmit(&mut self, to: SocketAddr, payload: &[u8]) {
+        let datagram = [&NON_ESP_MARKER, payload].concat();
+        self.outputs.push_back(LinkOutput::Transmit(to, datagram));
+    }
+
+    fn apply(&mut self, now: Instant, change: ChildChange) {
+        match change {
+            ChildChange::Install { child, connection, send, .. } => {
+                if let Some(member) = self.member_of(&connection) {
+                    self.install(now, member, &child, send);
+                }
+            }
+            ChildChange::Send(_) | ChildChange::Update(_) => {}
+            ChildChange::Remove(sa) => {
+                self.inbound.retain(|_, inbound| inbound.sa != sa);
+                for peer in self.peers.values_mut() {
+                    peer.outbound.take_if(|outbound| outbound.sa == sa);
+                }
+            }
+        }
+    }
+
+    /// The newest SA is the one that we send on; older ones stay for what is under way.
+    fn install(&mut self, now: Instant, member: MemberId, child: &Arc<ChildSa>, _send: bool) {
+        let key = |material| EspKey::new(AeadEngine::default(), child.suite, material);
+        let (Ok(inbound), Ok(outbound)) = (key(&child.inbound_key), key(&child.outbound_key))
+        else {
+            return;
+        };
+        let inbound = Inbound {
+            sa: child.id,
+            key: inbound,
+            window: ReplayWindow::new(child.replay_window),
+            member,
+        };
+        self.inbound.insert(child.inbound_spi, inbound);
+        if let Some(peer) = self.peers.get_mut(&member) {
+            peer.heard = now;
+            peer.outbound = Some(Outbound {
+                sa: child.id,
+                spi: child.outbound_spi,
+                key: outbound,
+                next: SequenceNumber(1),
+            });
+        }
+    }
+
+    fn member_of(&self, connection: &str) -> Option<MemberId> {
+        self.peers.keys().copied().find(|id| connection_name(*id) == connection)
+    }
+}
+
+fn connection_name(member: MemberId) -> String {
+    format!("member-{member}")
+}
+
+fn identity(cluster: &str, member: MemberId) -> Identification {
+    Identification::Fqdn(format!("member-{member}.{cluster}"))
+}
+
+fn engine_settings(settings: &LinkSettings) -> EngineSettings {
+    let connections = settings.others.iter().map(|other| connection(settings, other)).collect();
+    EngineSettings {
+        member: settings.me,
+        incarnation: settings.incarnation,
+        connections,
+        secrets: vec![Secret { ids: Vec::new(), secret: settings.secret.clone() }],
+        half_open_limit: 64,
+        retransmit_timeout: Duration::from_millis(100),
+        retransmit_tries: 3,
+    }
+}
+
+fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
+    let host = |address: SocketAddr| {
+        let length = if address.is_ipv4() { 32 } else { 128 };
+        TrafficSelector::prefix(address.ip(), length).map(|any| TrafficSelector {
+            protocol: UDP,
+            start_port: SYNC_PORT,
+            end_port: SYNC_PORT,
+            ..any
+        })
+    };
+    Connection {
+        name: connection_name(other.id),
+        local_addrs: vec![settings.local.ip()],
+        remote_addrs: vec![other.address.ip()],
+        remote_port: other.address.port(),
+        proposals: vec![IkeProposal {
+            encryption: Encryption::Aes256Gcm16,
+            integrity: None,
+            prf: Prf::HmacSha256,
+            key_exchange: KeyExchangeMethod::X25519,
+        }],
+        local_id: identity(&settings.cluster, settings.me),
+        remote_id: identity(&settings.cluster, other.id),
+        encap: false,
+        dpd_delay: Duration::ZERO,
+        rekey_time: Duration::from_secs(4 * 3600),
+        takeover: Takeover::Auto,
+        children: vec![Child {
+            name: "sync".to_owned(),
+            mode: Mode::Transport,
+            esp_proposals: vec![EspProposal {
+                suite: hitless_sa::EspSuite::Aes256Gcm16,
+                key_exchange: None,
+                esn: true,
+            }],
+            local_ts: host(settings.local).into_iter().collect(),
+            remote_ts: host(other.address).into_iter().collect(),
+            rekey_time: Duration::from_secs(3600),
+            replay_window: 4096,
+            start: false,
+        }],
+    }
+}

@@ -1,0 +1,159 @@
+//! What a validated configuration becomes for the parts of the gateway.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hitless_dataplane::aead::Engine as AeadEngine;
+use hitless_dataplane::fib::{Fib, Route};
+use hitless_dataplane::port::MacAddress;
+use hitless_dataplane::spd::Policy;
+use hitless_dataplane::worker::{CheckpointSettings, Interface, WorkerSettings};
+use hitless_sa::Incarnation;
+use hitless_sync::{Degraded, Member, Settings as NodeSettings};
+
+use super::children;
+use super::link::{LinkMember, LinkSettings};
+use crate::config::{self, Aead, Config};
+use crate::ike::settings::{EngineSettings, Takeover};
+
+/// Half-open IKE SAs kept at most.
+const HALF_OPEN_LIMIT: usize = 4096;
+/// First retransmission of IKE; strongSwan's is 4 s, which a failover cannot afford.
+const RETRANSMIT_TIMEOUT: Duration = Duration::from_millis(500);
+const RETRANSMIT_TRIES: u32 = 6;
+/// SAs of each worker at most.
+const SA_CAPACITY: usize = 128 * 1024;
+
+/// Everything that the gateway needs from the configuration.
+pub struct GatewaySettings {
+    config: Config,
+    policies: Vec<Policy>,
+}
+
+impl GatewaySettings {
+    /// Frames of each worker, 2 KiB each.
+    pub const POOL_FRAMES: u32 = 16 * 1024;
+
+    /// From a configuration that was checked when it was read.
+    pub fn new(config: Config) -> GatewaySettings {
+        let children = config.connections.iter().flat_map(|connection| &connection.children);
+        let policies = children
+            .flat_map(|child| children::protect(&child.local_ts, &child.remote_ts))
+            .collect();
+        GatewaySettings { config, policies }
+    }
+
+    /// The configuration itself.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// What must never leave or arrive in clear, in the order of the file.
+    pub(super) fn policies(&self) -> &[Policy] {
+        &self.policies
+    }
+
+    pub(super) fn aead(&self) -> AeadEngine {
+        aead(self.config.dataplane.aead)
+    }
+
+    pub(super) fn takeover(&self, connection: &str) -> Takeover {
+        let mut connections = self.config.connections.iter();
+        connections.find(|c| c.name == connection).map(|c| c.takeover).unwrap_or_default()
+    }
+
+    pub(super) fn engine(&self, incarnation: Incarnation) -> EngineSettings {
+        EngineSettings {
+            member: self.config.cluster.id,
+            incarnation,
+            connections: self.config.connections.clone(),
+            secrets: self.config.secrets.clone(),
+            half_open_limit: HALF_OPEN_LIMIT,
+            retransmit_timeout: RETRANSMIT_TIMEOUT,
+            retransmit_tries: RETRANSMIT_TRIES,
+        }
+    }
+
+    pub(super) fn node(&self) -> NodeSettings {
+        let cluster = &self.config.cluster;
+        let me = Member { id: cluster.id, priority: cluster.priority };
+        let others = cluster.sync.iter().flat_map(|sync| &sync.peers);
+        let others = others.map(|peer| Member { id: peer.id, priority: peer.priority });
+        let members = std::iter::once(me).chain(others).collect();
+        let takeover = cluster.heartbeat * cluster.missed;
+        NodeSettings {
+            heartbeat: cluster.heartbeat,
+            missed: cluster.missed,
+            hold: cluster.hold,
+            vouch: (takeover * 2).max(Duration::from_millis(50)),
+            degraded: match cluster.degraded {
+                config::Degraded::Rekey => Degraded::Rekey,
+                config::Degraded::Strict => Degraded::Strict,
+            },
+            preempt: cluster.preempt,
+            ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())
+        }
+    }
+
+    pub(super) fn link(&self, incarnation: Incarnation) -> Option<LinkSettings> {
+        let cluster = &self.config.cluster;
+        let sync = cluster.sync.as_ref()?;
+        let others = sync.peers.iter();
+        let others = others.map(|peer| LinkMember { id: peer.id, address: peer.address });
+        Some(LinkSettings {
+            me: cluster.id,
+            incarnation,
+            local: sync.listen,
+            others: others.collect(),
+            cluster: cluster.name.clone(),
+            secret: sync.secret.clone(),
+        })
+    }
+
+    /// Connected networks first, then the routes of each port.
+    pub(super) fn fib(&self) -> Fib {
+        let mut routes = Vec::new();
+        for (index, port) in self.config.ports.iter().enumerate() {
+            routes.extend(port.addresses.iter().map(|prefix| Route {
+                prefix: (prefix.address, prefix.length),
+                port: index,
+                next_hop: None,
+            }));
+            routes.extend(port.routes.iter().map(|route| Route {
+                prefix: (route.prefix.address, route.prefix.length),
+                port: index,
+                next_hop: route.via,
+            }));
+        }
+        Fib::new(&routes)
+    }
+
+    /// What one worker is told; `mtus` are those of its ports.
+    pub fn worker(&self, id: usize, mtus: &[usize]) -> WorkerSettings {
+        let ports = self.config.ports.iter().zip(mtus);
+        let interfaces = ports.map(|(port, mtu)| Interface {
+            mac: port.mac as MacAddress,
+            addresses: port.addresses.iter().map(|p| (p.address as IpAddr, p.length)).collect(),
+            mtu: *mtu,
+            protected: port.protected,
+        });
+        WorkerSettings {
+            id,
+            interfaces: interfaces.collect(),
+            pool_frames: Self::POOL_FRAMES,
+            checkpoint: CheckpointSettings {
+                packets: self.config.dataplane.checkpoint.packets,
+                interval: self.config.dataplane.checkpoint.interval,
+            },
+            sa_capacity: SA_CAPACITY,
+        }
+    }
+}
+
+fn aead(wish: Aead) -> AeadEngine {
+    match wish {
+        Aead::Auto => AeadEngine::default(),
+        Aead::AwsLc => AeadEngine::AwsLc,
+        Aead::AesGcm => AeadEngine::AesGcm,
+    }
+}

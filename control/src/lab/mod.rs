@@ -1,0 +1,19 @@
+//! A network in one process: switches, hosts and captures over memory ports.
+//!
+//! ```text
+//!  host -- switch(protected) -- gateway worker -- switch(outside) -- gateway worker -- ... -- host
+//! ```
+//!
+//! The demo runs it on threads and real time, the simulator on one thread and virtual time. It is
+//! the world outside the gateways: hosts build and read their packets with code of their own, so
+//! that they can judge what the gateways did.
+
+mod host;
+mod hub;
+mod station;
+mod switch;
+
+pub use host::{Host, Probe};
+pub use hub::{Hub, SyncNetwork};
+pub use station::{MTU, Station, first_start};
+pub use switch::{Captured, Switch};

@@ -1,0 +1,95 @@
+//! A gateway in the lab: its worker, its control plane and its place on the sync network, as a
+//! value that somebody turns.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hitless_dataplane::port::Port;
+use hitless_dataplane::port::memory::MemoryPort;
+use hitless_dataplane::worker::{self, Leadership, Worker};
+use hitless_sa::{Entropy, Incarnation, Instant};
+use hitless_sync::Durable;
+
+use super::SyncNetwork;
+use crate::config::Config;
+use crate::gateway::{Event, Gateway, GatewaySettings, Output};
+
+/// Payload of a lab cable's frames.
+pub const MTU: usize = 1500;
+
+/// The control plane of a lab gateway. Durable state lives outside, as a disk does.
+pub struct Station {
+    gateway: Gateway,
+    sync_address: Option<SocketAddr>,
+}
+
+impl Station {
+    /// A gateway with one worker, its ports plugged in, in the order of the configuration.
+    pub fn new(
+        config: Config,
+        ports: Vec<MemoryPort>,
+        network: &mut dyn SyncNetwork,
+        durable: Durable,
+        now: Instant,
+    ) -> io::Result<(Station, Worker)> {
+        let sync_address = config.cluster.sync.as_ref().map(|sync| sync.listen);
+        let settings = GatewaySettings::new(config);
+        let leadership = Leadership::new(false);
+        let mtus = vec![MTU; ports.len()];
+        let ports = ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect();
+        let worker = settings.worker(0, &mtus);
+        let (worker, handle) = worker::worker(worker, ports, Arc::clone(&leadership))?;
+        let gateway = Gateway::new(settings, durable, vec![handle], leadership, now);
+        if let Some(address) = sync_address {
+            network.open(address);
+        }
+        Ok((Station { gateway, sync_address }, worker))
+    }
+
+    /// One round of the control plane. `events` learns what happened, `persist` is the disk: it
+    /// returns whether the write succeeded.
+    pub fn turn(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        network: &mut dyn SyncNetwork,
+        events: &mut dyn FnMut(Event),
+        persist: &mut dyn FnMut(Durable) -> bool,
+    ) -> usize {
+        let mut work = 0;
+        if let Some(address) = self.sync_address {
+            while let Some((from, datagram)) = network.receive(now, address) {
+                self.gateway.sync_datagram(now, entropy, from, &datagram);
+                work += 1;
+            }
+        }
+        work += self.gateway.turn(now, entropy);
+        while let Some(output) = self.gateway.poll_output() {
+            work += 1;
+            match output {
+                Output::SyncTransmit(to, datagram) => {
+                    if let Some(from) = self.sync_address {
+                        network.send(now, from, to, datagram);
+                    }
+                }
+                Output::Persist(durable) => {
+                    let written = persist(durable);
+                    self.gateway.persisted(now, entropy, written);
+                }
+                Output::Event(event) => events(event),
+            }
+        }
+        work
+    }
+
+    /// The control plane itself, for requests.
+    pub fn gateway(&mut self) -> &mut Gateway {
+        &mut self.gateway
+    }
+}
+
+/// The durable state of a member that starts for the first time.
+pub fn first_start() -> Durable {
+    Durable { incarnation: Incarnation(1), ..Durable::default() }
+}
