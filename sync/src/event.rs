@@ -194,9 +194,9 @@ pub enum Output {
         version: u64,
         leases: Vec<(SaId, Lease)>,
     },
-    /// Never release this version or an older held one: its secrets may be with a silent standby.
-    /// Make the exchange anew with fresh nonce, key exchange, SPI and SA id, in a higher version
-    /// (`lease-holes` D0).
+    /// Never release this version, nor a later one committed meanwhile: a silent standby may hold
+    /// its secrets. Make the exchange anew with fresh nonce, key exchange, SPI and SA id, in a
+    /// higher version, now (`lease-holes` D0). Also the answer to a commit that was refused.
     Discard {
         object: ObjectId,
         version: u64,

@@ -11,9 +11,20 @@
 //! object is `exact` knows every output that its predecessor released. The proofs are the tests
 //! in `tests/`: a simulated cluster with an oracle, and a mutant for each rule.
 
+mod election;
 mod event;
+mod following;
+mod leading;
+mod lease;
+mod message;
 mod node;
+mod peer;
+mod post;
+mod session;
 mod settings;
+mod store;
+mod switchover;
+mod takeover;
 
 pub use event::{
     Checkpoint, DrainedSa, Event, Input, MemberStatus, ObjectId, Output, RekeyReason, Role, Status,

@@ -1,63 +1,476 @@
-//! The facade: inputs in, outputs out.
+//! The facade: inputs in, outputs out, and which role hears which input.
+//!
+//! `election.rs` decides who leads, `post.rs` writes datagrams, `switchover.rs` hands over. The
+//! rooms of the roles are `leading.rs` with `session.rs`, and `following.rs` with `store.rs`.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use hitless_sa::{Entropy, Instant};
+use hitless_sa::{Entropy, Epoch, Instant, MemberId};
 
-use crate::{Durable, Input, Output, Role, Settings, Status};
+use crate::following::Following;
+use crate::leading::{Context, Leading, Phase};
+use crate::lease::Spent;
+use crate::message::{Packet, Sid, WireEpoch};
+use crate::peer::{Peer, Reading};
+use crate::store::Store;
+use crate::{Durable, Event, Input, MemberStatus, Output, Role, Settings, Status};
+
+/// What a member is now, with what only that role knows.
+pub(crate) enum State {
+    Out(Out),
+    Following(Box<Following>),
+    /// Decided; waits for its disk.
+    TakingOver(Box<TakingOver>),
+    Leading(Box<Leading>),
+}
+
+/// No leader to follow, no right to lead with.
+pub(crate) struct Out {
+    /// Since when nobody is known to lead.
+    pub quiet: Instant,
+    /// The nonce of the session that this member asks for.
+    pub nonce: u64,
+}
+
+pub(crate) struct TakingOver {
+    pub following: Following,
+    pub epoch: Epoch,
+}
 
 /// One member of one group.
 pub struct Node {
-    settings: Settings,
-    durable: Durable,
-    outputs: VecDeque<Output>,
-    next: Instant,
+    pub(crate) settings: Settings,
+    pub(crate) durable: Durable,
+    /// The write that is under way.
+    pub(crate) writing: Option<Durable>,
+    /// No write before this, after one has failed.
+    pub(crate) write_after: Instant,
+    pub(crate) peers: BTreeMap<MemberId, Peer>,
+    pub(crate) state: State,
+    /// The copy of a standby; empty while leading.
+    pub(crate) store: Store,
+    pub(crate) spent: Spent,
+    /// Sessions of this member as a standby so far.
+    pub(crate) sessions: u64,
+    /// The highest epoch counter ever heard of.
+    pub(crate) counter: u64,
+    pub(crate) healthy: bool,
+    /// Until when a shutdown may take.
+    pub(crate) stopping: Option<Instant>,
+    pub(crate) stopped: bool,
+    /// The session that a stopping standby resigns from.
+    pub(crate) resigned: Option<(MemberId, Sid)>,
+    pub(crate) started: Instant,
+    pub(crate) led_before: bool,
+    pub(crate) now: Instant,
+    pub(crate) next_beat: Instant,
+    pub(crate) beat_due: bool,
+    /// Members that are written to before the next heartbeat.
+    pub(crate) poke: BTreeSet<MemberId>,
+    pub(crate) serial: u64,
+    pub(crate) unsent: bool,
+    pub(crate) outputs: VecDeque<Output>,
 }
 
 impl Node {
     /// A member that has just started. `durable.incarnation` must already have been raised, and
     /// written.
     pub fn new(settings: Settings, durable: Durable, now: Instant) -> Node {
+        let others = settings.members.iter().filter(|m| m.id != settings.me);
+        let peers = others.map(|m| (m.id, Peer::new(*m))).collect();
+        let known = durable.promised.max(durable.led);
         Node {
             settings,
             durable,
+            writing: None,
+            write_after: now,
+            peers,
+            state: State::Out(Out {
+                quiet: now,
+                nonce: 0,
+            }),
+            store: Store::default(),
+            spent: Spent::default(),
+            sessions: 0,
+            counter: known.map_or(0, |epoch| epoch.counter),
+            healthy: true,
+            stopping: None,
+            stopped: false,
+            resigned: None,
+            started: now,
+            led_before: false,
+            now,
+            next_beat: now,
+            beat_due: false,
+            poke: BTreeSet::new(),
+            serial: 0,
+            unsent: false,
             outputs: VecDeque::new(),
-            next: now,
         }
     }
 
     /// Takes one input. Several may be given before the outputs are drained: what they cause is
     /// then coalesced into fewer datagrams.
-    pub fn handle(&mut self, now: Instant, _entropy: &mut dyn Entropy, input: Input<'_>) {
-        if let Input::Timeout = input {
-            self.next = now + self.settings.heartbeat;
+    pub fn handle(&mut self, now: Instant, entropy: &mut dyn Entropy, input: Input<'_>) {
+        self.now = now.max(self.now);
+        self.unsent = true;
+        self.draw_nonces(entropy);
+        match input {
+            Input::Datagram { from, payload } => self.datagram(from, payload, entropy),
+            Input::Timeout => {}
+            Input::Persisted => {
+                if let Some(written) = self.writing.take() {
+                    self.durable = written;
+                }
+            }
+            Input::PersistFailed => self.persist_failed(),
+            Input::Health { healthy } => self.healthy = healthy,
+            Input::Switchover => self.switchover(),
+            Input::Shutdown => self.shutdown(),
+            Input::Drained(ends) => self.drained(&ends),
+            Input::Commit {
+                object,
+                version,
+                body,
+                children,
+            } => {
+                if !self.lead(|leading, cx| leading.commit(cx, object, version, body, children)) {
+                    self.outputs.push_back(Output::Discard { object, version });
+                }
+            }
+            Input::Usage(usages) => {
+                self.lead(|leading, cx| {
+                    for usage in usages {
+                        leading.usage(cx, usage);
+                    }
+                });
+            }
+            Input::Checkpoint { sa, checkpoint } => {
+                self.lead(|leading, _| leading.checkpoint(sa, checkpoint));
+            }
         }
+        self.advance(entropy);
     }
 
     /// The next thing to do, if any.
     pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() && std::mem::take(&mut self.unsent) {
+            self.post();
+        }
         self.outputs.pop_front()
     }
 
     /// When to come back with [`Input::Timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        Some(self.next)
+        let heartbeat = self.next_beat;
+        let suspicion = match &self.state {
+            State::Following(following) if following.admitted => {
+                Some((following.last_beat + self.settings.takeover()).max(following.not_before))
+            }
+            _ => None,
+        };
+        Some(suspicion.map_or(heartbeat, |at| at.min(heartbeat)))
+    }
+
+    fn draw_nonces(&mut self, entropy: &mut dyn Entropy) {
+        for peer in self.peers.values_mut().filter(|p| p.challenge == 0) {
+            peer.challenge = entropy.u64().max(1);
+        }
+        if let State::Out(out) = &mut self.state
+            && out.nonce == 0
+        {
+            out.nonce = entropy.u64().max(1);
+        }
+    }
+
+    /// Runs a step of the leader; false if this member is none.
+    pub(crate) fn lead(&mut self, step: impl FnOnce(&mut Leading, &mut Context<'_>)) -> bool {
+        let State::Leading(leading) = &mut self.state else {
+            return false;
+        };
+        let mut cx = Context {
+            settings: &self.settings,
+            incarnation: self.durable.incarnation,
+            now: self.now,
+            outputs: &mut self.outputs,
+            spent: &mut self.spent,
+        };
+        step(leading, &mut cx);
+        true
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    fn datagram(&mut self, from: MemberId, payload: &[u8], entropy: &mut dyn Entropy) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return self.event(Event::UnknownMember { member: from });
+        };
+        let Some(mut packet) = Packet::open(payload) else {
+            return self.event(Event::Malformed { member: from });
+        };
+        if packet.config != self.settings.config_hash {
+            return self.event(Event::ConfigMismatch { member: from });
+        }
+        let incarnation = self.durable.incarnation;
+        let Some(reading) = peer.observe(self.now, incarnation, &packet, &mut self.outputs) else {
+            return;
+        };
+        for epoch in [packet.promised, packet.led, packet.epoch] {
+            let counter = epoch.map_or(0, |epoch| epoch.counter);
+            self.counter = self.counter.max(counter);
+        }
+        match &self.state {
+            State::Out(_) => self.heard_out(from, &mut packet, &reading),
+            State::Following(_) => self.heard_following(from, &mut packet, &reading),
+            State::TakingOver(_) => {}
+            State::Leading(_) => self.heard_leading(from, &packet, &reading, entropy),
+        }
+    }
+
+    /// Nobody to follow: a session that answers our nonce is one.
+    fn heard_out(&mut self, from: MemberId, packet: &mut Packet, reading: &Reading) {
+        let State::Out(out) = &self.state else { return };
+        let answered = packet.session.filter(|sid| sid.standby == out.nonce);
+        let said = self.peers.get(&from).and_then(|peer| peer.said);
+        let leads = said.and_then(|said| said.leads());
+        if reading.newest && leads.is_some() {
+            self.poke.insert(from);
+        }
+        let (Some(sid), Some(epoch), true) = (answered, leads, reading.for_me) else {
+            return;
+        };
+        let same = packet.epoch.and_then(WireEpoch::epoch) == Some(epoch);
+        // R6: nothing is recorded below what was promised, unless it is the same term.
+        let allowed = self
+            .durable
+            .promised
+            .is_none_or(|promised| promised <= epoch);
+        if !same || !allowed || epoch.leader != from || self.stopping.is_some() {
+            return;
+        }
+        self.sessions += 1;
+        let leader = (from, epoch.incarnation);
+        let following = Following::new(leader, (epoch, packet.bare), sid, self.sessions, self.now);
+        self.state = State::Following(Box::new(following));
+        self.event(Event::SessionOpened {
+            member: from,
+            epoch,
+        });
+        self.heard_following(from, packet, reading);
+    }
+
+    fn heard_following(&mut self, from: MemberId, packet: &mut Packet, reading: &Reading) {
+        let said = self.peers.get(&from).and_then(|peer| peer.said);
+        let State::Following(following) = &mut self.state else {
+            return;
+        };
+        let epoch = packet.epoch.and_then(WireEpoch::epoch);
+        if from != following.leader {
+            // Another leader that inherits from above: the right is void (R6). A bare one
+            // deposes nobody (hole D17).
+            let rival = said.filter(|said| !said.bare).and_then(|said| said.leads());
+            if rival.is_some_and(|rival| rival > following.epoch) {
+                self.leave();
+            }
+            return;
+        }
+        if packet.incarnation != following.incarnation.0 {
+            return self.leader_gone();
+        }
+        let in_session = packet.session == Some(following.sid);
+        let same_term = epoch == Some(following.epoch);
+        if in_session && same_term && packet.role >= 5
+            || self.settings.mutant.any_session && packet.session.is_some()
+        {
+            if reading.newest {
+                following.last_beat = self.now;
+            }
+            let outputs = &mut self.outputs;
+            let store = &mut self.store;
+            following.receive(
+                &self.settings,
+                self.now,
+                packet,
+                reading.for_me,
+                store,
+                outputs,
+            );
+            return;
+        }
+        if !reading.newest {
+            return;
+        }
+        let leads = said.and_then(|said| said.leads());
+        if leads != Some(following.epoch) {
+            self.leader_gone();
+        } else if reading.for_me && !following.admitted {
+            // It leads on, but knows nothing of this session any more.
+            self.leave();
+        }
+    }
+
+    fn heard_leading(
+        &mut self,
+        from: MemberId,
+        packet: &Packet,
+        reading: &Reading,
+        entropy: &mut dyn Entropy,
+    ) {
+        if self.deposed(from, packet, reading) {
+            return;
+        }
+        let now = self.now;
+        let for_me = reading.for_me;
+        let any_session = self.settings.mutant.any_session;
+        self.lead(|leading, cx| {
+            let mut moved = Vec::new();
+            let mut resigned = false;
+            let sas = &leading.sas;
+            if let Some(session) = leading.sessions.get_mut(&from) {
+                let current = session.incarnation.0 == packet.incarnation;
+                if current && reading.newest {
+                    session.last_contact = now;
+                }
+                let ours = packet.session == Some(session.sid) && current && for_me;
+                if ours || any_session && packet.session.is_some() {
+                    resigned = packet.resign;
+                    session.confirmed |= packet.role == 3;
+                    moved = session.acknowledge(packet.applied);
+                    for ack in &packet.recorded {
+                        let sa = ack.sa();
+                        let known = sa.and_then(|sa| Some((sa, sas.get(&sa)?)));
+                        if let Some((sa, led)) = known {
+                            session.acknowledge_lease(sa, ack.lease(), led.offered);
+                            moved.push(sa);
+                        }
+                    }
+                }
+            }
+            for sa in moved {
+                leading.settle_limit(cx, sa);
+            }
+            if resigned && leading.release_session(cx, from) {
+                cx.event(Event::SessionReleased { member: from });
+            }
+        });
+        self.joined(from, packet, reading, entropy);
+    }
+
+    /// What follows from the new state and the time.
+    fn advance(&mut self, entropy: &mut dyn Entropy) {
+        if self.now >= self.next_beat {
+            self.next_beat = self.now + self.settings.heartbeat;
+            self.beat_due = true;
+        }
+        match &self.state {
+            State::Out(_) => self.review_out(),
+            State::Following(_) => self.review_following(),
+            State::TakingOver(_) => self.review_takeover(),
+            State::Leading(_) => {
+                self.lead(|leading, cx| {
+                    leading.settle_held(cx);
+                    leading.review_sessions(cx);
+                });
+                self.review_phase();
+            }
+        }
+        self.draw_nonces(entropy);
+    }
+
+    /// Asks for a write, unless it is already done or another one is under way. Epochs on disk
+    /// only rise (R1).
+    pub(crate) fn want(&mut self, promised: Option<Epoch>, led: Option<Epoch>) {
+        let durable = Durable {
+            incarnation: self.durable.incarnation,
+            promised: self.durable.promised.max(promised),
+            led: self.durable.led.max(led),
+        };
+        if durable != self.durable && self.writing.is_none() && self.now >= self.write_after {
+            self.writing = Some(durable);
+            self.outputs.push_back(Output::Persist(durable));
+        }
+    }
+
+    fn persist_failed(&mut self) {
+        if self.writing.take().is_none() {
+            return;
+        }
+        self.write_after = self.now + self.settings.takeover();
+        self.event(Event::PersistFailed);
+        self.abort_takeover();
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        match &self.state {
+            State::Out(_) => Role::Out,
+            State::Following(following) if following.admitted => Role::Admitted,
+            State::Following(_) => Role::Learning,
+            State::TakingOver(_) => Role::TakingOver,
+            State::Leading(leading) if leading.phase == Phase::Active => Role::Leading,
+            State::Leading(_) => Role::HandingOver,
+        }
     }
 
     /// What this member does now.
-    pub fn status(&self, _now: Instant) -> Status {
-        Status {
-            role: Role::Out,
+    pub fn status(&self, now: Instant) -> Status {
+        let vouch = self.settings.vouch;
+        let mut status = Status {
+            role: self.role(),
             epoch: None,
             base: None,
             leader: None,
-            members: Vec::new(),
-            objects: 0,
-            sas: 0,
+            members: self
+                .peers
+                .values()
+                .map(|peer| self.member(peer, now))
+                .collect(),
+            objects: self.store.objects.len(),
+            sas: self.store.sas.len(),
             held: 0,
             degraded: false,
             vouched: false,
             durable: self.durable,
+        };
+        match &self.state {
+            State::Out(_) => {}
+            State::Following(following) => {
+                status.epoch = Some(following.epoch);
+                status.leader = Some(following.leader);
+                status.vouched = following.vouched(now, vouch);
+            }
+            State::TakingOver(taking) => {
+                status.epoch = Some(taking.epoch);
+                status.vouched = taking.following.vouched(now, vouch);
+            }
+            State::Leading(leading) => {
+                status.epoch = Some(leading.epoch);
+                status.base = leading.base;
+                status.leader = Some(self.settings.me);
+                status.objects = leading.objects.len();
+                status.sas = leading.sas.len();
+                status.held = leading.held();
+                status.degraded = !leading.silent.is_empty();
+            }
+        }
+        status
+    }
+
+    fn member(&self, peer: &Peer, now: Instant) -> MemberStatus {
+        let session = match &self.state {
+            State::Leading(leading) => leading.sessions.get(&peer.member.id),
+            _ => None,
+        };
+        MemberStatus {
+            id: peer.member.id,
+            priority: peer.member.priority,
+            incarnation: peer.incarnation,
+            role: peer.said.and_then(|said| said.role),
+            healthy: peer.said.is_some_and(|said| said.healthy),
+            silent_for: peer.said.map(|said| now.since(said.at)),
+            bound: session.is_some_and(|session| session.bound.is_some()),
+            backlog: session.map_or(0, |session| session.backlog()),
         }
     }
 }

@@ -1,0 +1,368 @@
+//! Who leads: cold start, suspicion, takeover, rivals, joining (`lease-holes` R9 to R14).
+
+use std::time::Duration;
+
+use hitless_sa::{Entropy, Epoch, MemberId};
+
+use crate::leading::{Context, Leading, Phase};
+use crate::message::{Packet, Sid, WireEpoch};
+use crate::node::{Node, Out, State, TakingOver};
+use crate::peer::Reading;
+use crate::session::Session;
+use crate::takeover::{self, Right};
+use crate::{Event, Role, StepDown};
+
+/// How many times the takeover time a member without rights waits in silence before it leads on
+/// nothing (R12).
+const PATIENCE: u32 = 5;
+
+/// Who is the better leader of two that share no keys: able, with more objects, with inherited
+/// keys, preferred.
+type Rank = (bool, u32, bool, u8, MemberId);
+
+impl Node {
+    fn patience(&self) -> Duration {
+        self.settings.takeover() * PATIENCE
+    }
+
+    fn next_epoch(&mut self) -> Epoch {
+        self.counter = self.counter.saturating_add(1);
+        Epoch {
+            counter: self.counter,
+            leader: self.settings.me,
+            incarnation: self.durable.incarnation,
+        }
+    }
+
+    fn my_rank(&self, objects: usize, inherits: bool) -> Rank {
+        let me = self.settings.me;
+        let members = &self.settings.members;
+        let priority = members
+            .iter()
+            .find(|m| m.id == me)
+            .map_or(0, |m| m.priority);
+        let objects = u32::try_from(objects).unwrap_or(u32::MAX);
+        (self.healthy, objects, inherits, priority, me)
+    }
+
+    /// Without a leader and without rights: wait for one, or lead on nothing.
+    pub(crate) fn review_out(&mut self) {
+        if self.stopping.is_some() {
+            return self.review_stopping();
+        }
+        let patience = self.patience();
+        let now = self.now;
+        let mut best = true;
+        let mut all = true;
+        let mut taken = false;
+        let mine = self.my_rank(self.store.objects.len(), false);
+        for peer in self.peers.values() {
+            let said = peer.lately(now, patience);
+            let Some((said, role)) = said.and_then(|said| Some((said, said.role?))) else {
+                all = false;
+                continue;
+            };
+            let member = peer.member;
+            let rank = (
+                said.healthy,
+                said.objects,
+                false,
+                member.priority,
+                member.id,
+            );
+            best &= mine > rank;
+            taken |= role != Role::Out;
+        }
+        let State::Out(out) = &mut self.state else {
+            return;
+        };
+        if taken {
+            out.quiet = now;
+            return;
+        }
+        let held_until = if self.led_before {
+            out.quiet + patience
+        } else {
+            (self.started + self.settings.hold).max(out.quiet + patience)
+        };
+        let alone = now >= held_until;
+        // A better one that does not lead in three times that is no use.
+        let overdue = now >= held_until + (self.settings.hold + patience) * 2;
+        if best && (all || alone) || overdue {
+            self.lead_epoch(None);
+        }
+    }
+
+    /// Leads a new epoch: inheriting from the session of a standby, or bare.
+    fn lead_epoch(&mut self, inheriting: Option<(Epoch, Right)>) {
+        let (epoch, right) = match inheriting {
+            Some((epoch, right)) => (epoch, Some(right)),
+            None => (self.next_epoch(), None),
+        };
+        let store = std::mem::take(&mut self.store);
+        let mut cx = Context {
+            settings: &self.settings,
+            incarnation: self.durable.incarnation,
+            now: self.now,
+            outputs: &mut self.outputs,
+            spent: &mut self.spent,
+        };
+        let leading = takeover::lead(&mut cx, epoch, right, store);
+        self.state = State::Leading(Box::new(leading));
+        self.led_before = true;
+        self.beat_due = true;
+    }
+
+    /// As standby: promise what is followed, and watch the leader.
+    pub(crate) fn review_following(&mut self) {
+        let State::Following(following) = &self.state else {
+            return;
+        };
+        let (epoch, bare) = (following.epoch, following.bare);
+        let silence = self.now.since(following.last_beat);
+        let mut patience = self.settings.takeover();
+        if !self.healthy || !following.admitted {
+            patience *= PATIENCE;
+        }
+        let due = self.now >= following.not_before;
+        if following.admitted && following.handed_over && due {
+            return self.take_over();
+        }
+        if silence >= patience && due {
+            let leader = following.leader;
+            let admitted = following.admitted;
+            self.event(Event::Suspected {
+                leader,
+                silent_for: silence,
+            });
+            if admitted {
+                return self.take_over();
+            }
+            return self.leave();
+        }
+        if !bare {
+            self.want(Some(epoch), None);
+        }
+    }
+
+    /// The leader has given its epoch up: by restart, or by leading another one (hole D5).
+    pub(crate) fn leader_gone(&mut self) {
+        let State::Following(following) = &self.state else {
+            return;
+        };
+        let (leader, admitted) = (following.leader, following.admitted);
+        self.event(Event::LeaderGone { leader });
+        if admitted {
+            self.take_over();
+        } else {
+            self.leave();
+        }
+    }
+
+    /// Gives up every right and looks for a leader again.
+    pub(crate) fn leave(&mut self) {
+        self.state = State::Out(Out {
+            quiet: self.now,
+            nonce: 0,
+        });
+        self.unsent = true;
+    }
+
+    fn take_over(&mut self) {
+        if self.settings.members.len() > 2 {
+            // R10 is not built: without a vote two standbys might each inherit the same keys.
+            self.event(Event::NoRight {
+                reason: "with three or more members old keys need a vote; they are replaced",
+            });
+            return self.leave();
+        }
+        let epoch = self.next_epoch();
+        match std::mem::replace(&mut self.state, out(self.now)) {
+            State::Following(following) => {
+                self.state = State::TakingOver(Box::new(TakingOver {
+                    following: *following,
+                    epoch,
+                }));
+                self.review_takeover();
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// R1: the epoch is on disk before anything in it leaves.
+    pub(crate) fn review_takeover(&mut self) {
+        let State::TakingOver(taking) = &self.state else {
+            return;
+        };
+        let epoch = taking.epoch;
+        let following = &taking.following;
+        let right = Right {
+            base: following.epoch,
+            session: following.session,
+            handed_over: following.handed_over,
+            exact: following.vouched(self.now, self.settings.vouch),
+        };
+        self.want(Some(epoch), Some(epoch));
+        if self.durable.led == Some(epoch) || self.settings.mutant.lead_before_durable {
+            self.lead_epoch(Some((epoch, right)));
+        }
+    }
+
+    /// The disk refused: the right is kept, and used later.
+    pub(crate) fn abort_takeover(&mut self) {
+        match std::mem::replace(&mut self.state, out(self.now)) {
+            State::TakingOver(taking) => {
+                let mut following = taking.following;
+                following.not_before = self.write_after;
+                self.state = State::Following(Box::new(following));
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// Stops leading; what was led becomes a copy without rights (R14).
+    pub(crate) fn step_down(&mut self, reason: StepDown) {
+        match std::mem::replace(&mut self.state, out(self.now)) {
+            State::Leading(leading) => {
+                self.store = leading.into_store(self.now);
+                self.outputs.push_back(crate::Output::StepDown { reason });
+            }
+            other => self.state = other,
+        }
+    }
+
+    /// Whether what was heard ends this leadership.
+    pub(crate) fn deposed(&mut self, from: MemberId, packet: &Packet, reading: &Reading) -> bool {
+        let State::Leading(leading) = &self.state else {
+            return false;
+        };
+        let Some(said) = self.peers.get(&from).and_then(|peer| peer.said) else {
+            return false;
+        };
+        let mine = leading.epoch;
+        let bare = leading.bare();
+        let bound = leading
+            .sessions
+            .get(&from)
+            .is_some_and(|session| session.bound.is_some());
+        let anyone = leading
+            .sessions
+            .values()
+            .any(|session| session.bound.is_some());
+        let switching = leading.phase != Phase::Active;
+        let leads = said.leads();
+        // A bound standby has led an inheriting epoch above ours: it inherited from us (R14). If
+        // it has lost that since, so have we (R13b).
+        let led = packet.led.and_then(WireEpoch::epoch);
+        if let Some(by) = led.filter(|led| *led > mine && bound)
+            && !self.settings.mutant.ignore_led
+        {
+            let reason = match (switching, leads) {
+                (true, _) => StepDown::Switchover,
+                (false, Some(_)) => StepDown::Deposed { by },
+                (false, None) => StepDown::SuccessorLost { by },
+            };
+            self.step_down(reason);
+            return true;
+        }
+        if let Some(by) = leads.filter(|_| reading.newest) {
+            if !said.bare && by > mine && (bound || !bare) {
+                self.step_down(StepDown::Deposed { by });
+                return true;
+            }
+            let disjoint = said.bare || bare;
+            let member = self.peers.get(&from).map(|peer| peer.member);
+            let priority = member.map_or(0, |member| member.priority);
+            let theirs = (said.healthy, said.objects, !said.bare, priority, from);
+            let ours = self.my_rank(leading.objects.len(), !bare);
+            if disjoint && said.fresh && theirs > ours {
+                self.step_down(StepDown::Outranked { by });
+                return true;
+            }
+        }
+        let promised = packet.promised.and_then(WireEpoch::epoch);
+        match promised.filter(|promised| *promised > mine && !anyone && !switching) {
+            None => false,
+            // It could not record under our epoch. Nobody has a right in it: take a higher name.
+            Some(_) if bare => {
+                self.rename();
+                false
+            }
+            Some(by) => {
+                self.step_down(StepDown::SuccessorLost { by });
+                true
+            }
+        }
+    }
+
+    fn rename(&mut self) {
+        let epoch = self.next_epoch();
+        self.lead(|leading, cx| {
+            let learners: Vec<MemberId> = leading.sessions.keys().copied().collect();
+            for member in learners {
+                leading.release_session(cx, member);
+            }
+            leading.epoch = epoch;
+        });
+    }
+
+    /// A member asks for a session. Its challenged word that it holds no right in any older one
+    /// with us is what frees that one (R13).
+    pub(crate) fn joined(
+        &mut self,
+        from: MemberId,
+        packet: &Packet,
+        reading: &Reading,
+        entropy: &mut dyn Entropy,
+    ) {
+        let State::Leading(leading) = &self.state else {
+            return;
+        };
+        let fresh = reading.fresh || self.settings.mutant.no_challenge && reading.for_me;
+        if packet.join == 0 || !fresh || leading.phase != Phase::Active {
+            return;
+        }
+        let open = leading.sessions.get(&from);
+        if open.is_some_and(|session| session.sid.standby == packet.join) {
+            return;
+        }
+        let above = |epoch: Option<WireEpoch>| {
+            let epoch = epoch.and_then(WireEpoch::epoch);
+            epoch.is_some_and(|epoch| epoch > leading.epoch)
+        };
+        if above(packet.promised) || above(packet.led) && !self.settings.mutant.ignore_led {
+            return;
+        }
+        let sid = Sid {
+            leader: entropy.u64(),
+            standby: packet.join,
+        };
+        let incarnation = hitless_sa::Incarnation(packet.incarnation);
+        let now = self.now;
+        let epoch = leading.epoch;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.challenge = entropy.u64().max(1);
+        }
+        self.lead(|leading: &mut Leading, cx| {
+            if leading.release_session(cx, from) {
+                cx.event(Event::SessionReleased { member: from });
+            }
+            let mut session = Session::new(sid, incarnation, now);
+            session.copy(&leading.objects);
+            leading.sessions.insert(from, session);
+            cx.event(Event::SessionOpened {
+                member: from,
+                epoch,
+            });
+        });
+        self.poke.insert(from);
+    }
+}
+
+/// A fresh start outside of everything, with the store left alone.
+fn out(now: hitless_sa::Instant) -> State {
+    State::Out(Out {
+        quiet: now,
+        nonce: 0,
+    })
+}

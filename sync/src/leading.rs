@@ -1,0 +1,584 @@
+//! The leader's book: objects, leases, what is held back, and the sessions that bound them.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber};
+use zeroize::Zeroizing;
+
+use crate::lease::{self, Rate, Spent};
+use crate::message::BODY_LIMIT;
+use crate::session::Session;
+use crate::store::{Body, Recorded, Store, Stored};
+use crate::{Checkpoint, Degraded, Event, ObjectId, Output, RekeyReason, Settings, Usage};
+
+/// How often an SA that cannot be extended is mentioned again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+
+/// What a step needs from the node around it.
+pub(crate) struct Context<'a> {
+    pub settings: &'a Settings,
+    pub incarnation: Incarnation,
+    pub now: Instant,
+    pub outputs: &'a mut VecDeque<Output>,
+    pub spent: &'a mut Spent,
+}
+
+impl Context<'_> {
+    pub fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+}
+
+/// The newest state of an object, released or still held.
+pub(crate) struct LedObject {
+    pub version: u64,
+    /// The newest version whose outputs have left.
+    pub released: u64,
+    pub body: Body,
+    pub children: Vec<SaId>,
+}
+
+/// One Child SA of the leader.
+pub(crate) struct LedSa {
+    pub object: ObjectId,
+    /// Without it the keys are only known, never used (S5).
+    pub right: bool,
+    /// A version that has it was released: the peer may use it.
+    pub live: bool,
+    /// What the cell may use.
+    pub limit: Lease,
+    /// The highest offer; never below `limit` (R5).
+    pub offered: Lease,
+    pub cursor: u64,
+    pub top: u64,
+    pub esn: bool,
+    pub skip_sum: u64,
+    pub checkpoint: Option<Checkpoint>,
+    pub outbound: Rate,
+    pub inbound: Rate,
+    pub asked: Option<Instant>,
+}
+
+impl LedSa {
+    fn new(object: ObjectId, right: bool, first: Lease) -> LedSa {
+        LedSa {
+            object,
+            right,
+            live: false,
+            limit: Lease::default(),
+            offered: if right { first } else { Lease::default() },
+            cursor: 1,
+            top: 0,
+            esn: false,
+            skip_sum: 0,
+            checkpoint: None,
+            outbound: Rate::default(),
+            inbound: Rate::default(),
+            asked: None,
+        }
+    }
+}
+
+/// A commit whose outputs wait.
+struct Held {
+    children: Vec<SaId>,
+    gone: Vec<SaId>,
+}
+
+/// How far a planned switchover has come.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Active,
+    /// Cells are frozen; workers pass the barrier.
+    Draining {
+        target: MemberId,
+        until: Instant,
+    },
+    /// The exact ends are on their way: this epoch is over for us (R15).
+    Final {
+        target: MemberId,
+        until: Instant,
+    },
+}
+
+/// What one session says about one held commit.
+enum Verdict {
+    Ready,
+    Wait,
+    /// D has passed: leave without this standby.
+    Unvouched,
+    Discard,
+}
+
+pub(crate) struct Leading {
+    pub epoch: Epoch,
+    pub base: Option<Epoch>,
+    pub objects: BTreeMap<ObjectId, LedObject>,
+    pub sas: BTreeMap<SaId, LedSa>,
+    pub sessions: BTreeMap<MemberId, Session>,
+    pub phase: Phase,
+    pub silent: Vec<MemberId>,
+    held: BTreeMap<(ObjectId, u64), Held>,
+    /// SAs that a discarded commit would have removed; the next one of the object does.
+    leftover: BTreeMap<ObjectId, Vec<SaId>>,
+}
+
+impl Leading {
+    pub fn new(epoch: Epoch, base: Option<Epoch>) -> Leading {
+        Leading {
+            epoch,
+            base,
+            objects: BTreeMap::new(),
+            sas: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            phase: Phase::Active,
+            silent: Vec::new(),
+            held: BTreeMap::new(),
+            leftover: BTreeMap::new(),
+        }
+    }
+
+    pub fn bare(&self) -> bool {
+        self.base.is_none()
+    }
+
+    pub fn held(&self) -> usize {
+        self.held.len()
+    }
+
+    /// The engine changed an object.
+    pub fn commit(
+        &mut self,
+        cx: &mut Context<'_>,
+        object: ObjectId,
+        version: u64,
+        body: Option<Zeroizing<Vec<u8>>>,
+        children: Vec<SaId>,
+    ) {
+        let newest = self.newest(object);
+        let refusal = if self.phase != Phase::Active {
+            Some("a switchover is under way")
+        } else if version == 0 || newest.is_some_and(|newest| version <= newest) {
+            Some("its version does not rise")
+        } else if body.as_ref().is_some_and(|body| body.len() > BODY_LIMIT) {
+            Some("it does not fit into a datagram")
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            cx.outputs.push_back(Output::Discard { object, version });
+            cx.event(Event::CommitRefused { object, reason });
+            return;
+        }
+        let children = if body.is_some() { children } else { Vec::new() };
+        let before = self.objects.get(&object);
+        let released = before.map_or(0, |before| before.released);
+        let mut gone = self.leftover.remove(&object).unwrap_or_default();
+        gone.extend(before.iter().flat_map(|before| &before.children));
+        gone.retain(|sa| !children.contains(sa));
+        for sa in &children {
+            self.adopt(cx, object, *sa);
+        }
+        match body {
+            Some(body) => {
+                let led = LedObject {
+                    version,
+                    released,
+                    body: Arc::new(body),
+                    children: children.clone(),
+                };
+                self.objects.insert(object, led);
+            }
+            None => {
+                self.objects.remove(&object);
+            }
+        }
+        for session in self.sessions.values_mut() {
+            session.touch(object, version);
+        }
+        self.held.insert((object, version), Held { children, gone });
+        self.settle_held(cx);
+    }
+
+    fn newest(&self, object: ObjectId) -> Option<u64> {
+        let held = self
+            .held
+            .range((object, 0)..=(object, u64::MAX))
+            .next_back()
+            .map(|((_, version), _)| *version);
+        held.max(self.objects.get(&object).map(|led| led.version))
+    }
+
+    /// A child of a commit: known, or new with its first lease. Only an SA that this incarnation
+    /// made and never used before is new; keys of any other origin give no right (hole A13).
+    fn adopt(&mut self, cx: &mut Context<'_>, object: ObjectId, sa: SaId) {
+        if let Some(known) = self.sas.get_mut(&sa) {
+            known.object = object;
+            return;
+        }
+        let ours = sa.creator == cx.settings.me && sa.incarnation == cx.incarnation;
+        let right = ours && cx.spent.spend(sa);
+        if !right {
+            cx.event(Event::NoRight {
+                reason: "an SA that this incarnation did not make, or made before",
+            });
+        }
+        let led = LedSa::new(object, right, cx.settings.leases.first);
+        self.sas.insert(sa, led);
+    }
+
+    /// Releases what every bound standby has acknowledged, or what D has freed (R16).
+    pub fn settle_held(&mut self, cx: &mut Context<'_>) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        self.abandon(cx);
+        let mut blocked = None;
+        let keys: Vec<(ObjectId, u64)> = self.held.keys().copied().collect();
+        for (object, version) in keys {
+            if blocked == Some(object) {
+                continue;
+            }
+            let mut late = Vec::new();
+            let mut verdict = Verdict::Ready;
+            for (member, session) in &self.sessions {
+                match self.judge(cx, session, object, version) {
+                    Verdict::Ready => {}
+                    Verdict::Unvouched => late.push(*member),
+                    worse => {
+                        verdict = worse;
+                        break;
+                    }
+                }
+            }
+            match verdict {
+                Verdict::Discard => {
+                    self.discard(object, version);
+                    cx.outputs.push_back(Output::Discard { object, version });
+                    blocked = Some(object);
+                }
+                Verdict::Wait => blocked = Some(object),
+                Verdict::Ready | Verdict::Unvouched => {
+                    for member in late {
+                        if let Some(session) = self.sessions.get_mut(&member) {
+                            session.unvouched = !cx.settings.mutant.no_vouch_wait;
+                        }
+                    }
+                    self.release(cx, object, version);
+                }
+            }
+        }
+    }
+
+    fn discard(&mut self, object: ObjectId, version: u64) {
+        let leftover = self.leftover.entry(object).or_default();
+        self.held.retain(|(o, v), held| {
+            let keep = *o != object || *v < version;
+            if !keep {
+                leftover.append(&mut held.gone);
+            }
+            keep
+        });
+    }
+
+    fn judge(
+        &self,
+        cx: &Context<'_>,
+        session: &Session,
+        object: ObjectId,
+        version: u64,
+    ) -> Verdict {
+        if !session.concerns(object) || session.has(object, version) {
+            return Verdict::Ready;
+        }
+        let waited = session.silent_for(cx.now) >= cx.settings.vouch;
+        if cx.settings.mutant.no_vouch_wait && session.silent_for(cx.now) >= cx.settings.heartbeat {
+            return Verdict::Unvouched;
+        }
+        if !waited || cx.settings.degraded == Degraded::Strict {
+            return Verdict::Wait;
+        }
+        // Hole D0: an SA whose secrets were offered but never acknowledged stays without a lease.
+        let doomed = |sa: &SaId| {
+            let never = session.shares.get(sa) == Some(&Lease::default());
+            never && self.sas.get(sa).is_some_and(|led| led.right && !led.live)
+        };
+        let children = self.held.get(&(object, version)).map(|held| &held.children);
+        if !cx.settings.mutant.fresh_although_offered
+            && children.is_some_and(|children| children.iter().any(doomed))
+        {
+            return Verdict::Discard;
+        }
+        Verdict::Unvouched
+    }
+
+    fn release(&mut self, cx: &mut Context<'_>, object: ObjectId, version: u64) {
+        let Some(held) = self.held.remove(&(object, version)) else {
+            return;
+        };
+        if let Some(led) = self.objects.get_mut(&object) {
+            led.released = led.released.max(version);
+        }
+        for sa in &held.gone {
+            let back = self
+                .objects
+                .get(&object)
+                .is_some_and(|led| led.children.contains(sa));
+            if !back && self.sas.get(sa).is_some_and(|led| led.object == object) {
+                self.remove_sa(*sa);
+            }
+        }
+        let mut leases = Vec::with_capacity(held.children.len());
+        for sa in held.children {
+            self.settle_limit(cx, sa);
+            let Some(led) = self.sas.get_mut(&sa).filter(|led| led.right) else {
+                continue;
+            };
+            led.live = true;
+            leases.push((sa, led.limit));
+        }
+        cx.outputs.push_back(Output::Committed {
+            object,
+            version,
+            leases,
+        });
+    }
+
+    fn remove_sa(&mut self, sa: SaId) {
+        self.sas.remove(&sa);
+        for session in self.sessions.values_mut() {
+            session.forget_sa(sa);
+        }
+    }
+
+    /// The lowest lease acknowledged by those that know the SA's secrets; `None` if nobody does.
+    fn bound(&self, cx: &Context<'_>, sa: SaId) -> Option<Lease> {
+        let mutant = cx.settings.mutant;
+        self.sessions
+            .values()
+            .filter_map(|session| {
+                let acked = *session.shares.get(&sa)?;
+                let never = acked == Lease::default();
+                let silent = session.silent_for(cx.now) >= cx.settings.vouch;
+                let skip =
+                    never && (mutant.offer_unbound || mutant.fresh_although_offered && silent);
+                (!skip).then_some(acked)
+            })
+            .reduce(Lease::min)
+    }
+
+    /// Raises the limit to what is acknowledged (R7), or to the first lease if the SA is solo.
+    pub fn settle_limit(&mut self, cx: &mut Context<'_>, sa: SaId) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        let bound = self.bound(cx, sa);
+        let Some(led) = self.sas.get_mut(&sa).filter(|led| led.right) else {
+            return;
+        };
+        let limit = led.limit.max(bound.unwrap_or(led.offered));
+        if limit != led.limit {
+            led.limit = limit;
+            if led.live {
+                cx.outputs.push_back(Output::Lease { sa, lease: limit });
+            }
+        }
+    }
+
+    /// Where a cell stands: extends its lease in time.
+    pub fn usage(&mut self, cx: &mut Context<'_>, usage: Usage) {
+        let Some(led) = self.sas.get_mut(&usage.sa) else {
+            return;
+        };
+        led.cursor = led.cursor.max(usage.cursor.0);
+        led.top = led.top.max(usage.inbound_top.0);
+        led.esn = usage.esn;
+        led.outbound.note(cx.now, led.cursor);
+        led.inbound.note(cx.now, led.top);
+        self.extend(cx, usage.sa);
+    }
+
+    fn extend(&mut self, cx: &mut Context<'_>, sa: SaId) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        let bound = self.bound(cx, sa).is_some();
+        let Some(led) = self.sas.get_mut(&sa).filter(|led| led.right) else {
+            return;
+        };
+        let ceiling = lease::ceiling(led.esn);
+        let used = led.cursor.saturating_sub(1);
+        let reach = lease::outbound(cx.settings, led.outbound, led.esn);
+        let ahead = lease::inbound(cx.settings, led.inbound);
+        let mut wanted = led.offered;
+        if led.offered.grant.0.saturating_sub(used) <= reach / 2 {
+            let grant = used.saturating_add(reach).min(ceiling);
+            wanted.grant = wanted.grant.max(SequenceNumber(grant));
+        }
+        if led.offered.high_water.0.saturating_sub(led.top) <= ahead / 2 {
+            let high_water = led.top.saturating_add(ahead).min(ceiling);
+            wanted.high_water = wanted.high_water.max(SequenceNumber(high_water));
+        }
+        let short = led.limit.grant.0.saturating_sub(used) <= reach / 2
+            || led.limit.high_water.0.saturating_sub(led.top) <= ahead / 2;
+        let ends = lease::runs_out(led.cursor, led.esn);
+        if wanted != led.offered {
+            led.offered = wanted;
+            if bound {
+                for session in self.sessions.values_mut() {
+                    session.offer(sa);
+                }
+            }
+        }
+        if !bound {
+            self.settle_limit(cx, sa);
+        } else if short && self.starved(cx, sa) {
+            self.ask(cx, sa, RekeyReason::LeaseRunsOut);
+        }
+        if ends {
+            self.ask(cx, sa, RekeyReason::NumbersRunOut);
+        }
+    }
+
+    /// Whether a standby that bounds the SA is silent, and the policy is to replace it.
+    fn starved(&self, cx: &Context<'_>, sa: SaId) -> bool {
+        cx.settings.degraded == Degraded::Rekey
+            && self.sessions.values().any(|session| {
+                session.shares.contains_key(&sa) && session.silent_for(cx.now) >= cx.settings.vouch
+            })
+    }
+
+    /// Asks for new keys, at most once a second.
+    pub fn ask(&mut self, cx: &mut Context<'_>, sa: SaId, reason: RekeyReason) {
+        let Some(led) = self.sas.get_mut(&sa).filter(|led| led.live) else {
+            return;
+        };
+        if led
+            .asked
+            .is_none_or(|asked| cx.now.since(asked) >= ASK_AGAIN)
+        {
+            led.asked = Some(cx.now);
+            cx.outputs.push_back(Output::RekeyNow { sa, reason });
+        }
+    }
+
+    pub fn checkpoint(&mut self, sa: SaId, checkpoint: Checkpoint) {
+        let Some(led) = self.sas.get_mut(&sa) else {
+            return;
+        };
+        led.checkpoint = Some(checkpoint);
+        for session in self.sessions.values_mut() {
+            session.checkpoint(sa);
+        }
+    }
+
+    /// A session is over and its standby holds no right in it: what it bounded is free.
+    pub fn release_session(&mut self, cx: &mut Context<'_>, member: MemberId) -> bool {
+        let Some(session) = self.sessions.remove(&member) else {
+            return false;
+        };
+        for sa in session.shares.keys() {
+            self.settle_limit(cx, *sa);
+        }
+        self.settle_held(cx);
+        session.bound.is_some()
+    }
+
+    fn silent(&self, cx: &Context<'_>, bound: bool) -> Vec<MemberId> {
+        self.sessions
+            .iter()
+            .filter(|(_, session)| session.bound.is_some() == bound)
+            .filter(|(_, session)| session.silent_for(cx.now) >= cx.settings.vouch)
+            .map(|(member, _)| *member)
+            .collect()
+    }
+
+    /// Gives up learners that went silent: they have no right, nothing is lost (hole D7).
+    fn abandon(&mut self, cx: &mut Context<'_>) {
+        for member in self.silent(cx, false) {
+            cx.event(Event::SessionAbandoned { member });
+            self.release_session(cx, member);
+        }
+    }
+
+    /// Admits learners that are current (R9), and tells of bound ones that are silent (R20).
+    pub fn review_sessions(&mut self, cx: &mut Context<'_>) {
+        self.abandon(cx);
+        let missing = self.silent(cx, true);
+        if self.phase == Phase::Active {
+            self.admit(cx);
+        }
+        if missing != self.silent {
+            self.silent.clone_from(&missing);
+            cx.outputs.push_back(Output::Degraded {
+                on: !missing.is_empty(),
+                members: missing,
+            });
+            self.ask_starved(cx);
+        }
+        for session in self.sessions.values_mut() {
+            session.unvouched &= session.backlog() != 0;
+        }
+    }
+
+    fn admit(&mut self, cx: &mut Context<'_>) {
+        let (objects, sas) = (&self.objects, &self.sas);
+        for (member, session) in &mut self.sessions {
+            if session.bound.is_none() && session.current(objects, sas) {
+                session.bound = Some(session.applied());
+                session.bound_at = cx.now;
+                cx.outputs.push_back(Output::Event(Event::Admitted {
+                    member: *member,
+                    epoch: self.epoch,
+                }));
+            }
+        }
+    }
+
+    /// The SAs that already wait for an extension, nearest to their limit first.
+    fn ask_starved(&mut self, cx: &mut Context<'_>) {
+        let mut waiting: Vec<(u64, SaId)> = self
+            .sas
+            .iter()
+            .filter(|(_, led)| led.right && led.live && led.offered != led.limit)
+            .map(|(sa, led)| (led.limit.grant.0.saturating_sub(led.cursor), *sa))
+            .collect();
+        waiting.sort_unstable();
+        for (_, sa) in waiting {
+            if self.starved(cx, sa) {
+                self.ask(cx, sa, RekeyReason::LeaseRunsOut);
+            }
+        }
+    }
+
+    /// What is left of a leadership: copies without any right (R14).
+    pub fn into_store(self, now: Instant) -> Store {
+        let mut store = Store::default();
+        for (object, led) in self.objects {
+            let stored = Stored {
+                version: led.version,
+                body: led.body,
+                children: led.children,
+                received_at: now,
+                session: 0,
+            };
+            store.objects.insert(object, stored);
+        }
+        for (sa, led) in self.sas {
+            let recorded = Recorded {
+                object: led.object,
+                lease: led.limit,
+                session: 0,
+                no_right: true,
+                esn: led.esn,
+                skip_sum: led.skip_sum,
+                checkpoint: led.checkpoint,
+                last: None,
+            };
+            store.sas.insert(sa, recorded);
+        }
+        store
+    }
+}

@@ -1,0 +1,158 @@
+//! What is known of each other member, from its newest packet.
+
+use std::collections::VecDeque;
+
+use hitless_sa::{Epoch, Incarnation, Instant};
+
+use crate::message::{Packet, Sid, WireEpoch};
+use crate::{Event, Member, Output, Role};
+
+/// One other configured member.
+pub(crate) struct Peer {
+    pub member: Member,
+    /// The highest seen: a lower one is a message of a dead process (R2, hole A14).
+    pub incarnation: Option<Incarnation>,
+    /// What it must echo to prove that a packet is younger than this number.
+    pub challenge: u64,
+    pub said: Option<Said>,
+}
+
+/// The newest packet of the present incarnation.
+#[derive(Clone, Copy)]
+pub(crate) struct Said {
+    serial: u64,
+    pub at: Instant,
+    /// The newest of its clock.
+    pub time: u64,
+    pub challenge: u64,
+    /// It had our challenge.
+    pub fresh: bool,
+    pub role: Option<Role>,
+    pub epoch: Option<Epoch>,
+    pub bare: bool,
+    pub objects: u32,
+    pub healthy: bool,
+    pub promised: Option<Epoch>,
+    pub led: Option<Epoch>,
+    pub session: Option<Sid>,
+    /// It was written for our present incarnation.
+    pub for_me: bool,
+}
+
+/// How a packet relates to those before it.
+pub(crate) struct Reading {
+    /// The newest so far.
+    pub newest: bool,
+    /// The sender has started anew.
+    pub restarted: bool,
+    pub fresh: bool,
+    pub for_me: bool,
+}
+
+impl Peer {
+    pub fn new(member: Member) -> Peer {
+        Peer {
+            member,
+            incarnation: None,
+            challenge: 0,
+            said: None,
+        }
+    }
+
+    /// Takes note of a packet; `None` if its sender's incarnation is over.
+    pub fn observe(
+        &mut self,
+        now: Instant,
+        me: Incarnation,
+        packet: &Packet,
+        outputs: &mut VecDeque<Output>,
+    ) -> Option<Reading> {
+        let incarnation = Incarnation(packet.incarnation);
+        let member = self.member.id;
+        let restarted = match self.incarnation {
+            Some(seen) if incarnation < seen => {
+                outputs.push_back(Output::Event(Event::StaleIncarnation {
+                    member,
+                    incarnation,
+                }));
+                return None;
+            }
+            Some(seen) => incarnation > seen,
+            None => false,
+        };
+        if restarted {
+            self.said = None;
+            outputs.push_back(Output::Event(Event::Restarted {
+                member,
+                incarnation,
+            }));
+        }
+        self.incarnation = Some(incarnation);
+        let for_me = packet.to_incarnation == me.0;
+        let fresh = for_me && packet.echo != 0 && packet.echo == self.challenge;
+        let newest = self.said.is_none_or(|said| packet.serial > said.serial);
+        if newest {
+            let before = self.said.map_or(0, |said| said.time);
+            self.said = Some(Said {
+                serial: packet.serial,
+                at: now,
+                time: before.max(packet.time),
+                challenge: packet.challenge,
+                fresh,
+                role: role(packet.role),
+                epoch: packet.epoch.and_then(WireEpoch::epoch),
+                bare: packet.bare,
+                objects: packet.objects,
+                healthy: !packet.unhealthy,
+                promised: packet.promised.and_then(WireEpoch::epoch),
+                led: packet.led.and_then(WireEpoch::epoch),
+                session: packet.session,
+                for_me,
+            });
+        }
+        Some(Reading {
+            newest,
+            restarted,
+            fresh,
+            for_me,
+        })
+    }
+
+    /// What it says of itself, unless that is older than `age`.
+    pub fn lately(&self, now: Instant, age: std::time::Duration) -> Option<&Said> {
+        self.said.as_ref().filter(|said| now.since(said.at) < age)
+    }
+}
+
+impl Said {
+    /// The epoch that it leads.
+    pub fn leads(&self) -> Option<Epoch> {
+        let leads = matches!(self.role, Some(Role::Leading | Role::HandingOver));
+        self.epoch.filter(|_| leads)
+    }
+}
+
+/// An unknown role is one of a later version: it neither leads nor may lead.
+fn role(wire: u32) -> Option<Role> {
+    match wire {
+        1 => Some(Role::Out),
+        2 => Some(Role::Learning),
+        3 => Some(Role::Admitted),
+        4 => Some(Role::TakingOver),
+        5 => Some(Role::Leading),
+        6 => Some(Role::HandingOver),
+        _ => None,
+    }
+}
+
+/// The role on the wire.
+pub(crate) fn wire_role(role: Role) -> u32 {
+    match role {
+        Role::Out => 1,
+        Role::Learning => 2,
+        Role::Admitted => 3,
+        Role::TakingOver => 4,
+        Role::Leading => 5,
+        Role::HandingOver => 6,
+    }
+}

@@ -1,0 +1,190 @@
+//! Writes datagrams: what this member is, and as much of its session's work as fits.
+
+use std::time::Duration;
+
+use hitless_sa::MemberId;
+
+use crate::leading::Leading;
+use crate::message::{DATAGRAM_TARGET, Grant, Packet, Sid, VERSION};
+use crate::node::{Node, State};
+use crate::peer::wire_role;
+use crate::{Output, Role};
+use prost::Message;
+
+/// Datagrams to one member in one go: what is left goes with the next input.
+const BURST: usize = 64;
+
+impl Node {
+    /// Writes everything that is due.
+    pub(crate) fn post(&mut self) {
+        let beat = std::mem::take(&mut self.beat_due);
+        let mut poke = std::mem::take(&mut self.poke);
+        if beat {
+            poke.extend(self.peers.keys());
+        }
+        let state = std::mem::replace(
+            &mut self.state,
+            State::Out(crate::node::Out {
+                quiet: self.now,
+                nonce: 0,
+            }),
+        );
+        self.state = match state {
+            State::Leading(mut leading) => {
+                self.post_leading(&mut leading, &poke);
+                State::Leading(leading)
+            }
+            State::Following(mut following) => {
+                let leader = following.leader;
+                let due = std::mem::take(&mut following.ack_due) || poke.remove(&leader);
+                let base = |node: &mut Node, to| {
+                    let role = if following.admitted {
+                        Role::Admitted
+                    } else {
+                        Role::Learning
+                    };
+                    let mut packet = node.base(to, role);
+                    packet.epoch = Some(following.epoch.into());
+                    packet.bare = following.bare;
+                    packet.objects = u32::try_from(node.store.objects.len()).unwrap_or(u32::MAX);
+                    packet
+                };
+                for to in &poke {
+                    let packet = base(self, *to);
+                    self.send(*to, &packet);
+                }
+                // R1: nothing is acknowledged in an epoch that is not yet promised on disk.
+                let promised = self.durable.promised;
+                let durable = following.bare || promised >= Some(following.epoch);
+                while due {
+                    let mut packet = base(self, leader);
+                    packet.session = Some(following.sid);
+                    if durable {
+                        packet.applied = following.applied();
+                        self.fill_acks(&mut following.acks, &mut packet);
+                    }
+                    self.send(leader, &packet);
+                    if !durable || following.acks.is_empty() {
+                        break;
+                    }
+                }
+                State::Following(following)
+            }
+            State::TakingOver(taking) => {
+                for to in poke {
+                    let packet = self.base(to, Role::TakingOver);
+                    self.send(to, &packet);
+                }
+                State::TakingOver(taking)
+            }
+            State::Out(out) => {
+                for to in poke {
+                    let mut packet = self.base(to, Role::Out);
+                    packet.objects = u32::try_from(self.store.objects.len()).unwrap_or(u32::MAX);
+                    match self.resigned.filter(|(leader, _)| *leader == to) {
+                        Some((_, sid)) => {
+                            packet.session = Some(sid);
+                            packet.resign = true;
+                        }
+                        None if self.stopping.is_none() => packet.join = out.nonce,
+                        None => {}
+                    }
+                    self.send(to, &packet);
+                }
+                State::Out(out)
+            }
+        };
+    }
+
+    fn post_leading(&mut self, leading: &mut Leading, poke: &std::collections::BTreeSet<MemberId>) {
+        let role = match leading.phase {
+            crate::leading::Phase::Active => Role::Leading,
+            _ => Role::HandingOver,
+        };
+        let Leading {
+            objects,
+            sas,
+            sessions,
+            epoch,
+            base,
+            ..
+        } = leading;
+        let retransmit = self.settings.heartbeat.max(Duration::from_millis(1));
+        let members: Vec<MemberId> = self.peers.keys().copied().collect();
+        for to in members {
+            let mut due = poke.contains(&to);
+            for _ in 0..BURST {
+                let mut packet = self.base(to, role);
+                packet.epoch = Some((*epoch).into());
+                packet.bare = base.is_none();
+                packet.objects = u32::try_from(objects.len()).unwrap_or(u32::MAX);
+                let mut filled = false;
+                if let Some(session) = sessions.get_mut(&to) {
+                    packet.session = Some(session.sid);
+                    packet.admit = session.bound;
+                    packet.unvouched = session.unvouched;
+                    if role == Role::Leading {
+                        session.build(self.now, &self.settings, objects, sas);
+                    }
+                    filled = session.fill(self.now, retransmit, sas, &mut packet);
+                }
+                if !filled && !due {
+                    break;
+                }
+                due = false;
+                self.send(to, &packet);
+                if !filled {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// What every packet says.
+    fn base(&mut self, to: MemberId, role: Role) -> Packet {
+        self.serial += 1;
+        let peer = self.peers.get(&to);
+        let said = peer.and_then(|peer| peer.said);
+        Packet {
+            version: VERSION,
+            config: self.settings.config_hash.to_vec(),
+            incarnation: self.durable.incarnation.0,
+            serial: self.serial,
+            time: self.now.0,
+            to_incarnation: peer.and_then(|peer| peer.incarnation).map_or(0, |i| i.0),
+            time_echo: said.map_or(0, |said| said.time),
+            challenge: peer.map_or(0, |peer| peer.challenge),
+            echo: said.map_or(0, |said| said.challenge),
+            promised: self.durable.promised.map(Into::into),
+            led: self.durable.led.map(Into::into),
+            role: wire_role(role),
+            unhealthy: !self.healthy || self.stopping.is_some(),
+            session: None::<Sid>,
+            ..Packet::default()
+        }
+    }
+
+    fn fill_acks(
+        &self,
+        acks: &mut std::collections::BTreeSet<hitless_sa::SaId>,
+        packet: &mut Packet,
+    ) {
+        let mut room = DATAGRAM_TARGET.saturating_sub(packet.encoded_len());
+        while room > 48 {
+            let Some(sa) = acks.pop_first() else { break };
+            let Some(recorded) = self.store.sas.get(&sa) else {
+                continue;
+            };
+            let ack = Grant::new(sa, recorded.lease);
+            room = room.saturating_sub(ack.encoded_len() + 3);
+            packet.recorded.push(ack);
+        }
+    }
+
+    fn send(&mut self, to: MemberId, packet: &Packet) {
+        self.outputs.push_back(Output::Datagram {
+            to,
+            payload: packet.seal(),
+        });
+    }
+}

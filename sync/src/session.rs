@@ -1,0 +1,410 @@
+//! The leader's end of a session: what one standby has been sent and has acknowledged.
+//!
+//! Objects travel in an ordered stream, n by n, each record with the first leases of its
+//! children; leases of known SAs are offered beside it and acknowledged one by one. Priority:
+//! offers, then changed objects, then the initial copy, then checkpoints (hole D13).
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use hitless_sa::{Incarnation, Instant, Lease, SaId};
+use prost::Message;
+
+use crate::leading::{LedObject, LedSa};
+use crate::message::{
+    DATAGRAM_TARGET, DELETE, FINAL, Grant, HAND_OVER, Packet, Record, STORE, Sid, WireCheckpoint,
+};
+use crate::store::Body;
+use crate::{DrainedSa, ObjectId, Settings};
+
+/// Records on their way at once, and their octets: so much of a copy delays a grant at most.
+const FLIGHT_RECORDS: usize = 64;
+const FLIGHT_OCTETS: usize = 256 * 1024;
+
+/// What one record of the stream does.
+#[derive(Clone)]
+pub(crate) enum Step {
+    Store {
+        object: ObjectId,
+        version: u64,
+        body: Body,
+    },
+    Delete {
+        object: ObjectId,
+        version: u64,
+    },
+    Final {
+        window: Vec<u8>,
+    },
+    HandOver,
+}
+
+/// A record that has been given its number; it never changes again.
+struct Flight {
+    n: u64,
+    step: Step,
+    children: Vec<Grant>,
+    sent: Option<Instant>,
+}
+
+impl Flight {
+    fn octets(&self) -> usize {
+        match &self.step {
+            Step::Store { body, .. } => body.len(),
+            Step::Final { window } => window.len(),
+            Step::Delete { .. } | Step::HandOver => 0,
+        }
+    }
+
+    fn record(&self) -> Record {
+        let mut record = Record::default();
+        record.n = self.n;
+        record.children.clone_from(&self.children);
+        match &self.step {
+            Step::Store {
+                object,
+                version,
+                body,
+            } => {
+                record.kind = STORE;
+                record.object = object.0;
+                record.version = *version;
+                record.body = body.to_vec();
+            }
+            Step::Delete { object, version } => {
+                record.kind = DELETE;
+                record.object = object.0;
+                record.version = *version;
+            }
+            Step::Final { window } => {
+                record.kind = FINAL;
+                record.window.clone_from(window);
+            }
+            Step::HandOver => record.kind = HAND_OVER,
+        }
+        record
+    }
+}
+
+/// One standby, as its leader sees it.
+pub(crate) struct Session {
+    pub sid: Sid,
+    pub incarnation: Incarnation,
+    /// Admit may have left, and named this record: from then on only the standby itself can give
+    /// its right up (R9, R13).
+    pub bound: Option<u64>,
+    pub bound_at: Instant,
+    /// The standby says that it is admitted.
+    pub confirmed: bool,
+    pub last_contact: Instant,
+    /// Outputs have left without this standby's acknowledgement (R16).
+    pub unvouched: bool,
+    next: u64,
+    applied: u64,
+    flight: VecDeque<Flight>,
+    dirty: BTreeMap<ObjectId, u64>,
+    urgent: VecDeque<ObjectId>,
+    bulk: VecDeque<ObjectId>,
+    /// Newest version put into the stream, and newest one acknowledged.
+    built: BTreeMap<ObjectId, u64>,
+    versions: BTreeMap<ObjectId, u64>,
+    /// Every SA of which a secret may have been sent here, and the lease acknowledged (R4, R7).
+    pub shares: BTreeMap<SaId, Lease>,
+    /// Offers not yet acknowledged, and when they were last sent.
+    offers: BTreeMap<SaId, Option<Instant>>,
+    checkpoints: BTreeSet<SaId>,
+}
+
+impl Session {
+    pub fn new(sid: Sid, incarnation: Incarnation, now: Instant) -> Session {
+        Session {
+            sid,
+            incarnation,
+            bound: None,
+            bound_at: now,
+            confirmed: false,
+            last_contact: now,
+            unvouched: false,
+            next: 1,
+            applied: 0,
+            flight: VecDeque::new(),
+            dirty: BTreeMap::new(),
+            urgent: VecDeque::new(),
+            bulk: VecDeque::new(),
+            built: BTreeMap::new(),
+            versions: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            offers: BTreeMap::new(),
+            checkpoints: BTreeSet::new(),
+        }
+    }
+
+    pub fn silent_for(&self, now: Instant) -> Duration {
+        now.since(self.last_contact)
+    }
+
+    /// Starts the copy of everything.
+    pub fn copy(&mut self, objects: &BTreeMap<ObjectId, LedObject>) {
+        self.bulk = objects.keys().copied().collect();
+        for (object, led) in objects {
+            self.dirty.insert(*object, led.version);
+        }
+    }
+
+    /// An object changed: its newest version goes out ahead of the copy.
+    pub fn touch(&mut self, object: ObjectId, version: u64) {
+        self.dirty.insert(object, version);
+        if !self.urgent.contains(&object) {
+            self.urgent.push_back(object);
+        }
+    }
+
+    /// Whether an output of this version waits for this standby: a bound one always, a learning
+    /// one once it has been sent the object (R9).
+    pub fn concerns(&self, object: ObjectId) -> bool {
+        self.bound.is_some() || self.built.contains_key(&object) || self.bulk.is_empty()
+    }
+
+    pub fn has(&self, object: ObjectId, version: u64) -> bool {
+        self.versions.get(&object).is_some_and(|v| *v >= version)
+    }
+
+    /// Whether a record of this version, or of a later one, may have left.
+    pub fn offered(&self, object: ObjectId, version: u64) -> bool {
+        self.built.get(&object).is_some_and(|v| *v >= version)
+    }
+
+    pub fn backlog(&self) -> usize {
+        self.flight.len() + self.dirty.len()
+    }
+
+    /// The last number given out.
+    pub fn last_record(&self) -> u64 {
+        self.next - 1
+    }
+
+    pub fn applied(&self) -> u64 {
+        self.applied
+    }
+
+    /// Whether every copied object is acknowledged as released, and every lease as used: the
+    /// standby may be admitted (R9, hole C2).
+    pub fn current(
+        &self,
+        objects: &BTreeMap<ObjectId, LedObject>,
+        sas: &BTreeMap<SaId, LedSa>,
+    ) -> bool {
+        self.bulk.is_empty()
+            && objects
+                .iter()
+                .all(|(object, led)| led.released == 0 || self.has(*object, led.released))
+            && objects.values().flat_map(|led| &led.children).all(|sa| {
+                let acked = self.shares.get(sa).copied().unwrap_or_default();
+                sas.get(sa)
+                    .is_none_or(|led| !led.right || led.limit.min(acked) == led.limit)
+            })
+    }
+
+    /// The standby has applied the stream up to `n`: its SAs whose acknowledged lease moved.
+    pub fn acknowledge(&mut self, n: u64) -> Vec<SaId> {
+        let n = n.min(self.last_record());
+        let mut moved = Vec::new();
+        self.applied = self.applied.max(n);
+        while self.flight.front().is_some_and(|flight| flight.n <= n) {
+            let Some(flight) = self.flight.pop_front() else {
+                break;
+            };
+            if let Step::Store {
+                object, version, ..
+            }
+            | Step::Delete { object, version } = flight.step
+            {
+                let known = self.versions.entry(object).or_default();
+                *known = version.max(*known);
+            }
+            for child in &flight.children {
+                if let Some(sa) = child.sa().filter(|_| !child.no_right) {
+                    self.raise(sa, child.lease());
+                    moved.push(sa);
+                }
+            }
+        }
+        moved
+    }
+
+    /// The standby has recorded a lease. Clamped to what was offered (R7, hole A11).
+    pub fn acknowledge_lease(&mut self, sa: SaId, lease: Lease, offered: Lease) {
+        self.raise(sa, lease.min(offered));
+        let acked = self.shares.get(&sa).copied().unwrap_or_default();
+        if acked.min(offered) == offered {
+            self.offers.remove(&sa);
+        }
+    }
+
+    fn raise(&mut self, sa: SaId, lease: Lease) {
+        if let Some(acked) = self.shares.get_mut(&sa) {
+            *acked = acked.max(lease);
+        }
+    }
+
+    /// A lease was raised: offer it, if the standby knows the SA.
+    pub fn offer(&mut self, sa: SaId) {
+        if self.shares.contains_key(&sa) {
+            self.offers.insert(sa, None);
+        }
+    }
+
+    pub fn checkpoint(&mut self, sa: SaId) {
+        if self.shares.contains_key(&sa) {
+            self.checkpoints.insert(sa);
+        }
+    }
+
+    pub fn forget_sa(&mut self, sa: SaId) {
+        self.shares.remove(&sa);
+        self.offers.remove(&sa);
+        self.checkpoints.remove(&sa);
+    }
+
+    /// Appends the exact ends and the handover (R15).
+    pub fn hand_over(&mut self, ends: &[DrainedSa]) {
+        for end in ends {
+            let step = Step::Final {
+                window: end.window.clone(),
+            };
+            self.append(step, vec![Grant::new(end.sa, end.lease)]);
+        }
+        self.append(Step::HandOver, Vec::new());
+    }
+
+    fn append(&mut self, step: Step, children: Vec<Grant>) {
+        self.flight.push_back(Flight {
+            n: self.next,
+            step,
+            children,
+            sent: None,
+        });
+        self.next += 1;
+    }
+
+    /// Turns changed objects into records while the window has room. From here on their secrets
+    /// may have left: their SAs are bound to this standby (R4, R5).
+    pub fn build(
+        &mut self,
+        now: Instant,
+        settings: &Settings,
+        objects: &BTreeMap<ObjectId, LedObject>,
+        sas: &BTreeMap<SaId, LedSa>,
+    ) {
+        let silent = self.silent_for(now) >= settings.vouch;
+        let mut octets: usize = self.flight.iter().map(Flight::octets).sum();
+        let mut withheld = Vec::new();
+        while self.flight.len() < FLIGHT_RECORDS && octets < FLIGHT_OCTETS {
+            let Some(object) = self.urgent.pop_front().or_else(|| self.bulk.pop_front()) else {
+                break;
+            };
+            let Some(version) = self.dirty.get(&object).copied() else {
+                continue;
+            };
+            let Some(led) = objects.get(&object) else {
+                self.dirty.remove(&object);
+                self.built.insert(object, version);
+                self.append(Step::Delete { object, version }, Vec::new());
+                continue;
+            };
+            // From D on, no new secret is offered to a silent standby (R16): the SAs would be
+            // bound to somebody who may never answer.
+            let shared = |sa: &SaId| self.shares.contains_key(sa);
+            if silent && !led.children.iter().all(shared) {
+                withheld.push(object);
+                continue;
+            }
+            self.dirty.remove(&object);
+            self.built.insert(object, led.version);
+            octets += led.body.len();
+            let children = self.bind(led, sas);
+            let step = Step::Store {
+                object,
+                version: led.version,
+                body: led.body.clone(),
+            };
+            self.append(step, children);
+        }
+        self.urgent.extend(withheld);
+    }
+
+    fn bind(&mut self, led: &LedObject, sas: &BTreeMap<SaId, LedSa>) -> Vec<Grant> {
+        let mut children = Vec::with_capacity(led.children.len());
+        for sa in &led.children {
+            self.shares.entry(*sa).or_default();
+            let Some(known) = sas.get(sa) else { continue };
+            children.push(Grant {
+                skip_sum: known.skip_sum,
+                no_right: !known.right,
+                esn: known.esn,
+                ..Grant::new(*sa, known.offered)
+            });
+        }
+        children
+    }
+
+    /// Fills a packet with what is due; false if nothing was.
+    pub fn fill(
+        &mut self,
+        now: Instant,
+        retransmit: Duration,
+        sas: &BTreeMap<SaId, LedSa>,
+        packet: &mut Packet,
+    ) -> bool {
+        let due = |sent: Option<Instant>| sent.is_none_or(|sent| now.since(sent) >= retransmit);
+        let mut filled = false;
+        let mut room = DATAGRAM_TARGET.saturating_sub(packet.encoded_len());
+        let ready: Vec<SaId> = self
+            .offers
+            .iter()
+            .filter(|(_, sent)| due(**sent))
+            .map(|(sa, _)| *sa)
+            .take(64)
+            .collect();
+        for sa in ready {
+            let Some(known) = sas.get(&sa) else {
+                self.offers.remove(&sa);
+                continue;
+            };
+            let mut grant = Grant::new(sa, known.offered);
+            grant.esn = known.esn;
+            let size = grant.encoded_len() + 3;
+            if size > room {
+                return true;
+            }
+            room -= size;
+            packet.offers.push(grant);
+            self.offers.insert(sa, Some(now));
+            filled = true;
+        }
+        for flight in self.flight.iter_mut().filter(|flight| due(flight.sent)) {
+            let record = flight.record();
+            let size = record.encoded_len() + 5;
+            if size > room && filled {
+                return true;
+            }
+            room = room.saturating_sub(size);
+            packet.records.push(record);
+            flight.sent = Some(now);
+            filled = true;
+        }
+        while room > 80 {
+            let Some(sa) = self.checkpoints.pop_first() else {
+                break;
+            };
+            let Some(checkpoint) = sas.get(&sa).and_then(|led| led.checkpoint.as_ref()) else {
+                continue;
+            };
+            let wire = WireCheckpoint::new(sa, checkpoint);
+            room = room.saturating_sub(wire.encoded_len() + 3);
+            packet.checkpoints.push(wire);
+            filled = true;
+        }
+        filled
+    }
+}

@@ -1,0 +1,159 @@
+//! Planned endings: switchover by exact ends (`lease-holes` R15), resignation, shutdown.
+
+use std::time::Duration;
+
+use hitless_sa::MemberId;
+
+use crate::leading::{Leading, Phase};
+use crate::message::Sid;
+use crate::node::{Node, State};
+use crate::store::Store;
+use crate::{DrainedSa, Event, Output, StepDown};
+
+/// How long workers may take to pass the barrier before the standby takes over from its record.
+const BARRIER: Duration = Duration::from_millis(100);
+
+impl Node {
+    /// The best standby that could take over now: admitted and knows it, able, heard lately.
+    fn target(&self, leading: &Leading) -> Option<MemberId> {
+        let recent = self.settings.takeover();
+        let ready = leading.sessions.iter().filter(|(member, session)| {
+            let peer = self.peers.get(member);
+            let said = peer.and_then(|peer| peer.lately(self.now, recent));
+            session.bound.is_some() && session.confirmed && said.is_some_and(|said| said.healthy)
+        });
+        let ranked = ready.map(|(member, _)| {
+            let priority = self
+                .peers
+                .get(member)
+                .map_or(0, |peer| peer.member.priority);
+            (priority, *member)
+        });
+        ranked.max().map(|(_, member)| member)
+    }
+
+    /// Starts to hand over to the best standby.
+    pub(crate) fn switchover(&mut self) {
+        let State::Leading(leading) = &self.state else {
+            return self.event(Event::SwitchoverRefused {
+                reason: "this member does not lead",
+            });
+        };
+        if leading.phase != Phase::Active {
+            return;
+        }
+        // With a vote to win, a handover could end with nobody (R10 is not built).
+        if self.settings.members.len() > 2 {
+            return self.event(Event::SwitchoverRefused {
+                reason: "with three or more members a handover needs a vote",
+            });
+        }
+        let Some(target) = self.target(leading) else {
+            return self.event(Event::SwitchoverRefused {
+                reason: "no admitted, healthy standby",
+            });
+        };
+        let until = self.now + BARRIER;
+        self.lead(|leading, cx| {
+            leading.phase = Phase::Draining { target, until };
+            cx.outputs.push_back(Output::Drain);
+        });
+    }
+
+    /// The workers have stopped: from here on this epoch is over for us, whatever happens.
+    pub(crate) fn drained(&mut self, ends: &[DrainedSa]) {
+        let until = self.now + self.settings.takeover() * 5;
+        self.lead(|leading, _| {
+            let Phase::Draining { target, .. } = leading.phase else {
+                return;
+            };
+            leading.phase = Phase::Final { target, until };
+            if let Some(session) = leading.sessions.get_mut(&target) {
+                session.hand_over(ends);
+            }
+        });
+    }
+
+    /// Deadlines of a switchover, and reasons to start one.
+    pub(crate) fn review_phase(&mut self) {
+        let State::Leading(leading) = &self.state else {
+            return;
+        };
+        match leading.phase {
+            Phase::Active => self.review_active(),
+            // No barrier, no exact ends (R14): the standby takes over from its record.
+            Phase::Draining { until, .. } if self.now >= until => self.drained(&[]),
+            Phase::Final { until, .. } if self.now >= until => {
+                self.step_down(StepDown::Switchover);
+            }
+            Phase::Draining { .. } | Phase::Final { .. } => {}
+        }
+    }
+
+    fn review_active(&mut self) {
+        let State::Leading(leading) = &self.state else {
+            return;
+        };
+        let Some(target) = self.target(leading) else {
+            return;
+        };
+        let settled = leading.sessions.get(&target).is_some_and(|session| {
+            session.backlog() == 0 && self.now.since(session.bound_at) >= self.settings.hold
+        });
+        let mine = self
+            .settings
+            .members
+            .iter()
+            .find(|m| m.id == self.settings.me);
+        let theirs = self.peers.get(&target).map(|peer| peer.member);
+        let preferred = theirs.map(|m| m.priority) > mine.map(|m| m.priority);
+        let preempted = self.settings.preempt && preferred;
+        if settled && (preempted || !self.healthy) && self.settings.members.len() == 2 {
+            self.switchover();
+        }
+    }
+
+    /// The process is about to end.
+    pub(crate) fn shutdown(&mut self) {
+        if self.stopping.is_some() {
+            return;
+        }
+        self.stopping = Some(self.now + self.settings.takeover() * 5);
+        match &self.state {
+            State::Leading(leading) => {
+                let handing_over = leading.phase != Phase::Active;
+                if !handing_over && self.target(leading).is_some() {
+                    self.switchover();
+                }
+                let active = matches!(&self.state, State::Leading(l) if l.phase == Phase::Active);
+                if active {
+                    self.step_down(StepDown::Shutdown);
+                }
+            }
+            State::Following(following) => {
+                let session: (MemberId, Sid) = (following.leader, following.sid);
+                self.leave();
+                self.resigned = Some(session);
+                self.poke.insert(session.0);
+            }
+            // It might already be on disk that this member leads; it never will.
+            State::TakingOver(_) => self.leave(),
+            State::Out(_) => {}
+        }
+    }
+
+    /// Out for good: done once the leader has let go, or time is up.
+    pub(crate) fn review_stopping(&mut self) {
+        let Some(until) = self.stopping else { return };
+        let told = self.resigned.is_none_or(|(leader, sid)| {
+            let said = self.peers.get(&leader).and_then(|peer| peer.said);
+            said.is_none_or(|said| said.session != Some(sid))
+        });
+        if (told || self.now >= until) && !self.stopped {
+            self.stopped = true;
+            self.resigned = None;
+            self.store = Store::default();
+            self.event(Event::Stopped);
+        }
+    }
+}
