@@ -21,11 +21,17 @@ fn show() {
         ("heartbeat = \"10ms\"", "heartbaet = \"10ms\""),
         ("degraded = \"rekey\"", "degraded = \"strickt\""),
         ("secret = \"change me\"", "sercet = \"change me\""),
-        ("[ports.inside]\ninterface = \"eth1\"", "[ports.inside]\ninterface = \"eth0\""),
+        (
+            "[ports.inside]\ninterface = \"eth1\"",
+            "[ports.inside]\ninterface = \"eth0\"",
+        ),
         ("protected = true ", "protected = false "),
         ("[control]", "[controll]"),
         ("[dataplane]", "dataplane = 3\n[dataplan]"),
-        ("{ id = 2, priority = 100, sync_addr = \"10.0.0.2:4510\" }", "{ id = 1, sync_addr = \"10.0.0.1\" }"),
+        (
+            "{ id = 2, priority = 100, sync_addr = \"10.0.0.2:4510\" }",
+            "{ id = 1, sync_addr = \"10.0.0.1\" }",
+        ),
         ("hold = \"10s\"", "hold = 10"),
         ("[cluster]", "[cluster"),
     ] {

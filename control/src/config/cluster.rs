@@ -21,6 +21,8 @@ struct Member {
     id: Located<u64>,
     priority: u8,
     address: Option<Located<SocketAddr>>,
+    /// It has an address, right or wrong.
+    addressed: bool,
 }
 
 pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
@@ -44,7 +46,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
         value::word(&[("rekey", Degraded::Rekey), ("strict", Degraded::Strict)]),
     );
     let preempt = section.or("preempt", false, value::boolean);
-    let hold = section.or("hold", Duration::from_secs(10), value::duration);
+    let hold = section.or("hold", Duration::from_millis(500), value::duration);
     let state_dir = section.or(
         "state_dir",
         PathBuf::from(DEFAULT_STATE_DIR),
@@ -92,6 +94,7 @@ fn member(section: &Section<'_>) -> Option<Member> {
         id: id?,
         priority,
         address,
+        addressed: section.has("sync_addr"),
     })
 }
 
@@ -153,6 +156,9 @@ fn sync(
     let mut listen = listen.map(|l| l.value);
     for member in members {
         let Some(address) = &member.address else {
+            if member.addressed {
+                continue;
+            }
             let refusal = Refusal::new(
                 format!(
                     "cluster.members: member {} has no sync_addr",

@@ -145,7 +145,8 @@ impl ConfigError {
 
     fn group<'a>(&'a self, problem: &'a Problem) -> Group<'a> {
         let title = Level::ERROR.primary_title(problem.title.as_str());
-        let mut group = if self.covered.is_empty() {
+        // The whole file is at fault, or there is none to show.
+        let mut group = if self.covered.is_empty() || problem.span == (0..0) {
             Group::with_title(title).element(annotate_snippets::Origin::path(self.file.as_str()))
         } else {
             let mut annotation = AnnotationKind::Primary.span(self.visible(&problem.span));

@@ -45,7 +45,7 @@ pub struct ClusterConfig {
     pub degraded: Degraded,
     /// Whether the member of the highest priority takes the lead back.
     pub preempt: bool,
-    /// How long a preempting member must have been in sync before it takes the lead back.
+    /// How long a member that starts waits for the others before it leads on nothing.
     pub hold: Duration,
     /// Where the epoch file lives.
     pub state_dir: PathBuf,

@@ -1,0 +1,304 @@
+//! The reports as text for people. `list_sas` has strongSwan's layout to the letter
+//! (`swanctl --list-sas`), because eyes and scripts know it.
+
+use std::fmt::Write;
+
+use super::report::{ChildSaStatus, GatewayStatus, IkeSaStatus, LeaseStatus};
+
+/// Leases that `status` shows; `--json` has them all.
+const LEASES_SHOWN: usize = 8;
+
+/// As `swanctl --list-sas` prints them.
+pub fn list_sas(sas: &[IkeSaStatus]) -> String {
+    let mut out = String::new();
+    for sa in sas {
+        ike_sa(&mut out, sa);
+    }
+    out
+}
+
+/// Text that came from a peer cannot move the cursor of a terminal.
+fn plain(text: &str) -> String {
+    text.chars()
+        .flat_map(|c| {
+            let escape = c.is_control();
+            let escaped = escape.then(|| c.escape_default()).into_iter().flatten();
+            escaped.chain((!escape).then_some(c))
+        })
+        .collect()
+}
+
+fn ike_sa(out: &mut String, sa: &IkeSaStatus) {
+    let (ours, theirs) = if sa.initiator { ("*", "") } else { ("", "*") };
+    line(
+        out,
+        format_args!(
+            "{}: #{}, {}, IKEv2, {}_i{ours} {}_r{theirs}",
+            plain(&sa.name),
+            sa.unique_id,
+            sa.state.name(),
+            plain(&sa.initiator_spi),
+            plain(&sa.responder_spi)
+        ),
+    );
+    for (side, id, host, port) in [
+        ("local ", &sa.local_id, &sa.local_host, sa.local_port),
+        ("remote", &sa.remote_id, &sa.remote_host, sa.remote_port),
+    ] {
+        line(
+            out,
+            format_args!("  {side} '{}' @ {}[{port}]", plain(id), plain(host)),
+        );
+    }
+    if !sa.algorithms.is_empty() {
+        line(out, format_args!("  {}", plain(&sa.algorithms)));
+    }
+    if let Some(established) = sa.established {
+        let rekeying = seconds(", rekeying in ", sa.rekey_time);
+        line(
+            out,
+            format_args!("  established {established}s ago{rekeying}"),
+        );
+    }
+    for child in &sa.children {
+        child_sa(out, child);
+    }
+}
+
+fn child_sa(out: &mut String, child: &ChildSaStatus) {
+    line(
+        out,
+        format_args!(
+            "  {}: #{}, reqid {}, {}, {}{}, ESP:{}{}",
+            plain(&child.name),
+            child.unique_id,
+            child.reqid,
+            plain(&child.state),
+            plain(&child.mode),
+            if child.encapsulated { "-in-UDP" } else { "" },
+            plain(&child.algorithms),
+            if child.esn { "/ESN" } else { "" },
+        ),
+    );
+    line(
+        out,
+        format_args!(
+            "    installed {}s ago{}{}",
+            child.installed,
+            seconds(", rekeying in ", child.rekey_time),
+            seconds(", expires in ", child.life_time)
+        ),
+    );
+    for (side, spi, bytes, packets, used) in [
+        (
+            "in ",
+            &child.spi_in,
+            child.bytes_in,
+            child.packets_in,
+            child.used_in,
+        ),
+        (
+            "out",
+            &child.spi_out,
+            child.bytes_out,
+            child.packets_out,
+            child.used_out,
+        ),
+    ] {
+        let used = used.map_or_else(String::new, |used| format!(", {used:>5}s ago"));
+        line(
+            out,
+            format_args!(
+                "    {side} {}, {bytes:>6} bytes, {packets:>5} packets{used}",
+                plain(spi)
+            ),
+        );
+    }
+    for (side, selectors) in [("local ", &child.local_ts), ("remote", &child.remote_ts)] {
+        line(
+            out,
+            format_args!("    {side} {}", plain(&selectors.join(" "))),
+        );
+    }
+}
+
+fn seconds(what: &str, value: Option<u64>) -> String {
+    value.map_or_else(String::new, |value| format!("{what}{value}s"))
+}
+
+fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+    // Writing to a string does not fail.
+    let _ = writeln!(out, "{text}");
+}
+
+/// The answer to `hitless status`.
+pub fn status(s: &GatewayStatus) -> String {
+    let mut out = String::new();
+    line(
+        &mut out,
+        format_args!(
+            "hitless {}, cluster {}, member {}, up {}s",
+            plain(&s.version),
+            plain(&s.cluster),
+            s.member,
+            s.uptime
+        ),
+    );
+    let epoch = s.epoch.as_deref().unwrap_or("none");
+    let leader = match s.leader {
+        Some(leader) if leader == s.member => ", led by us".to_owned(),
+        Some(leader) => format!(", led by member {leader}"),
+        None => String::new(),
+    };
+    let degraded = if s.degraded { ", DEGRADED" } else { "" };
+    line(
+        &mut out,
+        format_args!(
+            "  role {}, epoch {}{leader}, incarnation {}{degraded}",
+            s.role.name(),
+            plain(epoch),
+            s.incarnation
+        ),
+    );
+    line(
+        &mut out,
+        format_args!(
+            "  sas {} IKE, {} child; in {} packets, {} bytes; out {} packets, {} bytes",
+            s.ike_sas, s.child_sas, s.packets_in, s.bytes_in, s.packets_out, s.bytes_out
+        ),
+    );
+    line(
+        &mut out,
+        format_args!(
+            "  aead {}, {} worker{}",
+            plain(&s.aead),
+            s.workers,
+            if s.workers == 1 { "" } else { "s" }
+        ),
+    );
+    members(&mut out, s);
+    leases(&mut out, &s.leases);
+    ports(&mut out, s);
+    drops(&mut out, s);
+    out
+}
+
+fn members(out: &mut String, s: &GatewayStatus) {
+    if s.members.is_empty() {
+        line(out, format_args!("members: no other"));
+        return;
+    }
+    line(out, format_args!("members:"));
+    for member in &s.members {
+        let role = member.role.map_or("never seen", |role| role.name());
+        let heard = match member.silent_for {
+            Some(silent) => format!(", heard {silent} ms ago"),
+            None => String::new(),
+        };
+        let bound = if member.bound { ", may take over" } else { "" };
+        let health = if member.healthy || member.role.is_none() {
+            ""
+        } else {
+            ", UNHEALTHY"
+        };
+        let backlog = match member.backlog {
+            0 => String::new(),
+            records => format!(", {records} records behind"),
+        };
+        line(
+            out,
+            format_args!(
+                "  {} {}, {role}{heard}{bound}{backlog}{health}",
+                member.id,
+                plain(&member.address)
+            ),
+        );
+    }
+    line(
+        out,
+        format_args!(
+            "  sync: {} objects, {} held, lag {} ms{}",
+            s.sync.objects,
+            s.sync.held,
+            s.sync.lag,
+            if s.sync.vouched { ", vouched" } else { "" }
+        ),
+    );
+}
+
+fn leases(out: &mut String, leases: &[LeaseStatus]) {
+    if leases.is_empty() {
+        return;
+    }
+    line(out, format_args!("leases:"));
+    for lease in leases.iter().take(LEASES_SHOWN) {
+        line(
+            out,
+            format_args!(
+                "  {} ({}): next {}, grant {} ({} left); in {}, high water {}; {} stalls",
+                plain(&lease.child),
+                plain(&lease.sa),
+                lease.next,
+                lease.grant,
+                lease.remaining(),
+                lease.inbound_top,
+                lease.high_water,
+                lease.stalls
+            ),
+        );
+    }
+    if let Some(more) = leases.len().checked_sub(LEASES_SHOWN).filter(|m| *m > 0) {
+        line(
+            out,
+            format_args!("  and {more} more, with more left: --json"),
+        );
+    }
+}
+
+fn ports(out: &mut String, s: &GatewayStatus) {
+    line(out, format_args!("ports:"));
+    for port in &s.ports {
+        let side = if port.protected { "protected" } else { "peers" };
+        let mode = match port.mode.as_str() {
+            "" => String::new(),
+            mode => format!(" {}", plain(mode)),
+        };
+        line(
+            out,
+            format_args!(
+                "  {} ({side}): {} {}{mode}, {}, {}",
+                plain(&port.name),
+                plain(&port.interface),
+                plain(&port.driver),
+                plain(&port.mac),
+                plain(&port.addresses.join(" "))
+            ),
+        );
+        line(
+            out,
+            format_args!(
+                "    in {} packets, {} bytes; out {} packets, {} bytes; {} dropped",
+                port.rx_packets, port.rx_bytes, port.tx_packets, port.tx_bytes, port.dropped
+            ),
+        );
+    }
+}
+
+fn drops(out: &mut String, s: &GatewayStatus) {
+    if s.drops.is_empty() {
+        line(out, format_args!("drops: none"));
+        return;
+    }
+    line(out, format_args!("drops:"));
+    for drop in &s.drops {
+        line(
+            out,
+            format_args!(
+                "  {:<20} {:<24} {}",
+                plain(&drop.reason),
+                plain(&drop.xfrm),
+                drop.packets
+            ),
+        );
+    }
+}

@@ -1,0 +1,89 @@
+//! `hitless config`: check a configuration, or print one to start from.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Subcommand};
+use serde_json::json;
+
+use super::{Failure, Outcome, print, print_json};
+use crate::config::{Config, ConfigError, DEFAULT_CONFIG, EXAMPLE};
+
+/// Check a configuration, or print one to start from
+#[derive(Subcommand, Debug)]
+#[command(
+    after_help = "Examples:\n  hitless config check /etc/hitless/hitless.toml\n  hitless config example > hitless.toml"
+)]
+pub enum ConfigCommand {
+    Check(Check),
+    Example(Example),
+}
+
+/// Say everything that is wrong with a configuration, and how to set it right
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Example:\n  hitless config check /etc/hitless/hitless.toml && systemctl restart hitless"
+)]
+pub struct Check {
+    #[arg(value_name = "FILE", default_value = DEFAULT_CONFIG)]
+    file: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Print a documented configuration with every key
+#[derive(Args, Debug)]
+#[command(after_help = "Example:\n  hitless config example > hitless.toml")]
+pub struct Example {}
+
+impl ConfigCommand {
+    pub fn execute(&self) -> Outcome {
+        match self {
+            ConfigCommand::Check(check) => check.execute(),
+            ConfigCommand::Example(_) => print(EXAMPLE),
+        }
+    }
+}
+
+impl Check {
+    fn execute(&self) -> Outcome {
+        let file = self.file.display().to_string();
+        match Config::load(&self.file) {
+            Err(e) if self.json => {
+                print_json(&problems(&e))?;
+                Ok(ExitCode::from(2))
+            }
+            Err(e) => Err(Failure::config(&e)),
+            Ok(config) if self.json => print_json(&json!({
+                "file": file,
+                "problems": [],
+                "warnings": config.warnings,
+            })),
+            Ok(config) => {
+                let mut text = String::new();
+                for warning in &config.warnings {
+                    text.push_str(&format!("warning: {warning}\n"));
+                }
+                text.push_str(&format!(
+                    "{file}: good; member {} of cluster {}, {} ports, {} connections\n",
+                    config.cluster.id,
+                    config.cluster.name,
+                    config.ports.len(),
+                    config.connections.len()
+                ));
+                print(&text)
+            }
+        }
+    }
+}
+
+fn problems(error: &ConfigError) -> serde_json::Value {
+    let problems: Vec<_> = error
+        .located()
+        .map(|(line, column, title, help)| {
+            json!({ "line": line, "column": column, "title": title, "help": help })
+        })
+        .collect();
+    json!({ "file": error.file(), "problems": problems, "warnings": [] })
+}

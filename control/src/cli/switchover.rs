@@ -1,0 +1,32 @@
+//! `hitless switchover`.
+
+use clap::Args;
+use serde_json::json;
+
+use super::{Outcome, Target, print, print_json};
+use crate::api::{Reply, Request};
+
+/// Hand the lead to a standby, without a skip
+#[derive(Args, Debug)]
+#[command(
+    long_about = "Hand the lead to a standby, for maintenance. Ask the active member.\n\n\
+        It stops, reports the exact counters of every SA, and the standby goes on from there: no \
+        sequence number is skipped, none is repeated.",
+    after_help = "Example:\n  hitless switchover && systemctl stop hitless"
+)]
+pub struct Switchover {
+    #[command(flatten)]
+    target: Target,
+}
+
+impl Switchover {
+    pub fn execute(&self) -> Outcome {
+        match self.target.ask(&Request::Switchover {})? {
+            Reply::Done { message } if self.target.json => {
+                print_json(&json!({ "message": message }))
+            }
+            Reply::Done { message } => print(&format!("{message}\n")),
+            _ => Err(self.target.other_reply()),
+        }
+    }
+}

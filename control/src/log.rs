@@ -1,0 +1,119 @@
+//! The log of the daemon: one line an event, to stderr, where journald or a terminal reads it.
+//! The packet path logs nothing; it counts.
+
+use std::fmt;
+use std::io::IsTerminal;
+
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields};
+use tracing_subscriber::registry::LookupSpan;
+
+/// Starts the log, once a process. `filter` is a level or a filter such as
+/// `info,hitless::ike=debug`; the environment variable HITLESS_LOG overrides it. A second call
+/// changes nothing.
+pub fn start(filter: &str) -> Result<(), ParseError> {
+    let environment = std::env::var("HITLESS_LOG").ok();
+    let filter = EnvFilter::builder().parse(environment.as_deref().unwrap_or(filter))?;
+    let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(!journal && std::io::stderr().is_terminal());
+    // A log that is already there, as in a test, stays.
+    let _ = if journal {
+        tracing::subscriber::set_global_default(subscriber.event_format(Journal).finish())
+    } else {
+        let format = Format::default().with_target(false);
+        tracing::subscriber::set_global_default(subscriber.event_format(format).finish())
+    };
+    Ok(())
+}
+
+/// journald stamps the time itself and reads the priority from the start of the line
+/// (sd-daemon(3)).
+struct Journal;
+
+impl<S, N> FormatEvent<S, N> for Journal
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(
+        &self,
+        context: &FmtContext<'_, S, N>,
+        mut writer: Writer<'_>,
+        event: &Event<'_>,
+    ) -> fmt::Result {
+        write!(writer, "<{}>", priority(*event.metadata().level()))?;
+        for span in context.event_scope().into_iter().flatten() {
+            write!(writer, "{}", span.name())?;
+            if let Some(fields) = span.extensions().get::<FormattedFields<N>>()
+                && !fields.is_empty()
+            {
+                write!(writer, "{{{fields}}}")?;
+            }
+            write!(writer, ": ")?;
+        }
+        context
+            .field_format()
+            .format_fields(writer.by_ref(), event)?;
+        writeln!(writer)
+    }
+}
+
+/// syslog(3)'s numbers.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Page {
+        fn write(&mut self, octets: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(octets)
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn journald_gets_a_priority_and_no_time() {
+        let page = Page::default();
+        let writer = page.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || writer.clone())
+            .event_format(Journal)
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::warn!(member = 2, "silent");
+            tracing::info_span!("ike", name = "gw").in_scope(|| tracing::info!("established"));
+        });
+        let text = String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+        assert_eq!(
+            text,
+            "<4>silent member=2\n<6>ike{name=\"gw\"}: established\n"
+        );
+    }
+
+    #[test]
+    fn a_filter_that_is_none_is_refused() {
+        assert!(start("info,hitless=loud=3").is_err());
+    }
+}
