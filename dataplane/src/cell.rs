@@ -117,6 +117,24 @@ impl Cell {
         SequenceNumber(self.cursor.fetch_or(FROZEN, Ordering::AcqRel) & !FROZEN)
     }
 
+    /// Leaves `delta` numbers out: the peer is a cluster that took over and counts them as seen
+    /// (RFC 6311 section 5.2). The lease has to catch up before anything is drawn again.
+    pub fn leap(&self, delta: u64) {
+        let forward =
+            |cursor: u64| (cursor & FROZEN == 0).then(|| cursor.saturating_add(delta).min(LAST + 1));
+        // A refused update is a frozen cell, which draws nothing anyway.
+        let _ = self.cursor.fetch_update(Ordering::AcqRel, Ordering::Relaxed, forward);
+    }
+
+    /// The last number drawn and the highest number authenticated: exact once leadership is off and
+    /// every worker has passed a barrier.
+    pub fn used(&self) -> Lease {
+        Lease {
+            grant: SequenceNumber(self.cursor().0 - 1),
+            high_water: self.inbound_top(),
+        }
+    }
+
     /// Whether the member has stepped down from this cell.
     pub fn frozen(&self) -> bool {
         self.cursor.load(Ordering::Acquire) & FROZEN != 0

@@ -7,6 +7,7 @@
 )]
 
 use std::io;
+use std::os::fd::RawFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,8 +18,8 @@ use smallvec::SmallVec;
 
 use crate::worker::Worker;
 
-/// Ports that can wake a sleeping worker.
-const WAKE_LIMIT: usize = 16;
+/// Descriptors that can wake a sleeper.
+const WAKE_LIMIT: usize = 32;
 
 /// What a worker does in turns without work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,14 +111,31 @@ fn run(worker: &mut Worker, clock: impl Fn() -> Instant, idle: Idle, stop: &Atom
     }
 }
 
+/// What to wait for at a descriptor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Readiness {
+    Read,
+    Write,
+}
+
 /// Waits until a port has packets or the time is over.
 fn sleep(worker: &Worker, longest: Duration) {
-    let mut descriptors: SmallVec<[libc::pollfd; WAKE_LIMIT]> = worker
-        .wake_descriptors()
+    let ports = worker.wake_descriptors().map(|fd| (fd, Readiness::Read));
+    wait(ports, longest);
+}
+
+/// Waits until one of the descriptors is ready or the time, at least a millisecond, is over. Only
+/// the first 32 descriptors are waited for. It may end early: whoever waits looks again.
+pub fn wait(descriptors: impl IntoIterator<Item = (RawFd, Readiness)>, longest: Duration) {
+    let mut descriptors: SmallVec<[libc::pollfd; WAKE_LIMIT]> = descriptors
+        .into_iter()
         .take(WAKE_LIMIT)
-        .map(|fd| libc::pollfd {
+        .map(|(fd, readiness)| libc::pollfd {
             fd,
-            events: libc::POLLIN,
+            events: match readiness {
+                Readiness::Read => libc::POLLIN,
+                Readiness::Write => libc::POLLOUT,
+            },
             revents: 0,
         })
         .collect();

@@ -6,7 +6,7 @@ use std::thread;
 
 use hitless_sync::Durable;
 
-use crate::durable::Store;
+use crate::durable::DurableFile;
 
 /// The disk as the loop sees it.
 pub struct Disk {
@@ -16,12 +16,12 @@ pub struct Disk {
 
 impl Disk {
     /// Starts the thread, which ends when this value is dropped.
-    pub fn start(mut store: Store) -> io::Result<Disk> {
+    pub fn start(mut file: DurableFile) -> io::Result<Disk> {
         let (wanted, orders) = mpsc::channel::<Durable>();
         let (tell, written) = mpsc::channel();
         thread::Builder::new().name("disk".to_owned()).spawn(move || {
             for durable in orders {
-                let result = store.write(&durable);
+                let result = file.store(durable);
                 if let Err(error) = &result {
                     tracing::error!(%error, "durable state was not written");
                 }

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hitless_dataplane::thread::{Idle, spawn};
+use hitless_dataplane::thread::{Idle, Readiness, spawn, wait};
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_pool};
 use hitless_sa::{Entropy, Instant};
@@ -29,7 +29,7 @@ use hitless_sync::Event as SyncEvent;
 use crate::api::{Reply, Request, Server};
 use crate::clock;
 use crate::config::{Config, IdlePolicy};
-use crate::durable::Store;
+use crate::durable::{DurableFile, Identity};
 use crate::entropy::SystemEntropy;
 use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
@@ -45,12 +45,11 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Runs one member until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
-    for warning in &config.warnings {
-        tracing::warn!("{warning}");
-    }
     // Before anything that could disturb a daemon that already runs here.
     let mut server = Server::bind(&config.control.socket)?;
-    let (store, durable) = Store::open(&config.cluster.state_dir)?;
+    let identity = Identity { cluster: config.cluster.name.clone(), member: config.cluster.id };
+    let file = DurableFile::open(&config.cluster.state_dir, identity)?;
+    let durable = file.state();
     let socket = config.cluster.sync.as_ref().map(|sync| sync_socket(sync.listen)).transpose()?;
     let leadership = Leadership::new(false);
     let stop = Arc::new(AtomicBool::new(false));
@@ -69,7 +68,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     );
     let now = clock::now();
     let gateway = Gateway::new(settings, durable, handles, leadership, now);
-    let disk = Disk::start(store).map_err(DaemonError::Thread)?;
+    let disk = Disk::start(file).map_err(DaemonError::Thread)?;
     let mut member = Member { gateway, entropy: SystemEntropy, socket, disk, stopped: false };
     member.serve(&mut server, &stop);
     workers_stop.store(true, Ordering::Relaxed);
@@ -154,8 +153,12 @@ impl Member {
 
     /// Sleeps until a socket has something or the tick is over.
     fn wait(&self, server: &Server) {
-        let descriptors = self.socket.iter().map(AsRawFd::as_raw_fd).chain(server.descriptors());
-        clock::wait_readable(descriptors, TICK);
+        let sync = self.socket.iter().map(|socket| (socket.as_raw_fd(), Readiness::Read));
+        let control = server.descriptors().map(|(descriptor, write)| match write {
+            true => (descriptor, Readiness::Write),
+            false => (descriptor, Readiness::Read),
+        });
+        wait(sync.chain(control), TICK);
     }
 
     fn receive(&mut self, now: Instant, buffer: &mut [u8]) {
@@ -170,16 +173,27 @@ impl Member {
     }
 
     fn answer(&mut self, server: &mut Server, now: Instant) {
-        while let Some((client, request)) = server.poll() {
+        for (client, request) in server.poll() {
             let reply = match request {
-                Request::Status => Reply::Status(Box::new(self.gateway.status(now))),
-                Request::ListSas => Reply::ListSas(self.gateway.list_sas(now)),
-                Request::Switchover => {
-                    self.gateway.switchover(now, &mut self.entropy);
-                    Reply::Accepted
+                Request::Status {} => Reply::Status(Box::new(self.gateway.status(now))),
+                Request::ListSas { connection } => {
+                    let mut sas = self.gateway.list_sas(now);
+                    sas.retain(|sa| connection.as_ref().is_none_or(|name| *name == sa.name));
+                    Reply::Sas { sas }
                 }
+                Request::Switchover {} => self.switchover(now),
             };
             server.reply(client, &reply);
+        }
+    }
+
+    fn switchover(&mut self, now: Instant) -> Reply {
+        match self.gateway.can_switch_over(now) {
+            Ok(successor) => {
+                self.gateway.switchover(now, &mut self.entropy);
+                Reply::Done { message: format!("handing over to member {successor}") }
+            }
+            Err(reason) => Reply::Refused { reason },
         }
     }
 
@@ -195,7 +209,7 @@ impl Member {
                 Output::Persist(durable) => self.disk.write(durable),
                 Output::Event(event) => {
                     self.stopped |= event == Event::Sync(SyncEvent::Stopped);
-                    super::log::event(&event);
+                    crate::log::gateway_event(&event);
                 }
             }
         }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
+use std::time::Duration;
 
 use hitless_dataplane::port::memory::MemoryPort;
-use hitless_dataplane::thread::{Idle, spawn};
+use hitless_dataplane::thread::{Idle, spawn, wait};
 use hitless_sa::Instant;
 
 use crate::clock;
@@ -34,8 +35,9 @@ pub struct Running {
     threads: Vec<thread::JoinHandle<()>>,
 }
 
-/// Rounds without work after which a control thread lets others run.
-const PATIENCE: u32 = 16;
+/// Rounds without work after which a control thread sleeps for a tick.
+const PATIENCE: u32 = 4;
+const TICK: Duration = Duration::from_millis(1);
 
 /// Starts the worker thread and the control thread of one gateway.
 pub fn start(
@@ -68,7 +70,7 @@ pub fn start(
             let work = station.turn(now, &mut entropy, &mut hub, &mut tell, &mut |_| true);
             idle = if work == 0 { idle + 1 } else { 0 };
             if idle > PATIENCE {
-                clock::pause_for_packets();
+                wait([], TICK);
             }
         }
     })?;

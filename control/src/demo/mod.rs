@@ -15,24 +15,13 @@ mod world;
 
 use std::fs;
 use std::io::{self, BufWriter, IsTerminal};
-use std::path::PathBuf;
 use std::process::ExitCode;
 
 use crate::audit::pcap::PcapWriter;
+use crate::cli::DemoOptions;
 use crate::lab::Captured;
 
 pub use result::DemoResult;
-
-/// What the command line says.
-#[derive(Clone, Debug, Default)]
-pub struct DemoOptions {
-    /// Print one JSON object instead of text.
-    pub json: bool,
-    /// Keep the captures in this directory.
-    pub pcap: Option<PathBuf>,
-    /// Seeds keys, identifiers and the moment of the crash.
-    pub seed: u64,
-}
 
 /// Runs the demo and prints its result; the exit status says whether every promise held.
 pub fn run(options: &DemoOptions) -> io::Result<ExitCode> {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
+use hitless_sync::Checkpoint;
 
 /// One Child SA in the dataplane.
 pub struct Carried {
@@ -22,7 +23,10 @@ pub struct Carried {
     pub send: bool,
     /// Highest authenticated inbound number at the last scan.
     pub seen_top: SequenceNumber,
-    pub since: Instant,
+    /// What the workers last published, and when each direction last moved.
+    pub counters: Checkpoint,
+    pub used_in: Option<Instant>,
+    pub used_out: Option<Instant>,
 }
 
 /// All Child SAs in the dataplane.

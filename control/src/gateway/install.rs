@@ -6,7 +6,8 @@ use std::sync::Arc;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
-use hitless_sa::{ChildSa, Instant, Lease, SaId, SequenceNumber};
+use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber};
+use hitless_sync::Checkpoint;
 
 use super::children::Carried;
 use super::{Event, Gateway, Output};
@@ -16,14 +17,13 @@ impl Gateway {
     /// Makes one change of a Child SA in the dataplane.
     pub(super) fn apply(
         &mut self,
-        now: Instant,
         change: ChildChange,
         leases: &BTreeMap<SaId, Lease>,
     ) {
         match change {
             ChildChange::Install { child, connection, name, send } => {
                 let lease = leases.get(&child.id).copied().unwrap_or_default();
-                self.install(now, child, connection, name, send, lease);
+                self.install(child, connection, name, send, lease);
             }
             ChildChange::Send(sa) => {
                 self.children.use_for_sending(sa);
@@ -49,7 +49,6 @@ impl Gateway {
     /// everything up to the recorded high water as seen if the SA is inherited (R11).
     fn install(
         &mut self,
-        now: Instant,
         child: Arc<ChildSa>,
         connection: String,
         name: String,
@@ -89,7 +88,9 @@ impl Gateway {
             name,
             send: false,
             seen_top: floor,
-            since: now,
+            counters: Checkpoint::default(),
+            used_in: None,
+            used_out: None,
         };
         self.children.insert(carried);
         if send {

@@ -84,6 +84,7 @@ struct Held {
     version: u64,
     changes: Vec<ChildChange>,
     transmits: Vec<Transmit>,
+    since: Instant,
 }
 
 /// One gateway: a member of a cluster, or a cluster of one.
@@ -97,17 +98,16 @@ pub struct Gateway {
     held: BTreeMap<IkeSpi, VecDeque<Held>>,
     /// Where to start the SAs that were inherited and are not installed yet.
     inherited: BTreeMap<SaId, TakeoverSa>,
-    /// How each IKE SA that is being taken over is resumed.
     outputs: VecDeque<Output>,
     drain: Option<Drain>,
     barriers: u64,
     last_scan: Instant,
     /// When this process started, for ages in `status`.
     started: Instant,
-    leads_since: Option<Instant>,
     skip: u64,
     packet: Vec<u8>,
     punt_refused: u64,
+    ike_dropped: u64,
 }
 
 /// A planned switchover in progress: which workers have not passed the barrier yet.
@@ -143,10 +143,10 @@ impl Gateway {
             barriers: 0,
             last_scan: now,
             started: now,
-            leads_since: None,
             skip: 0,
             packet: Vec::new(),
             punt_refused: 0,
+            ike_dropped: 0,
         };
         gateway.publish_policies();
         gateway
@@ -242,6 +242,7 @@ impl Gateway {
                 packets_in: c.packets_in,
                 bytes_in: c.bytes_in,
             };
+            self.note_counters(now, c.sa, checkpoint);
             self.node.handle(now, entropy, SyncInput::Checkpoint { sa: c.sa, checkpoint });
         }
         work

@@ -34,8 +34,12 @@ impl Gateway {
             IkeOutput::Transmit(transmit) => self.transmit(&transmit),
             IkeOutput::Commit(commit) => self.commit(now, entropy, commit),
             IkeOutput::Event(event) => {
-                if let ike::Event::ReplayCounterSync { children, delta, .. } = &event {
-                    self.leap(children, *delta);
+                match &event {
+                    ike::Event::ReplayCounterSync { children, delta, .. } => {
+                        self.leap(children, *delta);
+                    }
+                    ike::Event::Dropped { .. } => self.ike_dropped += 1,
+                    _ => {}
                 }
                 self.outputs.push_back(Output::Event(Event::Ike(event)));
             }
@@ -52,6 +56,7 @@ impl Gateway {
             version: commit.version,
             changes: commit.changes,
             transmits: commit.transmits,
+            since: now,
         };
         self.held.entry(commit.ike).or_default().push_back(held);
         let input = SyncInput::Commit {
@@ -78,7 +83,7 @@ impl Gateway {
             SyncOutput::Drain => self.start_drain(),
             SyncOutput::Lease { sa, lease } => self.raise(sa, lease),
             SyncOutput::Committed { object, version, leases } => {
-                self.release(now, IkeSpi(object.0), version, &leases);
+                self.release(IkeSpi(object.0), version, &leases);
             }
             SyncOutput::Discard { object, version } => {
                 let ike = IkeSpi(object.0);
@@ -121,7 +126,7 @@ impl Gateway {
 
     /// The standby holds the record: SAs first, so that they are there when the peer uses them,
     /// then the messages, in the order of their versions.
-    fn release(&mut self, now: Instant, ike: IkeSpi, version: u64, leases: &[(SaId, Lease)]) {
+    fn release(&mut self, ike: IkeSpi, version: u64, leases: &[(SaId, Lease)]) {
         let Some(held) = self.held.get_mut(&ike) else { return };
         let mut ready = Vec::new();
         while held.front().is_some_and(|held| held.version <= version) {
@@ -133,7 +138,7 @@ impl Gateway {
         let leases: BTreeMap<SaId, Lease> = leases.iter().copied().collect();
         for held in ready {
             for change in held.changes {
-                self.apply(now, change, &leases);
+                self.apply(change, &leases);
             }
             for transmit in &held.transmits {
                 self.transmit(transmit);
@@ -182,7 +187,6 @@ impl Gateway {
                 }
             }
         }
-        self.leads_since = Some(now);
         self.dataplane.set_leading(true);
         self.dataplane.broadcast(|| Command::Announce);
         let settings = &self.settings;
@@ -202,7 +206,6 @@ impl Gateway {
 
     fn step_down(&mut self, reason: StepDown) {
         self.dataplane.set_leading(false);
-        self.leads_since = None;
         self.drain = None;
         self.held.clear();
         self.inherited.clear();

@@ -1,0 +1,77 @@
+//! Why a daemon does not start: what, where, and what to do.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+
+use hitless_dataplane::port::af_xdp::AfXdpError;
+
+use crate::api::ServerError;
+use crate::durable::DurableError;
+
+/// A reason not to start.
+#[derive(Debug)]
+pub enum DaemonError {
+    /// The control socket, most often because a daemon runs already.
+    Control(ServerError),
+    /// The epoch file.
+    Durable(DurableError),
+    SyncSocket {
+        address: SocketAddr,
+        error: io::Error,
+    },
+    Port {
+        name: String,
+        error: AfXdpError,
+    },
+    /// A port of the driver `memory` in a daemon.
+    MemoryPort(String),
+    Memory(io::Error),
+    Thread(io::Error),
+    Signals(io::Error),
+}
+
+impl fmt::Display for DaemonError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            DaemonError::Control(error) => write!(f, "{error}"),
+            DaemonError::Durable(error) => write!(f, "{error}"),
+            DaemonError::SyncSocket { address, error } => {
+                let fix = match error.kind() {
+                    io::ErrorKind::AddrInUse => "another daemon has it; stop that one first",
+                    io::ErrorKind::AddrNotAvailable => {
+                        "the host has no such address; give it to an interface, or change \
+                         cluster.sync_listen"
+                    }
+                    _ => "check cluster.sync_listen and cluster.members",
+                };
+                write!(f, "sync socket {address}: {error}; {fix}")
+            }
+            DaemonError::Port { name, error } => write!(f, "ports.{name}: {error}"),
+            DaemonError::MemoryPort(name) => write!(
+                f,
+                "ports.{name}: the driver `memory` connects gateways of one process; take \
+                 `af_xdp` here"
+            ),
+            DaemonError::Memory(error) => {
+                write!(f, "packet buffers: {error}; the machine may have too little memory")
+            }
+            DaemonError::Thread(error) => write!(f, "cannot start a thread: {error}"),
+            DaemonError::Signals(error) => write!(f, "cannot listen for signals: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for DaemonError {}
+
+impl From<ServerError> for DaemonError {
+    fn from(error: ServerError) -> DaemonError {
+        DaemonError::Control(error)
+    }
+}
+
+impl From<DurableError> for DaemonError {
+    fn from(error: DurableError) -> DaemonError {
+        DaemonError::Durable(error)
+    }
+}

@@ -1,0 +1,266 @@
+//! What an operator sees: the plain data behind `hitless status` and `hitless list-sas`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitless_dataplane::cell::Cell;
+use hitless_dataplane::counters::Counters;
+use hitless_sa::{Instant, Mode, SaId};
+use hitless_sync::{Checkpoint, MemberStatus as NodeMember, Role as NodeRole};
+
+use super::Gateway;
+use super::children::Carried;
+use crate::api::{
+    ChildSaStatus, DropStatus, GatewayStatus, IkeSaStatus, IkeState, LeaseStatus, MemberStatus,
+    PortStatus, Role, SyncStatus,
+};
+use crate::ike::status::{ChildStatus, SaState};
+
+/// Leases listed in `status`: those that are nearest to their end.
+const LEASES: usize = 20;
+
+impl Gateway {
+    /// The answer to `hitless status`.
+    pub fn status(&self, now: Instant) -> GatewayStatus {
+        let cluster = &self.settings.config().cluster;
+        let node = self.node.status(now);
+        let mut leases: Vec<LeaseStatus> = self.children.iter().map(lease).collect();
+        leases.sort_by_key(LeaseStatus::remaining);
+        leases.truncate(LEASES);
+        let esp = self.dataplane.counters().map(|counters| counters.esp());
+        let esp = esp.fold(Default::default(), |sum: [u64; 4], esp| {
+            let one = [esp.packets_in, esp.bytes_in, esp.packets_out, esp.bytes_out];
+            std::array::from_fn(|i| sum[i] + one[i])
+        });
+        GatewayStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            cluster: cluster.name.clone(),
+            member: cluster.id.0,
+            incarnation: node.durable.incarnation.0,
+            role: role(node.role),
+            epoch: node.epoch.map(|epoch| epoch.to_string()),
+            leader: node.leader.map(|leader| leader.0),
+            uptime: now.since(self.started).as_secs(),
+            degraded: node.degraded,
+            members: node
+                .members
+                .iter()
+                .filter(|member| member.id != cluster.id)
+                .map(|member| self.member(member))
+                .collect(),
+            sync: SyncStatus {
+                held: self.held.values().map(|held| held.len() as u64).sum(),
+                lag: self.lag(now).as_millis() as u64,
+                objects: node.objects as u64,
+                vouched: node.vouched,
+            },
+            ike_sas: self.engine.status(now).len() as u64,
+            child_sas: node.sas as u64,
+            leases,
+            packets_in: esp[0],
+            bytes_in: esp[1],
+            packets_out: esp[2],
+            bytes_out: esp[3],
+            drops: self.drops(),
+            aead: self.settings.aead().name().to_owned(),
+            workers: self.dataplane.len() as u64,
+            ports: self.ports(),
+        }
+    }
+
+    /// The answer to `hitless list-sas`.
+    pub fn list_sas(&self, now: Instant) -> Vec<IkeSaStatus> {
+        let mut sas = self.engine.status(now);
+        sas.sort_by_key(|sa| sa.unique_id);
+        sas.into_iter().map(|sa| self.ike_sa(now, sa)).collect()
+    }
+
+    fn ike_sa(&self, now: Instant, sa: crate::ike::status::IkeSaStatus) -> IkeSaStatus {
+        let (initiator_spi, responder_spi) = match sa.initiator {
+            true => (sa.local_spi, sa.remote_spi),
+            false => (sa.remote_spi, sa.local_spi),
+        };
+        IkeSaStatus {
+            name: sa.name,
+            unique_id: u64::from(sa.unique_id),
+            state: ike_state(sa.state),
+            initiator_spi: initiator_spi.to_string(),
+            responder_spi: responder_spi.to_string(),
+            initiator: sa.initiator,
+            local_id: sa.local_id.to_string(),
+            local_host: sa.local.ip().to_string(),
+            local_port: sa.local.port(),
+            remote_id: sa.remote_id.to_string(),
+            remote_host: sa.remote.ip().to_string(),
+            remote_port: sa.remote.port(),
+            algorithms: sa.proposal,
+            established: sa.established_ago.map(|ago| ago.as_secs()),
+            rekey_time: sa.rekeying_in.map(|time| time.as_secs()),
+            next_message_id: sa.next_request.0,
+            expected_message_id: sa.expected_request.0,
+            message_id_sync: sa.message_id_sync,
+            children: sa.children.into_iter().map(|child| self.child_sa(now, child)).collect(),
+        }
+    }
+
+    fn child_sa(&self, now: Instant, child: ChildStatus) -> ChildSaStatus {
+        let carried = self.children.get(child.sa);
+        let counters = carried.map(|carried| carried.counters).unwrap_or_default();
+        let ago = |at: Option<Instant>| at.map(|at| now.since(at).as_secs());
+        ChildSaStatus {
+            name: child.name,
+            unique_id: u64::from(child.sa.counter),
+            reqid: child.reqid,
+            state: child.state.name().to_owned(),
+            mode: match child.mode {
+                Mode::Tunnel => "TUNNEL".to_owned(),
+                Mode::Transport => "TRANSPORT".to_owned(),
+            },
+            encapsulated: child.encapsulated,
+            esn: child.proposal.contains("/ESN"),
+            algorithms: child.proposal.replace("/ESN", ""),
+            spi_in: child.inbound_spi.to_string(),
+            spi_out: child.outbound_spi.to_string(),
+            installed: child.installed_ago.as_secs(),
+            rekey_time: child.rekeying_in.map(|time| time.as_secs()),
+            life_time: None,
+            bytes_in: counters.bytes_in,
+            packets_in: counters.packets_in,
+            used_in: carried.and_then(|carried| ago(carried.used_in)),
+            bytes_out: counters.bytes_out,
+            packets_out: counters.packets_out,
+            used_out: carried.and_then(|carried| ago(carried.used_out)),
+            local_ts: child.local_ts.iter().map(ToString::to_string).collect(),
+            remote_ts: child.remote_ts.iter().map(ToString::to_string).collect(),
+            lease: carried.map(lease),
+        }
+    }
+
+    fn member(&self, member: &NodeMember) -> MemberStatus {
+        let peers = self.settings.config().cluster.sync.iter().flat_map(|sync| &sync.peers);
+        let address = peers.filter(|peer| peer.id == member.id).map(|peer| peer.address).next();
+        MemberStatus {
+            id: member.id.0,
+            address: address.map_or_else(String::new, |address| address.to_string()),
+            priority: member.priority,
+            role: member.role.map(role),
+            incarnation: member.incarnation.map(|incarnation| incarnation.0),
+            healthy: member.healthy,
+            silent_for: member.silent_for.map(|time| time.as_millis() as u64),
+            bound: member.bound,
+            backlog: member.backlog as u64,
+        }
+    }
+
+    /// How long the oldest held message has waited for the standby.
+    fn lag(&self, now: Instant) -> Duration {
+        let oldest = self.held.values().filter_map(|held| held.front()).map(|held| held.since);
+        oldest.min().map_or(Duration::ZERO, |since| now.since(since))
+    }
+
+    fn drops(&self) -> Vec<DropStatus> {
+        let mut drops: BTreeMap<&'static str, DropStatus> = BTreeMap::new();
+        for (reason, packets) in self.dataplane.counters().flat_map(|c| c.drops()) {
+            let entry = drops.entry(reason.name()).or_insert_with(|| DropStatus {
+                reason: reason.name().to_owned(),
+                xfrm: reason.xfrm_name().to_owned(),
+                packets: 0,
+            });
+            entry.packets += packets;
+        }
+        let link = self.link.as_ref().map(|link| link.counters()).unwrap_or_default();
+        let control = [
+            ("punt_refused", self.punt_refused),
+            ("inject_full", self.dataplane.inject_full()),
+            ("ike_dropped", self.ike_dropped),
+            ("sync_unknown_sender", link.unknown_sender),
+            ("sync_unknown_spi", link.unknown_spi),
+            ("sync_refused", link.refused),
+        ];
+        let control = control.into_iter().filter(|(_, packets)| *packets > 0);
+        let control = control.map(|(reason, packets)| DropStatus {
+            reason: reason.to_owned(),
+            xfrm: String::new(),
+            packets,
+        });
+        drops.into_values().chain(control).collect()
+    }
+
+    fn ports(&self) -> Vec<PortStatus> {
+        let ports = self.settings.config().ports.iter().enumerate();
+        let ports = ports.map(|(index, port)| {
+            let mut status = PortStatus {
+                name: port.name.clone(),
+                driver: port.driver.name().to_owned(),
+                interface: port.interface.clone(),
+                mode: String::new(),
+                protected: port.protected,
+                mac: port.mac.map(|octet| format!("{octet:02x}")).join(":"),
+                addresses: port.addresses.iter().map(ToString::to_string).collect(),
+                rx_packets: 0,
+                rx_bytes: 0,
+                tx_packets: 0,
+                tx_bytes: 0,
+                dropped: 0,
+            };
+            let workers = self.dataplane.counters().map(Arc::as_ref);
+            for traffic in workers.filter_map(|counters: &Counters| counters.port(index)) {
+                status.rx_packets += traffic.rx_packets;
+                status.rx_bytes += traffic.rx_bytes;
+                status.tx_packets += traffic.tx_packets;
+                status.tx_bytes += traffic.tx_bytes;
+                status.dropped +=
+                    traffic.own.transmit_full + traffic.own.no_buffer + traffic.own.malformed;
+            }
+            status
+        });
+        ports.collect()
+    }
+
+    /// Remembers what a worker published, for `list-sas`.
+    pub(super) fn note_counters(&mut self, now: Instant, sa: SaId, checkpoint: Checkpoint) {
+        let Some(carried) = self.children.get_mut(sa) else { return };
+        if checkpoint.packets_in > carried.counters.packets_in {
+            carried.used_in = Some(now);
+        }
+        if checkpoint.packets_out > carried.counters.packets_out {
+            carried.used_out = Some(now);
+        }
+        carried.counters = checkpoint;
+    }
+}
+
+fn lease(carried: &Carried) -> LeaseStatus {
+    let cell: &Cell = &carried.cell;
+    LeaseStatus {
+        sa: carried.child.id.to_string(),
+        child: format!("{}.{}", carried.connection, carried.name),
+        next: cell.cursor().0,
+        grant: cell.limit().0,
+        inbound_top: cell.inbound_top().0,
+        high_water: cell.high_water().0,
+        stalls: cell.lease_stalls(),
+    }
+}
+
+fn role(role: NodeRole) -> Role {
+    match role {
+        NodeRole::Leading => Role::Active,
+        NodeRole::Admitted => Role::Standby,
+        NodeRole::Learning => Role::Learning,
+        NodeRole::TakingOver | NodeRole::HandingOver => Role::Changing,
+        NodeRole::Out => Role::Out,
+    }
+}
+
+fn ike_state(state: SaState) -> IkeState {
+    match state {
+        SaState::Connecting => IkeState::Connecting,
+        SaState::Passive => IkeState::Passive,
+        SaState::Established | SaState::Installed => IkeState::Established,
+        SaState::Rekeying => IkeState::Rekeying,
+        SaState::Rekeyed => IkeState::Rekeyed,
+        SaState::Deleting => IkeState::Deleting,
+    }
+}
