@@ -151,7 +151,7 @@ impl<const N: usize> Slot<N> {
         // Acquire on each word: a new word brings with it the odd version stored before it.
         let words = std::array::from_fn(|i| self.words[i].load(Ordering::Acquire));
         let after = self.version.load(Ordering::Relaxed);
-        (before == after && before % 2 == 0).then_some((before, words))
+        (before == after && before.is_multiple_of(2)).then_some((before, words))
     }
 }
 
