@@ -74,14 +74,7 @@ impl Worker {
         let Some(flow) = Flow::parse(self.frames.pool.bytes(&packet)) else {
             return self.frames.drop(packet, DropReason::Malformed);
         };
-        match self.way(flow.destination) {
-            None => self.frames.drop(packet, DropReason::NoRoute),
-            Some((port, next_hop)) if self.links.is_protected(port) => {
-                self.links
-                    .send(&mut self.frames, now, packet, port, next_hop);
-            }
-            Some(_) => departures.push(Departure { packet, flow }),
-        }
+        self.send_or_depart(now, packet, flow, departures);
     }
 
     /// Answers an echo request that came in clear and may: so does the answer.

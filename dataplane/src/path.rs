@@ -148,7 +148,8 @@ impl Worker {
         }
     }
 
-    /// A packet from the protected side that goes on: outbound unless it stays there.
+    /// A packet from the protected side that goes on: outbound unless it stays there, where nothing
+    /// crosses the boundary (RFC 4301 section 3.1).
     fn forward(
         &mut self,
         now: Instant,
@@ -160,14 +161,7 @@ impl Worker {
         if !ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
             return self.refuse(now, packet, DropReason::TtlExceeded, Error::TimeExceeded);
         }
-        // Between two hosts of the protected side nothing crosses the boundary (section 3.1).
-        match self.way(flow.destination) {
-            Some((port, next_hop)) if self.links.is_protected(port) => {
-                self.links
-                    .send(&mut self.frames, now, packet, port, next_hop);
-            }
-            _ => departures.push(Departure { packet, flow }),
-        }
+        self.send_or_depart(now, packet, flow, departures);
     }
 
     /// Clear text that came to the unprotected side (RFC 4301 section 5.2, step 3b).
@@ -287,18 +281,29 @@ impl Worker {
             }
             Err(reason) => return self.frames.drop(packet, reason),
         };
-        // 8. TTL, and the way. What would leave on the unprotected side again is outbound traffic
-        //    (RFC 4301 section 5.2, step 5): another tunnel's, perhaps, never clear by accident.
+        // 8. TTL, and the way.
         if !ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
             return self.frames.drop(packet, DropReason::TtlExceeded);
         }
+        self.send_or_depart(now, packet, flow, departures);
+    }
+
+    /// Sends a packet that is bound for the protected side. What is not is outbound traffic, also
+    /// when it came out of a tunnel (RFC 4301 section 5.2, step 5): another tunnel's, perhaps, and
+    /// never clear by accident. It needs no route of its own, only its outer packet does.
+    pub(crate) fn send_or_depart(
+        &mut self,
+        now: Instant,
+        packet: Packet,
+        flow: Flow,
+        departures: &mut SmallVec<[Departure; BURST]>,
+    ) {
         match self.way(flow.destination) {
-            None => self.frames.drop(packet, DropReason::NoRoute),
             Some((port, next_hop)) if self.links.is_protected(port) => {
                 self.links
                     .send(&mut self.frames, now, packet, port, next_hop);
             }
-            Some(_) => departures.push(Departure { packet, flow }),
+            _ => departures.push(Departure { packet, flow }),
         }
     }
 

@@ -95,10 +95,6 @@ pub struct WorkerHandle {
 
 impl WorkerHandle {
     /// Queues a command; gives it back if the worker has not taken enough of the earlier ones yet.
-    #[expect(
-        clippy::result_large_err,
-        reason = "the caller gets its command back to try again"
-    )]
     pub fn send(&mut self, command: Command) -> Result<(), Command> {
         self.commands
             .push(command)
