@@ -9,131 +9,23 @@
 
 #[path = "af_xdp/namespace.rs"]
 mod namespace;
+#[path = "af_xdp/opening.rs"]
+mod opening;
+#[path = "af_xdp/station.rs"]
+mod station;
 
-use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use hitless_dataplane::pool::{Packet, Pool};
-use hitless_dataplane::port::af_xdp::{AfXdpError, AfXdpMode, AfXdpPort, AfXdpSettings};
-use hitless_dataplane::port::{Burst, MacAddress, Port};
-use namespace::{Cable, Wire, drop_capabilities, in_namespace, ip, wait};
-
-const OURS: MacAddress = [0x02, 0x00, 0x5e, 0x00, 0x01, 0x01];
-const FOREIGN: MacAddress = [0x02, 0x11, 0x22, 0x33, 0x44, 0x55];
-const BROADCAST: MacAddress = [0xff; 6];
-const OUR_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
-const OTHER_ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
-/// EtherType for local experiments (IEEE 802): no stack answers it.
-const EXPERIMENT: u16 = 0x88b5;
-/// An environment variable that makes a process of this test hold a port until it is killed.
-const HOLD: &str = "HITLESS_TEST_HOLD_PORT";
-
-fn settings(interface: &str) -> AfXdpSettings {
-    AfXdpSettings {
-        addresses: vec![OUR_ADDRESS],
-        ring_size: 64,
-        ..AfXdpSettings::new(interface, OURS)
-    }
-}
-
-/// A port with its pool, at the near end of a cable.
-struct Station {
-    port: AfXdpPort,
-    pool: Pool,
-}
-
-impl Station {
-    fn new(settings: &AfXdpSettings) -> Station {
-        let mut pool = Pool::new(1024).unwrap();
-        let port = AfXdpPort::open(settings, &mut pool).unwrap_or_else(|error| panic!("{error}"));
-        Station { port, pool }
-    }
-
-    /// Every frame is free, in the rings, or in the test's hands.
-    fn assert_accounted(&self, in_hand: usize) {
-        let frames = self.pool.available() + self.port.frames_held() + in_hand;
-        assert_eq!(frames, self.pool.frames());
-    }
-
-    /// The next packet, waiting for it.
-    fn receive(&mut self) -> Packet {
-        let mut burst = Burst::new();
-        while burst.is_empty() {
-            wait(self.port.wake_descriptor().unwrap());
-            self.port.receive(&mut self.pool, &mut burst);
-        }
-        assert_eq!(burst.len(), 1, "more than one packet came");
-        burst.remove(0)
-    }
-
-    /// The next packet's octets.
-    fn receive_octets(&mut self) -> Vec<u8> {
-        let packet = self.receive();
-        self.assert_accounted(1);
-        let octets = self.pool.bytes(&packet).to_vec();
-        self.pool.free(packet);
-        octets
-    }
-
-    fn send(&mut self, frames: &[Vec<u8>]) {
-        let mut burst: Burst = frames
-            .iter()
-            .map(|frame| self.pool.copy_in(frame).unwrap())
-            .collect();
-        self.port.transmit(&mut self.pool, &mut burst);
-        assert!(burst.is_empty());
-        self.assert_accounted(0);
-    }
-
-    /// Reaps until nothing is being sent any more.
-    fn settle(&mut self) {
-        for _ in 0..100 {
-            self.port.poll(&mut self.pool);
-            self.assert_accounted(0);
-            if self.port.frames_held() == 64 {
-                return;
-            }
-        }
-        panic!("{} frames never came back", self.port.frames_held() - 64);
-    }
-}
-
-fn frame_of(to: MacAddress, ether_type: u16, payload: &[u8]) -> Vec<u8> {
-    let mut frame = to.to_vec();
-    frame.extend(FOREIGN);
-    frame.extend(ether_type.to_be_bytes());
-    frame.extend(payload);
-    frame
-}
-
-/// A frame of `length` octets whose content tells its length and number.
-fn frame(to: MacAddress, length: usize, number: u32) -> Vec<u8> {
-    let mut payload = number.to_be_bytes().to_vec();
-    payload.extend((4..length - 14).map(|n| (n % 251) as u8));
-    frame_of(to, EXPERIMENT, &payload)
-}
-
-/// An ARP request (RFC 826).
-fn arp_request(to: MacAddress, target: Ipv4Addr) -> Vec<u8> {
-    let mut packet = vec![0, 1, 8, 0, 6, 4, 0, 1];
-    packet.extend(FOREIGN);
-    packet.extend([192, 0, 2, 99]);
-    packet.extend([0; 6]);
-    packet.extend(target.octets());
-    frame_of(to, 0x0806, &packet)
-}
-
-/// A UDP datagram in IPv4, without a UDP checksum.
-fn datagram(to: MacAddress, address: Ipv4Addr, port: u16, text: &[u8]) -> Vec<u8> {
-    let mut packet = Vec::new();
-    etherparse::PacketBuilder::ipv4([192, 0, 2, 99], address.octets(), 64)
-        .udp(9999, port)
-        .write(&mut packet, text)
-        .unwrap();
-    frame_of(to, 0x0800, &packet)
-}
+use hitless_dataplane::pool::Pool;
+use hitless_dataplane::port::af_xdp::{AfXdpMode, AfXdpPort, AfXdpSettings};
+use hitless_dataplane::port::{Burst, Port};
+use namespace::{Cable, Wire, in_namespace, ip, send_merged, wait};
+use station::{
+    BROADCAST, FOREIGN, OTHER_ADDRESS, OUR_ADDRESS, OURS, Station, arp_request, datagram, frame,
+    settings,
+};
 
 #[test]
 fn frames_go_both_ways_unchanged_in_both_modes() {
@@ -419,7 +311,7 @@ fn the_fill_ring_leaves_frames_to_the_datapath() {
         let mut kept = Vec::new();
         for number in 0..96 {
             far.send(&frame(OURS, 60, number));
-            kept.push(station.receive());
+            kept.extend(station.receive(1));
             station.assert_accounted(kept.len());
             assert!(station.pool.available() >= 64);
         }
@@ -435,198 +327,71 @@ fn the_fill_ring_leaves_frames_to_the_datapath() {
     });
 }
 
+/// A sender's kernel hands a veth several datagrams merged into one. In native mode they come one
+/// by one; in generic mode the merged frame fits no buffer, which must be a counted drop.
 #[test]
-fn closing_detaches_and_the_queue_can_be_opened_again_at_once() {
-    in_namespace(|| {
-        let cable = Cable::new("c", 1);
-        let far = Wire::new(&cable.far);
-        for number in 0..5 {
-            let mut station = Station::new(&settings(&cable.near));
-            assert!(cable.has_program());
-            // The virtual MAC address is in the filter: a veth cannot filter, so it hears all.
-            assert!(cable.describe().contains("\"promiscuity\":1"));
-            far.send(&frame(OURS, 60, number));
-            assert_eq!(station.receive_octets(), frame(OURS, 60, number));
-            drop(station);
-            assert!(!cable.has_program());
-            assert!(cable.describe().contains("\"promiscuity\":0"));
-        }
-    });
-}
-
-/// A process that holds a port, for the next test.
-#[test]
-fn holds_a_port_while_its_standard_input_is_open() {
-    let Ok(interface) = std::env::var(HOLD) else {
-        return;
-    };
-    let _station = Station::new(&settings(&interface));
-    let mut output = std::io::stdout();
-    output.write_all(b"\nholding\n").unwrap();
-    output.flush().unwrap();
-    let _ = std::io::stdin().read(&mut [0]);
-}
-
-/// A child process that does not outlive the test.
-struct Holder(Child);
-
-impl Holder {
-    fn kill(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Holder {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-#[test]
-fn kill_9_detaches_and_another_process_can_take_over() {
-    in_namespace(|| {
-        let cable = Cable::new("x", 1);
-        let (far, host) = (Wire::new(&cable.far), Wire::new(&cable.near));
-        let child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "holds_a_port_while_its_standard_input_is_open"])
-            .env(HOLD, &cable.near)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn();
-        let mut holder = Holder(child.unwrap());
-        let output = BufReader::new(holder.0.stdout.take().unwrap());
-        assert!(output.lines().any(|line| line.unwrap() == "holding"));
-        assert!(cable.has_program());
-        far.send(&frame(OURS, 60, 1));
-        far.send(&frame(cable.mac(), 60, 2));
-        assert_eq!(host.receive(), frame(cable.mac(), 60, 2));
-
-        holder.kill();
-        assert!(!cable.has_program());
-        assert!(cable.describe().contains("\"promiscuity\":0"));
-        let mut station = Station::new(&settings(&cable.near));
-        far.send(&frame(OURS, 60, 3));
-        assert_eq!(station.receive_octets(), frame(OURS, 60, 3));
-    });
-}
-
-/// What opening refuses, each with its reason; nothing stays attached and no frame is lost.
-#[test]
-fn what_cannot_be_opened_says_why_and_leaves_nothing_behind() {
-    in_namespace(|| {
-        let cable = Cable::new("z", 1);
-        let near = cable.near.as_str();
-        let mut pool = Pool::new(1024).unwrap();
-        let good = settings(near);
-        let mut expect = |settings: &AfXdpSettings, start: &str| {
-            let error = AfXdpPort::open(settings, &mut pool).err();
-            let text = error.expect(start).to_string();
-            assert!(text.starts_with(start), "{text}");
-            assert_eq!(pool.available(), 1024);
-            assert!(!cable.has_program());
-        };
-        for name in ["", "a/b", "a b", "sixteen-octets-x"] {
-            expect(&settings(name), &format!("{name:?} is no interface name"));
-        }
-        expect(&settings("absent"), "interface absent does not exist");
-        expect(&settings("lo"), "interface lo is not Ethernet");
-        let mut bad = good.clone();
-        bad.mac = cable.mac();
-        expect(&bad, &format!("the virtual MAC address on {near} is the"));
-        for mac in [[1, 0, 0x5e, 0, 0, 1], [0; 6], [0xff; 6]] {
-            bad.mac = mac;
-            expect(&bad, &format!("the virtual MAC address on {near} must be"));
-        }
-        for size in [0, 32, 65, 65536] {
-            let mut bad = good.clone();
-            bad.ring_size = size;
-            expect(&bad, &format!("ring size {size} on {near}"));
-        }
-        for queue in [1, 255, 256, u32::MAX] {
-            let mut bad = good.clone();
-            bad.queue = queue;
-            expect(&bad, &format!("interface {near} has no receive queue"));
-        }
-        ip(&format!("link set {near} mtu 1775"));
-        expect(&good, &format!("interface {near} has MTU 1775"));
-        ip(&format!("link set {near} mtu 1774"));
-        drop(AfXdpPort::open(&good, &mut pool).unwrap());
-
-        let mut small = Pool::new(100).unwrap();
-        let error = AfXdpPort::open(&good, &mut small).err().unwrap();
-        assert!(matches!(error, AfXdpError::PoolTooSmall { least: 128, .. }));
-    });
-}
-
-/// A port that cannot be opened must not disturb the one that is.
-#[test]
-fn a_queue_or_interface_in_use_is_refused_and_its_owner_goes_on() {
-    in_namespace(|| {
-        let cable = Cable::new("u", 1);
-        let far = Wire::new(&cable.far);
-        let mut station = Station::new(&settings(&cable.near));
-        let attachment = Arc::clone(station.port.attachment());
-        let mut pool = Pool::new(256).unwrap();
-        let error = AfXdpPort::join(&attachment, 0, &mut pool).err().unwrap();
-        assert!(matches!(error, AfXdpError::QueueInUse { queue: 0, .. }));
-        for mode in [AfXdpMode::Auto, AfXdpMode::Native, AfXdpMode::Skb] {
-            let error = AfXdpPort::open(
-                &AfXdpSettings {
-                    mode,
-                    ..settings(&cable.near)
-                },
-                &mut pool,
-            );
-            assert!(matches!(
-                error.err().unwrap(),
-                AfXdpError::AnotherProgram { .. }
+fn a_merged_frame_is_split_or_counted() {
+    for mode in [AfXdpMode::Native, AfXdpMode::Skb] {
+        in_namespace(move || {
+            let cable = Cable::new("s", 1);
+            ip(&format!("address add 192.0.2.60/24 dev {}", cable.far));
+            ip(&format!(
+                "neighbour add {OUR_ADDRESS} lladdr 02:00:5e:00:01:01 dev {}",
+                cable.far
             ));
-        }
-        assert_eq!(pool.available(), 256);
-        far.send(&frame(OURS, 60, 1));
-        assert_eq!(station.receive_octets(), frame(OURS, 60, 1));
-    });
+            let far = Wire::new(&cable.far);
+            let mut station = Station::new(&AfXdpSettings {
+                mode,
+                ..settings(&cable.near)
+            });
+            let socket = UdpSocket::bind("192.0.2.60:0").unwrap();
+            send_merged(&socket, OUR_ADDRESS, 4000, 1000);
+            far.send(&frame(OURS, 60, 1));
+            let lengths: &[usize] = match mode {
+                AfXdpMode::Native => &[1042, 1042, 1042, 1042, 60],
+                _ => &[60],
+            };
+            for (packet, &length) in station.receive(lengths.len()).into_iter().zip(lengths) {
+                assert_eq!(packet.len(), length);
+                station.pool.free(packet);
+            }
+            station.assert_accounted(0);
+            station.port.refresh_counters();
+            let malformed = u64::from(mode == AfXdpMode::Skb);
+            assert_eq!(station.port.counters().malformed, malformed);
+            assert_eq!(station.port.counters().no_buffer, 0);
+        });
+    }
 }
 
-/// A veth whose peer has more transmit queues cannot run the program natively: auto falls back.
 #[test]
-fn auto_falls_back_to_generic_mode() {
+fn an_interface_that_vanishes_takes_no_worker_with_it() {
     in_namespace(|| {
-        let cable = Cable::new("g", 1);
-        ip(&format!("link delete {}", cable.near));
-        ip(&format!(
-            "link add {} numrxqueues 1 numtxqueues 1 type veth peer name {} \
-             numrxqueues 2 numtxqueues 2",
-            cable.near, cable.far
-        ));
-        ip(&format!("link set {} up", cable.near));
-        ip(&format!("link set {} up", cable.far));
-        let mut pool = Pool::new(1024).unwrap();
-        let native = AfXdpSettings {
-            mode: AfXdpMode::Native,
-            ..settings(&cable.near)
-        };
-        let error = AfXdpPort::open(&native, &mut pool).err().unwrap();
-        assert!(matches!(error, AfXdpError::NativeUnsupported { .. }));
+        let cable = Cable::new("v", 1);
         let mut station = Station::new(&settings(&cable.near));
-        assert!(!station.port.attachment().is_native());
-        let far = Wire::new(&cable.far);
-        far.send(&frame(OURS, 60, 1));
-        assert_eq!(station.receive_octets(), frame(OURS, 60, 1));
+        ip(&format!("link delete {}", cable.near));
+        for _ in 0..4 {
+            let mut burst = Burst::new();
+            station.port.receive(&mut station.pool, &mut burst);
+            assert!(burst.is_empty());
+            station.send(&[frame(FOREIGN, 60, 1), frame(FOREIGN, 60, 2)]);
+            station.port.poll(&mut station.pool);
+            station.assert_accounted(0);
+        }
+        let attachment = Arc::clone(station.port.attachment());
+        attachment.add_address(OTHER_ADDRESS).unwrap();
     });
 }
 
 #[test]
-fn a_missing_capability_is_named() {
+fn a_port_takes_no_other_pool_than_its_own() {
     in_namespace(|| {
-        let cable = Cable::new("n", 1);
-        let mut pool = Pool::new(1024).unwrap();
-        drop_capabilities();
-        let error = AfXdpPort::open(&settings(&cable.near), &mut pool).err();
-        let text = error.unwrap().to_string();
-        assert!(text.contains("CAP_BPF and CAP_NET_ADMIN"), "{text}");
-        assert_eq!(pool.available(), 1024);
+        let cable = Cable::new("t", 1);
+        let mut station = Station::new(&settings(&cable.near));
+        let mut other = Pool::new(1024).unwrap();
+        let wrong = AssertUnwindSafe(|| station.port.receive(&mut other, &mut Burst::new()));
+        let panic = std::panic::catch_unwind(wrong).unwrap_err();
+        let text = panic.downcast_ref::<String>().unwrap();
+        assert!(text.contains("another pool"), "{text}");
     });
 }

@@ -5,6 +5,7 @@
 #![expect(unsafe_code, reason = "unshare, capset and packet sockets")]
 
 use std::io;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
@@ -169,8 +170,8 @@ pub fn wait(descriptor: RawFd) {
     assert_eq!(ready, 1, "nothing arrived");
 }
 
-/// Gives up all capabilities of this thread.
-pub fn drop_capabilities() {
+/// Gives up all capabilities of this thread but these.
+pub fn keep_capabilities(kept: &[u32]) {
     #[repr(C)]
     struct Header {
         version: u32,
@@ -180,8 +181,30 @@ pub fn drop_capabilities() {
         version: 0x2008_0522,
         process: 0,
     };
-    let none = [[0_u32; 3]; 2];
+    // Effective, permitted and inheritable; the low 32 capabilities, then the high.
+    let mut sets = [[0_u32; 3]; 2];
+    for &capability in kept {
+        let word = &mut sets[capability as usize / 32];
+        word[0] |= 1 << (capability % 32);
+        word[1] = word[0];
+    }
     // SAFETY: version 3 of the interface reads a header and two sets of three words.
-    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) };
+    let result = unsafe { libc::syscall(libc::SYS_capset, &raw const header, sets.as_ptr()) };
     assert_eq!(result, 0, "{}", io::Error::last_os_error());
+}
+
+/// Sends `length` octets as datagrams of `segment` octets that the kernel merges into one frame.
+pub fn send_merged(socket: &UdpSocket, to: Ipv4Addr, length: usize, segment: libc::c_int) {
+    // SAFETY: the value has the size given and outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_UDP,
+            libc::UDP_SEGMENT,
+            (&raw const segment).cast(),
+            size_of_val(&segment) as u32,
+        )
+    };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
+    socket.send_to(&vec![7; length], (to, 5000)).unwrap();
 }
