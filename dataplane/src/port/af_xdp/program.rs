@@ -9,8 +9,9 @@
 //! A frame that is ours on a queue without a socket is dropped, never passed: the kernel must not
 //! route in clear what the gateway would have protected (fail closed).
 //!
-//! Tagged frames (802.1Q) are matched by MAC address only. ARP requests name us by broadcast, so
-//! the target address decides; replies come to the virtual MAC address.
+//! ARP requests come by broadcast, so the target address decides; replies come to the virtual MAC
+//! address. Tagged frames (802.1Q) are matched by MAC address only. IPv6 neighbour discovery is the
+//! kernel's, as the gateway's own addresses are IPv4.
 
 use std::io;
 

@@ -86,7 +86,7 @@ impl Mapping {
         let end = size_of::<T>()
             .checked_mul(count)
             .and_then(|size| start.checked_add(size));
-        if !end.is_some_and(|end| end <= self.length) || start % align_of::<T>() != 0 {
+        if end.is_none_or(|end| end > self.length) || start % align_of::<T>() != 0 {
             return Err(wrong());
         }
         // SAFETY: the offset lies within the mapping, as has just been checked.
