@@ -10,6 +10,10 @@
 //! Child SAs. The gateway gives the record to the standby and releases the messages when it is
 //! recorded (output commit).
 
+pub mod auth;
+pub mod crypto;
+pub mod keys;
+pub mod message;
 mod output;
 pub mod proposal;
 pub mod settings;

@@ -1,8 +1,16 @@
 //! Algorithms and proposals (RFC 7296 section 3.3), in strongSwan's keywords.
 
+mod identity;
+mod keyword;
+mod negotiate;
+
 use std::net::IpAddr;
 
 use hitless_sa::EspSuite;
+
+pub use identity::IdentificationError;
+pub use keyword::ProposalError;
+pub use negotiate::{Ask, accepted, accepted_esp, select, select_esp};
 
 /// Encryption of SK payloads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,4 +73,9 @@ pub enum Identification {
     Fqdn(String),
     Email(String),
     KeyId(Vec<u8>),
+    /// A type that we do not know, as a peer sent it.
+    Other {
+        kind: u8,
+        data: Vec<u8>,
+    },
 }

@@ -1,0 +1,179 @@
+//! Identities in text and on the wire (RFC 7296 section 3.5).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use super::Identification;
+
+const ID_IPV4_ADDR: u8 = 1;
+const ID_FQDN: u8 = 2;
+const ID_RFC822_ADDR: u8 = 3;
+const ID_IPV6_ADDR: u8 = 5;
+const ID_KEY_ID: u8 = 11;
+
+impl Identification {
+    /// Whether this identity is what `pattern` asks for. Names compare without case; a pattern
+    /// may start with `*` to match any beginning, as in `*.example.org` or `*@example.org`.
+    pub fn matches(&self, pattern: &Identification) -> bool {
+        match (self, pattern) {
+            (_, Identification::Any) => true,
+            (Identification::Fqdn(name), Identification::Fqdn(pattern))
+            | (Identification::Email(name), Identification::Email(pattern)) => {
+                let (name, pattern) = (name.as_bytes(), pattern.as_bytes());
+                match pattern.strip_prefix(b"*") {
+                    Some(tail) => name
+                        .len()
+                        .checked_sub(tail.len())
+                        .and_then(|start| name.get(start..))
+                        .is_some_and(|end| end.eq_ignore_ascii_case(tail)),
+                    None => name.eq_ignore_ascii_case(pattern),
+                }
+            }
+            (id, pattern) => id == pattern,
+        }
+    }
+
+    /// The body of an ID payload: type, three reserved octets, data.
+    pub fn to_body(&self) -> Vec<u8> {
+        let (kind, data): (u8, Vec<u8>) = match self {
+            Identification::Any => (0, Vec::new()),
+            Identification::Address(IpAddr::V4(a)) => (ID_IPV4_ADDR, a.octets().into()),
+            Identification::Address(IpAddr::V6(a)) => (ID_IPV6_ADDR, a.octets().into()),
+            Identification::Fqdn(name) => (ID_FQDN, name.clone().into()),
+            Identification::Email(name) => (ID_RFC822_ADDR, name.clone().into()),
+            Identification::KeyId(data) => (ID_KEY_ID, data.clone()),
+            Identification::Other { kind, data } => (*kind, data.clone()),
+        };
+        let mut body = vec![kind, 0, 0, 0];
+        body.extend(data);
+        body
+    }
+
+    /// Reads type and data of an ID payload; `None` if an address has the wrong size. What could
+    /// not be written as a name of its type stays `Other`: it is equal to no configured identity.
+    pub fn from_wire(kind: u8, data: &[u8]) -> Option<Identification> {
+        let name = || {
+            let text = std::str::from_utf8(data).ok()?;
+            let printable = !text.is_empty() && text.bytes().all(|b| b.is_ascii_graphic());
+            printable.then(|| text.to_owned())
+        };
+        let known = match kind {
+            ID_IPV4_ADDR => {
+                let octets: [u8; 4] = data.try_into().ok()?;
+                Some(Identification::Address(Ipv4Addr::from(octets).into()))
+            }
+            ID_IPV6_ADDR => {
+                let octets: [u8; 16] = data.try_into().ok()?;
+                Some(Identification::Address(Ipv6Addr::from(octets).into()))
+            }
+            ID_FQDN => name()
+                .filter(|name| !name.contains('@'))
+                .map(Identification::Fqdn),
+            ID_RFC822_ADDR => name()
+                .filter(|name| is_email(name))
+                .map(Identification::Email),
+            ID_KEY_ID => Some(Identification::KeyId(data.to_vec())),
+            _ => None,
+        };
+        Some(known.unwrap_or_else(|| Identification::Other {
+            kind,
+            data: data.to_vec(),
+        }))
+    }
+}
+
+/// Why an identity in text was refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct IdentificationError(String);
+
+impl fmt::Display for IdentificationError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "`{}` is no identity; write an address, a name such as gw.example.org, \
+             user@example.org, @#HEX for a key ID, or %any",
+            self.0
+        )
+    }
+}
+
+impl std::error::Error for IdentificationError {}
+
+impl FromStr for Identification {
+    type Err = IdentificationError;
+
+    /// strongSwan's rules: `%any`, an address, `@#` and hex digits for a key ID, `@` and a name
+    /// for an FQDN, a text with `@` inside for an e-mail address, any other name an FQDN.
+    fn from_str(text: &str) -> Result<Identification, IdentificationError> {
+        let refuse = || IdentificationError(text.to_owned());
+        if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
+            return Err(refuse());
+        }
+        if text == "%any" {
+            return Ok(Identification::Any);
+        }
+        if let Ok(address) = text.parse() {
+            return Ok(Identification::Address(address));
+        }
+        if let Some(digits) = text.strip_prefix("@#") {
+            return from_hex(digits)
+                .map(Identification::KeyId)
+                .ok_or_else(refuse);
+        }
+        if is_email(text) {
+            return Ok(Identification::Email(text.to_owned()));
+        }
+        let name = text.strip_prefix('@').unwrap_or(text);
+        if name.is_empty() || name.contains('@') {
+            return Err(refuse());
+        }
+        Ok(Identification::Fqdn(name.to_owned()))
+    }
+}
+
+fn is_email(text: &str) -> bool {
+    !text.starts_with('@') && text.contains('@')
+}
+
+fn from_hex(digits: &str) -> Option<Vec<u8>> {
+    let plain = digits.bytes().all(|b| b.is_ascii_hexdigit());
+    if !plain || digits.is_empty() || !digits.len().is_multiple_of(2) {
+        return None;
+    }
+    digits
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| {
+            let pair = std::str::from_utf8(pair).ok()?;
+            u8::from_str_radix(pair, 16).ok()
+        })
+        .collect()
+}
+
+impl fmt::Display for Identification {
+    /// Text that parses to the same identity, but for `Other`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Identification::Any => f.write_str("%any"),
+            Identification::Address(address) => write!(f, "{address}"),
+            Identification::Fqdn(name) if reads_as_fqdn(name) => f.write_str(name),
+            Identification::Fqdn(name) => write!(f, "@{name}"),
+            Identification::Email(name) => f.write_str(name),
+            Identification::KeyId(data) => write!(f, "@#{}", Hex(data)),
+            Identification::Other { kind, data } => write!(f, "{{type {kind}}}{}", Hex(data)),
+        }
+    }
+}
+
+fn reads_as_fqdn(name: &str) -> bool {
+    name != "%any" && name.parse::<IpAddr>().is_err()
+}
+
+struct Hex<'a>(&'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+    }
+}

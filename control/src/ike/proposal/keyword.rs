@@ -1,0 +1,304 @@
+//! Proposals in text: strongSwan's keywords, and its names in `list-sas`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use hitless_sa::EspSuite;
+
+use super::{Encryption, EspProposal, IkeProposal, Integrity, KeyExchangeMethod, Prf};
+
+/// Why a proposal in text was refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ProposalError {
+    Unknown(String),
+    /// Two words for one kind of algorithm.
+    Repeated(String),
+    Missing(&'static str),
+    /// AEAD ciphers carry their own integrity (RFC 5282 section 8).
+    NeedlessIntegrity,
+    /// In a proposal for ESP.
+    NotForEsp(String),
+}
+
+impl fmt::Display for ProposalError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ProposalError::Unknown(word) => write!(
+                f,
+                "unknown algorithm `{word}`; known are aes128gcm16, aes256gcm16, aes128, aes256, \
+                 sha256, sha384, sha512, prfsha256, prfsha384, prfsha512, x25519, ecp256, ecp384, \
+                 esn, noesn"
+            ),
+            ProposalError::Repeated(word) => write!(
+                f,
+                "`{word}` is a second choice of its kind; write one proposal for each choice"
+            ),
+            ProposalError::Missing(kind) => write!(f, "no {kind}; a proposal needs one"),
+            ProposalError::NeedlessIntegrity => write!(
+                f,
+                "a GCM cipher has its own integrity; leave the integrity algorithm out"
+            ),
+            ProposalError::NotForEsp(word) => write!(
+                f,
+                "`{word}` is not offered for ESP; use aes128gcm16 or aes256gcm16, and optionally \
+                 a key exchange and esn"
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ProposalError {}
+
+/// The words of one proposal, at most one of each kind.
+#[derive(Default)]
+struct Words {
+    encryption: Option<Encryption>,
+    integrity: Option<Integrity>,
+    prf: Option<Prf>,
+    key_exchange: Option<KeyExchangeMethod>,
+    esn: Option<bool>,
+}
+
+impl Words {
+    fn parse(text: &str) -> Result<Words, ProposalError> {
+        let mut words = Words::default();
+        for word in text.trim().split('-') {
+            let fresh = if let Some(encryption) = Encryption::from_keyword(word) {
+                words.encryption.replace(encryption).is_none()
+            } else if let Some(integrity) = Integrity::from_keyword(word) {
+                words.integrity.replace(integrity).is_none()
+            } else if let Some(prf) = Prf::from_keyword(word) {
+                words.prf.replace(prf).is_none()
+            } else if let Some(method) = KeyExchangeMethod::from_keyword(word) {
+                words.key_exchange.replace(method).is_none()
+            } else {
+                let esn = match word {
+                    "esn" => true,
+                    "noesn" => false,
+                    _ => return Err(ProposalError::Unknown(word.to_owned())),
+                };
+                words.esn.replace(esn).is_none()
+            };
+            if !fresh {
+                return Err(ProposalError::Repeated(word.to_owned()));
+            }
+        }
+        Ok(words)
+    }
+}
+
+impl FromStr for IkeProposal {
+    type Err = ProposalError;
+
+    /// `aes128gcm16-prfsha256-x25519`, `aes128-sha256-x25519` (the PRF follows the integrity).
+    fn from_str(text: &str) -> Result<IkeProposal, ProposalError> {
+        let words = Words::parse(text)?;
+        if words.esn.is_some() {
+            return Err(ProposalError::Unknown("esn".to_owned()));
+        }
+        let encryption = words
+            .encryption
+            .ok_or(ProposalError::Missing("encryption algorithm"))?;
+        match (encryption.is_aead(), words.integrity) {
+            (true, Some(_)) => return Err(ProposalError::NeedlessIntegrity),
+            (false, None) => return Err(ProposalError::Missing("integrity algorithm")),
+            _ => {}
+        }
+        Ok(IkeProposal {
+            encryption,
+            integrity: words.integrity,
+            prf: words
+                .prf
+                .or(words.integrity.map(Integrity::prf))
+                .ok_or(ProposalError::Missing("PRF, such as prfsha256"))?,
+            key_exchange: words
+                .key_exchange
+                .ok_or(ProposalError::Missing("key exchange, such as x25519"))?,
+        })
+    }
+}
+
+impl FromStr for EspProposal {
+    type Err = ProposalError;
+
+    /// `aes128gcm16`, `aes128gcm16-x25519-esn`. Like strongSwan, 32-bit sequence numbers unless
+    /// `esn` is said.
+    fn from_str(text: &str) -> Result<EspProposal, ProposalError> {
+        let words = Words::parse(text)?;
+        let encryption = words
+            .encryption
+            .ok_or(ProposalError::Missing("encryption algorithm"))?;
+        let suite = match encryption {
+            Encryption::Aes128Gcm16 => EspSuite::Aes128Gcm16,
+            Encryption::Aes256Gcm16 => EspSuite::Aes256Gcm16,
+            other => return Err(ProposalError::NotForEsp(other.keyword().to_owned())),
+        };
+        if words.integrity.is_some() {
+            return Err(ProposalError::NeedlessIntegrity);
+        }
+        if let Some(prf) = words.prf {
+            return Err(ProposalError::NotForEsp(prf.keyword().to_owned()));
+        }
+        Ok(EspProposal {
+            suite,
+            key_exchange: words.key_exchange,
+            esn: words.esn.unwrap_or(false),
+        })
+    }
+}
+
+impl fmt::Display for IkeProposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.encryption.keyword())?;
+        if let Some(integrity) = self.integrity {
+            write!(f, "-{}", integrity.keyword())?;
+        }
+        write!(f, "-{}-{}", self.prf.keyword(), self.key_exchange.keyword())
+    }
+}
+
+impl fmt::Display for EspProposal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.suite.keyword())?;
+        if let Some(method) = self.key_exchange {
+            write!(f, "-{}", method.keyword())?;
+        }
+        f.write_str(if self.esn { "-esn" } else { "-noesn" })
+    }
+}
+
+impl IkeProposal {
+    /// As strongSwan prints it: `AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519`.
+    pub fn name(&self) -> String {
+        let mut name = self.encryption.name().to_owned();
+        if let Some(integrity) = self.integrity {
+            name.push('/');
+            name.push_str(integrity.name());
+        }
+        format!("{name}/{}/{}", self.prf.name(), self.key_exchange.name())
+    }
+}
+
+impl Encryption {
+    fn from_keyword(word: &str) -> Option<Encryption> {
+        Some(match word {
+            "aes128gcm16" | "aes128gcm128" | "aes128gcm" => Encryption::Aes128Gcm16,
+            "aes256gcm16" | "aes256gcm128" | "aes256gcm" => Encryption::Aes256Gcm16,
+            "aes128" | "aes" => Encryption::Aes128Cbc,
+            "aes256" => Encryption::Aes256Cbc,
+            _ => return None,
+        })
+    }
+
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            Encryption::Aes128Gcm16 => "aes128gcm16",
+            Encryption::Aes256Gcm16 => "aes256gcm16",
+            Encryption::Aes128Cbc => "aes128",
+            Encryption::Aes256Cbc => "aes256",
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Encryption::Aes128Gcm16 => "AES_GCM_16-128",
+            Encryption::Aes256Gcm16 => "AES_GCM_16-256",
+            Encryption::Aes128Cbc => "AES_CBC-128",
+            Encryption::Aes256Cbc => "AES_CBC-256",
+        }
+    }
+
+    pub const fn is_aead(self) -> bool {
+        matches!(self, Encryption::Aes128Gcm16 | Encryption::Aes256Gcm16)
+    }
+}
+
+impl Integrity {
+    fn from_keyword(word: &str) -> Option<Integrity> {
+        Some(match word {
+            "sha256" | "sha2_256" => Integrity::HmacSha256_128,
+            "sha384" | "sha2_384" => Integrity::HmacSha384_192,
+            "sha512" | "sha2_512" => Integrity::HmacSha512_256,
+            _ => return None,
+        })
+    }
+
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            Integrity::HmacSha256_128 => "sha256",
+            Integrity::HmacSha384_192 => "sha384",
+            Integrity::HmacSha512_256 => "sha512",
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Integrity::HmacSha256_128 => "HMAC_SHA2_256_128",
+            Integrity::HmacSha384_192 => "HMAC_SHA2_384_192",
+            Integrity::HmacSha512_256 => "HMAC_SHA2_512_256",
+        }
+    }
+
+    /// The PRF over the same hash function.
+    pub const fn prf(self) -> Prf {
+        match self {
+            Integrity::HmacSha256_128 => Prf::HmacSha256,
+            Integrity::HmacSha384_192 => Prf::HmacSha384,
+            Integrity::HmacSha512_256 => Prf::HmacSha512,
+        }
+    }
+}
+
+impl Prf {
+    fn from_keyword(word: &str) -> Option<Prf> {
+        Some(match word {
+            "prfsha256" => Prf::HmacSha256,
+            "prfsha384" => Prf::HmacSha384,
+            "prfsha512" => Prf::HmacSha512,
+            _ => return None,
+        })
+    }
+
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            Prf::HmacSha256 => "prfsha256",
+            Prf::HmacSha384 => "prfsha384",
+            Prf::HmacSha512 => "prfsha512",
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            Prf::HmacSha256 => "PRF_HMAC_SHA2_256",
+            Prf::HmacSha384 => "PRF_HMAC_SHA2_384",
+            Prf::HmacSha512 => "PRF_HMAC_SHA2_512",
+        }
+    }
+}
+
+impl KeyExchangeMethod {
+    fn from_keyword(word: &str) -> Option<KeyExchangeMethod> {
+        Some(match word {
+            "x25519" | "curve25519" => KeyExchangeMethod::X25519,
+            "ecp256" => KeyExchangeMethod::Ecp256,
+            "ecp384" => KeyExchangeMethod::Ecp384,
+            _ => return None,
+        })
+    }
+
+    pub const fn keyword(self) -> &'static str {
+        match self {
+            KeyExchangeMethod::X25519 => "x25519",
+            KeyExchangeMethod::Ecp256 => "ecp256",
+            KeyExchangeMethod::Ecp384 => "ecp384",
+        }
+    }
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            KeyExchangeMethod::X25519 => "CURVE_25519",
+            KeyExchangeMethod::Ecp256 => "ECP_256",
+            KeyExchangeMethod::Ecp384 => "ECP_384",
+        }
+    }
+}
