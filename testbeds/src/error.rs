@@ -9,6 +9,8 @@ use std::time::Duration;
 pub enum LabError {
     /// SIGINT or SIGTERM arrived.
     Interrupted,
+    /// The command line names what does not exist.
+    Usage(String),
     /// Not enough privilege to make network namespaces.
     NotRoot,
     /// A program that the scenario needs is not installed.
@@ -43,6 +45,7 @@ impl std::fmt::Display for LabError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Interrupted => write!(f, "interrupted"),
+            Self::Usage(text) => f.write_str(text),
             Self::NotRoot => write!(f, "network namespaces need root: run this with sudo"),
             Self::Missing { program, package } => write!(
                 f,

@@ -77,19 +77,9 @@ impl Run {
                 "removed {name}, left behind by a run that was killed"
             ));
         }
-        let mut reports = Vec::new();
-        for variant in variants {
-            bench.say(&format!("{} / {variant}", scenario.name));
-            let report = match (scenario.run)(&bench, variant) {
-                Ok(report) => report,
-                Err(LabError::Interrupted) => return Err(LabError::Interrupted),
-                Err(error) => Report::broken(scenario.name, variant, &error),
-            };
-            reports.push(report);
-        }
-        let report = Report::join(scenario.name, reports);
-        self.print(&report)?;
-        if self.keep || !report.passed {
+        let outcome = Self::run_variants(&bench, scenario, &variants);
+        let keep = self.keep || outcome.as_ref().is_ok_and(|report| !report.passed);
+        if keep {
             bench.say(&format!(
                 "logs and captures: {}",
                 bench.directory().display()
@@ -97,25 +87,44 @@ impl Run {
         } else {
             bench.discard()?;
         }
+        let report = outcome?;
+        self.print(&report)?;
         Ok(report.passed)
+    }
+
+    fn run_variants(
+        bench: &Bench,
+        scenario: &Scenario,
+        variants: &[&str],
+    ) -> Result<Report, LabError> {
+        let mut reports = Vec::new();
+        for variant in variants {
+            bench.say(&format!("{} / {variant}", scenario.name));
+            let report = match (scenario.run)(bench, variant) {
+                Ok(report) => report,
+                Err(LabError::Interrupted) => return Err(LabError::Interrupted),
+                Err(error) => Report::broken(scenario.name, variant, &error),
+            };
+            reports.push(report);
+        }
+        Ok(Report::join(scenario.name, reports))
     }
 
     fn scenario(&self) -> Result<&'static Scenario, LabError> {
         let found = ALL.iter().find(|scenario| scenario.name == self.name);
-        found.ok_or_else(|| LabError::Unreadable {
-            what: "the scenario's name".to_owned(),
-            detail: format!("there is no {:?}; see `hitless-testbeds list`", self.name),
-        })
+        let text = || format!("no scenario {:?}; see `hitless-testbeds list`", self.name);
+        found.ok_or_else(|| LabError::Usage(text()))
     }
 
     fn variants(&self, scenario: &'static Scenario) -> Result<Vec<&'static str>, LabError> {
         let wanted = |name: &&&str| self.variant.as_deref().is_none_or(|only| only == **name);
         let variants: Vec<_> = scenario.variants.iter().filter(wanted).copied().collect();
         if variants.is_empty() {
-            return Err(LabError::Unreadable {
-                what: "--variant".to_owned(),
-                detail: format!("{} has {}", scenario.name, scenario.variants.join(", ")),
-            });
+            let known = scenario.variants.join(", ");
+            return Err(LabError::Usage(format!(
+                "--variant: {} has {known}",
+                scenario.name
+            )));
         }
         Ok(variants)
     }

@@ -208,6 +208,12 @@ impl Evidence {
             let detail = format!("{others} packets with another IV");
             report.check("iv-is-number", others == 0, detail);
         }
+        let undecoded = audit.fragments + audit.malformed.values().sum::<u64>();
+        let detail = format!(
+            "{} frames, {} fragments, malformed {:?}",
+            audit.frames, audit.fragments, audit.malformed
+        );
+        report.check("every-frame-understood", undecoded == 0, detail);
         let inner = |address: IpAddr| matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 10);
         let leaked = audit.leaked(inner);
         report.check(

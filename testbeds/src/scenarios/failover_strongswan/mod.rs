@@ -7,6 +7,8 @@
 //! `trial.rs` carries it out and gathers evidence, `evidence.rs` judges it.
 
 mod evidence;
+#[cfg(test)]
+mod tests;
 mod trial;
 
 use crate::error::LabError;
