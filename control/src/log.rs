@@ -11,6 +11,8 @@ use tracing_subscriber::fmt::format::{Format, FormatEvent, FormatFields, Writer}
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use crate::{gateway, ike};
+
 /// Starts the log, once a process. `filter` is a level or a filter such as
 /// `info,hitless::ike=debug`; the environment variable HITLESS_LOG overrides it. A second call
 /// changes nothing.
@@ -30,6 +32,58 @@ pub fn start(filter: &str) -> Result<(), ParseError> {
         tracing::subscriber::set_global_default(subscriber.event_format(format).finish())
     };
     Ok(())
+}
+
+/// One line for what happened in the gateway, in the words that people grep for in strongSwan's log.
+pub fn gateway_event(event: &gateway::Event) {
+    use gateway::Event as G;
+    match event {
+        G::Ike(event) => ike_event(event),
+        G::Link(event) => tracing::debug!(?event, "sync link"),
+        G::Sync(event) => tracing::info!(?event, "cluster"),
+        G::Leads { epoch, inherits: true, sas, skip } => {
+            tracing::warn!(%epoch, sas, skip, "took over: this member is active");
+        }
+        G::Leads { epoch, .. } => tracing::info!(%epoch, "this member is active"),
+        G::SteppedDown { reason } => tracing::warn!(?reason, "stepped down"),
+        G::Degraded { on: true } => {
+            tracing::warn!("the standby is silent: nobody could take over now");
+        }
+        G::Degraded { on: false } => tracing::info!("a standby could take over again"),
+        G::Unusable { sa, reason } => tracing::error!(%sa, reason, "CHILD_SA cannot be carried on"),
+    }
+}
+
+fn ike_event(event: &ike::Event) {
+    use ike::Event as E;
+    match event {
+        E::IkeEstablished { ike, connection } => {
+            tracing::info!("IKE_SA {connection}[{ike}] established");
+        }
+        E::IkeDeleted { ike, connection, reason } => {
+            tracing::info!("IKE_SA {connection}[{ike}] deleted: {reason}");
+        }
+        E::IkeRekeyed { old, new } => tracing::info!("IKE_SA [{old}] rekeyed to [{new}]"),
+        E::ChildEstablished { sa, child, .. } => {
+            tracing::info!("CHILD_SA {child}{{{sa}}} established");
+        }
+        E::ChildDeleted { sa, child, .. } => tracing::info!("CHILD_SA {child}{{{sa}}} closed"),
+        E::ChildRekeyed { old, new, .. } => {
+            tracing::info!("CHILD_SA {{{old}}} rekeyed to {{{new}}}");
+        }
+        E::AuthenticationFailed { peer, reason } => {
+            tracing::warn!("authentication with {peer} failed: {reason}");
+        }
+        E::NegotiationFailed { peer, reason } => {
+            tracing::warn!("negotiation with {peer} failed: {reason}");
+        }
+        // Anybody can cause these; they are counted.
+        E::Dropped { peer, reason } => tracing::debug!(%peer, reason, "IKE message dropped"),
+        E::MessageIdSyncSent { .. }
+        | E::MessageIdSynced { .. }
+        | E::ReplayCounterSync { .. }
+        | E::LivenessConfirmed { .. } => tracing::info!(?event, "IKE"),
+    }
 }
 
 /// journald stamps the time itself and reads the priority from the start of the line

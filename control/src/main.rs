@@ -18,10 +18,10 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &RunOptions) -> Outcome {
-    let _config = options.prepare()?;
-    Err(Failure::failed("the daemon is not built in"))
+    let config = options.prepare()?;
+    hitless::daemon::run(config).map_err(Failure::failed)
 }
 
-fn demo(_options: &DemoOptions) -> Outcome {
-    Err(Failure::failed("the demo is not built in"))
+fn demo(options: &DemoOptions) -> Outcome {
+    hitless::demo::run(options).map_err(Failure::failed)
 }

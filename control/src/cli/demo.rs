@@ -8,7 +8,7 @@ use clap::Args;
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 #[command(
     long_about = "Show a failover: two members, a peer and hosts in one process, over memory \
-        ports and a virtual clock. No privilege, no configuration, no network.",
+        ports. No privilege, no configuration, no network.",
     after_help = "Examples:\n  hitless demo\n  hitless demo --json --seed 7 --pcap /tmp/demo"
 )]
 pub struct DemoOptions {
@@ -18,7 +18,7 @@ pub struct DemoOptions {
     /// Write captures of the wires into this directory
     #[arg(long, value_name = "DIR")]
     pub pcap: Option<PathBuf>,
-    /// The same seed gives the same run
+    /// Seeds keys, identifiers and the moment of the crash
     #[arg(long, value_name = "N", default_value_t = 1)]
     pub seed: u64,
 }

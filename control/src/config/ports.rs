@@ -67,9 +67,13 @@ fn one(
     let driver = section.or(
         "driver",
         Driver::default(),
-        value::word(&[("af_xdp", Driver::AfXdp), ("af_packet", Driver::AfPacket)]),
+        value::word(&[("af_xdp", Driver::AfXdp), ("memory", Driver::Memory)]),
     );
-    let interface = section.required("interface", "interface = \"eth0\"", interface);
+    let interface = match driver {
+        Driver::AfXdp => section.required("interface", "interface = \"eth0\"", interface),
+        // No two cables are one: the port's own name serves.
+        Driver::Memory => Some(Located { value: name.to_owned(), span: section.span.clone() }),
+    };
     let queues = queues(section, workers);
     let addresses = section.list("addresses", value::prefix);
     if !section.has("addresses") {

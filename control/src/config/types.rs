@@ -125,7 +125,8 @@ pub struct PortConfig {
 pub enum Driver {
     #[default]
     AfXdp,
-    AfPacket,
+    /// A cable to another gateway of the same process: the demo and the simulator.
+    Memory,
 }
 
 impl Driver {
@@ -133,7 +134,7 @@ impl Driver {
     pub const fn name(self) -> &'static str {
         match self {
             Driver::AfXdp => "af_xdp",
-            Driver::AfPacket => "af_packet",
+            Driver::Memory => "memory",
         }
     }
 }

@@ -67,7 +67,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         "started"
     );
     let now = clock::now();
-    let gateway = Gateway::new(settings, durable, handles, leadership, now);
+    let gateway = Gateway::new(settings, durable, handles, leadership, now, &mut SystemEntropy);
     let disk = Disk::start(file).map_err(DaemonError::Thread)?;
     let mut member = Member { gateway, entropy: SystemEntropy, socket, disk, stopped: false };
     member.serve(&mut server, &stop);
@@ -103,7 +103,8 @@ fn start_workers(
         let (worker, handle) = worker_with_pool(pool, worker, ports, Arc::clone(leadership))
             .map_err(DaemonError::Memory)?;
         let core = config.dataplane.cores.get(index).copied();
-        threads.push(spawn(worker, core, clock::now, idle, Arc::clone(stop)));
+        let thread = spawn(worker, core, clock::now, idle, Arc::clone(stop));
+        threads.push(thread.map_err(DaemonError::Thread)?);
         handles.push(handle);
     }
     Ok((threads, handles))

@@ -49,13 +49,15 @@ pub fn start(
     said: Sender<Said>,
 ) -> io::Result<Running> {
     let now = clock::now();
-    let (mut station, worker) = Station::new(config, cables, &mut hub, first_start(), now)?;
+    let mut entropy = SeededEntropy::new(seed ^ (u64::from(who) << 32));
+    let durable = first_start();
+    let (mut station, worker) =
+        Station::new(config, cables, &mut hub, durable, now, &mut entropy)?;
     let stop = Arc::new(AtomicBool::new(false));
-    let worker = spawn(worker, None, clock::now, Idle::default(), Arc::clone(&stop));
+    let worker = spawn(worker, None, clock::now, Idle::default(), Arc::clone(&stop))?;
     let (requests, inbox): (Sender<Request>, Receiver<Request>) = mpsc::channel();
     let stopped = Arc::clone(&stop);
     let control = thread::Builder::new().name(format!("control-{who}")).spawn(move || {
-        let mut entropy = SeededEntropy::new(seed ^ u64::from(who) << 32);
         let mut idle = 0;
         // The kill: between two rounds the thread is gone, whatever was under way.
         while !stopped.load(Ordering::Relaxed) {

@@ -8,7 +8,7 @@ use hitless_sa::{Entropy, Instant, SaId};
 use hitless_sync::Event as SyncEvent;
 
 use super::member::{self, Running, Said};
-use super::world::{self, HOST_A, HOST_B, PEER_PORT, World};
+use super::world::{self, HOST_A, HOST_B, World};
 use crate::clock;
 use crate::entropy::SeededEntropy;
 use crate::gateway::Event;

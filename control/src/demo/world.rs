@@ -24,8 +24,6 @@ pub const HOST_B: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
 const CABLE: usize = 512;
 /// Octets of a probe.
 const PROBE: usize = 256;
-/// Where the peer gateway is plugged into the outside switch.
-pub const PEER_PORT: usize = 0;
 
 /// Everything outside the gateways.
 pub struct World {

@@ -99,7 +99,7 @@ impl Gateway {
         self.publish_policies();
     }
 
-    fn unusable(&mut self, sa: SaId, reason: String) {
+    pub(super) fn unusable(&mut self, sa: SaId, reason: String) {
         self.outputs.push_back(Output::Event(Event::Unusable { sa, reason }));
     }
 }

@@ -24,7 +24,7 @@ use crate::ike::proposal::{
     Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
 };
 use crate::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
-use crate::ike::{ChildChange, Engine, Event, Input, Output};
+use crate::ike::{ChildChange, Engine, Event, Input, Output, Resume};
 
 /// UDP port inside the transport-mode SA; the port that strongSwan's `ha` plugin uses too.
 const SYNC_PORT: u16 = 4510;
@@ -110,8 +110,10 @@ pub struct Link {
 
 impl Link {
     /// Links to `settings.others`, none of them up yet.
-    pub fn new(settings: LinkSettings, now: Instant) -> Link {
-        let engine = Engine::new(engine_settings(&settings));
+    pub fn new(settings: LinkSettings, now: Instant, entropy: &mut dyn Entropy) -> Link {
+        let mut engine = Engine::new(engine_settings(&settings));
+        // Links are nobody else's: this engine leads from the start.
+        engine.lead(now, entropy, &mut |_| Resume::Exact);
         let peers = settings.others.iter().map(|member| {
             let peer = Peer { address: member.address, outbound: None, heard: now, tried: now };
             (member.id, peer)
@@ -165,8 +167,11 @@ impl Link {
         inner.extend_from_slice(&((8 + payload.len()) as u16).to_be_bytes());
         inner.extend_from_slice(&[0, 0]);
         inner.extend_from_slice(payload);
-        let datagram = esp::seal_datagram(&outbound.key, outbound.spi, number, true, UDP, &inner);
-        self.outputs.push_back(LinkOutput::Transmit(peer.address, datagram));
+        let sealed = esp::seal_datagram(&outbound.key, outbound.spi, number, true, UDP, &inner);
+        match sealed {
+            Ok(datagram) => self.outputs.push_back(LinkOutput::Transmit(peer.address, datagram)),
+            Err(_) => self.counters.no_link += 1,
+        }
     }
 
     /// Runs the timers: IKE's, and the watch over silent links.
@@ -236,7 +241,9 @@ impl Link {
     fn drain_engine(&mut self, now: Instant) {
         while let Some(output) = self.engine.poll_output() {
             match output {
-                Output::Transmit(transmit) => self.transmit(transmit.remote, &transmit.payload),
+                Output::Transmit(transmit) | Output::Retransmit { transmit, .. } => {
+                    self.transmit(transmit.remote, &transmit.payload);
+                }
                 Output::Commit(commit) => {
                     for change in commit.changes {
                         self.apply(now, change);

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use hitless_dataplane::command::{Command, Event as WorkerEvent};
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
-use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
+use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
 use hitless_sync::{
     Checkpoint, DrainedSa, Durable, Event as SyncEvent, Input as SyncInput, Node, TakeoverSa, Usage,
 };
@@ -124,6 +124,7 @@ impl Gateway {
         workers: Vec<WorkerHandle>,
         leadership: Arc<Leadership>,
         now: Instant,
+        entropy: &mut dyn Entropy,
     ) -> Gateway {
         let incarnation = durable.incarnation;
         let mut dataplane = Dataplane::new(workers, leadership);
@@ -132,7 +133,7 @@ impl Gateway {
         let mut gateway = Gateway {
             engine: Engine::new(settings.engine(incarnation)),
             node: Node::new(settings.node(), durable, now),
-            link: settings.link(incarnation).map(|link| Link::new(link, now)),
+            link: settings.link(incarnation).map(|link| Link::new(link, now, entropy)),
             settings,
             dataplane,
             children: Children::default(),
@@ -193,6 +194,23 @@ impl Gateway {
         let input = if written { SyncInput::Persisted } else { SyncInput::PersistFailed };
         self.node.handle(now, entropy, input);
         self.settle(now, entropy);
+    }
+
+    /// Who would take over in a planned switchover now, or why nobody can.
+    pub fn can_switch_over(&self, now: Instant) -> Result<MemberId, String> {
+        let node = self.node.status(now);
+        if node.role != hitless_sync::Role::Leading {
+            let leader = node.leader.filter(|leader| *leader != self.settings.config().cluster.id);
+            return Err(match leader {
+                Some(leader) => format!("this member is not active; ask member {leader}"),
+                None => "this member is not active".to_owned(),
+            });
+        }
+        let ready = node.members.iter().filter(|member| member.bound && member.healthy);
+        let best = ready.max_by_key(|member| (member.priority, member.id));
+        best.map(|member| member.id).ok_or_else(|| {
+            "no standby holds every lease; `hitless status` says what it waits for".to_owned()
+        })
     }
 
     /// The operator wants another member to lead.
@@ -268,7 +286,7 @@ impl Gateway {
                 self.engine.handle(now, entropy, Input::ChildPeerMoved { sa, remote });
             }
             WorkerEvent::Refused { sa, conflict } => {
-                self.unusable(sa, conflict.to_string());
+                self.unusable(sa, format!("the worker refused it: {conflict:?}"));
             }
             // Hints that nobody asks for yet: the scan sees the high water, traps are not
             // initiated, foreign SPIs are counted by the worker.

@@ -14,7 +14,7 @@ use hitless_sync::{Degraded, Member, Settings as NodeSettings};
 use super::children;
 use super::link::{LinkMember, LinkSettings};
 use crate::config::{self, Aead, Config};
-use crate::ike::settings::{EngineSettings, Takeover};
+use crate::ike::settings::EngineSettings;
 
 /// Half-open IKE SAs kept at most.
 const HALF_OPEN_LIMIT: usize = 4096;
@@ -55,11 +55,6 @@ impl GatewaySettings {
 
     pub(super) fn aead(&self) -> AeadEngine {
         aead(self.config.dataplane.aead)
-    }
-
-    pub(super) fn takeover(&self, connection: &str) -> Takeover {
-        let mut connections = self.config.connections.iter();
-        connections.find(|c| c.name == connection).map(|c| c.takeover).unwrap_or_default()
     }
 
     pub(super) fn engine(&self, incarnation: Incarnation) -> EngineSettings {
@@ -142,7 +137,8 @@ impl GatewaySettings {
             interfaces: interfaces.collect(),
             pool_frames: Self::POOL_FRAMES,
             checkpoint: CheckpointSettings {
-                packets: self.config.dataplane.checkpoint.packets,
+                packets: u32::try_from(self.config.dataplane.checkpoint.packets)
+                    .unwrap_or(u32::MAX),
                 interval: self.config.dataplane.checkpoint.interval,
             },
             sa_capacity: SA_CAPACITY,

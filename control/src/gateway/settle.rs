@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use super::link::LinkOutput;
 use super::{Event, Gateway, Held, Output};
-use crate::ike::{self, Commit, Input, Output as IkeOutput, Transmit, takeover};
+use crate::ike::{self, Commit, Input, Output as IkeOutput, Resume, Transmit, takeover};
 
 impl Gateway {
     /// Carries outputs between the parts until all are silent.
@@ -32,6 +32,13 @@ impl Gateway {
     fn ike_output(&mut self, now: Instant, entropy: &mut dyn Entropy, output: IkeOutput) {
         match output {
             IkeOutput::Transmit(transmit) => self.transmit(&transmit),
+            IkeOutput::Retransmit { ike, version, transmit } => {
+                // What the standby does not hold yet may not leave, not even as a repetition.
+                let held = self.held.get(&ike).and_then(|held| held.front());
+                if held.is_none_or(|held| version < held.version) {
+                    self.transmit(&transmit);
+                }
+            }
             IkeOutput::Commit(commit) => self.commit(now, entropy, commit),
             IkeOutput::Event(event) => {
                 match &event {
@@ -173,6 +180,7 @@ impl Gateway {
         objects: Vec<TakeoverObject>,
     ) {
         let mut resume = BTreeMap::new();
+        let mut plan = BTreeMap::new();
         let mut replace = Vec::new();
         self.skip = 0;
         for object in &objects {
@@ -189,12 +197,12 @@ impl Gateway {
         }
         self.dataplane.set_leading(true);
         self.dataplane.broadcast(|| Command::Announce);
-        let settings = &self.settings;
-        self.engine.lead(now, entropy, &mut |facts| {
-            let (exact, delta) = resume.get(&facts.ike).copied().unwrap_or((false, None));
-            let wish = settings.takeover(&facts.connection);
-            takeover::resume(wish, exact, facts, delta)
-        });
+        for (ike, (exact, delta)) in resume {
+            let facts = self.engine.facts(ike).unwrap_or_default();
+            let wish = self.engine.connection(ike).map(|c| c.takeover).unwrap_or_default();
+            plan.insert(ike, takeover::resume(wish, exact, facts, delta));
+        }
+        self.engine.lead(now, entropy, &mut |ike| plan.get(&ike).copied().unwrap_or(Resume::Probe));
         let sas = self.inherited.len();
         let inherits = base.is_some();
         let event = Event::Leads { epoch, inherits, sas, skip: self.skip };

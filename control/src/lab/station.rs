@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use hitless_dataplane::port::Port;
 use hitless_dataplane::port::memory::MemoryPort;
-use hitless_dataplane::worker::{self, Leadership, Worker};
+use hitless_dataplane::worker::{self, Leadership, Worker, WorkerSettings};
 use hitless_sa::{Entropy, Incarnation, Instant};
 use hitless_sync::Durable;
 
@@ -17,6 +17,9 @@ use crate::gateway::{Event, Gateway, GatewaySettings, Output};
 
 /// Payload of a lab cable's frames.
 pub const MTU: usize = 1500;
+/// A lab gateway is small: a simulation makes thousands.
+const POOL_FRAMES: u32 = 1024;
+const SA_CAPACITY: usize = 256;
 
 /// The control plane of a lab gateway. Durable state lives outside, as a disk does.
 pub struct Station {
@@ -32,15 +35,20 @@ impl Station {
         network: &mut dyn SyncNetwork,
         durable: Durable,
         now: Instant,
+        entropy: &mut dyn Entropy,
     ) -> io::Result<(Station, Worker)> {
         let sync_address = config.cluster.sync.as_ref().map(|sync| sync.listen);
         let settings = GatewaySettings::new(config);
         let leadership = Leadership::new(false);
         let mtus = vec![MTU; ports.len()];
         let ports = ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect();
-        let worker = settings.worker(0, &mtus);
+        let worker = WorkerSettings {
+            pool_frames: POOL_FRAMES,
+            sa_capacity: SA_CAPACITY,
+            ..settings.worker(0, &mtus)
+        };
         let (worker, handle) = worker::worker(worker, ports, Arc::clone(&leadership))?;
-        let gateway = Gateway::new(settings, durable, vec![handle], leadership, now);
+        let gateway = Gateway::new(settings, durable, vec![handle], leadership, now, entropy);
         if let Some(address) = sync_address {
             network.open(address);
         }
