@@ -41,8 +41,8 @@ pub fn gateway_event(event: &gateway::Event) {
         G::Ike(event) => ike_event(event),
         G::Link(event) => tracing::debug!(?event, "sync link"),
         G::Sync(event) => tracing::info!(?event, "cluster"),
-        G::Leads { epoch, inherits: true, sas, skip } => {
-            tracing::warn!(%epoch, sas, skip, "took over: this member is active");
+        G::Leads { epoch, inherits: true, sas, skip, exact } => {
+            tracing::warn!(%epoch, sas, skip, exact, "took over: this member is active");
         }
         G::Leads { epoch, .. } => tracing::info!(%epoch, "this member is active"),
         G::SteppedDown { reason } => tracing::warn!(?reason, "stepped down"),

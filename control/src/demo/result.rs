@@ -9,9 +9,8 @@ use hitless_sa::Instant;
 use serde::Serialize;
 
 use super::story::Story;
-use super::world::{CLUSTER, PEER};
 use crate::audit::{Audit, Exchange, Report, TapId};
-use crate::lab::{Captured, Host, Probe};
+use crate::lab::{CLUSTER, Captured, Host, PEER, Probe};
 
 /// What the demo found. The first eight keys are stable; others may be added.
 #[derive(Clone, PartialEq, Debug, Serialize)]

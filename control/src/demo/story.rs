@@ -8,12 +8,12 @@ use hitless_sa::{Entropy, Instant, SaId};
 use hitless_sync::Event as SyncEvent;
 
 use super::member::{self, Running, Said};
-use super::world::{self, HOST_A, HOST_B, World};
+use super::world::World;
 use crate::clock;
 use crate::entropy::SeededEntropy;
 use crate::gateway::Event;
 use crate::ike::{self, Input};
-use crate::lab::Hub;
+use crate::lab::{HOST_A, HOST_B, Hub, Topology};
 
 const MEMBERS: u8 = 2;
 /// The peer gateway's number; it is a cluster of its own.
@@ -62,7 +62,7 @@ pub fn tell(seed: u64, progress: bool) -> io::Result<Story> {
     let (world, peer_cables, member_cables) = World::new(usize::from(MEMBERS));
     let (tell, said) = mpsc::channel();
     let hub = Hub::default();
-    let parse = |config: Result<_, crate::config::ConfigError>| config.map_err(io::Error::other);
+    let topology = Topology::new(MEMBERS, secret);
     let mut members = Vec::new();
     let began = clock::now();
     let mut narrator = Narrator {
@@ -77,10 +77,10 @@ pub fn tell(seed: u64, progress: bool) -> io::Result<Story> {
     narrator.say("two members and a peer gateway start");
     for (index, cables) in member_cables.into_iter().enumerate() {
         let who = index as u8 + 1;
-        let config = parse(world::member_config(who, MEMBERS, &secret))?;
+        let config = topology.member(who).map_err(io::Error::other)?;
         members.push(member::start(who, config, cables, hub.clone(), entropy.u64(), tell.clone())?);
     }
-    let config = parse(world::peer_config(&secret))?;
+    let config = topology.peer().map_err(io::Error::other)?;
     let peer = member::start(PEER, config, peer_cables, hub, entropy.u64(), tell)?;
 
     let told = act(&mut narrator, &members, &peer, entropy);

@@ -72,7 +72,14 @@ pub enum Event {
     Link(ike::Event),
     Sync(SyncEvent),
     /// This member leads; the skip is the greatest over all SAs.
-    Leads { epoch: hitless_sa::Epoch, inherits: bool, sas: usize, skip: u64 },
+    Leads {
+        epoch: hitless_sa::Epoch,
+        inherits: bool,
+        sas: usize,
+        skip: u64,
+        /// Every inherited IKE SA goes on with exact Message IDs (invariant S4).
+        exact: bool,
+    },
     SteppedDown { reason: hitless_sync::StepDown },
     Degraded { on: bool },
     /// An SA that the new active could not carry on.

@@ -205,7 +205,8 @@ impl Gateway {
         self.engine.lead(now, entropy, &mut |ike| plan.get(&ike).copied().unwrap_or(Resume::Probe));
         let sas = self.inherited.len();
         let inherits = base.is_some();
-        let event = Event::Leads { epoch, inherits, sas, skip: self.skip };
+        let exact = objects.iter().all(|object| object.exact);
+        let event = Event::Leads { epoch, inherits, sas, skip: self.skip, exact };
         self.outputs.push_back(Output::Event(event));
         for sa in replace {
             self.engine.handle(now, entropy, Input::RekeyChild(sa));

@@ -12,8 +12,12 @@ mod host;
 mod hub;
 mod station;
 mod switch;
+mod topology;
 
 pub use host::{Host, Probe};
 pub use hub::{Hub, SyncNetwork};
 pub use station::{MTU, Station, first_start};
 pub use switch::{Captured, Switch};
+pub use topology::{
+    CLUSTER, CLUSTER_INSIDE, HOST_A, HOST_B, PEER, PEER_INSIDE, Topology, sync_address,
+};

@@ -24,14 +24,26 @@ pub struct Captured {
 pub struct Switch {
     ports: Vec<MemoryPort>,
     learned: BTreeMap<MacAddress, usize>,
-    capture: Vec<Captured>,
+    /// `None` if nothing is recorded.
+    capture: Option<Vec<Captured>>,
     scratch: Vec<u8>,
 }
 
 impl Switch {
-    /// A switch with these cables plugged in.
+    /// A switch with these cables plugged in, which records what it carries.
     pub fn new(ports: Vec<MemoryPort>) -> Switch {
-        Switch { ports, learned: BTreeMap::new(), capture: Vec::new(), scratch: Vec::new() }
+        let capture = Some(Vec::new());
+        Switch { ports, learned: BTreeMap::new(), capture, scratch: Vec::new() }
+    }
+
+    /// A switch that records nothing.
+    pub fn unrecorded(ports: Vec<MemoryPort>) -> Switch {
+        Switch { capture: None, ..Switch::new(ports) }
+    }
+
+    /// Plugs another cable into a port.
+    pub fn plug(&mut self, port: usize, cable: MemoryPort) {
+        self.ports[port] = cable;
     }
 
     /// Moves what waits at every port; returns the number of frames.
@@ -58,7 +70,9 @@ impl Switch {
     /// Carries one frame as if it had come in by `port`.
     pub fn carry(&mut self, now: Instant, port: usize, frame: &[u8]) {
         let Some((destination, source)) = addresses(frame) else { return };
-        self.capture.push(Captured { at: now, port, frame: frame.to_vec() });
+        if let Some(capture) = &mut self.capture {
+            capture.push(Captured { at: now, port, frame: frame.to_vec() });
+        }
         self.learned.insert(source, port);
         match self.learned.get(&destination) {
             Some(&out) if destination != BROADCAST => {
@@ -80,9 +94,9 @@ impl Switch {
         }
     }
 
-    /// Everything that crossed the switch so far.
+    /// Everything that crossed the switch so far, if it records.
     pub fn capture(&self) -> &[Captured] {
-        &self.capture
+        self.capture.as_deref().unwrap_or_default()
     }
 
     fn flood(&mut self, from: usize, frame: &[u8]) {

@@ -1,0 +1,176 @@
+//! Cables that lose, delay, repeat and reorder: Ethernet between a gateway and a switch, and the
+//! sync network.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hitless::lab::SyncNetwork;
+use hitless_dataplane::port::memory::MemoryPort;
+use hitless_sa::{Entropy, Instant};
+
+use super::plan::Noise;
+
+/// When and how often something arrives.
+fn fate(entropy: &mut dyn Entropy, noise: &Noise, now: Instant) -> impl Iterator<Item = Instant> {
+    let copies = match entropy.u32() % 10_000 {
+        n if n < noise.loss => 0,
+        n if n < noise.loss + noise.duplication => 2,
+        _ => 1,
+    };
+    let (shortest, longest) = noise.delay;
+    let mut arrivals = [now; 2];
+    for arrival in &mut arrivals {
+        let spread = (longest - shortest).mul_f64(f64::from(entropy.u32()) / f64::from(u32::MAX));
+        *arrival = now + shortest + spread;
+    }
+    arrivals.into_iter().take(copies)
+}
+
+/// Things on their way, in the order of their arrival.
+struct Flight<T>(BTreeMap<(Instant, u64), T>, u64);
+
+impl<T> Flight<T> {
+    fn new() -> Flight<T> {
+        Flight(BTreeMap::new(), 0)
+    }
+
+    fn add(&mut self, at: Instant, thing: T) {
+        self.1 += 1;
+        self.0.insert((at, self.1), thing);
+    }
+
+    fn due(&mut self, now: Instant) -> Option<T> {
+        let entry = self.0.first_entry()?;
+        (entry.key().0 <= now).then(|| entry.remove())
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    ToSwitch,
+    ToGateway,
+}
+
+/// Between a gateway's port and a switch.
+pub struct Cable {
+    gateway: MemoryPort,
+    switch: MemoryPort,
+    flight: Flight<(Way, Vec<u8>)>,
+    noise: Noise,
+    pub plugged: bool,
+}
+
+impl Cable {
+    pub fn new(gateway: MemoryPort, switch: MemoryPort, noise: Noise) -> Cable {
+        Cable { gateway, switch, flight: Flight::new(), noise, plugged: true }
+    }
+
+    /// Another gateway at this end: the machine has started again.
+    pub fn replug(&mut self, gateway: MemoryPort) {
+        self.gateway = gateway;
+    }
+
+    /// Moves what has arrived. `tap` sees each frame as it leaves the gateway, before anything can
+    /// happen to it.
+    pub fn turn(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        mut tap: impl FnMut(&[u8]),
+    ) {
+        let mut sent = Vec::new();
+        while self.gateway.pop_frame(|frame| sent.push((Way::ToSwitch, frame.to_vec()))) {}
+        for (_, frame) in &sent {
+            tap(frame);
+        }
+        while self.switch.pop_frame(|frame| sent.push((Way::ToGateway, frame.to_vec()))) {}
+        for (way, frame) in sent {
+            if self.plugged {
+                for at in fate(entropy, &self.noise, now) {
+                    self.flight.add(at, (way, frame.clone()));
+                }
+            }
+        }
+        while let Some((way, frame)) = self.flight.due(now) {
+            // A full ring loses the frame, as a real one does.
+            let _ = match way {
+                Way::ToSwitch => self.switch.push_frame(&frame),
+                Way::ToGateway => self.gateway.push_frame(&frame),
+            };
+        }
+    }
+}
+
+type Letter = (SocketAddr, SocketAddr, Vec<u8>);
+
+/// The sync network of the simulator.
+pub struct SyncCables {
+    flight: Flight<Letter>,
+    arrived: BTreeMap<SocketAddr, VecDeque<(SocketAddr, Vec<u8>)>>,
+    noise: Noise,
+    deaf: BTreeSet<(SocketAddr, SocketAddr)>,
+    entropy: Box<dyn Entropy>,
+}
+
+impl SyncCables {
+    pub fn new(noise: Noise, entropy: Box<dyn Entropy>) -> SyncCables {
+        SyncCables {
+            flight: Flight::new(),
+            arrived: BTreeMap::new(),
+            noise,
+            deaf: BTreeSet::new(),
+            entropy,
+        }
+    }
+
+    /// Nothing from the first reaches the second any more.
+    pub fn deafen(&mut self, from: SocketAddr, to: SocketAddr) {
+        self.deaf.insert((from, to));
+    }
+
+    /// Everything passes again.
+    pub fn heal(&mut self) {
+        self.deaf.clear();
+    }
+
+    /// No more loss; delays stay.
+    pub fn calm(&mut self) {
+        self.noise.loss = 0;
+        self.noise.delay.1 = self.noise.delay.1.min(Duration::from_millis(1));
+    }
+}
+
+impl SyncNetwork for SyncCables {
+    fn open(&mut self, address: SocketAddr) {
+        // What is under way to a predecessor still arrives: old datagrams are part of the game.
+        self.arrived.insert(address, VecDeque::new());
+    }
+
+    fn send(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        if self.deaf.contains(&(from, to)) {
+            return;
+        }
+        for at in fate(&mut *self.entropy, &self.noise, now) {
+            self.flight.add(at, (from, to, datagram.clone()));
+        }
+    }
+
+    fn receive(&mut self, now: Instant, address: SocketAddr) -> Option<(SocketAddr, Vec<u8>)> {
+        while let Some((from, to, datagram)) = self.flight.due(now) {
+            if let Some(arrived) = self.arrived.get_mut(&to) {
+                arrived.push_back((from, datagram));
+            }
+        }
+        self.arrived.get_mut(&address)?.pop_front()
+    }
+}
+
+impl Cable {
+    /// No more loss; delays stay.
+    pub fn calm(&mut self) {
+        self.plugged = true;
+        self.noise.loss = 0;
+        self.noise.delay.1 = self.noise.delay.1.min(Duration::from_millis(1));
+    }
+}
