@@ -12,6 +12,7 @@
 pub mod aead;
 pub mod cell;
 pub mod checkpoint;
+pub mod ecn;
 pub mod esp;
 pub mod flow;
 pub mod memory;
