@@ -6,20 +6,36 @@
 //!                +------------------ control thread <--------+
 //! ```
 //!
-//! Reading order: `pool.rs` (what a packet is), `port.rs` (where packets come from), `path.rs` (what
+//! Reading order: `pool.rs` (what a packet is), `port` (where packets come from), `path.rs` (what
 //! happens to them), `worker.rs` (who does it), `cell.rs` (what may be sent), `esp.rs` (how).
 
 pub mod aead;
 pub mod cell;
 pub mod checkpoint;
+pub mod classify;
+pub mod command;
+pub mod counters;
 pub mod ecn;
 pub mod esp;
+pub mod fib;
 pub mod flow;
+mod frames;
+mod links;
+mod local;
 pub mod memory;
+pub mod neighbour;
 pub mod outer;
+mod park;
+mod path;
 pub mod pool;
 pub mod port;
 pub mod replay;
+mod report;
 pub mod sad;
+mod schedule;
+pub mod spd;
 mod sync;
+pub mod thread;
 pub mod verdict;
+pub mod wire;
+pub mod worker;

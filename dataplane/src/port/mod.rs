@@ -1,5 +1,7 @@
 //! Where packets come from and go to.
 
+pub mod memory;
+
 use smallvec::SmallVec;
 
 use crate::pool::{Packet, Pool};

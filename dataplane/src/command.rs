@@ -1,0 +1,90 @@
+//! What the control thread and a worker tell each other. Both ways go through bounded rings; a
+//! worker takes a command only while the answers to it have room, so none is ever lost, and never
+//! waits. Hints (what the wire brought up) are dropped rather than crowd answers out.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use hitless_sa::{SaId, SequenceNumber, Spi, UdpEncapsulation};
+
+use crate::fib::Fib;
+use crate::flow::Flow;
+use crate::port::MacAddress;
+use crate::replay::WindowState;
+use crate::sad::{Conflict, InboundSa, OutboundSa};
+use crate::spd::Spd;
+
+/// From the control thread to a worker, in order.
+pub enum Command {
+    /// Installs the receiving half of a Child SA; one of the same id is replaced, and what waits
+    /// for its high water dies with it.
+    InstallInbound(Box<InboundSa>),
+    /// Installs the sending half.
+    InstallOutbound(Box<OutboundSa>),
+    /// Moves the tunnel's endpoints of an installed Child SA.
+    Update {
+        sa: SaId,
+        local: IpAddr,
+        remote: IpAddr,
+        encapsulation: Option<UdpEncapsulation>,
+    },
+    /// Removes both halves; they come back in [`Event::Retired`].
+    Remove(SaId),
+    /// Replaces the SPD.
+    Policies(Arc<Spd>),
+    /// Replaces the forwarding table.
+    Routes(Arc<Fib>),
+    /// Puts an Ethernet address into the neighbour table.
+    Neighbour {
+        port: usize,
+        address: IpAddr,
+        mac: MacAddress,
+    },
+    /// Sends gratuitous ARP for every address on every port: at once, after 200 ms and after 1 s.
+    Announce,
+    /// Asks for [`Event::Barrier`] with the same number. Everything that earlier bursts sent has
+    /// been given to the ports when it is answered.
+    Barrier(u64),
+    /// Asks for [`Event::Window`].
+    QueryWindow(SaId),
+}
+
+/// What a worker no longer uses, for the control thread to drop: dropping costs time and wipes
+/// keys, which is no work for the packet path.
+pub enum Retired {
+    Inbound(Box<InboundSa>),
+    Outbound(Box<OutboundSa>),
+    Policies(Arc<Spd>),
+    Routes(Arc<Fib>),
+}
+
+/// From a worker to the control thread.
+pub enum Event {
+    /// Removed, replaced or refused.
+    Retired(Retired),
+    /// An SA could not be installed; it comes back in [`Event::Retired`].
+    Refused { sa: SaId, conflict: Conflict },
+    /// Answer to [`Command::Barrier`].
+    Barrier(u64),
+    /// Answer to [`Command::QueryWindow`]; nothing if no such SA is installed.
+    Window {
+        sa: SaId,
+        state: Option<WindowState>,
+    },
+    /// A neighbour's Ethernet address is new or has changed.
+    NeighbourLearned {
+        port: usize,
+        address: IpAddr,
+        mac: MacAddress,
+    },
+    /// A policy wants protection and has no SA (rate-limited hint).
+    Acquire { policy: usize, flow: Flow },
+    /// ESP for an SPI that is not installed (rate-limited hint).
+    UnknownSpi { spi: Spi, source: SocketAddr },
+    /// The newest authentic packet of an SA came from elsewhere than its endpoint (rate-limited
+    /// hint; RFC 7296 section 2.23).
+    PeerMoved { sa: SaId, remote: SocketAddr },
+    /// Packets of this SA wait for its high water to reach at least this number (rate-limited hint;
+    /// the cell's `inbound_top` says the same).
+    HighWater { sa: SaId, wanted: SequenceNumber },
+}

@@ -1,0 +1,337 @@
+//! Who is who on the links (RFC 826): a bounded table of IPv4 neighbours, and the few packets that
+//! wait for an answer. It decides what to ask and when; `egress.rs` does the asking.
+
+use std::net::Ipv4Addr;
+use std::time::Duration;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+use hitless_sa::Instant;
+use smallvec::SmallVec;
+
+use crate::pool::Packet;
+use crate::port::MacAddress;
+
+/// Neighbours that are remembered.
+const CAPACITY: usize = 1024;
+/// Packets that wait for one neighbour.
+const HELD_EACH: usize = 3;
+/// Packets that wait in all.
+const HELD_TOTAL: usize = 128;
+/// At most one request an address in this time (RFC 1122 section 2.3.2.1).
+const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Requests without an answer before an address counts as gone.
+const ATTEMPTS: u8 = 3;
+/// How long an answer is trusted before it is asked for again, in unicast.
+const FRESH: Duration = Duration::from_secs(30);
+/// How long a neighbour that nobody sends to is remembered.
+const UNUSED: Duration = Duration::from_secs(300);
+
+/// An address on a link.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Neighbour {
+    pub port: usize,
+    pub address: Ipv4Addr,
+}
+
+/// Packets given back.
+pub type Held = SmallVec<[Packet; HELD_EACH]>;
+
+struct Entry {
+    mac: Option<MacAddress>,
+    confirmed: Instant,
+    asked: Instant,
+    attempts: u8,
+    used: Instant,
+    held: Held,
+}
+
+/// What to do with a packet for a neighbour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Resolution {
+    /// Send it; and ask again in unicast if `probe`.
+    Known { mac: MacAddress, probe: bool },
+    /// Hold it; and ask everybody if `ask`.
+    Unknown { ask: bool },
+    /// The table is full.
+    Full,
+}
+
+/// What came of an answer.
+#[derive(Debug)]
+pub struct Learned {
+    /// Whether the address is new or another one.
+    pub changed: bool,
+    /// What waited for it.
+    pub released: Held,
+}
+
+/// What a second has brought for one neighbour.
+#[derive(Debug)]
+pub enum Tick {
+    /// Ask everybody again.
+    Ask(Neighbour),
+    /// It does not answer: these are lost.
+    Gone(Held),
+}
+
+/// The table of one worker.
+pub struct Neighbours {
+    table: HashMap<Neighbour, Entry, FixedState>,
+    held: usize,
+    next_tick: Instant,
+}
+
+impl Neighbours {
+    /// An empty table. It allocates all that it ever needs.
+    pub fn new() -> Neighbours {
+        // Twice the entries that it may hold, so that tombstones are cleared in place.
+        Neighbours {
+            table: HashMap::with_capacity_and_hasher(CAPACITY * 2, FixedState::default()),
+            held: 0,
+            next_tick: Instant::default(),
+        }
+    }
+
+    /// Packets that wait here.
+    pub fn held(&self) -> usize {
+        self.held
+    }
+
+    /// Looks an address up on behalf of a packet.
+    pub fn resolve(&mut self, neighbour: Neighbour, now: Instant) -> Resolution {
+        let Some(entry) = self.table.get_mut(&neighbour) else {
+            if self.table.len() >= CAPACITY {
+                return Resolution::Full;
+            }
+            let entry = Entry {
+                mac: None,
+                confirmed: now,
+                asked: now,
+                attempts: 1,
+                used: now,
+                held: Held::new(),
+            };
+            self.table.insert(neighbour, entry);
+            return Resolution::Unknown { ask: true };
+        };
+        entry.used = now;
+        match entry.mac {
+            Some(mac) if now.since(entry.confirmed) < FRESH => {
+                Resolution::Known { mac, probe: false }
+            }
+            Some(mac) => {
+                let probe = now.since(entry.asked) >= ASK_EVERY;
+                if probe && entry.attempts >= ATTEMPTS {
+                    entry.mac = None;
+                    (entry.asked, entry.attempts) = (now, 1);
+                    return Resolution::Unknown { ask: true };
+                }
+                if probe {
+                    (entry.asked, entry.attempts) = (now, entry.attempts + 1);
+                }
+                Resolution::Known { mac, probe }
+            }
+            None => Resolution::Unknown { ask: false },
+        }
+    }
+
+    /// Keeps a packet until its neighbour answers; gives it back if there is no room.
+    pub fn hold(&mut self, neighbour: Neighbour, packet: Packet) -> Result<(), Packet> {
+        match self.table.get_mut(&neighbour) {
+            Some(entry) if entry.held.len() < HELD_EACH && self.held < HELD_TOTAL => {
+                entry.held.push(packet);
+                self.held += 1;
+                Ok(())
+            }
+            _ => Err(packet),
+        }
+    }
+
+    /// Takes an answer, or what a request says about its sender. Unknown addresses are added only
+    /// if `create`: RFC 826 wants that for those who speak to us.
+    pub fn learn(
+        &mut self,
+        neighbour: Neighbour,
+        mac: MacAddress,
+        create: bool,
+        now: Instant,
+    ) -> Option<Learned> {
+        if let Some(entry) = self.table.get_mut(&neighbour) {
+            let changed = entry.mac != Some(mac);
+            entry.mac = Some(mac);
+            (entry.confirmed, entry.attempts) = (now, 0);
+            self.held -= entry.held.len();
+            return Some(Learned {
+                changed,
+                released: std::mem::take(&mut entry.held),
+            });
+        }
+        if !create || self.table.len() >= CAPACITY {
+            return None;
+        }
+        let entry = Entry {
+            mac: Some(mac),
+            confirmed: now,
+            asked: now,
+            attempts: 0,
+            used: now,
+            held: Held::new(),
+        };
+        self.table.insert(neighbour, entry);
+        Some(Learned {
+            changed: true,
+            released: Held::new(),
+        })
+    }
+
+    /// Once a second: what to ask again, what to give up, whom to forget.
+    pub fn tick(&mut self, now: Instant, mut act: impl FnMut(Tick)) {
+        if now < self.next_tick {
+            return;
+        }
+        self.next_tick = now + ASK_EVERY;
+        let held = &mut self.held;
+        self.table.retain(|neighbour, entry| {
+            if entry.mac.is_some() {
+                return now.since(entry.used) < UNUSED;
+            }
+            if now.since(entry.asked) < ASK_EVERY {
+                return true;
+            }
+            if entry.attempts < ATTEMPTS && !entry.held.is_empty() {
+                (entry.asked, entry.attempts) = (now, entry.attempts + 1);
+                act(Tick::Ask(*neighbour));
+                return true;
+            }
+            *held -= entry.held.len();
+            act(Tick::Gone(std::mem::take(&mut entry.held)));
+            false
+        });
+    }
+
+    /// Gives back every packet that waits.
+    pub fn release_all(&mut self, mut take: impl FnMut(Packet)) {
+        if self.held == 0 {
+            return;
+        }
+        for entry in self.table.values_mut() {
+            entry.held.drain(..).for_each(&mut take);
+        }
+        self.held = 0;
+    }
+}
+
+impl Default for Neighbours {
+    fn default() -> Neighbours {
+        Neighbours::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Pool;
+
+    const WHO: Neighbour = Neighbour {
+        port: 1,
+        address: Ipv4Addr::new(192, 0, 2, 9),
+    };
+    const MAC: MacAddress = [2, 0, 0, 0, 0, 9];
+
+    fn at(seconds: f64) -> Instant {
+        Instant::default() + Duration::from_secs_f64(seconds)
+    }
+
+    #[test]
+    fn a_few_packets_wait_and_leave_in_order() {
+        let mut pool = Pool::new(8).unwrap();
+        let mut table = Neighbours::new();
+        assert_eq!(
+            table.resolve(WHO, at(0.0)),
+            Resolution::Unknown { ask: true }
+        );
+        for n in 0..3 {
+            let packet = pool.copy_in(&[n]).unwrap();
+            table.hold(WHO, packet).unwrap();
+        }
+        assert_eq!(
+            table.resolve(WHO, at(0.5)),
+            Resolution::Unknown { ask: false }
+        );
+        let packet = pool.copy_in(&[9]).unwrap();
+        let refused = table.hold(WHO, packet).unwrap_err();
+        pool.free(refused);
+        let learned = table.learn(WHO, MAC, false, at(0.6)).unwrap();
+        assert!(learned.changed);
+        let order: Vec<u8> = learned.released.iter().map(|p| pool.bytes(p)[0]).collect();
+        assert_eq!(order, [0, 1, 2]);
+        assert_eq!(table.held(), 0);
+        learned.released.into_iter().for_each(|p| pool.free(p));
+        let known = Resolution::Known {
+            mac: MAC,
+            probe: false,
+        };
+        assert_eq!(table.resolve(WHO, at(0.7)), known);
+        assert_eq!(pool.available(), 8);
+    }
+
+    #[test]
+    fn silence_is_asked_three_times_and_then_given_up_rfc_1122_section_2_3_2_1() {
+        let mut pool = Pool::new(1).unwrap();
+        let mut table = Neighbours::new();
+        table.resolve(WHO, at(0.0));
+        table.hold(WHO, pool.allocate().unwrap()).unwrap();
+        let (mut asked, mut lost) = (0, 0);
+        for tenth in 0..50 {
+            table.tick(at(f64::from(tenth) / 10.0), |tick| match tick {
+                Tick::Ask(who) => asked += usize::from(who == WHO),
+                Tick::Gone(held) => held.into_iter().for_each(|packet| {
+                    lost += 1;
+                    pool.free(packet);
+                }),
+            });
+        }
+        assert_eq!((asked, lost, table.held()), (2, 1, 0));
+        assert_eq!(
+            table.resolve(WHO, at(6.0)),
+            Resolution::Unknown { ask: true }
+        );
+    }
+
+    #[test]
+    fn an_old_answer_is_probed_and_trusted_until_three_probes_fail() {
+        let mut table = Neighbours::new();
+        table.learn(WHO, MAC, true, at(0.0));
+        let known = |probe| Resolution::Known { mac: MAC, probe };
+        assert_eq!(table.resolve(WHO, at(29.9)), known(false));
+        assert_eq!(table.resolve(WHO, at(30.0)), known(true));
+        assert_eq!(table.resolve(WHO, at(30.1)), known(false));
+        assert_eq!(table.resolve(WHO, at(31.0)), known(true));
+        assert_eq!(table.resolve(WHO, at(32.0)), known(true));
+        assert_eq!(
+            table.resolve(WHO, at(33.0)),
+            Resolution::Unknown { ask: true }
+        );
+        table.learn(WHO, MAC, false, at(33.1));
+        assert_eq!(table.resolve(WHO, at(33.2)), known(false));
+    }
+
+    #[test]
+    fn strangers_are_not_added_and_the_table_is_bounded() {
+        let mut table = Neighbours::new();
+        assert!(table.learn(WHO, MAC, false, at(0.0)).is_none());
+        for n in 0..CAPACITY as u32 {
+            let address = Ipv4Addr::from(n);
+            let who = Neighbour { port: 0, address };
+            assert!(table.learn(who, MAC, true, at(0.0)).is_some());
+        }
+        assert!(table.learn(WHO, MAC, true, at(0.0)).is_none());
+        assert_eq!(table.resolve(WHO, at(0.0)), Resolution::Full);
+        table.tick(at(301.0), |_| ());
+        assert_eq!(
+            table.resolve(WHO, at(301.0)),
+            Resolution::Unknown { ask: true }
+        );
+    }
+}
