@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use core_affinity::CoreId;
 use hitless_sa::Instant;
 use smallvec::SmallVec;
 
@@ -72,11 +73,10 @@ impl Idle {
     }
 }
 
-/// Runs a worker until `stop` is set, and gives it back. `clock` is read once a turn. If `core` is
-/// given and cannot be had, the worker runs unpinned.
+/// Runs a worker until `stop` is set, and gives it back. `clock` is read once a turn.
 ///
 /// # Errors
-/// If the thread cannot be started.
+/// If this process may not use `core`, or if the thread cannot be started.
 pub fn spawn(
     mut worker: Worker,
     core: Option<usize>,
@@ -84,15 +84,28 @@ pub fn spawn(
     idle: Idle,
     stop: Arc<AtomicBool>,
 ) -> io::Result<JoinHandle<Worker>> {
+    let core = core.map(available).transpose()?;
     std::thread::Builder::new()
         .name(format!("worker-{}", worker.id()))
         .spawn(move || {
-            if let Some(id) = core {
-                core_affinity::set_for_current(core_affinity::CoreId { id });
+            if let Some(core) = core {
+                // Refused only if the process was moved off the core a moment ago.
+                core_affinity::set_for_current(core);
             }
             run(&mut worker, clock, idle, &stop);
             worker
         })
+}
+
+/// The core, if this process may use it.
+fn available(id: usize) -> io::Result<CoreId> {
+    let cores = core_affinity::get_core_ids().unwrap_or_default();
+    if cores.iter().any(|core| core.id == id) {
+        return Ok(CoreId { id });
+    }
+    let allowed: Vec<usize> = cores.iter().map(|core| core.id).collect();
+    let text = format!("core {id} is not available to this process; choose from {allowed:?}");
+    Err(io::Error::new(io::ErrorKind::InvalidInput, text))
 }
 
 fn run(worker: &mut Worker, clock: impl Fn() -> Instant, idle: Idle, stop: &AtomicBool) {
@@ -154,6 +167,49 @@ pub fn wait(descriptors: impl IntoIterator<Item = (RawFd, Readiness)>, longest: 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::{Command, Event};
+    use crate::worker::{self, CheckpointSettings, Leadership, WorkerSettings};
+
+    #[test]
+    fn a_thread_obeys_commands_and_gives_its_worker_back_when_stopped() {
+        let settings = WorkerSettings {
+            id: 7,
+            interfaces: Vec::new(),
+            pool_frames: 16,
+            checkpoint: CheckpointSettings::default(),
+            sa_capacity: 1,
+        };
+        let leadership = Leadership::new(true);
+        let (worker, mut handle) = worker::worker(settings, Vec::new(), leadership).unwrap();
+        let stop = Arc::new(AtomicBool::new(false));
+        let ticks = std::sync::atomic::AtomicU64::new(0);
+        let clock = move || Instant(ticks.fetch_add(1, Ordering::Relaxed));
+        let core = core_affinity::get_core_ids().and_then(|cores| cores.first().map(|c| c.id));
+        let thread = spawn(worker, core, clock, Idle::default(), Arc::clone(&stop)).unwrap();
+        for number in 0..100 {
+            assert!(handle.send(Command::Barrier(number)).is_ok());
+            let answer = loop {
+                match handle.poll_event() {
+                    Some(event) => break event,
+                    None => std::thread::yield_now(),
+                }
+            };
+            assert!(matches!(answer, Event::Barrier(n) if n == number));
+        }
+        stop.store(true, Ordering::Relaxed);
+        let worker = thread.join().unwrap();
+        assert_eq!(worker.id(), 7);
+        assert!(!handle.is_abandoned());
+        drop(worker);
+        assert!(handle.is_abandoned());
+    }
+
+    #[test]
+    fn a_core_that_is_not_there_is_refused_and_not_a_panic() {
+        assert!(available(usize::MAX).is_err());
+        let error = available(1 << 20).unwrap_err().to_string();
+        assert!(error.contains("core 1048576 is not available"), "{error}");
+    }
 
     #[test]
     fn first_spin_then_yield_then_sleep() {

@@ -142,13 +142,13 @@ impl Gateway {
     }
 
     /// A packet from the host behind it.
-    pub fn from_host(&mut self, packet: &[u8]) {
+    pub fn host_sends(&mut self, packet: &[u8]) {
         let frame = frame(self.inside_mac, self.host_mac, packet);
         assert!(self.host.push_frame(&frame));
     }
 
     /// A packet from somebody on the wire.
-    pub fn from_wire(&mut self, packet: &[u8]) {
+    pub fn wire_brings(&mut self, packet: &[u8]) {
         let frame = frame(self.outside_mac, [2, 0, 0, 0, 9, 9], packet);
         assert!(self.wire.push_frame(&frame));
     }
@@ -350,7 +350,7 @@ impl Bed {
 
     /// Sends from host A, and gives the ESP packet that leaves A instead of carrying it to B.
     pub fn seal(&mut self, packet: &[u8]) -> Vec<u8> {
-        self.a.from_host(packet);
+        self.a.host_sends(packet);
         self.a.worker.turn(self.now);
         let mut frames = self.a.take_wire();
         assert_eq!(
@@ -364,8 +364,8 @@ impl Bed {
 
     /// Lets both gateways find each other and their hosts.
     pub fn warm_up(&mut self) {
-        self.a.from_host(&udp(HOST_A, HOST_B, b"warm"));
-        self.b.from_host(&udp(HOST_B, HOST_A, b"warm"));
+        self.a.host_sends(&udp(HOST_A, HOST_B, b"warm"));
+        self.b.host_sends(&udp(HOST_B, HOST_A, b"warm"));
         self.settle();
         assert_eq!((self.a.delivered.len(), self.b.delivered.len()), (1, 1));
         self.a.delivered.clear();

@@ -37,101 +37,103 @@ fn provoke(reason: DropReason) -> Bed {
     match reason {
         DropReason::NotActive => {
             bed.a.leadership.set(false);
-            bed.a.from_host(&packet);
+            bed.a.host_sends(&packet);
         }
-        DropReason::Malformed => bed.a.from_host(&packet[..19]),
+        DropReason::Malformed => bed.a.host_sends(&packet[..19]),
         DropReason::BadChecksum => {
             let mut damaged = packet;
             damaged[8] ^= 1;
-            bed.a.from_host(&damaged);
+            bed.a.host_sends(&damaged);
         }
         DropReason::Fragment => {
             let mut fragment = raw(STRANGER, OUTSIDE_A, ESP, &[7; 64]);
             fragment[6] = 0x20;
             fragment[8] += 1;
-            bed.a.from_wire(&hops_later(&fragment, 1));
+            bed.a.wire_brings(&hops_later(&fragment, 1));
         }
         DropReason::TtlExceeded => {
             // Out of a tunnel: no error goes back there.
             bed.b
-                .from_wire(&forge(50, 4, &hops_later(&udp(HOST_A, HOST_B, b"x"), 63)));
+                .wire_brings(&forge(50, 4, &hops_later(&udp(HOST_A, HOST_B, b"x"), 63)));
         }
-        DropReason::NotForUs => bed.a.from_host(&udp(HOST_A, INSIDE_A, b"no such service")),
-        DropReason::Runt => bed.b.from_wire(&raw(OUTSIDE_A, OUTSIDE_B, ESP, &[0xbb; 3])),
-        DropReason::SpiZero => bed.b.from_wire(&raw(OUTSIDE_A, OUTSIDE_B, ESP, &[0; 64])),
-        DropReason::UnknownSpi => bed.b.from_wire(&raw(OUTSIDE_A, OUTSIDE_B, ESP, &[9; 64])),
+        DropReason::NotForUs => bed.a.host_sends(&udp(HOST_A, INSIDE_A, b"no such service")),
+        DropReason::Runt => bed
+            .b
+            .wire_brings(&raw(OUTSIDE_A, OUTSIDE_B, ESP, &[0xbb; 3])),
+        DropReason::SpiZero => bed.b.wire_brings(&raw(OUTSIDE_A, OUTSIDE_B, ESP, &[0; 64])),
+        DropReason::UnknownSpi => bed.b.wire_brings(&raw(OUTSIDE_A, OUTSIDE_B, ESP, &[9; 64])),
         DropReason::Replay => {
             let esp = bed.seal(&packet);
-            bed.b.from_wire(&esp);
+            bed.b.wire_brings(&esp);
             bed.settle();
             bed.b.delivered.clear();
-            bed.b.from_wire(&esp);
+            bed.b.wire_brings(&esp);
         }
         DropReason::Integrity => {
             let mut esp = bed.seal(&packet);
             *esp.last_mut().unwrap() ^= 1;
-            bed.b.from_wire(&esp);
+            bed.b.wire_brings(&esp);
         }
         DropReason::BadPadding => {
             // Pad length 255 in a text of a few octets: the payload is made to end the padding.
-            bed.b.from_wire(&forge_padding());
+            bed.b.wire_brings(&forge_padding());
         }
-        DropReason::BadNextHeader => bed.b.from_wire(&forge(50, 17, &packet)),
-        DropReason::Dummy => bed.b.from_wire(&forge(50, 59, &[0; 40])),
+        DropReason::BadNextHeader => bed.b.wire_brings(&forge(50, 17, &packet)),
+        DropReason::Dummy => bed.b.wire_brings(&forge(50, 59, &[0; 40])),
         DropReason::SelectorMismatch => {
             bed.b
-                .from_wire(&forge(50, 4, &udp([10, 9, 0, 5], HOST_B, b"whose?")));
+                .wire_brings(&forge(50, 4, &udp([10, 9, 0, 5], HOST_B, b"whose?")));
         }
         DropReason::HighWater => {
             bed.install(PLENTY, Lease::default());
             for _ in 0..257 {
-                bed.a.from_host(&packet);
+                bed.a.host_sends(&packet);
                 bed.step();
             }
         }
         DropReason::LeaseExhausted => {
             bed.install(Lease::default(), PLENTY);
-            bed.a.from_host(&packet);
+            bed.a.host_sends(&packet);
         }
-        DropReason::PolicyDiscard => bed.a.from_host(&udp(HOST_A, [203, 0, 113, 66], b"x")),
-        DropReason::NoPolicy => bed.a.from_host(&udp(HOST_A, [8, 8, 8, 8], b"x")),
-        DropReason::NoSa => bed.a.from_host(&udp(HOST_A, [198, 51, 100, 1], b"x")),
-        DropReason::ClearText => bed.a.from_wire(&udp(HOST_B, HOST_A, b"in clear")),
-        DropReason::NoRoute => bed.a.from_host(&udp(HOST_A, [203, 0, 113, 1], b"no way")),
+        DropReason::PolicyDiscard => bed.a.host_sends(&udp(HOST_A, [203, 0, 113, 66], b"x")),
+        DropReason::NoPolicy => bed.a.host_sends(&udp(HOST_A, [8, 8, 8, 8], b"x")),
+        DropReason::NoSa => bed.a.host_sends(&udp(HOST_A, [198, 51, 100, 1], b"x")),
+        DropReason::ClearText => bed.a.wire_brings(&udp(HOST_B, HOST_A, b"in clear")),
+        DropReason::NoRoute => bed.a.host_sends(&udp(HOST_A, [203, 0, 113, 1], b"no way")),
         DropReason::NeighbourUnresolved => {
             route_default(&mut bed);
             bed.b.host_answers = false;
             bed.b
-                .from_wire(&forge(50, 4, &udp(HOST_A, [10, 2, 0, 77], b"nobody")));
+                .wire_brings(&forge(50, 4, &udp(HOST_A, [10, 2, 0, 77], b"nobody")));
             for _ in 0..5 {
                 bed.advance(Duration::from_secs(1));
             }
         }
         DropReason::TooBig => {
-            bed.b.from_wire(&forge(50, 4, &udp(HOST_A, HOST_B, b"x")));
+            bed.b.wire_brings(&forge(50, 4, &udp(HOST_A, HOST_B, b"x")));
             bed.settle();
             bed.b.delivered.clear();
             let mut big = udp(HOST_A, HOST_B, &[1; 1465]);
             big[6] = 0;
             big[8] += 1;
-            bed.a.from_host(&hops_later(&big, 1));
+            bed.a.host_sends(&hops_later(&big, 1));
         }
         DropReason::PuntFull => {
             for _ in 0..257 {
                 bed.a
-                    .from_wire(&udp_ports(STRANGER, OUTSIDE_A, 500, 500, b"IKE"));
+                    .wire_brings(&udp_ports(STRANGER, OUTSIDE_A, 500, 500, b"IKE"));
                 bed.a.worker.turn(bed.now);
             }
         }
         DropReason::TransmitFull => {
             for _ in 0..257 {
-                bed.a.from_host(&packet);
+                bed.a.host_sends(&packet);
                 bed.a.worker.turn(bed.now);
             }
         }
         DropReason::NatKeepalive => {
             bed.a
-                .from_wire(&udp_ports(STRANGER, OUTSIDE_A, 4500, 4500, &[0xff]));
+                .wire_brings(&udp_ports(STRANGER, OUTSIDE_A, 4500, 4500, &[0xff]));
         }
         DropReason::Unsupported => {
             let mut frame = frame(bed.a.inside_mac, bed.a.host_mac, &[0x60; 60]);
@@ -152,7 +154,7 @@ fn provoke_special(reason: DropReason) -> Bed {
         });
         bed.warm_up();
         for _ in 0..9 {
-            bed.a.from_host(&packet);
+            bed.a.host_sends(&packet);
         }
         return bed;
     }
@@ -162,7 +164,7 @@ fn provoke_special(reason: DropReason) -> Bed {
     });
     bed.warm_up();
     bed.install_from(SequenceNumber(1 << 32), PLENTY, PLENTY);
-    bed.a.from_host(&packet);
+    bed.a.host_sends(&packet);
     bed
 }
 
@@ -207,7 +209,7 @@ fn unverified_packets_move_no_window_rfc_4303_section_3_4_3() {
     for _ in 0..17 {
         let mut far = forge(1 << 20, 4, &udp(HOST_A, HOST_B, b"far"));
         *far.last_mut().unwrap() ^= 1;
-        bed.b.from_wire(&far);
+        bed.b.wire_brings(&far);
     }
     bed.settle();
     assert_eq!(bed.b.dropped(DropReason::Integrity), 17);
@@ -216,7 +218,7 @@ fn unverified_packets_move_no_window_rfc_4303_section_3_4_3() {
         1,
         "hole B6: only authentic numbers count"
     );
-    bed.b.from_wire(&good);
+    bed.b.wire_brings(&good);
     bed.settle();
     assert_eq!(bed.b.delivered.len(), 1);
 }
@@ -227,7 +229,7 @@ fn eight_copies_in_one_burst_are_delivered_once() {
     bed.warm_up();
     let esp = bed.seal(&udp(HOST_A, HOST_B, b"once"));
     for _ in 0..8 {
-        bed.b.from_wire(&esp);
+        bed.b.wire_brings(&esp);
     }
     bed.settle();
     assert_eq!(bed.b.delivered.len(), 1);
@@ -241,7 +243,7 @@ fn too_big_with_df_tells_the_sender_what_fits_rfc_4301_section_8_2_1() {
     let mut big = udp(HOST_A, HOST_B, &[1; 1465]);
     big[6] |= 0x40;
     big[8] += 1;
-    bed.a.from_host(&hops_later(&big, 1));
+    bed.a.host_sends(&hops_later(&big, 1));
     bed.settle();
     assert_eq!(bed.a.dropped(DropReason::TooBig), 1);
     assert_eq!(bed.a.delivered.len(), 1);
@@ -249,10 +251,10 @@ fn too_big_with_df_tells_the_sender_what_fits_rfc_4301_section_8_2_1() {
     assert_eq!((error[9], error[20], error[21]), (1, 3, 4));
     let fits = usize::from(u16::from_be_bytes([error[26], error[27]]));
     // Exactly what it says goes through, and one octet more does not.
-    bed.a.from_host(&udp(HOST_A, HOST_B, &vec![2; fits - 28]));
+    bed.a.host_sends(&udp(HOST_A, HOST_B, &vec![2; fits - 28]));
     bed.settle();
     assert_eq!(bed.b.delivered.len(), 1);
-    bed.a.from_host(&udp(HOST_A, HOST_B, &vec![2; fits - 27]));
+    bed.a.host_sends(&udp(HOST_A, HOST_B, &vec![2; fits - 27]));
     bed.settle();
     assert_eq!(bed.a.dropped(DropReason::TooBig), 2);
 }
@@ -261,7 +263,8 @@ fn too_big_with_df_tells_the_sender_what_fits_rfc_4301_section_8_2_1() {
 fn time_exceeded_is_told_to_a_host_on_the_protected_side_only() {
     let mut bed = Bed::new();
     bed.warm_up();
-    bed.a.from_host(&hops_later(&udp(HOST_A, HOST_B, b"x"), 63));
+    bed.a
+        .host_sends(&hops_later(&udp(HOST_A, HOST_B, b"x"), 63));
     bed.settle();
     assert_eq!(bed.a.dropped(DropReason::TtlExceeded), 1);
     assert_eq!(bed.a.delivered.len(), 1);
@@ -275,8 +278,8 @@ fn hints_name_what_is_missing_and_are_limited_in_rate() {
     bed.warm_up();
     bed.a.events();
     for _ in 0..100 {
-        bed.a.from_host(&udp(HOST_A, [198, 51, 100, 1], b"x"));
-        bed.a.from_wire(&raw(OUTSIDE_B, OUTSIDE_A, ESP, &[9; 64]));
+        bed.a.host_sends(&udp(HOST_A, [198, 51, 100, 1], b"x"));
+        bed.a.wire_brings(&raw(OUTSIDE_B, OUTSIDE_A, ESP, &[9; 64]));
     }
     bed.settle();
     assert_eq!(bed.a.dropped(DropReason::NoSa), 100);
@@ -306,8 +309,8 @@ fn without_policies_nothing_passes() {
     bed.warm_up();
     bed.a
         .send(Command::Policies(std::sync::Arc::new(Spd::default())));
-    bed.a.from_host(&udp(HOST_A, HOST_B, b"x"));
-    bed.a.from_wire(&udp(HOST_B, HOST_A, b"x"));
+    bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
+    bed.a.wire_brings(&udp(HOST_B, HOST_A, b"x"));
     bed.settle();
     assert_eq!(bed.a.dropped(DropReason::NoPolicy), 2);
     assert!(bed.wire.is_empty() && bed.a.delivered.is_empty());

@@ -64,8 +64,8 @@ fn still_works(bed: &mut Bed) -> Result<(), TestCaseError> {
         &[&[2, 0, 0, 0, 2, 2][..], &OUTSIDE_B].concat(),
     );
     bed.b.wire.push_frame(&honest);
-    bed.a.from_host(&udp(HOST_A, HOST_B, b"honest"));
-    bed.b.from_host(&udp(HOST_B, HOST_A, b"honest"));
+    bed.a.host_sends(&udp(HOST_A, HOST_B, b"honest"));
+    bed.b.host_sends(&udp(HOST_B, HOST_A, b"honest"));
     bed.settle();
     prop_assert_eq!(bed.b.delivered.len(), 1);
     prop_assert_eq!(bed.a.delivered.len(), 1);
@@ -135,7 +135,7 @@ proptest! {
         for index in &order {
             let n = index.index(sealed.len());
             sent.insert(n as u8);
-            bed.b.from_wire(&sealed[n]);
+            bed.b.wire_brings(&sealed[n]);
             bed.settle();
         }
         bed.b.cell.raise(PLENTY);

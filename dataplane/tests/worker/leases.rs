@@ -27,7 +27,7 @@ fn bed_with_high_water(high_water: u64) -> Bed {
 
 fn send(bed: &mut Bed, count: u8) {
     for n in 1..=count {
-        bed.a.from_host(&udp(HOST_A, HOST_B, &[n; 9]));
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &[n; 9]));
     }
     bed.settle();
 }
@@ -87,8 +87,8 @@ fn packets_above_the_high_water_wait_and_are_delivered_when_it_rises_r8() {
 fn two_copies_that_wait_are_delivered_once_b3() {
     let mut bed = bed_with_high_water(0);
     let esp = bed.seal(&udp(HOST_A, HOST_B, &[1; 9]));
-    bed.b.from_wire(&esp);
-    bed.b.from_wire(&esp);
+    bed.b.wire_brings(&esp);
+    bed.b.wire_brings(&esp);
     bed.settle();
     assert_eq!(bed.b.worker.frame_account().parked, 2);
     bed.b.cell.raise(lease(0, 9));
@@ -139,8 +139,8 @@ fn a_frozen_cell_sends_and_delivers_nothing() {
     let late = bed.seal(&udp(HOST_A, HOST_B, b"late"));
     bed.a.cell.freeze();
     bed.b.cell.freeze();
-    bed.a.from_host(&udp(HOST_A, HOST_B, b"x"));
-    bed.b.from_wire(&late);
+    bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
+    bed.b.wire_brings(&late);
     bed.settle();
     assert_eq!(bed.a.dropped(DropReason::NotActive), 1);
     assert_eq!(bed.b.dropped(DropReason::NotActive), 1);
@@ -158,9 +158,9 @@ fn who_does_not_lead_says_nothing_at_all() {
     bed.settle();
     bed.b.leadership.set(false);
     let late = bed.seal(&udp(HOST_A, HOST_B, b"late"));
-    bed.b.from_wire(&late);
-    bed.b.from_host(&udp(HOST_B, HOST_A, b"x"));
-    bed.b.from_host(&echo(HOST_B, INSIDE_B));
+    bed.b.wire_brings(&late);
+    bed.b.host_sends(&udp(HOST_B, HOST_A, b"x"));
+    bed.b.host_sends(&echo(HOST_B, INSIDE_B));
     let who_has = arp(
         1,
         bed.b.host_mac,
@@ -197,7 +197,7 @@ fn a_barrier_is_answered_when_all_earlier_bursts_are_out_r14() {
     let mut bed = Bed::new();
     bed.warm_up();
     for _ in 0..100 {
-        bed.a.from_host(&udp(HOST_A, HOST_B, b"x"));
+        bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
     }
     bed.a.worker.turn(bed.now);
     bed.a.leadership.set(false);

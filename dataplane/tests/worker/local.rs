@@ -64,7 +64,7 @@ fn who_moves_is_followed() {
         event,
         Event::NeighbourLearned { port: OUTSIDE, mac, .. } if *mac == new_mac
     )));
-    bed.a.from_host(&udp(HOST_A, HOST_B, b"x"));
+    bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
     bed.a.worker.turn(bed.now);
     assert_eq!(bed.a.take_wire()[0][..6], new_mac);
 }
@@ -95,7 +95,7 @@ fn packets_wait_for_a_neighbour_and_go_when_it_answers() {
     let mut bed = Bed::new();
     bed.b.host_answers = false;
     for n in 1..=5u8 {
-        bed.a.from_host(&udp(HOST_A, HOST_B, &[n]));
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &[n]));
         bed.settle();
     }
     // Three are held; the others found no room.
@@ -122,7 +122,7 @@ fn a_neighbour_that_control_knows_needs_no_question() {
         address: HOST_B.into(),
         mac: bed.b.host_mac,
     });
-    bed.a.from_host(&udp(HOST_A, HOST_B, b"x"));
+    bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
     bed.settle();
     assert_eq!(bed.b.delivered.len(), 1);
 }
@@ -144,8 +144,8 @@ fn echo_is_answered_on_both_sides_and_through_the_tunnel() {
     let mut bed = Bed::new();
     bed.warm_up();
     // From the protected side, to either address.
-    bed.a.from_host(&echo(HOST_A, INSIDE_A));
-    bed.a.from_host(&echo(HOST_A, OUTSIDE_A));
+    bed.a.host_sends(&echo(HOST_A, INSIDE_A));
+    bed.a.host_sends(&echo(HOST_A, OUTSIDE_A));
     bed.settle();
     assert_eq!(replies(&bed.a.delivered), 2);
     bed.a.delivered.clear();
@@ -157,16 +157,16 @@ fn echo_is_answered_on_both_sides_and_through_the_tunnel() {
         &[&bed.a.outside_mac[..], &OUTSIDE_A].concat(),
     );
     bed.a.wire.push_frame(&stranger);
-    bed.a.from_wire(&echo([192, 0, 2, 99], OUTSIDE_A));
+    bed.a.wire_brings(&echo([192, 0, 2, 99], OUTSIDE_A));
     bed.a.worker.turn(bed.now);
     assert_eq!(replies(&bed.a.take_wire()), 1);
     // In clear to an address that policy protects: no.
-    bed.a.from_wire(&echo(HOST_B, INSIDE_A));
+    bed.a.wire_brings(&echo(HOST_B, INSIDE_A));
     bed.settle();
     assert_eq!(bed.a.dropped(DropReason::ClearText), 1);
     // Through the tunnel to the far gateway's inner address: the answer comes the same way.
     bed.wire.clear();
-    bed.a.from_host(&echo(HOST_A, INSIDE_B));
+    bed.a.host_sends(&echo(HOST_A, INSIDE_B));
     bed.settle();
     assert_eq!(replies(&bed.a.delivered), 1);
     assert_eq!(replies(&bed.wire), 0, "not in clear");
@@ -179,8 +179,8 @@ fn ike_is_punted_whole_and_injected_packets_are_sent() {
     bed.warm_up();
     let on_500 = udp_ports([192, 0, 2, 99], OUTSIDE_A, 500, 500, b"IKE_SA_INIT");
     let on_4500 = udp_ports([192, 0, 2, 99], OUTSIDE_A, 4500, 4500, b"\0\0\0\0IKE_AUTH");
-    bed.a.from_wire(&on_500);
-    bed.a.from_wire(&on_4500);
+    bed.a.wire_brings(&on_500);
+    bed.a.wire_brings(&on_4500);
     bed.settle();
     assert_eq!(drain(&mut bed.a.handle.punt), [on_500, on_4500]);
     assert_eq!(bed.a.handle.counters.punted(), 2);

@@ -22,7 +22,7 @@ fn both_ways(encapsulation: Option<UdpEncapsulation>) {
     let mut sent = Vec::new();
     for size in [0, 1, 2, 3, 4, 21, 512, 1300] {
         let packet = udp(HOST_A, HOST_B, &vec![size as u8; size]);
-        bed.a.from_host(&packet);
+        bed.a.host_sends(&packet);
         sent.push(packet);
         bed.settle();
     }
@@ -39,7 +39,7 @@ fn both_ways(encapsulation: Option<UdpEncapsulation>) {
     }
     // And back.
     let answer = udp(HOST_B, HOST_A, b"the answer");
-    bed.b.from_host(&answer);
+    bed.b.host_sends(&answer);
     bed.settle();
     assert_eq!(bed.a.delivered.len(), 1);
     assert_eq!(bed.a.delivered[0][14..], hops_later(&answer, 2));
@@ -97,7 +97,7 @@ fn bursts_keep_their_order_and_their_numbers() {
     let mut bed = Bed::new();
     bed.warm_up();
     for n in 0..200u8 {
-        bed.a.from_host(&udp(HOST_A, HOST_B, &[n; 60]));
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &[n; 60]));
     }
     bed.settle();
     let order: Vec<u8> = bed.b.delivered.iter().map(|frame| frame[42]).collect();
@@ -113,12 +113,12 @@ fn ethernet_padding_is_not_part_of_the_packet() {
     let packet = udp(HOST_A, HOST_B, b"x");
     let mut padded = packet.clone();
     padded.resize(46, 0xcc);
-    bed.a.from_host(&padded);
+    bed.a.host_sends(&padded);
     bed.settle();
     let esp = bed.seal(&udp(HOST_A, HOST_B, b"y"));
     bed.settle();
     let padded_esp = [esp, vec![0xdd; 9]].concat();
-    bed.b.from_wire(&padded_esp);
+    bed.b.wire_brings(&padded_esp);
     bed.settle();
     let lengths: Vec<usize> = bed.b.delivered.iter().map(Vec::len).collect();
     assert_eq!(lengths, [14 + packet.len(); 2]);
@@ -130,12 +130,12 @@ fn bypass_goes_in_clear_both_ways() {
     let outsider = [203, 0, 113, 9];
     route_default(&mut bed);
     let packet = udp(HOST_A, outsider, b"in clear");
-    bed.a.from_host(&packet);
+    bed.a.host_sends(&packet);
     bed.settle();
     assert_eq!(bed.wire.len(), 1);
     assert_eq!(bed.wire[0][14..], hops_later(&packet, 1));
     let answer = udp(outsider, HOST_A, b"welcome");
-    bed.a.from_wire(&answer);
+    bed.a.wire_brings(&answer);
     bed.settle();
     assert_eq!(bed.a.delivered.len(), 1);
     assert_eq!(bed.a.delivered[0][14..], hops_later(&answer, 1));
@@ -172,7 +172,7 @@ fn what_comes_out_of_a_tunnel_never_leaves_in_clear_on_the_unprotected_side() {
     };
     bed.b
         .send(Command::Routes(std::sync::Arc::new(Fib::new(&[route]))));
-    bed.a.from_host(&udp(HOST_A, HOST_B, b"secret"));
+    bed.a.host_sends(&udp(HOST_A, HOST_B, b"secret"));
     bed.settle();
     let clear = |frame: &&Vec<u8>| frame.windows(6).any(|window| window == b"secret");
     assert_eq!(bed.wire.iter().filter(clear).count(), 0);
@@ -189,7 +189,7 @@ fn a_peer_that_moved_is_reported_and_followed_only_on_command_rfc_7296_section_2
     bed.warm_up();
     let mut moved = bed.seal(&udp(HOST_A, HOST_B, b"from a new port"));
     moved[20..22].copy_from_slice(&40_000u16.to_be_bytes());
-    bed.b.from_wire(&moved);
+    bed.b.wire_brings(&moved);
     bed.settle();
     assert_eq!(bed.b.delivered.len(), 1);
     let events = bed.b.events();
@@ -200,7 +200,7 @@ fn a_peer_that_moved_is_reported_and_followed_only_on_command_rfc_7296_section_2
     assert_eq!(remote, Some("192.0.2.1:40000".parse().unwrap()));
     // A replay of it from yet another port tells nothing.
     moved[20..22].copy_from_slice(&41_000u16.to_be_bytes());
-    bed.b.from_wire(&moved);
+    bed.b.wire_brings(&moved);
     bed.settle();
     assert!(bed.b.events().is_empty());
     bed.b.send(Command::Update {
@@ -212,7 +212,7 @@ fn a_peer_that_moved_is_reported_and_followed_only_on_command_rfc_7296_section_2
             remote_port: 40_000,
         }),
     });
-    bed.b.from_host(&udp(HOST_B, HOST_A, b"to the new port"));
+    bed.b.host_sends(&udp(HOST_B, HOST_A, b"to the new port"));
     bed.b.worker.turn(bed.now);
     let frames = bed.b.take_wire();
     assert_eq!(frames[0][36..38], 40_000u16.to_be_bytes());
@@ -236,8 +236,8 @@ fn a_removed_sa_comes_back_in_its_boxes_and_carries_nothing_any_more() {
         .drain(|slot, checkpoint| told.push((slot, checkpoint)));
     assert_eq!(told.len(), 1, "the last counts are told before it goes");
     assert_eq!((told[0].1.packets_in, told[0].1.packets_out), (1, 1));
-    bed.b.from_wire(&late);
-    bed.b.from_host(&udp(HOST_B, HOST_A, b"nowhere"));
+    bed.b.wire_brings(&late);
+    bed.b.host_sends(&udp(HOST_B, HOST_A, b"nowhere"));
     bed.settle();
     use hitless_dataplane::verdict::DropReason::{NoSa, UnknownSpi};
     assert_eq!((bed.b.dropped(UnknownSpi), bed.b.dropped(NoSa)), (1, 1));
@@ -263,7 +263,7 @@ fn checkpoints_come_every_so_many_packets_or_so_late_rfc_6027_section_3_3() {
         told
     };
     for n in 1..=12u8 {
-        bed.a.from_host(&udp(HOST_A, HOST_B, &[n]));
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &[n]));
         bed.settle();
     }
     let first = told(&mut bed);
