@@ -11,13 +11,35 @@
 //! recorded (output commit).
 
 pub mod auth;
+mod child;
+mod contents;
+mod cookie;
+mod counter_sync;
+mod create;
 pub mod crypto;
+mod dispatch;
+mod engine;
+mod established;
+mod export;
+mod inform;
+mod initial;
 pub mod keys;
 pub mod message;
+mod nat;
 mod output;
+mod probe;
 pub mod proposal;
+mod rekey;
 pub mod settings;
+mod starts;
+pub mod status;
+pub mod takeover;
+mod timers;
+mod turn;
+mod window;
 
+pub use engine::{Engine, Input};
+pub use export::ImportError;
 pub use output::{ChildChange, Commit, Event, Output, Record, Resume, Transmit};
 
 /// Octets written as hex digits.

@@ -19,8 +19,15 @@ pub struct Transmit {
 #[derive(Debug)]
 pub enum Output {
     /// Sent at once: it implies no state that a standby would need (IKE_SA_INIT, the first
-    /// IKE_AUTH request, retransmissions of what was committed before, stateless answers).
+    /// IKE_AUTH request, stateless answers).
     Transmit(Transmit),
+    /// Bytes of an established IKE SA that were committed before, byte for byte. Sent if that
+    /// version of it is released, else discarded: whoever waits for it will ask again.
+    Retransmit {
+        ike: IkeSpi,
+        version: u64,
+        transmit: Transmit,
+    },
     /// An established IKE SA changed.
     Commit(Commit),
     /// For the log, counters and tests.
@@ -47,7 +54,8 @@ pub struct Record {
     /// The encoding of `ike::export`; opaque to the sync protocol.
     pub body: Zeroizing<Vec<u8>>,
     /// Every Child SA that the body has the keys of, or the secrets to make them (a pending
-    /// CREATE_CHILD_SA): each needs its first lease in the same record.
+    /// CREATE_CHILD_SA): each needs its first lease in the same record. When an IKE SA is rekeyed
+    /// its Child SAs appear under the successor, and nothing changes in the dataplane.
     pub children: Vec<SaId>,
 }
 

@@ -1,0 +1,306 @@
+//! Child SAs of an IKE SA: their states, what both sides agree on, and their end.
+
+use std::sync::Arc;
+
+use hitless_sa::{ChildSa, Instant, KeyMaterial, Mode, SaId, Spi, TrafficSelector};
+
+use super::contents::Contents;
+use super::established::IkeSa;
+use super::message::{NotifyKind, Payload};
+use super::output::{ChildChange, Event};
+use super::proposal::{Ask, EspProposal, accepted_esp, select_esp};
+use super::settings::{Child, Connection};
+use super::turn::{Effect, Turn};
+
+/// Where a Child SA stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum ChildState {
+    Installed,
+    /// Our CREATE_CHILD_SA that replaces it is outstanding.
+    Rekeying,
+    /// Replaced; whoever initiated that deletes it.
+    Rekeyed,
+    /// Our Delete of it is outstanding or about to be sent.
+    Deleting,
+}
+
+/// A Child SA that the dataplane carries.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Installed {
+    pub sa: Arc<ChildSa>,
+    /// `children.<name>`.
+    pub name: String,
+    pub state: ChildState,
+    /// Outbound traffic uses it.
+    pub sending: bool,
+    pub replaced_by: Option<SaId>,
+    pub installed: Instant,
+    /// When to rekey it or, once it is replaced, to delete it.
+    pub rekey_at: Option<Instant>,
+}
+
+/// What both sides agreed on for a new Child SA.
+pub(super) struct Terms {
+    pub name: String,
+    pub mode: Mode,
+    pub proposal: EspProposal,
+    /// Number of the peer's proposal, to be repeated in our answer.
+    pub number: u8,
+    pub peer_spi: Spi,
+    pub local_ts: Vec<TrafficSelector>,
+    pub remote_ts: Vec<TrafficSelector>,
+}
+
+/// The name, SPI and keys of a new Child SA on our side.
+pub(super) struct Making {
+    pub id: SaId,
+    pub spi: Spi,
+    pub inbound_key: KeyMaterial,
+    pub outbound_key: KeyMaterial,
+}
+
+/// What both lists allow (RFC 7296 section 2.9), in the order of `ours`.
+fn narrow(ours: &[TrafficSelector], theirs: &[TrafficSelector]) -> Vec<TrafficSelector> {
+    let mut narrowed = Vec::new();
+    for selector in ours {
+        for other in theirs {
+            if let Some(both) = selector.intersection(other)
+                && !narrowed.contains(&both)
+            {
+                narrowed.push(both);
+            }
+        }
+    }
+    narrowed
+}
+
+/// Whether every selector lies within one of ours: what a responder may answer.
+fn within(narrowed: &[TrafficSelector], ours: &[TrafficSelector]) -> bool {
+    let contained = |n: &TrafficSelector| ours.iter().any(|o| o.intersection(n) == Some(*n));
+    !narrowed.is_empty() && narrowed.iter().all(contained)
+}
+
+/// As responder: the first configured child that both its selectors and its algorithms allow.
+/// `preferred` names the child that is being rekeyed.
+pub(super) fn choose(
+    connection: &Connection,
+    contents: &Contents<'_>,
+    preferred: Option<&str>,
+    ask: Ask,
+) -> Result<Terms, NotifyKind> {
+    let (Some(proposals), Some(tsi), Some(tsr)) = (
+        contents.proposals,
+        contents.ts_initiator,
+        contents.ts_responder,
+    ) else {
+        return Err(NotifyKind::INVALID_SYNTAX);
+    };
+    let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
+    let mut refusal = NotifyKind::TS_UNACCEPTABLE;
+    let first = connection
+        .children
+        .iter()
+        .filter(|c| preferred == Some(c.name.as_str()));
+    let rest = connection
+        .children
+        .iter()
+        .filter(|c| preferred != Some(c.name.as_str()));
+    for child in first.chain(rest) {
+        let local_ts = narrow(&child.local_ts, tsr);
+        let remote_ts = narrow(&child.remote_ts, tsi);
+        let mode_fits = transport || child.mode == Mode::Tunnel;
+        if local_ts.is_empty() || remote_ts.is_empty() || !mode_fits {
+            continue;
+        }
+        let chosen = select_esp(&child.esp_proposals, proposals, ask);
+        let Some((theirs, proposal)) = chosen else {
+            refusal = NotifyKind::NO_PROPOSAL_CHOSEN;
+            continue;
+        };
+        return Ok(Terms {
+            name: child.name.clone(),
+            mode: child.mode,
+            proposal,
+            number: theirs.number,
+            peer_spi: theirs.esp_spi().ok_or(NotifyKind::INVALID_SYNTAX)?,
+            local_ts,
+            remote_ts,
+        });
+    }
+    Err(refusal)
+}
+
+/// As initiator: whether the answer is one that we offered.
+pub(super) fn accept(
+    child: &Child,
+    contents: &Contents<'_>,
+    ask: Ask,
+) -> Result<Terms, &'static str> {
+    let (Some(proposals), Some(tsi), Some(tsr)) = (
+        contents.proposals,
+        contents.ts_initiator,
+        contents.ts_responder,
+    ) else {
+        return Err("answer without proposal or traffic selectors");
+    };
+    let (theirs, proposal) = accepted_esp(&child.esp_proposals, proposals, ask)
+        .ok_or("answer with a proposal that was not offered")?;
+    let peer_spi = theirs.esp_spi().ok_or("answer without SPI")?;
+    if !within(tsi, &child.local_ts) || !within(tsr, &child.remote_ts) {
+        return Err("answer with traffic selectors that were not offered");
+    }
+    // RFC 7296 section 1.3.1: without the notification in the answer it is tunnel mode.
+    let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
+    if transport != (child.mode == Mode::Transport) {
+        return Err("the peer wants another mode");
+    }
+    Ok(Terms {
+        name: child.name.clone(),
+        mode: child.mode,
+        proposal,
+        number: theirs.number,
+        peer_spi,
+        local_ts: tsi.to_vec(),
+        remote_ts: tsr.to_vec(),
+    })
+}
+
+/// SA, TSi, TSr and USE_TRANSPORT_MODE of our offer.
+pub(super) fn offer(child: &Child, spi: Spi, ask: Ask) -> Vec<Payload> {
+    let mut payloads = vec![
+        Payload::SecurityAssociation(EspProposal::offer(&child.esp_proposals, spi, ask)),
+        Payload::TsInitiator(child.local_ts.clone()),
+        Payload::TsResponder(child.remote_ts.clone()),
+    ];
+    if child.mode == Mode::Transport {
+        payloads.push(Payload::notify(NotifyKind::USE_TRANSPORT_MODE, &[]));
+    }
+    payloads
+}
+
+/// SA, TSi, TSr and USE_TRANSPORT_MODE of our answer.
+pub(super) fn answer(terms: &Terms, spi: Spi, ask: Ask) -> Vec<Payload> {
+    let chosen = terms.proposal.to_proposal(terms.number, spi, ask);
+    let mut payloads = vec![
+        Payload::SecurityAssociation(vec![chosen]),
+        Payload::TsInitiator(terms.remote_ts.clone()),
+        Payload::TsResponder(terms.local_ts.clone()),
+    ];
+    if terms.mode == Mode::Transport {
+        payloads.push(Payload::notify(NotifyKind::USE_TRANSPORT_MODE, &[]));
+    }
+    payloads
+}
+
+/// Gives a new Child SA to the dataplane. A responder of a rekey does not send yet.
+pub(super) fn install(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    terms: Terms,
+    making: Making,
+    sending: bool,
+) {
+    let config = ike
+        .connection
+        .children
+        .iter()
+        .find(|c| c.name == terms.name);
+    let (replay_window, rekey_time) = config.map_or((64, Default::default()), |c| {
+        (c.replay_window, c.rekey_time)
+    });
+    let sa = Arc::new(ChildSa {
+        id: making.id,
+        mode: terms.mode,
+        inbound_spi: making.spi,
+        outbound_spi: terms.peer_spi,
+        suite: terms.proposal.suite,
+        esn: terms.proposal.esn,
+        inbound_key: making.inbound_key,
+        outbound_key: making.outbound_key,
+        local: ike.path.local.ip(),
+        remote: ike.path.remote.ip(),
+        encapsulation: ike.nat.encapsulation(ike.path),
+        local_ts: terms.local_ts,
+        remote_ts: terms.remote_ts,
+        replay_window,
+    });
+    turn.dirty = true;
+    turn.changes.push(ChildChange::Install {
+        child: sa.clone(),
+        connection: ike.connection.name.clone(),
+        name: terms.name.clone(),
+        send: sending,
+    });
+    ike.children.push(Installed {
+        sa,
+        name: terms.name,
+        state: ChildState::Installed,
+        sending,
+        replaced_by: None,
+        installed: turn.now,
+        rekey_at: turn.lifetime(rekey_time),
+    });
+}
+
+/// Moves outbound traffic to a Child SA that so far only received.
+pub(super) fn send_on(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
+    if let Some(child) = ike.child_mut(id)
+        && !child.sending
+        && child.state != ChildState::Deleting
+    {
+        child.sending = true;
+        turn.dirty = true;
+        turn.changes.push(ChildChange::Send(id));
+    }
+}
+
+/// Ends a Child SA. Its successor, if any, takes over the outbound traffic first.
+pub(super) fn remove(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
+    let Some(successor) = ike.child(id).map(|c| c.replaced_by) else {
+        return;
+    };
+    if let Some(successor) = successor {
+        send_on(ike, turn, successor);
+    }
+    let Some(position) = ike.children.iter().position(|c| c.sa.id == id) else {
+        return;
+    };
+    let child = ike.children.remove(position);
+    turn.ids.release(child.sa.inbound_spi);
+    turn.dirty = true;
+    turn.changes.push(ChildChange::Remove(id));
+    turn.events.push(Event::ChildDeleted {
+        ike: ike.local_spi,
+        sa: id,
+        child: child.name.clone(),
+    });
+    turn.effects.push(Effect::Lost(child.name));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn selectors(list: &[&str]) -> Vec<TrafficSelector> {
+        list.iter().map(|s| s.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_responder_narrows_to_what_both_allow_rfc7296_2_9() {
+        let ours = selectors(&["10.1.0.0/16", "10.2.0.0/16"]);
+        let theirs = selectors(&["10.1.2.0/24", "10.0.0.0/8"]);
+        assert_eq!(
+            narrow(&ours, &theirs),
+            selectors(&["10.1.2.0/24", "10.1.0.0/16", "10.2.0.0/16"])
+        );
+        assert!(narrow(&ours, &selectors(&["10.3.0.0/16", "fd00::/8"])).is_empty());
+    }
+
+    #[test]
+    fn the_initiator_takes_only_a_part_of_its_offer_rfc7296_2_9() {
+        let ours = selectors(&["10.1.0.0/16"]);
+        assert!(within(&selectors(&["10.1.2.0/24"]), &ours));
+        assert!(!within(&selectors(&["10.1.2.0/24", "10.0.0.0/8"]), &ours));
+        assert!(!within(&[], &ours));
+    }
+}

@@ -1,0 +1,420 @@
+//! CREATE_CHILD_SA for Child SAs: new ones and rekeying (RFC 7296 sections 1.3.1 and 1.3.3), with
+//! the collisions of sections 2.8.1 and 2.25.1.
+
+use hitless_sa::{SaId, Spi};
+
+use super::child::{self, ChildState, Making, Terms};
+use super::contents::{Contents, wanted_group};
+use super::crypto::kex::KeyPair;
+use super::established::{DELETE_GRACE, IkeSa, Pending, State, Task};
+use super::message::{Exchange, Notify, NotifyKind, Payload};
+use super::output::Event;
+use super::proposal::{Ask, KeyExchangeMethod};
+use super::turn::{Effect, Turn};
+
+/// Retries with another group before the exchange counts as failed.
+const GROUP_RETRIES: u8 = 2;
+
+/// Our outstanding offer of a Child SA, with the secrets that its answer needs.
+pub(super) struct ChildOffer {
+    pub child: String,
+    pub id: SaId,
+    pub spi: Spi,
+    pub nonce: Vec<u8>,
+    pub key: Option<KeyPair>,
+    pub replaces: Option<SaId>,
+    /// The peer replaced the same Child SA meanwhile.
+    pub collision: Option<Collision>,
+    pub retries: u8,
+}
+
+/// What the peer's exchange made while ours was outstanding.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Collision {
+    pub sa: SaId,
+    /// The lower of that exchange's nonces.
+    pub lowest: Vec<u8>,
+}
+
+/// Asks for a Child SA; with `replaces`, for a successor of that one.
+pub(super) fn request(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    name: &str,
+    replaces: Option<SaId>,
+    retry: Option<(KeyExchangeMethod, u8)>,
+) {
+    let connection = ike.connection.clone();
+    let Some(config) = connection.children.iter().find(|c| c.name == name) else {
+        return failed(ike, turn, format!("no child `{name}` in the configuration"));
+    };
+    let (group, retries) = match retry {
+        Some((group, retries)) => (Some(group), retries),
+        None => (config.esp_proposals.iter().find_map(|p| p.key_exchange), 0),
+    };
+    let key = group.and_then(|group| turn.key_pair(group));
+    let offer = ChildOffer {
+        child: name.to_owned(),
+        id: turn.ids.sa(),
+        spi: turn.ids.spi(turn.entropy),
+        nonce: turn.nonce(),
+        key,
+        replaces,
+        collision: None,
+        retries,
+    };
+    let mut payloads = Vec::new();
+    if let Some(old) = replaces.and_then(|id| ike.child(id)) {
+        let rekey = Notify::about_esp(NotifyKind::REKEY_SA, old.sa.inbound_spi);
+        payloads.push(Payload::Notify(rekey));
+    }
+    payloads.extend(child::offer(config, offer.spi, Ask::Create));
+    payloads.push(Payload::Nonce(offer.nonce.clone()));
+    payloads.extend(offer.key.as_ref().map(key_exchange));
+    ike.request(
+        turn,
+        Exchange::CreateChildSa,
+        &payloads,
+        Pending::CreateChild(offer),
+    );
+}
+
+/// The KE payload of our half of the key exchange.
+pub(super) fn key_exchange(key: &KeyPair) -> Payload {
+    Payload::KeyExchange {
+        method: key.method().number(),
+        data: key.public(),
+    }
+}
+
+/// Asks for the successor of a Child SA, if that is still wanted.
+pub(super) fn rekey(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
+    let Some(old) = ike.child_mut(id) else {
+        return;
+    };
+    if !matches!(old.state, ChildState::Installed | ChildState::Rekeying) {
+        return;
+    }
+    old.state = ChildState::Rekeying;
+    old.rekey_at = None;
+    let name = old.name.clone();
+    request(ike, turn, &name, Some(id), None);
+}
+
+/// Answers the peer's request for a Child SA.
+pub(super) fn answer(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    contents: &Contents<'_>,
+) -> Vec<Payload> {
+    // RFC 7296 section 2.25.2: not while the IKE SA is being rekeyed or closed.
+    if ike.state != State::Established || matches!(ike.pending, Some(Pending::RekeyIke(_))) {
+        return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
+    }
+    let replaced = match contents.rekeyed_child() {
+        None => None,
+        Some(spi) => match replaced_child(ike, spi) {
+            Ok(id) => Some(id),
+            Err(refusal) => return vec![refusal],
+        },
+    };
+    match agree(ike, turn, contents, replaced) {
+        Ok(payloads) => payloads,
+        Err(refusal) => {
+            turn.events.push(Event::NegotiationFailed {
+                peer: ike.path.remote,
+                reason: "CREATE_CHILD_SA request refused".to_owned(),
+            });
+            vec![refusal]
+        }
+    }
+}
+
+/// The Child SA that the peer wants to replace (RFC 7296 section 2.25.1).
+fn replaced_child(ike: &IkeSa, spi: Spi) -> Result<SaId, Payload> {
+    let not_found = Payload::Notify(Notify::about_esp(NotifyKind::CHILD_SA_NOT_FOUND, spi));
+    let id = ike.child_by_peer_spi(spi).ok_or(not_found)?;
+    match ike.child(id).map(|c| c.state) {
+        Some(ChildState::Deleting) => Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])),
+        _ => Ok(id),
+    }
+}
+
+fn agree(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    contents: &Contents<'_>,
+    replaced: Option<SaId>,
+) -> Result<Vec<Payload>, Payload> {
+    let peer_nonce = contents
+        .valid_nonce()
+        .ok_or_else(|| Payload::notify(NotifyKind::INVALID_SYNTAX, &[]))?;
+    let preferred = replaced
+        .and_then(|id| ike.child(id))
+        .map(|c| c.name.clone());
+    let terms = child::choose(&ike.connection, contents, preferred.as_deref(), Ask::Create)
+        .map_err(|kind| Payload::notify(kind, &[]))?;
+    let exchanged = match terms.proposal.key_exchange {
+        None => None,
+        Some(method) => Some(exchange_keys(turn, contents, method)?),
+    };
+    let nonce = turn.nonce();
+    let (from_peer, to_peer) = ike.keys.child_keys(
+        exchanged.as_ref().map(|(_, shared)| shared.as_slice()),
+        peer_nonce,
+        &nonce,
+        terms.proposal.suite,
+    );
+    let making = Making {
+        id: turn.ids.sa(),
+        spi: turn.ids.spi(turn.entropy),
+        inbound_key: from_peer,
+        outbound_key: to_peer,
+    };
+    let mut payloads = child::answer(&terms, making.spi, Ask::Create);
+    payloads.push(Payload::Nonce(nonce.clone()));
+    payloads.extend(exchanged.map(|(payload, _)| payload));
+    let lowest = peer_nonce.min(&nonce).to_vec();
+    let id = making.id;
+    announce(ike, turn, &terms, id, replaced);
+    child::install(ike, turn, terms, making, replaced.is_none());
+    if let Some(old) = replaced {
+        replace(ike, turn, old, Collision { sa: id, lowest });
+    }
+    Ok(payloads)
+}
+
+/// Our half of the key exchange and the shared secret; or the refusal of the peer's half.
+pub(super) fn exchange_keys(
+    turn: &mut Turn<'_>,
+    contents: &Contents<'_>,
+    method: KeyExchangeMethod,
+) -> Result<(Payload, zeroize::Zeroizing<Vec<u8>>), Payload> {
+    let public = match contents.key_exchange {
+        Some((group, public)) if group == method.number() => public,
+        // RFC 7296 section 1.3: tell the group that we want.
+        _ => {
+            let wanted = method.number().to_be_bytes();
+            return Err(Payload::notify(NotifyKind::INVALID_KE_PAYLOAD, &wanted));
+        }
+    };
+    let key = turn
+        .key_pair(method)
+        .ok_or_else(|| Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]))?;
+    let shared = key
+        .agree(public)
+        .map_err(|_| Payload::notify(NotifyKind::INVALID_SYNTAX, &[]))?;
+    Ok((key_exchange(&key), shared))
+}
+
+fn announce(ike: &IkeSa, turn: &mut Turn<'_>, terms: &Terms, id: SaId, replaces: Option<SaId>) {
+    turn.events.push(match replaces {
+        Some(old) => Event::ChildRekeyed {
+            ike: ike.local_spi,
+            old,
+            new: id,
+        },
+        None => Event::ChildEstablished {
+            ike: ike.local_spi,
+            sa: id,
+            child: terms.name.clone(),
+        },
+    });
+}
+
+/// The peer replaced one of our Child SAs.
+fn replace(ike: &mut IkeSa, turn: &mut Turn<'_>, old: SaId, collision: Collision) {
+    let new = collision.sa;
+    let ours = match &mut ike.pending {
+        Some(Pending::CreateChild(offer)) if offer.replaces == Some(old) => Some(offer),
+        _ => None,
+    };
+    if let Some(offer) = ours {
+        // RFC 7296 section 2.8.1: who wins is known when our own answer is here.
+        offer.collision = Some(collision);
+    } else {
+        ike.queue.retain(|s| s.task != Task::RekeyChild(old));
+    }
+    let delete_at = turn.now + DELETE_GRACE;
+    if let Some(old) = ike.child_mut(old) {
+        old.state = ChildState::Rekeyed;
+        old.replaced_by = Some(new);
+        old.rekey_at = Some(delete_at);
+    }
+}
+
+/// The peer answered our request.
+pub(super) fn complete(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    offer: ChildOffer,
+    contents: &Contents<'_>,
+) {
+    if contents.proposals.is_none()
+        && let Some(error) = contents.error()
+    {
+        turn.ids.release(offer.spi);
+        return refused(ike, turn, offer, error);
+    }
+    match conclude(ike, &offer, contents) {
+        Ok((terms, making)) => succeeded(ike, turn, offer, contents, terms, making),
+        Err(reason) => {
+            // The peer believes in a Child SA that we cannot use.
+            ike.schedule(turn.now, Task::DeleteSpi(offer.spi));
+            unsettle(ike, turn, &offer);
+            failed(ike, turn, reason.to_owned());
+            if offer.replaces.is_none() {
+                turn.effects.push(Effect::Lost(offer.child));
+            }
+        }
+    }
+}
+
+fn conclude(
+    ike: &IkeSa,
+    offer: &ChildOffer,
+    contents: &Contents<'_>,
+) -> Result<(Terms, Making), &'static str> {
+    let config = ike
+        .connection
+        .children
+        .iter()
+        .find(|c| c.name == offer.child);
+    let config = config.ok_or("child is no longer configured")?;
+    let peer_nonce = contents.valid_nonce().ok_or("answer without nonce")?;
+    let terms = child::accept(config, contents, Ask::Create)?;
+    let shared = match (&offer.key, terms.proposal.key_exchange) {
+        (_, None) => None,
+        (Some(key), Some(method)) if key.method() == method => match contents.key_exchange {
+            Some((group, public)) if group == method.number() => {
+                Some(key.agree(public).map_err(|_| "invalid public key")?)
+            }
+            _ => return Err("answer without key exchange"),
+        },
+        _ => return Err("answer with another key exchange method"),
+    };
+    let (outbound_key, inbound_key) = ike.keys.child_keys(
+        shared.as_ref().map(|s| s.as_slice()),
+        &offer.nonce,
+        peer_nonce,
+        terms.proposal.suite,
+    );
+    let making = Making {
+        id: offer.id,
+        spi: offer.spi,
+        inbound_key,
+        outbound_key,
+    };
+    Ok((terms, making))
+}
+
+fn succeeded(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    offer: ChildOffer,
+    contents: &Contents<'_>,
+    terms: Terms,
+    making: Making,
+) {
+    let peer_nonce = contents.valid_nonce().unwrap_or_default();
+    let lowest = offer.nonce.as_slice().min(peer_nonce);
+    // RFC 7296 section 2.8.1: the exchange with the lowest of the four nonces loses, and whoever
+    // initiated it deletes what it made.
+    let lost = offer
+        .collision
+        .as_ref()
+        .is_some_and(|c| lowest < c.lowest.as_slice());
+    let new = making.id;
+    announce(ike, turn, &terms, new, offer.replaces);
+    child::install(ike, turn, terms, making, !lost);
+    if lost {
+        return ike.schedule(turn.now, Task::DeleteChild(new));
+    }
+    let Some(old) = offer.replaces else {
+        return;
+    };
+    if let Some(old) = ike.child_mut(old) {
+        old.state = ChildState::Rekeyed;
+        old.replaced_by = Some(new);
+        ike.schedule(turn.now, Task::DeleteChild(offer.replaces.unwrap_or(new)));
+    }
+    if let Some(collision) = offer.collision {
+        // The peer deletes its own; we do if it does not.
+        let delete_at = turn.now + DELETE_GRACE;
+        if let Some(redundant) = ike.child_mut(collision.sa) {
+            redundant.state = ChildState::Rekeyed;
+            redundant.replaced_by = Some(new);
+            redundant.rekey_at = Some(delete_at);
+        }
+    }
+}
+
+/// Our rekeying did not happen: the old Child SA stays what it is.
+fn unsettle(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: &ChildOffer) {
+    let retry_at = turn.now + turn.pause();
+    if let Some(old) = offer.replaces.and_then(|id| ike.child_mut(id))
+        && old.state == ChildState::Rekeying
+    {
+        old.state = ChildState::Installed;
+        old.rekey_at = Some(retry_at);
+    }
+}
+
+fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Notify) {
+    if error.kind == NotifyKind::INVALID_KE_PAYLOAD
+        && offer.collision.is_none()
+        && let Some(group) = other_group(ike, &offer, error)
+    {
+        let retry = Some((group, offer.retries + 1));
+        return request(ike, turn, &offer.child, offer.replaces, retry);
+    }
+    unsettle(ike, turn, &offer);
+    match offer.replaces {
+        // RFC 7296 section 2.25: not now; `unsettle` has set when.
+        Some(_) if error.kind == NotifyKind::TEMPORARY_FAILURE => {}
+        None if error.kind == NotifyKind::TEMPORARY_FAILURE => {
+            let at = turn.now + turn.pause();
+            ike.schedule(at, Task::CreateChild(offer.child));
+        }
+        // RFC 7296 section 2.25.1: the peer has it no more; make a new one.
+        Some(old) if error.kind == NotifyKind::CHILD_SA_NOT_FOUND => {
+            let replaced = offer.collision.is_some();
+            child::remove(ike, turn, old);
+            if !replaced && !ike.serves(&offer.child) {
+                ike.schedule(turn.now, Task::CreateChild(offer.child));
+            }
+        }
+        replaces => {
+            failed(
+                ike,
+                turn,
+                format!("child `{}`: {}", offer.child, error.kind),
+            );
+            if replaces.is_none() {
+                turn.effects.push(Effect::Lost(offer.child));
+            }
+        }
+    }
+}
+
+/// The group to try next after INVALID_KE_PAYLOAD, if it is one of ours.
+fn other_group(ike: &IkeSa, offer: &ChildOffer, error: &Notify) -> Option<KeyExchangeMethod> {
+    let wanted = KeyExchangeMethod::from_number(wanted_group(error)?)?;
+    let config = ike
+        .connection
+        .children
+        .iter()
+        .find(|c| c.name == offer.child)?;
+    let ours = config
+        .esp_proposals
+        .iter()
+        .any(|p| p.key_exchange == Some(wanted));
+    (ours && offer.retries < GROUP_RETRIES).then_some(wanted)
+}
+
+fn failed(ike: &IkeSa, turn: &mut Turn<'_>, reason: String) {
+    turn.events.push(Event::NegotiationFailed {
+        peer: ike.path.remote,
+        reason,
+    });
+}

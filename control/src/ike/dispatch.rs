@@ -1,0 +1,449 @@
+//! Where a datagram belongs, and half-open IKE SAs.
+
+use std::sync::Arc;
+
+use hitless_sa::{Entropy, IkeSpi, Instant};
+
+use super::contents::Contents;
+use super::engine::{Engine, Grave};
+use super::established::{State, Task};
+use super::initial::{Admission, Initiator, Progress, Responder, stateless};
+use super::message::{Exchange, Header, MessageError, NotifyKind, Parsed, Payload, parse};
+use super::nat::Path;
+use super::output::{Event, Output};
+use super::settings::Connection;
+use super::turn::Turn;
+
+/// Responses that ended an IKE SA and are kept for a repetition of the request.
+const GRAVES: usize = 256;
+
+impl Engine {
+    fn dropped(&mut self, path: Path, reason: &'static str) {
+        self.outputs.push_back(Output::Event(Event::Dropped {
+            peer: path.remote,
+            reason,
+        }));
+    }
+
+    pub(super) fn datagram(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        path: Path,
+        datagram: &[u8],
+    ) {
+        if !self.leading {
+            return self.dropped(path, "standing by");
+        }
+        match parse(datagram) {
+            Ok(Parsed::Clear { header, payloads }) if header.exchange == Exchange::IkeSaInit => {
+                self.init(now, entropy, path, &header, &payloads, datagram);
+            }
+            Ok(Parsed::Clear { .. }) => self.dropped(path, "not protected"),
+            Ok(Parsed::Protected { header, .. }) => {
+                self.protected(now, entropy, path, &header, datagram);
+            }
+            Err(error) => {
+                self.dropped(path, error.reason());
+                self.refuse(path, &error, datagram);
+            }
+        }
+    }
+
+    /// RFC 7296 sections 2.5 and 2.21.1: the few errors that are told in clear, and only to a
+    /// first request.
+    fn refuse(&mut self, path: Path, error: &MessageError, datagram: &[u8]) {
+        let (MessageError::UnsupportedCritical(kind), Ok(header)) =
+            (error, Header::parse(datagram))
+        else {
+            return;
+        };
+        if is_first_request(&header) {
+            let refusal = Payload::notify(NotifyKind::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
+            let answer = stateless(path, &header, refusal);
+            self.outputs.push_back(Output::Transmit(answer));
+        }
+    }
+
+    fn init(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        path: Path,
+        header: &Header,
+        payloads: &[Payload],
+        datagram: &[u8],
+    ) {
+        if is_first_request(header) {
+            return self.first_request(now, entropy, path, header, payloads, datagram);
+        }
+        let Some(mut initiator) = self.initiators.remove(&header.initiator_spi) else {
+            return self.dropped(path, "unknown IKE SA");
+        };
+        if header.initiator || path.remote.ip() != initiator.path.remote.ip() {
+            self.initiators.insert(initiator.spi, initiator);
+            return self.dropped(path, "IKE_SA_INIT from elsewhere");
+        }
+        let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+        initiator.init_response(&mut turn, path, header, payloads, datagram);
+        let results = turn.finish();
+        self.emit(results.immediate, results.events);
+        self.timers.set(initiator.spi, Some(initiator.deadline()));
+        self.initiators.insert(initiator.spi, initiator);
+    }
+
+    /// An IKE_SA_INIT request.
+    fn first_request(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        path: Path,
+        header: &Header,
+        payloads: &[Payload],
+        datagram: &[u8],
+    ) {
+        let name = (path.remote, header.initiator_spi);
+        let known = self
+            .half_open
+            .get(&name)
+            .and_then(|spi| self.responders.get(spi));
+        if let Some(responder) = known {
+            // RFC 7296 section 2.1: a repetition gets the same answer; another request from the
+            // same place must not disturb the first.
+            if responder.request == datagram {
+                let answer = path.transmit(responder.response.clone());
+                self.outputs.push_back(Output::Transmit(answer));
+            } else {
+                self.dropped(path, "half-open already");
+            }
+            return;
+        }
+        if self.responders.len() >= self.settings.half_open_limit {
+            return self.dropped(path, "too many half-open IKE SAs");
+        }
+        let contents = Contents::of(payloads);
+        if self.responders.len() >= self.settings.half_open_limit / 2
+            && !self.brought_cookie(now, entropy, path, header, &contents)
+        {
+            return;
+        }
+        let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+        let admission = Responder::admit(
+            &mut turn,
+            &self.connections,
+            path,
+            header,
+            payloads,
+            datagram,
+        );
+        let results = turn.finish();
+        self.emit(results.immediate, results.events);
+        if let Admission::HalfOpen(responder) = admission {
+            self.half_open.insert(name, responder.spi);
+            self.timers.set(responder.spi, Some(responder.expires));
+            self.responders.insert(responder.spi, *responder);
+        }
+    }
+
+    /// RFC 7296 section 2.6: under load an initiator must first show that it receives at its
+    /// address; until then nothing is kept of it.
+    fn brought_cookie(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        path: Path,
+        header: &Header,
+        contents: &Contents<'_>,
+    ) -> bool {
+        let Some(nonce) = contents.valid_nonce() else {
+            self.dropped(path, "IKE_SA_INIT without nonce");
+            return false;
+        };
+        let brought = contents.notify(NotifyKind::COOKIE);
+        let spi = header.initiator_spi;
+        if brought.is_some_and(|c| self.cookies.verify(path.remote, spi, nonce, &c.data)) {
+            return true;
+        }
+        if let Some(cookie) = self.cookies.issue(now, entropy, path.remote, spi, nonce) {
+            let demand = Payload::notify(NotifyKind::COOKIE, &cookie);
+            let answer = stateless(path, header, demand);
+            self.outputs.push_back(Output::Transmit(answer));
+        }
+        false
+    }
+
+    fn protected(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) {
+        // The I flag tells which of the SPIs its sender chose.
+        let (ours, theirs) = if header.initiator {
+            (header.responder_spi, header.initiator_spi)
+        } else {
+            (header.initiator_spi, header.responder_spi)
+        };
+        if let Some(ike) = self.sas.get(&ours) {
+            if ike.remote_spi != theirs {
+                return self.dropped(path, "unknown IKE SA");
+            }
+            self.with(now, entropy, ours, |ike, turn| {
+                ike.receive(turn, path, header, datagram);
+            });
+            return self.bury(ours, datagram);
+        }
+        if let Some(responder) = self.responders.get(&ours) {
+            if responder.remote_spi != theirs {
+                return self.dropped(path, "unknown IKE SA");
+            }
+            return self.respond(now, entropy, ours, path, header, datagram);
+        }
+        if self.initiators.contains_key(&ours) && header.exchange == Exchange::IkeAuth {
+            return self.conclude(now, entropy, ours, path, header, datagram);
+        }
+        match self.graves.get(&ours) {
+            Some(grave) if grave.request == datagram => {
+                let answer = Output::Retransmit {
+                    ike: ours,
+                    version: grave.version,
+                    transmit: grave.response.clone(),
+                };
+                self.outputs.push_back(answer);
+            }
+            _ => self.dropped(path, "unknown IKE SA"),
+        }
+    }
+
+    /// Keeps the response to the Delete that ended an IKE SA: the peer may not have received it.
+    fn bury(&mut self, spi: IkeSpi, request: &[u8]) {
+        if self.sas.contains_key(&spi) {
+            return;
+        }
+        let committed = self.outputs.iter().rev().find_map(|output| match output {
+            Output::Commit(commit) if commit.ike == spi => Some(commit),
+            _ => None,
+        });
+        let Some((version, Some(response))) =
+            committed.map(|c| (c.version, c.transmits.first().cloned()))
+        else {
+            return;
+        };
+        if self.graves.len() >= GRAVES {
+            self.graves.pop_first();
+        }
+        let grave = Grave {
+            request: request.to_vec(),
+            version,
+            response,
+        };
+        self.graves.insert(spi, grave);
+    }
+
+    /// A message for an IKE SA that a peer initiates.
+    fn respond(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        spi: IkeSpi,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) {
+        let Some(mut responder) = self.responders.remove(&spi) else {
+            return;
+        };
+        let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+        let progress = responder.auth_request(&mut turn, &self.connections, path, header, datagram);
+        let mut results = turn.finish();
+        self.emit(std::mem::take(&mut results.immediate), Vec::new());
+        match progress {
+            Progress::Waiting => {
+                self.emit(Vec::new(), results.events);
+                self.responders.insert(spi, responder);
+            }
+            Progress::Established(ike) => {
+                self.half_open
+                    .remove(&(responder.path.remote, responder.remote_spi));
+                self.settle(now, entropy, *ike, results);
+            }
+            Progress::Failed => {
+                self.emit(Vec::new(), results.events);
+                self.half_open
+                    .remove(&(responder.path.remote, responder.remote_spi));
+                self.timers.set(spi, None);
+            }
+        }
+    }
+
+    /// An IKE_AUTH response for an IKE SA that we initiate.
+    fn conclude(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        spi: IkeSpi,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) {
+        let Some(mut initiator) = self.initiators.remove(&spi) else {
+            return;
+        };
+        let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+        let progress = initiator.auth_response(&mut turn, path, header, datagram);
+        let mut results = turn.finish();
+        self.emit(std::mem::take(&mut results.immediate), Vec::new());
+        match progress {
+            Progress::Waiting => {
+                self.emit(Vec::new(), results.events);
+                self.initiators.insert(spi, initiator);
+            }
+            Progress::Established(ike) => self.settle(now, entropy, *ike, results),
+            Progress::Failed => {
+                self.emit(Vec::new(), results.events);
+                self.timers.set(spi, None);
+                self.abandoned(now, &initiator);
+            }
+        }
+    }
+
+    pub(super) fn half_open_timeout(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        spi: IkeSpi,
+    ) {
+        if let Some(responder) = self.responders.remove(&spi) {
+            self.half_open
+                .remove(&(responder.path.remote, responder.remote_spi));
+        }
+        let Some(mut initiator) = self.initiators.remove(&spi) else {
+            return;
+        };
+        let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+        let goes_on = initiator.tick(&mut turn);
+        let results = turn.finish();
+        self.emit(results.immediate, results.events);
+        if goes_on {
+            self.timers.set(spi, Some(initiator.deadline()));
+            self.initiators.insert(spi, initiator);
+        } else {
+            self.abandoned(now, &initiator);
+        }
+    }
+
+    fn abandoned(&mut self, now: Instant, initiator: &Initiator) {
+        for child in &initiator.children {
+            self.lost(now, &initiator.connection.name, child);
+        }
+    }
+
+    pub(super) fn remove_initiator(&mut self, spi: IkeSpi) {
+        if self.initiators.remove(&spi).is_some() {
+            self.timers.set(spi, None);
+        }
+    }
+
+    fn emit(&mut self, immediate: Vec<super::output::Transmit>, events: Vec<Event>) {
+        self.outputs
+            .extend(immediate.into_iter().map(Output::Transmit));
+        self.outputs.extend(events.into_iter().map(Output::Event));
+    }
+
+    /// Initiates a child: on the IKE SA that is there, or with a new one.
+    pub(super) fn initiate(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        name: &str,
+        child: Option<String>,
+    ) {
+        let found = self.connections.iter().find(|c| c.name == name).cloned();
+        let Some(connection) = found.filter(|_| self.leading) else {
+            return;
+        };
+        let child = child.or_else(|| connection.children.first().map(|c| c.name.clone()));
+        let usable = self
+            .sas
+            .values()
+            .find(|sa| sa.connection.name == name && sa.state == State::Established);
+        if let Some(spi) = usable.map(|sa| sa.local_spi) {
+            return self.with(now, entropy, spi, |ike, turn| {
+                if let Some(child) = child {
+                    ike.schedule(turn.now, Task::CreateChild(child));
+                }
+                ike.advance(turn);
+            });
+        }
+        let connecting = self
+            .initiators
+            .values_mut()
+            .find(|i| i.connection.name == name);
+        if let Some(initiator) = connecting {
+            initiator
+                .children
+                .extend(child.filter(|c| !initiator.children.contains(c)));
+            return;
+        }
+        self.connect(now, entropy, connection, child);
+    }
+
+    fn connect(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        connection: Arc<Connection>,
+        child: Option<String>,
+    ) {
+        // RFC 7296 section 2.4: only if this is our one IKE SA with the peer.
+        let initial_contact = !self
+            .sas
+            .values()
+            .any(|sa| sa.connection.name == connection.name);
+        let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+        let initiator = Initiator::start(&mut turn, connection, child, initial_contact);
+        let results = turn.finish();
+        self.emit(results.immediate, results.events);
+        if let Some(initiator) = initiator {
+            self.timers.set(initiator.spi, Some(initiator.deadline()));
+            self.initiators.insert(initiator.spi, initiator);
+        }
+    }
+
+    /// A child ended or was refused: if it is to be up, try again.
+    pub(super) fn lost(&mut self, now: Instant, connection: &str, child: &str) {
+        let started = self
+            .connections
+            .iter()
+            .filter(|c| c.name == connection)
+            .flat_map(|c| &c.children)
+            .any(|c| c.name == child && c.start);
+        if started {
+            self.starts.lost(connection, child, now);
+        }
+    }
+
+    /// Starts what is due and not up.
+    pub(super) fn start_children(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        for (connection, child) in self.starts.due(now) {
+            let serves = self
+                .sas
+                .values()
+                .any(|sa| sa.connection.name == connection && sa.serves(&child));
+            if !serves {
+                self.initiate(now, entropy, &connection, Some(child));
+            }
+        }
+    }
+}
+
+/// An IKE_SA_INIT request.
+fn is_first_request(header: &Header) -> bool {
+    header.exchange == Exchange::IkeSaInit
+        && header.initiator
+        && !header.response
+        && header.responder_spi == IkeSpi(0)
+        && header.message_id.0 == 0
+}

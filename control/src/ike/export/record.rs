@@ -1,0 +1,275 @@
+//! The encoding of an IKE SA. Fields are only added; what a number means never changes.
+
+use zeroize::Zeroize;
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct IkeRecord {
+    #[prost(uint32, tag = "1")]
+    pub format: u32,
+    #[prost(string, tag = "2")]
+    pub connection: String,
+    #[prost(uint32, tag = "3")]
+    pub unique: u32,
+    #[prost(bool, tag = "4")]
+    pub initiator: bool,
+    #[prost(fixed64, tag = "5")]
+    pub local_spi: u64,
+    #[prost(fixed64, tag = "6")]
+    pub remote_spi: u64,
+    #[prost(string, tag = "7")]
+    pub proposal: String,
+    #[prost(bytes = "vec", tag = "8")]
+    pub keys: Vec<u8>,
+    #[prost(string, tag = "9")]
+    pub local: String,
+    #[prost(string, tag = "10")]
+    pub remote: String,
+    #[prost(bool, tag = "11")]
+    pub nat_local: bool,
+    #[prost(bool, tag = "12")]
+    pub nat_remote: bool,
+    #[prost(bool, tag = "13")]
+    pub nat_forced: bool,
+    #[prost(bytes = "vec", tag = "14")]
+    pub local_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "15")]
+    pub remote_id: Vec<u8>,
+    #[prost(bool, tag = "16")]
+    pub message_id_sync: bool,
+    #[prost(bool, tag = "17")]
+    pub replay_counter_sync: bool,
+    #[prost(message, optional, tag = "18")]
+    pub window: Option<WindowRecord>,
+    #[prost(message, optional, tag = "19")]
+    pub pending: Option<PendingRecord>,
+    #[prost(message, repeated, tag = "20")]
+    pub queue: Vec<TaskRecord>,
+    #[prost(message, optional, tag = "21")]
+    pub sync: Option<SyncRecord>,
+    #[prost(message, optional, tag = "22")]
+    pub answered_sync: Option<AnsweredRecord>,
+    #[prost(bool, tag = "23")]
+    pub probing: bool,
+    #[prost(message, repeated, tag = "24")]
+    pub probe: Vec<ProbeRecord>,
+    #[prost(bool, tag = "25")]
+    pub accept_jump: bool,
+    #[prost(message, repeated, tag = "26")]
+    pub children: Vec<ChildRecord>,
+    /// 0 established, 1 rekeyed, 2 deleting.
+    #[prost(uint32, tag = "27")]
+    pub state: u32,
+    #[prost(uint64, optional, tag = "28")]
+    pub delete_in: Option<u64>,
+    #[prost(uint64, tag = "29")]
+    pub established_ago: u64,
+    #[prost(uint64, tag = "30")]
+    pub heard_ago: u64,
+    #[prost(uint64, optional, tag = "31")]
+    pub rekey_in: Option<u64>,
+    #[prost(fixed64, optional, tag = "32")]
+    pub predecessor: Option<u64>,
+    #[prost(fixed64, repeated, tag = "33")]
+    pub successors: Vec<u64>,
+    #[prost(uint64, optional, tag = "34")]
+    pub forget_in: Option<u64>,
+    #[prost(bool, tag = "35")]
+    pub terminated: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct WindowRecord {
+    #[prost(uint32, tag = "1")]
+    pub next_request: u32,
+    #[prost(uint32, tag = "2")]
+    pub expected: u32,
+    #[prost(uint32, tag = "3")]
+    pub peer_window: u32,
+    #[prost(uint32, optional, tag = "4")]
+    pub response_id: Option<u32>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub response: Vec<u8>,
+    #[prost(uint32, optional, tag = "6")]
+    pub outstanding_id: Option<u32>,
+    #[prost(bytes = "vec", tag = "7")]
+    pub outstanding: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SaIdRecord {
+    #[prost(uint32, tag = "1")]
+    pub creator: u32,
+    #[prost(uint32, tag = "2")]
+    pub incarnation: u32,
+    #[prost(uint32, tag = "3")]
+    pub counter: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PendingRecord {
+    /// 1 child, 2 IKE SA, 3 delete children, 4 delete IKE SA, 5 liveness.
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    #[prost(message, optional, tag = "2")]
+    pub offer: Option<OfferRecord>,
+    #[prost(message, repeated, tag = "3")]
+    pub children: Vec<SaIdRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct OfferRecord {
+    #[prost(string, tag = "1")]
+    pub child: String,
+    #[prost(message, optional, tag = "2")]
+    pub id: Option<SaIdRecord>,
+    #[prost(fixed64, tag = "3")]
+    pub spi: u64,
+    #[prost(bytes = "vec", tag = "4")]
+    pub nonce: Vec<u8>,
+    #[prost(uint32, optional, tag = "5")]
+    pub key_method: Option<u32>,
+    #[prost(bytes = "vec", tag = "6")]
+    pub key: Vec<u8>,
+    #[prost(message, optional, tag = "7")]
+    pub replaces: Option<SaIdRecord>,
+    #[prost(message, optional, tag = "8")]
+    pub collision: Option<CollisionRecord>,
+    #[prost(uint32, tag = "9")]
+    pub retries: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct CollisionRecord {
+    #[prost(message, optional, tag = "1")]
+    pub sa: Option<SaIdRecord>,
+    #[prost(fixed64, tag = "2")]
+    pub ike: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    pub lowest: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct TaskRecord {
+    /// 1 create child, 2 rekey child, 3 rekey IKE SA, 4 delete child, 5 delete an SPI, 6 delete
+    /// IKE SA, 7 liveness.
+    #[prost(uint32, tag = "1")]
+    pub kind: u32,
+    #[prost(uint64, tag = "2")]
+    pub due_in: u64,
+    #[prost(string, tag = "3")]
+    pub child: String,
+    #[prost(message, optional, tag = "4")]
+    pub sa: Option<SaIdRecord>,
+    #[prost(fixed32, tag = "5")]
+    pub spi: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SyncRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    pub nonce: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub send: u32,
+    #[prost(uint32, tag = "3")]
+    pub receive: u32,
+    #[prost(uint64, optional, tag = "4")]
+    pub delta: Option<u64>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct AnsweredRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    pub request: Vec<u8>,
+    #[prost(bytes = "vec", tag = "2")]
+    pub response: Vec<u8>,
+    #[prost(uint32, tag = "3")]
+    pub send: u32,
+    #[prost(uint32, tag = "4")]
+    pub expected: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ProbeRecord {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct SelectorRecord {
+    #[prost(uint32, tag = "1")]
+    pub protocol: u32,
+    #[prost(uint32, tag = "2")]
+    pub start_port: u32,
+    #[prost(uint32, tag = "3")]
+    pub end_port: u32,
+    #[prost(bytes = "vec", tag = "4")]
+    pub start: Vec<u8>,
+    #[prost(bytes = "vec", tag = "5")]
+    pub end: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ChildRecord {
+    #[prost(message, optional, tag = "1")]
+    pub id: Option<SaIdRecord>,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(bool, tag = "3")]
+    pub transport: bool,
+    #[prost(fixed32, tag = "4")]
+    pub inbound_spi: u32,
+    #[prost(fixed32, tag = "5")]
+    pub outbound_spi: u32,
+    #[prost(string, tag = "6")]
+    pub suite: String,
+    #[prost(bool, tag = "7")]
+    pub esn: bool,
+    #[prost(bytes = "vec", tag = "8")]
+    pub inbound_key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "9")]
+    pub outbound_key: Vec<u8>,
+    #[prost(message, repeated, tag = "10")]
+    pub local_ts: Vec<SelectorRecord>,
+    #[prost(message, repeated, tag = "11")]
+    pub remote_ts: Vec<SelectorRecord>,
+    #[prost(uint32, tag = "12")]
+    pub replay_window: u32,
+    #[prost(string, tag = "13")]
+    pub local: String,
+    #[prost(string, tag = "14")]
+    pub remote: String,
+    #[prost(uint32, optional, tag = "15")]
+    pub local_port: Option<u32>,
+    #[prost(uint32, optional, tag = "16")]
+    pub remote_port: Option<u32>,
+    /// 0 installed, 1 rekeying, 2 rekeyed, 3 deleting.
+    #[prost(uint32, tag = "17")]
+    pub state: u32,
+    #[prost(bool, tag = "18")]
+    pub sending: bool,
+    #[prost(message, optional, tag = "19")]
+    pub replaced_by: Option<SaIdRecord>,
+    #[prost(uint64, tag = "20")]
+    pub installed_ago: u64,
+    #[prost(uint64, optional, tag = "21")]
+    pub rekey_in: Option<u64>,
+}
+
+/// Wipes the secrets; the rest is no secret.
+impl Zeroize for IkeRecord {
+    fn zeroize(&mut self) {
+        self.keys.zeroize();
+        if let Some(offer) = self.pending.as_mut().and_then(|p| p.offer.as_mut()) {
+            offer.key.zeroize();
+            offer.nonce.zeroize();
+        }
+        for child in &mut self.children {
+            child.inbound_key.zeroize();
+            child.outbound_key.zeroize();
+        }
+    }
+}

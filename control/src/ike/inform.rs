@@ -1,0 +1,111 @@
+//! INFORMATIONAL exchanges: Delete and liveness (RFC 7296 sections 1.4 and 1.4.1).
+
+use hitless_sa::{SaId, Spi};
+
+use super::child::{self, ChildState};
+use super::contents::Contents;
+use super::counter_sync;
+use super::established::{IkeSa, Pending, State, Task};
+use super::message::{Delete, Exchange, Payload};
+use super::rekey;
+use super::turn::Turn;
+
+/// Answers the peer's INFORMATIONAL request; an empty one asks for liveness alone.
+pub(super) fn answer(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    contents: &Contents<'_>,
+) -> Vec<Payload> {
+    counter_sync::replay_counters(ike, turn, contents);
+    let mut ours = Vec::new();
+    for delete in &contents.deletes {
+        match delete {
+            Delete::Ike => {
+                deleted(ike, turn);
+                return Vec::new();
+            }
+            Delete::Esp(spis) => {
+                for spi in spis {
+                    ours.extend(delete_by_peer(ike, turn, *spi));
+                }
+            }
+            Delete::Other { .. } => {}
+        }
+    }
+    if ours.is_empty() {
+        return Vec::new();
+    }
+    vec![Payload::Delete(Delete::Esp(ours))]
+}
+
+/// The peer closes the IKE SA (RFC 7296 section 2.25.2: whatever we were about to do with it).
+fn deleted(ike: &mut IkeSa, turn: &mut Turn<'_>) {
+    if let Some(Pending::RekeyIke(offer)) = &ike.pending
+        && let Some(theirs) = &offer.collision
+    {
+        // Our own rekeying never reached the peer, which has finished its own.
+        let to = theirs.ike;
+        ike.pending = None;
+        rekey::inherit(ike, turn, to);
+    }
+    let reason = match ike.state {
+        State::Rekeyed { .. } => "replaced",
+        _ => "deleted by the peer",
+    };
+    ike.destroy(turn, reason);
+}
+
+/// The peer closes a Child SA, named by the SPI that it receives on; the answer names ours
+/// (RFC 7296 section 1.4.1).
+fn delete_by_peer(ike: &mut IkeSa, turn: &mut Turn<'_>, spi: Spi) -> Option<Spi> {
+    let id = ike.child_by_peer_spi(spi)?;
+    let child = ike.child(id)?;
+    // RFC 7296 section 2.25.1: a Delete that crosses ours is answered without one.
+    let crossing = child.state == ChildState::Deleting;
+    let inbound = child.sa.inbound_spi;
+    child::remove(ike, turn, id);
+    ike.queue
+        .retain(|s| s.task != Task::RekeyChild(id) && s.task != Task::DeleteChild(id));
+    (!crossing).then_some(inbound)
+}
+
+/// Closes a Child SA.
+pub(super) fn delete_child(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
+    let Some(child) = ike.child_mut(id) else {
+        return;
+    };
+    child.state = ChildState::Deleting;
+    child.rekey_at = None;
+    let delete = Payload::Delete(Delete::Esp(vec![child.sa.inbound_spi]));
+    ike.request(
+        turn,
+        Exchange::Informational,
+        &[delete],
+        Pending::DeleteChildren(vec![id]),
+    );
+}
+
+/// Closes the peer's half of a Child SA that we never had.
+pub(super) fn delete_spi(ike: &mut IkeSa, turn: &mut Turn<'_>, spi: Spi) {
+    turn.ids.release(spi);
+    let delete = Payload::Delete(Delete::Esp(vec![spi]));
+    ike.request(
+        turn,
+        Exchange::Informational,
+        &[delete],
+        Pending::DeleteChildren(Vec::new()),
+    );
+}
+
+/// Closes the IKE SA.
+pub(super) fn delete_ike(ike: &mut IkeSa, turn: &mut Turn<'_>) {
+    if ike.state == State::Established {
+        ike.state = State::Deleting;
+    }
+    ike.request(
+        turn,
+        Exchange::Informational,
+        &[Payload::Delete(Delete::Ike)],
+        Pending::DeleteIke,
+    );
+}

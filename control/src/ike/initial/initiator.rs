@@ -1,0 +1,500 @@
+//! The initiator's half of IKE_SA_INIT and IKE_AUTH.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
+
+use super::{Nonces, Progress, install_first, is_specific, local_identity, secret};
+use crate::ike::auth::psk_auth;
+use crate::ike::child;
+use crate::ike::contents::{Contents, wanted_group};
+use crate::ike::counter_sync::{capabilities, negotiated};
+use crate::ike::create::key_exchange;
+use crate::ike::crypto::kex::KeyPair;
+use crate::ike::crypto::prf::equal;
+use crate::ike::established::{Birth, IkeSa, Task, open, seal};
+use crate::ike::keys::{IkeKeys, Inputs, Side};
+use crate::ike::message::{
+    AUTH_METHOD_PSK, Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit,
+};
+use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
+use crate::ike::output::Event;
+use crate::ike::proposal::{Ask, IkeProposal, KeyExchangeMethod, accepted};
+use crate::ike::settings::Connection;
+use crate::ike::turn::{Effect, Turn};
+use crate::ike::window::Window;
+
+/// New IKE_SA_INIT requests for cookies and groups before giving up.
+const RESTARTS: u8 = 6;
+
+/// An IKE SA that we initiate.
+pub(in crate::ike) struct Initiator {
+    pub connection: Arc<Connection>,
+    /// The first goes into IKE_AUTH, the others follow.
+    pub children: Vec<String>,
+    pub spi: IkeSpi,
+    pub path: Path,
+    pub started: Instant,
+    initial_contact: bool,
+    key: KeyPair,
+    nonce: Vec<u8>,
+    cookie: Option<Vec<u8>>,
+    restarts: u8,
+    /// The last IKE_SA_INIT request, which AUTH signs.
+    init: Vec<u8>,
+    /// What to retransmit: `init` or the IKE_AUTH request.
+    request: Vec<u8>,
+    sent: u32,
+    resend_at: Instant,
+    auth: Option<AuthStage>,
+}
+
+/// After IKE_SA_INIT.
+struct AuthStage {
+    remote_spi: IkeSpi,
+    proposal: IkeProposal,
+    keys: IkeKeys,
+    nat: Nat,
+    peer_nonce: Vec<u8>,
+    /// The IKE_SA_INIT response, which the peer's AUTH signs.
+    init_response: Vec<u8>,
+    child: Option<(String, SaId, Spi)>,
+}
+
+impl Initiator {
+    /// Sends IKE_SA_INIT. `initial_contact`: we know no other IKE SA with this peer.
+    pub fn start(
+        turn: &mut Turn<'_>,
+        connection: Arc<Connection>,
+        child: Option<String>,
+        initial_contact: bool,
+    ) -> Option<Initiator> {
+        let local = *connection.local_addrs.first()?;
+        let remote = *connection
+            .remote_addrs
+            .iter()
+            .find(|a| a.is_ipv4() == local.is_ipv4())?;
+        let port = if connection.remote_port == IKE_PORT {
+            IKE_PORT
+        } else {
+            NAT_PORT
+        };
+        let path = Path {
+            local: SocketAddr::new(local, port),
+            remote: SocketAddr::new(remote, connection.remote_port),
+        };
+        let key = turn.key_pair(connection.proposals.first()?.key_exchange)?;
+        let mut initiator = Initiator {
+            children: child.into_iter().collect(),
+            spi: turn.ids.ike_spi(turn.entropy),
+            path,
+            started: turn.now,
+            initial_contact,
+            key,
+            nonce: turn.nonce(),
+            cookie: None,
+            restarts: 0,
+            init: Vec::new(),
+            request: Vec::new(),
+            sent: 0,
+            resend_at: turn.now,
+            auth: None,
+            connection,
+        };
+        initiator.send_init(turn);
+        Some(initiator)
+    }
+
+    pub fn deadline(&self) -> Instant {
+        self.resend_at
+    }
+
+    fn send_init(&mut self, turn: &mut Turn<'_>) {
+        let header = Header {
+            initiator_spi: self.spi,
+            responder_spi: IkeSpi(0),
+            exchange: Exchange::IkeSaInit,
+            initiator: true,
+            response: false,
+            message_id: MessageId(0),
+        };
+        let mut payloads = Vec::new();
+        // RFC 7296 section 2.6: the cookie comes first, all else is as it was.
+        if let Some(cookie) = &self.cookie {
+            payloads.push(Payload::notify(NotifyKind::COOKIE, cookie));
+        }
+        let proposals = IkeProposal::offer(&self.connection.proposals, None);
+        payloads.push(Payload::SecurityAssociation(proposals));
+        payloads.push(key_exchange(&self.key));
+        payloads.push(Payload::Nonce(self.nonce.clone()));
+        let fake = turn.fake_source(self.connection.encap);
+        payloads.extend(nat::notifications(self.spi, IkeSpi(0), self.path, fake));
+        self.init = emit(&header, &payloads);
+        let bytes = self.init.clone();
+        self.send(turn, bytes);
+    }
+
+    fn send(&mut self, turn: &mut Turn<'_>, bytes: Vec<u8>) {
+        turn.immediate.push(self.path.transmit(bytes.clone()));
+        self.request = bytes;
+        self.sent = 1;
+        self.resend_at = turn.now + turn.backoff().after(1);
+    }
+
+    /// Retransmits; false when the peer does not answer.
+    pub fn tick(&mut self, turn: &mut Turn<'_>) -> bool {
+        if turn.now < self.resend_at {
+            return true;
+        }
+        if self.sent > turn.backoff().tries {
+            turn.events.push(Event::NegotiationFailed {
+                peer: self.path.remote,
+                reason: "no answer".to_owned(),
+            });
+            return false;
+        }
+        self.sent += 1;
+        self.resend_at = turn.now + turn.backoff().after(self.sent);
+        turn.immediate
+            .push(self.path.transmit(self.request.clone()));
+        true
+    }
+
+    /// An IKE_SA_INIT response: not authenticated, so that what it refuses is only noted
+    /// (RFC 7296 section 2.21.1), and the request goes on until it is answered or times out.
+    pub fn init_response(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        payloads: &[Payload],
+        datagram: &[u8],
+    ) {
+        if self.auth.is_some() || !header.response || header.message_id != MessageId(0) {
+            return turn.drop(path.remote, "unexpected IKE_SA_INIT");
+        }
+        let contents = Contents::of(payloads);
+        if contents.proposals.is_some() {
+            return match self.agree(turn, path, header, &contents, datagram) {
+                Ok(stage) => self.authenticate(turn, stage),
+                Err(reason) => turn.events.push(Event::NegotiationFailed {
+                    peer: path.remote,
+                    reason: reason.to_owned(),
+                }),
+            };
+        }
+        if let Some(cookie) = contents.notify(NotifyKind::COOKIE)
+            && (1..=64).contains(&cookie.data.len())
+        {
+            self.cookie = Some(cookie.data.clone());
+            return self.restart(turn);
+        }
+        let Some(error) = contents.error() else {
+            return turn.drop(path.remote, "IKE_SA_INIT response without content");
+        };
+        let group = wanted_group(error)
+            .filter(|_| error.kind == NotifyKind::INVALID_KE_PAYLOAD)
+            .and_then(KeyExchangeMethod::from_number)
+            .filter(|g| *g != self.key.method())
+            .filter(|g| {
+                self.connection
+                    .proposals
+                    .iter()
+                    .any(|p| p.key_exchange == *g)
+            });
+        if let Some(key) = group.and_then(|group| turn.key_pair(group)) {
+            self.key = key;
+            return self.restart(turn);
+        }
+        turn.events.push(Event::NegotiationFailed {
+            peer: path.remote,
+            reason: error.kind.to_string(),
+        });
+    }
+
+    fn restart(&mut self, turn: &mut Turn<'_>) {
+        if self.restarts < RESTARTS {
+            self.restarts += 1;
+            self.send_init(turn);
+        }
+    }
+
+    fn agree(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        contents: &Contents<'_>,
+        datagram: &[u8],
+    ) -> Result<AuthStage, &'static str> {
+        let proposals = contents.proposals.ok_or("no proposal")?;
+        let (_, chosen) = accepted(&self.connection.proposals, proposals)
+            .ok_or("the peer chose a proposal that was not offered")?;
+        let nonce = contents.valid_nonce().ok_or("no nonce")?;
+        let remote_spi = header.responder_spi;
+        let public = match contents.key_exchange {
+            Some((group, public))
+                if group == chosen.key_exchange.number()
+                    && chosen.key_exchange == self.key.method() =>
+            {
+                public
+            }
+            _ => return Err("another key exchange than was offered"),
+        };
+        if remote_spi == IkeSpi(0) {
+            return Err("no responder SPI");
+        }
+        let shared = self.key.agree(public).map_err(|_| "invalid public key")?;
+        let inputs = Inputs {
+            initiator_nonce: &self.nonce,
+            responder_nonce: nonce,
+            initiator_spi: self.spi,
+            responder_spi: remote_spi,
+        };
+        let keys = IkeKeys::derive(&chosen, &inputs, &shared);
+        let mut nat = nat::detect(
+            self.spi,
+            remote_spi,
+            path,
+            contents.notifies.iter().copied(),
+        );
+        nat.forced = self.connection.encap;
+        // RFC 7296 section 2.23: with a NAT in the path all else goes over port 4500.
+        if nat.detected() {
+            self.path.float();
+        }
+        let child = self.children.first().map(|name| {
+            let id = turn.ids.sa();
+            (name.clone(), id, turn.ids.spi(turn.entropy))
+        });
+        Ok(AuthStage {
+            remote_spi,
+            proposal: chosen,
+            keys,
+            nat,
+            peer_nonce: nonce.to_vec(),
+            init_response: datagram.to_vec(),
+            child,
+        })
+    }
+
+    fn authenticate(&mut self, turn: &mut Turn<'_>, stage: AuthStage) {
+        let connection = self.connection.clone();
+        let id = local_identity(&connection, self.path);
+        let Some(secret) = secret(turn.settings, &id, &connection.remote_id) else {
+            return turn.events.push(Event::AuthenticationFailed {
+                peer: self.path.remote,
+                reason: format!("no secret for {id} and {}", connection.remote_id),
+            });
+        };
+        let body = IdBody::new(id);
+        let auth = psk_auth(
+            stage.proposal.prf,
+            &secret,
+            &self.init,
+            &stage.peer_nonce,
+            stage.keys.sk_p(Side::Initiator),
+            &body.raw,
+        );
+        let mut payloads = vec![Payload::IdInitiator(body)];
+        if self.initial_contact {
+            payloads.push(Payload::notify(NotifyKind::INITIAL_CONTACT, &[]));
+        }
+        if is_specific(&connection.remote_id) {
+            let id = IdBody::new(connection.remote_id.clone());
+            payloads.push(Payload::IdResponder(id));
+        }
+        payloads.push(Payload::Auth {
+            method: AUTH_METHOD_PSK,
+            data: auth,
+        });
+        if let Some((name, _, spi)) = &stage.child
+            && let Some(config) = connection.children.iter().find(|c| c.name == *name)
+        {
+            payloads.extend(child::offer(config, *spi, Ask::First));
+        }
+        payloads.extend(capabilities(&connection, None));
+        let header = self.header(&stage, Exchange::IkeAuth, MessageId(1));
+        let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) else {
+            return;
+        };
+        self.auth = Some(stage);
+        self.send(turn, bytes);
+    }
+
+    fn header(&self, stage: &AuthStage, exchange: Exchange, message_id: MessageId) -> Header {
+        Header {
+            initiator_spi: self.spi,
+            responder_spi: stage.remote_spi,
+            exchange,
+            initiator: true,
+            response: false,
+            message_id,
+        }
+    }
+
+    /// An IKE_AUTH response.
+    pub fn auth_response(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) -> Progress {
+        let fits = header.response && !header.initiator && header.message_id == MessageId(1);
+        let Some(stage) = self
+            .auth
+            .take_if(|s| fits && s.remote_spi == header.responder_spi)
+        else {
+            turn.drop(path.remote, "unexpected IKE_AUTH");
+            return Progress::Waiting;
+        };
+        let payloads = match open(&stage.keys, header, datagram) {
+            Ok(payloads) => payloads,
+            Err(error) => {
+                self.auth = Some(stage);
+                turn.drop(path.remote, error.reason());
+                return Progress::Waiting;
+            }
+        };
+        let contents = Contents::of(&payloads);
+        if let Err(reason) = self.verify(turn, &stage, &contents) {
+            turn.events.push(Event::AuthenticationFailed {
+                peer: path.remote,
+                reason,
+            });
+            if contents.auth.is_some() {
+                self.withdraw(turn, &stage);
+            }
+            return Progress::Failed;
+        }
+        self.established(turn, stage, path, &contents)
+    }
+
+    fn verify(
+        &self,
+        turn: &Turn<'_>,
+        stage: &AuthStage,
+        contents: &Contents<'_>,
+    ) -> Result<(), String> {
+        let (Some(id), Some((method, auth))) = (contents.responder_id, contents.auth) else {
+            let refusal = contents.error().map(|n| n.kind.to_string());
+            return Err(refusal.unwrap_or_else(|| "response without AUTH".to_owned()));
+        };
+        if !id.id.matches(&self.connection.remote_id) {
+            return Err(format!("the peer is {}", id.id));
+        }
+        let local = local_identity(&self.connection, self.path);
+        let secret = secret(turn.settings, &local, &id.id)
+            .ok_or_else(|| format!("no secret for {}", id.id))?;
+        let expected = psk_auth(
+            stage.proposal.prf,
+            &secret,
+            &stage.init_response,
+            &self.nonce,
+            stage.keys.sk_p(Side::Responder),
+            &id.raw,
+        );
+        if method != AUTH_METHOD_PSK || !equal(&expected, auth) {
+            return Err(format!("wrong secret of {}", id.id));
+        }
+        Ok(())
+    }
+
+    /// Tells a responder that believes in the IKE SA that we do not (RFC 7296 section 2.21.2).
+    fn withdraw(&self, turn: &mut Turn<'_>, stage: &AuthStage) {
+        let header = self.header(stage, Exchange::Informational, MessageId(2));
+        let payloads = [
+            Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[]),
+            Payload::Delete(Delete::Ike),
+        ];
+        if let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) {
+            turn.immediate.push(self.path.transmit(bytes));
+        }
+    }
+
+    fn established(
+        &mut self,
+        turn: &mut Turn<'_>,
+        stage: AuthStage,
+        path: Path,
+        contents: &Contents<'_>,
+    ) -> Progress {
+        let (message_id_sync, replay_counter_sync) = negotiated(&self.connection, contents);
+        let remote_id = contents.responder_id.map(|id| id.id.clone());
+        let mut ike = IkeSa::new(
+            turn,
+            Birth {
+                connection: self.connection.clone(),
+                initiator: true,
+                local_spi: self.spi,
+                remote_spi: stage.remote_spi,
+                proposal: stage.proposal,
+                keys: stage.keys,
+                path: self.path,
+                nat: stage.nat,
+                local_id: local_identity(&self.connection, self.path),
+                remote_id: remote_id.unwrap_or(self.connection.remote_id.clone()),
+                message_id_sync,
+                replay_counter_sync,
+                window: Window::new(MessageId(2), MessageId(0)),
+            },
+        );
+        turn.events.push(Event::IkeEstablished {
+            ike: ike.local_spi,
+            connection: self.connection.name.clone(),
+        });
+        if let Some(size) = contents.window_size() {
+            ike.window.peer_window = size;
+        }
+        if contents.has(NotifyKind::INITIAL_CONTACT) {
+            turn.effects.push(Effect::InitialContact);
+        }
+        let nonces = Nonces {
+            initiator: self.nonce.clone(),
+            responder: stage.peer_nonce,
+        };
+        if let Some((name, id, spi)) = stage.child {
+            first_child(&mut ike, turn, &nonces, contents, (name, id, spi));
+        }
+        for name in self.children.drain(..).skip(1) {
+            ike.schedule(turn.now, Task::CreateChild(name));
+        }
+        ike.alive(turn, path);
+        ike.advance(turn);
+        turn.dirty = true;
+        Progress::Established(Box::new(ike))
+    }
+}
+
+/// The Child SA that IKE_AUTH asked for. Without it the IKE SA stays (RFC 7296 section 1.2).
+fn first_child(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    nonces: &Nonces,
+    contents: &Contents<'_>,
+    (name, id, spi): (String, SaId, Spi),
+) {
+    let connection = ike.connection.clone();
+    let Some(config) = connection.children.iter().find(|c| c.name == name) else {
+        return;
+    };
+    let refusal = contents.error().filter(|_| contents.proposals.is_none());
+    let reason = match (refusal, child::accept(config, contents, Ask::First)) {
+        (Some(error), _) => {
+            turn.ids.release(spi);
+            format!("child `{name}`: {}", error.kind)
+        }
+        (None, Ok(terms)) => return install_first(ike, turn, nonces, terms, (id, spi)),
+        (None, Err(reason)) => {
+            ike.schedule(turn.now, Task::DeleteSpi(spi));
+            format!("child `{name}`: {reason}")
+        }
+    };
+    turn.events.push(Event::NegotiationFailed {
+        peer: ike.path.remote,
+        reason,
+    });
+    turn.effects.push(Effect::Lost(name));
+}

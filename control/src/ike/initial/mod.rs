@@ -1,0 +1,121 @@
+//! IKE_SA_INIT and IKE_AUTH (RFC 7296 sections 1.2, 2.1, 2.6, 2.15).
+//!
+//! Half-open IKE SAs live here until both sides are authenticated. They are not replicated: a peer
+//! whose initial exchange a failover interrupts starts it again.
+
+mod initiator;
+mod responder;
+
+use std::time::Duration;
+
+use hitless_sa::SaId;
+use zeroize::Zeroizing;
+
+pub(super) use initiator::Initiator;
+pub(super) use responder::{Admission, Responder, stateless};
+
+use super::child::{self, Making, Terms};
+use super::established::IkeSa;
+use super::nat::Path;
+use super::output::Event;
+use super::proposal::Identification;
+use super::settings::{Connection, EngineSettings};
+use super::turn::Turn;
+
+/// A half-open IKE SA that a peer started is dropped after this long.
+pub(super) const HALF_OPEN_LIFETIME: Duration = Duration::from_secs(30);
+
+/// What a message did to a half-open IKE SA.
+pub(super) enum Progress {
+    Waiting,
+    Established(Box<IkeSa>),
+    /// It is over; the `children` are to be tried again later.
+    Failed,
+}
+
+/// Whether a connection is meant for this pair of addresses.
+fn addresses_match(connection: &Connection, path: Path) -> bool {
+    let remote =
+        connection.remote_addrs.is_empty() || connection.remote_addrs.contains(&path.remote.ip());
+    remote && connection.local_addrs.contains(&path.local.ip())
+}
+
+/// Our identity: the configured one, or our address.
+fn local_identity(connection: &Connection, path: Path) -> Identification {
+    match &connection.local_id {
+        Identification::Any => Identification::Address(path.local.ip()),
+        id => id.clone(),
+    }
+}
+
+/// Whether an identity is one peer's, and not a pattern for many.
+fn is_specific(id: &Identification) -> bool {
+    match id {
+        Identification::Any => false,
+        Identification::Fqdn(name) | Identification::Email(name) => !name.starts_with('*'),
+        _ => true,
+    }
+}
+
+/// The secret for a pair of identities: that which names the peer before that which names us
+/// before that which names nobody.
+fn secret(
+    settings: &EngineSettings,
+    local: &Identification,
+    remote: &Identification,
+) -> Option<Zeroizing<Vec<u8>>> {
+    let rank = |ids: &[Identification]| {
+        let names = |id: &Identification| ids.iter().any(|pattern| id.matches(pattern));
+        match (names(remote), names(local)) {
+            _ if ids.is_empty() => Some(0),
+            (false, false) => None,
+            (remote, local) => Some(2 * u8::from(remote) + u8::from(local)),
+        }
+    };
+    let ranked = settings
+        .secrets
+        .iter()
+        .filter_map(|s| Some((rank(&s.ids)?, s)));
+    // The first of equals, as the configuration orders them.
+    let best = ranked.rev().max_by_key(|(rank, _)| *rank)?;
+    Some(best.1.secret.clone())
+}
+
+/// Nonces of the initial exchange, from which the first Child SA's keys come too.
+struct Nonces {
+    initiator: Vec<u8>,
+    responder: Vec<u8>,
+}
+
+/// Installs the Child SA of IKE_AUTH (RFC 7296 sections 1.2 and 2.17).
+fn install_first(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    nonces: &Nonces,
+    terms: Terms,
+    (id, spi): (SaId, hitless_sa::Spi),
+) {
+    let (to_responder, to_initiator) = ike.keys.child_keys(
+        None,
+        &nonces.initiator,
+        &nonces.responder,
+        terms.proposal.suite,
+    );
+    let (inbound_key, outbound_key) = if ike.initiator {
+        (to_initiator, to_responder)
+    } else {
+        (to_responder, to_initiator)
+    };
+    turn.events.push(Event::ChildEstablished {
+        ike: ike.local_spi,
+        sa: id,
+        child: terms.name.clone(),
+    });
+    let making = Making {
+        id,
+        spi,
+        inbound_key,
+        outbound_key,
+    };
+    child::install(ike, turn, terms, making, true);
+}

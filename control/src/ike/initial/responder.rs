@@ -1,0 +1,348 @@
+//! The responder's half of IKE_SA_INIT and IKE_AUTH.
+
+use std::sync::Arc;
+
+use hitless_sa::{IkeSpi, Instant, MessageId};
+
+use super::{
+    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, install_first, local_identity, secret,
+};
+use crate::ike::auth::psk_auth;
+use crate::ike::child;
+use crate::ike::contents::Contents;
+use crate::ike::counter_sync::{capabilities, negotiated};
+use crate::ike::create::exchange_keys;
+use crate::ike::crypto::prf::equal;
+use crate::ike::established::{Birth, IkeSa, open, seal};
+use crate::ike::keys::{IkeKeys, Inputs, Side};
+use crate::ike::message::{AUTH_METHOD_PSK, Exchange, Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::nat::{self, Nat, Path};
+use crate::ike::output::{Event, Transmit};
+use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::settings::Connection;
+use crate::ike::turn::{Effect, Turn};
+use crate::ike::window::Window;
+
+/// A half-open IKE SA that a peer initiates.
+pub(in crate::ike) struct Responder {
+    pub spi: IkeSpi,
+    pub remote_spi: IkeSpi,
+    pub path: Path,
+    pub expires: Instant,
+    /// The IKE_SA_INIT request and our response, which AUTH signs; the response is repeated for
+    /// the identical request.
+    pub request: Vec<u8>,
+    pub response: Vec<u8>,
+    nonces: Nonces,
+    proposal: IkeProposal,
+    keys: IkeKeys,
+    nat: Nat,
+    /// The IKE_AUTH request that was refused, and the refusal.
+    refused: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// What came of an IKE_SA_INIT request.
+pub(in crate::ike) enum Admission {
+    HalfOpen(Box<Responder>),
+    /// Answered without keeping anything.
+    Refused,
+}
+
+/// Header of a response to an IKE_SA_INIT request; SPI zero when nothing is kept.
+fn response_header(request: &Header, responder_spi: IkeSpi) -> Header {
+    Header {
+        initiator_spi: request.initiator_spi,
+        responder_spi,
+        exchange: Exchange::IkeSaInit,
+        initiator: false,
+        response: true,
+        message_id: MessageId(0),
+    }
+}
+
+/// A stateless answer to an IKE_SA_INIT request.
+pub(in crate::ike) fn stateless(path: Path, request: &Header, payload: Payload) -> Transmit {
+    path.transmit(emit(&response_header(request, IkeSpi(0)), &[payload]))
+}
+
+impl Responder {
+    /// Answers an IKE_SA_INIT request.
+    pub fn admit(
+        turn: &mut Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        header: &Header,
+        payloads: &[Payload],
+        datagram: &[u8],
+    ) -> Admission {
+        let contents = Contents::of(payloads);
+        match Responder::agree(turn, connections, path, header, &contents, datagram) {
+            Ok(responder) => Admission::HalfOpen(Box::new(responder)),
+            Err(Some(refusal)) => {
+                turn.immediate.push(stateless(path, header, refusal));
+                Admission::Refused
+            }
+            Err(None) => Admission::Refused,
+        }
+    }
+
+    fn agree(
+        turn: &mut Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        header: &Header,
+        contents: &Contents<'_>,
+        datagram: &[u8],
+    ) -> Result<Responder, Option<Payload>> {
+        let (Some(proposals), Some(peer_nonce)) = (contents.proposals, contents.valid_nonce())
+        else {
+            turn.drop(path.remote, "IKE_SA_INIT without proposal or nonce");
+            return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
+        };
+        let mut meant = connections
+            .iter()
+            .filter(|c| addresses_match(c, path))
+            .peekable();
+        let encap = meant.peek().is_some_and(|c| c.encap);
+        let chosen = meant.find_map(|c| select(&c.proposals, proposals));
+        let Some((theirs, chosen)) = chosen else {
+            turn.events.push(Event::NegotiationFailed {
+                peer: path.remote,
+                reason: "no common IKE proposal".to_owned(),
+            });
+            return Err(Some(Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[])));
+        };
+        let (key_payload, shared) =
+            exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
+        let nonce = turn.nonce();
+        let spi = turn.ids.ike_spi(turn.entropy);
+        let initiator_spi = header.initiator_spi;
+        let inputs = Inputs {
+            initiator_nonce: peer_nonce,
+            responder_nonce: &nonce,
+            initiator_spi,
+            responder_spi: spi,
+        };
+        let keys = IkeKeys::derive(&chosen, &inputs, &shared);
+        let found = contents.notifies.iter().copied();
+        let mut nat = nat::detect(initiator_spi, IkeSpi(0), path, found);
+        nat.forced = encap;
+        let mut payloads = vec![
+            Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, None)]),
+            key_payload,
+            Payload::Nonce(nonce.clone()),
+        ];
+        let fake = turn.fake_source(encap);
+        payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        let response = emit(&response_header(header, spi), &payloads);
+        turn.immediate.push(path.transmit(response.clone()));
+        Ok(Responder {
+            spi,
+            remote_spi: initiator_spi,
+            path,
+            expires: turn.now + HALF_OPEN_LIFETIME,
+            request: datagram.to_vec(),
+            response,
+            nonces: Nonces {
+                initiator: peer_nonce.to_vec(),
+                responder: nonce,
+            },
+            proposal: chosen,
+            keys,
+            nat,
+            refused: None,
+        })
+    }
+
+    /// An IKE_AUTH request.
+    pub fn auth_request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+    ) -> Progress {
+        if let Some((request, response)) = &self.refused {
+            if request == datagram {
+                turn.immediate.push(path.transmit(response.clone()));
+            }
+            return Progress::Waiting;
+        }
+        let fits = !header.response && header.initiator && header.message_id == MessageId(1);
+        if !fits || header.exchange != Exchange::IkeAuth {
+            turn.drop(path.remote, "unexpected message for a half-open IKE SA");
+            return Progress::Waiting;
+        }
+        let payloads = match open(&self.keys, header, datagram) {
+            Ok(payloads) => payloads,
+            Err(error) => {
+                turn.drop(path.remote, error.reason());
+                return Progress::Waiting;
+            }
+        };
+        let contents = Contents::of(&payloads);
+        match self.verify(turn, connections, path, &contents) {
+            Ok((connection, local_id, auth)) => {
+                self.established(turn, path, &contents, connection, local_id, auth)
+            }
+            Err(reason) => {
+                turn.events.push(Event::AuthenticationFailed {
+                    peer: path.remote,
+                    reason,
+                });
+                let refusal = [Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[])];
+                if let Some(bytes) = self.seal(turn, &refusal) {
+                    turn.immediate.push(path.transmit(bytes.clone()));
+                    self.refused = Some((datagram.to_vec(), bytes));
+                }
+                Progress::Waiting
+            }
+        }
+    }
+
+    fn seal(&self, turn: &mut Turn<'_>, payloads: &[Payload]) -> Option<Vec<u8>> {
+        let header = Header {
+            initiator_spi: self.remote_spi,
+            responder_spi: self.spi,
+            exchange: Exchange::IkeAuth,
+            initiator: false,
+            response: true,
+            message_id: MessageId(1),
+        };
+        seal(&self.keys, turn, &header, payloads)
+    }
+
+    /// Authenticates the peer; gives the connection, our identity and our AUTH.
+    fn verify(
+        &self,
+        turn: &Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        contents: &Contents<'_>,
+    ) -> Result<(Arc<Connection>, Identification, Vec<u8>), String> {
+        let (Some(id), Some((method, auth))) = (contents.initiator_id, contents.auth) else {
+            return Err("request without identity or AUTH".to_owned());
+        };
+        let wanted = contents.responder_id.map(|id| &id.id);
+        let candidates = connections.iter().filter(|c| {
+            addresses_match(c, path)
+                && c.proposals.contains(&self.proposal)
+                && id.id.matches(&c.remote_id)
+                && wanted.is_none_or(|w| *w == local_identity(c, path))
+        });
+        // The connection that names the peer before one that takes anybody.
+        let connection = candidates
+            .min_by_key(|c| c.remote_id != id.id)
+            .ok_or_else(|| format!("no connection for {}", id.id))?;
+        let local_id = local_identity(connection, path);
+        let secret = secret(turn.settings, &local_id, &id.id)
+            .ok_or_else(|| format!("no secret for {}", id.id))?;
+        let expected = psk_auth(
+            self.proposal.prf,
+            &secret,
+            &self.request,
+            &self.nonces.responder,
+            self.keys.sk_p(Side::Initiator),
+            &id.raw,
+        );
+        if method != AUTH_METHOD_PSK || !equal(&expected, auth) {
+            return Err(format!("wrong secret of {}", id.id));
+        }
+        let ours = psk_auth(
+            self.proposal.prf,
+            &secret,
+            &self.response,
+            &self.nonces.initiator,
+            self.keys.sk_p(Side::Responder),
+            &IdBody::new(local_id.clone()).raw,
+        );
+        Ok((connection.clone(), local_id, ours))
+    }
+
+    fn established(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        contents: &Contents<'_>,
+        connection: Arc<Connection>,
+        local_id: Identification,
+        auth: Vec<u8>,
+    ) -> Progress {
+        let (message_id_sync, replay_counter_sync) = negotiated(&connection, contents);
+        let peer_id = contents.initiator_id.map(|id| id.id.clone());
+        let mut ike = IkeSa::new(
+            turn,
+            Birth {
+                connection: connection.clone(),
+                initiator: false,
+                local_spi: self.spi,
+                remote_spi: self.remote_spi,
+                proposal: self.proposal,
+                keys: self.keys.clone(),
+                // RFC 7296 section 2.23: the peer may have floated to port 4500.
+                path,
+                nat: self.nat,
+                local_id: local_id.clone(),
+                remote_id: peer_id.unwrap_or(Identification::Any),
+                message_id_sync,
+                replay_counter_sync,
+                window: Window::new(MessageId(0), MessageId(1)),
+            },
+        );
+        turn.events.push(Event::IkeEstablished {
+            ike: ike.local_spi,
+            connection: connection.name.clone(),
+        });
+        if let Some(size) = contents.window_size() {
+            ike.window.peer_window = size;
+        }
+        if contents.has(NotifyKind::INITIAL_CONTACT) {
+            turn.effects.push(Effect::InitialContact);
+        }
+        let mut payloads = vec![
+            Payload::IdResponder(IdBody::new(local_id)),
+            Payload::Auth {
+                method: AUTH_METHOD_PSK,
+                data: auth,
+            },
+        ];
+        payloads.extend(self.first_child(&mut ike, turn, contents));
+        payloads.extend(capabilities(&connection, Some(contents)));
+        let Some(bytes) = self.seal(turn, &payloads) else {
+            return Progress::Failed;
+        };
+        ike.window.answered(MessageId(1), bytes.clone());
+        turn.transmits.push(path.transmit(bytes));
+        turn.dirty = true;
+        Progress::Established(Box::new(ike))
+    }
+
+    /// The Child SA that the request asks for; a refusal leaves the IKE SA (RFC 7296 section 1.2).
+    fn first_child(
+        &self,
+        ike: &mut IkeSa,
+        turn: &mut Turn<'_>,
+        contents: &Contents<'_>,
+    ) -> Vec<Payload> {
+        if contents.proposals.is_none() {
+            return Vec::new();
+        }
+        match child::choose(&ike.connection, contents, None, Ask::First) {
+            Ok(terms) => {
+                let id = turn.ids.sa();
+                let spi = turn.ids.spi(turn.entropy);
+                let payloads = child::answer(&terms, spi, Ask::First);
+                install_first(ike, turn, &self.nonces, terms, (id, spi));
+                payloads
+            }
+            Err(kind) => {
+                turn.events.push(Event::NegotiationFailed {
+                    peer: ike.path.remote,
+                    reason: format!("first child: {kind}"),
+                });
+                vec![Payload::notify(kind, &[])]
+            }
+        }
+    }
+}

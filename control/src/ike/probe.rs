@@ -1,0 +1,141 @@
+//! Finding the Message ID that the peer expects, by empty INFORMATIONAL requests
+//! (`takeover = probe`).
+//!
+//! A peer answers exactly the request that is due and ignores others, so a new active member whose
+//! record may be behind sends one at N, then N + 1, and so on. strongSwan with a combined-mode IKE
+//! cipher survives this, where it does not survive a Message ID synchronisation.
+
+use std::time::Duration;
+
+use hitless_sa::{Instant, MessageId};
+
+use super::established::{IkeSa, Pending};
+use super::message::{Exchange, Header};
+use super::nat::Path;
+use super::output::Event;
+use super::turn::Turn;
+use super::window::Outstanding;
+
+/// Requests that the old active member may have sent without our knowledge, at most.
+const SPAN: usize = 16;
+/// From one probe to the next; the first one is right nearly always, and has this long to be
+/// answered before the second leaves.
+const SPACING: Duration = Duration::from_millis(200);
+/// Rounds over all probes before the peer counts as dead.
+const ROUNDS: u32 = 4;
+
+/// Probes sent so far. Those that are sent again are the same bytes.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Probe {
+    pub sent: Vec<(MessageId, Vec<u8>)>,
+    /// One of them was answered; the ones after it may have been taken as well.
+    pub answered: bool,
+    next_at: Instant,
+    position: usize,
+    rounds: u32,
+}
+
+impl Probe {
+    pub fn new(now: Instant) -> Probe {
+        Probe {
+            sent: Vec::new(),
+            answered: false,
+            next_at: now,
+            position: 0,
+            rounds: 0,
+        }
+    }
+
+    /// Probes that another member sent, to be sent again.
+    pub fn resumed(now: Instant, sent: Vec<(MessageId, Vec<u8>)>) -> Probe {
+        Probe {
+            sent,
+            ..Probe::new(now)
+        }
+    }
+
+    pub fn deadline(&self) -> Option<Instant> {
+        (!self.answered).then_some(self.next_at)
+    }
+}
+
+/// Sends the next probe when it is time.
+pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
+    let Some(mut probe) = ike.probe.take() else {
+        return;
+    };
+    if probe.answered || turn.now < probe.next_at {
+        ike.probe = Some(probe);
+        return;
+    }
+    if probe.position == SPAN {
+        probe.position = 0;
+        probe.rounds += 1;
+        if probe.rounds == ROUNDS {
+            return ike.destroy(turn, "no answer to any probe");
+        }
+    }
+    match probe.sent.get(probe.position) {
+        Some((_, bytes)) => turn.immediate.push(ike.path.transmit(bytes.clone())),
+        None => {
+            let id = probe
+                .sent
+                .last()
+                .map_or(ike.window.next_request, |(last, _)| last.next());
+            let header = ike.header(Exchange::Informational, false, id);
+            let Some(bytes) = ike.seal(turn, &header, &[]) else {
+                return;
+            };
+            ike.transmit(turn, bytes.clone());
+            probe.sent.push((id, bytes));
+        }
+    }
+    probe.position += 1;
+    // Each round is slower than the one before.
+    probe.next_at = turn.now + SPACING * (1 << probe.rounds);
+    ike.probe = Some(probe);
+}
+
+/// A response while probing. True if it answers a probe.
+pub(super) fn complete(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, header: &Header) -> bool {
+    let Some(probe) = &mut ike.probe else {
+        return false;
+    };
+    let id = header.message_id;
+    let Some(position) = probe.sent.iter().position(|(sent, _)| *sent == id) else {
+        return false;
+    };
+    let mut later = probe.sent.split_off(position + 1);
+    if !probe.answered {
+        // Whatever was outstanding at the failover lies below: the peer is past it.
+        probe.answered = true;
+        ike.abandon(turn);
+    }
+    ike.window.outstanding = None;
+    ike.pending = None;
+    ike.window.next_request = id.next();
+    if later.is_empty() {
+        ike.probe = None;
+    } else {
+        // The peer expects the next probe now, and may have taken it already: it is an ordinary
+        // outstanding request from here on.
+        let (id, bytes) = later.remove(0);
+        ike.window.next_request = id.next();
+        ike.window.outstanding = Some(Outstanding {
+            id,
+            bytes: bytes.clone(),
+            sent: 1,
+            resend_at: turn.now + turn.backoff().after(1),
+        });
+        ike.pending = Some(Pending::Liveness);
+        if let Some(probe) = &mut ike.probe {
+            probe.sent = std::iter::once((id, bytes)).chain(later).collect();
+        }
+    }
+    turn.dirty = true;
+    ike.alive(turn, path);
+    turn.events
+        .push(Event::LivenessConfirmed { ike: ike.local_spi });
+    ike.advance(turn);
+    true
+}

@@ -1,0 +1,313 @@
+//! CREATE_CHILD_SA that rekeys the IKE SA (RFC 7296 sections 1.3.2 and 2.18), with the collisions
+//! of sections 2.8.2 and 2.25.2.
+
+use hitless_sa::{IkeSpi, MessageId};
+
+use super::contents::{Contents, wanted_group};
+use super::create::{exchange_keys, key_exchange};
+use super::crypto::kex::KeyPair;
+use super::established::{Birth, DELETE_GRACE, IkeSa, Pending, State, Task};
+use super::keys::{IkeKeys, Inputs};
+use super::message::{Exchange, Notify, NotifyKind, Payload};
+use super::output::Event;
+use super::proposal::{IkeProposal, KeyExchangeMethod, accepted, select};
+use super::turn::{Effect, Turn};
+use super::window::Window;
+
+/// Retries with another group before the exchange counts as failed.
+const GROUP_RETRIES: u8 = 2;
+
+/// Our outstanding offer of a new IKE SA, with the secrets that its answer needs.
+pub(super) struct IkeOffer {
+    pub spi: IkeSpi,
+    pub nonce: Vec<u8>,
+    pub key: KeyPair,
+    /// The peer rekeyed the same IKE SA meanwhile.
+    pub collision: Option<IkeCollision>,
+    pub retries: u8,
+}
+
+/// The IKE SA that the peer's exchange made while ours was outstanding.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct IkeCollision {
+    pub ike: IkeSpi,
+    /// The lower of that exchange's nonces.
+    pub lowest: Vec<u8>,
+}
+
+/// Asks for a successor of the IKE SA.
+pub(super) fn request(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    retry: Option<(KeyExchangeMethod, u8)>,
+) {
+    let (group, retries) = retry.unwrap_or((ike.proposal.key_exchange, 0));
+    let Some(key) = turn.key_pair(group) else {
+        return;
+    };
+    let offer = IkeOffer {
+        spi: turn.ids.ike_spi(turn.entropy),
+        nonce: turn.nonce(),
+        key,
+        collision: None,
+        retries,
+    };
+    let payloads = [
+        Payload::SecurityAssociation(IkeProposal::offer(
+            &ike.connection.proposals,
+            Some(offer.spi),
+        )),
+        Payload::Nonce(offer.nonce.clone()),
+        key_exchange(&offer.key),
+    ];
+    ike.request(
+        turn,
+        Exchange::CreateChildSa,
+        &payloads,
+        Pending::RekeyIke(offer),
+    );
+}
+
+/// Answers the peer's request for a successor.
+pub(super) fn answer(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    contents: &Contents<'_>,
+) -> Vec<Payload> {
+    // RFC 7296 section 2.25.2: not while a Child SA is being made, replaced or closed, nor while
+    // the IKE SA itself is being closed.
+    let busy = matches!(
+        ike.pending,
+        Some(Pending::CreateChild(_) | Pending::DeleteChildren(_) | Pending::DeleteIke)
+    );
+    if busy || ike.state != State::Established {
+        return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
+    }
+    match agree(ike, turn, contents) {
+        Ok(payloads) => payloads,
+        Err(refusal) => {
+            turn.events.push(Event::NegotiationFailed {
+                peer: ike.path.remote,
+                reason: "rekeying of the IKE SA refused".to_owned(),
+            });
+            vec![refusal]
+        }
+    }
+}
+
+fn agree(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    contents: &Contents<'_>,
+) -> Result<Vec<Payload>, Payload> {
+    let invalid = || Payload::notify(NotifyKind::INVALID_SYNTAX, &[]);
+    let proposals = contents.proposals.ok_or_else(invalid)?;
+    let peer_nonce = contents.valid_nonce().ok_or_else(invalid)?;
+    let (theirs, chosen) = select(&ike.connection.proposals, proposals)
+        .ok_or_else(|| Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[]))?;
+    let peer_spi = theirs
+        .ike_spi()
+        .filter(|spi| spi.0 != 0)
+        .ok_or_else(invalid)?;
+    let (key_payload, shared) = exchange_keys(turn, contents, chosen.key_exchange)?;
+    let nonce = turn.nonce();
+    let spi = turn.ids.ike_spi(turn.entropy);
+    let inputs = Inputs {
+        initiator_nonce: peer_nonce,
+        responder_nonce: &nonce,
+        initiator_spi: peer_spi,
+        responder_spi: spi,
+    };
+    let keys = ike.keys.rekey(&chosen, &inputs, &shared);
+    let successor = successor(ike, turn, false, chosen, spi, peer_spi, keys);
+    let payloads = vec![
+        Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, Some(spi))]),
+        Payload::Nonce(nonce.clone()),
+        key_payload,
+    ];
+    turn.effects.push(Effect::Created(Box::new(successor)));
+    ike.successors.push(spi);
+    match &mut ike.pending {
+        Some(Pending::RekeyIke(offer)) => {
+            // RFC 7296 section 2.8.2: who wins is known when our own answer is here.
+            offer.collision = Some(IkeCollision {
+                ike: spi,
+                lowest: peer_nonce.min(&nonce).to_vec(),
+            });
+        }
+        _ => inherit(ike, turn, spi),
+    }
+    Ok(payloads)
+}
+
+/// The new IKE SA: everything but the keys, the SPIs and the Message IDs is as before
+/// (RFC 7296 section 2.18; H5: the capabilities of RFC 6311 too).
+fn successor(
+    ike: &IkeSa,
+    turn: &mut Turn<'_>,
+    initiator: bool,
+    proposal: IkeProposal,
+    local_spi: IkeSpi,
+    remote_spi: IkeSpi,
+    keys: IkeKeys,
+) -> IkeSa {
+    let mut successor = IkeSa::new(
+        turn,
+        Birth {
+            connection: ike.connection.clone(),
+            initiator,
+            local_spi,
+            remote_spi,
+            proposal,
+            keys,
+            path: ike.path,
+            nat: ike.nat,
+            local_id: ike.local_id.clone(),
+            remote_id: ike.remote_id.clone(),
+            message_id_sync: ike.message_id_sync,
+            replay_counter_sync: ike.replay_counter_sync,
+            window: Window::new(MessageId(0), MessageId(0)),
+        },
+    );
+    successor.predecessor = Some(ike.local_spi);
+    successor
+}
+
+/// All Child SAs and all that is still to be done go to the successor.
+pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
+    ike.state = State::Rekeyed {
+        delete_at: turn.now + DELETE_GRACE,
+    };
+    let mut queue = std::mem::take(&mut ike.queue);
+    queue.retain(|s| !matches!(s.task, Task::RekeyIke | Task::DeleteIke | Task::Liveness));
+    turn.dirty = true;
+    turn.events.push(Event::IkeRekeyed {
+        old: ike.local_spi,
+        new: to,
+    });
+    turn.effects.push(Effect::Inherit {
+        to,
+        children: std::mem::take(&mut ike.children),
+        queue,
+    });
+}
+
+/// The peer answered our request.
+pub(super) fn complete(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    offer: IkeOffer,
+    contents: &Contents<'_>,
+) {
+    if contents.proposals.is_none()
+        && let Some(error) = contents.error()
+    {
+        return refused(ike, turn, offer, error);
+    }
+    match conclude(ike, turn, &offer, contents) {
+        Ok(successor) => succeeded(ike, turn, offer, contents, successor),
+        Err(reason) => {
+            turn.events.push(Event::NegotiationFailed {
+                peer: ike.path.remote,
+                reason: reason.to_owned(),
+            });
+            give_up(ike, turn, &offer);
+        }
+    }
+}
+
+fn conclude(
+    ike: &IkeSa,
+    turn: &mut Turn<'_>,
+    offer: &IkeOffer,
+    contents: &Contents<'_>,
+) -> Result<IkeSa, &'static str> {
+    let proposals = contents.proposals.ok_or("answer without proposal")?;
+    let (theirs, chosen) = accepted(&ike.connection.proposals, proposals)
+        .ok_or("answer with a proposal that was not offered")?;
+    let peer_spi = theirs
+        .ike_spi()
+        .filter(|spi| spi.0 != 0)
+        .ok_or("answer without SPI")?;
+    let peer_nonce = contents.valid_nonce().ok_or("answer without nonce")?;
+    let public = match contents.key_exchange {
+        Some((group, public))
+            if group == chosen.key_exchange.number()
+                && chosen.key_exchange == offer.key.method() =>
+        {
+            public
+        }
+        _ => return Err("answer with another key exchange"),
+    };
+    let shared = offer.key.agree(public).map_err(|_| "invalid public key")?;
+    let inputs = Inputs {
+        initiator_nonce: &offer.nonce,
+        responder_nonce: peer_nonce,
+        initiator_spi: offer.spi,
+        responder_spi: peer_spi,
+    };
+    let keys = ike.keys.rekey(&chosen, &inputs, &shared);
+    Ok(successor(
+        ike, turn, true, chosen, offer.spi, peer_spi, keys,
+    ))
+}
+
+fn succeeded(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    offer: IkeOffer,
+    contents: &Contents<'_>,
+    successor: IkeSa,
+) {
+    let new = successor.local_spi;
+    let peer_nonce = contents.valid_nonce().unwrap_or_default();
+    let lowest = offer.nonce.as_slice().min(peer_nonce);
+    turn.effects.push(Effect::Created(Box::new(successor)));
+    ike.successors.push(new);
+    match offer.collision {
+        // RFC 7296 section 2.8.2: the IKE SA of the lowest nonce goes, by the hand that made it;
+        // the other one inherits, and its initiator deletes the old one.
+        Some(theirs) if lowest < theirs.lowest.as_slice() => {
+            inherit(ike, turn, theirs.ike);
+            turn.effects.push(Effect::Delete(new));
+        }
+        theirs => {
+            inherit(ike, turn, new);
+            ike.schedule(turn.now, Task::DeleteIke);
+            turn.effects
+                .extend(theirs.map(|t| Effect::Redundant(t.ike)));
+        }
+    }
+}
+
+fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: IkeOffer, error: &Notify) {
+    let wanted = (error.kind == NotifyKind::INVALID_KE_PAYLOAD)
+        .then(|| wanted_group(error).and_then(KeyExchangeMethod::from_number))
+        .flatten();
+    if let Some(group) = wanted
+        && offer.retries < GROUP_RETRIES
+        && offer.collision.is_none()
+        && ike
+            .connection
+            .proposals
+            .iter()
+            .any(|p| p.key_exchange == group)
+    {
+        return request(ike, turn, Some((group, offer.retries + 1)));
+    }
+    if error.kind != NotifyKind::TEMPORARY_FAILURE {
+        turn.events.push(Event::NegotiationFailed {
+            peer: ike.path.remote,
+            reason: format!("rekeying of the IKE SA: {}", error.kind),
+        });
+    }
+    give_up(ike, turn, &offer);
+}
+
+/// Our exchange made nothing: the peer's one counts, or we try again later.
+fn give_up(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: &IkeOffer) {
+    match &offer.collision {
+        Some(theirs) => inherit(ike, turn, theirs.ike),
+        None => ike.rekey_at = Some(turn.now + turn.pause()),
+    }
+}

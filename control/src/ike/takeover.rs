@@ -1,0 +1,94 @@
+//! How a new active member resumes an IKE SA (`takeover = auto | exact | ...`).
+
+use super::output::Resume;
+use super::settings::Takeover;
+
+/// Greatest delta that IPSEC_REPLAY_COUNTER_SYNC may carry: only 32 bits travel, and the receiver
+/// of a jump must still infer the high half (RFC 4303 appendix A, decision H3).
+pub const MAX_REPLAY_DELTA: u64 = (1 << 32) - (1 << 20);
+
+/// What is known of an IKE SA that decides how it can be resumed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Facts {
+    /// Both sides asserted IKEV2_MESSAGE_ID_SYNC_SUPPORTED (R6, RFC 6311 section 5).
+    pub message_id_sync: bool,
+    /// Both sides asserted IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED.
+    pub replay_counter_sync: bool,
+    /// The IKE cipher is combined-mode: strongSwan then destroys the IKE SA when it answers a
+    /// Message ID synchronisation, for it derives its IV from the Message ID.
+    pub combined_mode: bool,
+}
+
+/// The way to resume. `exact`: the Message IDs in our record are vouched for (R16 of the lease
+/// rules). `delta`: inbound numbers that the peer should skip, if any.
+pub fn resume(policy: Takeover, exact: bool, facts: Facts, delta: Option<u64>) -> Resume {
+    let synchronise = || Resume::MessageIdSync {
+        replay_delta: delta
+            .filter(|d| facts.replay_counter_sync && (1..=MAX_REPLAY_DELTA).contains(d)),
+    };
+    match policy {
+        Takeover::Exact => Resume::Exact,
+        Takeover::Probe => Resume::Probe,
+        Takeover::Rekey => Resume::Rekey,
+        Takeover::Auto if exact => Resume::Exact,
+        Takeover::Auto if facts.message_id_sync && !facts.combined_mode => synchronise(),
+        // Asked for by name, the risk with combined-mode ciphers is the user's.
+        Takeover::MessageIdSync if facts.message_id_sync => synchronise(),
+        Takeover::Auto | Takeover::MessageIdSync => Resume::Probe,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_plan_for_each_policy() {
+        let none = Facts::default();
+        let both = Facts {
+            message_id_sync: true,
+            replay_counter_sync: true,
+            combined_mode: false,
+        };
+        let ids_only = Facts {
+            replay_counter_sync: false,
+            ..both
+        };
+        let aead = Facts {
+            combined_mode: true,
+            ..both
+        };
+        let sync = |replay_delta| Resume::MessageIdSync { replay_delta };
+        use Takeover::{Auto, Exact, MessageIdSync, Probe, Rekey};
+        let table = [
+            (Auto, true, both, Some(9), Resume::Exact),
+            (Auto, false, both, Some(9), sync(Some(9))),
+            (Auto, false, both, None, sync(None)),
+            (Auto, false, both, Some(0), sync(None)),
+            (
+                Auto,
+                false,
+                both,
+                Some(MAX_REPLAY_DELTA),
+                sync(Some(MAX_REPLAY_DELTA)),
+            ),
+            (Auto, false, both, Some(MAX_REPLAY_DELTA + 1), sync(None)),
+            (Auto, false, ids_only, Some(9), sync(None)),
+            (Auto, false, aead, Some(9), Resume::Probe),
+            (Auto, false, none, Some(9), Resume::Probe),
+            (Exact, false, both, None, Resume::Exact),
+            (MessageIdSync, true, both, None, sync(None)),
+            (MessageIdSync, false, aead, None, sync(None)),
+            (MessageIdSync, true, none, None, Resume::Probe),
+            (Probe, true, both, None, Resume::Probe),
+            (Rekey, true, both, None, Resume::Rekey),
+        ];
+        for (policy, exact, facts, delta, expected) in table {
+            assert_eq!(
+                resume(policy, exact, facts, delta),
+                expected,
+                "{policy:?} exact={exact} {facts:?} {delta:?}"
+            );
+        }
+    }
+}

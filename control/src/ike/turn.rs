@@ -1,0 +1,243 @@
+//! What one input may touch besides the IKE SA that it is for, and what comes of it.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hitless_sa::{Entropy, IkeSpi, Incarnation, Instant, MemberId, SaId, Spi};
+
+use super::child::Installed;
+use super::crypto::kex::KeyPair;
+use super::crypto::sk::IvCounter;
+use super::established::{IkeSa, Scheduled};
+use super::output::{ChildChange, Event, Transmit};
+use super::proposal::KeyExchangeMethod;
+use super::settings::EngineSettings;
+use super::window::Backoff;
+
+/// Numbers that this member hands out, each at most once.
+pub(super) struct Ids {
+    member: MemberId,
+    incarnation: Incarnation,
+    next_sa: u32,
+    /// `None` if the incarnation does not fit: then nothing can be encrypted.
+    ivs: Option<IvCounter>,
+    next_unique: u32,
+    spis: BTreeSet<Spi>,
+}
+
+impl Ids {
+    pub fn new(member: MemberId, incarnation: Incarnation) -> Ids {
+        Ids {
+            member,
+            incarnation,
+            next_sa: 1,
+            ivs: IvCounter::new(member, incarnation),
+            next_unique: 1,
+            spis: BTreeSet::new(),
+        }
+    }
+
+    /// A name for a new Child SA.
+    pub fn sa(&mut self) -> SaId {
+        let counter = self.next_sa;
+        self.next_sa = self.next_sa.wrapping_add(1);
+        SaId {
+            creator: self.member,
+            incarnation: self.incarnation,
+            counter,
+        }
+    }
+
+    /// A running number for `list-sas`.
+    pub fn unique(&mut self) -> u32 {
+        let unique = self.next_unique;
+        self.next_unique = self.next_unique.wrapping_add(1);
+        unique
+    }
+
+    /// The IV of the next SK payload: member (8 bits), incarnation (24), counter (32), so that no
+    /// two members and no two lives of one ever use the same (R17 of the lease rules). `None` once
+    /// the counter is used up: this process sends no more IKE messages.
+    pub fn iv(&mut self) -> Option<[u8; 8]> {
+        self.ivs.as_mut()?.draw()
+    }
+
+    /// SPI of a new IKE SA: the first octet is the member, the rest random.
+    pub fn ike_spi(&mut self, entropy: &mut dyn Entropy) -> IkeSpi {
+        IkeSpi(u64::from(self.member.0) << 56 | entropy.u64() >> 8)
+    }
+
+    /// Inbound SPI of a new Child SA: the first octet is the member, which keeps it above the
+    /// reserved 255, and two members from choosing the same one (R2, RFC 6311 section 3.3).
+    pub fn spi(&mut self, entropy: &mut dyn Entropy) -> Spi {
+        loop {
+            let spi = Spi(u32::from(self.member.0) << 24 | entropy.u32() >> 8);
+            if self.spis.insert(spi) {
+                return spi;
+            }
+        }
+    }
+
+    /// An SPI that some IKE SA of ours holds, perhaps from an earlier life of this member.
+    pub fn occupy(&mut self, spi: Spi) {
+        self.spis.insert(spi);
+    }
+
+    pub fn release(&mut self, spi: Spi) {
+        self.spis.remove(&spi);
+    }
+}
+
+/// What an input to one IKE SA means for others and for the engine.
+pub(super) enum Effect {
+    /// An IKE SA came out of an exchange.
+    Created(Box<IkeSa>),
+    /// All Child SAs go to this IKE SA (RFC 7296 section 2.8).
+    Inherit {
+        to: IkeSpi,
+        children: Vec<Installed>,
+        queue: Vec<Scheduled>,
+    },
+    /// The peer should delete this IKE SA, for it lost a simultaneous rekey.
+    Redundant(IkeSpi),
+    /// We delete this IKE SA, for our exchange lost a simultaneous rekey.
+    Delete(IkeSpi),
+    /// A Child SA of that name ended or was refused.
+    Lost(String),
+    /// The peer says that this IKE SA is its only one (RFC 7296 section 2.4).
+    InitialContact,
+}
+
+/// One input's worth of context and results.
+pub(super) struct Turn<'a> {
+    pub now: Instant,
+    pub entropy: &'a mut dyn Entropy,
+    pub settings: &'a EngineSettings,
+    pub ids: &'a mut Ids,
+    /// Released with the record.
+    pub transmits: Vec<Transmit>,
+    /// Sent at once, or as soon as what was committed before is released.
+    pub immediate: Vec<Transmit>,
+    pub changes: Vec<ChildChange>,
+    pub events: Vec<Event>,
+    pub effects: Vec<Effect>,
+    /// The exported state changed.
+    pub dirty: bool,
+}
+
+impl<'a> Turn<'a> {
+    pub fn new(
+        now: Instant,
+        entropy: &'a mut dyn Entropy,
+        settings: &'a EngineSettings,
+        ids: &'a mut Ids,
+    ) -> Turn<'a> {
+        Turn {
+            now,
+            entropy,
+            settings,
+            ids,
+            transmits: Vec::new(),
+            immediate: Vec::new(),
+            changes: Vec::new(),
+            events: Vec::new(),
+            effects: Vec::new(),
+            dirty: false,
+        }
+    }
+
+    pub fn backoff(&self) -> Backoff {
+        Backoff {
+            timeout: self.settings.retransmit_timeout,
+            tries: self.settings.retransmit_tries,
+        }
+    }
+
+    /// A nonce (RFC 7296 section 2.10): at least half the key size of any PRF we have.
+    pub fn nonce(&mut self) -> Vec<u8> {
+        let mut nonce = vec![0; 32];
+        self.entropy.fill(&mut nonce);
+        nonce
+    }
+
+    /// A NAT detection source that is none, for `encap = yes`.
+    pub fn fake_source(&mut self, encap: bool) -> Option<[u8; 20]> {
+        encap.then(|| {
+            let mut source = [0; 20];
+            self.entropy.fill(&mut source);
+            source
+        })
+    }
+
+    /// An ephemeral key; `None` if the source of randomness is broken.
+    pub fn key_pair(&mut self, method: KeyExchangeMethod) -> Option<KeyPair> {
+        KeyPair::generate(method, self.entropy).ok()
+    }
+
+    /// Up to a tenth less than `time`, so that many SAs do not expire together.
+    pub fn jitter(&mut self, time: Duration) -> Duration {
+        let permille = 900 + self.entropy.u32() % 101;
+        time / 1000 * permille
+    }
+
+    /// When something with this lifetime is due; zero is never.
+    pub fn lifetime(&mut self, time: Duration) -> Option<Instant> {
+        (!time.is_zero()).then(|| self.now + self.jitter(time))
+    }
+
+    /// How long to leave a peer alone that answered TEMPORARY_FAILURE or refused.
+    pub fn pause(&mut self) -> Duration {
+        let base = self.settings.retransmit_timeout.saturating_mul(2);
+        base + base / 1000 * (self.entropy.u32() % 1000)
+    }
+
+    /// The results alone, without what was borrowed.
+    pub fn finish(self) -> Results {
+        Results {
+            now: self.now,
+            transmits: self.transmits,
+            immediate: self.immediate,
+            changes: self.changes,
+            events: self.events,
+            effects: self.effects,
+            dirty: self.dirty,
+        }
+    }
+
+    pub fn drop(&mut self, peer: SocketAddr, reason: &'static str) {
+        self.events.push(Event::Dropped { peer, reason });
+    }
+}
+
+/// What a turn leaves behind.
+pub(super) struct Results {
+    pub now: Instant,
+    pub transmits: Vec<Transmit>,
+    pub immediate: Vec<Transmit>,
+    pub changes: Vec<ChildChange>,
+    pub events: Vec<Event>,
+    pub effects: Vec<Effect>,
+    pub dirty: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Zeros;
+
+    impl Entropy for Zeros {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.fill(0);
+        }
+    }
+
+    #[test]
+    fn spis_lie_in_the_members_part_rfc6311_3_3() {
+        let mut ids = Ids::new(MemberId(7), Incarnation(1));
+        let entropy: &mut dyn Entropy = &mut Zeros;
+        assert_eq!(ids.spi(entropy), Spi(0x0700_0000));
+        assert_eq!(ids.ike_spi(entropy), IkeSpi(7 << 56));
+    }
+}

@@ -1,0 +1,4 @@
+//! Two IKE engines on one virtual clock.
+
+mod establish;
+mod world;

@@ -1,0 +1,436 @@
+//! Two engines, one virtual clock, a seeded source of randomness, and a network between them that
+//! can lose, duplicate, delay and translate.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitless::ike::proposal::Identification;
+use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
+use hitless::ike::{ChildChange, Engine, Event, Input, Output, Resume};
+use hitless_sa::{
+    ChildSa, Entropy, IkeSpi, Incarnation, Instant, MemberId, Mode, SaId, TrafficSelector,
+};
+use zeroize::Zeroizing;
+
+/// splitmix64.
+pub struct Seeded(pub u64);
+
+impl Seeded {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn chance(&mut self, permille: u64) -> bool {
+        self.next() % 1000 < permille
+    }
+}
+
+impl Entropy for Seeded {
+    fn fill(&mut self, out: &mut [u8]) {
+        for chunk in out.chunks_mut(8) {
+            let octets = self.next().to_be_bytes();
+            chunk.copy_from_slice(&octets[..chunk.len()]);
+        }
+    }
+}
+
+/// What the network does to datagrams, in permille, and the greatest delay.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Faults {
+    pub loss: u64,
+    pub duplication: u64,
+    pub delay: Duration,
+}
+
+pub const A: usize = 0;
+pub const B: usize = 1;
+
+/// One end: an engine and a model of its dataplane.
+pub struct Host {
+    pub engine: Engine,
+    pub settings: EngineSettings,
+    pub events: Vec<Event>,
+    /// Newest record of each IKE SA.
+    pub records: BTreeMap<IkeSpi, (u64, Vec<u8>)>,
+    pub sad: BTreeMap<SaId, (Arc<ChildSa>, String, bool)>,
+    /// Every datagram that was released, in order.
+    pub sent: Vec<Vec<u8>>,
+    /// The host is dead: what is sent to it is lost.
+    pub dead: bool,
+}
+
+#[derive(Clone)]
+pub struct Packet {
+    pub from: SocketAddr,
+    pub to: SocketAddr,
+    pub payload: Vec<u8>,
+}
+
+pub struct World {
+    pub now: Instant,
+    pub entropy: Seeded,
+    pub hosts: [Host; 2],
+    pub faults: Faults,
+    wire: BTreeMap<(Instant, u64), Packet>,
+    serial: u64,
+    /// A NAT in front of A: address and port that B sees.
+    pub nat: Option<SocketAddr>,
+    /// What A was last seen to use behind the NAT.
+    inner: Option<SocketAddr>,
+}
+
+pub fn address(host: usize) -> std::net::IpAddr {
+    ["192.0.2.1", "192.0.2.2"][host].parse().unwrap()
+}
+
+pub fn identity(host: usize) -> Identification {
+    Identification::Fqdn(["a.test", "b.test"][host].to_owned())
+}
+
+fn selectors(text: &str) -> Vec<TrafficSelector> {
+    vec![text.parse().unwrap()]
+}
+
+pub fn child(host: usize, name: &str, start: bool) -> Child {
+    let mut sides = ["10.1.0.0/16", "10.2.0.0/16"];
+    if host == B {
+        sides.reverse();
+    }
+    Child {
+        name: name.to_owned(),
+        mode: Mode::Tunnel,
+        esp_proposals: vec!["aes128gcm16-x25519-esn".parse().unwrap()],
+        local_ts: selectors(sides[0]),
+        remote_ts: selectors(sides[1]),
+        rekey_time: Duration::ZERO,
+        replay_window: 1024,
+        start,
+    }
+}
+
+/// Settings of one end; A starts the child `net`.
+pub fn settings(host: usize) -> EngineSettings {
+    let other = 1 - host;
+    EngineSettings {
+        member: MemberId(host as u8 + 1),
+        incarnation: Incarnation(1),
+        connections: vec![Connection {
+            name: "peer".to_owned(),
+            local_addrs: vec![address(host)],
+            remote_addrs: vec![address(other)],
+            remote_port: 500,
+            proposals: vec!["aes128gcm16-prfsha256-x25519".parse().unwrap()],
+            local_id: identity(host),
+            remote_id: identity(other),
+            encap: false,
+            dpd_delay: Duration::from_secs(20),
+            rekey_time: Duration::ZERO,
+            takeover: Takeover::Auto,
+            children: vec![child(host, "net", host == A)],
+        }],
+        secrets: vec![Secret {
+            ids: Vec::new(),
+            secret: Zeroizing::new(b"0123456789abcdef".to_vec()),
+        }],
+        half_open_limit: 64,
+        retransmit_timeout: Duration::from_secs(1),
+        retransmit_tries: 5,
+    }
+}
+
+impl Host {
+    pub fn new(settings: EngineSettings) -> Host {
+        Host {
+            engine: Engine::new(settings.clone()),
+            settings,
+            events: Vec::new(),
+            records: BTreeMap::new(),
+            sad: BTreeMap::new(),
+            sent: Vec::new(),
+            dead: false,
+        }
+    }
+
+    fn apply(&mut self, change: ChildChange) {
+        match change {
+            ChildChange::Install {
+                child, name, send, ..
+            } => {
+                let id = child.id;
+                assert!(
+                    self.sad.insert(id, (child, name, send)).is_none(),
+                    "{id} installed twice"
+                );
+            }
+            ChildChange::Send(id) => {
+                let entry = self.sad.get_mut(&id).expect("only what is installed sends");
+                assert!(!entry.2, "{id} sends already");
+                entry.2 = true;
+            }
+            ChildChange::Update(child) => {
+                let entry = self
+                    .sad
+                    .get_mut(&child.id)
+                    .expect("only what is installed moves");
+                entry.0 = child;
+            }
+            ChildChange::Remove(id) => {
+                assert!(
+                    self.sad.remove(&id).is_some(),
+                    "{id} removed, not installed"
+                );
+            }
+        }
+    }
+
+    pub fn saw(&self, matches: impl Fn(&Event) -> bool) -> bool {
+        self.events.iter().any(matches)
+    }
+
+    pub fn count(&self, matches: impl Fn(&Event) -> bool) -> usize {
+        self.events.iter().filter(|e| matches(e)).count()
+    }
+}
+
+impl World {
+    pub fn new(seed: u64, a: EngineSettings, b: EngineSettings) -> World {
+        let mut world = World {
+            now: Instant(1_000_000_000_000),
+            entropy: Seeded(seed),
+            hosts: [Host::new(a), Host::new(b)],
+            faults: Faults::default(),
+            wire: BTreeMap::new(),
+            serial: 0,
+            nat: None,
+            inner: None,
+        };
+        // B first: what starts on A finds it.
+        world.lead(B, Resume::Exact);
+        world.lead(A, Resume::Exact);
+        world
+    }
+
+    /// Two ends with default settings.
+    pub fn pair(seed: u64) -> World {
+        World::new(seed, settings(A), settings(B))
+    }
+
+    /// Two ends that have established everything.
+    pub fn established(seed: u64) -> World {
+        let mut world = World::pair(seed);
+        world.run(Duration::from_secs(1));
+        world.assert_agreement(1);
+        world
+    }
+
+    pub fn lead(&mut self, host: usize, resume: Resume) {
+        let engine = &mut self.hosts[host].engine;
+        engine.lead(self.now, &mut self.entropy, &mut |_| resume);
+        self.drain(host);
+    }
+
+    pub fn input(&mut self, host: usize, input: Input<'_>) {
+        self.hosts[host]
+            .engine
+            .handle(self.now, &mut self.entropy, input);
+        self.drain(host);
+    }
+
+    fn drain(&mut self, host: usize) {
+        while let Some(output) = self.hosts[host].engine.poll_output() {
+            match output {
+                Output::Transmit(transmit) | Output::Retransmit { transmit, .. } => {
+                    self.send(host, transmit);
+                }
+                Output::Commit(commit) => {
+                    let end = &mut self.hosts[host];
+                    let known = end
+                        .records
+                        .get(&commit.ike)
+                        .map_or(0, |(version, _)| *version);
+                    assert!(commit.version > known, "versions rise");
+                    match commit.record {
+                        Some(record) => {
+                            let body = record.body.to_vec();
+                            end.records.insert(commit.ike, (commit.version, body));
+                        }
+                        None => {
+                            end.records.remove(&commit.ike);
+                        }
+                    }
+                    for change in commit.changes {
+                        end.apply(change);
+                    }
+                    for transmit in commit.transmits {
+                        self.send(host, transmit);
+                    }
+                }
+                Output::Event(event) => self.hosts[host].events.push(event),
+            }
+        }
+    }
+
+    fn send(&mut self, host: usize, transmit: hitless::ike::Transmit) {
+        let mut packet = Packet {
+            from: transmit.local,
+            to: transmit.remote,
+            payload: transmit.payload,
+        };
+        self.hosts[host].sent.push(packet.payload.clone());
+        if let Some(outside) = self.nat {
+            if host == A {
+                self.inner = Some(packet.from);
+                packet.from = outside;
+            } else if packet.to.ip() == outside.ip() {
+                packet.to = self.inner.expect("A spoke first");
+            }
+        }
+        if self.entropy.chance(self.faults.loss) {
+            return;
+        }
+        let copies = 1 + u32::from(self.entropy.chance(self.faults.duplication));
+        for _ in 0..copies {
+            let most = self.faults.delay.as_nanos() as u64;
+            let delay = 1_000_000
+                + if most > 0 {
+                    self.entropy.next() % most
+                } else {
+                    0
+                };
+            let at = self.now + Duration::from_nanos(delay);
+            self.serial += 1;
+            self.wire.insert((at, self.serial), packet.clone());
+        }
+    }
+
+    /// Puts a datagram on the wire, as anybody can.
+    pub fn inject(&mut self, packet: Packet) {
+        self.serial += 1;
+        self.wire.insert((self.now, self.serial), packet);
+    }
+
+    /// Takes everything off the wire.
+    pub fn intercept(&mut self) -> Vec<Packet> {
+        std::mem::take(&mut self.wire).into_values().collect()
+    }
+
+    /// Hands a datagram to its receiver at once.
+    pub fn deliver(&mut self, packet: &Packet) {
+        let host = usize::from(packet.to.ip() != address(A));
+        if !self.hosts[host].dead {
+            self.input(
+                host,
+                Input::Datagram {
+                    local: packet.to,
+                    remote: packet.from,
+                    payload: &packet.payload,
+                },
+            );
+        }
+    }
+
+    /// Does the next thing that is due until `end`; false when nothing is.
+    pub fn step(&mut self, end: Instant) -> bool {
+        let arrival = self.wire.keys().next().map(|(at, _)| *at);
+        let timeout = |host: usize| {
+            let host = &self.hosts[host];
+            host.engine.poll_timeout().filter(|_| !host.dead)
+        };
+        let (a, b) = (timeout(A), timeout(B));
+        let next = [arrival, a, b].into_iter().flatten().min();
+        let Some(next) = next.filter(|at| *at <= end) else {
+            return false;
+        };
+        self.now = self.now.max(next);
+        if arrival == Some(next) {
+            if let Some((_, packet)) = self.wire.pop_first() {
+                self.deliver(&packet);
+            }
+        } else {
+            self.input(if a == Some(next) { A } else { B }, Input::Timeout);
+        }
+        true
+    }
+
+    pub fn run(&mut self, time: Duration) {
+        let end = self.now + time;
+        let mut steps = 0;
+        while self.step(end) {
+            steps += 1;
+            assert!(steps < 200_000, "the engines do not come to rest");
+        }
+        self.now = end;
+    }
+
+    /// The IKE SAs of a host that are established.
+    pub fn ike_sas(&self, host: usize) -> Vec<IkeSpi> {
+        let status = self.hosts[host].engine.status(self.now);
+        let established = status.iter().filter(|s| s.state.name() == "ESTABLISHED");
+        established.map(|s| s.local_spi).collect()
+    }
+
+    pub fn ike(&self, host: usize) -> IkeSpi {
+        let sas = self.ike_sas(host);
+        assert_eq!(sas.len(), 1, "one IKE SA");
+        sas[0]
+    }
+
+    /// The one Child SA that a host sends on.
+    pub fn sa(&self, host: usize) -> Arc<ChildSa> {
+        let mut sending = self.hosts[host].sad.values().filter(|(_, _, send)| *send);
+        let (sa, _, _) = sending.next().expect("a Child SA");
+        sa.clone()
+    }
+
+    /// Both ends have the same number of Child SAs, in pairs with the same keys, and one IKE SA.
+    pub fn assert_agreement(&self, children: usize) {
+        for (host, other) in [(A, B), (B, A)] {
+            assert_eq!(self.ike_sas(host).len(), 1, "IKE SAs of {host}");
+            let sad = &self.hosts[host].sad;
+            assert_eq!(sad.len(), children, "Child SAs of {host}");
+            for (sa, name, _) in sad.values() {
+                let peer = self.hosts[other].sad.values();
+                let mut peer = peer.filter(|(p, _, _)| p.inbound_spi == sa.outbound_spi);
+                let (peer, _, _) = peer.next().unwrap_or_else(|| panic!("{name} has no peer"));
+                assert_eq!(peer.outbound_spi, sa.inbound_spi);
+                assert_eq!(peer.inbound_key, sa.outbound_key);
+                assert_eq!(peer.outbound_key, sa.inbound_key);
+                assert_eq!((peer.esn, peer.suite), (sa.esn, sa.suite));
+                assert_eq!(peer.remote_ts, sa.local_ts);
+                assert_eq!(peer.local_ts, sa.remote_ts);
+            }
+        }
+    }
+
+    /// The host dies; another member with its records takes its place.
+    pub fn fail_over(&mut self, host: usize, resume: Resume) {
+        let records = self.hosts[host].records.clone();
+        self.fail_over_with(host, records, resume);
+    }
+
+    pub fn fail_over_with(
+        &mut self,
+        host: usize,
+        records: BTreeMap<IkeSpi, (u64, Vec<u8>)>,
+        resume: Resume,
+    ) {
+        let mut settings = self.hosts[host].settings.clone();
+        settings.member = MemberId(settings.member.0 + 10);
+        let mut next = Host::new(settings);
+        for (ike, (version, body)) in &records {
+            next.engine
+                .store(self.now, *ike, *version, body)
+                .expect("a good record");
+        }
+        next.records = records;
+        next.sent = std::mem::take(&mut self.hosts[host].sent);
+        self.hosts[host] = next;
+        self.lead(host, resume);
+    }
+}
