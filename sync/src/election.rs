@@ -330,7 +330,8 @@ impl Node {
             let epoch = epoch.and_then(WireEpoch::epoch);
             epoch.is_some_and(|epoch| epoch > leading.epoch)
         };
-        if above(packet.promised) || above(packet.led) && !self.settings.mutant.ignore_led {
+        let ahead = above(packet.promised) || above(packet.led);
+        if ahead && !self.settings.mutant.ignore_led {
             return;
         }
         let sid = Sid {

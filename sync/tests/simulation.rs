@@ -116,3 +116,118 @@ fn a_single_member_leads_by_itself() {
     assert!(world.settled());
     world.check().unwrap();
 }
+
+/// How many seeds a mutant may survive.
+const PATIENCE: u64 = 400;
+
+/// A rule switched off must be noticed: otherwise the oracle or the weather proves nothing.
+fn caught(mutant: Mutant, kind: &str) {
+    for seed in 0..PATIENCE {
+        if let Err(violation) = run(seed, 2, mutant)
+            && violation.starts_with(kind)
+        {
+            println!("seed {seed}: {violation}");
+            return;
+        }
+    }
+    panic!("{mutant:?} survived {PATIENCE} seeds");
+}
+
+#[test]
+fn mutant_that_records_what_came_last_is_caught() {
+    caught(
+        Mutant {
+            record_last: true,
+            ..Mutant::default()
+        },
+        "S",
+    );
+}
+
+#[test]
+fn mutant_that_does_not_compare_sessions_is_caught() {
+    caught(
+        Mutant {
+            any_session: true,
+            ..Mutant::default()
+        },
+        "S",
+    );
+}
+
+#[test]
+fn mutant_whose_offer_does_not_bind_it_is_caught() {
+    caught(
+        Mutant {
+            offer_unbound: true,
+            ..Mutant::default()
+        },
+        "S",
+    );
+}
+
+#[test]
+fn mutant_that_takes_over_at_the_grant_is_caught() {
+    caught(
+        Mutant {
+            no_plus_one: true,
+            ..Mutant::default()
+        },
+        "S1",
+    );
+}
+
+#[test]
+fn mutant_that_leads_before_its_epoch_is_durable_is_caught() {
+    caught(
+        Mutant {
+            lead_before_durable: true,
+            ..Mutant::default()
+        },
+        "S",
+    );
+}
+
+#[test]
+fn mutant_that_calls_an_offered_key_fresh_is_caught() {
+    caught(
+        Mutant {
+            fresh_although_offered: true,
+            ..Mutant::default()
+        },
+        "S1",
+    );
+}
+
+#[test]
+fn mutant_that_releases_before_d_is_caught() {
+    caught(
+        Mutant {
+            no_vouch_wait: true,
+            ..Mutant::default()
+        },
+        "S4",
+    );
+}
+
+#[test]
+fn mutant_that_applies_records_in_any_order_is_caught() {
+    caught(
+        Mutant {
+            any_order: true,
+            ..Mutant::default()
+        },
+        "S",
+    );
+}
+
+#[test]
+fn mutant_that_ignores_what_a_returning_member_has_led_is_caught() {
+    caught(
+        Mutant {
+            ignore_led: true,
+            ..Mutant::default()
+        },
+        "S",
+    );
+}

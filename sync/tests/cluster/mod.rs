@@ -34,7 +34,11 @@ pub struct Weather {
     pub crash: u64,
     pub pause: u64,
     pub write_failure: u64,
+    /// How long a write takes at most.
+    pub write_delay: u64,
     pub switchover: u64,
+    /// A new leader dies within 40 ms.
+    pub short_life: u64,
 }
 
 impl Weather {
@@ -47,7 +51,9 @@ impl Weather {
         crash: 0,
         pause: 0,
         write_failure: 0,
+        write_delay: 2 * MILLISECOND,
         switchover: 0,
+        short_life: 0,
     };
 
     /// Anything from a mild day to a storm.
@@ -61,7 +67,9 @@ impl Weather {
             crash: random.below(6),
             pause: random.below(8),
             write_failure: random.below(100),
+            write_delay: if random.chance(700) { 3 } else { 80 } * MILLISECOND,
             switchover: random.below(4),
+            short_life: random.below(500),
         }
     }
 }
@@ -78,6 +86,7 @@ pub struct Site {
     /// The control thread does nothing until then; the workers go on.
     pub paused_until: u64,
     restart_at: u64,
+    doom: Option<u64>,
     pub events: Vec<Event>,
     pub incarnation: u32,
 }
@@ -148,6 +157,7 @@ impl World {
                 clock: random.below(1 << 40),
                 paused_until: 0,
                 restart_at: 0,
+                doom: None,
                 events: Vec::new(),
                 incarnation: 0,
             })
@@ -194,6 +204,7 @@ impl World {
         let down = self.random.range(1, 300) * MILLISECOND;
         let flip = self.random.chance(500);
         let site = &mut self.sites[index];
+        site.doom = None;
         site.node = None;
         site.gateway.leading = false;
         site.gateway.cells.clear();
@@ -234,13 +245,15 @@ impl World {
                     self.transmit(from, to, &payload);
                 }
                 Output::Persist(durable) => {
-                    let slow = if self.random.chance(50) { 100 } else { 3 };
-                    let at = self.now + self.random.range(1, slow * MILLISECOND);
+                    let at = self.now + self.random.range(1, self.weather.write_delay);
                     let site = &mut self.sites[index];
                     assert!(site.writing.is_none(), "one write at a time");
                     site.writing = Some((at, durable));
                 }
                 Output::Event(event) => site.events.push(event),
+                Output::Lead { .. } if self.random.chance(self.weather.short_life) => {
+                    site.doom = Some(self.now + self.random.range(1, 40) * MILLISECOND);
+                }
                 _ => {}
             }
         }
@@ -402,7 +415,8 @@ impl World {
                 }
                 continue;
             }
-            if self.random.chance(weather.crash) {
+            let doomed = self.sites[index].doom.is_some_and(|at| at <= self.now);
+            if doomed || self.random.chance(weather.crash) {
                 self.crash(index);
             } else if self.random.chance(weather.pause) {
                 let pause = self.random.range(1, 150) * MILLISECOND;
@@ -514,6 +528,9 @@ impl World {
     pub fn calm(&mut self) {
         self.weather = Weather::CALM;
         self.cut.clear();
+        for site in &mut self.sites {
+            site.doom = None;
+        }
         self.heal_at = 0;
     }
 
