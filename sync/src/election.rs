@@ -348,9 +348,7 @@ impl Node {
             if leading.release_session(cx, from) {
                 cx.event(Event::SessionReleased { member: from });
             }
-            let mut session = Session::new(sid, incarnation, now);
-            session.copy(&leading.objects);
-            leading.sessions.insert(from, session);
+            leading.open_session(from, Session::new(sid, incarnation, now));
             cx.event(Event::SessionOpened {
                 member: from,
                 epoch,

@@ -479,6 +479,17 @@ impl Leading {
         }
     }
 
+    /// A standby joins: it gets a copy of everything, deletions that are still held included.
+    pub fn open_session(&mut self, member: MemberId, mut session: Session) {
+        session.copy(&self.objects);
+        for (object, version) in self.held.keys() {
+            if !self.objects.contains_key(object) {
+                session.touch(*object, *version);
+            }
+        }
+        self.sessions.insert(member, session);
+    }
+
     /// A session is over and its standby holds no right in it: what it bounded is free.
     pub fn release_session(&mut self, cx: &mut Context<'_>, member: MemberId) -> bool {
         let Some(session) = self.sessions.remove(&member) else {

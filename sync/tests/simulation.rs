@@ -39,11 +39,17 @@ fn run(seed: u64, members: u8, mutant: Mutant) -> Result<Tally, String> {
     world.run(300);
     world.check()?;
     let before: u64 = committed(&world);
-    let cursors = progress(&world);
+    let packets = world.oracle.packets;
     world.run(300);
     world.check()?;
-    if committed(&world) == before || progress(&world) == cursors {
-        return Err("L: no exchange or no packet in 300 ms of calm".to_owned());
+    if committed(&world) == before || world.oracle.packets == packets {
+        let leader = world.leader().unwrap_or(0);
+        return Err(format!(
+            "L: no exchange or no packet in 300 ms of calm: {:?}, {} cells, {:?}",
+            world.status(leader),
+            world.sites[leader].gateway.cells.len(),
+            world.sites[leader].gateway.picture(),
+        ));
     }
     Ok(Tally {
         takeovers: world.oracle.takeovers,
@@ -55,14 +61,6 @@ fn run(seed: u64, members: u8, mutant: Mutant) -> Result<Tally, String> {
 
 fn committed(world: &World) -> u64 {
     world.sites.iter().map(|site| site.gateway.committed).sum()
-}
-
-fn progress(world: &World) -> u64 {
-    let cells = world
-        .sites
-        .iter()
-        .flat_map(|site| site.gateway.cells.values());
-    cells.map(|cell| cell.cursor).sum()
 }
 
 fn number(name: &str) -> Option<u64> {

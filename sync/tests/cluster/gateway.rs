@@ -204,6 +204,22 @@ impl Gateway {
         changes
     }
 
+    /// For the message of a failed seed.
+    pub fn picture(&self) -> String {
+        let cells: Vec<_> = self
+            .cells
+            .iter()
+            .map(|(sa, cell)| (sa.to_string(), cell.cursor, cell.lease.grant.0))
+            .collect();
+        format!(
+            "cells {cells:?}, pending {:?}, committed {}, discarded {}, objects {}",
+            self.pending.keys(),
+            self.committed,
+            self.discarded,
+            self.objects.len()
+        )
+    }
+
     /// Whether a change is still wanted: one that an earlier one rested on may have been refused.
     pub fn holds(&self, change: &Change) -> bool {
         self.pending.contains_key(&(change.object, change.version))

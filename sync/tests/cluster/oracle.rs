@@ -26,6 +26,8 @@ pub struct Oracle {
     pub takeovers: u64,
     pub exact: u64,
     pub skipped: u64,
+    /// Numbers sent so far.
+    pub packets: u64,
 }
 
 impl Oracle {
@@ -35,6 +37,7 @@ impl Oracle {
 
     /// S1.
     pub fn send(&mut self, by: MemberId, sa: SaId, n: u64) {
+        self.packets += 1;
         if let Some(before) = self.sent.entry(sa).or_default().insert(n, by) {
             self.violate(format!("S1: {sa} number {n} sent by {by} after {before}"));
         }
