@@ -330,7 +330,8 @@ impl Node {
             let epoch = epoch.and_then(WireEpoch::epoch);
             epoch.is_some_and(|epoch| epoch > leading.epoch)
         };
-        if above(packet.promised) || above(packet.led) && !self.settings.mutant.ignore_led {
+        let ahead = above(packet.promised) || above(packet.led);
+        if ahead && !self.settings.mutant.ignore_led {
             return;
         }
         let sid = Sid {
@@ -347,9 +348,7 @@ impl Node {
             if leading.release_session(cx, from) {
                 cx.event(Event::SessionReleased { member: from });
             }
-            let mut session = Session::new(sid, incarnation, now);
-            session.copy(&leading.objects);
-            leading.sessions.insert(from, session);
+            leading.open_session(from, Session::new(sid, incarnation, now));
             cx.event(Event::SessionOpened {
                 member: from,
                 epoch,

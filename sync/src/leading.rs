@@ -177,7 +177,9 @@ impl Leading {
         let released = before.map_or(0, |before| before.released);
         let mut gone = self.leftover.remove(&object).unwrap_or_default();
         gone.extend(before.iter().flat_map(|before| &before.children));
-        gone.retain(|sa| !children.contains(sa));
+        // A child that another object has taken over meanwhile is not ours to remove.
+        let owned = |sa: &SaId| self.sas.get(sa).is_some_and(|led| led.object == object);
+        gone.retain(|sa| !children.contains(sa) && owned(sa));
         for sa in &children {
             self.adopt(cx, object, *sa);
         }
@@ -212,10 +214,13 @@ impl Leading {
     }
 
     /// A child of a commit: known, or new with its first lease. Only an SA that this incarnation
-    /// made and never used before is new; keys of any other origin give no right (hole A13).
+    /// made and never used before is new; keys of any other origin give no right (hole A13). What
+    /// an earlier commit removes does not come back.
     fn adopt(&mut self, cx: &mut Context<'_>, object: ObjectId, sa: SaId) {
+        let leaving = self.held.values().any(|held| held.gone.contains(&sa));
         if let Some(known) = self.sas.get_mut(&sa) {
             known.object = object;
+            known.right &= !leaving;
             return;
         }
         let ours = sa.creator == cx.settings.me && sa.incarnation == cx.incarnation;
@@ -472,6 +477,17 @@ impl Leading {
         for session in self.sessions.values_mut() {
             session.checkpoint(sa);
         }
+    }
+
+    /// A standby joins: it gets a copy of everything, deletions that are still held included.
+    pub fn open_session(&mut self, member: MemberId, mut session: Session) {
+        session.copy(&self.objects);
+        for (object, version) in self.held.keys() {
+            if !self.objects.contains_key(object) {
+                session.touch(*object, *version);
+            }
+        }
+        self.sessions.insert(member, session);
     }
 
     /// A session is over and its standby holds no right in it: what it bounded is free.

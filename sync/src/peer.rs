@@ -32,20 +32,16 @@ pub(crate) struct Said {
     pub bare: bool,
     pub objects: u32,
     pub healthy: bool,
-    pub promised: Option<Epoch>,
-    pub led: Option<Epoch>,
     pub session: Option<Sid>,
-    /// It was written for our present incarnation.
-    pub for_me: bool,
 }
 
 /// How a packet relates to those before it.
 pub(crate) struct Reading {
     /// The newest so far.
     pub newest: bool,
-    /// The sender has started anew.
-    pub restarted: bool,
+    /// It echoes our challenge.
     pub fresh: bool,
+    /// It was written for our present incarnation.
     pub for_me: bool,
 }
 
@@ -104,15 +100,11 @@ impl Peer {
                 bare: packet.bare,
                 objects: packet.objects,
                 healthy: !packet.unhealthy,
-                promised: packet.promised.and_then(WireEpoch::epoch),
-                led: packet.led.and_then(WireEpoch::epoch),
                 session: packet.session,
-                for_me,
             });
         }
         Some(Reading {
             newest,
-            restarted,
             fresh,
             for_me,
         })

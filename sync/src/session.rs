@@ -169,11 +169,6 @@ impl Session {
         self.versions.get(&object).is_some_and(|v| *v >= version)
     }
 
-    /// Whether a record of this version, or of a later one, may have left.
-    pub fn offered(&self, object: ObjectId, version: u64) -> bool {
-        self.built.get(&object).is_some_and(|v| *v >= version)
-    }
-
     pub fn backlog(&self) -> usize {
         self.flight.len() + self.dirty.len()
     }
