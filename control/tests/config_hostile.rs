@@ -35,7 +35,8 @@ fn every_character_lost_or_replaced() {
     for at in 0..EXAMPLE.len() {
         let (before, after) = (&EXAMPLE[..at], &EXAMPLE[at + 1..]);
         survives(&format!("{before}{after}"));
-        for other in ["\"", "[", "=", "\n", "é", "'", "#", "]", ","] {
+        let others = ["[", "=", "\n", "é", "'", "#", "]", ","];
+        for other in ["\"", others[at % others.len()]] {
             survives(&format!("{before}{other}{after}"));
         }
     }
