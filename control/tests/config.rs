@@ -1,41 +1,705 @@
 //! The configuration file: what is accepted, and what a user reads about what is not.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
-use hitless::config::{Aead, Config, Degraded, Driver, EXAMPLE, IdlePolicy, XdpMode};
-use hitless_sa::MemberId;
+use hitless::config::{
+    Aead, Config, ConfigError, Degraded, Driver, EXAMPLE, IdlePolicy, Peer, Prefix, RouteConfig,
+    XdpMode,
+};
+use hitless::ike::proposal::Identification;
+use hitless::ike::settings::Takeover;
+use hitless_sa::{MemberId, Mode};
 
-fn parse(text: &str) -> Result<Config, String> {
-    Config::parse("gateway.toml", text, Path::new("/nonexistent")).map_err(|e| e.render(false))
+fn parse(text: &str) -> Result<Config, ConfigError> {
+    Config::parse("gateway.toml", text, Path::new("/nonexistent"))
 }
 
-fn replaced(from: &str, to: &str) -> Result<Config, String> {
-    assert!(EXAMPLE.contains(from), "{from}");
-    parse(&EXAMPLE.replacen(from, to, 1))
+/// The example with one thing changed.
+fn changed(from: &str, to: &str) -> String {
+    assert_eq!(EXAMPLE.matches(from).count(), 1, "{from}");
+    EXAMPLE.replacen(from, to, 1)
+}
+
+fn prefix(text: &str) -> Prefix {
+    let (address, length) = text.split_once('/').unwrap();
+    Prefix {
+        address: address.parse().unwrap(),
+        length: length.parse().unwrap(),
+    }
 }
 
 #[test]
-fn show() {
-    for (a, b) in [
-        ("heartbeat = \"10ms\"", "heartbaet = \"10ms\""),
-        ("degraded = \"rekey\"", "degraded = \"strickt\""),
-        ("secret = \"change me\"", "sercet = \"change me\""),
-        (
-            "[ports.inside]\ninterface = \"eth1\"",
-            "[ports.inside]\ninterface = \"eth0\"",
-        ),
-        ("protected = true ", "protected = false "),
-        ("[control]", "[controll]"),
-        ("[dataplane]", "dataplane = 3\n[dataplan]"),
-        (
-            "{ id = 2, priority = 100, sync_addr = \"10.0.0.2:4510\" }",
-            "{ id = 1, sync_addr = \"10.0.0.1\" }",
-        ),
-        ("hold = \"10s\"", "hold = 10"),
-        ("[cluster]", "[cluster"),
-    ] {
-        println!("{}", replaced(a, b).unwrap_err());
+fn the_example_means_what_it_says() {
+    let config = parse(EXAMPLE).unwrap();
+    let cluster = &config.cluster;
+    assert_eq!(cluster.name, "hq");
+    assert_eq!((cluster.id, cluster.priority), (MemberId(1), 100));
+    assert_eq!(cluster.heartbeat, Duration::from_millis(10));
+    assert_eq!((cluster.missed, cluster.preempt), (3, false));
+    assert_eq!(cluster.hold, Duration::from_millis(500));
+    assert_eq!(cluster.degraded, Degraded::Rekey);
+    assert_eq!(cluster.state_dir, Path::new("/var/lib/hitless"));
+    let sync = cluster.sync.as_ref().unwrap();
+    assert_eq!(sync.listen, "10.0.0.1:4510".parse::<SocketAddr>().unwrap());
+    assert_eq!(sync.secret.len(), 16);
+    let peer = Peer {
+        id: MemberId(2),
+        priority: 100,
+        address: "10.0.0.2:4510".parse().unwrap(),
+    };
+    assert_eq!(sync.peers, [peer]);
+
+    let [outside, inside] = config.ports.as_slice() else {
+        panic!("{:?}", config.ports)
+    };
+    assert_eq!(
+        (outside.name.as_str(), outside.protected),
+        ("outside", false)
+    );
+    assert_eq!((inside.name.as_str(), inside.protected), ("inside", true));
+    assert_eq!(
+        (outside.driver, outside.mode),
+        (Driver::AfXdp, XdpMode::Auto)
+    );
+    assert_eq!(
+        (outside.interface.as_str(), outside.queues.as_slice()),
+        ("eth0", [0].as_slice())
+    );
+    assert_eq!(outside.addresses, [prefix("203.0.113.1/24")]);
+    let default_route = RouteConfig {
+        prefix: prefix("0.0.0.0/0"),
+        via: Some("203.0.113.254".parse().unwrap()),
+    };
+    assert_eq!(outside.routes, [default_route]);
+    for port in [outside, inside] {
+        assert_eq!(port.mac[0] & 3, 2, "locally administered, one station");
     }
-    println!("{}", parse("").unwrap_err());
+    assert_ne!(outside.mac, inside.mac);
+
+    assert_eq!(
+        (config.dataplane.workers, config.dataplane.aead),
+        (1, Aead::Auto)
+    );
+    assert_eq!(config.dataplane.idle, IdlePolicy::Adaptive);
+    assert_eq!(config.dataplane.checkpoint.packets, 10_000);
+    assert_eq!(
+        config.dataplane.checkpoint.interval,
+        Duration::from_millis(500)
+    );
+    assert_eq!(
+        config.control.socket,
+        Path::new("/run/hitless/hitless.sock")
+    );
+    assert_eq!(config.warnings, [""; 0]);
+}
+
+#[test]
+fn the_example_has_a_connection_in_swanctl_s_words() {
+    let config = parse(EXAMPLE).unwrap();
+    let [office] = config.connections.as_slice() else {
+        panic!("{:?}", config.connections)
+    };
+    assert_eq!(
+        office.local_addrs,
+        ["203.0.113.1".parse::<IpAddr>().unwrap()]
+    );
+    assert_eq!(
+        office.remote_addrs,
+        ["198.51.100.7".parse::<IpAddr>().unwrap()]
+    );
+    assert_eq!(office.remote_port, 500);
+    let proposals: Vec<_> = office.proposals.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        proposals,
+        [
+            "aes128gcm16-prfsha256-x25519",
+            "aes256gcm16-prfsha384-ecp384"
+        ]
+    );
+    assert_eq!(
+        office.local_id,
+        Identification::Fqdn("hq.example.org".into())
+    );
+    assert_eq!(
+        office.remote_id,
+        Identification::Fqdn("office.example.org".into())
+    );
+    assert_eq!(office.dpd_delay, Duration::from_secs(30));
+    assert_eq!(office.rekey_time, Duration::from_secs(4 * 3600));
+    assert_eq!(office.takeover, Takeover::Auto);
+    let [net] = office.children.as_slice() else {
+        panic!("{:?}", office.children)
+    };
+    assert_eq!((net.name.as_str(), net.mode), ("net", Mode::Tunnel));
+    assert_eq!(net.esp_proposals[0].to_string(), "aes128gcm16-x25519-esn");
+    assert_eq!(net.local_ts[0].to_string(), "10.1.0.0/16");
+    assert_eq!(net.remote_ts[0].to_string(), "10.2.0.0/16");
+    assert_eq!(net.rekey_time, Duration::from_secs(3600));
+    assert_eq!((net.replay_window, net.start), (1024, true));
+    assert_eq!(config.secrets.len(), 1);
+    assert_eq!(config.secrets[0].ids, [office.remote_id.clone()]);
+    assert_eq!(*config.secrets[0].secret, b"change me");
+}
+
+#[test]
+fn what_stands_in_comments_of_the_example_is_accepted_too() {
+    // Every key that is commented out, but for those that read a file or exclude another key.
+    let mut text = String::new();
+    let mut uncommented = 0;
+    for line in EXAMPLE.lines() {
+        match line.strip_prefix("# ") {
+            Some(rest) if rest.contains(" = ") && !rest.contains("secret_file") => {
+                text.push_str(rest);
+                uncommented += 1;
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    assert_eq!(uncommented, 3, "sync_listen, mac, cores");
+    let config = parse(&text).unwrap();
+    assert_eq!(config.ports[0].mac, [2, 0, 0x5e, 0, 0, 1]);
+    assert_eq!(config.dataplane.cores, [2]);
+}
+
+#[test]
+fn defaults_fill_what_is_left_out() {
+    let text = r#"
+        [cluster]
+        name = "hq"
+        id = 1
+        [ports.out]
+        interface = "eth0"
+        addresses = ["203.0.113.1/24"]
+        protected = false
+        [ports.in]
+        interface = "eth1"
+        addresses = ["10.1.0.1/16"]
+        protected = true
+        [connections.any]
+        proposals = ["aes128gcm16-prfsha256-x25519"]
+        [connections.any.children.net]
+        esp_proposals = ["aes128gcm16"]
+        local_ts = ["10.1.0.0/16"]
+        remote_ts = ["10.2.0.0/16"]
+        [secrets.any]
+        secret = "0s aGk="
+    "#;
+    let error = parse(text).unwrap_err();
+    assert!(error.titles().any(|t| t.contains("not base64")), "{error}");
+    let config = parse(&text.replace("0s aGk=", "0saGk=")).unwrap();
+    assert!(config.cluster.sync.is_none(), "alone");
+    let connection = &config.connections[0];
+    assert_eq!(
+        connection.local_addrs,
+        ["203.0.113.1".parse::<IpAddr>().unwrap()]
+    );
+    assert_eq!(connection.remote_addrs, [] as [IpAddr; 0]);
+    assert_eq!(connection.local_id.to_string(), "203.0.113.1");
+    assert_eq!(connection.remote_id, Identification::Any);
+    assert!(!connection.children[0].start);
+    assert_eq!(config.ports[0].queues, [0]);
+    assert_eq!(*config.secrets[0].secret, b"hi");
+}
+
+/// What is changed in the example, and what the user reads: title and help.
+const WRONG: &[(&str, &str, &str, &str)] = &[
+    (
+        "heartbeat = \"10ms\"",
+        "heartbaet = \"10ms\"",
+        "unknown key `cluster.heartbaet`",
+        "did you mean `heartbeat`?",
+    ),
+    (
+        "heartbeat = \"10ms\"",
+        "heartbeat = 10",
+        "cluster.heartbeat: `10` has no unit",
+        "\"10ms\"",
+    ),
+    (
+        "heartbeat = \"10ms\"",
+        "heartbeat = \"1h\"",
+        "cluster.heartbeat: 3600s is out of range",
+        "between 1ms and 10s",
+    ),
+    ("name = \"hq\"", "name = \"\"", "cluster.name: empty", ""),
+    (
+        "name = \"hq\"",
+        "",
+        "missing key `cluster.name`",
+        "add name = ",
+    ),
+    (
+        "id = 1                                # this",
+        "id = 3 # this",
+        "no member has the id 3",
+        "1, 2",
+    ),
+    (
+        "id = 1                                # this",
+        "id = 256 # this",
+        "cluster.id: `256` is out of range",
+        "between 1 and 255",
+    ),
+    (
+        "id = 1                                # this",
+        "id = \"1\" # this",
+        "cluster.id: expected a number, found text",
+        "without quotes",
+    ),
+    ("{ id = 2,", "{ id = 1,", "two members have the id 1", ""),
+    (
+        ", sync_addr = \"10.0.0.2:4510\"",
+        "",
+        "member 2 has no sync_addr",
+        "add sync_addr",
+    ),
+    (
+        "\"10.0.0.2:4510\"",
+        "\"10.0.0.1:4510\"",
+        "members 1 and 2 have the same sync_addr",
+        "",
+    ),
+    (
+        "\"10.0.0.2:4510\"",
+        "\"10.0.0.2\"",
+        "cluster.members[1].sync_addr: `10.0.0.2`",
+        "10.0.0.2:4510",
+    ),
+    ("\"10.0.0.2:4510\"", "\"10.0.0.2:0\"", "port 0", ""),
+    (
+        "secret = \"0x5f2ab0c4e0d4a1b7c3f98e6d7a8b9c0d\"",
+        "",
+        "missing key `cluster.secret_file`",
+        "openssl rand",
+    ),
+    (
+        "secret = \"0x5f2ab0c4e0d4a1b7c3f98e6d7a8b9c0d\"",
+        "secret = \"0x5f2a\"",
+        "the secret is too short",
+        "16 octets",
+    ),
+    (
+        "degraded = \"rekey\"",
+        "degraded = \"strickt\"",
+        "`strickt` is not known",
+        "did you mean \"strict\"?",
+    ),
+    (
+        "state_dir = \"/var/lib/hitless\"",
+        "state_dir = \"var\"",
+        "does not start with /",
+        "",
+    ),
+    (
+        "driver = \"af_xdp\"",
+        "driver = \"af-xdp\"",
+        "`af-xdp` is not known",
+        "\"af_xdp\"",
+    ),
+    (
+        "interface = \"eth0\"",
+        "interface = \"a/b\"",
+        "cannot be an interface",
+        "ip link",
+    ),
+    (
+        "interface = \"eth1\"",
+        "interface = \"eth0\"",
+        "interface `eth0` already belongs to ports.outside",
+        "",
+    ),
+    (
+        "queue = 0 ",
+        "queues = [0, 1] ",
+        "2 for 1 worker(s)",
+        "dataplane.workers",
+    ),
+    (
+        "[\"203.0.113.1/24\"]",
+        "\"203.0.113.1/24\"",
+        "expected a list, found text",
+        "square brackets",
+    ),
+    (
+        "[\"203.0.113.1/24\"]",
+        "[\"203.0.113.1\"]",
+        "has no prefix length",
+        "",
+    ),
+    (
+        "[\"203.0.113.1/24\"]",
+        "[\"2001:db8::1/64\"]",
+        "IPv6 address",
+        "IPv4",
+    ),
+    (
+        "[\"203.0.113.1/24\"]",
+        "[]",
+        "ports.outside.addresses: empty",
+        "",
+    ),
+    (
+        "[\"10.1.0.1/16\"]",
+        "[\"203.0.113.1/24\"]",
+        "address 203.0.113.1 already belongs",
+        "",
+    ),
+    (
+        "default via 203.0.113.254",
+        "default via 192.0.2.1",
+        "on none of this port's networks",
+        "",
+    ),
+    (
+        "default via 203.0.113.254",
+        "default via 203.0.113.1",
+        "is our own address",
+        "",
+    ),
+    (
+        "default via 203.0.113.254",
+        "10.9.0.1/8 via 203.0.113.254",
+        "bits set after its length",
+        "10.0.0.0/8",
+    ),
+    (
+        "default via 203.0.113.254",
+        "default gw 203.0.113.254",
+        "is not a route",
+        "via",
+    ),
+    (
+        "protected = true ",
+        "protected = false ",
+        "no port towards the hosts",
+        "protected = true",
+    ),
+    (
+        "protected = true ",
+        "",
+        "missing key `ports.inside.protected`",
+        "",
+    ),
+    (
+        "mode = \"auto\"",
+        "mode = \"drv\"",
+        "ports.outside.mode: `drv` is not known",
+        "native",
+    ),
+    (
+        "workers = 1",
+        "workers = 0",
+        "`0` is out of range",
+        "between 1 and 64",
+    ),
+    (
+        "workers = 1\n# cores = [2]",
+        "cores = [2, 2]\n#",
+        "1 core(s) for 2 worker(s)",
+        "",
+    ),
+    (
+        "aead = \"auto\"",
+        "aead = \"openssl\"",
+        "`openssl` is not known",
+        "aws-lc-rs",
+    ),
+    (
+        "packets = 10000",
+        "packet = 10000",
+        "unknown key `dataplane.checkpoint.packet`",
+        "did you mean `packets`?",
+    ),
+    (
+        "version = 2",
+        "version = 1",
+        "version 1 is not spoken",
+        "IKEv2",
+    ),
+    (
+        "local_addrs = [\"203.0.113.1\"]",
+        "local_addrs = [\"10.1.0.1\"]",
+        "10.1.0.1 is not an address of a port that faces the peers",
+        "take one of 203.0.113.1",
+    ),
+    (
+        "remote_addrs = [\"198.51.100.7\"]",
+        "remote_addrs = [\"%any\"]",
+        "nobody to start with",
+        "remote_addrs",
+    ),
+    (
+        "\"aes128gcm16-prfsha256-x25519\", ",
+        "\"aes128gmc16-prfsha256-x25519\", ",
+        "`aes128gmc16`",
+        "did you mean \"aes128gcm16-prfsha256-x25519\"?",
+    ),
+    (
+        "proposals = [\"aes128gcm16-prfsha256-x25519\", \"aes256gcm16-prfsha384-ecp384\"]",
+        "",
+        "missing key `connections.office.proposals`",
+        "add proposals",
+    ),
+    (
+        "esp_proposals = [\"aes128gcm16-x25519-esn\"]",
+        "esp_proposals = []",
+        "esp_proposals: empty",
+        "aes128gcm16-x25519-esn",
+    ),
+    (
+        "local = { auth = \"psk\"",
+        "local = { auth = \"pubkey\"",
+        "`pubkey` is not spoken",
+        "psk",
+    ),
+    (
+        "id = \"hq.example.org\"",
+        "id = \"%any\"",
+        "%any matches many",
+        "local.id",
+    ),
+    ("id = \"hq.example.org\"", "id = \"\"", "no identity", ""),
+    (
+        "dpd_delay = \"30s\"",
+        "mobike = true",
+        "unknown key `connections.office.mobike`",
+        "leave it out",
+    ),
+    (
+        "rekey_time = \"4h\"",
+        "reauth_time = \"4h\"",
+        "unknown key `connections.office.reauth_time`",
+        "rekey_time",
+    ),
+    (
+        "takeover = \"auto\"",
+        "takeover = \"message_id_sync\"",
+        "is not known",
+        "did you mean \"message-id-sync\"?",
+    ),
+    (
+        "mode = \"tunnel\"",
+        "mode = \"transport\"",
+        "`transport` is not for a gateway",
+        "tunnel",
+    ),
+    (
+        "local_ts = [\"10.1.0.0/16\"]",
+        "local_ts = [\"dynamic\"]",
+        "`dynamic` stands for a host's own address",
+        "",
+    ),
+    (
+        "local_ts = [\"10.1.0.0/16\"]",
+        "local_ts = [\"10.1.0.0/33\"]",
+        "`10.1.0.0/33` is not a traffic selector",
+        "",
+    ),
+    (
+        "local_ts = [\"10.1.0.0/16\"]",
+        "",
+        "missing key `connections.office.children.net.local_ts`",
+        "",
+    ),
+    (
+        "replay_window = 1024",
+        "replay_window = 1000",
+        "a window of 1000 packets",
+        "such as 1024",
+    ),
+    (
+        "replay_window = 1024",
+        "replay_window = 32",
+        "a window of 32 packets",
+        "such as 64",
+    ),
+    (
+        "start_action = \"start\"",
+        "start_action = \"begin\"",
+        "`begin` is not known",
+        "\"start\"",
+    ),
+    (
+        "[connections.office.children.net]",
+        "[connections.office.children.\"a b\"]",
+        "`a b` cannot be a name",
+        "",
+    ),
+    (
+        "ids = [\"office.example.org\"]",
+        "ids = [\"branch.example.org\"]",
+        "no secret for peer office.example.org",
+        "[secrets.office]",
+    ),
+    (
+        "secret = \"change me\"",
+        "sercet = \"change me\"",
+        "unknown key `secrets.office.sercet`",
+        "did you mean `secret`?",
+    ),
+    (
+        "secret = \"change me\"",
+        "secret = \"change me\"\nsecret_file = \"x\"",
+        "both `secret` and `secret_file`",
+        "",
+    ),
+    (
+        "secret = \"change me\"",
+        "secret_file = \"x\"",
+        "cannot read `/nonexistent/x`",
+        "umask 077",
+    ),
+    (
+        "secret = \"change me\"",
+        "secret = \"\"",
+        "the secret is empty",
+        "openssl",
+    ),
+    (
+        "socket = \"/run/hitless/hitless.sock\"",
+        "socket = \"hitless.sock\"",
+        "does not start with /",
+        "",
+    ),
+    ("log = \"info\"", "log = \"info=x=y\"", "control.log", ""),
+    (
+        "[control]",
+        "[controll]",
+        "unknown key `controll`",
+        "did you mean `control`?",
+    ),
+    ("[cluster]", "[cluster", "unclosed table", "TOML"),
+    (
+        "name = \"hq\"",
+        "name = \"hq\"\nname = \"hq\"",
+        "duplicate key",
+        "TOML",
+    ),
+];
+
+#[test]
+fn each_mistake_is_named_with_its_place_and_a_way_out() {
+    for (from, to, title, help) in WRONG {
+        let text = changed(from, to);
+        let error = parse(&text).unwrap_err();
+        let found = error
+            .located()
+            .find(|(_, _, t, h)| t.contains(title) && h.contains(help));
+        let Some((line, column, _, _)) = found else {
+            panic!("{to}: expected {title} / {help}, got\n{error}");
+        };
+        assert!(line >= 1 && column >= 1);
+        assert!(
+            error.count() <= 2,
+            "{to}: mistakes that follow from others:\n{error}"
+        );
+        let report = error.to_string();
+        assert!(report.contains("gateway.toml:"), "{report}");
+        assert!(report.contains("help:"), "{report}");
+        assert!(!report.contains("change me"), "{report}");
+        assert!(!report.contains("5f2a"), "{report}");
+    }
+}
+
+#[test]
+fn a_report_points_with_a_caret() {
+    let text = changed("degraded = \"rekey\" ", "degraded = \"strickt\" ");
+    let report = parse(&text).unwrap_err().to_string();
+    let line = text.lines().position(|l| l.contains("strickt")).unwrap() + 1;
+    assert!(
+        report.contains(&format!("--> gateway.toml:{line}:12\n")),
+        "{report}"
+    );
+    let (_, caret) = report.split_once("strickt\"").unwrap();
+    let caret = caret.lines().nth(1).unwrap();
+    assert!(
+        caret.ends_with(&format!("|            {}", "^".repeat(9))),
+        "{report}"
+    );
+}
+
+#[test]
+fn several_mistakes_are_reported_at_once_in_the_order_of_the_file() {
+    let text = changed("missed = 3", "mised = 3")
+        .replace("aead = \"auto\"", "aead = \"none\"")
+        .replace("replay_window = 1024", "replay_window = 1");
+    let error = parse(&text).unwrap_err();
+    let titles: Vec<_> = error.titles().collect();
+    let [first, second, third] = titles.as_slice() else {
+        panic!("{error}")
+    };
+    assert!(
+        first.contains("mised") && second.contains("aead") && third.contains("window"),
+        "{error}"
+    );
+    assert!(
+        error
+            .to_string()
+            .ends_with("gateway.toml: 3 problems; nothing was started")
+    );
+}
+
+#[test]
+fn an_empty_file_names_every_missing_section() {
+    let error = parse("").unwrap_err();
+    let titles: Vec<_> = error.titles().collect();
+    for section in ["[cluster]", "[ports]", "[connections]"] {
+        assert!(titles.iter().any(|t| t.contains(section)), "{error}");
+    }
+}
+
+#[test]
+fn two_children_for_the_same_traffic_are_warned_of() {
+    let text = format!(
+        "{EXAMPLE}\n[connections.office.children.again]\nesp_proposals = [\"aes256gcm16\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]\nstart_action = \"trap\""
+    );
+    let config = parse(&text).unwrap();
+    let [warning] = config.warnings.as_slice() else {
+        panic!("{:?}", config.warnings)
+    };
+    assert!(
+        warning.contains("office.again has the same selectors as office.net"),
+        "{warning}"
+    );
+    assert!(
+        config
+            .on_demand
+            .contains(&("office".into(), "again".into()))
+    );
+}
+
+#[test]
+fn members_agree_on_the_cluster_but_for_their_own_numbers() {
+    let one = parse(EXAMPLE).unwrap();
+    let two = parse(&changed(
+        "id = 1                                # this",
+        "id = 2 # this",
+    ))
+    .unwrap();
+    assert_eq!(one.cluster_hash(), two.cluster_hash());
+    assert_eq!(
+        one.ports[0].mac, two.ports[0].mac,
+        "the cluster's address moves between members"
+    );
+    for (from, to) in [
+        ("degraded = \"rekey\"", "degraded = \"strict\""),
+        ("missed = 3", "missed = 4"),
+        ("{ id = 2,", "{ id = 3,"),
+        ("name = \"hq\"", "name = \"branch\""),
+    ] {
+        let other = parse(&changed(from, to)).unwrap();
+        assert_ne!(one.cluster_hash(), other.cluster_hash(), "{to}");
+    }
+}
+
+#[test]
+fn secrets_are_not_printed() {
+    let config = parse(EXAMPLE).unwrap();
+    let printed = format!("{config:?}");
+    assert!(!printed.contains("change me"));
+    assert!(!printed.contains("99, 104, 97"), "as octets");
+    assert!(!printed.contains("95, 42"), "as octets");
 }

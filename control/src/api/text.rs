@@ -291,12 +291,18 @@ fn drops(out: &mut String, s: &GatewayStatus) {
     }
     line(out, format_args!("drops:"));
     for drop in &s.drops {
+        // A field is never empty, so that columns can be cut by white space.
+        let xfrm = if drop.xfrm.is_empty() {
+            "-"
+        } else {
+            &drop.xfrm
+        };
         line(
             out,
             format_args!(
                 "  {:<20} {:<24} {}",
                 plain(&drop.reason),
-                plain(&drop.xfrm),
+                plain(xfrm),
                 drop.packets
             ),
         );

@@ -107,6 +107,14 @@ impl Failure {
     }
 
     /// Exit code 2.
+    fn usage(why: impl fmt::Display) -> Failure {
+        Failure {
+            code: 2,
+            text: format!("error: {why}"),
+        }
+    }
+
+    /// Exit code 2, with the report.
     fn config(error: &ConfigError) -> Failure {
         Failure {
             code: 2,

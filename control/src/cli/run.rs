@@ -27,7 +27,7 @@ impl RunOptions {
     pub fn prepare(&self) -> Result<Config, Failure> {
         let config = Config::load(&self.config).map_err(|e| Failure::config(&e))?;
         log::start(&config.control.log).map_err(|e| {
-            Failure::failed(format!(
+            Failure::usage(format!(
                 "HITLESS_LOG: {e}; write a level such as info, or info,hitless::ike=debug"
             ))
         })?;

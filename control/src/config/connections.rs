@@ -9,6 +9,7 @@ use toml::de::DeValue;
 
 use super::document::{Located, Section};
 use super::report::{Refusal, Span};
+use super::suggest::nearest;
 use super::types::PortConfig;
 use super::value::{self, quoted};
 use crate::ike::proposal::{EspProposal, Identification, IkeProposal};
@@ -184,6 +185,16 @@ fn connection(
         Some(id) => id.value,
         None => Identification::Address(*local_addrs.first()?),
     };
+    if !sendable(&local_id) {
+        let refusal = Refusal::new(
+            format!(
+                "{}: {local_id} matches many, and we are one",
+                section.name("local")
+            ),
+            "give local.id a name of its own, such as \"hq.example.org\"",
+        );
+        section.refuse("local", refusal);
+    }
     let remote_place = remote.ok()?;
     let remote_id = match (&remote_place, remote_addrs.as_slice()) {
         (Some(id), _) => id.value.clone(),
@@ -206,6 +217,15 @@ fn connection(
         takeover,
         children: children?,
     })
+}
+
+/// Patterns name others, never ourselves.
+fn sendable(id: &Identification) -> bool {
+    match id {
+        Identification::Any => false,
+        Identification::Fqdn(name) | Identification::Email(name) => !name.starts_with('*'),
+        _ => true,
+    }
 }
 
 /// `version = 2`; there is no other.
@@ -276,7 +296,12 @@ fn proposals<T>(section: &Section<'_>, key: &'static str, example: &'static str)
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
-    let listed = section.list(key, value::parsed::<T>(example));
+    let listed = section.list(key, |value: &DeValue<'_>| {
+        value::parsed::<T>(example)(value).map_err(|refusal| Refusal {
+            help: meant(value.as_str().unwrap_or_default()).unwrap_or(refusal.help),
+            ..refusal
+        })
+    });
     if !section.has(key) {
         section.missing(key, &format!("{key} = [\"{example}\"]"));
     }
@@ -293,6 +318,45 @@ where
     }
     Some(listed.into_iter().map(|p| p.value).collect())
 }
+
+/// The proposal that a mistyped word was meant to make.
+fn meant(text: &str) -> Option<String> {
+    let mut changed = false;
+    let words: Option<Vec<_>> = text
+        .trim()
+        .split('-')
+        .map(|word| {
+            if KEYWORDS.contains(&word) {
+                return Some(word);
+            }
+            changed = true;
+            nearest(&word.to_ascii_lowercase(), KEYWORDS.iter().copied())
+        })
+        .collect();
+    words
+        .filter(|_| changed)
+        .map(|words| format!("did you mean \"{}\"?", words.join("-")))
+}
+
+/// The words of proposals.
+const KEYWORDS: &[&str] = &[
+    "aes128gcm16",
+    "aes256gcm16",
+    "aes128",
+    "aes256",
+    "sha256",
+    "sha384",
+    "sha512",
+    "prfsha256",
+    "prfsha384",
+    "prfsha512",
+    "x25519",
+    "curve25519",
+    "ecp256",
+    "ecp384",
+    "esn",
+    "noesn",
+];
 
 /// Something was there, was wrong, and was reported.
 struct Refused;
@@ -354,7 +418,10 @@ fn check_secret(
     let usable = secrets.iter().any(|secret| {
         secret.ids.is_empty()
             || *remote == Identification::Any
-            || secret.ids.iter().any(|id| id == remote || id == local)
+            || secret
+                .ids
+                .iter()
+                .any(|id| remote.matches(id) || id.matches(remote) || local.matches(id))
     });
     if !usable {
         let refusal = Refusal::new(

@@ -10,9 +10,10 @@ use super::report::Span;
 
 const COVER: char = '*';
 
-/// Covers the values of a parsed document that are, or may have been meant to be, secret.
-pub(super) fn by_value(text: &str, document: &DeTable<'_>) -> String {
-    let mut spans = Vec::new();
+/// Covers the values of a parsed document that are, or may have been meant to be, secret; and
+/// `more`, the values of keys that nobody knows.
+pub(super) fn by_value(text: &str, document: &DeTable<'_>, more: Vec<Span>) -> String {
+    let mut spans = more;
     for (key, value) in document {
         if looks_like_secrets(key.get_ref()) {
             collect_in_secrets(value.get_ref(), &value.span(), &mut spans, 0);
@@ -23,7 +24,8 @@ pub(super) fn by_value(text: &str, document: &DeTable<'_>) -> String {
     cover(text, &spans)
 }
 
-/// Covers the right side of every line that may hold a secret.
+/// Covers every line but those that are surely harmless: section headers, and known keys outside
+/// of `[secrets]`. Of the others the part left of `=` stays.
 pub(super) fn by_line(text: &str) -> String {
     let mut spans = Vec::new();
     let mut in_secrets = false;
@@ -31,29 +33,85 @@ pub(super) fn by_line(text: &str) -> String {
     let mut start = 0;
     for line in text.split_inclusive('\n') {
         let end = start + line.len();
-        let trimmed = line.trim_start();
-        if trimmed.starts_with('[') {
-            in_secrets = looks_secret(trimmed);
+        let header = is_header(line);
+        if header {
+            in_secrets = looks_secret(line);
             in_multiline = false;
         }
+        let key = line.split('=').next().unwrap_or(line);
+        let harmless =
+            header || (!in_secrets && PUBLIC.contains(&key.trim()) && !looks_secret(line));
         if in_multiline {
             spans.push(start..end);
-        } else if in_secrets || looks_secret(line) {
-            if let Some(at) = line.find('=') {
-                spans.push(start + at + 1..end);
-            } else if !trimmed.starts_with('[') {
-                spans.push(start..end);
-            }
-            in_multiline |= line.contains("\"\"\"") || line.contains("'''");
+        } else if !harmless {
+            let bare = key.len() < line.len() && key.chars().all(is_bare);
+            spans.push(start + if bare { key.len() + 1 } else { 0 }..end);
         }
+        in_multiline |= line.contains("\"\"\"") || line.contains("'''");
         start = end;
     }
     cover(text, &spans)
 }
 
+/// Keys whose values may be shown although the file does not parse.
+const PUBLIC: &[&str] = &[
+    "name",
+    "id",
+    "members",
+    "sync_listen",
+    "heartbeat",
+    "missed",
+    "degraded",
+    "preempt",
+    "hold",
+    "state_dir",
+    "driver",
+    "interface",
+    "queue",
+    "queues",
+    "addresses",
+    "routes",
+    "mode",
+    "protected",
+    "mac",
+    "workers",
+    "cores",
+    "aead",
+    "checkpoint",
+    "idle",
+    "version",
+    "local_addrs",
+    "remote_addrs",
+    "remote_port",
+    "proposals",
+    "local",
+    "remote",
+    "encap",
+    "dpd_delay",
+    "rekey_time",
+    "takeover",
+    "esp_proposals",
+    "local_ts",
+    "remote_ts",
+    "replay_window",
+    "start_action",
+    "socket",
+    "log",
+];
+
+/// `[ports.outside]`, perhaps unclosed, but without quotes that could hold anything.
+fn is_header(line: &str) -> bool {
+    let name = line.trim();
+    name.starts_with('[') && name.chars().all(|c| is_bare(c) || matches!(c, '[' | ']'))
+}
+
+fn is_bare(character: char) -> bool {
+    character.is_ascii_alphanumeric() || matches!(character, '-' | '_' | '.' | ' ' | '\t')
+}
+
 fn looks_secret(text: &str) -> bool {
     let text = text.to_ascii_lowercase();
-    ["secr", "sercet", "psk", "pass", "key", "shared"]
+    ["secr", "sercet", "psk", "pass", "shared"]
         .iter()
         .any(|word| text.contains(word))
         || super::suggest::distance(text.trim(), "secret") <= 2
@@ -66,7 +124,7 @@ fn looks_like_secrets(key: &str) -> bool {
 /// Outside of `[secrets]`: only what is named like a secret.
 fn collect(key: &str, value: &DeValue<'_>, span: &Span, spans: &mut Vec<Span>) {
     // `secret_file` names a file; the key's own text is not secret.
-    let secret = looks_secret(key) && key != "secret_file" && !key.starts_with("rekey");
+    let secret = looks_secret(key) && key != "secret_file";
     match value {
         DeValue::Table(table) => {
             for (key, value) in table {
@@ -123,7 +181,7 @@ mod tests {
 
     fn covered(text: &str) -> String {
         let document = DeTable::parse(text).unwrap();
-        let covered = by_value(text, document.get_ref());
+        let covered = by_value(text, document.get_ref(), Vec::new());
         assert_eq!(covered.len(), text.len());
         covered
     }

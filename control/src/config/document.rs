@@ -211,10 +211,12 @@ impl<'a> Section<'a> {
     /// do about them here.
     pub fn finish(&self, foreign: &[(&str, &str)]) {
         let asked = self.asked.borrow();
-        for (word, (span, _)) in &self.entries {
+        for (word, (span, value)) in &self.entries {
             if asked.contains(word) {
                 continue;
             }
+            // It may be a mistyped `secret`.
+            self.problems.cover(value.span());
             let title = format!("unknown key {}", quoted(&self.name(word)));
             let help = match foreign.iter().find(|(name, _)| name == word) {
                 Some((_, hint)) => (*hint).to_owned(),

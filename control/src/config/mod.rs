@@ -99,7 +99,7 @@ impl Config {
             }
             _ => Err(ConfigError::new(
                 name,
-                cover::by_value(text, document.get_ref()),
+                cover::by_value(text, document.get_ref(), problems.covers()),
                 problems.into_sorted(),
             )),
         }

@@ -106,6 +106,7 @@ fn one(
                 "give the cluster an address on this network: [\"203.0.113.1/24\"]",
             ),
         );
+        return None;
     }
     check_routes(section, &addresses, &routes);
     let port = PortConfig {

@@ -44,6 +44,8 @@ pub(super) struct Problem {
 pub(super) struct Problems {
     errors: RefCell<Vec<Problem>>,
     warnings: RefCell<Vec<String>>,
+    /// Values that must not be shown.
+    covers: RefCell<Vec<Span>>,
 }
 
 impl Problems {
@@ -58,6 +60,14 @@ impl Problems {
             label: label.to_owned(),
             help: refusal.help,
         });
+    }
+
+    pub fn cover(&self, span: Span) {
+        self.covers.borrow_mut().push(span);
+    }
+
+    pub fn covers(&self) -> Vec<Span> {
+        self.covers.borrow().clone()
     }
 
     pub fn warn(&self, text: String) {

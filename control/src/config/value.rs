@@ -21,6 +21,13 @@ pub(super) fn quoted(text: &str) -> String {
     format!("`{escaped}{more}`")
 }
 
+/// A message that may hold the user's own words: without control characters.
+fn plain(text: &str) -> String {
+    text.chars()
+        .map(|c| if c.is_control() { '\u{fffd}' } else { c })
+        .collect()
+}
+
 /// A value's kind in a message.
 pub(super) fn found(value: &DeValue<'_>) -> &'static str {
     match value {
@@ -205,10 +212,13 @@ where
             .as_str()
             .ok_or_else(|| wrong_kind("text in quotes", &format!("\"{example}\""), value))?;
         text.trim().parse().map_err(|e: T::Err| {
-            Refusal::new(
-                format!("{}: {e}", quoted(text)),
-                format!("write it like \"{example}\""),
-            )
+            let why = plain(&e.to_string());
+            let title = if why.contains(&quoted(text)) {
+                why
+            } else {
+                format!("{}: {why}", quoted(text))
+            };
+            Refusal::new(title, format!("write it like \"{example}\""))
         })
     }
 }
