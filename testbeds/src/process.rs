@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
@@ -104,6 +105,8 @@ impl Program {
             .command(&["setpriv", "--pdeathsig", "KILL"])
             .stdout(file)
             .stderr(errors)
+            // A Ctrl-C at the terminal is for this program alone, which ends the others in order.
+            .process_group(0)
             .spawn()
             .map_err(LabError::io(what()))?;
         Ok(Process {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hitless::audit::pcap::PcapWriter;
 
 use super::evidence::{Evidence, Rekey, Snapshot};
-use super::{Gateway, Plan};
+use super::{AEAD, Gateway, Plan};
 use crate::ping::PingLog;
 use crate::scenario::Report;
 use crate::strongswan::{ChildSa, IkeSa};
@@ -178,7 +178,14 @@ impl Made {
         evidence.outside = vec![capture(&self.peer)];
         evidence.members = vec![capture(&self.m1), capture(&self.m2)];
         evidence.hosts = vec![capture(&[]), capture(&self.host_b)];
-        evidence.judge(&Plan::new("made-up", Gateway::Hitless, variant), variant)
+        let plan = Plan {
+            scenario: "made-up",
+            gateway: Gateway::Hitless,
+            proposals: AEAD,
+            takeover: "auto",
+            sync_expected: variant == "message-id-sync",
+        };
+        evidence.judge(&plan, variant)
     }
 }
 
