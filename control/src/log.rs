@@ -41,7 +41,13 @@ pub fn gateway_event(event: &gateway::Event) {
         G::Ike(event) => ike_event(event),
         G::Link(event) => tracing::debug!(?event, "sync link"),
         G::Sync(event) => tracing::info!(?event, "cluster"),
-        G::Leads { epoch, inherits: true, sas, skip, exact } => {
+        G::Leads {
+            epoch,
+            inherits: true,
+            sas,
+            skip,
+            exact,
+        } => {
             tracing::warn!(%epoch, sas, skip, exact, "took over: this member is active");
         }
         G::Leads { epoch, .. } => tracing::info!(%epoch, "this member is active"),
@@ -60,7 +66,11 @@ fn ike_event(event: &ike::Event) {
         E::IkeEstablished { ike, connection } => {
             tracing::info!("IKE_SA {connection}[{ike}] established");
         }
-        E::IkeDeleted { ike, connection, reason } => {
+        E::IkeDeleted {
+            ike,
+            connection,
+            reason,
+        } => {
             tracing::info!("IKE_SA {connection}[{ike}] deleted: {reason}");
         }
         E::IkeRekeyed { old, new } => tracing::info!("IKE_SA [{old}] rekeyed to [{new}]"),

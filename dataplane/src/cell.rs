@@ -120,10 +120,13 @@ impl Cell {
     /// Leaves `delta` numbers out: the peer is a cluster that took over and counts them as seen
     /// (RFC 6311 section 5.2). The lease has to catch up before anything is drawn again.
     pub fn leap(&self, delta: u64) {
-        let forward =
-            |cursor: u64| (cursor & FROZEN == 0).then(|| cursor.saturating_add(delta).min(LAST + 1));
+        let forward = |cursor: u64| {
+            (cursor & FROZEN == 0).then(|| cursor.saturating_add(delta).min(LAST + 1))
+        };
         // A refused update is a frozen cell, which draws nothing anyway.
-        let _ = self.cursor.fetch_update(Ordering::AcqRel, Ordering::Relaxed, forward);
+        let _ = self
+            .cursor
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, forward);
     }
 
     /// The last number drawn and the highest number authenticated: exact once leadership is off and

@@ -37,7 +37,9 @@ impl Bare {
             for buffer in &mut self.buffers {
                 self.counter += 1;
                 let nonce = nonce(self.counter);
-                let tag = self.key.seal_in_place_separate_tag(nonce, Aad::from(AAD), buffer);
+                let tag = self
+                    .key
+                    .seal_in_place_separate_tag(nonce, Aad::from(AAD), buffer);
                 result = result.and(tag.map(|tag| {
                     std::hint::black_box(tag.as_ref());
                 }));
@@ -54,13 +56,17 @@ impl Bare {
             let (text, tag) = sealed.split_at_mut(plain.len());
             text.copy_from_slice(plain);
             let nonce = nonce(self.counter);
-            let made = self.key.seal_in_place_separate_tag(nonce, Aad::from(AAD), text)?;
+            let made = self
+                .key
+                .seal_in_place_separate_tag(nonce, Aad::from(AAD), text)?;
             tag.copy_from_slice(made.as_ref());
         }
         let mut result = Ok(());
         let elapsed = time(|| {
             for (counter, sealed) in (first..).zip(&mut self.sealed) {
-                let opened = self.key.open_in_place(nonce(counter), Aad::from(AAD), sealed);
+                let opened = self
+                    .key
+                    .open_in_place(nonce(counter), Aad::from(AAD), sealed);
                 result = result.and(opened.map(|text| {
                     std::hint::black_box(text);
                 }));

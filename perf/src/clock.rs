@@ -4,7 +4,10 @@ use std::time::Duration;
 
 /// How long `work` takes.
 pub fn time(work: impl FnOnce()) -> Duration {
-    #[expect(clippy::disallowed_methods, reason = "measuring time is what this program is for")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "measuring time is what this program is for"
+    )]
     let start = std::time::Instant::now();
     work();
     start.elapsed()

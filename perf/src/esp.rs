@@ -93,7 +93,12 @@ pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
             }
         }
     }
-    let report = Report { cpu: cpu(), engine: engine.name(), rounds: options.rounds, results };
+    let report = Report {
+        cpu: cpu(),
+        engine: engine.name(),
+        rounds: options.rounds,
+        results,
+    };
     if options.json {
         println!("{}", serde_json::to_string_pretty(&report)?);
     } else {
@@ -105,10 +110,14 @@ pub fn run(options: &Options) -> Result<(), Box<dyn Error>> {
 
 /// Lengths in the proportions of IMIX, mixed evenly.
 fn imix() -> Vec<usize> {
-    let cycle = IMIX.iter().flat_map(|(size, share)| std::iter::repeat_n(*size, *share));
+    let cycle = IMIX
+        .iter()
+        .flat_map(|(size, share)| std::iter::repeat_n(*size, *share));
     let mut cycle: Vec<usize> = cycle.collect();
     // Every fifth of twelve visits each once and keeps equal sizes apart.
-    cycle = (0..cycle.len()).map(|i| cycle[i * 5 % cycle.len()]).collect();
+    cycle = (0..cycle.len())
+        .map(|i| cycle[i * 5 % cycle.len()])
+        .collect();
     cycle.into_iter().cycle().take(IN_FLIGHT).collect()
 }
 
@@ -121,7 +130,10 @@ fn measure(
 ) -> Result<Line, Box<dyn Error>> {
     let mut bench = Bench::new(engine, direction)?;
     // What ESP encrypts: the inner packet, padding to four octets, the trailer.
-    let texts: Vec<usize> = lengths.iter().map(|length| (length + 2).next_multiple_of(4)).collect();
+    let texts: Vec<usize> = lengths
+        .iter()
+        .map(|length| (length + 2).next_multiple_of(4))
+        .collect();
     let mut bare = Bare::new(&texts).map_err(|_| "aws-lc-rs refused the benchmark's key")?;
     let mut ours = Vec::new();
     let mut theirs = Vec::new();
@@ -163,7 +175,9 @@ fn median(values: &mut [f64]) -> f64 {
 
 fn cpu() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     model.map_or_else(|| "unknown CPU".to_owned(), |(_, name)| name.to_owned())
 }
 
@@ -186,7 +200,9 @@ impl Bench {
         let script = Arc::new(Script::default());
         let sent = Arc::new(AtomicU64::new(0));
         let feed = Box::new(Feed::new(Arc::clone(&script)));
-        let sink = Box::new(Sink { sent: Arc::clone(&sent) });
+        let sink = Box::new(Sink {
+            sent: Arc::clone(&sent),
+        });
         let ports: Vec<Box<dyn hitless_dataplane::port::Port>> = match direction {
             Direction::Outbound => vec![feed, sink],
             Direction::Inbound => vec![sink, feed],
@@ -254,7 +270,9 @@ impl Bench {
             neighbour(PROTECTED, OUR_HOST),
             neighbour(OUTSIDE, REMOTE),
         ] {
-            self.handle.send(command).map_err(|_| "the command ring is full")?;
+            self.handle
+                .send(command)
+                .map_err(|_| "the command ring is full")?;
         }
         self.worker.turn(self.now);
         Ok(())
@@ -262,10 +280,18 @@ impl Bench {
 
     /// Loads one packet of each length, then times the worker until all have left.
     fn round(&mut self, lengths: &[usize]) -> Result<Duration, Box<dyn Error>> {
-        let frames = lengths.iter().map(|length| self.frame(*length)).collect::<Result<_, _>>()?;
-        *self.script.frames.lock().unwrap_or_else(PoisonError::into_inner) = frames;
+        let frames = lengths
+            .iter()
+            .map(|length| self.frame(*length))
+            .collect::<Result<_, _>>()?;
+        *self
+            .script
+            .frames
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = frames;
         // What the control thread does beside: leases rise, checkpoints are collected.
-        self.cell.raise(lease(self.far_next.max(self.cell.cursor().0)));
+        self.cell
+            .raise(lease(self.far_next.max(self.cell.cursor().0)));
         self.handle.checkpoints.drain(|_, _| {});
         while self.handle.poll_event().is_some() {}
         self.now += Duration::from_millis(1);
@@ -280,7 +306,12 @@ impl Bench {
         });
         let sent = self.sent.load(Ordering::Relaxed) - before;
         if sent != lengths.len() as u64 {
-            let drops: Vec<_> = self.handle.counters.drops().filter(|(_, n)| *n > 0).collect();
+            let drops: Vec<_> = self
+                .handle
+                .counters
+                .drops()
+                .filter(|(_, n)| *n > 0)
+                .collect();
             return Err(format!("{sent} of {} packets came out: {drops:?}", lengths.len()).into());
         }
         Ok(elapsed)
@@ -309,7 +340,10 @@ impl Bench {
 
 /// Room for the next rounds.
 fn lease(from: u64) -> Lease {
-    Lease { grant: SequenceNumber(from + 100_000), high_water: SequenceNumber(from + 100_000) }
+    Lease {
+        grant: SequenceNumber(from + 100_000),
+        high_water: SequenceNumber(from + 100_000),
+    }
 }
 
 /// A UDP packet of this many octets.
@@ -327,7 +361,11 @@ fn child() -> Result<ChildSa, Box<dyn Error>> {
         TrafficSelector::prefix(address.into(), 24).ok_or("a prefix of 24 is one")
     };
     Ok(ChildSa {
-        id: SaId { creator: MemberId(1), incarnation: Incarnation(1), counter: 1 },
+        id: SaId {
+            creator: MemberId(1),
+            incarnation: Incarnation(1),
+            counter: 1,
+        },
         mode: Mode::Tunnel,
         inbound_spi: SPI,
         outbound_spi: Spi(0x2000),

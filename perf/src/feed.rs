@@ -26,20 +26,30 @@ pub struct Feed {
 
 impl Feed {
     pub fn new(script: Arc<Script>) -> Feed {
-        Feed { script, ready: Vec::new() }
+        Feed {
+            script,
+            ready: Vec::new(),
+        }
     }
 }
 
 impl Port for Feed {
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) {
         if self.script.load.swap(false, Ordering::Relaxed) {
-            let frames = self.script.frames.lock().unwrap_or_else(PoisonError::into_inner);
-            self.ready.extend(frames.iter().rev().filter_map(|frame| pool.copy_in(frame)));
+            let frames = self
+                .script
+                .frames
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            self.ready
+                .extend(frames.iter().rev().filter_map(|frame| pool.copy_in(frame)));
         } else {
             let first = self.ready.len().saturating_sub(BURST);
             burst.extend(self.ready.drain(first..).rev());
         }
-        self.script.waiting.store(self.ready.len() as u64, Ordering::Relaxed);
+        self.script
+            .waiting
+            .store(self.ready.len() as u64, Ordering::Relaxed);
     }
 
     fn transmit(&mut self, pool: &mut Pool, burst: &mut Burst) {

@@ -20,7 +20,11 @@ use clap::{Parser, Subcommand};
 
 /// Measures the hitless dataplane.
 #[derive(Parser)]
-#[command(name = "hitless-perf", version, after_help = "Example: hitless-perf esp --json")]
+#[command(
+    name = "hitless-perf",
+    version,
+    after_help = "Example: hitless-perf esp --json"
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,

@@ -50,7 +50,11 @@ impl fmt::Display for Size {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{}, one core, ESP tunnel AES_GCM_16-128, engine {}", self.cpu, self.engine)?;
+        writeln!(
+            f,
+            "{}, one core, ESP tunnel AES_GCM_16-128, engine {}",
+            self.cpu, self.engine
+        )?;
         writeln!(
             f,
             "{:>6}  {:<9} {:>8} {:>9} {:>10} {:>9} {:>9}",
@@ -69,6 +73,9 @@ impl fmt::Display for Report {
                 line.ratio_to_aead
             )?;
         }
-        write!(f, "AEAD ns: aws-lc-rs alone on the same octets, timed in the same rounds.")
+        write!(
+            f,
+            "AEAD ns: aws-lc-rs alone on the same octets, timed in the same rounds."
+        )
     }
 }

@@ -13,7 +13,9 @@ use crate::lease::Spent;
 use crate::message::{Packet, Sid, WireEpoch};
 use crate::peer::{Peer, Reading};
 use crate::store::Store;
-use crate::{Durable, Event, Input, MemberStatus, Output, Role, Settings, Status};
+use zeroize::Zeroizing;
+
+use crate::{Durable, Event, Input, MemberStatus, ObjectId, Output, Role, Settings, Status};
 
 /// What a member is now, with what only that role knows.
 pub(crate) enum State {
@@ -158,6 +160,14 @@ impl Node {
             self.post();
         }
         self.outputs.pop_front()
+    }
+
+    /// The newest state of an object that this leader was given.
+    pub fn body(&self, object: ObjectId) -> Option<&Zeroizing<Vec<u8>>> {
+        match &self.state {
+            State::Leading(leading) => leading.objects.get(&object).map(|led| &*led.body),
+            _ => None,
+        }
     }
 
     /// When to come back with [`Input::Timeout`] at the latest.

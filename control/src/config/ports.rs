@@ -72,7 +72,10 @@ fn one(
     let interface = match driver {
         Driver::AfXdp => section.required("interface", "interface = \"eth0\"", interface),
         // No two cables are one: the port's own name serves.
-        Driver::Memory => Some(Located { value: name.to_owned(), span: section.span.clone() }),
+        Driver::Memory => Some(Located {
+            value: name.to_owned(),
+            span: section.span.clone(),
+        }),
     };
     let queues = queues(section, workers);
     let addresses = section.list("addresses", value::prefix);

@@ -19,17 +19,19 @@ impl Disk {
     pub fn start(mut file: DurableFile) -> io::Result<Disk> {
         let (wanted, orders) = mpsc::channel::<Durable>();
         let (tell, written) = mpsc::channel();
-        thread::Builder::new().name("disk".to_owned()).spawn(move || {
-            for durable in orders {
-                let result = file.store(durable);
-                if let Err(error) = &result {
-                    tracing::error!(%error, "durable state was not written");
+        thread::Builder::new()
+            .name("disk".to_owned())
+            .spawn(move || {
+                for durable in orders {
+                    let result = file.store(durable);
+                    if let Err(error) = &result {
+                        tracing::error!(%error, "durable state was not written");
+                    }
+                    if tell.send(result.is_ok()).is_err() {
+                        return;
+                    }
                 }
-                if tell.send(result.is_ok()).is_err() {
-                    return;
-                }
-            }
-        })?;
+            })?;
         Ok(Disk { wanted, written })
     }
 

@@ -54,7 +54,10 @@ impl fmt::Display for DaemonError {
                  `af_xdp` here"
             ),
             DaemonError::Memory(error) => {
-                write!(f, "packet buffers: {error}; the machine may have too little memory")
+                write!(
+                    f,
+                    "packet buffers: {error}; the machine may have too little memory"
+                )
             }
             DaemonError::Thread(error) => write!(f, "cannot start a thread: {error}"),
             DaemonError::Signals(error) => write!(f, "cannot listen for signals: {error}"),

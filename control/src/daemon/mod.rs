@@ -20,8 +20,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use hitless_dataplane::thread::{Idle, Readiness, spawn, wait};
 use hitless_dataplane::pool::Pool;
+use hitless_dataplane::thread::{Idle, Readiness, spawn, wait};
 use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_pool};
 use hitless_sa::{Entropy, Instant};
 use hitless_sync::Event as SyncEvent;
@@ -47,10 +47,18 @@ const FAREWELL: Duration = Duration::from_secs(2);
 pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     // Before anything that could disturb a daemon that already runs here.
     let mut server = Server::bind(&config.control.socket)?;
-    let identity = Identity { cluster: config.cluster.name.clone(), member: config.cluster.id };
+    let identity = Identity {
+        cluster: config.cluster.name.clone(),
+        member: config.cluster.id,
+    };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
-    let socket = config.cluster.sync.as_ref().map(|sync| sync_socket(sync.listen)).transpose()?;
+    let socket = config
+        .cluster
+        .sync
+        .as_ref()
+        .map(|sync| sync_socket(sync.listen))
+        .transpose()?;
     let leadership = Leadership::new(false);
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
@@ -67,9 +75,22 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         "started"
     );
     let now = clock::now();
-    let gateway = Gateway::new(settings, durable, handles, leadership, now, &mut SystemEntropy);
+    let gateway = Gateway::new(
+        settings,
+        durable,
+        handles,
+        leadership,
+        now,
+        &mut SystemEntropy,
+    );
     let disk = Disk::start(file).map_err(DaemonError::Thread)?;
-    let mut member = Member { gateway, entropy: SystemEntropy, socket, disk, stopped: false };
+    let mut member = Member {
+        gateway,
+        entropy: SystemEntropy,
+        socket,
+        disk,
+        stopped: false,
+    };
     member.serve(&mut server, &stop);
     workers_stop.store(true, Ordering::Relaxed);
     for thread in threads {
@@ -111,7 +132,10 @@ fn start_workers(
 }
 
 fn sync_socket(listen: std::net::SocketAddr) -> Result<UdpSocket, DaemonError> {
-    let refuse = |error| DaemonError::SyncSocket { address: listen, error };
+    let refuse = |error| DaemonError::SyncSocket {
+        address: listen,
+        error,
+    };
     let socket = UdpSocket::bind(listen).map_err(refuse)?;
     socket.set_nonblocking(true).map_err(refuse)?;
     Ok(socket)
@@ -154,7 +178,10 @@ impl Member {
 
     /// Sleeps until a socket has something or the tick is over.
     fn wait(&self, server: &Server) {
-        let sync = self.socket.iter().map(|socket| (socket.as_raw_fd(), Readiness::Read));
+        let sync = self
+            .socket
+            .iter()
+            .map(|socket| (socket.as_raw_fd(), Readiness::Read));
         let control = server.descriptors().map(|(descriptor, write)| match write {
             true => (descriptor, Readiness::Write),
             false => (descriptor, Readiness::Read),
@@ -167,9 +194,12 @@ impl Member {
         for _ in 0..DATAGRAMS_A_ROUND {
             // WouldBlock ends the round; so does any other error, which concerns one datagram
             // (an ICMP error of an earlier one) and not the socket.
-            let Ok((length, from)) = socket.recv_from(buffer) else { return };
+            let Ok((length, from)) = socket.recv_from(buffer) else {
+                return;
+            };
             let entropy: &mut dyn Entropy = &mut self.entropy;
-            self.gateway.sync_datagram(now, entropy, from, &buffer[..length]);
+            self.gateway
+                .sync_datagram(now, entropy, from, &buffer[..length]);
         }
     }
 
@@ -192,7 +222,9 @@ impl Member {
         match self.gateway.can_switch_over(now) {
             Ok(successor) => {
                 self.gateway.switchover(now, &mut self.entropy);
-                Reply::Done { message: format!("handing over to member {successor}") }
+                Reply::Done {
+                    message: format!("handing over to member {successor}"),
+                }
             }
             Err(reason) => Reply::Refused { reason },
         }

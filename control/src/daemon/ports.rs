@@ -49,14 +49,21 @@ impl Opener {
                 XdpMode::Native => AfXdpMode::Native,
                 XdpMode::Skb => AfXdpMode::Skb,
             },
-            addresses: port.addresses.iter().filter_map(|prefix| ipv4(prefix.address)).collect(),
+            addresses: port
+                .addresses
+                .iter()
+                .filter_map(|prefix| ipv4(prefix.address))
+                .collect(),
             ..AfXdpSettings::new(port.interface.as_str(), port.mac)
         };
         let opened = match self.attachments.get(index) {
             Some(attachment) => AfXdpPort::join(attachment, queue, pool),
             None => AfXdpPort::open(&settings, pool),
         };
-        let opened = opened.map_err(|error| DaemonError::Port { name: port.name.clone(), error })?;
+        let opened = opened.map_err(|error| DaemonError::Port {
+            name: port.name.clone(),
+            error,
+        })?;
         if self.attachments.len() == index {
             self.attachments.push(Arc::clone(opened.attachment()));
         }

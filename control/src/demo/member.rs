@@ -51,36 +51,47 @@ pub fn start(
     let now = clock::now();
     let mut entropy = SeededEntropy::new(seed ^ (u64::from(who) << 32));
     let durable = first_start();
-    let (mut station, worker) =
-        Station::new(config, cables, &mut hub, durable, now, &mut entropy)?;
+    let (mut station, worker) = Station::new(config, cables, &mut hub, durable, now, &mut entropy)?;
     let stop = Arc::new(AtomicBool::new(false));
     let worker = spawn(worker, None, clock::now, Idle::default(), Arc::clone(&stop))?;
     let (requests, inbox): (Sender<Request>, Receiver<Request>) = mpsc::channel();
     let stopped = Arc::clone(&stop);
-    let control = thread::Builder::new().name(format!("control-{who}")).spawn(move || {
-        let mut idle = 0;
-        // The kill: between two rounds the thread is gone, whatever was under way.
-        while !stopped.load(Ordering::Relaxed) {
-            let now = clock::now();
-            for request in inbox.try_iter() {
-                request(station.gateway(), now, &mut entropy);
+    let control = thread::Builder::new()
+        .name(format!("control-{who}"))
+        .spawn(move || {
+            let mut idle = 0;
+            // The kill: between two rounds the thread is gone, whatever was under way.
+            while !stopped.load(Ordering::Relaxed) {
+                let now = clock::now();
+                for request in inbox.try_iter() {
+                    request(station.gateway(), now, &mut entropy);
+                }
+                let mut tell = |event| {
+                    // The demo may have ended; a gateway does not care who listens.
+                    let _ = said.send(Said {
+                        at: clock::now(),
+                        who,
+                        event,
+                    });
+                };
+                let work = station.turn(now, &mut entropy, &mut hub, &mut tell, &mut |_| true);
+                idle = if work == 0 { idle + 1 } else { 0 };
+                if idle > PATIENCE {
+                    wait([], TICK);
+                }
             }
-            let mut tell = |event| {
-                // The demo may have ended; a gateway does not care who listens.
-                let _ = said.send(Said { at: clock::now(), who, event });
-            };
-            let work = station.turn(now, &mut entropy, &mut hub, &mut tell, &mut |_| true);
-            idle = if work == 0 { idle + 1 } else { 0 };
-            if idle > PATIENCE {
-                wait([], TICK);
-            }
-        }
-    })?;
-    let worker = thread::Builder::new().name(format!("reaper-{who}")).spawn(move || {
-        // Its memory is freed only when the thread has really ended.
-        drop(worker.join());
-    })?;
-    Ok(Running { stop, requests, threads: vec![control, worker] })
+        })?;
+    let worker = thread::Builder::new()
+        .name(format!("reaper-{who}"))
+        .spawn(move || {
+            // Its memory is freed only when the thread has really ended.
+            drop(worker.join());
+        })?;
+    Ok(Running {
+        stop,
+        requests,
+        threads: vec![control, worker],
+    })
 }
 
 impl Running {

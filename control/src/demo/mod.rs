@@ -29,8 +29,14 @@ pub fn run(options: &DemoOptions) -> io::Result<ExitCode> {
     let story = story::tell(options.seed, progress)?;
     if let Some(directory) = &options.pcap {
         fs::create_dir_all(directory)?;
-        keep(&directory.join("outside.pcap"), story.world.outside.capture())?;
-        keep(&directory.join("protected.pcap"), story.world.protected.capture())?;
+        keep(
+            &directory.join("outside.pcap"),
+            story.world.outside.capture(),
+        )?;
+        keep(
+            &directory.join("protected.pcap"),
+            story.world.protected.capture(),
+        )?;
     }
     let result = DemoResult::of(&story);
     if options.json {
@@ -41,13 +47,20 @@ pub fn run(options: &DemoOptions) -> io::Result<ExitCode> {
             println!("captures: {}", directory.display());
         }
     }
-    Ok(if result.passed { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if result.passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 fn keep(path: &std::path::Path, capture: &[Captured]) -> io::Result<()> {
     let mut writer = PcapWriter::new(BufWriter::new(fs::File::create(path)?))?;
     for captured in capture {
-        writer.write(std::time::Duration::from_nanos(captured.at.0), &captured.frame)?;
+        writer.write(
+            std::time::Duration::from_nanos(captured.at.0),
+            &captured.frame,
+        )?;
     }
     writer.finish()?;
     Ok(())

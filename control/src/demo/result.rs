@@ -80,10 +80,17 @@ impl DemoResult {
                 + duplicates(&hosts[host].received()[..story.received_before_replay[host]])
         });
         let replays_accepted = again.sum::<usize>() as u64;
-        let outage = hosts.iter().map(|host| outage(host, story.crash)).max().unwrap_or_default();
+        let outage = hosts
+            .iter()
+            .map(|host| outage(host, story.crash))
+            .max()
+            .unwrap_or_default();
         let lost = hosts_lost(&story.world.a, &story.world.b);
         let cluster = IpAddr::V4(CLUSTER);
-        let syncs = after.message_id_zero(crash).filter(|event| event.source == cluster).count();
+        let syncs = after
+            .message_id_zero(crash)
+            .filter(|event| event.source == cluster)
+            .count();
         let mut result = DemoResult {
             scenario: "demo",
             passed: false,
@@ -116,17 +123,33 @@ impl DemoResult {
     /// The promises that were not kept, in words.
     pub fn broken(&self) -> Vec<&'static str> {
         let promises = [
-            (self.repeated_sequence_numbers == 0, "a sequence number was sent twice"),
+            (
+                self.repeated_sequence_numbers == 0,
+                "a sequence number was sent twice",
+            ),
             (self.repeated_ivs == 0, "an IV was used twice"),
             (self.replays_accepted == 0, "a replayed packet was accepted"),
             (self.packets_replayed > 0, "nothing was replayed"),
-            (self.ike_auth_after_failover == 0, "a new IKE_AUTH was needed"),
+            (
+                self.ike_auth_after_failover == 0,
+                "a new IKE_AUTH was needed",
+            ),
             (self.packets_altered == 0, "a packet arrived altered"),
             (self.leaked == 0, "clear text leaked"),
-            (self.esp.iter().any(|line| line.first_after.is_some()), "no ESP after the crash"),
-            (self.rekeyed_after_failover, "the tunnel could not be rekeyed after the takeover"),
+            (
+                self.esp.iter().any(|line| line.first_after.is_some()),
+                "no ESP after the crash",
+            ),
+            (
+                self.rekeyed_after_failover,
+                "the tunnel could not be rekeyed after the takeover",
+            ),
         ];
-        promises.iter().filter(|(kept, _)| !kept).map(|(_, broken)| *broken).collect()
+        promises
+            .iter()
+            .filter(|(kept, _)| !kept)
+            .map(|(_, broken)| *broken)
+            .collect()
     }
 }
 
@@ -162,8 +185,13 @@ fn hosts_lost(a: &Host, b: &Host) -> u64 {
 /// The longest time without a probe that ended after the crash, up to a second after it.
 fn outage(host: &Host, crash: Instant) -> Duration {
     let end = crash + Duration::from_secs(1);
-    let gaps = host.received().windows(2).filter(|pair| pair[1].at > crash && pair[0].at < end);
-    gaps.map(|pair| pair[1].at.since(pair[0].at)).max().unwrap_or_default()
+    let gaps = host
+        .received()
+        .windows(2)
+        .filter(|pair| pair[1].at > crash && pair[0].at < end);
+    gaps.map(|pair| pair[1].at.since(pair[0].at))
+        .max()
+        .unwrap_or_default()
 }
 
 fn esp_lines(before: &Report, after: &Report) -> Vec<EspLine> {
@@ -176,7 +204,9 @@ fn esp_lines(before: &Report, after: &Report) -> Vec<EspLine> {
             highest_before: stream.highest,
             first_after: next,
             grant: next.filter(|_| from_cluster).map(|next| next - 1),
-            skipped: next.filter(|_| from_cluster).map(|next| next - 1 - stream.highest),
+            skipped: next
+                .filter(|_| from_cluster)
+                .map(|next| next - 1 - stream.highest),
         }
     });
     lines.collect()
@@ -184,10 +214,13 @@ fn esp_lines(before: &Report, after: &Report) -> Vec<EspLine> {
 
 fn ike_line(name: &'static str, from: Ipv4Addr, before: &Report, after: &Report) -> IkeLine {
     let requests = |report: &Report| {
-        let from_us = |event: &&crate::audit::IkeEvent| {
-            event.source == IpAddr::V4(from) && !event.response
-        };
-        let ids = report.ike.iter().filter(from_us).map(|event| event.message_id);
+        let from_us =
+            |event: &&crate::audit::IkeEvent| event.source == IpAddr::V4(from) && !event.response;
+        let ids = report
+            .ike
+            .iter()
+            .filter(from_us)
+            .map(|event| event.message_id);
         ids.collect::<Vec<u32>>()
     };
     IkeLine {
@@ -200,33 +233,64 @@ fn ike_line(name: &'static str, from: Ipv4Addr, before: &Report, after: &Report)
 impl fmt::Display for DemoResult {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f)?;
-        writeln!(f, "The active member died; the standby carried the tunnel on.")?;
+        writeln!(
+            f,
+            "The active member died; the standby carried the tunnel on."
+        )?;
         writeln!(f)?;
         let mut row = |name: &str, value: String| writeln!(f, "  {name:<42} {value}");
-        row("outage as the hosts saw it", format!("{:.1} ms", self.outage_ms))?;
+        row(
+            "outage as the hosts saw it",
+            format!("{:.1} ms", self.outage_ms),
+        )?;
         row("standby led after", format!("{:.1} ms", self.takeover_ms))?;
         let packets = format!("{} of {}", self.packets_lost, self.packets_sent);
         row("packets lost", packets)?;
         for line in &self.ike {
             let id = |id: Option<u32>| id.map_or("none".to_owned(), |id| id.to_string());
-            let ids = format!("{} before, {} after", id(line.last_before), id(line.first_after));
-            row(&format!("Message ID of requests from the {}", line.requests_from), ids)?;
+            let ids = format!(
+                "{} before, {} after",
+                id(line.last_before),
+                id(line.first_after)
+            );
+            row(
+                &format!("Message ID of requests from the {}", line.requests_from),
+                ids,
+            )?;
         }
         for line in &self.esp {
-            let after = line.first_after.map_or("none".to_owned(), |n| n.to_string());
+            let after = line
+                .first_after
+                .map_or("none".to_owned(), |n| n.to_string());
             let mut numbers = format!("{} before, {after} after", line.highest_before);
             if let (Some(grant), Some(skipped)) = (line.grant, line.skipped) {
                 numbers += &format!(" (grant {grant}, skip {skipped})");
             }
-            row(&format!("ESP numbers {} from the {}", line.spi, line.from), numbers)?;
+            row(
+                &format!("ESP numbers {} from the {}", line.spi, line.from),
+                numbers,
+            )?;
         }
-        row("repeated (SPI, sequence number) pairs", self.repeated_sequence_numbers.to_string())?;
+        row(
+            "repeated (SPI, sequence number) pairs",
+            self.repeated_sequence_numbers.to_string(),
+        )?;
         let replays = format!("{} of {}", self.replays_accepted, self.packets_replayed);
         row("replays accepted", replays)?;
-        row("IKE_AUTH messages after the crash", self.ike_auth_after_failover.to_string())?;
-        row("Message ID synchronisations", self.message_id_syncs.to_string())?;
+        row(
+            "IKE_AUTH messages after the crash",
+            self.ike_auth_after_failover.to_string(),
+        )?;
+        row(
+            "Message ID synchronisations",
+            self.message_id_syncs.to_string(),
+        )?;
         row("clear text on the outside wire", self.leaked.to_string())?;
-        let rekey = if self.rekeyed_after_failover { "works" } else { "failed" };
+        let rekey = if self.rekeyed_after_failover {
+            "works"
+        } else {
+            "failed"
+        };
         row("rekey by the peer after the takeover", rekey.to_owned())?;
         writeln!(f)?;
         match self.broken().as_slice() {

@@ -78,7 +78,14 @@ pub fn tell(seed: u64, progress: bool) -> io::Result<Story> {
     for (index, cables) in member_cables.into_iter().enumerate() {
         let who = index as u8 + 1;
         let config = topology.member(who).map_err(io::Error::other)?;
-        members.push(member::start(who, config, cables, hub.clone(), entropy.u64(), tell.clone())?);
+        members.push(member::start(
+            who,
+            config,
+            cables,
+            hub.clone(),
+            entropy.u64(),
+            tell.clone(),
+        )?);
     }
     let config = topology.peer().map_err(io::Error::other)?;
     let peer = member::start(PEER, config, peer_cables, hub, entropy.u64(), tell)?;
@@ -115,9 +122,14 @@ fn act(
 
     let crash = clock::now();
     members[usize::from(active) - 1].kill();
-    narrator.say(&format!("member {active} is killed: its threads stop, nothing is flushed"));
+    narrator.say(&format!(
+        "member {active} is killed: its threads stop, nothing is flushed"
+    ));
     let lead = narrator.wait_for("no standby took over", |n| n.takeover(active))?;
-    let received = [narrator.world.a.received().len(), narrator.world.b.received().len()];
+    let received = [
+        narrator.world.a.received().len(),
+        narrator.world.b.received().len(),
+    ];
     narrator.wait_for("traffic did not resume", |n| {
         let now = [n.world.a.received().len(), n.world.b.received().len()];
         (now[0] > received[0] + 10 && now[1] > received[1] + 10).then_some(())
@@ -139,7 +151,10 @@ fn act(
     };
     story.replayed = narrator.replay(crash);
     story.received_after_replay = narrator.received();
-    narrator.say(&format!("{} packets from before the crash were replayed", story.replayed));
+    narrator.say(&format!(
+        "{} packets from before the crash were replayed",
+        story.replayed
+    ));
     narrator.rekey(peer, &mut story);
     Ok(story)
 }
@@ -162,7 +177,8 @@ impl Narrator {
         if self.traffic && now >= self.next_probe {
             self.world.a.send(now, HOST_B);
             self.world.b.send(now, HOST_A);
-            self.next_probe = self.next_probe.max(now.saturating_sub(PROBE_EVERY * 8)) + PROBE_EVERY;
+            self.next_probe =
+                self.next_probe.max(now.saturating_sub(PROBE_EVERY * 8)) + PROBE_EVERY;
         }
         let moved = self.world.turn(now);
         while let Ok(said) = self.said.try_recv() {
@@ -230,7 +246,12 @@ impl Narrator {
     /// Everything that crossed the outside switch before the crash, once more, to whoever owns the
     /// addresses now.
     fn replay(&mut self, crash: Instant) -> usize {
-        let old = self.world.outside.capture().iter().filter(|frame| frame.at < crash);
+        let old = self
+            .world
+            .outside
+            .capture()
+            .iter()
+            .filter(|frame| frame.at < crash);
         let old: Vec<Vec<u8>> = old.map(|frame| frame.frame.clone()).collect();
         let mut replayed = 0;
         for frames in old.chunks(REPLAYS_A_ROUND) {
@@ -252,7 +273,8 @@ impl Narrator {
         }));
         let rekeyed = self.wait_for("the tunnel was not rekeyed", |n| {
             let rekeyed = |said: &&Said| {
-                matches!(said.event, Event::Ike(ike::Event::ChildRekeyed { .. })) && said.who == PEER
+                matches!(said.event, Event::Ike(ike::Event::ChildRekeyed { .. }))
+                    && said.who == PEER
             };
             n.heard[from..].iter().find(rekeyed).map(|_| ())
         });
@@ -275,17 +297,24 @@ fn describe(said: &Said) -> Option<String> {
     };
     match &said.event {
         Event::Leads { .. } if said.who == PEER => None,
-        Event::Leads { epoch, inherits: false, .. } => Some(format!("{who} leads epoch {epoch}")),
-        Event::Leads { epoch, skip, sas, .. } => {
-            Some(format!("{who} takes over in epoch {epoch}: {sas} Child SAs, skip {skip}"))
-        }
+        Event::Leads {
+            epoch,
+            inherits: false,
+            ..
+        } => Some(format!("{who} leads epoch {epoch}")),
+        Event::Leads {
+            epoch, skip, sas, ..
+        } => Some(format!(
+            "{who} takes over in epoch {epoch}: {sas} Child SAs, skip {skip}"
+        )),
         Event::SteppedDown { .. } => Some(format!("{who} steps down")),
-        Event::Sync(SyncEvent::Admitted { member, .. }) => {
-            Some(format!("member {member} holds every lease and may take over"))
-        }
-        Event::Sync(SyncEvent::Suspected { silent_for, .. }) => {
-            Some(format!("{who} has heard nothing for {} ms", silent_for.as_millis()))
-        }
+        Event::Sync(SyncEvent::Admitted { member, .. }) => Some(format!(
+            "member {member} holds every lease and may take over"
+        )),
+        Event::Sync(SyncEvent::Suspected { silent_for, .. }) => Some(format!(
+            "{who} has heard nothing for {} ms",
+            silent_for.as_millis()
+        )),
         Event::Ike(ike::Event::ChildEstablished { child, .. }) if said.who == PEER => {
             Some(format!("IKE_SA and CHILD_SA {child} established"))
         }

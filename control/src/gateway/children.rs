@@ -87,7 +87,9 @@ impl Children {
     /// Makes an SA the one that its child's outbound traffic uses; older ones of the same child
     /// and the same selectors stop sending.
     pub fn use_for_sending(&mut self, sa: SaId) {
-        let Some(chosen) = self.carried.get(&sa) else { return };
+        let Some(chosen) = self.carried.get(&sa) else {
+            return;
+        };
         let (connection, name) = (chosen.connection.clone(), chosen.name.clone());
         let remote = chosen.child.remote_ts.clone();
         for carried in self.carried.values_mut() {
@@ -106,7 +108,11 @@ impl Children {
             let action = Action::Protect(Some(carried.child.id));
             for local in &carried.child.local_ts {
                 for remote in &carried.child.remote_ts {
-                    policies.push(Policy { local: *local, remote: *remote, action: action.clone() });
+                    policies.push(Policy {
+                        local: *local,
+                        remote: *remote,
+                        action: action.clone(),
+                    });
                 }
             }
         }
@@ -117,6 +123,14 @@ impl Children {
 
 /// PROTECT policies for every pair of selectors, with no SA yet.
 pub fn protect(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Vec<Policy> {
-    let pairs = local.iter().flat_map(|local| remote.iter().map(move |remote| (*local, *remote)));
-    pairs.map(|(local, remote)| Policy { local, remote, action: Action::Protect(None) }).collect()
+    let pairs = local
+        .iter()
+        .flat_map(|local| remote.iter().map(move |remote| (*local, *remote)));
+    pairs
+        .map(|(local, remote)| Policy {
+            local,
+            remote,
+            action: Action::Protect(None),
+        })
+        .collect()
 }

@@ -22,7 +22,12 @@ impl Dataplane {
     /// Takes the control ends of the workers.
     pub fn new(workers: Vec<WorkerHandle>, leadership: Arc<Leadership>) -> Dataplane {
         let queued = workers.iter().map(|_| VecDeque::new()).collect();
-        Dataplane { workers, queued, leadership, inject_full: 0 }
+        Dataplane {
+            workers,
+            queued,
+            leadership,
+            inject_full: 0,
+        }
     }
 
     /// Number of workers.
@@ -81,12 +86,19 @@ impl Dataplane {
     pub fn poll_punt(&mut self, packet: &mut Vec<u8>) -> bool {
         packet.clear();
         let mut workers = self.workers.iter_mut();
-        workers.any(|worker| worker.punt.pop_frame(|octets| packet.extend_from_slice(octets)))
+        workers.any(|worker| {
+            worker
+                .punt
+                .pop_frame(|octets| packet.extend_from_slice(octets))
+        })
     }
 
     /// Sends an IP packet of ours by the first worker, which routes it.
     pub fn inject(&mut self, packet: &[u8]) {
-        let sent = self.workers.first_mut().is_some_and(|worker| worker.punt.push_frame(packet));
+        let sent = self
+            .workers
+            .first_mut()
+            .is_some_and(|worker| worker.punt.push_frame(packet));
         if !sent {
             self.inject_full += 1;
         }

@@ -15,13 +15,14 @@ use crate::ike::ChildChange;
 
 impl Gateway {
     /// Makes one change of a Child SA in the dataplane.
-    pub(super) fn apply(
-        &mut self,
-        change: ChildChange,
-        leases: &BTreeMap<SaId, Lease>,
-    ) {
+    pub(super) fn apply(&mut self, change: ChildChange, leases: &BTreeMap<SaId, Lease>) {
         match change {
-            ChildChange::Install { child, connection, name, send } => {
+            ChildChange::Install {
+                child,
+                connection,
+                name,
+                send,
+            } => {
                 let lease = leases.get(&child.id).copied().unwrap_or_default();
                 self.install(child, connection, name, send, lease);
             }
@@ -35,7 +36,12 @@ impl Gateway {
                 if let Some(carried) = self.children.get_mut(sa) {
                     carried.child = child;
                 }
-                self.dataplane.broadcast(|| Command::Update { sa, local, remote, encapsulation });
+                self.dataplane.broadcast(|| Command::Update {
+                    sa,
+                    local,
+                    remote,
+                    encapsulation,
+                });
             }
             ChildChange::Remove(sa) => {
                 self.children.remove(sa);
@@ -68,14 +74,16 @@ impl Gateway {
         match inbound {
             Ok(inbound) => {
                 let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
-                self.dataplane.send(home, Command::InstallInbound(Box::new(inbound)));
+                self.dataplane
+                    .send(home, Command::InstallInbound(Box::new(inbound)));
             }
             Err(error) => return self.unusable(sa, error.to_string()),
         }
         for worker in 0..self.dataplane.len() {
             match OutboundSa::new(&child, Arc::clone(&cell), slot, engine) {
                 Ok(outbound) => {
-                    self.dataplane.send(worker, Command::InstallOutbound(Box::new(outbound)));
+                    self.dataplane
+                        .send(worker, Command::InstallOutbound(Box::new(outbound)));
                 }
                 Err(error) => return self.unusable(sa, error.to_string()),
             }
@@ -100,6 +108,7 @@ impl Gateway {
     }
 
     pub(super) fn unusable(&mut self, sa: SaId, reason: String) {
-        self.outputs.push_back(Output::Event(Event::Unusable { sa, reason }));
+        self.outputs
+            .push_back(Output::Event(Event::Unusable { sa, reason }));
     }
 }

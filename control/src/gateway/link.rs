@@ -115,7 +115,12 @@ impl Link {
         // Links are nobody else's: this engine leads from the start.
         engine.lead(now, entropy, &mut |_| Resume::Exact);
         let peers = settings.others.iter().map(|member| {
-            let peer = Peer { address: member.address, outbound: None, heard: now, tried: now };
+            let peer = Peer {
+                address: member.address,
+                outbound: None,
+                heard: now,
+                tried: now,
+            };
             (member.id, peer)
         });
         Link {
@@ -137,13 +142,21 @@ impl Link {
         from: SocketAddr,
         datagram: &[u8],
     ) {
-        if !self.peers.values().any(|peer| peer.address.ip() == from.ip()) {
+        if !self
+            .peers
+            .values()
+            .any(|peer| peer.address.ip() == from.ip())
+        {
             self.counters.unknown_sender += 1;
             return;
         }
         match datagram.strip_prefix(&NON_ESP_MARKER) {
             Some(payload) => {
-                let input = Input::Datagram { local: self.local, remote: from, payload };
+                let input = Input::Datagram {
+                    local: self.local,
+                    remote: from,
+                    payload,
+                };
                 self.engine.handle(now, entropy, input);
                 self.drain_engine(now);
             }
@@ -154,7 +167,9 @@ impl Link {
     /// Protects a sync datagram and sends it; dropped while there is no link, because the sync
     /// protocol repeats what matters.
     pub fn send(&mut self, to: MemberId, payload: &[u8]) {
-        let Some(peer) = self.peers.get_mut(&to) else { return };
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
         let Some(outbound) = &mut peer.outbound else {
             self.counters.no_link += 1;
             return;
@@ -169,7 +184,9 @@ impl Link {
         inner.extend_from_slice(payload);
         let sealed = esp::seal_datagram(&outbound.key, outbound.spi, number, true, UDP, &inner);
         match sealed {
-            Ok(datagram) => self.outputs.push_back(LinkOutput::Transmit(peer.address, datagram)),
+            Ok(datagram) => self
+                .outputs
+                .push_back(LinkOutput::Transmit(peer.address, datagram)),
             Err(_) => self.counters.no_link += 1,
         }
     }
@@ -188,7 +205,10 @@ impl Link {
                 continue;
             }
             peer.tried = now;
-            let input = Input::Initiate { connection: connection_name(*id), child: None };
+            let input = Input::Initiate {
+                connection: connection_name(*id),
+                child: None,
+            };
             self.engine.handle(now, entropy, input);
         }
         self.drain_engine(now);
@@ -201,7 +221,9 @@ impl Link {
 
     /// Whether datagrams can be sent to the member.
     pub fn is_up(&self, member: MemberId) -> bool {
-        self.peers.get(&member).is_some_and(|peer| peer.outbound.is_some())
+        self.peers
+            .get(&member)
+            .is_some_and(|peer| peer.outbound.is_some())
     }
 
     /// What was dropped.
@@ -235,7 +257,8 @@ impl Link {
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.heard = now;
         }
-        self.outputs.push_back(LinkOutput::Received(member, payload.to_vec()));
+        self.outputs
+            .push_back(LinkOutput::Received(member, payload.to_vec()));
     }
 
     fn drain_engine(&mut self, now: Instant) {
@@ -264,7 +287,12 @@ impl Link {
 
     fn apply(&mut self, now: Instant, change: ChildChange) {
         match change {
-            ChildChange::Install { child, connection, send, .. } => {
+            ChildChange::Install {
+                child,
+                connection,
+                send,
+                ..
+            } => {
                 if let Some(member) = self.member_of(&connection) {
                     self.install(now, member, &child, send);
                 }
@@ -305,7 +333,10 @@ impl Link {
     }
 
     fn member_of(&self, connection: &str) -> Option<MemberId> {
-        self.peers.keys().copied().find(|id| connection_name(*id) == connection)
+        self.peers
+            .keys()
+            .copied()
+            .find(|id| connection_name(*id) == connection)
     }
 }
 
@@ -318,12 +349,19 @@ fn identity(cluster: &str, member: MemberId) -> Identification {
 }
 
 fn engine_settings(settings: &LinkSettings) -> EngineSettings {
-    let connections = settings.others.iter().map(|other| connection(settings, other)).collect();
+    let connections = settings
+        .others
+        .iter()
+        .map(|other| connection(settings, other))
+        .collect();
     EngineSettings {
         member: settings.me,
         incarnation: settings.incarnation,
         connections,
-        secrets: vec![Secret { ids: Vec::new(), secret: settings.secret.clone() }],
+        secrets: vec![Secret {
+            ids: Vec::new(),
+            secret: settings.secret.clone(),
+        }],
         half_open_limit: 64,
         retransmit_timeout: Duration::from_millis(100),
         retransmit_tries: 3,

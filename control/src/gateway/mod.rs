@@ -37,6 +37,8 @@ use hitless_sync::{
     Checkpoint, DrainedSa, Durable, Event as SyncEvent, Input as SyncInput, Node, TakeoverSa, Usage,
 };
 
+use zeroize::Zeroizing;
+
 use crate::ike::{self, ChildChange, Engine, Input, Transmit};
 
 pub use link::LARGEST_PAYLOAD;
@@ -80,13 +82,28 @@ pub enum Event {
         /// Every inherited IKE SA goes on with exact Message IDs (invariant S4).
         exact: bool,
     },
-    SteppedDown { reason: hitless_sync::StepDown },
-    Degraded { on: bool },
+    SteppedDown {
+        reason: hitless_sync::StepDown,
+    },
+    Degraded {
+        on: bool,
+    },
     /// An SA that the new active could not carry on.
-    Unusable { sa: SaId, reason: String },
+    Unusable {
+        sa: SaId,
+        reason: String,
+    },
 }
 
-/// Outputs of one IKE SA that wait until the standby has recorded the state that they imply.
+/// What of one IKE SA waits until the standby has recorded the state that it implies.
+#[derive(Default)]
+struct Waiting {
+    /// The state that was released last, to go back to; `None` if there was none.
+    released: Option<Zeroizing<Vec<u8>>>,
+    outputs: VecDeque<Held>,
+}
+
+/// The outputs of one commit.
 struct Held {
     version: u64,
     changes: Vec<ChildChange>,
@@ -102,7 +119,7 @@ pub struct Gateway {
     link: Option<Link>,
     dataplane: Dataplane,
     children: Children,
-    held: BTreeMap<IkeSpi, VecDeque<Held>>,
+    held: BTreeMap<IkeSpi, Waiting>,
     /// Where to start the SAs that were inherited and are not installed yet.
     inherited: BTreeMap<SaId, TakeoverSa>,
     outputs: VecDeque<Output>,
@@ -140,7 +157,9 @@ impl Gateway {
         let mut gateway = Gateway {
             engine: Engine::new(settings.engine(incarnation)),
             node: Node::new(settings.node(), durable, now),
-            link: settings.link(incarnation).map(|link| Link::new(link, now, entropy)),
+            link: settings
+                .link(incarnation)
+                .map(|link| Link::new(link, now, entropy)),
             settings,
             dataplane,
             children: Children::default(),
@@ -198,7 +217,11 @@ impl Gateway {
 
     /// Answers [`Output::Persist`].
     pub fn persisted(&mut self, now: Instant, entropy: &mut dyn Entropy, written: bool) {
-        let input = if written { SyncInput::Persisted } else { SyncInput::PersistFailed };
+        let input = if written {
+            SyncInput::Persisted
+        } else {
+            SyncInput::PersistFailed
+        };
         self.node.handle(now, entropy, input);
         self.settle(now, entropy);
     }
@@ -207,13 +230,18 @@ impl Gateway {
     pub fn can_switch_over(&self, now: Instant) -> Result<MemberId, String> {
         let node = self.node.status(now);
         if node.role != hitless_sync::Role::Leading {
-            let leader = node.leader.filter(|leader| *leader != self.settings.config().cluster.id);
+            let leader = node
+                .leader
+                .filter(|leader| *leader != self.settings.config().cluster.id);
             return Err(match leader {
                 Some(leader) => format!("this member is not active; ask member {leader}"),
                 None => "this member is not active".to_owned(),
             });
         }
-        let ready = node.members.iter().filter(|member| member.bound && member.healthy);
+        let ready = node
+            .members
+            .iter()
+            .filter(|member| member.bound && member.healthy);
         let best = ready.max_by_key(|member| (member.priority, member.id));
         best.map(|member| member.id).ok_or_else(|| {
             "no standby holds every lease; `hitless status` says what it waits for".to_owned()
@@ -230,6 +258,13 @@ impl Gateway {
     pub fn shut_down(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.node.handle(now, entropy, SyncInput::Shutdown);
         self.settle(now, entropy);
+    }
+
+    /// Every IKE SA of this member with its Child SAs, passive ones included.
+    pub fn ike_sas(&self) -> Vec<(IkeSpi, Vec<SaId>)> {
+        let sas = self.engine.status(Instant(0)).into_iter();
+        sas.map(|sa| (sa.local_spi, self.engine.children(sa.local_spi)))
+            .collect()
     }
 
     /// A request to IKE: initiate, rekey, terminate.
@@ -251,12 +286,15 @@ impl Gateway {
     fn take_events(&mut self, now: Instant, entropy: &mut dyn Entropy) -> usize {
         let mut work = 0;
         while work < EVENTS_A_TURN {
-            let Some((worker, event)) = self.dataplane.poll_event() else { break };
+            let Some((worker, event)) = self.dataplane.poll_event() else {
+                break;
+            };
             work += 1;
             self.worker_event(now, entropy, worker, event);
         }
         let mut checkpoints = Vec::new();
-        self.dataplane.drain_checkpoints(|checkpoint| checkpoints.push(checkpoint));
+        self.dataplane
+            .drain_checkpoints(|checkpoint| checkpoints.push(checkpoint));
         work += checkpoints.len();
         for c in checkpoints {
             let checkpoint = Checkpoint {
@@ -268,7 +306,14 @@ impl Gateway {
                 bytes_in: c.bytes_in,
             };
             self.note_counters(now, c.sa, checkpoint);
-            self.node.handle(now, entropy, SyncInput::Checkpoint { sa: c.sa, checkpoint });
+            self.node.handle(
+                now,
+                entropy,
+                SyncInput::Checkpoint {
+                    sa: c.sa,
+                    checkpoint,
+                },
+            );
         }
         work
     }
@@ -286,11 +331,13 @@ impl Gateway {
             WorkerEvent::Barrier(barrier) => self.barrier_passed(now, entropy, worker, barrier),
             WorkerEvent::NeighbourLearned { port, address, mac } => {
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
-                    self.dataplane.send(other, Command::Neighbour { port, address, mac });
+                    self.dataplane
+                        .send(other, Command::Neighbour { port, address, mac });
                 }
             }
             WorkerEvent::PeerMoved { sa, remote } => {
-                self.engine.handle(now, entropy, Input::ChildPeerMoved { sa, remote });
+                self.engine
+                    .handle(now, entropy, Input::ChildPeerMoved { sa, remote });
             }
             WorkerEvent::Refused { sa, conflict } => {
                 self.unusable(sa, format!("the worker refused it: {conflict:?}"));
@@ -311,7 +358,15 @@ impl Gateway {
             work += 1;
             match punt::ike_datagram(&packet) {
                 Some((local, remote, payload)) => {
-                    self.engine.handle(now, entropy, Input::Datagram { local, remote, payload });
+                    self.engine.handle(
+                        now,
+                        entropy,
+                        Input::Datagram {
+                            local,
+                            remote,
+                            payload,
+                        },
+                    );
                     // One message, one commit: outputs leave before the next input is taken.
                     self.settle(now, entropy);
                 }
@@ -351,7 +406,10 @@ impl Gateway {
         self.dataplane.set_leading(false);
         self.barriers += 1;
         let barrier = self.barriers;
-        self.drain = Some(Drain { barrier, waiting: (0..self.dataplane.len()).collect() });
+        self.drain = Some(Drain {
+            barrier,
+            waiting: (0..self.dataplane.len()).collect(),
+        });
         self.dataplane.broadcast(|| Command::Barrier(barrier));
     }
 

@@ -32,19 +32,27 @@ pub fn ike_datagram(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
 /// Zero means that the sender computed none (RFC 768).
 fn checksum_holds(ip: ipv4::Ipv4<'_>, datagram: Udp<'_>) -> bool {
     let octets = ip.payload();
-    let Some(octets) = octets.get(..udp::HEADER + datagram.payload().len()) else { return false };
+    let Some(octets) = octets.get(..udp::HEADER + datagram.payload().len()) else {
+        return false;
+    };
     octets.get(6..8) == Some(&[0, 0])
-        || checksum(pseudo_header(ip.source(), ip.destination(), octets.len()), octets) == 0
+        || checksum(
+            pseudo_header(ip.source(), ip.destination(), octets.len()),
+            octets,
+        ) == 0
 }
 
 /// The IP packet around a message of ours; `None` for IPv6, which the dataplane does not route yet.
 pub fn udp_packet(transmit: &Transmit) -> Option<Vec<u8>> {
-    let (IpAddr::V4(source), IpAddr::V4(destination)) =
-        (transmit.local.ip(), transmit.remote.ip())
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (transmit.local.ip(), transmit.remote.ip())
     else {
         return None;
     };
-    let marker: &[u8] = if transmit.local.port() == IKE_PORT { &[] } else { &NON_ESP_MARKER };
+    let marker: &[u8] = if transmit.local.port() == IKE_PORT {
+        &[]
+    } else {
+        &NON_ESP_MARKER
+    };
     let length = udp::HEADER + marker.len() + transmit.payload.len();
     let mut packet = vec![0; ipv4::HEADER];
     packet.reserve(length);
@@ -54,7 +62,10 @@ pub fn udp_packet(transmit: &Transmit) -> Option<Vec<u8>> {
     packet.extend_from_slice(&[0, 0]);
     packet.extend_from_slice(marker);
     packet.extend_from_slice(&transmit.payload);
-    let sum = match checksum(pseudo_header(source, destination, length), &packet[ipv4::HEADER..]) {
+    let sum = match checksum(
+        pseudo_header(source, destination, length),
+        &packet[ipv4::HEADER..],
+    ) {
         0 => 0xffff,
         sum => sum,
     };
@@ -63,7 +74,11 @@ pub fn udp_packet(transmit: &Transmit) -> Option<Vec<u8>> {
 }
 
 /// The sum of the pseudo header (RFC 768), not folded.
-fn pseudo_header(source: std::net::Ipv4Addr, destination: std::net::Ipv4Addr, length: usize) -> u32 {
+fn pseudo_header(
+    source: std::net::Ipv4Addr,
+    destination: std::net::Ipv4Addr,
+    length: usize,
+) -> u32 {
     let half = |address: std::net::Ipv4Addr| {
         let address = u32::from(address);
         (address >> 16) + (address & 0xffff)

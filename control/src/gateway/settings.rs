@@ -36,7 +36,10 @@ impl GatewaySettings {
 
     /// From a configuration that was checked when it was read.
     pub fn new(config: Config) -> GatewaySettings {
-        let children = config.connections.iter().flat_map(|connection| &connection.children);
+        let children = config
+            .connections
+            .iter()
+            .flat_map(|connection| &connection.children);
         let policies = children
             .flat_map(|child| children::protect(&child.local_ts, &child.remote_ts))
             .collect();
@@ -71,9 +74,15 @@ impl GatewaySettings {
 
     pub(super) fn node(&self) -> NodeSettings {
         let cluster = &self.config.cluster;
-        let me = Member { id: cluster.id, priority: cluster.priority };
+        let me = Member {
+            id: cluster.id,
+            priority: cluster.priority,
+        };
         let others = cluster.sync.iter().flat_map(|sync| &sync.peers);
-        let others = others.map(|peer| Member { id: peer.id, priority: peer.priority });
+        let others = others.map(|peer| Member {
+            id: peer.id,
+            priority: peer.priority,
+        });
         let members = std::iter::once(me).chain(others).collect();
         let takeover = cluster.heartbeat * cluster.missed;
         NodeSettings {
@@ -94,7 +103,10 @@ impl GatewaySettings {
         let cluster = &self.config.cluster;
         let sync = cluster.sync.as_ref()?;
         let others = sync.peers.iter();
-        let others = others.map(|peer| LinkMember { id: peer.id, address: peer.address });
+        let others = others.map(|peer| LinkMember {
+            id: peer.id,
+            address: peer.address,
+        });
         Some(LinkSettings {
             me: cluster.id,
             incarnation,
@@ -128,7 +140,11 @@ impl GatewaySettings {
         let ports = self.config.ports.iter().zip(mtus);
         let interfaces = ports.map(|(port, mtu)| Interface {
             mac: port.mac as MacAddress,
-            addresses: port.addresses.iter().map(|p| (p.address as IpAddr, p.length)).collect(),
+            addresses: port
+                .addresses
+                .iter()
+                .map(|p| (p.address as IpAddr, p.length))
+                .collect(),
             mtu: *mtu,
             protected: port.protected,
         });

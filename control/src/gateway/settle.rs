@@ -10,7 +10,7 @@ use hitless_sync::{
 use std::collections::BTreeMap;
 
 use super::link::LinkOutput;
-use super::{Event, Gateway, Held, Output};
+use super::{Event, Gateway, Held, Output, Waiting};
 use crate::ike::{self, Commit, Input, Output as IkeOutput, Resume, Transmit, takeover};
 
 impl Gateway {
@@ -32,9 +32,16 @@ impl Gateway {
     fn ike_output(&mut self, now: Instant, entropy: &mut dyn Entropy, output: IkeOutput) {
         match output {
             IkeOutput::Transmit(transmit) => self.transmit(&transmit),
-            IkeOutput::Retransmit { ike, version, transmit } => {
+            IkeOutput::Retransmit {
+                ike,
+                version,
+                transmit,
+            } => {
                 // What the standby does not hold yet may not leave, not even as a repetition.
-                let held = self.held.get(&ike).and_then(|held| held.front());
+                let held = self
+                    .held
+                    .get(&ike)
+                    .and_then(|waiting| waiting.outputs.front());
                 if held.is_none_or(|held| version < held.version) {
                     self.transmit(&transmit);
                 }
@@ -42,7 +49,9 @@ impl Gateway {
             IkeOutput::Commit(commit) => self.commit(now, entropy, commit),
             IkeOutput::Event(event) => {
                 match &event {
-                    ike::Event::ReplayCounterSync { children, delta, .. } => {
+                    ike::Event::ReplayCounterSync {
+                        children, delta, ..
+                    } => {
                         self.leap(children, *delta);
                     }
                     ike::Event::Dropped { .. } => self.ike_dropped += 1,
@@ -65,9 +74,15 @@ impl Gateway {
             transmits: commit.transmits,
             since: now,
         };
-        self.held.entry(commit.ike).or_default().push_back(held);
+        let object = ObjectId(commit.ike.0);
+        let node = &self.node;
+        let waiting = self.held.entry(commit.ike).or_insert_with(|| Waiting {
+            released: node.body(object).cloned(),
+            ..Waiting::default()
+        });
+        waiting.outputs.push_back(held);
         let input = SyncInput::Commit {
-            object: ObjectId(commit.ike.0),
+            object,
             version: commit.version,
             body,
             children,
@@ -83,23 +98,31 @@ impl Gateway {
                 }
             }
             SyncOutput::Persist(durable) => self.outputs.push_back(Output::Persist(durable)),
-            SyncOutput::Lead { epoch, base, objects } => {
+            SyncOutput::Lead {
+                epoch,
+                base,
+                objects,
+            } => {
                 self.lead(now, entropy, epoch, base, objects);
             }
             SyncOutput::StepDown { reason } => self.step_down(reason),
             SyncOutput::Drain => self.start_drain(),
             SyncOutput::Lease { sa, lease } => self.raise(sa, lease),
-            SyncOutput::Committed { object, version, leases } => {
+            SyncOutput::Committed {
+                object,
+                version,
+                leases,
+            } => {
                 self.release(IkeSpi(object.0), version, &leases);
             }
             SyncOutput::Discard { object, version } => {
-                let ike = IkeSpi(object.0);
-                if let Some(held) = self.held.get_mut(&ike) {
-                    held.retain(|held| held.version > version);
-                }
-                self.engine.handle(now, entropy, Input::Discard { ike, version });
+                self.discard(now, entropy, IkeSpi(object.0), version);
             }
-            SyncOutput::Store { object, version, body } => {
+            SyncOutput::Store {
+                object,
+                version,
+                body,
+            } => {
                 let ike = IkeSpi(object.0);
                 if let Err(error) = self.engine.store(now, ike, version, &body) {
                     tracing::error!(%ike, version, %error, "a replicated IKE SA cannot be read");
@@ -107,7 +130,8 @@ impl Gateway {
             }
             SyncOutput::Forget { object } => self.engine.forget(IkeSpi(object.0)),
             SyncOutput::Degraded { on, .. } => {
-                self.outputs.push_back(Output::Event(Event::Degraded { on }));
+                self.outputs
+                    .push_back(Output::Event(Event::Degraded { on }));
             }
             SyncOutput::RekeyNow { sa, .. } => {
                 self.engine.handle(now, entropy, Input::RekeyChild(sa));
@@ -122,7 +146,10 @@ impl Gateway {
                 self.outputs.push_back(Output::SyncTransmit(to, datagram));
             }
             LinkOutput::Received(from, payload) => {
-                let input = SyncInput::Datagram { from, payload: &payload };
+                let input = SyncInput::Datagram {
+                    from,
+                    payload: &payload,
+                };
                 self.node.handle(now, entropy, input);
             }
             LinkOutput::Event(event) => {
@@ -134,12 +161,18 @@ impl Gateway {
     /// The standby holds the record: SAs first, so that they are there when the peer uses them,
     /// then the messages, in the order of their versions.
     fn release(&mut self, ike: IkeSpi, version: u64, leases: &[(SaId, Lease)]) {
-        let Some(held) = self.held.get_mut(&ike) else { return };
+        let Some(waiting) = self.held.get_mut(&ike) else {
+            return;
+        };
         let mut ready = Vec::new();
-        while held.front().is_some_and(|held| held.version <= version) {
-            ready.extend(held.pop_front());
+        while waiting
+            .outputs
+            .front()
+            .is_some_and(|held| held.version <= version)
+        {
+            ready.extend(waiting.outputs.pop_front());
         }
-        if held.is_empty() {
+        if waiting.outputs.is_empty() {
             self.held.remove(&ike);
         }
         let leases: BTreeMap<SaId, Lease> = leases.iter().copied().collect();
@@ -153,6 +186,21 @@ impl Gateway {
         }
         for (sa, lease) in leases {
             self.raise(sa, lease);
+        }
+    }
+
+    /// Nothing that waits for this version may ever leave: IKE goes back to what has left.
+    fn discard(&mut self, now: Instant, entropy: &mut dyn Entropy, ike: IkeSpi, version: u64) {
+        let Some(waiting) = self.held.remove(&ike) else {
+            return;
+        };
+        let newest = waiting
+            .outputs
+            .back()
+            .map_or(version, |held| held.version.max(version));
+        let released = waiting.released.as_ref().map(|body| body.as_slice());
+        if let Err(error) = self.engine.roll_back(now, entropy, ike, newest, released) {
+            tracing::error!(%ike, %error, "an IKE SA cannot be taken back to its last state");
         }
     }
 
@@ -199,14 +247,26 @@ impl Gateway {
         self.dataplane.broadcast(|| Command::Announce);
         for (ike, (exact, delta)) in resume {
             let facts = self.engine.facts(ike).unwrap_or_default();
-            let wish = self.engine.connection(ike).map(|c| c.takeover).unwrap_or_default();
+            let wish = self
+                .engine
+                .connection(ike)
+                .map(|c| c.takeover)
+                .unwrap_or_default();
             plan.insert(ike, takeover::resume(wish, exact, facts, delta));
         }
-        self.engine.lead(now, entropy, &mut |ike| plan.get(&ike).copied().unwrap_or(Resume::Probe));
+        self.engine.lead(now, entropy, &mut |ike| {
+            plan.get(&ike).copied().unwrap_or(Resume::Probe)
+        });
         let sas = self.inherited.len();
         let inherits = base.is_some();
         let exact = objects.iter().all(|object| object.exact);
-        let event = Event::Leads { epoch, inherits, sas, skip: self.skip, exact };
+        let event = Event::Leads {
+            epoch,
+            inherits,
+            sas,
+            skip: self.skip,
+            exact,
+        };
         self.outputs.push_back(Output::Event(event));
         for sa in replace {
             self.engine.handle(now, entropy, Input::RekeyChild(sa));
@@ -223,7 +283,8 @@ impl Gateway {
             self.dataplane.broadcast(|| Command::Remove(sa));
         }
         self.publish_policies();
-        self.outputs.push_back(Output::Event(Event::SteppedDown { reason }));
+        self.outputs
+            .push_back(Output::Event(Event::SteppedDown { reason }));
     }
 
     fn transmit(&mut self, transmit: &Transmit) {
@@ -235,6 +296,7 @@ impl Gateway {
     /// Gives the workers the policies of the SAs that are up.
     pub(super) fn publish_policies(&mut self) {
         let policies = Arc::new(self.children.policies(self.settings.policies()));
-        self.dataplane.broadcast(|| Command::Policies(Arc::clone(&policies)));
+        self.dataplane
+            .broadcast(|| Command::Policies(Arc::clone(&policies)));
     }
 }

@@ -50,7 +50,11 @@ impl Gateway {
                 .map(|member| self.member(member))
                 .collect(),
             sync: SyncStatus {
-                held: self.held.values().map(|held| held.len() as u64).sum(),
+                held: self
+                    .held
+                    .values()
+                    .map(|waiting| waiting.outputs.len() as u64)
+                    .sum(),
                 lag: self.lag(now).as_millis() as u64,
                 objects: node.objects as u64,
                 vouched: node.vouched,
@@ -100,7 +104,11 @@ impl Gateway {
             next_message_id: sa.next_request.0,
             expected_message_id: sa.expected_request.0,
             message_id_sync: sa.message_id_sync,
-            children: sa.children.into_iter().map(|child| self.child_sa(now, child)).collect(),
+            children: sa
+                .children
+                .into_iter()
+                .map(|child| self.child_sa(now, child))
+                .collect(),
         }
     }
 
@@ -138,8 +146,17 @@ impl Gateway {
     }
 
     fn member(&self, member: &NodeMember) -> MemberStatus {
-        let peers = self.settings.config().cluster.sync.iter().flat_map(|sync| &sync.peers);
-        let address = peers.filter(|peer| peer.id == member.id).map(|peer| peer.address).next();
+        let peers = self
+            .settings
+            .config()
+            .cluster
+            .sync
+            .iter()
+            .flat_map(|sync| &sync.peers);
+        let address = peers
+            .filter(|peer| peer.id == member.id)
+            .map(|peer| peer.address)
+            .next();
         MemberStatus {
             id: member.id.0,
             address: address.map_or_else(String::new, |address| address.to_string()),
@@ -155,8 +172,14 @@ impl Gateway {
 
     /// How long the oldest held message has waited for the standby.
     fn lag(&self, now: Instant) -> Duration {
-        let oldest = self.held.values().filter_map(|held| held.front()).map(|held| held.since);
-        oldest.min().map_or(Duration::ZERO, |since| now.since(since))
+        let oldest = self
+            .held
+            .values()
+            .filter_map(|waiting| waiting.outputs.front());
+        let oldest = oldest.map(|held| held.since);
+        oldest
+            .min()
+            .map_or(Duration::ZERO, |since| now.since(since))
     }
 
     fn drops(&self) -> Vec<DropStatus> {
@@ -169,7 +192,11 @@ impl Gateway {
             });
             entry.packets += packets;
         }
-        let link = self.link.as_ref().map(|link| link.counters()).unwrap_or_default();
+        let link = self
+            .link
+            .as_ref()
+            .map(|link| link.counters())
+            .unwrap_or_default();
         let control = [
             ("punt_refused", self.punt_refused),
             ("inject_full", self.dataplane.inject_full()),
@@ -220,7 +247,9 @@ impl Gateway {
 
     /// Remembers what a worker published, for `list-sas`.
     pub(super) fn note_counters(&mut self, now: Instant, sa: SaId, checkpoint: Checkpoint) {
-        let Some(carried) = self.children.get_mut(sa) else { return };
+        let Some(carried) = self.children.get_mut(sa) else {
+            return;
+        };
         if checkpoint.packets_in > carried.counters.packets_in {
             carried.used_in = Some(now);
         }

@@ -199,6 +199,31 @@ impl Engine {
         self.start_children(now, entropy);
     }
 
+    /// Goes back to the state that was released last, or to none: what came after `version` and
+    /// before was never sent, and a silent standby may have its secrets (`lease-holes` D0). The
+    /// exchange is made anew, with fresh ones, when the peer repeats its request or our timer asks.
+    pub fn roll_back(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        ike: IkeSpi,
+        version: u64,
+        released: Option<&[u8]>,
+    ) -> Result<(), ImportError> {
+        self.sas.remove(&ike);
+        self.timers.set(ike, None);
+        self.children.retain(|_, owner| *owner != ike);
+        let Some(body) = released else { return Ok(()) };
+        let mut imported = export::import(now, &self.connections, &mut self.ids, body)?;
+        imported.version = version;
+        for child in &imported.children {
+            self.children.insert(child.sa.id, ike);
+        }
+        self.sas.insert(ike, imported);
+        self.with(now, entropy, ike, |_, turn| turn.dirty = true);
+        Ok(())
+    }
+
     /// Leads no more: another member does. All state and all outputs are dropped.
     pub fn step_down(&mut self) {
         self.leading = false;

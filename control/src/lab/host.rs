@@ -109,9 +109,12 @@ impl Host {
     }
 
     fn arp(&mut self, body: &[u8]) {
-        let (Some(operation), Some(sender_mac), Some(sender), Some(target)) =
-            (body.get(6..8), mac_at(body, 8), ipv4_at(body, 14), ipv4_at(body, 24))
-        else {
+        let (Some(operation), Some(sender_mac), Some(sender), Some(target)) = (
+            body.get(6..8),
+            mac_at(body, 8),
+            ipv4_at(body, 14),
+            ipv4_at(body, 24),
+        ) else {
             return;
         };
         if sender == self.gateway {
@@ -124,7 +127,9 @@ impl Host {
     }
 
     fn packet(&mut self, now: Instant, packet: &[u8]) {
-        let length = packet.get(2..4).map(|l| usize::from(u16::from_be_bytes([l[0], l[1]])));
+        let length = packet
+            .get(2..4)
+            .map(|l| usize::from(u16::from_be_bytes([l[0], l[1]])));
         let Some(packet) = length.and_then(|length| packet.get(..length)) else {
             self.altered += 1;
             return;
@@ -135,14 +140,20 @@ impl Host {
         let intact = checksum(&packet[..20.min(packet.len())]) == 0
             && packet.get(28..36) == Some(MAGIC.as_slice())
             && packet.len() >= PROBE_LENGTH
-            && packet[PROBE_LENGTH..].iter().enumerate().all(|(i, octet)| *octet == i as u8);
+            && packet[PROBE_LENGTH..]
+                .iter()
+                .enumerate()
+                .all(|(i, octet)| *octet == i as u8);
         if !intact {
             self.altered += 1;
             return;
         }
         let mut number = [0; 8];
         number.copy_from_slice(&packet[36..44]);
-        self.received.push(Probe { number: u64::from_be_bytes(number), at: now });
+        self.received.push(Probe {
+            number: u64::from_be_bytes(number),
+            at: now,
+        });
     }
 }
 

@@ -33,7 +33,10 @@ impl SyncNetwork for Hub {
 
     fn send(&mut self, _: Instant, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
         let mut mailboxes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(mailbox) = mailboxes.get_mut(&to).filter(|mailbox| mailbox.len() < MAILBOX) {
+        if let Some(mailbox) = mailboxes
+            .get_mut(&to)
+            .filter(|mailbox| mailbox.len() < MAILBOX)
+        {
             mailbox.push_back((from, datagram));
         }
     }

@@ -41,7 +41,10 @@ impl Station {
         let settings = GatewaySettings::new(config);
         let leadership = Leadership::new(false);
         let mtus = vec![MTU; ports.len()];
-        let ports = ports.into_iter().map(|port| Box::new(port) as Box<dyn Port>).collect();
+        let ports = ports
+            .into_iter()
+            .map(|port| Box::new(port) as Box<dyn Port>)
+            .collect();
         let worker = WorkerSettings {
             pool_frames: POOL_FRAMES,
             sa_capacity: SA_CAPACITY,
@@ -52,7 +55,13 @@ impl Station {
         if let Some(address) = sync_address {
             network.open(address);
         }
-        Ok((Station { gateway, sync_address }, worker))
+        Ok((
+            Station {
+                gateway,
+                sync_address,
+            },
+            worker,
+        ))
     }
 
     /// One round of the control plane. `events` learns what happened, `persist` is the disk: it
@@ -99,5 +108,8 @@ impl Station {
 
 /// The durable state of a member that starts for the first time.
 pub fn first_start() -> Durable {
-    Durable { incarnation: Incarnation(1), ..Durable::default() }
+    Durable {
+        incarnation: Incarnation(1),
+        ..Durable::default()
+    }
 }

@@ -33,12 +33,20 @@ impl Switch {
     /// A switch with these cables plugged in, which records what it carries.
     pub fn new(ports: Vec<MemoryPort>) -> Switch {
         let capture = Some(Vec::new());
-        Switch { ports, learned: BTreeMap::new(), capture, scratch: Vec::new() }
+        Switch {
+            ports,
+            learned: BTreeMap::new(),
+            capture,
+            scratch: Vec::new(),
+        }
     }
 
     /// A switch that records nothing.
     pub fn unrecorded(ports: Vec<MemoryPort>) -> Switch {
-        Switch { capture: None, ..Switch::new(ports) }
+        Switch {
+            capture: None,
+            ..Switch::new(ports)
+        }
     }
 
     /// Plugs another cable into a port.
@@ -69,9 +77,15 @@ impl Switch {
 
     /// Carries one frame as if it had come in by `port`.
     pub fn carry(&mut self, now: Instant, port: usize, frame: &[u8]) {
-        let Some((destination, source)) = addresses(frame) else { return };
+        let Some((destination, source)) = addresses(frame) else {
+            return;
+        };
         if let Some(capture) = &mut self.capture {
-            capture.push(Captured { at: now, port, frame: frame.to_vec() });
+            capture.push(Captured {
+                at: now,
+                port,
+                frame: frame.to_vec(),
+            });
         }
         self.learned.insert(source, port);
         match self.learned.get(&destination) {
@@ -87,7 +101,9 @@ impl Switch {
     /// Gives a frame to the station that owns its destination address, without learning from it:
     /// how an attacker on the segment replays what it recorded.
     pub fn inject(&mut self, frame: &[u8]) -> bool {
-        let Some((destination, _)) = addresses(frame) else { return false };
+        let Some((destination, _)) = addresses(frame) else {
+            return false;
+        };
         match self.learned.get(&destination) {
             Some(&out) => self.ports[out].push_frame(frame),
             None => false,

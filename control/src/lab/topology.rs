@@ -77,8 +77,23 @@ impl Topology {
     }
 
     fn parse(&self, name: &str, sides: &Sides<'_>) -> Result<Config, ConfigError> {
-        let Topology { secret, ike_proposal, esp_proposal, dpd_delay, takeover, .. } = self;
-        let Sides { cluster, outside, inside, remote, ids, networks, start } = sides;
+        let Topology {
+            secret,
+            ike_proposal,
+            esp_proposal,
+            dpd_delay,
+            takeover,
+            ..
+        } = self;
+        let Sides {
+            cluster,
+            outside,
+            inside,
+            remote,
+            ids,
+            networks,
+            start,
+        } = sides;
         let text = format!(
             r#"
 [cluster]
