@@ -139,7 +139,10 @@ fn the_example_has_a_connection_in_swanctl_s_words() {
     assert_eq!(net.rekey_time, Duration::from_secs(3600));
     assert_eq!((net.replay_window, net.start), (1024, true));
     assert_eq!(config.secrets.len(), 1);
-    assert_eq!(config.secrets[0].ids, [office.remote_id.clone()]);
+    assert_eq!(
+        config.secrets[0].ids,
+        std::slice::from_ref(&office.remote_id)
+    );
     assert_eq!(*config.secrets[0].secret, b"change me");
 }
 

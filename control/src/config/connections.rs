@@ -1,28 +1,24 @@
-//! `[connections.NAME]` and its children, in swanctl's words.
+//! `[connections.NAME]`, in swanctl's words.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless_sa::{Mode, TrafficSelector};
 use toml::de::DeValue;
 
+use super::children;
 use super::document::{Located, Section};
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::types::PortConfig;
 use super::value::{self, quoted};
-use crate::ike::proposal::{EspProposal, Identification, IkeProposal};
-use crate::ike::settings::{Child, Connection, Secret, Takeover};
+use crate::ike::proposal::{Identification, IkeProposal};
+use crate::ike::settings::{Connection, Secret, Takeover};
 
 const EXAMPLE: &str = "[connections.office]\nremote_addrs = [\"198.51.100.7\"]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n\n[connections.office.children.net]\nesp_proposals = [\"aes128gcm16-x25519-esn\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]";
 const IKE_PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
-const ESP_PROPOSAL: &str = "aes128gcm16-x25519-esn";
-/// Enough for a burst that several queues or links reorder.
-const DEFAULT_WINDOW: u32 = 1024;
-/// swanctl's defaults.
+/// swanctl's default.
 const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
-const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
 
 /// swanctl's words for a connection that mean nothing here.
 const FOREIGN: &[(&str, &str)] = &[
@@ -70,37 +66,6 @@ const FOREIGN: &[(&str, &str)] = &[
         "one round of authentication only: name it `remote`",
     ),
 ];
-const FOREIGN_CHILD: &[(&str, &str)] = &[
-    ("life_time", "leave it out: use rekey_time"),
-    (
-        "rekey_bytes",
-        "leave it out: the sequence numbers bound the traffic of a key",
-    ),
-    (
-        "rekey_packets",
-        "leave it out: the sequence numbers bound the traffic of a key",
-    ),
-    ("updown", "leave it out: the dataplane routes by itself"),
-    (
-        "hw_offload",
-        "leave it out: the dataplane encrypts by itself",
-    ),
-    (
-        "dpd_action",
-        "leave it out: `start_action = \"start\"` brings a lost child back",
-    ),
-    (
-        "close_action",
-        "leave it out: `start_action = \"start\"` brings a lost child back",
-    ),
-    (
-        "reqid",
-        "leave it out: SAs are matched by connection and child",
-    ),
-    ("inactivity", "leave it out"),
-    ("ah_proposals", "AH is not carried: use esp_proposals"),
-];
-
 /// What connections are checked against; `None` where that has errors of its own.
 pub(super) struct Context<'c> {
     pub ports: Option<&'c [PortConfig]>,
@@ -123,7 +88,7 @@ pub(super) fn read(root: &Section<'_>, context: &Context<'_>) -> Connections {
     for (name, section) in section.named() {
         check_name(&section, &name);
         if let Some(connection) = connection(&section, name, context, &mut out.on_demand) {
-            warn_of_twins(&section, &connection, &mut policies);
+            children::warn_of_twins(&section, &connection, &mut policies);
             out.list.push(connection);
         }
     }
@@ -135,7 +100,7 @@ pub(super) fn read(root: &Section<'_>, context: &Context<'_>) -> Connections {
 }
 
 /// Names stand in one-line reports between colons and commas.
-fn check_name(section: &Section<'_>, name: &str) {
+pub(super) fn check_name(section: &Section<'_>, name: &str) {
     let legal = !name.is_empty()
         && name.len() <= 64
         && name
@@ -177,7 +142,7 @@ fn connection(
             ("rekey", Takeover::Rekey),
         ]),
     );
-    let children = children(section, &name, remote_addrs.as_deref(), on_demand);
+    let children = children::read(section, &name, remote_addrs.as_deref(), on_demand);
     section.finish(FOREIGN);
 
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
@@ -292,7 +257,11 @@ fn remote_addrs(section: &Section<'_>) -> Option<Vec<IpAddr>> {
     Some(listed.into_iter().filter_map(|a| a.value).collect())
 }
 
-fn proposals<T>(section: &Section<'_>, key: &'static str, example: &'static str) -> Option<Vec<T>>
+pub(super) fn proposals<T>(
+    section: &Section<'_>,
+    key: &'static str,
+    example: &'static str,
+) -> Option<Vec<T>>
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
@@ -393,7 +362,7 @@ fn auth(value: &DeValue<'_>) -> Result<(), Refusal> {
 }
 
 /// Zero is for ever.
-fn lifetime(value: &DeValue<'_>) -> Result<Duration, Refusal> {
+pub(super) fn lifetime(value: &DeValue<'_>) -> Result<Duration, Refusal> {
     let time = value::duration(value)?;
     if time.is_zero() || time >= Duration::from_secs(1) {
         return Ok(time);
@@ -432,154 +401,5 @@ fn check_secret(
             ),
         );
         section.problems().refuse(place, refusal);
-    }
-}
-
-fn children(
-    section: &Section<'_>,
-    connection: &str,
-    remote_addrs: Option<&[IpAddr]>,
-    on_demand: &mut BTreeSet<(String, String)>,
-) -> Option<Vec<Child>> {
-    let example = format!(
-        "[connections.{connection}.children.net]\nesp_proposals = [\"{ESP_PROPOSAL}\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]"
-    );
-    let children = section.required_section("children", &example)?;
-    let named = children.named();
-    let count = named.len();
-    if count == 0 {
-        let refusal = Refusal::new(
-            format!("{}: empty", children.path),
-            format!("add\n{example}"),
-        );
-        children.problems().refuse(&children.span, refusal);
-    }
-    let mut out = Vec::new();
-    for (name, section) in named {
-        check_name(&section, &name);
-        let start = section.or("start_action", Start::None, value::word(STARTS));
-        if start != Start::None && remote_addrs.is_some_and(<[IpAddr]>::is_empty) {
-            section.refuse(
-                "start_action",
-                Refusal::new(
-                    format!("{}: nobody to start with", section.name("start_action")),
-                    "name the peer in remote_addrs, or let the peer start",
-                ),
-            );
-        }
-        if start == Start::Trap {
-            on_demand.insert((connection.to_owned(), name.clone()));
-        }
-        out.extend(child(&section, name, start == Start::Start));
-    }
-    (out.len() == count).then_some(out)
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Start {
-    None,
-    Start,
-    Trap,
-}
-
-const STARTS: &[(&str, Start)] = &[
-    ("none", Start::None),
-    ("start", Start::Start),
-    ("trap", Start::Trap),
-];
-
-fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
-    let esp_proposals = proposals::<EspProposal>(section, "esp_proposals", ESP_PROPOSAL);
-    let local_ts = selectors(section, "local_ts", "10.1.0.0/16");
-    let remote_ts = selectors(section, "remote_ts", "10.2.0.0/16");
-    let rekey_time = section.or("rekey_time", CHILD_REKEY_TIME, lifetime);
-    let replay_window = section.or("replay_window", DEFAULT_WINDOW, replay_window);
-    let mode = section.or("mode", Mode::Tunnel, mode);
-    section.finish(FOREIGN_CHILD);
-    Some(Child {
-        name,
-        mode,
-        esp_proposals: esp_proposals?,
-        local_ts: local_ts?,
-        remote_ts: remote_ts?,
-        rekey_time,
-        replay_window,
-        start,
-    })
-}
-
-fn mode(value: &DeValue<'_>) -> Result<Mode, Refusal> {
-    match value.as_str() {
-        Some("transport") => Err(Refusal::new(
-            "`transport` is not for a gateway",
-            "write mode = \"tunnel\", or leave it out",
-        )),
-        _ => value::word(&[("tunnel", Mode::Tunnel)])(value),
-    }
-}
-
-/// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap.
-fn replay_window(value: &DeValue<'_>) -> Result<u32, Refusal> {
-    let window = value::integer(0, u64::from(u32::MAX))(value)? as u32;
-    if window.is_power_of_two() && (64..=65536).contains(&window) {
-        return Ok(window);
-    }
-    let near = window.clamp(64, 65536).next_power_of_two();
-    Err(Refusal::new(
-        format!("a window of {window} packets is not possible"),
-        format!("take a power of two from 64 to 65536, such as {near}"),
-    ))
-}
-
-fn selectors(
-    section: &Section<'_>,
-    key: &'static str,
-    example: &'static str,
-) -> Option<Vec<TrafficSelector>> {
-    let listed = section.list(key, |value: &DeValue<'_>| {
-        if value.as_str() == Some("dynamic") {
-            return Err(Refusal::new(
-                "`dynamic` stands for a host's own address, and a gateway is no host",
-                format!("name the network: \"{example}\""),
-            ));
-        }
-        let selector: TrafficSelector = value::parsed(example)(value)?;
-        if selector.start.is_ipv4() {
-            return Ok(selector);
-        }
-        Err(Refusal::new(
-            format!("{selector} is IPv6, which this version does not carry"),
-            "give an IPv4 network",
-        ))
-    });
-    if !section.has(key) {
-        section.missing(key, &format!("{key} = [\"{example}\"]"));
-    }
-    let listed = listed?;
-    if listed.is_empty() {
-        section.refuse(
-            key,
-            Refusal::new(
-                format!("{}: empty", section.name(key)),
-                format!("name a network: [\"{example}\"]"),
-            ),
-        );
-        return None;
-    }
-    Some(listed.into_iter().map(|ts| ts.value).collect())
-}
-
-type Policies = BTreeMap<(Vec<TrafficSelector>, Vec<TrafficSelector>), String>;
-
-/// Two children with the same selectors: only the first would ever send.
-fn warn_of_twins(section: &Section<'_>, connection: &Connection, policies: &mut Policies) {
-    for child in &connection.children {
-        let name = format!("{}.{}", connection.name, child.name);
-        let key = (child.local_ts.clone(), child.remote_ts.clone());
-        if let Some(first) = policies.insert(key, name.clone()) {
-            section.problems().warn(format!(
-                "{name} has the same selectors as {first}, which stands first and takes all traffic"
-            ));
-        }
     }
 }

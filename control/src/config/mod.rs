@@ -10,6 +10,7 @@
 //! Secrets are never printed, not even in the source lines that an error quotes.
 //! `control/examples/gateway.toml` shows every key.
 
+mod children;
 mod cluster;
 mod connections;
 mod cover;

@@ -1,0 +1,209 @@
+//! `[connections.NAME.children.NAME]`: what is protected, and how.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hitless_sa::{Mode, TrafficSelector};
+use toml::de::DeValue;
+
+use super::connections::{check_name, lifetime, proposals};
+use super::document::Section;
+use super::report::Refusal;
+use super::value;
+use crate::ike::proposal::EspProposal;
+use crate::ike::settings::{Child, Connection};
+
+const ESP_PROPOSAL: &str = "aes128gcm16-x25519-esn";
+/// Enough for a burst that several queues or links reorder.
+const DEFAULT_WINDOW: u32 = 1024;
+/// swanctl's default.
+const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
+
+/// swanctl's words for a child that mean nothing here.
+const FOREIGN_CHILD: &[(&str, &str)] = &[
+    ("life_time", "leave it out: use rekey_time"),
+    (
+        "rekey_bytes",
+        "leave it out: the sequence numbers bound the traffic of a key",
+    ),
+    (
+        "rekey_packets",
+        "leave it out: the sequence numbers bound the traffic of a key",
+    ),
+    ("updown", "leave it out: the dataplane routes by itself"),
+    (
+        "hw_offload",
+        "leave it out: the dataplane encrypts by itself",
+    ),
+    (
+        "dpd_action",
+        "leave it out: `start_action = \"start\"` brings a lost child back",
+    ),
+    (
+        "close_action",
+        "leave it out: `start_action = \"start\"` brings a lost child back",
+    ),
+    (
+        "reqid",
+        "leave it out: SAs are matched by connection and child",
+    ),
+    ("inactivity", "leave it out"),
+    ("ah_proposals", "AH is not carried: use esp_proposals"),
+];
+
+/// Every child of a connection; those that the first packet brings up are also noted in
+/// `on_demand`.
+pub(super) fn read(
+    section: &Section<'_>,
+    connection: &str,
+    remote_addrs: Option<&[IpAddr]>,
+    on_demand: &mut BTreeSet<(String, String)>,
+) -> Option<Vec<Child>> {
+    let example = format!(
+        "[connections.{connection}.children.net]\nesp_proposals = [\"{ESP_PROPOSAL}\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]"
+    );
+    let children = section.required_section("children", &example)?;
+    let named = children.named();
+    let count = named.len();
+    if count == 0 {
+        let refusal = Refusal::new(
+            format!("{}: empty", children.path),
+            format!("add\n{example}"),
+        );
+        children.problems().refuse(&children.span, refusal);
+    }
+    let mut out = Vec::new();
+    for (name, section) in named {
+        check_name(&section, &name);
+        let start = section.or("start_action", Action::None, value::word(STARTS));
+        if start != Action::None && remote_addrs.is_some_and(<[IpAddr]>::is_empty) {
+            section.refuse(
+                "start_action",
+                Refusal::new(
+                    format!("{}: nobody to start with", section.name("start_action")),
+                    "name the peer in remote_addrs, or let the peer start",
+                ),
+            );
+        }
+        if start == Action::Trap {
+            on_demand.insert((connection.to_owned(), name.clone()));
+        }
+        out.extend(child(&section, name, start == Action::Start));
+    }
+    (out.len() == count).then_some(out)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Action {
+    None,
+    Start,
+    Trap,
+}
+
+const STARTS: &[(&str, Action)] = &[
+    ("none", Action::None),
+    ("start", Action::Start),
+    ("trap", Action::Trap),
+];
+
+fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
+    let esp_proposals = proposals::<EspProposal>(section, "esp_proposals", ESP_PROPOSAL);
+    let local_ts = selectors(section, "local_ts", "10.1.0.0/16");
+    let remote_ts = selectors(section, "remote_ts", "10.2.0.0/16");
+    let rekey_time = section.or("rekey_time", CHILD_REKEY_TIME, lifetime);
+    let replay_window = section.or("replay_window", DEFAULT_WINDOW, replay_window);
+    let mode = section.or("mode", Mode::Tunnel, mode);
+    section.finish(FOREIGN_CHILD);
+    Some(Child {
+        name,
+        mode,
+        esp_proposals: esp_proposals?,
+        local_ts: local_ts?,
+        remote_ts: remote_ts?,
+        rekey_time,
+        replay_window,
+        start,
+    })
+}
+
+fn mode(value: &DeValue<'_>) -> Result<Mode, Refusal> {
+    match value.as_str() {
+        Some("transport") => Err(Refusal::new(
+            "`transport` is not for a gateway",
+            "write mode = \"tunnel\", or leave it out",
+        )),
+        _ => value::word(&[("tunnel", Mode::Tunnel)])(value),
+    }
+}
+
+/// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap.
+fn replay_window(value: &DeValue<'_>) -> Result<u32, Refusal> {
+    let window = value::integer(0, u64::from(u32::MAX))(value)? as u32;
+    if window.is_power_of_two() && (64..=65536).contains(&window) {
+        return Ok(window);
+    }
+    let near = window.clamp(64, 65536).next_power_of_two();
+    Err(Refusal::new(
+        format!("a window of {window} packets is not possible"),
+        format!("take a power of two from 64 to 65536, such as {near}"),
+    ))
+}
+
+fn selectors(
+    section: &Section<'_>,
+    key: &'static str,
+    example: &'static str,
+) -> Option<Vec<TrafficSelector>> {
+    let listed = section.list(key, |value: &DeValue<'_>| {
+        if value.as_str() == Some("dynamic") {
+            return Err(Refusal::new(
+                "`dynamic` stands for a host's own address, and a gateway is no host",
+                format!("name the network: \"{example}\""),
+            ));
+        }
+        let selector: TrafficSelector = value::parsed(example)(value)?;
+        if selector.start.is_ipv4() {
+            return Ok(selector);
+        }
+        Err(Refusal::new(
+            format!("{selector} is IPv6, which this version does not carry"),
+            "give an IPv4 network",
+        ))
+    });
+    if !section.has(key) {
+        section.missing(key, &format!("{key} = [\"{example}\"]"));
+    }
+    let listed = listed?;
+    if listed.is_empty() {
+        section.refuse(
+            key,
+            Refusal::new(
+                format!("{}: empty", section.name(key)),
+                format!("name a network: [\"{example}\"]"),
+            ),
+        );
+        return None;
+    }
+    Some(listed.into_iter().map(|ts| ts.value).collect())
+}
+
+/// Selectors and the child that has them.
+pub(super) type Policies = BTreeMap<(Vec<TrafficSelector>, Vec<TrafficSelector>), String>;
+
+/// Two children with the same selectors: only the first would ever send.
+pub(super) fn warn_of_twins(
+    section: &Section<'_>,
+    connection: &Connection,
+    policies: &mut Policies,
+) {
+    for child in &connection.children {
+        let name = format!("{}.{}", connection.name, child.name);
+        let key = (child.local_ts.clone(), child.remote_ts.clone());
+        if let Some(first) = policies.insert(key, name.clone()) {
+            section.problems().warn(format!(
+                "{name} has the same selectors as {first}, which stands first and takes all traffic"
+            ));
+        }
+    }
+}
