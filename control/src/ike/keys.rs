@@ -209,7 +209,10 @@ pub fn child_keys(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ike::crypto::IvSource;
+    use crate::ike::message::{Exchange, Header};
     use crate::ike::octets;
+    use hitless_sa::{Entropy, MessageId};
 
     // All expected octets were computed with Python's `hmac` from the formulas in the RFC.
     const FIRST: &str = "512635d78e52c311d7ca0b71c4b8a61a69948e0918900c7998b4a6318fbd3bcc8533e4fbbdcf\
@@ -309,6 +312,55 @@ mod tests {
         let other = "aes256gcm16-prfsha256-x25519".parse().unwrap();
         assert!(IkeKeys::import(&other, &keys.export()).is_err());
     }
+
+    /// SK_ei and SK_ai protect what the original initiator sends, SK_er and SK_ar the rest.
+    #[test]
+    fn each_side_seals_with_its_own_keys() {
+        let (ni, nr) = nonces();
+        for words in ["aes256gcm16-prfsha256-x25519", "aes256-sha512-x25519"] {
+            let proposal = words.parse().unwrap();
+            let keys = IkeKeys::derive(&proposal, &inputs(&ni, &nr), &[0x5a; 32]);
+            let parts = |a, e| {
+                let (sk_a, sk_e) = (keys.part(a), keys.part(e));
+                SkKeys::new(proposal.encryption, proposal.integrity, sk_e, sk_a).unwrap()
+            };
+            let sealing = [
+                keys.sk_keys(Side::Initiator).unwrap(),
+                keys.sk_keys(Side::Responder).unwrap(),
+            ];
+            let opening = [parts(1, 3), parts(2, 4)];
+            for (a, sealing) in sealing.iter().enumerate() {
+                let message = sealing.seal(&HEADER, &[], iv(&mut Zeros));
+                for (b, opening) in opening.iter().enumerate() {
+                    assert_eq!(opening.open(&message).is_ok(), a == b);
+                }
+            }
+        }
+    }
+
+    struct Zeros;
+
+    impl Entropy for Zeros {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.fill(0);
+        }
+    }
+
+    fn iv(entropy: &mut Zeros) -> IvSource<'_> {
+        IvSource {
+            unique: [0; 8],
+            entropy,
+        }
+    }
+
+    const HEADER: Header = Header {
+        initiator_spi: IkeSpi(1),
+        responder_spi: IkeSpi(2),
+        exchange: Exchange::Informational,
+        initiator: true,
+        response: false,
+        message_id: MessageId(0),
+    };
 
     #[test]
     fn keys_are_not_printed() {

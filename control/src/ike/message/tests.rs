@@ -477,3 +477,31 @@ fn errors_name_the_payload_and_the_fault() {
     assert_eq!(NotifyKind(40_960).to_string(), "notify 40960");
     assert!(NotifyKind::CHILD_SA_NOT_FOUND.is_error() && !NotifyKind::INITIAL_CONTACT.is_error());
 }
+
+#[test]
+fn lists_longer_than_their_count_are_clipped_and_stay_well_formed() {
+    let transforms = vec![Transform::new(1, 20, Some(128)); 300];
+    let proposal = Proposal {
+        number: 1,
+        protocol: Protocol::Ike,
+        spi: Vec::new(),
+        transforms: Vec::new(),
+    };
+    let long = Proposal {
+        transforms,
+        ..proposal.clone()
+    };
+    let sent = [
+        Payload::SecurityAssociation(vec![proposal; 300]),
+        Payload::SecurityAssociation(vec![long]),
+        Payload::TsInitiator(vec!["10.0.0.0/8".parse().unwrap(); 300]),
+    ];
+    let (_, received) = read(&emit(&HEADER, &sent)).unwrap();
+    let lengths = received.iter().map(|payload| match payload {
+        Payload::SecurityAssociation(list) if list.len() > 1 => list.len(),
+        Payload::SecurityAssociation(list) => list[0].transforms.len(),
+        Payload::TsInitiator(list) => list.len(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(lengths.collect::<Vec<_>>(), [255, 255, 255]);
+}

@@ -389,6 +389,20 @@ mod tests {
         );
     }
 
+    #[test]
+    fn a_responder_must_name_our_number_for_a_child_as_well() {
+        let ours = [esp("aes256gcm16"), esp("aes128gcm16")];
+        for (number, fits) in [(0, false), (1, false), (2, true), (3, false)] {
+            let reply = [ours[1].to_proposal(number, SPI, Ask::First)];
+            let accepted = accepted_esp(&ours, &reply, Ask::First);
+            assert_eq!(
+                accepted.map(|(_, own)| own),
+                fits.then_some(ours[1]),
+                "{number}"
+            );
+        }
+    }
+
     /// RFC 7296 section 3.3.2, transform type 5: with both values offered ours decides.
     #[test]
     fn extended_sequence_numbers() {

@@ -227,6 +227,37 @@ fn authentic_but_malformed_content_may_be_answered() {
     }
 }
 
+/// There is always a pad length octet (RFC 7296 section 3.14), even if the ICV is right.
+#[test]
+fn nothing_encrypted_is_too_short() {
+    let message = |body_length: usize| {
+        let mut out = Vec::new();
+        emit_header(&mut out, &HEADER, PayloadKind::SK, 32 + body_length);
+        out.extend([0, 0, 0, 4 + body_length as u8]);
+        out
+    };
+    let key: Vec<u8> = (0..20).collect();
+    let keys = SkKeys::new(Encryption::Aes128Gcm16, None, &key, &[]).unwrap();
+    let Cipher::Gcm { key, salt } = &keys.0 else {
+        panic!("AES-GCM");
+    };
+    let mut gcm = message(24);
+    seal_gcm(&mut gcm, key, salt, [1; 8], &mut []);
+    let too_short = Err(MessageError::Protection(SkFault::TooShort(24)));
+    assert_eq!(keys.open(&gcm), too_short);
+
+    let keys = cbc();
+    let Cipher::Cbc { mac, .. } = &keys.0 else {
+        panic!("AES-CBC");
+    };
+    let mut cbc = message(32);
+    cbc.extend([2; 16]);
+    let icv = hmac::sign(mac, &cbc);
+    cbc.extend(&icv.as_ref()[..16]);
+    let too_short = Err(MessageError::Protection(SkFault::TooShort(32)));
+    assert_eq!(keys.open(&cbc), too_short);
+}
+
 #[test]
 fn keys_of_the_wrong_length_are_refused() {
     for encryption in [Encryption::Aes128Gcm16, Encryption::Aes256Gcm16] {
