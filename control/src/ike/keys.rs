@@ -205,3 +205,170 @@ pub fn child_keys(
         KeyMaterial::new(to_initiator),
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ike::crypto::IvSource;
+    use crate::ike::message::{Exchange, Header};
+    use crate::ike::octets;
+    use hitless_sa::{Entropy, MessageId};
+
+    // All expected octets were computed with Python's `hmac` from the formulas in the RFC.
+    const FIRST: &str = "512635d78e52c311d7ca0b71c4b8a61a69948e0918900c7998b4a6318fbd3bcc8533e4fbbdcf\
+         fa1e32119f7e4234b67a2b888915e715a22202e31ea484d9380944cb6c2b18c01083d62e246f\
+         9523ab8bb89339a68e1a8d8a74b1ac3ade8b89db194bde5e7d6df18502ee078bcc9d6cbb2283\
+         60ecf287282fbf678da4f5f0f72fa6cbeb7f0d2c32ec";
+
+    fn nonces() -> (Vec<u8>, Vec<u8>) {
+        ((0..32).collect(), (100..132).collect())
+    }
+
+    fn inputs<'a>(ni: &'a [u8], nr: &'a [u8]) -> Inputs<'a> {
+        Inputs {
+            initiator_nonce: ni,
+            responder_nonce: nr,
+            initiator_spi: IkeSpi(0x0102030405060708),
+            responder_spi: IkeSpi(0x1112131415161718),
+        }
+    }
+
+    fn first() -> IkeKeys {
+        let (ni, nr) = nonces();
+        let proposal = "aes128gcm16-prfsha256-x25519".parse().unwrap();
+        IkeKeys::derive(&proposal, &inputs(&ni, &nr), &[0x5a; 32])
+    }
+
+    /// RFC 7296 section 2.14, RFC 5282 section 7.1: no SK_a with an AEAD cipher.
+    #[test]
+    fn keys_of_a_first_ike_sa() {
+        let (keys, expected) = (first(), octets(FIRST));
+        assert_eq!(*keys.export(), expected);
+        assert_eq!(keys.sk_d(), &expected[..32]);
+        assert_eq!(keys.part(3), &expected[32..52]);
+        assert_eq!(keys.part(4), &expected[52..72]);
+        assert_eq!(keys.sk_p(Side::Initiator), &expected[72..104]);
+        assert_eq!(keys.sk_p(Side::Responder), &expected[104..]);
+        assert!(keys.part(1).is_empty() && keys.part(2).is_empty());
+    }
+
+    /// RFC 7296 section 2.18: the old PRF makes SKEYSEED, the new one the keys.
+    #[test]
+    fn keys_of_a_rekeyed_ike_sa_with_another_prf() {
+        let expected = octets(
+            "832109d6f37d107450c9633e8c78ce71b712305f2170c8914ae6e0163b7060ce05c3108cfe01\
+             5e3218dd7ad66b9ee4ea62157cde4aaf0c672de1a22b983ecc3069183e1d074ef5821fd6242d\
+             ff56d798b5a1d8e1c43e594d353818b9903ab7a3e540b39b6edcd86427939c6bb5a8b6f4e047\
+             aafe100012f77d2615ff1456a4f4fa0adb62094dda182293ab89a478a976b346bb23221898a5\
+             b29fa6a5108ab33449b5fda75769db7ff2a1966223ec2c8759ee1a6b094b2b15bb7eab722aa0\
+             34186a2fd0ac0af50030f8ab204cedd22f2f02c0adc5f0a1c7b19ed63d5b1fcfd0b9eec58622\
+             79fe167b93c31c2e838fc580",
+        );
+        let (ni, nr) = nonces();
+        let proposal = "aes128-sha256-prfsha384-ecp256".parse().unwrap();
+        let swapped = Inputs {
+            initiator_spi: IkeSpi(0x1112131415161718),
+            responder_spi: IkeSpi(0x0102030405060708),
+            ..inputs(&ni, &nr)
+        };
+        let keys = first().rekey(&proposal, &swapped, &[0x5a; 32]);
+        assert_eq!(*keys.export(), expected);
+        assert_eq!(keys.part(1), &expected[48..80]);
+        assert_eq!(keys.part(2), &expected[80..112]);
+        assert_eq!(keys.part(3), &expected[112..128]);
+        assert_eq!(keys.part(4), &expected[128..144]);
+        assert_eq!(keys.sk_p(Side::Responder), &expected[192..]);
+    }
+
+    /// RFC 7296 section 2.17: initiator to responder first; a new shared secret goes in front.
+    #[test]
+    fn keys_of_child_sas() {
+        let (ni, nr) = nonces();
+        let (out, back) = first().child_keys(None, &ni, &nr, EspSuite::Aes128Gcm16);
+        let expected = octets(
+            "0261c52703b9f146daebe8ac89521ec9055bd5bf8f0b4903a0c86a99da858af0f3edea393f8fcfa9",
+        );
+        assert_eq!([out.expose(), back.expose()].concat(), expected);
+        assert_eq!(out.expose().len(), 20);
+
+        let shared = [0x5a; 32];
+        let (out, back) = first().child_keys(Some(&shared), &ni, &nr, EspSuite::Aes256Gcm16);
+        let expected = octets(
+            "6b5ac4c286d1eb410e7e4908a559ecf487d03f07332a2c6273c323deb9eb38e1a1d853447b15\
+             de597ac8cb924208d6ad70369e01f6aa6631bc30faefde81719cf36fd30e13c75b73",
+        );
+        assert_eq!([out.expose(), back.expose()].concat(), expected);
+        assert_eq!(out.expose().len(), 36);
+    }
+
+    #[test]
+    fn exported_keys_come_back_whole_or_not_at_all() {
+        let keys = first();
+        let proposal = *keys.proposal();
+        assert_eq!(IkeKeys::import(&proposal, &keys.export()), Ok(keys.clone()));
+        for length in 0..keys.export().len() {
+            assert!(IkeKeys::import(&proposal, &keys.export()[..length]).is_err());
+        }
+        let other = "aes256gcm16-prfsha256-x25519".parse().unwrap();
+        assert!(IkeKeys::import(&other, &keys.export()).is_err());
+    }
+
+    /// SK_ei and SK_ai protect what the original initiator sends, SK_er and SK_ar the rest.
+    #[test]
+    fn each_side_seals_with_its_own_keys() {
+        let (ni, nr) = nonces();
+        for words in ["aes256gcm16-prfsha256-x25519", "aes256-sha512-x25519"] {
+            let proposal = words.parse().unwrap();
+            let keys = IkeKeys::derive(&proposal, &inputs(&ni, &nr), &[0x5a; 32]);
+            let parts = |a, e| {
+                let (sk_a, sk_e) = (keys.part(a), keys.part(e));
+                SkKeys::new(proposal.encryption, proposal.integrity, sk_e, sk_a).unwrap()
+            };
+            let sealing = [
+                keys.sk_keys(Side::Initiator).unwrap(),
+                keys.sk_keys(Side::Responder).unwrap(),
+            ];
+            let opening = [parts(1, 3), parts(2, 4)];
+            for (a, sealing) in sealing.iter().enumerate() {
+                let message = sealing.seal(&HEADER, &[], iv(&mut Zeros));
+                for (b, opening) in opening.iter().enumerate() {
+                    assert_eq!(opening.open(&message).is_ok(), a == b);
+                }
+            }
+        }
+    }
+
+    struct Zeros;
+
+    impl Entropy for Zeros {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.fill(0);
+        }
+    }
+
+    fn iv(entropy: &mut Zeros) -> IvSource<'_> {
+        IvSource {
+            unique: [0; 8],
+            entropy,
+        }
+    }
+
+    const HEADER: Header = Header {
+        initiator_spi: IkeSpi(1),
+        responder_spi: IkeSpi(2),
+        exchange: Exchange::Informational,
+        initiator: true,
+        response: false,
+        message_id: MessageId(0),
+    };
+
+    #[test]
+    fn keys_are_not_printed() {
+        assert_eq!(
+            format!("{:?}", first()),
+            "IkeKeys(aes128gcm16-prfsha256-x25519, redacted)"
+        );
+        let sealing = first().sk_keys(Side::Initiator).unwrap();
+        assert_eq!(format!("{sealing:?}"), "SkKeys(redacted)");
+    }
+}

@@ -41,3 +41,13 @@ mod window;
 pub use engine::{Engine, Input};
 pub use export::ImportError;
 pub use output::{ChildChange, Commit, Event, Output, Record, Resume, Transmit};
+
+/// Octets written as hex digits.
+#[cfg(test)]
+pub(crate) fn octets(hex: &str) -> Vec<u8> {
+    let digit = |octet: u8| char::from(octet).to_digit(16).unwrap();
+    let pairs = hex.as_bytes().chunks(2);
+    pairs
+        .map(|pair| (digit(pair[0]) << 4 | digit(pair[1])) as u8)
+        .collect()
+}

@@ -133,7 +133,7 @@ enum Cipher {
     },
     Cbc {
         key: CbcKey,
-        mac: hmac::Key,
+        mac: Box<hmac::Key>,
         icv_length: usize,
     },
 }
@@ -181,7 +181,7 @@ impl SkKeys {
         }
         Ok(SkKeys(Cipher::Cbc {
             key,
-            mac: hmac::Key::new(integrity.algorithm(), sk_a),
+            mac: Box::new(hmac::Key::new(integrity.algorithm(), sk_a)),
             icv_length: integrity.icv_length(),
         }))
     }
@@ -382,3 +382,6 @@ impl CbcKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -58,7 +58,7 @@ notify_kinds! {
     REKEY_SA = 16393,
     ESP_TFC_PADDING_NOT_SUPPORTED = 16394,
     NON_FIRST_FRAGMENTS_ALSO = 16395,
-    /// RFC 4555, like the five that follow.
+    /// RFC 4555, like the six that follow.
     MOBIKE_SUPPORTED = 16396,
     ADDITIONAL_IP4_ADDRESS = 16397,
     ADDITIONAL_IP6_ADDRESS = 16398,

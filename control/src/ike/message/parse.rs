@@ -139,23 +139,29 @@ fn walk_chain(
             return Err(MessageError::TooManyPayloads);
         }
         let at = |fault| MessageError::Payload { kind, fault };
-        let (next, critical, body, rest) = split_payload(left).map_err(at)?;
+        let raw = split_payload(left).map_err(at)?;
         if kind == PayloadKind::SK {
             // RFC 7296 section 3.14: it is the last; its next payload is the first one inside.
-            if !rest.is_empty() {
+            if !raw.rest.is_empty() {
                 return Err(at(Fault::Misplaced));
             }
-            let body = octets.len() - body.len();
-            return Ok((payloads, Some(Sealed { first: next, body })));
+            let body = octets.len() - raw.body.len();
+            return Ok((
+                payloads,
+                Some(Sealed {
+                    first: raw.next,
+                    body,
+                }),
+            ));
         }
         if kind == PayloadKind::SKF {
             return Err(MessageError::Fragment);
         }
-        if critical && !kind.is_defined() {
+        if raw.critical && !kind.is_defined() {
             return Err(MessageError::UnsupportedCritical(kind));
         }
-        payloads.push(parse_body(kind, critical, body).map_err(at)?);
-        (kind, left) = (next, rest);
+        payloads.push(parse_body(kind, raw.critical, raw.body).map_err(at)?);
+        (kind, left) = (raw.next, raw.rest);
     }
     match left.len() {
         0 => Ok((payloads, None)),
@@ -166,8 +172,16 @@ fn walk_chain(
     }
 }
 
-/// Generic payload header (RFC 7296 section 3.2): next type, critical flag, body, what follows.
-fn split_payload(octets: &[u8]) -> Result<(PayloadKind, bool, &[u8], &[u8]), Fault> {
+/// One payload of a chain (RFC 7296 section 3.2).
+struct RawPayload<'a> {
+    next: PayloadKind,
+    critical: bool,
+    body: &'a [u8],
+    /// What follows the payload.
+    rest: &'a [u8],
+}
+
+fn split_payload(octets: &[u8]) -> Result<RawPayload<'_>, Fault> {
     let mut reader = Reader(octets);
     let [next, flags] = reader.array().map_err(|_| Fault::NoHeader)?;
     let claimed = reader.u16().map_err(|_| Fault::NoHeader)?;
@@ -178,12 +192,12 @@ fn split_payload(octets: &[u8]) -> Result<(PayloadKind, bool, &[u8], &[u8]), Fau
             claimed,
             left: octets.len(),
         })?;
-    Ok((
-        PayloadKind(next),
-        flags & FLAG_CRITICAL != 0,
+    Ok(RawPayload {
+        next: PayloadKind(next),
+        critical: flags & FLAG_CRITICAL != 0,
         body,
-        reader.0,
-    ))
+        rest: reader.0,
+    })
 }
 
 fn parse_body(kind: PayloadKind, critical: bool, body: &[u8]) -> Result<Payload, Fault> {

@@ -177,3 +177,109 @@ impl fmt::Display for Hex<'_> {
         self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn id(text: &str) -> Identification {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn text_reads_by_strongswans_rules() {
+        let fqdn = |name: &str| Identification::Fqdn(name.to_owned());
+        assert_eq!(id("%any"), Identification::Any);
+        assert_eq!(
+            id("192.0.2.1"),
+            Identification::Address([192, 0, 2, 1].into())
+        );
+        assert_eq!(
+            id("2001:db8::1"),
+            Identification::Address("2001:db8::1".parse().unwrap())
+        );
+        assert_eq!(id("gw.example.org"), fqdn("gw.example.org"));
+        assert_eq!(id("@gw"), fqdn("gw"));
+        assert_eq!(id("@192.0.2.1"), fqdn("192.0.2.1"));
+        assert_eq!(
+            id("moon@example.org"),
+            Identification::Email("moon@example.org".to_owned())
+        );
+        assert_eq!(id("@#00fF"), Identification::KeyId(vec![0, 255]));
+        for text in [
+            "",
+            "@",
+            "@#",
+            "@#0",
+            "@#0g",
+            "@#+1",
+            "a b",
+            "@a@b",
+            "@@a",
+            "n\u{e4}me",
+            "a\n",
+        ] {
+            let error = text.parse::<Identification>().unwrap_err();
+            assert!(error.to_string().contains("%any"), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_match_without_case_and_by_their_end() {
+        assert!(id("GW.Example.org").matches(&id("gw.example.ORG")));
+        assert!(id("gw.example.org").matches(&id("*.example.org")));
+        assert!(id("a@Example.org").matches(&id("*@example.org")));
+        assert!(!id("example.org").matches(&id("*.example.org")));
+        assert!(!id("gw.example.org.evil").matches(&id("*.example.org")));
+        assert!(!id("*.example.org").matches(&id("gw.example.org")));
+        assert!(!id("gw").matches(&Identification::Email("gw".to_owned())));
+        assert!(!id("192.0.2.1").matches(&id("@192.0.2.1")));
+        assert!(!Identification::Any.matches(&id("gw")));
+        for text in ["gw", "a@b", "192.0.2.1", "::1", "@#00"] {
+            assert!(id(text).matches(&Identification::Any) && id(text).matches(&id(text)));
+        }
+    }
+
+    /// A peer cannot claim a configured identity by another type or by odd characters.
+    #[test]
+    fn what_cannot_be_written_is_no_name() {
+        for (kind, data) in [
+            (ID_FQDN, &b""[..]),
+            (ID_FQDN, b"a b"),
+            (ID_FQDN, b"gw\0"),
+            (ID_FQDN, b"\xff"),
+            (ID_FQDN, b"a@b"),
+            (ID_RFC822_ADDR, b"gw"),
+            (ID_RFC822_ADDR, b"@gw"),
+            (9, b"gw"),
+        ] {
+            let data = data.to_vec();
+            let other = Identification::Other {
+                kind,
+                data: data.clone(),
+            };
+            assert_eq!(Identification::from_wire(kind, &data), Some(other.clone()));
+            assert!(!other.matches(&id("gw")));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_a_peer_sends_is_kept_and_what_prints_parses(
+            kind in 0u8..13, data in proptest::collection::vec(0x23u8..0x7f, 0..20),
+        ) {
+            let Some(id) = Identification::from_wire(kind, &data) else {
+                prop_assert!(matches!(kind, ID_IPV4_ADDR | ID_IPV6_ADDR));
+                return Ok(());
+            };
+            let mut body = vec![kind, 0, 0, 0];
+            body.extend(&data);
+            prop_assert_eq!(id.to_body(), body);
+            let empty = id == Identification::KeyId(Vec::new());
+            if !empty && !matches!(id, Identification::Other { .. }) {
+                prop_assert_eq!(id.to_string().parse(), Ok(id));
+            }
+        }
+    }
+}

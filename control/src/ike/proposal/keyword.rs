@@ -302,3 +302,92 @@ impl KeyExchangeMethod {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ike_proposals_print_and_parse() {
+        for (text, printed, name) in [
+            (
+                "aes128gcm16-prfsha256-x25519",
+                "aes128gcm16-prfsha256-x25519",
+                "AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519",
+            ),
+            (
+                "aes256gcm128-prfsha512-ecp384",
+                "aes256gcm16-prfsha512-ecp384",
+                "AES_GCM_16-256/PRF_HMAC_SHA2_512/ECP_384",
+            ),
+            (
+                "aes128-sha256-curve25519",
+                "aes128-sha256-prfsha256-x25519",
+                "AES_CBC-128/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/CURVE_25519",
+            ),
+            (
+                " ecp256-sha2_384-aes256 ",
+                "aes256-sha384-prfsha384-ecp256",
+                "AES_CBC-256/HMAC_SHA2_384_192/PRF_HMAC_SHA2_384/ECP_256",
+            ),
+            (
+                "aes128-sha512-prfsha256-ecp256",
+                "aes128-sha512-prfsha256-ecp256",
+                "AES_CBC-128/HMAC_SHA2_512_256/PRF_HMAC_SHA2_256/ECP_256",
+            ),
+        ] {
+            let proposal: IkeProposal = text.parse().unwrap();
+            assert_eq!(proposal.to_string(), printed);
+            assert_eq!(proposal.name(), name);
+            assert_eq!(printed.parse(), Ok(proposal));
+        }
+    }
+
+    #[test]
+    fn esp_proposals_print_and_parse() {
+        for (text, printed) in [
+            ("aes128gcm16", "aes128gcm16-noesn"),
+            ("aes256gcm16-esn", "aes256gcm16-esn"),
+            ("aes128gcm16-x25519-esn", "aes128gcm16-x25519-esn"),
+            ("noesn-ecp256-aes128gcm", "aes128gcm16-ecp256-noesn"),
+        ] {
+            let proposal: EspProposal = text.parse().unwrap();
+            assert_eq!(proposal.to_string(), printed);
+            assert_eq!(printed.parse(), Ok(proposal));
+        }
+    }
+
+    #[test]
+    fn refusals_say_what_to_do() {
+        let ike = |text: &str| text.parse::<IkeProposal>().unwrap_err().to_string();
+        let esp = |text: &str| text.parse::<EspProposal>().unwrap_err().to_string();
+        for (error, part) in [
+            (ike(""), "unknown algorithm ``"),
+            (ike("3des-sha1-modp1024"), "unknown algorithm `3des`"),
+            (ike("aes128gcm16-prfsha256-x25519-"), "unknown algorithm ``"),
+            (ike("aes128gcm16-x25519"), "no PRF"),
+            (ike("aes128gcm16-prfsha256"), "no key exchange"),
+            (ike("prfsha256-x25519"), "no encryption"),
+            (ike("aes128-prfsha256-x25519"), "no integrity"),
+            (ike("aes128gcm16-sha256-x25519"), "its own integrity"),
+            (
+                ike("aes128gcm16-aes256gcm16-prfsha256-x25519"),
+                "`aes256gcm16` is a second",
+            ),
+            (
+                ike("aes128gcm16-prfsha256-x25519-esn"),
+                "unknown algorithm `esn`",
+            ),
+            (esp("aes128-sha256"), "`aes128` is not offered for ESP"),
+            (esp("aes128gcm16-sha256"), "its own integrity"),
+            (
+                esp("aes128gcm16-prfsha256"),
+                "`prfsha256` is not offered for ESP",
+            ),
+            (esp("aes128gcm16-esn-noesn"), "`noesn` is a second"),
+            (esp("x25519"), "no encryption"),
+        ] {
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}

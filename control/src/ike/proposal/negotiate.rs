@@ -238,14 +238,241 @@ fn includes(theirs: &Proposal, wanted: &[Transform]) -> bool {
     // A kind that we do not want must be refusable: RFC 7296 section 3.3.3 allows NONE for
     // integrity (with AEAD) and key exchange. An unknown kind makes the whole proposal
     // unacceptable (section 3.3.6).
+    let none_for = |kind| {
+        theirs
+            .transforms
+            .iter()
+            .any(|t| t.kind == kind && t.id == NONE)
+    };
+    let (no_integrity, no_key_exchange) = (none_for(INTEGRITY), none_for(KEY_EXCHANGE));
     let refuses_rest = theirs.transforms.iter().all(|t| {
-        let wanted_kind = wanted.iter().any(|own| own.kind == t.kind);
-        let refusable = matches!(t.kind, INTEGRITY | KEY_EXCHANGE)
-            && theirs
-                .transforms
-                .iter()
-                .any(|other| other.kind == t.kind && other.id == NONE);
-        wanted_kind || refusable
+        let refusable = match t.kind {
+            INTEGRITY => no_integrity,
+            KEY_EXCHANGE => no_key_exchange,
+            _ => false,
+        };
+        refusable || wanted.iter().any(|own| own.kind == t.kind)
     });
     offers_all && refuses_rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ike(text: &str) -> IkeProposal {
+        text.parse().unwrap()
+    }
+
+    fn esp(text: &str) -> EspProposal {
+        text.parse().unwrap()
+    }
+
+    const GCM: &str = "aes128gcm16-prfsha256-x25519";
+    const CBC: &str = "aes256-sha512-prfsha384-ecp384";
+    const SPI: Spi = Spi(0xc0de_0001);
+
+    fn every_ike_proposal() -> Vec<IkeProposal> {
+        let mut all = Vec::new();
+        for cipher in [
+            "aes128gcm16",
+            "aes256gcm16",
+            "aes128-sha256",
+            "aes256-sha384",
+            "aes128-sha512",
+        ] {
+            for prf in ["prfsha256", "prfsha384", "prfsha512"] {
+                for method in ["x25519", "ecp256", "ecp384"] {
+                    all.push(ike(&format!("{cipher}-{prf}-{method}")));
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn each_choice_is_found_among_all_and_only_itself() {
+        let all = every_ike_proposal();
+        let offered = IkeProposal::offer(&all, None);
+        for (index, own) in all.iter().enumerate() {
+            let (proposal, chosen) = select(&[*own], &offered).unwrap();
+            assert_eq!((usize::from(proposal.number), chosen), (index + 1, *own));
+        }
+        for (method, number) in [("x25519", 31), ("ecp256", 19), ("ecp384", 20)] {
+            let method = ike(&format!("aes128gcm16-prfsha256-{method}")).key_exchange;
+            assert_eq!(method.number(), number);
+            assert_eq!(KeyExchangeMethod::from_number(number), Some(method));
+        }
+        assert_eq!(KeyExchangeMethod::from_number(14), None);
+    }
+
+    /// RFC 7296 section 3.3: many transforms of a kind in one proposal; our order decides.
+    #[test]
+    fn a_peer_may_offer_many_transforms_in_one_proposal() {
+        let all = every_ike_proposal();
+        let mut merged = all[0].to_proposal(1, None);
+        for own in all.iter().filter(|own| own.integrity.is_none()) {
+            merged.transforms.extend(own.to_transforms());
+        }
+        let (_, chosen) = select(&[ike(CBC), ike(GCM)], &[merged.clone()]).unwrap();
+        assert_eq!(chosen, ike(GCM));
+        let ours = [ike("aes256gcm16-prfsha512-ecp384"), ike(GCM)];
+        assert_eq!(select(&ours, &[merged]).unwrap().1, ours[0]);
+    }
+
+    /// RFC 5282 section 8 and RFC 7296 section 3.3.3: NONE is the only integrity beside AEAD.
+    #[test]
+    fn aead_goes_with_integrity_none_or_absent() {
+        let ours = [ike(GCM)];
+        let mut offer = ours[0].to_proposal(1, None);
+        offer.transforms.push(Transform::new(INTEGRITY, 12, None));
+        assert!(select(&ours, std::slice::from_ref(&offer)).is_none());
+        offer.transforms.push(Transform::new(INTEGRITY, NONE, None));
+        assert!(select(&ours, &[offer]).is_some());
+    }
+
+    /// RFC 7296 section 3.3.6.
+    #[test]
+    fn what_is_unknown_is_not_chosen() {
+        let ours = [ike(GCM)];
+        let good = ours[0].to_proposal(1, None);
+        let mut kind = good.clone();
+        kind.transforms.push(Transform::new(6, 35, None));
+        assert!(select(&ours, &[kind]).is_none());
+        let mut attribute = good.clone();
+        attribute.transforms[0].unknown_attributes = vec![0x80, 17, 0, 1];
+        assert!(select(&ours, std::slice::from_ref(&attribute)).is_none());
+        let known = attribute.transforms[0].clone();
+        attribute
+            .transforms
+            .push(Transform::new(known.kind, known.id, known.key_length));
+        assert!(select(&ours, &[attribute]).is_some());
+        for (index, transform) in good.transforms.iter().enumerate() {
+            let mut missing = good.clone();
+            missing.transforms.remove(index);
+            assert!(select(&ours, &[missing]).is_none(), "{transform:?}");
+        }
+        let mut no_length = good.clone();
+        no_length.transforms[0].key_length = None;
+        let mut other_protocol = good;
+        other_protocol.protocol = Protocol::Esp;
+        assert!(select(&ours, &[no_length, other_protocol]).is_none());
+    }
+
+    /// RFC 7296 section 2.7.
+    #[test]
+    fn a_responder_may_accept_one_of_our_proposals_and_nothing_else() {
+        let ours = [ike(CBC), ike(GCM)];
+        let good = ours[1].to_proposal(2, None);
+        assert_eq!(
+            accepted(&ours, std::slice::from_ref(&good)).unwrap().1,
+            ours[1]
+        );
+        assert!(accepted(&ours, &[]).is_none());
+        assert!(accepted(&ours, &[good.clone(), good.clone()]).is_none());
+        assert!(accepted(&ours[..1], std::slice::from_ref(&good)).is_none());
+        for number in [0, 1, 3] {
+            let wrong = Proposal {
+                number,
+                ..good.clone()
+            };
+            assert!(accepted(&ours, &[wrong]).is_none(), "{number}");
+        }
+        let mut two = good.clone();
+        two.transforms.push(good.transforms[0].clone());
+        assert!(accepted(&ours, &[two]).is_none());
+        let mut rekey = good;
+        rekey.spi = vec![1; 8];
+        assert_eq!(
+            accepted(&ours, &[rekey]).unwrap().0.ike_spi(),
+            Some(IkeSpi(0x0101010101010101))
+        );
+    }
+
+    #[test]
+    fn a_responder_must_name_our_number_for_a_child_as_well() {
+        let ours = [esp("aes256gcm16"), esp("aes128gcm16")];
+        for (number, fits) in [(0, false), (1, false), (2, true), (3, false)] {
+            let reply = [ours[1].to_proposal(number, SPI, Ask::First)];
+            let accepted = accepted_esp(&ours, &reply, Ask::First);
+            assert_eq!(
+                accepted.map(|(_, own)| own),
+                fits.then_some(ours[1]),
+                "{number}"
+            );
+        }
+    }
+
+    /// RFC 7296 section 3.3.2, transform type 5: with both values offered ours decides.
+    #[test]
+    fn extended_sequence_numbers() {
+        let (with, without) = (esp("aes128gcm16-esn"), esp("aes128gcm16"));
+        let mut both = with.to_proposal(1, SPI, Ask::First);
+        both.transforms
+            .push(Transform::new(EXTENDED_SEQUENCE_NUMBERS, 0, None));
+        let both = [both];
+        assert_eq!(
+            select_esp(&[with, without], &both, Ask::First).unwrap().1,
+            with
+        );
+        assert_eq!(
+            select_esp(&[without, with], &both, Ask::First).unwrap().1,
+            without
+        );
+        let only = [with.to_proposal(1, SPI, Ask::First)];
+        assert!(select_esp(&[without], &only, Ask::First).is_none());
+        let mut old = without.to_proposal(1, SPI, Ask::First);
+        old.transforms
+            .retain(|t| t.kind != EXTENDED_SEQUENCE_NUMBERS);
+        assert!(select_esp(&[with], &[old.clone()], Ask::First).is_none());
+        assert_eq!(
+            select_esp(&[with, without], &[old], Ask::First).unwrap().1,
+            without
+        );
+    }
+
+    /// RFC 7296 section 1.2: no key exchange for the first Child SA.
+    #[test]
+    fn key_exchange_of_a_child_counts_in_create_child_sa_only() {
+        let (pfs, plain) = (esp("aes128gcm16-x25519"), esp("aes128gcm16"));
+        let first = EspProposal::offer(&[pfs, plain], SPI, Ask::First);
+        assert_eq!(first.len(), 1);
+        assert!(first[0].transforms.iter().all(|t| t.kind != KEY_EXCHANGE));
+        assert_eq!(
+            accepted_esp(&[pfs, plain], &first, Ask::First).unwrap().1,
+            pfs
+        );
+
+        let create = EspProposal::offer(&[pfs, plain], SPI, Ask::Create);
+        assert_eq!(create.len(), 2);
+        assert_eq!(
+            select_esp(&[plain], &create, Ask::Create).unwrap().0.number,
+            2
+        );
+        assert_eq!(
+            select_esp(&[pfs], &create, Ask::Create).unwrap().0.number,
+            1
+        );
+        assert!(select_esp(&[pfs], &create[1..], Ask::Create).is_none());
+        assert!(select_esp(&[plain], &create[..1], Ask::Create).is_none());
+        let mut optional = create[0].clone();
+        optional
+            .transforms
+            .push(Transform::new(KEY_EXCHANGE, NONE, None));
+        assert!(select_esp(&[plain], &[optional], Ask::Create).is_some());
+    }
+
+    /// RFC 4303 section 2.1: SPIs 0 to 255 are reserved.
+    #[test]
+    fn reserved_spis_are_not_accepted() {
+        let ours = [esp("aes128gcm16")];
+        for (spi, fits) in [(0, false), (255, false), (256, true), (u32::MAX, true)] {
+            let offer = [ours[0].to_proposal(1, Spi(spi), Ask::First)];
+            assert_eq!(
+                select_esp(&ours, &offer, Ask::First).is_some(),
+                fits,
+                "{spi}"
+            );
+        }
+    }
 }
