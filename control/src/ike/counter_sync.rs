@@ -14,6 +14,9 @@ use super::turn::Turn;
 
 /// Identical retransmissions before a fresh request with higher values (H1).
 const RETRANSMISSIONS: u32 = 3;
+/// How far above the known Message IDs we declare ourselves to be: more than the exchanges that a
+/// standby can have missed (R14; R15 recommends at least the window). They are plentiful.
+const MARGIN: u32 = 4096;
 /// Fresh requests before the peer counts as dead.
 const ROUNDS: u32 = 3;
 
@@ -242,9 +245,13 @@ pub(super) fn start(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: Option<u64>) {
     // R14, R15, R17: above all that the old active used or a former synchronisation declared.
     let known = ike.sync.as_ref().map(|s| s.values.send);
     let next = known.map_or(ike.window.next_request, |k| k.max(ike.window.next_request));
-    send(ike, turn, next.next(), delta, 0);
+    send(ike, turn, above(next), delta, 0);
     turn.events
         .push(Event::MessageIdSyncSent { ike: ike.local_spi });
+}
+
+fn above(known: MessageId) -> MessageId {
+    MessageId(known.0.saturating_add(MARGIN))
 }
 
 fn send(ike: &mut IkeSa, turn: &mut Turn<'_>, first: MessageId, delta: Option<u64>, rounds: u32) {
@@ -309,7 +316,7 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
         turn.immediate.push(ike.path.transmit(bytes));
         return;
     }
-    let (rounds, delta, next) = (sync.rounds + 1, sync.delta, sync.values.send.next());
+    let (rounds, delta, next) = (sync.rounds + 1, sync.delta, above(sync.values.send));
     if rounds == ROUNDS {
         return ike.destroy(turn, "no answer to the synchronisation");
     }

@@ -48,6 +48,7 @@ pub struct Faults {
     pub delay: Duration,
 }
 
+pub const SECOND: Duration = Duration::from_secs(1);
 pub const A: usize = 0;
 pub const B: usize = 1;
 
@@ -57,7 +58,7 @@ pub struct Host {
     pub settings: EngineSettings,
     pub events: Vec<Event>,
     /// Newest record of each IKE SA.
-    pub records: BTreeMap<IkeSpi, (u64, Vec<u8>)>,
+    pub records: Records,
     pub sad: BTreeMap<SaId, (Arc<ChildSa>, String, bool)>,
     /// Every datagram that was released, in order.
     pub sent: Vec<Vec<u8>>,
@@ -72,6 +73,9 @@ pub struct Packet {
     pub payload: Vec<u8>,
 }
 
+/// The newest record of each IKE SA of a host.
+pub type Records = BTreeMap<IkeSpi, (u64, Vec<u8>)>;
+
 pub struct World {
     pub now: Instant,
     pub entropy: Seeded,
@@ -83,6 +87,8 @@ pub struct World {
     pub nat: Option<SocketAddr>,
     /// What A was last seen to use behind the NAT.
     inner: Option<SocketAddr>,
+    /// The request that each host answered last, and the answer.
+    pub answered: [Option<(Packet, Vec<u8>)>; 2],
 }
 
 pub fn address(host: usize) -> std::net::IpAddr {
@@ -198,6 +204,11 @@ impl Host {
     }
 }
 
+/// Whether a datagram is an IKE response.
+pub fn is_response(payload: &[u8]) -> bool {
+    payload[19] & 0x20 != 0
+}
+
 impl World {
     pub fn new(seed: u64, a: EngineSettings, b: EngineSettings) -> World {
         let mut world = World {
@@ -209,6 +220,7 @@ impl World {
             serial: 0,
             nat: None,
             inner: None,
+            answered: [None, None],
         };
         // B first: what starts on A finds it.
         world.lead(B, Resume::Exact);
@@ -323,16 +335,36 @@ impl World {
     /// Hands a datagram to its receiver at once.
     pub fn deliver(&mut self, packet: &Packet) {
         let host = usize::from(packet.to.ip() != address(A));
-        if !self.hosts[host].dead {
-            self.input(
-                host,
-                Input::Datagram {
-                    local: packet.to,
-                    remote: packet.from,
-                    payload: &packet.payload,
-                },
-            );
+        if self.hosts[host].dead {
+            return;
         }
+        let before = self.hosts[host].sent.len();
+        self.input(
+            host,
+            Input::Datagram {
+                local: packet.to,
+                remote: packet.from,
+                payload: &packet.payload,
+            },
+        );
+        let answer = self.hosts[host].sent[before..]
+            .iter()
+            .find(|p| is_response(p));
+        if let Some(answer) = answer {
+            self.answered[host] = Some((packet.clone(), answer.clone()));
+        }
+    }
+
+    /// A point on the wire's time line, for `unsend`.
+    pub fn mark(&self) -> u64 {
+        self.serial
+    }
+
+    /// Takes back what a host sent since `mark`: it was held, and the host died with it.
+    pub fn unsend(&mut self, host: usize, mark: u64) {
+        let ours = |packet: &Packet| (packet.to.ip() == address(A)) == (host == B);
+        self.wire
+            .retain(|(_, serial), packet| *serial <= mark || !ours(packet));
     }
 
     /// Does the next thing that is due until `end`; false when nothing is.
@@ -414,12 +446,7 @@ impl World {
         self.fail_over_with(host, records, resume);
     }
 
-    pub fn fail_over_with(
-        &mut self,
-        host: usize,
-        records: BTreeMap<IkeSpi, (u64, Vec<u8>)>,
-        resume: Resume,
-    ) {
+    pub fn fail_over_with(&mut self, host: usize, records: Records, resume: Resume) {
         let mut settings = self.hosts[host].settings.clone();
         settings.member = MemberId(settings.member.0 + 10);
         let mut next = Host::new(settings);

@@ -1,0 +1,244 @@
+//! RFC 6311 between two engines, and probing.
+
+use std::time::Duration;
+
+use hitless::ike::settings::EngineSettings;
+use hitless::ike::{Event, Input, Resume};
+
+use crate::world::{A, B, SECOND, World, settings};
+
+const SYNC: Resume = Resume::MessageIdSync { replay_delta: None };
+
+fn synced(event: &Event) -> bool {
+    matches!(event, Event::MessageIdSynced { .. })
+}
+
+/// A's record is older than the exchanges that follow, in both directions.
+fn behind(seed: u64, exchanges: usize) -> (World, crate::world::Records) {
+    let mut world = World::established(seed);
+    let old = world.hosts[A].records.clone();
+    for _ in 0..exchanges {
+        for host in [A, B] {
+            let ike = world.ike(host);
+            world.input(host, Input::Liveness(ike));
+            world.run(SECOND);
+        }
+    }
+    (world, old)
+}
+
+fn works_both_ways(world: &mut World) {
+    for host in [A, B] {
+        let sa = world.sa(host);
+        world.input(host, Input::RekeyChild(sa.id));
+        world.run(3 * SECOND);
+        world.assert_agreement(1);
+        assert_ne!(world.sa(host).id, sa.id, "rekeyed");
+    }
+    assert_eq!(
+        world.hosts[A].count(|e| matches!(e, Event::IkeEstablished { .. })),
+        0
+    );
+}
+
+#[test]
+fn message_ids_are_synchronised_rfc6311_5_1() {
+    for exchanges in [0, 1, 2, 50] {
+        let (mut world, old) = behind(1, exchanges);
+        world.fail_over_with(A, old, SYNC);
+        world.run(3 * SECOND);
+        assert!(world.hosts[A].saw(synced), "{exchanges} exchanges behind");
+        assert!(world.hosts[B].saw(synced));
+        works_both_ways(&mut world);
+    }
+}
+
+#[test]
+fn it_is_one_synchronisation_for_a_failover_r35() {
+    let (mut world, old) = behind(2, 2);
+    world.fail_over_with(A, old, SYNC);
+    world.run(60 * SECOND);
+    let sent = |e: &Event| matches!(e, Event::MessageIdSyncSent { .. });
+    assert_eq!(world.hosts[A].count(sent), 1);
+    assert_eq!(world.hosts[B].count(synced), 1);
+}
+
+#[test]
+fn a_lost_answer_is_repeated_then_asked_for_afresh_h1() {
+    let (mut world, old) = behind(3, 2);
+    world.fail_over_with(A, old, SYNC);
+    let request = world.intercept().remove(0);
+    world.deliver(&request);
+    let answer = world.intercept().remove(0);
+    // The same request again, with nothing newer seen: the same answer.
+    world.deliver(&request);
+    assert_eq!(world.intercept().remove(0).payload, answer.payload);
+    // All answers to the first request are lost, so the cluster asks with higher values.
+    world.hosts[B].dead = true;
+    world.run(Duration::from_secs(16));
+    world.hosts[B].dead = false;
+    world.run(20 * SECOND);
+    assert!(world.hosts[A].saw(synced));
+    works_both_ways(&mut world);
+    // A replay of the first request after newer messages is stale (R18).
+    let count = world.hosts[B].sent.len();
+    world.deliver(&request);
+    assert_eq!(world.hosts[B].sent.len(), count);
+}
+
+#[test]
+fn nothing_else_passes_while_the_synchronisation_is_pending_r38() {
+    let (mut world, old) = behind(4, 1);
+    world.fail_over_with(A, old, SYNC);
+    let request = world.intercept().remove(0);
+    let ike = world.ike(B);
+    world.input(B, Input::Liveness(ike));
+    let liveness = world.intercept().remove(0);
+    let sent = world.hosts[A].sent.len();
+    world.deliver(&liveness);
+    assert_eq!(world.hosts[A].sent.len(), sent, "dropped");
+    world.inject(request);
+    world.run(10 * SECOND);
+    works_both_ways(&mut world);
+}
+
+#[test]
+fn only_the_first_valid_answer_counts_r22_r45() {
+    let (mut world, old) = behind(5, 2);
+    world.fail_over_with(A, old.clone(), SYNC);
+    let first = world.intercept().remove(0);
+    world.deliver(&first);
+    let answer = world.intercept().remove(0);
+    // A second failover asks with another nonce: the answer to the first is not its answer (R22).
+    world.fail_over_with(A, old, SYNC);
+    world.intercept();
+    world.deliver(&answer);
+    assert!(!world.hosts[A].saw(synced));
+    world.run(30 * SECOND);
+    assert_eq!(world.hosts[A].count(synced), 1);
+    world.deliver(&answer);
+    assert_eq!(world.hosts[A].count(synced), 1);
+    works_both_ways(&mut world);
+}
+
+#[test]
+fn a_second_failover_goes_above_the_first_r17() {
+    let (mut world, old) = behind(6, 3);
+    world.fail_over_with(A, old, SYNC);
+    // The first new member dies too, before and after it has its answer.
+    world.fail_over(A, SYNC);
+    world.run(5 * SECOND);
+    world.fail_over(A, SYNC);
+    world.run(30 * SECOND);
+    works_both_ways(&mut world);
+}
+
+#[test]
+fn both_ends_synchronise_at_once_a4() {
+    let mut world = World::established(7);
+    world.fail_over(A, SYNC);
+    world.fail_over(B, SYNC);
+    world.run(20 * SECOND);
+    assert!(world.hosts[A].saw(synced) && world.hosts[B].saw(synced));
+    world.assert_agreement(1);
+    for host in [A, B] {
+        let sa = world.sa(host).id;
+        world.input(host, Input::RekeyChild(sa));
+        world.run(5 * SECOND);
+        world.assert_agreement(1);
+    }
+}
+
+#[test]
+fn an_outstanding_request_is_asked_anew_after_the_synchronisation_r42() {
+    let mut world = World::established(8);
+    let sa = world.sa(B).id;
+    // B's request is lost with the old member.
+    world.input(B, Input::RekeyChild(sa));
+    world.intercept();
+    world.fail_over(A, SYNC);
+    world.run(10 * SECOND);
+    world.assert_agreement(1);
+    assert!(!world.hosts[B].sad.contains_key(&sa), "rekeyed");
+}
+
+#[test]
+fn the_replay_delta_names_every_child_r28_r29() {
+    let (mut world, old) = behind(9, 1);
+    let resume = Resume::MessageIdSync {
+        replay_delta: Some(77),
+    };
+    world.fail_over_with(A, old, resume);
+    world.run(3 * SECOND);
+    let sa = world.sa(B).id;
+    let told = |e: &Event| matches!(e, Event::ReplayCounterSync { children, delta: 77, .. } if *children == [sa]);
+    assert_eq!(world.hosts[B].count(told), 1);
+    works_both_ways(&mut world);
+}
+
+fn mixed_esn(host: usize) -> EngineSettings {
+    let mut settings = settings(host);
+    let child = &mut settings.connections[0].children[0];
+    child.esp_proposals.push("aes256gcm16".parse().unwrap());
+    settings
+}
+
+#[test]
+fn replay_counters_are_not_negotiated_with_mixed_esn_r31() {
+    let mut world = World::new(10, mixed_esn(A), settings(B));
+    world.run(SECOND);
+    let ike = world.ike(B);
+    let facts = world.hosts[B].engine.facts(ike).unwrap();
+    assert!(facts.message_id_sync && !facts.replay_counter_sync);
+    let mut world = World::new(10, settings(A), mixed_esn(B));
+    world.run(SECOND);
+    let ike = world.ike(A);
+    let facts = world.hosts[A].engine.facts(ike).unwrap();
+    assert!(facts.message_id_sync && !facts.replay_counter_sync);
+}
+
+#[test]
+fn capabilities_are_inherited_by_a_rekeyed_ike_sa_h5_h4() {
+    let mut world = World::established(11);
+    let ike = world.ike(A);
+    world.input(A, Input::RekeyIke(ike));
+    world.run(SECOND);
+    let ike = world.ike(A);
+    assert!(world.hosts[A].engine.facts(ike).unwrap().message_id_sync);
+    // Message ID 0 is the next one in both directions, and a synchronisation is told from it.
+    world.fail_over(A, SYNC);
+    world.run(5 * SECOND);
+    assert!(world.hosts[A].saw(synced));
+    works_both_ways(&mut world);
+}
+
+#[test]
+fn probing_finds_the_message_id() {
+    for exchanges in 0..6 {
+        let (mut world, old) = behind(12, exchanges);
+        world.fail_over_with(A, old, Resume::Probe);
+        world.run(10 * SECOND);
+        let alive = |e: &Event| matches!(e, Event::LivenessConfirmed { .. });
+        assert!(world.hosts[A].saw(alive), "{exchanges} exchanges behind");
+        works_both_ways(&mut world);
+    }
+}
+
+#[test]
+fn probing_with_an_exact_record_costs_one_exchange() {
+    let mut world = World::established(13);
+    let sent = world.hosts[A].sent.len();
+    world.fail_over(A, Resume::Probe);
+    world.run(5 * SECOND);
+    assert_eq!(world.hosts[A].sent.len(), sent + 1);
+    works_both_ways(&mut world);
+}
+
+#[test]
+fn a_peer_that_answers_no_probe_is_dead() {
+    let mut world = World::established(14);
+    world.hosts[B].dead = true;
+    world.fail_over(A, Resume::Probe);
+    world.run(100 * SECOND);
+    assert!(world.hosts[A].sad.is_empty());
+}
