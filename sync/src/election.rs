@@ -6,7 +6,7 @@ use hitless_sa::{Entropy, Epoch, MemberId};
 
 use crate::leading::{Context, Leading, Phase};
 use crate::message::{Packet, Sid, WireEpoch};
-use crate::node::{Node, Out, State, TakingOver};
+use crate::node::{Node, State, TakingOver};
 use crate::peer::Reading;
 use crate::session::Session;
 use crate::takeover::{self, Right};
@@ -161,10 +161,7 @@ impl Node {
 
     /// Gives up every right and looks for a leader again.
     pub(crate) fn leave(&mut self) {
-        self.state = State::Out(Out {
-            quiet: self.now,
-            nonce: 0,
-        });
+        self.state = State::out(self.now);
         self.unsent = true;
     }
 
@@ -177,7 +174,7 @@ impl Node {
             return self.leave();
         }
         let epoch = self.next_epoch();
-        match std::mem::replace(&mut self.state, out(self.now)) {
+        match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::Following(following) => {
                 self.state = State::TakingOver(Box::new(TakingOver {
                     following: *following,
@@ -210,7 +207,7 @@ impl Node {
 
     /// The disk refused: the right is kept, and used later.
     pub(crate) fn abort_takeover(&mut self) {
-        match std::mem::replace(&mut self.state, out(self.now)) {
+        match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::TakingOver(taking) => {
                 let mut following = taking.following;
                 following.not_before = self.write_after;
@@ -222,7 +219,7 @@ impl Node {
 
     /// Stops leading; what was led becomes a copy without rights (R14).
     pub(crate) fn step_down(&mut self, reason: StepDown) {
-        match std::mem::replace(&mut self.state, out(self.now)) {
+        match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::Leading(leading) => {
                 self.store = leading.into_store(self.now);
                 self.outputs.push_back(crate::Output::StepDown { reason });
@@ -356,12 +353,4 @@ impl Node {
         });
         self.poke.insert(from);
     }
-}
-
-/// A fresh start outside of everything, with the store left alone.
-fn out(now: hitless_sa::Instant) -> State {
-    State::Out(Out {
-        quiet: now,
-        nonce: 0,
-    })
 }

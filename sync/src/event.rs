@@ -53,7 +53,6 @@ pub struct DrainedSa {
 }
 
 /// What happens to a node.
-#[derive(Debug)]
 pub enum Input<'a> {
     /// An authenticated, decrypted message of another member.
     Datagram {
@@ -95,7 +94,6 @@ pub enum Input<'a> {
 }
 
 /// One object that a new active carries on.
-#[derive(Debug)]
 pub struct TakeoverObject {
     pub object: ObjectId,
     pub version: u64,
@@ -160,7 +158,6 @@ pub enum RekeyReason {
 }
 
 /// What a node wants done, in this order.
-#[derive(Debug)]
 pub enum Output {
     /// Send, protected, to another member. At most 60,000 octets.
     Datagram {

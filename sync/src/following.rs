@@ -145,11 +145,7 @@ impl Following {
         let object = ObjectId(record.object);
         match record.kind {
             STORE => self.store(settings, now, record, store, outputs),
-            DELETE => {
-                if store.remove(object) {
-                    outputs.push_back(Output::Forget { object });
-                }
-            }
+            DELETE if store.remove(object) => outputs.push_back(Output::Forget { object }),
             FINAL => {
                 let end = record.children.first();
                 let recorded = end

@@ -520,10 +520,11 @@ impl Leading {
     }
 
     /// Admits learners that are current (R9), and tells of bound ones that are silent (R20).
-    pub fn review_sessions(&mut self, cx: &mut Context<'_>) {
+    pub fn review_sessions(&mut self, cx: &mut Context<'_>, beat: bool) {
         self.abandon(cx);
         let missing = self.silent(cx, true);
-        if self.phase == Phase::Active {
+        // The question costs a look at everything: once a heartbeat is often enough.
+        if beat && self.phase == Phase::Active {
             self.admit(cx);
         }
         if missing != self.silent {

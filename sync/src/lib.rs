@@ -20,6 +20,7 @@ mod message;
 mod node;
 mod peer;
 mod post;
+mod redact;
 mod session;
 mod settings;
 mod store;

@@ -26,6 +26,16 @@ pub(crate) enum State {
     Leading(Box<Leading>),
 }
 
+impl State {
+    /// A fresh start outside of everything; its nonce is drawn with the next input.
+    pub fn out(now: Instant) -> State {
+        State::Out(Out {
+            quiet: now,
+            nonce: 0,
+        })
+    }
+}
+
 /// No leader to follow, no right to lead with.
 pub(crate) struct Out {
     /// Since when nobody is known to lead.
@@ -87,10 +97,7 @@ impl Node {
             writing: None,
             write_after: now,
             peers,
-            state: State::Out(Out {
-                quiet: now,
-                nonce: 0,
-            }),
+            state: State::out(now),
             store: Store::default(),
             spent: Spent::default(),
             sessions: 0,
@@ -123,6 +130,9 @@ impl Node {
             Input::Persisted => {
                 if let Some(written) = self.writing.take() {
                     self.durable = written;
+                }
+                if let State::Following(following) = &mut self.state {
+                    following.ack_due = true;
                 }
             }
             Input::PersistFailed => self.persist_failed(),
@@ -370,7 +380,8 @@ impl Node {
 
     /// What follows from the new state and the time.
     fn advance(&mut self, entropy: &mut dyn Entropy) {
-        if self.now >= self.next_beat {
+        let beat = self.now >= self.next_beat;
+        if beat {
             self.next_beat = self.now + self.settings.heartbeat;
             self.beat_due = true;
         }
@@ -381,7 +392,7 @@ impl Node {
             State::Leading(_) => {
                 self.lead(|leading, cx| {
                     leading.settle_held(cx);
-                    leading.review_sessions(cx);
+                    leading.review_sessions(cx, beat);
                 });
                 self.review_phase();
             }

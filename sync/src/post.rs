@@ -1,15 +1,18 @@
 //! Writes datagrams: what this member is, and as much of its session's work as fits.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hitless_sa::MemberId;
-
-use crate::leading::Leading;
-use crate::message::{DATAGRAM_TARGET, Grant, Packet, Sid, VERSION};
-use crate::node::{Node, State};
-use crate::peer::wire_role;
-use crate::{Output, Role};
+use hitless_sa::{MemberId, SaId};
 use prost::Message;
+
+use crate::following::Following;
+use crate::leading::{Leading, Phase};
+use crate::message::{DATAGRAM_TARGET, Grant, Packet, VERSION};
+use crate::node::{Node, Out, State};
+use crate::peer::wire_role;
+use crate::session::Session;
+use crate::{Output, Role};
 
 /// Datagrams to one member in one go: what is left goes with the next input.
 const BURST: usize = 64;
@@ -17,57 +20,18 @@ const BURST: usize = 64;
 impl Node {
     /// Writes everything that is due.
     pub(crate) fn post(&mut self) {
-        let beat = std::mem::take(&mut self.beat_due);
         let mut poke = std::mem::take(&mut self.poke);
-        if beat {
+        if std::mem::take(&mut self.beat_due) {
             poke.extend(self.peers.keys());
         }
-        let state = std::mem::replace(
-            &mut self.state,
-            State::Out(crate::node::Out {
-                quiet: self.now,
-                nonce: 0,
-            }),
-        );
+        let state = std::mem::replace(&mut self.state, State::out(self.now));
         self.state = match state {
             State::Leading(mut leading) => {
                 self.post_leading(&mut leading, &poke);
                 State::Leading(leading)
             }
             State::Following(mut following) => {
-                let leader = following.leader;
-                let due = std::mem::take(&mut following.ack_due) || poke.remove(&leader);
-                let base = |node: &mut Node, to| {
-                    let role = if following.admitted {
-                        Role::Admitted
-                    } else {
-                        Role::Learning
-                    };
-                    let mut packet = node.base(to, role);
-                    packet.epoch = Some(following.epoch.into());
-                    packet.bare = following.bare;
-                    packet.objects = u32::try_from(node.store.objects.len()).unwrap_or(u32::MAX);
-                    packet
-                };
-                for to in &poke {
-                    let packet = base(self, *to);
-                    self.send(*to, &packet);
-                }
-                // R1: nothing is acknowledged in an epoch that is not yet promised on disk.
-                let promised = self.durable.promised;
-                let durable = following.bare || promised >= Some(following.epoch);
-                while due {
-                    let mut packet = base(self, leader);
-                    packet.session = Some(following.sid);
-                    if durable {
-                        packet.applied = following.applied();
-                        self.fill_acks(&mut following.acks, &mut packet);
-                    }
-                    self.send(leader, &packet);
-                    if !durable || following.acks.is_empty() {
-                        break;
-                    }
-                }
+                self.post_following(&mut following, poke);
                 State::Following(following)
             }
             State::TakingOver(taking) => {
@@ -78,27 +42,66 @@ impl Node {
                 State::TakingOver(taking)
             }
             State::Out(out) => {
-                for to in poke {
-                    let mut packet = self.base(to, Role::Out);
-                    packet.objects = u32::try_from(self.store.objects.len()).unwrap_or(u32::MAX);
-                    match self.resigned.filter(|(leader, _)| *leader == to) {
-                        Some((_, sid)) => {
-                            packet.session = Some(sid);
-                            packet.resign = true;
-                        }
-                        None if self.stopping.is_none() => packet.join = out.nonce,
-                        None => {}
-                    }
-                    self.send(to, &packet);
-                }
+                self.post_out(&out, poke);
                 State::Out(out)
             }
         };
     }
 
-    fn post_leading(&mut self, leading: &mut Leading, poke: &std::collections::BTreeSet<MemberId>) {
+    fn post_out(&mut self, out: &Out, poke: BTreeSet<MemberId>) {
+        for to in poke {
+            let mut packet = self.base(to, Role::Out);
+            packet.objects = count(self.store.objects.len());
+            match self.resigned.filter(|(leader, _)| *leader == to) {
+                Some((_, sid)) => {
+                    packet.session = Some(sid);
+                    packet.resign = true;
+                }
+                None if self.stopping.is_none() => packet.join = out.nonce,
+                None => {}
+            }
+            self.send(to, &packet);
+        }
+    }
+
+    fn post_following(&mut self, following: &mut Following, mut poke: BTreeSet<MemberId>) {
+        let leader = following.leader;
+        let mut due = std::mem::take(&mut following.ack_due) || poke.remove(&leader);
+        for to in poke {
+            let packet = self.base_following(to, following);
+            self.send(to, &packet);
+        }
+        // R1: nothing is acknowledged in an epoch that is not yet promised on disk.
+        let promised = self.durable.promised >= Some(following.epoch);
+        while due {
+            let mut packet = self.base_following(leader, following);
+            packet.session = Some(following.sid);
+            due = false;
+            if following.bare || promised {
+                packet.applied = following.applied();
+                self.fill_acks(&mut following.acks, &mut packet);
+                due = !following.acks.is_empty();
+            }
+            self.send(leader, &packet);
+        }
+    }
+
+    fn base_following(&mut self, to: MemberId, following: &Following) -> Packet {
+        let role = if following.admitted {
+            Role::Admitted
+        } else {
+            Role::Learning
+        };
+        let mut packet = self.base(to, role);
+        packet.epoch = Some(following.epoch.into());
+        packet.bare = following.bare;
+        packet.objects = count(self.store.objects.len());
+        packet
+    }
+
+    fn post_leading(&mut self, leading: &mut Leading, poke: &BTreeSet<MemberId>) {
         let role = match leading.phase {
-            crate::leading::Phase::Active => Role::Leading,
+            Phase::Active => Role::Leading,
             _ => Role::HandingOver,
         };
         let Leading {
@@ -113,11 +116,18 @@ impl Node {
         let members: Vec<MemberId> = self.peers.keys().copied().collect();
         for to in members {
             let mut due = poke.contains(&to);
-            for _ in 0..BURST {
+            let vouch = self.settings.vouch;
+            let silent = |session: &Session| session.silent_for(self.now) >= vouch;
+            // Who does not answer is asked once a heartbeat, not flooded.
+            let burst = match sessions.get(&to) {
+                Some(session) if silent(session) => usize::from(due),
+                _ => BURST,
+            };
+            for _ in 0..burst {
                 let mut packet = self.base(to, role);
                 packet.epoch = Some((*epoch).into());
                 packet.bare = base.is_none();
-                packet.objects = u32::try_from(objects.len()).unwrap_or(u32::MAX);
+                packet.objects = count(objects.len());
                 let mut filled = false;
                 if let Some(session) = sessions.get_mut(&to) {
                     packet.session = Some(session.sid);
@@ -159,16 +169,11 @@ impl Node {
             led: self.durable.led.map(Into::into),
             role: wire_role(role),
             unhealthy: !self.healthy || self.stopping.is_some(),
-            session: None::<Sid>,
             ..Packet::default()
         }
     }
 
-    fn fill_acks(
-        &self,
-        acks: &mut std::collections::BTreeSet<hitless_sa::SaId>,
-        packet: &mut Packet,
-    ) {
+    fn fill_acks(&self, acks: &mut BTreeSet<SaId>, packet: &mut Packet) {
         let mut room = DATAGRAM_TARGET.saturating_sub(packet.encoded_len());
         while room > 48 {
             let Some(sa) = acks.pop_first() else { break };
@@ -187,4 +192,8 @@ impl Node {
             payload: packet.seal(),
         });
     }
+}
+
+fn count(objects: usize) -> u32 {
+    u32::try_from(objects).unwrap_or(u32::MAX)
 }

@@ -21,6 +21,10 @@ use crate::{DrainedSa, ObjectId, Settings};
 const FLIGHT_RECORDS: usize = 64;
 const FLIGHT_OCTETS: usize = 256 * 1024;
 
+/// Octets that one offer or one checkpoint takes at most.
+const OFFER: usize = 64;
+const CHECKPOINT: usize = 96;
+
 /// What one record of the stream does.
 #[derive(Clone)]
 pub(crate) enum Step {
@@ -104,14 +108,18 @@ pub(crate) struct Session {
     flight: VecDeque<Flight>,
     dirty: BTreeMap<ObjectId, u64>,
     urgent: VecDeque<ObjectId>,
+    hurried: BTreeSet<ObjectId>,
     bulk: VecDeque<ObjectId>,
     /// Newest version put into the stream, and newest one acknowledged.
     built: BTreeMap<ObjectId, u64>,
     versions: BTreeMap<ObjectId, u64>,
     /// Every SA of which a secret may have been sent here, and the lease acknowledged (R4, R7).
     pub shares: BTreeMap<SaId, Lease>,
-    /// Offers not yet acknowledged, and when they were last sent.
+    /// Offers not yet acknowledged: when each was last sent, if it does not wait to be.
     offers: BTreeMap<SaId, Option<Instant>>,
+    /// Those that wait to be sent, and those that were, in the order of time.
+    ready: VecDeque<SaId>,
+    sent: VecDeque<(Instant, SaId)>,
     checkpoints: BTreeSet<SaId>,
 }
 
@@ -130,11 +138,14 @@ impl Session {
             flight: VecDeque::new(),
             dirty: BTreeMap::new(),
             urgent: VecDeque::new(),
+            hurried: BTreeSet::new(),
             bulk: VecDeque::new(),
             built: BTreeMap::new(),
             versions: BTreeMap::new(),
             shares: BTreeMap::new(),
             offers: BTreeMap::new(),
+            ready: VecDeque::new(),
+            sent: VecDeque::new(),
             checkpoints: BTreeSet::new(),
         }
     }
@@ -154,7 +165,7 @@ impl Session {
     /// An object changed: its newest version goes out ahead of the copy.
     pub fn touch(&mut self, object: ObjectId, version: u64) {
         self.dirty.insert(object, version);
-        if !self.urgent.contains(&object) {
+        if self.hurried.insert(object) {
             self.urgent.push_back(object);
         }
     }
@@ -244,8 +255,8 @@ impl Session {
 
     /// A lease was raised: offer it, if the standby knows the SA.
     pub fn offer(&mut self, sa: SaId) {
-        if self.shares.contains_key(&sa) {
-            self.offers.insert(sa, None);
+        if self.shares.contains_key(&sa) && self.offers.insert(sa, None) != Some(None) {
+            self.ready.push_back(sa);
         }
     }
 
@@ -298,6 +309,7 @@ impl Session {
             let Some(object) = self.urgent.pop_front().or_else(|| self.bulk.pop_front()) else {
                 break;
             };
+            self.hurried.remove(&object);
             let Some(version) = self.dirty.get(&object).copied() else {
                 continue;
             };
@@ -325,7 +337,10 @@ impl Session {
             };
             self.append(step, children);
         }
-        self.urgent.extend(withheld);
+        for object in withheld {
+            self.hurried.insert(object);
+            self.urgent.push_back(object);
+        }
     }
 
     fn bind(&mut self, led: &LedObject, sas: &BTreeMap<SaId, LedSa>) -> Vec<Grant> {
@@ -351,55 +366,64 @@ impl Session {
         sas: &BTreeMap<SaId, LedSa>,
         packet: &mut Packet,
     ) -> bool {
-        let due = |sent: Option<Instant>| sent.is_none_or(|sent| now.since(sent) >= retransmit);
-        let mut filled = false;
         let mut room = DATAGRAM_TARGET.saturating_sub(packet.encoded_len());
-        let ready: Vec<SaId> = self
-            .offers
-            .iter()
-            .filter(|(_, sent)| due(**sent))
-            .map(|(sa, _)| *sa)
-            .take(64)
-            .collect();
-        for sa in ready {
+        self.requeue(now, retransmit);
+        while room > OFFER
+            && let Some(sa) = self.ready.pop_front()
+        {
+            if self.offers.get(&sa) != Some(&None) {
+                continue;
+            }
             let Some(known) = sas.get(&sa) else {
                 self.offers.remove(&sa);
                 continue;
             };
             let mut grant = Grant::new(sa, known.offered);
             grant.esn = known.esn;
-            let size = grant.encoded_len() + 3;
-            if size > room {
-                return true;
-            }
-            room -= size;
+            room = room.saturating_sub(grant.encoded_len() + 3);
             packet.offers.push(grant);
             self.offers.insert(sa, Some(now));
-            filled = true;
+            self.sent.push_back((now, sa));
         }
-        for flight in self.flight.iter_mut().filter(|flight| due(flight.sent)) {
+        for flight in &mut self.flight {
+            let due = flight.sent.is_none_or(|sent| now.since(sent) >= retransmit);
+            if !due {
+                continue;
+            }
             let record = flight.record();
             let size = record.encoded_len() + 5;
-            if size > room && filled {
+            let empty = packet.records.is_empty() && packet.offers.is_empty();
+            if size > room && !empty {
                 return true;
             }
             room = room.saturating_sub(size);
             packet.records.push(record);
             flight.sent = Some(now);
-            filled = true;
         }
-        while room > 80 {
-            let Some(sa) = self.checkpoints.pop_first() else {
-                break;
-            };
+        while room > CHECKPOINT
+            && let Some(sa) = self.checkpoints.pop_first()
+        {
             let Some(checkpoint) = sas.get(&sa).and_then(|led| led.checkpoint.as_ref()) else {
                 continue;
             };
             let wire = WireCheckpoint::new(sa, checkpoint);
             room = room.saturating_sub(wire.encoded_len() + 3);
             packet.checkpoints.push(wire);
-            filled = true;
         }
-        filled
+        !(packet.offers.is_empty() && packet.records.is_empty() && packet.checkpoints.is_empty())
+    }
+
+    /// Offers that were not acknowledged in time are sent again.
+    fn requeue(&mut self, now: Instant, retransmit: Duration) {
+        while let Some((at, sa)) = self.sent.front().copied()
+            && now.since(at) >= retransmit
+        {
+            self.sent.pop_front();
+            // Acknowledged, or sent again since, if it is another time.
+            if self.offers.get(&sa) == Some(&Some(at)) {
+                self.offers.insert(sa, None);
+                self.ready.push_back(sa);
+            }
+        }
     }
 }

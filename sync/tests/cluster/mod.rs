@@ -11,9 +11,10 @@ use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap};
 use std::time::Duration;
 
-use hitless_sa::{Epoch, Incarnation, Instant, MemberId};
+use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId};
 use hitless_sync::{
-    Durable, Event, Input, LeaseSizes, Member, Mutant, Node, Output, Role, Settings, Status,
+    Durable, Event, Input, LeaseSizes, Member, Mutant, Node, ObjectId, Output, Role, Settings,
+    Status, TakeoverObject,
 };
 
 use gateway::{Change, Gateway, body};
@@ -88,6 +89,9 @@ pub struct Site {
     restart_at: u64,
     doom: Option<u64>,
     pub events: Vec<Event>,
+    pub committed: Vec<(u64, ObjectId, u64, Vec<(SaId, Lease)>)>,
+    pub discarded: Vec<(ObjectId, u64)>,
+    pub leads: Vec<(Option<Epoch>, Vec<TakeoverObject>)>,
     pub incarnation: u32,
 }
 
@@ -112,6 +116,7 @@ pub struct World {
     /// Packets held back by a test: (from, to) are captured instead of sent.
     pub capture: Option<(MemberId, MemberId)>,
     pub captured: Vec<Vec<u8>>,
+    pub keep_leads: bool,
     pub restarts: bool,
     pub traffic: bool,
     pub exchanges: bool,
@@ -159,6 +164,9 @@ impl World {
                 restart_at: 0,
                 doom: None,
                 events: Vec::new(),
+                committed: Vec::new(),
+                discarded: Vec::new(),
+                leads: Vec::new(),
                 incarnation: 0,
             })
             .collect();
@@ -175,6 +183,7 @@ impl World {
             flying: Vec::new(),
             capture: None,
             captured: Vec::new(),
+            keep_leads: false,
             restarts: true,
             traffic: true,
             exchanges: true,
@@ -251,6 +260,15 @@ impl World {
                     site.writing = Some((at, durable));
                 }
                 Output::Event(event) => site.events.push(event),
+                Output::Committed {
+                    object,
+                    version,
+                    leases,
+                } => site.committed.push((self.now, object, version, leases)),
+                Output::Discard { object, version } => site.discarded.push((object, version)),
+                Output::Lead { objects, base, .. } if self.keep_leads => {
+                    site.leads.push((base, objects));
+                }
                 Output::Lead { .. } if self.random.chance(self.weather.short_life) => {
                     site.doom = Some(self.now + self.random.range(1, 40) * MILLISECOND);
                 }
