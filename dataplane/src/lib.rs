@@ -18,6 +18,7 @@ pub mod counters;
 pub mod esp;
 pub mod fib;
 pub mod flow;
+mod fragment;
 mod frames;
 mod links;
 mod local;
