@@ -21,7 +21,6 @@ use crate::esp;
 use crate::fib::Fib;
 use crate::flow::Flow;
 use crate::fragment;
-use crate::park::{PATIENCE, Parked};
 use crate::pool::Packet;
 use crate::port::{BURST, Burst};
 use crate::report::Kind;
@@ -204,24 +203,10 @@ impl Worker {
             } = arrival;
             // 1. The SA (RFC 4303 section 3.4.2). SPI 0 never is one (section 2.1).
             let remote = SocketAddr::new(source.into(), port.unwrap_or(0));
-            let spi = match esp::spi(self.frames.pool.bytes(&packet)) {
-                None => {
-                    self.frames.drop(packet, DropReason::Runt);
-                    continue;
-                }
-                Some(Spi(0)) => {
-                    self.frames.drop(packet, DropReason::SpiZero);
-                    continue;
-                }
-                Some(spi) => spi,
-            };
-            let Some(sa) = self.sad.inbound_mut(spi) else {
-                self.frames.drop(packet, DropReason::UnknownSpi);
-                let event = || Event::UnknownSpi {
-                    spi,
-                    source: remote,
-                };
-                self.reports.hint(Kind::UnknownSpi, now, event);
+            let spi = esp::spi(self.frames.pool.bytes(&packet));
+            let nonzero = spi.filter(|spi| spi.0 != 0);
+            let Some(sa) = nonzero.and_then(|spi| self.sad.inbound_mut(spi)) else {
+                self.refuse_spi(now, packet, spi, remote);
                 continue;
             };
             // 2. Replay check, ICV, decryption, trailer (sections 3.4.3 and 3.4.4).
@@ -260,8 +245,22 @@ impl Worker {
         }
     }
 
+    /// ESP that names no SA of ours.
+    fn refuse_spi(&mut self, now: Instant, packet: Packet, spi: Option<Spi>, source: SocketAddr) {
+        let reason = match spi {
+            None => DropReason::Runt,
+            Some(Spi(0)) => DropReason::SpiZero,
+            Some(spi) => {
+                let event = || Event::UnknownSpi { spi, source };
+                self.reports.hint(Kind::UnknownSpi, now, event);
+                DropReason::UnknownSpi
+            }
+        };
+        self.frames.drop(packet, reason);
+    }
+
     /// An authentic inner packet whose number has been marked.
-    fn deliver(
+    pub(crate) fn deliver(
         &mut self,
         now: Instant,
         mut packet: Packet,
@@ -312,60 +311,6 @@ impl Worker {
             }
             _ => departures.push(Departure { packet, flow }),
         }
-    }
-
-    /// Keeps an authentic packet until its high water has risen (rule R8).
-    fn park(&mut self, now: Instant, packet: Packet, slot: u32, number: SequenceNumber) {
-        if let Some(sa) = self.sad.inbound_in_slot(slot) {
-            let event = || Event::HighWater {
-                sa: sa.id,
-                wanted: number,
-            };
-            self.reports.hint(Kind::HighWater, now, event);
-        }
-        let parked = Parked {
-            packet,
-            slot,
-            number,
-            since: now,
-        };
-        match self.park.push(parked) {
-            Ok(()) => self.frames.counters.count_parked(),
-            Err(parked) => self.frames.drop(parked.packet, DropReason::HighWater),
-        }
-    }
-
-    /// Admits again what waits: checks and marks now, not when it was parked (holes B1 and B3).
-    pub(crate) fn release(&mut self, now: Instant) {
-        let mut departures = SmallVec::new();
-        for _ in 0..self.park.len() {
-            let Some(parked) = self.park.pop() else {
-                break;
-            };
-            let length = parked.packet.len();
-            let verdict = match self.sad.inbound_in_slot(parked.slot) {
-                Some(sa) => sa.admit(parked.number, length, now),
-                None => Err(DropReason::HighWater),
-            };
-            match verdict {
-                Ok(Admission::Deliver) => {
-                    self.deliver(now, parked.packet, parked.slot, &mut departures);
-                }
-                Ok(Admission::Wait) if now.since(parked.since) < PATIENCE => {
-                    // It has just left a place free.
-                    if let Err(parked) = self.park.push(parked) {
-                        self.frames.drop(parked.packet, DropReason::HighWater);
-                    }
-                }
-                Ok(Admission::Wait) => self.frames.drop(parked.packet, DropReason::HighWater),
-                Err(reason) => self.frames.drop(parked.packet, reason),
-            }
-            if departures.len() == BURST {
-                self.outbound(now, &mut departures);
-            }
-        }
-        self.outbound(now, &mut departures);
-        self.links.flush(&mut self.frames);
     }
 
     /// Packets that want to cross to the unprotected side (RFC 4301 section 5.1, RFC 4303

@@ -82,12 +82,15 @@ const REMEMBERED: usize = 2048;
 /// Up to so many policies a search is as quick as remembering.
 const SHORT: usize = 8;
 
+/// A flow, and what the database said about it.
+type Remembered = (Flow, Option<Match>);
+
 /// What the database said about recent outbound flows: a first match is the same until the database
 /// changes, and a long list costs a search for each packet otherwise (RFC 4301 section 4.4.1 allows
 /// caching of decorrelated entries; whole flows are decorrelated). Direct-mapped, so a flood of new
 /// flows costs searches, never memory.
 pub(crate) struct FlowCache {
-    entries: Box<[Option<(Flow, Option<Match>)>]>,
+    entries: Box<[Option<Remembered>]>,
     hasher: FixedState,
 }
 

@@ -412,20 +412,6 @@ impl Worker {
         self.reports.answer(Event::Retired(retired));
     }
 
-    /// Drops what waits for the high water of some slots.
-    fn drop_parked(&mut self, dies: impl Fn(u32) -> bool, reason: DropReason) {
-        for _ in 0..self.park.len() {
-            let Some(parked) = self.park.pop() else {
-                return;
-            };
-            if dies(parked.slot) {
-                self.frames.drop(parked.packet, reason);
-            } else if let Err(parked) = self.park.push(parked) {
-                self.frames.drop(parked.packet, DropReason::HighWater);
-            }
-        }
-    }
-
     /// Notes that a packet of the SA was sent or delivered.
     pub(crate) fn note_use(&mut self, slot: u32, now: Instant) {
         if self.schedule.note(slot, now) {
