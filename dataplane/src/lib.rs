@@ -19,6 +19,7 @@ pub mod ecn;
 pub mod esp;
 pub mod fib;
 pub mod flow;
+mod fragment;
 mod frames;
 mod links;
 mod local;

@@ -18,13 +18,14 @@ use crate::cell::Block;
 use crate::classify::{Class, classify};
 use crate::command::Event;
 use crate::esp;
+use crate::fib::Fib;
 use crate::flow::Flow;
-use crate::park::{PATIENCE, Parked};
+use crate::fragment;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst};
 use crate::report::Kind;
 use crate::sad::{Admission, InboundSa};
-use crate::spd::{Action, Match};
+use crate::spd::Action;
 use crate::verdict::DropReason;
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::icmp::Error;
@@ -60,6 +61,11 @@ struct Sealing {
     port: usize,
     next_hop: Ipv4Addr,
 }
+
+/// Packets to seal in one go: a burst, and some room for fragments.
+const SEALINGS: usize = BURST + 2 * fragment::MAX;
+
+type Sealings = SmallVec<[Sealing; SEALINGS]>;
 
 /// What one SA needs in this burst, then what it got.
 struct Draw {
@@ -197,24 +203,10 @@ impl Worker {
             } = arrival;
             // 1. The SA (RFC 4303 section 3.4.2). SPI 0 never is one (section 2.1).
             let remote = SocketAddr::new(source.into(), port.unwrap_or(0));
-            let spi = match esp::spi(self.frames.pool.bytes(&packet)) {
-                None => {
-                    self.frames.drop(packet, DropReason::Runt);
-                    continue;
-                }
-                Some(Spi(0)) => {
-                    self.frames.drop(packet, DropReason::SpiZero);
-                    continue;
-                }
-                Some(spi) => spi,
-            };
-            let Some(sa) = self.sad.inbound_mut(spi) else {
-                self.frames.drop(packet, DropReason::UnknownSpi);
-                let event = || Event::UnknownSpi {
-                    spi,
-                    source: remote,
-                };
-                self.reports.hint(Kind::UnknownSpi, now, event);
+            let spi = esp::spi(self.frames.pool.bytes(&packet));
+            let nonzero = spi.filter(|spi| spi.0 != 0);
+            let Some(sa) = nonzero.and_then(|spi| self.sad.inbound_mut(spi)) else {
+                self.refuse_spi(now, packet, spi, remote);
                 continue;
             };
             // 2. Replay check, ICV, decryption, trailer (sections 3.4.3 and 3.4.4).
@@ -253,8 +245,22 @@ impl Worker {
         }
     }
 
+    /// ESP that names no SA of ours.
+    fn refuse_spi(&mut self, now: Instant, packet: Packet, spi: Option<Spi>, source: SocketAddr) {
+        let reason = match spi {
+            None => DropReason::Runt,
+            Some(Spi(0)) => DropReason::SpiZero,
+            Some(spi) => {
+                let event = || Event::UnknownSpi { spi, source };
+                self.reports.hint(Kind::UnknownSpi, now, event);
+                DropReason::UnknownSpi
+            }
+        };
+        self.frames.drop(packet, reason);
+    }
+
     /// An authentic inner packet whose number has been marked.
-    fn deliver(
+    pub(crate) fn deliver(
         &mut self,
         now: Instant,
         mut packet: Packet,
@@ -307,80 +313,35 @@ impl Worker {
         }
     }
 
-    /// Keeps an authentic packet until its high water has risen (rule R8).
-    fn park(&mut self, now: Instant, packet: Packet, slot: u32, number: SequenceNumber) {
-        if let Some(sa) = self.sad.inbound_in_slot(slot) {
-            let event = || Event::HighWater {
-                sa: sa.id,
-                wanted: number,
-            };
-            self.reports.hint(Kind::HighWater, now, event);
-        }
-        let parked = Parked {
-            packet,
-            slot,
-            number,
-            since: now,
-        };
-        match self.park.push(parked) {
-            Ok(()) => self.frames.counters.count_parked(),
-            Err(parked) => self.frames.drop(parked.packet, DropReason::HighWater),
-        }
-    }
-
-    /// Admits again what waits: checks and marks now, not when it was parked (holes B1 and B3).
-    pub(crate) fn release(&mut self, now: Instant) {
-        let mut departures = SmallVec::new();
-        for _ in 0..self.park.len() {
-            let Some(parked) = self.park.pop() else {
-                break;
-            };
-            let length = parked.packet.len();
-            let verdict = match self.sad.inbound_in_slot(parked.slot) {
-                Some(sa) => sa.admit(parked.number, length, now),
-                None => Err(DropReason::HighWater),
-            };
-            match verdict {
-                Ok(Admission::Deliver) => {
-                    self.deliver(now, parked.packet, parked.slot, &mut departures);
-                }
-                Ok(Admission::Wait) if now.since(parked.since) < PATIENCE => {
-                    // It has just left a place free.
-                    if let Err(parked) = self.park.push(parked) {
-                        self.frames.drop(parked.packet, DropReason::HighWater);
-                    }
-                }
-                Ok(Admission::Wait) => self.frames.drop(parked.packet, DropReason::HighWater),
-                Err(reason) => self.frames.drop(parked.packet, reason),
-            }
-            if departures.len() == BURST {
-                self.outbound(now, &mut departures);
-            }
-        }
-        self.outbound(now, &mut departures);
-        self.links.flush(&mut self.frames);
-    }
-
     /// Packets that want to cross to the unprotected side (RFC 4301 section 5.1, RFC 4303
     /// section 3.3).
     pub(crate) fn outbound(&mut self, now: Instant, departures: &mut SmallVec<[Departure; BURST]>) {
-        let mut sealings: SmallVec<[Sealing; BURST]> = SmallVec::new();
-        let mut draws: SmallVec<[Draw; BURST]> = SmallVec::new();
-        // 1. Policy, SA, and the way of the outer packet.
-        for Departure { packet, flow } in departures.drain(..) {
-            if let Some(sealing) = self.protect(now, packet, &flow) {
-                match draws.iter_mut().find(|draw| draw.slot == sealing.slot) {
-                    Some(draw) => draw.wanted += 1,
-                    None => draws.push(Draw {
-                        slot: sealing.slot,
-                        wanted: 1,
-                        block: None,
-                    }),
-                }
-                sealings.push(sealing);
+        let mut sealings = Sealings::new();
+        for departure in departures.drain(..) {
+            // 1. Policy, SA, the way of the outer packet, and whether it fits.
+            self.protect(now, departure, &mut sealings);
+            // Fragments may make more packets than came; then a second draw is due.
+            if sealings.len() + fragment::MAX > SEALINGS {
+                self.seal_all(now, &mut sealings);
             }
         }
+        self.seal_all(now, &mut sealings);
+    }
+
+    /// Numbers, ESP, and out.
+    fn seal_all(&mut self, now: Instant, sealings: &mut Sealings) {
         // 2. One draw for each SA, of what this burst needs and no more (rule R3).
+        let mut draws: SmallVec<[Draw; SEALINGS]> = SmallVec::new();
+        for sealing in sealings.iter() {
+            match draws.iter_mut().find(|draw| draw.slot == sealing.slot) {
+                Some(draw) => draw.wanted += 1,
+                None => draws.push(Draw {
+                    slot: sealing.slot,
+                    wanted: 1,
+                    block: None,
+                }),
+            }
+        }
         for draw in &mut draws {
             if let Some(sa) = self.sad.outbound_mut(draw.slot) {
                 let block = sa.cell.draw(draw.wanted);
@@ -390,8 +351,8 @@ impl Worker {
                 draw.block = Some(block);
             }
         }
-        // 3. A number for each packet, in the order in which they came; ESP; out.
-        for sealing in sealings {
+        // 3. A number for each packet, in the order in which they came.
+        for sealing in sealings.drain(..) {
             let number = draws
                 .iter_mut()
                 .find(|draw| draw.slot == sealing.slot)
@@ -401,66 +362,56 @@ impl Worker {
         }
     }
 
-    /// What policy does with a packet; if it protects it, on which SA and which way.
-    fn protect(&mut self, now: Instant, packet: Packet, flow: &Flow) -> Option<Sealing> {
-        // 1. The SPD (RFC 4301 section 5.1, steps 2 and 3).
-        let reason = match self.spd.outbound(flow) {
-            Some(Match {
-                policy,
-                action: Action::Protect(id),
-            }) => match id.and_then(|id| self.sad.slot_of(id)) {
-                Some(slot) => return self.way_through(now, packet, slot),
-                None => {
-                    let event = || Event::Acquire {
-                        policy,
-                        flow: *flow,
-                    };
-                    self.reports.hint(Kind::Acquire, now, event);
-                    DropReason::NoSa
-                }
-            },
-            Some(Match {
-                action: Action::Bypass,
-                ..
-            }) => {
-                self.route(now, packet);
-                return None;
-            }
-            Some(Match {
-                action: Action::Discard,
-                ..
-            }) => DropReason::PolicyDiscard,
+    /// What policy does with a packet (RFC 4301 section 5.1, steps 2 and 3).
+    fn protect(&mut self, now: Instant, departure: Departure, sealings: &mut Sealings) {
+        let Departure { packet, flow } = departure;
+        let reason = match self.flows.outbound(&self.spd, &flow) {
             None => DropReason::NoPolicy,
+            Some(found) => match found.action {
+                Action::Discard => DropReason::PolicyDiscard,
+                Action::Bypass => return self.route(now, packet),
+                Action::Protect(id) => match id.and_then(|id| self.sad.slot_of(id)) {
+                    Some(slot) => return self.way_through(now, packet, slot, sealings),
+                    None => {
+                        let policy = found.policy;
+                        let event = || Event::Acquire { policy, flow };
+                        self.reports.hint(Kind::Acquire, now, event);
+                        DropReason::NoSa
+                    }
+                },
+            },
         };
         self.frames.drop(packet, reason);
-        None
     }
 
-    /// 2. The way of the outer packet, and whether it would fit: no number is burned otherwise.
-    fn way_through(&mut self, now: Instant, packet: Packet, slot: u32) -> Option<Sealing> {
+    /// The way of the outer packet, and whether it would fit: no number is burned otherwise.
+    fn way_through(&mut self, now: Instant, packet: Packet, slot: u32, sealings: &mut Sealings) {
         let Some(sa) = self.sad.outbound_mut(slot) else {
-            self.frames.drop(packet, DropReason::NoSa);
-            return None;
+            return self.frames.drop(packet, DropReason::NoSa);
         };
         let Some((port, next_hop)) = way(&self.fib, sa.remote) else {
-            self.frames.drop(packet, DropReason::NoRoute);
-            return None;
+            return self.frames.drop(packet, DropReason::NoRoute);
         };
         let mtu = self.links.interface(port).map_or(0, |out| out.mtu);
         let inner_mtu = sa.inner_mtu(mtu);
-        if packet.len() > inner_mtu {
-            let mtu = u16::try_from(inner_mtu).unwrap_or(u16::MAX);
-            // RFC 4301 section 8.2.1: tell the sender how much goes through the tunnel.
-            let error = Error::FragmentationNeeded { mtu };
-            self.refuse(now, packet, DropReason::TooBig, error);
-            return None;
-        }
-        Some(Sealing {
+        let sealing = |packet| Sealing {
             packet,
             slot,
             port,
             next_hop,
-        })
+        };
+        if packet.len() <= inner_mtu {
+            return sealings.push(sealing(packet));
+        }
+        // RFC 4301 section 8.2: fragment what may be, else tell the sender how much goes through.
+        match fragment::split(&mut self.frames, packet, inner_mtu) {
+            Ok(fragments) => sealings.extend(fragments.into_iter().map(sealing)),
+            Err((packet, reason)) => {
+                let mtu = u16::try_from(inner_mtu).unwrap_or(u16::MAX);
+                let error = Error::FragmentationNeeded { mtu };
+                self.refuse(now, packet, reason, error);
+            }
+        }
     }
 
     /// Encapsulates and sends a packet under the number that was drawn for it.
@@ -512,7 +463,7 @@ impl Worker {
     }
 }
 
-fn way(fib: &crate::fib::Fib, destination: IpAddr) -> Option<(usize, Ipv4Addr)> {
+fn way(fib: &Fib, destination: IpAddr) -> Option<(usize, Ipv4Addr)> {
     match destination {
         IpAddr::V4(destination) => fib.lookup_v4(destination),
         IpAddr::V6(_) => None,

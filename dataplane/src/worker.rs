@@ -27,7 +27,7 @@ use crate::port::{MacAddress, Port};
 use crate::report::Reports;
 use crate::sad::{Conflict, Sad};
 use crate::schedule::Schedule;
-use crate::spd::Spd;
+use crate::spd::{FlowCache, Spd};
 use crate::verdict::DropReason;
 
 pub use crate::links::Interface;
@@ -133,11 +133,13 @@ pub struct FrameAccount {
 /// See the module.
 pub struct Worker {
     id: usize,
-    pub(crate) frames: Frames,
+    /// In front of the frames: a driver's sockets close before the memory that they use goes.
     pub(crate) links: Links,
+    pub(crate) frames: Frames,
     pub(crate) addresses: Addresses,
     pub(crate) sad: Sad,
     pub(crate) spd: Arc<Spd>,
+    pub(crate) flows: FlowCache,
     pub(crate) fib: Arc<Fib>,
     pub(crate) park: Park,
     pub(crate) reports: Reports,
@@ -203,6 +205,7 @@ pub fn worker_with_pool(
         addresses,
         sad: Sad::new(settings.sa_capacity),
         spd: Arc::default(),
+        flows: FlowCache::new(),
         fib: Arc::default(),
         park: Park::new(),
         reports: Reports::new(event_sender),
@@ -333,6 +336,7 @@ impl Worker {
             Command::Remove(id) => self.remove(id),
             Command::Policies(spd) => {
                 let old = std::mem::replace(&mut self.spd, spd);
+                self.flows.clear();
                 self.retire(Retired::Policies(old));
             }
             Command::Routes(fib) => {
@@ -406,20 +410,6 @@ impl Worker {
 
     fn retire(&mut self, retired: Retired) {
         self.reports.answer(Event::Retired(retired));
-    }
-
-    /// Drops what waits for the high water of some slots.
-    fn drop_parked(&mut self, dies: impl Fn(u32) -> bool, reason: DropReason) {
-        for _ in 0..self.park.len() {
-            let Some(parked) = self.park.pop() else {
-                return;
-            };
-            if dies(parked.slot) {
-                self.frames.drop(parked.packet, reason);
-            } else if let Err(parked) = self.park.push(parked) {
-                self.frames.drop(parked.packet, DropReason::HighWater);
-            }
-        }
     }
 
     /// Notes that a packet of the SA was sent or delivered.

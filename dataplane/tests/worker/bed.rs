@@ -434,6 +434,13 @@ pub fn hops_later(packet: &[u8], hops: u8) -> Vec<u8> {
     later
 }
 
+/// A packet that may be fragmented.
+pub fn without_df(packet: &[u8]) -> Vec<u8> {
+    let mut without = packet.to_vec();
+    without[6] &= !0x40;
+    hops_later(&without, 0)
+}
+
 /// An ARP frame; `target` is the other side's Ethernet and IPv4 address.
 pub fn arp(operation: u8, mac: MacAddress, address: [u8; 4], target: &[u8]) -> Vec<u8> {
     let to = if operation == 1 {

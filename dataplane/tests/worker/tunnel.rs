@@ -283,3 +283,47 @@ fn checkpoints_come_every_so_many_packets_or_so_late_rfc_6027_section_3_3() {
     bed.advance(Duration::from_secs(5));
     assert!(told(&mut bed).is_empty(), "nothing new to tell");
 }
+
+#[test]
+fn what_is_too_big_and_may_be_fragmented_is_fragmented_before_esp_rfc_4301_section_8_2() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let sizes = [1472, 1400, 1472];
+    for (seed, size) in sizes.into_iter().enumerate() {
+        let packet = udp(HOST_A, HOST_B, &vec![seed as u8; size]);
+        bed.a.host_sends(&without_df(&packet));
+    }
+    bed.settle();
+    assert_eq!(bed.wire.len(), 5, "the middle one fits");
+    assert!(bed.wire.iter().all(|frame| frame.len() <= 14 + MTU));
+    let mut payload = Vec::new();
+    for frame in &bed.b.delivered {
+        let (header, body) = etherparse::Ipv4Header::from_slice(&frame[14..]).unwrap();
+        assert_eq!(header.header_checksum, header.calc_header_checksum());
+        payload.extend_from_slice(body);
+    }
+    let total: usize = sizes.iter().map(|size| size + 8).sum();
+    assert_eq!(payload.len(), total);
+    assert_eq!(bed.a.handle.counters.drops().count(), 0);
+}
+
+#[test]
+fn a_whole_burst_that_must_be_fragmented_keeps_its_order() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    for n in 0..64u8 {
+        bed.a
+            .host_sends(&without_df(&udp(HOST_A, HOST_B, &[n; 1472])));
+    }
+    bed.settle();
+    let numbers: Vec<u8> = bed.wire.iter().map(|frame| frame[14 + 20 + 7]).collect();
+    assert_eq!(numbers, (2..130).collect::<Vec<u8>>());
+    let order: Vec<u8> = bed
+        .b
+        .delivered
+        .iter()
+        .map(|frame| *frame.last().unwrap())
+        .collect();
+    let expected: Vec<u8> = (0..64).flat_map(|n| [n, n]).collect();
+    assert_eq!(order, expected);
+}
