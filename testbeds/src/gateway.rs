@@ -67,19 +67,28 @@ impl Member {
         Ok(member)
     }
 
-    /// `hitless status --json`.
-    pub fn status(&self) -> Result<String, LabError> {
+    /// What `hitless status --json` prints.
+    pub fn status(&self) -> Result<serde_json::Value, LabError> {
         let binary = self.binary.display().to_string();
         let socket = self.socket.display().to_string();
-        Program::new([&binary, "status", "--json", "--socket", &socket]).run()
+        let text = Program::new([&binary, "status", "--json", "--socket", &socket]).run()?;
+        serde_json::from_str(&text).map_err(|error| LabError::Unreadable {
+            what: "hitless status --json".to_owned(),
+            detail: format!("{error} in {text}"),
+        })
     }
 
-    /// Waits until its status says `text`.
-    pub fn wait_for_status(&mut self, text: &str, limit: Duration) -> Result<(), LabError> {
-        clock::until(&format!("{text:?} in `hitless status`"), limit, || {
-            self.daemon.check_running()?;
-            Ok(self.status()?.contains(text).then_some(()))
-        })
+    /// `active`, `standby`, `learning` and so on.
+    pub fn role(&self) -> Result<String, LabError> {
+        let status = self.status()?;
+        Ok(status["role"].as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Leaves the status beside the log, for whoever has to find out what went wrong.
+    pub fn keep_status(&self, moment: &str) -> Result<(), LabError> {
+        let file = self.socket.with_file_name(format!("status-{moment}.json"));
+        let text = format!("{:#}", self.status()?);
+        std::fs::write(file, text).map_err(LabError::io("keeping the status"))
     }
 
     /// SIGKILL; gives the moment.
@@ -180,4 +189,19 @@ socket = "{directory}/hitless.sock"
 log = "debug"
 "#
     )
+}
+
+/// Waits until one member is active and the other one could take over; gives the active's index.
+pub fn wait_for_roles(members: &mut [Member; 2], limit: Duration) -> Result<usize, LabError> {
+    clock::until("one active member and one standby", limit, || {
+        for member in members.iter_mut() {
+            member.check_running()?;
+        }
+        let roles = [members[0].role()?, members[1].role()?];
+        Ok(match [roles[0].as_str(), roles[1].as_str()] {
+            ["active", "standby"] => Some(0),
+            ["standby", "active"] => Some(1),
+            _ => None,
+        })
+    })
 }

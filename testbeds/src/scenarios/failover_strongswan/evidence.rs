@@ -64,7 +64,8 @@ pub struct Evidence {
     pub charon_log: String,
     /// Captures at the peer, in order; none while every packet was replayed.
     pub outside: Vec<Vec<u8>>,
-    /// Captures of what m1 and m2 sent, over the whole trial.
+    /// Captures of what the member that was killed and the one that survived sent, over the whole
+    /// trial.
     pub members: Vec<Vec<u8>>,
     /// Captures of what host-a and host-b received, until the replays were over.
     pub hosts: Vec<Vec<u8>>,

@@ -24,12 +24,14 @@ const SECRET: &str = "not-so-secret-psk-0123456789";
 const PEER_ID: &str = "peer.test";
 const CLUSTER_ID: &str = "cluster.test";
 const ESP_PROPOSALS: &str = "aes128gcm16";
-const DPD_DELAY: Duration = Duration::from_secs(1);
+/// charon knows when a packet last came in whole seconds: with one second it would ask for ever,
+/// and its asking would be a sign of life to the other end.
+const DPD_DELAY: Duration = Duration::from_secs(2);
 const PING_INTERVAL: Duration = Duration::from_millis(15);
 const BEFORE_KILL: Duration = Duration::from_secs(3);
 const AFTER_KILL: Duration = Duration::from_secs(5);
 /// Long enough for several liveness checks.
-const ONE_WAY: Duration = Duration::from_secs(4);
+const ONE_WAY: Duration = Duration::from_secs(6);
 const ANSWER: Duration = Duration::from_secs(10);
 /// The attack at the takeover: the last packets again and again, from the kill on.
 const ATTACK_ROUNDS: usize = 20;
@@ -52,11 +54,12 @@ pub fn carry_out(bench: &Bench, plan: &Plan, variant: &str) -> Result<Report, La
 
 /// What acts as the gateway.
 enum Cluster {
-    Hitless(Box<[Member; 2]>),
-    /// At m1; kept for its process.
-    StrongSwan {
-        _charon: StrongSwan,
+    Hitless {
+        members: Box<[Member; 2]>,
+        active: usize,
     },
+    /// At m1; kept for its process.
+    StrongSwan { _charon: StrongSwan },
 }
 
 /// The running experiment. Fields are dropped in this order: processes before namespaces.
@@ -118,9 +121,12 @@ impl<'a> Trial<'a> {
         let before = self.snapshot()?;
         let recent = self.recent_packets()?;
         let moment = match &mut self.cluster {
-            Cluster::Hitless(members) => {
-                self.bench.say("SIGKILL to the active member");
-                members[0].kill()?
+            Cluster::Hitless { members, active } => {
+                for member in members.iter() {
+                    member.keep_status("before")?;
+                }
+                self.bench.say(&format!("SIGKILL to m{}", *active + 1));
+                members[*active].kill()?
             }
             Cluster::StrongSwan { .. } => clock::wall(),
         };
@@ -133,13 +139,23 @@ impl<'a> Trial<'a> {
             clock::pass(ATTACK_PAUSE)?;
         }
         clock::pass(AFTER_KILL)?;
-        if let Cluster::Hitless(members) = &mut self.cluster {
-            members[1].check_running()?;
+        if let Cluster::Hitless { members, active } = &mut self.cluster {
+            let survivor = &mut members[1 - *active];
+            survivor.check_running()?;
+            survivor.keep_status("after")?;
         }
         let [a, b] = pings;
         let pings = [a.stop()?, b.stop()?];
         let after = self.snapshot()?;
         Ok(Evidence::new(moment, before, after, pings, attacks))
+    }
+
+    /// Which member carries the tunnel after the kill.
+    fn survivor(&self) -> usize {
+        match self.cluster {
+            Cluster::Hitless { active, .. } => 1 - active,
+            Cluster::StrongSwan { .. } => 0,
+        }
     }
 
     fn ping_from(&self, host: usize, name: &str) -> Result<Ping, LabError> {
@@ -174,11 +190,7 @@ impl<'a> Trial<'a> {
     fn replay(&mut self, evidence: &mut Evidence) -> Result<(), LabError> {
         self.bench.say("replaying every packet, to both ends");
         let first = self.end_outside_capture()?;
-        let active = match self.cluster {
-            Cluster::Hitless(_) => 1,
-            Cluster::StrongSwan { .. } => 0,
-        };
-        let port = PORT_MEMBERS[active];
+        let port = PORT_MEMBERS[self.survivor()];
         let at = self.directory.as_path();
         let arriving = Capture::start(&self.lab.switch, port, Direction::Out, "replays", at)?;
         let from_peer = esp_frames(&first, |esp| esp.source.to_string() == PEER_OUTSIDE)?;
@@ -260,8 +272,15 @@ impl<'a> Trial<'a> {
         evidence.outside.push(last);
         evidence.charon_log = self.peer.log();
         evidence.last = Some(self.snapshot()?);
+        if let Cluster::Hitless { members, active } = &self.cluster {
+            members[1 - *active].keep_status("end")?;
+        }
+        let survivor = self.survivor();
         let [m1, m2] = self.members;
         evidence.members = vec![m1.stop()?, m2.stop()?];
+        if survivor == 0 {
+            evidence.members.reverse();
+        }
         Ok(())
     }
 
@@ -292,9 +311,11 @@ fn start_cluster(lab: &Topology, directory: &Path, plan: &Plan) -> Result<Cluste
     };
     let start = |index| Member::start(&binary, lab, index, directory, &settings);
     let mut members = [start(0)?, start(1)?];
-    members[0].wait_for_status("active", ANSWER)?;
-    members[1].wait_for_status("standby", ANSWER)?;
-    Ok(Cluster::Hitless(Box::new(members)))
+    let active = gateway::wait_for_roles(&mut members, ANSWER)?;
+    Ok(Cluster::Hitless {
+        members: Box::new(members),
+        active,
+    })
 }
 
 /// strongSwan in m1's place, with the cluster's addresses in its kernel.
