@@ -19,6 +19,10 @@ const SKIP_SHORT: u64 = 1 << 28;
 /// Where a 32-bit SA is replaced.
 const SOFT_SHORT: u64 = 1 << 31;
 
+/// How long packets are counted for one sample: much less would take a short burst for the rate,
+/// and the standby would have to drop that much more.
+const SAMPLE: Duration = Duration::from_millis(20);
+
 /// Packets per second of one direction: rises at once, falls slowly.
 #[derive(Clone, Copy, Default, Debug)]
 pub(crate) struct Rate {
@@ -34,7 +38,7 @@ impl Rate {
             return;
         };
         let elapsed = now.since(then);
-        if elapsed < Duration::from_millis(1) {
+        if elapsed < SAMPLE {
             return;
         }
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).max(1);
@@ -69,7 +73,7 @@ pub(crate) fn outbound(settings: &Settings, rate: Rate, esn: bool) -> u64 {
 /// is what a strict takeover drops (hole D10).
 pub(crate) fn inbound(settings: &Settings, rate: Rate) -> u64 {
     let (floor, cap) = settings.leases.inbound;
-    let time = (settings.heartbeat * 4).max(Duration::from_millis(100));
+    let time = (settings.heartbeat * 4).max(Duration::from_millis(50));
     rate.over(time).clamp(floor.min(cap), cap).max(1)
 }
 
@@ -152,8 +156,8 @@ mod tests {
         rate.note(Instant(1_000_000_000), 1_000_000);
         // 1 Mpps over 330 ms
         assert_eq!(outbound(&settings, rate, true), 1 << 19);
-        assert_eq!(inbound(&settings, rate), 100_000);
-        rate.note(Instant(1_001_000_000), u64::MAX);
+        assert_eq!(inbound(&settings, rate), 50_000);
+        rate.note(Instant(1_020_000_000), u64::MAX);
         assert_eq!(outbound(&settings, rate, true), 1 << 29);
         assert_eq!(outbound(&settings, rate, false), 1 << 23);
     }
