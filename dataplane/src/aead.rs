@@ -235,3 +235,181 @@ impl Drop for EspKey {
         self.salt.zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const ENGINES: [Engine; 2] = [Engine::AwsLc, Engine::AesGcm];
+
+    fn octets(hex: &str) -> Vec<u8> {
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
+    }
+
+    fn esp_key(engine: Engine, key: &[u8], salt: &[u8]) -> EspKey {
+        let suite = match key.len() {
+            16 => EspSuite::Aes128Gcm16,
+            _ => EspSuite::Aes256Gcm16,
+        };
+        EspKey::new(engine, suite, &KeyMaterial::new(&[key, salt].concat())).unwrap()
+    }
+
+    /// The GCM specification (McGrew and Viega), appendix B, cases 1, 2, 4, 13, 14 and 16: key,
+    /// nonce, AAD, plaintext, ciphertext, tag.
+    const VECTORS: [[&str; 6]; 6] = [
+        [
+            "00000000000000000000000000000000",
+            "000000000000000000000000",
+            "",
+            "",
+            "",
+            "58e2fccefa7e3061367f1d57a4e7455a",
+        ],
+        [
+            "00000000000000000000000000000000",
+            "000000000000000000000000",
+            "",
+            "00000000000000000000000000000000",
+            "0388dace60b6a392f328c2b971b2fe78",
+            "ab6e47d42cec13bdf53a67b21257bddf",
+        ],
+        [
+            "feffe9928665731c6d6a8f9467308308",
+            "cafebabefacedbaddecaf888",
+            "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+            "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72\
+             1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+            "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e\
+             21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091",
+            "5bc94fbc3221a5db94fae95ae7121a47",
+        ],
+        [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "000000000000000000000000",
+            "",
+            "",
+            "",
+            "530f8afbc74536b9a963b4f1c4cb738b",
+        ],
+        [
+            "0000000000000000000000000000000000000000000000000000000000000000",
+            "000000000000000000000000",
+            "",
+            "00000000000000000000000000000000",
+            "cea7403d4d606b6e074ec5d3baf39d18",
+            "d0d1c8a799996bf0265b98b5d48ab919",
+        ],
+        [
+            "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308",
+            "cafebabefacedbaddecaf888",
+            "feedfacedeadbeeffeedfacedeadbeefabaddad2",
+            "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72\
+             1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39",
+            "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa\
+             8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
+            "76fc6ece0f4e1768cddf8853bb2d551b",
+        ],
+    ];
+
+    #[test]
+    fn both_engines_give_the_vectors_of_the_gcm_specification() {
+        for [key, nonce, aad, plain, cipher, tag] in VECTORS.map(|v| v.map(octets)) {
+            let iv: [u8; IV_LENGTH] = nonce[SALT_LENGTH..].try_into().unwrap();
+            for engine in ENGINES {
+                let esp_key = esp_key(engine, &key, &nonce[..SALT_LENGTH]);
+                let mut text = plain.clone();
+                let icv = esp_key.seal(iv, &aad, &mut text);
+                assert_eq!(
+                    (&text, icv.as_slice()),
+                    (&cipher, tag.as_slice()),
+                    "{engine:?}"
+                );
+                assert!(esp_key.open(iv, &aad, &mut text, &icv));
+                assert_eq!(text, plain);
+            }
+        }
+    }
+
+    #[test]
+    fn the_engines_agree_at_every_length() {
+        let plain: Vec<u8> = (0..=2000u32).map(|i| (i * 7) as u8).collect();
+        for key_octets in [16, 32] {
+            let [one, other] = ENGINES.map(|engine| esp_key(engine, &plain[..key_octets], b"salt"));
+            for length in 0..=2000usize {
+                let iv = (length as u64).to_be_bytes();
+                let aad = &plain[..8 + length % 2 * 4];
+                let (mut a, mut b) = (plain[..length].to_vec(), plain[..length].to_vec());
+                assert_eq!(
+                    one.seal(iv, aad, &mut a),
+                    other.seal(iv, aad, &mut b),
+                    "{length}"
+                );
+                assert_eq!(a, b, "{length}");
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_one_engine_seals_the_other_opens_and_damage_is_never_given_out(
+            key in prop_oneof![any::<[u8; 16]>().prop_map(|k| k.to_vec()),
+                               any::<[u8; 32]>().prop_map(|k| k.to_vec())],
+            salt: [u8; 4],
+            iv: [u8; 8],
+            aad in prop_oneof![any::<[u8; 8]>().prop_map(|a| a.to_vec()),
+                               any::<[u8; 12]>().prop_map(|a| a.to_vec())],
+            plain in proptest::collection::vec(any::<u8>(), 0..=2000),
+            damage: (usize, u8),
+        ) {
+            for (sealer, opener) in [(ENGINES[0], ENGINES[1]), (ENGINES[1], ENGINES[0])] {
+                let mut text = plain.clone();
+                let icv = esp_key(sealer, &key, &salt).seal(iv, &aad, &mut text);
+                let sealed = text.clone();
+                let opener = esp_key(opener, &key, &salt);
+                // Damage one bit of AAD, text or ICV.
+                let (mut bad_aad, mut bad_icv) = (aad.clone(), icv);
+                let at = damage.0 % (aad.len() + text.len() + icv.len());
+                let bit = 1 << (damage.1 % 8);
+                match at.checked_sub(aad.len()) {
+                    None => bad_aad[at] ^= bit,
+                    Some(at) if at < text.len() => text[at] ^= bit,
+                    Some(at) => bad_icv[at - text.len()] ^= bit,
+                }
+                let received = text.clone();
+                prop_assert!(!opener.open(iv, &bad_aad, &mut text, &bad_icv));
+                prop_assert!(text == received || text.iter().all(|&octet| octet == 0));
+                text.copy_from_slice(&sealed);
+                prop_assert!(opener.open(iv, &aad, &mut text, &icv));
+                prop_assert_eq!(&text, &plain);
+            }
+        }
+    }
+
+    #[test]
+    fn refuses_key_material_of_another_length() {
+        for engine in ENGINES {
+            for octets in [0, 4, 16, 19, 21, 32, 36] {
+                let material = KeyMaterial::new(&vec![0; octets]);
+                let suite = EspSuite::Aes128Gcm16;
+                assert_eq!(
+                    EspKey::new(engine, suite, &material).err(),
+                    Some(KeyError::Length { suite, octets })
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn engines_are_found_by_name_and_keys_are_not_printed() {
+        for engine in ENGINES {
+            assert_eq!(engine.name().parse(), Ok(engine));
+            let key = esp_key(engine, &[0x5a; 16], &[0x5a; 4]);
+            assert_eq!(format!("{key:?}"), "EspKey(redacted)");
+        }
+        assert!("openssl".parse::<Engine>().is_err());
+    }
+}

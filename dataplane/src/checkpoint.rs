@@ -151,7 +151,7 @@ impl<const N: usize> Slot<N> {
         // Acquire on each word: a new word brings with it the odd version stored before it.
         let words = std::array::from_fn(|i| self.words[i].load(Ordering::Acquire));
         let after = self.version.load(Ordering::Relaxed);
-        (before == after && before % 2 == 0).then_some((before, words))
+        (before == after && before.is_multiple_of(2)).then_some((before, words))
     }
 }
 
@@ -218,5 +218,96 @@ impl<const N: usize> Receiver<N> {
                 take(index, message);
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn checkpoint(counter: u32, value: u64) -> Checkpoint {
+        Checkpoint {
+            sa: SaId {
+                creator: MemberId(3),
+                incarnation: Incarnation(0x00ab_cdef),
+                counter,
+            },
+            outbound_next: SequenceNumber(value),
+            inbound_top: SequenceNumber(value + 1),
+            packets_out: value + 2,
+            bytes_out: value + 3,
+            packets_in: value + 4,
+            bytes_in: value + 5,
+        }
+    }
+
+    fn drained(collector: &mut Collector) -> Vec<(u32, Checkpoint)> {
+        let mut all = Vec::new();
+        collector.drain(|slot, checkpoint| all.push((slot, checkpoint)));
+        all
+    }
+
+    #[test]
+    fn the_newest_replaces_older_ones() {
+        let (mut publisher, mut collector) = channel(3);
+        for round in 0..1000 {
+            publisher.publish(2, &checkpoint(7, round));
+            publisher.publish(0, &checkpoint(8, round));
+        }
+        assert_eq!(
+            drained(&mut collector),
+            [(2, checkpoint(7, 999)), (0, checkpoint(8, 999))]
+        );
+        assert_eq!(drained(&mut collector), []);
+    }
+
+    #[test]
+    fn the_ring_holds_every_slot_through_many_turns() {
+        for capacity in [1usize, 2, 3, 5, 8] {
+            let (mut publisher, mut collector) = channel(capacity);
+            for round in 0..50u64 {
+                let order = (0..capacity as u32).map(|i| (i + round as u32) % capacity as u32);
+                for slot in order.clone() {
+                    publisher.publish(slot, &checkpoint(slot, round));
+                }
+                let expected: Vec<_> = order.map(|slot| (slot, checkpoint(slot, round))).collect();
+                assert_eq!(drained(&mut collector), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_slot_beyond_the_capacity_is_ignored_and_an_end_may_be_gone() {
+        let (mut publisher, mut collector) = channel(1);
+        publisher.publish(1, &checkpoint(1, 1));
+        assert_eq!(drained(&mut collector), []);
+        publisher.publish(0, &checkpoint(1, 2));
+        drop(publisher);
+        assert_eq!(drained(&mut collector), [(0, checkpoint(1, 2))]);
+        let (mut publisher, collector) = channel(0);
+        drop(collector);
+        publisher.publish(0, &checkpoint(1, 1));
+    }
+
+    #[test]
+    fn nothing_torn_or_older_arrives_while_the_worker_publishes() {
+        const ROUNDS: u64 = 100_000;
+        let (mut publisher, mut collector) = channel(2);
+        let worker = std::thread::spawn(move || {
+            for round in 1..=ROUNDS {
+                publisher.publish((round % 2) as u32, &checkpoint(1, round));
+            }
+        });
+        let mut last = [0; 2];
+        while last != [ROUNDS, ROUNDS - 1] {
+            collector.drain(|slot, got| {
+                let round = got.outbound_next.0;
+                assert_eq!(got, checkpoint(1, round));
+                assert!(round > last[slot as usize]);
+                last[slot as usize] = round;
+            });
+            std::thread::yield_now();
+        }
+        worker.join().unwrap();
     }
 }

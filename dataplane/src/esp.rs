@@ -266,8 +266,8 @@ fn strip_trailer(text: &[u8]) -> Result<(u8, usize), DropReason> {
         .checked_sub(usize::from(*pad_length))
         .ok_or(DropReason::BadPadding)?;
     // RFC 4303 section 2.4: "the receiver SHOULD inspect the padding".
-    let expected = body[payload..].iter().zip(1u8..);
-    match expected.into_iter().all(|(octet, value)| *octet == value) {
+    let mut padding = body[payload..].iter().zip(1..=u8::MAX);
+    match padding.all(|(octet, value)| *octet == value) {
         true => Ok((*next_header, payload)),
         false => Err(DropReason::BadPadding),
     }
@@ -294,3 +294,6 @@ fn inner_length(next_header: u8, payload: &[u8]) -> Result<usize, DropReason> {
         false => Err(DropReason::Malformed),
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -147,3 +147,148 @@ impl Ports {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    fn tcp_v4() -> Vec<u8> {
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4([10, 1, 0, 1], [10, 2, 0, 2], 9)
+            .tcp(1000, 80, 1, 1)
+            .write(&mut packet, b"data")
+            .unwrap();
+        packet
+    }
+
+    /// IPv6 with a chain of extension headers of eight octets each, then UDP from 7 to 9.
+    fn v6(chain: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; 40];
+        packet[0] = 0x60;
+        packet[8] = 0x20;
+        packet[24] = 0x30;
+        let protocols = [chain, &[17]].concat();
+        packet[6] = protocols[0];
+        for next in &protocols[1..] {
+            packet.extend([*next, 0, 0, 1, 0, 0, 0, 0]);
+        }
+        packet.extend([0, 7, 0, 9, 0, 8, 0, 0]);
+        packet
+    }
+
+    fn selector(text: &str) -> TrafficSelector {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn reads_addresses_protocol_and_ports() {
+        let flow = Flow::parse(&tcp_v4()).unwrap();
+        assert_eq!(flow.source, IpAddr::from([10, 1, 0, 1]));
+        assert_eq!(flow.destination, IpAddr::from([10, 2, 0, 2]));
+        assert_eq!((flow.protocol, flow.ports), (6, Ports::Of(1000, 80)));
+    }
+
+    #[test]
+    fn looks_behind_ipv4_options() {
+        let mut packet = tcp_v4();
+        packet[0] = 0x46;
+        packet.splice(20..20, [1, 1, 1, 0]);
+        assert_eq!(Flow::parse(&packet).unwrap().ports, Ports::Of(1000, 80));
+    }
+
+    #[test]
+    fn looks_behind_ipv6_extension_headers() {
+        for chain in [&[][..], &[0], &[0, 43, 60, 135]] {
+            let flow = Flow::parse(&v6(chain)).unwrap();
+            assert_eq!((flow.protocol, flow.ports), (17, Ports::Of(7, 9)));
+        }
+        // Offset 0 of a fragmented packet has its ports; the flag "more" is not part of the offset.
+        assert_eq!(Flow::parse(&v6(&[44])).unwrap().ports, Ports::Of(7, 9));
+        assert_eq!(Flow::parse(&v6(&[0; 9])), None, "too many");
+    }
+
+    #[test]
+    fn a_later_fragment_has_no_ports() {
+        let mut packet = tcp_v4();
+        packet[7] = 1;
+        assert_eq!(Flow::parse(&packet).unwrap().ports, Ports::Opaque);
+        let mut packet = v6(&[44]);
+        packet[43] = 8;
+        let flow = Flow::parse(&packet).unwrap();
+        assert_eq!((flow.protocol, flow.ports), (17, Ports::Opaque));
+    }
+
+    #[test]
+    fn icmp_type_and_code_are_the_port() {
+        let mut packet = tcp_v4();
+        packet[9] = 1;
+        packet[20] = 8;
+        packet[21] = 3;
+        assert_eq!(
+            Flow::parse(&packet).unwrap().ports,
+            Ports::Of(0x0803, 0x0803)
+        );
+    }
+
+    #[test]
+    fn rfc4301_opaque_ports_match_only_a_selector_for_all_ports() {
+        let mut packet = tcp_v4();
+        packet[7] = 1;
+        let flow = Flow::parse(&packet).unwrap();
+        let any = selector("10.1.0.0/16");
+        let web = TrafficSelector {
+            start_port: 0,
+            end_port: 1023,
+            ..any
+        };
+        assert!(flow.source_within(&any));
+        assert!(!flow.source_within(&web));
+    }
+
+    #[test]
+    fn source_and_destination_are_matched_each_with_its_side() {
+        let flow = Flow::parse(&tcp_v4()).unwrap();
+        let (ours, theirs) = ([selector("10.1.0.0/16")], [selector("10.2.0.0/16")]);
+        assert!(flow.matches_outbound(&ours, &theirs));
+        assert!(!flow.matches_outbound(&theirs, &ours));
+        assert!(flow.matches_inbound(&theirs, &ours));
+        assert!(!flow.matches_inbound(&ours, &theirs));
+        assert!(!flow.matches_outbound(&[], &theirs));
+        let web = TrafficSelector {
+            protocol: 6,
+            start_port: 80,
+            end_port: 80,
+            ..theirs[0]
+        };
+        assert!(flow.matches_outbound(&ours, &[selector("::/0"), web]));
+        assert!(!flow.matches_outbound(&[web], &theirs));
+        let udp = TrafficSelector {
+            protocol: 17,
+            ..theirs[0]
+        };
+        assert!(!flow.matches_outbound(&ours, &[udp]));
+    }
+
+    proptest! {
+        #[test]
+        fn no_octets_make_it_panic(mut packet in proptest::collection::vec(any::<u8>(), 0..120),
+                                   first in prop_oneof![Just(0x45u8), Just(0x60), any::<u8>()]) {
+            if let Some(octet) = packet.first_mut() {
+                *octet = first;
+            }
+            let _ = Flow::parse(&packet);
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_safe() {
+        for packet in [tcp_v4(), v6(&[0, 44])] {
+            for length in 0..packet.len() {
+                let flow = Flow::parse(&packet[..length]);
+                assert!(length >= 20 || flow.is_none());
+            }
+        }
+    }
+}

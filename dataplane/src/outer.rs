@@ -86,3 +86,41 @@ impl OuterHeader {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::Ipv4HeaderSlice;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn lengths_and_checksum_are_right_for_every_packet(
+            local: [u8; 4], remote: [u8; 4], tos: u8, identification: u16, esp in 0usize..2000,
+            ports in proptest::option::of(any::<(u16, u16)>()),
+        ) {
+            let encapsulation = ports.map(|(local_port, remote_port)| UdpEncapsulation {
+                local_port,
+                remote_port,
+            });
+            let outer = OuterHeader::new(local.into(), remote.into(), encapsulation);
+            let mut packet = vec![0xff; outer.len() + esp];
+            prop_assert!(outer.write(&mut packet, tos, identification));
+            let header = Ipv4HeaderSlice::from_slice(&packet).unwrap();
+            prop_assert_eq!(header.header_checksum(), header.to_header().calc_header_checksum());
+            prop_assert_eq!(usize::from(header.total_len()), packet.len());
+            prop_assert_eq!((header.source(), header.destination()), (local, remote));
+            prop_assert_eq!(header.identification(), identification);
+            prop_assert_eq!(packet[1], tos);
+            prop_assert!(packet[outer.len()..].iter().all(|&octet| octet == 0xff));
+        }
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_fit() {
+        let outer = OuterHeader::new(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, None);
+        assert!(!outer.write(&mut [0; 19], 0, 0));
+        assert!(!outer.write(&mut vec![0; 65_536], 0, 0));
+        assert!(outer.write(&mut vec![0; 65_535], 0, 0));
+    }
+}

@@ -384,3 +384,6 @@ impl Sad {
         Ok(entry)
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -2,9 +2,12 @@
 //! Ordered, first match wins; without a match a packet is discarded (section 5.1). Built by the
 //! control thread, then only read; a change is a new database.
 
+use std::hash::BuildHasher;
+
+use foldhash::fast::FixedState;
 use hitless_sa::{SaId, TrafficSelector};
 
-use crate::flow::Flow;
+use crate::flow::{Flow, Ports};
 
 /// What happens to the traffic of a policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +77,61 @@ impl Spd {
     }
 }
 
+/// Flows whose policy is remembered.
+const REMEMBERED: usize = 2048;
+/// Up to so many policies a search is as quick as remembering.
+const SHORT: usize = 8;
+
+/// A flow, and what the database said about it.
+type Remembered = (Flow, Option<Match>);
+
+/// What the database said about recent outbound flows: a first match is the same until the database
+/// changes, and a long list costs a search for each packet otherwise (RFC 4301 section 4.4.1 allows
+/// caching of decorrelated entries; whole flows are decorrelated). Direct-mapped, so a flood of new
+/// flows costs searches, never memory.
+pub(crate) struct FlowCache {
+    entries: Box<[Option<Remembered>]>,
+    hasher: FixedState,
+}
+
+impl FlowCache {
+    pub(crate) fn new() -> FlowCache {
+        FlowCache {
+            entries: vec![None; REMEMBERED].into_boxed_slice(),
+            hasher: FixedState::default(),
+        }
+    }
+
+    /// Forgets all: the database has changed.
+    pub(crate) fn clear(&mut self) {
+        self.entries.fill(None);
+    }
+
+    /// What [`Spd::outbound`] says.
+    pub(crate) fn outbound(&mut self, spd: &Spd, flow: &Flow) -> Option<Match> {
+        if spd.policies().len() <= SHORT {
+            return spd.outbound(flow);
+        }
+        let ports = match flow.ports {
+            Ports::Of(source, destination) => Some((source, destination)),
+            Ports::Opaque => None,
+        };
+        let key = (flow.source, flow.destination, flow.protocol, ports);
+        let at = self.hasher.hash_one(key) as usize % REMEMBERED;
+        let Some(entry) = self.entries.get_mut(at) else {
+            return spd.outbound(flow);
+        };
+        match entry {
+            Some((known, found)) if known == flow => *found,
+            _ => {
+                let found = spd.outbound(flow);
+                *entry = Some((*flow, found));
+                found
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,5 +192,27 @@ mod tests {
         assert!(spd.outbound(&packet).is_some());
         packet.ports = Ports::Opaque;
         assert!(spd.outbound(&packet).is_none());
+    }
+
+    #[test]
+    fn the_cache_says_what_the_database_says_also_after_a_change() {
+        let many = |shift: u8| {
+            let prefix = |n: u8| format!("10.{}.0.0/16", n.wrapping_add(shift));
+            let one = |n: u8| policy("0.0.0.0/0", &prefix(n), Action::Protect(None));
+            Spd::new((0..200).map(one).collect())
+        };
+        let mut cache = FlowCache::new();
+        for shift in [0, 100] {
+            let spd = many(shift);
+            cache.clear();
+            for round in 0..2 {
+                for n in 0..5000u16 {
+                    let [high, low] = n.to_be_bytes();
+                    let flow = flow("10.1.0.1", &format!("10.{low}.{high}.1"));
+                    let expected = spd.outbound(&flow);
+                    assert_eq!(cache.outbound(&spd, &flow), expected, "{round} {n}");
+                }
+            }
+        }
     }
 }

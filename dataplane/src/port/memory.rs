@@ -12,7 +12,7 @@ use crate::port::{BURST, Burst, Port, PortCounters};
 use crate::wire::ethernet;
 
 /// Octets beside the payload: an Ethernet header and one VLAN tag.
-const OVERHEAD: usize = ethernet::HEADER + 4;
+pub(crate) const OVERHEAD: usize = ethernet::HEADER + 4;
 
 /// A buffer that travels.
 struct Frame {

@@ -14,9 +14,10 @@ const UNREACHABLE: u8 = 3;
 const FRAGMENTATION_NEEDED: u8 = 4;
 const ECHO_REQUEST: u8 = 8;
 const TIME_EXCEEDED: u8 = 11;
-/// Octets of the offending packet that an error quotes: RFC 1812 section 4.3.2.3 wants as much as
-/// fits in 576 octets.
-const QUOTE: usize = 576 - ipv4::HEADER - HEADER;
+/// Octets of the longest error: RFC 1812 section 4.3.2.3 wants as much of the offending packet
+/// quoted as fits in 576 octets.
+pub const ERROR_MAX: usize = 576;
+const QUOTE: usize = ERROR_MAX - ipv4::HEADER - HEADER;
 
 /// Whether the payload of an IP packet is an echo request.
 pub fn is_echo_request(payload: &[u8]) -> bool {

@@ -70,9 +70,14 @@ impl<'a> Ipv4<'a> {
         self.header[6] & 0x20 != 0 || !self.is_first_fragment()
     }
 
+    /// Flags and fragment offset as they stand there.
+    pub fn fragment_field(self) -> u16 {
+        u16::from_be_bytes([self.header[6], self.header[7]])
+    }
+
     /// Whether it holds the start of the payload.
     pub fn is_first_fragment(self) -> bool {
-        u16::from_be_bytes([self.header[6], self.header[7]]) & 0x1fff == 0
+        self.fragment_field() & 0x1fff == 0
     }
 
     /// Time to live.

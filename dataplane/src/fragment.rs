@@ -1,0 +1,221 @@
+//! Fragmentation of IPv4 packets that may be fragmented, before they enter a tunnel that they are
+//! too big for (RFC 791 section 3.2, RFC 4301 section 8.2): the other way round every packet would
+//! cost the receiver a reassembly of ESP.
+
+use smallvec::SmallVec;
+
+use crate::frames::Frames;
+use crate::pool::Packet;
+use crate::verdict::DropReason;
+use crate::wire::checksum;
+use crate::wire::ipv4::{HEADER, Ipv4};
+
+/// Fragments that one packet may become.
+pub(crate) const MAX: usize = 4;
+
+/// The fragments of a packet, in order.
+pub(crate) type Fragments = SmallVec<[Packet; MAX]>;
+
+/// Fragment offsets count units of this many octets.
+const UNIT: usize = 8;
+const MORE_FRAGMENTS: u16 = 0x2000;
+const OFFSET: u16 = 0x1fff;
+
+/// Splits a packet into fragments of at most `mtu` octets; gives it back as it was if that cannot
+/// be done.
+pub(crate) fn split(
+    frames: &mut Frames,
+    mut packet: Packet,
+    mtu: usize,
+) -> Result<Fragments, (Packet, DropReason)> {
+    // 1. How: no options, for some would have to be repeated and others not; and not too often.
+    let Ok(ip) = Ipv4::parse(frames.pool.bytes(&packet)) else {
+        return Err((packet, DropReason::Malformed));
+    };
+    let step = mtu.saturating_sub(HEADER) / UNIT * UNIT;
+    let payload = ip.total_length() - ip.header_length();
+    let count = payload.div_ceil(step.max(1));
+    let position = ip.fragment_field();
+    let possible = !ip.dont_fragment()
+        && ip.header_length() == HEADER
+        && step > 0
+        && count <= MAX
+        && usize::from(position & OFFSET) + payload / UNIT <= usize::from(OFFSET);
+    if !possible {
+        return Err((packet, DropReason::TooBig));
+    }
+    if frames.pool.available() < count {
+        return Err((packet, DropReason::NoBuffer));
+    }
+    // 2. The later fragments are copies of their parts.
+    let mut later = Fragments::new();
+    for index in 1..count {
+        let start = index * step;
+        let end = payload.min(start + step);
+        let more = position & MORE_FRAGMENTS != 0 || index + 1 < count;
+        let field = field(position, start, more);
+        match copy_part(frames, &packet, start, end, field) {
+            Some(fragment) => later.push(fragment),
+            None => {
+                later.drain(..).for_each(|made| frames.pool.free(made));
+                return Err((packet, DropReason::NoBuffer));
+            }
+        }
+    }
+    // 3. The packet itself becomes the first one.
+    let first_end = payload.min(step);
+    let more = position & MORE_FRAGMENTS != 0 || count > 1;
+    let cut = frames.pool.truncate(&mut packet, HEADER + first_end);
+    debug_assert!(cut, "a fragment is never longer than its packet");
+    write_header(frames.pool.bytes_mut(&mut packet), field(position, 0, more));
+    let mut all = Fragments::new();
+    all.push(packet);
+    all.append(&mut later);
+    Ok(all)
+}
+
+/// Flags and offset of the part that starts at `start`.
+fn field(position: u16, start: usize, more: bool) -> u16 {
+    let offset = usize::from(position & OFFSET) + start / UNIT;
+    let flag = if more { MORE_FRAGMENTS } else { 0 };
+    offset as u16 & OFFSET | flag
+}
+
+/// A packet with the header, and the payload from `start` to `end`.
+fn copy_part(
+    frames: &mut Frames,
+    packet: &Packet,
+    start: usize,
+    end: usize,
+    field: u16,
+) -> Option<Packet> {
+    let mut octets = [0; crate::pool::FRAME_SIZE];
+    let whole = frames.pool.bytes(packet);
+    let length = HEADER + end - start;
+    let (header, body) = octets.get_mut(..length)?.split_at_mut_checked(HEADER)?;
+    header.copy_from_slice(whole.get(..HEADER)?);
+    body.copy_from_slice(whole.get(HEADER + start..HEADER + end)?);
+    let mut fragment = frames.pool.copy_in(octets.get(..length)?)?;
+    write_header(frames.pool.bytes_mut(&mut fragment), field);
+    Some(fragment)
+}
+
+/// Corrects length, flags, offset and checksum.
+fn write_header(fragment: &mut [u8], field: u16) {
+    let length = fragment.len() as u16;
+    if let Some(header) = fragment.first_chunk_mut::<HEADER>() {
+        header[2..4].copy_from_slice(&length.to_be_bytes());
+        header[6..8].copy_from_slice(&field.to_be_bytes());
+        header[10..12].fill(0);
+        let sum = checksum(0, header);
+        header[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::counters::Counters;
+    use crate::pool::Pool;
+
+    fn frames(count: u32) -> Frames {
+        Frames {
+            pool: Pool::new(count).unwrap(),
+            counters: Arc::new(Counters::new(0)),
+        }
+    }
+
+    fn datagram(payload: usize) -> Vec<u8> {
+        let body: Vec<u8> = (0..payload).map(|n| (n % 251) as u8).collect();
+        let mut octets = Vec::new();
+        etherparse::PacketBuilder::ipv4([10, 1, 0, 5], [10, 2, 0, 5], 9)
+            .udp(1, 2)
+            .write(&mut octets, &body)
+            .unwrap();
+        octets[6] &= !0x40;
+        write_header(&mut octets, 0);
+        octets
+    }
+
+    /// Puts fragments together again: payload, and whether the last one says that more follow.
+    fn join(frames: &Frames, fragments: &[Packet], mtu: usize) -> (Vec<u8>, bool) {
+        let (mut payload, mut more) = (Vec::new(), true);
+        for fragment in fragments {
+            let octets = frames.pool.bytes(fragment);
+            assert!(octets.len() <= mtu);
+            let (header, body) = etherparse::Ipv4Header::from_slice(octets).unwrap();
+            assert_eq!(header.header_checksum, header.calc_header_checksum());
+            assert_eq!(usize::from(header.total_len), octets.len());
+            assert_eq!(header.fragment_offset.byte_offset() as usize, payload.len());
+            payload.extend_from_slice(body);
+            more = header.more_fragments;
+        }
+        (payload, more)
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_are_the_whole_rfc_791_section_3_2(payload in 1usize..1700, mtu in 400usize..1600) {
+            let mut frames = frames(8);
+            let whole = datagram(payload);
+            let packet = frames.pool.copy_in(&whole).unwrap();
+            match split(&mut frames, packet, mtu) {
+                Ok(fragments) => {
+                    let (joined, more) = join(&frames, &fragments, mtu);
+                    prop_assert_eq!(&joined[..], &whole[20..]);
+                    prop_assert!(!more);
+                    for fragment in fragments { frames.pool.free(fragment); }
+                }
+                Err((packet, reason)) => {
+                    prop_assert_eq!(reason, DropReason::TooBig);
+                    prop_assert!(whole.len() - 20 > MAX * ((mtu - 20) / 8 * 8));
+                    frames.pool.free(packet);
+                }
+            }
+            prop_assert_eq!(frames.pool.available(), 8);
+        }
+    }
+
+    #[test]
+    fn a_fragment_of_a_fragment_keeps_its_place() {
+        let mut frames = frames(8);
+        let mut octets = datagram(800);
+        write_header(&mut octets, MORE_FRAGMENTS | 100);
+        let packet = frames.pool.copy_in(&octets).unwrap();
+        let fragments = split(&mut frames, packet, 500).unwrap();
+        let fields: Vec<u16> = fragments
+            .iter()
+            .map(|fragment| {
+                Ipv4::parse(frames.pool.bytes(fragment))
+                    .unwrap()
+                    .fragment_field()
+            })
+            .collect();
+        assert_eq!(fields, [MORE_FRAGMENTS | 100, MORE_FRAGMENTS | 160]);
+        fragments.into_iter().for_each(|f| frames.pool.free(f));
+    }
+
+    #[test]
+    fn what_cannot_be_split_comes_back_as_it_was() {
+        let mut frames = frames(2);
+        for (flags, mtu, reason) in [
+            (0x40, 1000, DropReason::TooBig),
+            (0, 27, DropReason::TooBig),
+            (0, 0, DropReason::TooBig),
+            (0, 500, DropReason::NoBuffer),
+        ] {
+            let mut octets = datagram(1400);
+            octets[6] = flags;
+            write_header(&mut octets, u16::from(flags) << 8);
+            let packet = frames.pool.copy_in(&octets).unwrap();
+            let (packet, refused) = split(&mut frames, packet, mtu).unwrap_err();
+            assert_eq!((refused, frames.pool.bytes(&packet)), (reason, &octets[..]));
+            frames.pool.free(packet);
+            assert_eq!(frames.pool.available(), 2);
+        }
+    }
+}

@@ -1,0 +1,234 @@
+use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId};
+
+use super::*;
+
+fn child(counter: u32, spi: u32) -> ChildSa {
+    ChildSa {
+        id: SaId {
+            creator: MemberId(1),
+            incarnation: Incarnation(1),
+            counter,
+        },
+        mode: Mode::Tunnel,
+        inbound_spi: Spi(spi),
+        outbound_spi: Spi(spi + 1000),
+        suite: EspSuite::Aes128Gcm16,
+        esn: true,
+        inbound_key: KeyMaterial::new(&[1; 20]),
+        outbound_key: KeyMaterial::new(&[2; 20]),
+        local: IpAddr::from([192, 0, 2, 1]),
+        remote: IpAddr::from([198, 51, 100, 2]),
+        encapsulation: None,
+        local_ts: vec!["10.1.0.0/16".parse().unwrap()],
+        remote_ts: vec!["10.2.0.0/16".parse().unwrap()],
+        replay_window: 64,
+    }
+}
+
+fn cell() -> Arc<Cell> {
+    let lease = Lease {
+        grant: SequenceNumber(100),
+        high_water: SequenceNumber(100),
+    };
+    Arc::new(Cell::new(SequenceNumber(1), lease))
+}
+
+fn inbound(child: &ChildSa, slot: u32) -> Box<InboundSa> {
+    let floor = SequenceNumber(0);
+    Box::new(InboundSa::new(child, cell(), floor, slot, Engine::AwsLc).unwrap())
+}
+
+fn outbound(child: &ChildSa, slot: u32) -> Box<OutboundSa> {
+    Box::new(OutboundSa::new(child, cell(), slot, Engine::AwsLc).unwrap())
+}
+
+fn conflict<T>(result: Result<Option<T>, (T, Conflict)>) -> Option<Conflict> {
+    result.err().map(|(_, conflict)| conflict)
+}
+
+#[test]
+fn sas_are_found_by_spi_and_slot_until_removed() {
+    let mut sad = Sad::new(4);
+    let children = [child(1, 300), child(2, 301)];
+    for (slot, child) in (2..).zip(&children) {
+        assert!(
+            sad.insert_inbound(inbound(child, slot))
+                .is_ok_and(|old| old.is_none())
+        );
+        assert!(
+            sad.insert_outbound(outbound(child, slot))
+                .is_ok_and(|old| old.is_none())
+        );
+    }
+    assert_eq!(sad.len(), 2);
+    assert_eq!(
+        sad.inbound_mut(Spi(301)).map(|sa| sa.id),
+        Some(children[1].id)
+    );
+    assert_eq!(sad.inbound_in_slot(2).map(|sa| sa.spi), Some(Spi(300)));
+    assert_eq!(sad.outbound_mut(3).map(|sa| sa.spi), Some(Spi(1301)));
+    assert!(sad.outbound_mut(0).is_none() && sad.outbound_mut(99).is_none());
+    assert_eq!(sad.slot_of(children[0].id), Some(2));
+
+    let (gone_in, gone_out) = sad.remove(children[0].id);
+    assert_eq!(gone_in.map(|sa| sa.id), Some(children[0].id));
+    assert_eq!(gone_out.map(|sa| sa.id), Some(children[0].id));
+    assert!(sad.inbound_mut(Spi(300)).is_none() && sad.outbound_mut(2).is_none());
+    assert!(sad.inbound_in_slot(2).is_none() && sad.checkpoint(2).is_none());
+    assert!(matches!(sad.remove(children[0].id), (None, None)));
+    assert!(sad.inbound_mut(Spi(301)).is_some());
+    assert_eq!(sad.len(), 1);
+}
+
+#[test]
+fn another_leadership_replaces_the_halves_of_the_same_child() {
+    let mut sad = Sad::new(1);
+    let first = child(1, 300);
+    let _ = sad.insert_inbound(inbound(&first, 0));
+    let _ = sad.insert_outbound(outbound(&first, 0));
+    sad.inbound_mut(Spi(300)).unwrap().packets = 7;
+    let old = sad.insert_inbound(inbound(&first, 0)).ok().flatten();
+    assert_eq!(old.map(|sa| sa.packets), Some(7));
+    assert!(
+        sad.insert_outbound(outbound(&first, 0))
+            .is_ok_and(|old| old.is_some())
+    );
+    assert_eq!(sad.inbound_mut(Spi(300)).map(|sa| sa.packets), Some(0));
+    assert_eq!(sad.len(), 1);
+}
+
+#[test]
+fn conflicts_are_refused_and_change_nothing() {
+    let mut sad = Sad::new(2);
+    let first = child(1, 300);
+    let _ = sad.insert_inbound(inbound(&first, 0));
+    let same_spi = child(2, 300);
+    assert_eq!(
+        conflict(sad.insert_inbound(inbound(&same_spi, 1))),
+        Some(Conflict::SpiTaken)
+    );
+    let other = child(2, 301);
+    assert_eq!(
+        conflict(sad.insert_inbound(inbound(&other, 0))),
+        Some(Conflict::SlotTaken)
+    );
+    assert_eq!(
+        conflict(sad.insert_outbound(outbound(&other, 0))),
+        Some(Conflict::SlotTaken)
+    );
+    assert_eq!(
+        conflict(sad.insert_inbound(inbound(&other, 2))),
+        Some(Conflict::NoSuchSlot)
+    );
+    assert_eq!(
+        conflict(sad.insert_outbound(outbound(&first, 1))),
+        Some(Conflict::OtherSlot)
+    );
+    assert_eq!(sad.len(), 1);
+    assert_eq!(sad.inbound_mut(Spi(300)).map(|sa| sa.id), Some(first.id));
+    assert!(sad.insert_inbound(inbound(&other, 1)).is_ok());
+}
+
+#[test]
+fn a_checkpoint_holds_both_halves() {
+    let mut sad = Sad::new(1);
+    let child = child(1, 300);
+    assert!(sad.checkpoint(0).is_none());
+    let _ = sad.insert_outbound(outbound(&child, 0));
+    let sa = sad.outbound_mut(0).unwrap();
+    assert_eq!(sa.cell.draw(5).len(), 5);
+    (sa.packets, sa.bytes) = (5, 500);
+    let _ = sad.insert_inbound(inbound(&child, 0));
+    let admitted = sad
+        .inbound_mut(Spi(300))
+        .unwrap()
+        .admit(SequenceNumber(9), 77, Instant(3));
+    assert_eq!(admitted, Ok(Admission::Deliver));
+    assert_eq!(
+        sad.checkpoint(0),
+        Some(Checkpoint {
+            sa: child.id,
+            outbound_next: SequenceNumber(6),
+            inbound_top: SequenceNumber(9),
+            packets_out: 5,
+            bytes_out: 500,
+            packets_in: 1,
+            bytes_in: 77,
+        })
+    );
+}
+
+#[test]
+fn what_workers_cannot_carry_is_not_installed() {
+    let engine = Engine::AwsLc;
+    let floor = SequenceNumber(0);
+    let transport = ChildSa {
+        mode: Mode::Transport,
+        ..child(1, 300)
+    };
+    let both = |child: &ChildSa| {
+        (
+            InboundSa::new(child, cell(), floor, 0, engine).err(),
+            OutboundSa::new(child, cell(), 0, engine).err(),
+        )
+    };
+    assert_eq!(
+        both(&transport),
+        (Some(SaError::TransportMode), Some(SaError::TransportMode))
+    );
+    let v6 = ChildSa {
+        remote: "2001:db8::1".parse().unwrap(),
+        ..child(1, 300)
+    };
+    assert_eq!(both(&v6).1, Some(SaError::NotIpv4));
+    let short = KeyMaterial::new(&[0; 16]);
+    let short = ChildSa {
+        inbound_key: short.clone(),
+        outbound_key: short,
+        ..child(1, 300)
+    };
+    assert!(matches!(
+        both(&short),
+        (Some(SaError::Key(_)), Some(SaError::Key(_)))
+    ));
+}
+
+#[test]
+fn an_endpoint_moves_and_a_bad_one_changes_nothing() {
+    let mut sa = outbound(&child(1, 300), 0);
+    let remote = IpAddr::from([203, 0, 113, 9]);
+    let nat = Some(UdpEncapsulation {
+        local_port: 4500,
+        remote_port: 7777,
+    });
+    assert_eq!(sa.inner_mtu(1500), 1500 - 20 - 32 - 2);
+    assert_eq!(
+        sa.set_endpoint(sa.local, "::1".parse().unwrap(), None),
+        Err(SaError::NotIpv4)
+    );
+    assert_eq!(sa.remote, IpAddr::from([198, 51, 100, 2]));
+    assert_eq!(sa.set_endpoint(sa.local, remote, nat), Ok(()));
+    let mut header = [0; 28];
+    assert!(sa.outer.write(&mut header, 0, 0));
+    assert_eq!(
+        (&header[16..20], &header[22..24]),
+        (&[203, 0, 113, 9][..], &7777u16.to_be_bytes()[..])
+    );
+}
+
+#[test]
+fn rfc4301_section_5_2_the_inner_packet_must_match_the_selectors() {
+    let sa = inbound(&child(1, 300), 0);
+    let packet = |source: [u8; 4], destination: [u8; 4]| {
+        let mut packet = Vec::new();
+        etherparse::PacketBuilder::ipv4(source, destination, 9)
+            .udp(1, 2)
+            .write(&mut packet, &[])
+            .unwrap();
+        packet
+    };
+    assert!(sa.selectors_match(&packet([10, 2, 0, 1], [10, 1, 0, 1])));
+    assert!(!sa.selectors_match(&packet([10, 1, 0, 1], [10, 2, 0, 1])));
+    assert!(!sa.selectors_match(&packet([10, 3, 0, 1], [10, 1, 0, 1])));
+    assert!(!sa.selectors_match(&[]));
+}

@@ -1,0 +1,435 @@
+//! A worker: one thread's share of the gateway. It owns a queue of every port, a pool, an SAD and
+//! everything else that it touches; what it shares are the leases' cells and the leadership flag,
+//! both atomic. [`Worker::turn`] does one round of work and returns, so that a thread, a simulator
+//! or a test can drive it alike.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hitless_sa::{Instant, SaId, UdpEncapsulation};
+use rtrb::{Consumer, Producer, RingBuffer};
+
+use crate::checkpoint::{self, Collector, Publisher};
+use crate::classify::Addresses;
+use crate::command::{Command, Event, Retired};
+use crate::counters::Counters;
+use crate::fib::Fib;
+use crate::frames::Frames;
+use crate::links::Links;
+use crate::neighbour::Neighbour;
+use crate::park::Park;
+use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
+use crate::port::memory::{self, MemoryPort};
+use crate::port::{MacAddress, Port};
+use crate::report::Reports;
+use crate::sad::{Conflict, Sad};
+use crate::schedule::Schedule;
+use crate::spd::{FlowCache, Spd};
+use crate::verdict::DropReason;
+
+pub use crate::links::Interface;
+pub use crate::schedule::CheckpointSettings;
+
+/// Commands taken in one turn: installing many SAs must not starve packets.
+const COMMANDS_PER_TURN: usize = 64;
+/// Slots of the command and of the event ring.
+const RING: usize = 1024;
+/// IP packets on their way to or from the control thread.
+const PUNT: usize = 256;
+/// When gratuitous ARP goes out after [`Command::Announce`].
+const ANNOUNCEMENTS: [Duration; 3] = [
+    Duration::ZERO,
+    Duration::from_millis(200),
+    Duration::from_secs(1),
+];
+
+/// What a worker is made from.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WorkerSettings {
+    /// Number of the worker, for the name of its thread.
+    pub id: usize,
+    /// One for each port, in the same order.
+    pub interfaces: Vec<Interface>,
+    /// Frames in the pool: enough for the ports' rings and for what waits (some 400 packets).
+    pub pool_frames: u32,
+    pub checkpoint: CheckpointSettings,
+    /// Child SAs at most; their slots are below this.
+    pub sa_capacity: usize,
+}
+
+/// Whether this member leads: one flag for all workers of a group, set by the control thread.
+/// A worker looks at it once a burst.
+#[derive(Debug)]
+pub struct Leadership(AtomicBool);
+
+impl Leadership {
+    /// A flag that says so.
+    pub fn new(leading: bool) -> Arc<Leadership> {
+        Arc::new(Leadership(AtomicBool::new(leading)))
+    }
+
+    /// Whether this member leads.
+    pub fn leading(&self) -> bool {
+        self.0.load(Ordering::Acquire)
+    }
+
+    /// Takes effect at each worker's next burst. After `set(false)`, a [`Command::Barrier`] that is
+    /// answered means that nothing more leaves that worker.
+    pub fn set(&self, leading: bool) {
+        self.0.store(leading, Ordering::SeqCst);
+    }
+}
+
+/// The control thread's end of a worker.
+pub struct WorkerHandle {
+    commands: Producer<Command>,
+    events: Consumer<Event>,
+    /// IKE packets for the control thread, and from it: whole IP packets without Ethernet.
+    pub punt: MemoryPort,
+    pub checkpoints: Collector,
+    pub counters: Arc<Counters>,
+}
+
+impl WorkerHandle {
+    /// Queues a command; gives it back if the worker has not taken enough of the earlier ones yet.
+    pub fn send(&mut self, command: Command) -> Result<(), Command> {
+        self.commands
+            .push(command)
+            .map_err(|rtrb::PushError::Full(command)| command)
+    }
+
+    /// Commands that can be queued now.
+    pub fn command_slots(&self) -> usize {
+        self.commands.slots()
+    }
+
+    /// The oldest event that has not been taken.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop().ok()
+    }
+
+    /// Whether the worker is gone.
+    pub fn is_abandoned(&self) -> bool {
+        self.events.is_abandoned()
+    }
+}
+
+/// Where the frames of a worker are. All but `total` add up to `total` between turns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FrameAccount {
+    pub total: usize,
+    pub free: usize,
+    /// In the ports' rings.
+    pub in_ports: usize,
+    /// Waiting for a high water to rise.
+    pub parked: usize,
+    /// Waiting for a neighbour's address.
+    pub held: usize,
+}
+
+/// See the module.
+pub struct Worker {
+    id: usize,
+    /// In front of the frames: a driver's sockets close before the memory that they use goes.
+    pub(crate) links: Links,
+    pub(crate) frames: Frames,
+    pub(crate) addresses: Addresses,
+    pub(crate) sad: Sad,
+    pub(crate) spd: Arc<Spd>,
+    pub(crate) flows: FlowCache,
+    pub(crate) fib: Arc<Fib>,
+    pub(crate) park: Park,
+    pub(crate) reports: Reports,
+    pub(crate) leadership: Arc<Leadership>,
+    pub(crate) punt: MemoryPort,
+    commands: Consumer<Command>,
+    publisher: Publisher,
+    schedule: Schedule,
+    /// When the announcement under way began, and how many of its parts have gone out.
+    announcement: Option<(Instant, usize)>,
+}
+
+/// Makes a worker and the control thread's end of it. All memory that packets ever need is
+/// allocated here.
+///
+/// # Errors
+/// If the memory cannot be mapped, or if there is not one interface for each port.
+pub fn worker(
+    settings: WorkerSettings,
+    ports: Vec<Box<dyn Port>>,
+    leadership: Arc<Leadership>,
+) -> io::Result<(Worker, WorkerHandle)> {
+    worker_with_pool(
+        Pool::new(settings.pool_frames)?,
+        settings,
+        ports,
+        leadership,
+    )
+}
+
+/// As [`worker`], with a pool whose memory the ports know already (an AF_XDP socket's UMEM).
+///
+/// # Errors
+/// If there is not one interface for each port.
+pub fn worker_with_pool(
+    pool: Pool,
+    settings: WorkerSettings,
+    ports: Vec<Box<dyn Port>>,
+    leadership: Arc<Leadership>,
+) -> io::Result<(Worker, WorkerHandle)> {
+    if settings.interfaces.len() != ports.len() {
+        let text = format!(
+            "worker {}: {} interfaces for {} ports; give one for each",
+            settings.id,
+            settings.interfaces.len(),
+            ports.len()
+        );
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let (command_sender, commands) = RingBuffer::new(RING);
+    let (event_sender, events) = RingBuffer::new(RING);
+    let (punt, control_punt) = memory::link(PUNT, FRAME_SIZE - HEADROOM - memory::OVERHEAD);
+    let (publisher, checkpoints) = checkpoint::channel(settings.sa_capacity);
+    let counters = Arc::new(Counters::new(ports.len()));
+    let addresses = Addresses::new(settings.interfaces.iter().flat_map(|i| &i.addresses));
+    let worker = Worker {
+        id: settings.id,
+        frames: Frames {
+            pool,
+            counters: Arc::clone(&counters),
+        },
+        links: Links::new(ports, settings.interfaces),
+        addresses,
+        sad: Sad::new(settings.sa_capacity),
+        spd: Arc::default(),
+        flows: FlowCache::new(),
+        fib: Arc::default(),
+        park: Park::new(),
+        reports: Reports::new(event_sender),
+        leadership,
+        punt,
+        commands,
+        publisher,
+        schedule: Schedule::new(settings.checkpoint, settings.sa_capacity),
+        announcement: None,
+    };
+    let handle = WorkerHandle {
+        commands: command_sender,
+        events,
+        punt: control_punt,
+        checkpoints,
+        counters,
+    };
+    Ok((worker, handle))
+}
+
+impl Worker {
+    /// One round: commands, timers, injected packets, then a burst from every port. Returns the
+    /// packets and commands handled; 0 means idle.
+    pub fn turn(&mut self, now: Instant) -> usize {
+        // 1. Commands, at a burst boundary: everything earlier has been given to the ports.
+        let mut handled = self.take_commands(now);
+        // 2. What waits: released, asked for again, or dropped because we no longer lead.
+        self.timers(now);
+        // 3. The control thread's packets.
+        handled += self.inject(now);
+        // 4. A burst from every port.
+        for port in 0..self.links.len() {
+            handled += self.receive(port, now);
+        }
+        // 5. Checkpoints that are due, and the ports' housekeeping.
+        while let Some(slot) = self.schedule.next_due(now) {
+            self.publish(slot);
+        }
+        self.links.poll(&mut self.frames);
+        handled
+    }
+
+    /// The number given in its settings.
+    pub fn id(&self) -> usize {
+        self.id
+    }
+
+    /// Where the frames are.
+    pub fn frame_account(&self) -> FrameAccount {
+        FrameAccount {
+            total: self.frames.pool.frames(),
+            free: self.frames.pool.available(),
+            in_ports: self.links.ports().map(Port::frames_held).sum(),
+            parked: self.park.len(),
+            held: self.links.held(),
+        }
+    }
+
+    /// Descriptors that become readable when packets wait, for sleeping when idle.
+    pub fn wake_descriptors(&self) -> impl Iterator<Item = std::os::fd::RawFd> {
+        self.links.ports().filter_map(Port::wake_descriptor)
+    }
+
+    fn timers(&mut self, now: Instant) {
+        if !self.leadership.leading() {
+            self.announcement = None;
+            self.drop_parked(|_| true, DropReason::NotActive);
+            self.links
+                .drop_held(&mut self.frames, DropReason::NotActive);
+            return;
+        }
+        if self.park.len() > 0 {
+            self.release(now);
+        }
+        if let Some((begun, sent)) = self.announcement
+            && let Some(after) = ANNOUNCEMENTS.get(sent)
+            && now >= begun + *after
+        {
+            self.links.announce(&mut self.frames);
+            let more = sent + 1 < ANNOUNCEMENTS.len();
+            self.announcement = more.then_some((begun, sent + 1));
+        }
+        self.links.tick(&mut self.frames, now);
+        self.links.flush(&mut self.frames);
+    }
+
+    fn take_commands(&mut self, now: Instant) -> usize {
+        for taken in 0..COMMANDS_PER_TURN {
+            if !self.reports.has_room() {
+                return taken;
+            }
+            let Ok(command) = self.commands.pop() else {
+                return taken;
+            };
+            self.obey(command, now);
+        }
+        COMMANDS_PER_TURN
+    }
+
+    fn obey(&mut self, command: Command, now: Instant) {
+        match command {
+            Command::InstallInbound(sa) => {
+                let (id, slot) = (sa.id, sa.slot);
+                match self.sad.insert_inbound(sa) {
+                    Ok(None) => {}
+                    Ok(Some(old)) => {
+                        // What was parked under the old cell dies with it (rule R8).
+                        self.drop_parked(|parked| parked == slot, DropReason::HighWater);
+                        self.retire(Retired::Inbound(old));
+                    }
+                    Err((sa, conflict)) => self.refuse_sa(id, conflict, Retired::Inbound(sa)),
+                }
+            }
+            Command::InstallOutbound(sa) => {
+                let id = sa.id;
+                match self.sad.insert_outbound(sa) {
+                    Ok(None) => {}
+                    Ok(Some(old)) => self.retire(Retired::Outbound(old)),
+                    Err((sa, conflict)) => self.refuse_sa(id, conflict, Retired::Outbound(sa)),
+                }
+            }
+            Command::Update {
+                sa,
+                local,
+                remote,
+                encapsulation,
+            } => self.update(sa, local, remote, encapsulation),
+            Command::Remove(id) => self.remove(id),
+            Command::Policies(spd) => {
+                let old = std::mem::replace(&mut self.spd, spd);
+                self.flows.clear();
+                self.retire(Retired::Policies(old));
+            }
+            Command::Routes(fib) => {
+                let old = std::mem::replace(&mut self.fib, fib);
+                self.retire(Retired::Routes(old));
+            }
+            Command::Neighbour { port, address, mac } => {
+                self.set_neighbour(port, address, mac, now)
+            }
+            Command::Announce => self.announcement = Some((now, 0)),
+            Command::Barrier(number) => self.reports.answer(Event::Barrier(number)),
+            Command::QueryWindow(id) => {
+                let slot = self.sad.slot_of(id);
+                let state = slot
+                    .and_then(|slot| self.sad.inbound_in_slot(slot))
+                    .map(|sa| sa.window.export());
+                self.reports.answer(Event::Window { sa: id, state });
+            }
+        }
+    }
+
+    fn update(
+        &mut self,
+        id: SaId,
+        local: IpAddr,
+        remote: IpAddr,
+        encapsulation: Option<UdpEncapsulation>,
+    ) {
+        let Some(slot) = self.sad.slot_of(id) else {
+            return;
+        };
+        if let Some(sa) = self.sad.outbound_mut(slot)
+            && sa.set_endpoint(local, remote, encapsulation).is_err()
+        {
+            // An endpoint of another family: the SA goes on as it was.
+            return;
+        }
+        if let Some(sa) = self.sad.inbound_in_slot(slot) {
+            (sa.local, sa.remote, sa.encapsulation) = (local, remote, encapsulation);
+        }
+    }
+
+    fn remove(&mut self, id: SaId) {
+        if let Some(slot) = self.sad.slot_of(id) {
+            self.publish(slot);
+            self.drop_parked(|parked| parked == slot, DropReason::HighWater);
+        }
+        let (inbound, outbound) = self.sad.remove(id);
+        if let Some(sa) = inbound {
+            self.retire(Retired::Inbound(sa));
+        }
+        if let Some(sa) = outbound {
+            self.retire(Retired::Outbound(sa));
+        }
+    }
+
+    fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
+        if let IpAddr::V4(address) = address
+            && port < self.links.len()
+        {
+            let neighbour = Neighbour { port, address };
+            self.links
+                .learn(&mut self.frames, neighbour, mac, true, now);
+        }
+    }
+
+    fn refuse_sa(&mut self, sa: SaId, conflict: Conflict, retired: Retired) {
+        self.reports.answer(Event::Refused { sa, conflict });
+        self.retire(retired);
+    }
+
+    fn retire(&mut self, retired: Retired) {
+        self.reports.answer(Event::Retired(retired));
+    }
+
+    /// Notes that a packet of the SA was sent or delivered.
+    pub(crate) fn note_use(&mut self, slot: u32, now: Instant) {
+        if self.schedule.note(slot, now) {
+            self.publish(slot);
+        }
+    }
+
+    fn publish(&mut self, slot: u32) {
+        if let Some(checkpoint) = self.sad.checkpoint(slot) {
+            self.publisher.publish(slot, &checkpoint);
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.drop_parked(|_| true, DropReason::NotActive);
+        self.links
+            .drop_held(&mut self.frames, DropReason::NotActive);
+    }
+}

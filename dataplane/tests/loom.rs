@@ -1,0 +1,181 @@
+//! Every interleaving of the dataplane's atomics, under loom's model checker:
+//! `RUSTFLAGS="--cfg loom" cargo test -p hitless-dataplane --release --test loom`, in a target
+//! directory of its own.
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use hitless_dataplane::cell::Cell;
+use hitless_dataplane::checkpoint::mailbox;
+use hitless_sa::{Lease, SequenceNumber};
+use loom::thread;
+
+fn lease(grant: u64, high_water: u64) -> Lease {
+    Lease {
+        grant: SequenceNumber(grant),
+        high_water: SequenceNumber(high_water),
+    }
+}
+
+/// Searches all schedules with at most four preemptions; without a bound the larger of these models
+/// take more than ten minutes each.
+fn model(body: impl Fn() + Sync + Send + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(4);
+    builder.check(body);
+}
+
+/// Draws `count` numbers, and once more what is left of them.
+fn draw(cell: &Cell, count: u32) -> Vec<u64> {
+    let mut drawn: Vec<u64> = cell.draw(count).map(|number| number.0).collect();
+    if drawn.len() < count as usize {
+        let rest = count - drawn.len() as u32;
+        drawn.extend(cell.draw(rest).map(|number| number.0));
+    }
+    drawn
+}
+
+fn assert_once_each(mut numbers: Vec<u64>, first: u64, last: u64) {
+    numbers.sort_unstable();
+    let expected: Vec<u64> = (first..first + numbers.len() as u64).collect();
+    assert_eq!(numbers, expected, "a number was drawn twice or skipped");
+    assert!(numbers.last().is_none_or(|&number| number <= last));
+}
+
+/// R3, D1: two workers draw while control raises the limit.
+#[test]
+fn no_number_is_drawn_twice_or_above_the_limit_while_it_rises() {
+    model(|| {
+        let cell = Arc::new(Cell::new(SequenceNumber(1), lease(2, 0)));
+        let workers = [3, 3].map(|count| {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || draw(&cell, count))
+        });
+        cell.raise(lease(5, 0));
+        cell.raise(lease(3, 0));
+        let mut numbers = Vec::new();
+        for worker in workers {
+            numbers.extend(worker.join().unwrap());
+        }
+        assert_eq!(cell.limit(), SequenceNumber(5));
+        assert_eq!(cell.cursor().0, numbers.len() as u64 + 1);
+        assert_once_each(numbers, 1, 5);
+    });
+}
+
+/// R14, R15: what `freeze` returns is one past everything that was ever drawn.
+#[test]
+fn after_freeze_nothing_is_drawn_and_its_cursor_is_exact() {
+    model(|| {
+        let cell = Arc::new(Cell::new(SequenceNumber(1), lease(3, 0)));
+        let workers = [1, 2].map(|count| {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || draw(&cell, count))
+        });
+        cell.raise(lease(4, 0));
+        let cursor = cell.freeze();
+        cell.raise(lease(100, 100));
+        let mut numbers = Vec::new();
+        for worker in workers {
+            numbers.extend(worker.join().unwrap());
+        }
+        assert_eq!(cursor.0, numbers.len() as u64 + 1);
+        assert_eq!((cell.cursor(), cell.limit()), (cursor, SequenceNumber(4)));
+        assert_once_each(numbers, 1, 4);
+    });
+}
+
+/// Raising and freezing from two control paths: a frozen cell is not thawed, and delivery stops.
+#[test]
+fn a_raise_that_races_with_freeze_never_thaws_the_cell() {
+    model(|| {
+        let cell = Arc::new(Cell::new(SequenceNumber(1), lease(1, 1)));
+        let raiser = {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || cell.raise(lease(10, 10)))
+        };
+        let worker = {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || {
+                let before = cell.may_deliver(SequenceNumber(1));
+                let after = cell.may_deliver(SequenceNumber(1));
+                assert!(before || !after, "delivery came back");
+                assert!(!cell.may_deliver(SequenceNumber(11)));
+            })
+        };
+        cell.freeze();
+        raiser.join().unwrap();
+        worker.join().unwrap();
+        assert!(cell.frozen());
+        assert!(!cell.may_deliver(SequenceNumber(1)));
+        assert_eq!(cell.draw(1).len(), 0);
+        assert!([1, 10].contains(&cell.limit().0));
+    });
+}
+
+/// The top that workers report is the greatest of all.
+#[test]
+fn the_inbound_top_is_the_highest_reported() {
+    model(|| {
+        let cell = Arc::new(Cell::new(SequenceNumber(1), lease(0, 100)));
+        let workers = [[3, 7], [5, 6]].map(|numbers| {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || {
+                for number in numbers {
+                    cell.note_inbound_top(SequenceNumber(number));
+                }
+            })
+        });
+        for worker in workers {
+            worker.join().unwrap();
+        }
+        assert_eq!(cell.inbound_top(), SequenceNumber(7));
+    });
+}
+
+/// The collector sees only messages that were published whole, newer each time, and the newest in
+/// the end, although the publisher never waits.
+#[test]
+fn checkpoints_are_never_torn_and_the_newest_wins() {
+    model(|| {
+        let (mut sender, mut receiver) = mailbox::<2>(1);
+        let worker = thread::spawn(move || {
+            for round in 1..=3u64 {
+                sender.publish(0, [round, round * 100]);
+            }
+        });
+        let mut last = 0;
+        let mut take = |slot: u32, [a, b]: [u64; 2]| {
+            assert_eq!((slot, b), (0, a * 100), "torn");
+            assert!(a > last, "older, or twice");
+            last = a;
+        };
+        receiver.drain(&mut take);
+        receiver.drain(&mut take);
+        worker.join().unwrap();
+        receiver.drain(&mut take);
+        assert_eq!(last, 3, "the newest was lost");
+    });
+}
+
+/// Two slots share a ring of two entries that wraps: no slot's last message is lost.
+#[test]
+fn slots_that_share_the_ring_lose_nothing() {
+    model(|| {
+        let (mut sender, mut receiver) = mailbox::<1>(2);
+        let worker = thread::spawn(move || {
+            for (slot, value) in [(0, 1), (1, 11), (0, 2), (1, 12)] {
+                sender.publish(slot, [value]);
+            }
+        });
+        let mut last = [0, 0];
+        let mut take = |slot: u32, [value]: [u64; 1]| {
+            assert!(value > last[slot as usize], "older, or twice");
+            last[slot as usize] = value;
+        };
+        receiver.drain(&mut take);
+        worker.join().unwrap();
+        receiver.drain(&mut take);
+        assert_eq!(last, [2, 12]);
+    });
+}

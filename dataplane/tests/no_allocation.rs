@@ -1,0 +1,149 @@
+//! A worker in steady state allocates and frees nothing, in either direction, whatever comes.
+#![expect(unsafe_code, reason = "a global allocator that counts")]
+
+#[expect(
+    dead_code,
+    reason = "the bed of the worker tests, of which this one needs a part"
+)]
+#[path = "worker/bed.rs"]
+mod bed;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::time::Duration;
+
+use bed::*;
+use hitless_dataplane::command::Command;
+use hitless_sa::{Lease, SequenceNumber};
+
+thread_local! {
+    static COUNTED: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Counts what the current thread asks of the heap while it is told to.
+struct Counting;
+
+fn count() {
+    // The thread may be going away, with its counter gone already.
+    let _ = COUNTED.try_with(|counted| counted.set(counted.get().map(|so_far| so_far + 1)));
+}
+
+// SAFETY: every call is passed on to the system allocator as it is.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        count();
+        // SAFETY: the caller's promise is passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Heap operations of one turn.
+fn turn(gateway: &mut Gateway, now: hitless_sa::Instant) -> usize {
+    COUNTED.set(Some(0));
+    gateway.worker.turn(now);
+    COUNTED.take().unwrap_or(0)
+}
+
+#[test]
+fn the_counter_counts() {
+    COUNTED.set(Some(0));
+    drop(std::hint::black_box(vec![1u8; 100]));
+    assert_eq!(COUNTED.take(), Some(2));
+}
+
+#[test]
+fn nothing_is_allocated_in_steady_state_in_either_direction() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let to_b: Vec<_> = (0..32).map(|n| udp(HOST_A, HOST_B, &[n; 700])).collect();
+    let to_a: Vec<_> = (0..32).map(|n| udp(HOST_B, HOST_A, &[n; 90])).collect();
+    let mut operations = 0;
+    for round in 0..400 {
+        // Time goes on far enough for checkpoints, probes of neighbours and their expiry.
+        bed.now += Duration::from_millis(137);
+        to_b.iter().for_each(|packet| bed.a.host_sends(packet));
+        to_a.iter().for_each(|packet| bed.b.host_sends(packet));
+        for _ in 0..4 {
+            operations += turn(&mut bed.a, bed.now);
+            operations += turn(&mut bed.b, bed.now);
+            bed.a
+                .take_wire()
+                .iter()
+                .for_each(|f| assert!(bed.b.wire.push_frame(f)));
+            bed.b
+                .take_wire()
+                .iter()
+                .for_each(|f| assert!(bed.a.wire.push_frame(f)));
+        }
+        // The hosts answer what they are asked, so that the neighbours stay.
+        bed.settle();
+        assert_eq!(bed.b.delivered.len(), 32, "round {round}");
+        assert_eq!(bed.a.delivered.len(), 32, "round {round}");
+        bed.a.delivered.clear();
+        bed.b.delivered.clear();
+    }
+    assert_eq!(operations, 0);
+    let mut told = 0;
+    bed.a.handle.checkpoints.drain(|_, _| told += 1);
+    assert_eq!(told, 1, "checkpoints were published meanwhile");
+}
+
+#[test]
+fn nothing_is_allocated_for_what_is_refused_held_or_parked() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let low = Lease {
+        high_water: SequenceNumber(100),
+        ..PLENTY
+    };
+    bed.install(PLENTY, low);
+    bed.settle();
+    let honest: Vec<_> = (0..8).map(|n| udp(HOST_A, HOST_B, &[n; 60])).collect();
+    let mut operations = 0;
+    for round in 0..60u8 {
+        bed.now += Duration::from_millis(250);
+        honest.iter().for_each(|packet| bed.a.host_sends(packet));
+        for target in [[198, 51, 100, 1], [8, 8, 8, 8], [203, 0, 113, 66], INSIDE_A] {
+            bed.a.host_sends(&udp(HOST_A, target, b"x"));
+        }
+        bed.a.host_sends(&echo(HOST_A, INSIDE_A));
+        bed.a
+            .host_sends(&hops_later(&udp(HOST_A, HOST_B, b"x"), 63));
+        bed.b.wire_brings(&raw(OUTSIDE_A, OUTSIDE_B, 50, &[9; 64]));
+        bed.b.wire_brings(&udp(HOST_A, HOST_B, b"clear"));
+        bed.b
+            .wire_brings(&udp_ports([192, 0, 2, 99], OUTSIDE_B, 500, 500, b"IKE"));
+        // A different host each time that never answers.
+        bed.a.host_sends(&udp(HOST_A, [10, 2, 1, round], b"nobody"));
+        bed.b.host_sends(&[round; 60]);
+        if round % 20 == 10 {
+            bed.b.cell.raise(Lease {
+                high_water: SequenceNumber(u64::from(round) * 9),
+                ..low
+            });
+        }
+        operations += turn(&mut bed.a, bed.now);
+        operations += turn(&mut bed.b, bed.now);
+        for frame in bed.a.take_wire() {
+            bed.b.wire.push_frame(&frame);
+        }
+        operations += turn(&mut bed.b, bed.now);
+        bed.settle();
+        let _ = drain(&mut bed.b.handle.punt);
+        bed.a.events();
+        bed.b.events();
+    }
+    assert_eq!(operations, 0);
+    assert!(bed.b.handle.counters.esp().parked > 0);
+    bed.b.send(Command::Announce);
+    assert_eq!(turn(&mut bed.b, bed.now), 0);
+}

@@ -1,0 +1,296 @@
+//! Leases as a worker obeys them: outbound grants, inbound high water, step-down, barriers.
+
+use std::time::Duration;
+
+use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::verdict::DropReason;
+use hitless_sa::{Lease, SequenceNumber};
+
+use crate::bed::*;
+
+fn lease(grant: u64, high_water: u64) -> Lease {
+    Lease {
+        grant: SequenceNumber(grant),
+        high_water: SequenceNumber(high_water),
+    }
+}
+
+/// A bed whose B delivers up to `high_water` only.
+fn bed_with_high_water(high_water: u64) -> Bed {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    bed.install(PLENTY, lease(1 << 40, high_water));
+    bed.settle();
+    bed.b.events();
+    bed
+}
+
+fn send(bed: &mut Bed, count: u8) {
+    for n in 1..=count {
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &[n; 9]));
+    }
+    bed.settle();
+}
+
+fn bodies(gateway: &Gateway) -> Vec<u8> {
+    gateway.delivered.iter().map(|frame| frame[42]).collect()
+}
+
+#[test]
+fn a_grant_is_used_to_its_last_number_and_not_beyond_s1() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    bed.install(lease(5, 1 << 40), PLENTY);
+    send(&mut bed, 8);
+    assert_eq!(bed.wire.len(), 5);
+    assert_eq!(bed.a.dropped(DropReason::LeaseExhausted), 3);
+    assert_eq!(bed.a.handle.counters.esp().lease_stalls, 1);
+    assert_eq!(
+        bed.a.cell.cursor(),
+        SequenceNumber(6),
+        "D1: the cursor stays at the limit"
+    );
+    bed.a.cell.raise(lease(7, 1 << 40));
+    send(&mut bed, 3);
+    let numbers: Vec<u8> = bed.wire.iter().map(|frame| frame[14 + 20 + 7]).collect();
+    assert_eq!(numbers, [1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
+fn packets_above_the_high_water_wait_and_are_delivered_when_it_rises_r8() {
+    let mut bed = bed_with_high_water(2);
+    send(&mut bed, 5);
+    assert_eq!(bodies(&bed.b), [1, 2]);
+    let account = bed.b.worker.frame_account();
+    assert_eq!(account.parked, 3);
+    assert_eq!(
+        bed.b.cell.inbound_top(),
+        SequenceNumber(5),
+        "what is asked for"
+    );
+    let wanted = bed.b.events().into_iter().find_map(|event| match event {
+        Event::HighWater { sa, wanted } if sa == sa_id(1) => Some(wanted),
+        _ => None,
+    });
+    assert_eq!(wanted, Some(SequenceNumber(3)));
+    bed.b.cell.raise(lease(0, 4));
+    bed.settle();
+    assert_eq!(bodies(&bed.b), [1, 2, 3, 4]);
+    bed.b.cell.raise(lease(0, 9));
+    bed.settle();
+    assert_eq!(bodies(&bed.b), [1, 2, 3, 4, 5]);
+    assert_eq!(bed.b.handle.counters.drops().count(), 0);
+    assert_eq!(bed.b.handle.counters.esp().packets_in, 1 + 5);
+}
+
+#[test]
+fn two_copies_that_wait_are_delivered_once_b3() {
+    let mut bed = bed_with_high_water(0);
+    let esp = bed.seal(&udp(HOST_A, HOST_B, &[1; 9]));
+    bed.b.wire_brings(&esp);
+    bed.b.wire_brings(&esp);
+    bed.settle();
+    assert_eq!(bed.b.worker.frame_account().parked, 2);
+    bed.b.cell.raise(lease(0, 9));
+    bed.settle();
+    assert_eq!(bodies(&bed.b), [1]);
+    assert_eq!(bed.b.dropped(DropReason::Replay), 1);
+}
+
+#[test]
+fn what_waits_dies_with_its_cell_b1() {
+    // Another leadership: the same SA under a new cell that would allow the number.
+    let mut bed = bed_with_high_water(0);
+    send(&mut bed, 1);
+    bed.install(PLENTY, PLENTY);
+    bed.settle();
+    assert!(bed.b.delivered.is_empty());
+    assert_eq!(bed.b.dropped(DropReason::HighWater), 1);
+    // The SA removed.
+    let mut bed = bed_with_high_water(0);
+    send(&mut bed, 1);
+    bed.b.send(Command::Remove(sa_id(1)));
+    bed.settle();
+    assert_eq!(bed.b.dropped(DropReason::HighWater), 1);
+    // The cell frozen, then raised too late.
+    let mut bed = bed_with_high_water(0);
+    send(&mut bed, 1);
+    bed.b.cell.freeze();
+    bed.b.cell.raise(PLENTY);
+    bed.settle();
+    assert_eq!(bed.b.dropped(DropReason::NotActive), 1);
+    assert!(bed.b.delivered.is_empty());
+}
+
+#[test]
+fn nobody_waits_for_ever() {
+    let mut bed = bed_with_high_water(0);
+    send(&mut bed, 3);
+    bed.advance(Duration::from_millis(999));
+    assert_eq!(bed.b.worker.frame_account().parked, 3);
+    bed.advance(Duration::from_millis(1));
+    assert_eq!(bed.b.dropped(DropReason::HighWater), 3);
+}
+
+#[test]
+fn a_frozen_cell_sends_and_delivers_nothing() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let late = bed.seal(&udp(HOST_A, HOST_B, b"late"));
+    bed.a.cell.freeze();
+    bed.b.cell.freeze();
+    bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
+    bed.b.wire_brings(&late);
+    bed.settle();
+    assert_eq!(bed.a.dropped(DropReason::NotActive), 1);
+    assert_eq!(bed.b.dropped(DropReason::NotActive), 1);
+    assert!(bed.wire.is_empty() && bed.b.delivered.is_empty());
+}
+
+#[test]
+fn who_does_not_lead_says_nothing_at_all() {
+    let mut bed = bed_with_high_water(0);
+    send(&mut bed, 2);
+    bed.b.worker.turn(bed.now);
+    // Something that waits for a neighbour, too.
+    bed.b.host_answers = false;
+    bed.b.send(Command::Announce);
+    bed.settle();
+    bed.b.leadership.set(false);
+    let late = bed.seal(&udp(HOST_A, HOST_B, b"late"));
+    bed.b.wire_brings(&late);
+    bed.b.host_sends(&udp(HOST_B, HOST_A, b"x"));
+    bed.b.host_sends(&echo(HOST_B, INSIDE_B));
+    let who_has = arp(
+        1,
+        bed.b.host_mac,
+        HOST_B,
+        &[&[0; 6][..], &INSIDE_B].concat(),
+    );
+    assert!(bed.b.host.push_frame(&who_has));
+    assert!(
+        bed.b
+            .handle
+            .punt
+            .push_frame(&udp_ports(OUTSIDE_B, OUTSIDE_A, 500, 500, b"IKE"))
+    );
+    bed.wire.clear();
+    for _ in 0..20 {
+        bed.now += Duration::from_millis(100);
+        bed.b.worker.turn(bed.now);
+    }
+    assert!(
+        bed.b.take_wire().is_empty(),
+        "nothing on the unprotected side"
+    );
+    assert!(
+        drain(&mut bed.b.host).is_empty(),
+        "nothing on the protected side"
+    );
+    // Two parked, then ESP, clear text, echo, ARP and the injected packet.
+    assert_eq!(bed.b.dropped(DropReason::NotActive), 7);
+    bed.b.assert_no_leak();
+}
+
+#[test]
+fn a_barrier_is_answered_when_all_earlier_bursts_are_out_r14() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    for _ in 0..100 {
+        bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
+    }
+    bed.a.worker.turn(bed.now);
+    bed.a.leadership.set(false);
+    let cursor = bed.a.cell.freeze();
+    bed.a.send(Command::Barrier(42));
+    bed.a.worker.turn(bed.now);
+    assert!(
+        bed.a
+            .events()
+            .iter()
+            .any(|event| matches!(event, Event::Barrier(42)))
+    );
+    let sent = bed.a.take_wire().len() as u64;
+    assert_eq!(
+        cursor,
+        SequenceNumber(2 + sent),
+        "FINAL tells exactly what was used"
+    );
+    for _ in 0..5 {
+        bed.a.worker.turn(bed.now);
+    }
+    assert!(bed.a.take_wire().is_empty());
+    assert_eq!(bed.a.dropped(DropReason::NotActive), 100 - sent);
+}
+
+#[test]
+fn a_window_is_told_on_request_and_an_unknown_sa_has_none() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    send(&mut bed, 3);
+    bed.b.send(Command::QueryWindow(sa_id(1)));
+    bed.b.send(Command::QueryWindow(sa_id(9)));
+    bed.settle();
+    let windows: Vec<_> = bed
+        .b
+        .events()
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Window { sa, state } => Some((sa, state.map(|state| state.top))),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        windows,
+        [(sa_id(1), Some(SequenceNumber(4))), (sa_id(9), None)]
+    );
+}
+
+#[test]
+fn commands_wait_until_their_answers_have_room() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    bed.a.events();
+    let (mut asked, mut answered) = (0, Vec::new());
+    while asked < 5000 {
+        while asked < 5000 && bed.a.handle.send(Command::Barrier(asked)).is_ok() {
+            asked += 1;
+        }
+        for _ in 0..40 {
+            bed.a.worker.turn(bed.now);
+        }
+        answered.extend(bed.a.events());
+    }
+    for _ in 0..200 {
+        bed.a.worker.turn(bed.now);
+        answered.extend(bed.a.events());
+    }
+    let numbers: Vec<u64> = answered
+        .into_iter()
+        .filter_map(|event| match event {
+            Event::Barrier(number) => Some(number),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(numbers, (0..5000).collect::<Vec<u64>>());
+}
+
+#[test]
+fn a_second_sa_for_a_taken_slot_or_spi_comes_back() {
+    use hitless_dataplane::aead::Engine;
+    use hitless_dataplane::command::Retired;
+    use hitless_dataplane::sad::{Conflict, InboundSa};
+    let mut bed = Bed::new();
+    let mut child = bed.child(true);
+    child.id = sa_id(2);
+    let cell = bed.a.cell.clone();
+    let second = InboundSa::new(&child, cell, SequenceNumber(0), 1, Engine::AwsLc).unwrap();
+    bed.a.send(Command::InstallInbound(Box::new(second)));
+    bed.settle();
+    let events = bed.a.events();
+    let refused = |event: &Event| matches!(event, Event::Refused { sa, conflict: Conflict::SpiTaken } if *sa == sa_id(2));
+    assert!(events.iter().any(refused));
+    let back =
+        |event: &Event| matches!(event, Event::Retired(Retired::Inbound(sa)) if sa.id == sa_id(2));
+    assert!(events.iter().any(back));
+}

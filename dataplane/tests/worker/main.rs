@@ -1,0 +1,8 @@
+//! Workers on memory ports: whole journeys, every drop, leases, and hostile frames.
+
+mod bed;
+mod drops;
+mod hostile;
+mod leases;
+mod local;
+mod tunnel;
