@@ -57,8 +57,7 @@ pub struct Cable {
 }
 
 impl Cable {
-    /// Lays a cable whose ends have `queues` queues, and lights it. The far end comes up last, so
-    /// that it can send at once.
+    /// Lays a cable whose ends have `queues` queues, and lights it.
     pub fn new(name: &str, queues: u32) -> Cable {
         let process = std::process::id();
         let (near, far) = (format!("{name}n{process}"), format!("{name}f{process}"));
@@ -68,9 +67,18 @@ impl Cable {
         ));
         for end in [&near, &far] {
             ip(&format!("link set {end} addrgenmode none"));
-            ip(&format!("link set {end} up"));
         }
-        Cable { near, far }
+        let cable = Cable { near, far };
+        cable.light();
+        cable
+    }
+
+    /// Brings both ends up, the far end last: an end that comes up under a carrier can send at
+    /// once, but one that gets its carrier later drops frames until the kernel has noticed.
+    pub fn light(&self) {
+        ip(&format!("link set {} up", self.near));
+        ip(&format!("link set {} down", self.far));
+        ip(&format!("link set {} up", self.far));
     }
 
     /// What the kernel says about the near end, as JSON.

@@ -182,8 +182,7 @@ fn auto_falls_back_to_generic_mode() {
              numrxqueues 2 numtxqueues 2",
             cable.near, cable.far
         ));
-        ip(&format!("link set {} up", cable.near));
-        ip(&format!("link set {} up", cable.far));
+        cable.light();
         let mut pool = Pool::new(1024).unwrap();
         let native = AfXdpSettings {
             mode: AfXdpMode::Native,
@@ -237,7 +236,7 @@ fn a_port_opened_while_the_interface_is_down_works_when_it_comes_up() {
         let cable = Cable::new("i", 1);
         ip(&format!("link set {} down", cable.near));
         let mut station = Station::new(&settings(&cable.near));
-        ip(&format!("link set {} up", cable.near));
+        cable.light();
         let far = Wire::new(&cable.far);
         far.send(&frame(OURS, 60, 1));
         assert_eq!(station.receive_octets(), frame(OURS, 60, 1));

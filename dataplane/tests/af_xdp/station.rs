@@ -43,14 +43,20 @@ impl Station {
         assert_eq!(frames, self.pool.frames());
     }
 
+    /// One or more packets, waiting for them. A descriptor that is readable means packets.
+    pub fn receive_some(&mut self) -> Burst {
+        wait(self.port.wake_descriptor().unwrap());
+        let mut burst = Burst::new();
+        self.port.receive(&mut self.pool, &mut burst);
+        assert!(!burst.is_empty(), "readable without a packet");
+        burst
+    }
+
     /// The next `count` packets, waiting for them; more must not come with them.
     pub fn receive(&mut self, count: usize) -> Vec<Packet> {
         let mut packets = Vec::new();
         while packets.len() < count {
-            wait(self.port.wake_descriptor().unwrap());
-            let mut burst = Burst::new();
-            self.port.receive(&mut self.pool, &mut burst);
-            packets.extend(burst);
+            packets.extend(self.receive_some());
         }
         assert_eq!(packets.len(), count, "more packets came");
         packets

@@ -65,6 +65,8 @@ const VLAN_TAG: usize = 4;
 const LARGEST_MTU: usize = FRAME_SIZE - HEADROOM - ETHERNET_HEADER - VLAN_TAG;
 /// Free frames that the fill ring leaves to the datapath.
 const RESERVE: usize = 2 * BURST;
+/// Frames that a pool must have for a port's share to be a burst.
+const LEAST_FRAMES: usize = 4 * BURST;
 /// Calls to the kernel for one burst at most: a frame that the kernel refuses costs one call.
 const KICKS: usize = 2 * BURST;
 /// Calls in a row that move nothing before the rest is left for later.
@@ -149,12 +151,11 @@ impl AfXdpPort {
     ) -> Result<AfXdpPort, AfXdpError> {
         let interface = attachment.interface();
         let share = (pool.frames() / 4).min(attachment.ring_size() as usize);
-        let least = (4 * BURST).max(RESERVE + BURST);
-        if pool.frames() < least || pool.available() < RESERVE + BURST {
+        if pool.frames() < LEAST_FRAMES || pool.available() < RESERVE + BURST {
             return Err(AfXdpError::PoolTooSmall {
                 interface: interface.name.clone(),
                 frames: pool.frames(),
-                least,
+                least: LEAST_FRAMES,
             });
         }
         let socket = Socket::new(pool.memory(), attachment.ring_size()).map_err(
