@@ -153,8 +153,8 @@ impl Cell {
         high_water & FROZEN == 0 && number.0 <= high_water
     }
 
-    /// Reports the highest authenticated number of a burst, delivered or waiting. Only numbers whose
-    /// ICV verified belong here (B6).
+    /// Reports the highest authenticated number of a burst, delivered or waiting: the SA's
+    /// `authenticated`. Only numbers whose ICV verified belong here (B6).
     #[inline]
     pub fn note_inbound_top(&self, number: SequenceNumber) {
         self.reports

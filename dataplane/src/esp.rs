@@ -95,6 +95,7 @@ pub fn decapsulate(
 ) -> Result<SequenceNumber, DropReason> {
     // 1. Number, replay check, ICV, decryption (RFC 4303 section 3.4).
     let (number, text) = open(&sa.key, sa.esn, &sa.window, pool.bytes_mut(packet))?;
+    sa.authenticated = sa.authenticated.max(number);
     // 2. Trailer, and the inner packet's own length, which strips TFC padding.
     let inner = strip_trailer(text)
         .and_then(|(next_header, payload)| inner_length(next_header, &text[..payload]));

@@ -15,6 +15,7 @@ pub mod checkpoint;
 pub mod classify;
 pub mod command;
 pub mod counters;
+pub mod ecn;
 pub mod esp;
 pub mod fib;
 pub mod flow;

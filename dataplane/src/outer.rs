@@ -117,6 +117,20 @@ mod tests {
     }
 
     #[test]
+    fn the_checksum_is_right_for_every_sum() {
+        let outer = OuterHeader::new([255, 254, 253, 252].into(), [9, 8, 7, 6].into(), None);
+        for identification in 0..=u16::MAX {
+            let mut packet = [0; 20];
+            assert!(outer.write(&mut packet, 0xb8, identification));
+            let header = Ipv4HeaderSlice::from_slice(&packet).unwrap();
+            assert_eq!(
+                header.header_checksum(),
+                header.to_header().calc_header_checksum()
+            );
+        }
+    }
+
+    #[test]
     fn refuses_what_it_does_not_fit() {
         let outer = OuterHeader::new(Ipv4Addr::LOCALHOST, Ipv4Addr::LOCALHOST, None);
         assert!(!outer.write(&mut [0; 19], 0, 0));

@@ -69,6 +69,10 @@ pub struct InboundSa {
     pub esn: bool,
     pub key: EspKey,
     pub window: ReplayWindow,
+    /// The highest number whose ICV verified here, delivered or not; 0 before the first. Unlike the
+    /// window's top it owes nothing to the floor: the peer has really sent it, which is what the
+    /// delta of RFC 6311 must count from.
+    pub authenticated: SequenceNumber,
     pub cell: Arc<Cell>,
     pub slot: u32,
     pub local: IpAddr,
@@ -103,6 +107,7 @@ impl InboundSa {
             esn: child.esn,
             key: EspKey::new(engine, child.suite, &child.inbound_key)?,
             window,
+            authenticated: SequenceNumber(0),
             cell,
             slot,
             local: child.local,
@@ -352,7 +357,7 @@ impl Sad {
         self.ids.is_empty()
     }
 
-    /// What this worker knows of the Child SA in a slot.
+    /// What this worker knows of the Child SA in a slot, in this leadership.
     pub fn checkpoint(&self, slot: u32) -> Option<Checkpoint> {
         let entry = self.slots.get(slot as usize)?;
         let inbound = entry.inbound.and_then(|spi| self.inbound.get(&spi));
@@ -360,7 +365,7 @@ impl Sad {
         Some(Checkpoint {
             sa: entry.id?,
             outbound_next: outbound.map_or(SequenceNumber(0), |sa| sa.cell.cursor()),
-            inbound_top: inbound.map_or(SequenceNumber(0), |sa| sa.window.top()),
+            inbound_top: inbound.map_or(SequenceNumber(0), |sa| sa.authenticated),
             packets_out: outbound.map_or(0, |sa| sa.packets),
             bytes_out: outbound.map_or(0, |sa| sa.bytes),
             packets_in: inbound.map_or(0, |sa| sa.packets),

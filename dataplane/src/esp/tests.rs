@@ -309,6 +309,7 @@ fn truncated_and_damaged_packets_are_refused_and_move_nothing() {
         }
         assert_eq!(tunnel.receiver.window.export(), before);
         assert_eq!(tunnel.receiver.packets, 0);
+        assert_eq!(tunnel.receiver.authenticated, SequenceNumber(0), "B6");
         assert_eq!(tunnel.receive(&esp), Ok(inner_v4(90)));
     }
 }
@@ -432,9 +433,15 @@ fn the_high_water_holds_packets_back_and_a_frozen_cell_stops_them() {
         outer(&mut tunnel, 101),
     );
     assert_eq!(tunnel.receive(&old[20..]), Err(DropReason::Replay), "floor");
+    assert_eq!(
+        tunnel.receiver.authenticated,
+        SequenceNumber(0),
+        "a floor is no evidence"
+    );
     assert!(tunnel.receive(&edge[20..]).is_ok());
     assert_eq!(tunnel.receive(&above[20..]), Err(DropReason::HighWater));
     assert_eq!(tunnel.receiver.window.top(), SequenceNumber(100));
+    assert_eq!(tunnel.receiver.authenticated, SequenceNumber(101));
     cell.raise(bound(101));
     assert!(tunnel.receive(&above[20..]).is_ok());
     cell.raise(bound(200));

@@ -139,11 +139,10 @@ fn a_checkpoint_holds_both_halves() {
     assert_eq!(sa.cell.draw(5).len(), 5);
     (sa.packets, sa.bytes) = (5, 500);
     let _ = sad.insert_inbound(inbound(&child, 0));
-    let admitted = sad
-        .inbound_mut(Spi(300))
-        .unwrap()
-        .admit(SequenceNumber(9), 77, Instant(3));
+    let sa = sad.inbound_mut(Spi(300)).unwrap();
+    let admitted = sa.admit(SequenceNumber(9), 77, Instant(3));
     assert_eq!(admitted, Ok(Admission::Deliver));
+    sa.authenticated = SequenceNumber(9);
     assert_eq!(
         sad.checkpoint(0),
         Some(Checkpoint {

@@ -1,0 +1,89 @@
+//! Explicit congestion notification out of a tunnel (RFC 6040 section 4.2). Into the tunnel it is
+//! copied with the DSCP, which `esp::encapsulate` does.
+
+const NOT_ECT: u8 = 0;
+const ECT_1: u8 = 1;
+const ECT_0: u8 = 2;
+const CE: u8 = 3;
+
+/// Carries the outer header's ECN field over into the inner packet that came out of it. False if
+/// the packet must be dropped: it met congestion, and its sender would not understand the mark.
+///
+/// `outer_tos` is the outer header's second octet; only its last two bits count. The inner packet
+/// has been authenticated and begins with its IP header.
+#[inline]
+#[must_use]
+pub fn leave_tunnel(outer_tos: u8, inner: &mut [u8]) -> bool {
+    let [first, second, ..] = *inner else {
+        return true;
+    };
+    let is_v6 = first >> 4 == 6;
+    let shift = if is_v6 { 4 } else { 0 };
+    let ecn = match (second >> shift & 3, outer_tos & 3) {
+        (NOT_ECT, CE) => return false,
+        (ECT_0 | ECT_1, CE) => CE,
+        (ECT_0, ECT_1) => ECT_1,
+        _ => return true,
+    };
+    let replaced = second & !(3 << shift) | ecn << shift;
+    inner[1] = replaced;
+    if let (false, Some([_, _, high, low])) = (is_v6, inner.get(8..12)) {
+        // RFC 1624: HC' = ~(~HC + ~m + m'), where the word changed by less than 256.
+        let checksum = u16::from_be_bytes([*high, *low]);
+        let sum = u32::from(!checksum) + u32::from(replaced) + 0xffff - u32::from(second);
+        let folded = (sum & 0xffff) + (sum >> 16);
+        let updated = !((folded + (folded >> 16)) as u16);
+        inner[10..12].copy_from_slice(&updated.to_be_bytes());
+    }
+    true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::Ipv4Header;
+
+    #[test]
+    fn rfc6040_figure_4() {
+        // Rows: inner Not-ECT, ECT(1), ECT(0), CE. Columns: outer the same.
+        const DROP: Option<u8> = None;
+        let expected = [
+            [Some(NOT_ECT), Some(NOT_ECT), Some(NOT_ECT), DROP],
+            [Some(ECT_1), Some(ECT_1), Some(ECT_1), Some(CE)],
+            [Some(ECT_0), Some(ECT_1), Some(ECT_0), Some(CE)],
+            [Some(CE), Some(CE), Some(CE), Some(CE)],
+        ];
+        for (inner, row) in (0u8..).zip(expected) {
+            for (outer, expected) in (0u8..).zip(row) {
+                let mut v6 = [0; 40];
+                (v6[0], v6[1]) = (0x6b, 0x8f | inner << 4);
+                let kept = leave_tunnel(0xfc | outer, &mut v6);
+                assert_eq!(kept.then_some(v6[1] >> 4 & 3), expected);
+                assert_eq!((v6[0], v6[1] & 0xcf), (0x6b, 0x8f));
+
+                for identification in 0..=u16::MAX {
+                    let mut header = Ipv4Header {
+                        identification,
+                        ..Ipv4Header::default()
+                    };
+                    (header.dscp, header.ecn) = (46.try_into().unwrap(), inner.try_into().unwrap());
+                    header.header_checksum = header.calc_header_checksum();
+                    let mut v4: [u8; 20] = header.to_bytes().as_slice().try_into().unwrap();
+                    let kept = leave_tunnel(outer, &mut v4);
+                    assert_eq!(kept.then_some(v4[1] & 3), expected);
+                    assert_eq!(v4[1] >> 2, 46);
+                    let (after, _) = Ipv4Header::from_slice(&v4).unwrap();
+                    assert_eq!(after.header_checksum, after.calc_header_checksum());
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn short_packets_are_left_alone() {
+        for length in 0..12 {
+            assert!(leave_tunnel(0, &mut vec![0x45; length]));
+            assert!(leave_tunnel(CE, &mut vec![0x46; length]));
+        }
+    }
+}
