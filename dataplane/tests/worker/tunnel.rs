@@ -392,3 +392,18 @@ fn sas_that_alternate_in_one_burst_each_draw_once_and_in_order() {
     use hitless_dataplane::verdict::DropReason::LeaseExhausted;
     assert_eq!(bed.a.dropped(LeaseExhausted), 2);
 }
+
+#[test]
+fn congestion_in_the_tunnel_reaches_the_inner_packet_rfc_6040_section_4_2() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let mut packet = udp(HOST_A, HOST_B, b"ECN-capable");
+    packet[1] = 0xb8 | 2;
+    let mut esp = bed.seal(&hops_later(&packet, 0));
+    assert_eq!(esp[1], 0xb8 | 2, "DSCP and ECN are copied out");
+    esp[1] |= 3;
+    bed.b.wire_brings(&hops_later(&esp, 0));
+    bed.settle();
+    packet[1] |= 3;
+    assert_eq!(bed.b.delivered[0][14..], hops_later(&packet, 2));
+}
