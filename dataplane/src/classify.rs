@@ -62,6 +62,8 @@ pub enum Class {
         source: Ipv4Addr,
         /// The UDP port that it came from, if encapsulated (RFC 3948).
         port: Option<u16>,
+        /// DSCP and ECN of the outer header.
+        tos: u8,
     },
     /// IKE for us (RFC 7296 section 2).
     Ike,
@@ -113,6 +115,7 @@ fn for_us(ip: Ipv4<'_>, flow: Flow) -> Result<Class, DropReason> {
             headers: ip.header_length(),
             source,
             port: None,
+            tos: ip.tos(),
         }),
         ipv4::ICMP if icmp::is_echo_request(ip.payload()) => Ok(Class::Echo(flow)),
         ipv4::UDP => {
@@ -123,6 +126,7 @@ fn for_us(ip: Ipv4<'_>, flow: Flow) -> Result<Class, DropReason> {
                     headers: ip.header_length() + udp::HEADER,
                     source,
                     port: Some(udp.source_port()),
+                    tos: ip.tos(),
                 }),
                 (udp::NAT_PORT, NatTraversal::Ike) | (udp::IKE_PORT, _) => {
                     check_udp(ip).map(|()| Class::Ike)
@@ -199,6 +203,7 @@ mod tests {
             headers: 28,
             source: peer,
             port: Some(40_000),
+            tos: 0,
         };
         assert_eq!(class(&udp(US, 4500, &[0, 0, 1, 0, 0, 0, 0, 1])), Ok(esp));
         assert_eq!(class(&udp(US, 53, b"dns")), Err(DropReason::NotForUs));

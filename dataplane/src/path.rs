@@ -17,6 +17,7 @@ use smallvec::SmallVec;
 use crate::cell::Block;
 use crate::classify::{Class, classify};
 use crate::command::Event;
+use crate::ecn;
 use crate::esp;
 use crate::fib::Fib;
 use crate::flow::Flow;
@@ -46,6 +47,8 @@ struct Arrival {
     source: Ipv4Addr,
     /// The UDP port that it came from, if encapsulated.
     port: Option<u16>,
+    /// DSCP and ECN of the outer header.
+    tos: u8,
 }
 
 /// An IP packet that wants to cross to the unprotected side.
@@ -136,11 +139,13 @@ impl Worker {
                 headers,
                 source,
                 port,
+                tos,
             } => match self.frames.pool.trim_front(&mut packet, headers) {
                 true => sorted.arrivals.push(Arrival {
                     packet,
                     source,
                     port,
+                    tos,
                 }),
                 false => self.frames.drop(packet, DropReason::Malformed),
             },
@@ -194,12 +199,13 @@ impl Worker {
 
     /// ESP that came for us (RFC 4301 section 5.2, RFC 4303 section 3.4).
     fn inbound(&mut self, now: Instant, sorted: &mut Sorted) {
-        let mut tops: SmallVec<[(u32, SequenceNumber); BURST]> = SmallVec::new();
+        let mut used: SmallVec<[u32; BURST]> = SmallVec::new();
         for arrival in sorted.arrivals.drain(..) {
             let Arrival {
                 mut packet,
                 source,
                 port,
+                tos,
             } = arrival;
             // 1. The SA (RFC 4303 section 3.4.2). SPI 0 never is one (section 2.1).
             let remote = SocketAddr::new(source.into(), port.unwrap_or(0));
@@ -219,16 +225,20 @@ impl Worker {
             };
             // 3. Authentic from here on: it may raise the high water (rule R8), and the newest one
             //    tells where the peer is (RFC 7296 section 2.23).
-            match tops.iter_mut().find(|(slot, _)| *slot == sa.slot) {
-                Some((_, top)) => *top = number.max(*top),
-                None => tops.push((sa.slot, number)),
+            let slot = sa.slot;
+            if !used.contains(&slot) {
+                used.push(slot);
             }
             if number > sa.window.top() && moved(sa, remote, port) {
                 let event = || Event::PeerMoved { sa: sa.id, remote };
                 self.reports.hint(Kind::PeerMoved, now, event);
             }
-            // 4. High water, then check-and-mark.
-            let slot = sa.slot;
+            // 4. Congestion on the way is passed on to the inner packet (RFC 6040 section 4.2).
+            if !ecn::leave_tunnel(tos, self.frames.pool.bytes_mut(&mut packet)) {
+                self.frames.drop(packet, DropReason::Congestion);
+                continue;
+            }
+            // 5. High water, then check-and-mark.
             match sa.admit(number, packet.len(), now) {
                 Ok(Admission::Deliver) => {
                     self.deliver(now, packet, slot, &mut sorted.departures);
@@ -237,10 +247,10 @@ impl Worker {
                 Err(reason) => self.frames.drop(packet, reason),
             }
         }
-        // 5. Once a burst, report the highest authentic number of each SA.
-        for (slot, top) in tops {
+        // 6. Once a burst, report the highest authentic number of each SA.
+        for slot in used {
             if let Some(sa) = self.sad.inbound_in_slot(slot) {
-                sa.cell.note_inbound_top(top);
+                sa.cell.note_inbound_top(sa.authenticated);
             }
         }
     }
@@ -267,7 +277,7 @@ impl Worker {
         slot: u32,
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
-        // 6. It must be one that this SA may carry (RFC 4301 section 5.2, step 4).
+        // 7. It must be one that this SA may carry (RFC 4301 section 5.2, step 4).
         self.note_use(slot, now);
         let octets = self.frames.pool.bytes(&packet);
         let allowed = self
@@ -278,7 +288,7 @@ impl Worker {
             return self.frames.drop(packet, DropReason::SelectorMismatch);
         }
         self.frames.counters.count_opened(octets.len());
-        // 7. What it is. ESP or IKE inside ESP is not for us.
+        // 8. What it is. ESP or IKE inside ESP is not for us.
         let flow = match classify(octets, &self.addresses) {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
@@ -287,7 +297,7 @@ impl Worker {
             }
             Err(reason) => return self.frames.drop(packet, reason),
         };
-        // 8. TTL, and the way.
+        // 9. TTL, and the way.
         if !ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
             return self.frames.drop(packet, DropReason::TtlExceeded);
         }

@@ -57,6 +57,9 @@ drop_reasons! {
     BadNextHeader = "bad_next_header", "XfrmInStateModeError";
     /// Dummy packet, next header 59 (RFC 4303 section 2.6): dropped silently by design.
     Dummy = "dummy", "";
+    /// Met congestion in the tunnel, and its sender would not understand the mark (RFC 6040
+    /// section 4.2).
+    Congestion = "congestion", "";
     /// Inner packet does not match the SA's selectors (RFC 4301 section 5.2).
     SelectorMismatch = "selector_mismatch", "XfrmInTmplMismatch";
     /// Authentic, but above the inbound high water and no room to wait for it to rise.

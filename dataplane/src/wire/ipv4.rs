@@ -60,6 +60,11 @@ impl<'a> Ipv4<'a> {
         self.total_length
     }
 
+    /// DSCP and ECN (RFC 2474, RFC 3168).
+    pub fn tos(self) -> u8 {
+        self.header[1]
+    }
+
     /// Whether "don't fragment" is set.
     pub fn dont_fragment(self) -> bool {
         self.header[6] & 0x40 != 0

@@ -86,6 +86,11 @@ fn by_esp(bed: &mut Bed, reason: DropReason) -> bool {
             *esp.last_mut().unwrap() ^= 1;
             esp
         }
+        DropReason::Congestion => {
+            let mut esp = bed.seal(&packet);
+            esp[1] |= 3;
+            hops_later(&esp, 0)
+        }
         DropReason::BadPadding => forge_padding(),
         DropReason::BadNextHeader => forge(50, 17, &packet),
         DropReason::Dummy => forge(50, 59, &[0; 40]),

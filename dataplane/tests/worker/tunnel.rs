@@ -327,3 +327,83 @@ fn a_whole_burst_that_must_be_fragmented_keeps_its_order() {
     let expected: Vec<u8> = (0..64).flat_map(|n| [n, n]).collect();
     assert_eq!(order, expected);
 }
+
+#[test]
+fn sas_that_alternate_in_one_burst_each_draw_once_and_in_order() {
+    use hitless_dataplane::aead::Engine;
+    use hitless_dataplane::cell::Cell;
+    use hitless_dataplane::sad::OutboundSa;
+    use hitless_dataplane::spd::{Action, Policy, Spd};
+    use hitless_sa::{Lease, SequenceNumber, Spi};
+    use std::sync::Arc;
+
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let mut child = bed.child(true);
+    (child.id, child.outbound_spi) = (sa_id(2), Spi(0xcccc_0001));
+    let lease = Lease {
+        grant: SequenceNumber(1003),
+        ..PLENTY
+    };
+    let cell = Arc::new(Cell::new(SequenceNumber(1000), lease));
+    let second = OutboundSa::new(&child, Arc::clone(&cell), 1, Engine::AwsLc).unwrap();
+    bed.a.send(Command::InstallOutbound(Box::new(second)));
+    let policy = |remote: &str, id| Policy {
+        local: "10.1.0.0/16".parse().unwrap(),
+        remote: remote.parse().unwrap(),
+        action: Action::Protect(Some(id)),
+    };
+    let policies = vec![
+        policy("10.2.0.0/16", sa_id(1)),
+        policy("10.3.0.0/16", sa_id(2)),
+    ];
+    bed.a.send(Command::Policies(Arc::new(Spd::new(policies))));
+    for n in 0..6 {
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &[n]));
+        bed.a.host_sends(&udp(HOST_A, [10, 3, 0, 5], &[n]));
+    }
+    bed.a.worker.turn(bed.now);
+    let sent: Vec<(u8, u64)> = bed
+        .a
+        .take_wire()
+        .iter()
+        .map(|frame| {
+            (
+                frame[34],
+                u64::from_be_bytes(*frame[42..].first_chunk().unwrap()),
+            )
+        })
+        .collect();
+    let expected = [
+        (0xbb, 2),
+        (0xcc, 1000),
+        (0xbb, 3),
+        (0xcc, 1001),
+        (0xbb, 4),
+        (0xcc, 1002),
+        (0xbb, 5),
+        (0xcc, 1003),
+        (0xbb, 6),
+        (0xbb, 7),
+    ];
+    assert_eq!(sent, expected);
+    // One draw an SA: the second got 4 of 6 at once, and nothing beyond its grant.
+    assert_eq!(cell.lease_stalls(), 1);
+    use hitless_dataplane::verdict::DropReason::LeaseExhausted;
+    assert_eq!(bed.a.dropped(LeaseExhausted), 2);
+}
+
+#[test]
+fn congestion_in_the_tunnel_reaches_the_inner_packet_rfc_6040_section_4_2() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let mut packet = udp(HOST_A, HOST_B, b"ECN-capable");
+    packet[1] = 0xb8 | 2;
+    let mut esp = bed.seal(&hops_later(&packet, 0));
+    assert_eq!(esp[1], 0xb8 | 2, "DSCP and ECN are copied out");
+    esp[1] |= 3;
+    bed.b.wire_brings(&hops_later(&esp, 0));
+    bed.settle();
+    packet[1] |= 3;
+    assert_eq!(bed.b.delivered[0][14..], hops_later(&packet, 2));
+}
