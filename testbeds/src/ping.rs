@@ -86,19 +86,11 @@ impl PingLog {
         self.transmitted.saturating_sub(self.received)
     }
 
-    /// Answers at or after `time`.
-    pub fn answers_after(&self, time: Duration) -> usize {
-        self.answers
-            .iter()
-            .filter(|&&answer| answer >= time)
-            .count()
-    }
-
-    /// The longest time between two answers.
-    pub fn longest_gap(&self) -> Duration {
-        let pairs = self.answers.windows(2);
-        let gaps = pairs.map(|pair| pair[1].saturating_sub(pair[0]));
-        gaps.max().unwrap_or_default()
+    /// The longest time between two answers of which the second came after `moment`; `None` if no
+    /// answer came after it.
+    pub fn longest_gap_after(&self, moment: Duration) -> Option<Duration> {
+        let pairs = self.answers.windows(2).filter(|pair| pair[1] > moment);
+        pairs.map(|pair| pair[1].saturating_sub(pair[0])).max()
     }
 }
 
@@ -130,11 +122,10 @@ rtt min/avg/max/mdev = 0.5/0.5/0.612/0.05 ms
         let log = PingLog::parse(LOG).expect("readable");
         assert_eq!((log.transmitted, log.received), (40, 3));
         assert_eq!((log.lost(), log.duplicates), (37, 1));
-        assert_eq!(log.longest_gap(), Duration::from_micros(779_900));
-        assert_eq!(
-            log.answers_after(Duration::new(1_732_190_000, 120_100_000)),
-            2
-        );
+        let gap = |after| log.longest_gap_after(Duration::new(1_732_190_000, after));
+        assert_eq!(gap(120_000_000), Some(Duration::from_micros(779_900)));
+        assert_eq!(gap(0), gap(120_000_000));
+        assert_eq!(gap(900_000_000), None);
     }
 
     #[test]

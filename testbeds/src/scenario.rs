@@ -78,8 +78,10 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     pub passed: bool,
-    /// From the kill to the first ESP packet that the cluster sent afterwards.
+    /// What the hosts felt: the longest time without an answer to a ping, around the kill.
     pub outage_ms: Option<f64>,
+    /// From the kill to the first ESP packet that the cluster sent afterwards.
+    pub takeover_ms: Option<f64>,
     /// Pings without an answer, both directions together.
     pub packets_lost: Option<u64>,
     /// (destination, SPI, number) seen more than once, identical or not.
@@ -137,6 +139,8 @@ impl Report {
     /// Joins the reports of all variants: the worst of each figure, and every check.
     pub fn join(scenario: &str, variants: Vec<Report>) -> Self {
         let worst = |field: fn(&Report) -> Option<u64>| variants.iter().filter_map(field).max();
+        let longest =
+            |field: fn(&Report) -> Option<f64>| variants.iter().filter_map(field).reduce(f64::max);
         let checks = variants.iter().flat_map(|report| {
             let variant = report.variant.clone().unwrap_or_default();
             report.checks.iter().map(move |check| Check {
@@ -148,10 +152,8 @@ impl Report {
             scenario: scenario.to_owned(),
             variant: None,
             passed: !variants.is_empty() && variants.iter().all(|report| report.passed),
-            outage_ms: variants
-                .iter()
-                .filter_map(|report| report.outage_ms)
-                .reduce(f64::max),
+            outage_ms: longest(|report| report.outage_ms),
+            takeover_ms: longest(|report| report.takeover_ms),
             packets_lost: worst(|report| report.packets_lost),
             repeated_sequence_numbers: worst(|report| report.repeated_sequence_numbers),
             replays_accepted: worst(|report| report.replays_accepted),
@@ -166,16 +168,15 @@ impl Report {
     pub fn text(&self) -> String {
         let verdict = if self.passed { "PASSED" } else { "FAILED" };
         let number = |value: Option<u64>| value.map_or("-".to_owned(), |n| n.to_string());
-        let outage = self
-            .outage_ms
-            .map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
+        let time = |value: Option<f64>| value.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
         let mut lines = vec![format!("{}: {verdict}", self.scenario)];
         for check in &self.checks {
             let mark = if check.passed { "ok  " } else { "FAIL" };
             lines.push(format!("  {mark} {}: {}", check.name, check.detail));
         }
         for (name, value) in [
-            ("outage", outage),
+            ("outage", time(self.outage_ms)),
+            ("takeover", time(self.takeover_ms)),
             ("packets lost", number(self.packets_lost)),
             (
                 "repeated sequence numbers",
@@ -246,6 +247,7 @@ mod tests {
             "scenario",
             "passed",
             "outage_ms",
+            "takeover_ms",
             "packets_lost",
             "repeated_sequence_numbers",
             "replays_accepted",

@@ -19,7 +19,10 @@ const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 const TAP_MEMBERS: TapId = TapId(1);
 const TAP_PEER: TapId = TapId(0);
 /// A takeover may take so long, with everything on one or two cores.
-const OUTAGE_LIMIT: Duration = Duration::from_secs(3);
+const TAKEOVER_LIMIT: Duration = Duration::from_secs(1);
+/// Hosts may hear nothing for so long. The `strict` policy refuses what the peer sends until its
+/// numbers are above the recorded high water, which takes a slow stream longer than the takeover.
+const OUTAGE_LIMIT: Duration = Duration::from_secs(5);
 /// strongSwan counts whole seconds since an SA was established.
 const CLOCK_GRAIN: u64 = 2;
 /// RFC 4303 appendix A: a jump as long as this could be taken for one backwards.
@@ -171,21 +174,27 @@ impl Evidence {
         };
         let (before, after) = (since(&self.before), since(&self.after));
         let same = matches!((before, after), (Some(b), Some(a)) if b.abs_diff(a) <= CLOCK_GRAIN);
-        let detail = format!("at {before:?} and {after:?}, in seconds since 1970");
+        let detail = match (before, after) {
+            (Some(b), Some(a)) => format!("{b} s since 1970 before the kill, {a} s after it"),
+            _ => "no single established IKE SA".to_owned(),
+        };
         report.check("established-time-unchanged", same, detail);
     }
 
     fn judge_pings(&self, report: &mut Report) {
+        let mut longest = Some(Duration::ZERO);
         for (name, log) in ["pings-a-to-b", "pings-b-to-a"].iter().zip(&self.pings) {
-            let resumed = log.answers_after(self.killed + OUTAGE_LIMIT);
-            let detail = format!(
-                "{} sent, {} lost, longest silence {:.1} ms, {resumed} answers after the takeover",
-                log.transmitted,
-                log.lost(),
-                milliseconds(log.longest_gap()),
-            );
-            report.check(name, resumed > 0, detail);
+            let outage = log.longest_gap_after(self.killed);
+            longest = longest.zip(outage).map(|(a, b)| a.max(b));
+            let silence = match outage {
+                Some(outage) => format!("longest silence {:.1} ms", milliseconds(outage)),
+                None => "silence for ever".to_owned(),
+            };
+            let detail = format!("{} sent, {} lost, {silence}", log.transmitted, log.lost());
+            let resumed = outage.is_some_and(|outage| outage <= OUTAGE_LIMIT);
+            report.check(name, resumed, detail);
         }
+        report.outage_ms = longest.map(milliseconds);
         report.packets_lost = Some(self.pings.iter().map(PingLog::lost).sum());
     }
 
@@ -234,16 +243,13 @@ impl Evidence {
         let detail = format!("{early} ESP packets before the kill");
         report.check("standby-silent", early == 0, detail);
         let taken_over = second.iter().find(|sent| sent.time >= self.killed);
-        let outage = taken_over.map(|sent| sent.time.saturating_sub(self.killed));
-        report.outage_ms = outage.map(milliseconds);
-        let detail = match outage {
-            Some(outage) => format!(
-                "{:.1} ms until the standby's first ESP",
-                milliseconds(outage)
-            ),
+        let takeover = taken_over.map(|sent| sent.time.saturating_sub(self.killed));
+        report.takeover_ms = takeover.map(milliseconds);
+        let detail = match takeover {
+            Some(time) => format!("{:.1} ms until the standby's first ESP", milliseconds(time)),
             None => "the standby never sent ESP".to_owned(),
         };
-        let in_time = outage.is_some_and(|outage| outage <= OUTAGE_LIMIT);
+        let in_time = takeover.is_some_and(|takeover| takeover <= TAKEOVER_LIMIT);
         report.check("takeover-in-time", in_time, detail);
         let skip = taken_over.and_then(|sent| {
             let last = first

@@ -101,6 +101,7 @@ struct Made {
     spi_after: &'static str,
     log: &'static str,
     replays_arrived: u64,
+    answers: Vec<Duration>,
 }
 
 impl Made {
@@ -110,7 +111,7 @@ impl Made {
             .chain([(START, ike(true, AUTH, true, 1))])
             .collect();
         let m2: Vec<Timed> = (1025..=1100)
-            .map(|n| (KILLED + 200 + u64::from(n), esp(OLD, n)))
+            .map(|n| (KILLED - 1000 + u64::from(n), esp(OLD, n)))
             .chain((1..=20).map(|n| (KILLED + 9_000 + u64::from(n), esp(NEW, n))))
             .chain([
                 (KILLED + 4_002, ike(true, INFORMATIONAL, true, 2)),
@@ -132,6 +133,7 @@ impl Made {
             log: "[ENC] parsed IKE_AUTH response 1 [ IDr AUTH N(MSG_ID_SYN_SUP) ]\n\
                   [ENC] parsed INFORMATIONAL request 0 [ ]\n",
             replays_arrived: 50,
+            answers: vec![at(START), at(KILLED - 50), at(KILLED + 900)],
         }
     }
 
@@ -152,7 +154,7 @@ impl Made {
             time: at(milliseconds),
         };
         let after = snapshot(self.spi_after, KILLED + 3_000);
-        let pings = [ping_log(), ping_log()];
+        let pings = [ping_log(&self.answers), ping_log(&self.answers)];
         let before = snapshot("aaaa", KILLED);
         let mut evidence = Evidence::new(at(KILLED), before, after.clone(), pings, 10);
         evidence.replayed_to_cluster = 50;
@@ -170,8 +172,8 @@ impl Made {
             command: Ok(()),
             old: child(OLD),
             new: Some(child(NEW)),
-            during: ping_log(),
-            after: Some(ping_log()),
+            during: ping_log(&self.answers),
+            after: Some(ping_log(&self.answers)),
         });
         evidence.last = Some(after);
         self.log.clone_into(&mut evidence.charon_log);
@@ -189,12 +191,12 @@ impl Made {
     }
 }
 
-fn ping_log() -> PingLog {
+fn ping_log(answers: &[Duration]) -> PingLog {
     PingLog {
         transmitted: 300,
         received: 300,
         duplicates: 0,
-        answers: vec![at(START), at(KILLED + 4_000)],
+        answers: answers.to_vec(),
     }
 }
 
@@ -213,7 +215,8 @@ fn expect_failures(variant: &str, plant: impl FnOnce(&mut Made), expected: &[&st
 fn a_clean_trial_passes_and_its_figures_are_right() {
     expect_failures("exact", |_| {}, &[]);
     let report = Made::clean().judge("exact");
-    assert_eq!(report.outage_ms, Some(1225.0));
+    assert_eq!(report.takeover_ms, Some(25.0));
+    assert_eq!(report.outage_ms, Some(950.0));
     assert_eq!(report.skip, Some(924));
     assert_eq!(report.packets_lost, Some(0));
     assert_eq!(report.replays_accepted, Some(0));
@@ -229,7 +232,7 @@ fn s1_a_number_that_both_members_used_fails() {
 
 #[test]
 fn s1_a_standby_that_starts_too_low_fails() {
-    let plant = |made: &mut Made| made.standby_sends(KILLED + 100, esp(OLD, 100));
+    let plant = |made: &mut Made| made.standby_sends(KILLED + 10, esp(OLD, 100));
     expect_failures("exact", plant, &["no-repeated-number", "goes-on-above"]);
 }
 
@@ -268,6 +271,14 @@ fn a_standby_that_talks_too_early_fails() {
 fn no_takeover_fails() {
     let plant = |made: &mut Made| made.m2.clear();
     expect_failures("exact", plant, &["takeover-in-time", "goes-on-above"]);
+}
+
+#[test]
+fn hosts_that_wait_too_long_or_for_ever_fail() {
+    let late = |made: &mut Made| made.answers = vec![at(KILLED - 50), at(KILLED + 4_951)];
+    expect_failures("exact", late, &["pings-a-to-b", "pings-b-to-a"]);
+    let never = |made: &mut Made| made.answers = vec![at(KILLED - 50), at(KILLED - 40)];
+    expect_failures("exact", never, &["pings-a-to-b", "pings-b-to-a"]);
 }
 
 #[test]
