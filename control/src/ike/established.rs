@@ -15,7 +15,7 @@ use super::counter_sync::{AnsweredSync, CounterSync};
 use super::create::ChildOffer;
 use super::crypto::sk::IvSource;
 use super::keys::{IkeKeys, Side};
-use super::message::{Exchange, Header, MessageError, Notify, NotifyKind, Payload};
+use super::message::{Delete, Exchange, Header, MessageError, Notify, NotifyKind, Payload};
 use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
@@ -130,6 +130,9 @@ pub(super) struct IkeSa {
     pub terminated: bool,
     /// The peer said that it has another one and only that (RFC 7296 section 2.4).
     pub superseded: bool,
+    /// Made by the peer while we were rekeying the same IKE SA ourselves: it is not known yet
+    /// whether this one inherits the Child SAs (RFC 7296 section 2.8.2).
+    pub undecided: bool,
     /// Lost a simultaneous rekey: forgotten then, unless the peer deletes it first.
     pub forget_at: Option<Instant>,
 }
@@ -281,6 +284,10 @@ impl IkeSa {
             }
             Sequence::Old => return turn.drop(path.remote, "message ID below the window"),
             Sequence::Ahead => return turn.drop(path.remote, "message ID above the window"),
+        }
+        if self.undecided && !payloads.as_ref().is_ok_and(|p| deletes_ike(p)) {
+            // The peer knows more than we do and asks again; by then we know too.
+            return turn.drop(path.remote, "rekeying is not decided");
         }
         self.accept_jump = false;
         self.alive(turn, path);
@@ -491,6 +498,14 @@ impl IkeSa {
 
     /// Ends the IKE SA and its Child SAs here and now.
     pub fn destroy(&mut self, turn: &mut Turn<'_>, reason: &str) {
+        if let Some(Pending::RekeyIke(offer)) = &self.pending
+            && let Some(theirs) = &offer.collision
+        {
+            // Our own rekeying is over, the peer's succeeded.
+            let to = theirs.ike;
+            self.pending = None;
+            rekey::inherit(self, turn, to);
+        }
         while let Some(id) = self.children.first().map(|c| c.sa.id) {
             child::remove(self, turn, id);
         }
@@ -650,6 +665,7 @@ impl IkeSa {
             successors: Vec::new(),
             terminated: false,
             superseded: false,
+            undecided: false,
             forget_at: None,
         }
     }
@@ -658,6 +674,10 @@ impl IkeSa {
     pub fn is_rekeying(&self) -> bool {
         matches!(self.pending, Some(Pending::RekeyIke(_)))
     }
+}
+
+fn deletes_ike(payloads: &[Payload]) -> bool {
+    payloads.contains(&Payload::Delete(Delete::Ike))
 }
 
 /// The notification that an authenticated but unusable request is answered with
