@@ -339,16 +339,12 @@ fn succeeded(
     announce(ike, turn, &terms, new, offer.replaces);
     child::install(ike, turn, terms, making, !lost);
     if lost {
-        return ike.schedule(turn.now, Task::DeleteChild(new));
+        return close(ike, turn, new, None);
     }
     let Some(old) = offer.replaces else {
         return;
     };
-    if let Some(old) = ike.child_mut(old) {
-        old.state = ChildState::Rekeyed;
-        old.replaced_by = Some(new);
-        ike.schedule(turn.now, Task::DeleteChild(offer.replaces.unwrap_or(new)));
-    }
+    close(ike, turn, old, Some(new));
     if let Some(collision) = offer.collision {
         // The peer deletes its own; we do if it does not.
         let delete_at = turn.now + DELETE_GRACE;
@@ -357,6 +353,17 @@ fn succeeded(
             redundant.replaced_by = Some(new);
             redundant.rekey_at = Some(delete_at);
         }
+    }
+}
+
+/// Is about to be deleted by us: from now on a request to rekey it meets TEMPORARY_FAILURE
+/// (RFC 7296 section 2.25.1), also while the Delete waits for the window.
+fn close(ike: &mut IkeSa, turn: &Turn<'_>, id: SaId, successor: Option<SaId>) {
+    if let Some(child) = ike.child_mut(id) {
+        child.state = ChildState::Deleting;
+        child.replaced_by = successor.or(child.replaced_by);
+        child.rekey_at = None;
+        ike.schedule(turn.now, Task::DeleteChild(id));
     }
 }
 

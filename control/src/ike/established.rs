@@ -381,14 +381,18 @@ impl IkeSa {
         }
     }
 
-    /// Starts what is due while the window is free.
-    pub fn advance(&mut self, turn: &mut Turn<'_>) {
-        while self.pending.is_none()
+    /// Whether a request may be sent now.
+    fn is_free(&self) -> bool {
+        self.pending.is_none()
             && self.window.outstanding.is_none()
             && self.sync.is_none()
             && self.probe.is_none()
-            && self.state != State::Gone
-        {
+            && !self.undecided
+    }
+
+    /// Starts what is due while the window is free.
+    pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        while self.is_free() && self.state != State::Gone {
             let due = self.queue.iter().position(|s| s.at <= turn.now);
             let Some(scheduled) = due.map(|position| self.queue.remove(position)) else {
                 break;
@@ -470,10 +474,7 @@ impl IkeSa {
     /// When `tick` is needed next.
     pub fn deadline(&self) -> Option<Instant> {
         let established = self.state == State::Established;
-        let free = self.pending.is_none()
-            && self.window.outstanding.is_none()
-            && self.sync.is_none()
-            && self.probe.is_none();
+        let free = self.is_free();
         let delete_at = match self.state {
             State::Rekeyed { delete_at } => Some(delete_at),
             _ => None,

@@ -8,7 +8,12 @@ use crate::world::{A, B, Packet, SECOND, World};
 /// Everything that a host's state shows, but the events.
 fn state(world: &World, host: usize) -> String {
     let host = &world.hosts[host];
-    format!("{:?} {:?} {:?}", host.engine.status(world.now), host.records, host.sad)
+    format!(
+        "{:?} {:?} {:?}",
+        host.engine.status(world.now),
+        host.records,
+        host.sad
+    )
 }
 
 /// One message of every kind, with the world in front of its delivery.

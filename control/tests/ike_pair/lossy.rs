@@ -13,7 +13,8 @@ enum Action {
     RekeyIke(usize),
     Liveness(usize),
     Traffic(usize),
-    FailOver(usize),
+    /// With so many of the held commits recorded.
+    FailOver(usize, usize),
     Wait(u16),
 }
 
@@ -23,7 +24,7 @@ fn action() -> impl Strategy<Value = Action> {
         (0..2usize).prop_map(Action::RekeyIke),
         (0..2usize).prop_map(Action::Liveness),
         (0..2usize).prop_map(Action::Traffic),
-        (0..2usize).prop_map(Action::FailOver),
+        (0..2usize, 0..4usize).prop_map(|(host, held)| Action::FailOver(host, held)),
         (0..5000u16).prop_map(Action::Wait),
         (0..50u16).prop_map(Action::Wait),
     ]
@@ -51,8 +52,10 @@ impl Action {
             Action::Traffic(host) => {
                 // What the peer sends on, this host has seen.
                 let peer = world.hosts[1 - host].sad.values();
-                let spis: Vec<_> =
-                    peer.filter(|(_, _, send)| *send).map(|(sa, _, _)| sa.outbound_spi).collect();
+                let spis: Vec<_> = peer
+                    .filter(|(_, _, send)| *send)
+                    .map(|(sa, _, _)| sa.outbound_spi)
+                    .collect();
                 let ours = world.hosts[host].sad.values();
                 let seen: Vec<_> = ours
                     .filter(|(sa, _, _)| spis.contains(&sa.inbound_spi))
@@ -62,14 +65,14 @@ impl Action {
                     world.input(host, Input::Traffic { sa });
                 }
             }
-            Action::FailOver(host) => world.fail_over(host, Resume::Exact),
+            Action::FailOver(host, held) => world.fail_over_held(host, held, Resume::Exact),
             Action::Wait(milliseconds) => world.run(Duration::from_millis(milliseconds.into())),
         }
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     #[test]
     fn both_ends_agree_when_the_network_heals(
@@ -77,6 +80,7 @@ proptest! {
         loss in 0u64..300,
         duplication in 0u64..300,
         delay in 0u64..1500,
+        lag in prop_oneof![Just(0u64), 0u64..50, 0u64..3000],
         actions in prop::collection::vec(action(), 0..25),
     ) {
         let (mut a, mut b) = (settings(A), settings(B));
@@ -90,15 +94,19 @@ proptest! {
         world.assert_agreement(1);
         world.hosts[A].events.clear();
         world.faults = Faults { loss, duplication, delay: Duration::from_millis(delay) };
+        world.lag = Duration::from_millis(lag);
         for action in actions {
             action.apply(&mut world);
         }
         world.faults = Faults::default();
+        world.run(Duration::from_secs(10));
+        world.lag = Duration::ZERO;
         // Longer than the longest back-off and the grace of redundant SAs.
         world.run(Duration::from_secs(20_000));
         world.assert_agreement(1);
         let again = |e: &Event| matches!(e, Event::IkeEstablished { .. });
-        prop_assert!(!world.hosts[A].saw(again) && !world.hosts[B].count(again) > 1);
+        prop_assert_eq!(world.hosts[A].count(again), 0, "no new IKE_AUTH");
+        prop_assert!(world.hosts[B].count(again) <= 1, "no new IKE_AUTH");
     }
 
     #[test]
@@ -115,53 +123,4 @@ proptest! {
         world.run(Duration::from_secs(300));
         world.assert_agreement(1);
     }
-}
-
-#[test]
-fn debug_it() {
-    use Action::*;
-    let actions = [RekeyChild(0), Wait(1155), RekeyChild(0), Wait(563), RekeyChild(1), FailOver(1), RekeyChild(0), RekeyChild(0), RekeyChild(0)];
-    debug(13656101245858951763, 0, 0, 1061, &actions);
-}
-
-fn debug(seed: u64, loss: u64, duplication: u64, delay: u64, actions: &[Action]) {
-    let (mut a, mut b) = (settings(A), settings(B));
-    for settings in [&mut a, &mut b] {
-        settings.retransmit_tries = 12;
-        settings.connections[0].dpd_delay = Duration::from_secs(60);
-    }
-    let mut world = World::new(seed, a, b);
-    world.run(SECOND);
-    world.faults = Faults { loss, duplication, delay: Duration::from_millis(delay) };
-    let show = |world: &mut World| {
-        for h in [A, B] {
-            for e in world.hosts[h].events.drain(..) { eprintln!("0 {} {h} {e:?}", world.now.0 / 1_000_000 - 1_000_000); }
-        }
-    };
-    let status = |world: &World| {
-        for h in [A, B] {
-            for s in world.hosts[h].engine.status(world.now) {
-                eprintln!("{h} {} {:?} {} {}", s.local_spi, s.state, s.next_request, s.expected_request);
-                for c in s.children { eprintln!("   {} {:?} sending {} {} {} {:?}", c.sa, c.state, c.sending, c.inbound_spi, c.outbound_spi, c.rekeying_in); }
-            }
-        }
-    };
-    for action in actions {
-        status(&world);
-        eprintln!("0 {action:?}");
-        if let Action::Wait(ms) = action {
-            for _ in 0..ms / 10 { world.run(Duration::from_millis(10)); show(&mut world); }
-            world.run(Duration::from_millis((ms % 10).into()));
-        } else {
-            action.apply(&mut world);
-        }
-        show(&mut world);
-    }
-    world.faults = Faults::default();
-    for _ in 0..40000 {
-        world.run(Duration::from_millis(10));
-        show(&mut world);
-    }
-    status(&world);
-    panic!();
 }
