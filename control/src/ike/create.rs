@@ -95,6 +95,11 @@ pub(super) fn rekey(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
     if !matches!(old.state, ChildState::Installed | ChildState::Rekeying) {
         return;
     }
+    if !old.sending {
+        // The initiator of the exchange that made it may not have it yet.
+        let at = turn.now + turn.pause();
+        return ike.schedule(at, Task::RekeyChild(id));
+    }
     old.state = ChildState::Rekeying;
     old.rekey_at = None;
     let name = old.name.clone();
@@ -133,7 +138,13 @@ pub(super) fn answer(
 /// The Child SA that the peer wants to replace (RFC 7296 section 2.25.1).
 fn replaced_child(ike: &IkeSa, spi: Spi) -> Result<SaId, Payload> {
     let not_found = Payload::Notify(Notify::about_esp(NotifyKind::CHILD_SA_NOT_FOUND, spi));
-    let id = ike.child_by_peer_spi(spi).ok_or(not_found)?;
+    let making = matches!(ike.pending, Some(Pending::CreateChild(_)));
+    let id = match ike.child_by_peer_spi(spi) {
+        Some(id) => id,
+        // It may be the one that the answer to our own request is about.
+        None if making => return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])),
+        None => return Err(not_found),
+    };
     match ike.child(id).map(|c| c.state) {
         Some(ChildState::Deleting) => Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])),
         _ => Ok(id),
@@ -328,16 +339,12 @@ fn succeeded(
     announce(ike, turn, &terms, new, offer.replaces);
     child::install(ike, turn, terms, making, !lost);
     if lost {
-        return ike.schedule(turn.now, Task::DeleteChild(new));
+        return close(ike, turn, new, None);
     }
     let Some(old) = offer.replaces else {
         return;
     };
-    if let Some(old) = ike.child_mut(old) {
-        old.state = ChildState::Rekeyed;
-        old.replaced_by = Some(new);
-        ike.schedule(turn.now, Task::DeleteChild(offer.replaces.unwrap_or(new)));
-    }
+    close(ike, turn, old, Some(new));
     if let Some(collision) = offer.collision {
         // The peer deletes its own; we do if it does not.
         let delete_at = turn.now + DELETE_GRACE;
@@ -346,6 +353,17 @@ fn succeeded(
             redundant.replaced_by = Some(new);
             redundant.rekey_at = Some(delete_at);
         }
+    }
+}
+
+/// Is about to be deleted by us: from now on a request to rekey it meets TEMPORARY_FAILURE
+/// (RFC 7296 section 2.25.1), also while the Delete waits for the window.
+fn close(ike: &mut IkeSa, turn: &Turn<'_>, id: SaId, successor: Option<SaId>) {
+    if let Some(child) = ike.child_mut(id) {
+        child.state = ChildState::Deleting;
+        child.replaced_by = successor.or(child.replaced_by);
+        child.rekey_at = None;
+        ike.schedule(turn.now, Task::DeleteChild(id));
     }
 }
 

@@ -386,6 +386,7 @@ impl Engine {
                 for child in &children {
                     self.children.insert(child.sa.id, to);
                 }
+                successor.undecided = false;
                 successor.children.extend(children);
                 successor.queue.extend(queue);
                 vec![to]

@@ -15,7 +15,7 @@ use super::counter_sync::{AnsweredSync, CounterSync};
 use super::create::ChildOffer;
 use super::crypto::sk::IvSource;
 use super::keys::{IkeKeys, Side};
-use super::message::{Exchange, Header, MessageError, Notify, NotifyKind, Payload};
+use super::message::{Delete, Exchange, Header, MessageError, Notify, NotifyKind, Payload};
 use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
@@ -130,6 +130,9 @@ pub(super) struct IkeSa {
     pub terminated: bool,
     /// The peer said that it has another one and only that (RFC 7296 section 2.4).
     pub superseded: bool,
+    /// Made by the peer while we were rekeying the same IKE SA ourselves: it is not known yet
+    /// whether this one inherits the Child SAs (RFC 7296 section 2.8.2).
+    pub undecided: bool,
     /// Lost a simultaneous rekey: forgotten then, unless the peer deletes it first.
     pub forget_at: Option<Instant>,
 }
@@ -282,6 +285,10 @@ impl IkeSa {
             Sequence::Old => return turn.drop(path.remote, "message ID below the window"),
             Sequence::Ahead => return turn.drop(path.remote, "message ID above the window"),
         }
+        if self.undecided && !payloads.as_ref().is_ok_and(|p| deletes_ike(p)) {
+            // The peer knows more than we do and asks again; by then we know too.
+            return turn.drop(path.remote, "rekeying is not decided");
+        }
         self.accept_jump = false;
         self.alive(turn, path);
         let answer = match payloads {
@@ -374,14 +381,18 @@ impl IkeSa {
         }
     }
 
-    /// Starts what is due while the window is free.
-    pub fn advance(&mut self, turn: &mut Turn<'_>) {
-        while self.pending.is_none()
+    /// Whether a request may be sent now.
+    fn is_free(&self) -> bool {
+        self.pending.is_none()
             && self.window.outstanding.is_none()
             && self.sync.is_none()
             && self.probe.is_none()
-            && self.state != State::Gone
-        {
+            && !self.undecided
+    }
+
+    /// Starts what is due while the window is free.
+    pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        while self.is_free() && self.state != State::Gone {
             let due = self.queue.iter().position(|s| s.at <= turn.now);
             let Some(scheduled) = due.map(|position| self.queue.remove(position)) else {
                 break;
@@ -463,10 +474,7 @@ impl IkeSa {
     /// When `tick` is needed next.
     pub fn deadline(&self) -> Option<Instant> {
         let established = self.state == State::Established;
-        let free = self.pending.is_none()
-            && self.window.outstanding.is_none()
-            && self.sync.is_none()
-            && self.probe.is_none();
+        let free = self.is_free();
         let delete_at = match self.state {
             State::Rekeyed { delete_at } => Some(delete_at),
             _ => None,
@@ -491,6 +499,14 @@ impl IkeSa {
 
     /// Ends the IKE SA and its Child SAs here and now.
     pub fn destroy(&mut self, turn: &mut Turn<'_>, reason: &str) {
+        if let Some(Pending::RekeyIke(offer)) = &self.pending
+            && let Some(theirs) = &offer.collision
+        {
+            // Our own rekeying is over, the peer's succeeded.
+            let to = theirs.ike;
+            self.pending = None;
+            rekey::inherit(self, turn, to);
+        }
         while let Some(id) = self.children.first().map(|c| c.sa.id) {
             child::remove(self, turn, id);
         }
@@ -650,6 +666,7 @@ impl IkeSa {
             successors: Vec::new(),
             terminated: false,
             superseded: false,
+            undecided: false,
             forget_at: None,
         }
     }
@@ -658,6 +675,10 @@ impl IkeSa {
     pub fn is_rekeying(&self) -> bool {
         matches!(self.pending, Some(Pending::RekeyIke(_)))
     }
+}
+
+fn deletes_ike(payloads: &[Payload]) -> bool {
+    payloads.contains(&Payload::Delete(Delete::Ike))
 }
 
 /// The notification that an authenticated but unusable request is answered with

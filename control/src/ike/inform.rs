@@ -7,7 +7,6 @@ use super::contents::Contents;
 use super::counter_sync;
 use super::established::{IkeSa, Pending, State, Task};
 use super::message::{Delete, Exchange, Payload};
-use super::rekey;
 use super::turn::Turn;
 
 /// Answers the peer's INFORMATIONAL request; an empty one asks for liveness alone.
@@ -40,14 +39,6 @@ pub(super) fn answer(
 
 /// The peer closes the IKE SA (RFC 7296 section 2.25.2: whatever we were about to do with it).
 fn deleted(ike: &mut IkeSa, turn: &mut Turn<'_>) {
-    if let Some(Pending::RekeyIke(offer)) = &ike.pending
-        && let Some(theirs) = &offer.collision
-    {
-        // Our own rekeying never reached the peer, which has finished its own.
-        let to = theirs.ike;
-        ike.pending = None;
-        rekey::inherit(ike, turn, to);
-    }
     let reason = match ike.state {
         State::Rekeyed { .. } => "replaced",
         _ => "deleted by the peer",

@@ -119,7 +119,8 @@ fn agree(
         responder_spi: spi,
     };
     let keys = ike.keys.rekey(&chosen, &inputs, &shared);
-    let successor = successor(ike, turn, false, chosen, spi, peer_spi, keys);
+    let mut successor = successor(ike, turn, false, chosen, spi, peer_spi, keys);
+    successor.undecided = matches!(ike.pending, Some(Pending::RekeyIke(_)));
     let payloads = vec![
         Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, Some(spi))]),
         Payload::Nonce(nonce.clone()),

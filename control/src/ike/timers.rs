@@ -29,10 +29,6 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
-    pub fn get(&self, key: &K) -> Option<Instant> {
-        self.by_key.get(key).copied()
-    }
-
     pub fn first(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)
     }

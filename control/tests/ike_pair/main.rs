@@ -3,6 +3,8 @@
 mod counter_sync;
 mod establish;
 mod failover;
+mod hostile;
 mod inform;
+mod lossy;
 mod rekey;
 mod world;

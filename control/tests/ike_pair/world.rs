@@ -1,14 +1,14 @@
 //! Two engines, one virtual clock, a seeded source of randomness, and a network between them that
 //! can lose, duplicate, delay and translate.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
-use hitless::ike::{ChildChange, Engine, Event, Input, Output, Resume};
+use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
 use hitless_sa::{
     ChildSa, Entropy, IkeSpi, Incarnation, Instant, MemberId, Mode, SaId, TrafficSelector,
 };
@@ -64,6 +64,10 @@ pub struct Host {
     pub sent: Vec<Vec<u8>>,
     /// The host is dead: what is sent to it is lost.
     pub dead: bool,
+    /// Commits that the standby has not acknowledged, with the time when it will have.
+    held: VecDeque<(Instant, Commit)>,
+    /// The version of each IKE SA that is released.
+    released: BTreeMap<IkeSpi, u64>,
 }
 
 #[derive(Clone)]
@@ -81,6 +85,8 @@ pub struct World {
     pub entropy: Seeded,
     pub hosts: [Host; 2],
     pub faults: Faults,
+    /// How long a commit waits for the standby.
+    pub lag: Duration,
     wire: BTreeMap<(Instant, u64), Packet>,
     serial: u64,
     /// A NAT in front of A: address and port that B sees.
@@ -160,6 +166,8 @@ impl Host {
             sad: BTreeMap::new(),
             sent: Vec::new(),
             dead: false,
+            held: VecDeque::new(),
+            released: BTreeMap::new(),
         }
     }
 
@@ -204,6 +212,18 @@ impl Host {
     }
 }
 
+/// Applies a commit to a standby's records.
+fn record(records: &mut Records, commit: &Commit) {
+    match &commit.record {
+        Some(record) => {
+            records.insert(commit.ike, (commit.version, record.body.to_vec()));
+        }
+        None => {
+            records.remove(&commit.ike);
+        }
+    }
+}
+
 /// Whether a datagram is an IKE response.
 pub fn is_response(payload: &[u8]) -> bool {
     payload[19] & 0x20 != 0
@@ -216,6 +236,7 @@ impl World {
             entropy: Seeded(seed),
             hosts: [Host::new(a), Host::new(b)],
             faults: Faults::default(),
+            lag: Duration::ZERO,
             wire: BTreeMap::new(),
             serial: 0,
             nat: None,
@@ -257,33 +278,47 @@ impl World {
     fn drain(&mut self, host: usize) {
         while let Some(output) = self.hosts[host].engine.poll_output() {
             match output {
-                Output::Transmit(transmit) | Output::Retransmit { transmit, .. } => {
-                    self.send(host, transmit);
-                }
-                Output::Commit(commit) => {
-                    let end = &mut self.hosts[host];
-                    let known = end
-                        .records
-                        .get(&commit.ike)
-                        .map_or(0, |(version, _)| *version);
-                    assert!(commit.version > known, "versions rise");
-                    match commit.record {
-                        Some(record) => {
-                            let body = record.body.to_vec();
-                            end.records.insert(commit.ike, (commit.version, body));
-                        }
-                        None => {
-                            end.records.remove(&commit.ike);
-                        }
-                    }
-                    for change in commit.changes {
-                        end.apply(change);
-                    }
-                    for transmit in commit.transmits {
+                Output::Transmit(transmit) => self.send(host, transmit),
+                Output::Retransmit {
+                    ike,
+                    version,
+                    transmit,
+                } => {
+                    let released = self.hosts[host].released.get(&ike);
+                    if released.is_some_and(|released| *released >= version) {
                         self.send(host, transmit);
                     }
                 }
+                Output::Commit(commit) => {
+                    let at = self.now + self.lag;
+                    self.hosts[host].held.push_back((at, commit));
+                    if self.lag.is_zero() {
+                        self.release(host);
+                    }
+                }
                 Output::Event(event) => self.hosts[host].events.push(event),
+            }
+        }
+    }
+
+    /// Releases the commits that the standby has acknowledged.
+    fn release(&mut self, host: usize) {
+        while let Some((_, commit)) = self.hosts[host]
+            .held
+            .pop_front_if(|(at, _)| *at <= self.now)
+        {
+            let end = &mut self.hosts[host];
+            let known = end.released.insert(commit.ike, commit.version);
+            assert!(
+                known.is_none_or(|known| commit.version > known),
+                "versions rise"
+            );
+            record(&mut end.records, &commit);
+            for change in commit.changes {
+                end.apply(change);
+            }
+            for transmit in commit.transmits {
+                self.send(host, transmit);
             }
         }
     }
@@ -375,12 +410,20 @@ impl World {
             host.engine.poll_timeout().filter(|_| !host.dead)
         };
         let (a, b) = (timeout(A), timeout(B));
-        let next = [arrival, a, b].into_iter().flatten().min();
+        let held = self
+            .hosts
+            .iter()
+            .filter_map(|h| h.held.front().map(|(at, _)| *at))
+            .min();
+        let next = [arrival, a, b, held].into_iter().flatten().min();
         let Some(next) = next.filter(|at| *at <= end) else {
             return false;
         };
         self.now = self.now.max(next);
-        if arrival == Some(next) {
+        if held == Some(next) {
+            self.release(A);
+            self.release(B);
+        } else if arrival == Some(next) {
             if let Some((_, packet)) = self.wire.pop_first() {
                 self.deliver(&packet);
             }
@@ -443,6 +486,16 @@ impl World {
     /// The host dies; another member with its records takes its place.
     pub fn fail_over(&mut self, host: usize, resume: Resume) {
         let records = self.hosts[host].records.clone();
+        self.fail_over_with(host, records, resume);
+    }
+
+    /// The host dies with commits that are held; the standby has recorded the first few of them,
+    /// but its acknowledgements are lost.
+    pub fn fail_over_held(&mut self, host: usize, recorded: usize, resume: Resume) {
+        let mut records = self.hosts[host].records.clone();
+        for (_, commit) in self.hosts[host].held.iter().take(recorded) {
+            record(&mut records, commit);
+        }
         self.fail_over_with(host, records, resume);
     }
 

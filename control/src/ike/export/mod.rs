@@ -217,6 +217,7 @@ fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         successors: ike.successors.iter().map(|spi| spi.0).collect(),
         forget_in: ike.forget_at.map(|at| until(now, at)),
         terminated: ike.terminated,
+        undecided: ike.undecided,
     }
 }
 
@@ -293,6 +294,7 @@ fn from_record(
     ike.successors = record.successors.iter().copied().map(IkeSpi).collect();
     ike.forget_at = record.forget_in.map(|until| after(now, until));
     ike.terminated = record.terminated;
+    ike.undecided = record.undecided;
     if ike.pending.is_some() != ike.window.outstanding.is_some() {
         return Err(ImportError::Field("pending"));
     }

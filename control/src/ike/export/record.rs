@@ -75,6 +75,8 @@ pub(super) struct IkeRecord {
     pub forget_in: Option<u64>,
     #[prost(bool, tag = "35")]
     pub terminated: bool,
+    #[prost(bool, tag = "36")]
+    pub undecided: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
