@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hitless_sa::{Entropy, Epoch, MemberId};
+use hitless_sa::{Entropy, Epoch, Instant, MemberId};
 
 use crate::leading::{Context, Leading, Phase};
 use crate::message::{Packet, Sid, WireEpoch};
@@ -113,28 +113,33 @@ impl Node {
         self.beat_due = true;
     }
 
+    /// When a standby gives its leader up: the sooner if it has the right to take over.
+    pub(crate) fn suspicion(&self) -> Option<Instant> {
+        let State::Following(following) = &self.state else {
+            return None;
+        };
+        let able = self.healthy && following.admitted;
+        let patience = if able {
+            self.settings.takeover()
+        } else {
+            self.patience()
+        };
+        Some((following.last_beat + patience).max(following.not_before))
+    }
+
     /// As standby: promise what is followed, and watch the leader.
     pub(crate) fn review_following(&mut self) {
         let State::Following(following) = &self.state else {
             return;
         };
         let (epoch, bare) = (following.epoch, following.bare);
-        let silence = self.now.since(following.last_beat);
-        let mut patience = self.settings.takeover();
-        if !self.healthy || !following.admitted {
-            patience *= PATIENCE;
-        }
-        let due = self.now >= following.not_before;
-        if following.admitted && following.handed_over && due {
+        if following.admitted && following.handed_over && self.now >= following.not_before {
             return self.take_over();
         }
-        if silence >= patience && due {
-            let leader = following.leader;
-            let admitted = following.admitted;
-            self.event(Event::Suspected {
-                leader,
-                silent_for: silence,
-            });
+        if self.suspicion().is_some_and(|at| self.now >= at) {
+            let (leader, admitted) = (following.leader, following.admitted);
+            let silent_for = self.now.since(following.last_beat);
+            self.event(Event::Suspected { leader, silent_for });
             if admitted {
                 return self.take_over();
             }

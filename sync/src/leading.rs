@@ -1,6 +1,6 @@
 //! The leader's book: objects, leases, what is held back, and the sessions that bound them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +121,8 @@ pub(crate) struct Leading {
     pub phase: Phase,
     pub silent: Vec<MemberId>,
     held: BTreeMap<(ObjectId, u64), Held>,
+    /// SAs that some held commit removes.
+    leaving: BTreeSet<SaId>,
     /// SAs that a discarded commit would have removed; the next one of the object does.
     leftover: BTreeMap<ObjectId, Vec<SaId>>,
 }
@@ -136,6 +138,7 @@ impl Leading {
             phase: Phase::Active,
             silent: Vec::new(),
             held: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             leftover: BTreeMap::new(),
         }
     }
@@ -200,6 +203,7 @@ impl Leading {
         for session in self.sessions.values_mut() {
             session.touch(object, version);
         }
+        self.leaving.extend(&gone);
         self.held.insert((object, version), Held { children, gone });
         self.settle_held(cx);
     }
@@ -217,7 +221,7 @@ impl Leading {
     /// made and never used before is new; keys of any other origin give no right (hole A13). What
     /// an earlier commit removes does not come back.
     fn adopt(&mut self, cx: &mut Context<'_>, object: ObjectId, sa: SaId) {
-        let leaving = self.held.values().any(|held| held.gone.contains(&sa));
+        let leaving = self.leaving.contains(&sa);
         if let Some(known) = self.sas.get_mut(&sa) {
             known.object = object;
             known.right &= !leaving;
@@ -282,6 +286,7 @@ impl Leading {
         self.held.retain(|(o, v), held| {
             let keep = *o != object || *v < version;
             if !keep {
+                self.leaving.retain(|sa| !held.gone.contains(sa));
                 leftover.append(&mut held.gone);
             }
             keep
@@ -327,6 +332,7 @@ impl Leading {
             led.released = led.released.max(version);
         }
         for sa in &held.gone {
+            self.leaving.remove(sa);
             let back = self
                 .objects
                 .get(&object)

@@ -172,14 +172,8 @@ impl Node {
 
     /// When to come back with [`Input::Timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let heartbeat = self.next_beat;
-        let suspicion = match &self.state {
-            State::Following(following) if following.admitted => {
-                Some((following.last_beat + self.settings.takeover()).max(following.not_before))
-            }
-            _ => None,
-        };
-        Some(suspicion.map_or(heartbeat, |at| at.min(heartbeat)))
+        let suspicion = self.suspicion();
+        Some(suspicion.map_or(self.next_beat, |at| at.min(self.next_beat)))
     }
 
     fn draw_nonces(&mut self, entropy: &mut dyn Entropy) {
@@ -257,7 +251,8 @@ impl Node {
             .durable
             .promised
             .is_none_or(|promised| promised <= epoch);
-        if !same || !allowed || epoch.leader != from || self.stopping.is_some() {
+        let own = epoch.leader == from && epoch.incarnation.0 == packet.incarnation;
+        if !same || !allowed || !own || self.stopping.is_some() {
             return;
         }
         self.sessions += 1;
