@@ -11,6 +11,7 @@ use crate::lease::{self, Rate, Spent};
 use crate::message::BODY_LIMIT;
 use crate::session::Session;
 use crate::store::{Body, Recorded, Store, Stored};
+use crate::vote::Campaign;
 use crate::{Checkpoint, Degraded, Event, ObjectId, Output, RekeyReason, Settings, Usage};
 
 /// How often an SA that cannot be extended is mentioned again.
@@ -120,6 +121,10 @@ pub(crate) struct Leading {
     pub sessions: BTreeMap<MemberId, Session>,
     pub phase: Phase,
     pub silent: Vec<MemberId>,
+    /// This leader stands for a higher epoch of its own (R10).
+    pub campaign: Option<Campaign>,
+    /// Not again before this.
+    pub campaign_after: Instant,
     held: BTreeMap<(ObjectId, u64), Held>,
     /// SAs that some held commit removes.
     leaving: BTreeSet<SaId>,
@@ -137,6 +142,8 @@ impl Leading {
             sessions: BTreeMap::new(),
             phase: Phase::Active,
             silent: Vec::new(),
+            campaign: None,
+            campaign_after: Instant(0),
             held: BTreeMap::new(),
             leaving: BTreeSet::new(),
             leftover: BTreeMap::new(),
@@ -530,7 +537,7 @@ impl Leading {
         self.abandon(cx);
         let missing = self.silent(cx, true);
         // The question costs a look at everything: once a heartbeat is often enough.
-        if beat && self.phase == Phase::Active {
+        if beat && self.phase == Phase::Active && self.campaign.is_none() {
             self.admit(cx);
         }
         if missing != self.silent {

@@ -13,6 +13,7 @@ use crate::lease::Spent;
 use crate::message::{Packet, Sid, WireEpoch};
 use crate::peer::{Peer, Reading};
 use crate::store::Store;
+use crate::vote::Campaign;
 use crate::{Durable, Event, Input, MemberStatus, Output, Role, Settings, Status};
 
 /// What a member is now, with what only that role knows.
@@ -44,7 +45,7 @@ pub(crate) struct Out {
 
 pub(crate) struct TakingOver {
     pub following: Following,
-    pub epoch: Epoch,
+    pub campaign: Campaign,
 }
 
 /// One member of one group.
@@ -225,6 +226,8 @@ impl Node {
             let counter = epoch.map_or(0, |epoch| epoch.counter);
             self.counter = self.counter.max(counter);
         }
+        self.count_vote(from, &packet);
+        self.asked(from, &packet);
         match &self.state {
             State::Out(_) => self.heard_out(from, &mut packet, &reading),
             State::Following(_) => self.heard_following(from, &mut packet, &reading),
@@ -335,10 +338,12 @@ impl Node {
             let sas = &leading.sas;
             if let Some(session) = leading.sessions.get_mut(&from) {
                 let current = session.incarnation.0 == packet.incarnation;
-                if current && reading.newest {
+                let ours = packet.session == Some(session.sid) && current && for_me;
+                // Who has left the session vouches for nothing in it any more: only words in it
+                // count as a sign of life.
+                if ours && reading.newest {
                     session.last_contact = now;
                 }
-                let ours = packet.session == Some(session.sid) && current && for_me;
                 if ours || any_session && packet.session.is_some() {
                     resigned = packet.resign;
                     session.confirmed |= packet.role == 3;
@@ -447,7 +452,7 @@ impl Node {
                 status.vouched = following.vouched(now, vouch);
             }
             State::TakingOver(taking) => {
-                status.epoch = Some(taking.epoch);
+                status.epoch = Some(taking.campaign.epoch);
                 status.vouched = taking.following.vouched(now, vouch);
             }
             State::Leading(leading) => {
