@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hitless_sa::{Entropy, Epoch, MemberId};
+use hitless_sa::{Entropy, Epoch, Instant, MemberId};
 
 use crate::leading::{Context, Leading, Phase};
 use crate::message::{Packet, Sid, WireEpoch};
@@ -10,6 +10,7 @@ use crate::node::{Node, State, TakingOver};
 use crate::peer::Reading;
 use crate::session::Session;
 use crate::takeover::{self, Right};
+use crate::vote::Campaign;
 use crate::{Event, Role, StepDown};
 
 /// How many times the takeover time a member without rights waits in silence before it leads on
@@ -25,7 +26,7 @@ impl Node {
         self.settings.takeover() * PATIENCE
     }
 
-    fn next_epoch(&mut self) -> Epoch {
+    pub(crate) fn next_epoch(&mut self) -> Epoch {
         self.counter = self.counter.saturating_add(1);
         Epoch {
             counter: self.counter,
@@ -113,28 +114,33 @@ impl Node {
         self.beat_due = true;
     }
 
+    /// When a standby gives its leader up: the sooner if it has the right to take over.
+    pub(crate) fn suspicion(&self) -> Option<Instant> {
+        let State::Following(following) = &self.state else {
+            return None;
+        };
+        let able = self.healthy && following.admitted;
+        let patience = if able {
+            self.settings.takeover() * (1 + self.better_standbys())
+        } else {
+            self.patience()
+        };
+        Some((following.last_beat + patience).max(following.not_before))
+    }
+
     /// As standby: promise what is followed, and watch the leader.
     pub(crate) fn review_following(&mut self) {
         let State::Following(following) = &self.state else {
             return;
         };
         let (epoch, bare) = (following.epoch, following.bare);
-        let silence = self.now.since(following.last_beat);
-        let mut patience = self.settings.takeover();
-        if !self.healthy || !following.admitted {
-            patience *= PATIENCE;
-        }
-        let due = self.now >= following.not_before;
-        if following.admitted && following.handed_over && due {
+        if following.admitted && following.handed_over && self.now >= following.not_before {
             return self.take_over();
         }
-        if silence >= patience && due {
-            let leader = following.leader;
-            let admitted = following.admitted;
-            self.event(Event::Suspected {
-                leader,
-                silent_for: silence,
-            });
+        if self.suspicion().is_some_and(|at| self.now >= at) {
+            let (leader, admitted) = (following.leader, following.admitted);
+            let silent_for = self.now.since(following.last_beat);
+            self.event(Event::Suspected { leader, silent_for });
             if admitted {
                 return self.take_over();
             }
@@ -166,32 +172,30 @@ impl Node {
     }
 
     fn take_over(&mut self) {
-        if self.settings.members.len() > 2 {
-            // R10 is not built: without a vote two standbys might each inherit the same keys.
-            self.event(Event::NoRight {
-                reason: "with three or more members old keys need a vote; they are replaced",
-            });
-            return self.leave();
-        }
         let epoch = self.next_epoch();
+        let until = self.now + self.patience();
         match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::Following(following) => {
                 self.state = State::TakingOver(Box::new(TakingOver {
                     following: *following,
-                    epoch,
+                    campaign: Campaign::new(epoch, until),
                 }));
+                self.beat_due = true;
                 self.review_takeover();
             }
             other => self.state = other,
         }
     }
 
-    /// R1: the epoch is on disk before anything in it leaves.
+    /// R1: the epoch is on disk before anything in it leaves; R10: with three or more members a
+    /// majority has promised it.
     pub(crate) fn review_takeover(&mut self) {
         let State::TakingOver(taking) = &self.state else {
             return;
         };
-        let epoch = taking.epoch;
+        let epoch = taking.campaign.epoch;
+        let elected = self.settings.members.len() == 2 || self.majority(&taking.campaign);
+        let overdue = self.now >= taking.campaign.until;
         let following = &taking.following;
         let right = Right {
             base: following.epoch,
@@ -199,7 +203,16 @@ impl Node {
             handed_over: following.handed_over,
             exact: following.vouched(self.now, self.settings.vouch),
         };
-        self.want(Some(epoch), Some(epoch));
+        if elected {
+            self.want(Some(epoch), Some(epoch));
+        } else if overdue {
+            self.event(Event::NoRight {
+                reason: "no majority elects this member: old keys are replaced",
+            });
+            return self.leave();
+        } else {
+            self.want(Some(epoch), None);
+        }
         if self.durable.led == Some(epoch) || self.settings.mutant.lead_before_durable {
             self.lead_epoch(Some((epoch, right)));
         }
@@ -277,29 +290,37 @@ impl Node {
                 return true;
             }
         }
-        let promised = packet.promised.and_then(WireEpoch::epoch);
-        match promised.filter(|promised| *promised > mine && !anyone && !switching) {
-            None => false,
-            // It could not record under our epoch. Nobody has a right in it: take a higher name.
-            Some(_) if bare => {
-                self.rename();
-                false
-            }
-            Some(by) => {
-                self.step_down(StepDown::SuccessorLost { by });
-                true
-            }
+        // Somebody follows an inheriting epoch above ours: it is led.
+        let follows = said
+            .epoch
+            .filter(|_| matches!(said.role, Some(Role::Learning | Role::Admitted)));
+        if let Some(by) = follows.filter(|by| !said.bare && *by > mine && reading.newest) {
+            self.step_down(StepDown::Deposed { by });
+            return true;
         }
+        // It cannot record under our epoch. If nobody has a right in it, take a higher name.
+        let promised = packet.promised.and_then(WireEpoch::epoch);
+        if bare && !anyone && !switching && promised.is_some_and(|promised| promised > mine) {
+            self.rename();
+        }
+        false
     }
 
     fn rename(&mut self) {
         let epoch = self.next_epoch();
+        self.renamed(epoch, None);
+    }
+
+    /// The epoch gets another name; no session of the old one counts any more.
+    pub(crate) fn renamed(&mut self, epoch: Epoch, base: Option<Epoch>) {
         self.lead(|leading, cx| {
             let learners: Vec<MemberId> = leading.sessions.keys().copied().collect();
             for member in learners {
                 leading.release_session(cx, member);
             }
             leading.epoch = epoch;
+            leading.base = base;
+            leading.campaign = None;
         });
     }
 
@@ -327,8 +348,16 @@ impl Node {
             let epoch = epoch.and_then(WireEpoch::epoch);
             epoch.is_some_and(|epoch| epoch > leading.epoch)
         };
-        let ahead = above(packet.promised) || above(packet.led);
-        if ahead && !self.settings.mutant.ignore_led {
+        if above(packet.led) && !self.settings.mutant.ignore_led {
+            return;
+        }
+        // It has no right in any session with us (R13), but cannot record under our epoch.
+        if above(packet.promised) && !self.settings.mutant.ignore_led {
+            self.lead(|leading, cx| {
+                if leading.release_session(cx, from) {
+                    cx.event(Event::SessionReleased { member: from });
+                }
+            });
             return;
         }
         let sid = Sid {

@@ -1,6 +1,6 @@
 //! The leader's book: objects, leases, what is held back, and the sessions that bound them.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use crate::lease::{self, Rate, Spent};
 use crate::message::BODY_LIMIT;
 use crate::session::Session;
 use crate::store::{Body, Recorded, Store, Stored};
+use crate::vote::Campaign;
 use crate::{Checkpoint, Degraded, Event, ObjectId, Output, RekeyReason, Settings, Usage};
 
 /// How often an SA that cannot be extended is mentioned again.
@@ -120,7 +121,13 @@ pub(crate) struct Leading {
     pub sessions: BTreeMap<MemberId, Session>,
     pub phase: Phase,
     pub silent: Vec<MemberId>,
+    /// This leader stands for a higher epoch of its own (R10).
+    pub campaign: Option<Campaign>,
+    /// Not again before this.
+    pub campaign_after: Instant,
     held: BTreeMap<(ObjectId, u64), Held>,
+    /// SAs that some held commit removes.
+    leaving: BTreeSet<SaId>,
     /// SAs that a discarded commit would have removed; the next one of the object does.
     leftover: BTreeMap<ObjectId, Vec<SaId>>,
 }
@@ -135,7 +142,10 @@ impl Leading {
             sessions: BTreeMap::new(),
             phase: Phase::Active,
             silent: Vec::new(),
+            campaign: None,
+            campaign_after: Instant(0),
             held: BTreeMap::new(),
+            leaving: BTreeSet::new(),
             leftover: BTreeMap::new(),
         }
     }
@@ -200,6 +210,7 @@ impl Leading {
         for session in self.sessions.values_mut() {
             session.touch(object, version);
         }
+        self.leaving.extend(&gone);
         self.held.insert((object, version), Held { children, gone });
         self.settle_held(cx);
     }
@@ -217,7 +228,7 @@ impl Leading {
     /// made and never used before is new; keys of any other origin give no right (hole A13). What
     /// an earlier commit removes does not come back.
     fn adopt(&mut self, cx: &mut Context<'_>, object: ObjectId, sa: SaId) {
-        let leaving = self.held.values().any(|held| held.gone.contains(&sa));
+        let leaving = self.leaving.contains(&sa);
         if let Some(known) = self.sas.get_mut(&sa) {
             known.object = object;
             known.right &= !leaving;
@@ -282,6 +293,7 @@ impl Leading {
         self.held.retain(|(o, v), held| {
             let keep = *o != object || *v < version;
             if !keep {
+                self.leaving.retain(|sa| !held.gone.contains(sa));
                 leftover.append(&mut held.gone);
             }
             keep
@@ -327,6 +339,7 @@ impl Leading {
             led.released = led.released.max(version);
         }
         for sa in &held.gone {
+            self.leaving.remove(sa);
             let back = self
                 .objects
                 .get(&object)
@@ -524,7 +537,7 @@ impl Leading {
         self.abandon(cx);
         let missing = self.silent(cx, true);
         // The question costs a look at everything: once a heartbeat is often enough.
-        if beat && self.phase == Phase::Active {
+        if beat && self.phase == Phase::Active && self.campaign.is_none() {
             self.admit(cx);
         }
         if missing != self.silent {

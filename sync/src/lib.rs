@@ -26,6 +26,7 @@ mod settings;
 mod store;
 mod switchover;
 mod takeover;
+mod vote;
 
 pub use event::{
     Checkpoint, DrainedSa, Event, Input, MemberStatus, ObjectId, Output, RekeyReason, Role, Status,

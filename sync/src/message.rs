@@ -195,6 +195,12 @@ pub(crate) struct Packet {
     /// Nonce of a standby that asks for a session, and holds no right in any older one.
     #[prost(fixed64, tag = "40")]
     pub join: u64,
+    /// The epoch that the sender asks to be elected to, and the one whose rights it holds. Who
+    /// agrees promises it on disk, and says so in field 10.
+    #[prost(message, optional, tag = "41")]
+    pub candidate: Option<WireEpoch>,
+    #[prost(message, optional, tag = "42")]
+    pub candidate_base: Option<WireEpoch>,
 }
 
 impl Packet {

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use hitless_sa::{Entropy, Epoch, Instant, MemberId};
+use zeroize::Zeroizing;
 
 use crate::following::Following;
 use crate::leading::{Context, Leading, Phase};
@@ -13,8 +14,7 @@ use crate::lease::Spent;
 use crate::message::{Packet, Sid, WireEpoch};
 use crate::peer::{Peer, Reading};
 use crate::store::Store;
-use zeroize::Zeroizing;
-
+use crate::vote::Campaign;
 use crate::{Durable, Event, Input, MemberStatus, ObjectId, Output, Role, Settings, Status};
 
 /// What a member is now, with what only that role knows.
@@ -46,7 +46,7 @@ pub(crate) struct Out {
 
 pub(crate) struct TakingOver {
     pub following: Following,
-    pub epoch: Epoch,
+    pub campaign: Campaign,
 }
 
 /// One member of one group.
@@ -182,14 +182,8 @@ impl Node {
 
     /// When to come back with [`Input::Timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let heartbeat = self.next_beat;
-        let suspicion = match &self.state {
-            State::Following(following) if following.admitted => {
-                Some((following.last_beat + self.settings.takeover()).max(following.not_before))
-            }
-            _ => None,
-        };
-        Some(suspicion.map_or(heartbeat, |at| at.min(heartbeat)))
+        let suspicion = self.suspicion();
+        Some(suspicion.map_or(self.next_beat, |at| at.min(self.next_beat)))
     }
 
     fn draw_nonces(&mut self, entropy: &mut dyn Entropy) {
@@ -241,6 +235,8 @@ impl Node {
             let counter = epoch.map_or(0, |epoch| epoch.counter);
             self.counter = self.counter.max(counter);
         }
+        self.count_vote(from, &packet);
+        self.asked(from, &packet);
         match &self.state {
             State::Out(_) => self.heard_out(from, &mut packet, &reading),
             State::Following(_) => self.heard_following(from, &mut packet, &reading),
@@ -267,7 +263,8 @@ impl Node {
             .durable
             .promised
             .is_none_or(|promised| promised <= epoch);
-        if !same || !allowed || epoch.leader != from || self.stopping.is_some() {
+        let own = epoch.leader == from && epoch.incarnation.0 == packet.incarnation;
+        if !same || !allowed || !own || self.stopping.is_some() {
             return;
         }
         self.sessions += 1;
@@ -350,10 +347,12 @@ impl Node {
             let sas = &leading.sas;
             if let Some(session) = leading.sessions.get_mut(&from) {
                 let current = session.incarnation.0 == packet.incarnation;
-                if current && reading.newest {
+                let ours = packet.session == Some(session.sid) && current && for_me;
+                // Who has left the session vouches for nothing in it any more: only words in it
+                // count as a sign of life.
+                if ours && reading.newest {
                     session.last_contact = now;
                 }
-                let ours = packet.session == Some(session.sid) && current && for_me;
                 if ours || any_session && packet.session.is_some() {
                     resigned = packet.resign;
                     session.confirmed |= packet.role == 3;
@@ -462,7 +461,7 @@ impl Node {
                 status.vouched = following.vouched(now, vouch);
             }
             State::TakingOver(taking) => {
-                status.epoch = Some(taking.epoch);
+                status.epoch = Some(taking.campaign.epoch);
                 status.vouched = taking.following.vouched(now, vouch);
             }
             State::Leading(leading) => {

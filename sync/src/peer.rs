@@ -32,6 +32,7 @@ pub(crate) struct Said {
     pub bare: bool,
     pub objects: u32,
     pub healthy: bool,
+    pub promised: Option<Epoch>,
     pub session: Option<Sid>,
 }
 
@@ -100,6 +101,7 @@ impl Peer {
                 bare: packet.bare,
                 objects: packet.objects,
                 healthy: !packet.unhealthy,
+                promised: packet.promised.and_then(WireEpoch::epoch),
                 session: packet.session,
             });
         }

@@ -36,7 +36,8 @@ impl Node {
             }
             State::TakingOver(taking) => {
                 for to in poke {
-                    let packet = self.base(to, Role::TakingOver);
+                    let mut packet = self.base(to, Role::TakingOver);
+                    self.stand(&taking.campaign, taking.following.epoch, &mut packet);
                     self.send(to, &packet);
                 }
                 State::TakingOver(taking)
@@ -110,6 +111,7 @@ impl Node {
             sessions,
             epoch,
             base,
+            campaign,
             ..
         } = leading;
         let retransmit = self.settings.heartbeat.max(Duration::from_millis(1));
@@ -127,6 +129,9 @@ impl Node {
                 let mut packet = self.base(to, role);
                 packet.epoch = Some((*epoch).into());
                 packet.bare = base.is_none();
+                if let Some(campaign) = campaign {
+                    self.stand(campaign, *epoch, &mut packet);
+                }
                 packet.objects = count(objects.len());
                 let mut filled = false;
                 if let Some(session) = sessions.get_mut(&to) {

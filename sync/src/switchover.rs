@@ -39,14 +39,8 @@ impl Node {
                 reason: "this member does not lead",
             });
         };
-        if leading.phase != Phase::Active {
+        if leading.phase != Phase::Active || leading.campaign.is_some() {
             return;
-        }
-        // With a vote to win, a handover could end with nobody (R10 is not built).
-        if self.settings.members.len() > 2 {
-            return self.event(Event::SwitchoverRefused {
-                reason: "with three or more members a handover needs a vote",
-            });
         }
         let Some(target) = self.target(leading) else {
             return self.event(Event::SwitchoverRefused {
@@ -80,7 +74,10 @@ impl Node {
             return;
         };
         match leading.phase {
-            Phase::Active => self.review_active(),
+            Phase::Active => {
+                self.review_campaign();
+                self.review_active();
+            }
             // No barrier, no exact ends (R14): the standby takes over from its record.
             Phase::Draining { until, .. } if self.now >= until => self.drained(&[]),
             Phase::Final { until, .. } if self.now >= until => {
@@ -108,7 +105,7 @@ impl Node {
         let theirs = self.peers.get(&target).map(|peer| peer.member);
         let preferred = theirs.map(|m| m.priority) > mine.map(|m| m.priority);
         let preempted = self.settings.preempt && preferred;
-        if settled && (preempted || !self.healthy) && self.settings.members.len() == 2 {
+        if settled && (preempted || !self.healthy) {
             self.switchover();
         }
     }

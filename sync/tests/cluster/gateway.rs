@@ -139,6 +139,21 @@ impl Gateway {
         self.change(ObjectId(object), vec![sa], false)
     }
 
+    pub fn delete(&mut self, object: ObjectId) -> Option<Change> {
+        self.children(object)?;
+        Some(self.change(object, Vec::new(), true))
+    }
+
+    pub fn any_object(&self) -> Option<ObjectId> {
+        self.objects.keys().next().copied()
+    }
+
+    /// A liveness check: the state moves, the children stay.
+    pub fn touch(&mut self, object: ObjectId) -> Change {
+        let children = self.children(object).unwrap_or_default();
+        self.change(object, children, false)
+    }
+
     /// Some exchange of some IKE SA.
     pub fn exchange(&mut self, random: &mut Random) -> Option<Change> {
         let known: Vec<ObjectId> = self.newest.keys().copied().collect();

@@ -84,6 +84,8 @@ pub struct Site {
     pub node: Option<Node>,
     pub gateway: Gateway,
     clock: u64,
+    /// Parts per million that its clock runs fast or slow.
+    drift: i64,
     /// The control thread does nothing until then; the workers go on.
     pub paused_until: u64,
     restart_at: u64,
@@ -93,6 +95,24 @@ pub struct Site {
     pub discarded: Vec<(ObjectId, u64)>,
     pub leads: Vec<(Option<Epoch>, Vec<TakeoverObject>)>,
     pub incarnation: u32,
+}
+
+impl Site {
+    /// What its clock shows.
+    pub fn time(&self, now: u64) -> Instant {
+        let drifted = now as i64 + now as i64 / 1_000_000 * self.drift;
+        Instant(drifted as u64 + self.clock)
+    }
+
+    /// When its clock will show that.
+    fn when(&self, at: Instant) -> u64 {
+        let shown = at.0.saturating_sub(self.clock) as i64;
+        let mut now = shown - shown / 1_000_000 * self.drift;
+        while self.time(now as u64) < at {
+            now += 1 + (at.0 - self.time(now as u64).0) as i64;
+        }
+        now as u64
+    }
 }
 
 struct Flying {
@@ -160,6 +180,7 @@ impl World {
                 node: None,
                 gateway: Gateway::new(MemberId(id), Incarnation(0)),
                 clock: random.below(1 << 40),
+                drift: random.below(9_000) as i64 - 4_500,
                 paused_until: 0,
                 restart_at: 0,
                 doom: None,
@@ -202,7 +223,7 @@ impl World {
         site.incarnation = site.disk.incarnation.0;
         let mut settings = self.settings.clone();
         settings.me = site.id;
-        let now = Instant(self.now + site.clock);
+        let now = site.time(self.now);
         site.node = Some(Node::new(settings, site.disk, now));
         site.gateway = Gateway::new(site.id, site.disk.incarnation);
         site.paused_until = 0;
@@ -227,7 +248,7 @@ impl World {
 
     pub fn handle(&mut self, index: usize, input: Input<'_>) {
         let site = &mut self.sites[index];
-        let now = Instant(self.now + site.clock);
+        let now = site.time(self.now);
         let Some(node) = &mut site.node else { return };
         node.handle(now, &mut self.random, input);
         self.drain(index);
@@ -333,7 +354,7 @@ impl World {
         let wire = self.wire.peek().map(|Reverse((at, _, _))| *at);
         let timers = self.sites.iter().filter_map(|site| {
             let at = site.node.as_ref()?.poll_timeout()?;
-            Some(at.0.saturating_sub(site.clock).max(site.paused_until))
+            Some(site.when(at).max(site.paused_until))
         });
         let writes = self
             .sites
@@ -402,7 +423,7 @@ impl World {
     fn wake(&mut self, index: usize) {
         let site = &self.sites[index];
         let due = site.node.as_ref().and_then(Node::poll_timeout);
-        let now = Instant(self.now + site.clock);
+        let now = site.time(self.now);
         if site.paused_until <= self.now && due.is_some_and(|at| at <= now) {
             self.handle(index, Input::Timeout);
         }
@@ -554,7 +575,7 @@ impl World {
 
     pub fn status(&self, index: usize) -> Option<Status> {
         let site = &self.sites[index];
-        let now = Instant(self.now + site.clock);
+        let now = site.time(self.now);
         site.node.as_ref().map(|node| node.status(now))
     }
 

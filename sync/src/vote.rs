@@ -1,0 +1,176 @@
+//! Elections of three or more members (`lease-holes` R10): who may inherit the rights of an epoch.
+//!
+//! A vote is a promise on disk, and is cast by saying what is promised. A voter promises a
+//! candidate's epoch only if it has promised nothing above the candidate's base; so two majorities
+//! for one base would share a voter that promised twice. A leader stands too, with its own epoch
+//! as base, to be rid of a bound standby that does not answer (R12). Voiding of lost elections is
+//! left out: after a split vote old keys are replaced, not carried on.
+
+use std::collections::BTreeSet;
+
+use hitless_sa::{Epoch, Instant, MemberId};
+
+use crate::leading::Phase;
+use crate::message::{Packet, WireEpoch};
+use crate::node::{Node, State};
+use crate::{Event, Role};
+
+/// One member stands for one epoch.
+pub(crate) struct Campaign {
+    pub epoch: Epoch,
+    /// Others that have promised it.
+    votes: BTreeSet<MemberId>,
+    pub until: Instant,
+}
+
+impl Campaign {
+    pub fn new(epoch: Epoch, until: Instant) -> Campaign {
+        Campaign {
+            epoch,
+            votes: BTreeSet::new(),
+            until,
+        }
+    }
+}
+
+impl Node {
+    /// Whether most of the configured members, this one included, have promised the epoch.
+    pub(crate) fn majority(&self, campaign: &Campaign) -> bool {
+        let own = usize::from(self.durable.promised == Some(campaign.epoch));
+        (campaign.votes.len() + own) * 2 > self.settings.members.len()
+    }
+
+    /// Candidates do not all stand at once: the preferred of those that may goes first.
+    pub(crate) fn better_standbys(&self) -> u32 {
+        if self.settings.members.len() <= 2 {
+            return 0;
+        }
+        let me = self.settings.me;
+        let members = &self.settings.members;
+        let mine = members
+            .iter()
+            .find(|m| m.id == me)
+            .map(|m| (m.priority, m.id));
+        let recent = self.settings.takeover() * 3;
+        let better = self.peers.values().filter(|peer| {
+            let said = peer.lately(self.now, recent);
+            let admitted = said.is_some_and(|said| said.role == Some(Role::Admitted));
+            admitted && Some((peer.member.priority, peer.member.id)) > mine
+        });
+        u32::try_from(better.count()).unwrap_or(u32::MAX)
+    }
+
+    /// Says that this member stands, once its own promise is on disk.
+    pub(crate) fn stand(&self, campaign: &Campaign, base: Epoch, packet: &mut Packet) {
+        if self.durable.promised == Some(campaign.epoch) {
+            packet.candidate = Some(campaign.epoch.into());
+            packet.candidate_base = Some(base.into());
+        }
+    }
+
+    pub(crate) fn count_vote(&mut self, from: MemberId, packet: &Packet) {
+        let campaign = match &mut self.state {
+            State::TakingOver(taking) => &mut taking.campaign,
+            State::Leading(leading) => match &mut leading.campaign {
+                Some(campaign) => campaign,
+                None => return,
+            },
+            State::Out(_) | State::Following(_) => return,
+        };
+        if packet.promised.and_then(WireEpoch::epoch) == Some(campaign.epoch) {
+            campaign.votes.insert(from);
+        }
+    }
+
+    /// A member asks for a vote. Who gives it gives up its own rights first.
+    pub(crate) fn asked(&mut self, from: MemberId, packet: &Packet) {
+        let epoch = packet.candidate.and_then(WireEpoch::epoch);
+        let base = packet.candidate_base.and_then(WireEpoch::epoch);
+        let (Some(epoch), Some(base)) = (epoch, base) else {
+            return;
+        };
+        let own = epoch.leader == from && epoch.incarnation.0 == packet.incarnation;
+        let free = self.durable.promised <= Some(base) && epoch > base;
+        if !own || !free || self.writing.is_some() || self.stopping.is_some() {
+            return;
+        }
+        let recent = self.settings.takeover();
+        match &self.state {
+            State::Out(_) => {
+                let leader = self.peers.get(&base.leader);
+                let said = leader.and_then(|peer| peer.lately(self.now, recent));
+                let alive = said.and_then(|said| said.leads()) == Some(base);
+                if alive && base.leader != from {
+                    return;
+                }
+            }
+            State::Following(following) => {
+                // A leader that is heard needs no successor (hole D16).
+                let heard = self.now.since(following.last_beat) < recent;
+                if following.epoch != base || heard && following.leader != from {
+                    return;
+                }
+                self.leave();
+            }
+            // Who has sent the exact ends never uses the epoch again (R15).
+            State::Leading(leading)
+                if leading.epoch == base
+                    && matches!(leading.phase, Phase::Final { target, .. } if target == from) => {}
+            State::TakingOver(_) | State::Leading(_) => return,
+        }
+        self.poke.insert(from);
+        self.want(Some(epoch), None);
+    }
+
+    /// As leader: stand when a bound standby is lost, or when somebody has promised more than
+    /// this epoch and can not record in it.
+    pub(crate) fn review_campaign(&mut self) {
+        let State::Leading(leading) = &self.state else {
+            return;
+        };
+        let anyone = leading
+            .sessions
+            .values()
+            .any(|session| session.bound.is_some());
+        let patience = self.settings.takeover() * 5;
+        if let Some(campaign) = &leading.campaign {
+            let (epoch, base) = (campaign.epoch, leading.epoch);
+            let elected = !anyone || self.majority(campaign);
+            let overdue = self.now >= campaign.until;
+            if elected {
+                self.want(Some(epoch), Some(epoch));
+            } else {
+                self.want(Some(epoch), None);
+            }
+            if elected && self.durable.led == Some(epoch) {
+                self.renamed(epoch, Some(base));
+                self.beat_due = true;
+            } else if overdue && !elected {
+                let again = self.now + patience * 4;
+                self.lead(|leading, _| {
+                    leading.campaign = None;
+                    leading.campaign_after = again;
+                });
+                self.event(Event::NoRight {
+                    reason: "no majority re-elects this leader: a lost standby still bounds it",
+                });
+            }
+            return;
+        }
+        let lately = |peer: &&crate::peer::Peer| peer.lately(self.now, patience).is_some();
+        let heard = self.peers.values().filter(lately).count() + 1;
+        let reachable = heard * 2 > self.settings.members.len();
+        let stuck = self.peers.values().filter(lately).any(|peer| {
+            let promised = peer.said.and_then(|said| said.promised);
+            promised > Some(leading.epoch)
+        });
+        let lost = self.settings.members.len() > 2 && !leading.silent.is_empty();
+        let possible = !anyone || reachable && self.settings.members.len() > 2;
+        let due = self.now >= leading.campaign_after && leading.phase == Phase::Active;
+        if due && possible && (stuck || lost) {
+            let epoch = self.next_epoch();
+            let until = self.now + patience;
+            self.lead(|leading, _| leading.campaign = Some(Campaign::new(epoch, until)));
+        }
+    }
+}
