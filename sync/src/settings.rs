@@ -45,7 +45,7 @@ impl Default for LeaseSizes {
         LeaseSizes {
             first: Lease {
                 grant: SequenceNumber(1 << 12),
-                high_water: SequenceNumber(256),
+                high_water: SequenceNumber(64),
             },
             outbound: (1 << 16, 1 << 29),
             outbound_short: (1 << 12, 1 << 23),

@@ -9,6 +9,8 @@ use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::Checkpoint;
 
+use super::blackout::Blackout;
+
 /// One Child SA in the dataplane.
 pub struct Carried {
     pub child: Arc<ChildSa>,
@@ -25,6 +27,8 @@ pub struct Carried {
     pub seen_top: SequenceNumber,
     /// What the workers last published, and when each direction last moved.
     pub counters: Checkpoint,
+    /// Packets that are refused since a takeover.
+    pub blackout: Blackout,
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
 }

@@ -9,6 +9,7 @@ use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber};
 use hitless_sync::Checkpoint;
 
+use super::blackout::Blackout;
 use super::children::Carried;
 use super::{Event, Gateway, Output};
 use crate::ike::ChildChange;
@@ -97,6 +98,7 @@ impl Gateway {
             send: false,
             seen_top: floor,
             counters: Checkpoint::default(),
+            blackout: Blackout::default(),
             used_in: None,
             used_out: None,
         };

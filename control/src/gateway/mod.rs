@@ -12,10 +12,12 @@
 //! comes out of [`Gateway::poll_output`]. The daemon runs it with sockets and a clock, the demo
 //! with memory ports, the simulator with virtual time: always this very code.
 //!
-//! `settle.rs` carries what one part says to the others, `children.rs` knows the SAs in the
+//! `settle.rs` carries what one part says to the others, `blackout.rs` ends what a strict takeover
+//! leaves on slow SAs, `children.rs` knows the SAs in the
 //! workers, `dataplane.rs` the workers, `link.rs` the other members, `punt.rs` IP and UDP around
 //! IKE, `settings.rs` what the configuration becomes, `status.rs` what an operator sees.
 
+mod blackout;
 mod children;
 mod dataplane;
 mod install;
@@ -335,6 +337,7 @@ impl Gateway {
                         .send(other, Command::Neighbour { port, address, mac });
                 }
             }
+            WorkerEvent::BelowFloor { sa } => self.below_floor(now, entropy, sa),
             WorkerEvent::PeerMoved { sa, remote } => {
                 self.engine
                     .handle(now, entropy, Input::ChildPeerMoved { sa, remote });
