@@ -6,10 +6,11 @@ use hitless_sa::{SaId, Spi};
 use super::child::{self, ChildState, Making, Terms};
 use super::contents::{Contents, wanted_group};
 use super::crypto::kex::KeyPair;
-use super::established::{DELETE_GRACE, IkeSa, Pending, State, Task};
+use super::established::{DELETE_GRACE, IkeSa, State};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{Ask, KeyExchangeMethod};
+use super::tasks::{Pending, Task};
 use super::turn::{Effect, Turn};
 
 /// Retries with another group before the exchange counts as failed.
@@ -328,13 +329,8 @@ fn succeeded(
     making: Making,
 ) {
     let peer_nonce = contents.valid_nonce().unwrap_or_default();
-    let lowest = offer.nonce.as_slice().min(peer_nonce);
-    // RFC 7296 section 2.8.1: the exchange with the lowest of the four nonces loses, and whoever
-    // initiated it deletes what it made.
-    let lost = offer
-        .collision
-        .as_ref()
-        .is_some_and(|c| lowest < c.lowest.as_slice());
+    let collision = offer.collision.as_ref();
+    let lost = collision.is_some_and(|c| loses(&offer.nonce, peer_nonce, &c.lowest));
     let new = making.id;
     announce(ike, turn, &terms, new, offer.replaces);
     child::install(ike, turn, terms, making, !lost);
@@ -354,6 +350,13 @@ fn succeeded(
             redundant.rekey_at = Some(delete_at);
         }
     }
+}
+
+/// RFC 7296 section 2.8.1: of two exchanges that rekeyed the same SA the one with the lowest of the
+/// four nonces loses, and whoever initiated it deletes what it made. `theirs` is the lower nonce of
+/// the exchange that the peer initiated.
+pub(super) fn loses(nonce: &[u8], peer_nonce: &[u8], theirs: &[u8]) -> bool {
+    nonce.min(peer_nonce) < theirs
 }
 
 /// Is about to be deleted by us: from now on a request to rekey it meets TEMPORARY_FAILURE
@@ -435,4 +438,18 @@ fn failed(ike: &IkeSa, turn: &mut Turn<'_>, reason: String) {
         peer: ike.path.remote,
         reason,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exchange_with_the_lowest_nonce_loses_rfc7296_2_8_1() {
+        assert!(loses(&[1, 9], &[5, 5], &[2, 0]));
+        assert!(loses(&[5, 5], &[1, 9], &[2, 0]));
+        assert!(!loses(&[3, 0], &[2, 1], &[2, 0]));
+        // As strings of octets: a prefix is lower.
+        assert!(loses(&[2], &[9], &[2, 0]));
+    }
 }

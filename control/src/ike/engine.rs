@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
-use super::child;
+use super::child::{self, Installed};
 use super::cookie::Cookies;
-use super::established::{DELETE_GRACE, IkeSa, State, Task};
+use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError};
+use super::index::Index;
 use super::initial::{Initiator, Responder};
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume, Transmit};
@@ -20,6 +21,7 @@ use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
 use super::status::{self, IkeSaStatus};
 use super::takeover::Facts;
+use super::tasks::{Scheduled, Task};
 use super::timers::Timers;
 use super::turn::{Effect, Ids, Results, Turn};
 
@@ -68,7 +70,9 @@ pub(super) struct Grave {
 /// IKE for one group of members.
 pub struct Engine {
     pub(super) settings: EngineSettings,
+    /// In the order of the configuration.
     pub(super) connections: Vec<Arc<Connection>>,
+    pub(super) by_name: BTreeMap<String, Arc<Connection>>,
     pub(super) ids: Ids,
     pub(super) leading: bool,
     pub(super) sas: BTreeMap<IkeSpi, IkeSa>,
@@ -78,7 +82,7 @@ pub struct Engine {
     /// Half-open IKE SAs by what an IKE_SA_INIT request names.
     pub(super) half_open: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
     pub(super) graves: BTreeMap<IkeSpi, Grave>,
-    pub(super) children: BTreeMap<SaId, IkeSpi>,
+    pub(super) index: Index,
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
     pub(super) timers: Timers<IkeSpi>,
@@ -87,8 +91,14 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(settings: EngineSettings) -> Engine {
-        let connections = settings.connections.iter().cloned().map(Arc::new).collect();
+        let connections: Vec<Arc<Connection>> =
+            settings.connections.iter().cloned().map(Arc::new).collect();
+        let by_name = connections
+            .iter()
+            .map(|c| (c.name.clone(), c.clone()))
+            .collect();
         Engine {
+            by_name,
             connections,
             ids: Ids::new(settings.member, settings.incarnation),
             settings,
@@ -99,7 +109,7 @@ impl Engine {
             responders: BTreeMap::new(),
             half_open: BTreeMap::new(),
             graves: BTreeMap::new(),
-            children: BTreeMap::new(),
+            index: Index::default(),
             cookies: Cookies::new(),
             starts: Starts::new(),
             timers: Timers::new(),
@@ -161,7 +171,7 @@ impl Engine {
         version: u64,
         body: &[u8],
     ) -> Result<(), ImportError> {
-        let mut imported = export::import(now, &self.connections, &mut self.ids, body)?;
+        let mut imported = export::import(now, &self.by_name, &mut self.ids, body)?;
         if imported.local_spi != ike {
             return Err(ImportError::OtherIkeSa(imported.local_spi));
         }
@@ -232,7 +242,7 @@ impl Engine {
         self.responders.clear();
         self.half_open.clear();
         self.graves.clear();
-        self.children.clear();
+        self.index = Index::default();
         self.starts = Starts::new();
         self.timers.clear();
         self.outputs.clear();
@@ -313,8 +323,8 @@ impl Engine {
         sa: SaId,
         action: impl FnOnce(&mut IkeSa, &mut Turn<'_>),
     ) {
-        if let Some(ike) = self.children.get(&sa) {
-            self.with(now, entropy, *ike, action);
+        if let Some(ike) = self.index.of_child(sa) {
+            self.with(now, entropy, ike, action);
         }
     }
 
@@ -374,23 +384,7 @@ impl Engine {
                 to,
                 children,
                 queue,
-            } => {
-                let Some(successor) = self.sas.get_mut(&to) else {
-                    // Deleted by the peer meanwhile: nobody carries them on.
-                    changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
-                    for child in children {
-                        self.lost(now, &ike.connection.name, &child.name);
-                    }
-                    return Vec::new();
-                };
-                for child in &children {
-                    self.children.insert(child.sa.id, to);
-                }
-                successor.undecided = false;
-                successor.children.extend(children);
-                successor.queue.extend(queue);
-                vec![to]
-            }
+            } => self.inherit(now, ike, to, children, queue, changes),
             Effect::Redundant(spi) => {
                 if let Some(redundant) = self.sas.get_mut(&spi) {
                     redundant.forget_at = Some(now + DELETE_GRACE);
@@ -409,27 +403,46 @@ impl Engine {
                 }
                 Vec::new()
             }
-            Effect::InitialContact => {
-                // RFC 7296 section 2.4: the other IKE SAs with this peer are dead.
-                let same = |other: &&IkeSa| {
-                    other.local_id == ike.local_id
-                        && other.remote_id == ike.remote_id
-                        && other.local_spi != ike.local_spi
-                };
-                let dead: Vec<IkeSpi> = self
-                    .sas
-                    .values()
-                    .filter(same)
-                    .map(|sa| sa.local_spi)
-                    .collect();
-                for spi in &dead {
-                    if let Some(sa) = self.sas.get_mut(spi) {
-                        sa.superseded = true;
-                    }
-                }
-                dead
-            }
+            Effect::InitialContact => self.supersede(ike),
         }
+    }
+
+    /// RFC 7296 section 2.4: the other IKE SAs with this peer are dead.
+    fn supersede(&mut self, ike: &IkeSa) -> Vec<IkeSpi> {
+        let mut dead: Vec<IkeSpi> = self.index.of_peer(&ike.remote_id).collect();
+        dead.retain(|spi| {
+            let other = self.sas.get_mut(spi);
+            let other = other.filter(|other| other.local_id == ike.local_id);
+            other.map(|other| other.superseded = true).is_some()
+        });
+        dead
+    }
+
+    /// Moves Child SAs and tasks to the IKE SA that succeeds theirs.
+    fn inherit(
+        &mut self,
+        now: Instant,
+        ike: &IkeSa,
+        to: IkeSpi,
+        children: Vec<Installed>,
+        queue: Vec<Scheduled>,
+        changes: &mut Vec<ChildChange>,
+    ) -> Vec<IkeSpi> {
+        let Some(successor) = self.sas.get_mut(&to) else {
+            // Deleted by the peer meanwhile: nobody carries them on.
+            changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
+            for child in children {
+                self.lost(now, &ike.connection.name, &child.name);
+            }
+            return Vec::new();
+        };
+        for child in &children {
+            self.index.insert_child(child.sa.id, to);
+        }
+        successor.undecided = false;
+        successor.children.extend(children);
+        successor.queue.extend(queue);
+        vec![to]
     }
 
     /// The commit of one IKE SA, with what goes along.
@@ -443,10 +456,10 @@ impl Engine {
         for change in &results.changes {
             match change {
                 ChildChange::Install { child, .. } => {
-                    self.children.insert(child.id, spi);
+                    self.index.insert_child(child.id, spi);
                 }
                 ChildChange::Remove(id) => {
-                    self.children.remove(id);
+                    self.index.remove_child(*id);
                 }
                 ChildChange::Send(_) | ChildChange::Update(_) => {}
             }
@@ -477,7 +490,10 @@ impl Engine {
         self.outputs
             .extend(results.events.into_iter().map(Output::Event));
         self.timers.set(spi, ike.deadline().filter(|_| !gone));
-        if !gone {
+        if gone {
+            self.index.remove(&ike);
+        } else {
+            self.index.insert(&ike);
             self.sas.insert(spi, ike);
         }
     }

@@ -4,13 +4,14 @@
 use hitless_sa::{IkeSpi, MessageId};
 
 use super::contents::{Contents, wanted_group};
-use super::create::{exchange_keys, key_exchange};
+use super::create::{exchange_keys, key_exchange, loses};
 use super::crypto::kex::KeyPair;
-use super::established::{Birth, DELETE_GRACE, IkeSa, Pending, State, Task};
+use super::established::{Birth, DELETE_GRACE, IkeSa, State};
 use super::keys::{IkeKeys, Inputs};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{IkeProposal, KeyExchangeMethod, accepted, select};
+use super::tasks::{Pending, Task};
 use super::turn::{Effect, Turn};
 use super::window::Window;
 
@@ -262,13 +263,12 @@ fn succeeded(
 ) {
     let new = successor.local_spi;
     let peer_nonce = contents.valid_nonce().unwrap_or_default();
-    let lowest = offer.nonce.as_slice().min(peer_nonce);
     turn.effects.push(Effect::Created(Box::new(successor)));
     ike.successors.push(new);
     match offer.collision {
         // RFC 7296 section 2.8.2: the IKE SA of the lowest nonce goes, by the hand that made it;
         // the other one inherits, and its initiator deletes the old one.
-        Some(theirs) if lowest < theirs.lowest.as_slice() => {
+        Some(theirs) if loses(&offer.nonce, peer_nonce, &theirs.lowest) => {
             inherit(ike, turn, theirs.ike);
             turn.effects.push(Effect::Delete(new));
         }

@@ -9,10 +9,11 @@ use hitless_sa::{Entropy, IkeSpi, Incarnation, Instant, MemberId, SaId, Spi};
 use super::child::Installed;
 use super::crypto::kex::KeyPair;
 use super::crypto::sk::IvCounter;
-use super::established::{IkeSa, Scheduled};
+use super::established::IkeSa;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
 use super::settings::EngineSettings;
+use super::tasks::Scheduled;
 use super::window::Backoff;
 
 /// Numbers that this member hands out, each at most once.

@@ -88,8 +88,8 @@ fn a_lost_answer_is_repeated_then_asked_for_afresh_h1() {
 
 #[test]
 fn nothing_else_passes_while_the_synchronisation_is_pending_r38() {
-    let (mut world, old) = behind(4, 1);
-    world.fail_over_with(A, old, SYNC);
+    let mut world = World::established(4);
+    world.fail_over(A, SYNC);
     let request = world.intercept().remove(0);
     let ike = world.ike(B);
     world.input(B, Input::Liveness(ike));
@@ -130,6 +130,27 @@ fn a_second_failover_goes_above_the_first_r17() {
     world.run(5 * SECOND);
     world.fail_over(A, SYNC);
     world.run(30 * SECOND);
+    works_both_ways(&mut world);
+}
+
+#[test]
+fn a_synchronisation_below_what_was_seen_is_dropped_r18() {
+    let mut world = World::established(15);
+    let old = world.hosts[A].records.clone();
+    let ike = world.ike(A);
+    for _ in 0..5000 {
+        world.input(A, Input::Liveness(ike));
+        for _ in 0..2 {
+            let packet = world.intercept().remove(0);
+            world.deliver(&packet);
+        }
+    }
+    // The margin of the first request does not reach above them; that of the second does.
+    world.fail_over_with(A, old, SYNC);
+    world.run(10 * SECOND);
+    assert!(!world.hosts[B].saw(synced));
+    world.run(30 * SECOND);
+    assert!(world.hosts[B].saw(synced));
     works_both_ways(&mut world);
 }
 
