@@ -172,6 +172,16 @@ impl Node {
     }
 
     fn take_over(&mut self) {
+        // A right counts only while nothing above it was promised (R10).
+        let State::Following(following) = &self.state else {
+            return;
+        };
+        if self.promised() > Some(following.epoch) {
+            self.event(Event::NoRight {
+                reason: "a higher epoch was promised meanwhile",
+            });
+            return self.leave();
+        }
         let epoch = self.next_epoch();
         let until = self.now + self.patience();
         match std::mem::replace(&mut self.state, State::out(self.now)) {

@@ -413,6 +413,12 @@ impl Node {
         }
     }
 
+    /// The highest promise that is on disk or may be about to be.
+    pub(crate) fn promised(&self) -> Option<Epoch> {
+        let writing = self.writing.and_then(|writing| writing.promised);
+        self.durable.promised.max(writing)
+    }
+
     fn persist_failed(&mut self) {
         if self.writing.take().is_none() {
             return;

@@ -142,6 +142,10 @@ pub struct Mutant {
     pub no_vouch_wait: bool,
     /// Applies records in any order (R6, hole A12).
     pub any_order: bool,
+    /// Takes over without a majority (R10).
+    pub no_majority: bool,
+    /// Votes whatever it promised before (R10).
+    pub vote_twice: bool,
     /// Ignores what a returning member has led (R13b).
     pub ignore_led: bool,
 }

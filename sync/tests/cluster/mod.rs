@@ -75,6 +75,9 @@ impl Weather {
     }
 }
 
+/// When, which object and version, and the leases of its children.
+pub type Released = (u64, ObjectId, u64, Vec<(SaId, Lease)>);
+
 /// One configured member: a disk, and sometimes a process.
 pub struct Site {
     pub id: MemberId,
@@ -91,7 +94,7 @@ pub struct Site {
     restart_at: u64,
     doom: Option<u64>,
     pub events: Vec<Event>,
-    pub committed: Vec<(u64, ObjectId, u64, Vec<(SaId, Lease)>)>,
+    pub committed: Vec<Released>,
     pub discarded: Vec<(ObjectId, u64)>,
     pub leads: Vec<(Option<Epoch>, Vec<TakeoverObject>)>,
     pub incarnation: u32,
