@@ -220,14 +220,20 @@ impl Engine {
         version: u64,
         released: Option<&[u8]>,
     ) -> Result<(), ImportError> {
-        self.sas.remove(&ike);
+        if let Some(undone) = self.sas.remove(&ike) {
+            self.index.remove(&undone);
+            for child in &undone.children {
+                if self.index.of_child(child.sa.id) == Some(ike) {
+                    self.index.remove_child(child.sa.id);
+                }
+            }
+        }
         self.timers.set(ike, None);
-        self.children.retain(|_, owner| *owner != ike);
         let Some(body) = released else { return Ok(()) };
-        let mut imported = export::import(now, &self.connections, &mut self.ids, body)?;
+        let mut imported = export::import(now, &self.by_name, &mut self.ids, body)?;
         imported.version = version;
         for child in &imported.children {
-            self.children.insert(child.sa.id, ike);
+            self.index.insert_child(child.sa.id, ike);
         }
         self.sas.insert(ike, imported);
         self.with(now, entropy, ike, |_, turn| turn.dirty = true);
