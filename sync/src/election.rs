@@ -230,6 +230,12 @@ impl Node {
 
     /// The disk refused: the right is kept, and used later.
     pub(crate) fn abort_takeover(&mut self) {
+        if let State::TakingOver(taking) = &self.state
+            && self.durable.promised >= Some(taking.campaign.epoch)
+        {
+            // Promised, perhaps elected: there is no way back below it, only another try.
+            return;
+        }
         match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::TakingOver(taking) => {
                 let mut following = taking.following;
@@ -331,6 +337,7 @@ impl Node {
             leading.epoch = epoch;
             leading.base = base;
             leading.campaign = None;
+            leading.stood = None;
         });
     }
 

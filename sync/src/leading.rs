@@ -123,6 +123,9 @@ pub(crate) struct Leading {
     pub silent: Vec<MemberId>,
     /// This leader stands for a higher epoch of its own (R10).
     pub campaign: Option<Campaign>,
+    /// An election that brought no majority in time. Its epoch is used again: who has promised it
+    /// can promise no other above the same base.
+    pub stood: Option<Campaign>,
     /// Not again before this.
     pub campaign_after: Instant,
     held: BTreeMap<(ObjectId, u64), Held>,
@@ -143,6 +146,7 @@ impl Leading {
             phase: Phase::Active,
             silent: Vec::new(),
             campaign: None,
+            stood: None,
             campaign_after: Instant(0),
             held: BTreeMap::new(),
             leaving: BTreeSet::new(),

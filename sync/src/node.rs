@@ -259,10 +259,7 @@ impl Node {
         };
         let same = packet.epoch.and_then(WireEpoch::epoch) == Some(epoch);
         // R6: nothing is recorded below what was promised, unless it is the same term.
-        let allowed = self
-            .durable
-            .promised
-            .is_none_or(|promised| promised <= epoch);
+        let allowed = self.promised() <= Some(epoch);
         let own = epoch.leader == from && epoch.incarnation.0 == packet.incarnation;
         if !same || !allowed || !own || self.stopping.is_some() {
             return;

@@ -153,7 +153,7 @@ impl Node {
             } else if overdue && !elected {
                 let again = self.now + patience * 4;
                 self.lead(|leading, _| {
-                    leading.campaign = None;
+                    leading.stood = leading.campaign.take();
                     leading.campaign_after = again;
                 });
                 self.event(Event::NoRight {
@@ -173,9 +173,13 @@ impl Node {
         let possible = !anyone || reachable && self.settings.members.len() > 2;
         let due = self.now >= leading.campaign_after && leading.phase == Phase::Active;
         if due && possible && (stuck || lost) {
-            let epoch = self.next_epoch();
             let until = self.now + patience;
-            self.lead(|leading, _| leading.campaign = Some(Campaign::new(epoch, until)));
+            let fresh = leading.stood.is_none().then(|| self.next_epoch());
+            self.lead(|leading, _| {
+                let stood = leading.stood.take();
+                let campaign = fresh.map(|epoch| Campaign::new(epoch, until)).or(stood);
+                leading.campaign = campaign.map(|campaign| Campaign { until, ..campaign });
+            });
         }
     }
 }
