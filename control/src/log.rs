@@ -92,6 +92,7 @@ fn ike_event(event: &ike::Event) {
         E::MessageIdSyncSent { .. }
         | E::MessageIdSynced { .. }
         | E::ReplayCounterSync { .. }
+        | E::ReplayCounterSyncSent { .. }
         | E::LivenessConfirmed { .. } => tracing::info!(?event, "IKE"),
     }
 }

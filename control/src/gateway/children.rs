@@ -27,6 +27,8 @@ pub struct Carried {
     pub seen_top: SequenceNumber,
     /// What the workers last published, and when each direction last moved.
     pub counters: Checkpoint,
+    /// Numbers that the peer should skip after a takeover, until it was asked to (RFC 6311).
+    pub delta: u64,
     /// Packets that are refused since a takeover.
     pub blackout: Blackout,
     pub used_in: Option<Instant>,

@@ -98,6 +98,7 @@ impl Gateway {
             send: false,
             seen_top: floor,
             counters: Checkpoint::default(),
+            delta: inherited.as_ref().map_or(0, |t| t.delta),
             blackout: Blackout::default(),
             used_in: None,
             used_out: None,

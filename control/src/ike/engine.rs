@@ -11,6 +11,7 @@ use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
 use super::child::{self, Installed};
 use super::cookie::Cookies;
+use super::counter_sync;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError};
 use super::index::Index;
@@ -47,6 +48,12 @@ pub enum Input<'a> {
     },
     RekeyIke(IkeSpi),
     RekeyChild(SaId),
+    /// After a takeover with exact Message IDs: ask the peer to skip what counts as seen (RFC 6311
+    /// section 5 case 2). Ignored if the peer cannot, or a request is outstanding.
+    ReplayCounterSync {
+        ike: IkeSpi,
+        delta: u64,
+    },
     /// Ask the peer for a sign of life.
     Liveness(IkeSpi),
     /// Authenticated inbound ESP was seen on this Child SA.
@@ -132,6 +139,9 @@ impl Engine {
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
+            Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
+                counter_sync::replay_only(ike, turn, delta);
+            }),
             Input::Liveness(ike) => self.task(now, entropy, ike, Task::Liveness),
             Input::Traffic { sa } => self.with_child(now, entropy, sa, |ike, turn| {
                 ike.heard = turn.now;
@@ -262,6 +272,11 @@ impl Engine {
     /// The connection of an IKE SA, stored or led.
     pub fn connection(&self, ike: IkeSpi) -> Option<&Connection> {
         self.find(ike).map(|sa| &*sa.connection)
+    }
+
+    /// The IKE SA that carries a Child SA, if this member leads it.
+    pub fn ike_of(&self, sa: SaId) -> Option<IkeSpi> {
+        self.index.of_child(sa)
     }
 
     /// The Child SAs of an IKE SA, stored or led.

@@ -82,7 +82,7 @@ impl IkeSa {
     }
 
     /// Whether a request may be sent now.
-    fn is_free(&self) -> bool {
+    pub fn is_free(&self) -> bool {
         self.pending.is_none()
             && self.window.outstanding.is_none()
             && self.sync.is_none()

@@ -197,6 +197,32 @@ fn the_replay_delta_names_every_child_r28_r29() {
     works_both_ways(&mut world);
 }
 
+#[test]
+fn replay_counters_alone_are_a_regular_informational_r11() {
+    let next_request = |world: &World| world.hosts[A].engine.status(world.now)[0].next_request;
+    let mut world = World::established(12);
+    world.fail_over(A, Resume::Exact);
+    let ike = world.ike(A);
+    let next = next_request(&world);
+    world.input(A, Input::ReplayCounterSync { ike, delta: 500 });
+    world.run(SECOND);
+    let sa = world.sa(B).id;
+    let told = |e: &Event| matches!(e, Event::ReplayCounterSync { children, delta: 500, .. } if *children == [sa]);
+    assert_eq!(world.hosts[B].count(told), 1);
+    assert_eq!(
+        next_request(&world),
+        next.next(),
+        "the current Message ID is used"
+    );
+    let none = Input::ReplayCounterSync { ike, delta: 0 };
+    world.input(A, none);
+    let delta = hitless::ike::takeover::MAX_REPLAY_DELTA + 1;
+    world.input(A, Input::ReplayCounterSync { ike, delta });
+    world.run(SECOND);
+    assert_eq!(next_request(&world), next.next(), "H3: nothing was asked");
+    works_both_ways(&mut world);
+}
+
 fn mixed_esn(host: usize) -> EngineSettings {
     let mut settings = settings(host);
     let child = &mut settings.connections[0].children[0];
