@@ -1,6 +1,8 @@
 //! CREATE_CHILD_SA for Child SAs: new ones and rekeying (RFC 7296 sections 1.3.1 and 1.3.3), with
 //! the collisions of sections 2.8.1 and 2.25.1.
 
+use std::time::Duration;
+
 use hitless_sa::{SaId, Spi};
 
 use super::child::{self, ChildState, Making, Terms};
@@ -273,7 +275,8 @@ pub(super) fn complete(
         Err(reason) => {
             // The peer believes in a Child SA that we cannot use.
             ike.schedule(turn.now, Task::DeleteSpi(offer.spi));
-            unsettle(ike, turn, &offer);
+            let pause = turn.long_pause();
+            unsettle(ike, turn, &offer, pause);
             failed(ike, turn, reason.to_owned());
             if offer.replaces.is_none() {
                 turn.effects.push(Effect::Lost(offer.child));
@@ -371,8 +374,8 @@ fn close(ike: &mut IkeSa, turn: &Turn<'_>, id: SaId, successor: Option<SaId>) {
 }
 
 /// Our rekeying did not happen: the old Child SA stays what it is.
-fn unsettle(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: &ChildOffer) {
-    let retry_at = turn.now + turn.pause();
+fn unsettle(ike: &mut IkeSa, turn: &Turn<'_>, offer: &ChildOffer, pause: Duration) {
+    let retry_at = turn.now + pause;
     if let Some(old) = offer.replaces.and_then(|id| ike.child_mut(id))
         && old.state == ChildState::Rekeying
     {
@@ -389,13 +392,16 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Noti
         let retry = Some((group, offer.retries + 1));
         return request(ike, turn, &offer.child, offer.replaces, retry);
     }
-    unsettle(ike, turn, &offer);
+    let pause = match error.kind {
+        NotifyKind::TEMPORARY_FAILURE => turn.pause(),
+        _ => turn.long_pause(),
+    };
+    unsettle(ike, turn, &offer, pause);
     match offer.replaces {
         // RFC 7296 section 2.25: not now; `unsettle` has set when.
         Some(_) if error.kind == NotifyKind::TEMPORARY_FAILURE => {}
         None if error.kind == NotifyKind::TEMPORARY_FAILURE => {
-            let at = turn.now + turn.pause();
-            ike.schedule(at, Task::CreateChild(offer.child));
+            ike.schedule(turn.now + pause, Task::CreateChild(offer.child));
         }
         // RFC 7296 section 2.25.1: the peer has it no more; make a new one.
         Some(old) if error.kind == NotifyKind::CHILD_SA_NOT_FOUND => {

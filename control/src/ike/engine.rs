@@ -89,6 +89,9 @@ pub struct Engine {
     /// Half-open IKE SAs by what an IKE_SA_INIT request names.
     pub(super) half_open: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
     pub(super) graves: BTreeMap<IkeSpi, Grave>,
+    /// Successors that were discarded at the takeover, with the version of that: the repeated
+    /// exchange makes them again, and versions rise.
+    pub(super) discarded: BTreeMap<IkeSpi, u64>,
     pub(super) index: Index,
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
@@ -116,6 +119,7 @@ impl Engine {
             responders: BTreeMap::new(),
             half_open: BTreeMap::new(),
             graves: BTreeMap::new(),
+            discarded: BTreeMap::new(),
             index: Index::default(),
             cookies: Cookies::new(),
             starts: Starts::new(),
@@ -203,7 +207,19 @@ impl Engine {
         plan: &mut dyn FnMut(IkeSpi) -> Resume,
     ) {
         self.leading = true;
-        for ike in export::reconcile(std::mem::take(&mut self.passive)) {
+        let (kept, discarded) = export::reconcile(std::mem::take(&mut self.passive));
+        for ike in discarded {
+            let version = ike.version + 1;
+            self.discarded.insert(ike.local_spi, version);
+            self.outputs.push_back(Output::Commit(Commit {
+                ike: ike.local_spi,
+                version,
+                record: None,
+                transmits: Vec::new(),
+                changes: Vec::new(),
+            }));
+        }
+        for ike in kept {
             let spi = ike.local_spi;
             self.sas.insert(spi, ike);
             let resume = plan(spi);
@@ -258,6 +274,7 @@ impl Engine {
         self.responders.clear();
         self.half_open.clear();
         self.graves.clear();
+        self.discarded.clear();
         self.index = Index::default();
         self.starts = Starts::new();
         self.timers.clear();
@@ -396,8 +413,9 @@ impl Engine {
         changes: &mut Vec<ChildChange>,
     ) -> Vec<IkeSpi> {
         match effect {
-            Effect::Created(successor) => {
+            Effect::Created(mut successor) => {
                 let spi = successor.local_spi;
+                successor.version = self.discarded.remove(&spi).unwrap_or(0);
                 self.sas.insert(spi, *successor);
                 vec![spi]
             }

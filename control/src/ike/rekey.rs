@@ -1,6 +1,8 @@
 //! CREATE_CHILD_SA that rekeys the IKE SA (RFC 7296 sections 1.3.2 and 2.18), with the collisions
 //! of sections 2.8.2 and 2.25.2.
 
+use std::time::Duration;
+
 use hitless_sa::{IkeSpi, MessageId};
 
 use super::contents::{Contents, wanted_group};
@@ -213,7 +215,8 @@ pub(super) fn complete(
                 peer: ike.path.remote,
                 reason: reason.to_owned(),
             });
-            give_up(ike, turn, &offer);
+            let pause = turn.long_pause();
+            give_up(ike, turn, &offer, pause);
         }
     }
 }
@@ -296,19 +299,21 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: IkeOffer, error: &Notify
     {
         return request(ike, turn, Some((group, offer.retries + 1)));
     }
+    let mut pause = turn.pause();
     if error.kind != NotifyKind::TEMPORARY_FAILURE {
+        pause = turn.long_pause();
         turn.events.push(Event::NegotiationFailed {
             peer: ike.path.remote,
             reason: format!("rekeying of the IKE SA: {}", error.kind),
         });
     }
-    give_up(ike, turn, &offer);
+    give_up(ike, turn, &offer, pause);
 }
 
 /// Our exchange made nothing: the peer's one counts, or we try again later.
-fn give_up(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: &IkeOffer) {
+fn give_up(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: &IkeOffer, pause: Duration) {
     match &offer.collision {
         Some(theirs) => inherit(ike, turn, theirs.ike),
-        None => ike.rekey_at = Some(turn.now + turn.pause()),
+        None => ike.rekey_at = Some(turn.now + pause),
     }
 }

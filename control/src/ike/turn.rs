@@ -187,7 +187,12 @@ impl<'a> Turn<'a> {
         (!time.is_zero()).then(|| self.now + self.jitter(time))
     }
 
-    /// How long to leave a peer alone that answered TEMPORARY_FAILURE or refused.
+    /// How long to leave a peer alone that refused for a reason that will not go away by itself.
+    pub fn long_pause(&mut self) -> Duration {
+        self.pause() * 15
+    }
+
+    /// How long to leave a peer alone that answered TEMPORARY_FAILURE (RFC 7296 section 2.25).
     pub fn pause(&mut self) -> Duration {
         let base = self.settings.retransmit_timeout.saturating_mul(2);
         base + base / 1000 * (self.entropy.u32() % 1000)

@@ -102,34 +102,32 @@ pub(super) fn import(
     Ok(ike)
 }
 
-/// The stored IKE SAs that a new leader goes on with. A rekeying of an IKE SA leaves as two records;
-/// of one that the old leader did not finish only the first may be here, and then the exchange is
-/// done again.
-pub(super) fn reconcile(passive: BTreeMap<IkeSpi, IkeSa>) -> Vec<IkeSa> {
+/// Sorts the stored IKE SAs for a new leader: those to go on with, and those to discard. A rekeying
+/// of an IKE SA leaves as two commits, the successor's first. Where only that one was recorded, the
+/// peer has no answer yet: the exchange is done again, and this successor never was.
+pub(super) fn reconcile(passive: BTreeMap<IkeSpi, IkeSa>) -> (Vec<IkeSa>, Vec<IkeSa>) {
     let acknowledged: BTreeSet<(IkeSpi, IkeSpi)> = passive
         .values()
         .flat_map(|ike| ike.successors.iter().map(|s| (ike.local_spi, *s)))
         .collect();
     let known: BTreeSet<IkeSpi> = passive.keys().copied().collect();
-    let mut taken = BTreeSet::new();
-    let mut kept = Vec::new();
-    for ike in passive.into_values() {
-        let unfinished = ike.predecessor.is_some_and(|old| {
-            known.contains(&old) && !acknowledged.contains(&(old, ike.local_spi))
-        });
-        if !unfinished {
-            kept.push(ike);
-        }
+    let finished = |ike: &IkeSa| {
+        ike.predecessor
+            .is_none_or(|old| !known.contains(&old) || acknowledged.contains(&(old, ike.local_spi)))
+    };
+    let (mut kept, discarded): (Vec<IkeSa>, Vec<IkeSa>) = passive.into_values().partition(finished);
+    // What a successor has inherited, its predecessor's older record may still show.
+    let inherited: BTreeSet<(IkeSpi, SaId)> = kept
+        .iter()
+        .filter_map(|ike| Some((ike, ike.predecessor?)))
+        .flat_map(|(ike, old)| ike.children.iter().map(move |c| (old, c.sa.id)))
+        .collect();
+    for ike in &mut kept {
+        let spi = ike.local_spi;
+        ike.children
+            .retain(|c| !inherited.contains(&(spi, c.sa.id)));
     }
-    // A successor has inherited what its predecessor's older record still shows.
-    let by_age = |ike: &IkeSa| ike.successors.is_empty();
-    for successor in kept.iter().filter(|ike| by_age(ike)) {
-        taken.extend(successor.children.iter().map(|c| c.sa.id));
-    }
-    for ike in kept.iter_mut().filter(|ike| !ike.successors.is_empty()) {
-        ike.children.retain(|c| !taken.contains(&c.sa.id));
-    }
-    kept
+    (kept, discarded)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
@@ -174,3 +172,6 @@ fn sa_id(record: &SaIdRecord) -> Result<SaId, ImportError> {
         counter: record.counter,
     })
 }
+
+#[cfg(test)]
+mod tests;
