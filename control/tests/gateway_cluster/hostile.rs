@@ -44,7 +44,7 @@ fn a_wrong_psk_fails_on_both_sides_with_a_reason() {
     let mut world = at_odds(60, &topology(), &other);
     world.until("a refusal", |world| !refused(world, PEER).is_empty());
     let active = world.leader().unwrap();
-    assert!(refused(&world, active)[0].contains("AUTH"), "{:?}", refused(&world, active));
+    assert_eq!(refused(&world, active)[0], "wrong secret of peer.lab");
     assert!(
         refused(&world, PEER)[0].contains("AUTHENTICATION_FAILED"),
         "{:?}",
@@ -133,7 +133,7 @@ fn ike_that_is_truncated_or_altered_is_counted_and_changes_nothing() {
     world.run(Duration::from_millis(20));
     let dropped = counted(&mut world, active, "") - before;
     // A message that was altered into a first IKE_SA_INIT is answered, not dropped.
-    assert!(dropped + 16 >= sent && sent > 200, "{dropped} of {sent}");
+    assert!(dropped + 16 >= sent && sent > 150, "{dropped} of {sent}");
     let after = world.list_sas(active);
     assert_eq!(after[0].expected_message_id, sas[0].expected_message_id);
     assert_eq!(after[0].children[0].spi_in, sas[0].children[0].spi_in);
@@ -148,7 +148,11 @@ fn esp_that_is_truncated_or_altered_is_counted_and_moves_no_window() {
     world.traffic = false;
     world.run(Duration::from_millis(50));
     let active = world.leader().unwrap();
-    let packet = world.esp().into_iter().rfind(|esp| esp.port == usize::from(PEER)).unwrap();
+    // With a number that was never seen: one that was would be dropped before its ICV is looked at.
+    let mut packet = world.esp().into_iter().rfind(|esp| esp.port == usize::from(PEER)).unwrap();
+    let number = packet.number + 3;
+    packet.frame[38..42].copy_from_slice(&(number as u32).to_be_bytes());
+    packet.frame[42..50].copy_from_slice(&number.to_be_bytes());
     let received = world.received();
     let lease = world.status(active).leases[0].clone();
 
@@ -185,8 +189,7 @@ fn a_member_with_another_clusters_key_stays_outside() {
     let other = Topology::new(2, "another cluster".to_owned());
     let configs = vec![topology().member(1).unwrap(), other.member(2).unwrap()];
     let mut world = World::with(66, configs, topology().peer().unwrap());
-    world.until("a tunnel", |world| world.tunnel_is_up());
-    world.run(Duration::from_secs(3));
+    world.run(Duration::from_secs(5));
     let failed = |world: &World, who| {
         world.happened(who, |event| {
             matches!(event, Event::Link(ike::Event::AuthenticationFailed { .. }))
@@ -197,6 +200,7 @@ fn a_member_with_another_clusters_key_stays_outside() {
     assert!(world.drops(2, "sync_authentication_failed") > 0);
     assert!(!world.sync_happened(1, |event| matches!(event, SyncEvent::SessionOpened { .. })));
     assert!(world.list_sas(2).is_empty());
+    assert!(world.status(1).members.iter().all(|member| !member.bound && member.role.is_none()));
 }
 
 #[test]
