@@ -72,7 +72,6 @@ impl DemoResult {
     /// Judges the story.
     pub fn of(story: &Story) -> DemoResult {
         let capture = story.world.outside.capture();
-        let crash = Duration::from_nanos(story.crash.0);
         let whole = audit(capture);
         let before = audit(capture.iter().filter(|frame| frame.at < story.crash));
         let after = audit(capture.iter().filter(|frame| frame.at >= story.crash));

@@ -42,7 +42,7 @@ impl Gateway {
             }
             Blackout::Since(first) if now.since(first) >= GRACE => {
                 carried.blackout = Blackout::Ended;
-                self.engine.handle(now, entropy, Input::RekeyChild(sa));
+                self.tell_ike(now, entropy, Input::RekeyChild(sa));
             }
             Blackout::Since(_) | Blackout::Ended => {}
         }
@@ -62,8 +62,7 @@ impl Gateway {
         }
         if greatest > 0 {
             let delta = greatest;
-            self.engine
-                .handle(now, entropy, Input::ReplayCounterSync { ike, delta });
+            self.tell_ike(now, entropy, Input::ReplayCounterSync { ike, delta });
         }
     }
 }
