@@ -357,10 +357,6 @@ impl Node {
         if packet.join == 0 || !fresh || leading.phase != Phase::Active {
             return;
         }
-        let open = leading.sessions.get(&from);
-        if open.is_some_and(|session| session.sid.standby == packet.join) {
-            return;
-        }
         let above = |epoch: Option<WireEpoch>| {
             let epoch = epoch.and_then(WireEpoch::epoch);
             epoch.is_some_and(|epoch| epoch > leading.epoch)
@@ -368,13 +364,18 @@ impl Node {
         if above(packet.led) && !self.settings.mutant.ignore_led {
             return;
         }
-        // It has no right in any session with us (R13), but cannot record under our epoch.
+        // It has no right in any session with us (R13), and cannot record under our epoch: not
+        // even in the session that answers this nonce.
         if above(packet.promised) && !self.settings.mutant.ignore_led {
             self.lead(|leading, cx| {
                 if leading.release_session(cx, from) {
                     cx.event(Event::SessionReleased { member: from });
                 }
             });
+            return;
+        }
+        let open = leading.sessions.get(&from);
+        if open.is_some_and(|session| session.sid.standby == packet.join) {
             return;
         }
         let sid = Sid {

@@ -351,6 +351,7 @@ impl Node {
                     session.last_contact = now;
                 }
                 if ours || any_session && packet.session.is_some() {
+                    session.entered = true;
                     resigned = packet.resign;
                     session.confirmed |= packet.role == 3;
                     moved = session.acknowledge(packet.applied);
