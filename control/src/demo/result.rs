@@ -240,76 +240,89 @@ fn ike_line(name: &'static str, from: Ipv4Addr, before: &Report, after: &Report)
     }
 }
 
-impl fmt::Display for DemoResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f)?;
-        writeln!(
-            f,
-            "The active member died; the standby carried the tunnel on."
-        )?;
-        writeln!(f)?;
-        let mut row = |name: &str, value: String| writeln!(f, "  {name:<42} {value}");
-        row(
-            "outage as the hosts saw it",
-            format!("{:.1} ms", self.outage_ms),
-        )?;
-        row("standby led after", format!("{:.1} ms", self.takeover_ms))?;
-        let packets = format!("{} of {}", self.packets_lost, self.packets_sent);
-        row("packets lost", packets)?;
-        for line in &self.ike {
-            let id = |id: Option<u32>| id.map_or("none".to_owned(), |id| id.to_string());
-            let ids = format!(
-                "{} before, {} after",
-                id(line.last_before),
-                id(line.first_after)
-            );
-            row(
-                &format!("Message ID of requests from the {}", line.requests_from),
-                ids,
-            )?;
-        }
-        for line in &self.esp {
-            let after = line
-                .first_after
-                .map_or("none".to_owned(), |n| n.to_string());
+impl DemoResult {
+    /// The counters of both protocols across the crash, a row each.
+    fn counters(&self) -> Vec<(String, String)> {
+        let known = |number: Option<u64>| number.map_or("none".to_owned(), |n| n.to_string());
+        let ike = self.ike.iter().map(|line| {
+            let before = known(line.last_before.map(u64::from));
+            let after = known(line.first_after.map(u64::from));
+            let name = format!("Message ID of requests from the {}", line.requests_from);
+            (name, format!("{before} before, {after} after"))
+        });
+        let esp = self.esp.iter().map(|line| {
+            let after = known(line.first_after);
             let mut numbers = format!("{} before, {after} after", line.highest_before);
             if let (Some(grant), Some(skipped)) = (line.grant, line.skipped) {
                 numbers += &format!(" (grant {grant}, skip {skipped})");
             }
-            row(
-                &format!("ESP numbers {} from the {}", line.spi, line.from),
+            (
+                format!("ESP numbers {} from the {}", line.spi, line.from),
                 numbers,
-            )?;
-        }
-        row(
-            "repeated (SPI, sequence number) pairs",
-            self.repeated_sequence_numbers.to_string(),
-        )?;
-        let replays = format!("{} of {}", self.replays_accepted, self.packets_replayed);
-        row("replays accepted", replays)?;
-        row(
-            "IKE_AUTH messages after the crash",
-            self.ike_auth_after_failover.to_string(),
-        )?;
-        row(
-            "Message ID synchronisations",
-            self.message_id_syncs.to_string(),
-        )?;
+            )
+        });
+        ike.chain(esp).collect()
+    }
+
+    /// Everything for a person, a row each.
+    fn rows(&self) -> Vec<(String, String)> {
+        let row = |name: &str, value: String| (name.to_owned(), value);
+        let of = |part: u64, whole: u64| format!("{part} of {whole}");
         let delta = self
             .replay_delta
             .map_or("not needed".to_owned(), |d| format!("by {d}"));
-        row("replay counters synchronised (RFC 6311)", delta)?;
-        row("clear text on the outside wire", self.leaked.to_string())?;
         let rekey = if self.rekeyed_after_failover {
             "works"
         } else {
             "failed"
         };
-        row("rekey by the peer after the takeover", rekey.to_owned())?;
+        let mut rows = vec![
+            row(
+                "outage as the hosts saw it",
+                format!("{:.1} ms", self.outage_ms),
+            ),
+            row("standby led after", format!("{:.1} ms", self.takeover_ms)),
+            row("packets lost", of(self.packets_lost, self.packets_sent)),
+        ];
+        rows.extend(self.counters());
+        rows.extend([
+            row(
+                "repeated (SPI, sequence number) pairs",
+                self.repeated_sequence_numbers.to_string(),
+            ),
+            row(
+                "replays accepted",
+                of(self.replays_accepted, self.packets_replayed),
+            ),
+            row(
+                "IKE_AUTH exchanges after the crash",
+                self.ike_auth_after_failover.to_string(),
+            ),
+            row(
+                "Message ID synchronisations (RFC 6311)",
+                self.message_id_syncs.to_string(),
+            ),
+            row("replay counters synchronised (RFC 6311)", delta),
+            row("clear text on the outside wire", self.leaked.to_string()),
+            row("rekey by the peer after the takeover", rekey.to_owned()),
+        ]);
+        rows
+    }
+}
+
+impl fmt::Display for DemoResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        for (name, value) in self.rows() {
+            writeln!(f, "  {name:<42} {value}")?;
+        }
         writeln!(f)?;
         match self.broken().as_slice() {
-            [] => write!(f, "Every promise held (seed {}).", self.seed),
-            broken => write!(f, "BROKEN (seed {}): {}.", self.seed, broken.join("; ")),
+            [] => write!(
+                f,
+                "The active member died; the standby carried the tunnel on, and every promise held."
+            ),
+            broken => write!(f, "BROKEN: {} (seed {}).", broken.join("; "), self.seed),
         }
     }
 }

@@ -208,7 +208,7 @@ impl Children {
                     policies.push(Policy {
                         local: *local,
                         remote: *remote,
-                        action: action.clone(),
+                        action,
                     });
                 }
             }

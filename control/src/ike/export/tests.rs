@@ -1,3 +1,5 @@
+//! Records of IKE SAs: what is exported comes back, and damage is refused.
+
 use std::net::SocketAddr;
 use std::time::Duration;
 
