@@ -45,23 +45,56 @@ pub struct Violation {
 }
 
 /// Runs `count` seeds from `first` on; `progress` learns of each that is done.
-pub fn run(first: u64, count: u64, verbose: bool, mut progress: impl FnMut(u64)) -> Summary {
+pub fn run(first: u64, count: u64, verbose: bool, mut progress: impl FnMut(u64, usize)) -> Summary {
     let mut summary = Summary::default();
     for seed in first..first.saturating_add(count) {
         let mut world = World::new(seed, verbose);
         let found = world.run();
         summary.seeds += 1;
         summary.absorb(&world);
-        summary.violations.extend(found.into_iter().map(|what| Violation {
+        summary
+            .violations
+            .extend(found.into_iter().map(|what| Violation {
             seed,
             what,
             replay: format!(
                 "cargo run --release -p hitless-testbeds -- sim --first {seed} --seeds 1 --verbose"
             ),
         }));
-        progress(summary.seeds);
+        progress(summary.seeds, summary.violations.len());
     }
     summary
+}
+
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Summary {
+            seeds,
+            steps,
+            takeovers,
+            crashes,
+            restarts,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "{seeds} seeds, {steps} steps, {:.0} virtual seconds",
+            self.virtual_seconds
+        )?;
+        writeln!(
+            f,
+            "{crashes} crashes, {restarts} restarts, {takeovers} takeovers"
+        )?;
+        writeln!(
+            f,
+            "{} of {} probes arrived",
+            self.probes_received, self.probes_sent
+        )?;
+        for Violation { seed, what, replay } in &self.violations {
+            writeln!(f, "VIOLATION in seed {seed}: {what}\n  {replay}")?;
+        }
+        write!(f, "{} violations", self.violations.len())
+    }
 }
 
 impl Summary {
@@ -83,7 +116,7 @@ impl Summary {
 mod tests {
     #[test]
     fn a_hundred_seeds_keep_every_promise() {
-        let summary = super::run(1, 100, false, |_| {});
+        let summary = super::run(1, 100, false, |_, _| {});
         assert_eq!(summary.violations, Vec::new());
         assert!(summary.takeovers > 20, "{summary:?}");
         assert!(summary.probes_received > 1000, "{summary:?}");

@@ -35,7 +35,8 @@ impl Oracle {
     /// A frame has left a gateway (0 is the peer) on the outside.
     pub fn sent(&mut self, now: Instant, who: u8, frame: &[u8]) {
         let at = Duration::from_nanos(now.0);
-        self.audit.observe(if who == 0 { PEER } else { CLUSTER }, at, frame);
+        self.audit
+            .observe(if who == 0 { PEER } else { CLUSTER }, at, frame);
         if who != 0 {
             self.by_member.observe(TapId(u16::from(who)), at, frame);
         }
@@ -43,8 +44,17 @@ impl Oracle {
 
     /// A gateway said something. Only who leads since when is taken from it.
     pub fn said(&mut self, now: Instant, who: u8, event: &Event) {
-        if let Event::Leads { inherits: true, exact, .. } = event {
-            self.takeovers.push(Takeover { at: now, who, exact: *exact });
+        if let Event::Leads {
+            inherits: true,
+            exact,
+            ..
+        } = event
+        {
+            self.takeovers.push(Takeover {
+                at: now,
+                who,
+                exact: *exact,
+            });
         }
     }
 
@@ -53,10 +63,15 @@ impl Oracle {
         let mut broken = Vec::new();
         let report = self.audit.clone().report();
         for repeated in &report.repeated {
-            broken.push(format!("S1: a sequence number was sent twice: {repeated:?}"));
+            broken.push(format!(
+                "S1: a sequence number was sent twice: {repeated:?}"
+            ));
         }
         if report.repeated_sequence_numbers() as usize > report.repeated.len() {
-            broken.push(format!("S1: {} numbers repeated", report.repeated_sequence_numbers()));
+            broken.push(format!(
+                "S1: {} numbers repeated",
+                report.repeated_sequence_numbers()
+            ));
         }
         for repeated in &report.repeated_ivs {
             broken.push(format!("S2: an IV was used twice: {repeated:?}"));
@@ -71,7 +86,10 @@ impl Oracle {
                 broken.push(format!("S3: delivered twice to host {name}: {again:?}"));
             }
             if host.altered() > 0 {
-                broken.push(format!("{} packets arrived altered at host {name}", host.altered()));
+                broken.push(format!(
+                    "{} packets arrived altered at host {name}",
+                    host.altered()
+                ));
             }
         }
         broken.extend(self.output_commit());
@@ -83,7 +101,11 @@ impl Oracle {
     fn output_commit(&self) -> Vec<String> {
         let report = self.by_member.clone().report();
         let mut first: BTreeMap<MessageKey, Vec<&IkeEvent>> = BTreeMap::new();
-        for event in report.ike.iter().filter(|event| event.exchange != Exchange::IkeSaInit) {
+        for event in report
+            .ike
+            .iter()
+            .filter(|event| event.exchange != Exchange::IkeSaInit)
+        {
             // A Message ID synchronisation is made anew each time (RFC 6311 section 5.1).
             if event.exchange == Exchange::Informational && event.message_id == 0 {
                 continue;
@@ -95,7 +117,9 @@ impl Oracle {
             for pair in events.windows(2) {
                 let [earlier, later] = [pair[0], pair[1]];
                 if earlier.digest != later.digest && self.bound(earlier, later) {
-                    broken.push(format!("S4: one message, two versions: {earlier:?}, {later:?}"));
+                    broken.push(format!(
+                        "S4: one message, two versions: {earlier:?}, {later:?}"
+                    ));
                 }
             }
         }
@@ -139,5 +163,9 @@ fn key(event: &IkeEvent) -> MessageKey {
 
 fn delivered_twice(received: &[Probe]) -> Vec<u64> {
     let mut seen = BTreeSet::new();
-    received.iter().map(|probe| probe.number).filter(|number| !seen.insert(*number)).collect()
+    received
+        .iter()
+        .map(|probe| probe.number)
+        .filter(|number| !seen.insert(*number))
+        .collect()
 }

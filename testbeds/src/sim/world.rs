@@ -102,11 +102,18 @@ impl World {
                 protected_ends.push(switch_end);
                 gateway_end
             });
-            let config = if who == PEER { topology.peer() } else { topology.member(who) };
+            let config = if who == PEER {
+                topology.peer()
+            } else {
+                topology.member(who)
+            };
             machines.push(Machine {
                 who,
                 config: config.expect("the simulator's own configuration is valid"),
-                disk: Durable { incarnation: Incarnation(0), ..first_start() },
+                disk: Durable {
+                    incarnation: Incarnation(0),
+                    ..first_start()
+                },
                 disk_fails: false,
                 running: None,
                 frozen_until: EPOCH,
@@ -223,11 +230,19 @@ impl World {
                 written
             };
             let mut tell = |event| events.push(event);
-            station.turn(now, &mut machine.entropy, &mut self.sync, &mut tell, &mut persist);
+            station.turn(
+                now,
+                &mut machine.entropy,
+                &mut self.sync,
+                &mut tell,
+                &mut persist,
+            );
             worker.turn(now);
         }
         let oracle = &mut self.oracle;
-        machine.outside.turn(now, &mut self.entropy, |frame| oracle.sent(now, who, frame));
+        machine
+            .outside
+            .turn(now, &mut self.entropy, |frame| oracle.sent(now, who, frame));
         for event in events {
             self.hear(who, &event);
         }
@@ -242,7 +257,12 @@ impl World {
             return;
         }
         self.oracle.said(self.now, who, event);
-        if let Event::Leads { inherits: true, skip, .. } = event {
+        if let Event::Leads {
+            inherits: true,
+            skip,
+            ..
+        } = event
+        {
             self.tally.takeovers += 1;
             self.tally.greatest_skip = self.tally.greatest_skip.max(*skip);
         }
@@ -261,7 +281,9 @@ impl World {
         );
         match station {
             Ok(running) => machine.running = Some(running),
-            Err(error) => self.broken.push(format!("machine {who} did not start: {error}")),
+            Err(error) => self
+                .broken
+                .push(format!("machine {who} did not start: {error}")),
         }
     }
 
@@ -318,7 +340,9 @@ impl World {
         let now = self.now;
         let chosen = if peer { 0..1 } else { 1..self.machines.len() };
         for machine in &mut self.machines[chosen] {
-            let Some((station, _)) = &mut machine.running else { continue };
+            let Some((station, _)) = &mut machine.running else {
+                continue;
+            };
             let gateway = station.gateway();
             if !gateway.leading() {
                 continue;
@@ -367,6 +391,8 @@ impl World {
             }
         }
         let seconds = LIVENESS.as_secs();
-        self.broken.push(format!("liveness: no traffic within {seconds} s after the last fault"));
+        self.broken.push(format!(
+            "liveness: no traffic within {seconds} s after the last fault"
+        ));
     }
 }
