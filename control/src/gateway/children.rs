@@ -9,6 +9,8 @@ use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::Checkpoint;
 
+use super::silence::Silence;
+
 /// One Child SA in the dataplane.
 pub struct Carried {
     pub child: Arc<ChildSa>,
@@ -27,6 +29,8 @@ pub struct Carried {
     pub counters: Checkpoint,
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
+    /// Watched for silence, if it was inherited.
+    pub silence: Option<Silence>,
 }
 
 /// All Child SAs in the dataplane.

@@ -10,6 +10,7 @@ use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber};
 use hitless_sync::Checkpoint;
 
 use super::children::Carried;
+use super::silence::Silence;
 use super::{Event, Gateway, Output};
 use crate::ike::ChildChange;
 
@@ -99,6 +100,7 @@ impl Gateway {
             counters: Checkpoint::default(),
             used_in: None,
             used_out: None,
+            silence: inherited.map(|_| Silence::default()),
         };
         self.children.insert(carried);
         if send {

@@ -13,8 +13,9 @@
 //! with memory ports, the simulator with virtual time: always this very code.
 //!
 //! `settle.rs` carries what one part says to the others, `children.rs` knows the SAs in the
-//! workers, `dataplane.rs` the workers, `link.rs` the other members, `punt.rs` IP and UDP around
-//! IKE, `settings.rs` what the configuration becomes, `status.rs` what an operator sees.
+//! workers, `silence.rs` which of them hear nothing, `dataplane.rs` the workers, `link.rs` the other
+//! members, `punt.rs` IP and UDP around IKE, `settings.rs` what the configuration becomes,
+//! `status.rs` what an operator sees.
 
 mod children;
 mod dataplane;
@@ -23,6 +24,7 @@ mod link;
 mod punt;
 mod settings;
 mod settle;
+mod silence;
 mod status;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -87,6 +89,10 @@ pub enum Event {
     },
     Degraded {
         on: bool,
+    },
+    /// An inherited SA sends and hears nothing: it is replaced.
+    Silent {
+        sa: SaId,
     },
     /// An SA that the new active could not carry on.
     Unusable {
@@ -342,10 +348,17 @@ impl Gateway {
             WorkerEvent::Refused { sa, conflict } => {
                 self.unusable(sa, format!("the worker refused it: {conflict:?}"));
             }
+            WorkerEvent::UnknownSpi { source, .. } => {
+                let from = self.children.iter_mut();
+                for carried in from.filter(|c| c.child.remote == source.ip()) {
+                    if let Some(silence) = &mut carried.silence {
+                        silence.foreign(now);
+                    }
+                }
+            }
             // Hints that nobody asks for yet: the scan sees the high water, traps are not
-            // initiated, foreign SPIs are counted by the worker.
+            // initiated.
             WorkerEvent::Acquire { .. }
-            | WorkerEvent::UnknownSpi { .. }
             | WorkerEvent::HighWater { .. }
             | WorkerEvent::Window { .. } => {}
         }
@@ -381,15 +394,22 @@ impl Gateway {
     fn scan(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         let mut usage = Vec::new();
         let mut seen = Vec::new();
+        let mut silent = Vec::new();
         for carried in self.children.iter_mut() {
             let inbound_top = carried.cell.inbound_top();
+            let cursor = carried.cell.cursor();
+            if let Some(silence) = &mut carried.silence
+                && silence.note(now, cursor, inbound_top)
+            {
+                silent.push(carried.child.id);
+            }
             if inbound_top > carried.seen_top {
                 carried.seen_top = inbound_top;
                 seen.push(carried.child.id);
             }
             usage.push(Usage {
                 sa: carried.child.id,
-                cursor: carried.cell.cursor(),
+                cursor,
                 inbound_top,
                 esn: carried.child.esn,
             });
@@ -399,6 +419,10 @@ impl Gateway {
         }
         for sa in seen {
             self.engine.handle(now, entropy, Input::Traffic { sa });
+        }
+        for sa in silent {
+            self.outputs.push_back(Output::Event(Event::Silent { sa }));
+            self.engine.handle(now, entropy, Input::RekeyChild(sa));
         }
     }
 

@@ -235,9 +235,11 @@ impl Gateway {
             let delta = object.children.iter().map(|sa| sa.delta).max();
             resume.insert(IkeSpi(object.object.0), (object.exact, delta));
             for sa in &object.children {
-                if sa.rekey_only {
+                // Without an exact record the predecessor may have replaced or deleted it.
+                if sa.rekey_only || !object.exact {
                     replace.push(sa.sa);
-                } else {
+                }
+                if !sa.rekey_only {
                     self.skip = self.skip.max(sa.skip);
                     self.inherited.insert(sa.sa, TakeoverSa::clone(sa));
                 }

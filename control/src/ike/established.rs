@@ -25,7 +25,7 @@ use super::settings::Connection;
 use super::takeover::Facts;
 use super::turn::{Effect, Turn};
 use super::window::{Due, Sequence, Window};
-use super::{child, counter_sync, create, inform, probe, rekey};
+use super::{child, counter_sync, create, inform, probe, rekey, takeover};
 
 /// How long a replaced SA waits for the peer's Delete before we send one.
 pub(super) const DELETE_GRACE: Duration = Duration::from_secs(30);
@@ -115,6 +115,8 @@ pub(super) struct IkeSa {
     pub probe: Option<Probe>,
     /// The peer's next request may be ahead of what we recorded: take its Message ID once.
     pub accept_jump: bool,
+    /// Another member led it before, and may have lived on for a while without our knowledge.
+    pub inherited: bool,
     pub children: Vec<Installed>,
     pub state: State,
     pub established: Instant,
@@ -273,6 +275,10 @@ impl IkeSa {
         if self.accept_jump && header.message_id > self.window.expected {
             self.window.expected = header.message_id;
         }
+        if header.message_id > self.window.expected {
+            // It had answers that are not in our record.
+            takeover::doubt(self, turn);
+        }
         match self.window.sequence(header.message_id) {
             Sequence::New => {}
             Sequence::Repeated => {
@@ -420,7 +426,12 @@ impl IkeSa {
         probe::tick(self, turn);
         match self.window.due(turn.now, turn.backoff()) {
             Due::Nothing => {}
-            Due::Resend(bytes) => turn.immediate.push(self.path.transmit(bytes)),
+            Due::Resend(bytes) => {
+                turn.immediate.push(self.path.transmit(bytes));
+                if self.window.transmissions() > takeover::PATIENCE {
+                    takeover::doubt(self, turn);
+                }
+            }
             Due::Dead => return self.destroy(turn, "no answer"),
         }
         if self.forget_at.is_some_and(|at| at <= turn.now) {
@@ -546,6 +557,7 @@ impl IkeSa {
     /// Goes on with an IKE SA that another member led.
     pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
         turn.dirty = true;
+        self.inherited = true;
         for child in &self.children {
             turn.changes.push(ChildChange::Install {
                 child: child.sa.clone(),
@@ -555,6 +567,12 @@ impl IkeSa {
             });
         }
         self.window.restart(turn.now);
+        self.resynchronise(turn, how);
+        self.tick(turn);
+    }
+
+    /// Finds out where the peer stands.
+    pub fn resynchronise(&mut self, turn: &mut Turn<'_>, how: Resume) {
         match how {
             Resume::Exact => {}
             Resume::MessageIdSync { replay_delta } => {
@@ -565,13 +583,15 @@ impl IkeSa {
                 self.accept_jump = true;
                 self.probe.get_or_insert_with(|| Probe::new(turn.now));
             }
-            Resume::Rekey => {
-                for id in self.children.iter().map(|c| c.sa.id).collect::<Vec<_>>() {
-                    self.schedule(turn.now, Task::RekeyChild(id));
-                }
-            }
+            Resume::Rekey => self.replace_children(turn),
         }
-        self.tick(turn);
+    }
+
+    /// Asks the peer for a successor of every Child SA, or learns that it has one no more.
+    pub fn replace_children(&mut self, turn: &Turn<'_>) {
+        for id in self.children.iter().map(|c| c.sa.id).collect::<Vec<_>>() {
+            self.schedule(turn.now, Task::RekeyChild(id));
+        }
     }
 
     /// Gives up the outstanding request; its task is done anew.
@@ -656,6 +676,7 @@ impl IkeSa {
             answered_sync: None,
             probe: None,
             accept_jump: false,
+            inherited: false,
             children: Vec::new(),
             state: State::Established,
             established: now,

@@ -151,7 +151,7 @@ impl World {
     /// Runs the plan to its end and says what was broken.
     pub fn run(&mut self) -> Vec<String> {
         if self.verbose {
-            eprintln!("{:#?}", self.plan);
+            eprintln!("{:?}", self.plan);
         }
         for (at, fault) in std::mem::take(&mut self.plan.faults) {
             self.run_until(EPOCH + at);
