@@ -183,11 +183,23 @@ impl Engine {
         plan: &mut dyn FnMut(IkeSpi) -> Resume,
     ) {
         self.leading = true;
-        for ike in export::reconcile(std::mem::take(&mut self.passive)) {
+        let (kept, unborn) = export::reconcile(std::mem::take(&mut self.passive));
+        for ike in kept {
             let spi = ike.local_spi;
             self.sas.insert(spi, ike);
             let resume = plan(spi);
             self.with(now, entropy, spi, |ike, turn| ike.resume(turn, resume));
+        }
+        // After its predecessor has been recorded with the Child SAs: the standbys forget it too,
+        // for without the predecessor they would take it for a finished one later.
+        for ike in unborn {
+            self.outputs.push_back(Output::Commit(Commit {
+                ike: ike.local_spi,
+                version: ike.version + 1,
+                record: None,
+                transmits: Vec::new(),
+                changes: Vec::new(),
+            }));
         }
         let children = self.connections.iter().flat_map(|connection| {
             let started = connection.children.iter().filter(|c| c.start);
@@ -210,12 +222,13 @@ impl Engine {
         version: u64,
         released: Option<&[u8]>,
     ) -> Result<(), ImportError> {
-        self.sas.remove(&ike);
+        let inherited = self.sas.remove(&ike).is_some_and(|sa| sa.inherited);
         self.timers.set(ike, None);
         self.children.retain(|_, owner| *owner != ike);
         let Some(body) = released else { return Ok(()) };
         let mut imported = export::import(now, &self.connections, &mut self.ids, body)?;
         imported.version = version;
+        imported.inherited = inherited;
         for child in &imported.children {
             self.children.insert(child.sa.id, ike);
         }

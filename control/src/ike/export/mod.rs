@@ -117,20 +117,22 @@ pub(super) fn import(
 
 /// The stored IKE SAs that a new leader goes on with. A rekeying of an IKE SA leaves as two records;
 /// of one that the old leader did not finish only the first may be here, and then the exchange is
-/// done again.
-pub(super) fn reconcile(passive: BTreeMap<IkeSpi, IkeSa>) -> Vec<IkeSa> {
+/// done again, and the successor that came of it is given back apart: nobody else knows it.
+pub(super) fn reconcile(passive: BTreeMap<IkeSpi, IkeSa>) -> (Vec<IkeSa>, Vec<IkeSa>) {
     let acknowledged: BTreeSet<(IkeSpi, IkeSpi)> = passive
         .values()
         .flat_map(|ike| ike.successors.iter().map(|s| (ike.local_spi, *s)))
         .collect();
     let known: BTreeSet<IkeSpi> = passive.keys().copied().collect();
     let mut taken = BTreeSet::new();
-    let mut kept = Vec::new();
+    let (mut kept, mut unborn) = (Vec::new(), Vec::new());
     for ike in passive.into_values() {
         let unfinished = ike.predecessor.is_some_and(|old| {
             known.contains(&old) && !acknowledged.contains(&(old, ike.local_spi))
         });
-        if !unfinished {
+        if unfinished {
+            unborn.push(ike);
+        } else {
             kept.push(ike);
         }
     }
@@ -142,7 +144,7 @@ pub(super) fn reconcile(passive: BTreeMap<IkeSpi, IkeSa>) -> Vec<IkeSa> {
     for ike in kept.iter_mut().filter(|ike| !ike.successors.is_empty()) {
         ike.children.retain(|c| !taken.contains(&c.sa.id));
     }
-    kept
+    (kept, unborn)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
