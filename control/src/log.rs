@@ -39,6 +39,9 @@ pub fn gateway_event(event: &gateway::Event) {
     use gateway::Event as G;
     match event {
         G::Ike(event) => ike_event(event),
+        G::Link(ike::Event::AuthenticationFailed { peer, reason }) => {
+            tracing::warn!("member {peer} is not of this cluster: {reason}");
+        }
         G::Link(event) => tracing::debug!(?event, "sync link"),
         G::Sync(event) => tracing::info!(?event, "cluster"),
         G::Leads {
@@ -59,7 +62,16 @@ pub fn gateway_event(event: &gateway::Event) {
         G::Silent { sa } => {
             tracing::warn!("CHILD_SA {{{sa}}} hears nothing since the takeover: rekeying it");
         }
-        G::Unusable { sa, reason } => tracing::error!(%sa, reason, "CHILD_SA cannot be carried on"),
+        G::Unusable { sa, reason } => tracing::error!(%sa, reason, "CHILD_SA cannot be carried"),
+        G::Unreadable { ike, reason } => {
+            tracing::error!(%ike, reason, "replicated IKE_SA cannot be read; given up");
+        }
+        G::WorkerLost { worker } => {
+            tracing::error!(
+                worker,
+                "a worker thread has ended; this member cannot be active"
+            );
+        }
     }
 }
 
@@ -95,6 +107,7 @@ fn ike_event(event: &ike::Event) {
         E::MessageIdSyncSent { .. }
         | E::MessageIdSynced { .. }
         | E::ReplayCounterSync { .. }
+        | E::ReplayCounterSyncSent { .. }
         | E::LivenessConfirmed { .. } => tracing::info!(?event, "IKE"),
     }
 }

@@ -66,7 +66,8 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     let settings = GatewaySettings::new(config);
     let workers_stop = Arc::new(AtomicBool::new(false));
-    let (threads, handles) = start_workers(&settings, &leadership, &workers_stop)?;
+    let workers = open_workers(&settings, &leadership)?;
+    let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     tracing::info!(
         cluster = %settings.config().cluster.name,
         member = %settings.config().cluster.id,
@@ -101,28 +102,40 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     Ok(ExitCode::SUCCESS)
 }
 
-type Workers = (Vec<JoinHandle<Worker>>, Vec<WorkerHandle>);
+/// The workers with their control ends, not running yet.
+type Workers = Vec<(Worker, WorkerHandle)>;
+
+/// Opens every port before any thread starts, so that a port that cannot be opened leaves nothing
+/// behind.
+fn open_workers(
+    settings: &GatewaySettings,
+    leadership: &Arc<Leadership>,
+) -> Result<Workers, DaemonError> {
+    let config = settings.config();
+    let mut opener = ports::Opener::default();
+    let workers = (0..config.dataplane.workers).map(|index| {
+        let mut pool = Pool::new(GatewaySettings::POOL_FRAMES).map_err(DaemonError::Memory)?;
+        let ports = opener.open(&config.ports, index, &mut pool)?;
+        let mtus: Vec<usize> = ports.iter().map(|port| port.mtu()).collect();
+        let worker = settings.worker(index, &mtus);
+        worker_with_pool(pool, worker, ports, Arc::clone(leadership)).map_err(DaemonError::Memory)
+    });
+    workers.collect()
+}
 
 fn start_workers(
     settings: &GatewaySettings,
-    leadership: &Arc<Leadership>,
+    workers: Workers,
     stop: &Arc<AtomicBool>,
-) -> Result<Workers, DaemonError> {
+) -> Result<(Vec<JoinHandle<Worker>>, Vec<WorkerHandle>), DaemonError> {
     let config = settings.config();
     let idle = match config.dataplane.idle {
         IdlePolicy::Adaptive => Idle::default(),
         IdlePolicy::Spin => Idle::DEDICATED,
     };
-    let mut opener = ports::Opener::default();
     let mut threads = Vec::new();
     let mut handles = Vec::new();
-    for index in 0..config.dataplane.workers {
-        let mut pool = Pool::new(GatewaySettings::POOL_FRAMES).map_err(DaemonError::Memory)?;
-        let ports = opener.open(&config.ports, index, &mut pool)?;
-        let mtus: Vec<usize> = ports.iter().map(|port| port.mtu()).collect();
-        let worker = settings.worker(index, &mtus);
-        let (worker, handle) = worker_with_pool(pool, worker, ports, Arc::clone(leadership))
-            .map_err(DaemonError::Memory)?;
+    for (index, (worker, handle)) in workers.into_iter().enumerate() {
         let core = config.dataplane.cores.get(index).copied();
         let thread = spawn(worker, core, clock::now, idle, Arc::clone(stop));
         threads.push(thread.map_err(DaemonError::Thread)?);

@@ -1,14 +1,16 @@
 //! The Child SAs that the dataplane carries: their cells, their slots and the policies that lead
 //! to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hitless_dataplane::cell::Cell;
+use hitless_dataplane::checkpoint::Checkpoint as Published;
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::Checkpoint;
 
+use super::blackout::Blackout;
 use super::silence::Silence;
 
 /// One Child SA in the dataplane.
@@ -25,41 +27,133 @@ pub struct Carried {
     pub send: bool,
     /// Highest authenticated inbound number at the last scan.
     pub seen_top: SequenceNumber,
-    /// What the workers last published, and when each direction last moved.
-    pub counters: Checkpoint,
+    /// Numbers that the peer should skip after a takeover, until it was asked to (RFC 6311).
+    pub delta: u64,
+    /// Packets that are refused since a takeover.
+    pub blackout: Blackout,
+    /// What each worker published last.
+    published: BTreeMap<usize, Checkpoint>,
+    /// When each direction last moved.
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
     /// Watched for silence, if it was inherited.
     pub silence: Option<Silence>,
+    /// Rises with each SA that is installed.
+    order: u64,
+}
+
+impl Carried {
+    /// An SA in a new leadership, not used yet.
+    pub fn new(
+        child: Arc<ChildSa>,
+        cell: Arc<Cell>,
+        slot: u32,
+        names: (String, String),
+        floor: SequenceNumber,
+    ) -> Carried {
+        Carried {
+            child,
+            cell,
+            slot,
+            connection: names.0,
+            name: names.1,
+            send: false,
+            seen_top: floor,
+            delta: 0,
+            blackout: Blackout::default(),
+            published: BTreeMap::new(),
+            used_in: None,
+            used_out: None,
+            silence: None,
+            order: 0,
+        }
+    }
+
+    /// Whether it is an SA of the same child for the same selectors.
+    fn same_traffic(&self, other: &Carried) -> bool {
+        self.connection == other.connection
+            && self.name == other.name
+            && self.child.remote_ts == other.child.remote_ts
+    }
+
+    /// Remembers what a worker published; gives the checkpoint of the SA as a whole.
+    pub fn note(&mut self, now: Instant, worker: usize, published: Published) -> Checkpoint {
+        let before = self.counters();
+        let checkpoint = Checkpoint {
+            outbound_next: published.outbound_next,
+            inbound_top: published.inbound_top,
+            packets_out: published.packets_out,
+            bytes_out: published.bytes_out,
+            packets_in: published.packets_in,
+            bytes_in: published.bytes_in,
+        };
+        self.published.insert(worker, checkpoint);
+        let after = self.counters();
+        if after.packets_in > before.packets_in {
+            self.used_in = Some(now);
+        }
+        if after.packets_out > before.packets_out {
+            self.used_out = Some(now);
+        }
+        after
+    }
+
+    /// Every worker counts its own packets; numbers are the SA's.
+    pub fn counters(&self) -> Checkpoint {
+        let mut sum = Checkpoint::default();
+        for one in self.published.values() {
+            sum.outbound_next = sum.outbound_next.max(one.outbound_next);
+            sum.inbound_top = sum.inbound_top.max(one.inbound_top);
+            sum.packets_out += one.packets_out;
+            sum.bytes_out += one.bytes_out;
+            sum.packets_in += one.packets_in;
+            sum.bytes_in += one.bytes_in;
+        }
+        sum
+    }
 }
 
 /// All Child SAs in the dataplane.
 #[derive(Default)]
 pub struct Children {
     carried: BTreeMap<SaId, Carried>,
-    free_slots: Vec<u32>,
+    /// The least first: a slot above the workers' capacity is refused and must not be tried while
+    /// a good one is free.
+    free_slots: BTreeSet<u32>,
     next_slot: u32,
+    installed: u64,
 }
 
 impl Children {
     /// A slot for a new SA; slots are reused.
     pub fn take_slot(&mut self) -> u32 {
-        self.free_slots.pop().unwrap_or_else(|| {
+        self.free_slots.pop_first().unwrap_or_else(|| {
             self.next_slot += 1;
             self.next_slot - 1
         })
     }
 
     /// Adds an SA that the workers were told to install.
-    pub fn insert(&mut self, carried: Carried) {
+    pub fn insert(&mut self, mut carried: Carried) {
+        self.installed += 1;
+        carried.order = self.installed;
         self.carried.insert(carried.child.id, carried);
     }
 
-    /// Removes an SA; its cell is frozen, so that a worker that still holds it sends nothing.
+    /// Removes an SA; its cell is frozen, so that a worker that still holds it sends nothing. If it
+    /// carried outbound traffic, the newest other SA of the same child does from now on: IKE names
+    /// a successor when it has one, but two tunnels to one peer know nothing of each other.
     pub fn remove(&mut self, sa: SaId) -> Option<Carried> {
         let carried = self.carried.remove(&sa)?;
         carried.cell.freeze();
-        self.free_slots.push(carried.slot);
+        self.free_slots.insert(carried.slot);
+        if carried.send {
+            let others = self.carried.values_mut();
+            let heir = others.filter(|other| other.same_traffic(&carried));
+            if let Some(heir) = heir.max_by_key(|other| other.order) {
+                heir.send = true;
+            }
+        }
         Some(carried)
     }
 
@@ -94,12 +188,15 @@ impl Children {
         let Some(chosen) = self.carried.get(&sa) else {
             return;
         };
-        let (connection, name) = (chosen.connection.clone(), chosen.name.clone());
-        let remote = chosen.child.remote_ts.clone();
-        for carried in self.carried.values_mut() {
-            let same_child = carried.connection == connection && carried.name == name;
-            if same_child && carried.child.remote_ts == remote {
-                carried.send = carried.child.id == sa;
+        let alike: Vec<SaId> = self
+            .carried
+            .values()
+            .filter(|other| other.same_traffic(chosen))
+            .map(|other| other.child.id)
+            .collect();
+        for id in alike {
+            if let Some(carried) = self.carried.get_mut(&id) {
+                carried.send = id == sa;
             }
         }
     }
@@ -115,7 +212,7 @@ impl Children {
                     policies.push(Policy {
                         local: *local,
                         remote: *remote,
-                        action: action.clone(),
+                        action,
                     });
                 }
             }

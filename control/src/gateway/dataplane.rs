@@ -6,7 +6,12 @@ use std::sync::Arc;
 use hitless_dataplane::checkpoint::Checkpoint;
 use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::counters::Counters;
+use hitless_dataplane::port::Port;
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
+
+/// Packets of ours that wait for room in a worker's ring: a takeover of thousands of IKE SAs has
+/// something to say to each peer at once.
+const WAITING_PACKETS: usize = 8192;
 
 /// All workers of one gateway.
 pub struct Dataplane {
@@ -14,8 +19,13 @@ pub struct Dataplane {
     /// Commands that a worker's ring had no room for, oldest first.
     queued: Vec<VecDeque<Command>>,
     leadership: Arc<Leadership>,
-    /// Packets to inject that were lost because the ring was full.
+    /// Packets to inject that the first worker's ring had no room for.
+    packets: VecDeque<Vec<u8>>,
+    /// Packets to inject that were lost: too many waited, or one was too large for a frame.
     inject_full: u64,
+    /// The worker that is asked first for events and for punted packets: each in turn, so that a
+    /// flood at one does not starve the others.
+    first: usize,
 }
 
 impl Dataplane {
@@ -26,7 +36,9 @@ impl Dataplane {
             workers,
             queued,
             leadership,
+            packets: VecDeque::new(),
             inject_full: 0,
+            first: 0,
         }
     }
 
@@ -64,7 +76,7 @@ impl Dataplane {
         }
     }
 
-    /// Retries the commands that waited.
+    /// Retries the commands and the packets that waited.
     pub fn flush(&mut self) {
         for (worker, queue) in self.workers.iter_mut().zip(&mut self.queued) {
             while let Some(command) = queue.pop_front() {
@@ -74,40 +86,82 @@ impl Dataplane {
                 }
             }
         }
+        self.flush_packets();
     }
 
     /// The next event of any worker, with the worker's index.
     pub fn poll_event(&mut self) -> Option<(usize, Event)> {
-        let mut workers = self.workers.iter_mut().enumerate();
-        workers.find_map(|(index, worker)| worker.poll_event().map(|event| (index, event)))
+        self.in_turn(WorkerHandle::poll_event)
     }
 
     /// The next punted IP packet, copied out of the ring.
     pub fn poll_punt(&mut self, packet: &mut Vec<u8>) -> bool {
         packet.clear();
-        let mut workers = self.workers.iter_mut();
-        workers.any(|worker| {
-            worker
+        let taken = self.in_turn(|worker| {
+            let taken = worker
                 .punt
-                .pop_frame(|octets| packet.extend_from_slice(octets))
-        })
+                .pop_frame(|octets| packet.extend_from_slice(octets));
+            taken.then_some(())
+        });
+        taken.is_some()
+    }
+
+    /// What the first worker that has something gives, beginning with the one after the last.
+    fn in_turn<T>(
+        &mut self,
+        mut take: impl FnMut(&mut WorkerHandle) -> Option<T>,
+    ) -> Option<(usize, T)> {
+        let count = self.workers.len();
+        let order = (self.first..count).chain(0..self.first.min(count));
+        for index in order {
+            if let Some(taken) = self.workers.get_mut(index).and_then(&mut take) {
+                self.first = (index + 1) % count;
+                return Some((index, taken));
+            }
+        }
+        None
     }
 
     /// Sends an IP packet of ours by the first worker, which routes it.
-    pub fn inject(&mut self, packet: &[u8]) {
-        let sent = self
-            .workers
-            .first_mut()
-            .is_some_and(|worker| worker.punt.push_frame(packet));
-        if !sent {
+    pub fn inject(&mut self, packet: Vec<u8>) {
+        let room = self.workers.first().map_or(0, |worker| worker.punt.mtu());
+        // One that never fits would keep all others from leaving.
+        if packet.len() > room || self.packets.len() >= WAITING_PACKETS {
             self.inject_full += 1;
+            return;
+        }
+        self.packets.push_back(packet);
+        self.flush_packets();
+    }
+
+    /// Packets that wait say nothing any more.
+    pub fn forget_packets(&mut self) {
+        self.packets.clear();
+    }
+
+    fn flush_packets(&mut self) {
+        let Some(worker) = self.workers.first_mut() else {
+            return;
+        };
+        while let Some(packet) = self.packets.front() {
+            if !worker.punt.push_frame(packet) {
+                return;
+            }
+            self.packets.pop_front();
         }
     }
 
-    /// The newest checkpoint of every SA that has one.
-    pub fn drain_checkpoints(&mut self, mut take: impl FnMut(Checkpoint)) {
-        for worker in &mut self.workers {
-            worker.checkpoints.drain(|_, checkpoint| take(checkpoint));
+    /// A worker whose thread has ended.
+    pub fn lost(&self) -> Option<usize> {
+        self.workers.iter().position(WorkerHandle::is_abandoned)
+    }
+
+    /// The newest checkpoint of every SA that has one, with the worker that published it.
+    pub fn drain_checkpoints(&mut self, mut take: impl FnMut(usize, Checkpoint)) {
+        for (index, worker) in self.workers.iter_mut().enumerate() {
+            worker
+                .checkpoints
+                .drain(|_, checkpoint| take(index, checkpoint));
         }
     }
 

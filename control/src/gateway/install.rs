@@ -5,9 +5,8 @@ use std::sync::Arc;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::Command;
-use hitless_dataplane::sad::{InboundSa, OutboundSa};
+use hitless_dataplane::sad::{InboundSa, OutboundSa, SaError};
 use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber};
-use hitless_sync::Checkpoint;
 
 use super::children::Carried;
 use super::silence::Silence;
@@ -34,9 +33,10 @@ impl Gateway {
             ChildChange::Update(child) => {
                 let (sa, local, remote) = (child.id, child.local, child.remote);
                 let encapsulation = child.encapsulation;
-                if let Some(carried) = self.children.get_mut(sa) {
-                    carried.child = child;
-                }
+                let Some(carried) = self.children.get_mut(sa) else {
+                    return;
+                };
+                carried.child = child;
                 self.dataplane.broadcast(|| Command::Update {
                     sa,
                     local,
@@ -45,9 +45,11 @@ impl Gateway {
                 });
             }
             ChildChange::Remove(sa) => {
-                self.children.remove(sa);
-                self.dataplane.broadcast(|| Command::Remove(sa));
-                self.publish_policies();
+                self.inherited.remove(&sa);
+                if self.children.remove(sa).is_some() {
+                    self.dataplane.broadcast(|| Command::Remove(sa));
+                    self.publish_policies();
+                }
             }
         }
     }
@@ -63,6 +65,11 @@ impl Gateway {
         lease: Lease,
     ) {
         let sa = child.id;
+        if self.children.get(sa).is_some() {
+            // A second cell in one leadership would give its numbers again (S1).
+            debug_assert!(false, "{sa} is installed already");
+            return;
+        }
         let inherited = self.inherited.remove(&sa);
         let (first, floor, lease) = match &inherited {
             Some(t) => (t.first, t.floor, t.lease.max(lease)),
@@ -70,46 +77,53 @@ impl Gateway {
         };
         let cell = Arc::new(Cell::new(first, lease));
         let slot = self.children.take_slot();
-        let engine = self.settings.aead();
-        let inbound = InboundSa::new(&child, Arc::clone(&cell), floor, slot, engine);
-        match inbound {
-            Ok(inbound) => {
-                let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
-                self.dataplane
-                    .send(home, Command::InstallInbound(Box::new(inbound)));
-            }
-            Err(error) => return self.unusable(sa, error.to_string()),
-        }
-        for worker in 0..self.dataplane.len() {
-            match OutboundSa::new(&child, Arc::clone(&cell), slot, engine) {
-                Ok(outbound) => {
-                    self.dataplane
-                        .send(worker, Command::InstallOutbound(Box::new(outbound)));
-                }
-                Err(error) => return self.unusable(sa, error.to_string()),
-            }
-        }
-        let carried = Carried {
-            child,
-            cell,
-            slot,
-            connection,
-            name,
-            send: false,
-            seen_top: floor,
-            counters: Checkpoint::default(),
-            used_in: None,
-            used_out: None,
-            silence: inherited.map(|_| Silence::default()),
-        };
+        let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
+        let halves = self.halves(&child, &cell, floor, slot);
+        let mut carried = Carried::new(child, cell, slot, (connection, name), floor);
+        carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
+        carried.silence = inherited.map(|_| Silence::default());
+        // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
+        let (inbound, outbound) = match halves {
+            Ok(halves) => halves,
+            Err(error) => return self.unusable(sa, error.to_string()),
+        };
+        self.dataplane
+            .send(home, Command::InstallInbound(Box::new(inbound)));
+        for (worker, outbound) in outbound.into_iter().enumerate() {
+            self.dataplane
+                .send(worker, Command::InstallOutbound(Box::new(outbound)));
+        }
         if send {
             self.children.use_for_sending(sa);
         }
         self.publish_policies();
     }
 
+    /// The receiving half for its home worker and a sending half for each.
+    fn halves(
+        &self,
+        child: &ChildSa,
+        cell: &Arc<Cell>,
+        floor: SequenceNumber,
+        slot: u32,
+    ) -> Result<(InboundSa, Vec<OutboundSa>), SaError> {
+        let engine = self.settings.aead();
+        let inbound = InboundSa::new(child, Arc::clone(cell), floor, slot, engine)?;
+        let outbound = (0..self.dataplane.len())
+            .map(|_| OutboundSa::new(child, Arc::clone(cell), slot, engine));
+        Ok((inbound, outbound.collect::<Result<_, _>>()?))
+    }
+
+    /// The workers cannot carry it: none of them does, and its traffic is dropped, not sent in
+    /// clear.
     pub(super) fn unusable(&mut self, sa: SaId, reason: String) {
+        // Every worker may refuse both halves: it is told of once.
+        if self.children.remove(sa).is_none() {
+            return;
+        }
+        self.dataplane.broadcast(|| Command::Remove(sa));
+        self.publish_policies();
         self.outputs
             .push_back(Output::Event(Event::Unusable { sa, reason }));
     }

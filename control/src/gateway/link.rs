@@ -30,10 +30,12 @@ use crate::ike::{ChildChange, Engine, Event, Input, Output, Resume};
 const SYNC_PORT: u16 = 4510;
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
 const UDP: u8 = 17;
-/// A link that stays silent for this long is made anew.
+const UDP_HEADER: usize = 8;
+/// A link that stays silent for this long is made anew, and for this many heartbeats.
 const SILENCE: Duration = Duration::from_millis(400);
-/// The member with the higher id leaves the initiative to the other for this long.
-const COURTESY: Duration = Duration::from_millis(2500);
+const SILENT_BEATS: u32 = 8;
+/// The member with the higher id leaves the initiative to the other for so many times as long.
+const COURTESY: u32 = 6;
 /// Octets of a datagram, UDP's own limit less the ESP overhead.
 pub const LARGEST_PAYLOAD: usize = 60_000;
 
@@ -54,6 +56,8 @@ pub struct LinkSettings {
     /// Part of the identities, so that two clusters cannot be mixed up.
     pub cluster: String,
     pub secret: Zeroizing<Vec<u8>>,
+    /// How often a member sends at least.
+    pub heartbeat: Duration,
 }
 
 /// What the link gives back.
@@ -72,8 +76,12 @@ pub enum LinkOutput {
 pub struct LinkCounters {
     pub unknown_sender: u64,
     pub unknown_spi: u64,
+    /// Not authentic, a replay, or too short.
     pub refused: u64,
+    /// Datagrams of ours for a member that no link leads to.
     pub no_link: u64,
+    pub ike_dropped: u64,
+    pub authentication_failed: u64,
 }
 
 struct Outbound {
@@ -92,7 +100,8 @@ struct Inbound {
 
 struct Peer {
     address: SocketAddr,
-    outbound: Option<Outbound>,
+    /// The newest is the one that we send on; it may be taken back, when both members made one.
+    outbound: Vec<Outbound>,
     heard: Instant,
     tried: Instant,
 }
@@ -104,6 +113,7 @@ pub struct Link {
     peers: BTreeMap<MemberId, Peer>,
     inbound: BTreeMap<Spi, Inbound>,
     local: SocketAddr,
+    silence: Duration,
     outputs: VecDeque<LinkOutput>,
     counters: LinkCounters,
 }
@@ -117,7 +127,7 @@ impl Link {
         let peers = settings.others.iter().map(|member| {
             let peer = Peer {
                 address: member.address,
-                outbound: None,
+                outbound: Vec::new(),
                 heard: now,
                 tried: now,
             };
@@ -129,6 +139,7 @@ impl Link {
             peers: peers.collect(),
             inbound: BTreeMap::new(),
             local: settings.local,
+            silence: SILENCE.max(settings.heartbeat * SILENT_BEATS),
             outputs: VecDeque::new(),
             counters: LinkCounters::default(),
         }
@@ -170,16 +181,23 @@ impl Link {
         let Some(peer) = self.peers.get_mut(&to) else {
             return;
         };
-        let Some(outbound) = &mut peer.outbound else {
+        let Some(outbound) = peer.outbound.last_mut() else {
             self.counters.no_link += 1;
             return;
         };
         let number = outbound.next;
         outbound.next = SequenceNumber(number.0 + 1);
-        let mut inner = Zeroizing::new(Vec::with_capacity(8 + payload.len()));
+        let Ok(length) = u16::try_from(UDP_HEADER + payload.len()) else {
+            debug_assert!(
+                false,
+                "the sync protocol promises {LARGEST_PAYLOAD} octets at most"
+            );
+            return;
+        };
+        let mut inner = Zeroizing::new(Vec::with_capacity(usize::from(length)));
         inner.extend_from_slice(&SYNC_PORT.to_be_bytes());
         inner.extend_from_slice(&SYNC_PORT.to_be_bytes());
-        inner.extend_from_slice(&((8 + payload.len()) as u16).to_be_bytes());
+        inner.extend_from_slice(&length.to_be_bytes());
         inner.extend_from_slice(&[0, 0]);
         inner.extend_from_slice(payload);
         let sealed = esp::seal_datagram(&outbound.key, outbound.spi, number, true, UDP, &inner);
@@ -197,16 +215,23 @@ impl Link {
             self.engine.handle(now, entropy, Input::Timeout);
         }
         for (id, peer) in &mut self.peers {
-            let patience = match (&peer.outbound, self.me < *id) {
-                (_, true) => SILENCE,
-                (Some(_), false) | (None, false) => COURTESY,
+            let patience = match self.me < *id {
+                true => self.silence,
+                false => self.silence * COURTESY,
             };
             if now.since(peer.heard) < patience || now.since(peer.tried) < patience {
                 continue;
             }
             peer.tried = now;
+            let connection = connection_name(*id);
+            // The member may have lost its end: what there is would only be retransmitted to it.
+            let status = self.engine.status(now).into_iter();
+            let stale = status.filter(|sa| sa.name == connection && sa.established_ago.is_some());
+            for ike in stale.map(|sa| sa.local_spi).collect::<Vec<_>>() {
+                self.engine.handle(now, entropy, Input::Terminate { ike });
+            }
             let input = Input::Initiate {
-                connection: connection_name(*id),
+                connection,
                 child: None,
             };
             self.engine.handle(now, entropy, input);
@@ -217,13 +242,6 @@ impl Link {
     /// The next output, until there is none.
     pub fn poll_output(&mut self) -> Option<LinkOutput> {
         self.outputs.pop_front()
-    }
-
-    /// Whether datagrams can be sent to the member.
-    pub fn is_up(&self, member: MemberId) -> bool {
-        self.peers
-            .get(&member)
-            .is_some_and(|peer| peer.outbound.is_some())
     }
 
     /// What was dropped.
@@ -246,7 +264,7 @@ impl Link {
         let mut buffer = datagram.to_vec();
         let opened = esp::open_datagram(&inbound.key, true, &mut inbound.window, &mut buffer);
         let payload = match opened {
-            Ok((UDP, range)) => buffer.get(range).and_then(|inner| inner.get(8..)),
+            Ok((UDP, range)) => buffer.get(range).and_then(|inner| inner.get(UDP_HEADER..)),
             _ => None,
         };
         let Some(payload) = payload else {
@@ -275,7 +293,16 @@ impl Link {
                         self.transmit(transmit.remote, &transmit.payload);
                     }
                 }
-                Output::Event(event) => self.outputs.push_back(LinkOutput::Event(event)),
+                Output::Event(event) => {
+                    match &event {
+                        Event::Dropped { .. } => self.counters.ike_dropped += 1,
+                        Event::AuthenticationFailed { .. } | Event::NegotiationFailed { .. } => {
+                            self.counters.authentication_failed += 1;
+                        }
+                        _ => {}
+                    }
+                    self.outputs.push_back(LinkOutput::Event(event));
+                }
             }
         }
     }
@@ -288,27 +315,25 @@ impl Link {
     fn apply(&mut self, now: Instant, change: ChildChange) {
         match change {
             ChildChange::Install {
-                child,
-                connection,
-                send,
-                ..
+                child, connection, ..
             } => {
                 if let Some(member) = self.member_of(&connection) {
-                    self.install(now, member, &child, send);
+                    self.install(now, member, &child);
                 }
             }
             ChildChange::Send(_) | ChildChange::Update(_) => {}
             ChildChange::Remove(sa) => {
                 self.inbound.retain(|_, inbound| inbound.sa != sa);
                 for peer in self.peers.values_mut() {
-                    peer.outbound.take_if(|outbound| outbound.sa == sa);
+                    peer.outbound.retain(|outbound| outbound.sa != sa);
                 }
             }
         }
     }
 
-    /// The newest SA is the one that we send on; older ones stay for what is under way.
-    fn install(&mut self, now: Instant, member: MemberId, child: &Arc<ChildSa>, _send: bool) {
+    /// The newest SA is the one that we send on, at once: the answer that lets the other member use
+    /// it left by the same socket before. Older ones stay for what is under way.
+    fn install(&mut self, now: Instant, member: MemberId, child: &Arc<ChildSa>) {
         let key = |material| EspKey::new(AeadEngine::default(), child.suite, material);
         let (Ok(inbound), Ok(outbound)) = (key(&child.inbound_key), key(&child.outbound_key))
         else {
@@ -323,7 +348,7 @@ impl Link {
         self.inbound.insert(child.inbound_spi, inbound);
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.heard = now;
-            peer.outbound = Some(Outbound {
+            peer.outbound.push(Outbound {
                 sa: child.id,
                 spi: child.outbound_spi,
                 key: outbound,

@@ -12,48 +12,54 @@
 //! comes out of [`Gateway::poll_output`]. The daemon runs it with sockets and a clock, the demo
 //! with memory ports, the simulator with virtual time: always this very code.
 //!
-//! `settle.rs` carries what one part says to the others, `children.rs` knows the SAs in the
-//! workers, `silence.rs` which of them hear nothing, `dataplane.rs` the workers, `link.rs` the other
-//! members, `punt.rs` IP and UDP around IKE, `settings.rs` what the configuration becomes,
-//! `status.rs` what an operator sees.
+//! ```text
+//!  settle.rs   what one part says to the others     commit.rs    output commit: what is held back
+//!  roles.rs    leading, handing over, stepping down workers.rs   what the workers report
+//!  install.rs  SAs into the workers, with their leases           children.rs  the SAs in there
+//!  dataplane.rs the rings of the workers            link.rs      the other members
+//!  punt.rs     IP and UDP around IKE                settings.rs  what the configuration becomes
+//!  counts.rs   bad input, by reason                 status.rs    what an operator sees
+//!  blackout.rs what a strict takeover leaves, and its end
+//!  silence.rs  inherited SAs that the peer has no more
+//! ```
 
+mod blackout;
 mod children;
+mod commit;
+mod counts;
 mod dataplane;
 mod install;
 mod link;
 mod punt;
+mod roles;
 mod settings;
 mod settle;
 mod silence;
 mod status;
+mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless_dataplane::command::{Command, Event as WorkerEvent};
+use hitless_dataplane::command::Command;
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
 use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
-use hitless_sync::{
-    Checkpoint, DrainedSa, Durable, Event as SyncEvent, Input as SyncInput, Node, TakeoverSa, Usage,
-};
+use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, TakeoverSa};
 
-use zeroize::Zeroizing;
-
-use crate::ike::{self, ChildChange, Engine, Input, Transmit};
+use crate::ike::{self, Engine, Input};
 
 pub use link::LARGEST_PAYLOAD;
 pub use settings::GatewaySettings;
 
 use children::Children;
+use commit::Waiting;
+use counts::Counts;
 use dataplane::Dataplane;
 use link::Link;
+use roles::Drain;
 
-/// Events taken from the workers in one turn.
-const EVENTS_A_TURN: usize = 1024;
-/// Punted packets taken in one turn.
-const PUNTS_A_TURN: usize = 128;
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
 const SCAN: Duration = Duration::from_millis(1);
 
@@ -94,27 +100,20 @@ pub enum Event {
     Silent {
         sa: SaId,
     },
-    /// An SA that the new active could not carry on.
+    /// A Child SA that the workers cannot carry: its traffic is dropped.
     Unusable {
         sa: SaId,
         reason: String,
     },
-}
-
-/// What of one IKE SA waits until the standby has recorded the state that it implies.
-#[derive(Default)]
-struct Waiting {
-    /// The state that was released last, to go back to; `None` if there was none.
-    released: Option<Zeroizing<Vec<u8>>>,
-    outputs: VecDeque<Held>,
-}
-
-/// The outputs of one commit.
-struct Held {
-    version: u64,
-    changes: Vec<ChildChange>,
-    transmits: Vec<Transmit>,
-    since: Instant,
+    /// A replicated or released IKE SA that cannot be read back: it is given up.
+    Unreadable {
+        ike: IkeSpi,
+        reason: String,
+    },
+    /// The thread of a worker has ended: this member cannot do the work of an active.
+    WorkerLost {
+        worker: usize,
+    },
 }
 
 /// One gateway: a member of a cluster, or a cluster of one.
@@ -129,21 +128,17 @@ pub struct Gateway {
     /// Where to start the SAs that were inherited and are not installed yet.
     inherited: BTreeMap<SaId, TakeoverSa>,
     outputs: VecDeque<Output>,
+    /// From the order to drain until the step-down: IKE rests, whatever it would do is refused.
+    handing_over: bool,
     drain: Option<Drain>,
     barriers: u64,
+    worker_lost: bool,
     last_scan: Instant,
     /// When this process started, for ages in `status`.
     started: Instant,
     skip: u64,
     packet: Vec<u8>,
-    punt_refused: u64,
-    ike_dropped: u64,
-}
-
-/// A planned switchover in progress: which workers have not passed the barrier yet.
-struct Drain {
-    barrier: u64,
-    waiting: Vec<usize>,
+    counts: Counts,
 }
 
 impl Gateway {
@@ -172,14 +167,15 @@ impl Gateway {
             held: BTreeMap::new(),
             inherited: BTreeMap::new(),
             outputs: VecDeque::new(),
+            handing_over: false,
             drain: None,
             barriers: 0,
+            worker_lost: false,
             last_scan: now,
             started: now,
             skip: 0,
             packet: Vec::new(),
-            punt_refused: 0,
-            ike_dropped: 0,
+            counts: Counts::default(),
         };
         gateway.publish_policies();
         gateway
@@ -198,7 +194,7 @@ impl Gateway {
             self.node.handle(now, entropy, SyncInput::Timeout);
         }
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
-            self.engine.handle(now, entropy, Input::Timeout);
+            self.tell_ike(now, entropy, Input::Timeout);
         }
         if let Some(link) = &mut self.link {
             link.turn(now, entropy);
@@ -275,8 +271,16 @@ impl Gateway {
 
     /// A request to IKE: initiate, rekey, terminate.
     pub fn ike(&mut self, now: Instant, entropy: &mut dyn Entropy, input: Input<'_>) {
-        self.engine.handle(now, entropy, input);
+        self.tell_ike(now, entropy, input);
         self.settle(now, entropy);
+    }
+
+    /// Every input of the engine goes this way: while this member hands over, each commit would be
+    /// refused, and IKE would make it anew for ever.
+    fn tell_ike(&mut self, now: Instant, entropy: &mut dyn Entropy, input: Input<'_>) {
+        if !self.handing_over {
+            self.engine.handle(now, entropy, input);
+        }
     }
 
     /// The next output, until there is none.
@@ -287,183 +291,5 @@ impl Gateway {
     /// Whether this member carries the cluster's traffic.
     pub fn leading(&self) -> bool {
         self.dataplane.leading()
-    }
-
-    fn take_events(&mut self, now: Instant, entropy: &mut dyn Entropy) -> usize {
-        let mut work = 0;
-        while work < EVENTS_A_TURN {
-            let Some((worker, event)) = self.dataplane.poll_event() else {
-                break;
-            };
-            work += 1;
-            self.worker_event(now, entropy, worker, event);
-        }
-        let mut checkpoints = Vec::new();
-        self.dataplane
-            .drain_checkpoints(|checkpoint| checkpoints.push(checkpoint));
-        work += checkpoints.len();
-        for c in checkpoints {
-            let checkpoint = Checkpoint {
-                outbound_next: c.outbound_next,
-                inbound_top: c.inbound_top,
-                packets_out: c.packets_out,
-                bytes_out: c.bytes_out,
-                packets_in: c.packets_in,
-                bytes_in: c.bytes_in,
-            };
-            self.note_counters(now, c.sa, checkpoint);
-            self.node.handle(
-                now,
-                entropy,
-                SyncInput::Checkpoint {
-                    sa: c.sa,
-                    checkpoint,
-                },
-            );
-        }
-        work
-    }
-
-    fn worker_event(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        worker: usize,
-        event: WorkerEvent,
-    ) {
-        match event {
-            // Dropped here, so that no worker ever frees memory.
-            WorkerEvent::Retired(_) => {}
-            WorkerEvent::Barrier(barrier) => self.barrier_passed(now, entropy, worker, barrier),
-            WorkerEvent::NeighbourLearned { port, address, mac } => {
-                for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
-                    self.dataplane
-                        .send(other, Command::Neighbour { port, address, mac });
-                }
-            }
-            WorkerEvent::PeerMoved { sa, remote } => {
-                self.engine
-                    .handle(now, entropy, Input::ChildPeerMoved { sa, remote });
-            }
-            WorkerEvent::Refused { sa, conflict } => {
-                self.unusable(sa, format!("the worker refused it: {conflict:?}"));
-            }
-            WorkerEvent::UnknownSpi { source, .. } => {
-                let from = self.children.iter_mut();
-                for carried in from.filter(|c| c.child.remote == source.ip()) {
-                    if let Some(silence) = &mut carried.silence {
-                        silence.foreign(now);
-                    }
-                }
-            }
-            // Hints that nobody asks for yet: the scan sees the high water, traps are not
-            // initiated.
-            WorkerEvent::Acquire { .. }
-            | WorkerEvent::HighWater { .. }
-            | WorkerEvent::Window { .. } => {}
-        }
-    }
-
-    fn take_punts(&mut self, now: Instant, entropy: &mut dyn Entropy) -> usize {
-        let mut work = 0;
-        let mut packet = std::mem::take(&mut self.packet);
-        while work < PUNTS_A_TURN && self.dataplane.poll_punt(&mut packet) {
-            work += 1;
-            match punt::ike_datagram(&packet) {
-                Some((local, remote, payload)) => {
-                    self.engine.handle(
-                        now,
-                        entropy,
-                        Input::Datagram {
-                            local,
-                            remote,
-                            payload,
-                        },
-                    );
-                    // One message, one commit: outputs leave before the next input is taken.
-                    self.settle(now, entropy);
-                }
-                None => self.punt_refused += 1,
-            }
-        }
-        self.packet = packet;
-        work
-    }
-
-    /// Looks at every cell: the level, not an edge, decides when a lease is extended.
-    fn scan(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        let mut usage = Vec::new();
-        let mut seen = Vec::new();
-        let mut silent = Vec::new();
-        for carried in self.children.iter_mut() {
-            let inbound_top = carried.cell.inbound_top();
-            let cursor = carried.cell.cursor();
-            if let Some(silence) = &mut carried.silence
-                && silence.note(now, cursor, inbound_top)
-            {
-                silent.push(carried.child.id);
-            }
-            if inbound_top > carried.seen_top {
-                carried.seen_top = inbound_top;
-                seen.push(carried.child.id);
-            }
-            usage.push(Usage {
-                sa: carried.child.id,
-                cursor,
-                inbound_top,
-                esn: carried.child.esn,
-            });
-        }
-        if self.dataplane.leading() && !usage.is_empty() {
-            self.node.handle(now, entropy, SyncInput::Usage(usage));
-        }
-        for sa in seen {
-            self.engine.handle(now, entropy, Input::Traffic { sa });
-        }
-        for sa in silent {
-            self.outputs.push_back(Output::Event(Event::Silent { sa }));
-            self.engine.handle(now, entropy, Input::RekeyChild(sa));
-        }
-    }
-
-    fn start_drain(&mut self) {
-        self.dataplane.set_leading(false);
-        self.barriers += 1;
-        let barrier = self.barriers;
-        self.drain = Some(Drain {
-            barrier,
-            waiting: (0..self.dataplane.len()).collect(),
-        });
-        self.dataplane.broadcast(|| Command::Barrier(barrier));
-    }
-
-    /// Every worker has passed a burst boundary since leadership went off: what the cells say now
-    /// is final (`lease-holes` A4, R15).
-    fn barrier_passed(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        worker: usize,
-        barrier: u64,
-    ) {
-        let Some(drain) = &mut self.drain else { return };
-        if drain.barrier != barrier {
-            return;
-        }
-        drain.waiting.retain(|waiting| *waiting != worker);
-        if !drain.waiting.is_empty() {
-            return;
-        }
-        self.drain = None;
-        let drained = self.children.iter().map(|carried| DrainedSa {
-            sa: carried.child.id,
-            lease: carried.cell.used(),
-            window: Vec::new(),
-        });
-        let drained = drained.collect();
-        for carried in self.children.iter() {
-            carried.cell.freeze();
-        }
-        self.node.handle(now, entropy, SyncInput::Drained(drained));
     }
 }

@@ -114,6 +114,7 @@ impl GatewaySettings {
             others: others.collect(),
             cluster: cluster.name.clone(),
             secret: sync.secret.clone(),
+            heartbeat: cluster.heartbeat,
         })
     }
 

@@ -3,15 +3,12 @@
 use std::sync::Arc;
 
 use hitless_dataplane::command::Command;
-use hitless_sa::{Entropy, Epoch, IkeSpi, Instant, Lease, SaId};
-use hitless_sync::{
-    Input as SyncInput, ObjectId, Output as SyncOutput, StepDown, TakeoverObject, TakeoverSa,
-};
-use std::collections::BTreeMap;
+use hitless_sa::{Entropy, IkeSpi, Instant, Lease, SaId};
+use hitless_sync::{Input as SyncInput, Output as SyncOutput};
 
 use super::link::LinkOutput;
-use super::{Event, Gateway, Held, Output, Waiting};
-use crate::ike::{self, Commit, Input, Output as IkeOutput, Resume, Transmit, takeover};
+use super::{Event, Gateway, Output};
+use crate::ike::{self, Input, Output as IkeOutput, Transmit};
 
 impl Gateway {
     /// Carries outputs between the parts until all are silent.
@@ -36,58 +33,19 @@ impl Gateway {
                 ike,
                 version,
                 transmit,
-            } => {
-                // What the standby does not hold yet may not leave, not even as a repetition.
-                let held = self
-                    .held
-                    .get(&ike)
-                    .and_then(|waiting| waiting.outputs.front());
-                if held.is_none_or(|held| version < held.version) {
-                    self.transmit(&transmit);
-                }
-            }
+            } => self.retransmit(ike, version, &transmit),
             IkeOutput::Commit(commit) => self.commit(now, entropy, commit),
             IkeOutput::Event(event) => {
-                match &event {
-                    ike::Event::ReplayCounterSync {
-                        children, delta, ..
-                    } => {
-                        self.leap(children, *delta);
-                    }
-                    ike::Event::Dropped { .. } => self.ike_dropped += 1,
-                    _ => {}
+                self.counts.ike(&event);
+                if let ike::Event::ReplayCounterSync {
+                    children, delta, ..
+                } = &event
+                {
+                    self.leap(children, *delta);
                 }
                 self.outputs.push_back(Output::Event(Event::Ike(event)));
             }
         }
-    }
-
-    /// Output commit: the record goes to the standby, the messages and SAs wait.
-    fn commit(&mut self, now: Instant, entropy: &mut dyn Entropy, commit: Commit) {
-        let (body, children) = match commit.record {
-            Some(record) => (Some(record.body), record.children),
-            None => (None, Vec::new()),
-        };
-        let held = Held {
-            version: commit.version,
-            changes: commit.changes,
-            transmits: commit.transmits,
-            since: now,
-        };
-        let object = ObjectId(commit.ike.0);
-        let node = &self.node;
-        let waiting = self.held.entry(commit.ike).or_insert_with(|| Waiting {
-            released: node.body(object).cloned(),
-            ..Waiting::default()
-        });
-        waiting.outputs.push_back(held);
-        let input = SyncInput::Commit {
-            object,
-            version: commit.version,
-            body,
-            children,
-        };
-        self.node.handle(now, entropy, input);
     }
 
     fn sync_output(&mut self, now: Instant, entropy: &mut dyn Entropy, output: SyncOutput) {
@@ -102,9 +60,7 @@ impl Gateway {
                 epoch,
                 base,
                 objects,
-            } => {
-                self.lead(now, entropy, epoch, base, objects);
-            }
+            } => self.lead(now, entropy, epoch, base, objects),
             SyncOutput::StepDown { reason } => self.step_down(reason),
             SyncOutput::Drain => self.start_drain(),
             SyncOutput::Lease { sa, lease } => self.raise(sa, lease),
@@ -112,9 +68,7 @@ impl Gateway {
                 object,
                 version,
                 leases,
-            } => {
-                self.release(IkeSpi(object.0), version, &leases);
-            }
+            } => self.release(IkeSpi(object.0), version, &leases),
             SyncOutput::Discard { object, version } => {
                 self.discard(now, entropy, IkeSpi(object.0), version);
             }
@@ -123,10 +77,7 @@ impl Gateway {
                 version,
                 body,
             } => {
-                let ike = IkeSpi(object.0);
-                if let Err(error) = self.engine.store(now, ike, version, &body) {
-                    tracing::error!(%ike, version, %error, "a replicated IKE SA cannot be read");
-                }
+                self.store(now, IkeSpi(object.0), version, &body);
             }
             SyncOutput::Forget { object } => self.engine.forget(IkeSpi(object.0)),
             SyncOutput::Degraded { on, .. } => {
@@ -134,9 +85,13 @@ impl Gateway {
                     .push_back(Output::Event(Event::Degraded { on }));
             }
             SyncOutput::RekeyNow { sa, .. } => {
-                self.engine.handle(now, entropy, Input::RekeyChild(sa));
+                self.tell_ike(now, entropy, Input::RekeyChild(sa));
             }
-            SyncOutput::Event(event) => self.outputs.push_back(Output::Event(Event::Sync(event))),
+            SyncOutput::Event(event) => {
+                if self.counts.sync(now, &event) {
+                    self.outputs.push_back(Output::Event(Event::Sync(event)));
+                }
+            }
         }
     }
 
@@ -158,53 +113,7 @@ impl Gateway {
         }
     }
 
-    /// The standby holds the record: SAs first, so that they are there when the peer uses them,
-    /// then the messages, in the order of their versions.
-    fn release(&mut self, ike: IkeSpi, version: u64, leases: &[(SaId, Lease)]) {
-        let Some(waiting) = self.held.get_mut(&ike) else {
-            return;
-        };
-        let mut ready = Vec::new();
-        while waiting
-            .outputs
-            .front()
-            .is_some_and(|held| held.version <= version)
-        {
-            ready.extend(waiting.outputs.pop_front());
-        }
-        if waiting.outputs.is_empty() {
-            self.held.remove(&ike);
-        }
-        let leases: BTreeMap<SaId, Lease> = leases.iter().copied().collect();
-        for held in ready {
-            for change in held.changes {
-                self.apply(change, &leases);
-            }
-            for transmit in &held.transmits {
-                self.transmit(transmit);
-            }
-        }
-        for (sa, lease) in leases {
-            self.raise(sa, lease);
-        }
-    }
-
-    /// Nothing that waits for this version may ever leave: IKE goes back to what has left.
-    fn discard(&mut self, now: Instant, entropy: &mut dyn Entropy, ike: IkeSpi, version: u64) {
-        let Some(waiting) = self.held.remove(&ike) else {
-            return;
-        };
-        let newest = waiting
-            .outputs
-            .back()
-            .map_or(version, |held| held.version.max(version));
-        let released = waiting.released.as_ref().map(|body| body.as_slice());
-        if let Err(error) = self.engine.roll_back(now, entropy, ike, newest, released) {
-            tracing::error!(%ike, %error, "an IKE SA cannot be taken back to its last state");
-        }
-    }
-
-    fn raise(&mut self, sa: SaId, lease: Lease) {
+    pub(super) fn raise(&mut self, sa: SaId, lease: Lease) {
         if let Some(carried) = self.children.get(sa) {
             carried.cell.raise(lease);
         }
@@ -219,79 +128,10 @@ impl Gateway {
         }
     }
 
-    fn lead(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        epoch: Epoch,
-        base: Option<Epoch>,
-        objects: Vec<TakeoverObject>,
-    ) {
-        let mut resume = BTreeMap::new();
-        let mut plan = BTreeMap::new();
-        let mut replace = Vec::new();
-        self.skip = 0;
-        for object in &objects {
-            let delta = object.children.iter().map(|sa| sa.delta).max();
-            resume.insert(IkeSpi(object.object.0), (object.exact, delta));
-            for sa in &object.children {
-                // Without an exact record the predecessor may have replaced or deleted it.
-                if sa.rekey_only || !object.exact {
-                    replace.push(sa.sa);
-                }
-                if !sa.rekey_only {
-                    self.skip = self.skip.max(sa.skip);
-                    self.inherited.insert(sa.sa, TakeoverSa::clone(sa));
-                }
-            }
-        }
-        self.dataplane.set_leading(true);
-        self.dataplane.broadcast(|| Command::Announce);
-        for (ike, (exact, delta)) in resume {
-            let facts = self.engine.facts(ike).unwrap_or_default();
-            let wish = self
-                .engine
-                .connection(ike)
-                .map(|c| c.takeover)
-                .unwrap_or_default();
-            plan.insert(ike, takeover::resume(wish, exact, facts, delta));
-        }
-        self.engine.lead(now, entropy, &mut |ike| {
-            plan.get(&ike).copied().unwrap_or(Resume::Probe)
-        });
-        let sas = self.inherited.len();
-        let inherits = base.is_some();
-        let exact = objects.iter().all(|object| object.exact);
-        let event = Event::Leads {
-            epoch,
-            inherits,
-            sas,
-            skip: self.skip,
-            exact,
-        };
-        self.outputs.push_back(Output::Event(event));
-        for sa in replace {
-            self.engine.handle(now, entropy, Input::RekeyChild(sa));
-        }
-    }
-
-    fn step_down(&mut self, reason: StepDown) {
-        self.dataplane.set_leading(false);
-        self.drain = None;
-        self.held.clear();
-        self.inherited.clear();
-        self.engine.step_down();
-        for sa in self.children.clear() {
-            self.dataplane.broadcast(|| Command::Remove(sa));
-        }
-        self.publish_policies();
-        self.outputs
-            .push_back(Output::Event(Event::SteppedDown { reason }));
-    }
-
-    fn transmit(&mut self, transmit: &Transmit) {
-        if let Some(packet) = super::punt::udp_packet(transmit) {
-            self.dataplane.inject(&packet);
+    pub(super) fn transmit(&mut self, transmit: &Transmit) {
+        match super::punt::udp_packet(transmit) {
+            Some(packet) => self.dataplane.inject(packet),
+            None => self.counts.unsendable += 1,
         }
     }
 

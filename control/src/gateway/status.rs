@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::counters::Counters;
-use hitless_sa::{Instant, Mode, SaId};
-use hitless_sync::{Checkpoint, MemberStatus as NodeMember, Role as NodeRole};
+use hitless_sa::{Instant, Mode};
+use hitless_sync::{MemberStatus as NodeMember, Role as NodeRole};
 
 use super::Gateway;
 use super::children::Carried;
@@ -50,11 +50,7 @@ impl Gateway {
                 .map(|member| self.member(member))
                 .collect(),
             sync: SyncStatus {
-                held: self
-                    .held
-                    .values()
-                    .map(|waiting| waiting.outputs.len() as u64)
-                    .sum(),
+                held: self.held.values().map(|waiting| waiting.len() as u64).sum(),
                 lag: self.lag(now).as_millis() as u64,
                 objects: node.objects as u64,
                 vouched: node.vouched,
@@ -114,7 +110,7 @@ impl Gateway {
 
     fn child_sa(&self, now: Instant, child: ChildStatus) -> ChildSaStatus {
         let carried = self.children.get(child.sa);
-        let counters = carried.map(|carried| carried.counters).unwrap_or_default();
+        let counters = carried.map(Carried::counters).unwrap_or_default();
         let ago = |at: Option<Instant>| at.map(|at| now.since(at).as_secs());
         ChildSaStatus {
             name: child.name,
@@ -172,14 +168,8 @@ impl Gateway {
 
     /// How long the oldest held message has waited for the standby.
     fn lag(&self, now: Instant) -> Duration {
-        let oldest = self
-            .held
-            .values()
-            .filter_map(|waiting| waiting.outputs.front());
-        let oldest = oldest.map(|held| held.since);
-        oldest
-            .min()
-            .map_or(Duration::ZERO, |since| now.since(since))
+        let since = self.held.values().filter_map(|waiting| waiting.since());
+        since.min().map_or(Duration::ZERO, |since| now.since(since))
     }
 
     fn drops(&self) -> Vec<DropStatus> {
@@ -197,17 +187,22 @@ impl Gateway {
             .as_ref()
             .map(|link| link.counters())
             .unwrap_or_default();
-        let control = [
-            ("punt_refused", self.punt_refused),
+        let gateway = [
             ("inject_full", self.dataplane.inject_full()),
-            ("ike_dropped", self.ike_dropped),
             ("sync_unknown_sender", link.unknown_sender),
             ("sync_unknown_spi", link.unknown_spi),
             ("sync_refused", link.refused),
+            ("sync_no_link", link.no_link),
+            ("sync_ike_dropped", link.ike_dropped),
+            ("sync_authentication_failed", link.authentication_failed),
         ];
-        let control = control.into_iter().filter(|(_, packets)| *packets > 0);
+        let gateway = gateway
+            .into_iter()
+            .filter(|(_, packets)| *packets > 0)
+            .map(|(reason, packets)| (reason.to_owned(), packets));
+        let control = self.counts.list().chain(gateway);
         let control = control.map(|(reason, packets)| DropStatus {
-            reason: reason.to_owned(),
+            reason,
             xfrm: String::new(),
             packets,
         });
@@ -243,20 +238,6 @@ impl Gateway {
             status
         });
         ports.collect()
-    }
-
-    /// Remembers what a worker published, for `list-sas`.
-    pub(super) fn note_counters(&mut self, now: Instant, sa: SaId, checkpoint: Checkpoint) {
-        let Some(carried) = self.children.get_mut(sa) else {
-            return;
-        };
-        if checkpoint.packets_in > carried.counters.packets_in {
-            carried.used_in = Some(now);
-        }
-        if checkpoint.packets_out > carried.counters.packets_out {
-            carried.used_out = Some(now);
-        }
-        carried.counters = checkpoint;
     }
 }
 

@@ -1,0 +1,166 @@
+//! Output commit (invariant S4): what IKE wants to send or install waits until every bound standby
+//! has recorded the state that it implies.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use hitless_sa::{Entropy, IkeSpi, Instant, Lease, SaId};
+use hitless_sync::{Input as SyncInput, ObjectId};
+use zeroize::Zeroizing;
+
+use super::{Event, Gateway, Output};
+use crate::ike::{ChildChange, Commit, Transmit};
+
+/// The encoding of an IKE SA.
+type Body = Zeroizing<Vec<u8>>;
+
+/// The commits of one IKE SA that wait, oldest first.
+#[derive(Default)]
+pub(super) struct Waiting {
+    commits: VecDeque<Held>,
+    /// The state that a discard went back to. Until the next commit is recorded, the node's own
+    /// newest state is the discarded one.
+    restored: Option<Body>,
+}
+
+/// The outputs of one commit.
+struct Held {
+    version: u64,
+    /// The state before it, to go back to; `None` if the IKE SA is new.
+    before: Option<Body>,
+    changes: Vec<ChildChange>,
+    transmits: Vec<Transmit>,
+    since: Instant,
+}
+
+impl Waiting {
+    /// Commits that wait.
+    pub fn len(&self) -> usize {
+        self.commits.len()
+    }
+
+    /// Since when the oldest one waits.
+    pub fn since(&self) -> Option<Instant> {
+        self.commits.front().map(|held| held.since)
+    }
+}
+
+impl Gateway {
+    /// The record goes to the standby, the messages and SAs wait.
+    pub(super) fn commit(&mut self, now: Instant, entropy: &mut dyn Entropy, commit: Commit) {
+        let (body, children) = match commit.record {
+            Some(record) => (Some(record.body), record.children),
+            None => (None, Vec::new()),
+        };
+        let object = ObjectId(commit.ike.0);
+        let waiting = self.held.entry(commit.ike).or_default();
+        let before = waiting.restored.take();
+        waiting.commits.push_back(Held {
+            version: commit.version,
+            before: before.or_else(|| self.node.body(object).cloned()),
+            changes: commit.changes,
+            transmits: commit.transmits,
+            since: now,
+        });
+        let input = SyncInput::Commit {
+            object,
+            version: commit.version,
+            body,
+            children,
+        };
+        self.node.handle(now, entropy, input);
+    }
+
+    /// What the standby does not hold yet may not leave, not even as a repetition.
+    pub(super) fn retransmit(&mut self, ike: IkeSpi, version: u64, transmit: &Transmit) {
+        let held = self.held.get(&ike).and_then(|w| w.commits.front());
+        if held.is_none_or(|held| version < held.version) {
+            self.transmit(transmit);
+        }
+    }
+
+    /// The standby holds the record: SAs first, so that they are there when the peer uses them,
+    /// then the messages, in the order of their versions.
+    pub(super) fn release(&mut self, ike: IkeSpi, version: u64, leases: &[(SaId, Lease)]) {
+        let leases: BTreeMap<SaId, Lease> = leases.iter().copied().collect();
+        while let Some(waiting) = self.held.get_mut(&ike) {
+            let ready = |held: &mut Held| held.version <= version;
+            let Some(held) = waiting.commits.pop_front_if(ready) else {
+                break;
+            };
+            if waiting.commits.is_empty() {
+                self.held.remove(&ike);
+            }
+            for change in held.changes {
+                self.apply(change, &leases);
+            }
+            for transmit in &held.transmits {
+                self.transmit(transmit);
+            }
+        }
+        for (sa, lease) in leases {
+            self.raise(sa, lease);
+        }
+    }
+
+    /// This version may never leave, nor what was committed after it: IKE goes back to the state
+    /// before it (`lease-holes` D0). Older commits go on waiting.
+    pub(super) fn discard(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        ike: IkeSpi,
+        version: u64,
+    ) {
+        let Some(waiting) = self.held.get_mut(&ike) else {
+            return;
+        };
+        let keep = waiting.commits.partition_point(|c| c.version < version);
+        let mut discarded = waiting.commits.split_off(keep);
+        let Some(newest) = discarded.back().map(|held| held.version) else {
+            return;
+        };
+        // A member that hands over makes nothing anew: its successor will.
+        if self.handing_over {
+            return;
+        }
+        let before = discarded.pop_front().and_then(|held| held.before);
+        waiting.restored.clone_from(&before);
+        let children = self.engine.children(ike);
+        let body = before.as_ref().map(|body| body.as_slice());
+        let back = self.engine.roll_back(now, entropy, ike, newest, body);
+        if let Err(error) = &back {
+            self.unreadable(ike, error.to_string());
+        }
+        if before.is_none() || back.is_err() {
+            self.held.remove(&ike);
+            self.give_up(now, entropy, ike, newest + 1, &children);
+        }
+    }
+
+    /// An IKE SA of which nothing was released, or which cannot be read back, is gone for IKE. The
+    /// standbys may have it: they must not carry it on.
+    pub(super) fn give_up(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        ike: IkeSpi,
+        version: u64,
+        children: &[SaId],
+    ) {
+        for sa in children {
+            self.apply(ChildChange::Remove(*sa), &BTreeMap::new());
+        }
+        let input = SyncInput::Commit {
+            object: ObjectId(ike.0),
+            version,
+            body: None,
+            children: Vec::new(),
+        };
+        self.node.handle(now, entropy, input);
+    }
+
+    pub(super) fn unreadable(&mut self, ike: IkeSpi, reason: String) {
+        self.outputs
+            .push_back(Output::Event(Event::Unreadable { ike, reason }));
+    }
+}

@@ -1,0 +1,117 @@
+//! Bad input to the control plane, counted by reason. The workers count their own.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use hitless_sa::{Instant, MemberId};
+use hitless_sync::Event as SyncEvent;
+
+use crate::ike;
+
+/// How often one member's bad datagrams are told of; all are counted.
+const TELL_AGAIN: Duration = Duration::from_secs(1);
+
+/// What was dropped or refused, and why.
+#[derive(Default)]
+pub(super) struct Counts {
+    /// Punted packets that carry no IKE message.
+    pub punt_refused: u64,
+    /// Messages of ours that no IP packet can carry.
+    pub unsendable: u64,
+    /// IKE between us and peers; the reasons are the program's own words, so they are few.
+    ike: BTreeMap<&'static str, u64>,
+    authentication_failed: u64,
+    negotiation_failed: u64,
+    /// Datagrams of members that could be read but not be used.
+    sync: BTreeMap<&'static str, u64>,
+    /// When a member's bad datagrams were last told of.
+    told: BTreeMap<(MemberId, &'static str), Instant>,
+}
+
+impl Counts {
+    /// Counts what an event of IKE says about bad input.
+    pub fn ike(&mut self, event: &ike::Event) {
+        match event {
+            ike::Event::Dropped { reason, .. } => *self.ike.entry(reason).or_default() += 1,
+            ike::Event::AuthenticationFailed { .. } => self.authentication_failed += 1,
+            ike::Event::NegotiationFailed { .. } => self.negotiation_failed += 1,
+            _ => {}
+        }
+    }
+
+    /// Counts what an event of the sync node says about bad input. False if it says no more than
+    /// another one a moment ago: a member with another configuration sends a hundred a second.
+    pub fn sync(&mut self, now: Instant, event: &SyncEvent) -> bool {
+        let (member, reason) = match event {
+            SyncEvent::Malformed { member } => (*member, "sync_malformed"),
+            SyncEvent::ConfigMismatch { member } => (*member, "sync_config_mismatch"),
+            SyncEvent::StaleIncarnation { member, .. } => (*member, "sync_stale_incarnation"),
+            SyncEvent::UnknownMember { member } => (*member, "sync_unknown_member"),
+            _ => return true,
+        };
+        *self.sync.entry(reason).or_default() += 1;
+        let told = self.told.entry((member, reason));
+        let mut news = false;
+        told.and_modify(|told| news = now.since(*told) >= TELL_AGAIN)
+            .or_insert_with(|| {
+                news = true;
+                now
+            });
+        if news {
+            self.told.insert((member, reason), now);
+        }
+        news
+    }
+
+    /// Everything that is not zero, by name.
+    pub fn list(&self) -> impl Iterator<Item = (String, u64)> {
+        let single = [
+            ("punt_refused", self.punt_refused),
+            ("ike_unsendable", self.unsendable),
+            ("ike_authentication_failed", self.authentication_failed),
+            ("ike_negotiation_failed", self.negotiation_failed),
+        ];
+        let single = single.into_iter().map(|(name, n)| (name.to_owned(), n));
+        let ike = self.ike.iter().map(|(reason, n)| (name(reason), *n));
+        let sync = self.sync.iter().map(|(name, n)| ((*name).to_owned(), *n));
+        single.chain(ike).chain(sync).filter(|(_, n)| *n > 0)
+    }
+}
+
+/// A reason as a counter's name: no white space, so that columns can be cut.
+fn name(reason: &str) -> String {
+    let word = |c: char| match c {
+        c if c.is_ascii_alphanumeric() => c.to_ascii_lowercase(),
+        _ => '_',
+    };
+    format!("ike_{}", reason.chars().map(word).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_that_floods_is_counted_each_time_and_told_of_once_a_second() {
+        let mut counts = Counts::default();
+        let event = SyncEvent::ConfigMismatch {
+            member: MemberId(2),
+        };
+        let start = Instant(1_000_000_000);
+        let told = (0..250u64).filter(|i| {
+            let now = start + Duration::from_millis(i * 10);
+            counts.sync(now, &event)
+        });
+        assert_eq!(told.count(), 3);
+        let list: Vec<_> = counts.list().collect();
+        assert_eq!(list, [("sync_config_mismatch".to_owned(), 250)]);
+    }
+
+    #[test]
+    fn a_reason_becomes_one_word() {
+        assert_eq!(
+            name("message ID above the window"),
+            "ike_message_id_above_the_window"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! What this member is to the cluster: standing by, leading, handing over, stepping down.
+
+use std::collections::BTreeMap;
+
+use hitless_dataplane::command::Command;
+use hitless_sa::{Entropy, Epoch, IkeSpi, Instant, SaId};
+use hitless_sync::{DrainedSa, Input as SyncInput, StepDown, TakeoverObject};
+
+use super::{Event, Gateway, Output};
+use crate::ike::{Input, Resume, takeover};
+
+/// A planned switchover in progress: which workers have not passed the barrier yet.
+pub(super) struct Drain {
+    barrier: u64,
+    waiting: Vec<usize>,
+}
+
+impl Gateway {
+    /// Keeps a standby's copy of an IKE SA; an older copy of one that cannot be read is wrong.
+    pub(super) fn store(&mut self, now: Instant, ike: IkeSpi, version: u64, body: &[u8]) -> bool {
+        let stored = self.engine.store(now, ike, version, body);
+        if let Err(error) = &stored {
+            self.engine.forget(ike);
+            self.unreadable(ike, error.to_string());
+        }
+        stored.is_ok()
+    }
+
+    /// Leads: the SAs that are inherited are installed as IKE resumes theirs and its commits are
+    /// recorded; the others get new keys.
+    pub(super) fn lead(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        epoch: Epoch,
+        base: Option<Epoch>,
+        objects: Vec<TakeoverObject>,
+    ) {
+        let exact = objects.iter().all(|object| object.exact);
+        let mut plan = BTreeMap::new();
+        let mut replace = Vec::new();
+        let mut lost = Vec::new();
+        self.skip = 0;
+        for object in objects {
+            let ike = IkeSpi(object.object.0);
+            // A member that led before has copies that only the node kept.
+            let known = self.engine.facts(ike).is_some();
+            if !known && !self.store(now, ike, object.version, &object.body) {
+                lost.push((ike, object.version));
+                continue;
+            }
+            plan.insert(ike, self.resume(ike, &object));
+            for sa in object.children {
+                // Without an exact record the predecessor may have replaced or deleted it.
+                if sa.rekey_only || !object.exact {
+                    replace.push(sa.sa);
+                }
+                if !sa.rekey_only {
+                    self.skip = self.skip.max(sa.skip);
+                    self.inherited.insert(sa.sa, sa);
+                }
+            }
+        }
+        self.dataplane.set_leading(true);
+        self.dataplane.broadcast(|| Command::Announce);
+        self.engine.lead(now, entropy, &mut |ike| {
+            plan.get(&ike).copied().unwrap_or(Resume::Probe)
+        });
+        let event = Event::Leads {
+            epoch,
+            inherits: base.is_some(),
+            sas: self.inherited.len(),
+            skip: self.skip,
+            exact,
+        };
+        self.outputs.push_back(Output::Event(event));
+        for (ike, version) in lost {
+            self.give_up(now, entropy, ike, version + 1, &[]);
+        }
+        for sa in replace {
+            self.tell_ike(now, entropy, Input::RekeyChild(sa));
+        }
+    }
+
+    fn resume(&self, ike: IkeSpi, object: &TakeoverObject) -> Resume {
+        let facts = self.engine.facts(ike).unwrap_or_default();
+        let wish = self.engine.connection(ike).map(|c| c.takeover);
+        // An SA without a right is replaced: it says nothing about a counter.
+        let carried = object.children.iter().filter(|sa| !sa.rekey_only);
+        let delta = carried.map(|sa| sa.delta).max();
+        takeover::resume(wish.unwrap_or_default(), object.exact, facts, delta)
+    }
+
+    /// Stops carrying traffic, for good in this epoch: what the node does next it does with exact
+    /// ends, or without any if the workers do not answer in time.
+    pub(super) fn start_drain(&mut self) {
+        self.handing_over = true;
+        self.dataplane.set_leading(false);
+        self.barriers += 1;
+        let barrier = self.barriers;
+        self.drain = Some(Drain {
+            barrier,
+            waiting: (0..self.dataplane.len()).collect(),
+        });
+        self.dataplane.broadcast(|| Command::Barrier(barrier));
+    }
+
+    /// Every worker has passed a burst boundary since leadership went off: what the cells say now
+    /// is final (`lease-holes` A4, R15).
+    pub(super) fn barrier_passed(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        worker: usize,
+        barrier: u64,
+    ) {
+        let Some(drain) = &mut self.drain else { return };
+        if drain.barrier != barrier {
+            return;
+        }
+        drain.waiting.retain(|waiting| *waiting != worker);
+        if !drain.waiting.is_empty() {
+            return;
+        }
+        self.drain = None;
+        // Frozen before they are read: whatever a worker does, these are the last numbers.
+        let drained = self.children.iter().map(|carried| {
+            carried.cell.freeze();
+            DrainedSa {
+                sa: carried.child.id,
+                lease: carried.cell.used(),
+                window: Vec::new(),
+            }
+        });
+        let drained = drained.collect();
+        self.node.handle(now, entropy, SyncInput::Drained(drained));
+    }
+
+    /// Leadership off, cells frozen, nothing that waited ever leaves. Passive copies come back
+    /// from the new leader.
+    pub(super) fn step_down(&mut self, reason: StepDown) {
+        self.dataplane.set_leading(false);
+        let carried: Vec<SaId> = self.children.clear();
+        self.handing_over = false;
+        self.drain = None;
+        self.held.clear();
+        self.inherited.clear();
+        self.engine.step_down();
+        self.dataplane.forget_packets();
+        for sa in carried {
+            self.dataplane.broadcast(|| Command::Remove(sa));
+        }
+        self.publish_policies();
+        self.outputs
+            .push_back(Output::Event(Event::SteppedDown { reason }));
+    }
+}
