@@ -172,8 +172,10 @@ impl IkeSa {
 
     fn liveness_at(&self) -> Option<Instant> {
         let delay = self.connection.dpd_delay;
-        let idle = self.pending.is_none() && self.queue.is_empty();
-        (!delay.is_zero() && idle && self.state == State::Established).then(|| self.heard + delay)
+        // What is only to be done later says nothing of the peer.
+        let asking = self.pending.is_some() || self.queue.iter().any(|s| s.task == Task::Liveness);
+        let due = !delay.is_zero() && !asking && self.state == State::Established;
+        due.then(|| self.heard + delay)
     }
 
     /// When `tick` is needed next.

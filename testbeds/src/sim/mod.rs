@@ -33,6 +33,11 @@ pub struct Summary {
     /// Greatest skip of a takeover.
     pub greatest_skip: u64,
     pub virtual_seconds: f64,
+    /// From the last fault until traffic flowed both ways, in virtual seconds: the slowest seed, and
+    /// all seeds together.
+    pub slowest_recovery: f64,
+    pub slowest_seed: u64,
+    pub mean_recovery: f64,
 }
 
 /// A promise that was broken.
@@ -51,7 +56,7 @@ pub fn run(first: u64, count: u64, verbose: bool, mut progress: impl FnMut(u64, 
         let mut world = World::new(seed, verbose);
         let found = world.run();
         summary.seeds += 1;
-        summary.absorb(&world);
+        summary.absorb(seed, &world);
         summary
             .violations
             .extend(found.into_iter().map(|what| Violation {
@@ -90,6 +95,11 @@ impl std::fmt::Display for Summary {
             "{} of {} probes arrived",
             self.probes_received, self.probes_sent
         )?;
+        writeln!(
+            f,
+            "traffic again {:.1} s after the last fault, {:.1} s at most (seed {})",
+            self.mean_recovery, self.slowest_recovery, self.slowest_seed
+        )?;
         for Violation { seed, what, replay } in &self.violations {
             writeln!(f, "VIOLATION in seed {seed}: {what}\n  {replay}")?;
         }
@@ -98,7 +108,7 @@ impl std::fmt::Display for Summary {
 }
 
 impl Summary {
-    fn absorb(&mut self, world: &World) {
+    fn absorb(&mut self, seed: u64, world: &World) {
         self.steps += world.steps();
         let tally = world.tally();
         self.takeovers += tally.takeovers;
@@ -108,6 +118,12 @@ impl Summary {
         let (sent, received) = world.probes();
         self.probes_sent += sent;
         self.probes_received += received;
+        let recovery = tally.recovery.as_secs_f64();
+        self.mean_recovery += (recovery - self.mean_recovery) / self.seeds as f64;
+        if recovery > self.slowest_recovery {
+            self.slowest_recovery = recovery;
+            self.slowest_seed = seed;
+        }
         self.virtual_seconds += world.virtual_time().as_secs_f64();
     }
 }

@@ -52,6 +52,8 @@ pub struct Tally {
     pub crashes: u64,
     pub restarts: u64,
     pub greatest_skip: u64,
+    /// From the last fault until traffic flowed both ways.
+    pub recovery: Duration,
 }
 
 /// One run.
@@ -374,8 +376,9 @@ impl World {
     }
 
     fn expect_life(&mut self) {
-        let end = self.now + LIVENESS;
-        let mut since = self.now;
+        let calm = self.now;
+        let end = calm + LIVENESS;
+        let mut since = calm;
         while self.now < end {
             self.step();
             // The last probes of each direction, all sent after the storm and in a row.
@@ -384,6 +387,7 @@ impl World {
                 received.len() >= ALIVE && received[received.len() - ALIVE].at > since
             });
             if alive {
+                self.tally.recovery = self.now.since(calm);
                 return;
             }
             if self.now.since(since) > Duration::from_secs(1) {
