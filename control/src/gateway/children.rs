@@ -11,6 +11,7 @@ use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::Checkpoint;
 
 use super::blackout::Blackout;
+use super::silence::Silence;
 
 /// One Child SA in the dataplane.
 pub struct Carried {
@@ -35,6 +36,8 @@ pub struct Carried {
     /// When each direction last moved.
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
+    /// Watched for silence, if it was inherited.
+    pub silence: Option<Silence>,
     /// Rises with each SA that is installed.
     order: u64,
 }
@@ -61,6 +64,7 @@ impl Carried {
             published: BTreeMap::new(),
             used_in: None,
             used_out: None,
+            silence: None,
             order: 0,
         }
     }

@@ -9,6 +9,7 @@ use hitless_dataplane::sad::{InboundSa, OutboundSa, SaError};
 use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber};
 
 use super::children::Carried;
+use super::silence::Silence;
 use super::{Event, Gateway, Output};
 use crate::ike::ChildChange;
 
@@ -80,6 +81,7 @@ impl Gateway {
         let halves = self.halves(&child, &cell, floor, slot);
         let mut carried = Carried::new(child, cell, slot, (connection, name), floor);
         carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
+        carried.silence = inherited.map(|_| Silence::default());
         // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
         let (inbound, outbound) = match halves {

@@ -63,10 +63,16 @@ impl Gateway {
             WorkerEvent::Refused { sa, conflict } => {
                 self.unusable(sa, format!("a worker refused it: {conflict:?}"));
             }
-            // Hints that nobody asks for: the scan sees the high water, traps are not initiated,
-            // foreign SPIs are counted by the worker.
+            WorkerEvent::UnknownSpi { source, .. } => {
+                let carried = self.children.iter_mut();
+                for carried in carried.filter(|c| c.child.remote == source.ip()) {
+                    if let Some(silence) = &mut carried.silence {
+                        silence.foreign(now);
+                    }
+                }
+            }
+            // Hints that nobody asks for: the scan sees the high water, traps are not initiated.
             WorkerEvent::Acquire { .. }
-            | WorkerEvent::UnknownSpi { .. }
             | WorkerEvent::HighWater { .. }
             | WorkerEvent::Window { .. } => {}
         }
@@ -102,15 +108,22 @@ impl Gateway {
         self.watch_workers(now, entropy);
         let mut usage = Vec::new();
         let mut seen = Vec::new();
+        let mut silent = Vec::new();
         for carried in self.children.iter_mut() {
             let inbound_top = carried.cell.inbound_top();
+            let cursor = carried.cell.cursor();
+            if let Some(silence) = &mut carried.silence
+                && silence.note(now, cursor, inbound_top)
+            {
+                silent.push(carried.child.id);
+            }
             if inbound_top > carried.seen_top {
                 carried.seen_top = inbound_top;
                 seen.push(carried.child.id);
             }
             usage.push(Usage {
                 sa: carried.child.id,
-                cursor: carried.cell.cursor(),
+                cursor,
                 inbound_top,
                 esn: carried.child.esn,
             });
@@ -120,6 +133,10 @@ impl Gateway {
         }
         for sa in seen {
             self.tell_ike(now, entropy, Input::Traffic { sa });
+        }
+        for sa in silent {
+            self.outputs.push_back(Output::Event(Event::Silent { sa }));
+            self.tell_ike(now, entropy, Input::RekeyChild(sa));
         }
     }
 

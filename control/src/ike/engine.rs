@@ -246,7 +246,9 @@ impl Engine {
         version: u64,
         released: Option<&[u8]>,
     ) -> Result<(), ImportError> {
-        if let Some(undone) = self.sas.remove(&ike) {
+        let undone = self.sas.remove(&ike);
+        let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
+        if let Some(undone) = undone {
             self.index.remove(&undone);
             for child in &undone.children {
                 if self.index.of_child(child.sa.id) == Some(ike) {
@@ -258,6 +260,7 @@ impl Engine {
         let Some(body) = released else { return Ok(()) };
         let mut imported = export::import(now, &self.by_name, &mut self.ids, body)?;
         imported.version = version;
+        imported.inherited = inherited;
         for child in &imported.children {
             self.index.insert_child(child.sa.id, ike);
         }

@@ -68,6 +68,8 @@ pub(super) struct IkeSa {
     pub probe: Option<Probe>,
     /// The peer's next request may be ahead of what we recorded: take its Message ID once.
     pub accept_jump: bool,
+    /// Another member led it before, and may have lived on for a while without our knowledge.
+    pub inherited: bool,
     pub children: Vec<Installed>,
     pub state: State,
     pub established: Instant,
@@ -212,6 +214,7 @@ impl IkeSa {
     /// Goes on with an IKE SA that another member led.
     pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
         turn.dirty = true;
+        self.inherited = true;
         for child in &self.children {
             turn.changes.push(ChildChange::Install {
                 child: child.sa.clone(),
@@ -221,6 +224,12 @@ impl IkeSa {
             });
         }
         self.window.restart(turn.now);
+        self.resynchronise(turn, how);
+        self.tick(turn);
+    }
+
+    /// Finds out where the peer stands.
+    pub fn resynchronise(&mut self, turn: &mut Turn<'_>, how: Resume) {
         match how {
             Resume::Exact => {}
             Resume::MessageIdSync { replay_delta } => {
@@ -231,13 +240,15 @@ impl IkeSa {
                 self.accept_jump = true;
                 self.probe.get_or_insert_with(|| Probe::new(turn.now));
             }
-            Resume::Rekey => {
-                for id in self.children.iter().map(|c| c.sa.id).collect::<Vec<_>>() {
-                    self.schedule(turn.now, Task::RekeyChild(id));
-                }
-            }
+            Resume::Rekey => self.replace_children(turn),
         }
-        self.tick(turn);
+    }
+
+    /// Asks the peer for a successor of every Child SA, or learns that it has one no more.
+    pub fn replace_children(&mut self, turn: &Turn<'_>) {
+        for id in self.children.iter().map(|c| c.sa.id).collect::<Vec<_>>() {
+            self.schedule(turn.now, Task::RekeyChild(id));
+        }
     }
 }
 
@@ -314,6 +325,7 @@ impl IkeSa {
             answered_sync: None,
             probe: None,
             accept_jump: false,
+            inherited: false,
             children: Vec::new(),
             state: State::Established,
             established: now,

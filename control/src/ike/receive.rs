@@ -11,7 +11,7 @@ use super::output::{ChildChange, Event};
 use super::tasks::Pending;
 use super::turn::Turn;
 use super::window::Sequence;
-use super::{child, counter_sync, create, inform, probe, rekey};
+use super::{child, counter_sync, create, inform, probe, rekey, takeover};
 
 impl IkeSa {
     /// A message for this IKE SA. Nothing changes before its integrity is verified.
@@ -52,6 +52,10 @@ impl IkeSa {
         }
         if self.accept_jump && header.message_id > self.window.expected {
             self.window.expected = header.message_id;
+        }
+        if header.message_id > self.window.expected {
+            // It had answers that are not in our record.
+            takeover::doubt(self, turn);
         }
         match self.window.sequence(header.message_id) {
             Sequence::New => {}

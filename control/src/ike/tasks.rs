@@ -9,7 +9,7 @@ use super::message::Exchange;
 use super::rekey::{self, IkeOffer};
 use super::turn::Turn;
 use super::window::Due;
-use super::{counter_sync, inform, probe};
+use super::{counter_sync, inform, probe, takeover};
 
 /// Something to ask of the peer, when the window allows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -120,7 +120,12 @@ impl IkeSa {
         probe::tick(self, turn);
         match self.window.due(turn.now, turn.backoff()) {
             Due::Nothing => {}
-            Due::Resend(bytes) => turn.immediate.push(self.path.transmit(bytes)),
+            Due::Resend(bytes) => {
+                turn.immediate.push(self.path.transmit(bytes));
+                if self.window.transmissions() > takeover::PATIENCE {
+                    takeover::doubt(self, turn);
+                }
+            }
             Due::Dead => return self.destroy(turn, "no answer"),
         }
         if self.forget_at.is_some_and(|at| at <= turn.now) {
@@ -167,8 +172,10 @@ impl IkeSa {
 
     fn liveness_at(&self) -> Option<Instant> {
         let delay = self.connection.dpd_delay;
-        let idle = self.pending.is_none() && self.queue.is_empty();
-        (!delay.is_zero() && idle && self.state == State::Established).then(|| self.heard + delay)
+        // What is only to be done later says nothing of the peer.
+        let asking = self.pending.is_some() || self.queue.iter().any(|s| s.task == Task::Liveness);
+        let due = !delay.is_zero() && !asking && self.state == State::Established;
+        due.then(|| self.heard + delay)
     }
 
     /// When `tick` is needed next.
