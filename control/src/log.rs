@@ -64,7 +64,10 @@ pub fn gateway_event(event: &gateway::Event) {
             tracing::error!(%ike, reason, "replicated IKE_SA cannot be read; given up");
         }
         G::WorkerLost { worker } => {
-            tracing::error!(worker, "a worker thread has ended; this member cannot be active");
+            tracing::error!(
+                worker,
+                "a worker thread has ended; this member cannot be active"
+            );
         }
     }
 }

@@ -188,7 +188,10 @@ impl Link {
         let number = outbound.next;
         outbound.next = SequenceNumber(number.0 + 1);
         let Ok(length) = u16::try_from(UDP_HEADER + payload.len()) else {
-            debug_assert!(false, "the sync protocol promises {LARGEST_PAYLOAD} octets at most");
+            debug_assert!(
+                false,
+                "the sync protocol promises {LARGEST_PAYLOAD} octets at most"
+            );
             return;
         };
         let mut inner = Zeroizing::new(Vec::with_capacity(usize::from(length)));

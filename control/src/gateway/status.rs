@@ -50,11 +50,7 @@ impl Gateway {
                 .map(|member| self.member(member))
                 .collect(),
             sync: SyncStatus {
-                held: self
-                    .held
-                    .values()
-                    .map(|waiting| waiting.len() as u64)
-                    .sum(),
+                held: self.held.values().map(|waiting| waiting.len() as u64).sum(),
                 lag: self.lag(now).as_millis() as u64,
                 objects: node.objects as u64,
                 vouched: node.vouched,
@@ -173,9 +169,7 @@ impl Gateway {
     /// How long the oldest held message has waited for the standby.
     fn lag(&self, now: Instant) -> Duration {
         let since = self.held.values().filter_map(|waiting| waiting.since());
-        since
-            .min()
-            .map_or(Duration::ZERO, |since| now.since(since))
+        since.min().map_or(Duration::ZERO, |since| now.since(since))
     }
 
     fn drops(&self) -> Vec<DropStatus> {

@@ -47,9 +47,10 @@ fn an_answer_waits_for_the_standby() {
         assert!(world.outside.inject(frame));
     }
     world.run(Duration::from_millis(10));
-    let sent = world.outside.capture().iter().filter(|c| {
-        c.at >= asked && c.port == usize::from(active) && c.frame.get(23) == Some(&17)
-    });
+    let sent =
+        world.outside.capture().iter().filter(|c| {
+            c.at >= asked && c.port == usize::from(active) && c.frame.get(23) == Some(&17)
+        });
     assert_eq!(sent.count(), 0);
     assert!(!rekeyed(&world, from));
     // As soon as it is heard again, the answer leaves.
@@ -70,7 +71,10 @@ fn keys_that_a_silent_standby_may_know_are_made_anew() {
     let (from, asked) = (world.events.len(), world.now);
     peer_rekeys(&mut world);
     world.until("new keys", |world| rekeyed(world, from));
-    assert!(world.now.since(asked) >= Duration::from_millis(55), "D must pass first");
+    assert!(
+        world.now.since(asked) >= Duration::from_millis(55),
+        "D must pass first"
+    );
     assert_eq!(world.status(active).sync.held, 0);
     assert!(world.exchanges_since(asked).contains(&CREATE_CHILD_SA));
     world.traffic_flows();
@@ -102,6 +106,9 @@ fn an_ike_sa_of_which_nothing_was_released_leaves_nothing_behind() {
     assert_eq!(status.sync.objects, world.list_sas(active).len() as u64);
     world.start(3 - active);
     world.until("a standby", World::standby_is_ready);
-    assert_eq!(world.list_sas(3 - active).len(), world.list_sas(active).len());
+    assert_eq!(
+        world.list_sas(3 - active).len(),
+        world.list_sas(active).len()
+    );
     world.audit();
 }

@@ -35,7 +35,11 @@ fn refused(world: &World, who: u8) -> Vec<String> {
 
 fn counted(world: &mut World, who: u8, prefix: &str) -> u64 {
     let drops = world.status(who).drops;
-    drops.iter().filter(|d| d.reason.starts_with(prefix)).map(|d| d.packets).sum()
+    drops
+        .iter()
+        .filter(|d| d.reason.starts_with(prefix))
+        .map(|d| d.packets)
+        .sum()
 }
 
 #[test]
@@ -64,7 +68,10 @@ fn proposals_that_do_not_match_fail_with_a_reason() {
     let active = world.leader().unwrap();
     for who in [active, PEER] {
         let reasons = refused(&world, who);
-        assert!(reasons[0].contains("NO_PROPOSAL_CHOSEN") || reasons[0].contains("proposal"), "{reasons:?}");
+        assert!(
+            reasons[0].contains("NO_PROPOSAL_CHOSEN") || reasons[0].contains("proposal"),
+            "{reasons:?}"
+        );
         assert!(world.drops(who, "ike_negotiation_failed") > 0);
     }
 }
@@ -77,7 +84,11 @@ fn esp_proposals_that_do_not_match_fail_with_a_reason() {
     world.until("a refusal", |world| !refused(world, PEER).is_empty());
     let active = world.leader().unwrap();
     for who in [active, PEER] {
-        assert!(world.drops(who, "ike_negotiation_failed") > 0, "{:?}", refused(&world, who));
+        assert!(
+            world.drops(who, "ike_negotiation_failed") > 0,
+            "{:?}",
+            refused(&world, who)
+        );
     }
     assert!(!world.tunnel_is_up());
 }
@@ -87,7 +98,10 @@ fn a_stranger_is_not_answered_as_a_peer() {
     let mut world = World::with_traffic(63);
     let active = world.leader().unwrap();
     let first = ike_frames(&world, 0).remove(0);
-    let before = (counted(&mut world, active, "ike_"), world.list_sas(active).len());
+    let before = (
+        counted(&mut world, active, "ike_"),
+        world.list_sas(active).len(),
+    );
     // The peer's own IKE_SA_INIT, from an address that no connection has.
     let mut frame = first;
     frame[14 + 15] = 77;
@@ -137,7 +151,13 @@ fn ike_that_is_truncated_or_altered_is_counted_and_changes_nothing() {
     let after = world.list_sas(active);
     assert_eq!(after[0].expected_message_id, sas[0].expected_message_id);
     assert_eq!(after[0].children[0].spi_in, sas[0].children[0].spi_in);
-    assert!(world.gateway(active).ike_sas().iter().any(|(spi, _)| *spi != ike));
+    assert!(
+        world
+            .gateway(active)
+            .ike_sas()
+            .iter()
+            .any(|(spi, _)| *spi != ike)
+    );
     world.traffic = true;
     world.traffic_flows();
 }
@@ -149,7 +169,11 @@ fn esp_that_is_truncated_or_altered_is_counted_and_moves_no_window() {
     world.run(Duration::from_millis(50));
     let active = world.leader().unwrap();
     // With a number that was never seen: one that was would be dropped before its ICV is looked at.
-    let mut packet = world.esp().into_iter().rfind(|esp| esp.port == usize::from(PEER)).unwrap();
+    let mut packet = world
+        .esp()
+        .into_iter()
+        .rfind(|esp| esp.port == usize::from(PEER))
+        .unwrap();
     let number = packet.number + 3;
     packet.frame[38..42].copy_from_slice(&(number as u32).to_be_bytes());
     packet.frame[42..50].copy_from_slice(&number.to_be_bytes());
@@ -178,7 +202,10 @@ fn esp_that_is_truncated_or_altered_is_counted_and_moves_no_window() {
     assert!(world.drops(active, "runt") > 20);
     // B6: what is not authentic raises neither window nor high water.
     let now = world.status(active).leases[0].clone();
-    assert_eq!((now.inbound_top, now.high_water), (lease.inbound_top, lease.high_water));
+    assert_eq!(
+        (now.inbound_top, now.high_water),
+        (lease.inbound_top, lease.high_water)
+    );
     assert_eq!(world.received(), received);
     world.traffic = true;
     world.traffic_flows();
@@ -200,7 +227,13 @@ fn a_member_with_another_clusters_key_stays_outside() {
     assert!(world.drops(2, "sync_authentication_failed") > 0);
     assert!(!world.sync_happened(1, |event| matches!(event, SyncEvent::SessionOpened { .. })));
     assert!(world.list_sas(2).is_empty());
-    assert!(world.status(1).members.iter().all(|member| !member.bound && member.role.is_none()));
+    assert!(
+        world
+            .status(1)
+            .members
+            .iter()
+            .all(|member| !member.bound && member.role.is_none())
+    );
 }
 
 #[test]
@@ -208,7 +241,9 @@ fn a_member_with_another_configuration_is_refused_and_told_of_once_a_second() {
     let three = Topology::new(3, "open sesame".to_owned());
     let configs: Vec<Config> = vec![topology().member(1).unwrap(), three.member(2).unwrap()];
     let mut world = World::with(67, configs, topology().peer().unwrap());
-    world.until("a refusal", |world| world.drops(1, "sync_config_mismatch") > 0);
+    world.until("a refusal", |world| {
+        world.drops(1, "sync_config_mismatch") > 0
+    });
     let from = world.events.len();
     world.run(Duration::from_secs(3));
     assert!(world.drops(1, "sync_config_mismatch") > 20);
@@ -237,12 +272,16 @@ fn sync_datagrams_that_are_altered_truncated_or_replayed_are_refused() {
     let before = counted(&mut world, standby, "sync_");
     let mut forged = 0;
     for datagram in &to_standby {
-        world.network.forge(sync_address(active), standby, datagram.clone());
+        world
+            .network
+            .forge(sync_address(active), standby, datagram.clone());
         forged += 1;
     }
     let last = to_standby.last().unwrap();
     for length in 0..last.len() {
-        world.network.forge(sync_address(active), standby, last[..length].to_vec());
+        world
+            .network
+            .forge(sync_address(active), standby, last[..length].to_vec());
         let mut altered = last.clone();
         altered[length] ^= 1;
         world.network.forge(sync_address(active), standby, altered);
@@ -252,7 +291,11 @@ fn sync_datagrams_that_are_altered_truncated_or_replayed_are_refused() {
     assert_eq!(counted(&mut world, standby, "sync_") - before, forged);
     assert!(world.drops(standby, "sync_refused") > 100);
     assert!(world.drops(standby, "sync_unknown_spi") > 0);
-    assert_eq!(world.leader(), Some(active), "a flood is no reason to take over");
+    assert_eq!(
+        world.leader(),
+        Some(active),
+        "a flood is no reason to take over"
+    );
     assert!(world.standby_is_ready());
 }
 
@@ -331,7 +374,10 @@ fn checksums(frame: &mut [u8]) {
     }
     frame[24..26].fill(0);
     let header = &frame[14..34];
-    let mut sum: u32 = header.chunks(2).map(|w| u32::from(w[0]) << 8 | u32::from(w[1])).sum();
+    let mut sum: u32 = header
+        .chunks(2)
+        .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]))
+        .sum();
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

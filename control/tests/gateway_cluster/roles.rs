@@ -62,11 +62,9 @@ fn both_members_restart_and_the_peer_finds_them_again() {
     // The old keys are gone with the members: nobody may use them, the peer makes new ones.
     let from = world.events.len();
     world.until("a new tunnel", |world| {
-        world
-            .since(from)
-            .any(|(who, event)| {
-                who == 0 && matches!(event, Event::Ike(ike::Event::ChildEstablished { .. }))
-            })
+        world.since(from).any(|(who, event)| {
+            who == 0 && matches!(event, Event::Ike(ike::Event::ChildEstablished { .. }))
+        })
     });
     world.traffic_flows();
     world.audit();
@@ -131,7 +129,11 @@ fn members_crash_in_turn_and_the_tunnel_is_the_same() {
         world.until("a standby", World::standby_is_ready);
         world.traffic_flows();
         let sas = world.list_sas(3 - active);
-        assert_eq!((sas.len(), &sas[0].responder_spi), (1, &spi), "round {round}");
+        assert_eq!(
+            (sas.len(), &sas[0].responder_spi),
+            (1, &spi),
+            "round {round}"
+        );
     }
     world.audit();
 }
@@ -172,7 +174,9 @@ fn copies_that_only_the_sync_node_has_kept_are_led_again() {
 fn a_shutdown_of_the_active_hands_over() {
     let mut world = World::with_traffic(27);
     let active = world.leader().unwrap();
-    world.ask(active, |gateway, now, entropy| gateway.shut_down(now, entropy));
+    world.ask(active, |gateway, now, entropy| {
+        gateway.shut_down(now, entropy)
+    });
     world.until("its end", |world| {
         world.sync_happened(active, |event| *event == SyncEvent::Stopped)
     });
@@ -180,7 +184,14 @@ fn a_shutdown_of_the_active_hands_over() {
     world.until("a successor", |world| world.leader() == Some(3 - active));
     world.traffic_flows();
     let inherits = world.happened(3 - active, |event| {
-        matches!(event, Event::Leads { inherits: true, skip: 0, .. })
+        matches!(
+            event,
+            Event::Leads {
+                inherits: true,
+                skip: 0,
+                ..
+            }
+        )
     });
     assert!(inherits);
     world.audit();

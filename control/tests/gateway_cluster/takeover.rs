@@ -35,12 +35,20 @@ fn a_takeover_keeps_the_tunnel_above_the_recorded_grant() {
 
     let standby = world.leader().unwrap();
     assert_ne!(standby, active);
-    let leads = world.events.iter().rev().find_map(|(_, who, event)| match event {
-        Event::Leads { inherits, exact, sas, skip, .. } if *who == standby => {
-            Some((*inherits, *exact, *sas, *skip))
-        }
-        _ => None,
-    });
+    let leads = world
+        .events
+        .iter()
+        .rev()
+        .find_map(|(_, who, event)| match event {
+            Event::Leads {
+                inherits,
+                exact,
+                sas,
+                skip,
+                ..
+            } if *who == standby => Some((*inherits, *exact, *sas, *skip)),
+            _ => None,
+        });
     let (inherits, exact, sas, skip) = leads.unwrap();
     assert!(inherits && exact && sas == 1, "{leads:?}");
     assert!(skip < 1 << 31, "{skip}");
@@ -56,8 +64,18 @@ fn a_takeover_keeps_the_tunnel_above_the_recorded_grant() {
         .map(|esp| esp.number)
         .collect();
     // S1: the active had used at most what it was granted; the standby begins above its record.
-    assert!(after[0] > lease.grant, "{} after a grant of {}", after[0], lease.grant);
-    assert!(after[0] < lease.grant + (1 << 20), "{} after {}", after[0], lease.grant);
+    assert!(
+        after[0] > lease.grant,
+        "{} after a grant of {}",
+        after[0],
+        lease.grant
+    );
+    assert!(
+        after[0] < lease.grant + (1 << 20),
+        "{} after {}",
+        after[0],
+        lease.grant
+    );
     world.audit();
 }
 
@@ -102,8 +120,13 @@ fn a_switchover_by_request_skips_no_number() {
     let standby = 3 - active;
     let before = world.now;
     let now = world.now;
-    assert_eq!(world.gateway(active).can_switch_over(now).unwrap().0, standby);
-    world.ask(active, |gateway, now, entropy| gateway.switchover(now, entropy));
+    assert_eq!(
+        world.gateway(active).can_switch_over(now).unwrap().0,
+        standby
+    );
+    world.ask(active, |gateway, now, entropy| {
+        gateway.switchover(now, entropy)
+    });
     world.until("a switchover", |world| world.leader() == Some(standby));
     let gap = world.now.since(before);
     world.traffic_flows();
@@ -116,12 +139,20 @@ fn a_switchover_by_request_skips_no_number() {
     let first = esp.iter().find(|e| e.port == usize::from(standby)).unwrap();
     assert_eq!((first.spi, first.number), (last.spi, last.number + 1));
     assert!(world.happened(active, |event| {
-        matches!(event, Event::SteppedDown { reason: StepDown::Switchover })
+        matches!(
+            event,
+            Event::SteppedDown {
+                reason: StepDown::Switchover
+            }
+        )
     }));
     assert!(gap < Duration::from_millis(30), "{gap:?}");
     // What was under way while nobody led is all that is lost: a probe a millisecond.
     let lost = world.a.sent().len() - world.b.received().len();
-    assert!(lost <= 2 + gap.as_millis() as usize, "{lost} lost in {gap:?}");
+    assert!(
+        lost <= 2 + gap.as_millis() as usize,
+        "{lost} lost in {gap:?}"
+    );
     let exchanges = world.exchanges_since(before);
     assert!(!exchanges.contains(&IKE_AUTH), "{exchanges:?}");
     world.audit();
@@ -133,7 +164,9 @@ fn an_ike_message_during_a_handover_does_not_stall_the_gateway() {
     let mut world = World::with_traffic(5);
     let active = world.leader().unwrap();
     let sa = world.gateway(active).ike_sas()[0].1[0];
-    world.ask(active, |gateway, now, entropy| gateway.switchover(now, entropy));
+    world.ask(active, |gateway, now, entropy| {
+        gateway.switchover(now, entropy)
+    });
     world.ask(active, |gateway, now, entropy| {
         gateway.ike(now, entropy, Input::RekeyChild(sa));
     });
@@ -147,7 +180,9 @@ fn a_switchover_there_and_back_and_a_crash_after_it() {
     let mut world = World::with_traffic(6);
     for _ in 0..3 {
         let active = world.leader().unwrap();
-        world.ask(active, |gateway, now, entropy| gateway.switchover(now, entropy));
+        world.ask(active, |gateway, now, entropy| {
+            gateway.switchover(now, entropy)
+        });
         world.until("a switchover", |world| world.leader() == Some(3 - active));
         world.until("a standby", World::standby_is_ready);
         world.traffic_flows();

@@ -19,7 +19,10 @@ fn list_sas_says_established_on_the_active_and_passive_on_the_standby() {
     assert_eq!(mine[0].children[0].spi_in, copy[0].children[0].spi_in);
     assert!(mine[0].children[0].lease.is_some() && copy[0].children[0].lease.is_none());
     let text = api::list_sas(&mine);
-    assert!(text.contains("tunnel: #") && text.contains("ESTABLISHED, IKEv2"), "{text}");
+    assert!(
+        text.contains("tunnel: #") && text.contains("ESTABLISHED, IKEv2"),
+        "{text}"
+    );
     assert!(text.contains("INSTALLED, TUNNEL"), "{text}");
     let text = api::list_sas(&copy);
     assert!(text.contains("PASSIVE, IKEv2"), "{text}");
@@ -47,7 +50,10 @@ fn status_shows_roles_leases_and_drops() {
     assert_eq!(status.role, Role::Active);
     assert_eq!((status.ike_sas, status.child_sas), (1, 1));
     let lease = &status.leases[0];
-    assert!(lease.next <= lease.grant && lease.inbound_top <= lease.high_water, "{lease:?}");
+    assert!(
+        lease.next <= lease.grant && lease.inbound_top <= lease.high_water,
+        "{lease:?}"
+    );
     assert!(lease.next > 1 && lease.inbound_top > 0, "{lease:?}");
     assert_eq!(lease.child, "tunnel.net");
     let standby = world.status(3 - active);
@@ -59,5 +65,8 @@ fn status_shows_roles_leases_and_drops() {
     let text = api::status(&world.status(3 - active));
     assert!(text.contains("not_active"), "{text}");
     let text = api::status(&status);
-    assert!(text.contains("tunnel.net") && text.contains("active"), "{text}");
+    assert!(
+        text.contains("tunnel.net") && text.contains("active"),
+        "{text}"
+    );
 }

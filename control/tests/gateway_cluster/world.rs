@@ -71,7 +71,10 @@ impl SyncNetwork for Network {
         if let Some(recorded) = &mut self.recorded {
             recorded.push((sender, receiver, datagram.clone()));
         }
-        let arrives = self.fate.as_mut().is_none_or(|fate| fate(sender, receiver, &mut datagram));
+        let arrives = self
+            .fate
+            .as_mut()
+            .is_none_or(|fate| fate(sender, receiver, &mut datagram));
         if arrives {
             self.hub.send(now, from, to, datagram);
         }
@@ -197,7 +200,11 @@ impl World {
     }
 
     pub fn gateway(&mut self, who: u8) -> &mut Gateway {
-        self.running.get_mut(&who).expect("it runs").station.gateway()
+        self.running
+            .get_mut(&who)
+            .expect("it runs")
+            .station
+            .gateway()
     }
 
     /// A request to a gateway.
@@ -206,7 +213,12 @@ impl World {
         who: u8,
         request: impl FnOnce(&mut Gateway, Instant, &mut SeededEntropy),
     ) {
-        let gateway = self.running.get_mut(&who).expect("it runs").station.gateway();
+        let gateway = self
+            .running
+            .get_mut(&who)
+            .expect("it runs")
+            .station
+            .gateway();
         request(gateway, self.now, &mut self.entropy);
     }
 
@@ -257,14 +269,19 @@ impl World {
         let end = self.now + PATIENCE;
         while !so(self) {
             self.step();
-            assert!(self.now < end, "{what}: not in {PATIENCE:?}; {}", self.tail());
+            assert!(
+                self.now < end,
+                "{what}: not in {PATIENCE:?}; {}",
+                self.tail()
+            );
         }
     }
 
     /// The end of the log, for a failed test.
     fn tail(&self) -> String {
         let last = self.events.iter().rev().take(12).rev();
-        last.map(|(at, who, event)| format!("\n  {at:?} {who}: {event:?}")).collect()
+        last.map(|(at, who, event)| format!("\n  {at:?} {who}: {event:?}"))
+            .collect()
     }
 
     /// Up with a standby that may take over, a tunnel, and traffic both ways.
@@ -280,7 +297,11 @@ impl World {
         });
         self.traffic = true;
         self.run(Duration::from_millis(300));
-        assert!(self.received().iter().all(|n| *n > 100), "{:?}", self.received());
+        assert!(
+            self.received().iter().all(|n| *n > 100),
+            "{:?}",
+            self.received()
+        );
     }
 
     /// Whether the peer has a Child SA.
@@ -296,7 +317,12 @@ impl World {
             return false;
         };
         let status = self.status(leader);
-        let others: Vec<u8> = self.running.keys().copied().filter(|w| *w != PEER).collect();
+        let others: Vec<u8> = self
+            .running
+            .keys()
+            .copied()
+            .filter(|w| *w != PEER)
+            .collect();
         status
             .members
             .iter()
@@ -334,7 +360,11 @@ impl World {
     /// How many a gateway has dropped for a reason.
     pub fn drops(&mut self, who: u8, reason: &str) -> u64 {
         let drops = self.status(who).drops;
-        drops.iter().filter(|d| d.reason == reason).map(|d| d.packets).sum()
+        drops
+            .iter()
+            .filter(|d| d.reason == reason)
+            .map(|d| d.packets)
+            .sum()
     }
 
     pub fn happened(&self, who: u8, what: impl Fn(&Event) -> bool) -> bool {
@@ -343,11 +373,16 @@ impl World {
 
     /// What happened since the log was so long.
     pub fn since(&self, length: usize) -> impl Iterator<Item = (u8, &Event)> {
-        self.events[length..].iter().map(|(_, who, event)| (*who, event))
+        self.events[length..]
+            .iter()
+            .map(|(_, who, event)| (*who, event))
     }
 
     pub fn sync_happened(&self, who: u8, what: impl Fn(&SyncEvent) -> bool) -> bool {
-        self.happened(who, |event| matches!(event, Event::Sync(event) if what(event)))
+        self.happened(
+            who,
+            |event| matches!(event, Event::Sync(event) if what(event)),
+        )
     }
 
     /// Probes received by each host.
