@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Checkpoint as Published;
+use hitless_dataplane::command::Retired;
 use hitless_dataplane::spd::{Action, Policy, Spd};
-use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
+use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, Spi, TrafficSelector};
 use hitless_sync::Checkpoint;
 
 /// One Child SA in the dataplane.
@@ -24,8 +25,15 @@ pub struct Carried {
     pub send: bool,
     /// Highest authenticated inbound number at the last scan.
     pub seen_top: SequenceNumber,
-    /// What each worker published last.
+    /// The one worker that has the receiving half, and its window.
+    pub home: usize,
+    /// The worker that the receiving half is on its way to.
+    pub moving: Option<usize>,
+    /// When it moved last.
+    pub moved_at: Option<Instant>,
+    /// What each worker published last, and what its halves that are gone had counted.
     published: BTreeMap<usize, Checkpoint>,
+    settled: Checkpoint,
     /// When each direction last moved.
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
@@ -41,6 +49,7 @@ impl Carried {
         slot: u32,
         names: (String, String),
         floor: SequenceNumber,
+        home: usize,
     ) -> Carried {
         Carried {
             child,
@@ -50,7 +59,11 @@ impl Carried {
             name: names.1,
             send: false,
             seen_top: floor,
+            home,
+            moving: None,
+            moved_at: None,
             published: BTreeMap::new(),
+            settled: Checkpoint::default(),
             used_in: None,
             used_out: None,
             order: 0,
@@ -86,9 +99,25 @@ impl Carried {
         after
     }
 
+    /// A half that a worker has given back counts no more there.
+    pub fn settle(&mut self, worker: usize, retired: &Retired) {
+        self.published.remove(&worker);
+        match retired {
+            Retired::Inbound(sa) => {
+                self.settled.packets_in += sa.packets;
+                self.settled.bytes_in += sa.bytes;
+            }
+            Retired::Outbound(sa) => {
+                self.settled.packets_out += sa.packets;
+                self.settled.bytes_out += sa.bytes;
+            }
+            Retired::Policies(_) | Retired::Routes(_) => {}
+        }
+    }
+
     /// Every worker counts its own packets; numbers are the SA's.
     pub fn counters(&self) -> Checkpoint {
-        let mut sum = Checkpoint::default();
+        let mut sum = self.settled;
         for one in self.published.values() {
             sum.outbound_next = sum.outbound_next.max(one.outbound_next);
             sum.inbound_top = sum.inbound_top.max(one.inbound_top);
@@ -105,6 +134,7 @@ impl Carried {
 #[derive(Default)]
 pub struct Children {
     carried: BTreeMap<SaId, Carried>,
+    by_spi: BTreeMap<Spi, SaId>,
     /// The least first: a slot above the workers' capacity is refused and must not be tried while
     /// a good one is free.
     free_slots: BTreeSet<u32>,
@@ -125,6 +155,8 @@ impl Children {
     pub fn insert(&mut self, mut carried: Carried) {
         self.installed += 1;
         carried.order = self.installed;
+        self.by_spi
+            .insert(carried.child.inbound_spi, carried.child.id);
         self.carried.insert(carried.child.id, carried);
     }
 
@@ -134,6 +166,10 @@ impl Children {
     pub fn remove(&mut self, sa: SaId) -> Option<Carried> {
         let carried = self.carried.remove(&sa)?;
         carried.cell.freeze();
+        let spi = carried.child.inbound_spi;
+        if self.by_spi.get(&spi) == Some(&sa) {
+            self.by_spi.remove(&spi);
+        }
         self.free_slots.insert(carried.slot);
         if carried.send {
             let others = self.carried.values_mut();
@@ -152,6 +188,11 @@ impl Children {
             self.remove(*sa);
         }
         all
+    }
+
+    /// The SA that receives with this SPI.
+    pub fn by_spi(&mut self, spi: Spi) -> Option<&mut Carried> {
+        self.carried.get_mut(self.by_spi.get(&spi)?)
     }
 
     pub fn get(&self, sa: SaId) -> Option<&Carried> {

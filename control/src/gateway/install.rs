@@ -78,7 +78,7 @@ impl Gateway {
         let slot = self.children.take_slot();
         let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
         let halves = self.halves(&child, &cell, floor, slot);
-        let carried = Carried::new(child, cell, slot, (connection, name), floor);
+        let carried = Carried::new(child, cell, slot, (connection, name), floor, home);
         // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
         let (inbound, outbound) = match halves {
