@@ -137,7 +137,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.now = self.now + STEP;
+        self.now += STEP;
         self.rounds += 1;
         let now = self.now;
         if self.traffic && self.rounds.is_multiple_of(4) {

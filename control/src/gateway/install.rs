@@ -27,7 +27,7 @@ impl Gateway {
             }
             ChildChange::Send(sa) => {
                 self.children.use_for_sending(sa);
-                self.publish_policies();
+                self.policies_changed = true;
             }
             ChildChange::Update(child) => {
                 let (sa, local, remote) = (child.id, child.local, child.remote);
@@ -47,7 +47,7 @@ impl Gateway {
                 self.inherited.remove(&sa);
                 if self.children.remove(sa).is_some() {
                     self.dataplane.broadcast(|| Command::Remove(sa));
-                    self.publish_policies();
+                    self.policies_changed = true;
                 }
             }
         }
@@ -94,7 +94,7 @@ impl Gateway {
         if send {
             self.children.use_for_sending(sa);
         }
-        self.publish_policies();
+        self.policies_changed = true;
     }
 
     /// The receiving half for its home worker and a sending half for each.
@@ -120,7 +120,7 @@ impl Gateway {
             return;
         }
         self.dataplane.broadcast(|| Command::Remove(sa));
-        self.publish_policies();
+        self.policies_changed = true;
         self.outputs
             .push_back(Output::Event(Event::Unusable { sa, reason }));
     }
