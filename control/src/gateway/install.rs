@@ -28,7 +28,7 @@ impl Gateway {
             }
             ChildChange::Send(sa) => {
                 self.children.use_for_sending(sa);
-                self.publish_policies();
+                self.policies_changed = true;
             }
             ChildChange::Update(child) => {
                 let (sa, local, remote) = (child.id, child.local, child.remote);
@@ -48,7 +48,7 @@ impl Gateway {
                 self.inherited.remove(&sa);
                 if self.children.remove(sa).is_some() {
                     self.dataplane.broadcast(|| Command::Remove(sa));
-                    self.publish_policies();
+                    self.policies_changed = true;
                 }
             }
         }
@@ -79,7 +79,7 @@ impl Gateway {
         let slot = self.children.take_slot();
         let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
         let halves = self.halves(&child, &cell, floor, slot);
-        let mut carried = Carried::new(child, cell, slot, (connection, name), floor);
+        let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);
         carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
         carried.silence = inherited.map(|_| Silence::default());
         // Known from here on, so that one that fails is taken out as a whole.
@@ -97,7 +97,7 @@ impl Gateway {
         if send {
             self.children.use_for_sending(sa);
         }
-        self.publish_policies();
+        self.policies_changed = true;
     }
 
     /// The receiving half for its home worker and a sending half for each.
@@ -123,7 +123,7 @@ impl Gateway {
             return;
         }
         self.dataplane.broadcast(|| Command::Remove(sa));
-        self.publish_policies();
+        self.policies_changed = true;
         self.outputs
             .push_back(Output::Event(Event::Unusable { sa, reason }));
     }

@@ -127,6 +127,8 @@ pub struct Gateway {
     held: BTreeMap<IkeSpi, Waiting>,
     /// Where to start the SAs that were inherited and are not installed yet.
     inherited: BTreeMap<SaId, TakeoverSa>,
+    /// The workers do not know yet which SAs are up.
+    policies_changed: bool,
     outputs: VecDeque<Output>,
     /// From the order to drain until the step-down: IKE rests, whatever it would do is refused.
     handing_over: bool,
@@ -166,6 +168,7 @@ impl Gateway {
             children: Children::default(),
             held: BTreeMap::new(),
             inherited: BTreeMap::new(),
+            policies_changed: false,
             outputs: VecDeque::new(),
             handing_over: false,
             drain: None,

@@ -21,8 +21,12 @@ impl Gateway {
             } else if let Some(output) = self.link.as_mut().and_then(|link| link.poll_output()) {
                 self.link_output(now, entropy, output);
             } else {
-                return;
+                break;
             }
+        }
+        // Once for all that changed: a takeover installs thousands of SAs at a time.
+        if self.policies_changed {
+            self.publish_policies();
         }
     }
 
@@ -137,7 +141,8 @@ impl Gateway {
 
     /// Gives the workers the policies of the SAs that are up.
     pub(super) fn publish_policies(&mut self) {
-        let policies = Arc::new(self.children.policies(self.settings.policies()));
+        self.policies_changed = false;
+        let policies = Arc::new(self.children.policies(self.settings.protected()));
         self.dataplane
             .broadcast(|| Command::Policies(Arc::clone(&policies)));
     }
