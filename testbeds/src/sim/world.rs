@@ -26,6 +26,9 @@ const CABLE: usize = 256;
 const PROBE: usize = 120;
 /// Longest step of the virtual clock.
 const STEP: Duration = Duration::from_micros(600);
+/// The same while traffic has been down for so long that only timers of seconds can help.
+const PATIENT_STEP: Duration = Duration::from_millis(4);
+const PATIENT: Duration = Duration::from_secs(5);
 /// Traffic must flow both ways within this after the last fault.
 const LIVENESS: Duration = Duration::from_secs(90);
 /// So many probes in a row, each way, show that it does.
@@ -69,6 +72,8 @@ pub struct World {
     b: Host,
     oracle: Oracle,
     next_probe: Instant,
+    /// Longest step.
+    longest: Duration,
     steps: u64,
     tally: Tally,
     verbose: bool,
@@ -139,6 +144,7 @@ impl World {
             b: Host::new(host_b, [2, 0, 0, 0, 0xb, 1], HOST_B, CLUSTER_INSIDE, PROBE),
             oracle: Oracle::default(),
             next_probe: EPOCH + Duration::from_millis(300),
+            longest: STEP,
             steps: 0,
             tally: Tally::default(),
             verbose,
@@ -195,7 +201,7 @@ impl World {
     /// A little time passes, and everybody who is awake does something.
     fn step(&mut self) {
         let draw: &mut dyn Entropy = &mut self.entropy;
-        let span = STEP.mul_f64(0.2 + 0.8 * f64::from(draw.u32()) / f64::from(u32::MAX));
+        let span = self.longest.mul_f64(0.2 + 0.8 * f64::from(draw.u32()) / f64::from(u32::MAX));
         let first = draw.u32() as usize;
         self.now += span;
         self.steps += 1;
@@ -380,6 +386,9 @@ impl World {
         let end = calm + LIVENESS;
         let mut since = calm;
         while self.now < end {
+            if self.now.since(calm) > PATIENT {
+                self.longest = PATIENT_STEP;
+            }
             self.step();
             // The last probes of each direction, all sent after the storm and in a row.
             let alive = [&self.a, &self.b].iter().all(|host| {
