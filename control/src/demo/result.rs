@@ -5,12 +5,16 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use hitless_sa::Instant;
 use serde::Serialize;
 
 use super::story::Story;
 use crate::audit::{Audit, Exchange, Report, TapId};
 use crate::lab::{CLUSTER, Captured, Host, PEER, Probe};
+
+/// Longer than any probe can take and still count.
+const LONGEST_DELAY_US: u64 = 60_000_000;
 
 /// What the demo found. The first eight keys are stable; others may be added.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -20,6 +24,8 @@ pub struct DemoResult {
     pub passed: bool,
     /// Longest silence that a host saw around the crash.
     pub outage_ms: f64,
+    /// How long probes took from host to host.
+    pub delay_us: Delay,
     /// Probes that never arrived, both directions.
     pub packets_lost: u64,
     /// (destination, SPI, sequence number) seen more than once on the outside wire.
@@ -46,6 +52,14 @@ pub struct DemoResult {
     pub rekeyed_after_failover: bool,
     pub esp: Vec<EspLine>,
     pub ike: Vec<IkeLine>,
+}
+
+/// Quantiles of a time in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Delay {
+    pub p50: u64,
+    pub p99: u64,
+    pub max: u64,
 }
 
 /// One ESP SA across the crash.
@@ -91,6 +105,7 @@ impl DemoResult {
             scenario: "demo",
             passed: false,
             outage_ms: milliseconds(outage),
+            delay_us: delay(&story.world.a, &story.world.b),
             packets_lost: lost,
             repeated_sequence_numbers: whole.repeated_sequence_numbers(),
             replays_accepted,
@@ -177,6 +192,31 @@ fn hosts_lost(a: &Host, b: &Host) -> u64 {
         from.sent().len().saturating_sub(arrived.len()) as u64
     };
     lost(a, b) + lost(b, a)
+}
+
+/// From host to host, both directions, the crash included.
+fn delay(a: &Host, b: &Host) -> Delay {
+    let mut histogram = Histogram::<u64>::new_with_bounds(1, LONGEST_DELAY_US, 3).ok();
+    for (from, to) in [(a, b), (b, a)] {
+        for probe in to.received() {
+            let sent = usize::try_from(probe.number)
+                .ok()
+                .and_then(|n| from.sent().get(n));
+            if let (Some(sent), Some(histogram)) = (sent, &mut histogram) {
+                histogram.saturating_record(probe.at.since(*sent).as_micros() as u64);
+            }
+        }
+    }
+    let at = |quantile| {
+        histogram
+            .as_ref()
+            .map_or(0, |h| h.value_at_quantile(quantile))
+    };
+    Delay {
+        p50: at(0.5),
+        p99: at(0.99),
+        max: at(1.0),
+    }
 }
 
 /// The longest time without a probe that ended after the crash, up to a second after it.
@@ -276,6 +316,8 @@ impl DemoResult {
         } else {
             "failed"
         };
+        let delay = self.delay_us;
+        let delay = format!("{} us, {} us, {} us", delay.p50, delay.p99, delay.max);
         let mut rows = vec![
             row(
                 "outage as the hosts saw it",
@@ -283,6 +325,7 @@ impl DemoResult {
             ),
             row("standby led after", format!("{:.1} ms", self.takeover_ms)),
             row("packets lost", of(self.packets_lost, self.packets_sent)),
+            row("delay host to host: median, 99 %, greatest", delay),
         ];
         rows.extend(self.counters());
         rows.extend([
