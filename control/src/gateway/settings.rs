@@ -9,7 +9,7 @@ use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::spd::Policy;
 use hitless_dataplane::worker::{CheckpointSettings, Interface, WorkerSettings};
 use hitless_sa::Incarnation;
-use hitless_sync::{Degraded, Member, Settings as NodeSettings};
+use hitless_sync::{Degraded, LeaseSizes, Member, Mutant, Settings as NodeSettings};
 
 use super::children;
 use super::link::{LinkMember, LinkSettings};
@@ -28,6 +28,22 @@ const SA_CAPACITY: usize = 128 * 1024;
 pub struct GatewaySettings {
     config: Config,
     policies: Vec<Policy>,
+    tuning: Tuning,
+}
+
+/// What only the simulator sets: leases so small that they run out, and rules to switch off one at
+/// a time, to prove that their loss would be noticed.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tuning {
+    pub leases: Option<LeaseSizes>,
+    pub sync: Mutant,
+    /// After a takeover nothing counts as seen (R11 of the lease rules).
+    pub no_floor: bool,
+    /// Workers deliver whatever the high water is (R8).
+    pub no_high_water: bool,
+    /// IKE messages leave before the standby has their state (R16).
+    pub no_output_commit: bool,
 }
 
 impl GatewaySettings {
@@ -43,7 +59,22 @@ impl GatewaySettings {
         let policies = children
             .flat_map(|child| children::protect(&child.local_ts, &child.remote_ts))
             .collect();
-        GatewaySettings { config, policies }
+        GatewaySettings {
+            config,
+            policies,
+            tuning: Tuning::default(),
+        }
+    }
+
+    /// The same, tuned.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn tuned(self, tuning: Tuning) -> GatewaySettings {
+        GatewaySettings { tuning, ..self }
+    }
+
+    pub(super) fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// The configuration itself.
@@ -95,6 +126,8 @@ impl GatewaySettings {
                 config::Degraded::Strict => Degraded::Strict,
             },
             preempt: cluster.preempt,
+            leases: self.tuning.leases.unwrap_or_default(),
+            mutant: self.tuning.sync,
             ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())
         }
     }
