@@ -39,6 +39,9 @@ struct Sim {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
+    /// Not random faults: one crash after each single output of each exchange.
+    #[arg(long)]
+    crash_points: bool,
     /// Tell on stderr what happens.
     #[arg(long)]
     verbose: bool,
@@ -91,7 +94,12 @@ fn list() {
 impl Sim {
     fn carry_out(&self) -> Result<bool, LabError> {
         let (seeds, verbose) = (self.seeds, self.verbose);
-        let summary = sim::run(self.first, seeds, verbose, |done, violations| {
+        let wish = sim::Wish {
+            crash_points: self.crash_points,
+            verbose,
+            ..sim::Wish::seeds(self.first, seeds)
+        };
+        let summary = sim::run(wish, |done, violations| {
             if !verbose && (done % 100 == 0 || done == seeds) {
                 eprintln!("{done} of {seeds} seeds, {violations} violations");
             }

@@ -51,6 +51,11 @@ impl Gateway {
             Some(record) => (Some(record.body), record.children),
             None => (None, Vec::new()),
         };
+        if self.settings.tuning().no_output_commit {
+            for transmit in &commit.transmits {
+                self.transmit(transmit);
+            }
+        }
         let object = ObjectId(commit.ike.0);
         let waiting = self.held.entry(commit.ike).or_default();
         let before = waiting.restored.take();

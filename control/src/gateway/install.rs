@@ -71,10 +71,17 @@ impl Gateway {
             return;
         }
         let inherited = self.inherited.remove(&sa);
-        let (first, floor, lease) = match &inherited {
+        let (first, mut floor, mut lease) = match &inherited {
             Some(t) => (t.first, t.floor, t.lease.max(lease)),
             None => (SequenceNumber(1), SequenceNumber(0), lease),
         };
+        let tuning = self.settings.tuning();
+        if tuning.no_floor {
+            floor = SequenceNumber(0);
+        }
+        if tuning.no_high_water {
+            lease.high_water = SequenceNumber(u64::MAX);
+        }
         let cell = Arc::new(Cell::new(first, lease));
         let slot = self.children.take_slot();
         let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);

@@ -51,7 +51,7 @@ use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Takeov
 use crate::ike::{self, Engine, Input};
 
 pub use link::LARGEST_PAYLOAD;
-pub use settings::GatewaySettings;
+pub use settings::{GatewaySettings, Tuning};
 
 use children::Children;
 use commit::Waiting;

@@ -8,7 +8,7 @@ use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::worker::{CheckpointSettings, Interface, WorkerSettings};
 use hitless_sa::Incarnation;
-use hitless_sync::{Degraded, Member, Settings as NodeSettings};
+use hitless_sync::{Degraded, LeaseSizes, Member, Mutant, Settings as NodeSettings};
 
 use super::children::Protected;
 use super::link::{LinkMember, LinkSettings};
@@ -27,6 +27,22 @@ const SA_CAPACITY: usize = 128 * 1024;
 pub struct GatewaySettings {
     config: Config,
     protected: Vec<Protected>,
+    tuning: Tuning,
+}
+
+/// What only the simulator sets: leases so small that they run out, and rules to switch off one at
+/// a time, to prove that their loss would be noticed.
+#[doc(hidden)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tuning {
+    pub leases: Option<LeaseSizes>,
+    pub sync: Mutant,
+    /// After a takeover nothing counts as seen (R11 of the lease rules).
+    pub no_floor: bool,
+    /// Workers deliver whatever the high water is (R8).
+    pub no_high_water: bool,
+    /// IKE messages leave before the standby has their state (R16).
+    pub no_output_commit: bool,
 }
 
 impl GatewaySettings {
@@ -41,7 +57,22 @@ impl GatewaySettings {
             children.map(|child| Protected::new(&connection.name, child))
         });
         let protected = protected.collect();
-        GatewaySettings { config, protected }
+        GatewaySettings {
+            config,
+            protected,
+            tuning: Tuning::default(),
+        }
+    }
+
+    /// The same, tuned.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn tuned(self, tuning: Tuning) -> GatewaySettings {
+        GatewaySettings { tuning, ..self }
+    }
+
+    pub(super) fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// The configuration itself.
@@ -93,6 +124,8 @@ impl GatewaySettings {
                 config::Degraded::Strict => Degraded::Strict,
             },
             preempt: cluster.preempt,
+            leases: self.tuning.leases.unwrap_or_default(),
+            mutant: self.tuning.sync,
             ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())
         }
     }

@@ -208,6 +208,14 @@ impl Engine {
     ) {
         self.leading = true;
         let (kept, discarded) = export::reconcile(std::mem::take(&mut self.passive));
+        for ike in kept {
+            let spi = ike.local_spi;
+            self.sas.insert(spi, ike);
+            let resume = plan(spi);
+            self.with(now, entropy, spi, |ike, turn| ike.resume(turn, resume));
+        }
+        // Their predecessors come first: they are recorded with the Child SAs that these show too,
+        // which would otherwise go with them.
         for ike in discarded {
             let version = ike.version + 1;
             self.discarded.insert(ike.local_spi, version);
@@ -218,12 +226,6 @@ impl Engine {
                 transmits: Vec::new(),
                 changes: Vec::new(),
             }));
-        }
-        for ike in kept {
-            let spi = ike.local_spi;
-            self.sas.insert(spi, ike);
-            let resume = plan(spi);
-            self.with(now, entropy, spi, |ike, turn| ike.resume(turn, resume));
         }
         let children = self.connections.iter().flat_map(|connection| {
             let started = connection.children.iter().filter(|c| c.start);

@@ -37,8 +37,21 @@ impl Station {
         now: Instant,
         entropy: &mut dyn Entropy,
     ) -> io::Result<(Station, Worker)> {
-        let sync_address = config.cluster.sync.as_ref().map(|sync| sync.listen);
         let settings = GatewaySettings::new(config);
+        Station::with(settings, ports, network, durable, now, entropy)
+    }
+
+    /// The same with settings that a configuration cannot express.
+    pub fn with(
+        settings: GatewaySettings,
+        ports: Vec<MemoryPort>,
+        network: &mut dyn SyncNetwork,
+        durable: Durable,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+    ) -> io::Result<(Station, Worker)> {
+        let sync_address = settings.config().cluster.sync.as_ref();
+        let sync_address = sync_address.map(|sync| sync.listen);
         let leadership = Leadership::new(false);
         let mtus = vec![MTU; ports.len()];
         let ports = ports

@@ -24,6 +24,8 @@ pub struct Captured {
 pub struct Switch {
     ports: Vec<MemoryPort>,
     learned: BTreeMap<MacAddress, usize>,
+    /// Repeats every frame at every port, as a hub does.
+    pub hub: bool,
     /// `None` if nothing is recorded.
     capture: Option<Vec<Captured>>,
     scratch: Vec<u8>,
@@ -36,6 +38,7 @@ impl Switch {
         Switch {
             ports,
             learned: BTreeMap::new(),
+            hub: false,
             capture,
             scratch: Vec::new(),
         }
@@ -89,7 +92,7 @@ impl Switch {
         }
         self.learned.insert(source, port);
         match self.learned.get(&destination) {
-            Some(&out) if destination != BROADCAST => {
+            Some(&out) if destination != BROADCAST && !self.hub => {
                 if out != port {
                     self.ports[out].push_frame(frame);
                 }
@@ -104,6 +107,12 @@ impl Switch {
         let Some((destination, _)) = addresses(frame) else {
             return false;
         };
+        if self.hub {
+            self.ports.iter_mut().for_each(|cable| {
+                cable.push_frame(frame);
+            });
+            return true;
+        }
         match self.learned.get(&destination) {
             Some(&out) => self.ports[out].push_frame(frame),
             None => false,

@@ -23,6 +23,8 @@ pub struct Topology {
     pub esp_proposal: &'static str,
     pub dpd_delay: &'static str,
     pub takeover: &'static str,
+    /// What a member does without a standby.
+    pub degraded: &'static str,
 }
 
 impl Topology {
@@ -35,6 +37,7 @@ impl Topology {
             esp_proposal: "aes128gcm16-x25519-esn",
             dpd_delay: "30s",
             takeover: "auto",
+            degraded: "rekey",
         }
     }
 
@@ -47,8 +50,8 @@ impl Topology {
         let list = list.collect::<Vec<_>>().join(", ");
         let cluster = format!(
             "name = \"lab\"\nid = {member}\nmembers = [{list}]\nsecret = \"{}-cluster\"\n\
-             hold = \"1s\"\n",
-            self.secret
+             hold = \"1s\"\ndegraded = \"{}\"\n",
+            self.secret, self.degraded
         );
         let sides = Sides {
             cluster: &cluster,

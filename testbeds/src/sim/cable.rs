@@ -78,16 +78,19 @@ impl Cable {
     }
 
     /// Moves what has arrived. `tap` sees each frame as it leaves the gateway, before anything can
-    /// happen to it.
-    pub fn turn(&mut self, now: Instant, entropy: &mut dyn Entropy, mut tap: impl FnMut(&[u8])) {
+    /// happen to it, and says whether it has left.
+    pub fn turn(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        mut tap: impl FnMut(&[u8]) -> bool,
+    ) {
         let mut sent = Vec::new();
         while self
             .gateway
             .pop_frame(|frame| sent.push((Way::ToSwitch, frame.to_vec())))
         {}
-        for (_, frame) in &sent {
-            tap(frame);
-        }
+        sent.retain(|(_, frame)| tap(frame));
         while self
             .switch
             .pop_frame(|frame| sent.push((Way::ToGateway, frame.to_vec())))

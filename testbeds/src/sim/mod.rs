@@ -10,12 +10,18 @@
 //! the daemon runs. The oracles stand outside: they see the wire and what the hosts received.
 
 mod cable;
+mod machine;
 mod oracle;
 mod plan;
 mod world;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use hitless::entropy::SeededEntropy;
+use hitless::gateway::Tuning;
 use serde::Serialize;
 
+use plan::Plan;
 use world::World;
 
 /// What a run of many seeds found.
@@ -38,6 +44,8 @@ pub struct Summary {
     pub slowest_recovery: f64,
     pub slowest_seed: u64,
     pub mean_recovery: f64,
+    /// Of every frame that left a gateway and when: the same for the same seeds.
+    pub digest: u64,
 }
 
 /// A promise that was broken.
@@ -49,23 +57,67 @@ pub struct Violation {
     pub replay: String,
 }
 
-/// Runs `count` seeds from `first` on; `progress` learns of each that is done.
-pub fn run(first: u64, count: u64, verbose: bool, mut progress: impl FnMut(u64, usize)) -> Summary {
+/// Which runs to make.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    pub first: u64,
+    pub count: u64,
+    /// Not random faults: one crash after each single output of each exchange. The seed is the
+    /// number of the case.
+    pub crash_points: bool,
+    pub verbose: bool,
+    /// What the members leave out, in tests of the simulator itself.
+    pub tuning: Tuning,
+}
+
+impl Wish {
+    /// So many seeds from that one on.
+    pub fn seeds(first: u64, count: u64) -> Wish {
+        Wish {
+            first,
+            count,
+            crash_points: false,
+            verbose: false,
+            tuning: Tuning::default(),
+        }
+    }
+
+    fn plan(&self, seed: u64) -> Option<Plan> {
+        match self.crash_points {
+            true => Plan::crash_point(seed),
+            // Another sequence than the world's own.
+            false => Some(Plan::draw(&mut SeededEntropy::new(!seed))),
+        }
+    }
+
+    fn replay(&self, seed: u64) -> String {
+        let kind = if self.crash_points {
+            " --crash-points"
+        } else {
+            ""
+        };
+        format!(
+            "cargo run --release -p hitless-testbeds -- sim{kind} --first {seed} --seeds 1 --verbose"
+        )
+    }
+}
+
+/// Runs; `progress` learns of each seed that is done, and of the violations so far.
+pub fn run(wish: Wish, mut progress: impl FnMut(u64, usize)) -> Summary {
     let mut summary = Summary::default();
-    for seed in first..first.saturating_add(count) {
-        let mut world = World::new(seed, verbose);
-        let found = world.run();
+    for seed in wish.first..wish.first.saturating_add(wish.count) {
+        let Some(plan) = wish.plan(seed) else { break };
+        let mut world = World::new(plan, seed, wish.tuning, wish.verbose);
+        let found = catch_unwind(AssertUnwindSafe(|| world.run()));
+        let found = found.unwrap_or_else(|_| vec!["S7: a panic".to_owned()]);
         summary.seeds += 1;
         summary.absorb(seed, &world);
-        summary
-            .violations
-            .extend(found.into_iter().map(|what| Violation {
+        let violations = found.into_iter().map(|what| Violation {
             seed,
             what,
-            replay: format!(
-                "cargo run --release -p hitless-testbeds -- sim --first {seed} --seeds 1 --verbose"
-            ),
-        }));
+            replay: wish.replay(seed),
+        });
+        summary.violations.extend(violations);
         progress(summary.seeds, summary.violations.len());
     }
     summary
@@ -110,6 +162,7 @@ impl std::fmt::Display for Summary {
 impl Summary {
     fn absorb(&mut self, seed: u64, world: &World) {
         self.steps += world.steps();
+        self.digest = self.digest.rotate_left(1) ^ world.digest();
         let tally = world.tally();
         self.takeovers += tally.takeovers;
         self.crashes += tally.crashes;
@@ -130,11 +183,21 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use super::{Wish, run};
+
     #[test]
     fn a_hundred_seeds_keep_every_promise() {
-        let summary = super::run(1, 100, false, |_, _| {});
+        let summary = run(Wish::seeds(1, 120), |_, _| {});
         assert_eq!(summary.violations, Vec::new());
-        assert!(summary.takeovers > 20, "{summary:?}");
-        assert!(summary.probes_received > 1000, "{summary:?}");
+        assert!(summary.takeovers > 50, "{summary:?}");
+        assert!(summary.probes_received > 10_000, "{summary:?}");
+    }
+
+    #[test]
+    fn a_seed_always_takes_the_same_course() {
+        let [first, second] = [(); 2].map(|()| run(Wish::seeds(7, 5), |_, _| {}));
+        assert_eq!((first.steps, first.digest), (second.steps, second.digest));
+        let other = run(Wish::seeds(8, 5), |_, _| {});
+        assert_ne!(first.digest, other.digest);
     }
 }

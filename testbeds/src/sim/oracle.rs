@@ -1,9 +1,11 @@
 //! What must hold, judged from outside: the frames that left the members, and what the hosts got.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hitless::audit::wire::{self, Frame, Ike};
 use hitless::audit::{Audit, Exchange, IkeEvent, TapId};
 use hitless::gateway::Event;
 use hitless::lab::{Host, Probe};
@@ -12,6 +14,14 @@ use hitless_sa::Instant;
 /// All members form one cut through the network: a packet that two of them send is one repeated.
 const CLUSTER: TapId = TapId(0);
 const PEER: TapId = TapId(1);
+
+/// Where the first payload's type is in an IKE message, the type of an encrypted one, and where its
+/// IV begins (RFC 7296 sections 3.1 and 3.14).
+const NEXT_PAYLOAD: usize = 16;
+const SK: u8 = 46;
+const SK_IV: usize = 28 + 4;
+/// SPIs, direction, IV.
+type SkIv = (u64, u64, bool, Vec<u8>);
 
 /// A member began to lead.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +39,9 @@ pub struct Oracle {
     audit: Audit,
     /// IKE by member, for S4.
     by_member: Audit,
+    /// Every IV of an SK payload, and the message that had it.
+    sk_ivs: BTreeMap<SkIv, u64>,
+    repeated_sk_ivs: u64,
     reigns: Vec<Reign>,
 }
 
@@ -41,6 +54,28 @@ impl Oracle {
         if who != 0 {
             self.by_member.observe(TapId(u16::from(who)), at, frame);
         }
+        if let Frame::Ike(ike) = wire::decode(frame) {
+            self.sealed(&ike);
+        }
+    }
+
+    /// The AEAD IVs of an IKE SA must not repeat either, whoever sends.
+    fn sealed(&mut self, ike: &Ike<'_>) {
+        let sealed = matches!(ike.message.get(NEXT_PAYLOAD), Some(&SK));
+        let Some(iv) = ike.message.get(SK_IV..SK_IV + 8).filter(|_| sealed) else {
+            return;
+        };
+        let mut hasher = DefaultHasher::new();
+        ike.message.hash(&mut hasher);
+        let digest = hasher.finish();
+        let key = (
+            ike.initiator_spi,
+            ike.responder_spi,
+            ike.initiator,
+            iv.to_vec(),
+        );
+        let first = *self.sk_ivs.entry(key).or_insert(digest);
+        self.repeated_sk_ivs += u64::from(first != digest);
     }
 
     /// A gateway said something. Only who leads since when is taken from it.
@@ -74,6 +109,12 @@ impl Oracle {
         }
         for repeated in &report.repeated_ivs {
             broken.push(format!("S2: an IV was used twice: {repeated:?}"));
+        }
+        if self.repeated_sk_ivs > 0 {
+            broken.push(format!(
+                "an IKE SA's IV was used twice: {}",
+                self.repeated_sk_ivs
+            ));
         }
         let leaked = report.leaked(|a| matches!(a, IpAddr::V4(a) if a.octets()[0] == 10));
         if leaked > 0 {

@@ -1,8 +1,9 @@
-//! What goes wrong in one run, drawn from its seed.
+//! What goes wrong in one run: drawn from its seed, or one of the enumerated crash points.
 
 use std::time::Duration;
 
-use hitless_sa::Entropy;
+use hitless_sa::{Entropy, Lease, SequenceNumber};
+use hitless_sync::LeaseSizes;
 
 /// Faults of one kind of cable.
 #[derive(Clone, Copy, Debug)]
@@ -14,13 +15,36 @@ pub struct Noise {
     pub delay: (Duration, Duration),
 }
 
+impl Noise {
+    const NONE: Noise = Noise {
+        loss: 0,
+        duplication: 0,
+        delay: (Duration::from_micros(50), Duration::from_micros(60)),
+    };
+}
+
+/// What stands still in a frozen process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part {
+    All,
+    /// The worker goes on: leases run out, nothing is extended.
+    Control,
+    /// Commands and barriers are not heard.
+    Worker,
+}
+
 /// Something that happens once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fault {
     /// The process is gone; its disk stays.
     Crash(u8),
+    /// It is gone after so many more datagrams, frames and writes have left it: in the midst of
+    /// what it does then.
+    CrashAfter(u8, u32),
     /// It starts again, with another incarnation.
     Restart(u8),
+    /// The operator stops it.
+    ShutDown(u8),
     /// Sync datagrams from the first to the second are lost.
     Deaf {
         from: u8,
@@ -31,8 +55,8 @@ pub enum Fault {
     /// The member's outside cable is pulled, or plugged in again.
     Unplugged(u8),
     Plugged(u8),
-    /// The process stands still for so long, then goes on: a zombie.
-    Frozen(u8, Duration),
+    /// A part of the process stands still for so long, then goes on: a zombie.
+    Frozen(u8, Part, Duration),
     /// The operator hands over.
     Switchover,
     /// The peer, or whoever leads the cluster, rekeys.
@@ -40,15 +64,25 @@ pub enum Fault {
     PeerRekeysIke,
     ClusterRekeysChild,
     ClusterRekeysIke,
-    /// The next write to the member's disk fails.
-    DiskFails(u8),
+    /// So many writes to the member's disk fail.
+    DiskFails(u8, u32),
+    /// Somebody on the outside sends again what was sent before.
+    Replay,
 }
 
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
+    pub members: u8,
     pub outside: Noise,
     pub sync: Noise,
+    /// Every frame on the outside reaches everybody: two members that both believe they lead hear
+    /// the same packets.
+    pub hub: bool,
+    /// Leases so small that they run out.
+    pub leases: Option<LeaseSizes>,
+    /// Clocks, in millionths.
+    pub drift: [i64; 4],
     /// Virtual time and fault, in order.
     pub faults: Vec<(Duration, Fault)>,
     /// When all faults are over.
@@ -56,44 +90,132 @@ pub struct Plan {
     pub ike_proposal: &'static str,
     pub esp_proposal: &'static str,
     pub takeover: &'static str,
+    pub degraded: &'static str,
     /// Time between two probes.
     pub probe_every: Duration,
+    /// What seems well is watched for this long: what was forgotten may come back.
+    pub aftermath: Duration,
 }
 
 /// Traffic flows and the standby is admitted before the first fault.
 const QUIET: Duration = Duration::from_millis(1200);
 const STORM: Duration = Duration::from_millis(2500);
+const CALM: Duration = Duration::from_millis(200);
+
+const IKE_PROPOSALS: [&str; 2] = [
+    "aes128gcm16-prfsha256-x25519",
+    "aes128-sha256-prfsha256-x25519",
+];
+const ESP_PROPOSALS: [&str; 2] = ["aes128gcm16-x25519-esn", "aes256gcm16-x25519"];
+const TAKEOVERS: [&str; 5] = ["auto", "exact", "message-id-sync", "probe", "rekey"];
 
 impl Plan {
     /// The plan of a seed.
     pub fn draw(entropy: &mut dyn Entropy) -> Plan {
+        let members = pick(entropy, &[2, 2, 2, 3]);
         let mut faults = Vec::new();
-        for _ in 0..1 + entropy.u32() % 5 {
+        for _ in 0..1 + below(entropy, 7) {
             let at = QUIET + STORM.mul_f64(f64::from(entropy.u32()) / f64::from(u32::MAX));
-            episode(entropy, at, &mut faults);
+            Episode { at, members }.draw(entropy, &mut faults);
         }
+        let drift = below(entropy, 2) == 0;
+        let mut plan = Plan::with(members, faults);
+        plan.outside = noise(entropy);
+        plan.sync = noise(entropy);
+        plan.hub = below(entropy, 3) == 0;
+        plan.leases = (below(entropy, 2) == 0).then(|| small_leases(entropy));
+        if drift {
+            plan.drift
+                .fill_with(|| i64::from(below(entropy, 10_001)) - 5_000);
+        }
+        plan.ike_proposal = pick(entropy, &IKE_PROPOSALS);
+        plan.esp_proposal = pick(entropy, &ESP_PROPOSALS);
+        plan.takeover = match below(entropy, 8) {
+            rare @ 1..=4 => TAKEOVERS[rare as usize],
+            _ => TAKEOVERS[0],
+        };
+        plan.degraded = pick(entropy, &["rekey", "rekey", "rekey", "strict"]);
+        plan.probe_every = Duration::from_micros(u64::from(500 + below(entropy, 4000)));
+        if below(entropy, 4) == 0 {
+            plan.aftermath = Duration::from_secs(40);
+        }
+        plan
+    }
+
+    /// Two members on good cables, and these faults.
+    pub fn with(members: u8, mut faults: Vec<(Duration, Fault)>) -> Plan {
         faults.sort_by_key(|(at, _)| *at);
-        let calm = faults.iter().map(|(at, _)| *at).max().unwrap_or(QUIET);
+        let last = faults.iter().map(|(at, _)| *at).max().unwrap_or(QUIET);
         Plan {
-            outside: noise(entropy),
-            sync: noise(entropy),
+            members,
+            outside: Noise::NONE,
+            sync: Noise::NONE,
+            hub: false,
+            leases: None,
+            drift: [0; 4],
             faults,
-            calm: calm + Duration::from_millis(200),
-            ike_proposal: pick(
-                entropy,
-                &[
-                    "aes128gcm16-prfsha256-x25519",
-                    "aes128-sha256-prfsha256-x25519",
-                ],
-            ),
-            esp_proposal: pick(entropy, &["aes128gcm16-x25519-esn", "aes256gcm16-x25519"]),
-            takeover: pick(
-                entropy,
-                &["auto", "auto", "message-id-sync", "probe", "rekey"],
-            ),
-            probe_every: Duration::from_micros(u64::from(500 + entropy.u32() % 4000)),
+            calm: last + CALM,
+            ike_proposal: IKE_PROPOSALS[0],
+            esp_proposal: ESP_PROPOSALS[0],
+            takeover: TAKEOVERS[0],
+            degraded: "rekey",
+            probe_every: Duration::from_millis(2),
+            aftermath: Duration::ZERO,
         }
     }
+
+    /// One crash after each single output of each exchange, of either member, for each way to take
+    /// over and both kinds of IKE cipher; `None` behind the last of them.
+    pub fn crash_point(index: u64) -> Option<Plan> {
+        let mut digits = index;
+        let mut digit = |radix: usize| {
+            let digit = digits % radix as u64;
+            digits /= radix as u64;
+            digit as usize
+        };
+        let takeover = TAKEOVERS[digit(TAKEOVERS.len())];
+        let ike_proposal = IKE_PROPOSALS[digit(IKE_PROPOSALS.len())];
+        let victim = 1 + digit(2) as u8;
+        let event = digit(EVENTS.len());
+        let outputs = digits;
+        if outputs >= OUTPUTS {
+            return None;
+        }
+        let at = match EVENTS[event] {
+            // The tunnel itself is being made.
+            Fault::Healed => Duration::from_millis(395),
+            _ => QUIET,
+        };
+        let faults = vec![
+            (at, Fault::CrashAfter(victim, outputs as u32)),
+            (at, EVENTS[event]),
+            (at + Duration::from_millis(500), Fault::Restart(1)),
+            (at + Duration::from_millis(500), Fault::Restart(2)),
+        ];
+        Some(Plan {
+            takeover,
+            ike_proposal,
+            ..Plan::with(2, faults)
+        })
+    }
+}
+
+/// What a member dies in the midst of.
+const EVENTS: [Fault; 8] = [
+    Fault::Healed,
+    Fault::PeerRekeysChild,
+    Fault::PeerRekeysIke,
+    Fault::ClusterRekeysChild,
+    Fault::ClusterRekeysIke,
+    Fault::Switchover,
+    Fault::Crash(1),
+    Fault::ShutDown(1),
+];
+/// No exchange has as many outputs of one member, heartbeats included.
+const OUTPUTS: u64 = 60;
+
+fn below(entropy: &mut dyn Entropy, bound: u32) -> u32 {
+    entropy.u32() % bound
 }
 
 fn pick<T: Copy>(entropy: &mut dyn Entropy, from: &[T]) -> T {
@@ -102,83 +224,143 @@ fn pick<T: Copy>(entropy: &mut dyn Entropy, from: &[T]) -> T {
 
 fn noise(entropy: &mut dyn Entropy) -> Noise {
     let shortest = Duration::from_micros(50);
-    let longest = Duration::from_micros(pick(entropy, &[60, 300, 2_000]));
+    let longest = Duration::from_micros(pick(entropy, &[60, 300, 2_000, 8_000]));
     Noise {
         loss: pick(entropy, &[0, 0, 10, 100, 1_000]),
-        duplication: pick(entropy, &[0, 100]),
+        duplication: pick(entropy, &[0, 100, 1_000]),
         delay: (shortest, longest),
     }
 }
 
+fn small_leases(entropy: &mut dyn Entropy) -> LeaseSizes {
+    let lease = |grant, high_water| Lease {
+        grant: SequenceNumber(grant),
+        high_water: SequenceNumber(high_water),
+    };
+    let (small, large) = pick(entropy, &[(4, 16), (16, 64), (64, 1024)]);
+    LeaseSizes {
+        first: lease(small, small),
+        outbound: (small, large),
+        outbound_short: (small, large),
+        inbound: (small, large),
+        ..LeaseSizes::default()
+    }
+}
+
 /// One thing that goes wrong, with its end.
-fn episode(entropy: &mut dyn Entropy, at: Duration, faults: &mut Vec<(Duration, Fault)>) {
-    let member = 1 + (entropy.u32() % 2) as u8;
-    let other = 3 - member;
-    let span = Duration::from_millis(u64::from(entropy.u32() % 800));
-    match entropy.u32() % 12 {
-        0..=3 => {
-            faults.push((at, Fault::Crash(member)));
-            faults.push((at + span, Fault::Restart(member)));
-        }
-        4 => {
-            faults.push((
+struct Episode {
+    at: Duration,
+    members: u8,
+}
+
+impl Episode {
+    fn draw(&self, entropy: &mut dyn Entropy, faults: &mut Vec<(Duration, Fault)>) {
+        let at = self.at;
+        let member = 1 + below(entropy, u32::from(self.members)) as u8;
+        let other =
+            1 + (member - 1 + 1 + below(entropy, u32::from(self.members) - 1) as u8) % self.members;
+        let span = Duration::from_millis(u64::from(below(entropy, 800)));
+        let rekeys = [
+            Fault::PeerRekeysChild,
+            Fault::ClusterRekeysChild,
+            Fault::PeerRekeysIke,
+            Fault::ClusterRekeysIke,
+        ];
+        let cut = [
+            (
                 at,
                 Fault::Deaf {
                     from: member,
                     to: other,
                 },
-            ));
-            faults.push((
+            ),
+            (
                 at,
                 Fault::Deaf {
                     from: other,
                     to: member,
                 },
-            ));
-            faults.push((at + span, Fault::Healed));
-        }
-        5 => {
-            faults.push((
-                at,
-                Fault::Deaf {
-                    from: member,
-                    to: other,
-                },
-            ));
-            faults.push((at + span, Fault::Healed));
-        }
-        6 => {
-            faults.push((at, Fault::Unplugged(member)));
-            faults.push((at + span, Fault::Plugged(member)));
-        }
-        7 => faults.push((at, Fault::Frozen(member, span / 4))),
-        8 => faults.push((at, Fault::Switchover)),
-        9 => {
-            faults.push((
-                at,
-                pick(
+            ),
+        ];
+        let healed = (at + span, Fault::Healed);
+        let restarted = (at + span, Fault::Restart(member));
+        match below(entropy, 22) {
+            0..=2 => faults.extend([(at, Fault::Crash(member)), restarted]),
+            3 => {
+                // Both, in turn.
+                faults.extend([(at, Fault::Crash(member)), restarted]);
+                let then = at + span + Duration::from_millis(u64::from(below(entropy, 900)));
+                faults.extend([
+                    (then, Fault::Crash(other)),
+                    (then + span, Fault::Restart(other)),
+                ]);
+            }
+            4 => faults.extend([(at, Fault::ShutDown(member)), restarted]),
+            5..=6 => faults.extend(cut.into_iter().chain([healed])),
+            7 => faults.extend([cut[0], healed]),
+            8 => {
+                // A split brain that rekeys, and of which one side dies.
+                faults.extend(cut);
+                faults.push((at + span / 2, pick(entropy, &rekeys)));
+                faults.extend([(at + span, Fault::Crash(member)), healed]);
+                faults.push((at + span * 2, Fault::Restart(member)));
+            }
+            9 => {
+                faults.push((at, Fault::Unplugged(member)));
+                faults.push((at + span, Fault::Plugged(member)));
+            }
+            10..=12 => {
+                let part = pick(entropy, &[Part::All, Part::Control, Part::Worker]);
+                let length = pick(entropy, &[span / 8, span / 2, span * 2]);
+                faults.push((at, Fault::Frozen(member, part, length)));
+            }
+            13 => faults.push((at, Fault::Switchover)),
+            14..=16 => {
+                // Right into an exchange.
+                let event = pick(
                     entropy,
-                    &[Fault::PeerRekeysChild, Fault::ClusterRekeysChild],
-                ),
-            ));
-            // Right into the exchange.
-            let into = Duration::from_micros(u64::from(entropy.u32() % 6000));
-            faults.push((at + into, Fault::Crash(member)));
-            faults.push((at + into + span, Fault::Restart(member)));
+                    &[
+                        rekeys[0],
+                        rekeys[1],
+                        rekeys[2],
+                        rekeys[3],
+                        Fault::Switchover,
+                    ],
+                );
+                faults.push((at, event));
+                faults.push((at, Fault::CrashAfter(member, below(entropy, 60))));
+                faults.push((at + span, Fault::Restart(member)));
+            }
+            17 => {
+                // Both sides at once, and again while that goes on.
+                let again = Duration::from_micros(u64::from(below(entropy, 5000)));
+                faults.push((at, pick(entropy, &rekeys)));
+                faults.push((at, pick(entropy, &rekeys)));
+                faults.push((at + again, pick(entropy, &rekeys)));
+            }
+            18 => {
+                faults.push((at, Fault::DiskFails(other, 1 + below(entropy, 4))));
+                faults.extend([(at, Fault::Crash(member)), restarted]);
+            }
+            19 => {
+                faults.push((at, Fault::DiskFails(member, 1 + below(entropy, 4))));
+                faults.push((at, Fault::Switchover));
+            }
+            _ => faults.extend([(at, Fault::Replay), (at + span, Fault::Replay)]),
         }
-        10 => {
-            faults.push((
-                at,
-                pick(entropy, &[Fault::PeerRekeysIke, Fault::ClusterRekeysIke]),
-            ));
-            let into = Duration::from_micros(u64::from(entropy.u32() % 6000));
-            faults.push((at + into, Fault::Crash(member)));
-            faults.push((at + into + span, Fault::Restart(member)));
-        }
-        _ => {
-            faults.push((at, Fault::DiskFails(other)));
-            faults.push((at, Fault::Crash(member)));
-            faults.push((at + span, Fault::Restart(member)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn crash_points_come_to_an_end_and_cover_every_policy() {
+        let all: Vec<Plan> = (0..).map_while(Plan::crash_point).collect();
+        assert_eq!(all.len(), 5 * 2 * 2 * EVENTS.len() * OUTPUTS as usize);
+        for takeover in TAKEOVERS {
+            assert!(all.iter().any(|plan| plan.takeover == takeover));
         }
     }
 }

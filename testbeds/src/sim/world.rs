@@ -1,49 +1,43 @@
-//! Machines, cables and disks of one run, one step after another.
+//! Machines, cables and hosts of one run, one step after another.
 
+use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
-use hitless::gateway::Event;
-use hitless::ike::Input;
+use hitless::gateway::{Event, Tuning};
 use hitless::lab::{
-    CLUSTER_INSIDE, HOST_A, HOST_B, Host, MTU, PEER_INSIDE, Station, Switch, Topology, first_start,
-    sync_address,
+    CLUSTER_INSIDE, HOST_A, HOST_B, Host, MTU, PEER_INSIDE, Switch, Topology, sync_address,
 };
 use hitless_dataplane::port::memory::{self, MemoryPort};
-use hitless_dataplane::worker::Worker;
-use hitless_sa::{Entropy, Incarnation, Instant};
-use hitless_sync::Durable;
+use hitless_sa::{Entropy, Instant};
 
 use super::cable::{Cable, SyncCables};
+use super::machine::Machine;
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
 
-const MEMBERS: u8 = 2;
 /// The peer is machine 0.
 const PEER: u8 = 0;
 const CABLE: usize = 256;
 const PROBE: usize = 120;
 /// Longest step of the virtual clock.
 const STEP: Duration = Duration::from_micros(600);
+/// The same while nothing but timers of seconds is waited for.
+const PATIENT_STEP: Duration = Duration::from_millis(4);
+const PATIENT: Duration = Duration::from_secs(5);
 /// Traffic must flow both ways within this after the last fault.
 const LIVENESS: Duration = Duration::from_secs(90);
+/// The same with `takeover = exact`, where a member trusts its Message IDs until the peer is dead
+/// for it, and the peer finds out after that.
+const LIVENESS_EXACT: Duration = Duration::from_secs(180);
 /// So many probes in a row, each way, show that it does.
 const ALIVE: usize = 20;
+/// Frames that a replayer remembers, and sends in one step.
+const RECORDED: usize = 3000;
+const REPLAYED: usize = 48;
 /// The virtual clock starts here, as no real one starts at zero.
-const EPOCH: Instant = Instant(1_000_000_000);
-
-/// A computer: what is plugged in, what is on its disk, and perhaps a process.
-struct Machine {
-    who: u8,
-    config: Config,
-    disk: Durable,
-    disk_fails: bool,
-    running: Option<(Station, Worker)>,
-    frozen_until: Instant,
-    outside: Cable,
-    entropy: SeededEntropy,
-}
+pub const EPOCH: Instant = Instant(1_000_000_000);
 
 /// Counts over one run.
 #[derive(Clone, Copy, Default, Debug)]
@@ -68,86 +62,96 @@ pub struct World {
     a: Host,
     b: Host,
     oracle: Oracle,
+    recorded: Vec<Vec<u8>>,
+    replayed: VecDeque<Vec<u8>>,
     next_probe: Instant,
+    /// Longest step.
+    longest: Duration,
     steps: u64,
     tally: Tally,
+    digest: DefaultHasher,
     verbose: bool,
     broken: Vec<String>,
 }
 
 impl World {
-    /// Everything in place for a seed; no time has passed.
-    pub fn new(seed: u64, verbose: bool) -> World {
+    /// Everything in place for a plan; no time has passed.
+    pub fn new(plan: Plan, seed: u64, tuning: Tuning, verbose: bool) -> World {
         let mut entropy = SeededEntropy::new(seed);
-        let plan = Plan::draw(&mut entropy);
         let draw: &mut dyn Entropy = &mut entropy;
         let secret = format!("{:016x}{:016x}", draw.u64(), draw.u64());
         let topology = Topology {
             ike_proposal: plan.ike_proposal,
             esp_proposal: plan.esp_proposal,
             takeover: plan.takeover,
+            degraded: plan.degraded,
             dpd_delay: "2s",
-            ..Topology::new(MEMBERS, secret)
+            ..Topology::new(plan.members, secret)
         };
-        let mut outside_ends = Vec::new();
-        let mut protected_ends = Vec::new();
+        let mut sync = SyncCables::new(plan.sync, Box::new(SeededEntropy::new(draw.u64())));
+        let (peer_inside, a) = memory::link(CABLE, MTU);
+        let mut peer_inside = Some(peer_inside);
+        let (mut outside_ends, mut protected_ends) = (Vec::new(), Vec::new());
         let mut machines = Vec::new();
-        let mut starts = Vec::new();
-        let (peer_protected, a) = memory::link(CABLE, MTU);
-        let mut peer_protected = Some(peer_protected);
-        for who in PEER..=MEMBERS {
+        let mut broken = Vec::new();
+        for who in PEER..=plan.members {
             let (gateway_end, world_end) = memory::link(CABLE, MTU);
             let (cable_end, switch_end) = memory::link(CABLE, MTU);
             outside_ends.push(switch_end);
-            let protected = peer_protected.take().unwrap_or_else(|| {
+            let protected = peer_inside.take().unwrap_or_else(|| {
                 let (gateway_end, switch_end) = memory::link(CABLE, MTU);
                 protected_ends.push(switch_end);
                 gateway_end
             });
-            let config = if who == PEER {
-                topology.peer()
-            } else {
-                topology.member(who)
+            let (config, tuning) = match who {
+                PEER => (topology.peer(), Tuning::default()),
+                _ => (topology.member(who), tuning),
             };
-            machines.push(Machine {
-                who,
-                config: config.expect("the simulator's own configuration is valid"),
-                disk: Durable {
-                    incarnation: Incarnation(0),
-                    ..first_start()
-                },
-                disk_fails: false,
-                running: None,
-                frozen_until: EPOCH,
-                outside: Cable::new(world_end, cable_end, plan.outside),
-                entropy: SeededEntropy::new(draw.u64()),
-            });
-            starts.push(vec![gateway_end, protected]);
+            let config = match config {
+                Ok(config) => config,
+                Err(error) => {
+                    broken.push(format!("machine {who}: {error}"));
+                    continue;
+                }
+            };
+            let leases = plan.leases.filter(|_| who != PEER);
+            let tuning = Tuning { leases, ..tuning };
+            let cable = Cable::new(world_end, cable_end, plan.outside);
+            let own = SeededEntropy::new(draw.u64());
+            let drift = plan.drift[usize::from(who)];
+            let mut machine = Machine::new(who, config, tuning, drift, cable, own);
+            broken.extend(
+                machine
+                    .boot(EPOCH, vec![gateway_end, protected], &mut sync)
+                    .err(),
+            );
+            machines.push(machine);
         }
         let (host_b, switch_end) = memory::link(CABLE, MTU);
         protected_ends.push(switch_end);
-        let sync = SyncCables::new(plan.sync, Box::new(SeededEntropy::new(draw.u64())));
-        let mut world = World {
+        let mut outside = Switch::unrecorded(outside_ends);
+        outside.hub = plan.hub;
+        World {
             now: EPOCH,
             plan,
             entropy,
             machines,
-            outside: Switch::unrecorded(outside_ends),
+            outside,
             protected: Switch::unrecorded(protected_ends),
             sync,
             a: Host::new(a, [2, 0, 0, 0, 0xa, 1], HOST_A, PEER_INSIDE, PROBE),
             b: Host::new(host_b, [2, 0, 0, 0, 0xb, 1], HOST_B, CLUSTER_INSIDE, PROBE),
             oracle: Oracle::default(),
+            recorded: Vec::new(),
+            replayed: VecDeque::new(),
             next_probe: EPOCH + Duration::from_millis(300),
+            longest: STEP,
             steps: 0,
             tally: Tally::default(),
+            digest: DefaultHasher::new(),
             verbose,
-            broken: Vec::new(),
-        };
-        for (who, cables) in starts.into_iter().enumerate() {
-            world.boot(who as u8, cables);
+            broken,
         }
-        world
     }
 
     /// Runs the plan to its end and says what was broken.
@@ -155,13 +159,16 @@ impl World {
         if self.verbose {
             eprintln!("{:?}", self.plan);
         }
-        for (at, fault) in std::mem::take(&mut self.plan.faults) {
-            self.run_until(EPOCH + at);
-            self.strike(fault);
+        if self.broken.is_empty() {
+            for (at, fault) in std::mem::take(&mut self.plan.faults) {
+                self.run_until(EPOCH + at);
+                self.strike(fault);
+            }
+            self.run_until(EPOCH + self.plan.calm);
+            self.calm();
+            self.expect_life();
+            self.watch_aftermath();
         }
-        self.run_until(EPOCH + self.plan.calm);
-        self.calm();
-        self.expect_life();
         let mut broken = std::mem::take(&mut self.broken);
         broken.extend(self.oracle.verdict([&self.a, &self.b]));
         broken
@@ -186,6 +193,11 @@ impl World {
         self.now.since(EPOCH)
     }
 
+    /// Of every frame that left a gateway, and when.
+    pub fn digest(&self) -> u64 {
+        self.digest.finish()
+    }
+
     fn run_until(&mut self, end: Instant) {
         while self.now < end {
             self.step();
@@ -195,7 +207,9 @@ impl World {
     /// A little time passes, and everybody who is awake does something.
     fn step(&mut self) {
         let draw: &mut dyn Entropy = &mut self.entropy;
-        let span = STEP.mul_f64(0.2 + 0.8 * f64::from(draw.u32()) / f64::from(u32::MAX));
+        let span = self
+            .longest
+            .mul_f64(0.2 + 0.8 * f64::from(draw.u32()) / f64::from(u32::MAX));
         let first = draw.u32() as usize;
         self.now += span;
         self.steps += 1;
@@ -203,6 +217,11 @@ impl World {
             self.next_probe = self.now + self.plan.probe_every;
             self.a.send(self.now, HOST_B);
             self.b.send(self.now, HOST_A);
+        }
+        for _ in 0..REPLAYED {
+            if let Some(frame) = self.replayed.pop_front() {
+                self.outside.inject(&frame);
+            }
         }
         let count = self.machines.len();
         for index in 0..count {
@@ -218,42 +237,34 @@ impl World {
         let now = self.now;
         let machine = &mut self.machines[index];
         let who = machine.who;
-        let mut events = Vec::new();
-        if machine.frozen_until <= now
-            && let Some((station, worker)) = &mut machine.running
-        {
-            worker.turn(now);
-            let (disk, fails) = (&mut machine.disk, &mut machine.disk_fails);
-            let mut persist = |durable| {
-                let written = !std::mem::take(fails);
-                if written {
-                    *disk = durable;
-                }
-                written
-            };
-            let mut tell = |event| events.push(event);
-            station.turn(
-                now,
-                &mut machine.entropy,
-                &mut self.sync,
-                &mut tell,
-                &mut persist,
-            );
-            worker.turn(now);
+        let (oracle, recorded) = (&mut self.oracle, &mut self.recorded);
+        let digest = &mut self.digest;
+        let running = machine.runs();
+        let events = machine.turn(now, &mut self.sync, &mut self.entropy, |frame| {
+            (now.0, who, frame).hash(digest);
+            oracle.sent(now, who, frame);
+            if recorded.len() < RECORDED {
+                recorded.push(frame.to_vec());
+            }
+        });
+        if running && !machine.runs() {
+            self.tally.crashes += 1;
+            self.say(&format!("machine {who} is dead"));
         }
-        let oracle = &mut self.oracle;
-        machine
-            .outside
-            .turn(now, &mut self.entropy, |frame| oracle.sent(now, who, frame));
         for event in events {
             self.hear(who, &event);
         }
     }
 
+    fn say(&self, what: &str) {
+        if self.verbose {
+            eprintln!("{:9.4} {what}", self.virtual_time().as_secs_f64());
+        }
+    }
+
     fn hear(&mut self, who: u8, event: &Event) {
         if self.verbose {
-            let at = self.virtual_time().as_secs_f64();
-            eprintln!("{at:9.4} machine {who}: {event:?}");
+            self.say(&format!("machine {who}: {event:?}"));
         }
         if who == PEER {
             return;
@@ -270,94 +281,57 @@ impl World {
         }
     }
 
-    fn boot(&mut self, who: u8, cables: Vec<MemoryPort>) {
-        let machine = &mut self.machines[usize::from(who)];
-        machine.disk.incarnation.0 += 1;
-        let station = Station::new(
-            machine.config.clone(),
-            cables,
-            &mut self.sync,
-            machine.disk,
-            self.now,
-            &mut machine.entropy,
-        );
-        match station {
-            Ok(running) => machine.running = Some(running),
-            Err(error) => self
-                .broken
-                .push(format!("machine {who} did not start: {error}")),
-        }
-    }
-
     fn strike(&mut self, fault: Fault) {
-        if self.verbose {
-            eprintln!("{:9.4} {fault:?}", self.virtual_time().as_secs_f64());
-        }
+        self.say(&format!("{fault:?}"));
+        let now = self.now;
         match fault {
-            Fault::Crash(who) => {
-                if self.machines[usize::from(who)].running.take().is_some() {
-                    self.tally.crashes += 1;
-                }
-            }
+            Fault::Crash(who) => self.tally.crashes += u64::from(self.machine(who).kill()),
+            Fault::CrashAfter(who, outputs) => self.machine(who).light(outputs),
             Fault::Restart(who) => self.restart(who),
+            Fault::ShutDown(who) => self.machine(who).shut_down(now),
             Fault::Deaf { from, to } => self.sync.deafen(sync_address(from), sync_address(to)),
             Fault::Healed => self.sync.heal(),
-            Fault::Unplugged(who) => self.machines[usize::from(who)].outside.plugged = false,
-            Fault::Plugged(who) => self.machines[usize::from(who)].outside.plugged = true,
-            Fault::Frozen(who, span) => {
-                self.machines[usize::from(who)].frozen_until = self.now + span;
-            }
-            Fault::DiskFails(who) => self.machines[usize::from(who)].disk_fails = true,
+            Fault::Unplugged(who) => self.machine(who).outside.plugged = false,
+            Fault::Plugged(who) => self.machine(who).outside.plugged = true,
+            Fault::Frozen(who, part, span) => self.machine(who).freeze(part, now + span),
+            Fault::DiskFails(who, writes) => self.machine(who).fail_writes(writes),
             Fault::Switchover => {
-                let now = self.now;
                 for machine in &mut self.machines[1..] {
-                    if let Some((station, _)) = &mut machine.running
-                        && station.gateway().leading()
-                    {
-                        station.gateway().switchover(now, &mut machine.entropy);
-                    }
+                    machine.switch_over(now);
                 }
             }
             Fault::PeerRekeysChild => self.rekey(true, false),
             Fault::PeerRekeysIke => self.rekey(true, true),
             Fault::ClusterRekeysChild => self.rekey(false, false),
             Fault::ClusterRekeysIke => self.rekey(false, true),
+            Fault::Replay => self.replayed.extend(self.recorded.iter().cloned()),
         }
     }
 
+    fn machine(&mut self, who: u8) -> &mut Machine {
+        &mut self.machines[usize::from(who)]
+    }
+
     fn restart(&mut self, who: u8) {
-        if self.machines[usize::from(who)].running.is_some() {
+        if self.machine(who).runs() {
             return;
         }
         self.tally.restarts += 1;
         let (outside, world_end) = memory::link(CABLE, MTU);
-        self.machines[usize::from(who)].outside.replug(world_end);
+        self.machine(who).outside.replug(world_end);
         let (protected, switch_end) = memory::link(CABLE, MTU);
         self.protected.plug(usize::from(who) - 1, switch_end);
-        self.boot(who, vec![outside, protected]);
+        let ports: Vec<MemoryPort> = vec![outside, protected];
+        let machine = &mut self.machines[usize::from(who)];
+        let started = machine.boot(self.now, ports, &mut self.sync);
+        self.broken.extend(started.err());
     }
 
-    /// The machines that lead rekey all of their SAs of one kind.
+    /// Whoever leads on that side rekeys all of its SAs of one kind.
     fn rekey(&mut self, peer: bool, ike: bool) {
-        let now = self.now;
         let chosen = if peer { 0..1 } else { 1..self.machines.len() };
         for machine in &mut self.machines[chosen] {
-            let Some((station, _)) = &mut machine.running else {
-                continue;
-            };
-            let gateway = station.gateway();
-            if !gateway.leading() {
-                continue;
-            }
-            for sa in gateway.ike_sas() {
-                let inputs: Vec<Input<'_>> = match ike {
-                    true => vec![Input::RekeyIke(sa.0)],
-                    false => sa.1.into_iter().map(Input::RekeyChild).collect(),
-                };
-                for input in inputs {
-                    gateway.ike(now, &mut machine.entropy, input);
-                }
-            }
+            machine.rekey(self.now, ike);
         }
     }
 
@@ -365,38 +339,61 @@ impl World {
     fn calm(&mut self) {
         self.sync.heal();
         self.sync.calm();
-        for who in 1..=MEMBERS {
-            self.machines[usize::from(who)].frozen_until = self.now;
-            self.restart(who);
-        }
+        self.replayed.clear();
         for machine in &mut self.machines {
-            machine.outside.calm();
-            machine.disk_fails = false;
+            machine.calm();
+        }
+        for who in 1..=self.plan.members {
+            self.restart(who);
         }
     }
 
     fn expect_life(&mut self) {
         let calm = self.now;
-        let end = calm + LIVENESS;
+        let patience = match self.plan.takeover {
+            "exact" => LIVENESS_EXACT,
+            _ => LIVENESS,
+        };
         let mut since = calm;
-        while self.now < end {
+        while self.now.since(calm) < patience {
+            if self.now.since(calm) > PATIENT {
+                self.longest = PATIENT_STEP;
+            }
             self.step();
-            // The last probes of each direction, all sent after the storm and in a row.
-            let alive = [&self.a, &self.b].iter().all(|host| {
-                let received = host.received();
-                received.len() >= ALIVE && received[received.len() - ALIVE].at > since
-            });
-            if alive {
+            if self.alive(since) {
                 self.tally.recovery = self.now.since(calm);
+                self.say("traffic both ways");
                 return;
             }
             if self.now.since(since) > Duration::from_secs(1) {
                 since += Duration::from_millis(500);
             }
         }
-        let seconds = LIVENESS.as_secs();
+        let seconds = patience.as_secs();
         self.broken.push(format!(
             "liveness: no traffic within {seconds} s after the last fault"
         ));
+    }
+
+    /// The last probes of each direction arrived in a row, all of them after that.
+    fn alive(&self, since: Instant) -> bool {
+        [&self.a, &self.b].iter().all(|host| {
+            let received = host.received();
+            received.len() >= ALIVE && received[received.len() - ALIVE].at > since
+        })
+    }
+
+    /// What was forgotten on the way shows itself when timers run out; then the rules of liveness
+    /// hold once more.
+    fn watch_aftermath(&mut self) {
+        if self.plan.aftermath.is_zero() || !self.broken.is_empty() {
+            return;
+        }
+        let recovery = self.tally.recovery;
+        self.longest = PATIENT_STEP;
+        self.run_until(self.now + self.plan.aftermath);
+        self.longest = STEP;
+        self.expect_life();
+        self.tally.recovery = self.tally.recovery.max(recovery);
     }
 }

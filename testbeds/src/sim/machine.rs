@@ -1,0 +1,259 @@
+//! A computer of the simulator: what is plugged in, what is on its disk, and perhaps a process.
+
+use std::cell::Cell;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hitless::config::Config;
+use hitless::entropy::SeededEntropy;
+use hitless::gateway::{Event, GatewaySettings, Tuning};
+use hitless::ike::Input;
+use hitless::lab::{Station, SyncNetwork};
+use hitless_dataplane::port::memory::MemoryPort;
+use hitless_dataplane::worker::Worker;
+use hitless_sa::{Entropy, Instant};
+use hitless_sync::{Durable, Event as SyncEvent};
+
+use super::cable::{Cable, SyncCables};
+use super::plan::Part;
+use super::world::EPOCH;
+
+/// What the machine is made of.
+pub struct Machine {
+    /// 0 is the peer.
+    pub who: u8,
+    config: Config,
+    tuning: Tuning,
+    disk: Durable,
+    /// So many writes will fail.
+    disk_fails: u32,
+    running: Option<(Station, Worker)>,
+    frozen: Option<(Part, Instant)>,
+    fuse: Fuse,
+    /// How much faster its clock runs, in millionths.
+    drift: i64,
+    pub outside: Cable,
+    entropy: SeededEntropy,
+}
+
+/// Counts what leaves the process; when it has burnt down the process is dead, in the midst of
+/// whatever it does.
+#[derive(Default)]
+struct Fuse(Cell<Option<u32>>);
+
+impl Fuse {
+    /// Something is about to leave: whether it does.
+    fn passes(&self) -> bool {
+        match self.0.get() {
+            None => true,
+            Some(0) => false,
+            Some(left) => {
+                self.0.set(Some(left - 1));
+                true
+            }
+        }
+    }
+
+    fn burnt(&self) -> bool {
+        self.0.get() == Some(0)
+    }
+}
+
+/// The sync network as a process sees it that may die between two datagrams.
+struct Fused<'a> {
+    cables: &'a mut SyncCables,
+    fuse: &'a Fuse,
+}
+
+impl SyncNetwork for Fused<'_> {
+    fn open(&mut self, address: SocketAddr) {
+        self.cables.open(address);
+    }
+
+    fn send(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        if self.fuse.passes() {
+            self.cables.send(now, from, to, datagram);
+        }
+    }
+
+    fn receive(&mut self, now: Instant, address: SocketAddr) -> Option<(SocketAddr, Vec<u8>)> {
+        self.cables.receive(now, address)
+    }
+}
+
+impl Machine {
+    pub fn new(
+        who: u8,
+        config: Config,
+        tuning: Tuning,
+        drift: i64,
+        outside: Cable,
+        entropy: SeededEntropy,
+    ) -> Machine {
+        Machine {
+            who,
+            config,
+            tuning,
+            disk: Durable::default(),
+            disk_fails: 0,
+            running: None,
+            frozen: None,
+            fuse: Fuse::default(),
+            drift,
+            outside,
+            entropy,
+        }
+    }
+
+    /// Starts the process, with another incarnation.
+    pub fn boot(
+        &mut self,
+        now: Instant,
+        ports: Vec<MemoryPort>,
+        cables: &mut SyncCables,
+    ) -> Result<(), String> {
+        self.disk.incarnation.0 += 1;
+        let settings = GatewaySettings::new(self.config.clone()).tuned(self.tuning);
+        let (disk, now, entropy) = (self.disk, self.local(now), &mut self.entropy);
+        let started = Station::with(settings, ports, cables, disk, now, entropy);
+        let started = started.map_err(|error| format!("machine {}: {error}", self.who))?;
+        self.running = Some(started);
+        self.frozen = None;
+        self.fuse = Fuse::default();
+        Ok(())
+    }
+
+    /// One round of everything that runs. `tap` sees what leaves on the outside.
+    pub fn turn(
+        &mut self,
+        now: Instant,
+        cables: &mut SyncCables,
+        entropy: &mut dyn Entropy,
+        mut tap: impl FnMut(&[u8]),
+    ) -> Vec<Event> {
+        let mut events = Vec::new();
+        let local = self.local(now);
+        let frozen = self
+            .frozen
+            .filter(|(_, until)| now < *until)
+            .map(|(part, _)| part);
+        let works = !matches!(frozen, Some(Part::All | Part::Worker));
+        let controls = !matches!(frozen, Some(Part::All | Part::Control));
+        let fuse = &self.fuse;
+        if let Some((station, worker)) = &mut self.running {
+            if works {
+                worker.turn(local);
+            }
+            if controls {
+                let (disk, fails) = (&mut self.disk, &mut self.disk_fails);
+                let mut persist = |durable| {
+                    let written = *fails == 0 && fuse.passes();
+                    *fails = fails.saturating_sub(1);
+                    if written {
+                        *disk = durable;
+                    }
+                    written
+                };
+                let mut tell = |event| events.push(event);
+                let mut network = Fused { cables, fuse };
+                let own = &mut self.entropy;
+                station.turn(local, own, &mut network, &mut tell, &mut persist);
+            }
+            if works && !fuse.burnt() {
+                worker.turn(local);
+            }
+        }
+        self.outside.turn(now, entropy, |frame| {
+            let leaves = fuse.passes();
+            if leaves {
+                tap(frame);
+            }
+            leaves
+        });
+        let stopped = |event: &Event| *event == Event::Sync(SyncEvent::Stopped);
+        if self.fuse.burnt() || events.iter().any(stopped) {
+            self.kill();
+        }
+        events
+    }
+
+    /// The process is gone. Whether there was one.
+    pub fn kill(&mut self) -> bool {
+        self.fuse = Fuse::default();
+        self.running.take().is_some()
+    }
+
+    pub fn runs(&self) -> bool {
+        self.running.is_some()
+    }
+
+    /// Dies after so many more datagrams, frames and writes.
+    pub fn light(&self, outputs: u32) {
+        if self.runs() {
+            self.fuse.0.set(Some(outputs));
+        }
+    }
+
+    /// A part of it stands still for a while.
+    pub fn freeze(&mut self, part: Part, until: Instant) {
+        self.frozen = Some((part, until));
+    }
+
+    pub fn fail_writes(&mut self, count: u32) {
+        self.disk_fails = count;
+    }
+
+    /// From now on nothing goes wrong here.
+    pub fn calm(&mut self) {
+        self.frozen = None;
+        self.disk_fails = 0;
+        self.fuse = Fuse::default();
+        self.outside.calm();
+    }
+
+    /// The operator wants another one to lead.
+    pub fn switch_over(&mut self, now: Instant) {
+        let now = self.local(now);
+        if let Some((station, _)) = &mut self.running
+            && station.gateway().leading()
+        {
+            station.gateway().switchover(now, &mut self.entropy);
+        }
+    }
+
+    /// The operator stops it.
+    pub fn shut_down(&mut self, now: Instant) {
+        let now = self.local(now);
+        if let Some((station, _)) = &mut self.running {
+            station.gateway().shut_down(now, &mut self.entropy);
+        }
+    }
+
+    /// If it leads, rekeys all of its SAs of one kind.
+    pub fn rekey(&mut self, now: Instant, ike: bool) {
+        let now = self.local(now);
+        let Some((station, _)) = &mut self.running else {
+            return;
+        };
+        let gateway = station.gateway();
+        if !gateway.leading() {
+            return;
+        }
+        for (spi, children) in gateway.ike_sas() {
+            let inputs: Vec<Input<'_>> = match ike {
+                true => vec![Input::RekeyIke(spi)],
+                false => children.into_iter().map(Input::RekeyChild).collect(),
+            };
+            for input in inputs {
+                gateway.ike(now, &mut self.entropy, input);
+            }
+        }
+    }
+
+    /// Its own clock: no two run alike.
+    fn local(&self, now: Instant) -> Instant {
+        let passed = i128::from(now.0 - EPOCH.0);
+        let drifted = passed + passed * i128::from(self.drift) / 1_000_000;
+        EPOCH + Duration::from_nanos(u64::try_from(drifted).unwrap_or(0))
+    }
+}
