@@ -59,6 +59,9 @@ pub fn gateway_event(event: &gateway::Event) {
             tracing::warn!("the standby is silent: nobody could take over now");
         }
         G::Degraded { on: false } => tracing::info!("a standby could take over again"),
+        G::Silent { sa } => {
+            tracing::warn!("CHILD_SA {{{sa}}} hears nothing since the takeover: rekeying it");
+        }
         G::Unusable { sa, reason } => tracing::error!(%sa, reason, "CHILD_SA cannot be carried"),
         G::Unreadable { ike, reason } => {
             tracing::error!(%ike, reason, "replicated IKE_SA cannot be read; given up");
@@ -104,6 +107,7 @@ fn ike_event(event: &ike::Event) {
         E::MessageIdSyncSent { .. }
         | E::MessageIdSynced { .. }
         | E::ReplayCounterSync { .. }
+        | E::ReplayCounterSyncSent { .. }
         | E::LivenessConfirmed { .. } => tracing::info!(?event, "IKE"),
     }
 }

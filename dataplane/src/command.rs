@@ -84,6 +84,10 @@ pub enum Event {
     /// The newest authentic packet of an SA came from elsewhere than its endpoint (rate-limited
     /// hint; RFC 7296 section 2.23).
     PeerMoved { sa: SaId, remote: SocketAddr },
+    /// Packets of an SA that was taken over are refused because the peer still sends numbers that
+    /// the predecessor might have delivered (rate-limited hint; RFC 6027 section 3.5). Anybody may
+    /// cause it by sending old packets.
+    BelowFloor { sa: SaId },
     /// Packets of this SA wait for its high water to reach at least this number (rate-limited hint;
     /// the cell's `inbound_top` says the same).
     HighWater { sa: SaId, wanted: SequenceNumber },

@@ -219,6 +219,10 @@ impl Worker {
             let number = match esp::decapsulate(&mut self.frames.pool, &mut packet, sa) {
                 Ok(number) => number,
                 Err(reason) => {
+                    if reason == DropReason::Replay && sa.is_below_floor() {
+                        let event = || Event::BelowFloor { sa: sa.id };
+                        self.reports.hint(Kind::BelowFloor, now, event);
+                    }
                     self.frames.drop(packet, reason);
                     continue;
                 }

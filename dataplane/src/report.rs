@@ -25,9 +25,10 @@ pub(crate) enum Kind {
     HighWater,
     Neighbour,
     IcmpError,
+    BelowFloor,
 }
 
-const KINDS: usize = 6;
+const KINDS: usize = 7;
 
 /// So many in a period, then none until the next one.
 #[derive(Clone, Copy, Default)]

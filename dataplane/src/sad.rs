@@ -121,6 +121,13 @@ impl InboundSa {
         })
     }
 
+    /// Whether the SA was taken over and nothing authentic has come since: the peer may still be
+    /// below the floor under which everything counts as seen.
+    #[inline]
+    pub fn is_below_floor(&self) -> bool {
+        self.authenticated.0 == 0 && self.window.top().0 > 0
+    }
+
     /// Whether the inner packet is one that this SA may carry (RFC 4301 section 5.2, step 4).
     #[inline]
     pub fn selectors_match(&self, inner: &[u8]) -> bool {

@@ -172,6 +172,16 @@ impl Node {
     }
 
     fn take_over(&mut self) {
+        // A right counts only while nothing above it was promised (R10).
+        let State::Following(following) = &self.state else {
+            return;
+        };
+        if self.promised() > Some(following.epoch) {
+            self.event(Event::NoRight {
+                reason: "a higher epoch was promised meanwhile",
+            });
+            return self.leave();
+        }
         let epoch = self.next_epoch();
         let until = self.now + self.patience();
         match std::mem::replace(&mut self.state, State::out(self.now)) {
@@ -220,6 +230,12 @@ impl Node {
 
     /// The disk refused: the right is kept, and used later.
     pub(crate) fn abort_takeover(&mut self) {
+        if let State::TakingOver(taking) = &self.state
+            && self.durable.promised >= Some(taking.campaign.epoch)
+        {
+            // Promised, perhaps elected: there is no way back below it, only another try.
+            return;
+        }
         match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::TakingOver(taking) => {
                 let mut following = taking.following;
@@ -321,6 +337,7 @@ impl Node {
             leading.epoch = epoch;
             leading.base = base;
             leading.campaign = None;
+            leading.stood = None;
         });
     }
 
@@ -340,10 +357,6 @@ impl Node {
         if packet.join == 0 || !fresh || leading.phase != Phase::Active {
             return;
         }
-        let open = leading.sessions.get(&from);
-        if open.is_some_and(|session| session.sid.standby == packet.join) {
-            return;
-        }
         let above = |epoch: Option<WireEpoch>| {
             let epoch = epoch.and_then(WireEpoch::epoch);
             epoch.is_some_and(|epoch| epoch > leading.epoch)
@@ -351,13 +364,18 @@ impl Node {
         if above(packet.led) && !self.settings.mutant.ignore_led {
             return;
         }
-        // It has no right in any session with us (R13), but cannot record under our epoch.
+        // It has no right in any session with us (R13), and cannot record under our epoch: not
+        // even in the session that answers this nonce.
         if above(packet.promised) && !self.settings.mutant.ignore_led {
             self.lead(|leading, cx| {
                 if leading.release_session(cx, from) {
                     cx.event(Event::SessionReleased { member: from });
                 }
             });
+            return;
+        }
+        let open = leading.sessions.get(&from);
+        if open.is_some_and(|session| session.sid.standby == packet.join) {
             return;
         }
         let sid = Sid {

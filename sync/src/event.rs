@@ -173,7 +173,8 @@ pub enum Output {
         base: Option<Epoch>,
         objects: Vec<TakeoverObject>,
     },
-    /// Leadership off, cells frozen, all rights gone; wait for `Store`.
+    /// Leadership off, cells frozen, all rights gone. This member follows from now on, or leads
+    /// again by another `Lead`, which lists what it still has a copy of.
     StepDown {
         reason: StepDown,
     },

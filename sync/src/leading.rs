@@ -2,20 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
 
-use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber};
+use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId};
 use zeroize::Zeroizing;
 
-use crate::lease::{self, Rate, Spent};
+use crate::lease::{Rate, Spent};
 use crate::message::BODY_LIMIT;
 use crate::session::Session;
 use crate::store::{Body, Recorded, Store, Stored};
 use crate::vote::Campaign;
-use crate::{Checkpoint, Degraded, Event, ObjectId, Output, RekeyReason, Settings, Usage};
-
-/// How often an SA that cannot be extended is mentioned again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+use crate::{Checkpoint, Degraded, Event, ObjectId, Output, Settings};
 
 /// What a step needs from the node around it.
 pub(crate) struct Context<'a> {
@@ -123,6 +119,9 @@ pub(crate) struct Leading {
     pub silent: Vec<MemberId>,
     /// This leader stands for a higher epoch of its own (R10).
     pub campaign: Option<Campaign>,
+    /// An election that brought no majority in time. Its epoch is used again: who has promised it
+    /// can promise no other above the same base.
+    pub stood: Option<Campaign>,
     /// Not again before this.
     pub campaign_after: Instant,
     held: BTreeMap<(ObjectId, u64), Held>,
@@ -143,6 +142,7 @@ impl Leading {
             phase: Phase::Active,
             silent: Vec::new(),
             campaign: None,
+            stood: None,
             campaign_after: Instant(0),
             held: BTreeMap::new(),
             leaving: BTreeSet::new(),
@@ -371,117 +371,6 @@ impl Leading {
         }
     }
 
-    /// The lowest lease acknowledged by those that know the SA's secrets; `None` if nobody does.
-    fn bound(&self, cx: &Context<'_>, sa: SaId) -> Option<Lease> {
-        let mutant = cx.settings.mutant;
-        self.sessions
-            .values()
-            .filter_map(|session| {
-                let acked = *session.shares.get(&sa)?;
-                let never = acked == Lease::default();
-                let silent = session.silent_for(cx.now) >= cx.settings.vouch;
-                let skip =
-                    never && (mutant.offer_unbound || mutant.fresh_although_offered && silent);
-                (!skip).then_some(acked)
-            })
-            .reduce(Lease::min)
-    }
-
-    /// Raises the limit to what is acknowledged (R7), or to the first lease if the SA is solo.
-    pub fn settle_limit(&mut self, cx: &mut Context<'_>, sa: SaId) {
-        if self.phase != Phase::Active {
-            return;
-        }
-        let bound = self.bound(cx, sa);
-        let Some(led) = self.sas.get_mut(&sa).filter(|led| led.right) else {
-            return;
-        };
-        let limit = led.limit.max(bound.unwrap_or(led.offered));
-        if limit != led.limit {
-            led.limit = limit;
-            if led.live {
-                cx.outputs.push_back(Output::Lease { sa, lease: limit });
-            }
-        }
-    }
-
-    /// Where a cell stands: extends its lease in time.
-    pub fn usage(&mut self, cx: &mut Context<'_>, usage: Usage) {
-        let Some(led) = self.sas.get_mut(&usage.sa) else {
-            return;
-        };
-        led.cursor = led.cursor.max(usage.cursor.0);
-        led.top = led.top.max(usage.inbound_top.0);
-        led.esn = usage.esn;
-        led.outbound.note(cx.now, led.cursor);
-        led.inbound.note(cx.now, led.top);
-        self.extend(cx, usage.sa);
-    }
-
-    fn extend(&mut self, cx: &mut Context<'_>, sa: SaId) {
-        if self.phase != Phase::Active {
-            return;
-        }
-        let bound = self.bound(cx, sa).is_some();
-        let Some(led) = self.sas.get_mut(&sa).filter(|led| led.right) else {
-            return;
-        };
-        let ceiling = lease::ceiling(led.esn);
-        let used = led.cursor.saturating_sub(1);
-        let reach = lease::outbound(cx.settings, led.outbound, led.esn);
-        let ahead = lease::inbound(cx.settings, led.inbound);
-        let mut wanted = led.offered;
-        if led.offered.grant.0.saturating_sub(used) <= reach / 2 {
-            let grant = used.saturating_add(reach).min(ceiling);
-            wanted.grant = wanted.grant.max(SequenceNumber(grant));
-        }
-        if led.offered.high_water.0.saturating_sub(led.top) <= ahead / 2 {
-            let high_water = led.top.saturating_add(ahead).min(ceiling);
-            wanted.high_water = wanted.high_water.max(SequenceNumber(high_water));
-        }
-        let short = led.limit.grant.0.saturating_sub(used) <= reach / 2
-            || led.limit.high_water.0.saturating_sub(led.top) <= ahead / 2;
-        let ends = lease::runs_out(led.cursor, led.esn);
-        if wanted != led.offered {
-            led.offered = wanted;
-            if bound {
-                for session in self.sessions.values_mut() {
-                    session.offer(sa);
-                }
-            }
-        }
-        if !bound {
-            self.settle_limit(cx, sa);
-        } else if short && self.starved(cx, sa) {
-            self.ask(cx, sa, RekeyReason::LeaseRunsOut);
-        }
-        if ends {
-            self.ask(cx, sa, RekeyReason::NumbersRunOut);
-        }
-    }
-
-    /// Whether a standby that bounds the SA is silent, and the policy is to replace it.
-    fn starved(&self, cx: &Context<'_>, sa: SaId) -> bool {
-        cx.settings.degraded == Degraded::Rekey
-            && self.sessions.values().any(|session| {
-                session.shares.contains_key(&sa) && session.silent_for(cx.now) >= cx.settings.vouch
-            })
-    }
-
-    /// Asks for new keys, at most once a second.
-    pub fn ask(&mut self, cx: &mut Context<'_>, sa: SaId, reason: RekeyReason) {
-        let Some(led) = self.sas.get_mut(&sa).filter(|led| led.live) else {
-            return;
-        };
-        if led
-            .asked
-            .is_none_or(|asked| cx.now.since(asked) >= ASK_AGAIN)
-        {
-            led.asked = Some(cx.now);
-            cx.outputs.push_back(Output::RekeyNow { sa, reason });
-        }
-    }
-
     pub fn checkpoint(&mut self, sa: SaId, checkpoint: Checkpoint) {
         let Some(led) = self.sas.get_mut(&sa) else {
             return;
@@ -563,22 +452,6 @@ impl Leading {
                     member: *member,
                     epoch: self.epoch,
                 }));
-            }
-        }
-    }
-
-    /// The SAs that already wait for an extension, nearest to their limit first.
-    fn ask_starved(&mut self, cx: &mut Context<'_>) {
-        let mut waiting: Vec<(u64, SaId)> = self
-            .sas
-            .iter()
-            .filter(|(_, led)| led.right && led.live && led.offered != led.limit)
-            .map(|(sa, led)| (led.limit.grant.0.saturating_sub(led.cursor), *sa))
-            .collect();
-        waiting.sort_unstable();
-        for (_, sa) in waiting {
-            if self.starved(cx, sa) {
-                self.ask(cx, sa, RekeyReason::LeaseRunsOut);
             }
         }
     }

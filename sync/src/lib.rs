@@ -10,10 +10,22 @@
 //! members or twice by one; no inbound number is delivered twice; a successor that is told that an
 //! object is `exact` knows every output that its predecessor released. The proofs are the tests
 //! in `tests/`: a simulated cluster with an oracle, and a mutant for each rule.
+//!
+//! What the caller owes in return:
+//! - Outputs are obeyed in order and all of them before the next wait; `Persist` is answered, and
+//!   the incarnation is raised on disk before each `Node::new`.
+//! - Each `Lead` means fresh cells, from what it lists and nothing else. `StepDown` and `Drain`
+//!   freeze all of them for ever. A child that a `Committed` version lacks is gone for ever.
+//! - A commit lists every Child SA whose keys its body holds *or can yield*, and an SA id is never
+//!   used twice. When a rekeyed IKE SA inherits children, its first commit precedes the one in
+//!   which the old IKE SA loses them: the newest commit that names a child owns it.
+//! - After `Discard` the same object is committed again, without the SA ids that were new in what
+//!   was discarded. A refused deletion is committed again too.
 
 mod election;
 mod event;
 mod following;
+mod grant;
 mod leading;
 mod lease;
 mod message;

@@ -259,10 +259,7 @@ impl Node {
         };
         let same = packet.epoch.and_then(WireEpoch::epoch) == Some(epoch);
         // R6: nothing is recorded below what was promised, unless it is the same term.
-        let allowed = self
-            .durable
-            .promised
-            .is_none_or(|promised| promised <= epoch);
+        let allowed = self.promised() <= Some(epoch);
         let own = epoch.leader == from && epoch.incarnation.0 == packet.incarnation;
         if !same || !allowed || !own || self.stopping.is_some() {
             return;
@@ -354,6 +351,7 @@ impl Node {
                     session.last_contact = now;
                 }
                 if ours || any_session && packet.session.is_some() {
+                    session.entered = true;
                     resigned = packet.resign;
                     session.confirmed |= packet.role == 3;
                     moved = session.acknowledge(packet.applied);
@@ -411,6 +409,12 @@ impl Node {
             self.writing = Some(durable);
             self.outputs.push_back(Output::Persist(durable));
         }
+    }
+
+    /// The highest promise that is on disk or may be about to be.
+    pub(crate) fn promised(&self) -> Option<Epoch> {
+        let writing = self.writing.and_then(|writing| writing.promised);
+        self.durable.promised.max(writing)
     }
 
     fn persist_failed(&mut self) {

@@ -98,6 +98,8 @@ pub(crate) struct Session {
     /// its right up (R9, R13).
     pub bound: Option<u64>,
     pub bound_at: Instant,
+    /// The standby has spoken in the session.
+    pub entered: bool,
     /// The standby says that it is admitted.
     pub confirmed: bool,
     pub last_contact: Instant,
@@ -130,6 +132,7 @@ impl Session {
             incarnation,
             bound: None,
             bound_at: now,
+            entered: false,
             confirmed: false,
             last_contact: now,
             unvouched: false,
@@ -200,7 +203,8 @@ impl Session {
         objects: &BTreeMap<ObjectId, LedObject>,
         sas: &BTreeMap<SaId, LedSa>,
     ) -> bool {
-        self.bulk.is_empty()
+        self.entered
+            && self.bulk.is_empty()
             && objects
                 .iter()
                 .all(|(object, led)| led.released == 0 || self.has(*object, led.released))

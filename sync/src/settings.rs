@@ -45,7 +45,7 @@ impl Default for LeaseSizes {
         LeaseSizes {
             first: Lease {
                 grant: SequenceNumber(1 << 12),
-                high_water: SequenceNumber(256),
+                high_water: SequenceNumber(64),
             },
             outbound: (1 << 16, 1 << 29),
             outbound_short: (1 << 12, 1 << 23),
@@ -142,6 +142,10 @@ pub struct Mutant {
     pub no_vouch_wait: bool,
     /// Applies records in any order (R6, hole A12).
     pub any_order: bool,
+    /// Takes over without a majority (R10).
+    pub no_majority: bool,
+    /// Votes whatever it promised before (R10).
+    pub vote_twice: bool,
     /// Ignores what a returning member has led (R13b).
     pub ignore_led: bool,
 }

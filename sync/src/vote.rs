@@ -36,6 +36,9 @@ impl Campaign {
 impl Node {
     /// Whether most of the configured members, this one included, have promised the epoch.
     pub(crate) fn majority(&self, campaign: &Campaign) -> bool {
+        if self.settings.mutant.no_majority {
+            return true;
+        }
         let own = usize::from(self.durable.promised == Some(campaign.epoch));
         (campaign.votes.len() + own) * 2 > self.settings.members.len()
     }
@@ -54,8 +57,9 @@ impl Node {
         let recent = self.settings.takeover() * 3;
         let better = self.peers.values().filter(|peer| {
             let said = peer.lately(self.now, recent);
-            let admitted = said.is_some_and(|said| said.role == Some(Role::Admitted));
-            admitted && Some((peer.member.priority, peer.member.id)) > mine
+            let role = said.and_then(|said| said.role);
+            let may = matches!(role, Some(Role::Admitted | Role::TakingOver));
+            may && Some((peer.member.priority, peer.member.id)) > mine
         });
         u32::try_from(better.count()).unwrap_or(u32::MAX)
     }
@@ -90,7 +94,8 @@ impl Node {
             return;
         };
         let own = epoch.leader == from && epoch.incarnation.0 == packet.incarnation;
-        let free = self.durable.promised <= Some(base) && epoch > base;
+        let free =
+            self.durable.promised <= Some(base) && epoch > base || self.settings.mutant.vote_twice;
         if !own || !free || self.writing.is_some() || self.stopping.is_some() {
             return;
         }
@@ -148,7 +153,7 @@ impl Node {
             } else if overdue && !elected {
                 let again = self.now + patience * 4;
                 self.lead(|leading, _| {
-                    leading.campaign = None;
+                    leading.stood = leading.campaign.take();
                     leading.campaign_after = again;
                 });
                 self.event(Event::NoRight {
@@ -168,9 +173,13 @@ impl Node {
         let possible = !anyone || reachable && self.settings.members.len() > 2;
         let due = self.now >= leading.campaign_after && leading.phase == Phase::Active;
         if due && possible && (stuck || lost) {
-            let epoch = self.next_epoch();
             let until = self.now + patience;
-            self.lead(|leading, _| leading.campaign = Some(Campaign::new(epoch, until)));
+            let fresh = leading.stood.is_none().then(|| self.next_epoch());
+            self.lead(|leading, _| {
+                let stood = leading.stood.take();
+                let campaign = fresh.map(|epoch| Campaign::new(epoch, until)).or(stood);
+                leading.campaign = campaign.map(|campaign| Campaign { until, ..campaign });
+            });
         }
     }
 }

@@ -183,8 +183,12 @@ fn a4_exact_ends_come_only_after_the_barrier() {
         assert!(base.is_some() && objects.iter().all(|object| object.exact));
         let children: Vec<_> = objects.iter().flat_map(|object| &object.children).collect();
         assert!(!children.is_empty());
-        assert_eq!(children.iter().all(|child| child.skip == 0), barrier);
-        assert_eq!(children.iter().all(|child| child.window.is_some()), barrier);
+        let exact: Vec<_> = children
+            .iter()
+            .filter(|child| child.window.is_some())
+            .collect();
+        assert_eq!(!exact.is_empty(), barrier);
+        assert!(exact.iter().all(|child| child.skip == 0));
         world.run(500);
         world.check().unwrap();
     }
@@ -250,9 +254,8 @@ fn a7_d0_an_offered_key_is_never_fresh() {
     world.check().unwrap();
     let one = &world.sites[0];
     assert_eq!(one.discarded.len(), 1);
-    let released = |(_, _, _, leases): &(u64, _, u64, Vec<(SaId, _)>)| {
-        leases.iter().any(|(released, _)| *released == sa)
-    };
+    let released =
+        |(_, _, _, leases): &cluster::Released| leases.iter().any(|(released, _)| *released == sa);
     assert!(!one.committed.iter().any(released));
     // The standby that holds the secrets may use them, above their first lease.
     let held = world.sites[1].leads.last().unwrap();
@@ -529,6 +532,83 @@ fn r20_a_degraded_leader_rekeys_and_a_strict_one_stops() {
     }
 }
 
+/// 2 takes over in a partition with a slow disk, dies before its write is done, and comes back to
+/// a leader that never heard of its epoch.
+fn dies_before_its_write(seed: u64, mutant: Mutant) -> Result<(), String> {
+    let mut world = settled_with(seed, |settings| settings.mutant = mutant);
+    world.weather.write_delay = 400 * MILLISECOND;
+    cut(&mut world, ONE, TWO);
+    cut(&mut world, TWO, ONE);
+    world.run(80);
+    crash(&mut world, 1);
+    world.start(1);
+    world.weather.write_delay = MILLISECOND;
+    world.cut.clear();
+    world.run(600);
+    world.check()
+}
+
+#[test]
+fn r1_nothing_leaves_in_an_epoch_that_is_not_durable() {
+    let mutant = Mutant {
+        lead_before_durable: true,
+        ..Mutant::default()
+    };
+    assert!((0..20).any(|seed| dies_before_its_write(seed, mutant).is_err()));
+    for seed in 0..20 {
+        dies_before_its_write(seed, Mutant::default()).unwrap();
+    }
+}
+
+#[test]
+fn r10_three_members_carry_old_keys_on_by_a_majority_only() {
+    let mut world = World::new(31, 3, Weather::CALM, Mutant::default());
+    world.keep_leads = true;
+    world.restarts = false;
+    assert!(world.run_until(2_000, World::settled));
+    world.run(200);
+    crash(&mut world, 0);
+    assert!(world.run_until(500, |world| world.leader().is_some()));
+    let second = world.leader().unwrap();
+    assert!(
+        inherited(&world, second),
+        "{:?}",
+        world.sites[second].events
+    );
+    world.run(300);
+    // The last one has no majority: its keys are replaced.
+    crash(&mut world, second);
+    assert!(world.run_until(1_500, |world| world.leader().is_some()));
+    let third = world.leader().unwrap();
+    assert!(!inherited(&world, third));
+    let (_, objects) = world.sites[third].leads.last().unwrap();
+    assert!(
+        objects
+            .iter()
+            .flat_map(|object| &object.children)
+            .all(|child| child.rekey_only)
+    );
+    world.run(300);
+    world.check().unwrap();
+}
+
+#[test]
+fn r12_a_leader_of_three_is_rid_of_a_lost_standby_by_re_election() {
+    let mut world = World::new(32, 3, Weather::CALM, Mutant::default());
+    world.restarts = false;
+    assert!(world.run_until(2_000, World::settled));
+    let leader = world.leader().unwrap();
+    let before = world.status(leader).unwrap().epoch;
+    crash(&mut world, 2);
+    world.run(600);
+    let status = world.status(leader).unwrap();
+    assert!(status.epoch > before && !status.degraded);
+    let packets = world.oracle.packets;
+    world.run(200);
+    assert!(world.oracle.packets > packets + 200);
+    world.check().unwrap();
+}
+
 #[test]
 fn d18_a_failed_write_forbids_the_step() {
     let mut world = settled(24);
@@ -555,7 +635,8 @@ fn a_preferred_member_gets_the_lead_back_without_a_skip() {
     let (base, objects) = world.sites[0].leads.last().unwrap();
     assert!(base.is_some());
     for child in objects.iter().flat_map(|object| &object.children) {
-        assert_eq!(child.skip, 0);
+        // A half-made SA has no cell to drain: its first lease is skipped.
+        assert!(child.skip == 0 || child.window.is_none());
     }
     assert!(world.run_until(1_000, World::settled));
     world.check().unwrap();

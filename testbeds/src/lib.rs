@@ -1,10 +1,11 @@
-//! Scenarios with real peers in network namespaces. Everything runs inside namespaces that a
-//! scenario makes and removes: nothing leaves the machine, nothing of it stays.
+//! Scenarios with real peers in network namespaces, and the simulator. Everything runs inside
+//! namespaces that a scenario makes and removes, or in memory: nothing leaves the machine, nothing
+//! of it stays.
 //!
 //! Reading order: `scenario.rs` (what a scenario is and reports), `scenarios/` (each of them),
 //! `topology.rs` (the network they share), `gateway.rs` and `strongswan.rs` (who runs in it),
 //! `capture.rs` and `ping.rs` (what is seen), `netns.rs`, `process.rs`, `clock.rs` and
-//! `syscall.rs` (what it stands on).
+//! `syscall.rs` (what it stands on). `sim/` stands alone.
 
 pub mod capture;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod ping;
 pub mod process;
 pub mod scenario;
 pub mod scenarios;
+pub mod sim;
 pub mod strongswan;
 mod syscall;
 pub mod topology;

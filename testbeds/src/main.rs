@@ -1,4 +1,4 @@
-//! The command line of the testbeds: `list`, and `run NAME`.
+//! The command line of the testbeds: `list`, `run NAME`, and `sim`.
 //!
 //! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
 
@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use hitless_testbeds::error::LabError;
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
-use hitless_testbeds::{clock, netns, strongswan};
+use hitless_testbeds::{clock, netns, sim, strongswan};
 
 /// Scenarios for hitless, with real peers in network namespaces.
 #[derive(Parser)]
@@ -24,6 +24,24 @@ enum Command {
     List,
     /// Run one scenario. Needs root.
     Run(Run),
+    /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
+    Sim(Sim),
+}
+
+#[derive(Args)]
+struct Sim {
+    /// How many seeds.
+    #[arg(long, default_value_t = 100)]
+    seeds: u64,
+    /// The first of them.
+    #[arg(long, default_value_t = 1)]
+    first: u64,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Tell on stderr what happens.
+    #[arg(long)]
+    verbose: bool,
 }
 
 #[derive(Args)]
@@ -47,14 +65,19 @@ fn main() -> ExitCode {
             list();
             ExitCode::SUCCESS
         }
-        Command::Run(run) => match run.carry_out() {
-            Ok(true) => ExitCode::SUCCESS,
-            Ok(false) => ExitCode::from(1),
-            Err(error) => {
-                eprintln!("hitless-testbeds: {error}");
-                ExitCode::from(2)
-            }
-        },
+        Command::Run(run) => exit(run.carry_out()),
+        Command::Sim(sim) => exit(sim.carry_out()),
+    }
+}
+
+fn exit(outcome: Result<bool, LabError>) -> ExitCode {
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("hitless-testbeds: {error}");
+            ExitCode::from(2)
+        }
     }
 }
 
@@ -63,6 +86,30 @@ fn list() {
         println!("{:<24} {}", scenario.name, scenario.about);
         println!("{:<24} variants: {}", "", scenario.variants.join(", "));
     }
+}
+
+impl Sim {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let (seeds, verbose) = (self.seeds, self.verbose);
+        let summary = sim::run(self.first, seeds, verbose, |done, violations| {
+            if !verbose && (done % 100 == 0 || done == seeds) {
+                eprintln!("{done} of {seeds} seeds, {violations} violations");
+            }
+        });
+        if self.json {
+            println!("{}", json(&summary, "the summary")?);
+        } else {
+            println!("{summary}");
+        }
+        Ok(summary.violations.is_empty())
+    }
+}
+
+fn json(value: &impl serde::Serialize, what: &str) -> Result<String, LabError> {
+    serde_json::to_string(value).map_err(|error| LabError::Unreadable {
+        what: what.to_owned(),
+        detail: error.to_string(),
+    })
 }
 
 impl Run {
@@ -134,11 +181,7 @@ impl Run {
             println!("{}", report.text());
             return Ok(());
         }
-        let json = serde_json::to_string(report).map_err(|error| LabError::Unreadable {
-            what: "the report".to_owned(),
-            detail: error.to_string(),
-        })?;
-        println!("{json}");
+        println!("{}", json(report, "the report")?);
         Ok(())
     }
 }

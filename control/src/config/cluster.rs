@@ -8,8 +8,8 @@ use std::time::Duration;
 use hitless_sa::MemberId;
 
 use super::document::{Located, Section};
+use super::model::{ClusterConfig, DEFAULT_STATE_DIR, Degraded, Peer, SyncConfig};
 use super::report::Refusal;
-use super::types::{ClusterConfig, DEFAULT_STATE_DIR, Degraded, Peer, SyncConfig};
 use super::{secrets, value};
 
 const EXAMPLE: &str = "[cluster]\nname = \"hq\"\nid = 1\nmembers = [\n  { id = 1, sync_addr = \"10.0.0.1:4510\" },\n  { id = 2, sync_addr = \"10.0.0.2:4510\" },\n]\nsecret_file = \"/etc/hitless/cluster.psk\"";

@@ -8,9 +8,9 @@ use toml::de::DeValue;
 
 use super::children;
 use super::document::{Located, Section};
+use super::model::PortConfig;
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
-use super::types::PortConfig;
 use super::value::{self, quoted};
 use crate::ike::proposal::{Identification, IkeProposal};
 use crate::ike::settings::{Connection, Secret, Takeover};

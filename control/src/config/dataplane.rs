@@ -7,8 +7,8 @@ use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
 use super::document::Section;
+use super::model::{Aead, Checkpoint, ControlConfig, DEFAULT_SOCKET, DataplaneConfig, IdlePolicy};
 use super::report::Refusal;
-use super::types::{Aead, Checkpoint, ControlConfig, DEFAULT_SOCKET, DataplaneConfig, IdlePolicy};
 use super::value;
 
 /// `sun_path` without its zero.

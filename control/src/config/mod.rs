@@ -16,11 +16,11 @@ mod connections;
 mod cover;
 mod dataplane;
 mod document;
+mod model;
 mod ports;
 mod report;
 mod secrets;
 mod suggest;
-mod types;
 mod value;
 
 use std::fs::OpenOptions;
@@ -35,12 +35,12 @@ use zeroize::Zeroizing;
 use document::Section;
 use report::{Problem, Problems, Refusal};
 
-pub use report::ConfigError;
-pub use types::{
+pub use model::{
     Aead, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG, DEFAULT_SOCKET,
     DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, Peer, PortConfig, Prefix,
     RouteConfig, SyncConfig, XdpMode,
 };
+pub use report::ConfigError;
 
 /// The documented example.
 pub const EXAMPLE: &str = include_str!("../../examples/gateway.toml");

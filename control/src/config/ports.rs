@@ -8,8 +8,8 @@ use hitless_sa::TrafficSelector;
 use toml::de::DeValue;
 
 use super::document::{Located, Section};
+use super::model::{Driver, PortConfig, Prefix, RouteConfig, XdpMode};
 use super::report::Refusal;
-use super::types::{Driver, PortConfig, Prefix, RouteConfig, XdpMode};
 use super::value::{self, quoted};
 
 const EXAMPLE: &str = "[ports.outside]\ninterface = \"eth0\"\naddresses = [\"203.0.113.1/24\"]\nprotected = false\n\n[ports.inside]\ninterface = \"eth1\"\naddresses = [\"10.1.0.1/16\"]\nprotected = true";
@@ -69,14 +69,7 @@ fn one(
         Driver::default(),
         value::word(&[("af_xdp", Driver::AfXdp), ("memory", Driver::Memory)]),
     );
-    let interface = match driver {
-        Driver::AfXdp => section.required("interface", "interface = \"eth0\"", interface),
-        // No two cables are one: the port's own name serves.
-        Driver::Memory => Some(Located {
-            value: name.to_owned(),
-            span: section.span.clone(),
-        }),
-    };
+    let interface = interface_of(section, name, driver);
     let queues = queues(section, workers);
     let addresses = section.list("addresses", value::prefix);
     if !section.has("addresses") {
@@ -129,6 +122,17 @@ fn one(
         routes,
     };
     Some((port, places))
+}
+
+/// The kernel's interface; no two cables in memory are one, so there the port's own name serves.
+fn interface_of(section: &Section<'_>, name: &str, driver: Driver) -> Option<Located<String>> {
+    match driver {
+        Driver::AfXdp => section.required("interface", "interface = \"eth0\"", interface),
+        Driver::Memory => Some(Located {
+            value: name.to_owned(),
+            span: section.span.clone(),
+        }),
+    }
 }
 
 fn interface(value: &DeValue<'_>) -> Result<String, Refusal> {

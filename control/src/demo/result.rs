@@ -5,12 +5,16 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
+use hdrhistogram::Histogram;
 use hitless_sa::Instant;
 use serde::Serialize;
 
 use super::story::Story;
 use crate::audit::{Audit, Exchange, Report, TapId};
 use crate::lab::{CLUSTER, Captured, Host, PEER, Probe};
+
+/// Longer than any probe can take and still count.
+const LONGEST_DELAY_US: u64 = 60_000_000;
 
 /// What the demo found. The first eight keys are stable; others may be added.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -20,6 +24,8 @@ pub struct DemoResult {
     pub passed: bool,
     /// Longest silence that a host saw around the crash.
     pub outage_ms: f64,
+    /// How long probes took from host to host.
+    pub delay_us: Delay,
     /// Probes that never arrived, both directions.
     pub packets_lost: u64,
     /// (destination, SPI, sequence number) seen more than once on the outside wire.
@@ -38,12 +44,22 @@ pub struct DemoResult {
     pub repeated_ivs: u64,
     /// Clear text of the protected networks on the outside wire.
     pub leaked: u64,
-    /// IKE messages with Message ID 0 of the synchronisation after the crash (RFC 6311).
+    /// RFC 6311 Message ID synchronisations that the new active needed.
     pub message_id_syncs: u64,
+    /// Numbers that the new active asked the peer to skip (RFC 6311 section 5.2).
+    pub replay_delta: Option<u64>,
     /// The peer rekeyed the Child SA after the takeover, and traffic went on.
     pub rekeyed_after_failover: bool,
     pub esp: Vec<EspLine>,
     pub ike: Vec<IkeLine>,
+}
+
+/// Quantiles of a time in microseconds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+pub struct Delay {
+    pub p50: u64,
+    pub p99: u64,
+    pub max: u64,
 }
 
 /// One ESP SA across the crash.
@@ -70,7 +86,6 @@ impl DemoResult {
     /// Judges the story.
     pub fn of(story: &Story) -> DemoResult {
         let capture = story.world.outside.capture();
-        let crash = Duration::from_nanos(story.crash.0);
         let whole = audit(capture);
         let before = audit(capture.iter().filter(|frame| frame.at < story.crash));
         let after = audit(capture.iter().filter(|frame| frame.at >= story.crash));
@@ -86,15 +101,11 @@ impl DemoResult {
             .max()
             .unwrap_or_default();
         let lost = hosts_lost(&story.world.a, &story.world.b);
-        let cluster = IpAddr::V4(CLUSTER);
-        let syncs = after
-            .message_id_zero(crash)
-            .filter(|event| event.source == cluster)
-            .count();
         let mut result = DemoResult {
             scenario: "demo",
             passed: false,
             outage_ms: milliseconds(outage),
+            delay_us: delay(&story.world.a, &story.world.b),
             packets_lost: lost,
             repeated_sequence_numbers: whole.repeated_sequence_numbers(),
             replays_accepted,
@@ -107,7 +118,8 @@ impl DemoResult {
             packets_replayed: story.replayed as u64,
             repeated_ivs: whole.repeated_iv_count,
             leaked: whole.leaked(protected),
-            message_id_syncs: syncs as u64,
+            message_id_syncs: story.message_id_syncs as u64,
+            replay_delta: story.replay_delta,
             rekeyed_after_failover: story.rekeyed,
             esp: esp_lines(&before, &after),
             ike: [("cluster", CLUSTER), ("peer", PEER)]
@@ -182,6 +194,31 @@ fn hosts_lost(a: &Host, b: &Host) -> u64 {
     lost(a, b) + lost(b, a)
 }
 
+/// From host to host, both directions, the crash included.
+fn delay(a: &Host, b: &Host) -> Delay {
+    let mut histogram = Histogram::<u64>::new_with_bounds(1, LONGEST_DELAY_US, 3).ok();
+    for (from, to) in [(a, b), (b, a)] {
+        for probe in to.received() {
+            let sent = usize::try_from(probe.number)
+                .ok()
+                .and_then(|n| from.sent().get(n));
+            if let (Some(sent), Some(histogram)) = (sent, &mut histogram) {
+                histogram.saturating_record(probe.at.since(*sent).as_micros() as u64);
+            }
+        }
+    }
+    let at = |quantile| {
+        histogram
+            .as_ref()
+            .map_or(0, |h| h.value_at_quantile(quantile))
+    };
+    Delay {
+        p50: at(0.5),
+        p99: at(0.99),
+        max: at(1.0),
+    }
+}
+
 /// The longest time without a probe that ended after the crash, up to a second after it.
 fn outage(host: &Host, crash: Instant) -> Duration {
     let end = crash + Duration::from_secs(1);
@@ -243,72 +280,92 @@ fn ike_line(name: &'static str, from: Ipv4Addr, before: &Report, after: &Report)
     }
 }
 
-impl fmt::Display for DemoResult {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f)?;
-        writeln!(
-            f,
-            "The active member died; the standby carried the tunnel on."
-        )?;
-        writeln!(f)?;
-        let mut row = |name: &str, value: String| writeln!(f, "  {name:<42} {value}");
-        row(
-            "outage as the hosts saw it",
-            format!("{:.1} ms", self.outage_ms),
-        )?;
-        row("standby led after", format!("{:.1} ms", self.takeover_ms))?;
-        let packets = format!("{} of {}", self.packets_lost, self.packets_sent);
-        row("packets lost", packets)?;
-        for line in &self.ike {
-            let id = |id: Option<u32>| id.map_or("none".to_owned(), |id| id.to_string());
-            let ids = format!(
-                "{} before, {} after",
-                id(line.last_before),
-                id(line.first_after)
-            );
-            row(
-                &format!("Message ID of requests from the {}", line.requests_from),
-                ids,
-            )?;
-        }
-        for line in &self.esp {
-            let after = line
-                .first_after
-                .map_or("none".to_owned(), |n| n.to_string());
+impl DemoResult {
+    /// The counters of both protocols across the crash, a row each.
+    fn counters(&self) -> Vec<(String, String)> {
+        let known = |number: Option<u64>| number.map_or("none".to_owned(), |n| n.to_string());
+        let ike = self.ike.iter().map(|line| {
+            let before = known(line.last_before.map(u64::from));
+            let after = known(line.first_after.map(u64::from));
+            let name = format!("Message ID of requests from the {}", line.requests_from);
+            (name, format!("{before} before, {after} after"))
+        });
+        let esp = self.esp.iter().map(|line| {
+            let after = known(line.first_after);
             let mut numbers = format!("{} before, {after} after", line.highest_before);
             if let (Some(grant), Some(skipped)) = (line.grant, line.skipped) {
                 numbers += &format!(" (grant {grant}, skip {skipped})");
             }
-            row(
-                &format!("ESP numbers {} from the {}", line.spi, line.from),
+            (
+                format!("ESP numbers {} from the {}", line.spi, line.from),
                 numbers,
-            )?;
-        }
-        row(
-            "repeated (SPI, sequence number) pairs",
-            self.repeated_sequence_numbers.to_string(),
-        )?;
-        let replays = format!("{} of {}", self.replays_accepted, self.packets_replayed);
-        row("replays accepted", replays)?;
-        row(
-            "IKE_AUTH messages after the crash",
-            self.ike_auth_after_failover.to_string(),
-        )?;
-        row(
-            "Message ID synchronisations",
-            self.message_id_syncs.to_string(),
-        )?;
-        row("clear text on the outside wire", self.leaked.to_string())?;
+            )
+        });
+        ike.chain(esp).collect()
+    }
+
+    /// Everything for a person, a row each.
+    fn rows(&self) -> Vec<(String, String)> {
+        let row = |name: &str, value: String| (name.to_owned(), value);
+        let of = |part: u64, whole: u64| format!("{part} of {whole}");
+        let delta = self
+            .replay_delta
+            .map_or("not needed".to_owned(), |d| format!("by {d}"));
         let rekey = if self.rekeyed_after_failover {
             "works"
         } else {
             "failed"
         };
-        row("rekey by the peer after the takeover", rekey.to_owned())?;
+        let delay = self.delay_us;
+        let delay = format!("{} us, {} us, {} us", delay.p50, delay.p99, delay.max);
+        let mut rows = vec![
+            row(
+                "outage as the hosts saw it",
+                format!("{:.1} ms", self.outage_ms),
+            ),
+            row("standby led after", format!("{:.1} ms", self.takeover_ms)),
+            row("packets lost", of(self.packets_lost, self.packets_sent)),
+            row("delay host to host: median, 99 %, greatest", delay),
+        ];
+        rows.extend(self.counters());
+        rows.extend([
+            row(
+                "repeated (SPI, sequence number) pairs",
+                self.repeated_sequence_numbers.to_string(),
+            ),
+            row(
+                "replays accepted",
+                of(self.replays_accepted, self.packets_replayed),
+            ),
+            row(
+                "IKE_AUTH exchanges after the crash",
+                self.ike_auth_after_failover.to_string(),
+            ),
+            row(
+                "Message ID synchronisations (RFC 6311)",
+                self.message_id_syncs.to_string(),
+            ),
+            row("replay counters synchronised (RFC 6311)", delta),
+            row("clear text on the outside wire", self.leaked.to_string()),
+            row("rekey by the peer after the takeover", rekey.to_owned()),
+        ]);
+        rows
+    }
+}
+
+impl fmt::Display for DemoResult {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f)?;
+        for (name, value) in self.rows() {
+            writeln!(f, "  {name:<42} {value}")?;
+        }
         writeln!(f)?;
         match self.broken().as_slice() {
-            [] => write!(f, "Every promise held (seed {}).", self.seed),
-            broken => write!(f, "BROKEN (seed {}): {}.", self.seed, broken.join("; ")),
+            [] => write!(
+                f,
+                "The active member died; the standby carried the tunnel on, and every promise held."
+            ),
+            broken => write!(f, "BROKEN: {} (seed {}).", broken.join("; "), self.seed),
         }
     }
 }

@@ -39,6 +39,10 @@ pub struct Story {
     pub replayed: usize,
     pub received_before_replay: [usize; 2],
     pub received_after_replay: [usize; 2],
+    /// What the new active asked of the peer (RFC 6311): Message ID synchronisations, and the
+    /// numbers that it should skip. The wire shows neither, for both are encrypted.
+    pub message_id_syncs: usize,
+    pub replay_delta: Option<u64>,
     /// After the takeover the peer rekeyed the Child SA, and it worked.
     pub rekeyed: bool,
 }
@@ -146,6 +150,9 @@ fn act(
         replayed: 0,
         received_before_replay: narrator.received(),
         received_after_replay: [0; 2],
+        message_id_syncs: narrator
+            .count(|event| matches!(event, ike::Event::MessageIdSyncSent { .. })),
+        replay_delta: narrator.replay_delta(),
         rekeyed: false,
     };
     story.replayed = narrator.replay(crash);
@@ -225,6 +232,18 @@ impl Narrator {
             .iter()
             .any(admitted)
             .then(|| self.heard[last].who)
+    }
+
+    fn count(&self, wanted: impl Fn(&ike::Event) -> bool) -> usize {
+        let ike = |said: &&Said| matches!(&said.event, Event::Ike(event) if wanted(event));
+        self.heard.iter().filter(ike).count()
+    }
+
+    fn replay_delta(&self) -> Option<u64> {
+        self.heard.iter().rev().find_map(|said| match said.event {
+            Event::Ike(ike::Event::ReplayCounterSyncSent { delta, .. }) => Some(delta),
+            _ => None,
+        })
     }
 
     /// When a member began to lead after the crash.

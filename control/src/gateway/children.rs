@@ -12,6 +12,8 @@ use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, Spi, TrafficSelector};
 use hitless_sync::{Checkpoint, Usage};
 
+use super::blackout::Blackout;
+use super::silence::Silence;
 use crate::ike::settings::Child;
 
 /// How often IKE is told that a peer lives: it counts in seconds.
@@ -34,6 +36,10 @@ pub struct Carried {
     seen_top: SequenceNumber,
     /// When IKE was last told that the peer lives.
     told: Option<Instant>,
+    /// Numbers that the peer should skip after a takeover, until it was asked to (RFC 6311).
+    pub delta: u64,
+    /// Packets that are refused since a takeover.
+    pub blackout: Blackout,
     /// The one worker that has the receiving half, and its window.
     pub home: usize,
     /// The worker that the receiving half is on its way to.
@@ -46,6 +52,8 @@ pub struct Carried {
     /// When each direction last moved.
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
+    /// Watched for silence, if it was inherited.
+    pub silence: Option<Silence>,
     /// Rises with each SA that is installed.
     order: u64,
 }
@@ -70,6 +78,8 @@ impl Carried {
             seen_cursor: SequenceNumber(0),
             seen_top: floor,
             told: None,
+            delta: 0,
+            blackout: Blackout::default(),
             home,
             moving: None,
             moved_at: None,
@@ -77,6 +87,7 @@ impl Carried {
             settled: Checkpoint::default(),
             used_in: None,
             used_out: None,
+            silence: None,
             order: 0,
         }
     }

@@ -9,6 +9,7 @@ use hitless_dataplane::sad::{InboundSa, OutboundSa, SaError};
 use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber};
 
 use super::children::Carried;
+use super::silence::Silence;
 use super::{Event, Gateway, Output};
 use crate::ike::ChildChange;
 
@@ -78,7 +79,9 @@ impl Gateway {
         let slot = self.children.take_slot();
         let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
         let halves = self.halves(&child, &cell, floor, slot);
-        let carried = Carried::new(child, cell, slot, (connection, name), floor, home);
+        let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);
+        carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
+        carried.silence = inherited.map(|_| Silence::default());
         // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
         let (inbound, outbound) = match halves {

@@ -19,8 +19,11 @@
 //!  dataplane.rs the rings of the workers            link.rs      the other members
 //!  punt.rs     IP and UDP around IKE                settings.rs  what the configuration becomes
 //!  counts.rs   bad input, by reason                 status.rs    what an operator sees
+//!  blackout.rs what a strict takeover leaves, and its end
+//!  silence.rs  inherited SAs that the peer has no more
 //! ```
 
+mod blackout;
 mod children;
 mod commit;
 mod counts;
@@ -31,6 +34,7 @@ mod punt;
 mod roles;
 mod settings;
 mod settle;
+mod silence;
 mod status;
 mod workers;
 
@@ -91,6 +95,10 @@ pub enum Event {
     },
     Degraded {
         on: bool,
+    },
+    /// An inherited SA sends and hears nothing: it is replaced.
+    Silent {
+        sa: SaId,
     },
     /// A Child SA that the workers cannot carry: its traffic is dropped.
     Unusable {

@@ -51,9 +51,11 @@ impl Gateway {
             }
             plan.insert(ike, self.resume(ike, &object));
             for sa in object.children {
-                if sa.rekey_only {
+                // Without an exact record the predecessor may have replaced or deleted it.
+                if sa.rekey_only || !object.exact {
                     replace.push(sa.sa);
-                } else {
+                }
+                if !sa.rekey_only {
                     self.skip = self.skip.max(sa.skip);
                     self.inherited.insert(sa.sa, sa);
                 }

@@ -67,13 +67,22 @@ impl Gateway {
                         .send(other, Command::Neighbour { port, address, mac });
                 }
             }
+            WorkerEvent::BelowFloor { sa } => self.below_floor(now, entropy, sa),
             WorkerEvent::PeerMoved { sa, remote } => {
                 self.tell_ike(now, entropy, Input::ChildPeerMoved { sa, remote });
             }
             WorkerEvent::Refused { sa, conflict } => {
                 self.unusable(sa, format!("a worker refused it: {conflict:?}"));
             }
-            WorkerEvent::UnknownSpi { spi, source } => self.follow(now, worker, spi, source.ip()),
+            WorkerEvent::UnknownSpi { spi, source } => {
+                let carried = self.children.iter_mut();
+                for carried in carried.filter(|c| c.child.remote == source.ip()) {
+                    if let Some(silence) = &mut carried.silence {
+                        silence.foreign(now);
+                    }
+                }
+                self.follow(now, worker, spi, source.ip());
+            }
             // Hints that nobody asks for: the scan sees the high water, traps are not initiated.
             WorkerEvent::Acquire { .. }
             | WorkerEvent::HighWater { .. }
@@ -177,7 +186,14 @@ impl Gateway {
         self.watch_workers(now, entropy);
         let mut usage = Vec::new();
         let mut seen = Vec::new();
+        let mut silent = Vec::new();
         for carried in self.children.iter_mut() {
+            let (cursor, inbound_top) = (carried.cell.cursor(), carried.cell.inbound_top());
+            if let Some(silence) = &mut carried.silence
+                && silence.note(now, cursor, inbound_top)
+            {
+                silent.push(carried.child.id);
+            }
             usage.extend(carried.usage());
             if carried.heard(now) {
                 seen.push(carried.child.id);
@@ -188,6 +204,10 @@ impl Gateway {
         }
         for sa in seen {
             self.tell_ike(now, entropy, Input::Traffic { sa });
+        }
+        for sa in silent {
+            self.outputs.push_back(Output::Event(Event::Silent { sa }));
+            self.tell_ike(now, entropy, Input::RekeyChild(sa));
         }
     }
 

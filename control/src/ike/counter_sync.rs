@@ -4,12 +4,13 @@
 use hitless_sa::{Entropy, Instant, MessageId};
 
 use super::contents::{Contents, message_id};
-use super::established::IkeSa;
+use super::established::{IkeSa, State};
 use super::message::{Exchange, Header, Notify, NotifyKind, Payload};
 use super::nat::Path;
 use super::output::Event;
 use super::settings::Connection;
 use super::takeover::MAX_REPLAY_DELTA;
+use super::tasks::Pending;
 use super::turn::Turn;
 
 /// Identical retransmissions before a fresh request with higher values (H1).
@@ -240,6 +241,33 @@ fn delta_of(data: &[u8]) -> Option<u64> {
     }
 }
 
+/// IPSEC_REPLAY_COUNTER_SYNC: eight octets with ESN, four without (R31, RFC 6311 section 6.4).
+fn replay_payload(ike: &IkeSa, delta: u64) -> Payload {
+    let esn = ike.children.first().is_some_and(|c| c.sa.esn);
+    let short = u32::try_from(delta).unwrap_or(u32::MAX).to_be_bytes();
+    let data = if esn {
+        delta.to_be_bytes().to_vec()
+    } else {
+        short.to_vec()
+    };
+    Payload::notify(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC, &data)
+}
+
+/// As cluster, with Message IDs that are known exactly: only the replay counters are synchronised,
+/// in a regular INFORMATIONAL (R11, RFC 6311 section 5 case 2). Nothing is sent if the peer cannot,
+/// the delta is none or too great, or a request is outstanding.
+pub(super) fn replay_only(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: u64) {
+    let possible = ike.replay_counter_sync && (1..=MAX_REPLAY_DELTA).contains(&delta);
+    if possible && ike.is_free() && ike.state == State::Established {
+        let payload = replay_payload(ike, delta);
+        ike.request(turn, Exchange::Informational, &[payload], Pending::Liveness);
+        turn.events.push(Event::ReplayCounterSyncSent {
+            ike: ike.local_spi,
+            delta,
+        });
+    }
+}
+
 /// As cluster: starts the synchronisation after a takeover (R8, R10, R12).
 pub(super) fn start(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: Option<u64>) {
     // R14, R15, R17: above all that the old active used or a former synchronisation declared.
@@ -263,19 +291,7 @@ fn send(ike: &mut IkeSa, turn: &mut Turn<'_>, first: MessageId, delta: Option<u6
     };
     let mut payloads = vec![values.payload()];
     if let Some(delta) = delta.filter(|_| ike.replay_counter_sync) {
-        let esn = ike.children.first().is_some_and(|c| c.sa.esn);
-        let data = if esn {
-            delta.to_be_bytes().to_vec()
-        } else {
-            u32::try_from(delta)
-                .unwrap_or(u32::MAX)
-                .to_be_bytes()
-                .to_vec()
-        };
-        payloads.push(Payload::notify(
-            NotifyKind::IPSEC_REPLAY_COUNTER_SYNC,
-            &data,
-        ));
+        payloads.push(replay_payload(ike, delta));
     }
     // R24: Message ID 0.
     let header = ike.header(Exchange::Informational, false, MessageId(0));

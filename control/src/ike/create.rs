@@ -1,15 +1,18 @@
 //! CREATE_CHILD_SA for Child SAs: new ones and rekeying (RFC 7296 sections 1.3.1 and 1.3.3), with
 //! the collisions of sections 2.8.1 and 2.25.1.
 
+use std::time::Duration;
+
 use hitless_sa::{SaId, Spi};
 
 use super::child::{self, ChildState, Making, Terms};
 use super::contents::{Contents, wanted_group};
 use super::crypto::kex::KeyPair;
-use super::established::{DELETE_GRACE, IkeSa, Pending, State, Task};
+use super::established::{DELETE_GRACE, IkeSa, State};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{Ask, KeyExchangeMethod};
+use super::tasks::{Pending, Task};
 use super::turn::{Effect, Turn};
 
 /// Retries with another group before the exchange counts as failed.
@@ -272,7 +275,8 @@ pub(super) fn complete(
         Err(reason) => {
             // The peer believes in a Child SA that we cannot use.
             ike.schedule(turn.now, Task::DeleteSpi(offer.spi));
-            unsettle(ike, turn, &offer);
+            let pause = turn.long_pause();
+            unsettle(ike, turn, &offer, pause);
             failed(ike, turn, reason.to_owned());
             if offer.replaces.is_none() {
                 turn.effects.push(Effect::Lost(offer.child));
@@ -328,13 +332,8 @@ fn succeeded(
     making: Making,
 ) {
     let peer_nonce = contents.valid_nonce().unwrap_or_default();
-    let lowest = offer.nonce.as_slice().min(peer_nonce);
-    // RFC 7296 section 2.8.1: the exchange with the lowest of the four nonces loses, and whoever
-    // initiated it deletes what it made.
-    let lost = offer
-        .collision
-        .as_ref()
-        .is_some_and(|c| lowest < c.lowest.as_slice());
+    let collision = offer.collision.as_ref();
+    let lost = collision.is_some_and(|c| loses(&offer.nonce, peer_nonce, &c.lowest));
     let new = making.id;
     announce(ike, turn, &terms, new, offer.replaces);
     child::install(ike, turn, terms, making, !lost);
@@ -356,6 +355,13 @@ fn succeeded(
     }
 }
 
+/// RFC 7296 section 2.8.1: of two exchanges that rekeyed the same SA the one with the lowest of the
+/// four nonces loses, and whoever initiated it deletes what it made. `theirs` is the lower nonce of
+/// the exchange that the peer initiated.
+pub(super) fn loses(nonce: &[u8], peer_nonce: &[u8], theirs: &[u8]) -> bool {
+    nonce.min(peer_nonce) < theirs
+}
+
 /// Is about to be deleted by us: from now on a request to rekey it meets TEMPORARY_FAILURE
 /// (RFC 7296 section 2.25.1), also while the Delete waits for the window.
 fn close(ike: &mut IkeSa, turn: &Turn<'_>, id: SaId, successor: Option<SaId>) {
@@ -368,8 +374,8 @@ fn close(ike: &mut IkeSa, turn: &Turn<'_>, id: SaId, successor: Option<SaId>) {
 }
 
 /// Our rekeying did not happen: the old Child SA stays what it is.
-fn unsettle(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: &ChildOffer) {
-    let retry_at = turn.now + turn.pause();
+fn unsettle(ike: &mut IkeSa, turn: &Turn<'_>, offer: &ChildOffer, pause: Duration) {
+    let retry_at = turn.now + pause;
     if let Some(old) = offer.replaces.and_then(|id| ike.child_mut(id))
         && old.state == ChildState::Rekeying
     {
@@ -386,13 +392,16 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Noti
         let retry = Some((group, offer.retries + 1));
         return request(ike, turn, &offer.child, offer.replaces, retry);
     }
-    unsettle(ike, turn, &offer);
+    let pause = match error.kind {
+        NotifyKind::TEMPORARY_FAILURE => turn.pause(),
+        _ => turn.long_pause(),
+    };
+    unsettle(ike, turn, &offer, pause);
     match offer.replaces {
         // RFC 7296 section 2.25: not now; `unsettle` has set when.
         Some(_) if error.kind == NotifyKind::TEMPORARY_FAILURE => {}
         None if error.kind == NotifyKind::TEMPORARY_FAILURE => {
-            let at = turn.now + turn.pause();
-            ike.schedule(at, Task::CreateChild(offer.child));
+            ike.schedule(turn.now + pause, Task::CreateChild(offer.child));
         }
         // RFC 7296 section 2.25.1: the peer has it no more; make a new one.
         Some(old) if error.kind == NotifyKind::CHILD_SA_NOT_FOUND => {
@@ -435,4 +444,18 @@ fn failed(ike: &IkeSa, turn: &mut Turn<'_>, reason: String) {
         peer: ike.path.remote,
         reason,
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exchange_with_the_lowest_nonce_loses_rfc7296_2_8_1() {
+        assert!(loses(&[1, 9], &[5, 5], &[2, 0]));
+        assert!(loses(&[5, 5], &[1, 9], &[2, 0]));
+        assert!(!loses(&[3, 0], &[2, 1], &[2, 0]));
+        // As strings of octets: a prefix is lower.
+        assert!(loses(&[2], &[9], &[2, 0]));
+    }
 }

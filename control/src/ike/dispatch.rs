@@ -6,12 +6,13 @@ use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use super::contents::Contents;
 use super::engine::{Engine, Grave};
-use super::established::{State, Task};
+use super::established::{IkeSa, State};
 use super::initial::{Admission, Initiator, Progress, Responder, stateless};
 use super::message::{Exchange, Header, MessageError, NotifyKind, Parsed, Payload, parse};
 use super::nat::Path;
 use super::output::{Event, Output};
 use super::settings::Connection;
+use super::tasks::Task;
 use super::turn::Turn;
 
 /// Responses that ended an IKE SA and are kept for a repetition of the request.
@@ -360,16 +361,28 @@ impl Engine {
         name: &str,
         child: Option<String>,
     ) {
-        let found = self.connections.iter().find(|c| c.name == name).cloned();
+        let found = self.by_name.get(name).cloned();
         let Some(connection) = found.filter(|_| self.leading) else {
             return;
         };
         let child = child.or_else(|| connection.children.first().map(|c| c.name.clone()));
-        let usable = self
-            .sas
-            .values()
-            .find(|sa| sa.connection.name == name && sa.state == State::Established);
-        if let Some(spi) = usable.map(|sa| sa.local_spi) {
+        // What is being deleted is no reason not to: whoever asks knows that.
+        let stays = |sa: &IkeSa| sa.state != State::Deleting;
+        if child
+            .as_ref()
+            .is_some_and(|child| self.serves(name, child, stays))
+        {
+            return;
+        }
+        let mut sas = self
+            .index
+            .of_connection(name)
+            .filter_map(|spi| self.sas.get(&spi));
+        let usable = sas
+            .find(|sa| sa.state == State::Established)
+            .map(|sa| sa.local_spi);
+        drop(sas);
+        if let Some(spi) = usable {
             return self.with(now, entropy, spi, |ike, turn| {
                 if let Some(child) = child {
                     ike.schedule(turn.now, Task::CreateChild(child));
@@ -398,10 +411,7 @@ impl Engine {
         child: Option<String>,
     ) {
         // RFC 7296 section 2.4: only if this is our one IKE SA with the peer.
-        let initial_contact = !self
-            .sas
-            .values()
-            .any(|sa| sa.connection.name == connection.name);
+        let initial_contact = self.index.of_connection(&connection.name).next().is_none();
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         let initiator = Initiator::start(&mut turn, connection, child, initial_contact);
         let results = turn.finish();
@@ -414,13 +424,8 @@ impl Engine {
 
     /// A child ended or was refused: if it is to be up, try again.
     pub(super) fn lost(&mut self, now: Instant, connection: &str, child: &str) {
-        let started = self
-            .connections
-            .iter()
-            .filter(|c| c.name == connection)
-            .flat_map(|c| &c.children)
-            .any(|c| c.name == child && c.start);
-        if started {
+        let found = self.by_name.get(connection);
+        if found.is_some_and(|c| c.children.iter().any(|c| c.name == child && c.start)) {
             self.starts.lost(connection, child, now);
         }
     }
@@ -428,14 +433,19 @@ impl Engine {
     /// Starts what is due and not up.
     pub(super) fn start_children(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         for (connection, child) in self.starts.due(now) {
-            let serves = self
-                .sas
-                .values()
-                .any(|sa| sa.connection.name == connection && sa.serves(&child));
-            if !serves {
+            if !self.serves(&connection, &child, |_| true) {
                 self.initiate(now, entropy, &connection, Some(child));
             }
         }
+    }
+
+    /// Whether a child is up or being made on an IKE SA that `counts`.
+    fn serves(&self, connection: &str, child: &str, counts: impl Fn(&IkeSa) -> bool) -> bool {
+        let mut sas = self
+            .index
+            .of_connection(connection)
+            .filter_map(|spi| self.sas.get(&spi));
+        sas.any(|sa| counts(sa) && sa.serves(child))
     }
 }
 

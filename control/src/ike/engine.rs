@@ -9,10 +9,12 @@ use std::sync::Arc;
 
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
-use super::child;
+use super::child::{self, Installed};
 use super::cookie::Cookies;
-use super::established::{DELETE_GRACE, IkeSa, State, Task};
+use super::counter_sync;
+use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError};
+use super::index::Index;
 use super::initial::{Initiator, Responder};
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume, Transmit};
@@ -20,6 +22,7 @@ use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
 use super::status::{self, IkeSaStatus};
 use super::takeover::Facts;
+use super::tasks::{Scheduled, Task};
 use super::timers::Timers;
 use super::turn::{Effect, Ids, Results, Turn};
 
@@ -45,6 +48,12 @@ pub enum Input<'a> {
     },
     RekeyIke(IkeSpi),
     RekeyChild(SaId),
+    /// After a takeover with exact Message IDs: ask the peer to skip what counts as seen (RFC 6311
+    /// section 5 case 2). Ignored if the peer cannot, or a request is outstanding.
+    ReplayCounterSync {
+        ike: IkeSpi,
+        delta: u64,
+    },
     /// Ask the peer for a sign of life.
     Liveness(IkeSpi),
     /// Authenticated inbound ESP was seen on this Child SA.
@@ -68,7 +77,9 @@ pub(super) struct Grave {
 /// IKE for one group of members.
 pub struct Engine {
     pub(super) settings: EngineSettings,
+    /// In the order of the configuration.
     pub(super) connections: Vec<Arc<Connection>>,
+    pub(super) by_name: BTreeMap<String, Arc<Connection>>,
     pub(super) ids: Ids,
     pub(super) leading: bool,
     pub(super) sas: BTreeMap<IkeSpi, IkeSa>,
@@ -78,7 +89,10 @@ pub struct Engine {
     /// Half-open IKE SAs by what an IKE_SA_INIT request names.
     pub(super) half_open: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
     pub(super) graves: BTreeMap<IkeSpi, Grave>,
-    pub(super) children: BTreeMap<SaId, IkeSpi>,
+    /// Successors that were discarded at the takeover, with the version of that: the repeated
+    /// exchange makes them again, and versions rise.
+    pub(super) discarded: BTreeMap<IkeSpi, u64>,
+    pub(super) index: Index,
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
     pub(super) timers: Timers<IkeSpi>,
@@ -87,8 +101,14 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(settings: EngineSettings) -> Engine {
-        let connections = settings.connections.iter().cloned().map(Arc::new).collect();
+        let connections: Vec<Arc<Connection>> =
+            settings.connections.iter().cloned().map(Arc::new).collect();
+        let by_name = connections
+            .iter()
+            .map(|c| (c.name.clone(), c.clone()))
+            .collect();
         Engine {
+            by_name,
             connections,
             ids: Ids::new(settings.member, settings.incarnation),
             settings,
@@ -99,7 +119,8 @@ impl Engine {
             responders: BTreeMap::new(),
             half_open: BTreeMap::new(),
             graves: BTreeMap::new(),
-            children: BTreeMap::new(),
+            discarded: BTreeMap::new(),
+            index: Index::default(),
             cookies: Cookies::new(),
             starts: Starts::new(),
             timers: Timers::new(),
@@ -122,6 +143,9 @@ impl Engine {
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
+            Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
+                counter_sync::replay_only(ike, turn, delta);
+            }),
             Input::Liveness(ike) => self.task(now, entropy, ike, Task::Liveness),
             Input::Traffic { sa } => self.with_child(now, entropy, sa, |ike, turn| {
                 ike.heard = turn.now;
@@ -161,7 +185,7 @@ impl Engine {
         version: u64,
         body: &[u8],
     ) -> Result<(), ImportError> {
-        let mut imported = export::import(now, &self.connections, &mut self.ids, body)?;
+        let mut imported = export::import(now, &self.by_name, &mut self.ids, body)?;
         if imported.local_spi != ike {
             return Err(ImportError::OtherIkeSa(imported.local_spi));
         }
@@ -183,7 +207,19 @@ impl Engine {
         plan: &mut dyn FnMut(IkeSpi) -> Resume,
     ) {
         self.leading = true;
-        for ike in export::reconcile(std::mem::take(&mut self.passive)) {
+        let (kept, discarded) = export::reconcile(std::mem::take(&mut self.passive));
+        for ike in discarded {
+            let version = ike.version + 1;
+            self.discarded.insert(ike.local_spi, version);
+            self.outputs.push_back(Output::Commit(Commit {
+                ike: ike.local_spi,
+                version,
+                record: None,
+                transmits: Vec::new(),
+                changes: Vec::new(),
+            }));
+        }
+        for ike in kept {
             let spi = ike.local_spi;
             self.sas.insert(spi, ike);
             let resume = plan(spi);
@@ -210,14 +246,23 @@ impl Engine {
         version: u64,
         released: Option<&[u8]>,
     ) -> Result<(), ImportError> {
-        self.sas.remove(&ike);
+        let undone = self.sas.remove(&ike);
+        let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
+        if let Some(undone) = undone {
+            self.index.remove(&undone);
+            for child in &undone.children {
+                if self.index.of_child(child.sa.id) == Some(ike) {
+                    self.index.remove_child(child.sa.id);
+                }
+            }
+        }
         self.timers.set(ike, None);
-        self.children.retain(|_, owner| *owner != ike);
         let Some(body) = released else { return Ok(()) };
-        let mut imported = export::import(now, &self.connections, &mut self.ids, body)?;
+        let mut imported = export::import(now, &self.by_name, &mut self.ids, body)?;
         imported.version = version;
+        imported.inherited = inherited;
         for child in &imported.children {
-            self.children.insert(child.sa.id, ike);
+            self.index.insert_child(child.sa.id, ike);
         }
         self.sas.insert(ike, imported);
         self.with(now, entropy, ike, |_, turn| turn.dirty = true);
@@ -232,7 +277,8 @@ impl Engine {
         self.responders.clear();
         self.half_open.clear();
         self.graves.clear();
-        self.children.clear();
+        self.discarded.clear();
+        self.index = Index::default();
         self.starts = Starts::new();
         self.timers.clear();
         self.outputs.clear();
@@ -246,6 +292,11 @@ impl Engine {
     /// The connection of an IKE SA, stored or led.
     pub fn connection(&self, ike: IkeSpi) -> Option<&Connection> {
         self.find(ike).map(|sa| &*sa.connection)
+    }
+
+    /// The IKE SA that carries a Child SA, if this member leads it.
+    pub fn ike_of(&self, sa: SaId) -> Option<IkeSpi> {
+        self.index.of_child(sa)
     }
 
     /// The Child SAs of an IKE SA, stored or led.
@@ -313,8 +364,8 @@ impl Engine {
         sa: SaId,
         action: impl FnOnce(&mut IkeSa, &mut Turn<'_>),
     ) {
-        if let Some(ike) = self.children.get(&sa) {
-            self.with(now, entropy, *ike, action);
+        if let Some(ike) = self.index.of_child(sa) {
+            self.with(now, entropy, ike, action);
         }
     }
 
@@ -365,8 +416,9 @@ impl Engine {
         changes: &mut Vec<ChildChange>,
     ) -> Vec<IkeSpi> {
         match effect {
-            Effect::Created(successor) => {
+            Effect::Created(mut successor) => {
                 let spi = successor.local_spi;
+                successor.version = self.discarded.remove(&spi).unwrap_or(0);
                 self.sas.insert(spi, *successor);
                 vec![spi]
             }
@@ -374,23 +426,7 @@ impl Engine {
                 to,
                 children,
                 queue,
-            } => {
-                let Some(successor) = self.sas.get_mut(&to) else {
-                    // Deleted by the peer meanwhile: nobody carries them on.
-                    changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
-                    for child in children {
-                        self.lost(now, &ike.connection.name, &child.name);
-                    }
-                    return Vec::new();
-                };
-                for child in &children {
-                    self.children.insert(child.sa.id, to);
-                }
-                successor.undecided = false;
-                successor.children.extend(children);
-                successor.queue.extend(queue);
-                vec![to]
-            }
+            } => self.inherit(now, ike, to, children, queue, changes),
             Effect::Redundant(spi) => {
                 if let Some(redundant) = self.sas.get_mut(&spi) {
                     redundant.forget_at = Some(now + DELETE_GRACE);
@@ -409,27 +445,46 @@ impl Engine {
                 }
                 Vec::new()
             }
-            Effect::InitialContact => {
-                // RFC 7296 section 2.4: the other IKE SAs with this peer are dead.
-                let same = |other: &&IkeSa| {
-                    other.local_id == ike.local_id
-                        && other.remote_id == ike.remote_id
-                        && other.local_spi != ike.local_spi
-                };
-                let dead: Vec<IkeSpi> = self
-                    .sas
-                    .values()
-                    .filter(same)
-                    .map(|sa| sa.local_spi)
-                    .collect();
-                for spi in &dead {
-                    if let Some(sa) = self.sas.get_mut(spi) {
-                        sa.superseded = true;
-                    }
-                }
-                dead
-            }
+            Effect::InitialContact => self.supersede(ike),
         }
+    }
+
+    /// RFC 7296 section 2.4: the other IKE SAs with this peer are dead.
+    fn supersede(&mut self, ike: &IkeSa) -> Vec<IkeSpi> {
+        let mut dead: Vec<IkeSpi> = self.index.of_peer(&ike.remote_id).collect();
+        dead.retain(|spi| {
+            let other = self.sas.get_mut(spi);
+            let other = other.filter(|other| other.local_id == ike.local_id);
+            other.map(|other| other.superseded = true).is_some()
+        });
+        dead
+    }
+
+    /// Moves Child SAs and tasks to the IKE SA that succeeds theirs.
+    fn inherit(
+        &mut self,
+        now: Instant,
+        ike: &IkeSa,
+        to: IkeSpi,
+        children: Vec<Installed>,
+        queue: Vec<Scheduled>,
+        changes: &mut Vec<ChildChange>,
+    ) -> Vec<IkeSpi> {
+        let Some(successor) = self.sas.get_mut(&to) else {
+            // Deleted by the peer meanwhile: nobody carries them on.
+            changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
+            for child in children {
+                self.lost(now, &ike.connection.name, &child.name);
+            }
+            return Vec::new();
+        };
+        for child in &children {
+            self.index.insert_child(child.sa.id, to);
+        }
+        successor.undecided = false;
+        successor.children.extend(children);
+        successor.queue.extend(queue);
+        vec![to]
     }
 
     /// The commit of one IKE SA, with what goes along.
@@ -443,10 +498,10 @@ impl Engine {
         for change in &results.changes {
             match change {
                 ChildChange::Install { child, .. } => {
-                    self.children.insert(child.id, spi);
+                    self.index.insert_child(child.id, spi);
                 }
                 ChildChange::Remove(id) => {
-                    self.children.remove(id);
+                    self.index.remove_child(*id);
                 }
                 ChildChange::Send(_) | ChildChange::Update(_) => {}
             }
@@ -477,7 +532,10 @@ impl Engine {
         self.outputs
             .extend(results.events.into_iter().map(Output::Event));
         self.timers.set(spi, ike.deadline().filter(|_| !gone));
-        if !gone {
+        if gone {
+            self.index.remove(&ike);
+        } else {
+            self.index.insert(&ike);
             self.sas.insert(spi, ike);
         }
     }

@@ -1,79 +1,32 @@
-//! An established IKE SA: what it consists of, and the way of a message through it.
+//! An established IKE SA: what it consists of, its beginning, takeover and end.
 //!
-//! The exchanges themselves are in rooms of their own: `create.rs` and `rekey.rs`
-//! (CREATE_CHILD_SA), `inform.rs`, `counter_sync.rs` (RFC 6311) and `probe.rs`.
+//! Messages go through it in `receive.rs`, its duties are in `tasks.rs`, and each exchange has a
+//! room of its own: `create.rs` and `rekey.rs` (CREATE_CHILD_SA), `inform.rs`, `counter_sync.rs`
+//! (RFC 6311) and `probe.rs`.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 
-use super::child::{ChildState, Installed};
-use super::contents::Contents;
+use super::child::Installed;
 use super::counter_sync::{AnsweredSync, CounterSync};
-use super::create::ChildOffer;
 use super::crypto::sk::IvSource;
 use super::keys::{IkeKeys, Side};
-use super::message::{Delete, Exchange, Header, MessageError, Notify, NotifyKind, Payload};
+use super::message::{Exchange, Header, MessageError, Payload};
 use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
 use super::proposal::{Identification, IkeProposal};
-use super::rekey::IkeOffer;
 use super::settings::Connection;
 use super::takeover::Facts;
+use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
-use super::window::{Due, Sequence, Window};
-use super::{child, counter_sync, create, inform, probe, rekey};
+use super::window::Window;
+use super::{child, counter_sync, rekey};
 
 /// How long a replaced SA waits for the peer's Delete before we send one.
 pub(super) const DELETE_GRACE: Duration = Duration::from_secs(30);
-
-/// Something to ask of the peer, when the window allows.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) enum Task {
-    CreateChild(String),
-    RekeyChild(SaId),
-    RekeyIke,
-    DeleteChild(SaId),
-    /// The peer made a Child SA that we could not use.
-    DeleteSpi(Spi),
-    DeleteIke,
-    Liveness,
-}
-
-/// A task and the earliest time for it.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Scheduled {
-    pub at: Instant,
-    pub task: Task,
-}
-
-/// The request that is outstanding, with all that is needed to use its response.
-pub(super) enum Pending {
-    CreateChild(ChildOffer),
-    RekeyIke(IkeOffer),
-    DeleteChildren(Vec<SaId>),
-    DeleteIke,
-    Liveness,
-}
-
-impl Pending {
-    /// The task to do again when the request was given up.
-    pub fn task(&self) -> Option<Task> {
-        match self {
-            Pending::CreateChild(offer) => Some(match offer.replaces {
-                Some(old) => Task::RekeyChild(old),
-                None => Task::CreateChild(offer.child.clone()),
-            }),
-            Pending::RekeyIke(_) => Some(Task::RekeyIke),
-            Pending::DeleteChildren(ids) => ids.first().copied().map(Task::DeleteChild),
-            Pending::DeleteIke => Some(Task::DeleteIke),
-            Pending::Liveness => None,
-        }
-    }
-}
 
 /// Where an IKE SA stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,6 +68,8 @@ pub(super) struct IkeSa {
     pub probe: Option<Probe>,
     /// The peer's next request may be ahead of what we recorded: take its Message ID once.
     pub accept_jump: bool,
+    /// Another member led it before, and may have lived on for a while without our knowledge.
+    pub inherited: bool,
     pub children: Vec<Installed>,
     pub state: State,
     pub established: Instant,
@@ -196,13 +151,6 @@ impl IkeSa {
         turn.dirty = true;
     }
 
-    /// Puts a task in the queue, once.
-    pub fn schedule(&mut self, at: Instant, task: Task) {
-        if !self.queue.iter().any(|s| s.task == task) {
-            self.queue.push(Scheduled { at, task });
-        }
-    }
-
     pub fn child(&self, id: SaId) -> Option<&Installed> {
         self.children.iter().find(|c| c.sa.id == id)
     }
@@ -215,286 +163,6 @@ impl IkeSa {
     pub fn child_by_peer_spi(&self, spi: Spi) -> Option<SaId> {
         let found = self.children.iter().find(|c| c.sa.outbound_spi == spi);
         found.map(|c| c.sa.id)
-    }
-
-    /// Whether a Child SA of that name lives or is being made.
-    pub fn serves(&self, child: &str) -> bool {
-        let pending = match &self.pending {
-            Some(Pending::CreateChild(offer)) => offer.child == child,
-            _ => false,
-        };
-        let queued = self
-            .queue
-            .iter()
-            .any(|s| matches!(&s.task, Task::CreateChild(name) if name == child));
-        let lives = self
-            .children
-            .iter()
-            .any(|c| c.name == child && c.state != ChildState::Deleting);
-        pending || queued || lives
-    }
-
-    /// A message for this IKE SA. Nothing changes before its integrity is verified.
-    pub fn receive(&mut self, turn: &mut Turn<'_>, path: Path, header: &Header, datagram: &[u8]) {
-        if header.initiator == self.initiator {
-            return turn.drop(path.remote, "reflected");
-        }
-        let opened = match open(&self.keys, header, datagram) {
-            Ok(payloads) => Ok(payloads),
-            Err(error) => match refusal(&error) {
-                Some(notify) if !header.response => Err(notify),
-                _ => return turn.drop(path.remote, error.reason()),
-            },
-        };
-        match opened {
-            Ok(payloads) if header.response => self.response(turn, path, header, &payloads),
-            Ok(payloads) => self.incoming_request(turn, path, header, datagram, Ok(payloads)),
-            Err(notify) => self.incoming_request(turn, path, header, datagram, Err(notify)),
-        }
-    }
-
-    fn incoming_request(
-        &mut self,
-        turn: &mut Turn<'_>,
-        path: Path,
-        header: &Header,
-        datagram: &[u8],
-        payloads: Result<Vec<Payload>, Notify>,
-    ) {
-        if let Ok(payloads) = &payloads
-            && counter_sync::is_request(header, payloads)
-        {
-            return counter_sync::answer(self, turn, path, datagram, payloads);
-        }
-        // R38, RFC 6311 section 8.1: nothing else until the synchronisation is complete.
-        if self.sync.is_some() {
-            return turn.drop(path.remote, "synchronising");
-        }
-        if self.accept_jump && header.message_id > self.window.expected {
-            self.window.expected = header.message_id;
-        }
-        match self.window.sequence(header.message_id) {
-            Sequence::New => {}
-            Sequence::Repeated => {
-                if let Some(response) = &self.window.response {
-                    let payload = response.bytes.clone();
-                    turn.immediate.push(path.transmit(payload));
-                }
-                return;
-            }
-            Sequence::Old => return turn.drop(path.remote, "message ID below the window"),
-            Sequence::Ahead => return turn.drop(path.remote, "message ID above the window"),
-        }
-        if self.undecided && !payloads.as_ref().is_ok_and(|p| deletes_ike(p)) {
-            // The peer knows more than we do and asks again; by then we know too.
-            return turn.drop(path.remote, "rekeying is not decided");
-        }
-        self.accept_jump = false;
-        self.alive(turn, path);
-        let answer = match payloads {
-            Ok(payloads) => self.process(turn, header, &payloads),
-            Err(notify) => vec![Payload::Notify(notify)],
-        };
-        // RFC 7296 section 2.11: to where the request came from.
-        let reply = self.header(header.exchange, true, header.message_id);
-        let Some(bytes) = self.seal(turn, &reply, &answer) else {
-            return;
-        };
-        self.window.answered(header.message_id, bytes.clone());
-        turn.transmits.push(path.transmit(bytes));
-        turn.dirty = true;
-        self.advance(turn);
-    }
-
-    fn process(
-        &mut self,
-        turn: &mut Turn<'_>,
-        header: &Header,
-        payloads: &[Payload],
-    ) -> Vec<Payload> {
-        let contents = Contents::of(payloads);
-        if let Some(size) = contents.window_size() {
-            self.window.peer_window = size;
-        }
-        match header.exchange {
-            Exchange::Informational => inform::answer(self, turn, &contents),
-            Exchange::CreateChildSa if contents.rekeys_ike() => {
-                rekey::answer(self, turn, &contents)
-            }
-            Exchange::CreateChildSa => create::answer(self, turn, &contents),
-            _ => vec![Payload::notify(NotifyKind::INVALID_SYNTAX, &[])],
-        }
-    }
-
-    fn response(&mut self, turn: &mut Turn<'_>, path: Path, header: &Header, payloads: &[Payload]) {
-        if self.sync.is_some() {
-            return counter_sync::complete(self, turn, path, header, payloads);
-        }
-        if self.probe.is_some() && probe::complete(self, turn, path, header) {
-            return;
-        }
-        if !self.window.confirm(header.message_id) {
-            return turn.drop(path.remote, "unexpected response");
-        }
-        self.alive(turn, path);
-        turn.dirty = true;
-        let contents = Contents::of(payloads);
-        match self.pending.take() {
-            Some(Pending::CreateChild(offer)) => create::complete(self, turn, offer, &contents),
-            Some(Pending::RekeyIke(offer)) => rekey::complete(self, turn, offer, &contents),
-            Some(Pending::DeleteChildren(ids)) => {
-                for id in ids {
-                    child::remove(self, turn, id);
-                }
-            }
-            Some(Pending::DeleteIke) => self.destroy(turn, "deleted by us"),
-            Some(Pending::Liveness) | None => turn.events.push(Event::LivenessConfirmed {
-                ike: self.local_spi,
-            }),
-        }
-        self.advance(turn);
-    }
-
-    /// An authenticated message that is not a repetition: the peer lives, and perhaps moved.
-    pub fn alive(&mut self, turn: &mut Turn<'_>, path: Path) {
-        self.heard = turn.now;
-        // RFC 7296 section 2.23: follow a peer behind NAT; whoever is itself behind one does not.
-        if self.nat.remote && !self.nat.local {
-            self.moved(turn, path.remote);
-        }
-    }
-
-    /// The peer's NAT mapping changed.
-    pub fn moved(&mut self, turn: &mut Turn<'_>, remote: SocketAddr) {
-        if self.path.remote == remote {
-            return;
-        }
-        self.path.remote = remote;
-        turn.dirty = true;
-        let (path, nat) = (self.path, self.nat);
-        for child in &mut self.children {
-            let mut sa = (*child.sa).clone();
-            sa.remote = remote.ip();
-            sa.encapsulation = nat.encapsulation(path);
-            child.sa = Arc::new(sa);
-            turn.changes.push(ChildChange::Update(child.sa.clone()));
-        }
-    }
-
-    /// Whether a request may be sent now.
-    fn is_free(&self) -> bool {
-        self.pending.is_none()
-            && self.window.outstanding.is_none()
-            && self.sync.is_none()
-            && self.probe.is_none()
-            && !self.undecided
-    }
-
-    /// Starts what is due while the window is free.
-    pub fn advance(&mut self, turn: &mut Turn<'_>) {
-        while self.is_free() && self.state != State::Gone {
-            let due = self.queue.iter().position(|s| s.at <= turn.now);
-            let Some(scheduled) = due.map(|position| self.queue.remove(position)) else {
-                break;
-            };
-            turn.dirty = true;
-            let busy = self.state != State::Established;
-            match scheduled.task {
-                Task::DeleteIke => inform::delete_ike(self, turn),
-                _ if busy => {}
-                Task::CreateChild(name) => create::request(self, turn, &name, None, None),
-                Task::RekeyChild(id) => create::rekey(self, turn, id),
-                Task::RekeyIke => rekey::request(self, turn, None),
-                Task::DeleteChild(id) => inform::delete_child(self, turn, id),
-                Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
-                Task::Liveness => {
-                    self.request(turn, Exchange::Informational, &[], Pending::Liveness);
-                }
-            }
-        }
-    }
-
-    /// Timers.
-    pub fn tick(&mut self, turn: &mut Turn<'_>) {
-        counter_sync::tick(self, turn);
-        probe::tick(self, turn);
-        match self.window.due(turn.now, turn.backoff()) {
-            Due::Nothing => {}
-            Due::Resend(bytes) => turn.immediate.push(self.path.transmit(bytes)),
-            Due::Dead => return self.destroy(turn, "no answer"),
-        }
-        if self.forget_at.is_some_and(|at| at <= turn.now) {
-            return self.destroy(turn, "redundant");
-        }
-        if let State::Rekeyed { delete_at } = self.state
-            && delete_at <= turn.now
-        {
-            self.state = State::Rekeyed {
-                delete_at: turn.now + DELETE_GRACE,
-            };
-            self.schedule(turn.now, Task::DeleteIke);
-        }
-        if self.state == State::Established {
-            self.lifetimes(turn);
-        }
-        self.advance(turn);
-    }
-
-    fn lifetimes(&mut self, turn: &mut Turn<'_>) {
-        let now = turn.now;
-        if self.rekey_at.is_some_and(|at| at <= now) {
-            self.rekey_at = None;
-            self.schedule(now, Task::RekeyIke);
-        }
-        let mut tasks = Vec::new();
-        for child in &mut self.children {
-            if child.rekey_at.is_some_and(|at| at <= now) {
-                child.rekey_at = None;
-                tasks.push(match child.state {
-                    ChildState::Installed => Task::RekeyChild(child.sa.id),
-                    // Replaced, and the peer that should have deleted it did not.
-                    _ => Task::DeleteChild(child.sa.id),
-                });
-            }
-        }
-        for task in tasks {
-            self.schedule(now, task);
-        }
-        if self.liveness_at().is_some_and(|at| at <= now) {
-            self.schedule(now, Task::Liveness);
-        }
-    }
-
-    fn liveness_at(&self) -> Option<Instant> {
-        let delay = self.connection.dpd_delay;
-        let idle = self.pending.is_none() && self.queue.is_empty();
-        (!delay.is_zero() && idle && self.state == State::Established).then(|| self.heard + delay)
-    }
-
-    /// When `tick` is needed next.
-    pub fn deadline(&self) -> Option<Instant> {
-        let established = self.state == State::Established;
-        let free = self.is_free();
-        let delete_at = match self.state {
-            State::Rekeyed { delete_at } => Some(delete_at),
-            _ => None,
-        };
-        let children = self.children.iter().filter_map(|c| c.rekey_at).min();
-        let queued = self.queue.iter().map(|s| s.at).min();
-        [
-            self.window.deadline(),
-            self.sync.as_ref().map(|s| s.resend_at),
-            self.probe.as_ref().and_then(|p| p.deadline()),
-            self.forget_at,
-            delete_at,
-            self.rekey_at.filter(|_| established),
-            children.filter(|_| established),
-            queued.filter(|_| free),
-            self.liveness_at().filter(|_| free),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
     }
 
     /// Ends the IKE SA and its Child SAs here and now.
@@ -546,6 +214,7 @@ impl IkeSa {
     /// Goes on with an IKE SA that another member led.
     pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
         turn.dirty = true;
+        self.inherited = true;
         for child in &self.children {
             turn.changes.push(ChildChange::Install {
                 child: child.sa.clone(),
@@ -555,6 +224,12 @@ impl IkeSa {
             });
         }
         self.window.restart(turn.now);
+        self.resynchronise(turn, how);
+        self.tick(turn);
+    }
+
+    /// Finds out where the peer stands.
+    pub fn resynchronise(&mut self, turn: &mut Turn<'_>, how: Resume) {
         match how {
             Resume::Exact => {}
             Resume::MessageIdSync { replay_delta } => {
@@ -565,20 +240,14 @@ impl IkeSa {
                 self.accept_jump = true;
                 self.probe.get_or_insert_with(|| Probe::new(turn.now));
             }
-            Resume::Rekey => {
-                for id in self.children.iter().map(|c| c.sa.id).collect::<Vec<_>>() {
-                    self.schedule(turn.now, Task::RekeyChild(id));
-                }
-            }
+            Resume::Rekey => self.replace_children(turn),
         }
-        self.tick(turn);
     }
 
-    /// Gives up the outstanding request; its task is done anew.
-    pub fn abandon(&mut self, turn: &mut Turn<'_>) {
-        self.window.outstanding = None;
-        if let Some(task) = self.pending.take().and_then(|p| p.task()) {
-            self.queue.insert(0, Scheduled { at: turn.now, task });
+    /// Asks the peer for a successor of every Child SA, or learns that it has one no more.
+    pub fn replace_children(&mut self, turn: &Turn<'_>) {
+        for id in self.children.iter().map(|c| c.sa.id).collect::<Vec<_>>() {
+            self.schedule(turn.now, Task::RekeyChild(id));
         }
     }
 }
@@ -656,6 +325,7 @@ impl IkeSa {
             answered_sync: None,
             probe: None,
             accept_jump: false,
+            inherited: false,
             children: Vec::new(),
             state: State::Established,
             established: now,
@@ -675,19 +345,4 @@ impl IkeSa {
     pub fn is_rekeying(&self) -> bool {
         matches!(self.pending, Some(Pending::RekeyIke(_)))
     }
-}
-
-fn deletes_ike(payloads: &[Payload]) -> bool {
-    payloads.contains(&Payload::Delete(Delete::Ike))
-}
-
-/// The notification that an authenticated but unusable request is answered with
-/// (RFC 7296 sections 2.5 and 2.21.3).
-fn refusal(error: &MessageError) -> Option<Notify> {
-    let kind = error.notify()?;
-    let data = match error {
-        MessageError::UnsupportedCritical(kind) => vec![kind.0],
-        _ => Vec::new(),
-    };
-    Some(Notify::new(kind, &data))
 }

@@ -5,8 +5,9 @@ use hitless_sa::{SaId, Spi};
 use super::child::{self, ChildState};
 use super::contents::Contents;
 use super::counter_sync;
-use super::established::{IkeSa, Pending, State, Task};
+use super::established::{IkeSa, State};
 use super::message::{Delete, Exchange, Payload};
+use super::tasks::{Pending, Task};
 use super::turn::Turn;
 
 /// Answers the peer's INFORMATIONAL request; an empty one asks for liveness alone.

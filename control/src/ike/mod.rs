@@ -8,7 +8,12 @@
 //! Every established IKE SA can be exported at any moment. Each change of one leaves the engine as
 //! one [`Commit`]: the state that results, the messages that imply it, and what changes for its
 //! Child SAs. The gateway gives the record to the standby and releases the messages when it is
-//! recorded (output commit).
+//! recorded (output commit). Commits take effect in the order in which they leave the engine, also
+//! those of different IKE SAs: a rekeyed IKE SA commits its successor first.
+//!
+//! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
+//! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
+//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes.
 
 pub mod auth;
 mod child;
@@ -21,6 +26,7 @@ mod dispatch;
 mod engine;
 mod established;
 mod export;
+mod index;
 mod inform;
 mod initial;
 pub mod keys;
@@ -29,11 +35,13 @@ mod nat;
 mod output;
 mod probe;
 pub mod proposal;
+mod receive;
 mod rekey;
 pub mod settings;
 mod starts;
 pub mod status;
 pub mod takeover;
+mod tasks;
 mod timers;
 mod turn;
 mod window;

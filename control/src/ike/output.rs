@@ -140,6 +140,11 @@ pub enum Event {
     MessageIdSynced {
         ike: IkeSpi,
     },
+    /// The peer was asked to leave so many numbers out on every Child SA.
+    ReplayCounterSyncSent {
+        ike: IkeSpi,
+        delta: u64,
+    },
     /// The peer asked for a synchronisation, and `delta` is added to the outbound number of each
     /// of these Child SAs (RFC 6311 section 5.2).
     ReplayCounterSync {

@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use hitless_sa::{Instant, MessageId};
 
-use super::established::{IkeSa, Pending};
+use super::established::IkeSa;
 use super::message::{Exchange, Header};
 use super::nat::Path;
 use super::output::Event;
+use super::tasks::Pending;
 use super::turn::Turn;
 use super::window::Outstanding;
 

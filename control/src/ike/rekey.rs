@@ -1,16 +1,19 @@
 //! CREATE_CHILD_SA that rekeys the IKE SA (RFC 7296 sections 1.3.2 and 2.18), with the collisions
 //! of sections 2.8.2 and 2.25.2.
 
+use std::time::Duration;
+
 use hitless_sa::{IkeSpi, MessageId};
 
 use super::contents::{Contents, wanted_group};
-use super::create::{exchange_keys, key_exchange};
+use super::create::{exchange_keys, key_exchange, loses};
 use super::crypto::kex::KeyPair;
-use super::established::{Birth, DELETE_GRACE, IkeSa, Pending, State, Task};
+use super::established::{Birth, DELETE_GRACE, IkeSa, State};
 use super::keys::{IkeKeys, Inputs};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{IkeProposal, KeyExchangeMethod, accepted, select};
+use super::tasks::{Pending, Task};
 use super::turn::{Effect, Turn};
 use super::window::Window;
 
@@ -212,7 +215,8 @@ pub(super) fn complete(
                 peer: ike.path.remote,
                 reason: reason.to_owned(),
             });
-            give_up(ike, turn, &offer);
+            let pause = turn.long_pause();
+            give_up(ike, turn, &offer, pause);
         }
     }
 }
@@ -262,13 +266,12 @@ fn succeeded(
 ) {
     let new = successor.local_spi;
     let peer_nonce = contents.valid_nonce().unwrap_or_default();
-    let lowest = offer.nonce.as_slice().min(peer_nonce);
     turn.effects.push(Effect::Created(Box::new(successor)));
     ike.successors.push(new);
     match offer.collision {
         // RFC 7296 section 2.8.2: the IKE SA of the lowest nonce goes, by the hand that made it;
         // the other one inherits, and its initiator deletes the old one.
-        Some(theirs) if lowest < theirs.lowest.as_slice() => {
+        Some(theirs) if loses(&offer.nonce, peer_nonce, &theirs.lowest) => {
             inherit(ike, turn, theirs.ike);
             turn.effects.push(Effect::Delete(new));
         }
@@ -296,19 +299,21 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: IkeOffer, error: &Notify
     {
         return request(ike, turn, Some((group, offer.retries + 1)));
     }
+    let mut pause = turn.pause();
     if error.kind != NotifyKind::TEMPORARY_FAILURE {
+        pause = turn.long_pause();
         turn.events.push(Event::NegotiationFailed {
             peer: ike.path.remote,
             reason: format!("rekeying of the IKE SA: {}", error.kind),
         });
     }
-    give_up(ike, turn, &offer);
+    give_up(ike, turn, &offer, pause);
 }
 
 /// Our exchange made nothing: the peer's one counts, or we try again later.
-fn give_up(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: &IkeOffer) {
+fn give_up(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: &IkeOffer, pause: Duration) {
     match &offer.collision {
         Some(theirs) => inherit(ike, turn, theirs.ike),
-        None => ike.rekey_at = Some(turn.now + turn.pause()),
+        None => ike.rekey_at = Some(turn.now + pause),
     }
 }

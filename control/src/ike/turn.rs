@@ -9,10 +9,11 @@ use hitless_sa::{Entropy, IkeSpi, Incarnation, Instant, MemberId, SaId, Spi};
 use super::child::Installed;
 use super::crypto::kex::KeyPair;
 use super::crypto::sk::IvCounter;
-use super::established::{IkeSa, Scheduled};
+use super::established::IkeSa;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
 use super::settings::EngineSettings;
+use super::tasks::Scheduled;
 use super::window::Backoff;
 
 /// Numbers that this member hands out, each at most once.
@@ -186,7 +187,12 @@ impl<'a> Turn<'a> {
         (!time.is_zero()).then(|| self.now + self.jitter(time))
     }
 
-    /// How long to leave a peer alone that answered TEMPORARY_FAILURE or refused.
+    /// How long to leave a peer alone that refused for a reason that will not go away by itself.
+    pub fn long_pause(&mut self) -> Duration {
+        self.pause() * 15
+    }
+
+    /// How long to leave a peer alone that answered TEMPORARY_FAILURE (RFC 7296 section 2.25).
     pub fn pause(&mut self) -> Duration {
         let base = self.settings.retransmit_timeout.saturating_mul(2);
         base + base / 1000 * (self.entropy.u32() % 1000)

@@ -88,8 +88,8 @@ fn a_lost_answer_is_repeated_then_asked_for_afresh_h1() {
 
 #[test]
 fn nothing_else_passes_while_the_synchronisation_is_pending_r38() {
-    let (mut world, old) = behind(4, 1);
-    world.fail_over_with(A, old, SYNC);
+    let mut world = World::established(4);
+    world.fail_over(A, SYNC);
     let request = world.intercept().remove(0);
     let ike = world.ike(B);
     world.input(B, Input::Liveness(ike));
@@ -134,6 +134,27 @@ fn a_second_failover_goes_above_the_first_r17() {
 }
 
 #[test]
+fn a_synchronisation_below_what_was_seen_is_dropped_r18() {
+    let mut world = World::established(15);
+    let old = world.hosts[A].records.clone();
+    let ike = world.ike(A);
+    for _ in 0..5000 {
+        world.input(A, Input::Liveness(ike));
+        for _ in 0..2 {
+            let packet = world.intercept().remove(0);
+            world.deliver(&packet);
+        }
+    }
+    // The margin of the first request does not reach above them; that of the second does.
+    world.fail_over_with(A, old, SYNC);
+    world.run(10 * SECOND);
+    assert!(!world.hosts[B].saw(synced));
+    world.run(30 * SECOND);
+    assert!(world.hosts[B].saw(synced));
+    works_both_ways(&mut world);
+}
+
+#[test]
 fn both_ends_synchronise_at_once_a4() {
     let mut world = World::established(7);
     world.fail_over(A, SYNC);
@@ -173,6 +194,32 @@ fn the_replay_delta_names_every_child_r28_r29() {
     let sa = world.sa(B).id;
     let told = |e: &Event| matches!(e, Event::ReplayCounterSync { children, delta: 77, .. } if *children == [sa]);
     assert_eq!(world.hosts[B].count(told), 1);
+    works_both_ways(&mut world);
+}
+
+#[test]
+fn replay_counters_alone_are_a_regular_informational_r11() {
+    let next_request = |world: &World| world.hosts[A].engine.status(world.now)[0].next_request;
+    let mut world = World::established(12);
+    world.fail_over(A, Resume::Exact);
+    let ike = world.ike(A);
+    let next = next_request(&world);
+    world.input(A, Input::ReplayCounterSync { ike, delta: 500 });
+    world.run(SECOND);
+    let sa = world.sa(B).id;
+    let told = |e: &Event| matches!(e, Event::ReplayCounterSync { children, delta: 500, .. } if *children == [sa]);
+    assert_eq!(world.hosts[B].count(told), 1);
+    assert_eq!(
+        next_request(&world),
+        next.next(),
+        "the current Message ID is used"
+    );
+    let none = Input::ReplayCounterSync { ike, delta: 0 };
+    world.input(A, none);
+    let delta = hitless::ike::takeover::MAX_REPLAY_DELTA + 1;
+    world.input(A, Input::ReplayCounterSync { ike, delta });
+    world.run(SECOND);
+    assert_eq!(next_request(&world), next.next(), "H3: nothing was asked");
     works_both_ways(&mut world);
 }
 

@@ -136,6 +136,27 @@ fn fails_over_with_a_commit_that_was_still_held() {
     }
 }
 
+/// The standby has recorded some of the commits that are held, and their messages never left.
+#[test]
+fn fails_over_with_commits_recorded_but_not_released() {
+    for exchange in EXCHANGES {
+        for host in [A, B] {
+            for (steps, recorded) in (0..20).flat_map(|s| (0..4).map(move |r| (s, r))) {
+                let mut world = exchange.start(9);
+                world.lag = SECOND / 200;
+                let end = world.now + SECOND;
+                for _ in 0..steps {
+                    world.step(end);
+                }
+                eprintln!("{exchange:?}, host {host}, after {steps} steps, {recorded} recorded");
+                world.fail_over_held(host, recorded, Resume::Exact);
+                world.run(160 * SECOND);
+                world.assert_agreement(1);
+            }
+        }
+    }
+}
+
 #[test]
 fn both_ends_fail_over_in_turn_and_again() {
     let mut world = World::established(9);

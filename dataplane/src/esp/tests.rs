@@ -1,3 +1,5 @@
+//! ESP against published vectors, an independent decoder, and damage at every octet.
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! The SAD: slots, conflicts, admission under the high water.
+
 use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId};
 
 use super::*;

@@ -1,8 +1,12 @@
 //! Leases as a worker obeys them: outbound grants, inbound high water, step-down, barriers.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use hitless_dataplane::aead::Engine;
+use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::sad::InboundSa;
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{Lease, SequenceNumber};
 
@@ -293,4 +297,39 @@ fn a_second_sa_for_a_taken_slot_or_spi_comes_back() {
     let back =
         |event: &Event| matches!(event, Event::Retired(Retired::Inbound(sa)) if sa.id == sa_id(2));
     assert!(events.iter().any(back));
+}
+
+#[test]
+fn who_is_below_the_floor_of_a_takeover_is_reported_until_a_packet_is_accepted() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let child = bed.child(false);
+    let cell = Arc::new(Cell::new(SequenceNumber(1), PLENTY));
+    let floor = SequenceNumber(3);
+    let inbound = InboundSa::new(&child, Arc::clone(&cell), floor, 0, Engine::AwsLc).unwrap();
+    bed.install(PLENTY, PLENTY);
+    bed.b.send(Command::InstallInbound(Box::new(inbound)));
+    bed.settle();
+    bed.b.events();
+    send(&mut bed, 2);
+    let told = |bed: &mut Bed| {
+        let events = bed.b.events();
+        let below = |event: &&Event| matches!(event, Event::BelowFloor { sa } if *sa == sa_id(1));
+        events.iter().filter(below).count()
+    };
+    assert_eq!(told(&mut bed), 2);
+    send(&mut bed, 2);
+    assert_eq!(
+        told(&mut bed),
+        1,
+        "the third is refused, the fourth is above the floor"
+    );
+    let again = bed.wire[0].clone();
+    bed.b.wire.push_frame(&again);
+    bed.settle();
+    assert_eq!(
+        told(&mut bed),
+        0,
+        "an old packet after that is a replay and nothing else"
+    );
 }

@@ -63,7 +63,13 @@ pub struct Cable {
 
 impl Cable {
     pub fn new(gateway: MemoryPort, switch: MemoryPort, noise: Noise) -> Cable {
-        Cable { gateway, switch, flight: Flight::new(), noise, plugged: true }
+        Cable {
+            gateway,
+            switch,
+            flight: Flight::new(),
+            noise,
+            plugged: true,
+        }
     }
 
     /// Another gateway at this end: the machine has started again.
@@ -73,18 +79,19 @@ impl Cable {
 
     /// Moves what has arrived. `tap` sees each frame as it leaves the gateway, before anything can
     /// happen to it.
-    pub fn turn(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        mut tap: impl FnMut(&[u8]),
-    ) {
+    pub fn turn(&mut self, now: Instant, entropy: &mut dyn Entropy, mut tap: impl FnMut(&[u8])) {
         let mut sent = Vec::new();
-        while self.gateway.pop_frame(|frame| sent.push((Way::ToSwitch, frame.to_vec()))) {}
+        while self
+            .gateway
+            .pop_frame(|frame| sent.push((Way::ToSwitch, frame.to_vec())))
+        {}
         for (_, frame) in &sent {
             tap(frame);
         }
-        while self.switch.pop_frame(|frame| sent.push((Way::ToGateway, frame.to_vec()))) {}
+        while self
+            .switch
+            .pop_frame(|frame| sent.push((Way::ToGateway, frame.to_vec())))
+        {}
         for (way, frame) in sent {
             if self.plugged {
                 for at in fate(entropy, &self.noise, now) {

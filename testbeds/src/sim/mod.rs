@@ -33,6 +33,11 @@ pub struct Summary {
     /// Greatest skip of a takeover.
     pub greatest_skip: u64,
     pub virtual_seconds: f64,
+    /// From the last fault until traffic flowed both ways, in virtual seconds: the slowest seed, and
+    /// all seeds together.
+    pub slowest_recovery: f64,
+    pub slowest_seed: u64,
+    pub mean_recovery: f64,
 }
 
 /// A promise that was broken.
@@ -45,27 +50,65 @@ pub struct Violation {
 }
 
 /// Runs `count` seeds from `first` on; `progress` learns of each that is done.
-pub fn run(first: u64, count: u64, verbose: bool, mut progress: impl FnMut(u64)) -> Summary {
+pub fn run(first: u64, count: u64, verbose: bool, mut progress: impl FnMut(u64, usize)) -> Summary {
     let mut summary = Summary::default();
     for seed in first..first.saturating_add(count) {
         let mut world = World::new(seed, verbose);
         let found = world.run();
         summary.seeds += 1;
-        summary.absorb(&world);
-        summary.violations.extend(found.into_iter().map(|what| Violation {
+        summary.absorb(seed, &world);
+        summary
+            .violations
+            .extend(found.into_iter().map(|what| Violation {
             seed,
             what,
             replay: format!(
                 "cargo run --release -p hitless-testbeds -- sim --first {seed} --seeds 1 --verbose"
             ),
         }));
-        progress(summary.seeds);
+        progress(summary.seeds, summary.violations.len());
     }
     summary
 }
 
+impl std::fmt::Display for Summary {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Summary {
+            seeds,
+            steps,
+            takeovers,
+            crashes,
+            restarts,
+            ..
+        } = self;
+        writeln!(
+            f,
+            "{seeds} seeds, {steps} steps, {:.0} virtual seconds",
+            self.virtual_seconds
+        )?;
+        writeln!(
+            f,
+            "{crashes} crashes, {restarts} restarts, {takeovers} takeovers"
+        )?;
+        writeln!(
+            f,
+            "{} of {} probes arrived",
+            self.probes_received, self.probes_sent
+        )?;
+        writeln!(
+            f,
+            "traffic again {:.1} s after the last fault, {:.1} s at most (seed {})",
+            self.mean_recovery, self.slowest_recovery, self.slowest_seed
+        )?;
+        for Violation { seed, what, replay } in &self.violations {
+            writeln!(f, "VIOLATION in seed {seed}: {what}\n  {replay}")?;
+        }
+        write!(f, "{} violations", self.violations.len())
+    }
+}
+
 impl Summary {
-    fn absorb(&mut self, world: &World) {
+    fn absorb(&mut self, seed: u64, world: &World) {
         self.steps += world.steps();
         let tally = world.tally();
         self.takeovers += tally.takeovers;
@@ -75,6 +118,12 @@ impl Summary {
         let (sent, received) = world.probes();
         self.probes_sent += sent;
         self.probes_received += received;
+        let recovery = tally.recovery.as_secs_f64();
+        self.mean_recovery += (recovery - self.mean_recovery) / self.seeds as f64;
+        if recovery > self.slowest_recovery {
+            self.slowest_recovery = recovery;
+            self.slowest_seed = seed;
+        }
         self.virtual_seconds += world.virtual_time().as_secs_f64();
     }
 }
@@ -83,7 +132,7 @@ impl Summary {
 mod tests {
     #[test]
     fn a_hundred_seeds_keep_every_promise() {
-        let summary = super::run(1, 100, false, |_| {});
+        let summary = super::run(1, 100, false, |_, _| {});
         assert_eq!(summary.violations, Vec::new());
         assert!(summary.takeovers > 20, "{summary:?}");
         assert!(summary.probes_received > 1000, "{summary:?}");

@@ -13,11 +13,12 @@ use hitless_sa::Instant;
 const CLUSTER: TapId = TapId(0);
 const PEER: TapId = TapId(1);
 
-/// A member began to lead on what another one had recorded.
-#[derive(Clone, Copy, Debug)]
-struct Takeover {
-    at: Instant,
-    who: u8,
+/// A member began to lead.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Reign {
+    at: Duration,
+    who: TapId,
+    /// On what another one had recorded, and that is all there was.
     exact: bool,
 }
 
@@ -28,14 +29,15 @@ pub struct Oracle {
     audit: Audit,
     /// IKE by member, for S4.
     by_member: Audit,
-    takeovers: Vec<Takeover>,
+    reigns: Vec<Reign>,
 }
 
 impl Oracle {
     /// A frame has left a gateway (0 is the peer) on the outside.
     pub fn sent(&mut self, now: Instant, who: u8, frame: &[u8]) {
         let at = Duration::from_nanos(now.0);
-        self.audit.observe(if who == 0 { PEER } else { CLUSTER }, at, frame);
+        self.audit
+            .observe(if who == 0 { PEER } else { CLUSTER }, at, frame);
         if who != 0 {
             self.by_member.observe(TapId(u16::from(who)), at, frame);
         }
@@ -43,8 +45,15 @@ impl Oracle {
 
     /// A gateway said something. Only who leads since when is taken from it.
     pub fn said(&mut self, now: Instant, who: u8, event: &Event) {
-        if let Event::Leads { inherits: true, exact, .. } = event {
-            self.takeovers.push(Takeover { at: now, who, exact: *exact });
+        if let Event::Leads {
+            inherits, exact, ..
+        } = event
+        {
+            self.reigns.push(Reign {
+                at: Duration::from_nanos(now.0),
+                who: TapId(u16::from(who)),
+                exact: *inherits && *exact,
+            });
         }
     }
 
@@ -53,10 +62,15 @@ impl Oracle {
         let mut broken = Vec::new();
         let report = self.audit.clone().report();
         for repeated in &report.repeated {
-            broken.push(format!("S1: a sequence number was sent twice: {repeated:?}"));
+            broken.push(format!(
+                "S1: a sequence number was sent twice: {repeated:?}"
+            ));
         }
         if report.repeated_sequence_numbers() as usize > report.repeated.len() {
-            broken.push(format!("S1: {} numbers repeated", report.repeated_sequence_numbers()));
+            broken.push(format!(
+                "S1: {} numbers repeated",
+                report.repeated_sequence_numbers()
+            ));
         }
         for repeated in &report.repeated_ivs {
             broken.push(format!("S2: an IV was used twice: {repeated:?}"));
@@ -71,60 +85,64 @@ impl Oracle {
                 broken.push(format!("S3: delivered twice to host {name}: {again:?}"));
             }
             if host.altered() > 0 {
-                broken.push(format!("{} packets arrived altered at host {name}", host.altered()));
+                broken.push(format!(
+                    "{} packets arrived altered at host {name}",
+                    host.altered()
+                ));
             }
         }
         broken.extend(self.output_commit());
         broken
     }
 
-    /// S4: after an exact takeover an IKE message that the predecessor had sent is sent again with
-    /// the same octets or not at all; and one member never sends two versions of one message.
+    /// S4: what an active member has sent its exact successors send again with the same octets or
+    /// not at all.
     fn output_commit(&self) -> Vec<String> {
         let report = self.by_member.clone().report();
-        let mut first: BTreeMap<MessageKey, Vec<&IkeEvent>> = BTreeMap::new();
-        for event in report.ike.iter().filter(|event| event.exchange != Exchange::IkeSaInit) {
-            // A Message ID synchronisation is made anew each time (RFC 6311 section 5.1).
-            if event.exchange == Exchange::Informational && event.message_id == 0 {
-                continue;
-            }
-            first.entry(key(event)).or_default().push(event);
+        let mut versions: BTreeMap<MessageKey, Vec<&IkeEvent>> = BTreeMap::new();
+        for event in report.ike.iter().filter(|event| is_numbered(event)) {
+            versions.entry(key(event)).or_default().push(event);
         }
         let mut broken = Vec::new();
-        for events in first.values() {
-            for pair in events.windows(2) {
-                let [earlier, later] = [pair[0], pair[1]];
-                if earlier.digest != later.digest && self.bound(earlier, later) {
-                    broken.push(format!("S4: one message, two versions: {earlier:?}, {later:?}"));
+        for events in versions.values() {
+            for (index, later) in events.iter().enumerate() {
+                let differs = |earlier: &&&IkeEvent| {
+                    earlier.digest != later.digest && self.bound(earlier, later)
+                };
+                if let Some(earlier) = events[..index].iter().find(differs) {
+                    broken.push(format!(
+                        "S4: one message, two versions: {earlier:?}, {later:?}"
+                    ));
                 }
             }
         }
         broken
     }
 
-    /// Whether the later sender had to know what the earlier one sent.
+    /// Whether the later sender had to know what the earlier one sent. Whoever was deposed without
+    /// knowing it binds nobody and is bound by nobody: the leases keep it harmless to S1 and S3, and
+    /// for Message IDs there is RFC 6311.
     fn bound(&self, earlier: &IkeEvent, later: &IkeEvent) -> bool {
-        if earlier.tap == later.tap {
-            return !self.lost_its_past(earlier, later);
-        }
-        let led = self.takeovers.iter().rfind(|takeover| {
-            TapId(u16::from(takeover.who)) == later.tap
-                && Duration::from_nanos(takeover.at.0) <= later.time
-        });
-        led.is_some_and(|t| t.exact && earlier.time < Duration::from_nanos(t.at.0))
+        let (Some(before), Some(after)) = (self.reign(earlier), self.reign(later)) else {
+            return false;
+        };
+        self.reigns[before + 1..=after]
+            .iter()
+            .all(|reign| reign.exact)
     }
 
-    /// The member took over in between, inexactly: it may not know what it sent in an earlier life.
-    fn lost_its_past(&self, earlier: &IkeEvent, later: &IkeEvent) -> bool {
-        self.takeovers.iter().any(|takeover| {
-            let at = Duration::from_nanos(takeover.at.0);
-            earlier.time < at && at <= later.time && !takeover.exact
-        })
+    /// The reign in which this was sent, unless it was over.
+    fn reign(&self, event: &IkeEvent) -> Option<usize> {
+        let last = self
+            .reigns
+            .iter()
+            .rposition(|reign| reign.at <= event.time)?;
+        (self.reigns[last].who == event.tap).then_some(last)
     }
 }
 
-/// What names an IKE message.
-type MessageKey = (u64, u64, u32, bool, bool, Exchange);
+/// What names an IKE message; two of another exchange type with one Message ID are two versions.
+type MessageKey = (u64, u64, u32, bool, bool);
 
 fn key(event: &IkeEvent) -> MessageKey {
     (
@@ -133,11 +151,21 @@ fn key(event: &IkeEvent) -> MessageKey {
         event.message_id,
         event.response,
         event.initiator,
-        event.exchange,
     )
+}
+
+/// Not a Message ID synchronisation, which is made anew each time (RFC 6311 section 5.1), and not
+/// before the IKE SA is there.
+fn is_numbered(event: &IkeEvent) -> bool {
+    let synchronises = event.exchange == Exchange::Informational && event.message_id == 0;
+    event.exchange != Exchange::IkeSaInit && !synchronises
 }
 
 fn delivered_twice(received: &[Probe]) -> Vec<u64> {
     let mut seen = BTreeSet::new();
-    received.iter().map(|probe| probe.number).filter(|number| !seen.insert(*number)).collect()
+    received
+        .iter()
+        .map(|probe| probe.number)
+        .filter(|number| !seen.insert(*number))
+        .collect()
 }

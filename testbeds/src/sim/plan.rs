@@ -22,7 +22,10 @@ pub enum Fault {
     /// It starts again, with another incarnation.
     Restart(u8),
     /// Sync datagrams from the first to the second are lost.
-    Deaf { from: u8, to: u8 },
+    Deaf {
+        from: u8,
+        to: u8,
+    },
     /// Sync datagrams pass again.
     Healed,
     /// The member's outside cable is pulled, or plugged in again.
@@ -78,10 +81,16 @@ impl Plan {
             calm: calm + Duration::from_millis(200),
             ike_proposal: pick(
                 entropy,
-                &["aes128gcm16-prfsha256-x25519", "aes128-sha256-prfsha256-x25519"],
+                &[
+                    "aes128gcm16-prfsha256-x25519",
+                    "aes128-sha256-prfsha256-x25519",
+                ],
             ),
             esp_proposal: pick(entropy, &["aes128gcm16-x25519-esn", "aes256gcm16-x25519"]),
-            takeover: pick(entropy, &["auto", "auto", "message-id-sync", "probe", "rekey"]),
+            takeover: pick(
+                entropy,
+                &["auto", "auto", "message-id-sync", "probe", "rekey"],
+            ),
             probe_every: Duration::from_micros(u64::from(500 + entropy.u32() % 4000)),
         }
     }
@@ -112,12 +121,30 @@ fn episode(entropy: &mut dyn Entropy, at: Duration, faults: &mut Vec<(Duration, 
             faults.push((at + span, Fault::Restart(member)));
         }
         4 => {
-            faults.push((at, Fault::Deaf { from: member, to: other }));
-            faults.push((at, Fault::Deaf { from: other, to: member }));
+            faults.push((
+                at,
+                Fault::Deaf {
+                    from: member,
+                    to: other,
+                },
+            ));
+            faults.push((
+                at,
+                Fault::Deaf {
+                    from: other,
+                    to: member,
+                },
+            ));
             faults.push((at + span, Fault::Healed));
         }
         5 => {
-            faults.push((at, Fault::Deaf { from: member, to: other }));
+            faults.push((
+                at,
+                Fault::Deaf {
+                    from: member,
+                    to: other,
+                },
+            ));
             faults.push((at + span, Fault::Healed));
         }
         6 => {
@@ -127,14 +154,23 @@ fn episode(entropy: &mut dyn Entropy, at: Duration, faults: &mut Vec<(Duration, 
         7 => faults.push((at, Fault::Frozen(member, span / 4))),
         8 => faults.push((at, Fault::Switchover)),
         9 => {
-            faults.push((at, pick(entropy, &[Fault::PeerRekeysChild, Fault::ClusterRekeysChild])));
+            faults.push((
+                at,
+                pick(
+                    entropy,
+                    &[Fault::PeerRekeysChild, Fault::ClusterRekeysChild],
+                ),
+            ));
             // Right into the exchange.
             let into = Duration::from_micros(u64::from(entropy.u32() % 6000));
             faults.push((at + into, Fault::Crash(member)));
             faults.push((at + into + span, Fault::Restart(member)));
         }
         10 => {
-            faults.push((at, pick(entropy, &[Fault::PeerRekeysIke, Fault::ClusterRekeysIke])));
+            faults.push((
+                at,
+                pick(entropy, &[Fault::PeerRekeysIke, Fault::ClusterRekeysIke]),
+            ));
             let into = Duration::from_micros(u64::from(entropy.u32() % 6000));
             faults.push((at + into, Fault::Crash(member)));
             faults.push((at + into + span, Fault::Restart(member)));

@@ -52,6 +52,8 @@ pub struct Tally {
     pub crashes: u64,
     pub restarts: u64,
     pub greatest_skip: u64,
+    /// From the last fault until traffic flowed both ways.
+    pub recovery: Duration,
 }
 
 /// One run.
@@ -102,11 +104,18 @@ impl World {
                 protected_ends.push(switch_end);
                 gateway_end
             });
-            let config = if who == PEER { topology.peer() } else { topology.member(who) };
+            let config = if who == PEER {
+                topology.peer()
+            } else {
+                topology.member(who)
+            };
             machines.push(Machine {
                 who,
                 config: config.expect("the simulator's own configuration is valid"),
-                disk: Durable { incarnation: Incarnation(0), ..first_start() },
+                disk: Durable {
+                    incarnation: Incarnation(0),
+                    ..first_start()
+                },
                 disk_fails: false,
                 running: None,
                 frozen_until: EPOCH,
@@ -144,7 +153,7 @@ impl World {
     /// Runs the plan to its end and says what was broken.
     pub fn run(&mut self) -> Vec<String> {
         if self.verbose {
-            eprintln!("{:#?}", self.plan);
+            eprintln!("{:?}", self.plan);
         }
         for (at, fault) in std::mem::take(&mut self.plan.faults) {
             self.run_until(EPOCH + at);
@@ -223,11 +232,19 @@ impl World {
                 written
             };
             let mut tell = |event| events.push(event);
-            station.turn(now, &mut machine.entropy, &mut self.sync, &mut tell, &mut persist);
+            station.turn(
+                now,
+                &mut machine.entropy,
+                &mut self.sync,
+                &mut tell,
+                &mut persist,
+            );
             worker.turn(now);
         }
         let oracle = &mut self.oracle;
-        machine.outside.turn(now, &mut self.entropy, |frame| oracle.sent(now, who, frame));
+        machine
+            .outside
+            .turn(now, &mut self.entropy, |frame| oracle.sent(now, who, frame));
         for event in events {
             self.hear(who, &event);
         }
@@ -242,7 +259,12 @@ impl World {
             return;
         }
         self.oracle.said(self.now, who, event);
-        if let Event::Leads { inherits: true, skip, .. } = event {
+        if let Event::Leads {
+            inherits: true,
+            skip,
+            ..
+        } = event
+        {
             self.tally.takeovers += 1;
             self.tally.greatest_skip = self.tally.greatest_skip.max(*skip);
         }
@@ -261,7 +283,9 @@ impl World {
         );
         match station {
             Ok(running) => machine.running = Some(running),
-            Err(error) => self.broken.push(format!("machine {who} did not start: {error}")),
+            Err(error) => self
+                .broken
+                .push(format!("machine {who} did not start: {error}")),
         }
     }
 
@@ -318,7 +342,9 @@ impl World {
         let now = self.now;
         let chosen = if peer { 0..1 } else { 1..self.machines.len() };
         for machine in &mut self.machines[chosen] {
-            let Some((station, _)) = &mut machine.running else { continue };
+            let Some((station, _)) = &mut machine.running else {
+                continue;
+            };
             let gateway = station.gateway();
             if !gateway.leading() {
                 continue;
@@ -350,8 +376,9 @@ impl World {
     }
 
     fn expect_life(&mut self) {
-        let end = self.now + LIVENESS;
-        let mut since = self.now;
+        let calm = self.now;
+        let end = calm + LIVENESS;
+        let mut since = calm;
         while self.now < end {
             self.step();
             // The last probes of each direction, all sent after the storm and in a row.
@@ -360,6 +387,7 @@ impl World {
                 received.len() >= ALIVE && received[received.len() - ALIVE].at > since
             });
             if alive {
+                self.tally.recovery = self.now.since(calm);
                 return;
             }
             if self.now.since(since) > Duration::from_secs(1) {
@@ -367,6 +395,8 @@ impl World {
             }
         }
         let seconds = LIVENESS.as_secs();
-        self.broken.push(format!("liveness: no traffic within {seconds} s after the last fault"));
+        self.broken.push(format!(
+            "liveness: no traffic within {seconds} s after the last fault"
+        ));
     }
 }

@@ -13,7 +13,7 @@ use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::key_exchange;
 use crate::ike::crypto::kex::KeyPair;
 use crate::ike::crypto::prf::equal;
-use crate::ike::established::{Birth, IkeSa, Task, open, seal};
+use crate::ike::established::{Birth, IkeSa, open, seal};
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{
     AUTH_METHOD_PSK, Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit,
@@ -22,6 +22,7 @@ use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
 use crate::ike::proposal::{Ask, IkeProposal, KeyExchangeMethod, accepted};
 use crate::ike::settings::Connection;
+use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::window::Window;
 

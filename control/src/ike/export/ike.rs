@@ -1,0 +1,240 @@
+//! The IKE SA itself.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hitless_sa::{IkeSpi, Instant, MessageId};
+
+use super::child::{child, child_record};
+use super::pending::{pending, pending_record, scheduled, task_record};
+use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord, WindowRecord};
+use super::{FORMAT, ImportError, after, ago, before, collect, until};
+use crate::ike::counter_sync::{AnsweredSync, CounterSync, MessageIdSync};
+use crate::ike::established::{Birth, IkeSa, State};
+use crate::ike::keys::IkeKeys;
+use crate::ike::nat::{Nat, Path};
+use crate::ike::probe::Probe;
+use crate::ike::proposal::Identification;
+use crate::ike::settings::Connection;
+use crate::ike::window::{Outstanding, Response, Window};
+
+pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
+    let (state, delete_in) = match ike.state {
+        State::Established => (0, None),
+        State::Rekeyed { delete_at } => (1, Some(until(now, delete_at))),
+        State::Deleting | State::Gone => (2, None),
+    };
+    IkeRecord {
+        format: FORMAT,
+        connection: ike.connection.name.clone(),
+        unique: ike.unique,
+        initiator: ike.initiator,
+        local_spi: ike.local_spi.0,
+        remote_spi: ike.remote_spi.0,
+        proposal: ike.proposal.to_string(),
+        keys: ike.keys.export().to_vec(),
+        local: ike.path.local.to_string(),
+        remote: ike.path.remote.to_string(),
+        nat_local: ike.nat.local,
+        nat_remote: ike.nat.remote,
+        nat_forced: ike.nat.forced,
+        local_id: ike.local_id.to_body(),
+        remote_id: ike.remote_id.to_body(),
+        message_id_sync: ike.message_id_sync,
+        replay_counter_sync: ike.replay_counter_sync,
+        window: Some(window_record(&ike.window)),
+        pending: ike.pending.as_ref().map(pending_record),
+        queue: ike.queue.iter().map(|s| task_record(s, now)).collect(),
+        sync: ike.sync.as_ref().map(sync_record),
+        answered_sync: ike.answered_sync.as_ref().map(|a| AnsweredRecord {
+            request: a.request.clone(),
+            response: a.response.clone(),
+            send: a.send.0,
+            expected: a.expected.0,
+        }),
+        probing: ike.probe.is_some(),
+        probe: ike
+            .probe
+            .iter()
+            .flat_map(|p| &p.sent)
+            .map(probe_record)
+            .collect(),
+        accept_jump: ike.accept_jump,
+        children: ike.children.iter().map(|c| child_record(c, now)).collect(),
+        state,
+        delete_in,
+        established_ago: ago(now, ike.established),
+        heard_ago: ago(now, ike.heard),
+        rekey_in: ike.rekey_at.map(|at| until(now, at)),
+        predecessor: ike.predecessor.map(|spi| spi.0),
+        successors: ike.successors.iter().map(|spi| spi.0).collect(),
+        forget_in: ike.forget_at.map(|at| until(now, at)),
+        terminated: ike.terminated,
+        undecided: ike.undecided,
+    }
+}
+
+pub(super) fn from_record(
+    record: &IkeRecord,
+    connection: Arc<Connection>,
+    now: Instant,
+) -> Result<IkeSa, ImportError> {
+    let birth = birth(record, connection, now)?;
+    let rekey_at = record.rekey_in.map(|until| after(now, until));
+    let mut ike = IkeSa::with(
+        birth,
+        record.unique,
+        before(now, record.established_ago),
+        rekey_at,
+    );
+    ike.heard = before(now, record.heard_ago);
+    ike.state = match (record.state, record.delete_in) {
+        (0, _) => State::Established,
+        (1, Some(until)) => State::Rekeyed {
+            delete_at: after(now, until),
+        },
+        (2, _) => State::Deleting,
+        _ => return Err(ImportError::Field("state")),
+    };
+    ike.pending = record.pending.as_ref().map(pending).transpose()?;
+    ike.queue = collect(&record.queue, |t| scheduled(t, now))?;
+    ike.sync = record.sync.as_ref().map(|s| sync(s, now)).transpose()?;
+    ike.answered_sync = record.answered_sync.as_ref().map(|a| AnsweredSync {
+        request: a.request.clone(),
+        response: a.response.clone(),
+        send: MessageId(a.send),
+        expected: MessageId(a.expected),
+    });
+    ike.probe = record.probing.then(|| {
+        let sent = record
+            .probe
+            .iter()
+            .map(|p| (MessageId(p.id), p.bytes.clone()));
+        Probe::resumed(now, sent.collect())
+    });
+    ike.accept_jump = record.accept_jump;
+    ike.children = collect(&record.children, |c| child(c, now))?;
+    ike.predecessor = record.predecessor.map(IkeSpi);
+    ike.successors = record.successors.iter().copied().map(IkeSpi).collect();
+    ike.forget_at = record.forget_in.map(|until| after(now, until));
+    ike.terminated = record.terminated;
+    ike.undecided = record.undecided;
+    if ike.pending.is_some() != ike.window.outstanding.is_some() {
+        return Err(ImportError::Field("pending"));
+    }
+    Ok(ike)
+}
+
+fn birth(
+    record: &IkeRecord,
+    connection: Arc<Connection>,
+    now: Instant,
+) -> Result<Birth, ImportError> {
+    let proposal = record
+        .proposal
+        .parse()
+        .map_err(|_| ImportError::Field("proposal"))?;
+    let keys = IkeKeys::import(&proposal, &record.keys).map_err(|_| ImportError::Field("keys"))?;
+    Ok(Birth {
+        connection,
+        initiator: record.initiator,
+        local_spi: IkeSpi(record.local_spi),
+        remote_spi: IkeSpi(record.remote_spi),
+        proposal,
+        keys,
+        path: Path {
+            local: socket_address(&record.local)?,
+            remote: socket_address(&record.remote)?,
+        },
+        nat: Nat {
+            local: record.nat_local,
+            remote: record.nat_remote,
+            forced: record.nat_forced,
+        },
+        local_id: identity(&record.local_id)?,
+        remote_id: identity(&record.remote_id)?,
+        message_id_sync: record.message_id_sync,
+        replay_counter_sync: record.replay_counter_sync,
+        window: window(
+            record.window.as_ref().ok_or(ImportError::Field("window"))?,
+            now,
+        ),
+    })
+}
+
+fn socket_address(text: &str) -> Result<SocketAddr, ImportError> {
+    text.parse().map_err(|_| ImportError::Field("address"))
+}
+
+fn identity(body: &[u8]) -> Result<Identification, ImportError> {
+    body.split_first_chunk::<4>()
+        .and_then(|(head, data)| Identification::from_wire(head[0], data))
+        .ok_or(ImportError::Field("identity"))
+}
+
+fn window_record(window: &Window) -> WindowRecord {
+    WindowRecord {
+        next_request: window.next_request.0,
+        expected: window.expected.0,
+        peer_window: window.peer_window,
+        response_id: window.response.as_ref().map(|r| r.id.0),
+        response: window
+            .response
+            .as_ref()
+            .map_or_else(Vec::new, |r| r.bytes.clone()),
+        outstanding_id: window.outstanding.as_ref().map(|o| o.id.0),
+        outstanding: window
+            .outstanding
+            .as_ref()
+            .map_or_else(Vec::new, |o| o.bytes.clone()),
+    }
+}
+
+fn window(record: &WindowRecord, now: Instant) -> Window {
+    let mut window = Window::new(MessageId(record.next_request), MessageId(record.expected));
+    window.peer_window = record.peer_window;
+    window.response = record.response_id.map(|id| Response {
+        id: MessageId(id),
+        bytes: record.response.clone(),
+    });
+    window.outstanding = record.outstanding_id.map(|id| Outstanding {
+        id: MessageId(id),
+        bytes: record.outstanding.clone(),
+        sent: 0,
+        resend_at: now,
+    });
+    window
+}
+
+fn sync_record(sync: &CounterSync) -> SyncRecord {
+    SyncRecord {
+        nonce: sync.values.nonce.to_vec(),
+        send: sync.values.send.0,
+        receive: sync.values.receive.0,
+        delta: sync.delta,
+        bytes: sync.bytes.clone(),
+    }
+}
+
+fn sync(record: &SyncRecord, now: Instant) -> Result<CounterSync, ImportError> {
+    let nonce = record.nonce.as_slice().try_into();
+    Ok(CounterSync {
+        values: MessageIdSync {
+            nonce: nonce.map_err(|_| ImportError::Field("nonce"))?,
+            send: MessageId(record.send),
+            receive: MessageId(record.receive),
+        },
+        delta: record.delta,
+        bytes: record.bytes.clone(),
+        sent: 0,
+        rounds: 0,
+        resend_at: now,
+    })
+}
+
+fn probe_record((id, bytes): &(MessageId, Vec<u8>)) -> ProbeRecord {
+    ProbeRecord {
+        id: id.0,
+        bytes: bytes.clone(),
+    }
+}

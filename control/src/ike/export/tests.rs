@@ -1,0 +1,139 @@
+//! Records of IKE SAs: what is exported comes back, and damage is refused.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hitless_sa::{Entropy, Mode};
+
+use super::*;
+use crate::ike::proposal::Identification;
+use crate::ike::settings::{Child, EngineSettings, Secret, Takeover};
+use crate::ike::{Engine, Input, Output, Resume};
+
+struct Counting(u64);
+
+impl Entropy for Counting {
+    fn fill(&mut self, out: &mut [u8]) {
+        for octet in out {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            *octet = (self.0 >> 40) as u8;
+        }
+    }
+}
+
+const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+const IDENTITIES: [&str; 2] = ["a.test", "b.test"];
+const NETS: [&str; 2] = ["10.1.0.0/16", "10.2.0.0/16"];
+
+fn settings(host: usize) -> EngineSettings {
+    let other = 1 - host;
+    let id = |host: usize| IDENTITIES[host].parse::<Identification>().unwrap();
+    EngineSettings {
+        member: MemberId(host as u8 + 1),
+        incarnation: Incarnation(1),
+        connections: vec![Connection {
+            name: "peer".to_owned(),
+            local_addrs: vec![ADDRESSES[host].parse().unwrap()],
+            remote_addrs: vec![ADDRESSES[other].parse().unwrap()],
+            remote_port: 500,
+            proposals: vec!["aes128gcm16-prfsha256-x25519".parse().unwrap()],
+            local_id: id(host),
+            remote_id: id(other),
+            encap: true,
+            dpd_delay: Duration::from_secs(10),
+            rekey_time: Duration::from_secs(1000),
+            takeover: Takeover::Auto,
+            children: vec![Child {
+                name: "net".to_owned(),
+                mode: Mode::Tunnel,
+                esp_proposals: vec!["aes128gcm16-x25519-esn".parse().unwrap()],
+                local_ts: vec![NETS[host].parse().unwrap()],
+                remote_ts: vec![NETS[other].parse().unwrap()],
+                rekey_time: Duration::from_secs(100),
+                replay_window: 64,
+                start: host == 0,
+            }],
+        }],
+        secrets: vec![Secret {
+            ids: Vec::new(),
+            secret: Zeroizing::new(b"secret".to_vec()),
+        }],
+        half_open_limit: 8,
+        retransmit_timeout: Duration::from_secs(1),
+        retransmit_tries: 5,
+    }
+}
+
+/// Imports a record and exports it again.
+fn assert_same_again(settings: &EngineSettings, now: Instant, record: &Record) {
+    let connections: BTreeMap<String, Arc<Connection>> = settings
+        .connections
+        .iter()
+        .map(|c| (c.name.clone(), Arc::new(c.clone())))
+        .collect();
+    let mut ids = Ids::new(MemberId(9), Incarnation(1));
+    let ike = import(now, &connections, &mut ids, &record.body).expect("our own record");
+    let again = export(&ike, now);
+    assert_eq!(*again.body, *record.body);
+    assert_eq!(again.children, record.children);
+}
+
+#[test]
+fn every_record_of_a_busy_pair_is_imported_as_it_was_exported() {
+    let both = [settings(0), settings(1)];
+    let mut engines = [Engine::new(both[0].clone()), Engine::new(both[1].clone())];
+    let mut entropy = Counting(1);
+    let mut now = Instant(1_000_000_000_000);
+    for engine in &mut engines {
+        engine.lead(now, &mut entropy, &mut |_| Resume::Exact);
+    }
+    let mut records = 0;
+    let mut pending = 0;
+    for round in 0..4000u64 {
+        for host in 0..2 {
+            let mut sent: Vec<(SocketAddr, SocketAddr, Vec<u8>)> = Vec::new();
+            while let Some(output) = engines[host].poll_output() {
+                let mut transmits = Vec::new();
+                match output {
+                    Output::Transmit(transmit) | Output::Retransmit { transmit, .. } => {
+                        transmits.push(transmit);
+                    }
+                    Output::Commit(commit) => {
+                        if let Some(record) = &commit.record {
+                            assert_same_again(&both[host], now, record);
+                            records += 1;
+                            pending += usize::from(record.children.len() > 1);
+                        }
+                        transmits = commit.transmits;
+                    }
+                    Output::Event(_) => {}
+                }
+                sent.extend(
+                    transmits
+                        .into_iter()
+                        .map(|t| (t.local, t.remote, t.payload)),
+                );
+            }
+            // Every seventh datagram is lost, so that requests stay outstanding.
+            for (from, to, payload) in sent.iter().filter(|_| round % 7 != 3) {
+                let input = Input::Datagram {
+                    local: *to,
+                    remote: *from,
+                    payload,
+                };
+                engines[1 - host].handle(now, &mut entropy, input);
+            }
+        }
+        now += Duration::from_millis(250);
+        for engine in &mut engines {
+            engine.handle(now, &mut entropy, Input::Timeout);
+        }
+    }
+    assert!(
+        records > 100 && pending > 10,
+        "{records} records, {pending} with an offer"
+    );
+}

@@ -1,0 +1,70 @@
+//! Which IKE SAs there are, by connection, by peer and by Child SA.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hitless_sa::{IkeSpi, SaId};
+
+use super::established::IkeSa;
+use super::proposal::Identification;
+
+/// Kept in step with the IKE SAs by `Engine::commit`.
+#[derive(Default)]
+pub(super) struct Index {
+    connections: BTreeMap<String, BTreeSet<IkeSpi>>,
+    peers: BTreeMap<Identification, BTreeSet<IkeSpi>>,
+    children: BTreeMap<SaId, IkeSpi>,
+}
+
+impl Index {
+    pub fn insert(&mut self, ike: &IkeSa) {
+        let spi = ike.local_spi;
+        if let Some(spis) = self.connections.get_mut(&ike.connection.name) {
+            spis.insert(spi);
+        } else {
+            let name = ike.connection.name.clone();
+            self.connections.insert(name, BTreeSet::from([spi]));
+        }
+        if let Some(spis) = self.peers.get_mut(&ike.remote_id) {
+            spis.insert(spi);
+        } else {
+            self.peers
+                .insert(ike.remote_id.clone(), BTreeSet::from([spi]));
+        }
+    }
+
+    pub fn remove(&mut self, ike: &IkeSa) {
+        let spi = ike.local_spi;
+        if let Some(spis) = self.connections.get_mut(&ike.connection.name) {
+            spis.remove(&spi);
+            if spis.is_empty() {
+                self.connections.remove(&ike.connection.name);
+            }
+        }
+        if let Some(spis) = self.peers.get_mut(&ike.remote_id) {
+            spis.remove(&spi);
+            if spis.is_empty() {
+                self.peers.remove(&ike.remote_id);
+            }
+        }
+    }
+
+    pub fn of_connection(&self, name: &str) -> impl Iterator<Item = IkeSpi> + '_ {
+        self.connections.get(name).into_iter().flatten().copied()
+    }
+
+    pub fn of_peer(&self, id: &Identification) -> impl Iterator<Item = IkeSpi> + '_ {
+        self.peers.get(id).into_iter().flatten().copied()
+    }
+
+    pub fn of_child(&self, sa: SaId) -> Option<IkeSpi> {
+        self.children.get(&sa).copied()
+    }
+
+    pub fn insert_child(&mut self, sa: SaId, ike: IkeSpi) {
+        self.children.insert(sa, ike);
+    }
+
+    pub fn remove_child(&mut self, sa: SaId) {
+        self.children.remove(&sa);
+    }
+}

@@ -1,0 +1,182 @@
+//! The way of a message through an established IKE SA.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::contents::Contents;
+use super::established::{IkeSa, open};
+use super::message::{Delete, Exchange, Header, MessageError, Notify, NotifyKind, Payload};
+use super::nat::Path;
+use super::output::{ChildChange, Event};
+use super::tasks::Pending;
+use super::turn::Turn;
+use super::window::Sequence;
+use super::{child, counter_sync, create, inform, probe, rekey, takeover};
+
+impl IkeSa {
+    /// A message for this IKE SA. Nothing changes before its integrity is verified.
+    pub fn receive(&mut self, turn: &mut Turn<'_>, path: Path, header: &Header, datagram: &[u8]) {
+        if header.initiator == self.initiator {
+            return turn.drop(path.remote, "reflected");
+        }
+        let opened = match open(&self.keys, header, datagram) {
+            Ok(payloads) => Ok(payloads),
+            Err(error) => match refusal(&error) {
+                Some(notify) if !header.response => Err(notify),
+                _ => return turn.drop(path.remote, error.reason()),
+            },
+        };
+        match opened {
+            Ok(payloads) if header.response => self.response(turn, path, header, &payloads),
+            Ok(payloads) => self.incoming_request(turn, path, header, datagram, Ok(payloads)),
+            Err(notify) => self.incoming_request(turn, path, header, datagram, Err(notify)),
+        }
+    }
+
+    fn incoming_request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        datagram: &[u8],
+        payloads: Result<Vec<Payload>, Notify>,
+    ) {
+        if let Ok(payloads) = &payloads
+            && counter_sync::is_request(header, payloads)
+        {
+            return counter_sync::answer(self, turn, path, datagram, payloads);
+        }
+        // R38, RFC 6311 section 8.1: nothing else until the synchronisation is complete.
+        if self.sync.is_some() {
+            return turn.drop(path.remote, "synchronising");
+        }
+        if self.accept_jump && header.message_id > self.window.expected {
+            self.window.expected = header.message_id;
+        }
+        if header.message_id > self.window.expected {
+            // It had answers that are not in our record.
+            takeover::doubt(self, turn);
+        }
+        match self.window.sequence(header.message_id) {
+            Sequence::New => {}
+            Sequence::Repeated => {
+                if let Some(response) = &self.window.response {
+                    let payload = response.bytes.clone();
+                    turn.immediate.push(path.transmit(payload));
+                }
+                return;
+            }
+            Sequence::Old => return turn.drop(path.remote, "message ID below the window"),
+            Sequence::Ahead => return turn.drop(path.remote, "message ID above the window"),
+        }
+        if self.undecided && !payloads.as_ref().is_ok_and(|p| deletes_ike(p)) {
+            // The peer knows more than we do and asks again; by then we know too.
+            return turn.drop(path.remote, "rekeying is not decided");
+        }
+        self.accept_jump = false;
+        self.alive(turn, path);
+        let answer = match payloads {
+            Ok(payloads) => self.process(turn, header, &payloads),
+            Err(notify) => vec![Payload::Notify(notify)],
+        };
+        // RFC 7296 section 2.11: to where the request came from.
+        let reply = self.header(header.exchange, true, header.message_id);
+        let Some(bytes) = self.seal(turn, &reply, &answer) else {
+            return;
+        };
+        self.window.answered(header.message_id, bytes.clone());
+        turn.transmits.push(path.transmit(bytes));
+        turn.dirty = true;
+        self.advance(turn);
+    }
+
+    fn process(
+        &mut self,
+        turn: &mut Turn<'_>,
+        header: &Header,
+        payloads: &[Payload],
+    ) -> Vec<Payload> {
+        let contents = Contents::of(payloads);
+        if let Some(size) = contents.window_size() {
+            self.window.peer_window = size;
+        }
+        match header.exchange {
+            Exchange::Informational => inform::answer(self, turn, &contents),
+            Exchange::CreateChildSa if contents.rekeys_ike() => {
+                rekey::answer(self, turn, &contents)
+            }
+            Exchange::CreateChildSa => create::answer(self, turn, &contents),
+            _ => vec![Payload::notify(NotifyKind::INVALID_SYNTAX, &[])],
+        }
+    }
+
+    fn response(&mut self, turn: &mut Turn<'_>, path: Path, header: &Header, payloads: &[Payload]) {
+        if self.sync.is_some() {
+            return counter_sync::complete(self, turn, path, header, payloads);
+        }
+        if self.probe.is_some() && probe::complete(self, turn, path, header) {
+            return;
+        }
+        if !self.window.confirm(header.message_id) {
+            return turn.drop(path.remote, "unexpected response");
+        }
+        self.alive(turn, path);
+        turn.dirty = true;
+        let contents = Contents::of(payloads);
+        match self.pending.take() {
+            Some(Pending::CreateChild(offer)) => create::complete(self, turn, offer, &contents),
+            Some(Pending::RekeyIke(offer)) => rekey::complete(self, turn, offer, &contents),
+            Some(Pending::DeleteChildren(ids)) => {
+                for id in ids {
+                    child::remove(self, turn, id);
+                }
+            }
+            Some(Pending::DeleteIke) => self.destroy(turn, "deleted by us"),
+            Some(Pending::Liveness) | None => turn.events.push(Event::LivenessConfirmed {
+                ike: self.local_spi,
+            }),
+        }
+        self.advance(turn);
+    }
+
+    /// An authenticated message that is not a repetition: the peer lives, and perhaps moved.
+    pub fn alive(&mut self, turn: &mut Turn<'_>, path: Path) {
+        self.heard = turn.now;
+        // RFC 7296 section 2.23: follow a peer behind NAT; whoever is itself behind one does not.
+        if self.nat.remote && !self.nat.local {
+            self.moved(turn, path.remote);
+        }
+    }
+
+    /// The peer's NAT mapping changed.
+    pub fn moved(&mut self, turn: &mut Turn<'_>, remote: SocketAddr) {
+        if self.path.remote == remote {
+            return;
+        }
+        self.path.remote = remote;
+        turn.dirty = true;
+        let (path, nat) = (self.path, self.nat);
+        for child in &mut self.children {
+            let mut sa = (*child.sa).clone();
+            sa.remote = remote.ip();
+            sa.encapsulation = nat.encapsulation(path);
+            child.sa = Arc::new(sa);
+            turn.changes.push(ChildChange::Update(child.sa.clone()));
+        }
+    }
+}
+
+fn deletes_ike(payloads: &[Payload]) -> bool {
+    payloads.contains(&Payload::Delete(Delete::Ike))
+}
+
+/// The notification that an authenticated but unusable request is answered with
+/// (RFC 7296 sections 2.5 and 2.21.3).
+fn refusal(error: &MessageError) -> Option<Notify> {
+    let kind = error.notify()?;
+    let data = match error {
+        MessageError::UnsupportedCritical(kind) => vec![kind.0],
+        _ => Vec::new(),
+    };
+    Some(Notify::new(kind, &data))
+}

@@ -1,0 +1,214 @@
+//! What an IKE SA has to do, and when: requests that wait for the window, lifetimes, liveness.
+
+use hitless_sa::{Instant, SaId, Spi};
+
+use super::child::ChildState;
+use super::create::{self, ChildOffer};
+use super::established::{DELETE_GRACE, IkeSa, State};
+use super::message::Exchange;
+use super::rekey::{self, IkeOffer};
+use super::turn::Turn;
+use super::window::Due;
+use super::{counter_sync, inform, probe, takeover};
+
+/// Something to ask of the peer, when the window allows.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Task {
+    CreateChild(String),
+    RekeyChild(SaId),
+    RekeyIke,
+    DeleteChild(SaId),
+    /// The peer made a Child SA that we could not use.
+    DeleteSpi(Spi),
+    DeleteIke,
+    Liveness,
+}
+
+/// A task and the earliest time for it.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct Scheduled {
+    pub at: Instant,
+    pub task: Task,
+}
+
+/// The request that is outstanding, with all that is needed to use its response.
+pub(super) enum Pending {
+    CreateChild(ChildOffer),
+    RekeyIke(IkeOffer),
+    DeleteChildren(Vec<SaId>),
+    DeleteIke,
+    Liveness,
+}
+
+impl Pending {
+    /// The task to do again when the request was given up.
+    pub fn task(&self) -> Option<Task> {
+        match self {
+            Pending::CreateChild(offer) => Some(match offer.replaces {
+                Some(old) => Task::RekeyChild(old),
+                None => Task::CreateChild(offer.child.clone()),
+            }),
+            Pending::RekeyIke(_) => Some(Task::RekeyIke),
+            Pending::DeleteChildren(ids) => ids.first().copied().map(Task::DeleteChild),
+            Pending::DeleteIke => Some(Task::DeleteIke),
+            Pending::Liveness => None,
+        }
+    }
+}
+
+impl IkeSa {
+    /// Puts a task in the queue, once.
+    pub fn schedule(&mut self, at: Instant, task: Task) {
+        if !self.queue.iter().any(|s| s.task == task) {
+            self.queue.push(Scheduled { at, task });
+        }
+    }
+
+    /// Whether a Child SA of that name lives or is being made.
+    pub fn serves(&self, child: &str) -> bool {
+        let pending = match &self.pending {
+            Some(Pending::CreateChild(offer)) => offer.child == child,
+            _ => false,
+        };
+        let queued = self
+            .queue
+            .iter()
+            .any(|s| matches!(&s.task, Task::CreateChild(name) if name == child));
+        let lives = self
+            .children
+            .iter()
+            .any(|c| c.name == child && c.state != ChildState::Deleting);
+        pending || queued || lives
+    }
+
+    /// Whether a request may be sent now.
+    pub fn is_free(&self) -> bool {
+        self.pending.is_none()
+            && self.window.outstanding.is_none()
+            && self.sync.is_none()
+            && self.probe.is_none()
+            && !self.undecided
+    }
+
+    /// Starts what is due while the window is free.
+    pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        while self.is_free() && self.state != State::Gone {
+            let due = self.queue.iter().position(|s| s.at <= turn.now);
+            let Some(scheduled) = due.map(|position| self.queue.remove(position)) else {
+                break;
+            };
+            turn.dirty = true;
+            let busy = self.state != State::Established;
+            match scheduled.task {
+                Task::DeleteIke => inform::delete_ike(self, turn),
+                _ if busy => {}
+                Task::CreateChild(name) => create::request(self, turn, &name, None, None),
+                Task::RekeyChild(id) => create::rekey(self, turn, id),
+                Task::RekeyIke => rekey::request(self, turn, None),
+                Task::DeleteChild(id) => inform::delete_child(self, turn, id),
+                Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
+                Task::Liveness => {
+                    self.request(turn, Exchange::Informational, &[], Pending::Liveness);
+                }
+            }
+        }
+    }
+
+    /// Timers.
+    pub fn tick(&mut self, turn: &mut Turn<'_>) {
+        counter_sync::tick(self, turn);
+        probe::tick(self, turn);
+        match self.window.due(turn.now, turn.backoff()) {
+            Due::Nothing => {}
+            Due::Resend(bytes) => {
+                turn.immediate.push(self.path.transmit(bytes));
+                if self.window.transmissions() > takeover::PATIENCE {
+                    takeover::doubt(self, turn);
+                }
+            }
+            Due::Dead => return self.destroy(turn, "no answer"),
+        }
+        if self.forget_at.is_some_and(|at| at <= turn.now) {
+            return self.destroy(turn, "redundant");
+        }
+        if let State::Rekeyed { delete_at } = self.state
+            && delete_at <= turn.now
+        {
+            self.state = State::Rekeyed {
+                delete_at: turn.now + DELETE_GRACE,
+            };
+            self.schedule(turn.now, Task::DeleteIke);
+        }
+        if self.state == State::Established {
+            self.lifetimes(turn);
+        }
+        self.advance(turn);
+    }
+
+    fn lifetimes(&mut self, turn: &mut Turn<'_>) {
+        let now = turn.now;
+        if self.rekey_at.is_some_and(|at| at <= now) {
+            self.rekey_at = None;
+            self.schedule(now, Task::RekeyIke);
+        }
+        let mut tasks = Vec::new();
+        for child in &mut self.children {
+            if child.rekey_at.is_some_and(|at| at <= now) {
+                child.rekey_at = None;
+                tasks.push(match child.state {
+                    ChildState::Installed => Task::RekeyChild(child.sa.id),
+                    // Replaced, and the peer that should have deleted it did not.
+                    _ => Task::DeleteChild(child.sa.id),
+                });
+            }
+        }
+        for task in tasks {
+            self.schedule(now, task);
+        }
+        if self.liveness_at().is_some_and(|at| at <= now) {
+            self.schedule(now, Task::Liveness);
+        }
+    }
+
+    fn liveness_at(&self) -> Option<Instant> {
+        let delay = self.connection.dpd_delay;
+        // What is only to be done later says nothing of the peer.
+        let asking = self.pending.is_some() || self.queue.iter().any(|s| s.task == Task::Liveness);
+        let due = !delay.is_zero() && !asking && self.state == State::Established;
+        due.then(|| self.heard + delay)
+    }
+
+    /// When `tick` is needed next.
+    pub fn deadline(&self) -> Option<Instant> {
+        let established = self.state == State::Established;
+        let free = self.is_free();
+        let delete_at = match self.state {
+            State::Rekeyed { delete_at } => Some(delete_at),
+            _ => None,
+        };
+        let children = self.children.iter().filter_map(|c| c.rekey_at).min();
+        let queued = self.queue.iter().map(|s| s.at).min();
+        [
+            self.window.deadline(),
+            self.sync.as_ref().map(|s| s.resend_at),
+            self.probe.as_ref().and_then(|p| p.deadline()),
+            self.forget_at,
+            delete_at,
+            self.rekey_at.filter(|_| established),
+            children.filter(|_| established),
+            queued.filter(|_| free),
+            self.liveness_at().filter(|_| free),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Gives up the outstanding request; its task is done anew.
+    pub fn abandon(&mut self, turn: &mut Turn<'_>) {
+        self.window.outstanding = None;
+        if let Some(task) = self.pending.take().and_then(|p| p.task()) {
+            self.queue.insert(0, Scheduled { at: turn.now, task });
+        }
+    }
+}
