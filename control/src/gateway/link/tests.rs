@@ -1,3 +1,5 @@
+//! Two members and a perfect network between them: links made, rekeyed, lost, attacked.
+
 use super::*;
 use crate::entropy::SeededEntropy;
 
