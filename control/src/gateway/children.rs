@@ -3,17 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Checkpoint as Published;
 use hitless_dataplane::command::Retired;
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, Spi, TrafficSelector};
-use hitless_sync::Checkpoint;
+use hitless_sync::{Checkpoint, Usage};
 
 use super::blackout::Blackout;
 use super::silence::Silence;
 use crate::ike::settings::Child;
+
+/// How often IKE is told that a peer lives: it counts in seconds.
+const TELL_IKE: Duration = Duration::from_millis(100);
 
 /// One Child SA in the dataplane.
 pub struct Carried {
@@ -27,8 +31,11 @@ pub struct Carried {
     pub name: String,
     /// Whether outbound traffic uses it.
     pub send: bool,
-    /// Highest authenticated inbound number at the last scan.
-    pub seen_top: SequenceNumber,
+    /// Where the cell stood at the last scan.
+    seen_cursor: SequenceNumber,
+    seen_top: SequenceNumber,
+    /// When IKE was last told that the peer lives.
+    told: Option<Instant>,
     /// Numbers that the peer should skip after a takeover, until it was asked to (RFC 6311).
     pub delta: u64,
     /// Packets that are refused since a takeover.
@@ -68,7 +75,9 @@ impl Carried {
             connection: names.0,
             name: names.1,
             send: false,
+            seen_cursor: SequenceNumber(0),
             seen_top: floor,
+            told: None,
             delta: 0,
             blackout: Blackout::default(),
             home,
@@ -88,6 +97,32 @@ impl Carried {
         self.connection == other.connection
             && self.name == other.name
             && self.child.remote_ts == other.child.remote_ts
+    }
+
+    /// Where the cell stands, if that is news to the sync protocol: it moved, or it waits for more.
+    pub fn usage(&mut self) -> Option<Usage> {
+        let (cursor, inbound_top) = (self.cell.cursor(), self.cell.inbound_top());
+        let moved = cursor != self.seen_cursor || inbound_top > self.seen_top;
+        let waits = self.cell.remaining() == 0 || inbound_top >= self.cell.high_water();
+        self.seen_cursor = cursor;
+        (moved || waits).then_some(Usage {
+            sa: self.child.id,
+            cursor,
+            inbound_top,
+            esn: self.child.esn,
+        })
+    }
+
+    /// Whether IKE should hear that the peer has sent something.
+    pub fn heard(&mut self, now: Instant) -> bool {
+        let inbound_top = self.cell.inbound_top();
+        let due = self.told.is_none_or(|told| now.since(told) >= TELL_IKE);
+        let heard = inbound_top > self.seen_top && due;
+        if heard {
+            self.told = Some(now);
+        }
+        self.seen_top = self.seen_top.max(inbound_top);
+        heard
     }
 
     /// Remembers what a worker published; gives the checkpoint of the SA as a whole.

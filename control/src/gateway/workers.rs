@@ -7,7 +7,7 @@ use std::time::Duration;
 use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
 use hitless_dataplane::sad::OutboundSa;
 use hitless_sa::{Entropy, Instant, Spi};
-use hitless_sync::{Input as SyncInput, Usage};
+use hitless_sync::Input as SyncInput;
 
 use super::{Event, Gateway, Output, punt};
 use crate::ike::Input;
@@ -188,23 +188,16 @@ impl Gateway {
         let mut seen = Vec::new();
         let mut silent = Vec::new();
         for carried in self.children.iter_mut() {
-            let inbound_top = carried.cell.inbound_top();
-            let cursor = carried.cell.cursor();
+            let (cursor, inbound_top) = (carried.cell.cursor(), carried.cell.inbound_top());
             if let Some(silence) = &mut carried.silence
                 && silence.note(now, cursor, inbound_top)
             {
                 silent.push(carried.child.id);
             }
-            if inbound_top > carried.seen_top {
-                carried.seen_top = inbound_top;
+            usage.extend(carried.usage());
+            if carried.heard(now) {
                 seen.push(carried.child.id);
             }
-            usage.push(Usage {
-                sa: carried.child.id,
-                cursor,
-                inbound_top,
-                esn: carried.child.esn,
-            });
         }
         if self.dataplane.leading() && !usage.is_empty() {
             self.node.handle(now, entropy, SyncInput::Usage(usage));
