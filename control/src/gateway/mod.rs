@@ -127,6 +127,8 @@ pub struct Gateway {
     held: BTreeMap<IkeSpi, Waiting>,
     /// Where to start the SAs that were inherited and are not installed yet.
     inherited: BTreeMap<SaId, TakeoverSa>,
+    /// Installed without a right to use them: to be replaced.
+    rightless: Vec<SaId>,
     outputs: VecDeque<Output>,
     /// From the order to drain until the step-down: IKE rests, whatever it would do is refused.
     handing_over: bool,
@@ -166,6 +168,7 @@ impl Gateway {
             children: Children::default(),
             held: BTreeMap::new(),
             inherited: BTreeMap::new(),
+            rightless: Vec::new(),
             outputs: VecDeque::new(),
             handing_over: false,
             drain: None,
