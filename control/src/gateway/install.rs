@@ -24,6 +24,11 @@ impl Gateway {
                 send,
             } => {
                 let lease = leases.get(&child.id).copied().unwrap_or_default();
+                // A predecessor's exchange that is completed without a right yields such an SA
+                // (`lease-holes` R11): the peer may use it, we may not.
+                if !leases.contains_key(&child.id) && !self.inherited.contains_key(&child.id) {
+                    self.rightless.push(child.id);
+                }
                 self.install(child, connection, name, send, lease);
             }
             ChildChange::Send(sa) => {

@@ -129,6 +129,8 @@ pub struct Gateway {
     inherited: BTreeMap<SaId, TakeoverSa>,
     /// The workers do not know yet which SAs are up.
     policies_changed: bool,
+    /// Installed without a right to use them: to be replaced.
+    rightless: Vec<SaId>,
     outputs: VecDeque<Output>,
     /// From the order to drain until the step-down: IKE rests, whatever it would do is refused.
     handing_over: bool,
@@ -169,6 +171,7 @@ impl Gateway {
             held: BTreeMap::new(),
             inherited: BTreeMap::new(),
             policies_changed: false,
+            rightless: Vec::new(),
             outputs: VecDeque::new(),
             handing_over: false,
             drain: None,

@@ -145,6 +145,7 @@ impl Gateway {
         self.drain = None;
         self.held.clear();
         self.inherited.clear();
+        self.rightless.clear();
         self.engine.step_down();
         self.dataplane.forget_packets();
         for sa in carried {

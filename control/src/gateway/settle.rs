@@ -20,6 +20,8 @@ impl Gateway {
                 self.sync_output(now, entropy, output);
             } else if let Some(output) = self.link.as_mut().and_then(|link| link.poll_output()) {
                 self.link_output(now, entropy, output);
+            } else if let Some(sa) = self.rightless.pop() {
+                self.tell_ike(now, entropy, Input::RekeyChild(sa));
             } else {
                 break;
             }

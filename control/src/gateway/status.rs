@@ -1,12 +1,13 @@
 //! What an operator sees: the plain data behind `hitless status` and `hitless list-sas`.
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::counters::Counters;
-use hitless_sa::{Instant, Mode};
+use hitless_sa::{Instant, Mode, Spi};
 use hitless_sync::{MemberStatus as NodeMember, Role as NodeRole};
 
 use super::Gateway;
@@ -67,6 +68,18 @@ impl Gateway {
             workers: self.dataplane.len() as u64,
             ports: self.ports(),
         }
+    }
+
+    /// Which key each outbound SPI stands for, as a digest: on the wire two SAs that two members
+    /// made in two answers to one request look alike. For the simulator's own memory only.
+    #[doc(hidden)]
+    pub fn outbound_keys(&self) -> Vec<(Spi, u64)> {
+        let digest = |carried: &Carried| {
+            let mut hasher = DefaultHasher::new();
+            carried.child.outbound_key.expose().hash(&mut hasher);
+            (carried.child.outbound_spi, hasher.finish())
+        };
+        self.children.iter().map(digest).collect()
     }
 
     /// The answer to `hitless list-sas`.

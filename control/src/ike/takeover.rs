@@ -5,9 +5,6 @@ use super::output::Resume;
 use super::settings::Takeover;
 use super::turn::Turn;
 
-/// Transmissions of a request before the Message IDs of an inherited IKE SA are in doubt.
-pub(super) const PATIENCE: u32 = 3;
-
 /// Greatest delta that IPSEC_REPLAY_COUNTER_SYNC may carry: only 32 bits travel, and the receiver
 /// of a jump must still infer the high half (RFC 4303 appendix A, decision H3).
 pub const MAX_REPLAY_DELTA: u64 = (1 << 32) - (1 << 20);
@@ -46,14 +43,17 @@ pub fn resume(policy: Takeover, exact: bool, facts: Facts, delta: Option<u64>) -
 /// The peer's Message IDs are not those of our record. Even an exact record is overtaken if the old
 /// active lives on behind a partition and goes on with the peer: then it may also have replaced or
 /// deleted Child SAs. So the Message IDs are found out as after an inexact takeover, and every
-/// Child SA is replaced: one that the peer has no more is answered by CHILD_SA_NOT_FOUND.
-pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) {
+/// Child SA is replaced: one that the peer has no more is answered by CHILD_SA_NOT_FOUND. Once for
+/// each takeover; false if there is nothing to find out any more. Mere loss is no reason: what the
+/// peer made for a request that is given up would linger there.
+pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
     let asking = ike.sync.is_some() || ike.probe.is_some();
     let policy = ike.connection.takeover;
-    let over = ike.state == State::Gone || policy == Takeover::Exact;
-    if !ike.inherited || asking || over {
-        return;
+    if asking || !ike.inherited || ike.state == State::Gone || policy == Takeover::Exact {
+        return false;
     }
+    ike.inherited = false;
+    ike.abandon(turn);
     let how = match resume(policy, false, ike.facts(), None) {
         // The requests that would rekey need the Message IDs too.
         Resume::Rekey => resume(Takeover::Auto, false, ike.facts(), None),
@@ -62,6 +62,7 @@ pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     turn.dirty = true;
     ike.resynchronise(turn, how);
     ike.replace_children(turn);
+    true
 }
 
 #[cfg(test)]

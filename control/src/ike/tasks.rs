@@ -120,12 +120,8 @@ impl IkeSa {
         probe::tick(self, turn);
         match self.window.due(turn.now, turn.backoff()) {
             Due::Nothing => {}
-            Due::Resend(bytes) => {
-                turn.immediate.push(self.path.transmit(bytes));
-                if self.window.transmissions() > takeover::PATIENCE {
-                    takeover::doubt(self, turn);
-                }
-            }
+            Due::Resend(bytes) => turn.immediate.push(self.path.transmit(bytes)),
+            Due::Dead if takeover::doubt(self, turn) => {}
             Due::Dead => return self.destroy(turn, "no answer"),
         }
         if self.forget_at.is_some_and(|at| at <= turn.now) {

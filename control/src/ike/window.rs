@@ -144,11 +144,6 @@ impl Window {
         Due::Resend(outstanding.bytes.clone())
     }
 
-    /// How often the outstanding request was sent.
-    pub fn transmissions(&self) -> u32 {
-        self.outstanding.as_ref().map_or(0, |o| o.sent)
-    }
-
     /// Resends at once and starts counting anew: a new active member knows nothing of the
     /// transmissions of the old one.
     pub fn restart(&mut self, now: Instant) {

@@ -11,7 +11,7 @@ use hitless::ike::Input;
 use hitless::lab::{Station, SyncNetwork};
 use hitless_dataplane::port::memory::MemoryPort;
 use hitless_dataplane::worker::Worker;
-use hitless_sa::{Entropy, Instant};
+use hitless_sa::{Entropy, Instant, Spi};
 use hitless_sync::{Durable, Event as SyncEvent};
 
 use super::cable::{Cable, SyncCables};
@@ -123,15 +123,17 @@ impl Machine {
         Ok(())
     }
 
-    /// One round of everything that runs. `tap` sees what leaves on the outside.
+    /// One round of everything that runs. `tap` sees what leaves on the outside, and which keys there
+    /// are for it.
     pub fn turn(
         &mut self,
         now: Instant,
         cables: &mut SyncCables,
         entropy: &mut dyn Entropy,
-        mut tap: impl FnMut(&[u8]),
+        mut tap: impl FnMut(&[u8], &[(Spi, u64)]),
     ) -> Vec<Event> {
         let mut events = Vec::new();
+        let mut sent = Vec::new();
         let local = self.local(now);
         let frozen = self
             .frozen
@@ -166,15 +168,35 @@ impl Machine {
         self.outside.turn(now, entropy, |frame| {
             let leaves = fuse.passes();
             if leaves {
-                tap(frame);
+                sent.push(frame.to_vec());
             }
             leaves
         });
+        if !sent.is_empty() {
+            let keys = self.outbound_keys();
+            sent.iter().for_each(|frame| tap(frame, &keys));
+        }
         let stopped = |event: &Event| *event == Event::Sync(SyncEvent::Stopped);
         if self.fuse.burnt() || events.iter().any(stopped) {
             self.kill();
         }
         events
+    }
+
+    /// Which key each of its outbound SPIs stands for.
+    pub fn outbound_keys(&mut self) -> Vec<(Spi, u64)> {
+        let station = self.running.as_mut().map(|(station, _)| station);
+        station.map_or_else(Vec::new, |station| station.gateway().outbound_keys())
+    }
+
+    /// What an operator would see.
+    pub fn status(&mut self, now: Instant) -> String {
+        let now = self.local(now);
+        let Some((station, _)) = &mut self.running else {
+            return "not running".to_owned();
+        };
+        let gateway = station.gateway();
+        format!("{:?}\n{:?}", gateway.status(now), gateway.list_sas(now))
     }
 
     /// The process is gone. Whether there was one.

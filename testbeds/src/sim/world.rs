@@ -240,9 +240,9 @@ impl World {
         let (oracle, recorded) = (&mut self.oracle, &mut self.recorded);
         let digest = &mut self.digest;
         let running = machine.runs();
-        let events = machine.turn(now, &mut self.sync, &mut self.entropy, |frame| {
+        let events = machine.turn(now, &mut self.sync, &mut self.entropy, |frame, keys| {
             (now.0, who, frame).hash(digest);
-            oracle.sent(now, who, frame);
+            oracle.sent(now, who, frame, keys);
             if recorded.len() < RECORDED {
                 recorded.push(frame.to_vec());
             }
@@ -370,6 +370,11 @@ impl World {
             }
         }
         let seconds = patience.as_secs();
+        for machine in &mut self.machines {
+            if self.verbose {
+                eprintln!("{}", machine.status(self.now));
+            }
+        }
         self.broken.push(format!(
             "liveness: no traffic within {seconds} s after the last fault"
         ));
