@@ -139,6 +139,8 @@ pub enum Role {
     Changing,
     /// Follows nobody.
     Out,
+    /// Not heard for so long that it counts as dead.
+    Silent,
 }
 
 impl Role {
@@ -149,6 +151,7 @@ impl Role {
             Role::Learning => "learning",
             Role::Changing => "changing",
             Role::Out => "out",
+            Role::Silent => "silent",
         }
     }
 }

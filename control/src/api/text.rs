@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::report::{ChildSaStatus, GatewayStatus, IkeSaStatus, LeaseStatus};
+use super::report::{ChildSaStatus, GatewayStatus, IkeSaStatus, LeaseStatus, Role};
 
 /// Leases that `status` shows; `--json` has them all.
 const LEASES_SHOWN: usize = 8;
@@ -195,7 +195,8 @@ fn members(out: &mut String, s: &GatewayStatus) {
             Some(silent) => format!(", heard {silent} ms ago"),
             None => String::new(),
         };
-        let bound = if member.bound { ", may take over" } else { "" };
+        let able = member.bound && member.role != Some(Role::Silent);
+        let bound = if able { ", may take over" } else { "" };
         let health = if member.healthy || member.role.is_none() {
             ""
         } else {

@@ -46,7 +46,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
         value::word(&[("rekey", Degraded::Rekey), ("strict", Degraded::Strict)]),
     );
     let preempt = section.or("preempt", false, value::boolean);
-    let hold = section.or("hold", Duration::from_millis(500), value::duration);
+    let hold = section.or("hold", Duration::from_secs(2), value::duration);
     let state_dir = section.or(
         "state_dir",
         PathBuf::from(DEFAULT_STATE_DIR),

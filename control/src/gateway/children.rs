@@ -33,7 +33,7 @@ pub struct Carried {
     pub send: bool,
     /// Where the cell stood at the last scan.
     seen_cursor: SequenceNumber,
-    seen_top: SequenceNumber,
+    pub seen_top: SequenceNumber,
     /// When IKE was last told that the peer lives.
     told: Option<Instant>,
     /// Numbers that the peer should skip after a takeover, until it was asked to (RFC 6311).

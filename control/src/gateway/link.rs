@@ -34,6 +34,8 @@ const UDP_HEADER: usize = 8;
 /// A link that stays silent for this long is made anew, and for this many heartbeats.
 const SILENCE: Duration = Duration::from_millis(400);
 const SILENT_BEATS: u32 = 8;
+/// Least time between two attempts that a member's datagrams on an unknown link cause.
+const INTRODUCTION: Duration = Duration::from_millis(50);
 /// The member with the higher id leaves the initiative to the other for so many times as long.
 const COURTESY: u32 = 6;
 /// Octets of a datagram, UDP's own limit less the ESP overhead.
@@ -66,7 +68,7 @@ pub enum LinkOutput {
     /// Send it from the sync socket.
     Transmit(SocketAddr, Vec<u8>),
     /// A sync datagram that a member authenticated.
-    Received(MemberId, Vec<u8>),
+    Received(MemberId, Zeroizing<Vec<u8>>),
     /// For the log: what happened between members.
     Event(Event),
 }
@@ -124,12 +126,18 @@ impl Link {
         let mut engine = Engine::new(engine_settings(&settings));
         // Links are nobody else's: this engine leads from the start.
         engine.lead(now, entropy, &mut |_| Resume::Exact);
+        let silence = SILENCE.max(settings.heartbeat * SILENT_BEATS);
         let peers = settings.others.iter().map(|member| {
+            // The member with the lower id begins at once.
+            let since = match settings.me < member.id {
+                true => now.saturating_sub(silence),
+                false => now,
+            };
             let peer = Peer {
                 address: member.address,
                 outbound: Vec::new(),
-                heard: now,
-                tried: now,
+                heard: since,
+                tried: since,
             };
             (member.id, peer)
         });
@@ -139,7 +147,7 @@ impl Link {
             peers: peers.collect(),
             inbound: BTreeMap::new(),
             local: settings.local,
-            silence: SILENCE.max(settings.heartbeat * SILENT_BEATS),
+            silence,
             outputs: VecDeque::new(),
             counters: LinkCounters::default(),
         }
@@ -171,7 +179,7 @@ impl Link {
                 self.engine.handle(now, entropy, input);
                 self.drain_engine(now);
             }
-            None => self.receive_esp(now, datagram),
+            None => self.receive_esp(now, entropy, from, datagram),
         }
     }
 
@@ -214,27 +222,18 @@ impl Link {
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {
             self.engine.handle(now, entropy, Input::Timeout);
         }
-        for (id, peer) in &mut self.peers {
+        let mut silent = Vec::new();
+        for (id, peer) in &self.peers {
             let patience = match self.me < *id {
                 true => self.silence,
                 false => self.silence * COURTESY,
             };
-            if now.since(peer.heard) < patience || now.since(peer.tried) < patience {
-                continue;
+            if now.since(peer.heard) >= patience && now.since(peer.tried) >= patience {
+                silent.push(*id);
             }
-            peer.tried = now;
-            let connection = connection_name(*id);
-            // The member may have lost its end: what there is would only be retransmitted to it.
-            let status = self.engine.status(now).into_iter();
-            let stale = status.filter(|sa| sa.name == connection && sa.established_ago.is_some());
-            for ike in stale.map(|sa| sa.local_spi).collect::<Vec<_>>() {
-                self.engine.handle(now, entropy, Input::Terminate { ike });
-            }
-            let input = Input::Initiate {
-                connection,
-                child: None,
-            };
-            self.engine.handle(now, entropy, input);
+        }
+        for id in silent {
+            self.initiate(now, entropy, id);
         }
         self.drain_engine(now);
     }
@@ -249,7 +248,52 @@ impl Link {
         self.counters
     }
 
-    fn receive_esp(&mut self, now: Instant, datagram: &[u8]) {
+    /// Makes a link to a member, in place of what there was.
+    fn initiate(&mut self, now: Instant, entropy: &mut dyn Entropy, member: MemberId) {
+        let Some(peer) = self.peers.get_mut(&member) else {
+            return;
+        };
+        peer.tried = now;
+        let connection = connection_name(member);
+        // The member may have lost its end: what there is would only be retransmitted to it.
+        let status = self.engine.status(now).into_iter();
+        let stale = status.filter(|sa| sa.name == connection && sa.established_ago.is_some());
+        for ike in stale.map(|sa| sa.local_spi).collect::<Vec<_>>() {
+            self.engine.handle(now, entropy, Input::Terminate { ike });
+        }
+        let input = Input::Initiate {
+            connection,
+            child: None,
+        };
+        self.engine.handle(now, entropy, input);
+    }
+
+    /// A member sends on a link that we do not know: we have started again and it has not noticed.
+    /// Anybody may forge that, so it only hastens what is due anyway, and not often.
+    fn introduce(&mut self, now: Instant, entropy: &mut dyn Entropy, from: SocketAddr) {
+        let unknown = |peer: &Peer| {
+            peer.address.ip() == from.ip()
+                && peer.outbound.is_empty()
+                && now.since(peer.tried) >= INTRODUCTION
+        };
+        let member = self
+            .peers
+            .iter()
+            .find(|(_, peer)| unknown(peer))
+            .map(|(id, _)| *id);
+        if let Some(member) = member {
+            self.initiate(now, entropy, member);
+            self.drain_engine(now);
+        }
+    }
+
+    fn receive_esp(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) {
         let spi = match datagram.first_chunk::<4>() {
             Some(spi) => Spi(u32::from_be_bytes(*spi)),
             None => {
@@ -259,9 +303,10 @@ impl Link {
         };
         let Some(inbound) = self.inbound.get_mut(&spi) else {
             self.counters.unknown_spi += 1;
+            self.introduce(now, entropy, from);
             return;
         };
-        let mut buffer = datagram.to_vec();
+        let mut buffer = Zeroizing::new(datagram.to_vec());
         let opened = esp::open_datagram(&inbound.key, true, &mut inbound.window, &mut buffer);
         let payload = match opened {
             Ok((UDP, range)) => buffer.get(range).and_then(|inner| inner.get(UDP_HEADER..)),
@@ -275,8 +320,10 @@ impl Link {
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.heard = now;
         }
-        self.outputs
-            .push_back(LinkOutput::Received(member, payload.to_vec()));
+        self.outputs.push_back(LinkOutput::Received(
+            member,
+            Zeroizing::new(payload.to_vec()),
+        ));
     }
 
     fn drain_engine(&mut self, now: Instant) {

@@ -49,8 +49,17 @@ impl Gateway {
                 lost.push((ike, object.version));
                 continue;
             }
-            plan.insert(ike, self.resume(ike, &object));
-            for sa in object.children {
+            let resume = self.resume(ike, &object);
+            let asked = matches!(
+                resume,
+                Resume::MessageIdSync {
+                    replay_delta: Some(_)
+                }
+            );
+            plan.insert(ike, resume);
+            for mut sa in object.children {
+                // At most once for each takeover (R35, RFC 6311 section 7).
+                sa.delta = if asked { 0 } else { sa.delta };
                 // Without an exact record the predecessor may have replaced or deleted it.
                 if sa.rekey_only || !object.exact {
                     replace.push(sa.sa);
@@ -126,9 +135,13 @@ impl Gateway {
         // Frozen before they are read: whatever a worker does, these are the last numbers.
         let drained = self.children.iter().map(|carried| {
             carried.cell.freeze();
+            let mut lease = carried.cell.used();
+            // An SA that heard nothing in this leadership has still everything behind it that its
+            // predecessors may have delivered (S3): `seen_top` begins at the floor.
+            lease.high_water = lease.high_water.max(carried.seen_top);
             DrainedSa {
                 sa: carried.child.id,
-                lease: carried.cell.used(),
+                lease,
                 window: Vec::new(),
             }
         });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hitless_dataplane::command::Command;
 use hitless_sa::{Entropy, IkeSpi, Instant, Lease, SaId};
-use hitless_sync::{Input as SyncInput, Output as SyncOutput};
+use hitless_sync::{Event as SyncEvent, Input as SyncInput, Output as SyncOutput};
 
 use super::link::LinkOutput;
 use super::{Event, Gateway, Output};
@@ -94,6 +94,12 @@ impl Gateway {
                 self.tell_ike(now, entropy, Input::RekeyChild(sa));
             }
             SyncOutput::Event(event) => {
+                // A member that joins may have led beside us: switches learn again where we are.
+                if let SyncEvent::SessionOpened { .. } = &event
+                    && self.dataplane.leading()
+                {
+                    self.dataplane.broadcast(|| Command::Announce);
+                }
                 if self.counts.sync(now, &event) {
                     self.outputs.push_back(Output::Event(Event::Sync(event)));
                 }

@@ -166,13 +166,20 @@ impl Gateway {
             .filter(|peer| peer.id == member.id)
             .map(|peer| peer.address)
             .next();
+        let cluster = &self.settings.config().cluster;
+        let patience = cluster.heartbeat * cluster.missed * 2;
+        let silent = member.silent_for.is_some_and(|silent| silent > patience);
         MemberStatus {
             id: member.id.0,
             address: address.map_or_else(String::new, |address| address.to_string()),
             priority: member.priority,
-            role: member.role.map(role),
+            role: if silent {
+                Some(Role::Silent)
+            } else {
+                member.role.map(role)
+            },
             incarnation: member.incarnation.map(|incarnation| incarnation.0),
-            healthy: member.healthy,
+            healthy: member.healthy && !silent,
             silent_for: member.silent_for.map(|time| time.as_millis() as u64),
             bound: member.bound,
             backlog: member.backlog as u64,

@@ -2,6 +2,7 @@
 
 mod held;
 mod hostile;
+mod idle;
 mod roles;
 mod takeover;
 mod view;
