@@ -85,8 +85,8 @@ pub enum Event {
     /// hint; RFC 7296 section 2.23).
     PeerMoved { sa: SaId, remote: SocketAddr },
     /// Packets of an SA that was taken over are refused because the peer still sends numbers that
-    /// the predecessor might have delivered (rate-limited hint; RFC 6027 section 3.5). Anybody may
-    /// cause it by sending old packets.
+    /// the predecessor might have delivered (rate-limited hint; RFC 6027 section 3.5). Only
+    /// what the peer once sent causes it, but anybody may send that again.
     BelowFloor { sa: SaId },
     /// Packets of this SA wait for its high water to reach at least this number (rate-limited hint;
     /// the cell's `inbound_top` says the same).

@@ -111,6 +111,16 @@ pub fn decapsulate(
     }
 }
 
+/// Whether a packet that [`decapsulate`] refused as a replay is the peer's all the same. Marks
+/// nothing; afterwards the packet is of no use any more.
+pub(crate) fn is_authentic(pool: &mut Pool, packet: &mut Packet, sa: &InboundSa) -> bool {
+    let Ok(sealed) = Sealed::parse(pool.bytes_mut(packet)) else {
+        return false;
+    };
+    let number = sa.window.infer(sealed.low, sa.esn);
+    sealed.open(&sa.key, number, sa.esn).is_ok()
+}
+
 /// A whole ESP packet around `payload`, as a vector: for the control thread's sync channel.
 pub fn seal_datagram(
     key: &EspKey,
@@ -183,27 +193,62 @@ fn open<'a>(
     window: &ReplayWindow,
     esp: &'a mut [u8],
 ) -> Result<(SequenceNumber, &'a mut [u8]), DropReason> {
-    let (header, rest) = esp
-        .split_first_chunk_mut::<HEADER>()
-        .ok_or(DropReason::Runt)?;
-    let (iv, rest) = rest
-        .split_first_chunk_mut::<IV_LENGTH>()
-        .ok_or(DropReason::Runt)?;
-    let (text, icv) = rest
-        .split_last_chunk_mut::<ICV_LENGTH>()
-        .ok_or(DropReason::Runt)?;
-    if text.len() < ALIGNMENT {
-        return Err(DropReason::Runt);
-    }
-    let &mut [s0, s1, s2, s3, n0, n1, n2, n3] = header;
-    let spi = Spi(u32::from_be_bytes([s0, s1, s2, s3]));
-    let number = window.infer(u32::from_be_bytes([n0, n1, n2, n3]), esn);
+    let sealed = Sealed::parse(esp)?;
+    let number = window.infer(sealed.low, esn);
     // RFC 4303 section 3.4.3: the check comes before decryption, the window moves after it.
     window.check(number).map_err(|_| DropReason::Replay)?;
-    let aad = Aad::new(spi, number, esn);
-    match key.open(*iv, aad.octets(), text, icv) {
-        true => Ok((number, text)),
-        false => Err(DropReason::Integrity),
+    let text = sealed.open(key, number, esn)?;
+    Ok((number, text))
+}
+
+/// The parts of an ESP packet that came.
+struct Sealed<'a> {
+    spi: Spi,
+    /// The low half of its number.
+    low: u32,
+    iv: [u8; IV_LENGTH],
+    text: &'a mut [u8],
+    icv: &'a [u8; ICV_LENGTH],
+}
+
+impl<'a> Sealed<'a> {
+    #[inline]
+    fn parse(esp: &'a mut [u8]) -> Result<Sealed<'a>, DropReason> {
+        let (header, rest) = esp
+            .split_first_chunk_mut::<HEADER>()
+            .ok_or(DropReason::Runt)?;
+        let (iv, rest) = rest
+            .split_first_chunk_mut::<IV_LENGTH>()
+            .ok_or(DropReason::Runt)?;
+        let (text, icv) = rest
+            .split_last_chunk_mut::<ICV_LENGTH>()
+            .ok_or(DropReason::Runt)?;
+        if text.len() < ALIGNMENT {
+            return Err(DropReason::Runt);
+        }
+        let [s0, s1, s2, s3, n0, n1, n2, n3] = *header;
+        Ok(Sealed {
+            spi: Spi(u32::from_be_bytes([s0, s1, s2, s3])),
+            low: u32::from_be_bytes([n0, n1, n2, n3]),
+            iv: *iv,
+            text,
+            icv,
+        })
+    }
+
+    /// Verifies and decrypts, whatever a window says of the number.
+    #[inline]
+    fn open(
+        self,
+        key: &EspKey,
+        number: SequenceNumber,
+        esn: bool,
+    ) -> Result<&'a mut [u8], DropReason> {
+        let aad = Aad::new(self.spi, number, esn);
+        match key.open(self.iv, aad.octets(), self.text, self.icv) {
+            true => Ok(self.text),
+            false => Err(DropReason::Integrity),
+        }
     }
 }
 

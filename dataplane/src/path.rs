@@ -219,9 +219,14 @@ impl Worker {
             let number = match esp::decapsulate(&mut self.frames.pool, &mut packet, sa) {
                 Ok(number) => number,
                 Err(reason) => {
-                    if reason == DropReason::Replay && sa.is_below_floor() {
-                        let event = || Event::BelowFloor { sa: sa.id };
-                        self.reports.hint(Kind::BelowFloor, now, event);
+                    // Nobody but the peer may say that it is below the floor. The limit comes
+                    // first: a flood of forgeries costs no more than a few decryptions.
+                    if reason == DropReason::Replay
+                        && sa.is_below_floor()
+                        && self.reports.allow(Kind::BelowFloor, now)
+                        && esp::is_authentic(&mut self.frames.pool, &mut packet, sa)
+                    {
+                        self.reports.offer(Event::BelowFloor { sa: sa.id });
                     }
                     self.frames.drop(packet, reason);
                     continue;

@@ -82,8 +82,15 @@ impl Reports {
 
     /// Sends a hint if it is within its limit and the ring is not nearly full.
     pub(crate) fn hint(&mut self, kind: Kind, now: Instant, event: impl FnOnce() -> Event) {
-        if self.allow(kind, now) && self.events.slots() > RESERVE {
-            let _ = self.events.push(event());
+        if self.allow(kind, now) {
+            self.offer(event());
+        }
+    }
+
+    /// Sends a hint that [`Reports::allow`] has let through, unless the ring is nearly full.
+    pub(crate) fn offer(&mut self, event: Event) {
+        if self.events.slots() > RESERVE {
+            let _ = self.events.push(event);
         }
     }
 }

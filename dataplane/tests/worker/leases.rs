@@ -6,6 +6,7 @@ use std::time::Duration;
 use hitless_dataplane::aead::Engine;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::replay::WindowState;
 use hitless_dataplane::sad::InboundSa;
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{Lease, SequenceNumber};
@@ -299,28 +300,93 @@ fn a_second_sa_for_a_taken_slot_or_spi_comes_back() {
     assert!(events.iter().any(back));
 }
 
-#[test]
-fn who_is_below_the_floor_of_a_takeover_is_reported_until_a_packet_is_accepted() {
+/// A bed whose B has taken its SA over with this floor.
+fn bed_after_takeover(floor: u64) -> Bed {
     let mut bed = Bed::new();
     bed.warm_up();
     let child = bed.child(false);
     let cell = Arc::new(Cell::new(SequenceNumber(1), PLENTY));
-    let floor = SequenceNumber(3);
-    let inbound = InboundSa::new(&child, Arc::clone(&cell), floor, 0, Engine::AwsLc).unwrap();
+    let floor = SequenceNumber(floor);
+    let inbound = InboundSa::new(&child, cell, floor, 0, Engine::AwsLc).unwrap();
     bed.install(PLENTY, PLENTY);
     bed.b.send(Command::InstallInbound(Box::new(inbound)));
     bed.settle();
     bed.b.events();
+    bed
+}
+
+/// How often B has said since the last time that its peer is below the floor.
+fn told_below_floor(bed: &mut Bed) -> usize {
+    let events = bed.b.events();
+    let below = |event: &&Event| matches!(event, Event::BelowFloor { sa } if *sa == sa_id(1));
+    events.iter().filter(below).count()
+}
+
+fn window_of_b(bed: &mut Bed) -> Option<WindowState> {
+    bed.b.send(Command::QueryWindow(sa_id(1)));
+    bed.settle();
+    bed.b.events().into_iter().find_map(|event| match event {
+        Event::Window { state, .. } => state,
+        _ => None,
+    })
+}
+
+#[test]
+fn a_forged_packet_below_the_floor_is_not_reported() {
+    let mut bed = bed_after_takeover(40);
+    let before = window_of_b(&mut bed);
+    assert!(before.is_some());
+    let esp = bed.seal(&udp(HOST_A, HOST_B, b"x"));
+    // Number, IV, text and ICV damaged in turn.
+    let forged: Vec<Vec<u8>> = [27, 28, 40, esp.len() - 1]
+        .into_iter()
+        .map(|at| {
+            let mut copy = esp.clone();
+            copy[at] ^= 1;
+            copy
+        })
+        .collect();
+    for packet in &forged {
+        bed.b.wire_brings(packet);
+        bed.settle();
+        assert_eq!(told_below_floor(&mut bed), 0);
+    }
+    assert_eq!(bed.b.dropped(DropReason::Replay), 4);
+    bed.b.wire_brings(&esp);
+    bed.settle();
+    assert_eq!(told_below_floor(&mut bed), 1, "the peer itself");
+    assert_eq!(bed.b.dropped(DropReason::Replay), 5);
+    assert_eq!(window_of_b(&mut bed), before, "nothing was marked");
+    assert!(bed.b.delivered.is_empty());
+    bed.b.assert_no_leak();
+}
+
+#[test]
+fn forgeries_below_the_floor_cost_sixteen_decryptions_in_a_tenth_of_a_second() {
+    let mut bed = bed_after_takeover(40);
+    let esp = bed.seal(&udp(HOST_A, HOST_B, b"x"));
+    let mut forged = esp.clone();
+    forged[40] ^= 1;
+    for _ in 0..16 {
+        bed.b.wire_brings(&forged);
+    }
+    bed.b.wire_brings(&esp);
+    bed.settle();
+    assert_eq!(told_below_floor(&mut bed), 0, "the limit is spent");
+    bed.advance(Duration::from_millis(100));
+    bed.b.wire_brings(&esp);
+    bed.settle();
+    assert_eq!(told_below_floor(&mut bed), 1);
+}
+
+#[test]
+fn who_is_below_the_floor_of_a_takeover_is_reported_until_a_packet_is_accepted() {
+    let mut bed = bed_after_takeover(3);
     send(&mut bed, 2);
-    let told = |bed: &mut Bed| {
-        let events = bed.b.events();
-        let below = |event: &&Event| matches!(event, Event::BelowFloor { sa } if *sa == sa_id(1));
-        events.iter().filter(below).count()
-    };
-    assert_eq!(told(&mut bed), 2);
+    assert_eq!(told_below_floor(&mut bed), 2);
     send(&mut bed, 2);
     assert_eq!(
-        told(&mut bed),
+        told_below_floor(&mut bed),
         1,
         "the third is refused, the fourth is above the floor"
     );
@@ -328,7 +394,7 @@ fn who_is_below_the_floor_of_a_takeover_is_reported_until_a_packet_is_accepted()
     bed.b.wire.push_frame(&again);
     bed.settle();
     assert_eq!(
-        told(&mut bed),
+        told_below_floor(&mut bed),
         0,
         "an old packet after that is a replay and nothing else"
     );
