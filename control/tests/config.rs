@@ -38,7 +38,7 @@ fn the_example_means_what_it_says() {
     assert_eq!((cluster.id, cluster.priority), (MemberId(1), 100));
     assert_eq!(cluster.heartbeat, Duration::from_millis(10));
     assert_eq!((cluster.missed, cluster.preempt), (3, false));
-    assert_eq!(cluster.hold, Duration::from_millis(500));
+    assert_eq!(cluster.hold, Duration::from_secs(2));
     assert_eq!(cluster.degraded, Degraded::Rekey);
     assert_eq!(cluster.state_dir, Path::new("/var/lib/hitless"));
     let sync = cluster.sync.as_ref().unwrap();

@@ -96,7 +96,7 @@ impl Pair {
                         }
                         LinkOutput::Received(from, payload) => {
                             assert_eq!(from, id(1 - index));
-                            self.received[index].push(payload);
+                            self.received[index].push(payload.to_vec());
                         }
                         LinkOutput::Event(event) => self.events.push((index, event)),
                     }
