@@ -137,7 +137,7 @@ fn the_example_has_a_connection_in_swanctl_s_words() {
     assert_eq!(net.local_ts[0].to_string(), "10.1.0.0/16");
     assert_eq!(net.remote_ts[0].to_string(), "10.2.0.0/16");
     assert_eq!(net.rekey_time, Duration::from_secs(3600));
-    assert_eq!((net.replay_window, net.start), (1024, true));
+    assert_eq!((net.replay_window, net.start), (4096, true));
     assert_eq!(config.secrets.len(), 1);
     assert_eq!(
         config.secrets[0].ids,
@@ -508,13 +508,13 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
         "",
     ),
     (
-        "replay_window = 1024",
+        "replay_window = 4096",
         "replay_window = 1000",
         "a window of 1000 packets",
         "such as 1024",
     ),
     (
-        "replay_window = 1024",
+        "replay_window = 4096",
         "replay_window = 32",
         "a window of 32 packets",
         "such as 64",
@@ -628,7 +628,7 @@ fn a_report_points_with_a_caret() {
 fn several_mistakes_are_reported_at_once_in_the_order_of_the_file() {
     let text = changed("missed = 3", "mised = 3")
         .replace("aead = \"auto\"", "aead = \"none\"")
-        .replace("replay_window = 1024", "replay_window = 1");
+        .replace("replay_window = 4096", "replay_window = 1");
     let error = parse(&text).unwrap_err();
     let titles: Vec<_> = error.titles().collect();
     let [first, second, third] = titles.as_slice() else {

@@ -1,4 +1,4 @@
-//! The command line of the testbeds: `list`, `run NAME`, and `sim`.
+//! The command line of the testbeds: `list`, `run NAME`, and `sim`; `guard` is for `run` alone.
 //!
 //! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
 
@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use hitless_testbeds::error::LabError;
+use hitless_testbeds::guard::{self, Guard};
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
 use hitless_testbeds::{clock, netns, sim, strongswan};
 
@@ -26,6 +27,9 @@ enum Command {
     Run(Run),
     /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
     Sim(Sim),
+    /// Remove what the process with this id leaves when it is killed; its pipe is our stdin.
+    #[command(hide = true)]
+    Guard { runner: u32 },
 }
 
 #[derive(Args)]
@@ -70,6 +74,7 @@ fn main() -> ExitCode {
         }
         Command::Run(run) => exit(run.carry_out()),
         Command::Sim(sim) => exit(sim.carry_out()),
+        Command::Guard { runner } => exit(guard::watch(runner).map(|()| true)),
     }
 }
 
@@ -126,6 +131,7 @@ impl Run {
         let variants = self.variants(scenario)?;
         clock::watch_signals()?;
         require_programs()?;
+        let _guard = Guard::start()?;
         let bench = Bench::new()?;
         for name in netns::remove_leftovers()? {
             bench.say(&format!(
@@ -207,6 +213,7 @@ fn require_programs() -> Result<(), LabError> {
         ("ethtool", "ethtool"),
         ("sysctl", "procps"),
         ("setpriv", "util-linux"),
+        ("setsid", "util-linux"),
     ] {
         hitless_testbeds::process::require(program, package)?;
     }

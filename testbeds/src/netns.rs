@@ -1,6 +1,6 @@
 //! Network namespaces, cables between them and switches in them. Whatever is made here is removed
 //! when its handle is dropped. Names carry the id of the process that made them, so that what a
-//! killed run left behind is recognised and removed by the next.
+//! killed run left behind is recognised and removed, by its guard or by the next run.
 
 use std::path::PathBuf;
 
@@ -116,15 +116,35 @@ pub fn cable(a: (&Namespace, &str), b: (&Namespace, &str)) -> Result<(), LabErro
 
 /// Removes namespaces whose process is gone; gives their names.
 pub fn remove_leftovers() -> Result<Vec<String>, LabError> {
-    let listed = Program::new(["ip", "netns", "list"]).run()?;
+    remove(|maker| !is_running(maker))
+}
+
+/// Removes the namespaces that this process made; gives their names.
+pub fn remove_of(process: u32) -> Result<Vec<String>, LabError> {
+    remove(|maker| maker == process)
+}
+
+fn remove(which: impl Fn(u32) -> bool) -> Result<Vec<String>, LabError> {
     let mut removed = Vec::new();
-    for name in listed.lines().filter_map(|l| l.split_whitespace().next()) {
-        if maker(name).is_some_and(|pid| !is_running(pid)) {
-            Program::new(["ip", "netns", "del", name]).run()?;
-            removed.push(name.to_owned());
+    for name in list()? {
+        if !maker(&name).is_some_and(&which) {
+            continue;
+        }
+        let deleted = Program::new(["ip", "netns", "del", &name]).run();
+        // A guard and the next run may be at it at once: gone is gone.
+        match deleted {
+            Ok(_) => removed.push(name),
+            Err(error) if list()?.contains(&name) => return Err(error),
+            Err(_) => {}
         }
     }
     Ok(removed)
+}
+
+fn list() -> Result<Vec<String>, LabError> {
+    let listed = Program::new(["ip", "netns", "list"]).run()?;
+    let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
+    Ok(listed.lines().filter_map(first).collect())
 }
 
 /// The process that made a namespace of this name, if it is one of ours.
@@ -133,8 +153,14 @@ fn maker(name: &str) -> Option<u32> {
     rest.split_once('-')?.0.parse().ok()
 }
 
-fn is_running(pid: u32) -> bool {
-    PathBuf::from(format!("/proc/{pid}")).exists()
+/// Not gone, and not a zombie, which nobody has waited for yet.
+pub fn is_running(pid: u32) -> bool {
+    let Ok(stat) = std::fs::read_to_string(format!("/proc/{pid}/stat")) else {
+        return false;
+    };
+    // proc_pid_stat(5): the state follows the name, which is in brackets and may hold anything.
+    let state = stat.rsplit_once(") ").map(|(_, rest)| rest);
+    !state.is_some_and(|state| state.starts_with(['Z', 'X']))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use crate::ike::settings::{Child, Connection};
 
 const ESP_PROPOSAL: &str = "aes128gcm16-x25519-esn";
 /// Enough for a burst that several queues or links reorder.
-const DEFAULT_WINDOW: u32 = 1024;
+const DEFAULT_WINDOW: u32 = 4096;
 /// swanctl's default.
 const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
 
