@@ -43,6 +43,14 @@ pub fn gateway_event(event: &gateway::Event) {
             tracing::warn!("member {peer} is not of this cluster: {reason}");
         }
         G::Link(event) => tracing::debug!(?event, "sync link"),
+        G::Sync(hitless_sync::Event::RepeatedIncarnation {
+            member,
+            incarnation,
+        }) => tracing::warn!(
+            %member, %incarnation,
+            "refused: this member has lost its epoch file or runs twice; keep the file across \
+             restarts, remove the member, and add it under an id that was never used"
+        ),
         G::Sync(event) => tracing::info!(?event, "cluster"),
         G::Leads {
             epoch,

@@ -260,7 +260,17 @@ pub enum Event {
     ConfigMismatch {
         member: MemberId,
     },
+    /// A packet of a lower incarnation than the highest seen of this member: delayed by the network,
+    /// if there are few. If they do not end, the member lost its epoch file or got an old one, and
+    /// is not admitted: see [`Durable`].
     StaleIncarnation {
+        member: MemberId,
+        incarnation: Incarnation,
+    },
+    /// A packet of another process than the one that was first heard under this incarnation: the
+    /// member lost its epoch file, or two machines run as one member (`lease-holes` A20). It is
+    /// refused, so that no IV and no SA number is used twice: see [`Durable`] for what to do.
+    RepeatedIncarnation {
         member: MemberId,
         incarnation: Incarnation,
     },

@@ -163,6 +163,10 @@ pub(crate) struct Packet {
     pub objects: u32,
     #[prost(bool, tag = "16")]
     pub unhealthy: bool,
+    /// Drawn once by each process, never 0: tells apart two processes that claim one incarnation
+    /// (hole A20).
+    #[prost(fixed64, tag = "17")]
+    pub process: u64,
     /// The session in which sections 21 to 32 are meant.
     #[prost(message, optional, tag = "20")]
     pub session: Option<Sid>,
@@ -223,7 +227,7 @@ impl Packet {
             return None;
         }
         let packet = Packet::decode(body).ok()?;
-        (packet.version != 0).then_some(packet)
+        (packet.version != 0 && packet.process != 0).then_some(packet)
     }
 }
 
@@ -334,6 +338,7 @@ mod tests {
         let packet = Packet {
             version: 2,
             incarnation: 7,
+            process: 1,
             ..Packet::default()
         };
         let mut octets = packet.seal();
@@ -341,6 +346,18 @@ mod tests {
         let sum = checksum(&octets[CHECKSUM..]);
         octets[..CHECKSUM].copy_from_slice(&sum);
         assert!(Packet::open(&octets).unwrap() == packet);
+    }
+
+    #[test]
+    fn a_packet_of_no_process_is_refused_a20() {
+        let mut packet = Packet {
+            version: VERSION,
+            process: 1,
+            ..Packet::default()
+        };
+        assert!(Packet::open(&packet.seal()).is_some());
+        packet.process = 0;
+        assert!(Packet::open(&packet.seal()).is_none());
     }
 
     #[test]

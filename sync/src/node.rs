@@ -53,6 +53,8 @@ pub(crate) struct TakingOver {
 pub struct Node {
     pub(crate) settings: Settings,
     pub(crate) durable: Durable,
+    /// Names this process in every packet (hole A20); drawn with the first input.
+    pub(crate) process: u64,
     /// The write that is under way.
     pub(crate) writing: Option<Durable>,
     /// No write before this, after one has failed.
@@ -94,6 +96,7 @@ impl Node {
         Node {
             settings,
             durable,
+            process: 0,
             writing: None,
             write_after: now,
             peers,
@@ -184,17 +187,6 @@ impl Node {
     pub fn poll_timeout(&self) -> Option<Instant> {
         let suspicion = self.suspicion();
         Some(suspicion.map_or(self.next_beat, |at| at.min(self.next_beat)))
-    }
-
-    fn draw_nonces(&mut self, entropy: &mut dyn Entropy) {
-        for peer in self.peers.values_mut().filter(|p| p.challenge == 0) {
-            peer.challenge = entropy.u64().max(1);
-        }
-        if let State::Out(out) = &mut self.state
-            && out.nonce == 0
-        {
-            out.nonce = entropy.u64().max(1);
-        }
     }
 
     /// Runs a step of the leader; false if this member is none.

@@ -12,6 +12,8 @@ pub(crate) struct Peer {
     pub member: Member,
     /// The highest seen: a lower one is a message of a dead process (R2, hole A14).
     pub incarnation: Option<Incarnation>,
+    /// The process that was first heard under that incarnation.
+    process: u64,
     /// What it must echo to prove that a packet is younger than this number.
     pub challenge: u64,
     pub said: Option<Said>,
@@ -51,12 +53,14 @@ impl Peer {
         Peer {
             member,
             incarnation: None,
+            process: 0,
             challenge: 0,
             said: None,
         }
     }
 
-    /// Takes note of a packet; `None` if its sender's incarnation is over.
+    /// Takes note of a packet; `None` if its sender's incarnation is over, or is that
+    /// of another process.
     pub fn observe(
         &mut self,
         now: Instant,
@@ -74,6 +78,14 @@ impl Peer {
                 }));
                 return None;
             }
+            // A second process of one incarnation would repeat IVs and SA numbers (hole A20).
+            Some(seen) if incarnation == seen && packet.process != self.process => {
+                outputs.push_back(Output::Event(Event::RepeatedIncarnation {
+                    member,
+                    incarnation,
+                }));
+                return None;
+            }
             Some(seen) => incarnation > seen,
             None => false,
         };
@@ -85,6 +97,7 @@ impl Peer {
             }));
         }
         self.incarnation = Some(incarnation);
+        self.process = packet.process;
         let for_me = packet.to_incarnation == me.0;
         let fresh = for_me && packet.echo != 0 && packet.echo == self.challenge;
         let newest = self.said.is_none_or(|said| packet.serial > said.serial);

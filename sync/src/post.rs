@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use hitless_sa::{MemberId, SaId};
+use hitless_sa::{Entropy, MemberId, SaId};
 use prost::Message;
 
 use crate::following::Following;
@@ -155,6 +155,21 @@ impl Node {
         }
     }
 
+    /// Draws every random number that is due, before anything is written with it.
+    pub(crate) fn draw_nonces(&mut self, entropy: &mut dyn Entropy) {
+        if self.process == 0 {
+            self.process = entropy.u64().max(1);
+        }
+        for peer in self.peers.values_mut().filter(|p| p.challenge == 0) {
+            peer.challenge = entropy.u64().max(1);
+        }
+        if let State::Out(out) = &mut self.state
+            && out.nonce == 0
+        {
+            out.nonce = entropy.u64().max(1);
+        }
+    }
+
     /// What every packet says.
     fn base(&mut self, to: MemberId, role: Role) -> Packet {
         self.serial += 1;
@@ -164,6 +179,7 @@ impl Node {
             version: VERSION,
             config: self.settings.config_hash.to_vec(),
             incarnation: self.durable.incarnation.0,
+            process: self.process,
             serial: self.serial,
             time: self.now.0,
             to_incarnation: peer.and_then(|peer| peer.incarnation).map_or(0, |i| i.0),

@@ -109,7 +109,18 @@ impl Settings {
 
 /// What a member's disk keeps, written atomically and synchronously (`lease-holes` R1).
 ///
-/// A lost or rolled-back file is a new identity: the operator removes the old member first.
+/// A lost or rolled-back file is a new identity: the operator removes the old member first. A member
+/// that starts without its file (a container without a volume, a tmpfs) claims an incarnation that
+/// the others know. They refuse every packet of it, as [`Event::RepeatedIncarnation`] or
+/// [`Event::StaleIncarnation`], neither follow nor admit it, and stay degraded; it stays
+/// [`Role::Out`] as long as another member leads. What to do: put the file where it outlives a
+/// restart, remove the member from every configuration, and add it under an id that was never used.
+///
+/// The others keep what they have seen in memory only: do not start them again before that.
+///
+/// [`Event::RepeatedIncarnation`]: crate::Event::RepeatedIncarnation
+/// [`Event::StaleIncarnation`]: crate::Event::StaleIncarnation
+/// [`Role::Out`]: crate::Role::Out
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Durable {
     /// Raised by one, durably, at each start before the node is made.

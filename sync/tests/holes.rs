@@ -6,8 +6,8 @@ mod cluster;
 use std::collections::BTreeMap;
 
 use cluster::{MILLISECOND, Weather, World};
-use hitless_sa::{Instant, MemberId, SaId};
-use hitless_sync::{Degraded, Event, Input, Mutant, Output, Role, Settings};
+use hitless_sa::{Incarnation, Instant, MemberId, SaId};
+use hitless_sync::{Degraded, Durable, Event, Input, Mutant, Output, Role, Settings};
 
 const ONE: MemberId = MemberId(1);
 const TWO: MemberId = MemberId(2);
@@ -381,6 +381,63 @@ fn a14_a_packet_of_a_dead_incarnation_is_refused() {
     let stale = |event: &Event| matches!(event, Event::StaleIncarnation { .. });
     assert!(world.sites[0].events.iter().any(stale));
     assert!(world.settled());
+    world.check().unwrap();
+}
+
+/// Member `index` dies, and starts with the epoch file that `disk` says.
+fn starts_with(world: &mut World, index: usize, disk: Durable) {
+    crash(world, index);
+    world.run(5);
+    world.sites[index].events.clear();
+    world.sites[index].disk = disk;
+    world.start(index);
+}
+
+fn refused(world: &World, by: usize, incarnation: u32, repeated: bool) -> bool {
+    let events = &world.sites[by].events;
+    let number = Incarnation(incarnation);
+    events.iter().any(|event| match event {
+        Event::RepeatedIncarnation { incarnation, .. } => repeated && *incarnation == number,
+        Event::StaleIncarnation { incarnation, .. } => !repeated && *incarnation == number,
+        _ => false,
+    })
+}
+
+#[test]
+fn a_lost_epoch_file_is_not_admitted_a20() {
+    for restarts in 0..3 {
+        let mut world = settled(40 + restarts);
+        for _ in 0..restarts {
+            let disk = world.sites[1].disk;
+            starts_with(&mut world, 1, disk);
+            assert!(world.run_until(1_000, World::settled));
+        }
+        // An equal incarnation on the first round, lower ones on the others.
+        starts_with(&mut world, 1, Durable::default());
+        world.run(2_000);
+        assert!(refused(&world, 0, 1, restarts == 0));
+        assert_eq!(world.role(1), Some(Role::Out));
+        assert!(!world.settled() && world.leader() == Some(0));
+        assert!(world.status(0).unwrap().degraded);
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn a_leader_that_lost_its_epoch_file_is_not_followed_a20() {
+    let mut world = settled(43);
+    // At once: the standby has not even noticed its death.
+    crash(&mut world, 0);
+    world.sites[0].disk = Durable::default();
+    world.start(0);
+    assert!(world.run_until(2_000, |world| world.leader() == Some(1)));
+    world.run(1_000);
+    assert!(refused(&world, 1, 1, true));
+    assert!(inherited(&world, 1), "the standby carried the tunnels on");
+    assert_eq!(world.role(0), Some(Role::Out));
+    let said = &world.sites[1].events;
+    let opened = |event: &Event| matches!(event, Event::SessionOpened { member: ONE, .. });
+    assert_eq!(said.iter().filter(|event| opened(event)).count(), 1);
     world.check().unwrap();
 }
 

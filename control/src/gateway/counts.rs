@@ -46,6 +46,7 @@ impl Counts {
             SyncEvent::Malformed { member } => (*member, "sync_malformed"),
             SyncEvent::ConfigMismatch { member } => (*member, "sync_config_mismatch"),
             SyncEvent::StaleIncarnation { member, .. } => (*member, "sync_stale_incarnation"),
+            SyncEvent::RepeatedIncarnation { member, .. } => (*member, "sync_repeated_incarnation"),
             SyncEvent::UnknownMember { member } => (*member, "sync_unknown_member"),
             _ => return true,
         };
