@@ -9,6 +9,10 @@ use hitless_dataplane::port::af_xdp::AfXdpError;
 use crate::api::ServerError;
 use crate::durable::DurableError;
 
+/// What a member that is not root must be given, all at once: nobody wants to hear of them one by
+/// one.
+const CAPABILITIES: &str = "CAP_NET_ADMIN, CAP_NET_RAW, CAP_BPF and CAP_IPC_LOCK";
+
 /// A reason not to start.
 #[derive(Debug)]
 pub enum DaemonError {
@@ -31,11 +35,26 @@ pub enum DaemonError {
     Signals(io::Error),
 }
 
+fn is_denied(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::PermissionDenied
+}
+
 impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            DaemonError::Control(error) => write!(f, "{error}"),
-            DaemonError::Durable(error) => write!(f, "{error}"),
+            DaemonError::Control(error) => {
+                let denied = match error {
+                    ServerError::Io { source, .. } => is_denied(source),
+                    ServerError::Taken { .. } | ServerError::NotASocket { .. } => false,
+                };
+                let fix = "; run as root, or choose another control.socket";
+                write!(f, "{error}{}", if denied { fix } else { "" })
+            }
+            DaemonError::Durable(error) => {
+                let denied = matches!(error, DurableError::Io { source, .. } if is_denied(source));
+                let fix = "; run as root, or choose another cluster.state_dir";
+                write!(f, "{error}{}", if denied { fix } else { "" })
+            }
             DaemonError::SyncSocket { address, error } => {
                 let fix = match error.kind() {
                     io::ErrorKind::AddrInUse => "another daemon has it; stop that one first",
@@ -47,7 +66,15 @@ impl fmt::Display for DaemonError {
                 };
                 write!(f, "sync socket {address}: {error}; {fix}")
             }
-            DaemonError::Port { name, error } => write!(f, "ports.{name}: {error}"),
+            DaemonError::Port { name, error } => {
+                write!(f, "ports.{name}: {error}")?;
+                match error {
+                    AfXdpError::Capability { .. } | AfXdpError::LockedMemory { .. } => {
+                        write!(f, "; in all, a member needs {CAPABILITIES}")
+                    }
+                    _ => Ok(()),
+                }
+            }
             DaemonError::MemoryPort(name) => write!(
                 f,
                 "ports.{name}: the driver `memory` connects gateways of one process; take \

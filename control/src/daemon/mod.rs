@@ -40,8 +40,10 @@ pub use error::DaemonError;
 const TICK: Duration = Duration::from_millis(1);
 /// Datagrams taken from the sync socket in one round.
 const DATAGRAMS_A_ROUND: usize = 256;
-/// How long a member that was asked to end waits for its successor.
+/// How long a member that was asked to end waits for its successor, and for so many takeover
+/// times: the sync protocol gives up after five.
 const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL_TAKEOVERS: u32 = 6;
 
 /// Runs one member until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
@@ -64,6 +66,8 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
     }
+    let takeover = config.cluster.heartbeat * config.cluster.missed;
+    let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
     let settings = GatewaySettings::new(config);
     let workers_stop = Arc::new(AtomicBool::new(false));
     let workers = open_workers(&settings, &leadership)?;
@@ -90,6 +94,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         entropy: SystemEntropy,
         socket,
         disk,
+        farewell,
         stopped: false,
     };
     member.serve(&mut server, &stop);
@@ -160,6 +165,7 @@ struct Member {
     entropy: SystemEntropy,
     socket: Option<UdpSocket>,
     disk: Disk,
+    farewell: Duration,
     stopped: bool,
 }
 
@@ -172,7 +178,7 @@ impl Member {
             let now = clock::now();
             if stop.load(Ordering::Relaxed) && farewell.is_none() {
                 tracing::info!("asked to end: handing over");
-                farewell = Some(now + FAREWELL);
+                farewell = Some(now + self.farewell);
                 self.gateway.shut_down(now, &mut self.entropy);
             }
             if farewell.is_some_and(|end| now >= end) {

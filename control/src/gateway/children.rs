@@ -3,15 +3,21 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Checkpoint as Published;
+use hitless_dataplane::command::Retired;
 use hitless_dataplane::spd::{Action, Policy, Spd};
-use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
-use hitless_sync::Checkpoint;
+use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, Spi, TrafficSelector};
+use hitless_sync::{Checkpoint, Usage};
 
 use super::blackout::Blackout;
 use super::silence::Silence;
+use crate::ike::settings::Child;
+
+/// How often IKE is told that a peer lives: it counts in seconds.
+const TELL_IKE: Duration = Duration::from_millis(100);
 
 /// One Child SA in the dataplane.
 pub struct Carried {
@@ -25,19 +31,28 @@ pub struct Carried {
     pub name: String,
     /// Whether outbound traffic uses it.
     pub send: bool,
-    /// Highest authenticated inbound number at the last scan.
-    pub seen_top: SequenceNumber,
+    /// Where the cell stood at the last scan.
+    seen_cursor: SequenceNumber,
+    seen_top: SequenceNumber,
+    /// When IKE was last told that the peer lives.
+    told: Option<Instant>,
     /// Numbers that the peer should skip after a takeover, until it was asked to (RFC 6311).
     pub delta: u64,
     /// Packets that are refused since a takeover.
     pub blackout: Blackout,
-    /// What each worker published last.
+    /// The one worker that has the receiving half, and its window.
+    pub home: usize,
+    /// The worker that the receiving half is on its way to.
+    pub moving: Option<usize>,
+    /// When it moved last.
+    pub moved_at: Option<Instant>,
+    /// What each worker published last, and what its halves that are gone had counted.
     published: BTreeMap<usize, Checkpoint>,
+    settled: Checkpoint,
     /// When each direction last moved.
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
-    /// Watched for silence, if it was inherited.
-    pub silence: Option<Silence>,
+    pub silence: Silence,
     /// Rises with each SA that is installed.
     order: u64,
 }
@@ -50,6 +65,7 @@ impl Carried {
         slot: u32,
         names: (String, String),
         floor: SequenceNumber,
+        home: usize,
     ) -> Carried {
         Carried {
             child,
@@ -58,13 +74,19 @@ impl Carried {
             connection: names.0,
             name: names.1,
             send: false,
+            seen_cursor: SequenceNumber(0),
             seen_top: floor,
+            told: None,
             delta: 0,
             blackout: Blackout::default(),
+            home,
+            moving: None,
+            moved_at: None,
             published: BTreeMap::new(),
+            settled: Checkpoint::default(),
             used_in: None,
             used_out: None,
-            silence: None,
+            silence: Silence::new(false),
             order: 0,
         }
     }
@@ -74,6 +96,32 @@ impl Carried {
         self.connection == other.connection
             && self.name == other.name
             && self.child.remote_ts == other.child.remote_ts
+    }
+
+    /// Where the cell stands, if that is news to the sync protocol: it moved, or it waits for more.
+    pub fn usage(&mut self) -> Option<Usage> {
+        let (cursor, inbound_top) = (self.cell.cursor(), self.cell.inbound_top());
+        let moved = cursor != self.seen_cursor || inbound_top > self.seen_top;
+        let waits = self.cell.remaining() == 0 || inbound_top >= self.cell.high_water();
+        self.seen_cursor = cursor;
+        (moved || waits).then_some(Usage {
+            sa: self.child.id,
+            cursor,
+            inbound_top,
+            esn: self.child.esn,
+        })
+    }
+
+    /// Whether IKE should hear that the peer has sent something.
+    pub fn heard(&mut self, now: Instant) -> bool {
+        let inbound_top = self.cell.inbound_top();
+        let due = self.told.is_none_or(|told| now.since(told) >= TELL_IKE);
+        let heard = inbound_top > self.seen_top && due;
+        if heard {
+            self.told = Some(now);
+        }
+        self.seen_top = self.seen_top.max(inbound_top);
+        heard
     }
 
     /// Remembers what a worker published; gives the checkpoint of the SA as a whole.
@@ -98,9 +146,25 @@ impl Carried {
         after
     }
 
+    /// A half that a worker has given back counts no more there.
+    pub fn settle(&mut self, worker: usize, retired: &Retired) {
+        self.published.remove(&worker);
+        match retired {
+            Retired::Inbound(sa) => {
+                self.settled.packets_in += sa.packets;
+                self.settled.bytes_in += sa.bytes;
+            }
+            Retired::Outbound(sa) => {
+                self.settled.packets_out += sa.packets;
+                self.settled.bytes_out += sa.bytes;
+            }
+            Retired::Policies(_) | Retired::Routes(_) => {}
+        }
+    }
+
     /// Every worker counts its own packets; numbers are the SA's.
     pub fn counters(&self) -> Checkpoint {
-        let mut sum = Checkpoint::default();
+        let mut sum = self.settled;
         for one in self.published.values() {
             sum.outbound_next = sum.outbound_next.max(one.outbound_next);
             sum.inbound_top = sum.inbound_top.max(one.inbound_top);
@@ -117,6 +181,7 @@ impl Carried {
 #[derive(Default)]
 pub struct Children {
     carried: BTreeMap<SaId, Carried>,
+    by_spi: BTreeMap<Spi, SaId>,
     /// The least first: a slot above the workers' capacity is refused and must not be tried while
     /// a good one is free.
     free_slots: BTreeSet<u32>,
@@ -137,6 +202,8 @@ impl Children {
     pub fn insert(&mut self, mut carried: Carried) {
         self.installed += 1;
         carried.order = self.installed;
+        self.by_spi
+            .insert(carried.child.inbound_spi, carried.child.id);
         self.carried.insert(carried.child.id, carried);
     }
 
@@ -146,6 +213,10 @@ impl Children {
     pub fn remove(&mut self, sa: SaId) -> Option<Carried> {
         let carried = self.carried.remove(&sa)?;
         carried.cell.freeze();
+        let spi = carried.child.inbound_spi;
+        if self.by_spi.get(&spi) == Some(&sa) {
+            self.by_spi.remove(&spi);
+        }
         self.free_slots.insert(carried.slot);
         if carried.send {
             let others = self.carried.values_mut();
@@ -164,6 +235,11 @@ impl Children {
             self.remove(*sa);
         }
         all
+    }
+
+    /// The SA that receives with this SPI.
+    pub fn by_spi(&mut self, spi: Spi) -> Option<&mut Carried> {
+        self.carried.get_mut(self.by_spi.get(&spi)?)
     }
 
     pub fn get(&self, sa: SaId) -> Option<&Carried> {
@@ -201,37 +277,168 @@ impl Children {
         }
     }
 
-    /// The policies in order: SAs that are up, then what the configuration wants protected even
-    /// while no SA is up, so that it never leaves in clear.
-    pub fn policies(&self, configured: &[Policy]) -> Spd {
-        let mut policies = Vec::new();
+    /// The policies, in the order of the file: of each child its SAs that are up, then what it
+    /// protects even while none is, so that it never leaves in clear.
+    pub fn policies(&self, configured: &[Protected]) -> Spd {
+        let mut sending: BTreeMap<(&str, &str), Vec<&Carried>> = BTreeMap::new();
         for carried in self.carried.values().filter(|carried| carried.send) {
-            let action = Action::Protect(Some(carried.child.id));
-            for local in &carried.child.local_ts {
-                for remote in &carried.child.remote_ts {
-                    policies.push(Policy {
-                        local: *local,
-                        remote: *remote,
-                        action,
-                    });
-                }
-            }
+            let child = (carried.connection.as_str(), carried.name.as_str());
+            sending.entry(child).or_default().push(carried);
         }
-        policies.extend(configured.iter().cloned());
+        let mut policies = Vec::new();
+        for protected in configured {
+            let child = (protected.connection.as_str(), protected.child.as_str());
+            for carried in sending.remove(&child).unwrap_or_default() {
+                let sa = &carried.child;
+                let action = Action::Protect(Some(sa.id));
+                policies.extend(pairs(&sa.local_ts, &sa.remote_ts, action));
+            }
+            policies.extend(protected.policies.iter().cloned());
+        }
         Spd::new(policies)
     }
 }
 
-/// PROTECT policies for every pair of selectors, with no SA yet.
-pub fn protect(local: &[TrafficSelector], remote: &[TrafficSelector]) -> Vec<Policy> {
+/// What a configured child protects.
+pub struct Protected {
+    connection: String,
+    child: String,
+    policies: Vec<Policy>,
+}
+
+impl Protected {
+    /// Every pair of its selectors, with no SA yet.
+    pub fn new(connection: &str, child: &Child) -> Protected {
+        Protected {
+            connection: connection.to_owned(),
+            child: child.name.clone(),
+            policies: pairs(&child.local_ts, &child.remote_ts, Action::Protect(None)).collect(),
+        }
+    }
+}
+
+fn pairs(
+    local: &[TrafficSelector],
+    remote: &[TrafficSelector],
+    action: Action,
+) -> impl Iterator<Item = Policy> {
     let pairs = local
         .iter()
-        .flat_map(|local| remote.iter().map(move |remote| (*local, *remote)));
-    pairs
-        .map(|(local, remote)| Policy {
-            local,
-            remote,
-            action: Action::Protect(None),
+        .flat_map(move |local| remote.iter().map(move |remote| (*local, *remote)));
+    pairs.map(move |(local, remote)| Policy {
+        local,
+        remote,
+        action,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId, Mode};
+
+    fn child(counter: u32) -> Arc<ChildSa> {
+        let network = |text: [u8; 4]| TrafficSelector::prefix(text.into(), 24).unwrap();
+        let key = || KeyMaterial::new(&[7; 20]);
+        Arc::new(ChildSa {
+            id: id(counter),
+            inbound_spi: Spi(0x1000 + counter),
+            outbound_spi: Spi(0x2000 + counter),
+            suite: EspSuite::Aes128Gcm16,
+            inbound_key: key(),
+            outbound_key: key(),
+            esn: true,
+            mode: Mode::Tunnel,
+            local: [192, 0, 2, 1].into(),
+            remote: [192, 0, 2, 2].into(),
+            encapsulation: None,
+            local_ts: vec![network([10, 2, 0, 0])],
+            remote_ts: vec![network([10, 1, 0, 0])],
+            replay_window: 64,
         })
-        .collect()
+    }
+
+    fn id(counter: u32) -> SaId {
+        SaId {
+            creator: MemberId(1),
+            incarnation: Incarnation(1),
+            counter,
+        }
+    }
+
+    fn carry(children: &mut Children, counter: u32, name: &str) -> Arc<Cell> {
+        let cell = Arc::new(Cell::new(SequenceNumber(1), Lease::default()));
+        let slot = children.take_slot();
+        let names = ("tunnel".to_owned(), name.to_owned());
+        let floor = SequenceNumber(0);
+        children.insert(Carried::new(
+            child(counter),
+            Arc::clone(&cell),
+            slot,
+            names,
+            floor,
+            0,
+        ));
+        children.use_for_sending(id(counter));
+        cell
+    }
+
+    fn protecting(children: &Children) -> Vec<SaId> {
+        let configured = ["other", "net"].map(|name| Protected {
+            connection: "tunnel".to_owned(),
+            child: name.to_owned(),
+            policies: pairs(&[], &[], Action::Discard).collect(),
+        });
+        let policies = children.policies(&configured);
+        let policies = policies.policies().iter();
+        let protecting = policies.filter_map(|policy| match policy.action {
+            Action::Protect(sa) => sa,
+            Action::Bypass | Action::Discard => None,
+        });
+        protecting.collect()
+    }
+
+    #[test]
+    fn one_sa_of_a_child_sends_and_the_newest_left_inherits() {
+        let mut children = Children::default();
+        carry(&mut children, 9, "net");
+        carry(&mut children, 3, "net");
+        carry(&mut children, 5, "other");
+        // In the order of the file.
+        assert_eq!(protecting(&children), [id(5), id(3)]);
+        carry(&mut children, 4, "net");
+        assert_eq!(protecting(&children), [id(5), id(4)]);
+        // The order of installation decides, not that of the names.
+        children.remove(id(4));
+        assert_eq!(protecting(&children), [id(5), id(3)]);
+        children.remove(id(3));
+        assert_eq!(protecting(&children), [id(5), id(9)]);
+        children.remove(id(5));
+        children.remove(id(9));
+        assert!(protecting(&children).is_empty());
+    }
+
+    #[test]
+    fn a_cell_is_frozen_before_its_sa_is_gone() {
+        let mut children = Children::default();
+        let cell = carry(&mut children, 1, "net");
+        let other = carry(&mut children, 2, "net");
+        children.remove(id(1));
+        assert!(cell.frozen() && !other.frozen());
+        assert!(children.by_spi(Spi(0x1001)).is_none());
+        assert_eq!(children.clear(), [id(2)]);
+        assert!(other.frozen());
+    }
+
+    #[test]
+    fn the_least_free_slot_is_taken_so_that_one_above_the_capacity_is_not_tried_in_vain() {
+        let mut children = Children::default();
+        for counter in 0..3 {
+            carry(&mut children, counter, "net");
+        }
+        children.remove(id(0));
+        // Slot 2 was refused by a worker.
+        children.remove(id(2));
+        assert_eq!(children.take_slot(), 0);
+    }
 }

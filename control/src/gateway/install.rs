@@ -33,7 +33,7 @@ impl Gateway {
             }
             ChildChange::Send(sa) => {
                 self.children.use_for_sending(sa);
-                self.publish_policies();
+                self.policies_changed = true;
             }
             ChildChange::Update(child) => {
                 let (sa, local, remote) = (child.id, child.local, child.remote);
@@ -53,7 +53,7 @@ impl Gateway {
                 self.inherited.remove(&sa);
                 if self.children.remove(sa).is_some() {
                     self.dataplane.broadcast(|| Command::Remove(sa));
-                    self.publish_policies();
+                    self.policies_changed = true;
                 }
             }
         }
@@ -91,9 +91,9 @@ impl Gateway {
         let slot = self.children.take_slot();
         let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
         let halves = self.halves(&child, &cell, floor, slot);
-        let mut carried = Carried::new(child, cell, slot, (connection, name), floor);
+        let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);
         carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
-        carried.silence = inherited.map(|_| Silence::default());
+        carried.silence = Silence::new(inherited.is_some());
         // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
         let (inbound, outbound) = match halves {
@@ -109,7 +109,7 @@ impl Gateway {
         if send {
             self.children.use_for_sending(sa);
         }
-        self.publish_policies();
+        self.policies_changed = true;
     }
 
     /// The receiving half for its home worker and a sending half for each.
@@ -135,7 +135,7 @@ impl Gateway {
             return;
         }
         self.dataplane.broadcast(|| Command::Remove(sa));
-        self.publish_policies();
+        self.policies_changed = true;
         self.outputs
             .push_back(Output::Event(Event::Unusable { sa, reason }));
     }

@@ -436,3 +436,6 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
         }],
     }
 }
+
+#[cfg(test)]
+mod tests;

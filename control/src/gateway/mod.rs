@@ -46,7 +46,7 @@ use std::time::Duration;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
 use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
-use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, TakeoverSa};
+use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, TakeoverSa};
 
 use crate::ike::{self, Engine, Input};
 
@@ -129,6 +129,8 @@ pub struct Gateway {
     inherited: BTreeMap<SaId, TakeoverSa>,
     /// Installed without a right to use them: to be replaced.
     rightless: Vec<SaId>,
+    /// The workers do not know yet which SAs are up.
+    policies_changed: bool,
     outputs: VecDeque<Output>,
     /// From the order to drain until the step-down: IKE rests, whatever it would do is refused.
     handing_over: bool,
@@ -169,6 +171,7 @@ impl Gateway {
             held: BTreeMap::new(),
             inherited: BTreeMap::new(),
             rightless: Vec::new(),
+            policies_changed: false,
             outputs: VecDeque::new(),
             handing_over: false,
             drain: None,
@@ -231,22 +234,24 @@ impl Gateway {
         self.settle(now, entropy);
     }
 
-    /// Who would take over in a planned switchover now, or why nobody can.
+    /// Who would take over in a planned switchover now, or why nobody can. The sync node decides
+    /// by the same facts and says nothing to the operator.
     pub fn can_switch_over(&self, now: Instant) -> Result<MemberId, String> {
         let node = self.node.status(now);
-        if node.role != hitless_sync::Role::Leading {
-            let leader = node
-                .leader
-                .filter(|leader| *leader != self.settings.config().cluster.id);
-            return Err(match leader {
-                Some(leader) => format!("this member is not active; ask member {leader}"),
-                None => "this member is not active".to_owned(),
-            });
+        let cluster = &self.settings.config().cluster;
+        match (node.role, node.leader) {
+            (Role::Leading, _) => {}
+            (Role::HandingOver, _) => return Err("a switchover is under way".to_owned()),
+            (_, Some(leader)) if leader != cluster.id => {
+                return Err(format!("this member is not active; ask member {leader}"));
+            }
+            _ => return Err("this member is not active".to_owned()),
         }
-        let ready = node
-            .members
-            .iter()
-            .filter(|member| member.bound && member.healthy);
+        let takeover = cluster.heartbeat * cluster.missed;
+        let ready = node.members.iter().filter(|member| {
+            let heard = member.silent_for.is_some_and(|time| time <= takeover);
+            member.bound && member.role == Some(Role::Admitted) && member.healthy && heard
+        });
         let best = ready.max_by_key(|member| (member.priority, member.id));
         best.map(|member| member.id).ok_or_else(|| {
             "no standby holds every lease; `hitless status` says what it waits for".to_owned()

@@ -151,7 +151,7 @@ impl Gateway {
         for sa in carried {
             self.dataplane.broadcast(|| Command::Remove(sa));
         }
-        self.publish_policies();
+        self.policies_changed = true;
         self.outputs
             .push_back(Output::Event(Event::SteppedDown { reason }));
     }

@@ -6,12 +6,11 @@ use std::time::Duration;
 use hitless_dataplane::aead::Engine as AeadEngine;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::port::MacAddress;
-use hitless_dataplane::spd::Policy;
 use hitless_dataplane::worker::{CheckpointSettings, Interface, WorkerSettings};
 use hitless_sa::Incarnation;
 use hitless_sync::{Degraded, LeaseSizes, Member, Mutant, Settings as NodeSettings};
 
-use super::children;
+use super::children::Protected;
 use super::link::{LinkMember, LinkSettings};
 use crate::config::{self, Aead, Config};
 use crate::ike::settings::EngineSettings;
@@ -27,7 +26,7 @@ const SA_CAPACITY: usize = 128 * 1024;
 /// Everything that the gateway needs from the configuration.
 pub struct GatewaySettings {
     config: Config,
-    policies: Vec<Policy>,
+    protected: Vec<Protected>,
     tuning: Tuning,
 }
 
@@ -52,16 +51,15 @@ impl GatewaySettings {
 
     /// From a configuration that was checked when it was read.
     pub fn new(config: Config) -> GatewaySettings {
-        let children = config
-            .connections
-            .iter()
-            .flat_map(|connection| &connection.children);
-        let policies = children
-            .flat_map(|child| children::protect(&child.local_ts, &child.remote_ts))
-            .collect();
+        let connections = config.connections.iter();
+        let protected = connections.flat_map(|connection| {
+            let children = connection.children.iter();
+            children.map(|child| Protected::new(&connection.name, child))
+        });
+        let protected = protected.collect();
         GatewaySettings {
             config,
-            policies,
+            protected,
             tuning: Tuning::default(),
         }
     }
@@ -83,8 +81,8 @@ impl GatewaySettings {
     }
 
     /// What must never leave or arrive in clear, in the order of the file.
-    pub(super) fn policies(&self) -> &[Policy] {
-        &self.policies
+    pub(super) fn protected(&self) -> &[Protected] {
+        &self.protected
     }
 
     pub(super) fn aead(&self) -> AeadEngine {

@@ -23,8 +23,12 @@ impl Gateway {
             } else if let Some(sa) = self.rightless.pop() {
                 self.tell_ike(now, entropy, Input::RekeyChild(sa));
             } else {
-                return;
+                break;
             }
+        }
+        // Once for all that changed: a takeover installs thousands of SAs at a time.
+        if self.policies_changed {
+            self.publish_policies();
         }
     }
 
@@ -139,7 +143,8 @@ impl Gateway {
 
     /// Gives the workers the policies of the SAs that are up.
     pub(super) fn publish_policies(&mut self) {
-        let policies = Arc::new(self.children.policies(self.settings.policies()));
+        self.policies_changed = false;
+        let policies = Arc::new(self.children.policies(self.settings.protected()));
         self.dataplane
             .broadcast(|| Command::Policies(Arc::clone(&policies)));
     }

@@ -1,8 +1,13 @@
 //! What the workers report: events, checkpoints, IKE packets, and where their cells stand.
 
-use hitless_dataplane::command::{Command, Event as WorkerEvent};
-use hitless_sa::{Entropy, Instant};
-use hitless_sync::{Input as SyncInput, Usage};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
+use hitless_dataplane::sad::OutboundSa;
+use hitless_sa::{Entropy, Instant, Spi};
+use hitless_sync::Input as SyncInput;
 
 use super::{Event, Gateway, Output, punt};
 use crate::ike::Input;
@@ -11,6 +16,9 @@ use crate::ike::Input;
 const EVENTS_A_TURN: usize = 1024;
 /// Punted packets taken in one turn: a flood of them must not keep leases from being extended.
 const PUNTS_A_TURN: usize = 128;
+
+/// How long a receiving half stays on a worker at least.
+const SETTLED: Duration = Duration::from_millis(100);
 
 impl Gateway {
     /// Takes what the workers have to say; returns how much it was.
@@ -23,10 +31,14 @@ impl Gateway {
             work += 1;
             self.worker_event(now, entropy, worker, event);
         }
+        work + self.take_checkpoints(now, entropy)
+    }
+
+    fn take_checkpoints(&mut self, now: Instant, entropy: &mut dyn Entropy) -> usize {
         let mut checkpoints = Vec::new();
         self.dataplane
             .drain_checkpoints(|worker, checkpoint| checkpoints.push((worker, checkpoint)));
-        work += checkpoints.len();
+        let work = checkpoints.len();
         for (worker, published) in checkpoints {
             let sa = published.sa;
             let Some(carried) = self.children.get_mut(sa) else {
@@ -47,8 +59,7 @@ impl Gateway {
         event: WorkerEvent,
     ) {
         match event {
-            // Dropped here, so that no worker ever frees memory.
-            WorkerEvent::Retired(_) => {}
+            WorkerEvent::Retired(retired) => self.retired(now, entropy, worker, retired),
             WorkerEvent::Barrier(barrier) => self.barrier_passed(now, entropy, worker, barrier),
             WorkerEvent::NeighbourLearned { port, address, mac } => {
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
@@ -63,19 +74,84 @@ impl Gateway {
             WorkerEvent::Refused { sa, conflict } => {
                 self.unusable(sa, format!("a worker refused it: {conflict:?}"));
             }
-            WorkerEvent::UnknownSpi { source, .. } => {
+            WorkerEvent::UnknownSpi { spi, source } => {
                 let carried = self.children.iter_mut();
                 for carried in carried.filter(|c| c.child.remote == source.ip()) {
-                    if let Some(silence) = &mut carried.silence {
-                        silence.foreign(now);
-                    }
+                    carried.silence.foreign(now);
                 }
+                self.follow(now, worker, spi, source.ip());
             }
             // Hints that nobody asks for: the scan sees the high water, traps are not initiated.
             WorkerEvent::Acquire { .. }
             | WorkerEvent::HighWater { .. }
             | WorkerEvent::Window { .. } => {}
         }
+    }
+
+    /// The receiving half of an SA lives on one worker, because its window does. The network card
+    /// decides which queue, and so which worker, a peer's packets come to: the half follows them.
+    /// Nobody has authenticated the packet, so it must come from where the peer is (or be behind a
+    /// NAT, where that may change), and a half does not move often.
+    fn follow(&mut self, now: Instant, worker: usize, spi: Spi, source: IpAddr) {
+        let engine = self.settings.aead();
+        let Some(carried) = self.children.by_spi(spi) else {
+            return;
+        };
+        let recently = carried.moved_at.is_some_and(|at| now.since(at) < SETTLED);
+        let peer = carried.child.remote == source || carried.child.encapsulation.is_some();
+        if !peer || carried.home == worker || carried.moving.is_some() || recently {
+            return;
+        }
+        let (child, cell) = (Arc::clone(&carried.child), Arc::clone(&carried.cell));
+        // Both halves leave a worker together; the sending one is put back at once.
+        let Ok(outbound) = OutboundSa::new(&child, cell, carried.slot, engine) else {
+            return;
+        };
+        carried.moving = Some(worker);
+        carried.moved_at = Some(now);
+        let home = carried.home;
+        self.dataplane.send(home, Command::Remove(child.id));
+        self.dataplane
+            .send(home, Command::InstallOutbound(Box::new(outbound)));
+    }
+
+    /// What a worker gave back is dropped here, so that no worker ever frees memory; but the
+    /// receiving half of an SA that moves goes on to its new home, the same box with the same
+    /// window: no number can be accepted at both.
+    fn retired(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        worker: usize,
+        retired: Retired,
+    ) {
+        let (sa, cell) = match &retired {
+            Retired::Inbound(half) => (half.id, &half.cell),
+            Retired::Outbound(half) => (half.id, &half.cell),
+            Retired::Policies(_) | Retired::Routes(_) => return,
+        };
+        // Every other way out of a worker begins with the SA's end here, or with another cell.
+        let current = self.children.get(sa);
+        if !current.is_some_and(|carried| Arc::ptr_eq(&carried.cell, cell)) {
+            return;
+        }
+        // The last checkpoint of a half was published before it was given back.
+        self.take_checkpoints(now, entropy);
+        let Some(carried) = self.children.get_mut(sa) else {
+            return;
+        };
+        carried.settle(worker, &retired);
+        let (Retired::Inbound(mut half), Some(to)) = (retired, carried.moving) else {
+            return;
+        };
+        carried.moving = None;
+        carried.home = to;
+        (half.packets, half.bytes) = (0, 0);
+        // An update may have missed it on its way.
+        let child = &carried.child;
+        (half.local, half.remote) = (child.local, child.remote);
+        half.encapsulation = child.encapsulation;
+        self.dataplane.send(to, Command::InstallInbound(half));
     }
 
     /// Takes IKE packets; returns how many.
@@ -110,23 +186,14 @@ impl Gateway {
         let mut seen = Vec::new();
         let mut silent = Vec::new();
         for carried in self.children.iter_mut() {
-            let inbound_top = carried.cell.inbound_top();
-            let cursor = carried.cell.cursor();
-            if let Some(silence) = &mut carried.silence
-                && silence.note(now, cursor, inbound_top)
-            {
+            let (cursor, inbound_top) = (carried.cell.cursor(), carried.cell.inbound_top());
+            if carried.silence.note(now, cursor, inbound_top) {
                 silent.push(carried.child.id);
             }
-            if inbound_top > carried.seen_top {
-                carried.seen_top = inbound_top;
+            usage.extend(carried.usage());
+            if carried.heard(now) {
                 seen.push(carried.child.id);
             }
-            usage.push(Usage {
-                sa: carried.child.id,
-                cursor,
-                inbound_top,
-                esn: carried.child.esn,
-            });
         }
         if self.dataplane.leading() && !usage.is_empty() {
             self.node.handle(now, entropy, SyncInput::Usage(usage));

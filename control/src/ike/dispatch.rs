@@ -6,7 +6,7 @@ use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use super::contents::Contents;
 use super::engine::{Engine, Grave};
-use super::established::State;
+use super::established::{IkeSa, State};
 use super::initial::{Admission, Initiator, Progress, Responder, stateless};
 use super::message::{Exchange, Header, MessageError, NotifyKind, Parsed, Payload, parse};
 use super::nat::Path;
@@ -366,7 +366,12 @@ impl Engine {
             return;
         };
         let child = child.or_else(|| connection.children.first().map(|c| c.name.clone()));
-        if child.as_ref().is_some_and(|child| self.serves(name, child)) {
+        // What is being deleted is no reason not to: whoever asks knows that.
+        let stays = |sa: &IkeSa| sa.state != State::Deleting;
+        if child
+            .as_ref()
+            .is_some_and(|child| self.serves(name, child, stays))
+        {
             return;
         }
         let mut sas = self
@@ -428,17 +433,19 @@ impl Engine {
     /// Starts what is due and not up.
     pub(super) fn start_children(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         for (connection, child) in self.starts.due(now) {
-            self.initiate(now, entropy, &connection, Some(child));
+            if !self.serves(&connection, &child, |_| true) {
+                self.initiate(now, entropy, &connection, Some(child));
+            }
         }
     }
 
-    /// Whether a child is up or being made.
-    fn serves(&self, connection: &str, child: &str) -> bool {
+    /// Whether a child is up or being made on an IKE SA that `counts`.
+    fn serves(&self, connection: &str, child: &str, counts: impl Fn(&IkeSa) -> bool) -> bool {
         let mut sas = self
             .index
             .of_connection(connection)
             .filter_map(|spi| self.sas.get(&spi));
-        sas.any(|sa| sa.serves(child))
+        sas.any(|sa| counts(sa) && sa.serves(child))
     }
 }
 

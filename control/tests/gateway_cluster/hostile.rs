@@ -330,7 +330,7 @@ fn a_sync_network_that_loses_and_repeats_is_no_failover() {
     let mut count = 0u32;
     world.network.fate = Some(Box::new(move |_, _, _| {
         count += 1;
-        count % 3 != 0
+        !count.is_multiple_of(3)
     }));
     world.run(Duration::from_secs(3));
     assert_eq!(world.leader(), Some(active));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hitless::api::IkeState;
 use hitless::gateway::Event;
 use hitless::ike::{self, Input};
 use hitless_sync::StepDown;
@@ -227,4 +228,87 @@ fn the_peer_rekeys_the_tunnel_after_a_takeover() {
     }
     assert_eq!(world.gateway(PEER).ike_sas().len(), 1);
     world.audit();
+}
+
+/// Kills the active at each moment of an exchange that `ask` starts, a quarter of a millisecond
+/// apart.
+fn killed_during(seed: u64, ask: impl Fn(&mut World, u8)) {
+    for moment in 0..24 {
+        let mut world = World::with_traffic(seed + moment);
+        let active = world.leader().unwrap();
+        let crash = world.now;
+        ask(&mut world, active);
+        for _ in 0..moment {
+            world.step();
+        }
+        world.kill(active);
+        world.until("a takeover", |world| world.leader().is_some());
+        world.traffic_flows();
+        world.run(Duration::from_secs(3));
+        world.traffic_flows();
+        let exchanges = world.exchanges_since(crash);
+        assert!(
+            !exchanges.contains(&IKE_AUTH),
+            "moment {moment}: {exchanges:?}"
+        );
+        let ours = world.list_sas(3 - active);
+        let mut theirs = world.list_sas(PEER);
+        // The answer to a Delete is not kept for the successor, so the peer may go on asking for
+        // the end of an IKE SA that carries nothing any more.
+        theirs.retain(|sa| sa.state == IkeState::Established || !sa.children.is_empty());
+        assert_eq!((ours.len(), theirs.len()), (1, 1), "moment {moment}");
+        let (ours, theirs) = (&ours[0].children, &theirs[0].children);
+        assert_eq!((ours.len(), theirs.len()), (1, 1), "moment {moment}");
+        assert_eq!(ours[0].spi_in, theirs[0].spi_out, "moment {moment}");
+        world.audit();
+    }
+}
+
+#[test]
+fn an_active_killed_at_any_moment_of_the_peers_child_rekeying_loses_nothing() {
+    killed_during(1000, |world, _| {
+        let child = world.gateway(PEER).ike_sas()[0].1[0];
+        world.ask(PEER, |gateway, now, entropy| {
+            gateway.ike(now, entropy, Input::RekeyChild(child));
+        });
+    });
+}
+
+#[test]
+fn an_active_killed_at_any_moment_of_its_own_child_rekeying_loses_nothing() {
+    killed_during(2000, |world, active| {
+        let child = world.gateway(active).ike_sas()[0].1[0];
+        world.ask(active, |gateway, now, entropy| {
+            gateway.ike(now, entropy, Input::RekeyChild(child));
+        });
+    });
+}
+
+#[test]
+fn an_active_killed_at_any_moment_of_the_peers_ike_rekeying_loses_nothing() {
+    killed_during(3000, |world, _| {
+        let ike = world.gateway(PEER).ike_sas()[0].0;
+        world.ask(PEER, |gateway, now, entropy| {
+            gateway.ike(now, entropy, Input::RekeyIke(ike));
+        });
+    });
+}
+
+#[test]
+fn an_active_killed_at_any_moment_of_its_own_ike_rekeying_loses_nothing() {
+    killed_during(4000, |world, active| {
+        let ike = world.gateway(active).ike_sas()[0].0;
+        world.ask(active, |gateway, now, entropy| {
+            gateway.ike(now, entropy, Input::RekeyIke(ike));
+        });
+    });
+}
+
+#[test]
+fn an_active_killed_at_any_moment_of_a_switchover_loses_nothing() {
+    killed_during(5000, |world, active| {
+        world.ask(active, |gateway, now, entropy| {
+            gateway.switchover(now, entropy)
+        });
+    });
 }

@@ -70,3 +70,49 @@ fn status_shows_roles_leases_and_drops() {
         "{text}"
     );
 }
+
+#[test]
+fn a_switchover_that_cannot_be_is_refused_with_the_reason() {
+    let mut world = World::with_traffic(43);
+    let active = world.leader().unwrap();
+    let standby = 3 - active;
+    let asked = |world: &mut World, who| {
+        let now = world.now;
+        world.gateway(who).can_switch_over(now)
+    };
+    assert_eq!(asked(&mut world, active).unwrap().0, standby);
+    let reason = asked(&mut world, standby).unwrap_err();
+    assert_eq!(
+        reason,
+        format!("this member is not active; ask member {active}")
+    );
+    // A standby that has just died still holds every lease, but will not answer.
+    world.kill(standby);
+    world.run(Duration::from_millis(40));
+    assert!(
+        asked(&mut world, active)
+            .unwrap_err()
+            .contains("no standby")
+    );
+    world.ask(active, |gateway, now, entropy| {
+        gateway.switchover(now, entropy)
+    });
+    world.run(Duration::from_millis(100));
+    assert_eq!(world.leader(), Some(active));
+    world.traffic_flows();
+}
+
+#[test]
+fn a_second_switchover_while_one_is_under_way_is_refused() {
+    let mut world = World::with_traffic(44);
+    let active = world.leader().unwrap();
+    world.ask(active, |gateway, now, entropy| {
+        gateway.switchover(now, entropy);
+        let again = gateway.can_switch_over(now);
+        assert_eq!(again.unwrap_err(), "a switchover is under way");
+        gateway.switchover(now, entropy);
+    });
+    world.until("a switchover", |world| world.leader() == Some(3 - active));
+    world.traffic_flows();
+    world.audit();
+}

@@ -224,7 +224,7 @@ impl World {
 
     /// One round of everybody.
     pub fn step(&mut self) {
-        self.now = self.now + STEP;
+        self.now += STEP;
         let now = self.now;
         if self.traffic && now >= self.next_probe {
             self.a.send(now, HOST_B);
