@@ -52,8 +52,7 @@ pub struct Carried {
     /// When each direction last moved.
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
-    /// Watched for silence, if it was inherited.
-    pub silence: Option<Silence>,
+    pub silence: Silence,
     /// Rises with each SA that is installed.
     order: u64,
 }
@@ -87,7 +86,7 @@ impl Carried {
             settled: Checkpoint::default(),
             used_in: None,
             used_out: None,
-            silence: None,
+            silence: Silence::new(false),
             order: 0,
         }
     }

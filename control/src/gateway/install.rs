@@ -93,7 +93,7 @@ impl Gateway {
         let halves = self.halves(&child, &cell, floor, slot);
         let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);
         carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
-        carried.silence = inherited.map(|_| Silence::default());
+        carried.silence = Silence::new(inherited.is_some());
         // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
         let (inbound, outbound) = match halves {

@@ -5,37 +5,61 @@
 //! drops ESP for an SPI that it does not know. So an inherited Child SA that sends and hears
 //! nothing is replaced, once. For a flow that only ever goes one way that is one needless rekeying
 //! after a takeover.
+//!
+//! Two members that both believe to lead can also use one Message ID for two requests, and a peer
+//! that takes the second for a repetition gives it the answer to the first: an SA with wrong keys.
+//! So a new Child SA that has never heard anything is replaced too, but only while the peer is heard
+//! on SPIs that we do not know, and not soon: anybody can forge those.
 
 use std::time::Duration;
 
 use hitless_sa::{Instant, SequenceNumber};
 
-/// Silence that is not yet suspicious.
+/// Silence that is not yet suspicious, of an inherited SA and of a new one.
 const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE_NEW: Duration = Duration::from_secs(10);
 
 /// What has been heard of one Child SA.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Silence {
+    inherited: bool,
     cursor: SequenceNumber,
     top: SequenceNumber,
-    /// When it sent first since it heard last.
+    /// When it sent first since it heard last; of a new one, when a foreign SPI was heard.
     spoke: Option<Instant>,
     /// Replaced: nothing more to watch.
     over: bool,
 }
 
 impl Silence {
+    /// Of an SA that was just installed.
+    pub fn new(inherited: bool) -> Silence {
+        Silence {
+            inherited,
+            cursor: SequenceNumber::default(),
+            top: SequenceNumber::default(),
+            spoke: None,
+            over: false,
+        }
+    }
+
     /// Where the cell stands. True once, when the SA has been silent for too long.
     pub fn note(&mut self, now: Instant, cursor: SequenceNumber, top: SequenceNumber) -> bool {
         let first = self.cursor == SequenceNumber::default();
         if top > self.top || first {
             self.spoke = None;
-        } else if cursor > self.cursor && self.spoke.is_none() {
+            self.over |= !self.inherited && !first;
+        } else if self.inherited && cursor > self.cursor && self.spoke.is_none() {
             self.spoke = Some(now);
         }
         self.cursor = cursor;
         self.top = top;
-        let suspicious = self.spoke.is_some_and(|spoke| now.since(spoke) >= PATIENCE);
+        let patience = if self.inherited {
+            PATIENCE
+        } else {
+            PATIENCE_NEW
+        };
+        let suspicious = self.spoke.is_some_and(|spoke| now.since(spoke) >= patience);
         !self.over && {
             self.over = suspicious;
             suspicious
@@ -59,7 +83,7 @@ mod tests {
 
     #[test]
     fn one_that_sends_and_hears_nothing_is_suspicious_once() {
-        let mut silence = Silence::default();
+        let mut silence = Silence::new(true);
         let mut found = Vec::new();
         for step in 0..100 {
             let cursor = SequenceNumber(5000 + step);
@@ -72,13 +96,13 @@ mod tests {
 
     #[test]
     fn one_that_hears_or_says_nothing_is_not() {
-        let mut silence = Silence::default();
+        let mut silence = Silence::new(true);
         for step in 0..100 {
             let cursor = SequenceNumber(5000 + step);
             // Every second it hears something.
             assert!(!silence.note(at(step * 100), cursor, SequenceNumber(9 + step / 10)));
         }
-        let mut idle = Silence::default();
+        let mut idle = Silence::new(true);
         for step in 0..100 {
             assert!(!idle.note(at(step * 100), SequenceNumber(5000), SequenceNumber(9)));
         }
@@ -87,7 +111,7 @@ mod tests {
     #[test]
     fn a_foreign_spi_counts_only_while_it_is_silent() {
         let (cursor, mut top) = (SequenceNumber(5000), SequenceNumber(9));
-        let mut silence = Silence::default();
+        let mut silence = Silence::new(true);
         assert!(!silence.note(at(0), cursor, top));
         silence.foreign(at(100));
         top.0 += 1;
@@ -96,5 +120,22 @@ mod tests {
         silence.foreign(at(5000));
         assert!(!silence.note(at(6999), cursor, top));
         assert!(silence.note(at(7000), cursor, top));
+    }
+
+    #[test]
+    fn a_new_one_needs_foreign_spis_and_silence_from_the_start() {
+        let numbers = |step: u64| SequenceNumber(1 + step);
+        let mut silence = Silence::new(false);
+        for step in 0..100 {
+            assert!(!silence.note(at(step * 1000), numbers(step), SequenceNumber(0)));
+        }
+        silence.foreign(at(100_000));
+        assert!(!silence.note(at(109_999), numbers(100), SequenceNumber(0)));
+        assert!(silence.note(at(110_000), numbers(100), SequenceNumber(0)));
+        let mut heard = Silence::new(false);
+        assert!(!heard.note(at(0), numbers(0), SequenceNumber(0)));
+        assert!(!heard.note(at(1), numbers(0), SequenceNumber(1)));
+        heard.foreign(at(2));
+        assert!(!heard.note(at(60_000), numbers(0), SequenceNumber(1)));
     }
 }

@@ -77,9 +77,7 @@ impl Gateway {
             WorkerEvent::UnknownSpi { spi, source } => {
                 let carried = self.children.iter_mut();
                 for carried in carried.filter(|c| c.child.remote == source.ip()) {
-                    if let Some(silence) = &mut carried.silence {
-                        silence.foreign(now);
-                    }
+                    carried.silence.foreign(now);
                 }
                 self.follow(now, worker, spi, source.ip());
             }
@@ -189,9 +187,7 @@ impl Gateway {
         let mut silent = Vec::new();
         for carried in self.children.iter_mut() {
             let (cursor, inbound_top) = (carried.cell.cursor(), carried.cell.inbound_top());
-            if let Some(silence) = &mut carried.silence
-                && silence.note(now, cursor, inbound_top)
-            {
+            if carried.silence.note(now, cursor, inbound_top) {
                 silent.push(carried.child.id);
             }
             usage.extend(carried.usage());

@@ -76,6 +76,10 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
             return ike.destroy(turn, "no answer to any probe");
         }
     }
+    if let Some((_, first)) = probe.sent.first().filter(|_| probe.position > 0) {
+        // The likely one may have been lost, and without it the others are ahead of their time.
+        turn.immediate.push(ike.path.transmit(first.clone()));
+    }
     match probe.sent.get(probe.position) {
         Some((_, bytes)) => turn.immediate.push(ike.path.transmit(bytes.clone())),
         None => {
@@ -129,6 +133,7 @@ pub(super) fn complete(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, header:
             resend_at: turn.now + turn.backoff().after(1),
         });
         ike.pending = Some(Pending::Liveness);
+        turn.immediate.push(ike.path.transmit(bytes.clone()));
         if let Some(probe) = &mut ike.probe {
             probe.sent = std::iter::once((id, bytes)).chain(later).collect();
         }

@@ -59,6 +59,9 @@ impl IkeSa {
         }
         match self.window.sequence(header.message_id) {
             Sequence::New => {}
+            Sequence::Repeated if !self.window.repeats(datagram) => {
+                return turn.drop(path.remote, "another request with a used message ID");
+            }
             Sequence::Repeated => {
                 if let Some(response) = &self.window.response {
                     let payload = response.bytes.clone();
@@ -84,7 +87,8 @@ impl IkeSa {
         let Some(bytes) = self.seal(turn, &reply, &answer) else {
             return;
         };
-        self.window.answered(header.message_id, bytes.clone());
+        self.window
+            .answered(header.message_id, Some(datagram), bytes.clone());
         turn.transmits.push(path.transmit(bytes));
         turn.dirty = true;
         self.advance(turn);
@@ -116,6 +120,13 @@ impl IkeSa {
         }
         if self.probe.is_some() && probe::complete(self, turn, path, header) {
             return;
+        }
+        let asked = self.pending.as_ref().map(Pending::exchange);
+        let due = self.window.outstanding.as_ref().map(|o| o.id) == Some(header.message_id);
+        if due && asked.is_some_and(|exchange| exchange != header.exchange) {
+            // It answers a request of the predecessor that our record does not show.
+            takeover::doubt(self, turn);
+            return turn.drop(path.remote, "response of another exchange");
         }
         if !self.window.confirm(header.message_id) {
             return turn.drop(path.remote, "unexpected response");

@@ -31,12 +31,16 @@ pub fn resume(policy: Takeover, exact: bool, facts: Facts, delta: Option<u64>) -
     match policy {
         Takeover::Exact => Resume::Exact,
         Takeover::Probe => Resume::Probe,
-        Takeover::Rekey => Resume::Rekey,
         Takeover::Auto if exact => Resume::Exact,
-        Takeover::Auto if facts.message_id_sync && !facts.combined_mode => synchronise(),
+        // The requests that rekey need Message IDs as well: one that the peer has answered already
+        // is taken for a repetition, and its old answer would be taken for the answer to ours.
+        Takeover::Rekey if exact => Resume::Rekey,
+        Takeover::Auto | Takeover::Rekey if facts.message_id_sync && !facts.combined_mode => {
+            synchronise()
+        }
         // Asked for by name, the risk with combined-mode ciphers is the user's.
         Takeover::MessageIdSync if facts.message_id_sync => synchronise(),
-        Takeover::Auto | Takeover::MessageIdSync => Resume::Probe,
+        Takeover::Auto | Takeover::MessageIdSync | Takeover::Rekey => Resume::Probe,
     }
 }
 
@@ -54,11 +58,7 @@ pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
     }
     ike.inherited = false;
     ike.abandon(turn);
-    let how = match resume(policy, false, ike.facts(), None) {
-        // The requests that would rekey need the Message IDs too.
-        Resume::Rekey => resume(Takeover::Auto, false, ike.facts(), None),
-        how => how,
-    };
+    let how = resume(policy, false, ike.facts(), None);
     turn.dirty = true;
     ike.resynchronise(turn, how);
     ike.replace_children(turn);
@@ -109,6 +109,8 @@ mod tests {
             (MessageIdSync, true, none, None, Resume::Probe),
             (Probe, true, both, None, Resume::Probe),
             (Rekey, true, both, None, Resume::Rekey),
+            (Rekey, false, both, None, sync(None)),
+            (Rekey, false, aead, None, Resume::Probe),
         ];
         for (policy, exact, facts, delta, expected) in table {
             assert_eq!(

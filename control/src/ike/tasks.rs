@@ -41,6 +41,16 @@ pub(super) enum Pending {
 }
 
 impl Pending {
+    /// What kind of response it waits for.
+    pub fn exchange(&self) -> Exchange {
+        match self {
+            Pending::CreateChild(_) | Pending::RekeyIke(_) => Exchange::CreateChildSa,
+            Pending::DeleteChildren(_) | Pending::DeleteIke | Pending::Liveness => {
+                Exchange::Informational
+            }
+        }
+    }
+
     /// The task to do again when the request was given up.
     pub fn task(&self) -> Option<Task> {
         match self {

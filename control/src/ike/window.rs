@@ -3,6 +3,7 @@
 //! Both windows are one: one request of ours is outstanding, one response of ours is remembered.
 //! A peer may allow more by SET_WINDOW_SIZE; we never need it.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use hitless_sa::{Instant, MessageId};
@@ -61,6 +62,16 @@ pub(super) enum Due {
 pub(super) struct Response {
     pub id: MessageId,
     pub bytes: Vec<u8>,
+    /// Digest of the request that it answers; not known of IKE_AUTH, nor if another member
+    /// answered it.
+    pub request: Option<u64>,
+}
+
+/// Tells two messages of one peer apart; both are authenticated.
+fn digest(message: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    message.hash(&mut hasher);
+    hasher.finish()
 }
 
 /// Both windows of one IKE SA.
@@ -102,9 +113,21 @@ impl Window {
     }
 
     /// Remembers the response to the request that was due.
-    pub fn answered(&mut self, id: MessageId, bytes: Vec<u8>) {
+    pub fn answered(&mut self, id: MessageId, request: Option<&[u8]>, bytes: Vec<u8>) {
         self.expected = id.next();
-        self.response = Some(Response { id, bytes });
+        self.response = Some(Response {
+            id,
+            bytes,
+            request: request.map(digest),
+        });
+    }
+
+    /// Whether an answered request is the same once more (RFC 7296 section 2.1: it must be
+    /// bitwise identical). Two members of a cluster that both believe to lead can use one Message
+    /// ID for two requests, and the answer to one would give the other wrong keys.
+    pub fn repeats(&self, request: &[u8]) -> bool {
+        let first = self.response.as_ref().and_then(|r| r.request);
+        first.is_none_or(|first| first == digest(request))
     }
 
     /// Takes the next Message ID for a request.
@@ -185,9 +208,10 @@ mod tests {
         assert_eq!(window.sequence(MessageId(3)), Sequence::New);
         assert_eq!(window.sequence(MessageId(2)), Sequence::Old);
         assert_eq!(window.sequence(MessageId(4)), Sequence::Ahead);
-        window.answered(MessageId(3), vec![1]);
+        window.answered(MessageId(3), Some(&[3]), vec![1]);
         assert_eq!(window.sequence(MessageId(3)), Sequence::Repeated);
-        window.answered(MessageId(4), vec![2]);
+        assert!(window.repeats(&[3]) && !window.repeats(&[4]));
+        window.answered(MessageId(4), Some(&[4]), vec![2]);
         assert_eq!(window.sequence(MessageId(3)), Sequence::Old);
     }
 

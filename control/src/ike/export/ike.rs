@@ -196,6 +196,7 @@ fn window(record: &WindowRecord, now: Instant) -> Window {
     window.response = record.response_id.map(|id| Response {
         id: MessageId(id),
         bytes: record.response.clone(),
+        request: None,
     });
     window.outstanding = record.outstanding_id.map(|id| Outstanding {
         id: MessageId(id),

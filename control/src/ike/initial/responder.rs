@@ -312,7 +312,7 @@ impl Responder {
         let Some(bytes) = self.seal(turn, &payloads) else {
             return Progress::Failed;
         };
-        ike.window.answered(MessageId(1), bytes.clone());
+        ike.window.answered(MessageId(1), None, bytes.clone());
         turn.transmits.push(path.transmit(bytes));
         turn.dirty = true;
         Progress::Established(Box::new(ike))
