@@ -195,6 +195,7 @@ fn defaults_fill_what_is_left_out() {
     let config = parse(&text.replace("0s aGk=", "0saGk=")).unwrap();
     assert!(config.cluster.sync.is_none(), "alone");
     let connection = &config.connections[0];
+    assert_eq!(connection.children[0].replay_window, 4096);
     assert_eq!(
         connection.local_addrs,
         ["203.0.113.1".parse::<IpAddr>().unwrap()]

@@ -266,22 +266,8 @@ impl Episode {
             Fault::PeerRekeysIke,
             Fault::ClusterRekeysIke,
         ];
-        let cut = [
-            (
-                at,
-                Fault::Deaf {
-                    from: member,
-                    to: other,
-                },
-            ),
-            (
-                at,
-                Fault::Deaf {
-                    from: other,
-                    to: member,
-                },
-            ),
-        ];
+        let deaf = |from, to| (at, Fault::Deaf { from, to });
+        let cut = [deaf(member, other), deaf(other, member)];
         let healed = (at + span, Fault::Healed);
         let restarted = (at + span, Fault::Restart(member));
         match below(entropy, 22) {
@@ -315,6 +301,22 @@ impl Episode {
                 faults.push((at, Fault::Frozen(member, part, length)));
             }
             13 => faults.push((at, Fault::Switchover)),
+            rest => self.draw_in_exchange(rest, (member, other, span), rekeys, entropy, faults),
+        }
+    }
+
+    /// The rest of the episodes: in the midst of an exchange, on failing disks, replays.
+    fn draw_in_exchange(
+        &self,
+        kind: u32,
+        (member, other, span): (u8, u8, Duration),
+        rekeys: [Fault; 4],
+        entropy: &mut dyn Entropy,
+        faults: &mut Vec<(Duration, Fault)>,
+    ) {
+        let at = self.at;
+        let restarted = (at + span, Fault::Restart(member));
+        match kind {
             14..=16 => {
                 // Right into an exchange.
                 let event = pick(

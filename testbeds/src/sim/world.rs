@@ -80,14 +80,7 @@ impl World {
         let mut entropy = SeededEntropy::new(seed);
         let draw: &mut dyn Entropy = &mut entropy;
         let secret = format!("{:016x}{:016x}", draw.u64(), draw.u64());
-        let topology = Topology {
-            ike_proposal: plan.ike_proposal,
-            esp_proposal: plan.esp_proposal,
-            takeover: plan.takeover,
-            degraded: plan.degraded,
-            dpd_delay: "2s",
-            ..Topology::new(plan.members, secret)
-        };
+        let topology = topology(&plan, secret);
         let mut sync = SyncCables::new(plan.sync, Box::new(SeededEntropy::new(draw.u64())));
         let (peer_inside, a) = memory::link(CABLE, MTU);
         let mut peer_inside = Some(peer_inside);
@@ -120,11 +113,8 @@ impl World {
             let own = SeededEntropy::new(draw.u64());
             let drift = plan.drift[usize::from(who)];
             let mut machine = Machine::new(who, config, tuning, drift, cable, own);
-            broken.extend(
-                machine
-                    .boot(EPOCH, vec![gateway_end, protected], &mut sync)
-                    .err(),
-            );
+            let booted = machine.boot(EPOCH, vec![gateway_end, protected], &mut sync);
+            broken.extend(booted.err());
             machines.push(machine);
         }
         let (host_b, switch_end) = memory::link(CABLE, MTU);
@@ -400,5 +390,16 @@ impl World {
         self.longest = STEP;
         self.expect_life();
         self.tally.recovery = self.tally.recovery.max(recovery);
+    }
+}
+
+fn topology(plan: &Plan, secret: String) -> Topology {
+    Topology {
+        ike_proposal: plan.ike_proposal,
+        esp_proposal: plan.esp_proposal,
+        takeover: plan.takeover,
+        degraded: plan.degraded,
+        dpd_delay: "2s",
+        ..Topology::new(plan.members, secret)
     }
 }
