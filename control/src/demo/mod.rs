@@ -14,7 +14,7 @@ mod story;
 mod world;
 
 use std::fs;
-use std::io::{self, BufWriter, IsTerminal};
+use std::io::{self, BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
 use crate::audit::pcap::PcapWriter;
@@ -26,25 +26,25 @@ pub use result::DemoResult;
 /// Runs the demo and prints its result; the exit status says whether every promise held.
 pub fn run(options: &DemoOptions) -> io::Result<ExitCode> {
     let progress = !options.json || io::stderr().is_terminal();
+    if let Some(directory) = &options.pcap {
+        // Before the demo, so that a place that cannot be had costs no time.
+        let failed = |error| io::Error::other(format!("--pcap {}: {error}", directory.display()));
+        fs::create_dir_all(directory).map_err(failed)?;
+    }
     let story = story::tell(options.seed, progress)?;
     if let Some(directory) = &options.pcap {
-        fs::create_dir_all(directory)?;
-        keep(
-            &directory.join("outside.pcap"),
-            story.world.outside.capture(),
-        )?;
-        keep(
-            &directory.join("protected.pcap"),
-            story.world.protected.capture(),
-        )?;
+        let (outside, protected) = (&story.world.outside, &story.world.protected);
+        keep(&directory.join("outside.pcap"), outside.capture())?;
+        keep(&directory.join("protected.pcap"), protected.capture())?;
     }
     let result = DemoResult::of(&story);
+    let mut out = io::stdout().lock();
     if options.json {
-        println!("{}", serde_json::to_string_pretty(&result)?);
+        writeln!(out, "{}", serde_json::to_string_pretty(&result)?)?;
     } else {
-        println!("{result}");
+        writeln!(out, "{result}")?;
         if let Some(directory) = &options.pcap {
-            println!("captures: {}", directory.display());
+            writeln!(out, "captures: {}", directory.display())?;
         }
     }
     Ok(if result.passed {

@@ -36,6 +36,8 @@ pub struct DemoResult {
     /// Greatest number of sequence numbers skipped on one SA.
     pub skip: u64,
     pub seed: u64,
+    /// Members suspected for nothing before the crash, because the machine was busy: harmless.
+    pub takeovers_before_crash: u64,
     /// From the crash until the standby said that it leads.
     pub takeover_ms: f64,
     pub packets_sent: u64,
@@ -112,6 +114,7 @@ impl DemoResult {
             ike_auth_after_failover: new_auths(&before, &after),
             skip: 0,
             seed: story.seed,
+            takeovers_before_crash: story.takeovers_before as u64,
             takeover_ms: milliseconds(story.lead.since(story.crash)),
             packets_sent: hosts.iter().map(|host| host.sent().len() as u64).sum(),
             packets_altered: hosts.iter().map(|host| host.altered()).sum(),
@@ -324,6 +327,10 @@ impl DemoResult {
                 format!("{:.1} ms", self.outage_ms),
             ),
             row("standby led after", format!("{:.1} ms", self.takeover_ms)),
+            row(
+                "takeovers before the crash",
+                self.takeovers_before_crash.to_string(),
+            ),
             row("packets lost", of(self.packets_lost, self.packets_sent)),
             row("delay host to host: median, 99 %, greatest", delay),
         ];

@@ -33,6 +33,8 @@ pub struct Story {
     pub seed: u64,
     pub world: World,
     pub crash: Instant,
+    /// Members suspected for nothing before the crash: on a busy machine heartbeats come late.
+    pub takeovers_before: usize,
     /// When the standby said that it leads.
     pub lead: Instant,
     /// Probes that both hosts had received when the replays began, and how many frames those were.
@@ -146,6 +148,7 @@ fn act(
         seed: 0,
         world: World::new(0).0,
         crash,
+        takeovers_before: narrator.takeovers(crash),
         lead,
         replayed: 0,
         received_before_replay: narrator.received(),
@@ -244,6 +247,13 @@ impl Narrator {
             Event::Ike(ike::Event::ReplayCounterSyncSent { delta, .. }) => Some(delta),
             _ => None,
         })
+    }
+
+    fn takeovers(&self, before: Instant) -> usize {
+        let inherits = |said: &&Said| {
+            matches!(said.event, Event::Leads { inherits: true, .. }) && said.at < before
+        };
+        self.heard.iter().filter(inherits).count()
     }
 
     /// When a member began to lead after the crash.
