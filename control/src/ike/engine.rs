@@ -442,7 +442,9 @@ impl Engine {
                 vec![spi]
             }
             Effect::Lost(child) => {
-                if !ike.terminated {
+                // Where a rekeying left a successor nothing is lost.
+                let replaced = ike.children.iter().any(|other| other.name == child);
+                if !ike.terminated && !replaced {
                     self.lost(now, &ike.connection.name, &child);
                 }
                 Vec::new()
