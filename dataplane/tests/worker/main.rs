@@ -3,6 +3,7 @@
 mod bed;
 mod drops;
 mod hostile;
+mod jumbo;
 mod leases;
 mod local;
 mod tunnel;
