@@ -134,6 +134,10 @@ impl Port for MemoryPort {
         }
     }
 
+    fn close(self: Box<Self>, _pool: &mut Pool) -> usize {
+        0
+    }
+
     fn mtu(&self) -> usize {
         self.mtu
     }

@@ -33,6 +33,15 @@ pub trait Port: Send {
         0
     }
 
+    /// How frames travel, in a word or two for people; nothing if there is but one way.
+    fn mode(&self) -> &'static str {
+        ""
+    }
+
+    /// Closes the port and gives its frames back to the pool. Returns how many stay out of use for
+    /// as long as the pool lives, because a driver may still read or write them.
+    fn close(self: Box<Self>, pool: &mut Pool) -> usize;
+
     /// Largest Ethernet payload.
     fn mtu(&self) -> usize;
 
