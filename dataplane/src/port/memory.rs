@@ -134,10 +134,6 @@ impl Port for MemoryPort {
         }
     }
 
-    fn close(self: Box<Self>, _pool: &mut Pool) -> usize {
-        0
-    }
-
     fn mtu(&self) -> usize {
         self.mtu
     }

@@ -1,6 +1,7 @@
 //! Where packets come from and go to.
 
 pub mod af_xdp;
+pub mod fault;
 pub mod memory;
 
 use smallvec::SmallVec;
@@ -40,7 +41,9 @@ pub trait Port: Send {
 
     /// Closes the port and gives its frames back to the pool. Returns how many stay out of use for
     /// as long as the pool lives, because a driver may still read or write them.
-    fn close(self: Box<Self>, pool: &mut Pool) -> usize;
+    fn close(self: Box<Self>, _pool: &mut Pool) -> usize {
+        self.frames_held()
+    }
 
     /// Largest Ethernet payload.
     fn mtu(&self) -> usize;
