@@ -220,12 +220,12 @@ impl SharedWindow {
     /// The word of a number: always within the ring, whose length is a power of two.
     #[inline]
     fn word(&self, n: u64) -> &AtomicU64 {
-        &self.words[(n / BLOCK & self.ring) as usize]
+        &self.words[((n / BLOCK) & self.ring) as usize]
     }
 
     #[inline]
     fn lap_of(&self, n: u64) -> u64 {
-        (n / BLOCK >> self.ring_bits) & LAPS
+        ((n / BLOCK) >> self.ring_bits) & LAPS
     }
 
     #[inline]
