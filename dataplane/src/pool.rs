@@ -2,7 +2,7 @@
 //!
 //! A [`Packet`] is a move-only token for a frame of its worker's [`Pool`]; its octets are reached
 //! through the pool. There is one token for each frame, so owning the token is owning the frame,
-//! and everything but the mapping itself is safe code. Each frame has head room for outer headers
+//! and tokens cannot be made outside of this package. Each frame has head room for outer headers
 //! and tail room for ESP's trailer and ICV.
 //!
 //! ```text
@@ -14,11 +14,16 @@
 //! checksums and every header wrapper see one slice, and nothing on the path knows of chains. How
 //! many runs there are is a setting, none by default. Drivers that deliver a packet in several
 //! frames gather it into a run; one that sends a run names its frames one by one.
+#![expect(
+    unsafe_code,
+    reason = "slices of several frames at once, each owned through its token"
+)]
 
 use std::io;
 use std::ops::Range;
 
 use crate::memory::Memory;
+use crate::sync::unique;
 
 /// Octets in a frame; also the AF_XDP chunk size.
 pub const FRAME_SIZE: usize = 2048;
@@ -40,11 +45,15 @@ const _: () = assert!(LARGEST_FRAME + 255 + 64 <= LARGEST_IN_RUN && RUN_SIZE <= 
 /// The frame of a pool, without the right to use it: a descriptor for rings.
 pub type FrameIndex = u32;
 
+/// Which pool of this process a token belongs to.
+type PoolId = u32;
+
 /// A packet: the one token of its frame. It must go back to its pool or to a port; dropping it
 /// leaks the frame, which debug builds refuse.
 #[derive(Debug)]
 #[must_use = "give the packet to a port or back to the pool"]
 pub struct Packet {
+    pool: PoolId,
     frame: FrameIndex,
     offset: u16,
     length: u16,
@@ -84,7 +93,7 @@ impl Packet {
     }
 
     /// Gives up the token: the frame now belongs to whoever holds the index (a driver's ring).
-    pub fn into_frame(self) -> FrameIndex {
+    pub(crate) fn into_frame(self) -> FrameIndex {
         let frame = self.frame;
         std::mem::forget(self);
         frame
@@ -102,6 +111,7 @@ impl Drop for Packet {
 
 /// All frames of one worker.
 pub struct Pool {
+    id: PoolId,
     memory: Memory,
     free: Vec<FrameIndex>,
     /// First frames of the runs that are free.
@@ -127,6 +137,7 @@ impl Pool {
         let memory = Memory::new(in_all * FRAME_SIZE)?;
         let first = |run| frames + run * RUN_FRAMES as u32;
         Ok(Pool {
+            id: unique(),
             memory,
             free: (0..frames).rev().collect(),
             free_runs: (0..runs).rev().map(first).collect(),
@@ -165,6 +176,7 @@ impl Pool {
             false => RUN_SIZE,
         };
         Packet {
+            pool: self.id,
             frame,
             offset: offset as u16,
             length: length as u16,
@@ -182,6 +194,8 @@ impl Pool {
 
     /// Takes a packet back.
     pub fn free(&mut self, packet: Packet) {
+        // A frame of another pool would have a second token here.
+        assert_eq!(packet.pool, self.id, "a packet of another pool");
         match packet.is_run() {
             false => self.free.push(packet.into_frame()),
             true => self.free_runs.push(packet.into_frame()),
@@ -191,9 +205,10 @@ impl Pool {
     /// Takes back a frame, or a run by its first frame, whose token a driver gave up with
     /// [`Packet::into_frame`].
     ///
-    /// The caller vouches that the index came from there and that the driver is done with it; a
-    /// wrong one cannot break memory safety, only mix packets up.
-    pub fn reclaim(&mut self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
+    /// The caller vouches that the index came from there and that the driver is done with it. Two
+    /// tokens of one frame would break what [`Pool::each_bytes_mut`] rests on, so this is for the
+    /// ports of this package alone, which keep a ledger of what they have given up.
+    pub(crate) fn reclaim(&mut self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
         assert!(self.first_of_run(frame).is_none_or(|first| first == frame));
         let packet = self.token(frame, offset, length);
         assert!((frame as usize) < self.frames_in_all());
@@ -277,6 +292,23 @@ impl Pool {
         fits
     }
 
+    /// The octets of many packets at once, for writing, each with what came along with it.
+    pub fn each_bytes_mut<'a, T: 'a>(
+        &'a mut self,
+        packets: impl Iterator<Item = (&'a mut Packet, T)> + 'a,
+    ) -> impl Iterator<Item = (&'a mut [u8], T)> {
+        let id = self.id;
+        let ranges = packets.map(move |(packet, with)| {
+            assert_eq!(packet.pool, id, "a packet of another pool");
+            (packet.address(), packet.len(), with)
+        });
+        // SAFETY: no two of the ranges overlap. Each lies within the frame or run of its packet:
+        // offset and length are only changed within it. No two packets are of one frame or run: all
+        // are of this pool (asserted), which gives out one token for each; tokens cannot be copied,
+        // and these are borrowed exclusively, so that they differ and stay as they are.
+        unsafe { self.memory.disjoint_mut(ranges) }
+    }
+
     /// Grows the packet at the front by `count` octets of unspecified content.
     #[must_use]
     pub fn prepend(&mut self, packet: &mut Packet, count: usize) -> bool {
@@ -344,5 +376,5 @@ impl Pool {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests;

@@ -75,12 +75,58 @@ fn the_frames_of_a_run_are_known_by_its_first() {
     );
 }
 
+/// Two tokens of one frame would be two owners of its octets.
+#[test]
+#[should_panic(expected = "a packet of another pool")]
+fn a_packet_is_not_freed_into_another_pool() {
+    let (mut pool, mut other) = (Pool::new(1).unwrap(), Pool::new(1).unwrap());
+    let packet = pool.allocate().unwrap();
+    other.free(packet);
+}
+
 #[test]
 #[should_panic(expected = "first == frame")]
 fn a_run_is_not_reclaimed_by_its_middle() {
     let mut pool = Pool::with_runs(1, 1).unwrap();
     let first = pool.allocate_run().unwrap().into_frame();
     let _ = pool.reclaim(first + 1, 0, 0);
+}
+
+fn release(pool: &mut Pool, packets: Vec<Packet>) {
+    packets.into_iter().for_each(|packet| pool.free(packet));
+    assert_eq!(pool.available(), pool.frames());
+}
+
+#[test]
+fn the_octets_of_many_packets_are_written_at_once_and_stay_apart() {
+    let mut pool = Pool::new(4).unwrap();
+    let sizes = [FRAME_SIZE - HEADROOM, 0, 7];
+    let mut packets: Vec<_> = sizes
+        .iter()
+        .map(|&size| pool.copy_in(&vec![0xee; size]).unwrap())
+        .collect();
+    assert!(pool.trim_front(&mut packets[2], 2));
+    let tagged = packets.iter_mut().zip(1u8..);
+    let all: Vec<_> = pool.each_bytes_mut(tagged).collect();
+    for (octets, value) in all {
+        octets.fill(value);
+    }
+    for (packet, value) in packets.iter().zip(1u8..) {
+        assert!(pool.bytes(packet).iter().all(|&octet| octet == value));
+    }
+    let lengths: Vec<_> = packets.iter().map(Packet::len).collect();
+    assert_eq!(lengths, [FRAME_SIZE - HEADROOM, 0, 5]);
+    release(&mut pool, packets);
+}
+
+#[test]
+#[should_panic(expected = "a packet of another pool")]
+fn a_packet_of_another_pool_is_refused() {
+    let (mut pool, mut other) = (Pool::new(1).unwrap(), Pool::new(1).unwrap());
+    let (mut own, mut foreign) = (pool.allocate().unwrap(), other.allocate().unwrap());
+    let both = [(&mut own, ()), (&mut foreign, ())];
+    let slices = pool.each_bytes_mut(both.into_iter()).count();
+    assert_eq!(slices, 2, "not reached");
 }
 
 #[derive(Clone, Debug)]
