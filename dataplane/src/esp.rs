@@ -76,10 +76,11 @@ pub fn encapsulate(
     write_trailer(&mut esp[PREFIX + payload..], padding, next_header);
     seal(&sa.key, sa.spi, number, sa.esn, esp)?;
     // 4. Outer headers.
-    match sa.outer.write(outer, tos, number.0 as u16) {
-        true => Ok(()),
-        false => Err(DropReason::TooBig),
+    if !sa.outer.write(outer, tos, number.0 as u16) {
+        return Err(DropReason::TooBig);
     }
+    sa.outer.finish(outer);
+    Ok(())
 }
 
 /// Takes the inner IP packet out of ESP.

@@ -16,7 +16,7 @@ use crate::port::BURST;
 use crate::report::Kind;
 use crate::sad::{Admission, InboundSa};
 use crate::verdict::DropReason;
-use crate::wire::ipv4;
+use crate::wire::ip::decrement_hops;
 use crate::worker::Worker;
 
 impl Worker {
@@ -31,7 +31,7 @@ impl Worker {
                 tos,
             } = arrival;
             // 1. The SA (RFC 4303 section 3.4.2). SPI 0 never is one (section 2.1).
-            let remote = SocketAddr::new(source.into(), port.unwrap_or(0));
+            let remote = SocketAddr::new(source, port.unwrap_or(0));
             let spi = esp::spi(self.frames.pool.bytes(&packet));
             let nonzero = spi.filter(|spi| spi.0 != 0);
             let Some(sa) = nonzero.and_then(|spi| self.sad.inbound_mut(spi)) else {
@@ -124,13 +124,13 @@ impl Worker {
         let flow = match classify(octets, &self.addresses) {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
-            Ok((Class::Esp { .. } | Class::Ike, _)) => {
+            Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour, _)) => {
                 return self.frames.drop(packet, DropReason::NotForUs);
             }
             Err(reason) => return self.frames.drop(packet, reason),
         };
         // 9. TTL, and the way.
-        if !ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
+        if !decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
             return self.frames.drop(packet, DropReason::TtlExceeded);
         }
         self.send_or_depart(now, packet, flow, departures);

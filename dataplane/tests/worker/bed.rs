@@ -268,6 +268,7 @@ impl Bed {
             local_ts: net_a.clone(),
             remote_ts: net_b.clone(),
             replay_window: 1024,
+            options: hitless_sa::SaOptions::default(),
         };
         if side_a {
             return child;
