@@ -2,6 +2,7 @@
 
 mod bed;
 mod burst;
+mod discovery;
 mod drops;
 mod hostile;
 mod jumbo;
@@ -9,3 +10,4 @@ mod leases;
 mod local;
 mod replay;
 mod tunnel;
+mod v6;
