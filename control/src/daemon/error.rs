@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 
+use hitless_dataplane::port::OpenError;
 use hitless_dataplane::port::af_xdp::AfXdpError;
 
 use crate::api::ServerError;
@@ -26,13 +27,46 @@ pub enum DaemonError {
     },
     Port {
         name: String,
-        error: AfXdpError,
+        error: PortError,
     },
-    /// A port of the driver `memory` in a daemon.
-    MemoryPort(String),
     Memory(io::Error),
     Thread(io::Error),
     Signals(io::Error),
+}
+
+/// Why a port cannot be opened.
+#[derive(Debug)]
+pub enum PortError {
+    AfXdp(AfXdpError),
+    Other(OpenError),
+    /// The driver `memory` in a daemon.
+    Memory,
+}
+
+impl fmt::Display for PortError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortError::AfXdp(error) => error.fmt(f),
+            PortError::Other(error) => error.fmt(f),
+            PortError::Memory => write!(
+                f,
+                "the driver `memory` connects gateways of one process; take `af_xdp`, \
+                 `af_packet` or `tap` here"
+            ),
+        }
+    }
+}
+
+impl From<AfXdpError> for PortError {
+    fn from(error: AfXdpError) -> PortError {
+        PortError::AfXdp(error)
+    }
+}
+
+impl From<OpenError> for PortError {
+    fn from(error: OpenError) -> PortError {
+        PortError::Other(error)
+    }
 }
 
 fn is_denied(error: &io::Error) -> bool {
@@ -69,17 +103,12 @@ impl fmt::Display for DaemonError {
             DaemonError::Port { name, error } => {
                 write!(f, "ports.{name}: {error}")?;
                 match error {
-                    AfXdpError::Capability { .. } | AfXdpError::LockedMemory { .. } => {
-                        write!(f, "; in all, a member needs {CAPABILITIES}")
-                    }
+                    PortError::AfXdp(
+                        AfXdpError::Capability { .. } | AfXdpError::LockedMemory { .. },
+                    ) => write!(f, "; in all, a member needs {CAPABILITIES}"),
                     _ => Ok(()),
                 }
             }
-            DaemonError::MemoryPort(name) => write!(
-                f,
-                "ports.{name}: the driver `memory` connects gateways of one process; take \
-                 `af_xdp` here"
-            ),
             DaemonError::Memory(error) => {
                 write!(
                     f,
