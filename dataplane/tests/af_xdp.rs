@@ -7,6 +7,8 @@
 //!   host Wire ----+  (what the kernel at the near end gets)
 //! ```
 
+#[path = "af_xdp/jumbo.rs"]
+mod jumbo;
 #[path = "af_xdp/namespace.rs"]
 mod namespace;
 #[path = "af_xdp/opening.rs"]
@@ -123,9 +125,9 @@ fn arp_about_our_addresses_is_ours_and_other_arp_is_the_kernels() {
             far.send(&arp_request(to, OUR_ADDRESS));
             assert_eq!(station.receive_octets(), arp_request(to, OUR_ADDRESS));
         }
-        attachment.add_address(OTHER_ADDRESS).unwrap();
-        attachment.remove_address(OUR_ADDRESS).unwrap();
-        attachment.remove_address(OUR_ADDRESS).unwrap();
+        attachment.add_address(OTHER_ADDRESS.into()).unwrap();
+        attachment.remove_address(OUR_ADDRESS.into()).unwrap();
+        attachment.remove_address(OUR_ADDRESS.into()).unwrap();
         far.send(&arp_request(BROADCAST, OUR_ADDRESS));
         assert_eq!(host.receive(), arp_request(BROADCAST, OUR_ADDRESS));
         far.send(&arp_request(BROADCAST, OTHER_ADDRESS));
@@ -401,7 +403,7 @@ fn an_interface_that_vanishes_takes_no_worker_with_it() {
             station.assert_accounted(0);
         }
         let attachment = Arc::clone(station.port.attachment());
-        attachment.add_address(OTHER_ADDRESS).unwrap();
+        attachment.add_address(OTHER_ADDRESS.into()).unwrap();
     });
 }
 

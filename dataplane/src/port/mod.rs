@@ -1,6 +1,7 @@
 //! Where packets come from and go to.
 
 pub mod af_xdp;
+pub mod fault;
 pub mod memory;
 
 use smallvec::SmallVec;
@@ -31,6 +32,17 @@ pub trait Port: Send {
     /// Frames of the pool that this port's rings hold now.
     fn frames_held(&self) -> usize {
         0
+    }
+
+    /// How frames travel, in a word or two for people; nothing if there is but one way.
+    fn mode(&self) -> &'static str {
+        ""
+    }
+
+    /// Closes the port and gives its frames back to the pool. Returns how many stay out of use for
+    /// as long as the pool lives, because a driver may still read or write them.
+    fn close(self: Box<Self>, _pool: &mut Pool) -> usize {
+        self.frames_held()
     }
 
     /// Largest Ethernet payload.

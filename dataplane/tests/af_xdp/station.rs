@@ -18,7 +18,7 @@ pub const EXPERIMENT: u16 = 0x88b5;
 
 pub fn settings(interface: &str) -> AfXdpSettings {
     AfXdpSettings {
-        addresses: vec![OUR_ADDRESS],
+        addresses: vec![OUR_ADDRESS.into()],
         ring_size: 64,
         ..AfXdpSettings::new(interface, OURS)
     }
@@ -32,7 +32,10 @@ pub struct Station {
 
 impl Station {
     pub fn new(settings: &AfXdpSettings) -> Station {
-        let mut pool = Pool::new(1024).unwrap();
+        Station::with(settings, Pool::new(1024).unwrap())
+    }
+
+    pub fn with(settings: &AfXdpSettings, mut pool: Pool) -> Station {
         let port = AfXdpPort::open(settings, &mut pool).unwrap_or_else(|error| panic!("{error}"));
         Station { port, pool }
     }
@@ -40,7 +43,7 @@ impl Station {
     /// Every frame is free, in the rings, or in the test's hands.
     pub fn assert_accounted(&self, in_hand: usize) {
         let frames = self.pool.available() + self.port.frames_held() + in_hand;
-        assert_eq!(frames, self.pool.frames());
+        assert_eq!(frames, self.pool.packets());
     }
 
     /// One or more packets, waiting for them. A descriptor that is readable means packets.

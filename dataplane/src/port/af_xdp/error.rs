@@ -69,6 +69,12 @@ pub enum AfXdpError {
         mtu: usize,
         limit: usize,
     },
+    /// The interface's MTU is larger than a packet buffer, and the pool has no runs of buffers.
+    NoRuns {
+        interface: String,
+        mtu: usize,
+        limit: usize,
+    },
     /// The virtual MAC address is a group address or all zeros.
     MacNotUnicast { interface: String },
     /// The virtual MAC address is the interface's own.
@@ -145,6 +151,16 @@ impl fmt::Display for AfXdpError {
             } => write!(
                 f,
                 "interface {interface} has MTU {mtu}, packet buffers hold {limit}: \
+                 `ip link set {interface} mtu {limit}` or less"
+            ),
+            AfXdpError::NoRuns {
+                interface,
+                mtu,
+                limit,
+            } => write!(
+                f,
+                "interface {interface} has MTU {mtu}, single packet buffers hold {limit}: give \
+                 the pool jumbo packets (dataplane.jumbo_packets = 1024), or \
                  `ip link set {interface} mtu {limit}` or less"
             ),
             AfXdpError::MacNotUnicast { interface } => write!(

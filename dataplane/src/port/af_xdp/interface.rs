@@ -6,6 +6,7 @@
 
 use std::ffi::CString;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::error::{AfXdpError, Step};
@@ -94,7 +95,10 @@ fn ask(socket: &OwnedFd, name: &str, request: libc::Ioctl) -> io::Result<libc::i
 ///
 /// The socket itself receives nothing: its protocol is 0.
 #[derive(Debug)]
-pub struct MacFilter(#[expect(dead_code, reason = "held open, never read")] OwnedFd);
+pub struct MacFilter {
+    socket: OwnedFd,
+    interface: u32,
+}
 
 impl MacFilter {
     /// Adds the address; if the kernel refuses, asks for all frames instead.
@@ -102,7 +106,23 @@ impl MacFilter {
         let socket = open_socket(libc::AF_PACKET, libc::SOCK_RAW)?;
         join(&socket, interface, libc::PACKET_MR_UNICAST, mac)
             .or_else(|_| join(&socket, interface, libc::PACKET_MR_PROMISC, mac))?;
-        Ok(MacFilter(socket))
+        Ok(MacFilter { socket, interface })
+    }
+
+    /// Adds the group that neighbours ask about an IPv6 address (RFC 4291 section 2.7.1, RFC 2464
+    /// section 7). IPv4 asks by broadcast, which everybody hears.
+    pub fn hear(&self, address: IpAddr) -> io::Result<()> {
+        let IpAddr::V6(address) = address else {
+            return Ok(());
+        };
+        let [.., a, b, c] = address.octets();
+        let group = [0x33, 0x33, 0xff, a, b, c];
+        join(
+            &self.socket,
+            self.interface,
+            libc::PACKET_MR_MULTICAST,
+            group,
+        )
     }
 }
 
