@@ -46,6 +46,11 @@ impl<W: Write> PcapWriter<W> {
         self.sink.write_all(kept)
     }
 
+    /// Hands what is buffered to the sink's own target.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+
     /// Flushes and gives the sink back.
     pub fn finish(mut self) -> io::Result<W> {
         self.sink.flush()?;

@@ -11,10 +11,10 @@ use std::sync::Arc;
 
 use super::bpf::{Insertion, Link, Program};
 use super::error::{AfXdpError, Step};
-use super::interface::{Interface, MacFilter};
 use super::program::{self, Maps};
 use super::socket::is;
-use super::{AfXdpMode, AfXdpSettings, LARGEST_JUMBO_MTU, LARGEST_MTU};
+use super::{AfXdpMode, AfXdpSettings, LARGEST_MTU};
+use crate::port::interface::{Interface, MacFilter};
 
 /// Receive queues that can have a port.
 const QUEUES: u32 = 256;
@@ -162,20 +162,7 @@ impl Drop for Direction {
 /// What can be refused before the kernel is asked.
 fn check(interface: &Interface, settings: &AfXdpSettings) -> Result<(), AfXdpError> {
     let name = || interface.name.clone();
-    let group = settings.mac[0] & 1 == 1;
-    if group || settings.mac == [0; 6] {
-        return Err(AfXdpError::MacNotUnicast { interface: name() });
-    }
-    if settings.mac == interface.mac {
-        return Err(AfXdpError::MacOfInterface { interface: name() });
-    }
-    if interface.mtu > LARGEST_JUMBO_MTU {
-        return Err(AfXdpError::MtuTooLarge {
-            interface: name(),
-            mtu: interface.mtu,
-            limit: LARGEST_JUMBO_MTU,
-        });
-    }
+    interface.check_mac(settings.mac)?;
     let size = settings.ring_size;
     if !size.is_power_of_two() || !(64..=32768).contains(&size) {
         return Err(AfXdpError::RingSize {

@@ -49,7 +49,6 @@ mod attachment;
 mod bpf;
 mod chain;
 mod error;
-mod interface;
 mod ledger;
 mod program;
 mod ring;
@@ -68,17 +67,10 @@ use ring::Descriptor;
 pub use settings::{AfXdpMode, AfXdpSettings};
 use socket::{Binding, Kick, Socket};
 
-use super::{BURST, Burst, Port, PortCounters};
-use crate::pool::{FRAME_SIZE, HEADROOM, LARGEST_FRAME, Packet, Pool};
+use super::{BURST, Burst, LARGEST_MTU, Port, PortCounters};
+use crate::pool::{Packet, Pool};
+use crate::wire::ethernet;
 
-/// Octets of an Ethernet header.
-const ETHERNET_HEADER: usize = 14;
-/// Octets of a VLAN tag, which a received frame may have on top.
-const VLAN_TAG: usize = 4;
-/// The largest MTU whose frames fit a buffer behind XDP's head room.
-const LARGEST_MTU: usize = FRAME_SIZE - HEADROOM - ETHERNET_HEADER - VLAN_TAG;
-/// The largest MTU whose frames come in several buffers and are gathered into a run.
-const LARGEST_JUMBO_MTU: usize = LARGEST_FRAME - ETHERNET_HEADER - VLAN_TAG;
 /// Free frames that the fill ring leaves to the datapath.
 const RESERVE: usize = 2 * BURST;
 /// Frames that a pool must have for a port's share to be a burst.
@@ -134,13 +126,7 @@ impl AfXdpPort {
                 least: LEAST_FRAMES,
             });
         }
-        if attachment.is_jumbo() && pool.runs() == 0 {
-            return Err(AfXdpError::NoRuns {
-                interface: interface.name.clone(),
-                mtu: interface.mtu,
-                limit: LARGEST_MTU,
-            });
-        }
+        super::check_mtu(&interface.name, interface.mtu, pool)?;
         let socket = Socket::new(pool.memory(), attachment.ring_size()).map_err(
             |(step, error)| match error.raw_os_error() {
                 Some(libc::ENOBUFS | libc::ENOMEM) if step == Step::RegisterMemory => {
@@ -298,8 +284,8 @@ impl AfXdpPort {
 
     /// Queues one packet, or frees and counts it.
     fn submit(&mut self, pool: &mut Pool, packet: Packet) {
-        let longest = self.mtu() + ETHERNET_HEADER;
-        if packet.len() < ETHERNET_HEADER || packet.len() > longest {
+        let longest = self.mtu() + ethernet::HEADER;
+        if packet.len() < ethernet::HEADER || packet.len() > longest {
             // The kernel would refuse it, and everything behind it would wait.
             self.counters.malformed += 1;
             return pool.free(packet);

@@ -3,7 +3,7 @@
 use std::net::Ipv6Addr;
 
 use hitless_dataplane::pool::Pool;
-use hitless_dataplane::port::af_xdp::{AfXdpError, AfXdpMode, AfXdpPort, AfXdpSettings};
+use hitless_dataplane::port::af_xdp::{AfXdpMode, AfXdpPort, AfXdpSettings};
 use hitless_dataplane::port::{Burst, Port};
 
 use crate::namespace::{Cable, Wire, in_namespace, ip};
@@ -130,8 +130,8 @@ fn an_mtu_beyond_the_pool_is_refused_with_what_to_do() {
         ip(&format!("link set {} mtu 9217", cable.near));
         let mut pool = Pool::with_runs(1024, 8).unwrap();
         let error = AfXdpPort::open(&settings(&cable.near), &mut pool).err();
-        let error = error.unwrap();
-        assert!(matches!(error, AfXdpError::MtuTooLarge { limit: 9216, .. }));
+        let text = error.unwrap().to_string();
+        assert!(text.contains("mtu 9216` or less"), "{text}");
         assert!(!cable.has_program());
         assert_eq!(pool.available(), 1032);
     });

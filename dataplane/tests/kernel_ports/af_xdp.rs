@@ -7,27 +7,18 @@
 //!   host Wire ----+  (what the kernel at the near end gets)
 //! ```
 
-#[path = "af_xdp/jumbo.rs"]
-mod jumbo;
-#[path = "af_xdp/namespace.rs"]
-mod namespace;
-#[path = "af_xdp/opening.rs"]
-mod opening;
-#[path = "af_xdp/station.rs"]
-mod station;
-
 use std::net::{Ipv4Addr, UdpSocket};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use hitless_dataplane::pool::Pool;
-use hitless_dataplane::port::af_xdp::{AfXdpMode, AfXdpPort, AfXdpSettings};
-use hitless_dataplane::port::{Burst, Port, PortCounters};
-use namespace::{Cable, Wire, in_namespace, ip, send_merged, wait};
-use station::{
+use crate::namespace::{Cable, Wire, in_namespace, ip, send_merged, wait};
+use crate::station::{
     BROADCAST, FOREIGN, OTHER_ADDRESS, OUR_ADDRESS, OURS, Station, arp_request, datagram, frame,
     settings,
 };
+use hitless_dataplane::pool::Pool;
+use hitless_dataplane::port::af_xdp::{AfXdpMode, AfXdpPort, AfXdpSettings};
+use hitless_dataplane::port::{Burst, Port, PortCounters};
 
 #[test]
 fn frames_go_both_ways_unchanged_in_both_modes() {

@@ -25,8 +25,8 @@ pub fn settings(interface: &str) -> AfXdpSettings {
 }
 
 /// A port with its pool, at the near end of a cable.
-pub struct Station {
-    pub port: AfXdpPort,
+pub struct Station<P: Port = AfXdpPort> {
+    pub port: P,
     pub pool: Pool,
 }
 
@@ -40,6 +40,20 @@ impl Station {
         Station { port, pool }
     }
 
+    /// Reaps until nothing is being sent any more.
+    pub fn settle(&mut self) {
+        for _ in 0..100 {
+            self.port.poll(&mut self.pool);
+            self.assert_accounted(0);
+            if self.port.frames_held() == 64 {
+                return;
+            }
+        }
+        panic!("{} frames never came back", self.port.frames_held() - 64);
+    }
+}
+
+impl<P: Port> Station<P> {
     /// Every frame is free, in the rings, or in the test's hands.
     pub fn assert_accounted(&self, in_hand: usize) {
         let frames = self.pool.available() + self.port.frames_held() + in_hand;
@@ -84,18 +98,6 @@ impl Station {
         self.port.transmit(&mut self.pool, &mut burst);
         assert!(burst.is_empty());
         self.assert_accounted(0);
-    }
-
-    /// Reaps until nothing is being sent any more.
-    pub fn settle(&mut self) {
-        for _ in 0..100 {
-            self.port.poll(&mut self.pool);
-            self.assert_accounted(0);
-            if self.port.frames_held() == 64 {
-                return;
-            }
-        }
-        panic!("{} frames never came back", self.port.frames_held() - 64);
     }
 }
 
