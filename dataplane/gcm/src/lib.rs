@@ -22,6 +22,9 @@ mod key;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
+#[doc(hidden)]
+pub mod bound;
+#[cfg(target_arch = "x86_64")]
 mod schedule;
 
 pub use burst::{open, seal};

@@ -15,92 +15,97 @@ use crate::key::Key;
 /// rest.
 const MOST: usize = 9;
 
+const TWICE_MOST: usize = 2 * MOST;
+
 /// Vectors whose counters differ in their last octet only.
 const SMALL: usize = 63;
 
-/// Some vectors of a packet.
+/// Some vectors of a packet, and all that a step has to know of them.
 struct Piece<'t, 'p> {
     task: &'t Task<'p>,
-    /// Which vector of the packet is its first, and how many there are: at least four.
-    first: usize,
+    /// Where its first vector begins.
+    row: *mut u8,
+    /// The power of H for its first block. Where the packet goes on, the last block has H^1; where it
+    /// ends H^2, for the lengths come after it.
+    powers: *const u128,
+    /// How many vectors there are, four at least, and which vector of the packet is the first.
     vectors: usize,
+    first: usize,
+    /// The octets of the first and of the last vector that are text.
+    first_mask: u64,
+    last_mask: u64,
+    /// Which quarter lanes of the last vector are for the lengths; bits 16 to 19 if it is full, none if
+    /// the packet goes on.
+    lengths_lane: u32,
     /// Whether the packet ends with it.
     ends: bool,
 }
 
 impl<'t, 'p> Piece<'t, 'p> {
-    /// Cuts a packet into pieces of about the same length.
-    fn cut(task: &'t Task<'p>) -> impl Iterator<Item = Piece<'t, 'p>> {
-        let vectors = (task.blocks() + 4) / 4;
-        let pieces = vectors.div_ceil(MOST);
-        let (each, longer) = (vectors / pieces, vectors % pieces);
-        (0..pieces).map(move |piece| Piece {
+    /// The piece of a packet that begins with this vector.
+    #[inline]
+    fn new(task: &'t Task<'p>, first: usize) -> Piece<'t, 'p> {
+        let blocks = task.blocks() + 1 - 4 * first;
+        let left = blocks.div_ceil(4);
+        // No piece is much shorter than the others.
+        let vectors = match left {
+            ..=MOST => left,
+            ..TWICE_MOST => left.div_ceil(2),
+            _ => MOST,
+        };
+        let ends = vectors == left;
+        let octets = 16 + task.length() - 64 * first;
+        let last_blocks = blocks.wrapping_sub(4 * (vectors - 1));
+        Piece {
             task,
-            first: piece * each + piece.min(longer),
-            vectors: each + usize::from(piece < longer),
-            ends: piece + 1 == pieces,
-        })
-    }
-
-    /// Where a vector of the piece is.
-    #[inline]
-    fn at(&self, vector: usize) -> *mut u8 {
-        let row = self.task.text().wrapping_sub(16);
-        row.wrapping_add(64 * (self.first + vector))
-    }
-
-    /// The octets of the first vector that are text.
-    #[inline]
-    fn first_mask(&self) -> u64 {
-        if self.first == 0 {
-            PAST_HEADER
-        } else {
-            u64::MAX
+            row: task.text().wrapping_sub(16).wrapping_add(64 * first),
+            powers: task
+                .key()
+                .power(if ends { blocks + 1 } else { 4 * vectors }),
+            vectors,
+            first,
+            first_mask: if first == 0 { PAST_HEADER } else { u64::MAX },
+            last_mask: u64::MAX >> (64 * vectors).saturating_sub(octets),
+            lengths_lane: if ends { 0xf << (4 * last_blocks) } else { 0 },
+            ends,
         }
-    }
-
-    /// The octets of the last vector that are text.
-    #[inline]
-    fn last_mask(&self) -> u64 {
-        let octets = 16 + self.task.length() - 64 * self.first;
-        u64::MAX >> (64 * self.vectors).saturating_sub(octets)
-    }
-
-    /// Blocks of the piece, the header's among them.
-    #[inline]
-    fn blocks(&self) -> usize {
-        (self.task.blocks() + 1 - 4 * self.first).min(4 * self.vectors)
     }
 }
 
-/// Seals or opens the packets in `set`, and says which are good.
+/// Seals or opens the packets in `set`, which is not empty, and says which are good.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 pub(super) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
-    let mut good = 0;
+    if OPEN {
+        open(tasks, set)
+    } else {
+        seal(tasks, set);
+        set
+    }
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
+fn seal(tasks: &[Task<'_>], set: u32) {
     let mut hash = _mm_setzero_si128();
     let mut encrypted_one = hash;
     let mut behind: Option<Piece<'_, '_>> = None;
     for i in members(set) {
-        for piece in Piece::cut(&tasks[i]) {
-            let hashed = if OPEN { Some(&piece) } else { behind.as_ref() };
-            let (next, stream) = step(&piece, hashed, hash);
+        let mut first = 0;
+        loop {
+            let piece = Piece::new(&tasks[i], first);
+            let (next, stream) = step(&piece, behind.as_ref(), hash);
             hash = next;
-            if OPEN {
-                if piece.first == 0 {
-                    encrypted_one = stream;
-                }
-                if piece.ends && verify(piece.task, hash, encrypted_one) {
-                    good |= 1 << i;
-                }
-                continue;
-            }
             if let Some(done) = behind.filter(|piece| piece.ends) {
                 write(done.task, hash, encrypted_one);
             }
-            if piece.first == 0 {
+            if first == 0 {
                 encrypted_one = stream;
             }
+            first += piece.vectors;
+            let ends = piece.ends;
             behind = Some(piece);
+            if ends {
+                break;
+            }
         }
     }
     if let Some(piece) = behind {
@@ -109,7 +114,29 @@ pub(super) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
             go_on(&piece, vector, &mut sum);
         }
         write(piece.task, end(&piece, sum), encrypted_one);
-        good = set;
+    }
+}
+
+#[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
+fn open(tasks: &[Task<'_>], set: u32) -> u32 {
+    let mut good = 0;
+    let mut hash = _mm_setzero_si128();
+    let mut encrypted_one = hash;
+    for i in members(set) {
+        let mut first = 0;
+        loop {
+            let piece = Piece::new(&tasks[i], first);
+            let (next, stream) = step(&piece, Some(&piece), hash);
+            hash = next;
+            if first == 0 {
+                encrypted_one = stream;
+            }
+            first += piece.vectors;
+            if piece.ends {
+                good |= u32::from(verify(piece.task, hash, encrypted_one)) << i;
+                break;
+            }
+        }
     }
     good
 }
@@ -144,11 +171,11 @@ fn step_of<const V: usize>(
     let key = piece.task.key();
     let mut states = counter_blocks::<V>(piece);
     let mut sum = Sum::zero();
-    // How many vectors of `hashed` are neither its first nor its last.
-    let mut middle = 0;
+    // How many vectors of `hashed` are not its last.
+    let mut before_last = 0;
     if let Some(hashed) = hashed {
         sum = begin(hashed, hash);
-        middle = hashed.vectors - 2;
+        before_last = hashed.vectors - 1;
     }
     macro_rules! round {
         ($instruction:ident, $key:expr) => {
@@ -162,7 +189,7 @@ fn step_of<const V: usize>(
     macro_rules! product {
         ($vector:literal) => {
             if let Some(hashed) = hashed
-                && middle >= $vector
+                && before_last > $vector
             {
                 go_on(hashed, $vector, &mut sum);
             }
@@ -180,18 +207,18 @@ fn step_of<const V: usize>(
         next = end(hashed, sum);
     }
     for (v, state) in states.iter().enumerate() {
-        let first = if v == 0 { piece.first_mask() } else { u64::MAX };
-        let mask = if v == V - 1 {
-            first & piece.last_mask()
-        } else {
-            first
+        let mask = match v {
+            0 => piece.first_mask,
+            _ if v == V - 1 => piece.last_mask,
+            _ => u64::MAX,
         };
+        let at = piece.row.wrapping_add(64 * v);
         // SAFETY: of this vector the mask selects octets of the text only, which are ours to read.
-        let before = unsafe { _mm512_maskz_loadu_epi8(mask, piece.at(v).cast()) };
+        let before = unsafe { _mm512_maskz_loadu_epi8(mask, at.cast()) };
         // SAFETY: the same octets, which are ours to write.
         unsafe {
             let after = _mm512_xor_si512(before, *state);
-            _mm512_mask_storeu_epi8(piece.at(v).cast(), mask, after);
+            _mm512_mask_storeu_epi8(at.cast(), mask, after);
         }
     }
     (next, _mm512_castsi512_si128(states[0]))
@@ -224,15 +251,13 @@ fn counter_blocks<const V: usize>(piece: &Piece<'_, '_>) -> [__m512i; V] {
     states
 }
 
-/// The power of H for the first block of a vector of a piece. Where the packet goes on the last block
-/// has H^1, where it ends H^2, for the lengths come after it.
+/// The powers of H for a vector of a piece.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
 fn powers(piece: &Piece<'_, '_>, vector: usize) -> __m512i {
-    let power = piece.blocks() + usize::from(piece.ends) - 4 * vector;
-    // SAFETY: a piece has at most 36 blocks, and the vectors in it begin with one of them, so this
-    // begins at a power from H^37 to H^1; 48 octets of the key at least follow H^1.
-    unsafe { _mm512_loadu_si512(piece.task.key().power(power).cast()) }
+    // SAFETY: a piece begins at H^37 at most, and each of its vectors with one of its blocks, so this is
+    // at H^1 at least; 48 octets of the key at least follow H^1.
+    unsafe { _mm512_loadu_si512(piece.powers.add(4 * vector).cast()) }
 }
 
 /// Hashes the first vector of a piece: the hash so far goes into its first lane, for a packet's first
@@ -241,7 +266,7 @@ fn powers(piece: &Piece<'_, '_>, vector: usize) -> __m512i {
 #[inline]
 fn begin(piece: &Piece<'_, '_>, hash: __m128i) -> Sum {
     // SAFETY: the mask selects octets of the text, which are ours to read.
-    let text = unsafe { _mm512_maskz_loadu_epi8(piece.first_mask(), piece.at(0).cast()) };
+    let text = unsafe { _mm512_maskz_loadu_epi8(piece.first_mask, piece.row.cast()) };
     let seed = if piece.first == 0 {
         _mm512_castsi512_si128(broadcast(piece.task.additional()))
     } else {
@@ -258,7 +283,7 @@ fn begin(piece: &Piece<'_, '_>, hash: __m128i) -> Sum {
 #[inline]
 fn go_on(piece: &Piece<'_, '_>, vector: usize, sum: &mut Sum) {
     // SAFETY: a vector in the middle is text as a whole, which is ours to read.
-    let text = unsafe { _mm512_loadu_si512(piece.at(vector).cast()) };
+    let text = unsafe { _mm512_loadu_si512(piece.row.add(64 * vector).cast()) };
     sum.add(reverse(text), powers(piece, vector));
 }
 
@@ -268,21 +293,19 @@ fn go_on(piece: &Piece<'_, '_>, vector: usize, sum: &mut Sum) {
 fn end(piece: &Piece<'_, '_>, mut sum: Sum) -> __m128i {
     let last = piece.vectors - 1;
     // SAFETY: the mask selects octets of the text, which are ours to read.
-    let text = unsafe { _mm512_maskz_loadu_epi8(piece.last_mask(), piece.at(last).cast()) };
-    let mut blocks = reverse(text);
-    let powers = powers(piece, last);
-    if piece.ends {
-        // The lengths have H^1, which stands after the last block's H^2. Most packets leave a lane free
-        // there.
-        let lane = 0xf << (4 * (piece.blocks() - 4 * last));
-        let lengths = broadcast(piece.task.lengths());
-        blocks = _mm512_mask_mov_epi32(blocks, lane as u16, lengths);
-        if lane > 0xffff {
-            let h = broadcast(piece.task.key().power(1));
-            sum.add(_mm512_maskz_mov_epi32(0xf, lengths), h);
-        }
+    let text = unsafe {
+        let at = piece.row.add(64 * last);
+        _mm512_maskz_loadu_epi8(piece.last_mask, at.cast())
+    };
+    // The lengths have H^1, which stands after the last block's H^2. Most packets leave a lane free
+    // there.
+    let lengths = broadcast(piece.task.lengths());
+    let blocks = _mm512_mask_mov_epi32(reverse(text), piece.lengths_lane as u16, lengths);
+    sum.add(blocks, powers(piece, last));
+    if piece.lengths_lane > 0xffff {
+        let h = broadcast(piece.task.key().power(1));
+        sum.add(_mm512_maskz_mov_epi32(0xf, lengths), h);
     }
-    sum.add(blocks, powers);
     _mm512_castsi512_si128(sum.across().reduce())
 }
 
