@@ -5,4 +5,5 @@ mod drops;
 mod hostile;
 mod leases;
 mod local;
+mod policy;
 mod tunnel;
