@@ -1,9 +1,11 @@
 //! Workers on memory ports: whole journeys, every drop, leases, and hostile frames.
 
 mod bed;
+mod burst;
 mod drops;
 mod hostile;
 mod leases;
 mod local;
 mod policy;
+mod replay;
 mod tunnel;
