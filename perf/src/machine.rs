@@ -34,7 +34,11 @@ impl Machine {
         Machine {
             cpu: field("model name"),
             cores: core_affinity::get_core_ids().map_or(1, |cores| cores.len()),
-            features: wanted.iter().filter(|f| has(f)).map(|f| (*f).to_owned()).collect(),
+            features: wanted
+                .iter()
+                .filter(|f| has(f))
+                .map(|f| (*f).to_owned())
+                .collect(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
             version: env!("CARGO_PKG_VERSION").to_owned(),

@@ -353,7 +353,9 @@ impl Bench {
     /// What was dropped, and why.
     pub fn drops(&self) -> Vec<(&'static str, u64)> {
         let drops = self.handle.counters.drops();
-        drops.map(|(reason, count)| (reason.name(), count)).collect()
+        drops
+            .map(|(reason, count)| (reason.name(), count))
+            .collect()
     }
 
     /// The next frame to arrive, its inner packet of this length.
