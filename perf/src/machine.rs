@@ -60,13 +60,31 @@ pub struct Pin {
 }
 
 impl Pin {
+    /// The cores in the order in which workers take them. To be asked before any thread is pinned:
+    /// a pinned one sees no core but its own.
+    pub fn cores(&self) -> Cores {
+        let known = core_affinity::get_core_ids().unwrap_or_default();
+        let wanted = |id: &usize| known.iter().copied().find(|core| core.id == *id);
+        Cores(match self.pin.as_slice() {
+            [] => known.into_iter().rev().collect(),
+            chosen => chosen.iter().filter_map(wanted).collect(),
+        })
+    }
+}
+
+/// Cores for workers.
+#[derive(Clone, Debug)]
+pub struct Cores(Vec<core_affinity::CoreId>);
+
+impl Cores {
+    /// How many workers can have one each.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Pins this thread as worker `index`; false if it runs anywhere.
     pub fn take(&self, index: usize) -> bool {
-        let cores = core_affinity::get_core_ids().unwrap_or_default();
-        let core = match self.pin.get(index) {
-            Some(wanted) => cores.iter().find(|core| core.id == *wanted),
-            None => cores.iter().rev().nth(index),
-        };
+        let core = self.0.get(index);
         core.is_some_and(|core| core_affinity::set_for_current(*core))
     }
 }

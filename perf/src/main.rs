@@ -83,7 +83,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             printing
         }
         Command::Lookup { pin, printing } => {
-            pin.take(0);
+            pin.cores().take(0);
             results.lookup = Some(lookup::run()?);
             printing
         }

@@ -290,15 +290,20 @@ impl Bench {
         ] {
             self.send(command)?;
         }
-        self.worker.turn(self.now);
+        self.settle();
         Ok(())
+    }
+
+    /// Lets the worker take every command.
+    fn settle(&mut self) {
+        while self.worker.turn(self.now) > 0 {
+            while self.handle.poll_event().is_some() {}
+        }
     }
 
     fn send(&mut self, command: Command) -> Result<(), Box<dyn Error>> {
         if self.handle.command_slots() == 0 {
-            while self.worker.turn(self.now) > 0 {
-                while self.handle.poll_event().is_some() {}
-            }
+            self.settle();
         }
         self.handle
             .send(command)

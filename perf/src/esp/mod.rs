@@ -80,7 +80,8 @@ struct Figure {
 
 /// Measures what is asked for.
 pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
-    if !options.pin.take(0) {
+    let cores = options.pin.cores();
+    if !cores.take(0) {
         eprintln!("hitless-perf: not pinned to a core; figures will be noisier");
     }
     let engine = Engine::from_environment()?;
@@ -91,6 +92,11 @@ pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
         rounds: options.rounds,
         ..EspResults::default()
     };
+    // First, while the process is small: freed memory would be taken again unseen.
+    if options.wants(Experiment::Memory) {
+        progress.step("memory");
+        results.memory = memory::measure(Setup::plain(engine))?;
+    }
     for figure in &figures {
         let lengths = figure.size.lengths();
         for direction in Direction::BOTH {
@@ -104,7 +110,7 @@ pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
     if options.wants(Experiment::Workers) {
         for size in SIZES {
             progress.step("workers");
-            let lines = workers::measure(&plain, size, options.rounds, &options.pin)?;
+            let lines = workers::measure(&plain, size, options.rounds, &cores)?;
             results.lines.extend(lines);
         }
     }
@@ -117,10 +123,6 @@ pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
             progress.step("latency");
             results.latency.extend(latency::measure(plain, direction)?);
         }
-    }
-    if options.wants(Experiment::Memory) {
-        progress.step("memory");
-        results.memory = memory::measure(plain)?;
     }
     Ok(results)
 }
@@ -280,7 +282,7 @@ fn overhead(plain: Setup, rounds: usize) -> Result<Vec<OverheadLine>, Box<dyn Er
                 Bench::new(without, direction, 0, &cells(&without))?,
             ];
             let (mut ns, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
-            for round in 0..WARM_UP + 2 * rounds {
+            for round in 0..WARM_UP + 4 * rounds {
                 let mut pair = [0.0; 2];
                 // Who goes first takes turns, too.
                 for index in [round % 2, 1 - round % 2] {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::bench::{Bench, Direction, IN_FLIGHT, Setup, cells};
 use super::{WARM_UP, bare, bare_round, each, median};
-use crate::machine::Pin;
+use crate::machine::Cores;
 use crate::results::{EspLine, Size};
 
 /// Everybody waits for everybody, without sleeping: a round takes some microseconds only.
@@ -35,30 +35,29 @@ pub fn measure(
     plain: &Setup,
     size: usize,
     rounds: usize,
-    pin: &Pin,
+    cores: &Cores,
 ) -> Result<Vec<EspLine>, Box<dyn Error>> {
     let mut lines = Vec::new();
-    let cores = core_affinity::get_core_ids().map_or(1, |cores| cores.len());
     for direction in Direction::BOTH {
         lines.push(together(
             plain,
             size,
             rounds,
-            pin,
+            cores,
             Kind {
                 direction,
                 workers: 1,
                 fat: false,
             },
         )?);
-        if cores < 2 {
+        if cores.len() < 2 {
             continue;
         }
         lines.push(together(
             plain,
             size,
             rounds,
-            pin,
+            cores,
             Kind {
                 direction,
                 workers: 2,
@@ -70,7 +69,7 @@ pub fn measure(
                 plain,
                 size,
                 rounds,
-                pin,
+                cores,
                 Kind {
                     direction,
                     workers: 2,
@@ -94,7 +93,7 @@ fn together(
     plain: &Setup,
     size: usize,
     rounds: usize,
-    pin: &Pin,
+    cores: &Cores,
     kind: Kind,
 ) -> Result<EspLine, Box<dyn Error>> {
     let gate = Gate {
@@ -107,7 +106,7 @@ fn together(
             .map(|id| {
                 let (gate, shared) = (&gate, &shared);
                 scope.spawn(move || {
-                    pin.take(id);
+                    cores.take(id);
                     let own = if kind.fat {
                         shared.clone()
                     } else {
