@@ -4,7 +4,7 @@
 mod trie;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use trie::{Prefix, Trie};
 
@@ -80,16 +80,6 @@ impl Fib {
         let number = family.find(key(destination))?;
         self.hops.get(number as usize).copied()
     }
-
-    /// As [`Fib::lookup`], with the neighbour to hand an IPv4 packet to.
-    pub fn lookup_v4(&self, destination: Ipv4Addr) -> Option<(usize, Ipv4Addr)> {
-        let hop = self.lookup(destination.into())?;
-        match hop.next_hop {
-            Some(IpAddr::V4(router)) => Some((hop.port, router)),
-            Some(IpAddr::V6(_)) => None,
-            None => Some((hop.port, destination)),
-        }
-    }
 }
 
 fn width(address: IpAddr) -> u8 {
@@ -109,6 +99,7 @@ fn key(address: IpAddr) -> u128 {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::net::Ipv4Addr;
 
     fn route(prefix: &str, bits: u8, port: usize, next_hop: Option<&str>) -> Route {
         Route {
@@ -134,12 +125,9 @@ mod tests {
         assert_eq!(port("8.8.8.8"), Some(1));
         assert_eq!(port("2001:db8::1"), Some(4));
         assert_eq!(port("2001:db9::1"), None);
-        assert_eq!(
-            fib.lookup_v4(Ipv4Addr::new(8, 8, 8, 8)),
-            Some((1, Ipv4Addr::new(192, 0, 2, 254)))
-        );
-        let on_link = Ipv4Addr::new(10, 1, 9, 9);
-        assert_eq!(fib.lookup_v4(on_link), Some((0, on_link)));
+        let hop = |text: &str| fib.lookup(text.parse().unwrap()).map(|hop| hop.next_hop);
+        assert_eq!(hop("8.8.8.8"), Some(Some("192.0.2.254".parse().unwrap())));
+        assert_eq!(hop("10.1.9.9"), Some(None), "on the link");
     }
 
     #[test]

@@ -11,10 +11,14 @@
 
 mod clock;
 mod esp;
+mod failover;
+mod ike;
 mod lookup;
 mod machine;
 mod progress;
+mod rate;
 mod results;
+mod sync;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -55,14 +59,42 @@ enum Command {
         #[command(flatten)]
         printing: Printing,
     },
-    /// Policies and routes looked up in tables of up to 100,000
-    #[command(after_help = "Example: hitless-perf lookup --json")]
-    Lookup {
+    /// IKE SAs established and Child SAs rekeyed, two engines on one core
+    #[command(after_help = "Example: hitless-perf ike --json")]
+    Ike(Plain),
+    /// Commits and leases recorded by a standby, two members on one core
+    #[command(after_help = "Example: hitless-perf sync --pin 1")]
+    Sync(Plain),
+    /// Takeovers of the demo's cluster, as its hosts see them
+    #[command(after_help = "Example: hitless-perf failover --trials 20 --json")]
+    Failover {
         #[command(flatten)]
-        pin: machine::Pin,
+        options: failover::Options,
         #[command(flatten)]
         printing: Printing,
     },
+    /// Everything above
+    #[command(after_help = "Example: hitless-perf all --rounds 100 --json > results.json")]
+    All {
+        #[command(flatten)]
+        esp: esp::Options,
+        #[command(flatten)]
+        failover: failover::Options,
+        #[command(flatten)]
+        printing: Printing,
+    },
+    /// Policies and routes looked up in tables of up to 100,000
+    #[command(after_help = "Example: hitless-perf lookup --json")]
+    Lookup(Plain),
+}
+
+/// Options of what has no others.
+#[derive(Args, Clone, Debug)]
+struct Plain {
+    #[command(flatten)]
+    pin: machine::Pin,
+    #[command(flatten)]
+    printing: Printing,
 }
 
 fn main() -> ExitCode {
@@ -82,13 +114,49 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             results.esp = Some(esp::run(&options)?);
             printing
         }
-        Command::Lookup { pin, printing } => {
-            pin.cores().take(0);
+        Command::Ike(plain) => {
+            plain.pin.cores().take(0);
+            results.ike = Some(ike::run()?);
+            plain.printing
+        }
+        Command::Sync(plain) => {
+            plain.pin.cores().take(0);
+            results.sync = Some(sync::run()?);
+            plain.printing
+        }
+        Command::Lookup(plain) => {
+            plain.pin.cores().take(0);
             results.lookup = Some(lookup::run()?);
+            plain.printing
+        }
+        Command::Failover { options, printing } => {
+            results.failover = Some(failover::run(&options)?);
+            printing
+        }
+        Command::All {
+            esp,
+            failover,
+            printing,
+        } => {
+            all(&mut results, &esp, &failover)?;
             printing
         }
     };
     print(&results, &printing)
+}
+
+/// Everything; takeovers first, whose threads must not inherit the core of the others.
+fn all(
+    results: &mut Results,
+    esp: &esp::Options,
+    failover: &failover::Options,
+) -> Result<(), Box<dyn Error>> {
+    results.failover = Some(failover::run(failover)?);
+    results.esp = Some(esp::run(esp)?);
+    results.lookup = Some(lookup::run()?);
+    results.ike = Some(ike::run()?);
+    results.sync = Some(sync::run()?);
+    Ok(())
 }
 
 fn print(results: &Results, printing: &Printing) -> Result<(), Box<dyn Error>> {

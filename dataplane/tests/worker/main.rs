@@ -2,6 +2,7 @@
 
 mod bed;
 mod burst;
+mod discovery;
 mod drops;
 mod hostile;
 mod leases;
@@ -9,3 +10,4 @@ mod local;
 mod policy;
 mod replay;
 mod tunnel;
+mod v6;

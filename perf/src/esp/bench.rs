@@ -21,7 +21,7 @@ use hitless_dataplane::worker::{
     self, CheckpointSettings, Interface, Leadership, Worker, WorkerHandle, WorkerSettings,
 };
 use hitless_sa::{
-    ChildSa, EspSuite, Incarnation, Instant, KeyMaterial, Lease, MemberId, Mode, SaId,
+    ChildSa, EspSuite, Incarnation, Instant, KeyMaterial, Lease, MemberId, Mode, SaId, SaOptions,
     SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
 };
 
@@ -125,6 +125,7 @@ impl Setup {
             local_ts: vec![network(OUR_HOST, 24)?],
             remote_ts: vec![network(their_host(n), 32)?],
             replay_window: 4096,
+            options: SaOptions::default(),
         })
     }
 
