@@ -17,5 +17,5 @@ pub use entropy::Entropy;
 pub use id::{Epoch, IkeSpi, Incarnation, MemberId, MessageId, SaId, SequenceNumber, Spi};
 pub use lease::Lease;
 pub use selector::TrafficSelector;
-pub use suite::{EspSuite, ICV_LENGTH, IV_LENGTH, KeyMaterial, SALT_LENGTH};
+pub use suite::{EspSuite, KeyMaterial, KeyParts, Transform};
 pub use time::Instant;

@@ -71,7 +71,7 @@ impl Worker {
             return self.refuse_spi(now, arrival.packet, spi, remote);
         };
         // 2. Its number, and whether it is new (section 3.4.3).
-        match esp::number(esp, &sa.window, sa.esn) {
+        match esp::number(esp, sa.key.suite(), &sa.window, sa.esn) {
             Ok(number) => openings.push(Opening {
                 slot: sa.slot,
                 number,
