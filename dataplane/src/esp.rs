@@ -14,8 +14,8 @@ use std::ops::Range;
 use hitless_sa::{EspSuite, SequenceNumber, Spi};
 
 use crate::aead::EspKey;
-use crate::pool::{Packet, Pool};
-use crate::replay::ReplayWindow;
+use crate::pool::{FRAME_SIZE, Packet, Pool};
+use crate::replay::AntiReplay;
 use crate::sad::{InboundSa, OutboundSa};
 use crate::verdict::DropReason;
 
@@ -104,7 +104,7 @@ pub(crate) fn address(
 pub(crate) fn number(
     esp: &[u8],
     suite: EspSuite,
-    window: &ReplayWindow,
+    window: &AntiReplay,
     esn: bool,
 ) -> Result<SequenceNumber, DropReason> {
     let number = infer(esp, suite, window, esn)?;
@@ -152,6 +152,27 @@ pub(crate) fn is_authentic(esp: &mut [u8], sa: &InboundSa) -> bool {
     sa.key.open_packet(esp, high(number, sa.esn))
 }
 
+/// Whether a packet is the peer's although it lies more than a window below the floor of a takeover,
+/// where Appendix A2.2 of RFC 4303 no longer looks for its number. Tries it on a copy.
+#[cold]
+pub(crate) fn is_authentic_below(esp: &[u8], sa: &InboundSa) -> bool {
+    let [_, _, _, _, n0, n1, n2, n3, ..] = *esp else {
+        return false;
+    };
+    let low = u32::from_be_bytes([n0, n1, n2, n3]);
+    let mut copy = [0; FRAME_SIZE];
+    match (
+        sa.window.infer_below(low, sa.esn),
+        copy.get_mut(..esp.len()),
+    ) {
+        (Some(number), Some(copy)) => {
+            copy.copy_from_slice(esp);
+            sa.key.open_packet(copy, high(number, sa.esn))
+        }
+        _ => false,
+    }
+}
+
 /// A whole ESP packet around `payload`, as a vector: for the control thread's sync channel.
 pub fn seal_datagram(
     key: &EspKey,
@@ -180,7 +201,7 @@ pub fn seal_datagram(
 pub fn open_datagram(
     key: &EspKey,
     esn: bool,
-    window: &mut ReplayWindow,
+    window: &mut AntiReplay,
     esp: &mut [u8],
 ) -> Result<(u8, Range<usize>), DropReason> {
     let (suite, start) = (key.suite(), prefix(key.suite()));
@@ -224,7 +245,7 @@ fn write_header(
 fn infer(
     esp: &[u8],
     suite: EspSuite,
-    window: &ReplayWindow,
+    window: &AntiReplay,
     esn: bool,
 ) -> Result<SequenceNumber, DropReason> {
     let least = prefix(suite) + suite.alignment() + suite.icv_length();

@@ -6,4 +6,5 @@ mod drops;
 mod hostile;
 mod leases;
 mod local;
+mod replay;
 mod tunnel;
