@@ -377,6 +377,37 @@ mod tests {
         assert!(select(&ours, &[no_length, other_protocol]).is_none());
     }
 
+    /// The numbers of the IANA registry, and strongSwan's order: encryption, integrity, ESN.
+    #[test]
+    fn esp_suites_on_the_wire() {
+        let wire = |text: &str| -> Vec<(u8, u16, Option<u16>)> {
+            let transforms = esp(text).to_transforms(Ask::First);
+            let wire = transforms.iter().map(|t| (t.kind, t.id, t.key_length));
+            wire.collect()
+        };
+        let esn = (EXTENDED_SEQUENCE_NUMBERS, 1, None);
+        for (text, id, bits) in [
+            ("aes128gcm16-esn", 20, Some(128)),
+            ("aes192gcm16-esn", 20, Some(192)),
+            ("aes256gcm16-esn", 20, Some(256)),
+            ("chacha20poly1305-esn", 28, None),
+            ("aes128gmac-esn", 21, Some(128)),
+            ("aes256gmac-esn", 21, Some(256)),
+            ("aes128gcm16iiv-esn", 30, Some(128)),
+            ("chacha20poly1305iiv-esn", 31, None),
+        ] {
+            assert_eq!(wire(text), [(ENCRYPTION, id, bits), esn], "{text}");
+        }
+        for (text, bits) in [("aes128-sha256-esn", 128), ("aes256-sha256-esn", 256)] {
+            let cipher = (ENCRYPTION, 12, Some(bits));
+            assert_eq!(wire(text), [cipher, (INTEGRITY, 12, None), esn]);
+        }
+        // A cipher with its own integrity beside one without: the second needs an integrity.
+        let mut none = esp("aes128-sha256").to_proposal(1, SPI, Ask::First);
+        none.transforms.retain(|t| t.kind != INTEGRITY);
+        assert!(select_esp(&[esp("aes128-sha256")], &[none], Ask::First).is_none());
+    }
+
     /// RFC 7296 section 2.7.
     #[test]
     fn a_responder_may_accept_one_of_our_proposals_and_nothing_else() {
