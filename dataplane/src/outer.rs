@@ -137,7 +137,8 @@ impl OuterHeader {
 
     /// Writes the headers into the front of `packet`, which is long enough for them and goes on with
     /// ESP. False if it is not, or if it is longer than the headers can say. `tos` is the inner
-    /// packet's traffic class. [`OuterHeader::finish`] completes them when ESP is sealed.
+    /// packet's traffic class. ESP is in place: over IPv6 the UDP checksum covers it, and must not
+    /// be zero (RFC 8200 section 8.1).
     ///
     /// Where DF is clear the identification must differ between packets (RFC 6864 section 4.3): the
     /// low bits of the sequence number do.
@@ -172,16 +173,14 @@ impl OuterHeader {
         if let Some(length) = header.get_mut(self.ip + 4..self.ip + 6) {
             length.copy_from_slice(&payload.to_be_bytes());
         }
+        if self.length == LONGEST {
+            self.checksum(packet);
+        }
         true
     }
 
-    /// Completes the headers once all that follows them is in place: over IPv6 the UDP checksum,
-    /// which must not be zero (RFC 8200 section 8.1).
-    #[inline]
-    pub fn finish(&self, packet: &mut [u8]) {
-        if self.length != LONGEST {
-            return;
-        }
+    /// Writes the UDP checksum over IPv6.
+    fn checksum(&self, packet: &mut [u8]) {
         if let Some((headers, esp)) = packet.split_at_mut_checked(LONGEST)
             && let Some(udp) = headers.last_chunk_mut::<{ udp::HEADER }>()
         {
@@ -260,7 +259,6 @@ mod tests {
             let outer = OuterHeader::new(local.into(), remote.into(), ports(udp), &options).unwrap();
             let mut packet = vec![0xff; outer.len() + esp];
             prop_assert!(outer.write(&mut packet, tos, identification));
-            outer.finish(&mut packet);
             let slice = Ipv4HeaderSlice::from_slice(&packet).unwrap();
             let header = slice.to_header();
             prop_assert_eq!(header.header_checksum, header.calc_header_checksum());
@@ -286,7 +284,6 @@ mod tests {
             let outer = OuterHeader::new(local.into(), remote.into(), ports(udp), &options).unwrap();
             let mut packet = vec![fill; outer.len() + esp];
             prop_assert!(outer.write(&mut packet, tos, 7));
-            outer.finish(&mut packet);
             let header = Ipv6HeaderSlice::from_slice(&packet).unwrap().to_header();
             prop_assert_eq!(usize::from(header.payload_length), packet.len() - 40);
             prop_assert_eq!((header.source, header.destination), (local, remote));
@@ -328,7 +325,6 @@ mod tests {
             let mut packet = [0; LONGEST + 2];
             packet[LONGEST..].copy_from_slice(&n.to_be_bytes());
             assert!(outer.write(&mut packet, 0, 0));
-            outer.finish(&mut packet);
             assert_ne!(packet[46..48], [0, 0]);
             packet[46..48] == [0xff, 0xff]
         });

@@ -11,7 +11,7 @@ use hitless_sa::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::aead::Engine;
+use crate::aead::{Engine, Job, open_burst, seal_burst};
 use crate::cell::Cell;
 use crate::sad::Admission;
 
@@ -82,21 +82,50 @@ impl Tunnel {
     /// The outer packet around `inner`.
     fn send(&mut self, inner: &[u8], number: u64) -> Result<Vec<u8>, DropReason> {
         let mut packet = self.pool.copy_in(inner).unwrap();
-        let sent = encapsulate(
-            &mut self.pool,
-            &mut packet,
-            &self.sender,
-            SequenceNumber(number),
-        );
+        let sent = self.encapsulate(&mut packet, SequenceNumber(number));
         let outer = self.pool.bytes(&packet).to_vec();
         self.pool.free(packet);
         sent.map(|()| outer)
     }
 
+    /// As the worker does it, with a burst of one.
+    fn encapsulate(
+        &mut self,
+        packet: &mut Packet,
+        number: SequenceNumber,
+    ) -> Result<(), DropReason> {
+        let tos = wrap(&mut self.pool, packet, &self.sender, number)?;
+        let mut jobs = [Job {
+            key: &self.sender.key,
+            esp: self.pool.bytes_mut(packet),
+            high: high(number, self.sender.esn),
+            ok: false,
+        }];
+        seal_burst(&mut jobs);
+        assert!(jobs[0].ok);
+        address(&mut self.pool, packet, &self.sender, number, tos)
+    }
+
+    fn decapsulate(&mut self, packet: &mut Packet) -> Result<SequenceNumber, DropReason> {
+        let (receiver, esn) = (&self.receiver, self.receiver.esn);
+        let number = number(self.pool.bytes(packet), &receiver.window, esn)?;
+        let mut jobs = [Job {
+            key: &receiver.key,
+            esp: self.pool.bytes_mut(packet),
+            high: high(number, esn),
+            ok: false,
+        }];
+        open_burst(&mut jobs);
+        if !jobs[0].ok {
+            return Err(DropReason::Integrity);
+        }
+        unwrap(&mut self.pool, packet, &mut self.receiver, number).map(|()| number)
+    }
+
     /// What is left of `esp`, and its number, not marked.
     fn open(&mut self, esp: &[u8]) -> Result<(u64, Vec<u8>), DropReason> {
         let mut packet = self.pool.copy_in(esp).unwrap();
-        let opened = decapsulate(&mut self.pool, &mut packet, &mut self.receiver);
+        let opened = self.decapsulate(&mut packet);
         let inner = self.pool.bytes(&packet).to_vec();
         self.pool.free(packet);
         opened.map(|number| (number.0, inner))
@@ -117,15 +146,9 @@ impl Tunnel {
     /// ESP that verifies, around any text: what a peer that holds the key could send.
     fn forge(&self, number: u64, text: &[u8]) -> Vec<u8> {
         let mut esp = [&[0; PREFIX], text, &[0; ICV_LENGTH]].concat();
-        let number = SequenceNumber(number);
-        seal(
-            &self.sender.key,
-            self.sender.spi,
-            number,
-            self.sender.esn,
-            &mut esp,
-        )
-        .unwrap();
+        let (sa, number) = (&self.sender, SequenceNumber(number));
+        write_header(&mut esp, sa.spi, number, sa.esn).unwrap();
+        assert!(sa.key.seal_packet(&mut esp, high(number, sa.esn)));
         esp
     }
 }

@@ -1,6 +1,7 @@
 //! Workers on memory ports: whole journeys, every drop, leases, and hostile frames.
 
 mod bed;
+mod burst;
 mod discovery;
 mod drops;
 mod hostile;
