@@ -50,7 +50,7 @@ struct Arrival {
 impl Arrival {
     /// Where it came from.
     fn remote(&self) -> SocketAddr {
-        SocketAddr::new(self.source.into(), self.port.unwrap_or(0))
+        SocketAddr::new(self.source, self.port.unwrap_or(0))
     }
 }
 
