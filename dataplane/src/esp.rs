@@ -13,8 +13,8 @@ use std::ops::Range;
 use hitless_sa::{ICV_LENGTH, IV_LENGTH, SequenceNumber, Spi};
 
 use crate::aead::EspKey;
-use crate::pool::{Packet, Pool};
-use crate::replay::ReplayWindow;
+use crate::pool::{FRAME_SIZE, Packet, Pool};
+use crate::replay::AntiReplay;
 use crate::sad::{InboundSa, OutboundSa};
 use crate::verdict::DropReason;
 
@@ -99,7 +99,7 @@ pub(crate) fn address(
 #[inline]
 pub(crate) fn number(
     esp: &[u8],
-    window: &ReplayWindow,
+    window: &AntiReplay,
     esn: bool,
 ) -> Result<SequenceNumber, DropReason> {
     let number = infer(esp, window, esn)?;
@@ -146,6 +146,27 @@ pub(crate) fn is_authentic(esp: &mut [u8], sa: &InboundSa) -> bool {
     sa.key.open_packet(esp, high(number, sa.esn))
 }
 
+/// Whether a packet is the peer's although it lies more than a window below the floor of a takeover,
+/// where Appendix A2.2 of RFC 4303 no longer looks for its number. Tries it on a copy.
+#[cold]
+pub(crate) fn is_authentic_below(esp: &[u8], sa: &InboundSa) -> bool {
+    let [_, _, _, _, n0, n1, n2, n3, ..] = *esp else {
+        return false;
+    };
+    let low = u32::from_be_bytes([n0, n1, n2, n3]);
+    let mut copy = [0; FRAME_SIZE];
+    match (
+        sa.window.infer_below(low, sa.esn),
+        copy.get_mut(..esp.len()),
+    ) {
+        (Some(number), Some(copy)) => {
+            copy.copy_from_slice(esp);
+            sa.key.open_packet(copy, high(number, sa.esn))
+        }
+        _ => false,
+    }
+}
+
 /// A whole ESP packet around `payload`, as a vector: for the control thread's sync channel.
 pub fn seal_datagram(
     key: &EspKey,
@@ -172,7 +193,7 @@ pub fn seal_datagram(
 pub fn open_datagram(
     key: &EspKey,
     esn: bool,
-    window: &mut ReplayWindow,
+    window: &mut AntiReplay,
     esp: &mut [u8],
 ) -> Result<(u8, Range<usize>), DropReason> {
     let number = number(esp, window, esn)?;
@@ -206,7 +227,7 @@ fn write_header(
 
 /// The full number of a packet that is long enough to be ESP.
 #[inline]
-fn infer(esp: &[u8], window: &ReplayWindow, esn: bool) -> Result<SequenceNumber, DropReason> {
+fn infer(esp: &[u8], window: &AntiReplay, esn: bool) -> Result<SequenceNumber, DropReason> {
     match esp {
         [_, _, _, _, n0, n1, n2, n3, ..] if esp.len() >= PREFIX + ALIGNMENT + ICV_LENGTH => {
             Ok(window.infer(u32::from_be_bytes([*n0, *n1, *n2, *n3]), esn))

@@ -20,7 +20,7 @@ use crate::checkpoint::Checkpoint;
 use crate::esp;
 use crate::flow::Flow;
 use crate::outer::{MixedFamilies, OuterHeader};
-use crate::replay::ReplayWindow;
+use crate::replay::AntiReplay;
 use crate::verdict::DropReason;
 
 /// Why an SA cannot be installed.
@@ -72,7 +72,7 @@ pub struct InboundSa {
     pub spi: Spi,
     pub esn: bool,
     pub key: EspKey,
-    pub window: ReplayWindow,
+    pub window: AntiReplay,
     /// The highest number whose ICV verified here, delivered or not; 0 before the first. Unlike the
     /// window's top it owes nothing to the floor: the peer has really sent it, which is what the
     /// delta of RFC 6311 must count from.
@@ -101,11 +101,21 @@ impl InboundSa {
         slot: u32,
         engine: Engine,
     ) -> Result<InboundSa, SaError> {
+        let window = AntiReplay::new(child.replay_window, floor);
+        InboundSa::with_window(child, cell, window, slot, engine)
+    }
+
+    /// An SA with this window: of a predecessor, or one that other workers share.
+    pub fn with_window(
+        child: &ChildSa,
+        cell: Arc<Cell>,
+        window: AntiReplay,
+        slot: u32,
+        engine: Engine,
+    ) -> Result<InboundSa, SaError> {
         if child.mode != Mode::Tunnel {
             return Err(SaError::TransportMode);
         }
-        let mut window = ReplayWindow::new(child.replay_window);
-        window.leap(floor);
         Ok(InboundSa {
             id: child.id,
             spi: child.inbound_spi,
@@ -127,11 +137,14 @@ impl InboundSa {
         })
     }
 
-    /// Whether the SA was taken over and nothing authentic has come since: the peer may still be
-    /// below the floor under which everything counts as seen.
+    /// Whether the SA was taken over and nothing authentic has come since, to whichever worker: the
+    /// peer may still be below the floor under which everything counts as seen.
     #[inline]
     pub fn is_below_floor(&self) -> bool {
-        self.authenticated.0 == 0 && self.window.top().0 > 0
+        self.authenticated.0 == 0
+            && self.window.is_on()
+            && self.window.top().0 > 0
+            && self.cell.inbound_top().0 == 0
     }
 
     /// Whether the inner packet is one that this SA may carry (RFC 4301 section 5.2, step 4).

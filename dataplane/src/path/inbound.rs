@@ -71,7 +71,24 @@ impl Worker {
             return self.refuse_spi(now, arrival.packet, spi, remote);
         };
         // 2. Its number, and whether it is new (section 3.4.3).
-        match esp::number(esp, &sa.window, sa.esn) {
+        let (number, below) = match esp::number(esp, &sa.window, sa.esn) {
+            // A peer far below the floor of a takeover looks like one that is far ahead.
+            Ok(number) => (Ok(number), number > sa.window.top()),
+            Err(reason) => (Err(reason), reason == DropReason::Replay),
+        };
+        // Nobody but the peer may say that it is below the floor. The limit comes first: a flood of
+        // forgeries costs no more than a few decryptions.
+        if below && sa.is_below_floor() && self.reports.allow(Kind::BelowFloor, now) {
+            let authentic = match number {
+                Ok(_) => esp::is_authentic_below(esp, sa),
+                Err(_) => esp::is_authentic(esp, sa),
+            };
+            if authentic {
+                self.reports.offer(Event::BelowFloor { sa: sa.id });
+                return self.frames.drop(arrival.packet, DropReason::Replay);
+            }
+        }
+        match number {
             Ok(number) => openings.push(Opening {
                 slot: sa.slot,
                 number,
@@ -79,18 +96,7 @@ impl Worker {
                 verified: false,
                 arrival,
             }),
-            Err(reason) => {
-                // Nobody but the peer may say that it is below the floor. The limit comes first: a
-                // flood of forgeries costs no more than a few decryptions.
-                if reason == DropReason::Replay
-                    && sa.is_below_floor()
-                    && self.reports.allow(Kind::BelowFloor, now)
-                    && esp::is_authentic(esp, sa)
-                {
-                    self.reports.offer(Event::BelowFloor { sa: sa.id });
-                }
-                self.frames.drop(arrival.packet, reason);
-            }
+            Err(reason) => self.frames.drop(arrival.packet, reason),
         }
     }
 

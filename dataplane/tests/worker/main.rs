@@ -7,5 +7,6 @@ mod drops;
 mod hostile;
 mod leases;
 mod local;
+mod replay;
 mod tunnel;
 mod v6;
