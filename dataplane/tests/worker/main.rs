@@ -8,5 +8,6 @@ mod hostile;
 mod leases;
 mod local;
 mod replay;
+mod transport;
 mod tunnel;
 mod v6;
