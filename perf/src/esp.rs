@@ -217,6 +217,7 @@ impl Bench {
             id: 0,
             interfaces: vec![interface(INSIDE, true), interface(LOCAL, false)],
             pool_frames: 1024,
+            pool_runs: 0,
             checkpoint: CheckpointSettings {
                 packets: 10_000,
                 interval: Duration::from_millis(500),
