@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::counters::Counters;
+use crate::counters::{Counters, SaCounters};
 use crate::pool::{Packet, Pool};
 use crate::verdict::DropReason;
 
@@ -17,5 +17,10 @@ impl Frames {
     pub(crate) fn drop(&mut self, packet: Packet, reason: DropReason) {
         self.counters.count_drop(reason);
         self.pool.free(packet);
+    }
+    /// As [`Frames::drop`], for a packet of an SA, which counts it too.
+    pub(crate) fn drop_of(&mut self, sa: &SaCounters, packet: Packet, reason: DropReason) {
+        sa.count_drop(reason);
+        self.drop(packet, reason);
     }
 }

@@ -205,6 +205,22 @@ impl Worker {
         }
     }
 
+    /// Drops a packet that came by the SA in this slot, which counts it too.
+    pub(crate) fn drop_inbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.inbound_in_slot(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Drops a packet that was to go by the SA in this slot, which counts it too.
+    pub(crate) fn drop_outbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.outbound_mut(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
+        }
+    }
+
     /// Port and neighbour for a destination.
     pub(crate) fn way(&self, destination: IpAddr) -> Option<(usize, Ipv4Addr)> {
         way(&self.fib, destination)

@@ -39,6 +39,8 @@ const COMMANDS_PER_TURN: usize = 64;
 const RING: usize = 1024;
 /// IP packets on their way to or from the control thread.
 const PUNT: usize = 256;
+/// How often a worker tells where its frames are.
+const ACCOUNT: Duration = Duration::from_millis(100);
 /// When gratuitous ARP goes out after [`Command::Announce`].
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
@@ -150,6 +152,8 @@ pub struct Worker {
     schedule: Schedule,
     /// When the announcement under way began, and how many of its parts have gone out.
     announcement: Option<(Instant, usize)>,
+    /// When the frames are counted next.
+    account_due: Instant,
 }
 
 /// Makes a worker and the control thread's end of it. All memory that packets ever need is
@@ -215,6 +219,7 @@ pub fn worker_with_pool(
         publisher,
         schedule: Schedule::new(settings.checkpoint, settings.sa_capacity),
         announcement: None,
+        account_due: Instant::default(),
     };
     let handle = WorkerHandle {
         commands: command_sender,
@@ -245,6 +250,12 @@ impl Worker {
             self.publish(slot);
         }
         self.links.poll(&mut self.frames);
+        // 6. What the turn came to.
+        self.frames.counters.count_turn(handled > 0);
+        if now >= self.account_due {
+            self.account_due = now + ACCOUNT;
+            self.frames.counters.note_frames(self.frame_account());
+        }
         handled
     }
 

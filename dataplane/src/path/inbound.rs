@@ -51,7 +51,7 @@ impl Worker {
                     {
                         self.reports.offer(Event::BelowFloor { sa: sa.id });
                     }
-                    self.frames.drop(packet, reason);
+                    self.frames.drop_of(&sa.counters, packet, reason);
                     continue;
                 }
             };
@@ -67,7 +67,8 @@ impl Worker {
             }
             // 4. Congestion on the way is passed on to the inner packet (RFC 6040 section 4.2).
             if !ecn::leave_tunnel(tos, self.frames.pool.bytes_mut(&mut packet)) {
-                self.frames.drop(packet, DropReason::Congestion);
+                self.frames
+                    .drop_of(&sa.counters, packet, DropReason::Congestion);
                 continue;
             }
             // 5. High water, then check-and-mark.
@@ -76,13 +77,14 @@ impl Worker {
                     self.deliver(now, packet, slot, &mut sorted.departures);
                 }
                 Ok(Admission::Wait) => self.park(now, packet, slot, number),
-                Err(reason) => self.frames.drop(packet, reason),
+                Err(reason) => self.frames.drop_of(&sa.counters, packet, reason),
             }
         }
         // 6. Once a burst, report the highest authentic number of each SA.
         for slot in used {
             if let Some(sa) = self.sad.inbound_in_slot(slot) {
                 sa.cell.note_inbound_top(sa.authenticated);
+                sa.counters.note_window(sa.window.top(), sa.window.lost());
             }
         }
     }
@@ -117,7 +119,7 @@ impl Worker {
             .inbound_in_slot(slot)
             .is_some_and(|sa| sa.selectors_match(octets));
         if !allowed {
-            return self.frames.drop(packet, DropReason::SelectorMismatch);
+            return self.drop_inbound(slot, packet, DropReason::SelectorMismatch);
         }
         self.frames.counters.count_opened(octets.len());
         // 8. What it is. ESP or IKE inside ESP is not for us.
@@ -125,13 +127,13 @@ impl Worker {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
             Ok((Class::Esp { .. } | Class::Ike, _)) => {
-                return self.frames.drop(packet, DropReason::NotForUs);
+                return self.drop_inbound(slot, packet, DropReason::NotForUs);
             }
-            Err(reason) => return self.frames.drop(packet, reason),
+            Err(reason) => return self.drop_inbound(slot, packet, reason),
         };
         // 9. TTL, and the way.
         if !ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
-            return self.frames.drop(packet, DropReason::TtlExceeded);
+            return self.drop_inbound(slot, packet, DropReason::TtlExceeded);
         }
         self.send_or_depart(now, packet, flow, departures);
     }

@@ -117,7 +117,7 @@ impl Worker {
             return self.frames.drop(packet, DropReason::NoSa);
         };
         let Some((port, next_hop)) = way(&self.fib, sa.remote) else {
-            return self.frames.drop(packet, DropReason::NoRoute);
+            return self.drop_outbound(slot, packet, DropReason::NoRoute);
         };
         let mtu = self.links.interface(port).map_or(0, |out| out.mtu);
         let inner_mtu = sa.inner_mtu(mtu);
@@ -136,6 +136,9 @@ impl Worker {
             Err((packet, reason)) => {
                 let mtu = u16::try_from(inner_mtu).unwrap_or(u16::MAX);
                 let error = Error::FragmentationNeeded { mtu };
+                if let Some(sa) = self.sad.outbound_mut(slot) {
+                    sa.counters.count_drop(reason);
+                }
                 self.refuse(now, packet, reason, error);
             }
         }
@@ -153,8 +156,7 @@ impl Worker {
         let sealed = match (self.sad.outbound_mut(slot), number) {
             (Some(sa), Some(number)) => {
                 esp::encapsulate(&mut self.frames.pool, &mut packet, sa, number).map(|()| {
-                    sa.packets += 1;
-                    sa.bytes += inner as u64;
+                    sa.counters.count_packet(inner);
                     sa.last_use = now;
                 })
             }
@@ -163,7 +165,7 @@ impl Worker {
             (None, _) => Err(DropReason::NoSa),
         };
         if let Err(reason) = sealed {
-            return self.frames.drop(packet, reason);
+            return self.drop_outbound(slot, packet, reason);
         }
         self.frames.counters.count_sealed(inner);
         self.note_use(slot, now);
