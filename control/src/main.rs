@@ -11,6 +11,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo(&options),
         Command::Status(command) => command.execute(),
         Command::ListSas(command) => command.execute(),
+        Command::Show(command) => command.execute(),
         Command::Switchover(command) => command.execute(),
         Command::Config(command) => command.execute(),
     };

@@ -11,6 +11,9 @@
 pub mod client;
 mod report;
 mod server;
+mod show;
+mod show_text;
+mod table;
 mod text;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +23,12 @@ pub use report::{
     PortStatus, Role, SyncStatus,
 };
 pub use server::{ClientId, MOST_CLIENTS, Server, ServerError};
+pub use show::{
+    DropCount, Frames, InboundReport, NeighbourReport, OutboundReport, PolicyReport, RouteReport,
+    SaReport, Show, Shown, TrafficReport, UdpPorts, WindowReport, WorkerCount, WorkerPort,
+    WorkerReport,
+};
+pub use show_text::show;
 pub use text::{list_sas, status};
 
 /// Longest request, its line end included.
@@ -35,6 +44,10 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         connection: Option<String>,
     },
+    /// One view of the packet path.
+    Show {
+        what: Show,
+    },
     /// Hand the lead to a standby, without a skip.
     Switchover {},
 }
@@ -46,6 +59,9 @@ pub enum Reply {
     Status(Box<GatewayStatus>),
     Sas {
         sas: Vec<IkeSaStatus>,
+    },
+    Shown {
+        shown: Shown,
     },
     Done {
         message: String,

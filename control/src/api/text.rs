@@ -18,7 +18,7 @@ pub fn list_sas(sas: &[IkeSaStatus]) -> String {
 }
 
 /// Text that came from a peer cannot move the cursor of a terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let escape = c.is_control();

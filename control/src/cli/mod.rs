@@ -7,6 +7,7 @@ mod config;
 mod demo;
 mod list_sas;
 mod run;
+mod show;
 mod status;
 mod switchover;
 
@@ -25,6 +26,7 @@ pub use config::ConfigCommand;
 pub use demo::DemoOptions;
 pub use list_sas::ListSas;
 pub use run::RunOptions;
+pub use show::ShowCommand;
 pub use status::Status;
 pub use switchover::Switchover;
 
@@ -48,6 +50,8 @@ pub enum Command {
     Demo(DemoOptions),
     Status(Status),
     ListSas(ListSas),
+    #[command(subcommand)]
+    Show(ShowCommand),
     Switchover(Switchover),
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -164,12 +168,17 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
+        every_command_has_an_example(&command);
+    }
+
+    fn every_command_has_an_example(command: &clap::Command) {
         for sub in command.get_subcommands() {
             if sub.get_name() == "help" {
                 continue;
             }
             let help = sub.clone().render_long_help().to_string();
             assert!(help.contains("Example"), "{}: {help}", sub.get_name());
+            every_command_has_an_example(sub);
         }
     }
 }

@@ -231,6 +231,10 @@ impl Member {
                     sas.retain(|sa| connection.as_ref().is_none_or(|name| *name == sa.name));
                     Reply::Sas { sas }
                 }
+                Request::Show { what } => match self.gateway.show(now, &what) {
+                    Ok(shown) => Reply::Shown { shown },
+                    Err(reason) => Reply::Refused { reason },
+                },
                 Request::Switchover {} => self.switchover(now),
             };
             server.reply(client, &reply);

@@ -8,7 +8,7 @@ use hitless_dataplane::command::Command;
 use hitless_dataplane::sad::{InboundSa, OutboundSa, SaError};
 use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber};
 
-use super::children::Carried;
+use super::children::{Carried, Direction};
 use super::silence::Silence;
 use super::{Event, Gateway, Output};
 use crate::ike::ChildChange;
@@ -94,6 +94,13 @@ impl Gateway {
         let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);
         carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
         carried.silence = Silence::new(inherited.is_some());
+        let halves = halves.map(|(mut inbound, mut outbound)| {
+            inbound.counters = carried.tally(home, Direction::In);
+            for (worker, half) in outbound.iter_mut().enumerate() {
+                half.counters = carried.tally(worker, Direction::Out);
+            }
+            (inbound, outbound)
+        });
         // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
         let (inbound, outbound) = match halves {

@@ -18,7 +18,7 @@
 //!  install.rs  SAs into the workers, with their leases           children.rs  the SAs in there
 //!  dataplane.rs the rings of the workers            link.rs      the other members
 //!  punt.rs     IP and UDP around IKE                settings.rs  what the configuration becomes
-//!  counts.rs   bad input, by reason                 status.rs    what an operator sees
+//!  counts.rs   bad input, by reason                 status.rs, show.rs  what an operator sees
 //!  blackout.rs what a strict takeover leaves, and its end
 //!  silence.rs  inherited SAs that the peer has no more
 //! ```
@@ -30,10 +30,12 @@ mod counts;
 mod dataplane;
 mod install;
 mod link;
+mod neighbours;
 mod punt;
 mod roles;
 mod settings;
 mod settle;
+mod show;
 mod silence;
 mod status;
 mod workers;
@@ -58,6 +60,7 @@ use commit::Waiting;
 use counts::Counts;
 use dataplane::Dataplane;
 use link::Link;
+use neighbours::Neighbours;
 use roles::Drain;
 
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
@@ -143,6 +146,8 @@ pub struct Gateway {
     skip: u64,
     packet: Vec<u8>,
     counts: Counts,
+    /// What the workers have learned of the links' neighbours, for `show`.
+    neighbours: Neighbours,
 }
 
 impl Gateway {
@@ -182,6 +187,7 @@ impl Gateway {
             skip: 0,
             packet: Vec::new(),
             counts: Counts::default(),
+            neighbours: Neighbours::default(),
         };
         gateway.publish_policies();
         gateway

@@ -176,7 +176,10 @@ fn a_packet_of_every_length_goes_through_every_kind_of_tunnel() {
             assert_eq!(tunnel.receive(&outer[tunnel.overhead..]), Ok(inner));
         }
         assert_eq!(tunnel.receiver.window.lost(), 0);
-        assert_eq!(tunnel.receiver.counters.packets(), tunnel.receiver.window.top().0);
+        assert_eq!(
+            tunnel.receiver.counters.packets(),
+            tunnel.receiver.window.top().0
+        );
         assert_eq!(tunnel.receiver.last_use, NOW);
     }
 }
@@ -277,7 +280,11 @@ fn of_eight_copies_in_a_burst_one_is_accepted() {
         })
         .count();
     assert_eq!(
-        (admitted, tunnel.receiver.counters.packets(), tunnel.receiver.counters.bytes()),
+        (
+            admitted,
+            tunnel.receiver.counters.packets(),
+            tunnel.receiver.counters.bytes()
+        ),
         (1, 1, 64)
     );
 }

@@ -97,7 +97,10 @@ fn another_leadership_replaces_the_halves_of_the_same_child() {
         sad.insert_outbound(outbound(&first, 0))
             .is_ok_and(|old| old.is_some())
     );
-    assert_eq!(sad.inbound_mut(Spi(300)).map(|sa| sa.counters.packets()), Some(0));
+    assert_eq!(
+        sad.inbound_mut(Spi(300)).map(|sa| sa.counters.packets()),
+        Some(0)
+    );
     assert_eq!(sad.len(), 1);
 }
 
