@@ -67,6 +67,9 @@ pub fn gateway_event(event: &gateway::Event) {
             tracing::warn!("the standby is silent: nobody could take over now");
         }
         G::Degraded { on: false } => tracing::info!("a standby could take over again"),
+        G::Acquired { connection, child } => {
+            tracing::info!("a packet wants CHILD_SA {connection}.{child}: initiating");
+        }
         G::Silent { sa } => {
             tracing::warn!("CHILD_SA {{{sa}}} hears nothing since the takeover: rekeying it");
         }

@@ -162,7 +162,7 @@ impl World {
             match output {
                 Output::Persist(_) => self.gateway.persisted(now, &mut self.entropy, true),
                 Output::Event(event) => self.events.push(event),
-                Output::SyncTransmit(..) => {}
+                Output::SyncTransmit(..) | Output::KeyLog(_) => {}
             }
         }
         self.card.turn(self.esp_queue);

@@ -176,6 +176,12 @@ pub fn status(s: &GatewayStatus) -> String {
             if s.workers == 1 { "" } else { "s" }
         ),
     );
+    if let Some(path) = &s.key_log {
+        line(
+            &mut out,
+            format_args!("  WARNING: every key is written to {}", plain(path)),
+        );
+    }
     members(&mut out, s);
     leases(&mut out, &s.leases);
     ports(&mut out, s);

@@ -10,6 +10,7 @@
 
 mod disk;
 mod error;
+mod keylog;
 mod ports;
 
 use std::net::UdpSocket;
@@ -35,6 +36,7 @@ use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
 use disk::Disk;
 pub use error::DaemonError;
+use keylog::KeyFile;
 
 /// The control thread looks at the rings at least this often.
 const TICK: Duration = Duration::from_millis(1);
@@ -55,6 +57,14 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
+    let keys = config.control.key_log.as_ref();
+    let keys = keys.map(|path| {
+        KeyFile::open(path).map_err(|error| DaemonError::KeyLog {
+            path: path.clone(),
+            error,
+        })
+    });
+    let keys = keys.transpose()?;
     let socket = config
         .cluster
         .sync
@@ -94,6 +104,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         entropy: SystemEntropy,
         socket,
         disk,
+        keys,
         farewell,
         stopped: false,
     };
@@ -165,6 +176,7 @@ struct Member {
     entropy: SystemEntropy,
     socket: Option<UdpSocket>,
     disk: Disk,
+    keys: Option<KeyFile>,
     farewell: Duration,
     stopped: bool,
 }
@@ -263,6 +275,11 @@ impl Member {
                     }
                 }
                 Output::Persist(durable) => self.disk.write(durable),
+                Output::KeyLog(lines) => {
+                    if let Some(keys) = &mut self.keys {
+                        keys.write(&lines);
+                    }
+                }
                 Output::Event(event) => {
                     self.stopped |= event == Event::Sync(SyncEvent::Stopped);
                     crate::log::gateway_event(&event);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Checkpoint as Published;
 use hitless_dataplane::counters::SaCounters;
+use hitless_dataplane::flow::Flow;
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, Spi, TrafficSelector};
 use hitless_sync::{Checkpoint, Usage};
@@ -322,6 +323,18 @@ impl Protected {
             child: child.name.clone(),
             policies: pairs(&child.local_ts, &child.remote_ts, Action::Protect(None)).collect(),
         }
+    }
+
+    /// Connection and child.
+    pub fn name(&self) -> (String, String) {
+        (self.connection.clone(), self.child.clone())
+    }
+
+    /// Whether outbound packets of a flow are its to protect.
+    pub fn covers(&self, flow: &Flow) -> bool {
+        self.policies.iter().any(|policy| {
+            flow.source_within(&policy.local) && flow.destination_within(&policy.remote)
+        })
     }
 }
 

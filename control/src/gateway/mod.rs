@@ -20,9 +20,11 @@
 //!  punt.rs     IP and UDP around IKE                settings.rs  what the configuration becomes
 //!  counts.rs   bad input, by reason                 status.rs, show.rs  what an operator sees
 //!  blackout.rs what a strict takeover leaves, and its end
+//!  acquire.rs  children that the first packet brings up
 //!  silence.rs  inherited SAs that the peer has no more
 //! ```
 
+mod acquire;
 mod blackout;
 mod children;
 mod commit;
@@ -51,10 +53,12 @@ use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
 use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, TakeoverSa};
 
 use crate::ike::{self, Engine, Input};
+use crate::keylog::KeyLines;
 
 pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
+use acquire::Asked;
 use children::Children;
 use commit::Waiting;
 use counts::Counts;
@@ -73,6 +77,8 @@ pub enum Output {
     SyncTransmit(SocketAddr, Vec<u8>),
     /// Write durably, then call [`Gateway::persisted`].
     Persist(Durable),
+    /// Append to the key log: only if the configuration names one.
+    KeyLog(KeyLines),
     /// For the log, the demo's progress and tests.
     Event(Event),
 }
@@ -98,6 +104,11 @@ pub enum Event {
     },
     Degraded {
         on: bool,
+    },
+    /// A packet wants a child that is to be brought up by its first one.
+    Acquired {
+        connection: String,
+        child: String,
     },
     /// An inherited SA sends and hears nothing: it is replaced.
     Silent {
@@ -146,6 +157,7 @@ pub struct Gateway {
     skip: u64,
     packet: Vec<u8>,
     counts: Counts,
+    asked: Asked,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
 }
@@ -187,6 +199,7 @@ impl Gateway {
             skip: 0,
             packet: Vec::new(),
             counts: Counts::default(),
+            asked: Asked::default(),
             neighbours: Neighbours::default(),
         };
         gateway.publish_policies();

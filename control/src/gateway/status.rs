@@ -67,6 +67,13 @@ impl Gateway {
             drops: self.drops(),
             aead: self.settings.aead().name().to_owned(),
             workers: self.dataplane.len() as u64,
+            key_log: self
+                .settings
+                .config()
+                .control
+                .key_log
+                .as_ref()
+                .map(|path| path.display().to_string()),
             ports: self.ports(),
         }
     }

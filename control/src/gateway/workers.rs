@@ -83,10 +83,9 @@ impl Gateway {
                 }
                 self.follow(now, worker, spi, source.ip());
             }
-            // Hints that nobody asks for: the scan sees the high water, traps are not initiated.
-            WorkerEvent::Acquire { .. }
-            | WorkerEvent::HighWater { .. }
-            | WorkerEvent::Window { .. } => {}
+            WorkerEvent::Acquire { flow, .. } => self.acquire(now, entropy, &flow),
+            // Hints that nobody asks for: the scan sees the high water.
+            WorkerEvent::HighWater { .. } | WorkerEvent::Window { .. } => {}
         }
     }
 

@@ -1,0 +1,139 @@
+//! ESP keys for Wireshark: lines of its table of SAs, the file `esp_sa` of a profile. Only when
+//! `control.key_log` asks for it: whoever reads the lines reads the traffic (invariant S6).
+//!
+//! Wireshark 4.0 has eight fields and knows no extended sequence numbers; later ones have two more
+//! for them, which 4.0 ignores with a warning. Neither knows AES-GMAC: its packets are shown as
+//! NULL with an ICV that is not checked, and their IV stands in front of the payload.
+
+use std::fmt::{self, Write};
+use std::net::IpAddr;
+
+use hitless_sa::{ChildSa, EspSuite, KeyMaterial, Spi};
+use zeroize::Zeroizing;
+
+/// Both directions of one SA, each a line with its line end. Secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyLines(Zeroizing<String>);
+
+impl KeyLines {
+    /// The lines of a Child SA.
+    pub fn new(child: &ChildSa) -> KeyLines {
+        let mut lines = Zeroizing::new(String::new());
+        let inbound = (
+            child.remote,
+            child.local,
+            child.inbound_spi,
+            &child.inbound_key,
+        );
+        let outbound = (
+            child.local,
+            child.remote,
+            child.outbound_spi,
+            &child.outbound_key,
+        );
+        for half in [inbound, outbound] {
+            line(&mut lines, child, half);
+        }
+        KeyLines(lines)
+    }
+
+    /// For the file.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyLines {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyLines([redacted])")
+    }
+}
+
+fn line(
+    out: &mut String,
+    child: &ChildSa,
+    (source, destination, spi, key): (IpAddr, IpAddr, Spi, &KeyMaterial),
+) {
+    let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
+    let (encryption, authentication) = algorithms(child.suite);
+    let numbers = if child.esn { ",\"64-bit\",\"0\"" } else { "" };
+    // Room for all of it at once: a string that grows leaves copies of its content behind.
+    out.reserve(256 + 2 * key.expose().len());
+    // Writing to a string does not fail.
+    let _ = write!(
+        out,
+        "\"{family}\",\"{source}\",\"{destination}\",\"0x{spi}\",\"{encryption}\",\"0x"
+    );
+    for octet in key.expose() {
+        let _ = write!(out, "{octet:02x}");
+    }
+    let _ = writeln!(out, "\",\"{authentication}\",\"0x\"{numbers}");
+}
+
+/// Wireshark's names of encryption and authentication.
+fn algorithms(suite: EspSuite) -> (&'static str, &'static str) {
+    match suite {
+        EspSuite::Aes128Gcm16 | EspSuite::Aes256Gcm16 => {
+            ("AES-GCM with 16 octet ICV [RFC4106]", "NULL")
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hitless_sa::{Incarnation, MemberId, Mode, SaId};
+
+    pub fn child(suite: EspSuite, esn: bool) -> ChildSa {
+        let length = suite.key_material_length() as u8;
+        let key = |first: u8| KeyMaterial::new(&(first..first + length).collect::<Vec<_>>());
+        ChildSa {
+            id: SaId {
+                creator: MemberId(1),
+                incarnation: Incarnation(1),
+                counter: 1,
+            },
+            mode: Mode::Tunnel,
+            inbound_spi: Spi(0xc1),
+            outbound_spi: Spi(0xdead_beef),
+            suite,
+            esn,
+            inbound_key: key(0),
+            outbound_key: key(0x80),
+            local: [192, 0, 2, 1].into(),
+            remote: [192, 0, 2, 2].into(),
+            encapsulation: None,
+            local_ts: Vec::new(),
+            remote_ts: Vec::new(),
+            replay_window: 64,
+        }
+    }
+
+    #[test]
+    fn aes_gcm_has_its_salt_behind_the_key_rfc_4106() {
+        let lines = KeyLines::new(&child(EspSuite::Aes128Gcm16, false));
+        let wanted = "\
+            \"IPv4\",\"192.0.2.2\",\"192.0.2.1\",\"0x000000c1\",\"AES-GCM with 16 octet ICV [RFC4106]\",\
+            \"0x000102030405060708090a0b0c0d0e0f10111213\",\"NULL\",\"0x\"\n\
+            \"IPv4\",\"192.0.2.1\",\"192.0.2.2\",\"0xdeadbeef\",\"AES-GCM with 16 octet ICV [RFC4106]\",\
+            \"0x808182838485868788898a8b8c8d8e8f90919293\",\"NULL\",\"0x\"\n";
+        assert_eq!(lines.expose(), wanted);
+    }
+
+    #[test]
+    fn extended_numbers_are_told_of_rfc_4303_section_2_2_1() {
+        let lines = KeyLines::new(&child(EspSuite::Aes256Gcm16, true));
+        for line in lines.expose().lines() {
+            assert!(
+                line.ends_with(",\"NULL\",\"0x\",\"64-bit\",\"0\""),
+                "{line}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_are_not_printed() {
+        let lines = KeyLines::new(&child(EspSuite::Aes256Gcm16, true));
+        assert_eq!(format!("{lines:?}"), "KeyLines([redacted])");
+    }
+}
