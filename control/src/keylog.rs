@@ -106,6 +106,7 @@ mod tests {
             local_ts: Vec::new(),
             remote_ts: Vec::new(),
             replay_window: 64,
+            options: hitless_sa::SaOptions::default(),
         }
     }
 
