@@ -38,5 +38,6 @@ pub mod spd;
 mod sync;
 pub mod thread;
 pub mod verdict;
+pub mod watch;
 pub mod wire;
 pub mod worker;

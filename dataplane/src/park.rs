@@ -65,6 +65,9 @@ impl Worker {
             };
             self.reports.hint(Kind::HighWater, now, event);
         }
+        if self.frames.watch.on {
+            self.frames.watch.parked(&packet);
+        }
         let parked = Parked {
             packet,
             slot,

@@ -12,6 +12,9 @@
 mod inbound;
 mod outbound;
 
+pub(crate) use inbound::Opening;
+pub(crate) use outbound::{Sealing, Wrapped};
+
 use std::net::{IpAddr, SocketAddr};
 
 use hitless_sa::Instant;
@@ -37,9 +40,16 @@ pub(crate) struct Sorted {
     departures: SmallVec<[Departure; BURST]>,
 }
 
+impl Sorted {
+    /// The packets that are ESP for us.
+    pub(crate) fn arriving(&self) -> impl Iterator<Item = &Packet> {
+        self.arrivals.iter().map(|arrival| &arrival.packet)
+    }
+}
+
 /// A packet that starts at its ESP header.
-struct Arrival {
-    packet: Packet,
+pub(crate) struct Arrival {
+    pub(crate) packet: Packet,
     source: IpAddr,
     /// The UDP port that it came from, if encapsulated.
     port: Option<u16>,
@@ -69,6 +79,9 @@ impl Worker {
         if received == 0 {
             return 0;
         }
+        if self.frames.watch.on {
+            self.watch_received(now, port, &burst);
+        }
         // Once a burst (rule R3): who does not lead handles nothing and sends nothing.
         if !self.leadership.leading() {
             for packet in burst.drain(..) {
@@ -79,6 +92,9 @@ impl Worker {
         let mut sorted = Sorted::default();
         for packet in burst.drain(..) {
             self.sort(port, now, packet, &mut sorted);
+        }
+        if self.frames.watch.on {
+            self.watch_sorted(&sorted);
         }
         self.inbound(now, &mut sorted);
         self.outbound(now, &mut sorted.departures);

@@ -29,6 +29,7 @@ use crate::sad::{Conflict, Sad};
 use crate::schedule::Schedule;
 use crate::spd::{FlowCache, Spd};
 use crate::verdict::DropReason;
+use crate::watch::Watch;
 
 pub use crate::links::Interface;
 pub use crate::schedule::CheckpointSettings;
@@ -208,6 +209,7 @@ pub fn worker_with_pool(
         frames: Frames {
             pool,
             counters: Arc::clone(&counters),
+            watch: Watch::default(),
         },
         links: Links::new(ports, settings.interfaces),
         addresses,
@@ -241,6 +243,9 @@ impl Worker {
     pub fn turn(&mut self, now: Instant) -> usize {
         // 1. Commands, at a burst boundary: everything earlier has been given to the ports.
         let mut handled = self.take_commands(now);
+        if self.frames.watch.on {
+            self.frames.watch.set_time(now);
+        }
         // 2. What waits: released, asked for again, or dropped because we no longer lead.
         self.timers(now);
         // 3. The control thread's packets.
@@ -362,6 +367,16 @@ impl Worker {
                 self.set_neighbour(port, address, mac, now)
             }
             Command::Announce => self.announcement = Some((now, 0)),
+            Command::Trace(trace) => {
+                if let Some(old) = self.frames.watch.set_trace(trace) {
+                    self.retire(Retired::Watched(old));
+                }
+            }
+            Command::Capture(capture) => {
+                if let Some(old) = self.frames.watch.set_capture(capture) {
+                    self.retire(Retired::Watched(old));
+                }
+            }
             Command::Barrier(number) => self.reports.answer(Event::Barrier(number)),
             Command::QueryWindow(id) => {
                 let slot = self.sad.slot_of(id);

@@ -21,12 +21,12 @@ use crate::wire::ip::decrement_hops;
 use crate::worker::Worker;
 
 /// A packet whose SA and number are known, on its way through the AEAD.
-struct Opening {
-    arrival: Arrival,
-    slot: u32,
-    number: SequenceNumber,
+pub(crate) struct Opening {
+    pub(crate) arrival: Arrival,
+    pub(crate) slot: u32,
+    pub(crate) number: SequenceNumber,
     high: Option<u32>,
-    verified: bool,
+    pub(crate) verified: bool,
 }
 
 type Jobs<'a> = SmallVec<[Job<'a>; BURST]>;
@@ -42,8 +42,14 @@ impl Worker {
         for arrival in sorted.arrivals.drain(..) {
             self.look_up(now, arrival, &mut openings);
         }
+        if self.frames.watch.on {
+            self.watch_openings(&openings);
+        }
         // 2. ICV and decryption, in one go.
         self.open(&mut openings);
+        if self.frames.watch.on {
+            self.watch_opened(&openings);
+        }
         // 3. What an authentic packet changes, and where it goes.
         let mut used: SmallVec<[u32; BURST]> = SmallVec::new();
         for opening in openings.drain(..) {

@@ -21,23 +21,23 @@ use crate::wire::icmp::Error;
 use crate::worker::Worker;
 
 /// A packet that has an SA and a way for its outer packet.
-struct Sealing {
-    packet: Packet,
-    slot: u32,
-    port: usize,
-    next_hop: IpAddr,
+pub(crate) struct Sealing {
+    pub(crate) packet: Packet,
+    pub(crate) slot: u32,
+    pub(crate) port: usize,
+    pub(crate) next_hop: IpAddr,
 }
 
 /// One whose ESP header, IV and trailer are in place.
-struct Wrapped {
-    sealing: Sealing,
-    number: SequenceNumber,
+pub(crate) struct Wrapped {
+    pub(crate) sealing: Sealing,
+    pub(crate) number: SequenceNumber,
     high: Option<u32>,
     /// DSCP and ECN of the inner packet.
     tos: u8,
     /// Octets of the inner packet.
-    inner: usize,
-    sealed: bool,
+    pub(crate) inner: usize,
+    pub(crate) sealed: bool,
 }
 
 /// Packets to seal in one go: a burst, and some room for fragments.
@@ -59,6 +59,9 @@ impl Worker {
     /// section 3.3).
     pub(crate) fn outbound(&mut self, now: Instant, departures: &mut SmallVec<[Departure; BURST]>) {
         let mut sealings = Sealings::new();
+        if self.frames.watch.on {
+            self.watch_departures(departures);
+        }
         for departure in departures.drain(..) {
             // 1. Policy, SA, the way of the outer packet, and whether it fits.
             self.protect(now, departure, &mut sealings);
@@ -72,6 +75,9 @@ impl Worker {
 
     /// Numbers, ESP, and out.
     fn seal_all(&mut self, now: Instant, sealings: &mut Sealings) {
+        if self.frames.watch.on {
+            self.watch_sealings(sealings);
+        }
         // 2. One draw for each SA, of what this burst needs and no more (rule R3).
         let mut draws: SmallVec<[Draw; SEALINGS]> = SmallVec::new();
         for sealing in sealings.iter() {
@@ -103,8 +109,14 @@ impl Worker {
                 .and_then(Iterator::next);
             self.wrap(sealing, number, &mut wrapped);
         }
+        if self.frames.watch.on {
+            self.watch_wrapped(&wrapped);
+        }
         // 4. Encryption and ICV, in one go.
         self.seal(&mut wrapped);
+        if self.frames.watch.on {
+            self.watch_sealed(&wrapped);
+        }
         // 5. Outer headers, and out.
         for wrapped in wrapped.drain(..) {
             self.dispatch(now, wrapped);

@@ -10,3 +10,4 @@ mod local;
 mod replay;
 mod tunnel;
 mod v6;
+mod watch;
