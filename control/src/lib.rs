@@ -15,3 +15,4 @@ pub mod ike;
 pub mod keylog;
 pub mod lab;
 pub mod log;
+pub mod pcapng;

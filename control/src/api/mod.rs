@@ -15,6 +15,8 @@ mod show;
 mod show_text;
 mod table;
 mod text;
+mod watch;
+mod watch_text;
 
 use serde::{Deserialize, Serialize};
 
@@ -30,6 +32,11 @@ pub use show::{
 };
 pub use show_text::show;
 pub use text::{list_sas, status};
+pub use watch::{
+    CaptureDirection, CaptureReport, CaptureSide, CapturedPacket, LinkType, TraceReport, TraceStep,
+    TracedPacket, WatchFilter,
+};
+pub use watch_text::trace;
 
 /// Longest request, its line end included.
 pub const LONGEST_LINE: usize = 64 * 1024;
@@ -48,6 +55,31 @@ pub enum Request {
     Show {
         what: Show,
     },
+    /// Follow the next packets of each worker, in place of an earlier trace.
+    TraceAdd {
+        packets: u32,
+        #[serde(default)]
+        filter: WatchFilter,
+    },
+    /// What the trace has seen.
+    TraceShow {},
+    /// End the trace and forget it.
+    TraceClear {},
+    /// Begin a capture, to be read at once and often.
+    CaptureStart {
+        side: CaptureSide,
+        /// At most so many.
+        packets: u64,
+        #[serde(default)]
+        filter: WatchFilter,
+    },
+    /// What has been captured since; answered within a moment, with packets or without.
+    CaptureRead {
+        capture: u64,
+    },
+    CaptureStop {
+        capture: u64,
+    },
     /// Hand the lead to a standby, without a skip.
     Switchover {},
 }
@@ -63,6 +95,11 @@ pub enum Reply {
     Shown {
         shown: Shown,
     },
+    Trace(Box<TraceReport>),
+    CaptureStarted {
+        capture: u64,
+    },
+    Captured(Box<CaptureReport>),
     Done {
         message: String,
     },

@@ -3,13 +3,16 @@
 //! Results go to stdout, errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or wrong
 //! configuration.
 
+mod capture;
 mod config;
 mod demo;
+mod filter;
 mod list_sas;
 mod run;
 mod show;
 mod status;
 mod switchover;
+mod trace;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -22,6 +25,7 @@ use serde::Serialize;
 use crate::api::{self, Reply, Request};
 use crate::config::{ConfigError, DEFAULT_SOCKET};
 
+pub use capture::Capture;
 pub use config::ConfigCommand;
 pub use demo::DemoOptions;
 pub use list_sas::ListSas;
@@ -29,6 +33,7 @@ pub use run::RunOptions;
 pub use show::ShowCommand;
 pub use status::Status;
 pub use switchover::Switchover;
+pub use trace::TraceCommand;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -52,6 +57,9 @@ pub enum Command {
     ListSas(ListSas),
     #[command(subcommand)]
     Show(ShowCommand),
+    #[command(subcommand)]
+    Trace(TraceCommand),
+    Capture(Capture),
     Switchover(Switchover),
     #[command(subcommand)]
     Config(ConfigCommand),

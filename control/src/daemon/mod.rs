@@ -6,8 +6,10 @@
 //! ```
 //!
 //! The loop moves octets and time and decides nothing. `ports.rs` opens the ports, `disk.rs` writes
-//! durable state off this thread.
+//! durable state off this thread,
+//! `answer.rs` answers operators.
 
+mod answer;
 mod disk;
 mod error;
 mod keylog;
@@ -27,13 +29,14 @@ use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_po
 use hitless_sa::{Entropy, Instant};
 use hitless_sync::Event as SyncEvent;
 
-use crate::api::{Reply, Request, Server};
+use crate::api::Server;
 use crate::clock;
 use crate::config::{Config, IdlePolicy};
 use crate::durable::{DurableFile, Identity};
 use crate::entropy::SystemEntropy;
 use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
+use answer::Reader;
 use disk::Disk;
 pub use error::DaemonError;
 use keylog::KeyFile;
@@ -107,6 +110,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         keys,
         farewell,
         stopped: false,
+        readers: Vec::new(),
     };
     member.serve(&mut server, &stop);
     workers_stop.store(true, Ordering::Relaxed);
@@ -179,6 +183,8 @@ struct Member {
     keys: Option<KeyFile>,
     farewell: Duration,
     stopped: bool,
+    /// Clients that wait for captured packets.
+    readers: Vec<Reader>,
 }
 
 impl Member {
@@ -231,37 +237,6 @@ impl Member {
             let entropy: &mut dyn Entropy = &mut self.entropy;
             self.gateway
                 .sync_datagram(now, entropy, from, &buffer[..length]);
-        }
-    }
-
-    fn answer(&mut self, server: &mut Server, now: Instant) {
-        for (client, request) in server.poll() {
-            let reply = match request {
-                Request::Status {} => Reply::Status(Box::new(self.gateway.status(now))),
-                Request::ListSas { connection } => {
-                    let mut sas = self.gateway.list_sas(now);
-                    sas.retain(|sa| connection.as_ref().is_none_or(|name| *name == sa.name));
-                    Reply::Sas { sas }
-                }
-                Request::Show { what } => match self.gateway.show(now, &what) {
-                    Ok(shown) => Reply::Shown { shown },
-                    Err(reason) => Reply::Refused { reason },
-                },
-                Request::Switchover {} => self.switchover(now),
-            };
-            server.reply(client, &reply);
-        }
-    }
-
-    fn switchover(&mut self, now: Instant) -> Reply {
-        match self.gateway.can_switch_over(now) {
-            Ok(successor) => {
-                self.gateway.switchover(now, &mut self.entropy);
-                Reply::Done {
-                    message: format!("handing over to member {successor}"),
-                }
-            }
-            Err(reason) => Reply::Refused { reason },
         }
     }
 

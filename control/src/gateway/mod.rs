@@ -21,6 +21,7 @@
 //!  counts.rs   bad input, by reason                 status.rs, show.rs  what an operator sees
 //!  blackout.rs what a strict takeover leaves, and its end
 //!  acquire.rs  children that the first packet brings up
+//!  watch.rs    traces and captures of single packets
 //!  silence.rs  inherited SAs that the peer has no more
 //! ```
 
@@ -40,6 +41,7 @@ mod settle;
 mod show;
 mod silence;
 mod status;
+mod watch;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -66,6 +68,7 @@ use dataplane::Dataplane;
 use link::Link;
 use neighbours::Neighbours;
 use roles::Drain;
+use watch::Watching;
 
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
 const SCAN: Duration = Duration::from_millis(1);
@@ -158,6 +161,7 @@ pub struct Gateway {
     packet: Vec<u8>,
     counts: Counts,
     asked: Asked,
+    watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
 }
@@ -200,6 +204,7 @@ impl Gateway {
             packet: Vec::new(),
             counts: Counts::default(),
             asked: Asked::default(),
+            watching: Watching::default(),
             neighbours: Neighbours::default(),
         };
         gateway.publish_policies();
@@ -214,6 +219,7 @@ impl Gateway {
         if now.since(self.last_scan) >= SCAN {
             self.last_scan = now;
             self.scan(now, entropy);
+            self.tend_watching(now);
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
             self.node.handle(now, entropy, SyncInput::Timeout);

@@ -245,7 +245,7 @@ impl Gateway {
     }
 
     /// `connection.child{sa}`, or the SA's own name if it is not carried.
-    fn called(&self, sa: SaId) -> String {
+    pub(super) fn called(&self, sa: SaId) -> String {
         match self.children.get(sa) {
             Some(carried) => format!("{}.{}{{{sa}}}", carried.connection, carried.name),
             None => sa.to_string(),

@@ -90,6 +90,12 @@ impl Gateway {
         self.children.iter().map(digest).collect()
     }
 
+    /// Whether the configuration has a connection of this name.
+    pub fn has_connection(&self, name: &str) -> bool {
+        let mut connections = self.settings.config().connections.iter();
+        connections.any(|connection| connection.name == name)
+    }
+
     /// The answer to `hitless list-sas`.
     pub fn list_sas(&self, now: Instant) -> Vec<IkeSaStatus> {
         let mut sas = self.engine.status(now);

@@ -124,7 +124,7 @@ impl Gateway {
         let (sa, cell) = match &retired {
             Retired::Inbound(half) => (half.id, &half.cell),
             Retired::Outbound(half) => (half.id, &half.cell),
-            Retired::Policies(_) | Retired::Routes(_) => return,
+            Retired::Policies(_) | Retired::Routes(_) | Retired::Watched(_) => return,
         };
         // Every other way out of a worker begins with the SA's end here, or with another cell.
         let current = self.children.get(sa);
