@@ -2,8 +2,8 @@
 
 use hitless::api::{
     DropCount, DropStatus, Frames, InboundReport, LeaseStatus, NeighbourReport, OutboundReport,
-    PolicyReport, Reply, RouteReport, SaReport, Shown, TrafficReport, UdpPorts, WindowReport,
-    WorkerCount, WorkerPort, WorkerReport, show,
+    PolicyCount, PolicyReport, Reply, RouteReport, SaReport, Shown, TrafficReport, UdpPorts,
+    WindowReport, WorkerCount, WorkerPort, WorkerReport, show,
 };
 
 fn count(worker: u64, packets: u64) -> WorkerCount {
@@ -207,10 +207,16 @@ prefix          port     via
         remote: "10.2.0.0/16".into(),
         action: "PROTECT".into(),
         sa: Some("office.net{1.4.7}".into()),
+        traffic: PolicyCount {
+            packets_out: 12,
+            bytes_out: 1200,
+            packets_in: 0,
+            bytes_in: 0,
+        },
     }];
     let wanted = "\
-policy  action   local        remote       sa
-     0  PROTECT  10.1.0.0/16  10.2.0.0/16  office.net{1.4.7}
+policy  action   local        remote       packets out  in clear  sa
+     0  PROTECT  10.1.0.0/16  10.2.0.0/16           12         0  office.net{1.4.7}
 what no policy matches is discarded
 ";
     assert_eq!(show(&Shown::Policies { policies }), wanted);

@@ -26,9 +26,9 @@ pub use report::{
 };
 pub use server::{ClientId, MOST_CLIENTS, Server, ServerError};
 pub use show::{
-    DropCount, Frames, InboundReport, NeighbourReport, OutboundReport, PolicyReport, RouteReport,
-    SaReport, Show, Shown, TrafficReport, UdpPorts, WindowReport, WorkerCount, WorkerPort,
-    WorkerReport,
+    DropCount, Frames, InboundReport, NeighbourReport, OutboundReport, PolicyCount, PolicyReport,
+    RouteReport, SaReport, Show, Shown, TrafficReport, UdpPorts, WindowReport, WorkerCount,
+    WorkerPort, WorkerReport,
 };
 pub use show_text::show;
 pub use text::{list_sas, status};

@@ -215,6 +215,17 @@ pub struct PolicyReport {
     pub action: String,
     /// The SA that protects; `None` while none is up.
     pub sa: Option<String>,
+    pub traffic: PolicyCount,
+}
+
+/// What a policy has handled.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct PolicyCount {
+    pub packets_out: u64,
+    pub bytes_out: u64,
+    /// What came in clear; what an SA delivers is counted with that.
+    pub packets_in: u64,
+    pub bytes_in: u64,
 }
 
 /// One neighbour that a worker has learned.

@@ -269,13 +269,23 @@ fn show_routes(routes: &[RouteReport]) -> String {
 }
 
 fn show_policies(policies: &[PolicyReport]) -> String {
-    let mut table = Table::new(&[">policy", "action", "local", "remote", "sa"]);
+    let mut table = Table::new(&[
+        ">policy",
+        "action",
+        "local",
+        "remote",
+        ">packets out",
+        ">in clear",
+        "sa",
+    ]);
     for policy in policies {
         table.row([
             policy.policy.to_string(),
             plain(&policy.action),
             plain(&policy.local),
             plain(&policy.remote),
+            policy.traffic.packets_out.to_string(),
+            policy.traffic.packets_in.to_string(),
             plain(policy.sa.as_deref().unwrap_or("")),
         ]);
     }

@@ -10,9 +10,9 @@ use super::Gateway;
 use super::children::{Carried, Direction};
 use super::status::lease;
 use crate::api::{
-    DropCount, DropStatus, Frames, InboundReport, NeighbourReport, OutboundReport, PolicyReport,
-    RouteReport, SaReport, Show, Shown, TrafficReport, UdpPorts, WindowReport, WorkerCount,
-    WorkerPort, WorkerReport,
+    DropCount, DropStatus, Frames, InboundReport, NeighbourReport, OutboundReport, PolicyCount,
+    PolicyReport, RouteReport, SaReport, Show, Shown, TrafficReport, UdpPorts, WindowReport,
+    WorkerCount, WorkerPort, WorkerReport,
 };
 
 impl Gateway {
@@ -210,10 +210,18 @@ impl Gateway {
     }
 
     fn show_policies(&self) -> Vec<PolicyReport> {
-        let spd = self.children.policies(self.settings.protected());
-        let policies = spd.policies().iter().enumerate();
+        let policies = self.policies.policies().iter().enumerate();
         let policies = policies.map(|(index, policy)| PolicyReport {
             policy: index as u64,
+            traffic: self
+                .policies
+                .traffic(index)
+                .map_or_else(Default::default, |traffic| PolicyCount {
+                    packets_out: traffic.packets_out,
+                    bytes_out: traffic.bytes_out,
+                    packets_in: traffic.packets_in,
+                    bytes_in: traffic.bytes_in,
+                }),
             local: policy.local.to_string(),
             remote: policy.remote.to_string(),
             action: match policy.action {
