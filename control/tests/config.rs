@@ -639,11 +639,7 @@ fn several_mistakes_are_reported_at_once_in_the_order_of_the_file() {
         first.contains("mised") && second.contains("aead") && third.contains("window"),
         "{error}"
     );
-    assert!(
-        error
-            .to_string()
-            .ends_with("gateway.toml: 3 problems; nothing was started")
-    );
+    assert!(error.to_string().ends_with("gateway.toml: 3 problems"));
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use hitless::api::{Show, Shown};
+use hitless::api::{
+    CaptureDirection, CaptureSide, CapturedPacket, LinkType, Show, Shown, WatchFilter,
+};
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Gateway, Output};
@@ -75,6 +77,33 @@ impl Pair {
             self.host_a.turn(now);
             self.host_b.turn(now);
         }
+    }
+
+    /// With the tunnel up.
+    fn up(seed: u64) -> Pair {
+        let mut pair = Pair::new(seed, |_| {});
+        pair.run(Duration::from_secs(2));
+        assert_eq!(pair.sas(), 1);
+        pair.host_a.send(pair.now, HOST_B);
+        pair.run(Duration::from_millis(5));
+        assert_eq!(pair.host_b.received().len(), 1);
+        // Afterwards each gateway knows its host.
+        pair.host_b.send(pair.now, HOST_A);
+        pair.run(Duration::from_millis(5));
+        assert_eq!(pair.host_a.received().len(), 1);
+        pair
+    }
+
+    /// The initiator's gateway.
+    fn gateway(&mut self) -> &mut Gateway {
+        self.a.0.gateway()
+    }
+
+    fn captured(&mut self, capture: u64) -> Vec<CapturedPacket> {
+        let now = self.now;
+        let report = self.gateway().capture_read(now, capture).unwrap();
+        assert_eq!(report.lost_packets, 0);
+        report.packets
     }
 
     fn sas(&mut self) -> usize {
@@ -190,4 +219,147 @@ fn keys_are_given_out_only_if_the_configuration_asks() {
             }
         }
     }
+}
+
+#[test]
+fn a_trace_tells_the_way_of_each_packet_in_words() {
+    let mut pair = Pair::up(5);
+    assert_eq!(pair.gateway().trace_show().wanted_packets, 0);
+    let everything = WatchFilter::default();
+    assert!(pair.gateway().trace_add(0, &everything).is_err());
+    pair.gateway().trace_add(2, &everything).unwrap();
+    pair.run(Duration::from_millis(2));
+    pair.host_a.send(pair.now, HOST_B);
+    pair.run(Duration::from_millis(2));
+    pair.host_b.send(pair.now, HOST_A);
+    pair.run(Duration::from_millis(2));
+    let report = pair.gateway().trace_show();
+    assert_eq!((report.packets.len(), report.lost_steps), (2, 0));
+    let stages = |packet: usize| {
+        let steps = report.packets[packet].steps.iter();
+        steps.map(|step| step.stage.as_str()).collect::<Vec<_>>()
+    };
+    let out = [
+        "receive", "classify", "spd", "sa", "route", "lease", "aead", "send",
+    ];
+    assert_eq!(stages(0), out);
+    let into = [
+        "receive", "classify", "sad", "replay", "aead", "admit", "send",
+    ];
+    assert_eq!(stages(1), into);
+    assert!(report.packets.iter().all(|packet| packet.ended));
+    let text = hitless::api::trace(&report);
+    for part in [
+        "worker 0, packet 0\n",
+        "port protected, 214 octets",
+        "10.1.0.10 === 10.2.0.10, protocol 17",
+        "PROTECT by tunnel.net{9.1.",
+        "ICV good, decrypted",
+        "below high water, marked, selectors match",
+        "2 packets so far; 2 of each worker were asked for\n",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    pair.gateway().trace_clear();
+    assert_eq!(pair.gateway().trace_show().wanted_packets, 0);
+}
+
+#[test]
+fn a_filter_that_names_nothing_is_refused_with_what_there_is() {
+    let mut pair = Pair::up(6);
+    let filter = |sa: Option<&str>, port: Option<&str>| WatchFilter {
+        sa: sa.map(str::to_owned),
+        port: port.map(str::to_owned),
+    };
+    let error = pair.gateway().trace_add(1, &filter(None, Some("eth0")));
+    assert_eq!(
+        error.unwrap_err(),
+        "there is no port \"eth0\"; there is outside, protected"
+    );
+    let error = pair.gateway().trace_add(1, &filter(Some("nobody"), None));
+    assert!(
+        error
+            .unwrap_err()
+            .contains("no Child SA is called \"nobody\"")
+    );
+    let good = filter(Some("tunnel.net"), Some("protected"));
+    pair.gateway().trace_add(1, &good).unwrap();
+}
+
+#[test]
+fn a_capture_names_sa_number_and_reason_and_ends_when_nobody_reads() {
+    let mut pair = Pair::up(7);
+    let everything = WatchFilter::default();
+    let now = pair.now;
+    let gateway = pair.gateway();
+    let capture = gateway
+        .capture_start(now, CaptureSide::Both, 1000, &everything)
+        .unwrap();
+    let second = gateway.capture_start(now, CaptureSide::Both, 1, &everything);
+    assert_eq!(second.unwrap_err(), "a capture runs already; one at a time");
+    pair.run(Duration::from_millis(2));
+    pair.host_a.send(pair.now, HOST_B);
+    pair.host_a.send(pair.now, [8, 8, 8, 8].into());
+    pair.run(Duration::from_millis(2));
+    let packets = pair.captured(capture);
+    let find = |interface: &str| {
+        let mut found = packets
+            .iter()
+            .filter(|packet| packet.interface == interface);
+        let first = found.next().unwrap_or_else(|| panic!("{packets:?}"));
+        assert!(found.next().is_none(), "{packets:?}");
+        first
+    };
+    let (inner, outer, dropped) = (find("inner"), find("outside"), find("dropped"));
+    assert_eq!(
+        (inner.link, inner.direction),
+        (LinkType::Ip, CaptureDirection::Out)
+    );
+    assert!(
+        inner.comment.starts_with("tunnel.net{9.1."),
+        "{}",
+        inner.comment
+    );
+    assert!(inner.comment.ends_with(", number 2"), "{}", inner.comment);
+    assert_eq!((inner.length_bytes, inner.octets.len()), (200, 400));
+    assert_eq!(outer.link, LinkType::Ethernet);
+    assert!(
+        outer.comment.ends_with(", low half of the number 2"),
+        "{}",
+        outer.comment
+    );
+    assert_eq!(dropped.link, LinkType::Ip);
+    assert_eq!(dropped.comment, "dropped: no_policy (XfrmInNoPols)");
+    pair.run(Duration::from_secs(6));
+    let now = pair.now;
+    let late = pair.gateway().capture_read(now, capture);
+    assert_eq!(late.unwrap_err(), "that capture is over");
+    let again = pair
+        .gateway()
+        .capture_start(now, CaptureSide::AfterEsp, 1, &everything);
+    assert!(again.is_ok());
+}
+
+#[test]
+fn a_capture_is_done_after_as_many_packets_as_were_asked_for() {
+    let mut pair = Pair::up(8);
+    let now = pair.now;
+    let of_sa = WatchFilter {
+        sa: Some("tunnel.net".to_owned()),
+        port: None,
+    };
+    let gateway = pair.gateway();
+    let capture = gateway
+        .capture_start(now, CaptureSide::BeforeEsp, 3, &of_sa)
+        .unwrap();
+    for _ in 0..5 {
+        pair.host_a.send(pair.now, HOST_B);
+        pair.host_a.send(pair.now, [8, 8, 8, 8].into());
+        pair.run(Duration::from_millis(2));
+    }
+    let now = pair.now;
+    let report = pair.gateway().capture_read(now, capture).unwrap();
+    assert_eq!((report.packets.len(), report.done), (3, true));
+    assert!(report.packets.iter().all(|p| p.interface == "inner"));
+    assert!(pair.gateway().capture_read(now, capture).is_err());
 }

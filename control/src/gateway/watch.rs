@@ -6,6 +6,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use hitless_dataplane::command::Command;
+use hitless_dataplane::pool::RUN_FRAMES;
 use hitless_dataplane::spd::Action;
 use hitless_dataplane::verdict::DropReason;
 use hitless_dataplane::watch::capture::{self, Captured, Captures, Choice, Place};
@@ -69,7 +70,8 @@ impl Gateway {
             .collect();
         let mut workers = Vec::new();
         for (worker, frames) in frames.into_iter().enumerate() {
-            let frames = frames.max(GatewaySettings::POOL_FRAMES as usize);
+            // A packet may be in a run of frames, whose number is then higher.
+            let frames = frames.max(GatewaySettings::POOL_FRAMES as usize) * RUN_FRAMES;
             let (tracer, traces) = trace::trace(packets, filter.clone(), frames);
             self.dataplane.send(worker, Command::Trace(Some(tracer)));
             workers.push(traces);
