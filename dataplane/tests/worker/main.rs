@@ -13,3 +13,4 @@ mod replay;
 mod transport;
 mod tunnel;
 mod v6;
+mod watch;
