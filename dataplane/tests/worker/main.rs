@@ -9,6 +9,7 @@ mod jumbo;
 mod leases;
 mod local;
 mod replay;
+mod router;
 mod transport;
 mod tunnel;
 mod v6;
