@@ -84,7 +84,7 @@ pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
     if !cores.take(0) {
         eprintln!("hitless-perf: not pinned to a core; figures will be noisier");
     }
-    let engine = Engine::from_environment()?;
+    let engine = Engine::from_environment()?.unwrap_or_default();
     let figures = plan(options, Setup::plain(engine));
     let mut progress = Progress::new("esp", figures.len() * 2 + 12);
     let mut results = EspResults {
