@@ -53,7 +53,7 @@ mod short;
 
 use std::arch::x86_64::*;
 
-use crate::job::{HEADER, Task};
+use crate::job::{HEADER, Task, members};
 
 /// The octets of a vector that are not the ESP header's.
 const PAST_HEADER: u64 = u64::MAX << HEADER;
@@ -85,16 +85,6 @@ pub(crate) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
         good |= long::run::<OPEN>(tasks, long);
     }
     good
-}
-
-/// The numbers in a set, the least first.
-#[inline]
-fn members(mut set: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let least = set.trailing_zeros() as usize;
-        set &= set.checked_sub(1)?;
-        Some(least)
-    })
 }
 
 /// The counter block of a packet but for the counter: zero, IV, zero, in every lane. The salt is in the

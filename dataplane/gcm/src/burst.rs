@@ -92,7 +92,11 @@ fn run_class<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
     match first.key().tier() {
         // SAFETY: a key of a tier is made only where the tier is available.
         Tier::Avx512 => unsafe { crate::avx512::run::<OPEN>(tasks, set) },
-        Tier::Avx2 | Tier::AesNi | Tier::None => 0,
+        // SAFETY: likewise.
+        Tier::Avx2 => unsafe { crate::avx2::run::<OPEN>(tasks, set) },
+        // SAFETY: likewise.
+        Tier::AesNi => unsafe { crate::aesni::run::<OPEN>(tasks, set) },
+        Tier::None => 0,
     }
 }
 

@@ -111,6 +111,16 @@ impl<'a> Task<'a> {
     }
 }
 
+/// The numbers in a set, the least first.
+#[inline]
+pub(crate) fn members(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let least = set.trailing_zeros() as usize;
+        set &= set.checked_sub(1)?;
+        Some(least)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

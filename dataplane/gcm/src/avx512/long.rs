@@ -7,15 +7,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{PAST_HEADER, Sum, broadcast, counters, members, nonce, reverse};
-use crate::job::Task;
+use super::{PAST_HEADER, Sum, broadcast, counters, nonce, reverse};
+use crate::job::{Task, members};
 use crate::key::Key;
 
 /// Vectors of a piece at most: with the ciphertext in memory, so many states leave registers for the
 /// rest.
 const MOST: usize = 9;
-
-const TWICE_MOST: usize = 2 * MOST;
 
 /// Vectors whose counters differ in their last octet only.
 const SMALL: usize = 63;
@@ -48,10 +46,10 @@ impl<'t, 'p> Piece<'t, 'p> {
         let blocks = task.blocks() + 1 - 4 * first;
         let left = blocks.div_ceil(4);
         // No piece is much shorter than the others.
-        let vectors = match left {
-            ..=MOST => left,
-            ..TWICE_MOST => left.div_ceil(2),
-            _ => MOST,
+        let vectors = if left <= MOST {
+            left
+        } else {
+            left.div_ceil(2).min(MOST)
         };
         let ends = vectors == left;
         let octets = 16 + task.length() - 64 * first;
@@ -87,33 +85,42 @@ pub(super) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
 fn seal(tasks: &[Task<'_>], set: u32) {
     let mut hash = _mm_setzero_si128();
     let mut encrypted_one = hash;
-    let mut behind: Option<Piece<'_, '_>> = None;
+    // The piece that is encrypted and the one before, in turn, so that none is ever copied.
+    let mut pieces = [const { None::<Piece<'_, '_>> }; 2];
+    let mut turn = 0;
     for i in members(set) {
         let mut first = 0;
         loop {
-            let piece = Piece::new(&tasks[i], first);
-            let (next, stream) = step(&piece, behind.as_ref(), hash);
+            let [even, odd] = &mut pieces;
+            let (place, behind) = if turn == 0 {
+                (even, &*odd)
+            } else {
+                (odd, &*even)
+            };
+            turn ^= 1;
+            let piece = place.insert(Piece::new(&tasks[i], first));
+            let (next, stream) = step::<false>(piece, behind.as_ref(), hash);
             hash = next;
-            if let Some(done) = behind.filter(|piece| piece.ends) {
+            if let Some(done) = behind
+                && done.ends
+            {
                 write(done.task, hash, encrypted_one);
             }
             if first == 0 {
                 encrypted_one = stream;
             }
             first += piece.vectors;
-            let ends = piece.ends;
-            behind = Some(piece);
-            if ends {
+            if piece.ends {
                 break;
             }
         }
     }
-    if let Some(piece) = behind {
-        let mut sum = begin(&piece, hash);
+    if let Some(piece) = &pieces[turn ^ 1] {
+        let mut sum = Sum::zero();
         for vector in 1..piece.vectors - 1 {
-            go_on(&piece, vector, &mut sum);
+            go_on(piece, vector, &mut sum);
         }
-        write(piece.task, end(&piece, sum), encrypted_one);
+        write(piece.task, end(piece, sum, hash), encrypted_one);
     }
 }
 
@@ -126,7 +133,7 @@ fn open(tasks: &[Task<'_>], set: u32) -> u32 {
         let mut first = 0;
         loop {
             let piece = Piece::new(&tasks[i], first);
-            let (next, stream) = step(&piece, Some(&piece), hash);
+            let (next, stream) = step::<true>(&piece, Some(&piece), hash);
             hash = next;
             if first == 0 {
                 encrypted_one = stream;
@@ -145,36 +152,36 @@ fn open(tasks: &[Task<'_>], set: u32) -> u32 {
 /// stream of `piece`.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
-fn step(
+fn step<const OPEN: bool>(
     piece: &Piece<'_, '_>,
     hashed: Option<&Piece<'_, '_>>,
     hash: __m128i,
 ) -> (__m128i, __m128i) {
     match piece.vectors {
-        4 => step_of::<4>(piece, hashed, hash),
-        5 => step_of::<5>(piece, hashed, hash),
-        6 => step_of::<6>(piece, hashed, hash),
-        7 => step_of::<7>(piece, hashed, hash),
-        8 => step_of::<8>(piece, hashed, hash),
+        4 => step_of::<4, OPEN>(piece, hashed, hash),
+        5 => step_of::<5, OPEN>(piece, hashed, hash),
+        6 => step_of::<6, OPEN>(piece, hashed, hash),
+        7 => step_of::<7, OPEN>(piece, hashed, hash),
+        8 => step_of::<8, OPEN>(piece, hashed, hash),
         // `cut` makes no piece longer than `MOST`.
-        _ => step_of::<MOST>(piece, hashed, hash),
+        _ => step_of::<MOST, OPEN>(piece, hashed, hash),
     }
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline(never)]
-fn step_of<const V: usize>(
+fn step_of<const V: usize, const OPEN: bool>(
     piece: &Piece<'_, '_>,
     hashed: Option<&Piece<'_, '_>>,
     hash: __m128i,
 ) -> (__m128i, __m128i) {
     let key = piece.task.key();
+    let hashed = if OPEN { Some(piece) } else { hashed };
     let mut states = counter_blocks::<V>(piece);
     let mut sum = Sum::zero();
     // How many vectors of `hashed` are not its last.
     let mut before_last = 0;
     if let Some(hashed) = hashed {
-        sum = begin(hashed, hash);
         before_last = hashed.vectors - 1;
     }
     macro_rules! round {
@@ -204,7 +211,7 @@ fn step_of<const V: usize>(
     );
     let mut next = hash;
     if let Some(hashed) = hashed {
-        next = end(hashed, sum);
+        next = end(hashed, sum, hash);
     }
     for (v, state) in states.iter().enumerate() {
         let mask = match v {
@@ -264,7 +271,7 @@ fn powers(piece: &Piece<'_, '_>, vector: usize) -> __m512i {
 /// piece the additional data instead.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
-fn begin(piece: &Piece<'_, '_>, hash: __m128i) -> Sum {
+fn first(piece: &Piece<'_, '_>, hash: __m128i, sum: &mut Sum) {
     // SAFETY: the mask selects octets of the text, which are ours to read.
     let text = unsafe { _mm512_maskz_loadu_epi8(piece.first_mask, piece.row.cast()) };
     let seed = if piece.first == 0 {
@@ -273,9 +280,7 @@ fn begin(piece: &Piece<'_, '_>, hash: __m128i) -> Sum {
         hash
     };
     let blocks = _mm512_xor_si512(reverse(text), _mm512_zextsi128_si512(seed));
-    let mut sum = Sum::zero();
     sum.add(blocks, powers(piece, 0));
-    sum
 }
 
 /// Hashes a vector that is neither the first nor the last.
@@ -290,7 +295,7 @@ fn go_on(piece: &Piece<'_, '_>, vector: usize, sum: &mut Sum) {
 /// Hashes the last vector, and the lengths if the packet ends; returns the hash.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
-fn end(piece: &Piece<'_, '_>, mut sum: Sum) -> __m128i {
+fn end(piece: &Piece<'_, '_>, mut sum: Sum, hash: __m128i) -> __m128i {
     let last = piece.vectors - 1;
     // SAFETY: the mask selects octets of the text, which are ours to read.
     let text = unsafe {
@@ -306,6 +311,7 @@ fn end(piece: &Piece<'_, '_>, mut sum: Sum) -> __m128i {
         let h = broadcast(piece.task.key().power(1));
         sum.add(_mm512_maskz_mov_epi32(0xf, lengths), h);
     }
+    first(piece, hash, &mut sum);
     _mm512_castsi512_si128(sum.across().reduce())
 }
 
