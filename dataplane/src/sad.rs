@@ -11,7 +11,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hitless_sa::{
-    ChildSa, Instant, Mode, SaId, SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
+    ChildSa, Instant, Mode, SaId, SaOptions, SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
 };
 
 use crate::aead::{Engine, EspKey, KeyError};
@@ -19,8 +19,8 @@ use crate::cell::Cell;
 use crate::checkpoint::Checkpoint;
 use crate::esp;
 use crate::flow::Flow;
-use crate::outer::OuterHeader;
-use crate::replay::ReplayWindow;
+use crate::outer::{MixedFamilies, OuterHeader};
+use crate::replay::AntiReplay;
 use crate::verdict::DropReason;
 
 /// Why an SA cannot be installed.
@@ -29,8 +29,8 @@ pub enum SaError {
     Key(KeyError),
     /// Workers carry tunnel mode only.
     TransportMode,
-    /// The tunnel endpoints are not both IPv4.
-    NotIpv4,
+    /// The tunnel's endpoints are of different families.
+    MixedFamilies,
 }
 
 impl fmt::Display for SaError {
@@ -38,14 +38,18 @@ impl fmt::Display for SaError {
         match self {
             SaError::Key(error) => error.fmt(f),
             SaError::TransportMode => f.write_str("transport mode is not supported; use tunnel"),
-            SaError::NotIpv4 => {
-                f.write_str("tunnel endpoints must both be IPv4; IPv6 is not supported outside")
-            }
+            SaError::MixedFamilies => MixedFamilies.fmt(f),
         }
     }
 }
 
 impl std::error::Error for SaError {}
+
+impl From<MixedFamilies> for SaError {
+    fn from(_: MixedFamilies) -> SaError {
+        SaError::MixedFamilies
+    }
+}
 
 impl From<KeyError> for SaError {
     fn from(error: KeyError) -> SaError {
@@ -68,7 +72,7 @@ pub struct InboundSa {
     pub spi: Spi,
     pub esn: bool,
     pub key: EspKey,
-    pub window: ReplayWindow,
+    pub window: AntiReplay,
     /// The highest number whose ICV verified here, delivered or not; 0 before the first. Unlike the
     /// window's top it owes nothing to the floor: the peer has really sent it, which is what the
     /// delta of RFC 6311 must count from.
@@ -80,6 +84,7 @@ pub struct InboundSa {
     pub encapsulation: Option<UdpEncapsulation>,
     pub local_ts: Box<[TrafficSelector]>,
     pub remote_ts: Box<[TrafficSelector]>,
+    pub options: SaOptions,
     /// Packets and octets of inner packets delivered by this worker.
     pub packets: u64,
     pub bytes: u64,
@@ -96,11 +101,21 @@ impl InboundSa {
         slot: u32,
         engine: Engine,
     ) -> Result<InboundSa, SaError> {
+        let window = AntiReplay::new(child.replay_window, floor);
+        InboundSa::with_window(child, cell, window, slot, engine)
+    }
+
+    /// An SA with this window: of a predecessor, or one that other workers share.
+    pub fn with_window(
+        child: &ChildSa,
+        cell: Arc<Cell>,
+        window: AntiReplay,
+        slot: u32,
+        engine: Engine,
+    ) -> Result<InboundSa, SaError> {
         if child.mode != Mode::Tunnel {
             return Err(SaError::TransportMode);
         }
-        let mut window = ReplayWindow::new(child.replay_window);
-        window.leap(floor);
         Ok(InboundSa {
             id: child.id,
             spi: child.inbound_spi,
@@ -115,17 +130,21 @@ impl InboundSa {
             encapsulation: child.encapsulation,
             local_ts: child.local_ts.as_slice().into(),
             remote_ts: child.remote_ts.as_slice().into(),
+            options: child.options,
             packets: 0,
             bytes: 0,
             last_use: Instant::default(),
         })
     }
 
-    /// Whether the SA was taken over and nothing authentic has come since: the peer may still be
-    /// below the floor under which everything counts as seen.
+    /// Whether the SA was taken over and nothing authentic has come since, to whichever worker: the
+    /// peer may still be below the floor under which everything counts as seen.
     #[inline]
     pub fn is_below_floor(&self) -> bool {
-        self.authenticated.0 == 0 && self.window.top().0 > 0
+        self.authenticated.0 == 0
+            && self.window.is_on()
+            && self.window.top().0 > 0
+            && self.cell.inbound_top().0 == 0
     }
 
     /// Whether the inner packet is one that this SA may carry (RFC 4301 section 5.2, step 4).
@@ -134,7 +153,7 @@ impl InboundSa {
         Flow::parse(inner).is_some_and(|flow| flow.matches_inbound(&self.local_ts, &self.remote_ts))
     }
 
-    /// The second half of receiving, after [`esp::decapsulate`] and again when a packet that waited
+    /// The second half of receiving, after [`esp::unwrap`] and again when a packet that waited
     /// is released (B1, B3): the high-water check, then check-and-mark in one step (R8). Counts the
     /// packet if it is to be delivered; `octets` is its inner length.
     #[inline]
@@ -171,6 +190,7 @@ pub struct OutboundSa {
     pub local: IpAddr,
     pub remote: IpAddr,
     pub encapsulation: Option<UdpEncapsulation>,
+    pub options: SaOptions,
     pub(crate) outer: OuterHeader,
     /// Packets and octets of inner packets sent by this worker.
     pub packets: u64,
@@ -190,6 +210,12 @@ impl OutboundSa {
         if child.mode != Mode::Tunnel {
             return Err(SaError::TransportMode);
         }
+        let outer = OuterHeader::new(
+            child.local,
+            child.remote,
+            child.encapsulation,
+            &child.options,
+        )?;
         Ok(OutboundSa {
             id: child.id,
             spi: child.outbound_spi,
@@ -200,7 +226,8 @@ impl OutboundSa {
             local: child.local,
             remote: child.remote,
             encapsulation: child.encapsulation,
-            outer: outer_header(child.local, child.remote, child.encapsulation)?,
+            options: child.options,
+            outer,
             packets: 0,
             bytes: 0,
             last_use: Instant::default(),
@@ -215,7 +242,7 @@ impl OutboundSa {
         remote: IpAddr,
         encapsulation: Option<UdpEncapsulation>,
     ) -> Result<(), SaError> {
-        self.outer = outer_header(local, remote, encapsulation)?;
+        self.outer = OuterHeader::new(local, remote, encapsulation, &self.options)?;
         self.local = local;
         self.remote = remote;
         self.encapsulation = encapsulation;
@@ -224,26 +251,14 @@ impl OutboundSa {
 
     /// The largest inner packet whose outer packet fits into `mtu` octets.
     pub fn inner_mtu(&self, mtu: usize) -> usize {
-        esp::largest_payload(mtu.saturating_sub(self.outer.len()))
-    }
-}
-
-fn outer_header(
-    local: IpAddr,
-    remote: IpAddr,
-    encapsulation: Option<UdpEncapsulation>,
-) -> Result<OuterHeader, SaError> {
-    match (local, remote) {
-        (IpAddr::V4(local), IpAddr::V4(remote)) => {
-            Ok(OuterHeader::new(local, remote, encapsulation))
-        }
-        _ => Err(SaError::NotIpv4),
+        esp::largest_payload(self.key.suite(), mtu.saturating_sub(self.outer.len()))
     }
 }
 
 /// All SAs of one worker.
 pub struct Sad {
-    inbound: HashMap<Spi, Box<InboundSa>, FixedState>,
+    /// The slots of the inbound SPIs.
+    spis: HashMap<Spi, u32, FixedState>,
     slots: Box<[Slot]>,
     ids: HashMap<SaId, u32, FixedState>,
 }
@@ -251,7 +266,7 @@ pub struct Sad {
 #[derive(Default)]
 struct Slot {
     id: Option<SaId>,
-    inbound: Option<Spi>,
+    inbound: Option<Box<InboundSa>>,
     outbound: Option<Box<OutboundSa>>,
 }
 
@@ -274,7 +289,7 @@ impl Sad {
         // Only SPIs that we chose get into the table, so nobody outside can make them collide.
         let hasher = FixedState::default();
         Sad {
-            inbound: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
+            spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
             slots: (0..capacity).map(|_| Slot::default()).collect(),
             ids: HashMap::with_capacity_and_hasher(capacity, hasher),
         }
@@ -286,19 +301,19 @@ impl Sad {
         &mut self,
         sa: Box<InboundSa>,
     ) -> Result<Option<Box<InboundSa>>, (Box<InboundSa>, Conflict)> {
-        let spi_taken = self
-            .inbound
-            .get(&sa.spi)
-            .is_some_and(|other| other.id != sa.id);
+        let spi_taken = self.inbound(sa.spi).is_some_and(|other| other.id != sa.id);
         if spi_taken {
             return Err((sa, Conflict::SpiTaken));
         }
         match self.claim(sa.id, sa.slot) {
             Err(conflict) => Err((sa, conflict)),
             Ok(slot) => {
-                let before = slot.inbound.replace(sa.spi);
-                let old = before.and_then(|spi| self.inbound.remove(&spi));
-                self.inbound.insert(sa.spi, sa);
+                let (spi, number) = (sa.spi, sa.slot);
+                let old = slot.inbound.replace(sa);
+                if let Some(old) = &old {
+                    self.spis.remove(&old.spi);
+                }
+                self.spis.insert(spi, number);
                 Ok(old)
             }
         }
@@ -327,20 +342,37 @@ impl Sad {
         let Slot {
             inbound, outbound, ..
         } = std::mem::take(slot);
-        (inbound.and_then(|spi| self.inbound.remove(&spi)), outbound)
+        if let Some(sa) = &inbound {
+            self.spis.remove(&sa.spi);
+        }
+        (inbound, outbound)
     }
 
     /// The SA that a packet names.
     #[inline]
-    pub fn inbound_mut(&mut self, spi: Spi) -> Option<&mut InboundSa> {
-        self.inbound.get_mut(&spi).map(Box::as_mut)
+    pub fn inbound(&self, spi: Spi) -> Option<&InboundSa> {
+        let slot = *self.spis.get(&spi)?;
+        self.slots.get(slot as usize)?.inbound.as_deref()
     }
 
-    /// The receiving half in a slot, for a packet that waited there.
+    /// The receiving half in a slot.
     #[inline]
     pub fn inbound_in_slot(&mut self, slot: u32) -> Option<&mut InboundSa> {
-        let spi = self.slots.get(slot as usize)?.inbound?;
-        self.inbound_mut(spi)
+        self.slots.get_mut(slot as usize)?.inbound.as_deref_mut()
+    }
+
+    /// The key that opens what came for a slot.
+    #[inline]
+    pub fn opening_key(&self, slot: u32) -> Option<&EspKey> {
+        let slot = self.slots.get(slot as usize)?;
+        slot.inbound.as_ref().map(|sa| &sa.key)
+    }
+
+    /// The key that seals what a slot sends.
+    #[inline]
+    pub fn sealing_key(&self, slot: u32) -> Option<&EspKey> {
+        let slot = self.slots.get(slot as usize)?;
+        slot.outbound.as_ref().map(|sa| &sa.key)
     }
 
     /// The sending half in a slot.
@@ -367,7 +399,7 @@ impl Sad {
     /// What this worker knows of the Child SA in a slot, in this leadership.
     pub fn checkpoint(&self, slot: u32) -> Option<Checkpoint> {
         let entry = self.slots.get(slot as usize)?;
-        let inbound = entry.inbound.and_then(|spi| self.inbound.get(&spi));
+        let inbound = entry.inbound.as_ref();
         let outbound = entry.outbound.as_ref();
         Some(Checkpoint {
             sa: entry.id?,

@@ -19,7 +19,7 @@ use crate::counters::Counters;
 use crate::fib::Fib;
 use crate::frames::Frames;
 use crate::links::Links;
-use crate::neighbour::Neighbour;
+use crate::neighbour::{Neighbour, Trust};
 use crate::park::Park;
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
@@ -39,7 +39,7 @@ const COMMANDS_PER_TURN: usize = 64;
 const RING: usize = 1024;
 /// IP packets on their way to or from the control thread.
 const PUNT: usize = 256;
-/// When gratuitous ARP goes out after [`Command::Announce`].
+/// When gratuitous ARP and unsolicited advertisements go out after [`Command::Announce`].
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_millis(200),
@@ -55,6 +55,8 @@ pub struct WorkerSettings {
     pub interfaces: Vec<Interface>,
     /// Frames in the pool: enough for the ports' rings and for what waits (some 400 packets).
     pub pool_frames: u32,
+    /// Runs of the pool, for packets too long for a frame (jumbo frames).
+    pub pool_runs: u32,
     pub checkpoint: CheckpointSettings,
     /// Child SAs at most; their slots are below this.
     pub sa_capacity: usize,
@@ -117,7 +119,7 @@ impl WorkerHandle {
     }
 }
 
-/// Where the frames of a worker are. All but `total` add up to `total` between turns.
+/// Where the frames of a worker are, a run counting as one. All but `total` add up to `total` between turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameAccount {
     pub total: usize,
@@ -163,7 +165,7 @@ pub fn worker(
     leadership: Arc<Leadership>,
 ) -> io::Result<(Worker, WorkerHandle)> {
     worker_with_pool(
-        Pool::new(settings.pool_frames)?,
+        Pool::with_runs(settings.pool_frames, settings.pool_runs)?,
         settings,
         ports,
         leadership,
@@ -188,6 +190,10 @@ pub fn worker_with_pool(
             ports.len()
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let mut settings = settings;
+    for interface in &mut settings.interfaces {
+        interface.add_link_local();
     }
     let (command_sender, commands) = RingBuffer::new(RING);
     let (event_sender, events) = RingBuffer::new(RING);
@@ -256,7 +262,7 @@ impl Worker {
     /// Where the frames are.
     pub fn frame_account(&self) -> FrameAccount {
         FrameAccount {
-            total: self.frames.pool.frames(),
+            total: self.frames.pool.packets(),
             free: self.frames.pool.available(),
             in_ports: self.links.ports().map(Port::frames_held).sum(),
             parked: self.park.len(),
@@ -352,7 +358,7 @@ impl Worker {
                 let slot = self.sad.slot_of(id);
                 let state = slot
                     .and_then(|slot| self.sad.inbound_in_slot(slot))
-                    .map(|sa| sa.window.export());
+                    .and_then(|sa| sa.window.export());
                 self.reports.answer(Event::Window { sa: id, state });
             }
         }
@@ -394,12 +400,11 @@ impl Worker {
     }
 
     fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
-        if let IpAddr::V4(address) = address
-            && port < self.links.len()
-        {
+        if port < self.links.len() {
             let neighbour = Neighbour { port, address };
+            let trust = Trust::Confirmed { create: true };
             self.links
-                .learn(&mut self.frames, neighbour, mac, true, now);
+                .learn(&mut self.frames, neighbour, mac, trust, now);
         }
     }
 

@@ -59,7 +59,7 @@ fn by_frames(bed: &mut Bed, reason: DropReason) -> bool {
         }
         DropReason::Unsupported => {
             let mut frame = frame(bed.a.inside_mac, bed.a.host_mac, &[0x60; 60]);
-            frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+            frame[12..14].copy_from_slice(&[0x88, 0xcc]);
             assert!(bed.a.host.push_frame(&frame));
         }
         _ => return false,
@@ -198,10 +198,9 @@ fn forge_padding() -> Vec<u8> {
     let material = KeyMaterial::new(&[2; 36]);
     let key = EspKey::new(Engine::AwsLc, EspSuite::Aes256Gcm16, &material).unwrap();
     let (spi, number) = (0xbbbb_0001u32.to_be_bytes(), 50u64.to_be_bytes());
-    let mut text = [[0u8; 30].as_slice(), &[0xff, 4]].concat();
-    let aad = [spi.as_slice(), &number].concat();
-    let icv = key.seal(number, &aad, &mut text);
-    let esp = [&spi, &number[4..], &number, &text, &icv].concat();
+    let text = [[0u8; 30].as_slice(), &[0xff, 4], &[0; 16]].concat();
+    let mut esp = [&spi, &number[4..], &number, &text].concat();
+    assert!(key.seal_packet(&mut esp, Some(0)));
     raw(OUTSIDE_A, OUTSIDE_B, ESP, &esp)
 }
 

@@ -1,8 +1,14 @@
 //! Workers on memory ports: whole journeys, every drop, leases, and hostile frames.
 
 mod bed;
+mod burst;
+mod discovery;
 mod drops;
 mod hostile;
+mod jumbo;
 mod leases;
 mod local;
+mod policy;
+mod replay;
 mod tunnel;
+mod v6;
