@@ -31,6 +31,8 @@ pub mod bound;
 #[cfg(target_arch = "x86_64")]
 mod schedule;
 
+#[doc(hidden)]
+pub use burst::run_with_additional;
 pub use burst::{open, seal};
 pub use detect::{Tier, UnknownTier, tier};
 pub use job::{HEADER, ICV, Job, MOST_TEXT, OVERHEAD};
