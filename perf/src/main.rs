@@ -17,6 +17,7 @@ mod lookup;
 mod machine;
 mod progress;
 mod rate;
+mod report;
 mod results;
 mod sync;
 
@@ -83,6 +84,20 @@ enum Command {
         #[command(flatten)]
         printing: Printing,
     },
+    /// Everything on one HTML page with plots
+    #[command(
+        after_help = "Examples:\n  hitless-perf report\n  hitless-perf report --input results.json --output page.html --svg plots"
+    )]
+    Report {
+        #[command(flatten)]
+        report: report::Options,
+        #[command(flatten)]
+        esp: esp::Options,
+        #[command(flatten)]
+        failover: failover::Options,
+        #[command(flatten)]
+        printing: Printing,
+    },
     /// Policies and routes looked up in tables of up to 100,000
     #[command(after_help = "Example: hitless-perf lookup --json")]
     Lookup(Plain),
@@ -139,6 +154,22 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             printing,
         } => {
             all(&mut results, &esp, &failover)?;
+            printing
+        }
+        Command::Report {
+            report,
+            esp,
+            failover,
+            printing,
+        } => {
+            match &report.input {
+                Some(path) => results = report::read(path)?,
+                None => all(&mut results, &esp, &failover)?,
+            }
+            report::write(&report, &results)?;
+            if !printing.json {
+                return Ok(());
+            }
             printing
         }
     };
