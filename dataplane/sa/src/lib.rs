@@ -19,5 +19,5 @@ pub use id::{Epoch, IkeSpi, Incarnation, MemberId, MessageId, SaId, SequenceNumb
 pub use lease::Lease;
 pub use options::{DontFragment, Dscp, MssClamp, SaOptions, TfcPadding};
 pub use selector::{SelectorError, TrafficSelector};
-pub use suite::{EspSuite, ICV_LENGTH, IV_LENGTH, KeyMaterial, SALT_LENGTH};
+pub use suite::{EspSuite, KeyMaterial, KeyParts, Transform};
 pub use time::Instant;

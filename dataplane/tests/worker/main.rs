@@ -5,6 +5,7 @@ mod burst;
 mod discovery;
 mod drops;
 mod hostile;
+mod jumbo;
 mod leases;
 mod local;
 mod policy;

@@ -82,7 +82,7 @@ fn padding() -> impl Iterator<Item = Policy> {
 
 #[test]
 fn rfc4301_section_5_1_each_packet_is_protected_bypassed_or_discarded_by_its_first_policy() {
-    let list = vec![
+    let list = [
         policy("10.1.0.0/16", "203.0.113.9[udp/53]", Action::Bypass),
         policy("10.1.0.5", "203.0.113.9", Action::Discard),
         policy("10.1.0.0/16", "10.2.0.0/16[icmp/8]", Action::Discard),

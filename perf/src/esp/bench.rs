@@ -240,6 +240,7 @@ impl Bench {
             id,
             interfaces: vec![interface(INSIDE, true), interface(LOCAL, false)],
             pool_frames: 1024,
+            pool_runs: 0,
             checkpoint,
             sa_capacity: setup.sas as usize,
         };
