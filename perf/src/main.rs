@@ -10,11 +10,13 @@
 //! cipher that was taken in the same round, and the ratio is what to read.
 
 mod clock;
+mod compare;
 mod esp;
 mod failover;
 mod ike;
 mod lookup;
 mod machine;
+mod pktgen;
 mod progress;
 mod rate;
 mod report;
@@ -84,6 +86,14 @@ enum Command {
         #[command(flatten)]
         printing: Printing,
     },
+    /// Send packets out of a port at a rate, and count what becomes of them
+    #[command(
+        after_help = "Examples:\n  hitless-perf pktgen --port memory --size imix --flows 1000 --rate max --duration 2s\n  hitless-perf pktgen --port af_packet:veth0 --sink af_packet:veth1 --gateway 10.1.0.1 --rate 1M\n  hitless-perf pktgen --port tap:tap0 --dst-mac 02:00:00:00:00:01 --replay traffic.pcap --json"
+    )]
+    Pktgen(Box<pktgen::Options>),
+    /// What Debian offers beside us, installed and run on the same sizes
+    #[command(after_help = "Example: sudo hitless-perf compare --runs 10 --json")]
+    Compare(compare::Options),
     /// Everything on one HTML page with plots
     #[command(
         after_help = "Examples:\n  hitless-perf report\n  hitless-perf report --input results.json --output page.html --svg plots"
@@ -155,6 +165,22 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         } => {
             all(&mut results, &esp, &failover)?;
             printing
+        }
+        Command::Compare(options) => {
+            let comparison = compare::run(&options)?;
+            match options.json {
+                true => println!("{}", serde_json::to_string_pretty(&comparison)?),
+                false => print!("{comparison}"),
+            }
+            return Ok(());
+        }
+        Command::Pktgen(options) => {
+            let result = pktgen::run(&options)?;
+            match options.json {
+                true => println!("{}", serde_json::to_string_pretty(&result)?),
+                false => print!("{result}"),
+            }
+            return Ok(());
         }
         Command::Report {
             report,

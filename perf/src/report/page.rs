@@ -46,24 +46,32 @@ fn by_size(esp: &EspResults) -> Option<Plot> {
     let mut series = Vec::new();
     for direction in DIRECTIONS {
         let of = || lines(esp, "sizes").filter(|line| line.direction == direction);
-        let throughput = |ns: fn(&EspLine) -> f64| {
+        let throughput = |ns: fn(&EspLine) -> Option<f64>| {
             let points = of().filter_map(|line| {
                 let size = octets(&line.size)?;
-                Some((size, size * 8.0 / ns(line)))
+                Some((size, size * 8.0 / ns(line)?))
             });
             points.collect::<Vec<_>>()
         };
         series.push(Series {
             name: format!("hitless, {direction}"),
-            points: throughput(|line| line.ns_per_packet),
+            points: throughput(|line| Some(line.ns_per_packet)),
             dashed: false,
         });
         series.push(Series {
             name: format!("bare aws-lc-rs, {direction}"),
-            points: throughput(|line| line.bare_ns),
+            points: throughput(|line| Some(line.bare_ns)),
             dashed: true,
         });
+        if direction == "encrypt" {
+            series.push(Series {
+                name: "instruction bound".to_owned(),
+                points: throughput(|line| line.bound_ns),
+                dashed: true,
+            });
+        }
     }
+    series.retain(|series| !series.points.is_empty());
     let measured = series.iter().any(|series| !series.points.is_empty());
     let chart = Chart {
         x: ("octets of the inner packet", Scale::Linear),
@@ -307,6 +315,8 @@ mod tests {
             ns_per_packet: 200.0,
             bare_ns: 90.0,
             ratio_to_bare: 2.2,
+            burst_ns: Some(30.0),
+            bound_ns: None,
         }
     }
 
