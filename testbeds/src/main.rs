@@ -1,4 +1,5 @@
-//! The command line of the testbeds: `list`, `run NAME`, and `sim`; `guard` is for `run` alone.
+//! The command line of the testbeds: `list`, `run NAME`, `sim` and `mutate`; `esp-peer` is for the
+//! suites in other languages, `guard` for `run` alone.
 //!
 //! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
 
@@ -9,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use hitless_testbeds::error::LabError;
 use hitless_testbeds::guard::{self, Guard};
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
-use hitless_testbeds::{clock, netns, sim, strongswan};
+use hitless_testbeds::{clock, esp_peer, netns, sim, strongswan};
 
 /// Scenarios for hitless, with real peers in network namespaces.
 #[derive(Parser)]
@@ -27,6 +28,8 @@ enum Command {
     Run(Run),
     /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
     Sim(Sim),
+    /// Drive one worker for a suite in another language, over stdin and stdout.
+    EspPeer,
     /// Remove what the process with this id leaves when it is killed; its pipe is our stdin.
     #[command(hide = true)]
     Guard { runner: u32 },
@@ -74,8 +77,16 @@ fn main() -> ExitCode {
         }
         Command::Run(run) => exit(run.carry_out()),
         Command::Sim(sim) => exit(sim.carry_out()),
+        Command::EspPeer => exit(serve()),
         Command::Guard { runner } => exit(guard::watch(runner).map(|()| true)),
     }
+}
+
+fn serve() -> Result<bool, LabError> {
+    let (input, output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    esp_peer::serve(input, std::io::BufWriter::new(output))
+        .map(|()| true)
+        .map_err(LabError::io("the pipe"))
 }
 
 fn exit(outcome: Result<bool, LabError>) -> ExitCode {
