@@ -23,7 +23,7 @@ use hitless_sa::{ChildSa, Instant, Lease, SaId, SequenceNumber, UdpEncapsulation
 use super::Refused;
 
 /// Frames that fit onto each cable.
-const CABLE: usize = 4096;
+const CABLE: usize = 512;
 /// Bounds that a rig never reaches: leases are tested elsewhere.
 const PLENTY: Lease = Lease {
     grant: SequenceNumber(1 << 60),
