@@ -270,13 +270,13 @@ class BedTest(unittest.TestCase):
 def outbound_inner(family, payload=b"payload", ttl=64, **fields):
     """A UDP packet from the host to the far net."""
     header = ip(family, src=HOST[family], dst=FAR[family], ttl=ttl, **fields)
-    return header / UDP(sport=4000, dport=5000) / Raw(payload)
+    return header / UDP(sport=40000, dport=50000) / Raw(payload)
 
 
 def inbound_inner(family, payload=b"payload", ttl=64, **fields):
     """A UDP packet from the far net to the host."""
     header = ip(family, src=FAR[family], dst=HOST[family], ttl=ttl, **fields)
-    return header / UDP(sport=5000, dport=4000) / Raw(payload)
+    return header / UDP(sport=50000, dport=40000) / Raw(payload)
 
 
 def later(packet, by=1):
