@@ -10,7 +10,7 @@ use clap::{Args, Parser, Subcommand};
 use hitless_testbeds::error::LabError;
 use hitless_testbeds::guard::{self, Guard};
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
-use hitless_testbeds::{clock, esp_peer, netns, sim, strongswan};
+use hitless_testbeds::{clock, esp_peer, mutate, netns, sim, strongswan};
 
 /// Scenarios for hitless, with real peers in network namespaces.
 #[derive(Parser)]
@@ -28,6 +28,8 @@ enum Command {
     Run(Run),
     /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
     Sim(Sim),
+    /// Send damaged packets through a worker and watch that they do no harm. Needs nothing.
+    Mutate(Mutate),
     /// Drive one worker for a suite in another language, over stdin and stdout.
     EspPeer,
     /// Remove what the process with this id leaves when it is killed; its pipe is our stdin.
@@ -55,6 +57,19 @@ struct Sim {
 }
 
 #[derive(Args)]
+struct Mutate {
+    /// How many packets.
+    #[arg(long, default_value_t = 200_000)]
+    packets: u64,
+    /// Where chance starts.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Run {
     /// A name that `list` shows.
     name: String,
@@ -77,6 +92,7 @@ fn main() -> ExitCode {
         }
         Command::Run(run) => exit(run.carry_out()),
         Command::Sim(sim) => exit(sim.carry_out()),
+        Command::Mutate(mutate) => exit(mutate.carry_out()),
         Command::EspPeer => exit(serve()),
         Command::Guard { runner } => exit(guard::watch(runner).map(|()| true)),
     }
@@ -126,6 +142,28 @@ impl Sim {
             println!("{summary}");
         }
         Ok(summary.violations.is_empty())
+    }
+}
+
+impl Mutate {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let wish = mutate::Wish {
+            packets: self.packets,
+            seed: self.seed,
+        };
+        let mut told = 0;
+        let summary = mutate::run(wish, |done| {
+            if done / 1_000_000 > told {
+                told = done / 1_000_000;
+                eprintln!("{done} of {} packets", wish.packets);
+            }
+        });
+        let summary = summary.map_err(|refused| LabError::Usage(refused.to_string()))?;
+        match self.json {
+            true => println!("{}", json(&summary, "the summary")?),
+            false => print!("{summary}"),
+        }
+        Ok(summary.faults.is_empty())
     }
 }
 

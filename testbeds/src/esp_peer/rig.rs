@@ -245,6 +245,12 @@ impl Rig {
         &self.handle.counters
     }
 
+    /// Packets that wait inside the worker: for a neighbour, or for a high water to rise.
+    pub fn waiting(&self) -> u64 {
+        let account = self.worker.frame_account();
+        (account.parked + account.held) as u64
+    }
+
     /// Frames of the pool that are nowhere; 0 is right.
     pub fn leaked(&self) -> i64 {
         let account = self.worker.frame_account();
