@@ -356,9 +356,11 @@ impl Run {
         let batch: Result<Vec<_>, Refused> = (0..BATCH).map(|_| self.seal_spoilt()).collect();
         let outcome = self.feed(OUTSIDE, &batch?)?;
         self.summary.delivered += outcome.inside.len() as u64;
+        // What has a bad trailer is not marked: it may come again, to be dropped again.
         let top = self.target.window(pair::identity(AUTHENTIC))?;
-        if top.map(|state| state.top.0) != Some(self.next - 1) {
-            self.fault(format!("the window is not at the last of {first} and on"));
+        let top = top.map_or(0, |state| state.top.0);
+        if top >= self.next || (top < first && !outcome.inside.is_empty()) {
+            self.fault(format!("the window is at {top} after {first} and on"));
         }
         Ok(())
     }
