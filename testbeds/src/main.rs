@@ -259,6 +259,7 @@ fn require_programs() -> Result<(), LabError> {
         ("ip", "iproute2"),
         ("tcpdump", "tcpdump"),
         ("ping", "iputils-ping"),
+        ("python3", "python3"),
         ("ethtool", "ethtool"),
         ("sysctl", "procps"),
         ("setpriv", "util-linux"),
