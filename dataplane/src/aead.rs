@@ -14,6 +14,8 @@ use zeroize::Zeroize;
 
 /// Octets of nonce: salt, then IV (RFC 4106 section 4).
 const NONCE_LENGTH: usize = SALT_LENGTH + IV_LENGTH;
+/// Octets of SPI and sequence number.
+const HEADER_LENGTH: usize = 8;
 
 /// Which implementation computes AES-GCM.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -97,6 +99,76 @@ impl fmt::Display for KeyError {
 
 impl std::error::Error for KeyError {}
 
+/// A whole ESP packet to seal or to open: SPI, sequence number, IV, text, room for the ICV. No two of
+/// a burst overlap.
+pub struct Job<'a> {
+    pub key: &'a EspKey,
+    /// Header and IV are in place.
+    pub esp: &'a mut [u8],
+    /// The high half of the sequence number, which the ICV covers but the packet does not carry
+    /// (RFC 4303 section 2.2.1). Only with ESN.
+    pub high: Option<u32>,
+    /// Whether the packet was sealed, or verified and decrypted. If not, its text is wiped or still
+    /// the ciphertext.
+    pub ok: bool,
+}
+
+/// Encrypts every text in place and writes every ICV.
+///
+/// One IV must never be used twice with one key; the caller's is the sequence number (S2).
+#[inline]
+pub fn seal_burst(jobs: &mut [Job<'_>]) {
+    for job in jobs {
+        job.ok = job.key.seal_packet(job.esp, job.high);
+    }
+}
+
+/// Verifies every ICV and decrypts every text in place, each by itself: one that is bad changes
+/// nothing for the others.
+#[inline]
+pub fn open_burst(jobs: &mut [Job<'_>]) {
+    for job in jobs {
+        job.ok = job.key.open_packet(job.esp, job.high);
+    }
+}
+
+/// The parts of a whole ESP packet.
+struct Parts<'a> {
+    header: [u8; HEADER_LENGTH],
+    iv: [u8; IV_LENGTH],
+    text: &'a mut [u8],
+    icv: &'a mut [u8; ICV_LENGTH],
+}
+
+impl<'a> Parts<'a> {
+    #[inline]
+    fn of(esp: &'a mut [u8]) -> Option<Parts<'a>> {
+        let (header, rest) = esp.split_first_chunk_mut()?;
+        let (iv, rest) = rest.split_first_chunk_mut()?;
+        let (text, icv) = rest.split_last_chunk_mut()?;
+        Some(Parts {
+            header: *header,
+            iv: *iv,
+            text,
+            icv,
+        })
+    }
+
+    /// SPI and sequence number as the ICV covers them: with ESN the whole number (RFC 4106 section
+    /// 5). The second half is how many octets count.
+    #[inline]
+    fn aad(&self, high: Option<u32>) -> ([u8; HEADER_LENGTH + 4], usize) {
+        let mut aad = [0; HEADER_LENGTH + 4];
+        aad[..HEADER_LENGTH].copy_from_slice(&self.header);
+        let Some(high) = high else {
+            return (aad, HEADER_LENGTH);
+        };
+        aad.copy_within(4..HEADER_LENGTH, HEADER_LENGTH);
+        aad[4..HEADER_LENGTH].copy_from_slice(&high.to_be_bytes());
+        (aad, HEADER_LENGTH + 4)
+    }
+}
+
 /// Key and salt of one direction of an SA, ready for use. Wiped when dropped, never printed.
 pub struct EspKey {
     cipher: Cipher,
@@ -150,6 +222,28 @@ impl EspKey {
             cipher,
             salt: *salt,
         })
+    }
+
+    /// As [`seal_burst`], of one packet. False if it is too short to be ESP.
+    #[inline]
+    pub fn seal_packet(&self, esp: &mut [u8], high: Option<u32>) -> bool {
+        let Some(parts) = Parts::of(esp) else {
+            return false;
+        };
+        let (aad, length) = parts.aad(high);
+        *parts.icv = self.seal(parts.iv, &aad[..length], parts.text);
+        true
+    }
+
+    /// As [`open_burst`], of one packet. False if it is too short to be ESP.
+    #[inline]
+    #[must_use]
+    pub fn open_packet(&self, esp: &mut [u8], high: Option<u32>) -> bool {
+        let Some(parts) = Parts::of(esp) else {
+            return false;
+        };
+        let (aad, length) = parts.aad(high);
+        self.open(parts.iv, &aad[..length], parts.text, parts.icv)
     }
 
     /// Encrypts in place and returns the ICV.

@@ -12,7 +12,7 @@
 mod inbound;
 mod outbound;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use hitless_sa::Instant;
 use smallvec::SmallVec;
@@ -45,6 +45,13 @@ struct Arrival {
     port: Option<u16>,
     /// DSCP and ECN of the outer header.
     tos: u8,
+}
+
+impl Arrival {
+    /// Where it came from.
+    fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.source.into(), self.port.unwrap_or(0))
+    }
 }
 
 /// An IP packet that wants to cross to the unprotected side.

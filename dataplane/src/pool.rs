@@ -2,12 +2,17 @@
 //!
 //! A [`Packet`] is a move-only token for a frame of its worker's [`Pool`]; its octets are reached
 //! through the pool. There is one token for each frame, so owning the token is owning the frame,
-//! and everything but the mapping itself is safe code. Each frame has head room for outer headers
+//! and tokens cannot be made outside of this package. Each frame has head room for outer headers
 //! and tail room for ESP's trailer and ICV.
+#![expect(
+    unsafe_code,
+    reason = "slices of several frames at once, each owned through its token"
+)]
 
 use std::io;
 
 use crate::memory::Memory;
+use crate::sync::unique;
 
 /// Octets in a frame; also the AF_XDP chunk size.
 pub const FRAME_SIZE: usize = 2048;
@@ -17,11 +22,15 @@ pub const HEADROOM: usize = 256;
 /// The frame of a pool, without the right to use it: a descriptor for rings.
 pub type FrameIndex = u32;
 
+/// Which pool of this process a token belongs to.
+type PoolId = u32;
+
 /// A packet: the one token of its frame. It must go back to its pool or to a port; dropping it
 /// leaks the frame, which debug builds refuse.
 #[derive(Debug)]
 #[must_use = "give the packet to a port or back to the pool"]
 pub struct Packet {
+    pool: PoolId,
     frame: FrameIndex,
     offset: u16,
     length: u16,
@@ -54,7 +63,7 @@ impl Packet {
     }
 
     /// Gives up the token: the frame now belongs to whoever holds the index (a driver's ring).
-    pub fn into_frame(self) -> FrameIndex {
+    pub(crate) fn into_frame(self) -> FrameIndex {
         let frame = self.frame;
         std::mem::forget(self);
         frame
@@ -72,6 +81,7 @@ impl Drop for Packet {
 
 /// All frames of one worker.
 pub struct Pool {
+    id: PoolId,
     memory: Memory,
     free: Vec<FrameIndex>,
 }
@@ -81,6 +91,7 @@ impl Pool {
     pub fn new(frames: u32) -> io::Result<Pool> {
         let memory = Memory::new(frames as usize * FRAME_SIZE)?;
         Ok(Pool {
+            id: unique(),
             memory,
             free: (0..frames).rev().collect(),
         })
@@ -90,6 +101,7 @@ impl Pool {
     pub fn allocate(&mut self) -> Option<Packet> {
         let frame = self.free.pop()?;
         Some(Packet {
+            pool: self.id,
             frame,
             offset: HEADROOM as u16,
             length: 0,
@@ -114,11 +126,13 @@ impl Pool {
 
     /// Takes back a frame whose token a driver gave up with [`Packet::into_frame`].
     ///
-    /// The caller vouches that the index came from there and that the driver is done with it; a
-    /// wrong one cannot break memory safety, only mix packets up.
-    pub fn reclaim(&mut self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
+    /// The caller vouches that the index came from there and that the driver is done with it. Two
+    /// tokens of one frame would break what [`Pool::each_bytes_mut`] rests on, so this is for the
+    /// ports of this package alone, which keep a ledger of what they have given up.
+    pub(crate) fn reclaim(&mut self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
         assert!((frame as usize) < self.frames() && offset + length <= FRAME_SIZE);
         Packet {
+            pool: self.id,
             frame,
             offset: offset as u16,
             length: length as u16,
@@ -143,6 +157,23 @@ impl Pool {
     /// The packet's octets, for writing.
     pub fn bytes_mut(&mut self, packet: &mut Packet) -> &mut [u8] {
         self.memory.slice_mut(packet.address(), packet.len())
+    }
+
+    /// The octets of many packets at once, for writing, each with what came along with it.
+    pub fn each_bytes_mut<'a, T: 'a>(
+        &'a mut self,
+        packets: impl Iterator<Item = (&'a mut Packet, T)> + 'a,
+    ) -> impl Iterator<Item = (&'a mut [u8], T)> {
+        let id = self.id;
+        let ranges = packets.map(move |(packet, with)| {
+            assert_eq!(packet.pool, id, "a packet of another pool");
+            (packet.address(), packet.len(), with)
+        });
+        // SAFETY: no two of the ranges overlap. Each lies within the frame of its packet: offset and
+        // length are only changed within it. No two packets are of one frame: all are of this pool
+        // (asserted), which gives out one token for each frame; tokens cannot be copied, and these
+        // are borrowed exclusively, so that they differ and stay as they are.
+        unsafe { self.memory.disjoint_mut(ranges) }
     }
 
     /// Grows the packet at the front by `count` octets of unspecified content.
@@ -190,5 +221,47 @@ impl Pool {
     /// The memory, for registering it with a driver.
     pub fn memory(&self) -> &Memory {
         &self.memory
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    fn release(pool: &mut Pool, packets: Vec<Packet>) {
+        packets.into_iter().for_each(|packet| pool.free(packet));
+        assert_eq!(pool.available(), pool.frames());
+    }
+
+    #[test]
+    fn the_octets_of_many_packets_are_written_at_once_and_stay_apart() {
+        let mut pool = Pool::new(4).unwrap();
+        let sizes = [FRAME_SIZE - HEADROOM, 0, 7];
+        let mut packets: Vec<_> = sizes
+            .iter()
+            .map(|&size| pool.copy_in(&vec![0xee; size]).unwrap())
+            .collect();
+        assert!(pool.trim_front(&mut packets[2], 2));
+        let tagged = packets.iter_mut().zip(1u8..);
+        let all: Vec<_> = pool.each_bytes_mut(tagged).collect();
+        for (octets, value) in all {
+            octets.fill(value);
+        }
+        for (packet, value) in packets.iter().zip(1u8..) {
+            assert!(pool.bytes(packet).iter().all(|&octet| octet == value));
+        }
+        let lengths: Vec<_> = packets.iter().map(Packet::len).collect();
+        assert_eq!(lengths, [FRAME_SIZE - HEADROOM, 0, 5]);
+        release(&mut pool, packets);
+    }
+
+    #[test]
+    #[should_panic(expected = "a packet of another pool")]
+    fn a_packet_of_another_pool_is_refused() {
+        let (mut pool, mut other) = (Pool::new(1).unwrap(), Pool::new(1).unwrap());
+        let (mut own, mut foreign) = (pool.allocate().unwrap(), other.allocate().unwrap());
+        let both = [(&mut own, ()), (&mut foreign, ())];
+        let slices = pool.each_bytes_mut(both.into_iter()).count();
+        assert_eq!(slices, 2, "not reached");
     }
 }

@@ -20,7 +20,7 @@ use crate::checkpoint::Checkpoint;
 use crate::esp;
 use crate::flow::Flow;
 use crate::outer::OuterHeader;
-use crate::replay::ReplayWindow;
+use crate::replay::AntiReplay;
 use crate::verdict::DropReason;
 
 /// Why an SA cannot be installed.
@@ -68,7 +68,7 @@ pub struct InboundSa {
     pub spi: Spi,
     pub esn: bool,
     pub key: EspKey,
-    pub window: ReplayWindow,
+    pub window: AntiReplay,
     /// The highest number whose ICV verified here, delivered or not; 0 before the first. Unlike the
     /// window's top it owes nothing to the floor: the peer has really sent it, which is what the
     /// delta of RFC 6311 must count from.
@@ -96,11 +96,21 @@ impl InboundSa {
         slot: u32,
         engine: Engine,
     ) -> Result<InboundSa, SaError> {
+        let window = AntiReplay::new(child.replay_window, floor);
+        InboundSa::with_window(child, cell, window, slot, engine)
+    }
+
+    /// An SA with this window: of a predecessor, or one that other workers share.
+    pub fn with_window(
+        child: &ChildSa,
+        cell: Arc<Cell>,
+        window: AntiReplay,
+        slot: u32,
+        engine: Engine,
+    ) -> Result<InboundSa, SaError> {
         if child.mode != Mode::Tunnel {
             return Err(SaError::TransportMode);
         }
-        let mut window = ReplayWindow::new(child.replay_window);
-        window.leap(floor);
         Ok(InboundSa {
             id: child.id,
             spi: child.inbound_spi,
@@ -121,11 +131,14 @@ impl InboundSa {
         })
     }
 
-    /// Whether the SA was taken over and nothing authentic has come since: the peer may still be
-    /// below the floor under which everything counts as seen.
+    /// Whether the SA was taken over and nothing authentic has come since, to whichever worker: the
+    /// peer may still be below the floor under which everything counts as seen.
     #[inline]
     pub fn is_below_floor(&self) -> bool {
-        self.authenticated.0 == 0 && self.window.top().0 > 0
+        self.authenticated.0 == 0
+            && self.window.is_on()
+            && self.window.top().0 > 0
+            && self.cell.inbound_top().0 == 0
     }
 
     /// Whether the inner packet is one that this SA may carry (RFC 4301 section 5.2, step 4).
@@ -134,7 +147,7 @@ impl InboundSa {
         Flow::parse(inner).is_some_and(|flow| flow.matches_inbound(&self.local_ts, &self.remote_ts))
     }
 
-    /// The second half of receiving, after [`esp::decapsulate`] and again when a packet that waited
+    /// The second half of receiving, after [`esp::unwrap`] and again when a packet that waited
     /// is released (B1, B3): the high-water check, then check-and-mark in one step (R8). Counts the
     /// packet if it is to be delivered; `octets` is its inner length.
     #[inline]
@@ -243,7 +256,8 @@ fn outer_header(
 
 /// All SAs of one worker.
 pub struct Sad {
-    inbound: HashMap<Spi, Box<InboundSa>, FixedState>,
+    /// The slots of the inbound SPIs.
+    spis: HashMap<Spi, u32, FixedState>,
     slots: Box<[Slot]>,
     ids: HashMap<SaId, u32, FixedState>,
 }
@@ -251,7 +265,7 @@ pub struct Sad {
 #[derive(Default)]
 struct Slot {
     id: Option<SaId>,
-    inbound: Option<Spi>,
+    inbound: Option<Box<InboundSa>>,
     outbound: Option<Box<OutboundSa>>,
 }
 
@@ -274,7 +288,7 @@ impl Sad {
         // Only SPIs that we chose get into the table, so nobody outside can make them collide.
         let hasher = FixedState::default();
         Sad {
-            inbound: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
+            spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
             slots: (0..capacity).map(|_| Slot::default()).collect(),
             ids: HashMap::with_capacity_and_hasher(capacity, hasher),
         }
@@ -286,19 +300,19 @@ impl Sad {
         &mut self,
         sa: Box<InboundSa>,
     ) -> Result<Option<Box<InboundSa>>, (Box<InboundSa>, Conflict)> {
-        let spi_taken = self
-            .inbound
-            .get(&sa.spi)
-            .is_some_and(|other| other.id != sa.id);
+        let spi_taken = self.inbound(sa.spi).is_some_and(|other| other.id != sa.id);
         if spi_taken {
             return Err((sa, Conflict::SpiTaken));
         }
         match self.claim(sa.id, sa.slot) {
             Err(conflict) => Err((sa, conflict)),
             Ok(slot) => {
-                let before = slot.inbound.replace(sa.spi);
-                let old = before.and_then(|spi| self.inbound.remove(&spi));
-                self.inbound.insert(sa.spi, sa);
+                let (spi, number) = (sa.spi, sa.slot);
+                let old = slot.inbound.replace(sa);
+                if let Some(old) = &old {
+                    self.spis.remove(&old.spi);
+                }
+                self.spis.insert(spi, number);
                 Ok(old)
             }
         }
@@ -327,20 +341,37 @@ impl Sad {
         let Slot {
             inbound, outbound, ..
         } = std::mem::take(slot);
-        (inbound.and_then(|spi| self.inbound.remove(&spi)), outbound)
+        if let Some(sa) = &inbound {
+            self.spis.remove(&sa.spi);
+        }
+        (inbound, outbound)
     }
 
     /// The SA that a packet names.
     #[inline]
-    pub fn inbound_mut(&mut self, spi: Spi) -> Option<&mut InboundSa> {
-        self.inbound.get_mut(&spi).map(Box::as_mut)
+    pub fn inbound(&self, spi: Spi) -> Option<&InboundSa> {
+        let slot = *self.spis.get(&spi)?;
+        self.slots.get(slot as usize)?.inbound.as_deref()
     }
 
-    /// The receiving half in a slot, for a packet that waited there.
+    /// The receiving half in a slot.
     #[inline]
     pub fn inbound_in_slot(&mut self, slot: u32) -> Option<&mut InboundSa> {
-        let spi = self.slots.get(slot as usize)?.inbound?;
-        self.inbound_mut(spi)
+        self.slots.get_mut(slot as usize)?.inbound.as_deref_mut()
+    }
+
+    /// The key that opens what came for a slot.
+    #[inline]
+    pub fn opening_key(&self, slot: u32) -> Option<&EspKey> {
+        let slot = self.slots.get(slot as usize)?;
+        slot.inbound.as_ref().map(|sa| &sa.key)
+    }
+
+    /// The key that seals what a slot sends.
+    #[inline]
+    pub fn sealing_key(&self, slot: u32) -> Option<&EspKey> {
+        let slot = self.slots.get(slot as usize)?;
+        slot.outbound.as_ref().map(|sa| &sa.key)
     }
 
     /// The sending half in a slot.
@@ -367,7 +398,7 @@ impl Sad {
     /// What this worker knows of the Child SA in a slot, in this leadership.
     pub fn checkpoint(&self, slot: u32) -> Option<Checkpoint> {
         let entry = self.slots.get(slot as usize)?;
-        let inbound = entry.inbound.and_then(|spi| self.inbound.get(&spi));
+        let inbound = entry.inbound.as_ref();
         let outbound = entry.outbound.as_ref();
         Some(Checkpoint {
             sa: entry.id?,

@@ -352,7 +352,7 @@ impl Worker {
                 let slot = self.sad.slot_of(id);
                 let state = slot
                     .and_then(|slot| self.sad.inbound_in_slot(slot))
-                    .map(|sa| sa.window.export());
+                    .and_then(|sa| sa.window.export());
                 self.reports.answer(Event::Window { sa: id, state });
             }
         }

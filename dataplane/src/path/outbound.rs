@@ -7,6 +7,7 @@ use hitless_sa::{Instant, SequenceNumber};
 use smallvec::SmallVec;
 
 use super::{Departure, way};
+use crate::aead::{self, Job};
 use crate::cell::Block;
 use crate::command::Event;
 use crate::esp;
@@ -27,10 +28,24 @@ struct Sealing {
     next_hop: Ipv4Addr,
 }
 
+/// One whose ESP header, IV and trailer are in place.
+struct Wrapped {
+    sealing: Sealing,
+    number: SequenceNumber,
+    high: Option<u32>,
+    /// DSCP and ECN of the inner packet.
+    tos: u8,
+    /// Octets of the inner packet.
+    inner: usize,
+    sealed: bool,
+}
+
 /// Packets to seal in one go: a burst, and some room for fragments.
 const SEALINGS: usize = BURST + 2 * fragment::MAX;
 
 type Sealings = SmallVec<[Sealing; SEALINGS]>;
+type Wrappings = SmallVec<[Wrapped; SEALINGS]>;
+type Jobs<'a> = SmallVec<[Job<'a>; SEALINGS]>;
 
 /// What one SA needs in this burst, then what it got.
 struct Draw {
@@ -78,14 +93,21 @@ impl Worker {
                 draw.block = Some(block);
             }
         }
-        // 3. A number for each packet, in the order in which they came.
+        // 3. A number for each packet, in the order in which they came, and ESP around it.
+        let mut wrapped = Wrappings::new();
         for sealing in sealings.drain(..) {
             let number = draws
                 .iter_mut()
                 .find(|draw| draw.slot == sealing.slot)
                 .and_then(|draw| draw.block.as_mut())
                 .and_then(Iterator::next);
-            self.seal(now, sealing, number);
+            self.wrap(sealing, number, &mut wrapped);
+        }
+        // 4. Encryption and ICV, in one go.
+        self.seal(&mut wrapped);
+        // 5. Outer headers, and out.
+        for wrapped in wrapped.drain(..) {
+            self.dispatch(now, wrapped);
         }
     }
 
@@ -141,28 +163,95 @@ impl Worker {
         }
     }
 
-    /// Encapsulates and sends a packet under the number that was drawn for it.
-    fn seal(&mut self, now: Instant, sealing: Sealing, number: Option<SequenceNumber>) {
+    /// Makes a packet the text of ESP, under the number that was drawn for it.
+    fn wrap(
+        &mut self,
+        mut sealing: Sealing,
+        number: Option<SequenceNumber>,
+        wrapped: &mut Wrappings,
+    ) {
+        let inner = sealing.packet.len();
+        let reason = match (self.sad.outbound_mut(sealing.slot), number) {
+            (Some(sa), Some(number)) => {
+                match esp::wrap(&mut self.frames.pool, &mut sealing.packet, sa, number) {
+                    Ok(tos) => {
+                        return wrapped.push(Wrapped {
+                            sealing,
+                            number,
+                            high: esp::high(number, sa.esn),
+                            tos,
+                            inner,
+                            sealed: false,
+                        });
+                    }
+                    Err(reason) => reason,
+                }
+            }
+            (Some(sa), None) if sa.cell.frozen() => DropReason::NotActive,
+            (Some(_), None) => DropReason::LeaseExhausted,
+            (None, _) => DropReason::NoSa,
+        };
+        self.frames.drop(sealing.packet, reason);
+    }
+
+    /// Encrypts, and writes the ICV (RFC 4303 section 3.3.2).
+    fn seal(&mut self, wrapped: &mut Wrappings) {
+        let Worker { sad, frames, .. } = self;
+        let packets = wrapped.iter_mut().map(|wrapped| {
+            let Wrapped {
+                sealing,
+                high,
+                sealed,
+                ..
+            } = wrapped;
+            (&mut sealing.packet, (sealing.slot, *high, sealed))
+        });
+        let (mut jobs, verdicts): (Jobs<'_>, SmallVec<[&mut bool; SEALINGS]>) = frames
+            .pool
+            .each_bytes_mut(packets)
+            .filter_map(|(esp, (slot, high, sealed))| {
+                let key = sad.sealing_key(slot)?;
+                let job = Job {
+                    key,
+                    esp,
+                    high,
+                    ok: false,
+                };
+                Some((job, sealed))
+            })
+            .unzip();
+        aead::seal_burst(&mut jobs);
+        for (job, sealed) in jobs.iter().zip(verdicts) {
+            *sealed = job.ok;
+        }
+    }
+
+    /// Puts the outer headers in front, and sends. Nothing leaves that was not sealed (S6).
+    fn dispatch(&mut self, now: Instant, wrapped: Wrapped) {
+        let Wrapped {
+            sealing,
+            number,
+            tos,
+            inner,
+            sealed,
+            ..
+        } = wrapped;
         let Sealing {
             mut packet,
             slot,
             port,
             next_hop,
         } = sealing;
-        let inner = packet.len();
-        let sealed = match (self.sad.outbound_mut(slot), number) {
-            (Some(sa), Some(number)) => {
-                esp::encapsulate(&mut self.frames.pool, &mut packet, sa, number).map(|()| {
+        let addressed = match self.sad.outbound_mut(slot) {
+            Some(sa) if sealed => esp::address(&mut self.frames.pool, &mut packet, sa, number, tos)
+                .map(|()| {
                     sa.packets += 1;
                     sa.bytes += inner as u64;
                     sa.last_use = now;
-                })
-            }
-            (Some(sa), None) if sa.cell.frozen() => Err(DropReason::NotActive),
-            (Some(_), None) => Err(DropReason::LeaseExhausted),
-            (None, _) => Err(DropReason::NoSa),
+                }),
+            _ => Err(DropReason::NoSa),
         };
-        if let Err(reason) = sealed {
+        if let Err(reason) = addressed {
             return self.frames.drop(packet, reason);
         }
         self.frames.counters.count_sealed(inner);

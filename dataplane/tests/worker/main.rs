@@ -1,8 +1,10 @@
 //! Workers on memory ports: whole journeys, every drop, leases, and hostile frames.
 
 mod bed;
+mod burst;
 mod drops;
 mod hostile;
 mod leases;
 mod local;
+mod replay;
 mod tunnel;
