@@ -6,10 +6,12 @@
 //! `topology.rs` (the network they share), `gateway.rs` and `strongswan.rs` (who runs in it),
 //! `capture.rs` and `ping.rs` (what is seen), `netns.rs`, `guard.rs`, `process.rs`, `clock.rs`
 //! and `syscall.rs` (what it stands on). `sim/` stands alone, and so does `esp_peer/`, a gateway for
-//! suites in other languages, with `mutate/`, which spoils packets for it.
+//! suites in other languages, with `mutate/`, which spoils packets for it, and
+//! `conformance.rs`, the table of what all the suites show.
 
 pub mod capture;
 pub mod clock;
+pub mod conformance;
 pub mod error;
 pub mod esp_peer;
 pub mod gateway;

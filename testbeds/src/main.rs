@@ -1,16 +1,17 @@
-//! The command line of the testbeds: `list`, `run NAME`, `sim` and `mutate`; `esp-peer` is for the
-//! suites in other languages, `guard` for `run` alone.
+//! The command line of the testbeds: `list`, `run NAME`, `sim`, `mutate` and `conformance`;
+//! `esp-peer` is for the suites in other languages, `guard` for `run` alone.
 //!
 //! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use hitless_testbeds::error::LabError;
 use hitless_testbeds::guard::{self, Guard};
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
-use hitless_testbeds::{clock, esp_peer, mutate, netns, sim, strongswan};
+use hitless_testbeds::{clock, conformance, esp_peer, mutate, netns, sim, strongswan};
 
 /// Scenarios for hitless, with real peers in network namespaces.
 #[derive(Parser)]
@@ -30,6 +31,8 @@ enum Command {
     Sim(Sim),
     /// Send damaged packets through a worker and watch that they do no harm. Needs nothing.
     Mutate(Mutate),
+    /// Print the table of the checklist, from what test runners have printed.
+    Conformance(Conformance),
     /// Drive one worker for a suite in another language, over stdin and stdout.
     EspPeer,
     /// Remove what the process with this id leaves when it is killed; its pipe is our stdin.
@@ -54,6 +57,15 @@ struct Sim {
     /// Tell on stderr what happens.
     #[arg(long)]
     verbose: bool,
+}
+
+#[derive(Args)]
+struct Conformance {
+    /// Outputs of `cargo test`, of `python3 -m unittest -v` and of `hitless-testbeds run`.
+    outputs: Vec<PathBuf>,
+    /// A test that was not run is a failure.
+    #[arg(long)]
+    complete: bool,
 }
 
 #[derive(Args)]
@@ -93,6 +105,7 @@ fn main() -> ExitCode {
         Command::Run(run) => exit(run.carry_out()),
         Command::Sim(sim) => exit(sim.carry_out()),
         Command::Mutate(mutate) => exit(mutate.carry_out()),
+        Command::Conformance(table) => exit(table.carry_out()),
         Command::EspPeer => exit(serve()),
         Command::Guard { runner } => exit(guard::watch(runner).map(|()| true)),
     }
@@ -164,6 +177,24 @@ impl Mutate {
             false => print!("{summary}"),
         }
         Ok(summary.faults.is_empty())
+    }
+}
+
+impl Conformance {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let list = conformance::checklist().map_err(|error| LabError::Unreadable {
+            what: "testbeds/conformance.toml".to_owned(),
+            detail: error.to_string(),
+        })?;
+        let mut results = conformance::Results::default();
+        for path in &self.outputs {
+            let shown = path.display().to_string();
+            let output = std::fs::read(path).map_err(LabError::io(shown))?;
+            results.read(&String::from_utf8_lossy(&output));
+        }
+        let (text, sound) = conformance::table(&list, &results, self.complete);
+        println!("{text}");
+        Ok(sound)
     }
 }
 
