@@ -28,7 +28,8 @@ FAR_NET = {4: "10.2.0.0/16", 6: "fd02::/64"}
 OWN = {4: "192.0.2.1", 6: "2001:db8::1"}
 PEER = {4: "192.0.2.2", 6: "2001:db8::2"}
 IN_SPI, OUT_SPI = 0xAAAA0001, 0xBBBB0001
-FAMILIES = [(4, 4)]
+# Inner and outer.
+FAMILIES = [(4, 4), (6, 6), (4, 6), (6, 4)]
 MTU = 1500
 # Frames that the cables of the driver hold.
 CABLE = 512
@@ -64,6 +65,7 @@ class Sa:
         self.id, self.esn, self.window = 1, True, 64
         self.inner, self.outer, self.transport = 4, 4, False
         self.udp, self.first, self.floor = None, 1, 0
+        self.options = {}
         self.in_spi, self.out_spi = IN_SPI, OUT_SPI
         for name, value in choices.items():
             if not hasattr(self, name):
@@ -96,6 +98,7 @@ class Sa:
             "replay_window": self.window,
             "first": self.first,
             "floor": self.floor,
+            "options": self.options,
         }
         if self.udp:
             config["encapsulation"] = {"local_port": self.udp[0], "remote_port": self.udp[1]}
@@ -189,16 +192,14 @@ class BedTest(unittest.TestCase):
         self.drops = {}
         sides = ((INSIDE_MAC, "10.1.0.1/16", "fd01::1/64", True),
                  (OUTSIDE_MAC, OWN[4] + "/24", OWN[6] + "/64", False))
-        v6 = any(6 in pair for pair in FAMILIES)
         ports = [
-            {"mac": mac, "mtu": mtu, "protected": protected,
-             "addresses": [four, six] if v6 else [four]}
+            {"mac": mac, "mtu": mtu, "protected": protected, "addresses": [four, six]}
             for mac, four, six, protected in sides
         ]
-        families = (4, 6) if v6 else (4,)
+        families = (4, 6)
         routes = [{"prefix": LOCAL_NET[f], "port": INSIDE} for f in families]
         routes += [{"prefix": net, "port": OUTSIDE}
-                   for net in ("192.0.2.0/24", "2001:db8::/64")[: len(families)]]
+                   for net in ("192.0.2.0/24", "2001:db8::/64")]
         routes += [{"prefix": FAR_NET[f], "port": OUTSIDE, "next_hop": PEER[f]} for f in families]
         neighbours = [{"port": INSIDE, "address": HOST[f], "mac": HOST_MAC} for f in families]
         neighbours += [{"port": OUTSIDE, "address": PEER[f], "mac": PEER_MAC} for f in families]

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use hitless_dataplane::aead::Engine;
 use hitless_dataplane::fib::Route;
@@ -9,8 +10,8 @@ use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::spd::{Action, Policy};
 use hitless_dataplane::worker::Interface;
 use hitless_sa::{
-    ChildSa, EspSuite, Incarnation, KeyMaterial, MemberId, Mode, SaId, Spi, TrafficSelector,
-    UdpEncapsulation,
+    ChildSa, DontFragment, Dscp, EspSuite, Incarnation, KeyMaterial, MemberId, Mode, MssClamp,
+    SaId, SaOptions, Spi, TfcPadding, TrafficSelector, UdpEncapsulation,
 };
 use serde::{Deserialize, Serialize};
 
@@ -144,12 +145,74 @@ pub struct Sa {
     pub local_ts: Vec<Selector>,
     pub remote_ts: Vec<Selector>,
     pub replay_window: u32,
+    #[serde(default)]
+    pub options: Options,
     /// The first number to send.
     #[serde(default = "one")]
     pub first: u64,
     /// Every number up to this one counts as received.
     #[serde(default)]
     pub floor: u64,
+}
+
+/// Settings of an SA; what is left out is as an SA has it by default.
+#[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+pub struct Options {
+    /// A fixed one; else it is copied.
+    dscp: Option<u8>,
+    copy_dscp_in: Option<bool>,
+    copy_ecn: Option<bool>,
+    dont_fragment: Option<DontFragmentText>,
+    hop_limit: Option<u8>,
+    flow_label: Option<u32>,
+    tfc: Option<Size>,
+    mss: Option<Size>,
+    keepalive_seconds: Option<u64>,
+}
+
+#[derive(Deserialize, Clone, Copy)]
+#[serde(rename_all = "snake_case")]
+enum DontFragmentText {
+    Copy,
+    Set,
+    Clear,
+}
+
+/// A number of octets, or 0 for what the MTU allows.
+#[derive(Deserialize, Clone, Copy)]
+struct Size(u16);
+
+impl Options {
+    fn options(&self) -> SaOptions {
+        let usual = SaOptions::default();
+        SaOptions {
+            dscp: self.dscp.map_or(usual.dscp, Dscp::Fixed),
+            copy_dscp_in: self.copy_dscp_in.unwrap_or(usual.copy_dscp_in),
+            copy_ecn: self.copy_ecn.unwrap_or(usual.copy_ecn),
+            dont_fragment: match self.dont_fragment {
+                None => usual.dont_fragment,
+                Some(DontFragmentText::Copy) => DontFragment::Copy,
+                Some(DontFragmentText::Set) => DontFragment::Set,
+                Some(DontFragmentText::Clear) => DontFragment::Clear,
+            },
+            hop_limit: self.hop_limit.unwrap_or(usual.hop_limit),
+            flow_label: self.flow_label.unwrap_or(usual.flow_label),
+            padding: match self.tfc {
+                None => usual.padding,
+                Some(Size(0)) => TfcPadding::ToMtu,
+                Some(Size(octets)) => TfcPadding::To(octets),
+            },
+            mss: match self.mss {
+                None => usual.mss,
+                Some(Size(0)) => MssClamp::ToMtu,
+                Some(Size(octets)) => MssClamp::To(octets),
+            },
+            keepalive: self
+                .keepalive_seconds
+                .map_or(usual.keepalive, |s| Some(Duration::from_secs(s))),
+        }
+    }
 }
 
 fn one() -> u64 {
@@ -316,6 +379,7 @@ impl Sa {
             local_ts: selectors(&self.local_ts)?,
             remote_ts: selectors(&self.remote_ts)?,
             replay_window: self.replay_window,
+            options: self.options.options(),
         })
     }
 }

@@ -7,7 +7,7 @@ use hitless_dataplane::fib::Route;
 use hitless_dataplane::spd::{Action, Policy};
 use hitless_dataplane::worker::Interface;
 use hitless_sa::{
-    ChildSa, EspSuite, KeyMaterial, Mode, SaId, Spi, TrafficSelector, UdpEncapsulation,
+    ChildSa, EspSuite, KeyMaterial, Mode, SaId, SaOptions, Spi, TrafficSelector, UdpEncapsulation,
 };
 
 use crate::esp_peer::{Refused, Rig, sa_id};
@@ -126,6 +126,7 @@ fn child(sa: usize, gateway: u8, salt: u8) -> Option<ChildSa> {
         local_ts: vec![local_ts],
         remote_ts: vec![remote_ts],
         replay_window: form.window,
+        options: SaOptions::default(),
     })
 }
 
