@@ -125,6 +125,7 @@ impl Gateway {
             id: 0,
             interfaces: vec![interface(0), interface(1)],
             pool_frames: 128,
+            pool_runs: 0,
             checkpoint: CheckpointSettings::default(),
             sa_capacity: 2,
         };

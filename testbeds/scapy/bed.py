@@ -211,6 +211,9 @@ class BedTest(unittest.TestCase):
             ]
         setup = {"ports": ports, "routes": routes, "neighbours": neighbours,
                  "policies": policies}
+        if mtu > 2000:
+            setup["runs"] = 64
+        self.cable = 64 if mtu > 2000 else CABLE
         if engine:
             setup["engine"] = engine
         self.driver.request("start", **setup)
@@ -225,8 +228,8 @@ class BedTest(unittest.TestCase):
         """IP packets into a port, at once; the IP packets that come out, by port."""
         mac = INSIDE_MAC if port == INSIDE else OUTSIDE_MAC
         before, frames = self.answer, []
-        for at in range(0, max(len(packets), 1), CABLE):
-            for packet in packets[at : at + CABLE]:
+        for at in range(0, max(len(packets), 1), self.cable):
+            for packet in packets[at : at + self.cable]:
                 self.driver.frame(port, ethernet(bytes(packet), mac))
             self.answer, came = self.driver.request("run")
             frames += came

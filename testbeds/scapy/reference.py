@@ -37,10 +37,17 @@ class Suite:
 
 _GCM, _CHACHA = {"crypt_algo": "AES-GCM"}, {"crypt_algo": "CHACHA20-POLY1305"}
 
-SUITES = [
-    Suite("aes128gcm16", "gcm", 16, 8, scapy=_GCM),
-    Suite("aes256gcm16", "gcm", 32, 8, scapy=_GCM),
-]
+_CBC = {"crypt_algo": "AES-CBC", "auth_algo": "SHA2-256-128"}
+_AES = ((128, 16), (192, 24), (256, 32))
+
+SUITES = (
+    [Suite("aes%dgcm16" % bits, "gcm", key, 8, scapy=_GCM) for bits, key in _AES]
+    + [Suite("chacha20poly1305", "chacha", 32, 8, scapy=_CHACHA)]
+    + [Suite("aes%dgmac" % bits, "gmac", key, 8) for bits, key in _AES]
+    + [Suite("aes%d-sha256" % bits, "cbc", key, 16, align=16, scapy=_CBC) for bits, key in _AES]
+    + [Suite("aes%dgcm16iiv" % bits, "gcm", key, 0, implicit=True) for bits, key in _AES]
+    + [Suite("chacha20poly1305iiv", "chacha", 32, 0, implicit=True)]
+)
 
 
 class Forged(Exception):

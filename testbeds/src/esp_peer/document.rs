@@ -17,9 +17,6 @@ use serde::{Deserialize, Serialize};
 
 use super::Refused;
 
-/// Suites by their word in `esp_proposals`.
-const SUITES: &[EspSuite] = &[EspSuite::Aes128Gcm16, EspSuite::Aes256Gcm16];
-
 /// One command.
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
@@ -61,6 +58,9 @@ pub struct Setup {
     pub engine: Option<String>,
     #[serde(default = "usual_frames")]
     pub frames: u32,
+    /// Runs of adjacent frames, for packets too long for one.
+    #[serde(default)]
+    pub runs: u32,
 }
 
 fn usual_frames() -> u32 {
@@ -352,7 +352,10 @@ impl From<Udp> for UdpEncapsulation {
 
 impl Sa {
     pub fn child(&self) -> Result<ChildSa, Refused> {
-        let Some(suite) = SUITES.iter().find(|suite| suite.keyword() == self.suite) else {
+        let Some(suite) = EspSuite::ALL
+            .iter()
+            .find(|suite| suite.keyword() == self.suite)
+        else {
             return refuse("suite", &self.suite);
         };
         let selectors = |texts: &[Selector]| {

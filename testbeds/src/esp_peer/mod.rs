@@ -136,7 +136,7 @@ fn obey(place: &mut Option<Rig>, body: &[u8]) -> Result<(), Refused> {
 
 fn start(setup: &document::Setup) -> Result<Rig, Refused> {
     let interfaces: Result<_, _> = setup.ports.iter().map(|port| port.interface()).collect();
-    let mut rig = Rig::new(interfaces?, setup.frames, setup.engine()?)?;
+    let mut rig = Rig::new(interfaces?, setup.frames, setup.runs, setup.engine()?)?;
     let routes: Result<Vec<_>, _> = setup.routes.iter().map(|route| route.route()).collect();
     rig.routes(&routes?)?;
     let policies: Result<_, _> = setup.policies.iter().map(|p| p.policy()).collect();

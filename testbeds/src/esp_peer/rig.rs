@@ -22,8 +22,10 @@ use hitless_sa::{ChildSa, Instant, Lease, SaId, SequenceNumber, UdpEncapsulation
 
 use super::Refused;
 
-/// Frames that fit onto each cable.
+/// Frames that fit onto each cable; fewer of jumbo frames.
 const CABLE: usize = 512;
+const JUMBO_CABLE: usize = 64;
+const USUAL_MTU: usize = 2000;
 /// Bounds that a rig never reaches: leases are tested elsewhere.
 const PLENTY: Lease = Lease {
     grant: SequenceNumber(1 << 60),
@@ -53,10 +55,17 @@ impl Rig {
     ///
     /// # Errors
     /// If there is no memory for its frames.
-    pub fn new(interfaces: Vec<Interface>, frames: u32, engine: Engine) -> Result<Rig, Refused> {
+    pub fn new(
+        interfaces: Vec<Interface>,
+        frames: u32,
+        runs: u32,
+        engine: Engine,
+    ) -> Result<Rig, Refused> {
         let (mut ports, mut cables): (Vec<Box<dyn Port>>, Vec<_>) = (Vec::new(), Vec::new());
         for interface in &interfaces {
-            let (inner, outer) = memory::link(CABLE, interface.mtu);
+            let jumbo = interface.mtu > USUAL_MTU;
+            let capacity = if jumbo { JUMBO_CABLE } else { CABLE };
+            let (inner, outer) = memory::link(capacity, interface.mtu);
             ports.push(Box::new(inner));
             cables.push(outer);
         }
@@ -64,6 +73,7 @@ impl Rig {
             id: 0,
             interfaces,
             pool_frames: frames,
+            pool_runs: runs,
             checkpoint: CheckpointSettings::default(),
             sa_capacity: CAPACITY,
         };

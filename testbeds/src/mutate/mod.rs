@@ -21,7 +21,7 @@ use serde::Serialize;
 
 use crate::esp_peer::{Refused, Rig};
 use dice::{Dice, mend};
-use pair::{AUTHENTIC, AUTHENTIC_KEY, AUTHENTIC_SPI, INSIDE, OUTSIDE, PEER, SHAPES, TARGET};
+use pair::{AUTHENTIC, AUTHENTIC_KEY, AUTHENTIC_SPI, INSIDE, OUTSIDE, PEER, SAS, TARGET};
 
 /// Frames that go in at once.
 const BATCH: usize = 64;
@@ -89,7 +89,8 @@ impl fmt::Display for Summary {
 #[derive(Default)]
 struct Outcome {
     pushed: u64,
-    /// Frames that the worker may have taken without a count: ARP.
+    /// Frames that the worker may have taken without a count: ARP, neighbour discovery, and
+    /// fragments that wait for the others.
     quiet: u64,
     inside: Vec<Vec<u8>>,
     outside: Vec<Vec<u8>>,
@@ -191,7 +192,7 @@ impl Run {
     }
 
     fn read_windows(&mut self) -> Result<Vec<Option<WindowState>>, Refused> {
-        let ids = (0..SHAPES.len()).map(pair::identity);
+        let ids = (0..SAS).map(pair::identity);
         ids.map(|id| self.target.window(id)).collect()
     }
 
@@ -214,7 +215,7 @@ impl Run {
         let mut outcome = Outcome::default();
         for frame in frames {
             outcome.pushed += u64::from(self.target.push(port, frame));
-            outcome.quiet += u64::from(frame.get(12..14) == Some(&[0x08, 0x06]));
+            outcome.quiet += u64::from(is_chatter(frame) || is_fragment(frame));
         }
         self.summary.packets += outcome.pushed;
         self.target.run()?;
@@ -226,7 +227,7 @@ impl Run {
         }
         // Who wants to know a neighbour asks, whatever became of the packet.
         for list in [&mut outcome.inside, &mut outcome.outside] {
-            list.retain(|frame| frame.get(12..14) != Some(&[0x08, 0x06]));
+            list.retain(|frame| !is_chatter(frame));
         }
         self.account(&outcome);
         Ok(outcome)
@@ -261,7 +262,8 @@ impl Run {
                 50 => payload,
                 17 => payload.get(8..).unwrap_or_default(),
                 // Answers and errors of our own.
-                1 | 58 if frame.get(26..30) == Some(&pair::TARGET_OUTSIDE) => continue,
+                1 if frame.get(26..30) == Some(&[192, 0, 2, TARGET]) => continue,
+                58 if frame.get(22..26) == Some(&[0x20, 0x01, 0x0d, 0xb8]) => continue,
                 _ => &[],
             };
             let word = |at: usize| {
@@ -369,7 +371,8 @@ impl Run {
         let dice = &mut self.dice;
         let size = dice.below(200);
         let payload = seeds::udp(50_000, 40_000, &dice.octets(size));
-        let mut text = seeds::ipv4(pair::far_host(AUTHENTIC), pair::HOST, 17, &payload);
+        let (far, host) = (pair::far_host(AUTHENTIC), pair::host(TARGET, 4));
+        let mut text = seeds::ip(far, host, 17, &payload);
         let pad = (4 - (text.len() + 2) % 4) % 4;
         text.extend((1..=pad as u8).chain([pad as u8, 4]));
         let other = dice
@@ -387,7 +390,7 @@ impl Run {
         let number = self.next;
         self.next += 1;
         let esp = seal(number, &text)?;
-        let packet = seeds::ipv4(pair::PEER_OUTSIDE, pair::TARGET_OUTSIDE, 50, &esp);
+        let packet = seeds::ip(pair::outside(PEER, 4), pair::outside(TARGET, 4), 50, &esp);
         Ok(seeds::frame(OUTSIDE, &packet))
     }
 }
@@ -426,6 +429,26 @@ fn spoil(dice: &mut Dice, frame: &mut Vec<u8>, other: &[u8]) {
     }
 }
 
+/// ARP, or neighbour discovery (RFC 4861 section 4).
+fn is_chatter(frame: &[u8]) -> bool {
+    let icmpv6 = || ip_payload(frame).filter(|(protocol, _)| *protocol == 58);
+    frame.get(12..14) == Some(&[0x08, 0x06])
+        || icmpv6().is_some_and(|(_, message)| matches!(message.first(), Some(133..=137)))
+}
+
+fn is_fragment(frame: &[u8]) -> bool {
+    match (frame.get(12..14), frame.get(ETHERNET..)) {
+        (Some([0x08, 0x00]), Some([_, _, _, _, _, _, flags, low, ..])) => {
+            (*flags & 0x3f, *low) != (0, 0)
+        }
+        // An IPv6 fragment header may lie behind others.
+        (Some([0x86, 0xdd]), Some([_, _, _, _, _, _, next, ..])) => {
+            matches!(next, 0 | 43 | 44 | 60)
+        }
+        _ => false,
+    }
+}
+
 /// Protocol and payload of the IP packet in a frame.
 fn ip_payload(frame: &[u8]) -> Option<(u8, &[u8])> {
     let packet = frame.get(ETHERNET..)?;
@@ -457,14 +480,10 @@ mod tests {
     #[test]
     fn a_fault_is_seen() {
         let mut run = Run::new(1).expect("made");
-        let clear = seeds::frame(OUTSIDE, &seeds::ipv4([1; 4], [2; 4], 17, &[0; 20]));
+        let (us, peer) = (pair::outside(TARGET, 4), pair::outside(PEER, 4));
+        let clear = seeds::frame(OUTSIDE, &seeds::ip(us, peer, 17, &[0; 20]));
         run.watch_numbers(&[clear]);
-        let packet = seeds::ipv4(
-            pair::TARGET_OUTSIDE,
-            [2; 4],
-            50,
-            &[0xbb, 0xbb, 0, 0, 0, 0, 0, 1],
-        );
+        let packet = seeds::ip(us, peer, 50, &[0xbb, 0xbb, 0, 0, 0, 0, 0, 1]);
         let esp = seeds::frame(OUTSIDE, &packet);
         run.watch_numbers(&[esp.clone(), esp.clone()]);
         run.windows.pop();

@@ -1,6 +1,6 @@
 //! The gateway under attack, the peer that knows its keys, and a stranger that does not.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hitless_dataplane::aead::Engine;
 use hitless_dataplane::fib::Route;
@@ -14,39 +14,37 @@ use crate::esp_peer::{Refused, Rig, sa_id};
 
 pub const INSIDE: usize = 0;
 pub const OUTSIDE: usize = 1;
-pub const TARGET_OUTSIDE: [u8; 4] = [192, 0, 2, 1];
-pub const PEER_OUTSIDE: [u8; 4] = [192, 0, 2, 2];
-pub const HOST: [u8; 4] = [10, 1, 0, 5];
-/// Ethernet addresses of gateways end in their side and port.
 const FRAMES: u32 = 1024;
 
-/// An SA's form. Its place in [`SHAPES`] is its number.
+/// An SA's form.
 pub struct Shape {
     pub suite: EspSuite,
     pub esn: bool,
     pub window: u32,
     pub udp: bool,
+    /// Families of the inner and of the outer packet.
+    pub inner: u8,
+    pub outer: u8,
 }
 
-const fn shape(suite: EspSuite, esn: bool, window: u32, udp: bool) -> Shape {
+/// The SAs whose windows no packet of the run may move: one of each suite.
+pub const SAS: usize = EspSuite::ALL.len();
+
+/// The form of an SA by its number; everything varies with another period.
+pub fn shape(sa: usize) -> Shape {
+    let usual = EspSuite::Aes128Gcm16;
     Shape {
-        suite,
-        esn,
-        window,
-        udp,
+        suite: EspSuite::ALL.get(sa).copied().unwrap_or(usual),
+        esn: sa >= SAS || sa % 2 == 0,
+        window: [1024, 64, 65_536][(sa + 2) % 3],
+        udp: sa < SAS && sa % 4 >= 2,
+        inner: if sa < SAS && sa % 5 > 2 { 6 } else { 4 },
+        outer: if sa < SAS && sa % 3 == 1 { 6 } else { 4 },
     }
 }
 
-/// The SAs whose windows no packet of the run may move.
-pub const SHAPES: &[Shape] = &[
-    shape(EspSuite::Aes128Gcm16, true, 64, false),
-    shape(EspSuite::Aes256Gcm16, false, 1024, false),
-    shape(EspSuite::Aes128Gcm16, true, 65_536, true),
-    shape(EspSuite::Aes256Gcm16, false, 64, true),
-];
-
 /// The SA for authentic packets whose content is damaged: AES-128-GCM with ESN.
-pub const AUTHENTIC: usize = SHAPES.len();
+pub const AUTHENTIC: usize = SAS;
 pub const AUTHENTIC_KEY: [u8; 20] = [0x5a; 20];
 pub const AUTHENTIC_SPI: u32 = inbound_spi(AUTHENTIC);
 
@@ -55,8 +53,35 @@ pub const fn inbound_spi(sa: usize) -> u32 {
 }
 
 /// A host behind the peer that this SA leads to.
-pub fn far_host(sa: usize) -> [u8; 4] {
-    [10, 2, sa as u8, 5]
+pub fn far_host(sa: usize) -> IpAddr {
+    match shape(sa).inner {
+        6 => Ipv6Addr::new(0xfd02, 0, 0, sa as u16, 0, 0, 0, 5).into(),
+        _ => Ipv4Addr::new(10, 2, sa as u8, 5).into(),
+    }
+}
+
+/// A host behind the gateway with this number.
+pub fn host(gateway: u8, family: u8) -> IpAddr {
+    match family {
+        6 => Ipv6Addr::new(0xfd00 + u16::from(gateway), 0, 0, 0, 0, 0, 0, 5).into(),
+        _ => Ipv4Addr::new(10, gateway, 0, 5).into(),
+    }
+}
+
+/// The inside of the gateway with this number.
+fn inside(gateway: u8, family: u8) -> IpAddr {
+    match family {
+        6 => Ipv6Addr::new(0xfd00 + u16::from(gateway), 0, 0, 0, 0, 0, 0, 1).into(),
+        _ => Ipv4Addr::new(10, gateway, 0, 1).into(),
+    }
+}
+
+/// The outside of the gateway with this number.
+pub fn outside(gateway: u8, family: u8) -> IpAddr {
+    match family {
+        6 => Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, u16::from(gateway)).into(),
+        _ => Ipv4Addr::new(192, 0, 2, gateway).into(),
+    }
 }
 
 pub fn identity(sa: usize) -> SaId {
@@ -73,28 +98,23 @@ pub const PEER: u8 = 2;
 
 /// An SA pair as the gateway with this number holds it. `salt` makes other keys.
 fn child(sa: usize, gateway: u8, salt: u8) -> Option<ChildSa> {
-    let usual = shape(EspSuite::Aes128Gcm16, true, 1024, false);
-    let form = SHAPES.get(sa).unwrap_or(&usual);
+    let form = shape(sa);
     let key = |way: u8| {
-        let seed = 16 * sa as u8 + way + salt;
+        let seed = (8 * sa as u8 + way) ^ salt;
         match sa == AUTHENTIC && way == 1 {
             true => KeyMaterial::new(&AUTHENTIC_KEY),
             false => KeyMaterial::new(&vec![seed; form.suite.key_material_length()]),
         }
     };
-    let inner = |third: u8, second: u8, length| {
-        TrafficSelector::prefix(Ipv4Addr::new(10, second, third, 0).into(), length)
+    let prefix = |address, v4, v6| {
+        let length = if form.inner == 6 { v6 } else { v4 };
+        TrafficSelector::prefix(address, length)
     };
-    let (ours, theirs) = (inner(0, 1, 16)?, inner(sa as u8, 2, 24)?);
+    let ours = prefix(host(TARGET, form.inner), 16, 64)?;
+    let theirs = prefix(far_host(sa), 24, 64)?;
     let target = gateway == TARGET;
-    let pick = |ours, theirs| {
-        if target {
-            (ours, theirs)
-        } else {
-            (theirs, ours)
-        }
-    };
-    let (local, remote) = pick(IpAddr::from(TARGET_OUTSIDE), IpAddr::from(PEER_OUTSIDE));
+    let own = if target { TARGET } else { PEER };
+    let (local, remote) = (outside(own, form.outer), outside(3 - own, form.outer));
     let (keys, spis) = (
         if target {
             (key(1), key(2))
@@ -135,26 +155,34 @@ fn child(sa: usize, gateway: u8, salt: u8) -> Option<ChildSa> {
 /// # Errors
 /// If the worker refuses something.
 pub fn gateway(number: u8, salt: u8, first: u64) -> Result<Rig, Refused> {
-    let interface = |port, address: [u8; 4], length, protected| Interface {
-        mac: mac(number, port),
-        addresses: vec![(IpAddr::from(address), length)],
-        mtu: 1500,
-        protected,
+    let interface = |port, lengths: [u8; 2], protected| {
+        let addresses = match protected {
+            true => [inside(number, 4), inside(number, 6)],
+            false => [outside(number, 4), outside(number, 6)],
+        };
+        Interface {
+            mac: mac(number, port),
+            addresses: addresses.into_iter().zip(lengths).collect(),
+            mtu: 1500,
+            protected,
+        }
     };
     let interfaces = vec![
-        interface(INSIDE, [10, number, 0, 1], 16, true),
-        interface(OUTSIDE, [192, 0, 2, number], 24, false),
+        interface(INSIDE, [16, 48], true),
+        interface(OUTSIDE, [24, 64], false),
     ];
-    let mut rig = Rig::new(interfaces, FRAMES, Engine::default())?;
+    let mut rig = Rig::new(interfaces, FRAMES, 0, Engine::default())?;
     let other = if number == TARGET { PEER } else { TARGET };
-    let route = |address: [u8; 4], length, port| Route {
-        prefix: (IpAddr::from(address), length),
+    let route = |address, length, port| Route {
+        prefix: (address, length),
         port,
         next_hop: None,
     };
     rig.routes(&[
-        route([10, number, 0, 0], 16, INSIDE),
-        route([192, 0, 2, 0], 24, OUTSIDE),
+        route(inside(number, 4), 16, INSIDE),
+        route(inside(number, 6), 48, INSIDE),
+        route(outside(number, 4), 24, OUTSIDE),
+        route(outside(number, 6), 64, OUTSIDE),
     ])?;
     let mut policies = Vec::new();
     for sa in 0..=AUTHENTIC {
@@ -171,12 +199,9 @@ pub fn gateway(number: u8, salt: u8, first: u64) -> Result<Rig, Refused> {
         }
     }
     rig.policies(policies)?;
-    let host = IpAddr::from([10, number, 0, 5]);
-    rig.neighbour(INSIDE, host, [2, 0, 0, 0, 0, number])?;
-    rig.neighbour(
-        OUTSIDE,
-        IpAddr::from([192, 0, 2, other]),
-        mac(other, OUTSIDE),
-    )?;
+    for family in [4, 6] {
+        rig.neighbour(INSIDE, host(number, family), [2, 0, 0, 0, 0, number])?;
+        rig.neighbour(OUTSIDE, outside(other, family), mac(other, OUTSIDE))?;
+    }
     Ok(rig)
 }

@@ -23,7 +23,7 @@ use crate::topology::{
 pub const SCENARIO: Scenario = Scenario {
     name: "transfer-strongswan",
     about: "packets of every size around the MTU through ESP in UDP, to strongSwan and back",
-    variants: &["aes128gcm16", "aes256gcm16"],
+    variants: &["aes256gcm16", "chacha20poly1305", "aes128-sha256"],
     run: transfer,
 };
 
