@@ -10,5 +10,6 @@ mod leases;
 mod local;
 mod policy;
 mod replay;
+mod transport;
 mod tunnel;
 mod v6;
