@@ -1,45 +1,51 @@
-//! ESP with AES-GCM (RFC 4303, RFC 4106): tunnel mode for packets, slices for the sync channel.
+//! ESP (RFC 4303): packets in both modes, slices for the sync channel.
 //!
 //! ```text
-//!  SPI 4 | sequence number 4 | IV 8 | payload, padding, pad length 1, next header 1 | ICV 16
-//!  ------ authenticated ----- nonce  ------------ encrypted and authenticated -------
+//!  SPI 4 | sequence number 4 | IV | payload, padding, pad length 1, next header 1 | ICV 16
+//!  ------ authenticated -----       ------------ encrypted and authenticated -------
 //! ```
 //!
-//! The IV that we send is the 64-bit sequence number (S2), so that a unique number is a unique
-//! nonce. What a peer sends as IV is taken as it is.
+//! The IV that we send is the 64-bit sequence number (S2) or made from it alone, so that a unique
+//! number is a unique nonce. What a peer sends as IV is taken as it is. How long the parts are says
+//! the key's suite.
 
 use std::ops::Range;
 
-use hitless_sa::{ICV_LENGTH, IV_LENGTH, SequenceNumber, Spi};
+use hitless_sa::{EspSuite, Mode, SequenceNumber, Spi};
 
 use crate::aead::EspKey;
+use crate::outer::Inner;
 use crate::pool::{FRAME_SIZE, Packet, Pool};
 use crate::replay::AntiReplay;
 use crate::sad::{InboundSa, OutboundSa};
+use crate::transport;
 use crate::verdict::DropReason;
 
 /// Octets of SPI and sequence number.
 const HEADER: usize = 8;
-/// Octets in front of the payload.
-const PREFIX: usize = HEADER + IV_LENGTH;
 /// Octets of pad length and next header.
 const TRAILER: usize = 2;
-/// Payload, padding and trailer fill a multiple of this (RFC 4303 section 2.4).
-const ALIGNMENT: usize = 4;
 
 const NEXT_HEADER_IPV4: u8 = 4;
 const NEXT_HEADER_IPV6: u8 = 41;
 const NEXT_HEADER_NONE: u8 = 59;
 
+/// Octets in front of the payload.
+#[inline]
+const fn prefix(suite: EspSuite) -> usize {
+    HEADER + suite.iv_length()
+}
+
 /// Octets of padding for a payload: the fewest that align the trailer.
 #[inline]
-const fn padding(payload: usize) -> usize {
-    (payload + TRAILER).wrapping_neg() % ALIGNMENT
+const fn padding(suite: EspSuite, payload: usize) -> usize {
+    (payload + TRAILER).wrapping_neg() % suite.alignment()
 }
 
 /// The largest payload whose ESP packet fits into `octets`.
-pub(crate) const fn largest_payload(octets: usize) -> usize {
-    let text = octets.saturating_sub(PREFIX + ICV_LENGTH) / ALIGNMENT * ALIGNMENT;
+pub(crate) const fn largest_payload(suite: EspSuite, octets: usize) -> usize {
+    let room = octets.saturating_sub(prefix(suite) + suite.icv_length());
+    let text = room / suite.alignment() * suite.alignment();
     text.saturating_sub(TRAILER)
 }
 
@@ -50,9 +56,21 @@ pub fn spi(esp: &[u8]) -> Option<Spi> {
         .map(|octets| Spi(u32::from_be_bytes(*octets)))
 }
 
+/// What [`address`] has to know of a packet that [`wrap`] made ESP.
+#[derive(Clone, Copy)]
+pub(crate) struct Front {
+    /// DSCP and ECN of the inner packet.
+    tos: u8,
+    dont_fragment: bool,
+    /// In transport mode, the octets of headers that wait in front of the packet, and where they
+    /// name what follows.
+    kept: usize,
+    named_at: usize,
+}
+
 /// Makes an inner IP packet the text of an ESP packet, with a number that was drawn for it: ready for
-/// [`seal_burst`](crate::aead::seal_burst). Returns the octet of DSCP and ECN, which [`address`]
-/// takes.
+/// [`seal_burst`](crate::aead::seal_burst). In tunnel mode it is padded to `pad_to` octets (RFC 4303
+/// section 2.7). Returns what [`address`] takes.
 ///
 /// After an error the packet's content is unspecified but never leaves: it goes back to the pool.
 #[inline]
@@ -61,40 +79,57 @@ pub(crate) fn wrap(
     packet: &mut Packet,
     sa: &OutboundSa,
     number: SequenceNumber,
-) -> Result<u8, DropReason> {
-    // 1. What the packet is, and the octet of DSCP and ECN, which the outer header repeats
-    //    (RFC 4301 section 5.1.2, RFC 6040 section 4.1 normal mode).
-    let (next_header, tos) = classify(pool.bytes(packet))?;
+    pad_to: usize,
+) -> Result<Front, DropReason> {
+    // 1. What the packet is, and what the outer header repeats of it (RFC 4301 section 5.1.2,
+    //    RFC 6040 section 4.1 normal mode).
+    let (next_header, front) = match sa.mode {
+        Mode::Tunnel => tunnel_front(pool.bytes(packet))?,
+        Mode::Transport => transport_front(pool.bytes(packet))?,
+    };
     // 2. Room for header and IV in front, and for padding, trailer and ICV behind.
-    let payload = packet.len();
-    let padding = padding(payload);
-    let grown = pool.append(packet, padding + TRAILER + ICV_LENGTH) && pool.prepend(packet, PREFIX);
+    let suite = sa.key.suite();
+    let inner = packet.len() - front.kept;
+    let payload = inner.max(pad_to);
+    let padding = padding(suite, payload);
+    let prefix = prefix(suite);
+    let behind = payload - inner + padding + TRAILER + suite.icv_length();
+    let grown = pool.append(packet, behind)
+        && pool.prepend(packet, prefix)
+        && transport::set_aside(pool, packet, front.kept, prefix);
     if !grown {
         return Err(DropReason::TooBig);
     }
     let esp = pool.bytes_mut(packet);
     // 3. Trailer, ESP header and IV.
-    write_trailer(&mut esp[PREFIX + payload..], padding, next_header);
-    write_header(esp, sa.spi, number, sa.esn)?;
-    Ok(tos)
+    esp[prefix + inner..prefix + payload].fill(0);
+    write_trailer(&mut esp[prefix + payload..], padding, next_header);
+    write_header(&sa.key, esp, sa.spi, number, sa.esn)?;
+    Ok(front)
 }
 
-/// Puts the outer headers in front of a sealed ESP packet.
+/// Puts the outer headers in front of a sealed ESP packet, or its own ones again.
 #[inline]
 pub(crate) fn address(
     pool: &mut Pool,
     packet: &mut Packet,
     sa: &OutboundSa,
     number: SequenceNumber,
-    tos: u8,
+    front: Front,
 ) -> Result<(), DropReason> {
-    let written = pool.prepend(packet, sa.outer.len())
-        && sa.outer.write(pool.bytes_mut(packet), tos, number.0 as u16);
-    if !written {
-        return Err(DropReason::TooBig);
+    if sa.mode == Mode::Transport {
+        let kept = (front.kept, front.named_at);
+        return transport::put_back(pool, packet, kept, sa.encapsulation);
     }
-    sa.outer.finish(pool.bytes_mut(packet));
-    Ok(())
+    let inner = Inner {
+        tos: front.tos,
+        dont_fragment: front.dont_fragment,
+    };
+    let written = pool.prepend(packet, sa.outer.len())
+        && sa
+            .outer
+            .write(pool.bytes_mut(packet), inner, number.0 as u16);
+    written.then_some(()).ok_or(DropReason::TooBig)
 }
 
 /// The full number of an ESP packet, if it is worth decrypting: long enough, and not a replay by what
@@ -103,15 +138,17 @@ pub(crate) fn address(
 #[inline]
 pub(crate) fn number(
     esp: &[u8],
+    suite: EspSuite,
     window: &AntiReplay,
     esn: bool,
 ) -> Result<SequenceNumber, DropReason> {
-    let number = infer(esp, window, esn)?;
+    let number = infer(esp, suite, window, esn)?;
     window.check(number).map_err(|_| DropReason::Replay)?;
     Ok(number)
 }
 
-/// Takes the inner IP packet out of an ESP packet that verified and was decrypted.
+/// Takes the inner IP packet out of an ESP packet that verified and was decrypted. `front` octets of
+/// IP headers, and of UDP if it was encapsulated, stand before it in its frame.
 ///
 /// The number is not marked yet: [`InboundSa::admit`] does that once the high water allows the
 /// packet. One that is refused here for its content is marked, so that a copy of it costs no
@@ -122,17 +159,25 @@ pub(crate) fn unwrap(
     packet: &mut Packet,
     sa: &mut InboundSa,
     number: SequenceNumber,
+    (front, encapsulated): (usize, bool),
 ) -> Result<(), DropReason> {
     sa.authenticated = sa.authenticated.max(number);
     // Trailer, and the inner packet's own length, which strips TFC padding.
-    let text = text(pool.bytes(packet));
-    let inner = strip_trailer(text)
-        .and_then(|(next_header, payload)| inner_length(next_header, &text[..payload]));
-    match inner {
-        Ok(length) => {
-            let cut = pool.trim_front(packet, PREFIX) && pool.truncate(packet, length);
-            cut.then_some(()).ok_or(DropReason::Malformed)
+    let prefix = prefix(sa.key.suite());
+    let text = text(pool.bytes(packet), sa.key.suite());
+    let unwrapped = match (strip_trailer(text), sa.mode) {
+        (Ok((next_header, payload)), Mode::Tunnel) => inner_length(next_header, &text[..payload])
+            .and_then(|length| {
+                let cut = pool.trim_front(packet, prefix) && pool.truncate(packet, length);
+                cut.then_some(()).ok_or(DropReason::Malformed)
+            }),
+        (Ok(inside), Mode::Transport) => {
+            transport::restore(pool, packet, (front, prefix), inside, encapsulated)
         }
+        (Err(reason), _) => Err(reason),
+    };
+    match unwrapped {
+        Ok(()) => Ok(()),
         // Seen already, in the same burst perhaps, comes before what is wrong with it.
         Err(reason) => match sa.window.mark(number) {
             true => Err(reason),
@@ -144,7 +189,7 @@ pub(crate) fn unwrap(
 /// Whether a packet that [`number`] refused as a replay is the peer's all the same. Marks nothing;
 /// afterwards the packet is of no use any more.
 pub(crate) fn is_authentic(esp: &mut [u8], sa: &InboundSa) -> bool {
-    let Ok(number) = infer(esp, &sa.window, sa.esn) else {
+    let Ok(number) = infer(esp, sa.key.suite(), &sa.window, sa.esn) else {
         return false;
     };
     sa.key.open_packet(esp, high(number, sa.esn))
@@ -180,12 +225,14 @@ pub fn seal_datagram(
     next_header: u8,
     payload: &[u8],
 ) -> Result<Vec<u8>, DropReason> {
-    let padding = padding(payload.len());
-    let mut esp = vec![0; PREFIX + payload.len() + padding + TRAILER + ICV_LENGTH];
-    let (front, rest) = esp.split_at_mut(PREFIX + payload.len());
-    front[PREFIX..].copy_from_slice(payload);
+    let (suite, start) = (key.suite(), prefix(key.suite()));
+    let padding = padding(suite, payload.len());
+    let behind = padding + TRAILER + suite.icv_length();
+    let mut esp = vec![0; start + payload.len() + behind];
+    let (front, rest) = esp.split_at_mut(start + payload.len());
+    front[start..].copy_from_slice(payload);
     write_trailer(rest, padding, next_header);
-    write_header(&mut esp, spi, number, esn)?;
+    write_header(key, &mut esp, spi, number, esn)?;
     match key.seal_packet(&mut esp, high(number, esn)) {
         true => Ok(esp),
         false => Err(DropReason::TooBig),
@@ -200,18 +247,20 @@ pub fn open_datagram(
     window: &mut AntiReplay,
     esp: &mut [u8],
 ) -> Result<(u8, Range<usize>), DropReason> {
-    let number = number(esp, window, esn)?;
+    let (suite, start) = (key.suite(), prefix(key.suite()));
+    let number = number(esp, suite, window, esn)?;
     if !key.open_packet(esp, high(number, esn)) {
         return Err(DropReason::Integrity);
     }
     window.mark(number);
-    let (next_header, payload) = strip_trailer(text(esp))?;
-    Ok((next_header, PREFIX..PREFIX + payload))
+    let (next_header, payload) = strip_trailer(text(esp, suite))?;
+    Ok((next_header, start..start + payload))
 }
 
 /// Fills in header and IV.
 #[inline]
 fn write_header(
+    key: &EspKey,
     esp: &mut [u8],
     spi: Spi,
     number: SequenceNumber,
@@ -222,18 +271,29 @@ fn write_header(
     if !esn && number.high() != 0 {
         return Err(DropReason::SequenceOverflow);
     }
-    let prefix = esp.first_chunk_mut::<PREFIX>().ok_or(DropReason::TooBig)?;
-    prefix[..4].copy_from_slice(&spi.0.to_be_bytes());
-    prefix[4..HEADER].copy_from_slice(&number.low().to_be_bytes());
-    prefix[HEADER..].copy_from_slice(&number.0.to_be_bytes());
+    let (header, rest) = esp
+        .split_first_chunk_mut::<HEADER>()
+        .ok_or(DropReason::TooBig)?;
+    let iv = rest
+        .get_mut(..key.suite().iv_length())
+        .ok_or(DropReason::TooBig)?;
+    header[..4].copy_from_slice(&spi.0.to_be_bytes());
+    header[4..].copy_from_slice(&number.low().to_be_bytes());
+    key.write_iv(number, iv);
     Ok(())
 }
 
 /// The full number of a packet that is long enough to be ESP.
 #[inline]
-fn infer(esp: &[u8], window: &AntiReplay, esn: bool) -> Result<SequenceNumber, DropReason> {
+fn infer(
+    esp: &[u8],
+    suite: EspSuite,
+    window: &AntiReplay,
+    esn: bool,
+) -> Result<SequenceNumber, DropReason> {
+    let least = prefix(suite) + suite.alignment() + suite.icv_length();
     match esp {
-        [_, _, _, _, n0, n1, n2, n3, ..] if esp.len() >= PREFIX + ALIGNMENT + ICV_LENGTH => {
+        [_, _, _, _, n0, n1, n2, n3, ..] if esp.len() >= least => {
             Ok(window.infer(u32::from_be_bytes([*n0, *n1, *n2, *n3]), esn))
         }
         _ => Err(DropReason::Runt),
@@ -248,19 +308,42 @@ pub(crate) fn high(number: SequenceNumber, esn: bool) -> Option<u32> {
 
 /// Payload, padding and trailer of an ESP packet.
 #[inline]
-fn text(esp: &[u8]) -> &[u8] {
-    let end = esp.len().saturating_sub(ICV_LENGTH);
-    esp.get(PREFIX..end).unwrap_or_default()
+fn text(esp: &[u8], suite: EspSuite) -> &[u8] {
+    let end = esp.len().saturating_sub(suite.icv_length());
+    esp.get(prefix(suite)..end).unwrap_or_default()
 }
 
-/// Next header, and DSCP with ECN, of a packet that begins with an IP header.
+/// Next header of a packet that begins with an IP header, and what the outer one takes from it.
 #[inline]
-fn classify(inner: &[u8]) -> Result<(u8, u8), DropReason> {
-    match *inner {
-        [first, tos, ..] if first >> 4 == 4 => Ok((NEXT_HEADER_IPV4, tos)),
-        [first, second, ..] if first >> 4 == 6 => Ok((NEXT_HEADER_IPV6, first << 4 | second >> 4)),
-        _ => Err(DropReason::Malformed),
-    }
+fn tunnel_front(inner: &[u8]) -> Result<(u8, Front), DropReason> {
+    let (next_header, tos, dont_fragment) = match *inner {
+        [first, tos, _, _, _, _, flags, ..] if first >> 4 == 4 => {
+            (NEXT_HEADER_IPV4, tos, flags & 0x40 != 0)
+        }
+        [first, second, ..] if first >> 4 == 6 => {
+            (NEXT_HEADER_IPV6, first << 4 | second >> 4, true)
+        }
+        _ => return Err(DropReason::Malformed),
+    };
+    let front = Front {
+        tos,
+        dont_fragment,
+        kept: 0,
+        named_at: 0,
+    };
+    Ok((next_header, front))
+}
+
+/// The same in transport mode, where the packet keeps its own header.
+fn transport_front(packet: &[u8]) -> Result<(u8, Front), DropReason> {
+    let place = transport::place(packet)?;
+    let front = Front {
+        tos: 0,
+        dont_fragment: false,
+        kept: place.kept,
+        named_at: place.named_at,
+    };
+    Ok((place.next_header, front))
 }
 
 /// Padding 1, 2, 3 and so on, its length, and the next header (RFC 4303 sections 2.4 to 2.6).

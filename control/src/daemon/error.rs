@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use hitless_dataplane::aead::{Engine, EngineError};
 use hitless_dataplane::port::OpenError;
 use hitless_dataplane::port::af_xdp::AfXdpError;
 
@@ -29,9 +31,16 @@ pub enum DaemonError {
         name: String,
         error: PortError,
     },
+    /// The file of control.key_log.
+    KeyLog {
+        path: PathBuf,
+        error: io::Error,
+    },
     Memory(io::Error),
     Thread(io::Error),
     Signals(io::Error),
+    /// The engine for ESP.
+    Aead(EngineError),
 }
 
 /// Why a port cannot be opened.
@@ -109,6 +118,12 @@ impl fmt::Display for DaemonError {
                     _ => Ok(()),
                 }
             }
+            DaemonError::KeyLog { path, error } => write!(
+                f,
+                "control.key_log {}: {error}; name a file in a directory that only its owner can \
+                 write to, or remove the key",
+                path.display()
+            ),
             DaemonError::Memory(error) => {
                 write!(
                     f,
@@ -117,6 +132,9 @@ impl fmt::Display for DaemonError {
             }
             DaemonError::Thread(error) => write!(f, "cannot start a thread: {error}"),
             DaemonError::Signals(error) => write!(f, "cannot listen for signals: {error}"),
+            DaemonError::Aead(error) => {
+                write!(f, "dataplane.aead or {}: {error}", Engine::VARIABLE)
+            }
         }
     }
 }
