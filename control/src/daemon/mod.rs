@@ -76,10 +76,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         .map(|sync| sync_socket(sync.listen))
         .transpose()?;
     let leadership = Leadership::new(false);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
-    }
+    let stop = flag_of_signals()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
     let settings = with_engine(GatewaySettings::new(config))?;
@@ -132,6 +129,15 @@ fn with_engine(settings: GatewaySettings) -> Result<GatewaySettings, DaemonError
     let engine = forced.unwrap_or(settings.aead());
     let engine = engine.checked().map_err(DaemonError::Aead)?;
     Ok(settings.with_aead(engine))
+}
+
+/// A flag that SIGTERM and SIGINT set.
+fn flag_of_signals() -> Result<Arc<AtomicBool>, DaemonError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
+    }
+    Ok(stop)
 }
 
 /// The workers with their control ends, not running yet.
