@@ -10,5 +10,6 @@ mod leases;
 mod local;
 mod policy;
 mod replay;
+mod suites;
 mod tunnel;
 mod v6;
