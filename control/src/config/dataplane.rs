@@ -103,8 +103,21 @@ pub(super) fn read_control(root: &Section<'_>) -> Option<ControlConfig> {
     let section = root.section_or_empty("control")?;
     let socket = section.or("socket", PathBuf::from(DEFAULT_SOCKET), socket);
     let log = section.or("log", "info".to_owned(), log);
+    let key_log = section.optional("key_log", value::absolute_path);
     section.finish(&[]);
-    Some(ControlConfig { socket, log })
+    let key_log = key_log.map(|path| path.value);
+    if let Some(path) = &key_log {
+        section.problems().warn(format!(
+            "control.key_log: THE KEYS OF EVERY TUNNEL ARE WRITTEN TO {}; whoever reads that file \
+             reads all traffic. Remove the key once you have seen what you need",
+            path.display()
+        ));
+    }
+    Some(ControlConfig {
+        socket,
+        log,
+        key_log,
+    })
 }
 
 fn socket(value: &DeValue<'_>) -> Result<PathBuf, Refusal> {

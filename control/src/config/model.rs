@@ -206,6 +206,8 @@ pub struct ControlConfig {
     pub socket: PathBuf,
     /// A level or filter for the log: `info`, `debug`, `info,hitless::ike=debug`.
     pub log: String,
+    /// Where the keys of every Child SA are written for Wireshark, if anywhere.
+    pub key_log: Option<PathBuf>,
 }
 
 /// Where the control socket is unless the file or the command line says otherwise.

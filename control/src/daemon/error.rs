@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use hitless_dataplane::aead::{Engine, EngineError};
 use hitless_dataplane::port::af_xdp::AfXdpError;
@@ -31,6 +32,11 @@ pub enum DaemonError {
     },
     /// A port of the driver `memory` in a daemon.
     MemoryPort(String),
+    /// The file of control.key_log.
+    KeyLog {
+        path: PathBuf,
+        error: io::Error,
+    },
     Memory(io::Error),
     Thread(io::Error),
     Signals(io::Error),
@@ -82,6 +88,12 @@ impl fmt::Display for DaemonError {
                 f,
                 "ports.{name}: the driver `memory` connects gateways of one process; take \
                  `af_xdp` here"
+            ),
+            DaemonError::KeyLog { path, error } => write!(
+                f,
+                "control.key_log {}: {error}; name a file in a directory that only its owner can \
+                 write to, or remove the key",
+                path.display()
             ),
             DaemonError::Memory(error) => {
                 write!(

@@ -159,7 +159,7 @@ impl GatewaySettings {
     }
 
     /// Connected networks first, then the routes of each port.
-    pub(super) fn fib(&self) -> Fib {
+    pub(super) fn routes(&self) -> Vec<Route> {
         let mut routes = Vec::new();
         for (index, port) in self.config.ports.iter().enumerate() {
             routes.extend(port.addresses.iter().map(|prefix| Route {
@@ -173,7 +173,11 @@ impl GatewaySettings {
                 next_hop: route.via,
             }));
         }
-        Fib::new(&routes)
+        routes
+    }
+
+    pub(super) fn fib(&self) -> Fib {
+        Fib::new(&self.routes())
     }
 
     /// What one worker is told; `mtus` are those of its ports.
