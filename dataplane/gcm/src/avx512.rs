@@ -16,7 +16,7 @@
 )]
 
 /// Unrolls the rounds of AES after the first key: `$round!(instruction, which key)` for each, and
-/// `$between!(n)` after the first seven. A loop would not be unrolled, and every key be loaded through an
+/// `$between!(n)` for 1 to 10 between the first ten. A loop would not be unrolled, and every key be loaded through an
 /// index.
 macro_rules! all_rounds {
     ($rounds:expr, $round:ident, $between:ident, $middle:ident, $last:ident) => {
@@ -35,7 +35,10 @@ macro_rules! all_rounds {
         $round!($middle, |key| key.middle::<7>());
         $between!(7);
         $round!($middle, |key| key.middle::<8>());
+        $between!(8);
         $round!($middle, |key| key.middle::<9>());
+        $between!(9);
+        $between!(10);
         if $rounds > 10 {
             $round!($middle, |key| key.middle::<10>());
             $round!($middle, |key| key.middle::<11>());
@@ -54,6 +57,7 @@ mod short;
 use std::arch::x86_64::*;
 
 use crate::job::{HEADER, Task, members};
+use crate::key::{Key, POWERS};
 
 /// The octets of a vector that are not the ESP header's.
 const PAST_HEADER: u64 = u64::MAX << HEADER;
@@ -66,25 +70,47 @@ pub(crate) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
     let first = tasks[set.trailing_zeros() as usize].key();
     for i in members(set) {
         let task = &tasks[i];
-        one_key &= std::ptr::eq(first, task.key());
-        bins[short::shape(task.blocks())] |= 1 << i;
+        let shape = short::shape(task.blocks());
+        bins[shape] |= 1 << i;
+        if !std::ptr::eq(first, task.key()) {
+            one_key = false;
+            prefetch(task.key(), shape);
+        }
     }
-    let [tiny, narrow, middle, wide, long] = bins;
+    let [one, two, three, long] = bins;
     let mut good = if one_key {
-        short::run::<1, false, OPEN, true>(tasks, tiny)
-            | short::run::<2, true, OPEN, true>(tasks, narrow)
-            | short::run::<2, false, OPEN, true>(tasks, middle)
-            | short::run::<3, false, OPEN, true>(tasks, wide)
+        short::run::<1, OPEN, true>(tasks, one)
+            | short::run::<2, OPEN, true>(tasks, two)
+            | short::run::<3, OPEN, true>(tasks, three)
     } else {
-        short::run::<1, false, OPEN, false>(tasks, tiny)
-            | short::run::<2, true, OPEN, false>(tasks, narrow)
-            | short::run::<2, false, OPEN, false>(tasks, middle)
-            | short::run::<3, false, OPEN, false>(tasks, wide)
+        short::run::<1, OPEN, false>(tasks, one)
+            | short::run::<2, OPEN, false>(tasks, two)
+            | short::run::<3, OPEN, false>(tasks, three)
     };
     if long != 0 {
         good |= long::run::<OPEN>(tasks, long);
     }
     good
+}
+
+/// Fetches the lines of a key that a packet of this shape reads, while other packets are worked on.
+#[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
+#[inline]
+fn prefetch(key: &Key, shape: usize) {
+    // From H^1, with the first and the last round key, to the ninth round key.
+    for line in 0..4 {
+        let at = key.power(1).cast::<i8>().wrapping_add(64 * line);
+        _mm_prefetch::<_MM_HINT_T0>(at);
+    }
+    let lines = if shape < short::SHAPES {
+        shape + 1
+    } else {
+        POWERS / 4
+    };
+    for line in 1..=lines {
+        let at = key.power(1).cast::<i8>().wrapping_sub(64 * line);
+        _mm_prefetch::<_MM_HINT_T0>(at);
+    }
 }
 
 /// The counter block of a packet but for the counter: zero, IV, zero, in every lane. The salt is in the
