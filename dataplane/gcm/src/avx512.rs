@@ -57,7 +57,6 @@ mod short;
 use std::arch::x86_64::*;
 
 use crate::job::{HEADER, Task, members};
-use crate::key::{Key, POWERS};
 
 /// The octets of a vector that are not the ESP header's.
 const PAST_HEADER: u64 = u64::MAX << HEADER;
@@ -70,12 +69,8 @@ pub(crate) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
     let first = tasks[set.trailing_zeros() as usize].key();
     for i in members(set) {
         let task = &tasks[i];
-        let shape = short::shape(task.blocks());
-        bins[shape] |= 1 << i;
-        if !std::ptr::eq(first, task.key()) {
-            one_key = false;
-            prefetch(task.key(), shape);
-        }
+        one_key &= std::ptr::eq(first, task.key());
+        bins[short::shape(task.blocks())] |= 1 << i;
     }
     let [one, two, three, long] = bins;
     let mut good = if one_key {
@@ -91,26 +86,6 @@ pub(crate) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
         good |= long::run::<OPEN>(tasks, long);
     }
     good
-}
-
-/// Fetches the lines of a key that a packet of this shape reads, while other packets are worked on.
-#[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
-#[inline]
-fn prefetch(key: &Key, shape: usize) {
-    // From H^1, with the first and the last round key, to the ninth round key.
-    for line in 0..4 {
-        let at = key.power(1).cast::<i8>().wrapping_add(64 * line);
-        _mm_prefetch::<_MM_HINT_T0>(at);
-    }
-    let lines = if shape < short::SHAPES {
-        shape + 1
-    } else {
-        POWERS / 4
-    };
-    for line in 1..=lines {
-        let at = key.power(1).cast::<i8>().wrapping_sub(64 * line);
-        _mm_prefetch::<_MM_HINT_T0>(at);
-    }
 }
 
 /// The counter block of a packet but for the counter: zero, IV, zero, in every lane. The salt is in the
