@@ -339,6 +339,74 @@ fn a_running_member_answers_and_a_second_one_of_its_kind_is_refused() {
     assert_eq!(daemon.ends(), Some(0));
 }
 
+/// Every driver that a daemon can have, opened from the configuration; the status says what it came
+/// to.
+#[test]
+fn ports_of_every_driver_are_opened_and_the_status_says_what_they_came_to() {
+    let capture = "driver = \"pcap\"\nwrite = \"CAPTURE\"\n";
+    for (name, changes, expected) in [
+        ("xdp", ["", ""], ["v0 af_xdp native", "v02 af_xdp native"]),
+        (
+            "wish",
+            ["mode = \"skb\"\n", "zero_copy = true\n"],
+            ["v0 af_xdp skb", "v02 af_xdp native"],
+        ),
+        (
+            "packet",
+            ["driver = \"af_packet\"\n", "driver = \"tap\"\n"],
+            ["v0 af_packet,", "v02x tap,"],
+        ),
+        (
+            "capture",
+            [capture, "driver = \"tap\"\nmtu = 9000\n"],
+            ["outside pcap,", "v02x tap,"],
+        ),
+    ] {
+        let place = Place::new(&format!("drivers-{name}"));
+        let config = place.config("127.0.0.1:4510", "v0");
+        let mut text = std::fs::read_to_string(&config).unwrap();
+        text.push_str("[dataplane]\nframes = 2048\njumbo_packets = 64\n");
+        for (interface, change) in [("v0", changes[0]), ("v02", changes[1])] {
+            let old = format!("driver = \"af_xdp\"\ninterface = \"{interface}\"\n");
+            let new = if change.contains("tap") {
+                // A name that no interface has yet.
+                format!("{change}interface = \"{interface}x\"\n")
+            } else if change.contains("pcap") {
+                change.replace("CAPTURE", &place.join("out.pcapng").display().to_string())
+            } else if change.contains("driver") {
+                format!("{change}interface = \"{interface}\"\n")
+            } else {
+                format!("{old}{change}")
+            };
+            assert!(text.contains(&old));
+            text = text.replace(&old, &new);
+        }
+        std::fs::write(&config, text).unwrap();
+        let Some(mut daemon) = Daemon::start(&config) else {
+            return;
+        };
+        assert!(daemon.says("this member is active"), "{name}");
+        let output = Command::new(env!("CARGO_BIN_EXE_hitless"))
+            .args(["status", "--socket"])
+            .arg(place.join("run/control.sock"))
+            .output()
+            .unwrap();
+        let status = String::from_utf8(output.stdout).unwrap();
+        for words in expected {
+            assert!(status.contains(words), "{name}: {status}");
+        }
+        daemon.signal("TERM");
+        assert!(daemon.says("stopped"));
+        assert_eq!(daemon.ends(), Some(0));
+        if name == "capture" {
+            // Gratuitous ARP of the active member, at least.
+            let octets = std::fs::read(place.join("out.pcapng")).unwrap();
+            let reader = hitless_dataplane::pcap::PcapReader::new(&octets).unwrap();
+            assert!(reader.map(Result::unwrap).count() > 0);
+        }
+    }
+}
+
 #[test]
 fn without_privileges_it_says_which_capabilities_are_missing() {
     let place = Place::new("nobody");

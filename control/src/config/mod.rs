@@ -16,6 +16,7 @@ mod connections;
 mod cover;
 mod dataplane;
 mod document;
+mod drivers;
 mod model;
 mod ports;
 mod report;
@@ -36,9 +37,9 @@ use document::Section;
 use report::{Problem, Problems, Refusal};
 
 pub use model::{
-    Aead, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG, DEFAULT_SOCKET,
-    DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, Peer, PortConfig, Prefix,
-    RouteConfig, SyncConfig, XdpMode,
+    Aead, AfXdpConfig, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG,
+    DEFAULT_SOCKET, DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, PcapConfig,
+    Peer, PortConfig, Prefix, RouteConfig, SyncConfig, XdpMode,
 };
 pub use report::ConfigError;
 
