@@ -2,13 +2,14 @@
 //! `control.key_log` asks for it: whoever reads the lines reads the traffic (invariant S6).
 //!
 //! Wireshark 4.0 has eight fields and knows no extended sequence numbers; later ones have two more
-//! for them, which 4.0 ignores with a warning. Neither knows AES-GMAC: its packets are shown as
-//! NULL with an ICV that is not checked, and their IV stands in front of the payload.
+//! for them, which 4.0 ignores with a warning. 4.0 does not know ChaCha20-Poly1305 and implicit IVs
+//! either, and refuses their lines. No version knows AES-GMAC: its packets are shown as NULL with an
+//! ICV that is not checked, and their IV stands in front of the payload.
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
-use hitless_sa::{ChildSa, EspSuite, KeyMaterial, Spi};
+use hitless_sa::{ChildSa, EspSuite, KeyMaterial, Spi, Transform};
 use zeroize::Zeroizing;
 
 /// Both directions of one SA, each a line with its line end. Secret.
@@ -64,18 +65,40 @@ fn line(
         out,
         "\"{family}\",\"{source}\",\"{destination}\",\"0x{spi}\",\"{encryption}\",\"0x"
     );
-    for octet in key.expose() {
+    // Encryption has the salt behind its key, as in KEYMAT (RFC 4106 section 8.1).
+    let split = key
+        .expose()
+        .len()
+        .saturating_sub(child.suite.integrity_key_length());
+    let (encryption, integrity) = key.expose().split_at(split);
+    hexadecimal(out, encryption);
+    let _ = write!(out, "\",\"{authentication}\",\"0x");
+    hexadecimal(out, integrity);
+    let _ = writeln!(out, "\"{numbers}");
+}
+
+fn hexadecimal(out: &mut String, octets: &[u8]) {
+    for octet in octets {
+        // Writing to a string does not fail.
         let _ = write!(out, "{octet:02x}");
     }
-    let _ = writeln!(out, "\",\"{authentication}\",\"0x\"{numbers}");
 }
 
 /// Wireshark's names of encryption and authentication.
 fn algorithms(suite: EspSuite) -> (&'static str, &'static str) {
-    match suite {
-        EspSuite::Aes128Gcm16 | EspSuite::Aes256Gcm16 => {
-            ("AES-GCM with 16 octet ICV [RFC4106]", "NULL")
+    const UNCHECKED: &str = "ANY 128 bit authentication [no checking]";
+    match suite.transform() {
+        Transform::AesGcm16 => ("AES-GCM with 16 octet ICV [RFC4106]", "NULL"),
+        Transform::AesGcm16ImplicitIv => (
+            "AES-GCM with IIV and 16 octet ICV [RFC4106 & RFC8750]",
+            "NULL",
+        ),
+        Transform::ChaCha20Poly1305 => ("ChaCha20 with Poly1305 [RFC7634]", "NULL"),
+        Transform::ChaCha20Poly1305ImplicitIv => {
+            ("ChaCha20 with Poly1305 and IIV [RFC7634 & RFC8750]", "NULL")
         }
+        Transform::AesGmac => ("NULL", UNCHECKED),
+        Transform::AesCbcHmacSha256 => ("AES-CBC [RFC3602]", "HMAC-SHA-256-128 [RFC4868]"),
     }
 }
 
@@ -129,6 +152,69 @@ mod tests {
                 line.ends_with(",\"NULL\",\"0x\",\"64-bit\",\"0\""),
                 "{line}"
             );
+        }
+    }
+
+    #[test]
+    fn every_suite_has_wireshark_s_names_and_each_key_in_its_place() {
+        for (suite, encryption, key, authentication, integrity) in [
+            (
+                EspSuite::Aes192Gcm16,
+                "AES-GCM with 16 octet ICV [RFC4106]",
+                28,
+                "NULL",
+                0,
+            ),
+            (
+                EspSuite::Aes256Gcm16ImplicitIv,
+                "AES-GCM with IIV and 16 octet ICV [RFC4106 & RFC8750]",
+                36,
+                "NULL",
+                0,
+            ),
+            (
+                EspSuite::ChaCha20Poly1305,
+                "ChaCha20 with Poly1305 [RFC7634]",
+                36,
+                "NULL",
+                0,
+            ),
+            (
+                EspSuite::ChaCha20Poly1305ImplicitIv,
+                "ChaCha20 with Poly1305 and IIV [RFC7634 & RFC8750]",
+                36,
+                "NULL",
+                0,
+            ),
+            (
+                EspSuite::Aes128Gmac,
+                "NULL",
+                20,
+                "ANY 128 bit authentication [no checking]",
+                0,
+            ),
+            (
+                EspSuite::Aes256CbcHmacSha256,
+                "AES-CBC [RFC3602]",
+                32,
+                "HMAC-SHA-256-128 [RFC4868]",
+                32,
+            ),
+        ] {
+            let lines = KeyLines::new(&child(suite, false));
+            let first = lines.expose().lines().next().unwrap();
+            let hex = |range: std::ops::Range<u8>| {
+                range
+                    .map(|octet| format!("{octet:02x}"))
+                    .collect::<String>()
+            };
+            let wanted = format!(
+                "\"IPv4\",\"192.0.2.2\",\"192.0.2.1\",\"0x000000c1\",\"{encryption}\",\"0x{}\",\
+                 \"{authentication}\",\"0x{}\"",
+                hex(0..key),
+                hex(key..key + integrity)
+            );
+            assert_eq!(first, wanted);
         }
     }
 

@@ -173,7 +173,7 @@ impl Worker {
                 continue;
             };
             let esp = pool.bytes(&opening.arrival.packet);
-            if let Some(inner) = capture::inner(esp, None) {
+            if let Some(inner) = capture::inner(sa.key.suite(), esp, None) {
                 let number = Some((sa.id, opening.number));
                 capture.take(watch.now, Place::Opened, number, inner);
             }
@@ -204,7 +204,8 @@ impl Worker {
             else {
                 continue;
             };
-            if let Some(inner) = capture::inner(pool.bytes(packet), Some(one.inner)) {
+            if let Some(inner) = capture::inner(sa.key.suite(), pool.bytes(packet), Some(one.inner))
+            {
                 let number = Some((sa.id, one.number));
                 capture.take(watch.now, Place::Sealing, number, inner);
             }

@@ -17,6 +17,7 @@ mod cover;
 mod dataplane;
 mod document;
 mod model;
+mod overlap;
 mod ports;
 mod report;
 mod secrets;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use hitless_sa::{ICV_LENGTH, IV_LENGTH, Instant, SaId, SequenceNumber};
+use hitless_sa::{EspSuite, Instant, SaId, SequenceNumber};
 use rtrb::{Consumer, Producer, RingBuffer};
 
 use super::Numbered;
@@ -157,14 +157,14 @@ impl Tap {
 
 /// The inner packet in ESP that is not encrypted: of `length` octets, or as long as its own IP
 /// header says.
-pub(super) fn inner(esp: &[u8], length: Option<usize>) -> Option<&[u8]> {
+pub(super) fn inner(suite: EspSuite, esp: &[u8], length: Option<usize>) -> Option<&[u8]> {
     const HEADER: usize = 8;
-    let text = esp.get(HEADER + IV_LENGTH..)?;
+    let text = esp.get(HEADER + suite.iv_length()..)?;
     let length = length.or_else(|| match (text.first()? >> 4, text) {
         (4, [_, _, l0, l1, ..]) => Some(usize::from(u16::from_be_bytes([*l0, *l1]))),
         (6, [_, _, _, _, l0, l1, ..]) => Some(40 + usize::from(u16::from_be_bytes([*l0, *l1]))),
         // Transport mode: whatever the text is, with padding and trailer.
-        _ => text.len().checked_sub(ICV_LENGTH),
+        _ => text.len().checked_sub(suite.icv_length()),
     })?;
     text.get(..length)
 }
