@@ -93,6 +93,9 @@ pub enum Class {
     Ike,
     /// Neighbour discovery for us, or for everybody (RFC 4861). Nothing of it has been checked.
     Neighbour,
+    /// An ICMP error for us which says that a packet was too big (RFC 4301 section 8.2). Nothing of
+    /// it has been checked.
+    TooBig,
     /// An ICMP echo request for us.
     Echo(Flow),
     /// For somebody else.
@@ -174,6 +177,7 @@ fn for_us_v4(ip: Ipv4<'_>, flow: Flow) -> Result<Class, DropReason> {
             tos: ip.tos(),
         }),
         ipv4::ICMP if icmp::is_echo_request(ip.payload()) => Ok(Class::Echo(flow)),
+        ipv4::ICMP if icmp::is_fragmentation_needed(ip.payload()) => Ok(Class::TooBig),
         ipv4::UDP => datagram(Datagram {
             source: ip.source().into(),
             destination: ip.destination().into(),
@@ -201,6 +205,7 @@ fn for_us_v6(ip: Ipv6<'_>, packet: &[u8]) -> Result<Class, DropReason> {
         ipv6::ICMP if icmpv6::is_echo_request(ip.from(upper.offset)) => Ok(Class::Echo(
             Flow::parse(packet).ok_or(DropReason::Malformed)?,
         )),
+        ipv6::ICMP if icmpv6::is_packet_too_big(ip.payload()) => Ok(Class::TooBig),
         ipv4::UDP => datagram(Datagram {
             source: ip.source().into(),
             destination: ip.destination().into(),

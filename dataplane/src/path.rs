@@ -50,6 +50,8 @@ impl Sorted {
 /// A packet that starts at its ESP header.
 pub(crate) struct Arrival {
     pub(crate) packet: Packet,
+    /// Octets of IP and UDP headers in front of ESP, which are still in the frame.
+    headers: usize,
     source: IpAddr,
     /// The UDP port that it came from, if encapsulated.
     port: Option<u16>,
@@ -147,6 +149,7 @@ impl Worker {
             } => match self.frames.pool.trim_front(&mut packet, headers) {
                 true => sorted.arrivals.push(Arrival {
                     packet,
+                    headers,
                     source,
                     port,
                     tos,
@@ -155,6 +158,7 @@ impl Worker {
             },
             Class::Ike => self.punt(packet),
             Class::Neighbour => self.receive_neighbour(now, port, packet),
+            Class::TooBig => self.receive_too_big(now, packet),
             Class::Echo(_) if protected => self.answer_echo(now, packet, &mut sorted.departures),
             Class::Forward(flow) if protected => {
                 self.forward(now, packet, flow, &mut sorted.departures);

@@ -314,7 +314,8 @@ impl Pool {
         unsafe { self.memory.disjoint_mut(ranges) }
     }
 
-    /// Grows the packet at the front by `count` octets of unspecified content.
+    /// Grows the packet at the front by `count` octets: what [`Pool::trim_front`] cut off there, else
+    /// of unspecified content.
     #[must_use]
     pub fn prepend(&mut self, packet: &mut Packet, count: usize) -> bool {
         let fits = count <= packet.headroom();

@@ -92,4 +92,9 @@ drop_reasons! {
     NatKeepalive = "nat_keepalive", "";
     /// An address family or protocol that hitless does not handle yet.
     Unsupported = "unsupported", "";
+    /// An ICMP error that tells the path MTU, and has been heeded: dropped silently by design.
+    PathMtu = "path_mtu", "";
+    /// An ICMP error about a packet of ours that quotes no SA of ours, or says what cannot be
+    /// (RFC 4301 section 8.2).
+    IcmpRefused = "icmp_refused", "";
 }

@@ -96,7 +96,7 @@ impl Tunnel {
         packet: &mut Packet,
         number: SequenceNumber,
     ) -> Result<(), DropReason> {
-        let tos = wrap(&mut self.pool, packet, &self.sender, number)?;
+        let front = wrap(&mut self.pool, packet, &self.sender, number, 0)?;
         let mut jobs = [Job {
             key: &self.sender.key,
             esp: self.pool.bytes_mut(packet),
@@ -105,7 +105,7 @@ impl Tunnel {
         }];
         seal_burst(&mut jobs);
         assert!(jobs[0].ok);
-        address(&mut self.pool, packet, &self.sender, number, tos)
+        address(&mut self.pool, packet, &self.sender, number, front)
     }
 
     fn decapsulate(&mut self, packet: &mut Packet) -> Result<SequenceNumber, DropReason> {
@@ -126,7 +126,8 @@ impl Tunnel {
         if !jobs[0].ok {
             return Err(DropReason::Integrity);
         }
-        unwrap(&mut self.pool, packet, &mut self.receiver, number).map(|()| number)
+        let headers = (0, false);
+        unwrap(&mut self.pool, packet, &mut self.receiver, number, headers).map(|()| number)
     }
 
     /// What is left of `esp`, and its number, not marked.

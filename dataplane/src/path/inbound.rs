@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use hitless_sa::{Instant, SequenceNumber, Spi};
+use hitless_sa::{Instant, Mode, SequenceNumber, Spi};
 use smallvec::SmallVec;
 
 use super::{Arrival, Departure, Sorted};
@@ -161,6 +161,7 @@ impl Worker {
         let remote = arrival.remote();
         let Arrival {
             mut packet,
+            headers,
             port,
             tos,
             ..
@@ -179,14 +180,18 @@ impl Worker {
             self.reports.hint(Kind::PeerMoved, now, event);
         }
         // 2. Trailer and inner length (RFC 4303 section 3.4.4).
-        if let Err(reason) = esp::unwrap(&mut self.frames.pool, &mut packet, sa, number) {
+        let front = (headers, port.is_some());
+        if let Err(reason) = esp::unwrap(&mut self.frames.pool, &mut packet, sa, number, front) {
             return self.frames.drop_of(&sa.counters, packet, reason);
         }
         // 3. Congestion on the way is passed on to the inner packet (RFC 6040 section 4.2).
-        if !ecn::leave_tunnel(tos, self.frames.pool.bytes_mut(&mut packet)) {
-            return self
-                .frames
-                .drop_of(&sa.counters, packet, DropReason::Congestion);
+        if sa.mode == Mode::Tunnel {
+            let inner = self.frames.pool.bytes_mut(&mut packet);
+            if !ecn::leave_tunnel(tos, inner, sa.options.copy_dscp_in) {
+                return self
+                    .frames
+                    .drop_of(&sa.counters, packet, DropReason::Congestion);
+            }
         }
         // 4. High water, then check-and-mark (rule R8).
         match sa.admit(number, packet.len(), now) {
@@ -233,7 +238,7 @@ impl Worker {
         let flow = match classify(octets, &self.addresses) {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
-            Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour, _)) => {
+            Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour | Class::TooBig, _)) => {
                 return self.drop_inbound(slot, packet, DropReason::NotForUs);
             }
             Err(reason) => return self.drop_inbound(slot, packet, reason),

@@ -168,20 +168,12 @@ fn a_checkpoint_holds_both_halves() {
 fn what_workers_cannot_carry_is_not_installed() {
     let engine = Engine::AwsLc;
     let floor = SequenceNumber(0);
-    let transport = ChildSa {
-        mode: Mode::Transport,
-        ..child(1, 300)
-    };
     let both = |child: &ChildSa| {
         (
             InboundSa::new(child, cell(), floor, 0, engine).err(),
             OutboundSa::new(child, cell(), 0, engine).err(),
         )
     };
-    assert_eq!(
-        both(&transport),
-        (Some(SaError::TransportMode), Some(SaError::TransportMode))
-    );
     let v6 = ChildSa {
         remote: "2001:db8::1".parse().unwrap(),
         ..child(1, 300)
@@ -215,7 +207,11 @@ fn an_endpoint_moves_and_a_bad_one_changes_nothing() {
     assert_eq!(sa.remote, IpAddr::from([198, 51, 100, 2]));
     assert_eq!(sa.set_endpoint(sa.local, remote, nat), Ok(()));
     let mut header = [0; 28];
-    assert!(sa.outer.write(&mut header, 0, 0));
+    let inner = crate::outer::Inner {
+        tos: 0,
+        dont_fragment: false,
+    };
+    assert!(sa.outer.write(&mut header, inner, 0));
     assert_eq!(
         (&header[16..20], &header[22..24]),
         (&[203, 0, 113, 9][..], &7777u16.to_be_bytes()[..])

@@ -63,9 +63,26 @@ fn by_frames(bed: &mut Bed, reason: DropReason) -> bool {
             frame[12..14].copy_from_slice(&[0x88, 0xcc]);
             assert!(bed.a.host.push_frame(&frame));
         }
+        DropReason::IcmpRefused => bed.a.wire_brings(&too_big(1400, &[0x45; 60])),
+        DropReason::PathMtu => {
+            let esp = bed.seal(&packet);
+            bed.a.wire_brings(&too_big(1400, &esp));
+        }
         _ => return false,
     }
     true
+}
+
+/// A router's word that a packet of A's was too big.
+pub fn too_big(mtu: u16, quoted: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let header =
+        etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu };
+    etherparse::PacketBuilder::ipv4(STRANGER, OUTSIDE_A, 64)
+        .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(header))
+        .write(&mut packet, quoted)
+        .unwrap();
+    packet
 }
 
 /// ESP that is wrong, or right with content that is wrong.
@@ -249,7 +266,9 @@ fn half(reason: DropReason) -> Half {
         | DropReason::PuntFull
         | DropReason::TransmitFull
         | DropReason::NatKeepalive
-        | DropReason::Unsupported => Half::None,
+        | DropReason::Unsupported
+        | DropReason::PathMtu
+        | DropReason::IcmpRefused => Half::None,
     }
 }
 

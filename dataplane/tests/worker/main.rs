@@ -10,6 +10,7 @@ mod leases;
 mod local;
 mod policy;
 mod replay;
+mod transport;
 mod tunnel;
 mod v6;
 mod watch;
