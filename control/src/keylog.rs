@@ -58,20 +58,19 @@ fn line(
     let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
     let (encryption, authentication) = algorithms(child.suite);
     let numbers = if child.esn { ",\"64-bit\",\"0\"" } else { "" };
+    // An SA was installed with these keys, so they have the suite's length. Encryption has the salt
+    // behind its key, as in KEYMAT (RFC 4106 section 8.1).
+    let octets = key.expose();
+    let cipher = child.suite.key_length() + child.suite.salt_length();
+    let (cipher, integrity) = octets.split_at_checked(cipher).unwrap_or((octets, &[]));
     // Room for all of it at once: a string that grows leaves copies of its content behind.
-    out.reserve(256 + 2 * key.expose().len());
+    out.reserve(256 + 2 * octets.len());
     // Writing to a string does not fail.
     let _ = write!(
         out,
         "\"{family}\",\"{source}\",\"{destination}\",\"0x{spi}\",\"{encryption}\",\"0x"
     );
-    // Encryption has the salt behind its key, as in KEYMAT (RFC 4106 section 8.1).
-    let split = key
-        .expose()
-        .len()
-        .saturating_sub(child.suite.integrity_key_length());
-    let (encryption, integrity) = key.expose().split_at(split);
-    hexadecimal(out, encryption);
+    hexadecimal(out, cipher);
     let _ = write!(out, "\",\"{authentication}\",\"0x");
     hexadecimal(out, integrity);
     let _ = writeln!(out, "\"{numbers}");
@@ -142,6 +141,14 @@ mod tests {
             \"IPv4\",\"192.0.2.1\",\"192.0.2.2\",\"0xdeadbeef\",\"AES-GCM with 16 octet ICV [RFC4106]\",\
             \"0x808182838485868788898a8b8c8d8e8f90919293\",\"NULL\",\"0x\"\n";
         assert_eq!(lines.expose(), wanted);
+    }
+
+    #[test]
+    fn aes_cbc_has_an_integrity_key_of_its_own_rfc_4868() {
+        let lines = KeyLines::new(&child(EspSuite::Aes128CbcHmacSha256, false));
+        let wanted = "\"AES-CBC [RFC3602]\",\"0x000102030405060708090a0b0c0d0e0f\",\
+            \"HMAC-SHA-256-128 [RFC4868]\",\"0x101112131415161718191a1b1c1d1e1f";
+        assert!(lines.expose().contains(wanted), "{}", lines.expose());
     }
 
     #[test]

@@ -409,7 +409,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
         "aead = \"auto\"",
         "aead = \"openssl\"",
         "`openssl` is not known",
-        "aws-lc-rs",
+        "burst-avx512",
     ),
     (
         "packets = 10000",

@@ -33,6 +33,7 @@ pub mod pcap;
 pub mod pmtu;
 pub mod pool;
 pub mod port;
+mod reassembly;
 pub mod replay;
 mod report;
 pub mod sad;

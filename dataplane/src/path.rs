@@ -130,11 +130,18 @@ impl Worker {
         if !self.frames.pool.trim_front(&mut packet, ethernet::HEADER) {
             return self.frames.drop(packet, DropReason::Malformed);
         }
-        let class = match classify(self.frames.pool.bytes(&packet), &self.addresses) {
-            Ok((class, length)) if self.frames.pool.truncate(&mut packet, length) => class,
-            Ok(_) => return self.frames.drop(packet, DropReason::Malformed),
-            Err(reason) => return self.frames.drop(packet, reason),
+        let Some((mut packet, mut class)) = self.classified(packet) else {
+            return;
         };
+        if ours && class == Class::Fragment {
+            let Some(whole) = self.reassembly.take(&mut self.frames, now, packet) else {
+                return;
+            };
+            match self.classified(whole) {
+                Some(again) => (packet, class) = again,
+                None => return,
+            }
+        }
         if !ours && class != Class::Neighbour {
             return self.frames.drop(packet, DropReason::NotForUs);
         }
@@ -159,6 +166,8 @@ impl Worker {
             Class::Ike => self.punt(packet),
             Class::Neighbour => self.receive_neighbour(now, port, packet),
             Class::TooBig => self.receive_too_big(now, packet),
+            // Of a whole one there is none.
+            Class::Fragment => self.frames.drop(packet, DropReason::Fragment),
             Class::Echo(_) if protected => self.answer_echo(now, packet, &mut sorted.departures),
             Class::Forward(flow) if protected => {
                 self.forward(now, packet, flow, &mut sorted.departures);
@@ -166,6 +175,19 @@ impl Worker {
             Class::Echo(flow) => self.clear_text(now, packet, flow, true),
             Class::Forward(flow) => self.clear_text(now, packet, flow, false),
         }
+    }
+
+    /// What an IP packet is, and the packet without what the frame was padded with.
+    fn classified(&mut self, mut packet: Packet) -> Option<(Packet, Class)> {
+        let reason = match classify(self.frames.pool.bytes(&packet), &self.addresses) {
+            Ok((class, length)) => match self.frames.pool.truncate(&mut packet, length) {
+                true => return Some((packet, class)),
+                false => DropReason::Malformed,
+            },
+            Err(reason) => reason,
+        };
+        self.frames.drop(packet, reason);
+        None
     }
 
     /// A packet from the protected side that goes on: outbound unless it stays there, where nothing

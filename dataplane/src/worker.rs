@@ -24,6 +24,7 @@ use crate::park::Park;
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
 use crate::port::{MacAddress, Port};
+use crate::reassembly::Reassembly;
 use crate::report::Reports;
 use crate::sad::{Conflict, Sad};
 use crate::schedule::Schedule;
@@ -56,7 +57,7 @@ pub struct WorkerSettings {
     pub id: usize,
     /// One for each port, in the same order.
     pub interfaces: Vec<Interface>,
-    /// Frames in the pool: enough for the ports' rings and for what waits (some 400 packets).
+    /// Frames in the pool: enough for the ports' rings and for what waits (some 500 packets).
     pub pool_frames: u32,
     /// Runs of the pool, for packets too long for a frame (jumbo frames).
     pub pool_runs: u32,
@@ -131,7 +132,7 @@ pub struct FrameAccount {
     pub in_ports: usize,
     /// Waiting for a high water to rise.
     pub parked: usize,
-    /// Waiting for a neighbour's address.
+    /// Waiting for a neighbour's address, or for the rest of their datagram.
     pub held: usize,
 }
 
@@ -147,6 +148,7 @@ pub struct Worker {
     pub(crate) flows: FlowCache,
     pub(crate) fib: Arc<Fib>,
     pub(crate) park: Park,
+    pub(crate) reassembly: Reassembly,
     pub(crate) reports: Reports,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) punt: MemoryPort,
@@ -220,6 +222,7 @@ pub fn worker_with_pool(
         flows: FlowCache::new(),
         fib: Arc::default(),
         park: Park::new(),
+        reassembly: Reassembly::new(),
         reports: Reports::new(event_sender),
         leadership,
         punt,
@@ -282,7 +285,7 @@ impl Worker {
             free: self.frames.pool.available(),
             in_ports: self.links.ports().map(Port::frames_held).sum(),
             parked: self.park.len(),
-            held: self.links.held(),
+            held: self.links.held() + self.reassembly.held(),
         }
     }
 
@@ -297,6 +300,8 @@ impl Worker {
             self.drop_parked(|_| true, DropReason::NotActive);
             self.links
                 .drop_held(&mut self.frames, DropReason::NotActive);
+            self.reassembly
+                .clear(&mut self.frames, DropReason::NotActive);
             return;
         }
         if self.park.len() > 0 {
@@ -311,6 +316,7 @@ impl Worker {
             self.announcement = more.then_some((begun, sent + 1));
         }
         self.links.tick(&mut self.frames, now);
+        self.reassembly.tick(&mut self.frames, now);
         self.links.flush(&mut self.frames);
     }
 
@@ -462,5 +468,7 @@ impl Drop for Worker {
         self.drop_parked(|_| true, DropReason::NotActive);
         self.links
             .drop_held(&mut self.frames, DropReason::NotActive);
+        self.reassembly
+            .clear(&mut self.frames, DropReason::NotActive);
     }
 }

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hitless_dataplane::aead::{Engine, Tier};
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
@@ -24,8 +25,13 @@ pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
         Aead::default(),
         value::word(&[
             ("auto", Aead::Auto),
-            ("aws-lc-rs", Aead::AwsLc),
-            ("aes-gcm", Aead::AesGcm),
+            ("burst", Aead::Burst),
+            ("burst-avx512", Aead::Only(Engine::Burst(Tier::Avx512))),
+            ("burst-avx2", Aead::Only(Engine::Burst(Tier::Avx2))),
+            ("burst-aesni", Aead::Only(Engine::Burst(Tier::AesNi))),
+            ("aws-lc", Aead::Only(Engine::AwsLc)),
+            ("aws-lc-rs", Aead::Only(Engine::AwsLc)),
+            ("aes-gcm", Aead::Only(Engine::AesGcm)),
         ]),
     );
     let checkpoint = checkpoint(&section);

@@ -5,6 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use hitless_dataplane::aead::{Engine, EngineError};
 use hitless_dataplane::port::af_xdp::AfXdpError;
 
 use crate::api::ServerError;
@@ -39,6 +40,8 @@ pub enum DaemonError {
     Memory(io::Error),
     Thread(io::Error),
     Signals(io::Error),
+    /// The engine for ESP.
+    Aead(EngineError),
 }
 
 fn is_denied(error: &io::Error) -> bool {
@@ -100,6 +103,9 @@ impl fmt::Display for DaemonError {
             }
             DaemonError::Thread(error) => write!(f, "cannot start a thread: {error}"),
             DaemonError::Signals(error) => write!(f, "cannot listen for signals: {error}"),
+            DaemonError::Aead(error) => {
+                write!(f, "dataplane.aead or {}: {error}", Engine::VARIABLE)
+            }
         }
     }
 }

@@ -23,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hitless_dataplane::aead::Engine;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::thread::{Idle, Readiness, spawn, wait};
 use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_pool};
@@ -81,15 +82,17 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
-    let settings = GatewaySettings::new(config);
+    let settings = with_engine(GatewaySettings::new(config))?;
     let workers_stop = Arc::new(AtomicBool::new(false));
     let workers = open_workers(&settings, &leadership)?;
+    let aead = settings.aead().name();
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     tracing::info!(
         cluster = %settings.config().cluster.name,
         member = %settings.config().cluster.id,
         incarnation = %durable.incarnation,
         workers = threads.len(),
+        aead,
         "started"
     );
     let now = clock::now();
@@ -120,6 +123,14 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.
+fn with_engine(settings: GatewaySettings) -> Result<GatewaySettings, DaemonError> {
+    let forced = Engine::from_environment().map_err(DaemonError::Aead)?;
+    let engine = forced.unwrap_or(settings.aead());
+    let engine = engine.checked().map_err(DaemonError::Aead)?;
+    Ok(settings.with_aead(engine))
 }
 
 /// The workers with their control ends, not running yet.

@@ -26,6 +26,7 @@ const SA_CAPACITY: usize = 128 * 1024;
 /// Everything that the gateway needs from the configuration.
 pub struct GatewaySettings {
     config: Config,
+    aead: AeadEngine,
     protected: Vec<Protected>,
     tuning: Tuning,
 }
@@ -58,10 +59,17 @@ impl GatewaySettings {
         });
         let protected = protected.collect();
         GatewaySettings {
+            aead: aead(config.dataplane.aead),
             config,
             protected,
             tuning: Tuning::default(),
         }
+    }
+
+    /// The same, with another engine for ESP than the configuration names.
+    #[must_use]
+    pub fn with_aead(self, aead: AeadEngine) -> GatewaySettings {
+        GatewaySettings { aead, ..self }
     }
 
     /// The same, tuned.
@@ -85,8 +93,9 @@ impl GatewaySettings {
         &self.protected
     }
 
-    pub(super) fn aead(&self) -> AeadEngine {
-        aead(self.config.dataplane.aead)
+    /// The engine for ESP, which this CPU may not have.
+    pub fn aead(&self) -> AeadEngine {
+        self.aead
     }
 
     pub(super) fn engine(&self, incarnation: Incarnation) -> EngineSettings {
@@ -202,7 +211,7 @@ impl GatewaySettings {
 fn aead(wish: Aead) -> AeadEngine {
     match wish {
         Aead::Auto => AeadEngine::default(),
-        Aead::AwsLc => AeadEngine::AwsLc,
-        Aead::AesGcm => AeadEngine::AesGcm,
+        Aead::Burst => AeadEngine::burst(),
+        Aead::Only(engine) => engine,
     }
 }

@@ -188,9 +188,8 @@ impl Worker {
         if sa.mode == Mode::Tunnel {
             let inner = self.frames.pool.bytes_mut(&mut packet);
             if !ecn::leave_tunnel(tos, inner, sa.options.copy_dscp_in) {
-                return self
-                    .frames
-                    .drop_of(&sa.counters, packet, DropReason::Congestion);
+                let reason = DropReason::Congestion;
+                return self.frames.drop_of(&sa.counters, packet, reason);
             }
         }
         // 4. High water, then check-and-mark (rule R8).
@@ -238,6 +237,9 @@ impl Worker {
         let flow = match classify(octets, &self.addresses) {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
+            Ok((Class::Fragment, _)) => {
+                return self.drop_inbound(slot, packet, DropReason::Fragment);
+            }
             Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour | Class::TooBig, _)) => {
                 return self.drop_inbound(slot, packet, DropReason::NotForUs);
             }

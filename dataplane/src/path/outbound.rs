@@ -201,9 +201,7 @@ impl Worker {
             Remedy::Tell => (packet, DropReason::TooBig),
         };
         let (packet, reason) = refused;
-        if let Some(sa) = self.sad.outbound_mut(slot) {
-            sa.counters.count_drop(reason);
-        }
+        sa.counters.count_drop(reason);
         let mtu = u16::try_from(fits).unwrap_or(u16::MAX);
         self.refuse(now, packet, reason, Error::TooBig { mtu });
     }

@@ -49,9 +49,8 @@ fn by_frames(bed: &mut Bed, reason: DropReason) -> bool {
             bed.a.host_sends(&damaged);
         }
         DropReason::Fragment => {
-            let mut fragment = raw(STRANGER, OUTSIDE_A, ESP, &[7; 64]);
-            fragment[6] = 0x20;
-            bed.a.wire_brings(&hops_later(&fragment, 0));
+            bed.a
+                .wire_brings(&fragment(raw(STRANGER, OUTSIDE_A, 89, &[7; 64])));
         }
         DropReason::NotForUs => bed.a.host_sends(&udp(HOST_A, INSIDE_A, b"no such service")),
         DropReason::NatKeepalive => {
@@ -63,6 +62,25 @@ fn by_frames(bed: &mut Bed, reason: DropReason) -> bool {
             frame[12..14].copy_from_slice(&[0x88, 0xcc]);
             assert!(bed.a.host.push_frame(&frame));
         }
+        DropReason::FragmentOverlap => {
+            for _ in 0..2 {
+                bed.a
+                    .wire_brings(&fragment(raw(STRANGER, OUTSIDE_A, ESP, &[7; 64])));
+            }
+        }
+        DropReason::FragmentTimeout => {
+            bed.a
+                .wire_brings(&fragment(raw(STRANGER, OUTSIDE_A, ESP, &[7; 64])));
+            bed.settle();
+            bed.advance(Duration::from_secs(61));
+        }
+        DropReason::FragmentLimit => {
+            for identification in 0..9 {
+                let mut packet = raw(STRANGER, OUTSIDE_A, ESP, &[7; 64]);
+                packet[5] = identification;
+                bed.a.wire_brings(&fragment(packet));
+            }
+        }
         DropReason::IcmpRefused => bed.a.wire_brings(&too_big(1400, &[0x45; 60])),
         DropReason::PathMtu => {
             let esp = bed.seal(&packet);
@@ -71,6 +89,12 @@ fn by_frames(bed: &mut Bed, reason: DropReason) -> bool {
         _ => return false,
     }
     true
+}
+
+/// The first part of a larger packet.
+fn fragment(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[6] = 0x20;
+    hops_later(&packet, 0)
 }
 
 /// A router's word that a packet of A's was too big.
@@ -266,9 +290,12 @@ fn half(reason: DropReason) -> Half {
         | DropReason::PuntFull
         | DropReason::TransmitFull
         | DropReason::NatKeepalive
-        | DropReason::Unsupported
         | DropReason::PathMtu
-        | DropReason::IcmpRefused => Half::None,
+        | DropReason::IcmpRefused
+        | DropReason::FragmentOverlap
+        | DropReason::FragmentTimeout
+        | DropReason::FragmentLimit
+        | DropReason::Unsupported => Half::None,
     }
 }
 
