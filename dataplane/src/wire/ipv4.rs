@@ -81,6 +81,11 @@ impl<'a> Ipv4<'a> {
         u16::from_be_bytes([self.header[6], self.header[7]])
     }
 
+    /// What the fragments of one packet have in common.
+    pub fn identification(self) -> u16 {
+        u16::from_be_bytes([self.header[4], self.header[5]])
+    }
+
     /// Whether it holds the start of the payload.
     pub fn is_first_fragment(self) -> bool {
         self.fragment_field() & 0x1fff == 0
