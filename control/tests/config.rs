@@ -672,6 +672,41 @@ fn two_children_for_the_same_traffic_are_warned_of() {
 }
 
 #[test]
+fn a_child_that_takes_anothers_traffic_is_warned_of() {
+    let text = |local: &str, remote: &str| {
+        format!(
+            "{EXAMPLE}\n[connections.office.children.again]\nesp_proposals = [\"aes256gcm16\"]\nlocal_ts = [\"{local}\"]\nremote_ts = [\"{remote}\"]"
+        )
+    };
+    let config = parse(&text("10.1.7.0/24", "10.2.0.0/16")).unwrap();
+    let [warning] = config.warnings.as_slice() else {
+        panic!("{:?}", config.warnings)
+    };
+    assert!(
+        warning.contains("office.again: 10.1.7.0/24 === 10.2.0.0/16 is never used"),
+        "{warning}"
+    );
+    let config = parse(&text("10.1.0.0/16", "0.0.0.0/0")).unwrap();
+    assert_eq!(
+        config.warnings, [""; 0],
+        "the more specific one stands first"
+    );
+}
+
+#[test]
+fn a_key_log_is_warned_of_loudly() {
+    let text = format!("{EXAMPLE}\nkey_log = \"/tmp/esp_sa\"");
+    let config = parse(&text).unwrap();
+    let [warning] = config.warnings.as_slice() else {
+        panic!("{:?}", config.warnings)
+    };
+    assert!(
+        warning.contains("THE KEYS OF EVERY TUNNEL ARE WRITTEN TO /tmp/esp_sa"),
+        "{warning}"
+    );
+}
+
+#[test]
 fn members_agree_on_the_cluster_but_for_their_own_numbers() {
     let one = parse(EXAMPLE).unwrap();
     let two = parse(&changed(

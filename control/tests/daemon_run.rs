@@ -300,6 +300,50 @@ fn sigterm_and_sigint_end_a_member_in_order() {
     }
 }
 
+/// Runs `hitless` with these words; its exit code and what it said.
+type Ask<'a> = dyn Fn(&[&str]) -> (Option<i32>, String) + 'a;
+
+/// Every view, a trace, and a capture that no packet comes to.
+fn operator_looks(place: &Place, ask: &Ask<'_>) {
+    for (words, part) in [
+        (
+            &["show", "drops", "--all"] as &[&str],
+            "XfrmInStateSeqError",
+        ),
+        (&["show", "sa"], "no Child SA is carried here"),
+        (&["show", "workers"], "worker 0, AEAD "),
+        (&["show", "workers", "--json"], "\"packets_per_burst\""),
+        (&["show", "routes"], "192.0.2.0/24"),
+        (&["show", "policies"], "PROTECT"),
+        (&["show", "neighbours"], "no neighbour is known"),
+        (&["trace", "show"], "nothing is traced"),
+        (&["trace", "add", "3"], "tracing the next 3 packets"),
+        (&["trace", "show"], "0 packets so far; 3 of each worker"),
+        (&["trace", "clear"], "nothing is traced"),
+    ] {
+        let (code, text) = ask(words);
+        assert_eq!(code, Some(0), "{words:?}: {text}");
+        assert!(text.contains(part), "{words:?}: {text}");
+    }
+    let file = place.join("a.pcapng");
+    let capture = ["capture", file.to_str().unwrap(), "--seconds", "0"];
+    let (code, text) = ask(&capture);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(" packets captured, 0 lost"), "{text}");
+    let octets = std::fs::read(&file).unwrap();
+    assert_eq!(octets.first_chunk(), Some(&[0x0a, 0x0d, 0x0d, 0x0a]));
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, text) = ask(&capture);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("exists"), "{text}");
+    assert_eq!(std::fs::read(&file).unwrap(), octets, "not touched");
+    // The capture whose file could not be made has ended: another one may begin.
+    let other = place.join("b.pcapng");
+    let (code, text) = ask(&["capture", other.to_str().unwrap(), "--seconds", "0"]);
+    assert_eq!(code, Some(0), "{text}");
+}
+
 #[test]
 fn a_running_member_answers_and_a_second_one_of_its_kind_is_refused() {
     let place = Place::new("twice");
@@ -325,7 +369,11 @@ fn a_running_member_answers_and_a_second_one_of_its_kind_is_refused() {
     let (code, text) = ask(&["status"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("active") && text.contains("lab"), "{text}");
-    assert_eq!(ask(&["list-sas"]).0, Some(0));
+    assert_eq!(ask(&["list-sas"]), (Some(0), "no IKE SA\n".to_owned()));
+    let (code, text) = ask(&["list-sas", "--ike", "nobody"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("no connection \"nobody\""), "{text}");
+    operator_looks(&place, &ask);
     // Nobody to hand over to: refused with the reason, and nothing happens.
     let (code, text) = ask(&["switchover"]);
     assert_eq!(code, Some(1), "{text}");

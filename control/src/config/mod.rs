@@ -18,6 +18,7 @@ mod dataplane;
 mod document;
 mod drivers;
 mod model;
+mod overlap;
 mod ports;
 mod report;
 mod secrets;

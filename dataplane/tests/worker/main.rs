@@ -12,6 +12,7 @@ mod local;
 mod policy;
 mod replay;
 mod router;
+mod suites;
 mod transport;
 mod tunnel;
 mod v6;
