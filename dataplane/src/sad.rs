@@ -266,7 +266,7 @@ impl OutboundSa {
 
     /// The largest inner packet whose outer packet fits into `mtu` octets, in tunnel mode.
     pub fn inner_mtu(&self, mtu: usize) -> usize {
-        esp::largest_payload(mtu.saturating_sub(self.outer.len()))
+        esp::largest_payload(self.key.suite(), mtu.saturating_sub(self.outer.len()))
     }
 
     /// The same for a packet like this one: in transport mode its own headers stay in front.
@@ -277,7 +277,8 @@ impl OutboundSa {
             Mode::Transport => {
                 let kept = transport::kept(packet);
                 let udp = self.encapsulation.map_or(0, |_| udp::HEADER);
-                kept + esp::largest_payload(mtu.saturating_sub(kept + udp))
+                let room = mtu.saturating_sub(kept + udp);
+                kept + esp::largest_payload(self.key.suite(), room)
             }
         }
     }

@@ -8,6 +8,7 @@ mod hostile;
 mod jumbo;
 mod leases;
 mod local;
+mod policy;
 mod replay;
 mod router;
 mod transport;
