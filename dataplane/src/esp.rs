@@ -68,7 +68,7 @@ pub(crate) struct Front {
     named_at: usize,
 }
 
-/// Makes an inner IP packet the text of an ESP packet, with a number that was drawn for it: ready for
+/// Makes an inner IP packet, or an empty one for a dummy, the text of an ESP packet, with a number that was drawn for it: ready for
 /// [`seal_burst`](crate::aead::seal_burst). In tunnel mode it is padded to `pad_to` octets (RFC 4303
 /// section 2.7). Returns what [`address`] takes.
 ///
@@ -322,6 +322,8 @@ fn tunnel_front(inner: &[u8]) -> Result<(u8, Front), DropReason> {
         [first, second, ..] if first >> 4 == 6 => {
             (NEXT_HEADER_IPV6, first << 4 | second >> 4, true)
         }
+        // A dummy packet (RFC 4303 section 2.6).
+        [] => (NEXT_HEADER_NONE, 0, true),
         _ => return Err(DropReason::Malformed),
     };
     let front = Front {
