@@ -243,6 +243,7 @@ mod tests {
 
     fn frames(count: u32) -> Frames {
         Frames {
+            watch: Default::default(),
             pool: Pool::new(count).unwrap(),
             counters: Arc::new(Counters::new(0)),
         }

@@ -44,5 +44,6 @@ mod sync;
 pub mod thread;
 mod transport;
 pub mod verdict;
+pub mod watch;
 pub mod wire;
 pub mod worker;

@@ -49,6 +49,9 @@ impl Worker {
     pub(crate) fn punt(&mut self, packet: Packet) {
         if self.punt.push_frame(self.frames.pool.bytes(&packet)) {
             self.frames.counters.count_punted();
+            if self.frames.watch.on {
+                self.frames.watch.punted(&packet);
+            }
             self.frames.pool.free(packet);
         } else {
             self.frames.drop(packet, DropReason::PuntFull);

@@ -12,6 +12,9 @@
 mod inbound;
 mod outbound;
 
+pub(crate) use inbound::Opening;
+pub(crate) use outbound::{Sealing, Wrapped};
+
 use std::net::{IpAddr, SocketAddr};
 
 use hitless_sa::Instant;
@@ -37,9 +40,16 @@ pub(crate) struct Sorted {
     departures: SmallVec<[Departure; BURST]>,
 }
 
+impl Sorted {
+    /// The packets that are ESP for us.
+    pub(crate) fn arriving(&self) -> impl Iterator<Item = &Packet> {
+        self.arrivals.iter().map(|arrival| &arrival.packet)
+    }
+}
+
 /// A packet that starts at its ESP header.
-struct Arrival {
-    packet: Packet,
+pub(crate) struct Arrival {
+    pub(crate) packet: Packet,
     /// Octets of IP and UDP headers in front of ESP, which are still in the frame.
     headers: usize,
     source: IpAddr,
@@ -71,6 +81,9 @@ impl Worker {
         if received == 0 {
             return 0;
         }
+        if self.frames.watch.on {
+            self.watch_received(now, port, &burst);
+        }
         // Once a burst (rule R3): who does not lead handles nothing and sends nothing.
         if !self.leadership.leading() {
             for packet in burst.drain(..) {
@@ -81,6 +94,9 @@ impl Worker {
         let mut sorted = Sorted::default();
         for packet in burst.drain(..) {
             self.sort(port, now, packet, &mut sorted);
+        }
+        if self.frames.watch.on {
+            self.watch_sorted(&sorted);
         }
         self.inbound(now, &mut sorted);
         self.outbound(now, &mut sorted.departures);
@@ -247,6 +263,22 @@ impl Worker {
             }
             Ok(None) => self.frames.drop(packet, DropReason::NoRoute),
             Err(reason) => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Drops a packet that came by the SA in this slot, which counts it too.
+    pub(crate) fn drop_inbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.inbound_in_slot(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Drops a packet that was to go by the SA in this slot, which counts it too.
+    pub(crate) fn drop_outbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.outbound_mut(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
         }
     }
 

@@ -72,6 +72,11 @@ impl Packet {
         self.length == 0
     }
 
+    /// Which frame it is in: its own as long as the packet lives.
+    pub(crate) fn frame(&self) -> FrameIndex {
+        self.frame
+    }
+
     /// Octets that can be prepended.
     pub fn headroom(&self) -> usize {
         usize::from(self.offset)

@@ -18,6 +18,7 @@ use hitless_sa::{
 use crate::aead::{Engine, EspKey, KeyError};
 use crate::cell::Cell;
 use crate::checkpoint::Checkpoint;
+use crate::counters::SaCounters;
 use crate::esp;
 use crate::flow::Flow;
 use crate::outer::{Inner, MixedFamilies, OuterHeader};
@@ -87,9 +88,8 @@ pub struct InboundSa {
     pub local_ts: Box<[TrafficSelector]>,
     pub remote_ts: Box<[TrafficSelector]>,
     pub options: SaOptions,
-    /// Packets and octets of inner packets delivered by this worker.
-    pub packets: u64,
-    pub bytes: u64,
+    /// What this worker has delivered and dropped of it.
+    pub counters: Arc<SaCounters>,
     /// When a packet was last delivered.
     pub last_use: Instant,
 }
@@ -131,8 +131,7 @@ impl InboundSa {
             local_ts: child.local_ts.as_slice().into(),
             remote_ts: child.remote_ts.as_slice().into(),
             options: child.options,
-            packets: 0,
-            bytes: 0,
+            counters: Arc::default(),
             last_use: Instant::default(),
         })
     }
@@ -172,8 +171,7 @@ impl InboundSa {
         if !self.window.mark(number) {
             return Err(DropReason::Replay);
         }
-        self.packets += 1;
-        self.bytes += octets as u64;
+        self.counters.count_packet(octets);
         self.last_use = now;
         Ok(Admission::Deliver)
     }
@@ -207,9 +205,8 @@ pub struct OutboundSa {
     pub(crate) path_mtu: PathMtu,
     /// When a keepalive last went.
     pub(crate) kept_alive: Instant,
-    /// Packets and octets of inner packets sent by this worker.
-    pub packets: u64,
-    pub bytes: u64,
+    /// What this worker has sent and dropped of it.
+    pub counters: Arc<SaCounters>,
     /// When a packet was last sent.
     pub last_use: Instant,
 }
@@ -243,8 +240,7 @@ impl OutboundSa {
             outer,
             path_mtu: PathMtu::default(),
             kept_alive: Instant::default(),
-            packets: 0,
-            bytes: 0,
+            counters: Arc::default(),
             last_use: Instant::default(),
         })
     }
@@ -518,10 +514,10 @@ impl Sad {
             sa: entry.id?,
             outbound_next: outbound.map_or(SequenceNumber(0), |sa| sa.cell.cursor()),
             inbound_top: inbound.map_or(SequenceNumber(0), |sa| sa.authenticated),
-            packets_out: outbound.map_or(0, |sa| sa.packets),
-            bytes_out: outbound.map_or(0, |sa| sa.bytes),
-            packets_in: inbound.map_or(0, |sa| sa.packets),
-            bytes_in: inbound.map_or(0, |sa| sa.bytes),
+            packets_out: outbound.map_or(0, |sa| sa.counters.packets()),
+            bytes_out: outbound.map_or(0, |sa| sa.counters.bytes()),
+            packets_in: inbound.map_or(0, |sa| sa.counters.packets()),
+            bytes_in: inbound.map_or(0, |sa| sa.counters.bytes()),
         })
     }
 

@@ -31,6 +31,7 @@ use crate::sad::{Conflict, Sad};
 use crate::schedule::Schedule;
 use crate::spd::{FlowCache, Spd};
 use crate::verdict::DropReason;
+use crate::watch::Watch;
 
 pub use crate::links::Interface;
 pub use crate::schedule::CheckpointSettings;
@@ -41,6 +42,8 @@ const COMMANDS_PER_TURN: usize = 64;
 const RING: usize = 1024;
 /// IP packets on their way to or from the control thread.
 const PUNT: usize = 256;
+/// How often a worker tells where its frames are.
+const ACCOUNT: Duration = Duration::from_millis(100);
 /// When gratuitous ARP and unsolicited advertisements go out after [`Command::Announce`].
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
@@ -156,6 +159,8 @@ pub struct Worker {
     schedule: Schedule,
     /// When the announcement under way began, and how many of its parts have gone out.
     announcement: Option<(Instant, usize)>,
+    /// When the frames are counted next.
+    account_due: Instant,
 }
 
 /// Makes a worker and the control thread's end of it. All memory that packets ever need is
@@ -210,6 +215,7 @@ pub fn worker_with_pool(
         frames: Frames {
             pool,
             counters: Arc::clone(&counters),
+            watch: Watch::default(),
         },
         links: Links::new(ports, settings.interfaces),
         addresses,
@@ -227,6 +233,7 @@ pub fn worker_with_pool(
         publisher,
         schedule: Schedule::new(settings.checkpoint, settings.sa_capacity),
         announcement: None,
+        account_due: Instant::default(),
     };
     let handle = WorkerHandle {
         commands: command_sender,
@@ -244,6 +251,9 @@ impl Worker {
     pub fn turn(&mut self, now: Instant) -> usize {
         // 1. Commands, at a burst boundary: everything earlier has been given to the ports.
         let mut handled = self.take_commands(now);
+        if self.frames.watch.on {
+            self.frames.watch.set_time(now);
+        }
         // 2. What waits: released, asked for again, or dropped because we no longer lead.
         self.timers(now);
         // 3. The control thread's packets.
@@ -257,6 +267,12 @@ impl Worker {
             self.publish(slot);
         }
         self.links.poll(&mut self.frames);
+        // 6. What the turn came to.
+        self.frames.counters.count_turn(handled > 0);
+        if now >= self.account_due {
+            self.account_due = now + ACCOUNT;
+            self.frames.counters.note_frames(self.frame_account());
+        }
         handled
     }
 
@@ -365,6 +381,16 @@ impl Worker {
             }
             Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
             Command::Announce => self.announcement = Some((now, 0)),
+            Command::Trace(trace) => {
+                if let Some(old) = self.frames.watch.set_trace(trace) {
+                    self.retire(Retired::Watched(old));
+                }
+            }
+            Command::Capture(capture) => {
+                if let Some(old) = self.frames.watch.set_capture(capture) {
+                    self.retire(Retired::Watched(old));
+                }
+            }
             Command::Barrier(number) => self.reports.answer(Event::Barrier(number)),
             Command::QueryWindow(id) => {
                 let slot = self.sad.slot_of(id);

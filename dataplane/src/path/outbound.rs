@@ -24,11 +24,11 @@ use crate::wire::ip::Ip;
 use crate::worker::Worker;
 
 /// A packet that has an SA and a way for its outer packet.
-struct Sealing {
-    packet: Packet,
-    slot: u32,
-    port: usize,
-    next_hop: IpAddr,
+pub(crate) struct Sealing {
+    pub(crate) packet: Packet,
+    pub(crate) slot: u32,
+    pub(crate) port: usize,
+    pub(crate) next_hop: IpAddr,
     /// What the way takes.
     mtu: usize,
     /// Octets that the inner packet is padded to.
@@ -36,14 +36,14 @@ struct Sealing {
 }
 
 /// One whose ESP header, IV and trailer are in place.
-struct Wrapped {
-    sealing: Sealing,
-    number: SequenceNumber,
+pub(crate) struct Wrapped {
+    pub(crate) sealing: Sealing,
+    pub(crate) number: SequenceNumber,
     high: Option<u32>,
     front: Front,
     /// Octets of the inner packet.
-    inner: usize,
-    sealed: bool,
+    pub(crate) inner: usize,
+    pub(crate) sealed: bool,
 }
 
 /// Packets to seal in one go: a burst, and some room for fragments.
@@ -65,6 +65,9 @@ impl Worker {
     /// section 3.3).
     pub(crate) fn outbound(&mut self, now: Instant, departures: &mut SmallVec<[Departure; BURST]>) {
         let mut sealings = Sealings::new();
+        if self.frames.watch.on {
+            self.watch_departures(departures);
+        }
         for departure in departures.drain(..) {
             // 1. Policy, SA, the way of the outer packet, and whether it fits.
             self.protect(now, departure, &mut sealings);
@@ -78,6 +81,9 @@ impl Worker {
 
     /// Numbers, ESP, and out.
     fn seal_all(&mut self, now: Instant, sealings: &mut Sealings) {
+        if self.frames.watch.on {
+            self.watch_sealings(sealings);
+        }
         // 2. One draw for each SA, of what this burst needs and no more (rule R3).
         let mut draws: SmallVec<[Draw; SEALINGS]> = SmallVec::new();
         for sealing in sealings.iter() {
@@ -109,8 +115,14 @@ impl Worker {
                 .and_then(Iterator::next);
             self.wrap(sealing, number, &mut wrapped);
         }
+        if self.frames.watch.on {
+            self.watch_wrapped(&wrapped);
+        }
         // 4. Encryption and ICV, in one go.
         self.seal(&mut wrapped);
+        if self.frames.watch.on {
+            self.watch_sealed(&wrapped);
+        }
         // 5. Outer headers, and out.
         for wrapped in wrapped.drain(..) {
             self.dispatch(now, wrapped);
@@ -198,7 +210,7 @@ impl Worker {
             Mode::Transport => Ip::parse(octets).ok().map(Ip::destination),
         };
         let Some((port, next_hop)) = destination.and_then(|to| way(&self.fib, to)) else {
-            return self.frames.drop(packet, DropReason::NoRoute);
+            return self.drop_outbound(slot, packet, DropReason::NoRoute);
         };
         let link = self.links.interface(port).map_or(0, |out| out.mtu);
         let mtu = sa.path_mtu.limit(link, now);
@@ -226,6 +238,7 @@ impl Worker {
             Remedy::Tell => (packet, DropReason::TooBig),
         };
         let (packet, reason) = refused;
+        sa.counters.count_drop(reason);
         let mtu = u16::try_from(fits).unwrap_or(u16::MAX);
         self.refuse(now, packet, reason, Error::TooBig { mtu });
     }
@@ -259,7 +272,7 @@ impl Worker {
             (Some(_), None) => DropReason::LeaseExhausted,
             (None, _) => DropReason::NoSa,
         };
-        self.frames.drop(sealing.packet, reason);
+        self.drop_outbound(sealing.slot, sealing.packet, reason);
     }
 
     /// Encrypts, and writes the ICV (RFC 4303 section 3.3.2).
@@ -315,15 +328,14 @@ impl Worker {
         let addressed = match self.sad.outbound_mut(slot) {
             Some(sa) if sealed => {
                 esp::address(&mut self.frames.pool, &mut packet, sa, number, front).map(|()| {
-                    sa.packets += 1;
-                    sa.bytes += inner as u64;
+                    sa.counters.count_packet(inner);
                     sa.last_use = now;
                 })
             }
             _ => Err(DropReason::NoSa),
         };
         if let Err(reason) = addressed {
-            return self.frames.drop(packet, reason);
+            return self.drop_outbound(slot, packet, reason);
         }
         self.frames.counters.count_sealed(inner);
         self.note_use(slot, now);

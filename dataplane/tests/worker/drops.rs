@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hitless_dataplane::aead::{Engine, EspKey};
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::esp::seal_datagram;
 use hitless_dataplane::spd::Spd;
 use hitless_dataplane::verdict::DropReason;
@@ -243,6 +244,98 @@ fn forge_padding() -> Vec<u8> {
     let mut esp = [&spi, &number[4..], &number, &text].concat();
     assert!(key.seal_packet(&mut esp, Some(0)));
     raw(OUTSIDE_A, OUTSIDE_B, ESP, &esp)
+}
+
+/// The half of the SA that a drop is counted with too, in the way that `provoke` brings it about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Half {
+    /// B's receiving half.
+    Inbound,
+    /// A's sending half.
+    Outbound,
+    /// No SA has the packet: it was dropped before one was found, or after it was handed on.
+    None,
+}
+
+/// One row for each reason: a new one does not compile without.
+fn half(reason: DropReason) -> Half {
+    match reason {
+        DropReason::Replay
+        | DropReason::Integrity
+        | DropReason::BadPadding
+        | DropReason::BadNextHeader
+        | DropReason::Dummy
+        | DropReason::Congestion
+        | DropReason::SelectorMismatch
+        | DropReason::TtlExceeded
+        | DropReason::HighWater => Half::Inbound,
+        DropReason::LeaseExhausted | DropReason::SequenceOverflow | DropReason::TooBig => {
+            Half::Outbound
+        }
+        DropReason::NotActive
+        | DropReason::Malformed
+        | DropReason::BadChecksum
+        | DropReason::Fragment
+        | DropReason::NotForUs
+        | DropReason::Runt
+        | DropReason::SpiZero
+        | DropReason::UnknownSpi
+        | DropReason::PolicyDiscard
+        | DropReason::NoPolicy
+        | DropReason::NoSa
+        | DropReason::ClearText
+        | DropReason::NoRoute
+        | DropReason::NeighbourUnresolved
+        | DropReason::NoBuffer
+        | DropReason::PuntFull
+        | DropReason::TransmitFull
+        | DropReason::NatKeepalive
+        | DropReason::PathMtu
+        | DropReason::IcmpRefused
+        | DropReason::FragmentOverlap
+        | DropReason::FragmentTimeout
+        | DropReason::FragmentLimit
+        | DropReason::Unsupported => Half::None,
+    }
+}
+
+#[test]
+fn every_reason_of_an_sa_is_counted_once_by_that_half_and_by_no_other() {
+    for reason in DropReason::ALL {
+        let mut bed = provoke(*reason);
+        bed.settle();
+        let counted = |half: &SaCounters| half.drops().collect::<Vec<_>>();
+        let halves = [
+            (Half::Inbound, counted(&bed.b.inbound)),
+            (Half::Outbound, counted(&bed.a.outbound)),
+            (Half::None, counted(&bed.a.inbound)),
+            (Half::None, counted(&bed.b.outbound)),
+        ];
+        for (which, counted) in halves {
+            let here = which != Half::None && which == half(*reason);
+            let wanted = if here { vec![(*reason, 1)] } else { Vec::new() };
+            assert_eq!(counted, wanted, "{reason:?} by {which:?}");
+        }
+    }
+}
+
+#[test]
+fn packets_and_octets_of_an_sa_are_exact_on_its_worker_in_both_directions() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let before = [&bed.a.outbound, &bed.b.inbound].map(|c| (c.packets(), c.bytes()));
+    for length in 1..=40usize {
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &vec![7; length]));
+    }
+    bed.settle();
+    assert_eq!(bed.b.delivered.len(), 40);
+    // IPv4 and UDP headers around 1, 2, ... 40 octets.
+    let octets = 40 * 28 + 40 * 41 / 2;
+    for (half, (packets, bytes)) in [&bed.a.outbound, &bed.b.inbound].iter().zip(before) {
+        assert_eq!(half.packets() - packets, 40);
+        assert_eq!(half.bytes() - bytes, octets);
+    }
+    assert_eq!(bed.b.inbound.window_top(), bed.b.cell.inbound_top());
 }
 
 #[test]
