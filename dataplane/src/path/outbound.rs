@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use hitless_sa::{Instant, Mode, SequenceNumber};
+use hitless_sa::{Instant, Mode, SaId, SequenceNumber};
 use smallvec::SmallVec;
 
 use super::{Departure, way};
@@ -127,6 +127,43 @@ impl Worker {
         for wrapped in wrapped.drain(..) {
             self.dispatch(now, wrapped);
         }
+    }
+
+    /// Dummy packets, told from others by nobody on the way (RFC 4303 section 2.6).
+    pub(crate) fn send_dummies(&mut self, now: Instant, sa: SaId, count: u16, octets: u16) {
+        let slot = self.sad.slot_of(sa);
+        let sending = slot.and_then(|slot| self.sad.outbound_mut(slot));
+        let Some(sa) = sending.filter(|sa| sa.mode == Mode::Tunnel) else {
+            return;
+        };
+        let (slot, remote) = (sa.slot, sa.remote);
+        let Some((port, next_hop)) = self.way(remote).filter(|_| self.leadership.leading()) else {
+            return;
+        };
+        let link = self.links.interface(port).map_or(0, |out| out.mtu);
+        let mut sealings = Sealings::new();
+        for _ in 0..count {
+            let (Some(sa), Some(packet)) =
+                (self.sad.outbound_mut(slot), self.frames.pool.allocate())
+            else {
+                self.frames.counters.count_drop(DropReason::NoBuffer);
+                break;
+            };
+            let mtu = sa.path_mtu.limit(link, now);
+            sealings.push(Sealing {
+                packet,
+                slot,
+                port,
+                next_hop,
+                mtu,
+                pad_to: usize::from(octets).min(sa.inner_mtu(mtu)),
+            });
+            if sealings.len() == BURST {
+                self.seal_all(now, &mut sealings);
+            }
+        }
+        self.seal_all(now, &mut sealings);
+        self.links.flush(&mut self.frames);
     }
 
     /// What policy does with a packet (RFC 4301 section 5.1, steps 2 and 3).
