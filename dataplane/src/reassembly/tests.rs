@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::counters::Counters;
 use crate::fragment;
+use crate::watch::Watch;
 
 struct Bench {
     frames: Frames,
@@ -56,7 +57,7 @@ impl Bench {
             frames: Frames {
                 pool: Pool::new(256).unwrap(),
                 counters: Arc::new(Counters::new(0)),
-                watch: Default::default(),
+                watch: Watch::default(),
             },
             reassembly: Reassembly::new(),
         }
