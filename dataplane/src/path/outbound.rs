@@ -42,7 +42,7 @@ pub(crate) struct Wrapped {
     high: Option<u32>,
     front: Front,
     /// Octets of the inner packet.
-    pub(crate) inner: usize,
+    inner: usize,
     pub(crate) sealed: bool,
 }
 
@@ -315,7 +315,7 @@ impl Worker {
                         .send(&mut self.frames, now, fragment, port, next_hop);
                 }
             }
-            Err((packet, reason)) => self.frames.drop(packet, reason),
+            Err((packet, reason)) => self.drop_outbound(slot, packet, reason),
         }
     }
 }

@@ -292,6 +292,9 @@ fn half(reason: DropReason) -> Half {
         | DropReason::NatKeepalive
         | DropReason::PathMtu
         | DropReason::IcmpRefused
+        | DropReason::FragmentOverlap
+        | DropReason::FragmentTimeout
+        | DropReason::FragmentLimit
         | DropReason::Unsupported => Half::None,
     }
 }

@@ -11,6 +11,7 @@ mod local;
 mod policy;
 mod replay;
 mod router;
+mod suites;
 mod transport;
 mod tunnel;
 mod v6;

@@ -69,7 +69,7 @@ fn parts(packet: &[u8], size: usize, identification: u32) -> Vec<Vec<u8>> {
         let total = fragment.len() as u16;
         fragment[2..4].copy_from_slice(&total.to_be_bytes());
         fragment[4..6].copy_from_slice(&identification.to_be_bytes()[2..]);
-        let field = (position / 8 | (u16::from(more) << 13)).to_be_bytes();
+        let field = ((position / 8) | (u16::from(more) << 13)).to_be_bytes();
         fragment[6..8].copy_from_slice(&field);
         hops_later(&fragment, 0)
     };

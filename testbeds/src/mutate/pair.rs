@@ -35,7 +35,7 @@ pub fn shape(sa: usize) -> Shape {
     let usual = EspSuite::Aes128Gcm16;
     Shape {
         suite: EspSuite::ALL.get(sa).copied().unwrap_or(usual),
-        esn: sa >= SAS || sa % 2 == 0,
+        esn: sa >= SAS || sa.is_multiple_of(2),
         window: [1024, 64, 65_536][(sa + 2) % 3],
         udp: sa < SAS && sa % 4 >= 2,
         inner: if sa < SAS && sa % 5 > 2 { 6 } else { 4 },
