@@ -11,11 +11,12 @@ use crate::aead::{self, Job};
 use crate::cell::Block;
 use crate::command::Event;
 use crate::esp;
+use crate::flow::Flow;
 use crate::fragment;
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
-use crate::spd::{Action, Direction};
+use crate::spd::{Action, Direction, Match};
 use crate::verdict::DropReason;
 use crate::wire::icmp::Error;
 use crate::worker::Worker;
@@ -59,9 +60,12 @@ impl Worker {
     /// section 3.3).
     pub(crate) fn outbound(&mut self, now: Instant, departures: &mut SmallVec<[Departure; BURST]>) {
         let mut sealings = Sealings::new();
-        for departure in departures.drain(..) {
-            // 1. Policy, SA, the way of the outer packet, and whether it fits.
-            self.protect(now, departure, &mut sealings);
+        // 1. Policies, all searches of the burst at once.
+        let flows: SmallVec<[Flow; BURST]> = departures.iter().map(|d| d.flow).collect();
+        let policies = self.flows.outbound(&self.spd, &flows);
+        for (departure, policy) in departures.drain(..).zip(policies) {
+            // 2. SA, the way of the outer packet, and whether it fits.
+            self.protect(now, departure, policy, &mut sealings);
             // Fragments may make more packets than came; then a second draw is due.
             if sealings.len() + fragment::MAX > SEALINGS {
                 self.seal_all(now, &mut sealings);
@@ -72,7 +76,7 @@ impl Worker {
 
     /// Numbers, ESP, and out.
     fn seal_all(&mut self, now: Instant, sealings: &mut Sealings) {
-        // 2. One draw for each SA, of what this burst needs and no more (rule R3).
+        // 3. One draw for each SA, of what this burst needs and no more (rule R3).
         let mut draws: SmallVec<[Draw; SEALINGS]> = SmallVec::new();
         for sealing in sealings.iter() {
             match draws.iter_mut().find(|draw| draw.slot == sealing.slot) {
@@ -93,7 +97,7 @@ impl Worker {
                 draw.block = Some(block);
             }
         }
-        // 3. A number for each packet, in the order in which they came, and ESP around it.
+        // 4. A number for each packet, in the order in which they came, and ESP around it.
         let mut wrapped = Wrappings::new();
         for sealing in sealings.drain(..) {
             let number = draws
@@ -103,18 +107,24 @@ impl Worker {
                 .and_then(Iterator::next);
             self.wrap(sealing, number, &mut wrapped);
         }
-        // 4. Encryption and ICV, in one go.
+        // 5. Encryption and ICV, in one go.
         self.seal(&mut wrapped);
-        // 5. Outer headers, and out.
+        // 6. Outer headers, and out.
         for wrapped in wrapped.drain(..) {
             self.dispatch(now, wrapped);
         }
     }
 
     /// What policy does with a packet (RFC 4301 section 5.1, steps 2 and 3).
-    fn protect(&mut self, now: Instant, departure: Departure, sealings: &mut Sealings) {
+    fn protect(
+        &mut self,
+        now: Instant,
+        departure: Departure,
+        policy: Option<Match>,
+        sealings: &mut Sealings,
+    ) {
         let Departure { packet, flow } = departure;
-        let reason = match self.flows.outbound(&self.spd, &flow) {
+        let reason = match policy {
             None => DropReason::NoPolicy,
             Some(found) => {
                 let octets = packet.len();
