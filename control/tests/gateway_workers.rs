@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitless::api::{Show, Shown};
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Gateway, GatewaySettings, Output};
 use hitless::lab::{
@@ -162,7 +163,7 @@ impl World {
             match output {
                 Output::Persist(_) => self.gateway.persisted(now, &mut self.entropy, true),
                 Output::Event(event) => self.events.push(event),
-                Output::SyncTransmit(..) => {}
+                Output::SyncTransmit(..) | Output::KeyLog(_) => {}
             }
         }
         self.card.turn(self.esp_queue);
@@ -282,4 +283,126 @@ fn a_worker_that_ends_is_told_of() {
         .iter()
         .filter(|e| matches!(e, Event::WorkerLost { worker: 1 }));
     assert_eq!(lost.count(), 1);
+}
+
+#[test]
+fn show_is_exact_on_both_workers_in_both_directions() {
+    let mut world = World::up(94);
+    for round in 0..4 {
+        world.esp_queue = round % 2;
+        world.run(Duration::from_millis(150));
+    }
+    world.traffic = false;
+    world.run(Duration::from_millis(5));
+    let [a, b] = world.received();
+    let Ok(Shown::Sas { sas }) = show(&world, &Show::Sas { which: None }) else {
+        panic!("no SAs");
+    };
+    let [sa] = sas.as_slice() else {
+        panic!("{sas:?}");
+    };
+    // No checkpoint has told of the last packets, and yet they are counted.
+    assert_eq!(sa.inbound.traffic.packets, b as u64);
+    assert_eq!(sa.outbound.traffic.packets, a as u64);
+    assert_eq!(sa.inbound.traffic.workers.len(), 2, "{sa:?}");
+    assert!(sa.inbound.traffic.workers.iter().all(|w| w.packets > 0));
+    assert_eq!(sa.inbound.window.top, sa.lease.inbound_top);
+    assert_eq!(sa.lease_left, sa.lease.grant + 1 - sa.lease.next);
+    assert_eq!(sa.inbound.key, "[redacted, 20 octets]");
+    for name in [
+        "tunnel",
+        "net",
+        "tunnel.net",
+        &sa.sa,
+        &sa.inbound.spi,
+        &format!("0x{}", sa.outbound.spi),
+    ] {
+        let which = Some(name.to_owned());
+        let found = show(&world, &Show::Sas { which }).unwrap();
+        assert_eq!(found, Shown::Sas { sas: sas.clone() }, "{name}");
+    }
+    let which = Some("nobody".to_owned());
+    let error = show(&world, &Show::Sas { which }).unwrap_err();
+    assert!(
+        error.contains("no Child SA is called \"nobody\""),
+        "{error}"
+    );
+    let Ok(Shown::Workers { workers }) = show(&world, &Show::Workers {}) else {
+        panic!("no workers");
+    };
+    for worker in &workers {
+        assert!(worker.calls > worker.busy_calls && worker.busy_calls > 0);
+        assert!(
+            (1.0..=32.0).contains(&worker.packets_per_burst),
+            "{worker:?}"
+        );
+        let f = worker.frames;
+        assert_eq!(f.total, f.free + f.in_ports + f.parked + f.held, "{f:?}");
+    }
+    let out: u64 = workers.iter().map(|worker| worker.esp_out_packets).sum();
+    assert_eq!(out, a as u64);
+}
+
+#[test]
+fn a_drop_is_counted_by_its_worker_and_by_its_sa_and_once() {
+    let mut world = World::up(95);
+    world.traffic = false;
+    world.run(Duration::from_millis(50));
+    let esp: Vec<Vec<u8>> = world
+        .outside
+        .capture()
+        .iter()
+        .filter(|c| c.port == 0 && c.frame.get(23) == Some(&50))
+        .map(|c| c.frame.clone())
+        .collect();
+    let mut damaged = esp.last().unwrap().clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    // A number that was never sent, so that the ICV is what fails.
+    damaged[38..42].copy_from_slice(&100_000u32.to_be_bytes());
+    world.outside.inject(&damaged);
+    world.outside.inject(esp.last().unwrap());
+    world.run(Duration::from_millis(5));
+    let Ok(Shown::Sas { sas }) = show(&world, &Show::Sas { which: None }) else {
+        panic!("no SAs");
+    };
+    let of_sa: Vec<_> = sas[0]
+        .inbound
+        .traffic
+        .drops
+        .iter()
+        .map(|drop| (drop.reason.as_str(), drop.xfrm.as_str(), drop.packets))
+        .collect();
+    let wanted = [
+        ("replay", "XfrmInStateSeqError", 1),
+        ("integrity", "XfrmInStateProtoError", 1),
+    ];
+    assert_eq!(of_sa, wanted);
+    for worker in [None, Some(0)] {
+        let Ok(Shown::Drops { drops }) = show(&world, &Show::Drops { worker, all: false }) else {
+            panic!("no drops");
+        };
+        for (reason, xfrm, packets) in wanted {
+            let drop = drops.iter().find(|drop| drop.reason == reason).unwrap();
+            assert_eq!((drop.xfrm.as_str(), drop.packets), (xfrm, packets));
+        }
+    }
+    let other = Show::Drops {
+        worker: Some(1),
+        all: true,
+    };
+    let Ok(Shown::Drops { drops }) = show(&world, &other) else {
+        panic!("no drops");
+    };
+    let replays = drops.iter().find(|drop| drop.reason == "replay");
+    assert_eq!(replays.map(|drop| drop.packets), Some(0));
+    let nobody = Show::Drops {
+        worker: Some(2),
+        all: false,
+    };
+    let error = show(&world, &nobody).unwrap_err();
+    assert_eq!(error, "there is no worker 2; they are 0 to 1");
+}
+
+fn show(world: &World, what: &Show) -> Result<Shown, String> {
+    world.gateway.show(world.now, what)
 }

@@ -12,6 +12,9 @@
 mod inbound;
 mod outbound;
 
+pub(crate) use inbound::Opening;
+pub(crate) use outbound::{Sealing, Wrapped};
+
 use std::net::{IpAddr, SocketAddr};
 
 use hitless_sa::Instant;
@@ -37,9 +40,18 @@ pub(crate) struct Sorted {
     departures: SmallVec<[Departure; BURST]>,
 }
 
+impl Sorted {
+    /// The packets that are ESP for us.
+    pub(crate) fn arriving(&self) -> impl Iterator<Item = &Packet> {
+        self.arrivals.iter().map(|arrival| &arrival.packet)
+    }
+}
+
 /// A packet that starts at its ESP header.
-struct Arrival {
-    packet: Packet,
+pub(crate) struct Arrival {
+    pub(crate) packet: Packet,
+    /// Octets of IP and UDP headers in front of ESP, which are still in the frame.
+    headers: usize,
     source: IpAddr,
     /// The UDP port that it came from, if encapsulated.
     port: Option<u16>,
@@ -69,6 +81,9 @@ impl Worker {
         if received == 0 {
             return 0;
         }
+        if self.frames.watch.on {
+            self.watch_received(now, port, &burst);
+        }
         // Once a burst (rule R3): who does not lead handles nothing and sends nothing.
         if !self.leadership.leading() {
             for packet in burst.drain(..) {
@@ -79,6 +94,9 @@ impl Worker {
         let mut sorted = Sorted::default();
         for packet in burst.drain(..) {
             self.sort(port, now, packet, &mut sorted);
+        }
+        if self.frames.watch.on {
+            self.watch_sorted(&sorted);
         }
         self.inbound(now, &mut sorted);
         self.outbound(now, &mut sorted.departures);
@@ -112,11 +130,18 @@ impl Worker {
         if !self.frames.pool.trim_front(&mut packet, ethernet::HEADER) {
             return self.frames.drop(packet, DropReason::Malformed);
         }
-        let class = match classify(self.frames.pool.bytes(&packet), &self.addresses) {
-            Ok((class, length)) if self.frames.pool.truncate(&mut packet, length) => class,
-            Ok(_) => return self.frames.drop(packet, DropReason::Malformed),
-            Err(reason) => return self.frames.drop(packet, reason),
+        let Some((mut packet, mut class)) = self.classified(packet) else {
+            return;
         };
+        if ours && class == Class::Fragment {
+            let Some(whole) = self.reassembly.take(&mut self.frames, now, packet) else {
+                return;
+            };
+            match self.classified(whole) {
+                Some(again) => (packet, class) = again,
+                None => return,
+            }
+        }
         if !ours && class != Class::Neighbour {
             return self.frames.drop(packet, DropReason::NotForUs);
         }
@@ -131,6 +156,7 @@ impl Worker {
             } => match self.frames.pool.trim_front(&mut packet, headers) {
                 true => sorted.arrivals.push(Arrival {
                     packet,
+                    headers,
                     source,
                     port,
                     tos,
@@ -139,6 +165,9 @@ impl Worker {
             },
             Class::Ike => self.punt(packet),
             Class::Neighbour => self.receive_neighbour(now, port, packet),
+            Class::TooBig => self.receive_too_big(now, packet),
+            // Of a whole one there is none.
+            Class::Fragment => self.frames.drop(packet, DropReason::Fragment),
             Class::Echo(_) if protected => self.answer_echo(now, packet, &mut sorted.departures),
             Class::Forward(flow) if protected => {
                 self.forward(now, packet, flow, &mut sorted.departures);
@@ -146,6 +175,19 @@ impl Worker {
             Class::Echo(flow) => self.clear_text(now, packet, flow, true),
             Class::Forward(flow) => self.clear_text(now, packet, flow, false),
         }
+    }
+
+    /// What an IP packet is, and the packet without what the frame was padded with.
+    fn classified(&mut self, mut packet: Packet) -> Option<(Packet, Class)> {
+        let reason = match classify(self.frames.pool.bytes(&packet), &self.addresses) {
+            Ok((class, length)) => match self.frames.pool.truncate(&mut packet, length) {
+                true => return Some((packet, class)),
+                false => DropReason::Malformed,
+            },
+            Err(reason) => reason,
+        };
+        self.frames.drop(packet, reason);
+        None
     }
 
     /// A packet from the protected side that goes on: outbound unless it stays there, where nothing
@@ -221,6 +263,22 @@ impl Worker {
             }
             Ok(None) => self.frames.drop(packet, DropReason::NoRoute),
             Err(reason) => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Drops a packet that came by the SA in this slot, which counts it too.
+    pub(crate) fn drop_inbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.inbound_in_slot(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Drops a packet that was to go by the SA in this slot, which counts it too.
+    pub(crate) fn drop_outbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.outbound_mut(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
         }
     }
 

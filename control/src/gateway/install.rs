@@ -8,10 +8,11 @@ use hitless_dataplane::command::Command;
 use hitless_dataplane::sad::{InboundSa, OutboundSa, SaError};
 use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber};
 
-use super::children::Carried;
+use super::children::{Carried, Direction};
 use super::silence::Silence;
 use super::{Event, Gateway, Output};
 use crate::ike::ChildChange;
+use crate::keylog::KeyLines;
 
 impl Gateway {
     /// Makes one change of a Child SA in the dataplane.
@@ -41,6 +42,7 @@ impl Gateway {
                 let Some(carried) = self.children.get_mut(sa) else {
                     return;
                 };
+                let moved = (carried.child.local, carried.child.remote) != (local, remote);
                 carried.child = child;
                 self.dataplane.broadcast(|| Command::Update {
                     sa,
@@ -48,6 +50,10 @@ impl Gateway {
                     remote,
                     encapsulation,
                 });
+                // Wireshark looks its keys up by address.
+                if moved {
+                    self.log_keys(sa);
+                }
             }
             ChildChange::Remove(sa) => {
                 self.inherited.remove(&sa);
@@ -94,12 +100,20 @@ impl Gateway {
         let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);
         carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
         carried.silence = Silence::new(inherited.is_some());
+        let halves = halves.map(|(mut inbound, mut outbound)| {
+            inbound.counters = carried.tally(home, Direction::In);
+            for (worker, half) in outbound.iter_mut().enumerate() {
+                half.counters = carried.tally(worker, Direction::Out);
+            }
+            (inbound, outbound)
+        });
         // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
         let (inbound, outbound) = match halves {
             Ok(halves) => halves,
             Err(error) => return self.unusable(sa, error.to_string()),
         };
+        self.log_keys(sa);
         self.dataplane
             .send(home, Command::InstallInbound(Box::new(inbound)));
         for (worker, outbound) in outbound.into_iter().enumerate() {
@@ -110,6 +124,16 @@ impl Gateway {
             self.children.use_for_sending(sa);
         }
         self.policies_changed = true;
+    }
+
+    /// The keys of an SA for Wireshark, if the user asked for them.
+    fn log_keys(&mut self, sa: SaId) {
+        if self.settings.config().control.key_log.is_some()
+            && let Some(carried) = self.children.get(sa)
+        {
+            let lines = KeyLines::new(&carried.child);
+            self.outputs.push_back(Output::KeyLog(lines));
+        }
     }
 
     /// The receiving half for its home worker and a sending half for each.

@@ -9,6 +9,7 @@ use hitless_dataplane::sad::OutboundSa;
 use hitless_sa::{Entropy, Instant, Spi};
 use hitless_sync::Input as SyncInput;
 
+use super::children::Direction;
 use super::{Event, Gateway, Output, punt};
 use crate::ike::Input;
 
@@ -59,9 +60,10 @@ impl Gateway {
         event: WorkerEvent,
     ) {
         match event {
-            WorkerEvent::Retired(retired) => self.retired(now, entropy, worker, retired),
+            WorkerEvent::Retired(retired) => self.retired(now, entropy, retired),
             WorkerEvent::Barrier(barrier) => self.barrier_passed(now, entropy, worker, barrier),
             WorkerEvent::NeighbourLearned { port, address, mac } => {
+                self.neighbours.learned(now, worker, port, address, mac);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
                     self.dataplane
                         .send(other, Command::Neighbour { port, address, mac });
@@ -81,10 +83,9 @@ impl Gateway {
                 }
                 self.follow(now, worker, spi, source.ip());
             }
-            // Hints that nobody asks for: the scan sees the high water, traps are not initiated.
-            WorkerEvent::Acquire { .. }
-            | WorkerEvent::HighWater { .. }
-            | WorkerEvent::Window { .. } => {}
+            WorkerEvent::Acquire { flow, .. } => self.acquire(now, entropy, &flow),
+            // Hints that nobody asks for: the scan sees the high water.
+            WorkerEvent::HighWater { .. } | WorkerEvent::Window { .. } => {}
         }
     }
 
@@ -104,9 +105,10 @@ impl Gateway {
         }
         let (child, cell) = (Arc::clone(&carried.child), Arc::clone(&carried.cell));
         // Both halves leave a worker together; the sending one is put back at once.
-        let Ok(outbound) = OutboundSa::new(&child, cell, carried.slot, engine) else {
+        let Ok(mut outbound) = OutboundSa::new(&child, cell, carried.slot, engine) else {
             return;
         };
+        outbound.counters = carried.tally(carried.home, Direction::Out);
         carried.moving = Some(worker);
         carried.moved_at = Some(now);
         let home = carried.home;
@@ -118,17 +120,11 @@ impl Gateway {
     /// What a worker gave back is dropped here, so that no worker ever frees memory; but the
     /// receiving half of an SA that moves goes on to its new home, the same box with the same
     /// window: no number can be accepted at both.
-    fn retired(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        worker: usize,
-        retired: Retired,
-    ) {
+    fn retired(&mut self, now: Instant, entropy: &mut dyn Entropy, retired: Retired) {
         let (sa, cell) = match &retired {
             Retired::Inbound(half) => (half.id, &half.cell),
             Retired::Outbound(half) => (half.id, &half.cell),
-            Retired::Policies(_) | Retired::Routes(_) => return,
+            Retired::Policies(_) | Retired::Routes(_) | Retired::Watched(_) => return,
         };
         // Every other way out of a worker begins with the SA's end here, or with another cell.
         let current = self.children.get(sa);
@@ -140,13 +136,12 @@ impl Gateway {
         let Some(carried) = self.children.get_mut(sa) else {
             return;
         };
-        carried.settle(worker, &retired);
         let (Retired::Inbound(mut half), Some(to)) = (retired, carried.moving) else {
             return;
         };
         carried.moving = None;
         carried.home = to;
-        (half.packets, half.bytes) = (0, 0);
+        half.counters = carried.tally(to, Direction::In);
         // An update may have missed it on its way.
         let child = &carried.child;
         (half.local, half.remote) = (child.local, child.remote);

@@ -16,7 +16,7 @@
 )]
 
 /// Unrolls the rounds of AES after the first key: `$round!(instruction, which key)` for each, and
-/// `$between!(n)` after the first seven. A loop would not be unrolled, and every key be loaded through an
+/// `$between!(n)` for 1 to 10 between the first ten. A loop would not be unrolled, and every key be loaded through an
 /// index.
 macro_rules! all_rounds {
     ($rounds:expr, $round:ident, $between:ident, $middle:ident, $last:ident) => {
@@ -35,7 +35,10 @@ macro_rules! all_rounds {
         $round!($middle, |key| key.middle::<7>());
         $between!(7);
         $round!($middle, |key| key.middle::<8>());
+        $between!(8);
         $round!($middle, |key| key.middle::<9>());
+        $between!(9);
+        $between!(10);
         if $rounds > 10 {
             $round!($middle, |key| key.middle::<10>());
             $round!($middle, |key| key.middle::<11>());
@@ -53,7 +56,7 @@ mod short;
 
 use std::arch::x86_64::*;
 
-use crate::job::{HEADER, Task};
+use crate::job::{HEADER, Task, members};
 
 /// The octets of a vector that are not the ESP header's.
 const PAST_HEADER: u64 = u64::MAX << HEADER;
@@ -69,17 +72,15 @@ pub(crate) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
         one_key &= std::ptr::eq(first, task.key());
         bins[short::shape(task.blocks())] |= 1 << i;
     }
-    let [tiny, narrow, middle, wide, long] = bins;
+    let [one, two, three, long] = bins;
     let mut good = if one_key {
-        short::run::<1, false, OPEN, true>(tasks, tiny)
-            | short::run::<2, true, OPEN, true>(tasks, narrow)
-            | short::run::<2, false, OPEN, true>(tasks, middle)
-            | short::run::<3, false, OPEN, true>(tasks, wide)
+        short::run::<1, OPEN, true>(tasks, one)
+            | short::run::<2, OPEN, true>(tasks, two)
+            | short::run::<3, OPEN, true>(tasks, three)
     } else {
-        short::run::<1, false, OPEN, false>(tasks, tiny)
-            | short::run::<2, true, OPEN, false>(tasks, narrow)
-            | short::run::<2, false, OPEN, false>(tasks, middle)
-            | short::run::<3, false, OPEN, false>(tasks, wide)
+        short::run::<1, OPEN, false>(tasks, one)
+            | short::run::<2, OPEN, false>(tasks, two)
+            | short::run::<3, OPEN, false>(tasks, three)
     };
     if long != 0 {
         good |= long::run::<OPEN>(tasks, long);
@@ -87,25 +88,14 @@ pub(crate) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
     good
 }
 
-/// The numbers in a set, the least first.
-#[inline]
-fn members(mut set: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let least = set.trailing_zeros() as usize;
-        set &= set.checked_sub(1)?;
-        Some(least)
-    })
-}
-
 /// The counter block of a packet but for the counter: zero, IV, zero, in every lane. The salt is in the
 /// first round key.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
 fn nonce(task: &Task<'_>) -> __m512i {
-    // SAFETY: the IV is the 8 octets before the text; the 4 octets before it and the 4 after it are the
-    // packet's too, which has 16 octets before the text and 16 after it.
-    let around = unsafe { _mm_loadu_si128(task.text().sub(12).cast()) };
-    _mm512_maskz_broadcast_i32x4(0x6666, around)
+    // SAFETY: the IV is the 8 octets before the text, which are the packet's.
+    let iv = unsafe { _mm_loadl_epi64(task.text().sub(8).cast()) };
+    _mm512_broadcast_i32x4(_mm_bslli_si128::<4>(iv))
 }
 
 /// The value `1 + 4 * vector` and the next three, as the counters of four blocks that have none yet.

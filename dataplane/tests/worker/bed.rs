@@ -15,6 +15,7 @@ use etherparse::{EtherType, Ethernet2Header, PacketBuilder};
 use hitless_dataplane::aead::Engine;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::port::memory::{self, MemoryPort};
@@ -75,6 +76,9 @@ pub struct Gateway {
     pub leadership: Arc<Leadership>,
     /// The cell of the Child SA that [`Bed::install`] made last.
     pub cell: Arc<Cell>,
+    /// What the halves of that Child SA count.
+    pub inbound: Arc<SaCounters>,
+    pub outbound: Arc<SaCounters>,
     pub host: MemoryPort,
     pub host_address: [u8; 4],
     pub host6_address: [u8; 16],
@@ -125,6 +129,8 @@ impl Gateway {
             handle,
             leadership,
             cell: Arc::new(Cell::new(SequenceNumber(1), PLENTY)),
+            inbound: Arc::default(),
+            outbound: Arc::default(),
             host,
             host_address: [10, number, 0, 5],
             host6_address: v6(number, 5),
@@ -235,6 +241,9 @@ pub struct Settings {
     pub encapsulation: Option<UdpEncapsulation>,
     pub checkpoint: CheckpointSettings,
     pub esn: bool,
+    pub suite: EspSuite,
+    /// What A and B encrypt with.
+    pub engines: [Engine; 2],
     /// Whether the tunnel's endpoints are the IPv6 ones.
     pub outer_v6: bool,
     pub options: SaOptions,
@@ -252,6 +261,8 @@ impl Default for Settings {
             encapsulation: None,
             checkpoint: CheckpointSettings::default(),
             esn: true,
+            suite: EspSuite::Aes256Gcm16,
+            engines: [Engine::default(), Engine::AwsLc],
             outer_v6: false,
             options: SaOptions::default(),
             frames: 1024,
@@ -301,7 +312,8 @@ impl Bed {
 
     /// The description of the Child SA as one side holds it.
     pub fn child(&self, side_a: bool) -> ChildSa {
-        let key = |seed: u8| KeyMaterial::new(&[seed; 36]);
+        let suite = self.settings.suite;
+        let key = |seed: u8| KeyMaterial::new(&vec![seed; suite.key_material_length()]);
         let (a, b) = (Spi(0xaaaa_0001), Spi(0xbbbb_0001));
         let net = |v4: &str, v6: &str| -> Vec<TrafficSelector> {
             vec![v4.parse().unwrap(), v6.parse().unwrap()]
@@ -317,7 +329,7 @@ impl Bed {
             mode: Mode::Tunnel,
             inbound_spi: a,
             outbound_spi: b,
-            suite: EspSuite::Aes256Gcm16,
+            suite,
             esn: self.settings.esn,
             inbound_key: key(1),
             outbound_key: key(2),
@@ -357,13 +369,20 @@ impl Bed {
             let cell = Arc::new(Cell::new(first, lease));
             let gateway = if side_a { &mut self.a } else { &mut self.b };
             let floor = SequenceNumber(0);
-            let engine = Engine::AwsLc;
+            let engine = self.settings.engines[usize::from(!side_a)];
             let inbound = InboundSa::new(&child, Arc::clone(&cell), floor, 0, engine).unwrap();
             let outbound = OutboundSa::new(&child, Arc::clone(&cell), 0, engine).unwrap();
+            gateway.inbound = Arc::clone(&inbound.counters);
+            gateway.outbound = Arc::clone(&outbound.counters);
             gateway.send(Command::InstallInbound(Box::new(inbound)));
             gateway.send(Command::InstallOutbound(Box::new(outbound)));
             gateway.cell = cell;
         }
+    }
+
+    /// Other engines for what is installed from now on.
+    pub fn set_engines(&mut self, engines: [Engine; 2]) {
+        self.settings.engines = engines;
     }
 
     /// One turn of each gateway, frames carried as they are.
