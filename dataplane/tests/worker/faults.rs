@@ -20,12 +20,24 @@ fn faulty_bed(seed: u64, faults: Faults) -> Bed {
     });
     // Nobody has to ask, so that what is lost is ESP.
     let (a, b) = (bed.a.outside_mac, bed.b.outside_mac);
-    for (gateway, address, mac) in [(&mut bed.a, OUTSIDE_B, b), (&mut bed.b, OUTSIDE_A, a)] {
-        gateway.send(Command::Neighbour {
-            port: OUTSIDE,
-            address: IpAddr::from(address),
-            mac,
-        });
+    let (host_a, host_b) = (bed.a.host_mac, bed.b.host_mac);
+    for (gateway, neighbours) in [
+        (
+            &mut bed.a,
+            [(OUTSIDE, OUTSIDE_B, b), (INSIDE, HOST_A, host_a)],
+        ),
+        (
+            &mut bed.b,
+            [(OUTSIDE, OUTSIDE_A, a), (INSIDE, HOST_B, host_b)],
+        ),
+    ] {
+        for (port, address, mac) in neighbours {
+            gateway.send(Command::Neighbour {
+                port,
+                address: IpAddr::from(address),
+                mac,
+            });
+        }
     }
     bed.settle();
     bed
@@ -45,7 +57,7 @@ fn numbers_that_arrive(bed: &mut Bed, count: u32) -> Vec<u32> {
         bed.settle();
     }
     // What is delayed comes while nothing else does.
-    for _ in 0..50 {
+    for _ in 0..100 {
         bed.step();
         bed.a.assert_no_leak();
         bed.b.assert_no_leak();
