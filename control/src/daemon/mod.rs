@@ -76,23 +76,18 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         .map(|sync| sync_socket(sync.listen))
         .transpose()?;
     let leadership = Leadership::new(false);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
-    }
+    let stop = stop_by_signal()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
     let settings = with_engine(GatewaySettings::new(config))?;
     let workers_stop = Arc::new(AtomicBool::new(false));
     let (workers, modes) = open_workers(&settings, &leadership)?;
-    let aead = settings.aead().name();
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     tracing::info!(
         cluster = %settings.config().cluster.name,
         member = %settings.config().cluster.id,
         incarnation = %durable.incarnation,
         workers = threads.len(),
-        aead,
         "started"
     );
     let now = clock::now();
@@ -126,11 +121,21 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What SIGTERM and SIGINT set.
+fn stop_by_signal() -> Result<Arc<AtomicBool>, DaemonError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
+    }
+    Ok(stop)
+}
+
 /// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.
 fn with_engine(settings: GatewaySettings) -> Result<GatewaySettings, DaemonError> {
     let forced = Engine::from_environment().map_err(DaemonError::Aead)?;
     let engine = forced.unwrap_or(settings.aead());
     let engine = engine.checked().map_err(DaemonError::Aead)?;
+    tracing::info!(aead = engine.name(), "engine for ESP");
     Ok(settings.with_aead(engine))
 }
 
