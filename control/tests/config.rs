@@ -11,7 +11,7 @@ use hitless::config::{
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::Takeover;
 use hitless_dataplane::aead::Engine;
-use hitless_sa::{MemberId, Mode};
+use hitless_sa::{DontFragment, Dscp, MemberId, Mode, MssClamp, SaOptions, TfcPadding};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
     Config::parse("gateway.toml", text, Path::new("/nonexistent"))
@@ -197,6 +197,7 @@ fn defaults_fill_what_is_left_out() {
     assert!(config.cluster.sync.is_none(), "alone");
     let connection = &config.connections[0];
     assert_eq!(connection.children[0].replay_window, 4096);
+    assert_eq!(connection.children[0].options, SaOptions::default());
     assert_eq!(
         connection.local_addrs,
         ["203.0.113.1".parse::<IpAddr>().unwrap()]
@@ -207,6 +208,47 @@ fn defaults_fill_what_is_left_out() {
     assert!(!connection.children[0].start);
     assert_eq!(config.ports[0].queues, [0]);
     assert_eq!(*config.secrets[0].secret, b"hi");
+}
+
+#[test]
+fn how_packets_are_treated_is_said_in_swanctls_words() {
+    let with = |lines: &str| {
+        let text = format!("replay_window = 4096\n{lines}");
+        parse(&changed("replay_window = 4096", &text))
+    };
+    let options = |lines: &str| with(lines).unwrap().connections[0].children[0].options;
+    let plain = SaOptions::default();
+    assert_eq!(options("copy_dscp = \"out\"\ncopy_ecn = true"), plain);
+    let all = "copy_dscp = \"in\"\ncopy_ecn = false\ncopy_df = true\ntfc_padding = \"mtu\"\n\
+               mss_clamp = 1360\nnat_keepalive = \"20s\"";
+    let expected = SaOptions {
+        dscp: Dscp::Fixed(0),
+        copy_dscp_in: true,
+        copy_ecn: false,
+        dont_fragment: DontFragment::Copy,
+        padding: TfcPadding::ToMtu,
+        mss: MssClamp::To(1360),
+        keepalive: Some(Duration::from_secs(20)),
+        ..plain
+    };
+    assert_eq!(options(all), expected);
+    let fixed = options("set_dscp = 46\nset_df = true\ntfc_padding = 1000\nmss_clamp = \"mtu\"");
+    assert_eq!(fixed.dscp, Dscp::Fixed(46));
+    assert_eq!(fixed.dont_fragment, DontFragment::Set);
+    assert_eq!(
+        (fixed.padding, fixed.mss),
+        (TfcPadding::To(1000), MssClamp::ToMtu)
+    );
+    for wrong in [
+        "copy_dscp = \"both\"",
+        "set_dscp = 64",
+        "tfc_padding = 70000",
+        "mss_clamp = 100",
+        "nat_keepalive = \"0s\"",
+        "copy_df = true\nset_df = true",
+    ] {
+        assert!(with(wrong).is_err(), "{wrong}");
+    }
 }
 
 /// What is changed in the example, and what the user reads: title and help.

@@ -75,94 +75,84 @@ fn packet_memory_has_settings() {
     assert_eq!((dataplane.frames, dataplane.jumbo_packets), (16_384, 0));
 }
 
+/// What stands for the port, what in `[dataplane]`, and what a user reads.
+const MISTAKES: &[(&str, &str, &str, &str)] = &[
+    (
+        "driver = \"tap\"",
+        "",
+        "missing key `ports.outside.interface`",
+        "eth0",
+    ),
+    (
+        "TAP mode = \"skb\"",
+        "",
+        "unknown key",
+        "only the driver `af_xdp`",
+    ),
+    (
+        "PACKET queue = 3",
+        "",
+        "unknown key",
+        "only the driver `af_xdp`",
+    ),
+    (
+        "PACKET mtu = 9000",
+        "",
+        "unknown key",
+        "ip link set IF mtu N",
+    ),
+    (
+        "PACKET read = \"/x\"",
+        "",
+        "unknown key",
+        "only the driver `pcap`",
+    ),
+    (
+        "driver = \"memory\"\ninterface = \"x\"",
+        "",
+        "unknown key",
+        "leave it out",
+    ),
+    ("TAP mtu = 9217", "", "out of range", "between 576 and 9216"),
+    ("XDP ring_size = 100", "", "not a power of two", "write 128"),
+    ("XDP ring_size = 32", "", "out of range", "between 64"),
+    (
+        "XDP mode = \"skb\"\nzero_copy = true",
+        "",
+        "not with mode = \"skb\"",
+        "mode = \"auto\"",
+    ),
+    (
+        "driver = \"pcap\"\nread = \"x.pcap\"",
+        "",
+        "does not start with /",
+        "whole path",
+    ),
+    (
+        "driver = \"pcap\"",
+        "workers = 2",
+        "one queue",
+        "dataplane.workers = 1",
+    ),
+    (
+        "driver = \"pcap\"\npace = \"slow\"",
+        "",
+        "`slow` is not known",
+        "\"recorded\"",
+    ),
+    ("XDP ", "frames = 10", "out of range", "between 1024"),
+    ("XDP ", "jumbo_packets = -1", "out of range", "between 0"),
+];
+
 /// Each mistake with the file, its line, and what to do.
 #[test]
 fn what_a_driver_does_not_have_is_refused_with_what_to_do() {
-    let tap = "driver = \"tap\"\ninterface = \"tap0\"\n";
-    let packet = "driver = \"af_packet\"\ninterface = \"eth0\"\n";
-    for (port, dataplane, title, help) in [
-        (
-            "driver = \"tap\"",
-            "",
-            "missing key `ports.outside.interface`",
-            "eth0",
-        ),
-        (
-            &format!("{tap}mode = \"skb\"")[..],
-            "",
-            "unknown key",
-            "only the driver `af_xdp`",
-        ),
-        (
-            &format!("{packet}queue = 3"),
-            "",
-            "unknown key",
-            "only the driver `af_xdp`",
-        ),
-        (
-            &format!("{packet}mtu = 9000"),
-            "",
-            "unknown key",
-            "ip link set IF mtu N",
-        ),
-        (
-            &format!("{packet}read = \"/x\""),
-            "",
-            "unknown key",
-            "only the driver `pcap`",
-        ),
-        (
-            "driver = \"memory\"\ninterface = \"x\"",
-            "",
-            "unknown key",
-            "leave it out",
-        ),
-        (
-            &format!("{tap}mtu = 9217"),
-            "",
-            "out of range",
-            "between 576 and 9216",
-        ),
-        (
-            &format!("{OUTSIDE}ring_size = 100"),
-            "",
-            "not a power of two",
-            "write 128",
-        ),
-        (
-            &format!("{OUTSIDE}ring_size = 32"),
-            "",
-            "out of range",
-            "between 64",
-        ),
-        (
-            &format!("{OUTSIDE}mode = \"skb\"\nzero_copy = true"),
-            "",
-            "not with mode = \"skb\"",
-            "mode = \"auto\"",
-        ),
-        (
-            "driver = \"pcap\"\nread = \"x.pcap\"",
-            "",
-            "does not start with /",
-            "whole path",
-        ),
-        (
-            "driver = \"pcap\"",
-            "workers = 2",
-            "one queue",
-            "dataplane.workers = 1",
-        ),
-        (
-            "driver = \"pcap\"\npace = \"slow\"",
-            "",
-            "`slow` is not known",
-            "\"recorded\"",
-        ),
-        (OUTSIDE, "frames = 10", "out of range", "between 1024"),
-        (OUTSIDE, "jumbo_packets = -1", "out of range", "between 0"),
-    ] {
-        let error = with(port, dataplane).expect_err(title).to_string();
+    for (port, dataplane, title, help) in MISTAKES {
+        let port = port
+            .replace("XDP ", OUTSIDE)
+            .replace("TAP ", "driver = \"tap\"\ninterface = \"tap0\"\n")
+            .replace("PACKET ", "driver = \"af_packet\"\ninterface = \"eth0\"\n");
+        let error = with(&port, dataplane).expect_err(title).to_string();
         assert!(error.contains("gateway.toml:"), "{error}");
         assert!(error.contains(title), "{title}: {error}");
         assert!(error.contains(help), "{help}: {error}");

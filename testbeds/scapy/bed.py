@@ -5,6 +5,7 @@
 The gateway is ours; everything else is computed here.
 """
 
+import struct
 import unittest
 
 from scapy.config import conf
@@ -219,8 +220,8 @@ class BedTest(unittest.TestCase):
             ]
         setup = {"ports": ports, "routes": routes, "neighbours": neighbours,
                  "policies": policies}
-        if mtu > 2000:
-            setup["runs"] = 64
+        # Packets longer than a frame: jumbo ones, and those that fragments make.
+        setup["runs"] = 64 if mtu > 2000 else 8
         self.cable = 64 if mtu > 2000 else CABLE
         if engine:
             setup["engine"] = engine
@@ -277,6 +278,24 @@ class BedTest(unittest.TestCase):
                     del layer.fields[name]
             layer = layer.payload
         self.assertEqual(bytes(again), octets)
+
+
+def fragments(octets, size, identification=7):
+    """A packet's fragments, each with so many octets of payload at most; of either family."""
+    header = 20 if octets[0] >> 4 == 4 else 40
+    payload, found = octets[header:], []
+    for at in range(0, len(payload), size):
+        part, more = payload[at : at + size], at + size < len(payload)
+        head = parse(octets[:header])
+        if header == 20:
+            head.len, head.chksum, head.id = None, None, identification
+            head.frag, head.flags = at // 8, 1 if more else 0
+            found.append(bytes(head / Raw(part)))
+        else:
+            next_header, head.plen, head.nh = head.nh, None, 44
+            extension = struct.pack(">BBHI", next_header, 0, at | more, identification)
+            found.append(bytes(head / Raw(extension + part)))
+    return found
 
 
 def outbound_inner(family, payload=b"payload", ttl=64, **fields):

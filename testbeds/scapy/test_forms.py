@@ -151,6 +151,34 @@ class Forms(BedTest):
                 self.assertEqual(delivered, [later(packet) for packet in inners])
                 self.assertEqual(self.answer["packets_in"], 257)
 
+    def test_rfc4303_section_3_4_1_esp_in_fragments_is_put_together_and_then_opened(self):
+        for suite, outer, udp in itertools.product(SUITES, (4, 6), (None, (4500, 4500))):
+            with self.subTest("%s over IPv%d udp=%s" % (suite, outer, udp)):
+                sa = Sa(suite, outer=outer, udp=udp)
+                self.start(sa)
+                inner = inbound_inner(4, bytes(1472))
+                parts = [fragments(sa.craft(bytes(inner)), 1352, n) for n in (1, 2, 3)]
+                self.assertEqual([len(each) for each in parts], [2, 2, 2])
+                # In order, the other way round, and one of them missing.
+                self.assertEqual(self.from_peer(*parts[0]), [later(inner)], self.drops)
+                self.assertEqual(self.from_peer(*parts[1][::-1]), [later(inner)], self.drops)
+                self.assertEqual(self.from_peer(parts[2][0]), [])
+                self.assertEqual(self.answer["tops"], {"1": 2})
+
+    def test_rfc5722_section_4_fragments_that_overlap_are_dropped(self):
+        for outer in (4, 6):
+            sa = Sa(outer=outer)
+            self.start(sa)
+            inner = bytes(inbound_inner(4, bytes(1472)))
+            whole = sa.craft(inner)
+            first, last = fragments(whole, 1352)
+            other = fragments(whole, 1344)[1]
+            self.assertEqual(self.from_peer(first, other, last), [])
+            self.assertIn("fragment_overlap", self.drops)
+            # Later ones of that datagram too; another datagram is another matter.
+            self.assertEqual(self.from_peer(first, last), [])
+            self.assertEqual(len(self.from_peer(*fragments(whole, 1352, 8))), 1, self.drops)
+
     def test_rfc4303_section_2_4_every_payload_length_is_padded_to_the_alignment_and_no_more(self):
         for suite in SUITES:
             with self.subTest(suite.word):

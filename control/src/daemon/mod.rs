@@ -76,7 +76,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         .map(|sync| sync_socket(sync.listen))
         .transpose()?;
     let leadership = Leadership::new(false);
-    let stop = stop_by_signal()?;
+    let stop = flag_of_signals()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
     let settings = with_engine(GatewaySettings::new(config))?;
@@ -121,15 +121,6 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What SIGTERM and SIGINT set.
-fn stop_by_signal() -> Result<Arc<AtomicBool>, DaemonError> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
-    }
-    Ok(stop)
-}
-
 /// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.
 fn with_engine(settings: GatewaySettings) -> Result<GatewaySettings, DaemonError> {
     let forced = Engine::from_environment().map_err(DaemonError::Aead)?;
@@ -137,6 +128,15 @@ fn with_engine(settings: GatewaySettings) -> Result<GatewaySettings, DaemonError
     let engine = engine.checked().map_err(DaemonError::Aead)?;
     tracing::info!(aead = engine.name(), "engine for ESP");
     Ok(settings.with_aead(engine))
+}
+
+/// A flag that SIGTERM and SIGINT set.
+fn flag_of_signals() -> Result<Arc<AtomicBool>, DaemonError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
+    }
+    Ok(stop)
 }
 
 /// The workers with their control ends, not running yet.
