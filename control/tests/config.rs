@@ -10,6 +10,7 @@ use hitless::config::{
 };
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::Takeover;
+use hitless_dataplane::aead::Engine;
 use hitless_sa::{DontFragment, Dscp, MemberId, Mode, MssClamp, SaOptions, TfcPadding};
 
 fn parse(text: &str) -> Result<Config, ConfigError> {
@@ -665,6 +666,20 @@ fn a_report_points_with_a_caret() {
         caret.ends_with(&format!("|            {}", "^".repeat(9))),
         "{report}"
     );
+}
+
+#[test]
+fn every_engine_and_tier_can_be_chosen_by_its_name() {
+    let chosen = |word: &str| {
+        let text = changed("aead = \"auto\"", &format!("aead = \"{word}\""));
+        parse(&text).unwrap().dataplane.aead
+    };
+    for engine in Engine::all() {
+        assert_eq!(chosen(engine.name()), Aead::Only(engine));
+    }
+    assert_eq!(chosen("burst"), Aead::Burst);
+    assert_eq!(chosen("aws-lc-rs"), Aead::Only(Engine::AwsLc));
+    assert_eq!(chosen("auto"), Aead::Auto);
 }
 
 #[test]

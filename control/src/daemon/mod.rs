@@ -82,14 +82,12 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let settings = with_engine(GatewaySettings::new(config))?;
     let workers_stop = Arc::new(AtomicBool::new(false));
     let (workers, modes) = open_workers(&settings, &leadership)?;
-    let aead = settings.aead().name();
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     tracing::info!(
         cluster = %settings.config().cluster.name,
         member = %settings.config().cluster.id,
         incarnation = %durable.incarnation,
         workers = threads.len(),
-        aead,
         "started"
     );
     let now = clock::now();
@@ -128,6 +126,7 @@ fn with_engine(settings: GatewaySettings) -> Result<GatewaySettings, DaemonError
     let forced = Engine::from_environment().map_err(DaemonError::Aead)?;
     let engine = forced.unwrap_or(settings.aead());
     let engine = engine.checked().map_err(DaemonError::Aead)?;
+    tracing::info!(aead = engine.name(), "engine for ESP");
     Ok(settings.with_aead(engine))
 }
 
