@@ -5,8 +5,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use hitless::config::{
-    Aead, Config, ConfigError, Degraded, Driver, EXAMPLE, IdlePolicy, Peer, Prefix, RouteConfig,
-    XdpMode,
+    Aead, AfXdpConfig, Config, ConfigError, Degraded, Driver, EXAMPLE, IdlePolicy, Peer, Prefix,
+    RouteConfig,
 };
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::Takeover;
@@ -59,10 +59,7 @@ fn the_example_means_what_it_says() {
         ("outside", false)
     );
     assert_eq!((inside.name.as_str(), inside.protected), ("inside", true));
-    assert_eq!(
-        (outside.driver, outside.mode),
-        (Driver::AfXdp, XdpMode::Auto)
-    );
+    assert_eq!(outside.driver, Driver::AfXdp(AfXdpConfig::default()),);
     assert_eq!(
         (outside.interface.as_str(), outside.queues.as_slice()),
         ("eth0", [0].as_slice())
@@ -161,7 +158,10 @@ fn what_stands_in_comments_of_the_example_is_accepted_too() {
         }
         text.push('\n');
     }
-    assert_eq!(uncommented, 4, "sync_listen, mac, cores, key_log");
+    assert_eq!(
+        uncommented, 7,
+        "sync_listen, mac, zero_copy, cores, frames, jumbo_packets, key_log"
+    );
     let config = parse(&text).unwrap();
     assert_eq!(config.ports[0].mac, [2, 0, 0x5e, 0, 0, 1]);
     assert_eq!(config.dataplane.cores, [2]);
@@ -710,6 +710,41 @@ fn two_children_for_the_same_traffic_are_warned_of() {
         config
             .on_demand
             .contains(&("office".into(), "again".into()))
+    );
+}
+
+#[test]
+fn a_child_that_takes_anothers_traffic_is_warned_of() {
+    let text = |local: &str, remote: &str| {
+        format!(
+            "{EXAMPLE}\n[connections.office.children.again]\nesp_proposals = [\"aes256gcm16\"]\nlocal_ts = [\"{local}\"]\nremote_ts = [\"{remote}\"]"
+        )
+    };
+    let config = parse(&text("10.1.7.0/24", "10.2.0.0/16")).unwrap();
+    let [warning] = config.warnings.as_slice() else {
+        panic!("{:?}", config.warnings)
+    };
+    assert!(
+        warning.contains("office.again: 10.1.7.0/24 === 10.2.0.0/16 is never used"),
+        "{warning}"
+    );
+    let config = parse(&text("10.1.0.0/16", "0.0.0.0/0")).unwrap();
+    assert_eq!(
+        config.warnings, [""; 0],
+        "the more specific one stands first"
+    );
+}
+
+#[test]
+fn a_key_log_is_warned_of_loudly() {
+    let text = format!("{EXAMPLE}\nkey_log = \"/tmp/esp_sa\"");
+    let config = parse(&text).unwrap();
+    let [warning] = config.warnings.as_slice() else {
+        panic!("{:?}", config.warnings)
+    };
+    assert!(
+        warning.contains("THE KEYS OF EVERY TUNNEL ARE WRITTEN TO /tmp/esp_sa"),
+        "{warning}"
     );
 }
 

@@ -11,13 +11,14 @@ use crate::aead::{self, Job};
 use crate::cell::Block;
 use crate::command::Event;
 use crate::esp::{self, Front};
+use crate::flow::Flow;
 use crate::fragment;
 use crate::mss;
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
 use crate::sad::Remedy;
-use crate::spd::{Action, Direction};
+use crate::spd::{Action, Direction, Match};
 use crate::verdict::DropReason;
 use crate::wire::icmp::Error;
 use crate::wire::ip::Ip;
@@ -42,7 +43,7 @@ pub(crate) struct Wrapped {
     high: Option<u32>,
     front: Front,
     /// Octets of the inner packet.
-    pub(crate) inner: usize,
+    inner: usize,
     pub(crate) sealed: bool,
 }
 
@@ -68,9 +69,12 @@ impl Worker {
         if self.frames.watch.on {
             self.watch_departures(departures);
         }
-        for departure in departures.drain(..) {
-            // 1. Policy, SA, the way of the outer packet, and whether it fits.
-            self.protect(now, departure, &mut sealings);
+        // 1. Policies, all searches of the burst at once.
+        let flows: SmallVec<[Flow; BURST]> = departures.iter().map(|d| d.flow).collect();
+        let policies = self.flows.outbound(&self.spd, &flows);
+        for (departure, policy) in departures.drain(..).zip(policies) {
+            // 2. SA, the way of the outer packet, and whether it fits.
+            self.protect(now, departure, policy, &mut sealings);
             // Fragments may make more packets than came; then a second draw is due.
             if sealings.len() + fragment::MAX > SEALINGS {
                 self.seal_all(now, &mut sealings);
@@ -84,7 +88,7 @@ impl Worker {
         if self.frames.watch.on {
             self.watch_sealings(sealings);
         }
-        // 2. One draw for each SA, of what this burst needs and no more (rule R3).
+        // 3. One draw for each SA, of what this burst needs and no more (rule R3).
         let mut draws: SmallVec<[Draw; SEALINGS]> = SmallVec::new();
         for sealing in sealings.iter() {
             match draws.iter_mut().find(|draw| draw.slot == sealing.slot) {
@@ -105,7 +109,7 @@ impl Worker {
                 draw.block = Some(block);
             }
         }
-        // 3. A number for each packet, in the order in which they came, and ESP around it.
+        // 4. A number for each packet, in the order in which they came, and ESP around it.
         let mut wrapped = Wrappings::new();
         for sealing in sealings.drain(..) {
             let number = draws
@@ -118,12 +122,12 @@ impl Worker {
         if self.frames.watch.on {
             self.watch_wrapped(&wrapped);
         }
-        // 4. Encryption and ICV, in one go.
+        // 5. Encryption and ICV, in one go.
         self.seal(&mut wrapped);
         if self.frames.watch.on {
             self.watch_sealed(&wrapped);
         }
-        // 5. Outer headers, and out.
+        // 6. Outer headers, and out.
         for wrapped in wrapped.drain(..) {
             self.dispatch(now, wrapped);
         }
@@ -167,9 +171,15 @@ impl Worker {
     }
 
     /// What policy does with a packet (RFC 4301 section 5.1, steps 2 and 3).
-    fn protect(&mut self, now: Instant, departure: Departure, sealings: &mut Sealings) {
+    fn protect(
+        &mut self,
+        now: Instant,
+        departure: Departure,
+        policy: Option<Match>,
+        sealings: &mut Sealings,
+    ) {
         let Departure { packet, flow } = departure;
-        let reason = match self.flows.outbound(&self.spd, &flow) {
+        let reason = match policy {
             None => DropReason::NoPolicy,
             Some(found) => {
                 let octets = packet.len();
@@ -352,7 +362,7 @@ impl Worker {
                         .send(&mut self.frames, now, fragment, port, next_hop);
                 }
             }
-            Err((packet, reason)) => self.frames.drop(packet, reason),
+            Err((packet, reason)) => self.drop_outbound(slot, packet, reason),
         }
     }
 }

@@ -17,8 +17,9 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::fib::{Fib, Route};
-use hitless_dataplane::port::MacAddress;
+use hitless_dataplane::port::fault::{FaultPort, Faults};
 use hitless_dataplane::port::memory::{self, MemoryPort};
+use hitless_dataplane::port::{MacAddress, Port};
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_dataplane::verdict::DropReason;
@@ -100,10 +101,7 @@ impl Gateway {
         let interface = |mac, address: [u8; 4], length, six: [u8; 16], protected| Interface {
             mac,
             addresses: vec![(IpAddr::from(address), length), (IpAddr::from(six), 64)],
-            mtu: match protected {
-                true => settings.inside_mtu,
-                false => settings.outside_mtu,
-            },
+            mtu: usize::MAX,
             protected,
         };
         let leadership = Leadership::new(true);
@@ -120,7 +118,7 @@ impl Gateway {
         };
         let (worker, handle) = worker(
             worker_settings,
-            vec![Box::new(inside), Box::new(outside)],
+            vec![Box::new(inside), settings.outside_port(number, outside)],
             Arc::clone(&leadership),
         )
         .unwrap();
@@ -253,6 +251,21 @@ pub struct Settings {
     pub runs: u32,
     pub inside_mtu: usize,
     pub outside_mtu: usize,
+    /// What each gateway's outside port does to packets, in both directions, from a seed.
+    pub faults: Option<(u64, Faults)>,
+}
+
+impl Settings {
+    /// The end of the wire, with the faults that are wanted.
+    fn outside_port(&self, number: u8, wire: MemoryPort) -> Box<dyn Port> {
+        match self.faults {
+            Some((seed, faults)) => {
+                let seed = seed ^ u64::from(number);
+                Box::new(FaultPort::new(Box::new(wire), seed, faults, faults))
+            }
+            None => Box::new(wire),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -269,6 +282,7 @@ impl Default for Settings {
             runs: 0,
             inside_mtu: MTU,
             outside_mtu: MTU,
+            faults: None,
         }
     }
 }

@@ -4,6 +4,7 @@ mod bed;
 mod burst;
 mod discovery;
 mod drops;
+mod faults;
 mod hostile;
 mod jumbo;
 mod leases;

@@ -172,7 +172,6 @@ pub fn gateway(number: u8, salt: u8, first: u64) -> Result<Rig, Refused> {
         interface(OUTSIDE, [24, 64], false),
     ];
     let mut rig = Rig::new(interfaces, FRAMES, 0, Engine::default())?;
-    let other = if number == TARGET { PEER } else { TARGET };
     let route = |address, length, port| Route {
         prefix: (address, length),
         port,
@@ -199,9 +198,20 @@ pub fn gateway(number: u8, salt: u8, first: u64) -> Result<Rig, Refused> {
         }
     }
     rig.policies(policies)?;
+    introduce(&mut rig, number)?;
+    Ok(rig)
+}
+
+/// Tells a gateway the Ethernet addresses of its neighbours, again from time to time: nobody answers
+/// when it asks.
+///
+/// # Errors
+/// As the worker says.
+pub fn introduce(rig: &mut Rig, number: u8) -> Result<(), Refused> {
+    let other = if number == TARGET { PEER } else { TARGET };
     for family in [4, 6] {
         rig.neighbour(INSIDE, host(number, family), [2, 0, 0, 0, 0, number])?;
         rig.neighbour(OUTSIDE, outside(other, family), mac(other, OUTSIDE))?;
     }
-    Ok(rig)
+    Ok(())
 }

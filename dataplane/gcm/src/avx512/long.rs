@@ -5,6 +5,11 @@
 //! piece that is hashed is the one encrypted in the step before, be it of the packet before: a burst of
 //! long packets never drains the pipeline.
 
+#![expect(
+    unsafe_code,
+    reason = "loads and stores through pointers that a `Task` vouches for"
+)]
+
 use std::arch::x86_64::*;
 
 use super::{PAST_HEADER, Sum, broadcast, counters, nonce, reverse};

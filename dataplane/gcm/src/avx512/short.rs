@@ -3,6 +3,11 @@
 //! Four packets make one vector of everything of which a packet has one: the sum of its lanes, its
 //! lengths, its reduction, its ICV.
 
+#![expect(
+    unsafe_code,
+    reason = "loads and stores through pointers that a `Task` vouches for"
+)]
+
 use std::arch::x86_64::*;
 
 use super::{PAST_HEADER, Sum, broadcast, counters, nonce, reverse};
