@@ -130,18 +130,9 @@ impl Worker {
         if !self.frames.pool.trim_front(&mut packet, ethernet::HEADER) {
             return self.frames.drop(packet, DropReason::Malformed);
         }
-        let Some((mut packet, mut class)) = self.classified(packet) else {
+        let Some((mut packet, class)) = self.whole(now, packet, ours) else {
             return;
         };
-        if ours && class == Class::Fragment {
-            let Some(whole) = self.reassembly.take(&mut self.frames, now, packet) else {
-                return;
-            };
-            match self.classified(whole) {
-                Some(again) => (packet, class) = again,
-                None => return,
-            }
-        }
         if !ours && class != Class::Neighbour {
             return self.frames.drop(packet, DropReason::NotForUs);
         }
@@ -175,6 +166,16 @@ impl Worker {
             Class::Echo(flow) => self.clear_text(now, packet, flow, true),
             Class::Forward(flow) => self.clear_text(now, packet, flow, false),
         }
+    }
+
+    /// What an IP packet is. A part of one waits for the others.
+    fn whole(&mut self, now: Instant, packet: Packet, ours: bool) -> Option<(Packet, Class)> {
+        let (packet, class) = self.classified(packet)?;
+        if !ours || class != Class::Fragment {
+            return Some((packet, class));
+        }
+        let whole = self.reassembly.take(&mut self.frames, now, packet)?;
+        self.classified(whole)
     }
 
     /// What an IP packet is, and the packet without what the frame was padded with.

@@ -451,9 +451,12 @@ fn inner_packets_that_contradict_themselves_are_refused() {
 #[test]
 fn what_cannot_be_encapsulated_is_refused() {
     let mut tunnel = Tunnel::new(&child(EspSuite::Aes128Gcm16, true, Some(NAT)));
-    for inner in [&[][..], &[0x45], &[0x55; 40], &[0x05; 40]] {
+    for inner in [&[0x45][..], &[0x55; 40], &[0x05; 40]] {
         assert_eq!(tunnel.send(inner, 1), Err(DropReason::Malformed));
     }
+    // Nothing at all is a dummy packet (RFC 4303 section 2.6).
+    let dummy = tunnel.send(&[], 1).unwrap();
+    assert_eq!(tunnel.receive(&dummy[28..]), Err(DropReason::Dummy));
     let most = crate::pool::FRAME_SIZE - crate::pool::HEADROOM;
     assert_eq!(tunnel.send(&inner_v4(most), 1), Err(DropReason::TooBig));
     assert_eq!(
