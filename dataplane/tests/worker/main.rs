@@ -5,6 +5,7 @@ mod burst;
 mod discovery;
 mod drops;
 mod hostile;
+mod interfaces;
 mod jumbo;
 mod leases;
 mod local;
