@@ -6,6 +6,7 @@ mod discovery;
 mod drops;
 mod faults;
 mod hostile;
+mod interfaces;
 mod jumbo;
 mod leases;
 mod local;

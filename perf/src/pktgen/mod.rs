@@ -99,9 +99,7 @@ impl FromStr for Sizes {
         let (first, last) = (number(first)?, number(last)?);
         match (source::LEAST..=source::GREATEST).contains(&first) && last <= source::GREATEST {
             true if first <= last => Ok(Sizes::Range(first, last)),
-            _ => {
-                Err("packets of 68 to 9000 octets can carry a stamp; 64 is taken for 68 over IPv6")
-            }
+            _ => Err("packets of 56 to 9000 octets can carry a stamp; over IPv6 76 at least"),
         }
     }
 }
@@ -152,6 +150,7 @@ pub struct PktgenResult {
     pub sent: u64,
     /// Refused by the port: its ring was full.
     pub refused: u64,
+    /// Of the frames sent, those refused taken for average ones.
     pub sent_bytes: u64,
     pub sent_pps: f64,
     #[serde(flatten)]
@@ -263,7 +262,10 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
         seconds,
         sent: taken,
         refused,
-        sent_bytes: sent.octets,
+        sent_bytes: match sent.offered {
+            0 => 0,
+            offered => (u128::from(sent.octets) * u128::from(taken) / u128::from(offered)) as u64,
+        },
         sent_pps: taken as f64 / seconds,
         received_pps: arrivals.received as f64 / seconds,
         lost: taken.saturating_sub(arrivals.received - arrivals.duplicated),
