@@ -21,6 +21,7 @@ pub mod fib;
 pub mod flow;
 mod fragment;
 mod frames;
+mod keepalive;
 mod links;
 mod local;
 pub mod memory;
