@@ -11,7 +11,7 @@ use crate::fib::Fib;
 use crate::flow::Flow;
 use crate::port::MacAddress;
 use crate::replay::WindowState;
-use crate::sad::{Conflict, InboundSa, OutboundSa};
+use crate::sad::{Bound, Conflict, InboundSa, OutboundSa};
 use crate::spd::Spd;
 
 /// From the control thread to a worker, in order.
@@ -28,7 +28,11 @@ pub enum Command {
         remote: IpAddr,
         encapsulation: Option<UdpEncapsulation>,
     },
-    /// Removes both halves; they come back in [`Event::Retired`].
+    /// Hands the packets of a Child SA over to another worker, the one that has it.
+    Bind { sa: SaId, slot: u32, bound: Bound },
+    /// Takes that back.
+    Unbind(SaId),
+    /// Removes both halves and what [`Command::Bind`] said; they come back in [`Event::Retired`].
     Remove(SaId),
     /// Replaces the SPD.
     Policies(Arc<Spd>),
@@ -81,6 +85,9 @@ pub enum Event {
     Acquire { policy: usize, flow: Flow },
     /// ESP for an SPI that is not installed (rate-limited hint).
     UnknownSpi { spi: Spi, source: SocketAddr },
+    /// ESP came to this worker for an SA that another one has, and was handed over to it
+    /// (rate-limited hint).
+    Strayed { sa: SaId, source: SocketAddr },
     /// The newest authentic packet of an SA came from elsewhere than its endpoint (rate-limited
     /// hint; RFC 7296 section 2.23).
     PeerMoved { sa: SaId, remote: SocketAddr },

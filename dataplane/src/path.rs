@@ -45,6 +45,10 @@ struct Arrival {
     port: Option<u16>,
     /// DSCP and ECN of the outer header.
     tos: u8,
+    /// Octets of the outer headers, which still lie in front.
+    headers: usize,
+    /// Another worker gave it to this one.
+    handed_over: bool,
 }
 
 impl Arrival {
@@ -80,10 +84,48 @@ impl Worker {
         for packet in burst.drain(..) {
             self.sort(port, now, packet, &mut sorted);
         }
-        self.inbound(now, &mut sorted);
-        self.outbound(now, &mut sorted.departures);
+        self.inbound_and_outbound(now, &mut sorted);
         self.links.flush(&mut self.frames);
         received
+    }
+
+    /// Runs each half over its part of a burst.
+    pub(crate) fn inbound_and_outbound(&mut self, now: Instant, sorted: &mut Sorted) {
+        self.inbound(now, sorted);
+        self.outbound(now, &mut sorted.departures);
+    }
+
+    /// An IP packet with ESP for us that came to another worker.
+    pub(crate) fn arrive_again(&mut self, packet: Packet, sorted: &mut Sorted) {
+        match classify(self.frames.pool.bytes(&packet), &self.addresses) {
+            Ok((class @ Class::Esp { .. }, _)) => self.arrive(packet, class, true, sorted),
+            Ok(_) => self.frames.drop(packet, DropReason::NotForUs),
+            Err(reason) => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// ESP for us, which begins behind its outer headers.
+    fn arrive(&mut self, mut packet: Packet, class: Class, handed_over: bool, sorted: &mut Sorted) {
+        let Class::Esp {
+            headers,
+            source,
+            port,
+            tos,
+        } = class
+        else {
+            return self.frames.drop(packet, DropReason::Malformed);
+        };
+        match self.frames.pool.trim_front(&mut packet, headers) {
+            true => sorted.arrivals.push(Arrival {
+                packet,
+                source,
+                port,
+                tos,
+                headers,
+                handed_over,
+            }),
+            false => self.frames.drop(packet, DropReason::Malformed),
+        }
     }
 
     /// Ethernet, then what the IP packet is.
@@ -118,20 +160,7 @@ impl Worker {
         // 3. Where it goes next. ESP and IKE bypass the SPD (RFC 4301 section 4.4.1.3, RFC 7296).
         let protected = self.links.is_protected(port);
         match class {
-            Class::Esp {
-                headers,
-                source,
-                port,
-                tos,
-            } => match self.frames.pool.trim_front(&mut packet, headers) {
-                true => sorted.arrivals.push(Arrival {
-                    packet,
-                    source,
-                    port,
-                    tos,
-                }),
-                false => self.frames.drop(packet, DropReason::Malformed),
-            },
+            class @ Class::Esp { .. } => self.arrive(packet, class, false, sorted),
             Class::Ike => self.punt(packet),
             Class::Echo(_) if protected => self.answer_echo(now, packet, &mut sorted.departures),
             Class::Forward(flow) if protected => {

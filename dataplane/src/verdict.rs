@@ -92,4 +92,6 @@ drop_reasons! {
     NatKeepalive = "nat_keepalive", "";
     /// An address family or protocol that hitless does not handle yet.
     Unsupported = "unsupported", "";
+    /// The worker that has its SA did not take packets from this one quickly enough.
+    HandOver = "hand_over", "";
 }

@@ -18,6 +18,7 @@ use crate::command::{Command, Event, Retired};
 use crate::counters::Counters;
 use crate::fib::Fib;
 use crate::frames::Frames;
+use crate::handover::Ways;
 use crate::links::Links;
 use crate::neighbour::Neighbour;
 use crate::park::Park;
@@ -145,6 +146,7 @@ pub struct Worker {
     pub(crate) reports: Reports,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) punt: MemoryPort,
+    pub(crate) ways: Ways,
     commands: Consumer<Command>,
     publisher: Publisher,
     schedule: Schedule,
@@ -211,6 +213,7 @@ pub fn worker_with_pool(
         reports: Reports::new(event_sender),
         leadership,
         punt,
+        ways: Ways::default(),
         commands,
         publisher,
         schedule: Schedule::new(settings.checkpoint, settings.sa_capacity),
@@ -236,7 +239,8 @@ impl Worker {
         self.timers(now);
         // 3. The control thread's packets.
         handled += self.inject(now);
-        // 4. A burst from every port.
+        // 4. A burst from every other worker, which has waited longer, and from every port.
+        handled += self.take_over(now);
         for port in 0..self.links.len() {
             handled += self.receive(port, now);
         }
@@ -333,6 +337,12 @@ impl Worker {
                 remote,
                 encapsulation,
             } => self.update(sa, local, remote, encapsulation),
+            Command::Bind { sa, slot, bound } => {
+                if let Err(conflict) = self.sad.bind(sa, slot, bound) {
+                    self.reports.answer(Event::Refused { sa, conflict });
+                }
+            }
+            Command::Unbind(id) => self.sad.unbind(id),
             Command::Remove(id) => self.remove(id),
             Command::Policies(spd) => {
                 let old = std::mem::replace(&mut self.spd, spd);

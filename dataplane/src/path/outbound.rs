@@ -3,7 +3,7 @@
 
 use std::net::Ipv4Addr;
 
-use hitless_sa::{Instant, SequenceNumber};
+use hitless_sa::{Instant, SaId, SequenceNumber};
 use smallvec::SmallVec;
 
 use super::{Departure, way};
@@ -12,6 +12,7 @@ use crate::cell::Block;
 use crate::command::Event;
 use crate::esp;
 use crate::fragment;
+use crate::handover::Errand;
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
@@ -70,6 +71,25 @@ impl Worker {
         self.seal_all(now, &mut sealings);
     }
 
+    /// Packets that another worker has found the SA for.
+    pub(crate) fn seal_for(
+        &mut self,
+        now: Instant,
+        packets: impl IntoIterator<Item = (Packet, SaId)>,
+    ) {
+        let mut sealings = Sealings::new();
+        for (packet, sa) in packets {
+            match self.sad.slot_of(sa) {
+                Some(slot) => self.way_through(now, packet, slot, &mut sealings),
+                None => self.frames.drop(packet, DropReason::NoSa),
+            }
+            if sealings.len() + fragment::MAX > SEALINGS {
+                self.seal_all(now, &mut sealings);
+            }
+        }
+        self.seal_all(now, &mut sealings);
+    }
+
     /// Numbers, ESP, and out.
     fn seal_all(&mut self, now: Instant, sealings: &mut Sealings) {
         // 2. One draw for each SA, of what this burst needs and no more (rule R3).
@@ -120,7 +140,12 @@ impl Worker {
                 Action::Discard => DropReason::PolicyDiscard,
                 Action::Bypass => return self.route(now, packet),
                 Action::Protect(id) => match id.and_then(|id| self.sad.slot_of(id)) {
-                    Some(slot) => return self.way_through(now, packet, slot, sealings),
+                    Some(slot) => {
+                        return match self.sad.outbound_owner(slot) {
+                            Some((sa, owner)) => self.hand_over(packet, owner, Errand::Seal(sa)),
+                            None => self.way_through(now, packet, slot, sealings),
+                        };
+                    }
                     None => {
                         let policy = found.policy;
                         let event = || Event::Acquire { policy, flow };

@@ -1,0 +1,202 @@
+//! Packets handed from one worker to another: to the one that holds their SA (RFC 4303 section 3.4.2
+//! by SPI, where the network card spreads packets by something else), or to the one that an SA is
+//! bound to.
+//!
+//! ```text
+//!   worker 0 --parcels--> worker 1        one bounded ring for each ordered pair,
+//!            <-buffers---                 and one back for the buffers
+//! ```
+//!
+//! Every worker has a pool of its own, so a packet is copied into a buffer of the sender's stock,
+//! and out of it into the other's pool. A second core has to fetch each of its cache lines anyway,
+//! and a frame of an AF_XDP socket can only leave by that socket. A ring keeps the order, and a
+//! packet is handed over once: whoever gets it keeps it or drops it, so that two workers that
+//! disagree about an SA do not throw its packets to and fro.
+
+use hitless_sa::{Instant, SaId};
+use rtrb::{Consumer, Producer, RingBuffer};
+use smallvec::SmallVec;
+
+use crate::path::Sorted;
+use crate::pool::{FRAME_SIZE, HEADROOM, Packet};
+use crate::port::BURST;
+use crate::verdict::DropReason;
+use crate::worker::Worker;
+
+/// Packets of one worker that are on their way to others, or not taken yet.
+pub const STOCK: usize = 512;
+/// Octets of a packet at most: what fits into an empty frame.
+const ROOM: usize = FRAME_SIZE - HEADROOM;
+
+/// What the other worker is to do with a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Errand {
+    /// Open the ESP that this IP packet for us carries.
+    Open,
+    /// Seal this inner packet for that SA. Policy has been asked; the SA may have gone since.
+    Seal(SaId),
+}
+
+struct Parcel {
+    errand: Errand,
+    length: usize,
+    octets: Box<[u8]>,
+}
+
+/// What one worker shares with another one.
+struct Way {
+    parcels: Producer<Parcel>,
+    /// Buffers that come back.
+    empties: Consumer<Box<[u8]>>,
+    arriving: Consumer<Parcel>,
+    returning: Producer<Box<[u8]>>,
+}
+
+/// The ways of one worker to the others; none if it is alone.
+#[derive(Default)]
+pub(crate) struct Ways {
+    /// By the other's index; none to itself.
+    ways: Vec<Option<Way>>,
+    stock: Vec<Box<[u8]>>,
+}
+
+impl Ways {
+    /// Sends a copy on its way.
+    fn send(&mut self, to: usize, errand: Errand, octets: &[u8]) -> Result<(), DropReason> {
+        let Some(Some(way)) = self.ways.get_mut(to) else {
+            return Err(DropReason::HandOver);
+        };
+        while let Ok(buffer) = way.empties.pop() {
+            self.stock.push(buffer);
+        }
+        if octets.len() > ROOM {
+            return Err(DropReason::TooBig);
+        }
+        let mut buffer = self.stock.pop().ok_or(DropReason::HandOver)?;
+        if let Some(space) = buffer.get_mut(..octets.len()) {
+            space.copy_from_slice(octets);
+        }
+        let parcel = Parcel {
+            errand,
+            length: octets.len(),
+            octets: buffer,
+        };
+        // As many places in each ring as there are buffers: a buffer in hand is a place.
+        if let Err(rtrb::PushError::Full(parcel)) = way.parcels.push(parcel) {
+            self.stock.push(parcel.octets);
+            return Err(DropReason::HandOver);
+        }
+        Ok(())
+    }
+
+    /// Takes back the buffers that any of the others has emptied.
+    fn restock(&mut self) {
+        for way in self.ways.iter_mut().flatten() {
+            while let Ok(buffer) = way.empties.pop() {
+                self.stock.push(buffer);
+            }
+        }
+    }
+
+    /// The oldest packet that waits from a worker, through `take`.
+    fn receive<T>(&mut self, from: usize, take: impl FnOnce(Errand, &[u8]) -> T) -> Option<T> {
+        let way = self.ways.get_mut(from)?.as_mut()?;
+        let parcel = way.arriving.pop().ok()?;
+        let octets = parcel.octets.get(..parcel.length).unwrap_or_default();
+        let taken = take(parcel.errand, octets);
+        // The sender's ring has a place for each of its buffers.
+        let _ = way.returning.push(parcel.octets);
+        Some(taken)
+    }
+}
+
+/// Connects the workers of one gateway, each to each, before they run. A worker's index here is the
+/// one that commands name. Allocates all buffers that packets on their way ever need.
+pub fn connect(workers: &mut [Worker]) {
+    let count = workers.len();
+    if count < 2 {
+        return;
+    }
+    let buffer = || vec![0; ROOM].into_boxed_slice();
+    let mut all: Vec<Ways> = (0..count)
+        .map(|_| Ways {
+            ways: (0..count).map(|_| None).collect(),
+            stock: (0..STOCK).map(|_| buffer()).collect(),
+        })
+        .collect();
+    for left in 0..count {
+        for right in left + 1..count {
+            let (there, arriving_there) = RingBuffer::new(STOCK);
+            let (back, arriving_back) = RingBuffer::new(STOCK);
+            let (empty_there, empties_back) = RingBuffer::new(STOCK);
+            let (empty_back, empties_there) = RingBuffer::new(STOCK);
+            all[left].ways[right] = Some(Way {
+                parcels: there,
+                empties: empties_back,
+                arriving: arriving_back,
+                returning: empty_back,
+            });
+            all[right].ways[left] = Some(Way {
+                parcels: back,
+                empties: empties_there,
+                arriving: arriving_there,
+                returning: empty_there,
+            });
+        }
+    }
+    for (worker, ways) in workers.iter_mut().zip(all) {
+        worker.ways = ways;
+    }
+}
+
+impl Worker {
+    /// Gives a packet to another worker. If that does not keep up, it is dropped here.
+    pub(crate) fn hand_over(&mut self, packet: Packet, to: usize, errand: Errand) {
+        match self.ways.send(to, errand, self.frames.pool.bytes(&packet)) {
+            Ok(()) => {
+                self.frames.counters.count_handed_over();
+                self.frames.pool.free(packet);
+            }
+            Err(reason) => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Handles a burst from each of the other workers. Returns the packets taken.
+    pub(crate) fn take_over(&mut self, now: Instant) -> usize {
+        self.ways.restock();
+        let mut taken = 0;
+        for from in 0..self.ways.ways.len() {
+            taken += self.take_over_from(now, from);
+        }
+        taken
+    }
+
+    fn take_over_from(&mut self, now: Instant, from: usize) -> usize {
+        // Once a burst (rule R3).
+        let leading = self.leadership.leading();
+        let mut sorted = Sorted::default();
+        let mut sealings: SmallVec<[(Packet, SaId); BURST]> = SmallVec::new();
+        let mut taken = 0;
+        for _ in 0..BURST {
+            let pool = &mut self.frames.pool;
+            let copy = |errand, octets: &[u8]| (errand, pool.copy_in(octets));
+            let Some((errand, packet)) = self.ways.receive(from, copy) else {
+                break;
+            };
+            taken += 1;
+            match (packet, errand) {
+                (None, _) => self.frames.counters.count_drop(DropReason::NoBuffer),
+                (Some(packet), _) if !leading => self.frames.drop(packet, DropReason::NotActive),
+                (Some(packet), Errand::Open) => self.arrive_again(packet, &mut sorted),
+                (Some(packet), Errand::Seal(sa)) => sealings.push((packet, sa)),
+            }
+        }
+        if taken > 0 {
+            self.frames.counters.count_taken_over(taken);
+            self.inbound_and_outbound(now, &mut sorted);
+            self.seal_for(now, sealings);
+            self.links.flush(&mut self.frames);
+        }
+        taken
+    }
+}
