@@ -44,7 +44,8 @@ pub enum Command {
         address: IpAddr,
         mac: MacAddress,
     },
-    /// Sends gratuitous ARP for every address on every port: at once, after 200 ms and after 1 s.
+    /// Sends gratuitous ARP or an unsolicited neighbour advertisement for every address on every
+    /// port: at once, after 200 ms and after 1 s.
     Announce,
     /// Asks for [`Event::Barrier`] with the same number. Everything that earlier bursts sent has
     /// been given to the ports when it is answered.

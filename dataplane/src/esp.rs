@@ -90,7 +90,11 @@ pub(crate) fn address(
 ) -> Result<(), DropReason> {
     let written = pool.prepend(packet, sa.outer.len())
         && sa.outer.write(pool.bytes_mut(packet), tos, number.0 as u16);
-    written.then_some(()).ok_or(DropReason::TooBig)
+    if !written {
+        return Err(DropReason::TooBig);
+    }
+    sa.outer.finish(pool.bytes_mut(packet));
+    Ok(())
 }
 
 /// The full number of an ESP packet, if it is worth decrypting: long enough, and not a replay by what

@@ -29,7 +29,12 @@ pub(crate) fn split(
     mtu: usize,
 ) -> Result<Fragments, (Packet, DropReason)> {
     // 1. How: no options, for some would have to be repeated and others not; and not too often.
-    let Ok(ip) = Ipv4::parse(frames.pool.bytes(&packet)) else {
+    let octets = frames.pool.bytes(&packet);
+    if octets.first().is_some_and(|first| first >> 4 == 6) {
+        // RFC 8200 section 5: only the source fragments.
+        return Err((packet, DropReason::TooBig));
+    }
+    let Ok(ip) = Ipv4::parse(octets) else {
         return Err((packet, DropReason::Malformed));
     };
     let step = mtu.saturating_sub(HEADER) / UNIT * UNIT;

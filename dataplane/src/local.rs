@@ -1,4 +1,5 @@
-//! What the worker itself says and hears: ARP, ICMP, and the punt port to the control thread.
+//! What the worker itself says and hears: ARP, neighbour discovery, ICMP, and the punt port to the
+//! control thread.
 
 use std::net::IpAddr;
 
@@ -7,27 +8,39 @@ use smallvec::SmallVec;
 
 use crate::command::Event;
 use crate::flow::Flow;
+use crate::neighbour::Neighbour;
 use crate::path::Departure;
 use crate::pool::Packet;
-use crate::port::{BURST, Burst, Port};
+use crate::port::{BURST, Burst, MacAddress, Port};
 use crate::report::Kind;
 use crate::verdict::DropReason;
 use crate::wire::icmp::{self, Error};
-use crate::wire::ipv4::Ipv4;
+use crate::wire::icmpv6;
+use crate::wire::ip::Ip;
 use crate::worker::Worker;
 
 impl Worker {
     /// ARP: answers for our addresses, learns who else is there.
     pub(crate) fn receive_arp(&mut self, now: Instant, port: usize, packet: Packet) {
-        let Some((neighbour, mac)) = self.links.arp(&mut self.frames, now, port, packet) else {
-            return;
-        };
-        let event = || Event::NeighbourLearned {
-            port: neighbour.port,
-            address: neighbour.address.into(),
-            mac,
-        };
-        self.reports.hint(Kind::Neighbour, now, event);
+        let news = self.links.arp(&mut self.frames, now, port, packet);
+        self.tell_neighbour(now, news);
+    }
+
+    /// Neighbour discovery: the same for IPv6.
+    pub(crate) fn receive_neighbour(&mut self, now: Instant, port: usize, packet: Packet) {
+        let news = self.links.discovery(&mut self.frames, now, port, packet);
+        self.tell_neighbour(now, news);
+    }
+
+    fn tell_neighbour(&mut self, now: Instant, news: Option<(Neighbour, MacAddress)>) {
+        if let Some((neighbour, mac)) = news {
+            let event = || Event::NeighbourLearned {
+                port: neighbour.port,
+                address: neighbour.address,
+                mac,
+            };
+            self.reports.hint(Kind::Neighbour, now, event);
+        }
     }
 
     /// Hands an IP packet to the control thread.
@@ -68,7 +81,7 @@ impl Worker {
         mut packet: Packet,
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
-        if let Err(reason) = icmp::answer_echo(self.frames.pool.bytes_mut(&mut packet)) {
+        if let Err(reason) = turn_echo(self.frames.pool.bytes_mut(&mut packet)) {
             return self.frames.drop(packet, reason);
         }
         let Some(flow) = Flow::parse(self.frames.pool.bytes(&packet)) else {
@@ -79,7 +92,7 @@ impl Worker {
 
     /// Answers an echo request that came in clear and may: so does the answer.
     pub(crate) fn answer_echo_in_clear(&mut self, now: Instant, mut packet: Packet) {
-        match icmp::answer_echo(self.frames.pool.bytes_mut(&mut packet)) {
+        match turn_echo(self.frames.pool.bytes_mut(&mut packet)) {
             Ok(()) => self.route(now, packet),
             Err(reason) => self.frames.drop(packet, reason),
         }
@@ -102,26 +115,43 @@ impl Worker {
 
     fn error_about(&mut self, now: Instant, packet: &Packet, error: Error) -> Option<Packet> {
         let octets = self.frames.pool.bytes(packet);
-        let offending = Ipv4::parse(octets).ok()?;
-        let useful = offending.dont_fragment() || error == Error::TimeExceeded;
-        if !useful || !icmp::may_complain_about(offending) {
+        let offending = Ip::parse(octets).ok()?;
+        let useful = match offending {
+            Ip::V4(ip) => {
+                let wanted = ip.dont_fragment() || error == Error::TimeExceeded;
+                wanted && icmp::may_complain_about(ip)
+            }
+            Ip::V6(ip) => icmpv6::may_complain_about(ip),
+        };
+        if !useful {
             return None;
         }
         // Only to the protected side, and from our address there.
-        let (port, _) = self.fib.lookup_v4(offending.source())?;
+        let (port, _) = self.way(offending.source())?;
         let interface = self.links.interface(port).filter(|i| i.protected)?;
-        let from = interface
-            .addresses
-            .iter()
-            .find_map(|(ours, _)| match ours {
-                IpAddr::V4(ours) => Some(*ours),
-                IpAddr::V6(_) => None,
-            })?;
+        let mut own = interface.addresses.iter().map(|(ours, _)| *ours);
+        let from = own.find(|ours| ours.is_ipv4() == offending.source().is_ipv4())?;
         if !self.reports.allow(Kind::IcmpError, now) {
             return None;
         }
-        let mut message = [0; icmp::ERROR_MAX];
-        let length = icmp::write_error(&mut message, from, offending, octets, error)?;
+        let mut message = [0; icmpv6::ERROR_MAX];
+        let length = match (from, offending) {
+            (IpAddr::V4(from), Ip::V4(ip)) => {
+                icmp::write_error(&mut message, from, ip, octets, error)?
+            }
+            (IpAddr::V6(from), Ip::V6(ip)) => {
+                icmpv6::write_error(&mut message, from, ip, octets, error)?
+            }
+            _ => return None,
+        };
         self.frames.pool.copy_in(message.get(..length)?)
+    }
+}
+
+/// Turns an echo request of either family into its reply in place.
+fn turn_echo(packet: &mut [u8]) -> Result<(), DropReason> {
+    match packet.first().map(|first| first >> 4) {
+        Some(6) => icmpv6::answer_echo(packet),
+        _ => icmp::answer_echo(packet),
     }
 }

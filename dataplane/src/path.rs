@@ -12,7 +12,7 @@
 mod inbound;
 mod outbound;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use hitless_sa::Instant;
 use smallvec::SmallVec;
@@ -26,7 +26,7 @@ use crate::spd::Action;
 use crate::verdict::DropReason;
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::icmp::Error;
-use crate::wire::ipv4::{self, Ipv4};
+use crate::wire::ip::{Ip, decrement_hops};
 use crate::worker::Worker;
 
 /// A burst after sorting. Every packet received becomes one entry at most, so neither list ever
@@ -40,7 +40,7 @@ pub(crate) struct Sorted {
 /// A packet that starts at its ESP header.
 struct Arrival {
     packet: Packet,
-    source: Ipv4Addr,
+    source: IpAddr,
     /// The UDP port that it came from, if encapsulated.
     port: Option<u16>,
     /// DSCP and ECN of the outer header.
@@ -54,7 +54,7 @@ struct Arrival {
 impl Arrival {
     /// Where it came from.
     fn remote(&self) -> SocketAddr {
-        SocketAddr::new(self.source.into(), self.port.unwrap_or(0))
+        SocketAddr::new(self.source, self.port.unwrap_or(0))
     }
 }
 
@@ -130,7 +130,7 @@ impl Worker {
 
     /// Ethernet, then what the IP packet is.
     fn sort(&mut self, port: usize, now: Instant, mut packet: Packet, sorted: &mut Sorted) {
-        // 1. The frame: IPv4 or ARP, and for us.
+        // 1. The frame: IP or ARP, and for us.
         let octets = self.frames.pool.bytes(&packet);
         let (Some(frame), Some(interface)) = (Ethernet::parse(octets), self.links.interface(port))
         else {
@@ -141,9 +141,11 @@ impl Worker {
             ethernet::ARP if ours || frame.destination() == ethernet::BROADCAST => {
                 return self.receive_arp(now, port, packet);
             }
-            ethernet::IPV4 if ours => {}
+            ethernet::IPV4 | ethernet::IPV6 if ours => {}
+            // Neighbours ask by multicast (RFC 4861 section 7.2.1).
+            ethernet::IPV6 if ethernet::is_ipv6_group(frame.destination()) => {}
             // RFC 1812 section 5.3.4: never forward what came as a link-layer broadcast.
-            ethernet::IPV4 | ethernet::ARP => {
+            ethernet::IPV4 | ethernet::IPV6 | ethernet::ARP => {
                 return self.frames.drop(packet, DropReason::NotForUs);
             }
             _ => return self.frames.drop(packet, DropReason::Unsupported),
@@ -157,11 +159,15 @@ impl Worker {
             Ok(_) => return self.frames.drop(packet, DropReason::Malformed),
             Err(reason) => return self.frames.drop(packet, reason),
         };
+        if !ours && class != Class::Neighbour {
+            return self.frames.drop(packet, DropReason::NotForUs);
+        }
         // 3. Where it goes next. ESP and IKE bypass the SPD (RFC 4301 section 4.4.1.3, RFC 7296).
         let protected = self.links.is_protected(port);
         match class {
             class @ Class::Esp { .. } => self.arrive(packet, class, false, sorted),
             Class::Ike => self.punt(packet),
+            Class::Neighbour => self.receive_neighbour(now, port, packet),
             Class::Echo(_) if protected => self.answer_echo(now, packet, &mut sorted.departures),
             Class::Forward(flow) if protected => {
                 self.forward(now, packet, flow, &mut sorted.departures);
@@ -181,7 +187,7 @@ impl Worker {
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
         // RFC 4301 section 5.1.2.1: the TTL goes down before the packet enters the tunnel.
-        if !ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
+        if !decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
             return self.refuse(now, packet, DropReason::TtlExceeded, Error::TimeExceeded);
         }
         self.send_or_depart(now, packet, flow, departures);
@@ -200,7 +206,7 @@ impl Worker {
             None => DropReason::NoPolicy,
             Some(Action::Bypass) => {
                 // 2. Bypass: forward like any router.
-                if ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
+                if decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
                     return self.route(now, packet);
                 }
                 DropReason::TtlExceeded
@@ -230,8 +236,8 @@ impl Worker {
 
     /// Sends a packet wherever the forwarding table says.
     pub(crate) fn route(&mut self, now: Instant, packet: Packet) {
-        let destination = Ipv4::parse(self.frames.pool.bytes(&packet)).map(Ipv4::destination);
-        match destination.map(|to| self.way(to.into())) {
+        let destination = Ip::parse(self.frames.pool.bytes(&packet)).map(Ip::destination);
+        match destination.map(|to| self.way(to)) {
             Ok(Some((port, next_hop))) => {
                 self.links
                     .send(&mut self.frames, now, packet, port, next_hop);
@@ -242,14 +248,12 @@ impl Worker {
     }
 
     /// Port and neighbour for a destination.
-    pub(crate) fn way(&self, destination: IpAddr) -> Option<(usize, Ipv4Addr)> {
+    pub(crate) fn way(&self, destination: IpAddr) -> Option<(usize, IpAddr)> {
         way(&self.fib, destination)
     }
 }
 
-fn way(fib: &Fib, destination: IpAddr) -> Option<(usize, Ipv4Addr)> {
-    match destination {
-        IpAddr::V4(destination) => fib.lookup_v4(destination),
-        IpAddr::V6(_) => None,
-    }
+fn way(fib: &Fib, destination: IpAddr) -> Option<(usize, IpAddr)> {
+    let hop = fib.lookup(destination)?;
+    Some((hop.port, hop.next_hop.unwrap_or(destination)))
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hitless_sa::{
-    ChildSa, Instant, Mode, SaId, SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
+    ChildSa, Instant, Mode, SaId, SaOptions, SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
 };
 
 use crate::aead::{Engine, EspKey, KeyError};
@@ -19,7 +19,7 @@ use crate::cell::Cell;
 use crate::checkpoint::Checkpoint;
 use crate::esp;
 use crate::flow::Flow;
-use crate::outer::OuterHeader;
+use crate::outer::{MixedFamilies, OuterHeader};
 use crate::replay::AntiReplay;
 use crate::verdict::DropReason;
 
@@ -29,8 +29,8 @@ pub enum SaError {
     Key(KeyError),
     /// Workers carry tunnel mode only.
     TransportMode,
-    /// The tunnel endpoints are not both IPv4.
-    NotIpv4,
+    /// The tunnel's endpoints are of different families.
+    MixedFamilies,
 }
 
 impl fmt::Display for SaError {
@@ -38,14 +38,18 @@ impl fmt::Display for SaError {
         match self {
             SaError::Key(error) => error.fmt(f),
             SaError::TransportMode => f.write_str("transport mode is not supported; use tunnel"),
-            SaError::NotIpv4 => {
-                f.write_str("tunnel endpoints must both be IPv4; IPv6 is not supported outside")
-            }
+            SaError::MixedFamilies => MixedFamilies.fmt(f),
         }
     }
 }
 
 impl std::error::Error for SaError {}
+
+impl From<MixedFamilies> for SaError {
+    fn from(_: MixedFamilies) -> SaError {
+        SaError::MixedFamilies
+    }
+}
 
 impl From<KeyError> for SaError {
     fn from(error: KeyError) -> SaError {
@@ -80,6 +84,7 @@ pub struct InboundSa {
     pub encapsulation: Option<UdpEncapsulation>,
     pub local_ts: Box<[TrafficSelector]>,
     pub remote_ts: Box<[TrafficSelector]>,
+    pub options: SaOptions,
     /// Packets and octets of inner packets delivered by this worker.
     pub packets: u64,
     pub bytes: u64,
@@ -125,6 +130,7 @@ impl InboundSa {
             encapsulation: child.encapsulation,
             local_ts: child.local_ts.as_slice().into(),
             remote_ts: child.remote_ts.as_slice().into(),
+            options: child.options,
             packets: 0,
             bytes: 0,
             last_use: Instant::default(),
@@ -184,6 +190,7 @@ pub struct OutboundSa {
     pub local: IpAddr,
     pub remote: IpAddr,
     pub encapsulation: Option<UdpEncapsulation>,
+    pub options: SaOptions,
     pub(crate) outer: OuterHeader,
     /// Packets and octets of inner packets sent by this worker.
     pub packets: u64,
@@ -203,6 +210,12 @@ impl OutboundSa {
         if child.mode != Mode::Tunnel {
             return Err(SaError::TransportMode);
         }
+        let outer = OuterHeader::new(
+            child.local,
+            child.remote,
+            child.encapsulation,
+            &child.options,
+        )?;
         Ok(OutboundSa {
             id: child.id,
             spi: child.outbound_spi,
@@ -213,7 +226,8 @@ impl OutboundSa {
             local: child.local,
             remote: child.remote,
             encapsulation: child.encapsulation,
-            outer: outer_header(child.local, child.remote, child.encapsulation)?,
+            options: child.options,
+            outer,
             packets: 0,
             bytes: 0,
             last_use: Instant::default(),
@@ -228,7 +242,7 @@ impl OutboundSa {
         remote: IpAddr,
         encapsulation: Option<UdpEncapsulation>,
     ) -> Result<(), SaError> {
-        self.outer = outer_header(local, remote, encapsulation)?;
+        self.outer = OuterHeader::new(local, remote, encapsulation, &self.options)?;
         self.local = local;
         self.remote = remote;
         self.encapsulation = encapsulation;
@@ -238,19 +252,6 @@ impl OutboundSa {
     /// The largest inner packet whose outer packet fits into `mtu` octets.
     pub fn inner_mtu(&self, mtu: usize) -> usize {
         esp::largest_payload(mtu.saturating_sub(self.outer.len()))
-    }
-}
-
-fn outer_header(
-    local: IpAddr,
-    remote: IpAddr,
-    encapsulation: Option<UdpEncapsulation>,
-) -> Result<OuterHeader, SaError> {
-    match (local, remote) {
-        (IpAddr::V4(local), IpAddr::V4(remote)) => {
-            Ok(OuterHeader::new(local, remote, encapsulation))
-        }
-        _ => Err(SaError::NotIpv4),
     }
 }
 

@@ -20,7 +20,7 @@ use crate::fib::Fib;
 use crate::frames::Frames;
 use crate::handover::Ways;
 use crate::links::Links;
-use crate::neighbour::Neighbour;
+use crate::neighbour::{Neighbour, Trust};
 use crate::park::Park;
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
@@ -40,7 +40,7 @@ const COMMANDS_PER_TURN: usize = 64;
 const RING: usize = 1024;
 /// IP packets on their way to or from the control thread.
 const PUNT: usize = 256;
-/// When gratuitous ARP goes out after [`Command::Announce`].
+/// When gratuitous ARP and unsolicited advertisements go out after [`Command::Announce`].
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_millis(200),
@@ -190,6 +190,10 @@ pub fn worker_with_pool(
             ports.len()
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
+    }
+    let mut settings = settings;
+    for interface in &mut settings.interfaces {
+        interface.add_link_local();
     }
     let (command_sender, commands) = RingBuffer::new(RING);
     let (event_sender, events) = RingBuffer::new(RING);
@@ -404,12 +408,11 @@ impl Worker {
     }
 
     fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
-        if let IpAddr::V4(address) = address
-            && port < self.links.len()
-        {
+        if port < self.links.len() {
             let neighbour = Neighbour { port, address };
+            let trust = Trust::Confirmed { create: true };
             self.links
-                .learn(&mut self.frames, neighbour, mac, true, now);
+                .learn(&mut self.frames, neighbour, mac, trust, now);
         }
     }
 

@@ -21,7 +21,7 @@ use hitless_dataplane::worker::{
     self, CheckpointSettings, Interface, Leadership, Worker, WorkerHandle, WorkerSettings,
 };
 use hitless_sa::{
-    ChildSa, EspSuite, Incarnation, Instant, KeyMaterial, Lease, MemberId, Mode, SaId,
+    ChildSa, EspSuite, Incarnation, Instant, KeyMaterial, Lease, MemberId, Mode, SaId, SaOptions,
     SequenceNumber, Spi, TrafficSelector,
 };
 
@@ -379,5 +379,6 @@ fn child() -> Result<ChildSa, Box<dyn Error>> {
         local_ts: vec![network(OUR_HOST)?],
         remote_ts: vec![network(THEIR_HOST)?],
         replay_window: 4096,
+        options: SaOptions::default(),
     })
 }

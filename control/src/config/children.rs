@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless_sa::{Mode, TrafficSelector};
+use hitless_sa::{Mode, SaOptions, TrafficSelector};
 use toml::de::DeValue;
 
 use super::connections::{check_name, lifetime, proposals};
@@ -123,6 +123,7 @@ fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
         remote_ts: remote_ts?,
         rekey_time,
         replay_window,
+        options: SaOptions::default(),
         start,
     })
 }

@@ -335,7 +335,7 @@ fn pairs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId, Mode};
+    use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId, Mode, SaOptions};
 
     fn child(counter: u32) -> Arc<ChildSa> {
         let network = |text: [u8; 4]| TrafficSelector::prefix(text.into(), 24).unwrap();
@@ -355,6 +355,7 @@ mod tests {
             local_ts: vec![network([10, 2, 0, 0])],
             remote_ts: vec![network([10, 1, 0, 0])],
             replay_window: 64,
+            options: SaOptions::default(),
         })
     }
 

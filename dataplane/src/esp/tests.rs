@@ -42,6 +42,7 @@ fn child(suite: EspSuite, esn: bool, encapsulation: Option<UdpEncapsulation>) ->
         local_ts: vec!["10.1.0.0/16".parse().unwrap()],
         remote_ts: vec!["10.2.0.0/16".parse().unwrap()],
         replay_window: 64,
+        options: hitless_sa::SaOptions::default(),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::port::BURST;
 use crate::report::Kind;
 use crate::sad::{Admission, InboundSa};
 use crate::verdict::DropReason;
-use crate::wire::ipv4;
+use crate::wire::ip::decrement_hops;
 use crate::worker::Worker;
 
 /// A packet whose SA and number are known, on its way through the AEAD.
@@ -237,13 +237,13 @@ impl Worker {
         let flow = match classify(octets, &self.addresses) {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
-            Ok((Class::Esp { .. } | Class::Ike, _)) => {
+            Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour, _)) => {
                 return self.frames.drop(packet, DropReason::NotForUs);
             }
             Err(reason) => return self.frames.drop(packet, reason),
         };
         // 7. TTL, and the way.
-        if !ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
+        if !decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
             return self.frames.drop(packet, DropReason::TtlExceeded);
         }
         self.send_or_depart(now, packet, flow, departures);

@@ -1,7 +1,7 @@
 //! From the inner packet to ESP: SPD, lease, encapsulation (RFC 4301 section 5.1, RFC 4303 section
 //! 3.3).
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use hitless_sa::{Instant, SaId, SequenceNumber};
 use smallvec::SmallVec;
@@ -26,7 +26,7 @@ struct Sealing {
     packet: Packet,
     slot: u32,
     port: usize,
-    next_hop: Ipv4Addr,
+    next_hop: IpAddr,
 }
 
 /// One whose ESP header, IV and trailer are in place.
@@ -182,7 +182,7 @@ impl Worker {
             Ok(fragments) => sealings.extend(fragments.into_iter().map(sealing)),
             Err((packet, reason)) => {
                 let mtu = u16::try_from(inner_mtu).unwrap_or(u16::MAX);
-                let error = Error::FragmentationNeeded { mtu };
+                let error = Error::TooBig { mtu };
                 self.refuse(now, packet, reason, error);
             }
         }

@@ -24,6 +24,7 @@ fn child(counter: u32, spi: u32) -> ChildSa {
         local_ts: vec!["10.1.0.0/16".parse().unwrap()],
         remote_ts: vec!["10.2.0.0/16".parse().unwrap()],
         replay_window: 64,
+        options: SaOptions::default(),
     }
 }
 
@@ -178,7 +179,7 @@ fn what_workers_cannot_carry_is_not_installed() {
         remote: "2001:db8::1".parse().unwrap(),
         ..child(1, 300)
     };
-    assert_eq!(both(&v6).1, Some(SaError::NotIpv4));
+    assert_eq!(both(&v6).1, Some(SaError::MixedFamilies));
     let short = KeyMaterial::new(&[0; 16]);
     let short = ChildSa {
         inbound_key: short.clone(),
@@ -202,7 +203,7 @@ fn an_endpoint_moves_and_a_bad_one_changes_nothing() {
     assert_eq!(sa.inner_mtu(1500), 1500 - 20 - 32 - 2);
     assert_eq!(
         sa.set_endpoint(sa.local, "::1".parse().unwrap(), None),
-        Err(SaError::NotIpv4)
+        Err(SaError::MixedFamilies)
     );
     assert_eq!(sa.remote, IpAddr::from([198, 51, 100, 2]));
     assert_eq!(sa.set_endpoint(sa.local, remote, nat), Ok(()));

@@ -46,8 +46,8 @@ pub fn answer_echo(packet: &mut [u8]) -> Result<(), DropReason> {
 /// An error about a packet that cannot be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// It is larger than what can go through, and must not be fragmented.
-    FragmentationNeeded { mtu: u16 },
+    /// It is larger than what can go through, and must not be fragmented (RFC 1191, RFC 8201).
+    TooBig { mtu: u16 },
     /// Its time to live ran out here.
     TimeExceeded,
 }
@@ -86,7 +86,7 @@ pub fn write_error(
     }
     let message = packet.get_mut(ipv4::HEADER..)?;
     match error {
-        Error::FragmentationNeeded { mtu } => {
+        Error::TooBig { mtu } => {
             message.get_mut(6..8)?.copy_from_slice(&mtu.to_be_bytes());
             seal(message, UNREACHABLE, FRAGMENTATION_NEEDED).ok()?;
         }
@@ -155,7 +155,7 @@ mod tests {
         let ip = Ipv4::parse(&offending).unwrap();
         assert!(may_complain_about(ip));
         let mut out = [0xee; 600];
-        let error = Error::FragmentationNeeded { mtu: 1400 };
+        let error = Error::TooBig { mtu: 1400 };
         let from = Ipv4Addr::new(192, 0, 2, 1);
         let length = write_error(&mut out, from, ip, &offending, error).unwrap();
         let sent = Ipv4::parse(&out[..length]).unwrap();

@@ -59,7 +59,7 @@ fn by_frames(bed: &mut Bed, reason: DropReason) -> bool {
         }
         DropReason::Unsupported => {
             let mut frame = frame(bed.a.inside_mac, bed.a.host_mac, &[0x60; 60]);
-            frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+            frame[12..14].copy_from_slice(&[0x88, 0xcc]);
             assert!(bed.a.host.push_frame(&frame));
         }
         _ => return false,

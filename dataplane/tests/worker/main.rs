@@ -2,9 +2,11 @@
 
 mod bed;
 mod burst;
+mod discovery;
 mod drops;
 mod hostile;
 mod leases;
 mod local;
 mod replay;
 mod tunnel;
+mod v6;
