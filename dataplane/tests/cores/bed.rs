@@ -103,6 +103,7 @@ pub fn child(sa: u32) -> ChildSa {
         local_ts: net("10.2.0.0/16"),
         remote_ts: net(&format!("10.1.{sa}.0/24")),
         replay_window: 65_536,
+        options: hitless_sa::SaOptions::default(),
     }
 }
 
