@@ -32,6 +32,9 @@ pub enum Command {
     Bind { sa: SaId, slot: u32, bound: Bound },
     /// Takes that back.
     Unbind(SaId),
+    /// Moves the receiving half of a Child SA, with its window, to another worker that has the
+    /// sending one. Answered by that one's [`Event::Moved`], or [`Event::Stayed`] by this one.
+    Move { sa: SaId, to: usize },
     /// Removes both halves and what [`Command::Bind`] said; they come back in [`Event::Retired`].
     Remove(SaId),
     /// Replaces the SPD.
@@ -69,6 +72,10 @@ pub enum Event {
     Retired(Retired),
     /// An SA could not be installed; it comes back in [`Event::Retired`].
     Refused { sa: SaId, conflict: Conflict },
+    /// A receiving half has come from another worker.
+    Moved { sa: SaId },
+    /// It did not leave: there is none, its window is shared, or the other worker is slow.
+    Stayed { sa: SaId },
     /// Answer to [`Command::Barrier`].
     Barrier(u64),
     /// Answer to [`Command::QueryWindow`]; nothing if no such SA is installed.

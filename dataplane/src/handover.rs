@@ -9,38 +9,59 @@
 //!
 //! Every worker has a pool of its own, so a packet is copied into a buffer of the sender's stock,
 //! and out of it into the other's pool. A second core has to fetch each of its cache lines anyway,
-//! and a frame of an AF_XDP socket can only leave by that socket. A ring keeps the order, and a
-//! packet is handed over once: whoever gets it keeps it or drops it, so that two workers that
-//! disagree about an SA do not throw its packets to and fro.
+//! and a frame of an AF_XDP socket can only leave by that socket. A ring keeps the order. Two workers
+//! that disagree about an SA do not throw its packets to and fro: one that was handed over goes on
+//! once more at most, to where its SA has just moved.
+//!
+//! A receiving half moves by the same ring, in front of the packets that come after it: none is lost
+//! on the way, and there is never a second window.
 
 use hitless_sa::{Instant, SaId};
 use rtrb::{Consumer, Producer, RingBuffer};
 use smallvec::SmallVec;
 
+use crate::command::{Event, Retired};
 use crate::path::Sorted;
-use crate::pool::{FRAME_SIZE, HEADROOM, Packet};
+use crate::pool::{FRAME_SIZE, HEADROOM, Packet, Pool};
 use crate::port::BURST;
+use crate::sad::InboundSa;
 use crate::verdict::DropReason;
 use crate::worker::Worker;
 
 /// Packets of one worker that are on their way to others, or not taken yet.
 pub const STOCK: usize = 512;
+/// Receiving halves that are on their way from one worker to another beside that.
+const HALVES: usize = 64;
 /// Octets of a packet at most: what fits into an empty frame.
 const ROOM: usize = FRAME_SIZE - HEADROOM;
+
+/// Rings that a packet comes over at most.
+pub(crate) const HOPS: u8 = 2;
 
 /// What the other worker is to do with a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Errand {
-    /// Open the ESP that this IP packet for us carries.
-    Open,
+    /// Open the ESP that this IP packet for us carries, which has come over so many rings.
+    Open(u8),
     /// Seal this inner packet for that SA. Policy has been asked; the SA may have gone since.
     Seal(SaId),
 }
 
-struct Parcel {
-    errand: Errand,
-    length: usize,
-    octets: Box<[u8]>,
+enum Parcel {
+    Packet {
+        errand: Errand,
+        length: usize,
+        octets: Box<[u8]>,
+    },
+    /// An SA whose packets the other worker receives from now on.
+    Half(Box<InboundSa>),
+}
+
+/// What has come.
+enum Arrived {
+    /// A packet, unless the pool had no frame for it.
+    Packet(Errand, Option<Packet>),
+    Half(Box<InboundSa>),
 }
 
 /// What one worker shares with another one.
@@ -76,17 +97,31 @@ impl Ways {
         if let Some(space) = buffer.get_mut(..octets.len()) {
             space.copy_from_slice(octets);
         }
-        let parcel = Parcel {
+        let parcel = Parcel::Packet {
             errand,
             length: octets.len(),
             octets: buffer,
         };
-        // As many places in each ring as there are buffers: a buffer in hand is a place.
-        if let Err(rtrb::PushError::Full(parcel)) = way.parcels.push(parcel) {
-            self.stock.push(parcel.octets);
-            return Err(DropReason::HandOver);
+        match way.parcels.push(parcel) {
+            Ok(()) => Ok(()),
+            Err(rtrb::PushError::Full(parcel)) => {
+                if let Parcel::Packet { octets, .. } = parcel {
+                    self.stock.push(octets);
+                }
+                Err(DropReason::HandOver)
+            }
         }
-        Ok(())
+    }
+
+    /// Sends a receiving half on its way, or gives it back.
+    fn send_half(&mut self, to: usize, half: Box<InboundSa>) -> Result<(), Box<InboundSa>> {
+        let Some(Some(way)) = self.ways.get_mut(to) else {
+            return Err(half);
+        };
+        match way.parcels.push(Parcel::Half(half)) {
+            Err(rtrb::PushError::Full(Parcel::Half(half))) => Err(half),
+            _ => Ok(()),
+        }
     }
 
     /// Takes back the buffers that any of the others has emptied.
@@ -98,15 +133,22 @@ impl Ways {
         }
     }
 
-    /// The oldest packet that waits from a worker, through `take`.
-    fn receive<T>(&mut self, from: usize, take: impl FnOnce(Errand, &[u8]) -> T) -> Option<T> {
+    /// What has waited longest from a worker; a packet is copied into `pool`.
+    fn receive(&mut self, from: usize, pool: &mut Pool) -> Option<Arrived> {
         let way = self.ways.get_mut(from)?.as_mut()?;
-        let parcel = way.arriving.pop().ok()?;
-        let octets = parcel.octets.get(..parcel.length).unwrap_or_default();
-        let taken = take(parcel.errand, octets);
-        // The sender's ring has a place for each of its buffers.
-        let _ = way.returning.push(parcel.octets);
-        Some(taken)
+        match way.arriving.pop().ok()? {
+            Parcel::Half(half) => Some(Arrived::Half(half)),
+            Parcel::Packet {
+                errand,
+                length,
+                octets,
+            } => {
+                let packet = pool.copy_in(octets.get(..length).unwrap_or_default());
+                // The sender's ring has a place for each of its buffers.
+                let _ = way.returning.push(octets);
+                Some(Arrived::Packet(errand, packet))
+            }
+        }
     }
 }
 
@@ -126,8 +168,8 @@ pub fn connect(workers: &mut [Worker]) {
         .collect();
     for left in 0..count {
         for right in left + 1..count {
-            let (there, arriving_there) = RingBuffer::new(STOCK);
-            let (back, arriving_back) = RingBuffer::new(STOCK);
+            let (there, arriving_there) = RingBuffer::new(STOCK + HALVES);
+            let (back, arriving_back) = RingBuffer::new(STOCK + HALVES);
             let (empty_there, empties_back) = RingBuffer::new(STOCK);
             let (empty_back, empties_there) = RingBuffer::new(STOCK);
             all[left].ways[right] = Some(Way {
@@ -177,17 +219,24 @@ impl Worker {
         let mut sorted = Sorted::default();
         let mut sealings: SmallVec<[(Packet, SaId); BURST]> = SmallVec::new();
         let mut taken = 0;
-        for _ in 0..BURST {
-            let pool = &mut self.frames.pool;
-            let copy = |errand, octets: &[u8]| (errand, pool.copy_in(octets));
-            let Some((errand, packet)) = self.ways.receive(from, copy) else {
-                break;
+        // A half that comes has an answer.
+        while taken < BURST && self.reports.has_room() {
+            let (errand, packet) = match self.ways.receive(from, &mut self.frames.pool) {
+                Some(Arrived::Packet(errand, packet)) => (errand, packet),
+                Some(Arrived::Half(half)) => {
+                    self.inbound_and_outbound(now, &mut sorted);
+                    self.take_half(half);
+                    continue;
+                }
+                None => break,
             };
             taken += 1;
             match (packet, errand) {
                 (None, _) => self.frames.counters.count_drop(DropReason::NoBuffer),
                 (Some(packet), _) if !leading => self.frames.drop(packet, DropReason::NotActive),
-                (Some(packet), Errand::Open) => self.arrive_again(packet, &mut sorted),
+                (Some(packet), Errand::Open(hops)) => {
+                    self.arrive_again(packet, hops, &mut sorted);
+                }
                 (Some(packet), Errand::Seal(sa)) => sealings.push((packet, sa)),
             }
         }
@@ -198,5 +247,32 @@ impl Worker {
             self.links.flush(&mut self.frames);
         }
         taken
+    }
+
+    /// Gives the receiving half of an SA to another worker, and from now on its packets after it.
+    /// What waits for its high water does not go with it.
+    pub(crate) fn move_half(&mut self, id: SaId, to: usize) {
+        let taken = self.sad.slot_of(id).zip(self.sad.take_inbound(id, to));
+        let Some((slot, half)) = taken else {
+            return self.reports.answer(Event::Stayed { sa: id });
+        };
+        if let Err(half) = self.ways.send_half(to, half) {
+            self.sad.put_back(half);
+            return self.reports.answer(Event::Stayed { sa: id });
+        }
+        self.drop_parked(|parked| parked == slot, DropReason::HighWater);
+        self.publish(slot);
+    }
+
+    /// Receives on an SA from now on, unless it has gone in the meantime, or has another cell.
+    fn take_half(&mut self, half: Box<InboundSa>) {
+        let (id, slot) = (half.id, half.slot);
+        match self.sad.arrive(half) {
+            Ok(()) => {
+                self.publish(slot);
+                self.reports.answer(Event::Moved { sa: id });
+            }
+            Err(half) => self.reports.answer(Event::Retired(Retired::Inbound(half))),
+        }
     }
 }

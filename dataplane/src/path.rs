@@ -47,8 +47,8 @@ struct Arrival {
     tos: u8,
     /// Octets of the outer headers, which still lie in front.
     headers: usize,
-    /// Another worker gave it to this one.
-    handed_over: bool,
+    /// Rings between workers that it has come over.
+    hops: u8,
 }
 
 impl Arrival {
@@ -96,16 +96,16 @@ impl Worker {
     }
 
     /// An IP packet with ESP for us that came to another worker.
-    pub(crate) fn arrive_again(&mut self, packet: Packet, sorted: &mut Sorted) {
+    pub(crate) fn arrive_again(&mut self, packet: Packet, hops: u8, sorted: &mut Sorted) {
         match classify(self.frames.pool.bytes(&packet), &self.addresses) {
-            Ok((class @ Class::Esp { .. }, _)) => self.arrive(packet, class, true, sorted),
+            Ok((class @ Class::Esp { .. }, _)) => self.arrive(packet, class, hops, sorted),
             Ok(_) => self.frames.drop(packet, DropReason::NotForUs),
             Err(reason) => self.frames.drop(packet, reason),
         }
     }
 
     /// ESP for us, which begins behind its outer headers.
-    fn arrive(&mut self, mut packet: Packet, class: Class, handed_over: bool, sorted: &mut Sorted) {
+    fn arrive(&mut self, mut packet: Packet, class: Class, hops: u8, sorted: &mut Sorted) {
         let Class::Esp {
             headers,
             source,
@@ -122,7 +122,7 @@ impl Worker {
                 port,
                 tos,
                 headers,
-                handed_over,
+                hops,
             }),
             false => self.frames.drop(packet, DropReason::Malformed),
         }
@@ -165,7 +165,7 @@ impl Worker {
         // 3. Where it goes next. ESP and IKE bypass the SPD (RFC 4301 section 4.4.1.3, RFC 7296).
         let protected = self.links.is_protected(port);
         match class {
-            class @ Class::Esp { .. } => self.arrive(packet, class, false, sorted),
+            class @ Class::Esp { .. } => self.arrive(packet, class, 0, sorted),
             Class::Ike => self.punt(packet),
             Class::Neighbour => self.receive_neighbour(now, port, packet),
             Class::Echo(_) if protected => self.answer_echo(now, packet, &mut sorted.departures),

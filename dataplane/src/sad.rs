@@ -352,6 +352,46 @@ impl Sad {
         Ok(())
     }
 
+    /// Takes the receiving half out, for a worker that has the SA's sending half and gets its
+    /// packets from now on. Nothing if there is none or several workers share its window.
+    pub fn take_inbound(&mut self, id: SaId, owner: usize) -> Option<Box<InboundSa>> {
+        let slot = *self.ids.get(&id)?;
+        let entry = self.slots.get_mut(slot as usize)?;
+        let half = entry.inbound.take_if(|half| !half.window.is_shared())?;
+        let outbound = entry.bound.is_some_and(|bound| bound.outbound);
+        entry.bound = Some(Bound {
+            spi: half.spi,
+            owner,
+            outbound,
+        });
+        Some(half)
+    }
+
+    /// Undoes [`Sad::take_inbound`].
+    pub fn put_back(&mut self, half: Box<InboundSa>) {
+        if let Some(entry) = self.slots.get_mut(half.slot as usize) {
+            entry.bound = None;
+            entry.inbound = Some(half);
+        }
+    }
+
+    /// Takes in a receiving half that another worker had; gives it back if the SA is not here any
+    /// more, or here in another leadership.
+    pub fn arrive(&mut self, half: Box<InboundSa>) -> Result<(), Box<InboundSa>> {
+        let Some(entry) = self.slots.get_mut(half.slot as usize) else {
+            return Err(half);
+        };
+        let cell = entry.outbound.as_ref().map(|sending| &sending.cell);
+        let same = cell.is_some_and(|cell| Arc::ptr_eq(cell, &half.cell));
+        if !same || entry.inbound.is_some() || entry.id != Some(half.id) {
+            return Err(half);
+        }
+        entry.bound = None;
+        self.spis.insert(half.spi, half.slot);
+        entry.inbound = Some(half);
+        Ok(())
+    }
+
     /// Handles the packets of a Child SA here again, as far as it is installed.
     pub fn unbind(&mut self, id: SaId) {
         let slot = self.ids.get(&id).copied();

@@ -347,6 +347,7 @@ impl Worker {
                 }
             }
             Command::Unbind(id) => self.sad.unbind(id),
+            Command::Move { sa, to } => self.move_half(sa, to),
             Command::Remove(id) => self.remove(id),
             Command::Policies(spd) => {
                 let old = std::mem::replace(&mut self.spd, spd);
@@ -432,7 +433,7 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self, slot: u32) {
+    pub(crate) fn publish(&mut self, slot: u32) {
         if let Some(checkpoint) = self.sad.checkpoint(slot) {
             self.publisher.publish(slot, &checkpoint);
         }

@@ -12,7 +12,7 @@ use crate::classify::{Class, classify};
 use crate::command::Event;
 use crate::ecn;
 use crate::esp;
-use crate::handover::Errand;
+use crate::handover::{Errand, HOPS};
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
@@ -189,12 +189,12 @@ impl Worker {
         let mut packet = arrival.packet;
         match spi.and_then(|spi| self.sad.inbound_owner(spi)) {
             Some((sa, owner))
-                if !arrival.handed_over
+                if arrival.hops < HOPS
                     && self.frames.pool.prepend(&mut packet, arrival.headers) =>
             {
                 let event = || Event::Strayed { sa, source: remote };
                 self.reports.hint(Kind::Strayed, now, event);
-                self.hand_over(packet, owner, Errand::Open);
+                self.hand_over(packet, owner, Errand::Open(arrival.hops + 1));
             }
             _ => self.refuse_spi(now, packet, spi, remote),
         }

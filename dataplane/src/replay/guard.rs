@@ -107,6 +107,11 @@ impl AntiReplay {
         !matches!(self, AntiReplay::Off(_))
     }
 
+    /// Whether other workers may mark in the same window.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, AntiReplay::Shared(_))
+    }
+
     /// The content, for a member that takes over; nothing if there is no window.
     pub fn export(&self) -> Option<WindowState> {
         match self {

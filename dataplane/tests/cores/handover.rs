@@ -1,6 +1,6 @@
 //! SAs that one worker has, and packets that come to another one.
 
-use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::command::{Command, Event, Retired};
 use hitless_dataplane::handover::STOCK;
 use hitless_dataplane::sad::{Bound, Conflict};
 use hitless_dataplane::verdict::DropReason;
@@ -62,7 +62,7 @@ fn what_a_slow_owner_does_not_take_is_dropped_and_counted_and_no_buffer_is_lost(
 }
 
 #[test]
-fn a_packet_is_handed_over_once_even_if_the_workers_disagree() {
+fn a_packet_is_handed_over_twice_at_most_if_the_workers_disagree() {
     let mut gate = Gate::new(2);
     for core in 0..2 {
         let bound = Bound {
@@ -146,6 +146,96 @@ fn an_sa_is_bound_and_unbound_by_command() {
     });
     let refused: Vec<Conflict> = refused.collect();
     assert_eq!(refused, [Conflict::SpiTaken; 2]);
+}
+
+#[test]
+fn a_receiving_half_moves_between_workers_without_loss_or_a_second_window() {
+    let mut gate = Gate::new(3);
+    gate.install(1, Spread::Receives(0));
+    let mut old = Vec::new();
+    for n in 0..900u32 {
+        // The packets keep coming to all three while the half goes round.
+        let packet = gate.seal(1, &n.to_be_bytes());
+        gate.bring(n as usize % 3, &packet);
+        old.push(packet);
+        let home = n as usize / 100 % 3;
+        if n % 100 == 50 {
+            let (sa, to) = (sa_id(1), (home + 1) % 3);
+            gate.send(home, Command::Move { sa, to });
+        }
+        if n % 7 == 0 {
+            gate.turn(n as usize % 3);
+        }
+        if n % 100 == 99 {
+            gate.settle();
+            let moved = |e: &Event| matches!(e, Event::Moved { sa } if *sa == sa_id(1));
+            let to = (home + 1) % 3;
+            assert_eq!(gate.events(to).iter().filter(|e| moved(e)).count(), 1);
+            // As control does: all the others hear where it is.
+            let bound = Bound {
+                spi: Spi(0xbbbb_0001),
+                owner: to,
+                outbound: false,
+            };
+            for core in (0..3).filter(|core| *core != to) {
+                let (sa, slot) = (sa_id(1), 1);
+                gate.send(core, Command::Bind { sa, slot, bound });
+            }
+            gate.settle();
+        }
+    }
+    let mut delivered: Vec<usize> = gate.payloads().iter().map(|p| number(p)).collect();
+    delivered.sort_unstable();
+    assert_eq!(delivered, (0..900).collect::<Vec<_>>());
+    assert_eq!(gate.drops(), 0);
+    for (n, packet) in old.iter().enumerate() {
+        gate.bring(n % 3, packet);
+    }
+    gate.settle();
+    assert_eq!(gate.payloads().len(), 0);
+    assert_eq!(gate.dropped(DropReason::Replay), 900);
+}
+
+#[test]
+fn a_half_that_cannot_move_stays() {
+    let mut gate = Gate::new(2);
+    gate.install(1, Spread::Receives(0));
+    gate.install(2, Spread::All);
+    for (sa, to) in [(1, 7), (2, 1), (3, 1)] {
+        let sa = sa_id(sa);
+        gate.send(0, Command::Move { sa, to });
+        gate.settle();
+        let stayed = |e: &Event| matches!(e, Event::Stayed { sa: stayed } if *stayed == sa);
+        assert!(gate.events(0).iter().any(stayed), "{sa}");
+    }
+    for sa in [1, 2] {
+        gate.peer_sends(0, sa, b"x");
+    }
+    gate.settle();
+    assert_eq!(gate.payloads().len(), 2);
+}
+
+#[test]
+fn a_half_on_its_way_to_an_sa_that_has_gone_or_has_a_new_cell_is_given_back() {
+    for again in [false, true] {
+        let mut gate = Gate::new(2);
+        gate.install(1, Spread::Receives(0));
+        let (sa, to) = (sa_id(1), 1);
+        gate.send(0, Command::Move { sa, to });
+        gate.turn(0);
+        gate.send(1, Command::Remove(sa));
+        if again {
+            gate.send(0, Command::Remove(sa));
+            gate.install(1, Spread::Receives(0));
+        }
+        gate.settle();
+        let events = gate.events(1);
+        let back = |e: &Event| matches!(e, Event::Retired(Retired::Inbound(_)));
+        assert_eq!(events.iter().filter(|e| back(e)).count(), 1);
+        gate.bring(0, &sealed(1, 1, b"x"));
+        gate.settle();
+        assert_eq!(gate.payloads().len(), usize::from(again));
+    }
 }
 
 #[test]
