@@ -10,6 +10,7 @@ use hitless::lab::{
     CLUSTER_INSIDE, HOST_A, HOST_B, Host, Hub, MTU, PEER_INSIDE, Station, Switch, Topology,
     first_start,
 };
+use hitless_dataplane::handover;
 use hitless_dataplane::port::Port;
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::worker::{self, Leadership, Worker, WorkerSettings};
@@ -94,7 +95,8 @@ impl World {
             let ports = ports.map(|port| Box::new(port) as Box<dyn Port>).into();
             worker::worker(settings, ports, Arc::clone(&leadership)).unwrap()
         });
-        let (workers, handles): (Vec<_>, Vec<_>) = made.unzip();
+        let (mut workers, handles): (Vec<_>, Vec<_>) = made.unzip();
+        handover::connect(&mut workers);
         let gateway = Gateway::new(
             settings,
             first_start(),

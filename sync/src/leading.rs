@@ -375,7 +375,13 @@ impl Leading {
         let Some(led) = self.sas.get_mut(&sa) else {
             return;
         };
-        led.checkpoint = Some(checkpoint);
+        // What a predecessor knew still holds: workers count anew in each leadership.
+        let known = led.checkpoint.unwrap_or_default();
+        led.checkpoint = Some(Checkpoint {
+            outbound_next: checkpoint.outbound_next.max(known.outbound_next),
+            inbound_top: checkpoint.inbound_top.max(known.inbound_top),
+            ..checkpoint
+        });
         for session in self.sessions.values_mut() {
             session.checkpoint(sa);
         }

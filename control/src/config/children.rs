@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless_sa::{Mode, SaOptions, TrafficSelector};
+use hitless_sa::{Mode, SaOptions, TrafficSelector, Workers};
 use toml::de::DeValue;
 
 use super::connections::{check_name, lifetime, proposals};
@@ -107,6 +107,13 @@ const STARTS: &[(&str, Action)] = &[
     ("trap", Action::Trap),
 ];
 
+/// Which workers handle the SAs of a child.
+const WORKERS: &[(&str, Workers)] = &[
+    ("any", Workers::Any),
+    ("all", Workers::All),
+    ("one", Workers::One),
+];
+
 fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
     let esp_proposals = proposals::<EspProposal>(section, "esp_proposals", ESP_PROPOSAL);
     let local_ts = selectors(section, "local_ts", "10.1.0.0/16");
@@ -114,6 +121,7 @@ fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
     let rekey_time = section.or("rekey_time", CHILD_REKEY_TIME, lifetime);
     let replay_window = section.or("replay_window", DEFAULT_WINDOW, replay_window);
     let mode = section.or("mode", Mode::Tunnel, mode);
+    let workers = section.or("workers", Workers::Any, value::word(WORKERS));
     section.finish(FOREIGN_CHILD);
     Some(Child {
         name,
@@ -123,7 +131,10 @@ fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
         remote_ts: remote_ts?,
         rekey_time,
         replay_window,
-        options: SaOptions::default(),
+        options: SaOptions {
+            workers,
+            ..SaOptions::default()
+        },
         start,
     })
 }
@@ -138,16 +149,17 @@ fn mode(value: &DeValue<'_>) -> Result<Mode, Refusal> {
     }
 }
 
-/// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap.
+/// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap. 0 is
+/// swanctl's word for no anti-replay.
 fn replay_window(value: &DeValue<'_>) -> Result<u32, Refusal> {
     let window = value::integer(0, u64::from(u32::MAX))(value)? as u32;
-    if window.is_power_of_two() && (64..=65536).contains(&window) {
+    if window == 0 || window.is_power_of_two() && (64..=65536).contains(&window) {
         return Ok(window);
     }
     let near = window.clamp(64, 65536).next_power_of_two();
     Err(Refusal::new(
         format!("a window of {window} packets is not possible"),
-        format!("take a power of two from 64 to 65536, such as {near}"),
+        format!("take a power of two from 64 to 65536, such as {near}, or 0 to accept replays"),
     ))
 }
 

@@ -40,6 +40,17 @@ impl AntiReplay {
         AntiReplay::Own(window)
     }
 
+    /// A window of `size` numbers, or none if that is 0, in which the numbers are seen that this
+    /// state says, and no others: of a predecessor that marked everything that it accepted. Nothing
+    /// if that is no window's state.
+    pub fn inherit(size: u32, state: &WindowState) -> Option<AntiReplay> {
+        if size == 0 {
+            return Some(AntiReplay::new(0, state.top));
+        }
+        let mut window = ReplayWindow::new(size);
+        window.import(state).then_some(AntiReplay::Own(window))
+    }
+
     /// As [`ReplayWindow::infer`].
     #[inline]
     pub fn infer(&self, low: u32, esn: bool) -> SequenceNumber {
