@@ -89,6 +89,7 @@ impl World {
         let made = ports.into_iter().enumerate().map(|(id, ports)| {
             let settings = WorkerSettings {
                 pool_frames: 1024,
+                pool_runs: 0,
                 sa_capacity: 64,
                 ..settings.worker(id, &[MTU, MTU])
             };

@@ -1,16 +1,17 @@
-//! ESP with AES-GCM (RFC 4303, RFC 4106): tunnel mode for packets, slices for the sync channel.
+//! ESP (RFC 4303): tunnel mode for packets, slices for the sync channel.
 //!
 //! ```text
-//!  SPI 4 | sequence number 4 | IV 8 | payload, padding, pad length 1, next header 1 | ICV 16
-//!  ------ authenticated ----- nonce  ------------ encrypted and authenticated -------
+//!  SPI 4 | sequence number 4 | IV | payload, padding, pad length 1, next header 1 | ICV 16
+//!  ------ authenticated -----       ------------ encrypted and authenticated -------
 //! ```
 //!
-//! The IV that we send is the 64-bit sequence number (S2), so that a unique number is a unique
-//! nonce. What a peer sends as IV is taken as it is.
+//! The IV that we send is the 64-bit sequence number (S2) or made from it alone, so that a unique
+//! number is a unique nonce. What a peer sends as IV is taken as it is. How long the parts are says
+//! the key's suite.
 
 use std::ops::Range;
 
-use hitless_sa::{ICV_LENGTH, IV_LENGTH, SequenceNumber, Spi};
+use hitless_sa::{EspSuite, SequenceNumber, Spi};
 
 use crate::aead::EspKey;
 use crate::pool::{FRAME_SIZE, Packet, Pool};
@@ -20,26 +21,29 @@ use crate::verdict::DropReason;
 
 /// Octets of SPI and sequence number.
 const HEADER: usize = 8;
-/// Octets in front of the payload.
-const PREFIX: usize = HEADER + IV_LENGTH;
 /// Octets of pad length and next header.
 const TRAILER: usize = 2;
-/// Payload, padding and trailer fill a multiple of this (RFC 4303 section 2.4).
-const ALIGNMENT: usize = 4;
 
 const NEXT_HEADER_IPV4: u8 = 4;
 const NEXT_HEADER_IPV6: u8 = 41;
 const NEXT_HEADER_NONE: u8 = 59;
 
+/// Octets in front of the payload.
+#[inline]
+const fn prefix(suite: EspSuite) -> usize {
+    HEADER + suite.iv_length()
+}
+
 /// Octets of padding for a payload: the fewest that align the trailer.
 #[inline]
-const fn padding(payload: usize) -> usize {
-    (payload + TRAILER).wrapping_neg() % ALIGNMENT
+const fn padding(suite: EspSuite, payload: usize) -> usize {
+    (payload + TRAILER).wrapping_neg() % suite.alignment()
 }
 
 /// The largest payload whose ESP packet fits into `octets`.
-pub(crate) const fn largest_payload(octets: usize) -> usize {
-    let text = octets.saturating_sub(PREFIX + ICV_LENGTH) / ALIGNMENT * ALIGNMENT;
+pub(crate) const fn largest_payload(suite: EspSuite, octets: usize) -> usize {
+    let room = octets.saturating_sub(prefix(suite) + suite.icv_length());
+    let text = room / suite.alignment() * suite.alignment();
     text.saturating_sub(TRAILER)
 }
 
@@ -66,16 +70,16 @@ pub(crate) fn wrap(
     //    (RFC 4301 section 5.1.2, RFC 6040 section 4.1 normal mode).
     let (next_header, tos) = classify(pool.bytes(packet))?;
     // 2. Room for header and IV in front, and for padding, trailer and ICV behind.
-    let payload = packet.len();
-    let padding = padding(payload);
-    let grown = pool.append(packet, padding + TRAILER + ICV_LENGTH) && pool.prepend(packet, PREFIX);
-    if !grown {
+    let (suite, payload) = (sa.key.suite(), packet.len());
+    let padding = padding(suite, payload);
+    let (front, behind) = (prefix(suite), padding + TRAILER + suite.icv_length());
+    if !pool.append(packet, behind) || !pool.prepend(packet, front) {
         return Err(DropReason::TooBig);
     }
     let esp = pool.bytes_mut(packet);
     // 3. Trailer, ESP header and IV.
-    write_trailer(&mut esp[PREFIX + payload..], padding, next_header);
-    write_header(esp, sa.spi, number, sa.esn)?;
+    write_trailer(&mut esp[front + payload..], padding, next_header);
+    write_header(&sa.key, esp, sa.spi, number, sa.esn)?;
     Ok(tos)
 }
 
@@ -103,10 +107,11 @@ pub(crate) fn address(
 #[inline]
 pub(crate) fn number(
     esp: &[u8],
+    suite: EspSuite,
     window: &AntiReplay,
     esn: bool,
 ) -> Result<SequenceNumber, DropReason> {
-    let number = infer(esp, window, esn)?;
+    let number = infer(esp, suite, window, esn)?;
     window.check(number).map_err(|_| DropReason::Replay)?;
     Ok(number)
 }
@@ -125,12 +130,13 @@ pub(crate) fn unwrap(
 ) -> Result<(), DropReason> {
     sa.authenticated = sa.authenticated.max(number);
     // Trailer, and the inner packet's own length, which strips TFC padding.
-    let text = text(pool.bytes(packet));
+    let text = text(pool.bytes(packet), sa.key.suite());
     let inner = strip_trailer(text)
         .and_then(|(next_header, payload)| inner_length(next_header, &text[..payload]));
     match inner {
         Ok(length) => {
-            let cut = pool.trim_front(packet, PREFIX) && pool.truncate(packet, length);
+            let cut =
+                pool.trim_front(packet, prefix(sa.key.suite())) && pool.truncate(packet, length);
             cut.then_some(()).ok_or(DropReason::Malformed)
         }
         // Seen already, in the same burst perhaps, comes before what is wrong with it.
@@ -144,7 +150,7 @@ pub(crate) fn unwrap(
 /// Whether a packet that [`number`] refused as a replay is the peer's all the same. Marks nothing;
 /// afterwards the packet is of no use any more.
 pub(crate) fn is_authentic(esp: &mut [u8], sa: &InboundSa) -> bool {
-    let Ok(number) = infer(esp, &sa.window, sa.esn) else {
+    let Ok(number) = infer(esp, sa.key.suite(), &sa.window, sa.esn) else {
         return false;
     };
     sa.key.open_packet(esp, high(number, sa.esn))
@@ -180,12 +186,14 @@ pub fn seal_datagram(
     next_header: u8,
     payload: &[u8],
 ) -> Result<Vec<u8>, DropReason> {
-    let padding = padding(payload.len());
-    let mut esp = vec![0; PREFIX + payload.len() + padding + TRAILER + ICV_LENGTH];
-    let (front, rest) = esp.split_at_mut(PREFIX + payload.len());
-    front[PREFIX..].copy_from_slice(payload);
+    let (suite, start) = (key.suite(), prefix(key.suite()));
+    let padding = padding(suite, payload.len());
+    let behind = padding + TRAILER + suite.icv_length();
+    let mut esp = vec![0; start + payload.len() + behind];
+    let (front, rest) = esp.split_at_mut(start + payload.len());
+    front[start..].copy_from_slice(payload);
     write_trailer(rest, padding, next_header);
-    write_header(&mut esp, spi, number, esn)?;
+    write_header(key, &mut esp, spi, number, esn)?;
     match key.seal_packet(&mut esp, high(number, esn)) {
         true => Ok(esp),
         false => Err(DropReason::TooBig),
@@ -200,18 +208,20 @@ pub fn open_datagram(
     window: &mut AntiReplay,
     esp: &mut [u8],
 ) -> Result<(u8, Range<usize>), DropReason> {
-    let number = number(esp, window, esn)?;
+    let (suite, start) = (key.suite(), prefix(key.suite()));
+    let number = number(esp, suite, window, esn)?;
     if !key.open_packet(esp, high(number, esn)) {
         return Err(DropReason::Integrity);
     }
     window.mark(number);
-    let (next_header, payload) = strip_trailer(text(esp))?;
-    Ok((next_header, PREFIX..PREFIX + payload))
+    let (next_header, payload) = strip_trailer(text(esp, suite))?;
+    Ok((next_header, start..start + payload))
 }
 
 /// Fills in header and IV.
 #[inline]
 fn write_header(
+    key: &EspKey,
     esp: &mut [u8],
     spi: Spi,
     number: SequenceNumber,
@@ -222,18 +232,29 @@ fn write_header(
     if !esn && number.high() != 0 {
         return Err(DropReason::SequenceOverflow);
     }
-    let prefix = esp.first_chunk_mut::<PREFIX>().ok_or(DropReason::TooBig)?;
-    prefix[..4].copy_from_slice(&spi.0.to_be_bytes());
-    prefix[4..HEADER].copy_from_slice(&number.low().to_be_bytes());
-    prefix[HEADER..].copy_from_slice(&number.0.to_be_bytes());
+    let (header, rest) = esp
+        .split_first_chunk_mut::<HEADER>()
+        .ok_or(DropReason::TooBig)?;
+    let iv = rest
+        .get_mut(..key.suite().iv_length())
+        .ok_or(DropReason::TooBig)?;
+    header[..4].copy_from_slice(&spi.0.to_be_bytes());
+    header[4..].copy_from_slice(&number.low().to_be_bytes());
+    key.write_iv(number, iv);
     Ok(())
 }
 
 /// The full number of a packet that is long enough to be ESP.
 #[inline]
-fn infer(esp: &[u8], window: &AntiReplay, esn: bool) -> Result<SequenceNumber, DropReason> {
+fn infer(
+    esp: &[u8],
+    suite: EspSuite,
+    window: &AntiReplay,
+    esn: bool,
+) -> Result<SequenceNumber, DropReason> {
+    let least = prefix(suite) + suite.alignment() + suite.icv_length();
     match esp {
-        [_, _, _, _, n0, n1, n2, n3, ..] if esp.len() >= PREFIX + ALIGNMENT + ICV_LENGTH => {
+        [_, _, _, _, n0, n1, n2, n3, ..] if esp.len() >= least => {
             Ok(window.infer(u32::from_be_bytes([*n0, *n1, *n2, *n3]), esn))
         }
         _ => Err(DropReason::Runt),
@@ -248,9 +269,9 @@ pub(crate) fn high(number: SequenceNumber, esn: bool) -> Option<u32> {
 
 /// Payload, padding and trailer of an ESP packet.
 #[inline]
-fn text(esp: &[u8]) -> &[u8] {
-    let end = esp.len().saturating_sub(ICV_LENGTH);
-    esp.get(PREFIX..end).unwrap_or_default()
+fn text(esp: &[u8], suite: EspSuite) -> &[u8] {
+    let end = esp.len().saturating_sub(suite.icv_length());
+    esp.get(prefix(suite)..end).unwrap_or_default()
 }
 
 /// Next header, and DSCP with ECN, of a packet that begins with an IP header.

@@ -10,8 +10,9 @@ use crate::verdict::DropReason;
 use crate::wire::checksum;
 use crate::wire::ipv4::{HEADER, Ipv4};
 
-/// Fragments that one packet may become.
-pub(crate) const MAX: usize = 4;
+/// Fragments that one packet may become: enough for a jumbo frame that enters a tunnel of 1,400
+/// octets.
+pub(crate) const MAX: usize = 8;
 
 /// The fragments of a packet, in order.
 pub(crate) type Fragments = SmallVec<[Packet; MAX]>;
@@ -94,13 +95,16 @@ fn copy_part(
     end: usize,
     field: u16,
 ) -> Option<Packet> {
-    let mut octets = [0; crate::pool::FRAME_SIZE];
-    let whole = frames.pool.bytes(packet);
+    let pool = &mut frames.pool;
     let length = HEADER + end - start;
-    let (header, body) = octets.get_mut(..length)?.split_at_mut_checked(HEADER)?;
-    header.copy_from_slice(whole.get(..HEADER)?);
-    body.copy_from_slice(whole.get(HEADER + start..HEADER + end)?);
-    let mut fragment = frames.pool.copy_in(octets.get(..length)?)?;
+    let mut fragment = pool.allocate_for(length)?;
+    let copied = pool.append(&mut fragment, length)
+        && pool.copy_between(packet, 0..HEADER, &mut fragment, 0)
+        && pool.copy_between(packet, HEADER + start..HEADER + end, &mut fragment, HEADER);
+    if !copied {
+        pool.free(fragment);
+        return None;
+    }
     write_header(frames.pool.bytes_mut(&mut fragment), field);
     Some(fragment)
 }

@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 
 use crate::command::{Event, Retired};
 use crate::path::Sorted;
-use crate::pool::{FRAME_SIZE, HEADROOM, Packet, Pool};
+use crate::pool::{Packet, Pool};
 use crate::port::BURST;
 use crate::sad::InboundSa;
 use crate::verdict::DropReason;
@@ -32,8 +32,6 @@ use crate::worker::Worker;
 pub const STOCK: usize = 512;
 /// Receiving halves that are on their way from one worker to another beside that.
 const HALVES: usize = 64;
-/// Octets of a packet at most: what fits into an empty frame.
-const ROOM: usize = FRAME_SIZE - HEADROOM;
 
 /// Rings that a packet comes over at most.
 pub(crate) const HOPS: u8 = 2;
@@ -90,13 +88,12 @@ impl Ways {
         while let Ok(buffer) = way.empties.pop() {
             self.stock.push(buffer);
         }
-        if octets.len() > ROOM {
-            return Err(DropReason::TooBig);
-        }
         let mut buffer = self.stock.pop().ok_or(DropReason::HandOver)?;
-        if let Some(space) = buffer.get_mut(..octets.len()) {
-            space.copy_from_slice(octets);
-        }
+        let Some(space) = buffer.get_mut(..octets.len()) else {
+            self.stock.push(buffer);
+            return Err(DropReason::TooBig);
+        };
+        space.copy_from_slice(octets);
         let parcel = Parcel::Packet {
             errand,
             length: octets.len(),
@@ -159,7 +156,9 @@ pub fn connect(workers: &mut [Worker]) {
     if count < 2 {
         return;
     }
-    let buffer = || vec![0; ROOM].into_boxed_slice();
+    let pools = workers.iter().map(|worker| &worker.frames.pool);
+    let room = pools.map(Pool::largest_packet).max().unwrap_or(0);
+    let buffer = || vec![0; room].into_boxed_slice();
     let mut all: Vec<Ways> = (0..count)
         .map(|_| Ways {
             ways: (0..count).map(|_| None).collect(),

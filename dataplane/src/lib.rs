@@ -29,6 +29,7 @@ pub mod neighbour;
 pub mod outer;
 mod park;
 mod path;
+pub mod pcap;
 pub mod pool;
 pub mod port;
 pub mod replay;

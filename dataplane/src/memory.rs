@@ -76,6 +76,21 @@ impl Memory {
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(start), length) }
     }
 
+    /// Copies one range onto another, which may overlap it, if both lie within the mapping.
+    pub fn copy(&mut self, from: usize, to: usize, length: usize) {
+        for start in [from, to] {
+            assert!(
+                start
+                    .checked_add(length)
+                    .is_some_and(|end| end <= self.length)
+            );
+        }
+        let base = self.base.as_ptr();
+        // SAFETY: both ranges lie within the mapping (asserted), which `self` is borrowed for
+        // exclusively; `copy` allows them to overlap.
+        unsafe { std::ptr::copy(base.add(from), base.add(to), length) };
+    }
+
     /// Several ranges for writing, each if it lies within the mapping, with what came along with it.
     ///
     /// # Safety

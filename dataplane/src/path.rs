@@ -22,7 +22,7 @@ use crate::fib::Fib;
 use crate::flow::Flow;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst};
-use crate::spd::Action;
+use crate::spd::{Action, Direction};
 use crate::verdict::DropReason;
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::icmp::Error;
@@ -196,7 +196,13 @@ impl Worker {
     /// Clear text that came to the unprotected side (RFC 4301 section 5.2, step 3b).
     fn clear_text(&mut self, now: Instant, mut packet: Packet, flow: Flow, echo: bool) {
         // 1. What policy protects must not come in clear.
-        let reason = match self.spd.inbound(&flow).map(|found| found.action) {
+        let found = self.spd.inbound(&flow);
+        if let Some(found) = found {
+            let octets = packet.len();
+            self.spd
+                .count(self.id(), found.policy, Direction::Inbound, octets);
+        }
+        let reason = match found.map(|found| found.action) {
             Some(Action::Protect(_)) => DropReason::ClearText,
             Some(Action::Discard) => DropReason::PolicyDiscard,
             // An echo request for ourselves needs no policy: nothing crosses the boundary.

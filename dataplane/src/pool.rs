@@ -4,12 +4,23 @@
 //! through the pool. There is one token for each frame, so owning the token is owning the frame,
 //! and tokens cannot be made outside of this package. Each frame has head room for outer headers
 //! and tail room for ESP's trailer and ICV.
+//!
+//! ```text
+//!  | frame 0 | frame 1 | ... |  run 0: 5 adjacent frames  |  run 1  | ...
+//!  free list of frames        free list of runs
+//! ```
+//!
+//! A packet too long for a frame lives in a *run*: adjacent frames, so that the cipher, the
+//! checksums and every header wrapper see one slice, and nothing on the path knows of chains. How
+//! many runs there are is a setting, none by default. Drivers that deliver a packet in several
+//! frames gather it into a run; one that sends a run names its frames one by one.
 #![expect(
     unsafe_code,
     reason = "slices of several frames at once, each owned through its token"
 )]
 
 use std::io;
+use std::ops::Range;
 
 use crate::memory::Memory;
 use crate::sync::unique;
@@ -18,6 +29,18 @@ use crate::sync::unique;
 pub const FRAME_SIZE: usize = 2048;
 /// Octets kept free in front of a packet: XDP's own head room, enough for all outer headers.
 pub const HEADROOM: usize = 256;
+/// Adjacent frames of a run.
+pub const RUN_FRAMES: usize = 5;
+/// Octets in a run.
+pub const RUN_SIZE: usize = RUN_FRAMES * FRAME_SIZE;
+/// Octets of the longest frame that a run must hold, with all that ESP adds: a jumbo frame.
+pub const LARGEST_FRAME: usize = 9216 + 18;
+
+/// The longest packet that a frame holds behind the standard head room, and a run.
+const LARGEST_IN_FRAME: usize = FRAME_SIZE - HEADROOM;
+const LARGEST_IN_RUN: usize = RUN_SIZE - HEADROOM;
+/// What ESP may append to the largest frame, padding of up to 255 octets with it, still fits.
+const _: () = assert!(LARGEST_FRAME + 255 + 64 <= LARGEST_IN_RUN && RUN_SIZE <= u16::MAX as usize);
 
 /// The frame of a pool, without the right to use it: a descriptor for rings.
 pub type FrameIndex = u32;
@@ -34,6 +57,8 @@ pub struct Packet {
     frame: FrameIndex,
     offset: u16,
     length: u16,
+    /// Octets of its frame or run.
+    capacity: u16,
 }
 
 impl Packet {
@@ -54,7 +79,12 @@ impl Packet {
 
     /// Octets that can be appended.
     pub fn tailroom(&self) -> usize {
-        FRAME_SIZE - usize::from(self.offset) - usize::from(self.length)
+        usize::from(self.capacity) - usize::from(self.offset) - usize::from(self.length)
+    }
+
+    /// Whether the packet lives in a run of frames.
+    pub fn is_run(&self) -> bool {
+        usize::from(self.capacity) > FRAME_SIZE
     }
 
     /// Where the packet starts in the pool's memory.
@@ -84,36 +114,79 @@ pub struct Pool {
     id: PoolId,
     memory: Memory,
     free: Vec<FrameIndex>,
+    /// First frames of the runs that are free.
+    free_runs: Vec<FrameIndex>,
+    /// Frames that are not part of a run; runs come after them.
+    frames: u32,
+    runs: u32,
 }
 
 impl Pool {
-    /// A pool of `frames` frames, all free.
+    /// A pool of `frames` frames, all free, and no run.
     pub fn new(frames: u32) -> io::Result<Pool> {
-        let memory = Memory::new(frames as usize * FRAME_SIZE)?;
+        Pool::with_runs(frames, 0)
+    }
+
+    /// A pool of `frames` frames and of `runs` runs on top, all free.
+    pub fn with_runs(frames: u32, runs: u32) -> io::Result<Pool> {
+        let in_all = (runs as usize)
+            .checked_mul(RUN_FRAMES)
+            .and_then(|in_runs| in_runs.checked_add(frames as usize))
+            .filter(|all| FrameIndex::try_from(*all).is_ok())
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = Memory::new(in_all * FRAME_SIZE)?;
+        let first = |run| frames + run * RUN_FRAMES as u32;
         Ok(Pool {
             id: unique(),
             memory,
             free: (0..frames).rev().collect(),
+            free_runs: (0..runs).rev().map(first).collect(),
+            frames,
+            runs,
         })
     }
 
-    /// An empty packet with the standard head room, unless the pool is exhausted.
+    /// An empty packet with the standard head room, unless all frames are in use.
     pub fn allocate(&mut self) -> Option<Packet> {
         let frame = self.free.pop()?;
-        Some(Packet {
-            pool: self.id,
-            frame,
-            offset: HEADROOM as u16,
-            length: 0,
-        })
+        Some(self.token(frame, HEADROOM, 0))
     }
 
-    /// A packet with a copy of `octets`, unless the pool is exhausted or they do not fit.
-    pub fn copy_in(&mut self, octets: &[u8]) -> Option<Packet> {
-        if octets.len() > FRAME_SIZE - HEADROOM {
-            return None;
+    /// An empty packet with the standard head room in a run, unless all runs are in use.
+    pub fn allocate_run(&mut self) -> Option<Packet> {
+        let first = self.free_runs.pop()?;
+        Some(self.token(first, HEADROOM, 0))
+    }
+
+    /// An empty packet with the standard head room and with room for `octets` behind it, unless
+    /// nothing that large is free.
+    pub fn allocate_for(&mut self, octets: usize) -> Option<Packet> {
+        if octets <= LARGEST_IN_FRAME {
+            self.allocate()
+        } else if octets <= LARGEST_IN_RUN {
+            self.allocate_run()
+        } else {
+            None
         }
-        let mut packet = self.allocate()?;
+    }
+
+    fn token(&self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
+        let capacity = match frame < self.frames {
+            true => FRAME_SIZE,
+            false => RUN_SIZE,
+        };
+        Packet {
+            pool: self.id,
+            frame,
+            offset: offset as u16,
+            length: length as u16,
+            capacity: capacity as u16,
+        }
+    }
+
+    /// A packet with a copy of `octets`, unless nothing that large is free.
+    pub fn copy_in(&mut self, octets: &[u8]) -> Option<Packet> {
+        let mut packet = self.allocate_for(octets.len())?;
         packet.length = octets.len() as u16;
         self.bytes_mut(&mut packet).copy_from_slice(octets);
         Some(packet)
@@ -121,32 +194,70 @@ impl Pool {
 
     /// Takes a packet back.
     pub fn free(&mut self, packet: Packet) {
-        self.free.push(packet.into_frame());
+        // A frame of another pool would have a second token here.
+        assert_eq!(packet.pool, self.id, "a packet of another pool");
+        match packet.is_run() {
+            false => self.free.push(packet.into_frame()),
+            true => self.free_runs.push(packet.into_frame()),
+        }
     }
 
-    /// Takes back a frame whose token a driver gave up with [`Packet::into_frame`].
+    /// Takes back a frame, or a run by its first frame, whose token a driver gave up with
+    /// [`Packet::into_frame`].
     ///
     /// The caller vouches that the index came from there and that the driver is done with it. Two
     /// tokens of one frame would break what [`Pool::each_bytes_mut`] rests on, so this is for the
     /// ports of this package alone, which keep a ledger of what they have given up.
     pub(crate) fn reclaim(&mut self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
-        assert!((frame as usize) < self.frames() && offset + length <= FRAME_SIZE);
-        Packet {
-            pool: self.id,
-            frame,
-            offset: offset as u16,
-            length: length as u16,
-        }
+        assert!(self.first_of_run(frame).is_none_or(|first| first == frame));
+        let packet = self.token(frame, offset, length);
+        assert!((frame as usize) < self.frames_in_all());
+        assert!(offset + length <= usize::from(packet.capacity));
+        packet
     }
 
-    /// Frames that are free.
+    /// The first frame of the run that this frame is part of, if it is part of one.
+    pub fn first_of_run(&self, frame: FrameIndex) -> Option<FrameIndex> {
+        let behind = frame.checked_sub(self.frames)?;
+        Some(frame - behind % RUN_FRAMES as u32)
+    }
+
+    /// Packets that are free: frames and runs.
     pub fn available(&self) -> usize {
+        self.free.len() + self.free_runs.len()
+    }
+
+    /// Frames that are free, runs left out: what drivers may fill their rings with.
+    pub fn available_frames(&self) -> usize {
         self.free.len()
     }
 
-    /// Frames in all.
+    /// Packets in all: frames and runs. Of these [`Pool::available`] are free.
+    pub fn packets(&self) -> usize {
+        self.frames as usize + self.runs as usize
+    }
+
+    /// Frames that are not part of a run.
     pub fn frames(&self) -> usize {
-        self.memory.length() / FRAME_SIZE
+        self.frames as usize
+    }
+
+    /// Runs.
+    pub fn runs(&self) -> usize {
+        self.runs as usize
+    }
+
+    /// Frames of the memory, those of runs with them: every [`FrameIndex`] is below.
+    pub fn frames_in_all(&self) -> usize {
+        self.frames as usize + self.runs as usize * RUN_FRAMES
+    }
+
+    /// The longest packet that comes in with the standard head room.
+    pub fn largest_packet(&self) -> usize {
+        match self.runs {
+            0 => LARGEST_IN_FRAME,
+            _ => LARGEST_IN_RUN,
+        }
     }
 
     /// The packet's octets.
@@ -159,6 +270,28 @@ impl Pool {
         self.memory.slice_mut(packet.address(), packet.len())
     }
 
+    /// Copies octets of one packet over octets of another, both of which must have them.
+    #[must_use]
+    pub fn copy_between(
+        &mut self,
+        source: &Packet,
+        range: Range<usize>,
+        target: &mut Packet,
+        at: usize,
+    ) -> bool {
+        let length = range.len();
+        let fits = range.start <= range.end
+            && range.end <= source.len()
+            && at
+                .checked_add(length)
+                .is_some_and(|end| end <= target.len());
+        if fits {
+            let from = source.address() + range.start;
+            self.memory.copy(from, target.address() + at, length);
+        }
+        fits
+    }
+
     /// The octets of many packets at once, for writing, each with what came along with it.
     pub fn each_bytes_mut<'a, T: 'a>(
         &'a mut self,
@@ -169,10 +302,10 @@ impl Pool {
             assert_eq!(packet.pool, id, "a packet of another pool");
             (packet.address(), packet.len(), with)
         });
-        // SAFETY: no two of the ranges overlap. Each lies within the frame of its packet: offset and
-        // length are only changed within it. No two packets are of one frame: all are of this pool
-        // (asserted), which gives out one token for each frame; tokens cannot be copied, and these
-        // are borrowed exclusively, so that they differ and stay as they are.
+        // SAFETY: no two of the ranges overlap. Each lies within the frame or run of its packet:
+        // offset and length are only changed within it. No two packets are of one frame or run: all
+        // are of this pool (asserted), which gives out one token for each; tokens cannot be copied,
+        // and these are borrowed exclusively, so that they differ and stay as they are.
         unsafe { self.memory.disjoint_mut(ranges) }
     }
 
@@ -187,14 +320,33 @@ impl Pool {
         fits
     }
 
-    /// Grows the packet at the end by `count` octets of unspecified content.
+    /// Grows the packet at the end by `count` octets of unspecified content. One that outgrows its
+    /// frame moves into a run, if one is free.
     #[must_use]
     pub fn append(&mut self, packet: &mut Packet, count: usize) -> bool {
-        let fits = count <= packet.tailroom();
+        let fits = count <= packet.tailroom() || self.outgrow(packet, count);
         if fits {
             packet.length += count as u16;
         }
         fits
+    }
+
+    /// Moves a packet into a run with room for `count` octets behind it: rare, for it takes a
+    /// packet that nearly fills its frame and a link whose frames are larger.
+    #[cold]
+    fn outgrow(&mut self, packet: &mut Packet, count: usize) -> bool {
+        if packet.is_run() || count > LARGEST_IN_RUN - packet.len() {
+            return false;
+        }
+        let Some(mut run) = self.allocate_run() else {
+            return false;
+        };
+        run.length = packet.length;
+        self.memory
+            .copy(packet.address(), run.address(), packet.len());
+        let frame = std::mem::replace(packet, run);
+        self.free(frame);
+        true
     }
 
     /// Cuts `count` octets off the front.
@@ -225,43 +377,4 @@ impl Pool {
 }
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    fn release(pool: &mut Pool, packets: Vec<Packet>) {
-        packets.into_iter().for_each(|packet| pool.free(packet));
-        assert_eq!(pool.available(), pool.frames());
-    }
-
-    #[test]
-    fn the_octets_of_many_packets_are_written_at_once_and_stay_apart() {
-        let mut pool = Pool::new(4).unwrap();
-        let sizes = [FRAME_SIZE - HEADROOM, 0, 7];
-        let mut packets: Vec<_> = sizes
-            .iter()
-            .map(|&size| pool.copy_in(&vec![0xee; size]).unwrap())
-            .collect();
-        assert!(pool.trim_front(&mut packets[2], 2));
-        let tagged = packets.iter_mut().zip(1u8..);
-        let all: Vec<_> = pool.each_bytes_mut(tagged).collect();
-        for (octets, value) in all {
-            octets.fill(value);
-        }
-        for (packet, value) in packets.iter().zip(1u8..) {
-            assert!(pool.bytes(packet).iter().all(|&octet| octet == value));
-        }
-        let lengths: Vec<_> = packets.iter().map(Packet::len).collect();
-        assert_eq!(lengths, [FRAME_SIZE - HEADROOM, 0, 5]);
-        release(&mut pool, packets);
-    }
-
-    #[test]
-    #[should_panic(expected = "a packet of another pool")]
-    fn a_packet_of_another_pool_is_refused() {
-        let (mut pool, mut other) = (Pool::new(1).unwrap(), Pool::new(1).unwrap());
-        let (mut own, mut foreign) = (pool.allocate().unwrap(), other.allocate().unwrap());
-        let both = [(&mut own, ()), (&mut foreign, ())];
-        let slices = pool.each_bytes_mut(both.into_iter()).count();
-        assert_eq!(slices, 2, "not reached");
-    }
-}
+mod tests;

@@ -251,7 +251,7 @@ impl OutboundSa {
 
     /// The largest inner packet whose outer packet fits into `mtu` octets.
     pub fn inner_mtu(&self, mtu: usize) -> usize {
-        esp::largest_payload(mtu.saturating_sub(self.outer.len()))
+        esp::largest_payload(self.key.suite(), mtu.saturating_sub(self.outer.len()))
     }
 }
 

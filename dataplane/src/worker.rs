@@ -56,6 +56,8 @@ pub struct WorkerSettings {
     pub interfaces: Vec<Interface>,
     /// Frames in the pool: enough for the ports' rings and for what waits (some 400 packets).
     pub pool_frames: u32,
+    /// Runs of the pool, for packets too long for a frame (jumbo frames).
+    pub pool_runs: u32,
     pub checkpoint: CheckpointSettings,
     /// Child SAs at most; their slots are below this.
     pub sa_capacity: usize,
@@ -118,7 +120,7 @@ impl WorkerHandle {
     }
 }
 
-/// Where the frames of a worker are. All but `total` add up to `total` between turns.
+/// Where the frames of a worker are, a run counting as one. All but `total` add up to `total` between turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameAccount {
     pub total: usize,
@@ -165,7 +167,7 @@ pub fn worker(
     leadership: Arc<Leadership>,
 ) -> io::Result<(Worker, WorkerHandle)> {
     worker_with_pool(
-        Pool::new(settings.pool_frames)?,
+        Pool::with_runs(settings.pool_frames, settings.pool_runs)?,
         settings,
         ports,
         leadership,
@@ -264,7 +266,7 @@ impl Worker {
     /// Where the frames are.
     pub fn frame_account(&self) -> FrameAccount {
         FrameAccount {
-            total: self.frames.pool.frames(),
+            total: self.frames.pool.packets(),
             free: self.frames.pool.available(),
             in_ports: self.links.ports().map(Port::frames_held).sum(),
             parked: self.park.len(),

@@ -65,7 +65,8 @@ const BANNED: &[(&str, &str)] = &[
 /// Which of our own packages each package may use. What is missing here may use none.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("hitless-sa", &[]),
-    ("hitless-dataplane", &["hitless-sa"]),
+    ("hitless-gcm", &[]),
+    ("hitless-dataplane", &["hitless-sa", "hitless-gcm"]),
     ("hitless-sync", &["hitless-sa"]),
     (
         "hitless",
@@ -73,7 +74,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     (
         "hitless-perf",
-        &["hitless-sa", "hitless-dataplane", "hitless-sync", "hitless"],
+        &[
+            "hitless-sa",
+            "hitless-gcm",
+            "hitless-dataplane",
+            "hitless-sync",
+            "hitless",
+        ],
     ),
     (
         "hitless-testbeds",

@@ -1,6 +1,5 @@
 //! Opens the ports of the workers.
 
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use hitless_dataplane::pool::Pool;
@@ -49,11 +48,7 @@ impl Opener {
                 XdpMode::Native => AfXdpMode::Native,
                 XdpMode::Skb => AfXdpMode::Skb,
             },
-            addresses: port
-                .addresses
-                .iter()
-                .filter_map(|prefix| ipv4(prefix.address))
-                .collect(),
+            addresses: port.addresses.iter().map(|p| p.address).collect(),
             ..AfXdpSettings::new(port.interface.as_str(), port.mac)
         };
         let opened = match self.attachments.get(index) {
@@ -68,12 +63,5 @@ impl Opener {
             self.attachments.push(Arc::clone(opened.attachment()));
         }
         Ok(opened)
-    }
-}
-
-fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
     }
 }

@@ -9,7 +9,7 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Checkpoint as Published;
 use hitless_dataplane::command::Retired;
 use hitless_dataplane::replay::AntiReplay;
-use hitless_dataplane::spd::{Action, Policy, Spd};
+use hitless_dataplane::spd::{Action, Policy};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::{Checkpoint, Usage};
 
@@ -280,7 +280,7 @@ impl Children {
 
     /// The policies, in the order of the file: of each child its SAs that are up, then what it
     /// protects even while none is, so that it never leaves in clear.
-    pub fn policies(&self, configured: &[Protected]) -> Spd {
+    pub fn policies(&self, configured: &[Protected]) -> Vec<Policy> {
         let mut sending: BTreeMap<(&str, &str), Vec<&Carried>> = BTreeMap::new();
         for carried in self.carried.values().filter(|carried| carried.send) {
             let child = (carried.connection.as_str(), carried.name.as_str());
@@ -296,7 +296,7 @@ impl Children {
             }
             policies.extend(protected.policies.iter().cloned());
         }
-        Spd::new(policies)
+        policies
     }
 }
 
@@ -392,7 +392,7 @@ mod tests {
             policies: pairs(&[], &[], Action::Discard).collect(),
         });
         let policies = children.policies(&configured);
-        let policies = policies.policies().iter();
+        let policies = policies.iter();
         let protecting = policies.filter_map(|policy| match policy.action {
             Action::Protect(sa) => sa,
             Action::Bypass | Action::Discard => None,

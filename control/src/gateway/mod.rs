@@ -44,6 +44,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::command::Command;
+use hitless_dataplane::spd::Spd;
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
 use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
 use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, TakeoverSa};
@@ -129,6 +130,8 @@ pub struct Gateway {
     inherited: BTreeMap<SaId, TakeoverSa>,
     /// The workers do not know yet which SAs are up.
     policies_changed: bool,
+    /// What they decide by, and count in.
+    policies: Arc<Spd>,
     /// Installed without a right to use them: to be replaced.
     rightless: Vec<SaId>,
     outputs: VecDeque<Output>,
@@ -157,6 +160,7 @@ impl Gateway {
     ) -> Gateway {
         let incarnation = durable.incarnation;
         let mut dataplane = Dataplane::new(workers, leadership);
+        let policies = Arc::new(Spd::for_workers(Vec::new(), dataplane.len()));
         let routes = Arc::new(settings.fib());
         dataplane.broadcast(|| Command::Routes(Arc::clone(&routes)));
         let mut gateway = Gateway {
@@ -171,6 +175,7 @@ impl Gateway {
             held: BTreeMap::new(),
             inherited: BTreeMap::new(),
             policies_changed: false,
+            policies,
             rightless: Vec::new(),
             outputs: VecDeque::new(),
             handing_over: false,

@@ -184,6 +184,7 @@ impl GatewaySettings {
             id,
             interfaces: interfaces.collect(),
             pool_frames: Self::POOL_FRAMES,
+            pool_runs: 0,
             checkpoint: CheckpointSettings {
                 packets: u32::try_from(self.config.dataplane.checkpoint.packets)
                     .unwrap_or(u32::MAX),

@@ -60,6 +60,7 @@ impl Station {
             .collect();
         let worker = WorkerSettings {
             pool_frames: POOL_FRAMES,
+            pool_runs: 0,
             sa_capacity: SA_CAPACITY,
             ..settings.worker(0, &mtus)
         };

@@ -18,6 +18,6 @@ pub use entropy::Entropy;
 pub use id::{Epoch, IkeSpi, Incarnation, MemberId, MessageId, SaId, SequenceNumber, Spi};
 pub use lease::Lease;
 pub use options::{DontFragment, Dscp, MssClamp, SaOptions, TfcPadding, Workers};
-pub use selector::TrafficSelector;
-pub use suite::{EspSuite, ICV_LENGTH, IV_LENGTH, KeyMaterial, SALT_LENGTH};
+pub use selector::{SelectorError, TrafficSelector};
+pub use suite::{EspSuite, KeyMaterial, KeyParts, Transform};
 pub use time::Instant;

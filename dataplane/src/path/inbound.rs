@@ -71,7 +71,7 @@ impl Worker {
             return self.elsewhere(now, arrival, spi);
         };
         // 2. Its number, and whether it is new (section 3.4.3).
-        let (number, below) = match esp::number(esp, &sa.window, sa.esn) {
+        let (number, below) = match esp::number(esp, sa.key.suite(), &sa.window, sa.esn) {
             // A peer far below the floor of a takeover looks like one that is far ahead.
             Ok(number) => (Ok(number), number > sa.window.top()),
             Err(reason) => (Err(reason), reason == DropReason::Replay),

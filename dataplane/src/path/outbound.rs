@@ -16,7 +16,7 @@ use crate::handover::Errand;
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
-use crate::spd::Action;
+use crate::spd::{Action, Direction};
 use crate::verdict::DropReason;
 use crate::wire::icmp::Error;
 use crate::worker::Worker;
@@ -136,24 +136,29 @@ impl Worker {
         let Departure { packet, flow } = departure;
         let reason = match self.flows.outbound(&self.spd, &flow) {
             None => DropReason::NoPolicy,
-            Some(found) => match found.action {
-                Action::Discard => DropReason::PolicyDiscard,
-                Action::Bypass => return self.route(now, packet),
-                Action::Protect(id) => match id.and_then(|id| self.sad.slot_of(id)) {
-                    Some(slot) => {
-                        return match self.sad.outbound_owner(slot) {
-                            Some((sa, owner)) => self.hand_over(packet, owner, Errand::Seal(sa)),
-                            None => self.way_through(now, packet, slot, sealings),
-                        };
-                    }
-                    None => {
-                        let policy = found.policy;
-                        let event = || Event::Acquire { policy, flow };
-                        self.reports.hint(Kind::Acquire, now, event);
-                        DropReason::NoSa
-                    }
-                },
-            },
+            Some(found) => {
+                let octets = packet.len();
+                self.spd
+                    .count(self.id(), found.policy, Direction::Outbound, octets);
+                match found.action {
+                    Action::Discard => DropReason::PolicyDiscard,
+                    Action::Bypass => return self.route(now, packet),
+                    Action::Protect(id) => match id.and_then(|id| self.sad.slot_of(id)) {
+                        Some(slot) => {
+                            return match self.sad.outbound_owner(slot) {
+                                Some((sa, to)) => self.hand_over(packet, to, Errand::Seal(sa)),
+                                None => self.way_through(now, packet, slot, sealings),
+                            };
+                        }
+                        None => {
+                            let policy = found.policy;
+                            let event = || Event::Acquire { policy, flow };
+                            self.reports.hint(Kind::Acquire, now, event);
+                            DropReason::NoSa
+                        }
+                    },
+                }
+            }
         };
         self.frames.drop(packet, reason);
     }

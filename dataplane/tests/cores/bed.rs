@@ -128,6 +128,7 @@ impl Gate {
                     interface(OUTSIDE_MAC, GATEWAY, 24, false),
                 ],
                 pool_frames: 1024,
+                pool_runs: 0,
                 checkpoint: CheckpointSettings::default(),
                 sa_capacity: 16,
             };

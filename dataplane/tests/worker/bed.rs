@@ -90,13 +90,16 @@ pub struct Gateway {
 
 impl Gateway {
     fn new(number: u8, settings: &Settings, policies: Vec<Policy>) -> Gateway {
-        let (inside, host) = memory::link(256, MTU);
-        let (outside, wire) = memory::link(256, MTU);
+        let (inside, host) = memory::link(256, settings.inside_mtu);
+        let (outside, wire) = memory::link(256, settings.outside_mtu);
         let mac = |last| [2, 0, 0, 0, number, last];
         let interface = |mac, address: [u8; 4], length, six: [u8; 16], protected| Interface {
             mac,
             addresses: vec![(IpAddr::from(address), length), (IpAddr::from(six), 64)],
-            mtu: MTU,
+            mtu: match protected {
+                true => settings.inside_mtu,
+                false => settings.outside_mtu,
+            },
             protected,
         };
         let leadership = Leadership::new(true);
@@ -107,6 +110,7 @@ impl Gateway {
                 interface(mac(2), [192, 0, 2, number], 24, v6(0xf, number), false),
             ],
             pool_frames: settings.frames,
+            pool_runs: settings.runs,
             checkpoint: settings.checkpoint,
             sa_capacity: 8,
         };
@@ -236,6 +240,10 @@ pub struct Settings {
     pub options: SaOptions,
     /// Frames of each worker's pool.
     pub frames: u32,
+    /// Runs of each worker's pool, for jumbo frames.
+    pub runs: u32,
+    pub inside_mtu: usize,
+    pub outside_mtu: usize,
 }
 
 impl Default for Settings {
@@ -247,6 +255,9 @@ impl Default for Settings {
             outer_v6: false,
             options: SaOptions::default(),
             frames: 1024,
+            runs: 0,
+            inside_mtu: MTU,
+            outside_mtu: MTU,
         }
     }
 }

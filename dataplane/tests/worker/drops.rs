@@ -211,10 +211,9 @@ fn forge_padding() -> Vec<u8> {
     let material = KeyMaterial::new(&[2; 36]);
     let key = EspKey::new(Engine::AwsLc, EspSuite::Aes256Gcm16, &material).unwrap();
     let (spi, number) = (0xbbbb_0001u32.to_be_bytes(), 50u64.to_be_bytes());
-    let mut text = [[0u8; 30].as_slice(), &[0xff, 4]].concat();
-    let aad = [spi.as_slice(), &number].concat();
-    let icv = key.seal(number, &aad, &mut text);
-    let esp = [&spi, &number[4..], &number, &text, &icv].concat();
+    let text = [[0u8; 30].as_slice(), &[0xff, 4], &[0; 16]].concat();
+    let mut esp = [&spi, &number[4..], &number, &text].concat();
+    assert!(key.seal_packet(&mut esp, Some(0)));
     raw(OUTSIDE_A, OUTSIDE_B, ESP, &esp)
 }
 

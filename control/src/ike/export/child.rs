@@ -83,8 +83,9 @@ pub(super) fn child(
     now: Instant,
 ) -> Result<Installed, ImportError> {
     let bad = ImportError::Field;
-    let suite = [EspSuite::Aes128Gcm16, EspSuite::Aes256Gcm16]
-        .into_iter()
+    let suite = EspSuite::ALL
+        .iter()
+        .copied()
         .find(|s| s.keyword() == record.suite)
         .ok_or(bad("suite"))?;
     let key = |octets: &[u8]| {

@@ -2,18 +2,20 @@
 
 use std::time::Duration;
 
-use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::aead::{AES_128_GCM, AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::error::Unspecified;
+use hitless_sa::EspSuite;
 
 use crate::clock::time;
 
-/// Octets of additional data without ESN: SPI and sequence number.
-const AAD: [u8; 8] = [0, 0, 0x10, 0, 0, 0, 0, 1];
+/// SPI and sequence number, without and with the high half (RFC 4106 section 5).
+const AAD: [u8; 12] = [0, 0, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 1];
 const ICV: usize = 16;
 
 /// Buffers of the lengths to encrypt, as many as the ESP path has in flight.
 pub struct Bare {
     key: LessSafeKey,
+    aad: &'static [u8],
     buffers: Vec<Vec<u8>>,
     sealed: Vec<Vec<u8>>,
     counter: u64,
@@ -21,9 +23,16 @@ pub struct Bare {
 
 impl Bare {
     /// One buffer for each length.
-    pub fn new(lengths: &[usize]) -> Result<Bare, Unspecified> {
+    pub fn new(suite: EspSuite, esn: bool, lengths: &[usize]) -> Result<Bare, Unspecified> {
+        let algorithm = match suite.key_length() {
+            16 => &AES_128_GCM,
+            _ => &AES_256_GCM,
+        };
+        let key = [7; 32];
+        let key = key.get(..suite.key_length()).ok_or(Unspecified)?;
         Ok(Bare {
-            key: LessSafeKey::new(UnboundKey::new(&AES_128_GCM, &[7; 16])?),
+            key: LessSafeKey::new(UnboundKey::new(algorithm, key)?),
+            aad: AAD.get(..if esn { 12 } else { 8 }).unwrap_or(&AAD),
             buffers: lengths.iter().map(|length| vec![0x5a; *length]).collect(),
             sealed: lengths.iter().map(|length| vec![0; length + ICV]).collect(),
             counter: 0,
@@ -39,7 +48,7 @@ impl Bare {
                 let nonce = nonce(self.counter);
                 let tag = self
                     .key
-                    .seal_in_place_separate_tag(nonce, Aad::from(AAD), buffer);
+                    .seal_in_place_separate_tag(nonce, Aad::from(self.aad), buffer);
                 result = result.and(tag.map(|tag| {
                     std::hint::black_box(tag.as_ref());
                 }));
@@ -58,7 +67,7 @@ impl Bare {
             let nonce = nonce(self.counter);
             let made = self
                 .key
-                .seal_in_place_separate_tag(nonce, Aad::from(AAD), text)?;
+                .seal_in_place_separate_tag(nonce, Aad::from(self.aad), text)?;
             tag.copy_from_slice(made.as_ref());
         }
         let mut result = Ok(());
@@ -66,7 +75,7 @@ impl Bare {
             for (counter, sealed) in (first..).zip(&mut self.sealed) {
                 let opened = self
                     .key
-                    .open_in_place(nonce(counter), Aad::from(AAD), sealed);
+                    .open_in_place(nonce(counter), Aad::from(self.aad), sealed);
                 result = result.and(opened.map(|text| {
                     std::hint::black_box(text);
                 }));

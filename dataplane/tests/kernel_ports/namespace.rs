@@ -153,7 +153,7 @@ impl Wire {
     pub fn receive(&self) -> Vec<u8> {
         loop {
             wait(self.0.as_raw_fd());
-            let mut frame = vec![0; 4096];
+            let mut frame = vec![0; 16384];
             let fd = self.0.as_raw_fd();
             // SAFETY: the buffer is writable for its length.
             let length = unsafe { libc::recv(fd, frame.as_mut_ptr().cast(), frame.len(), 0) };

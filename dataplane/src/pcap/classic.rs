@@ -1,56 +1,15 @@
 //! Classic pcap files, written with nanosecond timestamps and read in all four dialects (two byte
-//! orders, micro- and nanoseconds). Ethernet only. A file may be hostile or cut off: every length
-//! is checked against what is there and against a fixed bound before it is used.
+//! orders, micro- and nanoseconds).
 
 use std::io::{self, Write};
 use std::time::Duration;
 
-/// Longest frame that is read or written; tcpdump's own default snapshot length.
-pub const SNAPSHOT_LENGTH: usize = 262_144;
+use super::{LINK_TYPE_ETHERNET, PcapError, Record, SNAPSHOT_LENGTH, word};
 
 const MAGIC_MICROSECONDS: u32 = 0xa1b2_c3d4;
 const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
-const LINK_TYPE_ETHERNET: u32 = 1;
 const FILE_HEADER: usize = 24;
 const RECORD_HEADER: usize = 16;
-
-/// Why a capture cannot be read (any further).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PcapError {
-    /// Shorter than a file header.
-    NoHeader,
-    /// Not a classic pcap file. (pcapng starts with 0x0a0d0d0a: convert it first.)
-    Magic(u32),
-    /// Not captured on Ethernet.
-    LinkType(u32),
-    /// The record at this offset ends behind the end of the file: the capture was cut off.
-    Truncated { offset: usize },
-    /// The record at this offset claims more than [`SNAPSHOT_LENGTH`] octets.
-    TooLong { offset: usize, length: u32 },
-    /// The record at this offset has a fraction of a second that is a second or more.
-    Time { offset: usize },
-}
-
-impl std::fmt::Display for PcapError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoHeader => write!(f, "shorter than a pcap file header"),
-            Self::Magic(magic) => write!(
-                f,
-                "not a classic pcap file (magic {magic:#010x}); convert it with \
-                 `editcap -F nsecpcap`"
-            ),
-            Self::LinkType(kind) => write!(f, "link type {kind}, but only Ethernet (1) is read"),
-            Self::Truncated { offset } => write!(f, "cut off in the record at offset {offset}"),
-            Self::TooLong { offset, length } => {
-                write!(f, "record at offset {offset} claims {length} octets")
-            }
-            Self::Time { offset } => write!(f, "impossible time in the record at offset {offset}"),
-        }
-    }
-}
-
-impl std::error::Error for PcapError {}
 
 /// Writes frames to a capture file.
 pub struct PcapWriter<W: Write> {
@@ -87,6 +46,11 @@ impl<W: Write> PcapWriter<W> {
         self.sink.write_all(kept)
     }
 
+    /// Hands what is buffered to the sink's own target.
+    pub fn flush(&mut self) -> io::Result<()> {
+        self.sink.flush()
+    }
+
     /// Flushes and gives the sink back.
     pub fn finish(mut self) -> io::Result<W> {
         self.sink.flush()?;
@@ -94,30 +58,18 @@ impl<W: Write> PcapWriter<W> {
     }
 }
 
-/// One captured frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Record<'a> {
-    /// Since the Unix epoch.
-    pub time: Duration,
-    pub frame: &'a [u8],
-    /// Length on the wire; more than `frame.len()` if the capture cut the frame.
-    pub original_length: u32,
-}
-
-/// Reads a capture that is in memory. After an error the iteration ends.
+/// Where the reading of a file stands.
 #[derive(Clone, Debug)]
-pub struct PcapReader<'a> {
+pub(super) struct Reader<'a> {
     bytes: &'a [u8],
     offset: usize,
     big_endian: bool,
     nanoseconds: bool,
-    ended: bool,
 }
 
-impl<'a> PcapReader<'a> {
-    /// Checks the file header.
-    pub fn new(bytes: &'a [u8]) -> Result<Self, PcapError> {
-        let magic = word(bytes, 0, false).ok_or(PcapError::NoHeader)?;
+impl<'a> Reader<'a> {
+    /// Checks the file header, which begins with `magic`.
+    pub(super) fn new(bytes: &'a [u8], magic: u32) -> Result<Self, PcapError> {
         let swapped = magic.swap_bytes();
         let (big_endian, nanoseconds) = match (magic, swapped) {
             (MAGIC_MICROSECONDS, _) => (false, false),
@@ -136,11 +88,14 @@ impl<'a> PcapReader<'a> {
             offset: FILE_HEADER,
             big_endian,
             nanoseconds,
-            ended: false,
         })
     }
 
-    fn record(&mut self) -> Result<Record<'a>, PcapError> {
+    /// The next record, unless the file is at its end.
+    pub(super) fn record(&mut self) -> Result<Option<Record<'a>>, PcapError> {
+        if self.offset >= self.bytes.len() {
+            return Ok(None);
+        }
         let offset = self.offset;
         let truncated = PcapError::Truncated { offset };
         let field = |at| word(self.bytes, offset + at, self.big_endian).ok_or(truncated);
@@ -158,40 +113,20 @@ impl<'a> PcapReader<'a> {
         let end = start + length as usize;
         let frame = self.bytes.get(start..end).ok_or(truncated)?;
         self.offset = end;
-        Ok(Record {
+        Ok(Some(Record {
             time: Duration::new(u64::from(seconds), nanoseconds),
             frame,
             original_length,
-        })
+        }))
     }
-}
-
-impl<'a> Iterator for PcapReader<'a> {
-    type Item = Result<Record<'a>, PcapError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.ended || self.offset >= self.bytes.len() {
-            return None;
-        }
-        let record = self.record();
-        self.ended = record.is_err();
-        Some(record)
-    }
-}
-
-fn word(bytes: &[u8], at: usize, big_endian: bool) -> Option<u32> {
-    let octets = bytes.get(at..)?.first_chunk::<4>()?;
-    Some(if big_endian {
-        u32::from_be_bytes(*octets)
-    } else {
-        u32::from_le_bytes(*octets)
-    })
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use proptest::prelude::*;
+
+    use super::super::PcapReader;
+    use super::*;
 
     fn written(frames: &[(Duration, Vec<u8>)]) -> Vec<u8> {
         let mut writer = PcapWriter::new(Vec::new()).expect("a vector takes all");
@@ -282,10 +217,9 @@ mod tests {
     #[test]
     fn lies_are_named() {
         assert_eq!(PcapReader::new(&[]).err(), Some(PcapError::NoHeader));
-        let pcapng = [0x0a, 0x0d, 0x0d, 0x0a, 0, 0, 0, 0];
         assert_eq!(
-            PcapReader::new(&pcapng).err(),
-            Some(PcapError::Magic(0x0a0d_0d0a))
+            PcapReader::new(&[1, 2, 3, 4]).err(),
+            Some(PcapError::Magic(0x0403_0201))
         );
         let mut file = written(&[(Duration::ZERO, vec![0; 4])]);
         file[20] = 113;

@@ -7,25 +7,18 @@
 //!   host Wire ----+  (what the kernel at the near end gets)
 //! ```
 
-#[path = "af_xdp/namespace.rs"]
-mod namespace;
-#[path = "af_xdp/opening.rs"]
-mod opening;
-#[path = "af_xdp/station.rs"]
-mod station;
-
 use std::net::{Ipv4Addr, UdpSocket};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use hitless_dataplane::pool::Pool;
-use hitless_dataplane::port::af_xdp::{AfXdpMode, AfXdpPort, AfXdpSettings};
-use hitless_dataplane::port::{Burst, Port, PortCounters};
-use namespace::{Cable, Wire, in_namespace, ip, send_merged, wait};
-use station::{
+use crate::namespace::{Cable, Wire, in_namespace, ip, send_merged, wait};
+use crate::station::{
     BROADCAST, FOREIGN, OTHER_ADDRESS, OUR_ADDRESS, OURS, Station, arp_request, datagram, frame,
     settings,
 };
+use hitless_dataplane::pool::Pool;
+use hitless_dataplane::port::af_xdp::{AfXdpMode, AfXdpPort, AfXdpSettings};
+use hitless_dataplane::port::{Burst, Port, PortCounters};
 
 #[test]
 fn frames_go_both_ways_unchanged_in_both_modes() {
@@ -123,9 +116,9 @@ fn arp_about_our_addresses_is_ours_and_other_arp_is_the_kernels() {
             far.send(&arp_request(to, OUR_ADDRESS));
             assert_eq!(station.receive_octets(), arp_request(to, OUR_ADDRESS));
         }
-        attachment.add_address(OTHER_ADDRESS).unwrap();
-        attachment.remove_address(OUR_ADDRESS).unwrap();
-        attachment.remove_address(OUR_ADDRESS).unwrap();
+        attachment.add_address(OTHER_ADDRESS.into()).unwrap();
+        attachment.remove_address(OUR_ADDRESS.into()).unwrap();
+        attachment.remove_address(OUR_ADDRESS.into()).unwrap();
         far.send(&arp_request(BROADCAST, OUR_ADDRESS));
         assert_eq!(host.receive(), arp_request(BROADCAST, OUR_ADDRESS));
         far.send(&arp_request(BROADCAST, OTHER_ADDRESS));
@@ -401,7 +394,7 @@ fn an_interface_that_vanishes_takes_no_worker_with_it() {
             station.assert_accounted(0);
         }
         let attachment = Arc::clone(station.port.attachment());
-        attachment.add_address(OTHER_ADDRESS).unwrap();
+        attachment.add_address(OTHER_ADDRESS.into()).unwrap();
     });
 }
 

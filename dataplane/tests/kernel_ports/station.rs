@@ -18,29 +18,46 @@ pub const EXPERIMENT: u16 = 0x88b5;
 
 pub fn settings(interface: &str) -> AfXdpSettings {
     AfXdpSettings {
-        addresses: vec![OUR_ADDRESS],
+        addresses: vec![OUR_ADDRESS.into()],
         ring_size: 64,
         ..AfXdpSettings::new(interface, OURS)
     }
 }
 
 /// A port with its pool, at the near end of a cable.
-pub struct Station {
-    pub port: AfXdpPort,
+pub struct Station<P: Port = AfXdpPort> {
+    pub port: P,
     pub pool: Pool,
 }
 
 impl Station {
     pub fn new(settings: &AfXdpSettings) -> Station {
-        let mut pool = Pool::new(1024).unwrap();
+        Station::with(settings, Pool::new(1024).unwrap())
+    }
+
+    pub fn with(settings: &AfXdpSettings, mut pool: Pool) -> Station {
         let port = AfXdpPort::open(settings, &mut pool).unwrap_or_else(|error| panic!("{error}"));
         Station { port, pool }
     }
 
+    /// Reaps until nothing is being sent any more.
+    pub fn settle(&mut self) {
+        for _ in 0..100 {
+            self.port.poll(&mut self.pool);
+            self.assert_accounted(0);
+            if self.port.frames_held() == 64 {
+                return;
+            }
+        }
+        panic!("{} frames never came back", self.port.frames_held() - 64);
+    }
+}
+
+impl<P: Port> Station<P> {
     /// Every frame is free, in the rings, or in the test's hands.
     pub fn assert_accounted(&self, in_hand: usize) {
         let frames = self.pool.available() + self.port.frames_held() + in_hand;
-        assert_eq!(frames, self.pool.frames());
+        assert_eq!(frames, self.pool.packets());
     }
 
     /// One or more packets, waiting for them. A descriptor that is readable means packets.
@@ -81,18 +98,6 @@ impl Station {
         self.port.transmit(&mut self.pool, &mut burst);
         assert!(burst.is_empty());
         self.assert_accounted(0);
-    }
-
-    /// Reaps until nothing is being sent any more.
-    pub fn settle(&mut self) {
-        for _ in 0..100 {
-            self.port.poll(&mut self.pool);
-            self.assert_accounted(0);
-            if self.port.frames_held() == 64 {
-                return;
-            }
-        }
-        panic!("{} frames never came back", self.port.frames_held() - 64);
     }
 }
 
