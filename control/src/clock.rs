@@ -26,6 +26,21 @@ pub fn now() -> Instant {
     )
 }
 
+/// Nanoseconds since 1970, for the time stamps of files alone: nothing is decided by it.
+pub fn wall() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: `time` is a valid, writable timespec, and the kernel writes nothing else.
+    unsafe { libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(nanoseconds)
+}
+
 #[cfg(test)]
 mod tests {
     #[test]

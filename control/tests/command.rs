@@ -31,6 +31,9 @@ fn help_lists_the_commands_and_the_exit_codes() {
         "demo",
         "status",
         "list-sas",
+        "show",
+        "trace",
+        "capture",
         "switchover",
         "config",
         "Exit codes:",
@@ -82,7 +85,7 @@ fn without_a_daemon_every_client_command_says_so() {
 fn config_check_accepts_the_example() {
     let output = hitless(&["config", "check", &example()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("good; member 1 of cluster hq, 2 ports, 1 connections"));
+    assert!(text(&output.stdout).contains("good; member 1 of cluster hq, 2 ports, 1 connection\n"));
     let output = hitless(&["config", "check", "--json", &example()]);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["problems"], serde_json::json!([]));

@@ -161,7 +161,7 @@ fn what_stands_in_comments_of_the_example_is_accepted_too() {
         }
         text.push('\n');
     }
-    assert_eq!(uncommented, 3, "sync_listen, mac, cores");
+    assert_eq!(uncommented, 4, "sync_listen, mac, cores, key_log");
     let config = parse(&text).unwrap();
     assert_eq!(config.ports[0].mac, [2, 0, 0x5e, 0, 0, 1]);
     assert_eq!(config.dataplane.cores, [2]);
@@ -409,7 +409,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
         "aead = \"auto\"",
         "aead = \"openssl\"",
         "`openssl` is not known",
-        "aws-lc-rs",
+        "burst-avx512",
     ),
     (
         "packets = 10000",
@@ -639,11 +639,7 @@ fn several_mistakes_are_reported_at_once_in_the_order_of_the_file() {
         first.contains("mised") && second.contains("aead") && third.contains("window"),
         "{error}"
     );
-    assert!(
-        error
-            .to_string()
-            .ends_with("gateway.toml: 3 problems; nothing was started")
-    );
+    assert!(error.to_string().ends_with("gateway.toml: 3 problems"));
 }
 
 #[test]

@@ -186,6 +186,7 @@ fn gateway() -> GatewayStatus {
         ],
         aead: "aws-lc-rs".into(),
         workers: 1,
+        key_log: None,
         ports: vec![PortStatus {
             name: "outside".into(),
             driver: "af_xdp".into(),
@@ -236,7 +237,12 @@ fn status_of_a_lonely_member() {
     gateway.members.clear();
     gateway.leases.clear();
     gateway.drops.clear();
+    gateway.key_log = Some("/tmp/esp_sa".into());
     let text = status(&gateway);
+    assert!(
+        text.contains("\n  WARNING: every key is written to /tmp/esp_sa\n"),
+        "{text}"
+    );
     assert!(
         text.contains("role out, epoch none, incarnation 4\n"),
         "{text}"

@@ -19,10 +19,12 @@ mod engine;
 use std::fmt;
 
 use hitless_sa::{EspSuite, KeyMaterial, SequenceNumber, Transform};
+use smallvec::SmallVec;
 
 use self::cbc::Cbc;
 use self::combined::Combined;
-pub use self::engine::{Engine, UnknownEngine};
+pub use self::engine::{Engine, EngineError};
+pub use hitless_gcm::Tier;
 
 /// Octets of SPI and sequence number.
 const HEADER_LENGTH: usize = 8;
@@ -30,6 +32,8 @@ const HEADER_LENGTH: usize = 8;
 const IV_LENGTH: usize = 8;
 /// Octets of every suite's ICV.
 const ICV_LENGTH: usize = 16;
+/// Packets that are handed to a kernel at once.
+const BURST: usize = 32;
 
 /// Why key material cannot be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -78,17 +82,44 @@ pub struct Job<'a> {
 /// with it.
 #[inline]
 pub fn seal_burst(jobs: &mut [Job<'_>]) {
-    for job in jobs {
-        job.ok = job.key.seal_packet(job.esp, job.high);
-    }
+    run(jobs, hitless_gcm::seal, EspKey::seal_packet);
 }
 
 /// Verifies every ICV and decrypts every text in place, each by itself: one that is bad changes
 /// nothing for the others.
 #[inline]
 pub fn open_burst(jobs: &mut [Job<'_>]) {
-    for job in jobs {
-        job.ok = job.key.open_packet(job.esp, job.high);
+    run(jobs, hitless_gcm::open, EspKey::open_packet);
+}
+
+/// What has a kernel for bursts goes to it together, the rest one by one.
+#[inline]
+fn run(
+    jobs: &mut [Job<'_>],
+    burst: fn(&mut [hitless_gcm::Job<'_>]),
+    single: fn(&EspKey, &mut [u8], Option<u32>) -> bool,
+) {
+    for jobs in jobs.chunks_mut(BURST) {
+        let mut together: SmallVec<[hitless_gcm::Job<'_>; BURST]> = SmallVec::new();
+        let mut verdicts: SmallVec<[&mut bool; BURST]> = SmallVec::new();
+        for Job { key, esp, high, ok } in jobs {
+            match &key.cipher {
+                Cipher::Burst(key) => {
+                    together.push(hitless_gcm::Job {
+                        key,
+                        esp,
+                        high: *high,
+                        ok: false,
+                    });
+                    verdicts.push(ok);
+                }
+                _ => *ok = single(key, esp, *high),
+            }
+        }
+        burst(&mut together);
+        for (job, ok) in together.iter().zip(verdicts) {
+            *ok = job.ok;
+        }
     }
 }
 
@@ -99,6 +130,8 @@ pub struct EspKey {
 }
 
 enum Cipher {
+    /// AES-GCM of whole packets, many at once.
+    Burst(Box<hitless_gcm::Key>),
     /// The IV is in the packet.
     Explicit(Combined),
     /// The IV is the number.
@@ -119,16 +152,21 @@ impl EspKey {
             suite,
             octets: material.expose().len(),
         })?;
-        let combined =
-            || Combined::new(engine, suite, parts.key, parts.salt).ok_or(KeyError::Engine(engine));
-        let cipher = match suite.transform() {
-            Transform::AesGcm16 | Transform::ChaCha20Poly1305 => Cipher::Explicit(combined()?),
-            Transform::AesGcm16ImplicitIv | Transform::ChaCha20Poly1305ImplicitIv => {
+        let refused = KeyError::Engine(engine);
+        let combined = || Combined::new(engine, suite, parts.key, parts.salt).ok_or(refused);
+        let cipher = match (suite.transform(), engine) {
+            (Transform::AesGcm16, Engine::Burst(tier)) => {
+                let salt = parts.salt.try_into().map_err(|_| refused)?;
+                let key = hitless_gcm::Key::with_tier(tier, parts.key, salt);
+                Cipher::Burst(key.ok_or(refused)?)
+            }
+            (Transform::AesGcm16 | Transform::ChaCha20Poly1305, _) => Cipher::Explicit(combined()?),
+            (Transform::AesGcm16ImplicitIv | Transform::ChaCha20Poly1305ImplicitIv, _) => {
                 Cipher::Implicit(combined()?)
             }
-            Transform::AesGmac => Cipher::Integrity(combined()?),
-            Transform::AesCbcHmacSha256 => {
-                let keys = Cbc::new(parts.key, parts.integrity).ok_or(KeyError::Engine(engine))?;
+            (Transform::AesGmac, _) => Cipher::Integrity(combined()?),
+            (Transform::AesCbcHmacSha256, _) => {
+                let keys = Cbc::new(parts.key, parts.integrity).ok_or(refused)?;
                 Cipher::Cbc(Box::new(keys))
             }
         };
@@ -145,7 +183,7 @@ impl EspKey {
     #[inline]
     pub fn write_iv(&self, number: SequenceNumber, iv: &mut [u8]) {
         match &self.cipher {
-            Cipher::Explicit(_) | Cipher::Integrity(_) => {
+            Cipher::Burst(_) | Cipher::Explicit(_) | Cipher::Integrity(_) => {
                 iv.copy_from_slice(&number.0.to_be_bytes());
             }
             Cipher::Implicit(_) => {}
@@ -164,6 +202,7 @@ impl EspKey {
             icv.map(|icv| *parts.icv = icv)
         };
         match &self.cipher {
+            Cipher::Burst(key) => alone(key, esp, high, hitless_gcm::seal).then_some(()),
             Cipher::Explicit(key) => Parts::explicit(esp).and_then(|parts| seal(key, parts)),
             Cipher::Implicit(key) => Parts::implicit(esp, high).and_then(|parts| seal(key, parts)),
             Cipher::Integrity(key) => seal_in_clear(key, esp, high),
@@ -182,6 +221,7 @@ impl EspKey {
             key.open(parts.iv, &aad[..length], parts.text, parts.icv)
         };
         match &self.cipher {
+            Cipher::Burst(key) => alone(key, esp, high, hitless_gcm::open),
             Cipher::Explicit(key) => Parts::explicit(esp).is_some_and(|parts| open(key, parts)),
             Cipher::Implicit(key) => {
                 Parts::implicit(esp, high).is_some_and(|parts| open(key, parts))
@@ -196,6 +236,20 @@ impl fmt::Debug for EspKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EspKey(redacted)")
     }
+}
+
+/// A burst of one packet.
+fn alone(
+    key: &hitless_gcm::Key,
+    esp: &mut [u8],
+    high: Option<u32>,
+    burst: fn(&mut [hitless_gcm::Job<'_>]),
+) -> bool {
+    let ok = false;
+    let mut jobs = [hitless_gcm::Job { key, esp, high, ok }];
+    burst(&mut jobs);
+    let [job] = jobs;
+    job.ok
 }
 
 /// The parts of a whole ESP packet of a combined mode.

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::flow::Flow;
+use crate::reassembly;
 use crate::verdict::DropReason;
 use crate::wire::checksum;
 use crate::wire::icmp;
@@ -93,8 +94,13 @@ pub enum Class {
     Ike,
     /// Neighbour discovery for us, or for everybody (RFC 4861). Nothing of it has been checked.
     Neighbour,
+    /// An ICMP error for us which says that a packet was too big (RFC 4301 section 8.2). Nothing of
+    /// it has been checked.
+    TooBig,
     /// An ICMP echo request for us.
     Echo(Flow),
+    /// A part of ESP or of a datagram for us.
+    Fragment,
     /// For somebody else.
     Forward(Flow),
 }
@@ -164,7 +170,7 @@ fn classify_v6(octets: &[u8], addresses: &Addresses) -> Result<(Class, usize), D
 /// What a packet to one of our addresses is.
 fn for_us_v4(ip: Ipv4<'_>, flow: Flow) -> Result<Class, DropReason> {
     if ip.is_fragment() {
-        return Err(DropReason::Fragment);
+        return fragment(ip.protocol());
     }
     match ip.protocol() {
         ipv4::ESP => Ok(Class::Esp {
@@ -174,6 +180,7 @@ fn for_us_v4(ip: Ipv4<'_>, flow: Flow) -> Result<Class, DropReason> {
             tos: ip.tos(),
         }),
         ipv4::ICMP if icmp::is_echo_request(ip.payload()) => Ok(Class::Echo(flow)),
+        ipv4::ICMP if icmp::is_fragmentation_needed(ip.payload()) => Ok(Class::TooBig),
         ipv4::UDP => datagram(Datagram {
             source: ip.source().into(),
             destination: ip.destination().into(),
@@ -189,7 +196,7 @@ fn for_us_v4(ip: Ipv4<'_>, flow: Flow) -> Result<Class, DropReason> {
 fn for_us_v6(ip: Ipv6<'_>, packet: &[u8]) -> Result<Class, DropReason> {
     let upper = ip.upper()?;
     if upper.fragment.is_some() {
-        return Err(DropReason::Fragment);
+        return fragment(upper.protocol);
     }
     match upper.protocol {
         ipv4::ESP => Ok(Class::Esp {
@@ -201,6 +208,7 @@ fn for_us_v6(ip: Ipv6<'_>, packet: &[u8]) -> Result<Class, DropReason> {
         ipv6::ICMP if icmpv6::is_echo_request(ip.from(upper.offset)) => Ok(Class::Echo(
             Flow::parse(packet).ok_or(DropReason::Malformed)?,
         )),
+        ipv6::ICMP if icmpv6::is_packet_too_big(ip.payload()) => Ok(Class::TooBig),
         ipv4::UDP => datagram(Datagram {
             source: ip.source().into(),
             destination: ip.destination().into(),
@@ -209,6 +217,14 @@ fn for_us_v6(ip: Ipv6<'_>, packet: &[u8]) -> Result<Class, DropReason> {
             octets: ip.from(upper.offset),
         }),
         _ => Err(DropReason::NotForUs),
+    }
+}
+
+/// A part of a packet to one of our addresses.
+fn fragment(protocol: u8) -> Result<Class, DropReason> {
+    match reassembly::wanted(protocol) {
+        true => Ok(Class::Fragment),
+        false => Err(DropReason::Fragment),
     }
 }
 
@@ -348,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn fragments_for_us_are_refused_and_others_are_not() {
+    fn fragments_for_us_are_put_together_and_others_are_forwarded() {
         let fragment = |to| {
             let mut octets = udp(to, 500, b"x");
             octets[6] |= 0x20;
@@ -357,7 +373,7 @@ mod tests {
             octets[10..12].copy_from_slice(&sum.to_be_bytes());
             class(&octets)
         };
-        assert_eq!(fragment(US), Err(DropReason::Fragment));
+        assert_eq!(fragment(US), Ok(Class::Fragment));
         assert!(matches!(fragment([10, 2, 0, 1]), Ok(Class::Forward(_))));
     }
 

@@ -13,6 +13,9 @@ use crate::port::MacAddress;
 use crate::replay::WindowState;
 use crate::sad::{Bound, Conflict, InboundSa, OutboundSa};
 use crate::spd::Spd;
+use crate::watch::Watched;
+use crate::watch::capture::Tap;
+use crate::watch::trace::Tracer;
 
 /// From the control thread to a worker, in order.
 pub enum Command {
@@ -53,6 +56,10 @@ pub enum Command {
     /// Asks for [`Event::Barrier`] with the same number. Everything that earlier bursts sent has
     /// been given to the ports when it is answered.
     Barrier(u64),
+    /// Begins a trace in place of another one, or ends it.
+    Trace(Option<Box<Tracer>>),
+    /// Begins a capture in place of another one, or ends it.
+    Capture(Option<Box<Tap>>),
     /// Asks for [`Event::Window`].
     QueryWindow(SaId),
 }
@@ -64,6 +71,7 @@ pub enum Retired {
     Outbound(Box<OutboundSa>),
     Policies(Arc<Spd>),
     Routes(Arc<Fib>),
+    Watched(Watched),
 }
 
 /// From a worker to the control thread.

@@ -1,4 +1,4 @@
-//! ESP (RFC 4303): tunnel mode for packets, slices for the sync channel.
+//! ESP (RFC 4303): packets in both modes, slices for the sync channel.
 //!
 //! ```text
 //!  SPI 4 | sequence number 4 | IV | payload, padding, pad length 1, next header 1 | ICV 16
@@ -11,12 +11,14 @@
 
 use std::ops::Range;
 
-use hitless_sa::{EspSuite, SequenceNumber, Spi};
+use hitless_sa::{EspSuite, Mode, SequenceNumber, Spi};
 
 use crate::aead::EspKey;
+use crate::outer::Inner;
 use crate::pool::{FRAME_SIZE, Packet, Pool};
 use crate::replay::AntiReplay;
 use crate::sad::{InboundSa, OutboundSa};
+use crate::transport;
 use crate::verdict::DropReason;
 
 /// Octets of SPI and sequence number.
@@ -54,9 +56,21 @@ pub fn spi(esp: &[u8]) -> Option<Spi> {
         .map(|octets| Spi(u32::from_be_bytes(*octets)))
 }
 
+/// What [`address`] has to know of a packet that [`wrap`] made ESP.
+#[derive(Clone, Copy)]
+pub(crate) struct Front {
+    /// DSCP and ECN of the inner packet.
+    tos: u8,
+    dont_fragment: bool,
+    /// In transport mode, the octets of headers that wait in front of the packet, and where they
+    /// name what follows.
+    kept: usize,
+    named_at: usize,
+}
+
 /// Makes an inner IP packet the text of an ESP packet, with a number that was drawn for it: ready for
-/// [`seal_burst`](crate::aead::seal_burst). Returns the octet of DSCP and ECN, which [`address`]
-/// takes.
+/// [`seal_burst`](crate::aead::seal_burst). In tunnel mode it is padded to `pad_to` octets (RFC 4303
+/// section 2.7). Returns what [`address`] takes.
 ///
 /// After an error the packet's content is unspecified but never leaves: it goes back to the pool.
 #[inline]
@@ -65,40 +79,57 @@ pub(crate) fn wrap(
     packet: &mut Packet,
     sa: &OutboundSa,
     number: SequenceNumber,
-) -> Result<u8, DropReason> {
-    // 1. What the packet is, and the octet of DSCP and ECN, which the outer header repeats
-    //    (RFC 4301 section 5.1.2, RFC 6040 section 4.1 normal mode).
-    let (next_header, tos) = classify(pool.bytes(packet))?;
+    pad_to: usize,
+) -> Result<Front, DropReason> {
+    // 1. What the packet is, and what the outer header repeats of it (RFC 4301 section 5.1.2,
+    //    RFC 6040 section 4.1 normal mode).
+    let (next_header, front) = match sa.mode {
+        Mode::Tunnel => tunnel_front(pool.bytes(packet))?,
+        Mode::Transport => transport_front(pool.bytes(packet))?,
+    };
     // 2. Room for header and IV in front, and for padding, trailer and ICV behind.
-    let (suite, payload) = (sa.key.suite(), packet.len());
+    let suite = sa.key.suite();
+    let inner = packet.len() - front.kept;
+    let payload = inner.max(pad_to);
     let padding = padding(suite, payload);
-    let (front, behind) = (prefix(suite), padding + TRAILER + suite.icv_length());
-    if !pool.append(packet, behind) || !pool.prepend(packet, front) {
+    let prefix = prefix(suite);
+    let behind = payload - inner + padding + TRAILER + suite.icv_length();
+    let grown = pool.append(packet, behind)
+        && pool.prepend(packet, prefix)
+        && transport::set_aside(pool, packet, front.kept, prefix);
+    if !grown {
         return Err(DropReason::TooBig);
     }
     let esp = pool.bytes_mut(packet);
     // 3. Trailer, ESP header and IV.
-    write_trailer(&mut esp[front + payload..], padding, next_header);
+    esp[prefix + inner..prefix + payload].fill(0);
+    write_trailer(&mut esp[prefix + payload..], padding, next_header);
     write_header(&sa.key, esp, sa.spi, number, sa.esn)?;
-    Ok(tos)
+    Ok(front)
 }
 
-/// Puts the outer headers in front of a sealed ESP packet.
+/// Puts the outer headers in front of a sealed ESP packet, or its own ones again.
 #[inline]
 pub(crate) fn address(
     pool: &mut Pool,
     packet: &mut Packet,
     sa: &OutboundSa,
     number: SequenceNumber,
-    tos: u8,
+    front: Front,
 ) -> Result<(), DropReason> {
-    let written = pool.prepend(packet, sa.outer.len())
-        && sa.outer.write(pool.bytes_mut(packet), tos, number.0 as u16);
-    if !written {
-        return Err(DropReason::TooBig);
+    if sa.mode == Mode::Transport {
+        let kept = (front.kept, front.named_at);
+        return transport::put_back(pool, packet, kept, sa.encapsulation);
     }
-    sa.outer.finish(pool.bytes_mut(packet));
-    Ok(())
+    let inner = Inner {
+        tos: front.tos,
+        dont_fragment: front.dont_fragment,
+    };
+    let written = pool.prepend(packet, sa.outer.len())
+        && sa
+            .outer
+            .write(pool.bytes_mut(packet), inner, number.0 as u16);
+    written.then_some(()).ok_or(DropReason::TooBig)
 }
 
 /// The full number of an ESP packet, if it is worth decrypting: long enough, and not a replay by what
@@ -116,7 +147,8 @@ pub(crate) fn number(
     Ok(number)
 }
 
-/// Takes the inner IP packet out of an ESP packet that verified and was decrypted.
+/// Takes the inner IP packet out of an ESP packet that verified and was decrypted. `front` octets of
+/// IP headers, and of UDP if it was encapsulated, stand before it in its frame.
 ///
 /// The number is not marked yet: [`InboundSa::admit`] does that once the high water allows the
 /// packet. One that is refused here for its content is marked, so that a copy of it costs no
@@ -127,18 +159,25 @@ pub(crate) fn unwrap(
     packet: &mut Packet,
     sa: &mut InboundSa,
     number: SequenceNumber,
+    (front, encapsulated): (usize, bool),
 ) -> Result<(), DropReason> {
     sa.authenticated = sa.authenticated.max(number);
     // Trailer, and the inner packet's own length, which strips TFC padding.
+    let prefix = prefix(sa.key.suite());
     let text = text(pool.bytes(packet), sa.key.suite());
-    let inner = strip_trailer(text)
-        .and_then(|(next_header, payload)| inner_length(next_header, &text[..payload]));
-    match inner {
-        Ok(length) => {
-            let cut =
-                pool.trim_front(packet, prefix(sa.key.suite())) && pool.truncate(packet, length);
-            cut.then_some(()).ok_or(DropReason::Malformed)
+    let unwrapped = match (strip_trailer(text), sa.mode) {
+        (Ok((next_header, payload)), Mode::Tunnel) => inner_length(next_header, &text[..payload])
+            .and_then(|length| {
+                let cut = pool.trim_front(packet, prefix) && pool.truncate(packet, length);
+                cut.then_some(()).ok_or(DropReason::Malformed)
+            }),
+        (Ok(inside), Mode::Transport) => {
+            transport::restore(pool, packet, (front, prefix), inside, encapsulated)
         }
+        (Err(reason), _) => Err(reason),
+    };
+    match unwrapped {
+        Ok(()) => Ok(()),
         // Seen already, in the same burst perhaps, comes before what is wrong with it.
         Err(reason) => match sa.window.mark(number) {
             true => Err(reason),
@@ -274,14 +313,37 @@ fn text(esp: &[u8], suite: EspSuite) -> &[u8] {
     esp.get(prefix(suite)..end).unwrap_or_default()
 }
 
-/// Next header, and DSCP with ECN, of a packet that begins with an IP header.
+/// Next header of a packet that begins with an IP header, and what the outer one takes from it.
 #[inline]
-fn classify(inner: &[u8]) -> Result<(u8, u8), DropReason> {
-    match *inner {
-        [first, tos, ..] if first >> 4 == 4 => Ok((NEXT_HEADER_IPV4, tos)),
-        [first, second, ..] if first >> 4 == 6 => Ok((NEXT_HEADER_IPV6, first << 4 | second >> 4)),
-        _ => Err(DropReason::Malformed),
-    }
+fn tunnel_front(inner: &[u8]) -> Result<(u8, Front), DropReason> {
+    let (next_header, tos, dont_fragment) = match *inner {
+        [first, tos, _, _, _, _, flags, ..] if first >> 4 == 4 => {
+            (NEXT_HEADER_IPV4, tos, flags & 0x40 != 0)
+        }
+        [first, second, ..] if first >> 4 == 6 => {
+            (NEXT_HEADER_IPV6, first << 4 | second >> 4, true)
+        }
+        _ => return Err(DropReason::Malformed),
+    };
+    let front = Front {
+        tos,
+        dont_fragment,
+        kept: 0,
+        named_at: 0,
+    };
+    Ok((next_header, front))
+}
+
+/// The same in transport mode, where the packet keeps its own header.
+fn transport_front(packet: &[u8]) -> Result<(u8, Front), DropReason> {
+    let place = transport::place(packet)?;
+    let front = Front {
+        tos: 0,
+        dont_fragment: false,
+        kept: place.kept,
+        named_at: place.named_at,
+    };
+    Ok((place.next_header, front))
 }
 
 /// Padding 1, 2, 3 and so on, its length, and the next header (RFC 4303 sections 2.4 to 2.6).

@@ -138,6 +138,9 @@ impl Links {
                 if ask {
                     self.ask(frames, neighbour, None);
                 }
+                if frames.watch.on {
+                    frames.watch.held(&packet);
+                }
                 if let Err(packet) = self.neighbours.hold(neighbour, packet) {
                     frames.drop(packet, DropReason::NeighbourUnresolved);
                 }
@@ -236,6 +239,12 @@ impl Link {
         }
         let bytes = self.burst.iter().map(Packet::len).sum();
         frames.counters.count_sent(port, self.burst.len(), bytes);
+        if frames.watch.on {
+            let protected = self.interface.protected;
+            frames
+                .watch
+                .sent(&frames.pool, port, protected, &self.burst);
+        }
         self.port.transmit(&mut frames.pool, &mut self.burst);
         // A port that left packets behind would have them sent twice, or leaked.
         debug_assert!(self.burst.is_empty());

@@ -10,13 +10,15 @@ use crate::command::Event;
 use crate::flow::Flow;
 use crate::neighbour::Neighbour;
 use crate::path::Departure;
-use crate::pool::Packet;
+use crate::pmtu::TooBig;
+use crate::pool::{Packet, Pool};
 use crate::port::{BURST, Burst, MacAddress, Port};
 use crate::report::Kind;
 use crate::verdict::DropReason;
 use crate::wire::icmp::{self, Error};
 use crate::wire::icmpv6;
 use crate::wire::ip::Ip;
+use crate::wire::ipv6::{self, Ipv6};
 use crate::worker::Worker;
 
 impl Worker {
@@ -47,6 +49,9 @@ impl Worker {
     pub(crate) fn punt(&mut self, packet: Packet) {
         if self.punt.push_frame(self.frames.pool.bytes(&packet)) {
             self.frames.counters.count_punted();
+            if self.frames.watch.on {
+                self.frames.watch.punted(&packet);
+            }
             self.frames.pool.free(packet);
         } else {
             self.frames.drop(packet, DropReason::PuntFull);
@@ -73,6 +78,27 @@ impl Worker {
         injected
     }
 
+    /// An error about a packet of ours that was too big: heeded if it quotes an SA of ours and tells
+    /// what can be (RFC 4301 section 8.2). The next inner packet that no longer fits is answered.
+    pub(crate) fn receive_too_big(&mut self, now: Instant, packet: Packet) {
+        let error = TooBig::parse(self.frames.pool.bytes(&packet));
+        let link = error
+            .and_then(|error| self.way(error.destination))
+            .and_then(|(port, _)| self.links.interface(port))
+            .map_or(0, |interface| interface.mtu);
+        let heeded = error.is_some_and(|error| {
+            let v6 = error.source.is_ipv6();
+            self.sad
+                .quoted_by(&error)
+                .is_some_and(|sa| sa.path_mtu.learn(error.mtu, v6, link, now))
+        });
+        let reason = match heeded {
+            true => DropReason::PathMtu,
+            false => DropReason::IcmpRefused,
+        };
+        self.frames.drop(packet, reason);
+    }
+
     /// Answers an echo request from the protected side or out of a tunnel: the answer takes the
     /// way that traffic of ours to that host takes.
     pub(crate) fn answer_echo(
@@ -81,7 +107,7 @@ impl Worker {
         mut packet: Packet,
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
-        if let Err(reason) = turn_echo(self.frames.pool.bytes_mut(&mut packet)) {
+        if let Err(reason) = turn_echo(&mut self.frames.pool, &mut packet) {
             return self.frames.drop(packet, reason);
         }
         let Some(flow) = Flow::parse(self.frames.pool.bytes(&packet)) else {
@@ -92,7 +118,7 @@ impl Worker {
 
     /// Answers an echo request that came in clear and may: so does the answer.
     pub(crate) fn answer_echo_in_clear(&mut self, now: Instant, mut packet: Packet) {
-        match turn_echo(self.frames.pool.bytes_mut(&mut packet)) {
+        match turn_echo(&mut self.frames.pool, &mut packet) {
             Ok(()) => self.route(now, packet),
             Err(reason) => self.frames.drop(packet, reason),
         }
@@ -148,10 +174,19 @@ impl Worker {
     }
 }
 
-/// Turns an echo request of either family into its reply in place.
-fn turn_echo(packet: &mut [u8]) -> Result<(), DropReason> {
-    match packet.first().map(|first| first >> 4) {
-        Some(6) => icmpv6::answer_echo(packet),
-        _ => icmp::answer_echo(packet),
+/// Turns an echo request of either family into its reply in place. Extension headers of the request
+/// are left out of it.
+fn turn_echo(pool: &mut Pool, packet: &mut Packet) -> Result<(), DropReason> {
+    let octets = pool.bytes_mut(packet);
+    if octets.first().is_none_or(|first| first >> 4 != 6) {
+        return icmp::answer_echo(octets);
     }
+    let extensions = Ipv6::parse(octets)?.upper()?.offset - ipv6::HEADER;
+    if extensions > 0 {
+        icmpv6::strip_extensions(octets, extensions).ok_or(DropReason::Malformed)?;
+        if !pool.trim_front(packet, extensions) {
+            return Err(DropReason::Malformed);
+        }
+    }
+    icmpv6::answer_echo(pool.bytes_mut(packet))
 }

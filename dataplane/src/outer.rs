@@ -13,6 +13,8 @@ const LONGEST: usize = ipv6::HEADER + udp::HEADER;
 /// Bits of the traffic class.
 const DSCP: u8 = 0xfc;
 const ECN: u8 = 0x03;
+/// The flag in its header word.
+const DF: u32 = 0x4000;
 
 /// A header ready but for what differs from packet to packet: lengths, DSCP, ECN, identification,
 /// checksums.
@@ -30,6 +32,17 @@ pub struct OuterHeader {
     repeated: u8,
     /// The others.
     fixed: u8,
+    /// Whether the inner packet's DF is repeated.
+    copy_df: bool,
+}
+
+/// What outer headers may take over from the inner one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Inner {
+    /// DSCP and ECN.
+    pub tos: u8,
+    /// An IPv4 packet with DF, or an IPv6 packet, which has no need of the bit.
+    pub dont_fragment: bool,
 }
 
 /// The endpoints of a tunnel are of different families.
@@ -68,6 +81,7 @@ impl OuterHeader {
                 0
             }
         };
+        outer.copy_df = options.dont_fragment == DontFragment::Copy;
         outer.repeated = dscp | if options.copy_ecn { ECN } else { 0 };
         Ok(outer)
     }
@@ -82,7 +96,7 @@ impl OuterHeader {
         let header = &mut outer.template;
         header[0] = 0x45;
         if options.dont_fragment == DontFragment::Set {
-            header[6] = 0x40;
+            header[6] = (DF >> 8) as u8;
         }
         header[8] = options.hop_limit;
         header[9] = protocol(encapsulation);
@@ -125,6 +139,7 @@ impl OuterHeader {
             sum: 0,
             repeated: 0,
             fixed: 0,
+            copy_df: false,
         }
     }
 
@@ -136,14 +151,14 @@ impl OuterHeader {
     }
 
     /// Writes the headers into the front of `packet`, which is long enough for them and goes on with
-    /// ESP. False if it is not, or if it is longer than the headers can say. `tos` is the inner
-    /// packet's traffic class. [`OuterHeader::finish`] completes them when ESP is sealed.
+    /// ESP. False if it is not, or if it is longer than the headers can say. ESP is in place: over IPv6 the UDP checksum covers it, and must not
+    /// be zero (RFC 8200 section 8.1).
     ///
     /// Where DF is clear the identification must differ between packets (RFC 6864 section 4.3): the
     /// low bits of the sequence number do.
     #[inline]
     #[must_use]
-    pub fn write(&self, packet: &mut [u8], tos: u8, identification: u16) -> bool {
+    pub fn write(&self, packet: &mut [u8], inner: Inner, identification: u16) -> bool {
         let (Ok(total), Ok(payload)) = (
             u16::try_from(packet.len()),
             u16::try_from(packet.len().saturating_sub(self.ip)),
@@ -157,12 +172,19 @@ impl OuterHeader {
             return false;
         };
         header.copy_from_slice(template);
-        let tos = tos & self.repeated | self.fixed;
+        let tos = inner.tos & self.repeated | self.fixed;
         if self.ip == ipv4::HEADER {
             header[1] = tos;
             header[2..4].copy_from_slice(&total.to_be_bytes());
             header[4..6].copy_from_slice(&identification.to_be_bytes());
-            let sum = self.sum + u32::from(tos) + u32::from(total) + u32::from(identification);
+            let flags = if self.copy_df && inner.dont_fragment {
+                DF
+            } else {
+                0
+            };
+            header[6] |= (flags >> 8) as u8;
+            let sum =
+                self.sum + u32::from(tos) + u32::from(total) + u32::from(identification) + flags;
             header[10..12].copy_from_slice(&(!fold(sum)).to_be_bytes());
         } else {
             header[0] |= tos >> 4;
@@ -172,24 +194,21 @@ impl OuterHeader {
         if let Some(length) = header.get_mut(self.ip + 4..self.ip + 6) {
             length.copy_from_slice(&payload.to_be_bytes());
         }
+        if self.length == LONGEST {
+            self.checksum(packet);
+        }
         true
     }
 
-    /// Completes the headers once all that follows them is in place: over IPv6 the UDP checksum,
-    /// which must not be zero (RFC 8200 section 8.1).
-    #[inline]
-    pub fn finish(&self, packet: &mut [u8]) {
-        if self.length != LONGEST {
-            return;
-        }
+    /// Writes the UDP checksum over IPv6.
+    fn checksum(&self, packet: &mut [u8]) {
         if let Some((headers, esp)) = packet.split_at_mut_checked(LONGEST)
-            && let Some(udp) = headers.last_chunk_mut::<{ udp::HEADER }>()
+            && let Some(header) = headers.last_chunk_mut::<{ udp::HEADER }>()
         {
             let length = udp::HEADER + esp.len();
             // The length counts twice: in the pseudo header and in UDP's own.
             let sum = checksum(self.sum + 2 * length as u32, esp);
-            let sum = if sum == 0 { 0xffff } else { sum };
-            udp[6..].copy_from_slice(&sum.to_be_bytes());
+            header[6..].copy_from_slice(&udp::sent_checksum(sum).to_be_bytes());
         }
     }
 }
@@ -225,15 +244,19 @@ mod tests {
         })
     }
 
+    fn inner(tos: u8, dont_fragment: bool) -> Inner {
+        Inner { tos, dont_fragment }
+    }
+
     fn options() -> impl Strategy<Value = SaOptions> {
-        (any::<[bool; 3]>(), 0u8..64, 1u8.., 0u32..1 << 20).prop_map(
-            |([dscp, copy_ecn, df], value, hop_limit, flow_label)| SaOptions {
+        (any::<[bool; 2]>(), 0u8..3, 0u8..64, 1u8.., 0u32..1 << 20).prop_map(
+            |([dscp, copy_ecn], df, value, hop_limit, flow_label)| SaOptions {
                 dscp: if dscp { Dscp::Copy } else { Dscp::Fixed(value) },
                 copy_ecn,
-                dont_fragment: if df {
-                    DontFragment::Set
-                } else {
-                    DontFragment::Clear
+                dont_fragment: match df {
+                    0 => DontFragment::Copy,
+                    1 => DontFragment::Set,
+                    _ => DontFragment::Clear,
                 },
                 hop_limit,
                 flow_label,
@@ -254,13 +277,12 @@ mod tests {
     proptest! {
         #[test]
         fn ipv4_lengths_and_checksum_are_right_for_every_packet(
-            local: [u8; 4], remote: [u8; 4], tos: u8, identification: u16, esp in 0usize..2000,
+            local: [u8; 4], remote: [u8; 4], tos: u8, identification: u16, df: bool, esp in 0usize..2000,
             udp in proptest::option::of(any::<(u16, u16)>()), options in options(),
         ) {
             let outer = OuterHeader::new(local.into(), remote.into(), ports(udp), &options).unwrap();
             let mut packet = vec![0xff; outer.len() + esp];
-            prop_assert!(outer.write(&mut packet, tos, identification));
-            outer.finish(&mut packet);
+            prop_assert!(outer.write(&mut packet, inner(tos, df), identification));
             let slice = Ipv4HeaderSlice::from_slice(&packet).unwrap();
             let header = slice.to_header();
             prop_assert_eq!(header.header_checksum, header.calc_header_checksum());
@@ -268,7 +290,11 @@ mod tests {
             prop_assert_eq!((header.source, header.destination), (local, remote));
             prop_assert_eq!(header.identification, identification);
             prop_assert_eq!(header.time_to_live, options.hop_limit);
-            prop_assert_eq!(header.dont_fragment, options.dont_fragment == DontFragment::Set);
+            let expected_df = match options.dont_fragment {
+                DontFragment::Copy => df,
+                other => other == DontFragment::Set,
+            };
+            prop_assert_eq!(header.dont_fragment, expected_df);
             prop_assert_eq!(packet[1], expected_class(&options, tos));
             prop_assert!(packet[outer.len()..].iter().all(|&octet| octet == 0xff));
             if let Some((from, to)) = udp {
@@ -285,8 +311,7 @@ mod tests {
         ) {
             let outer = OuterHeader::new(local.into(), remote.into(), ports(udp), &options).unwrap();
             let mut packet = vec![fill; outer.len() + esp];
-            prop_assert!(outer.write(&mut packet, tos, 7));
-            outer.finish(&mut packet);
+            prop_assert!(outer.write(&mut packet, inner(tos, false), 7));
             let header = Ipv6HeaderSlice::from_slice(&packet).unwrap().to_header();
             prop_assert_eq!(usize::from(header.payload_length), packet.len() - 40);
             prop_assert_eq!((header.source, header.destination), (local, remote));
@@ -310,7 +335,11 @@ mod tests {
         let outer = OuterHeader::new(from.into(), to.into(), None, &options).unwrap();
         for identification in 0..=u16::MAX {
             let mut packet = [0; 20];
-            assert!(outer.write(&mut packet, 0xb8, identification));
+            assert!(outer.write(
+                &mut packet,
+                inner(0xb8, identification % 3 == 0),
+                identification
+            ));
             let header = Ipv4HeaderSlice::from_slice(&packet).unwrap();
             assert_eq!(
                 header.header_checksum(),
@@ -327,8 +356,7 @@ mod tests {
         let zeros = (0..=u16::MAX).filter(|n| {
             let mut packet = [0; LONGEST + 2];
             packet[LONGEST..].copy_from_slice(&n.to_be_bytes());
-            assert!(outer.write(&mut packet, 0, 0));
-            outer.finish(&mut packet);
+            assert!(outer.write(&mut packet, inner(0, false), 0));
             assert_ne!(packet[46..48], [0, 0]);
             packet[46..48] == [0xff, 0xff]
         });
@@ -340,9 +368,9 @@ mod tests {
         let options = SaOptions::default();
         let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
         let outer = OuterHeader::new(v4, v4, None, &options).unwrap();
-        assert!(!outer.write(&mut [0; 19], 0, 0));
-        assert!(!outer.write(&mut vec![0; 65_536], 0, 0));
-        assert!(outer.write(&mut vec![0; 65_535], 0, 0));
+        assert!(!outer.write(&mut [0; 19], inner(0, false), 0));
+        assert!(!outer.write(&mut vec![0; 65_536], inner(0, false), 0));
+        assert!(outer.write(&mut vec![0; 65_535], inner(0, false), 0));
         let mixed = OuterHeader::new(v4, v6, None, &options);
         assert_eq!(mixed.err(), Some(MixedFamilies));
     }

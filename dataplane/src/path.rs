@@ -12,6 +12,9 @@
 mod inbound;
 mod outbound;
 
+pub(crate) use inbound::Opening;
+pub(crate) use outbound::{Sealing, Wrapped};
+
 use std::net::{IpAddr, SocketAddr};
 
 use hitless_sa::Instant;
@@ -37,16 +40,23 @@ pub(crate) struct Sorted {
     departures: SmallVec<[Departure; BURST]>,
 }
 
+impl Sorted {
+    /// The packets that are ESP for us.
+    pub(crate) fn arriving(&self) -> impl Iterator<Item = &Packet> {
+        self.arrivals.iter().map(|arrival| &arrival.packet)
+    }
+}
+
 /// A packet that starts at its ESP header.
-struct Arrival {
-    packet: Packet,
+pub(crate) struct Arrival {
+    pub(crate) packet: Packet,
+    /// Octets of IP and UDP headers in front of ESP, which are still in the frame.
+    headers: usize,
     source: IpAddr,
     /// The UDP port that it came from, if encapsulated.
     port: Option<u16>,
     /// DSCP and ECN of the outer header.
     tos: u8,
-    /// Octets of the outer headers, which still lie in front.
-    headers: usize,
     /// Rings between workers that it has come over.
     hops: u8,
 }
@@ -73,6 +83,9 @@ impl Worker {
         if received == 0 {
             return 0;
         }
+        if self.frames.watch.on {
+            self.watch_received(now, port, &burst);
+        }
         // Once a burst (rule R3): who does not lead handles nothing and sends nothing.
         if !self.leadership.leading() {
             for packet in burst.drain(..) {
@@ -83,6 +96,9 @@ impl Worker {
         let mut sorted = Sorted::default();
         for packet in burst.drain(..) {
             self.sort(port, now, packet, &mut sorted);
+        }
+        if self.frames.watch.on {
+            self.watch_sorted(&sorted);
         }
         self.inbound_and_outbound(now, &mut sorted);
         self.links.flush(&mut self.frames);
@@ -154,11 +170,18 @@ impl Worker {
         if !self.frames.pool.trim_front(&mut packet, ethernet::HEADER) {
             return self.frames.drop(packet, DropReason::Malformed);
         }
-        let class = match classify(self.frames.pool.bytes(&packet), &self.addresses) {
-            Ok((class, length)) if self.frames.pool.truncate(&mut packet, length) => class,
-            Ok(_) => return self.frames.drop(packet, DropReason::Malformed),
-            Err(reason) => return self.frames.drop(packet, reason),
+        let Some((mut packet, mut class)) = self.classified(packet) else {
+            return;
         };
+        if ours && class == Class::Fragment {
+            let Some(whole) = self.reassembly.take(&mut self.frames, now, packet) else {
+                return;
+            };
+            match self.classified(whole) {
+                Some(again) => (packet, class) = again,
+                None => return,
+            }
+        }
         if !ours && class != Class::Neighbour {
             return self.frames.drop(packet, DropReason::NotForUs);
         }
@@ -168,6 +191,9 @@ impl Worker {
             class @ Class::Esp { .. } => self.arrive(packet, class, 0, sorted),
             Class::Ike => self.punt(packet),
             Class::Neighbour => self.receive_neighbour(now, port, packet),
+            Class::TooBig => self.receive_too_big(now, packet),
+            // Of a whole one there is none.
+            Class::Fragment => self.frames.drop(packet, DropReason::Fragment),
             Class::Echo(_) if protected => self.answer_echo(now, packet, &mut sorted.departures),
             Class::Forward(flow) if protected => {
                 self.forward(now, packet, flow, &mut sorted.departures);
@@ -175,6 +201,19 @@ impl Worker {
             Class::Echo(flow) => self.clear_text(now, packet, flow, true),
             Class::Forward(flow) => self.clear_text(now, packet, flow, false),
         }
+    }
+
+    /// What an IP packet is, and the packet without what the frame was padded with.
+    fn classified(&mut self, mut packet: Packet) -> Option<(Packet, Class)> {
+        let reason = match classify(self.frames.pool.bytes(&packet), &self.addresses) {
+            Ok((class, length)) => match self.frames.pool.truncate(&mut packet, length) {
+                true => return Some((packet, class)),
+                false => DropReason::Malformed,
+            },
+            Err(reason) => reason,
+        };
+        self.frames.drop(packet, reason);
+        None
     }
 
     /// A packet from the protected side that goes on: outbound unless it stays there, where nothing
@@ -250,6 +289,22 @@ impl Worker {
             }
             Ok(None) => self.frames.drop(packet, DropReason::NoRoute),
             Err(reason) => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Drops a packet that came by the SA in this slot, which counts it too.
+    pub(crate) fn drop_inbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.inbound_in_slot(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Drops a packet that was to go by the SA in this slot, which counts it too.
+    pub(crate) fn drop_outbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.outbound_mut(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
         }
     }
 

@@ -72,6 +72,11 @@ impl Packet {
         self.length == 0
     }
 
+    /// Which frame it is in: its own as long as the packet lives.
+    pub(crate) fn frame(&self) -> FrameIndex {
+        self.frame
+    }
+
     /// Octets that can be prepended.
     pub fn headroom(&self) -> usize {
         usize::from(self.offset)
@@ -309,7 +314,8 @@ impl Pool {
         unsafe { self.memory.disjoint_mut(ranges) }
     }
 
-    /// Grows the packet at the front by `count` octets of unspecified content.
+    /// Grows the packet at the front by `count` octets: what [`Pool::trim_front`] cut off there, else
+    /// of unspecified content.
     #[must_use]
     pub fn prepend(&mut self, packet: &mut Packet, count: usize) -> bool {
         let fits = count <= packet.headroom();

@@ -11,24 +11,27 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hitless_sa::{
-    ChildSa, Instant, Mode, SaId, SaOptions, SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
+    ChildSa, Instant, Mode, SaId, SaOptions, SequenceNumber, Spi, TfcPadding, TrafficSelector,
+    UdpEncapsulation,
 };
 
 use crate::aead::{Engine, EspKey, KeyError};
 use crate::cell::Cell;
 use crate::checkpoint::Checkpoint;
+use crate::counters::SaCounters;
 use crate::esp;
 use crate::flow::Flow;
 use crate::outer::{MixedFamilies, OuterHeader};
+use crate::pmtu::{PathMtu, TooBig};
 use crate::replay::AntiReplay;
+use crate::transport;
 use crate::verdict::DropReason;
+use crate::wire::{ipv6, udp};
 
 /// Why an SA cannot be installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SaError {
     Key(KeyError),
-    /// Workers carry tunnel mode only.
-    TransportMode,
     /// The tunnel's endpoints are of different families.
     MixedFamilies,
 }
@@ -37,7 +40,6 @@ impl fmt::Display for SaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SaError::Key(error) => error.fmt(f),
-            SaError::TransportMode => f.write_str("transport mode is not supported; use tunnel"),
             SaError::MixedFamilies => MixedFamilies.fmt(f),
         }
     }
@@ -69,6 +71,7 @@ pub enum Admission {
 /// The receiving half of a Child SA, in one leadership.
 pub struct InboundSa {
     pub id: SaId,
+    pub mode: Mode,
     pub spi: Spi,
     pub esn: bool,
     pub key: EspKey,
@@ -85,9 +88,8 @@ pub struct InboundSa {
     pub local_ts: Box<[TrafficSelector]>,
     pub remote_ts: Box<[TrafficSelector]>,
     pub options: SaOptions,
-    /// Packets and octets of inner packets delivered by this worker.
-    pub packets: u64,
-    pub bytes: u64,
+    /// What this worker has delivered and dropped of it.
+    pub counters: Arc<SaCounters>,
     /// When a packet was last delivered.
     pub last_use: Instant,
 }
@@ -113,11 +115,9 @@ impl InboundSa {
         slot: u32,
         engine: Engine,
     ) -> Result<InboundSa, SaError> {
-        if child.mode != Mode::Tunnel {
-            return Err(SaError::TransportMode);
-        }
         Ok(InboundSa {
             id: child.id,
+            mode: child.mode,
             spi: child.inbound_spi,
             esn: child.esn,
             key: EspKey::new(engine, child.suite, &child.inbound_key)?,
@@ -131,8 +131,7 @@ impl InboundSa {
             local_ts: child.local_ts.as_slice().into(),
             remote_ts: child.remote_ts.as_slice().into(),
             options: child.options,
-            packets: 0,
-            bytes: 0,
+            counters: Arc::default(),
             last_use: Instant::default(),
         })
     }
@@ -172,16 +171,27 @@ impl InboundSa {
         if !self.window.mark(number) {
             return Err(DropReason::Replay);
         }
-        self.packets += 1;
-        self.bytes += octets as u64;
+        self.counters.count_packet(octets);
         self.last_use = now;
         Ok(Admission::Deliver)
     }
 }
 
+/// What to do about a packet that is too big for its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Remedy {
+    /// Fragment it, if it may be, and protect the parts.
+    FragmentBefore,
+    /// Protect it, and fragment what comes of it.
+    FragmentAfter,
+    /// Drop it, and tell its sender what fits.
+    Tell,
+}
+
 /// The sending half of a Child SA, in one leadership.
 pub struct OutboundSa {
     pub id: SaId,
+    pub mode: Mode,
     pub spi: Spi,
     pub esn: bool,
     pub key: EspKey,
@@ -192,9 +202,9 @@ pub struct OutboundSa {
     pub encapsulation: Option<UdpEncapsulation>,
     pub options: SaOptions,
     pub(crate) outer: OuterHeader,
-    /// Packets and octets of inner packets sent by this worker.
-    pub packets: u64,
-    pub bytes: u64,
+    pub(crate) path_mtu: PathMtu,
+    /// What this worker has sent and dropped of it.
+    pub counters: Arc<SaCounters>,
     /// When a packet was last sent.
     pub last_use: Instant,
 }
@@ -207,9 +217,6 @@ impl OutboundSa {
         slot: u32,
         engine: Engine,
     ) -> Result<OutboundSa, SaError> {
-        if child.mode != Mode::Tunnel {
-            return Err(SaError::TransportMode);
-        }
         let outer = OuterHeader::new(
             child.local,
             child.remote,
@@ -218,6 +225,7 @@ impl OutboundSa {
         )?;
         Ok(OutboundSa {
             id: child.id,
+            mode: child.mode,
             spi: child.outbound_spi,
             esn: child.esn,
             key: EspKey::new(engine, child.suite, &child.outbound_key)?,
@@ -228,8 +236,8 @@ impl OutboundSa {
             encapsulation: child.encapsulation,
             options: child.options,
             outer,
-            packets: 0,
-            bytes: 0,
+            path_mtu: PathMtu::default(),
+            counters: Arc::default(),
             last_use: Instant::default(),
         })
     }
@@ -243,15 +251,68 @@ impl OutboundSa {
         encapsulation: Option<UdpEncapsulation>,
     ) -> Result<(), SaError> {
         self.outer = OuterHeader::new(local, remote, encapsulation, &self.options)?;
+        if self.remote != remote {
+            self.path_mtu = PathMtu::default();
+        }
         self.local = local;
         self.remote = remote;
         self.encapsulation = encapsulation;
         Ok(())
     }
 
-    /// The largest inner packet whose outer packet fits into `mtu` octets.
+    /// The largest inner packet whose outer packet fits into `mtu` octets, in tunnel mode.
     pub fn inner_mtu(&self, mtu: usize) -> usize {
         esp::largest_payload(self.key.suite(), mtu.saturating_sub(self.outer.len()))
+    }
+
+    /// The same for a packet like this one: in transport mode its own headers stay in front.
+    #[inline]
+    pub(crate) fn fitting(&self, packet: &[u8], mtu: usize) -> usize {
+        match self.mode {
+            Mode::Tunnel => self.inner_mtu(mtu),
+            Mode::Transport => {
+                let kept = transport::kept(packet);
+                let udp = self.encapsulation.map_or(0, |_| udp::HEADER);
+                let room = mtu.saturating_sub(kept + udp);
+                kept + esp::largest_payload(self.key.suite(), room)
+            }
+        }
+    }
+
+    /// What to do about a packet that does not fit.
+    pub(crate) fn too_big(&self, packet: &[u8]) -> Remedy {
+        let v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+        let dont_fragment = packet.get(6).is_none_or(|flags| flags & 0x40 != 0);
+        match (self.mode, v6) {
+            // RFC 2473 section 7.1: IPv6 senders need not go below that.
+            (Mode::Tunnel, true) if packet.len() <= ipv6::MINIMUM_MTU => Remedy::FragmentAfter,
+            (_, true) => Remedy::Tell,
+            (Mode::Tunnel, false) => Remedy::FragmentBefore,
+            // RFC 4303 section 3.3.4: only whole packets are protected in transport mode.
+            (Mode::Transport, false) if dont_fragment => Remedy::Tell,
+            (Mode::Transport, false) => Remedy::FragmentAfter,
+        }
+    }
+
+    /// How long inner packets are made (RFC 4303 section 2.7), of which so many octets fit.
+    #[inline]
+    pub(crate) fn pad_to(&self, fits: usize) -> usize {
+        match (self.options.padding, self.mode) {
+            (TfcPadding::None, _) | (_, Mode::Transport) => 0,
+            (TfcPadding::To(length), _) => fits.min(usize::from(length)),
+            (TfcPadding::ToMtu, _) => fits,
+        }
+    }
+
+    /// Whether an error quotes a packet of this SA.
+    fn has_sent(&self, error: &TooBig) -> bool {
+        let ports = self
+            .encapsulation
+            .map(|ports| (ports.local_port, ports.remote_port));
+        // In transport mode the packet's own addresses stand there, which selectors know.
+        let ends = self.mode == Mode::Transport
+            || (error.source, error.destination) == (self.local, self.remote);
+        ends && error.spi == self.spi && error.ports == ports
     }
 }
 
@@ -259,6 +320,9 @@ impl OutboundSa {
 pub struct Sad {
     /// The slots of the inbound SPIs.
     spis: HashMap<Spi, u32, FixedState>,
+    /// The slots of the outbound SPIs, for errors that quote them. Peers chose these; of two SAs with
+    /// the same one only the later is found.
+    sent_spis: HashMap<Spi, u32, FixedState>,
     slots: Box<[Slot]>,
     ids: HashMap<SaId, u32, FixedState>,
 }
@@ -303,6 +367,7 @@ impl Sad {
         let hasher = FixedState::default();
         Sad {
             spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
+            sent_spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
             slots: (0..capacity).map(|_| Slot::default()).collect(),
             ids: HashMap::with_capacity_and_hasher(capacity, hasher),
         }
@@ -338,7 +403,15 @@ impl Sad {
     ) -> Result<Option<Box<OutboundSa>>, (Box<OutboundSa>, Conflict)> {
         match self.claim(sa.id, sa.slot) {
             Err(conflict) => Err((sa, conflict)),
-            Ok(slot) => Ok(slot.outbound.replace(sa)),
+            Ok(slot) => {
+                let (spi, number) = (sa.spi, sa.slot);
+                let old = slot.outbound.replace(sa);
+                if let Some(old) = &old {
+                    self.forget_sent(old);
+                }
+                self.sent_spis.insert(spi, number);
+                Ok(old)
+            }
         }
     }
 
@@ -445,7 +518,22 @@ impl Sad {
         if let Some(spi) = spi.or(bound.map(|bound| bound.spi)) {
             self.spis.remove(&spi);
         }
+        if let Some(sa) = &outbound {
+            self.forget_sent(sa);
+        }
         (inbound, outbound)
+    }
+
+    fn forget_sent(&mut self, sa: &OutboundSa) {
+        if self.sent_spis.get(&sa.spi) == Some(&sa.slot) {
+            self.sent_spis.remove(&sa.spi);
+        }
+    }
+
+    /// The SA whose packet an error quotes.
+    pub(crate) fn quoted_by(&mut self, error: &TooBig) -> Option<&mut OutboundSa> {
+        let slot = *self.sent_spis.get(&error.spi)?;
+        self.outbound_mut(slot).filter(|sa| sa.has_sent(error))
     }
 
     /// The SA that a packet names.
@@ -505,10 +593,10 @@ impl Sad {
             sa: entry.id?,
             outbound_next: outbound.map_or(SequenceNumber(0), |sa| sa.cell.cursor()),
             inbound_top: inbound.map_or(SequenceNumber(0), |sa| sa.authenticated),
-            packets_out: outbound.map_or(0, |sa| sa.packets),
-            bytes_out: outbound.map_or(0, |sa| sa.bytes),
-            packets_in: inbound.map_or(0, |sa| sa.packets),
-            bytes_in: inbound.map_or(0, |sa| sa.bytes),
+            packets_out: outbound.map_or(0, |sa| sa.counters.packets()),
+            bytes_out: outbound.map_or(0, |sa| sa.counters.bytes()),
+            packets_in: inbound.map_or(0, |sa| sa.counters.packets()),
+            bytes_in: inbound.map_or(0, |sa| sa.counters.bytes()),
         })
     }
 

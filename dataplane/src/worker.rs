@@ -25,11 +25,13 @@ use crate::park::Park;
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
 use crate::port::{MacAddress, Port};
+use crate::reassembly::Reassembly;
 use crate::report::Reports;
 use crate::sad::{Conflict, Sad};
 use crate::schedule::Schedule;
 use crate::spd::{FlowCache, Spd};
 use crate::verdict::DropReason;
+use crate::watch::Watch;
 
 pub use crate::links::Interface;
 pub use crate::schedule::CheckpointSettings;
@@ -40,6 +42,8 @@ const COMMANDS_PER_TURN: usize = 64;
 const RING: usize = 1024;
 /// IP packets on their way to or from the control thread.
 const PUNT: usize = 256;
+/// How often a worker tells where its frames are.
+const ACCOUNT: Duration = Duration::from_millis(100);
 /// When gratuitous ARP and unsolicited advertisements go out after [`Command::Announce`].
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
@@ -54,7 +58,7 @@ pub struct WorkerSettings {
     pub id: usize,
     /// One for each port, in the same order.
     pub interfaces: Vec<Interface>,
-    /// Frames in the pool: enough for the ports' rings and for what waits (some 400 packets).
+    /// Frames in the pool: enough for the ports' rings and for what waits (some 500 packets).
     pub pool_frames: u32,
     /// Runs of the pool, for packets too long for a frame (jumbo frames).
     pub pool_runs: u32,
@@ -129,7 +133,7 @@ pub struct FrameAccount {
     pub in_ports: usize,
     /// Waiting for a high water to rise.
     pub parked: usize,
-    /// Waiting for a neighbour's address.
+    /// Waiting for a neighbour's address, or for the rest of their datagram.
     pub held: usize,
 }
 
@@ -145,6 +149,7 @@ pub struct Worker {
     pub(crate) flows: FlowCache,
     pub(crate) fib: Arc<Fib>,
     pub(crate) park: Park,
+    pub(crate) reassembly: Reassembly,
     pub(crate) reports: Reports,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) punt: MemoryPort,
@@ -154,6 +159,8 @@ pub struct Worker {
     schedule: Schedule,
     /// When the announcement under way began, and how many of its parts have gone out.
     announcement: Option<(Instant, usize)>,
+    /// When the frames are counted next.
+    account_due: Instant,
 }
 
 /// Makes a worker and the control thread's end of it. All memory that packets ever need is
@@ -208,6 +215,7 @@ pub fn worker_with_pool(
         frames: Frames {
             pool,
             counters: Arc::clone(&counters),
+            watch: Watch::default(),
         },
         links: Links::new(ports, settings.interfaces),
         addresses,
@@ -216,6 +224,7 @@ pub fn worker_with_pool(
         flows: FlowCache::new(),
         fib: Arc::default(),
         park: Park::new(),
+        reassembly: Reassembly::new(),
         reports: Reports::new(event_sender),
         leadership,
         punt,
@@ -224,6 +233,7 @@ pub fn worker_with_pool(
         publisher,
         schedule: Schedule::new(settings.checkpoint, settings.sa_capacity),
         announcement: None,
+        account_due: Instant::default(),
     };
     let handle = WorkerHandle {
         commands: command_sender,
@@ -241,6 +251,9 @@ impl Worker {
     pub fn turn(&mut self, now: Instant) -> usize {
         // 1. Commands, at a burst boundary: everything earlier has been given to the ports.
         let mut handled = self.take_commands(now);
+        if self.frames.watch.on {
+            self.frames.watch.set_time(now);
+        }
         // 2. What waits: released, asked for again, or dropped because we no longer lead.
         self.timers(now);
         // 3. The control thread's packets.
@@ -255,6 +268,12 @@ impl Worker {
             self.publish(slot);
         }
         self.links.poll(&mut self.frames);
+        // 6. What the turn came to.
+        self.frames.counters.count_turn(handled > 0);
+        if now >= self.account_due {
+            self.account_due = now + ACCOUNT;
+            self.frames.counters.note_frames(self.frame_account());
+        }
         handled
     }
 
@@ -270,7 +289,7 @@ impl Worker {
             free: self.frames.pool.available(),
             in_ports: self.links.ports().map(Port::frames_held).sum(),
             parked: self.park.len(),
-            held: self.links.held(),
+            held: self.links.held() + self.reassembly.held(),
         }
     }
 
@@ -285,6 +304,8 @@ impl Worker {
             self.drop_parked(|_| true, DropReason::NotActive);
             self.links
                 .drop_held(&mut self.frames, DropReason::NotActive);
+            self.reassembly
+                .clear(&mut self.frames, DropReason::NotActive);
             return;
         }
         if self.park.len() > 0 {
@@ -299,6 +320,7 @@ impl Worker {
             self.announcement = more.then_some((begun, sent + 1));
         }
         self.links.tick(&mut self.frames, now);
+        self.reassembly.tick(&mut self.frames, now);
         self.links.flush(&mut self.frames);
     }
 
@@ -364,6 +386,16 @@ impl Worker {
                 self.set_neighbour(port, address, mac, now)
             }
             Command::Announce => self.announcement = Some((now, 0)),
+            Command::Trace(trace) => {
+                if let Some(old) = self.frames.watch.set_trace(trace) {
+                    self.retire(Retired::Watched(old));
+                }
+            }
+            Command::Capture(capture) => {
+                if let Some(old) = self.frames.watch.set_capture(capture) {
+                    self.retire(Retired::Watched(old));
+                }
+            }
             Command::Barrier(number) => self.reports.answer(Event::Barrier(number)),
             Command::QueryWindow(id) => {
                 let slot = self.sad.slot_of(id);
@@ -447,5 +479,7 @@ impl Drop for Worker {
         self.drop_parked(|_| true, DropReason::NotActive);
         self.links
             .drop_held(&mut self.frames, DropReason::NotActive);
+        self.reassembly
+            .clear(&mut self.frames, DropReason::NotActive);
     }
 }

@@ -21,6 +21,8 @@ use std::time::Duration;
 
 use bed::*;
 use hitless_dataplane::command::Command;
+use hitless_dataplane::watch::capture::{Choice, capture};
+use hitless_dataplane::watch::trace::{Filter, trace};
 use hitless_sa::{Lease, SequenceNumber};
 
 thread_local! {
@@ -102,6 +104,41 @@ fn nothing_is_allocated_in_steady_state_in_either_direction() {
     let mut told = 0;
     bed.a.handle.checkpoints.drain(|_, _| told += 1);
     assert_eq!(told, 1, "checkpoints were published meanwhile");
+}
+
+#[test]
+fn nothing_is_allocated_while_packets_are_traced_and_captured() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let both = Choice {
+        outer: true,
+        inner: true,
+        ..Choice::default()
+    };
+    for gateway in [&mut bed.a, &mut bed.b] {
+        let frames = gateway.worker.frame_account().total;
+        let (tracer, traces) = trace(8, Filter::default(), frames);
+        let (tap, captures) = capture(64, both.clone());
+        gateway.send(Command::Trace(Some(tracer)));
+        gateway.send(Command::Capture(Some(tap)));
+        // Their other ends stay, unread: full rings cost no more.
+        std::mem::forget((traces, captures));
+    }
+    bed.settle();
+    let mut operations = 0;
+    for round in 0..20u8 {
+        bed.now += Duration::from_millis(10);
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &[round; 300]));
+        bed.a.host_sends(&udp(HOST_A, [8, 8, 8, 8], b"no policy"));
+        operations += turn(&mut bed.a, bed.now);
+        for frame in bed.a.take_wire() {
+            bed.b.wire.push_frame(&frame);
+        }
+        operations += turn(&mut bed.b, bed.now);
+        bed.settle();
+    }
+    assert_eq!(operations, 0);
+    assert_eq!(bed.b.delivered.len(), 20);
 }
 
 #[test]

@@ -10,13 +10,16 @@
 //! cipher that was taken in the same round, and the ratio is what to read.
 
 mod clock;
+mod compare;
 mod esp;
 mod failover;
 mod ike;
 mod lookup;
 mod machine;
+mod pktgen;
 mod progress;
 mod rate;
+mod report;
 mod results;
 mod sync;
 
@@ -83,6 +86,28 @@ enum Command {
         #[command(flatten)]
         printing: Printing,
     },
+    /// Send packets out of a port at a rate, and count what becomes of them
+    #[command(
+        after_help = "Examples:\n  hitless-perf pktgen --port memory --size imix --flows 1000 --rate max --duration 2s\n  hitless-perf pktgen --port af_packet:veth0 --sink af_packet:veth1 --gateway 10.1.0.1 --rate 1M\n  hitless-perf pktgen --port tap:tap0 --dst-mac 02:00:00:00:00:01 --replay traffic.pcap --json"
+    )]
+    Pktgen(Box<pktgen::Options>),
+    /// What Debian offers beside us, installed and run on the same sizes
+    #[command(after_help = "Example: sudo hitless-perf compare --runs 10 --json")]
+    Compare(compare::Options),
+    /// Everything on one HTML page with plots
+    #[command(
+        after_help = "Examples:\n  hitless-perf report\n  hitless-perf report --input results.json --output page.html --svg plots"
+    )]
+    Report {
+        #[command(flatten)]
+        report: report::Options,
+        #[command(flatten)]
+        esp: esp::Options,
+        #[command(flatten)]
+        failover: failover::Options,
+        #[command(flatten)]
+        printing: Printing,
+    },
     /// Policies and routes looked up in tables of up to 100,000
     #[command(after_help = "Example: hitless-perf lookup --json")]
     Lookup(Plain),
@@ -139,6 +164,38 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             printing,
         } => {
             all(&mut results, &esp, &failover)?;
+            printing
+        }
+        Command::Compare(options) => {
+            let comparison = compare::run(&options)?;
+            match options.json {
+                true => println!("{}", serde_json::to_string_pretty(&comparison)?),
+                false => print!("{comparison}"),
+            }
+            return Ok(());
+        }
+        Command::Pktgen(options) => {
+            let result = pktgen::run(&options)?;
+            match options.json {
+                true => println!("{}", serde_json::to_string_pretty(&result)?),
+                false => print!("{result}"),
+            }
+            return Ok(());
+        }
+        Command::Report {
+            report,
+            esp,
+            failover,
+            printing,
+        } => {
+            match &report.input {
+                Some(path) => results = report::read(path)?,
+                None => all(&mut results, &esp, &failover)?,
+            }
+            report::write(&report, &results)?;
+            if !printing.json {
+                return Ok(());
+            }
             printing
         }
     };

@@ -69,6 +69,12 @@ pub struct EspLine {
     pub bare_ns: f64,
     /// `ns_per_packet / bare_ns`, median of each round's ratio.
     pub ratio_to_bare: f64,
+    /// The burst cipher alone on the same octets, where the CPU has the instructions.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub burst_ns: Option<f64>,
+    /// The instructions of AES-GCM alone, none waiting for another, where the CPU has the best.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub bound_ns: Option<f64>,
 }
 
 /// What something that can be switched off costs.

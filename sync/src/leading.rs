@@ -377,11 +377,7 @@ impl Leading {
         };
         // What a predecessor knew still holds: workers count anew in each leadership.
         let known = led.checkpoint.unwrap_or_default();
-        led.checkpoint = Some(Checkpoint {
-            outbound_next: checkpoint.outbound_next.max(known.outbound_next),
-            inbound_top: checkpoint.inbound_top.max(known.inbound_top),
-            ..checkpoint
-        });
+        led.checkpoint = Some(checkpoint.after(known));
         for session in self.sessions.values_mut() {
             session.checkpoint(sa);
         }

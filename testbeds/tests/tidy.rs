@@ -73,6 +73,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["hitless-sa", "hitless-dataplane", "hitless-sync"],
     ),
     (
+        "hitless-dataplane-fuzz",
+        &["hitless-sa", "hitless-dataplane"],
+    ),
+    ("hitless-sync-fuzz", &["hitless-sa", "hitless-sync"]),
+    ("hitless-fuzz", &["hitless"]),
+    (
         "hitless-perf",
         &[
             "hitless-sa",

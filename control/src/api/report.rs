@@ -188,6 +188,9 @@ pub struct GatewayStatus {
     /// The AEAD engine in use.
     pub aead: String,
     pub workers: u64,
+    /// The file that every key is written to, if the user asked for that.
+    #[serde(default)]
+    pub key_log: Option<String>,
     pub ports: Vec<PortStatus>,
 }
 

@@ -66,16 +66,22 @@ impl Check {
                     text.push_str(&format!("warning: {warning}\n"));
                 }
                 text.push_str(&format!(
-                    "{file}: good; member {} of cluster {}, {} ports, {} connections\n",
+                    "{file}: good; member {} of cluster {}, {}, {}\n",
                     config.cluster.id,
                     config.cluster.name,
-                    config.ports.len(),
-                    config.connections.len()
+                    counted(config.ports.len(), "port"),
+                    counted(config.connections.len(), "connection")
                 ));
                 print(&text)
             }
         }
     }
+}
+
+/// `1 port`, `2 ports`.
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 fn problems(error: &ConfigError) -> serde_json::Value {

@@ -97,6 +97,7 @@ const PUBLIC: &[&str] = &[
     "start_action",
     "socket",
     "log",
+    "key_log",
 ];
 
 /// `[ports.outside]`, perhaps unclosed, but without quotes that could hold anything.

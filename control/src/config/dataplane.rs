@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hitless_dataplane::aead::{Engine, Tier};
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
@@ -24,8 +25,13 @@ pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
         Aead::default(),
         value::word(&[
             ("auto", Aead::Auto),
-            ("aws-lc-rs", Aead::AwsLc),
-            ("aes-gcm", Aead::AesGcm),
+            ("burst", Aead::Burst),
+            ("burst-avx512", Aead::Only(Engine::Burst(Tier::Avx512))),
+            ("burst-avx2", Aead::Only(Engine::Burst(Tier::Avx2))),
+            ("burst-aesni", Aead::Only(Engine::Burst(Tier::AesNi))),
+            ("aws-lc", Aead::Only(Engine::AwsLc)),
+            ("aws-lc-rs", Aead::Only(Engine::AwsLc)),
+            ("aes-gcm", Aead::Only(Engine::AesGcm)),
         ]),
     );
     let checkpoint = checkpoint(&section);
@@ -97,8 +103,21 @@ pub(super) fn read_control(root: &Section<'_>) -> Option<ControlConfig> {
     let section = root.section_or_empty("control")?;
     let socket = section.or("socket", PathBuf::from(DEFAULT_SOCKET), socket);
     let log = section.or("log", "info".to_owned(), log);
+    let key_log = section.optional("key_log", value::absolute_path);
     section.finish(&[]);
-    Some(ControlConfig { socket, log })
+    let key_log = key_log.map(|path| path.value);
+    if let Some(path) = &key_log {
+        section.problems().warn(format!(
+            "control.key_log: THE KEYS OF EVERY TUNNEL ARE WRITTEN TO {}; whoever reads that file \
+             reads all traffic. Remove the key once you have seen what you need",
+            path.display()
+        ));
+    }
+    Some(ControlConfig {
+        socket,
+        log,
+        key_log,
+    })
 }
 
 fn socket(value: &DeValue<'_>) -> Result<PathBuf, Refusal> {

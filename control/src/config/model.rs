@@ -6,6 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hitless_dataplane::aead::Engine;
 use hitless_sa::MemberId;
 use zeroize::Zeroizing;
 
@@ -168,14 +169,16 @@ pub struct DataplaneConfig {
     pub idle: IdlePolicy,
 }
 
-/// Which library encrypts.
+/// Which implementation encrypts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Aead {
-    /// What the dataplane holds to be fastest.
+    /// What the dataplane holds to be fastest on this CPU.
     #[default]
     Auto,
-    AwsLc,
-    AesGcm,
+    /// The best tier of burst kernels that this CPU has.
+    Burst,
+    /// This one and no other.
+    Only(Engine),
 }
 
 /// How often workers report counters: after so many packets or so much time, whichever is first
@@ -203,6 +206,8 @@ pub struct ControlConfig {
     pub socket: PathBuf,
     /// A level or filter for the log: `info`, `debug`, `info,hitless::ike=debug`.
     pub log: String,
+    /// Where the keys of every Child SA are written for Wireshark, if anywhere.
+    pub key_log: Option<PathBuf>,
 }
 
 /// Where the control socket is unless the file or the command line says otherwise.

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use hitless_dataplane::aead::{Engine, EngineError};
 use hitless_dataplane::port::af_xdp::AfXdpError;
 
 use crate::api::ServerError;
@@ -30,9 +32,16 @@ pub enum DaemonError {
     },
     /// A port of the driver `memory` in a daemon.
     MemoryPort(String),
+    /// The file of control.key_log.
+    KeyLog {
+        path: PathBuf,
+        error: io::Error,
+    },
     Memory(io::Error),
     Thread(io::Error),
     Signals(io::Error),
+    /// The engine for ESP.
+    Aead(EngineError),
 }
 
 fn is_denied(error: &io::Error) -> bool {
@@ -80,6 +89,12 @@ impl fmt::Display for DaemonError {
                 "ports.{name}: the driver `memory` connects gateways of one process; take \
                  `af_xdp` here"
             ),
+            DaemonError::KeyLog { path, error } => write!(
+                f,
+                "control.key_log {}: {error}; name a file in a directory that only its owner can \
+                 write to, or remove the key",
+                path.display()
+            ),
             DaemonError::Memory(error) => {
                 write!(
                     f,
@@ -88,6 +103,9 @@ impl fmt::Display for DaemonError {
             }
             DaemonError::Thread(error) => write!(f, "cannot start a thread: {error}"),
             DaemonError::Signals(error) => write!(f, "cannot listen for signals: {error}"),
+            DaemonError::Aead(error) => {
+                write!(f, "dataplane.aead or {}: {error}", Engine::VARIABLE)
+            }
         }
     }
 }

@@ -6,10 +6,13 @@
 //! ```
 //!
 //! The loop moves octets and time and decides nothing. `ports.rs` opens the ports, `disk.rs` writes
-//! durable state off this thread.
+//! durable state off this thread,
+//! `answer.rs` answers operators.
 
+mod answer;
 mod disk;
 mod error;
+mod keylog;
 mod ports;
 
 use std::net::UdpSocket;
@@ -20,6 +23,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hitless_dataplane::aead::Engine;
 use hitless_dataplane::handover;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::thread::{Idle, Readiness, spawn, wait};
@@ -27,15 +31,17 @@ use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_po
 use hitless_sa::{Entropy, Instant};
 use hitless_sync::Event as SyncEvent;
 
-use crate::api::{Reply, Request, Server};
+use crate::api::Server;
 use crate::clock;
 use crate::config::{Config, IdlePolicy};
 use crate::durable::{DurableFile, Identity};
 use crate::entropy::SystemEntropy;
 use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
+use answer::Reader;
 use disk::Disk;
 pub use error::DaemonError;
+use keylog::KeyFile;
 
 /// The control thread looks at the rings at least this often.
 const TICK: Duration = Duration::from_millis(1);
@@ -56,6 +62,14 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
+    let keys = config.control.key_log.as_ref();
+    let keys = keys.map(|path| {
+        KeyFile::open(path).map_err(|error| DaemonError::KeyLog {
+            path: path.clone(),
+            error,
+        })
+    });
+    let keys = keys.transpose()?;
     let socket = config
         .cluster
         .sync
@@ -69,15 +83,17 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
-    let settings = GatewaySettings::new(config);
+    let settings = with_engine(GatewaySettings::new(config))?;
     let workers_stop = Arc::new(AtomicBool::new(false));
     let workers = open_workers(&settings, &leadership)?;
+    let aead = settings.aead().name();
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     tracing::info!(
         cluster = %settings.config().cluster.name,
         member = %settings.config().cluster.id,
         incarnation = %durable.incarnation,
         workers = threads.len(),
+        aead,
         "started"
     );
     let now = clock::now();
@@ -95,8 +111,10 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         entropy: SystemEntropy,
         socket,
         disk,
+        keys,
         farewell,
         stopped: false,
+        readers: Vec::new(),
     };
     member.serve(&mut server, &stop);
     workers_stop.store(true, Ordering::Relaxed);
@@ -106,6 +124,14 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.
+fn with_engine(settings: GatewaySettings) -> Result<GatewaySettings, DaemonError> {
+    let forced = Engine::from_environment().map_err(DaemonError::Aead)?;
+    let engine = forced.unwrap_or(settings.aead());
+    let engine = engine.checked().map_err(DaemonError::Aead)?;
+    Ok(settings.with_aead(engine))
 }
 
 /// The workers with their control ends, not running yet.
@@ -166,8 +192,11 @@ struct Member {
     entropy: SystemEntropy,
     socket: Option<UdpSocket>,
     disk: Disk,
+    keys: Option<KeyFile>,
     farewell: Duration,
     stopped: bool,
+    /// Clients that wait for captured packets.
+    readers: Vec<Reader>,
 }
 
 impl Member {
@@ -223,33 +252,6 @@ impl Member {
         }
     }
 
-    fn answer(&mut self, server: &mut Server, now: Instant) {
-        for (client, request) in server.poll() {
-            let reply = match request {
-                Request::Status {} => Reply::Status(Box::new(self.gateway.status(now))),
-                Request::ListSas { connection } => {
-                    let mut sas = self.gateway.list_sas(now);
-                    sas.retain(|sa| connection.as_ref().is_none_or(|name| *name == sa.name));
-                    Reply::Sas { sas }
-                }
-                Request::Switchover {} => self.switchover(now),
-            };
-            server.reply(client, &reply);
-        }
-    }
-
-    fn switchover(&mut self, now: Instant) -> Reply {
-        match self.gateway.can_switch_over(now) {
-            Ok(successor) => {
-                self.gateway.switchover(now, &mut self.entropy);
-                Reply::Done {
-                    message: format!("handing over to member {successor}"),
-                }
-            }
-            Err(reason) => Reply::Refused { reason },
-        }
-    }
-
     fn drain(&mut self) {
         while let Some(output) = self.gateway.poll_output() {
             match output {
@@ -260,6 +262,11 @@ impl Member {
                     }
                 }
                 Output::Persist(durable) => self.disk.write(durable),
+                Output::KeyLog(lines) => {
+                    if let Some(keys) = &mut self.keys {
+                        keys.write(&lines);
+                    }
+                }
                 Output::Event(event) => {
                     self.stopped |= event == Event::Sync(SyncEvent::Stopped);
                     crate::log::gateway_event(&event);

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Checkpoint as Published;
-use hitless_dataplane::command::Retired;
+use hitless_dataplane::counters::SaCounters;
+use hitless_dataplane::flow::Flow;
 use hitless_dataplane::replay::AntiReplay;
 use hitless_dataplane::spd::{Action, Policy};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
@@ -22,6 +23,13 @@ const TELL_IKE: Duration = Duration::from_millis(100);
 
 /// Packets that the network still holds are younger than this.
 const LATELY: Duration = Duration::from_secs(2);
+
+/// A half of a Child SA.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Direction {
+    In,
+    Out,
+}
 
 /// One Child SA in the dataplane.
 pub struct Carried {
@@ -52,9 +60,13 @@ pub struct Carried {
     pub moved_at: Option<Instant>,
     /// The window, if several workers receive and share it.
     pub shared: Option<AntiReplay>,
-    /// What each worker published last, and what its halves that are gone had counted.
+    /// What each worker published last.
     published: BTreeMap<usize, Checkpoint>,
-    settled: Checkpoint,
+    /// What each half that a worker has or had counts; they outlive the half, and are its again if
+    /// it comes back.
+    tallies: BTreeMap<(usize, Direction), Arc<SaCounters>>,
+    /// The totals when the last checkpoint came.
+    counted: Checkpoint,
     /// When each direction last moved.
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
@@ -90,7 +102,8 @@ impl Carried {
             moved_at: None,
             shared: None,
             published: BTreeMap::new(),
-            settled: Checkpoint::default(),
+            tallies: BTreeMap::new(),
+            counted: Checkpoint::default(),
             used_in: None,
             used_out: None,
             silence: Silence::new(false),
@@ -139,52 +152,48 @@ impl Carried {
 
     /// Remembers what a worker published; gives the checkpoint of the SA as a whole.
     pub fn note(&mut self, now: Instant, worker: usize, published: Published) -> Checkpoint {
-        let before = self.counters();
         let checkpoint = Checkpoint {
             outbound_next: published.outbound_next,
             inbound_top: published.inbound_top,
-            packets_out: published.packets_out,
-            bytes_out: published.bytes_out,
-            packets_in: published.packets_in,
-            bytes_in: published.bytes_in,
+            ..Checkpoint::default()
         };
         self.published.insert(worker, checkpoint);
-        let after = self.counters();
+        let (before, after) = (self.counted, self.counters());
         if after.packets_in > before.packets_in {
             self.used_in = Some(now);
         }
         if after.packets_out > before.packets_out {
             self.used_out = Some(now);
         }
+        self.counted = after;
         after
     }
 
-    /// A half that a worker has given back counts no more there.
-    pub fn settle(&mut self, worker: usize, retired: &Retired) {
-        self.published.remove(&worker);
-        match retired {
-            Retired::Inbound(sa) => {
-                self.settled.packets_in += sa.packets;
-                self.settled.bytes_in += sa.bytes;
-            }
-            Retired::Outbound(sa) => {
-                self.settled.packets_out += sa.packets;
-                self.settled.bytes_out += sa.bytes;
-            }
-            Retired::Policies(_) | Retired::Routes(_) => {}
-        }
+    /// The counters for a half on a worker: always the same ones.
+    pub fn tally(&mut self, worker: usize, direction: Direction) -> Arc<SaCounters> {
+        Arc::clone(self.tallies.entry((worker, direction)).or_default())
+    }
+
+    /// What each half counts, by worker.
+    pub fn tallies(&self) -> impl Iterator<Item = (usize, Direction, &SaCounters)> {
+        let tallies = self.tallies.iter();
+        tallies.map(|((worker, direction), counters)| (*worker, *direction, counters.as_ref()))
     }
 
     /// Every worker counts its own packets; numbers are the SA's.
     pub fn counters(&self) -> Checkpoint {
-        let mut sum = self.settled;
+        let mut sum = Checkpoint::default();
         for one in self.published.values() {
             sum.outbound_next = sum.outbound_next.max(one.outbound_next);
             sum.inbound_top = sum.inbound_top.max(one.inbound_top);
-            sum.packets_out += one.packets_out;
-            sum.bytes_out += one.bytes_out;
-            sum.packets_in += one.packets_in;
-            sum.bytes_in += one.bytes_in;
+        }
+        for (_, direction, counters) in self.tallies() {
+            let (packets, bytes) = match direction {
+                Direction::In => (&mut sum.packets_in, &mut sum.bytes_in),
+                Direction::Out => (&mut sum.packets_out, &mut sum.bytes_out),
+            };
+            *packets += counters.packets();
+            *bytes += counters.bytes();
         }
         sum
     }
@@ -315,6 +324,18 @@ impl Protected {
             child: child.name.clone(),
             policies: pairs(&child.local_ts, &child.remote_ts, Action::Protect(None)).collect(),
         }
+    }
+
+    /// Connection and child.
+    pub fn name(&self) -> (String, String) {
+        (self.connection.clone(), self.child.clone())
+    }
+
+    /// Whether outbound packets of a flow are its to protect.
+    pub fn covers(&self, flow: &Flow) -> bool {
+        self.policies.iter().any(|policy| {
+            flow.source_within(&policy.local) && flow.destination_within(&policy.remote)
+        })
     }
 }
 

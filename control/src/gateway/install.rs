@@ -10,10 +10,11 @@ use hitless_dataplane::sad::{Bound, InboundSa, OutboundSa, SaError};
 use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber, Workers};
 use hitless_sync::TakeoverSa;
 
-use super::children::Carried;
+use super::children::{Carried, Direction};
 use super::silence::Silence;
 use super::{Event, Gateway, Output};
 use crate::ike::ChildChange;
+use crate::keylog::KeyLines;
 
 impl Gateway {
     /// Makes one change of a Child SA in the dataplane.
@@ -43,6 +44,7 @@ impl Gateway {
                 let Some(carried) = self.children.get_mut(sa) else {
                     return;
                 };
+                let moved = (carried.child.local, carried.child.remote) != (local, remote);
                 carried.child = child;
                 self.dataplane.broadcast(|| Command::Update {
                     sa,
@@ -50,6 +52,10 @@ impl Gateway {
                     remote,
                     encapsulation,
                 });
+                // Wireshark looks its keys up by address.
+                if moved {
+                    self.log_keys(sa);
+                }
             }
             ChildChange::Remove(sa) => {
                 self.inherited.remove(&sa);
@@ -104,6 +110,7 @@ impl Gateway {
             Ok(halves) => halves,
             Err(error) => return self.unusable(sa, error.to_string()),
         };
+        self.log_keys(sa);
         for (worker, half) in inbound {
             self.dataplane
                 .send(worker, Command::InstallInbound(Box::new(half)));
@@ -119,25 +126,38 @@ impl Gateway {
         self.policies_changed = true;
     }
 
+    /// The keys of an SA for Wireshark, if the user asked for them.
+    fn log_keys(&mut self, sa: SaId) {
+        if self.settings.config().control.key_log.is_some()
+            && let Some(carried) = self.children.get(sa)
+        {
+            let lines = KeyLines::new(&carried.child);
+            self.outputs.push_back(Output::KeyLog(lines));
+        }
+    }
+
     /// The halves that the SA's workers get (`workers` of its child).
     fn halves(&self, carried: &mut Carried, window: AntiReplay) -> Result<Halves, SaError> {
         let engine = self.settings.aead();
-        let Carried {
-            child, cell, slot, ..
-        } = &*carried;
+        let (child, cell) = (&Arc::clone(&carried.child), &Arc::clone(&carried.cell));
+        let (slot, at_home) = (carried.slot, carried.home);
+        let mut tally = |worker, direction| carried.tally(worker, direction);
         let spread = child.options.workers;
         let several = spread == Workers::All && self.dataplane.len() > 1;
         let window = if several { window.share() } else { window };
         let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
         for worker in 0..self.dataplane.len() {
-            let (cell, home) = (|| Arc::clone(cell), worker == carried.home);
+            let (cell, home) = (|| Arc::clone(cell), worker == at_home);
             if home || several {
                 let window = window.clone();
-                let half = InboundSa::with_window(child, cell(), window, *slot, engine)?;
+                let mut half = InboundSa::with_window(child, cell(), window, slot, engine)?;
+                half.counters = tally(worker, Direction::In);
                 inbound.push((worker, half));
             }
             if home || spread != Workers::One {
-                outbound.push((worker, OutboundSa::new(child, cell(), *slot, engine)?));
+                let mut half = OutboundSa::new(child, cell(), slot, engine)?;
+                half.counters = tally(worker, Direction::Out);
+                outbound.push((worker, half));
             }
         }
         carried.shared = several.then_some(window);

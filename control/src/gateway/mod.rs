@@ -18,11 +18,14 @@
 //!  install.rs  SAs into the workers, with their leases           children.rs  the SAs in there
 //!  dataplane.rs the rings of the workers            link.rs      the other members
 //!  punt.rs     IP and UDP around IKE                settings.rs  what the configuration becomes
-//!  counts.rs   bad input, by reason                 status.rs    what an operator sees
+//!  counts.rs   bad input, by reason                 status.rs, show.rs  what an operator sees
 //!  blackout.rs what a strict takeover leaves, and its end
+//!  acquire.rs  children that the first packet brings up
+//!  watch.rs    traces and captures of single packets
 //!  silence.rs  inherited SAs that the peer has no more
 //! ```
 
+mod acquire;
 mod blackout;
 mod children;
 mod commit;
@@ -30,12 +33,15 @@ mod counts;
 mod dataplane;
 mod install;
 mod link;
+mod neighbours;
 mod punt;
 mod roles;
 mod settings;
 mod settle;
+mod show;
 mod silence;
 mod status;
+mod watch;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -50,16 +56,20 @@ use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
 use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, TakeoverSa};
 
 use crate::ike::{self, Engine, Input};
+use crate::keylog::KeyLines;
 
 pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
+use acquire::Asked;
 use children::Children;
 use commit::Waiting;
 use counts::Counts;
 use dataplane::Dataplane;
 use link::Link;
+use neighbours::Neighbours;
 use roles::Drain;
+use watch::Watching;
 
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
 const SCAN: Duration = Duration::from_millis(1);
@@ -71,6 +81,8 @@ pub enum Output {
     SyncTransmit(SocketAddr, Vec<u8>),
     /// Write durably, then call [`Gateway::persisted`].
     Persist(Durable),
+    /// Append to the key log: only if the configuration names one.
+    KeyLog(KeyLines),
     /// For the log, the demo's progress and tests.
     Event(Event),
 }
@@ -96,6 +108,11 @@ pub enum Event {
     },
     Degraded {
         on: bool,
+    },
+    /// A packet wants a child that is to be brought up by its first one.
+    Acquired {
+        connection: String,
+        child: String,
     },
     /// An inherited SA sends and hears nothing: it is replaced.
     Silent {
@@ -146,6 +163,10 @@ pub struct Gateway {
     skip: u64,
     packet: Vec<u8>,
     counts: Counts,
+    asked: Asked,
+    watching: Watching,
+    /// What the workers have learned of the links' neighbours, for `show`.
+    neighbours: Neighbours,
 }
 
 impl Gateway {
@@ -187,6 +208,9 @@ impl Gateway {
             skip: 0,
             packet: Vec::new(),
             counts: Counts::default(),
+            asked: Asked::default(),
+            watching: Watching::default(),
+            neighbours: Neighbours::default(),
         };
         gateway.publish_policies();
         gateway
@@ -200,6 +224,7 @@ impl Gateway {
         if now.since(self.last_scan) >= SCAN {
             self.last_scan = now;
             self.scan(now, entropy);
+            self.tend_watching(now);
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
             self.node.handle(now, entropy, SyncInput::Timeout);

@@ -75,10 +75,7 @@ pub fn udp_packet(transmit: &Transmit) -> Option<Vec<u8>> {
     packet.extend_from_slice(marker);
     packet.extend_from_slice(&transmit.payload);
     let seed = pseudo_header(source, destination, ipv4::UDP, length);
-    let sum = match checksum(seed, &packet[header..]) {
-        0 => 0xffff,
-        sum => sum,
-    };
+    let sum = udp::sent_checksum(checksum(seed, &packet[header..]));
     packet[header + 6..header + 8].copy_from_slice(&sum.to_be_bytes());
     let written = match (source, destination) {
         (IpAddr::V4(from), IpAddr::V4(to)) => ipv4::write(&mut packet, from, to, ipv4::UDP),

@@ -58,9 +58,10 @@ impl Gateway {
         event: WorkerEvent,
     ) {
         match event {
-            WorkerEvent::Retired(retired) => self.retired(now, entropy, worker, &retired),
+            WorkerEvent::Retired(retired) => self.retired(now, entropy, &retired),
             WorkerEvent::Barrier(barrier) => self.barrier_passed(now, entropy, worker, barrier),
             WorkerEvent::NeighbourLearned { port, address, mac } => {
+                self.neighbours.learned(now, worker, port, address, mac);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
                     self.dataplane
                         .send(other, Command::Neighbour { port, address, mac });
@@ -87,8 +88,9 @@ impl Gateway {
                 }
             }
             WorkerEvent::Window { sa, state } => self.window_known(sa, state),
-            // Hints that nobody asks for: the scan sees the high water, traps are not initiated.
-            WorkerEvent::Acquire { .. } | WorkerEvent::HighWater { .. } => {}
+            WorkerEvent::Acquire { flow, .. } => self.acquire(now, entropy, &flow),
+            // A hint that nobody asks for: the scan sees the high water.
+            WorkerEvent::HighWater { .. } => {}
         }
     }
 
@@ -135,17 +137,11 @@ impl Gateway {
     }
 
     /// What a worker gave back is dropped here, so that no worker ever frees memory.
-    fn retired(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        worker: usize,
-        retired: &Retired,
-    ) {
+    fn retired(&mut self, now: Instant, entropy: &mut dyn Entropy, retired: &Retired) {
         let (sa, cell) = match retired {
             Retired::Inbound(half) => (half.id, &half.cell),
             Retired::Outbound(half) => (half.id, &half.cell),
-            Retired::Policies(_) | Retired::Routes(_) => return,
+            Retired::Policies(_) | Retired::Routes(_) | Retired::Watched(_) => return,
         };
         // Every other way out of a worker begins with the SA's end here, or with another cell.
         let current = self.children.get(sa);
@@ -154,9 +150,6 @@ impl Gateway {
         }
         // The last checkpoint of a half was published before it was given back.
         self.take_checkpoints(now, entropy);
-        if let Some(carried) = self.children.get_mut(sa) {
-            carried.settle(worker, retired);
-        }
     }
 
     /// Takes IKE packets; returns how many.

@@ -108,6 +108,8 @@ impl Station {
                     let written = persist(durable);
                     self.gateway.persisted(now, entropy, written);
                 }
+                // A lab has no files; whoever wants keys asks for them by name.
+                Output::KeyLog(_) => {}
                 Output::Event(event) => events(event),
             }
         }

@@ -53,7 +53,7 @@ mod short;
 
 use std::arch::x86_64::*;
 
-use crate::job::{HEADER, Task};
+use crate::job::{HEADER, Task, members};
 
 /// The octets of a vector that are not the ESP header's.
 const PAST_HEADER: u64 = u64::MAX << HEADER;
@@ -87,25 +87,14 @@ pub(crate) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
     good
 }
 
-/// The numbers in a set, the least first.
-#[inline]
-fn members(mut set: u32) -> impl Iterator<Item = usize> {
-    std::iter::from_fn(move || {
-        let least = set.trailing_zeros() as usize;
-        set &= set.checked_sub(1)?;
-        Some(least)
-    })
-}
-
 /// The counter block of a packet but for the counter: zero, IV, zero, in every lane. The salt is in the
 /// first round key.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
 fn nonce(task: &Task<'_>) -> __m512i {
-    // SAFETY: the IV is the 8 octets before the text; the 4 octets before it and the 4 after it are the
-    // packet's too, which has 16 octets before the text and 16 after it.
-    let around = unsafe { _mm_loadu_si128(task.text().sub(12).cast()) };
-    _mm512_maskz_broadcast_i32x4(0x6666, around)
+    // SAFETY: the IV is the 8 octets before the text, which are the packet's.
+    let iv = unsafe { _mm_loadl_epi64(task.text().sub(8).cast()) };
+    _mm512_broadcast_i32x4(_mm_bslli_si128::<4>(iv))
 }
 
 /// The value `1 + 4 * vector` and the next three, as the counters of four blocks that have none yet.

@@ -9,7 +9,8 @@
 use std::mem::MaybeUninit;
 
 use crate::detect::Tier;
-use crate::job::{HEADER, Job, Task, fits};
+use crate::job::{HEADER, ICV, Job, Task, fits};
+use crate::key::Key;
 
 /// Packets that the kernels see at once; a longer burst is several. A set of them is a `u32`.
 const BURST: usize = u32::BITS as usize;
@@ -29,6 +30,23 @@ pub fn open(jobs: &mut [Job<'_>]) {
     run::<true>(jobs);
 }
 
+/// Seals or opens one packet with additional data that it does not hold itself, of up to 16 octets, for
+/// published vectors that have not the shape of ESP. `None` if that is longer, or the packet does not
+/// fit.
+#[doc(hidden)]
+pub fn run_with_additional<const OPEN: bool>(
+    key: &Key,
+    esp: &mut [u8],
+    additional: &[u8],
+) -> Option<bool> {
+    let task = Task::with_additional(key, esp, additional)?;
+    let good = run_class::<OPEN>(std::slice::from_ref(&task), 1) == 1;
+    if !good {
+        wipe(esp);
+    }
+    Some(good)
+}
+
 fn run<const OPEN: bool>(jobs: &mut [Job<'_>]) {
     for jobs in jobs.chunks_mut(BURST) {
         let mut good = run_tasks::<OPEN>(jobs);
@@ -39,7 +57,7 @@ fn run<const OPEN: bool>(jobs: &mut [Job<'_>]) {
                 good >>= 1;
             }
             if !job.ok {
-                wipe(job);
+                wipe(job.esp);
             }
         }
     }
@@ -92,7 +110,11 @@ fn run_class<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
     match first.key().tier() {
         // SAFETY: a key of a tier is made only where the tier is available.
         Tier::Avx512 => unsafe { crate::avx512::run::<OPEN>(tasks, set) },
-        Tier::Avx2 | Tier::AesNi | Tier::None => 0,
+        // SAFETY: likewise.
+        Tier::Avx2 => unsafe { crate::avx2::run::<OPEN>(tasks, set) },
+        // SAFETY: likewise.
+        Tier::AesNi => unsafe { crate::aesni::run::<OPEN>(tasks, set) },
+        Tier::None => 0,
     }
 }
 
@@ -104,9 +126,9 @@ fn run_class<const OPEN: bool>(_: &[Task<'_>], _: u32) -> u32 {
 
 #[cold]
 #[inline(never)]
-fn wipe(job: &mut Job<'_>) {
-    let end = job.esp.len().saturating_sub(crate::job::ICV);
-    if let Some(text) = job.esp.get_mut(HEADER..end) {
+fn wipe(esp: &mut [u8]) {
+    let end = esp.len().saturating_sub(ICV);
+    if let Some(text) = esp.get_mut(HEADER..end) {
         text.fill(0);
     }
 }

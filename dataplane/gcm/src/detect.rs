@@ -18,7 +18,7 @@ pub enum Tier {
 
 impl Tier {
     /// Every tier that has a kernel, the best first.
-    pub const KERNELS: [Tier; 1] = [Tier::Avx512];
+    pub const KERNELS: [Tier; 3] = [Tier::Avx512, Tier::Avx2, Tier::AesNi];
 
     /// The name in `status` and in settings.
     pub const fn name(self) -> &'static str {
@@ -48,7 +48,8 @@ impl Tier {
         };
         match self {
             Tier::None => true,
-            Tier::AesNi | Tier::Avx2 => false,
+            Tier::AesNi => aes_ni(),
+            Tier::Avx2 => avx2(),
             Tier::Avx512 => {
                 avx2()
                     && is_x86_feature_detected!("avx512f")

@@ -55,25 +55,46 @@ impl<'a> Task<'a> {
         if !fits(job.esp) {
             return None;
         }
-        let length = job.esp.len() - OVERHEAD;
         let header = u128::from(u64::from_be_bytes(*job.esp.first_chunk()?)) << 64;
         let (additional, octets) = match job.high {
             None => (header, 8),
             // SPI, high half, low half.
             Some(high) => {
                 let low = (header >> 64) as u32;
-                let high = u128::from(high) << 64 | u128::from(low) << 32;
-                ((header >> 96) << 96 | high, 12)
+                let high = (u128::from(high) << 64) | (u128::from(low) << 32);
+                (((header >> 96) << 96) | high, 12)
             }
         };
-        Some(Task {
-            key: job.key,
-            text: job.esp.as_mut_ptr().wrapping_add(HEADER),
+        Some(Task::of(job.key, job.esp, additional, octets))
+    }
+
+    /// A packet with additional data of any length up to a block, which ESP does not have: published
+    /// vectors do.
+    pub(crate) fn with_additional(
+        key: &'a Key,
+        esp: &'a mut [u8],
+        additional: &[u8],
+    ) -> Option<Task<'a>> {
+        let mut block = [0; 16];
+        block
+            .get_mut(..additional.len())?
+            .copy_from_slice(additional);
+        let additional_octets = additional.len() as u128;
+        fits(esp).then(|| Task::of(key, esp, u128::from_be_bytes(block), additional_octets))
+    }
+
+    /// A packet that fits.
+    #[inline]
+    fn of(key: &'a Key, esp: &'a mut [u8], additional: u128, octets: u128) -> Task<'a> {
+        let length = esp.len() - OVERHEAD;
+        Task {
+            key,
+            text: esp.as_mut_ptr().wrapping_add(HEADER),
             length,
             additional,
-            lengths: (octets * 8) << 64 | (length as u128 * 8),
+            lengths: ((octets * 8) << 64) | (length as u128 * 8),
             packet: PhantomData,
-        })
+        }
     }
 
     #[inline]
@@ -109,6 +130,16 @@ impl<'a> Task<'a> {
     pub(crate) fn lengths(&self) -> &u128 {
         &self.lengths
     }
+}
+
+/// The numbers in a set, the least first.
+#[inline]
+pub(crate) fn members(mut set: u32) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let least = set.trailing_zeros() as usize;
+        set &= set.checked_sub(1)?;
+        Some(least)
+    })
 }
 
 #[cfg(test)]

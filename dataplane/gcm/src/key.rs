@@ -103,6 +103,12 @@ impl Key {
         &raw const self.middle[ROUND - 1]
     }
 
+    /// The round keys between the first and the last.
+    #[inline]
+    pub(crate) fn middles(&self) -> &[u128] {
+        &self.middle[..(self.rounds as usize - 1).min(MIDDLE)]
+    }
+
     /// Where the last round key is.
     #[inline]
     pub(crate) fn last(&self) -> *const u128 {

@@ -9,7 +9,7 @@
 //! - `key`, `schedule`: a key, expanded once
 //! - `job`: a packet of a burst, and what the kernels make of it
 //! - `burst`: which packets go together, and to which kernel
-//! - `avx512`: the kernels
+//! - `avx512`, `avx2`, `aesni`: the kernels
 //!
 //! Nothing here branches on, or looks up by, a key or a text; only lengths, which key it is, and the
 //! verdict decide. `unsafe` is in the kernels, in `schedule` and in `burst`, argued where it stands.
@@ -20,6 +20,10 @@ mod job;
 mod key;
 
 #[cfg(target_arch = "x86_64")]
+mod aesni;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
 mod avx512;
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
@@ -27,6 +31,8 @@ pub mod bound;
 #[cfg(target_arch = "x86_64")]
 mod schedule;
 
+#[doc(hidden)]
+pub use burst::run_with_additional;
 pub use burst::{open, seal};
 pub use detect::{Tier, UnknownTier, tier};
 pub use job::{HEADER, ICV, Job, MOST_TEXT, OVERHEAD};

@@ -46,7 +46,8 @@ impl Combined {
         salt: &[u8],
     ) -> Option<Combined> {
         let cipher = match engine {
-            Engine::AwsLc => {
+            // What a burst kernel does not do, aws-lc does.
+            Engine::Burst(_) | Engine::AwsLc => {
                 let algorithm = match suite {
                     EspSuite::Aes128Gcm16
                     | EspSuite::Aes128Gmac

@@ -96,7 +96,7 @@ impl Tunnel {
         packet: &mut Packet,
         number: SequenceNumber,
     ) -> Result<(), DropReason> {
-        let tos = wrap(&mut self.pool, packet, &self.sender, number)?;
+        let front = wrap(&mut self.pool, packet, &self.sender, number, 0)?;
         let mut jobs = [Job {
             key: &self.sender.key,
             esp: self.pool.bytes_mut(packet),
@@ -105,7 +105,7 @@ impl Tunnel {
         }];
         seal_burst(&mut jobs);
         assert!(jobs[0].ok);
-        address(&mut self.pool, packet, &self.sender, number, tos)
+        address(&mut self.pool, packet, &self.sender, number, front)
     }
 
     fn decapsulate(&mut self, packet: &mut Packet) -> Result<SequenceNumber, DropReason> {
@@ -126,7 +126,8 @@ impl Tunnel {
         if !jobs[0].ok {
             return Err(DropReason::Integrity);
         }
-        unwrap(&mut self.pool, packet, &mut self.receiver, number).map(|()| number)
+        let headers = (0, false);
+        unwrap(&mut self.pool, packet, &mut self.receiver, number, headers).map(|()| number)
     }
 
     /// What is left of `esp`, and its number, not marked.
@@ -209,7 +210,10 @@ fn a_packet_of_every_length_goes_through_every_kind_of_tunnel() {
             assert_eq!(tunnel.receive(&outer[tunnel.overhead..]), Ok(inner));
         }
         assert_eq!(tunnel.receiver.window.lost(), 0);
-        assert_eq!(tunnel.receiver.packets, tunnel.receiver.window.top().0);
+        assert_eq!(
+            tunnel.receiver.counters.packets(),
+            tunnel.receiver.window.top().0
+        );
         assert_eq!(tunnel.receiver.last_use, NOW);
     }
 }
@@ -316,7 +320,11 @@ fn of_eight_copies_in_a_burst_one_is_accepted() {
         })
         .count();
     assert_eq!(
-        (admitted, tunnel.receiver.packets, tunnel.receiver.bytes),
+        (
+            admitted,
+            tunnel.receiver.counters.packets(),
+            tunnel.receiver.counters.bytes()
+        ),
         (1, 1, 64)
     );
 }
@@ -351,7 +359,7 @@ fn truncated_and_damaged_packets_are_refused_and_move_nothing() {
             );
         }
         assert_eq!(tunnel.receiver.window.export(), before);
-        assert_eq!(tunnel.receiver.packets, 0);
+        assert_eq!(tunnel.receiver.counters.packets(), 0);
         assert_eq!(tunnel.receiver.authenticated, SequenceNumber(0), "B6");
         assert_eq!(tunnel.receive(&esp), Ok(inner_v4(90)));
     }
@@ -437,7 +445,7 @@ fn inner_packets_that_contradict_themselves_are_refused() {
             "verified numbers are marked"
         );
     }
-    assert_eq!(tunnel.receiver.packets, 0);
+    assert_eq!(tunnel.receiver.counters.packets(), 0);
 }
 
 #[test]

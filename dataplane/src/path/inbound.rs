@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use hitless_sa::{Instant, SequenceNumber, Spi};
+use hitless_sa::{Instant, Mode, SequenceNumber, Spi};
 use smallvec::SmallVec;
 
 use super::{Arrival, Departure, Sorted};
@@ -22,12 +22,12 @@ use crate::wire::ip::decrement_hops;
 use crate::worker::Worker;
 
 /// A packet whose SA and number are known, on its way through the AEAD.
-struct Opening {
-    arrival: Arrival,
-    slot: u32,
-    number: SequenceNumber,
+pub(crate) struct Opening {
+    pub(crate) arrival: Arrival,
+    pub(crate) slot: u32,
+    pub(crate) number: SequenceNumber,
     high: Option<u32>,
-    verified: bool,
+    pub(crate) verified: bool,
 }
 
 type Jobs<'a> = SmallVec<[Job<'a>; BURST]>;
@@ -43,8 +43,14 @@ impl Worker {
         for arrival in sorted.arrivals.drain(..) {
             self.look_up(now, arrival, &mut openings);
         }
+        if self.frames.watch.on {
+            self.watch_openings(&openings);
+        }
         // 2. ICV and decryption, in one go.
         self.open(&mut openings);
+        if self.frames.watch.on {
+            self.watch_opened(&openings);
+        }
         // 3. What an authentic packet changes, and where it goes.
         let mut used: SmallVec<[u32; BURST]> = SmallVec::new();
         for opening in openings.drain(..) {
@@ -57,6 +63,7 @@ impl Worker {
         for slot in used {
             if let Some(sa) = self.sad.inbound_in_slot(slot) {
                 sa.cell.note_inbound_top(sa.authenticated);
+                sa.counters.note_window(sa.window.top(), sa.window.lost());
             }
         }
     }
@@ -85,7 +92,9 @@ impl Worker {
             };
             if authentic {
                 self.reports.offer(Event::BelowFloor { sa: sa.id });
-                return self.frames.drop(arrival.packet, DropReason::Replay);
+                return self
+                    .frames
+                    .drop_of(&sa.counters, arrival.packet, DropReason::Replay);
             }
         }
         match number {
@@ -96,7 +105,7 @@ impl Worker {
                 verified: false,
                 arrival,
             }),
-            Err(reason) => self.frames.drop(arrival.packet, reason),
+            Err(reason) => self.frames.drop_of(&sa.counters, arrival.packet, reason),
         }
     }
 
@@ -152,6 +161,7 @@ impl Worker {
         let remote = arrival.remote();
         let Arrival {
             mut packet,
+            headers,
             port,
             tos,
             ..
@@ -160,7 +170,9 @@ impl Worker {
             return self.frames.drop(packet, DropReason::UnknownSpi);
         };
         if !verified {
-            return self.frames.drop(packet, DropReason::Integrity);
+            return self
+                .frames
+                .drop_of(&sa.counters, packet, DropReason::Integrity);
         }
         // 1. The newest one tells where the peer is (RFC 7296 section 2.23).
         if number > sa.window.top() && moved(sa, remote, port) {
@@ -168,18 +180,23 @@ impl Worker {
             self.reports.hint(Kind::PeerMoved, now, event);
         }
         // 2. Trailer and inner length (RFC 4303 section 3.4.4).
-        if let Err(reason) = esp::unwrap(&mut self.frames.pool, &mut packet, sa, number) {
-            return self.frames.drop(packet, reason);
+        let front = (headers, port.is_some());
+        if let Err(reason) = esp::unwrap(&mut self.frames.pool, &mut packet, sa, number, front) {
+            return self.frames.drop_of(&sa.counters, packet, reason);
         }
         // 3. Congestion on the way is passed on to the inner packet (RFC 6040 section 4.2).
-        if !ecn::leave_tunnel(tos, self.frames.pool.bytes_mut(&mut packet)) {
-            return self.frames.drop(packet, DropReason::Congestion);
+        if sa.mode == Mode::Tunnel {
+            let inner = self.frames.pool.bytes_mut(&mut packet);
+            if !ecn::leave_tunnel(tos, inner, sa.options.copy_dscp_in) {
+                let reason = DropReason::Congestion;
+                return self.frames.drop_of(&sa.counters, packet, reason);
+            }
         }
         // 4. High water, then check-and-mark (rule R8).
         match sa.admit(number, packet.len(), now) {
             Ok(Admission::Deliver) => self.deliver(now, packet, slot, departures),
             Ok(Admission::Wait) => self.park(now, packet, slot, number),
-            Err(reason) => self.frames.drop(packet, reason),
+            Err(reason) => self.frames.drop_of(&sa.counters, packet, reason),
         }
     }
 
@@ -230,21 +247,22 @@ impl Worker {
             .inbound_in_slot(slot)
             .is_some_and(|sa| sa.selectors_match(octets));
         if !allowed {
-            return self.frames.drop(packet, DropReason::SelectorMismatch);
+            return self.drop_inbound(slot, packet, DropReason::SelectorMismatch);
         }
         self.frames.counters.count_opened(octets.len());
         // 6. What it is. ESP or IKE inside ESP is not for us.
         let flow = match classify(octets, &self.addresses) {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
-            Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour, _)) => {
-                return self.frames.drop(packet, DropReason::NotForUs);
+            Ok((Class::Fragment, _)) => return self.frames.drop(packet, DropReason::Fragment),
+            Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour | Class::TooBig, _)) => {
+                return self.drop_inbound(slot, packet, DropReason::NotForUs);
             }
-            Err(reason) => return self.frames.drop(packet, reason),
+            Err(reason) => return self.drop_inbound(slot, packet, reason),
         };
         // 7. TTL, and the way.
         if !decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
-            return self.frames.drop(packet, DropReason::TtlExceeded);
+            return self.drop_inbound(slot, packet, DropReason::TtlExceeded);
         }
         self.send_or_depart(now, packet, flow, departures);
     }

@@ -3,42 +3,48 @@
 
 use std::net::IpAddr;
 
-use hitless_sa::{Instant, SaId, SequenceNumber};
+use hitless_sa::{Instant, Mode, SaId, SequenceNumber};
 use smallvec::SmallVec;
 
 use super::{Departure, way};
 use crate::aead::{self, Job};
 use crate::cell::Block;
 use crate::command::Event;
-use crate::esp;
+use crate::esp::{self, Front};
 use crate::fragment;
 use crate::handover::Errand;
+use crate::mss;
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
+use crate::sad::Remedy;
 use crate::spd::{Action, Direction};
 use crate::verdict::DropReason;
 use crate::wire::icmp::Error;
+use crate::wire::ip::Ip;
 use crate::worker::Worker;
 
 /// A packet that has an SA and a way for its outer packet.
-struct Sealing {
-    packet: Packet,
-    slot: u32,
-    port: usize,
-    next_hop: IpAddr,
+pub(crate) struct Sealing {
+    pub(crate) packet: Packet,
+    pub(crate) slot: u32,
+    pub(crate) port: usize,
+    pub(crate) next_hop: IpAddr,
+    /// What the way takes.
+    mtu: usize,
+    /// Octets that the inner packet is padded to.
+    pad_to: usize,
 }
 
 /// One whose ESP header, IV and trailer are in place.
-struct Wrapped {
-    sealing: Sealing,
-    number: SequenceNumber,
+pub(crate) struct Wrapped {
+    pub(crate) sealing: Sealing,
+    pub(crate) number: SequenceNumber,
     high: Option<u32>,
-    /// DSCP and ECN of the inner packet.
-    tos: u8,
+    front: Front,
     /// Octets of the inner packet.
-    inner: usize,
-    sealed: bool,
+    pub(crate) inner: usize,
+    pub(crate) sealed: bool,
 }
 
 /// Packets to seal in one go: a burst, and some room for fragments.
@@ -60,6 +66,9 @@ impl Worker {
     /// section 3.3).
     pub(crate) fn outbound(&mut self, now: Instant, departures: &mut SmallVec<[Departure; BURST]>) {
         let mut sealings = Sealings::new();
+        if self.frames.watch.on {
+            self.watch_departures(departures);
+        }
         for departure in departures.drain(..) {
             // 1. Policy, SA, the way of the outer packet, and whether it fits.
             self.protect(now, departure, &mut sealings);
@@ -92,6 +101,9 @@ impl Worker {
 
     /// Numbers, ESP, and out.
     fn seal_all(&mut self, now: Instant, sealings: &mut Sealings) {
+        if self.frames.watch.on {
+            self.watch_sealings(sealings);
+        }
         // 2. One draw for each SA, of what this burst needs and no more (rule R3).
         let mut draws: SmallVec<[Draw; SEALINGS]> = SmallVec::new();
         for sealing in sealings.iter() {
@@ -123,8 +135,14 @@ impl Worker {
                 .and_then(Iterator::next);
             self.wrap(sealing, number, &mut wrapped);
         }
+        if self.frames.watch.on {
+            self.watch_wrapped(&wrapped);
+        }
         // 4. Encryption and ICV, in one go.
         self.seal(&mut wrapped);
+        if self.frames.watch.on {
+            self.watch_sealed(&wrapped);
+        }
         // 5. Outer headers, and out.
         for wrapped in wrapped.drain(..) {
             self.dispatch(now, wrapped);
@@ -164,33 +182,53 @@ impl Worker {
     }
 
     /// The way of the outer packet, and whether it would fit: no number is burned otherwise.
-    fn way_through(&mut self, now: Instant, packet: Packet, slot: u32, sealings: &mut Sealings) {
+    fn way_through(
+        &mut self,
+        now: Instant,
+        mut packet: Packet,
+        slot: u32,
+        sealings: &mut Sealings,
+    ) {
         let Some(sa) = self.sad.outbound_mut(slot) else {
             return self.frames.drop(packet, DropReason::NoSa);
         };
-        let Some((port, next_hop)) = way(&self.fib, sa.remote) else {
-            return self.frames.drop(packet, DropReason::NoRoute);
+        let octets = self.frames.pool.bytes_mut(&mut packet);
+        let destination = match sa.mode {
+            Mode::Tunnel => Some(sa.remote),
+            Mode::Transport => Ip::parse(octets).ok().map(Ip::destination),
         };
-        let mtu = self.links.interface(port).map_or(0, |out| out.mtu);
-        let inner_mtu = sa.inner_mtu(mtu);
+        let Some((port, next_hop)) = destination.and_then(|to| way(&self.fib, to)) else {
+            return self.drop_outbound(slot, packet, DropReason::NoRoute);
+        };
+        let link = self.links.interface(port).map_or(0, |out| out.mtu);
+        let mtu = sa.path_mtu.limit(link, now);
+        let fits = sa.fitting(octets, mtu);
+        mss::clamp(octets, sa.options.mss, fits);
+        let pad_to = sa.pad_to(fits);
         let sealing = |packet| Sealing {
             packet,
             slot,
             port,
             next_hop,
+            mtu,
+            pad_to,
         };
-        if packet.len() <= inner_mtu {
+        if packet.len() <= fits {
             return sealings.push(sealing(packet));
         }
         // RFC 4301 section 8.2: fragment what may be, else tell the sender how much goes through.
-        match fragment::split(&mut self.frames, packet, inner_mtu) {
-            Ok(fragments) => sealings.extend(fragments.into_iter().map(sealing)),
-            Err((packet, reason)) => {
-                let mtu = u16::try_from(inner_mtu).unwrap_or(u16::MAX);
-                let error = Error::TooBig { mtu };
-                self.refuse(now, packet, reason, error);
-            }
-        }
+        let refused = match sa.too_big(octets) {
+            Remedy::FragmentBefore => match fragment::split(&mut self.frames, packet, fits) {
+                Ok(fragments) => return sealings.extend(fragments.into_iter().map(sealing)),
+                Err(refused) => refused,
+            },
+            Remedy::FragmentAfter => return sealings.push(sealing(packet)),
+            Remedy::Tell => (packet, DropReason::TooBig),
+        };
+        let (packet, reason) = refused;
+        sa.counters.count_drop(reason);
+        let mtu = u16::try_from(fits).unwrap_or(u16::MAX);
+        self.refuse(now, packet, reason, Error::TooBig { mtu });
     }
 
     /// Makes a packet the text of ESP, under the number that was drawn for it.
@@ -203,13 +241,14 @@ impl Worker {
         let inner = sealing.packet.len();
         let reason = match (self.sad.outbound_mut(sealing.slot), number) {
             (Some(sa), Some(number)) => {
-                match esp::wrap(&mut self.frames.pool, &mut sealing.packet, sa, number) {
-                    Ok(tos) => {
+                let Sealing { packet, pad_to, .. } = &mut sealing;
+                match esp::wrap(&mut self.frames.pool, packet, sa, number, *pad_to) {
+                    Ok(front) => {
                         return wrapped.push(Wrapped {
                             sealing,
                             number,
                             high: esp::high(number, sa.esn),
-                            tos,
+                            front,
                             inner,
                             sealed: false,
                         });
@@ -221,7 +260,7 @@ impl Worker {
             (Some(_), None) => DropReason::LeaseExhausted,
             (None, _) => DropReason::NoSa,
         };
-        self.frames.drop(sealing.packet, reason);
+        self.drop_outbound(sealing.slot, sealing.packet, reason);
     }
 
     /// Encrypts, and writes the ICV (RFC 4303 section 3.3.2).
@@ -261,7 +300,7 @@ impl Worker {
         let Wrapped {
             sealing,
             number,
-            tos,
+            front,
             inner,
             sealed,
             ..
@@ -271,22 +310,37 @@ impl Worker {
             slot,
             port,
             next_hop,
+            mtu,
+            ..
         } = sealing;
         let addressed = match self.sad.outbound_mut(slot) {
-            Some(sa) if sealed => esp::address(&mut self.frames.pool, &mut packet, sa, number, tos)
-                .map(|()| {
-                    sa.packets += 1;
-                    sa.bytes += inner as u64;
+            Some(sa) if sealed => {
+                esp::address(&mut self.frames.pool, &mut packet, sa, number, front).map(|()| {
+                    sa.counters.count_packet(inner);
                     sa.last_use = now;
-                }),
+                })
+            }
             _ => Err(DropReason::NoSa),
         };
         if let Err(reason) = addressed {
-            return self.frames.drop(packet, reason);
+            return self.drop_outbound(slot, packet, reason);
         }
         self.frames.counters.count_sealed(inner);
         self.note_use(slot, now);
-        self.links
-            .send(&mut self.frames, now, packet, port, next_hop);
+        if packet.len() <= mtu {
+            return self
+                .links
+                .send(&mut self.frames, now, packet, port, next_hop);
+        }
+        // Larger than the way takes, and nobody to be told: ESP itself is fragmented.
+        match fragment::split_sent(&mut self.frames, packet, mtu, number.low()) {
+            Ok(fragments) => {
+                for fragment in fragments {
+                    self.links
+                        .send(&mut self.frames, now, fragment, port, next_hop);
+                }
+            }
+            Err((packet, reason)) => self.frames.drop(packet, reason),
+        }
     }
 }

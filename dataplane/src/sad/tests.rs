@@ -86,14 +86,19 @@ fn another_leadership_replaces_the_halves_of_the_same_child() {
     let first = child(1, 300);
     let _ = sad.insert_inbound(inbound(&first, 0));
     let _ = sad.insert_outbound(outbound(&first, 0));
-    sad.inbound_in_slot(0).unwrap().packets = 7;
+    for _ in 0..7 {
+        sad.inbound_in_slot(0).unwrap().counters.count_packet(1);
+    }
     let old = sad.insert_inbound(inbound(&first, 0)).ok().flatten();
-    assert_eq!(old.map(|sa| sa.packets), Some(7));
+    assert_eq!(old.map(|sa| sa.counters.packets()), Some(7));
     assert!(
         sad.insert_outbound(outbound(&first, 0))
             .is_ok_and(|old| old.is_some())
     );
-    assert_eq!(sad.inbound(Spi(300)).map(|sa| sa.packets), Some(0));
+    assert_eq!(
+        sad.inbound(Spi(300)).map(|sa| sa.counters.packets()),
+        Some(0)
+    );
     assert_eq!(sad.len(), 1);
 }
 
@@ -137,7 +142,9 @@ fn a_checkpoint_holds_both_halves() {
     let _ = sad.insert_outbound(outbound(&child, 0));
     let sa = sad.outbound_mut(0).unwrap();
     assert_eq!(sa.cell.draw(5).len(), 5);
-    (sa.packets, sa.bytes) = (5, 500);
+    for _ in 0..5 {
+        sa.counters.count_packet(100);
+    }
     let _ = sad.insert_inbound(inbound(&child, 0));
     let sa = sad.inbound_in_slot(0).unwrap();
     let admitted = sa.admit(SequenceNumber(9), 77, Instant(3));
@@ -161,20 +168,12 @@ fn a_checkpoint_holds_both_halves() {
 fn what_workers_cannot_carry_is_not_installed() {
     let engine = Engine::AwsLc;
     let floor = SequenceNumber(0);
-    let transport = ChildSa {
-        mode: Mode::Transport,
-        ..child(1, 300)
-    };
     let both = |child: &ChildSa| {
         (
             InboundSa::new(child, cell(), floor, 0, engine).err(),
             OutboundSa::new(child, cell(), 0, engine).err(),
         )
     };
-    assert_eq!(
-        both(&transport),
-        (Some(SaError::TransportMode), Some(SaError::TransportMode))
-    );
     let v6 = ChildSa {
         remote: "2001:db8::1".parse().unwrap(),
         ..child(1, 300)
@@ -208,7 +207,11 @@ fn an_endpoint_moves_and_a_bad_one_changes_nothing() {
     assert_eq!(sa.remote, IpAddr::from([198, 51, 100, 2]));
     assert_eq!(sa.set_endpoint(sa.local, remote, nat), Ok(()));
     let mut header = [0; 28];
-    assert!(sa.outer.write(&mut header, 0, 0));
+    let inner = crate::outer::Inner {
+        tos: 0,
+        dont_fragment: false,
+    };
+    assert!(sa.outer.write(&mut header, inner, 0));
     assert_eq!(
         (&header[16..20], &header[22..24]),
         (&[203, 0, 113, 9][..], &7777u16.to_be_bytes()[..])

@@ -43,6 +43,19 @@ pub fn answer_echo(packet: &mut [u8]) -> Result<(), DropReason> {
     seal(message, ECHO_REPLY, 0)
 }
 
+/// Whether the message is an error that says that a packet was too big (RFC 1191 section 4).
+pub fn is_fragmentation_needed(message: &[u8]) -> bool {
+    message.starts_with(&[UNREACHABLE, FRAGMENTATION_NEEDED])
+}
+
+/// The MTU that such an error tells, 0 if it does not, and the start of the packet that it is about.
+/// Nothing if it is damaged.
+pub fn fragmentation_needed(message: &[u8]) -> Option<(u16, &[u8])> {
+    let (header, quoted) = message.split_first_chunk::<HEADER>()?;
+    let intact = is_fragmentation_needed(message) && checksum(0, message) == 0;
+    intact.then_some((u16::from_be_bytes([header[6], header[7]]), quoted))
+}
+
 /// An error about a packet that cannot be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {

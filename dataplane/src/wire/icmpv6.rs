@@ -33,6 +33,20 @@ pub fn is_discovery(message: &[u8]) -> bool {
     matches!(message.first(), Some(133..=REDIRECT))
 }
 
+/// Moves the IPv6 header over the octets of extension headers that follow it: the packet then begins
+/// so many octets later, with the message right behind its header.
+pub fn strip_extensions(packet: &mut [u8], octets: usize) -> Option<()> {
+    packet.get(..ipv6::HEADER + octets)?;
+    packet.copy_within(..ipv6::HEADER, octets);
+    let packet = packet.get_mut(octets..)?;
+    let payload = u16::try_from(packet.len() - ipv6::HEADER).ok()?;
+    packet
+        .get_mut(4..6)?
+        .copy_from_slice(&payload.to_be_bytes());
+    *packet.get_mut(6)? = ipv6::ICMP;
+    Some(())
+}
+
 /// Turns an echo request into its reply in place (RFC 4443 section 4.2).
 pub fn answer_echo(packet: &mut [u8]) -> Result<(), DropReason> {
     let ip = Ipv6::parse(packet)?;
@@ -68,6 +82,18 @@ pub fn seal(packet: &mut [u8], from: Ipv6Addr, to: Ipv6Addr) -> Option<()> {
     let sum = checksum(sum, message);
     message.get_mut(2..4)?.copy_from_slice(&sum.to_be_bytes());
     Some(())
+}
+
+/// Whether the message is an error that says that a packet was too big (RFC 4443 section 3.2).
+pub fn is_packet_too_big(message: &[u8]) -> bool {
+    message.first() == Some(&PACKET_TOO_BIG)
+}
+
+/// The MTU that such an error tells, and the start of the packet that it is about.
+pub fn packet_too_big(message: &[u8]) -> Option<(u32, &[u8])> {
+    let (header, quoted) = message.split_first_chunk::<HEADER>()?;
+    let [kind, _, _, _, a, b, c, d] = *header;
+    (kind == PACKET_TOO_BIG).then_some((u32::from_be_bytes([a, b, c, d]), quoted))
 }
 
 /// Whether an error may be sent about this packet: never about an error or a redirect, nor about

@@ -14,13 +14,15 @@ pub const ROUTING: u8 = 43;
 pub const FRAGMENT: u8 = 44;
 pub const ICMP: u8 = 58;
 pub const DESTINATION: u8 = 60;
+pub const IPV6: u8 = 41;
+pub const NO_NEXT_HEADER: u8 = 59;
 /// Octets of a fragment header.
 pub const FRAGMENT_HEADER: usize = 8;
 /// Hop limit of packets that start here.
 pub const INITIAL_HOP_LIMIT: u8 = 64;
 
 /// Extension headers that are walked over; a packet with more is refused.
-const MAX_EXTENSIONS: usize = 8;
+pub const MAX_EXTENSIONS: usize = 8;
 
 /// A checked header: version 6, a payload length that fits the octets given.
 #[derive(Clone, Copy)]

@@ -353,8 +353,8 @@ impl Gate {
             let mut counts = (0, 0);
             for event in self.events(core) {
                 match event {
-                    Event::Retired(Retired::Inbound(half)) => counts.0 += half.packets,
-                    Event::Retired(Retired::Outbound(half)) => counts.1 += half.packets,
+                    Event::Retired(Retired::Inbound(half)) => counts.0 += half.counters.packets(),
+                    Event::Retired(Retired::Outbound(half)) => counts.1 += half.counters.packets(),
                     _ => {}
                 }
             }

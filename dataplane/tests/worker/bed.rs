@@ -15,6 +15,7 @@ use etherparse::{EtherType, Ethernet2Header, PacketBuilder};
 use hitless_dataplane::aead::Engine;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::port::memory::{self, MemoryPort};
@@ -75,6 +76,9 @@ pub struct Gateway {
     pub leadership: Arc<Leadership>,
     /// The cell of the Child SA that [`Bed::install`] made last.
     pub cell: Arc<Cell>,
+    /// What the halves of that Child SA count.
+    pub inbound: Arc<SaCounters>,
+    pub outbound: Arc<SaCounters>,
     pub host: MemoryPort,
     pub host_address: [u8; 4],
     pub host6_address: [u8; 16],
@@ -125,6 +129,8 @@ impl Gateway {
             handle,
             leadership,
             cell: Arc::new(Cell::new(SequenceNumber(1), PLENTY)),
+            inbound: Arc::default(),
+            outbound: Arc::default(),
             host,
             host_address: [10, number, 0, 5],
             host6_address: v6(number, 5),
@@ -360,6 +366,8 @@ impl Bed {
             let engine = Engine::AwsLc;
             let inbound = InboundSa::new(&child, Arc::clone(&cell), floor, 0, engine).unwrap();
             let outbound = OutboundSa::new(&child, Arc::clone(&cell), 0, engine).unwrap();
+            gateway.inbound = Arc::clone(&inbound.counters);
+            gateway.outbound = Arc::clone(&outbound.counters);
             gateway.send(Command::InstallInbound(Box::new(inbound)));
             gateway.send(Command::InstallOutbound(Box::new(outbound)));
             gateway.cell = cell;

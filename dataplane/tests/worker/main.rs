@@ -10,5 +10,8 @@ mod leases;
 mod local;
 mod policy;
 mod replay;
+mod router;
+mod transport;
 mod tunnel;
 mod v6;
+mod watch;

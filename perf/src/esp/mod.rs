@@ -3,6 +3,7 @@
 
 mod bare;
 pub mod bench;
+mod burst;
 mod feed;
 mod latency;
 mod memory;
@@ -21,6 +22,7 @@ use crate::progress::Progress;
 use crate::results::{EspLine, EspResults, OverheadLine, Size};
 use bare::Bare;
 use bench::{Bench, Direction, IN_FLIGHT, Setup, cells};
+use burst::BurstCipher;
 
 /// Simple IMIX: octets and share.
 pub const IMIX: [(usize, usize); 3] = [(64, 7), (576, 4), (1500, 1)];
@@ -84,7 +86,7 @@ pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
     if !cores.take(0) {
         eprintln!("hitless-perf: not pinned to a core; figures will be noisier");
     }
-    let engine = Engine::from_environment()?;
+    let engine = Engine::from_environment()?.unwrap_or_default();
     let figures = plan(options, Setup::plain(engine));
     let mut progress = Progress::new("esp", figures.len() * 2 + 12);
     let mut results = EspResults {
@@ -125,6 +127,31 @@ pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
         }
     }
     Ok(results)
+}
+
+/// Whether a size is this many octets.
+pub fn is_size(size: &Size, octets: usize) -> bool {
+    *size == Size::Octets(octets)
+}
+
+/// One SA with AES-128 at these sizes, both directions.
+pub fn whole_path(sizes: &[usize], rounds: usize) -> Result<Vec<EspLine>, Box<dyn Error>> {
+    let setup = Setup::plain(Engine::from_environment()?);
+    let mut lines = Vec::new();
+    for size in sizes {
+        let size = Size::Octets(*size);
+        let lengths = size.lengths();
+        let figure = Figure {
+            experiment: "sizes",
+            label: "aes128",
+            setup,
+            size,
+        };
+        for direction in Direction::BOTH {
+            lines.push(measure(&figure, &lengths, direction, rounds)?);
+        }
+    }
+    Ok(lines)
 }
 
 /// The figures that come from a single worker, in rounds beside the bare cipher.
@@ -202,13 +229,15 @@ pub fn imix(count: usize) -> Vec<usize> {
     cycle.into_iter().cycle().take(count).collect()
 }
 
-/// The bare cipher on what ESP encrypts: the inner packet, padding to four octets, the trailer.
+/// What ESP encrypts: the inner packet, padding to four octets, the trailer.
+fn texts(lengths: &[usize]) -> Vec<usize> {
+    let text = |length: &usize| (length + 2).next_multiple_of(4);
+    lengths.iter().map(text).collect()
+}
+
+/// The bare cipher on what ESP encrypts.
 fn bare(setup: &Setup, lengths: &[usize]) -> Result<Bare, Box<dyn Error>> {
-    let texts: Vec<usize> = lengths
-        .iter()
-        .map(|length| (length + 2).next_multiple_of(4))
-        .collect();
-    let bare = Bare::new(setup.suite, setup.esn, &texts);
+    let bare = Bare::new(setup.suite, setup.esn, &texts(lengths));
     Ok(bare.map_err(|_| "aws-lc-rs refused the benchmark's key")?)
 }
 
@@ -229,11 +258,17 @@ fn measure(
     let setup = figure.setup;
     let mut bench = Bench::new(setup, direction, 0, &cells(&setup))?;
     let mut bare = bare(&setup, lengths)?;
+    let mut burst = BurstCipher::new(setup.suite, setup.esn, &texts(lengths));
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut bursts, mut bounds) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + rounds {
         bench.load(lengths)?;
         let elapsed = bench.drain(lengths.len())?;
         let alone = bare_round(&mut bare, direction)?;
+        if let Some(burst) = &mut burst {
+            bursts.push(each(burst.round(direction)?, lengths));
+            bounds.extend(burst.bound().map(|time| each(time, lengths)));
+        }
         if round >= WARM_UP {
             ours.push(each(elapsed, lengths));
             theirs.push(each(alone, lengths));
@@ -254,6 +289,8 @@ fn measure(
         ns_per_packet: ns,
         bare_ns: median(&mut theirs),
         ratio_to_bare: median(&mut ratios),
+        burst_ns: (!bursts.is_empty()).then(|| median(&mut bursts)),
+        bound_ns: (!bounds.is_empty()).then(|| median(&mut bounds)),
     })
 }
 

@@ -141,6 +141,8 @@ fn together(
         ns_per_packet: ns_sum / workers,
         bare_ns: bare_sum / workers,
         ratio_to_bare: ns_sum / bare_sum,
+        burst_ns: None,
+        bound_ns: None,
     })
 }
 

@@ -7,15 +7,13 @@
 
 use std::arch::x86_64::*;
 
-use super::{PAST_HEADER, Sum, broadcast, counters, members, nonce, reverse};
-use crate::job::Task;
+use super::{PAST_HEADER, Sum, broadcast, counters, nonce, reverse};
+use crate::job::{Task, members};
 use crate::key::Key;
 
 /// Vectors of a piece at most: with the ciphertext in memory, so many states leave registers for the
 /// rest.
 const MOST: usize = 9;
-
-const TWICE_MOST: usize = 2 * MOST;
 
 /// Vectors whose counters differ in their last octet only.
 const SMALL: usize = 63;
@@ -48,10 +46,10 @@ impl<'t, 'p> Piece<'t, 'p> {
         let blocks = task.blocks() + 1 - 4 * first;
         let left = blocks.div_ceil(4);
         // No piece is much shorter than the others.
-        let vectors = match left {
-            ..=MOST => left,
-            ..TWICE_MOST => left.div_ceil(2),
-            _ => MOST,
+        let vectors = if left <= MOST {
+            left
+        } else {
+            left.div_ceil(2).min(MOST)
         };
         let ends = vectors == left;
         let octets = 16 + task.length() - 64 * first;
@@ -83,18 +81,38 @@ pub(super) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
     }
 }
 
+/// A piece and its ciphertext as it is hashed: octets reversed, zeros where there is no text. To read it
+/// again out of the packet would mean to wait for masked stores.
+struct Sealed<'t, 'p> {
+    piece: Option<Piece<'t, 'p>>,
+    blocks: [__m512i; MOST],
+}
+
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 fn seal(tasks: &[Task<'_>], set: u32) {
     let mut hash = _mm_setzero_si128();
     let mut encrypted_one = hash;
-    let mut behind: Option<Piece<'_, '_>> = None;
+    // The piece that is encrypted and the one before, in turn, so that none is ever copied.
+    let blocks = [_mm512_setzero_si512(); MOST];
+    let mut even = Sealed {
+        piece: None,
+        blocks,
+    };
+    let mut odd = Sealed {
+        piece: None,
+        blocks,
+    };
+    let (mut place, mut behind) = (&mut even, &mut odd);
     for i in members(set) {
         let mut first = 0;
         loop {
-            let piece = Piece::new(&tasks[i], first);
-            let (next, stream) = step(&piece, behind.as_ref(), hash);
+            let piece = place.piece.insert(Piece::new(&tasks[i], first));
+            let hashed = behind.piece.as_ref().map(|piece| (piece, &behind.blocks));
+            let (next, stream) = step::<false>(piece, &mut place.blocks, hashed, hash);
             hash = next;
-            if let Some(done) = behind.filter(|piece| piece.ends) {
+            if let Some((done, _)) = hashed
+                && done.ends
+            {
                 write(done.task, hash, encrypted_one);
             }
             if first == 0 {
@@ -102,18 +120,23 @@ fn seal(tasks: &[Task<'_>], set: u32) {
             }
             first += piece.vectors;
             let ends = piece.ends;
-            behind = Some(piece);
+            (place, behind) = (behind, place);
             if ends {
                 break;
             }
         }
     }
-    if let Some(piece) = behind {
-        let mut sum = begin(&piece, hash);
+    if let Some(piece) = &behind.piece {
+        let mut sum = Sum::zero();
         for vector in 1..piece.vectors - 1 {
-            go_on(&piece, vector, &mut sum);
+            sum.add(behind.blocks[vector], powers(piece, vector));
         }
-        write(piece.task, end(&piece, sum), encrypted_one);
+        let (first, last) = (behind.blocks[0], behind.blocks[piece.vectors - 1]);
+        write(
+            piece.task,
+            end(piece, sum, first, last, hash),
+            encrypted_one,
+        );
     }
 }
 
@@ -122,11 +145,12 @@ fn open(tasks: &[Task<'_>], set: u32) -> u32 {
     let mut good = 0;
     let mut hash = _mm_setzero_si128();
     let mut encrypted_one = hash;
+    let mut blocks = [_mm512_setzero_si512(); MOST];
     for i in members(set) {
         let mut first = 0;
         loop {
             let piece = Piece::new(&tasks[i], first);
-            let (next, stream) = step(&piece, Some(&piece), hash);
+            let (next, stream) = step::<true>(&piece, &mut blocks, None, hash);
             hash = next;
             if first == 0 {
                 encrypted_one = stream;
@@ -141,42 +165,38 @@ fn open(tasks: &[Task<'_>], set: u32) -> u32 {
     good
 }
 
-/// One step of the pipeline. Returns the hash after the piece `hashed`, and the first block of the key
-/// stream of `piece`.
+/// One step of the pipeline: seals `piece`, leaves its ciphertext in `blocks`, and hashes what was
+/// sealed before; or opens `piece`. Returns the hash, and the first block of the key stream of `piece`.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
-fn step(
+fn step<const OPEN: bool>(
     piece: &Piece<'_, '_>,
-    hashed: Option<&Piece<'_, '_>>,
+    blocks: &mut [__m512i; MOST],
+    hashed: Option<(&Piece<'_, '_>, &[__m512i; MOST])>,
     hash: __m128i,
 ) -> (__m128i, __m128i) {
     match piece.vectors {
-        4 => step_of::<4>(piece, hashed, hash),
-        5 => step_of::<5>(piece, hashed, hash),
-        6 => step_of::<6>(piece, hashed, hash),
-        7 => step_of::<7>(piece, hashed, hash),
-        8 => step_of::<8>(piece, hashed, hash),
-        // `cut` makes no piece longer than `MOST`.
-        _ => step_of::<MOST>(piece, hashed, hash),
+        4 => step_of::<4, OPEN>(piece, blocks, hashed, hash),
+        5 => step_of::<5, OPEN>(piece, blocks, hashed, hash),
+        6 => step_of::<6, OPEN>(piece, blocks, hashed, hash),
+        7 => step_of::<7, OPEN>(piece, blocks, hashed, hash),
+        8 => step_of::<8, OPEN>(piece, blocks, hashed, hash),
+        // No piece is longer than `MOST`.
+        _ => step_of::<MOST, OPEN>(piece, blocks, hashed, hash),
     }
 }
 
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline(never)]
-fn step_of<const V: usize>(
+fn step_of<const V: usize, const OPEN: bool>(
     piece: &Piece<'_, '_>,
-    hashed: Option<&Piece<'_, '_>>,
+    blocks: &mut [__m512i; MOST],
+    hashed: Option<(&Piece<'_, '_>, &[__m512i; MOST])>,
     hash: __m128i,
 ) -> (__m128i, __m128i) {
     let key = piece.task.key();
     let mut states = counter_blocks::<V>(piece);
     let mut sum = Sum::zero();
-    // How many vectors of `hashed` are not its last.
-    let mut before_last = 0;
-    if let Some(hashed) = hashed {
-        sum = begin(hashed, hash);
-        before_last = hashed.vectors - 1;
-    }
     macro_rules! round {
         ($instruction:ident, $key:expr) => {
             let pick: fn(&Key) -> *const u128 = $key;
@@ -186,12 +206,17 @@ fn step_of<const V: usize>(
             }
         };
     }
+    // Vectors in the middle of what is hashed; the first and the last come at the end.
     macro_rules! product {
         ($vector:literal) => {
-            if let Some(hashed) = hashed
-                && before_last > $vector
+            if OPEN {
+                if $vector < V - 1 {
+                    sum.add(reverse(text(piece, V, $vector)), powers(piece, $vector));
+                }
+            } else if let Some((hashed, blocks)) = hashed
+                && $vector < hashed.vectors - 1
             {
-                go_on(hashed, $vector, &mut sum);
+                sum.add(blocks[$vector], powers(hashed, $vector));
             }
         };
     }
@@ -203,25 +228,43 @@ fn step_of<const V: usize>(
         _mm512_aesenclast_epi128
     );
     let mut next = hash;
-    if let Some(hashed) = hashed {
-        next = end(hashed, sum);
+    if OPEN {
+        let first = reverse(text(piece, V, 0));
+        let last = reverse(text(piece, V, V - 1));
+        next = end(piece, sum, first, last, hash);
+    } else if let Some((hashed, blocks)) = hashed {
+        let last = blocks[(hashed.vectors - 1).min(MOST - 1)];
+        next = end(hashed, sum, blocks[0], last, hash);
     }
     for (v, state) in states.iter().enumerate() {
-        let mask = match v {
-            0 => piece.first_mask,
-            _ if v == V - 1 => piece.last_mask,
-            _ => u64::MAX,
-        };
-        let at = piece.row.wrapping_add(64 * v);
-        // SAFETY: of this vector the mask selects octets of the text only, which are ours to read.
-        let before = unsafe { _mm512_maskz_loadu_epi8(mask, at.cast()) };
-        // SAFETY: the same octets, which are ours to write.
-        unsafe {
-            let after = _mm512_xor_si512(before, *state);
-            _mm512_mask_storeu_epi8(at.cast(), mask, after);
+        let mask = mask(piece, V, v);
+        let after = _mm512_xor_si512(text(piece, V, v), *state);
+        // SAFETY: the mask selects octets of the text only, which are ours to write.
+        unsafe { _mm512_mask_storeu_epi8(piece.row.add(64 * v).cast(), mask, after) };
+        if !OPEN {
+            blocks[v] = reverse(_mm512_maskz_mov_epi8(mask, after));
         }
     }
     (next, _mm512_castsi512_si128(states[0]))
+}
+
+/// The octets of a vector that are text, in a piece of so many vectors.
+#[inline]
+fn mask(piece: &Piece<'_, '_>, vectors: usize, vector: usize) -> u64 {
+    match vector {
+        0 => piece.first_mask,
+        _ if vector == vectors - 1 => piece.last_mask,
+        _ => u64::MAX,
+    }
+}
+
+/// A vector of text in a piece of so many vectors, zeros where it is not text.
+#[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
+#[inline]
+fn text(piece: &Piece<'_, '_>, vectors: usize, vector: usize) -> __m512i {
+    let mask = mask(piece, vectors, vector);
+    // SAFETY: the mask selects octets of the text only, which are ours to read.
+    unsafe { _mm512_maskz_loadu_epi8(mask, piece.row.add(64 * vector).cast()) }
 }
 
 /// The counter blocks of a piece, the first round key added.
@@ -260,52 +303,34 @@ fn powers(piece: &Piece<'_, '_>, vector: usize) -> __m512i {
     unsafe { _mm512_loadu_si512(piece.powers.add(4 * vector).cast()) }
 }
 
-/// Hashes the first vector of a piece: the hash so far goes into its first lane, for a packet's first
-/// piece the additional data instead.
+/// Hashes the first and the last vector of a piece, and the lengths if the packet ends; returns the
+/// hash. The hash so far goes into the first lane, at the start of a packet the additional data instead.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
-fn begin(piece: &Piece<'_, '_>, hash: __m128i) -> Sum {
-    // SAFETY: the mask selects octets of the text, which are ours to read.
-    let text = unsafe { _mm512_maskz_loadu_epi8(piece.first_mask, piece.row.cast()) };
+fn end(
+    piece: &Piece<'_, '_>,
+    mut sum: Sum,
+    first: __m512i,
+    last: __m512i,
+    hash: __m128i,
+) -> __m128i {
+    // The lengths have H^1, which stands after the last block's H^2. Most packets leave a lane free
+    // there.
+    let lengths = broadcast(piece.task.lengths());
+    let last = _mm512_mask_mov_epi32(last, piece.lengths_lane as u16, lengths);
+    sum.add(last, powers(piece, piece.vectors - 1));
+    if piece.lengths_lane > 0xffff {
+        let h = broadcast(piece.task.key().power(1));
+        sum.add(_mm512_maskz_mov_epi32(0xf, lengths), h);
+    }
     let seed = if piece.first == 0 {
         _mm512_castsi512_si128(broadcast(piece.task.additional()))
     } else {
         hash
     };
-    let blocks = _mm512_xor_si512(reverse(text), _mm512_zextsi128_si512(seed));
-    let mut sum = Sum::zero();
-    sum.add(blocks, powers(piece, 0));
-    sum
-}
-
-/// Hashes a vector that is neither the first nor the last.
-#[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
-#[inline]
-fn go_on(piece: &Piece<'_, '_>, vector: usize, sum: &mut Sum) {
-    // SAFETY: a vector in the middle is text as a whole, which is ours to read.
-    let text = unsafe { _mm512_loadu_si512(piece.row.add(64 * vector).cast()) };
-    sum.add(reverse(text), powers(piece, vector));
-}
-
-/// Hashes the last vector, and the lengths if the packet ends; returns the hash.
-#[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
-#[inline]
-fn end(piece: &Piece<'_, '_>, mut sum: Sum) -> __m128i {
-    let last = piece.vectors - 1;
-    // SAFETY: the mask selects octets of the text, which are ours to read.
-    let text = unsafe {
-        let at = piece.row.add(64 * last);
-        _mm512_maskz_loadu_epi8(piece.last_mask, at.cast())
-    };
-    // The lengths have H^1, which stands after the last block's H^2. Most packets leave a lane free
-    // there.
-    let lengths = broadcast(piece.task.lengths());
-    let blocks = _mm512_mask_mov_epi32(reverse(text), piece.lengths_lane as u16, lengths);
-    sum.add(blocks, powers(piece, last));
-    if piece.lengths_lane > 0xffff {
-        let h = broadcast(piece.task.key().power(1));
-        sum.add(_mm512_maskz_mov_epi32(0xf, lengths), h);
-    }
+    // Last, since it is the hash that has to be waited for.
+    let first = _mm512_xor_si512(first, _mm512_zextsi128_si512(seed));
+    sum.add(first, powers(piece, 0));
     _mm512_castsi512_si128(sum.across().reduce())
 }
 

@@ -13,10 +13,7 @@ use super::*;
 
 /// The engines that this machine can run.
 fn engines() -> impl Iterator<Item = Engine> {
-    Engine::ALL
-        .iter()
-        .copied()
-        .filter(|engine| engine.available())
+    Engine::all().filter(|engine| engine.is_available())
 }
 
 fn octets(hex: &str) -> Vec<u8> {
@@ -370,8 +367,11 @@ fn refuses_key_material_of_another_length() {
 
 #[test]
 fn engines_are_found_by_name_and_keys_are_not_printed() {
-    for engine in engines() {
+    for engine in Engine::all() {
         assert_eq!(engine.name().parse(), Ok(engine));
+    }
+    for engine in engines() {
+        assert_eq!(engine.checked(), Ok(engine));
         for &suite in EspSuite::ALL {
             assert_eq!(
                 format!("{:?}", key(engine, suite, 0x5a)),
@@ -379,5 +379,21 @@ fn engines_are_found_by_name_and_keys_are_not_printed() {
             );
         }
     }
+    assert_eq!("burst".parse(), Ok(Engine::burst()));
     assert!("openssl".parse::<Engine>().is_err());
+}
+
+#[test]
+fn the_default_engine_is_the_burst_kernel_where_there_is_one_and_no_other_is_forced() {
+    let default = Engine::default();
+    assert!(default.is_available());
+    match Engine::burst().is_available() {
+        true => assert_eq!(default, Engine::burst()),
+        false => assert_eq!(default, Engine::AwsLc),
+    }
+    let none = Engine::Burst(hitless_gcm::Tier::None);
+    assert_eq!(none.checked(), Err(EngineError::Unavailable(none)));
+    let suite = EspSuite::Aes128Gcm16;
+    let refused = EspKey::new(none, suite, &material(suite, 1)).err();
+    assert_eq!(refused, Some(KeyError::Engine(none)));
 }

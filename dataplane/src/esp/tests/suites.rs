@@ -67,7 +67,7 @@ fn rfc4303_section_2_4_pad_and_inner_length_beyond_the_packet_are_refused_with_e
                 assert_eq!(tunnel.receive(&esp), Err(expected), "{suite:?} {number}");
             }
         }
-        assert_eq!(tunnel.receiver.packets, 0);
+        assert_eq!(tunnel.receiver.counters.packets(), 0);
         assert_eq!(tunnel.pool.available(), tunnel.pool.frames());
     }
 }
