@@ -82,12 +82,12 @@ pub(crate) struct Ways {
 impl Ways {
     /// Sends a copy on its way.
     fn send(&mut self, to: usize, errand: Errand, octets: &[u8]) -> Result<(), DropReason> {
+        if self.stock.is_empty() {
+            self.restock();
+        }
         let Some(Some(way)) = self.ways.get_mut(to) else {
             return Err(DropReason::HandOver);
         };
-        while let Ok(buffer) = way.empties.pop() {
-            self.stock.push(buffer);
-        }
         let mut buffer = self.stock.pop().ok_or(DropReason::HandOver)?;
         let Some(space) = buffer.get_mut(..octets.len()) else {
             self.stock.push(buffer);
@@ -130,9 +130,13 @@ impl Ways {
         }
     }
 
-    /// What has waited longest from a worker; a packet is copied into `pool`.
-    fn receive(&mut self, from: usize, pool: &mut Pool) -> Option<Arrived> {
+    /// What has waited longest from a worker; a packet is copied into `pool`. A half waits, and
+    /// what came after it, until there is `room` for its answer.
+    fn receive(&mut self, from: usize, pool: &mut Pool, room: bool) -> Option<Arrived> {
         let way = self.ways.get_mut(from)?.as_mut()?;
+        if !room && matches!(way.arriving.peek(), Ok(Parcel::Half(_))) {
+            return None;
+        }
         match way.arriving.pop().ok()? {
             Parcel::Half(half) => Some(Arrived::Half(half)),
             Parcel::Packet {
@@ -204,7 +208,6 @@ impl Worker {
 
     /// Handles a burst from each of the other workers. Returns the packets taken.
     pub(crate) fn take_over(&mut self, now: Instant) -> usize {
-        self.ways.restock();
         let mut taken = 0;
         for from in 0..self.ways.ways.len() {
             taken += self.take_over_from(now, from);
@@ -218,9 +221,9 @@ impl Worker {
         let mut sorted = Sorted::default();
         let mut sealings: SmallVec<[(Packet, SaId); BURST]> = SmallVec::new();
         let mut taken = 0;
-        // A half that comes has an answer.
-        while taken < BURST && self.reports.has_room() {
-            let (errand, packet) = match self.ways.receive(from, &mut self.frames.pool) {
+        while taken < BURST {
+            let room = self.reports.has_room();
+            let (errand, packet) = match self.ways.receive(from, &mut self.frames.pool, room) {
                 Some(Arrived::Packet(errand, packet)) => (errand, packet),
                 Some(Arrived::Half(half)) => {
                     self.inbound_and_outbound(now, &mut sorted);
