@@ -10,8 +10,11 @@ use hitless::ike::crypto::SkKeys;
 use hitless::ike::message::{Parsed, emit, parse};
 use hitless::ike::proposal::Encryption;
 
+/// What handles the octets of one input.
+pub type Target = fn(&[u8]);
+
 /// Every target with its name, which is that of its folder in the corpus.
-pub const ALL: &[(&str, fn(&[u8]))] = &[
+pub const ALL: &[(&str, Target)] = &[
     ("ike_message", ike_message),
     ("ike_payloads", ike_payloads),
     ("configuration", configuration),

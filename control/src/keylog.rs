@@ -2,8 +2,9 @@
 //! `control.key_log` asks for it: whoever reads the lines reads the traffic (invariant S6).
 //!
 //! Wireshark 4.0 has eight fields and knows no extended sequence numbers; later ones have two more
-//! for them, which 4.0 ignores with a warning. Neither knows AES-GMAC: its packets are shown as
-//! NULL with an ICV that is not checked, and their IV stands in front of the payload.
+//! for them, which 4.0 ignores with a warning. 4.0 does not know ChaCha20-Poly1305 and implicit IVs
+//! either, and refuses their lines. No version knows AES-GMAC: its packets are shown as NULL with an
+//! ICV that is not checked, and their IV stands in front of the payload.
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;
@@ -57,7 +58,8 @@ fn line(
     let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
     let (encryption, authentication) = algorithms(child.suite);
     let numbers = if child.esn { ",\"64-bit\",\"0\"" } else { "" };
-    // An SA was installed with these keys, so they have the suite's length.
+    // An SA was installed with these keys, so they have the suite's length. Encryption has the salt
+    // behind its key, as in KEYMAT (RFC 4106 section 8.1).
     let octets = key.expose();
     let cipher = child.suite.key_length() + child.suite.salt_length();
     let (cipher, integrity) = octets.split_at_checked(cipher).unwrap_or((octets, &[]));
@@ -68,30 +70,34 @@ fn line(
         out,
         "\"{family}\",\"{source}\",\"{destination}\",\"0x{spi}\",\"{encryption}\",\"0x"
     );
-    hex(out, cipher);
+    hexadecimal(out, cipher);
     let _ = write!(out, "\",\"{authentication}\",\"0x");
-    hex(out, integrity);
+    hexadecimal(out, integrity);
     let _ = writeln!(out, "\"{numbers}");
 }
 
-fn hex(out: &mut String, octets: &[u8]) {
+fn hexadecimal(out: &mut String, octets: &[u8]) {
     for octet in octets {
+        // Writing to a string does not fail.
         let _ = write!(out, "{octet:02x}");
     }
 }
 
 /// Wireshark's names of encryption and authentication.
 fn algorithms(suite: EspSuite) -> (&'static str, &'static str) {
+    const UNCHECKED: &str = "ANY 128 bit authentication [no checking]";
     match suite.transform() {
         Transform::AesGcm16 => ("AES-GCM with 16 octet ICV [RFC4106]", "NULL"),
+        Transform::AesGcm16ImplicitIv => (
+            "AES-GCM with IIV and 16 octet ICV [RFC4106 & RFC8750]",
+            "NULL",
+        ),
         Transform::ChaCha20Poly1305 => ("ChaCha20 with Poly1305 [RFC7634]", "NULL"),
-        Transform::AesCbcHmacSha256 => ("AES-CBC [RFC3602]", "HMAC-SHA-256-128 [RFC4868]"),
-        // Not encrypted; and implicit IVs are unknown to it, so that nothing can be decrypted.
-        Transform::AesGmac
-        | Transform::AesGcm16ImplicitIv
-        | Transform::ChaCha20Poly1305ImplicitIv => {
-            ("NULL", "ANY 128 bit authentication [no checking]")
+        Transform::ChaCha20Poly1305ImplicitIv => {
+            ("ChaCha20 with Poly1305 and IIV [RFC7634 & RFC8750]", "NULL")
         }
+        Transform::AesGmac => ("NULL", UNCHECKED),
+        Transform::AesCbcHmacSha256 => ("AES-CBC [RFC3602]", "HMAC-SHA-256-128 [RFC4868]"),
     }
 }
 
@@ -153,6 +159,69 @@ mod tests {
                 line.ends_with(",\"NULL\",\"0x\",\"64-bit\",\"0\""),
                 "{line}"
             );
+        }
+    }
+
+    #[test]
+    fn every_suite_has_wireshark_s_names_and_each_key_in_its_place() {
+        for (suite, encryption, key, authentication, integrity) in [
+            (
+                EspSuite::Aes192Gcm16,
+                "AES-GCM with 16 octet ICV [RFC4106]",
+                28,
+                "NULL",
+                0,
+            ),
+            (
+                EspSuite::Aes256Gcm16ImplicitIv,
+                "AES-GCM with IIV and 16 octet ICV [RFC4106 & RFC8750]",
+                36,
+                "NULL",
+                0,
+            ),
+            (
+                EspSuite::ChaCha20Poly1305,
+                "ChaCha20 with Poly1305 [RFC7634]",
+                36,
+                "NULL",
+                0,
+            ),
+            (
+                EspSuite::ChaCha20Poly1305ImplicitIv,
+                "ChaCha20 with Poly1305 and IIV [RFC7634 & RFC8750]",
+                36,
+                "NULL",
+                0,
+            ),
+            (
+                EspSuite::Aes128Gmac,
+                "NULL",
+                20,
+                "ANY 128 bit authentication [no checking]",
+                0,
+            ),
+            (
+                EspSuite::Aes256CbcHmacSha256,
+                "AES-CBC [RFC3602]",
+                32,
+                "HMAC-SHA-256-128 [RFC4868]",
+                32,
+            ),
+        ] {
+            let lines = KeyLines::new(&child(suite, false));
+            let first = lines.expose().lines().next().unwrap();
+            let hex = |range: std::ops::Range<u8>| {
+                range
+                    .map(|octet| format!("{octet:02x}"))
+                    .collect::<String>()
+            };
+            let wanted = format!(
+                "\"IPv4\",\"192.0.2.2\",\"192.0.2.1\",\"0x000000c1\",\"{encryption}\",\"0x{}\",\
+                 \"{authentication}\",\"0x{}\"",
+                hex(0..key),
+                hex(key..key + integrity)
+            );
+            assert_eq!(first, wanted);
         }
     }
 

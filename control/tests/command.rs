@@ -92,6 +92,33 @@ fn config_check_accepts_the_example() {
 }
 
 #[test]
+fn config_check_says_what_this_host_lacks() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("lacks-{}.toml", std::process::id()));
+    let text = hitless::config::EXAMPLE
+        .replace("\"/var/lib/hitless\"", "\"/nonexistent/state\"")
+        .replace("\"eth1\"", "\"nosuch0\"");
+    std::fs::write(&path, text).unwrap();
+    let output = hitless(&["config", "check", &path.display().to_string()]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text_of(&output));
+    for part in [
+        "warning: cluster.state_dir: /nonexistent/state does not exist on this host",
+        "warning: ports.inside: this host has no interface \"nosuch0\"",
+    ] {
+        assert!(
+            text_of(&output).contains(part),
+            "{part}: {}",
+            text_of(&output)
+        );
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout)
+}
+
+#[test]
 fn config_example_prints_the_example() {
     let output = hitless(&["config", "example"]);
     assert_eq!(

@@ -267,8 +267,16 @@ fn reports_survive_json() {
         serde_json::from_str::<GatewayStatus>(&text).unwrap(),
         status
     );
+    for key in [
+        "\"uptime_seconds\":3600",
+        "\"silent_for_milliseconds\":4",
+        "\"lag_milliseconds\":2",
+    ] {
+        assert!(text.contains(key), "{key}: {text}");
+    }
     let sas = vec![ike()];
     let text = serde_json::to_string(&sas).unwrap();
+    assert!(text.contains("\"established_seconds\":2740"), "{text}");
     assert!(text.contains("\"state\":\"ESTABLISHED\""), "{text}");
     assert_eq!(
         serde_json::from_str::<Vec<IkeSaStatus>>(&text).unwrap(),

@@ -27,8 +27,11 @@ use hitless_sa::{
     SequenceNumber, Spi, TrafficSelector,
 };
 
+/// What handles the octets of one input.
+pub type Target = fn(&[u8]);
+
 /// Every target with its name, which is that of its folder in the corpus.
-pub const ALL: &[(&str, fn(&[u8]))] = &[
+pub const ALL: &[(&str, Target)] = &[
     ("headers", headers),
     ("worker", frames),
     ("esp_content", esp_content),

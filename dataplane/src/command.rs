@@ -53,6 +53,9 @@ pub enum Command {
     /// Sends gratuitous ARP or an unsolicited neighbour advertisement for every address on every
     /// port: at once, after 200 ms and after 1 s.
     Announce,
+    /// Sends dummy packets on an SA in tunnel mode, each as long as an inner packet of so many octets
+    /// would make it: traffic that hides when there is none (RFC 4303 section 2.6).
+    Dummies { sa: SaId, count: u16, octets: u16 },
     /// Asks for [`Event::Barrier`] with the same number. Everything that earlier bursts sent has
     /// been given to the ports when it is answered.
     Barrier(u64),

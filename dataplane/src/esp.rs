@@ -68,7 +68,7 @@ pub(crate) struct Front {
     named_at: usize,
 }
 
-/// Makes an inner IP packet the text of an ESP packet, with a number that was drawn for it: ready for
+/// Makes an inner IP packet, or an empty one for a dummy, the text of an ESP packet, with a number that was drawn for it: ready for
 /// [`seal_burst`](crate::aead::seal_burst). In tunnel mode it is padded to `pad_to` octets (RFC 4303
 /// section 2.7). Returns what [`address`] takes.
 ///
@@ -89,10 +89,9 @@ pub(crate) fn wrap(
     };
     // 2. Room for header and IV in front, and for padding, trailer and ICV behind.
     let suite = sa.key.suite();
-    let inner = packet.len() - front.kept;
+    let (prefix, inner) = (prefix(suite), packet.len() - front.kept);
     let payload = inner.max(pad_to);
     let padding = padding(suite, payload);
-    let prefix = prefix(suite);
     let behind = payload - inner + padding + TRAILER + suite.icv_length();
     let grown = pool.append(packet, behind)
         && pool.prepend(packet, prefix)
@@ -163,8 +162,8 @@ pub(crate) fn unwrap(
 ) -> Result<(), DropReason> {
     sa.authenticated = sa.authenticated.max(number);
     // Trailer, and the inner packet's own length, which strips TFC padding.
-    let prefix = prefix(sa.key.suite());
-    let text = text(pool.bytes(packet), sa.key.suite());
+    let suite = sa.key.suite();
+    let (prefix, text) = (prefix(suite), text(pool.bytes(packet), suite));
     let unwrapped = match (strip_trailer(text), sa.mode) {
         (Ok((next_header, payload)), Mode::Tunnel) => inner_length(next_header, &text[..payload])
             .and_then(|length| {
@@ -323,6 +322,8 @@ fn tunnel_front(inner: &[u8]) -> Result<(u8, Front), DropReason> {
         [first, second, ..] if first >> 4 == 6 => {
             (NEXT_HEADER_IPV6, first << 4 | second >> 4, true)
         }
+        // A dummy packet (RFC 4303 section 2.6).
+        [] => (NEXT_HEADER_NONE, 0, true),
         _ => return Err(DropReason::Malformed),
     };
     let front = Front {

@@ -22,6 +22,7 @@ pub mod flow;
 mod fragment;
 mod frames;
 pub mod handover;
+mod keepalive;
 mod links;
 mod local;
 pub mod memory;

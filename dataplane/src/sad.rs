@@ -21,7 +21,7 @@ use crate::checkpoint::Checkpoint;
 use crate::counters::SaCounters;
 use crate::esp;
 use crate::flow::Flow;
-use crate::outer::{MixedFamilies, OuterHeader};
+use crate::outer::{Inner, MixedFamilies, OuterHeader};
 use crate::pmtu::{PathMtu, TooBig};
 use crate::replay::AntiReplay;
 use crate::transport;
@@ -203,6 +203,8 @@ pub struct OutboundSa {
     pub options: SaOptions,
     pub(crate) outer: OuterHeader,
     pub(crate) path_mtu: PathMtu,
+    /// When a keepalive last went.
+    pub(crate) kept_alive: Instant,
     /// What this worker has sent and dropped of it.
     pub counters: Arc<SaCounters>,
     /// When a packet was last sent.
@@ -237,6 +239,7 @@ impl OutboundSa {
             options: child.options,
             outer,
             path_mtu: PathMtu::default(),
+            kept_alive: Instant::default(),
             counters: Arc::default(),
             last_use: Instant::default(),
         })
@@ -302,6 +305,19 @@ impl OutboundSa {
             (TfcPadding::To(length), _) => fits.min(usize::from(length)),
             (TfcPadding::ToMtu, _) => fits,
         }
+    }
+
+    /// Writes a NAT keepalive: the outer headers and one octet (RFC 3948 section 2.3).
+    #[must_use]
+    pub(crate) fn write_keepalive(&self, packet: &mut [u8]) -> bool {
+        if let Some(last) = packet.last_mut() {
+            *last = 0xff;
+        }
+        let inner = Inner {
+            tos: 0,
+            dont_fragment: false,
+        };
+        self.outer.write(packet, inner, 0)
     }
 
     /// Whether an error quotes a packet of this SA.
@@ -572,6 +588,11 @@ impl Sad {
     /// The slot of a Child SA.
     pub fn slot_of(&self, id: SaId) -> Option<u32> {
         self.ids.get(&id).copied()
+    }
+
+    /// Slots that there are.
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.len()
     }
 
     /// Child SAs installed, with one half or both.

@@ -9,8 +9,10 @@ mod tally;
 use std::net::IpAddr;
 
 use hitless_sa::{SaId, TrafficSelector};
+use smallvec::SmallVec;
 
 use crate::flow::{Flow, Ports};
+use crate::port::BURST;
 use classifier::{Classifier, Coordinate, Point, Volume};
 use tally::Tally;
 
@@ -124,22 +126,40 @@ impl Spd {
         self.find((flow.destination, ports.1), (flow.source, ports.0), flow)
     }
 
+    /// As [`Spd::outbound`], of a burst at once: while one search waits for memory the others go on.
+    /// `found` is as long as `flows`.
+    pub fn outbound_all(&self, flows: &[Flow], found: &mut [Option<Match>]) {
+        let mut v4: Burst<u32> = Burst::default();
+        let mut v6: Burst<u128> = Burst::default();
+        for (at, flow) in flows.iter().enumerate() {
+            let ports = ports(flow);
+            match point((flow.source, ports.0), (flow.destination, ports.1), flow) {
+                Some(Place::V4(point)) => v4.add(at, point),
+                Some(Place::V6(point)) => v6.add(at, point),
+                None => {}
+            }
+        }
+        let mut note = |at: usize, policy: Option<u32>| {
+            if let Some(found) = found.get_mut(at) {
+                *found = policy.and_then(|policy| self.matched(policy));
+            }
+        };
+        v4.search(&self.v4, &mut note);
+        v6.search(&self.v6, &mut note);
+    }
+
     #[inline]
     fn find(&self, local: (IpAddr, u32), remote: (IpAddr, u32), flow: &Flow) -> Option<Match> {
-        let protocol = u32::from(flow.protocol);
-        let policy = match (local.0, remote.0) {
-            (IpAddr::V4(ours), IpAddr::V4(theirs)) => {
-                let point = [ours.into(), theirs.into(), protocol, local.1, remote.1];
-                self.v4.find(&point)
-            }
-            (IpAddr::V6(ours), IpAddr::V6(theirs)) => {
-                let ports = [protocol, local.1, remote.1].map(u128::from);
-                let [protocol, our_port, their_port] = ports;
-                let point = [ours.into(), theirs.into(), protocol, our_port, their_port];
-                self.v6.find(&point)
-            }
-            _ => None,
-        }? as usize;
+        let policy = match point(local, remote, flow)? {
+            Place::V4(point) => self.v4.find(&point),
+            Place::V6(point) => self.v6.find(&point),
+        };
+        self.matched(policy?)
+    }
+
+    #[inline]
+    fn matched(&self, policy: u32) -> Option<Match> {
+        let policy = policy as usize;
         let action = self.policies.get(policy)?.action;
         Some(Match { policy, action })
     }
@@ -164,6 +184,68 @@ fn ports(flow: &Flow) -> (u32, u32) {
     match flow.ports {
         Ports::Of(source, destination) => (source.into(), destination.into()),
         Ports::Opaque => (TrafficSelector::OPAQUE_PORT, TrafficSelector::OPAQUE_PORT),
+    }
+}
+
+/// What a packet is in the tree of its family.
+enum Place {
+    V4(Point<u32>),
+    V6(Point<u128>),
+}
+
+/// Of two addresses with their ports; none if they are of two families.
+#[inline]
+fn point(local: (IpAddr, u32), remote: (IpAddr, u32), flow: &Flow) -> Option<Place> {
+    let protocol = u32::from(flow.protocol);
+    match (local.0, remote.0) {
+        (IpAddr::V4(ours), IpAddr::V4(theirs)) => Some(Place::V4([
+            ours.into(),
+            theirs.into(),
+            protocol,
+            local.1,
+            remote.1,
+        ])),
+        (IpAddr::V6(ours), IpAddr::V6(theirs)) => Some(Place::V6([
+            ours.into(),
+            theirs.into(),
+            protocol.into(),
+            local.1.into(),
+            remote.1.into(),
+        ])),
+        _ => None,
+    }
+}
+
+/// The packets of a burst that are of one family.
+struct Burst<A> {
+    at: SmallVec<[usize; BURST]>,
+    points: SmallVec<[Point<A>; BURST]>,
+}
+
+impl<A> Default for Burst<A> {
+    fn default() -> Burst<A> {
+        Burst {
+            at: SmallVec::new(),
+            points: SmallVec::new(),
+        }
+    }
+}
+
+impl<A: Coordinate> Burst<A> {
+    fn add(&mut self, at: usize, point: Point<A>) {
+        self.at.push(at);
+        self.points.push(point);
+    }
+
+    fn search(&self, tree: &Classifier<A>, note: &mut impl FnMut(usize, Option<u32>)) {
+        // No more than a burst at a time, whatever the caller has: nothing is allocated.
+        for (at, points) in self.at.chunks(BURST).zip(self.points.chunks(BURST)) {
+            let mut found = [None; BURST];
+            tree.find_all(points, &mut found);
+            for (at, policy) in at.iter().zip(found) {
+                note(*at, policy);
+            }
+        }
     }
 }
 

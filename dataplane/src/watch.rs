@@ -9,7 +9,7 @@
 pub mod capture;
 pub mod trace;
 
-use hitless_sa::{Instant, SequenceNumber, Spi};
+use hitless_sa::{Instant, Mode, SequenceNumber, Spi};
 
 use crate::flow::Flow;
 use crate::frames::Frames;
@@ -167,13 +167,13 @@ impl Worker {
         let Frames { pool, watch, .. } = &mut self.frames;
         for opening in openings.iter().filter(|opening| opening.verified) {
             watch.note(&opening.arrival.packet, Stage::Verified);
-            let (Some(sa), Some(capture)) =
-                (self.sad.inbound_in_slot(opening.slot), &mut watch.capture)
-            else {
+            let sa = self.sad.inbound_in_slot(opening.slot);
+            let tunnel = sa.filter(|sa| sa.mode == Mode::Tunnel);
+            let (Some(sa), Some(capture)) = (tunnel, &mut watch.capture) else {
                 continue;
             };
             let esp = pool.bytes(&opening.arrival.packet);
-            if let Some(inner) = capture::inner(esp, sa.key.suite(), None) {
+            if let Some(inner) = capture::inner(sa.key.suite(), esp) {
                 let number = Some((sa.id, opening.number));
                 capture.take(watch.now, Place::Opened, number, inner);
             }
@@ -199,13 +199,12 @@ impl Worker {
         for one in wrapped {
             let packet = &one.sealing.packet;
             watch.note(packet, Stage::Drawn(one.number));
-            let (Some(sa), Some(capture)) =
-                (self.sad.outbound_mut(one.sealing.slot), &mut watch.capture)
-            else {
+            let sa = self.sad.outbound_mut(one.sealing.slot);
+            let tunnel = sa.filter(|sa| sa.mode == Mode::Tunnel);
+            let (Some(sa), Some(capture)) = (tunnel, &mut watch.capture) else {
                 continue;
             };
-            if let Some(inner) = capture::inner(pool.bytes(packet), sa.key.suite(), Some(one.inner))
-            {
+            if let Some(inner) = capture::inner(sa.key.suite(), pool.bytes(packet)) {
                 let number = Some((sa.id, one.number));
                 capture.take(watch.now, Place::Sealing, number, inner);
             }

@@ -19,6 +19,7 @@ use crate::counters::Counters;
 use crate::fib::Fib;
 use crate::frames::Frames;
 use crate::handover::Ways;
+use crate::keepalive::Keepalives;
 use crate::links::Links;
 use crate::neighbour::{Neighbour, Trust};
 use crate::park::Park;
@@ -149,6 +150,7 @@ pub struct Worker {
     pub(crate) flows: FlowCache,
     pub(crate) fib: Arc<Fib>,
     pub(crate) park: Park,
+    pub(crate) keepalives: Keepalives,
     pub(crate) reassembly: Reassembly,
     pub(crate) reports: Reports,
     pub(crate) leadership: Arc<Leadership>,
@@ -224,6 +226,7 @@ pub fn worker_with_pool(
         flows: FlowCache::new(),
         fib: Arc::default(),
         park: Park::new(),
+        keepalives: Keepalives::default(),
         reassembly: Reassembly::new(),
         reports: Reports::new(event_sender),
         leadership,
@@ -320,6 +323,7 @@ impl Worker {
             self.announcement = more.then_some((begun, sent + 1));
         }
         self.links.tick(&mut self.frames, now);
+        self.keep_alive(now);
         self.reassembly.tick(&mut self.frames, now);
         self.links.flush(&mut self.frames);
     }
@@ -351,8 +355,9 @@ impl Worker {
                     Err((sa, conflict)) => self.refuse_sa(id, conflict, Retired::Inbound(sa)),
                 }
             }
-            Command::InstallOutbound(sa) => {
+            Command::InstallOutbound(mut sa) => {
                 let id = sa.id;
+                self.keepalives.begin(&mut sa, now);
                 match self.sad.insert_outbound(sa) {
                     Ok(None) => {}
                     Ok(Some(old)) => self.retire(Retired::Outbound(old)),
@@ -385,6 +390,7 @@ impl Worker {
             Command::Neighbour { port, address, mac } => {
                 self.set_neighbour(port, address, mac, now)
             }
+            Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
             Command::Announce => self.announcement = Some((now, 0)),
             Command::Trace(trace) => {
                 if let Some(old) = self.frames.watch.set_trace(trace) {

@@ -20,10 +20,11 @@ use std::cell::Cell;
 use std::time::Duration;
 
 use bed::*;
+use hitless_dataplane::aead::Engine;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::watch::capture::{Choice, capture};
 use hitless_dataplane::watch::trace::{Filter, trace};
-use hitless_sa::{Lease, SequenceNumber};
+use hitless_sa::{EspSuite, Lease, SequenceNumber};
 
 thread_local! {
     static COUNTED: Cell<Option<usize>> = const { Cell::new(None) };
@@ -104,6 +105,41 @@ fn nothing_is_allocated_in_steady_state_in_either_direction() {
     let mut told = 0;
     bed.a.handle.checkpoints.drain(|_, _| told += 1);
     assert_eq!(told, 1, "checkpoints were published meanwhile");
+}
+
+#[test]
+fn nothing_is_allocated_with_any_suite_or_engine() {
+    let engines = Engine::all().filter(|engine| engine.is_available());
+    for (engine, suite) in
+        engines.flat_map(|engine| EspSuite::ALL.iter().map(move |s| (engine, *s)))
+    {
+        let mut bed = Bed::with(Settings {
+            suite,
+            engines: [engine; 2],
+            ..Settings::default()
+        });
+        bed.warm_up();
+        let mut operations = 0;
+        for round in 0..3u8 {
+            for n in 0..40usize {
+                let size = n * 31;
+                bed.a.host_sends(&udp(HOST_A, HOST_B, &vec![round; size]));
+            }
+            for _ in 0..3 {
+                operations += turn(&mut bed.a, bed.now);
+                for frame in bed.a.take_wire() {
+                    bed.b.wire.push_frame(&frame);
+                }
+                operations += turn(&mut bed.b, bed.now);
+            }
+            bed.settle();
+        }
+        assert_eq!(
+            (operations, bed.b.delivered.len()),
+            (0, 120),
+            "{suite:?} {engine:?}"
+        );
+    }
 }
 
 #[test]

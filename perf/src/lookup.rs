@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::flow::{Flow, Ports};
+use hitless_dataplane::port::BURST;
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_sa::TrafficSelector;
 
@@ -27,7 +28,7 @@ pub fn run() -> Result<Vec<LookupLine>, Box<dyn Error>> {
     for entries in POLICIES {
         for shape in [Shape::V4, Shape::V6, Shape::Mixed] {
             progress.step(shape.name());
-            lines.push(policies(shape, entries)?);
+            lines.extend(policies(shape, entries)?);
         }
     }
     for entries in ROUTES {
@@ -106,7 +107,8 @@ impl Shape {
     }
 }
 
-fn policies(shape: Shape, entries: u32) -> Result<LookupLine, Box<dyn Error>> {
+/// One flow after the other, and in bursts.
+fn policies(shape: Shape, entries: u32) -> Result<[LookupLine; 2], Box<dyn Error>> {
     let policies = shape.policies(entries)?;
     let begun = Moment::now();
     let spd = Spd::new(policies);
@@ -120,14 +122,22 @@ fn policies(shape: Shape, entries: u32) -> Result<LookupLine, Box<dyn Error>> {
             ports: Ports::Of(random.next() as u16, 1500),
         })
         .collect();
-    Ok(LookupLine {
-        table: shape.name().to_owned(),
+    let line = |table: &str, ns| LookupLine {
+        table: format!("{}{table}", shape.name()),
         entries: entries as usize,
-        ns: each(&flows, |flow| {
-            std::hint::black_box(spd.outbound(flow));
-        }),
+        ns,
         build_ms: build.as_secs_f64() * 1e3,
-    })
+    };
+    let one = each(&flows, |flow| {
+        std::hint::black_box(spd.outbound(flow));
+    });
+    let bursts: Vec<&[Flow]> = flows.chunks(BURST).collect();
+    let all = each(&bursts, |flows| {
+        let mut found = [None; BURST];
+        spd.outbound_all(flows, &mut found);
+        std::hint::black_box(found);
+    });
+    Ok([line("", one), line(", bursts", all / BURST as f64)])
 }
 
 fn routes(v4: bool, entries: u32) -> LookupLine {

@@ -4,8 +4,11 @@
 use hitless_sa::{Entropy, Instant, MemberId};
 use hitless_sync::{Durable, Input, Member, Node, Settings};
 
+/// What handles the octets of one input.
+pub type Target = fn(&[u8]);
+
 /// Every target with its name, which is that of its folder in the corpus.
-pub const ALL: &[(&str, fn(&[u8]))] = &[("datagrams", datagrams)];
+pub const ALL: &[(&str, Target)] = &[("datagrams", datagrams)];
 
 /// Always the same, so that an entry of the corpus always means the same.
 struct Same;

@@ -5,11 +5,12 @@
 The gateway is ours; everything else is computed here.
 """
 
+import struct
 import unittest
 
 from scapy.config import conf
 from scapy.layers.inet import ICMP, IP, TCP, UDP
-from scapy.layers.inet6 import IPv6
+from scapy.layers.inet6 import ICMPv6EchoReply, ICMPv6EchoRequest, ICMPv6PacketTooBig, IPv6
 from scapy.layers.ipsec import ESP, SecurityAssociation
 from scapy.layers.l2 import Ether
 from scapy.packet import Raw
@@ -77,11 +78,12 @@ class Sa:
 
     def config(self):
         """As `install` wants it."""
-        local, remote = LOCAL_NET[self.inner], FAR_NET[self.inner]
+        local, remote = [LOCAL_NET[self.inner]], FAR_NET[self.inner]
         if self.transport:
-            local, remote = HOST[self.inner] + "/", FAR[self.inner] + "/"
-            length = "32" if self.inner == 4 else "128"
-            local, remote = local + length, remote + length
+            # The gateway itself, and a host behind it.
+            length = "/32" if self.inner == 4 else "/128"
+            local = [OWN[self.inner] + length, HOST[self.inner] + length]
+            remote = PEER[self.inner] + length
         config = {
             "id": self.id,
             "transport": self.transport,
@@ -93,7 +95,7 @@ class Sa:
             "outbound_key": self.out_key.hex(),
             "local": OWN[self.outer],
             "remote": PEER[self.outer],
-            "local_ts": [{"prefix": local}],
+            "local_ts": [{"prefix": prefix} for prefix in local],
             "remote_ts": [{"prefix": remote}],
             "replay_window": self.window,
             "first": self.first,
@@ -146,6 +148,13 @@ class Sa:
         spi = how.get("spi", self.in_spi)
         esp = reference.seal(self.suite, key, spi, number, text, self.esn, how.get("iv"))
         return self.outside(esp, **{k: how[k] for k in ("tos", "src", "zero") if k in how})
+
+    def craft_transport(self, packet):
+        """A packet from the peer in transport mode, by the reference."""
+        packet = parse(bytes(packet))
+        protocol = packet.proto if packet.version == 4 else packet.nh
+        text = reference.trailer(self.suite, bytes(packet.payload), protocol)
+        return self.craft(b"", text=text)
 
     def outside(self, esp, tos=0, src=None, zero=False):
         """The peer's outer header, and UDP if encapsulated, in front of an ESP packet."""
@@ -205,14 +214,14 @@ class BedTest(unittest.TestCase):
         neighbours += [{"port": OUTSIDE, "address": PEER[f], "mac": PEER_MAC} for f in families]
         if policies is None:
             policies = [
-                {"local": sa.config()["local_ts"][0], "remote": sa.config()["remote_ts"][0],
+                {"local": local, "remote": sa.config()["remote_ts"][0],
                  "action": "protect", "sa": sa.id}
-                for sa in sas
+                for sa in sas for local in sa.config()["local_ts"]
             ]
         setup = {"ports": ports, "routes": routes, "neighbours": neighbours,
                  "policies": policies}
-        if mtu > 2000:
-            setup["runs"] = 64
+        # Packets longer than a frame: jumbo ones, and those that fragments make.
+        setup["runs"] = 64 if mtu > 2000 else 8
         self.cable = 64 if mtu > 2000 else CABLE
         if engine:
             setup["engine"] = engine
@@ -269,6 +278,24 @@ class BedTest(unittest.TestCase):
                     del layer.fields[name]
             layer = layer.payload
         self.assertEqual(bytes(again), octets)
+
+
+def fragments(octets, size, identification=7):
+    """A packet's fragments, each with so many octets of payload at most; of either family."""
+    header = 20 if octets[0] >> 4 == 4 else 40
+    payload, found = octets[header:], []
+    for at in range(0, len(payload), size):
+        part, more = payload[at : at + size], at + size < len(payload)
+        head = parse(octets[:header])
+        if header == 20:
+            head.len, head.chksum, head.id = None, None, identification
+            head.frag, head.flags = at // 8, 1 if more else 0
+            found.append(bytes(head / Raw(part)))
+        else:
+            next_header, head.plen, head.nh = head.nh, None, 44
+            extension = struct.pack(">BBHI", next_header, 0, at | more, identification)
+            found.append(bytes(head / Raw(extension + part)))
+    return found
 
 
 def outbound_inner(family, payload=b"payload", ttl=64, **fields):

@@ -85,7 +85,7 @@ class Life(BedTest):
         self.assertGreaterEqual(IP(out[0]).ttl, 64)
         self.assert_dropped(ttl_exceeded=1)
 
-    def test_rfc4301_section_8_2_a_packet_of_1800_octets_becomes_two(self):
+    def test_rfc4301_section_8_2_what_is_too_long_becomes_two_and_both_are_counted(self):
         sa = Sa()
         self.start(sa)
         inner = bytes(outbound_inner(4, bytes(1472)))

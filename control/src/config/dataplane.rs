@@ -15,6 +15,9 @@ use super::value;
 /// `sun_path` without its zero.
 const LONGEST_SOCKET: usize = 107;
 
+/// Packet buffers of a worker: rings of two ports, and what waits.
+const DEFAULT_FRAMES: u32 = 16 * 1024;
+
 /// Every key has a default, and so has the whole section.
 pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
     let section = root.section_or_empty("dataplane")?;
@@ -34,6 +37,12 @@ pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
             ("aes-gcm", Aead::Only(Engine::AesGcm)),
         ]),
     );
+    let frames = section.or(
+        "frames",
+        u64::from(DEFAULT_FRAMES),
+        value::integer(1024, 1 << 22),
+    );
+    let jumbo_packets = section.or("jumbo_packets", 0, value::integer(0, 1 << 20));
     let checkpoint = checkpoint(&section);
     let idle = section.or(
         "idle",
@@ -73,6 +82,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
     Some(DataplaneConfig {
         workers: count,
         cores,
+        frames: frames as u32,
+        jumbo_packets: jumbo_packets as u32,
         aead,
         checkpoint,
         idle,

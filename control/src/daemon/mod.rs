@@ -77,15 +77,12 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         .map(|sync| sync_socket(sync.listen))
         .transpose()?;
     let leadership = Leadership::new(false);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
-    }
+    let stop = flag_of_signals()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
     let settings = with_engine(GatewaySettings::new(config))?;
     let workers_stop = Arc::new(AtomicBool::new(false));
-    let workers = open_workers(&settings, &leadership)?;
+    let (workers, modes) = open_workers(&settings, &leadership)?;
     let aead = settings.aead().name();
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     tracing::info!(
@@ -97,7 +94,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         "started"
     );
     let now = clock::now();
-    let gateway = Gateway::new(
+    let mut gateway = Gateway::new(
         settings,
         durable,
         handles,
@@ -105,6 +102,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         now,
         &mut SystemEntropy,
     );
+    gateway.set_port_modes(modes);
     let disk = Disk::start(file).map_err(DaemonError::Thread)?;
     let mut member = Member {
         gateway,
@@ -134,25 +132,37 @@ fn with_engine(settings: GatewaySettings) -> Result<GatewaySettings, DaemonError
     Ok(settings.with_aead(engine))
 }
 
+/// A flag that SIGTERM and SIGINT set.
+fn flag_of_signals() -> Result<Arc<AtomicBool>, DaemonError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
+    }
+    Ok(stop)
+}
+
 /// The workers with their control ends, not running yet.
 type Workers = Vec<(Worker, WorkerHandle)>;
 
 /// Opens every port before any thread starts, so that a port that cannot be opened leaves nothing
-/// behind.
+/// behind. Beside the workers, what each port's driver came to.
 fn open_workers(
     settings: &GatewaySettings,
     leadership: &Arc<Leadership>,
-) -> Result<Workers, DaemonError> {
+) -> Result<(Workers, Vec<String>), DaemonError> {
     let config = settings.config();
     let mut opener = ports::Opener::default();
     let workers = (0..config.dataplane.workers).map(|index| {
-        let mut pool = Pool::new(GatewaySettings::POOL_FRAMES).map_err(DaemonError::Memory)?;
+        let dataplane = &config.dataplane;
+        let pool = Pool::with_runs(dataplane.frames, dataplane.jumbo_packets);
+        let mut pool = pool.map_err(DaemonError::Memory)?;
         let ports = opener.open(&config.ports, index, &mut pool)?;
         let mtus: Vec<usize> = ports.iter().map(|port| port.mtu()).collect();
         let worker = settings.worker(index, &mtus);
         worker_with_pool(pool, worker, ports, Arc::clone(leadership)).map_err(DaemonError::Memory)
     });
-    workers.collect()
+    let workers = workers.collect::<Result<_, _>>()?;
+    Ok((workers, opener.into_modes()))
 }
 
 fn start_workers(

@@ -157,6 +157,8 @@ pub struct Gateway {
     drain: Option<Drain>,
     barriers: u64,
     worker_lost: bool,
+    /// What the driver of each port came to.
+    port_modes: Vec<String>,
     last_scan: Instant,
     /// When this process started, for ages in `status`.
     started: Instant,
@@ -202,6 +204,7 @@ impl Gateway {
             handing_over: false,
             drain: None,
             barriers: 0,
+            port_modes: Vec::new(),
             worker_lost: false,
             last_scan: now,
             started: now,

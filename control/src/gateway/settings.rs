@@ -47,9 +47,6 @@ pub struct Tuning {
 }
 
 impl GatewaySettings {
-    /// Frames of each worker, 2 KiB each.
-    pub const POOL_FRAMES: u32 = 16 * 1024;
-
     /// From a configuration that was checked when it was read.
     pub fn new(config: Config) -> GatewaySettings {
         let connections = config.connections.iter();
@@ -196,8 +193,8 @@ impl GatewaySettings {
         WorkerSettings {
             id,
             interfaces: interfaces.collect(),
-            pool_frames: Self::POOL_FRAMES,
-            pool_runs: 0,
+            pool_frames: self.config.dataplane.frames,
+            pool_runs: self.config.dataplane.jumbo_packets,
             checkpoint: CheckpointSettings {
                 packets: u32::try_from(self.config.dataplane.checkpoint.packets)
                     .unwrap_or(u32::MAX),

@@ -243,6 +243,11 @@ impl Gateway {
         self.counts.list().chain(gateway)
     }
 
+    /// Notes what the driver of each port came to, for the status.
+    pub fn set_port_modes(&mut self, modes: Vec<String>) {
+        self.port_modes = modes;
+    }
+
     fn ports(&self) -> Vec<PortStatus> {
         let ports = self.settings.config().ports.iter().enumerate();
         let ports = ports.map(|(index, port)| {
@@ -250,7 +255,7 @@ impl Gateway {
                 name: port.name.clone(),
                 driver: port.driver.name().to_owned(),
                 interface: port.interface.clone(),
-                mode: String::new(),
+                mode: self.port_modes.get(index).cloned().unwrap_or_default(),
                 protected: port.protected,
                 mac: port.mac.map(|octet| format!("{octet:02x}")).join(":"),
                 addresses: port.addresses.iter().map(ToString::to_string).collect(),

@@ -16,7 +16,6 @@ use hitless_sa::{Instant, SaId, Spi};
 
 use super::Gateway;
 use super::children::Carried;
-use super::settings::GatewaySettings;
 use super::show::is_called;
 use crate::api::{
     CaptureDirection, CaptureReport, CaptureSide, CapturedPacket, LinkType, TraceReport, TraceStep,
@@ -63,6 +62,8 @@ impl Gateway {
             port: self.watched_port(filter)?,
             sa: self.watched_sa(filter)?.map(|(_, filter)| filter),
         };
+        let memory = &self.settings.config().dataplane;
+        let configured = memory.frames as usize + memory.jumbo_packets as usize;
         let frames: Vec<usize> = self
             .dataplane
             .counters()
@@ -70,8 +71,9 @@ impl Gateway {
             .collect();
         let mut workers = Vec::new();
         for (worker, frames) in frames.into_iter().enumerate() {
-            // A packet may be in a run of frames, whose number is then higher.
-            let frames = frames.max(GatewaySettings::POOL_FRAMES as usize) * RUN_FRAMES;
+            // A packet may be in a run of frames, whose number is then higher. A worker that has
+            // not told how many it has yet has those of the configuration.
+            let frames = frames.max(configured) * RUN_FRAMES;
             let (tracer, traces) = trace::trace(packets, filter.clone(), frames);
             self.dataplane.send(worker, Command::Trace(Some(tracer)));
             workers.push(traces);

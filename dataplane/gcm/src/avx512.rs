@@ -16,7 +16,7 @@
 )]
 
 /// Unrolls the rounds of AES after the first key: `$round!(instruction, which key)` for each, and
-/// `$between!(n)` after the first seven. A loop would not be unrolled, and every key be loaded through an
+/// `$between!(n)` for 1 to 10 between the first ten. A loop would not be unrolled, and every key be loaded through an
 /// index.
 macro_rules! all_rounds {
     ($rounds:expr, $round:ident, $between:ident, $middle:ident, $last:ident) => {
@@ -35,7 +35,10 @@ macro_rules! all_rounds {
         $round!($middle, |key| key.middle::<7>());
         $between!(7);
         $round!($middle, |key| key.middle::<8>());
+        $between!(8);
         $round!($middle, |key| key.middle::<9>());
+        $between!(9);
+        $between!(10);
         if $rounds > 10 {
             $round!($middle, |key| key.middle::<10>());
             $round!($middle, |key| key.middle::<11>());
@@ -69,17 +72,15 @@ pub(crate) fn run<const OPEN: bool>(tasks: &[Task<'_>], set: u32) -> u32 {
         one_key &= std::ptr::eq(first, task.key());
         bins[short::shape(task.blocks())] |= 1 << i;
     }
-    let [tiny, narrow, middle, wide, long] = bins;
+    let [one, two, three, long] = bins;
     let mut good = if one_key {
-        short::run::<1, false, OPEN, true>(tasks, tiny)
-            | short::run::<2, true, OPEN, true>(tasks, narrow)
-            | short::run::<2, false, OPEN, true>(tasks, middle)
-            | short::run::<3, false, OPEN, true>(tasks, wide)
+        short::run::<1, OPEN, true>(tasks, one)
+            | short::run::<2, OPEN, true>(tasks, two)
+            | short::run::<3, OPEN, true>(tasks, three)
     } else {
-        short::run::<1, false, OPEN, false>(tasks, tiny)
-            | short::run::<2, true, OPEN, false>(tasks, narrow)
-            | short::run::<2, false, OPEN, false>(tasks, middle)
-            | short::run::<3, false, OPEN, false>(tasks, wide)
+        short::run::<1, OPEN, false>(tasks, one)
+            | short::run::<2, OPEN, false>(tasks, two)
+            | short::run::<3, OPEN, false>(tasks, three)
     };
     if long != 0 {
         good |= long::run::<OPEN>(tasks, long);

@@ -7,8 +7,8 @@ use zeroize::Zeroize;
 
 use crate::detect::{Tier, tier};
 
-/// Powers of H in a key: a chunk of nine vectors of four blocks, and one more for the lengths.
-pub(crate) const POWERS: usize = 37;
+/// Powers of H in a key: a piece of twelve vectors of four blocks, and one more for the lengths.
+pub(crate) const POWERS: usize = 49;
 
 /// Round keys between the first and the last, of AES-256.
 pub(crate) const MIDDLE: usize = 13;
@@ -16,19 +16,19 @@ pub(crate) const MIDDLE: usize = 13;
 /// AES-GCM key and salt, ready for use. Wiped when dropped, never printed.
 ///
 /// The layout is what the kernels count on: a vector that begins at a power of H may read past H^1
-/// into the round keys (it multiplies them by zero), and a packet of up to 112 octets reads five
-/// cache lines around that border.
+/// into what follows (it multiplies that by zero), and a packet of up to 112 octets reads five cache
+/// lines around that border, the first of which to be read says what the key is.
 #[repr(C, align(64))]
 pub struct Key {
-    /// H^37 .. H^1, each times x and with its octets reversed, as `multiply` wants them.
+    /// H^49 .. H^1, each times x and with its octets reversed, as `multiply` wants them.
     powers: [u128; POWERS],
     /// Round key 0, the salt already added to where the nonce begins.
     first: u128,
-    /// Round keys 1 up to the one before the last.
-    middle: [u128; MIDDLE],
     last: u128,
     rounds: u32,
     tier: Tier,
+    /// Round keys 1 up to the one before the last.
+    middle: [u128; MIDDLE],
 }
 
 impl Key {
@@ -52,10 +52,10 @@ impl Key {
         let mut key = Box::new(Key {
             powers: [0; POWERS],
             first: 0,
-            middle: [0; MIDDLE],
             last: 0,
             rounds,
             tier,
+            middle: [0; MIDDLE],
         });
         key.expand(aes_key, salt);
         Some(key)
@@ -115,7 +115,7 @@ impl Key {
         &raw const self.last
     }
 
-    /// Where H^`power` is, 1 to 37; the next lower ones follow, and 112 octets of the key at least
+    /// Where H^`power` is, 1 to 49; the next lower ones follow, and 112 octets of the key at least
     /// after H^1.
     #[inline]
     pub(crate) fn power(&self, power: usize) -> *const u128 {
@@ -146,8 +146,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_takes_fourteen_cache_lines() {
-        assert_eq!(size_of::<Key>(), 14 * 64);
+    fn a_key_takes_seventeen_cache_lines() {
+        assert_eq!(size_of::<Key>(), 17 * 64);
     }
 
     #[test]

@@ -14,6 +14,15 @@
 //! Nothing here branches on, or looks up by, a key or a text; only lengths, which key it is, and the
 //! verdict decide. `unsafe` is in the kernels, in `schedule` and in `burst`, argued where it stands.
 
+#![cfg_attr(
+    not(target_arch = "x86_64"),
+    expect(
+        dead_code,
+        unused_imports,
+        reason = "no kernel for this CPU: no key is ever made, so there is no packet"
+    )
+)]
+
 mod burst;
 mod detect;
 mod job;
@@ -28,6 +37,14 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 #[doc(hidden)]
 pub mod bound;
+#[cfg(not(target_arch = "x86_64"))]
+#[doc(hidden)]
+pub mod bound {
+    /// There is no bound to measure here.
+    pub fn run(_: usize, _: &mut [&mut [u8]]) -> bool {
+        false
+    }
+}
 #[cfg(target_arch = "x86_64")]
 mod schedule;
 

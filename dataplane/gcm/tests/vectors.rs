@@ -90,82 +90,86 @@ const NONCE: &str = "cafebabefacedbaddecaf888";
 const PLAIN: &str = "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72\
                      1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b391aafd255";
 
+const ZERO_192: &str = "000000000000000000000000000000000000000000000000";
+const ZERO_256: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+const ZERO_NONCE: &str = "000000000000000000000000";
+const KEY_192: &str = "feffe9928665731c6d6a8f9467308308feffe9928665731c";
+const KEY_256: &str = "feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308";
+
 /// The GCM specification (McGrew and Viega), appendix B, cases 1, 2, 3, 7, 8, 9, 13, 14 and 15: those
 /// with a nonce of 12 octets and no additional data. Key, nonce, plaintext, ciphertext, tag.
+const CASES: [[&str; 5]; 9] = [
+    [
+        ZERO_128,
+        ZERO_NONCE,
+        "",
+        "",
+        "58e2fccefa7e3061367f1d57a4e7455a",
+    ],
+    [
+        ZERO_128,
+        ZERO_NONCE,
+        ZERO_128,
+        "0388dace60b6a392f328c2b971b2fe78",
+        "ab6e47d42cec13bdf53a67b21257bddf",
+    ],
+    [
+        KEY_128,
+        NONCE,
+        PLAIN,
+        "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e\
+             21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091473f5985",
+        "4d5c2af327cd64a62cf35abd2ba6fab4",
+    ],
+    [
+        ZERO_192,
+        ZERO_NONCE,
+        "",
+        "",
+        "cd33b28ac773f74ba00ed1f312572435",
+    ],
+    [
+        ZERO_192,
+        ZERO_NONCE,
+        ZERO_128,
+        "98e7247c07f0fe411c267e4384b0f600",
+        "2ff58d80033927ab8ef4d4587514f0fb",
+    ],
+    [
+        KEY_192,
+        NONCE,
+        PLAIN,
+        "3980ca0b3c00e841eb06fac4872a2757859e1ceaa6efd984628593b40ca1e19c\
+             7d773d00c144c525ac619d18c84a3f4718e2448b2fe324d9ccda2710acade256",
+        "9924a7c8587336bfb118024db8674a14",
+    ],
+    [
+        ZERO_256,
+        ZERO_NONCE,
+        "",
+        "",
+        "530f8afbc74536b9a963b4f1c4cb738b",
+    ],
+    [
+        ZERO_256,
+        ZERO_NONCE,
+        ZERO_128,
+        "cea7403d4d606b6e074ec5d3baf39d18",
+        "d0d1c8a799996bf0265b98b5d48ab919",
+    ],
+    [
+        KEY_256,
+        NONCE,
+        PLAIN,
+        "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa\
+             8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662898015ad",
+        "b094dac5d93471bdec1a502270e3cc6c",
+    ],
+];
+
 #[test]
 fn gcm_specification_appendix_b() {
-    let [zero_192, zero_256] = [24, 32].map(|octets| "00".repeat(octets));
-    let [key_192, key_256] = [16, 32].map(|digits| [KEY_128, &KEY_128[..digits]].concat());
-    let zero_nonce = &zero_192[..24];
-    let cases = [
-        [
-            ZERO_128,
-            zero_nonce,
-            "",
-            "",
-            "58e2fccefa7e3061367f1d57a4e7455a",
-        ],
-        [
-            ZERO_128,
-            zero_nonce,
-            ZERO_128,
-            "0388dace60b6a392f328c2b971b2fe78",
-            "ab6e47d42cec13bdf53a67b21257bddf",
-        ],
-        [
-            KEY_128,
-            NONCE,
-            PLAIN,
-            "42831ec2217774244b7221b784d0d49ce3aa212f2c02a4e035c17e2329aca12e\
-             21d514b25466931c7d8f6a5aac84aa051ba30b396a0aac973d58e091473f5985",
-            "4d5c2af327cd64a62cf35abd2ba6fab4",
-        ],
-        [
-            &zero_192,
-            zero_nonce,
-            "",
-            "",
-            "cd33b28ac773f74ba00ed1f312572435",
-        ],
-        [
-            &zero_192,
-            zero_nonce,
-            ZERO_128,
-            "98e7247c07f0fe411c267e4384b0f600",
-            "2ff58d80033927ab8ef4d4587514f0fb",
-        ],
-        [
-            &key_192,
-            NONCE,
-            PLAIN,
-            "3980ca0b3c00e841eb06fac4872a2757859e1ceaa6efd984628593b40ca1e19c\
-             7d773d00c144c525ac619d18c84a3f4718e2448b2fe324d9ccda2710acade256",
-            "9924a7c8587336bfb118024db8674a14",
-        ],
-        [
-            &zero_256,
-            zero_nonce,
-            "",
-            "",
-            "530f8afbc74536b9a963b4f1c4cb738b",
-        ],
-        [
-            &zero_256,
-            zero_nonce,
-            ZERO_128,
-            "cea7403d4d606b6e074ec5d3baf39d18",
-            "d0d1c8a799996bf0265b98b5d48ab919",
-        ],
-        [
-            &key_256,
-            NONCE,
-            PLAIN,
-            "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa\
-             8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662898015ad",
-            "b094dac5d93471bdec1a502270e3cc6c",
-        ],
-    ];
-    for [key, nonce, plain, sealed, icv] in cases.map(|case| case.map(octets)) {
+    for [key, nonce, plain, sealed, icv] in CASES.map(|case| case.map(octets)) {
         for tier in tiers() {
             let case = Case {
                 key: &key,

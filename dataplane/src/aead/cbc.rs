@@ -7,21 +7,32 @@
 //! ```
 //!
 //! CBC wants an IV that nobody can predict (RFC 3602 section 3), and it must not come twice. Ours is
-//! the 64-bit sequence number, encrypted under a key of its own that is derived from the SA's: one
-//! number gives one IV, a number is sent once over any failover (S1), and who does not know the key
-//! cannot tell the IV from a random one.
+//! the 64-bit sequence number as one block, encrypted under a key of its own, HKDF-Expand (RFC 5869)
+//! of the cipher's key: one number gives one IV, a number is sent once over any failover (S1), and
+//! who does not know the key cannot tell the IV from a random one.
 
 use aes::cipher::{Array, BlockCipherEncrypt, InnerIvInit, KeyInit};
 use aes::{Aes128, Aes192, Aes256};
 use aws_lc_rs::constant_time::verify_slices_are_equal;
+use aws_lc_rs::hkdf::{HKDF_SHA256, KeyType, Prk};
 use aws_lc_rs::hmac;
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt};
+use zeroize::Zeroizing;
 
 use super::{HEADER_LENGTH, ICV_LENGTH};
 
 pub(super) const BLOCK: usize = 16;
 /// What the IV key is derived from the cipher's key with.
 const IV_LABEL: &[u8] = b"hitless ESP AES-CBC IV";
+
+/// How many octets the IV key has.
+struct IvKey;
+
+impl KeyType for IvKey {
+    fn len(&self) -> usize {
+        BLOCK
+    }
+}
 
 /// The keys of one direction. All of them are wiped when dropped: aws-lc cleanses its HMAC state, the
 /// AES ones are built with `zeroize`.
@@ -46,11 +57,13 @@ impl Cbc {
             32 => Cipher::Aes256(Aes256::new_from_slice(key).ok()?),
             _ => return None,
         };
-        let derived = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), IV_LABEL);
-        let iv_key = derived.as_ref().get(..BLOCK)?;
+        let mut iv_key = Zeroizing::new([0; BLOCK]);
+        let secret = Prk::new_less_safe(HKDF_SHA256, key);
+        let derived = secret.expand(&[IV_LABEL], IvKey).ok()?;
+        derived.fill(&mut *iv_key).ok()?;
         Some(Cbc {
             cipher,
-            iv: Aes128::new_from_slice(iv_key).ok()?,
+            iv: Aes128::new_from_slice(&*iv_key).ok()?,
             integrity: hmac::Key::new(hmac::HMAC_SHA256, integrity),
         })
     }

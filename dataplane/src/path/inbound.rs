@@ -254,7 +254,9 @@ impl Worker {
         let flow = match classify(octets, &self.addresses) {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
-            Ok((Class::Fragment, _)) => return self.frames.drop(packet, DropReason::Fragment),
+            Ok((Class::Fragment, _)) => {
+                return self.drop_inbound(slot, packet, DropReason::Fragment);
+            }
             Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour | Class::TooBig, _)) => {
                 return self.drop_inbound(slot, packet, DropReason::NotForUs);
             }

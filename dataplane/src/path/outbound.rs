@@ -11,6 +11,7 @@ use crate::aead::{self, Job};
 use crate::cell::Block;
 use crate::command::Event;
 use crate::esp::{self, Front};
+use crate::flow::Flow;
 use crate::fragment;
 use crate::handover::Errand;
 use crate::mss;
@@ -18,7 +19,7 @@ use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
 use crate::sad::Remedy;
-use crate::spd::{Action, Direction};
+use crate::spd::{Action, Direction, Match};
 use crate::verdict::DropReason;
 use crate::wire::icmp::Error;
 use crate::wire::ip::Ip;
@@ -43,7 +44,7 @@ pub(crate) struct Wrapped {
     high: Option<u32>,
     front: Front,
     /// Octets of the inner packet.
-    pub(crate) inner: usize,
+    inner: usize,
     pub(crate) sealed: bool,
 }
 
@@ -69,9 +70,12 @@ impl Worker {
         if self.frames.watch.on {
             self.watch_departures(departures);
         }
-        for departure in departures.drain(..) {
-            // 1. Policy, SA, the way of the outer packet, and whether it fits.
-            self.protect(now, departure, &mut sealings);
+        // 1. Policies, all searches of the burst at once.
+        let flows: SmallVec<[Flow; BURST]> = departures.iter().map(|d| d.flow).collect();
+        let policies = self.flows.outbound(&self.spd, &flows);
+        for (departure, policy) in departures.drain(..).zip(policies) {
+            // 2. SA, the way of the outer packet, and whether it fits.
+            self.protect(now, departure, policy, &mut sealings);
             // Fragments may make more packets than came; then a second draw is due.
             if sealings.len() + fragment::MAX > SEALINGS {
                 self.seal_all(now, &mut sealings);
@@ -104,7 +108,7 @@ impl Worker {
         if self.frames.watch.on {
             self.watch_sealings(sealings);
         }
-        // 2. One draw for each SA, of what this burst needs and no more (rule R3).
+        // 3. One draw for each SA, of what this burst needs and no more (rule R3).
         let mut draws: SmallVec<[Draw; SEALINGS]> = SmallVec::new();
         for sealing in sealings.iter() {
             match draws.iter_mut().find(|draw| draw.slot == sealing.slot) {
@@ -125,7 +129,7 @@ impl Worker {
                 draw.block = Some(block);
             }
         }
-        // 3. A number for each packet, in the order in which they came, and ESP around it.
+        // 4. A number for each packet, in the order in which they came, and ESP around it.
         let mut wrapped = Wrappings::new();
         for sealing in sealings.drain(..) {
             let number = draws
@@ -138,21 +142,64 @@ impl Worker {
         if self.frames.watch.on {
             self.watch_wrapped(&wrapped);
         }
-        // 4. Encryption and ICV, in one go.
+        // 5. Encryption and ICV, in one go.
         self.seal(&mut wrapped);
         if self.frames.watch.on {
             self.watch_sealed(&wrapped);
         }
-        // 5. Outer headers, and out.
+        // 6. Outer headers, and out.
         for wrapped in wrapped.drain(..) {
             self.dispatch(now, wrapped);
         }
     }
 
+    /// Dummy packets, told from others by nobody on the way (RFC 4303 section 2.6).
+    pub(crate) fn send_dummies(&mut self, now: Instant, sa: SaId, count: u16, octets: u16) {
+        let slot = self.sad.slot_of(sa);
+        let sending = slot.and_then(|slot| self.sad.outbound_mut(slot));
+        let Some(sa) = sending.filter(|sa| sa.mode == Mode::Tunnel) else {
+            return;
+        };
+        let (slot, remote) = (sa.slot, sa.remote);
+        let Some((port, next_hop)) = self.way(remote).filter(|_| self.leadership.leading()) else {
+            return;
+        };
+        let link = self.links.interface(port).map_or(0, |out| out.mtu);
+        let mut sealings = Sealings::new();
+        for _ in 0..count {
+            let (Some(sa), Some(packet)) =
+                (self.sad.outbound_mut(slot), self.frames.pool.allocate())
+            else {
+                self.frames.counters.count_drop(DropReason::NoBuffer);
+                break;
+            };
+            let mtu = sa.path_mtu.limit(link, now);
+            sealings.push(Sealing {
+                packet,
+                slot,
+                port,
+                next_hop,
+                mtu,
+                pad_to: usize::from(octets).min(sa.inner_mtu(mtu)),
+            });
+            if sealings.len() == BURST {
+                self.seal_all(now, &mut sealings);
+            }
+        }
+        self.seal_all(now, &mut sealings);
+        self.links.flush(&mut self.frames);
+    }
+
     /// What policy does with a packet (RFC 4301 section 5.1, steps 2 and 3).
-    fn protect(&mut self, now: Instant, departure: Departure, sealings: &mut Sealings) {
+    fn protect(
+        &mut self,
+        now: Instant,
+        departure: Departure,
+        policy: Option<Match>,
+        sealings: &mut Sealings,
+    ) {
         let Departure { packet, flow } = departure;
-        let reason = match self.flows.outbound(&self.spd, &flow) {
+        let reason = match policy {
             None => DropReason::NoPolicy,
             Some(found) => {
                 let octets = packet.len();
@@ -340,7 +387,7 @@ impl Worker {
                         .send(&mut self.frames, now, fragment, port, next_hop);
                 }
             }
-            Err((packet, reason)) => self.frames.drop(packet, reason),
+            Err((packet, reason)) => self.drop_outbound(slot, packet, reason),
         }
     }
 }

@@ -2,6 +2,8 @@
 
 pub mod af_packet;
 pub mod af_xdp;
+#[cfg(feature = "dpdk")]
+pub mod dpdk;
 mod error;
 pub mod fault;
 mod interface;

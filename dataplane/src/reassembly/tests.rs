@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::counters::Counters;
 use crate::fragment;
+use crate::watch::Watch;
 
 struct Bench {
     frames: Frames,
@@ -54,9 +55,9 @@ impl Bench {
     fn new() -> Bench {
         Bench {
             frames: Frames {
-                watch: Default::default(),
                 pool: Pool::new(256).unwrap(),
                 counters: Arc::new(Counters::new(0)),
+                watch: Watch::default(),
             },
             reassembly: Reassembly::new(),
         }
@@ -155,7 +156,7 @@ fn cut(whole: &[u8], position: u16, more: bool) -> Vec<u8> {
         let payload = (octets.len() - 40) as u16;
         octets[4..6].copy_from_slice(&payload.to_be_bytes());
     } else {
-        let field = (position / 8 | (u16::from(more) << 13)).to_be_bytes();
+        let field = ((position / 8) | (u16::from(more) << 13)).to_be_bytes();
         octets[6..8].copy_from_slice(&field);
         octets[10..12].fill(0);
         let sum = checksum(0, &octets[..20]);

@@ -5,9 +5,11 @@
 use std::hash::BuildHasher;
 
 use foldhash::fast::FixedState;
+use smallvec::SmallVec;
 
 use super::{Match, Spd};
 use crate::flow::Flow;
+use crate::port::BURST;
 
 /// Flows whose policy is remembered.
 const REMEMBERED: usize = 2048;
@@ -45,28 +47,54 @@ impl FlowCache {
         self.database += 1;
     }
 
-    /// What [`Spd::outbound`] says.
-    #[inline]
-    pub(crate) fn outbound(&mut self, spd: &Spd, flow: &Flow) -> Option<Match> {
+    /// What [`Spd::outbound`] says of each flow, of a burst at most.
+    pub(crate) fn outbound(
+        &mut self,
+        spd: &Spd,
+        flows: &[Flow],
+    ) -> SmallVec<[Option<Match>; BURST]> {
+        let mut all: SmallVec<[Option<Match>; BURST]> = flows.iter().map(|_| None).collect();
         if spd.policies().len() <= SHORT {
-            return spd.outbound(flow);
+            for (found, flow) in all.iter_mut().zip(flows) {
+                *found = spd.outbound(flow);
+            }
+            return all;
         }
-        let at = self.place(flow);
-        let Some(entry) = self.entries.get_mut(at) else {
-            return spd.outbound(flow);
-        };
-        match entry {
-            Some(known) if known.database == self.database && known.flow == *flow => known.found,
-            _ => {
-                let found = spd.outbound(flow);
-                *entry = Some(Entry {
-                    database: self.database,
-                    flow: *flow,
-                    found,
-                });
-                found
+        // 1. What is remembered.
+        let mut unknown: SmallVec<[Flow; BURST]> = SmallVec::new();
+        let mut places: SmallVec<[(usize, usize); BURST]> = SmallVec::new();
+        for (at, (found, flow)) in all.iter_mut().zip(flows).enumerate() {
+            let place = self.place(flow);
+            match self.entries.get(place) {
+                Some(Some(known)) if known.database == self.database && known.flow == *flow => {
+                    *found = known.found;
+                }
+                _ => {
+                    unknown.push(*flow);
+                    places.push((at, place));
+                }
             }
         }
+        if unknown.is_empty() {
+            return all;
+        }
+        // 2. The rest is searched for, and remembered.
+        let mut answers: SmallVec<[Option<Match>; BURST]> = unknown.iter().map(|_| None).collect();
+        spd.outbound_all(&unknown, &mut answers);
+        for ((flow, found), (at, place)) in unknown.into_iter().zip(answers).zip(places) {
+            if let Some(answer) = all.get_mut(at) {
+                *answer = found;
+            }
+            if let Some(entry) = self.entries.get_mut(place) {
+                let database = self.database;
+                *entry = Some(Entry {
+                    database,
+                    flow,
+                    found,
+                });
+            }
+        }
+        all
     }
 
     fn place(&self, flow: &Flow) -> usize {
@@ -97,6 +125,10 @@ mod tests {
         }
     }
 
+    fn ask(cache: &mut FlowCache, spd: &Spd, flow: &Flow) -> Option<Match> {
+        cache.outbound(spd, std::slice::from_ref(flow))[0]
+    }
+
     fn many(shift: u8) -> Spd {
         let prefix = |n: u8| format!("10.{}.0.0/16", n.wrapping_add(shift));
         let one = |n: u8| policy(&prefix(n), Action::Protect(None));
@@ -114,7 +146,7 @@ mod tests {
                     let [high, low] = n.to_be_bytes();
                     let flow = flow([10, 1, 0, 1], [10, low, high, 1]);
                     let expected = spd.outbound(&flow);
-                    assert_eq!(cache.outbound(&spd, &flow), expected, "{round} {n}");
+                    assert_eq!(ask(&mut cache, &spd, &flow), expected, "{round} {n}");
                 }
             }
         }
@@ -125,20 +157,20 @@ mod tests {
         let mut cache = FlowCache::new();
         let packet = flow([10, 9, 0, 1], [10, 5, 0, 1]);
         let before = many(0);
-        let protected = cache.outbound(&before, &packet);
+        let protected = ask(&mut cache, &before, &packet);
         assert_eq!(protected.map(|m| m.action), Some(Action::Protect(None)));
         let mut policies = before.policies().to_vec();
         policies.insert(0, policy("10.5.0.0/24", Action::Discard));
         let added = Spd::new(policies.clone());
         cache.clear();
-        let found = cache.outbound(&added, &packet).unwrap();
+        let found = ask(&mut cache, &added, &packet).unwrap();
         assert_eq!((found.policy, found.action), (0, Action::Discard));
         policies.retain(|policy| !policy.remote.contains_address(packet.destination));
         cache.clear();
-        assert_eq!(cache.outbound(&Spd::new(policies), &packet), None);
+        assert_eq!(ask(&mut cache, &Spd::new(policies), &packet), None);
         // And back: what was remembered of the first database is not what counts now.
         cache.clear();
-        assert_eq!(cache.outbound(&before, &packet), protected);
+        assert_eq!(ask(&mut cache, &before, &packet), protected);
     }
 
     #[test]
@@ -155,8 +187,8 @@ mod tests {
         let other = colliding.next().unwrap();
         drop(colliding);
         for _ in 0..3 {
-            assert_eq!(cache.outbound(&spd, &one), spd.outbound(&one));
-            assert_eq!(cache.outbound(&spd, &other), spd.outbound(&other));
+            assert_eq!(ask(&mut cache, &spd, &one), spd.outbound(&one));
+            assert_eq!(ask(&mut cache, &spd, &other), spd.outbound(&other));
         }
         assert_ne!(spd.outbound(&one), spd.outbound(&other));
     }
@@ -193,7 +225,7 @@ mod tests {
         for _ in 0..2 {
             for (n, variant) in variants.iter().enumerate() {
                 let bypassed =
-                    cache.outbound(&spd, variant).map(|m| m.action) == Some(Action::Bypass);
+                    ask(&mut cache, &spd, variant).map(|m| m.action) == Some(Action::Bypass);
                 assert_eq!(bypassed, n == 0);
             }
         }

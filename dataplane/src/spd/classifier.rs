@@ -12,6 +12,10 @@
 //! a side hides every later one there. So the tree stays linear in the policies, and no set of
 //! policies costs more than the list would.
 
+use smallvec::SmallVec;
+
+use crate::port::BURST;
+
 /// Local address, remote address, protocol, local port, remote port.
 pub(super) const DIMENSIONS: usize = 5;
 /// Boxes that are quicker asked in order than sorted further.
@@ -173,6 +177,44 @@ impl<A: Coordinate> Classifier<A> {
         (best != NONE).then_some(best)
     }
 
+    /// As [`Classifier::find`], of several points: their searches take turns, so that one goes on
+    /// while another waits for memory. `found` is as long as `points`.
+    pub(super) fn find_all(&self, points: &[Point<A>], found: &mut [Option<u32>]) {
+        let begin = |_| Search::new(self.root);
+        let mut searches: SmallVec<[Search; BURST]> = points.iter().map(begin).collect();
+        let mut going = true;
+        while going {
+            going = false;
+            for (search, point) in searches.iter_mut().zip(points) {
+                going |= self.step(search, point);
+            }
+        }
+        for (found, search) in found.iter_mut().zip(&searches) {
+            *found = (search.best != NONE).then_some(search.best);
+        }
+    }
+
+    /// Looks at one node. False if there is none left to look at.
+    #[inline]
+    fn step(&self, search: &mut Search, point: &Point<A>) -> bool {
+        let Some(child) = search.take() else {
+            return false;
+        };
+        match self.nodes.get(child.node as usize) {
+            Some(Node::Inner { cut, sides, across }) => {
+                let (sooner, later) = cut.order(point, *sides, *across);
+                if !search.put(later, 1) {
+                    self.search(later, point, &mut search.best);
+                }
+                let kept = search.put(sooner, 0);
+                debug_assert!(kept, "a place was taken from where there is now one");
+            }
+            Some(Node::Leaf { start, end }) => self.scan(*start, *end, point, &mut search.best),
+            None => {}
+        }
+        true
+    }
+
     /// Boxes stored, copies included.
     #[cfg(test)]
     pub(super) fn size(&self) -> usize {
@@ -183,15 +225,7 @@ impl<A: Coordinate> Classifier<A> {
         while child.first < *best {
             match self.nodes.get(child.node as usize) {
                 Some(Node::Inner { cut, sides, across }) => {
-                    let at = point.get(cut.dimension).copied();
-                    let [below, above] = *sides;
-                    let side = if at < Some(cut.at) { below } else { above };
-                    // What comes first in the order is likelier to spare the other.
-                    let (sooner, later) = if side.first < across.first {
-                        (side, *across)
-                    } else {
-                        (*across, side)
-                    };
+                    let (sooner, later) = cut.order(point, *sides, *across);
                     if later.first < *best {
                         self.search(sooner, point, best);
                         child = later;
@@ -200,19 +234,24 @@ impl<A: Coordinate> Classifier<A> {
                     }
                 }
                 Some(Node::Leaf { start, end }) => {
-                    let rules = self.rules.get(*start as usize..*end as usize);
-                    let found = rules
-                        .unwrap_or_default()
-                        .iter()
-                        .take_while(|rule| rule.policy < *best)
-                        .find(|rule| rule.volume.contains(point));
-                    if let Some(rule) = found {
-                        *best = rule.policy;
-                    }
-                    return;
+                    return self.scan(*start, *end, point, best);
                 }
                 None => return,
             }
+        }
+    }
+
+    /// Asks the boxes of a leaf, in order.
+    #[inline]
+    fn scan(&self, start: u32, end: u32, point: &Point<A>, best: &mut u32) {
+        let rules = self.rules.get(start as usize..end as usize);
+        let found = rules
+            .unwrap_or_default()
+            .iter()
+            .take_while(|rule| rule.policy < *best)
+            .find(|rule| rule.volume.contains(point));
+        if let Some(rule) = found {
+            *best = rule.policy;
         }
     }
 
@@ -268,7 +307,77 @@ enum Position {
     Across,
 }
 
+/// Parts of the tree that one search has put off at most; any more are searched at once.
+const PUT_OFF: usize = 8;
+
+/// A search that rests between two nodes.
+struct Search {
+    best: u32,
+    waiting: [Child; PUT_OFF],
+    count: usize,
+}
+
+impl Search {
+    fn new(root: Child) -> Search {
+        let mut waiting = [NOTHING; PUT_OFF];
+        let [first, ..] = &mut waiting;
+        *first = root;
+        Search {
+            best: NONE,
+            waiting,
+            count: 1,
+        }
+    }
+
+    /// The next part that may hold an earlier policy than the best one.
+    #[inline]
+    fn take(&mut self) -> Option<Child> {
+        while let Some(last) = self.count.checked_sub(1) {
+            self.count = last;
+            let child = self.waiting.get(last).copied()?;
+            if child.first < self.best {
+                return Some(child);
+            }
+        }
+        None
+    }
+
+    /// Puts a part off. False if no more than `spare` places are left.
+    #[inline]
+    fn put(&mut self, child: Child, spare: usize) -> bool {
+        if child.first >= self.best {
+            return true;
+        }
+        let last = PUT_OFF - spare;
+        match self
+            .waiting
+            .get_mut(..last)
+            .and_then(|all| all.get_mut(self.count))
+        {
+            Some(place) => {
+                *place = child;
+                self.count += 1;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
 impl<A: Coordinate> Cut<A> {
+    /// Where a point's box can be: first what comes sooner in the order, and likelier spares the
+    /// other.
+    #[inline]
+    fn order(&self, point: &Point<A>, sides: [Child; 2], across: Child) -> (Child, Child) {
+        let [below, above] = sides;
+        let at = point.get(self.dimension).copied();
+        let side = if at < Some(self.at) { below } else { above };
+        match side.first < across.first {
+            true => (side, across),
+            false => (across, side),
+        }
+    }
+
     fn position(&self, volume: &Volume<A>) -> Position {
         match volume.side(self.dimension) {
             Some((_, high)) if high < self.at => Position::Below,

@@ -215,10 +215,19 @@ proptest! {
     ) {
         let spd = Spd::new(policies);
         let mut cache = FlowCache::new();
-        for flow in &flows {
+        let mut all = vec![None; flows.len()];
+        spd.outbound_all(&flows, &mut all);
+        let remembered: Vec<_> = flows
+            .chunks(32)
+            .chain(flows.chunks(32))
+            .flat_map(|flows| cache.outbound(&spd, flows))
+            .collect();
+        prop_assert_eq!(&remembered[..flows.len()], all.as_slice());
+        prop_assert_eq!(&remembered[flows.len()..], all.as_slice());
+        for (flow, searched) in flows.iter().zip(&all) {
             let outbound = naive(&spd, flow, Direction::Outbound);
             prop_assert_eq!(spd.outbound(flow).map(|m| m.policy), outbound);
-            prop_assert_eq!(cache.outbound(&spd, flow).map(|m| m.policy), outbound);
+            prop_assert_eq!(searched.map(|m| m.policy), outbound);
             let inbound = naive(&spd, flow, Direction::Inbound);
             prop_assert_eq!(spd.inbound(flow).map(|m| m.policy), inbound);
         }

@@ -155,17 +155,16 @@ impl Tap {
     }
 }
 
-/// The inner packet in ESP that is not encrypted: of `length` octets, or as long as its own IP
-/// header says.
-pub(super) fn inner(esp: &[u8], suite: EspSuite, length: Option<usize>) -> Option<&[u8]> {
+/// The inner packet in the ESP of a tunnel, as long as it is not encrypted: as much of the text as
+/// its own IP header says.
+pub(super) fn inner(suite: EspSuite, esp: &[u8]) -> Option<&[u8]> {
     const HEADER: usize = 8;
     let text = esp.get(HEADER + suite.iv_length()..)?;
-    let length = length.or_else(|| match (text.first()? >> 4, text) {
-        (4, [_, _, l0, l1, ..]) => Some(usize::from(u16::from_be_bytes([*l0, *l1]))),
-        (6, [_, _, _, _, l0, l1, ..]) => Some(40 + usize::from(u16::from_be_bytes([*l0, *l1]))),
-        // Transport mode: whatever the text is, with padding and trailer.
-        _ => text.len().checked_sub(suite.icv_length()),
-    })?;
+    let length = match (text.first()? >> 4, text) {
+        (4, [_, _, l0, l1, ..]) => usize::from(u16::from_be_bytes([*l0, *l1])),
+        (6, [_, _, _, _, l0, l1, ..]) => 40 + usize::from(u16::from_be_bytes([*l0, *l1])),
+        _ => return None,
+    };
     text.get(..length)
 }
 

@@ -69,6 +69,27 @@ fn frames_go_both_ways_unchanged_and_every_frame_is_accounted_for() {
 }
 
 #[test]
+fn closing_gives_every_frame_back_and_opening_again_works() {
+    in_namespace(|| {
+        let cable = Cable::new("o", 1);
+        let far = Wire::new(&cable.far);
+        let mut pool = Pool::new(64).unwrap();
+        for round in 0..10 {
+            let mut opened = station(&cable, pool);
+            assert!(cable.describe().contains("\"promiscuity\":1"));
+            far.send(&frame(OURS, 60, round));
+            assert_eq!(opened.receive_octets(), frame(OURS, 60, round));
+            // Left in the socket, and gone with it.
+            far.send(&frame(OURS, 60, 99));
+            pool = opened.pool;
+            assert_eq!(Box::new(opened.port).close(&mut pool), 0);
+            assert_eq!(pool.available(), 64);
+            assert!(cable.describe().contains("\"promiscuity\":0"));
+        }
+    });
+}
+
+#[test]
 fn jumbo_frames_go_both_ways_unchanged() {
     in_namespace(|| {
         let cable = Cable::new("j", 1);

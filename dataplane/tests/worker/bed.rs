@@ -17,8 +17,9 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::fib::{Fib, Route};
-use hitless_dataplane::port::MacAddress;
+use hitless_dataplane::port::fault::{FaultPort, Faults};
 use hitless_dataplane::port::memory::{self, MemoryPort};
+use hitless_dataplane::port::{MacAddress, Port};
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_dataplane::verdict::DropReason;
@@ -100,10 +101,7 @@ impl Gateway {
         let interface = |mac, address: [u8; 4], length, six: [u8; 16], protected| Interface {
             mac,
             addresses: vec![(IpAddr::from(address), length), (IpAddr::from(six), 64)],
-            mtu: match protected {
-                true => settings.inside_mtu,
-                false => settings.outside_mtu,
-            },
+            mtu: usize::MAX,
             protected,
         };
         let leadership = Leadership::new(true);
@@ -120,7 +118,7 @@ impl Gateway {
         };
         let (worker, handle) = worker(
             worker_settings,
-            vec![Box::new(inside), Box::new(outside)],
+            vec![Box::new(inside), settings.outside_port(number, outside)],
             Arc::clone(&leadership),
         )
         .unwrap();
@@ -241,6 +239,9 @@ pub struct Settings {
     pub encapsulation: Option<UdpEncapsulation>,
     pub checkpoint: CheckpointSettings,
     pub esn: bool,
+    pub suite: EspSuite,
+    /// What A and B encrypt with.
+    pub engines: [Engine; 2],
     /// Whether the tunnel's endpoints are the IPv6 ones.
     pub outer_v6: bool,
     pub options: SaOptions,
@@ -250,6 +251,21 @@ pub struct Settings {
     pub runs: u32,
     pub inside_mtu: usize,
     pub outside_mtu: usize,
+    /// What each gateway's outside port does to packets, in both directions, from a seed.
+    pub faults: Option<(u64, Faults)>,
+}
+
+impl Settings {
+    /// The end of the wire, with the faults that are wanted.
+    fn outside_port(&self, number: u8, wire: MemoryPort) -> Box<dyn Port> {
+        match self.faults {
+            Some((seed, faults)) => {
+                let seed = seed ^ u64::from(number);
+                Box::new(FaultPort::new(Box::new(wire), seed, faults, faults))
+            }
+            None => Box::new(wire),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -258,12 +274,15 @@ impl Default for Settings {
             encapsulation: None,
             checkpoint: CheckpointSettings::default(),
             esn: true,
+            suite: EspSuite::Aes256Gcm16,
+            engines: [Engine::default(), Engine::AwsLc],
             outer_v6: false,
             options: SaOptions::default(),
             frames: 1024,
             runs: 0,
             inside_mtu: MTU,
             outside_mtu: MTU,
+            faults: None,
         }
     }
 }
@@ -307,7 +326,8 @@ impl Bed {
 
     /// The description of the Child SA as one side holds it.
     pub fn child(&self, side_a: bool) -> ChildSa {
-        let key = |seed: u8| KeyMaterial::new(&[seed; 36]);
+        let suite = self.settings.suite;
+        let key = |seed: u8| KeyMaterial::new(&vec![seed; suite.key_material_length()]);
         let (a, b) = (Spi(0xaaaa_0001), Spi(0xbbbb_0001));
         let net = |v4: &str, v6: &str| -> Vec<TrafficSelector> {
             vec![v4.parse().unwrap(), v6.parse().unwrap()]
@@ -323,7 +343,7 @@ impl Bed {
             mode: Mode::Tunnel,
             inbound_spi: a,
             outbound_spi: b,
-            suite: EspSuite::Aes256Gcm16,
+            suite,
             esn: self.settings.esn,
             inbound_key: key(1),
             outbound_key: key(2),
@@ -363,7 +383,7 @@ impl Bed {
             let cell = Arc::new(Cell::new(first, lease));
             let gateway = if side_a { &mut self.a } else { &mut self.b };
             let floor = SequenceNumber(0);
-            let engine = Engine::AwsLc;
+            let engine = self.settings.engines[usize::from(!side_a)];
             let inbound = InboundSa::new(&child, Arc::clone(&cell), floor, 0, engine).unwrap();
             let outbound = OutboundSa::new(&child, Arc::clone(&cell), 0, engine).unwrap();
             gateway.inbound = Arc::clone(&inbound.counters);
@@ -372,6 +392,11 @@ impl Bed {
             gateway.send(Command::InstallOutbound(Box::new(outbound)));
             gateway.cell = cell;
         }
+    }
+
+    /// Other engines for what is installed from now on.
+    pub fn set_engines(&mut self, engines: [Engine; 2]) {
+        self.settings.engines = engines;
     }
 
     /// One turn of each gateway, frames carried as they are.

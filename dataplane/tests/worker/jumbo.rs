@@ -12,9 +12,10 @@ const HEADERS: usize = 28;
 /// Where an inner packet starts in its frame or run.
 const START: usize = HEADROOM + 14;
 
-fn jumbo_bed(encapsulation: Option<UdpEncapsulation>) -> Bed {
+fn jumbo_bed(encapsulation: Option<UdpEncapsulation>, outer_v6: bool) -> Bed {
     let mut bed = Bed::with(Settings {
         encapsulation,
+        outer_v6,
         runs: 64,
         inside_mtu: 9216,
         outside_mtu: 9216,
@@ -44,6 +45,16 @@ fn crosses(bed: &mut Bed, length: usize) {
     bed.b.delivered.clear();
 }
 
+fn crosses_in_ipv6(bed: &mut Bed, length: usize) {
+    let sent = udp6(HOST6_A, HOST6_B, &packet(length - 48 + HEADERS)[HEADERS..]);
+    assert_eq!(sent.len(), length);
+    bed.a.host_sends(&sent);
+    bed.settle();
+    assert_eq!(bed.b.delivered.len(), 1, "{length}");
+    assert_eq!(bed.b.delivered[0][14..], hops_later(&sent, 2), "{length}");
+    bed.b.delivered.clear();
+}
+
 fn all_free(gateway: &Gateway) -> bool {
     let account = gateway.worker.frame_account();
     account.free == account.total
@@ -56,11 +67,17 @@ fn rfc4303_section_2_large_packets_go_through_the_tunnel_both_ways() {
         local_port: 4500,
         remote_port: 4500,
     };
-    for encapsulation in [None, Some(nat)] {
-        let mut bed = jumbo_bed(encapsulation);
+    for (encapsulation, outer_v6) in [
+        (None, false),
+        (Some(nat), false),
+        (None, true),
+        (Some(nat), true),
+    ] {
+        let mut bed = jumbo_bed(encapsulation, outer_v6);
         for length in [1970, 2004, 4010, 4020, 9000] {
             crosses(&mut bed, length);
             crosses(&mut bed, length + HEADERS);
+            crosses_in_ipv6(&mut bed, length);
         }
         assert!(all_free(&bed.a) && all_free(&bed.b));
         assert_eq!(bed.a.handle.counters.drops().count(), 0);
@@ -73,7 +90,7 @@ fn rfc4303_section_2_large_packets_go_through_the_tunnel_both_ways() {
 /// outgrow it.
 #[test]
 fn rfc4303_section_2_trailer_and_icv_may_cross_or_begin_a_frame() {
-    let mut bed = jumbo_bed(None);
+    let mut bed = jumbo_bed(None, false);
     for frames in 1..=4 {
         let end = frames * FRAME_SIZE - START;
         for length in end - 24..end + 4 {
@@ -88,7 +105,7 @@ fn rfc4303_section_2_trailer_and_icv_may_cross_or_begin_a_frame() {
 /// Many at once: runs come back, and those that find none free are lost and counted at the port.
 #[test]
 fn bursts_of_jumbo_packets_leave_no_run_behind() {
-    let mut bed = jumbo_bed(None);
+    let mut bed = jumbo_bed(None, false);
     for round in 0..20 {
         for n in 0..30 {
             bed.a.host_sends(&packet(8000 + 10 * n + round));

@@ -69,7 +69,7 @@ fn parts(packet: &[u8], size: usize, identification: u32) -> Vec<Vec<u8>> {
         let total = fragment.len() as u16;
         fragment[2..4].copy_from_slice(&total.to_be_bytes());
         fragment[4..6].copy_from_slice(&identification.to_be_bytes()[2..]);
-        let field = (position / 8 | (u16::from(more) << 13)).to_be_bytes();
+        let field = ((position / 8) | (u16::from(more) << 13)).to_be_bytes();
         fragment[6..8].copy_from_slice(&field);
         hops_later(&fragment, 0)
     };
@@ -416,6 +416,94 @@ fn rfc4303_section_2_7_tfc_padding_hides_lengths_and_is_stripped() {
             bed.settle();
             assert!(bed.wire.pop().unwrap().len() > 14 + 20 + 1100);
         }
+    }
+}
+
+#[test]
+fn rfc4303_section_2_6_dummy_packets_go_out_on_request_and_are_dropped_silently() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    bed.a.send(Command::Dummies {
+        sa: sa_id(1),
+        count: 40,
+        octets: 700,
+    });
+    bed.settle();
+    bed.a.host_sends(&udp(HOST_A, HOST_B, &[7; 672]));
+    bed.settle();
+    assert_eq!(bed.wire.len(), 41);
+    let (dummies, real) = bed.wire.split_at(40);
+    assert!(dummies.iter().all(|frame| frame.len() == real[0].len()));
+    // Each with a number of its own, and a DSCP that tells nothing.
+    let numbers: Vec<u8> = bed.wire.iter().map(|frame| frame[14 + 20 + 7]).collect();
+    assert_eq!(numbers, (2..=42).collect::<Vec<u8>>());
+    assert_eq!(bed.b.dropped(DropReason::Dummy), 40);
+    assert_eq!(bed.b.delivered.len(), 1);
+    // The replay of one is a replay.
+    let dummy = dummies[5][14..].to_vec();
+    bed.b.wire_brings(&dummy);
+    bed.settle();
+    assert_eq!(bed.b.dropped(DropReason::Replay), 1);
+    // To nobody, nothing.
+    bed.wire.clear();
+    bed.a.send(Command::Dummies {
+        sa: sa_id(9),
+        count: 1,
+        octets: 1,
+    });
+    bed.settle();
+    assert!(bed.wire.is_empty());
+}
+
+#[test]
+fn rfc3948_section_2_3_keepalives_go_when_nothing_else_does_to_the_ports_of_the_sa() {
+    for outer_v6 in [false, true] {
+        let mut bed = Bed::with(Settings {
+            outer_v6,
+            encapsulation: Some(NAT),
+            options: SaOptions {
+                keepalive: Some(Duration::from_secs(20)),
+                ..SaOptions::default()
+            },
+            ..Settings::default()
+        });
+        bed.a.send(Command::Update {
+            sa: sa_id(1),
+            local: bed.child(true).local,
+            remote: bed.child(true).remote,
+            encapsulation: Some(UdpEncapsulation {
+                local_port: 4500,
+                remote_port: 4500,
+            }),
+        });
+        let mut at = Vec::new();
+        for second in 0..70 {
+            // Busy for the first 15 seconds: then nothing is needed.
+            if second < 15 {
+                bed.a.host_sends(&udp(HOST_A, HOST_B, b"busy"));
+            }
+            bed.settle();
+            let header = if outer_v6 { 54 } else { 34 };
+            for frame in bed.wire.drain(..) {
+                let from_a = frame[6..12] == bed.a.outside_mac;
+                if from_a && frame.len() == header + 9 {
+                    at.push(second);
+                    assert_eq!(frame[header..header + 6], [0x11, 0x94, 0x11, 0x94, 0, 9]);
+                    assert_eq!(frame[header + 8], 0xff);
+                    let sum = [frame[header + 6], frame[header + 7]];
+                    assert_eq!(sum == [0, 0], !outer_v6);
+                }
+            }
+            for _ in 0..100 {
+                bed.now += Duration::from_millis(10);
+                bed.a.worker.turn(bed.now);
+                bed.b.worker.turn(bed.now);
+            }
+        }
+        assert_eq!(at.len(), 2, "{at:?}");
+        assert!(at[0] >= 34 && at[1] >= at[0] + 20, "{at:?}");
+        // The peer drops them silently.
+        assert_eq!(bed.b.dropped(DropReason::NatKeepalive), 2);
     }
 }
 

@@ -136,7 +136,7 @@ pub fn is_size(size: &Size, octets: usize) -> bool {
 
 /// One SA with AES-128 at these sizes, both directions.
 pub fn whole_path(sizes: &[usize], rounds: usize) -> Result<Vec<EspLine>, Box<dyn Error>> {
-    let setup = Setup::plain(Engine::from_environment()?);
+    let setup = Setup::plain(Engine::from_environment()?.unwrap_or_default());
     let mut lines = Vec::new();
     for size in sizes {
         let size = Size::Octets(*size);

@@ -132,13 +132,13 @@ fn esp_tables(f: &mut Formatter<'_>, esp: &EspResults) -> fmt::Result {
 fn lookup_table(f: &mut Formatter<'_>, lines: &[LookupLine]) -> fmt::Result {
     writeln!(
         f,
-        "\n{:<34} {:>8} {:>9} {:>10}",
+        "\n{:<44} {:>8} {:>9} {:>10}",
         "look-ups", "entries", "ns", "build ms"
     )?;
     for line in lines {
         writeln!(
             f,
-            "{:<34} {:>8} {:>9.1} {:>10.1}",
+            "{:<44} {:>8} {:>9.1} {:>10.1}",
             line.table, line.entries, line.ns, line.build_ms
         )?;
     }

@@ -13,6 +13,7 @@ mod seeds;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use aes_gcm::aead::inout::InOutBuf;
 use aes_gcm::{AeadInOut, Aes128Gcm, KeyInit};
@@ -29,6 +30,8 @@ const BATCH: usize = 64;
 const FAULTS: usize = 20;
 /// Batches between two looks at the windows.
 const LOOK: u64 = 16;
+/// How far the clock moves between them.
+const PACE: Duration = Duration::from_millis(500);
 const ETHERNET: usize = 14;
 /// Where a stranger starts: far from everything received.
 const STRANGE: u64 = 1_000_000;
@@ -131,6 +134,9 @@ pub fn run(wish: Wish, mut progress: impl FnMut(u64)) -> Result<Summary, Refused
         batches += 1;
         if batches % LOOK == 0 {
             run.look_at_windows()?;
+            // What waits for a neighbour or for more fragments must not wait for ever.
+            run.target.advance(PACE);
+            pair::introduce(&mut run.target, TARGET)?;
             progress(run.summary.packets);
         }
     }

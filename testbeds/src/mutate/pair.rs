@@ -35,7 +35,7 @@ pub fn shape(sa: usize) -> Shape {
     let usual = EspSuite::Aes128Gcm16;
     Shape {
         suite: EspSuite::ALL.get(sa).copied().unwrap_or(usual),
-        esn: sa >= SAS || sa % 2 == 0,
+        esn: sa >= SAS || sa.is_multiple_of(2),
         window: [1024, 64, 65_536][(sa + 2) % 3],
         udp: sa < SAS && sa % 4 >= 2,
         inner: if sa < SAS && sa % 5 > 2 { 6 } else { 4 },
@@ -172,7 +172,6 @@ pub fn gateway(number: u8, salt: u8, first: u64) -> Result<Rig, Refused> {
         interface(OUTSIDE, [24, 64], false),
     ];
     let mut rig = Rig::new(interfaces, FRAMES, 0, Engine::default())?;
-    let other = if number == TARGET { PEER } else { TARGET };
     let route = |address, length, port| Route {
         prefix: (address, length),
         port,
@@ -199,9 +198,20 @@ pub fn gateway(number: u8, salt: u8, first: u64) -> Result<Rig, Refused> {
         }
     }
     rig.policies(policies)?;
+    introduce(&mut rig, number)?;
+    Ok(rig)
+}
+
+/// Tells a gateway the Ethernet addresses of its neighbours, again from time to time: nobody answers
+/// when it asks.
+///
+/// # Errors
+/// As the worker says.
+pub fn introduce(rig: &mut Rig, number: u8) -> Result<(), Refused> {
+    let other = if number == TARGET { PEER } else { TARGET };
     for family in [4, 6] {
         rig.neighbour(INSIDE, host(number, family), [2, 0, 0, 0, 0, number])?;
         rig.neighbour(OUTSIDE, outside(other, family), mac(other, OUTSIDE))?;
     }
-    Ok(rig)
+    Ok(())
 }

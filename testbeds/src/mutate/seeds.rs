@@ -145,7 +145,7 @@ pub fn plain_outside() -> Vec<Vec<u8>> {
     // The first fragment of an ESP packet, and its last, of both families.
     for (offset, more) in [(0u16, 1u16), (16, 0)] {
         let mut first = ip(outside(PEER, 4), outside(TARGET, 4), 50, &[0xbb; 128]);
-        first[6..8].copy_from_slice(&(offset / 8 | more << 13).to_be_bytes());
+        first[6..8].copy_from_slice(&((offset / 8) | (more << 13)).to_be_bytes());
         mend(&mut first, true);
         packets.push(first);
         let [high, low] = (offset | more).to_be_bytes();

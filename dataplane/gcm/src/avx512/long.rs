@@ -1,9 +1,14 @@
-//! Packets of four vectors and more: a pipeline of pieces, up to nine vectors each.
+//! Packets of four vectors and more: a pipeline of pieces, up to twelve vectors each.
 //!
 //! One step encrypts a piece and hashes a piece, the multiplications between the rounds, so that neither
 //! waits for the other. To open, both are the same piece, hashed before it is decrypted. To seal, the
 //! piece that is hashed is the one encrypted in the step before, be it of the packet before: a burst of
 //! long packets never drains the pipeline.
+
+#![expect(
+    unsafe_code,
+    reason = "loads and stores through pointers that a `Task` vouches for"
+)]
 
 use std::arch::x86_64::*;
 
@@ -11,9 +16,8 @@ use super::{PAST_HEADER, Sum, broadcast, counters, nonce, reverse};
 use crate::job::{Task, members};
 use crate::key::Key;
 
-/// Vectors of a piece at most: with the ciphertext in memory, so many states leave registers for the
-/// rest.
-const MOST: usize = 9;
+/// Vectors of a piece at most: so many states leave registers for the rest.
+const MOST: usize = 12;
 
 /// Vectors whose counters differ in their last octet only.
 const SMALL: usize = 63;
@@ -181,6 +185,9 @@ fn step<const OPEN: bool>(
         6 => step_of::<6, OPEN>(piece, blocks, hashed, hash),
         7 => step_of::<7, OPEN>(piece, blocks, hashed, hash),
         8 => step_of::<8, OPEN>(piece, blocks, hashed, hash),
+        9 => step_of::<9, OPEN>(piece, blocks, hashed, hash),
+        10 => step_of::<10, OPEN>(piece, blocks, hashed, hash),
+        11 => step_of::<11, OPEN>(piece, blocks, hashed, hash),
         // No piece is longer than `MOST`.
         _ => step_of::<MOST, OPEN>(piece, blocks, hashed, hash),
     }
@@ -298,7 +305,7 @@ fn counter_blocks<const V: usize>(piece: &Piece<'_, '_>) -> [__m512i; V] {
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
 fn powers(piece: &Piece<'_, '_>, vector: usize) -> __m512i {
-    // SAFETY: a piece begins at H^37 at most, and each of its vectors with one of its blocks, so this is
+    // SAFETY: a piece begins at H^49 at most, and each of its vectors with one of its blocks, so this is
     // at H^1 at least; 48 octets of the key at least follow H^1.
     unsafe { _mm512_loadu_si512(piece.powers.add(4 * vector).cast()) }
 }

@@ -3,25 +3,29 @@
 //! Four packets make one vector of everything of which a packet has one: the sum of its lanes, its
 //! lengths, its reduction, its ICV.
 
+#![expect(
+    unsafe_code,
+    reason = "loads and stores through pointers that a `Task` vouches for"
+)]
+
 use std::arch::x86_64::*;
 
 use super::{PAST_HEADER, Sum, broadcast, counters, nonce, reverse};
 use crate::job::Task;
 use crate::key::Key;
 
-/// Kinds of short packets: one vector; two, of which AES needs three halves; two; three.
-pub(super) const SHAPES: usize = 4;
+/// Kinds of short packets: one vector, two, three.
+pub(super) const SHAPES: usize = 3;
 
 /// The shape of a packet with so many blocks of text, or `SHAPES` for a long one.
 #[inline]
 pub(super) fn shape(blocks: usize) -> usize {
-    const SHAPE: [u8; 13] = [0, 0, 0, 0, 1, 1, 2, 2, 3, 3, 3, 3, 4];
-    usize::from(SHAPE[blocks.min(12)])
+    blocks.min(12) / 4
 }
 
 /// Seals or opens the packets in `set`, all of `V` vectors, all with one key if `ONE_KEY`.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
-pub(super) fn run<const V: usize, const NARROW: bool, const OPEN: bool, const ONE_KEY: bool>(
+pub(super) fn run<const V: usize, const OPEN: bool, const ONE_KEY: bool>(
     tasks: &[Task<'_>],
     set: u32,
 ) -> u32 {
@@ -35,12 +39,12 @@ pub(super) fn run<const V: usize, const NARROW: bool, const OPEN: bool, const ON
             take(tasks, &mut rest),
             take(tasks, &mut rest),
         ];
-        let verdicts = group::<4, V, NARROW, OPEN, ONE_KEY>(four);
+        let verdicts = group::<4, V, OPEN, ONE_KEY>(four);
         good |= _pdep_u32(verdicts, before);
     }
     while rest != 0 {
         let before = rest;
-        let verdict = group::<1, V, NARROW, OPEN, true>([take(tasks, &mut rest)]);
+        let verdict = group::<1, V, OPEN, true>([take(tasks, &mut rest)]);
         good |= _pdep_u32(verdict, before);
     }
     good
@@ -57,20 +61,10 @@ fn take<'t, 'p>(tasks: &'t [Task<'p>], set: &mut u32) -> &'t Task<'p> {
 /// Seals or opens `P` packets. Bit by bit, says which are good.
 #[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
 #[inline]
-fn group<
-    const P: usize,
-    const V: usize,
-    const NARROW: bool,
-    const OPEN: bool,
-    const ONE_KEY: bool,
->(
+fn group<const P: usize, const V: usize, const OPEN: bool, const ONE_KEY: bool>(
     tasks: [&Task<'_>; P],
 ) -> u32 {
-    let streams = if NARROW {
-        narrow_streams::<P, V, ONE_KEY>(&tasks)
-    } else {
-        streams::<P, V, ONE_KEY>(&tasks)
-    };
+    let streams = streams::<P, V, ONE_KEY>(&tasks);
     let zero = _mm512_setzero_si512();
     let mut sums = [Sum::zero(); 4];
     let mut encrypted_ones = [zero; 4];
@@ -145,52 +139,6 @@ fn streams<const P: usize, const V: usize, const ONE_KEY: bool>(
         _mm512_aesenclast_epi128
     );
     states
-}
-
-/// The same for packets of five or six blocks, header included: three halves of a vector each.
-#[target_feature(enable = "avx512bw,avx512vl,vaes,vpclmulqdq,bmi1,bmi2,lzcnt,popcnt")]
-#[inline]
-fn narrow_streams<const P: usize, const V: usize, const ONE_KEY: bool>(
-    tasks: &[&Task<'_>; P],
-) -> [[__m512i; V]; P] {
-    let mut states = [[_mm256_setzero_si256(); 3]; P];
-    for (task, states) in tasks.iter().zip(&mut states) {
-        let first = _mm512_xor_si512(nonce(task), broadcast(task.key().first()));
-        let one_to_four = _mm512_xor_si512(first, counters(0));
-        states[0] = _mm512_castsi512_si256(one_to_four);
-        states[1] = _mm512_extracti64x4_epi64::<1>(one_to_four);
-        states[2] = _mm512_castsi512_si256(_mm512_xor_si512(first, counters(1)));
-    }
-    macro_rules! round {
-        ($instruction:ident, $key:expr) => {
-            let pick: fn(&Key) -> *const u128 = $key;
-            let mut key = _mm512_castsi512_si256(broadcast(pick(tasks[0].key())));
-            for (task, states) in tasks.iter().zip(&mut states) {
-                if !ONE_KEY {
-                    key = _mm512_castsi512_si256(broadcast(pick(task.key())));
-                }
-                for state in states {
-                    *state = $instruction(*state, key);
-                }
-            }
-        };
-    }
-    macro_rules! nothing {
-        ($_:literal) => {};
-    }
-    all_rounds!(
-        tasks[0].key().rounds(),
-        round,
-        nothing,
-        _mm256_aesenc_epi128,
-        _mm256_aesenclast_epi128
-    );
-    let mut streams = [[_mm512_setzero_si512(); V]; P];
-    for (stream, [one, two, three]) in streams.iter_mut().zip(states) {
-        stream[0] = _mm512_inserti64x4::<1>(_mm512_castsi256_si512(one), two);
-        stream[1] = _mm512_zextsi256_si512(three);
-    }
-    streams
 }
 
 /// Encrypts or decrypts the text of a packet in place, and hashes it and the additional data.

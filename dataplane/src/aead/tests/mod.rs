@@ -264,6 +264,19 @@ fn rfc3602_section_3_ivs_of_cbc_follow_from_the_number_and_the_key_and_never_rep
     // Another member with the same key makes the same IV, so that numbers decide alone.
     assert_eq!(iv(1, 77), ivs[77]);
     assert_ne!(iv(2, 77), ivs[77]);
+    // Another program can compute it: HKDF-Expand, then one block of AES (the former is
+    // HMAC(key, label | 1), RFC 5869 section 2.3).
+    let material = material(suite, 1);
+    let parts = material.parts(suite).unwrap();
+    let hmac_key = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, parts.key);
+    let label = [&b"hitless ESP AES-CBC IV"[..], &[1]].concat();
+    let iv_key = aws_lc_rs::hmac::sign(&hmac_key, &label);
+    let mut block = [0u8; 16];
+    block[15] = 77;
+    let mut block = block.into();
+    let cipher = <aes::Aes128 as KeyInit>::new_from_slice(&iv_key.as_ref()[..16]).unwrap();
+    aes::cipher::BlockCipherEncrypt::encrypt_block(&cipher, &mut block);
+    assert_eq!(<[u8; 16]>::from(block), ivs[77]);
     // No IV looks like its number, and neighbours differ in about half of their bits.
     for pair in ivs[..2000].windows(2) {
         let bits = u128::from_be_bytes(pair[0]) ^ u128::from_be_bytes(pair[1]);

@@ -401,7 +401,7 @@ impl Port for AfXdpPort {
 
     fn mode(&self) -> &'static str {
         match (self.zero_copy, self.attachment.is_native()) {
-            (true, _) => "zero copy",
+            (true, _) => "zero-copy",
             (false, true) => "native",
             (false, false) => "skb",
         }

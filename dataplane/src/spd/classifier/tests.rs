@@ -33,6 +33,13 @@ fn assert_same(volumes: &[Volume<u32>], points: &[Point<u32>]) {
     {
         assert_eq!(tree.find(&point), naive(volumes, &point), "{point:?}");
     }
+    let all: Vec<Point<u32>> = volumes.iter().flat_map(corners).collect();
+    for points in all.chunks(13) {
+        let mut found = vec![Some(7); points.len()];
+        tree.find_all(points, &mut found);
+        let expected: Vec<_> = points.iter().map(|point| tree.find(point)).collect();
+        assert_eq!(found, expected);
+    }
     assert!(
         tree.size() <= 4 * volumes.len() + LEAF,
         "{} boxes",
