@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hitless_sa::{SaId, SequenceNumber, Spi, UdpEncapsulation};
 
+use crate::counters::SaCounters;
 use crate::fib::Fib;
 use crate::flow::Flow;
 use crate::port::MacAddress;
@@ -37,7 +38,12 @@ pub enum Command {
     Unbind(SaId),
     /// Moves the receiving half of a Child SA, with its window, to another worker that has the
     /// sending one. Answered by that one's [`Event::Moved`], or [`Event::Stayed`] by this one.
-    Move { sa: SaId, to: usize },
+    Move {
+        sa: SaId,
+        to: usize,
+        /// What it counts there.
+        counters: Arc<SaCounters>,
+    },
     /// Removes both halves and what [`Command::Bind`] said; they come back in [`Event::Retired`].
     Remove(SaId),
     /// Replaces the SPD.

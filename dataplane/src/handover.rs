@@ -16,11 +16,14 @@
 //! A receiving half moves by the same ring, in front of the packets that come after it: none is lost
 //! on the way, and there is never a second window.
 
+use std::sync::Arc;
+
 use hitless_sa::{Instant, SaId};
 use rtrb::{Consumer, Producer, RingBuffer};
 use smallvec::SmallVec;
 
 use crate::command::{Event, Retired};
+use crate::counters::SaCounters;
 use crate::path::Sorted;
 use crate::pool::{Packet, Pool};
 use crate::port::BURST;
@@ -253,12 +256,14 @@ impl Worker {
 
     /// Gives the receiving half of an SA to another worker, and from now on its packets after it.
     /// What waits for its high water does not go with it.
-    pub(crate) fn move_half(&mut self, id: SaId, to: usize) {
+    pub(crate) fn move_half(&mut self, id: SaId, to: usize, counters: Arc<SaCounters>) {
         let taken = self.sad.slot_of(id).zip(self.sad.take_inbound(id, to));
-        let Some((slot, half)) = taken else {
+        let Some((slot, mut half)) = taken else {
             return self.reports.answer(Event::Stayed { sa: id });
         };
-        if let Err(half) = self.ways.send_half(to, half) {
+        let counted_here = std::mem::replace(&mut half.counters, counters);
+        if let Err(mut half) = self.ways.send_half(to, half) {
+            half.counters = counted_here;
             self.sad.put_back(half);
             return self.reports.answer(Event::Stayed { sa: id });
         }

@@ -376,7 +376,7 @@ impl Worker {
                 }
             }
             Command::Unbind(id) => self.sad.unbind(id),
-            Command::Move { sa, to } => self.move_half(sa, to),
+            Command::Move { sa, to, counters } => self.move_half(sa, to, counters),
             Command::Remove(id) => self.remove(id),
             Command::Policies(spd) => {
                 let old = std::mem::replace(&mut self.spd, spd);

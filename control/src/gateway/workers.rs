@@ -8,6 +8,7 @@ use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
 use hitless_sa::{Entropy, Instant, SaId, Workers};
 use hitless_sync::Input as SyncInput;
 
+use super::children::Direction;
 use super::{Event, Gateway, Output, punt};
 use crate::ike::Input;
 
@@ -113,8 +114,9 @@ impl Gateway {
         carried.moving = Some(worker);
         carried.moved_at = Some(now);
         let home = carried.home;
-        let to = worker;
-        self.dataplane.send(home, Command::Move { sa, to });
+        let (to, counters) = (worker, carried.tally(worker, Direction::In));
+        self.dataplane
+            .send(home, Command::Move { sa, to, counters });
     }
 
     /// The receiving half has come to a worker: the others hand their packets to that one.

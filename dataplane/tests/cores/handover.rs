@@ -1,5 +1,7 @@
 //! SAs that one worker has, and packets that come to another one.
 
+use std::sync::Arc;
+
 use hitless_dataplane::command::{Command, Event, Retired};
 use hitless_dataplane::handover::STOCK;
 use hitless_dataplane::sad::{Bound, Conflict};
@@ -161,7 +163,14 @@ fn a_receiving_half_moves_between_workers_without_loss_or_a_second_window() {
         let home = n as usize / 100 % 3;
         if n % 100 == 50 {
             let (sa, to) = (sa_id(1), (home + 1) % 3);
-            gate.send(home, Command::Move { sa, to });
+            gate.send(
+                home,
+                Command::Move {
+                    sa,
+                    to,
+                    counters: Arc::default(),
+                },
+            );
         }
         if n % 7 == 0 {
             gate.turn(n as usize % 3);
@@ -203,7 +212,14 @@ fn a_half_that_cannot_move_stays() {
     gate.install(2, Spread::All);
     for (sa, to) in [(1, 7), (2, 1), (3, 1)] {
         let sa = sa_id(sa);
-        gate.send(0, Command::Move { sa, to });
+        gate.send(
+            0,
+            Command::Move {
+                sa,
+                to,
+                counters: Arc::default(),
+            },
+        );
         gate.settle();
         let stayed = |e: &Event| matches!(e, Event::Stayed { sa: stayed } if *stayed == sa);
         assert!(gate.events(0).iter().any(stayed), "{sa}");
@@ -221,7 +237,14 @@ fn a_half_on_its_way_to_an_sa_that_has_gone_or_has_a_new_cell_is_given_back() {
         let mut gate = Gate::new(2);
         gate.install(1, Spread::Receives(0));
         let (sa, to) = (sa_id(1), 1);
-        gate.send(0, Command::Move { sa, to });
+        gate.send(
+            0,
+            Command::Move {
+                sa,
+                to,
+                counters: Arc::default(),
+            },
+        );
         gate.turn(0);
         gate.send(1, Command::Remove(sa));
         if again {
