@@ -11,27 +11,41 @@ use hitless::lab::{
     CLUSTER_INSIDE, HOST_A, HOST_B, Host, Hub, MTU, PEER_INSIDE, Station, Switch, Topology,
     first_start,
 };
+use hitless_dataplane::handover;
 use hitless_dataplane::port::Port;
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::worker::{self, Leadership, Worker, WorkerSettings};
-use hitless_sa::Instant;
+use hitless_sa::{Instant, Workers};
 
 const CABLE: usize = 1024;
 const STEP: Duration = Duration::from_micros(250);
 
-/// A network card with two queues: ESP goes to one of them, all else to the first.
+/// In place of a queue: to each in turn, packet by packet.
+const SPRAY: usize = 2;
+
+/// A network card with two queues: IP packets but IKE go to one of them, all else to the first.
 struct Card {
     cable: MemoryPort,
     queues: [MemoryPort; 2],
+    sprayed: usize,
 }
 
 impl Card {
-    fn turn(&mut self, esp_queue: usize) {
+    fn turn(&mut self, queue: usize) {
         let mut frames = Vec::new();
         while self.cable.pop_frame(|octets| frames.push(octets.to_vec())) {}
         for frame in frames.drain(..) {
-            let esp = frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&50);
-            self.queues[if esp { esp_queue } else { 0 }].push_frame(&frame);
+            let ip = frame.get(12..14) == Some(&[8, 0]);
+            let ike = frame.get(23) == Some(&17) && frame.get(36..38) == Some(&[1, 244]);
+            let queue = match (ip && !ike, queue) {
+                (false, _) => 0,
+                (true, SPRAY) => {
+                    self.sprayed += 1;
+                    self.sprayed % 2
+                }
+                (true, queue) => queue,
+            };
+            self.queues[queue].push_frame(&frame);
         }
         for queue in &mut self.queues {
             while queue.pop_frame(|octets| frames.push(octets.to_vec())) {}
@@ -51,6 +65,8 @@ struct World {
     inside: Card,
     /// Where the card puts ESP.
     esp_queue: usize,
+    /// Where the other card puts what the host sends.
+    inside_queue: usize,
     gateway: Gateway,
     workers: Vec<Option<Worker>>,
     peer: (Station, Worker),
@@ -62,7 +78,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, workers: Workers) -> World {
         let mut entropy = SeededEntropy::new(seed);
         let mut hub = Hub::default();
         let now = Instant(1_000_000_000);
@@ -77,7 +93,9 @@ impl World {
             now,
             &mut entropy,
         );
-        let settings = GatewaySettings::new(topology.member(1).unwrap());
+        let mut config = topology.member(1).unwrap();
+        config.connections[0].children[0].options.workers = workers;
+        let settings = GatewaySettings::new(config);
         let leadership = Leadership::new(false);
         let (cable, card_end) = memory::link(CABLE, MTU);
         let (inside_cable, b) = memory::link(CABLE, MTU);
@@ -96,7 +114,8 @@ impl World {
             let ports = ports.map(|port| Box::new(port) as Box<dyn Port>).into();
             worker::worker(settings, ports, Arc::clone(&leadership)).unwrap()
         });
-        let (workers, handles): (Vec<_>, Vec<_>) = made.unzip();
+        let (mut workers, handles): (Vec<_>, Vec<_>) = made.unzip();
+        handover::connect(&mut workers);
         let gateway = Gateway::new(
             settings,
             first_start(),
@@ -113,12 +132,15 @@ impl World {
             card: Card {
                 cable,
                 queues: [first_queue, second_queue],
+                sprayed: 0,
             },
             inside: Card {
                 cable: inside_cable,
                 queues: [inside_queue, other_inside_queue],
+                sprayed: 0,
             },
             esp_queue: 0,
+            inside_queue: 0,
             gateway,
             workers: workers.into_iter().map(Some).collect(),
             peer: peer.unwrap(),
@@ -131,7 +153,11 @@ impl World {
     }
 
     fn up(seed: u64) -> World {
-        let mut world = World::new(seed);
+        World::with(seed, Workers::Any)
+    }
+
+    fn with(seed: u64, workers: Workers) -> World {
+        let mut world = World::new(seed, workers);
         world.traffic = true;
         world.run(Duration::from_millis(300));
         world.traffic_flows();
@@ -167,7 +193,7 @@ impl World {
             }
         }
         self.card.turn(self.esp_queue);
-        self.inside.turn(0);
+        self.inside.turn(self.inside_queue);
         self.outside.turn(now);
         self.a.turn(now);
         self.b.turn(now);
@@ -193,10 +219,23 @@ impl World {
         assert!(now[1] >= before[1] + 150, "towards b: {before:?} {now:?}");
     }
 
+    /// Packets sent that did not arrive since the last time, once nothing is under way.
+    fn lost(&mut self) -> [usize; 2] {
+        self.traffic = false;
+        self.run(Duration::from_millis(100));
+        self.traffic = true;
+        let [a, b] = self.received();
+        [self.a.sent().len() - b, self.b.sent().len() - a]
+    }
+
     fn replays(&self) -> u64 {
+        self.drops("replay")
+    }
+
+    fn drops(&self, reason: &str) -> u64 {
         let drops = self.gateway.status(self.now).drops;
-        let replays = drops.iter().filter(|drop| drop.reason == "replay");
-        replays.map(|drop| drop.packets).sum()
+        let drops = drops.iter().filter(|drop| drop.reason == reason);
+        drops.map(|drop| drop.packets).sum()
     }
 }
 
@@ -255,6 +294,68 @@ fn a_replay_is_refused_on_whichever_worker_it_arrives() {
         "nothing was replayed to that side"
     );
     assert!(world.replays() > replays + 100, "{}", world.replays());
+}
+
+#[test]
+fn no_packet_is_lost_when_the_card_changes_its_mind() {
+    let mut world = World::up(94);
+    let before = world.lost();
+    for round in 0..8 {
+        world.esp_queue = (round + 1) % 2;
+        // Once before the half may move again, once after.
+        let time = if round < 4 { 30 } else { 150 };
+        world.run(Duration::from_millis(time));
+    }
+    assert_eq!(world.lost(), before);
+    assert_eq!(world.drops("unknown_spi") + world.drops("hand_over"), 0);
+    world.traffic_flows();
+}
+
+#[test]
+fn a_fat_sa_is_received_and_sent_on_all_workers_and_refuses_replays_on_each() {
+    let mut world = World::with(95, Workers::All);
+    let before = world.lost();
+    (world.esp_queue, world.inside_queue) = (SPRAY, SPRAY);
+    world.run(Duration::from_millis(500));
+    assert_eq!(world.lost(), before);
+    world.traffic = false;
+    let old: Vec<Vec<u8>> = world
+        .outside
+        .capture()
+        .iter()
+        .filter(|c| c.port == 0 && c.frame.get(23) == Some(&50))
+        .map(|c| c.frame.clone())
+        .collect();
+    let (received, replays) = (world.received(), world.replays());
+    for frames in old.chunks(8) {
+        for frame in frames {
+            world.outside.inject(frame);
+        }
+        world.run(Duration::from_millis(5));
+    }
+    assert_eq!(world.received(), received);
+    // With ESN those left of the window are taken for the next epoch.
+    let refused = world.replays() - replays + world.drops("integrity");
+    assert_eq!(refused, old.len() as u64);
+    world.run(Duration::from_millis(300));
+    let child = world.gateway.list_sas(world.now)[0].children[0].clone();
+    let [a, b] = world.received();
+    assert_eq!((child.packets_in, child.packets_out), (b as u64, a as u64));
+    assert_eq!(world.drops("hand_over") + world.drops("unknown_spi"), 0);
+}
+
+#[test]
+fn an_sa_of_one_worker_keeps_the_order_whatever_the_cards_do() {
+    let mut world = World::with(96, Workers::One);
+    let before = world.lost();
+    let from = world.received();
+    (world.esp_queue, world.inside_queue) = (SPRAY, SPRAY);
+    world.run(Duration::from_millis(500));
+    assert_eq!(world.lost(), before);
+    for (host, from) in [(&world.a, from[0]), (&world.b, from[1])] {
+        let numbers = host.received()[from..].iter().map(|probe| probe.number);
+        assert!(numbers.is_sorted(), "one path, one order");
+    }
 }
 
 #[test]

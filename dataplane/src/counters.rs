@@ -70,6 +70,8 @@ struct EspCounts {
     bytes_in: Count,
     lease_stalls: Count,
     parked: Count,
+    handed_over: Count,
+    taken_over: Count,
 }
 
 /// Counters of one worker.
@@ -115,6 +117,9 @@ pub struct EspTraffic {
     pub lease_stalls: u64,
     /// Authentic packets that had to wait for the high water to rise.
     pub parked: u64,
+    /// Packets given to the worker that has their SA, and got from others for that reason.
+    pub handed_over: u64,
+    pub taken_over: u64,
 }
 
 impl Counters {
@@ -183,6 +188,8 @@ impl Counters {
             bytes_in: self.esp.bytes_in.get(),
             lease_stalls: self.esp.lease_stalls.get(),
             parked: self.esp.parked.get(),
+            handed_over: self.esp.handed_over.get(),
+            taken_over: self.esp.taken_over.get(),
         }
     }
 
@@ -268,6 +275,14 @@ impl Counters {
 
     pub(crate) fn count_parked(&self) {
         self.esp.parked.add(1);
+    }
+
+    pub(crate) fn count_handed_over(&self) {
+        self.esp.handed_over.add(1);
+    }
+
+    pub(crate) fn count_taken_over(&self, packets: usize) {
+        self.esp.taken_over.add(packets as u64);
     }
 
     pub(crate) fn count_punted(&self) {

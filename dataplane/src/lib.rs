@@ -21,6 +21,7 @@ pub mod fib;
 pub mod flow;
 mod fragment;
 mod frames;
+pub mod handover;
 mod keepalive;
 mod links;
 mod local;

@@ -57,6 +57,8 @@ pub(crate) struct Arrival {
     port: Option<u16>,
     /// DSCP and ECN of the outer header.
     tos: u8,
+    /// Rings between workers that it has come over.
+    hops: u8,
 }
 
 impl Arrival {
@@ -98,10 +100,48 @@ impl Worker {
         if self.frames.watch.on {
             self.watch_sorted(&sorted);
         }
-        self.inbound(now, &mut sorted);
-        self.outbound(now, &mut sorted.departures);
+        self.inbound_and_outbound(now, &mut sorted);
         self.links.flush(&mut self.frames);
         received
+    }
+
+    /// Runs each half over its part of a burst.
+    pub(crate) fn inbound_and_outbound(&mut self, now: Instant, sorted: &mut Sorted) {
+        self.inbound(now, sorted);
+        self.outbound(now, &mut sorted.departures);
+    }
+
+    /// An IP packet with ESP for us that came to another worker.
+    pub(crate) fn arrive_again(&mut self, packet: Packet, hops: u8, sorted: &mut Sorted) {
+        match classify(self.frames.pool.bytes(&packet), &self.addresses) {
+            Ok((class @ Class::Esp { .. }, _)) => self.arrive(packet, class, hops, sorted),
+            Ok(_) => self.frames.drop(packet, DropReason::NotForUs),
+            Err(reason) => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// ESP for us, which begins behind its outer headers.
+    fn arrive(&mut self, mut packet: Packet, class: Class, hops: u8, sorted: &mut Sorted) {
+        let Class::Esp {
+            headers,
+            source,
+            port,
+            tos,
+        } = class
+        else {
+            return self.frames.drop(packet, DropReason::Malformed);
+        };
+        match self.frames.pool.trim_front(&mut packet, headers) {
+            true => sorted.arrivals.push(Arrival {
+                packet,
+                source,
+                port,
+                tos,
+                headers,
+                hops,
+            }),
+            false => self.frames.drop(packet, DropReason::Malformed),
+        }
     }
 
     /// Ethernet, then what the IP packet is.
@@ -139,21 +179,7 @@ impl Worker {
         // 3. Where it goes next. ESP and IKE bypass the SPD (RFC 4301 section 4.4.1.3, RFC 7296).
         let protected = self.links.is_protected(port);
         match class {
-            Class::Esp {
-                headers,
-                source,
-                port,
-                tos,
-            } => match self.frames.pool.trim_front(&mut packet, headers) {
-                true => sorted.arrivals.push(Arrival {
-                    packet,
-                    headers,
-                    source,
-                    port,
-                    tos,
-                }),
-                false => self.frames.drop(packet, DropReason::Malformed),
-            },
+            class @ Class::Esp { .. } => self.arrive(packet, class, 0, sorted),
             Class::Ike => self.punt(packet),
             Class::Neighbour => self.receive_neighbour(now, port, packet),
             Class::TooBig => self.receive_too_big(now, packet),

@@ -48,6 +48,34 @@ pub struct WindowState {
     pub bitmap: Vec<u64>,
 }
 
+impl WindowState {
+    /// The top, then the words, each in eight octets.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let words = std::iter::once(&self.top.0).chain(&self.bitmap);
+        words.flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    /// The same for the last so many numbers; what is left of them counts as seen. Nothing if this
+    /// is no window's state.
+    pub fn newest(&self, numbers: u32) -> Option<WindowState> {
+        let mut narrow = ReplayWindow::new(numbers);
+        narrow.import(self).then(|| narrow.export())
+    }
+
+    /// What [`WindowState::to_bytes`] gave. [`ReplayWindow::import`] judges whether it is a window.
+    pub fn from_bytes(octets: &[u8]) -> Option<WindowState> {
+        let (words, []) = octets.as_chunks::<8>() else {
+            return None;
+        };
+        let mut words = words.iter().map(|word| u64::from_be_bytes(*word));
+        let top = SequenceNumber(words.next()?);
+        Some(WindowState {
+            top,
+            bitmap: words.take(MAX_WINDOW as usize / 64 + 1).collect(),
+        })
+    }
+}
+
 impl ReplayWindow {
     /// A window that has seen nothing. `size` is raised to a power of two from 64 to 65,536.
     pub fn new(size: u32) -> ReplayWindow {

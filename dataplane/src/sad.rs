@@ -348,6 +348,19 @@ struct Slot {
     id: Option<SaId>,
     inbound: Option<Box<InboundSa>>,
     outbound: Option<Box<OutboundSa>>,
+    bound: Option<Bound>,
+}
+
+/// Where the packets of a Child SA go that come to a worker which is not to handle them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bound {
+    /// Its inbound SPI.
+    pub spi: Spi,
+    /// Index of the worker that has the SA, as in [`crate::handover::connect`].
+    pub owner: usize,
+    /// Whether what is to be sent goes there too. What is received does unless a receiving half is
+    /// installed here.
+    pub outbound: bool,
 }
 
 /// Why the SAD did not take an SA.
@@ -382,8 +395,7 @@ impl Sad {
         &mut self,
         sa: Box<InboundSa>,
     ) -> Result<Option<Box<InboundSa>>, (Box<InboundSa>, Conflict)> {
-        let spi_taken = self.inbound(sa.spi).is_some_and(|other| other.id != sa.id);
-        if spi_taken {
+        if self.spi_taken(sa.spi, sa.id) {
             return Err((sa, Conflict::SpiTaken));
         }
         match self.claim(sa.id, sa.slot) {
@@ -419,6 +431,90 @@ impl Sad {
         }
     }
 
+    /// Gives the packets of a Child SA to another worker from now on.
+    pub fn bind(&mut self, id: SaId, slot: u32, bound: Bound) -> Result<(), Conflict> {
+        if self.spi_taken(bound.spi, id) {
+            return Err(Conflict::SpiTaken);
+        }
+        self.claim(id, slot)?.bound = Some(bound);
+        self.spis.insert(bound.spi, slot);
+        Ok(())
+    }
+
+    /// Takes the receiving half out, for a worker that has the SA's sending half and gets its
+    /// packets from now on. Nothing if there is none or several workers share its window.
+    pub fn take_inbound(&mut self, id: SaId, owner: usize) -> Option<Box<InboundSa>> {
+        let slot = *self.ids.get(&id)?;
+        let entry = self.slots.get_mut(slot as usize)?;
+        let half = entry.inbound.take_if(|half| !half.window.is_shared())?;
+        let outbound = entry.bound.is_some_and(|bound| bound.outbound);
+        entry.bound = Some(Bound {
+            spi: half.spi,
+            owner,
+            outbound,
+        });
+        Some(half)
+    }
+
+    /// Undoes [`Sad::take_inbound`].
+    pub fn put_back(&mut self, half: Box<InboundSa>) {
+        if let Some(entry) = self.slots.get_mut(half.slot as usize) {
+            entry.bound = None;
+            entry.inbound = Some(half);
+        }
+    }
+
+    /// Takes in a receiving half that another worker had; gives it back if the SA is not here any
+    /// more, or here in another leadership.
+    pub fn arrive(&mut self, half: Box<InboundSa>) -> Result<(), Box<InboundSa>> {
+        let Some(entry) = self.slots.get_mut(half.slot as usize) else {
+            return Err(half);
+        };
+        let cell = entry.outbound.as_ref().map(|sending| &sending.cell);
+        let same = cell.is_some_and(|cell| Arc::ptr_eq(cell, &half.cell));
+        if !same || entry.inbound.is_some() || entry.id != Some(half.id) {
+            return Err(half);
+        }
+        entry.bound = None;
+        self.spis.insert(half.spi, half.slot);
+        entry.inbound = Some(half);
+        Ok(())
+    }
+
+    /// Handles the packets of a Child SA here again, as far as it is installed.
+    pub fn unbind(&mut self, id: SaId) {
+        let slot = self.ids.get(&id).copied();
+        let Some(entry) = slot.and_then(|slot| self.slots.get_mut(slot as usize)) else {
+            return;
+        };
+        let Some(bound) = entry.bound.take() else {
+            return;
+        };
+        if entry.inbound.is_none() {
+            self.spis.remove(&bound.spi);
+            if entry.outbound.is_none() {
+                entry.id = None;
+                self.ids.remove(&id);
+            }
+        }
+    }
+
+    /// The worker that has the SA which a packet names, if it is another one.
+    #[inline]
+    pub fn inbound_owner(&self, spi: Spi) -> Option<(SaId, usize)> {
+        let slot = *self.spis.get(&spi)?;
+        let entry = self.slots.get(slot as usize)?;
+        Some((entry.id?, entry.bound?.owner))
+    }
+
+    /// The worker that sends on the SA in a slot, if it is another one.
+    #[inline]
+    pub fn outbound_owner(&self, slot: u32) -> Option<(SaId, usize)> {
+        let entry = self.slots.get(slot as usize)?;
+        let bound = entry.bound.filter(|bound| bound.outbound)?;
+        Some((entry.id?, bound.owner))
+    }
+
     /// Removes both halves of a Child SA, for the control thread to drop.
     pub fn remove(&mut self, id: SaId) -> (Option<Box<InboundSa>>, Option<Box<OutboundSa>>) {
         let Some(slot) = self
@@ -429,10 +525,14 @@ impl Sad {
             return (None, None);
         };
         let Slot {
-            inbound, outbound, ..
+            inbound,
+            outbound,
+            bound,
+            ..
         } = std::mem::take(slot);
-        if let Some(sa) = &inbound {
-            self.spis.remove(&sa.spi);
+        let spi = inbound.as_ref().map(|sa| sa.spi);
+        if let Some(spi) = spi.or(bound.map(|bound| bound.spi)) {
+            self.spis.remove(&spi);
         }
         if let Some(sa) = &outbound {
             self.forget_sent(sa);
@@ -519,6 +619,13 @@ impl Sad {
             packets_in: inbound.map_or(0, |sa| sa.counters.packets()),
             bytes_in: inbound.map_or(0, |sa| sa.counters.bytes()),
         })
+    }
+
+    /// Whether a packet with this SPI belongs to another SA.
+    fn spi_taken(&self, spi: Spi, id: SaId) -> bool {
+        let slot = self.spis.get(&spi);
+        let entry = slot.and_then(|slot| self.slots.get(*slot as usize));
+        entry.is_some_and(|entry| entry.id != Some(id))
     }
 
     fn claim(&mut self, id: SaId, slot: u32) -> Result<&mut Slot, Conflict> {

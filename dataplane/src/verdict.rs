@@ -104,4 +104,6 @@ drop_reasons! {
     FragmentTimeout = "fragment_timeout", "";
     /// A fragment for which there was no room, or that made its datagram too large.
     FragmentLimit = "fragment_limit", "";
+    /// The worker that has its SA did not take packets from this one quickly enough.
+    HandOver = "hand_over", "";
 }

@@ -18,6 +18,7 @@ use crate::command::{Command, Event, Retired};
 use crate::counters::Counters;
 use crate::fib::Fib;
 use crate::frames::Frames;
+use crate::handover::Ways;
 use crate::keepalive::Keepalives;
 use crate::links::Links;
 use crate::neighbour::{Neighbour, Trust};
@@ -154,6 +155,7 @@ pub struct Worker {
     pub(crate) reports: Reports,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) punt: MemoryPort,
+    pub(crate) ways: Ways,
     commands: Consumer<Command>,
     publisher: Publisher,
     schedule: Schedule,
@@ -229,6 +231,7 @@ pub fn worker_with_pool(
         reports: Reports::new(event_sender),
         leadership,
         punt,
+        ways: Ways::default(),
         commands,
         publisher,
         schedule: Schedule::new(settings.checkpoint, settings.sa_capacity),
@@ -258,7 +261,8 @@ impl Worker {
         self.timers(now);
         // 3. The control thread's packets.
         handled += self.inject(now);
-        // 4. A burst from every port.
+        // 4. A burst from every other worker, which has waited longer, and from every port.
+        handled += self.take_over(now);
         for port in 0..self.links.len() {
             handled += self.receive(port, now);
         }
@@ -366,6 +370,13 @@ impl Worker {
                 remote,
                 encapsulation,
             } => self.update(sa, local, remote, encapsulation),
+            Command::Bind { sa, slot, bound } => {
+                if let Err(conflict) = self.sad.bind(sa, slot, bound) {
+                    self.reports.answer(Event::Refused { sa, conflict });
+                }
+            }
+            Command::Unbind(id) => self.sad.unbind(id),
+            Command::Move { sa, to, counters } => self.move_half(sa, to, counters),
             Command::Remove(id) => self.remove(id),
             Command::Policies(spd) => {
                 let old = std::mem::replace(&mut self.spd, spd);
@@ -462,7 +473,7 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self, slot: u32) {
+    pub(crate) fn publish(&mut self, slot: u32) {
         if let Some(checkpoint) = self.sad.checkpoint(slot) {
             self.publisher.publish(slot, &checkpoint);
         }

@@ -7,7 +7,14 @@
 )]
 #[path = "worker/bed.rs"]
 mod bed;
+#[expect(
+    dead_code,
+    reason = "the gateway of several workers, of which this one needs a part"
+)]
+#[path = "cores/bed.rs"]
+mod cores;
 
+use bed as packets;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
@@ -219,4 +226,30 @@ fn nothing_is_allocated_for_what_is_refused_held_or_parked() {
     assert!(bed.b.handle.counters.esp().parked > 0);
     bed.b.send(Command::Announce);
     assert_eq!(turn(&mut bed.b, bed.now), 0);
+}
+
+#[test]
+fn nothing_is_allocated_for_what_workers_hand_to_each_other_or_share() {
+    let mut gate = cores::Gate::new(2);
+    gate.install(1, cores::Spread::Bound(1));
+    gate.install(2, cores::Spread::All);
+    let mut operations = 0;
+    for round in 0..100 {
+        for n in 0..64 {
+            let sa = 1 + n % 2;
+            gate.peer_sends((round + n as usize / 2) % 2, sa, b"in");
+            gate.host_sends(0, sa, b"out");
+        }
+        for _ in 0..8 {
+            for core in &mut gate.cores {
+                COUNTED.set(Some(0));
+                core.worker.turn(gate.now);
+                operations += COUNTED.take().unwrap_or(0);
+            }
+        }
+        gate.settle();
+        assert_eq!(gate.payloads().len(), 64);
+    }
+    assert_eq!((operations, gate.drops()), (0, 0));
+    assert!(gate.cores[1].handle.counters.esp().taken_over > 3000);
 }

@@ -283,6 +283,29 @@ proptest! {
         }
     }
 
+    /// RFC 6027 section 3.5: what a successor is given is what its predecessor had, and a torn or
+    /// longer text is none.
+    #[test]
+    fn a_window_survives_the_wire((size, start, steps) in life()) {
+        let mut window = ReplayWindow::new(size);
+        window.leap(SequenceNumber(start));
+        for step in steps {
+            if let Step::Packet(offset, _) = step {
+                window.mark(SequenceNumber(near(window.top().0, offset)));
+            }
+        }
+        let octets = window.export().to_bytes();
+        let state = WindowState::from_bytes(&octets);
+        prop_assert_eq!(state.as_ref(), Some(&window.export()));
+        let heir = AntiReplay::inherit(size, &window.export());
+        prop_assert_eq!(heir.and_then(|heir| heir.export()), Some(window.export()));
+        for length in (0..octets.len()).step_by(3) {
+            let state = WindowState::from_bytes(&octets[..length]);
+            let taken = state.and_then(|state| AntiReplay::inherit(size, &state));
+            prop_assert!(taken.is_none() || (length - 8).is_power_of_two());
+        }
+    }
+
     /// S7: a state from the wire that is no window's changes nothing and never panics.
     #[test]
     fn an_import_of_anything_is_safe(top: u64, words in proptest::collection::vec(any::<u64>(), 0..40)) {

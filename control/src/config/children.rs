@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless_sa::{DontFragment, Dscp, Mode, MssClamp, SaOptions, TfcPadding, TrafficSelector};
+use hitless_sa::{
+    DontFragment, Dscp, Mode, MssClamp, SaOptions, TfcPadding, TrafficSelector, Workers,
+};
 use toml::de::DeValue;
 
 use super::connections::{check_name, lifetime, proposals};
@@ -107,6 +109,13 @@ const STARTS: &[(&str, Action)] = &[
     ("trap", Action::Trap),
 ];
 
+/// Which workers handle the SAs of a child.
+const WORKERS: &[(&str, Workers)] = &[
+    ("any", Workers::Any),
+    ("all", Workers::All),
+    ("one", Workers::One),
+];
+
 fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
     let esp_proposals = proposals::<EspProposal>(section, "esp_proposals", ESP_PROPOSAL);
     let local_ts = selectors(section, "local_ts", "10.1.0.0/16");
@@ -167,6 +176,7 @@ fn treatment(section: &Section<'_>) -> Option<SaOptions> {
             value::duration_within(Duration::from_secs(1), Duration::from_secs(3600))(value)
                 .map(Some)
         }),
+        workers: section.or("workers", plain.workers, value::word(WORKERS)),
         ..plain
     })
 }
@@ -206,16 +216,17 @@ fn mode(value: &DeValue<'_>) -> Result<Mode, Refusal> {
     }
 }
 
-/// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap.
+/// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap. 0 is
+/// swanctl's word for no anti-replay.
 fn replay_window(value: &DeValue<'_>) -> Result<u32, Refusal> {
     let window = value::integer(0, u64::from(u32::MAX))(value)? as u32;
-    if window.is_power_of_two() && (64..=65536).contains(&window) {
+    if window == 0 || window.is_power_of_two() && (64..=65536).contains(&window) {
         return Ok(window);
     }
     let near = window.clamp(64, 65536).next_power_of_two();
     Err(Refusal::new(
         format!("a window of {window} packets is not possible"),
-        format!("take a power of two from 64 to 65536, such as {near}"),
+        format!("take a power of two from 64 to 65536, such as {near}, or 0 to accept replays"),
     ))
 }
 

@@ -24,6 +24,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hitless_dataplane::aead::Engine;
+use hitless_dataplane::handover;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::thread::{Idle, Readiness, spawn, wait};
 use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_pool};
@@ -174,12 +175,12 @@ fn start_workers(
         IdlePolicy::Spin => Idle::DEDICATED,
     };
     let mut threads = Vec::new();
-    let mut handles = Vec::new();
-    for (index, (worker, handle)) in workers.into_iter().enumerate() {
+    let (mut workers, handles): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
+    handover::connect(&mut workers);
+    for (index, worker) in workers.into_iter().enumerate() {
         let core = config.dataplane.cores.get(index).copied();
         let thread = spawn(worker, core, clock::now, idle, Arc::clone(stop));
         threads.push(thread.map_err(DaemonError::Thread)?);
-        handles.push(handle);
     }
     Ok((threads, handles))
 }

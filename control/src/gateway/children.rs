@@ -9,8 +9,9 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Checkpoint as Published;
 use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::flow::Flow;
+use hitless_dataplane::replay::AntiReplay;
 use hitless_dataplane::spd::{Action, Policy};
-use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, Spi, TrafficSelector};
+use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::{Checkpoint, Usage};
 
 use super::blackout::Blackout;
@@ -19,6 +20,9 @@ use crate::ike::settings::Child;
 
 /// How often IKE is told that a peer lives: it counts in seconds.
 const TELL_IKE: Duration = Duration::from_millis(100);
+
+/// Packets that the network still holds are younger than this.
+const LATELY: Duration = Duration::from_secs(2);
 
 /// A half of a Child SA.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -48,12 +52,14 @@ pub struct Carried {
     pub delta: u64,
     /// Packets that are refused since a takeover.
     pub blackout: Blackout,
-    /// The one worker that has the receiving half, and its window.
+    /// The one worker that has the receiving half, and its window; with `shared` one of them.
     pub home: usize,
     /// The worker that the receiving half is on its way to.
     pub moving: Option<usize>,
     /// When it moved last.
     pub moved_at: Option<Instant>,
+    /// The window, if several workers receive and share it.
+    pub shared: Option<AntiReplay>,
     /// What each worker published last.
     published: BTreeMap<usize, Checkpoint>,
     /// What each half that a worker has or had counts; they outlive the half, and are its again if
@@ -94,6 +100,7 @@ impl Carried {
             home,
             moving: None,
             moved_at: None,
+            shared: None,
             published: BTreeMap::new(),
             tallies: BTreeMap::new(),
             counted: Checkpoint::default(),
@@ -123,6 +130,12 @@ impl Carried {
             inbound_top,
             esn: self.child.esn,
         })
+    }
+
+    /// Whether the peer sends on it these days, so that packets of its may be under way.
+    pub fn receives(&self, now: Instant) -> bool {
+        let lately = self.used_in.is_none_or(|at| now.since(at) <= LATELY);
+        self.cell.inbound_top().0 > 0 && lately
     }
 
     /// Whether IKE should hear that the peer has sent something.
@@ -190,7 +203,6 @@ impl Carried {
 #[derive(Default)]
 pub struct Children {
     carried: BTreeMap<SaId, Carried>,
-    by_spi: BTreeMap<Spi, SaId>,
     /// The least first: a slot above the workers' capacity is refused and must not be tried while
     /// a good one is free.
     free_slots: BTreeSet<u32>,
@@ -211,8 +223,6 @@ impl Children {
     pub fn insert(&mut self, mut carried: Carried) {
         self.installed += 1;
         carried.order = self.installed;
-        self.by_spi
-            .insert(carried.child.inbound_spi, carried.child.id);
         self.carried.insert(carried.child.id, carried);
     }
 
@@ -222,10 +232,6 @@ impl Children {
     pub fn remove(&mut self, sa: SaId) -> Option<Carried> {
         let carried = self.carried.remove(&sa)?;
         carried.cell.freeze();
-        let spi = carried.child.inbound_spi;
-        if self.by_spi.get(&spi) == Some(&sa) {
-            self.by_spi.remove(&spi);
-        }
         self.free_slots.insert(carried.slot);
         if carried.send {
             let others = self.carried.values_mut();
@@ -244,11 +250,6 @@ impl Children {
             self.remove(*sa);
         }
         all
-    }
-
-    /// The SA that receives with this SPI.
-    pub fn by_spi(&mut self, spi: Spi) -> Option<&mut Carried> {
-        self.carried.get_mut(self.by_spi.get(&spi)?)
     }
 
     pub fn get(&self, sa: SaId) -> Option<&Carried> {
@@ -356,7 +357,7 @@ fn pairs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId, Mode, SaOptions};
+    use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId, Mode, SaOptions, Spi};
 
     fn child(counter: u32) -> Arc<ChildSa> {
         let network = |text: [u8; 4]| TrafficSelector::prefix(text.into(), 24).unwrap();
@@ -447,7 +448,7 @@ mod tests {
         let other = carry(&mut children, 2, "net");
         children.remove(id(1));
         assert!(cell.frozen() && !other.frozen());
-        assert!(children.by_spi(Spi(0x1001)).is_none());
+        assert!(children.get(id(1)).is_none());
         assert_eq!(children.clear(), [id(2)]);
         assert!(other.frozen());
     }

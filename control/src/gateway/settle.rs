@@ -68,7 +68,7 @@ impl Gateway {
                 objects,
             } => self.lead(now, entropy, epoch, base, objects),
             SyncOutput::StepDown { reason } => self.step_down(reason),
-            SyncOutput::Drain => self.start_drain(),
+            SyncOutput::Drain => self.start_drain(now),
             SyncOutput::Lease { sa, lease } => self.raise(sa, lease),
             SyncOutput::Committed {
                 object,

@@ -17,7 +17,7 @@ pub use child::{ChildSa, Mode, UdpEncapsulation};
 pub use entropy::Entropy;
 pub use id::{Epoch, IkeSpi, Incarnation, MemberId, MessageId, SaId, SequenceNumber, Spi};
 pub use lease::Lease;
-pub use options::{DontFragment, Dscp, MssClamp, SaOptions, TfcPadding};
+pub use options::{DontFragment, Dscp, MssClamp, SaOptions, TfcPadding, Workers};
 pub use selector::{SelectorError, TrafficSelector};
 pub use suite::{EspSuite, KeyMaterial, KeyParts, Transform};
 pub use time::Instant;

@@ -24,6 +24,18 @@ pub struct SaOptions {
     /// How long nothing may have gone out on an SA behind a NAT before a keepalive goes (RFC 3948
     /// section 2.3); nothing means that none do.
     pub keepalive: Option<Duration>,
+    pub workers: Workers,
+}
+
+/// Which of a gateway's workers handle an SA.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Workers {
+    /// All send, one receives: the one that the network card puts the peer's packets to.
+    Any,
+    /// All send and receive: an SA that one core is too slow for.
+    All,
+    /// One sends and receives, and the others hand it their packets: order is kept both ways.
+    One,
 }
 
 /// Where the DSCP of an outer header comes from.
@@ -76,6 +88,7 @@ impl Default for SaOptions {
             padding: TfcPadding::None,
             mss: MssClamp::None,
             keepalive: None,
+            workers: Workers::Any,
         }
     }
 }

@@ -12,6 +12,7 @@ use crate::classify::{Class, classify};
 use crate::command::Event;
 use crate::ecn;
 use crate::esp;
+use crate::handover::{Errand, HOPS};
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
@@ -74,8 +75,7 @@ impl Worker {
         let spi = esp::spi(esp);
         let nonzero = spi.filter(|spi| spi.0 != 0);
         let Some(sa) = nonzero.and_then(|spi| self.sad.inbound(spi)) else {
-            let remote = arrival.remote();
-            return self.refuse_spi(now, arrival.packet, spi, remote);
+            return self.elsewhere(now, arrival, spi);
         };
         // 2. Its number, and whether it is new (section 3.4.3).
         let (number, below) = match esp::number(esp, sa.key.suite(), &sa.window, sa.esn) {
@@ -197,6 +197,23 @@ impl Worker {
             Ok(Admission::Deliver) => self.deliver(now, packet, slot, departures),
             Ok(Admission::Wait) => self.park(now, packet, slot, number),
             Err(reason) => self.frames.drop_of(&sa.counters, packet, reason),
+        }
+    }
+
+    /// ESP that names no SA of this worker: of another one's, perhaps.
+    fn elsewhere(&mut self, now: Instant, arrival: Arrival, spi: Option<Spi>) {
+        let remote = arrival.remote();
+        let mut packet = arrival.packet;
+        match spi.and_then(|spi| self.sad.inbound_owner(spi)) {
+            Some((sa, owner))
+                if arrival.hops < HOPS
+                    && self.frames.pool.prepend(&mut packet, arrival.headers) =>
+            {
+                let event = || Event::Strayed { sa, source: remote };
+                self.reports.hint(Kind::Strayed, now, event);
+                self.hand_over(packet, owner, Errand::Open(arrival.hops + 1));
+            }
+            _ => self.refuse_spi(now, packet, spi, remote),
         }
     }
 

@@ -13,6 +13,7 @@ use crate::command::Event;
 use crate::esp::{self, Front};
 use crate::flow::Flow;
 use crate::fragment;
+use crate::handover::Errand;
 use crate::mss;
 use crate::pool::Packet;
 use crate::port::BURST;
@@ -76,6 +77,25 @@ impl Worker {
             // 2. SA, the way of the outer packet, and whether it fits.
             self.protect(now, departure, policy, &mut sealings);
             // Fragments may make more packets than came; then a second draw is due.
+            if sealings.len() + fragment::MAX > SEALINGS {
+                self.seal_all(now, &mut sealings);
+            }
+        }
+        self.seal_all(now, &mut sealings);
+    }
+
+    /// Packets that another worker has found the SA for.
+    pub(crate) fn seal_for(
+        &mut self,
+        now: Instant,
+        packets: impl IntoIterator<Item = (Packet, SaId)>,
+    ) {
+        let mut sealings = Sealings::new();
+        for (packet, sa) in packets {
+            match self.sad.slot_of(sa) {
+                Some(slot) => self.way_through(now, packet, slot, &mut sealings),
+                None => self.frames.drop(packet, DropReason::NoSa),
+            }
             if sealings.len() + fragment::MAX > SEALINGS {
                 self.seal_all(now, &mut sealings);
             }
@@ -189,7 +209,12 @@ impl Worker {
                     Action::Discard => DropReason::PolicyDiscard,
                     Action::Bypass => return self.route(now, packet),
                     Action::Protect(id) => match id.and_then(|id| self.sad.slot_of(id)) {
-                        Some(slot) => return self.way_through(now, packet, slot, sealings),
+                        Some(slot) => {
+                            return match self.sad.outbound_owner(slot) {
+                                Some((sa, to)) => self.hand_over(packet, to, Errand::Seal(sa)),
+                                None => self.way_through(now, packet, slot, sealings),
+                            };
+                        }
                         None => {
                             let policy = found.policy;
                             let event = || Event::Acquire { policy, flow };

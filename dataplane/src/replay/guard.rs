@@ -40,6 +40,17 @@ impl AntiReplay {
         AntiReplay::Own(window)
     }
 
+    /// A window of `size` numbers, or none if that is 0, in which the numbers are seen that this
+    /// state says, and no others: of a predecessor that marked everything that it accepted. Nothing
+    /// if that is no window's state.
+    pub fn inherit(size: u32, state: &WindowState) -> Option<AntiReplay> {
+        if size == 0 {
+            return Some(AntiReplay::new(0, state.top));
+        }
+        let mut window = ReplayWindow::new(size);
+        window.import(state).then_some(AntiReplay::Own(window))
+    }
+
     /// As [`ReplayWindow::infer`].
     #[inline]
     pub fn infer(&self, low: u32, esn: bool) -> SequenceNumber {
@@ -105,6 +116,11 @@ impl AntiReplay {
     /// Whether replays are refused at all.
     pub fn is_on(&self) -> bool {
         !matches!(self, AntiReplay::Off(_))
+    }
+
+    /// Whether other workers may mark in the same window.
+    pub fn is_shared(&self) -> bool {
+        matches!(self, AntiReplay::Shared(_))
     }
 
     /// The content, for a member that takes over; nothing if there is no window.

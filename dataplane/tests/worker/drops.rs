@@ -7,6 +7,7 @@ use hitless_dataplane::aead::{Engine, EspKey};
 use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::esp::seal_datagram;
+use hitless_dataplane::sad::Bound;
 use hitless_dataplane::spd::Spd;
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{EspSuite, KeyMaterial, Lease, SequenceNumber, Spi};
@@ -185,6 +186,18 @@ fn by_lack_of_room(bed: &mut Bed, reason: DropReason) -> bool {
                 bed.a.worker.turn(bed.now);
             }
         }
+        DropReason::HandOver => {
+            // To a worker that there is none of: no ring is fuller.
+            let bound = Bound {
+                spi: Spi(0xaaaa_0001),
+                owner: 1,
+                outbound: true,
+            };
+            let (sa, slot) = (sa_id(1), 0);
+            bed.a.send(Command::Bind { sa, slot, bound });
+            bed.settle();
+            bed.a.host_sends(&packet);
+        }
         _ => return false,
     }
     true
@@ -295,6 +308,7 @@ fn half(reason: DropReason) -> Half {
         | DropReason::FragmentOverlap
         | DropReason::FragmentTimeout
         | DropReason::FragmentLimit
+        | DropReason::HandOver
         | DropReason::Unsupported => Half::None,
     }
 }
