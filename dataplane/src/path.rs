@@ -170,7 +170,7 @@ impl Worker {
         if !self.frames.pool.trim_front(&mut packet, ethernet::HEADER) {
             return self.frames.drop(packet, DropReason::Malformed);
         }
-        let Some((mut packet, class)) = self.whole(now, packet, ours) else {
+        let Some((packet, class)) = self.whole(now, packet, ours) else {
             return;
         };
         if !ours && class != Class::Neighbour {
