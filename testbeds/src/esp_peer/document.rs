@@ -211,6 +211,7 @@ impl Options {
             keepalive: self
                 .keepalive_seconds
                 .map_or(usual.keepalive, |s| Some(Duration::from_secs(s))),
+            workers: usual.workers,
         }
     }
 }
