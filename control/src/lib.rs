@@ -12,5 +12,7 @@ pub mod durable;
 pub mod entropy;
 pub mod gateway;
 pub mod ike;
+pub mod keylog;
 pub mod lab;
 pub mod log;
+pub mod pcapng;

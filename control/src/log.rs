@@ -4,6 +4,7 @@
 use std::fmt;
 use std::io::IsTerminal;
 
+use hitless_sync::StepDown;
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
@@ -43,15 +44,7 @@ pub fn gateway_event(event: &gateway::Event) {
             tracing::warn!("member {peer} is not of this cluster: {reason}");
         }
         G::Link(event) => tracing::debug!(?event, "sync link"),
-        G::Sync(hitless_sync::Event::RepeatedIncarnation {
-            member,
-            incarnation,
-        }) => tracing::warn!(
-            %member, %incarnation,
-            "refused: this member has lost its epoch file or runs twice; keep the file across \
-             restarts, remove the member, and add it under an id that was never used"
-        ),
-        G::Sync(event) => tracing::info!(?event, "cluster"),
+        G::Sync(event) => sync_event(event),
         G::Leads {
             epoch,
             inherits: true,
@@ -62,11 +55,14 @@ pub fn gateway_event(event: &gateway::Event) {
             tracing::warn!(%epoch, sas, skip, exact, "took over: this member is active");
         }
         G::Leads { epoch, .. } => tracing::info!(%epoch, "this member is active"),
-        G::SteppedDown { reason } => tracing::warn!(?reason, "stepped down"),
+        G::SteppedDown { reason } => stepped_down(*reason),
         G::Degraded { on: true } => {
             tracing::warn!("the standby is silent: nobody could take over now");
         }
         G::Degraded { on: false } => tracing::info!("a standby could take over again"),
+        G::Acquired { connection, child } => {
+            tracing::info!("a packet wants CHILD_SA {connection}.{child}: initiating");
+        }
         G::Silent { sa } => {
             tracing::warn!("CHILD_SA {{{sa}}} hears nothing since the takeover: rekeying it");
         }
@@ -80,6 +76,88 @@ pub fn gateway_event(event: &gateway::Event) {
                 "a worker thread has ended; this member cannot be active"
             );
         }
+    }
+}
+
+/// What the members make of each other, in words.
+fn sync_event(event: &hitless_sync::Event) {
+    use hitless_sync::Event as S;
+    match event {
+        S::Restarted {
+            member,
+            incarnation,
+        } => tracing::info!("member {member} has started, incarnation {incarnation}"),
+        S::SessionOpened { member, epoch } => {
+            tracing::info!("member {member} joins epoch {epoch}: copying the state to it");
+        }
+        S::SessionAbandoned { member } => {
+            tracing::warn!("member {member} went silent before it could take over");
+        }
+        S::SessionReleased { member } => {
+            tracing::info!("member {member} gave up the right to take over");
+        }
+        S::Admitted { member, epoch } => {
+            tracing::info!("member {member} may take over epoch {epoch}");
+        }
+        S::Suspected { leader, silent_for } => tracing::warn!(
+            "member {leader}, the active, is silent for {} ms: taking over",
+            silent_for.as_millis()
+        ),
+        S::LeaderGone { leader } => {
+            tracing::info!("member {leader} is not active any more");
+        }
+        S::NoRight { reason } => {
+            tracing::warn!("the old SAs cannot be carried on: {reason}");
+        }
+        S::ConfigMismatch { member } => tracing::warn!(
+            "member {member} has another [cluster] section; make them alike on all members"
+        ),
+        S::StaleIncarnation {
+            member,
+            incarnation,
+        } => tracing::warn!(
+            "member {member} speaks as incarnation {incarnation}, which is over; if that does not \
+             end, its epoch file is lost or old"
+        ),
+        S::RepeatedIncarnation {
+            member,
+            incarnation,
+        } => tracing::warn!(
+            "refused member {member}, incarnation {incarnation}: it has lost its epoch file or \
+             runs twice; keep the file across restarts, remove the member, and add it under an id \
+             that was never used"
+        ),
+        S::Malformed { member } => {
+            tracing::warn!("member {member} sends what cannot be read; is it of another version?");
+        }
+        S::UnknownMember { member } => {
+            tracing::warn!("member {member} is not in cluster.members");
+        }
+        S::PersistFailed => tracing::error!(
+            "the epoch file cannot be written: this member cannot become active; look at \
+             cluster.state_dir"
+        ),
+        S::SwitchoverRefused { reason } => tracing::warn!("no switchover: {reason}"),
+        S::CommitRefused { object, reason } => {
+            tracing::warn!("a change of IKE_SA {:016x} is refused: {reason}", object.0);
+        }
+        S::Stopped => tracing::info!("ready to end"),
+    }
+}
+
+fn stepped_down(reason: StepDown) {
+    match reason {
+        StepDown::Deposed { by } => {
+            tracing::warn!("stepped down: another member leads epoch {by}, above ours");
+        }
+        StepDown::Outranked { by } => tracing::warn!(
+            "stepped down: two members led at once, and the one of epoch {by} holds more"
+        ),
+        StepDown::SuccessorLost { by } => tracing::warn!(
+            "stepped down: the member that was to take over lost its memory and led epoch {by}"
+        ),
+        StepDown::Switchover => tracing::info!("stepped down: handed over to another member"),
+        StepDown::Shutdown => tracing::info!("stepped down: asked to end"),
     }
 }
 

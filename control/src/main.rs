@@ -11,6 +11,9 @@ fn main() -> ExitCode {
         Command::Demo(options) => demo(&options),
         Command::Status(command) => command.execute(),
         Command::ListSas(command) => command.execute(),
+        Command::Show(command) => command.execute(),
+        Command::Trace(command) => command.execute(),
+        Command::Capture(command) => command.execute(),
         Command::Switchover(command) => command.execute(),
         Command::Config(command) => command.execute(),
     };

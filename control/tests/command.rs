@@ -31,6 +31,9 @@ fn help_lists_the_commands_and_the_exit_codes() {
         "demo",
         "status",
         "list-sas",
+        "show",
+        "trace",
+        "capture",
         "switchover",
         "config",
         "Exit codes:",
@@ -82,10 +85,37 @@ fn without_a_daemon_every_client_command_says_so() {
 fn config_check_accepts_the_example() {
     let output = hitless(&["config", "check", &example()]);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(text(&output.stdout).contains("good; member 1 of cluster hq, 2 ports, 1 connections"));
+    assert!(text(&output.stdout).contains("good; member 1 of cluster hq, 2 ports, 1 connection\n"));
     let output = hitless(&["config", "check", "--json", &example()]);
     let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(report["problems"], serde_json::json!([]));
+}
+
+#[test]
+fn config_check_says_what_this_host_lacks() {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("lacks-{}.toml", std::process::id()));
+    let text = hitless::config::EXAMPLE
+        .replace("\"/var/lib/hitless\"", "\"/nonexistent/state\"")
+        .replace("\"eth1\"", "\"nosuch0\"");
+    std::fs::write(&path, text).unwrap();
+    let output = hitless(&["config", "check", &path.display().to_string()]);
+    std::fs::remove_file(&path).unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", text_of(&output));
+    for part in [
+        "warning: cluster.state_dir: /nonexistent/state does not exist on this host",
+        "warning: ports.inside: this host has no interface \"nosuch0\"",
+    ] {
+        assert!(
+            text_of(&output).contains(part),
+            "{part}: {}",
+            text_of(&output)
+        );
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    text(&output.stdout)
 }
 
 #[test]

@@ -300,6 +300,50 @@ fn sigterm_and_sigint_end_a_member_in_order() {
     }
 }
 
+/// Runs `hitless` with these words; its exit code and what it said.
+type Ask<'a> = dyn Fn(&[&str]) -> (Option<i32>, String) + 'a;
+
+/// Every view, a trace, and a capture that no packet comes to.
+fn operator_looks(place: &Place, ask: &Ask<'_>) {
+    for (words, part) in [
+        (
+            &["show", "drops", "--all"] as &[&str],
+            "XfrmInStateSeqError",
+        ),
+        (&["show", "sa"], "no Child SA is carried here"),
+        (&["show", "workers"], "worker 0, AEAD "),
+        (&["show", "workers", "--json"], "\"packets_per_burst\""),
+        (&["show", "routes"], "192.0.2.0/24"),
+        (&["show", "policies"], "PROTECT"),
+        (&["show", "neighbours"], "no neighbour is known"),
+        (&["trace", "show"], "nothing is traced"),
+        (&["trace", "add", "3"], "tracing the next 3 packets"),
+        (&["trace", "show"], "0 packets so far; 3 of each worker"),
+        (&["trace", "clear"], "nothing is traced"),
+    ] {
+        let (code, text) = ask(words);
+        assert_eq!(code, Some(0), "{words:?}: {text}");
+        assert!(text.contains(part), "{words:?}: {text}");
+    }
+    let file = place.join("a.pcapng");
+    let capture = ["capture", file.to_str().unwrap(), "--seconds", "0"];
+    let (code, text) = ask(&capture);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains(" packets captured, 0 lost"), "{text}");
+    let octets = std::fs::read(&file).unwrap();
+    assert_eq!(octets.first_chunk(), Some(&[0x0a, 0x0d, 0x0d, 0x0a]));
+    let mode = std::fs::metadata(&file).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let (code, text) = ask(&capture);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("exists"), "{text}");
+    assert_eq!(std::fs::read(&file).unwrap(), octets, "not touched");
+    // The capture whose file could not be made has ended: another one may begin.
+    let other = place.join("b.pcapng");
+    let (code, text) = ask(&["capture", other.to_str().unwrap(), "--seconds", "0"]);
+    assert_eq!(code, Some(0), "{text}");
+}
+
 #[test]
 fn a_running_member_answers_and_a_second_one_of_its_kind_is_refused() {
     let place = Place::new("twice");
@@ -325,7 +369,11 @@ fn a_running_member_answers_and_a_second_one_of_its_kind_is_refused() {
     let (code, text) = ask(&["status"]);
     assert_eq!(code, Some(0), "{text}");
     assert!(text.contains("active") && text.contains("lab"), "{text}");
-    assert_eq!(ask(&["list-sas"]).0, Some(0));
+    assert_eq!(ask(&["list-sas"]), (Some(0), "no IKE SA\n".to_owned()));
+    let (code, text) = ask(&["list-sas", "--ike", "nobody"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("no connection \"nobody\""), "{text}");
+    operator_looks(&place, &ask);
     // Nobody to hand over to: refused with the reason, and nothing happens.
     let (code, text) = ask(&["switchover"]);
     assert_eq!(code, Some(1), "{text}");
@@ -337,6 +385,74 @@ fn a_running_member_answers_and_a_second_one_of_its_kind_is_refused() {
     daemon.signal("TERM");
     assert!(daemon.says("stopped"));
     assert_eq!(daemon.ends(), Some(0));
+}
+
+/// Every driver that a daemon can have, opened from the configuration; the status says what it came
+/// to.
+#[test]
+fn ports_of_every_driver_are_opened_and_the_status_says_what_they_came_to() {
+    let capture = "driver = \"pcap\"\nwrite = \"CAPTURE\"\n";
+    for (name, changes, expected) in [
+        ("xdp", ["", ""], ["v0 af_xdp native", "v02 af_xdp native"]),
+        (
+            "wish",
+            ["mode = \"skb\"\n", "zero_copy = true\n"],
+            ["v0 af_xdp skb", "v02 af_xdp native"],
+        ),
+        (
+            "packet",
+            ["driver = \"af_packet\"\n", "driver = \"tap\"\n"],
+            ["v0 af_packet,", "v02x tap,"],
+        ),
+        (
+            "capture",
+            [capture, "driver = \"tap\"\nmtu = 9000\n"],
+            ["outside pcap,", "v02x tap,"],
+        ),
+    ] {
+        let place = Place::new(&format!("drivers-{name}"));
+        let config = place.config("127.0.0.1:4510", "v0");
+        let mut text = std::fs::read_to_string(&config).unwrap();
+        text.push_str("[dataplane]\nframes = 2048\njumbo_packets = 64\n");
+        for (interface, change) in [("v0", changes[0]), ("v02", changes[1])] {
+            let old = format!("driver = \"af_xdp\"\ninterface = \"{interface}\"\n");
+            let new = if change.contains("tap") {
+                // A name that no interface has yet.
+                format!("{change}interface = \"{interface}x\"\n")
+            } else if change.contains("pcap") {
+                change.replace("CAPTURE", &place.join("out.pcapng").display().to_string())
+            } else if change.contains("driver") {
+                format!("{change}interface = \"{interface}\"\n")
+            } else {
+                format!("{old}{change}")
+            };
+            assert!(text.contains(&old));
+            text = text.replace(&old, &new);
+        }
+        std::fs::write(&config, text).unwrap();
+        let Some(mut daemon) = Daemon::start(&config) else {
+            return;
+        };
+        assert!(daemon.says("this member is active"), "{name}");
+        let output = Command::new(env!("CARGO_BIN_EXE_hitless"))
+            .args(["status", "--socket"])
+            .arg(place.join("run/control.sock"))
+            .output()
+            .unwrap();
+        let status = String::from_utf8(output.stdout).unwrap();
+        for words in expected {
+            assert!(status.contains(words), "{name}: {status}");
+        }
+        daemon.signal("TERM");
+        assert!(daemon.says("stopped"));
+        assert_eq!(daemon.ends(), Some(0));
+        if name == "capture" {
+            // Gratuitous ARP of the active member, at least.
+            let octets = std::fs::read(place.join("out.pcapng")).unwrap();
+            let reader = hitless_dataplane::pcap::PcapReader::new(&octets).unwrap();
+            assert!(reader.map(Result::unwrap).count() > 0);
+        }
+    }
 }
 
 #[test]

@@ -4,33 +4,48 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitless::api::{Show, Shown};
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Gateway, GatewaySettings, Output};
 use hitless::lab::{
     CLUSTER_INSIDE, HOST_A, HOST_B, Host, Hub, MTU, PEER_INSIDE, Station, Switch, Topology,
     first_start,
 };
+use hitless_dataplane::handover;
 use hitless_dataplane::port::Port;
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::worker::{self, Leadership, Worker, WorkerSettings};
-use hitless_sa::Instant;
+use hitless_sa::{Instant, Workers};
 
 const CABLE: usize = 1024;
 const STEP: Duration = Duration::from_micros(250);
 
-/// A network card with two queues: ESP goes to one of them, all else to the first.
+/// In place of a queue: to each in turn, packet by packet.
+const SPRAY: usize = 2;
+
+/// A network card with two queues: IP packets but IKE go to one of them, all else to the first.
 struct Card {
     cable: MemoryPort,
     queues: [MemoryPort; 2],
+    sprayed: usize,
 }
 
 impl Card {
-    fn turn(&mut self, esp_queue: usize) {
+    fn turn(&mut self, queue: usize) {
         let mut frames = Vec::new();
         while self.cable.pop_frame(|octets| frames.push(octets.to_vec())) {}
         for frame in frames.drain(..) {
-            let esp = frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&50);
-            self.queues[if esp { esp_queue } else { 0 }].push_frame(&frame);
+            let ip = frame.get(12..14) == Some(&[8, 0]);
+            let ike = frame.get(23) == Some(&17) && frame.get(36..38) == Some(&[1, 244]);
+            let queue = match (ip && !ike, queue) {
+                (false, _) => 0,
+                (true, SPRAY) => {
+                    self.sprayed += 1;
+                    self.sprayed % 2
+                }
+                (true, queue) => queue,
+            };
+            self.queues[queue].push_frame(&frame);
         }
         for queue in &mut self.queues {
             while queue.pop_frame(|octets| frames.push(octets.to_vec())) {}
@@ -50,6 +65,8 @@ struct World {
     inside: Card,
     /// Where the card puts ESP.
     esp_queue: usize,
+    /// Where the other card puts what the host sends.
+    inside_queue: usize,
     gateway: Gateway,
     workers: Vec<Option<Worker>>,
     peer: (Station, Worker),
@@ -61,7 +78,7 @@ struct World {
 }
 
 impl World {
-    fn new(seed: u64) -> World {
+    fn new(seed: u64, workers: Workers) -> World {
         let mut entropy = SeededEntropy::new(seed);
         let mut hub = Hub::default();
         let now = Instant(1_000_000_000);
@@ -76,7 +93,9 @@ impl World {
             now,
             &mut entropy,
         );
-        let settings = GatewaySettings::new(topology.member(1).unwrap());
+        let mut config = topology.member(1).unwrap();
+        config.connections[0].children[0].options.workers = workers;
+        let settings = GatewaySettings::new(config);
         let leadership = Leadership::new(false);
         let (cable, card_end) = memory::link(CABLE, MTU);
         let (inside_cable, b) = memory::link(CABLE, MTU);
@@ -88,13 +107,15 @@ impl World {
         let made = ports.into_iter().enumerate().map(|(id, ports)| {
             let settings = WorkerSettings {
                 pool_frames: 1024,
+                pool_runs: 0,
                 sa_capacity: 64,
                 ..settings.worker(id, &[MTU, MTU])
             };
             let ports = ports.map(|port| Box::new(port) as Box<dyn Port>).into();
             worker::worker(settings, ports, Arc::clone(&leadership)).unwrap()
         });
-        let (workers, handles): (Vec<_>, Vec<_>) = made.unzip();
+        let (mut workers, handles): (Vec<_>, Vec<_>) = made.unzip();
+        handover::connect(&mut workers);
         let gateway = Gateway::new(
             settings,
             first_start(),
@@ -111,12 +132,15 @@ impl World {
             card: Card {
                 cable,
                 queues: [first_queue, second_queue],
+                sprayed: 0,
             },
             inside: Card {
                 cable: inside_cable,
                 queues: [inside_queue, other_inside_queue],
+                sprayed: 0,
             },
             esp_queue: 0,
+            inside_queue: 0,
             gateway,
             workers: workers.into_iter().map(Some).collect(),
             peer: peer.unwrap(),
@@ -129,7 +153,11 @@ impl World {
     }
 
     fn up(seed: u64) -> World {
-        let mut world = World::new(seed);
+        World::with(seed, Workers::Any)
+    }
+
+    fn with(seed: u64, workers: Workers) -> World {
+        let mut world = World::new(seed, workers);
         world.traffic = true;
         world.run(Duration::from_millis(300));
         world.traffic_flows();
@@ -161,11 +189,11 @@ impl World {
             match output {
                 Output::Persist(_) => self.gateway.persisted(now, &mut self.entropy, true),
                 Output::Event(event) => self.events.push(event),
-                Output::SyncTransmit(..) => {}
+                Output::SyncTransmit(..) | Output::KeyLog(_) => {}
             }
         }
         self.card.turn(self.esp_queue);
-        self.inside.turn(0);
+        self.inside.turn(self.inside_queue);
         self.outside.turn(now);
         self.a.turn(now);
         self.b.turn(now);
@@ -191,10 +219,23 @@ impl World {
         assert!(now[1] >= before[1] + 150, "towards b: {before:?} {now:?}");
     }
 
+    /// Packets sent that did not arrive since the last time, once nothing is under way.
+    fn lost(&mut self) -> [usize; 2] {
+        self.traffic = false;
+        self.run(Duration::from_millis(100));
+        self.traffic = true;
+        let [a, b] = self.received();
+        [self.a.sent().len() - b, self.b.sent().len() - a]
+    }
+
     fn replays(&self) -> u64 {
+        self.drops("replay")
+    }
+
+    fn drops(&self, reason: &str) -> u64 {
         let drops = self.gateway.status(self.now).drops;
-        let replays = drops.iter().filter(|drop| drop.reason == "replay");
-        replays.map(|drop| drop.packets).sum()
+        let drops = drops.iter().filter(|drop| drop.reason == reason);
+        drops.map(|drop| drop.packets).sum()
     }
 }
 
@@ -256,6 +297,68 @@ fn a_replay_is_refused_on_whichever_worker_it_arrives() {
 }
 
 #[test]
+fn no_packet_is_lost_when_the_card_changes_its_mind() {
+    let mut world = World::up(94);
+    let before = world.lost();
+    for round in 0..8 {
+        world.esp_queue = (round + 1) % 2;
+        // Once before the half may move again, once after.
+        let time = if round < 4 { 30 } else { 150 };
+        world.run(Duration::from_millis(time));
+    }
+    assert_eq!(world.lost(), before);
+    assert_eq!(world.drops("unknown_spi") + world.drops("hand_over"), 0);
+    world.traffic_flows();
+}
+
+#[test]
+fn a_fat_sa_is_received_and_sent_on_all_workers_and_refuses_replays_on_each() {
+    let mut world = World::with(95, Workers::All);
+    let before = world.lost();
+    (world.esp_queue, world.inside_queue) = (SPRAY, SPRAY);
+    world.run(Duration::from_millis(500));
+    assert_eq!(world.lost(), before);
+    world.traffic = false;
+    let old: Vec<Vec<u8>> = world
+        .outside
+        .capture()
+        .iter()
+        .filter(|c| c.port == 0 && c.frame.get(23) == Some(&50))
+        .map(|c| c.frame.clone())
+        .collect();
+    let (received, replays) = (world.received(), world.replays());
+    for frames in old.chunks(8) {
+        for frame in frames {
+            world.outside.inject(frame);
+        }
+        world.run(Duration::from_millis(5));
+    }
+    assert_eq!(world.received(), received);
+    // With ESN those left of the window are taken for the next epoch.
+    let refused = world.replays() - replays + world.drops("integrity");
+    assert_eq!(refused, old.len() as u64);
+    world.run(Duration::from_millis(300));
+    let child = world.gateway.list_sas(world.now)[0].children[0].clone();
+    let [a, b] = world.received();
+    assert_eq!((child.packets_in, child.packets_out), (b as u64, a as u64));
+    assert_eq!(world.drops("hand_over") + world.drops("unknown_spi"), 0);
+}
+
+#[test]
+fn an_sa_of_one_worker_keeps_the_order_whatever_the_cards_do() {
+    let mut world = World::with(96, Workers::One);
+    let before = world.lost();
+    let from = world.received();
+    (world.esp_queue, world.inside_queue) = (SPRAY, SPRAY);
+    world.run(Duration::from_millis(500));
+    assert_eq!(world.lost(), before);
+    for (host, from) in [(&world.a, from[0]), (&world.b, from[1])] {
+        let numbers = host.received()[from..].iter().map(|probe| probe.number);
+        assert!(numbers.is_sorted(), "one path, one order");
+    }
+}
+
+#[test]
 fn counters_are_the_sum_over_workers_wherever_the_half_was() {
     let mut world = World::up(92);
     for round in 0..4 {
@@ -281,4 +384,126 @@ fn a_worker_that_ends_is_told_of() {
         .iter()
         .filter(|e| matches!(e, Event::WorkerLost { worker: 1 }));
     assert_eq!(lost.count(), 1);
+}
+
+#[test]
+fn show_is_exact_on_both_workers_in_both_directions() {
+    let mut world = World::up(94);
+    for round in 0..4 {
+        world.esp_queue = round % 2;
+        world.run(Duration::from_millis(150));
+    }
+    world.traffic = false;
+    world.run(Duration::from_millis(5));
+    let [a, b] = world.received();
+    let Ok(Shown::Sas { sas }) = show(&world, &Show::Sas { which: None }) else {
+        panic!("no SAs");
+    };
+    let [sa] = sas.as_slice() else {
+        panic!("{sas:?}");
+    };
+    // No checkpoint has told of the last packets, and yet they are counted.
+    assert_eq!(sa.inbound.traffic.packets, b as u64);
+    assert_eq!(sa.outbound.traffic.packets, a as u64);
+    assert_eq!(sa.inbound.traffic.workers.len(), 2, "{sa:?}");
+    assert!(sa.inbound.traffic.workers.iter().all(|w| w.packets > 0));
+    assert_eq!(sa.inbound.window.top, sa.lease.inbound_top);
+    assert_eq!(sa.lease_left, sa.lease.grant + 1 - sa.lease.next);
+    assert_eq!(sa.inbound.key, "[redacted, 20 octets]");
+    for name in [
+        "tunnel",
+        "net",
+        "tunnel.net",
+        &sa.sa,
+        &sa.inbound.spi,
+        &format!("0x{}", sa.outbound.spi),
+    ] {
+        let which = Some(name.to_owned());
+        let found = show(&world, &Show::Sas { which }).unwrap();
+        assert_eq!(found, Shown::Sas { sas: sas.clone() }, "{name}");
+    }
+    let which = Some("nobody".to_owned());
+    let error = show(&world, &Show::Sas { which }).unwrap_err();
+    assert!(
+        error.contains("no Child SA is called \"nobody\""),
+        "{error}"
+    );
+    let Ok(Shown::Workers { workers }) = show(&world, &Show::Workers {}) else {
+        panic!("no workers");
+    };
+    for worker in &workers {
+        assert!(worker.calls > worker.busy_calls && worker.busy_calls > 0);
+        assert!(
+            (1.0..=32.0).contains(&worker.packets_per_burst),
+            "{worker:?}"
+        );
+        let f = worker.frames;
+        assert_eq!(f.total, f.free + f.in_ports + f.parked + f.held, "{f:?}");
+    }
+    let out: u64 = workers.iter().map(|worker| worker.esp_out_packets).sum();
+    assert_eq!(out, a as u64);
+}
+
+#[test]
+fn a_drop_is_counted_by_its_worker_and_by_its_sa_and_once() {
+    let mut world = World::up(95);
+    world.traffic = false;
+    world.run(Duration::from_millis(50));
+    let esp: Vec<Vec<u8>> = world
+        .outside
+        .capture()
+        .iter()
+        .filter(|c| c.port == 0 && c.frame.get(23) == Some(&50))
+        .map(|c| c.frame.clone())
+        .collect();
+    let mut damaged = esp.last().unwrap().clone();
+    *damaged.last_mut().unwrap() ^= 1;
+    // A number that was never sent, so that the ICV is what fails.
+    damaged[38..42].copy_from_slice(&100_000u32.to_be_bytes());
+    world.outside.inject(&damaged);
+    world.outside.inject(esp.last().unwrap());
+    world.run(Duration::from_millis(5));
+    let Ok(Shown::Sas { sas }) = show(&world, &Show::Sas { which: None }) else {
+        panic!("no SAs");
+    };
+    let of_sa: Vec<_> = sas[0]
+        .inbound
+        .traffic
+        .drops
+        .iter()
+        .map(|drop| (drop.reason.as_str(), drop.xfrm.as_str(), drop.packets))
+        .collect();
+    let wanted = [
+        ("replay", "XfrmInStateSeqError", 1),
+        ("integrity", "XfrmInStateProtoError", 1),
+    ];
+    assert_eq!(of_sa, wanted);
+    for worker in [None, Some(0)] {
+        let Ok(Shown::Drops { drops }) = show(&world, &Show::Drops { worker, all: false }) else {
+            panic!("no drops");
+        };
+        for (reason, xfrm, packets) in wanted {
+            let drop = drops.iter().find(|drop| drop.reason == reason).unwrap();
+            assert_eq!((drop.xfrm.as_str(), drop.packets), (xfrm, packets));
+        }
+    }
+    let other = Show::Drops {
+        worker: Some(1),
+        all: true,
+    };
+    let Ok(Shown::Drops { drops }) = show(&world, &other) else {
+        panic!("no drops");
+    };
+    let replays = drops.iter().find(|drop| drop.reason == "replay");
+    assert_eq!(replays.map(|drop| drop.packets), Some(0));
+    let nobody = Show::Drops {
+        worker: Some(2),
+        all: false,
+    };
+    let error = show(&world, &nobody).unwrap_err();
+    assert_eq!(error, "there is no worker 2; they are 0 to 1");
+}
+
+fn show(world: &World, what: &Show) -> Result<Shown, String> {
+    world.gateway.show(world.now, what)
 }

@@ -186,6 +186,7 @@ fn gateway() -> GatewayStatus {
         ],
         aead: "aws-lc-rs".into(),
         workers: 1,
+        key_log: None,
         ports: vec![PortStatus {
             name: "outside".into(),
             driver: "af_xdp".into(),
@@ -236,7 +237,12 @@ fn status_of_a_lonely_member() {
     gateway.members.clear();
     gateway.leases.clear();
     gateway.drops.clear();
+    gateway.key_log = Some("/tmp/esp_sa".into());
     let text = status(&gateway);
+    assert!(
+        text.contains("\n  WARNING: every key is written to /tmp/esp_sa\n"),
+        "{text}"
+    );
     assert!(
         text.contains("role out, epoch none, incarnation 4\n"),
         "{text}"
@@ -261,8 +267,16 @@ fn reports_survive_json() {
         serde_json::from_str::<GatewayStatus>(&text).unwrap(),
         status
     );
+    for key in [
+        "\"uptime_seconds\":3600",
+        "\"silent_for_milliseconds\":4",
+        "\"lag_milliseconds\":2",
+    ] {
+        assert!(text.contains(key), "{key}: {text}");
+    }
     let sas = vec![ike()];
     let text = serde_json::to_string(&sas).unwrap();
+    assert!(text.contains("\"established_seconds\":2740"), "{text}");
     assert!(text.contains("\"state\":\"ESTABLISHED\""), "{text}");
     assert_eq!(
         serde_json::from_str::<Vec<IkeSaStatus>>(&text).unwrap(),

@@ -7,12 +7,16 @@ use std::sync::Arc;
 
 use hitless_sa::{SaId, SequenceNumber, Spi, UdpEncapsulation};
 
+use crate::counters::SaCounters;
 use crate::fib::Fib;
 use crate::flow::Flow;
 use crate::port::MacAddress;
 use crate::replay::WindowState;
-use crate::sad::{Conflict, InboundSa, OutboundSa};
+use crate::sad::{Bound, Conflict, InboundSa, OutboundSa};
 use crate::spd::Spd;
+use crate::watch::Watched;
+use crate::watch::capture::Tap;
+use crate::watch::trace::Tracer;
 
 /// From the control thread to a worker, in order.
 pub enum Command {
@@ -28,7 +32,19 @@ pub enum Command {
         remote: IpAddr,
         encapsulation: Option<UdpEncapsulation>,
     },
-    /// Removes both halves; they come back in [`Event::Retired`].
+    /// Hands the packets of a Child SA over to another worker, the one that has it.
+    Bind { sa: SaId, slot: u32, bound: Bound },
+    /// Takes that back.
+    Unbind(SaId),
+    /// Moves the receiving half of a Child SA, with its window, to another worker that has the
+    /// sending one. Answered by that one's [`Event::Moved`], or [`Event::Stayed`] by this one.
+    Move {
+        sa: SaId,
+        to: usize,
+        /// What it counts there.
+        counters: Arc<SaCounters>,
+    },
+    /// Removes both halves and what [`Command::Bind`] said; they come back in [`Event::Retired`].
     Remove(SaId),
     /// Replaces the SPD.
     Policies(Arc<Spd>),
@@ -40,11 +56,19 @@ pub enum Command {
         address: IpAddr,
         mac: MacAddress,
     },
-    /// Sends gratuitous ARP for every address on every port: at once, after 200 ms and after 1 s.
+    /// Sends gratuitous ARP or an unsolicited neighbour advertisement for every address on every
+    /// port: at once, after 200 ms and after 1 s.
     Announce,
+    /// Sends dummy packets on an SA in tunnel mode, each as long as an inner packet of so many octets
+    /// would make it: traffic that hides when there is none (RFC 4303 section 2.6).
+    Dummies { sa: SaId, count: u16, octets: u16 },
     /// Asks for [`Event::Barrier`] with the same number. Everything that earlier bursts sent has
     /// been given to the ports when it is answered.
     Barrier(u64),
+    /// Begins a trace in place of another one, or ends it.
+    Trace(Option<Box<Tracer>>),
+    /// Begins a capture in place of another one, or ends it.
+    Capture(Option<Box<Tap>>),
     /// Asks for [`Event::Window`].
     QueryWindow(SaId),
 }
@@ -56,6 +80,7 @@ pub enum Retired {
     Outbound(Box<OutboundSa>),
     Policies(Arc<Spd>),
     Routes(Arc<Fib>),
+    Watched(Watched),
 }
 
 /// From a worker to the control thread.
@@ -64,6 +89,10 @@ pub enum Event {
     Retired(Retired),
     /// An SA could not be installed; it comes back in [`Event::Retired`].
     Refused { sa: SaId, conflict: Conflict },
+    /// A receiving half has come from another worker.
+    Moved { sa: SaId },
+    /// It did not leave: there is none, its window is shared, or the other worker is slow.
+    Stayed { sa: SaId },
     /// Answer to [`Command::Barrier`].
     Barrier(u64),
     /// Answer to [`Command::QueryWindow`]; nothing if no such SA is installed.
@@ -81,6 +110,9 @@ pub enum Event {
     Acquire { policy: usize, flow: Flow },
     /// ESP for an SPI that is not installed (rate-limited hint).
     UnknownSpi { spi: Spi, source: SocketAddr },
+    /// ESP came to this worker for an SA that another one has, and was handed over to it
+    /// (rate-limited hint).
+    Strayed { sa: SaId, source: SocketAddr },
     /// The newest authentic packet of an SA came from elsewhere than its endpoint (rate-limited
     /// hint; RFC 7296 section 2.23).
     PeerMoved { sa: SaId, remote: SocketAddr },

@@ -7,6 +7,11 @@ use crossbeam::utils::CachePadded;
 
 use crate::port::PortCounters;
 use crate::verdict::DropReason;
+use crate::worker::FrameAccount;
+
+pub use sa::SaCounters;
+
+mod sa;
 
 /// Reasons there are.
 const REASONS: usize = DropReason::ALL.len();
@@ -39,6 +44,22 @@ struct PortCounts {
     transmit_full: Count,
     no_buffer: Count,
     malformed: Count,
+    rx_bursts: Count,
+}
+
+#[derive(Default)]
+struct TurnCounts {
+    turns: Count,
+    busy: Count,
+}
+
+#[derive(Default)]
+struct FrameCounts {
+    total: Count,
+    free: Count,
+    in_ports: Count,
+    parked: Count,
+    held: Count,
 }
 
 #[derive(Default)]
@@ -49,6 +70,8 @@ struct EspCounts {
     bytes_in: Count,
     lease_stalls: Count,
     parked: Count,
+    handed_over: Count,
+    taken_over: Count,
 }
 
 /// Counters of one worker.
@@ -57,6 +80,8 @@ pub struct Counters {
     drops: CachePadded<[Count; REASONS]>,
     esp: CachePadded<EspCounts>,
     punted: CachePadded<Count>,
+    turns: CachePadded<TurnCounts>,
+    frames: CachePadded<FrameCounts>,
 }
 
 /// What a port of a worker has carried.
@@ -66,8 +91,18 @@ pub struct PortTraffic {
     pub rx_bytes: u64,
     pub tx_packets: u64,
     pub tx_bytes: u64,
+    /// Bursts that were not empty: packets for each of them say how busy the worker is.
+    pub rx_bursts: u64,
     /// What the port dropped by itself.
     pub own: PortCounters,
+}
+
+/// How a worker has spent its turns.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Turns {
+    pub turns: u64,
+    /// Those that found something to do.
+    pub busy: u64,
 }
 
 /// What went through ESP.
@@ -82,6 +117,9 @@ pub struct EspTraffic {
     pub lease_stalls: u64,
     /// Authentic packets that had to wait for the high water to rise.
     pub parked: u64,
+    /// Packets given to the worker that has their SA, and got from others for that reason.
+    pub handed_over: u64,
+    pub taken_over: u64,
 }
 
 impl Counters {
@@ -92,6 +130,8 @@ impl Counters {
             drops: CachePadded::new(std::array::from_fn(|_| Count::default())),
             esp: CachePadded::default(),
             punted: CachePadded::default(),
+            turns: CachePadded::default(),
+            frames: CachePadded::default(),
         }
     }
 
@@ -125,6 +165,7 @@ impl Counters {
             rx_bytes: port.rx_bytes.get(),
             tx_packets: port.tx_packets.get(),
             tx_bytes: port.tx_bytes.get(),
+            rx_bursts: port.rx_bursts.get(),
             own: PortCounters {
                 transmit_full: port.transmit_full.get(),
                 no_buffer: port.no_buffer.get(),
@@ -147,12 +188,46 @@ impl Counters {
             bytes_in: self.esp.bytes_in.get(),
             lease_stalls: self.esp.lease_stalls.get(),
             parked: self.esp.parked.get(),
+            handed_over: self.esp.handed_over.get(),
+            taken_over: self.esp.taken_over.get(),
         }
     }
 
     /// Packets handed to the control thread.
     pub fn punted(&self) -> u64 {
         self.punted.get()
+    }
+
+    /// Turns, and those with work.
+    pub fn turns(&self) -> Turns {
+        Turns {
+            turns: self.turns.turns.get(),
+            busy: self.turns.busy.get(),
+        }
+    }
+
+    /// Where the frames were when the worker last said so, a moment ago.
+    pub fn frames(&self) -> FrameAccount {
+        FrameAccount {
+            total: self.frames.total.get() as usize,
+            free: self.frames.free.get() as usize,
+            in_ports: self.frames.in_ports.get() as usize,
+            parked: self.frames.parked.get() as usize,
+            held: self.frames.held.get() as usize,
+        }
+    }
+
+    pub(crate) fn count_turn(&self, busy: bool) {
+        self.turns.turns.add(1);
+        self.turns.busy.add(u64::from(busy));
+    }
+
+    pub(crate) fn note_frames(&self, account: FrameAccount) {
+        self.frames.total.set(account.total as u64);
+        self.frames.free.set(account.free as u64);
+        self.frames.in_ports.set(account.in_ports as u64);
+        self.frames.parked.set(account.parked as u64);
+        self.frames.held.set(account.held as u64);
     }
 
     pub(crate) fn count_drop(&self, reason: DropReason) {
@@ -165,6 +240,7 @@ impl Counters {
         if let Some(port) = self.ports.get(port) {
             port.rx_packets.add(packets as u64);
             port.rx_bytes.add(bytes as u64);
+            port.rx_bursts.add(1);
         }
     }
 
@@ -199,6 +275,14 @@ impl Counters {
 
     pub(crate) fn count_parked(&self) {
         self.esp.parked.add(1);
+    }
+
+    pub(crate) fn count_handed_over(&self) {
+        self.esp.handed_over.add(1);
+    }
+
+    pub(crate) fn count_taken_over(&self, packets: usize) {
+        self.esp.taken_over.add(packets as u64);
     }
 
     pub(crate) fn count_punted(&self) {

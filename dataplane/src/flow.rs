@@ -8,7 +8,7 @@ use hitless_sa::TrafficSelector;
 const MAX_EXTENSION_HEADERS: usize = 8;
 
 /// Addresses, protocol and ports of one packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct Flow {
     pub source: IpAddr,
     pub destination: IpAddr,
@@ -18,12 +18,13 @@ pub struct Flow {
 }
 
 /// The ports of a packet, as far as it has any.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Ports {
-    /// Source and destination. For ICMP both are type and code (RFC 7296 section 3.13.1).
+    /// Source and destination. For ICMP both are type and code, for Mobile IPv6 the type of its
+    /// header (RFC 7296 section 3.13.1).
     Of(u16, u16),
-    /// A protocol without ports, a later fragment, or too short: only a selector for every port
-    /// matches (RFC 4301 section 4.4.1.1, OPAQUE).
+    /// A protocol without ports, a later fragment, or too short: only a selector for every port, or
+    /// for OPAQUE ones, matches (RFC 4301 section 4.4.1.1).
     Opaque,
 }
 
@@ -73,7 +74,7 @@ impl Flow {
             // RFC 8200 section 4: each begins with the next header and, but for the fragment
             // header, its own length in units of eight octets after the first eight.
             let length = match flow.protocol {
-                0 | 43 | 60 | 135 => (usize::from(*payload.get(1)?) + 1) * 8,
+                0 | 43 | 60 => (usize::from(*payload.get(1)?) + 1) * 8,
                 44 => 8,
                 _ => {
                     flow.ports = Ports::parse(flow.protocol, payload);
@@ -111,7 +112,7 @@ impl Flow {
     pub fn source_within(&self, selector: &TrafficSelector) -> bool {
         match self.ports {
             Ports::Of(port, _) => selector.matches(self.source, self.protocol, port),
-            Ports::Opaque => self.opaque_within(self.source, selector),
+            Ports::Opaque => selector.matches_opaque(self.source, self.protocol),
         }
     }
 
@@ -120,14 +121,8 @@ impl Flow {
     pub fn destination_within(&self, selector: &TrafficSelector) -> bool {
         match self.ports {
             Ports::Of(_, port) => selector.matches(self.destination, self.protocol, port),
-            Ports::Opaque => self.opaque_within(self.destination, selector),
+            Ports::Opaque => selector.matches_opaque(self.destination, self.protocol),
         }
-    }
-
-    fn opaque_within(&self, address: IpAddr, selector: &TrafficSelector) -> bool {
-        selector.start_port == 0
-            && selector.end_port == u16::MAX
-            && selector.matches(address, self.protocol, 0)
     }
 }
 
@@ -141,6 +136,10 @@ impl Ports {
             }
             (1 | 58, [kind, code, ..]) => {
                 let port = u16::from_be_bytes([*kind, *code]);
+                Ports::Of(port, port)
+            }
+            (135, [_, _, kind, ..]) => {
+                let port = u16::from_be_bytes([*kind, 0]);
                 Ports::Of(port, port)
             }
             _ => Ports::Opaque,
@@ -200,7 +199,7 @@ mod tests {
 
     #[test]
     fn looks_behind_ipv6_extension_headers() {
-        for chain in [&[][..], &[0], &[0, 43, 60, 135]] {
+        for chain in [&[][..], &[0], &[0, 43, 60]] {
             let flow = Flow::parse(&v6(chain)).unwrap();
             assert_eq!((flow.protocol, flow.ports), (17, Ports::Of(7, 9)));
         }
@@ -245,6 +244,20 @@ mod tests {
         };
         assert!(flow.source_within(&any));
         assert!(!flow.source_within(&web));
+        let opaque = selector("10.1.0.0/16[tcp/opaque]");
+        assert!(flow.source_within(&opaque));
+        assert!(!Flow::parse(&tcp_v4()).unwrap().source_within(&opaque));
+    }
+
+    #[test]
+    fn rfc4301_section_4_4_1_1_the_type_of_a_mobility_header_is_the_port() {
+        let mut packet = v6(&[0, 135]);
+        packet[50] = 5;
+        let flow = Flow::parse(&packet).unwrap();
+        assert_eq!(
+            (flow.protocol, flow.ports),
+            (135, Ports::Of(0x0500, 0x0500))
+        );
     }
 
     #[test]

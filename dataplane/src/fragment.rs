@@ -1,6 +1,6 @@
 //! Fragmentation of IPv4 packets that may be fragmented, before they enter a tunnel that they are
 //! too big for (RFC 791 section 3.2, RFC 4301 section 8.2): the other way round every packet would
-//! cost the receiver a reassembly of ESP.
+//! cost the receiver a reassembly of ESP. Where there is no other way, that is what happens.
 
 use smallvec::SmallVec;
 
@@ -9,15 +9,19 @@ use crate::pool::Packet;
 use crate::verdict::DropReason;
 use crate::wire::checksum;
 use crate::wire::ipv4::{HEADER, Ipv4};
+use crate::wire::ipv6;
 
-/// Fragments that one packet may become.
-pub(crate) const MAX: usize = 4;
+/// Fragments that one packet may become: enough for a jumbo frame that enters a tunnel of 1,400
+/// octets.
+pub(crate) const MAX: usize = 8;
 
 /// The fragments of a packet, in order.
 pub(crate) type Fragments = SmallVec<[Packet; MAX]>;
 
 /// Fragment offsets count units of this many octets.
 const UNIT: usize = 8;
+/// Octets of an IPv6 header and a fragment header.
+const FRONT_V6: usize = ipv6::HEADER + ipv6::FRAGMENT_HEADER;
 const MORE_FRAGMENTS: u16 = 0x2000;
 const OFFSET: u16 = 0x1fff;
 
@@ -29,7 +33,12 @@ pub(crate) fn split(
     mtu: usize,
 ) -> Result<Fragments, (Packet, DropReason)> {
     // 1. How: no options, for some would have to be repeated and others not; and not too often.
-    let Ok(ip) = Ipv4::parse(frames.pool.bytes(&packet)) else {
+    let octets = frames.pool.bytes(&packet);
+    if octets.first().is_some_and(|first| first >> 4 == 6) {
+        // RFC 8200 section 5: only the source fragments.
+        return Err((packet, DropReason::TooBig));
+    }
+    let Ok(ip) = Ipv4::parse(octets) else {
         return Err((packet, DropReason::Malformed));
     };
     let step = mtu.saturating_sub(HEADER) / UNIT * UNIT;
@@ -74,6 +83,113 @@ pub(crate) fn split(
     Ok(all)
 }
 
+/// Splits a packet that starts here, of either family: over IPv6 only its source may (RFC 8200
+/// section 4.5).
+pub(crate) fn split_sent(
+    frames: &mut Frames,
+    packet: Packet,
+    mtu: usize,
+    identification: u32,
+) -> Result<Fragments, (Packet, DropReason)> {
+    match frames.pool.bytes(&packet).first().map(|first| first >> 4) {
+        Some(6) => split_v6(frames, packet, mtu, identification),
+        _ => split(frames, packet, mtu),
+    }
+}
+
+/// IPv6 without extension headers in front of what it carries.
+fn split_v6(
+    frames: &mut Frames,
+    mut packet: Packet,
+    mtu: usize,
+    identification: u32,
+) -> Result<Fragments, (Packet, DropReason)> {
+    let step = mtu.saturating_sub(FRONT_V6) / UNIT * UNIT;
+    let payload = packet.len().saturating_sub(ipv6::HEADER);
+    let count = payload.div_ceil(step.max(1));
+    if step == 0 || count > MAX {
+        return Err((packet, DropReason::TooBig));
+    }
+    let Some(protocol) = frames.pool.bytes(&packet).get(6).copied() else {
+        return Err((packet, DropReason::Malformed));
+    };
+    let part = |start: usize| Part {
+        protocol,
+        position: start,
+        more: start + step < payload,
+        identification,
+    };
+    let mut later = Fragments::new();
+    for start in (step..payload).step_by(step) {
+        let range = start..payload.min(start + step);
+        match copy_part_v6(frames, &packet, range, part(start)) {
+            Some(fragment) => later.push(fragment),
+            None => {
+                later.drain(..).for_each(|made| frames.pool.free(made));
+                return Err((packet, DropReason::NoBuffer));
+            }
+        }
+    }
+    let cut = frames
+        .pool
+        .truncate(&mut packet, ipv6::HEADER + payload.min(step));
+    if !cut || !frames.pool.prepend(&mut packet, ipv6::FRAGMENT_HEADER) {
+        later.drain(..).for_each(|made| frames.pool.free(made));
+        return Err((packet, DropReason::TooBig));
+    }
+    let octets = frames.pool.bytes_mut(&mut packet);
+    octets.copy_within(ipv6::FRAGMENT_HEADER..FRONT_V6, 0);
+    write_front_v6(octets, part(0));
+    let mut all = Fragments::new();
+    all.push(packet);
+    all.append(&mut later);
+    Ok(all)
+}
+
+/// What an IPv6 fragment header says.
+#[derive(Clone, Copy)]
+struct Part {
+    protocol: u8,
+    position: usize,
+    more: bool,
+    identification: u32,
+}
+
+/// A packet with the header, a fragment header, and a part of the payload.
+fn copy_part_v6(
+    frames: &mut Frames,
+    packet: &Packet,
+    range: std::ops::Range<usize>,
+    part: Part,
+) -> Option<Packet> {
+    let pool = &mut frames.pool;
+    let length = FRONT_V6 + range.len();
+    let mut fragment = pool.allocate_for(length)?;
+    let body = ipv6::HEADER + range.start..ipv6::HEADER + range.end;
+    let whole = pool.append(&mut fragment, length)
+        && pool.copy_between(packet, 0..ipv6::HEADER, &mut fragment, 0)
+        && pool.copy_between(packet, body, &mut fragment, FRONT_V6);
+    if !whole {
+        pool.free(fragment);
+        return None;
+    }
+    write_front_v6(pool.bytes_mut(&mut fragment), part);
+    Some(fragment)
+}
+
+/// Corrects the length and writes the fragment header.
+fn write_front_v6(fragment: &mut [u8], part: Part) {
+    let length = fragment.len().saturating_sub(ipv6::HEADER) as u16;
+    if let Some(front) = fragment.first_chunk_mut::<FRONT_V6>() {
+        front[4..6].copy_from_slice(&length.to_be_bytes());
+        front[6] = ipv6::FRAGMENT;
+        let field = part.position as u16 | u16::from(part.more);
+        front[40..42].copy_from_slice(&[part.protocol, 0]);
+        front[42..44].copy_from_slice(&field.to_be_bytes());
+        front[44..].copy_from_slice(&part.identification.to_be_bytes());
+    }
+}
+
 /// Flags and offset of the part that starts at `start`.
 fn field(position: u16, start: usize, more: bool) -> u16 {
     let offset = usize::from(position & OFFSET) + start / UNIT;
@@ -89,13 +205,16 @@ fn copy_part(
     end: usize,
     field: u16,
 ) -> Option<Packet> {
-    let mut octets = [0; crate::pool::FRAME_SIZE];
-    let whole = frames.pool.bytes(packet);
+    let pool = &mut frames.pool;
     let length = HEADER + end - start;
-    let (header, body) = octets.get_mut(..length)?.split_at_mut_checked(HEADER)?;
-    header.copy_from_slice(whole.get(..HEADER)?);
-    body.copy_from_slice(whole.get(HEADER + start..HEADER + end)?);
-    let mut fragment = frames.pool.copy_in(octets.get(..length)?)?;
+    let mut fragment = pool.allocate_for(length)?;
+    let copied = pool.append(&mut fragment, length)
+        && pool.copy_between(packet, 0..HEADER, &mut fragment, 0)
+        && pool.copy_between(packet, HEADER + start..HEADER + end, &mut fragment, HEADER);
+    if !copied {
+        pool.free(fragment);
+        return None;
+    }
     write_header(frames.pool.bytes_mut(&mut fragment), field);
     Some(fragment)
 }
@@ -124,6 +243,7 @@ mod tests {
 
     fn frames(count: u32) -> Frames {
         Frames {
+            watch: Default::default(),
             pool: Pool::new(count).unwrap(),
             counters: Arc::new(Counters::new(0)),
         }
@@ -176,6 +296,38 @@ mod tests {
                     frames.pool.free(packet);
                 }
             }
+            prop_assert_eq!(frames.pool.available(), 8);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_parts_are_the_whole_rfc_8200_section_4_5(payload in 1usize..1700, mtu in 500usize..1400) {
+            let mut frames = frames(8);
+            let mut whole = Vec::new();
+            let body: Vec<u8> = (0..payload).map(|n| (n % 251) as u8).collect();
+            etherparse::PacketBuilder::ipv6([0x20; 16], [0x30; 16], 9)
+                .write(&mut whole, etherparse::IpNumber(50), &body)
+                .unwrap();
+            let packet = frames.pool.copy_in(&whole).unwrap();
+            let fragments = split_sent(&mut frames, packet, mtu, 0x1234_5678).unwrap();
+            let mut joined = Vec::new();
+            let count = fragments.len();
+            for (index, fragment) in fragments.into_iter().enumerate() {
+                let octets = frames.pool.bytes(&fragment);
+                prop_assert!(octets.len() <= mtu);
+                let ip = ipv6::Ipv6::parse(octets).unwrap();
+                prop_assert_eq!(ip.total_length(), octets.len());
+                let upper = ip.upper().unwrap();
+                if let Some(part) = upper.fragment {
+                    prop_assert_eq!((upper.protocol, upper.offset), (50, 48));
+                    prop_assert_eq!(part.position, joined.len());
+                    prop_assert_eq!((part.more, part.identification), (index + 1 < count, 0x1234_5678));
+                }
+                joined.extend_from_slice(&octets[48..]);
+                frames.pool.free(fragment);
+            }
+            prop_assert_eq!(joined, body);
             prop_assert_eq!(frames.pool.available(), 8);
         }
     }

@@ -1,17 +1,18 @@
 //! The ports of a worker and the neighbours behind them: the last step of every packet that leaves
-//! (next hop, Ethernet header, transmit burst), and ARP.
+//! (next hop, Ethernet header, transmit burst). `links/discovery.rs` finds the neighbours.
 
-use std::net::{IpAddr, Ipv4Addr};
+mod discovery;
+
+use std::net::IpAddr;
 
 use hitless_sa::Instant;
 
 use crate::frames::Frames;
-use crate::neighbour::{Held, Neighbour, Neighbours, Resolution, Tick};
+use crate::neighbour::{Held, Neighbour, Neighbours, Resolution, Tick, Trust};
 use crate::pool::Packet;
 use crate::port::{BURST, Burst, MacAddress, Port};
 use crate::verdict::DropReason;
-use crate::wire::arp::{self, Arp, Operation};
-use crate::wire::ethernet;
+use crate::wire::{ethernet, ndp};
 
 /// What a worker has to know of a port.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -24,6 +25,16 @@ pub struct Interface {
     pub mtu: usize,
     /// Whether it leads to the protected side (RFC 4301 section 3.1).
     pub protected: bool,
+}
+
+impl Interface {
+    /// An interface that has IPv6 has a link-local address too (RFC 4291 section 2.1).
+    pub(crate) fn add_link_local(&mut self) {
+        let is = |local: bool| move |(address, _): &(IpAddr, u8)| matches!(address, IpAddr::V6(a) if a.is_unicast_link_local() == local);
+        if self.addresses.iter().any(is(false)) && !self.addresses.iter().any(is(true)) {
+            self.addresses.push((ndp::link_local(self.mac).into(), 64));
+        }
+    }
 }
 
 /// One port with what waits to be sent on it.
@@ -102,7 +113,7 @@ impl Links {
         now: Instant,
         packet: Packet,
         port: usize,
-        next_hop: Ipv4Addr,
+        next_hop: IpAddr,
     ) {
         // 1. It must fit.
         let Some(mtu) = self.interface(port).map(|interface| interface.mtu) else {
@@ -119,13 +130,16 @@ impl Links {
         match self.neighbours.resolve(neighbour, now) {
             Resolution::Known { mac, probe } => {
                 if probe {
-                    self.ask(frames, neighbour, mac);
+                    self.ask(frames, neighbour, Some(mac));
                 }
                 self.frame(frames, packet, port, mac);
             }
             Resolution::Unknown { ask } => {
                 if ask {
-                    self.ask(frames, neighbour, ethernet::BROADCAST);
+                    self.ask(frames, neighbour, None);
+                }
+                if frames.watch.on {
+                    frames.watch.held(&packet);
                 }
                 if let Err(packet) = self.neighbours.hold(neighbour, packet) {
                     frames.drop(packet, DropReason::NeighbourUnresolved);
@@ -140,13 +154,13 @@ impl Links {
         let Some(link) = self.links.get_mut(port) else {
             return frames.drop(packet, DropReason::NoRoute);
         };
+        let ether_type = match frames.pool.bytes(&packet).first().map(|first| first >> 4) {
+            Some(6) => ethernet::IPV6,
+            _ => ethernet::IPV4,
+        };
         let room = frames.pool.prepend(&mut packet, ethernet::HEADER);
-        let written = ethernet::write(
-            frames.pool.bytes_mut(&mut packet),
-            to,
-            link.interface.mac,
-            ethernet::IPV4,
-        );
+        let octets = frames.pool.bytes_mut(&mut packet);
+        let written = ethernet::write(octets, to, link.interface.mac, ether_type);
         match room && written {
             true => link.queue(frames, port, packet),
             false => frames.drop(packet, DropReason::TooBig),
@@ -173,7 +187,7 @@ impl Links {
         self.neighbours.tick(now, |tick| match tick {
             Tick::Ask(neighbour) => {
                 if let Some(link) = links.get_mut(neighbour.port) {
-                    link.ask(frames, neighbour, ethernet::BROADCAST);
+                    link.ask(frames, neighbour, None);
                 }
             }
             Tick::Gone(held) => drop_all(frames, held, DropReason::NeighbourUnresolved),
@@ -192,10 +206,10 @@ impl Links {
         frames: &mut Frames,
         neighbour: Neighbour,
         mac: MacAddress,
-        create: bool,
+        trust: Trust,
         now: Instant,
     ) -> bool {
-        let Some(learned) = self.neighbours.learn(neighbour, mac, create, now) else {
+        let Some(learned) = self.neighbours.learn(neighbour, mac, trust, now) else {
             return false;
         };
         for packet in learned.released {
@@ -204,78 +218,10 @@ impl Links {
         learned.changed
     }
 
-    fn ask(&mut self, frames: &mut Frames, neighbour: Neighbour, to: MacAddress) {
+    fn ask(&mut self, frames: &mut Frames, neighbour: Neighbour, to: Option<MacAddress>) {
         if let Some(link) = self.links.get_mut(neighbour.port) {
             link.ask(frames, neighbour, to);
         }
-    }
-
-    /// Gratuitous ARP for every address (RFC 5227 section 3, RFC 5798 section 8.1.2): whoever had
-    /// the other member's Ethernet address learns ours.
-    pub(crate) fn announce(&mut self, frames: &mut Frames) {
-        for (port, link) in self.links.iter_mut().enumerate() {
-            for index in 0..link.interface.addresses.len() {
-                let Some((IpAddr::V4(address), _)) = link.interface.addresses.get(index) else {
-                    continue;
-                };
-                let arp = Arp {
-                    operation: Operation::Request,
-                    sender_mac: link.interface.mac,
-                    sender: *address,
-                    target_mac: [0; 6],
-                    target: *address,
-                };
-                link.send_arp(frames, port, &arp, ethernet::BROADCAST);
-            }
-        }
-    }
-
-    /// Handles an ARP packet, given as its whole frame. Returns a neighbour that is news.
-    pub(crate) fn arp(
-        &mut self,
-        frames: &mut Frames,
-        now: Instant,
-        port: usize,
-        packet: Packet,
-    ) -> Option<(Neighbour, MacAddress)> {
-        let body = frames.pool.bytes(&packet).get(ethernet::HEADER..);
-        let (Some(arp), Some(link)) = (body.and_then(Arp::parse), self.links.get(port)) else {
-            frames.drop(packet, DropReason::Malformed);
-            return None;
-        };
-        // 1. Never believe a sender that is a group, or that has one of our addresses: another
-        //    member's announcement, or a liar.
-        if ethernet::is_group(arp.sender_mac) || link.owns(arp.sender) {
-            frames.drop(packet, DropReason::NotForUs);
-            return None;
-        }
-        // 2. RFC 826: update who is known; add who speaks to us, if he is on the link.
-        let ours = link.owns(arp.target);
-        let neighbour = Neighbour {
-            port,
-            address: arp.sender,
-        };
-        let on_link = link.has_on_link(arp.sender);
-        let news = on_link && self.learn(frames, neighbour, arp.sender_mac, ours, now);
-        // 3. Answer for our own addresses.
-        match (ours, arp.operation) {
-            (true, Operation::Request) => {
-                frames.pool.free(packet);
-                if let Some(link) = self.links.get_mut(port) {
-                    let answer = Arp {
-                        operation: Operation::Reply,
-                        sender_mac: link.interface.mac,
-                        sender: arp.target,
-                        target_mac: arp.sender_mac,
-                        target: arp.sender,
-                    };
-                    link.send_arp(frames, port, &answer, arp.sender_mac);
-                }
-            }
-            (true, Operation::Reply) => frames.pool.free(packet),
-            (false, _) => frames.drop(packet, DropReason::NotForUs),
-        }
-        news.then_some((neighbour, arp.sender_mac))
     }
 }
 
@@ -293,62 +239,16 @@ impl Link {
         }
         let bytes = self.burst.iter().map(Packet::len).sum();
         frames.counters.count_sent(port, self.burst.len(), bytes);
+        if frames.watch.on {
+            let protected = self.interface.protected;
+            frames
+                .watch
+                .sent(&frames.pool, port, protected, &self.burst);
+        }
         self.port.transmit(&mut frames.pool, &mut self.burst);
         // A port that left packets behind would have them sent twice, or leaked.
         debug_assert!(self.burst.is_empty());
         frames.counters.note_port(port, self.port.counters());
-    }
-
-    fn owns(&self, address: Ipv4Addr) -> bool {
-        let mut own = self.interface.addresses.iter();
-        own.any(|(ours, _)| *ours == IpAddr::V4(address))
-    }
-
-    /// Whether the address is a host of one of our prefixes there.
-    fn has_on_link(&self, address: Ipv4Addr) -> bool {
-        self.own_address_towards(address).is_some()
-    }
-
-    fn own_address_towards(&self, address: Ipv4Addr) -> Option<Ipv4Addr> {
-        self.interface
-            .addresses
-            .iter()
-            .find_map(|(ours, length)| match ours {
-                IpAddr::V4(ours) => {
-                    let host = u32::MAX.checked_shr(u32::from(*length)).unwrap_or(0);
-                    let same = (u32::from(*ours) ^ u32::from(address)) & !host == 0;
-                    same.then_some(*ours)
-                }
-                IpAddr::V6(_) => None,
-            })
-    }
-
-    /// Sends an ARP request, from our address in the neighbour's prefix.
-    fn ask(&mut self, frames: &mut Frames, neighbour: Neighbour, to: MacAddress) {
-        // Without an address of ours we ask like one who has none yet (RFC 5227 section 2.1.1).
-        let sender = self
-            .own_address_towards(neighbour.address)
-            .unwrap_or(Ipv4Addr::UNSPECIFIED);
-        let arp = Arp {
-            operation: Operation::Request,
-            sender_mac: self.interface.mac,
-            sender,
-            target_mac: [0; 6],
-            target: neighbour.address,
-        };
-        self.send_arp(frames, neighbour.port, &arp, to);
-    }
-
-    fn send_arp(&mut self, frames: &mut Frames, port: usize, arp: &Arp, to: MacAddress) {
-        let mut octets = [0; ethernet::HEADER + arp::LENGTH];
-        let (_, body) = octets.split_at_mut(ethernet::HEADER);
-        body.copy_from_slice(&arp.emit());
-        let written = ethernet::write(&mut octets, to, self.interface.mac, ethernet::ARP);
-        match frames.pool.copy_in(&octets) {
-            Some(packet) if written => self.queue(frames, port, packet),
-            Some(packet) => frames.pool.free(packet),
-            None => frames.counters.count_drop(DropReason::NoBuffer),
-        }
     }
 }
 

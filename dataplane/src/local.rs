@@ -1,4 +1,5 @@
-//! What the worker itself says and hears: ARP, ICMP, and the punt port to the control thread.
+//! What the worker itself says and hears: ARP, neighbour discovery, ICMP, and the punt port to the
+//! control thread.
 
 use std::net::IpAddr;
 
@@ -7,33 +8,50 @@ use smallvec::SmallVec;
 
 use crate::command::Event;
 use crate::flow::Flow;
+use crate::neighbour::Neighbour;
 use crate::path::Departure;
-use crate::pool::Packet;
-use crate::port::{BURST, Burst, Port};
+use crate::pmtu::TooBig;
+use crate::pool::{Packet, Pool};
+use crate::port::{BURST, Burst, MacAddress, Port};
 use crate::report::Kind;
 use crate::verdict::DropReason;
 use crate::wire::icmp::{self, Error};
-use crate::wire::ipv4::Ipv4;
+use crate::wire::icmpv6;
+use crate::wire::ip::Ip;
+use crate::wire::ipv6::{self, Ipv6};
 use crate::worker::Worker;
 
 impl Worker {
     /// ARP: answers for our addresses, learns who else is there.
     pub(crate) fn receive_arp(&mut self, now: Instant, port: usize, packet: Packet) {
-        let Some((neighbour, mac)) = self.links.arp(&mut self.frames, now, port, packet) else {
-            return;
-        };
-        let event = || Event::NeighbourLearned {
-            port: neighbour.port,
-            address: neighbour.address.into(),
-            mac,
-        };
-        self.reports.hint(Kind::Neighbour, now, event);
+        let news = self.links.arp(&mut self.frames, now, port, packet);
+        self.tell_neighbour(now, news);
+    }
+
+    /// Neighbour discovery: the same for IPv6.
+    pub(crate) fn receive_neighbour(&mut self, now: Instant, port: usize, packet: Packet) {
+        let news = self.links.discovery(&mut self.frames, now, port, packet);
+        self.tell_neighbour(now, news);
+    }
+
+    fn tell_neighbour(&mut self, now: Instant, news: Option<(Neighbour, MacAddress)>) {
+        if let Some((neighbour, mac)) = news {
+            let event = || Event::NeighbourLearned {
+                port: neighbour.port,
+                address: neighbour.address,
+                mac,
+            };
+            self.reports.hint(Kind::Neighbour, now, event);
+        }
     }
 
     /// Hands an IP packet to the control thread.
     pub(crate) fn punt(&mut self, packet: Packet) {
         if self.punt.push_frame(self.frames.pool.bytes(&packet)) {
             self.frames.counters.count_punted();
+            if self.frames.watch.on {
+                self.frames.watch.punted(&packet);
+            }
             self.frames.pool.free(packet);
         } else {
             self.frames.drop(packet, DropReason::PuntFull);
@@ -60,6 +78,27 @@ impl Worker {
         injected
     }
 
+    /// An error about a packet of ours that was too big: heeded if it quotes an SA of ours and tells
+    /// what can be (RFC 4301 section 8.2). The next inner packet that no longer fits is answered.
+    pub(crate) fn receive_too_big(&mut self, now: Instant, packet: Packet) {
+        let error = TooBig::parse(self.frames.pool.bytes(&packet));
+        let link = error
+            .and_then(|error| self.way(error.destination))
+            .and_then(|(port, _)| self.links.interface(port))
+            .map_or(0, |interface| interface.mtu);
+        let heeded = error.is_some_and(|error| {
+            let v6 = error.source.is_ipv6();
+            self.sad
+                .quoted_by(&error)
+                .is_some_and(|sa| sa.path_mtu.learn(error.mtu, v6, link, now))
+        });
+        let reason = match heeded {
+            true => DropReason::PathMtu,
+            false => DropReason::IcmpRefused,
+        };
+        self.frames.drop(packet, reason);
+    }
+
     /// Answers an echo request from the protected side or out of a tunnel: the answer takes the
     /// way that traffic of ours to that host takes.
     pub(crate) fn answer_echo(
@@ -68,7 +107,7 @@ impl Worker {
         mut packet: Packet,
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
-        if let Err(reason) = icmp::answer_echo(self.frames.pool.bytes_mut(&mut packet)) {
+        if let Err(reason) = turn_echo(&mut self.frames.pool, &mut packet) {
             return self.frames.drop(packet, reason);
         }
         let Some(flow) = Flow::parse(self.frames.pool.bytes(&packet)) else {
@@ -79,7 +118,7 @@ impl Worker {
 
     /// Answers an echo request that came in clear and may: so does the answer.
     pub(crate) fn answer_echo_in_clear(&mut self, now: Instant, mut packet: Packet) {
-        match icmp::answer_echo(self.frames.pool.bytes_mut(&mut packet)) {
+        match turn_echo(&mut self.frames.pool, &mut packet) {
             Ok(()) => self.route(now, packet),
             Err(reason) => self.frames.drop(packet, reason),
         }
@@ -102,26 +141,52 @@ impl Worker {
 
     fn error_about(&mut self, now: Instant, packet: &Packet, error: Error) -> Option<Packet> {
         let octets = self.frames.pool.bytes(packet);
-        let offending = Ipv4::parse(octets).ok()?;
-        let useful = offending.dont_fragment() || error == Error::TimeExceeded;
-        if !useful || !icmp::may_complain_about(offending) {
+        let offending = Ip::parse(octets).ok()?;
+        let useful = match offending {
+            Ip::V4(ip) => {
+                let wanted = ip.dont_fragment() || error == Error::TimeExceeded;
+                wanted && icmp::may_complain_about(ip)
+            }
+            Ip::V6(ip) => icmpv6::may_complain_about(ip),
+        };
+        if !useful {
             return None;
         }
         // Only to the protected side, and from our address there.
-        let (port, _) = self.fib.lookup_v4(offending.source())?;
+        let (port, _) = self.way(offending.source())?;
         let interface = self.links.interface(port).filter(|i| i.protected)?;
-        let from = interface
-            .addresses
-            .iter()
-            .find_map(|(ours, _)| match ours {
-                IpAddr::V4(ours) => Some(*ours),
-                IpAddr::V6(_) => None,
-            })?;
+        let mut own = interface.addresses.iter().map(|(ours, _)| *ours);
+        let from = own.find(|ours| ours.is_ipv4() == offending.source().is_ipv4())?;
         if !self.reports.allow(Kind::IcmpError, now) {
             return None;
         }
-        let mut message = [0; icmp::ERROR_MAX];
-        let length = icmp::write_error(&mut message, from, offending, octets, error)?;
+        let mut message = [0; icmpv6::ERROR_MAX];
+        let length = match (from, offending) {
+            (IpAddr::V4(from), Ip::V4(ip)) => {
+                icmp::write_error(&mut message, from, ip, octets, error)?
+            }
+            (IpAddr::V6(from), Ip::V6(ip)) => {
+                icmpv6::write_error(&mut message, from, ip, octets, error)?
+            }
+            _ => return None,
+        };
         self.frames.pool.copy_in(message.get(..length)?)
     }
+}
+
+/// Turns an echo request of either family into its reply in place. Extension headers of the request
+/// are left out of it.
+fn turn_echo(pool: &mut Pool, packet: &mut Packet) -> Result<(), DropReason> {
+    let octets = pool.bytes_mut(packet);
+    if octets.first().is_none_or(|first| first >> 4 != 6) {
+        return icmp::answer_echo(octets);
+    }
+    let extensions = Ipv6::parse(octets)?.upper()?.offset - ipv6::HEADER;
+    if extensions > 0 {
+        icmpv6::strip_extensions(octets, extensions).ok_or(DropReason::Malformed)?;
+        if !pool.trim_front(packet, extensions) {
+            return Err(DropReason::Malformed);
+        }
+    }
+    icmpv6::answer_echo(pool.bytes_mut(packet))
 }

@@ -75,6 +75,39 @@ impl Memory {
         // SAFETY: as for `slice`; exclusive because `self` is borrowed exclusively.
         unsafe { std::slice::from_raw_parts_mut(self.base.as_ptr().add(start), length) }
     }
+
+    /// Copies one range onto another, which may overlap it, if both lie within the mapping.
+    pub fn copy(&mut self, from: usize, to: usize, length: usize) {
+        for start in [from, to] {
+            assert!(
+                start
+                    .checked_add(length)
+                    .is_some_and(|end| end <= self.length)
+            );
+        }
+        let base = self.base.as_ptr();
+        // SAFETY: both ranges lie within the mapping (asserted), which `self` is borrowed for
+        // exclusively; `copy` allows them to overlap.
+        unsafe { std::ptr::copy(base.add(from), base.add(to), length) };
+    }
+
+    /// Several ranges for writing, each if it lies within the mapping, with what came along with it.
+    ///
+    /// # Safety
+    /// No two of the ranges may overlap.
+    pub(crate) unsafe fn disjoint_mut<'a, T: 'a>(
+        &'a mut self,
+        ranges: impl Iterator<Item = (usize, usize, T)> + 'a,
+    ) -> impl Iterator<Item = (&'a mut [u8], T)> {
+        let (base, end) = (self.base, self.length);
+        ranges.map(move |(start, length, with)| {
+            assert!(start.checked_add(length).is_some_and(|last| last <= end));
+            // SAFETY: as for `slice_mut`; `self` stays borrowed exclusively for as long as any of
+            // the slices lives, and they do not overlap (the caller's promise).
+            let range = unsafe { std::slice::from_raw_parts_mut(base.as_ptr().add(start), length) };
+            (range, with)
+        })
+    }
 }
 
 impl Drop for Memory {

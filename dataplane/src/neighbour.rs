@@ -1,7 +1,8 @@
-//! Who is who on the links (RFC 826): a bounded table of IPv4 neighbours, and the few packets that
-//! wait for an answer. It decides what to ask and when; `egress.rs` does the asking.
+//! Who is who on the links (RFC 826, RFC 4861): a bounded table of neighbours of both families, and
+//! the few packets that wait for an answer. It decides what to ask and when; `links.rs` does the
+//! asking.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
@@ -31,7 +32,7 @@ const UNUSED: Duration = Duration::from_secs(300);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Neighbour {
     pub port: usize,
-    pub address: Ipv4Addr,
+    pub address: IpAddr,
 }
 
 /// Packets given back.
@@ -55,6 +56,18 @@ pub enum Resolution {
     Unknown { ask: bool },
     /// The table is full.
     Full,
+}
+
+/// How far to trust what somebody says of an address. Unknown addresses are added only if `create`:
+/// for those who speak to us (RFC 826, RFC 4861 section 7.2.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Trust {
+    /// It answers our question, or an administrator says so.
+    Confirmed { create: bool },
+    /// It was said unasked: to be used, and soon to be asked for (RFC 4861 section 7.2.5, STALE).
+    Heard { create: bool },
+    /// It may not correct what is known already (an advertisement without the override flag).
+    IfUnknown,
 }
 
 /// What came of an answer.
@@ -148,31 +161,45 @@ impl Neighbours {
         }
     }
 
-    /// Takes an answer, or what a request says about its sender. Unknown addresses are added only
-    /// if `create`: RFC 826 wants that for those who speak to us.
+    /// Takes an answer, or what a request says about its sender.
     pub fn learn(
         &mut self,
         neighbour: Neighbour,
         mac: MacAddress,
-        create: bool,
+        trust: Trust,
         now: Instant,
     ) -> Option<Learned> {
+        let stale = now.saturating_sub(FRESH);
         if let Some(entry) = self.table.get_mut(&neighbour) {
             let changed = entry.mac != Some(mac);
+            if trust == Trust::IfUnknown && changed && entry.mac.is_some() {
+                return None;
+            }
             entry.mac = Some(mac);
-            (entry.confirmed, entry.attempts) = (now, 0);
+            match trust {
+                Trust::Confirmed { .. } => (entry.confirmed, entry.attempts) = (now, 0),
+                _ if changed => {
+                    (entry.confirmed, entry.asked, entry.attempts) = (stale, now, 0);
+                }
+                _ => {}
+            }
             self.held -= entry.held.len();
             return Some(Learned {
                 changed,
                 released: std::mem::take(&mut entry.held),
             });
         }
-        if !create || self.table.len() >= CAPACITY {
+        let confirmed = match trust {
+            Trust::Confirmed { create: true } => now,
+            Trust::Heard { create: true } => stale,
+            _ => return None,
+        };
+        if self.table.len() >= CAPACITY {
             return None;
         }
         let entry = Entry {
             mac: Some(mac),
-            confirmed: now,
+            confirmed,
             asked: now,
             attempts: 0,
             used: now,
@@ -232,10 +259,11 @@ impl Default for Neighbours {
 mod tests {
     use super::*;
     use crate::pool::Pool;
+    use std::net::Ipv4Addr;
 
     const WHO: Neighbour = Neighbour {
         port: 1,
-        address: Ipv4Addr::new(192, 0, 2, 9),
+        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)),
     };
     const MAC: MacAddress = [2, 0, 0, 0, 0, 9];
 
@@ -262,7 +290,9 @@ mod tests {
         let packet = pool.copy_in(&[9]).unwrap();
         let refused = table.hold(WHO, packet).unwrap_err();
         pool.free(refused);
-        let learned = table.learn(WHO, MAC, false, at(0.6)).unwrap();
+        let learned = table
+            .learn(WHO, MAC, Trust::Confirmed { create: false }, at(0.6))
+            .unwrap();
         assert!(learned.changed);
         let order: Vec<u8> = learned.released.iter().map(|p| pool.bytes(p)[0]).collect();
         assert_eq!(order, [0, 1, 2]);
@@ -302,7 +332,7 @@ mod tests {
     #[test]
     fn an_old_answer_is_probed_and_trusted_until_three_probes_fail() {
         let mut table = Neighbours::new();
-        table.learn(WHO, MAC, true, at(0.0));
+        table.learn(WHO, MAC, Trust::Confirmed { create: true }, at(0.0));
         let known = |probe| Resolution::Known { mac: MAC, probe };
         assert_eq!(table.resolve(WHO, at(29.9)), known(false));
         assert_eq!(table.resolve(WHO, at(30.0)), known(true));
@@ -313,25 +343,63 @@ mod tests {
             table.resolve(WHO, at(33.0)),
             Resolution::Unknown { ask: true }
         );
-        table.learn(WHO, MAC, false, at(33.1));
+        table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(33.1));
         assert_eq!(table.resolve(WHO, at(33.2)), known(false));
     }
 
     #[test]
     fn strangers_are_not_added_and_the_table_is_bounded() {
         let mut table = Neighbours::new();
-        assert!(table.learn(WHO, MAC, false, at(0.0)).is_none());
+        assert!(
+            table
+                .learn(WHO, MAC, Trust::Confirmed { create: false }, at(0.0))
+                .is_none()
+        );
         for n in 0..CAPACITY as u32 {
-            let address = Ipv4Addr::from(n);
+            let address = Ipv4Addr::from(n).into();
             let who = Neighbour { port: 0, address };
-            assert!(table.learn(who, MAC, true, at(0.0)).is_some());
+            assert!(
+                table
+                    .learn(who, MAC, Trust::Confirmed { create: true }, at(0.0))
+                    .is_some()
+            );
         }
-        assert!(table.learn(WHO, MAC, true, at(0.0)).is_none());
+        assert!(
+            table
+                .learn(WHO, MAC, Trust::Confirmed { create: true }, at(0.0))
+                .is_none()
+        );
         assert_eq!(table.resolve(WHO, at(0.0)), Resolution::Full);
         table.tick(at(301.0), |_| ());
         assert_eq!(
             table.resolve(WHO, at(301.0)),
             Resolution::Unknown { ask: true }
         );
+    }
+
+    #[test]
+    fn rfc4861_section_7_2_5_what_is_said_unasked_is_used_but_soon_asked_for() {
+        const OTHER: MacAddress = [2, 0, 0, 0, 0, 7];
+        let mut table = Neighbours::new();
+        let heard = Trust::Heard { create: true };
+        assert!(table.learn(WHO, MAC, heard, at(100.0)).unwrap().changed);
+        let known = |mac, probe| Resolution::Known { mac, probe };
+        assert_eq!(table.resolve(WHO, at(100.5)), known(MAC, false));
+        assert_eq!(table.resolve(WHO, at(101.0)), known(MAC, true));
+        // Hearing the same again confirms nothing; an answer does.
+        table.learn(WHO, MAC, heard, at(101.5));
+        assert_eq!(table.resolve(WHO, at(102.0)), known(MAC, true));
+        table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(102.1));
+        assert_eq!(table.resolve(WHO, at(110.0)), known(MAC, false));
+        // Without the override flag nothing that is known changes.
+        assert!(
+            table
+                .learn(WHO, OTHER, Trust::IfUnknown, at(111.0))
+                .is_none()
+        );
+        assert_eq!(table.resolve(WHO, at(112.0)), known(MAC, false));
+        assert!(table.learn(WHO, OTHER, heard, at(113.0)).unwrap().changed);
+        assert_eq!(table.resolve(WHO, at(113.5)), known(OTHER, false));
+        assert_eq!(table.resolve(WHO, at(114.0)), known(OTHER, true));
     }
 }

@@ -65,6 +65,9 @@ impl Worker {
             };
             self.reports.hint(Kind::HighWater, now, event);
         }
+        if self.frames.watch.on {
+            self.frames.watch.parked(&packet);
+        }
         let parked = Parked {
             packet,
             slot,
@@ -73,7 +76,7 @@ impl Worker {
         };
         match self.park.push(parked) {
             Ok(()) => self.frames.counters.count_parked(),
-            Err(parked) => self.frames.drop(parked.packet, DropReason::HighWater),
+            Err(parked) => self.drop_inbound(slot, parked.packet, DropReason::HighWater),
         }
     }
 
@@ -96,11 +99,13 @@ impl Worker {
                 Ok(Admission::Wait) if now.since(parked.since) < PATIENCE => {
                     // It has just left a place free.
                     if let Err(parked) = self.park.push(parked) {
-                        self.frames.drop(parked.packet, DropReason::HighWater);
+                        self.drop_inbound(parked.slot, parked.packet, DropReason::HighWater);
                     }
                 }
-                Ok(Admission::Wait) => self.frames.drop(parked.packet, DropReason::HighWater),
-                Err(reason) => self.frames.drop(parked.packet, reason),
+                Ok(Admission::Wait) => {
+                    self.drop_inbound(parked.slot, parked.packet, DropReason::HighWater);
+                }
+                Err(reason) => self.drop_inbound(parked.slot, parked.packet, reason),
             }
             if departures.len() == BURST {
                 self.outbound(now, &mut departures);
@@ -117,9 +122,9 @@ impl Worker {
                 return;
             };
             if dies(parked.slot) {
-                self.frames.drop(parked.packet, reason);
+                self.drop_inbound(parked.slot, parked.packet, reason);
             } else if let Err(parked) = self.park.push(parked) {
-                self.frames.drop(parked.packet, DropReason::HighWater);
+                self.drop_inbound(parked.slot, parked.packet, DropReason::HighWater);
             }
         }
     }

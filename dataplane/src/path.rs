@@ -12,7 +12,10 @@
 mod inbound;
 mod outbound;
 
-use std::net::{IpAddr, Ipv4Addr};
+pub(crate) use inbound::Opening;
+pub(crate) use outbound::{Sealing, Wrapped};
+
+use std::net::{IpAddr, SocketAddr};
 
 use hitless_sa::Instant;
 use smallvec::SmallVec;
@@ -22,11 +25,11 @@ use crate::fib::Fib;
 use crate::flow::Flow;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst};
-use crate::spd::Action;
+use crate::spd::{Action, Direction};
 use crate::verdict::DropReason;
 use crate::wire::ethernet::{self, Ethernet};
 use crate::wire::icmp::Error;
-use crate::wire::ipv4::{self, Ipv4};
+use crate::wire::ip::{Ip, decrement_hops};
 use crate::worker::Worker;
 
 /// A burst after sorting. Every packet received becomes one entry at most, so neither list ever
@@ -37,14 +40,32 @@ pub(crate) struct Sorted {
     departures: SmallVec<[Departure; BURST]>,
 }
 
+impl Sorted {
+    /// The packets that are ESP for us.
+    pub(crate) fn arriving(&self) -> impl Iterator<Item = &Packet> {
+        self.arrivals.iter().map(|arrival| &arrival.packet)
+    }
+}
+
 /// A packet that starts at its ESP header.
-struct Arrival {
-    packet: Packet,
-    source: Ipv4Addr,
+pub(crate) struct Arrival {
+    pub(crate) packet: Packet,
+    /// Octets of IP and UDP headers in front of ESP, which are still in the frame.
+    headers: usize,
+    source: IpAddr,
     /// The UDP port that it came from, if encapsulated.
     port: Option<u16>,
     /// DSCP and ECN of the outer header.
     tos: u8,
+    /// Rings between workers that it has come over.
+    hops: u8,
+}
+
+impl Arrival {
+    /// Where it came from.
+    fn remote(&self) -> SocketAddr {
+        SocketAddr::new(self.source, self.port.unwrap_or(0))
+    }
 }
 
 /// An IP packet that wants to cross to the unprotected side.
@@ -62,6 +83,9 @@ impl Worker {
         if received == 0 {
             return 0;
         }
+        if self.frames.watch.on {
+            self.watch_received(now, port, &burst);
+        }
         // Once a burst (rule R3): who does not lead handles nothing and sends nothing.
         if !self.leadership.leading() {
             for packet in burst.drain(..) {
@@ -73,15 +97,56 @@ impl Worker {
         for packet in burst.drain(..) {
             self.sort(port, now, packet, &mut sorted);
         }
-        self.inbound(now, &mut sorted);
-        self.outbound(now, &mut sorted.departures);
+        if self.frames.watch.on {
+            self.watch_sorted(&sorted);
+        }
+        self.inbound_and_outbound(now, &mut sorted);
         self.links.flush(&mut self.frames);
         received
     }
 
+    /// Runs each half over its part of a burst.
+    pub(crate) fn inbound_and_outbound(&mut self, now: Instant, sorted: &mut Sorted) {
+        self.inbound(now, sorted);
+        self.outbound(now, &mut sorted.departures);
+    }
+
+    /// An IP packet with ESP for us that came to another worker.
+    pub(crate) fn arrive_again(&mut self, packet: Packet, hops: u8, sorted: &mut Sorted) {
+        match classify(self.frames.pool.bytes(&packet), &self.addresses) {
+            Ok((class @ Class::Esp { .. }, _)) => self.arrive(packet, class, hops, sorted),
+            Ok(_) => self.frames.drop(packet, DropReason::NotForUs),
+            Err(reason) => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// ESP for us, which begins behind its outer headers.
+    fn arrive(&mut self, mut packet: Packet, class: Class, hops: u8, sorted: &mut Sorted) {
+        let Class::Esp {
+            headers,
+            source,
+            port,
+            tos,
+        } = class
+        else {
+            return self.frames.drop(packet, DropReason::Malformed);
+        };
+        match self.frames.pool.trim_front(&mut packet, headers) {
+            true => sorted.arrivals.push(Arrival {
+                packet,
+                source,
+                port,
+                tos,
+                headers,
+                hops,
+            }),
+            false => self.frames.drop(packet, DropReason::Malformed),
+        }
+    }
+
     /// Ethernet, then what the IP packet is.
     fn sort(&mut self, port: usize, now: Instant, mut packet: Packet, sorted: &mut Sorted) {
-        // 1. The frame: IPv4 or ARP, and for us.
+        // 1. The frame: IP or ARP, and for us.
         let octets = self.frames.pool.bytes(&packet);
         let (Some(frame), Some(interface)) = (Ethernet::parse(octets), self.links.interface(port))
         else {
@@ -92,9 +157,11 @@ impl Worker {
             ethernet::ARP if ours || frame.destination() == ethernet::BROADCAST => {
                 return self.receive_arp(now, port, packet);
             }
-            ethernet::IPV4 if ours => {}
+            ethernet::IPV4 | ethernet::IPV6 if ours => {}
+            // Neighbours ask by multicast (RFC 4861 section 7.2.1).
+            ethernet::IPV6 if ethernet::is_ipv6_group(frame.destination()) => {}
             // RFC 1812 section 5.3.4: never forward what came as a link-layer broadcast.
-            ethernet::IPV4 | ethernet::ARP => {
+            ethernet::IPV4 | ethernet::IPV6 | ethernet::ARP => {
                 return self.frames.drop(packet, DropReason::NotForUs);
             }
             _ => return self.frames.drop(packet, DropReason::Unsupported),
@@ -103,29 +170,21 @@ impl Worker {
         if !self.frames.pool.trim_front(&mut packet, ethernet::HEADER) {
             return self.frames.drop(packet, DropReason::Malformed);
         }
-        let class = match classify(self.frames.pool.bytes(&packet), &self.addresses) {
-            Ok((class, length)) if self.frames.pool.truncate(&mut packet, length) => class,
-            Ok(_) => return self.frames.drop(packet, DropReason::Malformed),
-            Err(reason) => return self.frames.drop(packet, reason),
+        let Some((packet, class)) = self.whole(now, packet, ours) else {
+            return;
         };
+        if !ours && class != Class::Neighbour {
+            return self.frames.drop(packet, DropReason::NotForUs);
+        }
         // 3. Where it goes next. ESP and IKE bypass the SPD (RFC 4301 section 4.4.1.3, RFC 7296).
         let protected = self.links.is_protected(port);
         match class {
-            Class::Esp {
-                headers,
-                source,
-                port,
-                tos,
-            } => match self.frames.pool.trim_front(&mut packet, headers) {
-                true => sorted.arrivals.push(Arrival {
-                    packet,
-                    source,
-                    port,
-                    tos,
-                }),
-                false => self.frames.drop(packet, DropReason::Malformed),
-            },
+            class @ Class::Esp { .. } => self.arrive(packet, class, 0, sorted),
             Class::Ike => self.punt(packet),
+            Class::Neighbour => self.receive_neighbour(now, port, packet),
+            Class::TooBig => self.receive_too_big(now, packet),
+            // Of a whole one there is none.
+            Class::Fragment => self.frames.drop(packet, DropReason::Fragment),
             Class::Echo(_) if protected => self.answer_echo(now, packet, &mut sorted.departures),
             Class::Forward(flow) if protected => {
                 self.forward(now, packet, flow, &mut sorted.departures);
@@ -133,6 +192,29 @@ impl Worker {
             Class::Echo(flow) => self.clear_text(now, packet, flow, true),
             Class::Forward(flow) => self.clear_text(now, packet, flow, false),
         }
+    }
+
+    /// What an IP packet is. A part of one waits for the others.
+    fn whole(&mut self, now: Instant, packet: Packet, ours: bool) -> Option<(Packet, Class)> {
+        let (packet, class) = self.classified(packet)?;
+        if !ours || class != Class::Fragment {
+            return Some((packet, class));
+        }
+        let whole = self.reassembly.take(&mut self.frames, now, packet)?;
+        self.classified(whole)
+    }
+
+    /// What an IP packet is, and the packet without what the frame was padded with.
+    fn classified(&mut self, mut packet: Packet) -> Option<(Packet, Class)> {
+        let reason = match classify(self.frames.pool.bytes(&packet), &self.addresses) {
+            Ok((class, length)) => match self.frames.pool.truncate(&mut packet, length) {
+                true => return Some((packet, class)),
+                false => DropReason::Malformed,
+            },
+            Err(reason) => reason,
+        };
+        self.frames.drop(packet, reason);
+        None
     }
 
     /// A packet from the protected side that goes on: outbound unless it stays there, where nothing
@@ -145,7 +227,7 @@ impl Worker {
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
         // RFC 4301 section 5.1.2.1: the TTL goes down before the packet enters the tunnel.
-        if !ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
+        if !decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
             return self.refuse(now, packet, DropReason::TtlExceeded, Error::TimeExceeded);
         }
         self.send_or_depart(now, packet, flow, departures);
@@ -154,7 +236,13 @@ impl Worker {
     /// Clear text that came to the unprotected side (RFC 4301 section 5.2, step 3b).
     fn clear_text(&mut self, now: Instant, mut packet: Packet, flow: Flow, echo: bool) {
         // 1. What policy protects must not come in clear.
-        let reason = match self.spd.inbound(&flow).map(|found| found.action) {
+        let found = self.spd.inbound(&flow);
+        if let Some(found) = found {
+            let octets = packet.len();
+            self.spd
+                .count(self.id(), found.policy, Direction::Inbound, octets);
+        }
+        let reason = match found.map(|found| found.action) {
             Some(Action::Protect(_)) => DropReason::ClearText,
             Some(Action::Discard) => DropReason::PolicyDiscard,
             // An echo request for ourselves needs no policy: nothing crosses the boundary.
@@ -164,7 +252,7 @@ impl Worker {
             None => DropReason::NoPolicy,
             Some(Action::Bypass) => {
                 // 2. Bypass: forward like any router.
-                if ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
+                if decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
                     return self.route(now, packet);
                 }
                 DropReason::TtlExceeded
@@ -194,8 +282,8 @@ impl Worker {
 
     /// Sends a packet wherever the forwarding table says.
     pub(crate) fn route(&mut self, now: Instant, packet: Packet) {
-        let destination = Ipv4::parse(self.frames.pool.bytes(&packet)).map(Ipv4::destination);
-        match destination.map(|to| self.way(to.into())) {
+        let destination = Ip::parse(self.frames.pool.bytes(&packet)).map(Ip::destination);
+        match destination.map(|to| self.way(to)) {
             Ok(Some((port, next_hop))) => {
                 self.links
                     .send(&mut self.frames, now, packet, port, next_hop);
@@ -205,15 +293,29 @@ impl Worker {
         }
     }
 
+    /// Drops a packet that came by the SA in this slot, which counts it too.
+    pub(crate) fn drop_inbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.inbound_in_slot(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Drops a packet that was to go by the SA in this slot, which counts it too.
+    pub(crate) fn drop_outbound(&mut self, slot: u32, packet: Packet, reason: DropReason) {
+        match self.sad.outbound_mut(slot) {
+            Some(sa) => self.frames.drop_of(&sa.counters, packet, reason),
+            None => self.frames.drop(packet, reason),
+        }
+    }
+
     /// Port and neighbour for a destination.
-    pub(crate) fn way(&self, destination: IpAddr) -> Option<(usize, Ipv4Addr)> {
+    pub(crate) fn way(&self, destination: IpAddr) -> Option<(usize, IpAddr)> {
         way(&self.fib, destination)
     }
 }
 
-fn way(fib: &Fib, destination: IpAddr) -> Option<(usize, Ipv4Addr)> {
-    match destination {
-        IpAddr::V4(destination) => fib.lookup_v4(destination),
-        IpAddr::V6(_) => None,
-    }
+fn way(fib: &Fib, destination: IpAddr) -> Option<(usize, IpAddr)> {
+    let hop = fib.lookup(destination)?;
+    Some((hop.port, hop.next_hop.unwrap_or(destination)))
 }

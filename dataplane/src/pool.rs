@@ -2,29 +2,63 @@
 //!
 //! A [`Packet`] is a move-only token for a frame of its worker's [`Pool`]; its octets are reached
 //! through the pool. There is one token for each frame, so owning the token is owning the frame,
-//! and everything but the mapping itself is safe code. Each frame has head room for outer headers
+//! and tokens cannot be made outside of this package. Each frame has head room for outer headers
 //! and tail room for ESP's trailer and ICV.
+//!
+//! ```text
+//!  | frame 0 | frame 1 | ... |  run 0: 5 adjacent frames  |  run 1  | ...
+//!  free list of frames        free list of runs
+//! ```
+//!
+//! A packet too long for a frame lives in a *run*: adjacent frames, so that the cipher, the
+//! checksums and every header wrapper see one slice, and nothing on the path knows of chains. How
+//! many runs there are is a setting, none by default. Drivers that deliver a packet in several
+//! frames gather it into a run; one that sends a run names its frames one by one.
+#![expect(
+    unsafe_code,
+    reason = "slices of several frames at once, each owned through its token"
+)]
 
 use std::io;
+use std::ops::Range;
 
 use crate::memory::Memory;
+use crate::sync::unique;
 
 /// Octets in a frame; also the AF_XDP chunk size.
 pub const FRAME_SIZE: usize = 2048;
 /// Octets kept free in front of a packet: XDP's own head room, enough for all outer headers.
 pub const HEADROOM: usize = 256;
+/// Adjacent frames of a run.
+pub const RUN_FRAMES: usize = 5;
+/// Octets in a run.
+pub const RUN_SIZE: usize = RUN_FRAMES * FRAME_SIZE;
+/// Octets of the longest frame that a run must hold, with all that ESP adds: a jumbo frame.
+pub const LARGEST_FRAME: usize = 9216 + 18;
+
+/// The longest packet that a frame holds behind the standard head room, and a run.
+const LARGEST_IN_FRAME: usize = FRAME_SIZE - HEADROOM;
+const LARGEST_IN_RUN: usize = RUN_SIZE - HEADROOM;
+/// What ESP may append to the largest frame, padding of up to 255 octets with it, still fits.
+const _: () = assert!(LARGEST_FRAME + 255 + 64 <= LARGEST_IN_RUN && RUN_SIZE <= u16::MAX as usize);
 
 /// The frame of a pool, without the right to use it: a descriptor for rings.
 pub type FrameIndex = u32;
+
+/// Which pool of this process a token belongs to.
+type PoolId = u32;
 
 /// A packet: the one token of its frame. It must go back to its pool or to a port; dropping it
 /// leaks the frame, which debug builds refuse.
 #[derive(Debug)]
 #[must_use = "give the packet to a port or back to the pool"]
 pub struct Packet {
+    pool: PoolId,
     frame: FrameIndex,
     offset: u16,
     length: u16,
+    /// Octets of its frame or run.
+    capacity: u16,
 }
 
 impl Packet {
@@ -38,6 +72,11 @@ impl Packet {
         self.length == 0
     }
 
+    /// Which frame it is in: its own as long as the packet lives.
+    pub(crate) fn frame(&self) -> FrameIndex {
+        self.frame
+    }
+
     /// Octets that can be prepended.
     pub fn headroom(&self) -> usize {
         usize::from(self.offset)
@@ -45,7 +84,12 @@ impl Packet {
 
     /// Octets that can be appended.
     pub fn tailroom(&self) -> usize {
-        FRAME_SIZE - usize::from(self.offset) - usize::from(self.length)
+        usize::from(self.capacity) - usize::from(self.offset) - usize::from(self.length)
+    }
+
+    /// Whether the packet lives in a run of frames.
+    pub fn is_run(&self) -> bool {
+        usize::from(self.capacity) > FRAME_SIZE
     }
 
     /// Where the packet starts in the pool's memory.
@@ -54,7 +98,7 @@ impl Packet {
     }
 
     /// Gives up the token: the frame now belongs to whoever holds the index (a driver's ring).
-    pub fn into_frame(self) -> FrameIndex {
+    pub(crate) fn into_frame(self) -> FrameIndex {
         let frame = self.frame;
         std::mem::forget(self);
         frame
@@ -72,36 +116,82 @@ impl Drop for Packet {
 
 /// All frames of one worker.
 pub struct Pool {
+    id: PoolId,
     memory: Memory,
     free: Vec<FrameIndex>,
+    /// First frames of the runs that are free.
+    free_runs: Vec<FrameIndex>,
+    /// Frames that are not part of a run; runs come after them.
+    frames: u32,
+    runs: u32,
 }
 
 impl Pool {
-    /// A pool of `frames` frames, all free.
+    /// A pool of `frames` frames, all free, and no run.
     pub fn new(frames: u32) -> io::Result<Pool> {
-        let memory = Memory::new(frames as usize * FRAME_SIZE)?;
+        Pool::with_runs(frames, 0)
+    }
+
+    /// A pool of `frames` frames and of `runs` runs on top, all free.
+    pub fn with_runs(frames: u32, runs: u32) -> io::Result<Pool> {
+        let in_all = (runs as usize)
+            .checked_mul(RUN_FRAMES)
+            .and_then(|in_runs| in_runs.checked_add(frames as usize))
+            .filter(|all| FrameIndex::try_from(*all).is_ok())
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        let memory = Memory::new(in_all * FRAME_SIZE)?;
+        let first = |run| frames + run * RUN_FRAMES as u32;
         Ok(Pool {
+            id: unique(),
             memory,
             free: (0..frames).rev().collect(),
+            free_runs: (0..runs).rev().map(first).collect(),
+            frames,
+            runs,
         })
     }
 
-    /// An empty packet with the standard head room, unless the pool is exhausted.
+    /// An empty packet with the standard head room, unless all frames are in use.
     pub fn allocate(&mut self) -> Option<Packet> {
         let frame = self.free.pop()?;
-        Some(Packet {
-            frame,
-            offset: HEADROOM as u16,
-            length: 0,
-        })
+        Some(self.token(frame, HEADROOM, 0))
     }
 
-    /// A packet with a copy of `octets`, unless the pool is exhausted or they do not fit.
-    pub fn copy_in(&mut self, octets: &[u8]) -> Option<Packet> {
-        if octets.len() > FRAME_SIZE - HEADROOM {
-            return None;
+    /// An empty packet with the standard head room in a run, unless all runs are in use.
+    pub fn allocate_run(&mut self) -> Option<Packet> {
+        let first = self.free_runs.pop()?;
+        Some(self.token(first, HEADROOM, 0))
+    }
+
+    /// An empty packet with the standard head room and with room for `octets` behind it, unless
+    /// nothing that large is free.
+    pub fn allocate_for(&mut self, octets: usize) -> Option<Packet> {
+        if octets <= LARGEST_IN_FRAME {
+            self.allocate()
+        } else if octets <= LARGEST_IN_RUN {
+            self.allocate_run()
+        } else {
+            None
         }
-        let mut packet = self.allocate()?;
+    }
+
+    fn token(&self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
+        let capacity = match frame < self.frames {
+            true => FRAME_SIZE,
+            false => RUN_SIZE,
+        };
+        Packet {
+            pool: self.id,
+            frame,
+            offset: offset as u16,
+            length: length as u16,
+            capacity: capacity as u16,
+        }
+    }
+
+    /// A packet with a copy of `octets`, unless nothing that large is free.
+    pub fn copy_in(&mut self, octets: &[u8]) -> Option<Packet> {
+        let mut packet = self.allocate_for(octets.len())?;
         packet.length = octets.len() as u16;
         self.bytes_mut(&mut packet).copy_from_slice(octets);
         Some(packet)
@@ -109,30 +199,70 @@ impl Pool {
 
     /// Takes a packet back.
     pub fn free(&mut self, packet: Packet) {
-        self.free.push(packet.into_frame());
-    }
-
-    /// Takes back a frame whose token a driver gave up with [`Packet::into_frame`].
-    ///
-    /// The caller vouches that the index came from there and that the driver is done with it; a
-    /// wrong one cannot break memory safety, only mix packets up.
-    pub fn reclaim(&mut self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
-        assert!((frame as usize) < self.frames() && offset + length <= FRAME_SIZE);
-        Packet {
-            frame,
-            offset: offset as u16,
-            length: length as u16,
+        // A frame of another pool would have a second token here.
+        assert_eq!(packet.pool, self.id, "a packet of another pool");
+        match packet.is_run() {
+            false => self.free.push(packet.into_frame()),
+            true => self.free_runs.push(packet.into_frame()),
         }
     }
 
-    /// Frames that are free.
+    /// Takes back a frame, or a run by its first frame, whose token a driver gave up with
+    /// [`Packet::into_frame`].
+    ///
+    /// The caller vouches that the index came from there and that the driver is done with it. Two
+    /// tokens of one frame would break what [`Pool::each_bytes_mut`] rests on, so this is for the
+    /// ports of this package alone, which keep a ledger of what they have given up.
+    pub(crate) fn reclaim(&mut self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
+        assert!(self.first_of_run(frame).is_none_or(|first| first == frame));
+        let packet = self.token(frame, offset, length);
+        assert!((frame as usize) < self.frames_in_all());
+        assert!(offset + length <= usize::from(packet.capacity));
+        packet
+    }
+
+    /// The first frame of the run that this frame is part of, if it is part of one.
+    pub fn first_of_run(&self, frame: FrameIndex) -> Option<FrameIndex> {
+        let behind = frame.checked_sub(self.frames)?;
+        Some(frame - behind % RUN_FRAMES as u32)
+    }
+
+    /// Packets that are free: frames and runs.
     pub fn available(&self) -> usize {
+        self.free.len() + self.free_runs.len()
+    }
+
+    /// Frames that are free, runs left out: what drivers may fill their rings with.
+    pub fn available_frames(&self) -> usize {
         self.free.len()
     }
 
-    /// Frames in all.
+    /// Packets in all: frames and runs. Of these [`Pool::available`] are free.
+    pub fn packets(&self) -> usize {
+        self.frames as usize + self.runs as usize
+    }
+
+    /// Frames that are not part of a run.
     pub fn frames(&self) -> usize {
-        self.memory.length() / FRAME_SIZE
+        self.frames as usize
+    }
+
+    /// Runs.
+    pub fn runs(&self) -> usize {
+        self.runs as usize
+    }
+
+    /// Frames of the memory, those of runs with them: every [`FrameIndex`] is below.
+    pub fn frames_in_all(&self) -> usize {
+        self.frames as usize + self.runs as usize * RUN_FRAMES
+    }
+
+    /// The longest packet that comes in with the standard head room.
+    pub fn largest_packet(&self) -> usize {
+        match self.runs {
+            0 => LARGEST_IN_FRAME,
+            _ => LARGEST_IN_RUN,
+        }
     }
 
     /// The packet's octets.
@@ -145,7 +275,47 @@ impl Pool {
         self.memory.slice_mut(packet.address(), packet.len())
     }
 
-    /// Grows the packet at the front by `count` octets of unspecified content.
+    /// Copies octets of one packet over octets of another, both of which must have them.
+    #[must_use]
+    pub fn copy_between(
+        &mut self,
+        source: &Packet,
+        range: Range<usize>,
+        target: &mut Packet,
+        at: usize,
+    ) -> bool {
+        let length = range.len();
+        let fits = range.start <= range.end
+            && range.end <= source.len()
+            && at
+                .checked_add(length)
+                .is_some_and(|end| end <= target.len());
+        if fits {
+            let from = source.address() + range.start;
+            self.memory.copy(from, target.address() + at, length);
+        }
+        fits
+    }
+
+    /// The octets of many packets at once, for writing, each with what came along with it.
+    pub fn each_bytes_mut<'a, T: 'a>(
+        &'a mut self,
+        packets: impl Iterator<Item = (&'a mut Packet, T)> + 'a,
+    ) -> impl Iterator<Item = (&'a mut [u8], T)> {
+        let id = self.id;
+        let ranges = packets.map(move |(packet, with)| {
+            assert_eq!(packet.pool, id, "a packet of another pool");
+            (packet.address(), packet.len(), with)
+        });
+        // SAFETY: no two of the ranges overlap. Each lies within the frame or run of its packet:
+        // offset and length are only changed within it. No two packets are of one frame or run: all
+        // are of this pool (asserted), which gives out one token for each; tokens cannot be copied,
+        // and these are borrowed exclusively, so that they differ and stay as they are.
+        unsafe { self.memory.disjoint_mut(ranges) }
+    }
+
+    /// Grows the packet at the front by `count` octets: what [`Pool::trim_front`] cut off there, else
+    /// of unspecified content.
     #[must_use]
     pub fn prepend(&mut self, packet: &mut Packet, count: usize) -> bool {
         let fits = count <= packet.headroom();
@@ -156,14 +326,33 @@ impl Pool {
         fits
     }
 
-    /// Grows the packet at the end by `count` octets of unspecified content.
+    /// Grows the packet at the end by `count` octets of unspecified content. One that outgrows its
+    /// frame moves into a run, if one is free.
     #[must_use]
     pub fn append(&mut self, packet: &mut Packet, count: usize) -> bool {
-        let fits = count <= packet.tailroom();
+        let fits = count <= packet.tailroom() || self.outgrow(packet, count);
         if fits {
             packet.length += count as u16;
         }
         fits
+    }
+
+    /// Moves a packet into a run with room for `count` octets behind it: rare, for it takes a
+    /// packet that nearly fills its frame and a link whose frames are larger.
+    #[cold]
+    fn outgrow(&mut self, packet: &mut Packet, count: usize) -> bool {
+        if packet.is_run() || count > LARGEST_IN_RUN - packet.len() {
+            return false;
+        }
+        let Some(mut run) = self.allocate_run() else {
+            return false;
+        };
+        run.length = packet.length;
+        self.memory
+            .copy(packet.address(), run.address(), packet.len());
+        let frame = std::mem::replace(packet, run);
+        self.free(frame);
+        true
     }
 
     /// Cuts `count` octets off the front.
@@ -192,3 +381,6 @@ impl Pool {
         &self.memory
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

@@ -4,8 +4,17 @@
 //! path infers the full number, checks it before it decrypts, and marks it once the ICV verified.
 //! A new window holds every number up to 0 as seen, so that nothing below the first number, and not
 //! number 0 itself, needs a rule of its own.
+//!
+//! [`ReplayWindow`] belongs to one worker, [`SharedWindow`] to several at once, and [`AntiReplay`]
+//! is whichever of them an SA has, or none.
+
+mod guard;
+mod shared;
 
 use hitless_sa::SequenceNumber;
+
+pub use guard::{AntiReplay, Horizon};
+pub use shared::SharedWindow;
 
 /// Fewest numbers in a window.
 pub const MIN_WINDOW: u32 = 64;
@@ -39,6 +48,34 @@ pub struct WindowState {
     pub bitmap: Vec<u64>,
 }
 
+impl WindowState {
+    /// The top, then the words, each in eight octets.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let words = std::iter::once(&self.top.0).chain(&self.bitmap);
+        words.flat_map(|word| word.to_be_bytes()).collect()
+    }
+
+    /// The same for the last so many numbers; what is left of them counts as seen. Nothing if this
+    /// is no window's state.
+    pub fn newest(&self, numbers: u32) -> Option<WindowState> {
+        let mut narrow = ReplayWindow::new(numbers);
+        narrow.import(self).then(|| narrow.export())
+    }
+
+    /// What [`WindowState::to_bytes`] gave. [`ReplayWindow::import`] judges whether it is a window.
+    pub fn from_bytes(octets: &[u8]) -> Option<WindowState> {
+        let (words, []) = octets.as_chunks::<8>() else {
+            return None;
+        };
+        let mut words = words.iter().map(|word| u64::from_be_bytes(*word));
+        let top = SequenceNumber(words.next()?);
+        Some(WindowState {
+            top,
+            bitmap: words.take(MAX_WINDOW as usize / 64 + 1).collect(),
+        })
+    }
+}
+
 impl ReplayWindow {
     /// A window that has seen nothing. `size` is raised to a power of two from 64 to 65,536.
     pub fn new(size: u32) -> ReplayWindow {
@@ -70,20 +107,7 @@ impl ReplayWindow {
     /// high half, so a wrong guess fails to verify.
     #[inline]
     pub fn infer(&self, low: u32, esn: bool) -> SequenceNumber {
-        if !esn {
-            return SequenceNumber(u64::from(low));
-        }
-        let top = self.top();
-        let bottom = top.low().wrapping_sub(self.mask as u32);
-        let high = if u64::from(top.low()) >= self.mask {
-            // Case A: the window lies within one subspace.
-            top.high().wrapping_add(u32::from(low < bottom))
-        } else {
-            // Case B: the window spans two subspaces. The one before the first does not exist;
-            // what could only lie there is ahead in the first.
-            top.high().saturating_sub(u32::from(low >= bottom))
-        };
-        SequenceNumber(u64::from(high) << 32 | u64::from(low))
+        infer(self.top(), self.mask as u32, low, esn)
     }
 
     /// Whether a packet with this number may be accepted if its ICV verifies. Changes nothing.
@@ -112,6 +136,12 @@ impl ReplayWindow {
         }
         self.bitmap[self.word(n)] |= bit(n);
         true
+    }
+
+    /// Takes back that a number within the window was seen.
+    fn forget(&mut self, number: SequenceNumber) {
+        let word = self.word(number.0);
+        self.bitmap[word] &= !bit(number.0);
     }
 
     /// Counts every number up to `floor` as seen: what a takeover does with the high water.
@@ -152,8 +182,7 @@ impl ReplayWindow {
         for n in merged.top.saturating_sub(merged.mask)..=merged.top {
             let number = SequenceNumber(n);
             if self.check(number).is_ok() && other.check(number).is_ok() {
-                let word = merged.word(n);
-                merged.bitmap[word] &= !bit(n);
+                merged.forget(number);
             }
         }
         *self = merged;
@@ -214,169 +243,25 @@ fn bit(n: u64) -> u64 {
     1 << (n % 64)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn marked(window: &mut ReplayWindow, numbers: impl IntoIterator<Item = u64>) -> Vec<bool> {
-        numbers
-            .into_iter()
-            .map(|n| window.mark(SequenceNumber(n)))
-            .collect()
+/// The number that carries `low`, by where the receiver stands: the one that is neither more than
+/// `reach` behind `top` nor 2^32 or more ahead of that (RFC 4303 Appendix A2.2, where `reach` is
+/// the window's size less one).
+#[inline]
+fn infer(top: SequenceNumber, reach: u32, low: u32, esn: bool) -> SequenceNumber {
+    if !esn {
+        return SequenceNumber(u64::from(low));
     }
-
-    fn at(size: u32, top: u64) -> ReplayWindow {
-        let mut window = ReplayWindow::new(size);
-        window.leap(SequenceNumber(top));
-        window
-    }
-
-    #[test]
-    fn sizes_are_powers_of_two_from_64_to_65536() {
-        for (asked, got) in [(0, 64), (64, 64), (65, 128), (1000, 1024), (65_536, 65_536)] {
-            assert_eq!(ReplayWindow::new(asked).size(), got);
-        }
-        assert_eq!(ReplayWindow::new(u32::MAX).size(), 65_536);
-    }
-
-    #[test]
-    fn the_edges_of_the_window() {
-        for size in [64, 1024, 65_536] {
-            let width = u64::from(size);
-            let mut window = ReplayWindow::new(size);
-            assert!(!window.mark(SequenceNumber(0)), "0 is never sent");
-            assert_eq!(
-                marked(&mut window, [1, 1, width + 100, width + 100]),
-                [true, false, true, false]
-            );
-            let bottom = 101;
-            assert_eq!(
-                window.check(SequenceNumber(bottom - 1)),
-                Err(ReplayReject::TooOld)
-            );
-            assert_eq!(
-                marked(&mut window, [bottom, bottom, 200, 200]),
-                [true, false, true, false]
-            );
-            assert_eq!(marked(&mut window, [width + 99, width + 101]), [true, true]);
-            assert_eq!(
-                window.check(SequenceNumber(bottom)),
-                Err(ReplayReject::TooOld)
-            );
-        }
-    }
-
-    #[test]
-    fn rfc4303_appendix_a2_case_a_the_window_within_one_subspace() {
-        let window = at(64, 2 << 32 | 1000);
-        for (low, high) in [
-            (1000, 2),
-            (937, 2),
-            (936, 3),
-            (0, 3),
-            (1001, 2),
-            (u32::MAX, 2),
-        ] {
-            assert_eq!(
-                window.infer(low, true),
-                SequenceNumber(u64::from(high as u32) << 32 | u64::from(low))
-            );
-        }
-        // Tl = W - 1 is the last of case A: the window begins at low half 0.
-        assert_eq!(at(64, 2 << 32 | 63).infer(0, true).high(), 2);
-        assert_eq!(at(64, 2 << 32 | 63).infer(u32::MAX, true).high(), 2);
-    }
-
-    #[test]
-    fn rfc4303_appendix_a2_case_b_the_window_over_two_subspaces() {
-        let window = at(64, 2 << 32 | 10);
-        let bottom = 10u32.wrapping_sub(63);
-        for (low, high) in [
-            (10, 2),
-            (0, 2),
-            (11, 2),
-            (bottom - 1, 2),
-            (bottom, 1),
-            (u32::MAX, 1),
-        ] {
-            assert_eq!(
-                window.infer(low, true),
-                SequenceNumber(u64::from(high as u32) << 32 | u64::from(low))
-            );
-        }
-        // Tl = W - 2 is the last of case B: the window begins one before the subspace.
-        assert_eq!(at(64, 2 << 32 | 62).infer(u32::MAX, true).high(), 1);
-    }
-
-    #[test]
-    fn no_subspace_lies_before_the_first() {
-        let window = ReplayWindow::new(64);
-        assert_eq!(window.infer(u32::MAX, true), SequenceNumber(0xffff_ffff));
-        assert_eq!(window.infer(1, true), SequenceNumber(1));
-    }
-
-    #[test]
-    fn nothing_overflows_at_the_last_numbers() {
-        let mut window = at(64, u64::MAX - 1);
-        assert_eq!(
-            window.infer(5, true),
-            SequenceNumber(5),
-            "the high half wraps"
-        );
-        assert_eq!(window.check(SequenceNumber(5)), Err(ReplayReject::TooOld));
-        assert_eq!(
-            marked(&mut window, [u64::MAX, u64::MAX, u64::MAX - 1]),
-            [true, false, false]
-        );
-        window.leap(SequenceNumber(u64::MAX));
-        assert!(ReplayWindow::new(64).mark(SequenceNumber(u64::MAX)));
-        assert!(!window.mark(SequenceNumber(1)));
-    }
-
-    #[test]
-    fn epochs_are_crossed_both_ways() {
-        // The ESN wrap rows of the ESP conformance list.
-        let mut window = at(64, 0xffff_fff0);
-        assert_eq!(window.infer(5, true), SequenceNumber(0x1_0000_0005));
-        assert!(window.mark(SequenceNumber(0x1_0000_0005)));
-        assert_eq!(window.infer(0xffff_fffd, true), SequenceNumber(0xffff_fffd));
-        assert_eq!(
-            marked(&mut window, [0xffff_fffd, 0xffff_fffd]),
-            [true, false]
-        );
-        // 32-bit numbers do not cross.
-        assert_eq!(window.infer(5, false), SequenceNumber(5));
-    }
-
-    #[test]
-    fn lost_is_zero_until_the_window_was_filled_and_exact_then() {
-        let mut window = ReplayWindow::new(64);
-        marked(&mut window, (1..=64).filter(|&n| n != 7));
-        assert_eq!(window.lost(), 0);
-        marked(&mut window, 65..=71);
-        assert_eq!(window.lost(), 1, "7 has left");
-        marked(&mut window, (72..172).step_by(2).chain(172..=236));
-        assert_eq!(window.lost(), 51, "every second of 100");
-        marked(&mut window, 337..=401);
-        assert_eq!(window.lost(), 151, "a hole of 100");
-    }
-
-    #[test]
-    fn a_leap_counts_everything_up_to_the_floor_as_seen() {
-        let mut window = ReplayWindow::new(64);
-        marked(&mut window, [10, 20, 100]);
-        window.leap(SequenceNumber(60));
-        assert_eq!(
-            marked(&mut window, [50, 60, 61, 99, 100]),
-            [false, false, true, true, false]
-        );
-        window.leap(SequenceNumber(1000));
-        assert_eq!(window.top(), SequenceNumber(1000));
-        assert_eq!(
-            marked(&mut window, [937, 999, 1000, 1001]),
-            [false, false, false, true]
-        );
-        window.leap(SequenceNumber(3));
-        assert_eq!(window.top(), SequenceNumber(1001));
-    }
+    let bottom = top.low().wrapping_sub(reach);
+    let high = if top.low() >= reach {
+        // Case A: the window lies within one subspace.
+        top.high().wrapping_add(u32::from(low < bottom))
+    } else {
+        // Case B: the window spans two subspaces. The one before the first does not exist; what
+        // could only lie there is ahead in the first.
+        top.high().saturating_sub(u32::from(low >= bottom))
+    };
+    SequenceNumber(u64::from(high) << 32 | u64::from(low))
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests;

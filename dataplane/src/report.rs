@@ -26,9 +26,10 @@ pub(crate) enum Kind {
     Neighbour,
     IcmpError,
     BelowFloor,
+    Strayed,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 8;
 
 /// So many in a period, then none until the next one.
 #[derive(Clone, Copy, Default)]

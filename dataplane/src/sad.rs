@@ -11,41 +11,47 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hitless_sa::{
-    ChildSa, Instant, Mode, SaId, SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
+    ChildSa, Instant, Mode, SaId, SaOptions, SequenceNumber, Spi, TfcPadding, TrafficSelector,
+    UdpEncapsulation,
 };
 
 use crate::aead::{Engine, EspKey, KeyError};
 use crate::cell::Cell;
 use crate::checkpoint::Checkpoint;
+use crate::counters::SaCounters;
 use crate::esp;
 use crate::flow::Flow;
-use crate::outer::OuterHeader;
-use crate::replay::ReplayWindow;
+use crate::outer::{Inner, MixedFamilies, OuterHeader};
+use crate::pmtu::{PathMtu, TooBig};
+use crate::replay::AntiReplay;
+use crate::transport;
 use crate::verdict::DropReason;
+use crate::wire::{ipv6, udp};
 
 /// Why an SA cannot be installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum SaError {
     Key(KeyError),
-    /// Workers carry tunnel mode only.
-    TransportMode,
-    /// The tunnel endpoints are not both IPv4.
-    NotIpv4,
+    /// The tunnel's endpoints are of different families.
+    MixedFamilies,
 }
 
 impl fmt::Display for SaError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SaError::Key(error) => error.fmt(f),
-            SaError::TransportMode => f.write_str("transport mode is not supported; use tunnel"),
-            SaError::NotIpv4 => {
-                f.write_str("tunnel endpoints must both be IPv4; IPv6 is not supported outside")
-            }
+            SaError::MixedFamilies => MixedFamilies.fmt(f),
         }
     }
 }
 
 impl std::error::Error for SaError {}
+
+impl From<MixedFamilies> for SaError {
+    fn from(_: MixedFamilies) -> SaError {
+        SaError::MixedFamilies
+    }
+}
 
 impl From<KeyError> for SaError {
     fn from(error: KeyError) -> SaError {
@@ -65,10 +71,11 @@ pub enum Admission {
 /// The receiving half of a Child SA, in one leadership.
 pub struct InboundSa {
     pub id: SaId,
+    pub mode: Mode,
     pub spi: Spi,
     pub esn: bool,
     pub key: EspKey,
-    pub window: ReplayWindow,
+    pub window: AntiReplay,
     /// The highest number whose ICV verified here, delivered or not; 0 before the first. Unlike the
     /// window's top it owes nothing to the floor: the peer has really sent it, which is what the
     /// delta of RFC 6311 must count from.
@@ -80,9 +87,9 @@ pub struct InboundSa {
     pub encapsulation: Option<UdpEncapsulation>,
     pub local_ts: Box<[TrafficSelector]>,
     pub remote_ts: Box<[TrafficSelector]>,
-    /// Packets and octets of inner packets delivered by this worker.
-    pub packets: u64,
-    pub bytes: u64,
+    pub options: SaOptions,
+    /// What this worker has delivered and dropped of it.
+    pub counters: Arc<SaCounters>,
     /// When a packet was last delivered.
     pub last_use: Instant,
 }
@@ -96,13 +103,21 @@ impl InboundSa {
         slot: u32,
         engine: Engine,
     ) -> Result<InboundSa, SaError> {
-        if child.mode != Mode::Tunnel {
-            return Err(SaError::TransportMode);
-        }
-        let mut window = ReplayWindow::new(child.replay_window);
-        window.leap(floor);
+        let window = AntiReplay::new(child.replay_window, floor);
+        InboundSa::with_window(child, cell, window, slot, engine)
+    }
+
+    /// An SA with this window: of a predecessor, or one that other workers share.
+    pub fn with_window(
+        child: &ChildSa,
+        cell: Arc<Cell>,
+        window: AntiReplay,
+        slot: u32,
+        engine: Engine,
+    ) -> Result<InboundSa, SaError> {
         Ok(InboundSa {
             id: child.id,
+            mode: child.mode,
             spi: child.inbound_spi,
             esn: child.esn,
             key: EspKey::new(engine, child.suite, &child.inbound_key)?,
@@ -115,17 +130,20 @@ impl InboundSa {
             encapsulation: child.encapsulation,
             local_ts: child.local_ts.as_slice().into(),
             remote_ts: child.remote_ts.as_slice().into(),
-            packets: 0,
-            bytes: 0,
+            options: child.options,
+            counters: Arc::default(),
             last_use: Instant::default(),
         })
     }
 
-    /// Whether the SA was taken over and nothing authentic has come since: the peer may still be
-    /// below the floor under which everything counts as seen.
+    /// Whether the SA was taken over and nothing authentic has come since, to whichever worker: the
+    /// peer may still be below the floor under which everything counts as seen.
     #[inline]
     pub fn is_below_floor(&self) -> bool {
-        self.authenticated.0 == 0 && self.window.top().0 > 0
+        self.authenticated.0 == 0
+            && self.window.is_on()
+            && self.window.top().0 > 0
+            && self.cell.inbound_top().0 == 0
     }
 
     /// Whether the inner packet is one that this SA may carry (RFC 4301 section 5.2, step 4).
@@ -134,7 +152,7 @@ impl InboundSa {
         Flow::parse(inner).is_some_and(|flow| flow.matches_inbound(&self.local_ts, &self.remote_ts))
     }
 
-    /// The second half of receiving, after [`esp::decapsulate`] and again when a packet that waited
+    /// The second half of receiving, after [`esp::unwrap`] and again when a packet that waited
     /// is released (B1, B3): the high-water check, then check-and-mark in one step (R8). Counts the
     /// packet if it is to be delivered; `octets` is its inner length.
     #[inline]
@@ -153,16 +171,27 @@ impl InboundSa {
         if !self.window.mark(number) {
             return Err(DropReason::Replay);
         }
-        self.packets += 1;
-        self.bytes += octets as u64;
+        self.counters.count_packet(octets);
         self.last_use = now;
         Ok(Admission::Deliver)
     }
 }
 
+/// What to do about a packet that is too big for its way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Remedy {
+    /// Fragment it, if it may be, and protect the parts.
+    FragmentBefore,
+    /// Protect it, and fragment what comes of it.
+    FragmentAfter,
+    /// Drop it, and tell its sender what fits.
+    Tell,
+}
+
 /// The sending half of a Child SA, in one leadership.
 pub struct OutboundSa {
     pub id: SaId,
+    pub mode: Mode,
     pub spi: Spi,
     pub esn: bool,
     pub key: EspKey,
@@ -171,10 +200,13 @@ pub struct OutboundSa {
     pub local: IpAddr,
     pub remote: IpAddr,
     pub encapsulation: Option<UdpEncapsulation>,
+    pub options: SaOptions,
     pub(crate) outer: OuterHeader,
-    /// Packets and octets of inner packets sent by this worker.
-    pub packets: u64,
-    pub bytes: u64,
+    pub(crate) path_mtu: PathMtu,
+    /// When a keepalive last went.
+    pub(crate) kept_alive: Instant,
+    /// What this worker has sent and dropped of it.
+    pub counters: Arc<SaCounters>,
     /// When a packet was last sent.
     pub last_use: Instant,
 }
@@ -187,11 +219,15 @@ impl OutboundSa {
         slot: u32,
         engine: Engine,
     ) -> Result<OutboundSa, SaError> {
-        if child.mode != Mode::Tunnel {
-            return Err(SaError::TransportMode);
-        }
+        let outer = OuterHeader::new(
+            child.local,
+            child.remote,
+            child.encapsulation,
+            &child.options,
+        )?;
         Ok(OutboundSa {
             id: child.id,
+            mode: child.mode,
             spi: child.outbound_spi,
             esn: child.esn,
             key: EspKey::new(engine, child.suite, &child.outbound_key)?,
@@ -200,9 +236,11 @@ impl OutboundSa {
             local: child.local,
             remote: child.remote,
             encapsulation: child.encapsulation,
-            outer: outer_header(child.local, child.remote, child.encapsulation)?,
-            packets: 0,
-            bytes: 0,
+            options: child.options,
+            outer,
+            path_mtu: PathMtu::default(),
+            kept_alive: Instant::default(),
+            counters: Arc::default(),
             last_use: Instant::default(),
         })
     }
@@ -215,35 +253,92 @@ impl OutboundSa {
         remote: IpAddr,
         encapsulation: Option<UdpEncapsulation>,
     ) -> Result<(), SaError> {
-        self.outer = outer_header(local, remote, encapsulation)?;
+        self.outer = OuterHeader::new(local, remote, encapsulation, &self.options)?;
+        if self.remote != remote {
+            self.path_mtu = PathMtu::default();
+        }
         self.local = local;
         self.remote = remote;
         self.encapsulation = encapsulation;
         Ok(())
     }
 
-    /// The largest inner packet whose outer packet fits into `mtu` octets.
+    /// The largest inner packet whose outer packet fits into `mtu` octets, in tunnel mode.
     pub fn inner_mtu(&self, mtu: usize) -> usize {
-        esp::largest_payload(mtu.saturating_sub(self.outer.len()))
+        esp::largest_payload(self.key.suite(), mtu.saturating_sub(self.outer.len()))
     }
-}
 
-fn outer_header(
-    local: IpAddr,
-    remote: IpAddr,
-    encapsulation: Option<UdpEncapsulation>,
-) -> Result<OuterHeader, SaError> {
-    match (local, remote) {
-        (IpAddr::V4(local), IpAddr::V4(remote)) => {
-            Ok(OuterHeader::new(local, remote, encapsulation))
+    /// The same for a packet like this one: in transport mode its own headers stay in front.
+    #[inline]
+    pub(crate) fn fitting(&self, packet: &[u8], mtu: usize) -> usize {
+        match self.mode {
+            Mode::Tunnel => self.inner_mtu(mtu),
+            Mode::Transport => {
+                let kept = transport::kept(packet);
+                let udp = self.encapsulation.map_or(0, |_| udp::HEADER);
+                let room = mtu.saturating_sub(kept + udp);
+                kept + esp::largest_payload(self.key.suite(), room)
+            }
         }
-        _ => Err(SaError::NotIpv4),
+    }
+
+    /// What to do about a packet that does not fit.
+    pub(crate) fn too_big(&self, packet: &[u8]) -> Remedy {
+        let v6 = packet.first().is_some_and(|first| first >> 4 == 6);
+        let dont_fragment = packet.get(6).is_none_or(|flags| flags & 0x40 != 0);
+        match (self.mode, v6) {
+            // RFC 2473 section 7.1: IPv6 senders need not go below that.
+            (Mode::Tunnel, true) if packet.len() <= ipv6::MINIMUM_MTU => Remedy::FragmentAfter,
+            (_, true) => Remedy::Tell,
+            (Mode::Tunnel, false) => Remedy::FragmentBefore,
+            // RFC 4303 section 3.3.4: only whole packets are protected in transport mode.
+            (Mode::Transport, false) if dont_fragment => Remedy::Tell,
+            (Mode::Transport, false) => Remedy::FragmentAfter,
+        }
+    }
+
+    /// How long inner packets are made (RFC 4303 section 2.7), of which so many octets fit.
+    #[inline]
+    pub(crate) fn pad_to(&self, fits: usize) -> usize {
+        match (self.options.padding, self.mode) {
+            (TfcPadding::None, _) | (_, Mode::Transport) => 0,
+            (TfcPadding::To(length), _) => fits.min(usize::from(length)),
+            (TfcPadding::ToMtu, _) => fits,
+        }
+    }
+
+    /// Writes a NAT keepalive: the outer headers and one octet (RFC 3948 section 2.3).
+    #[must_use]
+    pub(crate) fn write_keepalive(&self, packet: &mut [u8]) -> bool {
+        if let Some(last) = packet.last_mut() {
+            *last = 0xff;
+        }
+        let inner = Inner {
+            tos: 0,
+            dont_fragment: false,
+        };
+        self.outer.write(packet, inner, 0)
+    }
+
+    /// Whether an error quotes a packet of this SA.
+    fn has_sent(&self, error: &TooBig) -> bool {
+        let ports = self
+            .encapsulation
+            .map(|ports| (ports.local_port, ports.remote_port));
+        // In transport mode the packet's own addresses stand there, which selectors know.
+        let ends = self.mode == Mode::Transport
+            || (error.source, error.destination) == (self.local, self.remote);
+        ends && error.spi == self.spi && error.ports == ports
     }
 }
 
 /// All SAs of one worker.
 pub struct Sad {
-    inbound: HashMap<Spi, Box<InboundSa>, FixedState>,
+    /// The slots of the inbound SPIs.
+    spis: HashMap<Spi, u32, FixedState>,
+    /// The slots of the outbound SPIs, for errors that quote them. Peers chose these; of two SAs with
+    /// the same one only the later is found.
+    sent_spis: HashMap<Spi, u32, FixedState>,
     slots: Box<[Slot]>,
     ids: HashMap<SaId, u32, FixedState>,
 }
@@ -251,8 +346,21 @@ pub struct Sad {
 #[derive(Default)]
 struct Slot {
     id: Option<SaId>,
-    inbound: Option<Spi>,
+    inbound: Option<Box<InboundSa>>,
     outbound: Option<Box<OutboundSa>>,
+    bound: Option<Bound>,
+}
+
+/// Where the packets of a Child SA go that come to a worker which is not to handle them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Bound {
+    /// Its inbound SPI.
+    pub spi: Spi,
+    /// Index of the worker that has the SA, as in [`crate::handover::connect`].
+    pub owner: usize,
+    /// Whether what is to be sent goes there too. What is received does unless a receiving half is
+    /// installed here.
+    pub outbound: bool,
 }
 
 /// Why the SAD did not take an SA.
@@ -274,7 +382,8 @@ impl Sad {
         // Only SPIs that we chose get into the table, so nobody outside can make them collide.
         let hasher = FixedState::default();
         Sad {
-            inbound: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
+            spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
+            sent_spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
             slots: (0..capacity).map(|_| Slot::default()).collect(),
             ids: HashMap::with_capacity_and_hasher(capacity, hasher),
         }
@@ -286,19 +395,18 @@ impl Sad {
         &mut self,
         sa: Box<InboundSa>,
     ) -> Result<Option<Box<InboundSa>>, (Box<InboundSa>, Conflict)> {
-        let spi_taken = self
-            .inbound
-            .get(&sa.spi)
-            .is_some_and(|other| other.id != sa.id);
-        if spi_taken {
+        if self.spi_taken(sa.spi, sa.id) {
             return Err((sa, Conflict::SpiTaken));
         }
         match self.claim(sa.id, sa.slot) {
             Err(conflict) => Err((sa, conflict)),
             Ok(slot) => {
-                let before = slot.inbound.replace(sa.spi);
-                let old = before.and_then(|spi| self.inbound.remove(&spi));
-                self.inbound.insert(sa.spi, sa);
+                let (spi, number) = (sa.spi, sa.slot);
+                let old = slot.inbound.replace(sa);
+                if let Some(old) = &old {
+                    self.spis.remove(&old.spi);
+                }
+                self.spis.insert(spi, number);
                 Ok(old)
             }
         }
@@ -311,8 +419,100 @@ impl Sad {
     ) -> Result<Option<Box<OutboundSa>>, (Box<OutboundSa>, Conflict)> {
         match self.claim(sa.id, sa.slot) {
             Err(conflict) => Err((sa, conflict)),
-            Ok(slot) => Ok(slot.outbound.replace(sa)),
+            Ok(slot) => {
+                let (spi, number) = (sa.spi, sa.slot);
+                let old = slot.outbound.replace(sa);
+                if let Some(old) = &old {
+                    self.forget_sent(old);
+                }
+                self.sent_spis.insert(spi, number);
+                Ok(old)
+            }
         }
+    }
+
+    /// Gives the packets of a Child SA to another worker from now on.
+    pub fn bind(&mut self, id: SaId, slot: u32, bound: Bound) -> Result<(), Conflict> {
+        if self.spi_taken(bound.spi, id) {
+            return Err(Conflict::SpiTaken);
+        }
+        self.claim(id, slot)?.bound = Some(bound);
+        self.spis.insert(bound.spi, slot);
+        Ok(())
+    }
+
+    /// Takes the receiving half out, for a worker that has the SA's sending half and gets its
+    /// packets from now on. Nothing if there is none or several workers share its window.
+    pub fn take_inbound(&mut self, id: SaId, owner: usize) -> Option<Box<InboundSa>> {
+        let slot = *self.ids.get(&id)?;
+        let entry = self.slots.get_mut(slot as usize)?;
+        let half = entry.inbound.take_if(|half| !half.window.is_shared())?;
+        let outbound = entry.bound.is_some_and(|bound| bound.outbound);
+        entry.bound = Some(Bound {
+            spi: half.spi,
+            owner,
+            outbound,
+        });
+        Some(half)
+    }
+
+    /// Undoes [`Sad::take_inbound`].
+    pub fn put_back(&mut self, half: Box<InboundSa>) {
+        if let Some(entry) = self.slots.get_mut(half.slot as usize) {
+            entry.bound = None;
+            entry.inbound = Some(half);
+        }
+    }
+
+    /// Takes in a receiving half that another worker had; gives it back if the SA is not here any
+    /// more, or here in another leadership.
+    pub fn arrive(&mut self, half: Box<InboundSa>) -> Result<(), Box<InboundSa>> {
+        let Some(entry) = self.slots.get_mut(half.slot as usize) else {
+            return Err(half);
+        };
+        let cell = entry.outbound.as_ref().map(|sending| &sending.cell);
+        let same = cell.is_some_and(|cell| Arc::ptr_eq(cell, &half.cell));
+        if !same || entry.inbound.is_some() || entry.id != Some(half.id) {
+            return Err(half);
+        }
+        entry.bound = None;
+        self.spis.insert(half.spi, half.slot);
+        entry.inbound = Some(half);
+        Ok(())
+    }
+
+    /// Handles the packets of a Child SA here again, as far as it is installed.
+    pub fn unbind(&mut self, id: SaId) {
+        let slot = self.ids.get(&id).copied();
+        let Some(entry) = slot.and_then(|slot| self.slots.get_mut(slot as usize)) else {
+            return;
+        };
+        let Some(bound) = entry.bound.take() else {
+            return;
+        };
+        if entry.inbound.is_none() {
+            self.spis.remove(&bound.spi);
+            if entry.outbound.is_none() {
+                entry.id = None;
+                self.ids.remove(&id);
+            }
+        }
+    }
+
+    /// The worker that has the SA which a packet names, if it is another one.
+    #[inline]
+    pub fn inbound_owner(&self, spi: Spi) -> Option<(SaId, usize)> {
+        let slot = *self.spis.get(&spi)?;
+        let entry = self.slots.get(slot as usize)?;
+        Some((entry.id?, entry.bound?.owner))
+    }
+
+    /// The worker that sends on the SA in a slot, if it is another one.
+    #[inline]
+    pub fn outbound_owner(&self, slot: u32) -> Option<(SaId, usize)> {
+        let entry = self.slots.get(slot as usize)?;
+        let bound = entry.bound.filter(|bound| bound.outbound)?;
+        Some((entry.id?, bound.owner))
     }
 
     /// Removes both halves of a Child SA, for the control thread to drop.
@@ -325,22 +525,58 @@ impl Sad {
             return (None, None);
         };
         let Slot {
-            inbound, outbound, ..
+            inbound,
+            outbound,
+            bound,
+            ..
         } = std::mem::take(slot);
-        (inbound.and_then(|spi| self.inbound.remove(&spi)), outbound)
+        let spi = inbound.as_ref().map(|sa| sa.spi);
+        if let Some(spi) = spi.or(bound.map(|bound| bound.spi)) {
+            self.spis.remove(&spi);
+        }
+        if let Some(sa) = &outbound {
+            self.forget_sent(sa);
+        }
+        (inbound, outbound)
+    }
+
+    fn forget_sent(&mut self, sa: &OutboundSa) {
+        if self.sent_spis.get(&sa.spi) == Some(&sa.slot) {
+            self.sent_spis.remove(&sa.spi);
+        }
+    }
+
+    /// The SA whose packet an error quotes.
+    pub(crate) fn quoted_by(&mut self, error: &TooBig) -> Option<&mut OutboundSa> {
+        let slot = *self.sent_spis.get(&error.spi)?;
+        self.outbound_mut(slot).filter(|sa| sa.has_sent(error))
     }
 
     /// The SA that a packet names.
     #[inline]
-    pub fn inbound_mut(&mut self, spi: Spi) -> Option<&mut InboundSa> {
-        self.inbound.get_mut(&spi).map(Box::as_mut)
+    pub fn inbound(&self, spi: Spi) -> Option<&InboundSa> {
+        let slot = *self.spis.get(&spi)?;
+        self.slots.get(slot as usize)?.inbound.as_deref()
     }
 
-    /// The receiving half in a slot, for a packet that waited there.
+    /// The receiving half in a slot.
     #[inline]
     pub fn inbound_in_slot(&mut self, slot: u32) -> Option<&mut InboundSa> {
-        let spi = self.slots.get(slot as usize)?.inbound?;
-        self.inbound_mut(spi)
+        self.slots.get_mut(slot as usize)?.inbound.as_deref_mut()
+    }
+
+    /// The key that opens what came for a slot.
+    #[inline]
+    pub fn opening_key(&self, slot: u32) -> Option<&EspKey> {
+        let slot = self.slots.get(slot as usize)?;
+        slot.inbound.as_ref().map(|sa| &sa.key)
+    }
+
+    /// The key that seals what a slot sends.
+    #[inline]
+    pub fn sealing_key(&self, slot: u32) -> Option<&EspKey> {
+        let slot = self.slots.get(slot as usize)?;
+        slot.outbound.as_ref().map(|sa| &sa.key)
     }
 
     /// The sending half in a slot.
@@ -352,6 +588,11 @@ impl Sad {
     /// The slot of a Child SA.
     pub fn slot_of(&self, id: SaId) -> Option<u32> {
         self.ids.get(&id).copied()
+    }
+
+    /// Slots that there are.
+    pub(crate) fn capacity(&self) -> usize {
+        self.slots.len()
     }
 
     /// Child SAs installed, with one half or both.
@@ -367,17 +608,24 @@ impl Sad {
     /// What this worker knows of the Child SA in a slot, in this leadership.
     pub fn checkpoint(&self, slot: u32) -> Option<Checkpoint> {
         let entry = self.slots.get(slot as usize)?;
-        let inbound = entry.inbound.and_then(|spi| self.inbound.get(&spi));
+        let inbound = entry.inbound.as_ref();
         let outbound = entry.outbound.as_ref();
         Some(Checkpoint {
             sa: entry.id?,
             outbound_next: outbound.map_or(SequenceNumber(0), |sa| sa.cell.cursor()),
             inbound_top: inbound.map_or(SequenceNumber(0), |sa| sa.authenticated),
-            packets_out: outbound.map_or(0, |sa| sa.packets),
-            bytes_out: outbound.map_or(0, |sa| sa.bytes),
-            packets_in: inbound.map_or(0, |sa| sa.packets),
-            bytes_in: inbound.map_or(0, |sa| sa.bytes),
+            packets_out: outbound.map_or(0, |sa| sa.counters.packets()),
+            bytes_out: outbound.map_or(0, |sa| sa.counters.bytes()),
+            packets_in: inbound.map_or(0, |sa| sa.counters.packets()),
+            bytes_in: inbound.map_or(0, |sa| sa.counters.bytes()),
         })
+    }
+
+    /// Whether a packet with this SPI belongs to another SA.
+    fn spi_taken(&self, spi: Spi, id: SaId) -> bool {
+        let slot = self.spis.get(&spi);
+        let entry = slot.and_then(|slot| self.slots.get(*slot as usize));
+        entry.is_some_and(|entry| entry.id != Some(id))
     }
 
     fn claim(&mut self, id: SaId, slot: u32) -> Result<&mut Slot, Conflict> {

@@ -1,13 +1,26 @@
 //! The SPD: what is protected, what passes in clear, what is discarded (RFC 4301 section 4.4.1).
 //! Ordered, first match wins; without a match a packet is discarded (section 5.1). Built by the
-//! control thread, then only read; a change is a new database.
+//! control thread, then only read but for its counts; a change is a new database.
 
-use std::hash::BuildHasher;
+mod cache;
+mod classifier;
+mod tally;
 
-use foldhash::fast::FixedState;
+use std::net::IpAddr;
+
 use hitless_sa::{SaId, TrafficSelector};
+use smallvec::SmallVec;
 
 use crate::flow::{Flow, Ports};
+use crate::port::BURST;
+use classifier::{Classifier, Coordinate, Point, Volume};
+use tally::Tally;
+
+pub(crate) use cache::FlowCache;
+pub use tally::PolicyTraffic;
+
+/// From so many policies on the tree outgrows the caches, and searches gain by taking turns.
+const LARGE: usize = if cfg!(test) { 20 } else { 32_768 };
 
 /// What happens to the traffic of a policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,183 +49,261 @@ pub struct Match {
     pub action: Action,
 }
 
+/// Which way a packet goes across the boundary.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    Outbound,
+    Inbound,
+}
+
 /// The ordered database.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Spd(Vec<Policy>);
+#[derive(Debug)]
+pub struct Spd {
+    policies: Vec<Policy>,
+    tallies: Vec<Tally>,
+    workers: usize,
+    v4: Classifier<u32>,
+    v6: Classifier<u128>,
+}
+
+impl Default for Spd {
+    fn default() -> Spd {
+        Spd::new(Vec::new())
+    }
+}
 
 impl Spd {
     /// A database of these policies, the first being the strongest.
     pub fn new(policies: Vec<Policy>) -> Spd {
-        Spd(policies)
+        Spd::for_workers(policies, 0)
+    }
+
+    /// As [`Spd::new`], in which the workers with numbers below `workers` count without disturbing
+    /// each other. The others count as exactly, at the price of a locked instruction.
+    pub fn for_workers(policies: Vec<Policy>, workers: usize) -> Spd {
+        let tallies = policies.iter().map(|_| Tally::new(workers)).collect();
+        Spd::build(policies, tallies, workers)
+    }
+
+    /// The database that takes this one's place: a policy with the same selectors and the same kind
+    /// of action goes on counting where it was, also while workers change over.
+    pub fn successor(&self, policies: Vec<Policy>) -> Spd {
+        let mut before = tally::Inheritance::new(&self.policies, &self.tallies);
+        let tallies = policies
+            .iter()
+            .map(|policy| {
+                let inherited = before.take(policy);
+                inherited.unwrap_or_else(|| Tally::new(self.workers))
+            })
+            .collect();
+        Spd::build(policies, tallies, self.workers)
+    }
+
+    fn build(policies: Vec<Policy>, tallies: Vec<Tally>, workers: usize) -> Spd {
+        let volumes = |v4| (0..).zip(&policies).filter(move |(_, p)| is_v4(p) == v4);
+        Spd {
+            v4: Classifier::new(volumes(true).map(|(n, policy)| (n, volume(policy, v4_address)))),
+            v6: Classifier::new(volumes(false).map(|(n, policy)| (n, volume(policy, v6_address)))),
+            policies,
+            tallies,
+            workers,
+        }
     }
 
     /// The policies in order.
     pub fn policies(&self) -> &[Policy] {
-        &self.0
+        &self.policies
     }
 
     /// The policy for a packet that would leave the protected side (RFC 4301 section 5.1).
+    #[inline]
     pub fn outbound(&self, flow: &Flow) -> Option<Match> {
-        self.find(|policy| {
-            flow.source_within(&policy.local) && flow.destination_within(&policy.remote)
-        })
+        let ports = ports(flow);
+        self.find((flow.source, ports.0), (flow.destination, ports.1), flow)
     }
 
     /// The policy for a packet that came in clear to the unprotected side (RFC 4301 section 5.2).
+    #[inline]
     pub fn inbound(&self, flow: &Flow) -> Option<Match> {
-        self.find(|policy| {
-            flow.source_within(&policy.remote) && flow.destination_within(&policy.local)
-        })
+        let ports = ports(flow);
+        self.find((flow.destination, ports.1), (flow.source, ports.0), flow)
     }
 
-    fn find(&self, matches: impl Fn(&Policy) -> bool) -> Option<Match> {
-        self.0
-            .iter()
-            .enumerate()
-            .find(|(_, policy)| matches(policy))
-            .map(|(index, policy)| Match {
-                policy: index,
-                action: policy.action,
-            })
+    /// As [`Spd::outbound`], of a burst at once: while one search waits for memory the others go on.
+    /// `found` is as long as `flows`.
+    pub fn outbound_all(&self, flows: &[Flow], found: &mut [Option<Match>]) {
+        if self.policies.len() < LARGE {
+            for (found, flow) in found.iter_mut().zip(flows) {
+                *found = self.outbound(flow);
+            }
+            return;
+        }
+        let mut v4: Burst<u32> = Burst::default();
+        let mut v6: Burst<u128> = Burst::default();
+        for (at, flow) in flows.iter().enumerate() {
+            let ports = ports(flow);
+            match point((flow.source, ports.0), (flow.destination, ports.1), flow) {
+                Some(Place::V4(point)) => v4.add(at, point),
+                Some(Place::V6(point)) => v6.add(at, point),
+                None => {}
+            }
+        }
+        let mut note = |at: usize, policy: Option<u32>| {
+            if let Some(found) = found.get_mut(at) {
+                *found = policy.and_then(|policy| self.matched(policy));
+            }
+        };
+        v4.search(&self.v4, &mut note);
+        v6.search(&self.v6, &mut note);
     }
-}
 
-/// Flows whose policy is remembered.
-const REMEMBERED: usize = 2048;
-/// Up to so many policies a search is as quick as remembering.
-const SHORT: usize = 8;
+    #[inline]
+    fn find(&self, local: (IpAddr, u32), remote: (IpAddr, u32), flow: &Flow) -> Option<Match> {
+        let policy = match point(local, remote, flow)? {
+            Place::V4(point) => self.v4.find(&point),
+            Place::V6(point) => self.v6.find(&point),
+        };
+        self.matched(policy?)
+    }
 
-/// A flow, and what the database said about it.
-type Remembered = (Flow, Option<Match>);
+    #[inline]
+    fn matched(&self, policy: u32) -> Option<Match> {
+        let policy = policy as usize;
+        let action = self.policies.get(policy)?.action;
+        Some(Match { policy, action })
+    }
 
-/// What the database said about recent outbound flows: a first match is the same until the database
-/// changes, and a long list costs a search for each packet otherwise (RFC 4301 section 4.4.1 allows
-/// caching of decorrelated entries; whole flows are decorrelated). Direct-mapped, so a flood of new
-/// flows costs searches, never memory.
-pub(crate) struct FlowCache {
-    entries: Box<[Option<Remembered>]>,
-    hasher: FixedState,
-}
-
-impl FlowCache {
-    pub(crate) fn new() -> FlowCache {
-        FlowCache {
-            entries: vec![None; REMEMBERED].into_boxed_slice(),
-            hasher: FixedState::default(),
+    /// Notes that a worker handled a packet of so many octets by a policy.
+    #[inline]
+    pub(crate) fn count(&self, worker: usize, policy: usize, direction: Direction, octets: usize) {
+        if let Some(tally) = self.tallies.get(policy) {
+            tally.add(worker, direction, octets as u64);
         }
     }
 
-    /// Forgets all: the database has changed.
-    pub(crate) fn clear(&mut self) {
-        self.entries.fill(None);
+    /// What a policy has handled, in all workers together.
+    pub fn traffic(&self, policy: usize) -> Option<PolicyTraffic> {
+        self.tallies.get(policy).map(Tally::read)
+    }
+}
+
+/// Source and destination port, or what stands for those that cannot be seen.
+#[inline]
+fn ports(flow: &Flow) -> (u32, u32) {
+    match flow.ports {
+        Ports::Of(source, destination) => (source.into(), destination.into()),
+        Ports::Opaque => (TrafficSelector::OPAQUE_PORT, TrafficSelector::OPAQUE_PORT),
+    }
+}
+
+/// What a packet is in the tree of its family.
+enum Place {
+    V4(Point<u32>),
+    V6(Point<u128>),
+}
+
+/// Of two addresses with their ports; none if they are of two families.
+#[inline]
+fn point(local: (IpAddr, u32), remote: (IpAddr, u32), flow: &Flow) -> Option<Place> {
+    let protocol = u32::from(flow.protocol);
+    match (local.0, remote.0) {
+        (IpAddr::V4(ours), IpAddr::V4(theirs)) => Some(Place::V4([
+            ours.into(),
+            theirs.into(),
+            protocol,
+            local.1,
+            remote.1,
+        ])),
+        (IpAddr::V6(ours), IpAddr::V6(theirs)) => Some(Place::V6([
+            ours.into(),
+            theirs.into(),
+            protocol.into(),
+            local.1.into(),
+            remote.1.into(),
+        ])),
+        _ => None,
+    }
+}
+
+/// The packets of a burst that are of one family.
+struct Burst<A> {
+    at: SmallVec<[usize; BURST]>,
+    points: SmallVec<[Point<A>; BURST]>,
+}
+
+impl<A> Default for Burst<A> {
+    fn default() -> Burst<A> {
+        Burst {
+            at: SmallVec::new(),
+            points: SmallVec::new(),
+        }
+    }
+}
+
+impl<A: Coordinate> Burst<A> {
+    fn add(&mut self, at: usize, point: Point<A>) {
+        self.at.push(at);
+        self.points.push(point);
     }
 
-    /// What [`Spd::outbound`] says.
-    pub(crate) fn outbound(&mut self, spd: &Spd, flow: &Flow) -> Option<Match> {
-        if spd.policies().len() <= SHORT {
-            return spd.outbound(flow);
-        }
-        let ports = match flow.ports {
-            Ports::Of(source, destination) => Some((source, destination)),
-            Ports::Opaque => None,
-        };
-        let key = (flow.source, flow.destination, flow.protocol, ports);
-        let at = self.hasher.hash_one(key) as usize % REMEMBERED;
-        let Some(entry) = self.entries.get_mut(at) else {
-            return spd.outbound(flow);
-        };
-        match entry {
-            Some((known, found)) if known == flow => *found,
-            _ => {
-                let found = spd.outbound(flow);
-                *entry = Some((*flow, found));
-                found
+    fn search(&self, tree: &Classifier<A>, note: &mut impl FnMut(usize, Option<u32>)) {
+        // No more than a burst at a time, whatever the caller has: nothing is allocated.
+        for (at, points) in self.at.chunks(BURST).zip(self.points.chunks(BURST)) {
+            let mut found = [None; BURST];
+            tree.find_all(points, &mut found);
+            for (at, policy) in at.iter().zip(found) {
+                note(*at, policy);
             }
         }
     }
+}
+
+fn is_v4(policy: &Policy) -> bool {
+    policy.local.start.is_ipv4()
+}
+
+fn v4_address(address: IpAddr) -> Option<u32> {
+    match address {
+        IpAddr::V4(address) => Some(address.into()),
+        IpAddr::V6(_) => None,
+    }
+}
+
+fn v6_address(address: IpAddr) -> Option<u128> {
+    match address {
+        IpAddr::V6(address) => Some(address.into()),
+        IpAddr::V4(_) => None,
+    }
+}
+
+/// What a policy matches, as a box. Empty if its selectors are of two families.
+fn volume<A: Coordinate>(policy: &Policy, address: fn(IpAddr) -> Option<A>) -> Volume<A> {
+    let Policy { local, remote, .. } = policy;
+    let addresses = |selector: &TrafficSelector| {
+        let range = (address(selector.start), address(selector.end));
+        match range {
+            (Some(start), Some(end)) => (start, end),
+            _ => (A::GREATEST, A::LEAST),
+        }
+    };
+    let protocols = |selector: &TrafficSelector| match selector.protocol {
+        0 => (0, u32::from(u8::MAX)),
+        one => (one.into(), one.into()),
+    };
+    let number = |(low, high): (u32, u32)| (A::from(low), A::from(high));
+    let both = (protocols(local), protocols(remote));
+    let protocol = (both.0.0.max(both.1.0), both.0.1.min(both.1.1));
+    let sides = [
+        addresses(local),
+        addresses(remote),
+        number(protocol),
+        number(local.port_range()),
+        number(remote.port_range()),
+    ];
+    let (low, high): (Point<A>, Point<A>) =
+        (sides.map(|(low, _)| low), sides.map(|(_, high)| high));
+    Volume { low, high }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::flow::Ports;
-
-    fn policy(local: &str, remote: &str, action: Action) -> Policy {
-        Policy {
-            local: local.parse().unwrap(),
-            remote: remote.parse().unwrap(),
-            action,
-        }
-    }
-
-    fn flow(source: &str, destination: &str) -> Flow {
-        Flow {
-            source: source.parse().unwrap(),
-            destination: destination.parse().unwrap(),
-            protocol: 17,
-            ports: Ports::Of(1000, 2000),
-        }
-    }
-
-    fn action(found: Option<Match>) -> Option<Action> {
-        found.map(|m| m.action)
-    }
-
-    #[test]
-    fn first_match_wins_rfc_4301_section_4_4_1() {
-        let spd = Spd::new(vec![
-            policy("10.1.0.0/16", "10.2.0.9", Action::Discard),
-            policy("10.1.0.0/16", "10.2.0.0/16", Action::Protect(None)),
-            policy("10.1.0.0/16", "0.0.0.0/0", Action::Bypass),
-        ]);
-        let out = |to| action(spd.outbound(&flow("10.1.0.1", to)));
-        assert_eq!(out("10.2.0.9"), Some(Action::Discard));
-        assert_eq!(out("10.2.0.8"), Some(Action::Protect(None)));
-        assert_eq!(out("8.8.8.8"), Some(Action::Bypass));
-        assert_eq!(spd.outbound(&flow("10.9.0.1", "10.2.0.8")), None);
-    }
-
-    #[test]
-    fn inbound_is_the_mirror_image_of_outbound() {
-        let spd = Spd::new(vec![policy(
-            "10.1.0.0/16",
-            "10.2.0.0/16",
-            Action::Protect(None),
-        )]);
-        assert!(spd.inbound(&flow("10.2.0.1", "10.1.0.1")).is_some());
-        assert!(spd.inbound(&flow("10.1.0.1", "10.2.0.1")).is_none());
-    }
-
-    #[test]
-    fn a_later_fragment_matches_only_policies_for_every_port_rfc_4301_section_7() {
-        let mut narrow = policy("10.1.0.0/16", "10.2.0.0/16", Action::Bypass);
-        (narrow.remote.start_port, narrow.remote.end_port) = (2000, 2000);
-        let spd = Spd::new(vec![narrow]);
-        let mut packet = flow("10.1.0.1", "10.2.0.1");
-        assert!(spd.outbound(&packet).is_some());
-        packet.ports = Ports::Opaque;
-        assert!(spd.outbound(&packet).is_none());
-    }
-
-    #[test]
-    fn the_cache_says_what_the_database_says_also_after_a_change() {
-        let many = |shift: u8| {
-            let prefix = |n: u8| format!("10.{}.0.0/16", n.wrapping_add(shift));
-            let one = |n: u8| policy("0.0.0.0/0", &prefix(n), Action::Protect(None));
-            Spd::new((0..200).map(one).collect())
-        };
-        let mut cache = FlowCache::new();
-        for shift in [0, 100] {
-            let spd = many(shift);
-            cache.clear();
-            for round in 0..2 {
-                for n in 0..5000u16 {
-                    let [high, low] = n.to_be_bytes();
-                    let flow = flow("10.1.0.1", &format!("10.{low}.{high}.1"));
-                    let expected = spd.outbound(&flow);
-                    assert_eq!(cache.outbound(&spd, &flow), expected, "{round} {n}");
-                }
-            }
-        }
-    }
-}
+mod tests;

@@ -176,6 +176,7 @@ mod tests {
             id: 7,
             interfaces: Vec::new(),
             pool_frames: 16,
+            pool_runs: 0,
             checkpoint: CheckpointSettings::default(),
             sa_capacity: 1,
         };

@@ -92,4 +92,18 @@ drop_reasons! {
     NatKeepalive = "nat_keepalive", "";
     /// An address family or protocol that hitless does not handle yet.
     Unsupported = "unsupported", "";
+    /// An ICMP error that tells the path MTU, and has been heeded: dropped silently by design.
+    PathMtu = "path_mtu", "";
+    /// An ICMP error about a packet of ours that quotes no SA of ours, or says what cannot be
+    /// (RFC 4301 section 8.2).
+    IcmpRefused = "icmp_refused", "";
+    /// A fragment that overlaps another or repeats it, or that is of a datagram where one did
+    /// (RFC 5722, RFC 8200 section 4.5).
+    FragmentOverlap = "fragment_overlap", "";
+    /// A fragment whose datagram did not become whole in time.
+    FragmentTimeout = "fragment_timeout", "";
+    /// A fragment for which there was no room, or that made its datagram too large.
+    FragmentLimit = "fragment_limit", "";
+    /// The worker that has its SA did not take packets from this one quickly enough.
+    HandOver = "hand_over", "";
 }

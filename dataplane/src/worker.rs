@@ -18,17 +18,21 @@ use crate::command::{Command, Event, Retired};
 use crate::counters::Counters;
 use crate::fib::Fib;
 use crate::frames::Frames;
+use crate::handover::Ways;
+use crate::keepalive::Keepalives;
 use crate::links::Links;
-use crate::neighbour::Neighbour;
+use crate::neighbour::{Neighbour, Trust};
 use crate::park::Park;
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
 use crate::port::{MacAddress, Port};
+use crate::reassembly::Reassembly;
 use crate::report::Reports;
 use crate::sad::{Conflict, Sad};
 use crate::schedule::Schedule;
 use crate::spd::{FlowCache, Spd};
 use crate::verdict::DropReason;
+use crate::watch::Watch;
 
 pub use crate::links::Interface;
 pub use crate::schedule::CheckpointSettings;
@@ -39,7 +43,9 @@ const COMMANDS_PER_TURN: usize = 64;
 const RING: usize = 1024;
 /// IP packets on their way to or from the control thread.
 const PUNT: usize = 256;
-/// When gratuitous ARP goes out after [`Command::Announce`].
+/// How often a worker tells where its frames are.
+const ACCOUNT: Duration = Duration::from_millis(100);
+/// When gratuitous ARP and unsolicited advertisements go out after [`Command::Announce`].
 const ANNOUNCEMENTS: [Duration; 3] = [
     Duration::ZERO,
     Duration::from_millis(200),
@@ -53,8 +59,10 @@ pub struct WorkerSettings {
     pub id: usize,
     /// One for each port, in the same order.
     pub interfaces: Vec<Interface>,
-    /// Frames in the pool: enough for the ports' rings and for what waits (some 400 packets).
+    /// Frames in the pool: enough for the ports' rings and for what waits (some 500 packets).
     pub pool_frames: u32,
+    /// Runs of the pool, for packets too long for a frame (jumbo frames).
+    pub pool_runs: u32,
     pub checkpoint: CheckpointSettings,
     /// Child SAs at most; their slots are below this.
     pub sa_capacity: usize,
@@ -117,7 +125,7 @@ impl WorkerHandle {
     }
 }
 
-/// Where the frames of a worker are. All but `total` add up to `total` between turns.
+/// Where the frames of a worker are, a run counting as one. All but `total` add up to `total` between turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct FrameAccount {
     pub total: usize,
@@ -126,7 +134,7 @@ pub struct FrameAccount {
     pub in_ports: usize,
     /// Waiting for a high water to rise.
     pub parked: usize,
-    /// Waiting for a neighbour's address.
+    /// Waiting for a neighbour's address, or for the rest of their datagram.
     pub held: usize,
 }
 
@@ -142,14 +150,19 @@ pub struct Worker {
     pub(crate) flows: FlowCache,
     pub(crate) fib: Arc<Fib>,
     pub(crate) park: Park,
+    pub(crate) keepalives: Keepalives,
+    pub(crate) reassembly: Reassembly,
     pub(crate) reports: Reports,
     pub(crate) leadership: Arc<Leadership>,
     pub(crate) punt: MemoryPort,
+    pub(crate) ways: Ways,
     commands: Consumer<Command>,
     publisher: Publisher,
     schedule: Schedule,
     /// When the announcement under way began, and how many of its parts have gone out.
     announcement: Option<(Instant, usize)>,
+    /// When the frames are counted next.
+    account_due: Instant,
 }
 
 /// Makes a worker and the control thread's end of it. All memory that packets ever need is
@@ -163,7 +176,7 @@ pub fn worker(
     leadership: Arc<Leadership>,
 ) -> io::Result<(Worker, WorkerHandle)> {
     worker_with_pool(
-        Pool::new(settings.pool_frames)?,
+        Pool::with_runs(settings.pool_frames, settings.pool_runs)?,
         settings,
         ports,
         leadership,
@@ -189,6 +202,10 @@ pub fn worker_with_pool(
         );
         return Err(io::Error::new(io::ErrorKind::InvalidInput, text));
     }
+    let mut settings = settings;
+    for interface in &mut settings.interfaces {
+        interface.add_link_local();
+    }
     let (command_sender, commands) = RingBuffer::new(RING);
     let (event_sender, events) = RingBuffer::new(RING);
     let (punt, control_punt) = memory::link(PUNT, FRAME_SIZE - HEADROOM - memory::OVERHEAD);
@@ -200,6 +217,7 @@ pub fn worker_with_pool(
         frames: Frames {
             pool,
             counters: Arc::clone(&counters),
+            watch: Watch::default(),
         },
         links: Links::new(ports, settings.interfaces),
         addresses,
@@ -208,13 +226,17 @@ pub fn worker_with_pool(
         flows: FlowCache::new(),
         fib: Arc::default(),
         park: Park::new(),
+        keepalives: Keepalives::default(),
+        reassembly: Reassembly::new(),
         reports: Reports::new(event_sender),
         leadership,
         punt,
+        ways: Ways::default(),
         commands,
         publisher,
         schedule: Schedule::new(settings.checkpoint, settings.sa_capacity),
         announcement: None,
+        account_due: Instant::default(),
     };
     let handle = WorkerHandle {
         commands: command_sender,
@@ -232,11 +254,15 @@ impl Worker {
     pub fn turn(&mut self, now: Instant) -> usize {
         // 1. Commands, at a burst boundary: everything earlier has been given to the ports.
         let mut handled = self.take_commands(now);
+        if self.frames.watch.on {
+            self.frames.watch.set_time(now);
+        }
         // 2. What waits: released, asked for again, or dropped because we no longer lead.
         self.timers(now);
         // 3. The control thread's packets.
         handled += self.inject(now);
-        // 4. A burst from every port.
+        // 4. A burst from every other worker, which has waited longer, and from every port.
+        handled += self.take_over(now);
         for port in 0..self.links.len() {
             handled += self.receive(port, now);
         }
@@ -245,6 +271,12 @@ impl Worker {
             self.publish(slot);
         }
         self.links.poll(&mut self.frames);
+        // 6. What the turn came to.
+        self.frames.counters.count_turn(handled > 0);
+        if now >= self.account_due {
+            self.account_due = now + ACCOUNT;
+            self.frames.counters.note_frames(self.frame_account());
+        }
         handled
     }
 
@@ -256,11 +288,11 @@ impl Worker {
     /// Where the frames are.
     pub fn frame_account(&self) -> FrameAccount {
         FrameAccount {
-            total: self.frames.pool.frames(),
+            total: self.frames.pool.packets(),
             free: self.frames.pool.available(),
             in_ports: self.links.ports().map(Port::frames_held).sum(),
             parked: self.park.len(),
-            held: self.links.held(),
+            held: self.links.held() + self.reassembly.held(),
         }
     }
 
@@ -275,6 +307,8 @@ impl Worker {
             self.drop_parked(|_| true, DropReason::NotActive);
             self.links
                 .drop_held(&mut self.frames, DropReason::NotActive);
+            self.reassembly
+                .clear(&mut self.frames, DropReason::NotActive);
             return;
         }
         if self.park.len() > 0 {
@@ -289,6 +323,8 @@ impl Worker {
             self.announcement = more.then_some((begun, sent + 1));
         }
         self.links.tick(&mut self.frames, now);
+        self.keep_alive(now);
+        self.reassembly.tick(&mut self.frames, now);
         self.links.flush(&mut self.frames);
     }
 
@@ -319,8 +355,9 @@ impl Worker {
                     Err((sa, conflict)) => self.refuse_sa(id, conflict, Retired::Inbound(sa)),
                 }
             }
-            Command::InstallOutbound(sa) => {
+            Command::InstallOutbound(mut sa) => {
                 let id = sa.id;
+                self.keepalives.begin(&mut sa, now);
                 match self.sad.insert_outbound(sa) {
                     Ok(None) => {}
                     Ok(Some(old)) => self.retire(Retired::Outbound(old)),
@@ -333,6 +370,13 @@ impl Worker {
                 remote,
                 encapsulation,
             } => self.update(sa, local, remote, encapsulation),
+            Command::Bind { sa, slot, bound } => {
+                if let Err(conflict) = self.sad.bind(sa, slot, bound) {
+                    self.reports.answer(Event::Refused { sa, conflict });
+                }
+            }
+            Command::Unbind(id) => self.sad.unbind(id),
+            Command::Move { sa, to, counters } => self.move_half(sa, to, counters),
             Command::Remove(id) => self.remove(id),
             Command::Policies(spd) => {
                 let old = std::mem::replace(&mut self.spd, spd);
@@ -346,13 +390,24 @@ impl Worker {
             Command::Neighbour { port, address, mac } => {
                 self.set_neighbour(port, address, mac, now)
             }
+            Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
             Command::Announce => self.announcement = Some((now, 0)),
+            Command::Trace(trace) => {
+                if let Some(old) = self.frames.watch.set_trace(trace) {
+                    self.retire(Retired::Watched(old));
+                }
+            }
+            Command::Capture(capture) => {
+                if let Some(old) = self.frames.watch.set_capture(capture) {
+                    self.retire(Retired::Watched(old));
+                }
+            }
             Command::Barrier(number) => self.reports.answer(Event::Barrier(number)),
             Command::QueryWindow(id) => {
                 let slot = self.sad.slot_of(id);
                 let state = slot
                     .and_then(|slot| self.sad.inbound_in_slot(slot))
-                    .map(|sa| sa.window.export());
+                    .and_then(|sa| sa.window.export());
                 self.reports.answer(Event::Window { sa: id, state });
             }
         }
@@ -394,12 +449,11 @@ impl Worker {
     }
 
     fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
-        if let IpAddr::V4(address) = address
-            && port < self.links.len()
-        {
+        if port < self.links.len() {
             let neighbour = Neighbour { port, address };
+            let trust = Trust::Confirmed { create: true };
             self.links
-                .learn(&mut self.frames, neighbour, mac, true, now);
+                .learn(&mut self.frames, neighbour, mac, trust, now);
         }
     }
 
@@ -419,7 +473,7 @@ impl Worker {
         }
     }
 
-    fn publish(&mut self, slot: u32) {
+    pub(crate) fn publish(&mut self, slot: u32) {
         if let Some(checkpoint) = self.sad.checkpoint(slot) {
             self.publisher.publish(slot, &checkpoint);
         }
@@ -431,5 +485,7 @@ impl Drop for Worker {
         self.drop_parked(|_| true, DropReason::NotActive);
         self.links
             .drop_held(&mut self.frames, DropReason::NotActive);
+        self.reassembly
+            .clear(&mut self.frames, DropReason::NotActive);
     }
 }

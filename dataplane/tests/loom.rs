@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::mailbox;
+use hitless_dataplane::replay::{ReplayWindow, SharedWindow};
 use hitless_sa::{Lease, SequenceNumber};
 use loom::thread;
 
@@ -177,5 +178,91 @@ fn slots_that_share_the_ring_lose_nothing() {
         worker.join().unwrap();
         receiver.drain(&mut take);
         assert_eq!(last, [2, 12]);
+    });
+}
+
+fn window(top: u64) -> Arc<SharedWindow> {
+    let mut window = ReplayWindow::new(64);
+    window.leap(SequenceNumber(top));
+    Arc::new(SharedWindow::new(&window))
+}
+
+/// Marks each of these on a thread of its own; gives what each was told.
+fn mark_all<const N: usize>(
+    window: &Arc<SharedWindow>,
+    numbers: [&'static [u64]; N],
+) -> [Vec<bool>; N] {
+    let workers = numbers.map(|numbers| {
+        let window = Arc::clone(window);
+        thread::spawn(move || {
+            let numbers = numbers.iter().copied().map(SequenceNumber);
+            numbers.map(|number| window.mark(number)).collect()
+        })
+    });
+    workers.map(|worker| worker.join().unwrap())
+}
+
+/// RFC 4303 section 3.4.3: copies of a packet on several cores at once.
+#[test]
+fn of_two_copies_on_two_cores_one_is_accepted() {
+    model(|| {
+        let window = window(100);
+        let told = mark_all(&window, [&[101, 90], &[101, 102]]);
+        assert!(!told[0][1], "below the floor");
+        assert_eq!([told[0][0], told[1][0]].iter().filter(|t| **t).count(), 1);
+        assert!(told[1][1]);
+        assert_eq!((window.top().0, window.lost()), (102, 0));
+    });
+}
+
+/// The race between the core that moves the window, and so takes words over, and one that marks an
+/// old number in such a word: never both, never twice, and whatever was not accepted is lost.
+#[test]
+fn an_old_number_is_accepted_or_lost_while_the_window_moves_past_it() {
+    model(|| {
+        // 131 lies in the word that 258 takes over, a ring of 128 numbers later.
+        let window = window(129);
+        let told = mark_all(&window, [&[131, 131], &[258, 131]]);
+        let times = [told[0][0], told[0][1], told[1][1]];
+        let times = times.iter().filter(|told| **told).count();
+        assert!(times <= 1, "accepted twice");
+        assert!(told[1][0]);
+        // 130 to 194 have left the window.
+        assert_eq!(window.lost() as usize, 65 - times);
+        let quiet = window.to_window();
+        assert!(quiet.check(SequenceNumber(131)).is_err());
+        assert!(quiet.check(SequenceNumber(195)).is_ok());
+        assert!(quiet.check(SequenceNumber(258)).is_err());
+        assert!(quiet.check(SequenceNumber(259)).is_ok(), "marked by nobody");
+    });
+}
+
+/// Two cores move the window at once, by more than its ring and by less.
+#[test]
+fn two_cores_move_the_window_and_every_number_is_accounted_for_once() {
+    model(|| {
+        let window = window(5);
+        let told = mark_all(&window, [&[72, 6], &[300]]);
+        assert!(told[1][0]);
+        let accepted = told[0].iter().filter(|told| **told).count();
+        // 6 to 236 have left the window.
+        assert_eq!(window.lost() as usize, 231 - accepted);
+        assert_eq!(window.top(), SequenceNumber(300));
+        assert!(window.check(SequenceNumber(72)).is_err());
+    });
+}
+
+/// A window that both cores have left is the same for one again.
+#[test]
+fn what_two_cores_saw_one_has_seen() {
+    model(|| {
+        let window = window(63);
+        let told = mark_all(&window, [&[64], &[65]]);
+        assert_eq!(told, [[true], [true]]);
+        let quiet = window.to_window();
+        assert_eq!(quiet.top(), SequenceNumber(65));
+        for number in [63, 64, 65].map(SequenceNumber) {
+            assert!(quiet.check(number).is_err());
+        }
     });
 }

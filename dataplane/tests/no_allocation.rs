@@ -7,14 +7,24 @@
 )]
 #[path = "worker/bed.rs"]
 mod bed;
+#[expect(
+    dead_code,
+    reason = "the gateway of several workers, of which this one needs a part"
+)]
+#[path = "cores/bed.rs"]
+mod cores;
 
+use bed as packets;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::time::Duration;
 
 use bed::*;
+use hitless_dataplane::aead::Engine;
 use hitless_dataplane::command::Command;
-use hitless_sa::{Lease, SequenceNumber};
+use hitless_dataplane::watch::capture::{Choice, capture};
+use hitless_dataplane::watch::trace::{Filter, trace};
+use hitless_sa::{EspSuite, Lease, SequenceNumber};
 
 thread_local! {
     static COUNTED: Cell<Option<usize>> = const { Cell::new(None) };
@@ -98,6 +108,76 @@ fn nothing_is_allocated_in_steady_state_in_either_direction() {
 }
 
 #[test]
+fn nothing_is_allocated_with_any_suite_or_engine() {
+    let engines = Engine::all().filter(|engine| engine.is_available());
+    for (engine, suite) in
+        engines.flat_map(|engine| EspSuite::ALL.iter().map(move |s| (engine, *s)))
+    {
+        let mut bed = Bed::with(Settings {
+            suite,
+            engines: [engine; 2],
+            ..Settings::default()
+        });
+        bed.warm_up();
+        let mut operations = 0;
+        for round in 0..3u8 {
+            for n in 0..40usize {
+                let size = n * 31;
+                bed.a.host_sends(&udp(HOST_A, HOST_B, &vec![round; size]));
+            }
+            for _ in 0..3 {
+                operations += turn(&mut bed.a, bed.now);
+                for frame in bed.a.take_wire() {
+                    bed.b.wire.push_frame(&frame);
+                }
+                operations += turn(&mut bed.b, bed.now);
+            }
+            bed.settle();
+        }
+        assert_eq!(
+            (operations, bed.b.delivered.len()),
+            (0, 120),
+            "{suite:?} {engine:?}"
+        );
+    }
+}
+
+#[test]
+fn nothing_is_allocated_while_packets_are_traced_and_captured() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let both = Choice {
+        outer: true,
+        inner: true,
+        ..Choice::default()
+    };
+    for gateway in [&mut bed.a, &mut bed.b] {
+        let frames = gateway.worker.frame_account().total;
+        let (tracer, traces) = trace(8, Filter::default(), frames);
+        let (tap, captures) = capture(64, both.clone());
+        gateway.send(Command::Trace(Some(tracer)));
+        gateway.send(Command::Capture(Some(tap)));
+        // Their other ends stay, unread: full rings cost no more.
+        std::mem::forget((traces, captures));
+    }
+    bed.settle();
+    let mut operations = 0;
+    for round in 0..20u8 {
+        bed.now += Duration::from_millis(10);
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &[round; 300]));
+        bed.a.host_sends(&udp(HOST_A, [8, 8, 8, 8], b"no policy"));
+        operations += turn(&mut bed.a, bed.now);
+        for frame in bed.a.take_wire() {
+            bed.b.wire.push_frame(&frame);
+        }
+        operations += turn(&mut bed.b, bed.now);
+        bed.settle();
+    }
+    assert_eq!(operations, 0);
+    assert_eq!(bed.b.delivered.len(), 20);
+}
+
+#[test]
 fn nothing_is_allocated_for_what_is_refused_held_or_parked() {
     let mut bed = Bed::new();
     bed.warm_up();
@@ -146,4 +226,30 @@ fn nothing_is_allocated_for_what_is_refused_held_or_parked() {
     assert!(bed.b.handle.counters.esp().parked > 0);
     bed.b.send(Command::Announce);
     assert_eq!(turn(&mut bed.b, bed.now), 0);
+}
+
+#[test]
+fn nothing_is_allocated_for_what_workers_hand_to_each_other_or_share() {
+    let mut gate = cores::Gate::new(2);
+    gate.install(1, cores::Spread::Bound(1));
+    gate.install(2, cores::Spread::All);
+    let mut operations = 0;
+    for round in 0..100 {
+        for n in 0..64 {
+            let sa = 1 + n % 2;
+            gate.peer_sends((round + n as usize / 2) % 2, sa, b"in");
+            gate.host_sends(0, sa, b"out");
+        }
+        for _ in 0..8 {
+            for core in &mut gate.cores {
+                COUNTED.set(Some(0));
+                core.worker.turn(gate.now);
+                operations += COUNTED.take().unwrap_or(0);
+            }
+        }
+        gate.settle();
+        assert_eq!(gate.payloads().len(), 64);
+    }
+    assert_eq!((operations, gate.drops()), (0, 0));
+    assert!(gate.cores[1].handle.counters.esp().taken_over > 3000);
 }

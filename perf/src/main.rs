@@ -1,50 +1,226 @@
-//! Packet rates of the dataplane, beside the bare AEAD in the same run.
+//! What hitless can do on this machine, beside what others can.
 //!
 //! ```text
-//!  feed.rs  frames that are ready in buffers -> Worker::turn, timed -> sink    esp.rs
-//!                                                aws-lc-rs alone, timed        aead.rs
+//!  esp       worker, port to port, beside bare aws-lc-rs      lookup    SPD and FIB by themselves
+//!  ike       IKE SAs a second        sync   records a second   failover  takeovers of the demo
+//!  all       everything above        report the same as one HTML page with plots
 //! ```
 //!
-//! Timings on shared machines drift, so every figure stands beside one of the bare cipher that was
-//! taken in the same round, and the ratio is what to read.
+//! Timings on shared machines drift, so every figure of the packet path stands beside one of the bare
+//! cipher that was taken in the same round, and the ratio is what to read.
 
-mod aead;
 mod clock;
+mod compare;
 mod esp;
-mod feed;
+mod failover;
+mod ike;
+mod lookup;
+mod machine;
+mod pktgen;
+mod progress;
+mod rate;
 mod report;
+mod results;
+mod sync;
 
+use std::error::Error;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 
-/// Measures the hitless dataplane.
+use results::Results;
+
+/// Measure hitless on this machine
 #[derive(Parser)]
 #[command(
     name = "hitless-perf",
     version,
-    after_help = "Example: hitless-perf esp --json"
+    after_help = "Examples:\n  hitless-perf esp --only sizes\n  hitless-perf all --json > results.json"
 )]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
 }
 
+/// How results are printed.
+#[derive(Args, Clone, Debug)]
+struct Printing {
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
 #[derive(Subcommand)]
 enum Command {
-    /// ESP in tunnel mode, AES-GCM-16-128, port to port on one core, both directions.
-    #[command(after_help = "Example: hitless-perf esp --rounds 50 --core 1")]
-    Esp(esp::Options),
+    /// ESP in tunnel mode, port to port, both directions, beside bare aws-lc-rs
+    #[command(
+        after_help = "Examples:\n  hitless-perf esp\n  hitless-perf esp --only sizes,sas --rounds 1000 --pin 1 --json"
+    )]
+    Esp {
+        #[command(flatten)]
+        options: esp::Options,
+        #[command(flatten)]
+        printing: Printing,
+    },
+    /// IKE SAs established and Child SAs rekeyed, two engines on one core
+    #[command(after_help = "Example: hitless-perf ike --json")]
+    Ike(Plain),
+    /// Commits and leases recorded by a standby, two members on one core
+    #[command(after_help = "Example: hitless-perf sync --pin 1")]
+    Sync(Plain),
+    /// Takeovers of the demo's cluster, as its hosts see them
+    #[command(after_help = "Example: hitless-perf failover --trials 20 --json")]
+    Failover {
+        #[command(flatten)]
+        options: failover::Options,
+        #[command(flatten)]
+        printing: Printing,
+    },
+    /// Everything above
+    #[command(after_help = "Example: hitless-perf all --rounds 100 --json > results.json")]
+    All {
+        #[command(flatten)]
+        esp: esp::Options,
+        #[command(flatten)]
+        failover: failover::Options,
+        #[command(flatten)]
+        printing: Printing,
+    },
+    /// Send packets out of a port at a rate, and count what becomes of them
+    #[command(
+        after_help = "Examples:\n  hitless-perf pktgen --port memory --size imix --flows 1000 --rate max --duration 2s\n  hitless-perf pktgen --port af_packet:veth0 --sink af_packet:veth1 --gateway 10.1.0.1 --rate 1M\n  hitless-perf pktgen --port tap:tap0 --dst-mac 02:00:00:00:00:01 --replay traffic.pcap --json"
+    )]
+    Pktgen(Box<pktgen::Options>),
+    /// What Debian offers beside us, installed and run on the same sizes
+    #[command(after_help = "Example: sudo hitless-perf compare --runs 10 --json")]
+    Compare(compare::Options),
+    /// Everything on one HTML page with plots
+    #[command(
+        after_help = "Examples:\n  hitless-perf report\n  hitless-perf report --input results.json --output page.html --svg plots"
+    )]
+    Report {
+        #[command(flatten)]
+        report: report::Options,
+        #[command(flatten)]
+        esp: esp::Options,
+        #[command(flatten)]
+        failover: failover::Options,
+        #[command(flatten)]
+        printing: Printing,
+    },
+    /// Policies and routes looked up in tables of up to 100,000
+    #[command(after_help = "Example: hitless-perf lookup --json")]
+    Lookup(Plain),
+}
+
+/// Options of what has no others.
+#[derive(Args, Clone, Debug)]
+struct Plain {
+    #[command(flatten)]
+    pin: machine::Pin,
+    #[command(flatten)]
+    printing: Printing,
 }
 
 fn main() -> ExitCode {
-    match Arguments::parse().command {
-        Command::Esp(options) => match esp::run(&options) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("hitless-perf: {error}");
-                ExitCode::FAILURE
-            }
-        },
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("hitless-perf: {error}");
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run(command: Command) -> Result<(), Box<dyn Error>> {
+    let mut results = Results::here();
+    let printing = match command {
+        Command::Esp { options, printing } => {
+            results.esp = Some(esp::run(&options)?);
+            printing
+        }
+        Command::Ike(plain) => {
+            plain.pin.cores().take(0);
+            results.ike = Some(ike::run()?);
+            plain.printing
+        }
+        Command::Sync(plain) => {
+            plain.pin.cores().take(0);
+            results.sync = Some(sync::run()?);
+            plain.printing
+        }
+        Command::Lookup(plain) => {
+            plain.pin.cores().take(0);
+            results.lookup = Some(lookup::run()?);
+            plain.printing
+        }
+        Command::Failover { options, printing } => {
+            results.failover = Some(failover::run(&options)?);
+            printing
+        }
+        Command::All {
+            esp,
+            failover,
+            printing,
+        } => {
+            all(&mut results, &esp, &failover)?;
+            printing
+        }
+        Command::Compare(options) => {
+            let comparison = compare::run(&options)?;
+            match options.json {
+                true => println!("{}", serde_json::to_string_pretty(&comparison)?),
+                false => print!("{comparison}"),
+            }
+            return Ok(());
+        }
+        Command::Pktgen(options) => {
+            let result = pktgen::run(&options)?;
+            match options.json {
+                true => println!("{}", serde_json::to_string_pretty(&result)?),
+                false => print!("{result}"),
+            }
+            return Ok(());
+        }
+        Command::Report {
+            report,
+            esp,
+            failover,
+            printing,
+        } => {
+            match &report.input {
+                Some(path) => results = report::read(path)?,
+                None => all(&mut results, &esp, &failover)?,
+            }
+            report::write(&report, &results)?;
+            if !printing.json {
+                return Ok(());
+            }
+            printing
+        }
+    };
+    print(&results, &printing)
+}
+
+/// Everything; takeovers first, whose threads must not inherit the core of the others.
+fn all(
+    results: &mut Results,
+    esp: &esp::Options,
+    failover: &failover::Options,
+) -> Result<(), Box<dyn Error>> {
+    results.failover = Some(failover::run(failover)?);
+    results.esp = Some(esp::run(esp)?);
+    results.lookup = Some(lookup::run()?);
+    results.ike = Some(ike::run()?);
+    results.sync = Some(sync::run()?);
+    Ok(())
+}
+
+fn print(results: &Results, printing: &Printing) -> Result<(), Box<dyn Error>> {
+    if printing.json {
+        println!("{}", serde_json::to_string_pretty(results)?);
+    } else {
+        print!("{results}");
+    }
+    Ok(())
 }

@@ -42,6 +42,18 @@ pub struct Checkpoint {
     pub bytes_in: u64,
 }
 
+impl Checkpoint {
+    /// This one, knowing that an earlier one held: numbers only rise.
+    #[must_use]
+    pub fn after(self, earlier: Checkpoint) -> Checkpoint {
+        Checkpoint {
+            outbound_next: self.outbound_next.max(earlier.outbound_next),
+            inbound_top: self.inbound_top.max(earlier.inbound_top),
+            ..self
+        }
+    }
+}
+
 /// The exact end of one SA, after every worker has passed the barrier (`lease-holes` R15).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DrainedSa {
@@ -342,4 +354,22 @@ pub struct Status {
     /// As standby: Message IDs would be exact in a takeover now.
     pub vouched: bool,
     pub durable: Durable,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rfc6311_section_5_2_the_last_known_number_does_not_fall_at_a_takeover() {
+        let at = |next, top, packets_in| Checkpoint {
+            outbound_next: SequenceNumber(next),
+            inbound_top: SequenceNumber(top),
+            packets_in,
+            ..Checkpoint::default()
+        };
+        // A new leader's workers have heard nothing yet: its delta would be all of `H`.
+        assert_eq!(at(900, 0, 0).after(at(500, 400, 70)), at(900, 400, 0));
+        assert_eq!(at(901, 450, 3).after(at(900, 400, 0)), at(901, 450, 3));
+    }
 }

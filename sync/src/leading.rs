@@ -375,7 +375,9 @@ impl Leading {
         let Some(led) = self.sas.get_mut(&sa) else {
             return;
         };
-        led.checkpoint = Some(checkpoint);
+        // What a predecessor knew still holds: workers count anew in each leadership.
+        let known = led.checkpoint.unwrap_or_default();
+        led.checkpoint = Some(checkpoint.after(known));
         for session in self.sessions.values_mut() {
             session.checkpoint(sa);
         }

@@ -1,15 +1,17 @@
-//! The command line of the testbeds: `list`, `run NAME`, and `sim`; `guard` is for `run` alone.
+//! The command line of the testbeds: `list`, `run NAME`, `sim`, `model`, `mutate`, `conformance`;
+//! `esp-peer` is for the suites in other languages, `guard` for `run` alone.
 //!
 //! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 use hitless_testbeds::error::LabError;
 use hitless_testbeds::guard::{self, Guard};
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
-use hitless_testbeds::{clock, netns, sim, strongswan};
+use hitless_testbeds::{clock, conformance, esp_peer, model, mutate, netns, sim, strongswan};
 
 /// Scenarios for hitless, with real peers in network namespaces.
 #[derive(Parser)]
@@ -27,9 +29,28 @@ enum Command {
     Run(Run),
     /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
     Sim(Sim),
+    /// Search the lease rules as a model, whole and with each rule left out. Needs nothing.
+    #[command(after_help = "Example: hitless-testbeds model --full")]
+    Model(Model),
+    /// Send damaged packets through a worker and watch that they do no harm. Needs nothing.
+    Mutate(Mutate),
+    /// Print the table of the checklist, from what test runners have printed.
+    Conformance(Conformance),
+    /// Drive one worker for a suite in another language, over stdin and stdout.
+    EspPeer,
     /// Remove what the process with this id leaves when it is killed; its pipe is our stdin.
     #[command(hide = true)]
     Guard { runner: u32 },
+}
+
+#[derive(Args)]
+struct Model {
+    /// As far as before a release: some minutes and gigabytes.
+    #[arg(long)]
+    full: bool,
+    /// Print one JSON object instead of text, with the history of each repeated number.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -49,6 +70,28 @@ struct Sim {
     /// Tell on stderr what happens.
     #[arg(long)]
     verbose: bool,
+}
+
+#[derive(Args)]
+struct Conformance {
+    /// Outputs of `cargo test`, of `python3 -m unittest -v` and of `hitless-testbeds run`.
+    outputs: Vec<PathBuf>,
+    /// A test that was not run is a failure.
+    #[arg(long)]
+    complete: bool,
+}
+
+#[derive(Args)]
+struct Mutate {
+    /// How many packets.
+    #[arg(long, default_value_t = 200_000)]
+    packets: u64,
+    /// Where chance starts.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -74,8 +117,19 @@ fn main() -> ExitCode {
         }
         Command::Run(run) => exit(run.carry_out()),
         Command::Sim(sim) => exit(sim.carry_out()),
+        Command::Model(model) => exit(model.carry_out()),
+        Command::Mutate(mutate) => exit(mutate.carry_out()),
+        Command::Conformance(table) => exit(table.carry_out()),
+        Command::EspPeer => exit(serve()),
         Command::Guard { runner } => exit(guard::watch(runner).map(|()| true)),
     }
+}
+
+fn serve() -> Result<bool, LabError> {
+    let (input, output) = (std::io::stdin().lock(), std::io::stdout().lock());
+    esp_peer::serve(input, std::io::BufWriter::new(output))
+        .map(|()| true)
+        .map_err(LabError::io("the pipe"))
 }
 
 fn exit(outcome: Result<bool, LabError>) -> ExitCode {
@@ -93,6 +147,21 @@ fn list() {
     for scenario in ALL {
         println!("{:<24} {}", scenario.name, scenario.about);
         println!("{:<24} variants: {}", "", scenario.variants.join(", "));
+    }
+}
+
+impl Model {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let depth = match self.full {
+            true => model::Depth::Full,
+            false => model::Depth::Quick,
+        };
+        let summary = model::run(depth, |search| eprintln!("{search}"));
+        match self.json {
+            true => println!("{}", json(&summary, "the searches")?),
+            false => println!("{summary}"),
+        }
+        Ok(summary.as_expected())
     }
 }
 
@@ -115,6 +184,46 @@ impl Sim {
             println!("{summary}");
         }
         Ok(summary.violations.is_empty())
+    }
+}
+
+impl Mutate {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let wish = mutate::Wish {
+            packets: self.packets,
+            seed: self.seed,
+        };
+        let mut told = 0;
+        let summary = mutate::run(wish, |done| {
+            if done / 1_000_000 > told {
+                told = done / 1_000_000;
+                eprintln!("{done} of {} packets", wish.packets);
+            }
+        });
+        let summary = summary.map_err(|refused| LabError::Usage(refused.to_string()))?;
+        match self.json {
+            true => println!("{}", json(&summary, "the summary")?),
+            false => print!("{summary}"),
+        }
+        Ok(summary.faults.is_empty())
+    }
+}
+
+impl Conformance {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let list = conformance::checklist().map_err(|error| LabError::Unreadable {
+            what: "testbeds/conformance.toml".to_owned(),
+            detail: error.to_string(),
+        })?;
+        let mut results = conformance::Results::default();
+        for path in &self.outputs {
+            let shown = path.display().to_string();
+            let output = std::fs::read(path).map_err(LabError::io(shown))?;
+            results.read(&String::from_utf8_lossy(&output));
+        }
+        let (text, sound) = conformance::table(&list, &results, self.complete);
+        println!("{text}");
+        Ok(sound)
     }
 }
 
@@ -210,6 +319,7 @@ fn require_programs() -> Result<(), LabError> {
         ("ip", "iproute2"),
         ("tcpdump", "tcpdump"),
         ("ping", "iputils-ping"),
+        ("python3", "python3"),
         ("ethtool", "ethtool"),
         ("sysctl", "procps"),
         ("setpriv", "util-linux"),

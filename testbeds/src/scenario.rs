@@ -25,6 +25,7 @@ pub struct Scenario {
 pub const ALL: &[Scenario] = &[
     scenarios::failover_strongswan::SCENARIO,
     scenarios::failover_strongswan::CONTROL,
+    scenarios::transfer_strongswan::SCENARIO,
 ];
 
 /// Where a run leaves its files, and to whom it tells how it goes.

@@ -17,7 +17,7 @@ const CHARON: &str = "/usr/sbin/charon-systemd";
 const KERNEL_LIBIPSEC: &str = "/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so";
 const READY: Duration = Duration::from_secs(10);
 const PLUGINS: &str = "random nonce openssl x509 revocation constraints pubkey pkcs1 pkcs8 pem \
-    aesni aes gcm sha1 sha2 hmac kdf curve25519 kernel-libipsec kernel-netlink socket-default vici \
+    aesni aes gcm chapoly sha1 sha2 hmac kdf curve25519 kernel-libipsec kernel-netlink socket-default vici \
     updown";
 /// The names that all scenarios use.
 pub const CONNECTION: &str = "gateway";

@@ -65,15 +65,28 @@ const BANNED: &[(&str, &str)] = &[
 /// Which of our own packages each package may use. What is missing here may use none.
 const MAY_USE: &[(&str, &[&str])] = &[
     ("hitless-sa", &[]),
-    ("hitless-dataplane", &["hitless-sa"]),
+    ("hitless-gcm", &[]),
+    ("hitless-dataplane", &["hitless-sa", "hitless-gcm"]),
     ("hitless-sync", &["hitless-sa"]),
     (
         "hitless",
         &["hitless-sa", "hitless-dataplane", "hitless-sync"],
     ),
     (
+        "hitless-dataplane-fuzz",
+        &["hitless-sa", "hitless-dataplane"],
+    ),
+    ("hitless-sync-fuzz", &["hitless-sa", "hitless-sync"]),
+    ("hitless-fuzz", &["hitless"]),
+    (
         "hitless-perf",
-        &["hitless-sa", "hitless-dataplane", "hitless-sync", "hitless"],
+        &[
+            "hitless-sa",
+            "hitless-gcm",
+            "hitless-dataplane",
+            "hitless-sync",
+            "hitless",
+        ],
     ),
     (
         "hitless-testbeds",

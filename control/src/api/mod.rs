@@ -11,7 +11,12 @@
 pub mod client;
 mod report;
 mod server;
+mod show;
+mod show_text;
+mod table;
 mod text;
+mod watch;
+mod watch_text;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +25,18 @@ pub use report::{
     PortStatus, Role, SyncStatus,
 };
 pub use server::{ClientId, MOST_CLIENTS, Server, ServerError};
+pub use show::{
+    DropCount, Frames, InboundReport, NeighbourReport, OutboundReport, PolicyCount, PolicyReport,
+    RouteReport, SaReport, Show, Shown, TrafficReport, UdpPorts, WindowReport, WorkerCount,
+    WorkerPort, WorkerReport,
+};
+pub use show_text::show;
 pub use text::{list_sas, status};
+pub use watch::{
+    CaptureDirection, CaptureReport, CaptureSide, CapturedPacket, LinkType, TraceReport, TraceStep,
+    TracedPacket, WatchFilter,
+};
+pub use watch_text::trace;
 
 /// Longest request, its line end included.
 pub const LONGEST_LINE: usize = 64 * 1024;
@@ -35,6 +51,35 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         connection: Option<String>,
     },
+    /// One view of the packet path.
+    Show {
+        what: Show,
+    },
+    /// Follow the next packets of each worker, in place of an earlier trace.
+    TraceAdd {
+        packets: u32,
+        #[serde(default)]
+        filter: WatchFilter,
+    },
+    /// What the trace has seen.
+    TraceShow {},
+    /// End the trace and forget it.
+    TraceClear {},
+    /// Begin a capture, to be read at once and often.
+    CaptureStart {
+        side: CaptureSide,
+        /// At most so many.
+        packets: u64,
+        #[serde(default)]
+        filter: WatchFilter,
+    },
+    /// What has been captured since; answered within a moment, with packets or without.
+    CaptureRead {
+        capture: u64,
+    },
+    CaptureStop {
+        capture: u64,
+    },
     /// Hand the lead to a standby, without a skip.
     Switchover {},
 }
@@ -47,6 +92,14 @@ pub enum Reply {
     Sas {
         sas: Vec<IkeSaStatus>,
     },
+    Shown {
+        shown: Shown,
+    },
+    Trace(Box<TraceReport>),
+    CaptureStarted {
+        capture: u64,
+    },
+    Captured(Box<CaptureReport>),
     Done {
         message: String,
     },

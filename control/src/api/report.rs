@@ -52,8 +52,10 @@ pub struct IkeSaStatus {
     /// `AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519`; empty before there is one.
     pub algorithms: String,
     /// Seconds since it was established.
+    #[serde(rename = "established_seconds")]
     pub established: Option<u64>,
     /// Seconds until it is rekeyed.
+    #[serde(rename = "rekey_time_seconds")]
     pub rekey_time: Option<u64>,
     /// Message IDs: the next request of ours, and the next that we expect.
     pub next_message_id: u32,
@@ -82,16 +84,21 @@ pub struct ChildSaStatus {
     pub spi_in: String,
     pub spi_out: String,
     /// Seconds since it was installed.
+    #[serde(rename = "installed_seconds")]
     pub installed: u64,
     /// Seconds until it is rekeyed, and until it must be gone.
+    #[serde(rename = "rekey_time_seconds")]
     pub rekey_time: Option<u64>,
+    #[serde(rename = "life_time_seconds")]
     pub life_time: Option<u64>,
     pub bytes_in: u64,
     pub packets_in: u64,
     /// Seconds since the last packet.
+    #[serde(rename = "used_in_seconds_ago")]
     pub used_in: Option<u64>,
     pub bytes_out: u64,
     pub packets_out: u64,
+    #[serde(rename = "used_out_seconds_ago")]
     pub used_out: Option<u64>,
     pub local_ts: Vec<String>,
     pub remote_ts: Vec<String>,
@@ -169,6 +176,7 @@ pub struct GatewayStatus {
     pub epoch: Option<String>,
     pub leader: Option<u8>,
     /// Seconds since the start.
+    #[serde(rename = "uptime_seconds")]
     pub uptime: u64,
     /// The active waits for a silent standby.
     pub degraded: bool,
@@ -188,6 +196,9 @@ pub struct GatewayStatus {
     /// The AEAD engine in use.
     pub aead: String,
     pub workers: u64,
+    /// The file that every key is written to, if the user asked for that.
+    #[serde(default)]
+    pub key_log: Option<String>,
     pub ports: Vec<PortStatus>,
 }
 
@@ -202,6 +213,7 @@ pub struct MemberStatus {
     pub incarnation: Option<u32>,
     pub healthy: bool,
     /// Milliseconds since its last message.
+    #[serde(rename = "silent_for_milliseconds")]
     pub silent_for: Option<u64>,
     /// Has the right to take over from us.
     pub bound: bool,
@@ -215,6 +227,7 @@ pub struct SyncStatus {
     /// Commits whose IKE messages wait for an acknowledgement.
     pub held: u64,
     /// Milliseconds that the oldest of those has waited.
+    #[serde(rename = "lag_milliseconds")]
     pub lag: u64,
     /// Objects replicated.
     pub objects: u64,

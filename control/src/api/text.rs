@@ -18,7 +18,7 @@ pub fn list_sas(sas: &[IkeSaStatus]) -> String {
 }
 
 /// Text that came from a peer cannot move the cursor of a terminal.
-fn plain(text: &str) -> String {
+pub(super) fn plain(text: &str) -> String {
     text.chars()
         .flat_map(|c| {
             let escape = c.is_control();
@@ -176,6 +176,12 @@ pub fn status(s: &GatewayStatus) -> String {
             if s.workers == 1 { "" } else { "s" }
         ),
     );
+    if let Some(path) = &s.key_log {
+        line(
+            &mut out,
+            format_args!("  WARNING: every key is written to {}", plain(path)),
+        );
+    }
     members(&mut out, s);
     leases(&mut out, &s.leases);
     ports(&mut out, s);

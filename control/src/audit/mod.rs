@@ -1,16 +1,16 @@
 //! The wire audit: reads what was really sent, from captures, and says whether the safety case
-//! held. It is the oracle of the demo, the simulator and the testbeds, so it shares no parser with
-//! the dataplane or with IKE: a mistake there must not hide itself here.
+//! held. It is the oracle of the demo, the simulator and the testbeds, so it shares no parser of
+//! packets with the dataplane or with IKE: a mistake there must not hide itself here.
 //!
-//! Reading order: `pcap.rs` (the file format), `wire.rs` (what a frame is), `ledger.rs` (which
-//! sequence numbers were used), `exchanges.rs` (which IKE messages were seen), `report.rs` (what
-//! that amounts to).
+//! Reading order: `wire.rs` (what a frame is), `ledger.rs` (which sequence numbers were used),
+//! `exchanges.rs` (which IKE messages were seen), `report.rs` (what that amounts to).
 
 mod exchanges;
 mod ledger;
-pub mod pcap;
 mod report;
 pub mod wire;
+
+pub use hitless_dataplane::pcap;
 
 pub use exchanges::{Exchange, IkeEvent};
 pub use ledger::{EspKey, RepeatedIv, RepeatedNumber, Stream};

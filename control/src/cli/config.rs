@@ -1,6 +1,6 @@
 //! `hitless config`: check a configuration, or print one to start from.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
@@ -58,24 +58,56 @@ impl Check {
             Ok(config) if self.json => print_json(&json!({
                 "file": file,
                 "problems": [],
-                "warnings": config.warnings,
+                "warnings": warnings(&config),
             })),
             Ok(config) => {
                 let mut text = String::new();
-                for warning in &config.warnings {
+                for warning in &warnings(&config) {
                     text.push_str(&format!("warning: {warning}\n"));
                 }
                 text.push_str(&format!(
-                    "{file}: good; member {} of cluster {}, {} ports, {} connections\n",
+                    "{file}: good; member {} of cluster {}, {}, {}\n",
                     config.cluster.id,
                     config.cluster.name,
-                    config.ports.len(),
-                    config.connections.len()
+                    counted(config.ports.len(), "port"),
+                    counted(config.connections.len(), "connection")
                 ));
                 print(&text)
             }
         }
     }
+}
+
+/// What is legal and probably not meant, and what this host lacks: the file may be for another one.
+fn warnings(config: &Config) -> Vec<String> {
+    let mut warnings = config.warnings.clone();
+    let state_dir = &config.cluster.state_dir;
+    if !state_dir.is_dir() {
+        warnings.push(format!(
+            "cluster.state_dir: {} does not exist on this host; `hitless run` makes it, and it \
+             must survive a restart",
+            state_dir.display()
+        ));
+    }
+    for port in config
+        .ports
+        .iter()
+        .filter(|port| !port.interface.is_empty())
+    {
+        if !Path::new("/sys/class/net").join(&port.interface).exists() {
+            warnings.push(format!(
+                "ports.{}: this host has no interface {:?}; see `ip link`",
+                port.name, port.interface
+            ));
+        }
+    }
+    warnings
+}
+
+/// `1 port`, `2 ports`.
+fn counted(count: usize, noun: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{plural}")
 }
 
 fn problems(error: &ConfigError) -> serde_json::Value {

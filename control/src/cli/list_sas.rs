@@ -27,6 +27,7 @@ impl ListSas {
         };
         match self.target.ask(&request)? {
             Reply::Sas { sas } if self.target.json => print_json(&sas),
+            Reply::Sas { sas } if sas.is_empty() => print("no IKE SA\n"),
             Reply::Sas { sas } => print(&api::list_sas(&sas)),
             _ => Err(self.target.other_reply()),
         }

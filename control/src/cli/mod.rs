@@ -3,12 +3,16 @@
 //! Results go to stdout, errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or wrong
 //! configuration.
 
+mod capture;
 mod config;
 mod demo;
+mod filter;
 mod list_sas;
 mod run;
+mod show;
 mod status;
 mod switchover;
+mod trace;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -21,12 +25,15 @@ use serde::Serialize;
 use crate::api::{self, Reply, Request};
 use crate::config::{ConfigError, DEFAULT_SOCKET};
 
+pub use capture::Capture;
 pub use config::ConfigCommand;
 pub use demo::DemoOptions;
 pub use list_sas::ListSas;
 pub use run::RunOptions;
+pub use show::ShowCommand;
 pub use status::Status;
 pub use switchover::Switchover;
+pub use trace::TraceCommand;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -48,6 +55,11 @@ pub enum Command {
     Demo(DemoOptions),
     Status(Status),
     ListSas(ListSas),
+    #[command(subcommand)]
+    Show(ShowCommand),
+    #[command(subcommand)]
+    Trace(TraceCommand),
+    Capture(Capture),
     Switchover(Switchover),
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -164,12 +176,17 @@ mod tests {
         let mut command = Cli::command();
         command.build();
         command.clone().debug_assert();
+        every_command_has_an_example(&command);
+    }
+
+    fn every_command_has_an_example(command: &clap::Command) {
         for sub in command.get_subcommands() {
             if sub.get_name() == "help" {
                 continue;
             }
             let help = sub.clone().render_long_help().to_string();
             assert!(help.contains("Example"), "{}: {help}", sub.get_name());
+            every_command_has_an_example(sub);
         }
     }
 }

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless_sa::{Mode, TrafficSelector};
+use hitless_sa::{
+    DontFragment, Dscp, Mode, MssClamp, SaOptions, TfcPadding, TrafficSelector, Workers,
+};
 use toml::de::DeValue;
 
 use super::connections::{check_name, lifetime, proposals};
@@ -107,6 +109,13 @@ const STARTS: &[(&str, Action)] = &[
     ("trap", Action::Trap),
 ];
 
+/// Which workers handle the SAs of a child.
+const WORKERS: &[(&str, Workers)] = &[
+    ("any", Workers::Any),
+    ("all", Workers::All),
+    ("one", Workers::One),
+];
+
 fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
     let esp_proposals = proposals::<EspProposal>(section, "esp_proposals", ESP_PROPOSAL);
     let local_ts = selectors(section, "local_ts", "10.1.0.0/16");
@@ -114,6 +123,7 @@ fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
     let rekey_time = section.or("rekey_time", CHILD_REKEY_TIME, lifetime);
     let replay_window = section.or("replay_window", DEFAULT_WINDOW, replay_window);
     let mode = section.or("mode", Mode::Tunnel, mode);
+    let treatment = treatment(section);
     section.finish(FOREIGN_CHILD);
     Some(Child {
         name,
@@ -123,8 +133,77 @@ fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
         remote_ts: remote_ts?,
         rekey_time,
         replay_window,
+        options: treatment?,
         start,
     })
+}
+
+/// How packets are treated, in swanctl's words where it has them.
+fn treatment(section: &Section<'_>) -> Option<SaOptions> {
+    let plain = SaOptions::default();
+    let (copy_out, copy_in) = section.or("copy_dscp", (true, false), value::word(COPY_DSCP));
+    let dscp = section.or("set_dscp", None, |value: &DeValue<'_>| {
+        value::integer(0, 63)(value).map(|dscp| Some(dscp as u8))
+    });
+    let copy_df = section.or("copy_df", false, value::boolean);
+    let set_df = section.or("set_df", false, value::boolean);
+    if copy_df && set_df {
+        section.refuse(
+            "set_df",
+            Refusal::new(
+                format!("{}: copy_df is on as well", section.name("set_df")),
+                "leave one of the two out",
+            ),
+        );
+        return None;
+    }
+    Some(SaOptions {
+        dscp: match dscp {
+            Some(dscp) => Dscp::Fixed(dscp),
+            None if copy_out => Dscp::Copy,
+            None => Dscp::Fixed(0),
+        },
+        copy_dscp_in: copy_in,
+        copy_ecn: section.or("copy_ecn", plain.copy_ecn, value::boolean),
+        dont_fragment: match (copy_df, set_df) {
+            (true, _) => DontFragment::Copy,
+            (_, true) => DontFragment::Set,
+            _ => DontFragment::Clear,
+        },
+        padding: section.or("tfc_padding", plain.padding, tfc_padding),
+        mss: section.or("mss_clamp", plain.mss, mss_clamp),
+        keepalive: section.or("nat_keepalive", plain.keepalive, |value: &DeValue<'_>| {
+            value::duration_within(Duration::from_secs(1), Duration::from_secs(3600))(value)
+                .map(Some)
+        }),
+        workers: section.or("workers", plain.workers, value::word(WORKERS)),
+        ..plain
+    })
+}
+
+/// To the outer header, to the inner one.
+const COPY_DSCP: &[(&str, (bool, bool))] = &[
+    ("out", (true, false)),
+    ("in", (false, true)),
+    ("yes", (true, true)),
+    ("no", (false, false)),
+];
+
+fn tfc_padding(value: &DeValue<'_>) -> Result<TfcPadding, Refusal> {
+    if value.as_str() == Some("mtu") {
+        return Ok(TfcPadding::ToMtu);
+    }
+    match value::integer(0, u64::from(u16::MAX))(value)? {
+        0 => Ok(TfcPadding::None),
+        octets => Ok(TfcPadding::To(octets as u16)),
+    }
+}
+
+fn mss_clamp(value: &DeValue<'_>) -> Result<MssClamp, Refusal> {
+    if value.as_str() == Some("mtu") {
+        return Ok(MssClamp::ToMtu);
+    }
+    value::integer(536, u64::from(u16::MAX))(value).map(|octets| MssClamp::To(octets as u16))
 }
 
 fn mode(value: &DeValue<'_>) -> Result<Mode, Refusal> {
@@ -137,16 +216,17 @@ fn mode(value: &DeValue<'_>) -> Result<Mode, Refusal> {
     }
 }
 
-/// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap.
+/// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap. 0 is
+/// swanctl's word for no anti-replay.
 fn replay_window(value: &DeValue<'_>) -> Result<u32, Refusal> {
     let window = value::integer(0, u64::from(u32::MAX))(value)? as u32;
-    if window.is_power_of_two() && (64..=65536).contains(&window) {
+    if window == 0 || window.is_power_of_two() && (64..=65536).contains(&window) {
         return Ok(window);
     }
     let near = window.clamp(64, 65536).next_power_of_two();
     Err(Refusal::new(
         format!("a window of {window} packets is not possible"),
-        format!("take a power of two from 64 to 65536, such as {near}"),
+        format!("take a power of two from 64 to 65536, such as {near}, or 0 to accept replays"),
     ))
 }
 

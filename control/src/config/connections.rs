@@ -9,6 +9,7 @@ use toml::de::DeValue;
 use super::children;
 use super::document::{Located, Section};
 use super::model::PortConfig;
+use super::overlap;
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
@@ -92,6 +93,7 @@ pub(super) fn read(root: &Section<'_>, context: &Context<'_>) -> Connections {
             out.list.push(connection);
         }
     }
+    overlap::warn(section.problems(), &out.list);
     if out.list.is_empty() && section.named().is_empty() {
         let refusal = Refusal::new("connections: empty", format!("add\n{EXAMPLE}"));
         section.problems().refuse(&section.span, refusal);

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hitless_dataplane::aead::{Engine, Tier};
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
@@ -14,6 +15,9 @@ use super::value;
 /// `sun_path` without its zero.
 const LONGEST_SOCKET: usize = 107;
 
+/// Packet buffers of a worker: rings of two ports, and what waits.
+const DEFAULT_FRAMES: u32 = 16 * 1024;
+
 /// Every key has a default, and so has the whole section.
 pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
     let section = root.section_or_empty("dataplane")?;
@@ -24,10 +28,21 @@ pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
         Aead::default(),
         value::word(&[
             ("auto", Aead::Auto),
-            ("aws-lc-rs", Aead::AwsLc),
-            ("aes-gcm", Aead::AesGcm),
+            ("burst", Aead::Burst),
+            ("burst-avx512", Aead::Only(Engine::Burst(Tier::Avx512))),
+            ("burst-avx2", Aead::Only(Engine::Burst(Tier::Avx2))),
+            ("burst-aesni", Aead::Only(Engine::Burst(Tier::AesNi))),
+            ("aws-lc", Aead::Only(Engine::AwsLc)),
+            ("aws-lc-rs", Aead::Only(Engine::AwsLc)),
+            ("aes-gcm", Aead::Only(Engine::AesGcm)),
         ]),
     );
+    let frames = section.or(
+        "frames",
+        u64::from(DEFAULT_FRAMES),
+        value::integer(1024, 1 << 22),
+    );
+    let jumbo_packets = section.or("jumbo_packets", 0, value::integer(0, 1 << 20));
     let checkpoint = checkpoint(&section);
     let idle = section.or(
         "idle",
@@ -67,6 +82,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
     Some(DataplaneConfig {
         workers: count,
         cores,
+        frames: frames as u32,
+        jumbo_packets: jumbo_packets as u32,
         aead,
         checkpoint,
         idle,
@@ -97,8 +114,21 @@ pub(super) fn read_control(root: &Section<'_>) -> Option<ControlConfig> {
     let section = root.section_or_empty("control")?;
     let socket = section.or("socket", PathBuf::from(DEFAULT_SOCKET), socket);
     let log = section.or("log", "info".to_owned(), log);
+    let key_log = section.optional("key_log", value::absolute_path);
     section.finish(&[]);
-    Some(ControlConfig { socket, log })
+    let key_log = key_log.map(|path| path.value);
+    if let Some(path) = &key_log {
+        section.problems().warn(format!(
+            "control.key_log: THE KEYS OF EVERY TUNNEL ARE WRITTEN TO {}; whoever reads that file \
+             reads all traffic. Remove the key once you have seen what you need",
+            path.display()
+        ));
+    }
+    Some(ControlConfig {
+        socket,
+        log,
+        key_log,
+    })
 }
 
 fn socket(value: &DeValue<'_>) -> Result<PathBuf, Refusal> {

@@ -16,7 +16,9 @@ mod connections;
 mod cover;
 mod dataplane;
 mod document;
+mod drivers;
 mod model;
+mod overlap;
 mod ports;
 mod report;
 mod secrets;
@@ -36,9 +38,9 @@ use document::Section;
 use report::{Problem, Problems, Refusal};
 
 pub use model::{
-    Aead, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG, DEFAULT_SOCKET,
-    DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, Peer, PortConfig, Prefix,
-    RouteConfig, SyncConfig, XdpMode,
+    Aead, AfXdpConfig, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG,
+    DEFAULT_SOCKET, DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, PcapConfig,
+    Peer, PortConfig, Prefix, RouteConfig, SyncConfig, XdpMode,
 };
 pub use report::ConfigError;
 

@@ -6,6 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hitless_dataplane::aead::Engine;
+use hitless_dataplane::port::pcap::Pace;
 use hitless_sa::MemberId;
 use zeroize::Zeroizing;
 
@@ -113,7 +115,6 @@ pub struct PortConfig {
     /// The cluster's addresses on this network.
     pub addresses: Vec<Prefix>,
     pub routes: Vec<RouteConfig>,
-    pub mode: XdpMode,
     /// Whether clear-text hosts are behind this port (true) or IPsec peers (false).
     pub protected: bool,
     /// The cluster's Ethernet address on this network, which moves with the lead.
@@ -121,22 +122,60 @@ pub struct PortConfig {
 }
 
 /// How frames are received and sent.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Driver {
-    #[default]
-    AfXdp,
+    AfXdp(AfXdpConfig),
+    /// Packet sockets: every driver and every kernel.
+    AfPacket,
+    /// An interface whose far end we are.
+    Tap {
+        mtu: Option<usize>,
+    },
+    /// Files instead of a network.
+    Pcap(PcapConfig),
     /// A cable to another gateway of the same process: the demo and the simulator.
     Memory,
 }
 
 impl Driver {
     /// The word in the configuration.
-    pub const fn name(self) -> &'static str {
+    pub const fn name(&self) -> &'static str {
         match self {
-            Driver::AfXdp => "af_xdp",
+            Driver::AfXdp(_) => "af_xdp",
+            Driver::AfPacket => "af_packet",
+            Driver::Tap { .. } => "tap",
+            Driver::Pcap(_) => "pcap",
             Driver::Memory => "memory",
         }
     }
+}
+
+/// What only AF_XDP has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AfXdpConfig {
+    pub mode: XdpMode,
+    /// Let the network driver write into our frames, if it can.
+    pub zero_copy: bool,
+    pub ring_size: u32,
+}
+
+impl Default for AfXdpConfig {
+    fn default() -> AfXdpConfig {
+        AfXdpConfig {
+            mode: XdpMode::Auto,
+            zero_copy: false,
+            ring_size: 2048,
+        }
+    }
+}
+
+/// What only captures have.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PcapConfig {
+    pub read: Option<PathBuf>,
+    pub write: Option<PathBuf>,
+    pub pace: Pace,
+    pub mtu: usize,
 }
 
 /// Where AF_XDP hooks into the kernel.
@@ -163,19 +202,25 @@ pub struct DataplaneConfig {
     pub workers: usize,
     /// The core of each worker; empty leaves the choice to the kernel.
     pub cores: Vec<usize>,
+    /// Packet buffers of each worker, 2 KiB each.
+    pub frames: u32,
+    /// Packets of each worker that may be longer than a buffer (jumbo frames), 10 KiB each.
+    pub jumbo_packets: u32,
     pub aead: Aead,
     pub checkpoint: Checkpoint,
     pub idle: IdlePolicy,
 }
 
-/// Which library encrypts.
+/// Which implementation encrypts.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Aead {
-    /// What the dataplane holds to be fastest.
+    /// What the dataplane holds to be fastest on this CPU.
     #[default]
     Auto,
-    AwsLc,
-    AesGcm,
+    /// The best tier of burst kernels that this CPU has.
+    Burst,
+    /// This one and no other.
+    Only(Engine),
 }
 
 /// How often workers report counters: after so many packets or so much time, whichever is first
@@ -203,6 +248,8 @@ pub struct ControlConfig {
     pub socket: PathBuf,
     /// A level or filter for the log: `info`, `debug`, `info,hitless::ike=debug`.
     pub log: String,
+    /// Where the keys of every Child SA are written for Wireshark, if anywhere.
+    pub key_log: Option<PathBuf>,
 }
 
 /// Where the control socket is unless the file or the command line says otherwise.

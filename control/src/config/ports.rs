@@ -8,13 +8,12 @@ use hitless_sa::TrafficSelector;
 use toml::de::DeValue;
 
 use super::document::{Located, Section};
-use super::model::{Driver, PortConfig, Prefix, RouteConfig, XdpMode};
+use super::drivers;
+use super::model::{PortConfig, Prefix, RouteConfig};
 use super::report::Refusal;
 use super::value::{self, quoted};
 
 const EXAMPLE: &str = "[ports.outside]\ninterface = \"eth0\"\naddresses = [\"203.0.113.1/24\"]\nprotected = false\n\n[ports.inside]\ninterface = \"eth1\"\naddresses = [\"10.1.0.1/16\"]\nprotected = true";
-/// IFNAMSIZ without its zero.
-const LONGEST_INTERFACE: usize = 15;
 
 /// Every port, in the order of the file. `workers` is `None` if that is not known for an error.
 pub(super) fn read(
@@ -64,36 +63,21 @@ fn one(
     cluster: &str,
     workers: Option<usize>,
 ) -> Option<(PortConfig, Places)> {
-    let driver = section.or(
-        "driver",
-        Driver::default(),
-        value::word(&[("af_xdp", Driver::AfXdp), ("memory", Driver::Memory)]),
-    );
-    let interface = interface_of(section, name, driver);
-    let queues = queues(section, workers);
+    let found = drivers::read(section, name, workers);
     let addresses = section.list("addresses", value::prefix);
     if !section.has("addresses") {
         section.missing("addresses", "addresses = [\"203.0.113.1/24\"]");
     }
     let routes = section.list("routes", route).unwrap_or_default();
-    let mode = section.or(
-        "mode",
-        XdpMode::default(),
-        value::word(&[
-            ("auto", XdpMode::Auto),
-            ("native", XdpMode::Native),
-            ("skb", XdpMode::Skb),
-        ]),
-    );
     let protected = section.required(
         "protected",
         "protected = true for the hosts' side, false for the peers' side",
         value::boolean,
     );
     let mac = section.or("mac", derived_mac(cluster, name), value::mac);
-    section.finish(&[]);
+    section.finish(drivers::FOREIGN);
 
-    let (interface, addresses) = (interface?, addresses?);
+    let (found, addresses) = (found?, addresses?);
     if addresses.is_empty() {
         section.refuse(
             "addresses",
@@ -107,93 +91,20 @@ fn one(
     check_routes(section, &addresses, &routes);
     let port = PortConfig {
         name: name.to_owned(),
-        driver,
-        interface: interface.value.clone(),
-        queues: queues?,
+        driver: found.driver,
+        interface: found.interface.value.clone(),
+        queues: found.queues,
         addresses: addresses.iter().map(|a| a.value).collect(),
         routes: routes.iter().map(|r| r.value).collect(),
-        mode,
         protected: protected?.value,
         mac,
     };
     let places = Places {
-        interface,
+        interface: found.interface,
         addresses,
         routes,
     };
     Some((port, places))
-}
-
-/// The kernel's interface; no two cables in memory are one, so there the port's own name serves.
-fn interface_of(section: &Section<'_>, name: &str, driver: Driver) -> Option<Located<String>> {
-    match driver {
-        Driver::AfXdp => section.required("interface", "interface = \"eth0\"", interface),
-        Driver::Memory => Some(Located {
-            value: name.to_owned(),
-            span: section.span.clone(),
-        }),
-    }
-}
-
-fn interface(value: &DeValue<'_>) -> Result<String, Refusal> {
-    let name = value::text(value)?;
-    let legal = name.len() <= LONGEST_INTERFACE
-        && name != "."
-        && name != ".."
-        && name.bytes().all(|c| c.is_ascii_graphic() && c != b'/');
-    if legal {
-        return Ok(name);
-    }
-    Err(Refusal::new(
-        format!("{} cannot be an interface", quoted(&name)),
-        "give a name that `ip link` shows, such as \"eth0\"",
-    ))
-}
-
-/// `queue = 0` or `queues = [0, 1]`: one for each worker; counted from 0 if absent.
-fn queues(section: &Section<'_>, workers: Option<usize>) -> Option<Vec<u32>> {
-    let number = value::integer(0, 1023);
-    let single = section.optional("queue", &number);
-    let many = section.list("queues", &number);
-    let given = match (single, many) {
-        (Some(_), Some(_)) => {
-            section.refuse(
-                "queue",
-                Refusal::new(
-                    format!("{}: both `queue` and `queues`", section.path),
-                    "keep one of them",
-                ),
-            );
-            return None;
-        }
-        (Some(one), None) => vec![one.value as u32],
-        (None, Some(many)) => many.iter().map(|q| q.value as u32).collect(),
-        (None, None) if section.has("queue") || section.has("queues") => return None,
-        (None, None) => return Some((0..workers? as u32).collect()),
-    };
-    let key = if section.has("queue") {
-        "queue"
-    } else {
-        "queues"
-    };
-    let workers = workers?;
-    let mut distinct = given.clone();
-    distinct.sort_unstable();
-    distinct.dedup();
-    if given.len() != workers || distinct.len() != workers {
-        section.refuse(
-            key,
-            Refusal::new(
-                format!(
-                    "{}: {} for {workers} worker(s)",
-                    section.name(key),
-                    given.len()
-                ),
-                "give each worker one queue of its own, or change dataplane.workers",
-            ),
-        );
-    }
-    Some(given)
 }
 
 /// `10.0.0.0/8 via 10.1.0.254`, `default via 203.0.113.254`, or a prefix alone.

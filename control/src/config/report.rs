@@ -145,11 +145,7 @@ impl ConfigError {
             out.push_str("\n\n");
         }
         let plural = if self.count() == 1 { "" } else { "s" };
-        out.push_str(&format!(
-            "{}: {} problem{plural}; nothing was started",
-            self.file,
-            self.count()
-        ));
+        out.push_str(&format!("{}: {} problem{plural}", self.file, self.count()));
         out
     }
 

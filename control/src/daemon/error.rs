@@ -3,7 +3,10 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
+use hitless_dataplane::aead::{Engine, EngineError};
+use hitless_dataplane::port::OpenError;
 use hitless_dataplane::port::af_xdp::AfXdpError;
 
 use crate::api::ServerError;
@@ -26,13 +29,53 @@ pub enum DaemonError {
     },
     Port {
         name: String,
-        error: AfXdpError,
+        error: PortError,
     },
-    /// A port of the driver `memory` in a daemon.
-    MemoryPort(String),
+    /// The file of control.key_log.
+    KeyLog {
+        path: PathBuf,
+        error: io::Error,
+    },
     Memory(io::Error),
     Thread(io::Error),
     Signals(io::Error),
+    /// The engine for ESP.
+    Aead(EngineError),
+}
+
+/// Why a port cannot be opened.
+#[derive(Debug)]
+pub enum PortError {
+    AfXdp(AfXdpError),
+    Other(OpenError),
+    /// The driver `memory` in a daemon.
+    Memory,
+}
+
+impl fmt::Display for PortError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PortError::AfXdp(error) => error.fmt(f),
+            PortError::Other(error) => error.fmt(f),
+            PortError::Memory => write!(
+                f,
+                "the driver `memory` connects gateways of one process; take `af_xdp`, \
+                 `af_packet` or `tap` here"
+            ),
+        }
+    }
+}
+
+impl From<AfXdpError> for PortError {
+    fn from(error: AfXdpError) -> PortError {
+        PortError::AfXdp(error)
+    }
+}
+
+impl From<OpenError> for PortError {
+    fn from(error: OpenError) -> PortError {
+        PortError::Other(error)
+    }
 }
 
 fn is_denied(error: &io::Error) -> bool {
@@ -69,16 +112,17 @@ impl fmt::Display for DaemonError {
             DaemonError::Port { name, error } => {
                 write!(f, "ports.{name}: {error}")?;
                 match error {
-                    AfXdpError::Capability { .. } | AfXdpError::LockedMemory { .. } => {
-                        write!(f, "; in all, a member needs {CAPABILITIES}")
-                    }
+                    PortError::AfXdp(
+                        AfXdpError::Capability { .. } | AfXdpError::LockedMemory { .. },
+                    ) => write!(f, "; in all, a member needs {CAPABILITIES}"),
                     _ => Ok(()),
                 }
             }
-            DaemonError::MemoryPort(name) => write!(
+            DaemonError::KeyLog { path, error } => write!(
                 f,
-                "ports.{name}: the driver `memory` connects gateways of one process; take \
-                 `af_xdp` here"
+                "control.key_log {}: {error}; name a file in a directory that only its owner can \
+                 write to, or remove the key",
+                path.display()
             ),
             DaemonError::Memory(error) => {
                 write!(
@@ -88,6 +132,9 @@ impl fmt::Display for DaemonError {
             }
             DaemonError::Thread(error) => write!(f, "cannot start a thread: {error}"),
             DaemonError::Signals(error) => write!(f, "cannot listen for signals: {error}"),
+            DaemonError::Aead(error) => {
+                write!(f, "dataplane.aead or {}: {error}", Engine::VARIABLE)
+            }
         }
     }
 }

@@ -6,10 +6,13 @@
 //! ```
 //!
 //! The loop moves octets and time and decides nothing. `ports.rs` opens the ports, `disk.rs` writes
-//! durable state off this thread.
+//! durable state off this thread,
+//! `answer.rs` answers operators.
 
+mod answer;
 mod disk;
 mod error;
+mod keylog;
 mod ports;
 
 use std::net::UdpSocket;
@@ -20,21 +23,25 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use hitless_dataplane::aead::Engine;
+use hitless_dataplane::handover;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::thread::{Idle, Readiness, spawn, wait};
 use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_pool};
 use hitless_sa::{Entropy, Instant};
 use hitless_sync::Event as SyncEvent;
 
-use crate::api::{Reply, Request, Server};
+use crate::api::Server;
 use crate::clock;
 use crate::config::{Config, IdlePolicy};
 use crate::durable::{DurableFile, Identity};
 use crate::entropy::SystemEntropy;
 use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
+use answer::Reader;
 use disk::Disk;
 pub use error::DaemonError;
+use keylog::KeyFile;
 
 /// The control thread looks at the rings at least this often.
 const TICK: Duration = Duration::from_millis(1);
@@ -55,6 +62,14 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
+    let keys = config.control.key_log.as_ref();
+    let keys = keys.map(|path| {
+        KeyFile::open(path).map_err(|error| DaemonError::KeyLog {
+            path: path.clone(),
+            error,
+        })
+    });
+    let keys = keys.transpose()?;
     let socket = config
         .cluster
         .sync
@@ -62,15 +77,12 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         .map(|sync| sync_socket(sync.listen))
         .transpose()?;
     let leadership = Leadership::new(false);
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
-    }
+    let stop = flag_of_signals()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
-    let settings = GatewaySettings::new(config);
+    let settings = with_engine(GatewaySettings::new(config))?;
     let workers_stop = Arc::new(AtomicBool::new(false));
-    let workers = open_workers(&settings, &leadership)?;
+    let (workers, modes) = open_workers(&settings, &leadership)?;
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     tracing::info!(
         cluster = %settings.config().cluster.name,
@@ -80,7 +92,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         "started"
     );
     let now = clock::now();
-    let gateway = Gateway::new(
+    let mut gateway = Gateway::new(
         settings,
         durable,
         handles,
@@ -88,14 +100,17 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         now,
         &mut SystemEntropy,
     );
+    gateway.set_port_modes(modes);
     let disk = Disk::start(file).map_err(DaemonError::Thread)?;
     let mut member = Member {
         gateway,
         entropy: SystemEntropy,
         socket,
         disk,
+        keys,
         farewell,
         stopped: false,
+        readers: Vec::new(),
     };
     member.serve(&mut server, &stop);
     workers_stop.store(true, Ordering::Relaxed);
@@ -107,25 +122,46 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.
+fn with_engine(settings: GatewaySettings) -> Result<GatewaySettings, DaemonError> {
+    let forced = Engine::from_environment().map_err(DaemonError::Aead)?;
+    let engine = forced.unwrap_or(settings.aead());
+    let engine = engine.checked().map_err(DaemonError::Aead)?;
+    tracing::info!(aead = engine.name(), "engine for ESP");
+    Ok(settings.with_aead(engine))
+}
+
+/// A flag that SIGTERM and SIGINT set.
+fn flag_of_signals() -> Result<Arc<AtomicBool>, DaemonError> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        signal_hook::flag::register(signal, Arc::clone(&stop)).map_err(DaemonError::Signals)?;
+    }
+    Ok(stop)
+}
+
 /// The workers with their control ends, not running yet.
 type Workers = Vec<(Worker, WorkerHandle)>;
 
 /// Opens every port before any thread starts, so that a port that cannot be opened leaves nothing
-/// behind.
+/// behind. Beside the workers, what each port's driver came to.
 fn open_workers(
     settings: &GatewaySettings,
     leadership: &Arc<Leadership>,
-) -> Result<Workers, DaemonError> {
+) -> Result<(Workers, Vec<String>), DaemonError> {
     let config = settings.config();
     let mut opener = ports::Opener::default();
     let workers = (0..config.dataplane.workers).map(|index| {
-        let mut pool = Pool::new(GatewaySettings::POOL_FRAMES).map_err(DaemonError::Memory)?;
+        let dataplane = &config.dataplane;
+        let pool = Pool::with_runs(dataplane.frames, dataplane.jumbo_packets);
+        let mut pool = pool.map_err(DaemonError::Memory)?;
         let ports = opener.open(&config.ports, index, &mut pool)?;
         let mtus: Vec<usize> = ports.iter().map(|port| port.mtu()).collect();
         let worker = settings.worker(index, &mtus);
         worker_with_pool(pool, worker, ports, Arc::clone(leadership)).map_err(DaemonError::Memory)
     });
-    workers.collect()
+    let workers = workers.collect::<Result<_, _>>()?;
+    Ok((workers, opener.into_modes()))
 }
 
 fn start_workers(
@@ -139,12 +175,12 @@ fn start_workers(
         IdlePolicy::Spin => Idle::DEDICATED,
     };
     let mut threads = Vec::new();
-    let mut handles = Vec::new();
-    for (index, (worker, handle)) in workers.into_iter().enumerate() {
+    let (mut workers, handles): (Vec<_>, Vec<_>) = workers.into_iter().unzip();
+    handover::connect(&mut workers);
+    for (index, worker) in workers.into_iter().enumerate() {
         let core = config.dataplane.cores.get(index).copied();
         let thread = spawn(worker, core, clock::now, idle, Arc::clone(stop));
         threads.push(thread.map_err(DaemonError::Thread)?);
-        handles.push(handle);
     }
     Ok((threads, handles))
 }
@@ -165,8 +201,11 @@ struct Member {
     entropy: SystemEntropy,
     socket: Option<UdpSocket>,
     disk: Disk,
+    keys: Option<KeyFile>,
     farewell: Duration,
     stopped: bool,
+    /// Clients that wait for captured packets.
+    readers: Vec<Reader>,
 }
 
 impl Member {
@@ -222,33 +261,6 @@ impl Member {
         }
     }
 
-    fn answer(&mut self, server: &mut Server, now: Instant) {
-        for (client, request) in server.poll() {
-            let reply = match request {
-                Request::Status {} => Reply::Status(Box::new(self.gateway.status(now))),
-                Request::ListSas { connection } => {
-                    let mut sas = self.gateway.list_sas(now);
-                    sas.retain(|sa| connection.as_ref().is_none_or(|name| *name == sa.name));
-                    Reply::Sas { sas }
-                }
-                Request::Switchover {} => self.switchover(now),
-            };
-            server.reply(client, &reply);
-        }
-    }
-
-    fn switchover(&mut self, now: Instant) -> Reply {
-        match self.gateway.can_switch_over(now) {
-            Ok(successor) => {
-                self.gateway.switchover(now, &mut self.entropy);
-                Reply::Done {
-                    message: format!("handing over to member {successor}"),
-                }
-            }
-            Err(reason) => Reply::Refused { reason },
-        }
-    }
-
     fn drain(&mut self) {
         while let Some(output) = self.gateway.poll_output() {
             match output {
@@ -259,6 +271,11 @@ impl Member {
                     }
                 }
                 Output::Persist(durable) => self.disk.write(durable),
+                Output::KeyLog(lines) => {
+                    if let Some(keys) = &mut self.keys {
+                        keys.write(&lines);
+                    }
+                }
                 Output::Event(event) => {
                     self.stopped |= event == Event::Sync(SyncEvent::Stopped);
                     crate::log::gateway_event(&event);

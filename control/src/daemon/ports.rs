@@ -1,19 +1,27 @@
 //! Opens the ports of the workers.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::Port;
+use hitless_dataplane::port::af_packet::{AfPacketPort, AfPacketSettings};
 use hitless_dataplane::port::af_xdp::{AfXdpMode, AfXdpPort, AfXdpSettings, Attachment};
+use hitless_dataplane::port::pcap::{PcapPort, PcapSettings};
+use hitless_dataplane::port::tap::{TapPort, TapSettings};
 
 use super::DaemonError;
-use crate::config::{Driver, PortConfig, XdpMode};
+use super::error::PortError;
+use crate::clock;
+use crate::config::{AfXdpConfig, Driver, PcapConfig, PortConfig, XdpMode};
 
-/// What the workers' queues of one port share: its XDP program.
+/// What the workers' queues of one port share, and what their drivers came to.
 #[derive(Default)]
 pub struct Opener {
-    attachments: Vec<Arc<Attachment>>,
+    /// By the position of the port in the configuration.
+    attachments: BTreeMap<usize, Arc<Attachment>>,
+    /// Of each port, the modes of its queues without repetition.
+    modes: Vec<Vec<&'static str>>,
 }
 
 impl Opener {
@@ -24,56 +32,100 @@ impl Opener {
         worker: usize,
         pool: &mut Pool,
     ) -> Result<Vec<Box<dyn Port>>, DaemonError> {
-        let mut opened: Vec<Box<dyn Port>> = Vec::new();
+        self.modes.resize_with(ports.len(), Vec::new);
+        let mut opened = Vec::new();
         for (index, port) in ports.iter().enumerate() {
-            match port.driver {
-                Driver::AfXdp => opened.push(Box::new(self.af_xdp(index, port, worker, pool)?)),
-                Driver::Memory => return Err(DaemonError::MemoryPort(port.name.clone())),
+            let queue = self.queue(index, port, worker, pool);
+            let queue = queue.map_err(|error| DaemonError::Port {
+                name: port.name.clone(),
+                error,
+            })?;
+            if let Some(modes) = self.modes.get_mut(index)
+                && !modes.contains(&queue.mode())
+            {
+                modes.push(queue.mode());
             }
+            opened.push(queue);
         }
         Ok(opened)
+    }
+
+    /// What the driver of each port came to; workers may differ.
+    pub fn into_modes(self) -> Vec<String> {
+        self.modes.iter().map(|modes| modes.join("/")).collect()
+    }
+
+    fn queue(
+        &mut self,
+        index: usize,
+        port: &PortConfig,
+        worker: usize,
+        pool: &mut Pool,
+    ) -> Result<Box<dyn Port>, PortError> {
+        let several = port.queues.len() > 1;
+        Ok(match &port.driver {
+            Driver::AfXdp(config) => {
+                let queue = port.queues.get(worker).copied().unwrap_or(0);
+                Box::new(self.af_xdp(index, port, config, queue, pool)?)
+            }
+            Driver::AfPacket => {
+                let settings = AfPacketSettings {
+                    interface: port.interface.clone(),
+                    mac: port.mac,
+                    addresses: port.addresses.iter().map(|p| p.address).collect(),
+                    queues: port.queues.len() as u32,
+                };
+                Box::new(AfPacketPort::open(&settings, pool)?)
+            }
+            Driver::Tap { mtu } => {
+                let settings = TapSettings {
+                    interface: port.interface.clone(),
+                    mtu: *mtu,
+                    several,
+                };
+                Box::new(TapPort::open(&settings, pool)?)
+            }
+            Driver::Pcap(config) => Box::new(PcapPort::open(&capture(config))?),
+            Driver::Memory => return Err(PortError::Memory),
+        })
     }
 
     fn af_xdp(
         &mut self,
         index: usize,
         port: &PortConfig,
-        worker: usize,
+        config: &AfXdpConfig,
+        queue: u32,
         pool: &mut Pool,
-    ) -> Result<AfXdpPort, DaemonError> {
-        let queue = port.queues.get(worker).copied().unwrap_or(0);
+    ) -> Result<AfXdpPort, PortError> {
+        if let Some(attachment) = self.attachments.get(&index) {
+            return Ok(AfXdpPort::join(attachment, queue, pool)?);
+        }
         let settings = AfXdpSettings {
             queue,
-            mode: match port.mode {
+            mode: match config.mode {
                 XdpMode::Auto => AfXdpMode::Auto,
                 XdpMode::Native => AfXdpMode::Native,
                 XdpMode::Skb => AfXdpMode::Skb,
             },
-            addresses: port
-                .addresses
-                .iter()
-                .filter_map(|prefix| ipv4(prefix.address))
-                .collect(),
+            zero_copy: config.zero_copy,
+            addresses: port.addresses.iter().map(|p| p.address).collect(),
+            ring_size: config.ring_size,
             ..AfXdpSettings::new(port.interface.as_str(), port.mac)
         };
-        let opened = match self.attachments.get(index) {
-            Some(attachment) => AfXdpPort::join(attachment, queue, pool),
-            None => AfXdpPort::open(&settings, pool),
-        };
-        let opened = opened.map_err(|error| DaemonError::Port {
-            name: port.name.clone(),
-            error,
-        })?;
-        if self.attachments.len() == index {
-            self.attachments.push(Arc::clone(opened.attachment()));
-        }
+        let opened = AfXdpPort::open(&settings, pool)?;
+        self.attachments
+            .insert(index, Arc::clone(opened.attachment()));
         Ok(opened)
     }
 }
 
-fn ipv4(address: IpAddr) -> Option<Ipv4Addr> {
-    match address {
-        IpAddr::V4(address) => Some(address),
-        IpAddr::V6(_) => None,
+fn capture(config: &PcapConfig) -> PcapSettings {
+    PcapSettings {
+        input: config.read.clone(),
+        output: config.write.clone(),
+        pace: config.pace,
+        mtu: config.mtu,
+        clock: clock::time_of_day,
     }
 }

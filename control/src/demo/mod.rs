@@ -54,6 +54,20 @@ pub fn run(options: &DemoOptions) -> io::Result<ExitCode> {
     })
 }
 
+/// Runs the demo for a measurement, saying nothing: the verdict, and when each probe arrived, in
+/// microseconds after the crash.
+pub fn measure(seed: u64) -> io::Result<(DemoResult, Vec<i64>)> {
+    let story = story::tell(seed, false)?;
+    let hosts = [&story.world.a, &story.world.b];
+    let received = hosts.iter().flat_map(|host| host.received());
+    let after = |at: hitless_sa::Instant| match at >= story.crash {
+        true => at.since(story.crash).as_micros() as i64,
+        false => -(story.crash.since(at).as_micros() as i64),
+    };
+    let arrivals = received.map(|probe| after(probe.at)).collect();
+    Ok((DemoResult::of(&story), arrivals))
+}
+
 fn keep(path: &std::path::Path, capture: &[Captured]) -> io::Result<()> {
     let mut writer = PcapWriter::new(BufWriter::new(fs::File::create(path)?))?;
     for captured in capture {

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Checkpoint as Published;
-use hitless_dataplane::command::Retired;
-use hitless_dataplane::spd::{Action, Policy, Spd};
-use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, Spi, TrafficSelector};
+use hitless_dataplane::counters::SaCounters;
+use hitless_dataplane::flow::Flow;
+use hitless_dataplane::replay::AntiReplay;
+use hitless_dataplane::spd::{Action, Policy};
+use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::{Checkpoint, Usage};
 
 use super::blackout::Blackout;
@@ -18,6 +20,16 @@ use crate::ike::settings::Child;
 
 /// How often IKE is told that a peer lives: it counts in seconds.
 const TELL_IKE: Duration = Duration::from_millis(100);
+
+/// Packets that the network still holds are younger than this.
+const LATELY: Duration = Duration::from_secs(2);
+
+/// A half of a Child SA.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Direction {
+    In,
+    Out,
+}
 
 /// One Child SA in the dataplane.
 pub struct Carried {
@@ -40,15 +52,21 @@ pub struct Carried {
     pub delta: u64,
     /// Packets that are refused since a takeover.
     pub blackout: Blackout,
-    /// The one worker that has the receiving half, and its window.
+    /// The one worker that has the receiving half, and its window; with `shared` one of them.
     pub home: usize,
     /// The worker that the receiving half is on its way to.
     pub moving: Option<usize>,
     /// When it moved last.
     pub moved_at: Option<Instant>,
-    /// What each worker published last, and what its halves that are gone had counted.
+    /// The window, if several workers receive and share it.
+    pub shared: Option<AntiReplay>,
+    /// What each worker published last.
     published: BTreeMap<usize, Checkpoint>,
-    settled: Checkpoint,
+    /// What each half that a worker has or had counts; they outlive the half, and are its again if
+    /// it comes back.
+    tallies: BTreeMap<(usize, Direction), Arc<SaCounters>>,
+    /// The totals when the last checkpoint came.
+    counted: Checkpoint,
     /// When each direction last moved.
     pub used_in: Option<Instant>,
     pub used_out: Option<Instant>,
@@ -82,8 +100,10 @@ impl Carried {
             home,
             moving: None,
             moved_at: None,
+            shared: None,
             published: BTreeMap::new(),
-            settled: Checkpoint::default(),
+            tallies: BTreeMap::new(),
+            counted: Checkpoint::default(),
             used_in: None,
             used_out: None,
             silence: Silence::new(false),
@@ -112,6 +132,12 @@ impl Carried {
         })
     }
 
+    /// Whether the peer sends on it these days, so that packets of its may be under way.
+    pub fn receives(&self, now: Instant) -> bool {
+        let lately = self.used_in.is_none_or(|at| now.since(at) <= LATELY);
+        self.cell.inbound_top().0 > 0 && lately
+    }
+
     /// Whether IKE should hear that the peer has sent something.
     pub fn heard(&mut self, now: Instant) -> bool {
         let inbound_top = self.cell.inbound_top();
@@ -126,52 +152,48 @@ impl Carried {
 
     /// Remembers what a worker published; gives the checkpoint of the SA as a whole.
     pub fn note(&mut self, now: Instant, worker: usize, published: Published) -> Checkpoint {
-        let before = self.counters();
         let checkpoint = Checkpoint {
             outbound_next: published.outbound_next,
             inbound_top: published.inbound_top,
-            packets_out: published.packets_out,
-            bytes_out: published.bytes_out,
-            packets_in: published.packets_in,
-            bytes_in: published.bytes_in,
+            ..Checkpoint::default()
         };
         self.published.insert(worker, checkpoint);
-        let after = self.counters();
+        let (before, after) = (self.counted, self.counters());
         if after.packets_in > before.packets_in {
             self.used_in = Some(now);
         }
         if after.packets_out > before.packets_out {
             self.used_out = Some(now);
         }
+        self.counted = after;
         after
     }
 
-    /// A half that a worker has given back counts no more there.
-    pub fn settle(&mut self, worker: usize, retired: &Retired) {
-        self.published.remove(&worker);
-        match retired {
-            Retired::Inbound(sa) => {
-                self.settled.packets_in += sa.packets;
-                self.settled.bytes_in += sa.bytes;
-            }
-            Retired::Outbound(sa) => {
-                self.settled.packets_out += sa.packets;
-                self.settled.bytes_out += sa.bytes;
-            }
-            Retired::Policies(_) | Retired::Routes(_) => {}
-        }
+    /// The counters for a half on a worker: always the same ones.
+    pub fn tally(&mut self, worker: usize, direction: Direction) -> Arc<SaCounters> {
+        Arc::clone(self.tallies.entry((worker, direction)).or_default())
+    }
+
+    /// What each half counts, by worker.
+    pub fn tallies(&self) -> impl Iterator<Item = (usize, Direction, &SaCounters)> {
+        let tallies = self.tallies.iter();
+        tallies.map(|((worker, direction), counters)| (*worker, *direction, counters.as_ref()))
     }
 
     /// Every worker counts its own packets; numbers are the SA's.
     pub fn counters(&self) -> Checkpoint {
-        let mut sum = self.settled;
+        let mut sum = Checkpoint::default();
         for one in self.published.values() {
             sum.outbound_next = sum.outbound_next.max(one.outbound_next);
             sum.inbound_top = sum.inbound_top.max(one.inbound_top);
-            sum.packets_out += one.packets_out;
-            sum.bytes_out += one.bytes_out;
-            sum.packets_in += one.packets_in;
-            sum.bytes_in += one.bytes_in;
+        }
+        for (_, direction, counters) in self.tallies() {
+            let (packets, bytes) = match direction {
+                Direction::In => (&mut sum.packets_in, &mut sum.bytes_in),
+                Direction::Out => (&mut sum.packets_out, &mut sum.bytes_out),
+            };
+            *packets += counters.packets();
+            *bytes += counters.bytes();
         }
         sum
     }
@@ -181,7 +203,6 @@ impl Carried {
 #[derive(Default)]
 pub struct Children {
     carried: BTreeMap<SaId, Carried>,
-    by_spi: BTreeMap<Spi, SaId>,
     /// The least first: a slot above the workers' capacity is refused and must not be tried while
     /// a good one is free.
     free_slots: BTreeSet<u32>,
@@ -202,8 +223,6 @@ impl Children {
     pub fn insert(&mut self, mut carried: Carried) {
         self.installed += 1;
         carried.order = self.installed;
-        self.by_spi
-            .insert(carried.child.inbound_spi, carried.child.id);
         self.carried.insert(carried.child.id, carried);
     }
 
@@ -213,10 +232,6 @@ impl Children {
     pub fn remove(&mut self, sa: SaId) -> Option<Carried> {
         let carried = self.carried.remove(&sa)?;
         carried.cell.freeze();
-        let spi = carried.child.inbound_spi;
-        if self.by_spi.get(&spi) == Some(&sa) {
-            self.by_spi.remove(&spi);
-        }
         self.free_slots.insert(carried.slot);
         if carried.send {
             let others = self.carried.values_mut();
@@ -235,11 +250,6 @@ impl Children {
             self.remove(*sa);
         }
         all
-    }
-
-    /// The SA that receives with this SPI.
-    pub fn by_spi(&mut self, spi: Spi) -> Option<&mut Carried> {
-        self.carried.get_mut(self.by_spi.get(&spi)?)
     }
 
     pub fn get(&self, sa: SaId) -> Option<&Carried> {
@@ -279,7 +289,7 @@ impl Children {
 
     /// The policies, in the order of the file: of each child its SAs that are up, then what it
     /// protects even while none is, so that it never leaves in clear.
-    pub fn policies(&self, configured: &[Protected]) -> Spd {
+    pub fn policies(&self, configured: &[Protected]) -> Vec<Policy> {
         let mut sending: BTreeMap<(&str, &str), Vec<&Carried>> = BTreeMap::new();
         for carried in self.carried.values().filter(|carried| carried.send) {
             let child = (carried.connection.as_str(), carried.name.as_str());
@@ -295,7 +305,7 @@ impl Children {
             }
             policies.extend(protected.policies.iter().cloned());
         }
-        Spd::new(policies)
+        policies
     }
 }
 
@@ -314,6 +324,18 @@ impl Protected {
             child: child.name.clone(),
             policies: pairs(&child.local_ts, &child.remote_ts, Action::Protect(None)).collect(),
         }
+    }
+
+    /// Connection and child.
+    pub fn name(&self) -> (String, String) {
+        (self.connection.clone(), self.child.clone())
+    }
+
+    /// Whether outbound packets of a flow are its to protect.
+    pub fn covers(&self, flow: &Flow) -> bool {
+        self.policies.iter().any(|policy| {
+            flow.source_within(&policy.local) && flow.destination_within(&policy.remote)
+        })
     }
 }
 
@@ -335,7 +357,7 @@ fn pairs(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId, Mode};
+    use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId, Mode, SaOptions, Spi};
 
     fn child(counter: u32) -> Arc<ChildSa> {
         let network = |text: [u8; 4]| TrafficSelector::prefix(text.into(), 24).unwrap();
@@ -355,6 +377,7 @@ mod tests {
             local_ts: vec![network([10, 2, 0, 0])],
             remote_ts: vec![network([10, 1, 0, 0])],
             replay_window: 64,
+            options: SaOptions::default(),
         })
     }
 
@@ -390,7 +413,7 @@ mod tests {
             policies: pairs(&[], &[], Action::Discard).collect(),
         });
         let policies = children.policies(&configured);
-        let policies = policies.policies().iter();
+        let policies = policies.iter();
         let protecting = policies.filter_map(|policy| match policy.action {
             Action::Protect(sa) => sa,
             Action::Bypass | Action::Discard => None,
@@ -425,7 +448,7 @@ mod tests {
         let other = carry(&mut children, 2, "net");
         children.remove(id(1));
         assert!(cell.frozen() && !other.frozen());
-        assert!(children.by_spi(Spi(0x1001)).is_none());
+        assert!(children.get(id(1)).is_none());
         assert_eq!(children.clear(), [id(2)]);
         assert!(other.frozen());
     }

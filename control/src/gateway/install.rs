@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::Command;
-use hitless_dataplane::sad::{InboundSa, OutboundSa, SaError};
-use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber};
+use hitless_dataplane::replay::{AntiReplay, WindowState};
+use hitless_dataplane::sad::{Bound, InboundSa, OutboundSa, SaError};
+use hitless_sa::{ChildSa, Lease, SaId, SequenceNumber, Workers};
+use hitless_sync::TakeoverSa;
 
-use super::children::Carried;
+use super::children::{Carried, Direction};
 use super::silence::Silence;
 use super::{Event, Gateway, Output};
 use crate::ike::ChildChange;
+use crate::keylog::KeyLines;
 
 impl Gateway {
     /// Makes one change of a Child SA in the dataplane.
@@ -41,6 +44,7 @@ impl Gateway {
                 let Some(carried) = self.children.get_mut(sa) else {
                     return;
                 };
+                let moved = (carried.child.local, carried.child.remote) != (local, remote);
                 carried.child = child;
                 self.dataplane.broadcast(|| Command::Update {
                     sa,
@@ -48,6 +52,10 @@ impl Gateway {
                     remote,
                     encapsulation,
                 });
+                // Wireshark looks its keys up by address.
+                if moved {
+                    self.log_keys(sa);
+                }
             }
             ChildChange::Remove(sa) => {
                 self.inherited.remove(&sa);
@@ -87,11 +95,13 @@ impl Gateway {
         if tuning.no_high_water {
             lease.high_water = SequenceNumber(u64::MAX);
         }
+        let handed_over = inherited.as_ref().filter(|_| !tuning.no_floor);
+        let window = first_window(&child, floor, handed_over);
         let cell = Arc::new(Cell::new(first, lease));
         let slot = self.children.take_slot();
         let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
-        let halves = self.halves(&child, &cell, floor, slot);
         let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);
+        let halves = self.halves(&mut carried, window);
         carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
         carried.silence = Silence::new(inherited.is_some());
         // Known from here on, so that one that fails is taken out as a whole.
@@ -100,31 +110,75 @@ impl Gateway {
             Ok(halves) => halves,
             Err(error) => return self.unusable(sa, error.to_string()),
         };
-        self.dataplane
-            .send(home, Command::InstallInbound(Box::new(inbound)));
-        for (worker, outbound) in outbound.into_iter().enumerate() {
+        self.log_keys(sa);
+        for (worker, half) in inbound {
             self.dataplane
-                .send(worker, Command::InstallOutbound(Box::new(outbound)));
+                .send(worker, Command::InstallInbound(Box::new(half)));
         }
+        for (worker, half) in outbound {
+            self.dataplane
+                .send(worker, Command::InstallOutbound(Box::new(half)));
+        }
+        self.tell_home(sa);
         if send {
             self.children.use_for_sending(sa);
         }
         self.policies_changed = true;
     }
 
-    /// The receiving half for its home worker and a sending half for each.
-    fn halves(
-        &self,
-        child: &ChildSa,
-        cell: &Arc<Cell>,
-        floor: SequenceNumber,
-        slot: u32,
-    ) -> Result<(InboundSa, Vec<OutboundSa>), SaError> {
+    /// The keys of an SA for Wireshark, if the user asked for them.
+    fn log_keys(&mut self, sa: SaId) {
+        if self.settings.config().control.key_log.is_some()
+            && let Some(carried) = self.children.get(sa)
+        {
+            let lines = KeyLines::new(&carried.child);
+            self.outputs.push_back(Output::KeyLog(lines));
+        }
+    }
+
+    /// The halves that the SA's workers get (`workers` of its child).
+    fn halves(&self, carried: &mut Carried, window: AntiReplay) -> Result<Halves, SaError> {
         let engine = self.settings.aead();
-        let inbound = InboundSa::new(child, Arc::clone(cell), floor, slot, engine)?;
-        let outbound = (0..self.dataplane.len())
-            .map(|_| OutboundSa::new(child, Arc::clone(cell), slot, engine));
-        Ok((inbound, outbound.collect::<Result<_, _>>()?))
+        let (child, cell) = (&Arc::clone(&carried.child), &Arc::clone(&carried.cell));
+        let (slot, at_home) = (carried.slot, carried.home);
+        let mut tally = |worker, direction| carried.tally(worker, direction);
+        let spread = child.options.workers;
+        let several = spread == Workers::All && self.dataplane.len() > 1;
+        let window = if several { window.share() } else { window };
+        let (mut inbound, mut outbound) = (Vec::new(), Vec::new());
+        for worker in 0..self.dataplane.len() {
+            let (cell, home) = (|| Arc::clone(cell), worker == at_home);
+            if home || several {
+                let window = window.clone();
+                let mut half = InboundSa::with_window(child, cell(), window, slot, engine)?;
+                half.counters = tally(worker, Direction::In);
+                inbound.push((worker, half));
+            }
+            if home || spread != Workers::One {
+                let mut half = OutboundSa::new(child, cell(), slot, engine)?;
+                half.counters = tally(worker, Direction::Out);
+                outbound.push((worker, half));
+            }
+        }
+        carried.shared = several.then_some(window);
+        Ok((inbound, outbound))
+    }
+
+    /// Tells the workers without a receiving half whom an SA's packets are for.
+    pub(super) fn tell_home(&mut self, sa: SaId) {
+        let Some(carried) = self.children.get(sa).filter(|c| c.shared.is_none()) else {
+            return;
+        };
+        let (slot, home) = (carried.slot, carried.home);
+        let bound = Bound {
+            spi: carried.child.inbound_spi,
+            owner: home,
+            outbound: carried.child.options.workers == Workers::One,
+        };
+        for worker in (0..self.dataplane.len()).filter(|worker| *worker != home) {
+            self.dataplane
+                .send(worker, Command::Bind { sa, slot, bound });
+        }
     }
 
     /// The workers cannot carry it: none of them does, and its traffic is dropped, not sent in
@@ -139,4 +193,20 @@ impl Gateway {
         self.outputs
             .push_back(Output::Event(Event::Unusable { sa, reason }));
     }
+}
+
+/// Receiving and sending halves, each with its worker.
+type Halves = (Vec<(usize, InboundSa)>, Vec<(usize, OutboundSa)>);
+
+/// What counts as seen when an SA begins here: everything up to the floor, unless a predecessor that
+/// stopped for good has said what it really saw (R15).
+fn first_window(
+    child: &ChildSa,
+    floor: SequenceNumber,
+    inherited: Option<&TakeoverSa>,
+) -> AntiReplay {
+    let handed_over = inherited.and_then(|sa| sa.window.as_deref());
+    let state = handed_over.and_then(WindowState::from_bytes);
+    let window = state.and_then(|state| AntiReplay::inherit(child.replay_window, &state));
+    window.unwrap_or_else(|| AntiReplay::new(child.replay_window, floor))
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use hitless_dataplane::aead::{Engine as AeadEngine, EspKey};
 use hitless_dataplane::esp;
-use hitless_dataplane::replay::ReplayWindow;
+use hitless_dataplane::replay::AntiReplay;
 use hitless_sa::{
     ChildSa, Entropy, Incarnation, Instant, MemberId, Mode, SaId, SequenceNumber, Spi,
     TrafficSelector,
@@ -96,7 +96,7 @@ struct Outbound {
 struct Inbound {
     sa: SaId,
     key: EspKey,
-    window: ReplayWindow,
+    window: AntiReplay,
     member: MemberId,
 }
 
@@ -389,7 +389,7 @@ impl Link {
         let inbound = Inbound {
             sa: child.id,
             key: inbound,
-            window: ReplayWindow::new(child.replay_window),
+            window: AntiReplay::new(child.replay_window, SequenceNumber(0)),
             member,
         };
         self.inbound.insert(child.inbound_spi, inbound);
@@ -479,6 +479,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             remote_ts: host(other.address).into_iter().collect(),
             rekey_time: Duration::from_secs(3600),
             replay_window: 4096,
+            options: hitless_sa::SaOptions::default(),
             start: false,
         }],
     }

@@ -18,11 +18,14 @@
 //!  install.rs  SAs into the workers, with their leases           children.rs  the SAs in there
 //!  dataplane.rs the rings of the workers            link.rs      the other members
 //!  punt.rs     IP and UDP around IKE                settings.rs  what the configuration becomes
-//!  counts.rs   bad input, by reason                 status.rs    what an operator sees
+//!  counts.rs   bad input, by reason                 status.rs, show.rs  what an operator sees
 //!  blackout.rs what a strict takeover leaves, and its end
+//!  acquire.rs  children that the first packet brings up
+//!  watch.rs    traces and captures of single packets
 //!  silence.rs  inherited SAs that the peer has no more
 //! ```
 
+mod acquire;
 mod blackout;
 mod children;
 mod commit;
@@ -30,12 +33,15 @@ mod counts;
 mod dataplane;
 mod install;
 mod link;
+mod neighbours;
 mod punt;
 mod roles;
 mod settings;
 mod settle;
+mod show;
 mod silence;
 mod status;
+mod watch;
 mod workers;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -44,21 +50,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::command::Command;
+use hitless_dataplane::spd::Spd;
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
 use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
 use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, TakeoverSa};
 
 use crate::ike::{self, Engine, Input};
+use crate::keylog::KeyLines;
 
 pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
+use acquire::Asked;
 use children::Children;
 use commit::Waiting;
 use counts::Counts;
 use dataplane::Dataplane;
 use link::Link;
+use neighbours::Neighbours;
 use roles::Drain;
+use watch::Watching;
 
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
 const SCAN: Duration = Duration::from_millis(1);
@@ -70,6 +81,8 @@ pub enum Output {
     SyncTransmit(SocketAddr, Vec<u8>),
     /// Write durably, then call [`Gateway::persisted`].
     Persist(Durable),
+    /// Append to the key log: only if the configuration names one.
+    KeyLog(KeyLines),
     /// For the log, the demo's progress and tests.
     Event(Event),
 }
@@ -95,6 +108,11 @@ pub enum Event {
     },
     Degraded {
         on: bool,
+    },
+    /// A packet wants a child that is to be brought up by its first one.
+    Acquired {
+        connection: String,
+        child: String,
     },
     /// An inherited SA sends and hears nothing: it is replaced.
     Silent {
@@ -129,6 +147,8 @@ pub struct Gateway {
     inherited: BTreeMap<SaId, TakeoverSa>,
     /// The workers do not know yet which SAs are up.
     policies_changed: bool,
+    /// What they decide by, and count in.
+    policies: Arc<Spd>,
     /// Installed without a right to use them: to be replaced.
     rightless: Vec<SaId>,
     outputs: VecDeque<Output>,
@@ -137,12 +157,18 @@ pub struct Gateway {
     drain: Option<Drain>,
     barriers: u64,
     worker_lost: bool,
+    /// What the driver of each port came to.
+    port_modes: Vec<String>,
     last_scan: Instant,
     /// When this process started, for ages in `status`.
     started: Instant,
     skip: u64,
     packet: Vec<u8>,
     counts: Counts,
+    asked: Asked,
+    watching: Watching,
+    /// What the workers have learned of the links' neighbours, for `show`.
+    neighbours: Neighbours,
 }
 
 impl Gateway {
@@ -157,6 +183,7 @@ impl Gateway {
     ) -> Gateway {
         let incarnation = durable.incarnation;
         let mut dataplane = Dataplane::new(workers, leadership);
+        let policies = Arc::new(Spd::for_workers(Vec::new(), dataplane.len()));
         let routes = Arc::new(settings.fib());
         dataplane.broadcast(|| Command::Routes(Arc::clone(&routes)));
         let mut gateway = Gateway {
@@ -171,17 +198,22 @@ impl Gateway {
             held: BTreeMap::new(),
             inherited: BTreeMap::new(),
             policies_changed: false,
+            policies,
             rightless: Vec::new(),
             outputs: VecDeque::new(),
             handing_over: false,
             drain: None,
             barriers: 0,
+            port_modes: Vec::new(),
             worker_lost: false,
             last_scan: now,
             started: now,
             skip: 0,
             packet: Vec::new(),
             counts: Counts::default(),
+            asked: Asked::default(),
+            watching: Watching::default(),
+            neighbours: Neighbours::default(),
         };
         gateway.publish_policies();
         gateway
@@ -195,6 +227,7 @@ impl Gateway {
         if now.since(self.last_scan) >= SCAN {
             self.last_scan = now;
             self.scan(now, entropy);
+            self.tend_watching(now);
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now) {
             self.node.handle(now, entropy, SyncInput::Timeout);

@@ -2,8 +2,9 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use hitless_dataplane::wire::ip::{Ip, pseudo_header};
 use hitless_dataplane::wire::udp::{IKE_PORT, Udp};
-use hitless_dataplane::wire::{checksum, ipv4, udp};
+use hitless_dataplane::wire::{checksum, ipv4, ipv6, udp};
 
 use crate::ike::Transmit;
 
@@ -12,16 +13,14 @@ const NON_ESP_MARKER: [u8; 4] = [0; 4];
 
 /// Addresses and IKE message of a punted packet: (ours, the peer's, message without marker).
 pub fn ike_datagram(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
-    let ip = ipv4::Ipv4::parse(packet).ok()?;
-    if ip.protocol() != ipv4::UDP || ip.is_fragment() {
+    let ip = Ip::parse(packet).ok()?;
+    let payload = udp_payload(ip)?;
+    let datagram = Udp::parse(payload)?;
+    if !checksum_holds(ip, payload, datagram) {
         return None;
     }
-    let datagram = Udp::parse(ip.payload())?;
-    if !checksum_holds(ip, datagram) {
-        return None;
-    }
-    let local = SocketAddr::new(ip.destination().into(), datagram.destination_port());
-    let remote = SocketAddr::new(ip.source().into(), datagram.source_port());
+    let local = SocketAddr::new(ip.destination(), datagram.destination_port());
+    let remote = SocketAddr::new(ip.source(), datagram.source_port());
     let payload = match local.port() {
         IKE_PORT => datagram.payload(),
         _ => datagram.payload().strip_prefix(&NON_ESP_MARKER)?,
@@ -29,96 +28,111 @@ pub fn ike_datagram(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
     Some((local, remote, payload))
 }
 
-/// Zero means that the sender computed none (RFC 768).
-fn checksum_holds(ip: ipv4::Ipv4<'_>, datagram: Udp<'_>) -> bool {
-    let octets = ip.payload();
-    let Some(octets) = octets.get(..udp::HEADER + datagram.payload().len()) else {
-        return false;
-    };
-    octets.get(6..8) == Some(&[0, 0])
-        || checksum(
-            pseudo_header(ip.source(), ip.destination(), octets.len()),
-            octets,
-        ) == 0
+/// What follows the IP header, if that is a whole UDP datagram.
+fn udp_payload(ip: Ip<'_>) -> Option<&[u8]> {
+    match ip {
+        Ip::V4(ip) => (ip.protocol() == ipv4::UDP && !ip.is_fragment()).then(|| ip.payload()),
+        Ip::V6(ip) => {
+            let upper = ip.upper().ok()?;
+            let whole = upper.protocol == ipv4::UDP && upper.fragment.is_none();
+            whole.then(|| ip.from(upper.offset))
+        }
+    }
 }
 
-/// The IP packet around a message of ours; `None` for IPv6, which the dataplane does not route yet.
-pub fn udp_packet(transmit: &Transmit) -> Option<Vec<u8>> {
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (transmit.local.ip(), transmit.remote.ip())
-    else {
-        return None;
+/// Over IPv4 zero means that the sender computed none (RFC 768); IPv6 wants one (RFC 8200
+/// section 8.1).
+fn checksum_holds(ip: Ip<'_>, payload: &[u8], datagram: Udp<'_>) -> bool {
+    let Some(octets) = payload.get(..udp::HEADER + datagram.payload().len()) else {
+        return false;
     };
+    if octets.get(6..8) == Some(&[0, 0]) {
+        return matches!(ip, Ip::V4(_));
+    }
+    let sum = pseudo_header(ip.source(), ip.destination(), ipv4::UDP, octets.len());
+    checksum(sum, octets) == 0
+}
+
+/// The IP packet around a message of ours; `None` if its addresses are not of one family.
+pub fn udp_packet(transmit: &Transmit) -> Option<Vec<u8>> {
     let marker: &[u8] = if transmit.local.port() == IKE_PORT {
         &[]
     } else {
         &NON_ESP_MARKER
     };
+    let (source, destination) = (transmit.local.ip(), transmit.remote.ip());
+    let header = match destination {
+        IpAddr::V4(_) => ipv4::HEADER,
+        IpAddr::V6(_) => ipv6::HEADER,
+    };
     let length = udp::HEADER + marker.len() + transmit.payload.len();
-    let mut packet = vec![0; ipv4::HEADER];
-    packet.reserve(length);
+    let mut packet = Vec::with_capacity(header + length);
+    packet.resize(header, 0);
     packet.extend_from_slice(&transmit.local.port().to_be_bytes());
     packet.extend_from_slice(&transmit.remote.port().to_be_bytes());
     packet.extend_from_slice(&u16::try_from(length).ok()?.to_be_bytes());
     packet.extend_from_slice(&[0, 0]);
     packet.extend_from_slice(marker);
     packet.extend_from_slice(&transmit.payload);
-    let sum = match checksum(
-        pseudo_header(source, destination, length),
-        &packet[ipv4::HEADER..],
-    ) {
-        0 => 0xffff,
-        sum => sum,
+    let seed = pseudo_header(source, destination, ipv4::UDP, length);
+    let sum = udp::sent_checksum(checksum(seed, &packet[header..]));
+    packet[header + 6..header + 8].copy_from_slice(&sum.to_be_bytes());
+    let written = match (source, destination) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ipv4::write(&mut packet, from, to, ipv4::UDP),
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            let hops = ipv6::INITIAL_HOP_LIMIT;
+            ipv6::write(&mut packet, from, to, ipv4::UDP, hops)
+        }
+        _ => false,
     };
-    packet[ipv4::HEADER + 6..ipv4::HEADER + 8].copy_from_slice(&sum.to_be_bytes());
-    ipv4::write(&mut packet, source, destination, ipv4::UDP).then_some(packet)
-}
-
-/// The sum of the pseudo header (RFC 768), not folded.
-fn pseudo_header(
-    source: std::net::Ipv4Addr,
-    destination: std::net::Ipv4Addr,
-    length: usize,
-) -> u32 {
-    let half = |address: std::net::Ipv4Addr| {
-        let address = u32::from(address);
-        (address >> 16) + (address & 0xffff)
-    };
-    half(source) + half(destination) + u32::from(ipv4::UDP) + length as u32
+    written.then_some(packet)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn transmit(port: u16) -> Transmit {
+    fn transmit(port: u16, v6: bool) -> Transmit {
+        let ends = match v6 {
+            true => ["2001:db8::1", "2001:db8:7::7"],
+            false => ["192.0.2.1", "198.51.100.7"],
+        };
+        let [local, remote] = ends.map(|end| SocketAddr::new(end.parse().unwrap(), port));
         Transmit {
-            local: SocketAddr::new("192.0.2.1".parse().unwrap(), port),
-            remote: SocketAddr::new("198.51.100.7".parse().unwrap(), port),
+            local,
+            remote,
             payload: vec![7; 61],
         }
     }
 
     #[test]
     fn what_is_sent_is_read_back_with_and_without_marker() {
-        for port in [500, 4500] {
-            let transmit = transmit(port);
+        for (port, v6) in [(500, false), (4500, false), (500, true), (4500, true)] {
+            let transmit = transmit(port, v6);
             let packet = udp_packet(&transmit).unwrap();
             let (local, remote, payload) = ike_datagram(&packet).unwrap();
             assert_eq!((local, remote), (transmit.remote, transmit.local));
             assert_eq!(payload, transmit.payload);
         }
+        let mixed = Transmit {
+            remote: transmit(500, true).remote,
+            ..transmit(500, false)
+        };
+        assert!(udp_packet(&mixed).is_none());
     }
 
     #[test]
     fn a_damaged_or_truncated_packet_is_refused() {
-        let packet = udp_packet(&transmit(4500)).unwrap();
-        for length in 0..packet.len() {
-            assert!(ike_datagram(&packet[..length]).is_none(), "{length} octets");
-        }
-        for position in 28..packet.len() {
-            let mut damaged = packet.clone();
-            damaged[position] ^= 0x10;
-            assert!(ike_datagram(&damaged).is_none(), "octet {position}");
+        for (v6, header) in [(false, 28), (true, 48)] {
+            let packet = udp_packet(&transmit(4500, v6)).unwrap();
+            for length in 0..packet.len() {
+                assert!(ike_datagram(&packet[..length]).is_none(), "{length} octets");
+            }
+            for position in header..packet.len() {
+                let mut damaged = packet.clone();
+                damaged[position] ^= 0x10;
+                assert!(ike_datagram(&damaged).is_none(), "octet {position}");
+            }
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use hitless_dataplane::command::Command;
+use hitless_dataplane::replay::WindowState;
 use hitless_sa::{Entropy, Epoch, IkeSpi, Instant, SaId};
 use hitless_sync::{DrainedSa, Input as SyncInput, StepDown, TakeoverObject};
 
@@ -13,7 +14,14 @@ use crate::ike::{Input, Resume, takeover};
 pub(super) struct Drain {
     barrier: u64,
     waiting: Vec<usize>,
+    /// Windows of the SAs that the peers send on, as they are now for good.
+    windows: BTreeMap<SaId, WindowState>,
 }
+
+/// SAs whose windows are handed over at most: the service waits for that.
+const WINDOWS: usize = 4096;
+/// Numbers of each. No network holds packets back for longer.
+const WINDOW: u32 = 1024;
 
 impl Gateway {
     /// Keeps a standby's copy of an IKE SA; an older copy of one that cannot be read is wrong.
@@ -102,7 +110,7 @@ impl Gateway {
 
     /// Stops carrying traffic, for good in this epoch: what the node does next it does with exact
     /// ends, or without any if the workers do not answer in time.
-    pub(super) fn start_drain(&mut self) {
+    pub(super) fn start_drain(&mut self, now: Instant) {
         self.handing_over = true;
         self.dataplane.set_leading(false);
         self.barriers += 1;
@@ -110,8 +118,23 @@ impl Gateway {
         self.drain = Some(Drain {
             barrier,
             waiting: (0..self.dataplane.len()).collect(),
+            windows: BTreeMap::new(),
         });
+        // Workers have stopped when they take these, and answer them before the barrier.
+        let busy = self.children.iter().filter(|carried| carried.receives(now));
+        let own = busy.filter(|carried| carried.shared.is_none());
+        let asked = own.take(WINDOWS).map(|c| (c.home, c.child.id));
+        for (home, sa) in asked.collect::<Vec<_>>() {
+            self.dataplane.send(home, Command::QueryWindow(sa));
+        }
         self.dataplane.broadcast(|| Command::Barrier(barrier));
+    }
+
+    /// What a receiving half has seen.
+    pub(super) fn window_known(&mut self, sa: SaId, state: Option<WindowState>) {
+        if let (Some(drain), Some(state)) = (&mut self.drain, state) {
+            drain.windows.insert(sa, state);
+        }
     }
 
     /// Every worker has passed a burst boundary since leadership went off: what the cells say now
@@ -131,6 +154,7 @@ impl Gateway {
         if !drain.waiting.is_empty() {
             return;
         }
+        let mut windows = std::mem::take(&mut drain.windows);
         self.drain = None;
         // Frozen before they are read: whatever a worker does, these are the last numbers.
         let drained = self.children.iter().map(|carried| {
@@ -139,10 +163,16 @@ impl Gateway {
             // An SA that heard nothing in this leadership has still everything behind it that its
             // predecessors may have delivered (S3): `seen_top` begins at the floor.
             lease.high_water = lease.high_water.max(carried.seen_top);
+            let shared = carried.shared.as_ref().filter(|_| carried.receives(now));
+            let state = match shared {
+                Some(window) => window.export(),
+                None => windows.remove(&carried.child.id),
+            };
+            let newest = state.and_then(|state| state.newest(WINDOW));
             DrainedSa {
                 sa: carried.child.id,
                 lease,
-                window: Vec::new(),
+                window: newest.map(|state| state.to_bytes()).unwrap_or_default(),
             }
         });
         let drained = drained.collect();

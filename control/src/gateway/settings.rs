@@ -26,6 +26,7 @@ const SA_CAPACITY: usize = 128 * 1024;
 /// Everything that the gateway needs from the configuration.
 pub struct GatewaySettings {
     config: Config,
+    aead: AeadEngine,
     protected: Vec<Protected>,
     tuning: Tuning,
 }
@@ -46,9 +47,6 @@ pub struct Tuning {
 }
 
 impl GatewaySettings {
-    /// Frames of each worker, 2 KiB each.
-    pub const POOL_FRAMES: u32 = 16 * 1024;
-
     /// From a configuration that was checked when it was read.
     pub fn new(config: Config) -> GatewaySettings {
         let connections = config.connections.iter();
@@ -58,10 +56,17 @@ impl GatewaySettings {
         });
         let protected = protected.collect();
         GatewaySettings {
+            aead: aead(config.dataplane.aead),
             config,
             protected,
             tuning: Tuning::default(),
         }
+    }
+
+    /// The same, with another engine for ESP than the configuration names.
+    #[must_use]
+    pub fn with_aead(self, aead: AeadEngine) -> GatewaySettings {
+        GatewaySettings { aead, ..self }
     }
 
     /// The same, tuned.
@@ -85,8 +90,9 @@ impl GatewaySettings {
         &self.protected
     }
 
-    pub(super) fn aead(&self) -> AeadEngine {
-        aead(self.config.dataplane.aead)
+    /// The engine for ESP, which this CPU may not have.
+    pub fn aead(&self) -> AeadEngine {
+        self.aead
     }
 
     pub(super) fn engine(&self, incarnation: Incarnation) -> EngineSettings {
@@ -150,7 +156,7 @@ impl GatewaySettings {
     }
 
     /// Connected networks first, then the routes of each port.
-    pub(super) fn fib(&self) -> Fib {
+    pub(super) fn routes(&self) -> Vec<Route> {
         let mut routes = Vec::new();
         for (index, port) in self.config.ports.iter().enumerate() {
             routes.extend(port.addresses.iter().map(|prefix| Route {
@@ -164,7 +170,11 @@ impl GatewaySettings {
                 next_hop: route.via,
             }));
         }
-        Fib::new(&routes)
+        routes
+    }
+
+    pub(super) fn fib(&self) -> Fib {
+        Fib::new(&self.routes())
     }
 
     /// What one worker is told; `mtus` are those of its ports.
@@ -183,7 +193,8 @@ impl GatewaySettings {
         WorkerSettings {
             id,
             interfaces: interfaces.collect(),
-            pool_frames: Self::POOL_FRAMES,
+            pool_frames: self.config.dataplane.frames,
+            pool_runs: self.config.dataplane.jumbo_packets,
             checkpoint: CheckpointSettings {
                 packets: u32::try_from(self.config.dataplane.checkpoint.packets)
                     .unwrap_or(u32::MAX),
@@ -197,7 +208,7 @@ impl GatewaySettings {
 fn aead(wish: Aead) -> AeadEngine {
     match wish {
         Aead::Auto => AeadEngine::default(),
-        Aead::AwsLc => AeadEngine::AwsLc,
-        Aead::AesGcm => AeadEngine::AesGcm,
+        Aead::Burst => AeadEngine::burst(),
+        Aead::Only(engine) => engine,
     }
 }

@@ -68,7 +68,7 @@ impl Gateway {
                 objects,
             } => self.lead(now, entropy, epoch, base, objects),
             SyncOutput::StepDown { reason } => self.step_down(reason),
-            SyncOutput::Drain => self.start_drain(),
+            SyncOutput::Drain => self.start_drain(now),
             SyncOutput::Lease { sa, lease } => self.raise(sa, lease),
             SyncOutput::Committed {
                 object,
@@ -150,8 +150,10 @@ impl Gateway {
     /// Gives the workers the policies of the SAs that are up.
     pub(super) fn publish_policies(&mut self) {
         self.policies_changed = false;
-        let policies = Arc::new(self.children.policies(self.settings.protected()));
+        let policies = self.children.policies(self.settings.protected());
+        self.policies = Arc::new(self.policies.successor(policies));
+        let policies = &self.policies;
         self.dataplane
-            .broadcast(|| Command::Policies(Arc::clone(&policies)));
+            .broadcast(|| Command::Policies(Arc::clone(policies)));
     }
 }

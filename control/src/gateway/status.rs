@@ -1,17 +1,18 @@
 //! What an operator sees: the plain data behind `hitless status` and `hitless list-sas`.
 
-use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::counters::Counters;
+use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{Instant, Mode, Spi};
 use hitless_sync::{MemberStatus as NodeMember, Role as NodeRole};
 
 use super::Gateway;
 use super::children::Carried;
+use super::show::drop_status;
 use crate::api::{
     ChildSaStatus, DropStatus, GatewayStatus, IkeSaStatus, IkeState, LeaseStatus, MemberStatus,
     PortStatus, Role, SyncStatus,
@@ -66,6 +67,13 @@ impl Gateway {
             drops: self.drops(),
             aead: self.settings.aead().name().to_owned(),
             workers: self.dataplane.len() as u64,
+            key_log: self
+                .settings
+                .config()
+                .control
+                .key_log
+                .as_ref()
+                .map(|path| path.display().to_string()),
             ports: self.ports(),
         }
     }
@@ -80,6 +88,12 @@ impl Gateway {
             (carried.child.outbound_spi, hasher.finish())
         };
         self.children.iter().map(digest).collect()
+    }
+
+    /// Whether the configuration has a connection of this name.
+    pub fn has_connection(&self, name: &str) -> bool {
+        let mut connections = self.settings.config().connections.iter();
+        connections.any(|connection| connection.name == name)
     }
 
     /// The answer to `hitless list-sas`.
@@ -193,15 +207,21 @@ impl Gateway {
     }
 
     fn drops(&self) -> Vec<DropStatus> {
-        let mut drops: BTreeMap<&'static str, DropStatus> = BTreeMap::new();
-        for (reason, packets) in self.dataplane.counters().flat_map(|c| c.drops()) {
-            let entry = drops.entry(reason.name()).or_insert_with(|| DropStatus {
-                reason: reason.name().to_owned(),
-                xfrm: reason.xfrm_name().to_owned(),
-                packets: 0,
-            });
-            entry.packets += packets;
-        }
+        let reasons = DropReason::ALL.iter().filter_map(|reason| {
+            let workers = self.dataplane.counters();
+            let packets = workers.map(|counters| counters.dropped(*reason)).sum();
+            (packets > 0).then(|| drop_status(*reason, packets))
+        });
+        let control = self.control_drops().map(|(reason, packets)| DropStatus {
+            reason,
+            xfrm: String::new(),
+            packets,
+        });
+        reasons.chain(control).collect()
+    }
+
+    /// What the control thread dropped or refused, by reason.
+    pub(super) fn control_drops(&self) -> impl Iterator<Item = (String, u64)> {
         let link = self
             .link
             .as_ref()
@@ -220,13 +240,12 @@ impl Gateway {
             .into_iter()
             .filter(|(_, packets)| *packets > 0)
             .map(|(reason, packets)| (reason.to_owned(), packets));
-        let control = self.counts.list().chain(gateway);
-        let control = control.map(|(reason, packets)| DropStatus {
-            reason,
-            xfrm: String::new(),
-            packets,
-        });
-        drops.into_values().chain(control).collect()
+        self.counts.list().chain(gateway)
+    }
+
+    /// Notes what the driver of each port came to, for the status.
+    pub fn set_port_modes(&mut self, modes: Vec<String>) {
+        self.port_modes = modes;
     }
 
     fn ports(&self) -> Vec<PortStatus> {
@@ -236,7 +255,7 @@ impl Gateway {
                 name: port.name.clone(),
                 driver: port.driver.name().to_owned(),
                 interface: port.interface.clone(),
-                mode: String::new(),
+                mode: self.port_modes.get(index).cloned().unwrap_or_default(),
                 protected: port.protected,
                 mac: port.mac.map(|octet| format!("{octet:02x}")).join(":"),
                 addresses: port.addresses.iter().map(ToString::to_string).collect(),
@@ -261,7 +280,7 @@ impl Gateway {
     }
 }
 
-fn lease(carried: &Carried) -> LeaseStatus {
+pub(super) fn lease(carried: &Carried) -> LeaseStatus {
     let cell: &Cell = &carried.cell;
     LeaseStatus {
         sa: carried.child.id.to_string(),

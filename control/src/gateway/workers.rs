@@ -5,10 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
-use hitless_dataplane::sad::OutboundSa;
-use hitless_sa::{Entropy, Instant, Spi};
+use hitless_sa::{Entropy, Instant, SaId, Workers};
 use hitless_sync::Input as SyncInput;
 
+use super::children::Direction;
 use super::{Event, Gateway, Output, punt};
 use crate::ike::Input;
 
@@ -59,9 +59,10 @@ impl Gateway {
         event: WorkerEvent,
     ) {
         match event {
-            WorkerEvent::Retired(retired) => self.retired(now, entropy, worker, retired),
+            WorkerEvent::Retired(retired) => self.retired(now, entropy, &retired),
             WorkerEvent::Barrier(barrier) => self.barrier_passed(now, entropy, worker, barrier),
             WorkerEvent::NeighbourLearned { port, address, mac } => {
+                self.neighbours.learned(now, worker, port, address, mac);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
                     self.dataplane
                         .send(other, Command::Neighbour { port, address, mac });
@@ -74,61 +75,75 @@ impl Gateway {
             WorkerEvent::Refused { sa, conflict } => {
                 self.unusable(sa, format!("a worker refused it: {conflict:?}"));
             }
-            WorkerEvent::UnknownSpi { spi, source } => {
+            WorkerEvent::UnknownSpi { source, .. } => {
                 let carried = self.children.iter_mut();
                 for carried in carried.filter(|c| c.child.remote == source.ip()) {
                     carried.silence.foreign(now);
                 }
-                self.follow(now, worker, spi, source.ip());
             }
-            // Hints that nobody asks for: the scan sees the high water, traps are not initiated.
-            WorkerEvent::Acquire { .. }
-            | WorkerEvent::HighWater { .. }
-            | WorkerEvent::Window { .. } => {}
+            WorkerEvent::Strayed { sa, source } => self.follow(now, worker, sa, source.ip()),
+            WorkerEvent::Moved { sa } => self.moved(worker, sa),
+            WorkerEvent::Stayed { sa } => {
+                if let Some(carried) = self.children.get_mut(sa) {
+                    carried.moving = None;
+                }
+            }
+            WorkerEvent::Window { sa, state } => self.window_known(sa, state),
+            WorkerEvent::Acquire { flow, .. } => self.acquire(now, entropy, &flow),
+            // A hint that nobody asks for: the scan sees the high water.
+            WorkerEvent::HighWater { .. } => {}
         }
     }
 
-    /// The receiving half of an SA lives on one worker, because its window does. The network card
-    /// decides which queue, and so which worker, a peer's packets come to: the half follows them.
-    /// Nobody has authenticated the packet, so it must come from where the peer is (or be behind a
-    /// NAT, where that may change), and a half does not move often.
-    fn follow(&mut self, now: Instant, worker: usize, spi: Spi, source: IpAddr) {
-        let engine = self.settings.aead();
-        let Some(carried) = self.children.by_spi(spi) else {
+    /// The receiving half of an SA lives on one worker, because its window does, and the others
+    /// hand its packets over. That costs a copy, so the half follows them: the network card decides
+    /// which queue, and so which worker, a peer's packets come to. Nobody has authenticated the
+    /// packet, so it must come from where the peer is (or be behind a NAT, where that may change),
+    /// and a half does not move often.
+    fn follow(&mut self, now: Instant, worker: usize, sa: SaId, source: IpAddr) {
+        let Some(carried) = self.children.get_mut(sa) else {
             return;
         };
         let recently = carried.moved_at.is_some_and(|at| now.since(at) < SETTLED);
-        let peer = carried.child.remote == source || carried.child.encapsulation.is_some();
-        if !peer || carried.home == worker || carried.moving.is_some() || recently {
+        let child = &carried.child;
+        let peer = child.remote == source || child.encapsulation.is_some();
+        let free = child.options.workers == Workers::Any && carried.moving.is_none();
+        if !peer || !free || carried.home == worker || recently {
             return;
         }
-        let (child, cell) = (Arc::clone(&carried.child), Arc::clone(&carried.cell));
-        // Both halves leave a worker together; the sending one is put back at once.
-        let Ok(outbound) = OutboundSa::new(&child, cell, carried.slot, engine) else {
-            return;
-        };
         carried.moving = Some(worker);
         carried.moved_at = Some(now);
         let home = carried.home;
-        self.dataplane.send(home, Command::Remove(child.id));
+        let (to, counters) = (worker, carried.tally(worker, Direction::In));
         self.dataplane
-            .send(home, Command::InstallOutbound(Box::new(outbound)));
+            .send(home, Command::Move { sa, to, counters });
     }
 
-    /// What a worker gave back is dropped here, so that no worker ever frees memory; but the
-    /// receiving half of an SA that moves goes on to its new home, the same box with the same
-    /// window: no number can be accepted at both.
-    fn retired(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        worker: usize,
-        retired: Retired,
-    ) {
-        let (sa, cell) = match &retired {
+    /// The receiving half has come to a worker: the others hand their packets to that one.
+    fn moved(&mut self, worker: usize, sa: SaId) {
+        let Some(carried) = self.children.get_mut(sa) else {
+            return;
+        };
+        carried.moving = None;
+        carried.home = worker;
+        // An update may have missed it on its way.
+        let child = &carried.child;
+        let update = Command::Update {
+            sa,
+            local: child.local,
+            remote: child.remote,
+            encapsulation: child.encapsulation,
+        };
+        self.dataplane.send(worker, update);
+        self.tell_home(sa);
+    }
+
+    /// What a worker gave back is dropped here, so that no worker ever frees memory.
+    fn retired(&mut self, now: Instant, entropy: &mut dyn Entropy, retired: &Retired) {
+        let (sa, cell) = match retired {
             Retired::Inbound(half) => (half.id, &half.cell),
             Retired::Outbound(half) => (half.id, &half.cell),
-            Retired::Policies(_) | Retired::Routes(_) => return,
+            Retired::Policies(_) | Retired::Routes(_) | Retired::Watched(_) => return,
         };
         // Every other way out of a worker begins with the SA's end here, or with another cell.
         let current = self.children.get(sa);
@@ -137,21 +152,6 @@ impl Gateway {
         }
         // The last checkpoint of a half was published before it was given back.
         self.take_checkpoints(now, entropy);
-        let Some(carried) = self.children.get_mut(sa) else {
-            return;
-        };
-        carried.settle(worker, &retired);
-        let (Retired::Inbound(mut half), Some(to)) = (retired, carried.moving) else {
-            return;
-        };
-        carried.moving = None;
-        carried.home = to;
-        (half.packets, half.bytes) = (0, 0);
-        // An update may have missed it on its way.
-        let child = &carried.child;
-        (half.local, half.remote) = (child.local, child.remote);
-        half.encapsulation = child.encapsulation;
-        self.dataplane.send(to, Command::InstallInbound(half));
     }
 
     /// Takes IKE packets; returns how many.

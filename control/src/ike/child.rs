@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hitless_sa::{ChildSa, Instant, KeyMaterial, Mode, SaId, Spi, TrafficSelector};
+use hitless_sa::{ChildSa, Instant, KeyMaterial, Mode, SaId, SaOptions, Spi, TrafficSelector};
 
 use super::contents::Contents;
 use super::established::IkeSa;
@@ -205,9 +205,10 @@ pub(super) fn install(
         .children
         .iter()
         .find(|c| c.name == terms.name);
-    let (replay_window, rekey_time) = config.map_or((64, Default::default()), |c| {
-        (c.replay_window, c.rekey_time)
-    });
+    let (replay_window, options, rekey_time) = config.map_or_else(
+        || (64, SaOptions::default(), Default::default()),
+        |c| (c.replay_window, c.options, c.rekey_time),
+    );
     let sa = Arc::new(ChildSa {
         id: making.id,
         mode: terms.mode,
@@ -223,6 +224,7 @@ pub(super) fn install(
         local_ts: terms.local_ts,
         remote_ts: terms.remote_ts,
         replay_window,
+        options,
     });
     turn.dirty = true;
     turn.changes.push(ChildChange::Install {

@@ -290,6 +290,14 @@ mod tests {
         );
         assert_eq!([out.expose(), back.expose()].concat(), expected);
         assert_eq!(out.expose().len(), 20);
+        // In each direction "the encryption key (if any) MUST be taken from the first bits and the
+        // integrity key (if any) MUST be taken from the remaining bits".
+        let suite = EspSuite::Aes128CbcHmacSha256;
+        let (out, back) = first().child_keys(None, &ni, &nr, suite);
+        let parts = out.parts(suite).unwrap();
+        assert_eq!(*parts.key, expected[..16]);
+        assert_eq!(parts.integrity[..24], expected[16..]);
+        assert_eq!((out.expose().len(), back.expose().len()), (48, 48));
 
         let shared = [0x5a; 32];
         let (out, back) = first().child_keys(Some(&shared), &ni, &nr, EspSuite::Aes256Gcm16);

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless_sa::{Incarnation, MemberId, Mode, TrafficSelector};
+use hitless_sa::{Incarnation, MemberId, Mode, SaOptions, TrafficSelector};
 use zeroize::Zeroizing;
 
 use super::proposal::{EspProposal, Identification, IkeProposal};
@@ -59,6 +59,7 @@ pub struct Child {
     /// Lifetime of the Child SA; zero for unlimited.
     pub rekey_time: Duration,
     pub replay_window: u32,
+    pub options: SaOptions,
     /// Initiate when the gateway starts to lead, and again whenever it is lost.
     pub start: bool,
 }

@@ -60,6 +60,7 @@ impl Station {
             .collect();
         let worker = WorkerSettings {
             pool_frames: POOL_FRAMES,
+            pool_runs: 0,
             sa_capacity: SA_CAPACITY,
             ..settings.worker(0, &mtus)
         };
@@ -107,6 +108,8 @@ impl Station {
                     let written = persist(durable);
                     self.gateway.persisted(now, entropy, written);
                 }
+                // A lab has no files; whoever wants keys asks for them by name.
+                Output::KeyLog(_) => {}
                 Output::Event(event) => events(event),
             }
         }

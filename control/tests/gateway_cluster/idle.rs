@@ -73,3 +73,68 @@ fn a_member_that_restarts_never_leads_beside_a_living_active() {
         }
     }
 }
+
+/// Lets the outside switch believe that the cluster's address is behind this member's port.
+fn divert(world: &mut World, from_peer: &[u8], member: u8) {
+    let (cluster, peer) = (&from_peer[..6], &from_peer[6..12]);
+    let frame = [peer, cluster, &[0x88, 0xb5], &[0; 46]].concat();
+    let now = world.now;
+    world.outside.carry(now, usize::from(member), &frame);
+}
+
+/// R15: the predecessor's window goes with the lead, so what the network had held back is delivered
+/// by the successor, once.
+#[test]
+fn packets_that_a_planned_switchover_overtakes_are_delivered_once_s3() {
+    let mut world = World::with_traffic(79);
+    world.traffic = false;
+    world.run(Duration::from_millis(100));
+    let active = world.leader().unwrap();
+    let standby = 3 - active;
+    let from_peer = |world: &World| {
+        let sent = world.esp().into_iter();
+        let sent = sent.filter(|esp| esp.port == usize::from(PEER));
+        sent.map(|esp| esp.frame).collect::<Vec<_>>()
+    };
+    let send = |world: &mut World, count: usize| {
+        for _ in 0..count {
+            let now = world.now;
+            world.a.send(now, hitless::lab::HOST_B);
+            world.run(Duration::from_millis(1));
+        }
+        world.run(Duration::from_millis(5));
+    };
+    let some = from_peer(&world)[0].clone();
+    // Five packets lose their way; ten later ones do not.
+    let (before, received) = (from_peer(&world).len(), world.b.received().len());
+    divert(&mut world, &some, standby);
+    send(&mut world, 5);
+    let held = from_peer(&world)[before..].to_vec();
+    assert_eq!((held.len(), world.b.received().len()), (5, received));
+    divert(&mut world, &some, active);
+    send(&mut world, 10);
+    let received = received + 10;
+    assert_eq!(world.b.received().len(), received);
+    world.ask(active, |g, now, e| g.switchover(now, e));
+    world.until("switchover", |w| w.leader() == Some(standby));
+    for accepted in [5, 0] {
+        let replays = world.drops(standby, "replay");
+        for frame in &held {
+            assert!(world.outside.inject(frame));
+            world.run(Duration::from_millis(1));
+        }
+        world.run(Duration::from_millis(5));
+        let refused = world.drops(standby, "replay") - replays;
+        assert_eq!(refused, 5 - accepted, "{accepted} of 5 are new");
+        assert_eq!(world.b.received().len(), received + 5);
+    }
+    // What the predecessor delivered is seen here as well.
+    let delivered = &from_peer(&world)[before + 5..];
+    let replays = world.drops(standby, "replay");
+    for frame in delivered {
+        world.outside.inject(frame);
+        world.run(Duration::from_millis(1));
+    }
+    assert_eq!(world.drops(standby, "replay"), replays + 10);
+    assert_eq!(world.b.received().len(), received + 5);
+}

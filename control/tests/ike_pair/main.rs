@@ -7,4 +7,5 @@ mod hostile;
 mod inform;
 mod lossy;
 mod rekey;
+mod suites;
 mod world;

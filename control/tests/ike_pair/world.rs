@@ -122,6 +122,7 @@ pub fn child(host: usize, name: &str, start: bool) -> Child {
         remote_ts: selectors(sides[1]),
         rekey_time: Duration::ZERO,
         replay_window: 1024,
+        options: hitless_sa::SaOptions::default(),
         start,
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use crate::{EspSuite, KeyMaterial, SaId, Spi, TrafficSelector};
+use crate::{EspSuite, KeyMaterial, SaId, SaOptions, Spi, TrafficSelector};
 
 /// UDP ports around ESP (RFC 3948), as seen from us.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -15,7 +15,6 @@ pub struct UdpEncapsulation {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Mode {
     Tunnel,
-    /// Only the sync channel between members uses it so far.
     Transport,
 }
 
@@ -42,4 +41,6 @@ pub struct ChildSa {
     pub remote_ts: Vec<TrafficSelector>,
     /// Replay window in packets: a power of two from 64 to 65,536.
     pub replay_window: u32,
+    /// What is ours alone to decide.
+    pub options: SaOptions,
 }

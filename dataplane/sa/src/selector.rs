@@ -1,10 +1,19 @@
 //! Traffic selectors (RFC 4301 section 4.4.1.1, RFC 7296 section 3.13).
 
-use std::fmt;
+mod notation;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
+
+pub use notation::SelectorError;
+
+/// Above every port: what a packet without a visible port has (RFC 4301 section 4.4.1.1, OPAQUE).
+const OPAQUE: u32 = 1 << 16;
 
 /// A range of addresses and ports and a protocol, as IKE negotiates it.
+///
+/// For ICMP, ICMPv6 and Mobile IPv6 the port is type and code (RFC 7296 section 3.13.1). Ports
+/// 0 to 65535 are ANY, which includes packets without a visible port; from 65535 to 0 is OPAQUE,
+/// which is those alone.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TrafficSelector {
     /// IP protocol, 0 for any.
@@ -57,6 +66,37 @@ impl TrafficSelector {
             && (self.start_port..=self.end_port).contains(&port)
     }
 
+    /// As [`TrafficSelector::matches`], of a packet without a visible port: a later fragment, or a
+    /// protocol that has none (RFC 4301 section 4.4.1.1).
+    pub fn matches_opaque(&self, address: IpAddr, protocol: u8) -> bool {
+        self.contains_address(address)
+            && (self.protocol == 0 || self.protocol == protocol)
+            && (self.is_any_port() || self.is_opaque())
+    }
+
+    /// Whether every packet's port matches, visible or not.
+    pub fn is_any_port(&self) -> bool {
+        self.start_port == 0 && self.end_port == u16::MAX
+    }
+
+    /// Whether only packets without a visible port match (RFC 7296 section 3.13.1).
+    pub fn is_opaque(&self) -> bool {
+        self.start_port == u16::MAX && self.end_port == 0
+    }
+
+    /// The ports as one range, in which [`TrafficSelector::OPAQUE_PORT`] stands for a packet without
+    /// a visible one. Empty if the first exceeds the last.
+    pub fn port_range(&self) -> (u32, u32) {
+        match (self.is_any_port(), self.is_opaque()) {
+            (true, _) => (0, OPAQUE),
+            (_, true) => (OPAQUE, OPAQUE),
+            _ => (self.start_port.into(), self.end_port.into()),
+        }
+    }
+
+    /// Stands for the port of a packet without a visible one in [`TrafficSelector::port_range`].
+    pub const OPAQUE_PORT: u32 = OPAQUE;
+
     /// Whether an address lies within the range and is of its family.
     pub fn contains_address(&self, address: IpAddr) -> bool {
         match (self.start, self.end, address) {
@@ -76,15 +116,21 @@ impl TrafficSelector {
             (a, b) if a == b => a,
             _ => return None,
         };
+        let ((a, b), (c, d)) = (self.port_range(), other.port_range());
+        let (low, high) = (a.max(c), b.min(d));
+        let (start_port, end_port) = match (u16::try_from(low), u16::try_from(high)) {
+            (Ok(start), Ok(end)) => (start, end),
+            (Ok(start), Err(_)) => (start, u16::MAX),
+            (Err(_), _) => (u16::MAX, 0),
+        };
         let narrowed = TrafficSelector {
             protocol,
-            start_port: self.start_port.max(other.start_port),
-            end_port: self.end_port.min(other.end_port),
+            start_port,
+            end_port,
             start: self.start.max(other.start),
             end: self.end.min(other.end),
         };
-        (narrowed.start <= narrowed.end && narrowed.start_port <= narrowed.end_port)
-            .then_some(narrowed)
+        (narrowed.start <= narrowed.end && low <= high).then_some(narrowed)
     }
 
     /// Prefix length if the address range is exactly one prefix.
@@ -102,67 +148,6 @@ impl TrafficSelector {
     }
 }
 
-impl fmt::Display for TrafficSelector {
-    /// strongSwan's form: `10.1.0.0/16`, `10.1.0.1/32[tcp/80]`, `10.0.0.1..10.0.0.9`.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.prefix_length() {
-            Some(length) => write!(f, "{}/{length}", self.start)?,
-            None => write!(f, "{}..{}", self.start, self.end)?,
-        }
-        if self.protocol == 0 && self.start_port == 0 && self.end_port == u16::MAX {
-            return Ok(());
-        }
-        match self.protocol {
-            0 => write!(f, "[0")?,
-            6 => write!(f, "[tcp")?,
-            17 => write!(f, "[udp")?,
-            1 => write!(f, "[icmp")?,
-            other => write!(f, "[{other}")?,
-        }
-        match (self.start_port, self.end_port) {
-            (0, u16::MAX) => write!(f, "]"),
-            (s, e) if s == e => write!(f, "/{s}]"),
-            (s, e) => write!(f, "/{s}-{e}]"),
-        }
-    }
-}
-
-/// Why a selector in text was refused.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SelectorError(String);
-
-impl fmt::Display for SelectorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "`{}` is not a traffic selector; write a prefix such as 10.1.0.0/16",
-            self.0
-        )
-    }
-}
-
-impl std::error::Error for SelectorError {}
-
-impl FromStr for TrafficSelector {
-    type Err = SelectorError;
-
-    /// Parses `ADDRESS` or `ADDRESS/LENGTH`.
-    fn from_str(text: &str) -> Result<TrafficSelector, SelectorError> {
-        let refuse = || SelectorError(text.to_owned());
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.trim().parse().map_err(|_| refuse())?;
-        let length = match length {
-            Some(length) => length.trim().parse().map_err(|_| refuse())?,
-            None if address.is_ipv4() => 32,
-            None => 128,
-        };
-        TrafficSelector::prefix(address, length).ok_or_else(refuse)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -173,13 +158,19 @@ mod tests {
             any::<u32>(),
             0u8..=32,
             prop_oneof![Just(0u8), Just(6), Just(17)],
-            any::<(u16, u16)>(),
+            prop_oneof![
+                any::<(u16, u16)>().prop_map(|(a, b)| (a.min(b), a.max(b))),
+                Just((0, u16::MAX)),
+                Just((u16::MAX, 0)),
+            ],
         )
-            .prop_map(|(address, length, protocol, (a, b))| TrafficSelector {
-                protocol,
-                start_port: a.min(b),
-                end_port: a.max(b),
-                ..TrafficSelector::prefix(Ipv4Addr::from(address).into(), length).unwrap()
+            .prop_map(|(address, length, protocol, (start_port, end_port))| {
+                TrafficSelector {
+                    protocol,
+                    start_port,
+                    end_port,
+                    ..TrafficSelector::prefix(Ipv4Addr::from(address).into(), length).unwrap()
+                }
             })
     }
 
@@ -197,6 +188,11 @@ mod tests {
                         narrowed.is_some_and(|n| n.matches(address, protocol, port)),
                         both
                     );
+                    let both = a.matches_opaque(address, protocol) && b.matches_opaque(address, protocol);
+                    prop_assert_eq!(
+                        narrowed.is_some_and(|n| n.matches_opaque(address, protocol)),
+                        both
+                    );
                 }
             }
         }
@@ -211,27 +207,24 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_prefix() {
-        for text in [
-            "",
-            "10.0.0.0/33",
-            "10.0.0/8",
-            "::/129",
-            "net",
-            "10.0.0.0/-1",
-        ] {
-            assert!(text.parse::<TrafficSelector>().is_err(), "{text}");
-        }
-    }
-
-    #[test]
-    fn prints_ranges_and_ports_like_strongswan() {
-        let mut selector: TrafficSelector = "10.1.0.1".parse().unwrap();
-        selector.protocol = 6;
-        selector.start_port = 80;
-        selector.end_port = 80;
-        assert_eq!(selector.to_string(), "10.1.0.1/32[tcp/80]");
-        selector.end = "10.1.0.9".parse().unwrap();
-        assert_eq!(selector.to_string(), "10.1.0.1..10.1.0.9[tcp/80]");
+    fn rfc7296_section_3_13_1_opaque_is_from_65535_to_0_and_any_includes_it() {
+        let any: TrafficSelector = "10.1.0.0/16".parse().unwrap();
+        let opaque = TrafficSelector {
+            start_port: u16::MAX,
+            end_port: 0,
+            ..any
+        };
+        let last = TrafficSelector {
+            start_port: u16::MAX,
+            ..any
+        };
+        assert!(any.matches_opaque(any.start, 6) && opaque.matches_opaque(any.start, 6));
+        assert!(!opaque.matches(any.start, 6, 0) && !opaque.matches(any.start, 6, u16::MAX));
+        assert!(last.matches(any.start, 6, u16::MAX) && !last.matches_opaque(any.start, 6));
+        assert_eq!(any.intersection(&opaque), Some(opaque));
+        assert_eq!(opaque.intersection(&opaque), Some(opaque));
+        assert_eq!(last.intersection(&opaque), None);
+        assert_eq!(any.intersection(&last), Some(last));
+        assert_eq!(any.intersection(&any), Some(any));
     }
 }

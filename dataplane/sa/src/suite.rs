@@ -4,57 +4,207 @@ use std::fmt;
 
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-/// Octets of salt that follow the key in the key material (RFC 4106 section 8.1).
-pub const SALT_LENGTH: usize = 4;
-/// Octets of explicit IV in each packet (RFC 4106 section 3.1).
-pub const IV_LENGTH: usize = 8;
-/// Octets of ICV (RFC 4106 section 6).
-pub const ICV_LENGTH: usize = 16;
+/// How packets are encrypted and authenticated. None of them leaves a packet without integrity: no
+/// suite is NULL with NULL (RFC 4303 section 3.2).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Transform {
+    /// RFC 4106.
+    AesGcm16,
+    /// RFC 7634.
+    ChaCha20Poly1305,
+    /// Integrity alone (RFC 4543).
+    AesGmac,
+    /// RFC 3602 with RFC 4868.
+    AesCbcHmacSha256,
+    /// AES-GCM without an IV on the wire (RFC 8750).
+    AesGcm16ImplicitIv,
+    /// ChaCha20-Poly1305 without an IV on the wire (RFC 8750).
+    ChaCha20Poly1305ImplicitIv,
+}
 
-/// The combined-mode algorithms of an ESP SA.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+/// The algorithms of an ESP SA.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum EspSuite {
     Aes128Gcm16,
+    Aes192Gcm16,
     Aes256Gcm16,
+    ChaCha20Poly1305,
+    Aes128Gmac,
+    Aes192Gmac,
+    Aes256Gmac,
+    Aes128CbcHmacSha256,
+    Aes192CbcHmacSha256,
+    Aes256CbcHmacSha256,
+    Aes128Gcm16ImplicitIv,
+    Aes192Gcm16ImplicitIv,
+    Aes256Gcm16ImplicitIv,
+    ChaCha20Poly1305ImplicitIv,
 }
 
 impl EspSuite {
-    /// Octets of the AES key, without the salt.
-    pub const fn key_length(self) -> usize {
+    /// All of them.
+    pub const ALL: &'static [EspSuite] = &[
+        EspSuite::Aes128Gcm16,
+        EspSuite::Aes192Gcm16,
+        EspSuite::Aes256Gcm16,
+        EspSuite::ChaCha20Poly1305,
+        EspSuite::Aes128Gmac,
+        EspSuite::Aes192Gmac,
+        EspSuite::Aes256Gmac,
+        EspSuite::Aes128CbcHmacSha256,
+        EspSuite::Aes192CbcHmacSha256,
+        EspSuite::Aes256CbcHmacSha256,
+        EspSuite::Aes128Gcm16ImplicitIv,
+        EspSuite::Aes192Gcm16ImplicitIv,
+        EspSuite::Aes256Gcm16ImplicitIv,
+        EspSuite::ChaCha20Poly1305ImplicitIv,
+    ];
+
+    pub const fn transform(self) -> Transform {
         match self {
-            EspSuite::Aes128Gcm16 => 16,
-            EspSuite::Aes256Gcm16 => 32,
+            EspSuite::Aes128Gcm16 | EspSuite::Aes192Gcm16 | EspSuite::Aes256Gcm16 => {
+                Transform::AesGcm16
+            }
+            EspSuite::ChaCha20Poly1305 => Transform::ChaCha20Poly1305,
+            EspSuite::Aes128Gmac | EspSuite::Aes192Gmac | EspSuite::Aes256Gmac => {
+                Transform::AesGmac
+            }
+            EspSuite::Aes128CbcHmacSha256
+            | EspSuite::Aes192CbcHmacSha256
+            | EspSuite::Aes256CbcHmacSha256 => Transform::AesCbcHmacSha256,
+            EspSuite::Aes128Gcm16ImplicitIv
+            | EspSuite::Aes192Gcm16ImplicitIv
+            | EspSuite::Aes256Gcm16ImplicitIv => Transform::AesGcm16ImplicitIv,
+            EspSuite::ChaCha20Poly1305ImplicitIv => Transform::ChaCha20Poly1305ImplicitIv,
         }
     }
 
-    /// Octets of key material to derive: key, then salt.
+    /// The suite of a transform with keys of so many octets.
+    pub fn new(transform: Transform, key_length: usize) -> Option<EspSuite> {
+        let mut all = EspSuite::ALL.iter().copied();
+        all.find(|suite| suite.transform() == transform && suite.key_length() == key_length)
+    }
+
+    /// Octets of the cipher's key, without the salt.
+    pub const fn key_length(self) -> usize {
+        match self {
+            EspSuite::Aes128Gcm16
+            | EspSuite::Aes128Gmac
+            | EspSuite::Aes128CbcHmacSha256
+            | EspSuite::Aes128Gcm16ImplicitIv => 16,
+            EspSuite::Aes192Gcm16
+            | EspSuite::Aes192Gmac
+            | EspSuite::Aes192CbcHmacSha256
+            | EspSuite::Aes192Gcm16ImplicitIv => 24,
+            EspSuite::Aes256Gcm16
+            | EspSuite::ChaCha20Poly1305
+            | EspSuite::Aes256Gmac
+            | EspSuite::Aes256CbcHmacSha256
+            | EspSuite::Aes256Gcm16ImplicitIv
+            | EspSuite::ChaCha20Poly1305ImplicitIv => 32,
+        }
+    }
+
+    /// Octets of salt that follow the key (RFC 4106 section 8.1, RFC 7634 section 2, RFC 4543
+    /// section 5.2).
+    pub const fn salt_length(self) -> usize {
+        match self.transform() {
+            Transform::AesCbcHmacSha256 => 0,
+            _ => 4,
+        }
+    }
+
+    /// Octets of the integrity algorithm's key (RFC 4868 section 2.1.1).
+    pub const fn integrity_key_length(self) -> usize {
+        match self.transform() {
+            Transform::AesCbcHmacSha256 => 32,
+            _ => 0,
+        }
+    }
+
+    /// Octets of key material to derive for one direction.
     pub const fn key_material_length(self) -> usize {
-        self.key_length() + SALT_LENGTH
+        self.key_length() + self.salt_length() + self.integrity_key_length()
+    }
+
+    /// Octets of IV in each packet (RFC 4106 section 3.1, RFC 3602 section 3, RFC 8750 section 4).
+    pub const fn iv_length(self) -> usize {
+        match self.transform() {
+            Transform::AesGcm16 | Transform::ChaCha20Poly1305 | Transform::AesGmac => 8,
+            Transform::AesCbcHmacSha256 => 16,
+            Transform::AesGcm16ImplicitIv | Transform::ChaCha20Poly1305ImplicitIv => 0,
+        }
+    }
+
+    /// Octets of ICV (RFC 4106 section 6, RFC 7634 section 2, RFC 4543 section 3.4, RFC 4868 section
+    /// 2.3).
+    pub const fn icv_length(self) -> usize {
+        16
+    }
+
+    /// Payload, padding and trailer fill a multiple of this (RFC 4303 section 2.4).
+    pub const fn alignment(self) -> usize {
+        match self.transform() {
+            Transform::AesCbcHmacSha256 => 16,
+            _ => 4,
+        }
     }
 
     /// The name in `list-sas`, as strongSwan prints it.
     pub const fn name(self) -> &'static str {
         match self {
             EspSuite::Aes128Gcm16 => "AES_GCM_16-128",
+            EspSuite::Aes192Gcm16 => "AES_GCM_16-192",
             EspSuite::Aes256Gcm16 => "AES_GCM_16-256",
+            EspSuite::ChaCha20Poly1305 => "CHACHA20_POLY1305",
+            EspSuite::Aes128Gmac => "NULL_AES_GMAC-128",
+            EspSuite::Aes192Gmac => "NULL_AES_GMAC-192",
+            EspSuite::Aes256Gmac => "NULL_AES_GMAC-256",
+            EspSuite::Aes128CbcHmacSha256 => "AES_CBC-128/HMAC_SHA2_256_128",
+            EspSuite::Aes192CbcHmacSha256 => "AES_CBC-192/HMAC_SHA2_256_128",
+            EspSuite::Aes256CbcHmacSha256 => "AES_CBC-256/HMAC_SHA2_256_128",
+            EspSuite::Aes128Gcm16ImplicitIv => "AES_GCM_16_IIV-128",
+            EspSuite::Aes192Gcm16ImplicitIv => "AES_GCM_16_IIV-192",
+            EspSuite::Aes256Gcm16ImplicitIv => "AES_GCM_16_IIV-256",
+            EspSuite::ChaCha20Poly1305ImplicitIv => "CHACHA20_POLY1305_IIV",
         }
     }
 
-    /// The word in `esp_proposals`.
+    /// The words in `esp_proposals`: strongSwan's, and for implicit IVs, which it does not have, the
+    /// same with `iiv`.
     pub const fn keyword(self) -> &'static str {
         match self {
             EspSuite::Aes128Gcm16 => "aes128gcm16",
+            EspSuite::Aes192Gcm16 => "aes192gcm16",
             EspSuite::Aes256Gcm16 => "aes256gcm16",
+            EspSuite::ChaCha20Poly1305 => "chacha20poly1305",
+            EspSuite::Aes128Gmac => "aes128gmac",
+            EspSuite::Aes192Gmac => "aes192gmac",
+            EspSuite::Aes256Gmac => "aes256gmac",
+            EspSuite::Aes128CbcHmacSha256 => "aes128-sha256",
+            EspSuite::Aes192CbcHmacSha256 => "aes192-sha256",
+            EspSuite::Aes256CbcHmacSha256 => "aes256-sha256",
+            EspSuite::Aes128Gcm16ImplicitIv => "aes128gcm16iiv",
+            EspSuite::Aes192Gcm16ImplicitIv => "aes192gcm16iiv",
+            EspSuite::Aes256Gcm16ImplicitIv => "aes256gcm16iiv",
+            EspSuite::ChaCha20Poly1305ImplicitIv => "chacha20poly1305iiv",
         }
     }
 }
 
-/// Key and salt of one direction of an SA. Wiped when dropped, never printed.
+/// The keys of one direction of an SA. Wiped when dropped, never printed.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct KeyMaterial(Box<[u8]>);
 
+/// Key material, cut up. Secret.
+pub struct KeyParts<'a> {
+    pub key: &'a [u8],
+    pub salt: &'a [u8],
+    pub integrity: &'a [u8],
+}
+
 impl KeyMaterial {
-    /// Key, then salt, as the KEYMAT of RFC 7296 section 2.17 yields them.
+    /// Key and salt, then integrity key, as the KEYMAT of RFC 7296 section 2.17 yields them.
     pub fn new(octets: &[u8]) -> KeyMaterial {
         KeyMaterial(octets.into())
     }
@@ -62,6 +212,20 @@ impl KeyMaterial {
     /// All octets: for derivation, installation and replication only.
     pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The keys in it, if it is as long as the suite needs.
+    pub fn parts(&self, suite: EspSuite) -> Option<KeyParts<'_>> {
+        if self.0.len() != suite.key_material_length() {
+            return None;
+        }
+        let (key, rest) = self.0.split_at_checked(suite.key_length())?;
+        let (salt, integrity) = rest.split_at_checked(suite.salt_length())?;
+        Some(KeyParts {
+            key,
+            salt,
+            integrity,
+        })
     }
 }
 
@@ -79,5 +243,39 @@ mod tests {
     fn key_material_is_not_printed() {
         let printed = format!("{:?}", KeyMaterial::new(&[0xab; 20]));
         assert_eq!(printed, "KeyMaterial(20 octets, redacted)");
+    }
+
+    #[test]
+    fn key_material_is_cut_into_key_salt_and_integrity_key() {
+        let octets: Vec<u8> = (0..100).collect();
+        for &suite in EspSuite::ALL {
+            let length = suite.key_material_length();
+            let material = KeyMaterial::new(&octets[..length]);
+            let parts = material.parts(suite).unwrap();
+            assert_eq!(parts.key.len(), suite.key_length());
+            assert_eq!(parts.salt.len(), suite.salt_length());
+            assert_eq!(parts.integrity.len(), suite.integrity_key_length());
+            let joined = [parts.key, parts.salt, parts.integrity].concat();
+            assert_eq!(joined, octets[..length]);
+            for wrong in [0, length - 1, length + 1] {
+                assert!(KeyMaterial::new(&octets[..wrong]).parts(suite).is_none());
+            }
+        }
+    }
+
+    /// RFC 4303 section 3.2: "both algorithms MUST NOT be simultaneously NULL"; and every suite is
+    /// told apart by transform and key length, by name and by keyword.
+    #[test]
+    fn rfc4303_section_3_2_every_suite_has_integrity_and_is_named_once() {
+        for (index, &suite) in EspSuite::ALL.iter().enumerate() {
+            assert_eq!(suite.icv_length(), 16);
+            let same = EspSuite::new(suite.transform(), suite.key_length());
+            assert_eq!(same, Some(suite));
+            for other in &EspSuite::ALL[..index] {
+                assert_ne!(suite.name(), other.name());
+                assert_ne!(suite.keyword(), other.keyword());
+            }
+        }
+        assert_eq!(EspSuite::new(Transform::ChaCha20Poly1305, 16), None);
     }
 }

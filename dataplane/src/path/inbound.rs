@@ -3,87 +3,217 @@
 
 use std::net::SocketAddr;
 
-use hitless_sa::{Instant, Spi};
+use hitless_sa::{Instant, Mode, SequenceNumber, Spi};
 use smallvec::SmallVec;
 
 use super::{Arrival, Departure, Sorted};
+use crate::aead::{self, Job};
 use crate::classify::{Class, classify};
 use crate::command::Event;
 use crate::ecn;
 use crate::esp;
+use crate::handover::{Errand, HOPS};
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
 use crate::sad::{Admission, InboundSa};
 use crate::verdict::DropReason;
-use crate::wire::ipv4;
+use crate::wire::ip::decrement_hops;
 use crate::worker::Worker;
 
+/// A packet whose SA and number are known, on its way through the AEAD.
+pub(crate) struct Opening {
+    pub(crate) arrival: Arrival,
+    pub(crate) slot: u32,
+    pub(crate) number: SequenceNumber,
+    high: Option<u32>,
+    pub(crate) verified: bool,
+}
+
+type Jobs<'a> = SmallVec<[Job<'a>; BURST]>;
+type Openings = SmallVec<[Opening; BURST]>;
+
 impl Worker {
-    /// ESP that came for us (RFC 4301 section 5.2, RFC 4303 section 3.4).
+    /// ESP that came for us (RFC 4301 section 5.2, RFC 4303 section 3.4), in three passes over the
+    /// burst. What the first one sees of a window is its state before the burst, so the last one
+    /// checks again when it marks.
     pub(super) fn inbound(&mut self, now: Instant, sorted: &mut Sorted) {
-        let mut used: SmallVec<[u32; BURST]> = SmallVec::new();
+        // 1. The SA, the number, the replay check.
+        let mut openings = Openings::new();
         for arrival in sorted.arrivals.drain(..) {
-            let Arrival {
-                mut packet,
-                source,
-                port,
-                tos,
-            } = arrival;
-            // 1. The SA (RFC 4303 section 3.4.2). SPI 0 never is one (section 2.1).
-            let remote = SocketAddr::new(source.into(), port.unwrap_or(0));
-            let spi = esp::spi(self.frames.pool.bytes(&packet));
-            let nonzero = spi.filter(|spi| spi.0 != 0);
-            let Some(sa) = nonzero.and_then(|spi| self.sad.inbound_mut(spi)) else {
-                self.refuse_spi(now, packet, spi, remote);
-                continue;
-            };
-            // 2. Replay check, ICV, decryption, trailer (sections 3.4.3 and 3.4.4).
-            let number = match esp::decapsulate(&mut self.frames.pool, &mut packet, sa) {
-                Ok(number) => number,
-                Err(reason) => {
-                    // Nobody but the peer may say that it is below the floor. The limit comes
-                    // first: a flood of forgeries costs no more than a few decryptions.
-                    if reason == DropReason::Replay
-                        && sa.is_below_floor()
-                        && self.reports.allow(Kind::BelowFloor, now)
-                        && esp::is_authentic(&mut self.frames.pool, &mut packet, sa)
-                    {
-                        self.reports.offer(Event::BelowFloor { sa: sa.id });
-                    }
-                    self.frames.drop(packet, reason);
-                    continue;
-                }
-            };
-            // 3. Authentic from here on: it may raise the high water (rule R8), and the newest one
-            //    tells where the peer is (RFC 7296 section 2.23).
-            let slot = sa.slot;
-            if !used.contains(&slot) {
-                used.push(slot);
-            }
-            if number > sa.window.top() && moved(sa, remote, port) {
-                let event = || Event::PeerMoved { sa: sa.id, remote };
-                self.reports.hint(Kind::PeerMoved, now, event);
-            }
-            // 4. Congestion on the way is passed on to the inner packet (RFC 6040 section 4.2).
-            if !ecn::leave_tunnel(tos, self.frames.pool.bytes_mut(&mut packet)) {
-                self.frames.drop(packet, DropReason::Congestion);
-                continue;
-            }
-            // 5. High water, then check-and-mark.
-            match sa.admit(number, packet.len(), now) {
-                Ok(Admission::Deliver) => {
-                    self.deliver(now, packet, slot, &mut sorted.departures);
-                }
-                Ok(Admission::Wait) => self.park(now, packet, slot, number),
-                Err(reason) => self.frames.drop(packet, reason),
-            }
+            self.look_up(now, arrival, &mut openings);
         }
-        // 6. Once a burst, report the highest authentic number of each SA.
+        if self.frames.watch.on {
+            self.watch_openings(&openings);
+        }
+        // 2. ICV and decryption, in one go.
+        self.open(&mut openings);
+        if self.frames.watch.on {
+            self.watch_opened(&openings);
+        }
+        // 3. What an authentic packet changes, and where it goes.
+        let mut used: SmallVec<[u32; BURST]> = SmallVec::new();
+        for opening in openings.drain(..) {
+            if opening.verified && !used.contains(&opening.slot) {
+                used.push(opening.slot);
+            }
+            self.accept(now, opening, &mut sorted.departures);
+        }
+        // 4. Once a burst, report the highest authentic number of each SA (rule R8).
         for slot in used {
             if let Some(sa) = self.sad.inbound_in_slot(slot) {
                 sa.cell.note_inbound_top(sa.authenticated);
+                sa.counters.note_window(sa.window.top(), sa.window.lost());
             }
+        }
+    }
+
+    /// Pass 1: SA, sequence number, replay check.
+    fn look_up(&mut self, now: Instant, mut arrival: Arrival, openings: &mut Openings) {
+        // 1. The SA (RFC 4303 section 3.4.2). SPI 0 never is one (section 2.1).
+        let esp = self.frames.pool.bytes_mut(&mut arrival.packet);
+        let spi = esp::spi(esp);
+        let nonzero = spi.filter(|spi| spi.0 != 0);
+        let Some(sa) = nonzero.and_then(|spi| self.sad.inbound(spi)) else {
+            return self.elsewhere(now, arrival, spi);
+        };
+        // 2. Its number, and whether it is new (section 3.4.3).
+        let (number, below) = match esp::number(esp, sa.key.suite(), &sa.window, sa.esn) {
+            // A peer far below the floor of a takeover looks like one that is far ahead.
+            Ok(number) => (Ok(number), number > sa.window.top()),
+            Err(reason) => (Err(reason), reason == DropReason::Replay),
+        };
+        // Nobody but the peer may say that it is below the floor. The limit comes first: a flood of
+        // forgeries costs no more than a few decryptions.
+        if below && sa.is_below_floor() && self.reports.allow(Kind::BelowFloor, now) {
+            let authentic = match number {
+                Ok(_) => esp::is_authentic_below(esp, sa),
+                Err(_) => esp::is_authentic(esp, sa),
+            };
+            if authentic {
+                self.reports.offer(Event::BelowFloor { sa: sa.id });
+                return self
+                    .frames
+                    .drop_of(&sa.counters, arrival.packet, DropReason::Replay);
+            }
+        }
+        match number {
+            Ok(number) => openings.push(Opening {
+                slot: sa.slot,
+                number,
+                high: esp::high(number, sa.esn),
+                verified: false,
+                arrival,
+            }),
+            Err(reason) => self.frames.drop_of(&sa.counters, arrival.packet, reason),
+        }
+    }
+
+    /// Pass 2: verifies and decrypts (RFC 4303 section 3.4.4).
+    fn open(&mut self, openings: &mut Openings) {
+        let Worker { sad, frames, .. } = self;
+        let packets = openings.iter_mut().map(|opening| {
+            let Opening {
+                arrival,
+                slot,
+                high,
+                verified,
+                ..
+            } = opening;
+            (&mut arrival.packet, (*slot, *high, verified))
+        });
+        let (mut jobs, verdicts): (Jobs<'_>, SmallVec<[&mut bool; BURST]>) = frames
+            .pool
+            .each_bytes_mut(packets)
+            .filter_map(|(esp, (slot, high, verified))| {
+                let key = sad.opening_key(slot)?;
+                Some((
+                    Job {
+                        key,
+                        esp,
+                        high,
+                        ok: false,
+                    },
+                    verified,
+                ))
+            })
+            .unzip();
+        aead::open_burst(&mut jobs);
+        for (job, verified) in jobs.iter().zip(verdicts) {
+            *verified = job.ok;
+        }
+    }
+
+    /// Pass 3: what an authentic packet changes, and where it goes.
+    fn accept(
+        &mut self,
+        now: Instant,
+        opening: Opening,
+        departures: &mut SmallVec<[Departure; BURST]>,
+    ) {
+        let Opening {
+            arrival,
+            slot,
+            number,
+            verified,
+            ..
+        } = opening;
+        let remote = arrival.remote();
+        let Arrival {
+            mut packet,
+            headers,
+            port,
+            tos,
+            ..
+        } = arrival;
+        let Some(sa) = self.sad.inbound_in_slot(slot) else {
+            return self.frames.drop(packet, DropReason::UnknownSpi);
+        };
+        if !verified {
+            return self
+                .frames
+                .drop_of(&sa.counters, packet, DropReason::Integrity);
+        }
+        // 1. The newest one tells where the peer is (RFC 7296 section 2.23).
+        if number > sa.window.top() && moved(sa, remote, port) {
+            let event = || Event::PeerMoved { sa: sa.id, remote };
+            self.reports.hint(Kind::PeerMoved, now, event);
+        }
+        // 2. Trailer and inner length (RFC 4303 section 3.4.4).
+        let front = (headers, port.is_some());
+        if let Err(reason) = esp::unwrap(&mut self.frames.pool, &mut packet, sa, number, front) {
+            return self.frames.drop_of(&sa.counters, packet, reason);
+        }
+        // 3. Congestion on the way is passed on to the inner packet (RFC 6040 section 4.2).
+        if sa.mode == Mode::Tunnel {
+            let inner = self.frames.pool.bytes_mut(&mut packet);
+            if !ecn::leave_tunnel(tos, inner, sa.options.copy_dscp_in) {
+                let reason = DropReason::Congestion;
+                return self.frames.drop_of(&sa.counters, packet, reason);
+            }
+        }
+        // 4. High water, then check-and-mark (rule R8).
+        match sa.admit(number, packet.len(), now) {
+            Ok(Admission::Deliver) => self.deliver(now, packet, slot, departures),
+            Ok(Admission::Wait) => self.park(now, packet, slot, number),
+            Err(reason) => self.frames.drop_of(&sa.counters, packet, reason),
+        }
+    }
+
+    /// ESP that names no SA of this worker: of another one's, perhaps.
+    fn elsewhere(&mut self, now: Instant, arrival: Arrival, spi: Option<Spi>) {
+        let remote = arrival.remote();
+        let mut packet = arrival.packet;
+        match spi.and_then(|spi| self.sad.inbound_owner(spi)) {
+            Some((sa, owner))
+                if arrival.hops < HOPS
+                    && self.frames.pool.prepend(&mut packet, arrival.headers) =>
+            {
+                let event = || Event::Strayed { sa, source: remote };
+                self.reports.hint(Kind::Strayed, now, event);
+                self.hand_over(packet, owner, Errand::Open(arrival.hops + 1));
+            }
+            _ => self.refuse_spi(now, packet, spi, remote),
         }
     }
 
@@ -109,7 +239,7 @@ impl Worker {
         slot: u32,
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
-        // 7. It must be one that this SA may carry (RFC 4301 section 5.2, step 4).
+        // 5. It must be one that this SA may carry (RFC 4301 section 5.2, step 4).
         self.note_use(slot, now);
         let octets = self.frames.pool.bytes(&packet);
         let allowed = self
@@ -117,21 +247,24 @@ impl Worker {
             .inbound_in_slot(slot)
             .is_some_and(|sa| sa.selectors_match(octets));
         if !allowed {
-            return self.frames.drop(packet, DropReason::SelectorMismatch);
+            return self.drop_inbound(slot, packet, DropReason::SelectorMismatch);
         }
         self.frames.counters.count_opened(octets.len());
-        // 8. What it is. ESP or IKE inside ESP is not for us.
+        // 6. What it is. ESP or IKE inside ESP is not for us.
         let flow = match classify(octets, &self.addresses) {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
-            Ok((Class::Esp { .. } | Class::Ike, _)) => {
-                return self.frames.drop(packet, DropReason::NotForUs);
+            Ok((Class::Fragment, _)) => {
+                return self.drop_inbound(slot, packet, DropReason::Fragment);
             }
-            Err(reason) => return self.frames.drop(packet, reason),
+            Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour | Class::TooBig, _)) => {
+                return self.drop_inbound(slot, packet, DropReason::NotForUs);
+            }
+            Err(reason) => return self.drop_inbound(slot, packet, reason),
         };
-        // 9. TTL, and the way.
-        if !ipv4::decrement_ttl(self.frames.pool.bytes_mut(&mut packet)) {
-            return self.frames.drop(packet, DropReason::TtlExceeded);
+        // 7. TTL, and the way.
+        if !decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
+            return self.drop_inbound(slot, packet, DropReason::TtlExceeded);
         }
         self.send_or_depart(now, packet, flow, departures);
     }

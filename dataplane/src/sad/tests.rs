@@ -24,6 +24,7 @@ fn child(counter: u32, spi: u32) -> ChildSa {
         local_ts: vec!["10.1.0.0/16".parse().unwrap()],
         remote_ts: vec!["10.2.0.0/16".parse().unwrap()],
         replay_window: 64,
+        options: SaOptions::default(),
     }
 }
 
@@ -63,10 +64,7 @@ fn sas_are_found_by_spi_and_slot_until_removed() {
         );
     }
     assert_eq!(sad.len(), 2);
-    assert_eq!(
-        sad.inbound_mut(Spi(301)).map(|sa| sa.id),
-        Some(children[1].id)
-    );
+    assert_eq!(sad.inbound(Spi(301)).map(|sa| sa.id), Some(children[1].id));
     assert_eq!(sad.inbound_in_slot(2).map(|sa| sa.spi), Some(Spi(300)));
     assert_eq!(sad.outbound_mut(3).map(|sa| sa.spi), Some(Spi(1301)));
     assert!(sad.outbound_mut(0).is_none() && sad.outbound_mut(99).is_none());
@@ -75,10 +73,10 @@ fn sas_are_found_by_spi_and_slot_until_removed() {
     let (gone_in, gone_out) = sad.remove(children[0].id);
     assert_eq!(gone_in.map(|sa| sa.id), Some(children[0].id));
     assert_eq!(gone_out.map(|sa| sa.id), Some(children[0].id));
-    assert!(sad.inbound_mut(Spi(300)).is_none() && sad.outbound_mut(2).is_none());
+    assert!(sad.inbound(Spi(300)).is_none() && sad.outbound_mut(2).is_none());
     assert!(sad.inbound_in_slot(2).is_none() && sad.checkpoint(2).is_none());
     assert!(matches!(sad.remove(children[0].id), (None, None)));
-    assert!(sad.inbound_mut(Spi(301)).is_some());
+    assert!(sad.inbound(Spi(301)).is_some());
     assert_eq!(sad.len(), 1);
 }
 
@@ -88,14 +86,19 @@ fn another_leadership_replaces_the_halves_of_the_same_child() {
     let first = child(1, 300);
     let _ = sad.insert_inbound(inbound(&first, 0));
     let _ = sad.insert_outbound(outbound(&first, 0));
-    sad.inbound_mut(Spi(300)).unwrap().packets = 7;
+    for _ in 0..7 {
+        sad.inbound_in_slot(0).unwrap().counters.count_packet(1);
+    }
     let old = sad.insert_inbound(inbound(&first, 0)).ok().flatten();
-    assert_eq!(old.map(|sa| sa.packets), Some(7));
+    assert_eq!(old.map(|sa| sa.counters.packets()), Some(7));
     assert!(
         sad.insert_outbound(outbound(&first, 0))
             .is_ok_and(|old| old.is_some())
     );
-    assert_eq!(sad.inbound_mut(Spi(300)).map(|sa| sa.packets), Some(0));
+    assert_eq!(
+        sad.inbound(Spi(300)).map(|sa| sa.counters.packets()),
+        Some(0)
+    );
     assert_eq!(sad.len(), 1);
 }
 
@@ -127,7 +130,7 @@ fn conflicts_are_refused_and_change_nothing() {
         Some(Conflict::OtherSlot)
     );
     assert_eq!(sad.len(), 1);
-    assert_eq!(sad.inbound_mut(Spi(300)).map(|sa| sa.id), Some(first.id));
+    assert_eq!(sad.inbound(Spi(300)).map(|sa| sa.id), Some(first.id));
     assert!(sad.insert_inbound(inbound(&other, 1)).is_ok());
 }
 
@@ -139,9 +142,11 @@ fn a_checkpoint_holds_both_halves() {
     let _ = sad.insert_outbound(outbound(&child, 0));
     let sa = sad.outbound_mut(0).unwrap();
     assert_eq!(sa.cell.draw(5).len(), 5);
-    (sa.packets, sa.bytes) = (5, 500);
+    for _ in 0..5 {
+        sa.counters.count_packet(100);
+    }
     let _ = sad.insert_inbound(inbound(&child, 0));
-    let sa = sad.inbound_mut(Spi(300)).unwrap();
+    let sa = sad.inbound_in_slot(0).unwrap();
     let admitted = sa.admit(SequenceNumber(9), 77, Instant(3));
     assert_eq!(admitted, Ok(Admission::Deliver));
     sa.authenticated = SequenceNumber(9);
@@ -163,25 +168,17 @@ fn a_checkpoint_holds_both_halves() {
 fn what_workers_cannot_carry_is_not_installed() {
     let engine = Engine::AwsLc;
     let floor = SequenceNumber(0);
-    let transport = ChildSa {
-        mode: Mode::Transport,
-        ..child(1, 300)
-    };
     let both = |child: &ChildSa| {
         (
             InboundSa::new(child, cell(), floor, 0, engine).err(),
             OutboundSa::new(child, cell(), 0, engine).err(),
         )
     };
-    assert_eq!(
-        both(&transport),
-        (Some(SaError::TransportMode), Some(SaError::TransportMode))
-    );
     let v6 = ChildSa {
         remote: "2001:db8::1".parse().unwrap(),
         ..child(1, 300)
     };
-    assert_eq!(both(&v6).1, Some(SaError::NotIpv4));
+    assert_eq!(both(&v6).1, Some(SaError::MixedFamilies));
     let short = KeyMaterial::new(&[0; 16]);
     let short = ChildSa {
         inbound_key: short.clone(),
@@ -205,12 +202,16 @@ fn an_endpoint_moves_and_a_bad_one_changes_nothing() {
     assert_eq!(sa.inner_mtu(1500), 1500 - 20 - 32 - 2);
     assert_eq!(
         sa.set_endpoint(sa.local, "::1".parse().unwrap(), None),
-        Err(SaError::NotIpv4)
+        Err(SaError::MixedFamilies)
     );
     assert_eq!(sa.remote, IpAddr::from([198, 51, 100, 2]));
     assert_eq!(sa.set_endpoint(sa.local, remote, nat), Ok(()));
     let mut header = [0; 28];
-    assert!(sa.outer.write(&mut header, 0, 0));
+    let inner = crate::outer::Inner {
+        tos: 0,
+        dont_fragment: false,
+    };
+    assert!(sa.outer.write(&mut header, inner, 0));
     assert_eq!(
         (&header[16..20], &header[22..24]),
         (&[203, 0, 113, 9][..], &7777u16.to_be_bytes()[..])

@@ -1,11 +1,15 @@
 //! Ethernet II frames.
 
+use std::net::Ipv6Addr;
+
 use crate::port::MacAddress;
 
 /// Octets of the header.
 pub const HEADER: usize = 14;
 /// EtherType of IPv4.
 pub const IPV4: u16 = 0x0800;
+/// EtherType of IPv6.
+pub const IPV6: u16 = 0x86dd;
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
 /// The address of everybody on the link.
@@ -37,6 +41,17 @@ impl<'a> Ethernet<'a> {
     pub fn ether_type(self) -> u16 {
         u16::from_be_bytes([self.0[12], self.0[13]])
     }
+}
+
+/// Whether the address is one of those that IPv6 multicast uses (RFC 2464 section 7).
+pub fn is_ipv6_group(address: MacAddress) -> bool {
+    address.starts_with(&[0x33, 0x33])
+}
+
+/// The group address for an IPv6 multicast address (RFC 2464 section 7).
+pub fn ipv6_group(address: Ipv6Addr) -> MacAddress {
+    let [.., a, b, c, d] = address.octets();
+    [0x33, 0x33, a, b, c, d]
 }
 
 /// Whether the address names a group, broadcast included.

@@ -43,11 +43,24 @@ pub fn answer_echo(packet: &mut [u8]) -> Result<(), DropReason> {
     seal(message, ECHO_REPLY, 0)
 }
 
+/// Whether the message is an error that says that a packet was too big (RFC 1191 section 4).
+pub fn is_fragmentation_needed(message: &[u8]) -> bool {
+    message.starts_with(&[UNREACHABLE, FRAGMENTATION_NEEDED])
+}
+
+/// The MTU that such an error tells, 0 if it does not, and the start of the packet that it is about.
+/// Nothing if it is damaged.
+pub fn fragmentation_needed(message: &[u8]) -> Option<(u16, &[u8])> {
+    let (header, quoted) = message.split_first_chunk::<HEADER>()?;
+    let intact = is_fragmentation_needed(message) && checksum(0, message) == 0;
+    intact.then_some((u16::from_be_bytes([header[6], header[7]]), quoted))
+}
+
 /// An error about a packet that cannot be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Error {
-    /// It is larger than what can go through, and must not be fragmented.
-    FragmentationNeeded { mtu: u16 },
+    /// It is larger than what can go through, and must not be fragmented (RFC 1191, RFC 8201).
+    TooBig { mtu: u16 },
     /// Its time to live ran out here.
     TimeExceeded,
 }
@@ -86,7 +99,7 @@ pub fn write_error(
     }
     let message = packet.get_mut(ipv4::HEADER..)?;
     match error {
-        Error::FragmentationNeeded { mtu } => {
+        Error::TooBig { mtu } => {
             message.get_mut(6..8)?.copy_from_slice(&mtu.to_be_bytes());
             seal(message, UNREACHABLE, FRAGMENTATION_NEEDED).ok()?;
         }
@@ -155,7 +168,7 @@ mod tests {
         let ip = Ipv4::parse(&offending).unwrap();
         assert!(may_complain_about(ip));
         let mut out = [0xee; 600];
-        let error = Error::FragmentationNeeded { mtu: 1400 };
+        let error = Error::TooBig { mtu: 1400 };
         let from = Ipv4Addr::new(192, 0, 2, 1);
         let length = write_error(&mut out, from, ip, &offending, error).unwrap();
         let sent = Ipv4::parse(&out[..length]).unwrap();

@@ -9,6 +9,7 @@ use crate::wire::checksum;
 pub const HEADER: usize = 20;
 /// Protocol numbers that hitless treats by name.
 pub const ICMP: u8 = 1;
+pub const IPIP: u8 = 4;
 pub const TCP: u8 = 6;
 pub const UDP: u8 = 17;
 pub const ESP: u8 = 50;
@@ -80,6 +81,11 @@ impl<'a> Ipv4<'a> {
         u16::from_be_bytes([self.header[6], self.header[7]])
     }
 
+    /// What the fragments of one packet have in common.
+    pub fn identification(self) -> u16 {
+        u16::from_be_bytes([self.header[4], self.header[5]])
+    }
+
     /// Whether it holds the start of the payload.
     pub fn is_first_fragment(self) -> bool {
         self.fragment_field() & 0x1fff == 0
@@ -112,6 +118,38 @@ impl<'a> Ipv4<'a> {
         self.octets
             .get(self.header_length..self.total_length)
             .unwrap_or(&[])
+    }
+}
+
+/// The start of a packet as an ICMP error quotes it: perhaps only its header and eight octets more
+/// (RFC 792), changed by the routers that it passed.
+#[derive(Clone, Copy)]
+pub struct Quoted<'a> {
+    pub source: Ipv4Addr,
+    pub destination: Ipv4Addr,
+    pub protocol: u8,
+    pub total_length: usize,
+    /// What is there of its payload.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Quoted<'a> {
+    /// Reads a header with the start of a payload behind it.
+    pub fn parse(octets: &'a [u8]) -> Option<Quoted<'a>> {
+        let header: &[u8; HEADER] = octets.first_chunk()?;
+        let header_length = usize::from(header[0] & 0x0f) * 4;
+        let first_part = u16::from_be_bytes([header[6], header[7]]) & 0x1fff == 0;
+        if header[0] >> 4 != 4 || header_length < HEADER || !first_part {
+            return None;
+        }
+        let [.., a, b, c, d, e, f, g, h] = *header;
+        Some(Quoted {
+            source: Ipv4Addr::new(a, b, c, d),
+            destination: Ipv4Addr::new(e, f, g, h),
+            protocol: header[9],
+            total_length: usize::from(u16::from_be_bytes([header[2], header[3]])),
+            payload: octets.get(header_length..)?,
+        })
     }
 }
 

@@ -5,7 +5,11 @@
 pub mod arp;
 pub mod ethernet;
 pub mod icmp;
+pub mod icmpv6;
+pub mod ip;
 pub mod ipv4;
+pub mod ipv6;
+pub mod ndp;
 pub mod udp;
 
 /// The Internet checksum (RFC 1071) of `octets`, starting from the one's complement sum `seed`.

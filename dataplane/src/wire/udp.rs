@@ -39,6 +39,11 @@ impl<'a> Udp<'a> {
     }
 }
 
+/// A checksum as it is sent: zero would mean that there is none (RFC 768).
+pub fn sent_checksum(sum: u16) -> u16 {
+    if sum == 0 { 0xffff } else { sum }
+}
+
 /// What a datagram on port 4500 is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NatTraversal {

@@ -2,11 +2,12 @@
 //!
 //! ```text
 //!  host A 10.1.0.5 -- 10.1.0.1 [A] 192.0.2.1 == wire == 192.0.2.2 [B] 10.2.0.1 -- 10.2.0.5 host B
+//!  2001:db8:1::5        ..:1::1 [A] ..:f::1           ..:f::2 [B] ..:2::1         2001:db8:2::5
 //! ```
 //!
 //! The wire is in the test's hands: it sees, keeps, changes or forges every frame.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,9 +15,11 @@ use etherparse::{EtherType, Ethernet2Header, PacketBuilder};
 use hitless_dataplane::aead::Engine;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::fib::{Fib, Route};
-use hitless_dataplane::port::MacAddress;
+use hitless_dataplane::port::fault::{FaultPort, Faults};
 use hitless_dataplane::port::memory::{self, MemoryPort};
+use hitless_dataplane::port::{MacAddress, Port};
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_dataplane::verdict::DropReason;
@@ -24,7 +27,7 @@ use hitless_dataplane::worker::{
     CheckpointSettings, Interface, Leadership, Worker, WorkerHandle, WorkerSettings, worker,
 };
 use hitless_sa::{
-    ChildSa, EspSuite, Incarnation, Instant, KeyMaterial, Lease, MemberId, Mode, SaId,
+    ChildSa, EspSuite, Incarnation, Instant, KeyMaterial, Lease, MemberId, Mode, SaId, SaOptions,
     SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
 };
 
@@ -44,6 +47,21 @@ pub const INSIDE_B: [u8; 4] = [10, 2, 0, 1];
 pub const OUTSIDE_A: [u8; 4] = [192, 0, 2, 1];
 pub const OUTSIDE_B: [u8; 4] = [192, 0, 2, 2];
 
+pub const HOST6_A: [u8; 16] = v6(1, 5);
+pub const HOST6_B: [u8; 16] = v6(2, 5);
+pub const INSIDE6_A: [u8; 16] = v6(1, 1);
+pub const INSIDE6_B: [u8; 16] = v6(2, 1);
+pub const OUTSIDE6_A: [u8; 16] = v6(0xf, 1);
+pub const OUTSIDE6_B: [u8; 16] = v6(0xf, 2);
+
+/// A host of 2001:db8:net::/64.
+pub const fn v6(net: u8, host: u8) -> [u8; 16] {
+    let mut octets = [0; 16];
+    (octets[0], octets[1], octets[2], octets[3]) = (0x20, 0x01, 0x0d, 0xb8);
+    (octets[5], octets[15]) = (net, host);
+    octets
+}
+
 pub fn sa_id(counter: u32) -> SaId {
     SaId {
         creator: MemberId(1),
@@ -59,43 +77,48 @@ pub struct Gateway {
     pub leadership: Arc<Leadership>,
     /// The cell of the Child SA that [`Bed::install`] made last.
     pub cell: Arc<Cell>,
+    /// What the halves of that Child SA count.
+    pub inbound: Arc<SaCounters>,
+    pub outbound: Arc<SaCounters>,
     pub host: MemoryPort,
     pub host_address: [u8; 4],
+    pub host6_address: [u8; 16],
     pub host_mac: MacAddress,
     pub wire: MemoryPort,
     pub inside_mac: MacAddress,
     pub outside_mac: MacAddress,
-    /// Frames that came out on the protected side, ARP left out.
+    /// Frames that came out on the protected side, ARP and neighbour discovery left out.
     pub delivered: Vec<Vec<u8>>,
-    /// Whether the host answers ARP.
+    /// Whether the host answers ARP and neighbour solicitations.
     pub host_answers: bool,
 }
 
 impl Gateway {
     fn new(number: u8, settings: &Settings, policies: Vec<Policy>) -> Gateway {
-        let (inside, host) = memory::link(256, MTU);
-        let (outside, wire) = memory::link(256, MTU);
+        let (inside, host) = memory::link(256, settings.inside_mtu);
+        let (outside, wire) = memory::link(256, settings.outside_mtu);
         let mac = |last| [2, 0, 0, 0, number, last];
-        let interface = |mac, address: [u8; 4], length, protected| Interface {
+        let interface = |mac, address: [u8; 4], length, six: [u8; 16], protected| Interface {
             mac,
-            addresses: vec![(IpAddr::from(address), length)],
-            mtu: MTU,
+            addresses: vec![(IpAddr::from(address), length), (IpAddr::from(six), 64)],
+            mtu: usize::MAX,
             protected,
         };
         let leadership = Leadership::new(true);
         let worker_settings = WorkerSettings {
             id: usize::from(number),
             interfaces: vec![
-                interface(mac(1), [10, number, 0, 1], 16, true),
-                interface(mac(2), [192, 0, 2, number], 24, false),
+                interface(mac(1), [10, number, 0, 1], 16, v6(number, 1), true),
+                interface(mac(2), [192, 0, 2, number], 24, v6(0xf, number), false),
             ],
             pool_frames: settings.frames,
+            pool_runs: settings.runs,
             checkpoint: settings.checkpoint,
             sa_capacity: 8,
         };
         let (worker, handle) = worker(
             worker_settings,
-            vec![Box::new(inside), Box::new(outside)],
+            vec![Box::new(inside), settings.outside_port(number, outside)],
             Arc::clone(&leadership),
         )
         .unwrap();
@@ -104,8 +127,11 @@ impl Gateway {
             handle,
             leadership,
             cell: Arc::new(Cell::new(SequenceNumber(1), PLENTY)),
+            inbound: Arc::default(),
+            outbound: Arc::default(),
             host,
             host_address: [10, number, 0, 5],
+            host6_address: v6(number, 5),
             host_mac: mac(5),
             wire,
             inside_mac: mac(1),
@@ -121,6 +147,16 @@ impl Gateway {
         gateway.send(Command::Routes(Arc::new(Fib::new(&[
             route([10, number, 0, 0], 16, INSIDE),
             route([192, 0, 2, 0], 24, OUTSIDE),
+            Route {
+                prefix: (IpAddr::from(v6(number, 0)), 64),
+                port: INSIDE,
+                next_hop: None,
+            },
+            Route {
+                prefix: (IpAddr::from(v6(0xf, 0)), 64),
+                port: OUTSIDE,
+                next_hop: None,
+            },
         ]))));
         gateway.send(Command::Policies(Arc::new(Spd::new(policies))));
         gateway
@@ -158,10 +194,17 @@ impl Gateway {
         drain(&mut self.wire)
     }
 
-    /// The host takes its frames, and answers ARP.
+    /// The host takes its frames, and answers ARP and neighbour solicitations.
     fn serve_host(&mut self) {
         for received in drain(&mut self.host) {
-            if received[12..14] != [0x08, 0x06] {
+            if is_discovery(&received) {
+                let asked = received[54] == 135 && received[62..78] == self.host6_address;
+                if asked && self.host_answers {
+                    let asker = *received[22..38].first_chunk().unwrap();
+                    let answer = advertisement(self.host6_address, asker, self.host_mac, 0x60);
+                    assert!(self.host.push_frame(&answer));
+                }
+            } else if received[12..14] != [0x08, 0x06] {
                 self.delivered.push(received);
             } else if self.host_answers && received[20..22] == [0, 1] {
                 let answer = arp(2, self.host_mac, self.host_address, &received[22..32]);
@@ -185,7 +228,7 @@ pub struct Bed {
     pub a: Gateway,
     pub b: Gateway,
     pub now: Instant,
-    /// Frames that crossed the wire, ARP left out.
+    /// Frames that crossed the wire, ARP and neighbour discovery left out.
     pub wire: Vec<Vec<u8>>,
     settings: Settings,
 }
@@ -196,8 +239,33 @@ pub struct Settings {
     pub encapsulation: Option<UdpEncapsulation>,
     pub checkpoint: CheckpointSettings,
     pub esn: bool,
+    pub suite: EspSuite,
+    /// What A and B encrypt with.
+    pub engines: [Engine; 2],
+    /// Whether the tunnel's endpoints are the IPv6 ones.
+    pub outer_v6: bool,
+    pub options: SaOptions,
     /// Frames of each worker's pool.
     pub frames: u32,
+    /// Runs of each worker's pool, for jumbo frames.
+    pub runs: u32,
+    pub inside_mtu: usize,
+    pub outside_mtu: usize,
+    /// What each gateway's outside port does to packets, in both directions, from a seed.
+    pub faults: Option<(u64, Faults)>,
+}
+
+impl Settings {
+    /// The end of the wire, with the faults that are wanted.
+    fn outside_port(&self, number: u8, wire: MemoryPort) -> Box<dyn Port> {
+        match self.faults {
+            Some((seed, faults)) => {
+                let seed = seed ^ u64::from(number);
+                Box::new(FaultPort::new(Box::new(wire), seed, faults, faults))
+            }
+            None => Box::new(wire),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -206,7 +274,15 @@ impl Default for Settings {
             encapsulation: None,
             checkpoint: CheckpointSettings::default(),
             esn: true,
+            suite: EspSuite::Aes256Gcm16,
+            engines: [Engine::default(), Engine::AwsLc],
+            outer_v6: false,
+            options: SaOptions::default(),
             frames: 1024,
+            runs: 0,
+            inside_mtu: MTU,
+            outside_mtu: MTU,
+            faults: None,
         }
     }
 }
@@ -218,7 +294,7 @@ impl Bed {
     }
 
     pub fn with(settings: Settings) -> Bed {
-        let policies = |a: &str, b: &str| {
+        let policies = |a: &str, b: &str, a6: &str, b6: &str| {
             let policy = |local: &str, remote: &str, action| Policy {
                 local: local.parse().unwrap(),
                 remote: remote.parse().unwrap(),
@@ -229,12 +305,14 @@ impl Bed {
                 policy(a, "203.0.113.0/24", Action::Bypass),
                 policy(a, "198.51.100.0/24", Action::Protect(None)),
                 policy(a, b, Action::Protect(Some(sa_id(1)))),
+                policy(a6, b6, Action::Protect(Some(sa_id(1)))),
             ]
         };
         let (net_a, net_b) = ("10.1.0.0/16", "10.2.0.0/16");
+        let (six_a, six_b) = ("2001:db8:1::/64", "2001:db8:2::/64");
         let mut bed = Bed {
-            a: Gateway::new(1, &settings, policies(net_a, net_b)),
-            b: Gateway::new(2, &settings, policies(net_b, net_a)),
+            a: Gateway::new(1, &settings, policies(net_a, net_b, six_a, six_b)),
+            b: Gateway::new(2, &settings, policies(net_b, net_a, six_b, six_a)),
             now: Instant::default() + Duration::from_secs(100),
             wire: Vec::new(),
             settings,
@@ -248,26 +326,34 @@ impl Bed {
 
     /// The description of the Child SA as one side holds it.
     pub fn child(&self, side_a: bool) -> ChildSa {
-        let key = |seed: u8| KeyMaterial::new(&[seed; 36]);
+        let suite = self.settings.suite;
+        let key = |seed: u8| KeyMaterial::new(&vec![seed; suite.key_material_length()]);
         let (a, b) = (Spi(0xaaaa_0001), Spi(0xbbbb_0001));
-        let net = |text: &str| vec![text.parse::<TrafficSelector>().unwrap()];
-        let (net_a, net_b) = (net("10.1.0.0/16"), net("10.2.0.0/16"));
-        let (end_a, end_b) = (Ipv4Addr::from(OUTSIDE_A), Ipv4Addr::from(OUTSIDE_B));
+        let net = |v4: &str, v6: &str| -> Vec<TrafficSelector> {
+            vec![v4.parse().unwrap(), v6.parse().unwrap()]
+        };
+        let net_a = net("10.1.0.0/16", "2001:db8:1::/64");
+        let net_b = net("10.2.0.0/16", "2001:db8:2::/64");
+        let (end_a, end_b) = match self.settings.outer_v6 {
+            true => (IpAddr::from(OUTSIDE6_A), IpAddr::from(OUTSIDE6_B)),
+            false => (IpAddr::from(OUTSIDE_A), IpAddr::from(OUTSIDE_B)),
+        };
         let child = ChildSa {
             id: sa_id(1),
             mode: Mode::Tunnel,
             inbound_spi: a,
             outbound_spi: b,
-            suite: EspSuite::Aes256Gcm16,
+            suite,
             esn: self.settings.esn,
             inbound_key: key(1),
             outbound_key: key(2),
-            local: end_a.into(),
-            remote: end_b.into(),
+            local: end_a,
+            remote: end_b,
             encapsulation: self.settings.encapsulation,
             local_ts: net_a.clone(),
             remote_ts: net_b.clone(),
             replay_window: 1024,
+            options: self.settings.options,
         };
         if side_a {
             return child;
@@ -277,8 +363,8 @@ impl Bed {
             outbound_spi: a,
             inbound_key: key(2),
             outbound_key: key(1),
-            local: end_b.into(),
-            remote: end_a.into(),
+            local: end_b,
+            remote: end_a,
             local_ts: net_b,
             remote_ts: net_a,
             ..child
@@ -297,13 +383,20 @@ impl Bed {
             let cell = Arc::new(Cell::new(first, lease));
             let gateway = if side_a { &mut self.a } else { &mut self.b };
             let floor = SequenceNumber(0);
-            let engine = Engine::AwsLc;
+            let engine = self.settings.engines[usize::from(!side_a)];
             let inbound = InboundSa::new(&child, Arc::clone(&cell), floor, 0, engine).unwrap();
             let outbound = OutboundSa::new(&child, Arc::clone(&cell), 0, engine).unwrap();
+            gateway.inbound = Arc::clone(&inbound.counters);
+            gateway.outbound = Arc::clone(&outbound.counters);
             gateway.send(Command::InstallInbound(Box::new(inbound)));
             gateway.send(Command::InstallOutbound(Box::new(outbound)));
             gateway.cell = cell;
         }
+    }
+
+    /// Other engines for what is installed from now on.
+    pub fn set_engines(&mut self, engines: [Engine; 2]) {
+        self.settings.engines = engines;
     }
 
     /// One turn of each gateway, frames carried as they are.
@@ -343,7 +436,7 @@ impl Bed {
     }
 
     fn note(&mut self, frame: Vec<u8>) {
-        if frame[12..14] != [0x08, 0x06] {
+        if frame[12..14] != [0x08, 0x06] && !is_discovery(&frame) {
             self.wire.push(frame);
         }
     }
@@ -380,12 +473,58 @@ pub fn drain(port: &mut MemoryPort) -> Vec<Vec<u8>> {
     frames
 }
 
-/// An Ethernet frame around an IPv4 packet.
+/// Whether the frame is neighbour discovery (RFC 4861).
+pub fn is_discovery(frame: &[u8]) -> bool {
+    frame[12..14] == [0x86, 0xdd] && frame[20] == 58 && (133..=137).contains(&frame[54])
+}
+
+/// A frame with a neighbour solicitation or advertisement: type and flags, then an option of the
+/// type that goes with it, unless there is no Ethernet address to tell.
+pub fn discovery(
+    (kind, flags): (u8, u8),
+    (from, to): ([u8; 16], [u8; 16]),
+    target: [u8; 16],
+    mac: Option<MacAddress>,
+) -> Vec<u8> {
+    let mut body = vec![flags, 0, 0, 0];
+    body.extend_from_slice(&target);
+    if let Some(mac) = mac {
+        body.extend_from_slice(&[kind - 134, 1]);
+        body.extend_from_slice(&mac);
+    }
+    let message = etherparse::Icmpv6Type::Unknown {
+        type_u8: kind,
+        code_u8: 0,
+        bytes5to8: [flags, 0, 0, 0],
+    };
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6(from, to, 255)
+        .icmpv6(message)
+        .write(&mut packet, &body[4..])
+        .unwrap();
+    let group = match to[0] {
+        0xff => [0x33, 0x33, to[12], to[13], to[14], to[15]],
+        _ => [2, 0, 0, 0, 1, 1],
+    };
+    frame(group, mac.unwrap_or([2, 0, 0, 0, 9, 9]), &packet)
+}
+
+/// A neighbour advertisement, sent to a gateway's inside.
+fn advertisement(target: [u8; 16], to: [u8; 16], mac: MacAddress, flags: u8) -> Vec<u8> {
+    let mut frame = discovery((136, flags), (target, to), target, Some(mac));
+    frame[..6].copy_from_slice(&[2, 0, 0, 0, to[5], 1]);
+    frame
+}
+
+/// An Ethernet frame around an IP packet.
 pub fn frame(destination: MacAddress, source: MacAddress, packet: &[u8]) -> Vec<u8> {
     let header = Ethernet2Header {
         destination,
         source,
-        ether_type: EtherType::IPV4,
+        ether_type: match packet.first().map(|first| first >> 4) {
+            Some(6) => EtherType::IPV6,
+            _ => EtherType::IPV4,
+        },
     };
     [&header.to_bytes()[..], packet].concat()
 }
@@ -400,6 +539,26 @@ pub fn udp_ports(from: [u8; 4], to: [u8; 4], source: u16, target: u16, payload: 
     PacketBuilder::ipv4(from, to, 64)
         .udp(source, target)
         .write(&mut packet, payload)
+        .unwrap();
+    packet
+}
+
+/// A UDP packet over IPv6.
+pub fn udp6(from: [u8; 16], to: [u8; 16], payload: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6(from, to, 64)
+        .udp(4000, 5000)
+        .write(&mut packet, payload)
+        .unwrap();
+    packet
+}
+
+/// An echo request over IPv6.
+pub fn echo6(from: [u8; 16], to: [u8; 16]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    PacketBuilder::ipv6(from, to, 64)
+        .icmpv6_echo_request(7, 8)
+        .write(&mut packet, b"ping")
         .unwrap();
     packet
 }
@@ -426,6 +585,10 @@ pub fn raw(from: [u8; 4], to: [u8; 4], protocol: u8, payload: &[u8]) -> Vec<u8> 
 /// A packet as it looks after so many routers.
 pub fn hops_later(packet: &[u8], hops: u8) -> Vec<u8> {
     let mut later = packet.to_vec();
+    if packet[0] >> 4 == 6 {
+        later[7] -= hops;
+        return later;
+    }
     for _ in 0..hops {
         later[8] -= 1;
     }

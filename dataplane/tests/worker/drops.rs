@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use hitless_dataplane::aead::{Engine, EspKey};
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::esp::seal_datagram;
+use hitless_dataplane::sad::Bound;
 use hitless_dataplane::spd::Spd;
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{EspSuite, KeyMaterial, Lease, SequenceNumber, Spi};
@@ -48,9 +50,8 @@ fn by_frames(bed: &mut Bed, reason: DropReason) -> bool {
             bed.a.host_sends(&damaged);
         }
         DropReason::Fragment => {
-            let mut fragment = raw(STRANGER, OUTSIDE_A, ESP, &[7; 64]);
-            fragment[6] = 0x20;
-            bed.a.wire_brings(&hops_later(&fragment, 0));
+            bed.a
+                .wire_brings(&fragment(raw(STRANGER, OUTSIDE_A, 89, &[7; 64])));
         }
         DropReason::NotForUs => bed.a.host_sends(&udp(HOST_A, INSIDE_A, b"no such service")),
         DropReason::NatKeepalive => {
@@ -59,12 +60,54 @@ fn by_frames(bed: &mut Bed, reason: DropReason) -> bool {
         }
         DropReason::Unsupported => {
             let mut frame = frame(bed.a.inside_mac, bed.a.host_mac, &[0x60; 60]);
-            frame[12..14].copy_from_slice(&[0x86, 0xdd]);
+            frame[12..14].copy_from_slice(&[0x88, 0xcc]);
             assert!(bed.a.host.push_frame(&frame));
+        }
+        DropReason::FragmentOverlap => {
+            for _ in 0..2 {
+                bed.a
+                    .wire_brings(&fragment(raw(STRANGER, OUTSIDE_A, ESP, &[7; 64])));
+            }
+        }
+        DropReason::FragmentTimeout => {
+            bed.a
+                .wire_brings(&fragment(raw(STRANGER, OUTSIDE_A, ESP, &[7; 64])));
+            bed.settle();
+            bed.advance(Duration::from_secs(61));
+        }
+        DropReason::FragmentLimit => {
+            for identification in 0..9 {
+                let mut packet = raw(STRANGER, OUTSIDE_A, ESP, &[7; 64]);
+                packet[5] = identification;
+                bed.a.wire_brings(&fragment(packet));
+            }
+        }
+        DropReason::IcmpRefused => bed.a.wire_brings(&too_big(1400, &[0x45; 60])),
+        DropReason::PathMtu => {
+            let esp = bed.seal(&packet);
+            bed.a.wire_brings(&too_big(1400, &esp));
         }
         _ => return false,
     }
     true
+}
+
+/// The first part of a larger packet.
+fn fragment(mut packet: Vec<u8>) -> Vec<u8> {
+    packet[6] = 0x20;
+    hops_later(&packet, 0)
+}
+
+/// A router's word that a packet of A's was too big.
+pub fn too_big(mtu: u16, quoted: &[u8]) -> Vec<u8> {
+    let mut packet = Vec::new();
+    let header =
+        etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu };
+    etherparse::PacketBuilder::ipv4(STRANGER, OUTSIDE_A, 64)
+        .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(header))
+        .write(&mut packet, quoted)
+        .unwrap();
+    packet
 }
 
 /// ESP that is wrong, or right with content that is wrong.
@@ -143,6 +186,18 @@ fn by_lack_of_room(bed: &mut Bed, reason: DropReason) -> bool {
                 bed.a.worker.turn(bed.now);
             }
         }
+        DropReason::HandOver => {
+            // To a worker that there is none of: no ring is fuller.
+            let bound = Bound {
+                spi: Spi(0xaaaa_0001),
+                owner: 1,
+                outbound: true,
+            };
+            let (sa, slot) = (sa_id(1), 0);
+            bed.a.send(Command::Bind { sa, slot, bound });
+            bed.settle();
+            bed.a.host_sends(&packet);
+        }
         _ => return false,
     }
     true
@@ -198,11 +253,103 @@ fn forge_padding() -> Vec<u8> {
     let material = KeyMaterial::new(&[2; 36]);
     let key = EspKey::new(Engine::AwsLc, EspSuite::Aes256Gcm16, &material).unwrap();
     let (spi, number) = (0xbbbb_0001u32.to_be_bytes(), 50u64.to_be_bytes());
-    let mut text = [[0u8; 30].as_slice(), &[0xff, 4]].concat();
-    let aad = [spi.as_slice(), &number].concat();
-    let icv = key.seal(number, &aad, &mut text);
-    let esp = [&spi, &number[4..], &number, &text, &icv].concat();
+    let text = [[0u8; 30].as_slice(), &[0xff, 4], &[0; 16]].concat();
+    let mut esp = [&spi, &number[4..], &number, &text].concat();
+    assert!(key.seal_packet(&mut esp, Some(0)));
     raw(OUTSIDE_A, OUTSIDE_B, ESP, &esp)
+}
+
+/// The half of the SA that a drop is counted with too, in the way that `provoke` brings it about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Half {
+    /// B's receiving half.
+    Inbound,
+    /// A's sending half.
+    Outbound,
+    /// No SA has the packet: it was dropped before one was found, or after it was handed on.
+    None,
+}
+
+/// One row for each reason: a new one does not compile without.
+fn half(reason: DropReason) -> Half {
+    match reason {
+        DropReason::Replay
+        | DropReason::Integrity
+        | DropReason::BadPadding
+        | DropReason::BadNextHeader
+        | DropReason::Dummy
+        | DropReason::Congestion
+        | DropReason::SelectorMismatch
+        | DropReason::TtlExceeded
+        | DropReason::HighWater => Half::Inbound,
+        DropReason::LeaseExhausted | DropReason::SequenceOverflow | DropReason::TooBig => {
+            Half::Outbound
+        }
+        DropReason::NotActive
+        | DropReason::Malformed
+        | DropReason::BadChecksum
+        | DropReason::Fragment
+        | DropReason::NotForUs
+        | DropReason::Runt
+        | DropReason::SpiZero
+        | DropReason::UnknownSpi
+        | DropReason::PolicyDiscard
+        | DropReason::NoPolicy
+        | DropReason::NoSa
+        | DropReason::ClearText
+        | DropReason::NoRoute
+        | DropReason::NeighbourUnresolved
+        | DropReason::NoBuffer
+        | DropReason::PuntFull
+        | DropReason::TransmitFull
+        | DropReason::NatKeepalive
+        | DropReason::PathMtu
+        | DropReason::IcmpRefused
+        | DropReason::FragmentOverlap
+        | DropReason::FragmentTimeout
+        | DropReason::FragmentLimit
+        | DropReason::HandOver
+        | DropReason::Unsupported => Half::None,
+    }
+}
+
+#[test]
+fn every_reason_of_an_sa_is_counted_once_by_that_half_and_by_no_other() {
+    for reason in DropReason::ALL {
+        let mut bed = provoke(*reason);
+        bed.settle();
+        let counted = |half: &SaCounters| half.drops().collect::<Vec<_>>();
+        let halves = [
+            (Half::Inbound, counted(&bed.b.inbound)),
+            (Half::Outbound, counted(&bed.a.outbound)),
+            (Half::None, counted(&bed.a.inbound)),
+            (Half::None, counted(&bed.b.outbound)),
+        ];
+        for (which, counted) in halves {
+            let here = which != Half::None && which == half(*reason);
+            let wanted = if here { vec![(*reason, 1)] } else { Vec::new() };
+            assert_eq!(counted, wanted, "{reason:?} by {which:?}");
+        }
+    }
+}
+
+#[test]
+fn packets_and_octets_of_an_sa_are_exact_on_its_worker_in_both_directions() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let before = [&bed.a.outbound, &bed.b.inbound].map(|c| (c.packets(), c.bytes()));
+    for length in 1..=40usize {
+        bed.a.host_sends(&udp(HOST_A, HOST_B, &vec![7; length]));
+    }
+    bed.settle();
+    assert_eq!(bed.b.delivered.len(), 40);
+    // IPv4 and UDP headers around 1, 2, ... 40 octets.
+    let octets = 40 * 28 + 40 * 41 / 2;
+    for (half, (packets, bytes)) in [&bed.a.outbound, &bed.b.inbound].iter().zip(before) {
+        assert_eq!(half.packets() - packets, 40);
+        assert_eq!(half.bytes() - bytes, octets);
+    }
+    assert_eq!(bed.b.inbound.window_top(), bed.b.cell.inbound_top());
 }
 
 #[test]

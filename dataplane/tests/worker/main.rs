@@ -1,8 +1,20 @@
 //! Workers on memory ports: whole journeys, every drop, leases, and hostile frames.
 
 mod bed;
+mod burst;
+mod discovery;
 mod drops;
+mod faults;
 mod hostile;
+mod interfaces;
+mod jumbo;
 mod leases;
 mod local;
+mod policy;
+mod replay;
+mod router;
+mod suites;
+mod transport;
 mod tunnel;
+mod v6;
+mod watch;

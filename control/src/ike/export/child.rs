@@ -10,6 +10,7 @@ use hitless_sa::{
 use super::record::{ChildRecord, SelectorRecord};
 use super::{ImportError, after, ago, before, collect, sa_id, sa_id_record, until};
 use crate::ike::child::{ChildState, Installed};
+use crate::ike::settings::Connection;
 
 fn selector_record(selector: &TrafficSelector) -> SelectorRecord {
     let octets = |address: IpAddr| match address {
@@ -75,10 +76,16 @@ pub(super) fn child_record(child: &Installed, now: Instant) -> ChildRecord {
     }
 }
 
-pub(super) fn child(record: &ChildRecord, now: Instant) -> Result<Installed, ImportError> {
+/// The Child SA of a record. How it treats packets is each member's own setting, and not recorded.
+pub(super) fn child(
+    record: &ChildRecord,
+    connection: &Connection,
+    now: Instant,
+) -> Result<Installed, ImportError> {
     let bad = ImportError::Field;
-    let suite = [EspSuite::Aes128Gcm16, EspSuite::Aes256Gcm16]
-        .into_iter()
+    let suite = EspSuite::ALL
+        .iter()
+        .copied()
         .find(|s| s.keyword() == record.suite)
         .ok_or(bad("suite"))?;
     let key = |octets: &[u8]| {
@@ -93,6 +100,8 @@ pub(super) fn child(record: &ChildRecord, now: Instant) -> Result<Installed, Imp
         }),
         _ => None,
     };
+    let mut children = connection.children.iter();
+    let configured = children.find(|child| child.name == record.name);
     let sa = ChildSa {
         id: sa_id(record.id.as_ref().ok_or(bad("SA"))?)?,
         mode: if record.transport {
@@ -112,6 +121,7 @@ pub(super) fn child(record: &ChildRecord, now: Instant) -> Result<Installed, Imp
         local_ts: collect(&record.local_ts, selector)?,
         remote_ts: collect(&record.remote_ts, selector)?,
         replay_window: record.replay_window,
+        options: configured.map(|child| child.options).unwrap_or_default(),
     };
     Ok(Installed {
         sa: Arc::new(sa),

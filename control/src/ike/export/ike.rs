@@ -113,7 +113,7 @@ pub(super) fn from_record(
         Probe::resumed(now, sent.collect())
     });
     ike.accept_jump = record.accept_jump;
-    ike.children = collect(&record.children, |c| child(c, now))?;
+    ike.children = collect(&record.children, |c| child(c, &ike.connection, now))?;
     ike.predecessor = record.predecessor.map(IkeSpi);
     ike.successors = record.successors.iter().copied().map(IkeSpi).collect();
     ike.forget_at = record.forget_in.map(|until| after(now, until));

@@ -54,6 +54,7 @@ fn settings(host: usize) -> EngineSettings {
                 remote_ts: vec![NETS[other].parse().unwrap()],
                 rekey_time: Duration::from_secs(100),
                 replay_window: 64,
+                options: hitless_sa::SaOptions::default(),
                 start: host == 0,
             }],
         }],

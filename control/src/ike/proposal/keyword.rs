@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use hitless_sa::EspSuite;
+use hitless_sa::{EspSuite, Transform};
 
 use super::{Encryption, EspProposal, IkeProposal, Integrity, KeyExchangeMethod, Prf};
 
@@ -18,6 +18,8 @@ pub enum ProposalError {
     NeedlessIntegrity,
     /// In a proposal for ESP.
     NotForEsp(String),
+    /// In a proposal for IKE.
+    NotForIke(String),
 }
 
 impl fmt::Display for ProposalError {
@@ -26,8 +28,10 @@ impl fmt::Display for ProposalError {
             ProposalError::Unknown(word) => write!(
                 f,
                 "unknown algorithm `{word}`; known are aes128gcm16, aes256gcm16, aes128, aes256, \
-                 sha256, sha384, sha512, prfsha256, prfsha384, prfsha512, x25519, ecp256, ecp384, \
-                 esn, noesn"
+                 sha256, sha384, sha512, prfsha256, prfsha384, prfsha512, x25519, ecp256, ecp384; \
+                 for ESP also aes192gcm16, aes192, chacha20poly1305, aes128gmac, aes192gmac, \
+                 aes256gmac, aes128gcm16iiv, aes192gcm16iiv, aes256gcm16iiv, \
+                 chacha20poly1305iiv, esn, noesn"
             ),
             ProposalError::Repeated(word) => write!(
                 f,
@@ -36,12 +40,16 @@ impl fmt::Display for ProposalError {
             ProposalError::Missing(kind) => write!(f, "no {kind}; a proposal needs one"),
             ProposalError::NeedlessIntegrity => write!(
                 f,
-                "a GCM cipher has its own integrity; leave the integrity algorithm out"
+                "this cipher has its own integrity; leave the integrity algorithm out"
             ),
             ProposalError::NotForEsp(word) => write!(
                 f,
-                "`{word}` is not offered for ESP; use aes128gcm16 or aes256gcm16, and optionally \
-                 a key exchange and esn"
+                "`{word}` is not offered for ESP; use a cipher with its own integrity, such as \
+                 aes128gcm16, or aes128-sha256, and optionally a key exchange and esn"
+            ),
+            ProposalError::NotForIke(word) => write!(
+                f,
+                "`{word}` is not offered for IKE; use aes128gcm16-prfsha256-x25519, for example"
             ),
         }
     }
@@ -50,20 +58,26 @@ impl fmt::Display for ProposalError {
 impl std::error::Error for ProposalError {}
 
 /// The words of one proposal, at most one of each kind.
-#[derive(Default)]
-struct Words {
-    encryption: Option<Encryption>,
+struct Words<C> {
+    encryption: Option<C>,
     integrity: Option<Integrity>,
     prf: Option<Prf>,
     key_exchange: Option<KeyExchangeMethod>,
     esn: Option<bool>,
 }
 
-impl Words {
-    fn parse(text: &str) -> Result<Words, ProposalError> {
-        let mut words = Words::default();
+impl<C> Words<C> {
+    /// What names a cipher differs between IKE and ESP.
+    fn parse(text: &str, cipher: fn(&str) -> Option<C>) -> Result<Words<C>, ProposalError> {
+        let mut words = Words {
+            encryption: None,
+            integrity: None,
+            prf: None,
+            key_exchange: None,
+            esn: None,
+        };
         for word in text.trim().split('-') {
-            let fresh = if let Some(encryption) = Encryption::from_keyword(word) {
+            let fresh = if let Some(encryption) = cipher(word) {
                 words.encryption.replace(encryption).is_none()
             } else if let Some(integrity) = Integrity::from_keyword(word) {
                 words.integrity.replace(integrity).is_none()
@@ -75,6 +89,9 @@ impl Words {
                 let esn = match word {
                     "esn" => true,
                     "noesn" => false,
+                    _ if esp_cipher(word).is_some() => {
+                        return Err(ProposalError::NotForIke(word.to_owned()));
+                    }
                     _ => return Err(ProposalError::Unknown(word.to_owned())),
                 };
                 words.esn.replace(esn).is_none()
@@ -92,7 +109,7 @@ impl FromStr for IkeProposal {
 
     /// `aes128gcm16-prfsha256-x25519`, `aes128-sha256-x25519` (the PRF follows the integrity).
     fn from_str(text: &str) -> Result<IkeProposal, ProposalError> {
-        let words = Words::parse(text)?;
+        let words = Words::parse(text, Encryption::from_keyword)?;
         if words.esn.is_some() {
             return Err(ProposalError::Unknown("esn".to_owned()));
         }
@@ -121,20 +138,20 @@ impl FromStr for IkeProposal {
 impl FromStr for EspProposal {
     type Err = ProposalError;
 
-    /// `aes128gcm16`, `aes128gcm16-x25519-esn`. Like strongSwan, 32-bit sequence numbers unless
-    /// `esn` is said.
+    /// `aes128gcm16`, `aes128gcm16-x25519-esn`, `aes128-sha256`. Like strongSwan, 32-bit sequence
+    /// numbers unless `esn` is said.
     fn from_str(text: &str) -> Result<EspProposal, ProposalError> {
-        let words = Words::parse(text)?;
-        let encryption = words
+        let words = Words::parse(text, esp_cipher)?;
+        let suite = words
             .encryption
             .ok_or(ProposalError::Missing("encryption algorithm"))?;
-        let suite = match encryption {
-            Encryption::Aes128Gcm16 => EspSuite::Aes128Gcm16,
-            Encryption::Aes256Gcm16 => EspSuite::Aes256Gcm16,
-            other => return Err(ProposalError::NotForEsp(other.keyword().to_owned())),
-        };
-        if words.integrity.is_some() {
-            return Err(ProposalError::NeedlessIntegrity);
+        match (suite.integrity_key_length() > 0, words.integrity) {
+            (false, Some(_)) => return Err(ProposalError::NeedlessIntegrity),
+            (true, None) => return Err(ProposalError::Missing("integrity algorithm")),
+            (true, Some(Integrity::HmacSha256_128)) | (false, None) => {}
+            (true, Some(other)) => {
+                return Err(ProposalError::NotForEsp(other.keyword().to_owned()));
+            }
         }
         if let Some(prf) = words.prf {
             return Err(ProposalError::NotForEsp(prf.keyword().to_owned()));
@@ -177,6 +194,28 @@ impl IkeProposal {
         }
         format!("{name}/{}/{}", self.prf.name(), self.key_exchange.name())
     }
+}
+
+/// The suite that a cipher's keyword begins; AES-CBC still needs its integrity.
+fn esp_cipher(word: &str) -> Option<EspSuite> {
+    let (transform, key_length) = match word {
+        "aes128gcm16" | "aes128gcm128" | "aes128gcm" => (Transform::AesGcm16, 16),
+        "aes192gcm16" | "aes192gcm128" | "aes192gcm" => (Transform::AesGcm16, 24),
+        "aes256gcm16" | "aes256gcm128" | "aes256gcm" => (Transform::AesGcm16, 32),
+        "chacha20poly1305" => (Transform::ChaCha20Poly1305, 32),
+        "aes128gmac" => (Transform::AesGmac, 16),
+        "aes192gmac" => (Transform::AesGmac, 24),
+        "aes256gmac" => (Transform::AesGmac, 32),
+        "aes128" | "aes" => (Transform::AesCbcHmacSha256, 16),
+        "aes192" => (Transform::AesCbcHmacSha256, 24),
+        "aes256" => (Transform::AesCbcHmacSha256, 32),
+        "aes128gcm16iiv" => (Transform::AesGcm16ImplicitIv, 16),
+        "aes192gcm16iiv" => (Transform::AesGcm16ImplicitIv, 24),
+        "aes256gcm16iiv" => (Transform::AesGcm16ImplicitIv, 32),
+        "chacha20poly1305iiv" => (Transform::ChaCha20Poly1305ImplicitIv, 32),
+        _ => return None,
+    };
+    EspSuite::new(transform, key_length)
 }
 
 impl Encryption {
@@ -350,10 +389,26 @@ mod tests {
             ("aes256gcm16-esn", "aes256gcm16-esn"),
             ("aes128gcm16-x25519-esn", "aes128gcm16-x25519-esn"),
             ("noesn-ecp256-aes128gcm", "aes128gcm16-ecp256-noesn"),
+            ("aes192gcm-esn", "aes192gcm16-esn"),
+            ("chacha20poly1305-x25519", "chacha20poly1305-x25519-noesn"),
+            ("aes256gmac", "aes256gmac-noesn"),
+            ("aes-sha256", "aes128-sha256-noesn"),
+            ("sha2_256-aes192-esn", "aes192-sha256-esn"),
+            ("aes256-sha256-x25519-esn", "aes256-sha256-x25519-esn"),
+            ("aes128gcm16iiv-esn", "aes128gcm16iiv-esn"),
+            ("chacha20poly1305iiv", "chacha20poly1305iiv-noesn"),
         ] {
             let proposal: EspProposal = text.parse().unwrap();
             assert_eq!(proposal.to_string(), printed);
             assert_eq!(printed.parse(), Ok(proposal));
+        }
+    }
+
+    #[test]
+    fn every_suite_is_found_by_its_keyword() {
+        for &suite in EspSuite::ALL {
+            let proposal: EspProposal = suite.keyword().parse().unwrap();
+            assert_eq!(proposal.suite, suite);
         }
     }
 
@@ -378,7 +433,14 @@ mod tests {
                 ike("aes128gcm16-prfsha256-x25519-esn"),
                 "unknown algorithm `esn`",
             ),
-            (esp("aes128-sha256"), "`aes128` is not offered for ESP"),
+            (esp("aes128"), "no integrity"),
+            (esp("aes128-sha512"), "`sha512` is not offered for ESP"),
+            (esp("null-sha256"), "unknown algorithm `null`"),
+            (esp("chacha20poly1305-sha256"), "its own integrity"),
+            (
+                ike("chacha20poly1305-prfsha256-x25519"),
+                "not offered for IKE",
+            ),
             (esp("aes128gcm16-sha256"), "its own integrity"),
             (
                 esp("aes128gcm16-prfsha256"),

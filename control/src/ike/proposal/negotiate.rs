@@ -3,7 +3,7 @@
 //! We offer each of ours as one proposal with one transform of each kind, so that a choice is
 //! always one of ours. A peer may offer many transforms of a kind in one proposal.
 
-use hitless_sa::{EspSuite, IkeSpi, Spi};
+use hitless_sa::{self as sa, EspSuite, IkeSpi, Spi};
 
 use super::{Encryption, EspProposal, IkeProposal, Integrity, KeyExchangeMethod, Prf};
 use crate::ike::message::{Proposal, Protocol, Transform};
@@ -17,6 +17,11 @@ const EXTENDED_SEQUENCE_NUMBERS: u8 = 5;
 
 const AES_CBC: u16 = 12;
 const AES_GCM_16: u16 = 20;
+const NULL_AUTH_AES_GMAC: u16 = 21;
+const CHACHA20_POLY1305: u16 = 28;
+const AES_GCM_16_IIV: u16 = 30;
+const CHACHA20_POLY1305_IIV: u16 = 31;
+const HMAC_SHA2_256_128: u16 = 12;
 const NONE: u16 = 0;
 
 /// Which exchange negotiates a Child SA.
@@ -63,7 +68,7 @@ impl IkeProposal {
             Prf::HmacSha512 => 7,
         };
         let integrity = self.integrity.map(|integrity| match integrity {
-            Integrity::HmacSha256_128 => 12,
+            Integrity::HmacSha256_128 => HMAC_SHA2_256_128,
             Integrity::HmacSha384_192 => 13,
             Integrity::HmacSha512_256 => 14,
         });
@@ -100,11 +105,7 @@ impl IkeProposal {
 
 impl EspProposal {
     pub fn to_transforms(&self, ask: Ask) -> Vec<Transform> {
-        let bits = match self.suite {
-            EspSuite::Aes128Gcm16 => 128,
-            EspSuite::Aes256Gcm16 => 256,
-        };
-        let mut transforms = vec![Transform::new(ENCRYPTION, AES_GCM_16, Some(bits))];
+        let mut transforms = suite_transforms(self.suite);
         if let (Ask::Create, Some(method)) = (ask, self.key_exchange) {
             transforms.push(Transform::new(KEY_EXCHANGE, method.number(), None));
         }
@@ -146,6 +147,23 @@ impl EspProposal {
         theirs.esp_spi().is_some_and(|spi| spi.0 > 255)
             && includes(theirs, &self.to_transforms(ask))
     }
+}
+
+/// Encryption, and integrity where the cipher has none of its own. A cipher with keys of one length
+/// only says no length (RFC 7296 section 3.3.5, RFC 7634 section 4).
+fn suite_transforms(suite: EspSuite) -> Vec<Transform> {
+    let bits = u16::try_from(suite.key_length() * 8).ok();
+    let (cipher, bits, integrity) = match suite.transform() {
+        sa::Transform::AesGcm16 => (AES_GCM_16, bits, None),
+        sa::Transform::ChaCha20Poly1305 => (CHACHA20_POLY1305, None, None),
+        sa::Transform::AesGmac => (NULL_AUTH_AES_GMAC, bits, None),
+        sa::Transform::AesCbcHmacSha256 => (AES_CBC, bits, Some(HMAC_SHA2_256_128)),
+        sa::Transform::AesGcm16ImplicitIv => (AES_GCM_16_IIV, bits, None),
+        sa::Transform::ChaCha20Poly1305ImplicitIv => (CHACHA20_POLY1305_IIV, None, None),
+    };
+    let mut transforms = vec![Transform::new(ENCRYPTION, cipher, bits)];
+    transforms.extend(integrity.map(|id| Transform::new(INTEGRITY, id, None)));
+    transforms
 }
 
 fn numbered<T>(ours: &[T], emit: impl Fn(u8, &T) -> Proposal) -> Vec<Proposal> {
@@ -357,6 +375,37 @@ mod tests {
         let mut other_protocol = good;
         other_protocol.protocol = Protocol::Esp;
         assert!(select(&ours, &[no_length, other_protocol]).is_none());
+    }
+
+    /// The numbers of the IANA registry, and strongSwan's order: encryption, integrity, ESN.
+    #[test]
+    fn esp_suites_on_the_wire() {
+        let wire = |text: &str| -> Vec<(u8, u16, Option<u16>)> {
+            let transforms = esp(text).to_transforms(Ask::First);
+            let wire = transforms.iter().map(|t| (t.kind, t.id, t.key_length));
+            wire.collect()
+        };
+        let esn = (EXTENDED_SEQUENCE_NUMBERS, 1, None);
+        for (text, id, bits) in [
+            ("aes128gcm16-esn", 20, Some(128)),
+            ("aes192gcm16-esn", 20, Some(192)),
+            ("aes256gcm16-esn", 20, Some(256)),
+            ("chacha20poly1305-esn", 28, None),
+            ("aes128gmac-esn", 21, Some(128)),
+            ("aes256gmac-esn", 21, Some(256)),
+            ("aes128gcm16iiv-esn", 30, Some(128)),
+            ("chacha20poly1305iiv-esn", 31, None),
+        ] {
+            assert_eq!(wire(text), [(ENCRYPTION, id, bits), esn], "{text}");
+        }
+        for (text, bits) in [("aes128-sha256-esn", 128), ("aes256-sha256-esn", 256)] {
+            let cipher = (ENCRYPTION, 12, Some(bits));
+            assert_eq!(wire(text), [cipher, (INTEGRITY, 12, None), esn]);
+        }
+        // A cipher with its own integrity beside one without: the second needs an integrity.
+        let mut none = esp("aes128-sha256").to_proposal(1, SPI, Ask::First);
+        none.transforms.retain(|t| t.kind != INTEGRITY);
+        assert!(select_esp(&[esp("aes128-sha256")], &[none], Ask::First).is_none());
     }
 
     /// RFC 7296 section 2.7.

@@ -166,6 +166,12 @@ impl Assembler {
         Jump(self.code.len() - 1)
     }
 
+    /// Jumps in any case.
+    pub fn jump(&mut self) -> Jump {
+        self.emit(JMP, Register::R0, 0, 0, 0);
+        Jump(self.code.len() - 1)
+    }
+
     /// Makes these jumps arrive at the next instruction to be written.
     pub fn land<const N: usize>(&mut self, jumps: [Jump; N]) {
         let here = self.code.len();

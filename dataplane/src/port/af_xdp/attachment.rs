@@ -5,20 +5,20 @@
 //! and the interface's MAC filter is as it was.
 
 use std::io;
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use super::bpf::{Insertion, Link, Map, MapKind, Program};
+use super::bpf::{Insertion, Link, Program};
 use super::error::{AfXdpError, Step};
-use super::interface::{Interface, MacFilter};
-use super::program;
+use super::program::{self, Maps};
 use super::socket::is;
 use super::{AfXdpMode, AfXdpSettings, LARGEST_MTU};
+use crate::port::interface::{Interface, MacFilter};
 
 /// Receive queues that can have a port.
 const QUEUES: u32 = 256;
-/// Addresses that ARP may be taken for.
+/// Addresses of each family that neighbours may be answered for.
 const ADDRESSES: u32 = 1024;
 /// Flags of BPF_LINK_CREATE for XDP.
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
@@ -29,11 +29,12 @@ const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 pub struct Attachment {
     interface: Interface,
     native: bool,
+    jumbo: bool,
+    zero_copy: bool,
     ring_size: u32,
-    sockets: Map,
-    addresses: Map,
+    maps: Maps,
     _link: Link,
-    _filter: MacFilter,
+    filter: MacFilter,
 }
 
 impl Attachment {
@@ -44,25 +45,25 @@ impl Attachment {
         check(&interface, settings)?;
         let name = &interface.name;
         let failed = |step| move |error| AfXdpError::system(name, step, error);
-        let sockets = Map::new(MapKind::Sockets, QUEUES).map_err(failed(Step::CreateMap))?;
-        let addresses = Map::new(MapKind::Hash, ADDRESSES).map_err(failed(Step::CreateMap))?;
-        for address in &settings.addresses {
-            addresses
-                .insert(address.octets(), [1; 4], Insertion::Replace)
-                .map_err(failed(Step::UpdateMap))?;
-        }
+        let maps = Maps::new(QUEUES, ADDRESSES).map_err(failed(Step::CreateMap))?;
+        let jumbo = interface.mtu > LARGEST_MTU;
         let program =
-            program::load(settings.mac, &sockets, &addresses).map_err(failed(Step::LoadProgram))?;
-        let (link, native) = attach(&program, &interface, settings.mode)?;
+            program::load(settings.mac, &maps, jumbo).map_err(failed(Step::LoadProgram))?;
         let filter =
             MacFilter::add(interface.index, settings.mac).map_err(failed(Step::FilterMac))?;
+        for address in &settings.addresses {
+            maps.add(*address).map_err(failed(Step::UpdateMap))?;
+            filter.hear(*address).map_err(failed(Step::FilterMac))?;
+        }
+        let (link, native) = attach(&program, &interface, settings.mode)?;
         Ok(Attachment {
             native,
+            jumbo,
+            zero_copy: settings.zero_copy,
             ring_size: settings.ring_size,
-            sockets,
-            addresses,
+            maps,
             _link: link,
-            _filter: filter,
+            filter,
             interface,
         })
     }
@@ -82,16 +83,27 @@ impl Attachment {
         self.native
     }
 
-    /// Takes ARP about this address from now on.
-    pub fn add_address(&self, address: Ipv4Addr) -> Result<(), AfXdpError> {
-        self.addresses
-            .insert(address.octets(), [1; 4], Insertion::Replace)
+    /// Whether frames may be longer than a frame of a pool.
+    pub fn is_jumbo(&self) -> bool {
+        self.jumbo
+    }
+
+    /// Whether the driver is to write into our frames, if it can.
+    pub(super) fn wants_zero_copy(&self) -> bool {
+        self.zero_copy
+    }
+
+    /// Takes ARP and neighbour solicitations about this address from now on.
+    pub fn add_address(&self, address: IpAddr) -> Result<(), AfXdpError> {
+        self.filter
+            .hear(address)
+            .and_then(|()| self.maps.add(address))
             .map_err(|error| self.failed(error))
     }
 
-    /// Leaves ARP about this address to the kernel from now on.
-    pub fn remove_address(&self, address: Ipv4Addr) -> Result<(), AfXdpError> {
-        match self.addresses.remove(address.octets()) {
+    /// Leaves them to the kernel from now on.
+    pub fn remove_address(&self, address: IpAddr) -> Result<(), AfXdpError> {
+        match self.maps.remove(address) {
             Err(error) if !is(&error, libc::ENOENT) => Err(self.failed(error)),
             _ => Ok(()),
         }
@@ -104,8 +116,9 @@ impl Attachment {
         socket: RawFd,
     ) -> Result<Direction, AfXdpError> {
         let inserted =
-            self.sockets
-                .insert(queue.to_ne_bytes(), socket.to_ne_bytes(), Insertion::New);
+            self.maps
+                .sockets
+                .insert(&queue.to_ne_bytes(), socket.to_ne_bytes(), Insertion::New);
         match inserted {
             Ok(()) => Ok(Direction {
                 attachment: Arc::clone(self),
@@ -138,27 +151,18 @@ pub struct Direction {
 impl Drop for Direction {
     fn drop(&mut self) {
         // It fails only if the entry is gone, which is what is wanted.
-        let _ = self.attachment.sockets.remove(self.queue.to_ne_bytes());
+        let _ = self
+            .attachment
+            .maps
+            .sockets
+            .remove(&self.queue.to_ne_bytes());
     }
 }
 
 /// What can be refused before the kernel is asked.
 fn check(interface: &Interface, settings: &AfXdpSettings) -> Result<(), AfXdpError> {
     let name = || interface.name.clone();
-    let group = settings.mac[0] & 1 == 1;
-    if group || settings.mac == [0; 6] {
-        return Err(AfXdpError::MacNotUnicast { interface: name() });
-    }
-    if settings.mac == interface.mac {
-        return Err(AfXdpError::MacOfInterface { interface: name() });
-    }
-    if interface.mtu > LARGEST_MTU {
-        return Err(AfXdpError::MtuTooLarge {
-            interface: name(),
-            mtu: interface.mtu,
-            limit: LARGEST_MTU,
-        });
-    }
+    interface.check_mac(settings.mac)?;
     let size = settings.ring_size;
     if !size.is_power_of_two() || !(64..=32768).contains(&size) {
         return Err(AfXdpError::RingSize {

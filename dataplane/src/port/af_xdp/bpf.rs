@@ -21,6 +21,8 @@ const LINK_CREATE: libc::c_long = 28;
 
 const PROGRAM_TYPE_XDP: u32 = 6;
 const ATTACH_TYPE_XDP: u32 = 37;
+/// `BPF_F_XDP_HAS_FRAGS`: the program does not mind that only the first buffer is in its sight.
+const XDP_HAS_FRAGS: u32 = 1 << 5;
 /// Octets of verifier output that are kept when a program is refused.
 const LOG_OCTETS: usize = 64 * 1024;
 /// Shown by `bpftool`; at most 15 octets.
@@ -114,46 +116,56 @@ pub enum Insertion {
     New = 1,
 }
 
-/// A map whose keys and values are four octets.
+/// A map whose values are four octets.
 #[derive(Debug)]
-pub struct Map(OwnedFd);
+pub struct Map {
+    descriptor: OwnedFd,
+    key_length: usize,
+}
 
 impl Map {
-    /// An empty map with room for `entries`.
-    pub fn new(kind: MapKind, entries: u32) -> io::Result<Map> {
+    /// An empty map with room for `entries` whose keys have this length.
+    pub fn new(kind: MapKind, key_length: usize, entries: u32) -> io::Result<Map> {
         let mut attributes = Attributes::new()
             .word(0, kind as u32)
-            .word(4, 4)
+            .word(4, key_length as u32)
             .word(8, 4)
             .word(12, entries)
             .name(28);
         // SAFETY: MAP_CREATE follows no pointer and returns a descriptor.
-        unsafe { bpf_open(MAP_CREATE, &mut attributes) }.map(Map)
+        let descriptor = unsafe { bpf_open(MAP_CREATE, &mut attributes) }?;
+        Ok(Map {
+            descriptor,
+            key_length,
+        })
     }
 
     /// Writes an entry; the running program sees it at once.
-    pub fn insert(&self, key: [u8; 4], value: [u8; 4], insertion: Insertion) -> io::Result<()> {
+    pub fn insert(&self, key: &[u8], value: [u8; 4], insertion: Insertion) -> io::Result<()> {
+        assert_eq!(key.len(), self.key_length, "a key of another map");
         let mut attributes = Attributes::new()
-            .descriptor(0, &self.0)
+            .descriptor(0, &self.descriptor)
             .pointer(8, key.as_ptr())
             .pointer(16, value.as_ptr())
             .double_word(24, insertion as u64);
-        // SAFETY: key and value are as long as the map's, four octets, and outlive the call.
+        // SAFETY: key and value are as long as the map's (the key is asserted), and outlive the
+        // call.
         unsafe { bpf(MAP_UPDATE, &mut attributes) }.map(drop)
     }
 
     /// Removes an entry; `ENOENT` if it is not there.
-    pub fn remove(&self, key: [u8; 4]) -> io::Result<()> {
+    pub fn remove(&self, key: &[u8]) -> io::Result<()> {
+        assert_eq!(key.len(), self.key_length, "a key of another map");
         let mut attributes = Attributes::new()
-            .descriptor(0, &self.0)
+            .descriptor(0, &self.descriptor)
             .pointer(8, key.as_ptr());
-        // SAFETY: the key is as long as the map's, four octets, and outlives the call.
+        // SAFETY: the key is as long as the map's (asserted), and outlives the call.
         unsafe { bpf(MAP_DELETE, &mut attributes) }.map(drop)
     }
 
     /// The descriptor, to write into a program.
     pub fn descriptor(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.descriptor.as_raw_fd()
     }
 }
 
@@ -162,14 +174,17 @@ impl Map {
 pub struct Program(OwnedFd);
 
 impl Program {
-    /// Loads a program. When the verifier refuses it the error is in the kernel's words.
-    pub fn load(code: &[Instruction]) -> io::Result<Program> {
+    /// Loads a program, which takes frames in several buffers if `fragments`. When the verifier
+    /// refuses it the error is in the kernel's words.
+    pub fn load(code: &[Instruction], fragments: bool) -> io::Result<Program> {
+        let flags = if fragments { XDP_HAS_FRAGS } else { 0 };
         let attributes = || {
             Attributes::new()
                 .word(0, PROGRAM_TYPE_XDP)
                 .word(4, code.len() as u32)
                 .pointer(8, code.as_ptr())
                 .pointer(16, LICENCE.as_ptr())
+                .word(44, flags)
                 .name(48)
                 .word(68, ATTACH_TYPE_XDP)
         };

@@ -3,11 +3,11 @@
 use std::fmt;
 use std::io;
 
+use crate::port::OpenError;
+
 /// A step of opening a port, or of changing it later.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
-    /// Asking the kernel about the interface.
-    ReadInterface,
     /// Making the BPF maps.
     CreateMap,
     /// Loading the XDP program.
@@ -31,7 +31,6 @@ pub enum Step {
 impl Step {
     fn text(self) -> &'static str {
         match self {
-            Step::ReadInterface => "ask the kernel about the interface",
             Step::CreateMap => "create a BPF map",
             Step::LoadProgram => "load the XDP program",
             Step::Attach => "attach the XDP program",
@@ -57,22 +56,8 @@ impl Step {
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum AfXdpError {
-    /// Not a name that an interface can have.
-    InterfaceName { interface: String },
-    /// No interface has this name.
-    NoSuchInterface { interface: String },
-    /// The interface does not carry Ethernet frames.
-    NotEthernet { interface: String },
-    /// The interface's MTU is larger than a packet buffer.
-    MtuTooLarge {
-        interface: String,
-        mtu: usize,
-        limit: usize,
-    },
-    /// The virtual MAC address is a group address or all zeros.
-    MacNotUnicast { interface: String },
-    /// The virtual MAC address is the interface's own.
-    MacOfInterface { interface: String },
+    /// What any port of an interface is refused for.
+    Open(OpenError),
     /// The interface has no such receive queue.
     NoSuchQueue { interface: String, queue: u32 },
     /// Another socket receives from the queue.
@@ -112,7 +97,7 @@ impl AfXdpError {
         let interface = interface.to_owned();
         match source.raw_os_error() {
             Some(libc::EPERM) => AfXdpError::Capability { interface, step },
-            Some(libc::ENODEV | libc::ENXIO) => AfXdpError::NoSuchInterface { interface },
+            Some(libc::ENODEV | libc::ENXIO) => OpenError::NoSuchInterface { interface }.into(),
             Some(libc::EAFNOSUPPORT | libc::ENOSYS) => AfXdpError::Kernel { interface, step },
             _ => AfXdpError::System {
                 interface,
@@ -123,41 +108,16 @@ impl AfXdpError {
     }
 }
 
+impl From<OpenError> for AfXdpError {
+    fn from(error: OpenError) -> AfXdpError {
+        AfXdpError::Open(error)
+    }
+}
+
 impl fmt::Display for AfXdpError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            AfXdpError::InterfaceName { interface } => write!(
-                f,
-                "{interface:?} is no interface name: use 1 to 15 octets without '/' or space"
-            ),
-            AfXdpError::NoSuchInterface { interface } => write!(
-                f,
-                "interface {interface} does not exist in this network namespace: see `ip link`"
-            ),
-            AfXdpError::NotEthernet { interface } => write!(
-                f,
-                "interface {interface} is not Ethernet: AF_XDP ports need Ethernet frames"
-            ),
-            AfXdpError::MtuTooLarge {
-                interface,
-                mtu,
-                limit,
-            } => write!(
-                f,
-                "interface {interface} has MTU {mtu}, packet buffers hold {limit}: \
-                 `ip link set {interface} mtu {limit}` or less"
-            ),
-            AfXdpError::MacNotUnicast { interface } => write!(
-                f,
-                "the virtual MAC address on {interface} must be a unicast address, such as \
-                 02:00:5e:00:01:01"
-            ),
-            AfXdpError::MacOfInterface { interface } => write!(
-                f,
-                "the virtual MAC address on {interface} is the interface's own, so the kernel \
-                 would route in clear what this process left behind: choose another, such as \
-                 02:00:5e:00:01:01"
-            ),
+            AfXdpError::Open(error) => error.fmt(f),
             AfXdpError::NoSuchQueue { interface, queue } => write!(
                 f,
                 "interface {interface} has no receive queue {queue}: see `ethtool -l {interface}`"

@@ -3,9 +3,15 @@
 //! The kernel names frames by address. Nothing that it names is believed unless the ledger says
 //! that it holds that frame: so a repeated completion or a made-up address cannot turn one frame
 //! into two packets, and the count of frames held is exact.
+//!
+//! A run of frames is sent as one descriptor for each of its frames that the packet touches, and is
+//! held until the last of them has come back.
 
 use super::ring::Descriptor;
-use crate::pool::{FRAME_SIZE, FrameIndex};
+use crate::pool::{FRAME_SIZE, FrameIndex, Packet, Pool, RUN_FRAMES};
+
+/// Descriptors of one packet at most.
+pub const PARTS: usize = RUN_FRAMES;
 
 /// Who holds a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,10 +35,21 @@ pub struct Place {
 /// What a descriptor on the receive ring turned out to be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Received {
-    /// A packet in a frame that was ours to receive into.
+    /// A packet, or a part of one, in a frame that was ours to receive into.
     Packet(Place),
     /// A frame of ours, but no packet that lies within it: the frame is free again.
     Empty(FrameIndex),
+    /// No frame that the ring holds.
+    Unknown,
+}
+
+/// What an address on the completion ring turned out to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Completed {
+    /// This frame, or the run that begins with it, is free again.
+    Packet(FrameIndex),
+    /// A part of a packet of which other parts are still being sent.
+    Part,
     /// No frame that the ring holds.
     Unknown,
 }
@@ -41,15 +58,21 @@ pub enum Received {
 #[derive(Debug)]
 pub struct Ledger {
     holders: Vec<Holder>,
+    /// The first frame that is part of a run.
+    runs: usize,
+    /// Of each run, how many frames are being sent.
+    unsent: Vec<u8>,
     receiving: usize,
     transmitting: usize,
 }
 
 impl Ledger {
-    /// A ledger for a pool of `frames` frames, none of them held.
-    pub fn new(frames: usize) -> Ledger {
+    /// A ledger for a pool, with nothing held.
+    pub fn new(pool: &Pool) -> Ledger {
         Ledger {
-            holders: vec![Holder::Elsewhere; frames],
+            holders: vec![Holder::Elsewhere; pool.frames_in_all()],
+            runs: pool.frames(),
+            unsent: vec![0; pool.runs()],
             receiving: 0,
             transmitting: 0,
         }
@@ -60,7 +83,7 @@ impl Ledger {
         self.receiving
     }
 
-    /// Frames in the transmit and completion rings.
+    /// Packets in the transmit and completion rings.
     pub fn transmitting(&self) -> usize {
         self.transmitting
     }
@@ -71,9 +94,16 @@ impl Ledger {
         self.receiving += 1;
     }
 
-    /// Notes that the transmit ring now holds a frame.
-    pub fn transmit(&mut self, frame: FrameIndex) {
-        self.hold(frame, Holder::Transmit);
+    /// Notes that the transmit ring now holds a packet, which is to be sent as these descriptors.
+    pub fn transmit(&mut self, packet: Packet, parts: &[Descriptor]) {
+        for part in parts {
+            let frame = part.address / FRAME_SIZE as u64;
+            self.hold(frame as FrameIndex, Holder::Transmit);
+        }
+        let first = packet.into_frame() as usize;
+        if let Some(behind) = first.checked_sub(self.runs) {
+            self.unsent[behind / RUN_FRAMES] = parts.len() as u8;
+        }
         self.transmitting += 1;
     }
 
@@ -90,8 +120,7 @@ impl Ledger {
         };
         self.receiving -= 1;
         let length = descriptor.length as usize;
-        let continues = descriptor.options & libc::XDP_PKT_CONTD != 0;
-        if length > FRAME_SIZE - offset || continues {
+        if length > FRAME_SIZE - offset {
             return Received::Empty(frame);
         }
         Received::Packet(Place {
@@ -101,14 +130,25 @@ impl Ledger {
         })
     }
 
-    /// Reads an address of the completion ring: the frame that is free again.
-    pub fn completed(&mut self, address: u64) -> Option<FrameIndex> {
-        let (frame, _) = self.take(address, Holder::Transmit)?;
+    /// Reads an address of the completion ring.
+    pub fn completed(&mut self, address: u64) -> Completed {
+        let Some((frame, _)) = self.take(address, Holder::Transmit) else {
+            return Completed::Unknown;
+        };
+        let mut first = frame;
+        if let Some(behind) = (frame as usize).checked_sub(self.runs) {
+            let unsent = &mut self.unsent[behind / RUN_FRAMES];
+            *unsent -= 1;
+            if *unsent > 0 {
+                return Completed::Part;
+            }
+            first = frame - (behind % RUN_FRAMES) as FrameIndex;
+        }
         self.transmitting -= 1;
-        Some(frame)
+        Completed::Packet(first)
     }
 
-    /// Takes all frames back from the fill ring of a socket that was never bound.
+    /// Takes all frames back from the receive side of a socket that was never bound, or is closed.
     pub fn unfill(&mut self) -> Vec<FrameIndex> {
         self.receiving = 0;
         let mut frames = Vec::new();
@@ -133,92 +173,23 @@ impl Ledger {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn descriptor(address: u64, length: u32) -> Descriptor {
-        Descriptor {
-            address,
-            length,
-            options: 0,
-        }
+/// The descriptors that send a packet: one for each frame that it touches.
+pub fn parts(packet: &Packet) -> smallvec::SmallVec<[Descriptor; PARTS]> {
+    let end = packet.address() + packet.len();
+    let mut parts = smallvec::SmallVec::new();
+    let mut address = packet.address();
+    while address < end {
+        let next = end.min((address / FRAME_SIZE + 1) * FRAME_SIZE);
+        parts.push(Descriptor {
+            address: address as u64,
+            length: (next - address) as u32,
+            options: if next < end { libc::XDP_PKT_CONTD } else { 0 },
+        });
+        address = next;
     }
-
-    #[test]
-    fn a_frame_comes_back_once() {
-        let mut ledger = Ledger::new(4);
-        ledger.fill(3);
-        ledger.transmit(2);
-        assert_eq!((ledger.receiving(), ledger.transmitting()), (1, 1));
-        let place = Place {
-            frame: 3,
-            offset: 256,
-            length: 60,
-        };
-        let received = descriptor(3 * 2048 + 256, 60);
-        assert_eq!(ledger.received(received), Received::Packet(place));
-        assert_eq!(ledger.received(received), Received::Unknown);
-        assert_eq!(ledger.completed(3 * 2048), None);
-        assert_eq!(ledger.completed(2 * 2048 + 100), Some(2));
-        assert_eq!(ledger.completed(2 * 2048 + 100), None);
-        assert_eq!((ledger.receiving(), ledger.transmitting()), (0, 0));
-    }
-
-    #[test]
-    fn a_packet_that_leaves_its_frame_or_continues_in_another_is_none() {
-        let mut ledger = Ledger::new(1);
-        for (length, options, good) in [
-            (1792, 0, true),
-            (1793, 0, false),
-            (u32::MAX, 0, false),
-            (60, libc::XDP_PKT_CONTD, false),
-        ] {
-            ledger.fill(0);
-            let received = ledger.received(Descriptor {
-                address: 256,
-                length,
-                options,
-            });
-            assert_eq!(matches!(received, Received::Packet(_)), good);
-            assert_eq!(received == Received::Empty(0), !good);
-        }
-        assert_eq!(ledger.receiving(), 0);
-    }
-
-    proptest! {
-        /// No kernel can make the ledger lose count, or place a packet outside its frame.
-        #[test]
-        fn whatever_the_kernel_says_the_count_is_exact(
-            words in prop::collection::vec(
-                (any::<bool>(), prop_oneof![0_u64..16 * 2048, any::<u64>()], any::<u32>()),
-                0..64,
-            ),
-        ) {
-            let mut ledger = Ledger::new(16);
-            for frame in 0..8 {
-                ledger.fill(frame);
-                ledger.transmit(frame + 8);
-            }
-            let mut back = 0;
-            for (receive, address, length) in words {
-                if !receive {
-                    back += usize::from(ledger.completed(address).is_some());
-                    continue;
-                }
-                match ledger.received(descriptor(address, length % 4096)) {
-                    Received::Packet(place) => {
-                        prop_assert!(place.offset + place.length <= FRAME_SIZE);
-                        prop_assert!(place.frame < 8);
-                        back += 1;
-                    }
-                    Received::Empty(_) => back += 1,
-                    Received::Unknown => {}
-                }
-            }
-            prop_assert_eq!(ledger.receiving() + ledger.transmitting() + back, 16);
-        }
-    }
+    parts
 }
+
+#[cfg(test)]
+#[path = "ledger_tests.rs"]
+mod tests;

@@ -14,11 +14,22 @@
 //! # Who owns a frame
 //! A frame is owned by its [`Packet`], by the pool's free list or by one port's rings, and the
 //! port's ledger says which frames its rings hold. The kernel writes only to frames in a fill ring,
-//! reads only frames in a transmit ring, and no `Packet` names either. When a port is dropped the
-//! kernel may go on for a moment, so the frames its rings held are *not* given back: they stay out
-//! of use until the pool goes. **Drop the ports of a worker before its pool**, as a matter of order
+//! reads only frames in a transmit ring, and no `Packet` names either. [`Port::close`] gives back
+//! every frame that the kernel is done with for certain. When a port is merely dropped the kernel
+//! may go on for a moment, so the frames its rings held are *not* given back: they stay out of use
+//! until the pool goes. **Drop the ports of a worker before its pool**, as a matter of order
 //! only: the kernel has pinned the pages, so even the other order cannot let it write to memory
 //! that serves another purpose.
+//!
+//! # How frames are copied
+//! Zero copy, where the driver itself writes into our frames, is used if it is asked for and the
+//! driver can: some drivers' zero copy has corrupted memory, so nobody gets it unasked. Otherwise
+//! the kernel copies, from the driver (`native`) or behind it (`skb`). [`Port::mode`] tells which.
+//!
+//! # Jumbo frames
+//! An interface whose MTU is above 1,774 gets a program for frames in several buffers
+//! (`BPF_F_XDP_HAS_FRAGS`, `XDP_USE_SG`, Linux 6.6), and the pool must have runs: what comes in
+//! several buffers is gathered into a run, and a run is sent as several descriptors.
 //!
 //! # Needs
 //! `CAP_NET_RAW` for sockets, `CAP_BPF` and `CAP_NET_ADMIN` for the program, `CAP_IPC_LOCK` if the
@@ -36,33 +47,30 @@
 mod assembler;
 mod attachment;
 mod bpf;
+mod chain;
 mod error;
-mod interface;
 mod ledger;
 mod program;
 mod ring;
+mod settings;
 mod socket;
 
-use std::net::Ipv4Addr;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
 pub use attachment::Attachment;
 use attachment::Direction;
+use chain::{Chain, Gathered};
 pub use error::{AfXdpError, Step};
-use ledger::{Ledger, Received};
+use ledger::{Completed, Ledger, Received};
 use ring::Descriptor;
-use socket::{Kick, Socket};
+pub use settings::{AfXdpMode, AfXdpSettings};
+use socket::{Binding, Kick, Socket};
 
-use super::{BURST, Burst, MacAddress, Port, PortCounters};
-use crate::pool::{FRAME_SIZE, HEADROOM, Packet, Pool};
+use super::{BURST, Burst, LARGEST_MTU, Port, PortCounters};
+use crate::pool::{Packet, Pool};
+use crate::wire::ethernet;
 
-/// Octets of an Ethernet header.
-const ETHERNET_HEADER: usize = 14;
-/// Octets of a VLAN tag, which a received frame may have on top.
-const VLAN_TAG: usize = 4;
-/// The largest MTU whose frames fit a buffer behind XDP's head room.
-const LARGEST_MTU: usize = FRAME_SIZE - HEADROOM - ETHERNET_HEADER - VLAN_TAG;
 /// Free frames that the fill ring leaves to the datapath.
 const RESERVE: usize = 2 * BURST;
 /// Frames that a pool must have for a port's share to be a burst.
@@ -71,52 +79,10 @@ const LEAST_FRAMES: usize = 4 * BURST;
 const KICKS: usize = 2 * BURST;
 /// Calls in a row that move nothing before the rest is left for later.
 const FUTILE_KICKS: usize = 3;
+/// Milliseconds that closing a port waits at most for frames that are being sent.
+const FAREWELL: usize = 100;
 /// Bursts between two looks at the kernel's own counters.
 const STATISTICS_PERIOD: u32 = 1024;
-
-/// How the XDP program is attached.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum AfXdpMode {
-    /// In the driver if it can, in the kernel behind it otherwise.
-    #[default]
-    Auto,
-    /// In the driver.
-    Native,
-    /// In the kernel, behind the driver (generic mode): works with any driver.
-    Skb,
-}
-
-/// What to open.
-#[derive(Clone, Debug)]
-pub struct AfXdpSettings {
-    /// Name of the interface.
-    pub interface: String,
-    /// Receive queue. Further queues of the same interface are opened with [`AfXdpPort::join`].
-    pub queue: u32,
-    /// How to attach.
-    pub mode: AfXdpMode,
-    /// The cluster's virtual MAC address: every frame to it is ours. Not the interface's own.
-    pub mac: MacAddress,
-    /// The cluster's addresses: ARP about them is ours.
-    pub addresses: Vec<Ipv4Addr>,
-    /// Entries in each ring, a power of two. The rings of a port also never hold more than a
-    /// quarter of the pool to receive, and a quarter to send.
-    pub ring_size: u32,
-}
-
-impl AfXdpSettings {
-    /// Queue 0 of an interface, with the usual ring size.
-    pub fn new(interface: impl Into<String>, mac: MacAddress) -> AfXdpSettings {
-        AfXdpSettings {
-            interface: interface.into(),
-            queue: 0,
-            mode: AfXdpMode::Auto,
-            mac,
-            addresses: Vec::new(),
-            ring_size: 2048,
-        }
-    }
-}
 
 /// One queue of an interface.
 pub struct AfXdpPort {
@@ -125,7 +91,9 @@ pub struct AfXdpPort {
     socket: Socket,
     attachment: Arc<Attachment>,
     queue: u32,
+    zero_copy: bool,
     ledger: Ledger,
+    chain: Chain,
     /// Frames that the receive side holds at most, and the transmit side too.
     share: usize,
     /// Where the registered memory starts: the pool's mark.
@@ -151,13 +119,14 @@ impl AfXdpPort {
     ) -> Result<AfXdpPort, AfXdpError> {
         let interface = attachment.interface();
         let share = (pool.frames() / 4).min(attachment.ring_size() as usize);
-        if pool.frames() < LEAST_FRAMES || pool.available() < RESERVE + BURST {
+        if pool.frames() < LEAST_FRAMES || pool.available_frames() < RESERVE + BURST {
             return Err(AfXdpError::PoolTooSmall {
                 interface: interface.name.clone(),
                 frames: pool.frames(),
                 least: LEAST_FRAMES,
             });
         }
+        super::check_mtu(&interface.name, interface.mtu, pool)?;
         let socket = Socket::new(pool.memory(), attachment.ring_size()).map_err(
             |(step, error)| match error.raw_os_error() {
                 Some(libc::ENOBUFS | libc::ENOMEM) if step == Step::RegisterMemory => {
@@ -174,7 +143,9 @@ impl AfXdpPort {
             socket,
             attachment: Arc::clone(attachment),
             queue,
-            ledger: Ledger::new(pool.frames()),
+            zero_copy: false,
+            ledger: Ledger::new(pool),
+            chain: Chain::default(),
             share,
             memory: pool.memory().base() as usize,
             counters: PortCounters::default(),
@@ -185,10 +156,7 @@ impl AfXdpPort {
         port.refill(pool);
         if let Err(error) = port.start() {
             // Never bound, so the kernel never had these frames.
-            for frame in port.ledger.unfill() {
-                let packet = pool.reclaim(frame, 0, 0);
-                pool.free(packet);
-            }
+            unfill(&mut port.ledger, pool);
             return Err(error);
         }
         Ok(port)
@@ -199,8 +167,25 @@ impl AfXdpPort {
         let queue = self.queue;
         let direction = self.attachment.direct(queue, self.socket.descriptor())?;
         let interface = self.attachment.interface();
-        let bound = self.socket.bind(interface.index, queue);
-        bound.map_err(|error| {
+        let wish = Binding {
+            interface: interface.index,
+            queue,
+            // Only a driver that runs the program itself can write into our frames.
+            zero_copy: self.attachment.wants_zero_copy() && self.attachment.is_native(),
+            jumbo: self.attachment.is_jumbo(),
+        };
+        let copying = Binding {
+            zero_copy: false,
+            ..wish
+        };
+        let bound = match self.socket.bind(&wish) {
+            Ok(()) => Ok(wish.zero_copy),
+            Err(error) if wish.zero_copy && !socket::is(&error, libc::EBUSY) => {
+                self.socket.bind(&copying).map(|()| false)
+            }
+            Err(error) => Err(error),
+        };
+        self.zero_copy = bound.map_err(|error| {
             let interface = interface.name.clone();
             match error.raw_os_error() {
                 Some(libc::EBUSY) => AfXdpError::QueueInUse { interface, queue },
@@ -235,7 +220,7 @@ impl AfXdpPort {
 
     /// Gives free frames to the kernel, but leaves enough for the datapath.
     fn refill(&mut self, pool: &mut Pool) {
-        let spare = pool.available().saturating_sub(RESERVE);
+        let spare = pool.available_frames().saturating_sub(RESERVE);
         let wanted = self.share.saturating_sub(self.ledger.receiving());
         let mut given = false;
         for _ in 0..wanted.min(spare) {
@@ -262,11 +247,12 @@ impl AfXdpPort {
         while let Some(address) = self.socket.completion.pop() {
             taken = true;
             match self.ledger.completed(address) {
-                Some(frame) => {
+                Completed::Packet(frame) => {
                     let packet = pool.reclaim(frame, 0, 0);
                     pool.free(packet);
                 }
-                None => self.counters.malformed += 1,
+                Completed::Part => {}
+                Completed::Unknown => self.counters.malformed += 1,
             }
         }
         if taken {
@@ -298,22 +284,48 @@ impl AfXdpPort {
 
     /// Queues one packet, or frees and counts it.
     fn submit(&mut self, pool: &mut Pool, packet: Packet) {
-        let longest = self.mtu() + ETHERNET_HEADER;
-        if packet.len() < ETHERNET_HEADER || packet.len() > longest {
+        let longest = self.mtu() + ethernet::HEADER;
+        if packet.len() < ethernet::HEADER || packet.len() > longest {
             // The kernel would refuse it, and everything behind it would wait.
             self.counters.malformed += 1;
             return pool.free(packet);
         }
-        let descriptor = Descriptor {
-            address: packet.address() as u64,
-            length: packet.len() as u32,
-            options: 0,
-        };
-        if self.ledger.transmitting() >= self.share || !self.socket.transmit.push(descriptor) {
+        let parts = ledger::parts(&packet);
+        let room = self.socket.transmit.room() as usize >= parts.len();
+        if !room || self.ledger.transmitting() >= self.share {
             self.counters.transmit_full += 1;
             return pool.free(packet);
         }
-        self.ledger.transmit(packet.into_frame());
+        for part in &parts {
+            let pushed = self.socket.transmit.push(*part);
+            debug_assert!(pushed, "there was room");
+        }
+        self.ledger.transmit(packet, &parts);
+    }
+
+    /// Takes a descriptor of the receive ring.
+    fn accept(&mut self, pool: &mut Pool, descriptor: Descriptor) -> Option<Packet> {
+        let continues = descriptor.options & libc::XDP_PKT_CONTD != 0;
+        let part = match self.ledger.received(descriptor) {
+            Received::Packet(place) => Some(pool.reclaim(place.frame, place.offset, place.length)),
+            Received::Empty(frame) => {
+                let packet = pool.reclaim(frame, 0, 0);
+                pool.free(packet);
+                None
+            }
+            Received::Unknown => None,
+        };
+        if !continues && !self.chain.is_open() {
+            self.counters.malformed += u64::from(part.is_none());
+            return part;
+        }
+        match self.chain.take(pool, part, continues) {
+            Gathered::Packet(packet) => return Some(packet),
+            Gathered::More => {}
+            Gathered::NoBuffer => self.counters.no_buffer += 1,
+            Gathered::Malformed => self.counters.malformed += 1,
+        }
+        None
     }
 
     /// Asks the kernel now and then what it dropped: a call that costs little, but not nothing.
@@ -342,6 +354,14 @@ impl AfXdpPort {
     }
 }
 
+/// Takes back all frames of the receive side, which the kernel has not yet, or no longer.
+fn unfill(ledger: &mut Ledger, pool: &mut Pool) {
+    for frame in ledger.unfill() {
+        let packet = pool.reclaim(frame, 0, 0);
+        pool.free(packet);
+    }
+}
+
 impl Port for AfXdpPort {
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) {
         self.check(pool);
@@ -350,16 +370,8 @@ impl Port for AfXdpPort {
             let Some(descriptor) = self.socket.receive.pop() else {
                 break;
             };
-            match self.ledger.received(descriptor) {
-                Received::Packet(place) => {
-                    burst.push(pool.reclaim(place.frame, place.offset, place.length));
-                }
-                Received::Empty(frame) => {
-                    self.counters.malformed += 1;
-                    let packet = pool.reclaim(frame, 0, 0);
-                    pool.free(packet);
-                }
-                Received::Unknown => self.counters.malformed += 1,
+            if let Some(packet) = self.accept(pool, descriptor) {
+                burst.push(packet);
             }
         }
         self.socket.receive.release();
@@ -384,7 +396,45 @@ impl Port for AfXdpPort {
     }
 
     fn frames_held(&self) -> usize {
-        self.ledger.receiving() + self.ledger.transmitting()
+        self.ledger.receiving() + self.ledger.transmitting() + self.chain.held()
+    }
+
+    fn mode(&self) -> &'static str {
+        match (self.zero_copy, self.attachment.is_native()) {
+            (true, _) => "zero-copy",
+            (false, true) => "native",
+            (false, false) => "skb",
+        }
+    }
+
+    fn close(mut self: Box<Self>, pool: &mut Pool) -> usize {
+        self.check(pool);
+        // 1. Nothing more comes to the socket.
+        self.direction = None;
+        // 2. What is being sent, for a moment.
+        for _ in 0..FAREWELL {
+            self.reap(pool);
+            self.kick(pool);
+            if self.ledger.transmitting() == 0 {
+                break;
+            }
+            socket::pause(1);
+        }
+        // 3. When `close` returns in copy mode no processor writes through the socket any more: the
+        //    kernel has waited for all that might (`synchronize_net`). A driver that has our frames
+        //    gives them up in its own time, which nobody tells us.
+        self.chain.clear(pool);
+        let AfXdpPort {
+            socket,
+            mut ledger,
+            zero_copy,
+            ..
+        } = *self;
+        drop(socket);
+        if !zero_copy {
+            unfill(&mut ledger, pool);
+        }
+        ledger.receiving() + ledger.transmitting()
     }
 
     fn mtu(&self) -> usize {

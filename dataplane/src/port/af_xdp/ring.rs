@@ -204,6 +204,13 @@ impl<T: Entry> Producer<T> {
         true
     }
 
+    /// Entries that can be pushed now.
+    pub fn room(&mut self) -> u32 {
+        self.consumed = self.ring.consumer().load(Ordering::Acquire);
+        let queued = self.next.wrapping_sub(self.consumed);
+        self.ring.size.saturating_sub(queued)
+    }
+
     /// Shows the kernel all that was pushed.
     pub fn publish(&mut self) {
         self.ring.producer().store(self.next, Ordering::Release);

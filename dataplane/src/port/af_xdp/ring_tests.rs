@@ -37,6 +37,7 @@ proptest! {
         let mut producer = Producer::<u64>::over(ring(start));
         let (mut model, mut value, mut consumed) = (VecDeque::new(), 0, start);
         for (push, consume) in steps {
+            prop_assert_eq!(producer.room() as usize, 8 - model.len());
             for _ in 0..push {
                 let pushed = producer.push(value);
                 prop_assert_eq!(pushed, model.len() < 8);

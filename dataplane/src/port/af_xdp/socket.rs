@@ -22,6 +22,17 @@ const BIND_WAITS: [libc::c_int; 8] = [1, 4, 15, 40, 100, 200, 300, 340];
 /// The step that failed, and how.
 pub type Failure = (Step, io::Error);
 
+/// What to bind to, and how.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Binding {
+    pub interface: u32,
+    pub queue: u32,
+    /// The driver writes into our frames itself.
+    pub zero_copy: bool,
+    /// A packet may come and go in several frames.
+    pub jumbo: bool,
+}
+
 /// What came of asking the kernel to send.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kick {
@@ -105,14 +116,22 @@ impl Socket {
         })
     }
 
-    /// Binds to a queue, in copy mode. The kernel tears a closed socket down in its own time, so
-    /// `EBUSY` is waited out for a second.
-    pub fn bind(&self, interface: u32, queue: u32) -> io::Result<()> {
+    /// Binds to a queue. The kernel tears a closed socket down in its own time, so `EBUSY` is
+    /// waited out for a second.
+    pub fn bind(&self, wish: &Binding) -> io::Result<()> {
+        let mut flags = libc::XDP_USE_NEED_WAKEUP;
+        flags |= match wish.zero_copy {
+            true => libc::XDP_ZEROCOPY,
+            false => libc::XDP_COPY,
+        };
+        if wish.jumbo {
+            flags |= libc::XDP_USE_SG;
+        }
         let address = libc::sockaddr_xdp {
             sxdp_family: libc::AF_XDP as u16,
-            sxdp_flags: libc::XDP_COPY | libc::XDP_USE_NEED_WAKEUP,
-            sxdp_ifindex: interface,
-            sxdp_queue_id: queue,
+            sxdp_flags: flags,
+            sxdp_ifindex: wish.interface,
+            sxdp_queue_id: wish.queue,
             sxdp_shared_umem_fd: 0,
         };
         let mut waits = BIND_WAITS.iter();
@@ -133,8 +152,7 @@ impl Socket {
             let Some(&wait) = wait else {
                 return Err(error);
             };
-            // SAFETY: no descriptors, so no pointer is followed.
-            unsafe { libc::poll(std::ptr::null_mut(), 0, wait) };
+            pause(wait);
         }
     }
 
@@ -187,6 +205,12 @@ impl Socket {
     pub fn descriptor(&self) -> RawFd {
         self.descriptor.as_raw_fd()
     }
+}
+
+/// Waits: on opening and closing only, never between bursts.
+pub fn pause(milliseconds: libc::c_int) {
+    // SAFETY: no descriptors, so no pointer is followed.
+    unsafe { libc::poll(std::ptr::null_mut(), 0, milliseconds) };
 }
 
 /// Whether the error has this number.

@@ -1,0 +1,126 @@
+//! The answers to requests on the control socket. All come at once but one: who reads a capture
+//! waits a moment for packets, so that it need not ask all the time.
+
+use std::time::Duration;
+
+use hitless_sa::Instant;
+
+use super::Member;
+use crate::api::{CaptureReport, ClientId, Reply, Request, Server};
+
+/// How long a reader of a capture waits.
+const MOMENT: Duration = Duration::from_millis(100);
+/// Readers that wait; one capture runs at a time, so more are strangers to it.
+const READERS: usize = 4;
+
+/// A client that waits for packets.
+pub(super) struct Reader {
+    client: ClientId,
+    capture: u64,
+    until: Instant,
+}
+
+impl Member {
+    pub(super) fn answer(&mut self, server: &mut Server, now: Instant) {
+        for (client, request) in server.poll() {
+            if let Some(reply) = self.reply(now, client, request) {
+                server.reply(client, &reply);
+            }
+        }
+        for reader in std::mem::take(&mut self.readers) {
+            match self.read(now, &reader) {
+                Some(reply) => server.reply(reader.client, &reply),
+                None => self.readers.push(reader),
+            }
+        }
+    }
+
+    fn reply(&mut self, now: Instant, client: ClientId, request: Request) -> Option<Reply> {
+        Some(match request {
+            Request::Status {} => Reply::Status(Box::new(self.gateway.status(now))),
+            Request::ListSas { connection } => self.list_sas(now, connection.as_deref()),
+            Request::Show { what } => match self.gateway.show(now, &what) {
+                Ok(shown) => Reply::Shown { shown },
+                Err(reason) => Reply::Refused { reason },
+            },
+            Request::TraceAdd { packets, filter } => {
+                match self.gateway.trace_add(packets, &filter) {
+                    Ok(()) => done(format!(
+                        "tracing the next {packets} packets of each worker; `hitless trace show`"
+                    )),
+                    Err(reason) => Reply::Refused { reason },
+                }
+            }
+            Request::TraceShow {} => Reply::Trace(Box::new(self.gateway.trace_show())),
+            Request::TraceClear {} => {
+                self.gateway.trace_clear();
+                done("nothing is traced".to_owned())
+            }
+            Request::CaptureStart {
+                side,
+                packets,
+                filter,
+            } => match self.gateway.capture_start(now, side, packets, &filter) {
+                Ok(capture) => Reply::CaptureStarted { capture },
+                Err(reason) => Reply::Refused { reason },
+            },
+            Request::CaptureRead { .. } if self.readers.len() >= READERS => Reply::Refused {
+                reason: "too many read a capture".to_owned(),
+            },
+            Request::CaptureRead { capture } => {
+                let until = now + MOMENT;
+                self.readers.push(Reader {
+                    client,
+                    capture,
+                    until,
+                });
+                return None;
+            }
+            Request::CaptureStop { capture } => {
+                self.gateway.capture_stop(capture);
+                done("nothing is captured".to_owned())
+            }
+            Request::Switchover {} => self.switchover(now),
+        })
+    }
+
+    /// The reply to a reader, once there are packets, or the moment is over.
+    fn read(&mut self, now: Instant, reader: &Reader) -> Option<Reply> {
+        let report = match self.gateway.capture_read(now, reader.capture) {
+            Ok(report) => report,
+            Err(reason) => return Some(Reply::Refused { reason }),
+        };
+        let CaptureReport { packets, done, .. } = &report;
+        let due = !packets.is_empty() || *done || now >= reader.until;
+        due.then(|| Reply::Captured(Box::new(report)))
+    }
+
+    fn list_sas(&self, now: Instant, connection: Option<&str>) -> Reply {
+        let Some(name) = connection else {
+            let sas = self.gateway.list_sas(now);
+            return Reply::Sas { sas };
+        };
+        if !self.gateway.has_connection(name) {
+            return Reply::Refused {
+                reason: format!("the configuration has no connection {name:?}"),
+            };
+        }
+        let mut sas = self.gateway.list_sas(now);
+        sas.retain(|sa| sa.name == name);
+        Reply::Sas { sas }
+    }
+
+    fn switchover(&mut self, now: Instant) -> Reply {
+        match self.gateway.can_switch_over(now) {
+            Ok(successor) => {
+                self.gateway.switchover(now, &mut self.entropy);
+                done(format!("handing over to member {successor}"))
+            }
+            Err(reason) => Reply::Refused { reason },
+        }
+    }
+}
+
+fn done(message: String) -> Reply {
+    Reply::Done { message }
+}

@@ -1,0 +1,87 @@
+//! The file that Wireshark reads keys from: ours alone, appended to, never through a link.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::keylog::KeyLines;
+
+/// The open file.
+pub struct KeyFile {
+    path: PathBuf,
+    file: File,
+    failed: bool,
+}
+
+impl KeyFile {
+    /// Opens the file, or makes it with mode 0600.
+    ///
+    /// # Errors
+    /// If it cannot be opened, is no regular file, has another name somewhere, or if anybody but
+    /// its owner may read or write it.
+    pub fn open(path: &Path) -> io::Result<KeyFile> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK | libc::O_CLOEXEC)
+            .open(path)?;
+        let metadata = file.metadata()?;
+        let wrong = if !metadata.is_file() {
+            "it is no regular file"
+        } else if metadata.nlink() != 1 {
+            "it has another name (a hard link)"
+        } else if metadata.mode() & 0o077 != 0 {
+            "others than its owner may read it: chmod 600"
+        } else {
+            return Ok(KeyFile {
+                path: path.to_owned(),
+                file,
+                failed: false,
+            });
+        };
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, wrong))
+    }
+
+    /// Appends. What cannot be written is told of once: keys for a reader are no reason to stop.
+    pub fn write(&mut self, lines: &KeyLines) {
+        if let Err(error) = self.file.write_all(lines.expose().as_bytes())
+            && !self.failed
+        {
+            self.failed = true;
+            tracing::error!("cannot write keys to {}: {error}", self.path.display());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    #[test]
+    fn the_file_is_the_owner_s_alone_and_no_link_is_followed() {
+        let directory = std::env::temp_dir().join(format!("hitless-keys-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&directory);
+        fs::create_dir(&directory).unwrap();
+        let path = directory.join("esp_sa");
+        drop(KeyFile::open(&path).unwrap());
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(KeyFile::open(&path).is_ok(), "appended to after a restart");
+        let link = directory.join("link");
+        symlink(&path, &link).unwrap();
+        assert!(KeyFile::open(&link).is_err(), "a symbolic link");
+        let hard = directory.join("hard");
+        fs::hard_link(&path, &hard).unwrap();
+        assert!(KeyFile::open(&path).is_err(), "a hard link");
+        fs::remove_file(&hard).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        let error = KeyFile::open(&path).err().map(|error| error.to_string());
+        assert!(error.is_some_and(|e| e.contains("chmod 600")));
+        assert!(KeyFile::open(&directory).is_err(), "a directory");
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,4 @@
+//! Fuzzes `esp_content`; see `targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| hitless_dataplane_fuzz::esp_content(octets));

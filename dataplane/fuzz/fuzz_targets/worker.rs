@@ -1,0 +1,4 @@
+//! Fuzzes `frames`; see `targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| hitless_dataplane_fuzz::frames(octets));

@@ -1,0 +1,79 @@
+//! NAT keepalives (RFC 3948 section 2.3): one octet to the peer's UDP port when nothing else has gone
+//! there for so long that a NAT might forget the mapping.
+
+use std::time::Duration;
+
+use hitless_sa::Instant;
+
+use crate::sad::OutboundSa;
+use crate::verdict::DropReason;
+use crate::worker::Worker;
+
+/// How often some SAs are looked at, and in how many portions all are: each once a second.
+const PERIOD: Duration = Duration::from_millis(10);
+const PORTIONS: usize = 100;
+
+/// Whose turn it is.
+#[derive(Default)]
+pub(crate) struct Keepalives {
+    /// Whether there is any SA that wants them.
+    wanted: bool,
+    next_slot: u32,
+    next_look: Instant,
+}
+
+impl Keepalives {
+    /// Notes what a new SA wants: its first interval begins now.
+    pub(crate) fn begin(&mut self, sa: &mut OutboundSa, now: Instant) {
+        self.wanted |= sa.options.keepalive.is_some();
+        sa.kept_alive = now;
+    }
+}
+
+impl Worker {
+    /// Sends what is due, of a portion of the SAs.
+    pub(crate) fn keep_alive(&mut self, now: Instant) {
+        if !self.keepalives.wanted || now < self.keepalives.next_look {
+            return;
+        }
+        self.keepalives.next_look = now + PERIOD;
+        let slots = self.sad.capacity();
+        for _ in 0..slots.div_ceil(PORTIONS) {
+            let slot = self.keepalives.next_slot;
+            self.keepalives.next_slot = if slot as usize + 1 < slots {
+                slot + 1
+            } else {
+                0
+            };
+            self.keep_slot_alive(now, slot);
+        }
+    }
+
+    fn keep_slot_alive(&mut self, now: Instant, slot: u32) {
+        let Some(sa) = self.sad.outbound_mut(slot) else {
+            return;
+        };
+        let Some(interval) = sa.options.keepalive else {
+            return;
+        };
+        let quiet_since = sa.last_use.max(sa.kept_alive);
+        if sa.encapsulation.is_none() || now.since(quiet_since) < interval {
+            return;
+        }
+        sa.kept_alive = now;
+        let (length, remote) = (sa.outer.len() + 1, sa.remote);
+        let Some(mut packet) = self.frames.pool.allocate() else {
+            return self.frames.counters.count_drop(DropReason::NoBuffer);
+        };
+        let written = self.frames.pool.append(&mut packet, length)
+            && sa.write_keepalive(self.frames.pool.bytes_mut(&mut packet));
+        match self.way(remote) {
+            Some((port, next_hop)) if written => {
+                self.links
+                    .send(&mut self.frames, now, packet, port, next_hop);
+            }
+            Some(_) => self.frames.drop(packet, DropReason::TooBig),
+            None => self.frames.drop(packet, DropReason::NoRoute),
+        }
+    }
+}

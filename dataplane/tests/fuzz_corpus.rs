@@ -1,0 +1,35 @@
+//! Replays the committed corpus of the fuzz targets, with every truncation of each entry and every
+//! bit flipped: what once was found stays found.
+
+#[path = "../fuzz/targets.rs"]
+mod targets;
+
+use std::fs;
+use std::path::Path;
+
+/// Longer entries are run whole, with some damage only.
+const SYSTEMATIC: usize = 160;
+
+#[test]
+fn the_corpus_of_every_fuzz_target_runs() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for (name, target) in targets::ALL {
+        let folder = corpus.join(name);
+        let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        assert!(!paths.is_empty(), "{name} has no corpus");
+        target(&[]);
+        for path in paths {
+            let octets = fs::read(&path).unwrap();
+            target(&octets);
+            let step = octets.len().div_ceil(SYSTEMATIC).max(1);
+            for at in (0..octets.len()).step_by(step) {
+                target(&octets[..at]);
+                let mut flipped = octets.clone();
+                flipped[at] ^= 1 << (at % 8);
+                target(&flipped);
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! How long a packet takes from its arrival to its departure, at shares of what the worker can do.
+//!
+//! Packets arrive when they are due, whether the worker is ready or not: one that is late waits, and
+//! its waiting counts (no coordinated omission).
+
+use std::collections::VecDeque;
+use std::error::Error;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hdrhistogram::Histogram;
+use hitless_dataplane::pool::Pool;
+use hitless_dataplane::port::{BURST, Burst, Port, PortCounters};
+
+use super::bench::{Bench, Direction, Setup, cells};
+use super::feed::MTU;
+use crate::clock::Moment;
+use crate::results::LatencyLine;
+
+/// Packets of a run.
+const PACKETS: usize = 40_000;
+const SIZES: [usize; 2] = [64, 1400];
+const LOADS: [u32; 3] = [10, 50, 90];
+/// What a histogram can hold, in nanoseconds.
+const LONGEST: u64 = 10_000_000_000;
+
+/// What both ends of the worker share with the measurement.
+struct Run {
+    start: Moment,
+    /// Between two arrivals; nothing if the next packet is always there.
+    gap_ns: f64,
+    frames: Vec<Vec<u8>>,
+    arrived: usize,
+    left: usize,
+    /// When those that are inside had arrived, in nanoseconds after the start.
+    inside: VecDeque<u64>,
+    histogram: Histogram<u64>,
+}
+
+type Shared = Arc<Mutex<Run>>;
+
+fn with<T>(run: &Shared, act: impl FnOnce(&mut Run) -> T) -> T {
+    act(&mut run.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+struct Arrivals(Shared);
+struct Departures(Shared);
+
+impl Port for Arrivals {
+    fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) {
+        with(&self.0, |run| {
+            let now = run.start.elapsed().as_nanos() as u64;
+            while burst.len() < BURST {
+                let due = match run.gap_ns {
+                    0.0 => now,
+                    gap => (run.arrived as f64 * gap) as u64,
+                };
+                let Some(frame) = run.frames.get(run.arrived).filter(|_| due <= now) else {
+                    return;
+                };
+                let Some(packet) = pool.copy_in(frame) else {
+                    return;
+                };
+                burst.push(packet);
+                run.arrived += 1;
+                run.inside.push_back(due);
+            }
+        });
+    }
+
+    fn transmit(&mut self, pool: &mut Pool, burst: &mut Burst) {
+        burst.drain(..).for_each(|packet| pool.free(packet));
+    }
+
+    fn mtu(&self) -> usize {
+        MTU
+    }
+
+    fn counters(&self) -> PortCounters {
+        PortCounters::default()
+    }
+}
+
+impl Port for Departures {
+    fn receive(&mut self, _: &mut Pool, _: &mut Burst) {}
+
+    fn transmit(&mut self, pool: &mut Pool, burst: &mut Burst) {
+        with(&self.0, |run| {
+            let now = run.start.elapsed().as_nanos() as u64;
+            for packet in burst.drain(..) {
+                pool.free(packet);
+                run.left += 1;
+                // One SA, one way: packets leave in the order in which they came.
+                if let Some(arrived) = run.inside.pop_front() {
+                    run.histogram
+                        .saturating_record(now.saturating_sub(arrived).max(1));
+                }
+            }
+        });
+    }
+
+    fn mtu(&self) -> usize {
+        MTU
+    }
+
+    fn counters(&self) -> PortCounters {
+        PortCounters::default()
+    }
+}
+
+/// Every size at every load.
+pub fn measure(plain: Setup, direction: Direction) -> Result<Vec<LatencyLine>, Box<dyn Error>> {
+    let mut lines = Vec::new();
+    for size in SIZES {
+        let (capacity, _) = run(plain, direction, size, 0.0)?;
+        for load in LOADS {
+            let rate = capacity * f64::from(load) / 100.0;
+            let (_, histogram) = run(plain, direction, size, 1e9 / rate)?;
+            let quantile = |q| histogram.value_at_quantile(q);
+            lines.push(LatencyLine {
+                direction: direction.name().to_owned(),
+                size,
+                load_percent: load,
+                mpps: rate / 1e6,
+                p50_ns: quantile(0.5),
+                p99_ns: quantile(0.99),
+                p999_ns: quantile(0.999),
+                max_ns: histogram.max(),
+                curve: curve(&histogram),
+            });
+        }
+    }
+    Ok(lines)
+}
+
+/// Quantiles for a plot.
+fn curve(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
+    let quantiles = [
+        0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999, 0.9995, 0.9999,
+    ];
+    quantiles
+        .map(|q| (q, histogram.value_at_quantile(q)))
+        .to_vec()
+}
+
+/// Sends all packets with a gap between them. Returns packets a second and how long each took.
+fn run(
+    setup: Setup,
+    direction: Direction,
+    size: usize,
+    gap_ns: f64,
+) -> Result<(f64, Histogram<u64>), Box<dyn Error>> {
+    let shared = Arc::new(Mutex::new(Run {
+        start: Moment::now(),
+        gap_ns,
+        frames: Vec::new(),
+        arrived: 0,
+        left: 0,
+        inside: VecDeque::with_capacity(PACKETS),
+        histogram: Histogram::new_with_max(LONGEST, 3)?,
+    }));
+    let (from, to) = (
+        Arrivals(Arc::clone(&shared)),
+        Departures(Arc::clone(&shared)),
+    );
+    let (from, to) = (Box::new(from), Box::new(to));
+    let mut bench = Bench::between(setup, direction, 0, &cells(&setup), from, to)?;
+    let frames: Result<Vec<_>, _> = (0..PACKETS).map(|_| bench.frame(size)).collect();
+    let frames = frames?;
+    with(&shared, |run| {
+        run.start = Moment::now();
+        run.frames = frames;
+    });
+    let started = Moment::now();
+    let patience = Duration::from_secs(30);
+    loop {
+        for _ in 0..256 {
+            bench.turn();
+        }
+        bench.serve();
+        if with(&shared, |run| run.left == PACKETS) {
+            break;
+        }
+        if started.elapsed() > patience {
+            return Err(format!("packets got lost: {:?}", bench.drops()).into());
+        }
+    }
+    let elapsed = started.elapsed();
+    let histogram = with(&shared, |run| run.histogram.clone());
+    Ok((PACKETS as f64 / elapsed.as_secs_f64(), histogram))
+}

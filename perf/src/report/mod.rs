@@ -1,0 +1,47 @@
+//! `hitless-perf report`: everything that was measured on one page that needs nothing else.
+
+mod page;
+mod svg;
+
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::results::Results;
+
+/// Options of `hitless-perf report`.
+#[derive(Args, Clone, Debug)]
+pub struct Options {
+    /// Results that `all --json` printed; measured now unless given
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Where the page goes
+    #[arg(long, value_name = "FILE", default_value = "hitless-perf.html")]
+    pub output: PathBuf,
+    /// Write each plot into this directory, too
+    #[arg(long, value_name = "DIR")]
+    pub svg: Option<PathBuf>,
+}
+
+/// Reads results that were kept.
+pub fn read(path: &PathBuf) -> Result<Results, Box<dyn Error>> {
+    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
+    let text = fs::read_to_string(path).map_err(|error| failed(&error))?;
+    Ok(serde_json::from_str(&text).map_err(|error| failed(&error))?)
+}
+
+/// Writes the page, and the plots if they are wanted by themselves.
+pub fn write(options: &Options, results: &Results) -> Result<(), Box<dyn Error>> {
+    let plots = page::plots(results);
+    if let Some(directory) = &options.svg {
+        fs::create_dir_all(directory)?;
+        for plot in &plots {
+            fs::write(directory.join(format!("{}.svg", plot.name)), &plot.svg)?;
+        }
+    }
+    fs::write(&options.output, page::render(results, &plots))?;
+    eprintln!("hitless-perf: wrote {}", options.output.display());
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! The tables for people.
+
+use std::fmt::{self, Display, Formatter};
+
+use super::{EspResults, FailoverLine, LookupLine, RateLine, Results, Size};
+
+impl Display for Size {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match self {
+            Size::Octets(octets) => f.pad(&octets.to_string()),
+            Size::Mix(name) => f.pad(name),
+        }
+    }
+}
+
+impl Display for Results {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let machine = &self.machine;
+        writeln!(
+            f,
+            "{}, {} cores, {}, Linux {}, load {:.1}, hitless {}",
+            machine.cpu,
+            machine.cores,
+            machine.features.join(" "),
+            machine.kernel,
+            machine.load,
+            machine.version
+        )?;
+        if let Some(esp) = &self.esp {
+            esp_tables(f, esp)?;
+        }
+        if let Some(lines) = &self.lookup {
+            lookup_table(f, lines)?;
+        }
+        for (name, lines) in [("IKE, one core", &self.ike), ("sync, one core", &self.sync)] {
+            if let Some(lines) = lines {
+                rate_table(f, name, lines)?;
+            }
+        }
+        match &self.failover {
+            Some(lines) => failover_table(f, lines),
+            None => Ok(()),
+        }
+    }
+}
+
+/// One decimal, or nothing.
+fn optional(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |value| format!("{value:.1}"))
+}
+
+fn esp_tables(f: &mut Formatter<'_>, esp: &EspResults) -> fmt::Result {
+    writeln!(f, "\nESP tunnel mode, AES_GCM_16, engine {}", esp.engine)?;
+    if !esp.lines.is_empty() {
+        writeln!(
+            f,
+            "{:<9} {:<16} {:>6} {:<8} {:>6} {:>8} {:>2} {:>8} {:>8} {:>9} {:>8} {:>6} {:>8} {:>8}",
+            "",
+            "",
+            "octets",
+            "",
+            "SAs",
+            "policies",
+            "w",
+            "Mpps",
+            "Gbit/s",
+            "ns/packet",
+            "bare ns",
+            "ratio",
+            "burst ns",
+            "bound ns"
+        )?;
+    }
+    for line in &esp.lines {
+        writeln!(
+            f,
+            "{:<9} {:<16} {:>6} {:<8} {:>6} {:>8} {:>2} {:>8.2} {:>8.2} {:>9.1} {:>8.1} {:>6.2} {:>8} {:>8}",
+            line.experiment,
+            line.label,
+            line.size,
+            line.direction,
+            line.sas,
+            line.policies,
+            line.workers,
+            line.mpps,
+            line.gbps,
+            line.ns_per_packet,
+            line.bare_ns,
+            line.ratio_to_bare,
+            optional(line.burst_ns),
+            optional(line.bound_ns)
+        )?;
+    }
+    if !esp.lines.is_empty() {
+        writeln!(
+            f,
+            "bare ns: aws-lc-rs alone on the same octets, timed in the same rounds; burst ns: the cipher \
+             of hitless alone; bound ns: the instructions alone."
+        )?;
+    }
+    for line in &esp.overhead {
+        writeln!(
+            f,
+            "overhead  {:<34} {:>4} {:<8} {:>7.1} ns with, {:>7.1} without: {:+.2} %",
+            line.of, line.size, line.direction, line.with_ns, line.without_ns, line.percent
+        )?;
+    }
+    for line in &esp.latency {
+        writeln!(
+            f,
+            "latency   {:>4} {:<8} {:>2} % ({:>5.2} Mpps): p50 {:>6} p99 {:>7} p99.9 {:>8} max {:>9} ns",
+            line.size,
+            line.direction,
+            line.load_percent,
+            line.mpps,
+            line.p50_ns,
+            line.p99_ns,
+            line.p999_ns,
+            line.max_ns
+        )?;
+    }
+    for line in &esp.memory {
+        writeln!(
+            f,
+            "memory    {} octets an SA pair ({} pairs)",
+            line.bytes_per_pair, line.sas
+        )?;
+    }
+    Ok(())
+}
+
+fn lookup_table(f: &mut Formatter<'_>, lines: &[LookupLine]) -> fmt::Result {
+    writeln!(
+        f,
+        "\n{:<44} {:>8} {:>9} {:>10}",
+        "look-ups", "entries", "ns", "build ms"
+    )?;
+    for line in lines {
+        writeln!(
+            f,
+            "{:<44} {:>8} {:>9.1} {:>10.1}",
+            line.table, line.entries, line.ns, line.build_ms
+        )?;
+    }
+    Ok(())
+}
+
+fn rate_table(f: &mut Formatter<'_>, name: &str, lines: &[RateLine]) -> fmt::Result {
+    writeln!(
+        f,
+        "\n{name:<44} {:>10} {:>9} {:>9}",
+        "a second", "p50 us", "p99 us"
+    )?;
+    for line in lines {
+        writeln!(
+            f,
+            "{:<44} {:>10.0} {:>9.1} {:>9.1}",
+            line.what, line.per_second, line.p50_us, line.p99_us
+        )?;
+    }
+    Ok(())
+}
+
+fn failover_table(f: &mut Formatter<'_>, lines: &[FailoverLine]) -> fmt::Result {
+    writeln!(
+        f,
+        "\n{:<10} {:>9} {:>11} {:>6} {:>8} {:>9} {:>8}",
+        "failover", "outage ms", "takeover ms", "lost", "sent", "repeated", "replays"
+    )?;
+    for line in lines {
+        writeln!(
+            f,
+            "seed {:<5} {:>9.1} {:>11.1} {:>6} {:>8} {:>9} {:>8}",
+            line.seed,
+            line.outage_ms,
+            line.takeover_ms,
+            line.packets_lost,
+            line.packets_sent,
+            line.repeated_sequence_numbers,
+            line.replays_accepted
+        )?;
+    }
+    Ok(())
+}

@@ -1,0 +1,4 @@
+//! Fuzzes `datagrams`; see `targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| hitless_sync_fuzz::datagrams(octets));
