@@ -5,8 +5,8 @@
 //! Reading order: `scenario.rs` (what a scenario is and reports), `scenarios/` (each of them),
 //! `topology.rs` (the network they share), `gateway.rs` and `strongswan.rs` (who runs in it),
 //! `capture.rs` and `ping.rs` (what is seen), `netns.rs`, `guard.rs`, `process.rs`, `clock.rs`
-//! and `syscall.rs` (what it stands on). `sim/` stands alone, and so does `esp_peer/`, a gateway for
-//! suites in other languages, with `mutate/`, which spoils packets for it, and
+//! and `syscall.rs` (what it stands on). `sim/` and `model/` stand alone, and so does `esp_peer/`, a
+//! gateway for suites in other languages, with `mutate/`, which spoils packets for it, and
 //! `conformance.rs`, the table of what all the suites show.
 
 pub mod capture;
@@ -16,6 +16,7 @@ pub mod error;
 pub mod esp_peer;
 pub mod gateway;
 pub mod guard;
+pub mod model;
 pub mod mutate;
 pub mod netns;
 pub mod ping;

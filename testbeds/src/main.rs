@@ -1,4 +1,4 @@
-//! The command line of the testbeds: `list`, `run NAME`, `sim`, `mutate` and `conformance`;
+//! The command line of the testbeds: `list`, `run NAME`, `sim`, `model`, `mutate`, `conformance`;
 //! `esp-peer` is for the suites in other languages, `guard` for `run` alone.
 //!
 //! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand};
 use hitless_testbeds::error::LabError;
 use hitless_testbeds::guard::{self, Guard};
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
-use hitless_testbeds::{clock, conformance, esp_peer, mutate, netns, sim, strongswan};
+use hitless_testbeds::{clock, conformance, esp_peer, model, mutate, netns, sim, strongswan};
 
 /// Scenarios for hitless, with real peers in network namespaces.
 #[derive(Parser)]
@@ -29,6 +29,9 @@ enum Command {
     Run(Run),
     /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
     Sim(Sim),
+    /// Search the lease rules as a model, whole and with each rule left out. Needs nothing.
+    #[command(after_help = "Example: hitless-testbeds model --full")]
+    Model(Model),
     /// Send damaged packets through a worker and watch that they do no harm. Needs nothing.
     Mutate(Mutate),
     /// Print the table of the checklist, from what test runners have printed.
@@ -38,6 +41,16 @@ enum Command {
     /// Remove what the process with this id leaves when it is killed; its pipe is our stdin.
     #[command(hide = true)]
     Guard { runner: u32 },
+}
+
+#[derive(Args)]
+struct Model {
+    /// As far as before a release: some minutes and gigabytes.
+    #[arg(long)]
+    full: bool,
+    /// Print one JSON object instead of text, with the history of each repeated number.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Args)]
@@ -104,6 +117,7 @@ fn main() -> ExitCode {
         }
         Command::Run(run) => exit(run.carry_out()),
         Command::Sim(sim) => exit(sim.carry_out()),
+        Command::Model(model) => exit(model.carry_out()),
         Command::Mutate(mutate) => exit(mutate.carry_out()),
         Command::Conformance(table) => exit(table.carry_out()),
         Command::EspPeer => exit(serve()),
@@ -133,6 +147,21 @@ fn list() {
     for scenario in ALL {
         println!("{:<24} {}", scenario.name, scenario.about);
         println!("{:<24} variants: {}", "", scenario.variants.join(", "));
+    }
+}
+
+impl Model {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let depth = match self.full {
+            true => model::Depth::Full,
+            false => model::Depth::Quick,
+        };
+        let summary = model::run(depth, |search| eprintln!("{search}"));
+        match self.json {
+            true => println!("{}", json(&summary, "the searches")?),
+            false => println!("{summary}"),
+        }
+        Ok(summary.as_expected())
     }
 }
 

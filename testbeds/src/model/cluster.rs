@@ -1,0 +1,530 @@
+//! Members, messages, and the one question: has a number been sent twice?
+//!
+//! A message once sent stays for ever and may arrive at any moment, as often as it likes, or never:
+//! loss, delay, duplication and reordering in one. One SA; numbers, epochs and restarts are bounded
+//! so that every state can be visited.
+
+use std::collections::BTreeSet;
+
+use stateright::{Model, Property};
+
+use super::rules::Rule;
+
+/// Counter and leader: two leaders never share one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Epoch {
+    pub counter: u8,
+    pub leader: u8,
+}
+
+/// What an active member knows of a standby that it has offered a grant to.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Bound {
+    incarnation: u8,
+    offered: u8,
+    acknowledged: Option<u8>,
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+enum Role {
+    Down,
+    Standby,
+    /// Stands for an epoch, with the votes of these members (a bit each).
+    Candidate {
+        votes: u8,
+        first: u8,
+    },
+    Active {
+        next: u8,
+        limit: u8,
+        /// One place for each member; its own stays empty.
+        bound: Vec<Option<Bound>>,
+    },
+}
+
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+struct Member {
+    role: Role,
+    incarnation: u8,
+    /// The highest epoch that it led, followed or voted for.
+    epoch: Epoch,
+    /// What of that is on disk.
+    durable: Epoch,
+    /// The grant that it recorded, and in which epoch.
+    record: Option<(Epoch, u8)>,
+}
+
+/// What travels between members.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Message {
+    /// A member has started: whoever leads may offer it a grant.
+    Here {
+        from: u8,
+        incarnation: u8,
+    },
+    Grant {
+        epoch: Epoch,
+        from: u8,
+        from_incarnation: u8,
+        to: u8,
+        to_incarnation: u8,
+        grant: u8,
+    },
+    Ack {
+        epoch: Epoch,
+        from: u8,
+        from_incarnation: u8,
+        to: u8,
+        to_incarnation: u8,
+        grant: u8,
+    },
+    /// Asks everybody for a vote, on the strength of a record.
+    Stand {
+        epoch: Epoch,
+        record: (Epoch, u8),
+    },
+    Vote {
+        epoch: Epoch,
+        from: u8,
+    },
+}
+
+/// One step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// An active sends the next number.
+    Use(u8),
+    /// A solo active extends its own limit.
+    Extend(u8),
+    /// An active offers a member of that incarnation so many numbers.
+    Offer(u8, u8, u8, u8),
+    /// An active leaves a standby out; only without rule 7.
+    Dismiss(u8, u8),
+    /// A standby suspects the active; or an active among three is to be rid of a standby.
+    TakeOver(u8),
+    Crash(u8),
+    Restart(u8),
+    /// The message is in the set already; it arrives at this member.
+    Arrive(Message, u8),
+}
+
+/// A state of the whole cluster.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub struct State {
+    members: Vec<Member>,
+    wire: BTreeSet<Message>,
+    /// The numbers that were sent, a bit each.
+    sent: u32,
+    /// How many members have sent.
+    senders: u8,
+    pub repeated: bool,
+    restarts: u8,
+}
+
+/// The protocol within bounds.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    pub members: u8,
+    /// Numbers of the SA.
+    pub numbers: u8,
+    /// The highest epoch counter, the first being 1.
+    pub epochs: u8,
+    pub restarts: u8,
+    /// Numbers in the largest lease: their size adapts, so smaller ones follow larger ones.
+    pub lease: u8,
+    /// The rule that is left out, if any.
+    pub without: Option<Rule>,
+}
+
+impl Cluster {
+    fn has(&self, rule: Rule) -> bool {
+        match self.without {
+            Some(Rule::NewestRecordWinsAndNoDismissal) => {
+                rule != Rule::NewestRecordWinsAndNoDismissal && rule != Rule::NoDismissal
+            }
+            without => without != Some(rule),
+        }
+    }
+
+    /// An offer that member `from` could make to incarnation `incarnation` of member `to` now.
+    fn offer(&self, state: &State, from: u8, to: u8, incarnation: u8, size: u8) -> Option<u8> {
+        let Role::Active { limit, bound, .. } = &state.members.get(usize::from(from))?.role else {
+            return None;
+        };
+        let known = bound.get(usize::from(to))?;
+        let earlier = known.is_some_and(|b| b.incarnation > incarnation);
+        if earlier && self.has(Rule::IncarnationsRise) {
+            return None;
+        }
+        let present = known.filter(|b| b.incarnation == incarnation);
+        // Never below the present limit; one extension at a time.
+        if present.is_some_and(|b| b.acknowledged.is_none_or(|a| a < b.offered)) {
+            return None;
+        }
+        let grant = limit.saturating_add(size);
+        (grant <= self.numbers).then_some(grant)
+    }
+
+    fn is_solo(&self, bound: &[Option<Bound>]) -> bool {
+        // Rule 2: from the moment that the first offer may have left, it binds.
+        let binds = |b: &Bound| self.has(Rule::FirstOfferBinds) || b.acknowledged.is_some();
+        !bound.iter().flatten().any(binds)
+    }
+
+    /// Leads from `first`, alone until it makes an offer.
+    fn lead(&self, member: &mut Member, first: u8) {
+        member.role = Role::Active {
+            next: first,
+            limit: first.saturating_sub(1),
+            bound: vec![None; usize::from(self.members)],
+        };
+        member.record = None;
+    }
+
+    fn adopt(member: &mut Member, epoch: Epoch) {
+        member.epoch = epoch;
+        member.durable = epoch;
+    }
+
+    fn take_over(&self, state: &mut State, at: u8) -> Option<()> {
+        let member = state.members.get_mut(usize::from(at))?;
+        let (base, grant, first) = match &member.role {
+            // Only with a record of the highest epoch that it knows (rule 5).
+            Role::Standby => {
+                let (base, grant) = member.record.filter(|(base, _)| *base == member.epoch)?;
+                let above = u8::from(self.has(Rule::OneAboveTheGrant));
+                (base, grant, grant + above)
+            }
+            // Re-election (rule 7): its own record is what it has used, and nobody's is newer.
+            Role::Active { next, bound, .. }
+                if self.members > 2 && bound.iter().any(Option::is_some) =>
+            {
+                (member.epoch, u8::MAX, *next)
+            }
+            _ => return None,
+        };
+        let epoch = Epoch {
+            counter: base.counter + 1,
+            leader: at,
+        };
+        if epoch.counter > self.epochs {
+            return None;
+        }
+        member.epoch = epoch;
+        if self.has(Rule::EpochDurable) {
+            member.durable = epoch;
+        }
+        if self.members == 2 || !self.has(Rule::Majority) {
+            self.lead(member, first);
+            return Some(());
+        }
+        member.role = Role::Candidate {
+            votes: 1 << at,
+            first,
+        };
+        state.wire.insert(Message::Stand {
+            epoch,
+            record: (base, grant),
+        });
+        Some(())
+    }
+
+    fn arrive(&self, state: &mut State, message: Message, at: u8) -> Option<()> {
+        let member = state.members.get_mut(usize::from(at))?;
+        match message {
+            Message::Here { .. } => None,
+            Message::Grant {
+                epoch,
+                from,
+                from_incarnation,
+                to_incarnation,
+                grant,
+                ..
+            } => {
+                let stranger = to_incarnation != member.incarnation;
+                if stranger && self.has(Rule::GrantNamesIncarnation) {
+                    return None;
+                }
+                let lower = epoch < member.epoch;
+                if lower && self.has(Rule::LowerEpochRefused) || epoch.leader == at {
+                    return None;
+                }
+                let leads = matches!(member.role, Role::Active { .. } | Role::Candidate { .. });
+                if leads && epoch <= member.epoch {
+                    return None;
+                }
+                // A higher epoch: step down first, which erases what was recorded before.
+                let kept = member.record.filter(|(of, _)| *of == epoch && !leads);
+                member.role = Role::Standby;
+                Cluster::adopt(member, epoch.max(member.epoch));
+                let grant_now = kept.map_or(grant, |(_, before)| before.max(grant));
+                let of = if lower { member.epoch } else { epoch };
+                // Without the rule an extension is acknowledged that a crash then forgets.
+                let recorded = match self.has(Rule::RecordBeforeAck) {
+                    true => grant_now,
+                    false => kept.map_or(grant, |(_, before)| before),
+                };
+                member.record = Some((of, recorded));
+                let ack = Message::Ack {
+                    epoch,
+                    from: at,
+                    from_incarnation: member.incarnation,
+                    to: from,
+                    to_incarnation: from_incarnation,
+                    grant: grant_now,
+                };
+                state.wire.insert(ack);
+                Some(())
+            }
+            Message::Ack {
+                epoch,
+                from,
+                from_incarnation,
+                to_incarnation,
+                grant,
+                ..
+            } => {
+                if epoch != member.epoch && self.has(Rule::AckOfThisEpoch) {
+                    return None;
+                }
+                let own = to_incarnation == member.incarnation;
+                let exact = self.has(Rule::AckOfThisIncarnation);
+                let Role::Active { limit, bound, .. } = &mut member.role else {
+                    return None;
+                };
+                let standby = bound.get_mut(usize::from(from))?.as_mut()?;
+                if exact && !(own && standby.incarnation == from_incarnation) {
+                    return None;
+                }
+                standby.acknowledged = standby.acknowledged.max(Some(grant));
+                // Rule 4: the smallest that all who are bound have acknowledged.
+                let least = bound
+                    .iter()
+                    .flatten()
+                    .map(|b| b.acknowledged)
+                    .min()
+                    .flatten();
+                *limit = (*limit).max(least.unwrap_or(0).min(self.numbers));
+                Some(())
+            }
+            Message::Stand { epoch, record } => {
+                // Once an epoch; and never for one who knows less (rule 5).
+                let free = epoch.counter > member.epoch.counter
+                    || !self.has(Rule::OneVoteAnEpoch) && epoch > member.epoch;
+                let newer = member.record > Some(record);
+                if !free
+                    || newer && self.has(Rule::NewestRecordWinsAndNoDismissal)
+                    || epoch.leader == at
+                {
+                    return None;
+                }
+                if !matches!(member.role, Role::Down) {
+                    member.role = Role::Standby;
+                }
+                Cluster::adopt(member, epoch);
+                state.wire.insert(Message::Vote { epoch, from: at });
+                Some(())
+            }
+            Message::Vote { epoch, from } => {
+                if epoch != member.epoch {
+                    return None;
+                }
+                let Role::Candidate { votes, first } = &mut member.role else {
+                    return None;
+                };
+                *votes |= 1 << from;
+                let first = *first;
+                if votes.count_ones() * 2 > u32::from(self.members) {
+                    self.lead(member, first);
+                }
+                Some(())
+            }
+        }
+    }
+
+    fn use_next(&self, state: &mut State, at: u8) -> Option<()> {
+        let Role::Active { next, limit, .. } = &mut state.members.get_mut(usize::from(at))?.role
+        else {
+            return None;
+        };
+        if *next > *limit || *next > self.numbers {
+            return None;
+        }
+        let bit = 1u32 << *next;
+        *next += 1;
+        state.repeated |= state.sent & bit != 0;
+        state.sent |= bit;
+        state.senders |= 1 << at;
+        Some(())
+    }
+}
+
+/// Who a message is for: one member, or everybody.
+fn receivers(message: Message, members: u8) -> impl Iterator<Item = u8> {
+    let only = match message {
+        Message::Here { .. } => Some(u8::MAX),
+        Message::Grant { to, .. } | Message::Ack { to, .. } => Some(to),
+        Message::Stand { .. } => None,
+        Message::Vote { epoch, .. } => Some(epoch.leader),
+    };
+    (0..members).filter(move |at| only.is_none_or(|one| one == *at))
+}
+
+impl Model for Cluster {
+    type State = State;
+    type Action = Step;
+
+    fn init_states(&self) -> Vec<State> {
+        let first = Epoch {
+            counter: 1,
+            leader: 0,
+        };
+        let member = |at| {
+            let epoch = if at == 0 { first } else { Epoch::default() };
+            Member {
+                role: Role::Standby,
+                incarnation: 0,
+                epoch,
+                durable: epoch,
+                record: None,
+            }
+        };
+        let mut members: Vec<Member> = (0..self.members).map(member).collect();
+        if let Some(active) = members.first_mut() {
+            self.lead(active, 1);
+        }
+        let here = |from| Message::Here {
+            from,
+            incarnation: 0,
+        };
+        vec![State {
+            members,
+            wire: (0..self.members).map(here).collect(),
+            sent: 0,
+            senders: 0,
+            repeated: false,
+            restarts: 0,
+        }]
+    }
+
+    fn actions(&self, state: &State, steps: &mut Vec<Step>) {
+        for (at, member) in (0u8..).zip(&state.members) {
+            if member.role == Role::Down {
+                if state.restarts < self.restarts {
+                    steps.push(Step::Restart(at));
+                }
+                continue;
+            }
+            steps.extend([Step::Crash(at), Step::TakeOver(at)]);
+            let Role::Active { bound, .. } = &member.role else {
+                continue;
+            };
+            steps.extend([Step::Use(at), Step::Extend(at)]);
+            for message in &state.wire {
+                if let Message::Here { from, incarnation } = *message
+                    && from != at
+                {
+                    let sizes = 1..=self.lease;
+                    steps.extend(sizes.map(|size| Step::Offer(at, from, incarnation, size)));
+                }
+            }
+            if !self.has(Rule::NoDismissal) {
+                let left_out = (0u8..).zip(bound).filter(|(_, b)| b.is_some());
+                steps.extend(left_out.map(|(to, _)| Step::Dismiss(at, to)));
+            }
+        }
+        for message in &state.wire {
+            for at in receivers(*message, self.members) {
+                let up = state
+                    .members
+                    .get(usize::from(at))
+                    .is_some_and(|m| m.role != Role::Down);
+                if up {
+                    steps.push(Step::Arrive(*message, at));
+                }
+            }
+        }
+    }
+
+    fn next_state(&self, last: &State, step: Step) -> Option<State> {
+        let mut state = last.clone();
+        match step {
+            Step::Use(at) => self.use_next(&mut state, at)?,
+            Step::Extend(at) => {
+                let Role::Active { limit, bound, .. } =
+                    &mut state.members.get_mut(usize::from(at))?.role
+                else {
+                    return None;
+                };
+                if !self.is_solo(bound) || *limit >= self.numbers {
+                    return None;
+                }
+                *limit += 1;
+            }
+            Step::Offer(at, to, incarnation, size) => {
+                let grant = self.offer(&state, at, to, incarnation, size)?;
+                let member = state.members.get_mut(usize::from(at))?;
+                let Role::Active { bound, .. } = &mut member.role else {
+                    return None;
+                };
+                let place = bound.get_mut(usize::from(to))?;
+                let before = place.filter(|b| b.incarnation == incarnation);
+                *place = Some(Bound {
+                    incarnation,
+                    offered: grant,
+                    acknowledged: before.and_then(|b| b.acknowledged),
+                });
+                let offer = Message::Grant {
+                    epoch: member.epoch,
+                    from: at,
+                    from_incarnation: member.incarnation,
+                    to,
+                    to_incarnation: incarnation,
+                    grant,
+                };
+                state.wire.insert(offer);
+            }
+            Step::Dismiss(at, to) => {
+                let Role::Active { bound, .. } = &mut state.members.get_mut(usize::from(at))?.role
+                else {
+                    return None;
+                };
+                *bound.get_mut(usize::from(to))? = None;
+            }
+            Step::TakeOver(at) => self.take_over(&mut state, at)?,
+            Step::Crash(at) => state.members.get_mut(usize::from(at))?.role = Role::Down,
+            Step::Restart(at) => {
+                let member = state.members.get_mut(usize::from(at))?;
+                let durable = match self.has(Rule::EpochKeptOverRestart) {
+                    true => member.durable,
+                    false => Epoch::default(),
+                };
+                *member = Member {
+                    role: Role::Standby,
+                    incarnation: member.incarnation + 1,
+                    epoch: durable,
+                    durable,
+                    record: None,
+                };
+                let incarnation = member.incarnation;
+                state.wire.insert(Message::Here {
+                    from: at,
+                    incarnation,
+                });
+                state.restarts += 1;
+            }
+            Step::Arrive(message, at) => self.arrive(&mut state, message, at)?,
+        }
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Cluster>> {
+        vec![
+            Property::always(super::REPEATED, |_, state: &State| !state.repeated),
+            // Not for want of trying: takeovers do happen, and whoever took over does send.
+            Property::sometimes(super::CARRIED_ON, |_, state: &State| {
+                state.senders.count_ones() > 1
+            }),
+        ]
+    }
+}

@@ -1,0 +1,206 @@
+//! The rules of the lease protocol as a model, searched exhaustively within bounds.
+//!
+//! ```text
+//!  rules.rs (what can be left out) -> cluster.rs (members, messages, steps) -> every state
+//! ```
+//!
+//! With all rules no number is ever sent twice; with any one of them left out the search finds a
+//! history in which one is. The simulator (`sim/`) runs the code; this runs the thought behind it.
+//!
+//! Inbound numbers need no model of their own: what may be delivered in an epoch is the same range,
+//! from the recorded high water of the last epoch to that of this one.
+
+mod cluster;
+mod rules;
+
+use std::fmt;
+
+use serde::Serialize;
+use stateright::{Checker, HasDiscoveries, Model};
+
+use cluster::Cluster;
+pub use rules::Rule;
+
+const REPEATED: &str = "no number is sent twice";
+const CARRIED_ON: &str = "a successor sends";
+
+/// How far to search.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Depth {
+    /// Half a minute: for tests.
+    Quick,
+    /// All that was searched before a release.
+    Full,
+}
+
+/// One search.
+#[derive(Serialize, Clone, Debug)]
+pub struct Search {
+    pub members: u8,
+    pub takeovers: u8,
+    pub restarts: u8,
+    pub numbers: u8,
+    /// The rule left out, if any.
+    pub without: Option<Rule>,
+    pub states: usize,
+    /// A number was sent twice.
+    pub repeated: bool,
+    /// Somebody took over and sent.
+    pub carried_on: bool,
+    /// How it came about, a line a step; empty unless a number was repeated.
+    pub history: Vec<String>,
+}
+
+impl Search {
+    /// Whether the search found what it should: nothing with all rules, something without one.
+    pub fn as_expected(&self) -> bool {
+        match self.without {
+            None => !self.repeated && self.carried_on,
+            Some(_) => self.repeated,
+        }
+    }
+}
+
+/// All searches.
+#[derive(Serialize, Clone, Debug)]
+pub struct Summary {
+    pub searches: Vec<Search>,
+}
+
+impl Summary {
+    pub fn as_expected(&self) -> bool {
+        self.searches.iter().all(Search::as_expected)
+    }
+}
+
+fn bounds(members: u8, takeovers: u8, restarts: u8, numbers: u8) -> Cluster {
+    Cluster {
+        members,
+        numbers,
+        epochs: takeovers + 1,
+        restarts,
+        lease: 2,
+        without: None,
+    }
+}
+
+/// Leases of one size make histories of the same length fewer.
+fn equal_leases(cluster: Cluster) -> Cluster {
+    Cluster {
+        lease: 1,
+        ..cluster
+    }
+}
+
+/// Bounds within which the search is to find what a rule is good for.
+fn attempts(rule: Rule) -> Vec<Cluster> {
+    match rule {
+        Rule::AckOfThisEpoch => return vec![equal_leases(bounds(3, 2, 0, 4))],
+        Rule::AckOfThisIncarnation => return vec![bounds(2, 1, 1, 2), bounds(2, 2, 1, 3)],
+        _ => {}
+    }
+    match rule.needs_three() {
+        true => vec![bounds(3, 1, 0, 3), bounds(3, 2, 0, 3), bounds(3, 2, 1, 3)],
+        false => vec![bounds(2, 2, 1, 3), bounds(2, 3, 2, 3), bounds(3, 2, 0, 3)],
+    }
+}
+
+/// Searches with all rules, then once without each. `tell` hears of each search as it ends.
+pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
+    let whole = match depth {
+        Depth::Quick => vec![bounds(2, 2, 1, 3), equal_leases(bounds(3, 1, 0, 3))],
+        Depth::Full => vec![
+            bounds(2, 3, 1, 4),
+            bounds(2, 2, 2, 4),
+            bounds(3, 1, 0, 3),
+            equal_leases(bounds(3, 2, 0, 3)),
+            equal_leases(bounds(3, 1, 1, 2)),
+        ],
+    };
+    let mut searches = Vec::new();
+    for cluster in &whole {
+        searches.push(search(cluster));
+        searches.last().into_iter().for_each(&mut tell);
+    }
+    for rule in Rule::ALL {
+        let mut found = None;
+        // The smallest bounds first: most rules are missed at once.
+        for mut cluster in attempts(*rule) {
+            cluster.without = Some(*rule);
+            let search = search(&cluster);
+            let enough = search.repeated;
+            found = Some(search);
+            if enough {
+                break;
+            }
+        }
+        found.iter().for_each(&mut tell);
+        searches.extend(found);
+    }
+    Summary { searches }
+}
+
+fn search(cluster: &Cluster) -> Search {
+    let mut builder = cluster.clone().checker().threads(2);
+    if cluster.without.is_some() {
+        builder = builder
+            .finish_when(HasDiscoveries::AnyFailures)
+            .target_state_count(30_000_000);
+    }
+    let checker = builder.spawn_bfs().join();
+    let history = checker.discovery(REPEATED).map(|path| {
+        let steps = path.into_actions();
+        steps.iter().map(|step| format!("{step:?}")).collect()
+    });
+    Search {
+        members: cluster.members,
+        takeovers: cluster.epochs - 1,
+        restarts: cluster.restarts,
+        numbers: cluster.numbers,
+        without: cluster.without,
+        states: checker.unique_state_count(),
+        repeated: history.is_some(),
+        carried_on: checker.discovery(CARRIED_ON).is_some(),
+        history: history.unwrap_or_default(),
+    }
+}
+
+impl fmt::Display for Search {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let what = self.without.map_or("all rules", Rule::says);
+        let found = match (self.repeated, self.carried_on) {
+            (true, _) => "a number repeated",
+            (false, true) => "no number repeated",
+            (false, false) => "nobody took over",
+        };
+        let verdict = if self.as_expected() { "ok  " } else { "FAIL" };
+        write!(
+            f,
+            "{verdict} {} members, {} takeovers, {} restarts: {:>9} states, {found:<18}  {}{what}",
+            self.members,
+            self.takeovers,
+            self.restarts,
+            self.states,
+            if self.without.is_some() {
+                "without "
+            } else {
+                ""
+            },
+        )
+    }
+}
+
+impl fmt::Display for Summary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for search in &self.searches {
+            writeln!(f, "{search}")?;
+        }
+        let states: usize = self.searches.iter().map(|search| search.states).sum();
+        let missed = self.searches.iter().filter(|search| !search.as_expected());
+        write!(
+            f,
+            "{states} states in all, {} searches not as expected",
+            missed.count()
+        )
+    }
+}

@@ -1,0 +1,85 @@
+//! The rules of the lease protocol that the model can do without, one at a time: each that is taken
+//! away must bring a repeated number.
+
+use serde::Serialize;
+
+/// A rule, or two that only together matter. The numbers are those of the protocol's own wording.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Rule {
+    /// Rule 2: the first offer to a standby binds the sender at once.
+    FirstOfferBinds,
+    /// Rule 3: a grant for another incarnation is ignored.
+    GrantNamesIncarnation,
+    /// Rule 3: a grant of an epoch below one's own is ignored.
+    LowerEpochRefused,
+    /// Rule 3: recorded first, then acknowledged.
+    RecordBeforeAck,
+    /// Rule 4: an acknowledgement counts for the present epoch alone.
+    AckOfThisEpoch,
+    /// Rule 4: an acknowledgement counts for both present incarnations alone.
+    AckOfThisIncarnation,
+    /// Rule 4, made sharp: incarnations rise, and nobody goes back to an earlier one.
+    IncarnationsRise,
+    /// Rule 5: the epoch is on disk before the first packet leaves.
+    EpochDurable,
+    /// Rule 5: sending goes on one above the recorded grant.
+    OneAboveTheGrant,
+    /// Rule 5: three members and more take over by a majority.
+    Majority,
+    /// Rule 5, the vote's comparison of records, together with rule 7.
+    NewestRecordWinsAndNoDismissal,
+    /// Rule 5: a vote is given once an epoch.
+    OneVoteAnEpoch,
+    /// Rule 6: a restarted member keeps its epoch.
+    EpochKeptOverRestart,
+    /// Rule 7: no standby is left out by the active's own decision.
+    NoDismissal,
+}
+
+impl Rule {
+    pub const ALL: &'static [Rule] = &[
+        Rule::FirstOfferBinds,
+        Rule::GrantNamesIncarnation,
+        Rule::LowerEpochRefused,
+        Rule::RecordBeforeAck,
+        Rule::AckOfThisEpoch,
+        Rule::AckOfThisIncarnation,
+        Rule::IncarnationsRise,
+        Rule::EpochDurable,
+        Rule::OneAboveTheGrant,
+        Rule::Majority,
+        Rule::NewestRecordWinsAndNoDismissal,
+        Rule::OneVoteAnEpoch,
+        Rule::EpochKeptOverRestart,
+        Rule::NoDismissal,
+    ];
+
+    /// What the rule says.
+    pub const fn says(self) -> &'static str {
+        match self {
+            Rule::FirstOfferBinds => "2: the first offer binds its sender",
+            Rule::GrantNamesIncarnation => "3: a grant for another incarnation is ignored",
+            Rule::LowerEpochRefused => "3: a grant of a lower epoch is ignored",
+            Rule::RecordBeforeAck => "3: recorded, then acknowledged",
+            Rule::AckOfThisEpoch => "4: acknowledgements of this epoch alone count",
+            Rule::AckOfThisIncarnation => "4: acknowledgements of these incarnations alone count",
+            Rule::IncarnationsRise => "4: incarnations rise, and none comes back",
+            Rule::EpochDurable => "5: the epoch is durable before the first packet",
+            Rule::OneAboveTheGrant => "5: sending goes on at the grant plus one",
+            Rule::Majority => "5: a majority decides among three",
+            Rule::NewestRecordWinsAndNoDismissal => "5 and 7: the newest record wins the vote",
+            Rule::OneVoteAnEpoch => "5: one vote an epoch",
+            Rule::EpochKeptOverRestart => "6: a restart keeps the epoch",
+            Rule::NoDismissal => "7: no standby is left out by the active alone",
+        }
+    }
+
+    /// Whether the rule says something only among three members.
+    pub const fn needs_three(self) -> bool {
+        matches!(
+            self,
+            Rule::Majority | Rule::NewestRecordWinsAndNoDismissal | Rule::OneVoteAnEpoch
+        )
+    }
+}
