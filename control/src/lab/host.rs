@@ -73,10 +73,8 @@ impl Host {
             match frame.get(12..14) {
                 Some(kind) if kind == ETHERTYPE_ARP => self.arp(&frame[14..]),
                 Some(kind) if kind == ETHERTYPE_IPV4 => self.packet(now, &frame[14..]),
-                Some(kind) if kind == ETHERTYPE_IPV6 => {
-                    if !self.discovery(&frame[14..]) {
-                        self.packet(now, &frame[14..]);
-                    }
+                Some(kind) if kind == ETHERTYPE_IPV6 && !self.discovery(&frame[14..]) => {
+                    self.packet(now, &frame[14..]);
                 }
                 _ => {}
             }
