@@ -86,36 +86,39 @@ impl Worker {
         self.seal_all(now, &mut sealings);
     }
 
-    /// The slots of the SAs that protect the packets, which are asked for all at once.
+    /// The slots of the SAs that protect the packets. These and the policies' counts are asked for
+    /// all at once, in steps, for each says where the next one is.
     fn slots_for(&self, policies: &[Option<Match>]) -> SmallVec<[Option<u32>; BURST]> {
         let mut slots: SmallVec<[Option<u32>; BURST]> = SmallVec::new();
-        let mut last = None;
+        // Those that differ from the one before: policy and slot.
+        let mut each: SmallVec<[(usize, Option<u32>); BURST]> = SmallVec::new();
         for found in policies {
-            let id = found.and_then(|found| match found.action {
-                Action::Protect(id) => id,
-                _ => None,
-            });
-            let slot = match last {
-                Some((of, slot)) if of == id => slot,
-                _ => {
-                    let slot = id.and_then(|id| self.sad.slot_of(id));
+            let slot = match (found, each.last()) {
+                (None, _) => None,
+                (Some(found), Some((policy, slot))) if *policy == found.policy => *slot,
+                (Some(found), _) => {
+                    self.spd.prefetch_count(self.id(), found.policy, 0);
+                    let slot = match found.action {
+                        Action::Protect(Some(id)) => self.sad.slot_of(id),
+                        _ => None,
+                    };
                     if let Some(slot) = slot {
                         self.sad.prefetch_slot(slot);
                     }
+                    each.push((found.policy, slot));
                     slot
                 }
             };
-            last = Some((id, slot));
             slots.push(slot);
         }
-        let mut last = None;
-        for slot in &slots {
-            if let Some(slot) = slot
-                && last != Some(slot)
-            {
+        for (policy, slot) in &each {
+            self.spd.prefetch_count(self.id(), *policy, 1);
+            if let Some(slot) = slot {
                 self.sad.prefetch_outbound(*slot);
-                last = Some(slot);
             }
+        }
+        for (policy, _) in &each {
+            self.spd.prefetch_count(self.id(), *policy, 2);
         }
         slots
     }
@@ -285,11 +288,16 @@ impl Worker {
             sa.counters.prefetch();
         }
         let octets = self.frames.pool.bytes_mut(&mut packet);
-        let destination = match sa.mode {
-            Mode::Tunnel => Some(sa.remote),
-            Mode::Transport => Ip::parse(octets).ok().map(Ip::destination),
+        let found = match (sa.mode, sealings.last()) {
+            // The way of the SA's last packet, which has the same endpoint.
+            (Mode::Tunnel, Some(last)) if last.slot == slot => Some((last.port, last.next_hop)),
+            (Mode::Tunnel, _) => way(&self.fib, sa.remote),
+            (Mode::Transport, _) => {
+                let destination = Ip::parse(octets).ok().map(Ip::destination);
+                destination.and_then(|to| way(&self.fib, to))
+            }
         };
-        let Some((port, next_hop)) = destination.and_then(|to| way(&self.fib, to)) else {
+        let Some((port, next_hop)) = found else {
             return self.drop_outbound(slot, packet, DropReason::NoRoute);
         };
         let link = self.links.interface(port).map_or(0, |out| out.mtu);
