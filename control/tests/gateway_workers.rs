@@ -14,7 +14,7 @@ use hitless::lab::{
 use hitless_dataplane::handover;
 use hitless_dataplane::port::Port;
 use hitless_dataplane::port::memory::{self, MemoryPort};
-use hitless_dataplane::worker::{self, Leadership, Worker, WorkerSettings};
+use hitless_dataplane::worker::{self, Leadership, Worker, WorkerHandle, WorkerSettings};
 use hitless_sa::{Instant, Workers};
 
 const CABLE: usize = 1024;
@@ -77,6 +77,27 @@ struct World {
     rounds: u32,
 }
 
+/// Two workers that hand packets over to each other.
+fn connected_workers(
+    settings: &GatewaySettings,
+    ports: [[MemoryPort; 2]; 2],
+    leadership: &Arc<Leadership>,
+) -> (Vec<Worker>, Vec<WorkerHandle>) {
+    let made = ports.into_iter().enumerate().map(|(id, ports)| {
+        let settings = WorkerSettings {
+            pool_frames: 1024,
+            pool_runs: 0,
+            sa_capacity: 64,
+            ..settings.worker(id, &[MTU, MTU])
+        };
+        let ports = ports.map(|port| Box::new(port) as Box<dyn Port>).into();
+        worker::worker(settings, ports, Arc::clone(leadership)).unwrap()
+    });
+    let (mut workers, handles): (Vec<_>, Vec<_>) = made.unzip();
+    handover::connect(&mut workers);
+    (workers, handles)
+}
+
 impl World {
     fn new(seed: u64, workers: Workers) -> World {
         let mut entropy = SeededEntropy::new(seed);
@@ -104,18 +125,7 @@ impl World {
         let (first, first_queue) = memory::link(CABLE, MTU);
         let (second, second_queue) = memory::link(CABLE, MTU);
         let ports = [[first, inside], [second, other_inside]];
-        let made = ports.into_iter().enumerate().map(|(id, ports)| {
-            let settings = WorkerSettings {
-                pool_frames: 1024,
-                pool_runs: 0,
-                sa_capacity: 64,
-                ..settings.worker(id, &[MTU, MTU])
-            };
-            let ports = ports.map(|port| Box::new(port) as Box<dyn Port>).into();
-            worker::worker(settings, ports, Arc::clone(&leadership)).unwrap()
-        });
-        let (mut workers, handles): (Vec<_>, Vec<_>) = made.unzip();
-        handover::connect(&mut workers);
+        let (workers, handles) = connected_workers(&settings, ports, &leadership);
         let gateway = Gateway::new(
             settings,
             first_start(),

@@ -403,14 +403,16 @@ impl Worker {
                 }
             }
             Command::Barrier(number) => self.reports.answer(Event::Barrier(number)),
-            Command::QueryWindow(id) => {
-                let slot = self.sad.slot_of(id);
-                let state = slot
-                    .and_then(|slot| self.sad.inbound_in_slot(slot))
-                    .and_then(|sa| sa.window.export());
-                self.reports.answer(Event::Window { sa: id, state });
-            }
+            Command::QueryWindow(id) => self.answer_window(id),
         }
+    }
+
+    fn answer_window(&mut self, id: SaId) {
+        let slot = self.sad.slot_of(id);
+        let state = slot
+            .and_then(|slot| self.sad.inbound_in_slot(slot))
+            .and_then(|sa| sa.window.export());
+        self.reports.answer(Event::Window { sa: id, state });
     }
 
     fn update(

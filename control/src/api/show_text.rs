@@ -100,6 +100,11 @@ fn show_sa(out: &mut String, sa: &SaReport) {
             format_args!("  {side}     {}", plain(&selectors.join(" "))),
         );
     }
+    show_inbound(out, sa);
+    show_outbound(out, sa);
+}
+
+fn show_inbound(out: &mut String, sa: &SaReport) {
     let half = &sa.inbound;
     line(
         out,
@@ -126,6 +131,9 @@ fn show_sa(out: &mut String, sa: &SaReport) {
         ),
     );
     drops(out, &half.traffic.drops);
+}
+
+fn show_outbound(out: &mut String, sa: &SaReport) {
     let half = &sa.outbound;
     let used = if half.used_by_policies {
         ""

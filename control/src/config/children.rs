@@ -120,6 +120,7 @@ fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
     let esp_proposals = proposals::<EspProposal>(section, "esp_proposals", ESP_PROPOSAL);
     let local_ts = selectors(section, "local_ts", "10.1.0.0/16");
     let remote_ts = selectors(section, "remote_ts", "10.2.0.0/16");
+    check_families(section, local_ts.as_deref(), remote_ts.as_deref());
     let rekey_time = section.or("rekey_time", CHILD_REKEY_TIME, lifetime);
     let replay_window = section.or("replay_window", DEFAULT_WINDOW, replay_window);
     let mode = section.or("mode", Mode::Tunnel, mode);
@@ -242,14 +243,7 @@ fn selectors(
                 format!("name the network: \"{example}\""),
             ));
         }
-        let selector: TrafficSelector = value::parsed(example)(value)?;
-        if selector.start.is_ipv4() {
-            return Ok(selector);
-        }
-        Err(Refusal::new(
-            format!("{selector} is IPv6, which this version does not carry"),
-            "give an IPv4 network",
-        ))
+        value::parsed::<TrafficSelector>(example)(value)
     });
     if !section.has(key) {
         section.missing(key, &format!("{key} = [\"{example}\"]"));
@@ -266,6 +260,34 @@ fn selectors(
         return None;
     }
     Some(listed.into_iter().map(|ts| ts.value).collect())
+}
+
+/// A packet has one family: a network needs one of its own family at the other end.
+fn check_families(
+    section: &Section<'_>,
+    local: Option<&[TrafficSelector]>,
+    remote: Option<&[TrafficSelector]>,
+) {
+    let (Some(local), Some(remote)) = (local, remote) else {
+        return;
+    };
+    for (key, ours, theirs) in [("local_ts", local, remote), ("remote_ts", remote, local)] {
+        let alone = ours.iter().find(|ts| {
+            let same = |other: &TrafficSelector| other.start.is_ipv4() == ts.start.is_ipv4();
+            !theirs.iter().any(same)
+        });
+        let Some(alone) = alone else { continue };
+        let family = value::family(alone.start);
+        let refusal = Refusal::new(
+            format!(
+                "{}: {alone} has no {family} network at the other end",
+                section.name(key)
+            ),
+            format!("local_ts and remote_ts both need an {family} network, or neither"),
+        );
+        section.refuse(key, refusal);
+        return;
+    }
 }
 
 /// Selectors and the child that has them.

@@ -124,8 +124,8 @@ fn connection(
     on_demand: &mut BTreeSet<(String, String)>,
 ) -> Option<Connection> {
     section.optional("version", version);
-    let local_addrs = local_addrs(section, context);
     let remote_addrs = remote_addrs(section);
+    let local_addrs = local_addrs(section, context, remote_addrs.as_deref());
     let remote_port = section.or("remote_port", 500, value::integer(1, 65535)) as u16;
     let proposals = proposals::<IkeProposal>(section, "proposals", IKE_PROPOSAL);
     let local = identity(section, "local");
@@ -210,12 +210,23 @@ fn version(value: &DeValue<'_>) -> Result<(), Refusal> {
 }
 
 /// Ours must be addresses of ports that face the peers; all of those if none is named.
-fn local_addrs(section: &Section<'_>, context: &Context<'_>) -> Option<Vec<IpAddr>> {
+fn local_addrs(
+    section: &Section<'_>,
+    context: &Context<'_>,
+    remote: Option<&[IpAddr]>,
+) -> Option<Vec<IpAddr>> {
     let listed = section.list("local_addrs", value::address);
     if section.has("local_addrs") && listed.is_none() {
         return None;
     }
     let listed = listed.unwrap_or_default();
+    // The family of the connection; the peers that name none may come over either.
+    let mut families = remote.unwrap_or_default().iter();
+    let family = families
+        .next()
+        .or(listed.first().map(|a| &a.value))
+        .copied();
+    one_family(section, "local_addrs", &listed, family)?;
     let Some(ports) = context.ports else {
         return Some(listed.into_iter().map(|a| a.value).collect());
     };
@@ -225,7 +236,7 @@ fn local_addrs(section: &Section<'_>, context: &Context<'_>) -> Option<Vec<IpAdd
         .flat_map(|port| port.addresses.iter().map(|prefix| prefix.address))
         .collect();
     if listed.is_empty() {
-        return Some(ours);
+        return reachable_from(section, ours, family);
     }
     for address in listed.iter().filter(|a| !ours.contains(&a.value)) {
         let known: Vec<_> = ours.iter().map(IpAddr::to_string).collect();
@@ -256,7 +267,70 @@ fn remote_addrs(section: &Section<'_>) -> Option<Vec<IpAddr>> {
     if listed.iter().any(|a| a.value.is_none()) {
         return Some(Vec::new());
     }
-    Some(listed.into_iter().filter_map(|a| a.value).collect())
+    let named = listed.into_iter().filter_map(|a| {
+        let Located { span, value } = a;
+        value.map(|value| Located { span, value })
+    });
+    let named: Vec<Located<IpAddr>> = named.collect();
+    one_family(
+        section,
+        "remote_addrs",
+        &named,
+        named.first().map(|a| a.value),
+    )?;
+    Some(named.into_iter().map(|a| a.value).collect())
+}
+
+/// IKE and ESP of a connection travel between addresses of one family.
+fn one_family(
+    section: &Section<'_>,
+    key: &str,
+    listed: &[Located<IpAddr>],
+    first: Option<IpAddr>,
+) -> Option<()> {
+    let Some(first) = first else { return Some(()) };
+    let other = listed.iter().find(|a| a.value.is_ipv4() != first.is_ipv4());
+    let Some(other) = other else { return Some(()) };
+    let (ours, theirs) = (value::family(other.value), value::family(first));
+    let refusal = Refusal::new(
+        format!(
+            "{}: {} is {ours}, and {first} is {theirs}",
+            section.name(key),
+            other.value
+        ),
+        format!(
+            "a connection has one family: keep its {theirs} addresses here, and write a second \
+             connection for {ours}"
+        ),
+    );
+    section.problems().refuse(&other.span, refusal);
+    None
+}
+
+/// Of our addresses those that a connection of this family can use.
+fn reachable_from(
+    section: &Section<'_>,
+    ours: Vec<IpAddr>,
+    family: Option<IpAddr>,
+) -> Option<Vec<IpAddr>> {
+    let Some(remote) = family else {
+        return Some(ours);
+    };
+    let fitting = ours.iter().filter(|a| a.is_ipv4() == remote.is_ipv4());
+    let fitting: Vec<IpAddr> = fitting.copied().collect();
+    if fitting.is_empty() && !ours.is_empty() {
+        let family = value::family(remote);
+        let refusal = Refusal::new(
+            format!(
+                "{}: {remote} is {family}, and no port that faces the peers has an {family} address",
+                section.name("remote_addrs")
+            ),
+            format!("add an {family} address to a port with protected = false"),
+        );
+        section.refuse("remote_addrs", refusal);
+        return None;
+    }
+    Some(fitting)
 }
 
 pub(super) fn proposals<T>(

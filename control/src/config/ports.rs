@@ -112,19 +112,7 @@ fn route(value: &DeValue<'_>) -> Result<RouteConfig, Refusal> {
     const HELP: &str = "write \"10.0.0.0/8 via 10.1.0.254\", or \"default via 203.0.113.254\"";
     let text = value::text(value)?;
     let mut words = text.split_whitespace();
-    let prefix = match words.next() {
-        Some("default") | None => "0.0.0.0/0",
-        Some(prefix) => prefix,
-    };
-    let prefix = value::parse_prefix(prefix)?;
-    if let Some(network) = network(prefix)
-        && network.start != prefix.address
-    {
-        return Err(Refusal::new(
-            format!("{prefix} has bits set after its length"),
-            format!("the network is {network}"),
-        ));
-    }
+    let prefix = words.next().unwrap_or("default");
     let via = match (words.next(), words.next(), words.next()) {
         (None, _, _) => None,
         (Some("via"), Some(next_hop), None) => {
@@ -140,7 +128,33 @@ fn route(value: &DeValue<'_>) -> Result<RouteConfig, Refusal> {
             ));
         }
     };
+    let prefix = value::parse_prefix(match (prefix, via) {
+        // Of the family that its next hop has.
+        ("default", Some(IpAddr::V6(_))) => "::/0",
+        ("default", _) => "0.0.0.0/0",
+        (prefix, _) => prefix,
+    })?;
+    if let Some(network) = network(prefix)
+        && network.start != prefix.address
+    {
+        return Err(Refusal::new(
+            format!("{prefix} has bits set after its length"),
+            format!("the network is {network}"),
+        ));
+    }
+    if let Some(via) = via
+        && via.is_ipv4() != prefix.address.is_ipv4()
+    {
+        return Err(Refusal::new(
+            format!("the next hop of {prefix}, {via}, is of the other family"),
+            format!("name an {} router", value::family(prefix.address)),
+        ));
+    }
     Ok(RouteConfig { prefix, via })
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 pub(super) fn network(prefix: Prefix) -> Option<TrafficSelector> {
@@ -157,7 +171,9 @@ fn check_routes(
         let connected = addresses
             .iter()
             .filter_map(|a| network(a.value))
-            .any(|network| network.contains_address(via));
+            .any(|network| network.contains_address(via))
+            // Every port with an IPv6 address has the link's own network (RFC 4291 section 2.5.6).
+            || is_link_local(via) && addresses.iter().any(|a| a.address.is_ipv6());
         let own = addresses.iter().any(|a| a.address == via);
         if connected && !own {
             continue;

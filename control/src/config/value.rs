@@ -280,20 +280,37 @@ pub(super) fn duration_within(least: Duration, most: Duration) -> impl Parse<Dur
     }
 }
 
-/// hitless carries IPv4 only: refuses the other family where it would be silently useless.
-fn only_ipv4(address: IpAddr) -> Result<IpAddr, Refusal> {
-    if address.is_ipv4() {
-        return Ok(address);
+/// The address of one station; never an IPv4 address in IPv6's clothes (RFC 4291 section 2.5.5),
+/// which no packet carries.
+fn station(address: IpAddr) -> Result<IpAddr, Refusal> {
+    if let IpAddr::V6(six) = address
+        && let Some(four) = six.to_ipv4_mapped()
+    {
+        return Err(Refusal::new(
+            format!("`{address}` is an IPv4 address written as IPv6"),
+            format!("write {four}"),
+        ));
     }
-    Err(Refusal::new(
-        format!("`{address}` is an IPv6 address, which this version does not carry"),
-        "give an IPv4 address",
-    ))
+    if address.is_multicast() {
+        return Err(Refusal::new(
+            format!("`{address}` is the address of a group"),
+            "give the address of one station",
+        ));
+    }
+    Ok(address)
 }
 
-/// An IPv4 address.
+/// An address of either family.
 pub(super) fn address(value: &DeValue<'_>) -> Result<IpAddr, Refusal> {
-    only_ipv4(parsed("203.0.113.1")(value)?)
+    station(parsed("203.0.113.1")(value)?)
+}
+
+/// The family of an address, in a message.
+pub(super) fn family(address: IpAddr) -> &'static str {
+    match address {
+        IpAddr::V4(_) => "IPv4",
+        IpAddr::V6(_) => "IPv6",
+    }
 }
 
 /// An address and a UDP port.
@@ -313,7 +330,9 @@ pub(super) fn prefix(value: &DeValue<'_>) -> Result<Prefix, Refusal> {
     let text = value
         .as_str()
         .ok_or_else(|| wrong_kind("an address and its prefix", "\"203.0.113.1/24\"", value))?;
-    parse_prefix(text)
+    let prefix = parse_prefix(text)?;
+    station(prefix.address)?;
+    Ok(prefix)
 }
 
 /// `203.0.113.1/24`.
@@ -331,12 +350,12 @@ pub(super) fn parse_prefix(text: &str) -> Result<Prefix, Refusal> {
     let address: IpAddr = address
         .parse()
         .map_err(|_| refuse("has no IP address before the slash"))?;
-    let address = only_ipv4(address)?;
+    let most = if address.is_ipv4() { 32 } else { 128 };
     let length: u8 = length
         .parse()
         .ok()
-        .filter(|length| *length <= 32)
-        .ok_or_else(|| refuse("has no length from 0 to 32 after the slash"))?;
+        .filter(|length| *length <= most)
+        .ok_or_else(|| refuse(&format!("has no length from 0 to {most} after the slash")))?;
     Ok(Prefix { address, length })
 }
 

@@ -347,6 +347,8 @@ fn pairs(
     let pairs = local
         .iter()
         .flat_map(move |local| remote.iter().map(move |remote| (*local, *remote)));
+    // A child may carry both families; no packet has one of each.
+    let pairs = pairs.filter(|(local, remote)| local.start.is_ipv4() == remote.start.is_ipv4());
     pairs.map(move |(local, remote)| Policy {
         local,
         remote,

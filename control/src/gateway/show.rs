@@ -4,7 +4,7 @@
 use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::spd::Action;
 use hitless_dataplane::verdict::DropReason;
-use hitless_sa::{Instant, KeyMaterial, Mode, SaId, Spi};
+use hitless_sa::{Instant, KeyMaterial, Mode, SaId, Spi, TrafficSelector};
 
 use super::Gateway;
 use super::children::{Carried, Direction};
@@ -200,8 +200,10 @@ impl Gateway {
         let routes = self.settings.routes().into_iter();
         let routes = routes.filter_map(|route| {
             let (address, length) = route.prefix;
+            // A connected route is configured with our own address in it.
+            let network = TrafficSelector::prefix(address, length)?.start;
             Some(RouteReport {
-                prefix: format!("{address}/{length}"),
+                prefix: format!("{network}/{length}"),
                 port: ports.get(route.port)?.name.clone(),
                 via: route.next_hop.map(|via| via.to_string()),
             })

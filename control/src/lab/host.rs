@@ -1,17 +1,24 @@
-//! A host behind a gateway: answers ARP, sends numbered probes, records the ones that arrive.
+//! A host behind a gateway: answers ARP and neighbour discovery, sends numbered probes, records the
+//! ones that arrive.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::port::memory::MemoryPort;
+use hitless_dataplane::wire::ip::{self, Ip};
+use hitless_dataplane::wire::ipv6::Ipv6;
+use hitless_dataplane::wire::ndp::{self, Message};
+use hitless_dataplane::wire::{checksum, ethernet, ipv4, ipv6, udp};
 use hitless_sa::Instant;
 
 const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
+const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const PROBE_PORT: u16 = 7007;
 const MAGIC: &[u8; 8] = b"hitless?";
-/// IPv4 and UDP header and the probe's own 16 octets.
-const PROBE_LENGTH: usize = 20 + 8 + 16;
+const UDP: u8 = 17;
+/// UDP header and the probe's own 16 octets.
+const PROBE_LENGTH: usize = 8 + 16;
 
 /// A probe that arrived.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,8 +31,8 @@ pub struct Probe {
 pub struct Host {
     cable: MemoryPort,
     mac: MacAddress,
-    address: Ipv4Addr,
-    gateway: Ipv4Addr,
+    address: IpAddr,
+    gateway: IpAddr,
     gateway_mac: Option<MacAddress>,
     /// Octets of each probe's inner packet.
     size: usize,
@@ -40,17 +47,17 @@ impl Host {
     pub fn new(
         cable: MemoryPort,
         mac: MacAddress,
-        address: Ipv4Addr,
-        gateway: Ipv4Addr,
+        address: impl Into<IpAddr>,
+        gateway: impl Into<IpAddr>,
         size: usize,
     ) -> Host {
         Host {
             cable,
             mac,
-            address,
-            gateway,
+            address: address.into(),
+            gateway: gateway.into(),
             gateway_mac: None,
-            size: size.max(PROBE_LENGTH),
+            size: size.max(ipv6::HEADER + PROBE_LENGTH),
             next: 0,
             sent: Vec::new(),
             received: Vec::new(),
@@ -66,6 +73,9 @@ impl Host {
             match frame.get(12..14) {
                 Some(kind) if kind == ETHERTYPE_ARP => self.arp(&frame[14..]),
                 Some(kind) if kind == ETHERTYPE_IPV4 => self.packet(now, &frame[14..]),
+                Some(kind) if kind == ETHERTYPE_IPV6 && !self.discovery(&frame[14..]) => {
+                    self.packet(now, &frame[14..]);
+                }
                 _ => {}
             }
         }
@@ -73,19 +83,18 @@ impl Host {
     }
 
     /// Sends the next probe; before the gateway's address is known, asks for that instead.
-    pub fn send(&mut self, now: Instant, to: Ipv4Addr) {
+    pub fn send(&mut self, now: Instant, to: impl Into<IpAddr>) {
         let Some(gateway_mac) = self.gateway_mac else {
             self.ask();
             return;
         };
-        let mut frame = Vec::with_capacity(14 + self.size);
-        frame.extend_from_slice(&gateway_mac);
-        frame.extend_from_slice(&self.mac);
-        frame.extend_from_slice(&ETHERTYPE_IPV4);
-        frame.extend_from_slice(&probe(self.address, to, self.next, self.size));
+        let Some(packet) = probe(self.address, to.into(), self.next, self.size) else {
+            debug_assert!(false, "a probe from one family to the other");
+            return;
+        };
+        self.push(gateway_mac, &packet);
         self.next += 1;
         self.sent.push(now);
-        self.cable.push_frame(&frame);
     }
 
     /// When each probe was sent, by number.
@@ -103,9 +112,28 @@ impl Host {
         self.altered
     }
 
-    fn ask(&mut self) {
-        let frame = arp(1, self.mac, self.address, [0; 6], self.gateway, [0xff; 6]);
+    fn push(&mut self, to: MacAddress, packet: &[u8]) {
+        let ether_type = match packet.first().map(|first| first >> 4) {
+            Some(6) => ETHERTYPE_IPV6,
+            _ => ETHERTYPE_IPV4,
+        };
+        let frame = [&to[..], &self.mac, &ether_type, packet].concat();
         self.cable.push_frame(&frame);
+    }
+
+    fn ask(&mut self) {
+        match (self.address, self.gateway) {
+            (IpAddr::V4(address), IpAddr::V4(gateway)) => {
+                let frame = arp(1, self.mac, address, [0; 6], gateway, [0xff; 6]);
+                self.cable.push_frame(&frame);
+            }
+            (IpAddr::V6(address), IpAddr::V6(gateway)) => {
+                let group = ndp::solicited_node(gateway);
+                let question = ndp::solicitation(address, group, gateway, self.mac);
+                self.push(ethernet::ipv6_group(group), &question);
+            }
+            _ => debug_assert!(false, "host and gateway are of one family"),
+        }
     }
 
     fn arp(&mut self, body: &[u8]) {
@@ -117,44 +145,70 @@ impl Host {
         ) else {
             return;
         };
-        if sender == self.gateway {
+        if self.gateway == sender {
             self.gateway_mac = Some(sender_mac);
         }
-        if operation == [0, 1] && target == self.address {
-            let frame = arp(2, self.mac, self.address, sender_mac, sender, sender_mac);
+        if operation == [0, 1] && self.address == target {
+            let frame = arp(2, self.mac, target, sender_mac, sender, sender_mac);
             self.cable.push_frame(&frame);
         }
     }
 
+    /// Whether it was a message between neighbours (RFC 4861).
+    fn discovery(&mut self, packet: &[u8]) -> bool {
+        let Ok(ip) = Ipv6::parse(packet) else {
+            return false;
+        };
+        if ip.next_header() != ipv6::ICMP {
+            return false;
+        }
+        match ndp::parse(ip) {
+            Ok(Message::Solicitation { target, mac }) if self.address == target => {
+                if let (Some(mac), from) = (mac, ip.source()) {
+                    let answer = ndp::advertisement(from, target, self.mac, true);
+                    self.push(mac, &answer);
+                }
+            }
+            Ok(Message::Advertisement(told)) if self.gateway == told.target => {
+                self.gateway_mac = told.mac.or(self.gateway_mac);
+            }
+            _ => {}
+        }
+        true
+    }
+
     fn packet(&mut self, now: Instant, packet: &[u8]) {
-        let length = packet
-            .get(2..4)
-            .map(|l| usize::from(u16::from_be_bytes([l[0], l[1]])));
-        let Some(packet) = length.and_then(|length| packet.get(..length)) else {
+        let Ok(ip) = Ip::parse(packet) else {
             self.altered += 1;
             return;
         };
-        if ipv4_at(packet, 16) != Some(self.address) || packet.get(9) != Some(&17) {
+        let (protocol, datagram) = match ip {
+            Ip::V4(ip) => (ip.protocol(), ip.payload()),
+            Ip::V6(ip) => (ip.next_header(), ip.payload()),
+        };
+        if ip.destination() != self.address || protocol != UDP {
             return;
         }
-        let intact = checksum(&packet[..20.min(packet.len())]) == 0
-            && packet.get(28..36) == Some(MAGIC.as_slice())
-            && packet.len() >= PROBE_LENGTH
-            && packet[PROBE_LENGTH..]
-                .iter()
-                .enumerate()
-                .all(|(i, octet)| *octet == i as u8);
-        if !intact {
-            self.altered += 1;
-            return;
+        match number(&ip, datagram) {
+            Some(number) => self.received.push(Probe { number, at: now }),
+            None => self.altered += 1,
         }
-        let mut number = [0; 8];
-        number.copy_from_slice(&packet[36..44]);
-        self.received.push(Probe {
-            number: u64::from_be_bytes(number),
-            at: now,
-        });
     }
+}
+
+/// The number of a probe that nobody altered.
+fn number(ip: &Ip<'_>, datagram: &[u8]) -> Option<u64> {
+    let length = u16::from_be_bytes(*datagram.get(4..)?.first_chunk()?);
+    let datagram = datagram.get(..usize::from(length))?;
+    let body = datagram.get(8..)?.strip_prefix(MAGIC)?;
+    let (number, pattern) = body.split_first_chunk::<8>()?;
+    let seed = ip::pseudo_header(ip.source(), ip.destination(), UDP, datagram.len());
+    let summed = datagram.get(6..8)? == [0, 0] || checksum(seed, datagram) == 0;
+    let even = pattern
+        .iter()
+        .enumerate()
+        .all(|(i, octet)| *octet == i as u8);
+    (summed && even).then(|| u64::from_be_bytes(*number))
 }
 
 fn ipv4_at(octets: &[u8], at: usize) -> Option<Ipv4Addr> {
@@ -187,33 +241,41 @@ fn arp(
     frame
 }
 
-/// An IPv4 and UDP packet that carries a number and a pattern.
-fn probe(from: Ipv4Addr, to: Ipv4Addr, number: u64, size: usize) -> Vec<u8> {
-    let mut packet = vec![0x45, 0];
-    packet.extend_from_slice(&(size as u16).to_be_bytes());
-    packet.extend_from_slice(&[0, 0, 0x40, 0, 64, 17, 0, 0]);
-    packet.extend_from_slice(&from.octets());
-    packet.extend_from_slice(&to.octets());
-    let sum = checksum(&packet);
-    packet[10..12].copy_from_slice(&sum.to_be_bytes());
-    packet.extend_from_slice(&PROBE_PORT.to_be_bytes());
-    packet.extend_from_slice(&PROBE_PORT.to_be_bytes());
-    packet.extend_from_slice(&((size - 20) as u16).to_be_bytes());
-    packet.extend_from_slice(&[0, 0]);
-    packet.extend_from_slice(MAGIC);
-    packet.extend_from_slice(&number.to_be_bytes());
-    packet.extend((0..size - PROBE_LENGTH).map(|i| i as u8));
-    packet
-}
-
-/// RFC 1071; over a header with its checksum in place it is zero.
-fn checksum(octets: &[u8]) -> u16 {
-    let mut sum = 0u32;
-    for pair in octets.chunks(2) {
-        sum += u32::from(pair[0]) << 8 | pair.get(1).map_or(0, |low| u32::from(*low));
+/// A UDP packet that carries a number and a pattern; `None` between two families.
+fn probe(from: IpAddr, to: IpAddr, number: u64, size: usize) -> Option<Vec<u8>> {
+    let header = match from {
+        IpAddr::V4(_) => ipv4::HEADER,
+        IpAddr::V6(_) => ipv6::HEADER,
+    };
+    let mut packet = vec![0; size];
+    let datagram = packet.get_mut(header..)?;
+    let length = datagram.len();
+    let fields = [
+        &PROBE_PORT.to_be_bytes()[..],
+        &PROBE_PORT.to_be_bytes(),
+        &u16::try_from(length).ok()?.to_be_bytes(),
+        &[0, 0],
+        MAGIC,
+        &number.to_be_bytes(),
+    ];
+    datagram
+        .get_mut(..PROBE_LENGTH)?
+        .copy_from_slice(&fields.concat());
+    for (i, octet) in datagram.iter_mut().skip(PROBE_LENGTH).enumerate() {
+        *octet = i as u8;
     }
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
+    if from.is_ipv6() {
+        // IPv6 wants one (RFC 8200 section 8.1).
+        let sum = checksum(ip::pseudo_header(from, to, UDP, length), datagram);
+        let sum = udp::sent_checksum(sum);
+        datagram.get_mut(6..8)?.copy_from_slice(&sum.to_be_bytes());
     }
-    !(sum as u16)
+    let written = match (from, to) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => ipv4::write(&mut packet, from, to, UDP),
+        (IpAddr::V6(from), IpAddr::V6(to)) => {
+            ipv6::write(&mut packet, from, to, UDP, ipv6::INITIAL_HOP_LIMIT)
+        }
+        _ => false,
+    };
+    written.then_some(packet)
 }

@@ -1,6 +1,6 @@
 //! Addresses and configurations of the lab's gateways, in the words that a user would write.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
 use crate::config::{Config, ConfigError};
@@ -14,10 +14,84 @@ pub const HOST_A: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 /// The host behind the cluster.
 pub const HOST_B: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
 
+/// The addresses of one side of the gateways.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Family {
+    #[default]
+    V4,
+    V6,
+}
+
+/// What is on the protected networks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stations {
+    pub host_a: IpAddr,
+    pub peer: IpAddr,
+    pub host_b: IpAddr,
+    pub cluster: IpAddr,
+}
+
+impl Family {
+    /// The family that an address has.
+    pub fn of(address: IpAddr) -> Family {
+        match address {
+            IpAddr::V4(_) => Family::V4,
+            IpAddr::V6(_) => Family::V6,
+        }
+    }
+
+    /// Who is on the protected networks.
+    pub fn stations(self) -> Stations {
+        let six = |network, host| Ipv6Addr::new(0x2001, 0xdb8, network, 0, 0, 0, 0, host).into();
+        match self {
+            Family::V4 => Stations {
+                host_a: HOST_A.into(),
+                peer: PEER_INSIDE.into(),
+                host_b: HOST_B.into(),
+                cluster: CLUSTER_INSIDE.into(),
+            },
+            Family::V6 => Stations {
+                host_a: six(1, 0x10),
+                peer: six(1, 1),
+                host_b: six(2, 0x10),
+                cluster: six(2, 1),
+            },
+        }
+    }
+
+    /// The cluster and the peer, between which the tunnel is.
+    fn ends(self) -> [IpAddr; 2] {
+        let six = |host| Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, host).into();
+        match self {
+            Family::V4 => [CLUSTER.into(), PEER.into()],
+            Family::V6 => [six(1), six(2)],
+        }
+    }
+
+    /// Behind the cluster and behind the peer.
+    fn networks(self) -> [&'static str; 2] {
+        match self {
+            Family::V4 => ["10.2.0.0/24", "10.1.0.0/24"],
+            Family::V6 => ["2001:db8:2::/64", "2001:db8:1::/64"],
+        }
+    }
+
+    fn prefix_length(self) -> u8 {
+        match self {
+            Family::V4 => 24,
+            Family::V6 => 64,
+        }
+    }
+}
+
 /// What differs from one lab to another.
 #[derive(Clone, Debug)]
 pub struct Topology {
     pub members: u8,
+    /// Of the tunnel's ends.
+    pub outside: Family,
+    /// Of what the tunnel carries.
+    pub inside: Family,
     pub secret: String,
     pub ike_proposal: &'static str,
     pub esp_proposal: &'static str,
@@ -32,6 +106,8 @@ impl Topology {
     pub fn new(members: u8, secret: String) -> Topology {
         Topology {
             members,
+            outside: Family::V4,
+            inside: Family::V4,
             secret,
             ike_proposal: "aes128gcm16-prfsha256-x25519",
             esp_proposal: "aes128gcm16-x25519-esn",
@@ -53,13 +129,14 @@ impl Topology {
              hold = \"1s\"\ndegraded = \"{}\"\n",
             self.secret, self.degraded
         );
+        let [outside, remote] = self.outside.ends();
         let sides = Sides {
             cluster: &cluster,
-            outside: CLUSTER,
-            inside: CLUSTER_INSIDE,
-            remote: PEER,
+            outside,
+            inside: self.inside.stations().cluster,
+            remote,
             ids: ["cluster.lab", "peer.lab"],
-            networks: ["10.2.0.0/24", "10.1.0.0/24"],
+            networks: self.inside.networks(),
             start: "none",
         };
         self.parse(&format!("member {member}"), &sides)
@@ -67,13 +144,15 @@ impl Topology {
 
     /// The configuration of the peer: a cluster of one, which initiates.
     pub fn peer(&self) -> Result<Config, ConfigError> {
+        let [remote, outside] = self.outside.ends();
+        let [theirs, ours] = self.inside.networks();
         let sides = Sides {
             cluster: "name = \"peer\"\nid = 9\n",
-            outside: PEER,
-            inside: PEER_INSIDE,
-            remote: CLUSTER,
+            outside,
+            inside: self.inside.stations().peer,
+            remote,
             ids: ["peer.lab", "cluster.lab"],
-            networks: ["10.1.0.0/24", "10.2.0.0/24"],
+            networks: [ours, theirs],
             start: "start",
         };
         self.parse("peer", &sides)
@@ -103,11 +182,11 @@ impl Topology {
 {cluster}
 [ports.outside]
 driver = "memory"
-addresses = ["{outside}/24"]
+addresses = ["{outside}/{}"]
 protected = false
 [ports.protected]
 driver = "memory"
-addresses = ["{inside}/24"]
+addresses = ["{inside}/{}"]
 protected = true
 [dataplane]
 checkpoint = {{ packets = 1000, interval = "50ms" }}
@@ -128,7 +207,12 @@ start_action = "{start}"
 [secrets.tunnel]
 secret = "{secret}"
 "#,
-            ids[0], ids[1], networks[0], networks[1]
+            self.outside.prefix_length(),
+            self.inside.prefix_length(),
+            ids[0],
+            ids[1],
+            networks[0],
+            networks[1]
         );
         Config::parse(name, &text, Path::new("."))
     }
@@ -137,9 +221,9 @@ secret = "{secret}"
 /// What differs between the two ends of the tunnel.
 struct Sides<'a> {
     cluster: &'a str,
-    outside: Ipv4Addr,
-    inside: Ipv4Addr,
-    remote: Ipv4Addr,
+    outside: IpAddr,
+    inside: IpAddr,
+    remote: IpAddr,
     ids: [&'a str; 2],
     networks: [&'a str; 2],
     start: &'a str,

@@ -15,10 +15,11 @@ use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Gateway};
 use hitless::ike;
 use hitless::lab::{
-    CLUSTER_INSIDE, HOST_A, HOST_B, Host, Hub, MTU, PEER_INSIDE, Station, Switch, SyncNetwork,
-    Topology, first_start, sync_address,
+    Family, Host, Hub, MTU, Station, Stations, Switch, SyncNetwork, Topology, first_start,
+    sync_address,
 };
 use hitless_dataplane::port::memory::{self, MemoryPort};
+use hitless_dataplane::wire::ip::Ip;
 use hitless_dataplane::worker::Worker;
 use hitless_sa::Instant;
 use hitless_sync::{Durable, Event as SyncEvent};
@@ -98,6 +99,7 @@ pub struct World {
     pub protected: Switch,
     pub a: Host,
     pub b: Host,
+    stations: Stations,
     configs: BTreeMap<u8, Config>,
     running: BTreeMap<u8, Running>,
     disks: BTreeMap<u8, Durable>,
@@ -127,6 +129,7 @@ impl World {
         let count = members.len() as u8;
         let cable = || memory::link(CABLE, MTU).0;
         let (a, b) = (cable(), cable());
+        let stations = Family::of(peer.ports[1].addresses[0].address).stations();
         let mut world = World {
             now: Instant(1_000_000_000),
             entropy: SeededEntropy::new(seed),
@@ -138,8 +141,9 @@ impl World {
             },
             outside: Switch::new((0..=count).map(|_| cable()).collect()),
             protected: Switch::new((0..=count).map(|_| cable()).collect()),
-            a: Host::new(a, [2, 0, 0, 0, 0xa, 1], HOST_A, PEER_INSIDE, PROBE),
-            b: Host::new(b, [2, 0, 0, 0, 0xb, 1], HOST_B, CLUSTER_INSIDE, PROBE),
+            a: host_a(a, &stations),
+            b: host_b(b, &stations),
+            stations,
             configs: BTreeMap::new(),
             running: BTreeMap::new(),
             disks: BTreeMap::new(),
@@ -151,7 +155,7 @@ impl World {
         };
         let (end, b) = memory::link(CABLE, MTU);
         world.protected.plug(0, end);
-        world.b = Host::new(b, [2, 0, 0, 0, 0xb, 1], HOST_B, CLUSTER_INSIDE, PROBE);
+        world.b = host_b(b, &stations);
         world.configs.insert(PEER, peer);
         for (index, config) in members.into_iter().enumerate() {
             world.configs.insert(index as u8 + 1, config);
@@ -169,7 +173,7 @@ impl World {
         self.outside.plug(usize::from(who), end);
         let (protected, end) = memory::link(CABLE, MTU);
         if who == PEER {
-            self.a = Host::new(end, [2, 0, 0, 0, 0xa, 1], HOST_A, PEER_INSIDE, PROBE);
+            self.a = host_a(end, &self.stations);
         } else {
             self.protected.plug(usize::from(who), end);
         }
@@ -227,8 +231,8 @@ impl World {
         self.now += STEP;
         let now = self.now;
         if self.traffic && now >= self.next_probe {
-            self.a.send(now, HOST_B);
-            self.b.send(now, HOST_A);
+            self.a.send(now, self.stations.host_b);
+            self.b.send(now, self.stations.host_a);
             self.next_probe = now + PROBE_EVERY;
         }
         let (disks, events) = (&mut self.disks, &mut self.events);
@@ -421,8 +425,10 @@ impl World {
     pub fn esp(&self) -> Vec<Esp> {
         let frames = self.outside.capture().iter();
         let esp = frames.filter_map(|captured| {
-            let packet = captured.frame.get(14..)?;
-            let payload = (packet.get(9) == Some(&50)).then(|| packet.get(20..))??;
+            let (protocol, payload) = carried(&captured.frame)?;
+            if protocol != ESP {
+                return None;
+            }
             Some(Esp {
                 port: captured.port,
                 spi: u32::from_be_bytes(payload.get(..4)?.try_into().ok()?),
@@ -438,13 +444,36 @@ impl World {
     pub fn exchanges_since(&self, since: Instant) -> Vec<u8> {
         let frames = self.outside.capture().iter().filter(|c| c.at >= since);
         let exchanges = frames.filter_map(|captured| {
-            let packet = captured.frame.get(14..)?;
-            let udp = (packet.get(9) == Some(&17)).then(|| packet.get(20..))??;
+            let (protocol, udp) = carried(&captured.frame)?;
+            if protocol != UDP {
+                return None;
+            }
             let port = u16::from_be_bytes(udp.get(2..4)?.try_into().ok()?);
             let header = if port == 500 { 8 } else { 12 };
             udp.get(header + 18).copied()
         });
         exchanges.collect()
+    }
+}
+
+pub const ESP: u8 = 50;
+pub const UDP: u8 = 17;
+
+fn host_a(cable: MemoryPort, stations: &Stations) -> Host {
+    let mac = [2, 0, 0, 0, 0xa, 1];
+    Host::new(cable, mac, stations.host_a, stations.peer, PROBE)
+}
+
+fn host_b(cable: MemoryPort, stations: &Stations) -> Host {
+    let mac = [2, 0, 0, 0, 0xb, 1];
+    Host::new(cable, mac, stations.host_b, stations.cluster, PROBE)
+}
+
+/// What the IP packet in a frame carries: its protocol, and the octets.
+pub fn carried(frame: &[u8]) -> Option<(u8, &[u8])> {
+    match Ip::parse(frame.get(14..)?).ok()? {
+        Ip::V4(ip) => Some((ip.protocol(), ip.payload())),
+        Ip::V6(ip) => Some((ip.next_header(), ip.payload())),
     }
 }
 

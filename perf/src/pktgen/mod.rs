@@ -18,7 +18,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
-use hitless_dataplane::port::{BURST, Burst};
+use hitless_dataplane::port::{BURST, Burst, MacAddress};
 use serde::Serialize;
 
 use crate::clock::Moment;
@@ -199,17 +199,22 @@ pub fn run(options: &Options) -> Result<PktgenResult, Box<dyn Error>> {
     run_between(options, &mut ends)
 }
 
+/// The Ethernet address that frames go to.
+fn next_hop(options: &Options, ends: &mut Ends) -> Result<MacAddress, Box<dyn Error>> {
+    match (options.dst_mac, options.gateway) {
+        (Some(mac), _) => Ok(mac.0),
+        (None, Some(gateway)) => Ok(ends.out.resolve(gateway, options.src)?),
+        (None, None) if options.port.needs_mac() && options.replay.is_none() => {
+            Err("give --dst-mac, or --gateway to ask for it".into())
+        }
+        (None, None) => Ok(ends.sink().mac),
+    }
+}
+
 fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<dyn Error>> {
     let started = Moment::now();
     let mut sink = Sink::new(options.flows)?;
-    let next_hop = match (options.dst_mac, options.gateway) {
-        (Some(mac), _) => mac.0,
-        (None, Some(gateway)) => ends.out.resolve(gateway, options.src)?,
-        (None, None) if options.port.needs_mac() && options.replay.is_none() => {
-            return Err("give --dst-mac, or --gateway to ask for it".into());
-        }
-        (None, None) => ends.sink().mac,
-    };
+    let next_hop = next_hop(options, ends)?;
     let shape = Shape {
         macs: (next_hop, ends.out.mac),
         addresses: (options.src, options.dst),

@@ -51,6 +51,11 @@ fn optional(value: Option<f64>) -> String {
 
 fn esp_tables(f: &mut Formatter<'_>, esp: &EspResults) -> fmt::Result {
     writeln!(f, "\nESP tunnel mode, AES_GCM_16, engine {}", esp.engine)?;
+    speed_table(f, esp)?;
+    cost_tables(f, esp)
+}
+
+fn speed_table(f: &mut Formatter<'_>, esp: &EspResults) -> fmt::Result {
     if !esp.lines.is_empty() {
         writeln!(
             f,
@@ -98,6 +103,10 @@ fn esp_tables(f: &mut Formatter<'_>, esp: &EspResults) -> fmt::Result {
              of hitless alone; bound ns: the instructions alone."
         )?;
     }
+    Ok(())
+}
+
+fn cost_tables(f: &mut Formatter<'_>, esp: &EspResults) -> fmt::Result {
     for line in &esp.overhead {
         writeln!(
             f,

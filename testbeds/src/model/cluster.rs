@@ -233,105 +233,33 @@ impl Cluster {
         let member = state.members.get_mut(usize::from(at))?;
         match message {
             Message::Here { .. } => None,
-            Message::Grant {
-                epoch,
-                from,
-                from_incarnation,
-                to_incarnation,
-                grant,
-                ..
-            } => {
-                let stranger = to_incarnation != member.incarnation;
-                if stranger && self.has(Rule::GrantNamesIncarnation) {
-                    return None;
-                }
-                let lower = epoch < member.epoch;
-                if lower && self.has(Rule::LowerEpochRefused) || epoch.leader == at {
-                    return None;
-                }
-                let leads = matches!(member.role, Role::Active { .. } | Role::Candidate { .. });
-                if leads && epoch <= member.epoch {
-                    return None;
-                }
-                // A higher epoch: step down first, which erases what was recorded before.
-                let kept = member.record.filter(|(of, _)| *of == epoch && !leads);
-                member.role = Role::Standby;
-                Cluster::adopt(member, epoch.max(member.epoch));
-                let grant_now = kept.map_or(grant, |(_, before)| before.max(grant));
-                let of = if lower { member.epoch } else { epoch };
-                // Without the rule an extension is acknowledged that a crash then forgets.
-                let recorded = match self.has(Rule::RecordBeforeAck) {
-                    true => grant_now,
-                    false => kept.map_or(grant, |(_, before)| before),
-                };
-                member.record = Some((of, recorded));
-                let ack = Message::Ack {
-                    epoch,
-                    from: at,
-                    from_incarnation: member.incarnation,
-                    to: from,
-                    to_incarnation: from_incarnation,
-                    grant: grant_now,
-                };
+            Message::Grant { .. } => {
+                let ack = self.granted(member, message, at)?;
                 state.wire.insert(ack);
                 Some(())
             }
-            Message::Ack {
-                epoch,
-                from,
-                from_incarnation,
-                to_incarnation,
-                grant,
-                ..
-            } => {
-                if epoch != member.epoch && self.has(Rule::AckOfThisEpoch) {
-                    return None;
-                }
-                let own = to_incarnation == member.incarnation;
-                let exact = self.has(Rule::AckOfThisIncarnation);
-                let Role::Active { limit, bound, .. } = &mut member.role else {
-                    return None;
-                };
-                let standby = bound.get_mut(usize::from(from))?.as_mut()?;
-                if exact && !(own && standby.incarnation == from_incarnation) {
-                    return None;
-                }
-                standby.acknowledged = standby.acknowledged.max(Some(grant));
-                // Rule 4: the smallest that all who are bound have acknowledged.
-                let least = bound
-                    .iter()
-                    .flatten()
-                    .map(|b| b.acknowledged)
-                    .min()
-                    .flatten();
-                *limit = (*limit).max(least.unwrap_or(0).min(self.numbers));
-                Some(())
-            }
+            Message::Ack { .. } => self.acknowledged(member, message),
             Message::Stand { epoch, record } => {
                 // Once an epoch; and never for one who knows less (rule 5).
                 let free = epoch.counter > member.epoch.counter
                     || !self.has(Rule::OneVoteAnEpoch) && epoch > member.epoch;
                 let newer = member.record > Some(record);
-                if !free
-                    || newer && self.has(Rule::NewestRecordWinsAndNoDismissal)
-                    || epoch.leader == at
-                {
+                let refused = newer && self.has(Rule::NewestRecordWinsAndNoDismissal);
+                if !free || refused || epoch.leader == at {
                     return None;
                 }
-                if !matches!(member.role, Role::Down) {
-                    member.role = Role::Standby;
-                }
+                member.role = Role::Standby;
                 Cluster::adopt(member, epoch);
                 state.wire.insert(Message::Vote { epoch, from: at });
                 Some(())
             }
             Message::Vote { epoch, from } => {
-                if epoch != member.epoch {
-                    return None;
-                }
                 let Role::Candidate { votes, first } = &mut member.role else {
                     return None;
                 };
+                if epoch != member.epoch {
+                    return None;
+                }
                 *votes |= 1 << from;
                 let first = *first;
                 if votes.count_ones() * 2 > u32::from(self.members) {
@@ -340,6 +268,107 @@ impl Cluster {
                 Some(())
             }
         }
+    }
+
+    /// Rule 3: what a standby does about a grant, and its answer.
+    fn granted(&self, member: &mut Member, message: Message, at: u8) -> Option<Message> {
+        let Message::Grant {
+            epoch,
+            from,
+            from_incarnation,
+            to_incarnation,
+            grant,
+            ..
+        } = message
+        else {
+            return None;
+        };
+        let stranger = to_incarnation != member.incarnation;
+        if stranger && self.has(Rule::GrantNamesIncarnation) {
+            return None;
+        }
+        let lower = epoch < member.epoch;
+        if lower && self.has(Rule::LowerEpochRefused) || epoch.leader == at {
+            return None;
+        }
+        let leads = matches!(member.role, Role::Active { .. } | Role::Candidate { .. });
+        if leads && epoch <= member.epoch {
+            return None;
+        }
+        // A higher epoch: step down first, which erases what was recorded before.
+        let kept = member.record.filter(|(of, _)| *of == epoch && !leads);
+        member.role = Role::Standby;
+        Cluster::adopt(member, epoch.max(member.epoch));
+        let acknowledged = kept.map_or(grant, |(_, before)| before.max(grant));
+        let of = if lower { member.epoch } else { epoch };
+        // Without the rule an extension is acknowledged that a crash then forgets.
+        let recorded = match self.has(Rule::RecordBeforeAck) {
+            true => acknowledged,
+            false => kept.map_or(grant, |(_, before)| before),
+        };
+        member.record = Some((of, recorded));
+        Some(Message::Ack {
+            epoch,
+            from: at,
+            from_incarnation: member.incarnation,
+            to: from,
+            to_incarnation: from_incarnation,
+            grant: acknowledged,
+        })
+    }
+
+    /// Rule 4: what an active does about an acknowledgement.
+    fn acknowledged(&self, member: &mut Member, message: Message) -> Option<()> {
+        let Message::Ack {
+            epoch,
+            from,
+            from_incarnation,
+            to_incarnation,
+            grant,
+            ..
+        } = message
+        else {
+            return None;
+        };
+        if epoch != member.epoch && self.has(Rule::AckOfThisEpoch) {
+            return None;
+        }
+        let own = to_incarnation == member.incarnation;
+        let Role::Active { limit, bound, .. } = &mut member.role else {
+            return None;
+        };
+        let standby = bound.get_mut(usize::from(from))?.as_mut()?;
+        let present = own && standby.incarnation == from_incarnation;
+        if !present && self.has(Rule::AckOfThisIncarnation) {
+            return None;
+        }
+        standby.acknowledged = standby.acknowledged.max(Some(grant));
+        // The smallest that all who are bound have acknowledged.
+        let all = bound.iter().flatten().map(|b| b.acknowledged);
+        let least = all.min().flatten().unwrap_or(0);
+        *limit = (*limit).max(least.min(self.numbers));
+        Some(())
+    }
+
+    /// Rule 6: what a member still knows after a restart.
+    fn restart(&self, state: &mut State, at: u8) -> Option<()> {
+        let member = state.members.get_mut(usize::from(at))?;
+        let durable = match self.has(Rule::EpochKeptOverRestart) {
+            true => member.durable,
+            false => Epoch::default(),
+        };
+        let incarnation = member.incarnation + 1;
+        *member = Member {
+            role: Role::Standby,
+            incarnation,
+            epoch: durable,
+            durable,
+            record: None,
+        };
+        state.restarts += 1;
+        let from = at;
+        state.wire.insert(Message::Here { from, incarnation });
+        Some(())
     }
 
     fn use_next(&self, state: &mut State, at: u8) -> Option<()> {
@@ -493,26 +522,7 @@ impl Model for Cluster {
             }
             Step::TakeOver(at) => self.take_over(&mut state, at)?,
             Step::Crash(at) => state.members.get_mut(usize::from(at))?.role = Role::Down,
-            Step::Restart(at) => {
-                let member = state.members.get_mut(usize::from(at))?;
-                let durable = match self.has(Rule::EpochKeptOverRestart) {
-                    true => member.durable,
-                    false => Epoch::default(),
-                };
-                *member = Member {
-                    role: Role::Standby,
-                    incarnation: member.incarnation + 1,
-                    epoch: durable,
-                    durable,
-                    record: None,
-                };
-                let incarnation = member.incarnation;
-                state.wire.insert(Message::Here {
-                    from: at,
-                    incarnation,
-                });
-                state.restarts += 1;
-            }
+            Step::Restart(at) => self.restart(&mut state, at)?,
             Step::Arrive(message, at) => self.arrive(&mut state, message, at)?,
         }
         Some(state)

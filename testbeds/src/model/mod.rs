@@ -86,7 +86,10 @@ fn bounds(members: u8, takeovers: u8, restarts: u8, numbers: u8) -> Cluster {
 
 /// Leases of one size make histories of the same length fewer.
 fn equal_leases(cluster: Cluster) -> Cluster {
-    Cluster { lease: 1, ..cluster }
+    Cluster {
+        lease: 1,
+        ..cluster
+    }
 }
 
 /// Bounds within which the search is to find what a rule is good for.
