@@ -116,11 +116,18 @@ impl Worker {
         self.send_or_depart(now, packet, flow, departures);
     }
 
-    /// Answers an echo request that came in clear and may: so does the answer.
+    /// Answers an echo request that came in clear and may: so does the answer. One that names a host
+    /// of the protected side as its source did not come from there, and no answer crosses the
+    /// boundary to it (RFC 4301 section 5.2).
     pub(crate) fn answer_echo_in_clear(&mut self, now: Instant, mut packet: Packet) {
-        match turn_echo(&mut self.frames.pool, &mut packet) {
-            Ok(()) => self.route(now, packet),
-            Err(reason) => self.frames.drop(packet, reason),
+        if let Err(reason) = turn_echo(&mut self.frames.pool, &mut packet) {
+            return self.frames.drop(packet, reason);
+        }
+        let to = Ip::parse(self.frames.pool.bytes(&packet)).map(Ip::destination);
+        let way = to.ok().and_then(|to| self.way(to));
+        match way.is_some_and(|(port, _)| self.links.is_protected(port)) {
+            true => self.frames.drop(packet, DropReason::NoPolicy),
+            false => self.route(now, packet),
         }
     }
 
