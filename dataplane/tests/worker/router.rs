@@ -280,6 +280,86 @@ fn rfc2473_section_7_1_ipv6_of_1280_octets_goes_through_the_narrowest_tunnel() {
 }
 
 #[test]
+fn rfc4213_section_3_2_2_ipv6_of_1280_octets_goes_through_an_ipv4_tunnel_whatever_df_says() {
+    for dont_fragment in [DontFragment::Copy, DontFragment::Set, DontFragment::Clear] {
+        let mut bed = Bed::with(Settings {
+            outside_mtu: 1300,
+            options: SaOptions {
+                dont_fragment,
+                ..SaOptions::default()
+            },
+            ..Settings::default()
+        });
+        bed.a.host_sends(&udp6(HOST6_A, HOST6_B, b"warm"));
+        bed.settle();
+        bed.b.delivered.clear();
+        bed.wire.clear();
+        let packet = udp6(HOST6_A, HOST6_B, &[9; 1232]);
+        bed.a.host_sends(&packet);
+        bed.settle();
+        assert_eq!(bed.wire.len(), 2);
+        assert!(bed.wire.iter().all(|frame| frame[20] & 0x40 == 0));
+        assert_eq!(bed.b.delivered[0][14..], hops_later(&packet, 2));
+        assert_eq!(told(&bed).1, 0);
+    }
+}
+
+#[test]
+fn rfc8200_section_4_5_and_rfc6864_section_4_3_identifications_do_not_follow_the_sas_own_numbers() {
+    for outer_v6 in [false, true] {
+        let mut bed = Bed::with(Settings {
+            outside_mtu: 1300,
+            outer_v6,
+            ..Settings::default()
+        });
+        bed.a.host_sends(&udp6(HOST6_A, HOST6_B, b"warm"));
+        bed.settle();
+        let mut seen = Vec::new();
+        for _ in 0..2 {
+            bed.wire.clear();
+            for _ in 0..20 {
+                bed.a.host_sends(&udp6(HOST6_A, HOST6_B, &[9; 1232]));
+            }
+            bed.settle();
+            assert_eq!(bed.wire.len(), 40);
+            let name = |frame: &Vec<u8>| match outer_v6 {
+                true => frame[58..62].to_vec(),
+                false => frame[18..20].to_vec(),
+            };
+            let mut names: Vec<_> = bed.wire.iter().map(name).collect();
+            names.dedup();
+            assert_eq!(names.len(), 20, "two fragments have one name");
+            seen.append(&mut names);
+            // A new SA between the same two endpoints starts from its first number.
+            bed.install(PLENTY, PLENTY);
+            bed.settle();
+        }
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), 40);
+    }
+}
+
+#[test]
+fn lost_fragments_do_not_keep_their_sources_next_ones_out() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let inner = udp(HOST_A, HOST_B, &[7; 1000]);
+    let whole = outer(false, false, &sealed(100, &inner));
+    for identification in 0..8 {
+        bed.b.wire_brings(&parts(&whole, 600, identification)[0]);
+    }
+    bed.settle();
+    bed.now += Duration::from_secs(50);
+    for piece in &parts(&whole, 600, 77) {
+        bed.b.wire_brings(piece);
+    }
+    bed.settle();
+    assert_eq!(bed.b.delivered.len(), 1);
+    assert_eq!(bed.b.dropped(DropReason::FragmentLimit), 1);
+}
+
+#[test]
 fn rfc4301_section_8_2_errors_that_lie_are_counted_and_change_nothing() {
     let mut bed = Bed::new();
     bed.warm_up();
