@@ -162,7 +162,8 @@ impl Worker {
         error: Error,
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
-        let Ok(source) = Ip::parse(self.frames.pool.bytes(packet)).map(Ip::source) else {
+        let source = Ip::parse(self.frames.pool.bytes(packet)).map(Ip::source);
+        let Some(source) = source.ok().filter(|own| !self.addresses.contains(*own)) else {
             return;
         };
         let way = self.way(source).map(|(port, _)| port);
