@@ -115,7 +115,7 @@ pub(crate) fn address(
     pool: &mut Pool,
     packet: &mut Packet,
     sa: &OutboundSa,
-    number: SequenceNumber,
+    identification: u16,
     front: Front,
 ) -> Result<(), DropReason> {
     if sa.mode == Mode::Transport {
@@ -129,7 +129,7 @@ pub(crate) fn address(
     let written = pool.prepend(packet, sa.outer.len())
         && sa
             .outer
-            .write(pool.bytes_mut(packet), inner, number.0 as u16);
+            .write(pool.bytes_mut(packet), inner, identification);
     written.then_some(()).ok_or(DropReason::TooBig)
 }
 

@@ -92,6 +92,12 @@ impl Flow {
         None
     }
 
+    /// Whether even the transport protocol cannot be seen: the first fragment has the rest of the
+    /// extension headers, and this is a later one.
+    pub(crate) fn hides_protocol(&self) -> bool {
+        self.source.is_ipv6() && matches!(self.protocol, 0 | 43 | 44 | 60)
+    }
+
     /// Whether one of `local` matches the source and one of `remote` the destination, as a packet
     /// that leaves us must.
     pub fn matches_outbound(&self, local: &[TrafficSelector], remote: &[TrafficSelector]) -> bool {

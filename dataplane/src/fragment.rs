@@ -29,8 +29,18 @@ const OFFSET: u16 = 0x1fff;
 /// be done.
 pub(crate) fn split(
     frames: &mut Frames,
+    packet: Packet,
+    mtu: usize,
+) -> Result<Fragments, (Packet, DropReason)> {
+    split_v4(frames, packet, mtu, false)
+}
+
+/// A packet that is `ours` is fragmented whatever its DF says, which no fragment repeats.
+fn split_v4(
+    frames: &mut Frames,
     mut packet: Packet,
     mtu: usize,
+    ours: bool,
 ) -> Result<Fragments, (Packet, DropReason)> {
     // 1. How: no options, for some would have to be repeated and others not; and not too often.
     let octets = frames.pool.bytes(&packet);
@@ -45,7 +55,7 @@ pub(crate) fn split(
     let payload = ip.total_length() - ip.header_length();
     let count = payload.div_ceil(step.max(1));
     let position = ip.fragment_field();
-    let possible = !ip.dont_fragment()
+    let possible = (ours || !ip.dont_fragment())
         && ip.header_length() == HEADER
         && step > 0
         && count <= MAX
@@ -84,7 +94,8 @@ pub(crate) fn split(
 }
 
 /// Splits a packet that starts here, of either family: over IPv6 only its source may (RFC 8200
-/// section 4.5).
+/// section 4.5). Over IPv4 the identification is in its header already. Only what nobody can be told
+/// of comes here, so DF gives way (RFC 4213 section 3.2.2).
 pub(crate) fn split_sent(
     frames: &mut Frames,
     packet: Packet,
@@ -93,7 +104,7 @@ pub(crate) fn split_sent(
 ) -> Result<Fragments, (Packet, DropReason)> {
     match frames.pool.bytes(&packet).first().map(|first| first >> 4) {
         Some(6) => split_v6(frames, packet, mtu, identification),
-        _ => split(frames, packet, mtu),
+        _ => split_v4(frames, packet, mtu, true),
     }
 }
 

@@ -14,6 +14,7 @@ use crate::pmtu::TooBig;
 use crate::pool::{Packet, Pool};
 use crate::port::{BURST, Burst, MacAddress, Port};
 use crate::report::Kind;
+use crate::spd::Action;
 use crate::verdict::DropReason;
 use crate::wire::icmp::{self, Error};
 use crate::wire::icmpv6;
@@ -116,11 +117,18 @@ impl Worker {
         self.send_or_depart(now, packet, flow, departures);
     }
 
-    /// Answers an echo request that came in clear and may: so does the answer.
+    /// Answers an echo request that came in clear and may: so does the answer. One that names a host
+    /// of the protected side as its source did not come from there, and no answer crosses the
+    /// boundary to it (RFC 4301 section 5.2).
     pub(crate) fn answer_echo_in_clear(&mut self, now: Instant, mut packet: Packet) {
-        match turn_echo(&mut self.frames.pool, &mut packet) {
-            Ok(()) => self.route(now, packet),
-            Err(reason) => self.frames.drop(packet, reason),
+        if let Err(reason) = turn_echo(&mut self.frames.pool, &mut packet) {
+            return self.frames.drop(packet, reason);
+        }
+        let to = Ip::parse(self.frames.pool.bytes(&packet)).map(Ip::destination);
+        let way = to.ok().and_then(|to| self.way(to));
+        match way.is_some_and(|(port, _)| self.links.is_protected(port)) {
+            true => self.frames.drop(packet, DropReason::NoPolicy),
+            false => self.route(now, packet),
         }
     }
 
@@ -133,13 +141,62 @@ impl Worker {
         reason: DropReason,
         error: Error,
     ) {
-        if let Some(message) = self.error_about(now, &packet, error) {
+        let source = Ip::parse(self.frames.pool.bytes(&packet)).map(Ip::source);
+        // Only to the protected side, and from our address there.
+        let way = source.ok().and_then(|source| self.way(source));
+        if let Some((port, _)) = way
+            && let Some(message) = self.error_about(now, &packet, error, port)
+        {
             self.route(now, message);
         }
         self.frames.drop(packet, reason);
     }
 
-    fn error_about(&mut self, now: Instant, packet: &Packet, error: Error) -> Option<Packet> {
+    /// Tells the sender of a packet what became of it, wherever it is: on the protected side, or
+    /// behind the tunnel that the packet came by. The error quotes what was protected, so that it
+    /// goes through a tunnel or not at all.
+    pub(crate) fn tell_sender(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        error: Error,
+        departures: &mut SmallVec<[Departure; BURST]>,
+    ) {
+        let source = Ip::parse(self.frames.pool.bytes(packet)).map(Ip::source);
+        let Some(source) = source.ok().filter(|own| !self.addresses.contains(*own)) else {
+            return;
+        };
+        let way = self.way(source).map(|(port, _)| port);
+        if let Some(port) = way.filter(|port| self.links.is_protected(*port)) {
+            if let Some(message) = self.error_about(now, packet, error, port) {
+                self.route(now, message);
+            }
+            return;
+        }
+        let mut ports = 0..self.links.len();
+        let Some(message) = ports.find_map(|port| self.error_about(now, packet, error, port))
+        else {
+            return;
+        };
+        let flow = Flow::parse(self.frames.pool.bytes(&message));
+        let found = flow.and_then(|flow| Some((flow, self.spd.outbound(&flow)?.action)));
+        match found {
+            Some((flow, Action::Protect(_))) => departures.push(Departure {
+                packet: message,
+                flow,
+            }),
+            _ => self.frames.pool.free(message),
+        }
+    }
+
+    /// An error from our address on a port, which must be of the protected side.
+    fn error_about(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        error: Error,
+        port: usize,
+    ) -> Option<Packet> {
         let octets = self.frames.pool.bytes(packet);
         let offending = Ip::parse(octets).ok()?;
         let useful = match offending {
@@ -152,8 +209,6 @@ impl Worker {
         if !useful {
             return None;
         }
-        // Only to the protected side, and from our address there.
-        let (port, _) = self.way(offending.source())?;
         let interface = self.links.interface(port).filter(|i| i.protected)?;
         let mut own = interface.addresses.iter().map(|(ours, _)| *ours);
         let from = own.find(|ours| ours.is_ipv4() == offending.source().is_ipv4())?;

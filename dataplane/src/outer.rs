@@ -151,11 +151,11 @@ impl OuterHeader {
     }
 
     /// Writes the headers into the front of `packet`, which is long enough for them and goes on with
-    /// ESP. False if it is not, or if it is longer than the headers can say. ESP is in place: over IPv6 the UDP checksum covers it, and must not
-    /// be zero (RFC 8200 section 8.1).
+    /// ESP. False if it is not, or if it is longer than the headers can say. ESP is in place: over
+    /// IPv6 the UDP checksum covers it, and must not be zero (RFC 8200 section 8.1).
     ///
-    /// Where DF is clear the identification must differ between packets (RFC 6864 section 4.3): the
-    /// low bits of the sequence number do.
+    /// Where DF is clear the identification must differ between packets of all SAs of the same
+    /// endpoints (RFC 6864 section 4.3).
     #[inline]
     #[must_use]
     pub fn write(&self, packet: &mut [u8], inner: Inner, identification: u16) -> bool {

@@ -23,6 +23,7 @@ use smallvec::SmallVec;
 use crate::classify::{Class, classify};
 use crate::fib::Fib;
 use crate::flow::Flow;
+use crate::fragment;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst};
 use crate::spd::{Action, Direction};
@@ -273,8 +274,10 @@ impl Worker {
     ) {
         match self.way(flow.destination) {
             Some((port, next_hop)) if self.links.is_protected(port) => {
-                self.links
-                    .send(&mut self.frames, now, packet, port, next_hop);
+                if let Err((packet, error)) = self.send_fitting(now, packet, port, next_hop) {
+                    self.tell_sender(now, &packet, error, departures);
+                    self.frames.drop(packet, DropReason::TooBig);
+                }
             }
             _ => departures.push(Departure { packet, flow }),
         }
@@ -285,11 +288,46 @@ impl Worker {
         let destination = Ip::parse(self.frames.pool.bytes(&packet)).map(Ip::destination);
         match destination.map(|to| self.way(to)) {
             Ok(Some((port, next_hop))) => {
-                self.links
-                    .send(&mut self.frames, now, packet, port, next_hop);
+                if let Err((packet, error)) = self.send_fitting(now, packet, port, next_hop) {
+                    self.refuse(now, packet, DropReason::TooBig, error);
+                }
             }
             Ok(None) => self.frames.drop(packet, DropReason::NoRoute),
             Err(reason) => self.frames.drop(packet, reason),
+        }
+    }
+
+    /// Sends a packet, in fragments if the link is too narrow for it and it may be fragmented
+    /// (RFC 1812 section 5.2.6). Else it comes back, with what its sender ought to know.
+    fn send_fitting(
+        &mut self,
+        now: Instant,
+        packet: Packet,
+        port: usize,
+        next_hop: IpAddr,
+    ) -> Result<(), (Packet, Error)> {
+        let mtu = self.links.interface(port).map_or(usize::MAX, |out| out.mtu);
+        if packet.len() <= mtu {
+            self.links
+                .send(&mut self.frames, now, packet, port, next_hop);
+            return Ok(());
+        }
+        match fragment::split(&mut self.frames, packet, mtu) {
+            Ok(fragments) => {
+                for fragment in fragments {
+                    self.links
+                        .send(&mut self.frames, now, fragment, port, next_hop);
+                }
+                Ok(())
+            }
+            Err((packet, DropReason::TooBig)) => {
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                Err((packet, Error::TooBig { mtu }))
+            }
+            Err((packet, reason)) => {
+                self.frames.drop(packet, reason);
+                Ok(())
+            }
         }
     }
 

@@ -106,13 +106,7 @@ impl Reassembly {
                 return None;
             }
         };
-        let at = match self.find(frames, now, key) {
-            Ok(at) => at,
-            Err(reason) => {
-                frames.drop(packet, reason);
-                return None;
-            }
-        };
+        let at = self.find(frames, now, key);
         let datagram = self.datagrams.get_mut(at)?;
         match datagram.judge(&frames.pool, &packet, piece, self.held) {
             Verdict::Keep => {}
@@ -155,25 +149,23 @@ impl Reassembly {
     }
 
     /// Finds the datagram, or makes room for a new one.
-    fn find(&mut self, frames: &mut Frames, now: Instant, key: Key) -> Result<usize, DropReason> {
+    fn find(&mut self, frames: &mut Frames, now: Instant, key: Key) -> usize {
         self.tick(frames, now);
         if let Some(at) = self.datagrams.iter().position(|d| d.key == key) {
-            return Ok(at);
+            return at;
         }
-        let mut datagrams = self.datagrams.iter();
-        let same = datagrams.by_ref().filter(|d| d.key.source == key.source);
-        if same.count() >= EACH_SOURCE {
-            return Err(DropReason::FragmentLimit);
-        }
-        if self.datagrams.len() >= DATAGRAMS || self.held >= HELD {
-            let oldest = self
-                .datagrams
-                .iter()
-                .enumerate()
-                .min_by_key(|(_, d)| d.begun);
-            if let Some(at) = oldest.map(|(at, _)| at) {
-                self.give_up(frames, at, DropReason::FragmentLimit);
+        // A source that has its share makes room itself: fragments lost on the way must not keep it
+        // from sending more until they time out.
+        let own = |d: &Datagram| d.key.source == key.source;
+        let given_up = match self.datagrams.iter().filter(|d| own(d)).count() >= EACH_SOURCE {
+            true => self.oldest(own),
+            false if self.datagrams.len() >= DATAGRAMS || self.held >= HELD => {
+                self.oldest(|_| true)
             }
+            false => None,
+        };
+        if let Some(at) = given_up {
+            self.give_up(frames, at, DropReason::FragmentLimit);
         }
         self.datagrams.push(Datagram {
             key,
@@ -182,7 +174,14 @@ impl Reassembly {
             total: None,
             poisoned: false,
         });
-        Ok(self.datagrams.len() - 1)
+        self.datagrams.len() - 1
+    }
+
+    /// Of those the one that is worth least: given up already, or else begun first.
+    fn oldest(&self, among: impl Fn(&Datagram) -> bool) -> Option<usize> {
+        let datagrams = self.datagrams.iter().enumerate().filter(|(_, d)| among(d));
+        let worth = datagrams.min_by_key(|(_, d)| (!d.poisoned, d.begun));
+        worth.map(|(at, _)| at)
     }
 
     /// Once a second: gives up what takes too long.

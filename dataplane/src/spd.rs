@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 use crate::flow::{Flow, Ports};
 use crate::port::BURST;
 use crate::prefetch::prefetch;
-use classifier::{Classifier, Coordinate, Point, Volume};
+use classifier::{Classifier, Coordinate, LOCAL_PORT, PROTOCOL, Point, REMOTE_PORT, Volume};
 use tally::Tally;
 
 pub(crate) use cache::FlowCache;
@@ -22,6 +22,9 @@ pub use tally::PolicyTraffic;
 
 /// From so many policies on the tree outgrows the caches, and searches gain by taking turns.
 const LARGE: usize = if cfg!(test) { 20 } else { 32_768 };
+
+/// Above every protocol: what IPv6 extension headers hide in a later fragment.
+const UNKNOWN_PROTOCOL: u32 = 1 << 8;
 
 /// What happens to the traffic of a policy.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,6 +68,10 @@ pub struct Spd {
     workers: usize,
     v4: Classifier<u32>,
     v6: Classifier<u128>,
+    /// What a packet that hides its ports may belong to: the policies that keep traffic from going
+    /// in clear, as if they named neither ports nor, over IPv6, a protocol.
+    veiled_v4: Classifier<u32>,
+    veiled_v6: Classifier<u128>,
 }
 
 impl Default for Spd {
@@ -102,7 +109,14 @@ impl Spd {
 
     fn build(policies: Vec<Policy>, tallies: Vec<Tally>, workers: usize) -> Spd {
         let volumes = |v4| (0..).zip(&policies).filter(move |(_, p)| is_v4(p) == v4);
+        let veiled = |v4| volumes(v4).filter(|(_, policy)| sees_ports(policy));
         Spd {
+            veiled_v4: Classifier::new(
+                veiled(true).flat_map(|(n, policy)| unveiled(n, volume(policy, v4_address))),
+            ),
+            veiled_v6: Classifier::new(
+                veiled(false).flat_map(|(n, policy)| unveiled(n, volume(policy, v6_address))),
+            ),
             v4: Classifier::new(volumes(true).map(|(n, policy)| (n, volume(policy, v4_address)))),
             v6: Classifier::new(volumes(false).map(|(n, policy)| (n, volume(policy, v6_address)))),
             policies,
@@ -150,8 +164,10 @@ impl Spd {
             }
         }
         let mut note = |at: usize, policy: Option<u32>| {
-            if let Some(found) = found.get_mut(at) {
-                *found = policy.and_then(|policy| self.matched(policy));
+            if let (Some(found), Some(flow)) = (found.get_mut(at), flows.get(at)) {
+                let matched = policy.and_then(|policy| self.matched(policy));
+                *found =
+                    matched.filter(|found| self.may_be(found, flow.source, flow.destination, flow));
             }
         };
         v4.search(&self.v4, &mut note);
@@ -165,6 +181,34 @@ impl Spd {
             Place::V6(point) => self.v6.find(&point),
         };
         self.matched(policy?)
+            .filter(|found| self.may_be(found, local.0, remote.0, flow))
+    }
+
+    /// Whether what was found for a packet holds although its ports may be hidden. A later fragment
+    /// does not go in clear if the rest of its datagram may be bound by an earlier policy to be
+    /// protected or discarded (RFC 4301 section 7.4).
+    #[inline]
+    fn may_be(&self, found: &Match, local: IpAddr, remote: IpAddr, flow: &Flow) -> bool {
+        flow.ports != Ports::Opaque
+            || found.action != Action::Bypass
+            || !self.is_veiled(found, local, remote, flow)
+    }
+
+    #[cold]
+    fn is_veiled(&self, found: &Match, local: IpAddr, remote: IpAddr, flow: &Flow) -> bool {
+        let first = match point((local, 0), (remote, 0), flow) {
+            Some(Place::V4(point)) => self.veiled_v4.find(&point),
+            Some(Place::V6(mut point)) => {
+                if flow.hides_protocol()
+                    && let Some(protocol) = point.get_mut(PROTOCOL)
+                {
+                    *protocol = UNKNOWN_PROTOCOL.into();
+                }
+                self.veiled_v6.find(&point)
+            }
+            None => None,
+        };
+        first.is_some_and(|first| (first as usize) < found.policy)
     }
 
     #[inline]
@@ -269,6 +313,36 @@ impl<A: Coordinate> Burst<A> {
             }
         }
     }
+}
+
+/// Whether a policy keeps traffic from going in clear, and does so by looking at its ports or, which
+/// IPv6 may hide too, its protocol.
+fn sees_ports(policy: &Policy) -> bool {
+    let Policy { local, remote, .. } = policy;
+    let sees = |side: &TrafficSelector| !side.is_any_port() || side.protocol != 0;
+    policy.action != Action::Bypass && (sees(local) || sees(remote))
+}
+
+/// What a policy matches if ports do not count, and the same for a protocol that cannot be seen.
+fn unveiled<A: Coordinate>(policy: u32, volume: Volume<A>) -> [(u32, Volume<A>); 2] {
+    let mut known = volume;
+    let nowhere = volume.is_empty();
+    for ports in [LOCAL_PORT, REMOTE_PORT] {
+        if let (Some(low), Some(high), false) =
+            (known.low.get_mut(ports), known.high.get_mut(ports), nowhere)
+        {
+            (*low, *high) = (A::LEAST, A::from(TrafficSelector::OPAQUE_PORT));
+        }
+    }
+    let mut unknown = known;
+    if let (Some(low), Some(high), false) = (
+        unknown.low.get_mut(PROTOCOL),
+        unknown.high.get_mut(PROTOCOL),
+        nowhere,
+    ) {
+        (*low, *high) = (A::from(UNKNOWN_PROTOCOL), A::from(UNKNOWN_PROTOCOL));
+    }
+    [(policy, known), (policy, unknown)]
 }
 
 fn is_v4(policy: &Policy) -> bool {

@@ -70,7 +70,9 @@ drop_reasons! {
     SequenceOverflow = "sequence_overflow", "XfrmOutStateSeqError";
     /// Policy says DISCARD.
     PolicyDiscard = "policy_discard", "XfrmOutPolBlock";
-    /// No policy matches: discarded by default (RFC 4301 section 5.1).
+    /// No policy matches: discarded by default (RFC 4301 section 5.1). Nor does a policy let into
+    /// clear a later fragment that an earlier one may forbid (section 7.4), or the answer to an echo
+    /// request from outside that names a host of the protected side.
     NoPolicy = "no_policy", "XfrmInNoPols";
     /// Policy says PROTECT, but no SA is up.
     NoSa = "no_sa", "XfrmOutNoStates";

@@ -163,6 +163,8 @@ pub struct Worker {
     announcement: Option<(Instant, usize)>,
     /// When the frames are counted next.
     account_due: Instant,
+    /// Of the last packet that was sent from here.
+    identification: u32,
 }
 
 /// Makes a worker and the control thread's end of it. All memory that packets ever need is
@@ -212,8 +214,9 @@ pub fn worker_with_pool(
     let (publisher, checkpoints) = checkpoint::channel(settings.sa_capacity);
     let counters = Arc::new(Counters::new(ports.len()));
     let addresses = Addresses::new(settings.interfaces.iter().flat_map(|i| &i.addresses));
+    let id = settings.id;
     let worker = Worker {
-        id: settings.id,
+        id,
         frames: Frames {
             pool,
             counters: Arc::clone(&counters),
@@ -237,6 +240,8 @@ pub fn worker_with_pool(
         schedule: Schedule::new(settings.checkpoint, settings.sa_capacity),
         announcement: None,
         account_due: Instant::default(),
+        // Both halves begin apart in each worker: IPv4 has room for the lower one only.
+        identification: (id as u32).wrapping_mul(0x9e37_79b9),
     };
     let handle = WorkerHandle {
         commands: command_sender,
@@ -283,6 +288,13 @@ impl Worker {
     /// The number given in its settings.
     pub fn id(&self) -> usize {
         self.id
+    }
+
+    /// Names a packet that may be fragmented on its way: one count for all SAs, for several may have
+    /// the same two endpoints (RFC 8200 section 4.5, RFC 6864 section 4.3).
+    pub(crate) fn next_identification(&mut self) -> u32 {
+        self.identification = self.identification.wrapping_add(1);
+        self.identification
     }
 
     /// Where the frames are.

@@ -106,7 +106,7 @@ impl Tunnel {
         };
         seal_burst([job].into_iter());
         assert!(ok);
-        address(&mut self.pool, packet, &self.sender, number, front)
+        address(&mut self.pool, packet, &self.sender, number.0 as u16, front)
     }
 
     fn decapsulate(&mut self, packet: &mut Packet) -> Result<SequenceNumber, DropReason> {

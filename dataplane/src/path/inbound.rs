@@ -19,6 +19,7 @@ use crate::port::BURST;
 use crate::report::Kind;
 use crate::sad::{Admission, InboundSa};
 use crate::verdict::DropReason;
+use crate::wire::icmp::Error;
 use crate::wire::ip::decrement_hops;
 use crate::worker::Worker;
 
@@ -292,6 +293,7 @@ impl Worker {
         };
         // 7. TTL, and the way.
         if !decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
+            self.tell_sender(now, &packet, Error::TimeExceeded, departures);
             return self.drop_inbound(slot, packet, DropReason::TtlExceeded);
         }
         self.send_or_depart(now, packet, flow, departures);

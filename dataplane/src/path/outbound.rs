@@ -387,7 +387,6 @@ impl Worker {
     fn dispatch(&mut self, now: Instant, wrapped: Wrapped) {
         let Wrapped {
             sealing,
-            number,
             front,
             inner,
             sealed,
@@ -401,9 +400,11 @@ impl Worker {
             mtu,
             ..
         } = sealing;
+        let identification = self.next_identification();
         let addressed = match self.sad.outbound_mut(slot) {
             Some(sa) if sealed => {
-                esp::address(&mut self.frames.pool, &mut packet, sa, number, front).map(|()| {
+                let low = identification as u16;
+                esp::address(&mut self.frames.pool, &mut packet, sa, low, front).map(|()| {
                     sa.counters.count_packet(inner);
                     sa.last_use = now;
                 })
@@ -421,7 +422,7 @@ impl Worker {
                 .send(&mut self.frames, now, packet, port, next_hop);
         }
         // Larger than the way takes, and nobody to be told: ESP itself is fragmented.
-        match fragment::split_sent(&mut self.frames, packet, mtu, number.low()) {
+        match fragment::split_sent(&mut self.frames, packet, mtu, identification) {
             Ok(fragments) => {
                 for fragment in fragments {
                     self.links

@@ -241,6 +241,10 @@ fn a_flood_of_fragments_is_bounded_in_all_and_for_each_source() {
     }
     assert_eq!(bench.reassembly.held(), EACH_SOURCE);
     assert_eq!(bench.dropped(DropReason::FragmentLimit), 92);
+    // The newest one has made room for itself.
+    let last = cut(&packet(false, 7, 99, 10), 80, false);
+    assert!(bench.give(&last, 0).is_some());
+    bench.give(&cut(&packet(false, 7, 100, 80), 0, true), 0);
     // Others still get through, the oldest making room.
     for host in 8..=255 {
         bench.give(&cut(&packet(false, host, 1, 80), 0, true), 1);

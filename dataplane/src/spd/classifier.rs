@@ -18,6 +18,9 @@ use crate::port::BURST;
 
 /// Local address, remote address, protocol, local port, remote port.
 pub(super) const DIMENSIONS: usize = 5;
+pub(super) const PROTOCOL: usize = 2;
+pub(super) const LOCAL_PORT: usize = 3;
+pub(super) const REMOTE_PORT: usize = 4;
 /// Boxes that are quicker asked in order than sorted further.
 const LEAF: usize = 8;
 /// Cuts tried in each dimension.
@@ -78,7 +81,7 @@ impl<A: Coordinate> Volume<A> {
             .all(|((low, high), at)| low <= *at && *at <= high)
     }
 
-    fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.sides().any(|(low, high)| low > high)
     }
 

@@ -138,7 +138,33 @@ fn naive(spd: &Spd, flow: &Flow, direction: Direction) -> Option<usize> {
             Direction::Inbound => flow.source_within(remote) && flow.destination_within(local),
         }
     };
-    spd.policies().iter().position(matches)
+    let found = spd.policies().iter().position(matches)?;
+    // RFC 4301 section 7.4: what cannot be seen may be what an earlier policy keeps from going in
+    // clear.
+    let veiled = |policy: &Policy| {
+        let Policy { local, remote, .. } = policy;
+        let wide = |side: &TrafficSelector| TrafficSelector {
+            protocol: if flow.hides_protocol() {
+                0
+            } else {
+                side.protocol
+            },
+            start_port: 0,
+            end_port: u16::MAX,
+            ..*side
+        };
+        let possible =
+            local.protocol == 0 || remote.protocol == 0 || local.protocol == remote.protocol;
+        let (local, remote) = ([wide(local)], [wide(remote)]);
+        let within = match direction {
+            Direction::Outbound => flow.matches_outbound(&local, &remote),
+            Direction::Inbound => flow.matches_inbound(&local, &remote),
+        };
+        policy.action != Action::Bypass && possible && within
+    };
+    let (earlier, policy) = (&spd.policies()[..found], &spd.policies()[found]);
+    let doubtful = flow.ports == Ports::Opaque && policy.action == Action::Bypass;
+    (!doubtful || !earlier.iter().any(veiled)).then_some(found)
 }
 
 fn any_address(v4: bool) -> BoxedStrategy<IpAddr> {
@@ -182,10 +208,15 @@ fn any_selector(v4: bool) -> impl Strategy<Value = TrafficSelector> {
 
 fn any_policy() -> impl Strategy<Value = Policy> {
     any::<bool>().prop_flat_map(|v4| {
-        (any_selector(v4), any_selector(v4)).prop_map(|(local, remote)| Policy {
+        let action = prop_oneof![
+            Just(Action::Bypass),
+            Just(Action::Discard),
+            Just(Action::Protect(None)),
+        ];
+        (any_selector(v4), any_selector(v4), action).prop_map(|(local, remote, action)| Policy {
             local,
             remote,
-            action: Action::Bypass,
+            action,
         })
     })
 }

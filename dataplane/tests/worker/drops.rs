@@ -369,7 +369,8 @@ fn every_reason_is_counted_once_and_alone() {
             _ => 0,
         };
         assert_eq!(bed.b.delivered.len(), innocent, "delivered: {reason:?}");
-        let told = usize::from(*reason == DropReason::TooBig);
+        let told = matches!(reason, DropReason::TooBig | DropReason::TtlExceeded);
+        let told = usize::from(told);
         assert_eq!(bed.a.delivered.len(), told, "came back: {reason:?}");
     }
 }

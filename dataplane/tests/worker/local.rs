@@ -174,6 +174,18 @@ fn echo_is_answered_on_both_sides_and_through_the_tunnel() {
 }
 
 #[test]
+fn rfc4301_section_5_2_a_clear_echo_request_with_a_protected_source_is_not_answered_into_the_lan() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    bed.b.wire_brings(&echo(HOST_B, OUTSIDE_B));
+    bed.settle();
+    assert_eq!(bed.b.delivered.len(), 0);
+    assert_eq!(bed.b.dropped(DropReason::NoPolicy), 1);
+    assert!(bed.wire.is_empty());
+    bed.b.assert_no_leak();
+}
+
+#[test]
 fn ike_is_punted_whole_and_injected_packets_are_sent() {
     let mut bed = Bed::new();
     bed.warm_up();

@@ -7,7 +7,9 @@ use hitless_dataplane::command::Command;
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_dataplane::verdict::DropReason;
 
-use crate::bed::{Bed, HOST_A, HOST_B, echo, hops_later, raw, sa_id, udp, udp_ports};
+use crate::bed::{
+    Bed, HOST_A, HOST_B, HOST6_A, echo, hops_later, raw, sa_id, udp, udp_ports, udp6, v6,
+};
 use crate::tunnel::route_default;
 
 const OUTSIDER: [u8; 4] = [203, 0, 113, 9];
@@ -221,6 +223,67 @@ fn rfc4301_section_7_a_later_fragment_is_never_bypassed_by_a_policy_for_a_port()
     assert_eq!(fate(&mut bed, &fragment), discarded);
     let whole = udp_ports(HOST_A, OUTSIDER, 4000, 53, b"?");
     assert_eq!(fate(&mut bed, &whole), Fate::Clear);
+}
+
+#[test]
+fn rfc4301_section_7_4_a_later_fragment_of_what_may_be_protected_or_discarded_is_not_bypassed() {
+    for (action, padded) in [
+        (PROTECT, false),
+        (PROTECT, true),
+        (Action::Discard, false),
+        (Action::Discard, true),
+    ] {
+        let list = [
+            policy("10.1.0.0/16", "203.0.113.77", Action::Bypass),
+            policy("10.1.0.0/16[tcp]", "203.0.113.0/24[tcp/22]", action),
+            policy("10.1.0.0/16", "0.0.0.0/0", Action::Bypass),
+        ];
+        // Padded behind: then flows are remembered, and later searched for together.
+        let all = list.iter().cloned().chain(padding().filter(|_| padded));
+        let (mut bed, _) = bed(all.collect());
+        let later = |to, protocol| {
+            let mut packet = raw([10, 1, 0, 5], to, protocol, b"secret payload..");
+            packet[7] = 8;
+            hops_later(&packet, 0)
+        };
+        for _ in 0..2 {
+            let refused = Fate::Dropped(DropReason::NoPolicy);
+            assert_eq!(fate(&mut bed, &later(OUTSIDER, 6)), refused);
+            // Nothing doubtful: another protocol, another host, an earlier BYPASS.
+            assert_eq!(fate(&mut bed, &later(OUTSIDER, 17)), Fate::Clear);
+            assert_eq!(fate(&mut bed, &later([203, 0, 113, 77], 6)), Fate::Clear);
+        }
+        // Nor is one let in that may be of what must not come in clear.
+        let mut arriving = raw(OUTSIDER, HOST_A, 6, b"forged payload..");
+        arriving[7] = 8;
+        bed.a.wire_brings(&hops_later(&arriving, 0));
+        bed.settle();
+        assert!(bed.a.delivered.is_empty());
+    }
+}
+
+#[test]
+fn rfc4301_section_7_4_over_ipv6_neither_hidden_ports_nor_a_hidden_protocol_are_bypassed() {
+    let (mut bed, _) = bed(vec![
+        policy("2001:db8:1::/64[tcp]", "2001:db8:9::/64[tcp/22]", PROTECT),
+        policy("2001:db8:1::/64", "::/0", Action::Bypass),
+    ]);
+    let later = |next_header: u8| {
+        let mut packet = udp6(HOST6_A, v6(9, 9), &[7; 64]);
+        packet[6] = 44;
+        packet[40..48].copy_from_slice(&[next_header, 0, 0, 64, 0, 0, 0, 7]);
+        packet
+    };
+    for (next_header, reason) in [
+        (6, DropReason::NoPolicy),
+        // Destination options, and whatever follows them.
+        (60, DropReason::NoPolicy),
+        // Bypassed, and without a route from here.
+        (17, DropReason::NoRoute),
+    ] {
+        let fate = fate(&mut bed, &later(next_header));
+        assert_eq!(fate, Fate::Dropped(reason), "{next_header}");
+    }
 }
 
 #[test]
