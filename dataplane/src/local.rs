@@ -90,7 +90,7 @@ impl Worker {
             let v6 = error.source.is_ipv6();
             self.sad
                 .quoted_by(&error)
-                .is_some_and(|sa| sa.path_mtu.learn(error.mtu, v6, link, now))
+                .is_some_and(|sa| sa.cell.path_mtu().learn(error.mtu, v6, link, now))
         });
         let reason = match heeded {
             true => DropReason::PathMtu,

@@ -22,7 +22,7 @@ use crate::counters::SaCounters;
 use crate::esp;
 use crate::flow::Flow;
 use crate::outer::{Inner, MixedFamilies, OuterHeader};
-use crate::pmtu::{PathMtu, TooBig};
+use crate::pmtu::TooBig;
 use crate::replay::AntiReplay;
 use crate::transport;
 use crate::verdict::DropReason;
@@ -202,7 +202,6 @@ pub struct OutboundSa {
     pub encapsulation: Option<UdpEncapsulation>,
     pub options: SaOptions,
     pub(crate) outer: OuterHeader,
-    pub(crate) path_mtu: PathMtu,
     /// When a keepalive last went.
     pub(crate) kept_alive: Instant,
     /// What this worker has sent and dropped of it.
@@ -238,7 +237,6 @@ impl OutboundSa {
             encapsulation: child.encapsulation,
             options: child.options,
             outer,
-            path_mtu: PathMtu::default(),
             kept_alive: Instant::default(),
             counters: Arc::default(),
             last_use: Instant::default(),
@@ -255,7 +253,7 @@ impl OutboundSa {
     ) -> Result<(), SaError> {
         self.outer = OuterHeader::new(local, remote, encapsulation, &self.options)?;
         if self.remote != remote {
-            self.path_mtu = PathMtu::default();
+            self.cell.path_mtu().forget();
         }
         self.local = local;
         self.remote = remote;
