@@ -284,3 +284,47 @@ fn a_burst_that_goes_out_on_several_sas_draws_for_each_and_keeps_its_order() {
     }
     assert_eq!(bed.b.handle.counters.drops().count(), 0);
 }
+
+#[test]
+fn copies_of_one_packet_that_waits_do_not_take_the_room_of_other_sas_r8() {
+    let mut receiver = Receiver::new();
+    let waiting = |slot: u32| {
+        let child = child(&receiver.bed, false, slot);
+        let cell = Arc::new(Cell::new(SequenceNumber(1), hitless_sa::Lease::default()));
+        let floor = SequenceNumber(0);
+        let half = InboundSa::new(&child, Arc::clone(&cell), floor, slot, Engine::default());
+        (cell, Command::InstallInbound(Box::new(half.unwrap())))
+    };
+    let (cells, halves): (Vec<_>, Vec<_>) = (0..SLOTS).map(waiting).unzip();
+    for half in halves {
+        receiver.bed.b.send(half);
+    }
+    receiver.bed.settle();
+    let parked = |receiver: &Receiver| receiver.bed.b.worker.frame_account().parked;
+    // Captured once, replayed 256 times.
+    let captured = receiver.packet(0, 5);
+    for _ in 0..8 {
+        receiver.receive(&vec![captured.clone(); BURST]);
+    }
+    let copies = 8 * BURST as u64 - 1;
+    assert_eq!(parked(&receiver), 1);
+    assert_eq!(receiver.dropped(DropReason::Replay), copies);
+    // A quarter of the room is the most that one SA gets.
+    for begin in [100, 120, 140, 160, 180] {
+        let packets = (begin..begin + 20).map(|number| receiver.packet(0, number));
+        let packets: Vec<_> = packets.collect();
+        receiver.receive(&packets);
+    }
+    assert_eq!(parked(&receiver), 64);
+    assert_eq!(receiver.dropped(DropReason::HighWater), 101 - 64);
+    for slot in 1..SLOTS {
+        let packet = receiver.packet(slot, 1);
+        receiver.receive(&[packet]);
+    }
+    assert_eq!(parked(&receiver), 66);
+    for cell in cells {
+        cell.raise(PLENTY);
+    }
+    assert_eq!(receiver.receive(&[]).len(), 66);
+    assert_eq!(receiver.drops(), copies + 37);
+}

@@ -208,7 +208,7 @@ fn by_waiting(bed: &mut Bed, reason: DropReason) -> bool {
     match reason {
         DropReason::HighWater => {
             bed.install(PLENTY, Lease::default());
-            for _ in 0..257 {
+            for _ in 0..65 {
                 bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
                 bed.step();
             }
