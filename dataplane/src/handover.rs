@@ -258,13 +258,13 @@ impl Worker {
     /// What waits for its high water does not go with it.
     pub(crate) fn move_half(&mut self, id: SaId, to: usize, counters: Arc<SaCounters>) {
         let taken = self.sad.slot_of(id).zip(self.sad.take_inbound(id, to));
-        let Some((slot, mut half)) = taken else {
+        let Some((slot, (mut half, bound))) = taken else {
             return self.reports.answer(Event::Stayed { sa: id });
         };
         let counted_here = std::mem::replace(&mut half.counters, counters);
         if let Err(mut half) = self.ways.send_half(to, half) {
             half.counters = counted_here;
-            self.sad.put_back(half);
+            self.sad.put_back(half, bound);
             return self.reports.answer(Event::Stayed { sa: id });
         }
         self.drop_parked(|parked| parked == slot, DropReason::HighWater);

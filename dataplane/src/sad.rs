@@ -440,24 +440,29 @@ impl Sad {
     }
 
     /// Takes the receiving half out, for a worker that has the SA's sending half and gets its
-    /// packets from now on. Nothing if there is none or several workers share its window.
-    pub fn take_inbound(&mut self, id: SaId, owner: usize) -> Option<Box<InboundSa>> {
+    /// packets from now on. With it comes where the SA was bound to. Nothing if there is none or
+    /// several workers share its window.
+    pub fn take_inbound(
+        &mut self,
+        id: SaId,
+        owner: usize,
+    ) -> Option<(Box<InboundSa>, Option<Bound>)> {
         let slot = *self.ids.get(&id)?;
         let entry = self.slots.get_mut(slot as usize)?;
         let half = entry.inbound.take_if(|half| !half.window.is_shared())?;
-        let outbound = entry.bound.is_some_and(|bound| bound.outbound);
+        let before = entry.bound;
         entry.bound = Some(Bound {
             spi: half.spi,
             owner,
-            outbound,
+            outbound: before.is_some_and(|bound| bound.outbound),
         });
-        Some(half)
+        Some((half, before))
     }
 
     /// Undoes [`Sad::take_inbound`].
-    pub fn put_back(&mut self, half: Box<InboundSa>) {
+    pub fn put_back(&mut self, half: Box<InboundSa>, bound: Option<Bound>) {
         if let Some(entry) = self.slots.get_mut(half.slot as usize) {
-            entry.bound = None;
+            entry.bound = bound;
             entry.inbound = Some(half);
         }
     }

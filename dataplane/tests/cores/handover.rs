@@ -232,6 +232,35 @@ fn a_half_that_cannot_move_stays() {
 }
 
 #[test]
+fn a_half_that_cannot_move_leaves_what_is_sent_bound_as_it_was() {
+    let mut gate = Gate::new(2);
+    gate.install(1, Spread::Receives(0));
+    let bound = Bound {
+        spi: Spi(0xbbbb_0001),
+        owner: 1,
+        outbound: true,
+    };
+    let (sa, slot) = (sa_id(1), 1);
+    gate.send(0, Command::Bind { sa, slot, bound });
+    gate.send(
+        0,
+        Command::Move {
+            sa,
+            to: 7,
+            counters: Arc::default(),
+        },
+    );
+    gate.settle();
+    let stayed = |e: &Event| matches!(e, Event::Stayed { .. });
+    assert!(gate.events(0).iter().any(stayed));
+    gate.host_sends(0, 1, b"x");
+    gate.peer_sends(0, 1, b"y");
+    gate.settle();
+    // Sent by the worker that it is bound to, received where the half is.
+    assert_eq!(gate.counted(1), [(1, 0), (0, 1)]);
+}
+
+#[test]
 fn a_half_on_its_way_to_an_sa_that_has_gone_or_has_a_new_cell_is_given_back() {
     for again in [false, true] {
         let mut gate = Gate::new(2);
