@@ -3,16 +3,17 @@
 
 use std::net::SocketAddr;
 
-use hitless_sa::{Instant, Mode, SequenceNumber, Spi};
+use hitless_sa::{Instant, Mode, MssClamp, SequenceNumber, Spi};
 use smallvec::SmallVec;
 
-use super::{Arrival, Departure, Sorted};
+use super::{Arrival, Departure, Sorted, way};
 use crate::aead::{self, Job};
 use crate::classify::{Class, classify};
 use crate::command::Event;
 use crate::ecn;
 use crate::esp;
 use crate::handover::{Errand, HOPS};
+use crate::mss;
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
@@ -200,6 +201,25 @@ impl Worker {
         }
     }
 
+    /// A host behind us that opens or accepts a connection is told what it may send through the
+    /// tunnel, as the one behind the peer is (RFC 4459 section 3.2). Only if the SA sends here too:
+    /// else its sender does not know the way.
+    fn clamp_opening(&mut self, now: Instant, packet: &mut Packet, slot: u32) {
+        let Some(sa) = self.sad.outbound_mut(slot) else {
+            return;
+        };
+        let octets = self.frames.pool.bytes_mut(packet);
+        if sa.options.mss == MssClamp::None || !mss::opens(octets) {
+            return;
+        }
+        let Some((port, _)) = way(&self.fib, sa.remote) else {
+            return;
+        };
+        let link = self.links.interface(port).map_or(0, |out| out.mtu);
+        let fits = sa.fitting(octets, sa.cell.path_mtu().limit(link, now));
+        mss::clamp(octets, sa.options.mss, fits);
+    }
+
     /// ESP that names no SA of this worker: of another one's, perhaps.
     fn elsewhere(&mut self, now: Instant, arrival: Arrival, spi: Option<Spi>) {
         let remote = arrival.remote();
@@ -250,6 +270,8 @@ impl Worker {
             return self.drop_inbound(slot, packet, DropReason::SelectorMismatch);
         }
         self.frames.counters.count_opened(octets.len());
+        self.clamp_opening(now, &mut packet, slot);
+        let octets = self.frames.pool.bytes(&packet);
         // 6. What it is. ESP or IKE inside ESP is not for us.
         let flow = match classify(octets, &self.addresses) {
             Ok((Class::Forward(flow), _)) => flow,
