@@ -46,6 +46,8 @@ pub(crate) enum Errand {
     Open(u8),
     /// Seal this inner packet for that SA. Policy has been asked; the SA may have gone since.
     Seal(SaId),
+    /// Heed this error about a packet that was too big.
+    Heed,
 }
 
 enum Parcel {
@@ -243,6 +245,7 @@ impl Worker {
                     self.arrive_again(packet, hops, &mut sorted);
                 }
                 (Some(packet), Errand::Seal(sa)) => sealings.push((packet, sa)),
+                (Some(packet), Errand::Heed) => self.receive_too_big(now, packet, true),
             }
         }
         if taken > 0 {

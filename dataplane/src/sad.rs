@@ -356,9 +356,9 @@ pub struct Bound {
     pub spi: Spi,
     /// Index of the worker that has the SA, as in [`crate::handover::connect`].
     pub owner: usize,
-    /// Whether what is to be sent goes there too. What is received does unless a receiving half is
-    /// installed here.
-    pub outbound: bool,
+    /// Its outbound SPI, if what is to be sent goes there too, and errors about it. What is received
+    /// does unless a receiving half is installed here.
+    pub outbound: Option<Spi>,
 }
 
 /// Why the SAD did not take an SA.
@@ -421,9 +421,9 @@ impl Sad {
                 let (spi, number) = (sa.spi, sa.slot);
                 let old = slot.outbound.replace(sa);
                 if let Some(old) = &old {
-                    self.forget_sent(old);
+                    self.list_sent(number, old.spi);
                 }
-                self.sent_spis.insert(spi, number);
+                self.list_sent(number, spi);
                 Ok(old)
             }
         }
@@ -434,8 +434,11 @@ impl Sad {
         if self.spi_taken(bound.spi, id) {
             return Err(Conflict::SpiTaken);
         }
-        self.claim(id, slot)?.bound = Some(bound);
+        let old = self.claim(id, slot)?.bound.replace(bound);
         self.spis.insert(bound.spi, slot);
+        for spi in old.into_iter().chain([bound]).filter_map(|to| to.outbound) {
+            self.list_sent(slot, spi);
+        }
         Ok(())
     }
 
@@ -454,7 +457,7 @@ impl Sad {
         entry.bound = Some(Bound {
             spi: half.spi,
             owner,
-            outbound: before.is_some_and(|bound| bound.outbound),
+            outbound: before.and_then(|bound| bound.outbound),
         });
         Some((half, before))
     }
@@ -478,16 +481,22 @@ impl Sad {
         if !same || entry.inbound.is_some() || entry.id != Some(half.id) {
             return Err(half);
         }
-        entry.bound = None;
-        self.spis.insert(half.spi, half.slot);
+        let (spi, slot) = (half.spi, half.slot);
+        let bound = entry.bound.take();
         entry.inbound = Some(half);
+        self.spis.insert(spi, slot);
+        if let Some(sent) = bound.and_then(|bound| bound.outbound) {
+            self.list_sent(slot, sent);
+        }
         Ok(())
     }
 
     /// Handles the packets of a Child SA here again, as far as it is installed.
     pub fn unbind(&mut self, id: SaId) {
-        let slot = self.ids.get(&id).copied();
-        let Some(entry) = slot.and_then(|slot| self.slots.get_mut(slot as usize)) else {
+        let Some(slot) = self.ids.get(&id).copied() else {
+            return;
+        };
+        let Some(entry) = self.slots.get_mut(slot as usize) else {
             return;
         };
         let Some(bound) = entry.bound.take() else {
@@ -499,6 +508,9 @@ impl Sad {
                 entry.id = None;
                 self.ids.remove(&id);
             }
+        }
+        if let Some(sent) = bound.outbound {
+            self.list_sent(slot, sent);
         }
     }
 
@@ -514,17 +526,16 @@ impl Sad {
     #[inline]
     pub fn outbound_owner(&self, slot: u32) -> Option<(SaId, usize)> {
         let entry = self.slots.get(slot as usize)?;
-        let bound = entry.bound.filter(|bound| bound.outbound)?;
+        let bound = entry.bound.filter(|bound| bound.outbound.is_some())?;
         Some((entry.id?, bound.owner))
     }
 
     /// Removes both halves of a Child SA, for the control thread to drop.
     pub fn remove(&mut self, id: SaId) -> (Option<Box<InboundSa>>, Option<Box<OutboundSa>>) {
-        let Some(slot) = self
-            .ids
-            .remove(&id)
-            .and_then(|slot| self.slots.get_mut(slot as usize))
-        else {
+        let Some(number) = self.ids.remove(&id) else {
+            return (None, None);
+        };
+        let Some(slot) = self.slots.get_mut(number as usize) else {
             return (None, None);
         };
         let Slot {
@@ -537,16 +548,33 @@ impl Sad {
         if let Some(spi) = spi.or(bound.map(|bound| bound.spi)) {
             self.spis.remove(&spi);
         }
-        if let Some(sa) = &outbound {
-            self.forget_sent(sa);
+        let sent = outbound.as_ref().map(|sa| sa.spi);
+        let bound_sent = bound.and_then(|bound| bound.outbound);
+        for spi in sent.into_iter().chain(bound_sent) {
+            self.list_sent(number, spi);
         }
         (inbound, outbound)
     }
 
-    fn forget_sent(&mut self, sa: &OutboundSa) {
-        if self.sent_spis.get(&sa.spi) == Some(&sa.slot) {
-            self.sent_spis.remove(&sa.spi);
+    /// Lists an outbound SPI for a slot that sends with it, here or elsewhere, and for no other.
+    fn list_sent(&mut self, slot: u32, spi: Spi) {
+        let sends = self.slots.get(slot as usize).is_some_and(|entry| {
+            let elsewhere = entry.bound.and_then(|bound| bound.outbound);
+            elsewhere == Some(spi) || entry.outbound.as_ref().is_some_and(|sa| sa.spi == spi)
+        });
+        if sends {
+            self.sent_spis.insert(spi, slot);
+        } else if self.sent_spis.get(&spi) == Some(&slot) {
+            self.sent_spis.remove(&spi);
         }
+    }
+
+    /// The worker that has the SA whose packet an error quotes, if nothing is known of it here.
+    pub(crate) fn quoted_elsewhere(&self, error: &TooBig) -> Option<usize> {
+        let slot = *self.sent_spis.get(&error.spi)?;
+        let entry = self.slots.get(slot as usize)?;
+        let bound = entry.bound.filter(|_| entry.outbound.is_none())?;
+        Some(bound.owner)
     }
 
     /// The SA whose packet an error quotes.

@@ -235,7 +235,7 @@ impl Gate {
                 let bound = Bound {
                     spi: child.inbound_spi,
                     owner,
-                    outbound: matches!(spread, Spread::Bound(_)),
+                    outbound: matches!(spread, Spread::Bound(_)).then_some(child.outbound_spi),
                 };
                 let (sa, slot) = (child.id, sa);
                 self.send(core, Command::Bind { sa, slot, bound });

@@ -164,3 +164,25 @@ fn rfc4301_section_8_2_a_path_mtu_that_one_worker_learns_holds_for_all() {
     gate.settle();
     assert_eq!(gate.heard[&1], [1]);
 }
+
+#[test]
+fn rfc4301_section_8_2_an_error_reaches_the_one_worker_that_has_the_sa() {
+    let mut gate = Gate::new(3);
+    gate.install(1, Spread::Bound(2));
+    gate.bring(0, &too_big(1300, 1));
+    gate.settle();
+    assert_eq!(gate.cores[0].handle.counters.esp().handed_over, 1);
+    assert_eq!(gate.dropped(DropReason::PathMtu), 1);
+    for queue in 0..3 {
+        gate.host_sends(queue, 1, &[7; 1350 - 28]);
+    }
+    gate.settle();
+    assert_eq!(gate.dropped(DropReason::TooBig), 3);
+    assert_eq!(gate.heard[&1], []);
+    // Of an SA that has gone nobody hears.
+    gate.counted(1);
+    gate.bring(0, &too_big(1200, 1));
+    gate.settle();
+    assert_eq!(gate.dropped(DropReason::IcmpRefused), 1);
+    assert_eq!(gate.cores[0].handle.counters.esp().handed_over, 2);
+}

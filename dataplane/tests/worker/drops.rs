@@ -191,7 +191,7 @@ fn by_lack_of_room(bed: &mut Bed, reason: DropReason) -> bool {
             let bound = Bound {
                 spi: Spi(0xaaaa_0001),
                 owner: 1,
-                outbound: true,
+                outbound: Some(Spi(0xaaaa_0001)),
             };
             let (sa, slot) = (sa_id(1), 0);
             bed.a.send(Command::Bind { sa, slot, bound });
