@@ -24,6 +24,7 @@ use crate::flow::Flow;
 use crate::outer::{Inner, MixedFamilies, OuterHeader};
 use crate::pmtu::TooBig;
 use crate::replay::AntiReplay;
+use crate::report::Limiter;
 use crate::transport;
 use crate::verdict::DropReason;
 use crate::wire::{ipv6, udp};
@@ -92,6 +93,8 @@ pub struct InboundSa {
     pub counters: Arc<SaCounters>,
     /// When a packet was last delivered.
     pub last_use: Instant,
+    /// Limits what forgeries below the floor cost; those of one SA leave the others theirs.
+    pub(crate) below_floor: Limiter,
 }
 
 impl InboundSa {
@@ -133,6 +136,7 @@ impl InboundSa {
             options: child.options,
             counters: Arc::default(),
             last_use: Instant::default(),
+            below_floor: Limiter::default(),
         })
     }
 
@@ -588,6 +592,13 @@ impl Sad {
     pub fn inbound(&self, spi: Spi) -> Option<&InboundSa> {
         let slot = *self.spis.get(&spi)?;
         self.slots.get(slot as usize)?.inbound.as_deref()
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub(crate) fn inbound_mut(&mut self, spi: Spi) -> Option<&mut InboundSa> {
+        let slot = *self.spis.get(&spi)?;
+        self.slots.get_mut(slot as usize)?.inbound.as_deref_mut()
     }
 
     /// The receiving half in a slot.

@@ -75,7 +75,7 @@ impl Worker {
         let esp = self.frames.pool.bytes_mut(&mut arrival.packet);
         let spi = esp::spi(esp);
         let nonzero = spi.filter(|spi| spi.0 != 0);
-        let Some(sa) = nonzero.and_then(|spi| self.sad.inbound(spi)) else {
+        let Some(sa) = nonzero.and_then(|spi| self.sad.inbound_mut(spi)) else {
             return self.elsewhere(now, arrival, spi);
         };
         // 2. Its number, and whether it is new (section 3.4.3).
@@ -86,13 +86,14 @@ impl Worker {
         };
         // Nobody but the peer may say that it is below the floor. The limit comes first: a flood of
         // forgeries costs no more than a few decryptions.
-        if below && sa.is_below_floor() && self.reports.allow(Kind::BelowFloor, now) {
+        if below && sa.is_below_floor() && sa.below_floor.allow(now) {
             let authentic = match number {
                 Ok(_) => esp::is_authentic_below(esp, sa),
                 Err(_) => esp::is_authentic(esp, sa),
             };
             if authentic {
-                self.reports.offer(Event::BelowFloor { sa: sa.id });
+                let event = || Event::BelowFloor { sa: sa.id };
+                self.reports.hint(Kind::BelowFloor, now, event);
                 return self
                     .frames
                     .drop_of(&sa.counters, arrival.packet, DropReason::Replay);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hitless_dataplane::aead::{Engine, EspKey};
 use hitless_dataplane::cell::Cell;
-use hitless_dataplane::command::Command;
+use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::esp::seal_datagram;
 use hitless_dataplane::port::BURST;
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
@@ -327,4 +327,37 @@ fn copies_of_one_packet_that_waits_do_not_take_the_room_of_other_sas_r8() {
     }
     assert_eq!(receiver.receive(&[]).len(), 66);
     assert_eq!(receiver.drops(), copies + 37);
+}
+
+#[test]
+fn forgeries_below_the_floor_of_one_sa_do_not_silence_another_ones_peer() {
+    let mut receiver = Receiver::new();
+    for slot in 0..2 {
+        let child = child(&receiver.bed, false, slot);
+        let cell = Arc::new(Cell::new(SequenceNumber(1), PLENTY));
+        let floor = SequenceNumber(1 << 20);
+        let half = InboundSa::new(&child, cell, floor, slot, Engine::default()).unwrap();
+        receiver.bed.b.send(Command::InstallInbound(Box::new(half)));
+    }
+    receiver.bed.settle();
+    receiver.bed.b.events();
+    let mut forged = receiver.packet(0, 5);
+    *forged.last_mut().unwrap() ^= 1;
+    receiver.receive(&vec![forged; BURST]);
+    let told = |receiver: &mut Receiver| {
+        let events = receiver.bed.b.events().into_iter();
+        let below = events.filter_map(|event| match event {
+            Event::BelowFloor { sa } => Some(sa),
+            _ => None,
+        });
+        below.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut receiver), []);
+    let genuine = [receiver.packet(0, 6), receiver.packet(1, 6)];
+    receiver.receive(&genuine);
+    assert_eq!(
+        told(&mut receiver),
+        [sa_id(2)],
+        "the first has spent its share"
+    );
 }
