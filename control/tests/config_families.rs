@@ -92,65 +92,68 @@ fn ours_are_the_addresses_of_the_peers_family() {
     assert_eq!(parse(&text).unwrap().connections[0].local_addrs.len(), 2);
 }
 
+/// What is changed in the example, and what is said about that.
+const MIXED: &[(&str, &str, &str, &str)] = &[
+    (
+        REMOTE,
+        "remote_addrs = [\"2001:db8:e::7\"]",
+        "203.0.113.1 is IPv4, and 2001:db8:e::7 is IPv6",
+        "a second connection for IPv4",
+    ),
+    (
+        REMOTE,
+        "remote_addrs = [\"198.51.100.7\", \"2001:db8:e::7\"]",
+        "2001:db8:e::7 is IPv6, and 198.51.100.7 is IPv4",
+        "a second connection for IPv6",
+    ),
+    (
+        LOCAL,
+        "local_addrs = [\"203.0.113.1\", \"2001:db8:f::1\"]",
+        "2001:db8:f::1 is IPv6, and 198.51.100.7 is IPv4",
+        "a second connection for IPv6",
+    ),
+    (
+        LOCAL_TS,
+        "local_ts = [\"2001:db8:1::/64\"]",
+        "2001:db8:1::/64 has no IPv6 network at the other end",
+        "both need an IPv6 network",
+    ),
+    (
+        REMOTE_TS,
+        "remote_ts = [\"10.2.0.0/16\", \"2001:db8:2::/64\"]",
+        "remote_ts: 2001:db8:2::/64 has no IPv6 network",
+        "both need an IPv6 network",
+    ),
+    (
+        ROUTE,
+        "\"2001:db8::/32 via 203.0.113.254\"",
+        "the next hop of 2001:db8::/32, 203.0.113.254, is of the other family",
+        "IPv6 router",
+    ),
+    (
+        ROUTE,
+        "\"default via fe80::1\"",
+        "next hop fe80::1 is on none of this port's networks",
+        "",
+    ),
+    (
+        OUTSIDE,
+        "addresses = [\"::ffff:203.0.113.1/120\"]",
+        "is an IPv4 address written as IPv6",
+        "write 203.0.113.1",
+    ),
+    (
+        OUTSIDE,
+        "addresses = [\"ff02::1/64\"]",
+        "is the address of a group",
+        "one station",
+    ),
+];
+
 #[test]
 fn what_mixes_families_is_named_with_its_line_and_a_way_out() {
-    for (from, to, title, help) in [
-        (
-            REMOTE,
-            "remote_addrs = [\"2001:db8:e::7\"]",
-            "203.0.113.1 is IPv4, and 2001:db8:e::7 is IPv6",
-            "a second connection for IPv4",
-        ),
-        (
-            REMOTE,
-            "remote_addrs = [\"198.51.100.7\", \"2001:db8:e::7\"]",
-            "2001:db8:e::7 is IPv6, and 198.51.100.7 is IPv4",
-            "a second connection for IPv6",
-        ),
-        (
-            LOCAL,
-            "local_addrs = [\"203.0.113.1\", \"2001:db8:f::1\"]",
-            "2001:db8:f::1 is IPv6, and 198.51.100.7 is IPv4",
-            "a second connection for IPv6",
-        ),
-        (
-            LOCAL_TS,
-            "local_ts = [\"2001:db8:1::/64\"]",
-            "2001:db8:1::/64 has no IPv6 network at the other end",
-            "both need an IPv6 network",
-        ),
-        (
-            REMOTE_TS,
-            "remote_ts = [\"10.2.0.0/16\", \"2001:db8:2::/64\"]",
-            "remote_ts: 2001:db8:2::/64 has no IPv6 network",
-            "both need an IPv6 network",
-        ),
-        (
-            ROUTE,
-            "\"2001:db8::/32 via 203.0.113.254\"",
-            "the next hop of 2001:db8::/32, 203.0.113.254, is of the other family",
-            "IPv6 router",
-        ),
-        (
-            ROUTE,
-            "\"default via fe80::1\"",
-            "next hop fe80::1 is on none of this port's networks",
-            "",
-        ),
-        (
-            OUTSIDE,
-            "addresses = [\"::ffff:203.0.113.1/120\"]",
-            "is an IPv4 address written as IPv6",
-            "write 203.0.113.1",
-        ),
-        (
-            OUTSIDE,
-            "addresses = [\"ff02::1/64\"]",
-            "is the address of a group",
-            "one station",
-        ),
-    ] {
-        let text = changed(&[(from, to)]);
+    for (from, to, title, help) in MIXED {
+        let text = changed(&[(*from, *to)]);
         let error = parse(&text).unwrap_err();
         let found = error
             .located()

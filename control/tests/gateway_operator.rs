@@ -299,7 +299,7 @@ fn a_capture_names_sa_number_and_reason_and_ends_when_nobody_reads() {
     assert_eq!(second.unwrap_err(), "a capture runs already; one at a time");
     pair.run(Duration::from_millis(2));
     pair.host_a.send(pair.now, HOST_B);
-    pair.host_a.send(pair.now, [8, 8, 8, 8].into());
+    pair.host_a.send(pair.now, [8, 8, 8, 8]);
     pair.run(Duration::from_millis(2));
     let packets = pair.captured(capture);
     let find = |interface: &str| {
@@ -354,7 +354,7 @@ fn a_capture_is_done_after_as_many_packets_as_were_asked_for() {
         .unwrap();
     for _ in 0..5 {
         pair.host_a.send(pair.now, HOST_B);
-        pair.host_a.send(pair.now, [8, 8, 8, 8].into());
+        pair.host_a.send(pair.now, [8, 8, 8, 8]);
         pair.run(Duration::from_millis(2));
     }
     let now = pair.now;

@@ -26,12 +26,16 @@ use self::combined::Combined;
 pub use self::engine::{Engine, EngineError};
 pub use hitless_gcm::Tier;
 
+use crate::prefetch::prefetch_end;
+
 /// Octets of SPI and sequence number.
 const HEADER_LENGTH: usize = 8;
 /// Octets of IV in the nonce of a combined mode.
 const IV_LENGTH: usize = 8;
 /// Octets of every suite's ICV.
 const ICV_LENGTH: usize = 16;
+/// Octets of a key's rounds and of two powers for lengths and AAD.
+const ROUND_KEYS: usize = 256 + 32;
 /// Packets that are handed to a kernel at once.
 const BURST: usize = 32;
 
@@ -73,7 +77,7 @@ pub struct Job<'a> {
     pub high: Option<u32>,
     /// Whether the packet was sealed, or verified and decrypted. If not, its text is wiped or still
     /// the ciphertext.
-    pub ok: bool,
+    pub ok: &'a mut bool,
 }
 
 /// Encrypts every text in place and writes every ICV.
@@ -81,46 +85,57 @@ pub struct Job<'a> {
 /// One IV must never be used twice with one key; ours are the sequence number (S2), or one-to-one
 /// with it.
 #[inline]
-pub fn seal_burst(jobs: &mut [Job<'_>]) {
+pub fn seal_burst<'a>(jobs: impl Iterator<Item = Job<'a>>) {
     run(jobs, hitless_gcm::seal, EspKey::seal_packet);
 }
 
 /// Verifies every ICV and decrypts every text in place, each by itself: one that is bad changes
 /// nothing for the others.
 #[inline]
-pub fn open_burst(jobs: &mut [Job<'_>]) {
+pub fn open_burst<'a>(jobs: impl Iterator<Item = Job<'a>>) {
     run(jobs, hitless_gcm::open, EspKey::open_packet);
 }
 
 /// What has a kernel for bursts goes to it together, the rest one by one.
 #[inline]
-fn run(
-    jobs: &mut [Job<'_>],
+fn run<'a>(
+    jobs: impl Iterator<Item = Job<'a>>,
     burst: fn(&mut [hitless_gcm::Job<'_>]),
     single: fn(&EspKey, &mut [u8], Option<u32>) -> bool,
 ) {
-    for jobs in jobs.chunks_mut(BURST) {
-        let mut together: SmallVec<[hitless_gcm::Job<'_>; BURST]> = SmallVec::new();
-        let mut verdicts: SmallVec<[&mut bool; BURST]> = SmallVec::new();
-        for Job { key, esp, high, ok } in jobs {
-            match &key.cipher {
-                Cipher::Burst(key) => {
-                    together.push(hitless_gcm::Job {
-                        key,
-                        esp,
-                        high: *high,
-                        ok: false,
-                    });
-                    verdicts.push(ok);
-                }
-                _ => *ok = single(key, esp, *high),
-            }
-        }
-        burst(&mut together);
-        for (job, ok) in together.iter().zip(verdicts) {
-            *ok = job.ok;
+    let mut together: SmallVec<[hitless_gcm::Job<'_>; BURST]> = SmallVec::new();
+    let mut verdicts: SmallVec<[&mut bool; BURST]> = SmallVec::new();
+    for Job { key, esp, high, ok } in jobs {
+        let Cipher::Burst(key) = &key.cipher else {
+            *ok = single(key, esp, high);
+            continue;
+        };
+        together.push(hitless_gcm::Job {
+            key,
+            esp,
+            high,
+            ok: false,
+        });
+        verdicts.push(ok);
+        if together.len() == BURST {
+            run_together(&mut together, &mut verdicts, burst);
         }
     }
+    run_together(&mut together, &mut verdicts, burst);
+}
+
+/// Runs the kernel, and says of each packet what came of it.
+#[inline]
+fn run_together(
+    jobs: &mut SmallVec<[hitless_gcm::Job<'_>; BURST]>,
+    verdicts: &mut SmallVec<[&mut bool; BURST]>,
+    burst: fn(&mut [hitless_gcm::Job<'_>]),
+) {
+    burst(jobs);
+    for (job, ok) in jobs.iter().zip(verdicts.drain(..)) {
+        *ok = job.ok;
+    }
+    jobs.clear();
 }
 
 /// The keys of one direction of an SA, ready for use. Wiped when dropped, never printed.
@@ -177,6 +192,15 @@ impl EspKey {
     #[inline]
     pub fn suite(&self) -> EspSuite {
         self.suite
+    }
+
+    /// Asks for what a packet of so many octets needs of the key.
+    #[inline]
+    pub(crate) fn prefetch(&self, octets: usize) {
+        if let Cipher::Burst(key) = &self.cipher {
+            // At its end lie the round keys and, in front of them, a power of H for each block.
+            prefetch_end(&**key, ROUND_KEYS + octets);
+        }
     }
 
     /// Writes the IV of a number, in as many octets as the suite has. No other number has the same.

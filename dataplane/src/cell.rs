@@ -12,6 +12,7 @@ use crossbeam::utils::CachePadded;
 use hitless_sa::{Lease, SequenceNumber};
 
 use crate::pmtu::PathMtu;
+use crate::prefetch::prefetch;
 use crate::sync::{AtomicU64, Ordering};
 
 const FROZEN: u64 = 1 << 63;
@@ -56,6 +57,13 @@ impl Cell {
                 stalls: AtomicU64::new(0),
             }),
         }
+    }
+
+    /// Asks for the lines that a draw, or a delivery, needs.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&*self.cursor);
+        prefetch(&*self.bounds);
     }
 
     /// Takes up to `count` numbers, fewer if the limit is near, none once frozen. What is drawn is

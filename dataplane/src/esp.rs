@@ -101,7 +101,9 @@ pub(crate) fn wrap(
     }
     let esp = pool.bytes_mut(packet);
     // 3. Trailer, ESP header and IV.
-    esp[prefix + inner..prefix + payload].fill(0);
+    if payload > inner {
+        esp[prefix + inner..prefix + payload].fill(0);
+    }
     write_trailer(&mut esp[prefix + payload..], padding, next_header);
     write_header(&sa.key, esp, sa.spi, number, sa.esn)?;
     Ok(front)

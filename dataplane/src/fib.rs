@@ -72,12 +72,13 @@ impl Fib {
     /// Where a packet to `destination` goes.
     #[inline]
     pub fn lookup(&self, destination: IpAddr) -> Option<Hop> {
-        let family = if destination.is_ipv4() {
-            &self.v4
-        } else {
-            &self.v6
-        };
-        let number = family.find(key(destination))?;
+        let number = match destination {
+            IpAddr::V4(to) => self.v4.find(u64::from(u32::from(to)) << 32, 0),
+            IpAddr::V6(to) => {
+                let key = u128::from(to);
+                self.v6.find((key >> 64) as u64, key as u64)
+            }
+        }?;
         self.hops.get(number as usize).copied()
     }
 }

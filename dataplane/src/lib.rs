@@ -35,6 +35,7 @@ pub mod pcap;
 pub mod pmtu;
 pub mod pool;
 pub mod port;
+mod prefetch;
 mod reassembly;
 pub mod replay;
 mod report;

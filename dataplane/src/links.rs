@@ -48,6 +48,8 @@ struct Link {
 pub(crate) struct Links {
     links: Vec<Link>,
     neighbours: Neighbours,
+    /// Whom the last packet of this burst went to.
+    last: Option<(Neighbour, MacAddress)>,
 }
 
 impl Links {
@@ -67,6 +69,7 @@ impl Links {
         Links {
             links,
             neighbours: Neighbours::new(),
+            last: None,
         }
     }
 
@@ -127,8 +130,14 @@ impl Links {
             port,
             address: next_hop,
         };
+        if let Some((last, mac)) = self.last
+            && last == neighbour
+        {
+            return self.frame(frames, packet, port, mac);
+        }
         match self.neighbours.resolve(neighbour, now) {
             Resolution::Known { mac, probe } => {
+                self.last = Some((neighbour, mac));
                 if probe {
                     self.ask(frames, neighbour, Some(mac));
                 }
@@ -169,6 +178,7 @@ impl Links {
 
     /// Gives every transmit burst to its port.
     pub(crate) fn flush(&mut self, frames: &mut Frames) {
+        self.last = None;
         for (port, link) in self.links.iter_mut().enumerate() {
             link.flush(frames, port);
         }
@@ -183,6 +193,7 @@ impl Links {
 
     /// Once a second: asks again for silent neighbours, and drops what waited in vain.
     pub(crate) fn tick(&mut self, frames: &mut Frames, now: Instant) {
+        self.last = None;
         let links = &mut self.links;
         self.neighbours.tick(now, |tick| match tick {
             Tick::Ask(neighbour) => {
@@ -213,6 +224,7 @@ impl Links {
         trust: Trust,
         now: Instant,
     ) -> bool {
+        self.last = None;
         let Some(learned) = self.neighbours.learn(neighbour, mac, trust, now) else {
             return false;
         };

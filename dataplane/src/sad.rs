@@ -23,6 +23,7 @@ use crate::esp;
 use crate::flow::Flow;
 use crate::outer::{Inner, MixedFamilies, OuterHeader};
 use crate::pmtu::TooBig;
+use crate::prefetch::prefetch;
 use crate::replay::AntiReplay;
 use crate::report::Limiter;
 use crate::transport;
@@ -150,10 +151,11 @@ impl InboundSa {
             && self.cell.inbound_top().0 == 0
     }
 
-    /// Whether the inner packet is one that this SA may carry (RFC 4301 section 5.2, step 4).
+    /// Whether an inner packet of this flow is one that this SA may carry (RFC 4301 section 5.2,
+    /// step 4).
     #[inline]
-    pub fn selectors_match(&self, inner: &[u8]) -> bool {
-        Flow::parse(inner).is_some_and(|flow| flow.matches_inbound(&self.local_ts, &self.remote_ts))
+    pub fn allows(&self, flow: &Flow) -> bool {
+        flow.matches_inbound(&self.local_ts, &self.remote_ts)
     }
 
     /// The second half of receiving, after [`esp::unwrap`] and again when a packet that waited
@@ -590,15 +592,44 @@ impl Sad {
     /// The SA that a packet names.
     #[inline]
     pub fn inbound(&self, spi: Spi) -> Option<&InboundSa> {
-        let slot = *self.spis.get(&spi)?;
+        self.inbound_in(self.slot_of_spi(spi)?)
+    }
+
+    /// The slot of the SA that a packet names, here or at another worker.
+    #[inline]
+    pub(crate) fn slot_of_spi(&self, spi: Spi) -> Option<u32> {
+        self.spis.get(&spi).copied()
+    }
+
+    /// The receiving half in a slot, to look at.
+    #[inline]
+    pub(crate) fn inbound_in(&self, slot: u32) -> Option<&InboundSa> {
         self.slots.get(slot as usize)?.inbound.as_deref()
     }
 
-    /// The same, to be changed.
+    /// Asks for a slot, which says where its SAs are.
     #[inline]
-    pub(crate) fn inbound_mut(&mut self, spi: Spi) -> Option<&mut InboundSa> {
-        let slot = *self.spis.get(&spi)?;
-        self.slots.get_mut(slot as usize)?.inbound.as_deref_mut()
+    pub(crate) fn prefetch_slot(&self, slot: u32) {
+        if let Some(entry) = self.slots.get(slot as usize) {
+            prefetch(entry);
+        }
+    }
+
+    /// Asks for the receiving half in a slot.
+    #[inline]
+    pub(crate) fn prefetch_inbound(&self, slot: u32) {
+        if let Some(sa) = self.inbound_in(slot) {
+            prefetch(sa);
+        }
+    }
+
+    /// Asks for the sending half in a slot.
+    #[inline]
+    pub(crate) fn prefetch_outbound(&self, slot: u32) {
+        let entry = self.slots.get(slot as usize);
+        if let Some(sa) = entry.and_then(|entry| entry.outbound.as_deref()) {
+            prefetch(sa);
+        }
     }
 
     /// The receiving half in a slot.

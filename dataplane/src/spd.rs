@@ -13,6 +13,7 @@ use smallvec::SmallVec;
 
 use crate::flow::{Flow, Ports};
 use crate::port::BURST;
+use crate::prefetch::prefetch;
 use classifier::{Classifier, Coordinate, Point, Volume};
 use tally::Tally;
 
@@ -178,6 +179,18 @@ impl Spd {
     pub(crate) fn count(&self, worker: usize, policy: usize, direction: Direction, octets: usize) {
         if let Some(tally) = self.tallies.get(policy) {
             tally.add(worker, direction, octets as u64);
+        }
+    }
+
+    /// Asks for what [`Spd::count`] needs, a step of three at a time: each says where the next is.
+    #[inline]
+    pub(crate) fn prefetch_count(&self, worker: usize, policy: usize, step: usize) {
+        if let Some(tally) = self.tallies.get(policy) {
+            match step {
+                0 => prefetch(tally),
+                1 => tally.prefetch_shares(),
+                _ => tally.prefetch_counts(worker),
+            }
         }
     }
 

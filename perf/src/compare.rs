@@ -28,6 +28,7 @@ const HUGE_PAGES: &str = "/proc/sys/vm/nr_hugepages";
 
 /// Options of `hitless-perf compare`.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     /// Do not install Debian's packages; compare with what is there
     #[arg(long)]

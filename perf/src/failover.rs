@@ -13,6 +13,7 @@ const REACH_MS: i64 = 300;
 
 /// Options of `hitless-perf failover`.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     /// How many takeovers
     #[arg(long, default_value_t = 5, value_name = "N")]

@@ -224,3 +224,13 @@ fn print(results: &Results, printing: &Printing) -> Result<(), Box<dyn Error>> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_fits_together() {
+        super::Arguments::command().debug_assert();
+    }
+}

@@ -29,7 +29,8 @@ enum Command {
     Run(Run),
     /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
     Sim(Sim),
-    /// Search the lease rules as a model, whole and with each rule left out. Needs nothing.
+    /// Search the lease rules as a model, whole and with each rule left out: a minute or two, and
+    /// a gigabyte. Needs nothing.
     #[command(after_help = "Example: hitless-testbeds model --full")]
     Model(Model),
     /// Send damaged packets through a worker and watch that they do no harm. Needs nothing.
@@ -75,6 +76,7 @@ struct Sim {
 #[derive(Args)]
 struct Conformance {
     /// Outputs of `cargo test`, of `python3 -m unittest -v` and of `hitless-testbeds run`.
+    #[arg(required = true)]
     outputs: Vec<PathBuf>,
     /// A test that was not run is a failure.
     #[arg(long)]
@@ -328,4 +330,14 @@ fn require_programs() -> Result<(), LabError> {
         hitless_testbeds::process::require(program, package)?;
     }
     strongswan::require()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_fits_together() {
+        super::Arguments::command().debug_assert();
+    }
 }

@@ -72,11 +72,8 @@ impl Host {
         for frame in &frames {
             match frame.get(12..14) {
                 Some(kind) if kind == ETHERTYPE_ARP => self.arp(&frame[14..]),
-                Some(kind) if kind == ETHERTYPE_IPV4 => self.packet(now, &frame[14..]),
-                Some(kind) if kind == ETHERTYPE_IPV6 => {
-                    if !self.discovery(&frame[14..]) {
-                        self.packet(now, &frame[14..]);
-                    }
+                Some(kind) if kind == ETHERTYPE_IPV4 || kind == ETHERTYPE_IPV6 => {
+                    self.packet(now, &frame[14..]);
                 }
                 _ => {}
             }
@@ -156,27 +153,21 @@ impl Host {
         }
     }
 
-    /// Whether it was a message between neighbours (RFC 4861).
-    fn discovery(&mut self, packet: &[u8]) -> bool {
-        let Ok(ip) = Ipv6::parse(packet) else {
-            return false;
-        };
-        if ip.next_header() != ipv6::ICMP {
-            return false;
-        }
+    /// A message between neighbours (RFC 4861).
+    fn discovery(&mut self, ip: Ipv6<'_>) {
         match ndp::parse(ip) {
-            Ok(Message::Solicitation { target, mac }) if self.address == target => {
-                if let (Some(mac), from) = (mac, ip.source()) {
-                    let answer = ndp::advertisement(from, target, self.mac, true);
-                    self.push(mac, &answer);
-                }
+            Ok(Message::Solicitation {
+                target,
+                mac: Some(mac),
+            }) if self.address == target => {
+                let answer = ndp::advertisement(ip.source(), target, self.mac, true);
+                self.push(mac, &answer);
             }
             Ok(Message::Advertisement(told)) if self.gateway == told.target => {
                 self.gateway_mac = told.mac.or(self.gateway_mac);
             }
             _ => {}
         }
-        true
     }
 
     fn packet(&mut self, now: Instant, packet: &[u8]) {
@@ -186,6 +177,7 @@ impl Host {
         };
         let (protocol, datagram) = match ip {
             Ip::V4(ip) => (ip.protocol(), ip.payload()),
+            Ip::V6(ip) if ip.next_header() == ipv6::ICMP => return self.discovery(ip),
             Ip::V6(ip) => (ip.next_header(), ip.payload()),
         };
         if ip.destination() != self.address || protocol != UDP {

@@ -5,6 +5,7 @@
 use hitless_sa::SequenceNumber;
 
 use super::{Count, REASONS};
+use crate::prefetch::prefetch;
 use crate::verdict::DropReason;
 
 /// Counters of the receiving or of the sending half.
@@ -60,6 +61,12 @@ impl SaCounters {
         let all = DropReason::ALL.iter();
         all.map(|reason| (*reason, self.dropped(*reason)))
             .filter(|(_, count)| *count > 0)
+    }
+
+    /// Asks for the line that every packet is counted in.
+    #[inline]
+    pub(crate) fn prefetch(&self) {
+        prefetch(&self.packets);
     }
 
     pub(crate) fn count_packet(&self, bytes: usize) {

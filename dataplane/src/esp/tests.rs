@@ -97,14 +97,15 @@ impl Tunnel {
         number: SequenceNumber,
     ) -> Result<(), DropReason> {
         let front = wrap(&mut self.pool, packet, &self.sender, number, 0)?;
-        let mut jobs = [Job {
+        let mut ok = false;
+        let job = Job {
             key: &self.sender.key,
             esp: self.pool.bytes_mut(packet),
             high: high(number, self.sender.esn),
-            ok: false,
-        }];
-        seal_burst(&mut jobs);
-        assert!(jobs[0].ok);
+            ok: &mut ok,
+        };
+        seal_burst([job].into_iter());
+        assert!(ok);
         address(&mut self.pool, packet, &self.sender, number, front)
     }
 
@@ -116,14 +117,15 @@ impl Tunnel {
             &receiver.window,
             esn,
         )?;
-        let mut jobs = [Job {
+        let mut ok = false;
+        let job = Job {
             key: &receiver.key,
             esp: self.pool.bytes_mut(packet),
             high: high(number, esn),
-            ok: false,
-        }];
-        open_burst(&mut jobs);
-        if !jobs[0].ok {
+            ok: &mut ok,
+        };
+        open_burst([job].into_iter());
+        if !ok {
             return Err(DropReason::Integrity);
         }
         let headers = (0, false);

@@ -83,24 +83,25 @@ impl Trie {
         trie
     }
 
-    /// The hop of the longest prefix that the key begins with.
+    /// The hop of the longest prefix that the key begins with, which comes in two halves: the lower
+    /// one is a constant for IPv4.
     #[inline]
-    pub(super) fn find(&self, key: u128) -> Option<u32> {
-        let entry = *self.table.get((key >> (128 - FIRST)) as usize)?;
+    pub(super) fn find(&self, high: u64, low: u64) -> Option<u32> {
+        let entry = *self.table.get((high >> (64 - FIRST)) as usize)?;
         let hop = if entry & LEAF != 0 {
             entry & !LEAF
         } else {
-            self.descend(entry, key << FIRST)?
+            self.descend(entry, high << FIRST | low >> (64 - FIRST), low << FIRST)?
         };
         (hop != NONE).then_some(hop)
     }
 
-    /// From a node on; `key` begins with the bits that it takes.
+    /// From a node on; `high` begins with the bits that it takes.
     #[inline]
-    fn descend(&self, node: u32, mut key: u128) -> Option<u32> {
+    fn descend(&self, node: u32, mut high: u64, mut low: u64) -> Option<u32> {
         let mut node = self.nodes.get(node as usize)?;
         loop {
-            let place = (key >> (128 - STRIDE)) as u32;
+            let place = (high >> (64 - STRIDE)) as u32;
             // All places up to this one.
             let upto = u64::MAX >> (63 - place);
             if node.inner >> place & 1 == 0 {
@@ -109,7 +110,8 @@ impl Trie {
             }
             let next = node.nodes + (node.inner & upto).count_ones() - 1;
             node = self.nodes.get(next as usize)?;
-            key <<= STRIDE;
+            high = high << STRIDE | low >> (64 - STRIDE);
+            low <<= STRIDE;
         }
     }
 

@@ -12,6 +12,7 @@ use crate::classify::{Class, classify};
 use crate::command::Event;
 use crate::ecn;
 use crate::esp;
+use crate::flow::Flow;
 use crate::handover::{Errand, HOPS};
 use crate::mss;
 use crate::pool::Packet;
@@ -31,7 +32,6 @@ pub(crate) struct Opening {
     pub(crate) verified: bool,
 }
 
-type Jobs<'a> = SmallVec<[Job<'a>; BURST]>;
 type Openings = SmallVec<[Opening; BURST]>;
 
 impl Worker {
@@ -41,8 +41,9 @@ impl Worker {
     pub(super) fn inbound(&mut self, now: Instant, sorted: &mut Sorted) {
         // 1. The SA, the number, the replay check.
         let mut openings = Openings::new();
-        for arrival in sorted.arrivals.drain(..) {
-            self.look_up(now, arrival, &mut openings);
+        let slots = self.slots_of(&sorted.arrivals);
+        for (arrival, slot) in sorted.arrivals.drain(..).zip(slots) {
+            self.look_up(now, arrival, slot, &mut openings);
         }
         if self.frames.watch.on {
             self.watch_openings(&openings);
@@ -69,15 +70,53 @@ impl Worker {
         }
     }
 
+    /// The slots that the packets name, whose SAs are asked for all at once.
+    fn slots_of(&self, arrivals: &[Arrival]) -> SmallVec<[Option<u32>; BURST]> {
+        let mut slots: SmallVec<[Option<u32>; BURST]> = SmallVec::new();
+        for arrival in arrivals {
+            let spi = esp::spi(self.frames.pool.bytes(&arrival.packet));
+            // SPI 0 never is one (RFC 4303 section 2.1).
+            let slot = spi
+                .filter(|spi| spi.0 != 0)
+                .and_then(|spi| self.sad.slot_of_spi(spi));
+            if let Some(slot) = slot
+                && slots.last() != Some(&Some(slot))
+            {
+                self.sad.prefetch_slot(slot);
+            }
+            slots.push(slot);
+        }
+        let mut last = None;
+        for slot in &slots {
+            if let Some(slot) = slot
+                && last != Some(slot)
+            {
+                self.sad.prefetch_inbound(*slot);
+                last = Some(slot);
+            }
+        }
+        slots
+    }
+
     /// Pass 1: SA, sequence number, replay check.
-    fn look_up(&mut self, now: Instant, mut arrival: Arrival, openings: &mut Openings) {
-        // 1. The SA (RFC 4303 section 3.4.2). SPI 0 never is one (section 2.1).
+    fn look_up(
+        &mut self,
+        now: Instant,
+        mut arrival: Arrival,
+        slot: Option<u32>,
+        openings: &mut Openings,
+    ) {
+        // 1. The SA (RFC 4303 section 3.4.2).
         let esp = self.frames.pool.bytes_mut(&mut arrival.packet);
-        let spi = esp::spi(esp);
-        let nonzero = spi.filter(|spi| spi.0 != 0);
-        let Some(sa) = nonzero.and_then(|spi| self.sad.inbound_mut(spi)) else {
+        let Some(sa) = slot.and_then(|slot| self.sad.inbound_in_slot(slot)) else {
+            let spi = esp::spi(esp);
             return self.elsewhere(now, arrival, spi);
         };
+        if openings.last().map(|last| last.slot) != Some(sa.slot) {
+            sa.key.prefetch(esp.len());
+            sa.cell.prefetch();
+            sa.counters.prefetch();
+        }
         // 2. Its number, and whether it is new (section 3.4.3).
         let (number, below) = match esp::number(esp, sa.key.suite(), &sa.window, sa.esn) {
             // A peer far below the floor of a takeover looks like one that is far ahead.
@@ -124,26 +163,11 @@ impl Worker {
             } = opening;
             (&mut arrival.packet, (*slot, *high, verified))
         });
-        let (mut jobs, verdicts): (Jobs<'_>, SmallVec<[&mut bool; BURST]>) = frames
-            .pool
-            .each_bytes_mut(packets)
-            .filter_map(|(esp, (slot, high, verified))| {
-                let key = sad.opening_key(slot)?;
-                Some((
-                    Job {
-                        key,
-                        esp,
-                        high,
-                        ok: false,
-                    },
-                    verified,
-                ))
-            })
-            .unzip();
-        aead::open_burst(&mut jobs);
-        for (job, verified) in jobs.iter().zip(verdicts) {
-            *verified = job.ok;
-        }
+        let each = frames.pool.each_bytes_mut(packets);
+        aead::open_burst(each.filter_map(|(esp, (slot, high, ok))| {
+            let key = sad.opening_key(slot)?;
+            Some(Job { key, esp, high, ok })
+        }));
     }
 
     /// Pass 3: what an authentic packet changes, and where it goes.
@@ -263,18 +287,20 @@ impl Worker {
         // 5. It must be one that this SA may carry (RFC 4301 section 5.2, step 4).
         self.note_use(slot, now);
         let octets = self.frames.pool.bytes(&packet);
-        let allowed = self
-            .sad
-            .inbound_in_slot(slot)
-            .is_some_and(|sa| sa.selectors_match(octets));
+        let classified = classify(octets, &self.addresses);
+        let flow = match &classified {
+            Ok((Class::Forward(flow) | Class::Echo(flow), _)) => Some(*flow),
+            _ => Flow::parse(octets),
+        };
+        let allowed = flow
+            .zip(self.sad.inbound_in_slot(slot))
+            .is_some_and(|(flow, sa)| sa.allows(&flow));
         if !allowed {
             return self.drop_inbound(slot, packet, DropReason::SelectorMismatch);
         }
         self.frames.counters.count_opened(octets.len());
-        self.clamp_opening(now, &mut packet, slot);
-        let octets = self.frames.pool.bytes(&packet);
         // 6. What it is. ESP or IKE inside ESP is not for us.
-        let flow = match classify(octets, &self.addresses) {
+        let flow = match classified {
             Ok((Class::Forward(flow), _)) => flow,
             Ok((Class::Echo(_), _)) => return self.answer_echo(now, packet, departures),
             Ok((Class::Fragment, _)) => {
@@ -289,6 +315,7 @@ impl Worker {
         if !decrement_hops(self.frames.pool.bytes_mut(&mut packet)) {
             return self.drop_inbound(slot, packet, DropReason::TtlExceeded);
         }
+        self.clamp_opening(now, &mut packet, slot);
         self.send_or_depart(now, packet, flow, departures);
     }
 }

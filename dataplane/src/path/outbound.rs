@@ -35,6 +35,8 @@ pub(crate) struct Sealing {
     mtu: usize,
     /// Octets that the inner packet is padded to.
     pad_to: usize,
+    /// Which draw of the burst it takes its number from.
+    draw: usize,
 }
 
 /// One whose ESP header, IV and trailer are in place.
@@ -53,7 +55,6 @@ const SEALINGS: usize = BURST + 2 * fragment::MAX;
 
 type Sealings = SmallVec<[Sealing; SEALINGS]>;
 type Wrappings = SmallVec<[Wrapped; SEALINGS]>;
-type Jobs<'a> = SmallVec<[Job<'a>; SEALINGS]>;
 
 /// What one SA needs in this burst, then what it got.
 struct Draw {
@@ -73,15 +74,53 @@ impl Worker {
         // 1. Policies, all searches of the burst at once.
         let flows: SmallVec<[Flow; BURST]> = departures.iter().map(|d| d.flow).collect();
         let policies = self.flows.outbound(&self.spd, &flows);
-        for (departure, policy) in departures.drain(..).zip(policies) {
+        let slots = self.slots_for(&policies);
+        for ((departure, policy), slot) in departures.drain(..).zip(policies).zip(slots) {
             // 2. SA, the way of the outer packet, and whether it fits.
-            self.protect(now, departure, policy, &mut sealings);
+            self.protect(now, departure, (policy, slot), &mut sealings);
             // Fragments may make more packets than came; then a second draw is due.
             if sealings.len() + fragment::MAX > SEALINGS {
                 self.seal_all(now, &mut sealings);
             }
         }
         self.seal_all(now, &mut sealings);
+    }
+
+    /// The slots of the SAs that protect the packets. These and the policies' counts are asked for
+    /// all at once, in steps, for each says where the next one is.
+    fn slots_for(&self, policies: &[Option<Match>]) -> SmallVec<[Option<u32>; BURST]> {
+        let mut slots: SmallVec<[Option<u32>; BURST]> = SmallVec::new();
+        // Those that differ from the one before: policy and slot.
+        let mut each: SmallVec<[(usize, Option<u32>); BURST]> = SmallVec::new();
+        for found in policies {
+            let slot = match (found, each.last()) {
+                (None, _) => None,
+                (Some(found), Some((policy, slot))) if *policy == found.policy => *slot,
+                (Some(found), _) => {
+                    self.spd.prefetch_count(self.id(), found.policy, 0);
+                    let slot = match found.action {
+                        Action::Protect(Some(id)) => self.sad.slot_of(id),
+                        _ => None,
+                    };
+                    if let Some(slot) = slot {
+                        self.sad.prefetch_slot(slot);
+                    }
+                    each.push((found.policy, slot));
+                    slot
+                }
+            };
+            slots.push(slot);
+        }
+        for (policy, slot) in &each {
+            self.spd.prefetch_count(self.id(), *policy, 1);
+            if let Some(slot) = slot {
+                self.sad.prefetch_outbound(*slot);
+            }
+        }
+        for (policy, _) in &each {
+            self.spd.prefetch_count(self.id(), *policy, 2);
+        }
+        slots
     }
 
     /// Packets that another worker has found the SA for.
@@ -110,14 +149,18 @@ impl Worker {
         }
         // 3. One draw for each SA, of what this burst needs and no more (rule R3).
         let mut draws: SmallVec<[Draw; SEALINGS]> = SmallVec::new();
-        for sealing in sealings.iter() {
-            match draws.iter_mut().find(|draw| draw.slot == sealing.slot) {
-                Some(draw) => draw.wanted += 1,
-                None => draws.push(Draw {
+        for sealing in sealings.iter_mut() {
+            let of = |draw: &Draw| draw.slot == sealing.slot;
+            sealing.draw = draws.iter().rposition(of).unwrap_or_else(|| {
+                draws.push(Draw {
                     slot: sealing.slot,
-                    wanted: 1,
+                    wanted: 0,
                     block: None,
-                }),
+                });
+                draws.len() - 1
+            });
+            if let Some(draw) = draws.get_mut(sealing.draw) {
+                draw.wanted += 1;
             }
         }
         for draw in &mut draws {
@@ -133,8 +176,7 @@ impl Worker {
         let mut wrapped = Wrappings::new();
         for sealing in sealings.drain(..) {
             let number = draws
-                .iter_mut()
-                .find(|draw| draw.slot == sealing.slot)
+                .get_mut(sealing.draw)
                 .and_then(|draw| draw.block.as_mut())
                 .and_then(Iterator::next);
             self.wrap(sealing, number, &mut wrapped);
@@ -181,6 +223,7 @@ impl Worker {
                 next_hop,
                 mtu,
                 pad_to: usize::from(octets).min(sa.inner_mtu(mtu)),
+                draw: 0,
             });
             if sealings.len() == BURST {
                 self.seal_all(now, &mut sealings);
@@ -195,7 +238,7 @@ impl Worker {
         &mut self,
         now: Instant,
         departure: Departure,
-        policy: Option<Match>,
+        (policy, slot): (Option<Match>, Option<u32>),
         sealings: &mut Sealings,
     ) {
         let Departure { packet, flow } = departure;
@@ -208,7 +251,7 @@ impl Worker {
                 match found.action {
                     Action::Discard => DropReason::PolicyDiscard,
                     Action::Bypass => return self.route(now, packet),
-                    Action::Protect(id) => match id.and_then(|id| self.sad.slot_of(id)) {
+                    Action::Protect(_) => match slot {
                         Some(slot) => {
                             return match self.sad.outbound_owner(slot) {
                                 Some((sa, to)) => self.hand_over(packet, to, Errand::Seal(sa)),
@@ -239,12 +282,22 @@ impl Worker {
         let Some(sa) = self.sad.outbound_mut(slot) else {
             return self.frames.drop(packet, DropReason::NoSa);
         };
+        if sealings.last().map(|last| last.slot) != Some(slot) {
+            sa.key.prefetch(packet.len());
+            sa.cell.prefetch();
+            sa.counters.prefetch();
+        }
         let octets = self.frames.pool.bytes_mut(&mut packet);
-        let destination = match sa.mode {
-            Mode::Tunnel => Some(sa.remote),
-            Mode::Transport => Ip::parse(octets).ok().map(Ip::destination),
+        let found = match (sa.mode, sealings.last()) {
+            // The way of the SA's last packet, which has the same endpoint.
+            (Mode::Tunnel, Some(last)) if last.slot == slot => Some((last.port, last.next_hop)),
+            (Mode::Tunnel, _) => way(&self.fib, sa.remote),
+            (Mode::Transport, _) => {
+                let destination = Ip::parse(octets).ok().map(Ip::destination);
+                destination.and_then(|to| way(&self.fib, to))
+            }
         };
-        let Some((port, next_hop)) = destination.and_then(|to| way(&self.fib, to)) else {
+        let Some((port, next_hop)) = found else {
             return self.drop_outbound(slot, packet, DropReason::NoRoute);
         };
         let link = self.links.interface(port).map_or(0, |out| out.mtu);
@@ -259,6 +312,7 @@ impl Worker {
             next_hop,
             mtu,
             pad_to,
+            draw: 0,
         };
         if packet.len() <= fits {
             return sealings.push(sealing(packet));
@@ -322,24 +376,11 @@ impl Worker {
             } = wrapped;
             (&mut sealing.packet, (sealing.slot, *high, sealed))
         });
-        let (mut jobs, verdicts): (Jobs<'_>, SmallVec<[&mut bool; SEALINGS]>) = frames
-            .pool
-            .each_bytes_mut(packets)
-            .filter_map(|(esp, (slot, high, sealed))| {
-                let key = sad.sealing_key(slot)?;
-                let job = Job {
-                    key,
-                    esp,
-                    high,
-                    ok: false,
-                };
-                Some((job, sealed))
-            })
-            .unzip();
-        aead::seal_burst(&mut jobs);
-        for (job, sealed) in jobs.iter().zip(verdicts) {
-            *sealed = job.ok;
-        }
+        let each = frames.pool.each_bytes_mut(packets);
+        aead::seal_burst(each.filter_map(|(esp, (slot, high, ok))| {
+            let key = sad.sealing_key(slot)?;
+            Some(Job { key, esp, high, ok })
+        }));
     }
 
     /// Puts the outer headers in front, and sends. Nothing leaves that was not sealed (S6).

@@ -9,6 +9,7 @@ use crossbeam::utils::CachePadded;
 use hitless_sa::TrafficSelector;
 
 use super::{Action, Direction, Policy};
+use crate::prefetch::prefetch;
 
 /// Packets and octets that a policy matched: on their way out, and those that came in clear to the
 /// unprotected side. What its SAs deliver is counted with them.
@@ -41,6 +42,20 @@ impl Tally {
         let own = (0..workers).map(|_| CachePadded::default()).collect();
         let others = Counts::default();
         Tally(Arc::new(Shares { own, others }))
+    }
+
+    /// Asks for what says where the shares are.
+    #[inline]
+    pub(super) fn prefetch_shares(&self) {
+        prefetch(&*self.0);
+    }
+
+    /// Asks for a worker's share.
+    #[inline]
+    pub(super) fn prefetch_counts(&self, worker: usize) {
+        if let Some(counts) = self.0.own.get(worker) {
+            prefetch::<Counts>(counts);
+        }
     }
 
     #[inline]

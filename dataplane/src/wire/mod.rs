@@ -13,17 +13,22 @@ pub mod ndp;
 pub mod udp;
 
 /// The Internet checksum (RFC 1071) of `octets`, starting from the one's complement sum `seed`.
+///
+/// It adds words of four octets: 2^16 is 1 modulo 2^16 - 1, so that each counts as its two halves.
+#[inline]
 pub fn checksum(seed: u32, octets: &[u8]) -> u16 {
-    let mut pairs = octets.chunks_exact(2);
+    let (words, rest) = octets.as_chunks::<4>();
     let mut sum = u64::from(seed);
-    for pair in &mut pairs {
-        if let [high, low] = pair {
-            sum += u64::from(u16::from_be_bytes([*high, *low]));
-        }
+    for word in words {
+        sum += u64::from(u32::from_be_bytes(*word));
     }
-    if let [last] = pairs.remainder() {
-        sum += u64::from(u16::from_be_bytes([*last, 0]));
-    }
+    let last = match *rest {
+        [a, b, c] => [a, b, c, 0],
+        [a, b] => [a, b, 0, 0],
+        [a] => [a, 0, 0, 0],
+        _ => [0; 4],
+    };
+    sum += u64::from(u32::from_be_bytes(last));
     while sum > 0xffff {
         sum = (sum & 0xffff) + (sum >> 16);
     }

@@ -34,9 +34,11 @@ const WARM_UP: usize = 20;
 
 /// Options of `hitless-perf esp`.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     /// Rounds of 256 packets for each figure
-    #[arg(long, default_value_t = 300, value_name = "N")]
+    #[arg(long, default_value_t = 300, value_name = "N",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub rounds: usize,
     /// Only these experiments
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]

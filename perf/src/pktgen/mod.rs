@@ -262,6 +262,14 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
     }
     let refused = ends.out.refused();
     let arrivals = sink.arrivals();
+    if arrivals.received == 0 && sent.offered > 0 {
+        let [a, b, c, d, e, f] = ends.sink().mac;
+        eprintln!(
+            "nothing arrived: straight to the sink goes --dst-mac \
+             {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, its own address and not the \
+             interface's; through a gateway, give its --gateway"
+        );
+    }
     let taken = sent.offered.saturating_sub(refused);
     Ok(PktgenResult {
         seconds,

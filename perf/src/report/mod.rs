@@ -13,6 +13,7 @@ use crate::results::Results;
 
 /// Options of `hitless-perf report`.
 #[derive(Args, Clone, Debug)]
+#[group(skip)]
 pub struct Options {
     /// Results that `all --json` printed; measured now unless given
     #[arg(long, value_name = "FILE")]

@@ -35,17 +35,17 @@ fn key(engine: Engine, suite: EspSuite, seed: u8) -> EspKey {
 
 /// A burst of one.
 fn seal_one(key: &EspKey, esp: &mut [u8], high: Option<u32>) -> bool {
-    let ok = false;
-    let mut jobs = [Job { key, esp, high, ok }];
-    seal_burst(&mut jobs);
-    jobs[0].ok
+    let mut verdict = false;
+    let ok = &mut verdict;
+    seal_burst([Job { key, esp, high, ok }].into_iter());
+    verdict
 }
 
 fn open_one(key: &EspKey, esp: &mut [u8], high: Option<u32>) -> bool {
-    let ok = false;
-    let mut jobs = [Job { key, esp, high, ok }];
-    open_burst(&mut jobs);
-    jobs[0].ok
+    let mut verdict = false;
+    let ok = &mut verdict;
+    open_burst([Job { key, esp, high, ok }].into_iter());
+    verdict
 }
 
 /// The RustCrypto ciphers as they come, without anything of ours: encrypts in place and returns the
@@ -175,26 +175,27 @@ fn a_burst_of_all_suites_engines_and_lengths_is_judged_packet_by_packet() {
         })
         .collect();
     let clear = packets.clone();
-    let run = |packets: &mut [Vec<u8>], burst: fn(&mut [Job<'_>])| -> Vec<bool> {
-        let mut jobs: Vec<_> = packets
-            .iter_mut()
-            .enumerate()
-            .map(|(index, esp)| Job {
-                key: &keys[index % keys.len()],
-                esp,
-                high: (index % 3 == 0).then_some(0),
-                ok: false,
-            })
-            .collect();
-        burst(&mut jobs);
-        jobs.iter().map(|job| job.ok).collect()
+    let run = |packets: &mut [Vec<u8>], seal: bool| -> Vec<bool> {
+        let mut verdicts = vec![false; packets.len()];
+        let each = packets.iter_mut().zip(&mut verdicts).enumerate();
+        let jobs = each.map(|(index, (esp, ok))| Job {
+            key: &keys[index % keys.len()],
+            esp,
+            high: (index % 3 == 0).then_some(0),
+            ok,
+        });
+        match seal {
+            true => seal_burst(jobs),
+            false => open_burst(jobs),
+        }
+        verdicts
     };
-    assert!(run(&mut packets, seal_burst).iter().all(|&ok| ok));
+    assert!(run(&mut packets, true).iter().all(|&ok| ok));
     for index in (0..packets.len()).step_by(7) {
         let at = index * 31 % packets[index].len();
         packets[index][at] ^= 0x10;
     }
-    let verdicts = run(&mut packets, open_burst);
+    let verdicts = run(&mut packets, false);
     for (index, (ok, esp)) in verdicts.into_iter().zip(&packets).enumerate() {
         assert_eq!(ok, index % 7 != 0, "{index}");
         let end = esp.len() - ICV_LENGTH;

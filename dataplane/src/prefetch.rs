@@ -1,0 +1,35 @@
+//! Asking the caches for what a burst needs soon, so that the misses of its packets overlap.
+#![expect(unsafe_code, reason = "the prefetch instruction")]
+
+/// Octets that come at a time.
+const LINE: usize = 64;
+
+/// Asks for the whole of a value.
+#[inline]
+pub(crate) fn prefetch<T>(value: &T) {
+    prefetch_end(value, size_of::<T>());
+}
+
+/// Asks for so many octets at the end of a value.
+#[inline]
+pub(crate) fn prefetch_end<T>(value: &T, octets: usize) {
+    let from = size_of::<T>().saturating_sub(octets);
+    let start = std::ptr::from_ref(value).cast::<i8>();
+    for offset in (from..size_of::<T>()).step_by(LINE) {
+        hint(start.wrapping_add(offset));
+    }
+}
+
+/// Other machines get along without.
+#[inline]
+fn hint(address: *const i8) {
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        // SAFETY: SSE is part of every x86-64. A prefetch reads nothing that the program could see
+        // and never faults, whatever the address; this one lies within a borrowed value.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address) };
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = address;
+}
