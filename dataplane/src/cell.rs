@@ -11,6 +11,7 @@
 use crossbeam::utils::CachePadded;
 use hitless_sa::{Lease, SequenceNumber};
 
+use crate::pmtu::PathMtu;
 use crate::prefetch::prefetch;
 use crate::sync::{AtomicU64, Ordering};
 
@@ -22,7 +23,7 @@ const LAST: u64 = FROZEN - 2;
 pub struct Cell {
     /// The next number to draw. Outbound workers contend for this line alone.
     cursor: CachePadded<AtomicU64>,
-    /// What the control thread raises and workers only read.
+    /// What the control thread raises and workers read with every burst.
     bounds: CachePadded<Bounds>,
     /// What workers report and only the control thread reads.
     reports: CachePadded<Reports>,
@@ -31,6 +32,8 @@ pub struct Cell {
 struct Bounds {
     limit: AtomicU64,
     high_water: AtomicU64,
+    /// Written only when an error about a packet of the SA has come, to whichever worker.
+    path_mtu: PathMtu,
 }
 
 struct Reports {
@@ -47,6 +50,7 @@ impl Cell {
             bounds: CachePadded::new(Bounds {
                 limit: AtomicU64::new(lease.grant.0.min(LAST)),
                 high_water: AtomicU64::new(lease.high_water.0.min(LAST)),
+                path_mtu: PathMtu::default(),
             }),
             reports: CachePadded::new(Reports {
                 inbound_top: AtomicU64::new(0),
@@ -173,6 +177,12 @@ impl Cell {
     /// The highest number that may be delivered.
     pub fn high_water(&self) -> SequenceNumber {
         SequenceNumber(self.bounds.high_water.load(Ordering::Acquire) & !FROZEN)
+    }
+
+    /// What is known of the way of the SA's packets: one truth for all workers that send on it.
+    #[inline]
+    pub(crate) fn path_mtu(&self) -> &PathMtu {
+        &self.bounds.path_mtu
     }
 
     /// Whether an authentic packet with this number may be delivered now (R8).

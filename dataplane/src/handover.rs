@@ -46,6 +46,8 @@ pub(crate) enum Errand {
     Open(u8),
     /// Seal this inner packet for that SA. Policy has been asked; the SA may have gone since.
     Seal(SaId),
+    /// Heed this error about a packet that was too big.
+    Heed,
 }
 
 enum Parcel {
@@ -243,6 +245,7 @@ impl Worker {
                     self.arrive_again(packet, hops, &mut sorted);
                 }
                 (Some(packet), Errand::Seal(sa)) => sealings.push((packet, sa)),
+                (Some(packet), Errand::Heed) => self.receive_too_big(now, packet, true),
             }
         }
         if taken > 0 {
@@ -258,13 +261,13 @@ impl Worker {
     /// What waits for its high water does not go with it.
     pub(crate) fn move_half(&mut self, id: SaId, to: usize, counters: Arc<SaCounters>) {
         let taken = self.sad.slot_of(id).zip(self.sad.take_inbound(id, to));
-        let Some((slot, mut half)) = taken else {
+        let Some((slot, (mut half, bound))) = taken else {
             return self.reports.answer(Event::Stayed { sa: id });
         };
         let counted_here = std::mem::replace(&mut half.counters, counters);
         if let Err(mut half) = self.ways.send_half(to, half) {
             half.counters = counted_here;
-            self.sad.put_back(half);
+            self.sad.put_back(half, bound);
             return self.reports.answer(Event::Stayed { sa: id });
         }
         self.drop_parked(|parked| parked == slot, DropReason::HighWater);

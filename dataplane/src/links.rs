@@ -205,10 +205,14 @@ impl Links {
         });
     }
 
-    /// Drops all that waits for a neighbour, because nothing may leave any more.
-    pub(crate) fn drop_held(&mut self, frames: &mut Frames, reason: DropReason) {
+    /// Drops all that waits for a neighbour or for the end of its burst, because nothing may leave
+    /// any more.
+    pub(crate) fn drop_unsent(&mut self, frames: &mut Frames, reason: DropReason) {
         self.neighbours
             .release_all(|packet| frames.drop(packet, reason));
+        for packet in self.links.iter_mut().flat_map(|link| link.burst.drain(..)) {
+            frames.drop(packet, reason);
+        }
     }
 
     /// Puts a neighbour into the table; true if that is news.

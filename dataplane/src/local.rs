@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::command::Event;
 use crate::flow::Flow;
+use crate::handover::Errand;
 use crate::neighbour::Neighbour;
 use crate::path::Departure;
 use crate::pmtu::TooBig;
@@ -81,8 +82,13 @@ impl Worker {
 
     /// An error about a packet of ours that was too big: heeded if it quotes an SA of ours and tells
     /// what can be (RFC 4301 section 8.2). The next inner packet that no longer fits is answered.
-    pub(crate) fn receive_too_big(&mut self, now: Instant, packet: Packet) {
+    /// It may come to a worker that has not the SA: `handed_over` says that it has been passed on.
+    pub(crate) fn receive_too_big(&mut self, now: Instant, packet: Packet, handed_over: bool) {
         let error = TooBig::parse(self.frames.pool.bytes(&packet));
+        let owner = error.and_then(|error| self.sad.quoted_elsewhere(&error));
+        if let Some(owner) = owner.filter(|_| !handed_over) {
+            return self.hand_over(packet, owner, Errand::Heed);
+        }
         let link = error
             .and_then(|error| self.way(error.destination))
             .and_then(|(port, _)| self.links.interface(port))
@@ -91,7 +97,7 @@ impl Worker {
             let v6 = error.source.is_ipv6();
             self.sad
                 .quoted_by(&error)
-                .is_some_and(|sa| sa.path_mtu.learn(error.mtu, v6, link, now))
+                .is_some_and(|sa| sa.cell.path_mtu().learn(error.mtu, v6, link, now))
         });
         let reason = match heeded {
             true => DropReason::PathMtu,

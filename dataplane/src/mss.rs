@@ -27,8 +27,14 @@ pub(crate) fn clamp(packet: &mut [u8], setting: MssClamp, fits: usize) {
     }
 }
 
-fn clamp_opening(packet: &mut [u8], setting: MssClamp, fits: usize) -> Option<()> {
-    // 1. TCP, with SYN: only there the option counts.
+/// Whether a packet opens a connection: only there the option counts.
+#[inline]
+pub(crate) fn opens(packet: &[u8]) -> bool {
+    opening(packet).is_some()
+}
+
+/// Where the TCP header with SYN begins, and how long the IP header of such a connection is.
+fn opening(packet: &[u8]) -> Option<(usize, usize)> {
     let (start, headers) = match Ip::parse(packet).ok()? {
         Ip::V4(ip) => {
             let tcp = ip.protocol() == ipv4::TCP && ip.is_first_fragment();
@@ -40,11 +46,15 @@ fn clamp_opening(packet: &mut [u8], setting: MssClamp, fits: usize) -> Option<()
             (upper.protocol == ipv4::TCP && whole).then_some((upper.offset, ipv6::HEADER))?
         }
     };
+    let header: &[u8; TCP] = packet.get(start..)?.first_chunk()?;
+    (header[13] & SYN != 0).then_some((start, headers))
+}
+
+fn clamp_opening(packet: &mut [u8], setting: MssClamp, fits: usize) -> Option<()> {
+    // 1. TCP, with SYN.
+    let (start, headers) = opening(packet)?;
     let segment = packet.get_mut(start..)?;
     let header: &[u8; TCP] = segment.first_chunk()?;
-    if header[13] & SYN == 0 {
-        return None;
-    }
     let end = usize::from(header[12] >> 4) * 4;
     // 2. The most that is wanted.
     let most = match setting {

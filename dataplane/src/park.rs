@@ -17,6 +17,8 @@ use crate::worker::Worker;
 
 /// Packets that wait at the same time on one worker.
 pub const CAPACITY: usize = 256;
+/// Packets of one SA among them: its neighbours want to wait too.
+const CAPACITY_EACH: usize = CAPACITY / 4;
 /// How long a packet may wait; a high water that takes longer is a standby that is gone.
 pub const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -40,6 +42,27 @@ impl Park {
         self.0.len()
     }
 
+    /// Whether a packet with this number may wait. A copy of one that waits may not, if it would be
+    /// a replay in the end: who has captured one authentic packet could fill the room with it.
+    fn admits(
+        &self,
+        slot: u32,
+        number: SequenceNumber,
+        anti_replay: bool,
+    ) -> Result<(), DropReason> {
+        let mut waiting = 0;
+        for parked in self.0.iter().filter(|parked| parked.slot == slot) {
+            if anti_replay && parked.number == number {
+                return Err(DropReason::Replay);
+            }
+            waiting += 1;
+        }
+        match waiting < CAPACITY_EACH {
+            true => Ok(()),
+            false => Err(DropReason::HighWater),
+        }
+    }
+
     /// Takes a packet in, or gives it back if there is no room.
     pub(crate) fn push(&mut self, parked: Parked) -> Result<(), Parked> {
         if self.0.len() >= CAPACITY {
@@ -58,12 +81,17 @@ impl Park {
 impl Worker {
     /// Keeps an authentic packet until its high water has risen (rule R8).
     pub(crate) fn park(&mut self, now: Instant, packet: Packet, slot: u32, number: SequenceNumber) {
+        let mut anti_replay = true;
         if let Some(sa) = self.sad.inbound_in_slot(slot) {
+            anti_replay = sa.window.is_on();
             let event = || Event::HighWater {
                 sa: sa.id,
                 wanted: number,
             };
             self.reports.hint(Kind::HighWater, now, event);
+        }
+        if let Err(reason) = self.park.admits(slot, number, anti_replay) {
+            return self.drop_inbound(slot, packet, reason);
         }
         if self.frames.watch.on {
             self.frames.watch.parked(&packet);

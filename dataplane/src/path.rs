@@ -183,7 +183,7 @@ impl Worker {
             class @ Class::Esp { .. } => self.arrive(packet, class, 0, sorted),
             Class::Ike => self.punt(packet),
             Class::Neighbour => self.receive_neighbour(now, port, packet),
-            Class::TooBig => self.receive_too_big(now, packet),
+            Class::TooBig => self.receive_too_big(now, packet, false),
             // Of a whole one there is none.
             Class::Fragment => self.frames.drop(packet, DropReason::Fragment),
             Class::Echo(_) if protected => self.answer_echo(now, packet, &mut sorted.departures),

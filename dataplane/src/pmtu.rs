@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use hitless_sa::{Instant, Spi};
 
+use crate::sync::{AtomicU64, Ordering};
 use crate::wire::icmp;
 use crate::wire::icmpv6;
 use crate::wire::ip::Ip;
@@ -22,31 +23,55 @@ const LEAST_V4: usize = 576;
 /// The MTUs that there are, for routers that do not tell theirs (RFC 1191 section 7.1).
 const PLATEAUS: [usize; 7] = [17_914, 8166, 4352, 2002, 1492, 1006, LEAST_V4];
 
-/// The path MTU of one SA, as far as it is less than the first link's.
-#[derive(Clone, Copy, Default, Debug)]
-pub struct PathMtu(Option<(usize, Instant)>);
+/// The path MTU of one SA, as far as it is less than the first link's: for all workers that send on
+/// it, whichever of them the error came to.
+///
+/// One word, so that no worker ever sees half of it: in its low 16 bits the MTU, above them the
+/// millisecond until which it is believed. 0 says that nothing is known.
+#[derive(Default, Debug)]
+pub struct PathMtu(AtomicU64);
 
 impl PathMtu {
     /// The largest packet that goes through, by what is believed now, on a way that begins with a
     /// link of this MTU.
     #[inline]
     pub fn limit(&self, link: usize, now: Instant) -> usize {
-        match self.0 {
-            Some((mtu, until)) if now < until => link.min(mtu),
-            _ => link,
-        }
+        in_force(self.0.load(Ordering::Relaxed), link, now)
     }
 
     /// Takes what an error says. False if it is not to be believed: more than goes out anyway, or
     /// less than any path has.
-    pub fn learn(&mut self, told: usize, ipv6: bool, link: usize, now: Instant) -> bool {
+    pub fn learn(&self, told: usize, ipv6: bool, link: usize, now: Instant) -> bool {
         let least = if ipv6 { ipv6::MINIMUM_MTU } else { LEAST_V4 };
-        let plausible = (least..self.limit(link, now)).contains(&told);
-        if plausible {
-            self.0 = Some((told, now + BELIEVED));
-        }
-        plausible
+        let Ok(mtu) = u16::try_from(told) else {
+            return false;
+        };
+        let word = milliseconds(now + BELIEVED) << 16 | u64::from(mtu);
+        let lower = |known| {
+            (least..in_force(known, link, now))
+                .contains(&told)
+                .then_some(word)
+        };
+        let (set, read) = (Ordering::Relaxed, Ordering::Relaxed);
+        self.0.fetch_update(set, read, lower).is_ok()
     }
+
+    /// Forgets what it has learnt: the packets go another way.
+    pub fn forget(&self) {
+        self.0.store(0, Ordering::Relaxed);
+    }
+}
+
+fn in_force(word: u64, link: usize, now: Instant) -> usize {
+    match milliseconds(now) < word >> 16 {
+        true => link.min((word & 0xffff) as usize),
+        false => link,
+    }
+}
+
+/// Of the clock, whose nanoseconds fill 64 bits: these fit into 48.
+fn milliseconds(instant: Instant) -> u64 {
+    instant.0 / 1_000_000
 }
 
 /// An error that says that a packet of ours was too big.
@@ -133,7 +158,7 @@ fn spi(protocol: u8, payload: &[u8]) -> Option<(Option<(u16, u16)>, Spi)> {
     Some((ports, spi))
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
     use proptest::prelude::*;
@@ -144,7 +169,7 @@ mod tests {
 
     #[test]
     fn rfc4301_section_8_2_2_a_value_ages() {
-        let mut path = PathMtu::default();
+        let path = PathMtu::default();
         assert_eq!(path.limit(1500, at(0)), 1500);
         assert!(path.learn(1400, false, 1500, at(0)));
         assert_eq!(path.limit(1500, at(599)), 1400);
@@ -155,7 +180,7 @@ mod tests {
 
     #[test]
     fn rfc4301_section_8_2_implausible_values_are_not_believed() {
-        let mut path = PathMtu::default();
+        let path = PathMtu::default();
         for told in [0, 68, 575, 1500, 9000, usize::MAX] {
             assert!(!path.learn(told, false, 1500, at(0)), "{told}");
         }

@@ -33,13 +33,13 @@ const KINDS: usize = 8;
 
 /// So many in a period, then none until the next one.
 #[derive(Clone, Copy, Default)]
-struct Limiter {
+pub(crate) struct Limiter {
     period_end: Instant,
     spent: u32,
 }
 
 impl Limiter {
-    fn allow(&mut self, now: Instant) -> bool {
+    pub(crate) fn allow(&mut self, now: Instant) -> bool {
         if now >= self.period_end {
             self.period_end = now + PERIOD;
             self.spent = 0;

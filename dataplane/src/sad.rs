@@ -22,9 +22,10 @@ use crate::counters::SaCounters;
 use crate::esp;
 use crate::flow::Flow;
 use crate::outer::{Inner, MixedFamilies, OuterHeader};
-use crate::pmtu::{PathMtu, TooBig};
+use crate::pmtu::TooBig;
 use crate::prefetch::prefetch;
 use crate::replay::AntiReplay;
+use crate::report::Limiter;
 use crate::transport;
 use crate::verdict::DropReason;
 use crate::wire::{ipv6, udp};
@@ -93,6 +94,8 @@ pub struct InboundSa {
     pub counters: Arc<SaCounters>,
     /// When a packet was last delivered.
     pub last_use: Instant,
+    /// Limits what forgeries below the floor cost; those of one SA leave the others theirs.
+    pub(crate) below_floor: Limiter,
 }
 
 impl InboundSa {
@@ -134,6 +137,7 @@ impl InboundSa {
             options: child.options,
             counters: Arc::default(),
             last_use: Instant::default(),
+            below_floor: Limiter::default(),
         })
     }
 
@@ -204,7 +208,6 @@ pub struct OutboundSa {
     pub encapsulation: Option<UdpEncapsulation>,
     pub options: SaOptions,
     pub(crate) outer: OuterHeader,
-    pub(crate) path_mtu: PathMtu,
     /// When a keepalive last went.
     pub(crate) kept_alive: Instant,
     /// What this worker has sent and dropped of it.
@@ -240,7 +243,6 @@ impl OutboundSa {
             encapsulation: child.encapsulation,
             options: child.options,
             outer,
-            path_mtu: PathMtu::default(),
             kept_alive: Instant::default(),
             counters: Arc::default(),
             last_use: Instant::default(),
@@ -257,7 +259,7 @@ impl OutboundSa {
     ) -> Result<(), SaError> {
         self.outer = OuterHeader::new(local, remote, encapsulation, &self.options)?;
         if self.remote != remote {
-            self.path_mtu = PathMtu::default();
+            self.cell.path_mtu().forget();
         }
         self.local = local;
         self.remote = remote;
@@ -360,9 +362,9 @@ pub struct Bound {
     pub spi: Spi,
     /// Index of the worker that has the SA, as in [`crate::handover::connect`].
     pub owner: usize,
-    /// Whether what is to be sent goes there too. What is received does unless a receiving half is
-    /// installed here.
-    pub outbound: bool,
+    /// Its outbound SPI, if what is to be sent goes there too, and errors about it. What is received
+    /// does unless a receiving half is installed here.
+    pub outbound: Option<Spi>,
 }
 
 /// Why the SAD did not take an SA.
@@ -425,9 +427,9 @@ impl Sad {
                 let (spi, number) = (sa.spi, sa.slot);
                 let old = slot.outbound.replace(sa);
                 if let Some(old) = &old {
-                    self.forget_sent(old);
+                    self.list_sent(number, old.spi);
                 }
-                self.sent_spis.insert(spi, number);
+                self.list_sent(number, spi);
                 Ok(old)
             }
         }
@@ -438,30 +440,38 @@ impl Sad {
         if self.spi_taken(bound.spi, id) {
             return Err(Conflict::SpiTaken);
         }
-        self.claim(id, slot)?.bound = Some(bound);
+        let old = self.claim(id, slot)?.bound.replace(bound);
         self.spis.insert(bound.spi, slot);
+        for spi in old.into_iter().chain([bound]).filter_map(|to| to.outbound) {
+            self.list_sent(slot, spi);
+        }
         Ok(())
     }
 
     /// Takes the receiving half out, for a worker that has the SA's sending half and gets its
-    /// packets from now on. Nothing if there is none or several workers share its window.
-    pub fn take_inbound(&mut self, id: SaId, owner: usize) -> Option<Box<InboundSa>> {
+    /// packets from now on. With it comes where the SA was bound to. Nothing if there is none or
+    /// several workers share its window.
+    pub fn take_inbound(
+        &mut self,
+        id: SaId,
+        owner: usize,
+    ) -> Option<(Box<InboundSa>, Option<Bound>)> {
         let slot = *self.ids.get(&id)?;
         let entry = self.slots.get_mut(slot as usize)?;
         let half = entry.inbound.take_if(|half| !half.window.is_shared())?;
-        let outbound = entry.bound.is_some_and(|bound| bound.outbound);
+        let before = entry.bound;
         entry.bound = Some(Bound {
             spi: half.spi,
             owner,
-            outbound,
+            outbound: before.and_then(|bound| bound.outbound),
         });
-        Some(half)
+        Some((half, before))
     }
 
     /// Undoes [`Sad::take_inbound`].
-    pub fn put_back(&mut self, half: Box<InboundSa>) {
+    pub fn put_back(&mut self, half: Box<InboundSa>, bound: Option<Bound>) {
         if let Some(entry) = self.slots.get_mut(half.slot as usize) {
-            entry.bound = None;
+            entry.bound = bound;
             entry.inbound = Some(half);
         }
     }
@@ -477,16 +487,22 @@ impl Sad {
         if !same || entry.inbound.is_some() || entry.id != Some(half.id) {
             return Err(half);
         }
-        entry.bound = None;
-        self.spis.insert(half.spi, half.slot);
+        let (spi, slot) = (half.spi, half.slot);
+        let bound = entry.bound.take();
         entry.inbound = Some(half);
+        self.spis.insert(spi, slot);
+        if let Some(sent) = bound.and_then(|bound| bound.outbound) {
+            self.list_sent(slot, sent);
+        }
         Ok(())
     }
 
     /// Handles the packets of a Child SA here again, as far as it is installed.
     pub fn unbind(&mut self, id: SaId) {
-        let slot = self.ids.get(&id).copied();
-        let Some(entry) = slot.and_then(|slot| self.slots.get_mut(slot as usize)) else {
+        let Some(slot) = self.ids.get(&id).copied() else {
+            return;
+        };
+        let Some(entry) = self.slots.get_mut(slot as usize) else {
             return;
         };
         let Some(bound) = entry.bound.take() else {
@@ -498,6 +514,9 @@ impl Sad {
                 entry.id = None;
                 self.ids.remove(&id);
             }
+        }
+        if let Some(sent) = bound.outbound {
+            self.list_sent(slot, sent);
         }
     }
 
@@ -513,17 +532,16 @@ impl Sad {
     #[inline]
     pub fn outbound_owner(&self, slot: u32) -> Option<(SaId, usize)> {
         let entry = self.slots.get(slot as usize)?;
-        let bound = entry.bound.filter(|bound| bound.outbound)?;
+        let bound = entry.bound.filter(|bound| bound.outbound.is_some())?;
         Some((entry.id?, bound.owner))
     }
 
     /// Removes both halves of a Child SA, for the control thread to drop.
     pub fn remove(&mut self, id: SaId) -> (Option<Box<InboundSa>>, Option<Box<OutboundSa>>) {
-        let Some(slot) = self
-            .ids
-            .remove(&id)
-            .and_then(|slot| self.slots.get_mut(slot as usize))
-        else {
+        let Some(number) = self.ids.remove(&id) else {
+            return (None, None);
+        };
+        let Some(slot) = self.slots.get_mut(number as usize) else {
             return (None, None);
         };
         let Slot {
@@ -536,16 +554,33 @@ impl Sad {
         if let Some(spi) = spi.or(bound.map(|bound| bound.spi)) {
             self.spis.remove(&spi);
         }
-        if let Some(sa) = &outbound {
-            self.forget_sent(sa);
+        let sent = outbound.as_ref().map(|sa| sa.spi);
+        let bound_sent = bound.and_then(|bound| bound.outbound);
+        for spi in sent.into_iter().chain(bound_sent) {
+            self.list_sent(number, spi);
         }
         (inbound, outbound)
     }
 
-    fn forget_sent(&mut self, sa: &OutboundSa) {
-        if self.sent_spis.get(&sa.spi) == Some(&sa.slot) {
-            self.sent_spis.remove(&sa.spi);
+    /// Lists an outbound SPI for a slot that sends with it, here or elsewhere, and for no other.
+    fn list_sent(&mut self, slot: u32, spi: Spi) {
+        let sends = self.slots.get(slot as usize).is_some_and(|entry| {
+            let elsewhere = entry.bound.and_then(|bound| bound.outbound);
+            elsewhere == Some(spi) || entry.outbound.as_ref().is_some_and(|sa| sa.spi == spi)
+        });
+        if sends {
+            self.sent_spis.insert(spi, slot);
+        } else if self.sent_spis.get(&spi) == Some(&slot) {
+            self.sent_spis.remove(&spi);
         }
+    }
+
+    /// The worker that has the SA whose packet an error quotes, if nothing is known of it here.
+    pub(crate) fn quoted_elsewhere(&self, error: &TooBig) -> Option<usize> {
+        let slot = *self.sent_spis.get(&error.spi)?;
+        let entry = self.slots.get(slot as usize)?;
+        let bound = entry.bound.filter(|_| entry.outbound.is_none())?;
+        Some(bound.owner)
     }
 
     /// The SA whose packet an error quotes.

@@ -317,8 +317,7 @@ impl Worker {
         if !self.leadership.leading() {
             self.announcement = None;
             self.drop_parked(|_| true, DropReason::NotActive);
-            self.links
-                .drop_held(&mut self.frames, DropReason::NotActive);
+            self.drop_unsent();
             self.reassembly
                 .clear(&mut self.frames, DropReason::NotActive);
             return;
@@ -414,7 +413,12 @@ impl Worker {
                     self.retire(Retired::Watched(old));
                 }
             }
-            Command::Barrier(number) => self.reports.answer(Event::Barrier(number)),
+            Command::Barrier(number) => {
+                if !self.leadership.leading() {
+                    self.drop_unsent();
+                }
+                self.reports.answer(Event::Barrier(number));
+            }
             Command::QueryWindow(id) => self.answer_window(id),
         }
     }
@@ -464,11 +468,21 @@ impl Worker {
 
     fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
         if port < self.links.len() {
+            // What waits for this neighbour must not go now (rule R14).
+            if !self.leadership.leading() {
+                self.drop_unsent();
+            }
             let neighbour = Neighbour { port, address };
             let trust = Trust::Confirmed { create: true };
             self.links
                 .learn(&mut self.frames, neighbour, mac, trust, now);
         }
+    }
+
+    /// Nothing of what has not left by now is to leave later: we do not lead any more (rule R14).
+    fn drop_unsent(&mut self) {
+        self.links
+            .drop_unsent(&mut self.frames, DropReason::NotActive);
     }
 
     fn refuse_sa(&mut self, sa: SaId, conflict: Conflict, retired: Retired) {
@@ -497,8 +511,7 @@ impl Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         self.drop_parked(|_| true, DropReason::NotActive);
-        self.links
-            .drop_held(&mut self.frames, DropReason::NotActive);
+        self.drop_unsent();
         self.reassembly
             .clear(&mut self.frames, DropReason::NotActive);
     }

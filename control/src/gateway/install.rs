@@ -170,10 +170,11 @@ impl Gateway {
             return;
         };
         let (slot, home) = (carried.slot, carried.home);
+        let alone = carried.child.options.workers == Workers::One;
         let bound = Bound {
             spi: carried.child.inbound_spi,
             owner: home,
-            outbound: carried.child.options.workers == Workers::One,
+            outbound: alone.then_some(carried.child.outbound_spi),
         };
         for worker in (0..self.dataplane.len()).filter(|worker| *worker != home) {
             self.dataplane

@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
-use hitless_sa::{Instant, Mode, SequenceNumber, Spi};
+use hitless_sa::{Instant, Mode, MssClamp, SequenceNumber, Spi};
 use smallvec::SmallVec;
 
-use super::{Arrival, Departure, Sorted};
+use super::{Arrival, Departure, Sorted, way};
 use crate::aead::{self, Job};
 use crate::classify::{Class, classify};
 use crate::command::Event;
@@ -14,6 +14,7 @@ use crate::ecn;
 use crate::esp;
 use crate::flow::Flow;
 use crate::handover::{Errand, HOPS};
+use crate::mss;
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
@@ -108,7 +109,7 @@ impl Worker {
     ) {
         // 1. The SA (RFC 4303 section 3.4.2).
         let esp = self.frames.pool.bytes_mut(&mut arrival.packet);
-        let Some(sa) = slot.and_then(|slot| self.sad.inbound_in(slot)) else {
+        let Some(sa) = slot.and_then(|slot| self.sad.inbound_in_slot(slot)) else {
             let spi = esp::spi(esp);
             return self.elsewhere(now, arrival, spi);
         };
@@ -125,13 +126,14 @@ impl Worker {
         };
         // Nobody but the peer may say that it is below the floor. The limit comes first: a flood of
         // forgeries costs no more than a few decryptions.
-        if below && sa.is_below_floor() && self.reports.allow(Kind::BelowFloor, now) {
+        if below && sa.is_below_floor() && sa.below_floor.allow(now) {
             let authentic = match number {
                 Ok(_) => esp::is_authentic_below(esp, sa),
                 Err(_) => esp::is_authentic(esp, sa),
             };
             if authentic {
-                self.reports.offer(Event::BelowFloor { sa: sa.id });
+                let event = || Event::BelowFloor { sa: sa.id };
+                self.reports.hint(Kind::BelowFloor, now, event);
                 return self
                     .frames
                     .drop_of(&sa.counters, arrival.packet, DropReason::Replay);
@@ -225,6 +227,25 @@ impl Worker {
         }
     }
 
+    /// A host behind us that opens or accepts a connection is told what it may send through the
+    /// tunnel, as the one behind the peer is (RFC 4459 section 3.2). Only if the SA sends here too:
+    /// else its sender does not know the way.
+    fn clamp_opening(&mut self, now: Instant, packet: &mut Packet, slot: u32) {
+        let Some(sa) = self.sad.outbound_mut(slot) else {
+            return;
+        };
+        let octets = self.frames.pool.bytes_mut(packet);
+        if sa.options.mss == MssClamp::None || !mss::opens(octets) {
+            return;
+        }
+        let Some((port, _)) = way(&self.fib, sa.remote) else {
+            return;
+        };
+        let link = self.links.interface(port).map_or(0, |out| out.mtu);
+        let fits = sa.fitting(octets, sa.cell.path_mtu().limit(link, now));
+        mss::clamp(octets, sa.options.mss, fits);
+    }
+
     /// ESP that names no SA of this worker: of another one's, perhaps.
     fn elsewhere(&mut self, now: Instant, arrival: Arrival, spi: Option<Spi>) {
         let remote = arrival.remote();
@@ -296,6 +317,7 @@ impl Worker {
             self.tell_sender(now, &packet, Error::TimeExceeded, departures);
             return self.drop_inbound(slot, packet, DropReason::TtlExceeded);
         }
+        self.clamp_opening(now, &mut packet, slot);
         self.send_or_depart(now, packet, flow, departures);
     }
 }

@@ -215,7 +215,7 @@ impl Worker {
                 self.frames.counters.count_drop(DropReason::NoBuffer);
                 break;
             };
-            let mtu = sa.path_mtu.limit(link, now);
+            let mtu = sa.cell.path_mtu().limit(link, now);
             sealings.push(Sealing {
                 packet,
                 slot,
@@ -301,7 +301,7 @@ impl Worker {
             return self.drop_outbound(slot, packet, DropReason::NoRoute);
         };
         let link = self.links.interface(port).map_or(0, |out| out.mtu);
-        let mtu = sa.path_mtu.limit(link, now);
+        let mtu = sa.cell.path_mtu().limit(link, now);
         let fits = sa.fitting(octets, mtu);
         mss::clamp(octets, sa.options.mss, fits);
         let pad_to = sa.pad_to(fits);

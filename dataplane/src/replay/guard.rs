@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hitless_sa::SequenceNumber;
 
 use super::{ReplayReject, ReplayWindow, SharedWindow, WindowState, infer};
+use crate::sync::{AtomicU64, Ordering};
 
 /// How far behind the highest number a packet may be without its low half being taken for one of
 /// the next 2^32, where no window says so.
@@ -24,16 +25,39 @@ pub enum AntiReplay {
 
 /// Where the peer is, for the high half of its numbers alone (RFC 4303 Appendix A2.2: without
 /// anti-replay, ESN still needs a window of some size). Nothing is refused.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Horizon {
-    top: SequenceNumber,
+#[derive(Clone, Debug)]
+pub enum Horizon {
+    /// As one worker has seen it.
+    Own(SequenceNumber),
+    /// As several workers have, each a part: they infer alike only from the same number.
+    Shared(Arc<AtomicU64>),
+}
+
+impl Horizon {
+    fn top(&self) -> SequenceNumber {
+        match self {
+            Horizon::Own(top) => *top,
+            Horizon::Shared(top) => SequenceNumber(top.load(Ordering::Relaxed)),
+        }
+    }
+
+    fn raise(&mut self, number: SequenceNumber) {
+        match self {
+            Horizon::Own(top) => *top = number.max(*top),
+            // Most packets are not ahead of what the others have seen: those write nothing.
+            Horizon::Shared(top) if top.load(Ordering::Relaxed) < number.0 => {
+                top.fetch_max(number.0, Ordering::Relaxed);
+            }
+            Horizon::Shared(_) => {}
+        }
+    }
 }
 
 impl AntiReplay {
     /// A window of `size` numbers, or none if that is 0, with every number up to `floor` seen.
     pub fn new(size: u32, floor: SequenceNumber) -> AntiReplay {
         if size == 0 {
-            return AntiReplay::Off(Horizon { top: floor });
+            return AntiReplay::Off(Horizon::Own(floor));
         }
         let mut window = ReplayWindow::new(size);
         window.leap(floor);
@@ -57,7 +81,7 @@ impl AntiReplay {
         match self {
             AntiReplay::Own(window) => window.infer(low, esn),
             AntiReplay::Shared(window) => window.infer(low, esn),
-            AntiReplay::Off(horizon) => infer(horizon.top, HORIZON, low, esn),
+            AntiReplay::Off(horizon) => infer(horizon.top(), HORIZON, low, esn),
         }
     }
 
@@ -88,7 +112,7 @@ impl AntiReplay {
             AntiReplay::Own(window) => window.mark(number),
             AntiReplay::Shared(window) => window.mark(number),
             AntiReplay::Off(horizon) => {
-                horizon.top = horizon.top.max(number);
+                horizon.raise(number);
                 true
             }
         }
@@ -100,7 +124,7 @@ impl AntiReplay {
         match self {
             AntiReplay::Own(window) => window.top(),
             AntiReplay::Shared(window) => window.top(),
-            AntiReplay::Off(horizon) => horizon.top,
+            AntiReplay::Off(horizon) => horizon.top(),
         }
     }
 
@@ -118,9 +142,12 @@ impl AntiReplay {
         !matches!(self, AntiReplay::Off(_))
     }
 
-    /// Whether other workers may mark in the same window.
+    /// Whether other workers may mark in the same window, or raise the same horizon.
     pub fn is_shared(&self) -> bool {
-        matches!(self, AntiReplay::Shared(_))
+        matches!(
+            self,
+            AntiReplay::Shared(_) | AntiReplay::Off(Horizon::Shared(_))
+        )
     }
 
     /// The content, for a member that takes over; nothing if there is no window.
@@ -132,12 +159,15 @@ impl AntiReplay {
         }
     }
 
-    /// The same for several workers, each with a clone. Nothing if anti-replay is off: then there is
-    /// nothing to share.
+    /// The same for several workers, each with a clone. Without anti-replay they share the horizon,
+    /// or one that gets little would fall behind it.
     pub fn share(self) -> AntiReplay {
         match self {
             AntiReplay::Own(window) => AntiReplay::Shared(Arc::new(SharedWindow::new(&window))),
-            other => other,
+            AntiReplay::Off(Horizon::Own(top)) => {
+                AntiReplay::Off(Horizon::Shared(Arc::new(AtomicU64::new(top.0))))
+            }
+            shared => shared,
         }
     }
 
@@ -147,6 +177,12 @@ impl AntiReplay {
             AntiReplay::Shared(window) => match Arc::try_unwrap(window) {
                 Ok(window) => Ok(AntiReplay::Own(window.to_window())),
                 Err(window) => Err(AntiReplay::Shared(window)),
+            },
+            AntiReplay::Off(Horizon::Shared(top)) => match Arc::try_unwrap(top) {
+                Ok(top) => Ok(AntiReplay::Off(Horizon::Own(SequenceNumber(
+                    top.load(Ordering::Relaxed),
+                )))),
+                Err(top) => Err(AntiReplay::Off(Horizon::Shared(top))),
             },
             other => Ok(other),
         }

@@ -163,3 +163,31 @@ fn a_leap_counts_everything_up_to_the_floor_as_seen() {
     window.leap(SequenceNumber(3));
     assert_eq!(window.top(), SequenceNumber(1001));
 }
+
+#[test]
+fn rfc4303_appendix_a2_2_without_anti_replay_all_workers_infer_from_one_horizon() {
+    let mut busy = AntiReplay::new(0, SequenceNumber(0)).share();
+    let mut idle = busy.clone();
+    assert!(busy.is_shared() && !busy.is_on());
+    for n in 1..=5u64 {
+        assert!(busy.mark(SequenceNumber(n << 30)));
+    }
+    // 2^30 + 7 in the next epoch, which the idle one has heard nothing of.
+    let number = SequenceNumber((5 << 30) + 7);
+    assert_eq!(idle.infer(7 + (1 << 30), true), number);
+    // An older number changes nothing, and a newer one counts from either side.
+    idle.mark(SequenceNumber(9));
+    assert_eq!(
+        (busy.top(), idle.top()),
+        (SequenceNumber(5 << 30), SequenceNumber(5 << 30))
+    );
+    idle.mark(number);
+    assert_eq!(busy.top(), number);
+    // The last clone is a single worker's again.
+    let Err(busy) = busy.unshare() else {
+        panic!("another worker still has it");
+    };
+    drop(idle);
+    let alone = busy.unshare().ok().filter(|alone| !alone.is_shared());
+    assert_eq!(alone.map(|alone| alone.top()), Some(number));
+}

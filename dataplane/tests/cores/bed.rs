@@ -235,7 +235,7 @@ impl Gate {
                 let bound = Bound {
                     spi: child.inbound_spi,
                     owner,
-                    outbound: matches!(spread, Spread::Bound(_)),
+                    outbound: matches!(spread, Spread::Bound(_)).then_some(child.outbound_spi),
                 };
                 let (sa, slot) = (child.id, sa);
                 self.send(core, Command::Bind { sa, slot, bound });
@@ -386,4 +386,23 @@ pub fn sealed(sa: u32, number: u64, payload: &[u8]) -> Vec<u8> {
     let (spi, number) = (Spi(0xbbbb_0000 + sa), SequenceNumber(number));
     let esp = esp::seal_datagram(&key(sa, true), spi, number, true, 4, &inner).unwrap();
     raw(PEER, GATEWAY, 50, &esp)
+}
+
+/// A router's word that a packet of this SA was too big for a link of this MTU.
+pub fn too_big(mtu: u16, sa: u32) -> Vec<u8> {
+    let spi = 0xaaaa_0000 + sa;
+    let quoted = raw(
+        GATEWAY,
+        PEER,
+        50,
+        &[spi.to_be_bytes(), [0, 0, 0, 9]].concat(),
+    );
+    let header =
+        etherparse::icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu };
+    let mut packet = Vec::new();
+    etherparse::PacketBuilder::ipv4([203, 0, 113, 1], GATEWAY, 64)
+        .icmpv4(etherparse::Icmpv4Type::DestinationUnreachable(header))
+        .write(&mut packet, &quoted)
+        .unwrap();
+    packet
 }

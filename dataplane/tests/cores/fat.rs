@@ -2,7 +2,7 @@
 
 use hitless_dataplane::verdict::DropReason;
 
-use crate::bed::{Gate, Spread, sealed};
+use crate::bed::{Gate, Spread, sealed, too_big};
 
 #[test]
 fn one_fat_sa_sends_on_all_workers_and_repeats_no_number() {
@@ -142,4 +142,47 @@ fn rfc4303_section_3_4_4_a_bad_icv_counts_where_it_was_found() {
     assert_eq!([integrity(0), integrity(1)], [5, 15]);
     assert_eq!(gate.drops(), 20);
     assert!(gate.delivered.is_empty());
+}
+
+#[test]
+fn rfc4301_section_8_2_a_path_mtu_that_one_worker_learns_holds_for_all() {
+    let mut gate = Gate::new(3);
+    gate.install(1, Spread::All);
+    // A router's error about the SA's packets, in the queue of a worker that has sent none.
+    gate.bring(1, &too_big(1300, 1));
+    gate.settle();
+    assert_eq!(gate.dropped(DropReason::PathMtu), 1);
+    // 1,350 octets of IP with DF: the first link would take them, the path does not.
+    for queue in 0..3 {
+        gate.host_sends(queue, 1, &[7; 1350 - 28]);
+        gate.settle();
+        assert_eq!(gate.dropped(DropReason::TooBig), 1 + queue as u64);
+        assert_eq!(gate.heard[&1], [], "queue {queue}");
+    }
+    // What fits goes.
+    gate.host_sends(0, 1, &[7; 1200]);
+    gate.settle();
+    assert_eq!(gate.heard[&1], [1]);
+}
+
+#[test]
+fn rfc4301_section_8_2_an_error_reaches_the_one_worker_that_has_the_sa() {
+    let mut gate = Gate::new(3);
+    gate.install(1, Spread::Bound(2));
+    gate.bring(0, &too_big(1300, 1));
+    gate.settle();
+    assert_eq!(gate.cores[0].handle.counters.esp().handed_over, 1);
+    assert_eq!(gate.dropped(DropReason::PathMtu), 1);
+    for queue in 0..3 {
+        gate.host_sends(queue, 1, &[7; 1350 - 28]);
+    }
+    gate.settle();
+    assert_eq!(gate.dropped(DropReason::TooBig), 3);
+    assert_eq!(gate.heard[&1], []);
+    // Of an SA that has gone nobody hears.
+    gate.counted(1);
+    gate.bring(0, &too_big(1200, 1));
+    gate.settle();
+    assert_eq!(gate.dropped(DropReason::IcmpRefused), 1);
+    assert_eq!(gate.cores[0].handle.counters.esp().handed_over, 2);
 }

@@ -70,7 +70,7 @@ fn a_packet_is_handed_over_twice_at_most_if_the_workers_disagree() {
         let bound = Bound {
             spi: Spi(0xbbbb_0001),
             owner: 1 - core,
-            outbound: true,
+            outbound: Some(Spi(0xaaaa_0001)),
         };
         let (sa, slot) = (sa_id(1), 1);
         gate.send(core, Command::Bind { sa, slot, bound });
@@ -103,7 +103,7 @@ fn an_sa_is_bound_and_unbound_by_command() {
     let bound = Bound {
         spi: Spi(0xbbbb_0001),
         owner: 0,
-        outbound: true,
+        outbound: Some(Spi(0xaaaa_0001)),
     };
     let (sa, slot) = (sa_id(1), 1);
     gate.send(1, Command::Bind { sa, slot, bound });
@@ -184,7 +184,7 @@ fn a_receiving_half_moves_between_workers_without_loss_or_a_second_window() {
             let bound = Bound {
                 spi: Spi(0xbbbb_0001),
                 owner: to,
-                outbound: false,
+                outbound: None,
             };
             for core in (0..3).filter(|core| *core != to) {
                 let (sa, slot) = (sa_id(1), 1);
@@ -229,6 +229,35 @@ fn a_half_that_cannot_move_stays() {
     }
     gate.settle();
     assert_eq!(gate.payloads().len(), 2);
+}
+
+#[test]
+fn a_half_that_cannot_move_leaves_what_is_sent_bound_as_it_was() {
+    let mut gate = Gate::new(2);
+    gate.install(1, Spread::Receives(0));
+    let bound = Bound {
+        spi: Spi(0xbbbb_0001),
+        owner: 1,
+        outbound: Some(Spi(0xaaaa_0001)),
+    };
+    let (sa, slot) = (sa_id(1), 1);
+    gate.send(0, Command::Bind { sa, slot, bound });
+    gate.send(
+        0,
+        Command::Move {
+            sa,
+            to: 7,
+            counters: Arc::default(),
+        },
+    );
+    gate.settle();
+    let stayed = |e: &Event| matches!(e, Event::Stayed { .. });
+    assert!(gate.events(0).iter().any(stayed));
+    gate.host_sends(0, 1, b"x");
+    gate.peer_sends(0, 1, b"y");
+    gate.settle();
+    // Sent by the worker that it is bound to, received where the half is.
+    assert_eq!(gate.counted(1), [(1, 0), (0, 1)]);
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hitless_dataplane::aead::{Engine, EspKey};
 use hitless_dataplane::cell::Cell;
-use hitless_dataplane::command::Command;
+use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::esp::seal_datagram;
 use hitless_dataplane::port::BURST;
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
@@ -283,4 +283,81 @@ fn a_burst_that_goes_out_on_several_sas_draws_for_each_and_keeps_its_order() {
         next[slot] += 1;
     }
     assert_eq!(bed.b.handle.counters.drops().count(), 0);
+}
+
+#[test]
+fn copies_of_one_packet_that_waits_do_not_take_the_room_of_other_sas_r8() {
+    let mut receiver = Receiver::new();
+    let waiting = |slot: u32| {
+        let child = child(&receiver.bed, false, slot);
+        let cell = Arc::new(Cell::new(SequenceNumber(1), hitless_sa::Lease::default()));
+        let floor = SequenceNumber(0);
+        let half = InboundSa::new(&child, Arc::clone(&cell), floor, slot, Engine::default());
+        (cell, Command::InstallInbound(Box::new(half.unwrap())))
+    };
+    let (cells, halves): (Vec<_>, Vec<_>) = (0..SLOTS).map(waiting).unzip();
+    for half in halves {
+        receiver.bed.b.send(half);
+    }
+    receiver.bed.settle();
+    let parked = |receiver: &Receiver| receiver.bed.b.worker.frame_account().parked;
+    // Captured once, replayed 256 times.
+    let captured = receiver.packet(0, 5);
+    for _ in 0..8 {
+        receiver.receive(&vec![captured.clone(); BURST]);
+    }
+    let copies = 8 * BURST as u64 - 1;
+    assert_eq!(parked(&receiver), 1);
+    assert_eq!(receiver.dropped(DropReason::Replay), copies);
+    // A quarter of the room is the most that one SA gets.
+    for begin in [100, 120, 140, 160, 180] {
+        let packets = (begin..begin + 20).map(|number| receiver.packet(0, number));
+        let packets: Vec<_> = packets.collect();
+        receiver.receive(&packets);
+    }
+    assert_eq!(parked(&receiver), 64);
+    assert_eq!(receiver.dropped(DropReason::HighWater), 101 - 64);
+    for slot in 1..SLOTS {
+        let packet = receiver.packet(slot, 1);
+        receiver.receive(&[packet]);
+    }
+    assert_eq!(parked(&receiver), 66);
+    for cell in cells {
+        cell.raise(PLENTY);
+    }
+    assert_eq!(receiver.receive(&[]).len(), 66);
+    assert_eq!(receiver.drops(), copies + 37);
+}
+
+#[test]
+fn forgeries_below_the_floor_of_one_sa_do_not_silence_another_ones_peer() {
+    let mut receiver = Receiver::new();
+    for slot in 0..2 {
+        let child = child(&receiver.bed, false, slot);
+        let cell = Arc::new(Cell::new(SequenceNumber(1), PLENTY));
+        let floor = SequenceNumber(1 << 20);
+        let half = InboundSa::new(&child, cell, floor, slot, Engine::default()).unwrap();
+        receiver.bed.b.send(Command::InstallInbound(Box::new(half)));
+    }
+    receiver.bed.settle();
+    receiver.bed.b.events();
+    let mut forged = receiver.packet(0, 5);
+    *forged.last_mut().unwrap() ^= 1;
+    receiver.receive(&vec![forged; BURST]);
+    let told = |receiver: &mut Receiver| {
+        let events = receiver.bed.b.events().into_iter();
+        let below = events.filter_map(|event| match event {
+            Event::BelowFloor { sa } => Some(sa),
+            _ => None,
+        });
+        below.collect::<Vec<_>>()
+    };
+    assert_eq!(told(&mut receiver), []);
+    let genuine = [receiver.packet(0, 6), receiver.packet(1, 6)];
+    receiver.receive(&genuine);
+    assert_eq!(
+        told(&mut receiver),
+        [sa_id(2)],
+        "the first has spent its share"
+    );
 }

@@ -191,7 +191,7 @@ fn by_lack_of_room(bed: &mut Bed, reason: DropReason) -> bool {
             let bound = Bound {
                 spi: Spi(0xaaaa_0001),
                 owner: 1,
-                outbound: true,
+                outbound: Some(Spi(0xaaaa_0001)),
             };
             let (sa, slot) = (sa_id(1), 0);
             bed.a.send(Command::Bind { sa, slot, bound });
@@ -208,7 +208,7 @@ fn by_waiting(bed: &mut Bed, reason: DropReason) -> bool {
     match reason {
         DropReason::HighWater => {
             bed.install(PLENTY, Lease::default());
-            for _ in 0..257 {
+            for _ in 0..65 {
                 bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
                 bed.step();
             }

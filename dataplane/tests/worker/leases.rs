@@ -89,17 +89,21 @@ fn packets_above_the_high_water_wait_and_are_delivered_when_it_rises_r8() {
 }
 
 #[test]
-fn two_copies_that_wait_are_delivered_once_b3() {
+fn of_two_copies_one_waits_and_is_delivered_once_b3() {
     let mut bed = bed_with_high_water(0);
     let esp = bed.seal(&udp(HOST_A, HOST_B, &[1; 9]));
-    bed.b.wire_brings(&esp);
-    bed.b.wire_brings(&esp);
-    bed.settle();
-    assert_eq!(bed.b.worker.frame_account().parked, 2);
+    for copy in 0..2 {
+        bed.b.wire_brings(&esp);
+        bed.settle();
+        assert_eq!(bed.b.worker.frame_account().parked, 1);
+        assert_eq!(bed.b.dropped(DropReason::Replay), copy);
+    }
     bed.b.cell.raise(lease(0, 9));
     bed.settle();
+    bed.b.wire_brings(&esp);
+    bed.settle();
     assert_eq!(bodies(&bed.b), [1]);
-    assert_eq!(bed.b.dropped(DropReason::Replay), 1);
+    assert_eq!(bed.b.dropped(DropReason::Replay), 2);
 }
 
 #[test]
@@ -226,6 +230,43 @@ fn a_barrier_is_answered_when_all_earlier_bursts_are_out_r14() {
     }
     assert!(bed.a.take_wire().is_empty());
     assert_eq!(bed.a.dropped(DropReason::NotActive), 100 - sent);
+}
+
+#[test]
+fn what_waits_for_a_neighbour_does_not_leave_after_a_barrier_nor_in_a_later_leadership_r14() {
+    const NEWCOMER: [u8; 4] = [10, 2, 0, 77];
+    let mut bed = Bed::new();
+    bed.warm_up();
+    bed.a.host_sends(&udp(HOST_A, NEWCOMER, b"waits"));
+    bed.settle();
+    assert_eq!(bed.b.worker.frame_account().held, 1);
+    bed.b.leadership.set(false);
+    bed.b.send(Command::Neighbour {
+        port: INSIDE,
+        address: NEWCOMER.into(),
+        mac: bed.b.host_mac,
+    });
+    bed.b.send(Command::Barrier(7));
+    bed.b.worker.turn(bed.now);
+    let passed = |event: &Event| matches!(event, Event::Barrier(7));
+    assert!(bed.b.events().iter().any(passed));
+    assert_eq!(bed.b.dropped(DropReason::NotActive), 1);
+    assert_eq!(bed.b.worker.frame_account().held, 0);
+    bed.b.assert_no_leak();
+    // What the control thread injects flushes the bursts, and so does another leadership.
+    let ike = udp_ports(OUTSIDE_B, OUTSIDE_A, 500, 500, b"IKE");
+    assert!(bed.b.handle.punt.push_frame(&ike));
+    bed.b.worker.turn(bed.now);
+    bed.b.leadership.set(true);
+    for _ in 0..5 {
+        bed.b.worker.turn(bed.now);
+    }
+    assert!(drain(&mut bed.b.host).is_empty(), "nothing leaves");
+    bed.b.assert_no_leak();
+    // The neighbour has been learnt all the same.
+    bed.a.host_sends(&udp(HOST_A, NEWCOMER, b"goes"));
+    bed.settle();
+    assert_eq!(bodies(&bed.b), [b'g']);
 }
 
 #[test]

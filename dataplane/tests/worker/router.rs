@@ -1,12 +1,15 @@
 //! What a router owes: fragments put together, path MTUs learnt and told, segments clamped, and
 //! nothing in clear when an SA goes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use etherparse::{IpNumber, PacketBuilder};
 use hitless_dataplane::aead::{Engine, EspKey};
+use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::esp::seal_datagram;
+use hitless_dataplane::sad::OutboundSa;
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{
     DontFragment, EspSuite, KeyMaterial, MssClamp, SaOptions, SequenceNumber, Spi, TfcPadding,
@@ -536,6 +539,39 @@ fn rfc4459_section_3_2_tcp_connections_through_the_tunnel_learn_what_fits() {
         assert_eq!(mss, expected);
         let (ip, rest) = etherparse::Ipv4Header::from_slice(&delivered[14..]).unwrap();
         let (tcp, _) = etherparse::TcpHeader::from_slice(rest).unwrap();
+        assert_eq!(tcp.checksum, tcp.calc_checksum_ipv4(&ip, &[]).unwrap());
+    }
+}
+
+#[test]
+fn rfc4459_section_3_2_connections_opened_out_of_the_tunnel_learn_what_fits_too() {
+    for (setting, expected) in [
+        (MssClamp::None, 1460),
+        (MssClamp::To(1200), 1200),
+        (MssClamp::ToMtu, 1446 - 40),
+    ] {
+        // The far gateway clamps nothing.
+        let mut bed = Bed::new();
+        bed.warm_up();
+        let mut child = bed.child(false);
+        child.options.mss = setting;
+        let cell = Arc::new(Cell::new(SequenceNumber(1), PLENTY));
+        let half = OutboundSa::new(&child, cell, 0, Engine::default()).unwrap();
+        bed.b.send(Command::InstallOutbound(Box::new(half)));
+        let mut packet = Vec::new();
+        PacketBuilder::ipv4(HOST_A, HOST_B, 64)
+            .tcp(1000, 80, 7, 9)
+            .syn()
+            .options_raw(&[2, 4, 0x05, 0xb4])
+            .unwrap()
+            .write(&mut packet, b"")
+            .unwrap();
+        bed.a.host_sends(&packet);
+        bed.settle();
+        let (ip, rest) = etherparse::Ipv4Header::from_slice(&bed.b.delivered[0][14..]).unwrap();
+        let (tcp, _) = etherparse::TcpHeader::from_slice(rest).unwrap();
+        let mss = u16::from_be_bytes([rest[22], rest[23]]);
+        assert_eq!(mss, expected);
         assert_eq!(tcp.checksum, tcp.calc_checksum_ipv4(&ip, &[]).unwrap());
     }
 }
