@@ -211,6 +211,15 @@ fn next_hop(options: &Options, ends: &mut Ends) -> Result<MacAddress, Box<dyn Er
     }
 }
 
+/// What to try when nothing arrived.
+fn hint([a, b, c, d, e, f]: MacAddress) {
+    eprintln!(
+        "nothing arrived: straight to the sink goes --dst-mac \
+         {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, its own address and not the \
+         interface's; through a gateway, give its --gateway"
+    );
+}
+
 fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<dyn Error>> {
     let started = Moment::now();
     let mut sink = Sink::new(options.flows)?;
@@ -263,12 +272,7 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
     let refused = ends.out.refused();
     let arrivals = sink.arrivals();
     if arrivals.received == 0 && sent.offered > 0 {
-        let [a, b, c, d, e, f] = ends.sink().mac;
-        eprintln!(
-            "nothing arrived: straight to the sink goes --dst-mac \
-             {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, its own address and not the \
-             interface's; through a gateway, give its --gateway"
-        );
+        hint(ends.sink().mac);
     }
     let taken = sent.offered.saturating_sub(refused);
     Ok(PktgenResult {
