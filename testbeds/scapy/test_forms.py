@@ -86,7 +86,7 @@ class Forms(BedTest):
                     self.assert_sound(octets)
 
     def test_rfc4303_section_3_1_1_transport_mode_of_every_transform_both_ways(self):
-        """The peer asks for an echo under ESP, and the gateway answers under ESP; so does a host."""
+        # The peer asks for an echo under ESP, and the gateway answers under ESP; so does a host.
         for suite, family, udp, esn in itertools.product(
             SUITES, (4, 6), (None, (4500, 4500)), (True, False)
         ):

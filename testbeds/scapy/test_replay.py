@@ -160,8 +160,8 @@ class Replay(BedTest):
                 self.assertEqual(self.delivered(sa, 0x2_00000444), 1)
 
     def test_rfc4303_appendix_a2_every_case_of_the_table_before_and_after_decryption(self):
-        """Low halves below, in and above the window, which lies in one epoch (case A) or spans two
-        (case B), first and again, sealed under each epoch near."""
+        # Low halves below, in and above the window, which lies in one epoch (case A) or spans two
+        # (case B), first and again, sealed under each epoch near.
         for window, esn in itertools.product(WINDOWS, (True, False)):
             tops = [5, window - 2, window - 1, window, 0x7FFFFFFF, 0xFFFFFFFE, 0xFFFFFFFF]
             if esn:
