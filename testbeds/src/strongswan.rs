@@ -61,8 +61,21 @@ impl StrongSwan {
         directory: &Path,
         settings: &Settings<'_>,
     ) -> Result<Self, LabError> {
+        let connections = connection(settings).unwrap_or_default();
+        Self::start_with(namespace, name, directory, &connections, "")
+    }
+
+    /// The same with this `swanctl.conf`, and with the plugin `ha` if there is a section for it.
+    pub fn start_with(
+        namespace: &Namespace,
+        name: &str,
+        directory: &Path,
+        connections: &str,
+        ha: &str,
+    ) -> Result<Self, LabError> {
         let directory = directory.join(name);
-        write_files(&directory, settings).map_err(LabError::io("writing strongSwan's files"))?;
+        write_files(&directory, connections, ha)
+            .map_err(LabError::io("writing strongSwan's files"))?;
         let charon = Program::new([CHARON])
             .inside(namespace)
             .env("STRONGSWAN_CONF", directory.join("strongswan.conf"))
@@ -110,6 +123,11 @@ impl StrongSwan {
             (Some(only), None) => Some(only),
             _ => None,
         })
+    }
+
+    /// SIGKILL; gives the moment.
+    pub fn kill(&mut self) -> Result<Duration, LabError> {
+        self.charon.kill()
     }
 
     /// charon's own log.
@@ -207,7 +225,7 @@ impl ChildSa {
     }
 }
 
-fn write_files(directory: &Path, settings: &Settings<'_>) -> std::io::Result<()> {
+fn write_files(directory: &Path, connections: &str, ha: &str) -> std::io::Result<()> {
     // swanctl complains about every directory of credentials that does not exist.
     for kind in [
         "conf.d", "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private",
@@ -216,18 +234,16 @@ fn write_files(directory: &Path, settings: &Settings<'_>) -> std::io::Result<()>
         std::fs::create_dir_all(directory.join("swanctl").join(kind))?;
     }
     let shown = directory.display();
+    let with_ha = if ha.is_empty() { "" } else { " ha" };
     let daemon = format!(
-        "charon-systemd {{\n  load_modular = no\n  load = {PLUGINS}\n  \
-         plugins {{\n    vici {{\n      socket = unix://{shown}/charon.vici\n    }}\n  }}\n  \
+        "charon-systemd {{\n  load_modular = no\n  load = {PLUGINS}{with_ha}\n  \
+         plugins {{\n    vici {{\n      socket = unix://{shown}/charon.vici\n    }}\n{ha}  }}\n  \
          filelog {{\n    log {{\n      path = {shown}/charon.log\n      flush_line = yes\n      \
          time_format = %H:%M:%S\n      time_add_ms = yes\n      default = 1\n    }}\n  }}\n}}\n\
          swanctl {{\n  load = random openssl x509 pubkey pkcs1 pkcs8 pem\n}}\n"
     );
     std::fs::write(directory.join("strongswan.conf"), daemon)?;
-    std::fs::write(
-        directory.join("swanctl/swanctl.conf"),
-        connection(settings).unwrap_or_default(),
-    )
+    std::fs::write(directory.join("swanctl/swanctl.conf"), connections)
 }
 
 /// One setting a line: swanctl's grammar wants it so.

@@ -44,6 +44,8 @@ pub struct Tuning {
     pub no_high_water: bool,
     /// IKE messages leave before the standby has their state (R16).
     pub no_output_commit: bool,
+    /// What ought to be protected is nobody's business (S6).
+    pub no_policies: bool,
 }
 
 impl GatewaySettings {
@@ -87,7 +89,10 @@ impl GatewaySettings {
 
     /// What must never leave or arrive in clear, in the order of the file.
     pub(super) fn protected(&self) -> &[Protected] {
-        &self.protected
+        match self.tuning.no_policies {
+            false => &self.protected,
+            true => &[],
+        }
     }
 
     /// The engine for ESP, which this CPU may not have.
