@@ -2,6 +2,9 @@
 //! ESP frames, each ready in buffers before the clock starts. Numbers are drawn from leases and
 //! checkpoints published as in a gateway.
 
+pub mod cipher;
+pub mod feed;
+
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,8 +28,7 @@ use hitless_sa::{
     SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
 };
 
-use super::feed::{Feed, MTU, Script, Sink};
-use crate::clock::time;
+use feed::{Feed, MTU, Script, Sink};
 
 /// Packets in buffers at a time: they stay in the second-level cache, as a busy port's do.
 pub const IN_FLIGHT: usize = 256;
@@ -341,20 +343,28 @@ impl Bench {
         self.worker.turn(self.now)
     }
 
-    /// Times the worker until all that was loaded has left.
-    pub fn drain(&mut self, loaded: usize) -> Result<Duration, Box<dyn Error>> {
-        let before = self.sent.load(Ordering::Relaxed);
-        let (worker, now, waiting) = (&mut self.worker, self.now, &self.script.waiting);
-        let elapsed = time(|| {
-            while waiting.load(Ordering::Relaxed) > 0 {
-                worker.turn(now);
-            }
-        });
-        let sent = self.sent.load(Ordering::Relaxed) - before;
-        if sent != loaded as u64 {
-            return Err(format!("{sent} of {loaded} packets came out: {:?}", self.drops()).into());
+    /// Lets the worker turn until all that was loaded has been taken.
+    pub fn run(&mut self) {
+        while self.script.waiting.load(Ordering::Relaxed) > 0 {
+            self.worker.turn(self.now);
         }
-        Ok(elapsed)
+    }
+
+    /// Packets that have left.
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Fails unless all that was loaded has left since there were so many.
+    pub fn expect(&self, before: u64, loaded: usize) -> Result<(), Box<dyn Error>> {
+        let sent = self.sent() - before;
+        match sent == loaded as u64 {
+            true => Ok(()),
+            false => {
+                let drops = self.drops();
+                Err(format!("{sent} of {loaded} packets came out: {drops:?}").into())
+            }
+        }
     }
 
     /// What was dropped, and why.
