@@ -16,6 +16,7 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::esp;
 use hitless_dataplane::fib::{Fib, Route};
+use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::{MacAddress, Port};
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_dataplane::spd::{Action, Policy, Spd};
@@ -33,8 +34,12 @@ use feed::{Feed, MTU, Script, Sink};
 /// Packets in buffers at a time: they stay in the second-level cache, as a busy port's do.
 pub const IN_FLIGHT: usize = 256;
 
-const GATEWAY: MacAddress = [2, 0, 0, 0, 0, 1];
-const NEIGHBOUR: MacAddress = [2, 0, 0, 0, 0, 2];
+/// Frames of the worker's pool.
+const FRAMES: u32 = 1024;
+/// The worker's own address on both ports, which frames to it go to.
+pub const GATEWAY: MacAddress = [2, 0, 0, 0, 0, 1];
+/// The next hop on both sides.
+pub const NEIGHBOUR: MacAddress = [2, 0, 0, 0, 0, 2];
 const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
@@ -218,6 +223,18 @@ impl Bench {
         from: Box<dyn Port>,
         to: Box<dyn Port>,
     ) -> Result<Bench, Box<dyn Error>> {
+        let pool = Pool::new(FRAMES)?;
+        Bench::over(setup, direction, id, cells, (pool, from, to))
+    }
+
+    /// As [`Bench::between`], with the pool that the ports know (an AF_XDP socket's memory).
+    pub fn over(
+        setup: Setup,
+        direction: Direction,
+        id: usize,
+        cells: &[Arc<Cell>],
+        (pool, from, to): (Pool, Box<dyn Port>, Box<dyn Port>),
+    ) -> Result<Bench, Box<dyn Error>> {
         let ports = match direction {
             Direction::Encrypt => vec![from, to],
             Direction::Decrypt => vec![to, from],
@@ -241,12 +258,13 @@ impl Bench {
         let settings = WorkerSettings {
             id,
             interfaces: vec![interface(INSIDE, true), interface(LOCAL, false)],
-            pool_frames: 1024,
+            pool_frames: FRAMES,
             pool_runs: 0,
             checkpoint,
             sa_capacity: setup.sas as usize,
         };
-        let (worker, handle) = worker::worker(settings, ports, Leadership::new(true))?;
+        let leadership = Leadership::new(true);
+        let (worker, handle) = worker::worker_with_pool(pool, settings, ports, leadership)?;
         let child = setup.child(0)?;
         let mut bench = Bench {
             worker,
@@ -350,7 +368,17 @@ impl Bench {
         }
     }
 
-    /// Packets that have left.
+    /// Packets that a port of the caller's has been given, ARP and the like included.
+    pub fn forwarded(&self) -> u64 {
+        let port = match self.direction {
+            Direction::Encrypt => OUTSIDE,
+            Direction::Decrypt => PROTECTED,
+        };
+        let traffic = self.handle.counters.port(port);
+        traffic.map_or(0, |traffic| traffic.tx_packets)
+    }
+
+    /// Packets that have left into the sink of [`Bench::new`].
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
     }
