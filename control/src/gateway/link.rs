@@ -22,7 +22,7 @@ use zeroize::Zeroizing;
 
 use crate::ike::auth::{AuthSettings, TimeOfDay};
 use crate::ike::proposal::{
-    Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
+    Additional, Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
 };
 use crate::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use crate::ike::{ChildChange, Engine, Event, Input, Output, Resume};
@@ -462,6 +462,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             integrity: None,
             prf: Prf::HmacSha256,
             key_exchange: KeyExchangeMethod::X25519,
+            additional: Additional::NONE,
         }],
         local_id: identity(&settings.cluster, settings.me),
         remote_id: identity(&settings.cluster, other.id),
@@ -476,6 +477,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             esp_proposals: vec![EspProposal {
                 suite: hitless_sa::EspSuite::Aes256Gcm16,
                 key_exchange: None,
+                additional: Additional::NONE,
                 esn: true,
             }],
             local_ts: host(settings.local).into_iter().collect(),
