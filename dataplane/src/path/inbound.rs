@@ -299,7 +299,7 @@ impl Worker {
         if !allowed {
             return self.drop_inbound(slot, packet, DropReason::SelectorMismatch);
         }
-        self.frames.counters.count_opened(octets.len());
+        self.frames.counters.count_opened(1, octets.len());
         // 6. What it is. ESP or IKE inside ESP is not for us.
         let flow = match classified {
             Ok((Class::Forward(flow), _)) => flow,
