@@ -312,7 +312,8 @@ fn on_a_bench<T>(
         ));
     }
     let outcome = run(&bench);
-    if keep || outcome.as_ref().is_ok_and(|report| !passed(report)) {
+    let interrupted = matches!(outcome, Err(LabError::Interrupted));
+    if keep || !interrupted && !outcome.as_ref().is_ok_and(passed) {
         bench.say(&format!(
             "logs and captures: {}",
             bench.directory().display()

@@ -140,6 +140,8 @@ impl StrongSwan {
 /// An IKE SA as charon sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IkeSa {
+    /// Of its connection.
+    pub name: String,
     pub unique_id: String,
     pub state: String,
     pub initiator_spi: String,
@@ -176,7 +178,10 @@ fn parse_sas(text: &str) -> Option<Vec<IkeSa>> {
         if let Some(name) = line.strip_suffix('{') {
             sections.push(name.trim());
             match sections.as_slice() {
-                ["list-sa event", _] => sas.push(IkeSa::default()),
+                ["list-sa event", name] => sas.push(IkeSa {
+                    name: (*name).to_owned(),
+                    ..IkeSa::default()
+                }),
                 ["list-sa event", _, "child-sas", _] => {
                     sas.last_mut()?.children.push(ChildSa::default());
                 }

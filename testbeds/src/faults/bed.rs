@@ -34,7 +34,8 @@ const ESP: &str = "aes128gcm16";
 const FIRST_PEER: u16 = 20;
 /// So many peers have an address there.
 pub const MOST_TUNNELS: u16 = 200;
-const UP: Duration = Duration::from_secs(60);
+const UP: Duration = Duration::from_secs(10);
+const ATTEMPTS: u32 = 4;
 const ROLES: Duration = Duration::from_secs(30);
 /// A neighbour that nobody is: what is sent to it is lost.
 const NOBODY: &str = "02:de:ad:00:00:01";
@@ -77,7 +78,8 @@ impl<'a> Bed<'a> {
         bench.say("starting the members");
         let connections = member_connections(wish.tunnels).unwrap_or_default();
         let start = |index| start(&binary, &lab, index, &directory, wish, &connections, &[]);
-        let members = [Some(start(0)?), Some(start(1)?)];
+        let mut members = [Some(start(0)?), Some(start(1)?)];
+        wait_for_roles(&mut members)?;
         bench.say(&format!("strongSwan brings {} tunnels up", wish.tunnels));
         let text = peer_connections(wish.tunnels).unwrap_or_default();
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &text, "")?;
@@ -109,20 +111,7 @@ impl<'a> Bed<'a> {
     }
 
     pub fn wait_for_roles(&mut self) -> Result<usize, LabError> {
-        let members = &mut self.members;
-        clock::until("one active member and one standby", ROLES, || {
-            let mut roles = Vec::new();
-            for member in members.iter_mut().flatten() {
-                member.check_running()?;
-                roles.push(member.role().unwrap_or_default());
-            }
-            let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
-            Ok(match roles.as_slice() {
-                ["active", "standby"] => Some(0),
-                ["standby", "active"] => Some(1),
-                _ => None,
-            })
-        })
+        wait_for_roles(&mut self.members)
     }
 
     /// Starts a member that does not run.
@@ -206,12 +195,34 @@ fn start(
     )
 }
 
-/// Waits until the peer has every tunnel.
+/// Waits until the peer has every tunnel. One that came to a member which then lost the lead in the
+/// midst of the first exchange is begun anew: strongSwan would be patient for minutes.
 pub fn wait_for_tunnels(peer: &StrongSwan, tunnels: u16) -> Result<(), LabError> {
-    let wanted = usize::from(tunnels);
-    clock::until("every tunnel up", UP, || {
-        let up = peer.list_sas()?.iter().filter(|sa| is_up(sa)).count();
-        Ok((up >= wanted).then_some(()))
+    let up = || -> Result<BTreeSet<String>, LabError> {
+        let sas = peer.list_sas()?;
+        Ok(sas.into_iter().filter(is_up).map(|sa| sa.name).collect())
+    };
+    for _ in 0..ATTEMPTS {
+        let all = clock::until("every tunnel up", UP, || {
+            Ok((up()?.len() >= usize::from(tunnels)).then_some(()))
+        });
+        match all {
+            Err(LabError::Late { .. }) => {}
+            other => return other,
+        }
+        let up = up()?;
+        for tunnel in (0..tunnels).filter(|tunnel| !up.contains(&format!("c{tunnel}"))) {
+            let (ike, child) = (format!("c{tunnel}"), format!("net{tunnel}"));
+            // Whether there is one to be ended, and whether it comes up, shows in the next round.
+            let _: Result<String, LabError> =
+                peer.swanctl(&["--terminate", "--ike", &ike, "--force"]);
+            let _: Result<String, LabError> =
+                peer.swanctl(&["--initiate", "--child", &child, "--timeout", "5"]);
+        }
+    }
+    Err(LabError::Late {
+        what: "every tunnel up".to_owned(),
+        limit: UP * ATTEMPTS,
     })
 }
 
@@ -236,6 +247,22 @@ pub fn captures(lab: &Topology, name: &str, directory: &Path) -> Result<[Capture
         Capture::start(&lab.switch, port, Direction::In, &name, directory)
     };
     Ok([on_port(0)?, on_port(1)?])
+}
+
+fn wait_for_roles(members: &mut [Option<Member>; 2]) -> Result<usize, LabError> {
+    clock::until("one active member and one standby", ROLES, || {
+        let mut roles = Vec::new();
+        for member in members.iter_mut().flatten() {
+            member.check_running()?;
+            roles.push(member.role().unwrap_or_default());
+        }
+        let roles: Vec<&str> = roles.iter().map(String::as_str).collect();
+        Ok(match roles.as_slice() {
+            ["active", "standby"] => Some(0),
+            ["standby", "active"] => Some(1),
+            _ => None,
+        })
+    })
 }
 
 fn is_up(sa: &IkeSa) -> bool {

@@ -239,9 +239,9 @@ impl Flow {
     }
 
     /// Streams of which something sent at `from` or later arrived.
-    pub fn alive_since(&self, from: Duration) -> usize {
+    pub fn alive_since(&self, way: Way, from: Duration) -> usize {
         let alive = |stream: &&Stream| stream.arrived.values().any(|time| *time >= from);
-        self.streams.values().filter(alive).count()
+        self.of(way).filter(alive).count()
     }
 
     /// Arrivals in each of `bins` spans of `width` from `from` on.
@@ -299,7 +299,8 @@ mod tests {
         assert_eq!(flow.slowest(Way::In, at(20)), Some(at(31)));
         assert_eq!(flow.outage(Way::In, at(91)), None);
         assert_eq!(flow.outage(Way::Out, at(0)), None);
-        assert_eq!((flow.alive_since(at(90)), flow.alive_since(at(92))), (1, 0));
+        let alive = |from| flow.alive_since(Way::In, at(from));
+        assert_eq!((alive(90), alive(92)), (1, 0));
         assert_eq!(flow.histogram(Way::In, at(0), at(50), 2), [2, 2]);
     }
 }
