@@ -115,10 +115,14 @@ impl Cell {
         let upward = |to: u64| move |now: u64| (now & FROZEN == 0).then(|| now.max(to.min(LAST)));
         let (release, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
         // A refused update is a frozen cell, which is meant to stay as it is.
-        let _ = self.sending.limit
+        let _ = self
+            .sending
+            .limit
             .fetch_update(release, relaxed, upward(lease.grant.0));
-        let _ = self.receiving.high_water
-            .fetch_update(release, relaxed, upward(lease.high_water.0));
+        let _ =
+            self.receiving
+                .high_water
+                .fetch_update(release, relaxed, upward(lease.high_water.0));
     }
 
     /// Steps down for good: nothing is drawn or delivered from now on. Returns the cursor, which
@@ -139,7 +143,9 @@ impl Cell {
             (cursor & FROZEN == 0).then(|| cursor.saturating_add(delta).min(LAST + 1))
         };
         // A refused update is a frozen cell, which draws nothing anyway.
-        let _ = self.sending.cursor
+        let _ = self
+            .sending
+            .cursor
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, forward);
     }
 

@@ -506,9 +506,21 @@ impl Worker {
 
     /// Notes that a packet of the SA was sent or delivered.
     pub(crate) fn note_use(&mut self, slot: u32, now: Instant) {
-        if self.schedule.note(slot, now) {
+        self.note_uses(slot, now, 1);
+    }
+
+    /// The same of several packets.
+    #[inline]
+    pub(crate) fn note_uses(&mut self, slot: u32, now: Instant, packets: u32) {
+        if self.schedule.note(slot, now, packets) {
             self.publish(slot);
         }
+    }
+
+    /// Asks for what [`Worker::note_uses`] needs.
+    #[inline]
+    pub(crate) fn prefetch_use(&self, slot: u32) {
+        self.schedule.prefetch(slot);
     }
 
     pub(crate) fn publish(&mut self, slot: u32) {

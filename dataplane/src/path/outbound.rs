@@ -405,7 +405,7 @@ impl Worker {
             Some(sa) if sealed => {
                 let low = identification as u16;
                 esp::address(&mut self.frames.pool, &mut packet, sa, low, front).map(|()| {
-                    sa.counters.count_packet(inner);
+                    sa.counters.count_packets(1, inner);
                     sa.last_use = now;
                 })
             }
@@ -414,7 +414,7 @@ impl Worker {
         if let Err(reason) = addressed {
             return self.drop_outbound(slot, packet, reason);
         }
-        self.frames.counters.count_sealed(inner);
+        self.frames.counters.count_sealed(1, inner);
         self.note_use(slot, now);
         if packet.len() <= mtu {
             return self
