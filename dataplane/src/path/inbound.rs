@@ -115,7 +115,7 @@ impl Worker {
         };
         if openings.last().map(|last| last.slot) != Some(sa.slot) {
             sa.key.prefetch(esp.len());
-            sa.cell.prefetch();
+            sa.cell.prefetch_receiving();
             sa.counters.prefetch();
         }
         // 2. Its number, and whether it is new (section 3.4.3).

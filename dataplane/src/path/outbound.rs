@@ -287,7 +287,7 @@ impl Worker {
         };
         if sealings.last().map(|last| last.slot) != Some(slot) {
             sa.key.prefetch(packet.len());
-            sa.cell.prefetch();
+            sa.cell.prefetch_sending();
             sa.counters.prefetch();
         }
         let octets = self.frames.pool.bytes_mut(&mut packet);
