@@ -638,7 +638,7 @@ impl Sad {
         let entry = self.slots.get(slot as usize);
         if let Some(sa) = entry.and_then(|entry| entry.outbound.as_deref()) {
             sa.key.prefetch(octets);
-            sa.cell.prefetch();
+            sa.cell.prefetch_sending();
             sa.counters.prefetch();
         }
     }
