@@ -306,6 +306,13 @@ impl Worker {
         self.identification
     }
 
+    /// As [`Worker::next_identification`], of so many packets: those behind the one that it returns.
+    pub(crate) fn take_identifications(&mut self, packets: usize) -> u32 {
+        let before = self.identification;
+        self.identification = before.wrapping_add(packets as u32);
+        before
+    }
+
     /// Where the frames are.
     pub fn frame_account(&self) -> FrameAccount {
         FrameAccount {
