@@ -217,6 +217,15 @@ impl Links {
         }
     }
 
+    /// Sends a whole frame.
+    #[inline]
+    pub(crate) fn queue(&mut self, frames: &mut Frames, port: usize, packet: Packet) {
+        match self.links.get_mut(port) {
+            Some(link) => link.queue(frames, port, packet),
+            None => frames.drop(packet, DropReason::NoRoute),
+        }
+    }
+
     /// Gives every transmit burst to its port.
     pub(crate) fn flush(&mut self, frames: &mut Frames) {
         self.last = None;

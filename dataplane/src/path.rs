@@ -9,7 +9,6 @@
 //! A burst is sorted first, then each half runs over its part, so that an SA draws its sequence
 //! numbers once for all its packets. No lock, no allocation, no log; what goes wrong is a verdict.
 
-#[expect(dead_code, reason = "the halves of the lane come to use it")]
 mod express;
 mod inbound;
 mod outbound;

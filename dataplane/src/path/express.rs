@@ -15,9 +15,11 @@
 //! Both ways do the same to a packet; a test of the package holds them against each other.
 
 mod egress;
+mod flows;
 mod front;
 mod inbound;
 mod outbound;
+mod record;
 
 use hitless_sa::Instant;
 use smallvec::SmallVec;
@@ -25,27 +27,67 @@ use smallvec::SmallVec;
 use super::Sorted;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst};
+use crate::prefetch::prefetch;
 use crate::worker::Worker;
-pub(crate) use egress::Egresses;
+use egress::Egresses;
+use flows::Flows;
 use front::{Kind, Outer, Sight};
+use record::Record;
 
 /// What a worker's lane knows.
 pub(crate) struct Express {
     on: bool,
-    pub(crate) egresses: Egresses,
+    egresses: Egresses,
+    flows: Flows,
+    /// One for each slot.
+    records: Box<[Record]>,
 }
 
 impl Express {
-    pub(crate) fn new() -> Express {
+    /// For so many SAs. Allocates all that it ever needs.
+    pub(crate) fn new(capacity: usize) -> Express {
         Express {
             on: true,
             egresses: Egresses::new(),
+            flows: Flows::new(capacity),
+            records: vec![Record::default(); capacity].into_boxed_slice(),
         }
     }
 
     /// Whether packets take the lane at all.
     pub(crate) fn set(&mut self, on: bool) {
         self.on = on;
+    }
+
+    /// The SPD has changed.
+    pub(crate) fn forget_flows(&mut self) {
+        self.flows.clear();
+    }
+
+    /// The forwarding table has changed: what stayed on the protected side may not do so any more.
+    pub(crate) fn forget_routes(&mut self) {
+        self.egresses.clear();
+        self.flows.clear();
+    }
+
+    /// The SA in a slot has changed, or gone.
+    pub(crate) fn forget_slot(&mut self, slot: u32) {
+        if let Some(record) = self.records.get_mut(slot as usize) {
+            record.stamp = record.stamp.wrapping_add(1);
+            record.state = 0;
+        }
+    }
+
+    #[inline]
+    fn record(&self, slot: u32) -> Option<&Record> {
+        self.records.get(slot as usize)
+    }
+
+    #[inline]
+    fn prefetch_record(&self, slot: u32) {
+        if let Some(record) = self.record(slot) {
+            prefetch(record);
+        }
     }
 }
 
