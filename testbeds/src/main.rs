@@ -3,6 +3,7 @@
 //!
 //! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -72,6 +73,9 @@ struct Sim {
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     first: u64,
+    /// From one seed to the next.
+    #[arg(long, default_value_t = 1)]
+    every: u64,
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -110,6 +114,9 @@ struct Faults {
     /// Seconds that a fault lasts.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
+    /// Seconds after it within which every tunnel must carry traffic.
+    #[arg(long, default_value_t = 30)]
+    patience: u64,
     /// Where to write a plot of each fault.
     #[arg(long)]
     plots: Option<PathBuf>,
@@ -161,10 +168,7 @@ struct Run {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::List => {
-            list();
-            ExitCode::SUCCESS
-        }
+        Command::List => exit(list()),
         Command::Run(run) => exit(run.carry_out()),
         Command::Faults(faults) => exit(faults.carry_out()),
         Command::Sim(sim) => exit(sim.carry_out()),
@@ -194,11 +198,28 @@ fn exit(outcome: Result<bool, LabError>) -> ExitCode {
     }
 }
 
-fn list() {
-    for scenario in ALL {
-        println!("{:<24} {}", scenario.name, scenario.about);
-        println!("{:<24} variants: {}", "", scenario.variants.join(", "));
+/// Writes a result. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> Result<(), LabError> {
+    let mut out = std::io::stdout().lock();
+    let written = out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.write_all(b"\n"));
+    match written.and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(LabError::io("stdout")(error))
+        }
+        _ => Ok(()),
     }
+}
+
+fn list() -> Result<bool, LabError> {
+    let line = |scenario: &Scenario| {
+        let variants = scenario.variants.join(", ");
+        let (name, about) = (scenario.name, scenario.about);
+        format!("{name:<24} {about}\n{:<24} variants: {variants}", "")
+    };
+    let lines: Vec<String> = ALL.iter().map(line).collect();
+    print(&lines.join("\n")).map(|()| true)
 }
 
 impl Model {
@@ -209,8 +230,8 @@ impl Model {
         };
         let summary = model::run(depth, |search| eprintln!("{search}"));
         match self.json {
-            true => println!("{}", json(&summary, "the searches")?),
-            false => println!("{summary}"),
+            true => print(&json(&summary, "the searches")?)?,
+            false => print(&summary.to_string())?,
         }
         Ok(summary.as_expected())
     }
@@ -223,6 +244,7 @@ impl Sim {
         }
         let (seeds, verbose) = (self.seeds, self.verbose);
         let mut wish = sim::Wish::seeds(self.first, seeds);
+        wish.every = self.every;
         wish.crash_points = self.crash_points;
         wish.verbose = verbose;
         let summary = sim::run(wish, |done, violations| {
@@ -231,9 +253,9 @@ impl Sim {
             }
         });
         if self.json {
-            println!("{}", json(&summary, "the summary")?);
+            print(&json(&summary, "the summary")?)?;
         } else {
-            println!("{summary}");
+            print(&summary.to_string())?;
         }
         Ok(summary.violations.is_empty())
     }
@@ -263,8 +285,8 @@ impl Mutate {
         });
         let summary = summary.map_err(|refused| LabError::Usage(refused.to_string()))?;
         match self.json {
-            true => println!("{}", json(&summary, "the summary")?),
-            false => print!("{summary}"),
+            true => print(&json(&summary, "the summary")?)?,
+            false => print(summary.to_string().trim_end())?,
         }
         Ok(summary.faults.is_empty())
     }
@@ -283,7 +305,7 @@ impl Conformance {
             results.read(&String::from_utf8_lossy(&output));
         }
         let (text, sound) = conformance::table(&list, &results, self.complete);
-        println!("{text}");
+        print(&text)?;
         Ok(sound)
     }
 }
@@ -335,6 +357,7 @@ impl Faults {
             heartbeat_ms: self.heartbeat_ms,
             missed: self.missed,
             after: std::time::Duration::from_secs(self.seconds),
+            patience: std::time::Duration::from_secs(self.patience),
             plots: self.plots.clone(),
         };
         let run = |bench: &Bench| faults::run(bench, &wish, |row| eprintln!("{row}"));
@@ -410,10 +433,10 @@ impl Run {
 
     fn print(&self, report: &Report) -> Result<(), LabError> {
         if !self.json {
-            println!("{}", report.text());
+            print(&report.text())?;
             return Ok(());
         }
-        println!("{}", json(report, "the report")?);
+        print(&json(report, "the report")?)?;
         Ok(())
     }
 }

@@ -16,7 +16,8 @@ use crate::process::{self, Process, Program};
 const CHARON: &str = "/usr/sbin/charon-systemd";
 const KERNEL_LIBIPSEC: &str = "/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so";
 const READY: Duration = Duration::from_secs(10);
-const PLUGINS: &str = "random nonce openssl x509 revocation constraints pubkey pkcs1 pkcs8 pem \
+/// What charon loads; `options` may set `load` again.
+pub const PLUGINS: &str = "random nonce openssl x509 revocation constraints pubkey pkcs1 pkcs8 pem \
     aesni aes gcm chapoly sha1 sha2 hmac kdf curve25519 kernel-libipsec kernel-netlink socket-default vici \
     updown";
 /// The names that all scenarios use.
@@ -61,20 +62,21 @@ impl StrongSwan {
         directory: &Path,
         settings: &Settings<'_>,
     ) -> Result<Self, LabError> {
-        let connections = connection(settings).unwrap_or_default();
-        Self::start_with(namespace, name, directory, &connections, "")
+        let text = connection(settings).unwrap_or_default();
+        Self::start_with(namespace, name, directory, &text, "")
     }
 
-    /// The same with this `swanctl.conf`, and with the plugin `ha` if there is a section for it.
+    /// The same with a whole `swanctl.conf` and more lines for charon's section of
+    /// `strongswan.conf`. Credentials may be there already, in `<directory>/<name>/swanctl/`.
     pub fn start_with(
         namespace: &Namespace,
         name: &str,
         directory: &Path,
         connections: &str,
-        ha: &str,
+        options: &str,
     ) -> Result<Self, LabError> {
         let directory = directory.join(name);
-        write_files(&directory, connections, ha)
+        write_files(&directory, connections, options)
             .map_err(LabError::io("writing strongSwan's files"))?;
         let charon = Program::new([CHARON])
             .inside(namespace)
@@ -230,7 +232,7 @@ impl ChildSa {
     }
 }
 
-fn write_files(directory: &Path, connections: &str, ha: &str) -> std::io::Result<()> {
+fn write_files(directory: &Path, connections: &str, options: &str) -> std::io::Result<()> {
     // swanctl complains about every directory of credentials that does not exist.
     for kind in [
         "conf.d", "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private",
@@ -239,10 +241,9 @@ fn write_files(directory: &Path, connections: &str, ha: &str) -> std::io::Result
         std::fs::create_dir_all(directory.join("swanctl").join(kind))?;
     }
     let shown = directory.display();
-    let with_ha = if ha.is_empty() { "" } else { " ha" };
     let daemon = format!(
-        "charon-systemd {{\n  load_modular = no\n  load = {PLUGINS}{with_ha}\n  \
-         plugins {{\n    vici {{\n      socket = unix://{shown}/charon.vici\n    }}\n{ha}  }}\n  \
+        "charon-systemd {{\n  load_modular = no\n  load = {PLUGINS}\n{options}  \
+         plugins {{\n    vici {{\n      socket = unix://{shown}/charon.vici\n    }}\n  }}\n  \
          filelog {{\n    log {{\n      path = {shown}/charon.log\n      flush_line = yes\n      \
          time_format = %H:%M:%S\n      time_add_ms = yes\n      default = 1\n    }}\n  }}\n}}\n\
          swanctl {{\n  load = random openssl x509 pubkey pkcs1 pkcs8 pem\n}}\n"

@@ -54,7 +54,8 @@ fn ike_sa(out: &mut String, sa: &IkeSaStatus) {
         line(out, format_args!("  {}", plain(&sa.algorithms)));
     }
     if let Some(established) = sa.established {
-        let rekeying = seconds(", rekeying in ", sa.rekey_time);
+        let rekeying =
+            seconds(", rekeying in ", sa.rekey_time) + &seconds(", reauth in ", sa.reauth_time);
         line(
             out,
             format_args!("  established {established}s ago{rekeying}"),
@@ -126,7 +127,7 @@ fn seconds(what: &str, value: Option<u64>) -> String {
     value.map_or_else(String::new, |value| format!("{what}{value}s"))
 }
 
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a string does not fail.
     let _ = writeln!(out, "{text}");
 }

@@ -67,8 +67,8 @@ pub struct Bed<'a> {
 
 impl<'a> Bed<'a> {
     /// Builds the network, starts members and peer, and waits until every tunnel is up.
-    pub fn new(bench: &'a Bench, wish: &Wish) -> Result<Bed<'a>, LabError> {
-        let directory = bench.subdirectory("faults")?;
+    pub fn new(bench: &'a Bench, wish: &Wish, number: u32) -> Result<Bed<'a>, LabError> {
+        let directory = bench.subdirectory(&format!("faults-{number}"))?;
         bench.say("building the network");
         let lab = Topology::new()?;
         peer_addresses(&lab, wish.tunnels, &directory)?;

@@ -11,11 +11,11 @@ use crate::clock;
 use crate::error::LabError;
 use crate::process::Program;
 use crate::scenario::Bench;
-use crate::strongswan::StrongSwan;
+use crate::strongswan::{PLUGINS, StrongSwan};
 use crate::topology::{CLUSTER_INSIDE, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, SYNC, Topology};
 
 pub const PREFIX: &str = "strongswan-ha";
-const TAKES_OVER: &str = "taking over all segments";
+const TAKES_OVER: &str = "HA segment 1 activated";
 const PATIENCE: Duration = Duration::from_secs(20);
 /// It has been measured to take eight seconds until traffic flows.
 const AFTER: Duration = Duration::from_secs(15);
@@ -30,8 +30,9 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
         let namespace = &lab.members[index];
         namespace.sysctl("net.ipv4.ip_forward", "1")?;
         let ha = format!(
-            "    ha {{\n      local = {}\n      remote = {}\n      segment_count = 1\n      \
-             fifo_interface = no\n      monitor = yes\n      resync = yes\n    }}\n",
+            "  load = {PLUGINS} ha\n  plugins {{\n    ha {{\n      local = {}\n      \
+             remote = {}\n      segment_count = 1\n      fifo_interface = no\n      \
+             monitor = yes\n      resync = yes\n    }}\n  }}\n",
             SYNC[index],
             SYNC[1 - index]
         );

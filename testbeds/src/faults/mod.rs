@@ -59,6 +59,8 @@ pub struct Wish {
     pub heartbeat_ms: u32,
     pub missed: u32,
     pub after: Duration,
+    /// Traffic must flow everywhere so soon after a fault is over.
+    pub patience: Duration,
     /// Where plots go.
     pub plots: Option<PathBuf>,
 }
@@ -77,6 +79,9 @@ pub struct Row {
     pub outage_in_ms: Option<f64>,
     pub outage_out_ms: Option<f64>,
     pub slowest_tunnel_ms: Option<f64>,
+    /// From the fault until the cluster was whole again and every tunnel carried traffic both ways;
+    /// how long the fault lasted is part of it.
+    pub whole_again_ms: Option<f64>,
     pub packets_sent: u64,
     pub packets_lost: u64,
     pub sas_lost: u64,
@@ -120,17 +125,23 @@ pub fn run(bench: &Bench, wish: &Wish, mut tell: impl FnMut(&Row)) -> Result<Tab
     };
     if !wish.faults.is_empty() || wish.failovers > 0 {
         let mut course = Course {
-            bed: Bed::new(bench, wish)?,
+            bed: Bed::new(bench, wish, 0)?,
             wish: wish.clone(),
         };
-        for fault in &wish.faults {
+        for (number, fault) in (1..).zip(&wish.faults) {
             if let Some(why) = fault.impossible() {
                 table.left_out.push((fault.name().to_owned(), why));
                 continue;
             }
             let row = course.trial(*fault)?;
+            let broken = !row.passed;
             tell(&row);
             table.rows.push(row);
+            if broken {
+                // The next one is to show its own doing. One network after the other: some of
+                // their names are the same.
+                course = course.renew(number)?;
+            }
         }
         if wish.failovers > 0 {
             let row = course.in_a_row(wish.failovers)?;
@@ -162,6 +173,14 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
+    /// The same on a new network.
+    fn renew(self, number: u32) -> Result<Self, LabError> {
+        let (bench, wish) = (self.bed.bench, self.wish);
+        drop(self.bed);
+        let bed = Bed::new(bench, &wish, number)?;
+        Ok(Course { bed, wish })
+    }
+
     fn trial(&mut self, fault: Fault) -> Result<Row, LabError> {
         let say = |what: &str| self.bed.bench.say(&format!("{}: {what}", fault.name()));
         say(fault.says());
@@ -193,6 +212,17 @@ impl Course<'_> {
                 Ok(first.unwrap_or_else(clock::wall))
             }
         })?;
+        let whole = clock::wall();
+        let patience = self.wish.patience;
+        let flows = clock::until("traffic through every tunnel", patience, || {
+            Ok(traffic.flows_since(whole).then_some(()))
+        });
+        match flows {
+            Ok(()) => row.whole_again_ms = Some(milliseconds(clock::wall().saturating_sub(struck))),
+            Err(LabError::Interrupted) => return Err(LabError::Interrupted),
+            // The streams themselves say below which of them are dead.
+            Err(_) => {}
+        }
         clock::pass(LAST)?;
         let end = clock::wall();
         let flow = traffic.stop()?;
@@ -385,6 +415,7 @@ impl Row {
         self.outage_in_ms = worst(self.outage_in_ms, other.outage_in_ms);
         self.outage_out_ms = worst(self.outage_out_ms, other.outage_out_ms);
         self.slowest_tunnel_ms = worst(self.slowest_tunnel_ms, other.slowest_tunnel_ms);
+        self.whole_again_ms = worst(self.whole_again_ms, other.whole_again_ms);
         self.packets_sent += other.packets_sent;
         self.packets_lost += other.packets_lost;
         self.sas_lost += other.sas_lost;
@@ -417,12 +448,13 @@ impl fmt::Display for Row {
         let verdict = if self.passed { "ok  " } else { "FAIL" };
         write!(
             f,
-            "{verdict} {:<18} {:>9} {:>9} {:>9} {:>9} {:>7}/{:<7} {:>4} {:>5}  {}",
+            "{verdict} {:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7}/{:<7} {:>4} {:>5}  {}",
             self.fault,
             time(self.takeover_ms),
             time(self.outage_in_ms),
             time(self.outage_out_ms),
             time(self.slowest_tunnel_ms),
+            time(self.whole_again_ms),
             self.packets_lost,
             self.packets_sent,
             self.sas_lost,
@@ -445,8 +477,16 @@ impl fmt::Display for Table {
         )?;
         writeln!(
             f,
-            "     {:<18} {:>9} {:>9} {:>9} {:>9} {:>15} {:>4} {:>5}  audit",
-            "fault", "takeover", "outage in", "out", "slowest", "lost/sent", "SAs", "twice"
+            "     {:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>15} {:>4} {:>5}  audit",
+            "fault",
+            "takeover",
+            "outage in",
+            "out",
+            "slowest",
+            "whole",
+            "lost/sent",
+            "SAs",
+            "twice"
         )?;
         for row in &self.rows {
             writeln!(f, "{row}")?;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -49,8 +49,12 @@ pub struct Flow {
     pub streams: BTreeMap<(Way, u16), Stream>,
 }
 
+/// When something last arrived on each stream, in nanoseconds.
+type Latest = Arc<[AtomicU64]>;
+
 /// Senders and receivers at work.
 pub struct Traffic {
+    latest: [Latest; 2],
     stop: Arc<AtomicBool>,
     quiet: Arc<AtomicBool>,
     senders: Vec<(Way, JoinHandle<io::Result<Vec<Vec<Duration>>>>)>,
@@ -85,13 +89,15 @@ impl Traffic {
         let to_peer = inner().map(|address| SocketAddr::new(address, PORT));
         let stop = Arc::new(AtomicBool::new(false));
         let quiet = Arc::new(AtomicBool::new(false));
-        let receive = |socket: UdpSocket| {
-            let stop = Arc::clone(&stop);
-            std::thread::spawn(move || receive(&socket, &stop))
+        let none = || (0..tunnels).map(|_| AtomicU64::new(0)).collect();
+        let latest: [Latest; 2] = [none(), none()];
+        let receive = |socket: UdpSocket, latest: &Latest| {
+            let (stop, latest) = (Arc::clone(&stop), Arc::clone(latest));
+            std::thread::spawn(move || receive(&socket, &stop, &latest))
         };
         let receivers = vec![
-            (Way::In, receive(open(host, HOST, PORT)?)),
-            (Way::Out, receive(open(peer, any, PORT)?)),
+            (Way::In, receive(open(host, HOST, PORT)?, &latest[0])),
+            (Way::Out, receive(open(peer, any, PORT)?, &latest[1])),
         ];
         let send = |sockets: Vec<UdpSocket>, targets: Vec<SocketAddr>| {
             let quiet = Arc::clone(&quiet);
@@ -102,11 +108,19 @@ impl Traffic {
             (Way::Out, send(vec![at_host], to_peer.collect())),
         ];
         Ok(Traffic {
+            latest,
             stop,
             quiet,
             senders,
             receivers,
         })
+    }
+
+    /// Whether something arrived on every stream, both ways, after that moment.
+    pub fn flows_since(&self, moment: Duration) -> bool {
+        let moment = moment.as_nanos() as u64;
+        let mut latest = self.latest.iter().flat_map(|way| way.iter());
+        latest.all(|latest| latest.load(Ordering::Relaxed) > moment)
     }
 
     /// Ends it and tells what became of every datagram.
@@ -176,7 +190,11 @@ fn send(
     Ok(sent)
 }
 
-fn receive(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<Vec<Arrival>> {
+fn receive(
+    socket: &UdpSocket,
+    stop: &AtomicBool,
+    latest: &[AtomicU64],
+) -> io::Result<Vec<Arrival>> {
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut arrived = Vec::new();
     let mut payload = [0; 2 * PAYLOAD];
@@ -186,10 +204,14 @@ fn receive(socket: &UdpSocket, stop: &AtomicBool) -> io::Result<Vec<Arrival>> {
             continue;
         }
         let [a, b, c, d, e, f, ..] = payload;
+        let (tunnel, time) = (u16::from_be_bytes([a, b]), clock::wall());
+        if let Some(latest) = latest.get(usize::from(tunnel)) {
+            latest.store(time.as_nanos() as u64, Ordering::Relaxed);
+        }
         arrived.push(Arrival {
-            tunnel: u16::from_be_bytes([a, b]),
+            tunnel,
             number: u32::from_be_bytes([c, d, e, f]),
-            time: clock::wall(),
+            time,
         });
     }
     Ok(arrived)

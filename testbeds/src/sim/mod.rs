@@ -70,6 +70,8 @@ pub struct Violation {
 pub struct Wish {
     pub first: u64,
     pub count: u64,
+    /// From one seed to the next.
+    pub every: u64,
     /// Not random faults: one crash after each single output of each exchange. The seed is the
     /// number of the case.
     pub crash_points: bool,
@@ -86,6 +88,7 @@ impl Wish {
         Wish {
             first,
             count,
+            every: 1,
             crash_points: false,
             verbose: false,
             tuning: Tuning::default(),
@@ -150,7 +153,8 @@ pub fn run(wish: Wish, mut progress: impl FnMut(u64, usize)) -> Summary {
 
 /// Runs the seeds on all cores. `take` gets them in their order, and says whether to go on.
 fn each(wish: &Wish, mut take: impl FnMut(Course) -> bool) {
-    let end = wish.first.saturating_add(wish.count);
+    let every = wish.every.max(1);
+    let end = wish.first.saturating_add(wish.count.saturating_mul(every));
     let next = AtomicU64::new(wish.first);
     let cores = match wish.verbose {
         true => 1,
@@ -162,7 +166,7 @@ fn each(wish: &Wish, mut take: impl FnMut(Course) -> bool) {
             let (sender, next) = (sender.clone(), &next);
             scope.spawn(move || {
                 loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    let seed = next.fetch_add(every, Ordering::Relaxed);
                     if seed >= end || sender.send((seed, carry_out(wish, seed))).is_err() {
                         return;
                     }
@@ -175,7 +179,7 @@ fn each(wish: &Wish, mut take: impl FnMut(Course) -> bool) {
         for (seed, course) in receiver {
             early.insert(seed, course);
             while let Some(course) = early.remove(&due) {
-                due += 1;
+                due += every;
                 // Behind the last crash point there is nothing.
                 if !course.is_some_and(&mut take) {
                     next.store(end, Ordering::Relaxed);

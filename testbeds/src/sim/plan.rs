@@ -16,7 +16,7 @@ pub struct Noise {
 }
 
 impl Noise {
-    const NONE: Noise = Noise {
+    pub const NONE: Noise = Noise {
         loss: 0,
         duplication: 0,
         delay: (Duration::from_micros(50), Duration::from_micros(60)),
