@@ -175,8 +175,8 @@ fn agree(
     let nonce = turn.nonce();
     let (from_peer, to_peer) = ike.keys.child_keys(
         exchanged.as_ref().map(|(_, shared)| shared.as_slice()),
-        peer_nonce,
-        &nonce,
+        (peer_nonce, &nonce),
+        &[],
         terms.proposal.suite,
     );
     let making = Making {
@@ -312,8 +312,8 @@ fn conclude(
     };
     let (outbound_key, inbound_key) = ike.keys.child_keys(
         shared.as_ref().map(|s| s.as_slice()),
-        &offer.nonce,
-        peer_nonce,
+        (&offer.nonce, peer_nonce),
+        &[],
         terms.proposal.suite,
     );
     let making = Making {

@@ -121,7 +121,7 @@ fn agree(
         initiator_spi: peer_spi,
         responder_spi: spi,
     };
-    let keys = ike.keys.rekey(&chosen, &inputs, &shared);
+    let keys = ike.keys.rekey(&chosen, &inputs, &shared, &[]);
     let mut successor = successor(ike, turn, false, chosen, spi, peer_spi, keys);
     successor.undecided = matches!(ike.pending, Some(Pending::RekeyIke(_)));
     let payloads = vec![
@@ -170,6 +170,7 @@ fn successor(
             remote_id: ike.remote_id.clone(),
             message_id_sync: ike.message_id_sync,
             replay_counter_sync: ike.replay_counter_sync,
+            fragmenting: ike.fragmenting,
             window: Window::new(MessageId(0), MessageId(0)),
         },
     );
@@ -251,7 +252,7 @@ fn conclude(
         initiator_spi: offer.spi,
         responder_spi: peer_spi,
     };
-    let keys = ike.keys.rekey(&chosen, &inputs, &shared);
+    let keys = ike.keys.rekey(&chosen, &inputs, &shared, &[]);
     Ok(successor(
         ike, turn, true, chosen, offer.spi, peer_spi, keys,
     ))

@@ -3,8 +3,10 @@
 mod counter_sync;
 mod establish;
 mod failover;
+mod fragments;
 mod hostile;
 mod inform;
+mod key_exchange;
 mod lossy;
 mod rekey;
 mod suites;

@@ -11,6 +11,7 @@ use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord, WindowRe
 use super::{FORMAT, ImportError, after, ago, before, collect, until};
 use crate::ike::counter_sync::{AnsweredSync, CounterSync, MessageIdSync};
 use crate::ike::established::{Birth, IkeSa, State};
+use crate::ike::fragments::Fragmenting;
 use crate::ike::keys::IkeKeys;
 use crate::ike::nat::{Nat, Path};
 use crate::ike::probe::Probe;
@@ -71,6 +72,8 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         forget_in: ike.forget_at.map(|at| until(now, at)),
         terminated: ike.terminated,
         undecided: ike.undecided,
+        fragmentation: ike.fragmenting.negotiated,
+        fragment_size: ike.fragmenting.size.into(),
     }
 }
 
@@ -155,6 +158,11 @@ fn birth(
         remote_id: identity(&record.remote_id)?,
         message_id_sync: record.message_id_sync,
         replay_counter_sync: record.replay_counter_sync,
+        fragmenting: Fragmenting {
+            negotiated: record.fragmentation,
+            size: u16::try_from(record.fragment_size)
+                .map_err(|_| ImportError::Field("fragment size"))?,
+        },
         window: window(
             record.window.as_ref().ok_or(ImportError::Field("window"))?,
             now,

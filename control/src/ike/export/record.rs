@@ -77,6 +77,12 @@ pub(super) struct IkeRecord {
     pub terminated: bool,
     #[prost(bool, tag = "36")]
     pub undecided: bool,
+    /// RFC 7383 was negotiated.
+    #[prost(bool, tag = "50")]
+    pub fragmentation: bool,
+    /// The longest IP datagram with a fragment; 0 for none.
+    #[prost(uint32, tag = "51")]
+    pub fragment_size: u32,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 
-use super::{Nonces, Progress, install_first, is_specific, local_identity, secret};
+use super::{Nonces, Progress, extensions, install_first, is_specific, local_identity, secret};
 use crate::ike::auth::psk_auth;
 use crate::ike::child;
 use crate::ike::contents::{Contents, wanted_group};
@@ -13,10 +13,13 @@ use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::key_exchange;
 use crate::ike::crypto::kex::KeyPair;
 use crate::ike::crypto::prf::equal;
-use crate::ike::established::{Birth, IkeSa, open, seal};
+use crate::ike::established::{Birth, IkeSa, seal};
+use crate::ike::fragments::{self, Fragmenting, PATIENT_TRANSMISSIONS, Reassembly};
+use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{
-    AUTH_METHOD_PSK, Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit,
+    AUTH_METHOD_PSK, Delete, Exchange, FragmentPlace, Header, IdBody, NotifyKind, Payload,
+    PayloadKind, emit, emit_payloads, parse_payloads,
 };
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
@@ -48,10 +51,14 @@ pub(in crate::ike) struct Initiator {
     sent: u32,
     resend_at: Instant,
     auth: Option<AuthStage>,
+    /// Parts of a response that has not arrived in full.
+    reassembly: Reassembly,
 }
 
 /// After IKE_SA_INIT.
 struct AuthStage {
+    intermediate: Intermediate,
+    fragmenting: Fragmenting,
     remote_spi: IkeSpi,
     proposal: IkeProposal,
     keys: IkeKeys,
@@ -99,6 +106,7 @@ impl Initiator {
             sent: 0,
             resend_at: turn.now,
             auth: None,
+            reassembly: Reassembly::default(),
             connection,
         };
         initiator.send_init(turn);
@@ -129,6 +137,7 @@ impl Initiator {
         payloads.push(Payload::Nonce(self.nonce.clone()));
         let fake = turn.fake_source(self.connection.encap);
         payloads.extend(nat::notifications(self.spi, IkeSpi(0), self.path, fake));
+        payloads.extend(extensions(std::iter::once(&*self.connection)));
         self.init = emit(&header, &payloads);
         let bytes = self.init.clone();
         self.send(turn, bytes);
@@ -155,9 +164,28 @@ impl Initiator {
         }
         self.sent += 1;
         self.resend_at = turn.now + turn.backoff().after(self.sent);
+        self.divide(turn);
         turn.immediate
             .push(self.path.transmit(self.request.clone()));
         true
+    }
+
+    /// Divides a request that stays unanswered into smaller fragments (RFC 7383 section 2.5.2).
+    fn divide(&mut self, turn: &mut Turn<'_>) {
+        let Some(stage) = self
+            .auth
+            .as_mut()
+            .filter(|_| self.sent > PATIENT_TRANSMISSIONS)
+        else {
+            return;
+        };
+        if let Some(smaller) = stage.fragmenting.lowered(self.path) {
+            let limit = smaller.limit(self.path);
+            if let Some(flight) = fragments::divide(&stage.keys, turn, &self.request, limit) {
+                self.request = flight;
+            }
+            stage.fragmenting = smaller;
+        }
     }
 
     /// An IKE_SA_INIT response: not authenticated, so that what it refuses is only noted
@@ -176,7 +204,7 @@ impl Initiator {
         let contents = Contents::of(payloads);
         if contents.proposals.is_some() {
             return match self.agree(turn, path, header, &contents, datagram) {
-                Ok(stage) => self.authenticate(turn, stage),
+                Ok(stage) => self.proceed(turn, stage),
                 Err(reason) => turn.events.push(Event::NegotiationFailed {
                     peer: path.remote,
                     reason: reason.to_owned(),
@@ -252,6 +280,11 @@ impl Initiator {
             responder_spi: remote_spi,
         };
         let keys = IkeKeys::derive(&chosen, &inputs, &shared);
+        if !chosen.additional.is_empty()
+            && !contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED)
+        {
+            return Err("additional key exchanges without IKE_INTERMEDIATE");
+        }
         let mut nat = nat::detect(
             self.spi,
             remote_spi,
@@ -268,6 +301,12 @@ impl Initiator {
             (name.clone(), id, turn.ids.spi(turn.entropy))
         });
         Ok(AuthStage {
+            intermediate: Intermediate::new(chosen.additional),
+            fragmenting: Fragmenting::new(
+                self.connection.fragmentation,
+                self.connection.fragment_size,
+                contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED),
+            ),
             remote_spi,
             proposal: chosen,
             keys,
@@ -276,6 +315,117 @@ impl Initiator {
             init_response: datagram.to_vec(),
             child,
         })
+    }
+
+    /// The next exchange: IKE_INTERMEDIATE for each additional key exchange, then IKE_AUTH.
+    fn proceed(&mut self, turn: &mut Turn<'_>, mut stage: AuthStage) {
+        let Some(method) = stage.intermediate.due() else {
+            return self.authenticate(turn, stage);
+        };
+        let Some(key) = turn.key_pair(method) else {
+            return;
+        };
+        let payloads = [key_exchange(&key)];
+        let message_id = stage.intermediate.message_id();
+        let header = self.header(&stage, Exchange::IkeIntermediate, message_id);
+        let limit = stage.fragmenting.limit(self.path);
+        let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
+            return;
+        };
+        let content = emit_payloads(&payloads);
+        stage
+            .intermediate
+            .absorb(&stage.keys, &header, (PayloadKind::KE, &content));
+        stage.intermediate.key = Some(key);
+        self.auth = Some(stage);
+        self.send(turn, bytes);
+    }
+
+    /// A protected response of the initial exchanges, or a part of one.
+    pub fn protected_response(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        message: (Option<FragmentPlace>, &[u8]),
+    ) -> Progress {
+        let Some(mut stage) = self.auth.take_if(|stage| {
+            let exchange = match stage.intermediate.key {
+                Some(_) => Exchange::IkeIntermediate,
+                None => Exchange::IkeAuth,
+            };
+            let fits = header.response && !header.initiator && header.exchange == exchange;
+            fits && header.message_id == stage.intermediate.message_id()
+                && stage.remote_spi == header.responder_spi
+        }) else {
+            turn.drop(path.remote, "unexpected response");
+            return Progress::Waiting;
+        };
+        let arrived = match message.0 {
+            Some(_) if !stage.fragmenting.negotiated => Err("fragments were not negotiated"),
+            _ => fragments::arrive(&mut self.reassembly, &stage.keys, turn.now, header, message),
+        };
+        let whole = match arrived {
+            Ok(Some(whole)) => whole,
+            Ok(None) => {
+                self.auth = Some(stage);
+                return Progress::Waiting;
+            }
+            Err(reason) => {
+                self.auth = Some(stage);
+                turn.drop(path.remote, reason);
+                return Progress::Waiting;
+            }
+        };
+        let payloads = match parse_payloads(whole.first, &whole.content) {
+            Ok(payloads) => payloads,
+            Err(error) => {
+                self.auth = Some(stage);
+                turn.drop(path.remote, error.reason());
+                return Progress::Waiting;
+            }
+        };
+        let contents = Contents::of(&payloads);
+        if stage.intermediate.key.is_none() {
+            return self.auth_response(turn, path, stage, &contents);
+        }
+        let message = (whole.first, whole.content.as_slice());
+        stage.intermediate.absorb(&stage.keys, header, message);
+        match self.mix(&mut stage, &contents) {
+            Ok(()) => {
+                self.proceed(turn, stage);
+                Progress::Waiting
+            }
+            Err(reason) => {
+                turn.events.push(Event::NegotiationFailed {
+                    peer: path.remote,
+                    reason,
+                });
+                Progress::Failed
+            }
+        }
+    }
+
+    /// New keys from an additional key exchange (RFC 9370 section 2.2.2).
+    fn mix(&self, stage: &mut AuthStage, contents: &Contents<'_>) -> Result<(), String> {
+        let key = stage.intermediate.key.as_ref();
+        let (Some(key), Some((method, public))) = (key, contents.key_exchange) else {
+            let refusal = contents.error().map(|n| n.kind.to_string());
+            return Err(refusal.unwrap_or_else(|| "IKE_INTERMEDIATE without KE".to_owned()));
+        };
+        if method != key.method().number() {
+            return Err("IKE_INTERMEDIATE with another key exchange method".to_owned());
+        }
+        let shared = key.agree(public).map_err(|error| error.to_string())?;
+        let inputs = Inputs {
+            initiator_nonce: &self.nonce,
+            responder_nonce: &stage.peer_nonce,
+            initiator_spi: self.spi,
+            responder_spi: stage.remote_spi,
+        };
+        stage.keys = stage.keys.follow(&inputs, &shared);
+        stage.intermediate.advance();
+        Ok(())
     }
 
     fn authenticate(&mut self, turn: &mut Turn<'_>, stage: AuthStage) {
@@ -295,6 +445,7 @@ impl Initiator {
             &stage.peer_nonce,
             stage.keys.sk_p(Side::Initiator),
             &body.raw,
+            &stage.intermediate.int_auth(),
         );
         let mut payloads = vec![Payload::IdInitiator(body)];
         if self.initial_contact {
@@ -314,8 +465,9 @@ impl Initiator {
             payloads.extend(child::offer(config, *spi, Ask::First));
         }
         payloads.extend(capabilities(&connection, None));
-        let header = self.header(&stage, Exchange::IkeAuth, MessageId(1));
-        let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) else {
+        let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
+        let limit = stage.fragmenting.limit(self.path);
+        let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
             return;
         };
         self.auth = Some(stage);
@@ -334,31 +486,14 @@ impl Initiator {
     }
 
     /// An IKE_AUTH response.
-    pub fn auth_response(
+    fn auth_response(
         &mut self,
         turn: &mut Turn<'_>,
         path: Path,
-        header: &Header,
-        datagram: &[u8],
+        stage: AuthStage,
+        contents: &Contents<'_>,
     ) -> Progress {
-        let fits = header.response && !header.initiator && header.message_id == MessageId(1);
-        let Some(stage) = self
-            .auth
-            .take_if(|s| fits && s.remote_spi == header.responder_spi)
-        else {
-            turn.drop(path.remote, "unexpected IKE_AUTH");
-            return Progress::Waiting;
-        };
-        let payloads = match open(&stage.keys, header, datagram) {
-            Ok(payloads) => payloads,
-            Err(error) => {
-                self.auth = Some(stage);
-                turn.drop(path.remote, error.reason());
-                return Progress::Waiting;
-            }
-        };
-        let contents = Contents::of(&payloads);
-        if let Err(reason) = self.verify(turn, &stage, &contents) {
+        if let Err(reason) = self.verify(turn, &stage, contents) {
             turn.events.push(Event::AuthenticationFailed {
                 peer: path.remote,
                 reason,
@@ -368,7 +503,7 @@ impl Initiator {
             }
             return Progress::Failed;
         }
-        self.established(turn, stage, path, &contents)
+        self.established(turn, stage, path, contents)
     }
 
     fn verify(
@@ -394,6 +529,7 @@ impl Initiator {
             &self.nonce,
             stage.keys.sk_p(Side::Responder),
             &id.raw,
+            &stage.intermediate.int_auth(),
         );
         if method != AUTH_METHOD_PSK || !equal(&expected, auth) {
             return Err(format!("wrong secret of {}", id.id));
@@ -403,12 +539,13 @@ impl Initiator {
 
     /// Tells a responder that believes in the IKE SA that we do not (RFC 7296 section 2.21.2).
     fn withdraw(&self, turn: &mut Turn<'_>, stage: &AuthStage) {
-        let header = self.header(stage, Exchange::Informational, MessageId(2));
+        let message_id = stage.intermediate.message_id().next();
+        let header = self.header(stage, Exchange::Informational, message_id);
         let payloads = [
             Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[]),
             Payload::Delete(Delete::Ike),
         ];
-        if let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) {
+        if let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, None) {
             turn.immediate.push(self.path.transmit(bytes));
         }
     }
@@ -437,7 +574,8 @@ impl Initiator {
                 remote_id: remote_id.unwrap_or(self.connection.remote_id.clone()),
                 message_id_sync,
                 replay_counter_sync,
-                window: Window::new(MessageId(2), MessageId(0)),
+                fragmenting: stage.fragmenting,
+                window: Window::new(stage.intermediate.message_id().next(), MessageId(0)),
             },
         );
         turn.events.push(Event::IkeEstablished {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
 use super::{
-    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, install_first, local_identity, secret,
+    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, install_first,
+    local_identity, secret,
 };
 use crate::ike::auth::psk_auth;
 use crate::ike::child;
@@ -13,12 +14,17 @@ use crate::ike::contents::Contents;
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::exchange_keys;
 use crate::ike::crypto::prf::equal;
-use crate::ike::established::{Birth, IkeSa, open, seal};
+use crate::ike::established::{Birth, IkeSa, seal};
+use crate::ike::fragments::{self, Fragmenting, Reassembly, Whole};
+use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
-use crate::ike::message::{AUTH_METHOD_PSK, Exchange, Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::message::{
+    AUTH_METHOD_PSK, Exchange, FragmentPlace, Header, IdBody, NotifyKind, Payload, PayloadKind,
+    emit, emit_payloads, parse_payloads,
+};
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
-use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::proposal::{Ask, Identification, IkeProposal, KeyExchangeMethod, select};
 use crate::ike::settings::Connection;
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::window::Window;
@@ -37,8 +43,15 @@ pub(in crate::ike) struct Responder {
     proposal: IkeProposal,
     keys: IkeKeys,
     nat: Nat,
-    /// The IKE_AUTH request that was refused, and the refusal.
-    refused: Option<(Vec<u8>, Vec<u8>)>,
+    intermediate: Intermediate,
+    fragmenting: Fragmenting,
+    /// Parts of a request that has not arrived in full.
+    reassembly: Reassembly,
+    /// The request that was answered last, or its first fragment, and the answer: of
+    /// IKE_INTERMEDIATE, or the refusal of IKE_AUTH.
+    answered: Option<(Vec<u8>, Vec<u8>)>,
+    /// IKE_AUTH was refused.
+    refused: bool,
 }
 
 /// What came of an IKE_SA_INIT request.
@@ -104,7 +117,15 @@ impl Responder {
             .filter(|c| addresses_match(c, path))
             .peekable();
         let encap = meant.peek().is_some_and(|c| c.encap);
-        let chosen = meant.find_map(|c| select(&c.proposals, proposals));
+        let fragmentation = meant.peek().map(|c| (c.fragmentation, c.fragment_size));
+        let candidates: Vec<&Connection> = meant.map(|c| &**c).collect();
+        let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
+        let chosen = candidates.iter().find_map(|c| {
+            // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
+            let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
+            let ours: Vec<IkeProposal> = c.proposals.iter().filter(usable).copied().collect();
+            select(&ours, proposals)
+        });
         let Some((theirs, chosen)) = chosen else {
             turn.events.push(Event::NegotiationFailed {
                 peer: path.remote,
@@ -134,6 +155,17 @@ impl Responder {
         ];
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        let (ours, size) = fragmentation.unwrap_or_default();
+        let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
+        let fragmenting = Fragmenting::new(ours, size, theirs);
+        payloads.extend(
+            extensions(candidates.iter().copied())
+                .into_iter()
+                .filter(|p| {
+                    // Only what the peer supports too is of use.
+                    matches!(p, Payload::Notify(n) if contents.has(n.kind))
+                }),
+        );
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
@@ -150,41 +182,125 @@ impl Responder {
             proposal: chosen,
             keys,
             nat,
-            refused: None,
+            intermediate: Intermediate::new(chosen.additional),
+            fragmenting,
+            reassembly: Reassembly::default(),
+            answered: None,
+            refused: false,
         })
     }
 
-    /// An IKE_AUTH request.
-    pub fn auth_request(
+    /// A protected request of the initial exchanges, or a part of one.
+    pub fn protected_request(
         &mut self,
         turn: &mut Turn<'_>,
         connections: &[Arc<Connection>],
         path: Path,
         header: &Header,
-        datagram: &[u8],
+        message: (Option<FragmentPlace>, &[u8]),
     ) -> Progress {
-        if let Some((request, response)) = &self.refused {
-            if request == datagram {
-                turn.immediate.push(path.transmit(response.clone()));
-            }
+        if let Some((request, answer)) = &self.answered
+            && request == message.1
+        {
+            turn.immediate.push(path.transmit(answer.clone()));
             return Progress::Waiting;
         }
-        let fits = !header.response && header.initiator && header.message_id == MessageId(1);
-        if !fits || header.exchange != Exchange::IkeAuth {
+        let exchange = match self.intermediate.due() {
+            Some(_) => Exchange::IkeIntermediate,
+            None => Exchange::IkeAuth,
+        };
+        let fits = !header.response
+            && header.initiator
+            && header.message_id == self.intermediate.message_id();
+        if !fits || header.exchange != exchange || self.refused {
             turn.drop(path.remote, "unexpected message for a half-open IKE SA");
             return Progress::Waiting;
         }
-        let payloads = match open(&self.keys, header, datagram) {
-            Ok(payloads) => payloads,
-            Err(error) => {
-                turn.drop(path.remote, error.reason());
+        let arrived = match message.0 {
+            Some(_) if !self.fragmenting.negotiated => Err("fragments were not negotiated"),
+            _ => fragments::arrive(&mut self.reassembly, &self.keys, turn.now, header, message),
+        };
+        let arrived = arrived.and_then(|whole| {
+            let parsed = whole.map(|whole| {
+                let payloads = parse_payloads(whole.first, &whole.content);
+                payloads.map(|p| (p, whole)).map_err(|e| e.reason())
+            });
+            parsed.transpose()
+        });
+        let (payloads, whole) = match arrived {
+            Ok(Some(message)) => message,
+            Ok(None) => return Progress::Waiting,
+            Err(reason) => {
+                turn.drop(path.remote, reason);
                 return Progress::Waiting;
             }
         };
         let contents = Contents::of(&payloads);
-        match self.verify(turn, connections, path, &contents) {
+        match self.intermediate.due() {
+            Some(method) => self.mix(turn, path, header, whole, &contents, method),
+            None => self.auth_request(turn, connections, path, &whole.head, &contents),
+        }
+    }
+
+    /// An IKE_INTERMEDIATE request with an additional key exchange (RFC 9370 section 2.2.2).
+    fn mix(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        request: &Header,
+        whole: Whole,
+        contents: &Contents<'_>,
+        method: KeyExchangeMethod,
+    ) -> Progress {
+        let (payload, shared) = match exchange_keys(turn, contents, method) {
+            Ok(exchanged) => exchanged,
+            Err(refusal) => {
+                turn.events.push(Event::NegotiationFailed {
+                    peer: path.remote,
+                    reason: "IKE_INTERMEDIATE request refused".to_owned(),
+                });
+                // RFC 9242 section 3.1: "the IKE SA is not established"; the peer starts again.
+                if let Some(bytes) = self.seal(turn, request.exchange, &[refusal]) {
+                    turn.immediate.push(path.transmit(bytes));
+                }
+                return Progress::Failed;
+            }
+        };
+        let message = (whole.first, whole.content.as_slice());
+        self.intermediate.absorb(&self.keys, request, message);
+        let payloads = [payload];
+        let Some(bytes) = self.seal(turn, request.exchange, &payloads) else {
+            return Progress::Failed;
+        };
+        let content = emit_payloads(&payloads);
+        let header = self.header(request.exchange);
+        self.intermediate
+            .absorb(&self.keys, &header, (PayloadKind::KE, &content));
+        let inputs = Inputs {
+            initiator_nonce: &self.nonces.initiator,
+            responder_nonce: &self.nonces.responder,
+            initiator_spi: self.remote_spi,
+            responder_spi: self.spi,
+        };
+        self.keys = self.keys.follow(&inputs, &shared);
+        self.intermediate.advance();
+        turn.immediate.push(path.transmit(bytes.clone()));
+        self.answered = Some((whole.head, bytes));
+        Progress::Waiting
+    }
+
+    /// An IKE_AUTH request.
+    fn auth_request(
+        &mut self,
+        turn: &mut Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        request: &[u8],
+        contents: &Contents<'_>,
+    ) -> Progress {
+        match self.verify(turn, connections, path, contents) {
             Ok((connection, local_id, auth)) => {
-                self.established(turn, path, &contents, connection, local_id, auth)
+                self.established(turn, path, contents, connection, local_id, auth)
             }
             Err(reason) => {
                 turn.events.push(Event::AuthenticationFailed {
@@ -192,25 +308,35 @@ impl Responder {
                     reason,
                 });
                 let refusal = [Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[])];
-                if let Some(bytes) = self.seal(turn, &refusal) {
+                if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &refusal) {
                     turn.immediate.push(path.transmit(bytes.clone()));
-                    self.refused = Some((datagram.to_vec(), bytes));
+                    self.answered = Some((request.to_vec(), bytes));
+                    self.refused = true;
                 }
                 Progress::Waiting
             }
         }
     }
 
-    fn seal(&self, turn: &mut Turn<'_>, payloads: &[Payload]) -> Option<Vec<u8>> {
-        let header = Header {
+    fn header(&self, exchange: Exchange) -> Header {
+        Header {
             initiator_spi: self.remote_spi,
             responder_spi: self.spi,
-            exchange: Exchange::IkeAuth,
+            exchange,
             initiator: false,
             response: true,
-            message_id: MessageId(1),
-        };
-        seal(&self.keys, turn, &header, payloads)
+            message_id: self.intermediate.message_id(),
+        }
+    }
+
+    fn seal(
+        &self,
+        turn: &mut Turn<'_>,
+        exchange: Exchange,
+        payloads: &[Payload],
+    ) -> Option<Vec<u8>> {
+        let limit = self.fragmenting.limit(self.path);
+        seal(&self.keys, turn, &self.header(exchange), payloads, limit)
     }
 
     /// Authenticates the peer; gives the connection, our identity and our AUTH.
@@ -238,6 +364,7 @@ impl Responder {
         let local_id = local_identity(connection, path);
         let secret = secret(turn.settings, &local_id, &id.id)
             .ok_or_else(|| format!("no secret for {}", id.id))?;
+        let int_auth = self.intermediate.int_auth();
         let expected = psk_auth(
             self.proposal.prf,
             &secret,
@@ -245,6 +372,7 @@ impl Responder {
             &self.nonces.responder,
             self.keys.sk_p(Side::Initiator),
             &id.raw,
+            &int_auth,
         );
         if method != AUTH_METHOD_PSK || !equal(&expected, auth) {
             return Err(format!("wrong secret of {}", id.id));
@@ -256,6 +384,7 @@ impl Responder {
             &self.nonces.initiator,
             self.keys.sk_p(Side::Responder),
             &IdBody::new(local_id.clone()).raw,
+            &int_auth,
         );
         Ok((connection.clone(), local_id, ours))
     }
@@ -287,7 +416,8 @@ impl Responder {
                 remote_id: peer_id.unwrap_or(Identification::Any),
                 message_id_sync,
                 replay_counter_sync,
-                window: Window::new(MessageId(0), MessageId(1)),
+                fragmenting: self.fragmenting,
+                window: Window::new(MessageId(0), self.intermediate.message_id()),
             },
         );
         turn.events.push(Event::IkeEstablished {
@@ -309,10 +439,11 @@ impl Responder {
         ];
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
-        let Some(bytes) = self.seal(turn, &payloads) else {
+        let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
-        ike.window.answered(MessageId(1), None, bytes.clone());
+        ike.window
+            .answered(self.intermediate.message_id(), None, bytes.clone());
         turn.transmits.push(path.transmit(bytes));
         turn.dirty = true;
         Progress::Established(Box::new(ike))
