@@ -177,7 +177,7 @@ impl InboundSa {
         if !self.window.mark(number) {
             return Err(DropReason::Replay);
         }
-        self.counters.count_packet(octets);
+        self.counters.count_packets(1, octets);
         self.last_use = now;
         Ok(Admission::Deliver)
     }
@@ -629,6 +629,17 @@ impl Sad {
         let entry = self.slots.get(slot as usize);
         if let Some(sa) = entry.and_then(|entry| entry.outbound.as_deref()) {
             prefetch(sa);
+        }
+    }
+
+    /// Asks for what the sending half in a slot needs to seal a packet of so many octets.
+    #[inline]
+    pub(crate) fn prefetch_sending(&self, slot: u32, octets: usize) {
+        let entry = self.slots.get(slot as usize);
+        if let Some(sa) = entry.and_then(|entry| entry.outbound.as_deref()) {
+            sa.key.prefetch(octets);
+            sa.cell.prefetch();
+            sa.counters.prefetch();
         }
     }
 

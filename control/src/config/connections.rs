@@ -13,6 +13,7 @@ use super::overlap;
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
+use crate::ike::auth::AuthSettings;
 use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{Identification, IkeProposal};
 use crate::ike::settings::{Connection, Secret, Takeover};
@@ -195,6 +196,7 @@ fn connection(
         dpd_delay,
         rekey_time,
         takeover,
+        auth: AuthSettings::default(),
         children: children?,
     })
 }

@@ -10,9 +10,11 @@ use std::time::Duration;
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 use zeroize::Zeroizing;
 
+use super::auth::Authenticated;
 use super::child::Installed;
 use super::counter_sync::{AnsweredSync, CounterSync};
 use super::crypto::Opened;
+use super::followup::HalfMade;
 use super::fragments::{self, Fragmenting, Reassembly};
 use super::keys::{IkeKeys, Side};
 use super::message::{Exchange, Header, MessageError, Payload, emit_payloads, first_kind};
@@ -25,7 +27,7 @@ use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
 use super::window::Window;
-use super::{child, counter_sync, rekey};
+use super::{child, counter_sync, followup, rekey};
 
 /// How long a replaced SA waits for the peer's Delete before we send one.
 pub(super) const DELETE_GRACE: Duration = Duration::from_secs(30);
@@ -65,6 +67,8 @@ pub(super) struct IkeSa {
     pub fragmenting: Fragmenting,
     /// Parts of messages that have not arrived in full.
     pub reassembly: Reassembly,
+    /// What the peer is making with several key exchanges.
+    pub half_made: Option<HalfMade>,
     pub window: Window,
     pub pending: Option<Pending>,
     pub queue: Vec<Scheduled>,
@@ -95,6 +99,8 @@ pub(super) struct IkeSa {
     pub undecided: bool,
     /// Lost a simultaneous rekey: forgotten then, unless the peer deletes it first.
     pub forget_at: Option<Instant>,
+    /// How the peer proved who it is, and when it has to again.
+    pub authenticated: Authenticated,
 }
 
 impl IkeSa {
@@ -195,6 +201,7 @@ impl IkeSa {
                 turn.effects.push(Effect::Lost(name));
             }
         }
+        followup::discard(self, turn);
         self.window.outstanding = None;
         self.sync = None;
         self.probe = None;
@@ -326,6 +333,7 @@ impl IkeSa {
             replay_counter_sync: birth.replay_counter_sync,
             fragmenting: birth.fragmenting,
             reassembly: Reassembly::default(),
+            half_made: None,
             window: birth.window,
             pending: None,
             queue: Vec::new(),
@@ -346,6 +354,7 @@ impl IkeSa {
             superseded: false,
             undecided: false,
             forget_at: None,
+            authenticated: Authenticated::default(),
         }
     }
 

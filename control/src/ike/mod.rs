@@ -26,6 +26,7 @@ mod dispatch;
 mod engine;
 mod established;
 mod export;
+mod followup;
 pub mod fragments;
 mod index;
 mod inform;

@@ -14,7 +14,7 @@ use super::output::{ChildChange, Event};
 use super::tasks::Pending;
 use super::turn::Turn;
 use super::window::{Asked, Repetition, Sequence};
-use super::{child, counter_sync, create, inform, probe, rekey, takeover};
+use super::{child, counter_sync, create, followup, inform, probe, rekey, takeover};
 
 impl IkeSa {
     /// A message for this IKE SA. Nothing changes before its integrity is verified.
@@ -212,6 +212,7 @@ impl IkeSa {
                 rekey::answer(self, turn, &contents)
             }
             Exchange::CreateChildSa => create::answer(self, turn, &contents),
+            Exchange::IkeFollowupKe => followup::answer(self, turn, &contents),
             _ => vec![Payload::notify(NotifyKind::INVALID_SYNTAX, &[])],
         }
     }

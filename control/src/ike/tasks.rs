@@ -44,7 +44,13 @@ pub(super) enum Pending {
 impl Pending {
     /// What kind of response it waits for.
     pub fn exchange(&self) -> Exchange {
+        let followup = match self {
+            Pending::CreateChild(offer) => offer.followup.is_some(),
+            Pending::RekeyIke(offer) => offer.followup.is_some(),
+            _ => false,
+        };
         match self {
+            _ if followup => Exchange::IkeFollowupKe,
             Pending::CreateChild(_) | Pending::RekeyIke(_) => Exchange::CreateChildSa,
             Pending::DeleteChildren(_) | Pending::DeleteIke | Pending::Liveness => {
                 Exchange::Informational
@@ -123,6 +129,7 @@ impl IkeSa {
                 }
             }
         }
+        self.replace_old(turn);
     }
 
     /// Timers.
@@ -188,6 +195,7 @@ impl IkeSa {
             self.rekey_at = None;
             self.schedule(now, Task::RekeyIke);
         }
+        self.reauthenticate(turn);
         let mut tasks = Vec::new();
         for child in &mut self.children {
             if child.rekey_at.is_some_and(|at| at <= now) {
@@ -233,6 +241,7 @@ impl IkeSa {
             self.reassembly.deadline(),
             delete_at,
             self.rekey_at.filter(|_| established),
+            self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),
             queued.filter(|_| free),
             self.liveness_at().filter(|_| free),

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitless::ike::auth::{AuthSettings, TimeOfDay};
 use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
@@ -148,6 +149,7 @@ pub fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(20),
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            auth: AuthSettings::default(),
             children: vec![child(host, "net", host == A)],
         }],
         secrets: vec![Secret {
@@ -157,6 +159,7 @@ pub fn settings(host: usize) -> EngineSettings {
         half_open_limit: 64,
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        time_of_day: TimeOfDay::default(),
     }
 }
 

@@ -69,8 +69,9 @@ impl SaCounters {
         prefetch(&self.packets);
     }
 
-    pub(crate) fn count_packet(&self, bytes: usize) {
-        self.packets.add(1);
+    #[inline]
+    pub(crate) fn count_packets(&self, packets: usize, bytes: usize) {
+        self.packets.add(packets as u64);
         self.bytes.add(bytes as u64);
     }
 
@@ -93,8 +94,8 @@ mod tests {
     #[test]
     fn packets_octets_window_and_each_reason_are_counted_apart() {
         let counters = SaCounters::default();
-        counters.count_packet(100);
-        counters.count_packet(60);
+        counters.count_packets(1, 100);
+        counters.count_packets(1, 60);
         counters.note_window(SequenceNumber(9), 3);
         counters.count_drop(DropReason::Replay);
         counters.count_drop(DropReason::Replay);

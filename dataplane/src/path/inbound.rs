@@ -115,7 +115,7 @@ impl Worker {
         };
         if openings.last().map(|last| last.slot) != Some(sa.slot) {
             sa.key.prefetch(esp.len());
-            sa.cell.prefetch();
+            sa.cell.prefetch_receiving();
             sa.counters.prefetch();
         }
         // 2. Its number, and whether it is new (section 3.4.3).
@@ -299,7 +299,7 @@ impl Worker {
         if !allowed {
             return self.drop_inbound(slot, packet, DropReason::SelectorMismatch);
         }
-        self.frames.counters.count_opened(octets.len());
+        self.frames.counters.count_opened(1, octets.len());
         // 6. What it is. ESP or IKE inside ESP is not for us.
         let flow = match classified {
             Ok((Class::Forward(flow), _)) => flow,

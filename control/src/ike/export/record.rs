@@ -2,6 +2,8 @@
 
 use zeroize::Zeroize;
 
+use crate::ike::auth::AuthenticatedRecord;
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct IkeRecord {
     #[prost(uint32, tag = "1")]
@@ -83,6 +85,8 @@ pub(super) struct IkeRecord {
     /// The longest IP datagram with a fragment; 0 for none.
     #[prost(uint32, tag = "51")]
     pub fragment_size: u32,
+    #[prost(message, optional, tag = "40")]
+    pub authenticated: Option<AuthenticatedRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hitless_sa::{Entropy, Mode};
 
 use super::*;
+use crate::ike::auth::{AuthSettings, TimeOfDay};
 use crate::ike::fragments::Fragmentation;
 use crate::ike::proposal::Identification;
 use crate::ike::settings::{Child, EngineSettings, Secret, Takeover};
@@ -49,6 +50,7 @@ fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(10),
             rekey_time: Duration::from_secs(1000),
             takeover: Takeover::Auto,
+            auth: AuthSettings::default(),
             children: vec![Child {
                 name: "net".to_owned(),
                 mode: Mode::Tunnel,
@@ -68,6 +70,7 @@ fn settings(host: usize) -> EngineSettings {
         half_open_limit: 8,
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        time_of_day: TimeOfDay::default(),
     }
 }
 

@@ -1,4 +1,7 @@
-//! The responder's half of IKE_SA_INIT and IKE_AUTH.
+//! The responder's half of IKE_SA_INIT and IKE_AUTH. Protected messages, and the exchanges between
+//! these two, go through `exchange.rs`.
+
+mod exchange;
 
 use std::sync::Arc;
 
@@ -6,25 +9,23 @@ use hitless_sa::{IkeSpi, Instant, MessageId};
 
 use super::{
     HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, install_first,
-    local_identity, secret,
+    local_identity,
 };
-use crate::ike::auth::psk_auth;
+use crate::ike::auth::{
+    self, AuthSettings, Authenticated, Shown, SignedOctets, Wishes, lifetime, offered_without,
+};
 use crate::ike::child;
 use crate::ike::contents::Contents;
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::exchange_keys;
-use crate::ike::crypto::prf::equal;
 use crate::ike::established::{Birth, IkeSa, seal};
-use crate::ike::fragments::{self, Fragmenting, Reassembly, Whole};
+use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
-use crate::ike::message::{
-    AUTH_METHOD_PSK, Exchange, FragmentPlace, Header, IdBody, NotifyKind, Payload, PayloadKind,
-    emit, emit_payloads, parse_payloads,
-};
+use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, emit};
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
-use crate::ike::proposal::{Ask, Identification, IkeProposal, KeyExchangeMethod, select};
+use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
 use crate::ike::settings::Connection;
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::window::Window;
@@ -43,6 +44,7 @@ pub(in crate::ike) struct Responder {
     proposal: IkeProposal,
     keys: IkeKeys,
     nat: Nat,
+    wishes: Wishes,
     intermediate: Intermediate,
     fragmenting: Fragmenting,
     /// Parts of a request that has not arrived in full.
@@ -52,6 +54,15 @@ pub(in crate::ike) struct Responder {
     answered: Option<(Vec<u8>, Vec<u8>)>,
     /// IKE_AUTH was refused.
     refused: bool,
+}
+
+/// A peer that proved who it is, and our proof for it.
+struct Admitted {
+    connection: Arc<Connection>,
+    local_id: Identification,
+    payloads: Vec<Payload>,
+    authenticated: Authenticated,
+    keys: IkeKeys,
 }
 
 /// What came of an IKE_SA_INIT request.
@@ -116,11 +127,11 @@ impl Responder {
             .iter()
             .filter(|c| addresses_match(c, path))
             .peekable();
+        let candidates = meant.clone();
         let encap = meant.peek().is_some_and(|c| c.encap);
         let fragmentation = meant.peek().map(|c| (c.fragmentation, c.fragment_size));
-        let candidates: Vec<&Connection> = meant.map(|c| &**c).collect();
         let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
-        let chosen = candidates.iter().find_map(|c| {
+        let chosen = meant.find_map(|c| {
             // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
             let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
             let ours: Vec<IkeProposal> = c.proposals.iter().filter(usable).copied().collect();
@@ -158,14 +169,15 @@ impl Responder {
         let (ours, size) = fragmentation.unwrap_or_default();
         let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
         let fragmenting = Fragmenting::new(ours, size, theirs);
-        payloads.extend(
-            extensions(candidates.iter().copied())
-                .into_iter()
-                .filter(|p| {
-                    // Only what the peer supports too is of use.
-                    matches!(p, Payload::Notify(n) if contents.has(n.kind))
-                }),
-        );
+        // Only what the peer supports too is of use.
+        let common = |p: &Payload| matches!(p, Payload::Notify(n) if contents.has(n.kind));
+        let supported = extensions(candidates.clone().map(|c| &**c));
+        payloads.extend(supported.into_iter().filter(common));
+        let meant = candidates.filter(|c| c.proposals.contains(&chosen));
+        let meant = meant.map(|c| -> &AuthSettings { &c.auth });
+        payloads.extend(auth::announcements(meant, Some(contents)));
+        let mut wishes = Wishes::default();
+        wishes.learn(contents);
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
@@ -182,6 +194,7 @@ impl Responder {
             proposal: chosen,
             keys,
             nat,
+            wishes,
             intermediate: Intermediate::new(chosen.additional),
             fragmenting,
             reassembly: Reassembly::default(),
@@ -190,106 +203,7 @@ impl Responder {
         })
     }
 
-    /// A protected request of the initial exchanges, or a part of one.
-    pub fn protected_request(
-        &mut self,
-        turn: &mut Turn<'_>,
-        connections: &[Arc<Connection>],
-        path: Path,
-        header: &Header,
-        message: (Option<FragmentPlace>, &[u8]),
-    ) -> Progress {
-        if let Some((request, answer)) = &self.answered
-            && request == message.1
-        {
-            turn.immediate.push(path.transmit(answer.clone()));
-            return Progress::Waiting;
-        }
-        let exchange = match self.intermediate.due() {
-            Some(_) => Exchange::IkeIntermediate,
-            None => Exchange::IkeAuth,
-        };
-        let fits = !header.response
-            && header.initiator
-            && header.message_id == self.intermediate.message_id();
-        if !fits || header.exchange != exchange || self.refused {
-            turn.drop(path.remote, "unexpected message for a half-open IKE SA");
-            return Progress::Waiting;
-        }
-        let arrived = match message.0 {
-            Some(_) if !self.fragmenting.negotiated => Err("fragments were not negotiated"),
-            _ => fragments::arrive(&mut self.reassembly, &self.keys, turn.now, header, message),
-        };
-        let arrived = arrived.and_then(|whole| {
-            let parsed = whole.map(|whole| {
-                let payloads = parse_payloads(whole.first, &whole.content);
-                payloads.map(|p| (p, whole)).map_err(|e| e.reason())
-            });
-            parsed.transpose()
-        });
-        let (payloads, whole) = match arrived {
-            Ok(Some(message)) => message,
-            Ok(None) => return Progress::Waiting,
-            Err(reason) => {
-                turn.drop(path.remote, reason);
-                return Progress::Waiting;
-            }
-        };
-        let contents = Contents::of(&payloads);
-        match self.intermediate.due() {
-            Some(method) => self.mix(turn, path, header, whole, &contents, method),
-            None => self.auth_request(turn, connections, path, &whole.head, &contents),
-        }
-    }
-
-    /// An IKE_INTERMEDIATE request with an additional key exchange (RFC 9370 section 2.2.2).
-    fn mix(
-        &mut self,
-        turn: &mut Turn<'_>,
-        path: Path,
-        request: &Header,
-        whole: Whole,
-        contents: &Contents<'_>,
-        method: KeyExchangeMethod,
-    ) -> Progress {
-        let (payload, shared) = match exchange_keys(turn, contents, method) {
-            Ok(exchanged) => exchanged,
-            Err(refusal) => {
-                turn.events.push(Event::NegotiationFailed {
-                    peer: path.remote,
-                    reason: "IKE_INTERMEDIATE request refused".to_owned(),
-                });
-                // RFC 9242 section 3.1: "the IKE SA is not established"; the peer starts again.
-                if let Some(bytes) = self.seal(turn, request.exchange, &[refusal]) {
-                    turn.immediate.push(path.transmit(bytes));
-                }
-                return Progress::Failed;
-            }
-        };
-        let message = (whole.first, whole.content.as_slice());
-        self.intermediate.absorb(&self.keys, request, message);
-        let payloads = [payload];
-        let Some(bytes) = self.seal(turn, request.exchange, &payloads) else {
-            return Progress::Failed;
-        };
-        let content = emit_payloads(&payloads);
-        let header = self.header(request.exchange);
-        self.intermediate
-            .absorb(&self.keys, &header, (PayloadKind::KE, &content));
-        let inputs = Inputs {
-            initiator_nonce: &self.nonces.initiator,
-            responder_nonce: &self.nonces.responder,
-            initiator_spi: self.remote_spi,
-            responder_spi: self.spi,
-        };
-        self.keys = self.keys.follow(&inputs, &shared);
-        self.intermediate.advance();
-        turn.immediate.push(path.transmit(bytes.clone()));
-        self.answered = Some((whole.head, bytes));
-        Progress::Waiting
-    }
-
-    /// An IKE_AUTH request.
+    /// An IKE_AUTH request; `request` is the datagram that began it.
     fn auth_request(
         &mut self,
         turn: &mut Turn<'_>,
@@ -298,10 +212,9 @@ impl Responder {
         request: &[u8],
         contents: &Contents<'_>,
     ) -> Progress {
+        self.wishes.learn(contents);
         match self.verify(turn, connections, path, contents) {
-            Ok((connection, local_id, auth)) => {
-                self.established(turn, path, contents, connection, local_id, auth)
-            }
+            Ok(admitted) => self.established(turn, path, contents, admitted),
             Err(reason) => {
                 turn.events.push(Event::AuthenticationFailed {
                     peer: path.remote,
@@ -339,15 +252,15 @@ impl Responder {
         seal(&self.keys, turn, &self.header(exchange), payloads, limit)
     }
 
-    /// Authenticates the peer; gives the connection, our identity and our AUTH.
+    /// Authenticates the peer: by the first connection that is meant for it and that it satisfies.
     fn verify(
         &self,
         turn: &Turn<'_>,
         connections: &[Arc<Connection>],
         path: Path,
         contents: &Contents<'_>,
-    ) -> Result<(Arc<Connection>, Identification, Vec<u8>), String> {
-        let (Some(id), Some((method, auth))) = (contents.initiator_id, contents.auth) else {
+    ) -> Result<Admitted, String> {
+        let (Some(id), Some((method, data))) = (contents.initiator_id, contents.auth) else {
             return Err("request without identity or AUTH".to_owned());
         };
         let wanted = contents.responder_id.map(|id| &id.id);
@@ -355,38 +268,102 @@ impl Responder {
             addresses_match(c, path)
                 && c.proposals.contains(&self.proposal)
                 && id.id.matches(&c.remote_id)
-                && wanted.is_none_or(|w| *w == local_identity(c, path))
+                && wanted.is_none_or(|w| w.matches(&local_identity(c, path)))
         });
-        // The connection that names the peer before one that takes anybody.
-        let connection = candidates
-            .min_by_key(|c| c.remote_id != id.id)
-            .ok_or_else(|| format!("no connection for {}", id.id))?;
-        let local_id = local_identity(connection, path);
-        let secret = secret(turn.settings, &local_id, &id.id)
-            .ok_or_else(|| format!("no secret for {}", id.id))?;
-        let int_auth = self.intermediate.int_auth();
-        let expected = psk_auth(
-            self.proposal.prf,
-            &secret,
-            &self.request,
-            &self.nonces.responder,
-            self.keys.sk_p(Side::Initiator),
-            &id.raw,
-            &int_auth,
-        );
-        if method != AUTH_METHOD_PSK || !equal(&expected, auth) {
-            return Err(format!("wrong secret of {}", id.id));
+        // Connections that name the peer before those that take anybody.
+        let mut candidates: Vec<_> = candidates.collect();
+        candidates.sort_by_key(|c| c.remote_id != id.id);
+        let mut refusal = None;
+        for connection in candidates {
+            match self.admit_to(turn, connection, path, id, (method, data), contents) {
+                Ok(admitted) => return Ok(admitted),
+                Err(reason) => refusal = refusal.or(Some(reason)),
+            }
         }
-        let ours = psk_auth(
-            self.proposal.prf,
-            &secret,
-            &self.response,
-            &self.nonces.initiator,
-            self.keys.sk_p(Side::Responder),
-            &IdBody::new(local_id.clone()).raw,
-            &int_auth,
-        );
-        Ok((connection.clone(), local_id, ours))
+        Err(refusal.unwrap_or_else(|| format!("no connection for {}", id.id)))
+    }
+
+    /// Checks the peer's proof for one connection, and makes ours.
+    fn admit_to(
+        &self,
+        turn: &Turn<'_>,
+        connection: &Arc<Connection>,
+        path: Path,
+        id: &IdBody,
+        (method, data): (u8, &[u8]),
+        contents: &Contents<'_>,
+    ) -> Result<Admitted, String> {
+        let local = IdBody::new(local_identity(connection, path));
+        let secrets = &turn.settings.secrets;
+        let (keys, data, ppk) = self.mixed(connection, data, contents)?;
+        let signed = SignedOctets {
+            prf: self.proposal.prf,
+            message: &self.request,
+            nonce: &self.nonces.responder,
+            sk_p: keys.sk_p(Side::Initiator),
+            id: &id.raw,
+            intermediate: &self.intermediate.int_auth(),
+        };
+        let shown = Shown {
+            id: &id.id,
+            method,
+            data,
+        };
+        let time = turn.settings.time_of_day.at(turn.now);
+        let proven = auth::check(
+            secrets, connection, &local.id, time, shown, contents, signed,
+        )?;
+        let signed = SignedOctets {
+            message: &self.response,
+            nonce: &self.nonces.initiator,
+            sk_p: keys.sk_p(Side::Responder),
+            id: &local.raw,
+            ..signed
+        };
+        let proof = auth::prove(secrets, connection, &local.id, &id.id, &self.wishes, signed)?;
+        let authenticated = Authenticated {
+            proven,
+            ppk,
+            ..Authenticated::default()
+        };
+        let auth = proof.auth();
+        let mut payloads = vec![Payload::IdResponder(local.clone())];
+        payloads.extend(proof.certificates);
+        payloads.push(auth);
+        if ppk {
+            payloads.push(Payload::notify(NotifyKind::PPK_IDENTITY, &[]));
+        }
+        Ok(Admitted {
+            connection: connection.clone(),
+            local_id: local.id,
+            payloads,
+            authenticated: authenticated.as_responder(turn, connection),
+            keys,
+        })
+    }
+
+    /// The keys and the AUTH data that count, by whether both ends have the PPK that the request
+    /// names (the table of RFC 8784 section 3).
+    fn mixed<'a>(
+        &self,
+        connection: &Connection,
+        data: &'a [u8],
+        contents: &Contents<'a>,
+    ) -> Result<(IkeKeys, &'a [u8], bool), String> {
+        let settings = connection.auth.ppk.as_ref();
+        let named = contents.has(NotifyKind::PPK_IDENTITY);
+        if let Some(ppk) = settings.and_then(|s| s.named(contents)) {
+            return Ok((self.keys.with_ppk(&ppk.key), data, true));
+        }
+        if settings.is_some_and(|s| s.required) {
+            return Err("the peer uses no PPK that is known here, and one is required".to_owned());
+        }
+        if !named {
+            return Ok((self.keys.clone(), data, false));
+        }
+        let without =
+            offered_without(contents).ok_or("the peer insists on a PPK that is not known here")?;
+        Ok((self.keys.clone(), without, false))
     }
 
     fn established(
@@ -394,10 +371,15 @@ impl Responder {
         turn: &mut Turn<'_>,
         path: Path,
         contents: &Contents<'_>,
-        connection: Arc<Connection>,
-        local_id: Identification,
-        auth: Vec<u8>,
+        admitted: Admitted,
     ) -> Progress {
+        let Admitted {
+            connection,
+            local_id,
+            mut payloads,
+            authenticated,
+            keys,
+        } = admitted;
         let (message_id_sync, replay_counter_sync) = negotiated(&connection, contents);
         let peer_id = contents.initiator_id.map(|id| id.id.clone());
         let mut ike = IkeSa::new(
@@ -408,11 +390,11 @@ impl Responder {
                 local_spi: self.spi,
                 remote_spi: self.remote_spi,
                 proposal: self.proposal,
-                keys: self.keys.clone(),
+                keys,
                 // RFC 7296 section 2.23: the peer may have floated to port 4500.
                 path,
                 nat: self.nat,
-                local_id: local_id.clone(),
+                local_id,
                 remote_id: peer_id.unwrap_or(Identification::Any),
                 message_id_sync,
                 replay_counter_sync,
@@ -430,13 +412,8 @@ impl Responder {
         if contents.has(NotifyKind::INITIAL_CONTACT) {
             turn.effects.push(Effect::InitialContact);
         }
-        let mut payloads = vec![
-            Payload::IdResponder(IdBody::new(local_id)),
-            Payload::Auth {
-                method: AUTH_METHOD_PSK,
-                data: auth,
-            },
-        ];
+        ike.authenticated = authenticated;
+        payloads.extend(lifetime(&connection));
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
