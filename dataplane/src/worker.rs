@@ -306,6 +306,13 @@ impl Worker {
         self.identification
     }
 
+    /// As [`Worker::next_identification`], of so many packets: those behind the one that it returns.
+    pub(crate) fn take_identifications(&mut self, packets: usize) -> u32 {
+        let before = self.identification;
+        self.identification = before.wrapping_add(packets as u32);
+        before
+    }
+
     /// Where the frames are.
     pub fn frame_account(&self) -> FrameAccount {
         FrameAccount {
@@ -534,6 +541,12 @@ impl Worker {
         if self.schedule.note(slot, now, packets) {
             self.publish(slot);
         }
+    }
+
+    /// Asks for what [`Worker::note_uses`] needs.
+    #[inline]
+    pub(crate) fn prefetch_use(&self, slot: u32) {
+        self.schedule.prefetch(slot);
     }
 
     pub(crate) fn publish(&mut self, slot: u32) {

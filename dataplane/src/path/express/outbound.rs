@@ -6,23 +6,27 @@ use smallvec::SmallVec;
 
 use super::flows::{Key, Protected};
 use super::record::{self, Dressed, Way};
-use super::{Leaving, Leavings, Rest, egress};
-use crate::aead::{self, Job};
+use super::{Express, Place, Rest, Sight, egress};
+use crate::aead::{self, EspKey, Job};
 use crate::cell::Block;
 use crate::esp;
 use crate::flow::Flow;
 use crate::pool::Packet;
-use crate::port::BURST;
+use crate::port::{BURST, Burst};
+use crate::prefetch::prefetch;
 use crate::spd::Direction;
 use crate::verdict::DropReason;
 use crate::wire::ethernet;
 use crate::worker::Worker;
 
-/// A packet of a known flow.
-struct Sealing {
-    packet: Packet,
+/// What is known of a packet so far.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Note {
+    key: Key,
     /// Octets of the inner packet.
     length: u16,
+    place: Place,
+    flow: Option<Protected>,
     /// Which of the burst's SAs it goes by.
     run: u8,
     /// Where ESP begins in the frame that leaves.
@@ -30,6 +34,21 @@ struct Sealing {
     high: Option<u32>,
     refused: Option<DropReason>,
     sealed: bool,
+}
+
+impl Note {
+    /// Of a plain packet, the one at this place in its burst.
+    #[inline]
+    pub(super) fn look(&mut self, frame: &[u8], sight: &Sight, at: u8) {
+        let pair = sight.pair;
+        // Nothing of an earlier packet stays, least of all that it was sealed (S6).
+        *self = Note {
+            key: Key::of_frame(frame, sight.v6).unwrap_or_default(),
+            length: sight.length,
+            place: Place { at, pair },
+            ..Note::default()
+        };
+    }
 }
 
 /// What one SA has to do with a burst.
@@ -48,57 +67,73 @@ struct Run {
     numbers: Option<Block>,
 }
 
-type Sealings = SmallVec<[Sealing; BURST]>;
 type Runs = SmallVec<[Run; BURST]>;
-type Found = SmallVec<[Option<Protected>; BURST]>;
 
 impl Worker {
-    /// Takes what it can; the rest goes the plain way as it came.
-    pub(super) fn express_outbound(
-        &mut self,
-        now: Instant,
-        leaving: &mut Leavings,
-        rest: &mut Rest,
-    ) {
-        let found = self.known_flows(leaving);
+    /// Takes what it can of packets of which there is a note each; the rest goes the plain way as it
+    /// came.
+    pub(super) fn express_outbound(&mut self, now: Instant, packets: &mut Burst, rest: &mut Rest) {
+        self.find_flows(packets.len());
         let mut runs = Runs::new();
-        let mut sealings = Sealings::new();
-        self.choose(now, leaving, found, &mut runs, &mut sealings, rest);
+        if !self.choose_all(now, packets, &mut runs, rest) {
+            self.give_up_some(packets, rest);
+        }
+        if runs.is_empty() {
+            return;
+        }
         self.draw(&mut runs);
-        self.dress_all(&mut runs, &mut sealings);
-        self.seal_express(&runs, &mut sealings);
-        self.leave(now, &mut runs, sealings);
+        self.dress_all(packets, &mut runs);
+        self.seal_all_dressed(packets, &runs);
+        self.leave(now, packets, &mut runs);
     }
 
-    /// What is known of each packet's flow. Everything that a packet needs is asked for in steps.
-    fn known_flows(&self, leaving: &Leavings) -> Found {
-        let express = &self.express;
-        let mut keys: SmallVec<[(Key, usize); BURST]> = SmallVec::new();
-        for Leaving { packet, v6, .. } in leaving {
-            let key = Key::of_frame(self.frames.pool.bytes(packet), *v6).unwrap_or_default();
-            let place = express.flows.place(&key);
-            express.flows.prefetch(place);
-            keys.push((key, place));
+    /// What is known of each packet's flow. Everything that packets need is asked for in steps.
+    fn find_flows(&mut self, packets: usize) {
+        let id = self.id();
+        let Worker {
+            express, sad, spd, ..
+        } = self;
+        let Express {
+            flows,
+            records,
+            notes,
+            ..
+        } = express;
+        let Some(notes) = notes.get_mut(..packets) else {
+            return;
+        };
+        let mut places = [0u32; BURST];
+        let mut last = Key::default();
+        let mut place = flows.place(&last);
+        for (note, to) in notes.iter().zip(&mut places) {
+            if note.key != last {
+                last = note.key;
+                place = flows.place(&last);
+                flows.prefetch(place);
+            }
+            *to = place as u32;
         }
-        let mut found = Found::new();
         // Those that differ from the one before.
         let mut heads: SmallVec<[(Protected, u16); BURST]> = SmallVec::new();
-        for ((key, place), leaving) in keys.iter().zip(leaving) {
-            let flow = express.flows.find(key, *place).copied();
-            if let Some(flow) = flow
-                && heads.last().map(|(last, _)| last.slot) != Some(flow.slot)
-            {
-                express.prefetch_record(flow.slot);
-                self.sad.prefetch_slot(flow.slot);
-                self.spd.prefetch_count(self.id(), flow.policy as usize, 0);
-                heads.push((flow, leaving.length));
+        let (mut last, mut found) = (Key::default(), None);
+        for (note, place) in notes.iter_mut().zip(places) {
+            if note.key != last {
+                last = note.key;
+                found = flows.find(&last, place as usize).copied();
+                if let Some(flow) = found {
+                    if let Some(record) = records.get(flow.slot as usize) {
+                        prefetch(record);
+                    }
+                    sad.prefetch_slot(flow.slot);
+                    spd.prefetch_count(id, flow.policy as usize, 0);
+                    heads.push((flow, note.length));
+                }
             }
-            found.push(flow);
+            note.flow = found;
         }
         if heads.len() > 1 {
             self.prefetch_sas(&heads);
         }
-        found
     }
 
     fn prefetch_sas(&self, heads: &[(Protected, u16)]) {
@@ -112,69 +147,71 @@ impl Worker {
         }
     }
 
-    /// Which packets the lane takes: those of known flows that fit. Nothing has happened to the others.
-    fn choose(
+    /// Which packets the lane takes: those of known flows that fit. Nothing has happened to the others,
+    /// whose notes say that they are refused. Whether it takes all.
+    fn choose_all(
         &mut self,
         now: Instant,
-        leaving: &mut Leavings,
-        found: Found,
+        packets: &Burst,
         runs: &mut Runs,
-        sealings: &mut Sealings,
         rest: &mut Rest,
-    ) {
+    ) -> bool {
         // Where among the runs an SA is, for those that take turns in a burst.
         let mut seen = [u8::MAX; 64];
-        let mut current: Option<usize> = None;
-        for (leaving, flow) in leaving.drain(..).zip(found) {
-            let Leaving {
-                packet,
-                length,
-                place,
-                ..
-            } = leaving;
-            let Some(flow) = flow.filter(|_| !rest.wants(place)) else {
-                rest.take(packet, place);
-                continue;
+        let mut all = true;
+        let mut current = usize::MAX;
+        for (at, packet) in packets.iter().enumerate() {
+            let Some(note) = self.express.notes.get(at).copied() else {
+                return false;
             };
-            let is = |run: &Run| run.slot == flow.slot;
-            if !current.and_then(|at| runs.get(at)).is_some_and(is) {
-                let hint = &mut seen[flow.slot as usize % 64];
-                let known = usize::from(*hint);
-                current = if runs.get(known).is_some_and(is) {
-                    Some(known)
-                } else {
-                    self.begin(now, &flow).map(|run| {
-                        *hint = runs.len() as u8;
+            if let Some(flow) = note.flow.filter(|_| !rest.wants(note.place)) {
+                let is = |run: &Run| run.slot == flow.slot;
+                if !runs.get(current).is_some_and(is) {
+                    let hint = &mut seen[flow.slot as usize % 64];
+                    current = usize::from(*hint);
+                    if !runs.get(current).is_some_and(is)
+                        && let Some(run) = self.begin(now, &flow)
+                    {
+                        current = runs.len();
+                        *hint = current as u8;
                         runs.push(run);
-                        runs.len() - 1
-                    })
-                };
+                    }
+                }
+                if let Some(run) = runs.get_mut(current).filter(|run| is(run))
+                    && usize::from(note.length) <= run.fits
+                    && has_room(packet, note.length)
+                {
+                    if run.policy != flow.policy {
+                        self.tell_policy(run);
+                        run.policy = flow.policy;
+                    }
+                    run.wanted += 1;
+                    run.untold = (run.untold.0 + 1, run.untold.1 + u32::from(note.length));
+                    self.express.notes[at % BURST].run = current as u8;
+                    continue;
+                }
             }
-            let run = current.and_then(|at| runs.get_mut(at));
-            let octets = usize::from(length);
-            let room = packet.headroom() + ethernet::HEADER >= record::IN_FRONT
-                && packet.tailroom() + packet.len() >= ethernet::HEADER + octets + record::BEHIND
-                && !packet.is_run();
-            let Some(run) = run.filter(|run| room && octets <= run.fits) else {
-                rest.take(packet, place);
-                continue;
-            };
-            if run.policy != flow.policy {
-                self.tell_policy(run);
-                run.policy = flow.policy;
-            }
-            run.wanted += 1;
-            run.untold = (run.untold.0 + 1, run.untold.1 + u32::from(length));
-            sealings.push(Sealing {
-                packet,
-                length,
-                run: current.unwrap_or_default() as u8,
-                esp: 0,
-                high: None,
-                refused: None,
-                sealed: false,
-            });
+            all = false;
+            rest.mark(note.place);
+            self.express.notes[at % BURST].refused = Some(DropReason::NoSa);
         }
+        all
+    }
+
+    /// Parts those that are refused from the others, whose notes go with them.
+    #[cold]
+    fn give_up_some(&mut self, packets: &mut Burst, rest: &mut Rest) {
+        let mut chosen = Burst::new();
+        let notes = *self.express.notes;
+        for (packet, note) in packets.drain(..).zip(notes) {
+            if note.refused.is_some() {
+                rest.take(packet, note.place);
+            } else {
+                self.express.notes[chosen.len() % BURST] = note;
+                chosen.push(packet);
+            }
+        }
+        packets.append(&mut chosen);
     }
 
     /// What an SA can do now, unless it has changed since the flow was learnt.
@@ -244,83 +281,90 @@ impl Worker {
     }
 
     /// A number and all headers for each packet.
-    fn dress_all(&mut self, runs: &mut Runs, sealings: &mut Sealings) {
-        for sealing in sealings.iter_mut() {
-            let Some(run) = runs.get_mut(usize::from(sealing.run)) else {
+    fn dress_all(&mut self, packets: &mut Burst, runs: &mut Runs) {
+        let mut identification = self.take_identifications(packets.len());
+        let Worker {
+            frames, express, ..
+        } = self;
+        let Express { records, notes, .. } = express;
+        for (packet, note) in packets.iter_mut().zip(notes.iter_mut()) {
+            identification = identification.wrapping_add(1);
+            let Some(run) = runs.get_mut(usize::from(note.run)) else {
                 continue;
             };
             let Some(number) = run.numbers.as_mut().and_then(Iterator::next) else {
-                sealing.refused = Some(DropReason::LeaseExhausted);
+                note.refused = Some(DropReason::LeaseExhausted);
                 continue;
             };
             // RFC 4303 section 3.3.3: the number must not cycle.
             if !run.esn && number.high() != 0 {
-                sealing.refused = Some(DropReason::SequenceOverflow);
+                note.refused = Some(DropReason::SequenceOverflow);
                 continue;
             }
-            sealing.high = esp::high(number, run.esn);
-            let identification = self.next_identification() as u16;
-            let Worker {
-                frames, express, ..
-            } = self;
-            let at = sealing.packet.headroom() + ethernet::HEADER;
-            let record = express.records.get(run.slot as usize);
-            let frame = frames.pool.frame_mut(&mut sealing.packet);
+            note.high = esp::high(number, run.esn);
+            let at = packet.headroom() + ethernet::HEADER;
+            let record = records.get(run.slot as usize);
+            let frame = frames.pool.frame_mut(packet);
             let dressed = record.zip(frame).and_then(|(record, frame)| {
-                let inner = (at, usize::from(sealing.length));
-                record.dress(frame, inner, number, identification)
+                let inner = (at, usize::from(note.length));
+                record.dress(frame, inner, number, identification as u16)
             });
-            sealing.refused = match dressed {
+            match dressed {
                 Some(Dressed { start, length, esp })
-                    if frames.pool.set_range(&mut sealing.packet, start, length) =>
+                    if frames.pool.set_range(packet, start, length) =>
                 {
-                    sealing.esp = esp as u8;
-                    None
+                    note.esp = esp as u8;
                 }
-                _ => Some(DropReason::TooBig),
-            };
+                _ => note.refused = Some(DropReason::TooBig),
+            }
         }
     }
 
     /// Encrypts, and writes the ICV (RFC 4303 section 3.3.2).
-    fn seal_express(&mut self, runs: &Runs, sealings: &mut Sealings) {
-        let Worker { sad, frames, .. } = self;
-        let packets = sealings.iter_mut().filter_map(|sealing| {
-            let Sealing {
-                packet,
-                run,
-                sealed,
-                esp,
-                high,
-                refused: None,
-                ..
-            } = sealing
-            else {
+    fn seal_all_dressed(&mut self, packets: &mut Burst, runs: &Runs) {
+        let Worker {
+            sad,
+            frames,
+            express,
+            ..
+        } = self;
+        let with_notes = packets.iter_mut().zip(express.notes.iter_mut());
+        let each = frames.pool.each_bytes_mut(with_notes);
+        // The key of the packet before.
+        let mut last: Option<(u8, &EspKey)> = None;
+        aead::seal_burst(each.filter_map(|(frame, note)| {
+            if note.refused.is_some() {
                 return None;
+            }
+            let key = match last {
+                Some((run, key)) if run == note.run => key,
+                _ => sad.sealing_key(runs.get(usize::from(note.run))?.slot)?,
             };
-            Some((packet, (*run, *esp, *high, sealed)))
-        });
-        let each = frames.pool.each_bytes_mut(packets);
-        aead::seal_burst(each.filter_map(|(frame, (run, esp, high, ok))| {
-            let key = sad.sealing_key(runs.get(usize::from(run))?.slot)?;
-            let esp = frame.get_mut(usize::from(esp)..)?;
-            Some(Job { key, esp, high, ok })
+            last = Some((note.run, key));
+            let esp = frame.get_mut(usize::from(note.esp)..)?;
+            Some(Job {
+                key,
+                esp,
+                high: note.high,
+                ok: &mut note.sealed,
+            })
         }));
     }
 
     /// Sends what was sealed and nothing else (S6), and counts it.
-    fn leave(&mut self, now: Instant, runs: &mut Runs, sealings: Sealings) {
-        for sealing in sealings {
-            let Some(run) = runs.get_mut(usize::from(sealing.run)) else {
-                self.frames.drop(sealing.packet, DropReason::NoSa);
-                continue;
-            };
-            if !sealing.sealed {
-                self.refuse_sealing(run.slot, sealing);
-                continue;
+    fn leave(&mut self, now: Instant, packets: &mut Burst, runs: &mut Runs) {
+        let mut all = true;
+        for (note, _) in self.express.notes.iter().zip(packets.iter()) {
+            all &= note.sealed;
+            if let Some(run) = runs.get_mut(usize::from(note.run)).filter(|_| note.sealed) {
+                run.sealed = (run.sealed.0 + 1, run.sealed.1 + u32::from(note.length));
             }
-            run.sealed = (run.sealed.0 + 1, run.sealed.1 + u32::from(sealing.length));
-            self.links.queue(&mut self.frames, run.port, sealing.packet);
+        }
+        match runs.as_slice() {
+            [run, others @ ..] if all && others.iter().all(|other| other.port == run.port) => {
+                self.links.queue_all(&mut self.frames, run.port, packets);
+            }
+            _ => self.leave_apart(packets, runs),
         }
         for run in runs {
             let (packets, octets) = run.sealed;
@@ -336,19 +380,31 @@ impl Worker {
         }
     }
 
-    /// Drops a packet for which there was no number, or that could not be sealed.
+    /// Each packet to the port of its SA, or back to the pool.
     #[cold]
-    fn refuse_sealing(&mut self, slot: u32, sealing: Sealing) {
+    fn leave_apart(&mut self, packets: &mut Burst, runs: &Runs) {
+        let notes = *self.express.notes;
+        for (packet, note) in packets.drain(..).zip(notes) {
+            match runs.get(usize::from(note.run)) {
+                Some(run) if note.sealed => self.links.queue(&mut self.frames, run.port, packet),
+                Some(run) => self.refuse_sealing(run.slot, packet, note.refused),
+                None => self.frames.drop(packet, DropReason::NoSa),
+            }
+        }
+    }
+
+    /// Drops a packet for which there was no number, or that could not be sealed.
+    fn refuse_sealing(&mut self, slot: u32, packet: Packet, refused: Option<DropReason>) {
         let frozen = self
             .sad
             .outbound_mut(slot)
             .is_some_and(|sa| sa.cell.frozen());
-        let reason = match sealing.refused {
+        let reason = match refused {
             Some(DropReason::LeaseExhausted) if frozen => DropReason::NotActive,
             Some(reason) => reason,
             None => DropReason::NoSa,
         };
-        self.drop_outbound(slot, sealing.packet, reason);
+        self.drop_outbound(slot, packet, reason);
     }
 
     /// Remembers that a flow which took the plain way goes by the SA in this slot.
@@ -371,4 +427,13 @@ impl Worker {
             self.express.flows.learn(flow, found);
         }
     }
+}
+
+/// Whether a frame has room for all that goes around an inner packet of so many octets.
+#[inline]
+fn has_room(packet: &Packet, octets: u16) -> bool {
+    let inner = ethernet::HEADER + usize::from(octets);
+    packet.headroom() + ethernet::HEADER >= record::IN_FRONT
+        && packet.tailroom() + packet.len() >= inner + record::BEHIND
+        && !packet.is_run()
 }
