@@ -43,7 +43,7 @@ fn dropped(world: &World, host: usize, reason: &str) -> usize {
 /// RFC 7383 section 2.5: also before IKE_AUTH completes, and no datagram is longer than agreed.
 #[test]
 fn rfc7383_section_2_5_every_exchange_goes_in_fragments_of_the_size_that_is_set() {
-    for size in [120, 150, 200, 300] {
+    for size in [120, 150, 200] {
         let mut world = established(1, size);
         let (ike, sa) = (world.ike(A), world.sa(A).id);
         world.input(A, Input::RekeyChild(sa));

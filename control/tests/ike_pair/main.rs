@@ -3,6 +3,7 @@
 mod counter_sync;
 mod establish;
 mod failover;
+mod followup;
 mod fragments;
 mod hostile;
 mod inform;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
 use super::child::{child, child_record};
+use super::followup::{half_made, half_made_record};
 use super::pending::{pending, pending_record, scheduled, task_record};
 use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord, WindowRecord};
 use super::{FORMAT, ImportError, after, ago, before, collect, until};
@@ -75,6 +76,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         undecided: ike.undecided,
         fragmentation: ike.fragmenting.negotiated,
         fragment_size: ike.fragmenting.size.into(),
+        half_made: ike.half_made.as_ref().map(|h| half_made_record(h, now)),
         authenticated: Some(ike.authenticated.to_record(now)),
     }
 }
@@ -118,6 +120,8 @@ pub(super) fn from_record(
         Probe::resumed(now, sent.collect())
     });
     ike.accept_jump = record.accept_jump;
+    let half = record.half_made.as_ref().map(|h| half_made(h, now));
+    ike.half_made = half.transpose()?;
     ike.children = collect(&record.children, |c| child(c, &ike.connection, now))?;
     ike.predecessor = record.predecessor.map(IkeSpi);
     ike.successors = record.successors.iter().copied().map(IkeSpi).collect();
