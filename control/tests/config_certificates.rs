@@ -377,7 +377,6 @@ fn a_chain_that_the_peer_may_not_know_is_warned_of() {
 
 #[test]
 fn paths_start_at_the_configuration_s_own_directory() {
-    let scratch = Scratch::new("paths");
     let text = with(LOCAL, REMOTE, "");
     let elsewhere = Config::parse("gateway.toml", &text, Path::new("/nonexistent"));
     assert!(
