@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use hitless_sa::Instant;
 
+use crate::prefetch::prefetch;
+
 /// How often checkpoints are published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CheckpointSettings {
@@ -65,6 +67,14 @@ impl Schedule {
             entry.untold = 0;
         }
         due
+    }
+
+    /// Asks for what [`Schedule::note`] needs.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        if let Some(entry) = self.slots.get(slot as usize) {
+            prefetch(entry);
+        }
     }
 
     /// The next slot whose interval has passed with packets untold.

@@ -5,10 +5,11 @@
 use hitless_sa::SequenceNumber;
 
 use super::{Count, REASONS};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_start;
 use crate::verdict::DropReason;
 
-/// Counters of the receiving or of the sending half.
+/// Counters of the receiving or of the sending half. Those of every packet are on one cache line.
+#[repr(C, align(64))]
 pub struct SaCounters {
     packets: Count,
     bytes: Count,
@@ -66,7 +67,7 @@ impl SaCounters {
     /// Asks for the line that every packet is counted in.
     #[inline]
     pub(crate) fn prefetch(&self) {
-        prefetch(&self.packets);
+        prefetch_start(self, size_of::<Count>());
     }
 
     #[inline]

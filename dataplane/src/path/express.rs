@@ -8,7 +8,7 @@
 //!
 //! - `front`: what a frame is, by its first octets
 //! - `egress`: ports and Ethernet headers for destinations
-//! - `outbound`, `inbound`: the two halves
+//! - `outbound`, `inbound`: the two halves; `inner`: what comes out of a tunnel
 //!
 //! Whatever is odd goes the plain way, at any step before a number is drawn or marked, and with it all
 //! that follows between the same two addresses in the burst: no packet overtakes another of its flow.
@@ -18,6 +18,7 @@ mod egress;
 mod flows;
 mod front;
 mod inbound;
+mod inner;
 mod outbound;
 mod record;
 

@@ -249,7 +249,7 @@ impl Worker {
     #[cold]
     fn write_record(&mut self, now: Instant, slot: u32) -> Option<Way> {
         let remote = egress::key(self.sad.outbound_mut(slot)?.remote);
-        let (egress, until) = self.egress(now, remote)?;
+        let (egress, until) = self.egress_until(now, remote)?;
         let state = self.egress_state();
         let sa = self.sad.outbound_mut(slot)?;
         let record = self.express.records.get_mut(slot as usize)?;
