@@ -226,6 +226,24 @@ impl Links {
         }
     }
 
+    /// Sends whole frames, all by one port.
+    #[inline]
+    pub(crate) fn queue_all(&mut self, frames: &mut Frames, port: usize, packets: &mut Burst) {
+        let Some(link) = self.links.get_mut(port) else {
+            return packets
+                .drain(..)
+                .for_each(|packet| frames.drop(packet, DropReason::NoRoute));
+        };
+        // No burst is ever longer than what ports take at a time.
+        if link.burst.len() + packets.len() > BURST {
+            link.flush(frames, port);
+        }
+        link.burst.append(packets);
+        if link.burst.len() >= BURST {
+            link.flush(frames, port);
+        }
+    }
+
     /// Gives every transmit burst to its port.
     pub(crate) fn flush(&mut self, frames: &mut Frames) {
         self.last = None;

@@ -255,7 +255,10 @@ impl Worker {
                         Some(slot) => {
                             return match self.sad.outbound_owner(slot) {
                                 Some((sa, to)) => self.hand_over(packet, to, Errand::Seal(sa)),
-                                None => self.way_through(now, packet, slot, sealings),
+                                None => {
+                                    self.learn_flow(&flow, found.policy, slot);
+                                    self.way_through(now, packet, slot, sealings);
+                                }
                             };
                         }
                         None => {
