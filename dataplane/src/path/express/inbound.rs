@@ -53,7 +53,12 @@ impl Entry {
 }
 
 /// Where the last packet went: most go where the one before went.
-type LastWay = Option<(Ends, Egress)>;
+#[derive(Default)]
+struct LastWay {
+    ends: Ends,
+    /// Of no use while its MTU is 0.
+    egress: Egress,
+}
 
 /// What has come out: of the SA at hand, and of all.
 #[derive(Default)]
@@ -208,45 +213,60 @@ impl Worker {
             slot: self.express.entries[0].slot,
             ..Tally::default()
         };
-        let mut last_way = None;
+        let mut way = LastWay::default();
         let mut cleared = 0;
+        let mut same_port = true;
         for (at, packet) in packets.iter_mut().enumerate() {
-            if !self.clear(now, packet, at, &mut last_way, &mut tally) {
+            let before = way.egress.port;
+            if !self.clear(now, packet, at, &mut way, &mut tally) {
                 break;
             }
+            same_port &= at == 0 || way.egress.port == before;
             cleared += 1;
         }
-        let ports = self.express.entries.iter().map(|entry| entry.port);
-        let port = self.express.entries[0].port;
-        if cleared == packets.len() && ports.take(cleared).all(|other| other == port) {
+        if cleared == packets.len() && same_port {
             self.links
-                .queue_all(&mut self.frames, usize::from(port), packets);
+                .queue_all(&mut self.frames, usize::from(way.egress.port), packets);
         } else {
-            for (at, mut packet) in packets.drain(..).enumerate() {
-                let entry = self.express.entries[at % BURST];
-                if at < cleared || self.clear(now, &mut packet, at, &mut last_way, &mut tally) {
-                    let port = self.express.entries[at % BURST].port;
-                    self.links
-                        .queue(&mut self.frames, usize::from(port), packet);
-                } else {
-                    self.accept_plainly(now, packet, &entry, &mut sorted.departures);
-                }
-            }
+            self.clear_apart(now, packets, cleared, &mut tally, sorted);
         }
         self.end_run(now, &mut tally);
         let (packets, octets) = tally.all;
         self.frames.counters.count_opened(packets, octets);
     }
 
+    /// The same where that is not so, of packets of which the first ones have been cleared. They leave
+    /// in the order in which they came.
+    #[cold]
+    fn clear_apart(
+        &mut self,
+        now: Instant,
+        packets: &mut Burst,
+        cleared: usize,
+        tally: &mut Tally,
+        sorted: &mut Sorted,
+    ) {
+        let mut way = LastWay::default();
+        for (at, mut packet) in packets.drain(..).enumerate() {
+            if at < cleared || self.clear(now, &mut packet, at, &mut way, tally) {
+                let port = usize::from(self.express.entries[at % BURST].port);
+                self.links.queue(&mut self.frames, port, packet);
+            } else {
+                let entry = self.express.entries[at % BURST];
+                self.accept_plainly(now, packet, &entry, &mut sorted.departures);
+            }
+        }
+    }
+
     /// Makes a packet the frame that leaves, unless there is anything odd about it: then it stays as it
     /// is.
-    #[inline]
+    #[inline(always)]
     fn clear(
         &mut self,
         now: Instant,
         packet: &mut Packet,
         at: usize,
-        last_way: &mut LastWay,
+        way: &mut LastWay,
         tally: &mut Tally,
     ) -> bool {
         let entry = &self.express.entries[at % BURST];
@@ -255,7 +275,7 @@ impl Worker {
             self.end_run(now, tally);
             tally.slot = slot;
         }
-        let Some((inner, way)) = self.judge(now, packet, at, last_way) else {
+        let Some(octets) = self.judge(now, packet, at, way) else {
             return false;
         };
         // Check-and-mark (rule R8). One that was seen already, in this burst, is odd.
@@ -267,7 +287,6 @@ impl Worker {
         }
         sa.authenticated = sa.authenticated.max(number);
         let start = usize::from(headers) + esp::prefix(sa.key.suite()) - ethernet::HEADER;
-        let octets = usize::from(inner.length);
         tally.packets += 1;
         tally.octets += octets;
         // TTL, and Ethernet where the IV was.
@@ -276,45 +295,48 @@ impl Worker {
             pool.trim_front(packet, start) && pool.truncate(packet, ethernet::HEADER + octets);
         let mut lower = false;
         if let Some((header, inner)) = pool.bytes_mut(packet).split_first_chunk_mut() {
-            *header = way.header;
+            *header = way.egress.header;
             lower = decrement_hops(inner);
         }
         debug_assert!(cut && lower, "the packet has been looked at");
-        self.express.entries[at % BURST].port = way.port;
+        self.express.entries[at % BURST].port = way.egress.port;
         true
     }
 
-    /// What a packet carries and where it goes, if it is authentic and nothing about it is odd.
-    #[inline]
+    /// The length of what a packet carries, if it is authentic, nothing about it is odd, and there is a
+    /// way for it.
+    #[inline(always)]
     fn judge(
         &mut self,
         now: Instant,
         packet: &Packet,
         at: usize,
-        last_way: &mut LastWay,
-    ) -> Option<(Inner, Egress)> {
+        way: &mut LastWay,
+    ) -> Option<usize> {
         let entry = &self.express.entries[at % BURST];
         let sa = self.sad.inbound_in(entry.slot)?;
         let inner = inner(sa, entry, self.frames.pool.bytes(packet))?;
-        let way = match last_way {
-            Some((ends, way)) if *ends == inner.ends => *way,
-            _ => self.way_of(now, &inner.ends, last_way)?,
-        };
-        (inner.length <= way.mtu).then_some((inner, way))
+        if way.ends != inner.ends {
+            self.find_way(now, inner.ends, way)?;
+        }
+        (inner.length <= way.egress.mtu).then_some(usize::from(inner.length))
     }
 
     /// The way of packets between these hosts, if it leads to the protected side.
-    fn way_of(&mut self, now: Instant, ends: &Ends, last_way: &mut LastWay) -> Option<Egress> {
+    fn find_way(&mut self, now: Instant, ends: Ends, way: &mut LastWay) -> Option<()> {
         let (source, destination) = ends.addresses();
         if !self.addresses.is_between_others(source, destination) {
             return None;
         }
-        let (way, _) = self.egress(now, ends.destination)?;
-        if !way.protected {
-            return None;
+        if ends.destination != way.ends.destination {
+            let (egress, _) = self.egress(now, ends.destination)?;
+            if !egress.protected {
+                return None;
+            }
+            way.egress = egress;
         }
-        *last_way = Some((*ends, way));
-        Some(way)
+        way.ends = ends;
+        Some(())
     }
 
     /// What is odd about a packet that was decrypted, the plain way finds out.
@@ -393,7 +415,7 @@ fn number(sa: &InboundSa, esp: &[u8]) -> Option<(SequenceNumber, Option<u32>)> {
 }
 
 /// What a packet carries, if it is authentic and nothing about it is odd.
-#[inline]
+#[inline(always)]
 fn inner(sa: &InboundSa, entry: &Entry, frame: &[u8]) -> Option<Inner> {
     let (outer, number) = (&entry.outer, entry.number);
     // Congestion has to be passed on (RFC 6040 section 4.2), and a peer that moved to be told of.
