@@ -543,6 +543,12 @@ impl Worker {
         }
     }
 
+    /// Asks for what [`Worker::note_uses`] needs.
+    #[inline]
+    pub(crate) fn prefetch_use(&self, slot: u32) {
+        self.schedule.prefetch(slot);
+    }
+
     pub(crate) fn publish(&mut self, slot: u32) {
         if let Some(checkpoint) = self.sad.checkpoint(slot) {
             self.publisher.publish(slot, &checkpoint);

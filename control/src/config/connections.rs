@@ -13,6 +13,7 @@ use super::overlap;
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
+use crate::ike::auth::AuthSettings;
 use crate::ike::proposal::{Identification, IkeProposal};
 use crate::ike::settings::{Connection, Secret, Takeover};
 
@@ -182,6 +183,7 @@ fn connection(
         dpd_delay,
         rekey_time,
         takeover,
+        auth: AuthSettings::default(),
         children: children?,
     })
 }
@@ -399,6 +401,13 @@ const KEYWORDS: &[&str] = &[
     "curve25519",
     "ecp256",
     "ecp384",
+    "ecp521",
+    "modp2048",
+    "modp3072",
+    "modp4096",
+    "mlkem768",
+    "ke1_mlkem768",
+    "chacha20poly1305",
     "esn",
     "noesn",
 ];

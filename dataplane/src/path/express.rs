@@ -29,9 +29,10 @@ use super::Sorted;
 use crate::classify::Addresses;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst, MacAddress};
+use crate::prefetch::prefetch;
 use crate::worker::Worker;
 use egress::Egresses;
-use flows::Flows;
+use flows::{Flows, Key};
 use front::{Kind, Sight};
 use inbound::Entry;
 use outbound::Note;
@@ -90,6 +91,13 @@ impl Express {
     #[inline]
     fn record(&self, slot: u32) -> Option<&Record> {
         self.records.get(slot as usize)
+    }
+
+    #[inline]
+    fn prefetch_record(&self, slot: u32) {
+        if let Some(record) = self.record(slot) {
+            prefetch(record);
+        }
     }
 }
 
@@ -184,15 +192,16 @@ impl Worker {
         let Worker {
             frames, express, ..
         } = self;
-        (0..)
-            .zip(burst)
-            .zip(express.notes.iter_mut())
-            .all(|((at, packet), note)| {
-                let frame = frames.pool.bytes(packet);
-                let (kind, sight) = front::look(frame, own);
-                note.look(frame, &sight, at);
-                kind == Kind::Stream && sight.hops > 1
-            })
+        let mut last = Key::default();
+        for ((at, packet), note) in (0..).zip(burst).zip(express.notes.iter_mut()) {
+            let frame = frames.pool.bytes(packet);
+            let (kind, sight) = front::look(frame, own);
+            if kind != Kind::Stream || sight.hops <= 1 {
+                return false;
+            }
+            note.look(frame, &sight, at, &mut last);
+        }
+        true
     }
 
     /// Whether all of a burst is ESP for us; notes what is seen of it.
@@ -233,6 +242,7 @@ impl Worker {
         entering: &mut Burst,
         rest: &mut Rest,
     ) {
+        let mut last = Key::default();
         for (at, packet) in (0..).zip(burst.drain(..)) {
             let frame = self.frames.pool.bytes(&packet);
             let (kind, sight) = front::look(frame, own);
@@ -249,7 +259,7 @@ impl Worker {
                 }
                 Kind::Stream | Kind::Encapsulated if protected && sight.hops > 1 => {
                     if let Some(note) = self.express.notes.get_mut(leaving.len()) {
-                        note.look(frame, &sight, at);
+                        note.look(frame, &sight, at, &mut last);
                     }
                     leaving.push(packet);
                 }

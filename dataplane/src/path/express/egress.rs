@@ -6,7 +6,6 @@ use std::net::IpAddr;
 
 use hitless_sa::Instant;
 
-use crate::prefetch::prefetch;
 use crate::wire::ethernet;
 use crate::worker::Worker;
 
@@ -70,12 +69,6 @@ impl Egresses {
         self.tables += 1;
     }
 
-    /// Asks for what is known of a destination.
-    #[inline]
-    pub(crate) fn prefetch(&self, destination: u128) {
-        prefetch(&self.known[place(destination)]);
-    }
-
     #[inline]
     fn find(&self, destination: u128, state: u64, now: Instant) -> Option<(Egress, Instant)> {
         let known = &self.known[place(destination)];
@@ -117,9 +110,20 @@ fn address(key: u128) -> IpAddr {
 }
 
 impl Worker {
-    /// The way to a destination, if it is known down to the Ethernet address; and until when.
+    /// The way to a destination, if it is known down to the Ethernet address.
     #[inline]
-    pub(crate) fn egress(&mut self, now: Instant, destination: u128) -> Option<(Egress, Instant)> {
+    pub(crate) fn egress(&mut self, now: Instant, destination: u128) -> Option<Egress> {
+        self.egress_until(now, destination)
+            .map(|(egress, _)| egress)
+    }
+
+    /// The same, and until when.
+    #[inline]
+    pub(crate) fn egress_until(
+        &mut self,
+        now: Instant,
+        destination: u128,
+    ) -> Option<(Egress, Instant)> {
         let state = self.egress_state();
         match self.express.egresses.find(destination, state, now) {
             Some(found) => Some(found),

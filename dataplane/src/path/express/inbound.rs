@@ -329,7 +329,7 @@ impl Worker {
             return None;
         }
         if ends.destination != way.ends.destination {
-            let (egress, _) = self.egress(now, ends.destination)?;
+            let egress = self.egress(now, ends.destination)?;
             if !egress.protected {
                 return None;
             }
@@ -391,7 +391,10 @@ impl Worker {
         let Some(sa) = self.sad.inbound_in_slot(slot) else {
             return;
         };
-        sa.cell.note_inbound_top(sa.authenticated);
+        match sa.window.is_shared() {
+            false => sa.cell.note_inbound_top_alone(sa.authenticated),
+            true => sa.cell.note_inbound_top(sa.authenticated),
+        }
         sa.counters.note_window(sa.window.top(), sa.window.lost());
         if packets > 0 {
             sa.counters.count_packets(packets, octets);
