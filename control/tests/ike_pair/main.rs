@@ -1,5 +1,6 @@
 //! Two IKE engines on one virtual clock.
 
+mod certificates;
 mod counter_sync;
 mod establish;
 mod failover;
@@ -9,6 +10,9 @@ mod hostile;
 mod inform;
 mod key_exchange;
 mod lossy;
+mod pki;
+mod ppk;
+mod reauth;
 mod rekey;
 mod suites;
 mod world;

@@ -405,8 +405,8 @@ impl Bench {
 
     /// The next frame to arrive, its inner packet of this length.
     pub fn frame(&mut self, length: usize) -> Result<Vec<u8>, Box<dyn Error>> {
-        let n = (self.random.next() % u64::from(self.setup.sas)) as u32;
-        let flow = (self.random.next() % u64::from(self.setup.flows)) as u16;
+        let n = (self.random.draw() % u64::from(self.setup.sas)) as u32;
+        let flow = (self.random.draw() % u64::from(self.setup.flows)) as u16;
         let mut frame = vec![0; ethernet::HEADER];
         let _ = ethernet::write(&mut frame, GATEWAY, NEIGHBOUR, ethernet::IPV4);
         match self.direction {
@@ -458,7 +458,7 @@ fn inner(from: Ipv4Addr, to: Ipv4Addr, flow: u16, length: usize) -> Vec<u8> {
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
