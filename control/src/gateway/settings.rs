@@ -45,8 +45,6 @@ pub struct Tuning {
     pub no_high_water: bool,
     /// IKE messages leave before the standby has their state (R16).
     pub no_output_commit: bool,
-    /// What ought to be protected is nobody's business (S6).
-    pub no_policies: bool,
 }
 
 impl GatewaySettings {
@@ -90,10 +88,7 @@ impl GatewaySettings {
 
     /// What must never leave or arrive in clear, in the order of the file.
     pub(super) fn protected(&self) -> &[Protected] {
-        match self.tuning.no_policies {
-            false => &self.protected,
-            true => &[],
-        }
+        &self.protected
     }
 
     /// The engine for ESP, which this CPU may not have.

@@ -187,7 +187,6 @@ impl Topology {
 [ports.outside]
 driver = "memory"
 addresses = ["{outside}/{}"]
-routes = ["default via {remote}"]
 protected = false
 [ports.protected]
 driver = "memory"

@@ -91,6 +91,14 @@ impl Fault {
         }
     }
 
+    /// Whether another member has to take over.
+    pub const fn deposes(self) -> bool {
+        !matches!(
+            self,
+            Fault::SyncToStandby | Fault::SyncToActive | Fault::SyncCut | Fault::ClockStep
+        )
+    }
+
     /// Why it cannot be done here.
     pub fn impossible(self) -> Option<String> {
         let missing = self == Fault::ClockStep && !PathBuf::from(FAKETIME).exists();

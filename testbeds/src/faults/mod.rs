@@ -231,6 +231,9 @@ impl Course<'_> {
         self.keep_statuses(fault.name());
         row.judge_flow(&flow, struck, end, self.wish.tunnels);
         row.judge_captures(captured, active, struck, &mut diary);
+        if fault.deposes() && row.takeover_ms.is_none() {
+            row.problems.push("nobody took over".to_owned());
+        }
         row.judge_sas(&before, &bed::spis(&self.bed.peer)?);
         row.show(&flow, struck, &diary);
         row.passed = row.problems.is_empty();
@@ -293,7 +296,7 @@ impl Row {
         if alive.iter().any(|alive| *alive < usize::from(tunnels)) {
             let [inbound, outbound] = alive;
             self.problems.push(format!(
-                "in the end traffic flows in by {inbound} and out by {outbound} of {tunnels} tunnels"
+                "of {tunnels} tunnels {inbound} carry traffic in and {outbound} out in the end"
             ));
         }
     }

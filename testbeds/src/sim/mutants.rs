@@ -1,5 +1,5 @@
 //! Planted bugs, each of which breaks an invariant: a simulator that finds nothing must have been
-//! shown that it can. They are switches that only [`Tuning`] reaches, never a configuration. Rules
+//! shown that it can (S2 and S6: the tests of `oracle.rs`). They are switches that only [`Tuning`] reaches, never a configuration. Rules
 //! of the sync protocol that need longer delays to be missed have their mutants in its own tests
 //! (`sync/tests/simulation.rs` and `holes.rs`).
 
@@ -49,7 +49,6 @@ const SOUND: Tuning = Tuning {
     no_floor: false,
     no_high_water: false,
     no_output_commit: false,
-    no_policies: false,
 };
 
 const fn sync(sync: Mutant) -> Tuning {
@@ -183,17 +182,6 @@ const ALL: &[Planted] = &[
         }),
         members: 2,
         weather: exchanges,
-    },
-    Planted {
-        name: "in-clear",
-        says: "there is no policy where there is no SA",
-        breaks: &["S6"],
-        tuning: Tuning {
-            no_policies: true,
-            ..SOUND
-        },
-        members: 2,
-        weather: |_| {},
     },
 ];
 

@@ -259,3 +259,74 @@ fn delivered_twice(received: &[Probe]) -> Vec<u64> {
         .filter(|number| !seen.insert(*number))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What must not show is in the host's own frames: Ethernet, IPv4, and whatever follows.
+    fn frame(protocol: u8, source: [u8; 4], payload: &[u8]) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend_from_slice(&[0x08, 0x00, 0x45, 0]);
+        frame.extend_from_slice(&((20 + payload.len()) as u16).to_be_bytes());
+        frame.extend_from_slice(&[0, 0, 0, 0, 64, protocol, 0, 0]);
+        frame.extend_from_slice(&source);
+        frame.extend_from_slice(&[192, 0, 2, 2]);
+        frame.extend_from_slice(payload);
+        frame
+    }
+
+    fn esp(spi: u32, number: u32, iv: u64) -> Vec<u8> {
+        let mut packet = spi.to_be_bytes().to_vec();
+        packet.extend_from_slice(&number.to_be_bytes());
+        packet.extend_from_slice(&iv.to_be_bytes());
+        packet.resize(64, 0);
+        frame(50, [192, 0, 2, 1], &packet)
+    }
+
+    fn verdict(frames: &[(u8, Vec<u8>)]) -> Vec<String> {
+        let mut oracle = Oracle::default();
+        for (at, (who, frame)) in (1..).zip(frames) {
+            oracle.sent(Instant(at), *who, frame, &[(Spi(7), 99)]);
+        }
+        let host = || {
+            let (end, _) = hitless_dataplane::port::memory::link(4, 1500);
+            Host::new(
+                end,
+                [2; 6],
+                hitless::lab::HOST_A,
+                hitless::lab::PEER_INSIDE,
+                120,
+            )
+        };
+        oracle.verdict([&host(), &host()])
+    }
+
+    fn begins(found: &[String], with: &str) -> bool {
+        found.iter().any(|what| what.starts_with(with))
+    }
+
+    #[test]
+    fn what_is_sound_is_not_complained_about() {
+        let sound = verdict(&[(1, esp(7, 1, 1)), (1, esp(7, 2, 2)), (2, esp(7, 3, 3))]);
+        assert_eq!(sound, Vec::<String>::new());
+    }
+
+    #[test]
+    fn s1_s2_s5_and_s6_are_noticed() {
+        assert!(begins(
+            &verdict(&[(1, esp(7, 1, 1)), (2, esp(7, 1, 1))]),
+            "S1"
+        ));
+        let iv = verdict(&[(1, esp(7, 1, 9))]);
+        assert!(
+            iv.iter()
+                .any(|what| what.contains("the IV is not the number")),
+            "{iv:?}"
+        );
+        let ranges = [(1, esp(7, 1, 1)), (2, esp(7, 5, 5)), (1, esp(7, 9, 9))];
+        assert!(begins(&verdict(&ranges), "S5"));
+        let clear = verdict(&[(1, frame(17, [10, 2, 0, 10], &[0; 16]))]);
+        assert!(begins(&clear, "S6"), "{clear:?}");
+    }
+}
