@@ -52,12 +52,15 @@ pub struct Flow {
 /// When something last arrived on each stream, in nanoseconds.
 type Latest = Arc<[AtomicU64]>;
 
+/// When each datagram of each tunnel was sent.
+type Sent = Vec<Vec<Duration>>;
+
 /// Senders and receivers at work.
 pub struct Traffic {
     latest: [Latest; 2],
     stop: Arc<AtomicBool>,
     quiet: Arc<AtomicBool>,
-    senders: Vec<(Way, JoinHandle<io::Result<Vec<Vec<Duration>>>>)>,
+    senders: Vec<(Way, JoinHandle<io::Result<Sent>>)>,
     receivers: Vec<(Way, JoinHandle<io::Result<Vec<Arrival>>>)>,
 }
 
@@ -160,7 +163,7 @@ fn send(
     targets: &[SocketAddr],
     rate: u32,
     quiet: &AtomicBool,
-) -> io::Result<Vec<Vec<Duration>>> {
+) -> io::Result<Sent> {
     let mut sent = vec![Vec::new(); targets.len()];
     let mut payload = [0; PAYLOAD];
     let start = clock::wall();

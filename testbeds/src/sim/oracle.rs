@@ -28,6 +28,9 @@ struct Reign {
     exact: bool,
 }
 
+/// First and last number, by who used them and in which of its reigns.
+type Ranges = BTreeMap<(u8, usize), (u64, u64)>;
+
 /// Watches one run.
 #[derive(Default)]
 pub struct Oracle {
@@ -43,7 +46,7 @@ pub struct Oracle {
     repeated_sk_ivs: u64,
     reigns: Vec<Reign>,
     /// The lowest and the highest number of a key that each leadership used.
-    ranges: BTreeMap<u64, BTreeMap<(u8, usize), (u64, u64)>>,
+    ranges: BTreeMap<u64, Ranges>,
     /// Output commit is the one rule that needs clocks, of bounded rate.
     clocks_jump: bool,
 }
@@ -114,7 +117,7 @@ impl Oracle {
     /// S5: what one leadership was granted no other one uses: the numbers of each are a range of
     /// its own, whether or not the ranges happened to hit one number.
     fn overlaps(&self) -> impl Iterator<Item = String> {
-        let of_key = self.ranges.iter().flat_map(|(key, ranges)| {
+        self.ranges.iter().flat_map(|(key, ranges)| {
             let mut sorted: Vec<_> = ranges.iter().collect();
             sorted.sort_by_key(|(_, range)| **range);
             let pairs = sorted.windows(2).filter_map(|pair| match pair {
@@ -124,8 +127,7 @@ impl Oracle {
                 _ => None,
             });
             pairs.collect::<Vec<_>>()
-        });
-        of_key
+        })
     }
 
     /// From now on S4 is not promised.
