@@ -13,7 +13,7 @@ use crate::worker::Worker;
 const REMEMBERED: usize = 4096;
 
 /// The last step of a packet's way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Egress {
     /// The Ethernet header, for packets of the destination's family.
     pub(crate) header: [u8; ethernet::HEADER],

@@ -32,7 +32,7 @@ pub(super) enum Kind {
 }
 
 /// ESP as its outer headers show it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Outer {
     pub(crate) spi: u32,
     /// Octets of Ethernet, IP and UDP in front of ESP.
@@ -209,6 +209,13 @@ impl Sight {
     #[inline]
     pub(super) fn upper(&self) -> usize {
         if self.v6 { UPPER_V6 } else { UPPER_V4 }
+    }
+
+    /// Source and destination of a plain packet in one, if they are IPv4's.
+    #[inline]
+    pub(super) fn ends_v4(&self, frame: &[u8]) -> Option<[u8; 8]> {
+        let headers = frame.get(..UPPER_V4).filter(|_| !self.v6)?;
+        headers.last_chunk().copied()
     }
 
     /// Source and destination of a plain packet.
