@@ -217,6 +217,9 @@ struct Side {
     installed: u8,
 }
 
+/// What half an SA has counted: packets, octets, drops.
+type Half = (u64, u64, Vec<(DropReason, u64)>);
+
 /// All that can be seen of a pair, since it was last looked at.
 #[derive(PartialEq, Debug)]
 struct Seen {
@@ -228,7 +231,7 @@ struct Seen {
     numbers: Vec<Vec<u8>>,
     drops: [Vec<(DropReason, u64)>; 2],
     esp: [EspTraffic; 2],
-    sas: Vec<[(u64, u64, Vec<(DropReason, u64)>); 2]>,
+    sas: Vec<[Half; 2]>,
     policies: Vec<Option<PolicyTraffic>>,
 }
 
