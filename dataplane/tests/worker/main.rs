@@ -8,6 +8,7 @@ mod faults;
 mod hostile;
 mod interfaces;
 mod jumbo;
+mod lane;
 mod leases;
 mod local;
 mod policy;
