@@ -76,6 +76,7 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
         esp_proposals: vec![esp.parse()?],
         local_ts: net(host)?,
         remote_ts: net(other)?,
+        dynamic: Default::default(),
         rekey_time: Duration::ZERO,
         replay_window: 1024,
         start: host == 0,
@@ -96,8 +97,10 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
             dpd_delay: Duration::ZERO,
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            roads: Default::default(),
             children: vec![child],
         }],
+        pools: Vec::new(),
         secrets: vec![Secret {
             ids: Vec::new(),
             secret: b"0123456789abcdef".to_vec().into(),

@@ -10,11 +10,12 @@ use super::children;
 use super::document::{Located, Section};
 use super::model::PortConfig;
 use super::overlap;
+use super::pools::{self, Surroundings};
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
 use crate::ike::proposal::{Identification, IkeProposal};
-use crate::ike::settings::{Connection, Secret, Takeover};
+use crate::ike::settings::{Connection, Pool, Secret, Takeover};
 
 const EXAMPLE: &str = "[connections.office]\nremote_addrs = [\"198.51.100.7\"]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n\n[connections.office.children.net]\nesp_proposals = [\"aes128gcm16-x25519-esn\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]";
 const IKE_PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
@@ -23,10 +24,6 @@ const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 
 /// swanctl's words for a connection that mean nothing here.
 const FOREIGN: &[(&str, &str)] = &[
-    (
-        "mobike",
-        "leave it out: the cluster's address does not move, and the peer may, with `encap`",
-    ),
     (
         "fragmentation",
         "leave it out: pre-shared keys make messages that need no fragments",
@@ -40,14 +37,6 @@ const FOREIGN: &[(&str, &str)] = &[
         "leave it out: an SA that is being rekeyed lives until the new one works",
     ),
     ("rand_time", "leave it out"),
-    (
-        "vips",
-        "virtual addresses for clients are not given out; name remote_ts instead",
-    ),
-    (
-        "pools",
-        "virtual addresses for clients are not given out; name remote_ts instead",
-    ),
     (
         "keyingtries",
         "leave it out: `start_action = \"start\"` tries until it succeeds",
@@ -71,6 +60,7 @@ const FOREIGN: &[(&str, &str)] = &[
 pub(super) struct Context<'c> {
     pub ports: Option<&'c [PortConfig]>,
     pub secrets: Option<&'c [Secret]>,
+    pub pools: &'c [Pool],
 }
 
 /// What became of `[connections]`.
@@ -144,7 +134,15 @@ fn connection(
             ("rekey", Takeover::Rekey),
         ]),
     );
-    let children = children::read(section, &name, remote_addrs.as_deref(), on_demand);
+    let roads = pools::roads(section, context.pools);
+    let surroundings = Surroundings {
+        local_addrs: local_addrs.as_deref().unwrap_or_default(),
+        remote_addrs: remote_addrs.as_deref().unwrap_or_default(),
+        roads: &roads.clone().unwrap_or_default(),
+        pools: context.pools,
+    };
+    let anybody = remote_addrs.as_deref().is_some_and(<[IpAddr]>::is_empty);
+    let children = children::read(section, &name, &surroundings, anybody, on_demand);
     section.finish(FOREIGN);
 
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
@@ -182,6 +180,7 @@ fn connection(
         dpd_delay,
         rekey_time,
         takeover,
+        roads: roads?,
         children: children?,
     })
 }

@@ -19,9 +19,11 @@ mod document;
 mod drivers;
 mod model;
 mod overlap;
+mod pools;
 mod ports;
 mod report;
 mod secrets;
+mod selectors;
 mod suggest;
 mod value;
 
@@ -141,7 +143,9 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path) -> Option<Config>
     );
     let before = problems.count();
     let secrets = secrets::read(&root, base);
+    let pools = pools::read(&root);
     let context = connections::Context {
+        pools: &pools,
         ports: ports.as_deref(),
         secrets: (problems.count() == before).then_some(&secrets.list),
     };
@@ -155,6 +159,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path) -> Option<Config>
         ports: ports?,
         dataplane: dataplane?,
         connections: connections.list,
+        pools,
         on_demand: connections.on_demand,
         secrets: secrets.list,
         control: control?,

@@ -2,7 +2,9 @@
 
 use hitless_sa::{MessageId, Spi, TrafficSelector};
 
-use super::message::{Delete, IdBody, Notify, NotifyKind, Payload, Proposal, Protocol};
+use super::message::{
+    Configuration, Delete, IdBody, Notify, NotifyKind, Payload, Proposal, Protocol,
+};
 
 /// Payloads of one message. Of those that may occur once the first counts.
 #[derive(Default)]
@@ -15,6 +17,7 @@ pub(super) struct Contents<'a> {
     pub auth: Option<(u8, &'a [u8])>,
     pub ts_initiator: Option<&'a [TrafficSelector]>,
     pub ts_responder: Option<&'a [TrafficSelector]>,
+    pub configuration: Option<&'a Configuration>,
     pub deletes: Vec<&'a Delete>,
     pub notifies: Vec<&'a Notify>,
 }
@@ -56,6 +59,9 @@ impl<'a> Contents<'a> {
             }
             Payload::Notify(notify) => self.notifies.push(notify),
             Payload::Delete(delete) => self.deletes.push(delete),
+            Payload::Configuration(configuration) => {
+                self.configuration.get_or_insert(configuration);
+            }
             Payload::VendorId(_) | Payload::Unknown { .. } => {}
         }
     }

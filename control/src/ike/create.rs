@@ -8,6 +8,7 @@ use hitless_sa::{SaId, Spi};
 use super::child::{self, ChildState, Making, Terms};
 use super::contents::{Contents, wanted_group};
 use super::crypto::kex::KeyPair;
+use super::ends::Ends;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
@@ -71,7 +72,8 @@ pub(super) fn request(
         let rekey = Notify::about_esp(NotifyKind::REKEY_SA, old.sa.inbound_spi);
         payloads.push(Payload::Notify(rekey));
     }
-    payloads.extend(child::offer(config, offer.spi, Ask::Create));
+    let offered = Ends::of(ike).resolve(config);
+    payloads.extend(child::offer(&offered, offer.spi, Ask::Create));
     payloads.push(Payload::Nonce(offer.nonce.clone()));
     payloads.extend(offer.key.as_ref().map(key_exchange));
     ike.request(
@@ -166,7 +168,7 @@ fn agree(
     let preferred = replaced
         .and_then(|id| ike.child(id))
         .map(|c| c.name.clone());
-    let terms = child::choose(&ike.connection, contents, preferred.as_deref(), Ask::Create)
+    let terms = child::choose(ike, contents, preferred.as_deref(), Ask::Create)
         .map_err(|kind| Payload::notify(kind, &[]))?;
     let exchanged = match terms.proposal.key_exchange {
         None => None,
@@ -297,7 +299,8 @@ fn conclude(
         .find(|c| c.name == offer.child);
     let config = config.ok_or("child is no longer configured")?;
     let peer_nonce = contents.valid_nonce().ok_or("answer without nonce")?;
-    let terms = child::accept(config, contents, Ask::Create)?;
+    let offered = Ends::of(ike).resolve(config);
+    let terms = child::accept(ike, &offered, contents, Ask::Create)?;
     let shared = match (&offer.key, terms.proposal.key_exchange) {
         (_, None) => None,
         (Some(key), Some(method)) if key.method() == method => match contents.key_exchange {

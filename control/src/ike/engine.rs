@@ -110,7 +110,11 @@ impl Engine {
         Engine {
             by_name,
             connections,
-            ids: Ids::new(settings.member, settings.incarnation),
+            ids: Ids::new(
+                settings.member,
+                settings.incarnation,
+                settings.pools.clone(),
+            ),
             settings,
             leading: false,
             sas: BTreeMap::new(),
@@ -252,6 +256,7 @@ impl Engine {
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
         if let Some(undone) = undone {
             self.index.remove(&undone);
+            self.ids.leases.release(&undone);
             for child in &undone.children {
                 if self.index.of_child(child.sa.id) == Some(ike) {
                     self.index.remove_child(child.sa.id);
@@ -281,6 +286,7 @@ impl Engine {
         self.graves.clear();
         self.discarded.clear();
         self.index = Index::default();
+        self.ids.leases.clear();
         self.starts = Starts::new();
         self.timers.clear();
         self.outputs.clear();
@@ -538,8 +544,10 @@ impl Engine {
         self.timers.set(spi, ike.deadline().filter(|_| !gone));
         if gone {
             self.index.remove(&ike);
+            self.ids.leases.release(&ike);
         } else {
             self.index.insert(&ike);
+            self.ids.leases.hold(&ike);
             self.sas.insert(spi, ike);
         }
     }

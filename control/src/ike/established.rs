@@ -22,6 +22,7 @@ use super::settings::Connection;
 use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
+use super::virtual_ip::Internal;
 use super::window::Window;
 use super::{child, counter_sync, rekey};
 
@@ -60,6 +61,8 @@ pub(super) struct IkeSa {
     pub message_id_sync: bool,
     /// Both sides asserted IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED.
     pub replay_counter_sync: bool,
+    /// Virtual addresses, given or taken.
+    pub addresses: Internal,
     pub window: Window,
     pub pending: Option<Pending>,
     pub queue: Vec<Scheduled>,
@@ -318,6 +321,7 @@ impl IkeSa {
             remote_id: birth.remote_id,
             message_id_sync: birth.message_id_sync,
             replay_counter_sync: birth.replay_counter_sync,
+            addresses: Internal::default(),
             window: birth.window,
             pending: None,
             queue: Vec::new(),

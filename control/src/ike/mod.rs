@@ -23,6 +23,7 @@ mod counter_sync;
 mod create;
 pub mod crypto;
 mod dispatch;
+mod ends;
 mod engine;
 mod established;
 mod export;
@@ -44,6 +45,7 @@ pub mod takeover;
 mod tasks;
 mod timers;
 mod turn;
+mod virtual_ip;
 mod window;
 
 pub use engine::{Engine, Input};

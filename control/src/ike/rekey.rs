@@ -174,6 +174,7 @@ fn successor(
         },
     );
     successor.predecessor = Some(ike.local_spi);
+    successor.addresses = ike.addresses.clone();
     successor
 }
 

@@ -8,4 +8,5 @@ mod inform;
 mod lossy;
 mod rekey;
 mod suites;
+mod virtual_ip;
 mod world;

@@ -120,6 +120,7 @@ pub fn child(host: usize, name: &str, start: bool) -> Child {
         esp_proposals: vec!["aes128gcm16-x25519-esn".parse().unwrap()],
         local_ts: selectors(sides[0]),
         remote_ts: selectors(sides[1]),
+        dynamic: Default::default(),
         rekey_time: Duration::ZERO,
         replay_window: 1024,
         options: hitless_sa::SaOptions::default(),
@@ -145,8 +146,10 @@ pub fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(20),
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            roads: Default::default(),
             children: vec![child(host, "net", host == A)],
         }],
+        pools: Vec::new(),
         secrets: vec![Secret {
             ids: Vec::new(),
             secret: Zeroizing::new(b"0123456789abcdef".to_vec()),

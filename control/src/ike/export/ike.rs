@@ -8,7 +8,7 @@ use hitless_sa::{IkeSpi, Instant, MessageId};
 use super::child::{child, child_record};
 use super::pending::{pending, pending_record, scheduled, task_record};
 use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord, WindowRecord};
-use super::{FORMAT, ImportError, after, ago, before, collect, until};
+use super::{FORMAT, ImportError, after, ago, before, collect, roads, until};
 use crate::ike::counter_sync::{AnsweredSync, CounterSync, MessageIdSync};
 use crate::ike::established::{Birth, IkeSa, State};
 use crate::ike::keys::IkeKeys;
@@ -71,6 +71,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         forget_in: ike.forget_at.map(|at| until(now, at)),
         terminated: ike.terminated,
         undecided: ike.undecided,
+        addresses: roads::internal_record(&ike.addresses),
     }
 }
 
@@ -113,12 +114,13 @@ pub(super) fn from_record(
         Probe::resumed(now, sent.collect())
     });
     ike.accept_jump = record.accept_jump;
-    ike.children = collect(&record.children, |c| child(c, &ike.connection, now))?;
+    ike.children = collect(&record.children, |c| child(c, &ike, now))?;
     ike.predecessor = record.predecessor.map(IkeSpi);
     ike.successors = record.successors.iter().copied().map(IkeSpi).collect();
     ike.forget_at = record.forget_in.map(|until| after(now, until));
     ike.terminated = record.terminated;
     ike.undecided = record.undecided;
+    ike.addresses = roads::internal(record.addresses.as_ref())?;
     if ike.pending.is_some() != ike.window.outstanding.is_some() {
         return Err(ImportError::Field("pending"));
     }

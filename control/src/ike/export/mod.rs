@@ -8,6 +8,7 @@ mod child;
 mod ike;
 mod pending;
 mod record;
+mod roads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;

@@ -77,6 +77,19 @@ pub(super) struct IkeRecord {
     pub terminated: bool,
     #[prost(bool, tag = "36")]
     pub undecided: bool,
+    #[prost(message, optional, tag = "60")]
+    pub addresses: Option<InternalRecord>,
+}
+
+/// Virtual addresses, as text.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct InternalRecord {
+    #[prost(string, repeated, tag = "1")]
+    pub given: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub taken: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    pub dns: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -259,6 +272,8 @@ pub(super) struct ChildRecord {
     pub installed_ago: u64,
     #[prost(uint64, optional, tag = "21")]
     pub rekey_in: Option<u64>,
+    #[prost(bool, tag = "60")]
+    pub no_tfc: bool,
 }
 
 /// Wipes the secrets; the rest is no secret.

@@ -13,6 +13,7 @@ use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::key_exchange;
 use crate::ike::crypto::kex::KeyPair;
 use crate::ike::crypto::prf::equal;
+use crate::ike::ends::Ends;
 use crate::ike::established::{Birth, IkeSa, open, seal};
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{
@@ -24,6 +25,7 @@ use crate::ike::proposal::{Ask, IkeProposal, KeyExchangeMethod, accepted};
 use crate::ike::settings::Connection;
 use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
+use crate::ike::virtual_ip;
 use crate::ike::window::Window;
 
 /// New IKE_SA_INIT requests for cookies and groups before giving up.
@@ -308,10 +310,12 @@ impl Initiator {
             method: AUTH_METHOD_PSK,
             data: auth,
         });
+        payloads.extend(virtual_ip::request(&connection));
         if let Some((name, _, spi)) = &stage.child
             && let Some(config) = connection.children.iter().find(|c| c.name == *name)
         {
-            payloads.extend(child::offer(config, *spi, Ask::First));
+            let offered = Ends::asking(&connection, self.path).resolve(config);
+            payloads.extend(child::offer(&offered, *spi, Ask::First));
         }
         payloads.extend(capabilities(&connection, None));
         let header = self.header(&stage, Exchange::IkeAuth, MessageId(1));
@@ -450,6 +454,7 @@ impl Initiator {
         if contents.has(NotifyKind::INITIAL_CONTACT) {
             turn.effects.push(Effect::InitialContact);
         }
+        virtual_ip::accept(&mut ike, contents);
         let nonces = Nonces {
             initiator: self.nonce.clone(),
             responder: stage.peer_nonce,
@@ -480,7 +485,8 @@ fn first_child(
         return;
     };
     let refusal = contents.error().filter(|_| contents.proposals.is_none());
-    let reason = match (refusal, child::accept(config, contents, Ask::First)) {
+    let offered = Ends::asking(&connection, ike.path).resolve(config);
+    let reason = match (refusal, child::accept(ike, &offered, contents, Ask::First)) {
         (Some(error), _) => {
             turn.ids.release(spi);
             format!("child `{name}`: {}", error.kind)

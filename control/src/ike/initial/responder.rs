@@ -21,6 +21,7 @@ use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
 use crate::ike::settings::Connection;
 use crate::ike::turn::{Effect, Turn};
+use crate::ike::virtual_ip;
 use crate::ike::window::Window;
 
 /// A half-open IKE SA that a peer initiates.
@@ -325,24 +326,30 @@ impl Responder {
         turn: &mut Turn<'_>,
         contents: &Contents<'_>,
     ) -> Vec<Payload> {
+        let mut payloads = match virtual_ip::answer(ike, turn, contents) {
+            Ok(configuration) => Vec::from_iter(configuration),
+            Err(kind) => return vec![refused(ike, turn, kind)],
+        };
         if contents.proposals.is_none() {
-            return Vec::new();
+            return payloads;
         }
-        match child::choose(&ike.connection, contents, None, Ask::First) {
+        match child::choose(ike, contents, None, Ask::First) {
             Ok(terms) => {
                 let id = turn.ids.sa();
                 let spi = turn.ids.spi(turn.entropy);
-                let payloads = child::answer(&terms, spi, Ask::First);
+                payloads.extend(child::answer(&terms, spi, Ask::First));
                 install_first(ike, turn, &self.nonces, terms, (id, spi));
-                payloads
             }
-            Err(kind) => {
-                turn.events.push(Event::NegotiationFailed {
-                    peer: ike.path.remote,
-                    reason: format!("first child: {kind}"),
-                });
-                vec![Payload::notify(kind, &[])]
-            }
+            Err(kind) => payloads.push(refused(ike, turn, kind)),
         }
+        payloads
     }
+}
+
+fn refused(ike: &IkeSa, turn: &mut Turn<'_>, kind: NotifyKind) -> Payload {
+    turn.events.push(Event::NegotiationFailed {
+        peer: ike.path.remote,
+        reason: format!("first child: {kind}"),
+    });
+    Payload::notify(kind, &[])
 }
