@@ -23,6 +23,7 @@ use crate::keepalive::Keepalives;
 use crate::links::Links;
 use crate::neighbour::{Neighbour, Trust};
 use crate::park::Park;
+use crate::path::Express;
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
 use crate::port::{MacAddress, Port};
@@ -148,6 +149,7 @@ pub struct Worker {
     pub(crate) sad: Sad,
     pub(crate) spd: Arc<Spd>,
     pub(crate) flows: FlowCache,
+    pub(crate) express: Express,
     pub(crate) fib: Arc<Fib>,
     pub(crate) park: Park,
     pub(crate) keepalives: Keepalives,
@@ -227,6 +229,7 @@ pub fn worker_with_pool(
         sad: Sad::new(settings.sa_capacity),
         spd: Arc::default(),
         flows: FlowCache::new(),
+        express: Express::new(),
         fib: Arc::default(),
         park: Park::new(),
         keepalives: Keepalives::default(),
@@ -288,6 +291,12 @@ impl Worker {
     /// The number given in its settings.
     pub fn id(&self) -> usize {
         self.id
+    }
+
+    /// Whether packets for which everything is known take the express lane, as they do unless told
+    /// otherwise. It changes nothing but what they cost.
+    pub fn set_express(&mut self, on: bool) {
+        self.express.set(on);
     }
 
     /// Names a packet that may be fragmented on its way: one count for all SAs, for several may have
@@ -396,6 +405,7 @@ impl Worker {
             }
             Command::Routes(fib) => {
                 let old = std::mem::replace(&mut self.fib, fib);
+                self.express.egresses.clear();
                 self.retire(Retired::Routes(old));
             }
             Command::Neighbour { port, address, mac } => {

@@ -398,6 +398,13 @@ const KEYWORDS: &[&str] = &[
     "curve25519",
     "ecp256",
     "ecp384",
+    "ecp521",
+    "modp2048",
+    "modp3072",
+    "modp4096",
+    "mlkem768",
+    "ke1_mlkem768",
+    "chacha20poly1305",
     "esn",
     "noesn",
 ];

@@ -21,7 +21,7 @@ use hitless_sa::{
 use zeroize::Zeroizing;
 
 use crate::ike::proposal::{
-    Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
+    Additional, Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
 };
 use crate::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use crate::ike::{ChildChange, Engine, Event, Input, Output, Resume};
@@ -461,6 +461,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             integrity: None,
             prf: Prf::HmacSha256,
             key_exchange: KeyExchangeMethod::X25519,
+            additional: Additional::NONE,
         }],
         local_id: identity(&settings.cluster, settings.me),
         remote_id: identity(&settings.cluster, other.id),
@@ -475,6 +476,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             esp_proposals: vec![EspProposal {
                 suite: hitless_sa::EspSuite::Aes256Gcm16,
                 key_exchange: None,
+                additional: Additional::NONE,
                 esn: true,
             }],
             local_ts: host(settings.local).into_iter().collect(),
