@@ -158,6 +158,25 @@ impl InboundSa {
         flow.matches_inbound(&self.local_ts, &self.remote_ts)
     }
 
+    /// Moves the endpoints; in transport mode they are what the SA may carry (RFC 4301 section 4.1).
+    pub(crate) fn set_endpoint(
+        &mut self,
+        local: IpAddr,
+        remote: IpAddr,
+        encapsulation: Option<UdpEncapsulation>,
+    ) {
+        if self.mode == Mode::Transport {
+            for selector in &mut self.local_ts {
+                selector.follow(self.local, local);
+            }
+            for selector in &mut self.remote_ts {
+                selector.follow(self.remote, remote);
+            }
+        }
+        (self.local, self.remote) = (local, remote);
+        self.encapsulation = encapsulation;
+    }
+
     /// The second half of receiving, after [`esp::unwrap`] and again when a packet that waited
     /// is released (B1, B3): the high-water check, then check-and-mark in one step (R8). Counts the
     /// packet if it is to be delivered; `octets` is its inner length.

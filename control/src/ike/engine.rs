@@ -4,7 +4,7 @@
 //! active member's, with the stored IKE SAs, and starts the children that are to be started.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
@@ -16,6 +16,7 @@ use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError};
 use super::index::Index;
 use super::initial::{Initiator, Responder};
+use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume, Transmit};
 use super::settings::{Connection, EngineSettings};
@@ -53,6 +54,11 @@ pub enum Input<'a> {
     ReplayCounterSync {
         ike: IkeSpi,
         delta: u64,
+    },
+    /// This end of an IKE SA has another address now (RFC 4555).
+    Relocate {
+        ike: IkeSpi,
+        local: IpAddr,
     },
     /// Ask the peer for a sign of life.
     Liveness(IkeSpi),
@@ -149,6 +155,10 @@ impl Engine {
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
             Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
                 counter_sync::replay_only(ike, turn, delta);
+            }),
+            Input::Relocate { ike, local } => self.with(now, entropy, ike, |ike, turn| {
+                mobike::move_to(ike, turn, local);
+                ike.advance(turn);
             }),
             Input::Liveness(ike) => self.task(now, entropy, ike, Task::Liveness),
             Input::Traffic { sa } => self.with_child(now, entropy, sa, |ike, turn| {

@@ -14,6 +14,7 @@ use super::counter_sync::{AnsweredSync, CounterSync};
 use super::crypto::sk::IvSource;
 use super::keys::{IkeKeys, Side};
 use super::message::{Exchange, Header, MessageError, Payload};
+use super::mobike::{self, Mobike};
 use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
@@ -63,6 +64,7 @@ pub(super) struct IkeSa {
     pub replay_counter_sync: bool,
     /// Virtual addresses, given or taken.
     pub addresses: Internal,
+    pub mobike: Option<Mobike>,
     pub window: Window,
     pub pending: Option<Pending>,
     pub queue: Vec<Scheduled>,
@@ -104,13 +106,17 @@ impl IkeSa {
         }
     }
 
+    /// SPIs of the original initiator and responder.
+    pub fn spis(&self) -> (IkeSpi, IkeSpi) {
+        match self.initiator {
+            true => (self.local_spi, self.remote_spi),
+            false => (self.remote_spi, self.local_spi),
+        }
+    }
+
     /// Header of a message of ours.
     pub fn header(&self, exchange: Exchange, response: bool, message_id: MessageId) -> Header {
-        let (initiator_spi, responder_spi) = if self.initiator {
-            (self.local_spi, self.remote_spi)
-        } else {
-            (self.remote_spi, self.local_spi)
-        };
+        let (initiator_spi, responder_spi) = self.spis();
         Header {
             initiator_spi,
             responder_spi,
@@ -218,6 +224,9 @@ impl IkeSa {
     pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
         turn.dirty = true;
         self.inherited = true;
+        mobike::took_over(self, turn);
+        // Nothing is installed yet: it begins where it goes on.
+        turn.changes.clear();
         for child in &self.children {
             turn.changes.push(ChildChange::Install {
                 child: child.sa.clone(),
@@ -322,6 +331,7 @@ impl IkeSa {
             message_id_sync: birth.message_id_sync,
             replay_counter_sync: birth.replay_counter_sync,
             addresses: Internal::default(),
+            mobike: None,
             window: birth.window,
             pending: None,
             queue: Vec::new(),

@@ -32,6 +32,7 @@ mod inform;
 mod initial;
 pub mod keys;
 pub mod message;
+mod mobike;
 mod nat;
 mod output;
 mod probe;

@@ -1,17 +1,16 @@
 //! The way of a message through an established IKE SA.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::contents::Contents;
 use super::established::{IkeSa, open};
 use super::message::{Delete, Exchange, Header, MessageError, Notify, NotifyKind, Payload};
 use super::nat::Path;
-use super::output::{ChildChange, Event};
+use super::output::Event;
 use super::tasks::Pending;
 use super::turn::Turn;
 use super::window::Sequence;
-use super::{child, counter_sync, create, inform, probe, rekey, takeover};
+use super::{child, counter_sync, create, inform, mobike, probe, rekey, takeover};
 
 impl IkeSa {
     /// A message for this IKE SA. Nothing changes before its integrity is verified.
@@ -79,7 +78,7 @@ impl IkeSa {
         self.accept_jump = false;
         self.alive(turn, path);
         let answer = match payloads {
-            Ok(payloads) => self.process(turn, header, &payloads),
+            Ok(payloads) => self.process(turn, path, header, &payloads),
             Err(notify) => vec![Payload::Notify(notify)],
         };
         // RFC 7296 section 2.11: to where the request came from.
@@ -97,6 +96,7 @@ impl IkeSa {
     fn process(
         &mut self,
         turn: &mut Turn<'_>,
+        path: Path,
         header: &Header,
         payloads: &[Payload],
     ) -> Vec<Payload> {
@@ -105,7 +105,7 @@ impl IkeSa {
             self.window.peer_window = size;
         }
         match header.exchange {
-            Exchange::Informational => inform::answer(self, turn, &contents),
+            Exchange::Informational => inform::answer(self, turn, path, &contents),
             Exchange::CreateChildSa if contents.rekeys_ike() => {
                 rekey::answer(self, turn, &contents)
             }
@@ -132,6 +132,7 @@ impl IkeSa {
             return turn.drop(path.remote, "unexpected response");
         }
         self.alive(turn, path);
+        mobike::heard_from(self, turn, path);
         turn.dirty = true;
         let contents = Contents::of(payloads);
         match self.pending.take() {
@@ -143,6 +144,9 @@ impl IkeSa {
                 }
             }
             Some(Pending::DeleteIke) => self.destroy(turn, "deleted by us"),
+            Some(Pending::Mobike(asked)) => {
+                mobike::complete(self, turn, asked, path, &contents);
+            }
             Some(Pending::Liveness) | None => turn.events.push(Event::LivenessConfirmed {
                 ike: self.local_spi,
             }),
@@ -161,19 +165,11 @@ impl IkeSa {
 
     /// The peer's NAT mapping changed.
     pub fn moved(&mut self, turn: &mut Turn<'_>, remote: SocketAddr) {
-        if self.path.remote == remote {
-            return;
-        }
-        self.path.remote = remote;
-        turn.dirty = true;
-        let (path, nat) = (self.path, self.nat);
-        for child in &mut self.children {
-            let mut sa = (*child.sa).clone();
-            sa.remote = remote.ip();
-            sa.encapsulation = nat.encapsulation(path);
-            child.sa = Arc::new(sa);
-            turn.changes.push(ChildChange::Update(child.sa.clone()));
-        }
+        let path = Path {
+            remote,
+            ..self.path
+        };
+        mobike::relocate(self, turn, path, self.nat);
     }
 }
 

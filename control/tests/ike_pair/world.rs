@@ -89,6 +89,8 @@ pub struct World {
     pub lag: Duration,
     wire: BTreeMap<(Instant, u64), Packet>,
     serial: u64,
+    /// Addresses that no datagram reaches.
+    pub unreachable: Vec<std::net::IpAddr>,
     /// A NAT in front of A: address and port that B sees.
     pub nat: Option<SocketAddr>,
     /// What A was last seen to use behind the NAT.
@@ -243,6 +245,7 @@ impl World {
             lag: Duration::ZERO,
             wire: BTreeMap::new(),
             serial: 0,
+            unreachable: Vec::new(),
             nat: None,
             inner: None,
             answered: [None, None],
@@ -373,8 +376,9 @@ impl World {
 
     /// Hands a datagram to its receiver at once.
     pub fn deliver(&mut self, packet: &Packet) {
-        let host = usize::from(packet.to.ip() != address(A));
-        if self.hosts[host].dead {
+        let of_a = &self.hosts[A].settings.connections[0].local_addrs;
+        let host = usize::from(!of_a.contains(&packet.to.ip()));
+        if self.hosts[host].dead || self.unreachable.contains(&packet.to.ip()) {
             return;
         }
         let before = self.hosts[host].sent.len();

@@ -97,8 +97,17 @@ fn an_sa_is_bound_and_unbound_by_command() {
     let esp = |gate: &Gate, core: usize| gate.cores[core].handle.counters.esp();
     assert_eq!(esp(&gate, 1).packets_out, 1);
     assert_eq!(esp(&gate, 0).packets_in, 1);
-    let strayed = |e: &Event| matches!(e, Event::Strayed { sa, .. } if *sa == sa_id(1));
-    assert!(gate.events(1).iter().any(strayed), "control may move it");
+    let strayed = |e: &Event| matches!(e, Event::Strayed { sa, to: 1 } if *sa == sa_id(1));
+    assert!(gate.events(0).iter().any(strayed), "control may move it");
+    // Nobody else can say where its packets come: not by its SPI, not by what the peer sent once.
+    let old = sealed(1, 1, b"b");
+    let mut forged = sealed(1, 9, b"b");
+    *forged.last_mut().unwrap() ^= 1;
+    gate.bring(1, &old);
+    gate.bring(1, &forged);
+    gate.settle();
+    assert!(!gate.events(0).iter().any(strayed));
+    assert!(!gate.events(1).iter().any(strayed));
     // Bound: what is to be sent goes to its owner too.
     let bound = Bound {
         spi: Spi(0xbbbb_0001),

@@ -72,6 +72,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         terminated: ike.terminated,
         undecided: ike.undecided,
         addresses: roads::internal_record(&ike.addresses),
+        mobike: ike.mobike.as_ref().map(roads::mobike_record),
     }
 }
 
@@ -121,6 +122,7 @@ pub(super) fn from_record(
     ike.terminated = record.terminated;
     ike.undecided = record.undecided;
     ike.addresses = roads::internal(record.addresses.as_ref())?;
+    ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
     if ike.pending.is_some() != ike.window.outstanding.is_some() {
         return Err(ImportError::Field("pending"));
     }

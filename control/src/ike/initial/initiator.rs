@@ -19,10 +19,11 @@ use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{
     AUTH_METHOD_PSK, Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit,
 };
+use crate::ike::mobike;
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
 use crate::ike::proposal::{Ask, IkeProposal, KeyExchangeMethod, accepted};
-use crate::ike::settings::Connection;
+use crate::ike::settings::{Childless, Connection, Mobike};
 use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::virtual_ip;
@@ -261,11 +262,16 @@ impl Initiator {
             contents.notifies.iter().copied(),
         );
         nat.forced = self.connection.encap;
-        // RFC 7296 section 2.23: with a NAT in the path all else goes over port 4500.
-        if nat.detected() {
+        // RFC 7296 section 2.23: with a NAT in the path all else goes over port 4500; RFC 4555
+        // section 3.3: and with MOBIKE, as there may be one in the next.
+        let traverses = contents.has(NotifyKind::NAT_DETECTION_SOURCE_IP);
+        let mobile = self.connection.roads.mobike == Mobike::Offer && traverses;
+        if nat.detected() || mobile {
             self.path.float();
         }
-        let child = self.children.first().map(|name| {
+        let childless = childless(&self.connection, contents)?;
+        let first = self.children.first().filter(|_| !childless);
+        let child = first.map(|name| {
             let id = turn.ids.sa();
             (name.clone(), id, turn.ids.spi(turn.entropy))
         });
@@ -318,6 +324,7 @@ impl Initiator {
             payloads.extend(child::offer(&offered, *spi, Ask::First));
         }
         payloads.extend(capabilities(&connection, None));
+        payloads.extend(mobike::capabilities(&connection, self.path, None));
         let header = self.header(&stage, Exchange::IkeAuth, MessageId(1));
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) else {
             return;
@@ -451,6 +458,7 @@ impl Initiator {
         if let Some(size) = contents.window_size() {
             ike.window.peer_window = size;
         }
+        ike.mobike = mobike::negotiated(&self.connection, true, self.path, contents);
         if contents.has(NotifyKind::INITIAL_CONTACT) {
             turn.effects.push(Effect::InitialContact);
         }
@@ -459,16 +467,28 @@ impl Initiator {
             initiator: self.nonce.clone(),
             responder: stage.peer_nonce,
         };
+        let asked = usize::from(stage.child.is_some());
         if let Some((name, id, spi)) = stage.child {
             first_child(&mut ike, turn, &nonces, contents, (name, id, spi));
         }
-        for name in self.children.drain(..).skip(1) {
+        for name in self.children.drain(..).skip(asked) {
             ike.schedule(turn.now, Task::CreateChild(name));
         }
         ike.alive(turn, path);
         ike.advance(turn);
         turn.dirty = true;
         Progress::Established(Box::new(ike))
+    }
+}
+
+/// Whether IKE_AUTH goes without a Child SA, which follows with a key exchange of its own
+/// (RFC 6023).
+fn childless(connection: &Connection, contents: &Contents<'_>) -> Result<bool, &'static str> {
+    let can = contents.has(NotifyKind::CHILDLESS_IKEV2_SUPPORTED);
+    match connection.roads.childless {
+        Childless::Force if !can => Err("the peer makes no IKE SA without a Child SA"),
+        Childless::Force | Childless::Prefer => Ok(can),
+        Childless::Allow | Childless::Never => Ok(false),
     }
 }
 

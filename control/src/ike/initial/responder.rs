@@ -16,10 +16,11 @@ use crate::ike::crypto::prf::equal;
 use crate::ike::established::{Birth, IkeSa, open, seal};
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{AUTH_METHOD_PSK, Exchange, Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
-use crate::ike::settings::Connection;
+use crate::ike::settings::{Childless, Connection};
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::virtual_ip;
 use crate::ike::window::Window;
@@ -105,6 +106,8 @@ impl Responder {
             .filter(|c| addresses_match(c, path))
             .peekable();
         let encap = meant.peek().is_some_and(|c| c.encap);
+        let childless = |c: &&Arc<Connection>| c.roads.childless != Childless::Never;
+        let childless = meant.peek().is_some_and(childless);
         let chosen = meant.find_map(|c| select(&c.proposals, proposals));
         let Some((theirs, chosen)) = chosen else {
             turn.events.push(Event::NegotiationFailed {
@@ -135,6 +138,10 @@ impl Responder {
         ];
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        if childless {
+            let kind = NotifyKind::CHILDLESS_IKEV2_SUPPORTED;
+            payloads.push(Payload::notify(kind, &[]));
+        }
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
@@ -298,6 +305,7 @@ impl Responder {
         if let Some(size) = contents.window_size() {
             ike.window.peer_window = size;
         }
+        ike.mobike = mobike::negotiated(&connection, false, path, contents);
         if contents.has(NotifyKind::INITIAL_CONTACT) {
             turn.effects.push(Effect::InitialContact);
         }
@@ -310,6 +318,7 @@ impl Responder {
         ];
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
+        payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
         let Some(bytes) = self.seal(turn, &payloads) else {
             return Progress::Failed;
         };
@@ -331,6 +340,11 @@ impl Responder {
             Err(kind) => return vec![refused(ike, turn, kind)],
         };
         if contents.proposals.is_none() {
+            return payloads;
+        }
+        // RFC 6023: whoever asks all the same gets the IKE SA alone.
+        if ike.connection.roads.childless == Childless::Force {
+            payloads.push(refused(ike, turn, NotifyKind::NO_ADDITIONAL_SAS));
             return payloads;
         }
         match child::choose(ike, contents, None, Ask::First) {

@@ -112,6 +112,9 @@ notify_kinds! {
     USE_PPK = 16435,
     /// RFC 9242.
     INTERMEDIATE_EXCHANGE_SUPPORTED = 16438,
+    /// Private use, told from others' by its data: the sender takes UPDATE_SA_ADDRESSES from a
+    /// responder (draft-smyslov-ipsecme-ikev2-r-mobike has no number).
+    RESPONDER_MOBIKE = 47213,
 }
 
 impl NotifyKind {
