@@ -66,6 +66,24 @@ impl Addresses {
         }
     }
 
+    /// Whether a packet between these addresses is one to forward, neither ours nor for everybody.
+    #[inline]
+    pub(crate) fn is_between_others(&self, source: IpAddr, destination: IpAddr) -> bool {
+        match (source, destination) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                !self.is_martian_v4(from) && !self.v4.contains(&to) && self.is_forwardable_v4(to)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                is_host_v6(from)
+                    && is_forwardable_v6(from)
+                    && is_forwardable_v6(to)
+                    && !self.v6.contains(&from)
+                    && !self.v6.contains(&to)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether no packet of somebody else's may come from the address (RFC 1812 section 5.3.7).
     #[inline]
     fn is_martian_v4(&self, address: Ipv4Addr) -> bool {

@@ -217,6 +217,33 @@ impl Links {
         }
     }
 
+    /// Sends a whole frame.
+    #[inline]
+    pub(crate) fn queue(&mut self, frames: &mut Frames, port: usize, packet: Packet) {
+        match self.links.get_mut(port) {
+            Some(link) => link.queue(frames, port, packet),
+            None => frames.drop(packet, DropReason::NoRoute),
+        }
+    }
+
+    /// Sends whole frames, all by one port.
+    #[inline]
+    pub(crate) fn queue_all(&mut self, frames: &mut Frames, port: usize, packets: &mut Burst) {
+        let Some(link) = self.links.get_mut(port) else {
+            return packets
+                .drain(..)
+                .for_each(|packet| frames.drop(packet, DropReason::NoRoute));
+        };
+        // No burst is ever longer than what ports take at a time.
+        if link.burst.len() + packets.len() > BURST {
+            link.flush(frames, port);
+        }
+        link.burst.append(packets);
+        if link.burst.len() >= BURST {
+            link.flush(frames, port);
+        }
+    }
+
     /// Gives every transmit burst to its port.
     pub(crate) fn flush(&mut self, frames: &mut Frames) {
         self.last = None;

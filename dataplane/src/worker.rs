@@ -229,7 +229,7 @@ pub fn worker_with_pool(
         sad: Sad::new(settings.sa_capacity),
         spd: Arc::default(),
         flows: FlowCache::new(),
-        express: Express::new(),
+        express: Express::new(settings.sa_capacity),
         fib: Arc::default(),
         park: Park::new(),
         keepalives: Keepalives::default(),
@@ -306,6 +306,13 @@ impl Worker {
         self.identification
     }
 
+    /// As [`Worker::next_identification`], of so many packets: those behind the one that it returns.
+    pub(crate) fn take_identifications(&mut self, packets: usize) -> u32 {
+        let before = self.identification;
+        self.identification = before.wrapping_add(packets as u32);
+        before
+    }
+
     /// Where the frames are.
     pub fn frame_account(&self) -> FrameAccount {
         FrameAccount {
@@ -362,6 +369,7 @@ impl Worker {
     }
 
     fn obey(&mut self, command: Command, now: Instant) {
+        self.forget_slot_of(&command);
         match command {
             Command::InstallInbound(sa) => {
                 let (id, slot) = (sa.id, sa.slot);
@@ -401,11 +409,12 @@ impl Worker {
             Command::Policies(spd) => {
                 let old = std::mem::replace(&mut self.spd, spd);
                 self.flows.clear();
+                self.express.forget_flows();
                 self.retire(Retired::Policies(old));
             }
             Command::Routes(fib) => {
                 let old = std::mem::replace(&mut self.fib, fib);
-                self.express.egresses.clear();
+                self.express.forget_routes();
                 self.retire(Retired::Routes(old));
             }
             Command::Neighbour { port, address, mac } => {
@@ -430,6 +439,23 @@ impl Worker {
                 self.reports.answer(Event::Barrier(number));
             }
             Command::QueryWindow(id) => self.answer_window(id),
+        }
+    }
+
+    /// What the lane knows of an SA does not outlive a command about it.
+    fn forget_slot_of(&mut self, command: &Command) {
+        let slot = match command {
+            Command::InstallInbound(sa) => Some(sa.slot),
+            Command::InstallOutbound(sa) => Some(sa.slot),
+            Command::Bind { slot, .. } => Some(*slot),
+            Command::Update { sa, .. }
+            | Command::Move { sa, .. }
+            | Command::Unbind(sa)
+            | Command::Remove(sa) => self.sad.slot_of(*sa),
+            _ => None,
+        };
+        if let Some(slot) = slot {
+            self.express.forget_slot(slot);
         }
     }
 
@@ -506,9 +532,21 @@ impl Worker {
 
     /// Notes that a packet of the SA was sent or delivered.
     pub(crate) fn note_use(&mut self, slot: u32, now: Instant) {
-        if self.schedule.note(slot, now) {
+        self.note_uses(slot, now, 1);
+    }
+
+    /// The same of several packets.
+    #[inline]
+    pub(crate) fn note_uses(&mut self, slot: u32, now: Instant, packets: u32) {
+        if self.schedule.note(slot, now, packets) {
             self.publish(slot);
         }
+    }
+
+    /// Asks for what [`Worker::note_uses`] needs.
+    #[inline]
+    pub(crate) fn prefetch_use(&self, slot: u32) {
+        self.schedule.prefetch(slot);
     }
 
     pub(crate) fn publish(&mut self, slot: u32) {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless::entropy::SeededEntropy;
+use hitless::ike::auth::{AuthSettings, TimeOfDay};
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use hitless::ike::{Engine, Event, Input, Output, Resume, Transmit};
@@ -98,6 +99,7 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
             roads: Default::default(),
+            auth: AuthSettings::default(),
             children: vec![child],
         }],
         pools: Vec::new(),
@@ -108,6 +110,7 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
         half_open_limit: 64,
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        time_of_day: TimeOfDay::default(),
     })
 }
 

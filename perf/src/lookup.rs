@@ -11,9 +11,9 @@ use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_sa::TrafficSelector;
 
 use crate::clock::{Moment, median};
-use crate::esp::bench::Random;
 use crate::progress::Progress;
 use crate::results::LookupLine;
+use hitless_bench::Random;
 
 const POLICIES: [u32; 5] = [1, 100, 1000, 10_000, 100_000];
 const ROUTES: [u32; 4] = [1, 1000, 10_000, 100_000];

@@ -129,6 +129,8 @@ pub(crate) struct Leading {
     leaving: BTreeSet<SaId>,
     /// SAs that a discarded commit would have removed; the next one of the object does.
     leftover: BTreeMap<ObjectId, Vec<SaId>>,
+    /// Looks at held commits so far: what a test bounds.
+    pub judged: std::cell::Cell<u64>,
 }
 
 impl Leading {
@@ -147,6 +149,7 @@ impl Leading {
             held: BTreeMap::new(),
             leaving: BTreeSet::new(),
             leftover: BTreeMap::new(),
+            judged: std::cell::Cell::new(0),
         }
     }
 
@@ -212,7 +215,8 @@ impl Leading {
         }
         self.leaving.extend(&gone);
         self.held.insert((object, version), Held { children, gone });
-        self.settle_held(cx);
+        self.abandon(cx);
+        self.settle_object(cx, object);
     }
 
     fn newest(&self, object: ObjectId) -> Option<u64> {
@@ -245,18 +249,29 @@ impl Leading {
         self.sas.insert(sa, led);
     }
 
-    /// Releases what every bound standby has acknowledged, or what D has freed (R16).
+    /// Looks at everything that is held. Due when a session begins, ends or falls silent, and now
+    /// and then while one is silent; what an acknowledgement frees is looked at alone.
     pub fn settle_held(&mut self, cx: &mut Context<'_>) {
         if self.phase != Phase::Active {
             return;
         }
         self.abandon(cx);
-        let mut blocked = None;
-        let keys: Vec<(ObjectId, u64)> = self.held.keys().copied().collect();
-        for (object, version) in keys {
-            if blocked == Some(object) {
-                continue;
-            }
+        let mut objects: Vec<ObjectId> = self.held.keys().map(|(object, _)| *object).collect();
+        objects.dedup();
+        for object in objects {
+            self.settle_object(cx, object);
+        }
+    }
+
+    /// Releases what every bound standby has acknowledged of an object, or what D has freed (R16),
+    /// in the order of its versions.
+    pub fn settle_object(&mut self, cx: &mut Context<'_>, object: ObjectId) {
+        if self.phase != Phase::Active {
+            return;
+        }
+        while let Some((&(_, version), _)) =
+            self.held.range((object, 0)..=(object, u64::MAX)).next()
+        {
             let mut late = Vec::new();
             let mut verdict = Verdict::Ready;
             for (member, session) in &self.sessions {
@@ -273,9 +288,9 @@ impl Leading {
                 Verdict::Discard => {
                     self.discard(object, version);
                     cx.outputs.push_back(Output::Discard { object, version });
-                    blocked = Some(object);
+                    return;
                 }
-                Verdict::Wait => blocked = Some(object),
+                Verdict::Wait => return,
                 Verdict::Ready | Verdict::Unvouched => {
                     for member in late {
                         if let Some(session) = self.sessions.get_mut(&member) {
@@ -307,6 +322,7 @@ impl Leading {
         object: ObjectId,
         version: u64,
     ) -> Verdict {
+        self.judged.set(self.judged.get() + 1);
         if !session.concerns(object) || session.has(object, version) {
             return Verdict::Ready;
         }
@@ -337,6 +353,10 @@ impl Leading {
         };
         if let Some(led) = self.objects.get_mut(&object) {
             led.released = led.released.max(version);
+        } else if self.newest(object).is_none() {
+            for session in self.sessions.values_mut() {
+                session.forget_object(object);
+            }
         }
         for sa in &held.gone {
             self.leaving.remove(sa);
@@ -427,6 +447,9 @@ impl Leading {
     pub fn review_sessions(&mut self, cx: &mut Context<'_>, beat: bool) {
         self.abandon(cx);
         let missing = self.silent(cx, true);
+        if beat || missing != self.silent {
+            self.settle_held(cx);
+        }
         // The question costs a look at everything: once a heartbeat is often enough.
         if beat && self.phase == Phase::Active && self.campaign.is_none() {
             self.admit(cx);

@@ -183,6 +183,15 @@ impl Node {
         }
     }
 
+    /// How often this leader asked whether a held commit may go, for a test of what a commit costs.
+    #[doc(hidden)]
+    pub fn judged(&self) -> u64 {
+        match &self.state {
+            State::Leading(leading) => leading.judged.get(),
+            _ => 0,
+        }
+    }
+
     /// When to come back with [`Input::Timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         let suspicion = self.suspicion();
@@ -331,7 +340,7 @@ impl Node {
         let for_me = reading.for_me;
         let any_session = self.settings.mutant.any_session;
         self.lead(|leading, cx| {
-            let mut moved = Vec::new();
+            let (mut had, mut moved) = (Vec::new(), Vec::new());
             let mut resigned = false;
             let sas = &leading.sas;
             if let Some(session) = leading.sessions.get_mut(&from) {
@@ -346,7 +355,7 @@ impl Node {
                     session.entered = true;
                     resigned = packet.resign;
                     session.confirmed |= packet.role == 3;
-                    moved = session.acknowledge(packet.applied);
+                    (had, moved) = session.acknowledge(packet.applied);
                     for ack in &packet.recorded {
                         let sa = ack.sa();
                         let known = sa.and_then(|sa| Some((sa, sas.get(&sa)?)));
@@ -359,6 +368,9 @@ impl Node {
             }
             for sa in moved {
                 leading.settle_limit(cx, sa);
+            }
+            for object in had {
+                leading.settle_object(cx, object);
             }
             if resigned && leading.release_session(cx, from) {
                 cx.event(Event::SessionReleased { member: from });
@@ -379,10 +391,7 @@ impl Node {
             State::Following(_) => self.review_following(),
             State::TakingOver(_) => self.review_takeover(),
             State::Leading(_) => {
-                self.lead(|leading, cx| {
-                    leading.settle_held(cx);
-                    leading.review_sessions(cx, beat);
-                });
+                self.lead(|leading, cx| leading.review_sessions(cx, beat));
                 self.review_phase();
             }
         }

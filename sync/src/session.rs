@@ -215,10 +215,11 @@ impl Session {
             })
     }
 
-    /// The standby has applied the stream up to `n`: its SAs whose acknowledged lease moved.
-    pub fn acknowledge(&mut self, n: u64) -> Vec<SaId> {
+    /// The standby has applied the stream up to `n`: the objects that it has now, and the SAs whose
+    /// acknowledged lease moved.
+    pub fn acknowledge(&mut self, n: u64) -> (Vec<ObjectId>, Vec<SaId>) {
         let n = n.min(self.last_record());
-        let mut moved = Vec::new();
+        let (mut had, mut moved) = (Vec::new(), Vec::new());
         self.applied = self.applied.max(n);
         while self.flight.front().is_some_and(|flight| flight.n <= n) {
             let Some(flight) = self.flight.pop_front() else {
@@ -231,6 +232,7 @@ impl Session {
             {
                 let known = self.versions.entry(object).or_default();
                 *known = version.max(*known);
+                had.push(object);
             }
             for child in &flight.children {
                 if let Some(sa) = child.sa().filter(|_| !child.no_right) {
@@ -239,7 +241,13 @@ impl Session {
                 }
             }
         }
-        moved
+        (had, moved)
+    }
+
+    /// An object is deleted here and there: nobody asks for it any more.
+    pub fn forget_object(&mut self, object: ObjectId) {
+        self.built.remove(&object);
+        self.versions.remove(&object);
     }
 
     /// The standby has recorded a lease. Clamped to what was offered (R7, hole A11).

@@ -14,6 +14,7 @@ use super::pools::{self, Surroundings};
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
+use crate::ike::auth::AuthSettings;
 use crate::ike::proposal::{Identification, IkeProposal};
 use crate::ike::settings::{Connection, Pool, Secret, Takeover};
 
@@ -181,6 +182,7 @@ fn connection(
         rekey_time,
         takeover,
         roads: roads?,
+        auth: AuthSettings::default(),
         children: children?,
     })
 }

@@ -20,6 +20,7 @@ use hitless_sa::{
 };
 use zeroize::Zeroizing;
 
+use crate::ike::auth::{AuthSettings, TimeOfDay};
 use crate::ike::proposal::{
     Additional, Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
 };
@@ -438,6 +439,7 @@ fn engine_settings(settings: &LinkSettings) -> EngineSettings {
         half_open_limit: 64,
         retransmit_timeout: Duration::from_millis(100),
         retransmit_tries: 3,
+        time_of_day: TimeOfDay::default(),
     }
 }
 
@@ -470,6 +472,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
         rekey_time: Duration::from_secs(4 * 3600),
         takeover: Takeover::Auto,
         roads: Default::default(),
+        auth: AuthSettings::default(),
         children: vec![Child {
             name: "sync".to_owned(),
             mode: Mode::Transport,

@@ -3,7 +3,7 @@
 use hitless_sa::{MessageId, Spi, TrafficSelector};
 
 use super::message::{
-    Configuration, Delete, IdBody, Notify, NotifyKind, Payload, Proposal, Protocol,
+    Configuration, Delete, IdBody, Notify, NotifyKind, Payload, PayloadKind, Proposal, Protocol,
 };
 
 /// Payloads of one message. Of those that may occur once the first counts.
@@ -20,6 +20,8 @@ pub(super) struct Contents<'a> {
     pub configuration: Option<&'a Configuration>,
     pub deletes: Vec<&'a Delete>,
     pub notifies: Vec<&'a Notify>,
+    /// Bodies of payloads that the parser leaves as they are: CERT, CERTREQ and others.
+    pub raw: Vec<(PayloadKind, &'a [u8])>,
 }
 
 impl<'a> Contents<'a> {
@@ -62,12 +64,19 @@ impl<'a> Contents<'a> {
             Payload::Configuration(configuration) => {
                 self.configuration.get_or_insert(configuration);
             }
-            Payload::VendorId(_) | Payload::Unknown { .. } => {}
+            Payload::Unknown { kind, body, .. } => self.raw.push((*kind, body)),
+            Payload::VendorId(_) => {}
         }
     }
 
     pub fn notify(&self, kind: NotifyKind) -> Option<&'a Notify> {
         self.notifies.iter().find(|n| n.kind == kind).copied()
+    }
+
+    /// The bodies of all payloads of a kind that the parser leaves as they are.
+    pub fn of_kind(&self, kind: PayloadKind) -> impl Iterator<Item = &'a [u8]> {
+        let bodies = self.raw.iter().filter(move |(other, _)| *other == kind);
+        bodies.map(|(_, body)| *body)
     }
 
     pub fn has(&self, kind: NotifyKind) -> bool {

@@ -157,7 +157,8 @@ fn what_was_outstanding_is_repeated_from_the_new_address_rfc4555_section_3_5() {
     let ike = world.ike(A);
     world.input(A, Input::RekeyIke(ike));
     world.intercept();
-    relocate(&mut world, A, moved(A));
+    let local = moved(A);
+    world.input(A, Input::Relocate { ike, local });
     world.run(20 * SECOND);
     assert_at(&world, moved(A), address(B));
     assert_ne!(world.ike(A), ike);

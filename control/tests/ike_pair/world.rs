@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitless::ike::auth::{AuthSettings, TimeOfDay};
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
@@ -149,6 +150,7 @@ pub fn settings(host: usize) -> EngineSettings {
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
             roads: Default::default(),
+            auth: AuthSettings::default(),
             children: vec![child(host, "net", host == A)],
         }],
         pools: Vec::new(),
@@ -159,6 +161,7 @@ pub fn settings(host: usize) -> EngineSettings {
         half_open_limit: 64,
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        time_of_day: TimeOfDay::default(),
     }
 }
 

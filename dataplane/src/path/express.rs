@@ -8,44 +8,83 @@
 //!
 //! - `front`: what a frame is, by its first octets
 //! - `egress`: ports and Ethernet headers for destinations
-//! - `outbound`, `inbound`: the two halves
+//! - `outbound`, `inbound`: the two halves; `inner`: what comes out of a tunnel
 //!
 //! Whatever is odd goes the plain way, at any step before a number is drawn or marked, and with it all
 //! that follows between the same two addresses in the burst: no packet overtakes another of its flow.
 //! Both ways do the same to a packet; a test of the package holds them against each other.
 
 mod egress;
+mod flows;
 mod front;
 mod inbound;
+mod inner;
 mod outbound;
+mod record;
 
 use hitless_sa::Instant;
 use smallvec::SmallVec;
 
 use super::Sorted;
 use crate::pool::Packet;
-use crate::port::{BURST, Burst};
+use crate::port::{BURST, Burst, MacAddress};
 use crate::worker::Worker;
-pub(crate) use egress::Egresses;
+use egress::Egresses;
+use flows::Flows;
 use front::{Kind, Outer, Sight};
+use outbound::Note;
+use record::Record;
 
 /// What a worker's lane knows.
 pub(crate) struct Express {
     on: bool,
-    pub(crate) egresses: Egresses,
+    egresses: Egresses,
+    flows: Flows,
+    /// One for each slot.
+    records: Box<[Record]>,
+    /// Of the packets that are leaving now.
+    notes: Box<[Note; BURST]>,
 }
 
 impl Express {
-    pub(crate) fn new() -> Express {
+    /// For so many SAs. Allocates all that it ever needs.
+    pub(crate) fn new(capacity: usize) -> Express {
         Express {
             on: true,
             egresses: Egresses::new(),
+            flows: Flows::new(capacity),
+            records: vec![Record::default(); capacity].into_boxed_slice(),
+            notes: Box::new([Note::default(); BURST]),
         }
     }
 
     /// Whether packets take the lane at all.
     pub(crate) fn set(&mut self, on: bool) {
         self.on = on;
+    }
+
+    /// The SPD has changed.
+    pub(crate) fn forget_flows(&mut self) {
+        self.flows.clear();
+    }
+
+    /// The forwarding table has changed: what stayed on the protected side may not do so any more.
+    pub(crate) fn forget_routes(&mut self) {
+        self.egresses.clear();
+        self.flows.clear();
+    }
+
+    /// The SA in a slot has changed, or gone.
+    pub(crate) fn forget_slot(&mut self, slot: u32) {
+        if let Some(record) = self.records.get_mut(slot as usize) {
+            record.stamp = record.stamp.wrapping_add(1);
+            record.state = 0;
+        }
+    }
+
+    #[inline]
+    fn record(&self, slot: u32) -> Option<&Record> {
+        self.records.get(slot as usize)
     }
 }
 
@@ -57,18 +96,8 @@ pub(crate) struct Entering {
     pub(crate) place: Place,
 }
 
-/// TCP or UDP from the protected side, whole, with hops left.
-pub(crate) struct Leaving {
-    /// The frame as it came.
-    pub(crate) packet: Packet,
-    /// Octets of the IP packet.
-    pub(crate) length: u16,
-    pub(crate) v6: bool,
-    pub(crate) place: Place,
-}
-
 /// Where in its burst a packet stands, and between which addresses it goes.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 pub(crate) struct Place {
     at: u8,
     pair: u8,
@@ -89,23 +118,28 @@ impl Rest {
         self.pairs >> place.pair & 1 != 0
     }
 
+    /// All that goes between these addresses from now on goes the plain way.
+    #[inline]
+    fn mark(&mut self, place: Place) {
+        self.pairs |= 1 << place.pair;
+    }
+
     /// Takes a packet, as it came, and from now on all that go between the same addresses.
     #[cold]
     pub(crate) fn take(&mut self, packet: Packet, place: Place) {
-        self.pairs |= 1 << place.pair;
+        self.mark(place);
         self.packets.push((place.at, packet));
     }
 
     /// The packets in the order in which they came.
-    fn into_order(mut self, burst: &mut Burst) {
+    fn give_back(&mut self, burst: &mut Burst) {
         if !self.packets.is_sorted_by_key(|(at, _)| *at) {
             self.packets.sort_unstable_by_key(|(at, _)| *at);
         }
-        burst.extend(self.packets.into_iter().map(|(_, packet)| packet));
+        burst.extend(self.packets.drain(..).map(|(_, packet)| packet));
     }
 }
 
-pub(crate) type Leavings = SmallVec<[Leaving; BURST]>;
 pub(crate) type Enterings = SmallVec<[Entering; BURST]>;
 
 impl Worker {
@@ -122,13 +156,62 @@ impl Worker {
         };
         let (own, protected) = (interface.mac, interface.protected);
         let mut rest = Rest::default();
-        let mut leaving = Leavings::new();
-        let mut entering = Enterings::new();
-        for (at, packet) in burst.drain(..).enumerate() {
+        // Mostly a port has traffic of one kind, which stays where it is.
+        if protected && self.all_leave(burst, own) {
+            self.express_outbound(now, burst, &mut rest);
+        } else {
+            let mut leaving = Burst::new();
+            let mut entering = Enterings::new();
+            self.part(
+                burst,
+                (own, protected),
+                &mut leaving,
+                &mut entering,
+                &mut rest,
+            );
+            if !entering.is_empty() {
+                self.express_inbound(now, &mut entering, sorted, &mut rest);
+            }
+            if !leaving.is_empty() {
+                self.express_outbound(now, &mut leaving, &mut rest);
+            }
+        }
+        if !rest.packets.is_empty() {
+            rest.give_back(burst);
+        }
+    }
+
+    /// Whether all of a burst may take the outbound lane; notes what is seen of them.
+    #[inline]
+    fn all_leave(&mut self, burst: &Burst, own: MacAddress) -> bool {
+        let Worker {
+            frames, express, ..
+        } = self;
+        (0..)
+            .zip(burst)
+            .zip(express.notes.iter_mut())
+            .all(|((at, packet), note)| {
+                let frame = frames.pool.bytes(packet);
+                let (kind, sight) = front::look(frame, own);
+                note.look(frame, &sight, at);
+                kind == Kind::Stream && sight.hops > 1
+            })
+    }
+
+    /// Parts a burst into what leaves, what enters, and the rest.
+    fn part(
+        &mut self,
+        burst: &mut Burst,
+        (own, protected): (MacAddress, bool),
+        leaving: &mut Burst,
+        entering: &mut Enterings,
+        rest: &mut Rest,
+    ) {
+        for (at, packet) in (0..).zip(burst.drain(..)) {
             let frame = self.frames.pool.bytes(&packet);
             let (kind, sight) = front::look(frame, own);
             let place = Place {
-                at: at as u8,
+                at,
                 pair: sight.pair,
             };
             match kind {
@@ -141,30 +224,22 @@ impl Worker {
                     });
                 }
                 Kind::Stream | Kind::Encapsulated if protected && sight.hops > 1 => {
-                    leaving.push(Leaving {
-                        packet,
-                        length: sight.length,
-                        v6: sight.v6,
-                        place,
-                    });
+                    if let Some(note) = self.express.notes.get_mut(leaving.len()) {
+                        note.look(frame, &sight, at);
+                    }
+                    leaving.push(packet);
                 }
-                Kind::Nothing => rest.packets.push((place.at, packet)),
+                Kind::Nothing => rest.packets.push((at, packet)),
                 _ => rest.take(packet, place),
             }
         }
-        if !entering.is_empty() {
-            self.express_inbound(now, &mut entering, sorted, &mut rest);
-        }
-        if !leaving.is_empty() {
-            self.express_outbound(now, &mut leaving, &mut rest);
-        }
-        rest.into_order(burst);
     }
 
     /// Whether a packet is for one of our addresses, and from one that is neither ours nor no host's.
     #[inline]
     fn is_for_us(&self, frame: &[u8], sight: &Sight) -> bool {
-        sight.addresses(frame).is_some_and(|(source, destination)| {
+        let addresses = sight.addresses(frame);
+        addresses.is_some_and(|(source, destination)| {
             self.addresses.is_from_host_to_us(source, destination)
         })
     }

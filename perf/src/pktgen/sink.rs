@@ -171,7 +171,7 @@ mod tests {
             seen: [0; WORDS],
         };
         let mut seen = std::collections::BTreeSet::new();
-        let mut random = crate::esp::bench::Random(3);
+        let mut random = hitless_bench::Random(3);
         let mut base = 0;
         for _ in 0..20_000 {
             base += random.next() % 3;

@@ -9,6 +9,7 @@ use super::child::{child, child_record};
 use super::pending::{pending, pending_record, scheduled, task_record};
 use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord, WindowRecord};
 use super::{FORMAT, ImportError, after, ago, before, collect, roads, until};
+use crate::ike::auth::Authenticated;
 use crate::ike::counter_sync::{AnsweredSync, CounterSync, MessageIdSync};
 use crate::ike::established::{Birth, IkeSa, State};
 use crate::ike::keys::IkeKeys;
@@ -73,6 +74,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         undecided: ike.undecided,
         addresses: roads::internal_record(&ike.addresses),
         mobike: ike.mobike.as_ref().map(roads::mobike_record),
+        authenticated: Some(ike.authenticated.to_record(now)),
     }
 }
 
@@ -123,6 +125,7 @@ pub(super) fn from_record(
     ike.undecided = record.undecided;
     ike.addresses = roads::internal(record.addresses.as_ref())?;
     ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
+    ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);
     if ike.pending.is_some() != ike.window.outstanding.is_some() {
         return Err(ImportError::Field("pending"));
     }

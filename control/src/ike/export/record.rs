@@ -2,6 +2,8 @@
 
 use zeroize::Zeroize;
 
+use crate::ike::auth::AuthenticatedRecord;
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct IkeRecord {
     #[prost(uint32, tag = "1")]
@@ -81,6 +83,8 @@ pub(super) struct IkeRecord {
     pub addresses: Option<InternalRecord>,
     #[prost(message, optional, tag = "61")]
     pub mobike: Option<MobikeRecord>,
+    #[prost(message, optional, tag = "40")]
+    pub authenticated: Option<AuthenticatedRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -164,10 +164,8 @@ pub(in crate::ike) fn complete(
 /// vain, to the peer's other addresses too (section 3.10).
 pub(in crate::ike) fn resend_path(ike: &IkeSa, tries: u32) -> Path {
     let sent = ike.window.outstanding.as_ref().map_or(0, |o| o.sent);
-    if let Some(Pending::Mobike(Asked::Routability { path, .. })) = &ike.pending
-        && sent % 2 == 0
-    {
-        return *path;
+    if let Some(Pending::Mobike(Asked::Routability { path, .. })) = &ike.pending {
+        return if sent % 2 == 0 { *path } else { ike.path };
     }
     let Some(mobike) = ike
         .mobike

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use hitless_sa::EspSuite;
 
+use super::auth::DistinguishedName;
+
 pub use identity::IdentificationError;
 pub use keyword::ProposalError;
 pub use negotiate::{Ask, accepted, accepted_esp, select, select_esp};
@@ -111,6 +113,8 @@ pub enum Identification {
     Fqdn(String),
     Email(String),
     KeyId(Vec<u8>),
+    /// The subject of a certificate.
+    Dn(DistinguishedName),
     /// A type that we do not know, as a peer sent it.
     Other {
         kind: u8,

@@ -77,10 +77,10 @@ impl Egresses {
     }
 
     #[inline]
-    fn find(&self, destination: u128, state: u64, now: Instant) -> Option<&Egress> {
+    fn find(&self, destination: u128, state: u64, now: Instant) -> Option<(Egress, Instant)> {
         let known = &self.known[place(destination)];
         let holds = known.destination == destination && known.state == state && now < known.until;
-        holds.then_some(&known.egress)
+        holds.then_some((known.egress, known.until))
     }
 }
 
@@ -103,31 +103,39 @@ pub(crate) fn v6_key(address: [u8; 16]) -> u128 {
     u128::from_be_bytes(address)
 }
 
+/// The key of a destination of either family.
+pub(crate) fn key(address: IpAddr) -> u128 {
+    match address {
+        IpAddr::V4(address) => v4_key(address.octets()),
+        IpAddr::V6(address) => v6_key(address.octets()),
+    }
+}
+
 /// The destination that a key stands for.
 fn address(key: u128) -> IpAddr {
     std::net::Ipv6Addr::from(key).to_canonical()
 }
 
 impl Worker {
-    /// The way to a destination, if it is known down to the Ethernet address.
+    /// The way to a destination, if it is known down to the Ethernet address; and until when.
     #[inline]
-    pub(crate) fn egress(&mut self, now: Instant, destination: u128) -> Option<Egress> {
+    pub(crate) fn egress(&mut self, now: Instant, destination: u128) -> Option<(Egress, Instant)> {
         let state = self.egress_state();
         match self.express.egresses.find(destination, state, now) {
-            Some(egress) => Some(*egress),
+            Some(found) => Some(found),
             None => self.find_egress(now, destination),
         }
     }
 
     /// Changes with everything that an egress is made from, but for time.
     #[inline]
-    fn egress_state(&self) -> u64 {
+    pub(super) fn egress_state(&self) -> u64 {
         // Neither ever goes back, so neither does their sum, and it rises if one of them does.
         self.express.egresses.tables + self.links.changes()
     }
 
     #[cold]
-    fn find_egress(&mut self, now: Instant, destination: u128) -> Option<Egress> {
+    fn find_egress(&mut self, now: Instant, destination: u128) -> Option<(Egress, Instant)> {
         let to = address(destination);
         let (port, next_hop) = self.way(to)?;
         let (mac, until) = self.links.known(&mut self.frames, now, port, next_hop)?;
@@ -153,6 +161,6 @@ impl Worker {
             state,
             egress,
         };
-        Some(egress)
+        Some((egress, until))
     }
 }

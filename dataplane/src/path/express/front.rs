@@ -156,6 +156,21 @@ fn pair(addresses: u64) -> u8 {
     (addresses.wrapping_mul(MIX) >> 58) as u8
 }
 
+impl Outer {
+    /// Whether ESP is in UDP.
+    #[inline]
+    pub(crate) fn is_encapsulated(&self) -> bool {
+        let upper = if self.v6 { UPPER_V6 } else { UPPER_V4 };
+        usize::from(self.headers) > upper
+    }
+
+    /// The UDP port that it came from, if encapsulated.
+    #[inline]
+    pub(crate) fn port(&self) -> Option<u16> {
+        self.is_encapsulated().then_some(self.port)
+    }
+}
+
 impl Sight {
     /// Where the transport header of a plain packet begins in its frame.
     #[inline]

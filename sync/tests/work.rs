@@ -1,0 +1,168 @@
+//! What things cost, counted and not timed: a commit costs the same in a crowd, and a takeover
+//! waits for nothing that grows with the number of SAs.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hitless_sa::{Entropy, Incarnation, Instant, MemberId, SaId};
+use hitless_sync::{Durable, Input, Member, Node, ObjectId, Output, Role, Settings};
+
+struct Counter(u64);
+
+impl Entropy for Counter {
+    fn fill(&mut self, out: &mut [u8]) {
+        for octet in out {
+            self.0 = self
+                .0
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1);
+            *octet = (self.0 >> 56) as u8;
+        }
+    }
+}
+
+struct Pair {
+    nodes: Vec<Node>,
+    entropy: Counter,
+    now: Instant,
+    wire: VecDeque<(usize, Vec<u8>)>,
+    committed: usize,
+    /// When the standby said `Lead`, and with how many SAs.
+    led: Option<(Instant, usize)>,
+}
+
+impl Pair {
+    fn admitted() -> Pair {
+        let members: Vec<Member> = (1..=2)
+            .map(|id| Member {
+                id: MemberId(id),
+                priority: 3 - id,
+            })
+            .collect();
+        let now = Instant(1_000_000_000);
+        let node = |id| {
+            let settings = Settings::new(MemberId(id), members.clone(), [7; 32]);
+            let durable = Durable {
+                incarnation: Incarnation(1),
+                ..Durable::default()
+            };
+            Node::new(settings, durable, now)
+        };
+        let mut pair = Pair {
+            nodes: vec![node(1), node(2)],
+            entropy: Counter(1),
+            now,
+            wire: VecDeque::new(),
+            committed: 0,
+            led: None,
+        };
+        while [0, 1].map(|n| pair.nodes[n].status(pair.now).role) != [Role::Leading, Role::Admitted]
+        {
+            assert!(pair.now < Instant(5_000_000_000), "never admitted");
+            pair.pass(Duration::from_millis(1), 2);
+        }
+        pair
+    }
+
+    /// Time passes for the first so many nodes.
+    fn pass(&mut self, time: Duration, nodes: usize) {
+        self.now += time;
+        for node in 2 - nodes..2 {
+            if self.nodes[node]
+                .poll_timeout()
+                .is_some_and(|at| at <= self.now)
+            {
+                self.handle(node, Input::Timeout);
+            }
+        }
+        if nodes == 2 {
+            self.settle();
+        }
+    }
+
+    fn settle(&mut self) {
+        while let Some((from, payload)) = self.wire.pop_front() {
+            let datagram = Input::Datagram {
+                from: MemberId(from as u8 + 1),
+                payload: &payload,
+            };
+            self.handle(1 - from, datagram);
+        }
+    }
+
+    fn commit(&mut self, n: u32) {
+        let child = SaId {
+            creator: MemberId(1),
+            incarnation: Incarnation(1),
+            counter: n,
+        };
+        let commit = Input::Commit {
+            object: ObjectId(u64::from(n) + 1),
+            version: 1,
+            body: Some(vec![7; 300].into()),
+            children: vec![child],
+        };
+        self.handle(0, commit);
+    }
+
+    fn handle(&mut self, node: usize, input: Input<'_>) {
+        self.nodes[node].handle(self.now, &mut self.entropy, input);
+        let mut written = false;
+        while let Some(output) = self.nodes[node].poll_output() {
+            match output {
+                Output::Datagram { payload, .. } => self.wire.push_back((node, payload.to_vec())),
+                Output::Persist(_) => written = true,
+                Output::Committed { .. } => self.committed += 1,
+                Output::Lead { objects, .. } if node == 1 => {
+                    let sas = objects.iter().map(|object| object.children.len()).sum();
+                    self.led = Some((self.now, sas));
+                }
+                _ => {}
+            }
+        }
+        if written {
+            self.handle(node, Input::Persisted);
+        }
+    }
+}
+
+#[test]
+fn a_commit_costs_the_same_alone_and_in_a_crowd() {
+    for batch in [1, 32, 1024] {
+        let mut pair = Pair::admitted();
+        let before = pair.nodes[0].judged();
+        for n in 0..batch {
+            pair.commit(n);
+        }
+        pair.settle();
+        assert_eq!(pair.committed, batch as usize);
+        let judged = pair.nodes[0].judged() - before;
+        // Once when it comes, once when it is acknowledged.
+        assert_eq!(judged, 2 * u64::from(batch), "{batch} at a time");
+    }
+}
+
+/// In virtual time: from the death of the active to `Lead`, whatever the number of SAs.
+#[test]
+fn a_takeover_comes_within_50_ms_of_the_death_however_many_sas_there_are() {
+    let mut times = Vec::new();
+    for sas in [1, 1_000, 50_000] {
+        let mut pair = Pair::admitted();
+        for n in 0..sas {
+            pair.commit(n);
+            pair.settle();
+        }
+        assert_eq!(pair.committed, sas as usize);
+        pair.pass(Duration::from_millis(10), 2);
+        let death = pair.now;
+        pair.wire.clear();
+        while pair.led.is_none() {
+            assert!(pair.now.since(death) <= Duration::from_millis(50));
+            pair.pass(Duration::from_millis(1), 1);
+        }
+        let (at, carried) = pair.led.expect("it leads");
+        assert_eq!(carried, sas as usize);
+        times.push(at.since(death));
+    }
+    assert!(times.iter().all(|time| *time == times[0]), "{times:?}");
+}
