@@ -228,6 +228,7 @@ impl Member {
             while let Some(written) = self.disk.finished() {
                 self.gateway.persisted(now, &mut self.entropy, written);
             }
+            self.gateway.set_time_of_day(now, clock::time_of_day());
             self.gateway.turn(now, &mut self.entropy);
             self.answer(server, now);
             self.drain();

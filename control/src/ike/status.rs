@@ -70,6 +70,13 @@ pub struct IkeSaStatus {
     pub dns: Vec<IpAddr>,
     /// Those that the peer has from us.
     pub remote_vips: Vec<IpAddr>,
+    /// How the peer proved who it is: `psk`, or the kind of signature; empty before.
+    pub authenticated: String,
+    /// SHA-256 of its certificate, in hex.
+    pub certificate: Option<String>,
+    /// A postquantum pre-shared key is mixed in (RFC 8784).
+    pub ppk: bool,
+    pub reauthenticating_in: Option<Duration>,
     pub children: Vec<ChildStatus>,
 }
 
@@ -119,6 +126,10 @@ pub(super) fn connecting(initiator: &Initiator) -> IkeSaStatus {
         local_vips: Vec::new(),
         dns: Vec::new(),
         remote_vips: Vec::new(),
+        authenticated: String::new(),
+        certificate: None,
+        ppk: false,
+        reauthenticating_in: None,
         children: Vec::new(),
     }
 }
@@ -132,6 +143,7 @@ pub(super) fn established(ike: &IkeSa, now: Instant, passive: bool) -> IkeSaStat
         State::Rekeyed { .. } => SaState::Rekeyed,
         State::Deleting | State::Gone => SaState::Deleting,
     };
+    let proven = &ike.authenticated.proven;
     IkeSaStatus {
         name: ike.connection.name.clone(),
         unique_id: ike.unique,
@@ -153,8 +165,16 @@ pub(super) fn established(ike: &IkeSa, now: Instant, passive: bool) -> IkeSaStat
         local_vips: ike.addresses.taken.clone(),
         dns: ike.addresses.dns.clone(),
         remote_vips: ike.addresses.given.clone(),
+        authenticated: proven.method.clone(),
+        certificate: proven.certificate.map(|digest| hex(&digest)),
+        ppk: ike.authenticated.ppk,
+        reauthenticating_in: ike.authenticated.reauth_at.map(|at| at.since(now)),
         children: children(ike, now),
     }
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn children(ike: &IkeSa, now: Instant) -> Vec<ChildStatus> {

@@ -1,5 +1,6 @@
 //! Two IKE engines on one virtual clock.
 
+mod certificates;
 mod counter_sync;
 mod establish;
 mod failover;
@@ -7,6 +8,9 @@ mod hostile;
 mod inform;
 mod lossy;
 mod mobike;
+mod pki;
+mod ppk;
+mod reauth;
 mod rekey;
 mod several;
 mod suites;

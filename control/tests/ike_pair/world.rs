@@ -278,6 +278,13 @@ impl World {
         self.drain(host);
     }
 
+    /// What the time of day is, for both ends.
+    pub fn set_time_of_day(&mut self, since_1970: Duration) {
+        for host in &mut self.hosts {
+            host.engine.set_time_of_day(self.now, since_1970);
+        }
+    }
+
     pub fn input(&mut self, host: usize, input: Input<'_>) {
         self.hosts[host]
             .engine

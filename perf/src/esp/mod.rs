@@ -17,6 +17,7 @@ use hitless_sa::EspSuite;
 
 use crate::clock::{median, time};
 use crate::machine::Pin;
+use crate::print::note;
 use crate::progress::Progress;
 use crate::results::{EspLine, EspResults, OverheadLine, Size};
 use bare::Bare;
@@ -83,7 +84,7 @@ struct Figure {
 pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
     let cores = options.pin.cores();
     if !cores.take(0) {
-        eprintln!("hitless-perf: not pinned to a core; figures will be noisier");
+        note("not pinned to a core; figures will be noisier");
     }
     let engine = Engine::from_environment()?.unwrap_or_default();
     let figures = plan(options, Setup::plain(engine));

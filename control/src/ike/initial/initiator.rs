@@ -550,7 +550,7 @@ impl Initiator {
                 window: Window::new(MessageId(2), MessageId(0)),
             },
         );
-        ike.authenticated = authenticated.as_initiator(turn, &self.connection, contents);
+        ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),

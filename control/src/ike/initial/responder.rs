@@ -321,7 +321,7 @@ impl Responder {
             connection: connection.clone(),
             local_id: local.id,
             payloads,
-            authenticated: authenticated.as_responder(turn, connection),
+            authenticated: authenticated.after_answering(turn, connection),
             keys,
         })
     }

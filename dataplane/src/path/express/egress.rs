@@ -6,7 +6,6 @@ use std::net::IpAddr;
 
 use hitless_sa::Instant;
 
-use crate::prefetch::prefetch;
 use crate::wire::ethernet;
 use crate::worker::Worker;
 
@@ -68,12 +67,6 @@ impl Egresses {
     /// The forwarding table has changed.
     pub(crate) fn clear(&mut self) {
         self.tables += 1;
-    }
-
-    /// Asks for what is known of a destination.
-    #[inline]
-    pub(crate) fn prefetch(&self, destination: u128) {
-        prefetch(&self.known[place(destination)]);
     }
 
     #[inline]

@@ -220,7 +220,7 @@ impl Worker {
         if !self.addresses.is_between_others(source, destination) {
             return None;
         }
-        let way = self.egress(now, ends.destination)?;
+        let (way, _) = self.egress(now, ends.destination)?;
         if !way.protected {
             return None;
         }
