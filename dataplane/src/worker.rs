@@ -160,7 +160,7 @@ pub struct Worker {
     pub(crate) ways: Ways,
     commands: Consumer<Command>,
     publisher: Publisher,
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
     /// When the announcement under way began, and how many of its parts have gone out.
     announcement: Option<(Instant, usize)>,
     /// When the frames are counted next.

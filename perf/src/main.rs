@@ -164,9 +164,18 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             results.esp = Some(esp::run(&options)?);
             printing
         }
-        Command::Ike(plain) => plain.measure(|| Ok(results.ike = Some(ike::run()?)))?,
-        Command::Sync(plain) => plain.measure(|| Ok(results.sync = Some(sync::run()?)))?,
-        Command::Lookup(plain) => plain.measure(|| Ok(results.lookup = Some(lookup::run()?)))?,
+        Command::Ike(plain) => plain.measure(|| {
+            results.ike = Some(ike::run()?);
+            Ok(())
+        })?,
+        Command::Sync(plain) => plain.measure(|| {
+            results.sync = Some(sync::run()?);
+            Ok(())
+        })?,
+        Command::Lookup(plain) => plain.measure(|| {
+            results.lookup = Some(lookup::run()?);
+            Ok(())
+        })?,
         Command::Io { options, printing } => {
             results.io = Some(io::run(&options)?);
             printing

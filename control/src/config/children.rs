@@ -61,7 +61,6 @@ pub(super) fn read(
     section: &Section<'_>,
     connection: &str,
     surroundings: &Surroundings<'_>,
-    anybody: bool,
     on_demand: &mut BTreeSet<(String, String)>,
 ) -> Option<Vec<Child>> {
     let example = format!(
@@ -81,7 +80,7 @@ pub(super) fn read(
     for (name, section) in named {
         check_name(&section, &name);
         let start = section.or("start_action", Action::None, value::word(STARTS));
-        if start != Action::None && anybody {
+        if start != Action::None && surroundings.remote_addrs.is_some_and(<[_]>::is_empty) {
             section.refuse(
                 "start_action",
                 Refusal::new(

@@ -16,6 +16,7 @@ use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
 use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
+use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{Identification, IkeProposal};
 use crate::ike::settings::{Connection, Pool, Takeover};
 
@@ -26,10 +27,6 @@ const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 
 /// swanctl's words for a connection that mean nothing here.
 const FOREIGN: &[(&str, &str)] = &[
-    (
-        "fragmentation",
-        "leave it out: pre-shared keys make messages that need no fragments",
-    ),
     (
         "over_time",
         "leave it out: an SA that is being rekeyed lives until the new one works",
@@ -127,26 +124,22 @@ fn connection(
     let encap = section.or("encap", false, value::boolean);
     let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
     let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
-    let takeover = section.or(
-        "takeover",
-        Takeover::default(),
-        value::word(&[
-            ("auto", Takeover::Auto),
-            ("exact", Takeover::Exact),
-            ("message-id-sync", Takeover::MessageIdSync),
-            ("probe", Takeover::Probe),
-            ("rekey", Takeover::Rekey),
-        ]),
+    let takeover = section.or("takeover", Takeover::default(), value::word(TAKEOVERS));
+    let fragmentation = value::word(FRAGMENTATIONS);
+    let fragmentation = section.or("fragmentation", Fragmentation::default(), fragmentation);
+    let fragment_size = section.or(
+        "fragment_size",
+        DEFAULT_FRAGMENT_SIZE.into(),
+        value::integer(576, 65535),
     );
     let roads = pools::roads(section, context.pools);
     let surroundings = Surroundings {
-        local_addrs: local_addrs.as_deref().unwrap_or_default(),
-        remote_addrs: remote_addrs.as_deref().unwrap_or_default(),
-        roads: &roads.clone().unwrap_or_default(),
+        local_addrs: local_addrs.as_deref(),
+        remote_addrs: remote_addrs.as_deref(),
+        roads: roads.as_ref(),
         pools: context.pools,
     };
-    let anybody = remote_addrs.as_deref().is_some_and(<[IpAddr]>::is_empty);
-    let children = children::read(section, &name, &surroundings, anybody, on_demand);
+    let children = children::read(section, &name, &surroundings, on_demand);
     section.finish(FOREIGN);
 
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
@@ -155,16 +148,7 @@ fn connection(
         Some(id) => id.value.clone(),
         None => Identification::Address(*local_addrs.first()?),
     };
-    if !sendable(&local_id) {
-        let refusal = Refusal::new(
-            format!(
-                "{}: {local_id} matches many, and we are one",
-                section.name("local")
-            ),
-            "give local.id a name of its own, such as \"hq.example.org\"",
-        );
-        section.refuse("local", refusal);
-    }
+    check_sendable(section, &local_id);
     let remote = remote.ok()?;
     let remote_place = remote.id;
     let remote_id = match (&remote_place, remote_addrs.as_slice()) {
@@ -183,6 +167,8 @@ fn connection(
         remote_addrs,
         remote_port,
         proposals: proposals?,
+        fragmentation,
+        fragment_size: fragment_size as u16,
         local_id,
         remote_id,
         encap,
@@ -200,12 +186,36 @@ fn connection(
     })
 }
 
+const TAKEOVERS: &[(&str, Takeover)] = &[
+    ("auto", Takeover::Auto),
+    ("exact", Takeover::Exact),
+    ("message-id-sync", Takeover::MessageIdSync),
+    ("probe", Takeover::Probe),
+    ("rekey", Takeover::Rekey),
+];
+
+const FRAGMENTATIONS: &[(&str, Fragmentation)] = &[
+    ("yes", Fragmentation::Yes),
+    ("accept", Fragmentation::Accept),
+    ("no", Fragmentation::No),
+];
+
 /// Patterns name others, never ourselves.
-fn sendable(id: &Identification) -> bool {
-    match id {
-        Identification::Any => false,
-        Identification::Fqdn(name) | Identification::Email(name) => !name.starts_with('*'),
-        _ => true,
+fn check_sendable(section: &Section<'_>, local_id: &Identification) {
+    let pattern = match local_id {
+        Identification::Any => true,
+        Identification::Fqdn(name) | Identification::Email(name) => name.starts_with('*'),
+        _ => false,
+    };
+    if pattern {
+        let refusal = Refusal::new(
+            format!(
+                "{}: {local_id} matches many, and we are one",
+                section.name("local")
+            ),
+            "give local.id a name of its own, such as \"hq.example.org\"",
+        );
+        section.refuse("local", refusal);
     }
 }
 

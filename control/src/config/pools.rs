@@ -140,30 +140,39 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
     })
 }
 
-/// What a connection says about addresses, for the selectors of its children.
+/// What a connection says about addresses, for the selectors of its children; `None` where it is
+/// wrong.
 pub(super) struct Surroundings<'a> {
-    pub local_addrs: &'a [IpAddr],
-    pub remote_addrs: &'a [IpAddr],
-    pub roads: &'a Roads,
+    pub local_addrs: Option<&'a [IpAddr]>,
+    pub remote_addrs: Option<&'a [IpAddr]>,
+    pub roads: Option<&'a Roads>,
     pub pools: &'a [Pool],
 }
 
 impl Surroundings<'_> {
+    /// Virtual addresses that we want.
+    pub fn vips(&self) -> &[IpAddr] {
+        self.roads.map_or(&[], |roads| &roads.vips)
+    }
+
+    /// Names of the pools that peers get addresses from.
+    pub fn named(&self) -> &[String] {
+        self.roads.map_or(&[], |roads| &roads.pools)
+    }
+
     /// The most that `dynamic` may come to on our side.
     pub fn local(&self) -> Vec<TrafficSelector> {
-        let vips = self.roads.vips.iter();
-        let addresses = if self.roads.vips.is_empty() {
-            self.local_addrs.iter()
-        } else {
-            vips
-        };
-        addresses.filter_map(|address| host(*address)).collect()
+        let own = self.local_addrs.unwrap_or_default();
+        let vips = self.vips();
+        let addresses = if vips.is_empty() { own } else { vips };
+        addresses.iter().filter_map(|a| host(*a)).collect()
     }
 
     /// The most that it may come to on the peer's.
     pub fn remote(&self) -> Vec<TrafficSelector> {
-        if !self.roads.pools.is_empty() {
-            let named = |pool: &&Pool| self.roads.pools.contains(&pool.name);
+        let (local, remote) = (self.local_addrs, self.remote_addrs);
+        if !self.named().is_empty() {
+            let named = |pool: &&Pool| self.named().contains(&pool.name);
             let pools = self.pools.iter().filter(named);
             let range = |pool: &Pool| {
                 host(pool.first).map(|first| TrafficSelector {
@@ -173,14 +182,15 @@ impl Surroundings<'_> {
             };
             return pools.filter_map(range).collect();
         }
-        if self.remote_addrs.is_empty() {
-            let mut any: Vec<_> = self.local_addrs.iter().filter_map(anywhere).collect();
+        let remote = remote.unwrap_or_default();
+        if remote.is_empty() {
+            let local = local.unwrap_or_default().iter();
+            let mut any: Vec<_> = local.filter_map(anywhere).collect();
             any.sort_unstable();
             any.dedup();
             return any;
         }
-        let addresses = self.remote_addrs.iter();
-        addresses.filter_map(|address| host(*address)).collect()
+        remote.iter().filter_map(|a| host(*a)).collect()
     }
 }
 
@@ -193,4 +203,139 @@ fn host(address: IpAddr) -> Option<TrafficSelector> {
 
 fn anywhere(like: &IpAddr) -> Option<TrafficSelector> {
     TrafficSelector::prefix(*like, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use hitless_sa::Mode;
+
+    use super::*;
+    use crate::config::Config;
+
+    const BASE: &str = r#"
+[cluster]
+name = "t"
+id = 1
+[ports.outside]
+driver = "memory"
+addresses = ["192.0.2.1/24", "2001:db8:f::1/64"]
+protected = false
+[pools.clients]
+addrs = "10.3.0.0/24"
+dns = ["10.1.0.53"]
+[pools.six]
+addrs = "2001:db8:3::/120"
+[secrets.any]
+secret = "0123456789abcdef"
+[connections.c]
+proposals = ["aes128gcm16-prfsha256-x25519"]
+local = { id = "hq.test" }
+"#;
+
+    /// With these lines for the connection, and for its child.
+    fn parse(connection: &str, child: &str) -> Result<Config, String> {
+        let text = format!(
+            "{BASE}{connection}\n[connections.c.children.n]\n\
+             esp_proposals = [\"aes128gcm16\"]\n{child}\n"
+        );
+        Config::parse("t.toml", &text, Path::new(".")).map_err(|error| error.to_string())
+    }
+
+    fn selectors(list: &[&str]) -> Vec<TrafficSelector> {
+        list.iter().map(|s| s.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn pools_leave_the_first_and_last_address_of_a_network_free() {
+        let config = parse(
+            "",
+            "local_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]",
+        );
+        let pools = config.unwrap().pools;
+        let ends = |pool: &Pool| (pool.first.to_string(), pool.last.to_string());
+        let (v4, v6) = (ends(&pools[0]), ends(&pools[1]));
+        assert_eq!(v4, ("10.3.0.1".to_owned(), "10.3.0.254".to_owned()));
+        assert_eq!(
+            v6,
+            ("2001:db8:3::1".to_owned(), "2001:db8:3::ff".to_owned())
+        );
+        assert_eq!(pools[0].dns.len(), 1);
+    }
+
+    #[test]
+    fn with_pools_the_other_end_is_the_pool_and_with_vips_ours_is_open() {
+        let networks = "local_ts = [\"10.1.0.0/16\", \"2001:db8:1::/64\"]";
+        let config = parse("pools = [\"clients\", \"six\"]", networks).unwrap();
+        let child = &config.connections[0].children[0];
+        let pools = selectors(&["10.3.0.1..10.3.0.254", "2001:db8:3::1..2001:db8:3::ff"]);
+        assert_eq!(child.remote_ts, pools);
+        assert_eq!(child.dynamic.remote, pools);
+        assert!(child.dynamic.local.is_empty());
+        let config = parse(
+            "vips = [\"0.0.0.0\"]\nremote_addrs = [\"192.0.2.9\"]",
+            "local_ts = [\"dynamic[tcp/22]\"]\nremote_ts = [\"10.2.0.0/16\"]",
+        );
+        let child = &config.unwrap().connections[0].children[0];
+        assert_eq!(child.local_ts, selectors(&["0.0.0.0/0[tcp/22]"]));
+        assert_eq!(child.dynamic.local, child.local_ts);
+    }
+
+    #[test]
+    fn transport_mode_is_between_the_addresses_of_ike() {
+        let remote = "remote_addrs = [\"192.0.2.9\"]\nlocal_addrs = [\"192.0.2.1\"]";
+        let config = parse(remote, "mode = \"transport\"").unwrap();
+        let child = &config.connections[0].children[0];
+        assert_eq!(child.mode, Mode::Transport);
+        assert_eq!(child.local_ts, selectors(&["192.0.2.1/32"]));
+        assert_eq!(child.remote_ts, selectors(&["192.0.2.9/32"]));
+        assert_eq!(child.dynamic.remote, child.remote_ts);
+        let anybody = parse(
+            "",
+            "mode = \"transport\"\nlocal_ts = [\"dynamic[udp/1701]\"]",
+        );
+        let child = &anybody.unwrap().connections[0].children[0];
+        assert_eq!(child.remote_ts, selectors(&["0.0.0.0/0", "::/0"]));
+    }
+
+    #[test]
+    fn mistakes_name_their_place_and_their_fix() {
+        let networks = "local_ts = [\"10.1.0.0/16\"]";
+        let cases = [
+            (
+                "pools = [\"client\"]",
+                networks,
+                "did you mean \"clients\"?",
+            ),
+            ("pools = [\"x\"]", networks, "[pools.x]"),
+            ("vips = [\"10.3.0\"]", networks, "connections.c.vips"),
+            ("mobike = \"on\"", networks, "connections.c.mobike"),
+            ("childless = \"yes\"", networks, "\"prefer\""),
+            ("", networks, "remote_ts"),
+            (
+                "",
+                "mode = \"transport\"\nlocal_ts = [\"10.1.0.0/16\"]",
+                "dynamic",
+            ),
+            (
+                "pools = [\"clients\"]",
+                "mode = \"transport\"",
+                "vips and pools",
+            ),
+        ];
+        for (connection, child, expected) in cases {
+            let error = parse(connection, child).unwrap_err();
+            assert!(error.contains(expected), "{connection} {child}: {error}");
+        }
+        for (addrs, expected) in [
+            ("10.3.0.9-10.3.0.1", "range"),
+            ("10.3.0.0/24[tcp]", "no ports"),
+            ("10.3.0.128/25", "overlaps with pools.clients"),
+        ] {
+            let text = format!("{BASE}[pools.more]\naddrs = \"{addrs}\"\n");
+            let error = Config::parse("t.toml", &text, Path::new(".")).unwrap_err();
+            assert!(error.to_string().contains(expected), "{addrs}: {error}");
+        }
+    }
 }

@@ -25,9 +25,9 @@ pub(super) fn read(
     mode: Mode,
     surroundings: &Surroundings<'_>,
 ) -> Option<Ends> {
-    let roads = surroundings.roads;
+    let (vips, pools) = (surroundings.vips(), surroundings.named());
     let transport = mode == Mode::Transport;
-    if transport && !(roads.vips.is_empty() && roads.pools.is_empty()) {
+    if transport && !(vips.is_empty() && pools.is_empty()) {
         section.refuse(
             "mode",
             Refusal::new(
@@ -45,14 +45,14 @@ pub(super) fn read(
             key: "local_ts",
             example: "10.1.0.0/16",
             addresses: surroundings.local(),
-            implied: transport || !roads.vips.is_empty(),
+            implied: transport || !vips.is_empty(),
             transport,
         },
         Side {
             key: "remote_ts",
             example: "10.2.0.0/16",
             addresses: surroundings.remote(),
-            implied: transport || !roads.pools.is_empty(),
+            implied: transport || !pools.is_empty(),
             transport,
         },
     );

@@ -251,3 +251,16 @@ fn a_client_keeps_its_address_over_a_failover_of_either_end() {
         assert_eq!((status.local_vips.len(), status.dns.len()), (2, 2));
     }
 }
+
+#[test]
+fn rfc7296_section_2_8_3_reauthentication_keeps_the_address() {
+    let mut a = client(&["0.0.0.0"]);
+    a.connections[0].auth.reauth_time = 60 * SECOND;
+    let mut world = World::new(11, a, gateway());
+    world.run(SECOND);
+    let (before, ike) = (given(&world), world.ike(A));
+    world.run(100 * SECOND);
+    world.assert_agreement(1);
+    assert_ne!(world.ike(A), ike);
+    assert_eq!(given(&world), before);
+}

@@ -1,11 +1,14 @@
-//! The initiator's half of IKE_SA_INIT and IKE_AUTH.
+//! The initiator's half of IKE_SA_INIT and IKE_AUTH. Protected messages, and the exchanges between
+//! these two, go through `exchange.rs`.
 
-use std::net::SocketAddr;
+mod exchange;
+
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 
-use super::{Nonces, Progress, install_first, is_specific, local_identity};
+use super::{Nonces, Progress, extensions, install_first, is_specific, local_identity};
 use crate::ike::auth::{self, Authenticated, Ppk, Proof, Proven, Shown, SignedOctets, Wishes};
 use crate::ike::child;
 use crate::ike::contents::{Contents, wanted_group};
@@ -13,7 +16,9 @@ use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::key_exchange;
 use crate::ike::crypto::kex::KeyPair;
 use crate::ike::ends::Ends;
-use crate::ike::established::{Birth, IkeSa, open, seal};
+use crate::ike::established::{Birth, IkeSa, seal};
+use crate::ike::fragments::{Fragmenting, Reassembly};
+use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit};
 use crate::ike::mobike;
@@ -38,6 +43,8 @@ pub(in crate::ike) struct Initiator {
     pub path: Path,
     /// The IKE SA that it takes the place of (RFC 7296 section 2.8.3).
     pub replaces: Option<IkeSpi>,
+    /// Virtual addresses to ask for.
+    pub vips: Vec<IpAddr>,
     initial_contact: bool,
     key: KeyPair,
     nonce: Vec<u8>,
@@ -50,10 +57,14 @@ pub(in crate::ike) struct Initiator {
     sent: u32,
     resend_at: Instant,
     auth: Option<AuthStage>,
+    /// Parts of a response that has not arrived in full.
+    reassembly: Reassembly,
 }
 
 /// After IKE_SA_INIT.
 struct AuthStage {
+    intermediate: Intermediate,
+    fragmenting: Fragmenting,
     remote_spi: IkeSpi,
     proposal: IkeProposal,
     keys: IkeKeys,
@@ -63,8 +74,8 @@ struct AuthStage {
     init_response: Vec<u8>,
     child: Option<(String, SaId, Spi)>,
     wishes: Wishes,
-    /// A PPK to be mixed in if the peer has it too.
-    ppk: Option<(Ppk, IkeKeys)>,
+    /// A PPK to be mixed in, behind all key exchanges, if the peer has it too.
+    ppk: Option<Ppk>,
 }
 
 impl Initiator {
@@ -75,11 +86,12 @@ impl Initiator {
         child: Option<String>,
         initial_contact: bool,
     ) -> Option<Initiator> {
-        let local = *connection.local_addrs.first()?;
-        let remote = *connection
-            .remote_addrs
-            .iter()
-            .find(|a| a.is_ipv4() == local.is_ipv4())?;
+        // The first pair of one family.
+        let (local, remote) = connection.local_addrs.iter().find_map(|local| {
+            let mut remotes = connection.remote_addrs.iter();
+            let remote = remotes.find(|remote| remote.is_ipv4() == local.is_ipv4())?;
+            Some((*local, *remote))
+        })?;
         let port = if connection.remote_port == IKE_PORT {
             IKE_PORT
         } else {
@@ -95,6 +107,7 @@ impl Initiator {
             spi: turn.ids.ike_spi(turn.entropy),
             path,
             replaces: None,
+            vips: connection.roads.vips.clone(),
             initial_contact,
             key,
             nonce: turn.nonce(),
@@ -105,6 +118,7 @@ impl Initiator {
             sent: 0,
             resend_at: turn.now,
             auth: None,
+            reassembly: Reassembly::default(),
             connection,
         };
         initiator.send_init(turn);
@@ -137,6 +151,7 @@ impl Initiator {
         payloads.extend(nat::notifications(self.spi, IkeSpi(0), self.path, fake));
         let auth = &self.connection.auth;
         payloads.extend(auth::announcements(std::iter::once(auth), None));
+        payloads.extend(extensions(std::iter::once(&*self.connection)));
         self.init = emit(&header, &payloads);
         let bytes = self.init.clone();
         self.send(turn, bytes);
@@ -163,6 +178,7 @@ impl Initiator {
         }
         self.sent += 1;
         self.resend_at = turn.now + turn.backoff().after(self.sent);
+        self.divide(turn);
         turn.immediate
             .push(self.path.transmit(self.request.clone()));
         true
@@ -184,7 +200,7 @@ impl Initiator {
         let contents = Contents::of(payloads);
         if contents.proposals.is_some() {
             return match self.agree(turn, path, header, &contents, datagram) {
-                Ok(stage) => self.authenticate(turn, stage),
+                Ok(stage) => self.proceed(turn, stage),
                 Err(reason) => turn.events.push(Event::NegotiationFailed {
                     peer: path.remote,
                     reason: reason.to_owned(),
@@ -260,9 +276,14 @@ impl Initiator {
             responder_spi: remote_spi,
         };
         let keys = IkeKeys::derive(&chosen, &inputs, &shared);
+        if !chosen.additional.is_empty()
+            && !contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED)
+        {
+            return Err("additional key exchanges without IKE_INTERMEDIATE");
+        }
         let mut wishes = Wishes::default();
         wishes.learn(contents);
-        let ppk = self.ppk(&wishes, &keys)?;
+        let ppk = self.ppk(&wishes)?;
         let mut nat = nat::detect(
             self.spi,
             remote_spi,
@@ -270,11 +291,7 @@ impl Initiator {
             contents.notifies.iter().copied(),
         );
         nat.forced = self.connection.encap;
-        // RFC 7296 section 2.23: with a NAT in the path all else goes over port 4500; RFC 4555
-        // section 3.3: and with MOBIKE, as there may be one in the next.
-        let traverses = contents.has(NotifyKind::NAT_DETECTION_SOURCE_IP);
-        let mobile = self.connection.roads.mobike == Mobike::Offer && traverses;
-        if nat.detected() || mobile {
+        if floats(&self.connection, nat, contents) {
             self.path.float();
         }
         let childless = childless(&self.connection, contents)?;
@@ -284,6 +301,12 @@ impl Initiator {
             (name.clone(), id, turn.ids.spi(turn.entropy))
         });
         Ok(AuthStage {
+            intermediate: Intermediate::new(chosen.additional),
+            fragmenting: Fragmenting::new(
+                self.connection.fragmentation,
+                self.connection.fragment_size,
+                contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED),
+            ),
             remote_spi,
             proposal: chosen,
             keys,
@@ -296,8 +319,8 @@ impl Initiator {
         })
     }
 
-    /// The PPK to propose (RFC 8784 section 3), with the keys that it makes.
-    fn ppk(&self, wishes: &Wishes, keys: &IkeKeys) -> Result<Option<(Ppk, IkeKeys)>, &'static str> {
+    /// The PPK to propose (RFC 8784 section 3).
+    fn ppk(&self, wishes: &Wishes) -> Result<Option<Ppk>, &'static str> {
         let Some(settings) = &self.connection.auth.ppk else {
             return Ok(None);
         };
@@ -305,13 +328,14 @@ impl Initiator {
             return Err("the peer uses no PPK, and one is required");
         }
         let first = settings.keys.first().filter(|_| wishes.ppk);
-        Ok(first.map(|ppk| (ppk.clone(), keys.with_ppk(&ppk.key))))
+        Ok(first.cloned())
     }
 
     fn authenticate(&mut self, turn: &mut Turn<'_>, mut stage: AuthStage) {
         let connection = self.connection.clone();
         let body = IdBody::new(local_identity(&connection, self.path));
-        let keys = stage.ppk.as_ref().map_or(&stage.keys, |(_, keys)| keys);
+        let mixed = stage.ppk.as_ref().map(|ppk| stage.keys.with_ppk(&ppk.key));
+        let keys = mixed.as_ref().unwrap_or(&stage.keys);
         let proof = self.prove(turn, &stage, &body, keys);
         // RFC 8784 section 3: a second AUTH for a peer that turns out not to have the PPK.
         let optional = connection.auth.ppk.as_ref().is_some_and(|p| !p.required);
@@ -340,9 +364,9 @@ impl Initiator {
             payloads.push(Payload::IdResponder(id));
         }
         payloads.push(auth);
-        payloads.extend(stage.ppk.as_ref().map(|(ppk, _)| ppk.identity()));
+        payloads.extend(stage.ppk.as_ref().map(Ppk::identity));
         payloads.extend(plain.map(|plain| auth::without(&plain.data)));
-        payloads.extend(virtual_ip::request(&connection));
+        payloads.extend(virtual_ip::request(&self.vips));
         if let Some((name, _, spi)) = &stage.child
             && let Some(config) = connection.children.iter().find(|c| c.name == *name)
         {
@@ -351,8 +375,9 @@ impl Initiator {
         }
         payloads.extend(capabilities(&connection, None));
         payloads.extend(mobike::capabilities(&connection, self.path, None));
-        let header = self.header(&stage, Exchange::IkeAuth, MessageId(1));
-        let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) else {
+        let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
+        let limit = stage.fragmenting.limit(self.path);
+        let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
             return;
         };
         // No longer needed, and not small.
@@ -374,7 +399,7 @@ impl Initiator {
             nonce: &stage.peer_nonce,
             sk_p: keys.sk_p(Side::Initiator),
             id: &id.raw,
-            intermediate: &[],
+            intermediate: &stage.intermediate.int_auth(),
         };
         let (secrets, remote) = (&turn.settings.secrets, &self.connection.remote_id);
         auth::prove(
@@ -399,32 +424,15 @@ impl Initiator {
     }
 
     /// An IKE_AUTH response.
-    pub fn auth_response(
+    fn auth_response(
         &mut self,
         turn: &mut Turn<'_>,
         path: Path,
-        header: &Header,
-        datagram: &[u8],
+        mut stage: AuthStage,
+        contents: &Contents<'_>,
     ) -> Progress {
-        let fits = header.response && !header.initiator && header.message_id == MessageId(1);
-        let Some(mut stage) = self
-            .auth
-            .take_if(|s| fits && s.remote_spi == header.responder_spi)
-        else {
-            turn.drop(path.remote, "unexpected IKE_AUTH");
-            return Progress::Waiting;
-        };
-        let payloads = match open(&stage.keys, header, datagram) {
-            Ok(payloads) => payloads,
-            Err(error) => {
-                self.auth = Some(stage);
-                turn.drop(path.remote, error.reason());
-                return Progress::Waiting;
-            }
-        };
-        let contents = Contents::of(&payloads);
-        match self.verify(turn, &mut stage, &contents) {
-            Ok(proven) => self.established(turn, stage, path, &contents, proven),
+        match self.verify(turn, &mut stage, contents) {
+            Ok(proven) => self.established(turn, stage, path, contents, proven),
             Err(reason) => {
                 turn.events.push(Event::AuthenticationFailed {
                     peer: path.remote,
@@ -461,7 +469,7 @@ impl Initiator {
             .as_ref()
             .is_some_and(|p| p.required);
         match ppk {
-            Some((_, keys)) if mixed => stage.keys = keys,
+            Some(ppk) if mixed => stage.keys = stage.keys.with_ppk(&ppk.key),
             _ if mixed => return Err(format!("{} uses a PPK that was not offered", id.id)),
             _ if required => return Err(format!("{} does not use the PPK", id.id)),
             _ => {}
@@ -495,7 +503,7 @@ impl Initiator {
             nonce: &self.nonce,
             sk_p: stage.keys.sk_p(Side::Responder),
             id: &id.raw,
-            intermediate: &[],
+            intermediate: &stage.intermediate.int_auth(),
         };
         let time = turn.settings.time_of_day.at(turn.now);
         let secrets = &turn.settings.secrets;
@@ -512,12 +520,13 @@ impl Initiator {
 
     /// Tells a responder that believes in the IKE SA that we do not (RFC 7296 section 2.21.2).
     fn withdraw(&self, turn: &mut Turn<'_>, stage: &AuthStage) {
-        let header = self.header(stage, Exchange::Informational, MessageId(2));
+        let message_id = stage.intermediate.message_id().next();
+        let header = self.header(stage, Exchange::Informational, message_id);
         let payloads = [
             Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[]),
             Payload::Delete(Delete::Ike),
         ];
-        if let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) {
+        if let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, None) {
             turn.immediate.push(self.path.transmit(bytes));
         }
     }
@@ -547,7 +556,8 @@ impl Initiator {
                 remote_id: remote_id.unwrap_or(self.connection.remote_id.clone()),
                 message_id_sync,
                 replay_counter_sync,
-                window: Window::new(MessageId(2), MessageId(0)),
+                fragmenting: stage.fragmenting,
+                window: Window::new(stage.intermediate.message_id().next(), MessageId(0)),
             },
         );
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
@@ -579,6 +589,13 @@ impl Initiator {
         turn.dirty = true;
         Progress::Established(Box::new(ike))
     }
+}
+
+/// RFC 7296 section 2.23: with a NAT in the path all else goes over port 4500; RFC 4555 section 3.3:
+/// and with MOBIKE, as there may be one in the next.
+fn floats(connection: &Connection, nat: Nat, contents: &Contents<'_>) -> bool {
+    let traverses = contents.has(NotifyKind::NAT_DETECTION_SOURCE_IP);
+    nat.detected() || connection.roads.mobike == Mobike::Offer && traverses
 }
 
 /// Whether IKE_AUTH goes without a Child SA, which follows with a key exchange of its own

@@ -12,7 +12,6 @@ use super::established::IkeSa;
 use super::message::{
     Attribute, AttributeKind, Configuration, ConfigurationKind, NotifyKind, Payload,
 };
-use super::settings::Connection;
 use super::turn::Turn;
 
 /// The addresses that came of Configuration payloads on one IKE SA, and go on to its successors.
@@ -93,8 +92,7 @@ pub(super) fn answer(
 }
 
 /// As initiator: what we want, if anything.
-pub(super) fn request(connection: &Connection) -> Option<Payload> {
-    let vips = &connection.roads.vips;
+pub(super) fn request(vips: &[IpAddr]) -> Option<Payload> {
     let mut attributes: Vec<Attribute> = vips
         .iter()
         .map(|vip| match vip {
