@@ -225,7 +225,7 @@ pub(super) fn finish(
     let preferred = replaced
         .and_then(|id| ike.child(id))
         .map(|c| c.name.clone());
-    let terms = child::choose(&ike.connection, request, preferred.as_deref(), Ask::Create)
+    let terms = child::choose(ike, request, preferred.as_deref(), Ask::Create)
         .map_err(|kind| Payload::notify(kind, &[]))?;
     let nonces = (peer_nonce, half.nonce.as_slice());
     let suite = terms.proposal.suite;
