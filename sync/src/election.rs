@@ -51,13 +51,18 @@ impl Node {
         if self.stopping.is_some() {
             return self.review_stopping();
         }
+        if self.settings.votes_only() {
+            return;
+        }
         let patience = self.patience();
         let now = self.now;
         let mut best = true;
         let mut all = true;
-        let mut taken = false;
+        let mut taken = self.witnessed_leader();
         let mine = self.my_rank(self.store.objects.len(), false);
-        for peer in self.peers.values() {
+        let witness = self.settings.witness;
+        let others = self.peers.values();
+        for peer in others.filter(|peer| Some(peer.member.id) != witness) {
             let said = peer.lately(now, patience);
             let Some((said, role)) = said.and_then(|said| Some((said, said.role?))) else {
                 all = false;

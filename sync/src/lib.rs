@@ -33,6 +33,7 @@ mod node;
 mod peer;
 mod post;
 mod redact;
+mod risk;
 mod session;
 mod settings;
 mod store;
@@ -45,6 +46,7 @@ pub use event::{
     StepDown, TakeoverObject, TakeoverSa, Usage,
 };
 pub use node::Node;
+pub use risk::{ClassRisk, Risk, Unserved};
 #[doc(hidden)]
 pub use settings::Mutant;
 pub use settings::{Degraded, Durable, LeaseSizes, Member, Settings};

@@ -262,7 +262,7 @@ impl Node {
         // R6: nothing is recorded below what was promised, unless it is the same term.
         let allowed = self.promised() <= Some(epoch);
         let own = epoch.leader == from && epoch.incarnation.0 == packet.incarnation;
-        if !same || !allowed || !own || self.stopping.is_some() {
+        if !same || !allowed || !own || self.stopping.is_some() || self.settings.votes_only() {
             return;
         }
         self.sessions += 1;

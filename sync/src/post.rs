@@ -50,15 +50,19 @@ impl Node {
     }
 
     fn post_out(&mut self, out: &Out, poke: BTreeSet<MemberId>) {
+        let heard = self.settings.votes_only().then(|| self.leader_heard());
         for to in poke {
             let mut packet = self.base(to, Role::Out);
+            packet.epoch = heard.flatten().map(Into::into);
             packet.objects = count(self.store.objects.len());
             match self.resigned.filter(|(leader, _)| *leader == to) {
                 Some((_, sid)) => {
                     packet.session = Some(sid);
                     packet.resign = true;
                 }
-                None if self.stopping.is_none() => packet.join = out.nonce,
+                None if self.stopping.is_none() && !self.settings.votes_only() => {
+                    packet.join = out.nonce;
+                }
                 None => {}
             }
             self.send(to, &packet);

@@ -23,6 +23,7 @@
 //!  acquire.rs  children that the first packet brings up
 //!  watch.rs    traces and captures of single packets
 //!  silence.rs  inherited SAs that the peer has no more
+//!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
 mod acquire;
@@ -31,6 +32,7 @@ mod children;
 mod commit;
 mod counts;
 mod dataplane;
+mod foreign;
 mod install;
 mod link;
 mod neighbours;
@@ -66,6 +68,7 @@ use children::Children;
 use commit::Waiting;
 use counts::Counts;
 use dataplane::Dataplane;
+use foreign::Foreign;
 use link::Link;
 use neighbours::Neighbours;
 use roles::Drain;
@@ -166,6 +169,7 @@ pub struct Gateway {
     packet: Vec<u8>,
     counts: Counts,
     asked: Asked,
+    foreign: Foreign,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
@@ -212,6 +216,7 @@ impl Gateway {
             packet: Vec::new(),
             counts: Counts::default(),
             asked: Asked::default(),
+            foreign: Foreign::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
         };

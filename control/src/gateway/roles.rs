@@ -52,9 +52,12 @@ impl Gateway {
         for object in objects {
             let ike = IkeSpi(object.object.0);
             // A member that led before has copies that only the node kept.
-            let known = self.engine.facts(ike).is_some();
+            let known = self.engine.facts(ike).is_some() || self.engine.buried(ike);
             if !known && !self.store(now, ike, object.version, &object.body) {
                 lost.push((ike, object.version));
+                continue;
+            }
+            if self.engine.buried(ike) {
                 continue;
             }
             let resume = self.resume(ike, &object);

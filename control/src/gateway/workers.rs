@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
-use hitless_sa::{Entropy, Instant, SaId, Workers};
+use hitless_sa::{Entropy, Instant, SaId, Spi, Workers};
 use hitless_sync::Input as SyncInput;
 
 use super::children::Direction;
@@ -75,11 +75,8 @@ impl Gateway {
             WorkerEvent::Refused { sa, conflict } => {
                 self.unusable(sa, format!("a worker refused it: {conflict:?}"));
             }
-            WorkerEvent::UnknownSpi { source, .. } => {
-                let carried = self.children.iter_mut();
-                for carried in carried.filter(|c| c.child.remote == source.ip()) {
-                    carried.silence.foreign(now);
-                }
+            WorkerEvent::UnknownSpi { spi, source } => {
+                self.unknown_spi(now, entropy, spi, source.ip());
             }
             WorkerEvent::Strayed { sa, source } => self.follow(now, worker, sa, source.ip()),
             WorkerEvent::Moved { sa } => self.moved(worker, sa),
@@ -92,6 +89,18 @@ impl Gateway {
             WorkerEvent::Acquire { flow, .. } => self.acquire(now, entropy, &flow),
             // A hint that nobody asks for: the scan sees the high water.
             WorkerEvent::HighWater { .. } => {}
+        }
+    }
+
+    /// A packet of a peer for an SA that this member does not have.
+    fn unknown_spi(&mut self, now: Instant, entropy: &mut dyn Entropy, spi: Spi, source: IpAddr) {
+        let carried = self.children.iter_mut();
+        for carried in carried.filter(|c| c.child.remote == source) {
+            carried.silence.foreign(now);
+        }
+        let ours = self.settings.owner(spi).is_some();
+        if ours && self.dataplane.leading() && self.foreign.note(now, source, spi) {
+            self.tell_ike(now, entropy, Input::UnknownSpi { source, spi });
         }
     }
 

@@ -71,6 +71,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         forget_in: ike.forget_at.map(|at| until(now, at)),
         terminated: ike.terminated,
         undecided: ike.undecided,
+        grave: None,
     }
 }
 
