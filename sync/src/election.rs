@@ -124,13 +124,16 @@ impl Node {
         let State::Following(following) = &self.state else {
             return None;
         };
-        let able = self.healthy && following.admitted;
+        let able = self.healthy && self.ready && following.admitted;
         let patience = if able {
             self.settings.takeover() * (1 + self.better_standbys())
         } else {
             self.patience()
         };
-        Some((following.last_beat + patience).max(following.not_before))
+        // What was said while this member slept waits to be read.
+        let listened = self.awake + self.settings.heartbeat;
+        let silence = (following.last_beat + patience).max(listened);
+        Some(silence.max(following.not_before))
     }
 
     /// As standby: promise what is followed, and watch the leader.

@@ -103,6 +103,10 @@ pub enum Input<'a> {
     Health {
         healthy: bool,
     },
+    /// Whether this member has tried every copy that it would carry on (the drill).
+    Ready {
+        ready: bool,
+    },
 }
 
 /// One object that a new active carries on.

@@ -193,7 +193,7 @@ impl Node {
             promised: self.durable.promised.map(Into::into),
             led: self.durable.led.map(Into::into),
             role: wire_role(role),
-            unhealthy: !self.healthy || self.stopping.is_some(),
+            unhealthy: !self.healthy || self.stopping.is_some() || !self.ready,
             ..Packet::default()
         }
     }

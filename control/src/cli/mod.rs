@@ -4,6 +4,7 @@
 //! configuration.
 
 mod capture;
+mod cluster;
 mod config;
 mod demo;
 mod filter;
@@ -13,6 +14,7 @@ mod show;
 mod status;
 mod switchover;
 mod trace;
+mod witness;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -26,6 +28,7 @@ use crate::api::{self, Reply, Request};
 use crate::config::{ConfigError, DEFAULT_SOCKET};
 
 pub use capture::Capture;
+pub use cluster::ClusterCommand;
 pub use config::ConfigCommand;
 pub use demo::DemoOptions;
 pub use list_sas::ListSas;
@@ -34,6 +37,7 @@ pub use show::ShowCommand;
 pub use status::Status;
 pub use switchover::Switchover;
 pub use trace::TraceCommand;
+pub use witness::Witness;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -52,6 +56,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Run(RunOptions),
+    Witness(Witness),
     Demo(DemoOptions),
     Status(Status),
     ListSas(ListSas),
@@ -61,6 +66,8 @@ pub enum Command {
     Trace(TraceCommand),
     Capture(Capture),
     Switchover(Switchover),
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     #[command(subcommand)]
     Config(ConfigCommand),
 }

@@ -128,7 +128,9 @@ impl GatewaySettings {
             degraded: match cluster.degraded {
                 config::Degraded::Rekey => Degraded::Rekey,
                 config::Degraded::Strict => Degraded::Strict,
+                config::Degraded::Witness => Degraded::Witness,
             },
+            witness: cluster.witness,
             preempt: cluster.preempt,
             leases: self.tuning.leases.unwrap_or_default(),
             mutant: self.tuning.sync,

@@ -60,7 +60,10 @@ impl Gateway {
     ) {
         match event {
             WorkerEvent::Retired(retired) => self.retired(now, entropy, &retired),
-            WorkerEvent::Barrier(barrier) => self.barrier_passed(now, entropy, worker, barrier),
+            WorkerEvent::Barrier(barrier) => {
+                self.pulse(worker, barrier);
+                self.barrier_passed(now, entropy, worker, barrier);
+            }
             WorkerEvent::NeighbourLearned { port, address, mac } => {
                 self.neighbours.learned(now, worker, port, address, mac);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
@@ -214,20 +217,5 @@ impl Gateway {
             self.outputs.push_back(Output::Event(Event::Silent { sa }));
             self.tell_ike(now, entropy, Input::RekeyChild(sa));
         }
-    }
-
-    /// A member without all of its workers is no active: another one takes over if it can.
-    fn watch_workers(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        if self.worker_lost {
-            return;
-        }
-        let Some(worker) = self.dataplane.lost() else {
-            return;
-        };
-        self.worker_lost = true;
-        self.outputs
-            .push_back(Output::Event(Event::WorkerLost { worker }));
-        let input = SyncInput::Health { healthy: false };
-        self.node.handle(now, entropy, input);
     }
 }

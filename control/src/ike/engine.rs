@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use hitless_sa::{Entropy, IkeSpi, Instant, SaId, Spi};
+use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, SaId, Spi};
 
 use super::child::{self, Installed};
 use super::cookie::Cookies;
@@ -324,6 +324,14 @@ impl Engine {
     pub fn children(&self, ike: IkeSpi) -> Vec<SaId> {
         let sa = self.find(ike);
         sa.map_or_else(Vec::new, |sa| sa.children.iter().map(|c| c.sa.id).collect())
+    }
+
+    /// The same, with their keys.
+    pub fn child_sas(&self, ike: IkeSpi) -> Vec<Arc<ChildSa>> {
+        let sa = self.find(ike);
+        sa.map_or_else(Vec::new, |sa| {
+            sa.children.iter().map(|c| c.sa.clone()).collect()
+        })
     }
 
     fn find(&self, ike: IkeSpi) -> Option<&IkeSa> {
