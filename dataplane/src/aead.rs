@@ -148,11 +148,11 @@ enum Cipher {
     /// AES-GCM of whole packets, many at once.
     Burst(Box<hitless_gcm::Key>),
     /// The IV is in the packet.
-    Explicit(Combined),
+    Explicit(Box<Combined>),
     /// The IV is the number.
-    Implicit(Combined),
+    Implicit(Box<Combined>),
     /// No encryption.
-    Integrity(Combined),
+    Integrity(Box<Combined>),
     Cbc(Box<Cbc>),
 }
 
@@ -168,7 +168,10 @@ impl EspKey {
             octets: material.expose().len(),
         })?;
         let refused = KeyError::Engine(engine);
-        let combined = || Combined::new(engine, suite, parts.key, parts.salt).ok_or(refused);
+        let combined = || {
+            let keys = Combined::new(engine, suite, parts.key, parts.salt);
+            keys.map(Box::new).ok_or(refused)
+        };
         let cipher = match (suite.transform(), engine) {
             (Transform::AesGcm16, Engine::Burst(tier)) => {
                 let salt = parts.salt.try_into().map_err(|_| refused)?;

@@ -8,7 +8,6 @@
 //! the cursor, so the instant at which `freeze` sets the bit is the instant after which no draw
 //! succeeds, and the cursor that it returns is exact. Numbers therefore end at 2^63.
 
-use crossbeam::utils::CachePadded;
 use hitless_sa::{Lease, SequenceNumber};
 
 use crate::pmtu::PathMtu;
@@ -19,26 +18,29 @@ const FROZEN: u64 = 1 << 63;
 /// The last number of any SA: the cursor behind it still leaves the top bit free.
 const LAST: u64 = FROZEN - 2;
 
-/// What may still be sent and delivered on one SA in one leadership.
+/// What may still be sent and delivered on one SA in one leadership: a cache line for each direction,
+/// so that with many SAs a burst misses few of them.
 pub struct Cell {
-    /// The next number to draw. Outbound workers contend for this line alone.
-    cursor: CachePadded<AtomicU64>,
-    /// What the control thread raises and workers read with every burst.
-    bounds: CachePadded<Bounds>,
-    /// What workers report and only the control thread reads.
-    reports: CachePadded<Reports>,
+    sending: Sending,
+    receiving: Receiving,
 }
 
-struct Bounds {
+/// What workers that send contend for, and what they read with it.
+#[repr(align(64))]
+struct Sending {
+    /// The next number to draw.
+    cursor: AtomicU64,
     limit: AtomicU64,
-    high_water: AtomicU64,
     /// Written only when an error about a packet of the SA has come, to whichever worker.
     path_mtu: PathMtu,
+    stalls: AtomicU64,
 }
 
-struct Reports {
+/// What workers that receive read with every burst, and what they report.
+#[repr(align(64))]
+struct Receiving {
+    high_water: AtomicU64,
     inbound_top: AtomicU64,
-    stalls: AtomicU64,
 }
 
 impl Cell {
@@ -46,24 +48,29 @@ impl Cell {
     /// Number 0 is never sent (RFC 4303 section 3.3.3).
     pub fn new(first: SequenceNumber, lease: Lease) -> Cell {
         Cell {
-            cursor: CachePadded::new(AtomicU64::new(first.0.clamp(1, LAST + 1))),
-            bounds: CachePadded::new(Bounds {
+            sending: Sending {
+                cursor: AtomicU64::new(first.0.clamp(1, LAST + 1)),
                 limit: AtomicU64::new(lease.grant.0.min(LAST)),
-                high_water: AtomicU64::new(lease.high_water.0.min(LAST)),
                 path_mtu: PathMtu::default(),
-            }),
-            reports: CachePadded::new(Reports {
-                inbound_top: AtomicU64::new(0),
                 stalls: AtomicU64::new(0),
-            }),
+            },
+            receiving: Receiving {
+                high_water: AtomicU64::new(lease.high_water.0.min(LAST)),
+                inbound_top: AtomicU64::new(0),
+            },
         }
     }
 
-    /// Asks for the lines that a draw, or a delivery, needs.
+    /// Asks for what a draw needs.
     #[inline]
-    pub(crate) fn prefetch(&self) {
-        prefetch(&*self.cursor);
-        prefetch(&*self.bounds);
+    pub(crate) fn prefetch_sending(&self) {
+        prefetch(&self.sending);
+    }
+
+    /// Asks for what a delivery needs.
+    #[inline]
+    pub(crate) fn prefetch_receiving(&self) {
+        prefetch(&self.receiving);
     }
 
     /// Takes up to `count` numbers, fewer if the limit is near, none once frozen. What is drawn is
@@ -71,19 +78,19 @@ impl Cell {
     #[inline]
     pub fn draw(&self, count: u32) -> Block {
         let count = u64::from(count);
-        let mut cursor = self.cursor.load(Ordering::Relaxed);
+        let mut cursor = self.sending.cursor.load(Ordering::Relaxed);
         let taken = loop {
             if cursor & FROZEN != 0 {
                 break 0;
             }
             // The limit only rises, so an old value of it is a safe one.
-            let limit = self.bounds.limit.load(Ordering::Acquire) & !FROZEN;
+            let limit = self.sending.limit.load(Ordering::Acquire) & !FROZEN;
             let taken = count.min((limit + 1).saturating_sub(cursor));
             if taken == 0 {
                 break 0;
             }
             // Never past the limit (D1): a cursor that ran ahead would pass every later limit too.
-            match self.cursor.compare_exchange_weak(
+            match self.sending.cursor.compare_exchange_weak(
                 cursor,
                 cursor + taken,
                 Ordering::AcqRel,
@@ -94,7 +101,7 @@ impl Cell {
             }
         };
         if taken < count {
-            self.reports.stalls.fetch_add(1, Ordering::Relaxed);
+            self.sending.stalls.fetch_add(1, Ordering::Relaxed);
         }
         Block {
             next: cursor,
@@ -109,13 +116,13 @@ impl Cell {
         let (release, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
         // A refused update is a frozen cell, which is meant to stay as it is.
         let _ = self
-            .bounds
+            .sending
             .limit
             .fetch_update(release, relaxed, upward(lease.grant.0));
-        let _ = self
-            .bounds
-            .high_water
-            .fetch_update(release, relaxed, upward(lease.high_water.0));
+        let _ =
+            self.receiving
+                .high_water
+                .fetch_update(release, relaxed, upward(lease.high_water.0));
     }
 
     /// Steps down for good: nothing is drawn or delivered from now on. Returns the cursor, which
@@ -124,9 +131,9 @@ impl Cell {
     /// A worker that asked [`Cell::may_deliver`] a moment ago may still be delivering; the barrier
     /// of rule R14 waits for that.
     pub fn freeze(&self) -> SequenceNumber {
-        self.bounds.high_water.fetch_or(FROZEN, Ordering::AcqRel);
-        self.bounds.limit.fetch_or(FROZEN, Ordering::AcqRel);
-        SequenceNumber(self.cursor.fetch_or(FROZEN, Ordering::AcqRel) & !FROZEN)
+        self.receiving.high_water.fetch_or(FROZEN, Ordering::AcqRel);
+        self.sending.limit.fetch_or(FROZEN, Ordering::AcqRel);
+        SequenceNumber(self.sending.cursor.fetch_or(FROZEN, Ordering::AcqRel) & !FROZEN)
     }
 
     /// Leaves `delta` numbers out: the peer is a cluster that took over and counts them as seen
@@ -137,6 +144,7 @@ impl Cell {
         };
         // A refused update is a frozen cell, which draws nothing anyway.
         let _ = self
+            .sending
             .cursor
             .fetch_update(Ordering::AcqRel, Ordering::Relaxed, forward);
     }
@@ -152,22 +160,22 @@ impl Cell {
 
     /// Whether the member has stepped down from this cell.
     pub fn frozen(&self) -> bool {
-        self.cursor.load(Ordering::Acquire) & FROZEN != 0
+        self.sending.cursor.load(Ordering::Acquire) & FROZEN != 0
     }
 
     /// The highest number that may be drawn.
     pub fn limit(&self) -> SequenceNumber {
-        SequenceNumber(self.bounds.limit.load(Ordering::Acquire) & !FROZEN)
+        SequenceNumber(self.sending.limit.load(Ordering::Acquire) & !FROZEN)
     }
 
     /// The number that the next draw begins with.
     pub fn cursor(&self) -> SequenceNumber {
-        SequenceNumber(self.cursor.load(Ordering::Acquire) & !FROZEN)
+        SequenceNumber(self.sending.cursor.load(Ordering::Acquire) & !FROZEN)
     }
 
     /// How many numbers can still be drawn: what the low-water scan looks at.
     pub fn remaining(&self) -> u64 {
-        let cursor = self.cursor.load(Ordering::Acquire);
+        let cursor = self.sending.cursor.load(Ordering::Acquire);
         if cursor & FROZEN != 0 {
             return 0;
         }
@@ -176,19 +184,19 @@ impl Cell {
 
     /// The highest number that may be delivered.
     pub fn high_water(&self) -> SequenceNumber {
-        SequenceNumber(self.bounds.high_water.load(Ordering::Acquire) & !FROZEN)
+        SequenceNumber(self.receiving.high_water.load(Ordering::Acquire) & !FROZEN)
     }
 
     /// What is known of the way of the SA's packets: one truth for all workers that send on it.
     #[inline]
     pub(crate) fn path_mtu(&self) -> &PathMtu {
-        &self.bounds.path_mtu
+        &self.sending.path_mtu
     }
 
     /// Whether an authentic packet with this number may be delivered now (R8).
     #[inline]
     pub fn may_deliver(&self, number: SequenceNumber) -> bool {
-        let high_water = self.bounds.high_water.load(Ordering::Acquire);
+        let high_water = self.receiving.high_water.load(Ordering::Acquire);
         high_water & FROZEN == 0 && number.0 <= high_water
     }
 
@@ -196,19 +204,21 @@ impl Cell {
     /// `authenticated`. Only numbers whose ICV verified belong here (B6).
     #[inline]
     pub fn note_inbound_top(&self, number: SequenceNumber) {
-        self.reports
-            .inbound_top
-            .fetch_max(number.0, Ordering::Relaxed);
+        let top = &self.receiving.inbound_top;
+        // A load first: of late packets none is news.
+        if top.load(Ordering::Relaxed) < number.0 {
+            top.fetch_max(number.0, Ordering::Relaxed);
+        }
     }
 
     /// The highest authenticated number that a worker reported.
     pub fn inbound_top(&self) -> SequenceNumber {
-        SequenceNumber(self.reports.inbound_top.load(Ordering::Relaxed))
+        SequenceNumber(self.receiving.inbound_top.load(Ordering::Relaxed))
     }
 
     /// How many draws got less than they asked for.
     pub fn lease_stalls(&self) -> u64 {
-        self.reports.stalls.load(Ordering::Relaxed)
+        self.sending.stalls.load(Ordering::Relaxed)
     }
 }
 

@@ -51,6 +51,49 @@ impl Addresses {
         }
     }
 
+    /// Whether a packet is for one of these addresses, and from one that is neither of these nor that
+    /// of no single host.
+    #[inline]
+    pub(crate) fn is_from_host_to_us(&self, source: IpAddr, destination: IpAddr) -> bool {
+        match (source, destination) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                self.v4.contains(&to) && !self.is_martian_v4(from)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                self.v6.contains(&to) && is_host_v6(from) && !self.v6.contains(&from)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a packet between these addresses is one to forward, neither ours nor for everybody.
+    #[inline]
+    pub(crate) fn is_between_others(&self, source: IpAddr, destination: IpAddr) -> bool {
+        match (source, destination) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                !self.is_martian_v4(from) && !self.v4.contains(&to) && self.is_forwardable_v4(to)
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                is_host_v6(from)
+                    && is_forwardable_v6(from)
+                    && is_forwardable_v6(to)
+                    && !self.v6.contains(&from)
+                    && !self.v6.contains(&to)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether no packet of somebody else's may come from the address (RFC 1812 section 5.3.7).
+    #[inline]
+    fn is_martian_v4(&self, address: Ipv4Addr) -> bool {
+        address.is_multicast()
+            || address.is_broadcast()
+            || address.is_loopback()
+            || address.octets()[0] == 0
+            || self.v4.contains(&address)
+    }
+
     /// Whether a packet to the address may be forwarded: to one host, and not one of this link's
     /// special addresses.
     fn is_forwardable_v4(&self, address: Ipv4Addr) -> bool {
@@ -119,12 +162,7 @@ fn classify_v4(octets: &[u8], addresses: &Addresses) -> Result<(Class, usize), D
     let ip = Ipv4::parse(octets)?;
     // 2. A source that can be answered and is not us (RFC 1812 section 5.3.7).
     let (source, destination) = (ip.source(), ip.destination());
-    let martian = source.is_multicast()
-        || source.is_broadcast()
-        || source.is_loopback()
-        || source.octets()[0] == 0
-        || addresses.v4.contains(&source);
-    if martian {
+    if addresses.is_martian_v4(source) {
         return Err(DropReason::Malformed);
     }
     let packet = octets.get(..ip.total_length()).unwrap_or(octets);

@@ -259,13 +259,13 @@ impl Counters {
         }
     }
 
-    pub(crate) fn count_sealed(&self, bytes: usize) {
-        self.esp.packets_out.add(1);
+    pub(crate) fn count_sealed(&self, packets: usize, bytes: usize) {
+        self.esp.packets_out.add(packets as u64);
         self.esp.bytes_out.add(bytes as u64);
     }
 
-    pub(crate) fn count_opened(&self, bytes: usize) {
-        self.esp.packets_in.add(1);
+    pub(crate) fn count_opened(&self, packets: usize, bytes: usize) {
+        self.esp.packets_in.add(packets as u64);
         self.esp.bytes_in.add(bytes as u64);
     }
 

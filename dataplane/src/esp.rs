@@ -12,6 +12,7 @@
 use std::ops::Range;
 
 use hitless_sa::{EspSuite, Mode, SequenceNumber, Spi};
+use zeroize::Zeroize;
 
 use crate::aead::EspKey;
 use crate::outer::Inner;
@@ -26,13 +27,13 @@ const HEADER: usize = 8;
 /// Octets of pad length and next header.
 const TRAILER: usize = 2;
 
-const NEXT_HEADER_IPV4: u8 = 4;
-const NEXT_HEADER_IPV6: u8 = 41;
+pub(crate) const NEXT_HEADER_IPV4: u8 = 4;
+pub(crate) const NEXT_HEADER_IPV6: u8 = 41;
 const NEXT_HEADER_NONE: u8 = 59;
 
 /// Octets in front of the payload.
 #[inline]
-const fn prefix(suite: EspSuite) -> usize {
+pub(crate) const fn prefix(suite: EspSuite) -> usize {
     HEADER + suite.iv_length()
 }
 
@@ -56,6 +57,13 @@ pub fn spi(esp: &[u8]) -> Option<Spi> {
         .map(|octets| Spi(u32::from_be_bytes(*octets)))
 }
 
+/// The low half of the number that an ESP packet carries, 0 if it is too short for one.
+#[inline]
+pub(crate) fn low(esp: &[u8]) -> u32 {
+    let octets = esp.get(4..).and_then(<[u8]>::first_chunk);
+    octets.map_or(0, |octets| u32::from_be_bytes(*octets))
+}
+
 /// What [`address`] has to know of a packet that [`wrap`] made ESP.
 #[derive(Clone, Copy)]
 pub(crate) struct Front {
@@ -68,9 +76,9 @@ pub(crate) struct Front {
     named_at: usize,
 }
 
-/// Makes an inner IP packet, or an empty one for a dummy, the text of an ESP packet, with a number that was drawn for it: ready for
-/// [`seal_burst`](crate::aead::seal_burst). In tunnel mode it is padded to `pad_to` octets (RFC 4303
-/// section 2.7). Returns what [`address`] takes.
+/// Makes an inner IP packet, or an empty one for a dummy, the text of an ESP packet, with a number
+/// that was drawn for it: ready for [`seal_burst`](crate::aead::seal_burst). In tunnel mode it is
+/// padded to `pad_to` octets (RFC 4303 section 2.7). Returns what [`address`] takes.
 ///
 /// After an error the packet's content is unspecified but never leaves: it goes back to the pool.
 #[inline]
@@ -211,7 +219,10 @@ pub(crate) fn is_authentic_below(esp: &[u8], sa: &InboundSa) -> bool {
     ) {
         (Some(number), Some(copy)) => {
             copy.copy_from_slice(esp);
-            sa.key.open_packet(copy, high(number, sa.esn))
+            let authentic = sa.key.open_packet(copy, high(number, sa.esn));
+            // What it says is for nobody here.
+            copy.zeroize();
+            authentic
         }
         _ => false,
     }
@@ -309,7 +320,7 @@ pub(crate) fn high(number: SequenceNumber, esn: bool) -> Option<u32> {
 
 /// Payload, padding and trailer of an ESP packet.
 #[inline]
-fn text(esp: &[u8], suite: EspSuite) -> &[u8] {
+pub(crate) fn text(esp: &[u8], suite: EspSuite) -> &[u8] {
     let end = esp.len().saturating_sub(suite.icv_length());
     esp.get(prefix(suite)..end).unwrap_or_default()
 }
@@ -360,7 +371,7 @@ fn write_trailer(tail: &mut [u8], padding: usize, next_header: u8) {
 
 /// Next header, and octets of payload in front of the padding.
 #[inline]
-fn strip_trailer(text: &[u8]) -> Result<(u8, usize), DropReason> {
+pub(crate) fn strip_trailer(text: &[u8]) -> Result<(u8, usize), DropReason> {
     let [body @ .., pad_length, next_header] = text else {
         return Err(DropReason::BadPadding);
     };

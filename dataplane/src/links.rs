@@ -50,6 +50,8 @@ pub(crate) struct Links {
     neighbours: Neighbours,
     /// Whom the last packet of this burst went to.
     last: Option<(Neighbour, MacAddress)>,
+    /// How often what is known of neighbours has changed.
+    changes: u64,
 }
 
 impl Links {
@@ -70,6 +72,7 @@ impl Links {
             links,
             neighbours: Neighbours::new(),
             last: None,
+            changes: 0,
         }
     }
 
@@ -158,6 +161,44 @@ impl Links {
         }
     }
 
+    /// The Ethernet address of a neighbour, and until when it need not be looked up again. Asks for it
+    /// as [`Links::send`] does.
+    pub(crate) fn known(
+        &mut self,
+        frames: &mut Frames,
+        now: Instant,
+        port: usize,
+        next_hop: IpAddr,
+    ) -> Option<(MacAddress, Instant)> {
+        let neighbour = Neighbour {
+            port,
+            address: next_hop,
+        };
+        let until = self.neighbours.fresh_until(neighbour, now)?;
+        match self.neighbours.resolve(neighbour, now) {
+            Resolution::Known { mac, probe } => {
+                if probe {
+                    self.ask(frames, neighbour, Some(mac));
+                }
+                Some((mac, until))
+            }
+            // It has just been given up.
+            Resolution::Unknown { ask } => {
+                if ask {
+                    self.ask(frames, neighbour, None);
+                }
+                None
+            }
+            Resolution::Full => None,
+        }
+    }
+
+    /// Changes whenever what is known of a neighbour does.
+    #[inline]
+    pub(crate) fn changes(&self) -> u64 {
+        self.changes
+    }
+
     /// Puts the Ethernet header in front and the frame into the transmit burst.
     fn frame(&mut self, frames: &mut Frames, mut packet: Packet, port: usize, to: MacAddress) {
         let Some(link) = self.links.get_mut(port) else {
@@ -173,6 +214,33 @@ impl Links {
         match room && written {
             true => link.queue(frames, port, packet),
             false => frames.drop(packet, DropReason::TooBig),
+        }
+    }
+
+    /// Sends a whole frame.
+    #[inline]
+    pub(crate) fn queue(&mut self, frames: &mut Frames, port: usize, packet: Packet) {
+        match self.links.get_mut(port) {
+            Some(link) => link.queue(frames, port, packet),
+            None => frames.drop(packet, DropReason::NoRoute),
+        }
+    }
+
+    /// Sends whole frames, all by one port.
+    #[inline]
+    pub(crate) fn queue_all(&mut self, frames: &mut Frames, port: usize, packets: &mut Burst) {
+        let Some(link) = self.links.get_mut(port) else {
+            return packets
+                .drain(..)
+                .for_each(|packet| frames.drop(packet, DropReason::NoRoute));
+        };
+        // No burst is ever longer than what ports take at a time.
+        if link.burst.len() + packets.len() > BURST {
+            link.flush(frames, port);
+        }
+        link.burst.append(packets);
+        if link.burst.len() >= BURST {
+            link.flush(frames, port);
         }
     }
 
@@ -228,6 +296,7 @@ impl Links {
         let Some(learned) = self.neighbours.learn(neighbour, mac, trust, now) else {
             return false;
         };
+        self.changes += u64::from(learned.changed);
         for packet in learned.released {
             self.frame(frames, packet, neighbour.port, mac);
         }

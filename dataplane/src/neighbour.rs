@@ -149,6 +149,16 @@ impl Neighbours {
         }
     }
 
+    /// Until when [`Neighbours::resolve`] goes on to say what it says now, if it knows the address and
+    /// nothing is learnt: not for long, as it must hear who is still in use.
+    pub fn fresh_until(&self, neighbour: Neighbour, now: Instant) -> Option<Instant> {
+        let entry = self.table.get(&neighbour)?;
+        entry.mac?;
+        let fresh = (entry.confirmed + FRESH).min(now + ASK_EVERY);
+        // A stale one is asked for again, sooner or later.
+        Some(fresh.max(now + Duration::from_nanos(1)))
+    }
+
     /// Keeps a packet until its neighbour answers; gives it back if there is no room.
     pub fn hold(&mut self, neighbour: Neighbour, packet: Packet) -> Result<(), Packet> {
         match self.table.get_mut(&neighbour) {

@@ -45,6 +45,17 @@ pub struct Inner {
     pub dont_fragment: bool,
 }
 
+/// A header as far as it is ready, and what [`OuterHeader::write`] does to the rest of it.
+#[derive(Clone, Copy)]
+pub(crate) struct Template<'a> {
+    pub(crate) octets: &'a [u8],
+    /// IPv4: the sum of the header as 16-bit words.
+    pub(crate) sum: u32,
+    pub(crate) repeated: u8,
+    pub(crate) fixed: u8,
+    pub(crate) copy_df: bool,
+}
+
 /// The endpoints of a tunnel are of different families.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct MixedFamilies;
@@ -148,6 +159,17 @@ impl OuterHeader {
     #[expect(clippy::len_without_is_empty, reason = "a header is never empty")]
     pub fn len(&self) -> usize {
         self.length
+    }
+
+    /// What is ready of it.
+    pub(crate) fn template(&self) -> Template<'_> {
+        Template {
+            octets: self.template.get(..self.length).unwrap_or_default(),
+            sum: self.sum,
+            repeated: self.repeated,
+            fixed: self.fixed,
+            copy_df: self.copy_df,
+        }
     }
 
     /// Writes the headers into the front of `packet`, which is long enough for them and goes on with

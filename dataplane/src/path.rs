@@ -9,9 +9,11 @@
 //! A burst is sorted first, then each half runs over its part, so that an SA draws its sequence
 //! numbers once for all its packets. No lock, no allocation, no log; what goes wrong is a verdict.
 
+mod express;
 mod inbound;
 mod outbound;
 
+pub(crate) use express::Express;
 pub(crate) use inbound::Opening;
 pub(crate) use outbound::{Sealing, Wrapped};
 
@@ -42,6 +44,10 @@ pub(crate) struct Sorted {
 }
 
 impl Sorted {
+    fn is_empty(&self) -> bool {
+        self.arrivals.is_empty() && self.departures.is_empty()
+    }
+
     /// The packets that are ESP for us.
     pub(crate) fn arriving(&self) -> impl Iterator<Item = &Packet> {
         self.arrivals.iter().map(|arrival| &arrival.packet)
@@ -95,13 +101,19 @@ impl Worker {
             return received;
         }
         let mut sorted = Sorted::default();
+        // Who watches wants to see every step.
+        if !self.frames.watch.on {
+            self.express(port, now, &mut burst, &mut sorted);
+        }
         for packet in burst.drain(..) {
             self.sort(port, now, packet, &mut sorted);
         }
         if self.frames.watch.on {
             self.watch_sorted(&sorted);
         }
-        self.inbound_and_outbound(now, &mut sorted);
+        if !sorted.is_empty() {
+            self.inbound_and_outbound(now, &mut sorted);
+        }
         self.links.flush(&mut self.frames);
         received
     }

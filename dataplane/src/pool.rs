@@ -275,6 +275,30 @@ impl Pool {
         self.memory.slice_mut(packet.address(), packet.len())
     }
 
+    /// The whole frame that a packet lies in, unless that is a run; where the packet begins in it says
+    /// [`Packet::headroom`].
+    #[inline]
+    pub(crate) fn frame_mut(&mut self, packet: &mut Packet) -> Option<&mut [u8; FRAME_SIZE]> {
+        if packet.is_run() {
+            return None;
+        }
+        let start = packet.frame as usize * FRAME_SIZE;
+        self.memory.slice_mut(start, FRAME_SIZE).first_chunk_mut()
+    }
+
+    /// Says anew where in its frame a packet lies. False, and no change, if it would not lie within.
+    #[inline]
+    #[must_use]
+    pub(crate) fn set_range(&mut self, packet: &mut Packet, offset: usize, length: usize) -> bool {
+        let fits =
+            offset <= FRAME_SIZE && length <= usize::from(packet.capacity).saturating_sub(offset);
+        if fits {
+            packet.offset = offset as u16;
+            packet.length = length as u16;
+        }
+        fits
+    }
+
     /// Copies octets of one packet over octets of another, both of which must have them.
     #[must_use]
     pub fn copy_between(

@@ -1,6 +1,8 @@
 //! Asking the caches for what a burst needs soon, so that the misses of its packets overlap.
 #![expect(unsafe_code, reason = "the prefetch instruction")]
 
+use std::ops::Range;
+
 /// Octets that come at a time.
 const LINE: usize = 64;
 
@@ -10,12 +12,23 @@ pub(crate) fn prefetch<T>(value: &T) {
     prefetch_end(value, size_of::<T>());
 }
 
+/// Asks for so many octets at the start of a value.
+#[inline]
+pub(crate) fn prefetch_start<T>(value: &T, octets: usize) {
+    prefetch_range(value, 0..octets);
+}
+
 /// Asks for so many octets at the end of a value.
 #[inline]
 pub(crate) fn prefetch_end<T>(value: &T, octets: usize) {
     let from = size_of::<T>().saturating_sub(octets);
+    prefetch_range(value, from..size_of::<T>());
+}
+
+#[inline]
+fn prefetch_range<T>(value: &T, octets: Range<usize>) {
     let start = std::ptr::from_ref(value).cast::<i8>();
-    for offset in (from..size_of::<T>()).step_by(LINE) {
+    for offset in (octets.start..octets.end.min(size_of::<T>())).step_by(LINE) {
         hint(start.wrapping_add(offset));
     }
 }

@@ -13,6 +13,8 @@ mod shared;
 
 use hitless_sa::SequenceNumber;
 
+use crate::prefetch::prefetch;
+
 pub use guard::{AntiReplay, Horizon};
 pub use shared::SharedWindow;
 
@@ -122,6 +124,14 @@ impl ReplayWindow {
             Err(ReplayReject::Seen)
         } else {
             Ok(())
+        }
+    }
+
+    /// Asks for a number's bit.
+    #[inline]
+    fn prefetch(&self, low: u32) {
+        if let Some(word) = self.bitmap.get(self.word(u64::from(low))) {
+            prefetch(word);
         }
     }
 

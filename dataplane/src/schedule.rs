@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use hitless_sa::Instant;
 
+use crate::prefetch::prefetch;
+
 /// How often checkpoints are published.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CheckpointSettings {
@@ -48,13 +50,14 @@ impl Schedule {
         }
     }
 
-    /// A packet of the SA in this slot has been sent or delivered. True if that makes a checkpoint
-    /// due at once.
-    pub(crate) fn note(&mut self, slot: u32, now: Instant) -> bool {
+    /// So many packets of the SA in this slot have been sent or delivered. True if that makes a
+    /// checkpoint due at once.
+    #[inline]
+    pub(crate) fn note(&mut self, slot: u32, now: Instant, packets: u32) -> bool {
         let Some(entry) = self.slots.get_mut(slot as usize) else {
             return false;
         };
-        entry.untold += 1;
+        entry.untold = entry.untold.saturating_add(packets);
         if !entry.queued {
             entry.queued = true;
             self.queue.push_back((now + self.settings.interval, slot));
@@ -64,6 +67,14 @@ impl Schedule {
             entry.untold = 0;
         }
         due
+    }
+
+    /// Asks for what [`Schedule::note`] needs.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        if let Some(entry) = self.slots.get(slot as usize) {
+            prefetch(entry);
+        }
     }
 
     /// The next slot whose interval has passed with packets untold.
@@ -102,23 +113,23 @@ mod tests {
     #[test]
     fn every_so_many_packets_rfc_6027_section_3_3() {
         let mut schedule = schedule();
-        let due: Vec<bool> = (0..7).map(|_| schedule.note(0, at(0))).collect();
+        let due: Vec<bool> = (0..7).map(|_| schedule.note(0, at(0), 1)).collect();
         assert_eq!(due, [false, false, true, false, false, true, false]);
-        assert!(!schedule.note(9, at(0)), "no such slot");
+        assert!(!schedule.note(9, at(0), 1), "no such slot");
     }
 
     #[test]
     fn so_long_after_the_first_untold_packet_and_not_without_one() {
         let mut schedule = schedule();
-        schedule.note(1, at(0));
-        schedule.note(0, at(100));
-        schedule.note(1, at(499));
+        schedule.note(1, at(0), 1);
+        schedule.note(0, at(100), 1);
+        schedule.note(1, at(499), 1);
         assert_eq!(schedule.next_due(at(499)), None);
         assert_eq!(schedule.next_due(at(500)), Some(1));
         assert_eq!(schedule.next_due(at(500)), None);
         assert_eq!(schedule.next_due(at(900)), Some(0));
         for _ in 0..3 {
-            schedule.note(0, at(1000));
+            schedule.note(0, at(1000), 1);
         }
         assert_eq!(schedule.next_due(at(5000)), None, "all told already");
     }

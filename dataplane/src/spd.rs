@@ -221,8 +221,20 @@ impl Spd {
     /// Notes that a worker handled a packet of so many octets by a policy.
     #[inline]
     pub(crate) fn count(&self, worker: usize, policy: usize, direction: Direction, octets: usize) {
+        self.count_all(worker, policy, direction, (1, octets));
+    }
+
+    /// As [`Spd::count`], of several packets with so many octets together.
+    #[inline]
+    pub(crate) fn count_all(
+        &self,
+        worker: usize,
+        policy: usize,
+        direction: Direction,
+        (packets, octets): (usize, usize),
+    ) {
         if let Some(tally) = self.tallies.get(policy) {
-            tally.add(worker, direction, octets as u64);
+            tally.add(worker, direction, [packets as u64, octets as u64]);
         }
     }
 

@@ -23,6 +23,7 @@ use crate::keepalive::Keepalives;
 use crate::links::Links;
 use crate::neighbour::{Neighbour, Trust};
 use crate::park::Park;
+use crate::path::Express;
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
 use crate::port::{MacAddress, Port};
@@ -148,6 +149,7 @@ pub struct Worker {
     pub(crate) sad: Sad,
     pub(crate) spd: Arc<Spd>,
     pub(crate) flows: FlowCache,
+    pub(crate) express: Express,
     pub(crate) fib: Arc<Fib>,
     pub(crate) park: Park,
     pub(crate) keepalives: Keepalives,
@@ -227,6 +229,7 @@ pub fn worker_with_pool(
         sad: Sad::new(settings.sa_capacity),
         spd: Arc::default(),
         flows: FlowCache::new(),
+        express: Express::new(settings.sa_capacity),
         fib: Arc::default(),
         park: Park::new(),
         keepalives: Keepalives::default(),
@@ -290,11 +293,24 @@ impl Worker {
         self.id
     }
 
+    /// Whether packets for which everything is known take the express lane, as they do unless told
+    /// otherwise. It changes nothing but what they cost.
+    pub fn set_express(&mut self, on: bool) {
+        self.express.set(on);
+    }
+
     /// Names a packet that may be fragmented on its way: one count for all SAs, for several may have
     /// the same two endpoints (RFC 8200 section 4.5, RFC 6864 section 4.3).
     pub(crate) fn next_identification(&mut self) -> u32 {
         self.identification = self.identification.wrapping_add(1);
         self.identification
+    }
+
+    /// As [`Worker::next_identification`], of so many packets: those behind the one that it returns.
+    pub(crate) fn take_identifications(&mut self, packets: usize) -> u32 {
+        let before = self.identification;
+        self.identification = before.wrapping_add(packets as u32);
+        before
     }
 
     /// Where the frames are.
@@ -353,6 +369,7 @@ impl Worker {
     }
 
     fn obey(&mut self, command: Command, now: Instant) {
+        self.forget_slot_of(&command);
         match command {
             Command::InstallInbound(sa) => {
                 let (id, slot) = (sa.id, sa.slot);
@@ -392,10 +409,12 @@ impl Worker {
             Command::Policies(spd) => {
                 let old = std::mem::replace(&mut self.spd, spd);
                 self.flows.clear();
+                self.express.forget_flows();
                 self.retire(Retired::Policies(old));
             }
             Command::Routes(fib) => {
                 let old = std::mem::replace(&mut self.fib, fib);
+                self.express.forget_routes();
                 self.retire(Retired::Routes(old));
             }
             Command::Neighbour { port, address, mac } => {
@@ -420,6 +439,23 @@ impl Worker {
                 self.reports.answer(Event::Barrier(number));
             }
             Command::QueryWindow(id) => self.answer_window(id),
+        }
+    }
+
+    /// What the lane knows of an SA does not outlive a command about it.
+    fn forget_slot_of(&mut self, command: &Command) {
+        let slot = match command {
+            Command::InstallInbound(sa) => Some(sa.slot),
+            Command::InstallOutbound(sa) => Some(sa.slot),
+            Command::Bind { slot, .. } => Some(*slot),
+            Command::Update { sa, .. }
+            | Command::Move { sa, .. }
+            | Command::Unbind(sa)
+            | Command::Remove(sa) => self.sad.slot_of(*sa),
+            _ => None,
+        };
+        if let Some(slot) = slot {
+            self.express.forget_slot(slot);
         }
     }
 
@@ -496,9 +532,21 @@ impl Worker {
 
     /// Notes that a packet of the SA was sent or delivered.
     pub(crate) fn note_use(&mut self, slot: u32, now: Instant) {
-        if self.schedule.note(slot, now) {
+        self.note_uses(slot, now, 1);
+    }
+
+    /// The same of several packets.
+    #[inline]
+    pub(crate) fn note_uses(&mut self, slot: u32, now: Instant, packets: u32) {
+        if self.schedule.note(slot, now, packets) {
             self.publish(slot);
         }
+    }
+
+    /// Asks for what [`Worker::note_uses`] needs.
+    #[inline]
+    pub(crate) fn prefetch_use(&self, slot: u32) {
+        self.schedule.prefetch(slot);
     }
 
     pub(crate) fn publish(&mut self, slot: u32) {

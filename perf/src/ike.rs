@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless::entropy::SeededEntropy;
+use hitless::ike::auth::{AuthSettings, TimeOfDay};
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use hitless::ike::{Engine, Event, Input, Output, Resume, Transmit};
@@ -96,6 +97,7 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
             dpd_delay: Duration::ZERO,
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            auth: AuthSettings::default(),
             children: vec![child],
         }],
         secrets: vec![Secret {
@@ -105,6 +107,7 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
         half_open_limit: 64,
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        time_of_day: TimeOfDay::default(),
     })
 }
 

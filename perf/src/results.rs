@@ -14,6 +14,8 @@ pub struct Results {
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub esp: Option<EspResults>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub io: Option<Vec<IoLine>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
     pub lookup: Option<Vec<LookupLine>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ike: Option<Vec<RateLine>>,
@@ -29,6 +31,7 @@ impl Results {
         Results {
             machine: Machine::here(),
             esp: None,
+            io: None,
             lookup: None,
             ike: None,
             sync: None,
@@ -75,6 +78,26 @@ pub struct EspLine {
     /// The instructions of AES-GCM alone, none waiting for another, where the CPU has the best.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub bound_ns: Option<f64>,
+}
+
+/// A worker beside a loop that only forwards, over a port of the kernel's.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct IoLine {
+    pub driver: String,
+    /// How frames travel, where there are several ways.
+    pub mode: String,
+    /// Octets of the inner packet.
+    pub size: usize,
+    pub direction: String,
+    pub ns_per_packet: f64,
+    pub mpps: f64,
+    /// The loop that only forwards, in the same rounds.
+    pub bare_ns: f64,
+    pub bare_mpps: f64,
+    /// `ns_per_packet / bare_ns`, median of each round's ratio.
+    pub ratio_to_bare: f64,
+    /// Packets that the kernel lost between generator and port, of both.
+    pub lost: u64,
 }
 
 /// What something that can be switched off costs.

@@ -23,6 +23,7 @@ pub struct Scenario {
 
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
+    scenarios::certs_strongswan::SCENARIO,
     scenarios::failover_strongswan::SCENARIO,
     scenarios::failover_strongswan::CONTROL,
     scenarios::transfer_strongswan::SCENARIO,

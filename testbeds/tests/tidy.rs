@@ -85,8 +85,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "hitless-gcm",
             "hitless-dataplane",
             "hitless-sync",
+            "hitless-bench",
             "hitless",
         ],
+    ),
+    (
+        "hitless-bench",
+        &["hitless-sa", "hitless-gcm", "hitless-dataplane"],
     ),
     (
         "hitless-testbeds",

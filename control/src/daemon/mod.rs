@@ -236,6 +236,7 @@ impl Member {
             for (port, up) in self.carriers.poll(now) {
                 self.gateway.set_link(now, &mut self.entropy, port, up);
             }
+            self.gateway.set_time_of_day(now, clock::time_of_day());
             self.gateway.turn(now, &mut self.entropy);
             self.answer(server, now);
             self.drain();

@@ -20,8 +20,9 @@ use hitless_sa::{
 };
 use zeroize::Zeroizing;
 
+use crate::ike::auth::{AuthSettings, TimeOfDay};
 use crate::ike::proposal::{
-    Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
+    Additional, Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
 };
 use crate::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use crate::ike::{ChildChange, Engine, Event, Input, Output, Resume};
@@ -437,6 +438,7 @@ fn engine_settings(settings: &LinkSettings) -> EngineSettings {
         half_open_limit: 64,
         retransmit_timeout: Duration::from_millis(100),
         retransmit_tries: 3,
+        time_of_day: TimeOfDay::default(),
     }
 }
 
@@ -460,6 +462,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             integrity: None,
             prf: Prf::HmacSha256,
             key_exchange: KeyExchangeMethod::X25519,
+            additional: Additional::NONE,
         }],
         local_id: identity(&settings.cluster, settings.me),
         remote_id: identity(&settings.cluster, other.id),
@@ -467,12 +470,14 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
         dpd_delay: Duration::ZERO,
         rekey_time: Duration::from_secs(4 * 3600),
         takeover: Takeover::Auto,
+        auth: AuthSettings::default(),
         children: vec![Child {
             name: "sync".to_owned(),
             mode: Mode::Transport,
             esp_proposals: vec![EspProposal {
                 suite: hitless_sa::EspSuite::Aes256Gcm16,
                 key_exchange: None,
+                additional: Additional::NONE,
                 esn: true,
             }],
             local_ts: host(settings.local).into_iter().collect(),

@@ -13,6 +13,7 @@ use hitless_sync::{Degraded, LeaseSizes, Member, Mutant, Settings as NodeSetting
 use super::children::Protected;
 use super::link::{LinkMember, LinkSettings};
 use crate::config::{self, Aead, Config};
+use crate::ike::auth::TimeOfDay;
 use crate::ike::settings::EngineSettings;
 
 /// Half-open IKE SAs kept at most.
@@ -104,6 +105,7 @@ impl GatewaySettings {
             half_open_limit: HALF_OPEN_LIMIT,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
             retransmit_tries: RETRANSMIT_TRIES,
+            time_of_day: TimeOfDay::default(),
         }
     }
 

@@ -2,7 +2,9 @@
 
 use hitless_sa::{MessageId, Spi, TrafficSelector};
 
-use super::message::{Delete, IdBody, Notify, NotifyKind, Payload, Proposal, Protocol};
+use super::message::{
+    Delete, IdBody, Notify, NotifyKind, Payload, PayloadKind, Proposal, Protocol,
+};
 
 /// Payloads of one message. Of those that may occur once the first counts.
 #[derive(Default)]
@@ -17,6 +19,8 @@ pub(super) struct Contents<'a> {
     pub ts_responder: Option<&'a [TrafficSelector]>,
     pub deletes: Vec<&'a Delete>,
     pub notifies: Vec<&'a Notify>,
+    /// Bodies of payloads that the parser leaves as they are: CERT, CERTREQ and others.
+    pub raw: Vec<(PayloadKind, &'a [u8])>,
 }
 
 impl<'a> Contents<'a> {
@@ -56,12 +60,19 @@ impl<'a> Contents<'a> {
             }
             Payload::Notify(notify) => self.notifies.push(notify),
             Payload::Delete(delete) => self.deletes.push(delete),
-            Payload::VendorId(_) | Payload::Unknown { .. } => {}
+            Payload::Unknown { kind, body, .. } => self.raw.push((*kind, body)),
+            Payload::VendorId(_) => {}
         }
     }
 
     pub fn notify(&self, kind: NotifyKind) -> Option<&'a Notify> {
         self.notifies.iter().find(|n| n.kind == kind).copied()
+    }
+
+    /// The bodies of all payloads of a kind that the parser leaves as they are.
+    pub fn of_kind(&self, kind: PayloadKind) -> impl Iterator<Item = &'a [u8]> {
+        let bodies = self.raw.iter().filter(move |(other, _)| *other == kind);
+        bodies.map(|(_, body)| *body)
     }
 
     pub fn has(&self, kind: NotifyKind) -> bool {

@@ -7,7 +7,7 @@ use hitless_sa::{SaId, Spi};
 
 use super::child::{self, ChildState, Making, Terms};
 use super::contents::{Contents, wanted_group};
-use super::crypto::kex::KeyPair;
+use super::crypto::kex::{self, KexError, KeyPair};
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
@@ -212,13 +212,15 @@ pub(super) fn exchange_keys(
             return Err(Payload::notify(NotifyKind::INVALID_KE_PAYLOAD, &wanted));
         }
     };
-    let key = turn
-        .key_pair(method)
-        .ok_or_else(|| Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]))?;
-    let shared = key
-        .agree(public)
-        .map_err(|_| Payload::notify(NotifyKind::INVALID_SYNTAX, &[]))?;
-    Ok((key_exchange(&key), shared))
+    let (data, shared) = kex::respond(method, turn.entropy, public).map_err(|error| {
+        let kind = match error {
+            KexError::NoEntropy => NotifyKind::TEMPORARY_FAILURE,
+            _ => NotifyKind::INVALID_SYNTAX,
+        };
+        Payload::notify(kind, &[])
+    })?;
+    let method = method.number();
+    Ok((Payload::KeyExchange { method, data }, shared))
 }
 
 fn announce(ike: &IkeSa, turn: &mut Turn<'_>, terms: &Terms, id: SaId, replaces: Option<SaId>) {

@@ -309,7 +309,7 @@ impl Engine {
         }
     }
 
-    fn emit(&mut self, immediate: Vec<super::output::Transmit>, events: Vec<Event>) {
+    pub(super) fn emit(&mut self, immediate: Vec<super::output::Transmit>, events: Vec<Event>) {
         self.outputs
             .extend(immediate.into_iter().map(Output::Transmit));
         self.outputs.extend(events.into_iter().map(Output::Event));

@@ -6,9 +6,11 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, SaId, Spi};
 
+use super::auth::TimeOfDay;
 use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
@@ -160,6 +162,11 @@ impl Engine {
                 });
             }
         }
+    }
+
+    /// What the time of day is at `now`: certificates are valid by it.
+    pub fn set_time_of_day(&mut self, now: Instant, since_1970: Duration) {
+        self.settings.time_of_day = TimeOfDay::new(now, since_1970);
     }
 
     /// The next output, in order.
@@ -427,6 +434,10 @@ impl Engine {
     ) {
         let mut others = Vec::new();
         for effect in std::mem::take(&mut results.effects) {
+            if let Effect::Reauthenticate(children) = effect {
+                self.reauthenticate(now, entropy, &ike, children);
+                continue;
+            }
             others.extend(self.apply(now, &ike, effect, &mut results.changes));
         }
         others.sort_unstable();
@@ -478,6 +489,8 @@ impl Engine {
                 Vec::new()
             }
             Effect::InitialContact => self.supersede(ike),
+            // It needs randomness: `settle` has done it.
+            Effect::Reauthenticate(_) => Vec::new(),
         }
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 
+use super::auth::Authenticated;
 use super::child::Installed;
 use super::counter_sync::{AnsweredSync, CounterSync};
 use super::crypto::sk::IvSource;
@@ -90,6 +91,8 @@ pub(super) struct IkeSa {
     pub undecided: bool,
     /// Lost a simultaneous rekey: forgotten then, unless the peer deletes it first.
     pub forget_at: Option<Instant>,
+    /// How the peer proved who it is, and when it has to again.
+    pub authenticated: Authenticated,
 }
 
 impl IkeSa {
@@ -338,6 +341,7 @@ impl IkeSa {
             superseded: false,
             undecided: false,
             forget_at: None,
+            authenticated: Authenticated::default(),
         }
     }
 

@@ -72,6 +72,31 @@ impl IkeKeys {
         IkeKeys::expand(proposal, inputs, &seed)
     }
 
+    /// The same keys after a PPK was mixed in: SK_d, SK_pi and SK_pr become prf+(PPK, SK_d) and so
+    /// on; what protects messages stays (RFC 8784 section 3).
+    #[must_use]
+    pub fn with_ppk(&self, ppk: &[u8]) -> IkeKeys {
+        let mut octets = Zeroizing::new(Vec::with_capacity(self.octets.len()));
+        for index in 0..lengths(&self.proposal).len() {
+            let part = self.part(index);
+            match index {
+                0 | 5 | 6 => {
+                    octets.extend_from_slice(&prf_plus(
+                        self.proposal.prf,
+                        ppk,
+                        &[part],
+                        part.len(),
+                    ));
+                }
+                _ => octets.extend_from_slice(part),
+            }
+        }
+        IkeKeys {
+            proposal: self.proposal,
+            octets,
+        }
+    }
+
     fn expand(proposal: &IkeProposal, inputs: &Inputs<'_>, seed: &[u8]) -> IkeKeys {
         let octets = prf_plus(
             proposal.prf,

@@ -173,6 +173,7 @@ fn successor(
             window: Window::new(MessageId(0), MessageId(0)),
         },
     );
+    successor.authenticated = ike.authenticated.clone();
     successor.predecessor = Some(ike.local_spi);
     successor
 }

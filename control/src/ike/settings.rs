@@ -6,6 +6,7 @@ use std::time::Duration;
 use hitless_sa::{Incarnation, MemberId, Mode, SaOptions, TrafficSelector};
 use zeroize::Zeroizing;
 
+use super::auth::{AuthSettings, TimeOfDay};
 use super::proposal::{EspProposal, Identification, IkeProposal};
 
 /// What the engine must know besides its connections.
@@ -22,6 +23,8 @@ pub struct EngineSettings {
     pub retransmit_timeout: Duration,
     /// Retransmissions before the peer counts as dead.
     pub retransmit_tries: u32,
+    /// By which certificates are valid; `Engine::set_time_of_day` keeps it.
+    pub time_of_day: TimeOfDay,
 }
 
 /// One peer, `connections.<name>`.
@@ -45,6 +48,7 @@ pub struct Connection {
     pub rekey_time: Duration,
     /// How a takeover resumes the IKE SA.
     pub takeover: Takeover,
+    pub auth: AuthSettings,
     pub children: Vec<Child>,
 }
 

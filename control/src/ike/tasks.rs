@@ -122,6 +122,7 @@ impl IkeSa {
                 }
             }
         }
+        self.replace_old(turn);
     }
 
     /// Timers.
@@ -157,6 +158,7 @@ impl IkeSa {
             self.rekey_at = None;
             self.schedule(now, Task::RekeyIke);
         }
+        self.reauthenticate(turn);
         let mut tasks = Vec::new();
         for child in &mut self.children {
             if child.rekey_at.is_some_and(|at| at <= now) {
@@ -201,6 +203,7 @@ impl IkeSa {
             self.forget_at,
             delete_at,
             self.rekey_at.filter(|_| established),
+            self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),
             queued.filter(|_| free),
             self.liveness_at().filter(|_| free),

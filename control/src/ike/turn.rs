@@ -108,6 +108,8 @@ pub(super) enum Effect {
     Lost(String),
     /// The peer says that this IKE SA is its only one (RFC 7296 section 2.4).
     InitialContact,
+    /// A new IKE SA with these children is to take the place of this one.
+    Reauthenticate(Vec<String>),
 }
 
 /// One input's worth of context and results.

@@ -1,11 +1,15 @@
 //! Two IKE engines on one virtual clock.
 
+mod certificates;
 mod counter_sync;
 mod establish;
 mod failover;
 mod hostile;
 mod inform;
 mod lossy;
+mod pki;
+mod ppk;
+mod reauth;
 mod rekey;
 mod suites;
 mod world;

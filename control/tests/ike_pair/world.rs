@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hitless::ike::auth::{AuthSettings, TimeOfDay};
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
@@ -145,6 +146,7 @@ pub fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(20),
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            auth: AuthSettings::default(),
             children: vec![child(host, "net", host == A)],
         }],
         secrets: vec![Secret {
@@ -154,6 +156,7 @@ pub fn settings(host: usize) -> EngineSettings {
         half_open_limit: 64,
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        time_of_day: TimeOfDay::default(),
     }
 }
 
@@ -267,6 +270,13 @@ impl World {
         let engine = &mut self.hosts[host].engine;
         engine.lead(self.now, &mut self.entropy, &mut |_| resume);
         self.drain(host);
+    }
+
+    /// What the time of day is, for both ends.
+    pub fn set_time_of_day(&mut self, since_1970: Duration) {
+        for host in &mut self.hosts {
+            host.engine.set_time_of_day(self.now, since_1970);
+        }
     }
 
     pub fn input(&mut self, host: usize, input: Input<'_>) {

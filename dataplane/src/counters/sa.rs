@@ -5,10 +5,11 @@
 use hitless_sa::SequenceNumber;
 
 use super::{Count, REASONS};
-use crate::prefetch::prefetch;
+use crate::prefetch::prefetch_start;
 use crate::verdict::DropReason;
 
-/// Counters of the receiving or of the sending half.
+/// Counters of the receiving or of the sending half. Those of every packet are on one cache line.
+#[repr(C, align(64))]
 pub struct SaCounters {
     packets: Count,
     bytes: Count,
@@ -66,11 +67,12 @@ impl SaCounters {
     /// Asks for the line that every packet is counted in.
     #[inline]
     pub(crate) fn prefetch(&self) {
-        prefetch(&self.packets);
+        prefetch_start(self, size_of::<Count>());
     }
 
-    pub(crate) fn count_packet(&self, bytes: usize) {
-        self.packets.add(1);
+    #[inline]
+    pub(crate) fn count_packets(&self, packets: usize, bytes: usize) {
+        self.packets.add(packets as u64);
         self.bytes.add(bytes as u64);
     }
 
@@ -93,8 +95,8 @@ mod tests {
     #[test]
     fn packets_octets_window_and_each_reason_are_counted_apart() {
         let counters = SaCounters::default();
-        counters.count_packet(100);
-        counters.count_packet(60);
+        counters.count_packets(1, 100);
+        counters.count_packets(1, 60);
         counters.note_window(SequenceNumber(9), 3);
         counters.count_drop(DropReason::Replay);
         counters.count_drop(DropReason::Replay);

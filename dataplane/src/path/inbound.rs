@@ -1,9 +1,9 @@
 //! From ESP to the inner packet: SAD, replay check, ICV, high water, selectors (RFC 4301 section 5.2,
 //! RFC 4303 section 3.4).
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
-use hitless_sa::{Instant, Mode, MssClamp, SequenceNumber, Spi};
+use hitless_sa::{Instant, Mode, SequenceNumber, Spi};
 use smallvec::SmallVec;
 
 use super::{Arrival, Departure, Sorted, way};
@@ -29,7 +29,7 @@ pub(crate) struct Opening {
     pub(crate) arrival: Arrival,
     pub(crate) slot: u32,
     pub(crate) number: SequenceNumber,
-    high: Option<u32>,
+    pub(crate) high: Option<u32>,
     pub(crate) verified: bool,
 }
 
@@ -114,9 +114,7 @@ impl Worker {
             return self.elsewhere(now, arrival, spi);
         };
         if openings.last().map(|last| last.slot) != Some(sa.slot) {
-            sa.key.prefetch(esp.len());
-            sa.cell.prefetch();
-            sa.counters.prefetch();
+            sa.prefetch_rest(esp.len(), esp::low(esp));
         }
         // 2. Its number, and whether it is new (section 3.4.3).
         let (number, below) = match esp::number(esp, sa.key.suite(), &sa.window, sa.esn) {
@@ -172,7 +170,7 @@ impl Worker {
     }
 
     /// Pass 3: what an authentic packet changes, and where it goes.
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         now: Instant,
         opening: Opening,
@@ -202,7 +200,7 @@ impl Worker {
                 .drop_of(&sa.counters, packet, DropReason::Integrity);
         }
         // 1. The newest one tells where the peer is (RFC 7296 section 2.23).
-        if number > sa.window.top() && moved(sa, remote, port) {
+        if number > sa.window.top() && moved(sa, remote.ip(), port) {
             let event = || Event::PeerMoved { sa: sa.id, remote };
             self.reports.hint(Kind::PeerMoved, now, event);
         }
@@ -231,13 +229,13 @@ impl Worker {
     /// tunnel, as the one behind the peer is (RFC 4459 section 3.2). Only if the SA sends here too:
     /// else its sender does not know the way.
     fn clamp_opening(&mut self, now: Instant, packet: &mut Packet, slot: u32) {
+        let octets = self.frames.pool.bytes_mut(packet);
+        if !mss::opens(octets) {
+            return;
+        }
         let Some(sa) = self.sad.outbound_mut(slot) else {
             return;
         };
-        let octets = self.frames.pool.bytes_mut(packet);
-        if sa.options.mss == MssClamp::None || !mss::opens(octets) {
-            return;
-        }
         let Some((port, _)) = way(&self.fib, sa.remote) else {
             return;
         };
@@ -299,7 +297,7 @@ impl Worker {
         if !allowed {
             return self.drop_inbound(slot, packet, DropReason::SelectorMismatch);
         }
-        self.frames.counters.count_opened(octets.len());
+        self.frames.counters.count_opened(1, octets.len());
         // 6. What it is. ESP or IKE inside ESP is not for us.
         let flow = match classified {
             Ok((Class::Forward(flow), _)) => flow,
@@ -324,9 +322,9 @@ impl Worker {
 
 /// Whether a packet came from elsewhere than the SA sends to. Only with UDP encapsulation may a
 /// peer move without being asked (RFC 7296 section 2.23).
-fn moved(sa: &InboundSa, remote: SocketAddr, port: Option<u16>) -> bool {
+pub(super) fn moved(sa: &InboundSa, remote: IpAddr, port: Option<u16>) -> bool {
     match (sa.encapsulation, port) {
-        (Some(ports), Some(port)) => sa.remote != remote.ip() || ports.remote_port != port,
+        (Some(ports), Some(port)) => sa.remote != remote || ports.remote_port != port,
         _ => false,
     }
 }

@@ -255,7 +255,10 @@ impl Worker {
                         Some(slot) => {
                             return match self.sad.outbound_owner(slot) {
                                 Some((sa, to)) => self.hand_over(packet, to, Errand::Seal(sa)),
-                                None => self.way_through(now, packet, slot, sealings),
+                                None => {
+                                    self.learn_flow(&flow, found.policy, slot);
+                                    self.way_through(now, packet, slot, sealings);
+                                }
                             };
                         }
                         None => {
@@ -284,7 +287,7 @@ impl Worker {
         };
         if sealings.last().map(|last| last.slot) != Some(slot) {
             sa.key.prefetch(packet.len());
-            sa.cell.prefetch();
+            sa.cell.prefetch_sending();
             sa.counters.prefetch();
         }
         let octets = self.frames.pool.bytes_mut(&mut packet);
@@ -405,7 +408,7 @@ impl Worker {
             Some(sa) if sealed => {
                 let low = identification as u16;
                 esp::address(&mut self.frames.pool, &mut packet, sa, low, front).map(|()| {
-                    sa.counters.count_packet(inner);
+                    sa.counters.count_packets(1, inner);
                     sa.last_use = now;
                 })
             }
@@ -414,7 +417,7 @@ impl Worker {
         if let Err(reason) = addressed {
             return self.drop_outbound(slot, packet, reason);
         }
-        self.frames.counters.count_sealed(inner);
+        self.frames.counters.count_sealed(1, inner);
         self.note_use(slot, now);
         if packet.len() <= mtu {
             return self

@@ -105,6 +105,16 @@ impl AntiReplay {
         }
     }
 
+    /// Asks for the bit of a number, of which the low half is enough.
+    #[inline]
+    pub(crate) fn prefetch(&self, low: u32) {
+        match self {
+            AntiReplay::Own(window) => window.prefetch(low),
+            AntiReplay::Shared(window) => window.prefetch(low),
+            AntiReplay::Off(_) => {}
+        }
+    }
+
     /// Checks and marks an authenticated number; false if it was seen before or is too old.
     #[inline]
     pub fn mark(&mut self, number: SequenceNumber) -> bool {

@@ -24,6 +24,7 @@ use crossbeam::utils::CachePadded;
 use hitless_sa::SequenceNumber;
 
 use super::{MAX_WINDOW, MIN_WINDOW, ReplayReject, ReplayWindow, infer};
+use crate::prefetch::prefetch;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Numbers in a word.
@@ -140,6 +141,13 @@ impl SharedWindow {
             Lap::Same | Lap::Behind(_) => Ok(()),
             Lap::Gone => Err(ReplayReject::TooOld),
         }
+    }
+
+    /// Asks for the top, and for the word of a number.
+    #[inline]
+    pub(super) fn prefetch(&self, low: u32) {
+        prefetch(&*self.top);
+        prefetch(self.word(u64::from(low)));
     }
 
     /// Checks and marks an authenticated number; true for one caller at most.

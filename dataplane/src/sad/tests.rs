@@ -87,7 +87,7 @@ fn another_leadership_replaces_the_halves_of_the_same_child() {
     let _ = sad.insert_inbound(inbound(&first, 0));
     let _ = sad.insert_outbound(outbound(&first, 0));
     for _ in 0..7 {
-        sad.inbound_in_slot(0).unwrap().counters.count_packet(1);
+        sad.inbound_in_slot(0).unwrap().counters.count_packets(1, 1);
     }
     let old = sad.insert_inbound(inbound(&first, 0)).ok().flatten();
     assert_eq!(old.map(|sa| sa.counters.packets()), Some(7));
@@ -143,7 +143,7 @@ fn a_checkpoint_holds_both_halves() {
     let sa = sad.outbound_mut(0).unwrap();
     assert_eq!(sa.cell.draw(5).len(), 5);
     for _ in 0..5 {
-        sa.counters.count_packet(100);
+        sa.counters.count_packets(1, 100);
     }
     let _ = sad.insert_inbound(inbound(&child, 0));
     let sa = sad.inbound_in_slot(0).unwrap();

@@ -59,14 +59,14 @@ impl Tally {
     }
 
     #[inline]
-    pub(super) fn add(&self, worker: usize, direction: Direction, octets: u64) {
+    pub(super) fn add(&self, worker: usize, direction: Direction, packets_and_octets: [u64; 2]) {
         let own = self.0.own.get(worker);
         let counts = own.map_or(&self.0.others, |padded| padded);
         let pair = match direction {
             Direction::Outbound => &counts.outbound,
             Direction::Inbound => &counts.inbound,
         };
-        for (count, more) in pair.iter().zip([1, octets]) {
+        for (count, more) in pair.iter().zip(packets_and_octets) {
             match own {
                 // A single writer needs no locked instruction.
                 Some(_) => {

@@ -12,10 +12,10 @@ use hdrhistogram::Histogram;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::{BURST, Burst, Port, PortCounters};
 
-use super::bench::{Bench, Direction, Setup, cells};
-use super::feed::MTU;
 use crate::clock::Moment;
 use crate::results::LatencyLine;
+use hitless_bench::feed::MTU;
+use hitless_bench::{Bench, Direction, Setup, cells};
 
 /// Packets of a run.
 const PACKETS: usize = 40_000;

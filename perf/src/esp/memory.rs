@@ -3,8 +3,8 @@
 use std::error::Error;
 use std::fs;
 
-use super::bench::{Bench, Direction, Setup, cells};
 use crate::results::MemoryLine;
+use hitless_bench::{Bench, Direction, Setup, cells};
 
 const PAIRS: u32 = 20_000;
 

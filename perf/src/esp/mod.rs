@@ -2,9 +2,6 @@
 //! the same rounds. Timings on shared machines drift, so read the ratio.
 
 mod bare;
-pub mod bench;
-mod burst;
-mod feed;
 mod latency;
 mod memory;
 mod workers;
@@ -13,16 +10,17 @@ use std::error::Error;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use hitless_bench::cipher::BurstCipher;
+use hitless_bench::{Bench, Direction, IN_FLIGHT, Setup, cells};
 use hitless_dataplane::aead::Engine;
 use hitless_sa::EspSuite;
 
-use crate::clock::median;
+use crate::clock::{median, time};
 use crate::machine::Pin;
+use crate::print::note;
 use crate::progress::Progress;
 use crate::results::{EspLine, EspResults, OverheadLine, Size};
 use bare::Bare;
-use bench::{Bench, Direction, IN_FLIGHT, Setup, cells};
-use burst::BurstCipher;
 
 /// Simple IMIX: octets and share.
 pub const IMIX: [(usize, usize); 3] = [(64, 7), (576, 4), (1500, 1)];
@@ -86,7 +84,7 @@ struct Figure {
 pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
     let cores = options.pin.cores();
     if !cores.take(0) {
-        eprintln!("hitless-perf: not pinned to a core; figures will be noisier");
+        note("not pinned to a core; figures will be noisier");
     }
     let engine = Engine::from_environment()?.unwrap_or_default();
     let figures = plan(options, Setup::plain(engine));
@@ -251,6 +249,30 @@ fn bare_round(bare: &mut Bare, direction: Direction) -> Result<Duration, Box<dyn
     Ok(alone.map_err(|_| "aws-lc-rs failed")?)
 }
 
+/// Time to seal or open every packet once.
+fn burst_round(burst: &mut BurstCipher, direction: Direction) -> Result<Duration, Box<dyn Error>> {
+    let mut good = true;
+    let elapsed = match direction {
+        Direction::Encrypt => time(|| good = burst.seal()),
+        Direction::Decrypt => {
+            burst.seal();
+            time(|| good = burst.open())
+        }
+    };
+    match good {
+        true => Ok(elapsed),
+        false => Err("the burst cipher refused what it had sealed".into()),
+    }
+}
+
+/// Times the worker until all that was loaded has left.
+fn drain(bench: &mut Bench, loaded: usize) -> Result<Duration, Box<dyn Error>> {
+    let before = bench.sent();
+    let elapsed = time(|| bench.run());
+    bench.expect(before, loaded)?;
+    Ok(elapsed)
+}
+
 fn measure(
     figure: &Figure,
     lengths: &[usize],
@@ -265,11 +287,13 @@ fn measure(
     let (mut bursts, mut bounds) = (Vec::new(), Vec::new());
     for round in 0..WARM_UP + rounds {
         bench.load(lengths)?;
-        let elapsed = bench.drain(lengths.len())?;
+        let elapsed = drain(&mut bench, lengths.len())?;
         let alone = bare_round(&mut bare, direction)?;
         if let Some(burst) = &mut burst {
-            bursts.push(each(burst.round(direction)?, lengths));
-            bounds.extend(burst.bound().map(|time| each(time, lengths)));
+            bursts.push(each(burst_round(burst, direction)?, lengths));
+            let mut done = false;
+            let bound = time(|| done = burst.bound());
+            bounds.extend(done.then(|| each(bound, lengths)));
         }
         if round >= WARM_UP {
             ours.push(each(elapsed, lengths));
@@ -326,7 +350,7 @@ fn overhead(plain: Setup, rounds: usize) -> Result<Vec<OverheadLine>, Box<dyn Er
                 // Who goes first takes turns, too.
                 for index in [round % 2, 1 - round % 2] {
                     benches[index].load(&lengths)?;
-                    pair[index] = each(benches[index].drain(lengths.len())?, &lengths);
+                    pair[index] = each(drain(&mut benches[index], lengths.len())?, &lengths);
                 }
                 if round >= WARM_UP {
                     ns[0].push(pair[0]);

@@ -4,10 +4,10 @@ use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use super::bench::{Bench, Direction, IN_FLIGHT, Setup, cells};
-use super::{WARM_UP, bare, bare_round, each, median};
+use super::{WARM_UP, bare, bare_round, drain, each, median};
 use crate::machine::Cores;
 use crate::results::{EspLine, Size};
+use hitless_bench::{Bench, Direction, IN_FLIGHT, Setup, cells};
 
 /// Everybody waits for everybody, without sleeping: a round takes some microseconds only.
 struct Gate {
@@ -169,7 +169,7 @@ fn one(
         };
         gate.pass(round);
         let measured = match &mut bench {
-            Ok(bench) => loaded.and_then(|()| bench.drain(lengths.len())),
+            Ok(bench) => loaded.and_then(|()| drain(bench, lengths.len())),
             Err(error) => Err(error.to_string().into()),
         };
         match measured {

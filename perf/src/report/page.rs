@@ -357,6 +357,7 @@ mod tests {
                 ns: 5.0,
                 build_ms: 0.1,
             }]),
+            io: None,
             ike: None,
             sync: None,
             failover: Some(vec![FailoverLine {

@@ -1,7 +1,7 @@
-//! The SK payload (RFC 7296 section 3.14, and RFC 5282 for AES-GCM).
+//! The SK payload (RFC 7296 section 3.14, RFC 5282 for AES-GCM, RFC 7634 for ChaCha20-Poly1305).
 //!
 //! ```text
-//!  AES-GCM   IKE header | SK header | IV 8  | payloads, padding, pad length | ICV 16
+//!  AEAD      IKE header | SK header | IV 8  | payloads, padding, pad length | ICV 16
 //!            <------ AAD -------->          <--------- encrypted ---------->
 //!  AES-CBC   IKE header | SK header | IV 16 | payloads, padding, pad length | ICV
 //!            <----------------------- HMAC ------------------------------->
@@ -24,12 +24,12 @@ use crate::ike::message::{
 };
 use crate::ike::proposal::{Encryption, Integrity};
 
-/// Octets of salt that follow the AES-GCM key (RFC 5282 section 4).
+/// Octets of salt that follow the AEAD key (RFC 5282 section 4).
 const SALT_LENGTH: usize = 4;
-/// Octets of explicit IV with AES-GCM (RFC 5282 section 3.1).
-const GCM_IV_LENGTH: usize = 8;
-/// Octets of AES-GCM's ICV (RFC 5282 section 3.3).
-const GCM_ICV_LENGTH: usize = 16;
+/// Octets of explicit IV with an AEAD (RFC 5282 section 3.1, RFC 7634 section 3).
+const AEAD_IV_LENGTH: usize = 8;
+/// Octets of an AEAD's ICV (RFC 5282 section 3.3).
+const AEAD_ICV_LENGTH: usize = 16;
 const BLOCK: usize = 16;
 
 impl Encryption {
@@ -37,7 +37,8 @@ impl Encryption {
     pub const fn key_material_length(self) -> usize {
         match self {
             Encryption::Aes128Gcm16 => 16 + SALT_LENGTH,
-            Encryption::Aes256Gcm16 => 32 + SALT_LENGTH,
+            // RFC 7634 section 2: a salt of 32 bits here as well.
+            Encryption::Aes256Gcm16 | Encryption::ChaCha20Poly1305 => 32 + SALT_LENGTH,
             Encryption::Aes128Cbc => 16,
             Encryption::Aes256Cbc => 32,
         }
@@ -68,7 +69,7 @@ impl Integrity {
     }
 }
 
-/// The unique part of AES-GCM nonces: member (8 bits), incarnation (24), counter (32). No two
+/// The unique part of AEAD nonces: member (8 bits), incarnation (24), counter (32). No two
 /// members and no two lives of one member share a value, so that any of them may use the keys of
 /// an IKE SA at any time (`lease-holes` R17).
 #[derive(Debug)]
@@ -98,7 +99,7 @@ impl IvCounter {
 
 /// What a message's IV is made of; each cipher takes what it needs.
 pub struct IvSource<'a> {
-    /// Never the same twice for one key: the IV of AES-GCM.
+    /// Never the same twice for one key: the IV of an AEAD.
     pub unique: [u8; 8],
     /// Unpredictable: the IV of AES-CBC.
     pub entropy: &'a mut dyn Entropy,
@@ -127,7 +128,7 @@ impl std::error::Error for KeyLengthError {}
 pub struct SkKeys(Cipher);
 
 enum Cipher {
-    Gcm {
+    Aead {
         key: Box<LessSafeKey>,
         salt: [u8; SALT_LENGTH],
     },
@@ -150,7 +151,7 @@ impl fmt::Debug for SkKeys {
 }
 
 impl SkKeys {
-    /// From SK_e (with the salt) and, unless the cipher is AES-GCM, SK_a.
+    /// From SK_e (with the salt) and, unless the cipher is an AEAD, SK_a.
     pub fn new(
         encryption: Encryption,
         integrity: Option<Integrity>,
@@ -162,8 +163,11 @@ impl SkKeys {
             actual: sk_e.len(),
         };
         let key = match encryption {
-            Encryption::Aes128Gcm16 => return gcm(&aead::AES_128_GCM, sk_e).ok_or(wrong),
-            Encryption::Aes256Gcm16 => return gcm(&aead::AES_256_GCM, sk_e).ok_or(wrong),
+            Encryption::Aes128Gcm16 => return aead_keys(&aead::AES_128_GCM, sk_e).ok_or(wrong),
+            Encryption::Aes256Gcm16 => return aead_keys(&aead::AES_256_GCM, sk_e).ok_or(wrong),
+            Encryption::ChaCha20Poly1305 => {
+                return aead_keys(&aead::CHACHA20_POLY1305, sk_e).ok_or(wrong);
+            }
             Encryption::Aes128Cbc => {
                 CbcKey::Aes128(Zeroizing::new(sk_e.try_into().map_err(|_| wrong)?))
             }
@@ -191,7 +195,7 @@ impl SkKeys {
         self.seal_padded(header, payloads, iv, 0)
     }
 
-    /// Padding is minimal (none with AES-GCM, RFC 5282 section 3), plus `blocks` of 16 octets.
+    /// Padding is minimal (none with an AEAD, RFC 5282 section 3), plus `blocks` of 16 octets.
     fn seal_padded(
         &self,
         header: &Header,
@@ -202,7 +206,7 @@ impl SkKeys {
         let content = Zeroizing::new(emit_payloads(payloads));
         let (iv_length, icv_length) = self.overhead();
         let minimal = match self.0 {
-            Cipher::Gcm { .. } => 0,
+            Cipher::Aead { .. } => 0,
             Cipher::Cbc { .. } => (BLOCK - (content.len() + 1) % BLOCK) % BLOCK,
         };
         let padding = (minimal + BLOCK * usize::from(blocks)).min(255);
@@ -220,7 +224,7 @@ impl SkKeys {
         plain.resize(content.len() + padding, 0);
         plain.push(u8::try_from(padding).unwrap_or(u8::MAX));
         match &self.0 {
-            Cipher::Gcm { key, salt } => seal_gcm(&mut out, key, salt, iv.unique, &mut plain),
+            Cipher::Aead { key, salt } => seal_aead(&mut out, key, salt, iv.unique, &mut plain),
             Cipher::Cbc {
                 key,
                 mac,
@@ -248,7 +252,7 @@ impl SkKeys {
             .split_at_checked(sealed.body)
             .ok_or(MessageError::NotProtected)?;
         let plain = match &self.0 {
-            Cipher::Gcm { key, salt } => open_gcm(key, salt, before, body),
+            Cipher::Aead { key, salt } => open_aead(key, salt, before, body),
             Cipher::Cbc {
                 key,
                 mac,
@@ -270,43 +274,43 @@ impl SkKeys {
     /// Octets of IV and of ICV.
     fn overhead(&self) -> (usize, usize) {
         match self.0 {
-            Cipher::Gcm { .. } => (GCM_IV_LENGTH, GCM_ICV_LENGTH),
+            Cipher::Aead { .. } => (AEAD_IV_LENGTH, AEAD_ICV_LENGTH),
             Cipher::Cbc { icv_length, .. } => (BLOCK, icv_length),
         }
     }
 }
 
-fn gcm(algorithm: &'static aead::Algorithm, sk_e: &[u8]) -> Option<SkKeys> {
+fn aead_keys(algorithm: &'static aead::Algorithm, sk_e: &[u8]) -> Option<SkKeys> {
     let (key, salt) = sk_e.split_last_chunk()?;
     let key = Box::new(LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?));
-    Some(SkKeys(Cipher::Gcm { key, salt: *salt }))
+    Some(SkKeys(Cipher::Aead { key, salt: *salt }))
 }
 
 /// Salt, then IV (RFC 5282 section 4).
-fn gcm_nonce(salt: &[u8; SALT_LENGTH], iv: [u8; GCM_IV_LENGTH]) -> Nonce {
+fn aead_nonce(salt: &[u8; SALT_LENGTH], iv: [u8; AEAD_IV_LENGTH]) -> Nonce {
     let [a, b, c, d] = *salt;
     let [e, f, g, h, i, j, k, l] = iv;
     Nonce::assume_unique_for_key([a, b, c, d, e, f, g, h, i, j, k, l])
 }
 
-fn seal_gcm(
+fn seal_aead(
     out: &mut Vec<u8>,
     key: &LessSafeKey,
     salt: &[u8; SALT_LENGTH],
-    iv: [u8; GCM_IV_LENGTH],
+    iv: [u8; AEAD_IV_LENGTH],
     plain: &mut [u8],
 ) {
-    let nonce = gcm_nonce(salt, iv);
+    let nonce = aead_nonce(salt, iv);
     // RFC 5282 section 5.1: the associated data ends before the IV.
     let tag = key
         .seal_in_place_separate_tag(nonce, Aad::from(out.as_slice()), plain)
-        .expect("AES-GCM refuses only what is longer than 2^36 octets");
+        .expect("an AEAD refuses only what is longer than 2^36 octets");
     out.extend(iv);
     out.extend(plain.iter());
     out.extend(tag.as_ref());
 }
 
-fn open_gcm(
+fn open_aead(
     key: &LessSafeKey,
     salt: &[u8; SALT_LENGTH],
     aad: &[u8],
@@ -314,11 +318,11 @@ fn open_gcm(
 ) -> Result<Zeroizing<Vec<u8>>, SkFault> {
     let (iv, sealed) = body
         .split_first_chunk()
-        .filter(|(_, sealed)| sealed.len() > GCM_ICV_LENGTH)
+        .filter(|(_, sealed)| sealed.len() > AEAD_ICV_LENGTH)
         .ok_or(SkFault::TooShort(body.len()))?;
     let mut plain = Zeroizing::new(sealed.to_vec());
     let length = key
-        .open_in_place(gcm_nonce(salt, *iv), Aad::from(aad), &mut plain)
+        .open_in_place(aead_nonce(salt, *iv), Aad::from(aad), &mut plain)
         .map_err(|_| SkFault::Icv)?
         .len();
     plain.truncate(length);

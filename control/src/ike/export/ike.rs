@@ -9,6 +9,7 @@ use super::child::{child, child_record};
 use super::pending::{pending, pending_record, scheduled, task_record};
 use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord, WindowRecord};
 use super::{FORMAT, ImportError, after, ago, before, collect, until};
+use crate::ike::auth::Authenticated;
 use crate::ike::counter_sync::{AnsweredSync, CounterSync, MessageIdSync};
 use crate::ike::established::{Birth, IkeSa, State};
 use crate::ike::keys::IkeKeys;
@@ -72,6 +73,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         terminated: ike.terminated,
         undecided: ike.undecided,
         grave: None,
+        authenticated: Some(ike.authenticated.to_record(now)),
     }
 }
 
@@ -120,6 +122,7 @@ pub(super) fn from_record(
     ike.forget_at = record.forget_in.map(|until| after(now, until));
     ike.terminated = record.terminated;
     ike.undecided = record.undecided;
+    ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);
     if ike.pending.is_some() != ike.window.outstanding.is_some() {
         return Err(ImportError::Field("pending"));
     }

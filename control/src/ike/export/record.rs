@@ -2,6 +2,8 @@
 
 use zeroize::Zeroize;
 
+use crate::ike::auth::AuthenticatedRecord;
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct IkeRecord {
     #[prost(uint32, tag = "1")]
@@ -77,6 +79,8 @@ pub(super) struct IkeRecord {
     pub terminated: bool,
     #[prost(bool, tag = "36")]
     pub undecided: bool,
+    #[prost(message, optional, tag = "40")]
+    pub authenticated: Option<AuthenticatedRecord>,
     /// The IKE SA is no more; only `format`, `local_spi` and this are set.
     #[prost(message, optional, tag = "70")]
     pub grave: Option<GraveRecord>,

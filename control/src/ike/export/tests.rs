@@ -6,6 +6,7 @@ use std::time::Duration;
 use hitless_sa::{Entropy, Mode};
 
 use super::*;
+use crate::ike::auth::{AuthSettings, TimeOfDay};
 use crate::ike::proposal::Identification;
 use crate::ike::settings::{Child, EngineSettings, Secret, Takeover};
 use crate::ike::{Engine, Input, Output, Resume};
@@ -46,6 +47,7 @@ fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(10),
             rekey_time: Duration::from_secs(1000),
             takeover: Takeover::Auto,
+            auth: AuthSettings::default(),
             children: vec![Child {
                 name: "net".to_owned(),
                 mode: Mode::Tunnel,
@@ -65,6 +67,7 @@ fn settings(host: usize) -> EngineSettings {
         half_open_limit: 8,
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        time_of_day: TimeOfDay::default(),
     }
 }
 

@@ -5,22 +5,19 @@ use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 
-use super::{Nonces, Progress, install_first, is_specific, local_identity, secret};
-use crate::ike::auth::psk_auth;
+use super::{Nonces, Progress, install_first, is_specific, local_identity};
+use crate::ike::auth::{self, Authenticated, Ppk, Proof, Proven, Shown, SignedOctets, Wishes};
 use crate::ike::child;
 use crate::ike::contents::{Contents, wanted_group};
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::key_exchange;
 use crate::ike::crypto::kex::KeyPair;
-use crate::ike::crypto::prf::equal;
 use crate::ike::established::{Birth, IkeSa, open, seal};
 use crate::ike::keys::{IkeKeys, Inputs, Side};
-use crate::ike::message::{
-    AUTH_METHOD_PSK, Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit,
-};
+use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit};
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
-use crate::ike::proposal::{Ask, IkeProposal, KeyExchangeMethod, accepted};
+use crate::ike::proposal::{Ask, Identification, IkeProposal, KeyExchangeMethod, accepted};
 use crate::ike::settings::Connection;
 use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
@@ -36,6 +33,8 @@ pub(in crate::ike) struct Initiator {
     pub children: Vec<String>,
     pub spi: IkeSpi,
     pub path: Path,
+    /// The IKE SA that it takes the place of (RFC 7296 section 2.8.3).
+    pub replaces: Option<IkeSpi>,
     initial_contact: bool,
     key: KeyPair,
     nonce: Vec<u8>,
@@ -60,6 +59,9 @@ struct AuthStage {
     /// The IKE_SA_INIT response, which the peer's AUTH signs.
     init_response: Vec<u8>,
     child: Option<(String, SaId, Spi)>,
+    wishes: Wishes,
+    /// A PPK to be mixed in if the peer has it too.
+    ppk: Option<(Ppk, IkeKeys)>,
 }
 
 impl Initiator {
@@ -89,6 +91,7 @@ impl Initiator {
             children: child.into_iter().collect(),
             spi: turn.ids.ike_spi(turn.entropy),
             path,
+            replaces: None,
             initial_contact,
             key,
             nonce: turn.nonce(),
@@ -129,6 +132,8 @@ impl Initiator {
         payloads.push(Payload::Nonce(self.nonce.clone()));
         let fake = turn.fake_source(self.connection.encap);
         payloads.extend(nat::notifications(self.spi, IkeSpi(0), self.path, fake));
+        let auth = &self.connection.auth;
+        payloads.extend(auth::announcements(std::iter::once(auth), None));
         self.init = emit(&header, &payloads);
         let bytes = self.init.clone();
         self.send(turn, bytes);
@@ -252,6 +257,9 @@ impl Initiator {
             responder_spi: remote_spi,
         };
         let keys = IkeKeys::derive(&chosen, &inputs, &shared);
+        let mut wishes = Wishes::default();
+        wishes.learn(contents);
+        let ppk = self.ppk(&wishes, &keys)?;
         let mut nat = nat::detect(
             self.spi,
             remote_spi,
@@ -275,39 +283,57 @@ impl Initiator {
             peer_nonce: nonce.to_vec(),
             init_response: datagram.to_vec(),
             child,
+            wishes,
+            ppk,
         })
     }
 
-    fn authenticate(&mut self, turn: &mut Turn<'_>, stage: AuthStage) {
-        let connection = self.connection.clone();
-        let id = local_identity(&connection, self.path);
-        let Some(secret) = secret(turn.settings, &id, &connection.remote_id) else {
-            return turn.events.push(Event::AuthenticationFailed {
-                peer: self.path.remote,
-                reason: format!("no secret for {id} and {}", connection.remote_id),
-            });
+    /// The PPK to propose (RFC 8784 section 3), with the keys that it makes.
+    fn ppk(&self, wishes: &Wishes, keys: &IkeKeys) -> Result<Option<(Ppk, IkeKeys)>, &'static str> {
+        let Some(settings) = &self.connection.auth.ppk else {
+            return Ok(None);
         };
-        let body = IdBody::new(id);
-        let auth = psk_auth(
-            stage.proposal.prf,
-            &secret,
-            &self.init,
-            &stage.peer_nonce,
-            stage.keys.sk_p(Side::Initiator),
-            &body.raw,
-        );
+        if !wishes.ppk && settings.required {
+            return Err("the peer uses no PPK, and one is required");
+        }
+        let first = settings.keys.first().filter(|_| wishes.ppk);
+        Ok(first.map(|ppk| (ppk.clone(), keys.with_ppk(&ppk.key))))
+    }
+
+    fn authenticate(&mut self, turn: &mut Turn<'_>, mut stage: AuthStage) {
+        let connection = self.connection.clone();
+        let body = IdBody::new(local_identity(&connection, self.path));
+        let keys = stage.ppk.as_ref().map_or(&stage.keys, |(_, keys)| keys);
+        let proof = self.prove(turn, &stage, &body, keys);
+        // RFC 8784 section 3: a second AUTH for a peer that turns out not to have the PPK.
+        let optional = connection.auth.ppk.as_ref().is_some_and(|p| !p.required);
+        let plain = (stage.ppk.is_some() && optional)
+            .then(|| self.prove(turn, &stage, &body, &stage.keys))
+            .transpose();
+        let (proof, plain) = match (proof, plain) {
+            (Ok(proof), Ok(plain)) => (proof, plain),
+            (Err(reason), _) | (_, Err(reason)) => {
+                return turn.events.push(Event::AuthenticationFailed {
+                    peer: self.path.remote,
+                    reason,
+                });
+            }
+        };
         let mut payloads = vec![Payload::IdInitiator(body)];
+        let auth = proof.auth();
+        payloads.extend(proof.certificates);
         if self.initial_contact {
             payloads.push(Payload::notify(NotifyKind::INITIAL_CONTACT, &[]));
         }
+        let own = std::iter::once(&connection.auth);
+        payloads.extend(auth::certificate_request(own));
         if is_specific(&connection.remote_id) {
             let id = IdBody::new(connection.remote_id.clone());
             payloads.push(Payload::IdResponder(id));
         }
-        payloads.push(Payload::Auth {
-            method: AUTH_METHOD_PSK,
-            data: auth,
-        });
+        payloads.push(auth);
+        payloads.extend(stage.ppk.as_ref().map(|(ppk, _)| ppk.identity()));
+        payloads.extend(plain.map(|plain| auth::without(&plain.data)));
         if let Some((name, _, spi)) = &stage.child
             && let Some(config) = connection.children.iter().find(|c| c.name == *name)
         {
@@ -318,8 +344,36 @@ impl Initiator {
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) else {
             return;
         };
+        // No longer needed, and not small.
+        stage.wishes = Wishes::default();
         self.auth = Some(stage);
         self.send(turn, bytes);
+    }
+
+    fn prove(
+        &self,
+        turn: &Turn<'_>,
+        stage: &AuthStage,
+        id: &IdBody,
+        keys: &IkeKeys,
+    ) -> Result<Proof, String> {
+        let signed = SignedOctets {
+            prf: stage.proposal.prf,
+            message: &self.init,
+            nonce: &stage.peer_nonce,
+            sk_p: keys.sk_p(Side::Initiator),
+            id: &id.raw,
+            intermediate: &[],
+        };
+        let (secrets, remote) = (&turn.settings.secrets, &self.connection.remote_id);
+        auth::prove(
+            secrets,
+            &self.connection,
+            &id.id,
+            remote,
+            &stage.wishes,
+            signed,
+        )
     }
 
     fn header(&self, stage: &AuthStage, exchange: Exchange, message_id: MessageId) -> Header {
@@ -342,7 +396,7 @@ impl Initiator {
         datagram: &[u8],
     ) -> Progress {
         let fits = header.response && !header.initiator && header.message_id == MessageId(1);
-        let Some(stage) = self
+        let Some(mut stage) = self
             .auth
             .take_if(|s| fits && s.remote_spi == header.responder_spi)
         else {
@@ -358,47 +412,91 @@ impl Initiator {
             }
         };
         let contents = Contents::of(&payloads);
-        if let Err(reason) = self.verify(turn, &stage, &contents) {
-            turn.events.push(Event::AuthenticationFailed {
-                peer: path.remote,
-                reason,
-            });
-            if contents.auth.is_some() {
-                self.withdraw(turn, &stage);
+        match self.verify(turn, &mut stage, &contents) {
+            Ok(proven) => self.established(turn, stage, path, &contents, proven),
+            Err(reason) => {
+                turn.events.push(Event::AuthenticationFailed {
+                    peer: path.remote,
+                    reason,
+                });
+                if contents.auth.is_some() {
+                    self.withdraw(turn, &stage);
+                }
+                Progress::Failed
             }
-            return Progress::Failed;
         }
-        self.established(turn, stage, path, &contents)
     }
 
     fn verify(
         &self,
         turn: &Turn<'_>,
-        stage: &AuthStage,
+        stage: &mut AuthStage,
         contents: &Contents<'_>,
-    ) -> Result<(), String> {
-        let (Some(id), Some((method, auth))) = (contents.responder_id, contents.auth) else {
+    ) -> Result<Authenticated, String> {
+        let (Some(id), Some((method, data))) = (contents.responder_id, contents.auth) else {
             let refusal = contents.error().map(|n| n.kind.to_string());
             return Err(refusal.unwrap_or_else(|| "response without AUTH".to_owned()));
         };
         if !id.id.matches(&self.connection.remote_id) {
             return Err(format!("the peer is {}", id.id));
         }
-        let local = local_identity(&self.connection, self.path);
-        let secret = secret(turn.settings, &local, &id.id)
-            .ok_or_else(|| format!("no secret for {}", id.id))?;
-        let expected = psk_auth(
-            stage.proposal.prf,
-            &secret,
-            &stage.init_response,
-            &self.nonce,
-            stage.keys.sk_p(Side::Responder),
-            &id.raw,
-        );
-        if method != AUTH_METHOD_PSK || !equal(&expected, auth) {
-            return Err(format!("wrong secret of {}", id.id));
+        // RFC 8784 section 3: the responder says whether it has the PPK.
+        let mixed = contents.has(NotifyKind::PPK_IDENTITY);
+        let ppk = stage.ppk.take();
+        let required = self
+            .connection
+            .auth
+            .ppk
+            .as_ref()
+            .is_some_and(|p| p.required);
+        match ppk {
+            Some((_, keys)) if mixed => stage.keys = keys,
+            _ if mixed => return Err(format!("{} uses a PPK that was not offered", id.id)),
+            _ if required => return Err(format!("{} does not use the PPK", id.id)),
+            _ => {}
         }
-        Ok(())
+        let shown = Shown {
+            id: &id.id,
+            method,
+            data,
+        };
+        let proven = self.check(turn, stage, id, shown, contents)?;
+        Ok(Authenticated {
+            proven,
+            ppk: mixed,
+            replaces: self.replaces,
+            ..Authenticated::default()
+        })
+    }
+
+    fn check(
+        &self,
+        turn: &Turn<'_>,
+        stage: &AuthStage,
+        id: &IdBody,
+        shown: Shown<'_>,
+        contents: &Contents<'_>,
+    ) -> Result<Proven, String> {
+        let local: Identification = local_identity(&self.connection, self.path);
+        let signed = SignedOctets {
+            prf: stage.proposal.prf,
+            message: &stage.init_response,
+            nonce: &self.nonce,
+            sk_p: stage.keys.sk_p(Side::Responder),
+            id: &id.raw,
+            intermediate: &[],
+        };
+        let time = turn.settings.time_of_day.at(turn.now);
+        let secrets = &turn.settings.secrets;
+        auth::check(
+            secrets,
+            &self.connection,
+            &local,
+            time,
+            shown,
+            contents,
+            signed,
+        )
     }
 
     /// Tells a responder that believes in the IKE SA that we do not (RFC 7296 section 2.21.2).
@@ -419,6 +517,7 @@ impl Initiator {
         stage: AuthStage,
         path: Path,
         contents: &Contents<'_>,
+        authenticated: Authenticated,
     ) -> Progress {
         let (message_id_sync, replay_counter_sync) = negotiated(&self.connection, contents);
         let remote_id = contents.responder_id.map(|id| id.id.clone());
@@ -440,6 +539,7 @@ impl Initiator {
                 window: Window::new(MessageId(2), MessageId(0)),
             },
         );
+        ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),

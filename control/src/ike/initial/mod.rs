@@ -9,7 +9,6 @@ mod responder;
 use std::time::Duration;
 
 use hitless_sa::SaId;
-use zeroize::Zeroizing;
 
 pub(super) use initiator::Initiator;
 pub(super) use responder::{Admission, Responder, stateless};
@@ -19,7 +18,7 @@ use super::established::IkeSa;
 use super::nat::Path;
 use super::output::Event;
 use super::proposal::Identification;
-use super::settings::{Connection, EngineSettings};
+use super::settings::Connection;
 use super::turn::Turn;
 
 /// A half-open IKE SA that a peer started is dropped after this long.
@@ -55,30 +54,6 @@ fn is_specific(id: &Identification) -> bool {
         Identification::Fqdn(name) | Identification::Email(name) => !name.starts_with('*'),
         _ => true,
     }
-}
-
-/// The secret for a pair of identities: that which names the peer before that which names us
-/// before that which names nobody.
-fn secret(
-    settings: &EngineSettings,
-    local: &Identification,
-    remote: &Identification,
-) -> Option<Zeroizing<Vec<u8>>> {
-    let rank = |ids: &[Identification]| {
-        let names = |id: &Identification| ids.iter().any(|pattern| id.matches(pattern));
-        match (names(remote), names(local)) {
-            _ if ids.is_empty() => Some(0),
-            (false, false) => None,
-            (remote, local) => Some(2 * u8::from(remote) + u8::from(local)),
-        }
-    };
-    let ranked = settings
-        .secrets
-        .iter()
-        .filter_map(|s| Some((rank(&s.ids)?, s)));
-    // The first of equals, as the configuration orders them.
-    let best = ranked.rev().max_by_key(|(rank, _)| *rank)?;
-    Some(best.1.secret.clone())
 }
 
 /// Nonces of the initial exchange, from which the first Child SA's keys come too.

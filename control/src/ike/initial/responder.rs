@@ -4,18 +4,17 @@ use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
-use super::{
-    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, install_first, local_identity, secret,
+use super::{HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, install_first, local_identity};
+use crate::ike::auth::{
+    self, AuthSettings, Authenticated, Shown, SignedOctets, Wishes, lifetime, offered_without,
 };
-use crate::ike::auth::psk_auth;
 use crate::ike::child;
 use crate::ike::contents::Contents;
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::exchange_keys;
-use crate::ike::crypto::prf::equal;
 use crate::ike::established::{Birth, IkeSa, open, seal};
 use crate::ike::keys::{IkeKeys, Inputs, Side};
-use crate::ike::message::{AUTH_METHOD_PSK, Exchange, Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, emit};
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
@@ -37,8 +36,18 @@ pub(in crate::ike) struct Responder {
     proposal: IkeProposal,
     keys: IkeKeys,
     nat: Nat,
+    wishes: Wishes,
     /// The IKE_AUTH request that was refused, and the refusal.
     refused: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// A peer that proved who it is, and our proof for it.
+struct Admitted {
+    connection: Arc<Connection>,
+    local_id: Identification,
+    payloads: Vec<Payload>,
+    authenticated: Authenticated,
+    keys: IkeKeys,
 }
 
 /// What came of an IKE_SA_INIT request.
@@ -103,6 +112,7 @@ impl Responder {
             .iter()
             .filter(|c| addresses_match(c, path))
             .peekable();
+        let candidates = meant.clone();
         let encap = meant.peek().is_some_and(|c| c.encap);
         let chosen = meant.find_map(|c| select(&c.proposals, proposals));
         let Some((theirs, chosen)) = chosen else {
@@ -134,6 +144,11 @@ impl Responder {
         ];
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        let meant = candidates.filter(|c| c.proposals.contains(&chosen));
+        let meant = meant.map(|c| -> &AuthSettings { &c.auth });
+        payloads.extend(auth::announcements(meant, Some(contents)));
+        let mut wishes = Wishes::default();
+        wishes.learn(contents);
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
@@ -150,6 +165,7 @@ impl Responder {
             proposal: chosen,
             keys,
             nat,
+            wishes,
             refused: None,
         })
     }
@@ -182,10 +198,9 @@ impl Responder {
             }
         };
         let contents = Contents::of(&payloads);
+        self.wishes.learn(&contents);
         match self.verify(turn, connections, path, &contents) {
-            Ok((connection, local_id, auth)) => {
-                self.established(turn, path, &contents, connection, local_id, auth)
-            }
+            Ok(admitted) => self.established(turn, path, &contents, admitted),
             Err(reason) => {
                 turn.events.push(Event::AuthenticationFailed {
                     peer: path.remote,
@@ -213,15 +228,15 @@ impl Responder {
         seal(&self.keys, turn, &header, payloads)
     }
 
-    /// Authenticates the peer; gives the connection, our identity and our AUTH.
+    /// Authenticates the peer: by the first connection that is meant for it and that it satisfies.
     fn verify(
         &self,
         turn: &Turn<'_>,
         connections: &[Arc<Connection>],
         path: Path,
         contents: &Contents<'_>,
-    ) -> Result<(Arc<Connection>, Identification, Vec<u8>), String> {
-        let (Some(id), Some((method, auth))) = (contents.initiator_id, contents.auth) else {
+    ) -> Result<Admitted, String> {
+        let (Some(id), Some((method, data))) = (contents.initiator_id, contents.auth) else {
             return Err("request without identity or AUTH".to_owned());
         };
         let wanted = contents.responder_id.map(|id| &id.id);
@@ -229,35 +244,102 @@ impl Responder {
             addresses_match(c, path)
                 && c.proposals.contains(&self.proposal)
                 && id.id.matches(&c.remote_id)
-                && wanted.is_none_or(|w| *w == local_identity(c, path))
+                && wanted.is_none_or(|w| w.matches(&local_identity(c, path)))
         });
-        // The connection that names the peer before one that takes anybody.
-        let connection = candidates
-            .min_by_key(|c| c.remote_id != id.id)
-            .ok_or_else(|| format!("no connection for {}", id.id))?;
-        let local_id = local_identity(connection, path);
-        let secret = secret(turn.settings, &local_id, &id.id)
-            .ok_or_else(|| format!("no secret for {}", id.id))?;
-        let expected = psk_auth(
-            self.proposal.prf,
-            &secret,
-            &self.request,
-            &self.nonces.responder,
-            self.keys.sk_p(Side::Initiator),
-            &id.raw,
-        );
-        if method != AUTH_METHOD_PSK || !equal(&expected, auth) {
-            return Err(format!("wrong secret of {}", id.id));
+        // Connections that name the peer before those that take anybody.
+        let mut candidates: Vec<_> = candidates.collect();
+        candidates.sort_by_key(|c| c.remote_id != id.id);
+        let mut refusal = None;
+        for connection in candidates {
+            match self.admit_to(turn, connection, path, id, (method, data), contents) {
+                Ok(admitted) => return Ok(admitted),
+                Err(reason) => refusal = refusal.or(Some(reason)),
+            }
         }
-        let ours = psk_auth(
-            self.proposal.prf,
-            &secret,
-            &self.response,
-            &self.nonces.initiator,
-            self.keys.sk_p(Side::Responder),
-            &IdBody::new(local_id.clone()).raw,
-        );
-        Ok((connection.clone(), local_id, ours))
+        Err(refusal.unwrap_or_else(|| format!("no connection for {}", id.id)))
+    }
+
+    /// Checks the peer's proof for one connection, and makes ours.
+    fn admit_to(
+        &self,
+        turn: &Turn<'_>,
+        connection: &Arc<Connection>,
+        path: Path,
+        id: &IdBody,
+        (method, data): (u8, &[u8]),
+        contents: &Contents<'_>,
+    ) -> Result<Admitted, String> {
+        let local = IdBody::new(local_identity(connection, path));
+        let secrets = &turn.settings.secrets;
+        let (keys, data, ppk) = self.mixed(connection, data, contents)?;
+        let signed = SignedOctets {
+            prf: self.proposal.prf,
+            message: &self.request,
+            nonce: &self.nonces.responder,
+            sk_p: keys.sk_p(Side::Initiator),
+            id: &id.raw,
+            intermediate: &[],
+        };
+        let shown = Shown {
+            id: &id.id,
+            method,
+            data,
+        };
+        let time = turn.settings.time_of_day.at(turn.now);
+        let proven = auth::check(
+            secrets, connection, &local.id, time, shown, contents, signed,
+        )?;
+        let signed = SignedOctets {
+            message: &self.response,
+            nonce: &self.nonces.initiator,
+            sk_p: keys.sk_p(Side::Responder),
+            id: &local.raw,
+            ..signed
+        };
+        let proof = auth::prove(secrets, connection, &local.id, &id.id, &self.wishes, signed)?;
+        let authenticated = Authenticated {
+            proven,
+            ppk,
+            ..Authenticated::default()
+        };
+        let auth = proof.auth();
+        let mut payloads = vec![Payload::IdResponder(local.clone())];
+        payloads.extend(proof.certificates);
+        payloads.push(auth);
+        if ppk {
+            payloads.push(Payload::notify(NotifyKind::PPK_IDENTITY, &[]));
+        }
+        Ok(Admitted {
+            connection: connection.clone(),
+            local_id: local.id,
+            payloads,
+            authenticated: authenticated.after_answering(turn, connection),
+            keys,
+        })
+    }
+
+    /// The keys and the AUTH data that count, by whether both ends have the PPK that the request
+    /// names (the table of RFC 8784 section 3).
+    fn mixed<'a>(
+        &self,
+        connection: &Connection,
+        data: &'a [u8],
+        contents: &Contents<'a>,
+    ) -> Result<(IkeKeys, &'a [u8], bool), String> {
+        let settings = connection.auth.ppk.as_ref();
+        let named = contents.has(NotifyKind::PPK_IDENTITY);
+        if let Some(ppk) = settings.and_then(|s| s.named(contents)) {
+            return Ok((self.keys.with_ppk(&ppk.key), data, true));
+        }
+        if settings.is_some_and(|s| s.required) {
+            return Err("the peer uses no PPK that is known here, and one is required".to_owned());
+        }
+        if !named {
+            return Ok((self.keys.clone(), data, false));
+        }
+        let without =
+            offered_without(contents).ok_or("the peer insists on a PPK that is not known here")?;
+        Ok((self.keys.clone(), without, false))
     }
 
     fn established(
@@ -265,10 +347,15 @@ impl Responder {
         turn: &mut Turn<'_>,
         path: Path,
         contents: &Contents<'_>,
-        connection: Arc<Connection>,
-        local_id: Identification,
-        auth: Vec<u8>,
+        admitted: Admitted,
     ) -> Progress {
+        let Admitted {
+            connection,
+            local_id,
+            mut payloads,
+            authenticated,
+            keys,
+        } = admitted;
         let (message_id_sync, replay_counter_sync) = negotiated(&connection, contents);
         let peer_id = contents.initiator_id.map(|id| id.id.clone());
         let mut ike = IkeSa::new(
@@ -279,11 +366,11 @@ impl Responder {
                 local_spi: self.spi,
                 remote_spi: self.remote_spi,
                 proposal: self.proposal,
-                keys: self.keys.clone(),
+                keys,
                 // RFC 7296 section 2.23: the peer may have floated to port 4500.
                 path,
                 nat: self.nat,
-                local_id: local_id.clone(),
+                local_id,
                 remote_id: peer_id.unwrap_or(Identification::Any),
                 message_id_sync,
                 replay_counter_sync,
@@ -300,13 +387,8 @@ impl Responder {
         if contents.has(NotifyKind::INITIAL_CONTACT) {
             turn.effects.push(Effect::InitialContact);
         }
-        let mut payloads = vec![
-            Payload::IdResponder(IdBody::new(local_id)),
-            Payload::Auth {
-                method: AUTH_METHOD_PSK,
-                data: auth,
-            },
-        ];
+        ike.authenticated = authenticated;
+        payloads.extend(lifetime(&connection));
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
         let Some(bytes) = self.seal(turn, &payloads) else {

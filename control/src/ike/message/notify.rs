@@ -108,8 +108,10 @@ notify_kinds! {
     /// RFC 7791, like the one that follows.
     CLONE_IKE_SA_SUPPORTED = 16432,
     CLONE_IKE_SA = 16433,
-    /// RFC 8784.
+    /// RFC 8784, like the two that follow.
     USE_PPK = 16435,
+    PPK_IDENTITY = 16436,
+    NO_PPK_AUTH = 16437,
     /// RFC 9242.
     INTERMEDIATE_EXCHANGE_SUPPORTED = 16438,
 }

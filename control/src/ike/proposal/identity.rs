@@ -5,11 +5,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use super::Identification;
+use crate::ike::auth::DistinguishedName;
 
 const ID_IPV4_ADDR: u8 = 1;
 const ID_FQDN: u8 = 2;
 const ID_RFC822_ADDR: u8 = 3;
 const ID_IPV6_ADDR: u8 = 5;
+const ID_DER_ASN1_DN: u8 = 9;
 const ID_KEY_ID: u8 = 11;
 
 impl Identification {
@@ -30,6 +32,7 @@ impl Identification {
                     None => name.eq_ignore_ascii_case(pattern),
                 }
             }
+            (Identification::Dn(name), Identification::Dn(pattern)) => name.matches(pattern),
             (id, pattern) => id == pattern,
         }
     }
@@ -43,6 +46,7 @@ impl Identification {
             Identification::Fqdn(name) => (ID_FQDN, name.clone().into()),
             Identification::Email(name) => (ID_RFC822_ADDR, name.clone().into()),
             Identification::KeyId(data) => (ID_KEY_ID, data.clone()),
+            Identification::Dn(name) => (ID_DER_ASN1_DN, name.der().to_vec()),
             Identification::Other { kind, data } => (*kind, data.clone()),
         };
         let mut body = vec![kind, 0, 0, 0];
@@ -68,11 +72,12 @@ impl Identification {
                 Some(Identification::Address(Ipv6Addr::from(octets).into()))
             }
             ID_FQDN => name()
-                .filter(|name| !name.contains('@'))
+                .filter(|name| !name.contains('@') && distinguished(name).is_none())
                 .map(Identification::Fqdn),
             ID_RFC822_ADDR => name()
-                .filter(|name| is_email(name))
+                .filter(|name| is_email(name) && distinguished(name).is_none())
                 .map(Identification::Email),
+            ID_DER_ASN1_DN => DistinguishedName::from_der(data).map(Identification::Dn),
             ID_KEY_ID => Some(Identification::KeyId(data.to_vec())),
             _ => None,
         };
@@ -92,7 +97,8 @@ impl fmt::Display for IdentificationError {
         write!(
             f,
             "`{}` is no identity; write an address, a name such as gw.example.org, \
-             user@example.org, @#HEX for a key ID, or %any",
+             user@example.org, a subject such as \"C=CH, O=example, CN=gw\", @#HEX for a key ID, \
+             or %any",
             self.0
         )
     }
@@ -103,10 +109,13 @@ impl std::error::Error for IdentificationError {}
 impl FromStr for Identification {
     type Err = IdentificationError;
 
-    /// strongSwan's rules: `%any`, an address, `@#` and hex digits for a key ID, `@` and a name
-    /// for an FQDN, a text with `@` inside for an e-mail address, any other name an FQDN.
+    /// strongSwan's rules: a text with `=` is a distinguished name; `%any`, an address, `@#` and
+    /// hex digits for a key ID, `@` and a name for an FQDN, a text with `@` inside for an e-mail address, any other name an FQDN.
     fn from_str(text: &str) -> Result<Identification, IdentificationError> {
         let refuse = || IdentificationError(text.to_owned());
+        if let Some(name) = distinguished(text) {
+            return Ok(Identification::Dn(name));
+        }
         if text.is_empty() || !text.bytes().all(|b| b.is_ascii_graphic()) {
             return Err(refuse());
         }
@@ -130,6 +139,10 @@ impl FromStr for Identification {
         }
         Ok(Identification::Fqdn(name.to_owned()))
     }
+}
+
+fn distinguished(text: &str) -> Option<DistinguishedName> {
+    text.contains('=').then(|| text.parse().ok()).flatten()
 }
 
 fn is_email(text: &str) -> bool {
@@ -160,6 +173,7 @@ impl fmt::Display for Identification {
             Identification::Fqdn(name) if reads_as_fqdn(name) => f.write_str(name),
             Identification::Fqdn(name) => write!(f, "@{name}"),
             Identification::Email(name) => f.write_str(name),
+            Identification::Dn(name) => name.fmt(f),
             Identification::KeyId(data) => write!(f, "@#{}", Hex(data)),
             Identification::Other { kind, data } => write!(f, "{{type {kind}}}{}", Hex(data)),
         }

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use hitless_sa::{EspSuite, Transform};
 
-use super::{Encryption, EspProposal, IkeProposal, Integrity, KeyExchangeMethod, Prf};
+use super::{Additional, Encryption, EspProposal, IkeProposal, Integrity, KeyExchangeMethod, Prf};
 
 /// Why a proposal in text was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -20,6 +20,10 @@ pub enum ProposalError {
     NotForEsp(String),
     /// In a proposal for IKE.
     NotForIke(String),
+    /// One method for two key exchanges of a proposal (RFC 9370 section 2.2.1).
+    RepeatedMethod(String),
+    /// `ke1_...` without a first key exchange.
+    NoFirstExchange,
 }
 
 impl fmt::Display for ProposalError {
@@ -28,8 +32,9 @@ impl fmt::Display for ProposalError {
             ProposalError::Unknown(word) => write!(
                 f,
                 "unknown algorithm `{word}`; known are aes128gcm16, aes256gcm16, aes128, aes256, \
-                 sha256, sha384, sha512, prfsha256, prfsha384, prfsha512, x25519, ecp256, ecp384; \
-                 for ESP also aes192gcm16, aes192, chacha20poly1305, aes128gmac, aes192gmac, \
+                 chacha20poly1305, sha256, sha384, sha512, prfsha256, prfsha384, prfsha512, x25519, \
+                 ecp256, ecp384, ecp521, modp2048, modp3072, modp4096, mlkem768, and these with \
+                 ke1_ to ke7_ in front; for ESP also aes192gcm16, aes192, aes128gmac, aes192gmac, \
                  aes256gmac, aes128gcm16iiv, aes192gcm16iiv, aes256gcm16iiv, \
                  chacha20poly1305iiv, esn, noesn"
             ),
@@ -47,6 +52,14 @@ impl fmt::Display for ProposalError {
                 "`{word}` is not offered for ESP; use a cipher with its own integrity, such as \
                  aes128gcm16, or aes128-sha256, and optionally a key exchange and esn"
             ),
+            ProposalError::RepeatedMethod(word) => write!(
+                f,
+                "`{word}` occurs twice; the key exchanges of a proposal must differ"
+            ),
+            ProposalError::NoFirstExchange => write!(
+                f,
+                "additional key exchanges follow a first one: x25519-ke1_mlkem768, for example"
+            ),
             ProposalError::NotForIke(word) => write!(
                 f,
                 "`{word}` is not offered for IKE; use aes128gcm16-prfsha256-x25519, for example"
@@ -63,6 +76,7 @@ struct Words<C> {
     integrity: Option<Integrity>,
     prf: Option<Prf>,
     key_exchange: Option<KeyExchangeMethod>,
+    additional: Additional,
     esn: Option<bool>,
 }
 
@@ -74,6 +88,7 @@ impl<C> Words<C> {
             integrity: None,
             prf: None,
             key_exchange: None,
+            additional: Additional::NONE,
             esn: None,
         };
         for word in text.trim().split('-') {
@@ -85,6 +100,8 @@ impl<C> Words<C> {
                 words.prf.replace(prf).is_none()
             } else if let Some(method) = KeyExchangeMethod::from_keyword(word) {
                 words.key_exchange.replace(method).is_none()
+            } else if let Some((place, method)) = words.additional.place(word) {
+                place.replace(method).is_none()
             } else {
                 let esn = match word {
                     "esn" => true,
@@ -100,7 +117,47 @@ impl<C> Words<C> {
                 return Err(ProposalError::Repeated(word.to_owned()));
             }
         }
+        words.check_methods()?;
         Ok(words)
+    }
+
+    /// RFC 9370 section 2.2.1: "the responder MUST select distinct key exchange methods".
+    fn check_methods(&self) -> Result<(), ProposalError> {
+        if self.key_exchange.is_none() && !self.additional.is_empty() {
+            return Err(ProposalError::NoFirstExchange);
+        }
+        let mut seen: Vec<KeyExchangeMethod> = Vec::new();
+        for method in self
+            .key_exchange
+            .into_iter()
+            .chain(self.additional.methods())
+        {
+            if seen.contains(&method) {
+                return Err(ProposalError::RepeatedMethod(method.keyword().to_owned()));
+            }
+            seen.push(method);
+        }
+        Ok(())
+    }
+}
+
+impl Additional {
+    /// The place and the method that `ke1_mlkem768` names.
+    fn place(&mut self, word: &str) -> Option<(&mut Option<KeyExchangeMethod>, KeyExchangeMethod)> {
+        let (number, method) = word.strip_prefix("ke")?.split_once('_')?;
+        let [digit @ b'1'..=b'7'] = number.as_bytes() else {
+            return None;
+        };
+        let method = KeyExchangeMethod::from_keyword(method)?;
+        let place = self.0.get_mut(usize::from(digit - b'1'))?;
+        Some((place, method))
+    }
+}
+
+impl fmt::Display for Additional {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.numbered()
+            .try_for_each(|(n, method)| write!(f, "-ke{n}_{}", method.keyword()))
     }
 }
 
@@ -131,6 +188,7 @@ impl FromStr for IkeProposal {
             key_exchange: words
                 .key_exchange
                 .ok_or(ProposalError::Missing("key exchange, such as x25519"))?,
+            additional: words.additional,
         })
     }
 }
@@ -159,6 +217,7 @@ impl FromStr for EspProposal {
         Ok(EspProposal {
             suite,
             key_exchange: words.key_exchange,
+            additional: words.additional,
             esn: words.esn.unwrap_or(false),
         })
     }
@@ -170,7 +229,8 @@ impl fmt::Display for IkeProposal {
         if let Some(integrity) = self.integrity {
             write!(f, "-{}", integrity.keyword())?;
         }
-        write!(f, "-{}-{}", self.prf.keyword(), self.key_exchange.keyword())
+        write!(f, "-{}-{}", self.prf.keyword(), self.key_exchange.keyword())?;
+        write!(f, "{}", self.additional)
     }
 }
 
@@ -178,7 +238,7 @@ impl fmt::Display for EspProposal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.suite.keyword())?;
         if let Some(method) = self.key_exchange {
-            write!(f, "-{}", method.keyword())?;
+            write!(f, "-{}{}", method.keyword(), self.additional)?;
         }
         f.write_str(if self.esn { "-esn" } else { "-noesn" })
     }
@@ -192,7 +252,11 @@ impl IkeProposal {
             name.push('/');
             name.push_str(integrity.name());
         }
-        format!("{name}/{}/{}", self.prf.name(), self.key_exchange.name())
+        name = format!("{name}/{}/{}", self.prf.name(), self.key_exchange.name());
+        for (n, method) in self.additional.numbered() {
+            name.push_str(&format!("/KE{n}_{}", method.name()));
+        }
+        name
     }
 }
 
@@ -223,6 +287,7 @@ impl Encryption {
         Some(match word {
             "aes128gcm16" | "aes128gcm128" | "aes128gcm" => Encryption::Aes128Gcm16,
             "aes256gcm16" | "aes256gcm128" | "aes256gcm" => Encryption::Aes256Gcm16,
+            "chacha20poly1305" => Encryption::ChaCha20Poly1305,
             "aes128" | "aes" => Encryption::Aes128Cbc,
             "aes256" => Encryption::Aes256Cbc,
             _ => return None,
@@ -233,6 +298,7 @@ impl Encryption {
         match self {
             Encryption::Aes128Gcm16 => "aes128gcm16",
             Encryption::Aes256Gcm16 => "aes256gcm16",
+            Encryption::ChaCha20Poly1305 => "chacha20poly1305",
             Encryption::Aes128Cbc => "aes128",
             Encryption::Aes256Cbc => "aes256",
         }
@@ -242,13 +308,17 @@ impl Encryption {
         match self {
             Encryption::Aes128Gcm16 => "AES_GCM_16-128",
             Encryption::Aes256Gcm16 => "AES_GCM_16-256",
+            Encryption::ChaCha20Poly1305 => "CHACHA20_POLY1305",
             Encryption::Aes128Cbc => "AES_CBC-128",
             Encryption::Aes256Cbc => "AES_CBC-256",
         }
     }
 
     pub const fn is_aead(self) -> bool {
-        matches!(self, Encryption::Aes128Gcm16 | Encryption::Aes256Gcm16)
+        matches!(
+            self,
+            Encryption::Aes128Gcm16 | Encryption::Aes256Gcm16 | Encryption::ChaCha20Poly1305
+        )
     }
 }
 
@@ -321,6 +391,11 @@ impl KeyExchangeMethod {
             "x25519" | "curve25519" => KeyExchangeMethod::X25519,
             "ecp256" => KeyExchangeMethod::Ecp256,
             "ecp384" => KeyExchangeMethod::Ecp384,
+            "ecp521" => KeyExchangeMethod::Ecp521,
+            "modp2048" => KeyExchangeMethod::Modp2048,
+            "modp3072" => KeyExchangeMethod::Modp3072,
+            "modp4096" => KeyExchangeMethod::Modp4096,
+            "mlkem768" => KeyExchangeMethod::MlKem768,
             _ => return None,
         })
     }
@@ -330,6 +405,11 @@ impl KeyExchangeMethod {
             KeyExchangeMethod::X25519 => "x25519",
             KeyExchangeMethod::Ecp256 => "ecp256",
             KeyExchangeMethod::Ecp384 => "ecp384",
+            KeyExchangeMethod::Ecp521 => "ecp521",
+            KeyExchangeMethod::Modp2048 => "modp2048",
+            KeyExchangeMethod::Modp3072 => "modp3072",
+            KeyExchangeMethod::Modp4096 => "modp4096",
+            KeyExchangeMethod::MlKem768 => "mlkem768",
         }
     }
 
@@ -338,6 +418,11 @@ impl KeyExchangeMethod {
             KeyExchangeMethod::X25519 => "CURVE_25519",
             KeyExchangeMethod::Ecp256 => "ECP_256",
             KeyExchangeMethod::Ecp384 => "ECP_384",
+            KeyExchangeMethod::Ecp521 => "ECP_521",
+            KeyExchangeMethod::Modp2048 => "MODP_2048",
+            KeyExchangeMethod::Modp3072 => "MODP_3072",
+            KeyExchangeMethod::Modp4096 => "MODP_4096",
+            KeyExchangeMethod::MlKem768 => "ML_KEM_768",
         }
     }
 }
@@ -370,6 +455,11 @@ mod tests {
                 "AES_CBC-256/HMAC_SHA2_384_192/PRF_HMAC_SHA2_384/ECP_256",
             ),
             (
+                "chacha20poly1305-prfsha256-modp2048-ke1_mlkem768",
+                "chacha20poly1305-prfsha256-modp2048-ke1_mlkem768",
+                "CHACHA20_POLY1305/PRF_HMAC_SHA2_256/MODP_2048/KE1_ML_KEM_768",
+            ),
+            (
                 "aes128-sha512-prfsha256-ecp256",
                 "aes128-sha512-prfsha256-ecp256",
                 "AES_CBC-128/HMAC_SHA2_512_256/PRF_HMAC_SHA2_256/ECP_256",
@@ -395,6 +485,10 @@ mod tests {
             ("aes-sha256", "aes128-sha256-noesn"),
             ("sha2_256-aes192-esn", "aes192-sha256-esn"),
             ("aes256-sha256-x25519-esn", "aes256-sha256-x25519-esn"),
+            (
+                "aes128gcm16-x25519-ke1_mlkem768-esn",
+                "aes128gcm16-x25519-ke1_mlkem768-esn",
+            ),
             ("aes128gcm16iiv-esn", "aes128gcm16iiv-esn"),
             ("chacha20poly1305iiv", "chacha20poly1305iiv-noesn"),
         ] {
@@ -437,10 +531,20 @@ mod tests {
             (esp("aes128-sha512"), "`sha512` is not offered for ESP"),
             (esp("null-sha256"), "unknown algorithm `null`"),
             (esp("chacha20poly1305-sha256"), "its own integrity"),
+            (ike("aes128gmac-prfsha256-x25519"), "not offered for IKE"),
             (
-                ike("chacha20poly1305-prfsha256-x25519"),
-                "not offered for IKE",
+                ike("aes128gcm16-prfsha256-x25519-ke1_x25519"),
+                "`x25519` occurs twice",
             ),
+            (
+                ike("aes128gcm16-prfsha256-x25519-ke1_ecp256-ke1_ecp384"),
+                "`ke1_ecp384` is a second",
+            ),
+            (
+                ike("aes128gcm16-prfsha256-x25519-ke8_ecp256"),
+                "unknown algorithm `ke8_ecp256`",
+            ),
+            (esp("aes128gcm16-ke1_mlkem768"), "follow a first one"),
             (esp("aes128gcm16-sha256"), "its own integrity"),
             (
                 esp("aes128gcm16-prfsha256"),

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 use hitless_sa::EspSuite;
 
+use super::auth::DistinguishedName;
+
 pub use identity::IdentificationError;
 pub use keyword::ProposalError;
 pub use negotiate::{Ask, accepted, accepted_esp, select, select_esp};
@@ -17,6 +19,7 @@ pub use negotiate::{Ask, accepted, accepted_esp, select, select_esp};
 pub enum Encryption {
     Aes128Gcm16,
     Aes256Gcm16,
+    ChaCha20Poly1305,
     Aes128Cbc,
     Aes256Cbc,
 }
@@ -43,6 +46,39 @@ pub enum KeyExchangeMethod {
     X25519,
     Ecp256,
     Ecp384,
+    Ecp521,
+    Modp2048,
+    Modp3072,
+    Modp4096,
+    MlKem768,
+}
+
+/// The most additional key exchanges (RFC 9370 section 2: transform types 6 to 12).
+pub const MAX_ADDITIONAL: usize = 7;
+
+/// Additional key exchanges, by their number less one (RFC 9370). Those that are `None` are left
+/// out, and the others follow each other in order.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Additional([Option<KeyExchangeMethod>; MAX_ADDITIONAL]);
+
+impl Additional {
+    pub const NONE: Additional = Additional([None; MAX_ADDITIONAL]);
+
+    pub fn is_empty(&self) -> bool {
+        self.methods().next().is_none()
+    }
+
+    /// The methods, in the order of their exchanges.
+    pub fn methods(&self) -> impl Iterator<Item = KeyExchangeMethod> + '_ {
+        self.0.iter().copied().flatten()
+    }
+
+    /// The methods with their numbers, which count from one.
+    pub fn numbered(&self) -> impl Iterator<Item = (u8, KeyExchangeMethod)> + '_ {
+        (1..)
+            .zip(&self.0)
+            .filter_map(|(n, method)| Some((n, (*method)?)))
+    }
 }
 
 /// One choice of everything that an IKE SA needs: `aes128gcm16-prfsha256-x25519`.
@@ -53,6 +89,8 @@ pub struct IkeProposal {
     pub integrity: Option<Integrity>,
     pub prf: Prf,
     pub key_exchange: KeyExchangeMethod,
+    /// In IKE_INTERMEDIATE or IKE_FOLLOWUP_KE (RFC 9370).
+    pub additional: Additional,
 }
 
 /// One choice of everything that a Child SA needs: `aes128gcm16-x25519-esn`.
@@ -61,6 +99,8 @@ pub struct EspProposal {
     pub suite: EspSuite,
     /// Fresh key exchange in CREATE_CHILD_SA; `None` derives from SK_d alone.
     pub key_exchange: Option<KeyExchangeMethod>,
+    /// In IKE_FOLLOWUP_KE after that (RFC 9370); only with `key_exchange`.
+    pub additional: Additional,
     pub esn: bool,
 }
 
@@ -73,6 +113,8 @@ pub enum Identification {
     Fqdn(String),
     Email(String),
     KeyId(Vec<u8>),
+    /// The subject of a certificate.
+    Dn(DistinguishedName),
     /// A type that we do not know, as a peer sent it.
     Other {
         kind: u8,

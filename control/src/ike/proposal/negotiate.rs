@@ -5,7 +5,7 @@
 
 use hitless_sa::{self as sa, EspSuite, IkeSpi, Spi};
 
-use super::{Encryption, EspProposal, IkeProposal, Integrity, KeyExchangeMethod, Prf};
+use super::{Additional, Encryption, EspProposal, IkeProposal, Integrity, KeyExchangeMethod, Prf};
 use crate::ike::message::{Proposal, Protocol, Transform};
 
 // Transform types (RFC 7296 section 3.3.2).
@@ -14,6 +14,9 @@ const PRF: u8 = 2;
 const INTEGRITY: u8 = 3;
 const KEY_EXCHANGE: u8 = 4;
 const EXTENDED_SEQUENCE_NUMBERS: u8 = 5;
+/// Additional Key Exchange 1; those up to 7 follow (RFC 9370 section 2.2.1).
+const ADDITIONAL_KEY_EXCHANGE_1: u8 = 6;
+const ADDITIONAL_KEY_EXCHANGE_7: u8 = 12;
 
 const AES_CBC: u16 = 12;
 const AES_GCM_16: u16 = 20;
@@ -38,16 +41,26 @@ impl KeyExchangeMethod {
     /// The number in KE payloads, transforms and INVALID_KE_PAYLOAD.
     pub const fn number(self) -> u16 {
         match self {
+            KeyExchangeMethod::Modp2048 => 14,
+            KeyExchangeMethod::Modp3072 => 15,
+            KeyExchangeMethod::Modp4096 => 16,
             KeyExchangeMethod::Ecp256 => 19,
             KeyExchangeMethod::Ecp384 => 20,
+            KeyExchangeMethod::Ecp521 => 21,
             KeyExchangeMethod::X25519 => 31,
+            KeyExchangeMethod::MlKem768 => 36,
         }
     }
 
     pub const fn from_number(number: u16) -> Option<KeyExchangeMethod> {
         Some(match number {
+            14 => KeyExchangeMethod::Modp2048,
+            15 => KeyExchangeMethod::Modp3072,
+            16 => KeyExchangeMethod::Modp4096,
             19 => KeyExchangeMethod::Ecp256,
             20 => KeyExchangeMethod::Ecp384,
+            21 => KeyExchangeMethod::Ecp521,
+            36 => KeyExchangeMethod::MlKem768,
             31 => KeyExchangeMethod::X25519,
             _ => return None,
         })
@@ -57,10 +70,12 @@ impl KeyExchangeMethod {
 impl IkeProposal {
     pub fn to_transforms(&self) -> Vec<Transform> {
         let (cipher, bits) = match self.encryption {
-            Encryption::Aes128Gcm16 => (AES_GCM_16, 128),
-            Encryption::Aes256Gcm16 => (AES_GCM_16, 256),
-            Encryption::Aes128Cbc => (AES_CBC, 128),
-            Encryption::Aes256Cbc => (AES_CBC, 256),
+            Encryption::Aes128Gcm16 => (AES_GCM_16, Some(128)),
+            Encryption::Aes256Gcm16 => (AES_GCM_16, Some(256)),
+            // RFC 7634 section 4: "the Key Length attribute MUST NOT be sent".
+            Encryption::ChaCha20Poly1305 => (CHACHA20_POLY1305, None),
+            Encryption::Aes128Cbc => (AES_CBC, Some(128)),
+            Encryption::Aes256Cbc => (AES_CBC, Some(256)),
         };
         let prf = match self.prf {
             Prf::HmacSha256 => 5,
@@ -72,7 +87,7 @@ impl IkeProposal {
             Integrity::HmacSha384_192 => 13,
             Integrity::HmacSha512_256 => 14,
         });
-        let mut transforms = vec![Transform::new(ENCRYPTION, cipher, Some(bits))];
+        let mut transforms = vec![Transform::new(ENCRYPTION, cipher, bits)];
         transforms.extend(integrity.map(|id| Transform::new(INTEGRITY, id, None)));
         transforms.push(Transform::new(PRF, prf, None));
         transforms.push(Transform::new(
@@ -80,6 +95,7 @@ impl IkeProposal {
             self.key_exchange.number(),
             None,
         ));
+        transforms.extend(additional_transforms(self.additional));
         transforms
     }
 
@@ -108,6 +124,7 @@ impl EspProposal {
         let mut transforms = suite_transforms(self.suite);
         if let (Ask::Create, Some(method)) = (ask, self.key_exchange) {
             transforms.push(Transform::new(KEY_EXCHANGE, method.number(), None));
+            transforms.extend(additional_transforms(self.additional));
         }
         transforms.push(Transform::new(
             EXTENDED_SEQUENCE_NUMBERS,
@@ -164,6 +181,15 @@ fn suite_transforms(suite: EspSuite) -> Vec<Transform> {
     let mut transforms = vec![Transform::new(ENCRYPTION, cipher, bits)];
     transforms.extend(integrity.map(|id| Transform::new(INTEGRITY, id, None)));
     transforms
+}
+
+/// Transform types 6 to 12 (RFC 9370 section 2.2.1).
+fn additional_transforms(additional: Additional) -> impl Iterator<Item = Transform> {
+    let transforms: Vec<Transform> = additional
+        .numbered()
+        .map(|(n, method)| Transform::new(ADDITIONAL_KEY_EXCHANGE_1 - 1 + n, method.number(), None))
+        .collect();
+    transforms.into_iter()
 }
 
 fn numbered<T>(ours: &[T], emit: impl Fn(u8, &T) -> Proposal) -> Vec<Proposal> {
@@ -254,7 +280,8 @@ fn includes(theirs: &Proposal, wanted: &[Transform]) -> bool {
         (default && of_kind.peek().is_none()) || of_kind.any(|t| t == own)
     });
     // A kind that we do not want must be refusable: RFC 7296 section 3.3.3 allows NONE for
-    // integrity (with AEAD) and key exchange. An unknown kind makes the whole proposal
+    // integrity (with AEAD) and key exchange, RFC 9370 section 2.2.1 for additional ones. An
+    // unknown kind makes the whole proposal
     // unacceptable (section 3.3.6).
     let none_for = |kind| {
         theirs
@@ -262,11 +289,11 @@ fn includes(theirs: &Proposal, wanted: &[Transform]) -> bool {
             .iter()
             .any(|t| t.kind == kind && t.id == NONE)
     };
-    let (no_integrity, no_key_exchange) = (none_for(INTEGRITY), none_for(KEY_EXCHANGE));
     let refuses_rest = theirs.transforms.iter().all(|t| {
         let refusable = match t.kind {
-            INTEGRITY => no_integrity,
-            KEY_EXCHANGE => no_key_exchange,
+            INTEGRITY | KEY_EXCHANGE | ADDITIONAL_KEY_EXCHANGE_1..=ADDITIONAL_KEY_EXCHANGE_7 => {
+                none_for(t.kind)
+            }
             _ => false,
         };
         refusable || wanted.iter().any(|own| own.kind == t.kind)
@@ -295,12 +322,19 @@ mod tests {
         for cipher in [
             "aes128gcm16",
             "aes256gcm16",
+            "chacha20poly1305",
             "aes128-sha256",
             "aes256-sha384",
             "aes128-sha512",
         ] {
             for prf in ["prfsha256", "prfsha384", "prfsha512"] {
-                for method in ["x25519", "ecp256", "ecp384"] {
+                for method in [
+                    "x25519",
+                    "ecp256",
+                    "ecp384",
+                    "modp2048",
+                    "x25519-ke1_mlkem768",
+                ] {
                     all.push(ike(&format!("{cipher}-{prf}-{method}")));
                 }
             }
@@ -316,12 +350,21 @@ mod tests {
             let (proposal, chosen) = select(&[*own], &offered).unwrap();
             assert_eq!((usize::from(proposal.number), chosen), (index + 1, *own));
         }
-        for (method, number) in [("x25519", 31), ("ecp256", 19), ("ecp384", 20)] {
+        for (method, number) in [
+            ("modp2048", 14),
+            ("modp3072", 15),
+            ("modp4096", 16),
+            ("ecp256", 19),
+            ("ecp384", 20),
+            ("ecp521", 21),
+            ("x25519", 31),
+            ("mlkem768", 36),
+        ] {
             let method = ike(&format!("aes128gcm16-prfsha256-{method}")).key_exchange;
             assert_eq!(method.number(), number);
             assert_eq!(KeyExchangeMethod::from_number(number), Some(method));
         }
-        assert_eq!(KeyExchangeMethod::from_number(14), None);
+        assert_eq!(KeyExchangeMethod::from_number(2), None);
     }
 
     /// RFC 7296 section 3.3: many transforms of a kind in one proposal; our order decides.
@@ -329,7 +372,10 @@ mod tests {
     fn a_peer_may_offer_many_transforms_in_one_proposal() {
         let all = every_ike_proposal();
         let mut merged = all[0].to_proposal(1, None);
-        for own in all.iter().filter(|own| own.integrity.is_none()) {
+        for own in all
+            .iter()
+            .filter(|own| own.integrity.is_none() && own.additional.is_empty())
+        {
             merged.transforms.extend(own.to_transforms());
         }
         let (_, chosen) = select(&[ike(CBC), ike(GCM)], &[merged.clone()]).unwrap();
@@ -347,6 +393,35 @@ mod tests {
         assert!(select(&ours, std::slice::from_ref(&offer)).is_none());
         offer.transforms.push(Transform::new(INTEGRITY, NONE, None));
         assert!(select(&ours, &[offer]).is_some());
+    }
+
+    /// RFC 9370 section 2.2.1: additional key exchanges are chosen as they were offered.
+    #[test]
+    fn rfc9370_section_2_2_1_additional_key_exchanges_have_transform_types_of_their_own() {
+        let hybrid = ike("aes128gcm16-prfsha256-x25519-ke1_mlkem768-ke3_ecp384");
+        let wire: Vec<(u8, u16)> = hybrid
+            .to_transforms()
+            .iter()
+            .map(|t| (t.kind, t.id))
+            .collect();
+        assert_eq!(wire[wire.len() - 3..], [(4, 31), (6, 36), (8, 20)]);
+        assert_eq!(
+            hybrid.to_string(),
+            "aes128gcm16-prfsha256-x25519-ke1_mlkem768-ke3_ecp384"
+        );
+        let plain = ike(GCM);
+        let mut offer = hybrid.to_proposal(1, None);
+        assert!(select(&[plain], &[offer.clone()]).is_none());
+        offer.transforms.push(Transform::new(6, NONE, None));
+        assert!(
+            select(&[plain], &[offer.clone()]).is_none(),
+            "8 is not optional"
+        );
+        offer.transforms.push(Transform::new(8, NONE, None));
+        assert!(select(&[plain], &[offer.clone()]).is_some());
+        assert_eq!(select(&[hybrid, plain], &[offer]).unwrap().1, hybrid);
+        let offer = plain.to_proposal(1, None);
+        assert!(select(&[hybrid], &[offer]).is_none());
     }
 
     /// RFC 7296 section 3.3.6.

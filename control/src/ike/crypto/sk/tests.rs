@@ -31,6 +31,7 @@ fn every_cipher() -> Vec<SkKeys> {
     for encryption in [
         Encryption::Aes128Gcm16,
         Encryption::Aes256Gcm16,
+        Encryption::ChaCha20Poly1305,
         Encryption::Aes128Cbc,
         Encryption::Aes256Cbc,
     ] {
@@ -238,11 +239,11 @@ fn nothing_encrypted_is_too_short() {
     };
     let key: Vec<u8> = (0..20).collect();
     let keys = SkKeys::new(Encryption::Aes128Gcm16, None, &key, &[]).unwrap();
-    let Cipher::Gcm { key, salt } = &keys.0 else {
+    let Cipher::Aead { key, salt } = &keys.0 else {
         panic!("AES-GCM");
     };
     let mut gcm = message(24);
-    seal_gcm(&mut gcm, key, salt, [1; 8], &mut []);
+    seal_aead(&mut gcm, key, salt, [1; 8], &mut []);
     let too_short = Err(MessageError::Protection(SkFault::TooShort(24)));
     assert_eq!(keys.open(&gcm), too_short);
 
@@ -314,4 +315,27 @@ proptest! {
             prop_assert!(matches!(keys.open(&datagram), Err(MessageError::Protection(_))));
         }
     }
+}
+
+/// RFC 7634 appendix B: the vector of an IKE message, which ends with its tag.
+#[test]
+fn rfc7634_appendix_b_ike_message() {
+    let sk_e = octets("808182838485868788898a8b8c8d8e8f909192939495969798999a9b9c9d9e9fa0a1a2a3");
+    let keys = SkKeys::new(Encryption::ChaCha20Poly1305, None, &sk_e, &[]).unwrap();
+    let datagram = octets(
+        "c0c1c2c3c4c5c6c7d0d1d2d3d4d5d6d72e202500000000090000004529000029\
+         1011121314151617\
+         610394701f8d017f7c12924889\
+         6b71bfe25236efd7cdc67066906315b2",
+    );
+    let payloads = keys.open(&datagram).unwrap();
+    assert_eq!(
+        payloads,
+        vec![Payload::Notify(Notify {
+            protocol: 0,
+            spi: Vec::new(),
+            kind: NotifyKind::SET_WINDOW_SIZE,
+            data: vec![0, 0, 0, 10],
+        })]
+    );
 }

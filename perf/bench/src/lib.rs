@@ -2,6 +2,9 @@
 //! ESP frames, each ready in buffers before the clock starts. Numbers are drawn from leases and
 //! checkpoints published as in a gateway.
 
+pub mod cipher;
+pub mod feed;
+
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,6 +16,7 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::esp;
 use hitless_dataplane::fib::{Fib, Route};
+use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::{MacAddress, Port};
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_dataplane::spd::{Action, Policy, Spd};
@@ -25,14 +29,17 @@ use hitless_sa::{
     SequenceNumber, Spi, TrafficSelector, UdpEncapsulation,
 };
 
-use super::feed::{Feed, MTU, Script, Sink};
-use crate::clock::time;
+use feed::{Feed, MTU, Script, Sink};
 
 /// Packets in buffers at a time: they stay in the second-level cache, as a busy port's do.
 pub const IN_FLIGHT: usize = 256;
 
-const GATEWAY: MacAddress = [2, 0, 0, 0, 0, 1];
-const NEIGHBOUR: MacAddress = [2, 0, 0, 0, 0, 2];
+/// Frames of the worker's pool.
+const FRAMES: u32 = 1024;
+/// The worker's own address on both ports, which frames to it go to.
+pub const GATEWAY: MacAddress = [2, 0, 0, 0, 0, 1];
+/// The next hop on both sides.
+pub const NEIGHBOUR: MacAddress = [2, 0, 0, 0, 0, 2];
 const LOCAL: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const REMOTE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
 const INSIDE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
@@ -216,6 +223,18 @@ impl Bench {
         from: Box<dyn Port>,
         to: Box<dyn Port>,
     ) -> Result<Bench, Box<dyn Error>> {
+        let pool = Pool::new(FRAMES)?;
+        Bench::over(setup, direction, id, cells, (pool, from, to))
+    }
+
+    /// As [`Bench::between`], with the pool that the ports know (an AF_XDP socket's memory).
+    pub fn over(
+        setup: Setup,
+        direction: Direction,
+        id: usize,
+        cells: &[Arc<Cell>],
+        (pool, from, to): (Pool, Box<dyn Port>, Box<dyn Port>),
+    ) -> Result<Bench, Box<dyn Error>> {
         let ports = match direction {
             Direction::Encrypt => vec![from, to],
             Direction::Decrypt => vec![to, from],
@@ -239,12 +258,13 @@ impl Bench {
         let settings = WorkerSettings {
             id,
             interfaces: vec![interface(INSIDE, true), interface(LOCAL, false)],
-            pool_frames: 1024,
+            pool_frames: FRAMES,
             pool_runs: 0,
             checkpoint,
             sa_capacity: setup.sas as usize,
         };
-        let (worker, handle) = worker::worker(settings, ports, Leadership::new(true))?;
+        let leadership = Leadership::new(true);
+        let (worker, handle) = worker::worker_with_pool(pool, settings, ports, leadership)?;
         let child = setup.child(0)?;
         let mut bench = Bench {
             worker,
@@ -341,20 +361,38 @@ impl Bench {
         self.worker.turn(self.now)
     }
 
-    /// Times the worker until all that was loaded has left.
-    pub fn drain(&mut self, loaded: usize) -> Result<Duration, Box<dyn Error>> {
-        let before = self.sent.load(Ordering::Relaxed);
-        let (worker, now, waiting) = (&mut self.worker, self.now, &self.script.waiting);
-        let elapsed = time(|| {
-            while waiting.load(Ordering::Relaxed) > 0 {
-                worker.turn(now);
-            }
-        });
-        let sent = self.sent.load(Ordering::Relaxed) - before;
-        if sent != loaded as u64 {
-            return Err(format!("{sent} of {loaded} packets came out: {:?}", self.drops()).into());
+    /// Lets the worker turn until all that was loaded has been taken.
+    pub fn run(&mut self) {
+        while self.script.waiting.load(Ordering::Relaxed) > 0 {
+            self.worker.turn(self.now);
         }
-        Ok(elapsed)
+    }
+
+    /// Packets that a port of the caller's has been given, ARP and the like included.
+    pub fn forwarded(&self) -> u64 {
+        let port = match self.direction {
+            Direction::Encrypt => OUTSIDE,
+            Direction::Decrypt => PROTECTED,
+        };
+        let traffic = self.handle.counters.port(port);
+        traffic.map_or(0, |traffic| traffic.tx_packets)
+    }
+
+    /// Packets that have left into the sink of [`Bench::new`].
+    pub fn sent(&self) -> u64 {
+        self.sent.load(Ordering::Relaxed)
+    }
+
+    /// Fails unless all that was loaded has left since there were so many.
+    pub fn expect(&self, before: u64, loaded: usize) -> Result<(), Box<dyn Error>> {
+        let sent = self.sent() - before;
+        match sent == loaded as u64 {
+            true => Ok(()),
+            false => {
+                let drops = self.drops();
+                Err(format!("{sent} of {loaded} packets came out: {drops:?}").into())
+            }
+        }
     }
 
     /// What was dropped, and why.
@@ -367,8 +405,8 @@ impl Bench {
 
     /// The next frame to arrive, its inner packet of this length.
     pub fn frame(&mut self, length: usize) -> Result<Vec<u8>, Box<dyn Error>> {
-        let n = (self.random.next() % u64::from(self.setup.sas)) as u32;
-        let flow = (self.random.next() % u64::from(self.setup.flows)) as u16;
+        let n = (self.random.draw() % u64::from(self.setup.sas)) as u32;
+        let flow = (self.random.draw() % u64::from(self.setup.flows)) as u16;
         let mut frame = vec![0; ethernet::HEADER];
         let _ = ethernet::write(&mut frame, GATEWAY, NEIGHBOUR, ethernet::IPV4);
         match self.direction {
@@ -420,7 +458,7 @@ fn inner(from: Ipv4Addr, to: Ipv4Addr, flow: u16, length: usize) -> Vec<u8> {
 pub struct Random(pub u64);
 
 impl Random {
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

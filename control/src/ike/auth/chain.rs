@@ -1,0 +1,281 @@
+//! From a peer's certificate to one of our trust anchors (RFC 5280 section 6), by `rustls-webpki`:
+//! signatures, validity, basic and name constraints, path lengths, CRLs, with a budget that hostile
+//! chains cannot exceed. What it leaves out is checked here: key usage, and the anchor's validity.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
+use webpki::{
+    CertRevocationList, EndEntityCert, Error, ExpirationPolicy, ExtendedKeyUsageValidator,
+    KeyPurposeId, KeyPurposeIdIter, KeyUsage, OwnedCertRevocationList, RequiredEkuNotFoundContext,
+    RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
+    VerifiedPath,
+};
+
+use super::certificate::Certificate;
+
+/// `remote.revocation`, swanctl's words.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Revocation {
+    /// A certificate that no CRL of ours speaks of is good; an old CRL counts.
+    #[default]
+    Relaxed,
+    /// As `Relaxed`, but a certificate that names a CRL must be found good in a fresh one.
+    IfUri,
+    /// Every certificate of the chain must be found good in a fresh CRL.
+    Strict,
+}
+
+/// Whom we believe.
+#[derive(Clone, Debug)]
+pub struct Trust {
+    anchors: Vec<Anchor>,
+    crls: Vec<RevocationList>,
+    revocation: Revocation,
+}
+
+#[derive(Clone, Debug)]
+struct Anchor {
+    certificate: Certificate,
+    anchor: TrustAnchor<'static>,
+}
+
+/// A CRL, whose signature is verified when a chain needs it.
+#[derive(Clone)]
+pub struct RevocationList(Arc<CertRevocationList<'static>>);
+
+impl RevocationList {
+    pub fn from_der(der: &[u8]) -> Result<RevocationList, ChainError> {
+        let list = OwnedCertRevocationList::from_der(der);
+        let list = list.map_err(ChainError::Path)?;
+        Ok(RevocationList(Arc::new(list.into())))
+    }
+}
+
+impl fmt::Debug for RevocationList {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("RevocationList")
+    }
+}
+
+/// Why a chain was refused.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ChainError {
+    /// No path to an anchor, or none that is good.
+    Path(Error),
+    /// The peer's own certificate is not for signatures.
+    KeyUsage,
+}
+
+impl ChainError {
+    const UNREADABLE: ChainError = ChainError::Path(Error::BadDer);
+}
+
+impl fmt::Display for ChainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let error = match self {
+            ChainError::Path(error) => error,
+            ChainError::KeyUsage => {
+                return write!(f, "certificate not for signatures (key usage)");
+            }
+        };
+        match error {
+            Error::CertExpired { not_after, .. } => {
+                write!(
+                    f,
+                    "certificate expired {} s after 1970",
+                    not_after.as_secs()
+                )
+            }
+            Error::CertNotValidYet { .. } => write!(f, "certificate not valid yet"),
+            Error::CertRevoked => write!(f, "certificate revoked"),
+            Error::CrlExpired { .. } => write!(f, "the CRL is too old: fetch a fresh one"),
+            Error::UnknownIssuer => write!(f, "no chain to a trusted certification authority"),
+            Error::UnknownRevocationStatus => {
+                write!(f, "no CRL speaks of the certificate, and one is demanded")
+            }
+            Error::CaUsedAsEndEntity => {
+                write!(f, "certificate of a certification authority, not of a peer")
+            }
+            Error::RequiredEkuNotFoundContext(_) => {
+                write!(
+                    f,
+                    "certificate for other uses than IKE (extended key usage)"
+                )
+            }
+            Error::EndEntityUsedAsCa => {
+                write!(f, "issued by who may not issue certificates")
+            }
+            Error::BadDer => write!(f, "unreadable certificate"),
+            other => write!(f, "certificate refused ({other:?})"),
+        }
+    }
+}
+
+impl Trust {
+    pub fn new(revocation: Revocation) -> Trust {
+        Trust {
+            anchors: Vec::new(),
+            crls: Vec::new(),
+            revocation,
+        }
+    }
+
+    /// Believes what this certificate's key has signed.
+    pub fn add_anchor(&mut self, certificate: Certificate) -> Result<(), ChainError> {
+        let anchor =
+            webpki::anchor_from_trusted_cert(certificate.der()).map_err(ChainError::Path)?;
+        let anchor = anchor.to_owned();
+        self.anchors.push(Anchor {
+            certificate,
+            anchor,
+        });
+        Ok(())
+    }
+
+    pub fn add_crl(&mut self, list: RevocationList) {
+        self.crls.push(list);
+    }
+
+    /// Puts fresh lists in the place of all that were there.
+    pub fn replace_crls(&mut self, lists: Vec<RevocationList>) {
+        self.crls = lists;
+    }
+
+    pub fn anchors(&self) -> impl Iterator<Item = &Certificate> {
+        self.anchors.iter().map(|anchor| &anchor.certificate)
+    }
+
+    /// Verifies a chain, the peer's own certificate first; gives that one. `time` is the wall
+    /// clock.
+    pub fn verify(&self, chain: &[&[u8]], time: Duration) -> Result<Certificate, ChainError> {
+        let (first, others) = chain.split_first().ok_or(ChainError::UNREADABLE)?;
+        let certificate = Certificate::parse(first).map_err(|_| ChainError::UNREADABLE)?;
+        if !certificate.may_sign() {
+            return Err(ChainError::KeyUsage);
+        }
+        let others: Vec<_> = others
+            .iter()
+            .map(|der| CertificateDer::from(*der))
+            .collect();
+        let anchors: Vec<_> = self
+            .anchors
+            .iter()
+            .filter(|a| a.certificate.is_valid_at(time.as_secs()) && a.certificate.may_certify())
+            .map(|a| a.anchor.clone())
+            .collect();
+        let strict = self.revocation == Revocation::Strict;
+        let by_uri = self.revocation == Revocation::IfUri && certificate.has_crl_uri;
+        let lists: Vec<&CertRevocationList<'_>> = self.crls.iter().map(|list| &*list.0).collect();
+        let path = Path {
+            certificate: &certificate,
+            others: &others,
+            anchors: &anchors,
+            time,
+        };
+        path.build(options(&lists, strict, RevocationCheckDepth::Chain)?)?;
+        if by_uri {
+            path.build(options(&lists, true, RevocationCheckDepth::EndEntity)?)?;
+        }
+        Ok(certificate)
+    }
+}
+
+/// How CRLs count; `None`: there are none, and none is demanded.
+fn options<'a>(
+    lists: &'a [&'a CertRevocationList<'a>],
+    demanded: bool,
+    depth: RevocationCheckDepth,
+) -> Result<Option<RevocationOptions<'a>>, ChainError> {
+    let Ok(builder) = RevocationOptionsBuilder::new(lists) else {
+        return match demanded {
+            true => Err(ChainError::Path(Error::UnknownRevocationStatus)),
+            false => Ok(None),
+        };
+    };
+    let (status, expiration) = match demanded {
+        true => (UnknownStatusPolicy::Deny, ExpirationPolicy::Enforce),
+        false => (UnknownStatusPolicy::Allow, ExpirationPolicy::Ignore),
+    };
+    let builder = builder
+        .with_depth(depth)
+        .with_status_policy(status)
+        .with_expiration_policy(expiration);
+    Ok(Some(builder.build()))
+}
+
+/// What a path is built from.
+struct Path<'a> {
+    certificate: &'a Certificate,
+    others: &'a [CertificateDer<'a>],
+    anchors: &'a [TrustAnchor<'a>],
+    time: Duration,
+}
+
+impl Path<'_> {
+    fn build(&self, revocation: Option<RevocationOptions<'_>>) -> Result<(), ChainError> {
+        let holder = EndEntityCert::try_from(self.certificate.der()).map_err(ChainError::Path)?;
+        let built = holder.verify_for_usage(
+            webpki::ALL_VERIFICATION_ALGS,
+            self.anchors,
+            self.others,
+            UnixTime::since_unix_epoch(self.time),
+            IkePurpose,
+            revocation,
+            Some(&issuers_may_certify),
+        );
+        built.map(drop).map_err(ChainError::Path)
+    }
+}
+
+fn issuers_may_certify(path: &VerifiedPath<'_>) -> Result<(), Error> {
+    for issuer in path.intermediate_certificates() {
+        let certificate = Certificate::parse(&issuer.der()).map_err(|_| Error::BadDer)?;
+        if !certificate.may_certify() {
+            return Err(Error::EndEntityUsedAsCa);
+        }
+    }
+    Ok(())
+}
+
+/// RFC 4945 section 5.1.3.12: without extended key usage any use is meant; with it, IKE's purpose
+/// or any; and those that public and corporate authorities put in its place.
+struct IkePurpose;
+
+/// id-kp-ipsecIKE.
+const IPSEC_IKE: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 3, 17];
+
+const PURPOSES: [KeyPurposeId<'static>; 5] = [
+    KeyPurposeId::new(IPSEC_IKE),
+    // anyExtendedKeyUsage
+    KeyPurposeId::new(&[0x55, 0x1d, 0x25, 0]),
+    // id-kp-serverAuth, id-kp-clientAuth
+    KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 7, 3, 1]),
+    KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 7, 3, 2]),
+    // id-kp-ikeIntermediate, of older systems
+    KeyPurposeId::new(&[0x2b, 6, 1, 5, 5, 8, 2, 2]),
+];
+
+impl ExtendedKeyUsageValidator for IkePurpose {
+    fn validate(&self, present: KeyPurposeIdIter<'_, '_>) -> Result<(), Error> {
+        let mut none = true;
+        for purpose in present {
+            let purpose = purpose?;
+            if PURPOSES.contains(&purpose) {
+                return Ok(());
+            }
+            none = false;
+        }
+        if none {
+            return Ok(());
+        }
+        Err(Error::RequiredEkuNotFoundContext(
+            RequiredEkuNotFoundContext {
+                required: KeyUsage::required_if_present(IPSEC_IKE),
+                present: Vec::new(),
+            },
+        ))
+    }
+}

@@ -1,0 +1,48 @@
+//! Authentication: pre-shared keys, X.509 certificates with digital signatures (RFC 7427, RFC
+//! 4945), postquantum preshared keys (RFC 8784) and reauthentication.
+//!
+//! ```text
+//!  exchange.rs  what we show and what we demand, for initial/
+//!    psk.rs  signature.rs + key.rs  certificate.rs -> chain.rs (anchors, CRLs)  payloads.rs
+//!  ppk.rs  reauth.rs  state.rs (what an IKE SA remembers and exports)
+//! ```
+//!
+//! Certificates and names are parsed by `x509-cert`, paths and CRLs verified by `rustls-webpki`,
+//! signatures made and verified by AWS-LC. Nothing is ever fetched.
+
+mod certificate;
+mod chain;
+pub(crate) mod dn;
+mod exchange;
+mod key;
+mod octets;
+mod payloads;
+mod ppk;
+mod psk;
+mod reauth;
+mod settings;
+mod signature;
+mod state;
+mod time_of_day;
+
+pub use certificate::{Certificate, UnreadableCertificate};
+pub use chain::{ChainError, Revocation, RevocationList, Trust};
+pub use dn::DistinguishedName;
+pub use exchange::Proven;
+pub use key::{Family, PrivateKey, UnusableKey};
+pub use octets::SignedOctets;
+pub use ppk::{Ppk, PpkSettings};
+pub use psk::psk_auth;
+pub use settings::{
+    AuthSettings, LocalAuth, LocalCertificate, LocalCertificates, RemoteAuth, RemoteCertificates,
+    SendCertificate,
+};
+pub use time_of_day::TimeOfDay;
+
+pub(in crate::ike) use ppk::{offered_without, without};
+pub(in crate::ike) use reauth::lifetime;
+pub(in crate::ike) use state::{Authenticated, AuthenticatedRecord};
+
+pub(in crate::ike) use exchange::{
+    Proof, Shown, Wishes, announcements, certificate_request, check, prove,
+};

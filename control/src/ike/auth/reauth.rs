@@ -1,0 +1,124 @@
+//! Make-before-break reauthentication (RFC 7296 section 2.8.3): a new IKE SA with Child SAs of its
+//! own, then the Delete of the old one. Who sent IKE_AUTH does it again; who answered it says by
+//! when (AUTH_LIFETIME, RFC 4478), and ends an IKE SA that the peer lets pass.
+
+use std::time::Duration;
+
+use hitless_sa::{Entropy, Instant};
+
+use super::state::Authenticated;
+use crate::ike::contents::Contents;
+use crate::ike::engine::Engine;
+use crate::ike::established::{IkeSa, State};
+use crate::ike::initial::Initiator;
+use crate::ike::message::{NotifyKind, Payload};
+use crate::ike::settings::Connection;
+use crate::ike::tasks::{Pending, Task};
+use crate::ike::turn::{Effect, Turn};
+
+/// What a peer may be late by, as a part of its time.
+const PATIENCE: u32 = 10;
+/// A peer that asks for new IKE_AUTHs faster than this gets them this often.
+const SHORTEST: Duration = Duration::from_secs(10);
+
+/// AUTH_LIFETIME for the IKE_AUTH response (RFC 4478 section 3).
+pub(in crate::ike) fn lifetime(connection: &Connection) -> Option<Payload> {
+    let seconds = u32::try_from(connection.auth.reauth_time.as_secs()).unwrap_or(u32::MAX);
+    (seconds > 0).then(|| Payload::notify(NotifyKind::AUTH_LIFETIME, &seconds.to_be_bytes()))
+}
+
+impl Authenticated {
+    /// After an IKE_AUTH that we sent: earlier than we want it or the peer demands it, by chance.
+    pub fn after_asking(
+        mut self,
+        turn: &mut Turn<'_>,
+        connection: &Connection,
+        contents: &Contents<'_>,
+    ) -> Authenticated {
+        self.asked = true;
+        let demanded = contents.notify(NotifyKind::AUTH_LIFETIME).and_then(|n| {
+            let seconds = u32::from_be_bytes(n.data.as_slice().try_into().ok()?);
+            // A tenth early, so that the new one is there in time.
+            Some((Duration::from_secs(seconds.into()) / 10 * 9).max(SHORTEST))
+        });
+        let own = connection.auth.reauth_time;
+        let time = demanded
+            .filter(|demanded| own.is_zero() || *demanded < own)
+            .unwrap_or(own);
+        self.reauth_at = turn.lifetime(time);
+        self
+    }
+
+    /// After an IKE_AUTH that we answered.
+    pub fn after_answering(mut self, turn: &Turn<'_>, connection: &Connection) -> Authenticated {
+        let time = connection.auth.reauth_time;
+        self.reauth_at = (!time.is_zero()).then(|| turn.now + time + time / PATIENCE);
+        self
+    }
+}
+
+impl IkeSa {
+    /// Whether a new IKE_AUTH is due, and what then.
+    pub fn reauthenticate(&mut self, turn: &mut Turn<'_>) {
+        if self.authenticated.reauth_at.is_none_or(|at| at > turn.now) {
+            return;
+        }
+        turn.dirty = true;
+        if !self.authenticated.asked {
+            self.authenticated.reauth_at = None;
+            return self.schedule(turn.now, Task::DeleteIke);
+        }
+        // Once more if this attempt leads nowhere.
+        let again = turn.long_pause();
+        self.authenticated.reauth_at = Some(turn.now + again);
+        let mut names: Vec<String> = self.children.iter().map(|c| c.name.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        turn.effects.push(Effect::Reauthenticate(names));
+    }
+
+    /// Deletes the IKE SA that this one replaces once it carries what that one did.
+    pub fn replace_old(&mut self, turn: &mut Turn<'_>) {
+        let Some(old) = self.authenticated.replaces else {
+            return;
+        };
+        let making = matches!(self.pending, Some(Pending::CreateChild(_)));
+        let mut queue = self.queue.iter();
+        let waiting = queue.any(|s| matches!(s.task, Task::CreateChild(_)));
+        if making || waiting || self.state != State::Established {
+            return;
+        }
+        self.authenticated.replaces = None;
+        turn.dirty = true;
+        turn.effects.push(Effect::Delete(old));
+    }
+}
+
+impl Engine {
+    /// Starts the IKE SA that takes the place of this one.
+    pub(in crate::ike) fn reauthenticate(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        old: &IkeSa,
+        children: Vec<String>,
+    ) {
+        let mut others = self.initiators.values();
+        if others.any(|i| i.replaces == Some(old.local_spi)) {
+            return;
+        }
+        let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+        let mut children = children.into_iter();
+        let first = children.next();
+        // No INITIAL_CONTACT: the old one lives (RFC 7296 section 2.8.3).
+        let started = Initiator::start(&mut turn, old.connection.clone(), first, false);
+        let results = turn.finish();
+        self.emit(results.immediate, results.events);
+        if let Some(mut initiator) = started {
+            initiator.children.extend(children);
+            initiator.replaces = Some(old.local_spi);
+            self.timers.set(initiator.spi, Some(initiator.deadline()));
+            self.initiators.insert(initiator.spi, initiator);
+        }
+    }
+}

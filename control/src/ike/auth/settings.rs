@@ -1,0 +1,80 @@
+//! What the configuration says about authentication, validated. Names are swanctl's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::certificate::Certificate;
+use super::chain::Trust;
+use super::key::{Family, PrivateKey};
+use super::ppk::PpkSettings;
+
+/// `connections.<name>`: how the two ends prove who they are.
+#[derive(Clone, Debug, Default)]
+pub struct AuthSettings {
+    pub local: LocalAuth,
+    pub remote: RemoteAuth,
+    /// RFC 8784.
+    pub ppk: Option<PpkSettings>,
+    /// A new IKE SA with a new IKE_AUTH takes the place of one this old; zero for never.
+    pub reauth_time: Duration,
+}
+
+/// `local.auth`.
+#[derive(Clone, Debug, Default)]
+pub enum LocalAuth {
+    #[default]
+    Psk,
+    Pubkey(Arc<LocalCertificates>),
+}
+
+/// Our certificates: one of them is shown to a peer.
+#[derive(Debug)]
+pub struct LocalCertificates {
+    /// Never empty.
+    pub certificates: Vec<LocalCertificate>,
+    pub family: Family,
+    pub send: SendCertificate,
+}
+
+/// `send_cert`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SendCertificate {
+    Always,
+    /// If the peer sent a CERTREQ.
+    #[default]
+    IfAsked,
+    Never,
+}
+
+/// A certificate of ours with its chain and its key.
+#[derive(Debug)]
+pub struct LocalCertificate {
+    pub certificate: Certificate,
+    /// Intermediates, the issuer first; without the anchor.
+    pub intermediates: Vec<Certificate>,
+    /// SHA-1 of the anchor's key, if the anchor is known.
+    pub anchor: Option<[u8; 20]>,
+    pub key: Arc<PrivateKey>,
+}
+
+/// `remote.auth`.
+#[derive(Clone, Debug, Default)]
+pub enum RemoteAuth {
+    #[default]
+    Psk,
+    Pubkey(Arc<RemoteCertificates>),
+}
+
+/// Which certificates of peers are accepted.
+#[derive(Debug)]
+pub struct RemoteCertificates {
+    pub trust: Trust,
+    pub family: Family,
+}
+
+impl AuthSettings {
+    /// Whether certificates are spoken of at all.
+    pub fn uses_certificates(&self) -> bool {
+        matches!(self.local, LocalAuth::Pubkey(_)) || matches!(self.remote, RemoteAuth::Pubkey(_))
+    }
+}

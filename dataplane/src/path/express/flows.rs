@@ -1,0 +1,275 @@
+//! The flows that the lane knows the SA of: what the plain way found out about a packet holds for all
+//! of its flow, until the SPD, the forwarding table or the SA changes. Two places for each hash, so a
+//! flood of new flows costs the plain way, never memory.
+
+use std::net::IpAddr;
+
+use crate::flow::{Flow, Ports};
+use crate::prefetch::prefetch;
+use crate::wire::{ethernet, ipv4, ipv6};
+
+/// Flows that are remembered at least and at most, in pairs.
+const LEAST_PAIRS: usize = 4096;
+const MOST_PAIRS: usize = 1 << 17;
+
+/// What tells flows apart: family, protocol and ports in one word, and the addresses.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Key {
+    kind: u64,
+    addresses: [u64; 4],
+}
+
+impl Key {
+    /// Of a plain frame with TCP or UDP.
+    #[inline]
+    pub(super) fn of_frame(frame: &[u8], v6: bool) -> Option<Key> {
+        const V4: usize = ethernet::HEADER + ipv4::HEADER;
+        const V6: usize = ethernet::HEADER + ipv6::HEADER;
+        if !v6 {
+            let head: &[u8; V4 + 4] = frame.first_chunk()?;
+            let (rest, ports) = head.split_last_chunk::<4>()?;
+            let addresses: &[u8; 8] = rest.last_chunk()?;
+            return Some(Key {
+                kind: kind(head[ethernet::HEADER + 9], *ports, 4),
+                addresses: [u64::from_ne_bytes(*addresses), 0, 0, 0],
+            });
+        }
+        let head: &[u8; V6 + 4] = frame.first_chunk()?;
+        let (rest, ports) = head.split_last_chunk::<4>()?;
+        let addresses: &[u8; 32] = rest.last_chunk()?;
+        Some(Key {
+            kind: kind(head[ethernet::HEADER + 6], *ports, 6),
+            addresses: words(addresses),
+        })
+    }
+
+    /// Of a flow, if it is TCP or UDP whose ports are seen.
+    fn of(flow: &Flow) -> Option<Key> {
+        let Ports::Of(from, to) = flow.ports else {
+            return None;
+        };
+        let [p0, p1] = from.to_be_bytes();
+        let [p2, p3] = to.to_be_bytes();
+        let ports = [p0, p1, p2, p3];
+        let (family, addresses) = match (flow.source, flow.destination) {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
+                let mut both = [0; 8];
+                both[..4].copy_from_slice(&from.octets());
+                both[4..].copy_from_slice(&to.octets());
+                (4, [u64::from_ne_bytes(both), 0, 0, 0])
+            }
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
+                let mut both = [0; 32];
+                both[..16].copy_from_slice(&from.octets());
+                both[16..].copy_from_slice(&to.octets());
+                (6, words(&both))
+            }
+            _ => return None,
+        };
+        matches!(flow.protocol, ipv4::TCP | ipv4::UDP).then(|| Key {
+            kind: kind(flow.protocol, ports, family),
+            addresses,
+        })
+    }
+
+    #[inline]
+    fn hash(&self) -> u64 {
+        let [a, b, c, d] = self.addresses;
+        let mut hash = fold(self.kind ^ SEEDS[0], a ^ SEEDS[1]);
+        if b | c | d != 0 {
+            hash ^= fold(b ^ SEEDS[2], c ^ SEEDS[3]).wrapping_add(d.wrapping_mul(SEEDS[0]));
+        }
+        hash
+    }
+}
+
+/// Digits of pi.
+const SEEDS: [u64; 4] = [
+    0x243f_6a88_85a3_08d3,
+    0x1319_8a2e_0370_7344,
+    0xa409_3822_299f_31d0,
+    0x082e_fa98_ec4e_6c89,
+];
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[inline]
+fn kind(protocol: u8, ports: [u8; 4], family: u64) -> u64 {
+    u64::from(u32::from_ne_bytes(ports)) | u64::from(protocol) << 32 | family << 40
+}
+
+#[inline]
+fn words(octets: &[u8; 32]) -> [u64; 4] {
+    let (words, _) = octets.as_chunks::<8>();
+    match *words {
+        [a, b, c, d] => [a, b, c, d].map(u64::from_ne_bytes),
+        _ => [0; 4],
+    }
+}
+
+/// What is known of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Protected {
+    /// Where its SA is, and in which state of the slot.
+    pub(super) slot: u32,
+    pub(super) stamp: u32,
+    /// The policy that says so.
+    pub(super) policy: u32,
+}
+
+/// A flow, in a cache line.
+#[derive(Clone, Copy, Default)]
+#[repr(align(64))]
+struct Known {
+    key: Key,
+    /// Which tables said so; 0 is none.
+    tables: u32,
+    found: Protected,
+}
+
+/// See the module.
+pub(crate) struct Flows {
+    pairs: Box<[[Known; 2]]>,
+    tables: u32,
+}
+
+impl Flows {
+    /// For so many SAs.
+    pub(super) fn new(capacity: usize) -> Flows {
+        let pairs = capacity.next_power_of_two().clamp(LEAST_PAIRS, MOST_PAIRS);
+        Flows {
+            pairs: vec![Default::default(); pairs].into_boxed_slice(),
+            tables: 1,
+        }
+    }
+
+    /// Forgets all: a table has changed.
+    pub(super) fn clear(&mut self) {
+        self.tables = self.tables.wrapping_add(1);
+        if self.tables == 0 {
+            self.pairs.fill(Default::default());
+            self.tables = 1;
+        }
+    }
+
+    /// Where a flow would be.
+    #[inline]
+    pub(super) fn place(&self, key: &Key) -> usize {
+        (key.hash() >> 32) as usize & (self.pairs.len() - 1)
+    }
+
+    #[inline]
+    pub(super) fn prefetch(&self, place: usize) {
+        if let Some(pair) = self.pairs.get(place) {
+            prefetch(pair);
+        }
+    }
+
+    #[inline]
+    pub(super) fn find(&self, key: &Key, place: usize) -> Option<&Protected> {
+        let [first, second] = self.pairs.get(place)?;
+        let holds = |known: &Known| known.key == *key && known.tables == self.tables;
+        if holds(first) {
+            return Some(&first.found);
+        }
+        holds(second).then_some(&second.found)
+    }
+
+    /// Remembers what the plain way has found.
+    pub(super) fn learn(&mut self, flow: &Flow, found: Protected) {
+        let Some(key) = Key::of(flow) else {
+            return;
+        };
+        let place = self.place(&key);
+        let tables = self.tables;
+        if let Some([first, second]) = self.pairs.get_mut(place) {
+            // Of two that are remembered the elder makes room.
+            if first.key != key {
+                *second = *first;
+            }
+            *first = Known { key, tables, found };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use etherparse::PacketBuilder;
+    use proptest::prelude::*;
+
+    fn found(slot: u32) -> Protected {
+        Protected {
+            slot,
+            stamp: 1,
+            policy: 9,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_frame_and_its_flow_have_the_same_key(
+            from: [u8; 16], to: [u8; 16], ports: (u16, u16), v6: bool, tcp: bool,
+        ) {
+            let mut frame = Vec::new();
+            let ethernet = PacketBuilder::ethernet2([2; 6], [4; 6]);
+            let ip = match v6 {
+                true => ethernet.ipv6(from, to, 9),
+                false => ethernet.ipv4(*from.first_chunk().unwrap(), *to.first_chunk().unwrap(), 9),
+            };
+            match tcp {
+                true => ip.tcp(ports.0, ports.1, 1, 1).write(&mut frame, b"x").unwrap(),
+                false => ip.udp(ports.0, ports.1).write(&mut frame, b"x").unwrap(),
+            }
+            let flow = Flow::parse(&frame[14..]).unwrap();
+            let key = Key::of_frame(&frame, v6).unwrap();
+            prop_assert_eq!(Key::of(&flow), Some(key));
+            let mut flows = Flows::new(1);
+            let place = flows.place(&key);
+            prop_assert_eq!(flows.find(&key, place), None);
+            flows.learn(&flow, found(3));
+            prop_assert_eq!(flows.find(&key, place), Some(&found(3)));
+            flows.clear();
+            prop_assert_eq!(flows.find(&key, place), None);
+        }
+    }
+
+    #[test]
+    fn flows_that_share_a_place_are_not_confused_and_the_eldest_goes() {
+        let mut flows = Flows::new(1);
+        let flow = |n: u32| Flow {
+            source: IpAddr::from(n.to_be_bytes()),
+            destination: [10, 2, 0, 1].into(),
+            protocol: ipv4::UDP,
+            ports: Ports::Of(7, 7),
+        };
+        let place = |n: u32| flows.place(&Key::of(&flow(n)).unwrap());
+        let wanted = place(0);
+        let alike: Vec<u32> = (0..).filter(|n| place(*n) == wanted).take(3).collect();
+        for n in &alike {
+            flows.learn(&flow(*n), found(*n));
+        }
+        let ask = |n: u32| flows.find(&Key::of(&flow(n)).unwrap(), wanted).copied();
+        assert_eq!(ask(alike[0]), None);
+        assert_eq!(ask(alike[1]), Some(found(alike[1])));
+        assert_eq!(ask(alike[2]), Some(found(alike[2])));
+    }
+
+    #[test]
+    fn a_flow_takes_a_cache_line_and_what_is_not_tcp_or_udp_has_no_key() {
+        assert_eq!(size_of::<Known>(), 64);
+        let mut flow = Flow {
+            source: [10, 1, 0, 1].into(),
+            destination: [10, 2, 0, 1].into(),
+            protocol: ipv4::ICMP,
+            ports: Ports::Of(7, 7),
+        };
+        assert_eq!(Key::of(&flow), None);
+        (flow.protocol, flow.ports) = (ipv4::UDP, Ports::Opaque);
+        assert_eq!(Key::of(&flow), None);
+    }
+}
