@@ -11,6 +11,20 @@
 //! object is `exact` knows every output that its predecessor released. The proofs are the tests
 //! in `tests/`: a simulated cluster with an oracle, and a mutant for each rule.
 //!
+//! What a member that lies can and cannot break. A stranger can do nothing: the channel below
+//! authenticates, and [`Node`] hears only configured members with the same fingerprint. A member
+//! that has the cluster's key holds every key of every SA, so it can always encrypt a number again
+//! or read what it likes; no protocol prevents that. What the others do is still bounded:
+//! - An acknowledgement of more than was offered is cut to the offer, and one of an earlier session,
+//!   epoch or incarnation is ignored: a liar makes the leader use numbers that it has not recorded,
+//!   and repeats them itself if it then takes over. The leader's own numbers stay unique.
+//! - Acknowledging objects that it has not kept costs the exact Message IDs of its own takeover.
+//! - A forged epoch counts only from the member that it names, and above what was promised; leading
+//!   it deposes the real leader, which stops at its lease: service, not safety. Votes are promises
+//!   on the voters' disks: two members that lie make a false majority of three, one does not.
+//! - Never acknowledging holds IKE messages for D at most, then the leader is degraded.
+//! - Nothing that it sends makes a member panic or grow without bound (`tests/hostile.rs`).
+//!
 //! What the caller owes in return:
 //! - Outputs are obeyed in order and all of them before the next wait; `Persist` is answered, and
 //!   the incarnation is raised on disk before each `Node::new`.

@@ -96,6 +96,17 @@ pub(crate) const DELETE: u32 = 2;
 pub(crate) const FINAL: u32 = 3;
 pub(crate) const HAND_OVER: u32 = 4;
 
+/// The name of one Child SA.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct WireSa {
+    #[prost(uint32, tag = "1")]
+    pub creator: u32,
+    #[prost(uint32, tag = "2")]
+    pub incarnation: u32,
+    #[prost(uint32, tag = "3")]
+    pub counter: u32,
+}
+
 /// The newest known use of one SA.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(crate) struct WireCheckpoint {
@@ -195,6 +206,10 @@ pub(crate) struct Packet {
     #[prost(bool, tag = "32")]
     pub resign: bool,
 
+    /// SAs of which the standby has no checkpoint (repair).
+    #[prost(message, repeated, tag = "70")]
+    pub lacks: Vec<WireSa>,
+
     // Outside any session, proved fresh by `echo`.
     /// Nonce of a standby that asks for a session, and holds no right in any older one.
     #[prost(fixed64, tag = "40")]
@@ -286,6 +301,20 @@ impl Grant {
     }
 }
 
+impl WireSa {
+    pub fn new(sa: SaId) -> WireSa {
+        WireSa {
+            creator: u32::from(sa.creator.0),
+            incarnation: sa.incarnation.0,
+            counter: sa.counter,
+        }
+    }
+
+    pub fn sa(&self) -> Option<SaId> {
+        sa(self.creator, self.incarnation, self.counter)
+    }
+}
+
 impl WireCheckpoint {
     pub fn new(sa: SaId, checkpoint: &crate::Checkpoint) -> WireCheckpoint {
         WireCheckpoint {
@@ -349,7 +378,7 @@ mod tests {
     }
 
     /// One packet for each direction, with something in every field.
-    fn samples() -> [(&'static str, &'static str, Packet); 3] {
+    fn samples() -> [(&'static str, &'static str, Packet); 4] {
         let name = SaId {
             creator: MemberId(1),
             incarnation: Incarnation(7),
@@ -429,6 +458,11 @@ mod tests {
             resign: true,
             ..base()
         };
+        let repair = Packet {
+            role: 3,
+            lacks: vec![WireSa::new(name)],
+            ..base()
+        };
         let candidate = Packet {
             role: 4,
             join: 77,
@@ -448,6 +482,7 @@ mod tests {
                 include_str!("../tests/golden/candidate.hex"),
                 candidate,
             ),
+            ("repair", include_str!("../tests/golden/repair.hex"), repair),
         ]
     }
 

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::following::Following;
 use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
-use crate::message::{Packet, Sid, WireEpoch};
+use crate::message::{Packet, Sid, WireEpoch, WireSa};
 use crate::peer::{Peer, Reading};
 use crate::store::Store;
 use crate::vote::Campaign;
@@ -365,6 +365,10 @@ impl Node {
                     session.entered = true;
                     resigned = packet.resign;
                     session.confirmed |= packet.role == 3;
+                    for lacking in packet.lacks.iter().filter_map(WireSa::sa) {
+                        // If there is none, nothing is sent.
+                        session.checkpoint(lacking);
+                    }
                     (had, moved) = session.acknowledge(packet.applied);
                     for ack in &packet.recorded {
                         let sa = ack.sa();

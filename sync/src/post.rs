@@ -76,11 +76,19 @@ impl Node {
             let packet = self.base_following(to, following);
             self.send(to, &packet);
         }
+        let asks = due && following.repair_due(self.now, self.settings.vouch);
+        let mut lacks = match asks {
+            true => self
+                .store
+                .lacks(following.session, &mut following.asked_up_to),
+            false => Vec::new(),
+        };
         // R1: nothing is acknowledged in an epoch that is not yet promised on disk.
         let promised = self.durable.promised >= Some(following.epoch);
         while due {
             let mut packet = self.base_following(leader, following);
             packet.session = Some(following.sid);
+            packet.lacks = std::mem::take(&mut lacks);
             due = false;
             if following.bare || promised {
                 packet.applied = following.applied();
