@@ -176,7 +176,10 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
             as_of,
         },
     };
-    let connections = connections::read(&root, &context);
+    let connections = match votes_only && !root.has("connections") {
+        true => connections::Connections::default(),
+        false => connections::read(&root, &context),
+    };
     let control = dataplane::read_control(&root);
     root.finish(&[]);
     let cluster = cluster?;
