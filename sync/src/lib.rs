@@ -25,6 +25,14 @@
 //! - Never acknowledging holds IKE messages for D at most, then the leader is degraded.
 //! - Nothing that it sends makes a member panic or grow without bound (`tests/hostile.rs`).
 //!
+//! draft-vidya-ipsec-failover-redundancy in these terms (V1 to V16): SA_Stor is the stream of
+//! records to every standby, each with the IKE SA, its Child SAs and their selectors (V9), through
+//! ESP between the members (V1 to V3), SPIs partitioned by member (V6). SA_Retr in bulk by Server ID
+//! is the session that a member joins, of its group (V7). SA_Retr by SPI (V8, V12) is not a message
+//! here: a standby of a session misses no record, and what another member would give is without a
+//! right to use it (`lease-holes` R18), so an unknown SPI ends in CREATE_CHILD_SA under the IKE SA
+//! that is there (V13, V15), asked for at most once a second.
+//!
 //! What the caller owes in return:
 //! - Outputs are obeyed in order and all of them before the next wait; `Persist` is answered, and
 //!   the incarnation is raised on disk before each `Node::new`.
