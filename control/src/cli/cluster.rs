@@ -7,6 +7,7 @@ use crate::api::{self, Reply, Request};
 
 /// What the members are to each other
 #[derive(Subcommand, Debug)]
+#[command(after_help = "Example:\n  hitless cluster status")]
 pub enum ClusterCommand {
     Status(ClusterStatus),
 }
