@@ -132,7 +132,7 @@ impl<'a> Trial<'a> {
         let fits = address.starts_with("10.3.0.");
         self.report.check("charon-gets-an-address", fits, &*address);
         // charon says so even if it has no use for it.
-        let told = self.peer.log().contains("INTERNAL_IP4_DNS");
+        let told = self.peer.log().contains("CPRP(ADDR DNS)");
         self.report.check("charon-is-told-of-dns", told, OUR_DNS);
         self.traffic("at-first", &address);
         Ok(address)
