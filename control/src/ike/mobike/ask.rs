@@ -165,7 +165,11 @@ pub(in crate::ike) fn complete(
 pub(in crate::ike) fn resend_path(ike: &IkeSa, tries: u32) -> Path {
     let sent = ike.window.outstanding.as_ref().map_or(0, |o| o.sent);
     if let Some(Pending::Mobike(Asked::Routability { path, .. })) = &ike.pending {
-        return if sent % 2 == 0 { *path } else { ike.path };
+        return if sent.is_multiple_of(2) {
+            *path
+        } else {
+            ike.path
+        };
     }
     let Some(mobike) = ike
         .mobike

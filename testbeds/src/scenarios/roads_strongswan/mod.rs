@@ -71,7 +71,7 @@ impl<'a> Trial<'a> {
         let start = |index: usize| {
             let own = directory.join(format!("m{}", index + 1));
             let text = files::member(index, &own);
-            Member::start_with(&binary, &lab, index, &directory, &text)
+            Member::start_with(&binary, &lab, index, &directory, &text, &[])
         };
         let mut members = [start(0)?, start(1)?];
         let active = gateway::wait_for_roles(&mut members, READY)?;
@@ -203,6 +203,14 @@ impl<'a> Trial<'a> {
             .map(|sa| format!("{} at {}", sa["remote_vips"], sa["remote_host"]));
         self.report
             .check("kept-over-the-takeover", kept, detail.unwrap_or_default());
+        // What the predecessor might have delivered counts as seen (`strict`), until the children
+        // are rekeyed.
+        let source = address.to_owned();
+        for host in [HOST_B, OTHER_HOST] {
+            clock::until("traffic after the takeover", ANSWER, || {
+                Ok(pings(&self.lab.peer, &source, host).then_some(()))
+            })?;
+        }
         self.traffic("after-the-takeover", address);
         let auth = self.peer.log().matches("IKE_AUTH").count() - before;
         self.report.ike_auth_after_failover = Some(auth as u64);
