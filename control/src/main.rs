@@ -17,6 +17,7 @@ fn main() -> ExitCode {
         Command::Capture(command) => command.execute(),
         Command::Switchover(command) => command.execute(),
         Command::Cluster(command) => command.execute(),
+        Command::Audit(command) => command.execute(),
         Command::Config(command) => command.execute(),
     };
     cli::finish(outcome)

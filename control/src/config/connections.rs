@@ -15,6 +15,7 @@ use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
 use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
+use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{Identification, IkeProposal};
 use crate::ike::settings::{Connection, Takeover};
 
@@ -28,10 +29,6 @@ const FOREIGN: &[(&str, &str)] = &[
     (
         "mobike",
         "leave it out: the cluster's address does not move, and the peer may, with `encap`",
-    ),
-    (
-        "fragmentation",
-        "leave it out: pre-shared keys make messages that need no fragments",
     ),
     (
         "over_time",
@@ -148,6 +145,20 @@ fn connection(
             ("rekey", Takeover::Rekey),
         ]),
     );
+    let fragmentation = section.or(
+        "fragmentation",
+        Fragmentation::default(),
+        value::word(&[
+            ("yes", Fragmentation::Yes),
+            ("accept", Fragmentation::Accept),
+            ("no", Fragmentation::No),
+        ]),
+    );
+    let fragment_size = section.or(
+        "fragment_size",
+        DEFAULT_FRAGMENT_SIZE.into(),
+        value::integer(576, 65535),
+    );
     let children = children::read(section, &name, remote_addrs.as_deref(), on_demand);
     section.finish(FOREIGN);
 
@@ -185,6 +196,8 @@ fn connection(
         remote_addrs,
         remote_port,
         proposals: proposals?,
+        fragmentation,
+        fragment_size: fragment_size as u16,
         local_id,
         remote_id,
         encap,

@@ -92,6 +92,8 @@ const PUBLIC: &[&str] = &[
     "remote_addrs",
     "remote_port",
     "proposals",
+    "fragmentation",
+    "fragment_size",
     "local",
     "remote",
     "encap",

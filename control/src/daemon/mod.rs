@@ -11,6 +11,7 @@
 
 mod answer;
 mod carrier;
+mod crls;
 mod disk;
 mod error;
 mod keylog;
@@ -41,6 +42,7 @@ use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
 use answer::Reader;
 use carrier::Carriers;
+use crls::CrlFiles;
 use disk::Disk;
 pub use error::DaemonError;
 use keylog::KeyFile;
@@ -82,6 +84,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let stop = flag_of_signals()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
+    let crls = CrlFiles::of(&config);
     let settings = with_engine(GatewaySettings::new(config))?;
     let carriers = Carriers::open(&settings.config().ports);
     let workers_stop = Arc::new(AtomicBool::new(false));
@@ -111,6 +114,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         socket,
         disk,
         keys,
+        crls,
         farewell,
         stopped: false,
         readers: Vec::new(),
@@ -206,6 +210,7 @@ struct Member {
     socket: Option<UdpSocket>,
     disk: Disk,
     keys: Option<KeyFile>,
+    crls: CrlFiles,
     farewell: Duration,
     stopped: bool,
     /// Clients that wait for captured packets.
@@ -237,6 +242,7 @@ impl Member {
                 self.gateway.set_link(now, &mut self.entropy, port, up);
             }
             self.gateway.set_time_of_day(now, clock::time_of_day());
+            self.crls.look(now);
             self.gateway.turn(now, &mut self.entropy);
             self.answer(server, now);
             self.drain();

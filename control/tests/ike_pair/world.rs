@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless::ike::auth::{AuthSettings, TimeOfDay};
+use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
@@ -139,6 +140,8 @@ pub fn settings(host: usize) -> EngineSettings {
             local_addrs: vec![address(host)],
             remote_addrs: vec![address(other)],
             remote_port: 500,
+            fragmentation: Fragmentation::Yes,
+            fragment_size: 1280,
             proposals: vec!["aes128gcm16-prfsha256-x25519".parse().unwrap()],
             local_id: identity(host),
             remote_id: identity(other),

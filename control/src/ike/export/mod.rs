@@ -5,6 +5,7 @@
 //! has the encoding, this file its meaning.
 
 mod child;
+mod followup;
 pub(super) mod grave;
 mod ike;
 mod pending;
@@ -22,6 +23,7 @@ use zeroize::Zeroizing;
 use self::ike::{from_record, to_record};
 use self::record::{IkeRecord, SaIdRecord};
 use super::established::IkeSa;
+use super::followup::What;
 use super::graves::Grave;
 use super::output::Record;
 use super::settings::Connection;
@@ -76,6 +78,11 @@ pub(super) fn export(ike: &IkeSa, now: Instant) -> Record {
     if let Some(Pending::CreateChild(offer)) = &ike.pending {
         children.push(offer.id);
     }
+    if let Some(half) = &ike.half_made
+        && let What::Child { id, .. } = half.what
+    {
+        children.push(id);
+    }
     Record { body, children }
 }
 
@@ -113,6 +120,11 @@ pub(super) fn import(
     }
     if let Some(Pending::CreateChild(offer)) = &ike.pending {
         ids.occupy(offer.spi);
+    }
+    if let Some(half) = &ike.half_made
+        && let What::Child { spi, .. } = half.what
+    {
+        ids.occupy(spi);
     }
     Ok(Imported::IkeSa(Box::new(ike)))
 }
