@@ -66,14 +66,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
-    let keys = config.control.key_log.as_ref();
-    let keys = keys.map(|path| {
-        KeyFile::open(path).map_err(|error| DaemonError::KeyLog {
-            path: path.clone(),
-            error,
-        })
-    });
-    let keys = keys.transpose()?;
+    let keys = open_keys(&config)?;
     let socket = config
         .cluster
         .sync
@@ -128,6 +121,18 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The key log, if the configuration names one.
+fn open_keys(config: &Config) -> Result<Option<KeyFile>, DaemonError> {
+    let keys = config.control.key_log.as_ref();
+    let keys = keys.map(|path| {
+        KeyFile::open(path).map_err(|error| DaemonError::KeyLog {
+            path: path.clone(),
+            error,
+        })
+    });
+    keys.transpose()
 }
 
 /// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.
