@@ -41,7 +41,7 @@ use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 use answer::Reader;
 use disk::Disk;
 pub use error::DaemonError;
-use keylog::KeyFile;
+use keylog::KeyFiles;
 
 /// The control thread looks at the rings at least this often.
 const TICK: Duration = Duration::from_millis(1);
@@ -62,14 +62,8 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
-    let keys = config.control.key_log.as_ref();
-    let keys = keys.map(|path| {
-        KeyFile::open(path).map_err(|error| DaemonError::KeyLog {
-            path: path.clone(),
-            error,
-        })
-    });
-    let keys = keys.transpose()?;
+    let keys = config.control.key_log.as_deref();
+    let keys = keys.map(KeyFiles::open).transpose()?;
     let socket = config
         .cluster
         .sync
@@ -201,7 +195,7 @@ struct Member {
     entropy: SystemEntropy,
     socket: Option<UdpSocket>,
     disk: Disk,
-    keys: Option<KeyFile>,
+    keys: Option<KeyFiles>,
     farewell: Duration,
     stopped: bool,
     /// Clients that wait for captured packets.

@@ -34,7 +34,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 fn parse_one(kind: u8, body: &str) -> Result<Payload, MessageError> {
     match parse(&message(kind, &octets(body)))? {
         Parsed::Clear { mut payloads, .. } => Ok(payloads.remove(0)),
-        Parsed::Protected { .. } => panic!("no SK payload was written"),
+        Parsed::Protected { .. } | Parsed::Fragment { .. } => panic!("no SK payload was written"),
     }
 }
 
@@ -48,7 +48,7 @@ fn fault(kind: u8, body: &str) -> Fault {
 fn read(datagram: &[u8]) -> Result<(Header, Vec<Payload>), MessageError> {
     parse(datagram).map(|parsed| match parsed {
         Parsed::Clear { header, payloads } => (header, payloads),
-        Parsed::Protected { header, .. } => (header, Vec::new()),
+        Parsed::Protected { header, .. } | Parsed::Fragment { header, .. } => (header, Vec::new()),
     })
 }
 
@@ -160,6 +160,20 @@ fn payloads_are_counted() {
     assert_eq!(error.notify(), Some(NotifyKind::INVALID_SYNTAX));
 }
 
+/// RFC 7383 section 2.5: the number is from one to the total.
+#[test]
+fn rfc7383_section_2_5_fragments_on_the_wire() {
+    let read = |body: &str| match parse(&message(53, &octets(body))) {
+        Ok(Parsed::Fragment { place, .. }) => Some((place.number, place.total)),
+        _ => None,
+    };
+    assert_eq!(read("00010001aabb"), Some((1, 1)));
+    assert_eq!(read("0002ffff"), Some((2, 65535)));
+    for body in ["00000000", "00000001", "00020001", "000100", ""] {
+        assert_eq!(read(body), None, "{body}");
+    }
+}
+
 /// RFC 7296 section 2.5.
 #[test]
 fn critical_counts_only_for_types_that_we_do_not_know() {
@@ -170,7 +184,7 @@ fn critical_counts_only_for_types_that_we_do_not_know() {
         let result = read(&datagram);
         match kind.0 {
             46 => assert!(matches!(parse(&datagram), Ok(Parsed::Protected { .. }))),
-            53 => assert!(result.is_err(), "an SKF payload has a body"),
+            53 => assert!(result.is_err(), "fragments count from one"),
             33..=48 => {
                 let refused = Err(MessageError::UnsupportedCritical(kind));
                 assert_ne!(result, refused);
