@@ -1,11 +1,16 @@
-//! What is fuzzed in the control plane: IKE messages, decrypted payloads, configuration, captures.
-//! The same functions run over the committed corpus as an ordinary test (`tests/fuzz_corpus.rs`).
+//! What is fuzzed in the control plane: IKE messages, decrypted payloads, configuration, captures,
+//! certificates. The same functions run over the committed corpus as an ordinary test
+//! (`testbeds/tests/fuzz_corpus.rs`).
 
 use std::path::Path;
+use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use hitless::audit::{Audit, TapId};
 use hitless::config::Config;
+use hitless::ike::auth::{
+    Certificate, DistinguishedName, Revocation, RevocationList, Trust, verify_signature,
+};
 use hitless::ike::crypto::{Opened, SkKeys};
 use hitless::ike::fragments::{MAX_FRAGMENTS, Reassembly};
 use hitless::ike::message::{
@@ -23,6 +28,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("ike_fragments", ike_fragments),
     ("configuration", configuration),
     ("capture", capture),
+    ("certificates", certificates),
 ];
 
 /// AES-128 key, then salt.
@@ -143,4 +149,43 @@ pub fn capture(octets: &[u8]) {
     let _ = audit.observe_pcap(TapId(0), octets);
     let report = audit.report();
     assert!(report.esp_packets() <= report.frames);
+}
+
+/// The certificates of an IKE_AUTH message, each behind its length in two octets, then AUTH data of
+/// a digital signature. The last certificate is an anchor too, and what is a CRL counts as one.
+pub fn certificates(octets: &[u8]) {
+    let (mut chain, mut rest) = (Vec::new(), octets);
+    while let Some((length, behind)) = rest.split_first_chunk::<2>() {
+        let length = usize::from(u16::from_be_bytes(*length));
+        let Some((certificate, behind)) = behind.split_at_checked(length) else {
+            break;
+        };
+        chain.push(certificate);
+        rest = behind;
+    }
+    let mut trust = Trust::new(Revocation::Relaxed);
+    let mut lists = Vec::new();
+    for der in &chain {
+        if let Ok(list) = RevocationList::from_der(der) {
+            lists.push(list);
+        }
+        let Ok(certificate) = Certificate::parse(der) else {
+            continue;
+        };
+        for id in certificate.identities() {
+            let _ = (certificate.confirms(&id), id.to_string());
+        }
+        if let Some(name) = certificate.subject() {
+            assert_eq!(DistinguishedName::from_der(name.der()).as_ref(), Some(name));
+        }
+        for method in [1, 9, 10, 14] {
+            let _ = verify_signature(&certificate, method, rest, b"message");
+        }
+    }
+    if let Some(anchor) = chain.last().and_then(|der| Certificate::parse(der).ok()) {
+        let _ = trust.add_anchor(anchor);
+    }
+    trust.replace_crls(lists);
+    // 2026-06-01.
+    let _ = trust.verify(&chain, Duration::from_secs(1_780_315_200));
 }

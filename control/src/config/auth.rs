@@ -454,12 +454,20 @@ pub(super) fn remote(
         return Err(Refused);
     };
     let trust = trust(&section, keys, &anchors, &lists, revocation)?;
+    let crl_files = lists
+        .iter()
+        .map(|file| keys.base.join(&file.value))
+        .collect();
     Ok(End {
         id: Some(id?.unwrap_or(Located {
             span: section.span.clone(),
             value: Identification::Any,
         })),
-        auth: RemoteAuth::Pubkey(Arc::new(RemoteCertificates { trust, family })),
+        auth: RemoteAuth::Pubkey(Arc::new(RemoteCertificates {
+            trust,
+            family,
+            crl_files,
+        })),
     })
 }
 
@@ -493,12 +501,14 @@ fn trust(
             }
         }
     }
+    let mut crls = Vec::new();
     for file in lists {
         match credentials::revocation_lists(&keys.base.join(&file.value)) {
-            Ok(read) => read.into_iter().for_each(|list| trust.add_crl(list)),
+            Ok(read) => crls.extend(read),
             Err(refusal) => refuse("crls", &file.span, refusal),
         }
     }
+    trust.replace_crls(crls);
     if revocation == Revocation::Strict && lists.is_empty() {
         let title = "strict, and no revocation lists".to_owned();
         let help = "add crls = [\"ca.crl\"] beside cacerts: hitless fetches none by itself";

@@ -3,7 +3,7 @@
 use std::fs::OpenOptions;
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{
@@ -170,4 +170,14 @@ pub(super) fn private_key(path: &Path) -> Result<PrivateKey, Refusal> {
 
 fn is_pem(octets: &[u8]) -> bool {
     octets.windows(11).any(|window| window == b"-----BEGIN ")
+}
+
+/// Reads revocation lists again; the error says what is wrong with which file.
+pub fn read_crls(files: &[PathBuf]) -> Result<Vec<RevocationList>, String> {
+    let mut lists = Vec::new();
+    for file in files {
+        let read = revocation_lists(file);
+        lists.extend(read.map_err(|refusal| format!("{}; {}", refusal.title, refusal.help))?);
+    }
+    Ok(lists)
 }

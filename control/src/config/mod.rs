@@ -40,6 +40,7 @@ use document::Section;
 use report::{Problem, Problems, Refusal};
 
 pub use auth::AsOf;
+pub use credentials::read_crls;
 pub use model::{
     Aead, AfXdpConfig, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG,
     DEFAULT_SOCKET, DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, PcapConfig,

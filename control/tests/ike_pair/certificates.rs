@@ -525,3 +525,43 @@ fn a_certificate_is_whole_or_none() {
     assert!(Certificate::parse(&longer).is_err());
     assert!(Certificate::parse(&[0x30; 20_000]).is_err());
 }
+
+/// Chains that are long, or lead in circles through many authorities of one name, end.
+#[test]
+fn chains_without_end_are_refused() {
+    let (anchor, _, b) = house();
+    let first = Authority::anchor("same");
+    let mut circle = vec![first];
+    for _ in 0..11 {
+        let next = circle[circle.len() - 1].below("same");
+        circle.push(next);
+    }
+    let a = circle[11].issue(&Wish::named("a.test"));
+    for (length, why) in [(12, "more than 10"), (9, "")] {
+        let chain: Vec<&Authority> = circle.iter().rev().take(length).collect();
+        assert_refused(
+            world(auth(&a, &chain, &anchor), auth(&b, &[], &anchor)),
+            B,
+            why,
+        );
+    }
+}
+
+/// Only a peer that has agreed on keys gets that far, and it gets one answer.
+#[test]
+fn a_refused_proof_is_answered_once_and_leaves_nothing() {
+    let (anchor, _, b) = house();
+    let a = Authority::anchor("other").issue(&Wish::named("a.test"));
+    let mut world = world(auth(&a, &[], &anchor), auth(&b, &[], &anchor));
+    world.run(Duration::from_secs(40));
+    let refused = |event: &Event| matches!(event, Event::AuthenticationFailed { .. });
+    let told = world.hosts[A].count(refused);
+    assert_eq!(
+        world.hosts[B].count(refused),
+        told,
+        "one refusal for each attempt"
+    );
+    assert!(world.hosts[B].records.is_empty() && world.hosts[A].records.is_empty());
+    let half_open = world.hosts[B].engine.status(world.now);
+    assert!(half_open.is_empty(), "{half_open:?}");
+}

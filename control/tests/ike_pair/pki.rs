@@ -173,6 +173,7 @@ pub fn remote(trust: Trust) -> RemoteAuth {
     RemoteAuth::Pubkey(Arc::new(RemoteCertificates {
         trust,
         family: Family::Any,
+        crl_files: Vec::new(),
     }))
 }
 

@@ -69,8 +69,8 @@ struct AuthStage {
     init_response: Vec<u8>,
     child: Option<(String, SaId, Spi)>,
     wishes: Wishes,
-    /// A PPK to be mixed in if the peer has it too.
-    ppk: Option<(Ppk, IkeKeys)>,
+    /// A PPK to be mixed in, behind all key exchanges, if the peer has it too.
+    ppk: Option<Ppk>,
 }
 
 impl Initiator {
@@ -276,7 +276,7 @@ impl Initiator {
         }
         let mut wishes = Wishes::default();
         wishes.learn(contents);
-        let ppk = self.ppk(&wishes, &keys)?;
+        let ppk = self.ppk(&wishes)?;
         let mut nat = nat::detect(
             self.spi,
             remote_spi,
@@ -311,8 +311,8 @@ impl Initiator {
         })
     }
 
-    /// The PPK to propose (RFC 8784 section 3), with the keys that it makes.
-    fn ppk(&self, wishes: &Wishes, keys: &IkeKeys) -> Result<Option<(Ppk, IkeKeys)>, &'static str> {
+    /// The PPK to propose (RFC 8784 section 3).
+    fn ppk(&self, wishes: &Wishes) -> Result<Option<Ppk>, &'static str> {
         let Some(settings) = &self.connection.auth.ppk else {
             return Ok(None);
         };
@@ -320,13 +320,14 @@ impl Initiator {
             return Err("the peer uses no PPK, and one is required");
         }
         let first = settings.keys.first().filter(|_| wishes.ppk);
-        Ok(first.map(|ppk| (ppk.clone(), keys.with_ppk(&ppk.key))))
+        Ok(first.cloned())
     }
 
     fn authenticate(&mut self, turn: &mut Turn<'_>, mut stage: AuthStage) {
         let connection = self.connection.clone();
         let body = IdBody::new(local_identity(&connection, self.path));
-        let keys = stage.ppk.as_ref().map_or(&stage.keys, |(_, keys)| keys);
+        let mixed = stage.ppk.as_ref().map(|ppk| stage.keys.with_ppk(&ppk.key));
+        let keys = mixed.as_ref().unwrap_or(&stage.keys);
         let proof = self.prove(turn, &stage, &body, keys);
         // RFC 8784 section 3: a second AUTH for a peer that turns out not to have the PPK.
         let optional = connection.auth.ppk.as_ref().is_some_and(|p| !p.required);
@@ -355,7 +356,7 @@ impl Initiator {
             payloads.push(Payload::IdResponder(id));
         }
         payloads.push(auth);
-        payloads.extend(stage.ppk.as_ref().map(|(ppk, _)| ppk.identity()));
+        payloads.extend(stage.ppk.as_ref().map(Ppk::identity));
         payloads.extend(plain.map(|plain| auth::without(&plain.data)));
         if let Some((name, _, spi)) = &stage.child
             && let Some(config) = connection.children.iter().find(|c| c.name == *name)
@@ -457,7 +458,7 @@ impl Initiator {
             .as_ref()
             .is_some_and(|p| p.required);
         match ppk {
-            Some((_, keys)) if mixed => stage.keys = keys,
+            Some(ppk) if mixed => stage.keys = stage.keys.with_ppk(&ppk.key),
             _ if mixed => return Err(format!("{} uses a PPK that was not offered", id.id)),
             _ if required => return Err(format!("{} does not use the PPK", id.id)),
             _ => {}

@@ -140,10 +140,6 @@ impl Initiator {
             responder_spi: stage.remote_spi,
         };
         stage.keys = stage.keys.follow(&inputs, &shared);
-        // RFC 8784 section 3 mixes a PPK into the keys that IKE_AUTH uses.
-        if let Some((ppk, keys)) = &mut stage.ppk {
-            *keys = stage.keys.with_ppk(&ppk.key);
-        }
         stage.intermediate.advance();
         Ok(())
     }

@@ -12,11 +12,13 @@ use proptest::prelude::*;
 use super::property::{header, payload};
 use super::*;
 
+/// Number, protocol, SPI, and type and ID of each transform.
+type SeenProposal = (u8, u8, Vec<u8>, Vec<(u8, u16)>);
+
 /// What both say of one payload, in common words.
 #[derive(PartialEq, Debug)]
 enum Seen {
-    /// Number, protocol, SPI, and type and ID of each transform.
-    Proposals(Vec<(u8, u8, Vec<u8>, Vec<(u8, u16)>)>),
+    Proposals(Vec<SeenProposal>),
     KeyExchange(u16, Vec<u8>),
     Identity(u8, Vec<u8>),
     /// The method and the length alone: `ipsec-parser` 0.7.0 forgets the three reserved octets.
