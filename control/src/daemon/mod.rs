@@ -45,7 +45,7 @@ use carrier::Carriers;
 use crls::CrlFiles;
 use disk::Disk;
 pub use error::DaemonError;
-use keylog::KeyFile;
+use keylog::KeyFiles;
 
 /// The control thread looks at the rings at least this often.
 const TICK: Duration = Duration::from_millis(1);
@@ -66,7 +66,8 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
-    let keys = open_keys(&config)?;
+    let keys = config.control.key_log.as_deref();
+    let keys = keys.map(KeyFiles::open).transpose()?;
     let socket = config
         .cluster
         .sync
@@ -121,18 +122,6 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
-}
-
-/// The key log, if the configuration names one.
-fn open_keys(config: &Config) -> Result<Option<KeyFile>, DaemonError> {
-    let keys = config.control.key_log.as_ref();
-    let keys = keys.map(|path| {
-        KeyFile::open(path).map_err(|error| DaemonError::KeyLog {
-            path: path.clone(),
-            error,
-        })
-    });
-    keys.transpose()
 }
 
 /// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.
@@ -214,7 +203,7 @@ struct Member {
     entropy: SystemEntropy,
     socket: Option<UdpSocket>,
     disk: Disk,
-    keys: Option<KeyFile>,
+    keys: Option<KeyFiles>,
     crls: CrlFiles,
     farewell: Duration,
     stopped: bool,

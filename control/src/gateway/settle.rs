@@ -49,6 +49,7 @@ impl Gateway {
                 {
                     self.leap(children, *delta);
                 }
+                self.log_ike_keys(&event);
                 self.outputs.push_back(Output::Event(Event::Ike(event)));
             }
         }

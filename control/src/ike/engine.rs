@@ -8,9 +8,11 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, SaId, Spi};
+use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, MessageId, SaId, Spi};
 
 use super::auth::TimeOfDay;
+use crate::keylog::KeyLines;
+
 use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
@@ -20,6 +22,7 @@ use super::fragments;
 use super::graves::Graves;
 use super::index::Index;
 use super::initial::{Initiator, Responder};
+use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
@@ -365,6 +368,14 @@ impl Engine {
     /// The connection of an IKE SA, stored or led.
     pub fn connection(&self, ike: IkeSpi) -> Option<&Connection> {
         self.find(ike).map(|sa| &*sa.connection)
+    }
+
+    /// The keys of an IKE SA for Wireshark, if this member leads it.
+    pub fn key_lines(&self, ike: IkeSpi) -> Option<KeyLines> {
+        let sa = self.sas.get(&ike)?;
+        let header = sa.header(Exchange::Informational, false, MessageId(0));
+        let (initiator, responder) = (header.initiator_spi, header.responder_spi);
+        Some(KeyLines::of_ike(initiator, responder, &sa.keys))
     }
 
     /// The IKE SA that carries a Child SA, if this member leads it.
