@@ -4,6 +4,7 @@ mod bed;
 mod burst;
 mod discovery;
 mod drops;
+mod express_inbound;
 mod faults;
 mod hostile;
 mod interfaces;
