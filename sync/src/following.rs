@@ -1,6 +1,6 @@
 //! The standby's end of a session: records, acknowledges, and knows what it could vouch for.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,10 @@ pub(crate) struct Following {
     /// Something new is to be acknowledged.
     pub ack_due: bool,
     /// Recorded leases to acknowledge.
-    pub acks: BTreeSet<SaId>,
+    pub acks: BTreeMap<SaId, Lease>,
+    /// The last SA whose missing checkpoint was asked for, and when.
+    pub asked_up_to: Option<SaId>,
+    asked_at: Option<Instant>,
     applied: u64,
     /// The newest time of ours that the leader had seen, and whether outputs had left unheard.
     echo: u64,
@@ -57,11 +60,22 @@ impl Following {
             last_beat: now,
             not_before: now,
             ack_due: true,
-            acks: BTreeSet::new(),
+            acks: BTreeMap::new(),
+            asked_up_to: None,
+            asked_at: None,
             applied: 0,
             echo: 0,
             unvouched: false,
         }
+    }
+
+    /// Checkpoints are sent once and may be lost: whether to ask for missing ones now.
+    pub fn repair_due(&mut self, now: Instant, every: Duration) -> bool {
+        let due = self.admitted && self.asked_at.is_none_or(|at| now.since(at) >= every);
+        if due {
+            self.asked_at = Some(now);
+        }
+        due
     }
 
     pub fn applied(&self) -> u64 {
@@ -212,9 +226,12 @@ impl Following {
             .get_mut(&sa)
             .filter(|recorded| recorded.session == self.session && !recorded.no_right);
         if let Some(recorded) = recorded {
-            recorded.lease = raised(settings, recorded.lease, offer.lease());
+            let lease = raised(settings, recorded.lease, offer.lease());
+            if !settings.mutant.ack_unrecorded {
+                recorded.lease = lease;
+            }
             recorded.esn = offer.esn;
-            self.acks.insert(sa);
+            self.acks.insert(sa, lease);
             self.ack_due = true;
         }
     }

@@ -1,9 +1,9 @@
 //! Writes datagrams: what this member is, and as much of its session's work as fits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use hitless_sa::{Entropy, MemberId, SaId};
+use hitless_sa::{Entropy, Lease, MemberId, SaId};
 use prost::Message;
 
 use crate::following::Following;
@@ -50,15 +50,19 @@ impl Node {
     }
 
     fn post_out(&mut self, out: &Out, poke: BTreeSet<MemberId>) {
+        let heard = self.settings.votes_only().then(|| self.leader_heard());
         for to in poke {
             let mut packet = self.base(to, Role::Out);
+            packet.epoch = heard.flatten().map(Into::into);
             packet.objects = count(self.store.objects.len());
             match self.resigned.filter(|(leader, _)| *leader == to) {
                 Some((_, sid)) => {
                     packet.session = Some(sid);
                     packet.resign = true;
                 }
-                None if self.stopping.is_none() => packet.join = out.nonce,
+                None if self.stopping.is_none() && !self.settings.votes_only() => {
+                    packet.join = out.nonce;
+                }
                 None => {}
             }
             self.send(to, &packet);
@@ -72,11 +76,19 @@ impl Node {
             let packet = self.base_following(to, following);
             self.send(to, &packet);
         }
+        let asks = due && following.repair_due(self.now, self.settings.vouch);
+        let mut lacks = match asks {
+            true => self
+                .store
+                .lacks(following.session, &mut following.asked_up_to),
+            false => Vec::new(),
+        };
         // R1: nothing is acknowledged in an epoch that is not yet promised on disk.
         let promised = self.durable.promised >= Some(following.epoch);
         while due {
             let mut packet = self.base_following(leader, following);
             packet.session = Some(following.sid);
+            packet.lacks = std::mem::take(&mut lacks);
             due = false;
             if following.bare || promised {
                 packet.applied = following.applied();
@@ -189,19 +201,21 @@ impl Node {
             promised: self.durable.promised.map(Into::into),
             led: self.durable.led.map(Into::into),
             role: wire_role(role),
-            unhealthy: !self.healthy || self.stopping.is_some(),
+            unhealthy: !self.healthy || self.stopping.is_some() || !self.ready,
             ..Packet::default()
         }
     }
 
-    fn fill_acks(&self, acks: &mut BTreeSet<SaId>, packet: &mut Packet) {
+    fn fill_acks(&self, acks: &mut BTreeMap<SaId, Lease>, packet: &mut Packet) {
         let mut room = DATAGRAM_TARGET.saturating_sub(packet.encoded_len());
         while room > 48 {
-            let Some(sa) = acks.pop_first() else { break };
-            let Some(recorded) = self.store.sas.get(&sa) else {
-                continue;
+            let Some((sa, lease)) = acks.pop_first() else {
+                break;
             };
-            let ack = Grant::new(sa, recorded.lease);
+            if !self.store.sas.contains_key(&sa) {
+                continue;
+            }
+            let ack = Grant::new(sa, lease);
             room = room.saturating_sub(ack.encoded_len() + 3);
             packet.recorded.push(ack);
         }

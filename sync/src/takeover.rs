@@ -1,7 +1,6 @@
 //! From a standby's copy to a leader's book: what a new leader may carry on, and from where.
 
 use hitless_sa::{Epoch, Lease, SequenceNumber};
-use zeroize::Zeroizing;
 
 use crate::leading::{Context, Leading, LedObject, LedSa};
 use crate::lease::{self, Rate};
@@ -49,7 +48,7 @@ pub(crate) fn lead(
             version: stored.version,
             exact: current && right.is_some_and(|right| right.exact),
             received_at: stored.received_at,
-            body: Zeroizing::new(stored.body.to_vec()),
+            body: stored.body.clone(),
             children,
         });
         let led = LedObject {
@@ -109,7 +108,7 @@ fn inherit(
     led.right = true;
     led.limit = limit.max(end);
     led.offered = led.limit;
-    led.cursor = first(cx, end).0;
+    led.cursor = first(cx, end, recorded).0;
     led.top = end.high_water.0;
     led.skip_sum = recorded.skip_sum.saturating_add(skip(right, recorded));
     let reason = if lease::skipped_too_much(led.skip_sum, reach, led.esn) {
@@ -130,7 +129,11 @@ fn end(right: Right, recorded: &Recorded) -> Lease {
     }
 }
 
-fn first(cx: &Context<'_>, end: Lease) -> SequenceNumber {
+fn first(cx: &Context<'_>, end: Lease, recorded: &Recorded) -> SequenceNumber {
+    if let Some(skip) = cx.settings.mutant.guessed_skip {
+        let next = recorded.checkpoint.map_or(1, |c| c.outbound_next.0);
+        return SequenceNumber(next.saturating_add(skip));
+    }
     let step = u64::from(!cx.settings.mutant.no_plus_one);
     SequenceNumber(end.grant.0.saturating_add(step))
 }
@@ -162,7 +165,7 @@ fn describe(
     TakeoverSa {
         sa,
         rekey_only: !led.right,
-        first: first(cx, end),
+        first: first(cx, end, recorded),
         floor: end.high_water,
         lease: led.limit,
         checkpoint: recorded.checkpoint,

@@ -3,7 +3,9 @@
 //! Results go to stdout, errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or wrong
 //! configuration.
 
+mod audit;
 mod capture;
+mod cluster;
 mod config;
 mod demo;
 mod filter;
@@ -13,6 +15,7 @@ mod show;
 mod status;
 mod switchover;
 mod trace;
+mod witness;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -25,7 +28,9 @@ use serde::Serialize;
 use crate::api::{self, Reply, Request};
 use crate::config::{ConfigError, DEFAULT_SOCKET};
 
+pub use audit::Audit;
 pub use capture::Capture;
+pub use cluster::ClusterCommand;
 pub use config::ConfigCommand;
 pub use demo::DemoOptions;
 pub use list_sas::ListSas;
@@ -34,6 +39,7 @@ pub use show::ShowCommand;
 pub use status::Status;
 pub use switchover::Switchover;
 pub use trace::TraceCommand;
+pub use witness::Witness;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -52,6 +58,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Run(RunOptions),
+    Witness(Witness),
     Demo(DemoOptions),
     Status(Status),
     ListSas(ListSas),
@@ -61,6 +68,9 @@ pub enum Command {
     Trace(TraceCommand),
     Capture(Capture),
     Switchover(Switchover),
+    Audit(Audit),
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     #[command(subcommand)]
     Config(ConfigCommand),
 }
