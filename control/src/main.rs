@@ -16,8 +16,8 @@ fn main() -> ExitCode {
         Command::Trace(command) => command.execute(),
         Command::Capture(command) => command.execute(),
         Command::Switchover(command) => command.execute(),
-        Command::Cluster(command) => command.execute(),
         Command::Audit(command) => command.execute(),
+        Command::Cluster(command) => command.execute(),
         Command::Config(command) => command.execute(),
     };
     cli::finish(outcome)

@@ -5,6 +5,7 @@
 //! yields to a standby that is, and as a standby it is slow to take over. With nobody better it goes
 //! on: half a gateway is more than none.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -78,8 +79,8 @@ impl Gateway {
             let barrier = self.barriers;
             for worker in 0..self.dataplane.len() {
                 // One at a time: a ring that nobody empties must not fill up.
-                if !self.health.asked.contains_key(&worker) {
-                    self.health.asked.insert(worker, (barrier, now));
+                if let Entry::Vacant(place) = self.health.asked.entry(worker) {
+                    place.insert((barrier, now));
                     self.dataplane.send(worker, Command::Barrier(barrier));
                 }
             }

@@ -20,6 +20,7 @@ use super::fragments;
 use super::graves::Graves;
 use super::index::Index;
 use super::initial::{Initiator, Responder};
+use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
 use super::settings::{Connection, EngineSettings};
@@ -57,6 +58,11 @@ pub enum Input<'a> {
     ReplayCounterSync {
         ike: IkeSpi,
         delta: u64,
+    },
+    /// This end of an IKE SA has another address now (RFC 4555).
+    Relocate {
+        ike: IkeSpi,
+        local: IpAddr,
     },
     /// Ask the peer for a sign of life.
     Liveness(IkeSpi),
@@ -113,7 +119,11 @@ impl Engine {
         Engine {
             by_name,
             connections,
-            ids: Ids::new(settings.member, settings.incarnation),
+            ids: Ids::new(
+                settings.member,
+                settings.incarnation,
+                settings.pools.clone(),
+            ),
             settings,
             leading: false,
             sas: BTreeMap::new(),
@@ -148,6 +158,10 @@ impl Engine {
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
             Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
                 counter_sync::replay_only(ike, turn, delta);
+            }),
+            Input::Relocate { ike, local } => self.with(now, entropy, ike, |ike, turn| {
+                mobike::move_to(ike, turn, local);
+                ike.advance(turn);
             }),
             Input::Liveness(ike) => self.task(now, entropy, ike, Task::Liveness),
             Input::Traffic { sa } => self.with_child(now, entropy, sa, |ike, turn| {
@@ -304,6 +318,7 @@ impl Engine {
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
         if let Some(undone) = undone {
             self.index.remove(&undone);
+            self.ids.leases.release(&undone);
             for child in &undone.children {
                 if self.index.of_child(child.sa.id) == Some(ike) {
                     self.index.remove_child(child.sa.id);
@@ -336,6 +351,7 @@ impl Engine {
         self.graves.clear();
         self.discarded.clear();
         self.index = Index::default();
+        self.ids.leases.clear();
         self.starts = Starts::new();
         self.timers.clear();
         self.outputs.clear();
@@ -608,8 +624,10 @@ impl Engine {
         self.timers.set(spi, ike.deadline().filter(|_| !gone));
         if gone {
             self.index.remove(&ike);
+            self.ids.leases.release(&ike);
         } else {
             self.index.insert(&ike);
+            self.ids.leases.hold(&ike);
             self.sas.insert(spi, ike);
         }
     }

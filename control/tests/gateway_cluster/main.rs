@@ -5,6 +5,7 @@ mod fitness;
 mod held;
 mod hostile;
 mod idle;
+mod roads;
 mod roles;
 mod takeover;
 mod view;

@@ -10,6 +10,7 @@ pub(super) mod grave;
 mod ike;
 mod pending;
 mod record;
+mod roads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
