@@ -36,11 +36,13 @@ use flows::{Flows, Key};
 use front::{Kind, Sight};
 use inbound::Entry;
 use outbound::Note;
-use record::Record;
+use record::{Hold, Record};
 
 /// What a worker's lane knows.
 pub(crate) struct Express {
     on: bool,
+    /// Packets that have taken it.
+    taken: u64,
     egresses: Egresses,
     flows: Flows,
     /// One for each slot.
@@ -56,9 +58,10 @@ impl Express {
     pub(crate) fn new(capacity: usize) -> Express {
         Express {
             on: true,
+            taken: 0,
             egresses: Egresses::new(),
             flows: Flows::new(capacity),
-            records: vec![Record::default(); capacity].into_boxed_slice(),
+            records: (0..capacity).map(|_| Record::default()).collect(),
             notes: Box::new([Note::default(); BURST]),
             entries: Box::new([Entry::default(); BURST]),
         }
@@ -67,6 +70,11 @@ impl Express {
     /// Whether packets take the lane at all.
     pub(crate) fn set(&mut self, on: bool) {
         self.on = on;
+    }
+
+    /// Packets that have taken the lane.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The SPD has changed.
@@ -85,12 +93,18 @@ impl Express {
         if let Some(record) = self.records.get_mut(slot as usize) {
             record.stamp = record.stamp.wrapping_add(1);
             record.state = 0;
+            record.hold = None;
         }
     }
 
     #[inline]
     fn record(&self, slot: u32) -> Option<&Record> {
         self.records.get(slot as usize)
+    }
+
+    #[inline]
+    fn hold(&self, slot: u32) -> Option<&Hold> {
+        self.record(slot)?.hold.as_ref()
     }
 
     #[inline]
@@ -158,6 +172,7 @@ impl Worker {
             return;
         };
         let (own, protected) = (interface.mac, interface.protected);
+        let all = burst.len();
         let mut rest = Rest::default();
         // Mostly a port has traffic of one kind, which stays where it is.
         if protected && self.all_leave(burst, own) {
@@ -181,6 +196,7 @@ impl Worker {
                 self.express_outbound(now, &mut leaving, &mut rest);
             }
         }
+        self.express.taken += (all - rest.packets.len()) as u64;
         if !rest.packets.is_empty() {
             rest.give_back(burst);
         }
