@@ -15,7 +15,8 @@ pub fn now() -> Instant {
     Instant(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// The time of day, since the Unix epoch: only to be written into captures. It may go back.
+/// The time of day, since the Unix epoch: for captures, and for the validity of certificates. It
+/// may go back.
 pub fn time_of_day() -> Duration {
     read(libc::CLOCK_REALTIME)
 }

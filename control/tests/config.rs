@@ -497,8 +497,8 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     (
         "local = { auth = \"psk\"",
         "local = { auth = \"pubkey\"",
-        "`pubkey` is not spoken",
-        "psk",
+        "missing key `connections.office.local.certs`",
+        "gw.pem",
     ),
     (
         "id = \"hq.example.org\"",
@@ -515,9 +515,9 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "rekey_time = \"4h\"",
-        "reauth_time = \"4h\"",
-        "unknown key `connections.office.reauth_time`",
-        "rekey_time",
+        "ppk_required = true",
+        "missing key `connections.office.ppk_id`",
+        "ppk.example.org",
     ),
     (
         "takeover = \"auto\"",

@@ -299,6 +299,11 @@ impl Worker {
         self.express.set(on);
     }
 
+    /// Packets that have taken the express lane.
+    pub fn express_packets(&self) -> u64 {
+        self.express.taken()
+    }
+
     /// Names a packet that may be fragmented on its way: one count for all SAs, for several may have
     /// the same two endpoints (RFC 8200 section 4.5, RFC 6864 section 4.3).
     pub(crate) fn next_identification(&mut self) -> u32 {

@@ -153,7 +153,7 @@ pub fn run(options: &Options) -> Result<Comparison, Box<dyn Error>> {
 }
 
 fn install() -> Result<(), Box<dyn Error>> {
-    eprintln!("hitless-perf: installing {}", PACKAGES.join(" "));
+    crate::print::note(format_args!("installing {}", PACKAGES.join(" ")));
     let status = Command::new("apt-get")
         .args(["install", "-y", "-q", "--no-install-recommends"])
         .args(PACKAGES)

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use hitless::entropy::SeededEntropy;
 use hitless::ike::auth::{AuthSettings, TimeOfDay};
+use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use hitless::ike::{Engine, Event, Input, Output, Resume, Transmit};
@@ -90,6 +91,8 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
             local_addrs: vec![address(host)],
             remote_addrs: vec![address(other)],
             remote_port: 500,
+            fragmentation: Fragmentation::Yes,
+            fragment_size: 1280,
             proposals: vec![ike.parse()?],
             local_id: name(host),
             remote_id: name(other),

@@ -117,9 +117,9 @@ fn policies(shape: Shape, entries: u32) -> Result<[LookupLine; 2], Box<dyn Error
     let flows: Vec<Flow> = (0..LOOKUPS)
         .map(|_| Flow {
             source: shape.local().0,
-            destination: shape.remote((random.next() % u64::from(entries)) as u32).0,
+            destination: shape.remote((random.draw() % u64::from(entries)) as u32).0,
             protocol: 17,
-            ports: Ports::Of(random.next() as u16, 1500),
+            ports: Ports::Of(random.draw() as u16, 1500),
         })
         .collect();
     let line = |table: &str, ns| LookupLine {
@@ -159,7 +159,7 @@ fn routes(v4: bool, entries: u32) -> LookupLine {
     let fib = Fib::new(&routes);
     let build = begun.elapsed();
     let mut random = Random(7);
-    let pick = |_| address((random.next() % u64::from(entries)) as u32);
+    let pick = |_| address((random.draw() % u64::from(entries)) as u32);
     let destinations: Vec<IpAddr> = (0..LOOKUPS).map(pick).collect();
     LookupLine {
         table: if v4 {

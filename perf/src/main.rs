@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  esp       worker, port to port, beside bare aws-lc-rs      lookup    SPD and FIB by themselves
+//!  io        ESP over the kernel's ports, beside a loop that only forwards (as root)
 //!  ike       IKE SAs a second        sync   records a second   failover  takeovers of the demo
 //!  all       everything above        report the same as one HTML page with plots
 //! ```
@@ -14,9 +15,11 @@ mod compare;
 mod esp;
 mod failover;
 mod ike;
+mod io;
 mod lookup;
 mod machine;
 mod pktgen;
+mod print;
 mod progress;
 mod rate;
 mod report;
@@ -76,6 +79,16 @@ enum Command {
         #[command(flatten)]
         printing: Printing,
     },
+    /// ESP over AF_XDP, AF_PACKET and TAP beside a loop that only forwards (as root)
+    #[command(
+        after_help = "Examples:\n  sudo hitless-perf io\n  sudo hitless-perf io --drivers af_xdp --sizes 64,512,1400 --json"
+    )]
+    Io {
+        #[command(flatten)]
+        options: io::Options,
+        #[command(flatten)]
+        printing: Printing,
+    },
     /// Everything above
     #[command(after_help = "Example: hitless-perf all --rounds 100 --json > results.json")]
     All {
@@ -122,11 +135,23 @@ struct Plain {
     printing: Printing,
 }
 
+impl Plain {
+    /// Measures on its core.
+    fn measure(
+        self,
+        work: impl FnOnce() -> Result<(), Box<dyn Error>>,
+    ) -> Result<Printing, Box<dyn Error>> {
+        self.pin.cores().take(0);
+        work()?;
+        Ok(self.printing)
+    }
+}
+
 fn main() -> ExitCode {
     match run(Arguments::parse().command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("hitless-perf: {error}");
+            print::note(error);
             ExitCode::FAILURE
         }
     }
@@ -139,20 +164,21 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             results.esp = Some(esp::run(&options)?);
             printing
         }
-        Command::Ike(plain) => {
-            plain.pin.cores().take(0);
+        Command::Ike(plain) => plain.measure(|| {
             results.ike = Some(ike::run()?);
-            plain.printing
-        }
-        Command::Sync(plain) => {
-            plain.pin.cores().take(0);
+            Ok(())
+        })?,
+        Command::Sync(plain) => plain.measure(|| {
             results.sync = Some(sync::run()?);
-            plain.printing
-        }
-        Command::Lookup(plain) => {
-            plain.pin.cores().take(0);
+            Ok(())
+        })?,
+        Command::Lookup(plain) => plain.measure(|| {
             results.lookup = Some(lookup::run()?);
-            plain.printing
+            Ok(())
+        })?,
+        Command::Io { options, printing } => {
+            results.io = Some(io::run(&options)?);
+            printing
         }
         Command::Failover { options, printing } => {
             results.failover = Some(failover::run(&options)?);
@@ -166,22 +192,8 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             all(&mut results, &esp, &failover)?;
             printing
         }
-        Command::Compare(options) => {
-            let comparison = compare::run(&options)?;
-            match options.json {
-                true => println!("{}", serde_json::to_string_pretty(&comparison)?),
-                false => print!("{comparison}"),
-            }
-            return Ok(());
-        }
-        Command::Pktgen(options) => {
-            let result = pktgen::run(&options)?;
-            match options.json {
-                true => println!("{}", serde_json::to_string_pretty(&result)?),
-                false => print!("{result}"),
-            }
-            return Ok(());
-        }
+        Command::Compare(options) => return print::result(&compare::run(&options)?, options.json),
+        Command::Pktgen(options) => return print::result(&pktgen::run(&options)?, options.json),
         Command::Report {
             report,
             esp,
@@ -199,7 +211,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             printing
         }
     };
-    print(&results, &printing)
+    print::result(&results, printing.json)
 }
 
 /// Everything; takeovers first, whose threads must not inherit the core of the others.
@@ -209,19 +221,16 @@ fn all(
     failover: &failover::Options,
 ) -> Result<(), Box<dyn Error>> {
     results.failover = Some(failover::run(failover)?);
+    let io = io::Options::like(esp);
+    match io::run(&io) {
+        Ok(lines) => results.io = Some(lines),
+        // The rest needs no privilege.
+        Err(error) => print::note(format_args!("kernel ports are left out: {error}")),
+    }
     results.esp = Some(esp::run(esp)?);
     results.lookup = Some(lookup::run()?);
     results.ike = Some(ike::run()?);
     results.sync = Some(sync::run()?);
-    Ok(())
-}
-
-fn print(results: &Results, printing: &Printing) -> Result<(), Box<dyn Error>> {
-    if printing.json {
-        println!("{}", serde_json::to_string_pretty(results)?);
-    } else {
-        print!("{results}");
-    }
     Ok(())
 }
 

@@ -1,8 +1,10 @@
 //! A bar on the terminal while something long runs. Nothing when the output is for a program.
 
-use std::io::{IsTerminal, Write};
+use std::io::{self, IsTerminal, Write};
 
-const WIDTH: usize = 30;
+use crate::clock::Moment;
+
+const WIDTH: usize = 24;
 
 /// How far a run of known length has come.
 pub struct Progress {
@@ -10,17 +12,18 @@ pub struct Progress {
     name: &'static str,
     done: usize,
     all: usize,
+    began: Moment,
 }
 
 impl Progress {
     /// Of `all` steps.
     pub fn new(name: &'static str, all: usize) -> Progress {
-        let shown = std::io::stderr().is_terminal();
         Progress {
-            shown,
+            shown: io::stderr().is_terminal(),
             name,
             done: 0,
             all,
+            began: Moment::now(),
         }
     }
 
@@ -29,20 +32,36 @@ impl Progress {
         if self.shown {
             let filled = (self.done * WIDTH).checked_div(self.all).unwrap_or(WIDTH);
             let bar = "#".repeat(filled.min(WIDTH));
-            eprint!(
-                "\r\x1b[K{} [{bar:<WIDTH$}] {}/{} {what}",
-                self.name, self.done, self.all
+            // With stderr gone there is nobody to tell.
+            let _ = write!(
+                io::stderr(),
+                "\r\x1b[K{:<8} [{bar:<WIDTH$}] {}/{}{} {what}",
+                self.name,
+                self.done,
+                self.all,
+                self.left(),
             );
-            let _ = std::io::stderr().flush();
         }
         self.done += 1;
+    }
+
+    /// The time that the rest will take if it goes on like this.
+    fn left(&self) -> String {
+        let rest = self.all.saturating_sub(self.done) as f64;
+        match self.done {
+            0 => String::new(),
+            done => {
+                let seconds = self.began.elapsed().as_secs_f64() / done as f64 * rest;
+                format!(", {seconds:.0} s left:")
+            }
+        }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
         if self.shown {
-            eprint!("\r\x1b[K");
+            let _ = write!(io::stderr(), "\r\x1b[K");
         }
     }
 }

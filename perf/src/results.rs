@@ -122,6 +122,9 @@ pub struct LatencyLine {
     pub p99_ns: u64,
     pub p999_ns: u64,
     pub max_ns: u64,
+    /// Milliseconds that the machine gave to something else meanwhile, left out above.
+    #[serde(default)]
+    pub taken_ms: f64,
     /// Quantile and nanoseconds.
     pub curve: Vec<(f64, u64)>,
 }

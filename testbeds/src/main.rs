@@ -3,6 +3,7 @@
 //!
 //! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
 
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -113,10 +114,7 @@ struct Run {
 
 fn main() -> ExitCode {
     match Arguments::parse().command {
-        Command::List => {
-            list();
-            ExitCode::SUCCESS
-        }
+        Command::List => exit(list()),
         Command::Run(run) => exit(run.carry_out()),
         Command::Sim(sim) => exit(sim.carry_out()),
         Command::Model(model) => exit(model.carry_out()),
@@ -145,11 +143,28 @@ fn exit(outcome: Result<bool, LabError>) -> ExitCode {
     }
 }
 
-fn list() {
-    for scenario in ALL {
-        println!("{:<24} {}", scenario.name, scenario.about);
-        println!("{:<24} variants: {}", "", scenario.variants.join(", "));
+/// Writes a result. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> Result<(), LabError> {
+    let mut out = std::io::stdout().lock();
+    let written = out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.write_all(b"\n"));
+    match written.and_then(|()| out.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(LabError::io("stdout")(error))
+        }
+        _ => Ok(()),
     }
+}
+
+fn list() -> Result<bool, LabError> {
+    let line = |scenario: &Scenario| {
+        let variants = scenario.variants.join(", ");
+        let (name, about) = (scenario.name, scenario.about);
+        format!("{name:<24} {about}\n{:<24} variants: {variants}", "")
+    };
+    let lines: Vec<String> = ALL.iter().map(line).collect();
+    print(&lines.join("\n")).map(|()| true)
 }
 
 impl Model {
@@ -160,8 +175,8 @@ impl Model {
         };
         let summary = model::run(depth, |search| eprintln!("{search}"));
         match self.json {
-            true => println!("{}", json(&summary, "the searches")?),
-            false => println!("{summary}"),
+            true => print(&json(&summary, "the searches")?)?,
+            false => print(&summary.to_string())?,
         }
         Ok(summary.as_expected())
     }
@@ -181,9 +196,9 @@ impl Sim {
             }
         });
         if self.json {
-            println!("{}", json(&summary, "the summary")?);
+            print(&json(&summary, "the summary")?)?;
         } else {
-            println!("{summary}");
+            print(&summary.to_string())?;
         }
         Ok(summary.violations.is_empty())
     }
@@ -204,8 +219,8 @@ impl Mutate {
         });
         let summary = summary.map_err(|refused| LabError::Usage(refused.to_string()))?;
         match self.json {
-            true => println!("{}", json(&summary, "the summary")?),
-            false => print!("{summary}"),
+            true => print(&json(&summary, "the summary")?)?,
+            false => print(summary.to_string().trim_end())?,
         }
         Ok(summary.faults.is_empty())
     }
@@ -224,7 +239,7 @@ impl Conformance {
             results.read(&String::from_utf8_lossy(&output));
         }
         let (text, sound) = conformance::table(&list, &results, self.complete);
-        println!("{text}");
+        print(&text)?;
         Ok(sound)
     }
 }
@@ -303,10 +318,10 @@ impl Run {
 
     fn print(&self, report: &Report) -> Result<(), LabError> {
         if !self.json {
-            println!("{}", report.text());
+            print(&report.text())?;
             return Ok(());
         }
-        println!("{}", json(report, "the report")?);
+        print(&json(report, "the report")?)?;
         Ok(())
     }
 }

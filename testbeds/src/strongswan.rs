@@ -61,8 +61,22 @@ impl StrongSwan {
         directory: &Path,
         settings: &Settings<'_>,
     ) -> Result<Self, LabError> {
+        let text = connection(settings).unwrap_or_default();
+        Self::start_with(namespace, name, directory, &text, "")
+    }
+
+    /// The same with a whole `swanctl.conf` and more lines for charon's section of
+    /// `strongswan.conf`. Credentials may be there already, in `<directory>/<name>/swanctl/`.
+    pub fn start_with(
+        namespace: &Namespace,
+        name: &str,
+        directory: &Path,
+        connections: &str,
+        options: &str,
+    ) -> Result<Self, LabError> {
         let directory = directory.join(name);
-        write_files(&directory, settings).map_err(LabError::io("writing strongSwan's files"))?;
+        write_files(&directory, connections, options)
+            .map_err(LabError::io("writing strongSwan's files"))?;
         let charon = Program::new([CHARON])
             .inside(namespace)
             .env("STRONGSWAN_CONF", directory.join("strongswan.conf"))
@@ -207,7 +221,7 @@ impl ChildSa {
     }
 }
 
-fn write_files(directory: &Path, settings: &Settings<'_>) -> std::io::Result<()> {
+fn write_files(directory: &Path, connections: &str, options: &str) -> std::io::Result<()> {
     // swanctl complains about every directory of credentials that does not exist.
     for kind in [
         "conf.d", "x509", "x509ca", "x509ocsp", "x509aa", "x509ac", "x509crl", "pubkey", "private",
@@ -217,17 +231,14 @@ fn write_files(directory: &Path, settings: &Settings<'_>) -> std::io::Result<()>
     }
     let shown = directory.display();
     let daemon = format!(
-        "charon-systemd {{\n  load_modular = no\n  load = {PLUGINS}\n  \
+        "charon-systemd {{\n  load_modular = no\n  load = {PLUGINS}\n{options}  \
          plugins {{\n    vici {{\n      socket = unix://{shown}/charon.vici\n    }}\n  }}\n  \
          filelog {{\n    log {{\n      path = {shown}/charon.log\n      flush_line = yes\n      \
          time_format = %H:%M:%S\n      time_add_ms = yes\n      default = 1\n    }}\n  }}\n}}\n\
          swanctl {{\n  load = random openssl x509 pubkey pkcs1 pkcs8 pem\n}}\n"
     );
     std::fs::write(directory.join("strongswan.conf"), daemon)?;
-    std::fs::write(
-        directory.join("swanctl/swanctl.conf"),
-        connection(settings).unwrap_or_default(),
-    )
+    std::fs::write(directory.join("swanctl/swanctl.conf"), connections)
 }
 
 /// One setting a line: swanctl's grammar wants it so.

@@ -57,6 +57,18 @@ pub struct IkeSaStatus {
     /// Seconds until it is rekeyed.
     #[serde(rename = "rekey_time_seconds")]
     pub rekey_time: Option<u64>,
+    /// Seconds until a new IKE_AUTH takes its place.
+    #[serde(rename = "reauth_time_seconds", default)]
+    pub reauth_time: Option<u64>,
+    /// How the peer proved who it is.
+    #[serde(default)]
+    pub authenticated: String,
+    /// SHA-256 of its certificate, in hex.
+    #[serde(default)]
+    pub certificate: Option<String>,
+    /// Whether a postquantum pre-shared key is mixed in (RFC 8784).
+    #[serde(default)]
+    pub ppk: bool,
     /// Message IDs: the next request of ours, and the next that we expect.
     pub next_message_id: u32,
     pub expected_message_id: u32,

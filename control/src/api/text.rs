@@ -54,7 +54,8 @@ fn ike_sa(out: &mut String, sa: &IkeSaStatus) {
         line(out, format_args!("  {}", plain(&sa.algorithms)));
     }
     if let Some(established) = sa.established {
-        let rekeying = seconds(", rekeying in ", sa.rekey_time);
+        let rekeying =
+            seconds(", rekeying in ", sa.rekey_time) + &seconds(", reauth in ", sa.reauth_time);
         line(
             out,
             format_args!("  established {established}s ago{rekeying}"),

@@ -7,7 +7,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{Failure, Outcome, print, print_json};
-use crate::config::{Config, ConfigError, DEFAULT_CONFIG, EXAMPLE};
+use crate::clock;
+use crate::config::{AsOf, Config, ConfigError, DEFAULT_CONFIG, EXAMPLE};
 
 /// Check a configuration, or print one to start from
 #[derive(Subcommand, Debug)]
@@ -49,7 +50,7 @@ impl ConfigCommand {
 impl Check {
     fn execute(&self) -> Outcome {
         let file = self.file.display().to_string();
-        match Config::load(&self.file) {
+        match Config::load_as_of(&self.file, AsOf::Refuse(clock::time_of_day())) {
             Err(e) if self.json => {
                 print_json(&problems(&e))?;
                 Ok(ExitCode::from(2))

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::Failure;
-use crate::config::{Config, DEFAULT_CONFIG};
+use crate::clock;
+use crate::config::{AsOf, Config, DEFAULT_CONFIG};
 use crate::log;
 
 /// Run one member of a cluster
@@ -25,7 +26,8 @@ pub struct RunOptions {
 impl RunOptions {
     /// Reads the configuration and starts the log.
     pub fn prepare(&self) -> Result<Config, Failure> {
-        let config = Config::load(&self.config).map_err(|e| Failure::config(&e))?;
+        let config = Config::load_as_of(&self.config, AsOf::Warn(clock::time_of_day()))
+            .map_err(|e| Failure::config(&e))?;
         log::start(&config.control.log).map_err(|e| {
             Failure::usage(format!(
                 "HITLESS_LOG: {e}; write a level such as info, or info,hitless::ike=debug"

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
+use super::auth::{self, Keys};
 use super::children;
 use super::document::{Located, Section};
 use super::model::PortConfig;
@@ -13,9 +14,10 @@ use super::overlap;
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
-use crate::ike::auth::AuthSettings;
+use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
+use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{Identification, IkeProposal};
-use crate::ike::settings::{Connection, Secret, Takeover};
+use crate::ike::settings::{Connection, Takeover};
 
 const EXAMPLE: &str = "[connections.office]\nremote_addrs = [\"198.51.100.7\"]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n\n[connections.office.children.net]\nesp_proposals = [\"aes128gcm16-x25519-esn\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]";
 const IKE_PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
@@ -27,14 +29,6 @@ const FOREIGN: &[(&str, &str)] = &[
     (
         "mobike",
         "leave it out: the cluster's address does not move, and the peer may, with `encap`",
-    ),
-    (
-        "fragmentation",
-        "leave it out: pre-shared keys make messages that need no fragments",
-    ),
-    (
-        "reauth_time",
-        "use rekey_time: hitless rekeys the IKE SA without a new IKE_AUTH",
     ),
     (
         "over_time",
@@ -71,7 +65,7 @@ const FOREIGN: &[(&str, &str)] = &[
 /// What connections are checked against; `None` where that has errors of its own.
 pub(super) struct Context<'c> {
     pub ports: Option<&'c [PortConfig]>,
-    pub secrets: Option<&'c [Secret]>,
+    pub keys: Keys<'c>,
 }
 
 /// What became of `[connections]`.
@@ -129,8 +123,14 @@ fn connection(
     let local_addrs = local_addrs(section, context, remote_addrs.as_deref());
     let remote_port = section.or("remote_port", 500, value::integer(1, 65535)) as u16;
     let proposals = proposals::<IkeProposal>(section, "proposals", IKE_PROPOSAL);
-    let local = identity(section, "local");
-    let remote = identity(section, "remote");
+    let remote = auth::remote(section, &context.keys);
+    let local = auth::local(
+        section,
+        &context.keys,
+        remote.as_ref().ok().map(|r| &r.auth),
+    );
+    let ppk = ppk(section, &context.keys);
+    let reauth_time = section.or("reauth_time", Duration::ZERO, lifetime);
     let encap = section.or("encap", false, value::boolean);
     let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
     let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
@@ -145,12 +145,27 @@ fn connection(
             ("rekey", Takeover::Rekey),
         ]),
     );
+    let fragmentation = section.or(
+        "fragmentation",
+        Fragmentation::default(),
+        value::word(&[
+            ("yes", Fragmentation::Yes),
+            ("accept", Fragmentation::Accept),
+            ("no", Fragmentation::No),
+        ]),
+    );
+    let fragment_size = section.or(
+        "fragment_size",
+        DEFAULT_FRAGMENT_SIZE.into(),
+        value::integer(576, 65535),
+    );
     let children = children::read(section, &name, remote_addrs.as_deref(), on_demand);
     section.finish(FOREIGN);
 
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
-    let local_id = match local.ok()? {
-        Some(id) => id.value,
+    let local = local.ok()?;
+    let local_id = match &local.id {
+        Some(id) => id.value.clone(),
         None => Identification::Address(*local_addrs.first()?),
     };
     if !sendable(&local_id) {
@@ -163,27 +178,38 @@ fn connection(
         );
         section.refuse("local", refusal);
     }
-    let remote_place = remote.ok()?;
+    let remote = remote.ok()?;
+    let remote_place = remote.id;
     let remote_id = match (&remote_place, remote_addrs.as_slice()) {
         (Some(id), _) => id.value.clone(),
         (None, [one]) => Identification::Address(*one),
         (None, _) => Identification::Any,
     };
     let place = remote_place.map_or(section.span.clone(), |id| id.span);
-    check_secret(section, &place, &local_id, &remote_id, context);
+    let psk = matches!(local.auth, LocalAuth::Psk) || matches!(remote.auth, RemoteAuth::Psk);
+    if psk {
+        check_secret(section, &place, &local_id, &remote_id, context);
+    }
     Some(Connection {
         name,
         local_addrs,
         remote_addrs,
         remote_port,
         proposals: proposals?,
+        fragmentation,
+        fragment_size: fragment_size as u16,
         local_id,
         remote_id,
         encap,
         dpd_delay,
         rekey_time,
         takeover,
-        auth: AuthSettings::default(),
+        auth: AuthSettings {
+            local: local.auth,
+            remote: remote.auth,
+            ppk: ppk.ok()?,
+            reauth_time,
+        },
         children: children?,
     })
 }
@@ -412,38 +438,40 @@ const KEYWORDS: &[&str] = &[
     "noesn",
 ];
 
-/// Something was there, was wrong, and was reported.
-struct Refused;
-
-/// `local = { auth = "psk", id = "..." }`.
-fn identity(
-    section: &Section<'_>,
-    key: &'static str,
-) -> Result<Option<Located<Identification>>, Refused> {
-    let Some(place) = section.section(key) else {
-        return if section.has(key) {
-            Err(Refused)
-        } else {
-            Ok(None)
-        };
+/// `ppk_id` and `ppk_required` (RFC 8784).
+fn ppk(section: &Section<'_>, keys: &Keys<'_>) -> Result<Option<PpkSettings>, auth::Refused> {
+    let id = section.optional("ppk_id", value::parsed::<Identification>("ppk.example.org"));
+    let required = section.or("ppk_required", false, value::boolean);
+    let Some(id) = id else {
+        if section.has("ppk_id") {
+            return Err(auth::Refused);
+        }
+        if required {
+            section.missing("ppk_id", "ppk_id = \"ppk.example.org\"");
+        }
+        return Ok(None);
     };
-    place.optional("auth", auth);
-    let id = place.optional("id", value::parsed("moon.example.org"));
-    place.finish(&[("certs", NO_CERTIFICATES), ("cacerts", NO_CERTIFICATES)]);
-    if place.has("id") && id.is_none() {
-        return Err(Refused);
+    let Some(secrets) = keys.secrets else {
+        return Ok(None);
+    };
+    let fitting = secrets.ppks.iter().filter(|ppk| ppk.id.matches(&id.value));
+    let keys: Vec<_> = fitting.cloned().collect();
+    if keys.is_empty() {
+        let refusal = Refusal::new(
+            format!("{}: no PPK is called {}", section.name("ppk_id"), id.value),
+            format!(
+                "add [secrets.ppk-peer] with id = \"{}\" and secret_file",
+                id.value
+            ),
+        );
+        section.problems().refuse(&id.span, refusal);
+        return Err(auth::Refused);
     }
-    Ok(id)
-}
-
-const NO_CERTIFICATES: &str = "certificates are not spoken: use auth = \"psk\" and a secret";
-
-fn auth(value: &DeValue<'_>) -> Result<(), Refusal> {
-    match value.as_str() {
-        Some("psk") => Ok(()),
-        Some("pubkey") => Err(Refusal::new("`pubkey` is not spoken", NO_CERTIFICATES)),
-        _ => value::word(&[("psk", ())])(value),
-    }
+    Ok(Some(PpkSettings {
+        id: id.value,
+        keys,
+        required,
+    }))
 }
 
 /// Zero is for ever.
@@ -466,10 +494,10 @@ fn check_secret(
     remote: &Identification,
     context: &Context<'_>,
 ) {
-    let Some(secrets) = context.secrets else {
+    let Some(secrets) = context.keys.secrets else {
         return;
     };
-    let usable = secrets.iter().any(|secret| {
+    let usable = secrets.list.iter().any(|secret| {
         secret.ids.is_empty()
             || *remote == Identification::Any
             || secret

@@ -92,9 +92,19 @@ const PUBLIC: &[&str] = &[
     "remote_addrs",
     "remote_port",
     "proposals",
+    "fragmentation",
+    "fragment_size",
     "local",
     "remote",
     "encap",
+    "certs",
+    "cacerts",
+    "crls",
+    "revocation",
+    "send_cert",
+    "ppk_id",
+    "ppk_required",
+    "reauth_time",
     "dpd_delay",
     "rekey_time",
     "takeover",
@@ -165,7 +175,11 @@ fn collect_in_secrets(value: &DeValue<'_>, span: &Span, spans: &mut Vec<Span>, d
         return;
     };
     for (key, value) in table {
-        let public = depth > 0 && matches!(key.get_ref().as_ref(), "id" | "ids" | "secret_file");
+        let public = depth > 0
+            && matches!(
+                key.get_ref().as_ref(),
+                "id" | "ids" | "secret_file" | "file"
+            );
         if !public {
             collect_in_secrets(value.get_ref(), &value.span(), spans, depth + 1);
         }

@@ -10,10 +10,12 @@
 //! Secrets are never printed, not even in the source lines that an error quotes.
 //! `control/examples/gateway.toml` shows every key.
 
+mod auth;
 mod children;
 mod cluster;
 mod connections;
 mod cover;
+mod credentials;
 mod dataplane;
 mod document;
 mod drivers;
@@ -37,6 +39,8 @@ use zeroize::Zeroizing;
 use document::Section;
 use report::{Problem, Problems, Refusal};
 
+pub use auth::AsOf;
+pub use credentials::read_crls;
 pub use model::{
     Aead, AfXdpConfig, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG,
     DEFAULT_SOCKET, DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, PcapConfig,
@@ -53,6 +57,11 @@ const LARGEST_FILE: u64 = 16 << 20;
 impl Config {
     /// Reads and validates a file.
     pub fn load(path: &Path) -> Result<Config, ConfigError> {
+        Config::load_as_of(path, AsOf::Never)
+    }
+
+    /// As `load`; certificates are judged as of a time of day.
+    pub fn load_as_of(path: &Path, as_of: AsOf) -> Result<Config, ConfigError> {
         let name = path.display().to_string();
         let (text, mode) = read_file(path).map_err(|refusal| {
             let problem = Problem {
@@ -64,7 +73,7 @@ impl Config {
             ConfigError::new(&name, String::new(), vec![problem])
         })?;
         let base = path.parent().unwrap_or(Path::new("."));
-        let mut config = Config::parse(&name, &text, base)?;
+        let mut config = Config::parse_as_of(&name, &text, base, as_of)?;
         if mode & 0o077 != 0 && config.has_inline_secrets {
             config.warnings.push(format!(
                 "others than its owner may read the secrets in {name} (mode {mode:03o}): chmod 600 {name}, or use secret_file"
@@ -75,6 +84,16 @@ impl Config {
 
     /// Validates a text. `name` is how errors call it; relative paths in it start at `base`.
     pub fn parse(name: &str, text: &str, base: &Path) -> Result<Config, ConfigError> {
+        Config::parse_as_of(name, text, base, AsOf::Never)
+    }
+
+    /// As `parse`; certificates are judged as of a time of day.
+    pub fn parse_as_of(
+        name: &str,
+        text: &str,
+        base: &Path,
+        as_of: AsOf,
+    ) -> Result<Config, ConfigError> {
         let (document, errors) = DeTable::parse_recoverable(text);
         if !errors.is_empty() {
             let problems = Problems::default();
@@ -94,7 +113,7 @@ impl Config {
             ));
         }
         let problems = Problems::default();
-        let config = read(document.get_ref(), &problems, base);
+        let config = read(document.get_ref(), &problems, base, as_of);
         match config {
             Some(mut config) if problems.count() == 0 => {
                 config.warnings = problems.warnings();
@@ -130,7 +149,7 @@ impl Config {
     }
 }
 
-fn read(table: &DeTable<'_>, problems: &Problems, base: &Path) -> Option<Config> {
+fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> Option<Config> {
     let root = Section::root(table, problems);
     let cluster = cluster::read(&root, base);
     let dataplane = dataplane::read(&root);
@@ -143,7 +162,11 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path) -> Option<Config>
     let secrets = secrets::read(&root, base);
     let context = connections::Context {
         ports: ports.as_deref(),
-        secrets: (problems.count() == before).then_some(&secrets.list),
+        keys: auth::Keys {
+            secrets: (problems.count() == before).then_some(&secrets),
+            base,
+            as_of,
+        },
     };
     let connections = connections::read(&root, &context);
     let control = dataplane::read_control(&root);

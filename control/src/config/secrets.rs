@@ -1,15 +1,15 @@
-//! `[secrets.NAME]`: pre-shared keys and whose they are; and how a secret is read anywhere.
+//! `[secrets.NAME]`: pre-shared keys and whose they are, private keys (`file`), and postquantum
+//! pre-shared keys (names that start with `ppk`, as in swanctl); and how a secret is read anywhere.
 
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use zeroize::Zeroizing;
 
 use super::document::{Located, Section};
 use super::report::{Problems, Refusal};
-use super::value;
+use super::{credentials, value};
+use crate::ike::auth::{Ppk, PrivateKey};
 use crate::ike::proposal::Identification;
 use crate::ike::settings::Secret;
 
@@ -28,6 +28,8 @@ pub(super) enum Found {
 #[derive(Default)]
 pub(super) struct Secrets {
     pub list: Vec<Secret>,
+    pub keys: Vec<Arc<PrivateKey>>,
+    pub ppks: Vec<Ppk>,
     /// Whether any secret stands in the configuration itself.
     pub inline: bool,
 }
@@ -35,12 +37,58 @@ pub(super) struct Secrets {
 pub(super) fn read(root: &Section<'_>, base: &Path) -> Secrets {
     let mut secrets = Secrets::default();
     if let Some(section) = root.section("secrets") {
-        for (_, section) in section.named() {
+        for (name, section) in section.named() {
             secrets.inline |= section.has("secret");
-            secrets.list.extend(one(&section, base));
+            if section.has("file") {
+                secrets
+                    .keys
+                    .extend(private_key(&section, base).map(Arc::new));
+            } else if name.starts_with("ppk") {
+                secrets.ppks.extend(ppks(&section, base));
+            } else {
+                secrets.list.extend(one(&section, base));
+            }
         }
     }
     secrets
+}
+
+/// `file = "gw.key"`: the certificate that it belongs to is found by its public half.
+fn private_key(section: &Section<'_>, base: &Path) -> Option<PrivateKey> {
+    let file = section.optional("file", value::text);
+    section.finish(&[(
+        "secret",
+        "keys with a passphrase are not read: `openssl pkey -in OLD -out NEW` decrypts one",
+    )]);
+    let file = file?;
+    match credentials::private_key(&base.join(&file.value)) {
+        Ok(key) => Some(key),
+        Err(refusal) => {
+            let title = format!("{}: {}", section.name("file"), refusal.title);
+            let problems = section.problems();
+            problems.refuse(&file.span, Refusal::new(title, refusal.help));
+            None
+        }
+    }
+}
+
+/// A postquantum pre-shared key for each of its identities (RFC 8784).
+fn ppks(section: &Section<'_>, base: &Path) -> Vec<Ppk> {
+    let secret = one(section, base);
+    let Some(secret) = secret else {
+        return Vec::new();
+    };
+    if secret.ids.is_empty() {
+        section.missing(
+            "id",
+            "id = \"ppk.example.org\": both ends call the key by it",
+        );
+    }
+    let named = secret.ids.into_iter().map(|id| Ppk {
+        id,
+        key: secret.secret.clone(),
+    });
+    named.collect()
 }
 
 fn one(section: &Section<'_>, base: &Path) -> Option<Secret> {
@@ -119,42 +167,14 @@ pub(super) fn secret_of(section: &Section<'_>, base: &Path) -> Found {
 /// Reads a secret from a file that nobody but its owner may touch.
 fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let shown = value::quoted(&path.display().to_string());
-    let failed = |e: std::io::Error| {
+    let how = "make it with `umask 077; openssl rand -hex 32 > FILE`, readable by the user that hitless runs as";
+    let octets = credentials::read_owned(path, LARGEST_FILE, how)?;
+    let text = std::str::from_utf8(&octets).map_err(|_| {
         Refusal::new(
-            format!("cannot read {shown}: {e}"),
-            "make it with `umask 077; openssl rand -hex 32 > FILE`, readable by the user that hitless runs as",
+            format!("{shown} is not text"),
+            "write the secret as text, 0x and hex, or 0s and base64",
         )
-    };
-    // Non-blocking, so that a FIFO cannot hold the daemon up.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() {
-        return Err(Refusal::new(
-            format!("{shown} is not a file"),
-            "name a regular file that holds the secret alone",
-        ));
-    }
-    let mode = metadata.mode() & 0o777;
-    if mode & 0o077 != 0 {
-        return Err(Refusal::new(
-            format!("others than its owner may touch {shown} (mode {mode:03o})"),
-            format!("chmod 600 {}", path.display()),
-        ));
-    }
-    if metadata.len() > LARGEST_FILE {
-        return Err(Refusal::new(
-            format!("{shown} is larger than {LARGEST_FILE} octets"),
-            "name a file that holds the secret alone",
-        ));
-    }
-    let mut text = Zeroizing::new(String::with_capacity(LARGEST_FILE as usize));
-    file.take(LARGEST_FILE)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
+    })?;
     value::decode_secret(text.trim_end_matches(['\n', '\r']))
         .map_err(|refusal| Refusal::new(format!("{shown}: {}", refusal.title), refusal.help))
 }

@@ -10,6 +10,7 @@
 //! `answer.rs` answers operators.
 
 mod answer;
+mod crls;
 mod disk;
 mod error;
 mod keylog;
@@ -39,6 +40,7 @@ use crate::entropy::SystemEntropy;
 use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
 use answer::Reader;
+use crls::CrlFiles;
 use disk::Disk;
 pub use error::DaemonError;
 use keylog::KeyFile;
@@ -80,6 +82,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let stop = flag_of_signals()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
+    let crls = CrlFiles::of(&config);
     let settings = with_engine(GatewaySettings::new(config))?;
     let workers_stop = Arc::new(AtomicBool::new(false));
     let (workers, modes) = open_workers(&settings, &leadership)?;
@@ -108,6 +111,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         socket,
         disk,
         keys,
+        crls,
         farewell,
         stopped: false,
         readers: Vec::new(),
@@ -202,6 +206,7 @@ struct Member {
     socket: Option<UdpSocket>,
     disk: Disk,
     keys: Option<KeyFile>,
+    crls: CrlFiles,
     farewell: Duration,
     stopped: bool,
     /// Clients that wait for captured packets.
@@ -228,6 +233,8 @@ impl Member {
             while let Some(written) = self.disk.finished() {
                 self.gateway.persisted(now, &mut self.entropy, written);
             }
+            self.gateway.set_time_of_day(now, clock::time_of_day());
+            self.crls.look(now);
             self.gateway.turn(now, &mut self.entropy);
             self.answer(server, now);
             self.drain();

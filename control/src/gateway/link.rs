@@ -21,6 +21,7 @@ use hitless_sa::{
 use zeroize::Zeroizing;
 
 use crate::ike::auth::{AuthSettings, TimeOfDay};
+use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{
     Additional, Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
 };
@@ -457,6 +458,8 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
         local_addrs: vec![settings.local.ip()],
         remote_addrs: vec![other.address.ip()],
         remote_port: other.address.port(),
+        fragmentation: Fragmentation::Yes,
+        fragment_size: DEFAULT_FRAGMENT_SIZE,
         proposals: vec![IkeProposal {
             encryption: Encryption::Aes256Gcm16,
             integrity: None,

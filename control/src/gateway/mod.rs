@@ -324,6 +324,11 @@ impl Gateway {
         }
     }
 
+    /// What the time of day is at `now`: certificates are valid by it.
+    pub fn set_time_of_day(&mut self, now: Instant, since_1970: std::time::Duration) {
+        self.engine.set_time_of_day(now, since_1970);
+    }
+
     /// The next output, until there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()

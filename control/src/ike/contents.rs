@@ -9,6 +9,8 @@ use super::message::{
 /// Payloads of one message. Of those that may occur once the first counts.
 #[derive(Default)]
 pub(super) struct Contents<'a> {
+    /// All of them, as they came.
+    pub payloads: &'a [Payload],
     pub proposals: Option<&'a [Proposal]>,
     pub key_exchange: Option<(u16, &'a [u8])>,
     pub nonce: Option<&'a [u8]>,
@@ -25,7 +27,10 @@ pub(super) struct Contents<'a> {
 
 impl<'a> Contents<'a> {
     pub fn of(payloads: &'a [Payload]) -> Contents<'a> {
-        let mut contents = Contents::default();
+        let mut contents = Contents {
+            payloads,
+            ..Contents::default()
+        };
         for payload in payloads {
             contents.add(payload);
         }

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
-use hitless_sa::{SaId, Spi};
+use hitless_sa::{KeyMaterial, SaId, Spi};
+use zeroize::Zeroizing;
 
 use super::child::{self, ChildState, Making, Terms};
 use super::contents::{Contents, wanted_group};
 use super::crypto::kex::{self, KexError, KeyPair};
 use super::established::{DELETE_GRACE, IkeSa, State};
+use super::followup::{self, Followup, HalfMade, Progress, What};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{Ask, KeyExchangeMethod};
@@ -29,6 +31,8 @@ pub(super) struct ChildOffer {
     /// The peer replaced the same Child SA meanwhile.
     pub collision: Option<Collision>,
     pub retries: u8,
+    /// It was answered, and additional key exchanges follow.
+    pub followup: Option<Followup>,
 }
 
 /// What the peer's exchange made while ours was outstanding.
@@ -65,6 +69,7 @@ pub(super) fn request(
         replaces,
         collision: None,
         retries,
+        followup: None,
     };
     let mut payloads = Vec::new();
     if let Some(old) = replaces.and_then(|id| ike.child(id)) {
@@ -173,29 +178,84 @@ fn agree(
         Some(method) => Some(exchange_keys(turn, contents, method)?),
     };
     let nonce = turn.nonce();
-    let (from_peer, to_peer) = ike.keys.child_keys(
-        exchanged.as_ref().map(|(_, shared)| shared.as_slice()),
-        peer_nonce,
-        &nonce,
-        terms.proposal.suite,
-    );
-    let making = Making {
-        id: turn.ids.sa(),
-        spi: turn.ids.spi(turn.entropy),
-        inbound_key: from_peer,
-        outbound_key: to_peer,
-    };
-    let mut payloads = child::answer(&terms, making.spi, Ask::Create);
+    let (id, spi) = (turn.ids.sa(), turn.ids.spi(turn.entropy));
+    let mut payloads = child::answer(&terms, spi, Ask::Create);
     payloads.push(Payload::Nonce(nonce.clone()));
-    payloads.extend(exchanged.map(|(payload, _)| payload));
-    let lowest = peer_nonce.min(&nonce).to_vec();
-    let id = making.id;
+    let (payload, shared) = exchanged.unzip();
+    payloads.extend(payload);
+    let additional = terms.proposal.additional;
+    if let Some(shared) = shared.as_ref().filter(|_| !additional.is_empty()) {
+        let what = What::Child { id, spi, replaced };
+        let secrets = (nonce.as_slice(), shared.clone());
+        let link = followup::begin(ike, turn, contents, (what, additional), secrets);
+        payloads.push(link);
+        return Ok(payloads);
+    }
+    let nonces = (peer_nonce, nonce.as_slice());
+    let shared = shared.as_ref().map(|s| s.as_slice());
+    let keys = ike
+        .keys
+        .child_keys(shared, nonces, &[], terms.proposal.suite);
+    make(ike, turn, terms, (id, spi), keys, nonces, replaced);
+    Ok(payloads)
+}
+
+/// The last additional key exchange is done: what the peer's CREATE_CHILD_SA began is made, unless
+/// what it replaces has gone meanwhile.
+pub(super) fn finish(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    request: &Contents<'_>,
+    half: &HalfMade,
+) -> Result<(), Payload> {
+    let What::Child { id, spi, replaced } = half.what else {
+        return Ok(());
+    };
+    let peer_nonce = request
+        .valid_nonce()
+        .ok_or_else(|| Payload::notify(NotifyKind::INVALID_SYNTAX, &[]))?;
+    let settled = |state| matches!(state, ChildState::Installed | ChildState::Rekeying);
+    let replaceable = |old| ike.child(old).is_some_and(|c| settled(c.state));
+    if ike.state != State::Established || !replaced.is_none_or(replaceable) {
+        turn.ids.release(spi);
+        return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]));
+    }
+    let preferred = replaced
+        .and_then(|id| ike.child(id))
+        .map(|c| c.name.clone());
+    let terms = child::choose(&ike.connection, request, preferred.as_deref(), Ask::Create)
+        .map_err(|kind| Payload::notify(kind, &[]))?;
+    let nonces = (peer_nonce, half.nonce.as_slice());
+    let suite = terms.proposal.suite;
+    let keys = ike
+        .keys
+        .child_keys(Some(&half.shared), nonces, &half.done, suite);
+    make(ike, turn, terms, (id, spi), keys, nonces, replaced);
+    Ok(())
+}
+
+/// As responder: installs the Child SA.
+fn make(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    terms: Terms,
+    (id, spi): (SaId, Spi),
+    (inbound_key, outbound_key): (KeyMaterial, KeyMaterial),
+    (peer_nonce, nonce): (&[u8], &[u8]),
+    replaced: Option<SaId>,
+) {
+    let making = Making {
+        id,
+        spi,
+        inbound_key,
+        outbound_key,
+    };
+    let lowest = peer_nonce.min(nonce).to_vec();
     announce(ike, turn, &terms, id, replaced);
     child::install(ike, turn, terms, making, replaced.is_none());
     if let Some(old) = replaced {
         replace(ike, turn, old, Collision { sa: id, lowest });
     }
-    Ok(payloads)
 }
 
 /// Our half of the key exchange and the shared secret; or the refusal of the peer's half.
@@ -203,7 +263,7 @@ pub(super) fn exchange_keys(
     turn: &mut Turn<'_>,
     contents: &Contents<'_>,
     method: KeyExchangeMethod,
-) -> Result<(Payload, zeroize::Zeroizing<Vec<u8>>), Payload> {
+) -> Result<(Payload, Zeroizing<Vec<u8>>), Payload> {
     let public = match contents.key_exchange {
         Some((group, public)) if group == method.number() => public,
         // RFC 7296 section 1.3: tell the group that we want.
@@ -259,11 +319,11 @@ fn replace(ike: &mut IkeSa, turn: &mut Turn<'_>, old: SaId, collision: Collision
     }
 }
 
-/// The peer answered our request.
+/// The peer answered our request, or one that followed it.
 pub(super) fn complete(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
-    offer: ChildOffer,
+    mut offer: ChildOffer,
     contents: &Contents<'_>,
 ) {
     if contents.proposals.is_none()
@@ -272,18 +332,49 @@ pub(super) fn complete(
         turn.ids.release(offer.spi);
         return refused(ike, turn, offer, error);
     }
-    match conclude(ike, &offer, contents) {
+    let progress = match offer.followup.take() {
+        None => Ok(Progress::Done(
+            contents.payloads.to_vec(),
+            Zeroizing::default(),
+        )),
+        Some(followup) => followup.absorb(turn, contents),
+    };
+    let (payloads, additional) = match progress {
+        Ok(Progress::Next(followup)) => return follow(ike, turn, offer, followup),
+        Ok(Progress::Done(payloads, additional)) => (payloads, additional),
+        // The peer keeps nothing of it for long.
+        Err(reason) => return unusable(ike, turn, offer, reason),
+    };
+    let contents = &Contents::of(&payloads);
+    match conclude(ike, &offer, contents, &additional) {
+        Ok((terms, _)) if additional.is_empty() && !terms.proposal.additional.is_empty() => {
+            match Followup::begin(turn, contents, terms.proposal.additional) {
+                Ok(followup) => follow(ike, turn, offer, followup),
+                Err(reason) => unusable(ike, turn, offer, reason),
+            }
+        }
         Ok((terms, making)) => succeeded(ike, turn, offer, contents, terms, making),
         Err(reason) => {
             // The peer believes in a Child SA that we cannot use.
             ike.schedule(turn.now, Task::DeleteSpi(offer.spi));
-            let pause = turn.long_pause();
-            unsettle(ike, turn, &offer, pause);
-            failed(ike, turn, reason.to_owned());
-            if offer.replaces.is_none() {
-                turn.effects.push(Effect::Lost(offer.child));
-            }
+            unusable(ike, turn, offer, reason);
         }
+    }
+}
+
+/// Asks for the next additional key exchange.
+fn follow(ike: &mut IkeSa, turn: &mut Turn<'_>, mut offer: ChildOffer, followup: Followup) {
+    offer.followup = Some(followup.clone());
+    followup.ask(ike, turn, Pending::CreateChild(offer));
+}
+
+/// The exchange made nothing that we could use.
+fn unusable(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, reason: &str) {
+    let pause = turn.long_pause();
+    unsettle(ike, turn, &offer, pause);
+    failed(ike, turn, reason.to_owned());
+    if offer.replaces.is_none() {
+        turn.effects.push(Effect::Lost(offer.child));
     }
 }
 
@@ -291,6 +382,7 @@ fn conclude(
     ike: &IkeSa,
     offer: &ChildOffer,
     contents: &Contents<'_>,
+    additional: &[u8],
 ) -> Result<(Terms, Making), &'static str> {
     let config = ike
         .connection
@@ -312,8 +404,8 @@ fn conclude(
     };
     let (outbound_key, inbound_key) = ike.keys.child_keys(
         shared.as_ref().map(|s| s.as_slice()),
-        &offer.nonce,
-        peer_nonce,
+        (&offer.nonce, peer_nonce),
+        additional,
         terms.proposal.suite,
     );
     let making = Making {

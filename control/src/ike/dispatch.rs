@@ -8,9 +8,12 @@ use super::contents::Contents;
 use super::engine::{Engine, Grave};
 use super::established::{IkeSa, State};
 use super::initial::{Admission, Initiator, Progress, Responder, stateless};
-use super::message::{Exchange, Header, MessageError, NotifyKind, Parsed, Payload, parse};
+use super::message::{
+    Exchange, FragmentPlace, Header, MessageError, NotifyKind, Parsed, Payload, parse,
+};
 use super::nat::Path;
 use super::output::{Event, Output};
+use super::proposal::KeyExchangeMethod;
 use super::settings::Connection;
 use super::tasks::Task;
 use super::turn::Turn;
@@ -42,7 +45,10 @@ impl Engine {
             }
             Ok(Parsed::Clear { .. }) => self.dropped(path, "not protected"),
             Ok(Parsed::Protected { header, .. }) => {
-                self.protected(now, entropy, path, &header, datagram);
+                self.protected(now, entropy, path, &header, (None, datagram));
+            }
+            Ok(Parsed::Fragment { header, place, .. }) => {
+                self.protected(now, entropy, path, &header, (Some(place), datagram));
             }
             Err(error) => {
                 self.dropped(path, error.reason());
@@ -123,7 +129,13 @@ impl Engine {
             return self.dropped(path, "too many half-open IKE SAs");
         }
         let contents = Contents::of(payloads);
-        if self.responders.len() >= self.settings.half_open_limit / 2
+        // RFC 7296 section 2.6: the more a request costs us, the earlier we are busy.
+        let method = contents.key_exchange.map(|(method, _)| method);
+        let costly = method
+            .and_then(KeyExchangeMethod::from_number)
+            .is_some_and(KeyExchangeMethod::is_costly);
+        let calm = self.settings.half_open_limit / if costly { 8 } else { 2 };
+        if self.responders.len() >= calm
             && !self.brought_cookie(now, entropy, path, header, &contents)
         {
             return;
@@ -179,7 +191,7 @@ impl Engine {
         entropy: &mut dyn Entropy,
         path: Path,
         header: &Header,
-        datagram: &[u8],
+        (place, datagram): (Option<FragmentPlace>, &[u8]),
     ) {
         // The I flag tells which of the SPIs its sender chose.
         let (ours, theirs) = if header.initiator {
@@ -191,8 +203,9 @@ impl Engine {
             if ike.remote_spi != theirs {
                 return self.dropped(path, "unknown IKE SA");
             }
-            self.with(now, entropy, ours, |ike, turn| {
-                ike.receive(turn, path, header, datagram);
+            self.with(now, entropy, ours, |ike, turn| match place {
+                None => ike.receive(turn, path, header, datagram),
+                Some(place) => ike.receive_fragment(turn, path, header, place, datagram),
             });
             return self.bury(ours, datagram);
         }
@@ -200,10 +213,10 @@ impl Engine {
             if responder.remote_spi != theirs {
                 return self.dropped(path, "unknown IKE SA");
             }
-            return self.respond(now, entropy, ours, path, header, datagram);
+            return self.respond(now, entropy, ours, path, header, (place, datagram));
         }
-        if self.initiators.contains_key(&ours) && header.exchange == Exchange::IkeAuth {
-            return self.conclude(now, entropy, ours, path, header, datagram);
+        if self.initiators.contains_key(&ours) {
+            return self.conclude(now, entropy, ours, path, header, (place, datagram));
         }
         match self.graves.get(&ours) {
             Some(grave) if grave.request == datagram => {
@@ -251,13 +264,14 @@ impl Engine {
         spi: IkeSpi,
         path: Path,
         header: &Header,
-        datagram: &[u8],
+        message: (Option<FragmentPlace>, &[u8]),
     ) {
         let Some(mut responder) = self.responders.remove(&spi) else {
             return;
         };
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let progress = responder.auth_request(&mut turn, &self.connections, path, header, datagram);
+        let progress =
+            responder.protected_request(&mut turn, &self.connections, path, header, message);
         let mut results = turn.finish();
         self.emit(std::mem::take(&mut results.immediate), Vec::new());
         match progress {
@@ -287,13 +301,13 @@ impl Engine {
         spi: IkeSpi,
         path: Path,
         header: &Header,
-        datagram: &[u8],
+        message: (Option<FragmentPlace>, &[u8]),
     ) {
         let Some(mut initiator) = self.initiators.remove(&spi) else {
             return;
         };
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let progress = initiator.auth_response(&mut turn, path, header, datagram);
+        let progress = initiator.protected_response(&mut turn, path, header, message);
         let mut results = turn.finish();
         self.emit(std::mem::take(&mut results.immediate), Vec::new());
         match progress {

@@ -16,6 +16,7 @@ use super::cookie::Cookies;
 use super::counter_sync;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError};
+use super::fragments;
 use super::index::Index;
 use super::initial::{Initiator, Responder};
 use super::nat::Path;
@@ -170,7 +171,35 @@ impl Engine {
 
     /// The next output, in order.
     pub fn poll_output(&mut self) -> Option<Output> {
-        self.outputs.pop_front()
+        let mut output = self.outputs.pop_front()?;
+        match &mut output {
+            Output::Commit(commit) => {
+                let transmits = std::mem::take(&mut commit.transmits);
+                commit.transmits = transmits.into_iter().flat_map(fragments::split).collect();
+            }
+            Output::Transmit(transmit) | Output::Retransmit { transmit, .. } => {
+                let first = fragments::datagrams(&transmit.payload)
+                    .next()
+                    .map(<[u8]>::len);
+                let length = first.unwrap_or_default();
+                if length < transmit.payload.len() {
+                    let mut rest = transmit.clone();
+                    rest.payload.drain(..length);
+                    transmit.payload.truncate(length);
+                    let rest = match &output {
+                        Output::Retransmit { ike, version, .. } => Output::Retransmit {
+                            ike: *ike,
+                            version: *version,
+                            transmit: rest,
+                        },
+                        _ => Output::Transmit(rest),
+                    };
+                    self.outputs.push_front(rest);
+                }
+            }
+            Output::Event(_) => {}
+        }
+        Some(output)
     }
 
     /// When `Input::Timeout` is due.

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
+use zeroize::Zeroizing;
 
 use super::auth::Authenticated;
 use super::child::Installed;
 use super::counter_sync::{AnsweredSync, CounterSync};
-use super::crypto::sk::IvSource;
+use super::crypto::Opened;
+use super::followup::HalfMade;
+use super::fragments::{self, Fragmenting, Reassembly};
 use super::keys::{IkeKeys, Side};
-use super::message::{Exchange, Header, MessageError, Payload};
+use super::message::{Exchange, Header, MessageError, Payload, emit_payloads, first_kind};
 use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
@@ -24,7 +27,7 @@ use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
 use super::window::Window;
-use super::{child, counter_sync, rekey};
+use super::{child, counter_sync, followup, rekey};
 
 /// How long a replaced SA waits for the peer's Delete before we send one.
 pub(super) const DELETE_GRACE: Duration = Duration::from_secs(30);
@@ -61,6 +64,11 @@ pub(super) struct IkeSa {
     pub message_id_sync: bool,
     /// Both sides asserted IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED.
     pub replay_counter_sync: bool,
+    pub fragmenting: Fragmenting,
+    /// Parts of messages that have not arrived in full.
+    pub reassembly: Reassembly,
+    /// What the peer is making with several key exchanges.
+    pub half_made: Option<HalfMade>,
     pub window: Window,
     pub pending: Option<Pending>,
     pub queue: Vec<Scheduled>,
@@ -128,7 +136,8 @@ impl IkeSa {
         header: &Header,
         payloads: &[Payload],
     ) -> Option<Vec<u8>> {
-        seal(&self.keys, turn, header, payloads)
+        let limit = self.fragmenting.limit(self.path);
+        seal(&self.keys, turn, header, payloads, limit)
     }
 
     /// Sends a request and makes it the outstanding one.
@@ -192,6 +201,7 @@ impl IkeSa {
                 turn.effects.push(Effect::Lost(name));
             }
         }
+        followup::discard(self, turn);
         self.window.outstanding = None;
         self.sync = None;
         self.probe = None;
@@ -255,30 +265,29 @@ impl IkeSa {
     }
 }
 
-/// Encrypts; the IV is unique to this member, its life and the message (R17 of the lease rules).
+/// Encrypts, in fragments if the message would be longer than `limit`; every IV is unique to this
+/// member, its life and the datagram (R17 of the lease rules).
 pub(super) fn seal(
     keys: &IkeKeys,
     turn: &mut Turn<'_>,
     header: &Header,
     payloads: &[Payload],
+    limit: Option<usize>,
 ) -> Option<Vec<u8>> {
     let keys = keys.sk_keys(Side::of_initiator(header.initiator)).ok()?;
-    let unique = turn.ids.iv()?;
-    let iv = IvSource {
-        unique,
-        entropy: turn.entropy,
-    };
-    Some(keys.seal(header, payloads, iv))
+    let content = Zeroizing::new(emit_payloads(payloads));
+    fragments::seal(&keys, turn, header, (first_kind(payloads), &content), limit)
 }
 
-/// Verifies and decrypts a message of the peer.
+/// Verifies and decrypts a datagram of the peer.
 pub(super) fn open(
     keys: &IkeKeys,
     header: &Header,
     datagram: &[u8],
-) -> Result<Vec<Payload>, MessageError> {
+) -> Result<Opened, MessageError> {
     let keys = keys.sk_keys(Side::of_initiator(header.initiator));
-    keys.map_err(|_| MessageError::NotProtected)?.open(datagram)
+    keys.map_err(|_| MessageError::NotProtected)?
+        .open_part(datagram)
 }
 
 /// What an IKE SA is born with.
@@ -295,6 +304,7 @@ pub(super) struct Birth {
     pub remote_id: Identification,
     pub message_id_sync: bool,
     pub replay_counter_sync: bool,
+    pub fragmenting: Fragmenting,
     pub window: Window,
 }
 
@@ -321,6 +331,9 @@ impl IkeSa {
             remote_id: birth.remote_id,
             message_id_sync: birth.message_id_sync,
             replay_counter_sync: birth.replay_counter_sync,
+            fragmenting: birth.fragmenting,
+            reassembly: Reassembly::default(),
+            half_made: None,
             window: birth.window,
             pending: None,
             queue: Vec::new(),

@@ -62,14 +62,28 @@ impl IkeKeys {
     }
 
     /// The keys of the IKE SA that replaces this one: SKEYSEED = prf(SK_d (old), g^ir (new) | Ni |
-    /// Nr) with the old PRF, all the rest with the new (RFC 7296 section 2.18).
-    pub fn rekey(&self, proposal: &IkeProposal, inputs: &Inputs<'_>, shared: &[u8]) -> IkeKeys {
+    /// Nr) with the old PRF, all the rest with the new (RFC 7296 section 2.18). With additional key
+    /// exchanges their secrets follow the nonces: | SK(1) | ... | SK(n) (RFC 9370 section 2.2.4).
+    pub fn rekey(
+        &self,
+        proposal: &IkeProposal,
+        inputs: &Inputs<'_>,
+        shared: &[u8],
+        additional: &[u8],
+    ) -> IkeKeys {
+        let (ni, nr) = (inputs.initiator_nonce, inputs.responder_nonce);
         let seed = prf(
             self.proposal.prf,
             self.sk_d(),
-            &[shared, inputs.initiator_nonce, inputs.responder_nonce],
+            &[shared, ni, nr, additional],
         );
         IkeKeys::expand(proposal, inputs, &seed)
+    }
+
+    /// The keys after an additional key exchange in IKE_INTERMEDIATE: SKEYSEED(n) = prf(SK_d(n-1),
+    /// SK(n) | Ni | Nr) (RFC 9370 section 2.2.2), which is how a rekeying derives them.
+    pub fn follow(&self, inputs: &Inputs<'_>, shared: &[u8]) -> IkeKeys {
+        self.rekey(&self.proposal, inputs, shared, &[])
     }
 
     /// The same keys after a PPK was mixed in: SK_d, SK_pi and SK_pr become prf+(PPK, SK_d) and so
@@ -170,19 +184,12 @@ impl IkeKeys {
     pub fn child_keys(
         &self,
         shared: Option<&[u8]>,
-        initiator_nonce: &[u8],
-        responder_nonce: &[u8],
+        nonces: (&[u8], &[u8]),
+        additional: &[u8],
         suite: EspSuite,
     ) -> (KeyMaterial, KeyMaterial) {
         let prf = self.proposal.prf;
-        child_keys(
-            prf,
-            self.sk_d(),
-            shared,
-            initiator_nonce,
-            responder_nonce,
-            suite,
-        )
+        child_keys(prf, self.sk_d(), shared, nonces, additional, suite)
     }
 
     fn part(&self, index: usize) -> &[u8] {
@@ -212,17 +219,19 @@ fn total_length(proposal: &IkeProposal) -> usize {
 }
 
 /// KEYMAT = prf+(SK_d, [g^ir (new) |] Ni | Nr), cut into the keys for packets from the initiator
-/// of this exchange to its responder, then for the other direction (RFC 7296 section 2.17).
+/// of this exchange to its responder, then for the other direction (RFC 7296 section 2.17). The
+/// secrets of additional key exchanges follow: | SK(1) | ... | SK(n) (RFC 9370 section 2.2.4).
 pub fn child_keys(
     prf: Prf,
     sk_d: &[u8],
     shared: Option<&[u8]>,
-    initiator_nonce: &[u8],
-    responder_nonce: &[u8],
+    (initiator_nonce, responder_nonce): (&[u8], &[u8]),
+    additional: &[u8],
     suite: EspSuite,
 ) -> (KeyMaterial, KeyMaterial) {
     let length = suite.key_material_length();
-    let seed = [shared.unwrap_or_default(), initiator_nonce, responder_nonce];
+    let shared = shared.unwrap_or_default();
+    let seed = [shared, initiator_nonce, responder_nonce, additional];
     let octets = prf_plus(prf, sk_d, &seed, 2 * length);
     let (to_responder, to_initiator) = octets.split_at(length);
     (
@@ -296,7 +305,7 @@ mod tests {
             responder_spi: IkeSpi(0x0102030405060708),
             ..inputs(&ni, &nr)
         };
-        let keys = first().rekey(&proposal, &swapped, &[0x5a; 32]);
+        let keys = first().rekey(&proposal, &swapped, &[0x5a; 32], &[]);
         assert_eq!(*keys.export(), expected);
         assert_eq!(keys.part(1), &expected[48..80]);
         assert_eq!(keys.part(2), &expected[80..112]);
@@ -309,7 +318,7 @@ mod tests {
     #[test]
     fn keys_of_child_sas() {
         let (ni, nr) = nonces();
-        let (out, back) = first().child_keys(None, &ni, &nr, EspSuite::Aes128Gcm16);
+        let (out, back) = first().child_keys(None, (&ni, &nr), &[], EspSuite::Aes128Gcm16);
         let expected = octets(
             "0261c52703b9f146daebe8ac89521ec9055bd5bf8f0b4903a0c86a99da858af0f3edea393f8fcfa9",
         );
@@ -318,14 +327,14 @@ mod tests {
         // In each direction "the encryption key (if any) MUST be taken from the first bits and the
         // integrity key (if any) MUST be taken from the remaining bits".
         let suite = EspSuite::Aes128CbcHmacSha256;
-        let (out, back) = first().child_keys(None, &ni, &nr, suite);
+        let (out, back) = first().child_keys(None, (&ni, &nr), &[], suite);
         let parts = out.parts(suite).unwrap();
         assert_eq!(*parts.key, expected[..16]);
         assert_eq!(parts.integrity[..24], expected[16..]);
         assert_eq!((out.expose().len(), back.expose().len()), (48, 48));
 
         let shared = [0x5a; 32];
-        let (out, back) = first().child_keys(Some(&shared), &ni, &nr, EspSuite::Aes256Gcm16);
+        let (out, back) = first().child_keys(Some(&shared), (&ni, &nr), &[], EspSuite::Aes256Gcm16);
         let expected = octets(
             "6b5ac4c286d1eb410e7e4908a559ecf487d03f07332a2c6273c323deb9eb38e1a1d853447b15\
              de597ac8cb924208d6ad70369e01f6aa6631bc30faefde81719cf36fd30e13c75b73",

@@ -5,13 +5,16 @@ use std::sync::Arc;
 
 use super::contents::Contents;
 use super::established::{IkeSa, open};
-use super::message::{Delete, Exchange, Header, MessageError, Notify, NotifyKind, Payload};
+use super::message::{
+    Delete, Exchange, FragmentPlace, Header, MessageError, Notify, NotifyKind, Payload,
+    parse_payloads,
+};
 use super::nat::Path;
 use super::output::{ChildChange, Event};
 use super::tasks::Pending;
 use super::turn::Turn;
-use super::window::Sequence;
-use super::{child, counter_sync, create, inform, probe, rekey, takeover};
+use super::window::{Asked, Repetition, Sequence};
+use super::{child, counter_sync, create, followup, inform, probe, rekey, takeover};
 
 impl IkeSa {
     /// A message for this IKE SA. Nothing changes before its integrity is verified.
@@ -19,17 +22,122 @@ impl IkeSa {
         if header.initiator == self.initiator {
             return turn.drop(path.remote, "reflected");
         }
+        match open(&self.keys, header, datagram) {
+            Ok(opened) => {
+                let asked = Asked::new(datagram, 1, &opened.content);
+                let payloads = parse_payloads(opened.first, &opened.content);
+                self.opened(turn, path, header, (datagram, asked), payloads);
+            }
+            // What is inside is authentic, and its padding is wrong.
+            Err(error) if error.notify().is_some() => {
+                let asked = Asked::new(datagram, 1, datagram);
+                self.opened(turn, path, header, (datagram, asked), Err(error));
+            }
+            Err(error) => turn.drop(path.remote, error.reason()),
+        }
+    }
+
+    /// A part of a message for this IKE SA (RFC 7383).
+    pub fn receive_fragment(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        place: FragmentPlace,
+        datagram: &[u8],
+    ) {
+        if header.initiator == self.initiator {
+            return turn.drop(path.remote, "reflected");
+        }
+        if !self.fragmenting.negotiated {
+            return turn.drop(path.remote, "fragments were not negotiated");
+        }
+        if let Err(reason) = self.reassembly.wants(header, place) {
+            return turn.drop(path.remote, reason);
+        }
         let opened = match open(&self.keys, header, datagram) {
+            Ok(opened) => opened,
+            Err(error) => return turn.drop(path.remote, error.reason()),
+        };
+        if let Err(reason) = self.expects(turn, path, header, place, datagram) {
+            return turn.drop(path.remote, reason);
+        }
+        match self
+            .reassembly
+            .add(turn.now, header, place, datagram, opened)
+        {
+            Err(reason) => turn.drop(path.remote, reason),
+            Ok(None) => {}
+            Ok(Some(whole)) => {
+                let asked = Asked::new(&whole.head, place.total, &whole.content);
+                let payloads = parse_payloads(whole.first, &whole.content);
+                self.opened(turn, path, header, (datagram, asked), payloads);
+            }
+        }
+    }
+
+    /// Whether an authentic fragment belongs to a message that is due. One of a request that was
+    /// answered makes us answer again, once for each repetition (RFC 7383 section 2.6.1).
+    fn expects(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        place: FragmentPlace,
+        datagram: &[u8],
+    ) -> Result<(), &'static str> {
+        let id = header.message_id;
+        if header.response {
+            let due = self.window.outstanding.as_ref().is_some_and(|o| o.id == id);
+            return due.then_some(()).ok_or("unexpected response");
+        }
+        match self.window.sequence(id) {
+            Sequence::New => Ok(()),
+            Sequence::Ahead if self.accept_jump => Ok(()),
+            Sequence::Ahead => {
+                // It had answers that are not in our record.
+                takeover::doubt(self, turn);
+                Err("message ID above the window")
+            }
+            Sequence::Old => Err("message ID below the window"),
+            Sequence::Repeated => match self.window.repetition(place, datagram) {
+                Repetition::Collect => Ok(()),
+                Repetition::Other => Err("another request with a used message ID"),
+                Repetition::Ignore => Err("fragment of an answered request"),
+                Repetition::Answer => {
+                    self.answer_again(turn, path);
+                    Err("fragment of an answered request")
+                }
+            },
+        }
+    }
+
+    fn answer_again(&self, turn: &mut Turn<'_>, path: Path) {
+        if let Some(response) = &self.window.response {
+            let payload = response.bytes.clone();
+            turn.immediate.push(path.transmit(payload));
+        }
+    }
+
+    /// A message that is whole and authentic. `datagram` is the one that completed it.
+    fn opened(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        request: (&[u8], Asked),
+        payloads: Result<Vec<Payload>, MessageError>,
+    ) {
+        let payloads = match payloads {
             Ok(payloads) => Ok(payloads),
             Err(error) => match refusal(&error) {
                 Some(notify) if !header.response => Err(notify),
                 _ => return turn.drop(path.remote, error.reason()),
             },
         };
-        match opened {
+        match payloads {
             Ok(payloads) if header.response => self.response(turn, path, header, &payloads),
-            Ok(payloads) => self.incoming_request(turn, path, header, datagram, Ok(payloads)),
-            Err(notify) => self.incoming_request(turn, path, header, datagram, Err(notify)),
+            payloads => self.incoming_request(turn, path, header, request, payloads),
         }
     }
 
@@ -38,7 +146,7 @@ impl IkeSa {
         turn: &mut Turn<'_>,
         path: Path,
         header: &Header,
-        datagram: &[u8],
+        (datagram, asked): (&[u8], Asked),
         payloads: Result<Vec<Payload>, Notify>,
     ) {
         if let Ok(payloads) = &payloads
@@ -59,16 +167,10 @@ impl IkeSa {
         }
         match self.window.sequence(header.message_id) {
             Sequence::New => {}
-            Sequence::Repeated if !self.window.repeats(datagram) => {
+            Sequence::Repeated if !self.window.repeats(&asked) => {
                 return turn.drop(path.remote, "another request with a used message ID");
             }
-            Sequence::Repeated => {
-                if let Some(response) = &self.window.response {
-                    let payload = response.bytes.clone();
-                    turn.immediate.push(path.transmit(payload));
-                }
-                return;
-            }
+            Sequence::Repeated => return self.answer_again(turn, path),
             Sequence::Old => return turn.drop(path.remote, "message ID below the window"),
             Sequence::Ahead => return turn.drop(path.remote, "message ID above the window"),
         }
@@ -88,7 +190,7 @@ impl IkeSa {
             return;
         };
         self.window
-            .answered(header.message_id, Some(datagram), bytes.clone());
+            .answered(header.message_id, Some(asked), bytes.clone());
         turn.transmits.push(path.transmit(bytes));
         turn.dirty = true;
         self.advance(turn);
@@ -110,6 +212,7 @@ impl IkeSa {
                 rekey::answer(self, turn, &contents)
             }
             Exchange::CreateChildSa => create::answer(self, turn, &contents),
+            Exchange::IkeFollowupKe => followup::answer(self, turn, &contents),
             _ => vec![Payload::notify(NotifyKind::INVALID_SYNTAX, &[])],
         }
     }

@@ -4,11 +4,13 @@
 use std::time::Duration;
 
 use hitless_sa::{IkeSpi, MessageId};
+use zeroize::Zeroizing;
 
 use super::contents::{Contents, wanted_group};
 use super::create::{exchange_keys, key_exchange, loses};
 use super::crypto::kex::KeyPair;
 use super::established::{Birth, DELETE_GRACE, IkeSa, State};
+use super::followup::{self, Followup, HalfMade, Progress, What};
 use super::keys::{IkeKeys, Inputs};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
@@ -21,6 +23,7 @@ use super::window::Window;
 const GROUP_RETRIES: u8 = 2;
 
 /// Our outstanding offer of a new IKE SA, with the secrets that its answer needs.
+#[derive(Clone)]
 pub(super) struct IkeOffer {
     pub spi: IkeSpi,
     pub nonce: Vec<u8>,
@@ -28,6 +31,8 @@ pub(super) struct IkeOffer {
     /// The peer rekeyed the same IKE SA meanwhile.
     pub collision: Option<IkeCollision>,
     pub retries: u8,
+    /// It was answered, and additional key exchanges follow.
+    pub followup: Option<Followup>,
 }
 
 /// The IKE SA that the peer's exchange made while ours was outstanding.
@@ -54,6 +59,7 @@ pub(super) fn request(
         key,
         collision: None,
         retries,
+        followup: None,
     };
     let payloads = [
         Payload::SecurityAssociation(IkeProposal::offer(
@@ -79,11 +85,7 @@ pub(super) fn answer(
 ) -> Vec<Payload> {
     // RFC 7296 section 2.25.2: not while a Child SA is being made, replaced or closed, nor while
     // the IKE SA itself is being closed.
-    let busy = matches!(
-        ike.pending,
-        Some(Pending::CreateChild(_) | Pending::DeleteChildren(_) | Pending::DeleteIke)
-    );
-    if busy || ike.state != State::Established {
+    if is_busy(ike) {
         return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
     }
     match agree(ike, turn, contents) {
@@ -96,6 +98,14 @@ pub(super) fn answer(
             vec![refusal]
         }
     }
+}
+
+fn is_busy(ike: &IkeSa) -> bool {
+    let busy = matches!(
+        ike.pending,
+        Some(Pending::CreateChild(_) | Pending::DeleteChildren(_) | Pending::DeleteIke)
+    );
+    busy || ike.state != State::Established
 }
 
 fn agree(
@@ -121,14 +131,68 @@ fn agree(
         initiator_spi: peer_spi,
         responder_spi: spi,
     };
-    let keys = ike.keys.rekey(&chosen, &inputs, &shared);
-    let mut successor = successor(ike, turn, false, chosen, spi, peer_spi, keys);
-    successor.undecided = matches!(ike.pending, Some(Pending::RekeyIke(_)));
-    let payloads = vec![
+    let mut payloads = vec![
         Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, Some(spi))]),
         Payload::Nonce(nonce.clone()),
         key_payload,
     ];
+    if chosen.additional.is_empty() {
+        let keys = ike.keys.rekey(&chosen, &inputs, &shared, &[]);
+        make(ike, turn, chosen, &inputs, keys);
+    } else {
+        let began = (What::Ike { spi }, chosen.additional);
+        payloads.push(followup::begin(
+            ike,
+            turn,
+            contents,
+            began,
+            (&nonce, shared),
+        ));
+    }
+    Ok(payloads)
+}
+
+/// The last additional key exchange is done: what the peer's CREATE_CHILD_SA began is made.
+pub(super) fn finish(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    request: &Contents<'_>,
+    half: &HalfMade,
+    spi: IkeSpi,
+) -> Result<(), Payload> {
+    if is_busy(ike) {
+        return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]));
+    }
+    let chosen = request.proposals.and_then(|proposals| {
+        let (theirs, chosen) = select(&ike.connection.proposals, proposals)?;
+        Some((theirs.ike_spi()?, chosen))
+    });
+    let (Some((peer_spi, chosen)), Some(peer_nonce)) = (chosen, request.valid_nonce()) else {
+        return Err(Payload::notify(NotifyKind::INVALID_SYNTAX, &[]));
+    };
+    let inputs = Inputs {
+        initiator_nonce: peer_nonce,
+        responder_nonce: &half.nonce,
+        initiator_spi: peer_spi,
+        responder_spi: spi,
+    };
+    let keys = ike.keys.rekey(&chosen, &inputs, &half.shared, &half.done);
+    make(ike, turn, chosen, &inputs, keys);
+    Ok(())
+}
+
+/// As responder: the successor, which inherits unless our own rekeying is under way.
+fn make(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    chosen: IkeProposal,
+    inputs: &Inputs<'_>,
+    keys: IkeKeys,
+) {
+    let (peer_spi, spi) = (inputs.initiator_spi, inputs.responder_spi);
+    let (peer_nonce, nonce) = (inputs.initiator_nonce, inputs.responder_nonce);
+    let mut successor = successor(ike, turn, false, chosen, spi, peer_spi, keys);
+    successor.undecided = matches!(ike.pending, Some(Pending::RekeyIke(_)));
     turn.effects.push(Effect::Created(Box::new(successor)));
     ike.successors.push(spi);
     match &mut ike.pending {
@@ -136,12 +200,11 @@ fn agree(
             // RFC 7296 section 2.8.2: who wins is known when our own answer is here.
             offer.collision = Some(IkeCollision {
                 ike: spi,
-                lowest: peer_nonce.min(&nonce).to_vec(),
+                lowest: peer_nonce.min(nonce).to_vec(),
             });
         }
         _ => inherit(ike, turn, spi),
     }
-    Ok(payloads)
 }
 
 /// The new IKE SA: everything but the keys, the SPIs and the Message IDs is as before
@@ -170,6 +233,7 @@ fn successor(
             remote_id: ike.remote_id.clone(),
             message_id_sync: ike.message_id_sync,
             replay_counter_sync: ike.replay_counter_sync,
+            fragmenting: ike.fragmenting,
             window: Window::new(MessageId(0), MessageId(0)),
         },
     );
@@ -201,7 +265,7 @@ pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
 pub(super) fn complete(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
-    offer: IkeOffer,
+    mut offer: IkeOffer,
     contents: &Contents<'_>,
 ) {
     if contents.proposals.is_none()
@@ -209,25 +273,56 @@ pub(super) fn complete(
     {
         return refused(ike, turn, offer, error);
     }
-    match conclude(ike, turn, &offer, contents) {
-        Ok(successor) => succeeded(ike, turn, offer, contents, successor),
-        Err(reason) => {
-            turn.events.push(Event::NegotiationFailed {
-                peer: ike.path.remote,
-                reason: reason.to_owned(),
-            });
-            let pause = turn.long_pause();
-            give_up(ike, turn, &offer, pause);
-        }
+    if let Err(reason) = go_on(ike, turn, &mut offer, contents) {
+        turn.events.push(Event::NegotiationFailed {
+            peer: ike.path.remote,
+            reason: reason.to_owned(),
+        });
+        let pause = turn.long_pause();
+        give_up(ike, turn, &offer, pause);
     }
 }
 
-fn conclude(
-    ike: &IkeSa,
+/// The next additional key exchange, or the successor.
+fn go_on(
+    ike: &mut IkeSa,
     turn: &mut Turn<'_>,
-    offer: &IkeOffer,
+    offer: &mut IkeOffer,
     contents: &Contents<'_>,
-) -> Result<IkeSa, &'static str> {
+) -> Result<(), &'static str> {
+    let progress = match offer.followup.take() {
+        Some(followup) => followup.absorb(turn, contents)?,
+        None => {
+            let (chosen, _) = accepted_by(ike, contents)?;
+            if chosen.additional.is_empty() {
+                Progress::Done(contents.payloads.to_vec(), Zeroizing::default())
+            } else {
+                Progress::Next(Followup::begin(turn, contents, chosen.additional)?)
+            }
+        }
+    };
+    match progress {
+        Progress::Next(followup) => {
+            let next = IkeOffer {
+                followup: Some(followup.clone()),
+                ..offer.clone()
+            };
+            followup.ask(ike, turn, Pending::RekeyIke(next));
+        }
+        Progress::Done(payloads, additional) => {
+            let contents = Contents::of(&payloads);
+            let successor = conclude(ike, turn, offer, &contents, &additional)?;
+            succeeded(ike, turn, offer.clone(), &contents, successor);
+        }
+    }
+    Ok(())
+}
+
+/// What the peer chose of our offer, and its SPI.
+fn accepted_by(
+    ike: &IkeSa,
+    contents: &Contents<'_>,
+) -> Result<(IkeProposal, IkeSpi), &'static str> {
     let proposals = contents.proposals.ok_or("answer without proposal")?;
     let (theirs, chosen) = accepted(&ike.connection.proposals, proposals)
         .ok_or("answer with a proposal that was not offered")?;
@@ -235,6 +330,17 @@ fn conclude(
         .ike_spi()
         .filter(|spi| spi.0 != 0)
         .ok_or("answer without SPI")?;
+    Ok((chosen, peer_spi))
+}
+
+fn conclude(
+    ike: &IkeSa,
+    turn: &mut Turn<'_>,
+    offer: &IkeOffer,
+    contents: &Contents<'_>,
+    additional: &[u8],
+) -> Result<IkeSa, &'static str> {
+    let (chosen, peer_spi) = accepted_by(ike, contents)?;
     let peer_nonce = contents.valid_nonce().ok_or("answer without nonce")?;
     let public = match contents.key_exchange {
         Some((group, public))
@@ -252,7 +358,7 @@ fn conclude(
         initiator_spi: offer.spi,
         responder_spi: peer_spi,
     };
-    let keys = ike.keys.rekey(&chosen, &inputs, &shared);
+    let keys = ike.keys.rekey(&chosen, &inputs, &shared, additional);
     Ok(successor(
         ike, turn, true, chosen, offer.spi, peer_spi, keys,
     ))

@@ -7,6 +7,7 @@ use hitless_sa::{Incarnation, MemberId, Mode, SaOptions, TrafficSelector};
 use zeroize::Zeroizing;
 
 use super::auth::{AuthSettings, TimeOfDay};
+use super::fragments::Fragmentation;
 use super::proposal::{EspProposal, Identification, IkeProposal};
 
 /// What the engine must know besides its connections.
@@ -17,7 +18,8 @@ pub struct EngineSettings {
     pub incarnation: Incarnation,
     pub connections: Vec<Connection>,
     pub secrets: Vec<Secret>,
-    /// Half-open IKE SAs that are kept at most; beyond half of it cookies are demanded.
+    /// Half-open IKE SAs that are kept at most; beyond half of it cookies are demanded, and
+    /// for MODP groups beyond an eighth.
     pub half_open_limit: usize,
     /// First retransmission after this long; then it doubles (RFC 7296 section 2.4).
     pub retransmit_timeout: Duration,
@@ -38,6 +40,9 @@ pub struct Connection {
     /// UDP port of the peer to initiate to (500), or 4500 to start there.
     pub remote_port: u16,
     pub proposals: Vec<IkeProposal>,
+    pub fragmentation: Fragmentation,
+    /// The longest IP datagram that carries a fragment of an IKE message.
+    pub fragment_size: u16,
     pub local_id: Identification,
     pub remote_id: Identification,
     /// Force UDP encapsulation by faking NAT detection.

@@ -65,6 +65,13 @@ pub struct IkeSaStatus {
     pub expected_request: MessageId,
     pub message_id_sync: bool,
     pub replay_counter_sync: bool,
+    /// How the peer proved who it is: `psk`, or the kind of signature; empty before.
+    pub authenticated: String,
+    /// SHA-256 of its certificate, in hex.
+    pub certificate: Option<String>,
+    /// A postquantum pre-shared key is mixed in (RFC 8784).
+    pub ppk: bool,
+    pub reauthenticating_in: Option<Duration>,
     pub children: Vec<ChildStatus>,
 }
 
@@ -111,6 +118,10 @@ pub(super) fn connecting(initiator: &Initiator) -> IkeSaStatus {
         expected_request: MessageId(0),
         message_id_sync: false,
         replay_counter_sync: false,
+        authenticated: String::new(),
+        certificate: None,
+        ppk: false,
+        reauthenticating_in: None,
         children: Vec::new(),
     }
 }
@@ -124,6 +135,7 @@ pub(super) fn established(ike: &IkeSa, now: Instant, passive: bool) -> IkeSaStat
         State::Rekeyed { .. } => SaState::Rekeyed,
         State::Deleting | State::Gone => SaState::Deleting,
     };
+    let proven = &ike.authenticated.proven;
     IkeSaStatus {
         name: ike.connection.name.clone(),
         unique_id: ike.unique,
@@ -142,8 +154,16 @@ pub(super) fn established(ike: &IkeSa, now: Instant, passive: bool) -> IkeSaStat
         expected_request: ike.window.expected,
         message_id_sync: ike.message_id_sync,
         replay_counter_sync: ike.replay_counter_sync,
+        authenticated: proven.method.clone(),
+        certificate: proven.certificate.map(|digest| hex(&digest)),
+        ppk: ike.authenticated.ppk,
+        reauthenticating_in: ike.authenticated.reauth_at.map(|at| at.since(now)),
         children: children(ike, now),
     }
+}
+
+fn hex(octets: &[u8]) -> String {
+    octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
 
 fn children(ike: &IkeSa, now: Instant) -> Vec<ChildStatus> {

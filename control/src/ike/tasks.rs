@@ -5,6 +5,7 @@ use hitless_sa::{Instant, SaId, Spi};
 use super::child::ChildState;
 use super::create::{self, ChildOffer};
 use super::established::{DELETE_GRACE, IkeSa, State};
+use super::fragments::{self, Fragmenting, PATIENT_TRANSMISSIONS};
 use super::message::Exchange;
 use super::rekey::{self, IkeOffer};
 use super::turn::Turn;
@@ -43,7 +44,13 @@ pub(super) enum Pending {
 impl Pending {
     /// What kind of response it waits for.
     pub fn exchange(&self) -> Exchange {
+        let followup = match self {
+            Pending::CreateChild(offer) => offer.followup.is_some(),
+            Pending::RekeyIke(offer) => offer.followup.is_some(),
+            _ => false,
+        };
         match self {
+            _ if followup => Exchange::IkeFollowupKe,
             Pending::CreateChild(_) | Pending::RekeyIke(_) => Exchange::CreateChildSa,
             Pending::DeleteChildren(_) | Pending::DeleteIke | Pending::Liveness => {
                 Exchange::Informational
@@ -127,10 +134,12 @@ impl IkeSa {
 
     /// Timers.
     pub fn tick(&mut self, turn: &mut Turn<'_>) {
+        self.reassembly.expire(turn.now);
         counter_sync::tick(self, turn);
         probe::tick(self, turn);
         match self.window.due(turn.now, turn.backoff()) {
             Due::Nothing => {}
+            Due::Resend(_) if self.divide(turn) => {}
             Due::Resend(bytes) => turn.immediate.push(self.path.transmit(bytes)),
             Due::Dead if takeover::doubt(self, turn) => {}
             Due::Dead => return self.destroy(turn, "no answer"),
@@ -150,6 +159,34 @@ impl IkeSa {
             self.lifetimes(turn);
         }
         self.advance(turn);
+    }
+
+    /// Sends the outstanding request in smaller fragments, if it stayed unanswered for long and was
+    /// sent in larger ones (RFC 7383 section 2.5.2). The content and the Message ID are the same.
+    fn divide(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(outstanding) = self
+            .window
+            .outstanding
+            .as_ref()
+            .filter(|o| o.sent >= PATIENT_TRANSMISSIONS)
+        else {
+            return false;
+        };
+        let Some((smaller, bytes)) = self.divided(turn, &outstanding.bytes) else {
+            return false;
+        };
+        self.fragmenting = smaller;
+        if let Some(outstanding) = &mut self.window.outstanding {
+            outstanding.bytes = bytes.clone();
+        }
+        self.transmit(turn, bytes);
+        true
+    }
+
+    fn divided(&self, turn: &mut Turn<'_>, flight: &[u8]) -> Option<(Fragmenting, Vec<u8>)> {
+        let smaller = self.fragmenting.lowered(self.path)?;
+        let flight = fragments::divide(&self.keys, turn, flight, smaller.limit(self.path))?;
+        Some((smaller, flight))
     }
 
     fn lifetimes(&mut self, turn: &mut Turn<'_>) {
@@ -201,6 +238,7 @@ impl IkeSa {
             self.sync.as_ref().map(|s| s.resend_at),
             self.probe.as_ref().and_then(|p| p.deadline()),
             self.forget_at,
+            self.reassembly.deadline(),
             delete_at,
             self.rekey_at.filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),

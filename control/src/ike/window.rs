@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use hitless_sa::{Instant, MessageId};
 
+use super::message::FragmentPlace;
+
 /// Retransmission, from the engine's settings.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Backoff {
@@ -62,9 +64,43 @@ pub(super) enum Due {
 pub(super) struct Response {
     pub id: MessageId,
     pub bytes: Vec<u8>,
-    /// Digest of the request that it answers; not known of IKE_AUTH, nor if another member
-    /// answered it.
-    pub request: Option<u64>,
+    /// The request that it answers; not known of IKE_AUTH, nor if another member answered it.
+    pub request: Option<Asked>,
+}
+
+/// What tells a repetition of a request from another request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Asked {
+    /// Digest of the datagram, or of its first fragment's.
+    datagram: u64,
+    /// How many fragments it had; one if it was none.
+    total: u16,
+    /// Digest of what was inside.
+    content: u64,
+}
+
+impl Asked {
+    /// `datagram` is the first fragment if there are several.
+    pub fn new(datagram: &[u8], total: u16, content: &[u8]) -> Asked {
+        Asked {
+            datagram: digest(datagram),
+            total,
+            content: digest(content),
+        }
+    }
+}
+
+/// What to do with a fragment of a request that was answered (RFC 7383 section 2.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Repetition {
+    /// The first fragment: the response is sent again.
+    Answer,
+    /// Another of them: once is enough.
+    Ignore,
+    /// Divided anew, for smaller datagrams: it must be put together to be recognised.
+    Collect,
+    /// Not the same request.
+    Other,
 }
 
 /// Tells two messages of one peer apart; both are authenticated.
@@ -113,21 +149,30 @@ impl Window {
     }
 
     /// Remembers the response to the request that was due.
-    pub fn answered(&mut self, id: MessageId, request: Option<&[u8]>, bytes: Vec<u8>) {
+    pub fn answered(&mut self, id: MessageId, request: Option<Asked>, bytes: Vec<u8>) {
         self.expected = id.next();
-        self.response = Some(Response {
-            id,
-            bytes,
-            request: request.map(digest),
-        });
+        self.response = Some(Response { id, bytes, request });
     }
 
     /// Whether an answered request is the same once more (RFC 7296 section 2.1: it must be
     /// bitwise identical). Two members of a cluster that both believe to lead can use one Message
     /// ID for two requests, and the answer to one would give the other wrong keys.
-    pub fn repeats(&self, request: &[u8]) -> bool {
+    pub fn repeats(&self, request: &Asked) -> bool {
         let first = self.response.as_ref().and_then(|r| r.request);
-        first.is_none_or(|first| first == digest(request))
+        first.is_none_or(|first| {
+            // Divided into other fragments only its content is the same.
+            first == *request || first.total != request.total && first.content == request.content
+        })
+    }
+
+    /// What a fragment of an answered request is for.
+    pub fn repetition(&self, place: FragmentPlace, datagram: &[u8]) -> Repetition {
+        match self.response.as_ref().and_then(|r| r.request) {
+            Some(first) if first.total != place.total => Repetition::Collect,
+            _ if place.number != 1 => Repetition::Ignore,
+            Some(first) if first.datagram != digest(datagram) => Repetition::Other,
+            _ => Repetition::Answer,
+        }
     }
 
     /// Takes the next Message ID for a request.
@@ -208,10 +253,11 @@ mod tests {
         assert_eq!(window.sequence(MessageId(3)), Sequence::New);
         assert_eq!(window.sequence(MessageId(2)), Sequence::Old);
         assert_eq!(window.sequence(MessageId(4)), Sequence::Ahead);
-        window.answered(MessageId(3), Some(&[3]), vec![1]);
+        let asked = |octet: u8| Asked::new(&[octet], 1, &[octet]);
+        window.answered(MessageId(3), Some(asked(3)), vec![1]);
         assert_eq!(window.sequence(MessageId(3)), Sequence::Repeated);
-        assert!(window.repeats(&[3]) && !window.repeats(&[4]));
-        window.answered(MessageId(4), Some(&[4]), vec![2]);
+        assert!(window.repeats(&asked(3)) && !window.repeats(&asked(4)));
+        window.answered(MessageId(4), Some(asked(4)), vec![2]);
         assert_eq!(window.sequence(MessageId(3)), Sequence::Old);
     }
 

@@ -1,11 +1,18 @@
 //! Two IKE engines on one virtual clock.
 
+mod certificates;
 mod counter_sync;
 mod establish;
 mod failover;
+mod followup;
+mod fragments;
 mod hostile;
 mod inform;
+mod key_exchange;
 mod lossy;
+mod pki;
+mod ppk;
+mod reauth;
 mod rekey;
 mod suites;
 mod world;

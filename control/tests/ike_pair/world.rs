@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless::ike::auth::{AuthSettings, TimeOfDay};
+use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
@@ -139,6 +140,8 @@ pub fn settings(host: usize) -> EngineSettings {
             local_addrs: vec![address(host)],
             remote_addrs: vec![address(other)],
             remote_port: 500,
+            fragmentation: Fragmentation::Yes,
+            fragment_size: 1280,
             proposals: vec!["aes128gcm16-prfsha256-x25519".parse().unwrap()],
             local_id: identity(host),
             remote_id: identity(other),
@@ -270,6 +273,13 @@ impl World {
         let engine = &mut self.hosts[host].engine;
         engine.lead(self.now, &mut self.entropy, &mut |_| resume);
         self.drain(host);
+    }
+
+    /// What the time of day is, for both ends.
+    pub fn set_time_of_day(&mut self, since_1970: Duration) {
+        for host in &mut self.hosts {
+            host.engine.set_time_of_day(self.now, since_1970);
+        }
     }
 
     pub fn input(&mut self, host: usize, input: Input<'_>) {

@@ -41,6 +41,8 @@ use record::Record;
 /// What a worker's lane knows.
 pub(crate) struct Express {
     on: bool,
+    /// Packets that have taken it.
+    taken: u64,
     egresses: Egresses,
     flows: Flows,
     /// One for each slot.
@@ -56,6 +58,7 @@ impl Express {
     pub(crate) fn new(capacity: usize) -> Express {
         Express {
             on: true,
+            taken: 0,
             egresses: Egresses::new(),
             flows: Flows::new(capacity),
             records: vec![Record::default(); capacity].into_boxed_slice(),
@@ -67,6 +70,11 @@ impl Express {
     /// Whether packets take the lane at all.
     pub(crate) fn set(&mut self, on: bool) {
         self.on = on;
+    }
+
+    /// Packets that have taken the lane.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The SPD has changed.
@@ -158,6 +166,7 @@ impl Worker {
             return;
         };
         let (own, protected) = (interface.mac, interface.protected);
+        let all = burst.len();
         let mut rest = Rest::default();
         // Mostly a port has traffic of one kind, which stays where it is.
         if protected && self.all_leave(burst, own) {
@@ -181,6 +190,7 @@ impl Worker {
                 self.express_outbound(now, &mut leaving, &mut rest);
             }
         }
+        self.express.taken += (all - rest.packets.len()) as u64;
         if !rest.packets.is_empty() {
             rest.give_back(burst);
         }

@@ -9,6 +9,7 @@ mod faults;
 mod hostile;
 mod interfaces;
 mod jumbo;
+mod lane;
 mod leases;
 mod local;
 mod policy;

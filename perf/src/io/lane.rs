@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hitless_bench::{Bench, Direction, GATEWAY, Setup, cells};
+use hitless_bench::{Bench, Direction, GATEWAY, Setup, parts};
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::af_packet::{AfPacketPort, AfPacketSettings};
 use hitless_dataplane::port::af_xdp::{AfXdpPort, AfXdpSettings};
@@ -52,17 +52,23 @@ pub struct Lane {
 
 impl Lane {
     /// With a worker in the middle.
-    pub fn hitless(driver: Driver, setup: Setup, direction: Direction) -> Result<Lane, Box<dyn Error>> {
+    pub fn hitless(
+        driver: Driver,
+        setup: Setup,
+        direction: Direction,
+    ) -> Result<Lane, Box<dyn Error>> {
         Lane::new(driver, |pool, from, to| {
-            let cells = cells(&setup);
-            let bench = Bench::over(setup, direction, 0, &cells, (pool, from, to))?;
+            let parts = parts(&setup);
+            let bench = Bench::over(setup, direction, 0, &parts, (pool, from, to))?;
             Ok(Forwarder::Hitless(Box::new(bench)))
         })
     }
 
     /// With the shortest loop in the middle.
     pub fn bare(driver: Driver) -> Result<Lane, Box<dyn Error>> {
-        Lane::new(driver, |pool, from, to| Ok(Forwarder::Bare { pool, from, to }))
+        Lane::new(driver, |pool, from, to| {
+            Ok(Forwarder::Bare { pool, from, to })
+        })
     }
 
     fn new(
@@ -190,7 +196,11 @@ fn names() -> (String, String) {
     (format!("near{n}"), format!("far{n}"))
 }
 
-fn packet_port(interface: &str, mac: MacAddress, pool: &Pool) -> Result<AfPacketPort, Box<dyn Error>> {
+fn packet_port(
+    interface: &str,
+    mac: MacAddress,
+    pool: &Pool,
+) -> Result<AfPacketPort, Box<dyn Error>> {
     let settings = AfPacketSettings {
         interface: interface.to_owned(),
         mac,
@@ -203,9 +213,19 @@ fn packet_port(interface: &str, mac: MacAddress, pool: &Pool) -> Result<AfPacket
 /// A veth pair, both ends up, without what real networks leave to hardware.
 fn cable(near: &str, far: &str) -> Result<(), Box<dyn Error>> {
     let mtu = MTU.to_string();
-    run("ip", &["link", "add", near, "mtu", &mtu, "type", "veth", "peer", "name", far, "mtu", &mtu])?;
+    run(
+        "ip",
+        &[
+            "link", "add", near, "mtu", &mtu, "type", "veth", "peer", "name", far, "mtu", &mtu,
+        ],
+    )?;
     for end in [near, far] {
-        run("ethtool", &["-K", end, "tx", "off", "tso", "off", "gso", "off", "gro", "off"])?;
+        run(
+            "ethtool",
+            &[
+                "-K", end, "tx", "off", "tso", "off", "gso", "off", "gro", "off",
+            ],
+        )?;
         run("ip", &["link", "set", end, "up"])?;
     }
     Ok(())

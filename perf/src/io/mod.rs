@@ -48,6 +48,19 @@ pub struct Options {
     pub inside: bool,
 }
 
+impl Options {
+    /// As for everything else that is measured.
+    pub fn like(esp: &crate::esp::Options) -> Options {
+        Options {
+            rounds: esp.rounds,
+            drivers: Vec::new(),
+            sizes: vec![64, 1400],
+            pin: esp.pin.clone(),
+            inside: false,
+        }
+    }
+}
+
 /// Over what packets come and go.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub enum Driver {
@@ -77,14 +90,27 @@ pub fn run(options: &Options) -> Result<Vec<IoLine>, Box<dyn Error>> {
     let own = std::env::current_exe()?;
     let mut command = Command::new("unshare");
     command.args(["--net", "--"]).arg(own).arg("io");
-    command.args(["--inside", "--json", "--rounds", &options.rounds.to_string()]);
-    let list = |numbers: &[usize]| numbers.iter().map(ToString::to_string).collect::<Vec<_>>().join(",");
+    command.args([
+        "--inside",
+        "--json",
+        "--rounds",
+        &options.rounds.to_string(),
+    ]);
+    let list = |numbers: &[usize]| {
+        numbers
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
     command.args(["--sizes", &list(&options.sizes)]);
     if !options.pin.pin.is_empty() {
         command.args(["--pin", &list(&options.pin.pin)]);
     }
     for driver in &options.drivers {
-        let value = driver.to_possible_value().ok_or("a driver without a name")?;
+        let value = driver
+            .to_possible_value()
+            .ok_or("a driver without a name")?;
         command.args(["--drivers", value.get_name()]);
     }
     let output = command

@@ -213,11 +213,11 @@ fn next_hop(options: &Options, ends: &mut Ends) -> Result<MacAddress, Box<dyn Er
 
 /// What to try when nothing arrived.
 fn hint([a, b, c, d, e, f]: MacAddress) {
-    eprintln!(
+    crate::print::note(format_args!(
         "nothing arrived: straight to the sink goes --dst-mac \
          {a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}, its own address and not the \
          interface's; through a gateway, give its --gateway"
-    );
+    ));
 }
 
 fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<dyn Error>> {
@@ -256,11 +256,11 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
         if !options.json && elapsed >= told + Duration::from_secs(1) {
             told = elapsed;
             let received = sink.arrivals().received;
-            eprintln!(
+            crate::print::note(format_args!(
                 "{:>4.0} s: {} sent, {received} received",
                 elapsed.as_secs_f64(),
                 sent.offered
-            );
+            ));
         }
     }
     let seconds = begun.elapsed().as_secs_f64();

@@ -174,12 +174,12 @@ mod tests {
         let mut random = hitless_bench::Random(3);
         let mut base = 0;
         for _ in 0..20_000 {
-            base += random.next() % 3;
+            base += random.draw() % 3;
             // Now and then a leap; mostly within the window.
-            if random.next().is_multiple_of(500) {
-                base += random.next() % (3 * WINDOW);
+            if random.draw().is_multiple_of(500) {
+                base += random.draw() % (3 * WINDOW);
             }
-            let number = base.saturating_sub(random.next() % (WINDOW / 2));
+            let number = base.saturating_sub(random.draw() % (WINDOW / 2));
             let highest = seen.last().copied();
             let again = matches!(flow.note(number), Order::Again);
             let recent = highest.is_none_or(|highest| number + WINDOW - 64 > highest);

@@ -43,6 +43,6 @@ pub fn write(options: &Options, results: &Results) -> Result<(), Box<dyn Error>>
         }
     }
     fs::write(&options.output, page::render(results, &plots))?;
-    eprintln!("hitless-perf: wrote {}", options.output.display());
+    crate::print::note(format_args!("wrote {}", options.output.display()));
     Ok(())
 }

@@ -347,6 +347,7 @@ mod tests {
                     p99_ns: 2,
                     p999_ns: 3,
                     max_ns: 4,
+                    taken_ms: 0.0,
                     curve: vec![(0.0, 1), (0.5, 1), (0.999, 3)],
                 }],
                 ..EspResults::default()
@@ -357,6 +358,7 @@ mod tests {
                 ns: 5.0,
                 build_ms: 0.1,
             }]),
+            io: None,
             ike: None,
             sync: None,
             failover: Some(vec![FailoverLine {

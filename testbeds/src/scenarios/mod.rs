@@ -1,4 +1,6 @@
 //! The scenarios, one module each.
 
+pub mod certs_strongswan;
 pub mod failover_strongswan;
+pub mod ike_strongswan;
 pub mod transfer_strongswan;

@@ -23,6 +23,7 @@ const MOST_NAMES: usize = 64;
 pub struct Certificate {
     der: CertificateDer<'static>,
     subject: Option<DistinguishedName>,
+    issuer: Option<DistinguishedName>,
     /// The subjectAltName, in the types that an ID payload can assert.
     names: Vec<Identification>,
     public_key: Vec<u8>,
@@ -50,6 +51,7 @@ impl Certificate {
         let parsed = Parsed::from_der(der).map_err(|_| bad)?;
         let inner = parsed.tbs_certificate();
         let subject = inner.subject().to_der().map_err(|_| bad)?;
+        let issuer = inner.issuer().to_der().map_err(|_| bad)?;
         let information = inner.subject_public_key_info();
         let encoded = information.to_der().map_err(|_| bad)?;
         let constraints = inner.get_extension::<BasicConstraints>().map_err(|_| bad)?;
@@ -63,6 +65,7 @@ impl Certificate {
         Ok(Certificate {
             der: CertificateDer::from(der.to_vec()),
             subject: DistinguishedName::from_der(&subject),
+            issuer: DistinguishedName::from_der(&issuer),
             names: names.map_or_else(Vec::new, |(_, names)| alternatives(&names)),
             public_key: information.subject_public_key.raw_bytes().to_vec(),
             authority: sha1(&encoded),
@@ -90,6 +93,20 @@ impl Certificate {
 
     pub fn subject(&self) -> Option<&DistinguishedName> {
         self.subject.as_ref()
+    }
+
+    pub fn issuer(&self) -> Option<&DistinguishedName> {
+        self.issuer.as_ref()
+    }
+
+    /// By name; no signature is verified.
+    pub fn is_issued_by(&self, other: &Certificate) -> bool {
+        self.issuer.is_some() && self.issuer == other.subject
+    }
+
+    /// Seconds since 1970.
+    pub fn not_before(&self) -> u64 {
+        self.not_before
     }
 
     /// Seconds since 1970.

@@ -3,7 +3,7 @@
 //! chains cannot exceed. What it leaves out is checked here: key usage, and the anchor's validity.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -29,10 +29,11 @@ pub enum Revocation {
 }
 
 /// Whom we believe.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Trust {
     anchors: Vec<Anchor>,
-    crls: Vec<RevocationList>,
+    /// Replaced while everything else stays: lists expire, configurations do not.
+    crls: Mutex<Vec<RevocationList>>,
     revocation: Revocation,
 }
 
@@ -118,7 +119,7 @@ impl Trust {
     pub fn new(revocation: Revocation) -> Trust {
         Trust {
             anchors: Vec::new(),
-            crls: Vec::new(),
+            crls: Mutex::default(),
             revocation,
         }
     }
@@ -135,13 +136,15 @@ impl Trust {
         Ok(())
     }
 
-    pub fn add_crl(&mut self, list: RevocationList) {
-        self.crls.push(list);
+    /// Puts fresh lists in the place of all that were there.
+    pub fn replace_crls(&self, lists: Vec<RevocationList>) {
+        *self.crls.lock().unwrap_or_else(PoisonError::into_inner) = lists;
     }
 
-    /// Puts fresh lists in the place of all that were there.
-    pub fn replace_crls(&mut self, lists: Vec<RevocationList>) {
-        self.crls = lists;
+    /// Every list: cheap to copy.
+    fn crls(&self) -> Vec<RevocationList> {
+        let lists = self.crls.lock().unwrap_or_else(PoisonError::into_inner);
+        lists.clone()
     }
 
     pub fn anchors(&self) -> impl Iterator<Item = &Certificate> {
@@ -168,7 +171,8 @@ impl Trust {
             .collect();
         let strict = self.revocation == Revocation::Strict;
         let by_uri = self.revocation == Revocation::IfUri && certificate.has_crl_uri;
-        let lists: Vec<&CertRevocationList<'_>> = self.crls.iter().map(|list| &*list.0).collect();
+        let lists = self.crls();
+        let lists: Vec<&CertRevocationList<'_>> = lists.iter().map(|list| &*list.0).collect();
         let path = Path {
             certificate: &certificate,
             others: &others,

@@ -37,6 +37,7 @@ pub use settings::{
     AuthSettings, LocalAuth, LocalCertificate, LocalCertificates, RemoteAuth, RemoteCertificates,
     SendCertificate,
 };
+pub use signature::{Hash, Scheme, SignatureError, verify as verify_signature};
 pub use time_of_day::TimeOfDay;
 
 pub(in crate::ike) use ppk::{offered_without, without};

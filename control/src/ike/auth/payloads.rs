@@ -114,3 +114,81 @@ pub(in crate::ike) fn requested(contents: &Contents<'_>) -> Vec<[u8; AUTHORITY]>
         .flat_map(|(_, hashes)| hashes.as_chunks::<AUTHORITY>().0);
     hashes.take(MOST_AUTHORITIES).copied().collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn certificate(encoding: u8, length: usize) -> Payload {
+        let mut body = vec![encoding];
+        body.resize(1 + length, 0x30);
+        payload(PayloadKind::CERT, body)
+    }
+
+    fn chain_of(payloads: &[Payload]) -> Result<usize, CertificateFault> {
+        chain(&Contents::of(payloads)).map(|chain| chain.len())
+    }
+
+    /// RFC 7296 section 3.6: what the sender was never told to use is not used; nothing is fetched.
+    #[test]
+    fn rfc7296_section_3_6_certificates_by_url_are_refused_and_other_encodings_left_out() {
+        let url = certificate(12, 60);
+        let signature = certificate(X509_SIGNATURE, 600);
+        assert_eq!(chain_of(&[]), Err(CertificateFault::Missing));
+        for encoding in HASH_AND_URL {
+            let first = certificate(encoding, 60);
+            assert_eq!(
+                chain_of(&[first, signature.clone()]),
+                Err(CertificateFault::ByUrl)
+            );
+        }
+        assert_eq!(chain_of(&[signature.clone(), url]), Ok(1));
+        // PKCS #7, PGP, CRL, raw RSA, and what no registry knows.
+        for encoding in (0..=255).filter(|e| *e != X509_SIGNATURE && !HASH_AND_URL.contains(e)) {
+            let other = certificate(encoding, 600);
+            assert_eq!(
+                chain_of(std::slice::from_ref(&other)),
+                Err(CertificateFault::Missing)
+            );
+            assert_eq!(chain_of(&[other, signature.clone()]), Ok(1));
+        }
+        let empty = payload(PayloadKind::CERT, Vec::new());
+        assert_eq!(chain_of(&[empty, signature]), Ok(1));
+    }
+
+    #[test]
+    fn long_chains_and_long_certificates_are_refused_unread() {
+        let good = certificate(X509_SIGNATURE, LONGEST_CERTIFICATE);
+        assert_eq!(
+            chain_of(&vec![good.clone(); LONGEST_CHAIN]),
+            Ok(LONGEST_CHAIN)
+        );
+        let many = vec![good; LONGEST_CHAIN + 1];
+        assert_eq!(chain_of(&many), Err(CertificateFault::TooMany));
+        for length in [LONGEST_CERTIFICATE + 1, 65_000] {
+            let long = certificate(X509_SIGNATURE, length);
+            assert_eq!(chain_of(&[long]), Err(CertificateFault::TooLong));
+        }
+    }
+
+    #[test]
+    fn rfc7296_section_3_7_authorities_are_named_by_twenty_octets_each() {
+        let asked = |bodies: &[&[u8]]| {
+            let payloads: Vec<_> = bodies
+                .iter()
+                .map(|body| payload(PayloadKind::CERTREQ, body.to_vec()))
+                .collect();
+            requested(&Contents::of(&payloads))
+        };
+        assert_eq!(asked(&[&[], &[4], &[4, 1, 2, 3]]), [[0; 20]; 0]);
+        let two = [&[4][..], &[7; 20], &[8; 20], &[9; 19]].concat();
+        assert_eq!(asked(&[&two]), [[7; 20], [8; 20]]);
+        let other_encoding = [&[12][..], &[7; 20]].concat();
+        assert_eq!(asked(&[&other_encoding]), [[0; 20]; 0]);
+        assert_eq!(asked(&[&[4; 60_001]]).len(), MOST_AUTHORITIES);
+
+        let ours = request([[9; 20], [3; 20], [9; 20]]).unwrap();
+        assert_eq!(requested(&Contents::of(&[ours])), [[3; 20], [9; 20]]);
+        assert_eq!(request([]), None);
+    }
+}

@@ -29,7 +29,7 @@ pub(in crate::ike) fn lifetime(connection: &Connection) -> Option<Payload> {
 
 impl Authenticated {
     /// After an IKE_AUTH that we sent: earlier than we want it or the peer demands it, by chance.
-    pub fn as_initiator(
+    pub fn after_asking(
         mut self,
         turn: &mut Turn<'_>,
         connection: &Connection,
@@ -50,7 +50,7 @@ impl Authenticated {
     }
 
     /// After an IKE_AUTH that we answered.
-    pub fn as_responder(mut self, turn: &Turn<'_>, connection: &Connection) -> Authenticated {
+    pub fn after_answering(mut self, turn: &Turn<'_>, connection: &Connection) -> Authenticated {
         let time = connection.auth.reauth_time;
         self.reauth_at = (!time.is_zero()).then(|| turn.now + time + time / PATIENCE);
         self

@@ -1,5 +1,6 @@
 //! What the configuration says about authentication, validated. Names are swanctl's.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -70,6 +71,8 @@ pub enum RemoteAuth {
 pub struct RemoteCertificates {
     pub trust: Trust,
     pub family: Family,
+    /// Where the CRLs came from, to be read again when they change.
+    pub crl_files: Vec<PathBuf>,
 }
 
 impl AuthSettings {

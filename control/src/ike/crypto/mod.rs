@@ -7,4 +7,4 @@ pub mod prf;
 pub mod sk;
 
 pub use kex::{KexError, KeyPair};
-pub use sk::{IvCounter, IvSource, KeyLengthError, SkKeys};
+pub use sk::{IvCounter, IvSource, KeyLengthError, Opened, SkKeys};

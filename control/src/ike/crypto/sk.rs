@@ -6,6 +6,9 @@
 //!  AES-CBC   IKE header | SK header | IV 16 | payloads, padding, pad length | ICV
 //!            <----------------------- HMAC ------------------------------->
 //! ```
+//!
+//! In an SKF payload (RFC 7383) the fragment's number and their total stand in front of the IV, and
+//! belong to the AAD.
 
 use std::fmt;
 
@@ -19,8 +22,8 @@ use zeroize::Zeroizing;
 
 use super::prf::equal;
 use crate::ike::message::{
-    HEADER_LENGTH, Header, MessageError, PAYLOAD_HEADER_LENGTH, Payload, PayloadKind, SkFault,
-    emit_header, emit_payloads, first_kind, locate_sealed, parse_payloads,
+    FragmentPlace, HEADER_LENGTH, Header, MessageError, PAYLOAD_HEADER_LENGTH, Payload,
+    PayloadKind, SkFault, emit_header, emit_payloads, first_kind, locate_sealed, parse_payloads,
 };
 use crate::ike::proposal::{Encryption, Integrity};
 
@@ -31,6 +34,8 @@ const AEAD_IV_LENGTH: usize = 8;
 /// Octets of an AEAD's ICV (RFC 5282 section 3.3).
 const AEAD_ICV_LENGTH: usize = 16;
 const BLOCK: usize = 16;
+/// Octets of Fragment Number and Total Fragments (RFC 7383 section 2.5).
+const PLACE_LENGTH: usize = 4;
 
 impl Encryption {
     /// Octets of SK_ei and SK_er, with the salt.
@@ -124,6 +129,15 @@ impl fmt::Display for KeyLengthError {
 
 impl std::error::Error for KeyLengthError {}
 
+/// What an SK or SKF payload holds, authenticated and decrypted.
+pub struct Opened {
+    /// The place of a fragment; `None` for a whole message.
+    pub place: Option<FragmentPlace>,
+    /// Type of the first payload; of a fragment only the first says it.
+    pub first: PayloadKind,
+    pub content: Zeroizing<Vec<u8>>,
+}
+
 /// Keys of one direction of an IKE SA, ready to use. Never printed.
 pub struct SkKeys(Cipher);
 
@@ -204,20 +218,51 @@ impl SkKeys {
         blocks: u8,
     ) -> Vec<u8> {
         let content = Zeroizing::new(emit_payloads(payloads));
+        self.seal_content(header, None, first_kind(payloads), &content, iv, blocks)
+    }
+
+    /// Writes a datagram with a part of a message's content in an SKF payload, or with all of it in
+    /// an SK payload if `place` is `None`. `first` is the type of the first payload inside.
+    pub fn seal_part(
+        &self,
+        header: &Header,
+        place: Option<FragmentPlace>,
+        first: PayloadKind,
+        content: &[u8],
+        iv: IvSource<'_>,
+    ) -> Vec<u8> {
+        self.seal_content(header, place, first, content, iv, 0)
+    }
+
+    fn seal_content(
+        &self,
+        header: &Header,
+        place: Option<FragmentPlace>,
+        first: PayloadKind,
+        content: &[u8],
+        iv: IvSource<'_>,
+        blocks: u8,
+    ) -> Vec<u8> {
         let (iv_length, icv_length) = self.overhead();
         let minimal = match self.0 {
             Cipher::Aead { .. } => 0,
             Cipher::Cbc { .. } => (BLOCK - (content.len() + 1) % BLOCK) % BLOCK,
         };
         let padding = (minimal + BLOCK * usize::from(blocks)).min(255);
-        let body = iv_length + content.len() + padding + 1 + icv_length;
+        let place_length = place.map_or(0, |_| PLACE_LENGTH);
+        let body = place_length + iv_length + content.len() + padding + 1 + icv_length;
         let length = HEADER_LENGTH + PAYLOAD_HEADER_LENGTH + body;
 
         let mut out = Vec::with_capacity(length);
-        emit_header(&mut out, header, PayloadKind::SK, length);
-        out.extend([first_kind(payloads).0, 0]);
+        let kind = place.map_or(PayloadKind::SK, |_| PayloadKind::SKF);
+        emit_header(&mut out, header, kind, length);
+        out.extend([first.0, 0]);
         let body = u16::try_from(PAYLOAD_HEADER_LENGTH + body).unwrap_or(u16::MAX);
         out.extend(body.to_be_bytes());
+        if let Some(place) = place {
+            out.extend(place.number.to_be_bytes());
+            out.extend(place.total.to_be_bytes());
+        }
 
         let mut plain = Zeroizing::new(Vec::with_capacity(content.len() + padding + 1));
         plain.extend(content.iter());
@@ -242,11 +287,36 @@ impl SkKeys {
         out
     }
 
+    /// Octets of content that fit into a fragment of `limit` octets of IKE message, with minimal
+    /// padding; `None` if there is no room for any.
+    pub fn capacity(&self, limit: usize) -> Option<usize> {
+        let (iv_length, icv_length) = self.overhead();
+        let around = HEADER_LENGTH + PAYLOAD_HEADER_LENGTH + PLACE_LENGTH + iv_length + icv_length;
+        let room = limit.checked_sub(around)?;
+        let room = match self.0 {
+            Cipher::Aead { .. } => room,
+            Cipher::Cbc { .. } => room - room % BLOCK,
+        };
+        room.checked_sub(1).filter(|room| *room > 0)
+    }
+
     /// Checks the integrity of a datagram with an SK payload and reads what is inside.
     ///
     /// An error whose [`MessageError::notify`] is not `None` was found inside authentic content:
     /// it may be answered. With any other error nothing in the datagram is authentic.
     pub fn open(&self, datagram: &[u8]) -> Result<Vec<Payload>, MessageError> {
+        match self.open_part(datagram)? {
+            Opened {
+                place: None,
+                first,
+                content,
+            } => parse_payloads(first, &content),
+            Opened { .. } => Err(MessageError::NotProtected),
+        }
+    }
+
+    /// Checks the integrity of a datagram with an SK or SKF payload and decrypts it.
+    pub fn open_part(&self, datagram: &[u8]) -> Result<Opened, MessageError> {
         let sealed = locate_sealed(datagram).map_err(|_| MessageError::NotProtected)?;
         let (before, body) = datagram
             .split_at_checked(sealed.body)
@@ -259,16 +329,17 @@ impl SkKeys {
                 icv_length,
             } => open_cbc(key, mac, *icv_length, before, body),
         };
-        let plain = plain.map_err(MessageError::Protection)?;
+        let mut plain = plain.map_err(MessageError::Protection)?;
         // RFC 7296 section 3.14: the recipient must accept any length of padding, whatever its
         // content.
         let (padding, rest) = plain.split_last().ok_or(MessageError::Padding)?;
-        let content = rest
-            .len()
-            .checked_sub(usize::from(*padding))
-            .and_then(|length| rest.get(..length))
-            .ok_or(MessageError::Padding)?;
-        parse_payloads(sealed.first, content)
+        let length = rest.len().checked_sub(usize::from(*padding));
+        plain.truncate(length.ok_or(MessageError::Padding)?);
+        Ok(Opened {
+            place: sealed.place,
+            first: sealed.first,
+            content: plain,
+        })
     }
 
     /// Octets of IV and of ICV.

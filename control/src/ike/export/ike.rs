@@ -6,12 +6,14 @@ use std::sync::Arc;
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
 use super::child::{child, child_record};
+use super::followup::{half_made, half_made_record};
 use super::pending::{pending, pending_record, scheduled, task_record};
 use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord, WindowRecord};
 use super::{FORMAT, ImportError, after, ago, before, collect, until};
 use crate::ike::auth::Authenticated;
 use crate::ike::counter_sync::{AnsweredSync, CounterSync, MessageIdSync};
 use crate::ike::established::{Birth, IkeSa, State};
+use crate::ike::fragments::Fragmenting;
 use crate::ike::keys::IkeKeys;
 use crate::ike::nat::{Nat, Path};
 use crate::ike::probe::Probe;
@@ -72,6 +74,9 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         forget_in: ike.forget_at.map(|at| until(now, at)),
         terminated: ike.terminated,
         undecided: ike.undecided,
+        fragmentation: ike.fragmenting.negotiated,
+        fragment_size: ike.fragmenting.size.into(),
+        half_made: ike.half_made.as_ref().map(|h| half_made_record(h, now)),
         authenticated: Some(ike.authenticated.to_record(now)),
     }
 }
@@ -115,6 +120,8 @@ pub(super) fn from_record(
         Probe::resumed(now, sent.collect())
     });
     ike.accept_jump = record.accept_jump;
+    let half = record.half_made.as_ref().map(|h| half_made(h, now));
+    ike.half_made = half.transpose()?;
     ike.children = collect(&record.children, |c| child(c, &ike.connection, now))?;
     ike.predecessor = record.predecessor.map(IkeSpi);
     ike.successors = record.successors.iter().copied().map(IkeSpi).collect();
@@ -158,6 +165,11 @@ fn birth(
         remote_id: identity(&record.remote_id)?,
         message_id_sync: record.message_id_sync,
         replay_counter_sync: record.replay_counter_sync,
+        fragmenting: Fragmenting {
+            negotiated: record.fragmentation,
+            size: u16::try_from(record.fragment_size)
+                .map_err(|_| ImportError::Field("fragment size"))?,
+        },
         window: window(
             record.window.as_ref().ok_or(ImportError::Field("window"))?,
             now,

@@ -5,6 +5,7 @@
 //! has the encoding, this file its meaning.
 
 mod child;
+mod followup;
 mod ike;
 mod pending;
 mod record;
@@ -21,6 +22,7 @@ use zeroize::Zeroizing;
 use self::ike::{from_record, to_record};
 use self::record::{IkeRecord, SaIdRecord};
 use super::established::IkeSa;
+use super::followup::What;
 use super::output::Record;
 use super::settings::Connection;
 use super::tasks::Pending;
@@ -74,6 +76,11 @@ pub(super) fn export(ike: &IkeSa, now: Instant) -> Record {
     if let Some(Pending::CreateChild(offer)) = &ike.pending {
         children.push(offer.id);
     }
+    if let Some(half) = &ike.half_made
+        && let What::Child { id, .. } = half.what
+    {
+        children.push(id);
+    }
     Record { body, children }
 }
 
@@ -98,6 +105,11 @@ pub(super) fn import(
     }
     if let Some(Pending::CreateChild(offer)) = &ike.pending {
         ids.occupy(offer.spi);
+    }
+    if let Some(half) = &ike.half_made
+        && let What::Child { spi, .. } = half.what
+    {
+        ids.occupy(spi);
     }
     Ok(ike)
 }

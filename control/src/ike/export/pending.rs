@@ -2,6 +2,7 @@
 
 use hitless_sa::{IkeSpi, Instant, Spi};
 
+use super::followup::{followup, followup_record};
 use super::record::{CollisionRecord, OfferRecord, PendingRecord, TaskRecord};
 use super::{ImportError, after, collect, sa_id, sa_id_record, until};
 use crate::ike::create::{ChildOffer, Collision};
@@ -77,6 +78,7 @@ pub(super) fn pending_record(pending: &Pending) -> PendingRecord {
                 nonce: offer.nonce.clone(),
                 replaces: offer.replaces.map(sa_id_record),
                 retries: offer.retries.into(),
+                followup: offer.followup.as_ref().map(followup_record),
                 collision: offer.collision.as_ref().map(|c| CollisionRecord {
                     sa: Some(sa_id_record(c.sa)),
                     ike: 0,
@@ -91,6 +93,7 @@ pub(super) fn pending_record(pending: &Pending) -> PendingRecord {
                 spi: offer.spi.0,
                 nonce: offer.nonce.clone(),
                 retries: offer.retries.into(),
+                followup: offer.followup.as_ref().map(followup_record),
                 collision: offer.collision.as_ref().map(|c| CollisionRecord {
                     sa: None,
                     ike: c.ike.0,
@@ -152,6 +155,7 @@ fn child_offer(record: &OfferRecord) -> Result<ChildOffer, ImportError> {
         replaces: record.replaces.as_ref().map(sa_id).transpose()?,
         collision: record.collision.as_ref().map(collision).transpose()?,
         retries: u8::try_from(record.retries).unwrap_or(u8::MAX),
+        followup: record.followup.as_ref().map(followup).transpose()?,
     })
 }
 
@@ -165,5 +169,6 @@ fn ike_offer(record: &OfferRecord) -> Result<IkeOffer, ImportError> {
             lowest: c.lowest.clone(),
         }),
         retries: u8::try_from(record.retries).unwrap_or(u8::MAX),
+        followup: record.followup.as_ref().map(followup).transpose()?,
     })
 }

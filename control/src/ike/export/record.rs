@@ -79,6 +79,14 @@ pub(super) struct IkeRecord {
     pub terminated: bool,
     #[prost(bool, tag = "36")]
     pub undecided: bool,
+    /// RFC 7383 was negotiated.
+    #[prost(bool, tag = "50")]
+    pub fragmentation: bool,
+    /// The longest IP datagram with a fragment; 0 for none.
+    #[prost(uint32, tag = "51")]
+    pub fragment_size: u32,
+    #[prost(message, optional, tag = "52")]
+    pub half_made: Option<HalfMadeRecord>,
     #[prost(message, optional, tag = "40")]
     pub authenticated: Option<AuthenticatedRecord>,
 }
@@ -142,6 +150,55 @@ pub(super) struct OfferRecord {
     pub collision: Option<CollisionRecord>,
     #[prost(uint32, tag = "9")]
     pub retries: u32,
+    #[prost(message, optional, tag = "50")]
+    pub followup: Option<FollowupRecord>,
+}
+
+/// An initiator's additional key exchanges (RFC 9370).
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct FollowupRecord {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub response: Vec<u8>,
+    #[prost(bytes = "vec", tag = "3")]
+    pub done: Vec<u8>,
+    #[prost(uint32, repeated, tag = "4")]
+    pub remaining: Vec<u32>,
+    #[prost(uint32, tag = "5")]
+    pub key_method: u32,
+    #[prost(bytes = "vec", tag = "6")]
+    pub key: Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    pub link: Vec<u8>,
+}
+
+/// A responder's additional key exchanges (RFC 9370): for a Child SA, which has an `id`, or for an
+/// IKE SA.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct HalfMadeRecord {
+    #[prost(message, optional, tag = "1")]
+    pub id: Option<SaIdRecord>,
+    #[prost(fixed64, tag = "2")]
+    pub spi: u64,
+    #[prost(message, optional, tag = "3")]
+    pub replaced: Option<SaIdRecord>,
+    #[prost(uint32, tag = "4")]
+    pub first: u32,
+    #[prost(bytes = "vec", tag = "5")]
+    pub request: Vec<u8>,
+    #[prost(bytes = "vec", tag = "6")]
+    pub nonce: Vec<u8>,
+    #[prost(bytes = "vec", tag = "7")]
+    pub shared: Vec<u8>,
+    #[prost(bytes = "vec", tag = "8")]
+    pub done: Vec<u8>,
+    #[prost(uint32, repeated, tag = "9")]
+    pub remaining: Vec<u32>,
+    #[prost(bytes = "vec", tag = "10")]
+    pub link: Vec<u8>,
+    #[prost(uint64, tag = "11")]
+    pub until: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -269,9 +326,17 @@ pub(super) struct ChildRecord {
 impl Zeroize for IkeRecord {
     fn zeroize(&mut self) {
         self.keys.zeroize();
+        if let Some(half) = &mut self.half_made {
+            half.shared.zeroize();
+            half.done.zeroize();
+        }
         if let Some(offer) = self.pending.as_mut().and_then(|p| p.offer.as_mut()) {
             offer.key.zeroize();
             offer.nonce.zeroize();
+            if let Some(followup) = &mut offer.followup {
+                followup.key.zeroize();
+                followup.done.zeroize();
+            }
         }
         for child in &mut self.children {
             child.inbound_key.zeroize();

@@ -7,6 +7,7 @@ use hitless_sa::{Entropy, Mode};
 
 use super::*;
 use crate::ike::auth::{AuthSettings, TimeOfDay};
+use crate::ike::fragments::Fragmentation;
 use crate::ike::proposal::Identification;
 use crate::ike::settings::{Child, EngineSettings, Secret, Takeover};
 use crate::ike::{Engine, Input, Output, Resume};
@@ -40,6 +41,8 @@ fn settings(host: usize) -> EngineSettings {
             local_addrs: vec![ADDRESSES[host].parse().unwrap()],
             remote_addrs: vec![ADDRESSES[other].parse().unwrap()],
             remote_port: 500,
+            fragmentation: Fragmentation::Yes,
+            fragment_size: 1280,
             proposals: vec!["aes128gcm16-prfsha256-x25519".parse().unwrap()],
             local_id: id(host),
             remote_id: id(other),

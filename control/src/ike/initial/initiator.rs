@@ -1,18 +1,23 @@
-//! The initiator's half of IKE_SA_INIT and IKE_AUTH.
+//! The initiator's half of IKE_SA_INIT and IKE_AUTH. Protected messages, and the exchanges between
+//! these two, go through `exchange.rs`.
+
+mod exchange;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 
-use super::{Nonces, Progress, install_first, is_specific, local_identity};
+use super::{Nonces, Progress, extensions, install_first, is_specific, local_identity};
 use crate::ike::auth::{self, Authenticated, Ppk, Proof, Proven, Shown, SignedOctets, Wishes};
 use crate::ike::child;
 use crate::ike::contents::{Contents, wanted_group};
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::key_exchange;
 use crate::ike::crypto::kex::KeyPair;
-use crate::ike::established::{Birth, IkeSa, open, seal};
+use crate::ike::established::{Birth, IkeSa, seal};
+use crate::ike::fragments::{Fragmenting, Reassembly};
+use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit};
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
@@ -47,10 +52,14 @@ pub(in crate::ike) struct Initiator {
     sent: u32,
     resend_at: Instant,
     auth: Option<AuthStage>,
+    /// Parts of a response that has not arrived in full.
+    reassembly: Reassembly,
 }
 
 /// After IKE_SA_INIT.
 struct AuthStage {
+    intermediate: Intermediate,
+    fragmenting: Fragmenting,
     remote_spi: IkeSpi,
     proposal: IkeProposal,
     keys: IkeKeys,
@@ -60,8 +69,8 @@ struct AuthStage {
     init_response: Vec<u8>,
     child: Option<(String, SaId, Spi)>,
     wishes: Wishes,
-    /// A PPK to be mixed in if the peer has it too.
-    ppk: Option<(Ppk, IkeKeys)>,
+    /// A PPK to be mixed in, behind all key exchanges, if the peer has it too.
+    ppk: Option<Ppk>,
 }
 
 impl Initiator {
@@ -102,6 +111,7 @@ impl Initiator {
             sent: 0,
             resend_at: turn.now,
             auth: None,
+            reassembly: Reassembly::default(),
             connection,
         };
         initiator.send_init(turn);
@@ -134,6 +144,7 @@ impl Initiator {
         payloads.extend(nat::notifications(self.spi, IkeSpi(0), self.path, fake));
         let auth = &self.connection.auth;
         payloads.extend(auth::announcements(std::iter::once(auth), None));
+        payloads.extend(extensions(std::iter::once(&*self.connection)));
         self.init = emit(&header, &payloads);
         let bytes = self.init.clone();
         self.send(turn, bytes);
@@ -160,6 +171,7 @@ impl Initiator {
         }
         self.sent += 1;
         self.resend_at = turn.now + turn.backoff().after(self.sent);
+        self.divide(turn);
         turn.immediate
             .push(self.path.transmit(self.request.clone()));
         true
@@ -181,7 +193,7 @@ impl Initiator {
         let contents = Contents::of(payloads);
         if contents.proposals.is_some() {
             return match self.agree(turn, path, header, &contents, datagram) {
-                Ok(stage) => self.authenticate(turn, stage),
+                Ok(stage) => self.proceed(turn, stage),
                 Err(reason) => turn.events.push(Event::NegotiationFailed {
                     peer: path.remote,
                     reason: reason.to_owned(),
@@ -257,9 +269,14 @@ impl Initiator {
             responder_spi: remote_spi,
         };
         let keys = IkeKeys::derive(&chosen, &inputs, &shared);
+        if !chosen.additional.is_empty()
+            && !contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED)
+        {
+            return Err("additional key exchanges without IKE_INTERMEDIATE");
+        }
         let mut wishes = Wishes::default();
         wishes.learn(contents);
-        let ppk = self.ppk(&wishes, &keys)?;
+        let ppk = self.ppk(&wishes)?;
         let mut nat = nat::detect(
             self.spi,
             remote_spi,
@@ -276,6 +293,12 @@ impl Initiator {
             (name.clone(), id, turn.ids.spi(turn.entropy))
         });
         Ok(AuthStage {
+            intermediate: Intermediate::new(chosen.additional),
+            fragmenting: Fragmenting::new(
+                self.connection.fragmentation,
+                self.connection.fragment_size,
+                contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED),
+            ),
             remote_spi,
             proposal: chosen,
             keys,
@@ -288,8 +311,8 @@ impl Initiator {
         })
     }
 
-    /// The PPK to propose (RFC 8784 section 3), with the keys that it makes.
-    fn ppk(&self, wishes: &Wishes, keys: &IkeKeys) -> Result<Option<(Ppk, IkeKeys)>, &'static str> {
+    /// The PPK to propose (RFC 8784 section 3).
+    fn ppk(&self, wishes: &Wishes) -> Result<Option<Ppk>, &'static str> {
         let Some(settings) = &self.connection.auth.ppk else {
             return Ok(None);
         };
@@ -297,13 +320,14 @@ impl Initiator {
             return Err("the peer uses no PPK, and one is required");
         }
         let first = settings.keys.first().filter(|_| wishes.ppk);
-        Ok(first.map(|ppk| (ppk.clone(), keys.with_ppk(&ppk.key))))
+        Ok(first.cloned())
     }
 
     fn authenticate(&mut self, turn: &mut Turn<'_>, mut stage: AuthStage) {
         let connection = self.connection.clone();
         let body = IdBody::new(local_identity(&connection, self.path));
-        let keys = stage.ppk.as_ref().map_or(&stage.keys, |(_, keys)| keys);
+        let mixed = stage.ppk.as_ref().map(|ppk| stage.keys.with_ppk(&ppk.key));
+        let keys = mixed.as_ref().unwrap_or(&stage.keys);
         let proof = self.prove(turn, &stage, &body, keys);
         // RFC 8784 section 3: a second AUTH for a peer that turns out not to have the PPK.
         let optional = connection.auth.ppk.as_ref().is_some_and(|p| !p.required);
@@ -332,7 +356,7 @@ impl Initiator {
             payloads.push(Payload::IdResponder(id));
         }
         payloads.push(auth);
-        payloads.extend(stage.ppk.as_ref().map(|(ppk, _)| ppk.identity()));
+        payloads.extend(stage.ppk.as_ref().map(Ppk::identity));
         payloads.extend(plain.map(|plain| auth::without(&plain.data)));
         if let Some((name, _, spi)) = &stage.child
             && let Some(config) = connection.children.iter().find(|c| c.name == *name)
@@ -340,8 +364,9 @@ impl Initiator {
             payloads.extend(child::offer(config, *spi, Ask::First));
         }
         payloads.extend(capabilities(&connection, None));
-        let header = self.header(&stage, Exchange::IkeAuth, MessageId(1));
-        let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) else {
+        let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
+        let limit = stage.fragmenting.limit(self.path);
+        let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
             return;
         };
         // No longer needed, and not small.
@@ -363,7 +388,7 @@ impl Initiator {
             nonce: &stage.peer_nonce,
             sk_p: keys.sk_p(Side::Initiator),
             id: &id.raw,
-            intermediate: &[],
+            intermediate: &stage.intermediate.int_auth(),
         };
         let (secrets, remote) = (&turn.settings.secrets, &self.connection.remote_id);
         auth::prove(
@@ -388,32 +413,15 @@ impl Initiator {
     }
 
     /// An IKE_AUTH response.
-    pub fn auth_response(
+    fn auth_response(
         &mut self,
         turn: &mut Turn<'_>,
         path: Path,
-        header: &Header,
-        datagram: &[u8],
+        mut stage: AuthStage,
+        contents: &Contents<'_>,
     ) -> Progress {
-        let fits = header.response && !header.initiator && header.message_id == MessageId(1);
-        let Some(mut stage) = self
-            .auth
-            .take_if(|s| fits && s.remote_spi == header.responder_spi)
-        else {
-            turn.drop(path.remote, "unexpected IKE_AUTH");
-            return Progress::Waiting;
-        };
-        let payloads = match open(&stage.keys, header, datagram) {
-            Ok(payloads) => payloads,
-            Err(error) => {
-                self.auth = Some(stage);
-                turn.drop(path.remote, error.reason());
-                return Progress::Waiting;
-            }
-        };
-        let contents = Contents::of(&payloads);
-        match self.verify(turn, &mut stage, &contents) {
-            Ok(proven) => self.established(turn, stage, path, &contents, proven),
+        match self.verify(turn, &mut stage, contents) {
+            Ok(proven) => self.established(turn, stage, path, contents, proven),
             Err(reason) => {
                 turn.events.push(Event::AuthenticationFailed {
                     peer: path.remote,
@@ -450,7 +458,7 @@ impl Initiator {
             .as_ref()
             .is_some_and(|p| p.required);
         match ppk {
-            Some((_, keys)) if mixed => stage.keys = keys,
+            Some(ppk) if mixed => stage.keys = stage.keys.with_ppk(&ppk.key),
             _ if mixed => return Err(format!("{} uses a PPK that was not offered", id.id)),
             _ if required => return Err(format!("{} does not use the PPK", id.id)),
             _ => {}
@@ -484,7 +492,7 @@ impl Initiator {
             nonce: &self.nonce,
             sk_p: stage.keys.sk_p(Side::Responder),
             id: &id.raw,
-            intermediate: &[],
+            intermediate: &stage.intermediate.int_auth(),
         };
         let time = turn.settings.time_of_day.at(turn.now);
         let secrets = &turn.settings.secrets;
@@ -501,12 +509,13 @@ impl Initiator {
 
     /// Tells a responder that believes in the IKE SA that we do not (RFC 7296 section 2.21.2).
     fn withdraw(&self, turn: &mut Turn<'_>, stage: &AuthStage) {
-        let header = self.header(stage, Exchange::Informational, MessageId(2));
+        let message_id = stage.intermediate.message_id().next();
+        let header = self.header(stage, Exchange::Informational, message_id);
         let payloads = [
             Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[]),
             Payload::Delete(Delete::Ike),
         ];
-        if let Some(bytes) = seal(&stage.keys, turn, &header, &payloads) {
+        if let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, None) {
             turn.immediate.push(self.path.transmit(bytes));
         }
     }
@@ -536,10 +545,11 @@ impl Initiator {
                 remote_id: remote_id.unwrap_or(self.connection.remote_id.clone()),
                 message_id_sync,
                 replay_counter_sync,
-                window: Window::new(MessageId(2), MessageId(0)),
+                fragmenting: stage.fragmenting,
+                window: Window::new(stage.intermediate.message_id().next(), MessageId(0)),
             },
         );
-        ike.authenticated = authenticated.as_initiator(turn, &self.connection, contents);
+        ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),

@@ -15,6 +15,7 @@ pub(super) use responder::{Admission, Responder, stateless};
 
 use super::child::{self, Making, Terms};
 use super::established::IkeSa;
+use super::message::{NotifyKind, Payload};
 use super::nat::Path;
 use super::output::Event;
 use super::proposal::Identification;
@@ -37,6 +38,21 @@ fn addresses_match(connection: &Connection, path: Path) -> bool {
     let remote =
         connection.remote_addrs.is_empty() || connection.remote_addrs.contains(&path.remote.ip());
     remote && connection.local_addrs.contains(&path.local.ip())
+}
+
+/// What IKE_SA_INIT says that we support, for the connections that the peer may be meant by.
+fn extensions<'c>(connections: impl Iterator<Item = &'c Connection> + Clone) -> Vec<Payload> {
+    let mut kinds = Vec::new();
+    if connections.clone().any(|c| c.fragmentation.negotiates()) {
+        kinds.push(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
+    }
+    // RFC 9370 section 2.2.1: whoever proposes additional key exchanges says so.
+    let hybrid = |c: &Connection| c.proposals.iter().any(|p| !p.additional.is_empty());
+    if connections.clone().any(hybrid) {
+        kinds.push(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
+    }
+    let payloads = kinds.into_iter().map(|kind| Payload::notify(kind, &[]));
+    payloads.collect()
 }
 
 /// Our identity: the configured one, or our address.
@@ -72,8 +88,8 @@ fn install_first(
 ) {
     let (to_responder, to_initiator) = ike.keys.child_keys(
         None,
-        &nonces.initiator,
-        &nonces.responder,
+        (&nonces.initiator, &nonces.responder),
+        &[],
         terms.proposal.suite,
     );
     let (inbound_key, outbound_key) = if ike.initiator {

@@ -1,10 +1,16 @@
-//! The responder's half of IKE_SA_INIT and IKE_AUTH.
+//! The responder's half of IKE_SA_INIT and IKE_AUTH. Protected messages, and the exchanges between
+//! these two, go through `exchange.rs`.
+
+mod exchange;
 
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
-use super::{HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, install_first, local_identity};
+use super::{
+    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, install_first,
+    local_identity,
+};
 use crate::ike::auth::{
     self, AuthSettings, Authenticated, Shown, SignedOctets, Wishes, lifetime, offered_without,
 };
@@ -12,7 +18,9 @@ use crate::ike::child;
 use crate::ike::contents::Contents;
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::exchange_keys;
-use crate::ike::established::{Birth, IkeSa, open, seal};
+use crate::ike::established::{Birth, IkeSa, seal};
+use crate::ike::fragments::{Fragmenting, Reassembly};
+use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, emit};
 use crate::ike::nat::{self, Nat, Path};
@@ -37,8 +45,15 @@ pub(in crate::ike) struct Responder {
     keys: IkeKeys,
     nat: Nat,
     wishes: Wishes,
-    /// The IKE_AUTH request that was refused, and the refusal.
-    refused: Option<(Vec<u8>, Vec<u8>)>,
+    intermediate: Intermediate,
+    fragmenting: Fragmenting,
+    /// Parts of a request that has not arrived in full.
+    reassembly: Reassembly,
+    /// The request that was answered last, or its first fragment, and the answer: of
+    /// IKE_INTERMEDIATE, or the refusal of IKE_AUTH.
+    answered: Option<(Vec<u8>, Vec<u8>)>,
+    /// IKE_AUTH was refused.
+    refused: bool,
 }
 
 /// A peer that proved who it is, and our proof for it.
@@ -114,7 +129,14 @@ impl Responder {
             .peekable();
         let candidates = meant.clone();
         let encap = meant.peek().is_some_and(|c| c.encap);
-        let chosen = meant.find_map(|c| select(&c.proposals, proposals));
+        let fragmentation = meant.peek().map(|c| (c.fragmentation, c.fragment_size));
+        let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
+        let chosen = meant.find_map(|c| {
+            // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
+            let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
+            let ours: Vec<IkeProposal> = c.proposals.iter().filter(usable).copied().collect();
+            select(&ours, proposals)
+        });
         let Some((theirs, chosen)) = chosen else {
             turn.events.push(Event::NegotiationFailed {
                 peer: path.remote,
@@ -144,6 +166,13 @@ impl Responder {
         ];
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        let (ours, size) = fragmentation.unwrap_or_default();
+        let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
+        let fragmenting = Fragmenting::new(ours, size, theirs);
+        // Only what the peer supports too is of use.
+        let common = |p: &Payload| matches!(p, Payload::Notify(n) if contents.has(n.kind));
+        let supported = extensions(candidates.clone().map(|c| &**c));
+        payloads.extend(supported.into_iter().filter(common));
         let meant = candidates.filter(|c| c.proposals.contains(&chosen));
         let meant = meant.map(|c| -> &AuthSettings { &c.auth });
         payloads.extend(auth::announcements(meant, Some(contents)));
@@ -166,66 +195,61 @@ impl Responder {
             keys,
             nat,
             wishes,
-            refused: None,
+            intermediate: Intermediate::new(chosen.additional),
+            fragmenting,
+            reassembly: Reassembly::default(),
+            answered: None,
+            refused: false,
         })
     }
 
-    /// An IKE_AUTH request.
-    pub fn auth_request(
+    /// An IKE_AUTH request; `request` is the datagram that began it.
+    fn auth_request(
         &mut self,
         turn: &mut Turn<'_>,
         connections: &[Arc<Connection>],
         path: Path,
-        header: &Header,
-        datagram: &[u8],
+        request: &[u8],
+        contents: &Contents<'_>,
     ) -> Progress {
-        if let Some((request, response)) = &self.refused {
-            if request == datagram {
-                turn.immediate.push(path.transmit(response.clone()));
-            }
-            return Progress::Waiting;
-        }
-        let fits = !header.response && header.initiator && header.message_id == MessageId(1);
-        if !fits || header.exchange != Exchange::IkeAuth {
-            turn.drop(path.remote, "unexpected message for a half-open IKE SA");
-            return Progress::Waiting;
-        }
-        let payloads = match open(&self.keys, header, datagram) {
-            Ok(payloads) => payloads,
-            Err(error) => {
-                turn.drop(path.remote, error.reason());
-                return Progress::Waiting;
-            }
-        };
-        let contents = Contents::of(&payloads);
-        self.wishes.learn(&contents);
-        match self.verify(turn, connections, path, &contents) {
-            Ok(admitted) => self.established(turn, path, &contents, admitted),
+        self.wishes.learn(contents);
+        match self.verify(turn, connections, path, contents) {
+            Ok(admitted) => self.established(turn, path, contents, admitted),
             Err(reason) => {
                 turn.events.push(Event::AuthenticationFailed {
                     peer: path.remote,
                     reason,
                 });
                 let refusal = [Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[])];
-                if let Some(bytes) = self.seal(turn, &refusal) {
+                if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &refusal) {
                     turn.immediate.push(path.transmit(bytes.clone()));
-                    self.refused = Some((datagram.to_vec(), bytes));
+                    self.answered = Some((request.to_vec(), bytes));
+                    self.refused = true;
                 }
                 Progress::Waiting
             }
         }
     }
 
-    fn seal(&self, turn: &mut Turn<'_>, payloads: &[Payload]) -> Option<Vec<u8>> {
-        let header = Header {
+    fn header(&self, exchange: Exchange) -> Header {
+        Header {
             initiator_spi: self.remote_spi,
             responder_spi: self.spi,
-            exchange: Exchange::IkeAuth,
+            exchange,
             initiator: false,
             response: true,
-            message_id: MessageId(1),
-        };
-        seal(&self.keys, turn, &header, payloads)
+            message_id: self.intermediate.message_id(),
+        }
+    }
+
+    fn seal(
+        &self,
+        turn: &mut Turn<'_>,
+        exchange: Exchange,
+        payloads: &[Payload],
+    ) -> Option<Vec<u8>> {
+        let limit = self.fragmenting.limit(self.path);
+        seal(&self.keys, turn, &self.header(exchange), payloads, limit)
     }
 
     /// Authenticates the peer: by the first connection that is meant for it and that it satisfies.
@@ -278,7 +302,7 @@ impl Responder {
             nonce: &self.nonces.responder,
             sk_p: keys.sk_p(Side::Initiator),
             id: &id.raw,
-            intermediate: &[],
+            intermediate: &self.intermediate.int_auth(),
         };
         let shown = Shown {
             id: &id.id,
@@ -313,7 +337,7 @@ impl Responder {
             connection: connection.clone(),
             local_id: local.id,
             payloads,
-            authenticated: authenticated.as_responder(turn, connection),
+            authenticated: authenticated.after_answering(turn, connection),
             keys,
         })
     }
@@ -374,7 +398,8 @@ impl Responder {
                 remote_id: peer_id.unwrap_or(Identification::Any),
                 message_id_sync,
                 replay_counter_sync,
-                window: Window::new(MessageId(0), MessageId(1)),
+                fragmenting: self.fragmenting,
+                window: Window::new(MessageId(0), self.intermediate.message_id()),
             },
         );
         turn.events.push(Event::IkeEstablished {
@@ -391,10 +416,11 @@ impl Responder {
         payloads.extend(lifetime(&connection));
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
-        let Some(bytes) = self.seal(turn, &payloads) else {
+        let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
-        ike.window.answered(MessageId(1), None, bytes.clone());
+        ike.window
+            .answered(self.intermediate.message_id(), None, bytes.clone());
         turn.transmits.push(path.transmit(bytes));
         turn.dirty = true;
         Progress::Established(Box::new(ike))

@@ -23,8 +23,6 @@ pub enum MessageError {
     Payload { kind: PayloadKind, fault: Fault },
     /// A payload of unknown type that must not be skipped (RFC 7296 section 2.5).
     UnsupportedCritical(PayloadKind),
-    /// An encrypted fragment (RFC 7383), which we never negotiate.
-    Fragment,
     /// There is no SK payload, and there has to be one.
     NotProtected,
     /// The SK payload cannot be one of ours, or its integrity check failed.
@@ -85,7 +83,6 @@ impl MessageError {
             | MessageError::NoHeader(_)
             | MessageError::ZeroSpi
             | MessageError::HeaderLength { .. }
-            | MessageError::Fragment
             | MessageError::NotProtected
             | MessageError::Protection(_) => None,
         }
@@ -102,7 +99,6 @@ impl MessageError {
             MessageError::TooManyPayloads => "too-many-payloads",
             MessageError::Payload { .. } => "malformed-payload",
             MessageError::UnsupportedCritical(_) => "unsupported-critical-payload",
-            MessageError::Fragment => "unexpected-fragment",
             MessageError::NotProtected => "not-protected",
             MessageError::Protection(_) => "integrity-check-failed",
             MessageError::Padding => "malformed-padding",
@@ -130,7 +126,6 @@ impl fmt::Display for MessageError {
             MessageError::UnsupportedCritical(kind) => {
                 write!(f, "{kind} payload is critical and unknown")
             }
-            MessageError::Fragment => write!(f, "fragment of a message, not negotiated"),
             MessageError::NotProtected => write!(f, "no SK payload where one is needed"),
             MessageError::Protection(fault) => write!(f, "SK payload: {fault}"),
             MessageError::Padding => write!(f, "SK payload: padding longer than the content"),

@@ -20,7 +20,7 @@ use super::proposal::Identification;
 pub use emit::emit;
 pub use error::{Fault, MessageError, SkFault};
 pub use notify::NotifyKind;
-pub use parse::{Parsed, parse};
+pub use parse::{FragmentPlace, Parsed, parse};
 
 pub(super) use emit::{emit_header, emit_payloads, first_kind};
 pub(super) use parse::{locate_sealed, parse_payloads};
@@ -55,6 +55,10 @@ pub enum Exchange {
     IkeAuth,
     CreateChildSa,
     Informational,
+    /// RFC 9242.
+    IkeIntermediate,
+    /// RFC 9370.
+    IkeFollowupKe,
     Other(u8),
 }
 
@@ -65,6 +69,8 @@ impl Exchange {
             35 => Exchange::IkeAuth,
             36 => Exchange::CreateChildSa,
             37 => Exchange::Informational,
+            43 => Exchange::IkeIntermediate,
+            44 => Exchange::IkeFollowupKe,
             other => Exchange::Other(other),
         }
     }
@@ -75,6 +81,8 @@ impl Exchange {
             Exchange::IkeAuth => 35,
             Exchange::CreateChildSa => 36,
             Exchange::Informational => 37,
+            Exchange::IkeIntermediate => 43,
+            Exchange::IkeFollowupKe => 44,
             Exchange::Other(other) => other,
         }
     }
@@ -105,11 +113,11 @@ impl PayloadKind {
     /// RFC 7383.
     pub const SKF: PayloadKind = PayloadKind(53);
 
-    /// Whether RFC 7296 defines it: such a payload is never refused for its critical flag
+    /// Whether RFC 7296 defines it, or it is SKF: such a payload is never refused for its critical flag
     /// (section 2.5: "the critical flag MUST be ignored by the recipient if the recipient
     /// understands the payload type code").
     pub const fn is_defined(self) -> bool {
-        matches!(self.0, 33..=48)
+        matches!(self.0, 33..=48 | 53)
     }
 }
 

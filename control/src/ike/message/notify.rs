@@ -45,6 +45,8 @@ notify_kinds! {
     UNEXPECTED_NAT_DETECTED = 41,
     TEMPORARY_FAILURE = 43,
     CHILD_SA_NOT_FOUND = 44,
+    /// RFC 9370.
+    STATE_NOT_FOUND = 47,
     // Status, RFC 7296 section 3.10.1.
     INITIAL_CONTACT = 16384,
     SET_WINDOW_SIZE = 16385,
@@ -114,6 +116,8 @@ notify_kinds! {
     NO_PPK_AUTH = 16437,
     /// RFC 9242.
     INTERMEDIATE_EXCHANGE_SUPPORTED = 16438,
+    /// RFC 9370.
+    ADDITIONAL_KEY_EXCHANGE = 16441,
 }
 
 impl NotifyKind {

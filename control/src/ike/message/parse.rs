@@ -22,14 +22,29 @@ pub enum Parsed<'a> {
     /// With an SK payload; `crypto::sk` opens the datagram. Payloads in front of the SK payload
     /// are checked but not kept: no exchange has a use for them.
     Protected { header: Header, datagram: &'a [u8] },
+    /// With an SKF payload (RFC 7383): a part of a message.
+    Fragment {
+        header: Header,
+        place: FragmentPlace,
+        datagram: &'a [u8],
+    },
+}
+
+/// Fragment Number and Total Fragments (RFC 7383 section 2.5): the first is from one to the second.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FragmentPlace {
+    pub number: u16,
+    pub total: u16,
 }
 
 /// Where the SK payload of a datagram lies.
 pub(in crate::ike) struct Sealed {
     /// Type of the first payload inside.
     pub first: PayloadKind,
-    /// Offset of the SK payload's body, just behind its generic header.
+    /// Offset of the IV: just behind the generic header, and behind the place of a fragment.
     pub body: usize,
+    /// It is an SKF payload.
+    pub place: Option<FragmentPlace>,
 }
 
 impl Header {
@@ -44,11 +59,21 @@ pub fn parse(datagram: &[u8]) -> Result<Parsed<'_>, MessageError> {
     let (header, first) = header_and_first(datagram)?;
     match walk(datagram, first)? {
         (payloads, None) => Ok(Parsed::Clear { header, payloads }),
-        (_, Some(_)) => Ok(Parsed::Protected { header, datagram }),
+        (_, Some(Sealed { place: None, .. })) => Ok(Parsed::Protected { header, datagram }),
+        (
+            _,
+            Some(Sealed {
+                place: Some(place), ..
+            }),
+        ) => Ok(Parsed::Fragment {
+            header,
+            place,
+            datagram,
+        }),
     }
 }
 
-/// Finds the SK payload.
+/// Finds the SK or SKF payload.
 pub(in crate::ike) fn locate_sealed(datagram: &[u8]) -> Result<Sealed, MessageError> {
     let (_, first) = header_and_first(datagram)?;
     let (_, sealed) = walk(datagram, first)?;
@@ -62,8 +87,11 @@ pub(in crate::ike) fn parse_payloads(
 ) -> Result<Vec<Payload>, MessageError> {
     match walk_chain(first, octets)? {
         (payloads, None) => Ok(payloads),
-        (_, Some(_)) => Err(MessageError::Payload {
-            kind: PayloadKind::SK,
+        (_, Some(sealed)) => Err(MessageError::Payload {
+            kind: match sealed.place {
+                None => PayloadKind::SK,
+                Some(_) => PayloadKind::SKF,
+            },
             fault: Fault::Misplaced,
         }),
     }
@@ -140,22 +168,22 @@ fn walk_chain(
         }
         let at = |fault| MessageError::Payload { kind, fault };
         let raw = split_payload(left).map_err(at)?;
-        if kind == PayloadKind::SK {
+        if matches!(kind, PayloadKind::SK | PayloadKind::SKF) {
             // RFC 7296 section 3.14: it is the last; its next payload is the first one inside.
             if !raw.rest.is_empty() {
                 return Err(at(Fault::Misplaced));
             }
-            let body = octets.len() - raw.body.len();
-            return Ok((
-                payloads,
-                Some(Sealed {
-                    first: raw.next,
-                    body,
-                }),
-            ));
-        }
-        if kind == PayloadKind::SKF {
-            return Err(MessageError::Fragment);
+            let mut body = Reader(raw.body);
+            let place = match kind {
+                PayloadKind::SKF => Some(fragment_place(&mut body).map_err(at)?),
+                _ => None,
+            };
+            let sealed = Sealed {
+                first: raw.next,
+                body: octets.len() - body.0.len(),
+                place,
+            };
+            return Ok((payloads, Some(sealed)));
         }
         if raw.critical && !kind.is_defined() {
             return Err(MessageError::UnsupportedCritical(kind));
@@ -170,6 +198,15 @@ fn walk_chain(
             fault: Fault::Trailing(octets),
         }),
     }
+}
+
+/// RFC 7383 section 2.5: the number is at least one, the total not below it; and only the first
+/// fragment names a payload inside, which nothing depends on.
+fn fragment_place(body: &mut Reader<'_>) -> Result<FragmentPlace, Fault> {
+    let (number, total) = (body.u16()?, body.u16()?);
+    let fits = number > 0 && number <= total;
+    fits.then_some(FragmentPlace { number, total })
+        .ok_or(Fault::Count)
 }
 
 /// One payload of a chain (RFC 7296 section 3.2).

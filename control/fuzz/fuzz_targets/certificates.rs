@@ -1,0 +1,4 @@
+//! Fuzzes `certificates`; see `targets.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|octets: &[u8]| hitless_fuzz::certificates(octets));

@@ -1,0 +1,1 @@
+//! Fragments: their limits, order and repetition.

@@ -1,0 +1,388 @@
+//! Certificates in the configuration: what is accepted, and what a user reads about what is not.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hitless::config::{AsOf, Config, EXAMPLE};
+use hitless::ike::auth::{LocalAuth, RemoteAuth};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
+    KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
+};
+
+/// 2026-06-01.
+const NOON: Duration = Duration::from_secs(1_780_315_200);
+
+/// A directory with an authority, one below it, and the gateway's certificate, its key and a CRL.
+struct Scratch(PathBuf);
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+fn params(name: &str, authority: bool) -> CertificateParams {
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(DnType::OrganizationName, "lab");
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.not_before = date_time_ymd(2026, 1, 1);
+    params.not_after = date_time_ymd(2027, 1, 1);
+    if authority {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    }
+    params
+}
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        let directory = format!("hitless-certificates-{name}-{}", std::process::id());
+        let scratch = Scratch(std::env::temp_dir().join(directory));
+        fs::create_dir_all(&scratch.0).unwrap();
+        let (root, middle, gateway) = (params("root", true), params("middle", true), {
+            let mut params = params("gw.test", false);
+            params.use_authority_key_identifier_extension = true;
+            params
+        });
+        let keys: [KeyPair; 4] = std::array::from_fn(|_| KeyPair::generate().unwrap());
+        let [root_key, middle_key, gateway_key, other_key] = keys;
+        scratch.write("root.pem", &root.self_signed(&root_key).unwrap().pem());
+        let root = Issuer::new(root, root_key);
+        let certificate = middle.signed_by(&middle_key, &root).unwrap();
+        scratch.write("middle.pem", &certificate.pem());
+        let middle = Issuer::new(middle, middle_key);
+        let certificate = gateway.signed_by(&gateway_key, &middle).unwrap();
+        scratch.write("gw.pem", &certificate.pem());
+        fs::write(scratch.0.join("gw.der"), certificate.der()).unwrap();
+        scratch.write(
+            "other-ca.pem",
+            &params("other", true).self_signed(&other_key).unwrap().pem(),
+        );
+        scratch.write("gw.key", &gateway_key.serialize_pem());
+        scratch.write("other.key", &other_key.serialize_pem());
+        let list = CertificateRevocationListParams {
+            this_update: date_time_ymd(2026, 1, 1),
+            next_update: date_time_ymd(2026, 12, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        scratch.write(
+            "middle.crl",
+            &list.signed_by(&middle).unwrap().pem().unwrap(),
+        );
+        scratch
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        let file = self.0.join(name);
+        fs::write(&file, text).unwrap();
+        fs::set_permissions(file, fs::Permissions::from_mode(0o600)).unwrap();
+    }
+
+    fn parse(&self, text: &str, as_of: AsOf) -> Result<Config, String> {
+        let parsed = Config::parse_as_of("gateway.toml", text, &self.0, as_of);
+        parsed.map_err(|error| error.to_string())
+    }
+}
+
+const LOCAL: &str = r#"{ auth = "pubkey", certs = ["gw.pem", "middle.pem"], id = "gw.test" }"#;
+const REMOTE: &str = r#"{ auth = "pubkey", cacerts = ["root.pem"], crls = ["middle.crl"], revocation = "ifuri", id = "office.example.org" }"#;
+
+/// The example with certificates in the place of the secret.
+fn with(local: &str, remote: &str, more: &str) -> String {
+    let one = |text: String, from: &str, to: &str| {
+        assert_eq!(text.matches(from).count(), 1, "{from}");
+        text.replacen(from, to, 1)
+    };
+    let text = one(
+        EXAMPLE.to_owned(),
+        r#"{ auth = "psk", id = "hq.example.org" }"#,
+        local,
+    );
+    let text = one(
+        text,
+        r#"{ auth = "psk", id = "office.example.org" }"#,
+        remote,
+    );
+    let text = one(
+        text,
+        "takeover = \"auto\"",
+        &format!("takeover = \"auto\"\n{more}"),
+    );
+    let secret = text.find("[secrets.office]").unwrap();
+    let end = text.find("[control]").unwrap();
+    format!(
+        "{}[secrets.private-gw]\nfile = \"gw.key\"\n\n[secrets.ppk-a]\nid = \"a.ppk\"\nsecret = \"0x00112233\"\n\n{}",
+        &text[..secret],
+        &text[end..]
+    )
+}
+
+#[test]
+fn certificates_keys_lists_and_ppks_are_read() {
+    let scratch = Scratch::new("read");
+    let more =
+        "reauth_time = \"3h\"\nppk_id = \"*.ppk\"\nppk_required = true\nsend_cert = \"always\"";
+    let config = scratch
+        .parse(&with(LOCAL, REMOTE, more), AsOf::Refuse(NOON))
+        .unwrap();
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let auth = &config.connections[0].auth;
+    let LocalAuth::Pubkey(local) = &auth.local else {
+        panic!()
+    };
+    assert_eq!(local.certificates[0].intermediates.len(), 1);
+    assert!(
+        local.certificates[0].anchor.is_some(),
+        "the peer's authority is ours"
+    );
+    let RemoteAuth::Pubkey(remote) = &auth.remote else {
+        panic!()
+    };
+    assert_eq!(remote.trust.anchors().count(), 1);
+    assert_eq!(auth.reauth_time, Duration::from_secs(3 * 3600));
+    let ppk = auth.ppk.as_ref().unwrap();
+    assert!(ppk.required && ppk.keys.len() == 1);
+    assert!(!format!("{config:?}").contains("PRIVATE"));
+
+    // DER does as well; without an id it is the subject, without remote.id anybody certified.
+    let local = r#"{ auth = "pubkey", certs = ["gw.der", "middle.pem"] }"#;
+    let remote = r#"{ auth = "pubkey", cacerts = ["root.pem"] }"#;
+    let config = scratch
+        .parse(&with(local, remote, ""), AsOf::Never)
+        .unwrap();
+    let connection = &config.connections[0];
+    assert_eq!(connection.local_id.to_string(), "O=lab, CN=gw.test");
+    assert_eq!(connection.remote_id.to_string(), "%any");
+}
+
+#[test]
+fn what_is_wrong_with_certificates_is_told_with_place_and_fix() {
+    let scratch = Scratch::new("wrong");
+    scratch.write(
+        "garbage.pem",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    );
+    scratch.write("empty.pem", "-----BEGIN NOTHING-----\n");
+    let anchors = |file: &str| format!(r#"{{ auth = "pubkey", cacerts = ["{file}"] }}"#);
+    let certs = |files: &str| format!(r#"{{ auth = "pubkey", certs = [{files}] }}"#);
+    let table: [(String, String, &str, &str, &str); 15] = [
+        (
+            certs("\"none.pem\""),
+            REMOTE.into(),
+            "",
+            "cannot read",
+            "PEM or DER",
+        ),
+        (
+            certs("\"garbage.pem\""),
+            REMOTE.into(),
+            "",
+            "no X.509 certificate",
+            "openssl x509",
+        ),
+        (
+            certs("\"empty.pem\""),
+            REMOTE.into(),
+            "",
+            "certificate",
+            "PEM or DER",
+        ),
+        (
+            certs("\"middle.pem\""),
+            REMOTE.into(),
+            "",
+            "only certificates of authorities",
+            "gateway's own",
+        ),
+        (
+            certs(""),
+            REMOTE.into(),
+            "",
+            "missing key `connections.office.local.certs`",
+            "gw.pem",
+        ),
+        (
+            LOCAL.replace("gw.test", "hq.test"),
+            REMOTE.into(),
+            "",
+            "is not for hq.test",
+            "it is for \"gw.test\", \"O=lab, CN=gw.test\"",
+        ),
+        (
+            LOCAL.into(),
+            anchors("gw.pem"),
+            "",
+            "is not an authority's",
+            "issued the peer's",
+        ),
+        (
+            LOCAL.into(),
+            anchors("none.pem"),
+            "",
+            "cannot read",
+            "PEM or DER",
+        ),
+        (
+            LOCAL.into(),
+            r#"{ auth = "pubkey" }"#.into(),
+            "",
+            "remote.cacerts",
+            "ca.pem",
+        ),
+        (
+            LOCAL.into(),
+            r#"{ auth = "pubkey", cacerts = ["root.pem"], revocation = "strict" }"#.into(),
+            "",
+            "strict, and no revocation lists",
+            "crls",
+        ),
+        (
+            LOCAL.into(),
+            r#"{ auth = "pubkey", cacerts = ["root.pem"], crls = ["gw.pem"] }"#.into(),
+            "",
+            "no revocation list",
+            "",
+        ),
+        (
+            LOCAL.into(),
+            r#"{ auth = "eap-mschapv2" }"#.into(),
+            "",
+            "EAP is not spoken",
+            "pubkey",
+        ),
+        (
+            LOCAL.replace("\"pubkey\"", "\"psk\""),
+            REMOTE.into(),
+            "",
+            "certificates with auth",
+            "pubkey",
+        ),
+        (
+            LOCAL.replace("\"pubkey\"", "\"rsa\""),
+            REMOTE.into(),
+            "",
+            "no signature of the kind",
+            "pubkey",
+        ),
+        (
+            LOCAL.into(),
+            REMOTE.into(),
+            "ppk_id = \"b.test\"",
+            "no PPK is called b.test",
+            "[secrets.ppk-",
+        ),
+    ];
+    for (local, remote, more, title, help) in table {
+        let report = scratch
+            .parse(&with(&local, &remote, more), AsOf::Never)
+            .unwrap_err();
+        assert!(
+            report.contains(title) && report.contains(help),
+            "{title} / {help}:\n{report}"
+        );
+        assert!(report.contains("gateway.toml:"), "{report}");
+    }
+}
+
+#[test]
+fn a_private_key_must_be_ours_alone_and_fit_the_certificate() {
+    let scratch = Scratch::new("key");
+    let text = with(LOCAL, REMOTE, "");
+    let key = scratch.0.join("gw.key");
+    fs::set_permissions(&key, fs::Permissions::from_mode(0o640)).unwrap();
+    let report = scratch.parse(&text, AsOf::Never).unwrap_err();
+    assert!(
+        report.contains("mode 640") && report.contains("chmod 600"),
+        "{report}"
+    );
+    let other = text.replace("gw.key", "other.key");
+    let report = scratch.parse(&other, AsOf::Never).unwrap_err();
+    assert!(report.contains("no private key for"), "{report}");
+    for (content, title) in [
+        (
+            "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n",
+            "encrypted with a passphrase",
+        ),
+        (
+            "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n",
+            "no private key that",
+        ),
+        ("nothing", "no private key that"),
+    ] {
+        scratch.write("gw.key", content);
+        let report = scratch.parse(&text, AsOf::Never).unwrap_err();
+        assert!(report.contains(title), "{report}");
+        assert!(!report.contains("AAAA"), "{report}");
+    }
+}
+
+#[test]
+fn what_has_expired_is_an_error_to_the_check_and_a_warning_to_the_daemon() {
+    let scratch = Scratch::new("time");
+    let text = with(LOCAL, REMOTE, "");
+    let year = Duration::from_secs(366 * 86400);
+    let report = scratch.parse(&text, AsOf::Refuse(NOON + year)).unwrap_err();
+    assert!(
+        report.contains("gw.test) has expired") && report.contains("root) has expired"),
+        "{report}"
+    );
+    let report = scratch.parse(&text, AsOf::Refuse(NOON - year)).unwrap_err();
+    assert!(report.contains("not valid yet"), "{report}");
+    let config = scratch.parse(&text, AsOf::Warn(NOON + year)).unwrap();
+    assert!(config.warnings.iter().any(|w| w.contains("has expired")));
+    assert!(
+        scratch
+            .parse(&text, AsOf::Never)
+            .unwrap()
+            .warnings
+            .is_empty()
+    );
+}
+
+#[test]
+fn a_chain_that_the_peer_may_not_know_is_warned_of() {
+    let scratch = Scratch::new("chain");
+    let other = REMOTE.replace("root.pem", "other-ca.pem");
+    let config = scratch
+        .parse(&with(LOCAL, &other, ""), AsOf::Never)
+        .unwrap();
+    assert!(
+        config
+            .warnings
+            .iter()
+            .any(|w| w.contains("ends at O=lab, CN=root")),
+        "{:?}",
+        config.warnings
+    );
+    let missing = LOCAL.replace(", \"middle.pem\"", "");
+    let config = scratch
+        .parse(&with(&missing, REMOTE, ""), AsOf::Never)
+        .unwrap();
+    assert!(
+        config
+            .warnings
+            .iter()
+            .any(|w| w.contains("ends at O=lab, CN=middle"))
+    );
+}
+
+#[test]
+fn paths_start_at_the_configuration_s_own_directory() {
+    let text = with(LOCAL, REMOTE, "");
+    let elsewhere = Config::parse("gateway.toml", &text, Path::new("/nonexistent"));
+    assert!(
+        elsewhere
+            .unwrap_err()
+            .to_string()
+            .contains("cannot read `/nonexistent/")
+    );
+}

@@ -1,0 +1,567 @@
+//! Authentication by certificates, between two engines.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hitless::ike::auth::{AuthSettings, Certificate, Family, Revocation};
+use hitless::ike::settings::EngineSettings;
+use hitless::ike::{Event, Input, Resume};
+use rcgen::{
+    CidrSubnet, CustomExtension, ExtendedKeyUsagePurpose, GeneralSubtree, KeyUsagePurpose,
+    NameConstraints, SanType, SerialNumber, date_time_ymd,
+};
+
+use crate::pki::{Authority, Date, Issued, NOON, Wish, auth, local, remote, trust};
+use crate::world::{A, B, SECOND, World, settings};
+
+/// The settings of both ends with certificates, and without any pre-shared key.
+fn with(host: usize, auth: AuthSettings) -> EngineSettings {
+    let mut settings = settings(host);
+    settings.connections[0].auth = auth;
+    settings.secrets.clear();
+    settings
+}
+
+fn world(a: AuthSettings, b: AuthSettings) -> World {
+    world_of(with(A, a), with(B, b))
+}
+
+fn world_of(a: EngineSettings, b: EngineSettings) -> World {
+    let mut world = World::new(7, a, b);
+    world.set_time_of_day(NOON);
+    world
+}
+
+/// What B says of A's proof; `None` if it was accepted.
+fn refusal(world: &World, host: usize) -> Option<String> {
+    world.hosts[host]
+        .events
+        .iter()
+        .find_map(|event| match event {
+            Event::AuthenticationFailed { reason, .. } => Some(reason.clone()),
+            _ => None,
+        })
+}
+
+fn assert_refused(mut world: World, host: usize, why: &str) {
+    world.run(SECOND);
+    let reason = refusal(&world, host).unwrap_or_else(|| panic!("accepted, but {why}"));
+    assert!(reason.contains(why), "{reason:?} is not {why:?}");
+    assert!(world.ike_sas(host).is_empty());
+    assert!(world.hosts[host].sad.is_empty());
+}
+
+/// Anchor, and A's and B's certificates below it.
+fn house() -> (Authority, Issued, Issued) {
+    let anchor = Authority::anchor("anchor");
+    let a = anchor.issue(&Wish::named("a.test"));
+    let b = anchor.issue(&Wish::named("b.test"));
+    (anchor, a, b)
+}
+
+#[test]
+fn rfc7427_section_3_every_kind_of_key_authenticates_both_roles() {
+    let anchor = Authority::anchor("anchor");
+    let kinds = [
+        (&rcgen::PKCS_ECDSA_P256_SHA256, Family::Any, "Ecdsa(Sha256)"),
+        (
+            &rcgen::PKCS_ECDSA_P384_SHA384,
+            Family::Ecdsa,
+            "Ecdsa(Sha384)",
+        ),
+        (&rcgen::PKCS_ED25519, Family::Any, "Ed25519"),
+        (&rcgen::PKCS_RSA_SHA256, Family::Any, "RsaPss(Sha256)"),
+        (
+            &rcgen::PKCS_RSA_SHA256,
+            Family::RsaPkcs1,
+            "RsaPkcs1(Sha256)",
+        ),
+    ];
+    for (algorithm, family, method) in kinds {
+        let issue = |name| anchor.issue(&Wish::named(name).by(algorithm));
+        let (a, b) = (issue("a.test"), issue("b.test"));
+        let settings = |own: &Issued| AuthSettings {
+            local: local(own, &[], family),
+            ..auth(own, &[], &anchor)
+        };
+        let mut world = world(settings(&a), settings(&b));
+        world.run(SECOND);
+        world.assert_agreement(1);
+        for host in [A, B] {
+            let status = world.hosts[host].engine.status(world.now);
+            assert_eq!(status[0].authenticated, method);
+        }
+    }
+}
+
+#[test]
+fn rfc7296_section_3_6_intermediates_travel_and_lead_to_the_anchor() {
+    let anchor = Authority::anchor("anchor");
+    let (first, second) = (anchor.below("first"), anchor.below("second"));
+    let deeper = second.below("deeper");
+    let a = first.issue(&Wish::named("a.test"));
+    let b = deeper.issue(&Wish::named("b.test"));
+    let of_b = auth(&b, &[&deeper, &second], &anchor);
+    let mut complete = world(auth(&a, &[&first], &anchor), of_b.clone());
+    complete.run(SECOND);
+    complete.assert_agreement(1);
+    assert_refused(world(auth(&a, &[], &anchor), of_b), B, "no chain");
+}
+
+#[test]
+fn several_anchors_each_authenticate_their_own() {
+    let (ours, theirs) = (Authority::anchor("ours"), Authority::anchor("theirs"));
+    let a = ours.issue(&Wish::named("a.test"));
+    let b = theirs.issue(&Wish::named("b.test"));
+    let both = |own: &Issued| AuthSettings {
+        local: local(own, &[], Family::Any),
+        remote: remote(trust(&[&ours, &theirs], Revocation::Relaxed, Vec::new())),
+        ..AuthSettings::default()
+    };
+    let mut joined = world(both(&a), both(&b));
+    joined.run(SECOND);
+    joined.assert_agreement(1);
+    assert_refused(world(both(&a), auth(&b, &[], &theirs)), B, "no chain");
+}
+
+/// An authority of the same name with another key signs nothing for us.
+#[test]
+fn an_impostor_of_the_same_name_is_refused() {
+    let (anchor, _, b) = house();
+    let a = Authority::anchor("anchor").issue(&Wish::named("a.test"));
+    assert_refused(
+        world(auth(&a, &[], &anchor), auth(&b, &[], &anchor)),
+        B,
+        "InvalidSignature",
+    );
+}
+
+#[test]
+fn rfc5280_section_4_1_2_5_validity_counts_by_the_wall_clock() {
+    let (anchor, a, b) = house();
+    let pair = || world(auth(&a, &[], &anchor), auth(&b, &[], &anchor));
+    let year = Duration::from_secs(366 * 86400);
+    for (time, why) in [(NOON + year, "expired"), (NOON - year, "not valid yet")] {
+        let mut late = pair();
+        late.hosts[B].engine.set_time_of_day(late.now, time);
+        // The anchor is no longer good either: then nobody leads anywhere.
+        late.run(SECOND);
+        let reason = refusal(&late, B).unwrap();
+        assert!(
+            reason.contains(why) || reason.contains("no chain"),
+            "{reason}"
+        );
+    }
+    let expired = anchor.issue(&Wish::named("a.test").with(|params| {
+        params.not_after = date_time_ymd(2026, 5, 31);
+    }));
+    assert_refused(
+        world(auth(&expired, &[], &anchor), auth(&b, &[], &anchor)),
+        B,
+        "expired",
+    );
+    let early = anchor.issue(&Wish::named("a.test").with(|params| {
+        params.not_before = date_time_ymd(2026, 6, 2);
+    }));
+    assert_refused(
+        world(auth(&early, &[], &anchor), auth(&b, &[], &anchor)),
+        B,
+        "not valid yet",
+    );
+    let mut clockless = World::new(
+        7,
+        with(A, auth(&a, &[], &anchor)),
+        with(B, auth(&b, &[], &anchor)),
+    );
+    clockless.run(SECOND);
+    assert!(refusal(&clockless, B).unwrap().contains("time of day"));
+}
+
+/// RFC 4945 section 3.1: the identity asserted is in the certificate.
+#[test]
+fn rfc4945_section_3_1_the_certificate_must_be_for_the_identity() {
+    let (anchor, a, b) = house();
+    let pair = |id: &str, wish: &Wish, remote_id: &str| {
+        let own = anchor.issue(wish);
+        let (mut ours, mut theirs) = (
+            with(A, auth(&own, &[], &anchor)),
+            with(B, auth(&b, &[], &anchor)),
+        );
+        ours.connections[0].local_id = id.parse().unwrap();
+        theirs.connections[0].remote_id = remote_id.parse().unwrap();
+        world_of(ours, theirs)
+    };
+    let rich = || {
+        Wish::named("a.test").with(|params| {
+            let names = &mut params.subject_alt_names;
+            names.push(SanType::Rfc822Name("user@a.test".try_into().unwrap()));
+            names.push(SanType::IpAddress(IpAddr::from([192, 0, 2, 1])));
+            names.push(SanType::IpAddress("2001:db8::1".parse().unwrap()));
+            names.push(SanType::DnsName("*.wild.test".try_into().unwrap()));
+        })
+    };
+    let dn = "C=CH, O=lab, CN=a.test";
+    for id in [
+        "a.test",
+        "A.TEST",
+        "user@a.test",
+        "192.0.2.1",
+        "2001:db8::1",
+        dn,
+    ] {
+        for remote_id in [id, "%any"] {
+            let mut good = pair(id, &rich(), remote_id);
+            good.run(SECOND);
+            assert_eq!(refusal(&good, B), None, "{id}");
+            good.assert_agreement(1);
+        }
+    }
+    let wrong = [
+        "c.test",
+        "x.wild.test",
+        "*.wild.test",
+        "root@a.test",
+        "192.0.2.2",
+        "@#6162",
+    ];
+    for id in wrong
+        .into_iter()
+        .chain(["C=CH, O=lab, CN=b.test", "C=CH, CN=a.test"])
+    {
+        assert_refused(pair(id, &rich(), "%any"), B, "is not for");
+    }
+    let masked = pair(dn, &rich(), "C=CH, O=lab, CN=*");
+    let mut masked = masked;
+    masked.run(SECOND);
+    masked.assert_agreement(1);
+    assert_refused(pair(dn, &rich(), "C=CH, O=other, CN=*"), B, "no connection");
+    // A common name is no alternative name.
+    let nameless = Wish::named("a.test").with(|params| params.subject_alt_names.clear());
+    assert_refused(pair("a.test", &nameless, "%any"), B, "is not for");
+    drop(a);
+}
+
+#[test]
+fn a_peer_that_the_initiator_did_not_mean_is_refused_and_told() {
+    let (anchor, a, _) = house();
+    let other = anchor.issue(&Wish::named("c.test"));
+    let mut theirs = with(B, auth(&other, &[], &anchor));
+    theirs.connections[0].local_id = "c.test".parse().unwrap();
+    let mut ours = with(A, auth(&a, &[], &anchor));
+    ours.connections[0].remote_id = "b.test".parse().unwrap();
+    let mut world = world_of(ours, theirs);
+    world.run(SECOND);
+    assert!(world.ike_sas(A).is_empty());
+    // It insisted on b.test in IDr, which B is not.
+    assert!(refusal(&world, B).unwrap().contains("no connection"));
+}
+
+#[test]
+fn rfc5280_section_6_3_revoked_certificates_are_refused() {
+    let anchor = Authority::anchor("anchor");
+    let middle = anchor.below_with("middle", |params| {
+        params.serial_number = Some(SerialNumber::from(50));
+    });
+    let wish = |serial: u64| {
+        Wish::named("a.test").with(move |params| {
+            params.serial_number = Some(SerialNumber::from(serial));
+        })
+    };
+    let b = anchor.issue(&Wish::named("b.test"));
+    let good = middle.issue(&wish(7));
+    let bad = middle.issue(&wish(8));
+    let fresh = || Date(2026, 12, 1);
+    let stale = || Date(2026, 3, 1);
+    let check = |own: &Issued, revocation, lists| {
+        let of_b = AuthSettings {
+            remote: remote(trust(&[&anchor], revocation, lists)),
+            ..auth(&b, &[], &anchor)
+        };
+        let mut world = world(auth(own, &[&middle], &anchor), of_b);
+        world.run(SECOND);
+        refusal(&world, B)
+    };
+    let of_middle = |until| middle.revoke(&[8, 9], until);
+    let of_anchor = |serials: &[u64]| anchor.revoke(serials, fresh());
+    use Revocation::{IfUri, Relaxed, Strict};
+    for revocation in [Relaxed, IfUri, Strict] {
+        let lists = || vec![of_middle(fresh()), of_anchor(&[])];
+        assert_eq!(check(&good, revocation, lists()), None, "{revocation:?}");
+        let refused = check(&bad, revocation, lists()).unwrap();
+        assert!(refused.contains("revoked"), "{refused}");
+        // The intermediate was revoked, and with it all that it issued.
+        let refused = check(
+            &good,
+            revocation,
+            vec![of_middle(fresh()), of_anchor(&[50])],
+        );
+        assert!(refused.unwrap().contains("revoked"));
+    }
+    // Without a list of the issuer, or with an old one.
+    assert_eq!(check(&good, Relaxed, vec![]), None);
+    assert_eq!(check(&good, IfUri, vec![]), None, "it names no CRL");
+    assert_eq!(check(&good, Relaxed, vec![of_middle(stale())]), None);
+    assert!(
+        check(&bad, Relaxed, vec![of_middle(stale())])
+            .unwrap()
+            .contains("revoked")
+    );
+    assert!(check(&good, Strict, vec![]).unwrap().contains("no CRL"));
+    assert!(
+        check(&good, Strict, vec![of_middle(fresh())])
+            .unwrap()
+            .contains("no CRL")
+    );
+    let old = check(&good, Strict, vec![of_middle(stale()), of_anchor(&[])]);
+    assert!(old.unwrap().contains("too old"));
+    // Another authority of the same name cannot revoke.
+    let forged = Authority::anchor("other")
+        .below("middle")
+        .revoke(&[7], fresh());
+    assert!(check(&good, Relaxed, vec![forged]).is_some_and(|why| !why.contains("revoked")));
+}
+
+#[test]
+fn rfc5280_section_4_2_1_constraints_and_usages_are_kept() {
+    let anchor = Authority::anchor("anchor");
+    let b = anchor.issue(&Wish::named("b.test"));
+    let attempt = |own: &Issued, chain: &[&Authority]| {
+        let mut world = world(auth(own, chain, &anchor), auth(&b, &[], &anchor));
+        world.run(SECOND);
+        refusal(&world, B)
+    };
+    let usage = |purpose: ExtendedKeyUsagePurpose| {
+        let wish = Wish::named("a.test").with(|p| p.extended_key_usages = vec![purpose]);
+        attempt(&anchor.issue(&wish), &[])
+    };
+    use ExtendedKeyUsagePurpose as Purpose;
+    let ike = Purpose::Other(vec![1, 3, 6, 1, 5, 5, 7, 3, 17]);
+    for good in [ike, Purpose::Any, Purpose::ServerAuth, Purpose::ClientAuth] {
+        assert_eq!(usage(good.clone()), None, "{good:?}");
+    }
+    assert!(
+        usage(Purpose::CodeSigning)
+            .unwrap()
+            .contains("extended key usage")
+    );
+    let key_usage = |usage| {
+        let wish = Wish::named("a.test").with(|params| params.key_usages = vec![usage]);
+        attempt(&anchor.issue(&wish), &[])
+    };
+    assert_eq!(key_usage(KeyUsagePurpose::DigitalSignature), None);
+    assert!(
+        key_usage(KeyUsagePurpose::KeyEncipherment)
+            .unwrap()
+            .contains("key usage")
+    );
+    // Who is no authority cannot issue, with or without the flag for signing certificates.
+    let idle = anchor.below_with("idle", |p| p.key_usages = vec![KeyUsagePurpose::CrlSign]);
+    let refused = attempt(&idle.issue(&Wish::named("a.test")), &[&idle]);
+    assert!(refused.unwrap().contains("may not issue"));
+    let peer = anchor.below_with("peer", |params| params.is_ca = rcgen::IsCa::ExplicitNoCa);
+    let refused = attempt(&peer.issue(&Wish::named("a.test")), &[&peer]);
+    assert!(refused.unwrap().contains("may not issue"));
+    let narrow = anchor.below_with("narrow", |params| {
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+    });
+    let deeper = narrow.below("deeper");
+    let refused = attempt(&deeper.issue(&Wish::named("a.test")), &[&deeper, &narrow]);
+    assert!(refused.unwrap().contains("PathLen"));
+    for (permitted, good) in [("test", true), ("a.test", true), ("example", false)] {
+        let named = anchor.below_with("named", |params| {
+            params.name_constraints = Some(NameConstraints {
+                permitted_subtrees: vec![
+                    GeneralSubtree::DnsName(permitted.to_owned()),
+                    GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([192, 0, 2, 0], 24)),
+                ],
+                excluded_subtrees: Vec::new(),
+            });
+        });
+        let refused = attempt(&named.issue(&Wish::named("a.test")), &[&named]);
+        assert_eq!(refused.is_none(), good, "{permitted}: {refused:?}");
+    }
+    let unknown = Wish::named("a.test").with(|params| {
+        let mut extension = CustomExtension::from_oid_content(&[1, 2, 3, 4], vec![5, 0]);
+        extension.set_criticality(true);
+        params.custom_extensions.push(extension);
+    });
+    assert!(
+        attempt(&anchor.issue(&unknown), &[])
+            .unwrap()
+            .contains("Critical")
+    );
+    let itself = Issued {
+        certificate: anchor.certificate.clone(),
+        key: b.key.clone(),
+    };
+    assert!(attempt(&itself, &[]).is_some(), "an authority is no peer");
+}
+
+/// A certificate is public: who shows it without its key is nobody.
+#[test]
+fn a_certificate_without_its_key_proves_nothing() {
+    let (anchor, a, b) = house();
+    let thief = Issued {
+        certificate: a.certificate.clone(),
+        key: b.key.clone(),
+    };
+    assert_refused(
+        world(auth(&thief, &[], &anchor), auth(&b, &[], &anchor)),
+        B,
+        "wrong signature",
+    );
+    let rsa = anchor.issue(&Wish::named("a.test").by(&rcgen::PKCS_RSA_SHA256));
+    let other_kind = Issued {
+        certificate: rsa.certificate,
+        key: a.key,
+    };
+    let refused = world(auth(&other_kind, &[], &anchor), auth(&b, &[], &anchor));
+    assert_refused(refused, B, "another kind");
+}
+
+#[test]
+fn secrets_do_not_open_a_connection_of_certificates_nor_the_other_way() {
+    let (anchor, a, b) = house();
+    let mut psk = with(A, AuthSettings::default());
+    psk.secrets = settings(A).secrets;
+    let mut pubkey = with(B, auth(&b, &[], &anchor));
+    pubkey.secrets = settings(B).secrets;
+    assert_refused(
+        world_of(psk, pubkey),
+        B,
+        "by pre-shared key, not by certificate",
+    );
+    let mut psk = with(B, AuthSettings::default());
+    psk.secrets = settings(B).secrets;
+    let mut pubkey = with(A, auth(&a, &[], &anchor));
+    pubkey.secrets = settings(A).secrets;
+    assert_refused(
+        world_of(pubkey, psk),
+        B,
+        "does not authenticate by pre-shared key",
+    );
+}
+
+/// RFC 7296 section 2.15: "there is no requirement that the initiator and responder sign with the
+/// same cryptographic algorithms".
+#[test]
+fn rfc7296_section_2_15_the_two_ends_may_prove_themselves_differently() {
+    let (anchor, _, b) = house();
+    let mut ours = with(
+        A,
+        AuthSettings {
+            remote: auth(&b, &[], &anchor).remote,
+            ..AuthSettings::default()
+        },
+    );
+    let mut theirs = with(
+        B,
+        AuthSettings {
+            local: auth(&b, &[], &anchor).local,
+            ..AuthSettings::default()
+        },
+    );
+    (ours.secrets, theirs.secrets) = (settings(A).secrets, settings(B).secrets);
+    let mut world = world_of(ours, theirs);
+    world.run(SECOND);
+    world.assert_agreement(1);
+}
+
+/// What the standby knows of the peer is what the dead member knew; with a certificate of its own
+/// it goes on, and shows that one at the next IKE_AUTH.
+#[test]
+fn failover_to_a_member_with_another_certificate() {
+    let (anchor, a, b) = house();
+    let mut world = world(auth(&a, &[], &anchor), auth(&b, &[], &anchor));
+    world.run(SECOND);
+    let proven = |world: &World, host: usize| {
+        let status = world.hosts[host].engine.status(world.now);
+        (
+            status[0].authenticated.clone(),
+            status[0].certificate.clone(),
+        )
+    };
+    let before = proven(&world, A);
+    assert!(before.1.is_some());
+    let ike = world.ike(A);
+    // The other member has a certificate of another authority, which B believes too.
+    let other = Authority::anchor("other");
+    let spare = other.issue(&Wish::named("a.test"));
+    let connection = &mut world.hosts[A].settings.connections[0];
+    connection.auth = auth(&spare, &[], &anchor);
+    world.fail_over(A, Resume::Exact);
+    world.set_time_of_day(NOON);
+    assert_eq!(world.ike(A), ike, "no new IKE_AUTH");
+    assert_eq!(proven(&world, A), before);
+    world.input(A, Input::RekeyIke(ike));
+    world.run(SECOND);
+    world.assert_agreement(1);
+    assert_eq!(proven(&world, A), before, "the successor knows it too");
+    // A new IKE_AUTH needs a certificate that B believes: the spare one's authority it does not.
+    let ike = world.ike(A);
+    world.input(A, Input::Terminate { ike });
+    world.run(SECOND);
+    world.input(
+        A,
+        Input::Initiate {
+            connection: "peer".to_owned(),
+            child: None,
+        },
+    );
+    world.run(SECOND);
+    assert!(refusal(&world, B).unwrap().contains("no chain"));
+}
+
+/// Nobody is asked to parse what cannot be a certificate of IKE.
+#[test]
+fn a_certificate_is_whole_or_none() {
+    let (_, a, _) = house();
+    let der = a.certificate.der();
+    for cut in 0..der.len() {
+        assert!(Certificate::parse(&der[..cut]).is_err(), "{cut}");
+    }
+    let mut longer = der.to_vec();
+    longer.push(0);
+    assert!(Certificate::parse(&longer).is_err());
+    assert!(Certificate::parse(&[0x30; 20_000]).is_err());
+}
+
+/// Chains that are long, or lead in circles through many authorities of one name, end.
+#[test]
+fn chains_without_end_are_refused() {
+    let (anchor, _, b) = house();
+    let first = Authority::anchor("same");
+    let mut circle = vec![first];
+    for _ in 0..11 {
+        let next = circle[circle.len() - 1].below("same");
+        circle.push(next);
+    }
+    let a = circle[11].issue(&Wish::named("a.test"));
+    for (length, why) in [(12, "more than 10"), (9, "")] {
+        let chain: Vec<&Authority> = circle.iter().rev().take(length).collect();
+        assert_refused(
+            world(auth(&a, &chain, &anchor), auth(&b, &[], &anchor)),
+            B,
+            why,
+        );
+    }
+}
+
+/// Only a peer that has agreed on keys gets that far, and it gets one answer.
+#[test]
+fn a_refused_proof_is_answered_once_and_leaves_nothing() {
+    let (anchor, _, b) = house();
+    let a = Authority::anchor("other").issue(&Wish::named("a.test"));
+    let mut world = world(auth(&a, &[], &anchor), auth(&b, &[], &anchor));
+    world.run(Duration::from_secs(40));
+    let refused = |event: &Event| matches!(event, Event::AuthenticationFailed { .. });
+    let told = world.hosts[A].count(refused);
+    assert_eq!(
+        world.hosts[B].count(refused),
+        told,
+        "one refusal for each attempt"
+    );
+    assert!(world.hosts[B].records.is_empty() && world.hosts[A].records.is_empty());
+    let half_open = world.hosts[B].engine.status(world.now);
+    assert!(half_open.is_empty(), "{half_open:?}");
+}

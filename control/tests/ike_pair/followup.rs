@@ -1,0 +1,178 @@
+//! IKE_FOLLOWUP_KE (RFC 9370 section 2.2.4): additional key exchanges of CREATE_CHILD_SA, their
+//! collisions, and a failover at each of their steps.
+
+use hitless::ike::{Event, Input, Resume};
+
+use crate::key_exchange::exchanges;
+use crate::world::{A, B, SECOND, World, settings};
+
+const IKE: &str = "aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke2_ecp256";
+const ESP: &str = "aes256gcm16-ecp384-ke1_mlkem768-ke4_x25519-esn";
+const FOLLOWUP: u8 = 44;
+
+fn pair(seed: u64) -> World {
+    let [a, b] = [A, B].map(|host| {
+        let mut settings = settings(host);
+        settings.connections[0].proposals = vec![IKE.parse().unwrap()];
+        settings.connections[0].children[0].esp_proposals = vec![ESP.parse().unwrap()];
+        settings
+    });
+    World::new(seed, a, b)
+}
+
+fn established(seed: u64) -> World {
+    let mut world = pair(seed);
+    world.run(SECOND);
+    world.assert_agreement(1);
+    world
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Rekey {
+    Child(usize),
+    Ike(usize),
+    BothChild,
+    BothIke,
+    ChildAndIke,
+}
+
+const REKEYS: [Rekey; 7] = [
+    Rekey::Child(A),
+    Rekey::Child(B),
+    Rekey::Ike(A),
+    Rekey::Ike(B),
+    Rekey::BothChild,
+    Rekey::BothIke,
+    Rekey::ChildAndIke,
+];
+
+impl Rekey {
+    fn start(self, world: &mut World) {
+        for host in [A, B] {
+            let (ike, sa) = (world.ike(host), world.sa(host).id);
+            match self {
+                Rekey::Child(h) if h == host => world.input(host, Input::RekeyChild(sa)),
+                Rekey::Ike(h) if h == host => world.input(host, Input::RekeyIke(ike)),
+                Rekey::BothChild => world.input(host, Input::RekeyChild(sa)),
+                Rekey::BothIke => world.input(host, Input::RekeyIke(ike)),
+                Rekey::ChildAndIke if host == A => world.input(host, Input::RekeyChild(sa)),
+                Rekey::ChildAndIke => world.input(host, Input::RekeyIke(ike)),
+                _ => {}
+            }
+        }
+    }
+}
+
+#[test]
+fn rfc9370_section_2_2_4_rekeyings_of_both_kinds_from_both_sides() {
+    for rekey in REKEYS {
+        let mut world = established(1);
+        let (ike, sa) = (world.ike(A), world.sa(A).id);
+        rekey.start(&mut world);
+        world.run(60 * SECOND);
+        world.assert_agreement(1);
+        assert!(
+            world.ike(A) != ike || world.sa(A).id != sa,
+            "{rekey:?} replaced something"
+        );
+        let followups = [A, B].map(|host| exchanges(&world, host).contains(&FOLLOWUP));
+        assert_eq!(followups, [true, true], "{rekey:?}");
+    }
+}
+
+/// Nothing is installed before the last exchange, and then on both sides.
+#[test]
+fn rfc9370_section_2_2_4_nothing_is_made_before_the_last_key_exchange() {
+    let mut world = established(2);
+    let sa = world.sa(A).id;
+    world.input(A, Input::RekeyChild(sa));
+    let end = world.now + SECOND;
+    while !world.hosts[B].saw(|e| matches!(e, Event::ChildRekeyed { .. })) {
+        assert_eq!(world.hosts[A].sad.len(), 1);
+        assert!(world.step(end));
+    }
+    // CREATE_CHILD_SA, and one exchange for each additional method.
+    let followups = world.hosts[A].sent.iter().filter(|d| d[18] == FOLLOWUP);
+    let mut ids: Vec<&[u8]> = followups.map(|d| &d[20..24]).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 2);
+    world.run(SECOND);
+    world.assert_agreement(1);
+}
+
+#[test]
+fn lost_and_repeated_exchanges_still_end_with_the_same_keys() {
+    for seed in 0..8 {
+        let mut world = established(seed);
+        world.faults.loss = 200;
+        world.faults.duplication = 200;
+        for rekey in [Rekey::Child(A), Rekey::Ike(B), Rekey::BothChild] {
+            if world.ike_sas(A).len() == 1
+                && world.ike_sas(B).len() == 1
+                && world.hosts.iter().all(|h| h.sad.len() == 1)
+            {
+                rekey.start(&mut world);
+            }
+            world.run(100 * SECOND);
+        }
+        world.faults = Default::default();
+        world.run(200 * SECOND);
+        world.assert_agreement(1);
+    }
+}
+
+/// All of it is in the record: a member dies at each step, and another goes on.
+#[test]
+fn fails_over_at_every_step_of_every_rekeying_with_several_key_exchanges() {
+    for rekey in REKEYS {
+        for host in [A, B] {
+            for steps in 0..30 {
+                let mut world = established(7);
+                rekey.start(&mut world);
+                let end = world.now + SECOND;
+                let taken = (0..steps).take_while(|_| world.step(end)).count();
+                world.fail_over(host, Resume::Exact);
+                world.run(100 * SECOND);
+                eprintln!("{rekey:?}, host {host}, after {steps} steps");
+                world.assert_agreement(1);
+                let again = |e: &Event| matches!(e, Event::IkeEstablished { .. });
+                assert!(!world.hosts[host].saw(again), "no new IKE_AUTH");
+                if taken < steps {
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// A responder that has forgotten what it began says so, and the initiator begins again.
+#[test]
+fn rfc9370_section_2_2_4_an_unknown_link_gets_state_not_found() {
+    let [a, b] = [A, B].map(|host| {
+        let mut settings = settings(host);
+        settings.connections[0].dpd_delay = std::time::Duration::ZERO;
+        settings.connections[0].children[0].esp_proposals = vec![ESP.parse().unwrap()];
+        settings
+    });
+    let mut world = World::new(9, a, b);
+    world.run(SECOND);
+    let sa = world.sa(A).id;
+    world.input(A, Input::RekeyChild(sa));
+    let end = world.now + SECOND;
+    while !exchanges(&world, B).contains(&36) {
+        assert!(world.step(end));
+    }
+    // The response arrives, and the next request waits longer than B does.
+    let response = world.intercept();
+    world.hosts[A].dead = true;
+    world.run(250 * SECOND);
+    world.hosts[A].dead = false;
+    for packet in response {
+        world.deliver(&packet);
+    }
+    world.run(10 * SECOND);
+    let refused = |e: &Event| matches!(e, Event::NegotiationFailed { reason, .. } if reason.contains("STATE_NOT_FOUND"));
+    assert!(world.hosts[A].saw(refused));
+    world.run(200 * SECOND);
+    world.assert_agreement(1);
+}

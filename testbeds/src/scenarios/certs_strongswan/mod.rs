@@ -1,0 +1,270 @@
+//! Certificates and postquantum pre-shared keys with strongSwan as the other end: each kind of key
+//! in both roles, and what must be refused. Everything is issued by strongSwan's own `pki` anew.
+
+mod files;
+mod pki;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::clock;
+use crate::error::LabError;
+use crate::gateway;
+use crate::process::{self, Process, Program};
+use crate::scenario::{Bench, Report, Scenario};
+use crate::strongswan::StrongSwan;
+use crate::topology::{HOST_B, Topology};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "certs-strongswan",
+    about: "certificates and PPKs with strongSwan in both roles: who is let in, and who is not",
+    variants: &["x509"],
+    run: certificates,
+};
+
+const READY: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(15);
+/// The reauthentication that the gateway starts by itself, and some more.
+const REAUTHENTICATED: Duration = Duration::from_secs(20);
+
+/// What strongSwan initiates.
+struct Inbound {
+    name: &'static str,
+    /// What the gateway must say of it; `None` if it must come up.
+    refusal: Option<&'static str>,
+}
+
+const INBOUND: &[Inbound] = &[
+    accepted("ecdsa"),
+    accepted("rsa-pss"),
+    accepted("rsa-pkcs1"),
+    accepted("ed25519"),
+    accepted("subject"),
+    accepted("ppk"),
+    refused("revoked", "revoked"),
+    refused("expired", "expired"),
+    refused("stranger", "no chain"),
+    refused("wrong-id", "no connection"),
+    refused("no-ppk", "PPK"),
+];
+
+/// What the gateway initiates, and whether it must come up.
+const OUTBOUND: &[(&str, bool)] = &[
+    ("our-ecdsa", true),
+    ("our-rsa-pss", true),
+    ("our-rsa-pkcs1", true),
+    ("our-ed25519", true),
+    ("our-ppk", true),
+    ("our-revoked", false),
+    ("our-stranger", false),
+];
+
+/// The one that the gateway reauthenticates soon.
+const REAUTHENTICATES: &str = "our-ecdsa";
+
+const fn accepted(name: &'static str) -> Inbound {
+    Inbound {
+        name,
+        refusal: None,
+    }
+}
+
+const fn refused(name: &'static str, why: &'static str) -> Inbound {
+    Inbound {
+        name,
+        refusal: Some(why),
+    }
+}
+
+/// One gateway and one charon, with all connections at once.
+struct Trial {
+    report: Report,
+    binary: PathBuf,
+    socket: PathBuf,
+    daemon: Process,
+    peer: StrongSwan,
+    lab: Topology,
+}
+
+fn certificates(bench: &Bench, variant: &str) -> Result<Report, LabError> {
+    process::require("pki", "strongswan-pki")?;
+    let directory = bench.subdirectory(SCENARIO.name)?;
+    bench.say("issuing certificates");
+    pki::issue(&directory)?;
+    let mut trial = Trial::start(bench, &directory, variant)?;
+    bench.say("the gateway initiates");
+    trial.outbound()?;
+    bench.say("strongSwan initiates");
+    trial.inbound();
+    bench.say("reauthentication, from both sides");
+    trial.reauthentication()?;
+    trial.daemon.check_running()?;
+    Ok(trial.report.conclude())
+}
+
+impl Trial {
+    fn start(bench: &Bench, directory: &Path, variant: &str) -> Result<Self, LabError> {
+        bench.say("starting the gateway and the peer");
+        let lab = Topology::new()?;
+        let options = "  make_before_break = yes\n  rsa_pss = yes\n";
+        let conf = files::swanctl();
+        let peer = StrongSwan::start_with(&lab.peer, "peer", directory, &conf, options)?;
+        let binary = gateway::binary()?;
+        let file = directory.join("hitless.toml");
+        let socket = directory.join("hitless.sock");
+        std::fs::create_dir_all(directory.join("state"))
+            .and_then(|()| std::fs::write(&file, files::gateway(directory)))
+            .map_err(LabError::io("writing the gateway's configuration"))?;
+        let shown = binary.display().to_string();
+        let file = file.display().to_string();
+        let mut report = Report::new(SCENARIO.name, variant);
+        let checked = Program::new([&shown, "config", "check", &file]).run();
+        let said = match &checked {
+            Ok(said) => said.clone(),
+            Err(error) => error.to_string(),
+        };
+        report.check("config-check", checked.is_ok(), said.trim());
+        let daemon = Program::new([&shown, "run", "--config", &file])
+            .inside(&lab.members[0])
+            .spawn("gateway", directory)?;
+        let mut trial = Self {
+            report,
+            binary,
+            socket,
+            daemon,
+            peer,
+            lab,
+        };
+        clock::until("the gateway's control socket", READY, || {
+            trial.daemon.check_running()?;
+            Ok(trial.ours().ok().map(drop))
+        })?;
+        Ok(trial)
+    }
+
+    /// `hitless list-sas --json`.
+    fn ours(&self) -> Result<Vec<serde_json::Value>, LabError> {
+        let binary = self.binary.display().to_string();
+        let socket = self.socket.display().to_string();
+        let text = Program::new([&binary, "list-sas", "--json", "--socket", &socket]).run()?;
+        let unreadable = |detail: String| LabError::Unreadable {
+            what: "hitless list-sas --json".to_owned(),
+            detail,
+        };
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+        let list = value.as_array().or_else(|| value["ike_sas"].as_array());
+        list.cloned().ok_or_else(|| unreadable(text))
+    }
+
+    /// The established IKE SAs of a connection that have a child.
+    fn established(&self, name: &str) -> Result<Vec<serde_json::Value>, LabError> {
+        let mut sas = self.ours()?;
+        sas.retain(|sa| {
+            let child = sa["children"].as_array().is_some_and(|c| !c.is_empty());
+            sa["name"] == name && sa["state"] == "ESTABLISHED" && child
+        });
+        Ok(sas)
+    }
+
+    fn outbound(&mut self) -> Result<(), LabError> {
+        for (name, comes_up) in OUTBOUND.iter().filter(|(_, comes_up)| *comes_up) {
+            let up = clock::until(name, ANSWER, || {
+                Ok(self.established(name)?.into_iter().next())
+            });
+            let detail = match &up {
+                Ok(sa) => format!(
+                    "authenticated by {}, PPK: {}",
+                    sa["authenticated"], sa["ppk"]
+                ),
+                Err(error) => error.to_string(),
+            };
+            self.report.check(name, up.is_ok() == *comes_up, detail);
+        }
+        for (name, _) in OUTBOUND.iter().filter(|(_, comes_up)| !comes_up) {
+            let why = match *name {
+                "our-revoked" => "revoked",
+                _ => "no chain",
+            };
+            let told = self.daemon.wait_for_output(why, ANSWER).is_ok();
+            let none = self.established(name)?.is_empty();
+            self.report
+                .check(name, told && none, format!("refused: {why}"));
+        }
+        Ok(())
+    }
+
+    fn inbound(&mut self) {
+        for Inbound { name, refusal } in INBOUND {
+            let before = self.daemon.log().len();
+            let initiated = self
+                .peer
+                .swanctl(&["--initiate", "--child", name, "--timeout", "5"]);
+            let said = self
+                .daemon
+                .log()
+                .get(before..)
+                .unwrap_or_default()
+                .to_owned();
+            let up = self.established(name).is_ok_and(|sas| sas.len() == 1);
+            match refusal {
+                None => {
+                    let detail = match &initiated {
+                        Ok(_) => format!("up: {up}"),
+                        Err(error) => last_line(&error.to_string()),
+                    };
+                    self.report.check(name, initiated.is_ok() && up, detail);
+                }
+                Some(why) => {
+                    let told = said.contains(why);
+                    let detail = format!("up: {up}, told {why:?}: {told}");
+                    let passed = initiated.is_err() && !up && told;
+                    self.report.check(name, passed, detail);
+                }
+            }
+        }
+        let ping = Program::new(["ping", "-n", "-c", "3", "-i", "0.1", "-W", "2", HOST_B])
+            .inside(&self.lab.host_a)
+            .run();
+        let detail = match &ping {
+            Ok(_) => "answered".to_owned(),
+            Err(error) => last_line(&error.to_string()),
+        };
+        self.report.check("ping", ping.is_ok(), detail);
+    }
+
+    fn reauthentication(&mut self) -> Result<(), LabError> {
+        let spi = |sas: Vec<serde_json::Value>| match sas.as_slice() {
+            [one] => Some(format!("{}{}", one["initiator_spi"], one["responder_spi"])),
+            _ => None,
+        };
+        let first = spi(self.established(REAUTHENTICATES)?);
+        let next = clock::until("a reauthenticated IKE SA", REAUTHENTICATED, || {
+            let now = spi(self.established(REAUTHENTICATES)?);
+            Ok(now.filter(|now| Some(now) != first.as_ref()))
+        });
+        let detail = format!("{first:?} -> {:?}", next.as_ref().ok());
+        self.report.check("we-reauthenticate", next.is_ok(), detail);
+        let first = spi(self.established("ecdsa")?);
+        let asked = self
+            .peer
+            .swanctl(&["--rekey", "--ike", "ecdsa", "--reauth"]);
+        let next = clock::until("an IKE SA that strongSwan reauthenticated", ANSWER, || {
+            let now = spi(self.established("ecdsa")?);
+            Ok(now.filter(|now| Some(now) != first.as_ref()))
+        });
+        let detail = format!("{first:?} -> {:?}", next.as_ref().ok());
+        let passed = asked.is_ok() && first.is_some() && next.is_ok();
+        self.report
+            .check("strongswan-reauthenticates", passed, detail);
+        Ok(())
+    }
+}
+
+fn last_line(text: &str) -> String {
+    let mut lines = text.lines().rev();
+    lines
+        .find(|line| !line.trim().is_empty())
+        .unwrap_or_default()
+        .to_owned()
+}
