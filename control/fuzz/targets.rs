@@ -1,6 +1,6 @@
 //! What is fuzzed in the control plane: IKE messages, decrypted payloads, configuration, captures,
-//! certificates.
-//! The same functions run over the committed corpus as an ordinary test (`tests/fuzz_corpus.rs`).
+//! certificates. The same functions run over the committed corpus as an ordinary test
+//! (`testbeds/tests/fuzz_corpus.rs`).
 
 use std::path::Path;
 use std::time::Duration;

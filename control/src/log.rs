@@ -190,6 +190,9 @@ fn ike_event(event: &ike::Event) {
         }
         // Anybody can cause these; they are counted.
         E::Dropped { peer, reason } => tracing::debug!(%peer, reason, "IKE message dropped"),
+        E::Relocated { ike, local, remote } => {
+            tracing::info!("IKE_SA [{ike}] goes on between {local} and {remote}")
+        }
         E::MessageIdSyncSent { .. }
         | E::MessageIdSynced { .. }
         | E::ReplayCounterSync { .. }

@@ -165,7 +165,7 @@ pub struct FailoverLine {
     pub packets_sent: u64,
     pub repeated_sequence_numbers: u64,
     pub replays_accepted: u64,
-    /// Packets that arrived in each 10 ms around the crash: milliseconds after it, and how many.
+    /// Packets that arrived in each millisecond around the crash: milliseconds after it, and how many.
     pub timeline: Vec<(i64, u64)>,
 }
 

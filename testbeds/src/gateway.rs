@@ -13,6 +13,8 @@ use crate::topology::{
 };
 
 const READY: Duration = Duration::from_secs(10);
+/// Both members share one or two cores with the peer.
+const PATIENT: &str = "heartbeat = \"50ms\"\nmissed = 4";
 
 /// What differs from scenario to scenario.
 #[derive(Clone, Copy, Debug)]
@@ -43,18 +45,35 @@ impl Member {
         directory: &Path,
         settings: &Settings<'_>,
     ) -> Result<Self, LabError> {
+        let own = directory.join(format!("m{}", index + 1));
+        let text = configuration(index, &own, PATIENT, &connection(settings));
+        Self::start_with(binary, lab, index, directory, &text, &[])
+    }
+
+    /// The same with a whole configuration, whose control socket is `<directory>/m<N>/hitless.sock`,
+    /// and with these variables in its environment.
+    pub fn start_with(
+        binary: &Path,
+        lab: &Topology,
+        index: usize,
+        directory: &Path,
+        text: &str,
+        environment: &[(&str, PathBuf)],
+    ) -> Result<Self, LabError> {
         let name = format!("m{}", index + 1);
         let directory = directory.join(&name);
         let socket = directory.join("hitless.sock");
         let file = directory.join("hitless.toml");
-        let text = configuration(index, &directory, settings);
         std::fs::create_dir_all(directory.join("state"))
             .and_then(|()| std::fs::write(&file, text))
             .map_err(LabError::io("writing the member's configuration"))?;
         let shown = binary.display().to_string();
-        let daemon = Program::new([&shown, "run", "--config", &file.display().to_string()])
-            .inside(&lab.members[index])
-            .spawn(&name, &directory)?;
+        let mut daemon = Program::new([&shown, "run", "--config", &file.display().to_string()])
+            .inside(&lab.members[index]);
+        for (variable, value) in environment {
+            daemon = daemon.env(variable, value);
+        }
+        let daemon = daemon.spawn(&name, &directory)?;
         let mut member = Self {
             daemon,
             binary: binary.to_owned(),
@@ -69,11 +88,22 @@ impl Member {
 
     /// What `hitless status --json` prints.
     pub fn status(&self) -> Result<serde_json::Value, LabError> {
+        self.ask("status")
+    }
+
+    /// What `hitless list-sas --json` prints.
+    pub fn list_sas(&self) -> Result<Vec<serde_json::Value>, LabError> {
+        let value = self.ask("list-sas")?;
+        let list = value.as_array().or_else(|| value["ike_sas"].as_array());
+        Ok(list.cloned().unwrap_or_default())
+    }
+
+    fn ask(&self, word: &str) -> Result<serde_json::Value, LabError> {
         let binary = self.binary.display().to_string();
         let socket = self.socket.display().to_string();
-        let text = Program::new([&binary, "status", "--json", "--socket", &socket]).run()?;
+        let text = Program::new([&binary, word, "--json", "--socket", &socket]).run()?;
         serde_json::from_str(&text).map_err(|error| LabError::Unreadable {
-            what: "hitless status --json".to_owned(),
+            what: format!("hitless {word} --json"),
             detail: format!("{error} in {text}"),
         })
     }
@@ -94,6 +124,25 @@ impl Member {
     /// SIGKILL; gives the moment.
     pub fn kill(&mut self) -> Result<Duration, LabError> {
         self.daemon.kill()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) -> Result<(), LabError> {
+        self.daemon.signal(signal)
+    }
+
+    /// Asks it to end, and waits.
+    pub fn shut_down(&mut self) -> Result<Duration, LabError> {
+        let moment = clock::wall();
+        self.daemon.end(libc::SIGTERM, READY)?;
+        Ok(moment)
+    }
+
+    /// Lets the other member lead.
+    pub fn switch_over(&self) -> Result<String, LabError> {
+        let binary = self.binary.display().to_string();
+        let socket = self.socket.display().to_string();
+        Program::new([&binary, "switchover", "--socket", &socket]).run()
     }
 
     pub fn check_running(&mut self) -> Result<(), LabError> {
@@ -124,21 +173,17 @@ pub fn binary() -> Result<PathBuf, LabError> {
     })
 }
 
-/// A member's file; `id`, state and socket are what differs between members.
-fn configuration(index: usize, directory: &Path, settings: &Settings<'_>) -> String {
-    let Settings {
-        proposals,
-        esp_proposals,
-        takeover,
-        local_id,
-        remote_id,
-        secret,
-        dpd_delay,
-    } = settings;
+/// A member's file; `id`, state and socket, which are in its directory, are what differs between
+/// members.
+pub fn configuration(
+    index: usize,
+    directory: &Path,
+    heartbeats: &str,
+    connections: &str,
+) -> String {
     let id = index + 1;
     let directory = directory.display();
     let [first, second] = SYNC;
-    let dpd_delay = dpd_delay.as_secs();
     format!(
         r#"[cluster]
 name = "testbed"
@@ -148,9 +193,7 @@ members = [
   {{ id = 2, priority = 100, sync_addr = "{second}:4510" }},
 ]
 secret = "0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-# Both members share one or two cores with the peer here.
-heartbeat = "50ms"
-missed = 4
+{heartbeats}
 state_dir = "{directory}/state"
 
 [ports.{OUTSIDE}]
@@ -165,7 +208,28 @@ interface = "{INSIDE}"
 addresses = ["{CLUSTER_INSIDE}/24"]
 protected = true
 
-[connections.peer]
+{connections}
+[control]
+socket = "{directory}/hitless.sock"
+log = "debug"
+"#
+    )
+}
+
+/// The one connection of most scenarios.
+fn connection(settings: &Settings<'_>) -> String {
+    let Settings {
+        proposals,
+        esp_proposals,
+        takeover,
+        local_id,
+        remote_id,
+        secret,
+        dpd_delay,
+    } = settings;
+    let dpd_delay = dpd_delay.as_secs();
+    format!(
+        r#"[connections.peer]
 local_addrs = ["{CLUSTER_OUTSIDE}"]
 remote_addrs = ["{PEER_OUTSIDE}"]
 proposals = ["{proposals}"]
@@ -183,10 +247,6 @@ start_action = "none"
 [secrets.peer]
 ids = ["{remote_id}"]
 secret = "{secret}"
-
-[control]
-socket = "{directory}/hitless.sock"
-log = "debug"
 "#
     )
 }

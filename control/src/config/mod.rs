@@ -21,9 +21,11 @@ mod document;
 mod drivers;
 mod model;
 mod overlap;
+mod pools;
 mod ports;
 mod report;
 mod secrets;
+mod selectors;
 mod suggest;
 mod value;
 
@@ -160,7 +162,9 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
     );
     let before = problems.count();
     let secrets = secrets::read(&root, base);
+    let pools = pools::read(&root);
     let context = connections::Context {
+        pools: &pools,
         ports: ports.as_deref(),
         keys: auth::Keys {
             secrets: (problems.count() == before).then_some(&secrets),
@@ -178,6 +182,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
         ports: ports?,
         dataplane: dataplane?,
         connections: connections.list,
+        pools,
         on_demand: connections.on_demand,
         secrets: secrets.list,
         control: control?,

@@ -11,7 +11,7 @@ use hitless_dataplane::port::pcap::Pace;
 use hitless_sa::MemberId;
 use zeroize::Zeroizing;
 
-use crate::ike::settings::{Connection, Secret};
+use crate::ike::settings::{Connection, Pool, Secret};
 
 /// A whole configuration file.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub struct Config {
     pub dataplane: DataplaneConfig,
     /// In the order of the file, which is the order of policies.
     pub connections: Vec<Connection>,
+    pub pools: Vec<Pool>,
     /// Children (connection, child) with `start_action = "trap"`: brought up by the first packet.
     pub on_demand: BTreeSet<(String, String)>,
     pub secrets: Vec<Secret>,

@@ -101,6 +101,7 @@ impl GatewaySettings {
             member: self.config.cluster.id,
             incarnation,
             connections: self.config.connections.clone(),
+            pools: self.config.pools.clone(),
             secrets: self.config.secrets.clone(),
             half_open_limit: HALF_OPEN_LIMIT,
             retransmit_timeout: RETRANSMIT_TIMEOUT,

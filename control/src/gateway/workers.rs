@@ -1,6 +1,5 @@
 //! What the workers report: events, checkpoints, IKE packets, and where their cells stand.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,7 +80,7 @@ impl Gateway {
                     carried.silence.foreign(now);
                 }
             }
-            WorkerEvent::Strayed { sa, source } => self.follow(now, worker, sa, source.ip()),
+            WorkerEvent::Strayed { sa, to } => self.follow(now, to, sa),
             WorkerEvent::Moved { sa } => self.moved(worker, sa),
             WorkerEvent::Stayed { sa } => {
                 if let Some(carried) = self.children.get_mut(sa) {
@@ -97,18 +96,16 @@ impl Gateway {
 
     /// The receiving half of an SA lives on one worker, because its window does, and the others
     /// hand its packets over. That costs a copy, so the half follows them: the network card decides
-    /// which queue, and so which worker, a peer's packets come to. Nobody has authenticated the
-    /// packet, so it must come from where the peer is (or be behind a NAT, where that may change),
+    /// which queue, and so which worker, a peer's packets come to. Only authentic packets say so,
     /// and a half does not move often.
-    fn follow(&mut self, now: Instant, worker: usize, sa: SaId, source: IpAddr) {
+    fn follow(&mut self, now: Instant, worker: usize, sa: SaId) {
         let Some(carried) = self.children.get_mut(sa) else {
             return;
         };
         let recently = carried.moved_at.is_some_and(|at| now.since(at) < SETTLED);
-        let child = &carried.child;
-        let peer = child.remote == source || child.encapsulation.is_some();
-        let free = child.options.workers == Workers::Any && carried.moving.is_none();
-        if !peer || !free || carried.home == worker || recently {
+        let any = carried.child.options.workers == Workers::Any;
+        let free = any && carried.moving.is_none();
+        if !free || carried.home == worker || recently {
             return;
         }
         carried.moving = Some(worker);

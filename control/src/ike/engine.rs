@@ -4,7 +4,7 @@
 //! active member's, with the stored IKE SAs, and starts the children that are to be started.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,6 +19,7 @@ use super::export::{self, ImportError};
 use super::fragments;
 use super::index::Index;
 use super::initial::{Initiator, Responder};
+use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume, Transmit};
 use super::settings::{Connection, EngineSettings};
@@ -56,6 +57,11 @@ pub enum Input<'a> {
     ReplayCounterSync {
         ike: IkeSpi,
         delta: u64,
+    },
+    /// This end of an IKE SA has another address now (RFC 4555).
+    Relocate {
+        ike: IkeSpi,
+        local: IpAddr,
     },
     /// Ask the peer for a sign of life.
     Liveness(IkeSpi),
@@ -113,7 +119,11 @@ impl Engine {
         Engine {
             by_name,
             connections,
-            ids: Ids::new(settings.member, settings.incarnation),
+            ids: Ids::new(
+                settings.member,
+                settings.incarnation,
+                settings.pools.clone(),
+            ),
             settings,
             leading: false,
             sas: BTreeMap::new(),
@@ -148,6 +158,10 @@ impl Engine {
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
             Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
                 counter_sync::replay_only(ike, turn, delta);
+            }),
+            Input::Relocate { ike, local } => self.with(now, entropy, ike, |ike, turn| {
+                mobike::move_to(ike, turn, local);
+                ike.advance(turn);
             }),
             Input::Liveness(ike) => self.task(now, entropy, ike, Task::Liveness),
             Input::Traffic { sa } => self.with_child(now, entropy, sa, |ike, turn| {
@@ -288,6 +302,7 @@ impl Engine {
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
         if let Some(undone) = undone {
             self.index.remove(&undone);
+            self.ids.leases.release(&undone);
             for child in &undone.children {
                 if self.index.of_child(child.sa.id) == Some(ike) {
                     self.index.remove_child(child.sa.id);
@@ -317,6 +332,7 @@ impl Engine {
         self.graves.clear();
         self.discarded.clear();
         self.index = Index::default();
+        self.ids.leases.clear();
         self.starts = Starts::new();
         self.timers.clear();
         self.outputs.clear();
@@ -580,8 +596,10 @@ impl Engine {
         self.timers.set(spi, ike.deadline().filter(|_| !gone));
         if gone {
             self.index.remove(&ike);
+            self.ids.leases.release(&ike);
         } else {
             self.index.insert(&ike);
+            self.ids.leases.hold(&ike);
             self.sas.insert(spi, ike);
         }
     }

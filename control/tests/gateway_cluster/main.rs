@@ -4,6 +4,7 @@ mod families;
 mod held;
 mod hostile;
 mod idle;
+mod roads;
 mod roles;
 mod takeover;
 mod view;

@@ -14,6 +14,7 @@ use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Gateway};
 use hitless::ike;
+use hitless::keylog::KeyLines;
 use hitless::lab::{
     Family, Host, Hub, MTU, Station, Stations, Switch, SyncNetwork, Topology, first_start,
     sync_address,
@@ -349,6 +350,12 @@ impl World {
         members
             .filter_map(|(who, running)| running.station.gateway().leading().then_some(*who))
             .collect()
+    }
+
+    /// The key log of a gateway: a line for each direction of each Child SA.
+    pub fn key_log(&self, who: u8) -> String {
+        let keys = self.running[&who].station.keys().iter();
+        keys.map(KeyLines::expose).collect()
     }
 
     pub fn status(&mut self, who: u8) -> GatewayStatus {

@@ -403,16 +403,6 @@ impl Bench {
         }
     }
 
-    /// Packets that a port of the caller's has been given, ARP and the like included.
-    pub fn forwarded(&self) -> u64 {
-        let port = match self.direction {
-            Direction::Encrypt => OUTSIDE,
-            Direction::Decrypt => PROTECTED,
-        };
-        let traffic = self.handle.counters.port(port);
-        traffic.map_or(0, |traffic| traffic.tx_packets)
-    }
-
     /// Packets that have left into the sink of [`Bench::new`].
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)

@@ -18,13 +18,15 @@ impl Display for Results {
         let machine = &self.machine;
         writeln!(
             f,
-            "{}, {} cores, {}, Linux {}, load {:.1}, hitless {}",
+            "{}, {:.0} MHz, {} cores, {}\nLinux {}, load {:.1}, hitless {}, {}",
             machine.cpu,
+            machine.mhz,
             machine.cores,
             machine.features.join(" "),
             machine.kernel,
             machine.load,
-            machine.version
+            machine.version,
+            machine.date
         )?;
         if let Some(io) = &self.io {
             io_table(f, io)?;

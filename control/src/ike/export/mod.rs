@@ -9,6 +9,7 @@ mod followup;
 mod ike;
 mod pending;
 mod record;
+mod roads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
