@@ -15,4 +15,5 @@ mod ppk;
 mod reauth;
 mod rekey;
 mod suites;
+mod versions;
 mod world;
