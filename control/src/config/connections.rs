@@ -11,13 +11,14 @@ use super::children;
 use super::document::{Located, Section};
 use super::model::PortConfig;
 use super::overlap;
+use super::pools::{self, Surroundings};
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
 use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
 use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{Identification, IkeProposal};
-use crate::ike::settings::{Connection, Takeover};
+use crate::ike::settings::{Connection, Pool, Takeover};
 
 const EXAMPLE: &str = "[connections.office]\nremote_addrs = [\"198.51.100.7\"]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n\n[connections.office.children.net]\nesp_proposals = [\"aes128gcm16-x25519-esn\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]";
 const IKE_PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
@@ -27,22 +28,10 @@ const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 /// swanctl's words for a connection that mean nothing here.
 const FOREIGN: &[(&str, &str)] = &[
     (
-        "mobike",
-        "leave it out: the cluster's address does not move, and the peer may, with `encap`",
-    ),
-    (
         "over_time",
         "leave it out: an SA that is being rekeyed lives until the new one works",
     ),
     ("rand_time", "leave it out"),
-    (
-        "vips",
-        "virtual addresses for clients are not given out; name remote_ts instead",
-    ),
-    (
-        "pools",
-        "virtual addresses for clients are not given out; name remote_ts instead",
-    ),
     (
         "keyingtries",
         "leave it out: `start_action = \"start\"` tries until it succeeds",
@@ -65,6 +54,7 @@ const FOREIGN: &[(&str, &str)] = &[
 /// What connections are checked against; `None` where that has errors of its own.
 pub(super) struct Context<'c> {
     pub ports: Option<&'c [PortConfig]>,
+    pub pools: &'c [Pool],
     pub keys: Keys<'c>,
 }
 
@@ -134,32 +124,22 @@ fn connection(
     let encap = section.or("encap", false, value::boolean);
     let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
     let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
-    let takeover = section.or(
-        "takeover",
-        Takeover::default(),
-        value::word(&[
-            ("auto", Takeover::Auto),
-            ("exact", Takeover::Exact),
-            ("message-id-sync", Takeover::MessageIdSync),
-            ("probe", Takeover::Probe),
-            ("rekey", Takeover::Rekey),
-        ]),
-    );
-    let fragmentation = section.or(
-        "fragmentation",
-        Fragmentation::default(),
-        value::word(&[
-            ("yes", Fragmentation::Yes),
-            ("accept", Fragmentation::Accept),
-            ("no", Fragmentation::No),
-        ]),
-    );
+    let takeover = section.or("takeover", Takeover::default(), value::word(TAKEOVERS));
+    let fragmentation = value::word(FRAGMENTATIONS);
+    let fragmentation = section.or("fragmentation", Fragmentation::default(), fragmentation);
     let fragment_size = section.or(
         "fragment_size",
         DEFAULT_FRAGMENT_SIZE.into(),
         value::integer(576, 65535),
     );
-    let children = children::read(section, &name, remote_addrs.as_deref(), on_demand);
+    let roads = pools::roads(section, context.pools);
+    let surroundings = Surroundings {
+        local_addrs: local_addrs.as_deref(),
+        remote_addrs: remote_addrs.as_deref(),
+        roads: roads.as_ref(),
+        pools: context.pools,
+    };
+    let children = children::read(section, &name, &surroundings, on_demand);
     section.finish(FOREIGN);
 
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
@@ -168,16 +148,7 @@ fn connection(
         Some(id) => id.value.clone(),
         None => Identification::Address(*local_addrs.first()?),
     };
-    if !sendable(&local_id) {
-        let refusal = Refusal::new(
-            format!(
-                "{}: {local_id} matches many, and we are one",
-                section.name("local")
-            ),
-            "give local.id a name of its own, such as \"hq.example.org\"",
-        );
-        section.refuse("local", refusal);
-    }
+    check_sendable(section, &local_id);
     let remote = remote.ok()?;
     let remote_place = remote.id;
     let remote_id = match (&remote_place, remote_addrs.as_slice()) {
@@ -204,6 +175,7 @@ fn connection(
         dpd_delay,
         rekey_time,
         takeover,
+        roads: roads?,
         auth: AuthSettings {
             local: local.auth,
             remote: remote.auth,
@@ -214,12 +186,36 @@ fn connection(
     })
 }
 
+const TAKEOVERS: &[(&str, Takeover)] = &[
+    ("auto", Takeover::Auto),
+    ("exact", Takeover::Exact),
+    ("message-id-sync", Takeover::MessageIdSync),
+    ("probe", Takeover::Probe),
+    ("rekey", Takeover::Rekey),
+];
+
+const FRAGMENTATIONS: &[(&str, Fragmentation)] = &[
+    ("yes", Fragmentation::Yes),
+    ("accept", Fragmentation::Accept),
+    ("no", Fragmentation::No),
+];
+
 /// Patterns name others, never ourselves.
-fn sendable(id: &Identification) -> bool {
-    match id {
-        Identification::Any => false,
-        Identification::Fqdn(name) | Identification::Email(name) => !name.starts_with('*'),
-        _ => true,
+fn check_sendable(section: &Section<'_>, local_id: &Identification) {
+    let pattern = match local_id {
+        Identification::Any => true,
+        Identification::Fqdn(name) | Identification::Email(name) => name.starts_with('*'),
+        _ => false,
+    };
+    if pattern {
+        let refusal = Refusal::new(
+            format!(
+                "{}: {local_id} matches many, and we are one",
+                section.name("local")
+            ),
+            "give local.id a name of its own, such as \"hq.example.org\"",
+        );
+        section.refuse("local", refusal);
     }
 }
 

@@ -60,8 +60,11 @@ pub fn is_installed() -> bool {
     Path::new(SOURCE).is_dir()
 }
 
-/// Nanoseconds a packet at each size, in each direction.
-pub fn measure(core: usize) -> Result<Vec<(Direction, [f64; SIZES.len()])>, Box<dyn Error>> {
+/// Nanoseconds a packet at each size, in a direction.
+type Figures = (Direction, [f64; SIZES.len()]);
+
+/// Both directions.
+pub fn measure(core: usize) -> Result<Vec<Figures>, Box<dyn Error>> {
     let directory = Directory::new()?;
     let program = build(&directory)?;
     let configuration = directory.file("secgw.cfg");

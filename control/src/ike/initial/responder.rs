@@ -23,11 +23,13 @@ use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, Proposal, emit};
+use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
-use crate::ike::settings::Connection;
+use crate::ike::settings::{Childless, Connection};
 use crate::ike::turn::{Effect, Turn};
+use crate::ike::virtual_ip;
 use crate::ike::window::Window;
 
 /// A half-open IKE SA that a peer initiates.
@@ -117,6 +119,21 @@ fn supported<'c>(
     ours.into_iter()
 }
 
+/// Says whether an IKE SA may begin without a Child SA (RFC 6023), if the first connection lets it.
+fn childless<'c>(mut meant: impl Iterator<Item = &'c Arc<Connection>>) -> Option<Payload> {
+    let allowed = |c: &Arc<Connection>| c.roads.childless != Childless::Never;
+    let supported = || Payload::notify(NotifyKind::CHILDLESS_IKEV2_SUPPORTED, &[]);
+    meant.next().filter(|c| allowed(c)).map(|_| supported())
+}
+
+fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
+    turn.events.push(Event::NegotiationFailed {
+        peer: path.remote,
+        reason: "no common IKE proposal".to_owned(),
+    });
+    Some(Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[]))
+}
+
 impl Responder {
     /// Answers an IKE_SA_INIT request.
     pub fn admit(
@@ -157,13 +174,7 @@ impl Responder {
         let chosen = candidates
             .clone()
             .find_map(|c| choose(c, contents, proposals));
-        let Some((theirs, chosen)) = chosen else {
-            turn.events.push(Event::NegotiationFailed {
-                peer: path.remote,
-                reason: "no common IKE proposal".to_owned(),
-            });
-            return Err(Some(Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[])));
-        };
+        let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (key_payload, shared) =
             exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
@@ -186,6 +197,7 @@ impl Responder {
         ];
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        payloads.extend(childless(candidates.clone()));
         payloads.extend(supported(candidates.clone().map(|c| &**c), contents));
         let meant = candidates.filter(|c| c.proposals.contains(&chosen));
         let meant = meant.map(|c| -> &AuthSettings { &c.auth });
@@ -423,6 +435,7 @@ impl Responder {
         if let Some(size) = contents.window_size() {
             ike.window.peer_window = size;
         }
+        ike.mobike = mobike::negotiated(&connection, false, path, contents);
         if contents.has(NotifyKind::INITIAL_CONTACT) {
             turn.effects.push(Effect::InitialContact);
         }
@@ -430,6 +443,7 @@ impl Responder {
         payloads.extend(lifetime(&connection));
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
+        payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
@@ -447,24 +461,35 @@ impl Responder {
         turn: &mut Turn<'_>,
         contents: &Contents<'_>,
     ) -> Vec<Payload> {
+        let mut payloads = match virtual_ip::answer(ike, turn, contents) {
+            Ok(configuration) => Vec::from_iter(configuration),
+            Err(kind) => return vec![refused(ike, turn, kind)],
+        };
         if contents.proposals.is_none() {
-            return Vec::new();
+            return payloads;
         }
-        match child::choose(&ike.connection, contents, None, Ask::First) {
+        // RFC 6023: whoever asks all the same gets the IKE SA alone.
+        if ike.connection.roads.childless == Childless::Force {
+            payloads.push(refused(ike, turn, NotifyKind::NO_ADDITIONAL_SAS));
+            return payloads;
+        }
+        match child::choose(ike, contents, None, Ask::First) {
             Ok(terms) => {
                 let id = turn.ids.sa();
                 let spi = turn.ids.spi(turn.entropy);
-                let payloads = child::answer(&terms, spi, Ask::First);
+                payloads.extend(child::answer(&terms, spi, Ask::First));
                 install_first(ike, turn, &self.nonces, terms, (id, spi));
-                payloads
             }
-            Err(kind) => {
-                turn.events.push(Event::NegotiationFailed {
-                    peer: ike.path.remote,
-                    reason: format!("first child: {kind}"),
-                });
-                vec![Payload::notify(kind, &[])]
-            }
+            Err(kind) => payloads.push(refused(ike, turn, kind)),
         }
+        payloads
     }
+}
+
+fn refused(ike: &IkeSa, turn: &mut Turn<'_>, kind: NotifyKind) -> Payload {
+    turn.events.push(Event::NegotiationFailed {
+        peer: ike.path.remote,
+        reason: format!("first child: {kind}"),
+    });
+    Payload::notify(kind, &[])
 }
