@@ -53,6 +53,42 @@ pub fn require() -> Result<(), LabError> {
     process::require(KERNEL_LIBIPSEC, "libcharon-extra-plugins")
 }
 
+/// Where another strongSwan lies unpacked, for whoever has one (`testbeds/strongswan6`).
+fn root() -> Option<PathBuf> {
+    std::env::var_os("HITLESS_STRONGSWAN").map(PathBuf::from)
+}
+
+/// Whether the charon that is used has these octets in its libraries: `what` is for the log.
+pub fn knows(what: &str, octets: &[u8]) -> bool {
+    let root = root().unwrap_or_else(|| PathBuf::from("/"));
+    let libraries = [
+        "usr/lib/ipsec/libcharon.so.0",
+        "usr/lib/ipsec/plugins/libstrongswan-openssl.so",
+    ];
+    let found = libraries.iter().any(|library| {
+        let content = std::fs::read(root.join(library)).unwrap_or_default();
+        content.windows(octets.len()).any(|window| window == octets)
+    });
+    eprintln!("{what}: {}", if found { "yes" } else { "no" });
+    found
+}
+
+/// charon itself, or that of [`root`] with its own loader and libraries.
+fn command() -> Vec<String> {
+    let Some(root) = root() else {
+        return vec![CHARON.to_owned()];
+    };
+    let root = root.display();
+    let start = format!(
+        "mount --bind {root}/usr/lib/ipsec /usr/lib/ipsec && exec \
+         {root}/usr/lib64/ld-linux-x86-64.so.2 --library-path \
+         {root}/usr/lib/x86_64-linux-gnu:{root}/usr/lib/ipsec {root}{CHARON}"
+    );
+    ["unshare", "-m", "sh", "-c", &start]
+        .map(str::to_owned)
+        .to_vec()
+}
+
 impl StrongSwan {
     /// Starts charon in `namespace` and loads the connection. Its files and its log go to
     /// `<directory>/<name>/`.
@@ -78,7 +114,7 @@ impl StrongSwan {
         let directory = directory.join(name);
         write_files(&directory, connections, options)
             .map_err(LabError::io("writing strongSwan's files"))?;
-        let charon = Program::new([CHARON])
+        let charon = Program::new(command())
             .inside(namespace)
             .env("STRONGSWAN_CONF", directory.join("strongswan.conf"))
             .spawn("charon-output", &directory)?;

@@ -66,8 +66,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
-    let keys = config.control.key_log.as_deref();
-    let keys = keys.map(KeyFiles::open).transpose()?;
+    let keys = open_keys(&config)?;
     let socket = config
         .cluster
         .sync
@@ -122,6 +121,12 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The key log, if the configuration names one.
+fn open_keys(config: &Config) -> Result<Option<KeyFiles>, DaemonError> {
+    let keys = config.control.key_log.as_deref();
+    keys.map(KeyFiles::open).transpose()
 }
 
 /// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.

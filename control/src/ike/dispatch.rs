@@ -9,7 +9,7 @@ use super::engine::Engine;
 use super::established::{IkeSa, State};
 use super::initial::{Admission, Initiator, Progress, Responder, stateless};
 use super::message::{
-    Exchange, FragmentPlace, Header, MessageError, NotifyKind, Parsed, Payload, parse,
+    Exchange, FragmentPlace, Header, MessageError, NotifyKind, Parsed, Payload, emit, parse,
 };
 use super::nat::Path;
 use super::output::{Event, Output};
@@ -55,8 +55,20 @@ impl Engine {
     }
 
     /// RFC 7296 sections 2.5 and 2.21.1: the few errors that are told in clear, and only to a
-    /// first request.
+    /// first request, and that of section 2.5 to any request of a later major version: "MUST drop
+    /// the message and SHOULD send an unauthenticated Notify message of type
+    /// INVALID_MAJOR_VERSION containing the highest (closest) version number it supports".
     fn refuse(&mut self, path: Path, error: &MessageError, datagram: &[u8]) {
+        if let Some(request) = Header::of_later_version(datagram).filter(|h| !h.response) {
+            let header = Header {
+                response: true,
+                initiator: !request.initiator,
+                ..request
+            };
+            let refusal = Payload::notify(NotifyKind::INVALID_MAJOR_VERSION, &[2]);
+            let answer = path.transmit(emit(&header, &[refusal]));
+            return self.outputs.push_back(Output::Transmit(answer));
+        }
         let (MessageError::UnsupportedCritical(kind), Ok(header)) =
             (error, Header::parse(datagram))
         else {

@@ -18,5 +18,6 @@ mod rekey;
 mod several;
 mod suites;
 mod transport;
+mod versions;
 mod virtual_ip;
 mod world;

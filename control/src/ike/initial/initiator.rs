@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 
-use super::{Nonces, Progress, extensions, install_first, is_specific, local_identity};
+use super::{
+    Nonces, Progress, extensions, fragmenting, install_first, is_specific, local_identity,
+};
 use crate::ike::auth::{self, Authenticated, Ppk, Proof, Proven, Shown, SignedOctets, Wishes};
 use crate::ike::child;
 use crate::ike::contents::{Contents, wanted_group};
@@ -302,11 +304,7 @@ impl Initiator {
         });
         Ok(AuthStage {
             intermediate: Intermediate::new(chosen.additional),
-            fragmenting: Fragmenting::new(
-                self.connection.fragmentation,
-                self.connection.fragment_size,
-                contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED),
-            ),
+            fragmenting: fragmenting(&self.connection, contents),
             remote_spi,
             proposal: chosen,
             keys,

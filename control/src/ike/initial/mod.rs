@@ -14,7 +14,9 @@ pub(super) use initiator::Initiator;
 pub(super) use responder::{Admission, Responder, stateless};
 
 use super::child::{self, Making, Terms};
+use super::contents::Contents;
 use super::established::IkeSa;
+use super::fragments::Fragmenting;
 use super::message::{NotifyKind, Payload};
 use super::nat::Path;
 use super::output::Event;
@@ -53,6 +55,12 @@ fn extensions<'c>(connections: impl Iterator<Item = &'c Connection> + Clone) -> 
     }
     let payloads = kinds.into_iter().map(|kind| Payload::notify(kind, &[]));
     payloads.collect()
+}
+
+/// What a connection and what the peer says make of fragments (RFC 7383 section 2.3).
+fn fragmenting(connection: &Connection, contents: &Contents<'_>) -> Fragmenting {
+    let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
+    Fragmenting::new(connection.fragmentation, connection.fragment_size, theirs)
 }
 
 /// Our identity: the configured one, or our address.

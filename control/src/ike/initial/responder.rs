@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
 use super::{
-    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, install_first,
+    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, fragmenting, install_first,
     local_identity,
 };
 use crate::ike::auth::{
@@ -22,7 +22,7 @@ use crate::ike::established::{Birth, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
-use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, Proposal, emit};
 use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
@@ -91,6 +91,34 @@ pub(in crate::ike) fn stateless(path: Path, request: &Header, payload: Payload) 
     path.transmit(emit(&response_header(request, IkeSpi(0)), &[payload]))
 }
 
+/// The proposal of theirs that a connection takes, and which of ours it is.
+fn choose<'p>(
+    connection: &Connection,
+    contents: &Contents<'_>,
+    proposals: &'p [Proposal],
+) -> Option<(&'p Proposal, IkeProposal)> {
+    // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
+    let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
+    let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
+    let ours: Vec<IkeProposal> = connection
+        .proposals
+        .iter()
+        .filter(usable)
+        .copied()
+        .collect();
+    select(&ours, proposals)
+}
+
+/// Of our extensions those that the peer supports too: the others are of no use.
+fn supported<'c>(
+    candidates: impl Iterator<Item = &'c Connection> + Clone,
+    contents: &Contents<'_>,
+) -> impl Iterator<Item = Payload> {
+    let mut ours = extensions(candidates);
+    ours.retain(|p| matches!(p, Payload::Notify(n) if contents.has(n.kind)));
+    ours.into_iter()
+}
+
 /// Says whether an IKE SA may begin without a Child SA (RFC 6023), if the first connection lets it.
 fn childless<'c>(mut meant: impl Iterator<Item = &'c Arc<Connection>>) -> Option<Payload> {
     let allowed = |c: &Arc<Connection>| c.roads.childless != Childless::Never;
@@ -140,20 +168,12 @@ impl Responder {
             turn.drop(path.remote, "IKE_SA_INIT without proposal or nonce");
             return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
         };
-        let mut meant = connections
-            .iter()
-            .filter(|c| addresses_match(c, path))
-            .peekable();
-        let candidates = meant.clone();
-        let encap = meant.peek().is_some_and(|c| c.encap);
-        let fragmentation = meant.peek().map(|c| (c.fragmentation, c.fragment_size));
-        let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
-        let chosen = meant.find_map(|c| {
-            // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
-            let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
-            let ours: Vec<IkeProposal> = c.proposals.iter().filter(usable).copied().collect();
-            select(&ours, proposals)
-        });
+        let candidates = connections.iter().filter(|c| addresses_match(c, path));
+        let first = candidates.clone().next();
+        let encap = first.is_some_and(|c| c.encap);
+        let chosen = candidates
+            .clone()
+            .find_map(|c| choose(c, contents, proposals));
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (key_payload, shared) =
             exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
@@ -178,13 +198,7 @@ impl Responder {
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
         payloads.extend(childless(candidates.clone()));
-        let (ours, size) = fragmentation.unwrap_or_default();
-        let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
-        let fragmenting = Fragmenting::new(ours, size, theirs);
-        // Only what the peer supports too is of use.
-        let common = |p: &Payload| matches!(p, Payload::Notify(n) if contents.has(n.kind));
-        let supported = extensions(candidates.clone().map(|c| &**c));
-        payloads.extend(supported.into_iter().filter(common));
+        payloads.extend(supported(candidates.clone().map(|c| &**c), contents));
         let meant = candidates.filter(|c| c.proposals.contains(&chosen));
         let meant = meant.map(|c| -> &AuthSettings { &c.auth });
         payloads.extend(auth::announcements(meant, Some(contents)));
@@ -208,7 +222,7 @@ impl Responder {
             nat,
             wishes,
             intermediate: Intermediate::new(chosen.additional),
-            fragmenting,
+            fragmenting: first.map_or_else(Fragmenting::default, |c| fragmenting(c, contents)),
             reassembly: Reassembly::default(),
             answered: None,
             refused: false,

@@ -53,6 +53,20 @@ impl Header {
     pub fn parse(datagram: &[u8]) -> Result<Header, MessageError> {
         header_and_first(datagram).map(|(header, _)| header)
     }
+
+    /// Reads the header of a message of a later major version, which has this beginning too
+    /// (RFC 7296 section 2.5), so that it can be answered.
+    pub fn of_later_version(datagram: &[u8]) -> Option<Header> {
+        let mut octets = datagram.get(..HEADER_LENGTH)?.to_vec();
+        let version = octets.get_mut(17)?;
+        if *version >> 4 <= 2 {
+            return None;
+        }
+        *version = 0x20;
+        let length = octets.get_mut(24..HEADER_LENGTH)?;
+        length.copy_from_slice(&u32::try_from(HEADER_LENGTH).ok()?.to_be_bytes());
+        Header::parse(&octets).ok()
+    }
 }
 
 /// Reads a datagram (without non-ESP marker): the header, and all payloads that are not encrypted.

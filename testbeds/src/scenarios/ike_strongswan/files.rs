@@ -23,6 +23,10 @@ pub struct Line {
     pub retries: bool,
     /// The gateway initiates.
     pub starts: bool,
+    /// Its child has additional key exchanges too, and is rekeyed.
+    pub rekeys: bool,
+    /// It needs ML-KEM.
+    pub mlkem: bool,
 }
 
 const fn line(name: &'static str, ours: &'static [&'static str], theirs: &'static str) -> Line {
@@ -33,6 +37,22 @@ const fn line(name: &'static str, ours: &'static [&'static str], theirs: &'stati
         long: false,
         retries: false,
         starts: false,
+        rekeys: false,
+        mlkem: false,
+    }
+}
+
+const fn rekeys(line: Line) -> Line {
+    Line {
+        rekeys: true,
+        ..line
+    }
+}
+
+const fn mlkem(line: Line) -> Line {
+    Line {
+        mlkem: true,
+        ..line
     }
 }
 
@@ -77,6 +97,40 @@ macro_rules! both_ways {
     };
 }
 
+/// With a strongSwan that knows RFC 9370: from 6.0 on, and with OpenSSL 3.5 for ML-KEM.
+pub const ADDITIONAL: &[Line] = &[
+    rekeys(line(
+        "in-two",
+        &["aes256gcm16-prfsha256-x25519-ke1_ecp256"],
+        "aes256gcm16-prfsha256-x25519-ke1_ecp256",
+    )),
+    rekeys(start(line(
+        "out-two",
+        &["aes128-sha256-ecp256-ke1_x25519"],
+        "aes128-sha256-ecp256-ke1_x25519",
+    ))),
+    rekeys(line(
+        "in-three",
+        &["aes128-sha384-ecp384-ke1_x25519-ke3_ecp256"],
+        "aes128-sha384-ecp384-ke1_x25519-ke3_ecp256",
+    )),
+    rekeys(start(line(
+        "out-three",
+        &["aes256gcm16-prfsha512-ecp256-ke2_ecp384-ke4_x25519"],
+        "aes256gcm16-prfsha512-ecp256-ke2_ecp384-ke4_x25519",
+    ))),
+    mlkem(rekeys(line(
+        "in-mlkem",
+        &["aes256gcm16-prfsha384-x25519-ke1_mlkem768"],
+        "aes256gcm16-prfsha384-x25519-ke1_mlkem768",
+    ))),
+    mlkem(rekeys(start(line(
+        "out-mlkem",
+        &["aes256-sha256-ecp384-ke1_mlkem768"],
+        "aes256-sha256-ecp384-ke1_mlkem768",
+    )))),
+];
+
 pub const LINES: &[Line] = both_ways! {
     "x25519" "chacha20poly1305-prfsha256-x25519";
     "ecp256" "aes128-sha512-prfsha256-ecp256";
@@ -89,9 +143,7 @@ pub const LINES: &[Line] = both_ways! {
 
 impl Line {
     /// The protected networks of the gateway's side.
-    fn networks(&self) -> Vec<String> {
-        let index = LINES.iter().position(|line| line.name == self.name);
-        let index = index.unwrap_or(0);
+    fn networks(&self, index: usize) -> Vec<String> {
         match (index, self.long) {
             (0, _) => vec!["10.2.0.0/24".to_owned()],
             (_, false) => vec![format!("10.3.{index}.0/24")],
@@ -103,13 +155,24 @@ impl Line {
     }
 }
 
+impl Line {
+    fn esp(&self) -> &'static str {
+        match (self.rekeys, self.mlkem) {
+            (false, _) => ESP,
+            (true, false) => "aes128gcm16-ecp256-ke1_x25519-ke2_ecp384",
+            (true, true) => "aes256gcm16-x25519-ke1_mlkem768",
+        }
+    }
+}
+
 /// `swanctl.conf`. One setting a line: its grammar wants it so. The last connection takes anybody,
 /// whose half-open IKE SA makes charon ask for cookies.
-pub fn swanctl() -> String {
+pub fn swanctl(lines: &[&Line]) -> String {
     let mut text = String::from("connections {\n");
-    for line in LINES {
+    for (index, line) in lines.iter().enumerate() {
         let Line { name, theirs, .. } = line;
-        let networks = line.networks().join(",");
+        let networks = line.networks(index).join(",");
+        let esp = line.esp();
         let _: std::fmt::Result = write!(
             text,
             "  {name} {{\n    version = 2\n    local_addrs = {PEER_OUTSIDE}\n    \
@@ -118,7 +181,7 @@ pub fn swanctl() -> String {
              auth = psk\n      id = {name}.test\n    }}\n    remote {{\n      auth = psk\n      \
              id = gw.test\n    }}\n    children {{\n      {name} {{\n        \
              local_ts = {PEER_NETWORK}\n        remote_ts = {networks}\n        \
-             esp_proposals = {ESP}\n        rekey_time = 0\n      }}\n    }}\n  }}\n"
+             esp_proposals = {esp}\n        rekey_time = 0\n      }}\n    }}\n  }}\n"
         );
     }
     let _: std::fmt::Result = write!(
@@ -138,7 +201,7 @@ pub fn options() -> String {
 }
 
 /// The gateway's file.
-pub fn gateway(directory: &Path) -> String {
+pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
     let shown = directory.display();
     let mut text = format!(
         "[cluster]\nname = \"testbed\"\nid = 1\nstate_dir = \"{shown}/state\"\n\n\
@@ -146,16 +209,23 @@ pub fn gateway(directory: &Path) -> String {
          addresses = [\"{CLUSTER_OUTSIDE}/24\"]\nprotected = false\n\n\
          [ports.{INSIDE}]\ndriver = \"af_xdp\"\ninterface = \"{INSIDE}\"\n\
          addresses = [\"10.2.0.1/24\"]\nprotected = true\n\n\
-         [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n\n\
+         [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n\
+         key_log = \"{shown}/.config/wireshark/esp_sa\"\n\n\
          [secrets.all]\nsecret = \"{SECRET}\"\n"
     );
-    for line in LINES {
+    for (index, line) in lines.iter().enumerate() {
         let quoted = |words: Vec<String>| {
             let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
             words.join(", ")
         };
         let proposals = quoted(line.ours.iter().map(|&p| p.to_owned()).collect());
-        let networks = quoted(line.networks());
+        let networks = quoted(line.networks(index));
+        // What strongSwan is not told to rekey, the gateway does by itself.
+        let soon = match (line.rekeys, line.starts) {
+            (true, true) => "rekey_time = \"4s\"\n",
+            _ => "",
+        };
+        let esp = line.esp();
         let (name, action) = (line.name, if line.starts { "start" } else { "none" });
         let _: std::fmt::Result = write!(
             text,
@@ -164,7 +234,7 @@ pub fn gateway(directory: &Path) -> String {
              fragment_size = {FRAGMENT_SIZE}\n\
              local = {{ auth = \"psk\", id = \"gw.test\" }}\n\
              remote = {{ auth = \"psk\", id = \"{name}.test\" }}\n\n\
-             [connections.{name}.children.{name}]\nesp_proposals = [\"{ESP}\"]\n\
+             [connections.{name}.children.{name}]\nesp_proposals = [\"{esp}\"]\n{soon}\
              local_ts = [{networks}]\nremote_ts = [\"{PEER_NETWORK}\"]\nstart_action = \"{action}\"\n"
         );
     }

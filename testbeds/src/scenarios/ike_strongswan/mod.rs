@@ -7,19 +7,20 @@ mod files;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use self::files::{LINES, Line};
+use self::files::{ADDITIONAL, LINES, Line};
+use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
 use crate::gateway;
 use crate::process::{Process, Program};
 use crate::scenario::{Bench, Report, Scenario};
-use crate::strongswan::StrongSwan;
-use crate::topology::{HOST_B, PEER_OUTSIDE, Topology};
+use crate::strongswan::{self, StrongSwan};
+use crate::topology::{HOST_B, OUTSIDE, PEER_OUTSIDE, Topology};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "ike-strongswan",
     about: "every group and cipher, cookies, fragments and group retries with strongSwan, both roles",
-    variants: &["psk"],
+    variants: &["psk", "rfc9370"],
     run: exchanges,
 };
 
@@ -30,7 +31,9 @@ const HALF_OPEN: &str = include_str!("half_open.py");
 
 /// One gateway and one charon, with all connections at once.
 struct Trial {
+    lines: Vec<&'static Line>,
     report: Report,
+    directory: PathBuf,
     binary: PathBuf,
     socket: PathBuf,
     daemon: Process,
@@ -39,24 +42,54 @@ struct Trial {
 }
 
 fn exchanges(bench: &Bench, variant: &str) -> Result<Report, LabError> {
-    let directory = bench.subdirectory(SCENARIO.name)?;
-    let mut trial = Trial::start(bench, &directory, variant)?;
+    let lines: Vec<&Line> = match variant {
+        "psk" => LINES.iter().collect(),
+        _ => {
+            let mlkem = strongswan::knows("strongSwan with ML-KEM", b"EVP_PKEY_encapsulate");
+            ADDITIONAL
+                .iter()
+                .filter(|line| mlkem || !line.mlkem)
+                .collect()
+        }
+    };
+    if variant == "rfc9370" && !strongswan::knows("strongSwan 6", b"IKE_FOLLOWUP_KE") {
+        let mut report = Report::new(SCENARIO.name, variant);
+        let how = "left out: this strongSwan is older than 6.0; testbeds/strongswan6 fetches one";
+        report.check("additional-key-exchanges", true, how);
+        return Ok(report.conclude());
+    }
+    let directory = bench.subdirectory(&format!("{}-{variant}", SCENARIO.name))?;
+    let mut trial = Trial::start(bench, &directory, variant, lines)?;
+    let wire = Capture::start(
+        &trial.lab.peer,
+        OUTSIDE,
+        Direction::Both,
+        "outside",
+        &directory,
+    )?;
     bench.say("the gateway initiates");
     trial.outbound()?;
     bench.say("strongSwan initiates");
     trial.inbound();
     bench.say("strongSwan rekeys every IKE SA");
     trial.rekeyed()?;
-    trial.judge();
+    trial.judge(variant);
+    drop(wire.stop()?);
+    trial.decrypted()?;
     trial.daemon.check_running()?;
     Ok(trial.report.conclude())
 }
 
 impl Trial {
-    fn start(bench: &Bench, directory: &Path, variant: &str) -> Result<Self, LabError> {
+    fn start(
+        bench: &Bench,
+        directory: &Path,
+        variant: &str,
+        lines: Vec<&'static Line>,
+    ) -> Result<Self, LabError> {
         bench.say("starting the gateway and the peer");
         let lab = Topology::new()?;
-        let conf = files::swanctl();
+        let conf = files::swanctl(&lines);
         let peer = StrongSwan::start_with(&lab.peer, "peer", directory, &conf, &files::options())?;
         let script = directory.join("half_open.py");
         std::fs::write(&script, HALF_OPEN).map_err(LabError::io("writing the script"))?;
@@ -70,14 +103,17 @@ impl Trial {
         let file = directory.join("hitless.toml");
         let socket = directory.join("hitless.sock");
         std::fs::create_dir_all(directory.join("state"))
-            .and_then(|()| std::fs::write(&file, files::gateway(directory)))
+            .and_then(|()| std::fs::create_dir_all(directory.join(".config/wireshark")))
+            .and_then(|()| std::fs::write(&file, files::gateway(directory, &lines)))
             .map_err(LabError::io("writing the gateway's configuration"))?;
         let (shown, file) = (binary.display().to_string(), file.display().to_string());
         let daemon = Program::new([&shown, "run", "--config", &file])
             .inside(&lab.members[0])
             .spawn("gateway", directory)?;
         let mut trial = Self {
+            lines,
             report,
+            directory: directory.to_owned(),
             binary,
             socket,
             daemon,
@@ -123,7 +159,7 @@ impl Trial {
     }
 
     fn outbound(&mut self) -> Result<(), LabError> {
-        for Line { name, .. } in LINES.iter().filter(|line| line.starts) {
+        for Line { name, .. } in self.lines.clone().iter().filter(|line| line.starts) {
             let up = clock::until(name, ANSWER, || self.established(name));
             let detail = match &up {
                 Ok((_, algorithms)) => algorithms.clone(),
@@ -135,7 +171,7 @@ impl Trial {
     }
 
     fn inbound(&mut self) {
-        for Line { name, .. } in LINES.iter().filter(|line| !line.starts) {
+        for Line { name, .. } in self.lines.clone().iter().filter(|line| !line.starts) {
             let words = ["--initiate", "--child", name, "--timeout", "5"];
             let initiated = self.peer.swanctl(&words);
             let up = self.established(name).ok().flatten();
@@ -158,7 +194,7 @@ impl Trial {
 
     /// CREATE_CHILD_SA with each group, in fragments too.
     fn rekeyed(&mut self) -> Result<(), LabError> {
-        for Line { name, .. } in LINES {
+        for &Line { name, rekeys, .. } in self.lines.clone() {
             let first = self.established(name)?.map(|(spis, _)| spis);
             let asked = self.peer.swanctl(&["--rekey", "--ike", name]);
             let next = clock::until("a rekeyed IKE SA", ANSWER, || {
@@ -168,14 +204,29 @@ impl Trial {
             let detail = format!("{first:?} -> {:?}", next.as_ref().ok());
             let passed = asked.is_ok() && first.is_some() && next.is_ok();
             self.report.check(&format!("rekey-{name}"), passed, detail);
+            if rekeys {
+                let child = self.peer.swanctl(&["--rekey", "--child", name]);
+                let detail = child
+                    .as_ref()
+                    .map_or_else(ToString::to_string, Clone::clone);
+                let name = format!("rekey-child-{name}");
+                self.report.check(&name, child.is_ok(), detail.trim());
+            }
         }
         Ok(())
     }
 
     /// What charon's log says of the exchanges.
-    fn judge(&mut self) {
+    fn judge(&mut self, variant: &str) {
         let log = self.peer.log();
         let count = |what: &str| log.lines().filter(|line| line.contains(what)).count();
+        if variant != "psk" {
+            let exchanges = count("IKE_INTERMEDIATE") + count("IKE_FOLLOWUP_KE");
+            let detail = format!("{exchanges} messages of additional key exchanges");
+            return self
+                .report
+                .check("additional-key-exchanges", exchanges > 20, detail);
+        }
         let long = LINES.iter().filter(|line| line.long).count();
         let starts = LINES.iter().filter(|line| line.starts).count();
         let inbound = LINES
@@ -209,5 +260,41 @@ impl Trial {
             let detail = format!("{found} times {what:?}, at least {least}");
             self.report.check(name, found >= least, detail);
         }
+    }
+
+    /// tshark decrypts what it has a key for, by the daemon's own key log: every message after
+    /// IKE_SA_INIT but those of IKE_INTERMEDIATE and of ChaCha20-Poly1305, fragments too.
+    fn decrypted(&mut self) -> Result<(), LabError> {
+        let capture = self.directory.join("outside.pcap").display().to_string();
+        let read = |filter: &str| {
+            let mut words = vec!["tshark", "-r", &capture, "-n", "-Y", filter, "-T", "fields"];
+            words.extend(["-e", "isakmp.ispi", "-e", "isakmp.enc.iv"]);
+            words.extend(["-e", "isakmp.enc.decrypted", "-e", "isakmp.nextpayload"]);
+            Program::new(words).env("HOME", &self.directory).run()
+        };
+        let table = self
+            .directory
+            .join(".config/wireshark/ikev2_decryption_table");
+        let table = std::fs::read_to_string(table).map_err(LabError::io("reading the key log"))?;
+        let known = |spi: &str| table.lines().any(|line| line.starts_with(spi));
+        let said = read("isakmp.exchangetype in {35,36,37,44}")?;
+        let rows: Vec<Vec<&str>> = said.lines().map(|l| l.split('\t').collect()).collect();
+        let (mut readable, mut dark) = (0, 0);
+        for row in rows.iter().filter(|row| known(row[0])) {
+            match row.get(2) {
+                Some(decrypted) if !decrypted.is_empty() => readable += 1,
+                _ => dark += 1,
+            }
+        }
+        let detail = format!("{readable} messages, {dark} of them not");
+        self.report
+            .check("tshark-decrypts", readable > 20 && dark == 0, detail);
+        let bad = read("isakmp and _ws.expert.message contains \"checksum\"")?;
+        self.report
+            .check("tshark-verifies", bad.is_empty(), bad.trim());
+        let whole = read("isakmp.fragments")?.lines().count();
+        let detail = format!("{whole} messages put together of fragments");
+        self.report.check("tshark-reassembles", whole > 0, detail);
+        Ok(())
     }
 }
