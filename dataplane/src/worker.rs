@@ -410,12 +410,7 @@ impl Worker {
             Command::Unbind(id) => self.sad.unbind(id),
             Command::Move { sa, to, counters } => self.move_half(sa, to, counters),
             Command::Remove(id) => self.remove(id),
-            Command::Policies(spd) => {
-                let old = std::mem::replace(&mut self.spd, spd);
-                self.flows.clear();
-                self.express.forget_flows();
-                self.retire(Retired::Policies(old));
-            }
+            Command::Policies(spd) => self.replace_policies(spd),
             Command::Routes(fib) => {
                 let old = std::mem::replace(&mut self.fib, fib);
                 self.express.forget_routes();
@@ -444,6 +439,13 @@ impl Worker {
             }
             Command::QueryWindow(id) => self.answer_window(id),
         }
+    }
+
+    fn replace_policies(&mut self, spd: Arc<Spd>) {
+        let old = std::mem::replace(&mut self.spd, spd);
+        self.flows.clear();
+        self.express.forget_flows();
+        self.retire(Retired::Policies(old));
     }
 
     /// What the lane knows of an SA does not outlive a command about it.
