@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crossbeam::utils::CachePadded;
 use hitless_sa::{Incarnation, MemberId, SaId, SequenceNumber};
 
+use crate::prefetch::prefetch;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 /// What a worker last knew of one SA.
@@ -86,6 +87,16 @@ impl Publisher {
     #[inline]
     pub fn publish(&mut self, slot: u32, checkpoint: &Checkpoint) {
         self.0.publish(slot, checkpoint.to_words());
+    }
+}
+
+impl Publisher {
+    /// Asks for where the slot's checkpoint is written.
+    #[inline]
+    pub(crate) fn prefetch(&self, slot: u32) {
+        if let Some(slot) = self.0.shared.slots.get(slot as usize) {
+            prefetch(slot);
+        }
     }
 }
 

@@ -511,6 +511,21 @@ impl Sad {
         }
     }
 
+    /// Asks for what a checkpoint of the SA in a slot tells.
+    #[inline]
+    pub(crate) fn prefetch_counts(&self, slot: u32) {
+        let Some(entry) = self.slots.get(slot as usize) else {
+            return;
+        };
+        if let Some(sa) = &entry.inbound {
+            sa.counters.prefetch();
+        }
+        if let Some(sa) = &entry.outbound {
+            sa.cell.prefetch_sending();
+            sa.counters.prefetch();
+        }
+    }
+
     /// The receiving half in a slot.
     #[inline]
     pub fn inbound_in_slot(&mut self, slot: u32) -> Option<&mut InboundSa> {

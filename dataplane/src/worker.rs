@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use hitless_sa::{Instant, SaId, UdpEncapsulation};
 use rtrb::{Consumer, Producer, RingBuffer};
+use smallvec::SmallVec;
 
 use crate::checkpoint::{self, Collector, Publisher};
 use crate::classify::Addresses;
@@ -26,7 +27,7 @@ use crate::park::Park;
 use crate::path::Express;
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
-use crate::port::{MacAddress, Port};
+use crate::port::{BURST, MacAddress, Port};
 use crate::reassembly::Reassembly;
 use crate::report::Reports;
 use crate::sad::{Conflict, Sad};
@@ -275,9 +276,7 @@ impl Worker {
             handled += self.receive(port, now);
         }
         // 5. Checkpoints that are due, and the ports' housekeeping.
-        while let Some(slot) = self.schedule.next_due(now) {
-            self.publish(slot);
-        }
+        self.publish_due(now);
         self.links.poll(&mut self.frames);
         // 6. What the turn came to.
         self.frames.counters.count_turn(handled > 0);
@@ -552,6 +551,34 @@ impl Worker {
     #[inline]
     pub(crate) fn prefetch_use(&self, slot: u32) {
         self.schedule.prefetch(slot);
+    }
+
+    /// Publishes what is due. With many SAs all of it lies in memory: each step asks for what the next
+    /// one reads, of several SAs at once.
+    fn publish_due(&mut self, now: Instant) {
+        loop {
+            let mut due: SmallVec<[u32; BURST]> = SmallVec::new();
+            while due.len() < BURST
+                && let Some(slot) = self.schedule.next_due(now)
+            {
+                self.sad.prefetch_slot(slot);
+                self.publisher.prefetch(slot);
+                due.push(slot);
+            }
+            for slot in &due {
+                self.sad.prefetch_inbound(*slot);
+                self.sad.prefetch_outbound(*slot);
+            }
+            for slot in &due {
+                self.sad.prefetch_counts(*slot);
+            }
+            for slot in &due {
+                self.publish(*slot);
+            }
+            if due.len() < BURST {
+                return;
+            }
+        }
     }
 
     pub(crate) fn publish(&mut self, slot: u32) {

@@ -66,7 +66,8 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
-    let keys = open_keys(&config)?;
+    let keys = config.control.key_log.as_deref();
+    let keys = keys.map(KeyFiles::open).transpose()?;
     let socket = config
         .cluster
         .sync
@@ -121,12 +122,6 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
-}
-
-/// The key log, if the configuration names one.
-fn open_keys(config: &Config) -> Result<Option<KeyFiles>, DaemonError> {
-    let keys = config.control.key_log.as_deref();
-    keys.map(KeyFiles::open).transpose()
 }
 
 /// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.

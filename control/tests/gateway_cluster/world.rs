@@ -249,7 +249,9 @@ impl World {
                 healthy
             };
             let mut tell = |event| events.push((now, *who, event));
-            running.worker.turn(now);
+            if !self.stuck.contains(who) {
+                running.worker.turn(now);
+            }
             running.station.turn(
                 now,
                 &mut self.entropy,

@@ -37,6 +37,24 @@ fn every_length_to_2200_with_every_key_size_and_both_kinds_of_number() {
     }
 }
 
+/// Jumbo frames too: every tail, in every place of the pipeline. Alone, as each packet here is long.
+#[test]
+fn every_length_to_9000() {
+    for tier in tiers() {
+        let mut dice = Dice(6);
+        let keys = keys(tier, &mut dice);
+        for length in 2201..=9000 {
+            let wanted = Wanted {
+                length,
+                skip: length % 65,
+                key: length % 3,
+                extended: length % 2 == 0,
+            };
+            Burst::draw(&[wanted], &mut dice).check(&keys, false, &mut dice);
+        }
+    }
+}
+
 #[test]
 fn every_alignment() {
     for tier in tiers() {

@@ -118,11 +118,14 @@ impl Worker {
         let notes = notes.get(..packets).unwrap_or_default();
         let first = || notes.iter().filter(|note| !note.same);
         let mut found = Found::new();
+        let mut places: SmallVec<[u32; BURST]> = SmallVec::new();
         for note in first() {
-            flows.prefetch(flows.place(&note.key));
+            let place = flows.place(&note.key);
+            flows.prefetch(place);
+            places.push(place as u32);
         }
-        for note in first() {
-            let flow = flows.find(&note.key, flows.place(&note.key)).copied();
+        for (note, place) in first().zip(&places) {
+            let flow = flows.find(&note.key, *place as usize).copied();
             if let Some(flow) = flow {
                 self.express.prefetch_record(flow.slot);
                 self.prefetch_use(flow.slot);
