@@ -171,12 +171,10 @@ impl Responder {
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
         let first = candidates.clone().next();
         let encap = first.is_some_and(|c| c.encap);
-        let chosen = candidates
-            .clone()
-            .find_map(|c| choose(c, contents, proposals));
+        let mut all = candidates.clone();
+        let chosen = all.find_map(|c| choose(c, contents, proposals));
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
-        let (key_payload, shared) =
-            exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
+        let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
         let spi = turn.ids.ike_spi(turn.entropy);
         let initiator_spi = header.initiator_spi;
@@ -192,7 +190,7 @@ impl Responder {
         nat.forced = encap;
         let mut payloads = vec![
             Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, None)]),
-            key_payload,
+            ke,
             Payload::Nonce(nonce.clone()),
         ];
         let fake = turn.fake_source(encap);
@@ -202,8 +200,7 @@ impl Responder {
         let meant = candidates.filter(|c| c.proposals.contains(&chosen));
         let meant = meant.map(|c| -> &AuthSettings { &c.auth });
         payloads.extend(auth::announcements(meant, Some(contents)));
-        let mut wishes = Wishes::default();
-        wishes.learn(contents);
+        let wishes = Wishes::of(contents);
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
