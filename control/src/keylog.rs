@@ -1,5 +1,10 @@
-//! ESP keys for Wireshark: lines of its table of SAs, the file `esp_sa` of a profile. Only when
-//! `control.key_log` asks for it: whoever reads the lines reads the traffic (invariant S6).
+//! Keys for Wireshark: lines of its table of ESP SAs, the file `esp_sa` of a profile, and of its
+//! table of IKE SAs, `ikev2_decryption_table`. Only when `control.key_log` asks for it: whoever
+//! reads the lines reads the traffic (invariant S6).
+//!
+//! An IKE SA has one line, with the keys that it has from IKE_AUTH on: what IKE_INTERMEDIATE
+//! carries before is encrypted with others. Wireshark 4.0 knows no ChaCha20-Poly1305 for IKE; such
+//! an IKE SA has no line.
 //!
 //! Wireshark 4.0 has eight fields and knows no extended sequence numbers; later ones have two more
 //! for them, which 4.0 ignores with a warning. 4.0 does not know ChaCha20-Poly1305 and implicit IVs
@@ -9,15 +14,71 @@
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
-use hitless_sa::{ChildSa, EspSuite, KeyMaterial, Spi, Transform};
+use hitless_sa::{ChildSa, EspSuite, IkeSpi, KeyMaterial, Spi, Transform};
 use zeroize::Zeroizing;
 
-/// Both directions of one SA, each a line with its line end. Secret.
+use crate::ike::keys::{IkeKeys, Side};
+use crate::ike::proposal::{Encryption, IkeProposal, Integrity};
+
+/// Which of Wireshark's tables a line is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyTable {
+    /// `esp_sa`.
+    Esp,
+    /// `ikev2_decryption_table`.
+    Ike,
+}
+
+impl KeyTable {
+    /// The name of its file in a profile.
+    pub const fn file(self) -> &'static str {
+        match self {
+            KeyTable::Esp => "esp_sa",
+            KeyTable::Ike => "ikev2_decryption_table",
+        }
+    }
+}
+
+/// Lines of one table, each with its line end. Secret.
 #[derive(Clone, PartialEq, Eq)]
-pub struct KeyLines(Zeroizing<String>);
+pub struct KeyLines {
+    table: KeyTable,
+    text: Zeroizing<String>,
+}
 
 impl KeyLines {
-    /// The lines of a Child SA.
+    /// The line of an IKE SA, by its initiator's and its responder's SPI; nothing for a cipher that
+    /// Wireshark does not know.
+    pub fn of_ike(initiator: IkeSpi, responder: IkeSpi, keys: &IkeKeys) -> KeyLines {
+        let mut text = Zeroizing::new(String::new());
+        if let Some((encryption, integrity)) = ike_algorithms(keys.proposal()) {
+            // Room for all of it at once.
+            text.reserve(1024);
+            let _ = write!(text, "{:016x},{:016x},", initiator.0, responder.0);
+            let sides = [Side::Initiator, Side::Responder];
+            for side in sides {
+                hexadecimal(&mut text, keys.sk_e(side));
+                text.push(',');
+            }
+            let _ = write!(text, "\"{encryption}\",");
+            for side in sides {
+                hexadecimal(&mut text, keys.sk_a(side));
+                text.push(',');
+            }
+            let _ = writeln!(text, "\"{integrity}\"");
+        }
+        KeyLines {
+            table: KeyTable::Ike,
+            text,
+        }
+    }
+
+    /// The table that the lines belong to.
+    pub fn table(&self) -> KeyTable {
+        self.table
+    }
+
+    /// The lines of a Child SA, one for each direction.
     pub fn new(child: &ChildSa) -> KeyLines {
         let mut lines = Zeroizing::new(String::new());
         let inbound = (
@@ -35,12 +96,15 @@ impl KeyLines {
         for half in [inbound, outbound] {
             line(&mut lines, child, half);
         }
-        KeyLines(lines)
+        KeyLines {
+            table: KeyTable::Esp,
+            text: lines,
+        }
     }
 
     /// For the file.
     pub fn expose(&self) -> &str {
-        &self.0
+        &self.text
     }
 }
 
@@ -58,21 +122,22 @@ fn line(
     let family = if source.is_ipv4() { "IPv4" } else { "IPv6" };
     let (encryption, authentication) = algorithms(child.suite);
     let numbers = if child.esn { ",\"64-bit\",\"0\"" } else { "" };
-    // An SA was installed with these keys, so they have the suite's length. Encryption has the salt
-    // behind its key, as in KEYMAT (RFC 4106 section 8.1).
-    let octets = key.expose();
-    let cipher = child.suite.key_length() + child.suite.salt_length();
-    let (cipher, integrity) = octets.split_at_checked(cipher).unwrap_or((octets, &[]));
+    // An SA was installed with these keys, so they have the suite's length.
+    let Some(parts) = key.parts(child.suite) else {
+        return;
+    };
     // Room for all of it at once: a string that grows leaves copies of its content behind.
-    out.reserve(256 + 2 * octets.len());
+    out.reserve(256 + 2 * key.expose().len());
     // Writing to a string does not fail.
     let _ = write!(
         out,
         "\"{family}\",\"{source}\",\"{destination}\",\"0x{spi}\",\"{encryption}\",\"0x"
     );
-    hexadecimal(out, cipher);
+    // Encryption has the salt behind its key, as in KEYMAT (RFC 4106 section 8.1).
+    hexadecimal(out, parts.key);
+    hexadecimal(out, parts.salt);
     let _ = write!(out, "\",\"{authentication}\",\"0x");
-    hexadecimal(out, integrity);
+    hexadecimal(out, parts.integrity);
     let _ = writeln!(out, "\"{numbers}");
 }
 
@@ -81,6 +146,24 @@ fn hexadecimal(out: &mut String, octets: &[u8]) {
         // Writing to a string does not fail.
         let _ = write!(out, "{octet:02x}");
     }
+}
+
+/// Wireshark's names of an IKE SA's encryption and integrity.
+fn ike_algorithms(proposal: &IkeProposal) -> Option<(&'static str, &'static str)> {
+    let encryption = match proposal.encryption {
+        Encryption::Aes128Gcm16 => "AES-GCM-128 with 16 octet ICV [RFC5282]",
+        Encryption::Aes256Gcm16 => "AES-GCM-256 with 16 octet ICV [RFC5282]",
+        Encryption::Aes128Cbc => "AES-CBC-128 [RFC3602]",
+        Encryption::Aes256Cbc => "AES-CBC-256 [RFC3602]",
+        Encryption::ChaCha20Poly1305 => return None,
+    };
+    let integrity = match proposal.integrity {
+        None => "NONE [RFC4306]",
+        Some(Integrity::HmacSha256_128) => "HMAC_SHA2_256_128 [RFC4868]",
+        Some(Integrity::HmacSha384_192) => "HMAC_SHA2_384_192 [RFC4868]",
+        Some(Integrity::HmacSha512_256) => "HMAC_SHA2_512_256 [RFC4868]",
+    };
+    Some((encryption, integrity))
 }
 
 /// Wireshark's names of encryption and authentication.
@@ -223,6 +306,38 @@ mod tests {
             );
             assert_eq!(first, wanted);
         }
+    }
+
+    /// The form that tshark 4.0 reads: SPIs, SK_ei, SK_er, encryption, SK_ai, SK_ar, integrity.
+    #[test]
+    fn an_ike_sa_has_one_line_with_wireshark_s_names() {
+        let line = |proposal: &str| {
+            let proposal: IkeProposal = proposal.parse().unwrap();
+            let inputs = crate::ike::keys::Inputs {
+                initiator_nonce: &[1; 32],
+                responder_nonce: &[2; 32],
+                initiator_spi: IkeSpi(0xa),
+                responder_spi: IkeSpi(0xb),
+            };
+            let keys = IkeKeys::derive(&proposal, &inputs, &[3; 32]);
+            let lines = KeyLines::of_ike(IkeSpi(0xa), IkeSpi(0xb), &keys);
+            assert_eq!(lines.table(), KeyTable::Ike);
+            lines.expose().to_owned()
+        };
+        let lengths = |line: &str| {
+            let words = line.trim_end().split(',').map(str::len);
+            words.collect::<Vec<_>>()
+        };
+        let gcm = line("aes128gcm16-prfsha256-x25519");
+        assert!(gcm.starts_with("000000000000000a,000000000000000b,"));
+        assert!(
+            gcm.ends_with(",\"AES-GCM-128 with 16 octet ICV [RFC5282]\",,,\"NONE [RFC4306]\"\n")
+        );
+        assert_eq!(lengths(&gcm), [16, 16, 40, 40, 41, 0, 0, 16]);
+        let cbc = line("aes256-sha384-x25519");
+        assert!(cbc.contains(",\"AES-CBC-256 [RFC3602]\","));
+        assert_eq!(lengths(&cbc), [16, 16, 64, 64, 23, 96, 96, 29]);
+        assert_eq!(line("chacha20poly1305-prfsha256-x25519"), "");
     }
 
     #[test]

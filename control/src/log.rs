@@ -70,6 +70,10 @@ pub fn gateway_event(event: &gateway::Event) {
         G::Unreadable { ike, reason } => {
             tracing::error!(%ike, reason, "replicated IKE_SA cannot be read; given up");
         }
+        G::Health { ailments } if ailments.is_empty() => {
+            tracing::info!("this member could be active again");
+        }
+        G::Health { ailments } => tracing::warn!("not fit to be active: {}", ailments.join(", ")),
         G::WorkerLost { worker } => {
             tracing::error!(
                 worker,

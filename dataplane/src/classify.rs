@@ -121,18 +121,23 @@ fn is_host_v6(address: Ipv6Addr) -> bool {
     !special
 }
 
+/// What stands in front of ESP, or of what it is wrapped in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OuterHeaders {
+    /// Octets of IP and perhaps UDP.
+    pub length: usize,
+    pub source: IpAddr,
+    /// The UDP port that it came from, if encapsulated (RFC 3948).
+    pub port: Option<u16>,
+    /// DSCP and ECN.
+    pub tos: u8,
+}
+
 /// What a packet is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Class {
-    /// ESP for us, behind `headers` octets of IP and perhaps UDP.
-    Esp {
-        headers: usize,
-        source: IpAddr,
-        /// The UDP port that it came from, if encapsulated (RFC 3948).
-        port: Option<u16>,
-        /// DSCP and ECN of the outer header.
-        tos: u8,
-    },
+    /// ESP for us.
+    Esp(OuterHeaders),
     /// IKE for us (RFC 7296 section 2).
     Ike,
     /// Neighbour discovery for us, or for everybody (RFC 4861). Nothing of it has been checked.
@@ -211,12 +216,12 @@ fn for_us_v4(ip: Ipv4<'_>, flow: Flow) -> Result<Class, DropReason> {
         return fragment(ip.protocol());
     }
     match ip.protocol() {
-        ipv4::ESP => Ok(Class::Esp {
-            headers: ip.header_length(),
+        ipv4::ESP => Ok(Class::Esp(OuterHeaders {
+            length: ip.header_length(),
             source: ip.source().into(),
             port: None,
             tos: ip.tos(),
-        }),
+        })),
         ipv4::ICMP if icmp::is_echo_request(ip.payload()) => Ok(Class::Echo(flow)),
         ipv4::ICMP if icmp::is_fragmentation_needed(ip.payload()) => Ok(Class::TooBig),
         ipv4::UDP => datagram(Datagram {
@@ -237,12 +242,12 @@ fn for_us_v6(ip: Ipv6<'_>, packet: &[u8]) -> Result<Class, DropReason> {
         return fragment(upper.protocol);
     }
     match upper.protocol {
-        ipv4::ESP => Ok(Class::Esp {
-            headers: upper.offset,
+        ipv4::ESP => Ok(Class::Esp(OuterHeaders {
+            length: upper.offset,
             source: ip.source().into(),
             port: None,
             tos: ip.traffic_class(),
-        }),
+        })),
         ipv6::ICMP if icmpv6::is_echo_request(ip.from(upper.offset)) => Ok(Class::Echo(
             Flow::parse(packet).ok_or(DropReason::Malformed)?,
         )),
@@ -279,12 +284,12 @@ fn datagram(datagram: Datagram<'_>) -> Result<Class, DropReason> {
     let udp = Udp::parse(datagram.octets).ok_or(DropReason::Malformed)?;
     match (udp.destination_port(), NatTraversal::of(udp.payload())) {
         (udp::NAT_PORT, NatTraversal::Keepalive) => Err(DropReason::NatKeepalive),
-        (udp::NAT_PORT, NatTraversal::Esp) => Ok(Class::Esp {
-            headers: datagram.headers + udp::HEADER,
+        (udp::NAT_PORT, NatTraversal::Esp) => Ok(Class::Esp(OuterHeaders {
+            length: datagram.headers + udp::HEADER,
             source: datagram.source,
             port: Some(udp.source_port()),
             tos: datagram.tos,
-        }),
+        })),
         (udp::NAT_PORT, NatTraversal::Ike) | (udp::IKE_PORT, _) => {
             datagram.check().map(|()| Class::Ike)
         }
@@ -349,12 +354,12 @@ mod tests {
             class(&udp(US, 4500, &[0xff])),
             Err(DropReason::NatKeepalive)
         );
-        let esp = Class::Esp {
-            headers: 28,
+        let esp = Class::Esp(OuterHeaders {
+            length: 28,
             source: peer,
             port: Some(40_000),
             tos: 0,
-        };
+        });
         assert_eq!(class(&udp(US, 4500, &[0, 0, 1, 0, 0, 0, 0, 1])), Ok(esp));
         assert_eq!(class(&udp(US, 53, b"dns")), Err(DropReason::NotForUs));
     }
@@ -450,11 +455,13 @@ mod tests {
         assert_eq!(to_us(4500, &[0, 0, 0, 0, 1]), Ok(Class::Ike));
         assert_eq!(to_us(4500, &[0xff]), Err(DropReason::NatKeepalive));
         assert_eq!(to_us(53, b"dns"), Err(DropReason::NotForUs));
-        let esp = |headers, port| Class::Esp {
-            headers,
-            source: peer.into(),
-            port,
-            tos: 0,
+        let esp = |headers, port| {
+            Class::Esp(OuterHeaders {
+                length: headers,
+                source: peer.into(),
+                port,
+                tos: 0,
+            })
         };
         assert_eq!(
             to_us(4500, &[0, 0, 1, 0, 0, 0, 0, 1]),
@@ -534,7 +541,7 @@ mod tests {
             let payload = (octets.len() - 40) as u16;
             octets[4..6].copy_from_slice(&payload.to_be_bytes());
             octets[24..40].copy_from_slice(&US_V6);
-            if let Ok((Class::Esp { headers, .. }, length)) = classify(&octets, &addresses()) {
+            if let Ok((Class::Esp(OuterHeaders { length: headers, .. }), length)) = classify(&octets, &addresses()) {
                 prop_assert!(headers <= length && length <= octets.len());
             }
         }
@@ -556,7 +563,7 @@ mod tests {
             octets.truncate(octets.len().min(cut));
             if let Ok((class, length)) = classify(&octets, &addresses()) {
                 prop_assert!(length <= octets.len());
-                if let Class::Esp { headers, .. } = class {
+                if let Class::Esp(OuterHeaders { length: headers, .. }) = class {
                     prop_assert!(headers <= length);
                 }
             }

@@ -147,14 +147,7 @@ impl Worker {
         reason: DropReason,
         error: Error,
     ) {
-        let source = Ip::parse(self.frames.pool.bytes(&packet)).map(Ip::source);
-        // Only to the protected side, and from our address there.
-        let way = source.ok().and_then(|source| self.way(source));
-        if let Some((port, _)) = way
-            && let Some(message) = self.error_about(now, &packet, error, port)
-        {
-            self.route(now, message);
-        }
+        self.tell_behind(now, &packet, error);
         self.frames.drop(packet, reason);
     }
 
@@ -168,15 +161,7 @@ impl Worker {
         error: Error,
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
-        let source = Ip::parse(self.frames.pool.bytes(packet)).map(Ip::source);
-        let Some(source) = source.ok().filter(|own| !self.addresses.contains(*own)) else {
-            return;
-        };
-        let way = self.way(source).map(|(port, _)| port);
-        if let Some(port) = way.filter(|port| self.links.is_protected(*port)) {
-            if let Some(message) = self.error_about(now, packet, error, port) {
-                self.route(now, message);
-            }
+        if self.tell_behind(now, packet, error) {
             return;
         }
         let mut ports = 0..self.links.len();
@@ -193,6 +178,23 @@ impl Worker {
             }),
             _ => self.frames.pool.free(message),
         }
+    }
+
+    /// Tells the sender of a packet on the protected side, from our address there. True if that is
+    /// where it is, or if there is nobody to be told: the packet is our own, or nothing at all.
+    fn tell_behind(&mut self, now: Instant, packet: &Packet, error: Error) -> bool {
+        let source = Ip::parse(self.frames.pool.bytes(packet)).map(Ip::source);
+        let Some(source) = source.ok().filter(|own| !self.addresses.contains(*own)) else {
+            return true;
+        };
+        let way = self.way(source).map(|(port, _)| port);
+        let Some(port) = way.filter(|port| self.links.is_protected(*port)) else {
+            return false;
+        };
+        if let Some(message) = self.error_about(now, packet, error, port) {
+            self.route(now, message);
+        }
+        true
     }
 
     /// An error from our address on a port, which must be of the protected side.

@@ -22,7 +22,7 @@ use std::net::{IpAddr, SocketAddr};
 use hitless_sa::Instant;
 use smallvec::SmallVec;
 
-use crate::classify::{Class, classify};
+use crate::classify::{Class, OuterHeaders, classify};
 use crate::fib::Fib;
 use crate::flow::Flow;
 use crate::fragment;
@@ -135,23 +135,20 @@ impl Worker {
     /// An IP packet with ESP for us that came to another worker.
     pub(crate) fn arrive_again(&mut self, packet: Packet, came: Came, sorted: &mut Sorted) {
         match classify(self.frames.pool.bytes(&packet), &self.addresses) {
-            Ok((class @ Class::Esp { .. }, _)) => self.arrive(packet, class, came, sorted),
+            Ok((Class::Esp(outer), _)) => self.arrive(packet, outer, came, sorted),
             Ok(_) => self.frames.drop(packet, DropReason::NotForUs),
             Err(reason) => self.frames.drop(packet, reason),
         }
     }
 
     /// ESP for us, which begins behind its outer headers.
-    fn arrive(&mut self, mut packet: Packet, class: Class, came: Came, sorted: &mut Sorted) {
-        let Class::Esp {
-            headers,
+    fn arrive(&mut self, mut packet: Packet, outer: OuterHeaders, came: Came, sorted: &mut Sorted) {
+        let OuterHeaders {
+            length: headers,
             source,
             port,
             tos,
-        } = class
-        else {
-            return self.frames.drop(packet, DropReason::Malformed);
-        };
+        } = outer;
         match self.frames.pool.trim_front(&mut packet, headers) {
             true => sorted.arrivals.push(Arrival {
                 packet,
@@ -200,7 +197,7 @@ impl Worker {
         // 3. Where it goes next. ESP and IKE bypass the SPD (RFC 4301 section 4.4.1.3, RFC 7296).
         let protected = self.links.is_protected(port);
         match class {
-            class @ Class::Esp { .. } => self.arrive(packet, class, Came::default(), sorted),
+            Class::Esp(outer) => self.arrive(packet, outer, Came::default(), sorted),
             Class::Ike => self.punt(packet),
             Class::Neighbour => self.receive_neighbour(now, port, packet),
             Class::TooBig => self.receive_too_big(now, packet, false),
@@ -266,7 +263,8 @@ impl Worker {
         let reason = match found.map(|found| found.action) {
             Some(Action::Protect(_)) => DropReason::ClearText,
             Some(Action::Discard) => DropReason::PolicyDiscard,
-            // An echo request for ourselves needs no policy: nothing crosses the boundary.
+            // An echo request for ourselves needs no policy: neither it nor its answer crosses the
+            // boundary, which is why no answer goes to the protected side.
             Some(Action::Bypass) | None if echo => {
                 return self.answer_echo_in_clear(now, packet);
             }

@@ -28,8 +28,10 @@ pub(crate) fn prefetch_end<T>(value: &T, octets: usize) {
 #[inline]
 fn prefetch_range<T>(value: &T, octets: Range<usize>) {
     let start = std::ptr::from_ref(value).cast::<i8>();
-    for offset in (octets.start..octets.end.min(size_of::<T>())).step_by(LINE) {
+    let (mut offset, end) = (octets.start, octets.end.min(size_of::<T>()));
+    while offset < end {
         hint(start.wrapping_add(offset));
+        offset += LINE;
     }
 }
 

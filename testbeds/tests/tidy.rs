@@ -77,7 +77,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["hitless-sa", "hitless-dataplane"],
     ),
     ("hitless-sync-fuzz", &["hitless-sa", "hitless-sync"]),
-    ("hitless-fuzz", &["hitless"]),
+    ("hitless-fuzz", &["hitless-sa", "hitless"]),
     (
         "hitless-perf",
         &[

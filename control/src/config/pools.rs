@@ -222,6 +222,10 @@ id = 1
 driver = "memory"
 addresses = ["192.0.2.1/24", "2001:db8:f::1/64"]
 protected = false
+[ports.inside]
+driver = "memory"
+addresses = ["10.1.0.1/16", "2001:db8:1::1/64"]
+protected = true
 [pools.clients]
 addrs = "10.3.0.0/24"
 dns = ["10.1.0.53"]

@@ -1,14 +1,42 @@
-//! The file that Wireshark reads keys from: ours alone, appended to, never through a link.
+//! The files that Wireshark reads keys from: ours alone, appended to, never through a link.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use crate::keylog::KeyLines;
+use super::DaemonError;
+use crate::keylog::{KeyLines, KeyTable};
+
+/// Both files that Wireshark reads from a profile, side by side.
+pub struct KeyFiles {
+    esp: KeyFile,
+    ike: KeyFile,
+}
+
+impl KeyFiles {
+    /// Opens the file of ESP keys at `path`, and that of IKE keys beside it.
+    pub fn open(path: &Path) -> Result<KeyFiles, DaemonError> {
+        let open = |path: PathBuf| {
+            KeyFile::open(&path).map_err(|error| DaemonError::KeyLog { path, error })
+        };
+        Ok(KeyFiles {
+            esp: open(path.to_owned())?,
+            ike: open(path.with_file_name(KeyTable::Ike.file()))?,
+        })
+    }
+
+    /// Appends to the file that the lines are for.
+    pub fn write(&mut self, lines: &KeyLines) {
+        match lines.table() {
+            KeyTable::Esp => self.esp.write(lines),
+            KeyTable::Ike => self.ike.write(lines),
+        }
+    }
+}
 
 /// The open file.
-pub struct KeyFile {
+struct KeyFile {
     path: PathBuf,
     file: File,
     failed: bool,
@@ -20,7 +48,7 @@ impl KeyFile {
     /// # Errors
     /// If it cannot be opened, is no regular file, has another name somewhere, or if anybody but
     /// its owner may read or write it.
-    pub fn open(path: &Path) -> io::Result<KeyFile> {
+    fn open(path: &Path) -> io::Result<KeyFile> {
         let file = OpenOptions::new()
             .append(true)
             .create(true)
@@ -44,8 +72,8 @@ impl KeyFile {
         Err(io::Error::new(io::ErrorKind::PermissionDenied, wrong))
     }
 
-    /// Appends. What cannot be written is told of once: keys for a reader are no reason to stop.
-    pub fn write(&mut self, lines: &KeyLines) {
+    /// What cannot be written is told of once: keys for a reader are no reason to stop.
+    fn write(&mut self, lines: &KeyLines) {
         if let Err(error) = self.file.write_all(lines.expose().as_bytes())
             && !self.failed
         {

@@ -13,7 +13,7 @@ use hitless_sync::TakeoverSa;
 use super::children::{Carried, Direction};
 use super::silence::Silence;
 use super::{Event, Gateway, Output};
-use crate::ike::ChildChange;
+use crate::ike::{self, ChildChange};
 use crate::keylog::KeyLines;
 
 impl Gateway {
@@ -135,6 +135,20 @@ impl Gateway {
             && let Some(carried) = self.children.get(sa)
         {
             let lines = KeyLines::new(&carried.child);
+            self.outputs.push_back(Output::KeyLog(lines));
+        }
+    }
+
+    /// The keys of an IKE SA that has just come to be, likewise.
+    pub(super) fn log_ike_keys(&mut self, event: &ike::Event) {
+        let ike = match event {
+            ike::Event::IkeEstablished { ike, .. } => *ike,
+            ike::Event::IkeRekeyed { new, .. } => *new,
+            _ => return,
+        };
+        if self.settings.config().control.key_log.is_some()
+            && let Some(lines) = self.engine.key_lines(ike)
+        {
             self.outputs.push_back(Output::KeyLog(lines));
         }
     }

@@ -1,10 +1,11 @@
 //! What the workers report: events, checkpoints, IKE packets, and where their cells stand.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
-use hitless_sa::{Entropy, Instant, SaId, Workers};
+use hitless_sa::{Entropy, Instant, SaId, Spi, Workers};
 use hitless_sync::Input as SyncInput;
 
 use super::children::Direction;
@@ -59,7 +60,10 @@ impl Gateway {
     ) {
         match event {
             WorkerEvent::Retired(retired) => self.retired(now, entropy, &retired),
-            WorkerEvent::Barrier(barrier) => self.barrier_passed(now, entropy, worker, barrier),
+            WorkerEvent::Barrier(barrier) => {
+                self.pulse(worker, barrier);
+                self.barrier_passed(now, entropy, worker, barrier);
+            }
             WorkerEvent::NeighbourLearned { port, address, mac } => {
                 self.neighbours.learned(now, worker, port, address, mac);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
@@ -74,11 +78,8 @@ impl Gateway {
             WorkerEvent::Refused { sa, conflict } => {
                 self.unusable(sa, format!("a worker refused it: {conflict:?}"));
             }
-            WorkerEvent::UnknownSpi { source, .. } => {
-                let carried = self.children.iter_mut();
-                for carried in carried.filter(|c| c.child.remote == source.ip()) {
-                    carried.silence.foreign(now);
-                }
+            WorkerEvent::UnknownSpi { spi, source } => {
+                self.unknown_spi(now, entropy, spi, source.ip());
             }
             WorkerEvent::Strayed { sa, to } => self.follow(now, to, sa),
             WorkerEvent::Moved { sa } => self.moved(worker, sa),
@@ -91,6 +92,18 @@ impl Gateway {
             WorkerEvent::Acquire { flow, .. } => self.acquire(now, entropy, &flow),
             // A hint that nobody asks for: the scan sees the high water.
             WorkerEvent::HighWater { .. } => {}
+        }
+    }
+
+    /// A packet of a peer for an SA that this member does not have.
+    fn unknown_spi(&mut self, now: Instant, entropy: &mut dyn Entropy, spi: Spi, source: IpAddr) {
+        let carried = self.children.iter_mut();
+        for carried in carried.filter(|c| c.child.remote == source) {
+            carried.silence.foreign(now);
+        }
+        let ours = self.settings.owner(spi).is_some();
+        if ours && self.dataplane.leading() && self.foreign.note(now, source, spi) {
+            self.tell_ike(now, entropy, Input::UnknownSpi { source, spi });
         }
     }
 
@@ -202,20 +215,5 @@ impl Gateway {
             self.outputs.push_back(Output::Event(Event::Silent { sa }));
             self.tell_ike(now, entropy, Input::RekeyChild(sa));
         }
-    }
-
-    /// A member without all of its workers is no active: another one takes over if it can.
-    fn watch_workers(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        if self.worker_lost {
-            return;
-        }
-        let Some(worker) = self.dataplane.lost() else {
-            return;
-        };
-        self.worker_lost = true;
-        self.outputs
-            .push_back(Output::Event(Event::WorkerLost { worker }));
-        let input = SyncInput::Health { healthy: false };
-        self.node.handle(now, entropy, input);
     }
 }

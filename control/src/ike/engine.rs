@@ -8,20 +8,24 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
+use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, MessageId, SaId, Spi};
 
 use super::auth::TimeOfDay;
+use crate::keylog::KeyLines;
+
 use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
 use super::established::{DELETE_GRACE, IkeSa, State};
-use super::export::{self, ImportError};
+use super::export::{self, ImportError, Imported};
 use super::fragments;
+use super::graves::Graves;
 use super::index::Index;
 use super::initial::{Initiator, Responder};
+use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
-use super::output::{ChildChange, Commit, Event, Output, Resume, Transmit};
+use super::output::{ChildChange, Commit, Event, Output, Resume};
 use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
 use super::status::{self, IkeSaStatus};
@@ -69,18 +73,17 @@ pub enum Input<'a> {
     Traffic {
         sa: SaId,
     },
+    /// The peer there sends on an SPI of this cluster that nobody here knows: a former leader made a
+    /// Child SA with it and told nobody.
+    UnknownSpi {
+        source: IpAddr,
+        spi: Spi,
+    },
     /// Authenticated ESP came from another address or port (RFC 7296 section 2.23).
     ChildPeerMoved {
         sa: SaId,
         remote: SocketAddr,
     },
-}
-
-/// A response that ended an IKE SA, for the peer whose copy of it was lost.
-pub(super) struct Grave {
-    pub request: Vec<u8>,
-    pub version: u64,
-    pub response: Transmit,
 }
 
 /// IKE for one group of members.
@@ -97,7 +100,7 @@ pub struct Engine {
     pub(super) responders: BTreeMap<IkeSpi, Responder>,
     /// Half-open IKE SAs by what an IKE_SA_INIT request names.
     pub(super) half_open: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
-    pub(super) graves: BTreeMap<IkeSpi, Grave>,
+    pub(super) graves: Graves,
     /// Successors that were discarded at the takeover, with the version of that: the repeated
     /// exchange makes them again, and versions rise.
     pub(super) discarded: BTreeMap<IkeSpi, u64>,
@@ -131,7 +134,7 @@ impl Engine {
             initiators: BTreeMap::new(),
             responders: BTreeMap::new(),
             half_open: BTreeMap::new(),
-            graves: BTreeMap::new(),
+            graves: Graves::default(),
             discarded: BTreeMap::new(),
             index: Index::default(),
             cookies: Cookies::new(),
@@ -168,6 +171,7 @@ impl Engine {
                 ike.heard = turn.now;
                 child::send_on(ike, turn, sa);
             }),
+            Input::UnknownSpi { source, spi } => self.unknown_spi(now, entropy, source, spi),
             Input::ChildPeerMoved { sa, remote } => {
                 self.with_child(now, entropy, sa, |ike, turn| {
                     if ike.nat.remote && !ike.nat.local {
@@ -221,10 +225,12 @@ impl Engine {
         if !self.leading {
             return None;
         }
-        [self.timers.first(), self.starts.first()]
-            .into_iter()
-            .flatten()
-            .min()
+        let due = [
+            self.timers.first(),
+            self.starts.first(),
+            self.graves.first(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Keeps the record of an IKE SA that another member leads, in place of an older one.
@@ -235,18 +241,31 @@ impl Engine {
         version: u64,
         body: &[u8],
     ) -> Result<(), ImportError> {
-        let mut imported = export::import(now, &self.by_name, &mut self.ids, body)?;
-        if imported.local_spi != ike {
-            return Err(ImportError::OtherIkeSa(imported.local_spi));
+        let imported = export::import(now, &self.by_name, &mut self.ids, version, body)?;
+        let named = match &imported {
+            Imported::IkeSa(sa) => sa.local_spi,
+            Imported::Grave(spi, _) => *spi,
+        };
+        if named != ike {
+            return Err(ImportError::OtherIkeSa(named));
         }
-        imported.version = version;
-        self.passive.insert(ike, imported);
+        self.forget(ike);
+        match imported {
+            Imported::IkeSa(sa) => {
+                self.passive.insert(ike, *sa);
+            }
+            // One that had to make room here makes room at the leader too.
+            Imported::Grave(_, grave) => {
+                self.graves.insert(ike, grave);
+            }
+        }
         Ok(())
     }
 
     /// Forgets a stored IKE SA.
     pub fn forget(&mut self, ike: IkeSpi) {
         self.passive.remove(&ike);
+        self.graves.remove(ike);
     }
 
     /// Leads: every stored IKE SA becomes ours, resumed as `plan` says.
@@ -310,9 +329,12 @@ impl Engine {
             }
         }
         self.timers.set(ike, None);
+        self.graves.remove(ike);
         let Some(body) = released else { return Ok(()) };
-        let mut imported = export::import(now, &self.by_name, &mut self.ids, body)?;
-        imported.version = version;
+        let mut imported = match export::import(now, &self.by_name, &mut self.ids, version, body)? {
+            Imported::IkeSa(sa) => *sa,
+            Imported::Grave(..) => return Err(ImportError::Field("state")),
+        };
         imported.inherited = inherited;
         for child in &imported.children {
             self.index.insert_child(child.sa.id, ike);
@@ -348,6 +370,14 @@ impl Engine {
         self.find(ike).map(|sa| &*sa.connection)
     }
 
+    /// The keys of an IKE SA for Wireshark, if this member leads it.
+    pub fn key_lines(&self, ike: IkeSpi) -> Option<KeyLines> {
+        let sa = self.sas.get(&ike)?;
+        let header = sa.header(Exchange::Informational, false, MessageId(0));
+        let (initiator, responder) = (header.initiator_spi, header.responder_spi);
+        Some(KeyLines::of_ike(initiator, responder, &sa.keys))
+    }
+
     /// The IKE SA that carries a Child SA, if this member leads it.
     pub fn ike_of(&self, sa: SaId) -> Option<IkeSpi> {
         self.index.of_child(sa)
@@ -357,6 +387,14 @@ impl Engine {
     pub fn children(&self, ike: IkeSpi) -> Vec<SaId> {
         let sa = self.find(ike);
         sa.map_or_else(Vec::new, |sa| sa.children.iter().map(|c| c.sa.id).collect())
+    }
+
+    /// The same, with their keys.
+    pub fn child_sas(&self, ike: IkeSpi) -> Vec<Arc<ChildSa>> {
+        let sa = self.find(ike);
+        sa.map_or_else(Vec::new, |sa| {
+            sa.children.iter().map(|c| c.sa.clone()).collect()
+        })
     }
 
     fn find(&self, ike: IkeSpi) -> Option<&IkeSa> {
@@ -385,6 +423,7 @@ impl Engine {
                 self.half_open_timeout(now, entropy, spi);
             }
         }
+        self.level_graves(now);
         self.start_children(now, entropy);
     }
 

@@ -80,8 +80,12 @@ pub(super) fn delete_child(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
     );
 }
 
-/// Closes the peer's half of a Child SA that we never had.
+/// Closes the peer's half of a Child SA that we never had, unless an exchange that was under way
+/// has made it ours meanwhile.
 pub(super) fn delete_spi(ike: &mut IkeSa, turn: &mut Turn<'_>, spi: Spi) {
+    if ike.children.iter().any(|c| c.sa.inbound_spi == spi) {
+        return;
+    }
     turn.ids.release(spi);
     let delete = Payload::Delete(Delete::Esp(vec![spi]));
     ike.request(

@@ -166,17 +166,29 @@ impl IkeKeys {
         })
     }
 
+    /// SK_ei or SK_er, with its salt.
+    pub fn sk_e(&self, sender: Side) -> &[u8] {
+        self.part(match sender {
+            Side::Initiator => 3,
+            Side::Responder => 4,
+        })
+    }
+
+    /// SK_ai or SK_ar; empty for an AEAD.
+    pub fn sk_a(&self, sender: Side) -> &[u8] {
+        self.part(match sender {
+            Side::Initiator => 1,
+            Side::Responder => 2,
+        })
+    }
+
     /// What protects the messages that `sender` sends.
     pub fn sk_keys(&self, sender: Side) -> Result<SkKeys, KeyLengthError> {
-        let (sk_a, sk_e) = match sender {
-            Side::Initiator => (self.part(1), self.part(3)),
-            Side::Responder => (self.part(2), self.part(4)),
-        };
         SkKeys::new(
             self.proposal.encryption,
             self.proposal.integrity,
-            sk_e,
-            sk_a,
+            self.sk_e(sender),
+            self.sk_a(sender),
         )
     }
 

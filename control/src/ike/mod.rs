@@ -13,7 +13,8 @@
 //!
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
-//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes.
+//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes, `graves.rs`
+//! keeps the last answers of IKE SAs that are no more.
 
 pub mod auth;
 mod child;
@@ -29,6 +30,7 @@ mod established;
 mod export;
 mod followup;
 pub mod fragments;
+mod graves;
 mod index;
 mod inform;
 mod initial;

@@ -1,6 +1,7 @@
 //! Whole gateways over memory ports: a cluster and its peer, one thread, virtual time.
 
 mod families;
+mod fitness;
 mod held;
 mod hostile;
 mod idle;

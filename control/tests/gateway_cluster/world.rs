@@ -106,6 +106,8 @@ pub struct World {
     disks: BTreeMap<u8, Durable>,
     /// Members whose disk refuses.
     pub broken_disks: BTreeSet<u8>,
+    /// Gateways whose worker does nothing.
+    pub stuck: BTreeSet<u8>,
     pub events: Vec<(Instant, u8, Event)>,
     /// Whether hosts send probes.
     pub traffic: bool,
@@ -149,6 +151,7 @@ impl World {
             running: BTreeMap::new(),
             disks: BTreeMap::new(),
             broken_disks: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             events: Vec::new(),
             traffic: false,
             next_probe: Instant(0),
@@ -246,7 +249,9 @@ impl World {
                 healthy
             };
             let mut tell = |event| events.push((now, *who, event));
-            running.worker.turn(now);
+            if !self.stuck.contains(who) {
+                running.worker.turn(now);
+            }
             running.station.turn(
                 now,
                 &mut self.entropy,
@@ -254,7 +259,9 @@ impl World {
                 &mut tell,
                 &mut persist,
             );
-            running.worker.turn(now);
+            if !self.stuck.contains(who) {
+                running.worker.turn(now);
+            }
         }
         self.outside.turn(now);
         self.protected.turn(now);

@@ -504,6 +504,13 @@ impl World {
         }
     }
 
+    /// Records of IKE SAs that live; the others are graves.
+    pub fn living(&self, host: usize) -> usize {
+        let host = &self.hosts[host];
+        let living = host.records.keys();
+        living.filter(|ike| !host.engine.buried(**ike)).count()
+    }
+
     /// The host dies; another member with its records takes its place.
     pub fn fail_over(&mut self, host: usize, resume: Resume) {
         let records = self.hosts[host].records.clone();
@@ -529,6 +536,7 @@ impl World {
                 .store(self.now, *ike, *version, body)
                 .expect("a good record");
         }
+        next.released = records.iter().map(|(ike, (v, _))| (*ike, *v)).collect();
         next.records = records;
         next.sent = std::mem::take(&mut self.hosts[host].sent);
         self.hosts[host] = next;

@@ -312,7 +312,7 @@ impl Worker {
             Ok((Class::Fragment, _)) => {
                 return self.drop_inbound(slot, packet, DropReason::Fragment);
             }
-            Ok((Class::Esp { .. } | Class::Ike | Class::Neighbour | Class::TooBig, _)) => {
+            Ok((Class::Esp(_) | Class::Ike | Class::Neighbour | Class::TooBig, _)) => {
                 return self.drop_inbound(slot, packet, DropReason::NotForUs);
             }
             Err(reason) => return self.drop_inbound(slot, packet, reason),

@@ -160,8 +160,10 @@ impl fmt::Display for Comparison {
     }
 }
 
-/// Nanoseconds a packet of each size: of whom, which direction.
-type Theirs = Vec<(String, &'static str, [f64; SIZES.len()])>;
+/// Nanoseconds a packet of each size.
+type PerSize = [f64; SIZES.len()];
+/// Of whom, which direction.
+type Theirs = Vec<(String, &'static str, PerSize)>;
 
 /// Installs, measures, compares.
 pub fn run(options: &Options) -> Result<Comparison, Box<dyn Error>> {

@@ -14,7 +14,7 @@ use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::pcap::{Pace, PcapPort, PcapSettings};
 use hitless_dataplane::port::{BURST, Burst, Port};
 
-use super::{MEGABYTES, SIZES};
+use super::{MEGABYTES, PerSize, SIZES};
 
 pub const PACKAGES: [&str; 5] = ["dpdk-doc", "libdpdk-dev", "pkg-config", "gcc", "make"];
 const SOURCE: &str = "/usr/share/dpdk/examples/ipsec-secgw";
@@ -60,11 +60,8 @@ pub fn is_installed() -> bool {
     Path::new(SOURCE).is_dir()
 }
 
-/// Nanoseconds a packet at each size, in a direction.
-type Figures = (Direction, [f64; SIZES.len()]);
-
-/// Both directions.
-pub fn measure(core: usize) -> Result<Vec<Figures>, Box<dyn Error>> {
+/// Nanoseconds a packet at each size, in each direction.
+pub fn measure(core: usize) -> Result<Vec<(Direction, PerSize)>, Box<dyn Error>> {
     let directory = Directory::new()?;
     let program = build(&directory)?;
     let configuration = directory.file("secgw.cfg");

@@ -79,6 +79,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         fragmentation: ike.fragmenting.negotiated,
         fragment_size: ike.fragmenting.size.into(),
         half_made: ike.half_made.as_ref().map(|h| half_made_record(h, now)),
+        grave: None,
         authenticated: Some(ike.authenticated.to_record(now)),
     }
 }

@@ -93,6 +93,29 @@ pub(super) struct IkeRecord {
     pub half_made: Option<HalfMadeRecord>,
     #[prost(message, optional, tag = "40")]
     pub authenticated: Option<AuthenticatedRecord>,
+    /// The IKE SA is no more; only `format`, `local_spi` and this are set.
+    #[prost(message, optional, tag = "70")]
+    pub grave: Option<GraveRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct GraveRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    pub request: Vec<u8>,
+    #[prost(message, repeated, tag = "2")]
+    pub responses: Vec<TransmitRecord>,
+    #[prost(uint64, tag = "3")]
+    pub levelled_in: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct TransmitRecord {
+    #[prost(string, tag = "1")]
+    pub local: String,
+    #[prost(string, tag = "2")]
+    pub remote: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub payload: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -160,6 +160,20 @@ fn payloads_are_counted() {
     assert_eq!(error.notify(), Some(NotifyKind::INVALID_SYNTAX));
 }
 
+/// RFC 7383 section 2.5: the number is from one to the total.
+#[test]
+fn rfc7383_section_2_5_fragments_on_the_wire() {
+    let read = |body: &str| match parse(&message(53, &octets(body))) {
+        Ok(Parsed::Fragment { place, .. }) => Some((place.number, place.total)),
+        _ => None,
+    };
+    assert_eq!(read("00010001aabb"), Some((1, 1)));
+    assert_eq!(read("0002ffff"), Some((2, 65535)));
+    for body in ["00000000", "00000001", "00020001", "000100", ""] {
+        assert_eq!(read(body), None, "{body}");
+    }
+}
+
 /// RFC 7296 section 2.5.
 #[test]
 fn critical_counts_only_for_types_that_we_do_not_know() {
@@ -170,7 +184,7 @@ fn critical_counts_only_for_types_that_we_do_not_know() {
         let result = read(&datagram);
         match kind.0 {
             46 => assert!(matches!(parse(&datagram), Ok(Parsed::Protected { .. }))),
-            53 => assert!(result.is_err(), "an SKF payload has a body"),
+            53 => assert!(result.is_err(), "fragments count from one"),
             33..=48 => {
                 let refused = Err(MessageError::UnsupportedCritical(kind));
                 assert_ne!(result, refused);

@@ -21,7 +21,8 @@ enum Seen {
     Proposals(Vec<SeenProposal>),
     KeyExchange(u16, Vec<u8>),
     Identity(u8, Vec<u8>),
-    Auth(u8, Vec<u8>),
+    /// The method and the length alone: `ipsec-parser` 0.7.0 forgets the three reserved octets.
+    Auth(u8, usize),
     Nonce(Vec<u8>),
     Notify(u8, Vec<u8>, u16),
     /// A kind that is compared by its place in the chain only.
@@ -39,7 +40,7 @@ fn ours(payload: &Payload) -> Seen {
         }
         Payload::KeyExchange { method, data } => Seen::KeyExchange(*method, data.clone()),
         Payload::IdInitiator(id) => Seen::Identity(id.raw[0], id.raw[4..].to_vec()),
-        Payload::Auth { method, data } => Seen::Auth(*method, data.clone()),
+        Payload::Auth { method, data } => Seen::Auth(*method, data.len()),
         Payload::Nonce(nonce) => Seen::Nonce(nonce.clone()),
         Payload::Notify(n) => Seen::Notify(n.protocol, n.spi.clone(), n.kind.0),
         other => Seen::Kind(other.kind().0),
@@ -73,7 +74,7 @@ fn content(kind: u8, body: &[u8]) -> Option<Seen> {
         IkeV2PayloadContent::KE(ke) => Seen::KeyExchange(ke.dh_group.0, ke.kex_data.to_vec()),
         IkeV2PayloadContent::IDi(id) => Seen::Identity(id.id_type.0, id.ident_data.to_vec()),
         IkeV2PayloadContent::Authentication(auth) => {
-            Seen::Auth(auth.auth_method.0, auth.auth_data.to_vec())
+            Seen::Auth(auth.auth_method.0, auth.auth_data.len())
         }
         IkeV2PayloadContent::Nonce(nonce) => Seen::Nonce(nonce.nonce_data.to_vec()),
         IkeV2PayloadContent::Notify(n) => {
