@@ -431,12 +431,7 @@ impl Worker {
                     self.retire(Retired::Watched(old));
                 }
             }
-            Command::Barrier(number) => {
-                if !self.leadership.leading() {
-                    self.drop_unsent();
-                }
-                self.reports.answer(Event::Barrier(number));
-            }
+            Command::Barrier(number) => self.answer_barrier(number),
             Command::QueryWindow(id) => self.answer_window(id),
         }
     }
@@ -446,6 +441,13 @@ impl Worker {
         self.flows.clear();
         self.express.forget_flows();
         self.retire(Retired::Policies(old));
+    }
+
+    fn answer_barrier(&mut self, number: u64) {
+        if !self.leadership.leading() {
+            self.drop_unsent();
+        }
+        self.reports.answer(Event::Barrier(number));
     }
 
     /// What the lane knows of an SA does not outlive a command about it.
