@@ -134,31 +134,8 @@ fn connection(
     let encap = section.or("encap", false, value::boolean);
     let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
     let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
-    let takeover = section.or(
-        "takeover",
-        Takeover::default(),
-        value::word(&[
-            ("auto", Takeover::Auto),
-            ("exact", Takeover::Exact),
-            ("message-id-sync", Takeover::MessageIdSync),
-            ("probe", Takeover::Probe),
-            ("rekey", Takeover::Rekey),
-        ]),
-    );
-    let fragmentation = section.or(
-        "fragmentation",
-        Fragmentation::default(),
-        value::word(&[
-            ("yes", Fragmentation::Yes),
-            ("accept", Fragmentation::Accept),
-            ("no", Fragmentation::No),
-        ]),
-    );
-    let fragment_size = section.or(
-        "fragment_size",
-        DEFAULT_FRAGMENT_SIZE.into(),
-        value::integer(576, 65535),
-    );
+    let takeover = takeover(section);
+    let (fragmentation, fragment_size) = fragmentation(section);
     let children = children::read(section, &name, remote_addrs.as_deref(), on_demand);
     section.finish(FOREIGN);
 
@@ -168,16 +145,7 @@ fn connection(
         Some(id) => id.value.clone(),
         None => Identification::Address(*local_addrs.first()?),
     };
-    if !sendable(&local_id) {
-        let refusal = Refusal::new(
-            format!(
-                "{}: {local_id} matches many, and we are one",
-                section.name("local")
-            ),
-            "give local.id a name of its own, such as \"hq.example.org\"",
-        );
-        section.refuse("local", refusal);
-    }
+    check_sendable(section, &local_id);
     let remote = remote.ok()?;
     let remote_place = remote.id;
     let remote_id = match (&remote_place, remote_addrs.as_slice()) {
@@ -197,7 +165,7 @@ fn connection(
         remote_port,
         proposals: proposals?,
         fragmentation,
-        fragment_size: fragment_size as u16,
+        fragment_size,
         local_id,
         remote_id,
         encap,
@@ -214,11 +182,58 @@ fn connection(
     })
 }
 
+fn takeover(section: &Section<'_>) -> Takeover {
+    section.or(
+        "takeover",
+        Takeover::default(),
+        value::word(&[
+            ("auto", Takeover::Auto),
+            ("exact", Takeover::Exact),
+            ("message-id-sync", Takeover::MessageIdSync),
+            ("probe", Takeover::Probe),
+            ("rekey", Takeover::Rekey),
+        ]),
+    )
+}
+
+/// `fragmentation` and `fragment_size` (RFC 7383).
+fn fragmentation(section: &Section<'_>) -> (Fragmentation, u16) {
+    let fragmentation = section.or(
+        "fragmentation",
+        Fragmentation::default(),
+        value::word(&[
+            ("yes", Fragmentation::Yes),
+            ("accept", Fragmentation::Accept),
+            ("no", Fragmentation::No),
+        ]),
+    );
+    let size = section.or(
+        "fragment_size",
+        DEFAULT_FRAGMENT_SIZE.into(),
+        value::integer(576, 65535),
+    );
+    (fragmentation, size as u16)
+}
+
+fn check_sendable(section: &Section<'_>, id: &Identification) {
+    if !sendable(id) {
+        let refusal = Refusal::new(
+            format!(
+                "{}: {id} matches many, and we are one",
+                section.name("local")
+            ),
+            "give local.id a name of its own, such as \"hq.example.org\"",
+        );
+        section.refuse("local", refusal);
+    }
+}
+
 /// Patterns name others, never ourselves.
 fn sendable(id: &Identification) -> bool {
     match id {
         Identification::Any => false,
         Identification::Fqdn(name) | Identification::Email(name) => !name.starts_with('*'),
+        Identification::Dn(name) => !name.is_pattern(),
         _ => true,
     }
 }

@@ -22,7 +22,7 @@ use crate::ike::established::{Birth, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
-use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, Proposal, emit};
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
@@ -89,6 +89,40 @@ pub(in crate::ike) fn stateless(path: Path, request: &Header, payload: Payload) 
     path.transmit(emit(&response_header(request, IkeSpi(0)), &[payload]))
 }
 
+/// What of a request's proposals suits a connection.
+fn chosen<'p>(
+    connection: &Connection,
+    contents: &Contents<'_>,
+    proposals: &'p [Proposal],
+) -> Option<(&'p Proposal, IkeProposal)> {
+    // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
+    let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
+    let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
+    let ours: Vec<IkeProposal> = connection
+        .proposals
+        .iter()
+        .filter(usable)
+        .copied()
+        .collect();
+    select(&ours, proposals)
+}
+
+/// What an IKE_SA_INIT response says of our abilities.
+fn announced<'c>(
+    candidates: impl Iterator<Item = &'c Connection> + Clone,
+    contents: &Contents<'_>,
+    chosen: &IkeProposal,
+) -> Vec<Payload> {
+    // Only what the peer supports too is of use.
+    let common = |p: &Payload| matches!(p, Payload::Notify(n) if contents.has(n.kind));
+    let mut payloads = extensions(candidates.clone());
+    payloads.retain(common);
+    let meant = candidates.filter(|c| c.proposals.contains(chosen));
+    let meant = meant.map(|c| -> &AuthSettings { &c.auth });
+    payloads.extend(auth::announcements(meant, Some(contents)));
+    payloads
+}
+
 impl Responder {
     /// Answers an IKE_SA_INIT request.
     pub fn admit(
@@ -130,14 +164,7 @@ impl Responder {
         let candidates = meant.clone();
         let encap = meant.peek().is_some_and(|c| c.encap);
         let fragmentation = meant.peek().map(|c| (c.fragmentation, c.fragment_size));
-        let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
-        let chosen = meant.find_map(|c| {
-            // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
-            let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
-            let ours: Vec<IkeProposal> = c.proposals.iter().filter(usable).copied().collect();
-            select(&ours, proposals)
-        });
-        let Some((theirs, chosen)) = chosen else {
+        let Some((theirs, chosen)) = meant.find_map(|c| chosen(c, contents, proposals)) else {
             turn.events.push(Event::NegotiationFailed {
                 peer: path.remote,
                 reason: "no common IKE proposal".to_owned(),
@@ -169,13 +196,7 @@ impl Responder {
         let (ours, size) = fragmentation.unwrap_or_default();
         let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
         let fragmenting = Fragmenting::new(ours, size, theirs);
-        // Only what the peer supports too is of use.
-        let common = |p: &Payload| matches!(p, Payload::Notify(n) if contents.has(n.kind));
-        let supported = extensions(candidates.clone().map(|c| &**c));
-        payloads.extend(supported.into_iter().filter(common));
-        let meant = candidates.filter(|c| c.proposals.contains(&chosen));
-        let meant = meant.map(|c| -> &AuthSettings { &c.auth });
-        payloads.extend(auth::announcements(meant, Some(contents)));
+        payloads.extend(announced(candidates.map(|c| &**c), contents, &chosen));
         let mut wishes = Wishes::default();
         wishes.learn(contents);
         let response = emit(&response_header(header, spi), &payloads);
