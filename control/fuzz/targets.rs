@@ -1,6 +1,6 @@
 //! What is fuzzed in the control plane: IKE messages, decrypted payloads, configuration, captures,
-//! certificates.
-//! The same functions run over the committed corpus as an ordinary test (`tests/fuzz_corpus.rs`).
+//! certificates. The same functions run over the committed corpus as an ordinary test
+//! (`testbeds/tests/fuzz_corpus.rs`).
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,8 +11,11 @@ use hitless::config::Config;
 use hitless::ike::auth::{
     Certificate, DistinguishedName, Revocation, RevocationList, Trust, verify_signature,
 };
-use hitless::ike::crypto::SkKeys;
-use hitless::ike::message::{Parsed, emit, parse};
+use hitless::ike::crypto::{Opened, SkKeys};
+use hitless::ike::fragments::{MAX_FRAGMENTS, Reassembly};
+use hitless::ike::message::{
+    Exchange, FragmentPlace, Header, MAX_MESSAGE_LENGTH, Parsed, PayloadKind, emit, parse,
+};
 use hitless::ike::proposal::Encryption;
 
 /// What handles the octets of one input.
@@ -22,6 +25,7 @@ pub type Target = fn(&[u8]);
 pub const ALL: &[(&str, Target)] = &[
     ("ike_message", ike_message),
     ("ike_payloads", ike_payloads),
+    ("ike_fragments", ike_fragments),
     ("configuration", configuration),
     ("capture", capture),
     ("certificates", certificates),
@@ -72,6 +76,61 @@ pub fn ike_payloads(octets: &[u8]) {
     datagram.extend(iv);
     datagram.extend(body);
     let _ = keys.open(&datagram);
+}
+
+/// Authentic fragments in any order, eight octets each: flags and Message ID, number, total,
+/// length, content, and seconds since the one before (RFC 7383). Beside a plain model: what comes
+/// out is what went in, in order, and what waits is bounded.
+pub fn ike_fragments(octets: &[u8]) {
+    let mut reassembly = Reassembly::default();
+    let mut now = hitless_sa::Instant(0);
+    let mut sent: std::collections::BTreeMap<_, Vec<u8>> = std::collections::BTreeMap::new();
+    for step in octets.chunks_exact(8) {
+        let [flags, number, high, total, length, more, content, seconds] =
+            [0, 1, 2, 3, 4, 5, 6, 7].map(|index| step[index]);
+        now += std::time::Duration::from_secs(seconds.into());
+        reassembly.expire(now);
+        let header = Header {
+            initiator_spi: hitless_sa::IkeSpi(1),
+            responder_spi: hitless_sa::IkeSpi(2),
+            exchange: if flags & 2 == 0 {
+                Exchange::Informational
+            } else {
+                Exchange::CreateChildSa
+            },
+            initiator: true,
+            response: flags & 1 != 0,
+            message_id: hitless_sa::MessageId(u32::from(flags >> 6)),
+        };
+        let total = u16::from(high & 1) << 8 | u16::from(total);
+        let place = FragmentPlace {
+            number: number.into(),
+            total,
+        };
+        // What the parser has made sure of (RFC 7383 section 2.5).
+        if place.number == 0 || place.number > total || reassembly.wants(&header, place).is_err() {
+            continue;
+        }
+        assert!(total <= MAX_FRAGMENTS);
+        let part = vec![content; usize::from(length) << (more & 8)];
+        let key = (header.response, header.message_id.0, total, place.number);
+        let opened = Opened {
+            place: Some(place),
+            first: PayloadKind(content),
+            content: part.clone().into(),
+        };
+        if let Ok(Some(whole)) = reassembly.add(now, &header, place, step, opened) {
+            sent.insert(key, part);
+            let (response, id) = (header.response, header.message_id.0);
+            let parts = (1..=total).map(|number| &sent[&(response, id, total, number)]);
+            let wanted: Vec<u8> = parts.flatten().copied().collect();
+            assert!(*whole.content == wanted && wanted.len() <= MAX_MESSAGE_LENGTH);
+        } else {
+            sent.insert(key, part);
+        }
+        let waits = reassembly.deadline();
+        assert!(waits.is_none_or(|at| at.since(now).as_secs() <= 30));
+    }
 }
 
 /// A configuration file: accepted, or refused with places in it.

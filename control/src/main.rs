@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Trace(command) => command.execute(),
         Command::Capture(command) => command.execute(),
         Command::Switchover(command) => command.execute(),
+        Command::Audit(command) => command.execute(),
         Command::Config(command) => command.execute(),
     };
     cli::finish(outcome)

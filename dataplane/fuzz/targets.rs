@@ -1,6 +1,7 @@
 //! What is fuzzed in the dataplane: every parser that the wire reaches, and a worker as a whole. The
-//! same functions run over the committed corpus as an ordinary test (`tests/fuzz_corpus.rs`). Each
-//! takes any octets and must neither panic nor break what it asserts.
+//! same functions run over the committed corpus as an ordinary test
+//! (`testbeds/tests/fuzz_corpus.rs`). Each takes any octets and must neither panic nor break what it
+//! asserts.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;

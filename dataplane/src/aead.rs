@@ -89,6 +89,57 @@ pub fn seal_burst<'a>(jobs: impl Iterator<Item = Job<'a>>) {
     run(jobs, hitless_gcm::seal, EspKey::seal_packet);
 }
 
+/// Packets to seal in one go, as with [`seal_burst`]: 32 at most.
+pub(crate) struct Together<'a> {
+    jobs: SmallVec<[hitless_gcm::Job<'a>; BURST]>,
+    packets: u32,
+    /// Which packets the jobs are, and which are sealed already: a bit for each.
+    waiting: u32,
+    sealed: u32,
+}
+
+impl<'a> Together<'a> {
+    #[inline]
+    pub(crate) fn new() -> Together<'a> {
+        Together {
+            jobs: SmallVec::new(),
+            packets: 0,
+            waiting: 0,
+            sealed: 0,
+        }
+    }
+
+    /// One more packet; what has no kernel for bursts is sealed at once.
+    #[inline]
+    pub(crate) fn push(&mut self, key: &'a EspKey, esp: &'a mut [u8], high: Option<u32>) {
+        let bit = 1u32.unbounded_shl(self.packets);
+        self.packets += 1;
+        match &key.cipher {
+            Cipher::Burst(key) => {
+                self.waiting |= bit;
+                let ok = false;
+                self.jobs.push(hitless_gcm::Job { key, esp, high, ok });
+            }
+            _ if key.seal_packet(esp, high) => self.sealed |= bit,
+            _ => {}
+        }
+    }
+
+    /// Seals what is left. Says which packets are sealed, the first in the lowest bit.
+    #[inline]
+    pub(crate) fn seal(mut self) -> u32 {
+        hitless_gcm::seal(&mut self.jobs);
+        for job in &self.jobs {
+            let first = self.waiting & self.waiting.wrapping_neg();
+            self.waiting &= !first;
+            if job.ok {
+                self.sealed |= first;
+            }
+        }
+        self.sealed
+    }
+}
+
 /// Verifies every ICV and decrypts every text in place, each by itself: one that is bad changes
 /// nothing for the others.
 #[inline]

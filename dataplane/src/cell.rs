@@ -211,6 +211,15 @@ impl Cell {
         }
     }
 
+    /// The same for the only worker that receives on the SA, which needs no locked instruction.
+    #[inline]
+    pub(crate) fn note_inbound_top_alone(&self, number: SequenceNumber) {
+        let top = &self.receiving.inbound_top;
+        if top.load(Ordering::Relaxed) < number.0 {
+            top.store(number.0, Ordering::Relaxed);
+        }
+    }
+
     /// The highest authenticated number that a worker reported.
     pub fn inbound_top(&self) -> SequenceNumber {
         SequenceNumber(self.receiving.inbound_top.load(Ordering::Relaxed))

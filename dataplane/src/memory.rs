@@ -7,6 +7,9 @@
 use std::io;
 use std::ptr::NonNull;
 
+const PAGE: usize = 4096;
+const HUGE_PAGE: usize = 2 << 20;
+
 /// An anonymous mapping, unmapped when dropped. It hands out slices of ranges, never of the whole,
 /// because the kernel may own other ranges at the same time (an AF_XDP fill ring).
 pub struct Memory {
@@ -21,8 +24,44 @@ unsafe impl Send for Memory {}
 unsafe impl Sync for Memory {}
 
 impl Memory {
-    /// Maps `length` zeroed octets.
+    /// Maps `length` zeroed octets, in huge pages if there are any and it is worth it.
     pub fn new(length: usize) -> io::Result<Memory> {
+        match length >= HUGE_PAGE {
+            true => Memory::aligned(length),
+            false => Memory::map(length),
+        }
+    }
+
+    /// A mapping that begins where a huge page may: of a larger one, what is in front and behind goes.
+    fn aligned(length: usize) -> io::Result<Memory> {
+        let larger = length
+            .checked_add(HUGE_PAGE)
+            .ok_or(io::ErrorKind::OutOfMemory)?;
+        let whole = Memory::map(larger)?;
+        let in_front = whole.base.as_ptr().align_offset(HUGE_PAGE) / PAGE * PAGE;
+        let behind = whole.length - in_front;
+        let kept = length.next_multiple_of(PAGE);
+        let base = whole.base.as_ptr();
+        std::mem::forget(whole);
+        // SAFETY: both ranges are whole pages of the mapping that was just made, nobody knows of them,
+        // and `base` is not used for them again. One that is empty is left alone.
+        unsafe {
+            if in_front > 0 {
+                libc::munmap(base.cast(), in_front);
+            }
+            if behind > kept {
+                libc::munmap(base.add(in_front + kept).cast(), behind - kept);
+            }
+        }
+        // SAFETY: the range lies in the mapping.
+        let base = unsafe { base.add(in_front) };
+        let base = NonNull::new(base).ok_or_else(io::Error::last_os_error)?;
+        // SAFETY: what is left of the mapping. Huge pages are a wish, not a need.
+        unsafe { libc::madvise(base.as_ptr().cast(), length, libc::MADV_HUGEPAGE) };
+        Ok(Memory { base, length })
+    }
+
+    fn map(length: usize) -> io::Result<Memory> {
         // SAFETY: a fresh anonymous mapping aliases nothing; the result is checked below.
         let base = unsafe {
             libc::mmap(
@@ -37,8 +76,6 @@ impl Memory {
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the range is the mapping that was just made. Huge pages are a wish, not a need.
-        unsafe { libc::madvise(base, length, libc::MADV_HUGEPAGE) };
         let base = NonNull::new(base.cast()).ok_or_else(io::Error::last_os_error)?;
         Ok(Memory { base, length })
     }

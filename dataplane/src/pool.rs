@@ -275,17 +275,6 @@ impl Pool {
         self.memory.slice_mut(packet.address(), packet.len())
     }
 
-    /// The whole frame that a packet lies in, unless that is a run; where the packet begins in it says
-    /// [`Packet::headroom`].
-    #[inline]
-    pub(crate) fn frame_mut(&mut self, packet: &mut Packet) -> Option<&mut [u8; FRAME_SIZE]> {
-        if packet.is_run() {
-            return None;
-        }
-        let start = packet.frame as usize * FRAME_SIZE;
-        self.memory.slice_mut(start, FRAME_SIZE).first_chunk_mut()
-    }
-
     /// Says anew where in its frame a packet lies. False, and no change, if it would not lie within.
     #[inline]
     #[must_use]
@@ -336,6 +325,26 @@ impl Pool {
         // are of this pool (asserted), which gives out one token for each; tokens cannot be copied,
         // and these are borrowed exclusively, so that they differ and stay as they are.
         unsafe { self.memory.disjoint_mut(ranges) }
+    }
+
+    /// The whole frames of many packets at once, for writing, each with where the packet begins in it
+    /// and with what came along. None of them may be a run.
+    #[inline]
+    pub(crate) fn each_frame_mut<'a, T: 'a>(
+        &'a mut self,
+        packets: impl Iterator<Item = (&'a mut Packet, T)> + 'a,
+    ) -> impl Iterator<Item = (&'a mut [u8; FRAME_SIZE], usize, T)> {
+        let id = self.id;
+        let ranges = packets.map(move |(packet, with)| {
+            assert!(packet.pool == id && !packet.is_run());
+            let start = packet.frame as usize * FRAME_SIZE;
+            (start, FRAME_SIZE, (packet.headroom(), with))
+        });
+        // SAFETY: no two of the ranges overlap: each is one whole frame, and that of a packet which is
+        // not a run is part of no other packet. No two packets are of one frame, as for
+        // `each_bytes_mut`.
+        let frames = unsafe { self.memory.disjoint_mut(ranges) };
+        frames.filter_map(|(range, (offset, with))| Some((range.first_chunk_mut()?, offset, with)))
     }
 
     /// Grows the packet at the front by `count` octets: what [`Pool::trim_front`] cut off there, else

@@ -160,7 +160,7 @@ pub struct Worker {
     pub(crate) ways: Ways,
     commands: Consumer<Command>,
     publisher: Publisher,
-    schedule: Schedule,
+    pub(crate) schedule: Schedule,
     /// When the announcement under way began, and how many of its parts have gone out.
     announcement: Option<(Instant, usize)>,
     /// When the frames are counted next.
@@ -297,6 +297,11 @@ impl Worker {
     /// otherwise. It changes nothing but what they cost.
     pub fn set_express(&mut self, on: bool) {
         self.express.set(on);
+    }
+
+    /// Packets that have taken the express lane.
+    pub fn express_packets(&self) -> u64 {
+        self.express.taken()
     }
 
     /// Names a packet that may be fragmented on its way: one count for all SAs, for several may have

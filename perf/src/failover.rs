@@ -7,9 +7,10 @@ use clap::Args;
 use crate::progress::Progress;
 use crate::results::FailoverLine;
 
-/// Milliseconds in one bar of the timeline, and how far it reaches to each side.
-const BIN_MS: i64 = 10;
-const REACH_MS: i64 = 300;
+/// Milliseconds in one bar of the timeline, and how far it reaches around the crash.
+const BIN_MS: i64 = 1;
+const BEFORE_MS: i64 = 50;
+const AFTER_MS: i64 = 150;
 
 /// Options of `hitless-perf failover`.
 #[derive(Args, Clone, Debug)]
@@ -37,7 +38,7 @@ fn trial(seed: u64) -> Result<FailoverLine, Box<dyn Error>> {
         let within = from * 1000..(from + BIN_MS) * 1000;
         arrivals.iter().filter(|at| within.contains(at)).count() as u64
     };
-    let bins = (-REACH_MS..REACH_MS).step_by(BIN_MS as usize);
+    let bins = (-BEFORE_MS..AFTER_MS).step_by(BIN_MS as usize);
     Ok(FailoverLine {
         seed,
         outage_ms: result.outage_ms,

@@ -1,6 +1,7 @@
 //! Where and with what it was measured, and on which cores.
 
 use std::fs;
+use std::process::Command;
 
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -13,6 +14,11 @@ pub struct Machine {
     /// Instruction sets that decide how fast AES-GCM can be.
     pub features: Vec<String>,
     pub kernel: String,
+    /// When, in UTC; empty if the machine does not say.
+    #[serde(default)]
+    pub date: String,
+    #[serde(default)]
+    pub mhz: f64,
     pub version: String,
     pub load: f64,
 }
@@ -41,6 +47,8 @@ impl Machine {
                 .collect(),
             kernel: fs::read_to_string("/proc/sys/kernel/osrelease")
                 .map_or_else(|_| "unknown".to_owned(), |text| text.trim().to_owned()),
+            date: date(),
+            mhz: field("cpu MHz").parse().unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             load: load
                 .split_whitespace()
@@ -49,6 +57,13 @@ impl Machine {
                 .unwrap_or(f64::NAN),
         }
     }
+}
+
+/// As date(1) says it.
+fn date() -> String {
+    let output = Command::new("date").args(["-u", "+%F %H:%M UTC"]).output();
+    let text = output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    text.unwrap_or_default()
 }
 
 /// The cores to measure on.
@@ -80,6 +95,11 @@ impl Cores {
     /// How many workers can have one each.
     pub fn len(&self) -> usize {
         self.0.len()
+    }
+
+    /// The number of the first.
+    pub fn first(&self) -> usize {
+        self.0.first().map_or(0, |core| core.id)
     }
 
     /// Pins this thread as worker `index`; false if it runs anywhere.

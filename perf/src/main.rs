@@ -101,7 +101,7 @@ enum Command {
     },
     /// Send packets out of a port at a rate, and count what becomes of them
     #[command(
-        after_help = "Examples:\n  hitless-perf pktgen --port memory --size imix --flows 1000 --rate max --duration 2s\n  hitless-perf pktgen --port af_packet:veth0 --sink af_packet:veth1 --gateway 10.1.0.1 --rate 1M\n  hitless-perf pktgen --port tap:tap0 --dst-mac 02:00:00:00:00:01 --replay traffic.pcap --json"
+        after_help = pktgen::EXAMPLES
     )]
     Pktgen(Box<pktgen::Options>),
     /// What Debian offers beside us, installed and run on the same sizes

@@ -122,6 +122,9 @@ pub struct LatencyLine {
     pub p99_ns: u64,
     pub p999_ns: u64,
     pub max_ns: u64,
+    /// Milliseconds that the machine gave to something else meanwhile, left out above.
+    #[serde(default)]
+    pub taken_ms: f64,
     /// Quantile and nanoseconds.
     pub curve: Vec<(f64, u64)>,
 }
@@ -162,7 +165,7 @@ pub struct FailoverLine {
     pub packets_sent: u64,
     pub repeated_sequence_numbers: u64,
     pub replays_accepted: u64,
-    /// Packets that arrived in each 10 ms around the crash: milliseconds after it, and how many.
+    /// Packets that arrived in each millisecond around the crash: milliseconds after it, and how many.
     pub timeline: Vec<(i64, u64)>,
 }
 

@@ -1,5 +1,6 @@
 //! What is fuzzed in the sync protocol: the datagrams between members, before and after a session.
-//! The same function runs over the committed corpus as an ordinary test (`tests/fuzz_corpus.rs`).
+//! The same function runs over the committed corpus as an ordinary test
+//! (`testbeds/tests/fuzz_corpus.rs`).
 
 use hitless_sa::{Entropy, Instant, MemberId};
 use hitless_sync::{Durable, Input, Member, Node, Settings};

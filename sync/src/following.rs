@@ -1,6 +1,6 @@
 //! The standby's end of a session: records, acknowledges, and knows what it could vouch for.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub(crate) struct Following {
     /// Something new is to be acknowledged.
     pub ack_due: bool,
     /// Recorded leases to acknowledge.
-    pub acks: BTreeSet<SaId>,
+    pub acks: BTreeMap<SaId, Lease>,
     applied: u64,
     /// The newest time of ours that the leader had seen, and whether outputs had left unheard.
     echo: u64,
@@ -57,7 +57,7 @@ impl Following {
             last_beat: now,
             not_before: now,
             ack_due: true,
-            acks: BTreeSet::new(),
+            acks: BTreeMap::new(),
             applied: 0,
             echo: 0,
             unvouched: false,
@@ -212,9 +212,12 @@ impl Following {
             .get_mut(&sa)
             .filter(|recorded| recorded.session == self.session && !recorded.no_right);
         if let Some(recorded) = recorded {
-            recorded.lease = raised(settings, recorded.lease, offer.lease());
+            let lease = raised(settings, recorded.lease, offer.lease());
+            if !settings.mutant.ack_unrecorded {
+                recorded.lease = lease;
+            }
             recorded.esn = offer.esn;
-            self.acks.insert(sa);
+            self.acks.insert(sa, lease);
             self.ack_due = true;
         }
     }

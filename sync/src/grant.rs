@@ -38,7 +38,10 @@ impl Leading {
         let Some(led) = self.sas.get_mut(&sa).filter(|led| led.right) else {
             return;
         };
-        let limit = led.limit.max(bound.unwrap_or(led.offered));
+        let limit = match cx.settings.mutant.unacknowledged {
+            false => led.limit.max(bound.unwrap_or(led.offered)),
+            true => led.offered,
+        };
         if limit != led.limit {
             led.limit = limit;
             if led.live {
@@ -92,7 +95,7 @@ impl Leading {
                 }
             }
         }
-        if !bound {
+        if !bound || cx.settings.mutant.unacknowledged {
             self.settle_limit(cx, sa);
         } else if short && self.starved(cx, sa) {
             self.ask(cx, sa, RekeyReason::LeaseRunsOut);

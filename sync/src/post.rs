@@ -1,9 +1,9 @@
 //! Writes datagrams: what this member is, and as much of its session's work as fits.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use hitless_sa::{Entropy, MemberId, SaId};
+use hitless_sa::{Entropy, Lease, MemberId, SaId};
 use prost::Message;
 
 use crate::following::Following;
@@ -194,14 +194,16 @@ impl Node {
         }
     }
 
-    fn fill_acks(&self, acks: &mut BTreeSet<SaId>, packet: &mut Packet) {
+    fn fill_acks(&self, acks: &mut BTreeMap<SaId, Lease>, packet: &mut Packet) {
         let mut room = DATAGRAM_TARGET.saturating_sub(packet.encoded_len());
         while room > 48 {
-            let Some(sa) = acks.pop_first() else { break };
-            let Some(recorded) = self.store.sas.get(&sa) else {
-                continue;
+            let Some((sa, lease)) = acks.pop_first() else {
+                break;
             };
-            let ack = Grant::new(sa, recorded.lease);
+            if !self.store.sas.contains_key(&sa) {
+                continue;
+            }
+            let ack = Grant::new(sa, lease);
             room = room.saturating_sub(ack.encoded_len() + 3);
             packet.recorded.push(ack);
         }

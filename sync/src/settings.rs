@@ -159,4 +159,12 @@ pub struct Mutant {
     pub vote_twice: bool,
     /// Ignores what a returning member has led (R13b).
     pub ignore_led: bool,
+    /// Uses numbers as soon as they are offered, whoever has recorded them: a deposed active never
+    /// starves (R7).
+    pub unacknowledged: bool,
+    /// Acknowledges an extension and does not record it (R6).
+    pub ack_unrecorded: bool,
+    /// Takes over so many numbers above the last checkpoint, as RFC 6027 section 3.4 has it,
+    /// instead of above the recorded grant (R11).
+    pub guessed_skip: Option<u64>,
 }

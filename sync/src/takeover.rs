@@ -109,7 +109,7 @@ fn inherit(
     led.right = true;
     led.limit = limit.max(end);
     led.offered = led.limit;
-    led.cursor = first(cx, end).0;
+    led.cursor = first(cx, end, recorded).0;
     led.top = end.high_water.0;
     led.skip_sum = recorded.skip_sum.saturating_add(skip(right, recorded));
     let reason = if lease::skipped_too_much(led.skip_sum, reach, led.esn) {
@@ -130,7 +130,11 @@ fn end(right: Right, recorded: &Recorded) -> Lease {
     }
 }
 
-fn first(cx: &Context<'_>, end: Lease) -> SequenceNumber {
+fn first(cx: &Context<'_>, end: Lease, recorded: &Recorded) -> SequenceNumber {
+    if let Some(skip) = cx.settings.mutant.guessed_skip {
+        let next = recorded.checkpoint.map_or(1, |c| c.outbound_next.0);
+        return SequenceNumber(next.saturating_add(skip));
+    }
     let step = u64::from(!cx.settings.mutant.no_plus_one);
     SequenceNumber(end.grant.0.saturating_add(step))
 }
@@ -162,7 +166,7 @@ fn describe(
     TakeoverSa {
         sa,
         rekey_only: !led.right,
-        first: first(cx, end),
+        first: first(cx, end, recorded),
         floor: end.high_water,
         lease: led.limit,
         checkpoint: recorded.checkpoint,

@@ -13,6 +13,8 @@ use crate::topology::{
 };
 
 const READY: Duration = Duration::from_secs(10);
+/// Both members share one or two cores with the peer.
+const PATIENT: &str = "heartbeat = \"50ms\"\nmissed = 4";
 
 /// What differs from scenario to scenario.
 #[derive(Clone, Copy, Debug)]
@@ -43,18 +45,36 @@ impl Member {
         directory: &Path,
         settings: &Settings<'_>,
     ) -> Result<Self, LabError> {
+        let connections = connection(settings);
+        Self::start_with(binary, lab, index, directory, PATIENT, &connections, &[])
+    }
+
+    /// The same with these heartbeats, connections and secrets, and with these variables in its
+    /// environment.
+    pub fn start_with(
+        binary: &Path,
+        lab: &Topology,
+        index: usize,
+        directory: &Path,
+        heartbeats: &str,
+        connections: &str,
+        environment: &[(&str, PathBuf)],
+    ) -> Result<Self, LabError> {
         let name = format!("m{}", index + 1);
         let directory = directory.join(&name);
         let socket = directory.join("hitless.sock");
         let file = directory.join("hitless.toml");
-        let text = configuration(index, &directory, settings);
+        let text = configuration(index, &directory, heartbeats, connections);
         std::fs::create_dir_all(directory.join("state"))
             .and_then(|()| std::fs::write(&file, text))
             .map_err(LabError::io("writing the member's configuration"))?;
         let shown = binary.display().to_string();
-        let daemon = Program::new([&shown, "run", "--config", &file.display().to_string()])
-            .inside(&lab.members[index])
-            .spawn(&name, &directory)?;
+        let mut daemon = Program::new([&shown, "run", "--config", &file.display().to_string()])
+            .inside(&lab.members[index]);
+        for (variable, value) in environment {
+            daemon = daemon.env(variable, value);
+        }
+        let daemon = daemon.spawn(&name, &directory)?;
         let mut member = Self {
             daemon,
             binary: binary.to_owned(),
@@ -96,6 +116,25 @@ impl Member {
         self.daemon.kill()
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) -> Result<(), LabError> {
+        self.daemon.signal(signal)
+    }
+
+    /// Asks it to end, and waits.
+    pub fn shut_down(&mut self) -> Result<Duration, LabError> {
+        let moment = clock::wall();
+        self.daemon.end(libc::SIGTERM, READY)?;
+        Ok(moment)
+    }
+
+    /// Lets the other member lead.
+    pub fn switch_over(&self) -> Result<String, LabError> {
+        let binary = self.binary.display().to_string();
+        let socket = self.socket.display().to_string();
+        Program::new([&binary, "switchover", "--socket", &socket]).run()
+    }
+
     pub fn check_running(&mut self) -> Result<(), LabError> {
         self.daemon.check_running()
     }
@@ -125,20 +164,10 @@ pub fn binary() -> Result<PathBuf, LabError> {
 }
 
 /// A member's file; `id`, state and socket are what differs between members.
-fn configuration(index: usize, directory: &Path, settings: &Settings<'_>) -> String {
-    let Settings {
-        proposals,
-        esp_proposals,
-        takeover,
-        local_id,
-        remote_id,
-        secret,
-        dpd_delay,
-    } = settings;
+fn configuration(index: usize, directory: &Path, heartbeats: &str, connections: &str) -> String {
     let id = index + 1;
     let directory = directory.display();
     let [first, second] = SYNC;
-    let dpd_delay = dpd_delay.as_secs();
     format!(
         r#"[cluster]
 name = "testbed"
@@ -148,9 +177,7 @@ members = [
   {{ id = 2, priority = 100, sync_addr = "{second}:4510" }},
 ]
 secret = "0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-# Both members share one or two cores with the peer here.
-heartbeat = "50ms"
-missed = 4
+{heartbeats}
 state_dir = "{directory}/state"
 
 [ports.{OUTSIDE}]
@@ -165,7 +192,28 @@ interface = "{INSIDE}"
 addresses = ["{CLUSTER_INSIDE}/24"]
 protected = true
 
-[connections.peer]
+{connections}
+[control]
+socket = "{directory}/hitless.sock"
+log = "debug"
+"#
+    )
+}
+
+/// The one connection of most scenarios.
+fn connection(settings: &Settings<'_>) -> String {
+    let Settings {
+        proposals,
+        esp_proposals,
+        takeover,
+        local_id,
+        remote_id,
+        secret,
+        dpd_delay,
+    } = settings;
+    let dpd_delay = dpd_delay.as_secs();
+    format!(
+        r#"[connections.peer]
 local_addrs = ["{CLUSTER_OUTSIDE}"]
 remote_addrs = ["{PEER_OUTSIDE}"]
 proposals = ["{proposals}"]
@@ -183,10 +231,6 @@ start_action = "none"
 [secrets.peer]
 ids = ["{remote_id}"]
 secret = "{secret}"
-
-[control]
-socket = "{directory}/hitless.sock"
-log = "debug"
 "#
     )
 }

@@ -4,7 +4,7 @@
 //!
 //! Reading order: `scenario.rs` (what a scenario is and reports), `scenarios/` (each of them),
 //! `topology.rs` (the network they share), `gateway.rs` and `strongswan.rs` (who runs in it),
-//! `capture.rs` and `ping.rs` (what is seen), `netns.rs`, `guard.rs`, `process.rs`, `clock.rs`
+//! `faults/` (one fault after another under many tunnels), `capture.rs` and `ping.rs` (what is seen), `netns.rs`, `guard.rs`, `process.rs`, `clock.rs`
 //! and `syscall.rs` (what it stands on). `sim/` and `model/` stand alone, and so does `esp_peer/`, a
 //! gateway for suites in other languages, with `mutate/`, which spoils packets for it, and
 //! `conformance.rs`, the table of what all the suites show.
@@ -14,6 +14,7 @@ pub mod clock;
 pub mod conformance;
 pub mod error;
 pub mod esp_peer;
+pub mod faults;
 pub mod gateway;
 pub mod guard;
 pub mod model;

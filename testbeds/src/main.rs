@@ -12,7 +12,9 @@ use clap::{Args, Parser, Subcommand};
 use hitless_testbeds::error::LabError;
 use hitless_testbeds::guard::{self, Guard};
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
-use hitless_testbeds::{clock, conformance, esp_peer, model, mutate, netns, sim, strongswan};
+use hitless_testbeds::{
+    clock, conformance, esp_peer, faults, model, mutate, netns, sim, strongswan,
+};
 
 /// Scenarios for hitless, with real peers in network namespaces.
 #[derive(Parser)]
@@ -28,6 +30,14 @@ enum Command {
     List,
     /// Run one scenario. Needs root.
     Run(Run),
+    /// Do one fault after another to a cluster that carries many tunnels to strongSwan, and print
+    /// what each of them cost. Needs root.
+    #[command(
+        after_help = "Example: hitless-testbeds faults --with-ha --plots /tmp/plots\n\
+        All faults: kill, zombie, switchover, restarts, sync-to-standby, sync-to-active, sync-cut,\n\
+        protected-down, outside-down, disk-full, clock-step"
+    )]
+    Faults(Faults),
     /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
     Sim(Sim),
     /// Search the lease rules as a model, whole and with each rule left out: a minute or two, and
@@ -63,6 +73,9 @@ struct Sim {
     /// The first of them.
     #[arg(long, default_value_t = 1)]
     first: u64,
+    /// From one seed to the next.
+    #[arg(long, default_value_t = 1)]
+    every: u64,
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -72,6 +85,47 @@ struct Sim {
     /// Tell on stderr what happens.
     #[arg(long)]
     verbose: bool,
+    /// Not the gateway as it is: with one bug at a time planted, until a seed shows it.
+    #[arg(long, conflicts_with_all = ["crash_points", "verbose", "first"])]
+    mutants: bool,
+}
+
+#[derive(Args)]
+struct Faults {
+    /// Only these faults, by name; all without it.
+    faults: Vec<String>,
+    /// Tunnels to strongSwan.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(1..=i64::from(faults::MOST_TUNNELS)))]
+    tunnels: u16,
+    /// Datagrams a second each way, over all tunnels.
+    #[arg(long, default_value_t = 2000)]
+    rate: u32,
+    /// Failovers in a row, after the faults.
+    #[arg(long, default_value_t = 0)]
+    failovers: u32,
+    /// Side by side: the same kill to strongSwan's ha plugin.
+    #[arg(long)]
+    with_ha: bool,
+    /// The members' heartbeat, and how many of them are missed before a takeover.
+    #[arg(long, default_value_t = 10)]
+    heartbeat_ms: u32,
+    #[arg(long, default_value_t = 3)]
+    missed: u32,
+    /// Seconds that a fault lasts.
+    #[arg(long, default_value_t = 3)]
+    seconds: u64,
+    /// Seconds after it within which every tunnel must carry traffic.
+    #[arg(long, default_value_t = 30)]
+    patience: u64,
+    /// Where to write a plot of each fault.
+    #[arg(long)]
+    plots: Option<PathBuf>,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    /// Keep logs and captures even if all passed.
+    #[arg(long)]
+    keep: bool,
 }
 
 #[derive(Args)]
@@ -116,6 +170,7 @@ fn main() -> ExitCode {
     match Arguments::parse().command {
         Command::List => exit(list()),
         Command::Run(run) => exit(run.carry_out()),
+        Command::Faults(faults) => exit(faults.carry_out()),
         Command::Sim(sim) => exit(sim.carry_out()),
         Command::Model(model) => exit(model.carry_out()),
         Command::Mutate(mutate) => exit(mutate.carry_out()),
@@ -184,12 +239,14 @@ impl Model {
 
 impl Sim {
     fn carry_out(&self) -> Result<bool, LabError> {
+        if self.mutants {
+            return self.hunt_mutants();
+        }
         let (seeds, verbose) = (self.seeds, self.verbose);
-        let wish = sim::Wish {
-            crash_points: self.crash_points,
-            verbose,
-            ..sim::Wish::seeds(self.first, seeds)
-        };
+        let mut wish = sim::Wish::seeds(self.first, seeds);
+        wish.every = self.every;
+        wish.crash_points = self.crash_points;
+        wish.verbose = verbose;
         let summary = sim::run(wish, |done, violations| {
             if !verbose && (done % 100 == 0 || done == seeds) {
                 eprintln!("{done} of {seeds} seeds, {violations} violations");
@@ -201,6 +258,15 @@ impl Sim {
             print(&summary.to_string())?;
         }
         Ok(summary.violations.is_empty())
+    }
+
+    fn hunt_mutants(&self) -> Result<bool, LabError> {
+        let table = sim::run_mutants(self.seeds, |caught| eprintln!("{caught}"));
+        match self.json {
+            true => println!("{}", json(&table, "the table")?),
+            false => println!("{table}"),
+        }
+        Ok(table.all_caught())
     }
 }
 
@@ -251,30 +317,79 @@ fn json(value: &impl serde::Serialize, what: &str) -> Result<String, LabError> {
     })
 }
 
+/// Runs something in namespaces: a guard removes them whatever happens, and the logs stay if
+/// something failed.
+fn on_a_bench<T>(
+    keep: bool,
+    run: impl FnOnce(&Bench) -> Result<T, LabError>,
+    passed: impl Fn(&T) -> bool,
+) -> Result<T, LabError> {
+    clock::watch_signals()?;
+    require_programs()?;
+    let _guard = Guard::start()?;
+    let bench = Bench::new()?;
+    for name in netns::remove_leftovers()? {
+        bench.say(&format!(
+            "removed {name}, left behind by a run that was killed"
+        ));
+    }
+    let outcome = run(&bench);
+    let interrupted = matches!(outcome, Err(LabError::Interrupted));
+    if keep || !interrupted && !outcome.as_ref().is_ok_and(passed) {
+        bench.say(&format!(
+            "logs and captures: {}",
+            bench.directory().display()
+        ));
+    } else {
+        bench.discard()?;
+    }
+    outcome
+}
+
+impl Faults {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let wish = faults::Wish {
+            tunnels: self.tunnels,
+            rate: self.rate,
+            faults: self.chosen()?,
+            failovers: self.failovers,
+            with_ha: self.with_ha,
+            heartbeat_ms: self.heartbeat_ms,
+            missed: self.missed,
+            after: std::time::Duration::from_secs(self.seconds),
+            patience: std::time::Duration::from_secs(self.patience),
+            plots: self.plots.clone(),
+        };
+        let run = |bench: &Bench| faults::run(bench, &wish, |row| eprintln!("{row}"));
+        let table = on_a_bench(self.keep, run, faults::Table::passed)?;
+        match self.json {
+            true => println!("{}", json(&table, "the table")?),
+            false => println!("{table}"),
+        }
+        Ok(table.passed())
+    }
+
+    fn chosen(&self) -> Result<Vec<faults::Fault>, LabError> {
+        let all = faults::Fault::ALL;
+        if self.faults.is_empty() {
+            return Ok(all.to_vec());
+        }
+        let names = || all.iter().map(|fault| fault.name()).collect::<Vec<_>>();
+        let find = |name: &String| {
+            let fault = all.iter().find(|fault| fault.name() == name).copied();
+            let unknown = || format!("no fault {name:?}; there are {}", names().join(", "));
+            fault.ok_or_else(|| LabError::Usage(unknown()))
+        };
+        self.faults.iter().map(find).collect()
+    }
+}
+
 impl Run {
     fn carry_out(&self) -> Result<bool, LabError> {
         let scenario = self.scenario()?;
         let variants = self.variants(scenario)?;
-        clock::watch_signals()?;
-        require_programs()?;
-        let _guard = Guard::start()?;
-        let bench = Bench::new()?;
-        for name in netns::remove_leftovers()? {
-            bench.say(&format!(
-                "removed {name}, left behind by a run that was killed"
-            ));
-        }
-        let outcome = Self::run_variants(&bench, scenario, &variants);
-        let keep = self.keep || outcome.as_ref().is_ok_and(|report| !report.passed);
-        if keep {
-            bench.say(&format!(
-                "logs and captures: {}",
-                bench.directory().display()
-            ));
-        } else {
-            bench.discard()?;
-        }
-        let report = outcome?;
+        let run = |bench: &Bench| Self::run_variants(bench, scenario, &variants);
+        let report = on_a_bench(self.keep, run, |report| report.passed)?;
         self.print(&report)?;
         Ok(report.passed)
     }

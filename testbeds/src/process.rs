@@ -169,6 +169,12 @@ impl Process {
         Ok(moment)
     }
 
+    /// Sends it a signal.
+    pub fn signal(&self, signal: i32) -> Result<(), LabError> {
+        let what = format!("a signal to {}", self.name);
+        syscall::signal(&self.child, signal).map_err(LabError::io(what))
+    }
+
     /// Asks it to end with `signal` and waits.
     pub fn end(&mut self, signal: i32, limit: Duration) -> Result<ExitStatus, LabError> {
         let what = format!("the end of {}", self.name);

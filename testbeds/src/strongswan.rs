@@ -16,7 +16,8 @@ use crate::process::{self, Process, Program};
 const CHARON: &str = "/usr/sbin/charon-systemd";
 const KERNEL_LIBIPSEC: &str = "/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so";
 const READY: Duration = Duration::from_secs(10);
-const PLUGINS: &str = "random nonce openssl x509 revocation constraints pubkey pkcs1 pkcs8 pem \
+/// What charon loads; `options` may set `load` again.
+pub const PLUGINS: &str = "random nonce openssl x509 revocation constraints pubkey pkcs1 pkcs8 pem \
     aesni aes gcm chapoly sha1 sha2 hmac kdf curve25519 kernel-libipsec kernel-netlink socket-default vici \
     updown";
 /// The names that all scenarios use.
@@ -126,6 +127,11 @@ impl StrongSwan {
         })
     }
 
+    /// SIGKILL; gives the moment.
+    pub fn kill(&mut self) -> Result<Duration, LabError> {
+        self.charon.kill()
+    }
+
     /// charon's own log.
     pub fn log(&self) -> String {
         let bytes = std::fs::read(self.directory.join("charon.log")).unwrap_or_default();
@@ -136,6 +142,8 @@ impl StrongSwan {
 /// An IKE SA as charon sees it.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IkeSa {
+    /// Of its connection.
+    pub name: String,
     pub unique_id: String,
     pub state: String,
     pub initiator_spi: String,
@@ -172,7 +180,10 @@ fn parse_sas(text: &str) -> Option<Vec<IkeSa>> {
         if let Some(name) = line.strip_suffix('{') {
             sections.push(name.trim());
             match sections.as_slice() {
-                ["list-sa event", _] => sas.push(IkeSa::default()),
+                ["list-sa event", name] => sas.push(IkeSa {
+                    name: (*name).to_owned(),
+                    ..IkeSa::default()
+                }),
                 ["list-sa event", _, "child-sas", _] => {
                     sas.last_mut()?.children.push(ChildSa::default());
                 }

@@ -1,5 +1,5 @@
-//! The two system calls that the standard library does not have: a signal to a process of ours,
-//! and a packet socket inside a network namespace.
+//! The system calls that the standard library does not have: a signal to a process of ours, and
+//! sockets inside a network namespace.
 #![expect(
     unsafe_code,
     reason = "kill(2), setns(2) and AF_PACKET sockets have no safe wrapper in std"
@@ -7,9 +7,13 @@
 
 use std::fs::File;
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 use std::process::Child;
+
+/// Half a second of small datagrams, and more.
+const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 
 /// Sends `signal` to a child that has not been waited for, so its id cannot be another's.
 pub fn signal(child: &Child, signal: i32) -> io::Result<()> {
@@ -26,17 +30,46 @@ pub fn signal(child: &Child, signal: i32) -> io::Result<()> {
 pub fn packet_socket(namespace: &Path, interface: &str) -> io::Result<File> {
     let namespace = File::open(namespace)?;
     let interface = std::ffi::CString::new(interface)?;
-    // A namespace belongs to a thread, a socket stays in the namespace it was made in: a thread
-    // that ends is the cleanest way there and back.
+    inside(namespace, move || open_packet_socket(&interface))
+}
+
+/// A UDP socket bound to `address` in the namespace whose file is `namespace`, with room for what
+/// comes while nobody reads.
+pub fn udp_socket(namespace: &Path, address: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = inside(File::open(namespace)?, move || UdpSocket::bind(address))?;
+    let room: libc::c_int = RECEIVE_BUFFER;
+    let length = size_of::<libc::c_int>() as libc::socklen_t;
+    // SAFETY: the descriptor is open, and `room` is an int of the length given.
+    let set = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_RCVBUFFORCE,
+            (&raw const room).cast(),
+            length,
+        )
+    };
+    match set {
+        0 => Ok(socket),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// Opens a socket in a namespace. A namespace belongs to a thread, a socket stays in the namespace
+/// it was made in: a thread that ends is the cleanest way there and back.
+fn inside<T: Send + 'static>(
+    namespace: File,
+    open: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
     let maker = std::thread::spawn(move || {
         // SAFETY: setns(2) takes a descriptor, which `namespace` keeps open, and an integer.
         if unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) } != 0 {
             return Err(io::Error::last_os_error());
         }
-        open_packet_socket(&interface)
+        open()
     });
     let made = maker.join();
-    made.map_err(|_| io::Error::other("the thread that opens packet sockets panicked"))?
+    made.map_err(|_| io::Error::other("the thread that opens sockets panicked"))?
 }
 
 fn open_packet_socket(interface: &std::ffi::CStr) -> io::Result<File> {

@@ -1,14 +1,12 @@
 //! What `hitless show` prints as text: aligned columns, 80 wide where the names allow it.
 
-use std::fmt::Write;
-
 use super::DropStatus;
 use super::show::{
     DropCount, NeighbourReport, PolicyReport, RouteReport, SaReport, Shown, TrafficReport,
     WorkerReport,
 };
 use super::table::Table;
-use super::text::plain;
+use super::text::{line, plain};
 
 /// Columns for workers beside the total; with more of them `--worker` shows one.
 const WORKER_COLUMNS: usize = 4;
@@ -320,9 +318,4 @@ fn show_neighbours(neighbours: &[NeighbourReport]) -> String {
         ]);
     }
     table.render(0)
-}
-
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a string does not fail.
-    let _ = writeln!(out, "{text}");
 }

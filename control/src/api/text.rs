@@ -127,7 +127,7 @@ fn seconds(what: &str, value: Option<u64>) -> String {
     value.map_or_else(String::new, |value| format!("{what}{value}s"))
 }
 
-fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
+pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
     // Writing to a string does not fail.
     let _ = writeln!(out, "{text}");
 }

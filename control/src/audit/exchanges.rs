@@ -11,6 +11,10 @@ use super::wire::Ike;
 /// Messages kept; more are counted in [`super::Report::ike_not_kept`].
 const MESSAGES: usize = 100_000;
 
+/// Where the type of the first payload is (RFC 7296 section 3.1), and that of a fragment.
+const NEXT_PAYLOAD: usize = 16;
+const SKF: u8 = 53;
+
 /// Exchange types (RFC 7296 section 3.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Exchange {
@@ -59,6 +63,8 @@ pub struct IkeEvent {
     pub initiator: bool,
     pub response: bool,
     pub message_id: u32,
+    /// Holds an Encrypted Fragment payload (RFC 7383).
+    pub fragment: bool,
     pub length: usize,
     /// Equal for byte-identical messages.
     pub digest: u64,
@@ -126,6 +132,7 @@ impl Journal {
             initiator: ike.initiator,
             response: ike.response,
             message_id: ike.message_id,
+            fragment: ike.message.get(NEXT_PAYLOAD) == Some(&SKF),
             length: ike.message.len(),
             digest,
         });

@@ -58,6 +58,9 @@ pub struct Stream {
     pub last_time: Duration,
     /// Packets with a number below one seen before.
     pub reordered: u64,
+    /// The furthest that a packet was behind the highest number before it.
+    pub greatest_step_back: u64,
+    pub greatest_step_back_time: Duration,
     /// The widest step from the highest number to a higher one.
     pub greatest_jump: u64,
     pub greatest_jump_time: Duration,
@@ -173,6 +176,8 @@ impl Ledger {
             first_time: time,
             last_time: time,
             reordered: 0,
+            greatest_step_back: 0,
+            greatest_step_back_time: time,
             greatest_jump: 0,
             greatest_jump_time: time,
             iv_not_number: 0,
@@ -183,6 +188,11 @@ impl Ledger {
         stream.iv_not_number += u64::from(!iv_is_number);
         if number < stream.highest {
             stream.reordered += 1;
+            let back = stream.highest - number;
+            if back > stream.greatest_step_back {
+                stream.greatest_step_back = back;
+                stream.greatest_step_back_time = time;
+            }
             return;
         }
         let jump = number - stream.highest;

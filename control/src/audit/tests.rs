@@ -342,3 +342,108 @@ fn a_capture_file_is_audited_and_a_cut_frame_is_counted() {
     audit.observe_pcap(PEER_TAP, &file).expect("whole");
     assert_eq!(audit.report().cut, 1);
 }
+
+/// Captures with planted faults, each of which must be named, and nothing else.
+mod planted {
+    use super::super::super::{Expectations, Permits, Verdict, judge};
+    use super::*;
+
+    fn verdict(frames: &[Vec<u8>]) -> Verdict {
+        judge(&audit(frames), &Expectations::default())
+    }
+
+    fn kinds(verdict: &Verdict) -> Vec<(&'static str, u64)> {
+        verdict.faults.iter().map(|f| (f.kind, f.count)).collect()
+    }
+
+    #[test]
+    fn nothing_is_wrong_with_a_failover_that_skips_ahead() {
+        let sound = verdict(&[
+            esp(7, 1),
+            esp(7, 2),
+            ike(true, 37, 0, 4, 30),
+            ike(false, 37, 0x28, 4, 30),
+            esp(7, 5000),
+            esp(7, 4999),
+        ]);
+        assert!(sound.clean, "{sound}");
+        assert_eq!((sound.greatest_skip, sound.reordered), (4998, 1));
+        assert!(sound.to_string().ends_with("clean\n"));
+    }
+
+    #[test]
+    fn s1_and_s2_faults_are_named() {
+        let mut other = esp(7, 2);
+        *other.last_mut().unwrap() ^= 1;
+        let found = verdict(&[esp(7, 1), esp(7, 2), other, esp(7, 1)]);
+        let expected = [("repeated-number", 1), ("packet-sent-twice", 1)];
+        assert_eq!(kinds(&found), expected);
+        assert!(
+            found
+                .to_string()
+                .contains("SPI 00000007 to 192.0.2.2: number 2 again")
+        );
+        let iv = |n| udp(CLUSTER, PEER, 4500, &esp_bytes(7, n, 0xdead_0000_0000, 0));
+        let found = verdict(&[iv(1), iv(2)]);
+        assert_eq!(kinds(&found), [("repeated-iv", 1)]);
+        assert!(
+            found
+                .notes
+                .iter()
+                .any(|note| note.contains("not their number"))
+        );
+    }
+
+    #[test]
+    fn a_successor_that_begins_behind_or_too_far_ahead_is_named() {
+        let back = verdict(&[esp(7, 1), esp(7, 9000), esp(7, 2)]);
+        assert_eq!(kinds(&back), [("went-back", 1)]);
+        let ahead = verdict(&[esp(7, 1), esp(7, (1 << 31) + 2)]);
+        assert_eq!(kinds(&ahead), [("skipped-too-far", 1)]);
+    }
+
+    #[test]
+    fn rfc7296_section_2_1_one_message_id_has_one_request_and_one_response() {
+        // A retransmission is no fault, another message is.
+        let sound = [ike(true, 36, 0, 4, 30), ike(true, 36, 0, 4, 30)];
+        assert!(verdict(&sound).clean);
+        let two = [ike(true, 36, 0, 4, 30), ike(true, 37, 0, 4, 50)];
+        assert_eq!(kinds(&verdict(&two)), [("two-requests", 1)]);
+        let two = [ike(true, 36, 0x20, 4, 30), ike(true, 36, 0x20, 4, 31)];
+        assert_eq!(kinds(&verdict(&two)), [("two-responses", 1)]);
+    }
+
+    #[test]
+    fn rfc6311_section_5_1_synchronisations_are_counted_against_failovers() {
+        let frames = [
+            ike(true, 37, 0, 0, 30),
+            ike(true, 37, 0, 0, 31),
+            ike(true, 37, 0, 0, 32),
+        ];
+        let of = |failovers| {
+            let expect = Expectations {
+                failovers,
+                ..Expectations::default()
+            };
+            judge(&audit(&frames), &expect)
+        };
+        assert_eq!(kinds(&of(Some(1))), [("too-many-synchronisations", 1)]);
+        assert!(of(Some(2)).clean && of(None).clean);
+        assert_eq!(of(None).synchronisations, 3);
+    }
+
+    #[test]
+    fn s5_numbers_beyond_the_ledger_are_named() {
+        let of = |ledger: &str| {
+            let expect = Expectations {
+                permits: Permits::parse(ledger).unwrap(),
+                ..Expectations::default()
+            };
+            judge(&audit(&[esp(7, 1), esp(7, 90), esp(8, 1)]), &expect)
+        };
+        assert!(of("7 1 64\n7 65 192\n").clean);
+        assert_eq!(kinds(&of("7 1 89\n")), [("beyond-the-grant", 1)]);
+        let small = of("7 1 40\n7 41 100\n");
+        assert_eq!(kinds(&small), [("skipped-more-than-a-lease", 1)]);
+    }
+}

@@ -3,6 +3,7 @@
 //! Results go to stdout, errors to stderr. Exit codes: 0 done, 1 failed, 2 wrong usage or wrong
 //! configuration.
 
+mod audit;
 mod capture;
 mod config;
 mod demo;
@@ -25,6 +26,7 @@ use serde::Serialize;
 use crate::api::{self, Reply, Request};
 use crate::config::{ConfigError, DEFAULT_SOCKET};
 
+pub use audit::Audit;
 pub use capture::Capture;
 pub use config::ConfigCommand;
 pub use demo::DemoOptions;
@@ -61,6 +63,7 @@ pub enum Command {
     Trace(TraceCommand),
     Capture(Capture),
     Switchover(Switchover),
+    Audit(Audit),
     #[command(subcommand)]
     Config(ConfigCommand),
 }

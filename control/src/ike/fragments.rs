@@ -208,7 +208,7 @@ pub(super) fn arrive(
 }
 
 /// A message that was put together.
-pub(super) struct Whole {
+pub struct Whole {
     /// The datagram, or that of the first fragment.
     pub head: Vec<u8>,
     pub first: PayloadKind,
@@ -231,7 +231,7 @@ struct Partial {
 /// a time, at most [`MAX_FRAGMENTS`] and 64 KiB of each, for half a minute. Not replicated: the
 /// sender repeats the whole message to whoever leads then.
 #[derive(Default)]
-pub(super) struct Reassembly {
+pub struct Reassembly {
     request: Option<Partial>,
     response: Option<Partial>,
 }

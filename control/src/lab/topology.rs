@@ -99,6 +99,8 @@ pub struct Topology {
     pub takeover: &'static str,
     /// What a member does without a standby.
     pub degraded: &'static str,
+    /// Packets between two checkpoints of a cell, and the longest time.
+    pub checkpoint: (u32, &'static str),
 }
 
 impl Topology {
@@ -114,6 +116,7 @@ impl Topology {
             dpd_delay: "30s",
             takeover: "auto",
             degraded: "rekey",
+            checkpoint: (1000, "50ms"),
         }
     }
 
@@ -165,6 +168,7 @@ impl Topology {
             esp_proposal,
             dpd_delay,
             takeover,
+            checkpoint: (packets, interval),
             ..
         } = self;
         let Sides {
@@ -189,7 +193,7 @@ driver = "memory"
 addresses = ["{inside}/{}"]
 protected = true
 [dataplane]
-checkpoint = {{ packets = 1000, interval = "50ms" }}
+checkpoint = {{ packets = {packets}, interval = "{interval}" }}
 [connections.tunnel]
 local_addrs = ["{outside}"]
 remote_addrs = ["{remote}"]

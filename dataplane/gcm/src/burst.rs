@@ -10,7 +10,7 @@ use std::mem::MaybeUninit;
 
 use crate::detect::Tier;
 use crate::job::{HEADER, ICV, Job, Task, fits};
-use crate::key::{Key, POWERS};
+use crate::key::Key;
 
 /// Packets that the kernels see at once; a longer burst is several. A set of them is a `u32`.
 const BURST: usize = u32::BITS as usize;
@@ -66,11 +66,6 @@ fn run<const OPEN: bool>(jobs: &mut [Job<'_>]) {
 /// Runs the packets that fit, and says of each of them whether it is good.
 #[inline]
 fn run_tasks<const OPEN: bool>(jobs: &mut [Job<'_>]) -> u32 {
-    for pair in jobs.windows(2) {
-        if !std::ptr::eq(pair[0].key, pair[1].key) {
-            prefetch(pair[1].key, pair[1].esp.len());
-        }
-    }
     let mut places = [const { MaybeUninit::<Task<'_>>::uninit() }; BURST];
     let mut count = 0;
     let mut classes = 0u32;
@@ -97,25 +92,6 @@ fn run_tasks<const OPEN: bool>(jobs: &mut [Job<'_>]) -> u32 {
     }
     good
 }
-
-/// Fetches the lines of a key that a packet of so many octets reads, before anything asks for the first
-/// of them: with more keys than the caches hold, the misses of a burst go together.
-#[inline]
-#[cfg(target_arch = "x86_64")]
-fn prefetch(key: &Key, octets: usize) {
-    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-    // Back from H^1, four powers a line; on from it, the first, the last and nine other round keys.
-    let back = (octets / 64 + 1).min(POWERS / 4);
-    for line in 0..back + 4 {
-        let at = key.power(1).cast::<i8>().wrapping_add(64 * line);
-        // SAFETY: a prefetch accesses nothing; the line is one of the key.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(at.wrapping_sub(64 * back)) };
-    }
-}
-
-/// There is no key here.
-#[cfg(not(target_arch = "x86_64"))]
-fn prefetch(_: &Key, _: usize) {}
 
 /// Packets of one class go to the kernels together: same tier, same number of rounds.
 #[inline]

@@ -26,24 +26,31 @@ use hitless_sa::Instant;
 use smallvec::SmallVec;
 
 use super::Sorted;
+use crate::classify::Addresses;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst, MacAddress};
+use crate::prefetch::prefetch;
 use crate::worker::Worker;
 use egress::Egresses;
-use flows::Flows;
-use front::{Kind, Outer, Sight};
+use flows::{Flows, Key};
+use front::{Kind, Sight};
+use inbound::Entry;
 use outbound::Note;
 use record::Record;
 
 /// What a worker's lane knows.
 pub(crate) struct Express {
     on: bool,
+    /// Packets that have taken it.
+    taken: u64,
     egresses: Egresses,
     flows: Flows,
     /// One for each slot.
     records: Box<[Record]>,
     /// Of the packets that are leaving now.
     notes: Box<[Note; BURST]>,
+    /// Of the packets that are entering now.
+    entries: Box<[Entry; BURST]>,
 }
 
 impl Express {
@@ -51,16 +58,23 @@ impl Express {
     pub(crate) fn new(capacity: usize) -> Express {
         Express {
             on: true,
+            taken: 0,
             egresses: Egresses::new(),
             flows: Flows::new(capacity),
             records: vec![Record::default(); capacity].into_boxed_slice(),
             notes: Box::new([Note::default(); BURST]),
+            entries: Box::new([Entry::default(); BURST]),
         }
     }
 
     /// Whether packets take the lane at all.
     pub(crate) fn set(&mut self, on: bool) {
         self.on = on;
+    }
+
+    /// Packets that have taken the lane.
+    pub(crate) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The SPD has changed.
@@ -86,14 +100,13 @@ impl Express {
     fn record(&self, slot: u32) -> Option<&Record> {
         self.records.get(slot as usize)
     }
-}
 
-/// ESP for us, whole, whose outer headers hold.
-pub(crate) struct Entering {
-    /// The frame as it came.
-    pub(crate) packet: Packet,
-    pub(crate) outer: Outer,
-    pub(crate) place: Place,
+    #[inline]
+    fn prefetch_record(&self, slot: u32) {
+        if let Some(record) = self.record(slot) {
+            prefetch(record);
+        }
+    }
 }
 
 /// Where in its burst a packet stands, and between which addresses it goes.
@@ -140,8 +153,6 @@ impl Rest {
     }
 }
 
-pub(crate) type Enterings = SmallVec<[Entering; BURST]>;
-
 impl Worker {
     /// Takes what it can of a burst; what is left in it goes the plain way.
     pub(super) fn express(
@@ -155,13 +166,16 @@ impl Worker {
             return;
         };
         let (own, protected) = (interface.mac, interface.protected);
+        let all = burst.len();
         let mut rest = Rest::default();
         // Mostly a port has traffic of one kind, which stays where it is.
         if protected && self.all_leave(burst, own) {
             self.express_outbound(now, burst, &mut rest);
+        } else if !protected && self.all_enter(burst, own) {
+            self.express_inbound(now, burst, sorted, &mut rest);
         } else {
             let mut leaving = Burst::new();
-            let mut entering = Enterings::new();
+            let mut entering = Burst::new();
             self.part(
                 burst,
                 (own, protected),
@@ -176,6 +190,7 @@ impl Worker {
                 self.express_outbound(now, &mut leaving, &mut rest);
             }
         }
+        self.express.taken += (all - rest.packets.len()) as u64;
         if !rest.packets.is_empty() {
             rest.give_back(burst);
         }
@@ -187,14 +202,44 @@ impl Worker {
         let Worker {
             frames, express, ..
         } = self;
+        let mut last = Key::default();
+        for ((at, packet), note) in (0..).zip(burst).zip(express.notes.iter_mut()) {
+            let frame = frames.pool.bytes(packet);
+            let (kind, sight) = front::look(frame, own);
+            if kind != Kind::Stream || sight.hops <= 1 {
+                return false;
+            }
+            note.look(frame, &sight, at, &mut last);
+        }
+        true
+    }
+
+    /// Whether all of a burst is ESP for us; notes what is seen of it.
+    #[inline]
+    fn all_enter(&mut self, burst: &Burst, own: MacAddress) -> bool {
+        let Worker {
+            frames,
+            express,
+            addresses,
+            ..
+        } = self;
+        let mut last = None;
         (0..)
             .zip(burst)
-            .zip(express.notes.iter_mut())
-            .all(|((at, packet), note)| {
+            .zip(express.entries.iter_mut())
+            .all(|((at, packet), entry)| {
                 let frame = frames.pool.bytes(packet);
                 let (kind, sight) = front::look(frame, own);
-                note.look(frame, &sight, at);
-                kind == Kind::Stream && sight.hops > 1
+                let encapsulated = kind == Kind::Encapsulated;
+                if kind != Kind::Esp && !encapsulated {
+                    return false;
+                }
+                entry.look(frame, &sight, at, encapsulated);
+                // Most come from the peer that the one before came from.
+                let ends = sight.ends_v4(frame);
+                let known = ends.is_some() && ends == last;
+                last = ends;
+                known || is_for_us(addresses, frame, &sight)
             })
     }
 
@@ -204,9 +249,10 @@ impl Worker {
         burst: &mut Burst,
         (own, protected): (MacAddress, bool),
         leaving: &mut Burst,
-        entering: &mut Enterings,
+        entering: &mut Burst,
         rest: &mut Rest,
     ) {
+        let mut last = Key::default();
         for (at, packet) in (0..).zip(burst.drain(..)) {
             let frame = self.frames.pool.bytes(&packet);
             let (kind, sight) = front::look(frame, own);
@@ -215,17 +261,15 @@ impl Worker {
                 pair: sight.pair,
             };
             match kind {
-                Kind::Esp | Kind::Encapsulated if self.is_for_us(frame, &sight) => {
-                    let outer = sight.outer(frame, kind == Kind::Encapsulated);
-                    entering.push(Entering {
-                        packet,
-                        outer,
-                        place,
-                    });
+                Kind::Esp | Kind::Encapsulated if is_for_us(&self.addresses, frame, &sight) => {
+                    if let Some(entry) = self.express.entries.get_mut(entering.len()) {
+                        entry.look(frame, &sight, at, kind == Kind::Encapsulated);
+                    }
+                    entering.push(packet);
                 }
                 Kind::Stream | Kind::Encapsulated if protected && sight.hops > 1 => {
                     if let Some(note) = self.express.notes.get_mut(leaving.len()) {
-                        note.look(frame, &sight, at);
+                        note.look(frame, &sight, at, &mut last);
                     }
                     leaving.push(packet);
                 }
@@ -234,13 +278,11 @@ impl Worker {
             }
         }
     }
+}
 
-    /// Whether a packet is for one of our addresses, and from one that is neither ours nor no host's.
-    #[inline]
-    fn is_for_us(&self, frame: &[u8], sight: &Sight) -> bool {
-        let addresses = sight.addresses(frame);
-        addresses.is_some_and(|(source, destination)| {
-            self.addresses.is_from_host_to_us(source, destination)
-        })
-    }
+/// Whether a packet is for one of our addresses, and from one that is neither ours nor no host's.
+#[inline]
+fn is_for_us(addresses: &Addresses, frame: &[u8], sight: &Sight) -> bool {
+    let ends = sight.addresses(frame);
+    ends.is_some_and(|(source, destination)| addresses.is_from_host_to_us(source, destination))
 }

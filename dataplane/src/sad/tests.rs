@@ -3,6 +3,7 @@
 use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId};
 
 use super::*;
+use crate::flow::Flow;
 
 fn child(counter: u32, spi: u32) -> ChildSa {
     ChildSa {

@@ -162,9 +162,13 @@ impl<'a> Quoted<'a> {
 /// the packet is as it was.
 #[must_use]
 pub fn decrement_ttl(packet: &mut [u8]) -> bool {
-    let Some(header) = packet.first_chunk_mut::<HEADER>() else {
-        return false;
-    };
+    packet.first_chunk_mut().is_some_and(decrement)
+}
+
+/// The same of a header.
+#[inline]
+#[must_use]
+pub(crate) fn decrement(header: &mut [u8; HEADER]) -> bool {
     if header[8] <= 1 {
         return false;
     }

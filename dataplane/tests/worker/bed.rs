@@ -234,7 +234,7 @@ pub struct Bed {
 }
 
 /// What tests vary.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub encapsulation: Option<UdpEncapsulation>,
     pub checkpoint: CheckpointSettings,

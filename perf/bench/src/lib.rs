@@ -18,6 +18,7 @@ use hitless_dataplane::esp;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::{MacAddress, Port};
+use hitless_dataplane::replay::{AntiReplay, ReplayWindow, SharedWindow};
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_dataplane::wire::{ethernet, ipv4};
@@ -49,6 +50,8 @@ const THEIR_HOSTS: u32 = 0x0a80_0000;
 /// The first SPIs.
 const SPIS: u32 = 0x0100_0000;
 const FAR_SPIS: u32 = 0x0200_0000;
+/// Numbers in the anti-replay window.
+const WINDOW: u32 = 4096;
 const NAT_PORT: u16 = 4500;
 const IPV4_IN_ESP: u8 = 4;
 const PROTECTED: usize = 0;
@@ -131,7 +134,7 @@ impl Setup {
             }),
             local_ts: vec![network(OUR_HOST, 24)?],
             remote_ts: vec![network(their_host(n), 32)?],
-            replay_window: 4096,
+            replay_window: WINDOW,
             options: SaOptions::default(),
         })
     }
@@ -173,10 +176,36 @@ fn their_host(n: u32) -> Ipv4Addr {
     Ipv4Addr::from(THEIR_HOSTS + n)
 }
 
-/// Cells for the SAs of a setup, for one worker or to be shared by several.
-pub fn cells(setup: &Setup) -> Vec<Arc<Cell>> {
-    let cell = |_| Arc::new(Cell::new(SequenceNumber(1), PLENTY));
-    (0..setup.sas).map(cell).collect()
+/// What an SA has outside the worker, and which of its numbers arrive there.
+#[derive(Clone)]
+pub struct Part {
+    pub cell: Arc<Cell>,
+    /// Shared with other workers; a worker's own unless given.
+    window: Option<Arc<SharedWindow>>,
+    /// The first number, and from one to the next.
+    numbers: (u64, u64),
+}
+
+/// For the SAs of a setup, for one worker.
+pub fn parts(setup: &Setup) -> Vec<Part> {
+    let part = |_| Part {
+        cell: Arc::new(Cell::new(SequenceNumber(1), PLENTY)),
+        window: None,
+        numbers: (1, 1),
+    };
+    (0..setup.sas).map(part).collect()
+}
+
+/// For one fat SA on several workers: for each its part.
+pub fn fat_parts(workers: usize) -> Vec<Part> {
+    let cell = Arc::new(Cell::new(SequenceNumber(1), PLENTY));
+    let window = Arc::new(SharedWindow::new(&ReplayWindow::new(WINDOW)));
+    let part = |worker| Part {
+        cell: Arc::clone(&cell),
+        window: Some(Arc::clone(&window)),
+        numbers: (worker as u64 + 1, workers as u64),
+    };
+    (0..workers).map(part).collect()
 }
 
 /// A worker with its SAs between two ports.
@@ -187,7 +216,8 @@ pub struct Bench {
     setup: Setup,
     /// Seals what the worker is to open.
     far_key: EspKey,
-    far_next: Vec<u64>,
+    /// Of each SA the next number, and the step to the one after it.
+    far_next: Vec<(u64, u64)>,
     random: Random,
     script: Arc<Script>,
     sent: Arc<AtomicU64>,
@@ -195,13 +225,13 @@ pub struct Bench {
 }
 
 impl Bench {
-    /// Worker `id`, whose SAs use these cells, between a feed that hands out what it is loaded with
+    /// Worker `id`, whose SAs have these parts, between a feed that hands out what it is loaded with
     /// and a sink.
     pub fn new(
         setup: Setup,
         direction: Direction,
         id: usize,
-        cells: &[Arc<Cell>],
+        parts: &[Part],
     ) -> Result<Bench, Box<dyn Error>> {
         let script = Arc::new(Script::default());
         let sent = Arc::new(AtomicU64::new(0));
@@ -209,7 +239,7 @@ impl Bench {
         let sink = Box::new(Sink {
             sent: Arc::clone(&sent),
         });
-        let mut bench = Bench::between(setup, direction, id, cells, feed, sink)?;
+        let mut bench = Bench::between(setup, direction, id, parts, feed, sink)?;
         (bench.script, bench.sent) = (script, sent);
         Ok(bench)
     }
@@ -219,12 +249,12 @@ impl Bench {
         setup: Setup,
         direction: Direction,
         id: usize,
-        cells: &[Arc<Cell>],
+        parts: &[Part],
         from: Box<dyn Port>,
         to: Box<dyn Port>,
     ) -> Result<Bench, Box<dyn Error>> {
         let pool = Pool::new(FRAMES)?;
-        Bench::over(setup, direction, id, cells, (pool, from, to))
+        Bench::over(setup, direction, id, parts, (pool, from, to))
     }
 
     /// As [`Bench::between`], with the pool that the ports know (an AF_XDP socket's memory).
@@ -232,7 +262,7 @@ impl Bench {
         setup: Setup,
         direction: Direction,
         id: usize,
-        cells: &[Arc<Cell>],
+        parts: &[Part],
         (pool, from, to): (Pool, Box<dyn Port>, Box<dyn Port>),
     ) -> Result<Bench, Box<dyn Error>> {
         let ports = match direction {
@@ -272,23 +302,28 @@ impl Bench {
             direction,
             setup,
             far_key: EspKey::new(setup.engine, child.suite, &child.inbound_key)?,
-            far_next: vec![1; setup.sas as usize],
+            far_next: parts.iter().map(|part| part.numbers).collect(),
             random: Random(0x9e37_79b9 + id as u64),
             script: Arc::default(),
             sent: Arc::default(),
             now: Instant(1),
         };
-        bench.install(cells)?;
+        bench.install(parts)?;
         Ok(bench)
     }
 
-    fn install(&mut self, cells: &[Arc<Cell>]) -> Result<(), Box<dyn Error>> {
+    fn install(&mut self, parts: &[Part]) -> Result<(), Box<dyn Error>> {
         let setup = self.setup;
-        for (n, cell) in (0..).zip(cells) {
+        for (n, part) in (0..).zip(parts) {
             let child = setup.child(n)?;
             let floor = SequenceNumber(0);
-            let inbound = InboundSa::new(&child, Arc::clone(cell), floor, n, setup.engine)?;
-            let outbound = OutboundSa::new(&child, Arc::clone(cell), n, setup.engine)?;
+            let window = match &part.window {
+                Some(shared) => AntiReplay::Shared(Arc::clone(shared)),
+                None => AntiReplay::new(child.replay_window, floor),
+            };
+            let cell = || Arc::clone(&part.cell);
+            let inbound = InboundSa::with_window(&child, cell(), window, n, setup.engine)?;
+            let outbound = OutboundSa::new(&child, cell(), n, setup.engine)?;
             self.send(Command::InstallInbound(Box::new(inbound)))?;
             self.send(Command::InstallOutbound(Box::new(outbound)))?;
         }
@@ -368,16 +403,6 @@ impl Bench {
         }
     }
 
-    /// Packets that a port of the caller's has been given, ARP and the like included.
-    pub fn forwarded(&self) -> u64 {
-        let port = match self.direction {
-            Direction::Encrypt => OUTSIDE,
-            Direction::Decrypt => PROTECTED,
-        };
-        let traffic = self.handle.counters.port(port);
-        traffic.map_or(0, |traffic| traffic.tx_packets)
-    }
-
     /// Packets that have left into the sink of [`Bench::new`].
     pub fn sent(&self) -> u64 {
         self.sent.load(Ordering::Relaxed)
@@ -412,9 +437,9 @@ impl Bench {
         match self.direction {
             Direction::Encrypt => frame.extend(inner(OUR_HOST, their_host(n), flow, length)),
             Direction::Decrypt => {
-                let next = self.far_next.get_mut(n as usize).ok_or("no such SA")?;
+                let (next, step) = self.far_next.get_mut(n as usize).ok_or("no such SA")?;
                 let number = SequenceNumber(*next);
-                *next += 1;
+                *next += *step;
                 let inner = inner(their_host(n), OUR_HOST, flow, length);
                 let (spi, esn) = (Spi(SPIS + n), self.setup.esn);
                 let sealed =

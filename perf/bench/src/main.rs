@@ -5,7 +5,7 @@ use std::error::Error;
 use std::process::ExitCode;
 
 use hitless_bench::cipher::BurstCipher;
-use hitless_bench::{Bench, Direction, IN_FLIGHT, Setup, cells};
+use hitless_bench::{Bench, Direction, IN_FLIGHT, Setup, parts};
 use hitless_dataplane::aead::Engine;
 
 /// Loads of [`IN_FLIGHT`] packets before the one that counts: caches of flows and windows are as in
@@ -73,7 +73,7 @@ fn run(asked: Option<&str>) -> Result<(), Box<dyn Error>> {
 
 /// The whole path, port to port.
 fn path(setup: Setup, direction: Direction, size: usize) -> Result<(), Box<dyn Error>> {
-    let mut bench = Bench::new(setup, direction, 0, &cells(&setup))?;
+    let mut bench = Bench::new(setup, direction, 0, &parts(&setup))?;
     let lengths = [size; IN_FLIGHT];
     for round in 0..=WARM_UP {
         bench.load(&lengths)?;

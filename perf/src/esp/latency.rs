@@ -1,7 +1,9 @@
 //! How long a packet takes from its arrival to its departure, at shares of what the worker can do.
 //!
 //! Packets arrive when they are due, whether the worker is ready or not: one that is late waits, and
-//! its waiting counts (no coordinated omission).
+//! its waiting counts (no coordinated omission). On a shared machine the worker is stopped now and
+//! then for milliseconds, which says nothing about it: where the clock leaps by more than any turn
+//! takes, the leap is taken out, and told.
 
 use std::collections::VecDeque;
 use std::error::Error;
@@ -15,7 +17,7 @@ use hitless_dataplane::port::{BURST, Burst, Port, PortCounters};
 use crate::clock::Moment;
 use crate::results::LatencyLine;
 use hitless_bench::feed::MTU;
-use hitless_bench::{Bench, Direction, Setup, cells};
+use hitless_bench::{Bench, Direction, Setup, parts};
 
 /// Packets of a run.
 const PACKETS: usize = 40_000;
@@ -24,9 +26,40 @@ const LOADS: [u32; 3] = [10, 50, 90];
 /// What a histogram can hold, in nanoseconds.
 const LONGEST: u64 = 10_000_000_000;
 
+/// A worker that does not look at the clock for so long was not running.
+const LEAP: Duration = Duration::from_micros(150);
+
+/// A clock that stands still while the machine runs something else.
+struct Clock {
+    start: Moment,
+    last: Duration,
+    taken: Duration,
+}
+
+impl Clock {
+    fn new() -> Clock {
+        Clock {
+            start: Moment::now(),
+            last: Duration::ZERO,
+            taken: Duration::ZERO,
+        }
+    }
+
+    /// Since the start.
+    fn now(&mut self) -> Duration {
+        let now = self.start.elapsed();
+        let step = now.saturating_sub(self.last);
+        if step > LEAP {
+            self.taken += step;
+        }
+        self.last = now;
+        now.saturating_sub(self.taken)
+    }
+}
+
 /// What both ends of the worker share with the measurement.
 struct Run {
-    start: Moment,
+    clock: Clock,
     /// Between two arrivals; nothing if the next packet is always there.
     gap_ns: f64,
     frames: Vec<Vec<u8>>,
@@ -49,7 +82,7 @@ struct Departures(Shared);
 impl Port for Arrivals {
     fn receive(&mut self, pool: &mut Pool, burst: &mut Burst) {
         with(&self.0, |run| {
-            let now = run.start.elapsed().as_nanos() as u64;
+            let now = run.clock.now().as_nanos() as u64;
             while burst.len() < BURST {
                 let due = match run.gap_ns {
                     0.0 => now,
@@ -86,7 +119,7 @@ impl Port for Departures {
 
     fn transmit(&mut self, pool: &mut Pool, burst: &mut Burst) {
         with(&self.0, |run| {
-            let now = run.start.elapsed().as_nanos() as u64;
+            let now = run.clock.now().as_nanos() as u64;
             for packet in burst.drain(..) {
                 pool.free(packet);
                 run.left += 1;
@@ -112,10 +145,11 @@ impl Port for Departures {
 pub fn measure(plain: Setup, direction: Direction) -> Result<Vec<LatencyLine>, Box<dyn Error>> {
     let mut lines = Vec::new();
     for size in SIZES {
-        let (capacity, _) = run(plain, direction, size, 0.0)?;
+        let capacity = run(plain, direction, size, 0.0)?.rate;
         for load in LOADS {
             let rate = capacity * f64::from(load) / 100.0;
-            let (_, histogram) = run(plain, direction, size, 1e9 / rate)?;
+            let outcome = run(plain, direction, size, 1e9 / rate)?;
+            let histogram = &outcome.histogram;
             let quantile = |q| histogram.value_at_quantile(q);
             lines.push(LatencyLine {
                 direction: direction.name().to_owned(),
@@ -126,7 +160,8 @@ pub fn measure(plain: Setup, direction: Direction) -> Result<Vec<LatencyLine>, B
                 p99_ns: quantile(0.99),
                 p999_ns: quantile(0.999),
                 max_ns: histogram.max(),
-                curve: curve(&histogram),
+                taken_ms: outcome.taken.as_secs_f64() * 1e3,
+                curve: curve(histogram),
             });
         }
     }
@@ -143,15 +178,24 @@ fn curve(histogram: &Histogram<u64>) -> Vec<(f64, u64)> {
         .to_vec()
 }
 
-/// Sends all packets with a gap between them. Returns packets a second and how long each took.
+/// What a run came to.
+struct Outcome {
+    /// Packets a second.
+    rate: f64,
+    histogram: Histogram<u64>,
+    /// How long the machine ran something else.
+    taken: Duration,
+}
+
+/// Sends all packets with a gap between them.
 fn run(
     setup: Setup,
     direction: Direction,
     size: usize,
     gap_ns: f64,
-) -> Result<(f64, Histogram<u64>), Box<dyn Error>> {
+) -> Result<Outcome, Box<dyn Error>> {
     let shared = Arc::new(Mutex::new(Run {
-        start: Moment::now(),
+        clock: Clock::new(),
         gap_ns,
         frames: Vec::new(),
         arrived: 0,
@@ -164,11 +208,11 @@ fn run(
         Departures(Arc::clone(&shared)),
     );
     let (from, to) = (Box::new(from), Box::new(to));
-    let mut bench = Bench::between(setup, direction, 0, &cells(&setup), from, to)?;
+    let mut bench = Bench::between(setup, direction, 0, &parts(&setup), from, to)?;
     let frames: Result<Vec<_>, _> = (0..PACKETS).map(|_| bench.frame(size)).collect();
     let frames = frames?;
     with(&shared, |run| {
-        run.start = Moment::now();
+        run.clock = Clock::new();
         run.frames = frames;
     });
     let started = Moment::now();
@@ -185,7 +229,9 @@ fn run(
             return Err(format!("packets got lost: {:?}", bench.drops()).into());
         }
     }
-    let elapsed = started.elapsed();
-    let histogram = with(&shared, |run| run.histogram.clone());
-    Ok((PACKETS as f64 / elapsed.as_secs_f64(), histogram))
+    Ok(with(&shared, |run| Outcome {
+        rate: PACKETS as f64 / run.clock.now().as_secs_f64(),
+        histogram: run.histogram.clone(),
+        taken: run.clock.taken,
+    }))
 }

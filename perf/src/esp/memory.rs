@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs;
 
 use crate::results::MemoryLine;
-use hitless_bench::{Bench, Direction, Setup, cells};
+use hitless_bench::{Bench, Direction, Setup, parts};
 
 const PAIRS: u32 = 20_000;
 
@@ -14,10 +14,10 @@ pub fn measure(plain: Setup) -> Result<Vec<MemoryLine>, Box<dyn Error>> {
         sas: PAIRS,
         ..plain
     };
-    let few = Bench::new(plain, Direction::Encrypt, 0, &cells(&plain))?;
+    let few = Bench::new(plain, Direction::Encrypt, 0, &parts(&plain))?;
     let before = resident()?;
-    let cells = cells(&setup);
-    let many = Bench::new(setup, Direction::Encrypt, 0, &cells)?;
+    let parts = parts(&setup);
+    let many = Bench::new(setup, Direction::Encrypt, 0, &parts)?;
     let after = resident()?;
     drop((few, many));
     Ok(vec![MemoryLine {

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use hitless_bench::cipher::BurstCipher;
-use hitless_bench::{Bench, Direction, IN_FLIGHT, Setup, cells};
+use hitless_bench::{Bench, Direction, IN_FLIGHT, Setup, parts};
 use hitless_dataplane::aead::Engine;
 use hitless_sa::EspSuite;
 
@@ -280,7 +280,7 @@ fn measure(
     rounds: usize,
 ) -> Result<EspLine, Box<dyn Error>> {
     let setup = figure.setup;
-    let mut bench = Bench::new(setup, direction, 0, &cells(&setup))?;
+    let mut bench = Bench::new(setup, direction, 0, &parts(&setup))?;
     let mut bare = bare(&setup, lengths)?;
     let mut burst = BurstCipher::new(setup.suite, setup.esn, &texts(lengths));
     let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
@@ -341,8 +341,8 @@ fn overhead(plain: Setup, rounds: usize) -> Result<Vec<OverheadLine>, Box<dyn Er
                 ..plain
             };
             let mut benches = [
-                Bench::new(plain, direction, 0, &cells(&plain))?,
-                Bench::new(without, direction, 0, &cells(&without))?,
+                Bench::new(plain, direction, 0, &parts(&plain))?,
+                Bench::new(without, direction, 0, &parts(&without))?,
             ];
             let (mut ns, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
             for round in 0..WARM_UP + 4 * rounds {
@@ -380,10 +380,10 @@ fn overhead(plain: Setup, rounds: usize) -> Result<Vec<OverheadLine>, Box<dyn Er
 fn draw_alone(plain: &Setup, packet_ns: f64) -> OverheadLine {
     const DRAWS: u32 = 100_000;
     const BURST: u32 = 32;
-    let cells = cells(plain);
+    let parts = parts(plain);
     let elapsed = crate::clock::time(|| {
-        for cell in cells.iter().cycle().take(DRAWS as usize) {
-            std::hint::black_box(cell.draw(BURST).len());
+        for part in parts.iter().cycle().take(DRAWS as usize) {
+            std::hint::black_box(part.cell.draw(BURST).len());
         }
     });
     let ns = elapsed.as_secs_f64() * 1e9 / f64::from(DRAWS * BURST);

@@ -1,13 +1,12 @@
 //! Several workers, each on a core of its own: with SAs of their own, and all on one fat SA.
 
 use std::error::Error;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::{WARM_UP, bare, bare_round, drain, each, median};
 use crate::machine::Cores;
 use crate::results::{EspLine, Size};
-use hitless_bench::{Bench, Direction, IN_FLIGHT, Setup, cells};
+use hitless_bench::{Bench, Direction, IN_FLIGHT, Part, Setup, fat_parts, parts};
 
 /// Everybody waits for everybody, without sleeping: a round takes some microseconds only.
 struct Gate {
@@ -30,7 +29,7 @@ impl Gate {
     }
 }
 
-/// One worker and two with SAs of their own; two on one SA, which only the sending side shares.
+/// One worker and two with SAs of their own; two on one SA.
 pub fn measure(
     plain: &Setup,
     size: usize,
@@ -39,43 +38,15 @@ pub fn measure(
 ) -> Result<Vec<EspLine>, Box<dyn Error>> {
     let mut lines = Vec::new();
     for direction in Direction::BOTH {
-        lines.push(together(
-            plain,
-            size,
-            rounds,
-            cores,
-            Kind {
+        for (workers, fat) in [(1, false), (2, false), (2, true)] {
+            let kind = Kind {
                 direction,
-                workers: 1,
-                fat: false,
-            },
-        )?);
-        if cores.len() < 2 {
-            continue;
-        }
-        lines.push(together(
-            plain,
-            size,
-            rounds,
-            cores,
-            Kind {
-                direction,
-                workers: 2,
-                fat: false,
-            },
-        )?);
-        if direction == Direction::Encrypt {
-            lines.push(together(
-                plain,
-                size,
-                rounds,
-                cores,
-                Kind {
-                    direction,
-                    workers: 2,
-                    fat: true,
-                },
-            )?);
+                workers,
+                fat,
+            };
+            if cores.len() >= workers {
+                lines.push(together(plain, size, rounds, cores, kind)?);
+            }
         }
     }
     Ok(lines)
@@ -100,17 +71,16 @@ fn together(
         arrived: AtomicUsize::new(0),
         workers: kind.workers,
     };
-    let shared = cells(plain);
+    let shared = fat_parts(kind.workers);
     let results: Vec<_> = std::thread::scope(|scope| {
         let threads: Vec<_> = (0..kind.workers)
             .map(|id| {
                 let (gate, shared) = (&gate, &shared);
                 scope.spawn(move || {
                     cores.take(id);
-                    let own = if kind.fat {
-                        shared.clone()
-                    } else {
-                        cells(plain)
+                    let own = match shared.get(id).filter(|_| kind.fat) {
+                        Some(part) => vec![part.clone()],
+                        None => parts(plain),
                     };
                     one(plain, size, rounds, kind.direction, id, &own, gate)
                         .map_err(|error| error.to_string())
@@ -153,11 +123,11 @@ fn one(
     rounds: usize,
     direction: Direction,
     id: usize,
-    cells: &[Arc<hitless_dataplane::cell::Cell>],
+    parts: &[Part],
     gate: &Gate,
 ) -> Result<(f64, f64), Box<dyn Error>> {
     let lengths = vec![size; IN_FLIGHT];
-    let mut bench = Bench::new(*setup, direction, id, cells);
+    let mut bench = Bench::new(*setup, direction, id, parts);
     let mut bare = bare(setup, &lengths)?;
     let (mut ours, mut theirs) = (Vec::new(), Vec::new());
     let mut failed = None;

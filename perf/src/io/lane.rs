@@ -5,7 +5,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hitless_bench::{Bench, Direction, GATEWAY, Setup, cells};
+use hitless_bench::{Bench, Direction, GATEWAY, Setup, parts};
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::af_packet::{AfPacketPort, AfPacketSettings};
 use hitless_dataplane::port::af_xdp::{AfXdpPort, AfXdpSettings};
@@ -58,8 +58,8 @@ impl Lane {
         direction: Direction,
     ) -> Result<Lane, Box<dyn Error>> {
         Lane::new(driver, |pool, from, to| {
-            let cells = cells(&setup);
-            let bench = Bench::over(setup, direction, 0, &cells, (pool, from, to))?;
+            let parts = parts(&setup);
+            let bench = Bench::over(setup, direction, 0, &parts, (pool, from, to))?;
             Ok(Forwarder::Hitless(Box::new(bench)))
         })
     }

@@ -19,12 +19,28 @@ use std::time::Duration;
 
 use clap::Args;
 use hitless_dataplane::port::{BURST, Burst, MacAddress};
+use hitless_dataplane::wire::ethernet;
 use serde::Serialize;
 
 use crate::clock::Moment;
 use port::{End, Mac, PortSpec};
 use sink::{Arrivals, Sink};
 use source::{Shape, Source};
+
+/// What `--help` ends with.
+pub const EXAMPLES: &str = "\
+Examples:
+  hitless-perf pktgen --port memory --size imix --flows 1000 --rate max --duration 2s
+  hitless-perf pktgen --port af_xdp:veth0 --sink af_xdp:veth1 --dst-mac 02:68:70:00:00:02
+  hitless-perf pktgen --port af_packet:left --sink af_packet:right --gateway 10.1.0.1 --rate 1M
+  hitless-perf pktgen --port af_packet:left --sink af_packet:right --gateway 10.1.0.1 \\
+    --rate max --window 256 --size 512      # what a gateway carries without loss
+  hitless-perf pktgen --port tap:tap0 --dst-mac 02:00:00:00:00:01 --replay traffic.pcap --json
+
+As in Pktgen-DPDK: --size, --rate, --count, --burst, --src, --dst, --sport, --dport, --dst-mac; as with
+TRex's -m: --rate 10kpps or 100Mbps. Sizes are of IP packets: 46 is Ethernet's smallest frame. Each
+packet is stamped with its run, flow, number and time, so the sink tells loss, copies, reordering and
+damage apart. testbeds/gateways makes two gateways and a namespace to run this in.";
 
 /// Options of `hitless-perf pktgen`.
 #[derive(Args, Clone, Debug)]
@@ -41,12 +57,25 @@ pub struct Options {
     /// Flows, told apart by source port and address
     #[arg(long, default_value_t = 1, value_name = "N")]
     flows: u32,
-    /// Packets a second, such as 10k or 1.5M, or max
+    /// Packets a second, such as 10k or 1.5M (or 1.5Mpps), bits of frames such as 100Mbps or 2Gbps,
+    /// or max
     #[arg(long, default_value = "10k")]
     rate: PacketRate,
     /// How long, such as 500ms, 10s or 2m
     #[arg(long, default_value = "10s", value_parser = duration)]
     duration: Duration,
+    /// Closed loop: at most so many packets on their way; what is away for --lost-after is lost.
+    /// With --rate max it finds what can be carried without loss
+    #[arg(long, value_name = "N", conflicts_with = "replay",
+          value_parser = clap::value_parser!(u64).range(1..))]
+    window: Option<u64>,
+    /// When a packet of --window counts as lost
+    #[arg(long, default_value = "100ms", value_parser = duration, value_name = "TIME")]
+    lost_after: Duration,
+    /// Packets given to the port at a time
+    #[arg(long, default_value_t = BURST, value_name = "N",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=BURST as u64))]
+    burst: usize,
     /// Stop after so many packets
     #[arg(long, value_name = "N")]
     count: Option<u64>,
@@ -104,26 +133,41 @@ impl FromStr for Sizes {
     }
 }
 
-/// Packets a second; nothing for as many as possible.
+/// How fast packets go out.
 #[derive(Clone, Copy, PartialEq, Debug)]
-struct PacketRate(Option<f64>);
+enum PacketRate {
+    /// As fast as the port takes them.
+    Max,
+    /// A second.
+    Packets(f64),
+    /// Bits of frames, a second.
+    Bits(f64),
+}
 
 impl FromStr for PacketRate {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<PacketRate, &'static str> {
         if text == "max" {
-            return Ok(PacketRate(None));
+            return Ok(PacketRate::Max);
         }
+        let bits = text.strip_suffix("bps");
+        let text = bits.or(text.strip_suffix("pps")).unwrap_or(text);
         let (number, unit) = match text.char_indices().last() {
             Some((at, 'k')) => (text.get(..at), 1e3),
-            Some((at, 'M')) => (text.get(..at), 1e6),
+            Some((at, 'M' | 'm')) => (text.get(..at), 1e6),
+            Some((at, 'G' | 'g')) if bits.is_some() => (text.get(..at), 1e9),
             _ => (Some(text), 1.0),
         };
         let rate = number.and_then(|number| number.parse::<f64>().ok());
         match rate.map(|rate| rate * unit) {
-            Some(rate) if rate > 0.0 && rate.is_finite() => Ok(PacketRate(Some(rate))),
-            _ => Err("write packets a second, such as 1000, 10k or 1.5M, or max"),
+            Some(rate) if rate > 0.0 && rate.is_finite() => Ok(match bits {
+                Some(_) => PacketRate::Bits(rate),
+                None => PacketRate::Packets(rate),
+            }),
+            _ => Err(
+                "write packets a second, such as 1000, 10k or 1.5Mpps, bits such as 2Gbps, or max",
+            ),
         }
     }
 }
@@ -150,6 +194,8 @@ pub struct PktgenResult {
     pub sent: u64,
     /// Refused by the port: its ring was full.
     pub refused: u64,
+    /// Longer than the port's MTU, and never given to it.
+    pub too_long: u64,
     /// Of the frames sent, those refused taken for average ones.
     pub sent_bytes: u64,
     pub sent_pps: f64,
@@ -165,18 +211,35 @@ impl fmt::Display for PktgenResult {
         let arrivals = &self.arrivals;
         writeln!(
             f,
-            "sent       {:>12}  {:>12.0} a second, {:.3} Gbit/s; {} refused by the port",
+            "sent       {:>12}  {:>12.0} a second, {:.3} Gbit/s",
             self.sent,
             self.sent_pps,
             self.sent_bytes as f64 * 8.0 / self.seconds / 1e9,
-            self.refused
         )?;
+        if self.refused > 0 {
+            writeln!(
+                f,
+                "refused    {:>12}  the port's ring was full",
+                self.refused
+            )?;
+        }
+        if self.too_long > 0 {
+            writeln!(
+                f,
+                "too long   {:>12}  for the MTU of the port",
+                self.too_long
+            )?;
+        }
         writeln!(
             f,
-            "received   {:>12}  {:>12.0} a second; {} others",
-            arrivals.received, self.received_pps, arrivals.foreign
+            "received   {:>12}  {:>12.0} a second, {:.3} Gbit/s; {} others",
+            arrivals.received,
+            self.received_pps,
+            arrivals.received_bytes as f64 * 8.0 / self.seconds / 1e9,
+            arrivals.foreign
         )?;
-        writeln!(f, "lost       {:>12}", self.lost)?;
+        let share = self.lost as f64 / (self.sent as f64).max(1.0) * 100.0;
+        writeln!(f, "lost       {:>12}  {share:.3} %", self.lost)?;
         writeln!(f, "duplicated {:>12}", arrivals.duplicated)?;
         writeln!(f, "reordered  {:>12}", arrivals.reordered)?;
         writeln!(f, "altered    {:>12}", arrivals.altered)?;
@@ -240,32 +303,29 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
     };
     let begun = Moment::now();
     let mut sent = Sent::default();
+    let mut window = Window::new(options);
     let most = options.count.unwrap_or(u64::MAX);
-    let mut told = Duration::ZERO;
+    let mut told = Told::default();
     loop {
         let elapsed = begun.elapsed();
-        if elapsed >= options.duration || sent.offered >= most {
+        if elapsed >= options.duration || sent.offered + sent.too_long >= most {
             break;
         }
-        let due = match options.rate.0 {
-            Some(rate) => ((elapsed.as_secs_f64() * rate) as u64 + 1).min(most),
-            None => most,
+        let due = match options.rate {
+            PacketRate::Packets(rate) => (elapsed.as_secs_f64() * rate) as u64 + 1,
+            PacketRate::Bits(rate) => sent.due_for_bits(elapsed.as_secs_f64() * rate),
+            PacketRate::Max => most,
         };
-        sent.burst(&mut source, &mut ends.out, due, started);
+        let due = due.min(most).min(window.due(sent.offered, &sink, elapsed));
+        sent.burst(&mut source, &mut ends.out, due, started, options.burst);
         ends.collect(&mut sink, started);
-        if !options.json && elapsed >= told + Duration::from_secs(1) {
-            told = elapsed;
-            let received = sink.arrivals().received;
-            crate::print::note(format_args!(
-                "{:>4.0} s: {} sent, {received} received",
-                elapsed.as_secs_f64(),
-                sent.offered
-            ));
+        if !options.json {
+            told.each_second(elapsed, sent.offered, sink.received());
         }
     }
     let seconds = begun.elapsed().as_secs_f64();
     let stopped = Moment::now();
-    while stopped.elapsed() < options.drain && sink.arrivals().received < sent.offered {
+    while stopped.elapsed() < options.drain && sink.received() < sent.offered {
         ends.out.poll();
         ends.collect(&mut sink, started);
     }
@@ -279,6 +339,7 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
         seconds,
         sent: taken,
         refused,
+        too_long: sent.too_long,
         sent_bytes: match sent.offered {
             0 => 0,
             offered => (u128::from(sent.octets) * u128::from(taken) / u128::from(offered)) as u64,
@@ -319,15 +380,39 @@ impl Ends {
 struct Sent {
     offered: u64,
     octets: u64,
+    too_long: u64,
 }
 
 impl Sent {
+    /// How many packets may have gone out once so many bits may have.
+    fn due_for_bits(&self, bits: f64) -> u64 {
+        match self.offered {
+            0 => 1,
+            offered => {
+                let mean = self.octets as f64 * 8.0 / offered as f64;
+                (bits / mean) as u64 + 1
+            }
+        }
+    }
+
     /// A burst of those that are due.
-    fn burst(&mut self, source: &mut Source, out: &mut End, due: u64, started: Moment) {
+    fn burst(
+        &mut self,
+        source: &mut Source,
+        out: &mut End,
+        due: u64,
+        started: Moment,
+        most: usize,
+    ) {
         let mut burst = Burst::new();
         let now = started.elapsed().as_nanos() as u64;
-        while self.offered < due && burst.len() < BURST {
+        let longest = out.port.mtu() + ethernet::HEADER;
+        while self.offered + self.too_long < due && burst.len() < most {
             let frame = source.next(now);
+            if frame.len() > longest {
+                self.too_long += 1;
+                continue;
+            }
             let Some(packet) = out.pool.copy_in(frame) else {
                 // All are on their way: the same one again, later.
                 source.take_back();
@@ -341,6 +426,69 @@ impl Sent {
             true => out.poll(),
             false => out.port.transmit(&mut out.pool, &mut burst),
         }
+    }
+}
+
+/// How many packets are on their way, at most.
+struct Window {
+    size: Option<u64>,
+    lost_after: Duration,
+    /// Sent before this number and not there: lost.
+    written_off: u64,
+    /// What had been received when that last changed, and when.
+    progress: (u64, Duration),
+}
+
+impl Window {
+    fn new(options: &Options) -> Window {
+        Window {
+            size: options.window,
+            lost_after: options.lost_after,
+            written_off: 0,
+            progress: (0, Duration::ZERO),
+        }
+    }
+
+    /// How many may have been sent by now.
+    fn due(&mut self, sent: u64, sink: &Sink, elapsed: Duration) -> u64 {
+        let Some(size) = self.size else {
+            return u64::MAX;
+        };
+        let received = sink.received();
+        if received != self.progress.0 {
+            self.progress = (received, elapsed);
+        }
+        // Nothing for so long: what is missing will not come any more.
+        if elapsed > self.progress.1 + self.lost_after {
+            self.progress.1 = elapsed;
+            self.written_off = sent.saturating_sub(received);
+        }
+        received + self.written_off + size
+    }
+}
+
+/// A line on stderr each second, as Pktgen-DPDK and TRex show them.
+#[derive(Default)]
+struct Told {
+    at: Duration,
+    sent: u64,
+    received: u64,
+}
+
+impl Told {
+    fn each_second(&mut self, elapsed: Duration, sent: u64, received: u64) {
+        let since = elapsed.saturating_sub(self.at);
+        if since < Duration::from_secs(1) {
+            return;
+        }
+        let rate = |now: u64, before: u64| (now - before) as f64 / since.as_secs_f64();
+        crate::print::note(format_args!(
+            "{:>4.0} s: sent {sent} ({:.0}/s), received {received} ({:.0}/s)",
+            elapsed.as_secs_f64(),
+            rate(sent, self.sent),
+            rate(received, self.received),
+        ));
+        (self.at, self.sent, self.received) = (elapsed, sent, received);
     }
 }
 

@@ -129,6 +129,11 @@ impl Sink {
             .saturating_record(now.saturating_sub(stamp.sent_ns).max(1));
     }
 
+    /// Packets of this run so far.
+    pub fn received(&self) -> u64 {
+        self.arrivals.received
+    }
+
     /// All of it, with the delays.
     pub fn arrivals(&self) -> Arrivals {
         let microseconds = |q| self.delay.value_at_quantile(q) as f64 / 1e3;

@@ -77,6 +77,46 @@ fn what_a_faulty_wire_does_is_counted_as_it_was_done() {
 }
 
 #[test]
+fn frames_above_the_mtu_are_told_and_not_sent() {
+    let options = options(
+        "--port memory --count 60 --rate max --duration 60s --size 1400-1600 --drain 1ms --json",
+    );
+    let (near, far) = memory::link(1024, 1450);
+    let mut ends = Ends {
+        out: End::new(Box::new(near), [2, 0, 0, 0, 0, 1], options.src).unwrap(),
+        into: Some(End::new(Box::new(far), [2, 0, 0, 0, 0, 2], options.dst).unwrap()),
+    };
+    let result = run_between(&options, &mut ends).unwrap();
+    // 1400 to 1450 are sent.
+    assert_eq!((result.sent, result.too_long), (51, 9));
+    assert_eq!((result.arrivals.received, result.lost), (51, 0));
+}
+
+#[test]
+fn a_window_keeps_its_pace_with_what_arrives_and_goes_on_after_a_loss() {
+    let line = "--port memory --count 20000 --rate max --duration 60s --window 64 --lost-after 1ms";
+    let lossless = run(&options(&format!("{line} --json"))).unwrap();
+    assert_eq!(
+        (lossless.sent, lossless.refused, lossless.lost),
+        (20_000, 0, 0)
+    );
+    let options = options(&format!("{line} --json"));
+    let (near, far) = memory::link(1024, 1500);
+    let faults = Faults {
+        loss: 10_000,
+        ..Faults::default()
+    };
+    let faulty = FaultPort::new(Box::new(far), 5, faults, Faults::default());
+    let mut ends = Ends {
+        out: End::new(Box::new(near), [2, 0, 0, 0, 0, 1], options.src).unwrap(),
+        into: Some(End::new(Box::new(faulty), [2, 0, 0, 0, 0, 2], options.dst).unwrap()),
+    };
+    let result = run_between(&options, &mut ends).unwrap();
+    assert_eq!((result.sent, result.refused), (20_000, 0));
+    assert!(result.lost > 100, "{result}");
+}
+
+#[test]
 fn a_capture_is_written_and_sent_again() {
     let path = std::env::temp_dir().join(format!("hitless-pktgen-{}.pcap", std::process::id()));
     let spec = path.display();
@@ -100,13 +140,15 @@ fn a_capture_is_written_and_sent_again() {
 
 #[test]
 fn words_are_read_and_nonsense_is_refused() {
-    assert_eq!("1.5M".parse(), Ok(PacketRate(Some(1.5e6))));
-    assert_eq!("max".parse(), Ok(PacketRate(None)));
+    assert_eq!("1.5M".parse(), Ok(PacketRate::Packets(1.5e6)));
+    assert_eq!("10kpps".parse(), Ok(PacketRate::Packets(1e4)));
+    assert_eq!("2.5Gbps".parse(), Ok(PacketRate::Bits(2.5e9)));
+    assert_eq!("max".parse(), Ok(PacketRate::Max));
     assert_eq!("imix".parse(), Ok(Sizes::Imix));
     assert_eq!("64-100".parse(), Ok(Sizes::Range(64, 100)));
     assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
     assert_eq!("02:00:00:00:00:0a".parse(), Ok(Mac([2, 0, 0, 0, 0, 10])));
-    for rate in ["", "k", "-1", "0", "1G", "nan"] {
+    for rate in ["", "k", "-1", "0", "1G", "nan", "bps", "5Gpps"] {
         assert!(rate.parse::<PacketRate>().is_err(), "{rate}");
     }
     for size in ["", "10", "9001", "200-100", "x"] {

@@ -1,6 +1,7 @@
 //! `hitless-perf report`: everything that was measured on one page that needs nothing else.
 
 mod page;
+mod strips;
 mod svg;
 
 use std::error::Error;

@@ -2,8 +2,11 @@
 
 use std::fmt::Write;
 
+use super::strips::{self, Strip};
 use super::svg::{Bars, Chart, Scale, Series, escaped};
-use crate::results::{EspLine, EspResults, FailoverLine, LatencyLine, LookupLine, Results, Size};
+use crate::results::{
+    EspLine, EspResults, FailoverLine, IoLine, LatencyLine, LookupLine, Results, Size,
+};
 
 /// A plot with its heading and what to know about it.
 pub struct Plot {
@@ -24,6 +27,7 @@ pub fn plots(results: &Results) -> Vec<Plot> {
         plots.extend(by_workers(esp));
         plots.extend(latency(&esp.latency));
     }
+    plots.extend(results.io.as_deref().and_then(kernel_ports));
     plots.extend(results.lookup.as_deref().and_then(lookups));
     plots.extend(results.failover.as_deref().and_then(timelines));
     plots
@@ -61,6 +65,11 @@ fn by_size(esp: &EspResults) -> Option<Plot> {
         series.push(Series {
             name: format!("bare aws-lc-rs, {direction}"),
             points: throughput(|line| Some(line.bare_ns)),
+            dashed: true,
+        });
+        series.push(Series {
+            name: format!("cipher of hitless, {direction}"),
+            points: throughput(|line| line.burst_ns),
             dashed: true,
         });
         if direction == "encrypt" {
@@ -222,31 +231,71 @@ fn lookups(lines: &[LookupLine]) -> Option<Plot> {
 }
 
 fn timelines(lines: &[FailoverLine]) -> Option<Plot> {
-    let series: Vec<Series> = lines
+    let strips: Vec<Strip> = lines
         .iter()
-        .take(6)
-        .map(|line| Series {
-            name: format!("seed {}: {:.0} ms", line.seed, line.outage_ms),
-            points: line
+        .take(8)
+        .map(|line| Strip {
+            name: format!("seed {}", line.seed),
+            counts: line
                 .timeline
                 .iter()
                 .map(|(at, n)| (*at as f64, *n as f64))
                 .collect(),
-            dashed: false,
+            events: vec![
+                (0.0, "active member killed".to_owned()),
+                (
+                    line.takeover_ms,
+                    format!("standby leads, {:.0} ms", line.takeover_ms),
+                ),
+                (
+                    line.outage_ms,
+                    format!("longest silence, {:.0} ms", line.outage_ms),
+                ),
+            ],
         })
         .collect();
-    let measured = !series.is_empty();
-    let chart = Chart {
-        x: ("ms after the active member died", Scale::Linear),
-        y: ("packets delivered in 10 ms", Scale::Linear),
-        series,
-    };
-    measured.then(|| Plot {
+    (!strips.is_empty()).then(|| Plot {
         name: "failover",
         title: "Takeover as hosts see it",
-        text: "The demo's hosts send a packet a millisecond each way; the active member is killed \
-               at 0.",
-        svg: chart.render(),
+        text: "Packets that the hosts on both sides received in each millisecond; they send one a \
+               millisecond each way. The longest silence is of one host, to about where it ends.",
+        svg: strips::render(&strips, "ms after the active member was killed"),
+    })
+}
+
+/// Over kernel ports, beside a loop that only forwards.
+fn kernel_ports(lines: &[IoLine]) -> Option<Plot> {
+    let group = |line: &IoLine| format!("{} {}", line.driver.replace(" over veth", ""), line.size);
+    let mut groups: Vec<String> = lines.iter().map(group).collect();
+    groups.dedup();
+    let values = |direction: &str, value: fn(&IoLine) -> f64| {
+        let of = |wanted: &String| {
+            let found = lines
+                .iter()
+                .find(|line| line.direction == direction && group(line) == *wanted);
+            found.map_or(f64::NAN, value)
+        };
+        groups.iter().map(of).collect::<Vec<f64>>()
+    };
+    let series = vec![
+        ("encrypt".to_owned(), values("encrypt", |line| line.mpps)),
+        ("decrypt".to_owned(), values("decrypt", |line| line.mpps)),
+        (
+            "forwarding alone".to_owned(),
+            values("encrypt", |line| line.bare_mpps),
+        ),
+    ];
+    (!lines.is_empty()).then(|| Plot {
+        name: "kernel-ports",
+        title: "Over the kernel's ports",
+        text: "ESP beside a loop that receives bursts and sends them on, over the same veth or TAP, by \
+               driver and octets. One core does everything, the kernel's part too.",
+        svg: Bars {
+            y: "million packets a second",
+            groups,
+            series,
+        }
+        .render(),
     })
 }
 
@@ -256,7 +305,9 @@ const STYLE: &str = "
 body{font:15px/1.5 system-ui,sans-serif;color:var(--ink);background:var(--page);
  max-width:800px;margin:2rem auto;padding:0 1rem}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin:2.5rem 0 .2rem}p{margin:.2rem 0;color:var(--soft)}
-svg{width:100%;height:auto}pre{overflow-x:auto;font-size:12px}";
+svg{width:100%;height:auto}table{border-collapse:collapse;margin:1rem 0}
+td,th{padding:.2rem .8rem .2rem 0;text-align:right;border-bottom:1px solid var(--grid)}
+td:first-child,th:first-child{text-align:left}pre{overflow-x:auto;font-size:12px}";
 
 /// The page.
 pub fn render(results: &Results, plots: &[Plot]) -> String {
@@ -266,9 +317,11 @@ pub fn render(results: &Results, plots: &[Plot]) -> String {
          <meta name=\"viewport\" content=\"width=device-width\">\
          <title>hitless on {cpu}</title><style>{STYLE}</style></head><body>\
          <h1>hitless on {cpu}</h1>\
-         <p>{cores} cores ({features}), Linux {kernel}, load {load:.1} when measured, \
-         hitless {version}{engine}.</p>",
+         <p>{mhz:.0} MHz, {cores} cores ({features}), Linux {kernel}, load {load:.1} when measured, \
+         hitless {version}{engine}. {date}</p>",
         cpu = escaped(&machine.cpu),
+        mhz = machine.mhz,
+        date = escaped(&machine.date),
         cores = machine.cores,
         features = escaped(&machine.features.join(" ")),
         kernel = escaped(&machine.kernel),
@@ -279,6 +332,7 @@ pub fn render(results: &Results, plots: &[Plot]) -> String {
             escaped(&esp.engine)
         )),
     );
+    page.push_str(&headline(results));
     for plot in plots {
         let _ = write!(
             page,
@@ -294,6 +348,54 @@ pub fn render(results: &Results, plots: &[Plot]) -> String {
         "<h2>All figures</h2><pre>{tables}</pre></body></html>"
     );
     page
+}
+
+/// The figures to remember.
+fn headline(results: &Results) -> String {
+    let mut table = String::new();
+    if let Some(esp) = &results.esp {
+        table.push_str(
+            "<h2>In short</h2><p>ESP, AES-128-GCM, one worker on one core, port to port.</p><table>\
+             <tr><th>octets</th><th></th><th>Mpps</th><th>Gbit/s</th><th>ns a packet</th>\
+             <th>to bare aws-lc-rs</th><th>to the bound</th></tr>",
+        );
+        for line in lines(esp, "sizes") {
+            let bound = line.bound_ns.map(|bound| line.ns_per_packet / bound);
+            let _ = write!(
+                table,
+                "<tr><td>{}</td><td>{}</td><td>{:.2}</td><td>{:.2}</td><td>{:.0}</td>\
+                 <td>{:.2}x</td><td>{}</td></tr>",
+                line.size,
+                line.direction,
+                line.mpps,
+                line.gbps,
+                line.ns_per_packet,
+                line.ratio_to_bare,
+                bound.map_or_else(String::new, |ratio| format!("{ratio:.1}x"))
+            );
+        }
+        table.push_str("</table>");
+    }
+    if let Some(takeovers) = results
+        .failover
+        .as_deref()
+        .filter(|lines| !lines.is_empty())
+    {
+        let mut outages: Vec<f64> = takeovers.iter().map(|line| line.outage_ms).collect();
+        let repeated: u64 = takeovers
+            .iter()
+            .map(|line| line.repeated_sequence_numbers)
+            .sum();
+        let replays: u64 = takeovers.iter().map(|line| line.replays_accepted).sum();
+        let _ = write!(
+            table,
+            "<p>Takeovers: {}, silence {:.0} ms (median), {repeated} sequence numbers repeated, \
+             {replays} replays accepted.</p>",
+            takeovers.len(),
+            crate::clock::median(&mut outages)
+        );
+    }
+    table
 }
 
 #[cfg(test)]
@@ -328,6 +430,8 @@ mod tests {
                 cores: 2,
                 features: Vec::new(),
                 kernel: "6".to_owned(),
+                date: String::new(),
+                mhz: 2600.0,
                 version: "0".to_owned(),
                 load: 0.0,
             },
@@ -347,6 +451,7 @@ mod tests {
                     p99_ns: 2,
                     p999_ns: 3,
                     max_ns: 4,
+                    taken_ms: 0.0,
                     curve: vec![(0.0, 1), (0.5, 1), (0.999, 3)],
                 }],
                 ..EspResults::default()

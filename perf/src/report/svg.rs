@@ -3,12 +3,12 @@
 
 use std::fmt::Write;
 
-const WIDTH: f64 = 720.0;
-const HEIGHT: f64 = 380.0;
-const LEFT: f64 = 64.0;
-const RIGHT: f64 = 24.0;
+pub(super) const WIDTH: f64 = 720.0;
+const HEIGHT: f64 = 398.0;
+pub(super) const LEFT: f64 = 64.0;
+pub(super) const RIGHT: f64 = 24.0;
 const TOP: f64 = 20.0;
-const BOTTOM: f64 = 92.0;
+const BOTTOM: f64 = 110.0;
 /// Told apart also by those who see fewer colours.
 const COLOURS: [&str; 6] = [
     "#2f6fbf", "#d4602a", "#218a6e", "#8a5cb8", "#a87b12", "#777d86",
@@ -138,17 +138,17 @@ pub fn escaped(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-fn colour(index: usize) -> &'static str {
+pub(super) fn colour(index: usize) -> &'static str {
     COLOURS
         .get(index % COLOURS.len())
         .copied()
         .unwrap_or("#777")
 }
 
-fn begin(svg: &mut String) {
+pub(super) fn begin(svg: &mut String, height: f64) {
     let _ = write!(
         svg,
-        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\">\
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\
          <style>{STYLE}</style>"
     );
 }
@@ -159,7 +159,7 @@ fn frame(svg: &mut String, x: Option<(&Axis, &str)>, y: (&Axis, &str)) {
         let at = y.0.at(tick);
         let _ = write!(
             svg,
-            "<line class=\"grid\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
+            "<line class=\"grid\" stroke=\"#ddd\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
              <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             WIDTH - RIGHT,
             LEFT - 8.0,
@@ -173,7 +173,7 @@ fn frame(svg: &mut String, x: Option<(&Axis, &str)>, y: (&Axis, &str)) {
             let at = axis.at(tick);
             let _ = write!(
                 svg,
-                "<line class=\"axis\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{base}\" y2=\"{}\"/>\
+                "<line class=\"axis\" stroke=\"#333\" x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{base}\" y2=\"{}\"/>\
                  <text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{}</text>",
                 base + 5.0,
                 base + 19.0,
@@ -190,7 +190,7 @@ fn frame(svg: &mut String, x: Option<(&Axis, &str)>, y: (&Axis, &str)) {
     }
     let _ = write!(
         svg,
-        "<line class=\"axis\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{base}\" y2=\"{base}\"/>\
+        "<line class=\"axis\" stroke=\"#333\" x1=\"{LEFT}\" x2=\"{}\" y1=\"{base}\" y2=\"{base}\"/>\
          <text x=\"14\" y=\"{:.1}\" text-anchor=\"middle\" transform=\"rotate(-90 14 {:.1})\">{}</text>",
         WIDTH - RIGHT,
         (TOP + base) / 2.0,
@@ -204,7 +204,7 @@ fn legend<'a>(svg: &mut String, names: impl Iterator<Item = (&'a str, bool)>) {
     const COLUMN: f64 = 210.0;
     for (index, (name, dashed)) in names.enumerate() {
         let x = LEFT + (index % 3) as f64 * COLUMN;
-        let y = HEIGHT - 30.0 + (index / 3) as f64 * 18.0;
+        let y = HEIGHT - 48.0 + (index / 3) as f64 * 18.0;
         let class = if dashed { "line dash" } else { "line" };
         let _ = write!(
             svg,
@@ -226,7 +226,7 @@ impl Chart {
         let x = Axis::new(self.x.1, points().map(|p| p.0), (LEFT, WIDTH - RIGHT));
         let y = Axis::new(self.y.1, points().map(|p| p.1), (HEIGHT - BOTTOM, TOP));
         let mut svg = String::new();
-        begin(&mut svg);
+        begin(&mut svg, HEIGHT);
         frame(&mut svg, Some((&x, self.x.0)), (&y, self.y.0));
         for (index, series) in self.series.iter().enumerate() {
             let colour = colour(index);
@@ -281,7 +281,7 @@ impl Bars {
             .flat_map(|(_, values)| values.iter().copied());
         let y = Axis::new(Scale::Linear, values, (HEIGHT - BOTTOM, TOP));
         let mut svg = String::new();
-        begin(&mut svg);
+        begin(&mut svg, HEIGHT);
         frame(&mut svg, None, (&y, self.y));
         let group = (WIDTH - LEFT - RIGHT) / self.groups.len().max(1) as f64;
         let bar = group * 0.7 / self.series.len().max(1) as f64;

@@ -18,13 +18,15 @@ impl Display for Results {
         let machine = &self.machine;
         writeln!(
             f,
-            "{}, {} cores, {}, Linux {}, load {:.1}, hitless {}",
+            "{}, {:.0} MHz, {} cores, {}\nLinux {}, load {:.1}, hitless {}, {}",
             machine.cpu,
+            machine.mhz,
             machine.cores,
             machine.features.join(" "),
             machine.kernel,
             machine.load,
-            machine.version
+            machine.version,
+            machine.date
         )?;
         if let Some(io) = &self.io {
             io_table(f, io)?;
@@ -101,22 +103,48 @@ fn cost_tables(f: &mut Formatter<'_>, esp: &EspResults) -> fmt::Result {
     for line in &esp.overhead {
         writeln!(
             f,
-            "overhead  {:<34} {:>4} {:<8} {:>7.1} ns with, {:>7.1} without: {:+.2} %",
+            "overhead  {:<32} {:>4} {:<7} {:>6.1} ns with, {:>6.1} without: {:+.2} %",
             line.of, line.size, line.direction, line.with_ns, line.without_ns, line.percent
         )?;
     }
+    if !esp.latency.is_empty() {
+        writeln!(
+            f,
+            "{:<9} {:>6} {:<7} {:>5} {:>6} {:>8} {:>8} {:>8} {:>8} {:>9}",
+            "latency",
+            "octets",
+            "",
+            "load",
+            "Mpps",
+            "p50 us",
+            "p99 us",
+            "p99.9 us",
+            "max us",
+            "taken ms"
+        )?;
+    }
+    let us = |ns: u64| ns as f64 / 1e3;
     for line in &esp.latency {
         writeln!(
             f,
-            "latency   {:>4} {:<8} {:>2} % ({:>5.2} Mpps): p50 {:>6} p99 {:>7} p99.9 {:>8} max {:>9} ns",
+            "{:<9} {:>6} {:<7} {:>3} % {:>6.2} {:>8.1} {:>8.1} {:>8.1} {:>8.1} {:>9.1}",
+            "",
             line.size,
             line.direction,
             line.load_percent,
             line.mpps,
-            line.p50_ns,
-            line.p99_ns,
-            line.p999_ns,
-            line.max_ns
+            us(line.p50_ns),
+            us(line.p99_ns),
+            us(line.p999_ns),
+            us(line.max_ns),
+            line.taken_ms
+        )?;
+    }
+    if !esp.latency.is_empty() {
+        writeln!(
+            f,
+            "from when a packet was due to its departure; taken: leaps of the clock by more than 150 us,\n\
+             when the machine ran something else, which are left out."
         )?;
     }
     for line in &esp.memory {

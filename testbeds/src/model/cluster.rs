@@ -54,6 +54,17 @@ struct Member {
     record: Option<(Epoch, u8)>,
 }
 
+/// A grant as it is offered, and as it is acknowledged.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Claim {
+    epoch: Epoch,
+    from: u8,
+    from_incarnation: u8,
+    to: u8,
+    to_incarnation: u8,
+    grant: u8,
+}
+
 /// What travels between members.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Message {
@@ -62,22 +73,8 @@ pub enum Message {
         from: u8,
         incarnation: u8,
     },
-    Grant {
-        epoch: Epoch,
-        from: u8,
-        from_incarnation: u8,
-        to: u8,
-        to_incarnation: u8,
-        grant: u8,
-    },
-    Ack {
-        epoch: Epoch,
-        from: u8,
-        from_incarnation: u8,
-        to: u8,
-        to_incarnation: u8,
-        grant: u8,
-    },
+    Grant(Claim),
+    Ack(Claim),
     /// Asks everybody for a vote, on the strength of a record.
     Stand {
         epoch: Epoch,
@@ -233,12 +230,12 @@ impl Cluster {
         let member = state.members.get_mut(usize::from(at))?;
         match message {
             Message::Here { .. } => None,
-            Message::Grant { .. } => {
-                let ack = self.granted(member, message, at)?;
-                state.wire.insert(ack);
+            Message::Grant(offer) => {
+                let ack = self.granted(member, offer, at)?;
+                state.wire.insert(Message::Ack(ack));
                 Some(())
             }
-            Message::Ack { .. } => self.acknowledged(member, message),
+            Message::Ack(ack) => self.acknowledged(member, ack),
             Message::Stand { epoch, record } => {
                 // Once an epoch; and never for one who knows less (rule 5).
                 let free = epoch.counter > member.epoch.counter
@@ -271,19 +268,9 @@ impl Cluster {
     }
 
     /// Rule 3: what a standby does about a grant, and its answer.
-    fn granted(&self, member: &mut Member, message: Message, at: u8) -> Option<Message> {
-        let Message::Grant {
-            epoch,
-            from,
-            from_incarnation,
-            to_incarnation,
-            grant,
-            ..
-        } = message
-        else {
-            return None;
-        };
-        let stranger = to_incarnation != member.incarnation;
+    fn granted(&self, member: &mut Member, offer: Claim, at: u8) -> Option<Claim> {
+        let Claim { epoch, grant, .. } = offer;
+        let stranger = offer.to_incarnation != member.incarnation;
         if stranger && self.has(Rule::GrantNamesIncarnation) {
             return None;
         }
@@ -307,42 +294,31 @@ impl Cluster {
             false => kept.map_or(grant, |(_, before)| before),
         };
         member.record = Some((of, recorded));
-        Some(Message::Ack {
+        Some(Claim {
             epoch,
             from: at,
             from_incarnation: member.incarnation,
-            to: from,
-            to_incarnation: from_incarnation,
+            to: offer.from,
+            to_incarnation: offer.from_incarnation,
             grant: acknowledged,
         })
     }
 
     /// Rule 4: what an active does about an acknowledgement.
-    fn acknowledged(&self, member: &mut Member, message: Message) -> Option<()> {
-        let Message::Ack {
-            epoch,
-            from,
-            from_incarnation,
-            to_incarnation,
-            grant,
-            ..
-        } = message
-        else {
-            return None;
-        };
-        if epoch != member.epoch && self.has(Rule::AckOfThisEpoch) {
+    fn acknowledged(&self, member: &mut Member, ack: Claim) -> Option<()> {
+        if ack.epoch != member.epoch && self.has(Rule::AckOfThisEpoch) {
             return None;
         }
-        let own = to_incarnation == member.incarnation;
+        let own = ack.to_incarnation == member.incarnation;
         let Role::Active { limit, bound, .. } = &mut member.role else {
             return None;
         };
-        let standby = bound.get_mut(usize::from(from))?.as_mut()?;
-        let present = own && standby.incarnation == from_incarnation;
+        let standby = bound.get_mut(usize::from(ack.from))?.as_mut()?;
+        let present = own && standby.incarnation == ack.from_incarnation;
         if !present && self.has(Rule::AckOfThisIncarnation) {
             return None;
         }
-        standby.acknowledged = standby.acknowledged.max(Some(grant));
+        standby.acknowledged = standby.acknowledged.max(Some(ack.grant));
         // The smallest that all who are bound have acknowledged.
         let all = bound.iter().flatten().map(|b| b.acknowledged);
         let least = all.min().flatten().unwrap_or(0);
@@ -392,7 +368,7 @@ impl Cluster {
 fn receivers(message: Message, members: u8) -> impl Iterator<Item = u8> {
     let only = match message {
         Message::Here { .. } => Some(u8::MAX),
-        Message::Grant { to, .. } | Message::Ack { to, .. } => Some(to),
+        Message::Grant(claim) | Message::Ack(claim) => Some(claim.to),
         Message::Stand { .. } => None,
         Message::Vote { epoch, .. } => Some(epoch.leader),
     };
@@ -503,14 +479,14 @@ impl Model for Cluster {
                     offered: grant,
                     acknowledged: before.and_then(|b| b.acknowledged),
                 });
-                let offer = Message::Grant {
+                let offer = Message::Grant(Claim {
                     epoch: member.epoch,
                     from: at,
                     from_incarnation: member.incarnation,
                     to,
                     to_incarnation: incarnation,
                     grant,
-                };
+                });
                 state.wire.insert(offer);
             }
             Step::Dismiss(at, to) => {

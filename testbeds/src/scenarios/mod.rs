@@ -2,4 +2,5 @@
 
 pub mod certs_strongswan;
 pub mod failover_strongswan;
+pub mod ike_strongswan;
 pub mod transfer_strongswan;

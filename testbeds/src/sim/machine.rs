@@ -30,10 +30,20 @@ pub struct Machine {
     running: Option<(Station, Worker)>,
     frozen: Option<(Part, Instant)>,
     fuse: Fuse,
-    /// How much faster its clock runs, in millionths.
+    /// How much faster its clock runs, in millionths, and how far it has jumped.
     drift: i64,
+    jumped: Duration,
     pub outside: Cable,
     entropy: SeededEntropy,
+}
+
+/// What a machine did in one round.
+pub struct Turned {
+    pub events: Vec<Event>,
+    /// What left on the outside.
+    pub sent: Vec<Vec<u8>>,
+    /// Which keys there are for it.
+    pub keys: Vec<(Spi, u64)>,
 }
 
 /// Counts what leaves the process; when it has burnt down the process is dead, in the midst of
@@ -100,6 +110,7 @@ impl Machine {
             frozen: None,
             fuse: Fuse::default(),
             drift,
+            jumped: Duration::ZERO,
             outside,
             entropy,
         }
@@ -123,15 +134,13 @@ impl Machine {
         Ok(())
     }
 
-    /// One round of everything that runs. `tap` sees what leaves on the outside, and which keys there
-    /// are for it.
+    /// One round of everything that runs.
     pub fn turn(
         &mut self,
         now: Instant,
         cables: &mut SyncCables,
         entropy: &mut dyn Entropy,
-        mut tap: impl FnMut(&[u8], &[(Spi, u64)]),
-    ) -> Vec<Event> {
+    ) -> Turned {
         let mut events = Vec::new();
         let mut sent = Vec::new();
         let local = self.local(now);
@@ -172,15 +181,15 @@ impl Machine {
             }
             leaves
         });
-        if !sent.is_empty() {
-            let keys = self.outbound_keys();
-            sent.iter().for_each(|frame| tap(frame, &keys));
-        }
+        let keys = match sent.is_empty() {
+            true => Vec::new(),
+            false => self.outbound_keys(),
+        };
         let stopped = |event: &Event| *event == Event::Sync(SyncEvent::Stopped);
         if self.fuse.burnt() || events.iter().any(stopped) {
             self.kill();
         }
-        events
+        Turned { events, sent, keys }
     }
 
     /// Which key each of its outbound SPIs stands for.
@@ -219,6 +228,11 @@ impl Machine {
     /// A part of it stands still for a while.
     pub fn freeze(&mut self, part: Part, until: Instant) {
         self.frozen = Some((part, until));
+    }
+
+    /// Its clock goes on from a later time, as after a suspension that it did not count.
+    pub fn jump(&mut self, span: Duration) {
+        self.jumped += span;
     }
 
     pub fn fail_writes(&mut self, count: u32) {
@@ -276,6 +290,6 @@ impl Machine {
     fn local(&self, now: Instant) -> Instant {
         let passed = i128::from(now.0 - EPOCH.0);
         let drifted = passed + passed * i128::from(self.drift) / 1_000_000;
-        EPOCH + Duration::from_nanos(u64::try_from(drifted).unwrap_or(0))
+        EPOCH + Duration::from_nanos(u64::try_from(drifted).unwrap_or(0)) + self.jumped
     }
 }

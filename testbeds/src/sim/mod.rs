@@ -3,26 +3,34 @@
 //! ```text
 //!  seed -> plan.rs (which faults, when) -> world.rs (machines, cables, disks) -> one step at a time
 //!                                                  | frames and probes
-//!                                     oracle.rs (S1, S3, S4, no clear text, liveness)
+//!                                     oracle.rs (S1 to S6, liveness)
 //! ```
 //!
 //! Nothing is faked but the cables, the disk and the clock: workers, IKE, sync and leases are what
-//! the daemon runs. The oracles stand outside: they see the wire and what the hosts received.
+//! the daemon runs. The oracles stand outside: they see the wire and what the hosts received. That
+//! they would notice is shown by `mutants.rs`: a planted bug for each invariant.
 
 mod cable;
 mod machine;
+mod mutants;
 mod oracle;
 mod plan;
 mod world;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::Tuning;
 use serde::Serialize;
 
+pub use mutants::{Caught, Table, run as run_mutants};
 use plan::Plan;
-use world::World;
+use world::{Tally, World};
 
 /// What a run of many seeds found.
 #[derive(Serialize, Debug, Default)]
@@ -62,12 +70,16 @@ pub struct Violation {
 pub struct Wish {
     pub first: u64,
     pub count: u64,
+    /// From one seed to the next.
+    pub every: u64,
     /// Not random faults: one crash after each single output of each exchange. The seed is the
     /// number of the case.
     pub crash_points: bool,
     pub verbose: bool,
-    /// What the members leave out, in tests of the simulator itself.
+    /// What the members leave out, in tests of the simulator itself, and in which weather.
     pub tuning: Tuning,
+    among: Option<u8>,
+    weather: fn(&mut Plan),
 }
 
 impl Wish {
@@ -76,18 +88,27 @@ impl Wish {
         Wish {
             first,
             count,
+            every: 1,
             crash_points: false,
             verbose: false,
             tuning: Tuning::default(),
+            among: None,
+            weather: |_| {},
         }
     }
 
     fn plan(&self, seed: u64) -> Option<Plan> {
-        match self.crash_points {
-            true => Plan::crash_point(seed),
-            // Another sequence than the world's own.
-            false => Some(Plan::draw(&mut SeededEntropy::new(!seed))),
+        if self.crash_points {
+            return Plan::crash_point(seed);
         }
+        // Another sequence than the world's own.
+        let mut entropy = SeededEntropy::new(!seed);
+        let mut plan = match self.among {
+            Some(members) => Plan::among(members, &mut entropy),
+            None => Plan::draw(&mut entropy),
+        };
+        (self.weather)(&mut plan);
+        Some(plan)
     }
 
     fn replay(&self, seed: u64) -> String {
@@ -102,25 +123,85 @@ impl Wish {
     }
 }
 
+/// What one seed came to.
+struct Course {
+    seed: u64,
+    steps: u64,
+    digest: u64,
+    tally: Tally,
+    probes: (u64, u64),
+    virtual_time: Duration,
+    found: Vec<String>,
+}
+
 /// Runs; `progress` learns of each seed that is done, and of the violations so far.
 pub fn run(wish: Wish, mut progress: impl FnMut(u64, usize)) -> Summary {
     let mut summary = Summary::default();
-    for seed in wish.first..wish.first.saturating_add(wish.count) {
-        let Some(plan) = wish.plan(seed) else { break };
-        let mut world = World::new(plan, seed, wish.tuning, wish.verbose);
-        let found = catch_unwind(AssertUnwindSafe(|| world.run()));
-        let found = found.unwrap_or_else(|_| vec!["S7: a panic".to_owned()]);
-        summary.seeds += 1;
-        summary.absorb(seed, &world);
-        let violations = found.into_iter().map(|what| Violation {
-            seed,
+    each(&wish, |course| {
+        summary.absorb(&course);
+        let violations = course.found.into_iter().map(|what| Violation {
+            seed: course.seed,
             what,
-            replay: wish.replay(seed),
+            replay: wish.replay(course.seed),
         });
         summary.violations.extend(violations);
         progress(summary.seeds, summary.violations.len());
-    }
+        true
+    });
     summary
+}
+
+/// Runs the seeds on all cores. `take` gets them in their order, and says whether to go on.
+fn each(wish: &Wish, mut take: impl FnMut(Course) -> bool) {
+    let every = wish.every.max(1);
+    let end = wish.first.saturating_add(wish.count.saturating_mul(every));
+    let next = AtomicU64::new(wish.first);
+    let cores = match wish.verbose {
+        true => 1,
+        false => thread::available_parallelism().map_or(1, usize::from),
+    };
+    thread::scope(|scope| {
+        let (sender, receiver) = mpsc::sync_channel(cores * 4);
+        for _ in 0..cores {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                loop {
+                    let seed = next.fetch_add(every, Ordering::Relaxed);
+                    if seed >= end || sender.send((seed, carry_out(wish, seed))).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut early = BTreeMap::new();
+        let mut due = wish.first;
+        for (seed, course) in receiver {
+            early.insert(seed, course);
+            while let Some(course) = early.remove(&due) {
+                due += every;
+                // Behind the last crash point there is nothing.
+                if !course.is_some_and(&mut take) {
+                    next.store(end, Ordering::Relaxed);
+                    return;
+                }
+            }
+        }
+    });
+}
+
+fn carry_out(wish: &Wish, seed: u64) -> Option<Course> {
+    let mut world = World::new(wish.plan(seed)?, seed, wish.tuning, wish.verbose);
+    let found = catch_unwind(AssertUnwindSafe(|| world.run()));
+    Some(Course {
+        seed,
+        steps: world.steps(),
+        digest: world.digest(),
+        tally: world.tally(),
+        probes: world.probes(),
+        virtual_time: world.virtual_time(),
+        found: found.unwrap_or_else(|_| vec!["S7: a panic".to_owned()]),
+    })
 }
 
 impl std::fmt::Display for Summary {
@@ -160,24 +241,25 @@ impl std::fmt::Display for Summary {
 }
 
 impl Summary {
-    fn absorb(&mut self, seed: u64, world: &World) {
-        self.steps += world.steps();
-        self.digest = self.digest.rotate_left(1) ^ world.digest();
-        let tally = world.tally();
+    fn absorb(&mut self, course: &Course) {
+        self.seeds += 1;
+        self.steps += course.steps;
+        self.digest = self.digest.rotate_left(1) ^ course.digest;
+        let tally = course.tally;
         self.takeovers += tally.takeovers;
         self.crashes += tally.crashes;
         self.restarts += tally.restarts;
         self.greatest_skip = self.greatest_skip.max(tally.greatest_skip);
-        let (sent, received) = world.probes();
+        let (sent, received) = course.probes;
         self.probes_sent += sent;
         self.probes_received += received;
         let recovery = tally.recovery.as_secs_f64();
         self.mean_recovery += (recovery - self.mean_recovery) / self.seeds as f64;
         if recovery > self.slowest_recovery {
             self.slowest_recovery = recovery;
-            self.slowest_seed = seed;
+            self.slowest_seed = course.seed;
         }
-        self.virtual_seconds += world.virtual_time().as_secs_f64();
+        self.virtual_seconds += course.virtual_time.as_secs_f64();
     }
 }
 

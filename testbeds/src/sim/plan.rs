@@ -16,7 +16,7 @@ pub struct Noise {
 }
 
 impl Noise {
-    const NONE: Noise = Noise {
+    pub const NONE: Noise = Noise {
         loss: 0,
         duplication: 0,
         delay: (Duration::from_micros(50), Duration::from_micros(60)),
@@ -66,6 +66,8 @@ pub enum Fault {
     ClusterRekeysIke,
     /// So many writes to the member's disk fail.
     DiskFails(u8, u32),
+    /// The member's clock goes on from a later time. It is one that cannot go back.
+    ClockJumps(u8, Duration),
     /// Somebody on the outside sends again what was sent before.
     Replay,
 }
@@ -91,6 +93,8 @@ pub struct Plan {
     pub esp_proposal: &'static str,
     pub takeover: &'static str,
     pub degraded: &'static str,
+    /// Packets between two checkpoints, and the longest time.
+    pub checkpoint: (u32, &'static str),
     /// Time between two probes.
     pub probe_every: Duration,
     /// What seems well is watched for this long: what was forgotten may come back.
@@ -113,6 +117,11 @@ impl Plan {
     /// The plan of a seed.
     pub fn draw(entropy: &mut dyn Entropy) -> Plan {
         let members = pick(entropy, &[2, 2, 2, 3]);
+        Plan::among(members, entropy)
+    }
+
+    /// The same for so many members.
+    pub fn among(members: u8, entropy: &mut dyn Entropy) -> Plan {
         let mut faults = Vec::new();
         for _ in 0..1 + below(entropy, 7) {
             let at = QUIET + STORM.mul_f64(f64::from(entropy.u32()) / f64::from(u32::MAX));
@@ -159,6 +168,7 @@ impl Plan {
             esp_proposal: ESP_PROPOSALS[0],
             takeover: TAKEOVERS[0],
             degraded: "rekey",
+            checkpoint: (1000, "50ms"),
             probe_every: Duration::from_millis(2),
             aftermath: Duration::ZERO,
         }
@@ -192,17 +202,21 @@ impl Plan {
             (at + Duration::from_millis(500), Fault::Restart(1)),
             (at + Duration::from_millis(500), Fault::Restart(2)),
         ];
+        let leases = (EVENTS[event] == Fault::Plugged(0)).then(|| lease_sizes(4, 16));
         Some(Plan {
             takeover,
             ike_proposal,
+            leases,
             ..Plan::with(2, faults)
         })
     }
 }
 
 /// What a member dies in the midst of.
-const EVENTS: [Fault; 8] = [
+const EVENTS: [Fault; 9] = [
     Fault::Healed,
+    // Nothing but traffic, with leases so small that they are extended all the time.
+    Fault::Plugged(0),
     Fault::PeerRekeysChild,
     Fault::PeerRekeysIke,
     Fault::ClusterRekeysChild,
@@ -213,6 +227,9 @@ const EVENTS: [Fault; 8] = [
 ];
 /// No exchange has as many outputs of one member, heartbeats included.
 const OUTPUTS: u64 = 60;
+
+/// How many writes fail: the last is a disk that stays full.
+const WRITES: [u32; 4] = [1, 2, 4, u32::MAX];
 
 fn below(entropy: &mut dyn Entropy, bound: u32) -> u32 {
     entropy.u32() % bound
@@ -233,11 +250,15 @@ fn noise(entropy: &mut dyn Entropy) -> Noise {
 }
 
 fn small_leases(entropy: &mut dyn Entropy) -> LeaseSizes {
+    let (small, large) = pick(entropy, &[(4, 16), (16, 64), (64, 1024)]);
+    lease_sizes(small, large)
+}
+
+pub fn lease_sizes(small: u64, large: u64) -> LeaseSizes {
     let lease = |grant, high_water| Lease {
         grant: SequenceNumber(grant),
         high_water: SequenceNumber(high_water),
     };
-    let (small, large) = pick(entropy, &[(4, 16), (16, 64), (64, 1024)]);
     LeaseSizes {
         first: lease(small, small),
         outbound: (small, large),
@@ -270,7 +291,7 @@ impl Episode {
         let cut = [deaf(member, other), deaf(other, member)];
         let healed = (at + span, Fault::Healed);
         let restarted = (at + span, Fault::Restart(member));
-        match below(entropy, 22) {
+        match below(entropy, 23) {
             0..=2 => faults.extend([(at, Fault::Crash(member)), restarted]),
             3 => {
                 // Both, in turn.
@@ -341,13 +362,14 @@ impl Episode {
                 faults.push((at + again, pick(entropy, &rekeys)));
             }
             18 => {
-                faults.push((at, Fault::DiskFails(other, 1 + below(entropy, 4))));
+                faults.push((at, Fault::DiskFails(other, pick(entropy, &WRITES))));
                 faults.extend([(at, Fault::Crash(member)), restarted]);
             }
             19 => {
-                faults.push((at, Fault::DiskFails(member, 1 + below(entropy, 4))));
+                faults.push((at, Fault::DiskFails(member, pick(entropy, &WRITES))));
                 faults.push((at, Fault::Switchover));
             }
+            20 => faults.push((at, Fault::ClockJumps(member, span * 4))),
             _ => faults.extend([(at, Fault::Replay), (at + span, Fault::Replay)]),
         }
     }

@@ -25,7 +25,13 @@ const PROBE: usize = 120;
 const STEP: Duration = Duration::from_micros(600);
 /// The same while nothing but timers of seconds is waited for.
 const PATIENT_STEP: Duration = Duration::from_millis(4);
-const PATIENT: Duration = Duration::from_secs(5);
+const PATIENT: Duration = Duration::from_millis(1500);
+/// And while the tunnel is made: before the first fault, time matters little.
+const EARLY_STEP: Duration = Duration::from_millis(2);
+/// Time between two probes once everybody is patient.
+const PATIENT_PROBE: Duration = Duration::from_millis(20);
+/// Steps are small this long before the first fault.
+const WARM_UP: Duration = Duration::from_millis(50);
 /// Traffic must flow both ways within this after the last fault.
 const LIVENESS: Duration = Duration::from_secs(90);
 /// The same with `takeover = exact`, where a member trusts its Message IDs until the peer is dead
@@ -135,7 +141,7 @@ impl World {
             recorded: Vec::new(),
             replayed: VecDeque::new(),
             next_probe: EPOCH + Duration::from_millis(300),
-            longest: STEP,
+            longest: EARLY_STEP,
             steps: 0,
             tally: Tally::default(),
             digest: DefaultHasher::new(),
@@ -150,7 +156,11 @@ impl World {
             eprintln!("{:?}", self.plan);
         }
         if self.broken.is_empty() {
-            for (at, fault) in std::mem::take(&mut self.plan.faults) {
+            let faults = std::mem::take(&mut self.plan.faults);
+            let first = faults.first().map_or(self.plan.calm, |(at, _)| *at);
+            self.run_until(EPOCH + first.saturating_sub(WARM_UP));
+            self.longest = STEP;
+            for (at, fault) in faults {
                 self.run_until(EPOCH + at);
                 self.strike(fault);
             }
@@ -204,7 +214,11 @@ impl World {
         self.now += span;
         self.steps += 1;
         if self.now >= self.next_probe {
-            self.next_probe = self.now + self.plan.probe_every;
+            let pause = match self.longest == PATIENT_STEP {
+                true => self.plan.probe_every.max(PATIENT_PROBE),
+                false => self.plan.probe_every,
+            };
+            self.next_probe = self.now + pause;
             self.a.send(self.now, HOST_B);
             self.b.send(self.now, HOST_A);
         }
@@ -227,22 +241,21 @@ impl World {
         let now = self.now;
         let machine = &mut self.machines[index];
         let who = machine.who;
-        let (oracle, recorded) = (&mut self.oracle, &mut self.recorded);
-        let digest = &mut self.digest;
         let running = machine.runs();
-        let events = machine.turn(now, &mut self.sync, &mut self.entropy, |frame, keys| {
-            (now.0, who, frame).hash(digest);
-            oracle.sent(now, who, frame, keys);
-            if recorded.len() < RECORDED {
-                recorded.push(frame.to_vec());
-            }
-        });
+        let turned = machine.turn(now, &mut self.sync, &mut self.entropy);
         if running && !machine.runs() {
             self.tally.crashes += 1;
             self.say(&format!("machine {who} is dead"));
         }
-        for event in events {
+        for event in turned.events {
             self.hear(who, &event);
+        }
+        for frame in turned.sent {
+            (now.0, who, &frame).hash(&mut self.digest);
+            self.oracle.sent(now, who, &frame, &turned.keys);
+            if self.recorded.len() < RECORDED {
+                self.recorded.push(frame);
+            }
         }
     }
 
@@ -284,6 +297,10 @@ impl World {
             Fault::Unplugged(who) => self.machine(who).outside.plugged = false,
             Fault::Plugged(who) => self.machine(who).outside.plugged = true,
             Fault::Frozen(who, part, span) => self.machine(who).freeze(part, now + span),
+            Fault::ClockJumps(who, span) => {
+                self.oracle.clocks_jump();
+                self.machine(who).jump(span);
+            }
             Fault::DiskFails(who, writes) => self.machine(who).fail_writes(writes),
             Fault::Switchover => {
                 for machine in &mut self.machines[1..] {
@@ -399,6 +416,7 @@ fn topology(plan: &Plan, secret: String) -> Topology {
         esp_proposal: plan.esp_proposal,
         takeover: plan.takeover,
         degraded: plan.degraded,
+        checkpoint: plan.checkpoint,
         dpd_delay: "2s",
         ..Topology::new(plan.members, secret)
     }

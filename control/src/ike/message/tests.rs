@@ -1,5 +1,6 @@
 //! Ordinary and hostile messages.
 
+mod differential;
 mod property;
 
 use hitless_sa::{IkeSpi, MessageId, Spi};

@@ -13,7 +13,7 @@ use crate::worker::Worker;
 const REMEMBERED: usize = 4096;
 
 /// The last step of a packet's way.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Egress {
     /// The Ethernet header, for packets of the destination's family.
     pub(crate) header: [u8; ethernet::HEADER],
@@ -110,9 +110,20 @@ fn address(key: u128) -> IpAddr {
 }
 
 impl Worker {
-    /// The way to a destination, if it is known down to the Ethernet address; and until when.
+    /// The way to a destination, if it is known down to the Ethernet address.
     #[inline]
-    pub(crate) fn egress(&mut self, now: Instant, destination: u128) -> Option<(Egress, Instant)> {
+    pub(crate) fn egress(&mut self, now: Instant, destination: u128) -> Option<Egress> {
+        self.egress_until(now, destination)
+            .map(|(egress, _)| egress)
+    }
+
+    /// The same, and until when.
+    #[inline]
+    pub(crate) fn egress_until(
+        &mut self,
+        now: Instant,
+        destination: u128,
+    ) -> Option<(Egress, Instant)> {
         let state = self.egress_state();
         match self.express.egresses.find(destination, state, now) {
             Some(found) => Some(found),

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::port::MacAddress;
-use crate::wire::{checksum, ethernet, ipv4, ipv6, udp};
+use crate::wire::{ethernet, ipv4, ipv6, udp};
 
 /// Where the transport header of a plain packet begins.
 const UPPER_V4: usize = ethernet::HEADER + ipv4::HEADER;
@@ -32,7 +32,7 @@ pub(super) enum Kind {
 }
 
 /// ESP as its outer headers show it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Outer {
     pub(crate) spi: u32,
     /// Octets of Ethernet, IP and UDP in front of ESP.
@@ -47,7 +47,7 @@ pub(crate) struct Outer {
 }
 
 /// What the lane wants to know of a packet. Of one that is not plain only `pair` is known.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Sight {
     /// Octets of the IP packet.
     pub(super) length: u16,
@@ -61,46 +61,79 @@ pub(super) struct Sight {
 
 /// Looks at a frame. What is neither `Nothing` nor `Odd` is for our Ethernet address, has an intact IP
 /// header without options or extensions, is no fragment, and has eight octets or more behind it.
-#[inline]
+#[inline(always)]
 pub(super) fn look(frame: &[u8], own: MacAddress) -> (Kind, Sight) {
-    let mut sight = Sight {
-        length: 0,
+    match frame.first_chunk() {
+        Some(head) if head[12..14] == [0x08, 0x00] => look_v4(head, frame, own),
+        _ => look_further(frame, own),
+    }
+}
+
+#[inline(always)]
+fn look_v4(head: &[u8; UPPER_V4 + LEAST], frame: &[u8], own: MacAddress) -> (Kind, Sight) {
+    const IP: usize = ethernet::HEADER;
+    let length = u16::from_be_bytes([head[IP + 2], head[IP + 3]]);
+    let sight = Sight {
+        length,
         v6: false,
-        hops: 0,
-        tos: 0,
-        pair: 0,
+        hops: head[IP + 8],
+        tos: head[IP + 1],
+        pair: pair(u64::from_ne_bytes(eight(head, IP + 12))),
     };
-    let kind = match frame {
-        _ if frame.len() < UPPER_V4 => None,
-        [_, _, _, _, _, _, _, _, _, _, _, _, 0x08, 0x00, ..] => look_v4(frame, own, &mut sight),
-        [_, _, _, _, _, _, _, _, _, _, _, _, 0x86, 0xdd, ..] => look_v6(frame, own, &mut sight),
-        _ => None,
+    let plain = head.first_chunk() == Some(&own)
+        && head[IP] == 0x45
+        && u16::from_be_bytes([head[IP + 6], head[IP + 7]]) & FRAGMENT == 0
+        && usize::from(length) >= ipv4::HEADER + LEAST
+        && usize::from(length) <= frame.len() - IP
+        && holds(head);
+    match plain {
+        true => {
+            let payload = length - ipv4::HEADER as u16;
+            let upper = frame.get(UPPER_V4..).unwrap_or_default();
+            (kind(head[IP + 9], payload, upper), sight)
+        }
+        false => (Kind::Odd, sight),
+    }
+}
+
+/// Whether the checksum of an IPv4 header without options is right. The sum may be taken in words of
+/// any size and order (RFC 1071 section 2).
+#[inline]
+fn holds(head: &[u8; UPPER_V4 + LEAST]) -> bool {
+    let word = |at: usize| {
+        let octets = [head[at], head[at + 1], head[at + 2], head[at + 3]];
+        u64::from(u32::from_ne_bytes(octets))
     };
-    (kind.unwrap_or(Kind::Nothing), sight)
+    let mut sum = word(14) + word(18) + word(22) + word(26) + word(30);
+    for _ in 0..3 {
+        sum = (sum & 0xffff) + (sum >> 16);
+    }
+    sum == 0xffff
 }
 
 #[inline]
-fn look_v4(frame: &[u8], own: MacAddress, sight: &mut Sight) -> Option<Kind> {
-    let header: &[u8; ipv4::HEADER] = frame.get(ethernet::HEADER..)?.first_chunk()?;
-    let addresses = u64::from_ne_bytes(*header.last_chunk()?);
-    sight.pair = pair(addresses);
-    if frame.len() < UPPER_V4 + LEAST {
-        return Some(Kind::Odd);
+fn eight(head: &[u8; UPPER_V4 + LEAST], at: usize) -> [u8; 8] {
+    std::array::from_fn(|i| head[at + i])
+}
+
+/// What is not IPv4, or shorter than a plain packet is.
+fn look_further(frame: &[u8], own: MacAddress) -> (Kind, Sight) {
+    let mut sight = Sight::default();
+    let ether_type = frame.get(12..14);
+    if ether_type == Some(&[0x86, 0xdd]) {
+        let kind = look_v6(frame, own, &mut sight);
+        return (kind.unwrap_or(Kind::Nothing), sight);
     }
-    let [first, tos, l0, l1, _, _, f0, f1, hops, protocol, ..] = *header;
-    let length = u16::from_be_bytes([l0, l1]);
-    let plain = frame.first_chunk() == Some(&own)
-        && first == 0x45
-        && u16::from_be_bytes([f0, f1]) & FRAGMENT == 0
-        && usize::from(length) >= ipv4::HEADER + LEAST
-        && usize::from(length) <= frame.len() - ethernet::HEADER
-        && checksum(0, header) == 0;
-    if !plain {
-        return Some(Kind::Odd);
+    match frame
+        .first_chunk::<UPPER_V4>()
+        .and_then(|head| head.last_chunk())
+    {
+        Some(addresses) if ether_type == Some(&[0x08, 0x00]) => {
+            sight.pair = pair(u64::from_ne_bytes(*addresses));
+            (Kind::Odd, sight)
+        }
+        _ => (Kind::Nothing, sight),
     }
-    (sight.length, sight.hops, sight.tos) = (length, hops, tos);
-    let payload = length - ipv4::HEADER as u16;
-    Some(kind(protocol, payload, frame.get(UPPER_V4..)?))
 }
 
 #[inline]
@@ -130,7 +163,7 @@ fn look_v6(frame: &[u8], own: MacAddress, sight: &mut Sight) -> Option<Kind> {
 }
 
 /// What a packet is by its protocol and what follows its IP header, of which so many octets count.
-#[inline]
+#[inline(always)]
 fn kind(protocol: u8, payload: u16, upper: &[u8]) -> Kind {
     match (protocol, upper) {
         (ipv4::UDP, [_, _, t0, t1, l0, l1, _, _, rest @ ..])
@@ -178,6 +211,13 @@ impl Sight {
         if self.v6 { UPPER_V6 } else { UPPER_V4 }
     }
 
+    /// Source and destination of a plain packet in one, if they are IPv4's.
+    #[inline]
+    pub(super) fn ends_v4(&self, frame: &[u8]) -> Option<[u8; 8]> {
+        let headers = frame.get(..UPPER_V4).filter(|_| !self.v6)?;
+        headers.last_chunk().copied()
+    }
+
     /// Source and destination of a plain packet.
     #[inline]
     pub(super) fn addresses(&self, frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
@@ -222,6 +262,7 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::classify::{Addresses, Class, classify};
+    use crate::wire::checksum;
 
     const OWN: MacAddress = [2, 0, 0, 0, 0, 1];
 

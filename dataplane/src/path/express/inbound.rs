@@ -4,228 +4,339 @@
 
 use std::net::IpAddr;
 
-use hitless_sa::{Instant, Mode, SequenceNumber};
+use hitless_sa::{Instant, Mode, SequenceNumber, Spi};
 use smallvec::SmallVec;
 
 use super::egress::Egress;
-use super::front::Outer;
+use super::front::{Outer, Sight};
 use super::inner::{Ends, Inner};
-use super::{Entering, Enterings, Rest};
-use crate::aead::{self, Job};
+use super::{Place, Rest};
+use crate::aead::{self, EspKey, Job};
 use crate::esp;
 use crate::flow::Flow;
 use crate::path::inbound::{Opening, moved};
 use crate::path::{Arrival, Departure, Sorted};
 use crate::pool::Packet;
-use crate::port::BURST;
+use crate::port::{BURST, Burst};
 use crate::sad::InboundSa;
 use crate::wire::ethernet;
 use crate::wire::ip::decrement_hops;
 use crate::worker::Worker;
 
-/// A packet whose SA and number are known. It is still the frame that came.
-struct Candidate {
-    packet: Packet,
+/// What is known of a packet so far. It is still the frame that came.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Entry {
     outer: Outer,
+    place: Place,
     slot: u32,
     number: SequenceNumber,
     high: Option<u32>,
+    /// Whether the lane takes it.
+    taken: bool,
     verified: bool,
+    /// The port that it leaves by.
+    port: u16,
 }
 
-type Candidates = SmallVec<[Candidate; BURST]>;
+impl Entry {
+    /// Of a packet that is ESP for us, the one at this place in its burst.
+    #[inline]
+    pub(super) fn look(&mut self, frame: &[u8], sight: &Sight, at: u8, encapsulated: bool) {
+        let pair = sight.pair;
+        // Nothing of an earlier packet stays, least of all that it was verified.
+        *self = Entry {
+            outer: sight.outer(frame, encapsulated),
+            place: Place { at, pair },
+            ..Entry::default()
+        };
+    }
+}
 
 /// Where the last packet went: most go where the one before went.
-type LastWay = Option<(Ends, Egress)>;
+#[derive(Default)]
+struct LastWay {
+    ends: Ends,
+    /// Of no use while its MTU is 0.
+    egress: Egress,
+}
 
-/// What one SA's packets in a row come to.
+/// What has come out: of the SA at hand, and of all.
 #[derive(Default)]
 struct Tally {
+    slot: u32,
     packets: usize,
     octets: usize,
+    all: (usize, usize),
 }
 
 impl Worker {
-    /// Takes what it can; the rest goes the plain way as it came. What turns out odd after it has been
-    /// decrypted goes on by the steps of the plain way.
+    /// Takes what it can of packets of which there is an entry each; the rest goes the plain way as it
+    /// came. What turns out odd after it has been decrypted goes on by the steps of the plain way.
     pub(super) fn express_inbound(
         &mut self,
         now: Instant,
-        entering: &mut Enterings,
+        packets: &mut Burst,
         sorted: &mut Sorted,
         rest: &mut Rest,
     ) {
         // 1. The SA, the number, the replay check.
-        let slots = self.slots_entering(entering);
-        let mut candidates = Candidates::new();
-        for (entering, slot) in entering.drain(..).zip(slots) {
-            match self.candidate(&entering, slot) {
-                Some((number, high)) if !rest.wants(entering.place) => candidates.push(Candidate {
-                    packet: entering.packet,
-                    outer: entering.outer,
-                    slot,
-                    number,
-                    high,
-                    verified: false,
-                }),
-                _ => rest.take(entering.packet, entering.place),
-            }
+        self.find_receivers(packets);
+        if !self.take_all(packets, rest) {
+            self.leave_some(packets, rest);
         }
         // 2. ICV and decryption, in one go.
-        self.open_candidates(&mut candidates);
+        self.open_all(packets);
         // 3. What an authentic packet changes, and where it goes.
-        let (mut all, mut run) = (Tally::default(), Tally::default());
-        let mut last_way = None;
-        let mut slot = candidates.first().map_or(0, |first| first.slot);
-        for mut candidate in candidates.drain(..) {
-            if candidate.slot != slot {
-                self.end_run(now, slot, &mut run, &mut all);
-                slot = candidate.slot;
-            }
-            match self.clear(now, &mut candidate, &mut last_way) {
-                Some((port, octets)) => {
-                    run.packets += 1;
-                    run.octets += octets;
-                    self.links.queue(&mut self.frames, port, candidate.packet);
-                }
-                None => self.accept_plainly(now, candidate, &mut sorted.departures),
-            }
-        }
-        self.end_run(now, slot, &mut run, &mut all);
-        self.frames.counters.count_opened(all.packets, all.octets);
+        self.clear_all(now, packets, sorted);
     }
 
     /// The slots that the packets name. What their SAs consist of is asked for all at once, in steps,
     /// for each says where the next one is.
-    fn slots_entering(&self, entering: &Enterings) -> SmallVec<[u32; BURST]> {
+    fn find_receivers(&mut self, packets: &Burst) {
         // No slot is that high.
         const NONE: (u32, u32) = (0, u32::MAX);
-        let mut slots: SmallVec<[u32; BURST]> = SmallVec::new();
-        // Those that differ from the one before, and whose packet it was.
-        let mut each: SmallVec<[(u32, &Entering); BURST]> = SmallVec::new();
+        let Worker {
+            sad,
+            express,
+            schedule,
+            frames,
+            ..
+        } = self;
+        // Those that differ from the one before: slot, and whose packet it was.
+        let mut each: SmallVec<[(u32, u8); BURST]> = SmallVec::new();
         let mut last = NONE;
-        for packet in entering {
-            let spi = packet.outer.spi;
+        for (at, (entry, _)) in (0..).zip(express.entries.iter_mut().zip(packets)) {
+            let spi = entry.outer.spi;
             if spi != last.0 {
-                let slot = self.sad.slot_of_spi(hitless_sa::Spi(spi));
+                let slot = sad.slot_of_spi(Spi(spi));
                 last = (spi, slot.unwrap_or(NONE.1));
-                self.sad.prefetch_slot(last.1);
-                self.prefetch_use(last.1);
-                each.push((last.1, packet));
+                sad.prefetch_slot(last.1);
+                schedule.prefetch(last.1);
+                each.push((last.1, at));
             }
-            slots.push(last.1);
+            entry.slot = last.1;
         }
         // Of one SA everything is at hand since the last burst.
         if each.len() > 1 {
             for (slot, _) in &each {
-                self.sad.prefetch_inbound(*slot);
+                sad.prefetch_inbound(*slot);
             }
-            for (slot, packet) in &each {
-                if let (Some(sa), Some(esp)) = (self.sad.inbound_in(*slot), self.esp(packet)) {
+            for (slot, at) in &each {
+                let at = usize::from(*at);
+                let (Some(entry), Some(packet)) = (express.entries.get(at), packets.get(at)) else {
+                    continue;
+                };
+                let esp = entry.outer.esp(frames.pool.bytes(packet));
+                if let (Some(sa), Some(esp)) = (sad.inbound_in(*slot), esp) {
                     sa.prefetch_rest(esp.len(), esp::low(esp));
                 }
             }
         }
-        slots
     }
 
-    /// The ESP packet in a frame.
-    #[inline]
-    fn esp(&self, entering: &Entering) -> Option<&[u8]> {
-        entering.outer.esp(self.frames.pool.bytes(&entering.packet))
-    }
-
-    /// Pass 1: the number of a packet, and its high half if the ICV covers that.
-    #[inline]
-    fn candidate(&self, entering: &Entering, slot: u32) -> Option<(SequenceNumber, Option<u32>)> {
-        let sa = self.sad.inbound_in(slot)?;
-        // Of one that was taken over the plain way knows more.
-        let usual = sa.mode == Mode::Tunnel && !sa.copies_dscp() && !sa.is_below_floor();
-        if !usual {
-            return None;
+    /// Pass 1: which packets the lane takes. Whether it takes all.
+    fn take_all(&mut self, packets: &Burst, rest: &mut Rest) -> bool {
+        let Worker {
+            sad,
+            express,
+            frames,
+            ..
+        } = self;
+        let mut all = true;
+        for (entry, packet) in express.entries.iter_mut().zip(packets) {
+            let found = sad
+                .inbound_in(entry.slot)
+                .filter(|_| !rest.wants(entry.place))
+                .and_then(|sa| number(sa, entry.outer.esp(frames.pool.bytes(packet))?));
+            match found {
+                Some((number, high)) => {
+                    (entry.number, entry.high, entry.taken) = (number, high, true);
+                }
+                None => {
+                    rest.mark(entry.place);
+                    all = false;
+                }
+            }
         }
-        let esp = self.esp(entering)?;
-        let number = esp::number(esp, sa.key.suite(), &sa.window, sa.esn).ok()?;
-        Some((number, esp::high(number, sa.esn)))
+        all
+    }
+
+    /// Parts those that the lane does not take from the others, whose entries go with them.
+    #[cold]
+    fn leave_some(&mut self, packets: &mut Burst, rest: &mut Rest) {
+        let mut taken = Burst::new();
+        let entries = *self.express.entries;
+        for (packet, entry) in packets.drain(..).zip(entries) {
+            if !entry.taken {
+                rest.take(packet, entry.place);
+            } else {
+                self.express.entries[taken.len() % BURST] = entry;
+                taken.push(packet);
+            }
+        }
+        packets.append(&mut taken);
     }
 
     /// Pass 2: verifies and decrypts (RFC 4303 section 3.4.4).
-    fn open_candidates(&mut self, candidates: &mut Candidates) {
-        let Worker { sad, frames, .. } = self;
-        let packets = candidates.iter_mut().map(|candidate| {
-            let Candidate {
-                packet,
-                outer,
-                slot,
-                high,
-                verified,
-                ..
-            } = candidate;
-            (packet, (*outer, *slot, *high, verified))
-        });
-        let each = frames.pool.each_bytes_mut(packets);
-        aead::open_burst(each.filter_map(|(frame, (outer, slot, high, ok))| {
-            let key = sad.opening_key(slot)?;
-            let esp = frame.get_mut(outer.range())?;
-            Some(Job { key, esp, high, ok })
+    fn open_all(&mut self, packets: &mut Burst) {
+        let Worker {
+            sad,
+            frames,
+            express,
+            ..
+        } = self;
+        let with_entries = packets.iter_mut().zip(express.entries.iter_mut());
+        let each = frames.pool.each_bytes_mut(with_entries);
+        // The key of the packet before.
+        let mut last: Option<(u32, &EspKey)> = None;
+        aead::open_burst(each.filter_map(|(frame, entry)| {
+            let key = match last {
+                Some((slot, key)) if slot == entry.slot => key,
+                _ => sad.opening_key(entry.slot)?,
+            };
+            last = Some((entry.slot, key));
+            Some(Job {
+                key,
+                esp: frame.get_mut(entry.outer.range())?,
+                high: entry.high,
+                ok: &mut entry.verified,
+            })
         }));
     }
 
-    /// Pass 3: makes a packet the frame that leaves, unless there is anything odd about it. Gives the
-    /// port, and the octets of the inner packet.
-    #[inline]
+    /// Pass 3: what is plain leaves together, if it can.
+    fn clear_all(&mut self, now: Instant, packets: &mut Burst, sorted: &mut Sorted) {
+        if packets.is_empty() {
+            return;
+        }
+        let mut tally = Tally {
+            slot: self.express.entries[0].slot,
+            ..Tally::default()
+        };
+        let mut way = LastWay::default();
+        let mut cleared = 0;
+        let mut same_port = true;
+        for (at, packet) in packets.iter_mut().enumerate() {
+            let before = way.egress.port;
+            if !self.clear(now, packet, at, &mut way, &mut tally) {
+                break;
+            }
+            same_port &= at == 0 || way.egress.port == before;
+            cleared += 1;
+        }
+        if cleared == packets.len() && same_port {
+            self.links
+                .queue_all(&mut self.frames, usize::from(way.egress.port), packets);
+        } else {
+            self.clear_apart(now, packets, cleared, &mut tally, sorted);
+        }
+        self.end_run(now, &mut tally);
+        let (packets, octets) = tally.all;
+        self.frames.counters.count_opened(packets, octets);
+    }
+
+    /// The same where that is not so, of packets of which the first ones have been cleared. They leave
+    /// in the order in which they came.
+    #[cold]
+    fn clear_apart(
+        &mut self,
+        now: Instant,
+        packets: &mut Burst,
+        cleared: usize,
+        tally: &mut Tally,
+        sorted: &mut Sorted,
+    ) {
+        let mut way = LastWay::default();
+        for (at, mut packet) in packets.drain(..).enumerate() {
+            if at < cleared || self.clear(now, &mut packet, at, &mut way, tally) {
+                let port = usize::from(self.express.entries[at % BURST].port);
+                self.links.queue(&mut self.frames, port, packet);
+            } else {
+                let entry = self.express.entries[at % BURST];
+                self.accept_plainly(now, packet, &entry, &mut sorted.departures);
+            }
+        }
+    }
+
+    /// Makes a packet the frame that leaves, unless there is anything odd about it: then it stays as it
+    /// is.
+    #[inline(always)]
     fn clear(
         &mut self,
         now: Instant,
-        candidate: &mut Candidate,
-        last_way: &mut LastWay,
-    ) -> Option<(usize, usize)> {
-        let sa = self.sad.inbound_in(candidate.slot)?;
-        let frame = self.frames.pool.bytes(&candidate.packet);
-        let inner = inner(sa, candidate, frame)?;
-        let way = match last_way {
-            Some((ends, way)) if *ends == inner.ends => *way,
-            _ => self.way_of(now, &inner.ends, last_way)?,
-        };
-        if inner.length > way.mtu {
-            return None;
+        packet: &mut Packet,
+        at: usize,
+        way: &mut LastWay,
+        tally: &mut Tally,
+    ) -> bool {
+        let entry = &self.express.entries[at % BURST];
+        let (slot, number, headers) = (entry.slot, entry.number, entry.outer.headers);
+        if tally.slot != slot {
+            self.end_run(now, tally);
+            tally.slot = slot;
         }
-        // Check-and-mark (rule R8). Seen already, in this burst, it goes the plain way, to be counted.
-        let number = candidate.number;
-        let sa = self.sad.inbound_in_slot(candidate.slot)?;
+        let Some(octets) = self.judge(now, packet, at, way) else {
+            return false;
+        };
+        // Check-and-mark (rule R8). One that was seen already, in this burst, is odd.
+        let Some(sa) = self.sad.inbound_in_slot(slot) else {
+            return false;
+        };
         if !sa.window.mark(number) {
-            return None;
+            return false;
         }
         sa.authenticated = sa.authenticated.max(number);
+        let start = usize::from(headers) + esp::prefix(sa.key.suite()) - ethernet::HEADER;
+        tally.packets += 1;
+        tally.octets += octets;
         // TTL, and Ethernet where the IV was.
-        let start = usize::from(candidate.outer.headers) + esp::prefix(sa.key.suite());
-        let (packet, octets) = (&mut candidate.packet, usize::from(inner.length));
-        let cut = self
-            .frames
-            .pool
-            .trim_front(packet, start.saturating_sub(ethernet::HEADER))
-            && self.frames.pool.truncate(packet, ethernet::HEADER + octets);
-        let frame = self.frames.pool.bytes_mut(packet);
-        if let Some((header, inner)) = frame.split_first_chunk_mut() {
-            *header = way.header;
-            let lower = decrement_hops(inner);
-            debug_assert!(cut && lower, "the packet has been looked at");
+        let pool = &mut self.frames.pool;
+        let cut =
+            pool.trim_front(packet, start) && pool.truncate(packet, ethernet::HEADER + octets);
+        let mut lower = false;
+        if let Some((header, inner)) = pool.bytes_mut(packet).split_first_chunk_mut() {
+            *header = way.egress.header;
+            lower = decrement_hops(inner);
         }
-        Some((usize::from(way.port), octets))
+        debug_assert!(cut && lower, "the packet has been looked at");
+        self.express.entries[at % BURST].port = way.egress.port;
+        true
+    }
+
+    /// The length of what a packet carries, if it is authentic, nothing about it is odd, and there is a
+    /// way for it.
+    #[inline(always)]
+    fn judge(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        at: usize,
+        way: &mut LastWay,
+    ) -> Option<usize> {
+        let entry = &self.express.entries[at % BURST];
+        let sa = self.sad.inbound_in(entry.slot)?;
+        let inner = inner(sa, entry, self.frames.pool.bytes(packet))?;
+        if way.ends != inner.ends {
+            self.find_way(now, inner.ends, way)?;
+        }
+        (inner.length <= way.egress.mtu).then_some(usize::from(inner.length))
     }
 
     /// The way of packets between these hosts, if it leads to the protected side.
-    fn way_of(&mut self, now: Instant, ends: &Ends, last_way: &mut LastWay) -> Option<Egress> {
+    fn find_way(&mut self, now: Instant, ends: Ends, way: &mut LastWay) -> Option<()> {
         let (source, destination) = ends.addresses();
         if !self.addresses.is_between_others(source, destination) {
             return None;
         }
-        let (way, _) = self.egress(now, ends.destination)?;
-        if !way.protected {
-            return None;
+        if ends.destination != way.ends.destination {
+            let egress = self.egress(now, ends.destination)?;
+            if !egress.protected {
+                return None;
+            }
+            way.egress = egress;
         }
-        *last_way = Some((*ends, way));
-        Some(way)
+        way.ends = ends;
+        Some(())
     }
 
     /// What is odd about a packet that was decrypted, the plain way finds out.
@@ -233,17 +344,18 @@ impl Worker {
     fn accept_plainly(
         &mut self,
         now: Instant,
-        candidate: Candidate,
+        mut packet: Packet,
+        entry: &Entry,
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
-        let Candidate {
-            mut packet,
+        let Entry {
             outer,
             slot,
             number,
             high,
             verified,
-        } = candidate;
+            ..
+        } = *entry;
         let source = outer.source(self.frames.pool.bytes(&packet));
         let headers = usize::from(outer.headers);
         let cut = self.frames.pool.trim_front(&mut packet, headers)
@@ -270,32 +382,47 @@ impl Worker {
         self.accept(now, opening, departures);
     }
 
-    /// Counts what came of an SA's packets in a row, and reports the highest authentic number (rule
-    /// R8).
+    /// Counts what came of the SA at hand, and reports its highest authentic number (rule R8).
     #[inline]
-    fn end_run(&mut self, now: Instant, slot: u32, run: &mut Tally, all: &mut Tally) {
+    fn end_run(&mut self, now: Instant, tally: &mut Tally) {
+        let slot = tally.slot;
+        let packets = std::mem::take(&mut tally.packets);
+        let octets = std::mem::take(&mut tally.octets);
         let Some(sa) = self.sad.inbound_in_slot(slot) else {
             return;
         };
-        sa.cell.note_inbound_top(sa.authenticated);
+        match sa.window.is_shared() {
+            false => sa.cell.note_inbound_top_alone(sa.authenticated),
+            true => sa.cell.note_inbound_top(sa.authenticated),
+        }
         sa.counters.note_window(sa.window.top(), sa.window.lost());
-        let Tally { packets, octets } = std::mem::take(run);
         if packets > 0 {
             sa.counters.count_packets(packets, octets);
             sa.last_use = now;
-            all.packets += packets;
-            all.octets += octets;
+            tally.all.0 += packets;
+            tally.all.1 += octets;
             self.note_uses(slot, now, packets as u32);
         }
     }
 }
 
-/// What a packet carries, if it is authentic and nothing about it is odd.
+/// The number of a packet that is worth decrypting, and its high half if the ICV covers that.
 #[inline]
-fn inner(sa: &InboundSa, candidate: &Candidate, frame: &[u8]) -> Option<Inner> {
-    let (outer, number) = (&candidate.outer, candidate.number);
+fn number(sa: &InboundSa, esp: &[u8]) -> Option<(SequenceNumber, Option<u32>)> {
+    // Of one that was taken over the plain way knows more.
+    if sa.mode != Mode::Tunnel || sa.copies_dscp() || sa.is_below_floor() {
+        return None;
+    }
+    let number = esp::number(esp, sa.key.suite(), &sa.window, sa.esn).ok()?;
+    Some((number, esp::high(number, sa.esn)))
+}
+
+/// What a packet carries, if it is authentic and nothing about it is odd.
+#[inline(always)]
+fn inner(sa: &InboundSa, entry: &Entry, frame: &[u8]) -> Option<Inner> {
+    let (outer, number) = (&entry.outer, entry.number);
     // Congestion has to be passed on (RFC 6040 section 4.2), and a peer that moved to be told of.
-    let odd = !candidate.verified
+    let odd = !entry.verified
         || outer.tos & 1 != 0
         || !sa.cell.may_deliver(number)
         || (outer.is_encapsulated()

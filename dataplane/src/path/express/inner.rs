@@ -14,7 +14,7 @@ const SYN: u8 = 0x02;
 const FLAGS: usize = 13;
 
 /// Source and destination of a packet, IPv4 ones as IPv6 maps them.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Ends {
     pub(super) source: u128,
     pub(super) destination: u128,
@@ -47,7 +47,7 @@ impl Inner {
     /// Looks at the payload of ESP, behind which there may be TFC padding (RFC 4303 section 2.7). A
     /// plain packet has an intact IP header without options or extensions, hops left, is no fragment,
     /// and opens no TCP connection: such a one may have to be rewritten (RFC 4459 section 3.2).
-    #[inline]
+    #[inline(always)]
     pub(super) fn look(next_header: u8, payload: &[u8]) -> Option<Inner> {
         match next_header {
             esp::NEXT_HEADER_IPV4 => Inner::look_v4(payload),
@@ -56,7 +56,7 @@ impl Inner {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn look_v4(payload: &[u8]) -> Option<Inner> {
         let (header, upper) = payload.split_first_chunk::<{ ipv4::HEADER }>()?;
         let [

@@ -1,19 +1,18 @@
 //! The lane from the inner packet to ESP (RFC 4301 section 5.1, RFC 4303 section 3.3). A packet of a flow
 //! whose SA is known needs no policy search, no route and no neighbour: its headers are ready.
 
-use hitless_sa::Instant;
+use hitless_sa::{Instant, SequenceNumber};
 use smallvec::SmallVec;
 
 use super::flows::{Key, Protected};
-use super::record::{self, Dressed, Way};
+use super::record::{self, Dressed, Record, Way};
 use super::{Express, Place, Rest, Sight, egress};
-use crate::aead::{self, EspKey, Job};
+use crate::aead::{EspKey, Together};
 use crate::cell::Block;
 use crate::esp;
 use crate::flow::Flow;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst};
-use crate::prefetch::prefetch;
 use crate::spd::Direction;
 use crate::verdict::DropReason;
 use crate::wire::ethernet;
@@ -23,37 +22,41 @@ use crate::worker::Worker;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Note {
     key: Key,
+    /// Whether it is of the same flow as the packet before.
+    same: bool,
     /// Octets of the inner packet.
     length: u16,
     place: Place,
-    flow: Option<Protected>,
     /// Which of the burst's SAs it goes by.
     run: u8,
-    /// Where ESP begins in the frame that leaves.
-    esp: u8,
-    high: Option<u32>,
     refused: Option<DropReason>,
-    sealed: bool,
+    /// Where the frame begins that leaves, and how long it is.
+    start: u16,
+    dressed: u16,
 }
 
 impl Note {
-    /// Of a plain packet, the one at this place in its burst.
+    /// Of a plain packet, the one at this place in its burst, with the key of the one before.
     #[inline]
-    pub(super) fn look(&mut self, frame: &[u8], sight: &Sight, at: u8) {
+    pub(super) fn look(&mut self, frame: &[u8], sight: &Sight, at: u8, last: &mut Key) {
+        let key = Key::of_frame(frame, sight.v6).unwrap_or_default();
         let pair = sight.pair;
-        // Nothing of an earlier packet stays, least of all that it was sealed (S6).
+        // Nothing of an earlier packet stays.
         *self = Note {
-            key: Key::of_frame(frame, sight.v6).unwrap_or_default(),
+            key,
+            same: key == *last,
             length: sight.length,
             place: Place { at, pair },
             ..Note::default()
         };
+        *last = key;
     }
 }
 
 /// What one SA has to do with a burst.
 struct Run {
     slot: u32,
+    stamp: u32,
     /// The policy of its last packet so far.
     policy: u32,
     /// Packets and octets that the policy has not been told of.
@@ -68,81 +71,84 @@ struct Run {
 }
 
 type Runs = SmallVec<[Run; BURST]>;
+/// What is known of a flow, and the length of its packet.
+type Found = SmallVec<[(Option<Protected>, u16); BURST]>;
+
+impl Run {
+    /// The next number, if there is one.
+    #[inline]
+    fn number(&mut self) -> Result<SequenceNumber, DropReason> {
+        let number = self.numbers.as_mut().and_then(Iterator::next);
+        match number {
+            None => Err(DropReason::LeaseExhausted),
+            // RFC 4303 section 3.3.3: it must not cycle.
+            Some(number) if !self.esn && number.high() != 0 => Err(DropReason::SequenceOverflow),
+            Some(number) => Ok(number),
+        }
+    }
+
+    /// The half of a number that only the ICV knows.
+    #[inline]
+    fn high(&self, number: SequenceNumber) -> Option<u32> {
+        esp::high(number, self.esn)
+    }
+}
 
 impl Worker {
     /// Takes what it can of packets of which there is a note each; the rest goes the plain way as it
     /// came.
     pub(super) fn express_outbound(&mut self, now: Instant, packets: &mut Burst, rest: &mut Rest) {
-        self.find_flows(packets.len());
+        let found = self.find_flows(packets.len());
         let mut runs = Runs::new();
-        if !self.choose_all(now, packets, &mut runs, rest) {
+        if !self.choose_all(now, packets, &found, &mut runs, rest) {
             self.give_up_some(packets, rest);
         }
         if runs.is_empty() {
             return;
         }
         self.draw(&mut runs);
-        self.dress_all(packets, &mut runs);
-        self.seal_all_dressed(packets, &runs);
-        self.leave(now, packets, &mut runs);
+        let sealed = self.seal_lane(packets, &mut runs);
+        self.leave(now, packets, &mut runs, sealed);
     }
 
-    /// What is known of each packet's flow. Everything that packets need is asked for in steps.
-    fn find_flows(&mut self, packets: usize) {
-        let id = self.id();
-        let Worker {
-            express, sad, spd, ..
-        } = self;
-        let Express {
-            flows,
-            records,
-            notes,
-            ..
-        } = express;
-        let Some(notes) = notes.get_mut(..packets) else {
-            return;
+    /// What is known of the flows of packets that are not of the same flow as the one before.
+    /// Everything that they need is asked for in steps.
+    fn find_flows(&self, packets: usize) -> Found {
+        let Express { flows, notes, .. } = &self.express;
+        let notes = notes.get(..packets).unwrap_or_default();
+        let first = || notes.iter().filter(|note| !note.same);
+        let mut found = Found::new();
+        for note in first() {
+            flows.prefetch(flows.place(&note.key));
+        }
+        for note in first() {
+            let flow = flows.find(&note.key, flows.place(&note.key)).copied();
+            if let Some(flow) = flow {
+                self.express.prefetch_record(flow.slot);
+                self.sad.prefetch_slot(flow.slot);
+                self.prefetch_use(flow.slot);
+                self.spd.prefetch_count(self.id(), flow.policy as usize, 0);
+            }
+            found.push((flow, note.length));
+        }
+        if found.len() > 1 {
+            self.prefetch_sas(&found);
+        }
+        found
+    }
+
+    fn prefetch_sas(&self, found: &Found) {
+        let known = || {
+            found
+                .iter()
+                .filter_map(|(flow, length)| Some(((*flow)?, *length)))
         };
-        let mut places = [0u32; BURST];
-        let mut last = Key::default();
-        let mut place = flows.place(&last);
-        for (note, to) in notes.iter().zip(&mut places) {
-            if note.key != last {
-                last = note.key;
-                place = flows.place(&last);
-                flows.prefetch(place);
-            }
-            *to = place as u32;
-        }
-        // Those that differ from the one before.
-        let mut heads: SmallVec<[(Protected, u16); BURST]> = SmallVec::new();
-        let (mut last, mut found) = (Key::default(), None);
-        for (note, place) in notes.iter_mut().zip(places) {
-            if note.key != last {
-                last = note.key;
-                found = flows.find(&last, place as usize).copied();
-                if let Some(flow) = found {
-                    if let Some(record) = records.get(flow.slot as usize) {
-                        prefetch(record);
-                    }
-                    sad.prefetch_slot(flow.slot);
-                    spd.prefetch_count(id, flow.policy as usize, 0);
-                    heads.push((flow, note.length));
-                }
-            }
-            note.flow = found;
-        }
-        if heads.len() > 1 {
-            self.prefetch_sas(&heads);
-        }
-    }
-
-    fn prefetch_sas(&self, heads: &[(Protected, u16)]) {
-        for (flow, _) in heads {
+        for (flow, _) in known() {
             self.sad.prefetch_outbound(flow.slot);
             self.spd.prefetch_count(self.id(), flow.policy as usize, 1);
         }
-        for (flow, length) in heads {
-            self.sad.prefetch_sending(flow.slot, usize::from(*length));
+        for (flow, length) in known() {
+            self.sad.prefetch_sending(flow.slot, usize::from(length));
             self.spd.prefetch_count(self.id(), flow.policy as usize, 2);
         }
     }
@@ -153,49 +159,73 @@ impl Worker {
         &mut self,
         now: Instant,
         packets: &Burst,
+        found: &Found,
         runs: &mut Runs,
         rest: &mut Rest,
     ) -> bool {
         // Where among the runs an SA is, for those that take turns in a burst.
         let mut seen = [u8::MAX; 64];
+        let mut found = found.iter();
         let mut all = true;
         let mut current = usize::MAX;
         for (at, packet) in packets.iter().enumerate() {
-            let Some(note) = self.express.notes.get(at).copied() else {
-                return false;
-            };
-            if let Some(flow) = note.flow.filter(|_| !rest.wants(note.place)) {
-                let is = |run: &Run| run.slot == flow.slot;
-                if !runs.get(current).is_some_and(is) {
-                    let hint = &mut seen[flow.slot as usize % 64];
-                    current = usize::from(*hint);
-                    if !runs.get(current).is_some_and(is)
-                        && let Some(run) = self.begin(now, &flow)
-                    {
-                        current = runs.len();
-                        *hint = current as u8;
-                        runs.push(run);
-                    }
-                }
-                if let Some(run) = runs.get_mut(current).filter(|run| is(run))
-                    && usize::from(note.length) <= run.fits
-                    && has_room(packet, note.length)
+            let at = at % BURST;
+            if !self.express.notes[at].same {
+                let flow = found.next().and_then(|(flow, _)| flow.as_ref());
+                current = match flow {
+                    Some(flow) => self.run_of(now, flow, runs, &mut seen),
+                    None => usize::MAX,
+                };
+            }
+            let note = &mut self.express.notes[at];
+            match runs.get_mut(current) {
+                Some(run)
+                    if usize::from(note.length) <= run.fits
+                        && has_room(packet, note.length)
+                        && !rest.wants(note.place) =>
                 {
-                    if run.policy != flow.policy {
-                        self.tell_policy(run);
-                        run.policy = flow.policy;
-                    }
                     run.wanted += 1;
                     run.untold = (run.untold.0 + 1, run.untold.1 + u32::from(note.length));
-                    self.express.notes[at % BURST].run = current as u8;
-                    continue;
+                    note.run = current as u8;
+                }
+                _ => {
+                    all = false;
+                    rest.mark(note.place);
+                    note.refused = Some(DropReason::NoSa);
                 }
             }
-            all = false;
-            rest.mark(note.place);
-            self.express.notes[at % BURST].refused = Some(DropReason::NoSa);
         }
         all
+    }
+
+    /// Which of the runs a flow's packets belong to; none if that is no index of one.
+    fn run_of(
+        &mut self,
+        now: Instant,
+        flow: &Protected,
+        runs: &mut Runs,
+        seen: &mut [u8; 64],
+    ) -> usize {
+        let hint = &mut seen[flow.slot as usize % 64];
+        let known = usize::from(*hint);
+        if let Some(run) = runs.get_mut(known).filter(|run| run.slot == flow.slot) {
+            if run.stamp != flow.stamp {
+                return usize::MAX;
+            }
+            if run.policy != flow.policy {
+                self.tell_policy(run);
+                run.policy = flow.policy;
+            }
+            return known;
+        }
+        match self.begin(now, flow) {
+            Some(run) => {
+                *hint = runs.len() as u8;
+                runs.push(run);
+                runs.len() - 1
+            }
+            None => usize::MAX,
+        }
     }
 
     /// Parts those that are refused from the others, whose notes go with them.
@@ -234,6 +264,7 @@ impl Worker {
         };
         Some(Run {
             slot: flow.slot,
+            stamp: flow.stamp,
             policy: flow.policy,
             untold: (0, 0),
             wanted: 0,
@@ -249,7 +280,7 @@ impl Worker {
     #[cold]
     fn write_record(&mut self, now: Instant, slot: u32) -> Option<Way> {
         let remote = egress::key(self.sad.outbound_mut(slot)?.remote);
-        let (egress, until) = self.egress(now, remote)?;
+        let (egress, until) = self.egress_until(now, remote)?;
         let state = self.egress_state();
         let sa = self.sad.outbound_mut(slot)?;
         let record = self.express.records.get_mut(slot as usize)?;
@@ -280,85 +311,79 @@ impl Worker {
         }
     }
 
-    /// A number and all headers for each packet.
-    fn dress_all(&mut self, packets: &mut Burst, runs: &mut Runs) {
+    /// A number, all headers, encryption and ICV for each packet (RFC 4303 section 3.3). Says which of
+    /// those that are not refused are sealed, the first in the lowest bit.
+    fn seal_lane(&mut self, packets: &mut Burst, runs: &mut Runs) -> u32 {
         let mut identification = self.take_identifications(packets.len());
-        let Worker {
-            frames, express, ..
-        } = self;
-        let Express { records, notes, .. } = express;
-        for (packet, note) in packets.iter_mut().zip(notes.iter_mut()) {
-            identification = identification.wrapping_add(1);
-            let Some(run) = runs.get_mut(usize::from(note.run)) else {
-                continue;
-            };
-            let Some(number) = run.numbers.as_mut().and_then(Iterator::next) else {
-                note.refused = Some(DropReason::LeaseExhausted);
-                continue;
-            };
-            // RFC 4303 section 3.3.3: the number must not cycle.
-            if !run.esn && number.high() != 0 {
-                note.refused = Some(DropReason::SequenceOverflow);
-                continue;
-            }
-            note.high = esp::high(number, run.esn);
-            let at = packet.headroom() + ethernet::HEADER;
-            let record = records.get(run.slot as usize);
-            let frame = frames.pool.frame_mut(packet);
-            let dressed = record.zip(frame).and_then(|(record, frame)| {
-                let inner = (at, usize::from(note.length));
-                record.dress(frame, inner, number, identification as u16)
-            });
-            match dressed {
-                Some(Dressed { start, length, esp })
-                    if frames.pool.set_range(packet, start, length) =>
-                {
-                    note.esp = esp as u8;
-                }
-                _ => note.refused = Some(DropReason::TooBig),
-            }
-        }
-    }
-
-    /// Encrypts, and writes the ICV (RFC 4303 section 3.3.2).
-    fn seal_all_dressed(&mut self, packets: &mut Burst, runs: &Runs) {
         let Worker {
             sad,
             frames,
             express,
             ..
         } = self;
-        let with_notes = packets.iter_mut().zip(express.notes.iter_mut());
-        let each = frames.pool.each_bytes_mut(with_notes);
-        // The key of the packet before.
-        let mut last: Option<(u8, &EspKey)> = None;
-        aead::seal_burst(each.filter_map(|(frame, note)| {
-            if note.refused.is_some() {
-                return None;
-            }
-            let key = match last {
-                Some((run, key)) if run == note.run => key,
-                _ => sad.sealing_key(runs.get(usize::from(note.run))?.slot)?,
+        let Express { records, notes, .. } = express;
+        let with_notes = packets.iter_mut().zip(notes.iter_mut());
+        let each = frames.pool.each_frame_mut(with_notes);
+        // Key and record of the packet before.
+        let mut last: Option<(u8, &EspKey, &Record)> = None;
+        let mut together = Together::new();
+        for (frame, start, note) in each {
+            identification = identification.wrapping_add(1);
+            // Until it is with the others: what has no bit in the answer must not leave.
+            note.refused = Some(DropReason::NoSa);
+            let Some(run) = runs.get_mut(usize::from(note.run)) else {
+                continue;
             };
-            last = Some((note.run, key));
-            let esp = frame.get_mut(usize::from(note.esp)..)?;
-            Some(Job {
-                key,
-                esp,
-                high: note.high,
-                ok: &mut note.sealed,
-            })
-        }));
+            let known = match last {
+                Some((of, key, record)) if of == note.run => Some((key, record)),
+                _ => sad
+                    .sealing_key(run.slot)
+                    .zip(records.get(run.slot as usize)),
+            };
+            let Some((key, record)) = known else {
+                continue;
+            };
+            last = Some((note.run, key, record));
+            let number = match run.number() {
+                Ok(number) => number,
+                Err(reason) => {
+                    note.refused = Some(reason);
+                    continue;
+                }
+            };
+            let inner = (start + ethernet::HEADER, usize::from(note.length));
+            let Some(dressed) = record.dress(frame, inner, number, identification as u16) else {
+                note.refused = Some(DropReason::TooBig);
+                continue;
+            };
+            let Dressed { start, length, esp } = dressed;
+            if let Some(esp) = frame.get_mut(esp..start + length) {
+                (note.start, note.dressed) = (start as u16, length as u16);
+                note.refused = None;
+                together.push(key, esp, run.high(number));
+            }
+        }
+        together.seal()
     }
 
     /// Sends what was sealed and nothing else (S6), and counts it.
-    fn leave(&mut self, now: Instant, packets: &mut Burst, runs: &mut Runs) {
+    fn leave(&mut self, now: Instant, packets: &mut Burst, runs: &mut Runs, mut sealed: u32) {
         let mut all = true;
-        for (note, _) in self.express.notes.iter().zip(packets.iter()) {
-            all &= note.sealed;
-            if let Some(run) = runs.get_mut(usize::from(note.run)).filter(|_| note.sealed) {
-                run.sealed = (run.sealed.0 + 1, run.sealed.1 + u32::from(note.length));
+        let Worker {
+            frames, express, ..
+        } = self;
+        for (packet, note) in packets.iter_mut().zip(express.notes.iter_mut()) {
+            if note.refused.is_none() {
+                let (start, length) = (usize::from(note.start), usize::from(note.dressed));
+                let good = sealed & 1 != 0 && frames.pool.set_range(packet, start, length);
+                sealed >>= 1;
+                if let Some(run) = runs.get_mut(usize::from(note.run)).filter(|_| good) {
+                    run.sealed = (run.sealed.0 + 1, run.sealed.1 + u32::from(note.length));
+                    continue;
+                }
+                note.refused = Some(DropReason::NoSa);
             }
+            all = false;
         }
         match runs.as_slice() {
             [run, others @ ..] if all && others.iter().all(|other| other.port == run.port) => {
@@ -386,23 +411,24 @@ impl Worker {
         let notes = *self.express.notes;
         for (packet, note) in packets.drain(..).zip(notes) {
             match runs.get(usize::from(note.run)) {
-                Some(run) if note.sealed => self.links.queue(&mut self.frames, run.port, packet),
-                Some(run) => self.refuse_sealing(run.slot, packet, note.refused),
+                Some(run) => match note.refused {
+                    None => self.links.queue(&mut self.frames, run.port, packet),
+                    Some(reason) => self.refuse_sealing(run.slot, packet, reason),
+                },
                 None => self.frames.drop(packet, DropReason::NoSa),
             }
         }
     }
 
     /// Drops a packet for which there was no number, or that could not be sealed.
-    fn refuse_sealing(&mut self, slot: u32, packet: Packet, refused: Option<DropReason>) {
+    fn refuse_sealing(&mut self, slot: u32, packet: Packet, reason: DropReason) {
         let frozen = self
             .sad
             .outbound_mut(slot)
             .is_some_and(|sa| sa.cell.frozen());
-        let reason = match refused {
-            Some(DropReason::LeaseExhausted) if frozen => DropReason::NotActive,
-            Some(reason) => reason,
-            None => DropReason::NoSa,
+        let reason = match reason {
+            DropReason::LeaseExhausted if frozen => DropReason::NotActive,
+            reason => reason,
         };
         self.drop_outbound(slot, packet, reason);
     }

@@ -6,7 +6,7 @@ use hitless_sa::{EspSuite, Instant, Mode, SequenceNumber, TfcPadding};
 use super::egress::Egress;
 use crate::pool::FRAME_SIZE;
 use crate::sad::OutboundSa;
-use crate::wire::ip::decrement_hops;
+use crate::wire::ipv6::decrement_hop_limit;
 use crate::wire::{ethernet, ipv4, ipv6, udp};
 
 /// Octets of SPI, number and IV.
@@ -96,11 +96,11 @@ pub(super) struct Way {
     pub(super) port: usize,
 }
 
-/// Where a frame has come to lie.
+/// Where what leaves has come to lie.
 pub(super) struct Dressed {
     pub(super) start: usize,
     pub(super) length: usize,
-    /// Where ESP begins in it.
+    /// Where ESP begins in the frame of the pool.
     pub(super) esp: usize,
 }
 
@@ -155,7 +155,7 @@ impl Record {
 
     /// Makes an inner packet of so many octets, which begins there in its frame, ESP with all headers:
     /// ready but for encryption and ICV. Nothing if there is no room or the hops are used up.
-    #[inline]
+    #[inline(always)]
     pub(super) fn dress(
         &self,
         frame: &mut [u8; FRAME_SIZE],
@@ -165,14 +165,17 @@ impl Record {
     ) -> Option<Dressed> {
         let (before, inner) = frame.split_at_mut_checked(at)?;
         // 1. The inner packet: one hop less (RFC 4301 section 5.1.2.1), then the trailer.
-        if !decrement_hops(inner) {
+        let head: &mut [u8; ipv4::HEADER] = inner.first_chunk_mut()?;
+        let (lower, next_header, tos, df) = if head[0] >> 4 == 4 {
+            let (tos, df) = (head[1], head[6] & 0x40 != 0);
+            (ipv4::decrement(head), NEXT_HEADER_IPV4, tos, df)
+        } else {
+            let tos = head[0] << 4 | head[1] >> 4;
+            (decrement_hop_limit(head), NEXT_HEADER_IPV6, tos, true)
+        };
+        if !lower {
             return None;
         }
-        let head: &[u8; 8] = inner.first_chunk()?;
-        let (next_header, tos, df) = match head[0] >> 4 {
-            4 => (NEXT_HEADER_IPV4, head[1], head[6] & 0x40 != 0),
-            _ => (NEXT_HEADER_IPV6, head[0] << 4 | head[1] >> 4, true),
-        };
         let padding = (length + 2).wrapping_neg() % 4;
         let behind = padding + 2 + ICV;
         let tail: &mut [u8; 8] = inner.get_mut(length..length + behind)?.first_chunk_mut()?;
@@ -202,12 +205,12 @@ impl Record {
         Some(Dressed {
             start: at - front,
             length: front - ESP + esp,
-            esp: front - ESP,
+            esp: at - ESP,
         })
     }
 
     /// Writes `FRONT` octets of headers, of which `IP` are the IP header.
-    #[inline]
+    #[inline(always)]
     fn head<const FRONT: usize, const IP: usize>(
         &self,
         to: &mut [u8; FRONT],

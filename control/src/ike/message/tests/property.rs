@@ -62,7 +62,7 @@ fn selector() -> impl Strategy<Value = TrafficSelector> {
     )
 }
 
-fn payload() -> impl Strategy<Value = Payload> {
+pub(super) fn payload() -> impl Strategy<Value = Payload> {
     let delete = prop_oneof![
         Just(Delete::Ike),
         vec(any::<u32>().prop_map(Spi), 0..9).prop_map(Delete::Esp),
@@ -105,7 +105,7 @@ fn payload() -> impl Strategy<Value = Payload> {
     ]
 }
 
-fn header() -> impl Strategy<Value = Header> {
+pub(super) fn header() -> impl Strategy<Value = Header> {
     (
         1u64..,
         any::<u64>(),

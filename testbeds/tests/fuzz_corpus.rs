@@ -1,8 +1,12 @@
 //! Replays the committed corpus of the fuzz targets, with every truncation of each entry and every
 //! bit flipped: what once was found stays found.
 
-#[path = "../fuzz/targets.rs"]
-mod targets;
+#[path = "../../control/fuzz/targets.rs"]
+mod control;
+#[path = "../../dataplane/fuzz/targets.rs"]
+mod dataplane;
+#[path = "../../sync/fuzz/targets.rs"]
+mod sync;
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +14,12 @@ use std::path::Path;
 /// Longer entries are run whole, with some damage only.
 const SYSTEMATIC: usize = 160;
 
-#[test]
-fn the_corpus_of_every_fuzz_target_runs() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    for (name, target) in targets::ALL {
+/// Targets by name.
+type Targets = &'static [(&'static str, fn(&[u8]))];
+
+fn replay(room: &str, targets: Targets) {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../{room}/fuzz/corpus"));
+    for (name, target) in targets {
         let folder = corpus.join(name);
         let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
         let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -32,4 +38,19 @@ fn the_corpus_of_every_fuzz_target_runs() {
             }
         }
     }
+}
+
+#[test]
+fn the_corpus_of_every_control_target_runs() {
+    replay("control", control::ALL);
+}
+
+#[test]
+fn the_corpus_of_every_dataplane_target_runs() {
+    replay("dataplane", dataplane::ALL);
+}
+
+#[test]
+fn the_corpus_of_every_sync_target_runs() {
+    replay("sync", sync::ALL);
 }

@@ -1,0 +1,118 @@
+//! The same kill to strongSwan's `ha` plugin: two charons that exchange keys and Message IDs, and
+//! no sequence numbers. What moves the addresses is not part of the plugin; here that is done as
+//! soon as the survivor says that it takes over, so nothing of the outage is the mover's.
+
+use std::time::Duration;
+
+use super::bed;
+use super::kinds::Diary;
+use super::{BEFORE, LAST, Row, Wish};
+use crate::clock;
+use crate::error::LabError;
+use crate::process::Program;
+use crate::scenario::{Bench, milliseconds};
+use crate::strongswan::{PLUGINS, StrongSwan};
+use crate::topology::{CLUSTER_INSIDE, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, SYNC, Topology};
+
+pub const PREFIX: &str = "strongswan-ha";
+const TAKES_OVER: &str = "HA segment 1 activated";
+const PATIENCE: Duration = Duration::from_secs(20);
+/// It has been measured to take eight seconds until traffic flows.
+const AFTER: Duration = Duration::from_secs(30);
+
+/// Runs the kill and tells what it cost.
+pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
+    let directory = bench.subdirectory("strongswan-ha")?;
+    bench.say("strongSwan's ha plugin: building the network");
+    let lab = Topology::new()?;
+    bed::peer_addresses(&lab, wish.tunnels, &directory)?;
+    let member = |index: usize| {
+        let namespace = &lab.members[index];
+        namespace.sysctl("net.ipv4.ip_forward", "1")?;
+        // charon installs a route only where it finds the address; nobody hears of it there.
+        namespace.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
+        for address in [CLUSTER_OUTSIDE, CLUSTER_INSIDE] {
+            namespace.address("lo", &format!("{address}/32"))?;
+        }
+        let ha = format!(
+            "  load = {PLUGINS} ha\n  plugins {{\n    ha {{\n      local = {}\n      \
+             remote = {}\n      segment_count = 1\n      fifo_interface = no\n      \
+             monitor = yes\n      resync = yes\n    }}\n  }}\n",
+            SYNC[index],
+            SYNC[1 - index]
+        );
+        let name = format!("ha-{}", index + 1);
+        let text = bed::stand_in_connections();
+        StrongSwan::start_with(namespace, &name, &directory, &text, &ha)
+    };
+    let mut first = member(0)?;
+    give_addresses(&lab, 0)?;
+    clock::until("the first charon leading", PATIENCE, || {
+        Ok(first.log().contains(TAKES_OVER).then_some(()))
+    })?;
+    let second = member(1)?;
+    let text = bed::peer_connections(wish.tunnels).unwrap_or_default();
+    let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &text, "")?;
+    bed::wait_for_tunnels(&peer, wish.tunnels)?;
+    clock::pass(BEFORE)?;
+    let before = bed::spis(&peer)?;
+    let captures = bed::captures(&lab, PREFIX, &directory)?;
+    let traffic = bed::traffic(&lab, wish)?;
+    clock::pass(BEFORE)?;
+    let mut diary = Diary::default();
+    bench.say("SIGKILL to the charon that leads");
+    let struck = diary.note("kill");
+    first.kill()?;
+    take_addresses(&lab, 0)?;
+    clock::until("the second charon taking over", PATIENCE, || {
+        Ok(second.log().contains(TAKES_OVER).then_some(()))
+    })?;
+    diary.note("takes over");
+    give_addresses(&lab, 1)?;
+    let moved = clock::wall();
+    let flows = clock::until("traffic through every tunnel", AFTER, || {
+        Ok(traffic.flows_since(moved).then_some(()))
+    });
+    let whole = flows.ok().map(|()| clock::wall().saturating_sub(struck));
+    clock::pass(LAST)?;
+    let end = clock::wall();
+    let flow = traffic.stop()?;
+    let [m1, m2] = captures;
+    let captured = [m1.stop(), m2.stop()];
+    let mut row = Row {
+        fault: format!("{PREFIX} kill"),
+        what: "strongSwan's ha plugin: SIGKILL to the active".to_owned(),
+        times: 1,
+        whole_again_ms: whole.map(milliseconds),
+        ..Row::default()
+    };
+    row.judge_flow(&flow, struck, end, wish.tunnels);
+    row.judge_captures(captured, 0, struck, &mut diary);
+    row.judge_sas(&before, &bed::spis(&peer)?);
+    row.show(&flow, struck, &diary);
+    row.passed = row.problems.is_empty();
+    row.plot(wish.plots.as_deref())?;
+    Ok(row)
+}
+
+fn give_addresses(lab: &Topology, index: usize) -> Result<(), LabError> {
+    let member = &lab.members[index];
+    for (interface, address) in [(OUTSIDE, CLUSTER_OUTSIDE), (INSIDE, CLUSTER_INSIDE)] {
+        member.address(interface, &format!("{address}/24"))?;
+        // Neighbours learn of it at once.
+        Program::new([
+            "arping", "-q", "-U", "-c", "2", "-w", "1", "-I", interface, address,
+        ])
+        .inside(member)
+        .run()
+        .ok();
+    }
+    Ok(())
+}
+
+fn take_addresses(lab: &Topology, index: usize) -> Result<(), LabError> {
+    for interface in [OUTSIDE, INSIDE] {
+        lab.members[index].ip(&["link", "set", interface, "down"])?;
+    }
+    Ok(())
+}

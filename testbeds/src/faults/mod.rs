@@ -1,0 +1,290 @@
+//! Real faults under real peers: strongSwan with many tunnels, traffic through every one of them,
+//! and one fault after another. `hitless-testbeds faults` prints what each of them cost.
+//!
+//! ```text
+//!  bed.rs (network, members, peer) -> kinds.rs (what is done) -> traffic.rs, captures
+//!                                                                    | what arrived, what was sent
+//!                                     Row: outage, loss, SAs, audit -> table, JSON, plot.rs
+//! ```
+
+mod bed;
+mod disk;
+mod ha;
+mod kinds;
+mod plot;
+mod row;
+mod traffic;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::error::LabError;
+use crate::scenario::{Bench, milliseconds};
+use bed::Bed;
+pub use bed::MOST_TUNNELS;
+use kinds::Diary;
+pub use kinds::Fault;
+pub use plot::Timeline;
+pub use row::Row;
+
+const BEFORE: Duration = Duration::from_secs(1);
+/// Traffic at the end of a trial must have come through every tunnel in this time.
+const LAST: Duration = Duration::from_millis(1500);
+
+/// What to run.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    pub tunnels: u16,
+    /// Datagrams a second, each way, over all tunnels.
+    pub rate: u32,
+    pub faults: Vec<Fault>,
+    /// Failovers in a row, after the faults.
+    pub failovers: u32,
+    /// And the same kill to strongSwan's `ha` plugin.
+    pub with_ha: bool,
+    pub heartbeat_ms: u32,
+    pub missed: u32,
+    pub after: Duration,
+    /// Traffic must flow everywhere so soon after a fault is over.
+    pub patience: Duration,
+    /// Where plots go.
+    pub plots: Option<PathBuf>,
+}
+
+/// The table.
+#[derive(Serialize, Clone, PartialEq, Debug)]
+pub struct Table {
+    pub tunnels: u16,
+    pub rate: u32,
+    pub heartbeat_ms: u32,
+    pub missed: u32,
+    pub rows: Vec<Row>,
+    /// What could not be done here, and why.
+    pub left_out: Vec<(String, String)>,
+}
+
+impl Table {
+    /// The rows of hitless; what stands beside them for comparison may fail.
+    pub fn passed(&self) -> bool {
+        !self.rows.is_empty() && self.rows.iter().all(|row| row.passed || row.is_other())
+    }
+}
+
+/// Runs everything. `tell` hears of each row.
+pub fn run(bench: &Bench, wish: &Wish, mut tell: impl FnMut(&Row)) -> Result<Table, LabError> {
+    let mut table = Table {
+        tunnels: wish.tunnels,
+        rate: wish.rate,
+        heartbeat_ms: wish.heartbeat_ms,
+        missed: wish.missed,
+        rows: Vec::new(),
+        left_out: Vec::new(),
+    };
+    if !wish.faults.is_empty() || wish.failovers > 0 {
+        let mut course = Course {
+            bed: Bed::new(bench, wish, 0)?,
+            wish: wish.clone(),
+        };
+        for (number, fault) in (1..).zip(&wish.faults) {
+            if let Some(why) = fault.impossible() {
+                table.left_out.push((fault.name().to_owned(), why));
+                continue;
+            }
+            let row = course.trial(*fault)?;
+            let broken = !row.passed;
+            tell(&row);
+            table.rows.push(row);
+            if broken {
+                // The next one is to show its own doing. One network after the other: some of
+                // their names are the same.
+                course = course.renew(number)?;
+            }
+        }
+        if wish.failovers > 0 {
+            let row = course.in_a_row(wish.failovers)?;
+            tell(&row);
+            table.rows.push(row);
+        }
+    }
+    if wish.with_ha {
+        match ha::run(bench, wish) {
+            Ok(row) => {
+                tell(&row);
+                table.rows.push(row);
+            }
+            Err(LabError::Interrupted) => return Err(LabError::Interrupted),
+            // It stands beside ours for comparison: without it the table is still a table.
+            Err(error) => {
+                let row = (ha::PREFIX.to_owned(), error.to_string());
+                table.left_out.push(row);
+            }
+        }
+    }
+    Ok(table)
+}
+
+/// One bed through all of its faults.
+struct Course<'a> {
+    bed: Bed<'a>,
+    wish: Wish,
+}
+
+impl Course<'_> {
+    /// The same on a new network.
+    fn renew(self, number: u32) -> Result<Self, LabError> {
+        let (bench, wish) = (self.bed.bench, self.wish);
+        drop(self.bed);
+        let bed = Bed::new(bench, &wish, number)?;
+        Ok(Course { bed, wish })
+    }
+
+    fn trial(&mut self, fault: Fault) -> Result<Row, LabError> {
+        let say = |what: &str| self.bed.bench.say(&format!("{}: {what}", fault.name()));
+        say(fault.says());
+        let mut row = Row {
+            fault: fault.name().to_owned(),
+            what: fault.says().to_owned(),
+            times: 1,
+            ..Row::default()
+        };
+        self.bed.settle()?;
+        fault.prepare(&mut self.bed)?;
+        let active = self.bed.settle()?;
+        let before = bed::spis(&self.bed.peer)?;
+        if before.len() < usize::from(self.wish.tunnels) {
+            let up = before.len();
+            row.problems
+                .push(format!("only {up} tunnels were up before it"));
+        }
+        let captures = bed::captures(&self.bed.lab, fault.name(), &self.bed.directory)?;
+        let traffic = bed::traffic(&self.bed.lab, &self.wish)?;
+        clock::pass(BEFORE)?;
+        let mut diary = Diary::default();
+        let struck = fault.strike(&mut self.bed, active, self.wish.after, &mut diary);
+        let struck = struck.or_else(|error| match error {
+            LabError::Interrupted => Err(error),
+            error => {
+                row.problems.push(error.to_string());
+                let first = diary.0.first().map(|(at, _)| *at);
+                Ok(first.unwrap_or_else(clock::wall))
+            }
+        })?;
+        let whole = clock::wall();
+        let patience = self.wish.patience;
+        let flows = clock::until("traffic through every tunnel", patience, || {
+            Ok(traffic.flows_since(whole).then_some(()))
+        });
+        match flows {
+            Ok(()) => row.whole_again_ms = Some(milliseconds(clock::wall().saturating_sub(struck))),
+            Err(LabError::Interrupted) => return Err(LabError::Interrupted),
+            // The streams themselves say below which of them are dead.
+            Err(_) => {}
+        }
+        clock::pass(LAST)?;
+        let end = clock::wall();
+        let flow = traffic.stop()?;
+        let [m1, m2] = captures;
+        let captured = [m1.stop(), m2.stop()];
+        self.keep_statuses(fault.name());
+        row.judge_flow(&flow, struck, end, self.wish.tunnels);
+        row.judge_captures(captured, active, struck, &mut diary);
+        if fault.deposes() && row.takeover_ms.is_none() {
+            row.problems.push("nobody took over".to_owned());
+        }
+        row.judge_sas(&before, &bed::spis(&self.bed.peer)?);
+        row.show(&flow, struck, &diary);
+        row.passed = row.problems.is_empty();
+        self.plot(&row)?;
+        Ok(row)
+    }
+
+    /// One SIGKILL after another, each to whoever leads then.
+    fn in_a_row(&mut self, count: u32) -> Result<Row, LabError> {
+        let mut whole = Row {
+            fault: format!("failovers x{count}"),
+            what: "SIGKILL to the active, again and again".to_owned(),
+            passed: true,
+            audit: "clean".to_owned(),
+            ..Row::default()
+        };
+        for _ in 0..count {
+            let row = self.trial(Fault::Kill)?;
+            whole.add(row);
+        }
+        Ok(whole)
+    }
+
+    fn keep_statuses(&mut self, moment: &str) {
+        for member in self.bed.members.iter().flatten() {
+            // For whoever looks into the logs; without it there is nothing to see there.
+            let _: Result<(), LabError> = member.keep_status(moment);
+        }
+    }
+
+    fn plot(&self, row: &Row) -> Result<(), LabError> {
+        row.plot(self.wish.plots.as_deref())
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} tunnels to strongSwan, {} datagrams/s each way, heartbeat {} ms x {}; times in ms",
+            self.tunnels, self.rate, self.heartbeat_ms, self.missed
+        )?;
+        writeln!(
+            f,
+            "     {:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>15} {:>4} {:>5}  audit",
+            "fault",
+            "takeover",
+            "outage in",
+            "out",
+            "slowest",
+            "whole",
+            "lost/sent",
+            "SAs",
+            "twice"
+        )?;
+        for row in &self.rows {
+            writeln!(f, "{row}")?;
+        }
+        for (fault, why) in &self.left_out {
+            writeln!(f, "SKIP {fault:<18} {why}")?;
+        }
+        let ours = || self.rows.iter().filter(|row| !row.is_other());
+        let failed = ours().filter(|row| !row.passed).count();
+        write!(f, "faults: {} rows, {failed} failed", ours().count())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn others_may_fail_but_an_empty_table_is_no_success() {
+        let mut table = Table {
+            tunnels: 1,
+            rate: 1,
+            heartbeat_ms: 10,
+            missed: 3,
+            rows: Vec::new(),
+            left_out: Vec::new(),
+        };
+        assert!(!table.passed());
+        let row = |fault: &str, passed| Row {
+            fault: fault.to_owned(),
+            passed,
+            ..Row::default()
+        };
+        table.rows = vec![row("kill", true), row("strongswan-ha kill", false)];
+        assert!(table.passed());
+        table.rows[0].passed = false;
+        assert!(!table.passed());
+    }
+}

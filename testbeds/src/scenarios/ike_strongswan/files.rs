@@ -1,0 +1,172 @@
+//! The two configurations, side by side: each line of the table is one connection at each end.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::topology::{CLUSTER_OUTSIDE, INSIDE, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE};
+
+const ESP: &str = "aes128gcm16";
+const SECRET: &str = "not-so-secret-psk-0123456789";
+/// Traffic selectors of the child that makes IKE_AUTH longer than [`FRAGMENT_SIZE`].
+const MANY: usize = 24;
+/// The smallest that the gateway takes.
+const FRAGMENT_SIZE: u16 = 576;
+
+/// One connection.
+pub struct Line {
+    pub name: &'static str,
+    ours: &'static [&'static str],
+    theirs: &'static str,
+    /// IKE_AUTH must go in fragments.
+    pub long: bool,
+    /// The first group is refused by the responder.
+    pub retries: bool,
+    /// The gateway initiates.
+    pub starts: bool,
+}
+
+const fn line(name: &'static str, ours: &'static [&'static str], theirs: &'static str) -> Line {
+    Line {
+        name,
+        ours,
+        theirs,
+        long: false,
+        retries: false,
+        starts: false,
+    }
+}
+
+const fn start(line: Line) -> Line {
+    Line {
+        starts: true,
+        ..line
+    }
+}
+
+const fn long(line: Line) -> Line {
+    Line { long: true, ..line }
+}
+
+const fn retries(line: Line) -> Line {
+    Line {
+        retries: true,
+        ..line
+    }
+}
+
+macro_rules! both_ways {
+    ($($name:literal $proposal:literal;)*) => {
+        &[
+            $(
+                line(concat!("in-", $name), &[$proposal], $proposal),
+                start(line(concat!("out-", $name), &[$proposal], $proposal)),
+            )*
+            retries(line(
+                "in-other-group",
+                &["aes256-sha256-x25519"],
+                "aes256-sha256-ecp256-x25519",
+            )),
+            retries(start(line(
+                "out-other-group",
+                &["aes256-sha512-ecp256", "aes256-sha512-x25519"],
+                "aes256-sha512-x25519",
+            ))),
+            long(line("in-fragments", &["aes128-sha256-ecp384"], "aes128-sha256-ecp384")),
+            long(start(line("out-fragments", &["aes256-sha384-ecp521"], "aes256-sha384-ecp521"))),
+        ]
+    };
+}
+
+pub const LINES: &[Line] = both_ways! {
+    "x25519" "chacha20poly1305-prfsha256-x25519";
+    "ecp256" "aes128-sha512-prfsha256-ecp256";
+    "ecp384" "chacha20poly1305-prfsha384-ecp384";
+    "ecp521" "aes128gcm16-prfsha256-ecp521";
+    "modp2048" "aes128-sha256-modp2048";
+    "modp3072" "aes256-sha384-modp3072";
+    "modp4096" "aes256gcm16-prfsha512-modp4096";
+};
+
+impl Line {
+    /// The protected networks of the gateway's side.
+    fn networks(&self) -> Vec<String> {
+        let index = LINES.iter().position(|line| line.name == self.name);
+        let index = index.unwrap_or(0);
+        match (index, self.long) {
+            (0, _) => vec!["10.2.0.0/24".to_owned()],
+            (_, false) => vec![format!("10.3.{index}.0/24")],
+            (_, true) => {
+                let networks = (0..MANY).map(|n| format!("10.{}.{n}.0/28", 100 + index));
+                networks.collect()
+            }
+        }
+    }
+}
+
+/// `swanctl.conf`. One setting a line: its grammar wants it so. The last connection takes anybody,
+/// whose half-open IKE SA makes charon ask for cookies.
+pub fn swanctl() -> String {
+    let mut text = String::from("connections {\n");
+    for line in LINES {
+        let Line { name, theirs, .. } = line;
+        let networks = line.networks().join(",");
+        let _: std::fmt::Result = write!(
+            text,
+            "  {name} {{\n    version = 2\n    local_addrs = {PEER_OUTSIDE}\n    \
+             remote_addrs = {CLUSTER_OUTSIDE}\n    proposals = {theirs}\n    mobike = no\n    \
+             encap = yes\n    rekey_time = 0\n    fragmentation = yes\n    local {{\n      \
+             auth = psk\n      id = {name}.test\n    }}\n    remote {{\n      auth = psk\n      \
+             id = gw.test\n    }}\n    children {{\n      {name} {{\n        \
+             local_ts = {PEER_NETWORK}\n        remote_ts = {networks}\n        \
+             esp_proposals = {ESP}\n        rekey_time = 0\n      }}\n    }}\n  }}\n"
+        );
+    }
+    let _: std::fmt::Result = write!(
+        text,
+        "  anybody {{\n    version = 2\n    local_addrs = {PEER_OUTSIDE}\n    \
+         remote_addrs = %any\n    proposals = aes128gcm16-prfsha256-x25519\n    local {{\n      \
+         auth = psk\n    }}\n    remote {{\n      auth = psk\n    }}\n  }}\n}}\n\
+         secrets {{\n  ike-1 {{\n    secret = \"{SECRET}\"\n  }}\n}}\n"
+    );
+    text
+}
+
+/// Lines for charon's section of `strongswan.conf`: fragments as small as the gateway's, and a
+/// cookie from everybody once there is one half-open IKE SA.
+pub fn options() -> String {
+    format!("  fragment_size = {FRAGMENT_SIZE}\n  cookie_threshold = 1\n  block_threshold = 0\n")
+}
+
+/// The gateway's file.
+pub fn gateway(directory: &Path) -> String {
+    let shown = directory.display();
+    let mut text = format!(
+        "[cluster]\nname = \"testbed\"\nid = 1\nstate_dir = \"{shown}/state\"\n\n\
+         [ports.{OUTSIDE}]\ndriver = \"af_xdp\"\ninterface = \"{OUTSIDE}\"\n\
+         addresses = [\"{CLUSTER_OUTSIDE}/24\"]\nprotected = false\n\n\
+         [ports.{INSIDE}]\ndriver = \"af_xdp\"\ninterface = \"{INSIDE}\"\n\
+         addresses = [\"10.2.0.1/24\"]\nprotected = true\n\n\
+         [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n\n\
+         [secrets.all]\nsecret = \"{SECRET}\"\n"
+    );
+    for line in LINES {
+        let quoted = |words: Vec<String>| {
+            let words: Vec<String> = words.iter().map(|word| format!("\"{word}\"")).collect();
+            words.join(", ")
+        };
+        let proposals = quoted(line.ours.iter().map(|&p| p.to_owned()).collect());
+        let networks = quoted(line.networks());
+        let (name, action) = (line.name, if line.starts { "start" } else { "none" });
+        let _: std::fmt::Result = write!(
+            text,
+            "\n[connections.{name}]\nlocal_addrs = [\"{CLUSTER_OUTSIDE}\"]\n\
+             remote_addrs = [\"{PEER_OUTSIDE}\"]\nproposals = [{proposals}]\n\
+             fragment_size = {FRAGMENT_SIZE}\n\
+             local = {{ auth = \"psk\", id = \"gw.test\" }}\n\
+             remote = {{ auth = \"psk\", id = \"{name}.test\" }}\n\n\
+             [connections.{name}.children.{name}]\nesp_proposals = [\"{ESP}\"]\n\
+             local_ts = [{networks}]\nremote_ts = [\"{PEER_NETWORK}\"]\nstart_action = \"{action}\"\n"
+        );
+    }
+    text
+}

@@ -1,0 +1,337 @@
+//! Planted bugs, each of which breaks an invariant: a simulator that finds nothing must have been
+//! shown that it can (S2 and S6: the tests of `oracle.rs`). They are switches that only [`Tuning`] reaches, never a configuration. Rules
+//! of the sync protocol that need longer delays to be missed have their mutants in its own tests
+//! (`sync/tests/simulation.rs` and `holes.rs`).
+
+use std::time::Duration;
+
+use hitless::gateway::Tuning;
+use hitless_sync::Mutant;
+use serde::Serialize;
+
+use super::plan::{self, Plan};
+use super::{Wish, each};
+
+/// A planted bug.
+struct Planted {
+    name: &'static str,
+    /// What the members do wrong.
+    says: &'static str,
+    /// How a violation begins that is its doing.
+    breaks: &'static [&'static str],
+    tuning: Tuning,
+    members: u8,
+    /// The weather in which it matters.
+    weather: fn(&mut Plan),
+}
+
+const RULES: Mutant = Mutant {
+    record_last: false,
+    any_session: false,
+    offer_unbound: false,
+    no_plus_one: false,
+    lead_before_durable: false,
+    fresh_although_offered: false,
+    no_challenge: false,
+    no_vouch_wait: false,
+    any_order: false,
+    no_majority: false,
+    vote_twice: false,
+    ignore_led: false,
+    unacknowledged: false,
+    ack_unrecorded: false,
+    guessed_skip: None,
+};
+
+const SOUND: Tuning = Tuning {
+    leases: None,
+    sync: RULES,
+    no_floor: false,
+    no_high_water: false,
+    no_output_commit: false,
+};
+
+const fn sync(sync: Mutant) -> Tuning {
+    Tuning { sync, ..SOUND }
+}
+
+/// S1 or its stronger form S5: which of them shows first is chance.
+const NUMBERS: &[&str] = &["S1", "S5"];
+
+const ALL: &[Planted] = &[
+    Planted {
+        name: "guessed-skip",
+        says: "takes over a checkpoint interval above the last checkpoint (RFC 6027 section 3.4)",
+        breaks: NUMBERS,
+        tuning: sync(Mutant {
+            guessed_skip: Some(16),
+            ..RULES
+        }),
+        members: 2,
+        weather: |plan| {
+            plan.checkpoint = (16, "500ms");
+            plan.leases = None;
+        },
+    },
+    Planted {
+        name: "at-the-grant",
+        says: "takes over at the recorded grant, not one above it",
+        breaks: NUMBERS,
+        tuning: sync(Mutant {
+            no_plus_one: true,
+            ..RULES
+        }),
+        members: 2,
+        weather: small_leases,
+    },
+    Planted {
+        name: "ack-before-record",
+        says: "a standby acknowledges an extension that it does not record",
+        breaks: NUMBERS,
+        tuning: sync(Mutant {
+            ack_unrecorded: true,
+            ..RULES
+        }),
+        members: 2,
+        weather: small_leases,
+    },
+    Planted {
+        name: "record-last",
+        says: "a standby records the grant that came last, not the highest",
+        breaks: NUMBERS,
+        tuning: sync(Mutant {
+            record_last: true,
+            ..RULES
+        }),
+        members: 2,
+        weather: reordering,
+    },
+    Planted {
+        name: "zombie-extends",
+        says: "an active uses numbers as soon as it has offered them: alone, it never starves",
+        breaks: NUMBERS,
+        tuning: sync(Mutant {
+            unacknowledged: true,
+            ..RULES
+        }),
+        members: 2,
+        weather: small_leases,
+    },
+    Planted {
+        name: "epoch-not-durable",
+        says: "a member leads before its epoch is on disk",
+        breaks: &["S"],
+        tuning: sync(Mutant {
+            lead_before_durable: true,
+            ..RULES
+        }),
+        members: 2,
+        weather: forgotten_epoch,
+    },
+    Planted {
+        name: "no-majority",
+        says: "one of three takes over without a vote",
+        breaks: &["S"],
+        tuning: sync(Mutant {
+            no_majority: true,
+            ..RULES
+        }),
+        members: 3,
+        weather: small_leases,
+    },
+    Planted {
+        name: "high-water-ignored",
+        says: "packets above the recorded high water are delivered",
+        breaks: &["S3"],
+        tuning: Tuning {
+            no_high_water: true,
+            ..SOUND
+        },
+        members: 2,
+        weather: replays,
+    },
+    Planted {
+        name: "nothing-seen",
+        says: "after a takeover no inbound number counts as seen",
+        breaks: &["S3"],
+        tuning: Tuning {
+            no_floor: true,
+            ..SOUND
+        },
+        members: 2,
+        weather: replays,
+    },
+    Planted {
+        name: "response-before-ack",
+        says: "IKE messages leave before a standby has acknowledged their state",
+        breaks: &["S4"],
+        tuning: Tuning {
+            no_output_commit: true,
+            ..SOUND
+        },
+        members: 2,
+        weather: exchanges,
+    },
+    Planted {
+        name: "no-vouch-wait",
+        says: "a silent standby holds no IKE message back, and is not told",
+        breaks: &["S4"],
+        tuning: sync(Mutant {
+            no_vouch_wait: true,
+            ..RULES
+        }),
+        members: 2,
+        weather: exchanges,
+    },
+];
+
+fn small_leases(plan: &mut Plan) {
+    plan.hub = true;
+    plan.leases = Some(plan::lease_sizes(4, 16));
+}
+
+fn reordering(plan: &mut Plan) {
+    small_leases(plan);
+    plan.sync.delay.1 = Duration::from_millis(8);
+    plan.sync.duplication = 1_000;
+}
+
+/// The standby takes over behind a partition, on a disk that takes nothing, and dies. The old active
+/// hears of a newcomer that has never led.
+fn forgotten_epoch(plan: &mut Plan) {
+    use plan::Fault::{Crash, Deaf, DiskFails, Healed, Restart};
+    small_leases(plan);
+    plan.degraded = "strict";
+    plan.outside = plan::Noise::NONE;
+    plan.sync = plan::Noise::NONE;
+    let start = plan.faults.first().map_or(Duration::ZERO, |(at, _)| *at);
+    let faults = [
+        (0, DiskFails(2, u32::MAX)),
+        (0, Deaf { from: 1, to: 2 }),
+        (0, Deaf { from: 2, to: 1 }),
+        (150, Crash(2)),
+        (200, Restart(2)),
+        (210, Healed),
+    ];
+    let after = |ms| start + Duration::from_millis(ms);
+    plan.faults = faults.map(|(ms, fault)| (after(ms), fault)).to_vec();
+    plan.calm = plan.calm.max(after(800));
+}
+
+/// Whatever was sent comes again, just when somebody has taken over.
+fn replays(plan: &mut Plan) {
+    plan.hub = true;
+    plan.takeover = "exact";
+    let again: Vec<_> = plan.faults.iter().map(|(at, _)| *at).collect();
+    for at in again {
+        let soon = at + Duration::from_millis(60);
+        plan.faults.push((soon, plan::Fault::Replay));
+    }
+    plan.faults.sort_by_key(|(at, _)| *at);
+}
+
+/// In the midst of each fault there is an exchange.
+fn exchanges(plan: &mut Plan) {
+    plan.takeover = "exact";
+    let moments: Vec<_> = plan.faults.iter().map(|(at, _)| *at).collect();
+    for at in moments {
+        for (wait, rekey) in [
+            (0, plan::Fault::PeerRekeysChild),
+            (15, plan::Fault::ClusterRekeysChild),
+            (40, plan::Fault::PeerRekeysChild),
+        ] {
+            let at = at + Duration::from_millis(wait);
+            plan.faults.push((at, rekey));
+        }
+    }
+    plan.faults.sort_by_key(|(at, _)| *at);
+}
+
+/// What became of a planted bug.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub struct Caught {
+    pub mutant: &'static str,
+    pub says: &'static str,
+    /// The first seed that showed it.
+    pub seed: Option<u64>,
+    pub violation: String,
+}
+
+/// All of them.
+#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+pub struct Table {
+    /// No mutant was given more.
+    pub patience: u64,
+    pub mutants: Vec<Caught>,
+}
+
+impl Table {
+    pub fn all_caught(&self) -> bool {
+        self.mutants.iter().all(|caught| caught.seed.is_some())
+    }
+}
+
+/// Runs each planted bug until a seed shows it, for at most `patience` seeds. `tell` hears of each.
+pub fn run(patience: u64, mut tell: impl FnMut(&Caught)) -> Table {
+    let mut mutants = Vec::new();
+    for planted in ALL {
+        let caught = hunt(planted, patience);
+        tell(&caught);
+        mutants.push(caught);
+    }
+    Table { patience, mutants }
+}
+
+fn hunt(planted: &Planted, patience: u64) -> Caught {
+    let wish = Wish {
+        tuning: planted.tuning,
+        among: Some(planted.members),
+        weather: planted.weather,
+        ..Wish::seeds(1, patience)
+    };
+    let mut caught = Caught {
+        mutant: planted.name,
+        says: planted.says,
+        seed: None,
+        violation: String::new(),
+    };
+    each(&wish, |course| {
+        let its_doing = |what: &&String| planted.breaks.iter().any(|b| what.starts_with(b));
+        let Some(what) = course.found.iter().find(its_doing) else {
+            return true;
+        };
+        caught.seed = Some(course.seed);
+        caught.violation.clone_from(what);
+        false
+    });
+    caught
+}
+
+impl std::fmt::Display for Caught {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (verdict, seed) = match self.seed {
+            Some(seed) => ("caught", format!("seed {seed}")),
+            None => ("MISSED", "no seed".to_owned()),
+        };
+        let violation: String = self.violation.chars().take(60).collect();
+        write!(
+            f,
+            "{verdict} {:<20} {seed:<9} {violation}\n       {}",
+            self.mutant, self.says
+        )
+    }
+}
+
+impl std::fmt::Display for Table {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        for caught in &self.mutants {
+            writeln!(f, "{caught}")?;
+        }
+        let caught = self.mutants.iter().filter(|m| m.seed.is_some()).count();
+        let (all, patience) = (self.mutants.len(), self.patience);
+        write!(
+            f,
+            "{caught} of {all} mutants caught within {patience} seeds each"
+        )
+    }
+}
