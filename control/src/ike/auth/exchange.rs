@@ -26,6 +26,13 @@ pub(in crate::ike) struct Wishes {
 }
 
 impl Wishes {
+    /// Those of a first message.
+    pub fn of(contents: &Contents<'_>) -> Wishes {
+        let mut wishes = Wishes::default();
+        wishes.learn(contents);
+        wishes
+    }
+
     /// Takes them out of one more message.
     pub fn learn(&mut self, contents: &Contents<'_>) {
         if let Some(notify) = contents.notify(NotifyKind::SIGNATURE_HASH_ALGORITHMS) {

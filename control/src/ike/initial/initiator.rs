@@ -270,8 +270,7 @@ impl Initiator {
         {
             return Err("additional key exchanges without IKE_INTERMEDIATE");
         }
-        let mut wishes = Wishes::default();
-        wishes.learn(contents);
+        let wishes = Wishes::of(contents);
         let ppk = self.ppk(&wishes)?;
         let mut nat = nat::detect(
             self.spi,

@@ -107,6 +107,23 @@ fn chosen<'p>(
     select(&ours, proposals)
 }
 
+/// What is said to proposals of which none suits.
+fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Payload {
+    turn.events.push(Event::NegotiationFailed {
+        peer: path.remote,
+        reason: "no common IKE proposal".to_owned(),
+    });
+    Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[])
+}
+
+/// How long messages go to this peer (RFC 7383 section 2.3).
+fn fragmenting(connection: Option<&Arc<Connection>>, contents: &Contents<'_>) -> Fragmenting {
+    let ours = connection.map(|c| (c.fragmentation, c.fragment_size));
+    let (ours, size) = ours.unwrap_or_default();
+    let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
+    Fragmenting::new(ours, size, theirs)
+}
+
 /// What an IKE_SA_INIT response says of our abilities.
 fn announced<'c>(
     candidates: impl Iterator<Item = &'c Connection> + Clone,
@@ -163,14 +180,9 @@ impl Responder {
             .peekable();
         let candidates = meant.clone();
         let encap = meant.peek().is_some_and(|c| c.encap);
-        let fragmentation = meant.peek().map(|c| (c.fragmentation, c.fragment_size));
-        let Some((theirs, chosen)) = meant.find_map(|c| chosen(c, contents, proposals)) else {
-            turn.events.push(Event::NegotiationFailed {
-                peer: path.remote,
-                reason: "no common IKE proposal".to_owned(),
-            });
-            return Err(Some(Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[])));
-        };
+        let fragmenting = fragmenting(meant.peek().copied(), contents);
+        let found = meant.find_map(|c| chosen(c, contents, proposals));
+        let (theirs, chosen) = found.ok_or_else(|| Some(nothing_in_common(turn, path)))?;
         let (key_payload, shared) =
             exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
@@ -193,12 +205,7 @@ impl Responder {
         ];
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
-        let (ours, size) = fragmentation.unwrap_or_default();
-        let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
-        let fragmenting = Fragmenting::new(ours, size, theirs);
         payloads.extend(announced(candidates.map(|c| &**c), contents, &chosen));
-        let mut wishes = Wishes::default();
-        wishes.learn(contents);
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
@@ -215,7 +222,7 @@ impl Responder {
             proposal: chosen,
             keys,
             nat,
-            wishes,
+            wishes: Wishes::of(contents),
             intermediate: Intermediate::new(chosen.additional),
             fragmenting,
             reassembly: Reassembly::default(),
