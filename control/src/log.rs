@@ -70,6 +70,10 @@ pub fn gateway_event(event: &gateway::Event) {
         G::Unreadable { ike, reason } => {
             tracing::error!(%ike, reason, "replicated IKE_SA cannot be read; given up");
         }
+        G::Health { ailments } if ailments.is_empty() => {
+            tracing::info!("this member could be active again");
+        }
+        G::Health { ailments } => tracing::warn!("not fit to be active: {}", ailments.join(", ")),
         G::WorkerLost { worker } => {
             tracing::error!(
                 worker,
@@ -190,6 +194,9 @@ fn ike_event(event: &ike::Event) {
         }
         // Anybody can cause these; they are counted.
         E::Dropped { peer, reason } => tracing::debug!(%peer, reason, "IKE message dropped"),
+        E::Relocated { ike, local, remote } => {
+            tracing::info!("IKE_SA [{ike}] goes on between {local} and {remote}")
+        }
         E::MessageIdSyncSent { .. }
         | E::MessageIdSynced { .. }
         | E::ReplayCounterSync { .. }

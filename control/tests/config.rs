@@ -161,9 +161,9 @@ fn what_stands_in_comments_of_the_example_is_accepted_too() {
         }
         text.push('\n');
     }
-    // sync_listen, mac, zero_copy, cores, frames, jumbo_packets, key_log, send_cert, reauth_time,
-    // and eight of a child.
-    assert_eq!(uncommented, 17);
+    // A witness, sync_listen, mac, zero_copy, cores, frames, jumbo_packets, key_log, send_cert,
+    // reauth_time, mobike, childless, pools, vips, and eight of a child.
+    assert_eq!(uncommented, 22);
     let config = parse(&text).unwrap();
     assert_eq!(config.ports[0].mac, [2, 0, 0x5e, 0, 0, 1]);
     assert_eq!(config.dataplane.cores, [2]);
@@ -512,9 +512,9 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ("id = \"hq.example.org\"", "id = \"\"", "no identity", ""),
     (
         "dpd_delay = \"30s\"",
-        "mobike = true",
-        "unknown key `connections.office.mobike`",
-        "leave it out",
+        "mobike = \"on\"",
+        "connections.office.mobike",
+        "true or false",
     ),
     (
         "rekey_time = \"4h\"",
@@ -531,13 +531,13 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     (
         "mode = \"tunnel\"",
         "mode = \"transport\"",
-        "`transport` is not for a gateway",
-        "tunnel",
+        "transport mode protects what the two gateways themselves say",
+        "dynamic",
     ),
     (
         "local_ts = [\"10.1.0.0/16\"]",
-        "local_ts = [\"dynamic\"]",
-        "`dynamic` stands for a host's own address",
+        "local_ts = [\"dynamic[tcp/99999]\"]",
+        "is not a traffic selector",
         "",
     ),
     (

@@ -42,6 +42,9 @@ fn ike() -> IkeSaStatus {
         initiator: true,
         local_id: "moon.strongswan.org".into(),
         local_host: "192.168.0.1".into(),
+        local_vips: Vec::new(),
+        dns: Vec::new(),
+        remote_vips: vec!["10.3.0.7".into()],
         local_port: 500,
         remote_id: "sun.strongswan.org".into(),
         remote_host: "192.168.0.2".into(),
@@ -66,7 +69,7 @@ fn list_sas_looks_as_swanctl_s_does() {
     let wanted = "\
 gw-gw: #1, ESTABLISHED, IKEv2, 3a902cfcdd0b42e2_i* ee60f4ad85f2b723_r
   local  'moon.strongswan.org' @ 192.168.0.1[500]
-  remote 'sun.strongswan.org' @ 192.168.0.2[500]
+  remote 'sun.strongswan.org' @ 192.168.0.2[500] [10.3.0.7]
   AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519
   established 2740s ago, rekeying in 8038s
   net-net: #1, reqid 1, INSTALLED, TUNNEL-in-UDP, ESP:AES_GCM_16-128/ESN
@@ -97,7 +100,7 @@ fn a_standby_s_copy_is_passive_and_an_unused_child_has_no_age() {
     let wanted = "\
 gw-gw: #1, PASSIVE, IKEv2, 3a902cfcdd0b42e2_i ee60f4ad85f2b723_r*
   local  'moon.strongswan.org' @ 192.168.0.1[500]
-  remote 'sun.strongswan.org' @ 192.168.0.2[500]
+  remote 'sun.strongswan.org' @ 192.168.0.2[500] [10.3.0.7]
   AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519
   established 2740s ago
   net-net: #1, reqid 1, INSTALLED, TUNNEL, ESP:AES_GCM_16-128

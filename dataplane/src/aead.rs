@@ -17,6 +17,7 @@ mod combined;
 mod engine;
 
 use std::fmt;
+use std::sync::Arc;
 
 use hitless_sa::{EspSuite, KeyMaterial, SequenceNumber, Transform};
 use smallvec::SmallVec;
@@ -115,14 +116,30 @@ impl<'a> Together<'a> {
         let bit = 1u32.unbounded_shl(self.packets);
         self.packets += 1;
         match &key.cipher {
-            Cipher::Burst(key) => {
-                self.waiting |= bit;
-                let ok = false;
-                self.jobs.push(hitless_gcm::Job { key, esp, high, ok });
-            }
+            Cipher::Burst(key) => self.wait(bit, key, esp, high),
             _ if key.seal_packet(esp, high) => self.sealed |= bit,
             _ => {}
         }
+    }
+
+    /// The same by a kernel's key.
+    #[inline]
+    pub(crate) fn push_for_kernel(
+        &mut self,
+        key: &'a hitless_gcm::Key,
+        esp: &'a mut [u8],
+        high: Option<u32>,
+    ) {
+        let bit = 1u32.unbounded_shl(self.packets);
+        self.packets += 1;
+        self.wait(bit, key, esp, high);
+    }
+
+    #[inline]
+    fn wait(&mut self, bit: u32, key: &'a hitless_gcm::Key, esp: &'a mut [u8], high: Option<u32>) {
+        self.waiting |= bit;
+        let ok = false;
+        self.jobs.push(hitless_gcm::Job { key, esp, high, ok });
     }
 
     /// Seals what is left. Says which packets are sealed, the first in the lowest bit.
@@ -197,7 +214,7 @@ pub struct EspKey {
 
 enum Cipher {
     /// AES-GCM of whole packets, many at once.
-    Burst(Box<hitless_gcm::Key>),
+    Burst(Arc<hitless_gcm::Key>),
     /// The IV is in the packet.
     Explicit(Box<Combined>),
     /// The IV is the number.
@@ -226,7 +243,7 @@ impl EspKey {
         let cipher = match (suite.transform(), engine) {
             (Transform::AesGcm16, Engine::Burst(tier)) => {
                 let salt = parts.salt.try_into().map_err(|_| refused)?;
-                let key = hitless_gcm::Key::with_tier(tier, parts.key, salt);
+                let key = hitless_gcm::Key::shared(tier, parts.key, salt);
                 Cipher::Burst(key.ok_or(refused)?)
             }
             (Transform::AesGcm16 | Transform::ChaCha20Poly1305, _) => Cipher::Explicit(combined()?),
@@ -252,8 +269,15 @@ impl EspKey {
     #[inline]
     pub(crate) fn prefetch(&self, octets: usize) {
         if let Cipher::Burst(key) = &self.cipher {
-            // At its end lie the round keys and, in front of them, a power of H for each block.
-            prefetch_end(&**key, ROUND_KEYS + octets);
+            prefetch_kernel(key, octets);
+        }
+    }
+
+    /// The key of a kernel for bursts, if there is one.
+    pub(crate) fn kernel(&self) -> Option<&Arc<hitless_gcm::Key>> {
+        match &self.cipher {
+            Cipher::Burst(key) => Some(key),
+            _ => None,
         }
     }
 
@@ -314,6 +338,13 @@ impl fmt::Debug for EspKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("EspKey(redacted)")
     }
+}
+
+/// Asks for what a packet of so many octets needs of a kernel's key.
+#[inline]
+pub(crate) fn prefetch_kernel(key: &hitless_gcm::Key, octets: usize) {
+    // At its end lie the round keys and, in front of them, a power of H for each block.
+    prefetch_end(key, ROUND_KEYS + octets);
 }
 
 /// A burst of one packet.

@@ -110,9 +110,9 @@ pub enum Event {
     Acquire { policy: usize, flow: Flow },
     /// ESP for an SPI that is not installed (rate-limited hint).
     UnknownSpi { spi: Spi, source: SocketAddr },
-    /// ESP came to this worker for an SA that another one has, and was handed over to it
+    /// The newest authentic packet of an SA of this worker came `to` another one, which handed it over
     /// (rate-limited hint).
-    Strayed { sa: SaId, source: SocketAddr },
+    Strayed { sa: SaId, to: usize },
     /// The newest authentic packet of an SA came from elsewhere than its endpoint (rate-limited
     /// hint; RFC 7296 section 2.23).
     PeerMoved { sa: SaId, remote: SocketAddr },

@@ -24,7 +24,7 @@ use smallvec::SmallVec;
 
 use crate::command::{Event, Retired};
 use crate::counters::SaCounters;
-use crate::path::Sorted;
+use crate::path::{Came, Sorted};
 use crate::pool::{Packet, Pool};
 use crate::port::BURST;
 use crate::sad::InboundSa;
@@ -242,7 +242,7 @@ impl Worker {
                 (None, _) => self.frames.counters.count_drop(DropReason::NoBuffer),
                 (Some(packet), _) if !leading => self.frames.drop(packet, DropReason::NotActive),
                 (Some(packet), Errand::Open(hops)) => {
-                    self.arrive_again(packet, hops, &mut sorted);
+                    self.arrive_again(packet, Came { hops, from }, &mut sorted);
                 }
                 (Some(packet), Errand::Seal(sa)) => sealings.push((packet, sa)),
                 (Some(packet), Errand::Heed) => self.receive_too_big(now, packet, true),

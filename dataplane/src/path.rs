@@ -54,6 +54,15 @@ impl Sorted {
     }
 }
 
+/// The way of a packet through the workers.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Came {
+    /// Rings between workers that it has come over.
+    pub(crate) hops: u8,
+    /// The worker at the other end of the last one.
+    pub(crate) from: usize,
+}
+
 /// A packet that starts at its ESP header.
 pub(crate) struct Arrival {
     pub(crate) packet: Packet,
@@ -64,8 +73,7 @@ pub(crate) struct Arrival {
     port: Option<u16>,
     /// DSCP and ECN of the outer header.
     tos: u8,
-    /// Rings between workers that it has come over.
-    hops: u8,
+    came: Came,
 }
 
 impl Arrival {
@@ -125,16 +133,16 @@ impl Worker {
     }
 
     /// An IP packet with ESP for us that came to another worker.
-    pub(crate) fn arrive_again(&mut self, packet: Packet, hops: u8, sorted: &mut Sorted) {
+    pub(crate) fn arrive_again(&mut self, packet: Packet, came: Came, sorted: &mut Sorted) {
         match classify(self.frames.pool.bytes(&packet), &self.addresses) {
-            Ok((class @ Class::Esp { .. }, _)) => self.arrive(packet, class, hops, sorted),
+            Ok((class @ Class::Esp { .. }, _)) => self.arrive(packet, class, came, sorted),
             Ok(_) => self.frames.drop(packet, DropReason::NotForUs),
             Err(reason) => self.frames.drop(packet, reason),
         }
     }
 
     /// ESP for us, which begins behind its outer headers.
-    fn arrive(&mut self, mut packet: Packet, class: Class, hops: u8, sorted: &mut Sorted) {
+    fn arrive(&mut self, mut packet: Packet, class: Class, came: Came, sorted: &mut Sorted) {
         let Class::Esp {
             headers,
             source,
@@ -151,7 +159,7 @@ impl Worker {
                 port,
                 tos,
                 headers,
-                hops,
+                came,
             }),
             false => self.frames.drop(packet, DropReason::Malformed),
         }
@@ -192,7 +200,7 @@ impl Worker {
         // 3. Where it goes next. ESP and IKE bypass the SPD (RFC 4301 section 4.4.1.3, RFC 7296).
         let protected = self.links.is_protected(port);
         match class {
-            class @ Class::Esp { .. } => self.arrive(packet, class, 0, sorted),
+            class @ Class::Esp { .. } => self.arrive(packet, class, Came::default(), sorted),
             Class::Ike => self.punt(packet),
             Class::Neighbour => self.receive_neighbour(now, port, packet),
             Class::TooBig => self.receive_too_big(now, packet, false),

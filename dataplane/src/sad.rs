@@ -511,17 +511,6 @@ impl Sad {
         }
     }
 
-    /// Asks for what the sending half in a slot needs to seal a packet of so many octets.
-    #[inline]
-    pub(crate) fn prefetch_sending(&self, slot: u32, octets: usize) {
-        let entry = self.slots.get(slot as usize);
-        if let Some(sa) = entry.and_then(|entry| entry.outbound.as_deref()) {
-            sa.key.prefetch(octets);
-            sa.cell.prefetch_sending();
-            sa.counters.prefetch();
-        }
-    }
-
     /// The receiving half in a slot.
     #[inline]
     pub fn inbound_in_slot(&mut self, slot: u32) -> Option<&mut InboundSa> {

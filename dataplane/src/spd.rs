@@ -238,13 +238,12 @@ impl Spd {
         }
     }
 
-    /// Asks for what [`Spd::count`] needs, a step of three at a time: each says where the next is.
+    /// Asks for what [`Spd::count`] needs, in two steps: the first says where the second is.
     #[inline]
     pub(crate) fn prefetch_count(&self, worker: usize, policy: usize, step: usize) {
         if let Some(tally) = self.tallies.get(policy) {
             match step {
                 0 => prefetch(tally),
-                1 => tally.prefetch_shares(),
                 _ => tally.prefetch_counts(worker),
             }
         }

@@ -489,7 +489,7 @@ impl Worker {
             return;
         }
         if let Some(sa) = self.sad.inbound_in_slot(slot) {
-            (sa.local, sa.remote, sa.encapsulation) = (local, remote, encapsulation);
+            sa.set_endpoint(local, remote, encapsulation);
         }
     }
 

@@ -51,13 +51,18 @@ impl Node {
         if self.stopping.is_some() {
             return self.review_stopping();
         }
+        if self.settings.votes_only() {
+            return;
+        }
         let patience = self.patience();
         let now = self.now;
         let mut best = true;
         let mut all = true;
-        let mut taken = false;
+        let mut taken = self.witnessed_leader();
         let mine = self.my_rank(self.store.objects.len(), false);
-        for peer in self.peers.values() {
+        let witness = self.settings.witness;
+        let others = self.peers.values();
+        for peer in others.filter(|peer| Some(peer.member.id) != witness) {
             let said = peer.lately(now, patience);
             let Some((said, role)) = said.and_then(|said| Some((said, said.role?))) else {
                 all = false;
@@ -119,13 +124,16 @@ impl Node {
         let State::Following(following) = &self.state else {
             return None;
         };
-        let able = self.healthy && following.admitted;
+        let able = self.healthy && self.ready && following.admitted;
         let patience = if able {
             self.settings.takeover() * (1 + self.better_standbys())
         } else {
             self.patience()
         };
-        Some((following.last_beat + patience).max(following.not_before))
+        // What was said while this member slept waits to be read.
+        let listened = self.awake + self.settings.heartbeat;
+        let silence = (following.last_beat + patience).max(listened);
+        Some(silence.max(following.not_before))
     }
 
     /// As standby: promise what is followed, and watch the leader.

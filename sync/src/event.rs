@@ -1,6 +1,7 @@
 //! What goes into a [`Node`](crate::Node) and what comes out of it.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber};
@@ -103,6 +104,10 @@ pub enum Input<'a> {
     Health {
         healthy: bool,
     },
+    /// Whether this member has tried every copy that it would carry on (the drill).
+    Ready {
+        ready: bool,
+    },
 }
 
 /// One object that a new active carries on.
@@ -114,7 +119,8 @@ pub struct TakeoverObject {
     pub exact: bool,
     /// When this member received the version.
     pub received_at: Instant,
-    pub body: Zeroizing<Vec<u8>>,
+    /// Shared with the node, so that a takeover copies no record.
+    pub body: Arc<Zeroizing<Vec<u8>>>,
     pub children: Vec<TakeoverSa>,
 }
 

@@ -31,6 +31,9 @@ pub(crate) struct Following {
     pub ack_due: bool,
     /// Recorded leases to acknowledge.
     pub acks: BTreeMap<SaId, Lease>,
+    /// The last SA whose missing checkpoint was asked for, and when.
+    pub asked_up_to: Option<SaId>,
+    asked_at: Option<Instant>,
     applied: u64,
     /// The newest time of ours that the leader had seen, and whether outputs had left unheard.
     echo: u64,
@@ -58,10 +61,21 @@ impl Following {
             not_before: now,
             ack_due: true,
             acks: BTreeMap::new(),
+            asked_up_to: None,
+            asked_at: None,
             applied: 0,
             echo: 0,
             unvouched: false,
         }
+    }
+
+    /// Checkpoints are sent once and may be lost: whether to ask for missing ones now.
+    pub fn repair_due(&mut self, now: Instant, every: Duration) -> bool {
+        let due = self.admitted && self.asked_at.is_none_or(|at| now.since(at) >= every);
+        if due {
+            self.asked_at = Some(now);
+        }
+        due
     }
 
     pub fn applied(&self) -> u64 {

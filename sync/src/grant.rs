@@ -107,10 +107,16 @@ impl Leading {
 
     /// Whether a standby that bounds the SA is silent, and the policy is to replace it.
     fn starved(&self, cx: &Context<'_>, sa: SaId) -> bool {
-        cx.settings.degraded == Degraded::Rekey
-            && self.sessions.values().any(|session| {
-                session.shares.contains_key(&sa) && session.silent_for(cx.now) >= cx.settings.vouch
-            })
+        let patience = match cx.settings.degraded {
+            Degraded::Rekey => cx.settings.vouch,
+            Degraded::Strict => return false,
+            // New keys are needless if the witness elects this leader meanwhile.
+            Degraded::Witness if self.campaign.is_some() => return false,
+            Degraded::Witness => cx.settings.vouch * 2,
+        };
+        self.sessions.values().any(|session| {
+            session.shares.contains_key(&sa) && session.silent_for(cx.now) >= patience
+        })
     }
 
     /// Asks for new keys, at most once a second.

@@ -11,6 +11,28 @@
 //! object is `exact` knows every output that its predecessor released. The proofs are the tests
 //! in `tests/`: a simulated cluster with an oracle, and a mutant for each rule.
 //!
+//! What a member that lies can and cannot break. A stranger can do nothing: the channel below
+//! authenticates, and [`Node`] hears only configured members with the same fingerprint. A member
+//! that has the cluster's key holds every key of every SA, so it can always encrypt a number again
+//! or read what it likes; no protocol prevents that. What the others do is still bounded:
+//! - An acknowledgement of more than was offered is cut to the offer, and one of an earlier session,
+//!   epoch or incarnation is ignored: a liar makes the leader use numbers that it has not recorded,
+//!   and repeats them itself if it then takes over. The leader's own numbers stay unique.
+//! - Acknowledging objects that it has not kept costs the exact Message IDs of its own takeover.
+//! - A forged epoch counts only from the member that it names, and above what was promised; leading
+//!   it deposes the real leader, which stops at its lease: service, not safety. Votes are promises
+//!   on the voters' disks: two members that lie make a false majority of three, one does not.
+//! - Never acknowledging holds IKE messages for D at most, then the leader is degraded.
+//! - Nothing that it sends makes a member panic or grow without bound (`tests/hostile.rs`).
+//!
+//! draft-vidya-ipsec-failover-redundancy in these terms (V1 to V16): SA_Stor is the stream of
+//! records to every standby, each with the IKE SA, its Child SAs and their selectors (V9), through
+//! ESP between the members (V1 to V3), SPIs partitioned by member (V6). SA_Retr in bulk by Server ID
+//! is the session that a member joins, of its group (V7). SA_Retr by SPI (V8, V12) is not a message
+//! here: a standby of a session misses no record, and what another member would give is without a
+//! right to use it (`lease-holes` R18), so an unknown SPI ends in CREATE_CHILD_SA under the IKE SA
+//! that is there (V13, V15), asked for at most once a second.
+//!
 //! What the caller owes in return:
 //! - Outputs are obeyed in order and all of them before the next wait; `Persist` is answered, and
 //!   the incarnation is raised on disk before each `Node::new`.
@@ -33,6 +55,7 @@ mod node;
 mod peer;
 mod post;
 mod redact;
+mod risk;
 mod session;
 mod settings;
 mod store;
@@ -45,6 +68,7 @@ pub use event::{
     StepDown, TakeoverObject, TakeoverSa, Usage,
 };
 pub use node::Node;
+pub use risk::{ClassRisk, Risk, Unserved};
 #[doc(hidden)]
 pub use settings::Mutant;
 pub use settings::{Degraded, Durable, LeaseSizes, Member, Settings};

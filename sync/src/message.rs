@@ -96,6 +96,17 @@ pub(crate) const DELETE: u32 = 2;
 pub(crate) const FINAL: u32 = 3;
 pub(crate) const HAND_OVER: u32 = 4;
 
+/// The name of one Child SA.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(crate) struct WireSa {
+    #[prost(uint32, tag = "1")]
+    pub creator: u32,
+    #[prost(uint32, tag = "2")]
+    pub incarnation: u32,
+    #[prost(uint32, tag = "3")]
+    pub counter: u32,
+}
+
 /// The newest known use of one SA.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(crate) struct WireCheckpoint {
@@ -195,6 +206,10 @@ pub(crate) struct Packet {
     #[prost(bool, tag = "32")]
     pub resign: bool,
 
+    /// SAs of which the standby has no checkpoint (repair).
+    #[prost(message, repeated, tag = "70")]
+    pub lacks: Vec<WireSa>,
+
     // Outside any session, proved fresh by `echo`.
     /// Nonce of a standby that asks for a session, and holds no right in any older one.
     #[prost(fixed64, tag = "40")]
@@ -286,6 +301,20 @@ impl Grant {
     }
 }
 
+impl WireSa {
+    pub fn new(sa: SaId) -> WireSa {
+        WireSa {
+            creator: u32::from(sa.creator.0),
+            incarnation: sa.incarnation.0,
+            counter: sa.counter,
+        }
+    }
+
+    pub fn sa(&self) -> Option<SaId> {
+        sa(self.creator, self.incarnation, self.counter)
+    }
+}
+
 impl WireCheckpoint {
     pub fn new(sa: SaId, checkpoint: &crate::Checkpoint) -> WireCheckpoint {
         WireCheckpoint {
@@ -330,6 +359,9 @@ fn member(id: u32) -> Option<MemberId> {
 }
 
 #[cfg(test)]
+mod golden;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -346,6 +378,51 @@ mod tests {
         let sum = checksum(&octets[CHECKSUM..]);
         octets[..CHECKSUM].copy_from_slice(&sum);
         assert!(Packet::open(&octets).unwrap() == packet);
+    }
+
+    /// A member of the next version says more in every part of a message.
+    #[test]
+    fn unknown_fields_are_skipped_in_every_part_of_a_message() {
+        let unknown = [0xfa, 0x3f, 3, 1, 2, 3]; // field 1023, three octets
+        let wrap = |tag: u8, mut body: Vec<u8>| {
+            body.extend_from_slice(&unknown);
+            let mut field = vec![0x80 | (tag << 3 | 2), tag >> 4, body.len() as u8];
+            field.append(&mut body);
+            field
+        };
+        let grant = Grant {
+            creator: 1,
+            counter: 5,
+            ..Grant::default()
+        };
+        let mut packet = Packet {
+            version: VERSION + 1,
+            process: 1,
+            ..Packet::default()
+        };
+        let mut body = packet.encode_to_vec();
+        let mut record = Record::default();
+        record.n = 1;
+        // A kind of step that only the next version has.
+        record.kind = 99;
+        body.extend(wrap(21, record.encode_to_vec()));
+        body.extend(wrap(22, grant.encode_to_vec()));
+        let epoch = WireEpoch {
+            counter: 3,
+            leader: 1,
+            incarnation: 1,
+        };
+        // Tags below 16 take one octet.
+        let mut nested = epoch.encode_to_vec();
+        nested.extend_from_slice(&unknown);
+        body.extend([13 << 3 | 2, nested.len() as u8]);
+        body.extend(nested);
+        let mut octets = checksum(&body).to_vec();
+        octets.extend(body);
+        packet.records = vec![record];
+        packet.offers = vec![grant];
+        packet.epoch = Some(epoch);
+        assert!(Packet::open(&octets) == Some(packet));
     }
 
     #[test]

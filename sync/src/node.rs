@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 use crate::following::Following;
 use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
-use crate::message::{Packet, Sid, WireEpoch};
+use crate::message::{Packet, Sid, WireEpoch, WireSa};
 use crate::peer::{Peer, Reading};
 use crate::store::Store;
 use crate::vote::Campaign;
@@ -69,6 +69,10 @@ pub struct Node {
     /// The highest epoch counter ever heard of.
     pub(crate) counter: u64,
     pub(crate) healthy: bool,
+    /// Every copy has passed its drill.
+    pub(crate) ready: bool,
+    /// Since when this member runs without a break: one that has slept has not listened.
+    pub(crate) awake: Instant,
     /// Until when a shutdown may take.
     pub(crate) stopping: Option<Instant>,
     pub(crate) stopped: bool,
@@ -106,6 +110,8 @@ impl Node {
             sessions: 0,
             counter: known.map_or(0, |epoch| epoch.counter),
             healthy: true,
+            ready: true,
+            awake: now,
             stopping: None,
             stopped: false,
             resigned: None,
@@ -124,6 +130,9 @@ impl Node {
     /// Takes one input. Several may be given before the outputs are drained: what they cause is
     /// then coalesced into fewer datagrams.
     pub fn handle(&mut self, now: Instant, entropy: &mut dyn Entropy, input: Input<'_>) {
+        if now.since(self.now) > self.settings.heartbeat * 2 {
+            self.awake = now;
+        }
         self.now = now.max(self.now);
         self.unsent = true;
         self.draw_nonces(entropy);
@@ -140,6 +149,7 @@ impl Node {
             }
             Input::PersistFailed => self.persist_failed(),
             Input::Health { healthy } => self.healthy = healthy,
+            Input::Ready { ready } => self.ready = ready,
             Input::Switchover => self.switchover(),
             Input::Shutdown => self.shutdown(),
             Input::Drained(ends) => self.drained(&ends),
@@ -262,7 +272,7 @@ impl Node {
         // R6: nothing is recorded below what was promised, unless it is the same term.
         let allowed = self.promised() <= Some(epoch);
         let own = epoch.leader == from && epoch.incarnation.0 == packet.incarnation;
-        if !same || !allowed || !own || self.stopping.is_some() {
+        if !same || !allowed || !own || self.stopping.is_some() || self.settings.votes_only() {
             return;
         }
         self.sessions += 1;
@@ -355,6 +365,10 @@ impl Node {
                     session.entered = true;
                     resigned = packet.resign;
                     session.confirmed |= packet.role == 3;
+                    for lacking in packet.lacks.iter().filter_map(WireSa::sa) {
+                        // If there is none, nothing is sent.
+                        session.checkpoint(lacking);
+                    }
                     (had, moved) = session.acknowledge(packet.applied);
                     for ack in &packet.recorded {
                         let sa = ack.sa();

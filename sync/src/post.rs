@@ -50,15 +50,19 @@ impl Node {
     }
 
     fn post_out(&mut self, out: &Out, poke: BTreeSet<MemberId>) {
+        let heard = self.settings.votes_only().then(|| self.leader_heard());
         for to in poke {
             let mut packet = self.base(to, Role::Out);
+            packet.epoch = heard.flatten().map(Into::into);
             packet.objects = count(self.store.objects.len());
             match self.resigned.filter(|(leader, _)| *leader == to) {
                 Some((_, sid)) => {
                     packet.session = Some(sid);
                     packet.resign = true;
                 }
-                None if self.stopping.is_none() => packet.join = out.nonce,
+                None if self.stopping.is_none() && !self.settings.votes_only() => {
+                    packet.join = out.nonce;
+                }
                 None => {}
             }
             self.send(to, &packet);
@@ -72,11 +76,19 @@ impl Node {
             let packet = self.base_following(to, following);
             self.send(to, &packet);
         }
+        let asks = due && following.repair_due(self.now, self.settings.vouch);
+        let mut lacks = match asks {
+            true => self
+                .store
+                .lacks(following.session, &mut following.asked_up_to),
+            false => Vec::new(),
+        };
         // R1: nothing is acknowledged in an epoch that is not yet promised on disk.
         let promised = self.durable.promised >= Some(following.epoch);
         while due {
             let mut packet = self.base_following(leader, following);
             packet.session = Some(following.sid);
+            packet.lacks = std::mem::take(&mut lacks);
             due = false;
             if following.bare || promised {
                 packet.applied = following.applied();
@@ -189,7 +201,7 @@ impl Node {
             promised: self.durable.promised.map(Into::into),
             led: self.durable.led.map(Into::into),
             role: wire_role(role),
-            unhealthy: !self.healthy || self.stopping.is_some(),
+            unhealthy: !self.healthy || self.stopping.is_some() || !self.ready,
             ..Packet::default()
         }
     }

@@ -30,6 +30,7 @@ impl fmt::Debug for Input<'_> {
             Input::Drained(ends) => write!(f, "Drained({} SAs)", ends.len()),
             Input::Switchover => f.write_str("Switchover"),
             Input::Shutdown => f.write_str("Shutdown"),
+            Input::Ready { ready } => write!(f, "Ready({ready})"),
             Input::Health { healthy } => write!(f, "Health({healthy})"),
         }
     }

@@ -21,6 +21,9 @@ pub enum Degraded {
     Rekey,
     /// Stop at the leases and hold every IKE output until the standby is back or removed.
     Strict,
+    /// Have the witness elect this leader anew, which takes the silent standby's right away: then
+    /// go on as if it had never been. If the witness does not answer either, as `Rekey`.
+    Witness,
 }
 
 /// How large leases are. The packet rate moves them between the bounds (`lease-holes`, SIZES).
@@ -75,6 +78,11 @@ pub struct Settings {
     /// 1.5 times `heartbeat * missed`, plus a round trip.
     pub vouch: Duration,
     pub degraded: Degraded,
+    /// The member that only votes: it keeps its promises on a disk of its own, and has no copy, no
+    /// key and no address. It makes a majority where two members alone would have none, so a
+    /// standby may take over only with its vote, and a leader that has lost its standby is rid of
+    /// it by that vote (`lease-holes` R10, R12).
+    pub witness: Option<MemberId>,
     /// Give the lead to an admitted member of higher priority.
     pub preempt: bool,
     pub leases: LeaseSizes,
@@ -95,10 +103,16 @@ impl Settings {
             hold: Duration::from_millis(500),
             vouch: Duration::from_millis(100),
             degraded: Degraded::Rekey,
+            witness: None,
             preempt: false,
             leases: LeaseSizes::default(),
             mutant: Mutant::default(),
         }
+    }
+
+    /// Whether this member only votes.
+    pub(crate) fn votes_only(&self) -> bool {
+        self.witness == Some(self.me)
     }
 
     /// Silence after which an active counts as dead.

@@ -1,12 +1,18 @@
 //! A standby's copy of the leader's objects, and what it recorded for each Child SA.
 
 use std::collections::BTreeMap;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use hitless_sa::{Instant, Lease, SaId};
 use zeroize::Zeroizing;
 
+use crate::message::WireSa;
 use crate::{Checkpoint, ObjectId};
+
+/// Missing checkpoints asked for in one packet, and SAs looked at for them.
+const LACKS: usize = 16;
+const LOOKED_AT: usize = 1024;
 
 /// An opaque body, shared by the object and by the records on their way; wiped with the last.
 pub(crate) type Body = Arc<Zeroizing<Vec<u8>>>;
@@ -76,6 +82,27 @@ impl Store {
                 }
             }
         }
+    }
+
+    /// Some SAs of this session without a checkpoint, after the one that was asked for last: all
+    /// have their turn.
+    pub fn lacks(&self, session: u64, last: &mut Option<SaId>) -> Vec<WireSa> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        let later = self.sas.range((from, Bound::Unbounded)).take(LOOKED_AT);
+        let mut looked = None;
+        let mut lacks = Vec::new();
+        for (sa, recorded) in later {
+            looked = Some(*sa);
+            let lacking = recorded.session == session && recorded.checkpoint.is_none();
+            if lacking && !recorded.no_right {
+                lacks.push(WireSa::new(*sa));
+            }
+            if lacks.len() == LACKS {
+                break;
+            }
+        }
+        *last = looked;
+        lacks
     }
 
     /// Objects that did not come in this session.

@@ -1,7 +1,6 @@
 //! From a standby's copy to a leader's book: what a new leader may carry on, and from where.
 
 use hitless_sa::{Epoch, Lease, SequenceNumber};
-use zeroize::Zeroizing;
 
 use crate::leading::{Context, Leading, LedObject, LedSa};
 use crate::lease::{self, Rate};
@@ -49,7 +48,7 @@ pub(crate) fn lead(
             version: stored.version,
             exact: current && right.is_some_and(|right| right.exact),
             received_at: stored.received_at,
-            body: Zeroizing::new(stored.body.to_vec()),
+            body: stored.body.clone(),
             children,
         });
         let led = LedObject {

@@ -13,6 +13,7 @@ use hitless_sa::{Epoch, Instant, MemberId};
 use crate::leading::Phase;
 use crate::message::{Packet, WireEpoch};
 use crate::node::{Node, State};
+use crate::peer::Said;
 use crate::{Event, Role};
 
 /// One member stands for one epoch.
@@ -62,6 +63,22 @@ impl Node {
             may && Some((peer.member.priority, peer.member.id)) > mine
         });
         u32::try_from(better.count()).unwrap_or(u32::MAX)
+    }
+
+    /// The newest epoch that somebody leads: what a witness tells those that may not hear it.
+    pub(crate) fn leader_heard(&self) -> Option<Epoch> {
+        let recent = self.settings.takeover();
+        let said = self.peers.values();
+        let said = said.filter_map(|peer| peer.lately(self.now, recent));
+        said.filter_map(Said::leads).max()
+    }
+
+    /// Whether the witness hears a leader, so that nobody needs to lead on nothing.
+    pub(crate) fn witnessed_leader(&self) -> bool {
+        let witness = self.settings.witness.and_then(|id| self.peers.get(&id));
+        let said = witness.and_then(|peer| peer.lately(self.now, self.settings.takeover()));
+        let epoch = said.and_then(|said| said.epoch);
+        epoch.is_some_and(|epoch| epoch.leader != self.settings.me)
     }
 
     /// Says that this member stands, once its own promise is on disk.

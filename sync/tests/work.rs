@@ -4,8 +4,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use hitless_sa::{Entropy, Incarnation, Instant, MemberId, SaId};
-use hitless_sync::{Durable, Input, Member, Node, ObjectId, Output, Role, Settings};
+use hitless_sa::{Entropy, Incarnation, Instant, MemberId, SaId, SequenceNumber};
+use hitless_sync::{Checkpoint, Durable, Input, Member, Node, ObjectId, Output, Role, Settings};
 
 struct Counter(u64);
 
@@ -18,6 +18,14 @@ impl Entropy for Counter {
                 .wrapping_add(1);
             *octet = (self.0 >> 56) as u8;
         }
+    }
+}
+
+fn child(n: u32) -> SaId {
+    SaId {
+        creator: MemberId(1),
+        incarnation: Incarnation(1),
+        counter: n,
     }
 }
 
@@ -91,16 +99,11 @@ impl Pair {
     }
 
     fn commit(&mut self, n: u32) {
-        let child = SaId {
-            creator: MemberId(1),
-            incarnation: Incarnation(1),
-            counter: n,
-        };
         let commit = Input::Commit {
             object: ObjectId(u64::from(n) + 1),
             version: 1,
             body: Some(vec![7; 300].into()),
-            children: vec![child],
+            children: vec![child(n)],
         };
         self.handle(0, commit);
     }
@@ -165,4 +168,28 @@ fn a_takeover_comes_within_50_ms_of_the_death_however_many_sas_there_are() {
         times.push(at.since(death));
     }
     assert!(times.iter().all(|time| *time == times[0]), "{times:?}");
+}
+
+/// Repair: a checkpoint is sent once; a standby that has none of an SA asks for it.
+#[test]
+fn a_standby_asks_for_a_checkpoint_that_it_lacks() {
+    let mut pair = Pair::admitted();
+    for n in 0..40 {
+        pair.commit(n);
+        pair.settle();
+    }
+    for n in 0..40 {
+        let checkpoint = Checkpoint {
+            outbound_next: SequenceNumber(100 + u64::from(n)),
+            ..Checkpoint::default()
+        };
+        let sa = child(n);
+        pair.handle(0, Input::Checkpoint { sa, checkpoint });
+    }
+    // All of them are lost.
+    pair.wire.clear();
+    for _ in 0..100 {
+        pair.pass(Duration::from_millis(10), 2);
+    }
+    assert_eq!(pair.nodes[1].risk().short.greatest_skip, 4096 + 1 - 100);
 }

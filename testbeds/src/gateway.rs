@@ -45,26 +45,25 @@ impl Member {
         directory: &Path,
         settings: &Settings<'_>,
     ) -> Result<Self, LabError> {
-        let connections = connection(settings);
-        Self::start_with(binary, lab, index, directory, PATIENT, &connections, &[])
+        let own = directory.join(format!("m{}", index + 1));
+        let text = configuration(index, &own, PATIENT, &connection(settings));
+        Self::start_with(binary, lab, index, directory, &text, &[])
     }
 
-    /// The same with these heartbeats, connections and secrets, and with these variables in its
-    /// environment.
+    /// The same with a whole configuration, whose control socket is `<directory>/m<N>/hitless.sock`,
+    /// and with these variables in its environment.
     pub fn start_with(
         binary: &Path,
         lab: &Topology,
         index: usize,
         directory: &Path,
-        heartbeats: &str,
-        connections: &str,
+        text: &str,
         environment: &[(&str, PathBuf)],
     ) -> Result<Self, LabError> {
         let name = format!("m{}", index + 1);
         let directory = directory.join(&name);
         let socket = directory.join("hitless.sock");
         let file = directory.join("hitless.toml");
-        let text = configuration(index, &directory, heartbeats, connections);
         std::fs::create_dir_all(directory.join("state"))
             .and_then(|()| std::fs::write(&file, text))
             .map_err(LabError::io("writing the member's configuration"))?;
@@ -89,11 +88,22 @@ impl Member {
 
     /// What `hitless status --json` prints.
     pub fn status(&self) -> Result<serde_json::Value, LabError> {
+        self.ask("status")
+    }
+
+    /// What `hitless list-sas --json` prints.
+    pub fn list_sas(&self) -> Result<Vec<serde_json::Value>, LabError> {
+        let value = self.ask("list-sas")?;
+        let list = value.as_array().or_else(|| value["ike_sas"].as_array());
+        Ok(list.cloned().unwrap_or_default())
+    }
+
+    fn ask(&self, word: &str) -> Result<serde_json::Value, LabError> {
         let binary = self.binary.display().to_string();
         let socket = self.socket.display().to_string();
-        let text = Program::new([&binary, "status", "--json", "--socket", &socket]).run()?;
+        let text = Program::new([&binary, word, "--json", "--socket", &socket]).run()?;
         serde_json::from_str(&text).map_err(|error| LabError::Unreadable {
-            what: "hitless status --json".to_owned(),
+            what: format!("hitless {word} --json"),
             detail: format!("{error} in {text}"),
         })
     }
@@ -163,8 +173,14 @@ pub fn binary() -> Result<PathBuf, LabError> {
     })
 }
 
-/// A member's file; `id`, state and socket are what differs between members.
-fn configuration(index: usize, directory: &Path, heartbeats: &str, connections: &str) -> String {
+/// A member's file; `id`, state and socket, which are in its directory, are what differs between
+/// members.
+pub fn configuration(
+    index: usize,
+    directory: &Path,
+    heartbeats: &str,
+    connections: &str,
+) -> String {
     let id = index + 1;
     let directory = directory.display();
     let [first, second] = SYNC;

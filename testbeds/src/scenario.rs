@@ -26,6 +26,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::certs_strongswan::SCENARIO,
     scenarios::failover_strongswan::SCENARIO,
     scenarios::failover_strongswan::CONTROL,
+    scenarios::roads_strongswan::SCENARIO,
     scenarios::ike_strongswan::SCENARIO,
     scenarios::transfer_strongswan::SCENARIO,
 ];

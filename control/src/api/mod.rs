@@ -9,6 +9,7 @@
 //! The server never blocks and has no thread: the control thread polls it between packets.
 
 pub mod client;
+mod cluster;
 mod report;
 mod server;
 mod show;
@@ -20,6 +21,7 @@ mod watch_text;
 
 use serde::{Deserialize, Serialize};
 
+pub use cluster::{ClassReport, ClusterReport, DrillReport, UnservedReport, cluster};
 pub use report::{
     ChildSaStatus, DropStatus, GatewayStatus, IkeSaStatus, IkeState, LeaseStatus, MemberStatus,
     PortStatus, Role, SyncStatus,
@@ -82,6 +84,10 @@ pub enum Request {
     },
     /// Hand the lead to a standby, without a skip.
     Switchover {},
+    /// Say what that would do.
+    SwitchoverPlan {},
+    /// What would be lost if the active died now.
+    Cluster {},
 }
 
 /// What the daemon answers: `{"reply":"done","message":".."}`.
@@ -89,6 +95,7 @@ pub enum Request {
 #[serde(tag = "reply", rename_all = "kebab-case")]
 pub enum Reply {
     Status(Box<GatewayStatus>),
+    Cluster(Box<ClusterReport>),
     Sas {
         sas: Vec<IkeSaStatus>,
     },

@@ -49,6 +49,14 @@ pub struct IkeSaStatus {
     pub remote_id: String,
     pub remote_host: String,
     pub remote_port: u16,
+    /// Virtual addresses that we have from the peer, the name servers that came with them, and
+    /// the addresses that the peer has from us.
+    #[serde(default)]
+    pub local_vips: Vec<String>,
+    #[serde(default)]
+    pub dns: Vec<String>,
+    #[serde(default)]
+    pub remote_vips: Vec<String>,
     /// `AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519`; empty before there is one.
     pub algorithms: String,
     /// Seconds since it was established.

@@ -41,13 +41,29 @@ fn ike_sa(out: &mut String, sa: &IkeSaStatus) {
             plain(&sa.responder_spi)
         ),
     );
-    for (side, id, host, port) in [
-        ("local ", &sa.local_id, &sa.local_host, sa.local_port),
-        ("remote", &sa.remote_id, &sa.remote_host, sa.remote_port),
+    let (local, remote) = (&sa.local_vips, &sa.remote_vips);
+    for (side, id, host, port, vips) in [
+        ("local ", &sa.local_id, &sa.local_host, sa.local_port, local),
+        (
+            "remote",
+            &sa.remote_id,
+            &sa.remote_host,
+            sa.remote_port,
+            remote,
+        ),
     ] {
+        let vips = match vips.is_empty() {
+            true => String::new(),
+            false => format!(" [{}]", vips.join(" ")),
+        };
         line(
             out,
-            format_args!("  {side} '{}' @ {}[{port}]", plain(id), plain(host)),
+            format_args!(
+                "  {side} '{}' @ {}[{port}]{}",
+                plain(id),
+                plain(host),
+                plain(&vips)
+            ),
         );
     }
     if !sa.algorithms.is_empty() {

@@ -5,6 +5,7 @@
 
 mod audit;
 mod capture;
+mod cluster;
 mod config;
 mod demo;
 mod filter;
@@ -14,6 +15,7 @@ mod show;
 mod status;
 mod switchover;
 mod trace;
+mod witness;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
@@ -28,6 +30,7 @@ use crate::config::{ConfigError, DEFAULT_SOCKET};
 
 pub use audit::Audit;
 pub use capture::Capture;
+pub use cluster::ClusterCommand;
 pub use config::ConfigCommand;
 pub use demo::DemoOptions;
 pub use list_sas::ListSas;
@@ -36,6 +39,7 @@ pub use show::ShowCommand;
 pub use status::Status;
 pub use switchover::Switchover;
 pub use trace::TraceCommand;
+pub use witness::Witness;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -54,6 +58,7 @@ pub struct Cli {
 #[derive(Subcommand, Debug)]
 pub enum Command {
     Run(RunOptions),
+    Witness(Witness),
     Demo(DemoOptions),
     Status(Status),
     ListSas(ListSas),
@@ -64,6 +69,8 @@ pub enum Command {
     Capture(Capture),
     Switchover(Switchover),
     Audit(Audit),
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     #[command(subcommand)]
     Config(ConfigCommand),
 }

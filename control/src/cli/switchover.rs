@@ -12,16 +12,23 @@ use crate::api::{Reply, Request};
     long_about = "Hand the lead to a standby, for maintenance. Ask the active member.\n\n\
         It stops, reports the exact counters of every SA, and the standby goes on from there: no \
         sequence number is skipped, none is repeated.",
-    after_help = "Example:\n  hitless switchover && systemctl stop hitless"
+    after_help = "Examples:\n  hitless switchover --plan\n  hitless switchover && systemctl stop hitless"
 )]
 pub struct Switchover {
+    /// Only say who would take over, and with what
+    #[arg(long)]
+    plan: bool,
     #[command(flatten)]
     target: Target,
 }
 
 impl Switchover {
     pub fn execute(&self) -> Outcome {
-        match self.target.ask(&Request::Switchover {})? {
+        let request = match self.plan {
+            true => Request::SwitchoverPlan {},
+            false => Request::Switchover {},
+        };
+        match self.target.ask(&request)? {
             Reply::Done { message } if self.target.json => {
                 print_json(&json!({ "message": message }))
             }

@@ -1,7 +1,6 @@
 //! `[connections.NAME.children.NAME]`: what is protected, and how.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless_sa::{
@@ -11,7 +10,9 @@ use toml::de::DeValue;
 
 use super::connections::{check_name, lifetime, proposals};
 use super::document::Section;
+use super::pools::Surroundings;
 use super::report::Refusal;
+use super::selectors;
 use super::value;
 use crate::ike::proposal::EspProposal;
 use crate::ike::settings::{Child, Connection};
@@ -59,7 +60,7 @@ const FOREIGN_CHILD: &[(&str, &str)] = &[
 pub(super) fn read(
     section: &Section<'_>,
     connection: &str,
-    remote_addrs: Option<&[IpAddr]>,
+    surroundings: &Surroundings<'_>,
     on_demand: &mut BTreeSet<(String, String)>,
 ) -> Option<Vec<Child>> {
     let example = format!(
@@ -79,7 +80,7 @@ pub(super) fn read(
     for (name, section) in named {
         check_name(&section, &name);
         let start = section.or("start_action", Action::None, value::word(STARTS));
-        if start != Action::None && remote_addrs.is_some_and(<[IpAddr]>::is_empty) {
+        if start != Action::None && surroundings.remote_addrs.is_some_and(<[_]>::is_empty) {
             section.refuse(
                 "start_action",
                 Refusal::new(
@@ -91,10 +92,12 @@ pub(super) fn read(
         if start == Action::Trap {
             on_demand.insert((connection.to_owned(), name.clone()));
         }
-        out.extend(child(&section, name, start == Action::Start));
+        out.extend(child(&section, name, surroundings, start == Action::Start));
     }
     (out.len() == count).then_some(out)
 }
+
+const MODES: &[(&str, Mode)] = &[("tunnel", Mode::Tunnel), ("transport", Mode::Transport)];
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Action {
@@ -116,22 +119,27 @@ const WORKERS: &[(&str, Workers)] = &[
     ("one", Workers::One),
 ];
 
-fn child(section: &Section<'_>, name: String, start: bool) -> Option<Child> {
+fn child(
+    section: &Section<'_>,
+    name: String,
+    surroundings: &Surroundings<'_>,
+    start: bool,
+) -> Option<Child> {
     let esp_proposals = proposals::<EspProposal>(section, "esp_proposals", ESP_PROPOSAL);
-    let local_ts = selectors(section, "local_ts", "10.1.0.0/16");
-    let remote_ts = selectors(section, "remote_ts", "10.2.0.0/16");
-    check_families(section, local_ts.as_deref(), remote_ts.as_deref());
+    let mode = section.or("mode", Mode::Tunnel, value::word(MODES));
+    let ends = selectors::read(section, mode, surroundings);
     let rekey_time = section.or("rekey_time", CHILD_REKEY_TIME, lifetime);
     let replay_window = section.or("replay_window", DEFAULT_WINDOW, replay_window);
-    let mode = section.or("mode", Mode::Tunnel, mode);
     let treatment = treatment(section);
     section.finish(FOREIGN_CHILD);
+    let ends = ends?;
     Some(Child {
         name,
         mode,
         esp_proposals: esp_proposals?,
-        local_ts: local_ts?,
-        remote_ts: remote_ts?,
+        local_ts: ends.local_ts,
+        remote_ts: ends.remote_ts,
+        dynamic: ends.dynamic,
         rekey_time,
         replay_window,
         options: treatment?,
@@ -207,16 +215,6 @@ fn mss_clamp(value: &DeValue<'_>) -> Result<MssClamp, Refusal> {
     value::integer(536, u64::from(u16::MAX))(value).map(|octets| MssClamp::To(octets as u16))
 }
 
-fn mode(value: &DeValue<'_>) -> Result<Mode, Refusal> {
-    match value.as_str() {
-        Some("transport") => Err(Refusal::new(
-            "`transport` is not for a gateway",
-            "write mode = \"tunnel\", or leave it out",
-        )),
-        _ => value::word(&[("tunnel", Mode::Tunnel)])(value),
-    }
-}
-
 /// RFC 4303 section 3.4.3 asks for 32 at least and wants 64; a power of two keeps it cheap. 0 is
 /// swanctl's word for no anti-replay.
 fn replay_window(value: &DeValue<'_>) -> Result<u32, Refusal> {
@@ -229,65 +227,6 @@ fn replay_window(value: &DeValue<'_>) -> Result<u32, Refusal> {
         format!("a window of {window} packets is not possible"),
         format!("take a power of two from 64 to 65536, such as {near}, or 0 to accept replays"),
     ))
-}
-
-fn selectors(
-    section: &Section<'_>,
-    key: &'static str,
-    example: &'static str,
-) -> Option<Vec<TrafficSelector>> {
-    let listed = section.list(key, |value: &DeValue<'_>| {
-        if value.as_str() == Some("dynamic") {
-            return Err(Refusal::new(
-                "`dynamic` stands for a host's own address, and a gateway is no host",
-                format!("name the network: \"{example}\""),
-            ));
-        }
-        value::parsed::<TrafficSelector>(example)(value)
-    });
-    if !section.has(key) {
-        section.missing(key, &format!("{key} = [\"{example}\"]"));
-    }
-    let listed = listed?;
-    if listed.is_empty() {
-        section.refuse(
-            key,
-            Refusal::new(
-                format!("{}: empty", section.name(key)),
-                format!("name a network: [\"{example}\"]"),
-            ),
-        );
-        return None;
-    }
-    Some(listed.into_iter().map(|ts| ts.value).collect())
-}
-
-/// A packet has one family: a network needs one of its own family at the other end.
-fn check_families(
-    section: &Section<'_>,
-    local: Option<&[TrafficSelector]>,
-    remote: Option<&[TrafficSelector]>,
-) {
-    let (Some(local), Some(remote)) = (local, remote) else {
-        return;
-    };
-    for (key, ours, theirs) in [("local_ts", local, remote), ("remote_ts", remote, local)] {
-        let alone = ours.iter().find(|ts| {
-            let same = |other: &TrafficSelector| other.start.is_ipv4() == ts.start.is_ipv4();
-            !theirs.iter().any(same)
-        });
-        let Some(alone) = alone else { continue };
-        let family = value::family(alone.start);
-        let refusal = Refusal::new(
-            format!(
-                "{}: {alone} has no {family} network at the other end",
-                section.name(key)
-            ),
-            format!("local_ts and remote_ts both need an {family} network, or neither"),
-        );
-        section.refuse(key, refusal);
-        return;
-    }
 }
 
 /// Selectors and the child that has them.

@@ -20,6 +20,7 @@ const SHORTEST_SECRET: usize = 16;
 struct Member {
     id: Located<u64>,
     priority: u8,
+    witness: bool,
     address: Option<Located<SocketAddr>>,
     /// It has an address, right or wrong.
     addressed: bool,
@@ -43,7 +44,11 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
     let degraded = section.or(
         "degraded",
         Degraded::default(),
-        value::word(&[("rekey", Degraded::Rekey), ("strict", Degraded::Strict)]),
+        value::word(&[
+            ("rekey", Degraded::Rekey),
+            ("strict", Degraded::Strict),
+            ("witness", Degraded::Witness),
+        ]),
     );
     let preempt = section.or("preempt", false, value::boolean);
     let hold = section.or("hold", Duration::from_secs(2), value::duration);
@@ -60,6 +65,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
     let (name, id) = (name?, id?);
     let members = members.unwrap_or_default();
     check_members(&section, &id, &members);
+    let witness = witness(&section, degraded, &members);
     let sync = if members.len() < 2 {
         None
     } else {
@@ -73,6 +79,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
         heartbeat,
         missed,
         degraded,
+        witness,
         preempt,
         hold,
         state_dir,
@@ -88,14 +95,48 @@ fn member(section: &Section<'_>) -> Option<Member> {
         u64::from(DEFAULT_PRIORITY),
         value::integer(0, 255),
     ) as u8;
+    let witness = section.or("witness", false, value::boolean);
     let address = section.optional("sync_addr", value::socket_address);
     section.finish(&[]);
     Some(Member {
         id: id?,
         priority,
+        witness,
         address,
         addressed: section.has("sync_addr"),
     })
+}
+
+/// The one member that only votes, if there is one.
+fn witness(section: &Section<'_>, degraded: Degraded, members: &[Member]) -> Option<MemberId> {
+    let mut witnesses = members.iter().filter(|member| member.witness);
+    let witness = witnesses.next();
+    if let Some(second) = witnesses.next() {
+        let refusal = Refusal::new(
+            "cluster.members: two members are witnesses",
+            "one is enough: it makes a majority with either of two members",
+        );
+        section.problems().refuse(&second.id.span, refusal);
+    }
+    match witness {
+        None if degraded == Degraded::Witness => section.refuse(
+            "degraded",
+            Refusal::new(
+                "cluster.degraded: there is no witness",
+                "write witness = true in the entry of one of cluster.members, and start that one \
+                 with `hitless witness`",
+            ),
+        ),
+        Some(witness) if members.len() < 3 => {
+            let refusal = Refusal::new(
+                "cluster.members: a witness beside one member",
+                "a witness decides between two members or more: add the other one",
+            );
+            section.problems().refuse(&witness.id.span, refusal);
+        }
+        _ => {}
+    }
+    witness.map(|member| MemberId(member.id.value as u8))
 }
 
 fn own<'m>(id: &Located<u64>, members: &'m [Member]) -> Option<&'m Member> {

@@ -11,13 +11,14 @@ use super::children;
 use super::document::{Located, Section};
 use super::model::PortConfig;
 use super::overlap;
+use super::pools::{self, Surroundings};
 use super::report::{Refusal, Span};
 use super::suggest::nearest;
 use super::value::{self, quoted};
 use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
 use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{Identification, IkeProposal};
-use crate::ike::settings::{Connection, Takeover};
+use crate::ike::settings::{Connection, Pool, Takeover};
 
 const EXAMPLE: &str = "[connections.office]\nremote_addrs = [\"198.51.100.7\"]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n\n[connections.office.children.net]\nesp_proposals = [\"aes128gcm16-x25519-esn\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]";
 const IKE_PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
@@ -27,22 +28,10 @@ const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 /// swanctl's words for a connection that mean nothing here.
 const FOREIGN: &[(&str, &str)] = &[
     (
-        "mobike",
-        "leave it out: the cluster's address does not move, and the peer may, with `encap`",
-    ),
-    (
         "over_time",
         "leave it out: an SA that is being rekeyed lives until the new one works",
     ),
     ("rand_time", "leave it out"),
-    (
-        "vips",
-        "virtual addresses for clients are not given out; name remote_ts instead",
-    ),
-    (
-        "pools",
-        "virtual addresses for clients are not given out; name remote_ts instead",
-    ),
     (
         "keyingtries",
         "leave it out: `start_action = \"start\"` tries until it succeeds",
@@ -65,6 +54,7 @@ const FOREIGN: &[(&str, &str)] = &[
 /// What connections are checked against; `None` where that has errors of its own.
 pub(super) struct Context<'c> {
     pub ports: Option<&'c [PortConfig]>,
+    pub pools: &'c [Pool],
     pub keys: Keys<'c>,
 }
 
@@ -134,9 +124,22 @@ fn connection(
     let encap = section.or("encap", false, value::boolean);
     let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
     let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
-    let takeover = takeover(section);
-    let (fragmentation, fragment_size) = fragmentation(section);
-    let children = children::read(section, &name, remote_addrs.as_deref(), on_demand);
+    let takeover = section.or("takeover", Takeover::default(), value::word(TAKEOVERS));
+    let fragmentation = value::word(FRAGMENTATIONS);
+    let fragmentation = section.or("fragmentation", Fragmentation::default(), fragmentation);
+    let fragment_size = section.or(
+        "fragment_size",
+        DEFAULT_FRAGMENT_SIZE.into(),
+        value::integer(576, 65535),
+    );
+    let roads = pools::roads(section, context.pools);
+    let surroundings = Surroundings {
+        local_addrs: local_addrs.as_deref(),
+        remote_addrs: remote_addrs.as_deref(),
+        roads: roads.as_ref(),
+        pools: context.pools,
+    };
+    let children = children::read(section, &name, &surroundings, on_demand);
     section.finish(FOREIGN);
 
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
@@ -165,13 +168,14 @@ fn connection(
         remote_port,
         proposals: proposals?,
         fragmentation,
-        fragment_size,
+        fragment_size: fragment_size as u16,
         local_id,
         remote_id,
         encap,
         dpd_delay,
         rekey_time,
         takeover,
+        roads: roads?,
         auth: AuthSettings {
             local: local.auth,
             remote: remote.auth,
@@ -182,59 +186,37 @@ fn connection(
     })
 }
 
-fn takeover(section: &Section<'_>) -> Takeover {
-    section.or(
-        "takeover",
-        Takeover::default(),
-        value::word(&[
-            ("auto", Takeover::Auto),
-            ("exact", Takeover::Exact),
-            ("message-id-sync", Takeover::MessageIdSync),
-            ("probe", Takeover::Probe),
-            ("rekey", Takeover::Rekey),
-        ]),
-    )
-}
+const TAKEOVERS: &[(&str, Takeover)] = &[
+    ("auto", Takeover::Auto),
+    ("exact", Takeover::Exact),
+    ("message-id-sync", Takeover::MessageIdSync),
+    ("probe", Takeover::Probe),
+    ("rekey", Takeover::Rekey),
+];
 
-/// `fragmentation` and `fragment_size` (RFC 7383).
-fn fragmentation(section: &Section<'_>) -> (Fragmentation, u16) {
-    let fragmentation = section.or(
-        "fragmentation",
-        Fragmentation::default(),
-        value::word(&[
-            ("yes", Fragmentation::Yes),
-            ("accept", Fragmentation::Accept),
-            ("no", Fragmentation::No),
-        ]),
-    );
-    let size = section.or(
-        "fragment_size",
-        DEFAULT_FRAGMENT_SIZE.into(),
-        value::integer(576, 65535),
-    );
-    (fragmentation, size as u16)
-}
+const FRAGMENTATIONS: &[(&str, Fragmentation)] = &[
+    ("yes", Fragmentation::Yes),
+    ("accept", Fragmentation::Accept),
+    ("no", Fragmentation::No),
+];
 
-fn check_sendable(section: &Section<'_>, id: &Identification) {
-    if !sendable(id) {
+/// Patterns name others, never ourselves.
+fn check_sendable(section: &Section<'_>, local_id: &Identification) {
+    let pattern = match local_id {
+        Identification::Any => true,
+        Identification::Fqdn(name) | Identification::Email(name) => name.starts_with('*'),
+        Identification::Dn(name) => name.is_pattern(),
+        _ => false,
+    };
+    if pattern {
         let refusal = Refusal::new(
             format!(
-                "{}: {id} matches many, and we are one",
+                "{}: {local_id} matches many, and we are one",
                 section.name("local")
             ),
             "give local.id a name of its own, such as \"hq.example.org\"",
         );
         section.refuse("local", refusal);
-    }
-}
-
-/// Patterns name others, never ourselves.
-fn sendable(id: &Identification) -> bool {
-    match id {
-        Identification::Any => false,
-        Identification::Fqdn(name) | Identification::Email(name) => !name.starts_with('*'),
-        Identification::Dn(name) => !name.is_pattern(),
-        _ => true,
     }
 }
 

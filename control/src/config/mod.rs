@@ -21,9 +21,11 @@ mod document;
 mod drivers;
 mod model;
 mod overlap;
+mod pools;
 mod ports;
 mod report;
 mod secrets;
+mod selectors;
 mod suggest;
 mod value;
 
@@ -140,6 +142,11 @@ impl Config {
             "hitless cluster 1\n{:?}\n{members:?}\n{:?}\n{:?} {}\n{}",
             cluster.name, cluster.degraded, cluster.heartbeat, cluster.missed, cluster.preempt,
         );
+        let text = match cluster.witness {
+            Some(witness) => format!("{text}\nwitness {witness}"),
+            // As members without this key reckon it.
+            None => text,
+        };
         let mut hash = [0; 32];
         let digest = digest::digest(&digest::SHA256, text.as_bytes());
         for (octet, hashed) in hash.iter_mut().zip(digest.as_ref()) {
@@ -153,14 +160,20 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
     let root = Section::root(table, problems);
     let cluster = cluster::read(&root, base);
     let dataplane = dataplane::read(&root);
-    let ports = ports::read(
-        &root,
-        cluster.as_ref().map(|c| c.name.as_str()),
-        dataplane.as_ref().map(|d| d.workers),
-    );
+    let votes_only = cluster.as_ref().is_some_and(ClusterConfig::votes_only);
+    let ports = match votes_only && !root.has("ports") {
+        true => Some(Vec::new()),
+        false => ports::read(
+            &root,
+            cluster.as_ref().map(|c| c.name.as_str()),
+            dataplane.as_ref().map(|d| d.workers),
+        ),
+    };
     let before = problems.count();
     let secrets = secrets::read(&root, base);
+    let pools = pools::read(&root);
     let context = connections::Context {
+        pools: &pools,
         ports: ports.as_deref(),
         keys: auth::Keys {
             secrets: (problems.count() == before).then_some(&secrets),
@@ -168,21 +181,33 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
             as_of,
         },
     };
-    let connections = connections::read(&root, &context);
+    let connections = match votes_only && !root.has("connections") {
+        true => connections::Connections::default(),
+        false => connections::read(&root, &context),
+    };
     let control = dataplane::read_control(&root);
     root.finish(&[]);
     let cluster = cluster?;
-    Some(Config {
+    let mut config = Config {
         has_inline_secrets: secrets.inline,
         cluster,
         ports: ports?,
         dataplane: dataplane?,
         connections: connections.list,
+        pools,
         on_demand: connections.on_demand,
         secrets: secrets.list,
         control: control?,
         warnings: Vec::new(),
-    })
+    };
+    if config.cluster.votes_only() {
+        // Whatever its file says of them: it carries nothing.
+        config.dataplane.workers = 0;
+        config.ports.clear();
+        config.connections.clear();
+        config.secrets.clear();
+    }
+    Some(config)
 }
 
 /// The text and the file's permissions.

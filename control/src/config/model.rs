@@ -11,7 +11,7 @@ use hitless_dataplane::port::pcap::Pace;
 use hitless_sa::MemberId;
 use zeroize::Zeroizing;
 
-use crate::ike::settings::{Connection, Secret};
+use crate::ike::settings::{Connection, Pool, Secret};
 
 /// A whole configuration file.
 #[derive(Clone, Debug)]
@@ -22,6 +22,7 @@ pub struct Config {
     pub dataplane: DataplaneConfig,
     /// In the order of the file, which is the order of policies.
     pub connections: Vec<Connection>,
+    pub pools: Vec<Pool>,
     /// Children (connection, child) with `start_action = "trap"`: brought up by the first packet.
     pub on_demand: BTreeSet<(String, String)>,
     pub secrets: Vec<Secret>,
@@ -45,12 +46,21 @@ pub struct ClusterConfig {
     /// Heartbeats missed before a takeover.
     pub missed: u32,
     pub degraded: Degraded,
+    /// The member that only votes.
+    pub witness: Option<MemberId>,
     /// Whether the member of the highest priority takes the lead back.
     pub preempt: bool,
     /// How long a member that starts waits for the others before it leads on nothing.
     pub hold: Duration,
     /// Where the epoch file lives.
     pub state_dir: PathBuf,
+}
+
+impl ClusterConfig {
+    /// Whether this member is the witness.
+    pub fn votes_only(&self) -> bool {
+        self.witness == Some(self.id)
+    }
 }
 
 /// How a member reaches the others.
@@ -88,6 +98,8 @@ pub enum Degraded {
     Rekey,
     /// Stop at the grant.
     Strict,
+    /// Have the witness say that no other member may take over, and go on.
+    Witness,
 }
 
 /// An address and the length of its prefix.

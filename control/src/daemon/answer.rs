@@ -81,6 +81,11 @@ impl Member {
                 done("nothing is captured".to_owned())
             }
             Request::Switchover {} => self.switchover(now),
+            Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {
+                Ok(plan) => done(plan),
+                Err(reason) => Reply::Refused { reason },
+            },
+            Request::Cluster {} => Reply::Cluster(Box::new(self.gateway.cluster(now))),
         })
     }
 

@@ -10,6 +10,7 @@
 //! `answer.rs` answers operators.
 
 mod answer;
+mod carrier;
 mod crls;
 mod disk;
 mod error;
@@ -40,6 +41,7 @@ use crate::entropy::SystemEntropy;
 use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
 use answer::Reader;
+use carrier::Carriers;
 use crls::CrlFiles;
 use disk::Disk;
 pub use error::DaemonError;
@@ -64,14 +66,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     };
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
-    let keys = config.control.key_log.as_ref();
-    let keys = keys.map(|path| {
-        KeyFile::open(path).map_err(|error| DaemonError::KeyLog {
-            path: path.clone(),
-            error,
-        })
-    });
-    let keys = keys.transpose()?;
+    let keys = open_keys(&config)?;
     let socket = config
         .cluster
         .sync
@@ -84,6 +79,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
     let crls = CrlFiles::of(&config);
     let settings = with_engine(GatewaySettings::new(config))?;
+    let carriers = Carriers::open(&settings.config().ports);
     let workers_stop = Arc::new(AtomicBool::new(false));
     let (workers, modes) = open_workers(&settings, &leadership)?;
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
@@ -115,6 +111,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         farewell,
         stopped: false,
         readers: Vec::new(),
+        carriers,
     };
     member.serve(&mut server, &stop);
     workers_stop.store(true, Ordering::Relaxed);
@@ -124,6 +121,18 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+/// The key log, if the configuration names one.
+fn open_keys(config: &Config) -> Result<Option<KeyFile>, DaemonError> {
+    let keys = config.control.key_log.as_ref();
+    let keys = keys.map(|path| {
+        KeyFile::open(path).map_err(|error| DaemonError::KeyLog {
+            path: path.clone(),
+            error,
+        })
+    });
+    keys.transpose()
 }
 
 /// The engine for ESP that `HITLESS_AEAD` names, or the configuration, if this CPU has it.
@@ -211,6 +220,7 @@ struct Member {
     stopped: bool,
     /// Clients that wait for captured packets.
     readers: Vec<Reader>,
+    carriers: Carriers,
 }
 
 impl Member {
@@ -232,6 +242,9 @@ impl Member {
             self.receive(now, &mut buffer);
             while let Some(written) = self.disk.finished() {
                 self.gateway.persisted(now, &mut self.entropy, written);
+            }
+            for (port, up) in self.carriers.poll(now) {
+                self.gateway.set_link(now, &mut self.entropy, port, up);
             }
             self.gateway.set_time_of_day(now, clock::time_of_day());
             self.crls.look(now);

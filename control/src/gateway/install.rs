@@ -45,6 +45,9 @@ impl Gateway {
                     return;
                 };
                 let moved = (carried.child.local, carried.child.remote) != (local, remote);
+                // The addresses of transport mode are its selectors.
+                let narrowed = |c: &ChildSa| (c.local_ts.clone(), c.remote_ts.clone());
+                self.policies_changed |= narrowed(&carried.child) != narrowed(&child);
                 carried.child = child;
                 self.dataplane.broadcast(|| Command::Update {
                     sa,

@@ -432,6 +432,7 @@ fn engine_settings(settings: &LinkSettings) -> EngineSettings {
         member: settings.me,
         incarnation: settings.incarnation,
         connections,
+        pools: Vec::new(),
         secrets: vec![Secret {
             ids: Vec::new(),
             secret: settings.secret.clone(),
@@ -473,6 +474,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
         dpd_delay: Duration::ZERO,
         rekey_time: Duration::from_secs(4 * 3600),
         takeover: Takeover::Auto,
+        roads: Default::default(),
         auth: AuthSettings::default(),
         children: vec![Child {
             name: "sync".to_owned(),
@@ -485,6 +487,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             }],
             local_ts: host(settings.local).into_iter().collect(),
             remote_ts: host(other.address).into_iter().collect(),
+            dynamic: Default::default(),
             rekey_time: Duration::from_secs(3600),
             replay_window: 4096,
             options: hitless_sa::SaOptions::default(),

@@ -23,14 +23,21 @@
 //!  acquire.rs  children that the first packet brings up
 //!  watch.rs    traces and captures of single packets
 //!  silence.rs  inherited SAs that the peer has no more
+//!  health.rs   workers that are stuck, links that are down
+//!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
+//!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
 mod acquire;
 mod blackout;
 mod children;
+mod cluster;
 mod commit;
 mod counts;
 mod dataplane;
+mod drill;
+mod foreign;
+mod health;
 mod install;
 mod link;
 mod neighbours;
@@ -66,6 +73,9 @@ use children::Children;
 use commit::Waiting;
 use counts::Counts;
 use dataplane::Dataplane;
+use drill::Drill;
+use foreign::Foreign;
+use health::Health;
 use link::Link;
 use neighbours::Neighbours;
 use roles::Drain;
@@ -128,6 +138,10 @@ pub enum Event {
         ike: IkeSpi,
         reason: String,
     },
+    /// What keeps this member from all the work of an active; nothing, if it could do it again.
+    Health {
+        ailments: Vec<String>,
+    },
     /// The thread of a worker has ended: this member cannot do the work of an active.
     WorkerLost {
         worker: usize,
@@ -156,7 +170,10 @@ pub struct Gateway {
     handing_over: bool,
     drain: Option<Drain>,
     barriers: u64,
-    worker_lost: bool,
+    health: Health,
+    drilled: Drill,
+    /// Takeovers by this member since it started.
+    takeovers: u64,
     /// What the driver of each port came to.
     port_modes: Vec<String>,
     last_scan: Instant,
@@ -166,6 +183,7 @@ pub struct Gateway {
     packet: Vec<u8>,
     counts: Counts,
     asked: Asked,
+    foreign: Foreign,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
@@ -205,13 +223,16 @@ impl Gateway {
             drain: None,
             barriers: 0,
             port_modes: Vec::new(),
-            worker_lost: false,
+            health: Health::default(),
+            drilled: Drill::default(),
+            takeovers: 0,
             last_scan: now,
             started: now,
             skip: 0,
             packet: Vec::new(),
             counts: Counts::default(),
             asked: Asked::default(),
+            foreign: Foreign::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
         };
@@ -227,6 +248,7 @@ impl Gateway {
         if now.since(self.last_scan) >= SCAN {
             self.last_scan = now;
             self.scan(now, entropy);
+            self.tend_drill(now, entropy);
             self.tend_watching(now);
         }
         if self.node.poll_timeout().is_some_and(|at| at <= now) {

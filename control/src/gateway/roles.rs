@@ -7,6 +7,7 @@ use hitless_dataplane::replay::WindowState;
 use hitless_sa::{Entropy, Epoch, IkeSpi, Instant, SaId};
 use hitless_sync::{DrainedSa, Input as SyncInput, StepDown, TakeoverObject};
 
+use super::drill::Drill;
 use super::{Event, Gateway, Output};
 use crate::ike::{Input, Resume, takeover};
 
@@ -28,10 +29,18 @@ impl Gateway {
     pub(super) fn store(&mut self, now: Instant, ike: IkeSpi, version: u64, body: &[u8]) -> bool {
         let stored = self.engine.store(now, ike, version, body);
         if let Err(error) = &stored {
-            self.engine.forget(ike);
+            self.forget(ike);
             self.unreadable(ike, error.to_string());
+        } else {
+            self.drilled.stored(ike, self.engine.child_sas(ike));
         }
         stored.is_ok()
+    }
+
+    /// A standby's copy is obsolete.
+    pub(super) fn forget(&mut self, ike: IkeSpi) {
+        self.engine.forget(ike);
+        self.drilled.forget(ike);
     }
 
     /// Leads: the SAs that are inherited are installed as IKE resumes theirs and its commits are
@@ -52,9 +61,12 @@ impl Gateway {
         for object in objects {
             let ike = IkeSpi(object.object.0);
             // A member that led before has copies that only the node kept.
-            let known = self.engine.facts(ike).is_some();
+            let known = self.engine.facts(ike).is_some() || self.engine.buried(ike);
             if !known && !self.store(now, ike, object.version, &object.body) {
                 lost.push((ike, object.version));
+                continue;
+            }
+            if self.engine.buried(ike) {
                 continue;
             }
             let resume = self.resume(ike, &object);
@@ -78,6 +90,8 @@ impl Gateway {
                 }
             }
         }
+        self.drilled = Drill::default();
+        self.takeovers += u64::from(base.is_some());
         self.dataplane.set_leading(true);
         self.dataplane.broadcast(|| Command::Announce);
         self.engine.lead(now, entropy, &mut |ike| {
@@ -190,6 +204,7 @@ impl Gateway {
         self.inherited.clear();
         self.rightless.clear();
         self.engine.step_down();
+        self.drilled = Drill::default();
         self.dataplane.forget_packets();
         for sa in carried {
             self.dataplane.broadcast(|| Command::Remove(sa));

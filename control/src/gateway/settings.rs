@@ -7,7 +7,7 @@ use hitless_dataplane::aead::Engine as AeadEngine;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::worker::{CheckpointSettings, Interface, WorkerSettings};
-use hitless_sa::Incarnation;
+use hitless_sa::{Incarnation, MemberId, Spi};
 use hitless_sync::{Degraded, LeaseSizes, Member, Mutant, Settings as NodeSettings};
 
 use super::children::Protected;
@@ -101,6 +101,7 @@ impl GatewaySettings {
             member: self.config.cluster.id,
             incarnation,
             connections: self.config.connections.clone(),
+            pools: self.config.pools.clone(),
             secrets: self.config.secrets.clone(),
             half_open_limit: HALF_OPEN_LIMIT,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
@@ -130,12 +131,23 @@ impl GatewaySettings {
             degraded: match cluster.degraded {
                 config::Degraded::Rekey => Degraded::Rekey,
                 config::Degraded::Strict => Degraded::Strict,
+                config::Degraded::Witness => Degraded::Witness,
             },
+            witness: cluster.witness,
             preempt: cluster.preempt,
             leases: self.tuning.leases.unwrap_or_default(),
             mutant: self.tuning.sync,
             ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())
         }
+    }
+
+    /// The member whose part of the SPI space that is (R2, RFC 6311 section 3.3).
+    pub(super) fn owner(&self, spi: Spi) -> Option<MemberId> {
+        let cluster = &self.config.cluster;
+        let others = cluster.sync.iter().flat_map(|sync| &sync.peers);
+        let members = std::iter::once(cluster.id).chain(others.map(|peer| peer.id));
+        let part = spi.0.to_be_bytes()[0];
+        members.into_iter().find(|member| member.0 == part)
     }
 
     pub(super) fn link(&self, incarnation: Incarnation) -> Option<LinkSettings> {

@@ -85,7 +85,7 @@ impl Gateway {
             } => {
                 self.store(now, IkeSpi(object.0), version, &body);
             }
-            SyncOutput::Forget { object } => self.engine.forget(IkeSpi(object.0)),
+            SyncOutput::Forget { object } => self.forget(IkeSpi(object.0)),
             SyncOutput::Degraded { on, .. } => {
                 self.outputs
                     .push_back(Output::Event(Event::Degraded { on }));

@@ -1,6 +1,7 @@
 //! What an operator sees: the plain data behind `hitless status` and `hitless list-sas`.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -121,6 +122,9 @@ impl Gateway {
             remote_id: sa.remote_id.to_string(),
             remote_host: sa.remote.ip().to_string(),
             remote_port: sa.remote.port(),
+            local_vips: texts(&sa.local_vips),
+            dns: texts(&sa.dns),
+            remote_vips: texts(&sa.remote_vips),
             algorithms: sa.proposal,
             established: sa.established_ago.map(|ago| ago.as_secs()),
             rekey_time: sa.rekeying_in.map(|time| time.as_secs()),
@@ -316,4 +320,8 @@ fn ike_state(state: SaState) -> IkeState {
         SaState::Rekeyed => IkeState::Rekeyed,
         SaState::Deleting => IkeState::Deleting,
     }
+}
+
+fn texts(addresses: &[IpAddr]) -> Vec<String> {
+    addresses.iter().map(IpAddr::to_string).collect()
 }

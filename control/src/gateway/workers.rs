@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
-use hitless_sa::{Entropy, Instant, SaId, Workers};
+use hitless_sa::{Entropy, Instant, SaId, Spi, Workers};
 use hitless_sync::Input as SyncInput;
 
 use super::children::Direction;
@@ -60,7 +60,10 @@ impl Gateway {
     ) {
         match event {
             WorkerEvent::Retired(retired) => self.retired(now, entropy, &retired),
-            WorkerEvent::Barrier(barrier) => self.barrier_passed(now, entropy, worker, barrier),
+            WorkerEvent::Barrier(barrier) => {
+                self.pulse(worker, barrier);
+                self.barrier_passed(now, entropy, worker, barrier);
+            }
             WorkerEvent::NeighbourLearned { port, address, mac } => {
                 self.neighbours.learned(now, worker, port, address, mac);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
@@ -75,13 +78,10 @@ impl Gateway {
             WorkerEvent::Refused { sa, conflict } => {
                 self.unusable(sa, format!("a worker refused it: {conflict:?}"));
             }
-            WorkerEvent::UnknownSpi { source, .. } => {
-                let carried = self.children.iter_mut();
-                for carried in carried.filter(|c| c.child.remote == source.ip()) {
-                    carried.silence.foreign(now);
-                }
+            WorkerEvent::UnknownSpi { spi, source } => {
+                self.unknown_spi(now, entropy, spi, source.ip());
             }
-            WorkerEvent::Strayed { sa, source } => self.follow(now, worker, sa, source.ip()),
+            WorkerEvent::Strayed { sa, to } => self.follow(now, to, sa),
             WorkerEvent::Moved { sa } => self.moved(worker, sa),
             WorkerEvent::Stayed { sa } => {
                 if let Some(carried) = self.children.get_mut(sa) {
@@ -95,20 +95,30 @@ impl Gateway {
         }
     }
 
+    /// A packet of a peer for an SA that this member does not have.
+    fn unknown_spi(&mut self, now: Instant, entropy: &mut dyn Entropy, spi: Spi, source: IpAddr) {
+        let carried = self.children.iter_mut();
+        for carried in carried.filter(|c| c.child.remote == source) {
+            carried.silence.foreign(now);
+        }
+        let ours = self.settings.owner(spi).is_some();
+        if ours && self.dataplane.leading() && self.foreign.note(now, source, spi) {
+            self.tell_ike(now, entropy, Input::UnknownSpi { source, spi });
+        }
+    }
+
     /// The receiving half of an SA lives on one worker, because its window does, and the others
     /// hand its packets over. That costs a copy, so the half follows them: the network card decides
-    /// which queue, and so which worker, a peer's packets come to. Nobody has authenticated the
-    /// packet, so it must come from where the peer is (or be behind a NAT, where that may change),
+    /// which queue, and so which worker, a peer's packets come to. Only authentic packets say so,
     /// and a half does not move often.
-    fn follow(&mut self, now: Instant, worker: usize, sa: SaId, source: IpAddr) {
+    fn follow(&mut self, now: Instant, worker: usize, sa: SaId) {
         let Some(carried) = self.children.get_mut(sa) else {
             return;
         };
         let recently = carried.moved_at.is_some_and(|at| now.since(at) < SETTLED);
-        let child = &carried.child;
-        let peer = child.remote == source || child.encapsulation.is_some();
-        let free = child.options.workers == Workers::Any && carried.moving.is_none();
-        if !peer || !free || carried.home == worker || recently {
+        let any = carried.child.options.workers == Workers::Any;
+        let free = any && carried.moving.is_none();
+        if !free || carried.home == worker || recently {
             return;
         }
         carried.moving = Some(worker);
@@ -205,20 +215,5 @@ impl Gateway {
             self.outputs.push_back(Output::Event(Event::Silent { sa }));
             self.tell_ike(now, entropy, Input::RekeyChild(sa));
         }
-    }
-
-    /// A member without all of its workers is no active: another one takes over if it can.
-    fn watch_workers(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        if self.worker_lost {
-            return;
-        }
-        let Some(worker) = self.dataplane.lost() else {
-            return;
-        };
-        self.worker_lost = true;
-        self.outputs
-            .push_back(Output::Event(Event::WorkerLost { worker }));
-        let input = SyncInput::Health { healthy: false };
-        self.node.handle(now, entropy, input);
     }
 }

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use hitless_sa::{ChildSa, Instant, KeyMaterial, Mode, SaId, SaOptions, Spi, TrafficSelector};
+use hitless_sa::{
+    ChildSa, Instant, KeyMaterial, Mode, SaId, SaOptions, Spi, TfcPadding, TrafficSelector,
+};
 
 use super::contents::Contents;
+use super::ends::Ends;
 use super::established::IkeSa;
 use super::message::{NotifyKind, Payload};
+use super::nat::{self, Nat};
 use super::output::{ChildChange, Event};
 use super::proposal::{Ask, EspProposal, accepted_esp, select_esp};
-use super::settings::{Child, Connection};
+use super::settings::Child;
 use super::turn::{Effect, Turn};
 
 /// Where a Child SA stands.
@@ -33,6 +37,8 @@ pub(super) struct Installed {
     pub state: ChildState,
     /// Outbound traffic uses it.
     pub sending: bool,
+    /// The peer takes no padding that hides lengths.
+    pub no_tfc: bool,
     pub replaced_by: Option<SaId>,
     pub installed: Instant,
     /// When to rekey it or, once it is replaced, to delete it.
@@ -49,6 +55,8 @@ pub(super) struct Terms {
     pub peer_spi: Spi,
     pub local_ts: Vec<TrafficSelector>,
     pub remote_ts: Vec<TrafficSelector>,
+    /// The peer takes no padding that hides lengths (RFC 7296 section 1.3.1).
+    pub no_tfc: bool,
 }
 
 /// The name, SPI and keys of a new Child SA on our side.
@@ -83,7 +91,7 @@ fn within(narrowed: &[TrafficSelector], ours: &[TrafficSelector]) -> bool {
 /// As responder: the first configured child that both its selectors and its algorithms allow.
 /// `preferred` names the child that is being rekeyed.
 pub(super) fn choose(
-    connection: &Connection,
+    ike: &IkeSa,
     contents: &Contents<'_>,
     preferred: Option<&str>,
     ask: Ask,
@@ -97,19 +105,23 @@ pub(super) fn choose(
     };
     let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
     let mut refusal = NotifyKind::TS_UNACCEPTABLE;
-    let first = connection
-        .children
-        .iter()
-        .filter(|c| preferred == Some(c.name.as_str()));
-    let rest = connection
-        .children
-        .iter()
-        .filter(|c| preferred != Some(c.name.as_str()));
-    for child in first.chain(rest) {
-        let local_ts = narrow(&child.local_ts, tsr);
-        let remote_ts = narrow(&child.remote_ts, tsi);
-        let mode_fits = transport || child.mode == Mode::Tunnel;
-        if local_ts.is_empty() || remote_ts.is_empty() || !mode_fits {
+    let (ends, seen) = (Ends::of(ike), nat::seen(ike.nat, ike.path, tsr, tsi));
+    let children = || ike.connection.children.iter();
+    let first = children().filter(|c| preferred == Some(c.name.as_str()));
+    let rest = children().filter(|c| preferred != Some(c.name.as_str()));
+    // RFC 7296 section 2.23.1: what allows transport mode comes before falling back to tunnels.
+    let (host, tunnel): (Vec<&Child>, Vec<&Child>) =
+        first.chain(rest).partition(|c| c.mode == Mode::Transport);
+    let host = host.into_iter().filter(|_| transport);
+    for child in host.chain(tunnel) {
+        let resolved = ends.resolve(child);
+        let (tsr, tsi) = match child.mode {
+            Mode::Transport => (seen.0.as_slice(), seen.1.as_slice()),
+            Mode::Tunnel => (tsr, tsi),
+        };
+        let local_ts = narrow(&resolved.local_ts, tsr);
+        let remote_ts = narrow(&resolved.remote_ts, tsi);
+        if local_ts.is_empty() || remote_ts.is_empty() {
             continue;
         }
         let chosen = select_esp(&child.esp_proposals, proposals, ask);
@@ -125,14 +137,16 @@ pub(super) fn choose(
             peer_spi: theirs.esp_spi().ok_or(NotifyKind::INVALID_SYNTAX)?,
             local_ts,
             remote_ts,
+            no_tfc: contents.has(NotifyKind::ESP_TFC_PADDING_NOT_SUPPORTED),
         });
     }
     Err(refusal)
 }
 
-/// As initiator: whether the answer is one that we offered.
+/// As initiator: whether the answer is one that we offered. `offered` has the selectors of the offer.
 pub(super) fn accept(
-    child: &Child,
+    ike: &IkeSa,
+    offered: &Child,
     contents: &Contents<'_>,
     ask: Ask,
 ) -> Result<Terms, &'static str> {
@@ -143,25 +157,37 @@ pub(super) fn accept(
     ) else {
         return Err("answer without proposal or traffic selectors");
     };
-    let (theirs, proposal) = accepted_esp(&child.esp_proposals, proposals, ask)
+    let (theirs, proposal) = accepted_esp(&offered.esp_proposals, proposals, ask)
         .ok_or("answer with a proposal that was not offered")?;
     let peer_spi = theirs.esp_spi().ok_or("answer without SPI")?;
-    if !within(tsi, &child.local_ts) || !within(tsr, &child.remote_ts) {
-        return Err("answer with traffic selectors that were not offered");
-    }
     // RFC 7296 section 1.3.1: without the notification in the answer it is tunnel mode.
     let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
-    if transport != (child.mode == Mode::Transport) {
+    if transport != (offered.mode == Mode::Transport) {
         return Err("the peer wants another mode");
     }
+    let (tsi, tsr) = match transport {
+        true => nat::seen(ike.nat, ike.path, tsi, tsr),
+        false => (tsi.to_vec(), tsr.to_vec()),
+    };
+    if !within(&tsi, &offered.local_ts) || !within(&tsr, &offered.remote_ts) {
+        return Err("answer with traffic selectors that were not offered");
+    }
+    // Where the offer left an address open (RFC 7296 section 2.19), it is known now.
+    let resolved = Ends::of(ike).resolve(offered);
+    let local_ts = narrow(&resolved.local_ts, &tsi);
+    let remote_ts = narrow(&resolved.remote_ts, &tsr);
+    if local_ts.is_empty() || remote_ts.is_empty() {
+        return Err("answer without the virtual address");
+    }
     Ok(Terms {
-        name: child.name.clone(),
-        mode: child.mode,
+        name: offered.name.clone(),
+        mode: offered.mode,
         proposal,
         number: theirs.number,
         peer_spi,
-        local_ts: tsi.to_vec(),
-        remote_ts: tsr.to_vec(),
+        local_ts,
+        remote_ts,
+        no_tfc: contents.has(NotifyKind::ESP_TFC_PADDING_NOT_SUPPORTED),
     })
 }
 
@@ -205,10 +231,11 @@ pub(super) fn install(
         .children
         .iter()
         .find(|c| c.name == terms.name);
-    let (replay_window, options, rekey_time) = config.map_or_else(
-        || (64, SaOptions::default(), Default::default()),
-        |c| (c.replay_window, c.options, c.rekey_time),
+    let (replay_window, rekey_time) = config.map_or_else(
+        || (64, Default::default()),
+        |c| (c.replay_window, c.rekey_time),
     );
+    let options = options(config, ike.nat, terms.no_tfc);
     let sa = Arc::new(ChildSa {
         id: making.id,
         mode: terms.mode,
@@ -238,10 +265,24 @@ pub(super) fn install(
         name: terms.name,
         state: ChildState::Installed,
         sending,
+        no_tfc: terms.no_tfc,
         replaced_by: None,
         installed: turn.now,
         rekey_at: turn.lifetime(rekey_time),
     });
+}
+
+/// How a Child SA treats packets: what the configuration says, as far as the peer and the way allow.
+pub(super) fn options(config: Option<&Child>, nat: Nat, no_tfc: bool) -> SaOptions {
+    let mut options = config.map(|c| c.options).unwrap_or_default();
+    if no_tfc {
+        options.padding = TfcPadding::None;
+    }
+    // RFC 3948 section 4: whoever is behind a NAT keeps the mapping alive.
+    if nat.local && options.keepalive.is_none() {
+        options.keepalive = Some(nat::KEEPALIVE);
+    }
+    options
 }
 
 /// Moves outbound traffic to a Child SA that so far only received.

@@ -3,7 +3,7 @@
 use hitless_sa::{MessageId, Spi, TrafficSelector};
 
 use super::message::{
-    Delete, IdBody, Notify, NotifyKind, Payload, PayloadKind, Proposal, Protocol,
+    Configuration, Delete, IdBody, Notify, NotifyKind, Payload, PayloadKind, Proposal, Protocol,
 };
 
 /// Payloads of one message. Of those that may occur once the first counts.
@@ -19,6 +19,7 @@ pub(super) struct Contents<'a> {
     pub auth: Option<(u8, &'a [u8])>,
     pub ts_initiator: Option<&'a [TrafficSelector]>,
     pub ts_responder: Option<&'a [TrafficSelector]>,
+    pub configuration: Option<&'a Configuration>,
     pub deletes: Vec<&'a Delete>,
     pub notifies: Vec<&'a Notify>,
     /// Bodies of payloads that the parser leaves as they are: CERT, CERTREQ and others.
@@ -65,6 +66,9 @@ impl<'a> Contents<'a> {
             }
             Payload::Notify(notify) => self.notifies.push(notify),
             Payload::Delete(delete) => self.deletes.push(delete),
+            Payload::Configuration(configuration) => {
+                self.configuration.get_or_insert(configuration);
+            }
             Payload::Unknown { kind, body, .. } => self.raw.push((*kind, body)),
             Payload::VendorId(_) => {}
         }

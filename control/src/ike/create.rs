@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::child::{self, ChildState, Making, Terms};
 use super::contents::{Contents, wanted_group};
 use super::crypto::kex::{self, KexError, KeyPair};
+use super::ends::Ends;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::followup::{self, Followup, HalfMade, Progress, What};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
@@ -76,7 +77,8 @@ pub(super) fn request(
         let rekey = Notify::about_esp(NotifyKind::REKEY_SA, old.sa.inbound_spi);
         payloads.push(Payload::Notify(rekey));
     }
-    payloads.extend(child::offer(config, offer.spi, Ask::Create));
+    let offered = Ends::of(ike).resolve(config);
+    payloads.extend(child::offer(&offered, offer.spi, Ask::Create));
     payloads.push(Payload::Nonce(offer.nonce.clone()));
     payloads.extend(offer.key.as_ref().map(key_exchange));
     ike.request(
@@ -171,7 +173,7 @@ fn agree(
     let preferred = replaced
         .and_then(|id| ike.child(id))
         .map(|c| c.name.clone());
-    let terms = child::choose(&ike.connection, contents, preferred.as_deref(), Ask::Create)
+    let terms = child::choose(ike, contents, preferred.as_deref(), Ask::Create)
         .map_err(|kind| Payload::notify(kind, &[]))?;
     let exchanged = match terms.proposal.key_exchange {
         None => None,
@@ -223,7 +225,7 @@ pub(super) fn finish(
     let preferred = replaced
         .and_then(|id| ike.child(id))
         .map(|c| c.name.clone());
-    let terms = child::choose(&ike.connection, request, preferred.as_deref(), Ask::Create)
+    let terms = child::choose(ike, request, preferred.as_deref(), Ask::Create)
         .map_err(|kind| Payload::notify(kind, &[]))?;
     let nonces = (peer_nonce, half.nonce.as_slice());
     let suite = terms.proposal.suite;
@@ -391,7 +393,8 @@ fn conclude(
         .find(|c| c.name == offer.child);
     let config = config.ok_or("child is no longer configured")?;
     let peer_nonce = contents.valid_nonce().ok_or("answer without nonce")?;
-    let terms = child::accept(config, contents, Ask::Create)?;
+    let offered = Ends::of(ike).resolve(config);
+    let terms = child::accept(ike, &offered, contents, Ask::Create)?;
     let shared = match (&offer.key, terms.proposal.key_exchange) {
         (_, None) => None,
         (Some(key), Some(method)) if key.method() == method => match contents.key_exchange {

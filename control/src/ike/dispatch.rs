@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use super::contents::Contents;
-use super::engine::{Engine, Grave};
+use super::engine::Engine;
 use super::established::{IkeSa, State};
 use super::initial::{Admission, Initiator, Progress, Responder, stateless};
 use super::message::{
@@ -18,11 +18,8 @@ use super::settings::Connection;
 use super::tasks::Task;
 use super::turn::Turn;
 
-/// Responses that ended an IKE SA and are kept for a repetition of the request.
-const GRAVES: usize = 256;
-
 impl Engine {
-    fn dropped(&mut self, path: Path, reason: &'static str) {
+    pub(super) fn dropped(&mut self, path: Path, reason: &'static str) {
         self.outputs.push_back(Output::Event(Event::Dropped {
             peer: path.remote,
             reason,
@@ -207,7 +204,7 @@ impl Engine {
                 None => ike.receive(turn, path, header, datagram),
                 Some(place) => ike.receive_fragment(turn, path, header, place, datagram),
             });
-            return self.bury(ours, datagram);
+            return self.bury(now, ours, datagram);
         }
         if let Some(responder) = self.responders.get(&ours) {
             if responder.remote_spi != theirs {
@@ -218,42 +215,7 @@ impl Engine {
         if self.initiators.contains_key(&ours) {
             return self.conclude(now, entropy, ours, path, header, (place, datagram));
         }
-        match self.graves.get(&ours) {
-            Some(grave) if grave.request == datagram => {
-                let answer = Output::Retransmit {
-                    ike: ours,
-                    version: grave.version,
-                    transmit: grave.response.clone(),
-                };
-                self.outputs.push_back(answer);
-            }
-            _ => self.dropped(path, "unknown IKE SA"),
-        }
-    }
-
-    /// Keeps the response to the Delete that ended an IKE SA: the peer may not have received it.
-    fn bury(&mut self, spi: IkeSpi, request: &[u8]) {
-        if self.sas.contains_key(&spi) {
-            return;
-        }
-        let committed = self.outputs.iter().rev().find_map(|output| match output {
-            Output::Commit(commit) if commit.ike == spi => Some(commit),
-            _ => None,
-        });
-        let Some((version, Some(response))) =
-            committed.map(|c| (c.version, c.transmits.first().cloned()))
-        else {
-            return;
-        };
-        if self.graves.len() >= GRAVES {
-            self.graves.pop_first();
-        }
-        let grave = Grave {
-            request: request.to_vec(),
-            version,
-            response,
-        };
-        self.graves.insert(spi, grave);
+        self.exhume(path, ours, datagram);
     }
 
     /// A message for an IKE SA that a peer initiates.
@@ -454,7 +416,12 @@ impl Engine {
     }
 
     /// Whether a child is up or being made on an IKE SA that `counts`.
-    fn serves(&self, connection: &str, child: &str, counts: impl Fn(&IkeSa) -> bool) -> bool {
+    pub(super) fn serves(
+        &self,
+        connection: &str,
+        child: &str,
+        counts: impl Fn(&IkeSa) -> bool,
+    ) -> bool {
         let mut sas = self
             .index
             .of_connection(connection)

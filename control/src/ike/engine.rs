@@ -4,23 +4,25 @@
 //! active member's, with the stored IKE SAs, and starts the children that are to be started.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
+use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, SaId, Spi};
 
 use super::auth::TimeOfDay;
 use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
 use super::established::{DELETE_GRACE, IkeSa, State};
-use super::export::{self, ImportError};
+use super::export::{self, ImportError, Imported};
 use super::fragments;
+use super::graves::Graves;
 use super::index::Index;
 use super::initial::{Initiator, Responder};
+use super::mobike;
 use super::nat::Path;
-use super::output::{ChildChange, Commit, Event, Output, Resume, Transmit};
+use super::output::{ChildChange, Commit, Event, Output, Resume};
 use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
 use super::status::{self, IkeSaStatus};
@@ -57,24 +59,28 @@ pub enum Input<'a> {
         ike: IkeSpi,
         delta: u64,
     },
+    /// This end of an IKE SA has another address now (RFC 4555).
+    Relocate {
+        ike: IkeSpi,
+        local: IpAddr,
+    },
     /// Ask the peer for a sign of life.
     Liveness(IkeSpi),
     /// Authenticated inbound ESP was seen on this Child SA.
     Traffic {
         sa: SaId,
     },
+    /// The peer there sends on an SPI of this cluster that nobody here knows: a former leader made a
+    /// Child SA with it and told nobody.
+    UnknownSpi {
+        source: IpAddr,
+        spi: Spi,
+    },
     /// Authenticated ESP came from another address or port (RFC 7296 section 2.23).
     ChildPeerMoved {
         sa: SaId,
         remote: SocketAddr,
     },
-}
-
-/// A response that ended an IKE SA, for the peer whose copy of it was lost.
-pub(super) struct Grave {
-    pub request: Vec<u8>,
-    pub version: u64,
-    pub response: Transmit,
 }
 
 /// IKE for one group of members.
@@ -91,7 +97,7 @@ pub struct Engine {
     pub(super) responders: BTreeMap<IkeSpi, Responder>,
     /// Half-open IKE SAs by what an IKE_SA_INIT request names.
     pub(super) half_open: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
-    pub(super) graves: BTreeMap<IkeSpi, Grave>,
+    pub(super) graves: Graves,
     /// Successors that were discarded at the takeover, with the version of that: the repeated
     /// exchange makes them again, and versions rise.
     pub(super) discarded: BTreeMap<IkeSpi, u64>,
@@ -113,7 +119,11 @@ impl Engine {
         Engine {
             by_name,
             connections,
-            ids: Ids::new(settings.member, settings.incarnation),
+            ids: Ids::new(
+                settings.member,
+                settings.incarnation,
+                settings.pools.clone(),
+            ),
             settings,
             leading: false,
             sas: BTreeMap::new(),
@@ -121,7 +131,7 @@ impl Engine {
             initiators: BTreeMap::new(),
             responders: BTreeMap::new(),
             half_open: BTreeMap::new(),
-            graves: BTreeMap::new(),
+            graves: Graves::default(),
             discarded: BTreeMap::new(),
             index: Index::default(),
             cookies: Cookies::new(),
@@ -149,11 +159,16 @@ impl Engine {
             Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
                 counter_sync::replay_only(ike, turn, delta);
             }),
+            Input::Relocate { ike, local } => self.with(now, entropy, ike, |ike, turn| {
+                mobike::move_to(ike, turn, local);
+                ike.advance(turn);
+            }),
             Input::Liveness(ike) => self.task(now, entropy, ike, Task::Liveness),
             Input::Traffic { sa } => self.with_child(now, entropy, sa, |ike, turn| {
                 ike.heard = turn.now;
                 child::send_on(ike, turn, sa);
             }),
+            Input::UnknownSpi { source, spi } => self.unknown_spi(now, entropy, source, spi),
             Input::ChildPeerMoved { sa, remote } => {
                 self.with_child(now, entropy, sa, |ike, turn| {
                     if ike.nat.remote && !ike.nat.local {
@@ -207,10 +222,12 @@ impl Engine {
         if !self.leading {
             return None;
         }
-        [self.timers.first(), self.starts.first()]
-            .into_iter()
-            .flatten()
-            .min()
+        let due = [
+            self.timers.first(),
+            self.starts.first(),
+            self.graves.first(),
+        ];
+        due.into_iter().flatten().min()
     }
 
     /// Keeps the record of an IKE SA that another member leads, in place of an older one.
@@ -221,18 +238,31 @@ impl Engine {
         version: u64,
         body: &[u8],
     ) -> Result<(), ImportError> {
-        let mut imported = export::import(now, &self.by_name, &mut self.ids, body)?;
-        if imported.local_spi != ike {
-            return Err(ImportError::OtherIkeSa(imported.local_spi));
+        let imported = export::import(now, &self.by_name, &mut self.ids, version, body)?;
+        let named = match &imported {
+            Imported::IkeSa(sa) => sa.local_spi,
+            Imported::Grave(spi, _) => *spi,
+        };
+        if named != ike {
+            return Err(ImportError::OtherIkeSa(named));
         }
-        imported.version = version;
-        self.passive.insert(ike, imported);
+        self.forget(ike);
+        match imported {
+            Imported::IkeSa(sa) => {
+                self.passive.insert(ike, *sa);
+            }
+            // One that had to make room here makes room at the leader too.
+            Imported::Grave(_, grave) => {
+                self.graves.insert(ike, grave);
+            }
+        }
         Ok(())
     }
 
     /// Forgets a stored IKE SA.
     pub fn forget(&mut self, ike: IkeSpi) {
         self.passive.remove(&ike);
+        self.graves.remove(ike);
     }
 
     /// Leads: every stored IKE SA becomes ours, resumed as `plan` says.
@@ -290,6 +320,7 @@ impl Engine {
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
         if let Some(undone) = undone {
             self.index.remove(&undone);
+            self.ids.leases.release(&undone);
             for child in &undone.children {
                 if self.index.of_child(child.sa.id) == Some(ike) {
                     self.index.remove_child(child.sa.id);
@@ -297,9 +328,12 @@ impl Engine {
             }
         }
         self.timers.set(ike, None);
+        self.graves.remove(ike);
         let Some(body) = released else { return Ok(()) };
-        let mut imported = export::import(now, &self.by_name, &mut self.ids, body)?;
-        imported.version = version;
+        let mut imported = match export::import(now, &self.by_name, &mut self.ids, version, body)? {
+            Imported::IkeSa(sa) => *sa,
+            Imported::Grave(..) => return Err(ImportError::Field("state")),
+        };
         imported.inherited = inherited;
         for child in &imported.children {
             self.index.insert_child(child.sa.id, ike);
@@ -319,6 +353,7 @@ impl Engine {
         self.graves.clear();
         self.discarded.clear();
         self.index = Index::default();
+        self.ids.leases.clear();
         self.starts = Starts::new();
         self.timers.clear();
         self.outputs.clear();
@@ -343,6 +378,14 @@ impl Engine {
     pub fn children(&self, ike: IkeSpi) -> Vec<SaId> {
         let sa = self.find(ike);
         sa.map_or_else(Vec::new, |sa| sa.children.iter().map(|c| c.sa.id).collect())
+    }
+
+    /// The same, with their keys.
+    pub fn child_sas(&self, ike: IkeSpi) -> Vec<Arc<ChildSa>> {
+        let sa = self.find(ike);
+        sa.map_or_else(Vec::new, |sa| {
+            sa.children.iter().map(|c| c.sa.clone()).collect()
+        })
     }
 
     fn find(&self, ike: IkeSpi) -> Option<&IkeSa> {
@@ -371,6 +414,7 @@ impl Engine {
                 self.half_open_timeout(now, entropy, spi);
             }
         }
+        self.level_graves(now);
         self.start_children(now, entropy);
     }
 
@@ -582,8 +626,10 @@ impl Engine {
         self.timers.set(spi, ike.deadline().filter(|_| !gone));
         if gone {
             self.index.remove(&ike);
+            self.ids.leases.release(&ike);
         } else {
             self.index.insert(&ike);
+            self.ids.leases.hold(&ike);
             self.sas.insert(spi, ike);
         }
     }

@@ -18,6 +18,7 @@ use super::followup::HalfMade;
 use super::fragments::{self, Fragmenting, Reassembly};
 use super::keys::{IkeKeys, Side};
 use super::message::{Exchange, Header, MessageError, Payload, emit_payloads, first_kind};
+use super::mobike::{self, Mobike};
 use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
@@ -26,6 +27,7 @@ use super::settings::Connection;
 use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
+use super::virtual_ip::Internal;
 use super::window::Window;
 use super::{child, counter_sync, followup, rekey};
 
@@ -64,6 +66,9 @@ pub(super) struct IkeSa {
     pub message_id_sync: bool,
     /// Both sides asserted IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED.
     pub replay_counter_sync: bool,
+    /// Virtual addresses, given or taken.
+    pub addresses: Internal,
+    pub mobike: Option<Mobike>,
     pub fragmenting: Fragmenting,
     /// Parts of messages that have not arrived in full.
     pub reassembly: Reassembly,
@@ -112,13 +117,17 @@ impl IkeSa {
         }
     }
 
+    /// SPIs of the original initiator and responder.
+    pub fn spis(&self) -> (IkeSpi, IkeSpi) {
+        match self.initiator {
+            true => (self.local_spi, self.remote_spi),
+            false => (self.remote_spi, self.local_spi),
+        }
+    }
+
     /// Header of a message of ours.
     pub fn header(&self, exchange: Exchange, response: bool, message_id: MessageId) -> Header {
-        let (initiator_spi, responder_spi) = if self.initiator {
-            (self.local_spi, self.remote_spi)
-        } else {
-            (self.remote_spi, self.local_spi)
-        };
+        let (initiator_spi, responder_spi) = self.spis();
         Header {
             initiator_spi,
             responder_spi,
@@ -228,6 +237,9 @@ impl IkeSa {
     pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
         turn.dirty = true;
         self.inherited = true;
+        mobike::took_over(self, turn);
+        // Nothing is installed yet: it begins where it goes on.
+        turn.changes.clear();
         for child in &self.children {
             turn.changes.push(ChildChange::Install {
                 child: child.sa.clone(),
@@ -331,6 +343,8 @@ impl IkeSa {
             remote_id: birth.remote_id,
             message_id_sync: birth.message_id_sync,
             replay_counter_sync: birth.replay_counter_sync,
+            addresses: Internal::default(),
+            mobike: None,
             fragmenting: birth.fragmenting,
             reassembly: Reassembly::default(),
             half_made: None,

@@ -4,19 +4,22 @@ use hitless_sa::{SaId, Spi};
 
 use super::child::{self, ChildState};
 use super::contents::Contents;
-use super::counter_sync;
 use super::established::{IkeSa, State};
 use super::message::{Delete, Exchange, Payload};
+use super::nat::Path;
 use super::tasks::{Pending, Task};
 use super::turn::Turn;
+use super::{counter_sync, mobike};
 
 /// Answers the peer's INFORMATIONAL request; an empty one asks for liveness alone.
 pub(super) fn answer(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
+    path: Path,
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
     counter_sync::replay_counters(ike, turn, contents);
+    let mut answer = mobike::answer(ike, turn, path, contents);
     let mut ours = Vec::new();
     for delete in &contents.deletes {
         match delete {
@@ -32,10 +35,10 @@ pub(super) fn answer(
             Delete::Other { .. } => {}
         }
     }
-    if ours.is_empty() {
-        return Vec::new();
+    if !ours.is_empty() {
+        answer.push(Payload::Delete(Delete::Esp(ours)));
     }
-    vec![Payload::Delete(Delete::Esp(ours))]
+    answer
 }
 
 /// The peer closes the IKE SA (RFC 7296 section 2.25.2: whatever we were about to do with it).
@@ -77,8 +80,12 @@ pub(super) fn delete_child(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
     );
 }
 
-/// Closes the peer's half of a Child SA that we never had.
+/// Closes the peer's half of a Child SA that we never had, unless an exchange that was under way
+/// has made it ours meanwhile.
 pub(super) fn delete_spi(ike: &mut IkeSa, turn: &mut Turn<'_>, spi: Spi) {
+    if ike.children.iter().any(|c| c.sa.inbound_spi == spi) {
+        return;
+    }
     turn.ids.release(spi);
     let delete = Payload::Delete(Delete::Esp(vec![spi]));
     ike.request(

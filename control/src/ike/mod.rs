@@ -13,7 +13,8 @@
 //!
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
-//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes.
+//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes, `graves.rs`
+//! keeps the last answers of IKE SAs that are no more.
 
 pub mod auth;
 mod child;
@@ -23,17 +24,20 @@ mod counter_sync;
 mod create;
 pub mod crypto;
 mod dispatch;
+mod ends;
 mod engine;
 mod established;
 mod export;
 mod followup;
 pub mod fragments;
+mod graves;
 mod index;
 mod inform;
 mod initial;
 mod intermediate;
 pub mod keys;
 pub mod message;
+mod mobike;
 mod nat;
 mod output;
 mod probe;
@@ -47,6 +51,7 @@ pub mod takeover;
 mod tasks;
 mod timers;
 mod turn;
+mod virtual_ip;
 mod window;
 
 pub use engine::{Engine, Input};

@@ -1,15 +1,19 @@
 //! NAT detection and the float to port 4500 (RFC 7296 section 2.23).
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
-use hitless_sa::{IkeSpi, UdpEncapsulation};
+use hitless_sa::{IkeSpi, TrafficSelector, UdpEncapsulation};
 
 use super::crypto::prf::nat_detection;
+use super::ends;
 use super::message::{Notify, NotifyKind, Payload};
 use super::output::Transmit;
 
 pub(super) const IKE_PORT: u16 = 500;
 pub(super) const NAT_PORT: u16 = 4500;
+/// Default interval of keepalives (RFC 3948 section 4).
+pub(super) const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Both ends of the UDP flow of an IKE SA, as we see them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +63,27 @@ impl Nat {
             remote_port: path.remote.port(),
         })
     }
+}
+
+/// The selectors of a transport mode SA as this side sees the addresses in them: a NAT in front of an
+/// end put another one in its place, which that end cannot know (RFC 7296 section 2.23.1).
+pub(super) fn seen(
+    nat: Nat,
+    path: Path,
+    local_ts: &[TrafficSelector],
+    remote_ts: &[TrafficSelector],
+) -> (Vec<TrafficSelector>, Vec<TrafficSelector>) {
+    let substitute = |behind: bool, selectors: &[TrafficSelector], address: SocketAddr| {
+        let one = |selector: &TrafficSelector| match behind && selector.start == selector.end {
+            true => ends::host(selector, address.ip()),
+            false => *selector,
+        };
+        selectors.iter().map(one).collect()
+    };
+    (
+        substitute(nat.local, local_ts, path.local),
+        substitute(nat.remote, remote_ts, path.remote),
+    )
 }
 
 /// Both notifications for a message that we send. With random octets for a `fake` source the peer

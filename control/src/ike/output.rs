@@ -152,6 +152,12 @@ pub enum Event {
         children: Vec<SaId>,
         delta: u64,
     },
+    /// IKE and its Child SAs go on between other addresses (RFC 4555, RFC 7296 section 2.23).
+    Relocated {
+        ike: IkeSpi,
+        local: SocketAddr,
+        remote: SocketAddr,
+    },
     LivenessConfirmed {
         ike: IkeSpi,
     },

@@ -1,7 +1,6 @@
 //! The way of a message through an established IKE SA.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use super::contents::Contents;
 use super::established::{IkeSa, open};
@@ -10,11 +9,11 @@ use super::message::{
     parse_payloads,
 };
 use super::nat::Path;
-use super::output::{ChildChange, Event};
+use super::output::Event;
 use super::tasks::Pending;
 use super::turn::Turn;
 use super::window::{Asked, Repetition, Sequence};
-use super::{child, counter_sync, create, followup, inform, probe, rekey, takeover};
+use super::{child, counter_sync, create, followup, inform, mobike, probe, rekey, takeover};
 
 impl IkeSa {
     /// A message for this IKE SA. Nothing changes before its integrity is verified.
@@ -181,7 +180,7 @@ impl IkeSa {
         self.accept_jump = false;
         self.alive(turn, path);
         let answer = match payloads {
-            Ok(payloads) => self.process(turn, header, &payloads),
+            Ok(payloads) => self.process(turn, path, header, &payloads),
             Err(notify) => vec![Payload::Notify(notify)],
         };
         // RFC 7296 section 2.11: to where the request came from.
@@ -199,6 +198,7 @@ impl IkeSa {
     fn process(
         &mut self,
         turn: &mut Turn<'_>,
+        path: Path,
         header: &Header,
         payloads: &[Payload],
     ) -> Vec<Payload> {
@@ -207,7 +207,7 @@ impl IkeSa {
             self.window.peer_window = size;
         }
         match header.exchange {
-            Exchange::Informational => inform::answer(self, turn, &contents),
+            Exchange::Informational => inform::answer(self, turn, path, &contents),
             Exchange::CreateChildSa if contents.rekeys_ike() => {
                 rekey::answer(self, turn, &contents)
             }
@@ -235,6 +235,7 @@ impl IkeSa {
             return turn.drop(path.remote, "unexpected response");
         }
         self.alive(turn, path);
+        mobike::heard_from(self, turn, path);
         turn.dirty = true;
         let contents = Contents::of(payloads);
         match self.pending.take() {
@@ -246,6 +247,9 @@ impl IkeSa {
                 }
             }
             Some(Pending::DeleteIke) => self.destroy(turn, "deleted by us"),
+            Some(Pending::Mobike(asked)) => {
+                mobike::complete(self, turn, asked, path, &contents);
+            }
             Some(Pending::Liveness) | None => turn.events.push(Event::LivenessConfirmed {
                 ike: self.local_spi,
             }),
@@ -264,19 +268,11 @@ impl IkeSa {
 
     /// The peer's NAT mapping changed.
     pub fn moved(&mut self, turn: &mut Turn<'_>, remote: SocketAddr) {
-        if self.path.remote == remote {
-            return;
-        }
-        self.path.remote = remote;
-        turn.dirty = true;
-        let (path, nat) = (self.path, self.nat);
-        for child in &mut self.children {
-            let mut sa = (*child.sa).clone();
-            sa.remote = remote.ip();
-            sa.encapsulation = nat.encapsulation(path);
-            child.sa = Arc::new(sa);
-            turn.changes.push(ChildChange::Update(child.sa.clone()));
-        }
+        let path = Path {
+            remote,
+            ..self.path
+        };
+        mobike::relocate(self, turn, path, self.nat);
     }
 }
 

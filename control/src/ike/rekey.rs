@@ -239,6 +239,8 @@ fn successor(
     );
     successor.authenticated = ike.authenticated.clone();
     successor.predecessor = Some(ike.local_spi);
+    successor.addresses = ike.addresses.clone();
+    successor.mobike = ike.mobike.clone();
     successor
 }
 

@@ -17,6 +17,8 @@ pub struct EngineSettings {
     pub member: MemberId,
     pub incarnation: Incarnation,
     pub connections: Vec<Connection>,
+    /// Virtual addresses for peers (`pools`).
+    pub pools: Vec<Pool>,
     pub secrets: Vec<Secret>,
     /// Half-open IKE SAs that are kept at most; beyond half of it cookies are demanded, and
     /// for MODP groups beyond an eighth.
@@ -53,6 +55,7 @@ pub struct Connection {
     pub rekey_time: Duration,
     /// How a takeover resumes the IKE SA.
     pub takeover: Takeover,
+    pub roads: Roads,
     pub auth: AuthSettings,
     pub children: Vec<Child>,
 }
@@ -65,6 +68,8 @@ pub struct Child {
     pub esp_proposals: Vec<EspProposal>,
     pub local_ts: Vec<TrafficSelector>,
     pub remote_ts: Vec<TrafficSelector>,
+    /// Which of those stand for addresses that only the IKE SA tells.
+    pub dynamic: Dynamic,
     /// Lifetime of the Child SA; zero for unlimited.
     pub rekey_time: Duration,
     pub replay_window: u32,
@@ -99,4 +104,60 @@ pub enum Takeover {
     MessageIdSync,
     Probe,
     Rekey,
+}
+
+/// Addresses of a connection that it finds out, gives or changes on its way.
+#[derive(Clone, Default, Debug)]
+pub struct Roads {
+    /// Whether addresses may change (RFC 4555).
+    pub mobike: Mobike,
+    /// Virtual addresses to ask the peer for; unspecified for any (RFC 7296 section 2.19).
+    pub vips: Vec<IpAddr>,
+    /// Pools to give the peer virtual addresses from, by name.
+    pub pools: Vec<String>,
+    /// Whether IKE_AUTH makes a Child SA (RFC 6023).
+    pub childless: Childless,
+}
+
+/// `mobike = yes | no`; without it, what the peer wants.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mobike {
+    /// Where the peer offers it.
+    #[default]
+    Accept,
+    /// Offered as initiator, too.
+    Offer,
+    Refuse,
+}
+
+/// `childless = allow | prefer | force | never` (RFC 6023).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Childless {
+    /// As responder.
+    #[default]
+    Allow,
+    /// As initiator too, if the responder can.
+    Prefer,
+    /// In either role: the first Child SA has a key exchange of its own.
+    Force,
+    Never,
+}
+
+/// `dynamic` in `local_ts` and `remote_ts`: those selectors of a child that stand for a virtual
+/// address or, where there is none, for the IKE SA's own one. What they say meanwhile is the most
+/// that may come of them.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Dynamic {
+    pub local: Vec<TrafficSelector>,
+    pub remote: Vec<TrafficSelector>,
+}
+
+/// `[pools.NAME]`: virtual addresses and the name servers that go with them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Pool {
+    pub name: String,
+    /// First and last address, of one family.
+    pub first: IpAddr,
+    pub last: IpAddr,
+    pub dns: Vec<IpAddr>,
 }

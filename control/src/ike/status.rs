@@ -1,6 +1,6 @@
 //! What `hitless list-sas` shows, in the layout of `swanctl --list-sas`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, Mode, SaId, Spi, TrafficSelector};
@@ -65,6 +65,11 @@ pub struct IkeSaStatus {
     pub expected_request: MessageId,
     pub message_id_sync: bool,
     pub replay_counter_sync: bool,
+    /// Virtual addresses that we have from the peer, and the name servers that came with them.
+    pub local_vips: Vec<IpAddr>,
+    pub dns: Vec<IpAddr>,
+    /// Those that the peer has from us.
+    pub remote_vips: Vec<IpAddr>,
     /// How the peer proved who it is: `psk`, or the kind of signature; empty before.
     pub authenticated: String,
     /// SHA-256 of its certificate, in hex.
@@ -118,6 +123,9 @@ pub(super) fn connecting(initiator: &Initiator) -> IkeSaStatus {
         expected_request: MessageId(0),
         message_id_sync: false,
         replay_counter_sync: false,
+        local_vips: Vec::new(),
+        dns: Vec::new(),
+        remote_vips: Vec::new(),
         authenticated: String::new(),
         certificate: None,
         ppk: false,
@@ -154,6 +162,9 @@ pub(super) fn established(ike: &IkeSa, now: Instant, passive: bool) -> IkeSaStat
         expected_request: ike.window.expected,
         message_id_sync: ike.message_id_sync,
         replay_counter_sync: ike.replay_counter_sync,
+        local_vips: ike.addresses.taken.clone(),
+        dns: ike.addresses.dns.clone(),
+        remote_vips: ike.addresses.given.clone(),
         authenticated: proven.method.clone(),
         certificate: proven.certificate.map(|digest| hex(&digest)),
         ppk: ike.authenticated.ppk,

@@ -1,8 +1,14 @@
 //! How a new active member resumes an IKE SA (`takeover = auto | exact | ...`).
 
+use std::net::IpAddr;
+
+use hitless_sa::{Entropy, IkeSpi, Instant, Spi};
+
+use super::engine::Engine;
 use super::established::{IkeSa, State};
 use super::output::Resume;
 use super::settings::Takeover;
+use super::tasks::Task;
 use super::turn::Turn;
 
 /// Greatest delta that IPSEC_REPLAY_COUNTER_SYNC may carry: only 32 bits travel, and the receiver
@@ -63,6 +69,50 @@ pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
     ike.resynchronise(turn, how);
     ike.replace_children(turn);
     true
+}
+
+impl Engine {
+    /// The peer has a Child SA that nobody here knows: a former leader made it and died with it.
+    /// We make what is missing of its connection anew, then ask the peer to delete that one, which
+    /// it knows by the SPI that we should receive on (RFC 7296 section 1.4.1).
+    pub(super) fn unknown_spi(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        source: IpAddr,
+        spi: Spi,
+    ) {
+        let sas = self.sas.values();
+        let mut children = sas.clone().flat_map(|sa| &sa.children);
+        if children.any(|child| child.sa.inbound_spi == spi) {
+            return;
+        }
+        let with_peer =
+            sas.filter(|sa| sa.path.remote.ip() == source && sa.state == State::Established);
+        // Several tunnels may end there; only one of them knows the SPI, and no other minds.
+        let found: Vec<IkeSpi> = with_peer.map(|sa| sa.local_spi).collect();
+        for ike in found {
+            let Some(sa) = self.sas.get(&ike) else {
+                continue;
+            };
+            let configured = &sa.connection.children;
+            let wanted = configured
+                .iter()
+                .filter(|c| c.start || configured.len() == 1);
+            let connection = sa.connection.name.clone();
+            let missing: Vec<String> = wanted
+                .map(|child| child.name.clone())
+                .filter(|child| !self.serves(&connection, child, |_| true))
+                .collect();
+            self.with(now, entropy, ike, |ike, turn| {
+                for child in missing {
+                    ike.schedule(turn.now, Task::CreateChild(child));
+                }
+                ike.schedule(turn.now, Task::DeleteSpi(spi));
+                ike.advance(turn);
+            });
+        }
+    }
 }
 
 #[cfg(test)]

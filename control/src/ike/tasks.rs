@@ -7,6 +7,7 @@ use super::create::{self, ChildOffer};
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::fragments::{self, Fragmenting, PATIENT_TRANSMISSIONS};
 use super::message::Exchange;
+use super::mobike::{self, Asked, Errand};
 use super::rekey::{self, IkeOffer};
 use super::turn::Turn;
 use super::window::Due;
@@ -23,6 +24,7 @@ pub(super) enum Task {
     DeleteSpi(Spi),
     DeleteIke,
     Liveness,
+    Mobike(Errand),
 }
 
 /// A task and the earliest time for it.
@@ -39,6 +41,7 @@ pub(super) enum Pending {
     DeleteChildren(Vec<SaId>),
     DeleteIke,
     Liveness,
+    Mobike(Asked),
 }
 
 impl Pending {
@@ -52,9 +55,10 @@ impl Pending {
         match self {
             _ if followup => Exchange::IkeFollowupKe,
             Pending::CreateChild(_) | Pending::RekeyIke(_) => Exchange::CreateChildSa,
-            Pending::DeleteChildren(_) | Pending::DeleteIke | Pending::Liveness => {
-                Exchange::Informational
-            }
+            Pending::DeleteChildren(_)
+            | Pending::DeleteIke
+            | Pending::Liveness
+            | Pending::Mobike(_) => Exchange::Informational,
         }
     }
 
@@ -69,6 +73,7 @@ impl Pending {
             Pending::DeleteChildren(ids) => ids.first().copied().map(Task::DeleteChild),
             Pending::DeleteIke => Some(Task::DeleteIke),
             Pending::Liveness => None,
+            Pending::Mobike(asked) => Some(Task::Mobike(asked.errand())),
         }
     }
 }
@@ -124,6 +129,7 @@ impl IkeSa {
                 Task::RekeyIke => rekey::request(self, turn, None),
                 Task::DeleteChild(id) => inform::delete_child(self, turn, id),
                 Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
+                Task::Mobike(errand) => mobike::perform(self, turn, errand),
                 Task::Liveness => {
                     self.request(turn, Exchange::Informational, &[], Pending::Liveness);
                 }
@@ -140,7 +146,10 @@ impl IkeSa {
         match self.window.due(turn.now, turn.backoff()) {
             Due::Nothing => {}
             Due::Resend(_) if self.divide(turn) => {}
-            Due::Resend(bytes) => turn.immediate.push(self.path.transmit(bytes)),
+            Due::Resend(bytes) => {
+                let path = mobike::resend_path(self, turn.backoff().tries);
+                turn.immediate.push(path.transmit(bytes));
+            }
             Due::Dead if takeover::doubt(self, turn) => {}
             Due::Dead => return self.destroy(turn, "no answer"),
         }

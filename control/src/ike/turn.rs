@@ -12,8 +12,9 @@ use super::crypto::sk::IvCounter;
 use super::established::IkeSa;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
-use super::settings::EngineSettings;
+use super::settings::{EngineSettings, Pool};
 use super::tasks::Scheduled;
+use super::virtual_ip::Leases;
 use super::window::Backoff;
 
 /// Numbers that this member hands out, each at most once.
@@ -25,10 +26,12 @@ pub(super) struct Ids {
     ivs: Option<IvCounter>,
     next_unique: u32,
     spis: BTreeSet<Spi>,
+    /// Virtual addresses of peers.
+    pub leases: Leases,
 }
 
 impl Ids {
-    pub fn new(member: MemberId, incarnation: Incarnation) -> Ids {
+    pub fn new(member: MemberId, incarnation: Incarnation, pools: Vec<Pool>) -> Ids {
         Ids {
             member,
             incarnation,
@@ -36,6 +39,7 @@ impl Ids {
             ivs: IvCounter::new(member, incarnation),
             next_unique: 1,
             spis: BTreeSet::new(),
+            leases: Leases::new(pools),
         }
     }
 
@@ -243,7 +247,7 @@ mod tests {
 
     #[test]
     fn spis_lie_in_the_members_part_rfc6311_3_3() {
-        let mut ids = Ids::new(MemberId(7), Incarnation(1));
+        let mut ids = Ids::new(MemberId(7), Incarnation(1), Vec::new());
         let entropy: &mut dyn Entropy = &mut Zeros;
         assert_eq!(ids.spi(entropy), Spi(0x0700_0000));
         assert_eq!(ids.ike_spi(entropy), IkeSpi(7 << 56));

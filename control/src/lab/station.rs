@@ -14,6 +14,7 @@ use hitless_sync::Durable;
 use super::SyncNetwork;
 use crate::config::Config;
 use crate::gateway::{Event, Gateway, GatewaySettings, Output};
+use crate::keylog::KeyLines;
 
 /// Payload of a lab cable's frames.
 pub const MTU: usize = 1500;
@@ -25,6 +26,7 @@ const SA_CAPACITY: usize = 256;
 pub struct Station {
     gateway: Gateway,
     sync_address: Option<SocketAddr>,
+    keys: Vec<KeyLines>,
 }
 
 impl Station {
@@ -73,6 +75,7 @@ impl Station {
             Station {
                 gateway,
                 sync_address,
+                keys: Vec::new(),
             },
             worker,
         ))
@@ -108,12 +111,16 @@ impl Station {
                     let written = persist(durable);
                     self.gateway.persisted(now, entropy, written);
                 }
-                // A lab has no files; whoever wants keys asks for them by name.
-                Output::KeyLog(_) => {}
+                Output::KeyLog(keys) => self.keys.push(keys),
                 Output::Event(event) => events(event),
             }
         }
         work
+    }
+
+    /// The keys of its Child SAs, if its configuration names a key log; a lab has no files.
+    pub fn keys(&self) -> &[KeyLines] {
+        &self.keys
     }
 
     /// The control plane itself, for requests.

@@ -14,6 +14,7 @@ use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Gateway};
 use hitless::ike;
+use hitless::keylog::KeyLines;
 use hitless::lab::{
     Family, Host, Hub, MTU, Station, Stations, Switch, SyncNetwork, Topology, first_start,
     sync_address,
@@ -105,6 +106,8 @@ pub struct World {
     disks: BTreeMap<u8, Durable>,
     /// Members whose disk refuses.
     pub broken_disks: BTreeSet<u8>,
+    /// Gateways whose worker does nothing.
+    pub stuck: BTreeSet<u8>,
     pub events: Vec<(Instant, u8, Event)>,
     /// Whether hosts send probes.
     pub traffic: bool,
@@ -148,6 +151,7 @@ impl World {
             running: BTreeMap::new(),
             disks: BTreeMap::new(),
             broken_disks: BTreeSet::new(),
+            stuck: BTreeSet::new(),
             events: Vec::new(),
             traffic: false,
             next_probe: Instant(0),
@@ -253,7 +257,9 @@ impl World {
                 &mut tell,
                 &mut persist,
             );
-            running.worker.turn(now);
+            if !self.stuck.contains(who) {
+                running.worker.turn(now);
+            }
         }
         self.outside.turn(now);
         self.protected.turn(now);
@@ -349,6 +355,12 @@ impl World {
         members
             .filter_map(|(who, running)| running.station.gateway().leading().then_some(*who))
             .collect()
+    }
+
+    /// The key log of a gateway: a line for each direction of each Child SA.
+    pub fn key_log(&self, who: u8) -> String {
+        let keys = self.running[&who].station.keys().iter();
+        keys.map(KeyLines::expose).collect()
     }
 
     pub fn status(&mut self, who: u8) -> GatewayStatus {

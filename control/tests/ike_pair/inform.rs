@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hitless::ike::{Event, Input};
+use hitless::ike::{Event, Input, Resume};
 
 use crate::world::{A, B, SECOND, World};
 
@@ -16,7 +16,9 @@ fn terminate_ends_both_sides_and_nothing_starts_again_rfc7296_1_4_1() {
         for side in [A, B] {
             assert!(world.ike_sas(side).is_empty());
             assert!(world.hosts[side].sad.is_empty());
-            assert!(world.hosts[side].records.is_empty());
+            // The one that was asked keeps its answer (S4).
+            let graves = world.hosts[side].records.len();
+            assert_eq!(graves, usize::from(side != host));
         }
         // A starts `net` again when B ended it, not when its own user did.
         world.run(5 * SECOND);
@@ -50,6 +52,33 @@ fn a_repeated_delete_gets_its_answer_although_the_ike_sa_is_gone() {
     assert_eq!(first.payload, again.payload);
     world.deliver(&again);
     assert!(world.ike_sas(A).is_empty());
+}
+
+/// Invariant S4: the answer to a Delete is an output as any other.
+#[test]
+fn rfc7296_section_2_1_a_successor_repeats_the_answer_to_a_delete() {
+    let mut world = World::established(3);
+    let ike = world.ike(A);
+    world.input(A, Input::Terminate { ike });
+    let delete = world.intercept().remove(0);
+    world.deliver(&delete);
+    let first = world.intercept().remove(0);
+    for _ in 0..2 {
+        world.fail_over(B, Resume::Exact);
+        world.intercept();
+        let mut other = delete.clone();
+        other.payload.push(0);
+        world.deliver(&other);
+        assert!(world.intercept().is_empty(), "another request");
+        world.deliver(&delete);
+        let again = world.intercept().remove(0);
+        assert_eq!(first.payload, again.payload);
+        world.run(20 * SECOND);
+    }
+    world.run(61 * SECOND);
+    assert!(world.hosts[B].records.is_empty(), "for a minute");
+    world.deliver(&delete);
+    assert!(world.intercept().is_empty());
 }
 
 #[test]

@@ -86,8 +86,8 @@ fn an_ike_sa_is_rekeyed_by_either_side_rfc7296_2_18() {
         world.assert_agreement(1);
         assert_ne!(world.ike(host), ike);
         assert_eq!(world.sa(host).id, sa.id, "Child SAs stay");
-        assert_eq!(world.hosts[A].records.len(), 1);
-        assert_eq!(world.hosts[B].records.len(), 1);
+        assert_eq!(world.living(A), 1);
+        assert_eq!(world.living(B), 1);
         // The new one works, both ways, and so does rekeying it again.
         for side in [A, B] {
             let sa = world.sa(side).id;
@@ -125,8 +125,8 @@ fn simultaneous_ike_rekeying_leaves_one_sa_rfc7296_2_8_2() {
         world.run(2 * SECOND);
         world.assert_agreement(1);
         assert_ne!(world.ike(A), a);
-        assert_eq!(world.hosts[A].records.len(), 1);
-        assert_eq!(world.hosts[B].records.len(), 1);
+        assert_eq!(world.living(A), 1);
+        assert_eq!(world.living(B), 1);
     }
 }
 

@@ -91,6 +91,8 @@ pub struct World {
     pub lag: Duration,
     wire: BTreeMap<(Instant, u64), Packet>,
     serial: u64,
+    /// Addresses that no datagram reaches.
+    pub unreachable: Vec<std::net::IpAddr>,
     /// A NAT in front of A: address and port that B sees.
     pub nat: Option<SocketAddr>,
     /// What A was last seen to use behind the NAT.
@@ -122,6 +124,7 @@ pub fn child(host: usize, name: &str, start: bool) -> Child {
         esp_proposals: vec!["aes128gcm16-x25519-esn".parse().unwrap()],
         local_ts: selectors(sides[0]),
         remote_ts: selectors(sides[1]),
+        dynamic: Default::default(),
         rekey_time: Duration::ZERO,
         replay_window: 1024,
         options: hitless_sa::SaOptions::default(),
@@ -149,9 +152,11 @@ pub fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(20),
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            roads: Default::default(),
             auth: AuthSettings::default(),
             children: vec![child(host, "net", host == A)],
         }],
+        pools: Vec::new(),
         secrets: vec![Secret {
             ids: Vec::new(),
             secret: Zeroizing::new(b"0123456789abcdef".to_vec()),
@@ -246,6 +251,7 @@ impl World {
             lag: Duration::ZERO,
             wire: BTreeMap::new(),
             serial: 0,
+            unreachable: Vec::new(),
             nat: None,
             inner: None,
             answered: [None, None],
@@ -383,8 +389,9 @@ impl World {
 
     /// Hands a datagram to its receiver at once.
     pub fn deliver(&mut self, packet: &Packet) {
-        let host = usize::from(packet.to.ip() != address(A));
-        if self.hosts[host].dead {
+        let of_a = &self.hosts[A].settings.connections[0].local_addrs;
+        let host = usize::from(!of_a.contains(&packet.to.ip()));
+        if self.hosts[host].dead || self.unreachable.contains(&packet.to.ip()) {
             return;
         }
         let before = self.hosts[host].sent.len();
@@ -497,6 +504,13 @@ impl World {
         }
     }
 
+    /// Records of IKE SAs that live; the others are graves.
+    pub fn living(&self, host: usize) -> usize {
+        let host = &self.hosts[host];
+        let living = host.records.keys();
+        living.filter(|ike| !host.engine.buried(**ike)).count()
+    }
+
     /// The host dies; another member with its records takes its place.
     pub fn fail_over(&mut self, host: usize, resume: Resume) {
         let records = self.hosts[host].records.clone();
@@ -522,6 +536,7 @@ impl World {
                 .store(self.now, *ike, *version, body)
                 .expect("a good record");
         }
+        next.released = records.iter().map(|(ike, (v, _))| (*ike, *v)).collect();
         next.records = records;
         next.sent = std::mem::take(&mut self.hosts[host].sent);
         self.hosts[host] = next;

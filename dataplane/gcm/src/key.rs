@@ -2,6 +2,7 @@
 //! round keys, in the order in which a short packet reads them.
 
 use std::fmt;
+use std::sync::Arc;
 
 use zeroize::Zeroize;
 
@@ -40,25 +41,37 @@ impl Key {
 
     /// Expands a key for one tier. `None` also if this CPU cannot run it.
     pub fn with_tier(tier: Tier, aes_key: &[u8], salt: [u8; 4]) -> Option<Box<Key>> {
+        let mut key = Box::new(Key::empty(tier, aes_key.len())?);
+        key.expand(aes_key, salt);
+        Some(key)
+    }
+
+    /// As [`Key::with_tier`], for several holders. It is expanded in its place: a copy would stay behind.
+    pub fn shared(tier: Tier, aes_key: &[u8], salt: [u8; 4]) -> Option<Arc<Key>> {
+        let mut key = Arc::new(Key::empty(tier, aes_key.len())?);
+        Arc::get_mut(&mut key)?.expand(aes_key, salt);
+        Some(key)
+    }
+
+    /// Room for a key of so many octets.
+    fn empty(tier: Tier, octets: usize) -> Option<Key> {
         if tier == Tier::None || !tier.is_available() {
             return None;
         }
-        let rounds = match aes_key.len() {
+        let rounds = match octets {
             16 => 10,
             24 => 12,
             32 => 14,
             _ => return None,
         };
-        let mut key = Box::new(Key {
+        Some(Key {
             powers: [0; POWERS],
             first: 0,
             last: 0,
             rounds,
             tier,
             middle: [0; MIDDLE],
-        });
-        key.expand(aes_key, salt);
-        Some(key)
+        })
     }
 
     #[cfg(target_arch = "x86_64")]

@@ -44,3 +44,26 @@ pub struct ChildSa {
     /// What is ours alone to decide.
     pub options: SaOptions,
 }
+
+impl ChildSa {
+    /// Moves the endpoints: a peer behind a NAT whose mapping changed (RFC 7296 section 2.23), or an
+    /// end at another address (RFC 4555). In transport mode the addresses are what is protected, and
+    /// the selectors go along.
+    pub fn relocate(
+        &mut self,
+        local: IpAddr,
+        remote: IpAddr,
+        encapsulation: Option<UdpEncapsulation>,
+    ) {
+        if self.mode == Mode::Transport {
+            for selector in &mut self.local_ts {
+                selector.follow(self.local, local);
+            }
+            for selector in &mut self.remote_ts {
+                selector.follow(self.remote, remote);
+            }
+        }
+        (self.local, self.remote) = (local, remote);
+        self.encapsulation = encapsulation;
+    }
+}

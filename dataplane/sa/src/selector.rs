@@ -133,6 +133,13 @@ impl TrafficSelector {
         (narrowed.start <= narrowed.end && low <= high).then_some(narrowed)
     }
 
+    /// Of one address becomes one of another.
+    pub fn follow(&mut self, from: IpAddr, to: IpAddr) {
+        if self.start == from && self.end == from {
+            (self.start, self.end) = (to, to);
+        }
+    }
+
     /// Prefix length if the address range is exactly one prefix.
     pub fn prefix_length(&self) -> Option<u8> {
         let (start, end, bits) = match (self.start, self.end) {

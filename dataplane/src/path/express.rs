@@ -36,7 +36,7 @@ use flows::{Flows, Key};
 use front::{Kind, Sight};
 use inbound::Entry;
 use outbound::Note;
-use record::Record;
+use record::{Hold, Record};
 
 /// What a worker's lane knows.
 pub(crate) struct Express {
@@ -61,7 +61,7 @@ impl Express {
             taken: 0,
             egresses: Egresses::new(),
             flows: Flows::new(capacity),
-            records: vec![Record::default(); capacity].into_boxed_slice(),
+            records: (0..capacity).map(|_| Record::default()).collect(),
             notes: Box::new([Note::default(); BURST]),
             entries: Box::new([Entry::default(); BURST]),
         }
@@ -93,12 +93,18 @@ impl Express {
         if let Some(record) = self.records.get_mut(slot as usize) {
             record.stamp = record.stamp.wrapping_add(1);
             record.state = 0;
+            record.hold = None;
         }
     }
 
     #[inline]
     fn record(&self, slot: u32) -> Option<&Record> {
         self.records.get(slot as usize)
+    }
+
+    #[inline]
+    fn hold(&self, slot: u32) -> Option<&Hold> {
+        self.record(slot)?.hold.as_ref()
     }
 
     #[inline]

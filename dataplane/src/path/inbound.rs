@@ -189,6 +189,7 @@ impl Worker {
             headers,
             port,
             tos,
+            came,
             ..
         } = arrival;
         let Some(sa) = self.sad.inbound_in_slot(slot) else {
@@ -203,6 +204,14 @@ impl Worker {
         if number > sa.window.top() && moved(sa, remote.ip(), port) {
             let event = || Event::PeerMoved { sa: sa.id, remote };
             self.reports.hint(Kind::PeerMoved, now, event);
+        }
+        // Nor does anybody else say to which worker its packets come.
+        if number > sa.window.top() && came.hops == 1 {
+            let event = || Event::Strayed {
+                sa: sa.id,
+                to: came.from,
+            };
+            self.reports.hint(Kind::Strayed, now, event);
         }
         // 2. Trailer and inner length (RFC 4303 section 3.4.4).
         let front = (headers, port.is_some());
@@ -249,13 +258,11 @@ impl Worker {
         let remote = arrival.remote();
         let mut packet = arrival.packet;
         match spi.and_then(|spi| self.sad.inbound_owner(spi)) {
-            Some((sa, owner))
-                if arrival.hops < HOPS
+            Some((_, owner))
+                if arrival.came.hops < HOPS
                     && self.frames.pool.prepend(&mut packet, arrival.headers) =>
             {
-                let event = || Event::Strayed { sa, source: remote };
-                self.reports.hint(Kind::Strayed, now, event);
-                self.hand_over(packet, owner, Errand::Open(arrival.hops + 1));
+                self.hand_over(packet, owner, Errand::Open(arrival.came.hops + 1));
             }
             _ => self.refuse_spi(now, packet, spi, remote),
         }

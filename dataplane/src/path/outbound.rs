@@ -117,9 +117,6 @@ impl Worker {
                 self.sad.prefetch_outbound(*slot);
             }
         }
-        for (policy, _) in &each {
-            self.spd.prefetch_count(self.id(), *policy, 2);
-        }
         slots
     }
 

@@ -1,5 +1,7 @@
 //! The receiving half of a Child SA.
 
+mod endpoint;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 

@@ -27,63 +27,56 @@ struct Counts {
     inbound: [AtomicU64; 2],
 }
 
-/// The counts of one policy: a share for each worker, and one for all others.
+/// The counts of one policy: a share for each worker, and a last one for all others.
 #[derive(Clone, Debug)]
-pub(super) struct Tally(Arc<Shares>);
-
-#[derive(Debug)]
-struct Shares {
-    own: Box<[CachePadded<Counts>]>,
-    others: Counts,
-}
+pub(super) struct Tally(Arc<[CachePadded<Counts>]>);
 
 impl Tally {
     pub(super) fn new(workers: usize) -> Tally {
-        let own = (0..workers).map(|_| CachePadded::default()).collect();
-        let others = Counts::default();
-        Tally(Arc::new(Shares { own, others }))
+        Tally((0..=workers).map(|_| CachePadded::default()).collect())
     }
 
-    /// Asks for what says where the shares are.
+    /// The share of a worker, and whether it is its own.
     #[inline]
-    pub(super) fn prefetch_shares(&self) {
-        prefetch(&*self.0);
+    fn share(&self, worker: usize) -> Option<(&Counts, bool)> {
+        let (others, own) = self.0.split_last()?;
+        Some(match own.get(worker) {
+            Some(own) => (own, true),
+            None => (others, false),
+        })
     }
 
     /// Asks for a worker's share.
     #[inline]
     pub(super) fn prefetch_counts(&self, worker: usize) {
-        if let Some(counts) = self.0.own.get(worker) {
-            prefetch::<Counts>(counts);
+        if let Some((counts, _)) = self.share(worker) {
+            prefetch(counts);
         }
     }
 
     #[inline]
     pub(super) fn add(&self, worker: usize, direction: Direction, packets_and_octets: [u64; 2]) {
-        let own = self.0.own.get(worker);
-        let counts = own.map_or(&self.0.others, |padded| padded);
+        let Some((counts, own)) = self.share(worker) else {
+            return;
+        };
         let pair = match direction {
             Direction::Outbound => &counts.outbound,
             Direction::Inbound => &counts.inbound,
         };
         for (count, more) in pair.iter().zip(packets_and_octets) {
-            match own {
+            if own {
                 // A single writer needs no locked instruction.
-                Some(_) => {
-                    let now = count.load(Ordering::Relaxed);
-                    count.store(now.wrapping_add(more), Ordering::Relaxed);
-                }
-                None => {
-                    count.fetch_add(more, Ordering::Relaxed);
-                }
+                let now = count.load(Ordering::Relaxed);
+                count.store(now.wrapping_add(more), Ordering::Relaxed);
+            } else {
+                count.fetch_add(more, Ordering::Relaxed);
             }
         }
     }
 
     pub(super) fn read(&self) -> PolicyTraffic {
-        let own = self.0.own.iter().map(|padded| &**padded);
         let mut sum = PolicyTraffic::default();
-        for counts in own.chain([&self.0.others]) {
+        for counts in self.0.iter() {
             let [packets_out, bytes_out] = &counts.outbound;
             let [packets_in, bytes_in] = &counts.inbound;
             let add = |sum: &mut u64, count: &AtomicU64| {

@@ -87,6 +87,24 @@ fn a_packet_is_handed_over_twice_at_most_if_the_workers_disagree() {
 }
 
 #[test]
+fn only_what_is_authentic_and_new_says_to_which_worker_packets_come() {
+    let mut gate = Gate::new(2);
+    gate.install(1, Spread::Receives(0));
+    let strayed = |e: &Event| matches!(e, Event::Strayed { sa, to: 1 } if *sa == sa_id(1));
+    gate.peer_sends(1, 1, b"b");
+    gate.settle();
+    assert!(gate.events(0).iter().any(strayed));
+    // Nobody else can say so: not by its SPI, not by what the peer sent once.
+    let mut forged = sealed(1, 9, b"b");
+    *forged.last_mut().unwrap() ^= 1;
+    gate.bring(1, &sealed(1, 1, b"b"));
+    gate.bring(1, &forged);
+    gate.settle();
+    assert!(!gate.events(0).iter().any(strayed));
+    assert!(!gate.events(1).iter().any(strayed));
+}
+
+#[test]
 fn an_sa_is_bound_and_unbound_by_command() {
     let mut gate = Gate::new(2);
     gate.install(1, Spread::Receives(0));
@@ -97,8 +115,8 @@ fn an_sa_is_bound_and_unbound_by_command() {
     let esp = |gate: &Gate, core: usize| gate.cores[core].handle.counters.esp();
     assert_eq!(esp(&gate, 1).packets_out, 1);
     assert_eq!(esp(&gate, 0).packets_in, 1);
-    let strayed = |e: &Event| matches!(e, Event::Strayed { sa, .. } if *sa == sa_id(1));
-    assert!(gate.events(1).iter().any(strayed), "control may move it");
+    let strayed = |e: &Event| matches!(e, Event::Strayed { sa, to: 1 } if *sa == sa_id(1));
+    assert!(gate.events(0).iter().any(strayed), "control may move it");
     // Bound: what is to be sent goes to its owner too.
     let bound = Bound {
         spi: Spi(0xbbbb_0001),

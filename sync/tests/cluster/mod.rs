@@ -547,7 +547,8 @@ impl World {
             let all = 0..self.sites.len();
             all.filter(|index| self.role(*index) == Some(role)).count()
         };
-        count(Role::Leading) == 1 && count(Role::Admitted) == self.sites.len() - 1
+        let witnesses = usize::from(self.settings.witness.is_some());
+        count(Role::Leading) == 1 && count(Role::Admitted) == self.sites.len() - 1 - witnesses
     }
 
     pub fn check(&self) -> Result<(), String> {

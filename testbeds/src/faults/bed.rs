@@ -184,15 +184,9 @@ fn start(
         "heartbeat = \"{}ms\"\nmissed = {}",
         wish.heartbeat_ms, wish.missed
     );
-    Member::start_with(
-        binary,
-        lab,
-        index,
-        directory,
-        &heartbeats,
-        connections,
-        environment,
-    )
+    let own = directory.join(format!("m{}", index + 1));
+    let text = gateway::configuration(index, &own, &heartbeats, connections);
+    Member::start_with(binary, lab, index, directory, &text, environment)
 }
 
 /// Waits until the peer has every tunnel. One that came to a member which then lost the lead in the

@@ -3,4 +3,5 @@
 pub mod certs_strongswan;
 pub mod failover_strongswan;
 pub mod ike_strongswan;
+pub mod roads_strongswan;
 pub mod transfer_strongswan;

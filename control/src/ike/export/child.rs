@@ -9,8 +9,8 @@ use hitless_sa::{
 
 use super::record::{ChildRecord, SelectorRecord};
 use super::{ImportError, after, ago, before, collect, sa_id, sa_id_record, until};
-use crate::ike::child::{ChildState, Installed};
-use crate::ike::settings::Connection;
+use crate::ike::child::{ChildState, Installed, options};
+use crate::ike::established::IkeSa;
 
 fn selector_record(selector: &TrafficSelector) -> SelectorRecord {
     let octets = |address: IpAddr| match address {
@@ -70,6 +70,7 @@ pub(super) fn child_record(child: &Installed, now: Instant) -> ChildRecord {
             ChildState::Deleting => 3,
         },
         sending: child.sending,
+        no_tfc: child.no_tfc,
         replaced_by: child.replaced_by.map(sa_id_record),
         installed_ago: ago(now, child.installed),
         rekey_in: child.rekey_at.map(|at| until(now, at)),
@@ -79,7 +80,7 @@ pub(super) fn child_record(child: &Installed, now: Instant) -> ChildRecord {
 /// The Child SA of a record. How it treats packets is each member's own setting, and not recorded.
 pub(super) fn child(
     record: &ChildRecord,
-    connection: &Connection,
+    ike: &IkeSa,
     now: Instant,
 ) -> Result<Installed, ImportError> {
     let bad = ImportError::Field;
@@ -100,7 +101,7 @@ pub(super) fn child(
         }),
         _ => None,
     };
-    let mut children = connection.children.iter();
+    let mut children = ike.connection.children.iter();
     let configured = children.find(|child| child.name == record.name);
     let sa = ChildSa {
         id: sa_id(record.id.as_ref().ok_or(bad("SA"))?)?,
@@ -121,7 +122,7 @@ pub(super) fn child(
         local_ts: collect(&record.local_ts, selector)?,
         remote_ts: collect(&record.remote_ts, selector)?,
         replay_window: record.replay_window,
-        options: configured.map(|child| child.options).unwrap_or_default(),
+        options: options(configured, ike.nat, record.no_tfc),
     };
     Ok(Installed {
         sa: Arc::new(sa),
@@ -134,6 +135,7 @@ pub(super) fn child(
             _ => return Err(bad("state")),
         },
         sending: record.sending,
+        no_tfc: record.no_tfc,
         replaced_by: record.replaced_by.as_ref().map(sa_id).transpose()?,
         installed: before(now, record.installed_ago),
         rekey_at: record.rekey_in.map(|until| after(now, until)),

@@ -9,7 +9,7 @@ use super::child::{child, child_record};
 use super::followup::{half_made, half_made_record};
 use super::pending::{pending, pending_record, scheduled, task_record};
 use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord, WindowRecord};
-use super::{FORMAT, ImportError, after, ago, before, collect, until};
+use super::{FORMAT, ImportError, after, ago, before, collect, roads, until};
 use crate::ike::auth::Authenticated;
 use crate::ike::counter_sync::{AnsweredSync, CounterSync, MessageIdSync};
 use crate::ike::established::{Birth, IkeSa, State};
@@ -74,9 +74,12 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         forget_in: ike.forget_at.map(|at| until(now, at)),
         terminated: ike.terminated,
         undecided: ike.undecided,
+        addresses: roads::internal_record(&ike.addresses),
+        mobike: ike.mobike.as_ref().map(roads::mobike_record),
         fragmentation: ike.fragmenting.negotiated,
         fragment_size: ike.fragmenting.size.into(),
         half_made: ike.half_made.as_ref().map(|h| half_made_record(h, now)),
+        grave: None,
         authenticated: Some(ike.authenticated.to_record(now)),
     }
 }
@@ -122,12 +125,14 @@ pub(super) fn from_record(
     ike.accept_jump = record.accept_jump;
     let half = record.half_made.as_ref().map(|h| half_made(h, now));
     ike.half_made = half.transpose()?;
-    ike.children = collect(&record.children, |c| child(c, &ike.connection, now))?;
+    ike.children = collect(&record.children, |c| child(c, &ike, now))?;
     ike.predecessor = record.predecessor.map(IkeSpi);
     ike.successors = record.successors.iter().copied().map(IkeSpi).collect();
     ike.forget_at = record.forget_in.map(|until| after(now, until));
     ike.terminated = record.terminated;
     ike.undecided = record.undecided;
+    ike.addresses = roads::internal(record.addresses.as_ref())?;
+    ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
     ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);
     if ike.pending.is_some() != ike.window.outstanding.is_some() {
         return Err(ImportError::Field("pending"));

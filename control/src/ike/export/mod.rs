@@ -6,9 +6,11 @@
 
 mod child;
 mod followup;
+pub(super) mod grave;
 mod ike;
 mod pending;
 mod record;
+mod roads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +25,7 @@ use self::ike::{from_record, to_record};
 use self::record::{IkeRecord, SaIdRecord};
 use super::established::IkeSa;
 use super::followup::What;
+use super::graves::Grave;
 use super::output::Record;
 use super::settings::Connection;
 use super::tasks::Pending;
@@ -84,22 +87,35 @@ pub(super) fn export(ike: &IkeSa, now: Instant) -> Record {
     Record { body, children }
 }
 
-/// The IKE SA of a record.
+/// What a record is of.
+pub(super) enum Imported {
+    IkeSa(Box<IkeSa>),
+    /// It has ended; with its SPI.
+    Grave(IkeSpi, Grave),
+}
+
+/// What the record of a version says.
 pub(super) fn import(
     now: Instant,
     connections: &BTreeMap<String, Arc<Connection>>,
     ids: &mut Ids,
+    version: u64,
     body: &[u8],
-) -> Result<IkeSa, ImportError> {
+) -> Result<Imported, ImportError> {
     let record = IkeRecord::decode(body).map_err(|_| ImportError::Encoding)?;
     let record = Zeroizing::new(record);
     if record.format != FORMAT {
         return Err(ImportError::Format(record.format));
     }
+    if let Some(grave) = &record.grave {
+        let grave = grave::grave(grave, version, now)?;
+        return Ok(Imported::Grave(IkeSpi(record.local_spi), grave));
+    }
     let connection = connections
         .get(&record.connection)
         .ok_or_else(|| ImportError::UnknownConnection(record.connection.clone()))?;
-    let ike = from_record(&record, connection.clone(), now)?;
+    let mut ike = from_record(&record, connection.clone(), now)?;
+    ike.version = version;
     for child in &ike.children {
         ids.occupy(child.sa.inbound_spi);
     }
@@ -111,7 +127,7 @@ pub(super) fn import(
     {
         ids.occupy(spi);
     }
-    Ok(ike)
+    Ok(Imported::IkeSa(Box::new(ike)))
 }
 
 /// Sorts the stored IKE SAs for a new leader: those to go on with, and those to discard. A rekeying

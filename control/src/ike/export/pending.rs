@@ -4,7 +4,7 @@ use hitless_sa::{IkeSpi, Instant, Spi};
 
 use super::followup::{followup, followup_record};
 use super::record::{CollisionRecord, OfferRecord, PendingRecord, TaskRecord};
-use super::{ImportError, after, collect, sa_id, sa_id_record, until};
+use super::{ImportError, after, collect, roads, sa_id, sa_id_record, until};
 use crate::ike::create::{ChildOffer, Collision};
 use crate::ike::crypto::kex::KeyPair;
 use crate::ike::proposal::KeyExchangeMethod;
@@ -36,6 +36,7 @@ pub(super) fn task_record(scheduled: &Scheduled, now: Instant) -> TaskRecord {
         }
         Task::DeleteIke => record.kind = 6,
         Task::Liveness => record.kind = 7,
+        Task::Mobike(errand) => record.kind = roads::errand_kind(*errand),
     }
     record
 }
@@ -50,6 +51,7 @@ pub(super) fn scheduled(record: &TaskRecord, now: Instant) -> Result<Scheduled, 
         (5, _) => Task::DeleteSpi(Spi(record.spi)),
         (6, _) => Task::DeleteIke,
         (7, _) => Task::Liveness,
+        (60..=62, _) => Task::Mobike(roads::errand(record.kind)?),
         _ => return Err(ImportError::Field("task")),
     };
     Ok(Scheduled {
@@ -108,6 +110,7 @@ pub(super) fn pending_record(pending: &Pending) -> PendingRecord {
         }
         Pending::DeleteIke => record.kind = 4,
         Pending::Liveness => record.kind = 5,
+        Pending::Mobike(asked) => roads::asked_record(asked, &mut record),
     }
     record
 }
@@ -120,6 +123,7 @@ pub(super) fn pending(record: &PendingRecord) -> Result<Pending, ImportError> {
         3 => Pending::DeleteChildren(collect(&record.children, sa_id)?),
         4 => Pending::DeleteIke,
         5 => Pending::Liveness,
+        60..=62 => Pending::Mobike(roads::asked(record)?),
         _ => return Err(ImportError::Field("pending")),
     })
 }

@@ -79,6 +79,10 @@ pub(super) struct IkeRecord {
     pub terminated: bool,
     #[prost(bool, tag = "36")]
     pub undecided: bool,
+    #[prost(message, optional, tag = "60")]
+    pub addresses: Option<InternalRecord>,
+    #[prost(message, optional, tag = "61")]
+    pub mobike: Option<MobikeRecord>,
     /// RFC 7383 was negotiated.
     #[prost(bool, tag = "50")]
     pub fragmentation: bool,
@@ -89,6 +93,64 @@ pub(super) struct IkeRecord {
     pub half_made: Option<HalfMadeRecord>,
     #[prost(message, optional, tag = "40")]
     pub authenticated: Option<AuthenticatedRecord>,
+    /// The IKE SA is no more; only `format`, `local_spi` and this are set.
+    #[prost(message, optional, tag = "70")]
+    pub grave: Option<GraveRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct GraveRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    pub request: Vec<u8>,
+    #[prost(message, repeated, tag = "2")]
+    pub responses: Vec<TransmitRecord>,
+    #[prost(uint64, tag = "3")]
+    pub levelled_in: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct TransmitRecord {
+    #[prost(string, tag = "1")]
+    pub local: String,
+    #[prost(string, tag = "2")]
+    pub remote: String,
+    #[prost(bytes = "vec", tag = "3")]
+    pub payload: Vec<u8>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct MobikeRecord {
+    #[prost(string, repeated, tag = "1")]
+    pub others: Vec<String>,
+    #[prost(bool, tag = "2")]
+    pub both_ways: bool,
+    #[prost(message, optional, tag = "3")]
+    pub provisional: Option<PathRecord>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct PathRecord {
+    #[prost(string, tag = "1")]
+    pub local: String,
+    #[prost(string, tag = "2")]
+    pub remote: String,
+    #[prost(bool, tag = "3")]
+    pub nat_local: bool,
+    #[prost(bool, tag = "4")]
+    pub nat_remote: bool,
+    #[prost(bool, tag = "5")]
+    pub nat_forced: bool,
+}
+
+/// Virtual addresses, as text.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct InternalRecord {
+    #[prost(string, repeated, tag = "1")]
+    pub given: Vec<String>,
+    #[prost(string, repeated, tag = "2")]
+    pub taken: Vec<String>,
+    #[prost(string, repeated, tag = "3")]
+    pub dns: Vec<String>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -121,13 +183,18 @@ pub(super) struct SaIdRecord {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct PendingRecord {
-    /// 1 child, 2 IKE SA, 3 delete children, 4 delete IKE SA, 5 liveness.
+    /// 1 child, 2 IKE SA, 3 delete children, 4 delete IKE SA, 5 liveness, 60 to 62 of MOBIKE.
     #[prost(uint32, tag = "1")]
     pub kind: u32,
     #[prost(message, optional, tag = "2")]
     pub offer: Option<OfferRecord>,
     #[prost(message, repeated, tag = "3")]
     pub children: Vec<SaIdRecord>,
+    /// Of an update of addresses (kind 60) and a check of routability (61).
+    #[prost(message, optional, tag = "60")]
+    pub path: Option<PathRecord>,
+    #[prost(bytes = "vec", tag = "61")]
+    pub cookie: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -214,7 +281,7 @@ pub(super) struct CollisionRecord {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct TaskRecord {
     /// 1 create child, 2 rekey child, 3 rekey IKE SA, 4 delete child, 5 delete an SPI, 6 delete
-    /// IKE SA, 7 liveness.
+    /// IKE SA, 7 liveness, 60 to 62 of MOBIKE.
     #[prost(uint32, tag = "1")]
     pub kind: u32,
     #[prost(uint64, tag = "2")]
@@ -320,6 +387,8 @@ pub(super) struct ChildRecord {
     pub installed_ago: u64,
     #[prost(uint64, optional, tag = "21")]
     pub rekey_in: Option<u64>,
+    #[prost(bool, tag = "60")]
+    pub no_tfc: bool,
 }
 
 /// Wipes the secrets; the rest is no secret.

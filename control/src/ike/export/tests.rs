@@ -50,6 +50,7 @@ fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(10),
             rekey_time: Duration::from_secs(1000),
             takeover: Takeover::Auto,
+            roads: Default::default(),
             auth: AuthSettings::default(),
             children: vec![Child {
                 name: "net".to_owned(),
@@ -57,12 +58,14 @@ fn settings(host: usize) -> EngineSettings {
                 esp_proposals: vec!["aes128gcm16-x25519-esn".parse().unwrap()],
                 local_ts: vec![NETS[host].parse().unwrap()],
                 remote_ts: vec![NETS[other].parse().unwrap()],
+                dynamic: Default::default(),
                 rekey_time: Duration::from_secs(100),
                 replay_window: 64,
                 options: hitless_sa::SaOptions::default(),
                 start: host == 0,
             }],
         }],
+        pools: Vec::new(),
         secrets: vec![Secret {
             ids: Vec::new(),
             secret: Zeroizing::new(b"secret".to_vec()),
@@ -81,9 +84,12 @@ fn assert_same_again(settings: &EngineSettings, now: Instant, record: &Record) {
         .iter()
         .map(|c| (c.name.clone(), Arc::new(c.clone())))
         .collect();
-    let mut ids = Ids::new(MemberId(9), Incarnation(1));
-    let ike = import(now, &connections, &mut ids, &record.body).expect("our own record");
-    let again = export(&ike, now);
+    let mut ids = Ids::new(MemberId(9), Incarnation(1), Vec::new());
+    let imported = import(now, &connections, &mut ids, 1, &record.body);
+    let again = match imported.expect("our own record") {
+        Imported::IkeSa(ike) => export(&ike, now),
+        Imported::Grave(spi, grave) => grave::export(spi, &grave, now),
+    };
     assert_eq!(*again.body, *record.body);
     assert_eq!(again.children, record.children);
 }

@@ -3,7 +3,7 @@
 
 mod exchange;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
@@ -15,17 +15,20 @@ use crate::ike::contents::{Contents, wanted_group};
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::key_exchange;
 use crate::ike::crypto::kex::KeyPair;
+use crate::ike::ends::Ends;
 use crate::ike::established::{Birth, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::mobike;
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
 use crate::ike::proposal::{Ask, Identification, IkeProposal, KeyExchangeMethod, accepted};
-use crate::ike::settings::Connection;
+use crate::ike::settings::{Childless, Connection, Mobike};
 use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
+use crate::ike::virtual_ip;
 use crate::ike::window::Window;
 
 /// New IKE_SA_INIT requests for cookies and groups before giving up.
@@ -40,6 +43,8 @@ pub(in crate::ike) struct Initiator {
     pub path: Path,
     /// The IKE SA that it takes the place of (RFC 7296 section 2.8.3).
     pub replaces: Option<IkeSpi>,
+    /// Virtual addresses to ask for.
+    pub vips: Vec<IpAddr>,
     initial_contact: bool,
     key: KeyPair,
     nonce: Vec<u8>,
@@ -81,11 +86,12 @@ impl Initiator {
         child: Option<String>,
         initial_contact: bool,
     ) -> Option<Initiator> {
-        let local = *connection.local_addrs.first()?;
-        let remote = *connection
-            .remote_addrs
-            .iter()
-            .find(|a| a.is_ipv4() == local.is_ipv4())?;
+        // The first pair of one family.
+        let (local, remote) = connection.local_addrs.iter().find_map(|local| {
+            let mut remotes = connection.remote_addrs.iter();
+            let remote = remotes.find(|remote| remote.is_ipv4() == local.is_ipv4())?;
+            Some((*local, *remote))
+        })?;
         let port = if connection.remote_port == IKE_PORT {
             IKE_PORT
         } else {
@@ -101,6 +107,7 @@ impl Initiator {
             spi: turn.ids.ike_spi(turn.entropy),
             path,
             replaces: None,
+            vips: connection.roads.vips.clone(),
             initial_contact,
             key,
             nonce: turn.nonce(),
@@ -279,11 +286,12 @@ impl Initiator {
             contents.notifies.iter().copied(),
         );
         nat.forced = self.connection.encap;
-        // RFC 7296 section 2.23: with a NAT in the path all else goes over port 4500.
-        if nat.detected() {
+        if floats(&self.connection, nat, contents) {
             self.path.float();
         }
-        let child = self.children.first().map(|name| {
+        let childless = childless(&self.connection, contents)?;
+        let first = self.children.first().filter(|_| !childless);
+        let child = first.map(|name| {
             let id = turn.ids.sa();
             (name.clone(), id, turn.ids.spi(turn.entropy))
         });
@@ -353,12 +361,15 @@ impl Initiator {
         payloads.push(auth);
         payloads.extend(stage.ppk.as_ref().map(Ppk::identity));
         payloads.extend(plain.map(|plain| auth::without(&plain.data)));
+        payloads.extend(virtual_ip::request(&self.vips));
         if let Some((name, _, spi)) = &stage.child
             && let Some(config) = connection.children.iter().find(|c| c.name == *name)
         {
-            payloads.extend(child::offer(config, *spi, Ask::First));
+            let offered = Ends::asking(&connection, self.path).resolve(config);
+            payloads.extend(child::offer(&offered, *spi, Ask::First));
         }
         payloads.extend(capabilities(&connection, None));
+        payloads.extend(mobike::capabilities(&connection, self.path, None));
         let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
         let limit = stage.fragmenting.limit(self.path);
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
@@ -552,23 +563,44 @@ impl Initiator {
         if let Some(size) = contents.window_size() {
             ike.window.peer_window = size;
         }
+        ike.mobike = mobike::negotiated(&self.connection, true, self.path, contents);
         if contents.has(NotifyKind::INITIAL_CONTACT) {
             turn.effects.push(Effect::InitialContact);
         }
+        virtual_ip::accept(&mut ike, contents);
         let nonces = Nonces {
             initiator: self.nonce.clone(),
             responder: stage.peer_nonce,
         };
+        let asked = usize::from(stage.child.is_some());
         if let Some((name, id, spi)) = stage.child {
             first_child(&mut ike, turn, &nonces, contents, (name, id, spi));
         }
-        for name in self.children.drain(..).skip(1) {
+        for name in self.children.drain(..).skip(asked) {
             ike.schedule(turn.now, Task::CreateChild(name));
         }
         ike.alive(turn, path);
         ike.advance(turn);
         turn.dirty = true;
         Progress::Established(Box::new(ike))
+    }
+}
+
+/// RFC 7296 section 2.23: with a NAT in the path all else goes over port 4500; RFC 4555 section 3.3:
+/// and with MOBIKE, as there may be one in the next.
+fn floats(connection: &Connection, nat: Nat, contents: &Contents<'_>) -> bool {
+    let traverses = contents.has(NotifyKind::NAT_DETECTION_SOURCE_IP);
+    nat.detected() || connection.roads.mobike == Mobike::Offer && traverses
+}
+
+/// Whether IKE_AUTH goes without a Child SA, which follows with a key exchange of its own
+/// (RFC 6023).
+fn childless(connection: &Connection, contents: &Contents<'_>) -> Result<bool, &'static str> {
+    let can = contents.has(NotifyKind::CHILDLESS_IKEV2_SUPPORTED);
+    match connection.roads.childless {
+        Childless::Force if !can => Err("the peer makes no IKE SA without a Child SA"),
+        Childless::Force | Childless::Prefer => Ok(can),
+        Childless::Allow | Childless::Never => Ok(false),
     }
 }
 
@@ -585,7 +617,8 @@ fn first_child(
         return;
     };
     let refusal = contents.error().filter(|_| contents.proposals.is_none());
-    let reason = match (refusal, child::accept(config, contents, Ask::First)) {
+    let offered = Ends::asking(&connection, ike.path).resolve(config);
+    let reason = match (refusal, child::accept(ike, &offered, contents, Ask::First)) {
         (Some(error), _) => {
             turn.ids.release(spi);
             format!("child `{name}`: {}", error.kind)

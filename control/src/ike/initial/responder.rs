@@ -22,12 +22,14 @@ use crate::ike::established::{Birth, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
-use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, Proposal, emit};
+use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
-use crate::ike::settings::Connection;
+use crate::ike::settings::{Childless, Connection};
 use crate::ike::turn::{Effect, Turn};
+use crate::ike::virtual_ip;
 use crate::ike::window::Window;
 
 /// A half-open IKE SA that a peer initiates.
@@ -89,55 +91,19 @@ pub(in crate::ike) fn stateless(path: Path, request: &Header, payload: Payload) 
     path.transmit(emit(&response_header(request, IkeSpi(0)), &[payload]))
 }
 
-/// What of a request's proposals suits a connection.
-fn chosen<'p>(
-    connection: &Connection,
-    contents: &Contents<'_>,
-    proposals: &'p [Proposal],
-) -> Option<(&'p Proposal, IkeProposal)> {
-    // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
-    let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
-    let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
-    let ours: Vec<IkeProposal> = connection
-        .proposals
-        .iter()
-        .filter(usable)
-        .copied()
-        .collect();
-    select(&ours, proposals)
+/// Says whether an IKE SA may begin without a Child SA (RFC 6023), if the first connection lets it.
+fn childless<'c>(mut meant: impl Iterator<Item = &'c Arc<Connection>>) -> Option<Payload> {
+    let allowed = |c: &Arc<Connection>| c.roads.childless != Childless::Never;
+    let supported = || Payload::notify(NotifyKind::CHILDLESS_IKEV2_SUPPORTED, &[]);
+    meant.next().filter(|c| allowed(c)).map(|_| supported())
 }
 
-/// What is said to proposals of which none suits.
-fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Payload {
+fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
     turn.events.push(Event::NegotiationFailed {
         peer: path.remote,
         reason: "no common IKE proposal".to_owned(),
     });
-    Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[])
-}
-
-/// How long messages go to this peer (RFC 7383 section 2.3).
-fn fragmenting(connection: Option<&Arc<Connection>>, contents: &Contents<'_>) -> Fragmenting {
-    let ours = connection.map(|c| (c.fragmentation, c.fragment_size));
-    let (ours, size) = ours.unwrap_or_default();
-    let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
-    Fragmenting::new(ours, size, theirs)
-}
-
-/// What an IKE_SA_INIT response says of our abilities.
-fn announced<'c>(
-    candidates: impl Iterator<Item = &'c Connection> + Clone,
-    contents: &Contents<'_>,
-    chosen: &IkeProposal,
-) -> Vec<Payload> {
-    // Only what the peer supports too is of use.
-    let common = |p: &Payload| matches!(p, Payload::Notify(n) if contents.has(n.kind));
-    let mut payloads = extensions(candidates.clone());
-    payloads.retain(common);
-    let meant = candidates.filter(|c| c.proposals.contains(chosen));
-    let meant = meant.map(|c| -> &AuthSettings { &c.auth });
-    payloads.extend(auth::announcements(meant, Some(contents)));
-    payloads
+    Some(Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[]))
 }
 
 impl Responder {
@@ -180,9 +146,15 @@ impl Responder {
             .peekable();
         let candidates = meant.clone();
         let encap = meant.peek().is_some_and(|c| c.encap);
-        let fragmenting = fragmenting(meant.peek().copied(), contents);
-        let found = meant.find_map(|c| chosen(c, contents, proposals));
-        let (theirs, chosen) = found.ok_or_else(|| Some(nothing_in_common(turn, path)))?;
+        let fragmentation = meant.peek().map(|c| (c.fragmentation, c.fragment_size));
+        let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
+        let chosen = meant.find_map(|c| {
+            // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
+            let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
+            let ours: Vec<IkeProposal> = c.proposals.iter().filter(usable).copied().collect();
+            select(&ours, proposals)
+        });
+        let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (key_payload, shared) =
             exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
@@ -205,7 +177,19 @@ impl Responder {
         ];
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
-        payloads.extend(announced(candidates.map(|c| &**c), contents, &chosen));
+        payloads.extend(childless(candidates.clone()));
+        let (ours, size) = fragmentation.unwrap_or_default();
+        let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
+        let fragmenting = Fragmenting::new(ours, size, theirs);
+        // Only what the peer supports too is of use.
+        let common = |p: &Payload| matches!(p, Payload::Notify(n) if contents.has(n.kind));
+        let supported = extensions(candidates.clone().map(|c| &**c));
+        payloads.extend(supported.into_iter().filter(common));
+        let meant = candidates.filter(|c| c.proposals.contains(&chosen));
+        let meant = meant.map(|c| -> &AuthSettings { &c.auth });
+        payloads.extend(auth::announcements(meant, Some(contents)));
+        let mut wishes = Wishes::default();
+        wishes.learn(contents);
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
@@ -222,7 +206,7 @@ impl Responder {
             proposal: chosen,
             keys,
             nat,
-            wishes: Wishes::of(contents),
+            wishes,
             intermediate: Intermediate::new(chosen.additional),
             fragmenting,
             reassembly: Reassembly::default(),
@@ -437,6 +421,7 @@ impl Responder {
         if let Some(size) = contents.window_size() {
             ike.window.peer_window = size;
         }
+        ike.mobike = mobike::negotiated(&connection, false, path, contents);
         if contents.has(NotifyKind::INITIAL_CONTACT) {
             turn.effects.push(Effect::InitialContact);
         }
@@ -444,6 +429,7 @@ impl Responder {
         payloads.extend(lifetime(&connection));
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
+        payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
@@ -461,24 +447,35 @@ impl Responder {
         turn: &mut Turn<'_>,
         contents: &Contents<'_>,
     ) -> Vec<Payload> {
+        let mut payloads = match virtual_ip::answer(ike, turn, contents) {
+            Ok(configuration) => Vec::from_iter(configuration),
+            Err(kind) => return vec![refused(ike, turn, kind)],
+        };
         if contents.proposals.is_none() {
-            return Vec::new();
+            return payloads;
         }
-        match child::choose(&ike.connection, contents, None, Ask::First) {
+        // RFC 6023: whoever asks all the same gets the IKE SA alone.
+        if ike.connection.roads.childless == Childless::Force {
+            payloads.push(refused(ike, turn, NotifyKind::NO_ADDITIONAL_SAS));
+            return payloads;
+        }
+        match child::choose(ike, contents, None, Ask::First) {
             Ok(terms) => {
                 let id = turn.ids.sa();
                 let spi = turn.ids.spi(turn.entropy);
-                let payloads = child::answer(&terms, spi, Ask::First);
+                payloads.extend(child::answer(&terms, spi, Ask::First));
                 install_first(ike, turn, &self.nonces, terms, (id, spi));
-                payloads
             }
-            Err(kind) => {
-                turn.events.push(Event::NegotiationFailed {
-                    peer: ike.path.remote,
-                    reason: format!("first child: {kind}"),
-                });
-                vec![Payload::notify(kind, &[])]
-            }
+            Err(kind) => payloads.push(refused(ike, turn, kind)),
         }
+        payloads
     }
+}
+
+fn refused(ike: &IkeSa, turn: &mut Turn<'_>, kind: NotifyKind) -> Payload {
+    turn.events.push(Event::NegotiationFailed {
+        peer: ike.path.remote,
+        reason: format!("first child: {kind}"),
+    });
+    Payload::notify(kind, &[])
 }

@@ -105,6 +105,7 @@ fn emit_body(payload: &Payload) -> Vec<u8> {
         Payload::TsInitiator(selectors) | Payload::TsResponder(selectors) => {
             emit_selectors(&mut out, selectors);
         }
+        Payload::Configuration(configuration) => configuration.emit(&mut out),
         Payload::Nonce(body) | Payload::VendorId(body) | Payload::Unknown { body, .. } => {
             out.extend(body);
         }

@@ -3,6 +3,7 @@
 //! Everything that arrives here is hostile. `parse.rs` never allocates more than a small multiple
 //! of the datagram, never trusts a length or count, and says which payload was at fault.
 
+mod configuration;
 mod emit;
 mod error;
 mod notify;
@@ -17,6 +18,7 @@ use hitless_sa::{IkeSpi, MessageId, Spi, TrafficSelector};
 
 use super::proposal::Identification;
 
+pub use configuration::{Attribute, AttributeKind, Configuration, ConfigurationKind};
 pub use emit::emit;
 pub use error::{Fault, MessageError, SkFault};
 pub use notify::NotifyKind;
@@ -167,7 +169,8 @@ pub enum Payload {
     TsInitiator(Vec<TrafficSelector>),
     TsResponder(Vec<TrafficSelector>),
     VendorId(Vec<u8>),
-    /// What we do not read: CERT, CERTREQ, CP, EAP, and types of later RFCs.
+    Configuration(Configuration),
+    /// What we do not read: CERT, CERTREQ, EAP, and types of later RFCs.
     Unknown {
         kind: PayloadKind,
         critical: bool,
@@ -189,6 +192,7 @@ impl Payload {
             Payload::TsInitiator(_) => PayloadKind::TS_INITIATOR,
             Payload::TsResponder(_) => PayloadKind::TS_RESPONDER,
             Payload::VendorId(_) => PayloadKind::VENDOR_ID,
+            Payload::Configuration(_) => PayloadKind::CP,
             Payload::Unknown { kind, .. } => *kind,
         }
     }

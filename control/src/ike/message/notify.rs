@@ -118,6 +118,9 @@ notify_kinds! {
     INTERMEDIATE_EXCHANGE_SUPPORTED = 16438,
     /// RFC 9370.
     ADDITIONAL_KEY_EXCHANGE = 16441,
+    /// Private use, told from others' by its data: the sender takes UPDATE_SA_ADDRESSES from a
+    /// responder (draft-smyslov-ipsecme-ikev2-r-mobike has no number).
+    RESPONDER_MOBIKE = 47213,
 }
 
 impl NotifyKind {

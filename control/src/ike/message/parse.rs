@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hitless_sa::{IkeSpi, MessageId, Spi, TrafficSelector};
 
+use super::configuration::Configuration;
 use super::{
     Delete, Exchange, Fault, HEADER_LENGTH, Header, IdBody, MAX_MESSAGE_LENGTH, MAX_PAYLOADS,
     MessageError, Notify, NotifyKind, PAYLOAD_HEADER_LENGTH, Payload, PayloadKind, Proposal,
@@ -267,6 +268,7 @@ fn parse_body(kind: PayloadKind, critical: bool, body: &[u8]) -> Result<Payload,
         PayloadKind::NOTIFY => Payload::Notify(notify(body)?),
         PayloadKind::DELETE => Payload::Delete(delete(body)?),
         PayloadKind::VENDOR_ID => Payload::VendorId(body.to_vec()),
+        PayloadKind::CP => Payload::Configuration(Configuration::parse(body)?),
         PayloadKind::TS_INITIATOR => Payload::TsInitiator(traffic_selectors(body)?),
         PayloadKind::TS_RESPONDER => Payload::TsResponder(traffic_selectors(body)?),
         kind => Payload::Unknown {

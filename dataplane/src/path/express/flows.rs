@@ -164,8 +164,8 @@ impl Flows {
 
     #[inline]
     pub(super) fn prefetch(&self, place: usize) {
-        if let Some(pair) = self.pairs.get(place) {
-            prefetch(pair);
+        if let Some([first, _]) = self.pairs.get(place) {
+            prefetch(first);
         }
     }
 

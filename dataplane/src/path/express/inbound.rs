@@ -15,7 +15,7 @@ use crate::aead::{self, EspKey, Job};
 use crate::esp;
 use crate::flow::Flow;
 use crate::path::inbound::{Opening, moved};
-use crate::path::{Arrival, Departure, Sorted};
+use crate::path::{Arrival, Came, Departure, Sorted};
 use crate::pool::Packet;
 use crate::port::{BURST, Burst};
 use crate::sad::InboundSa;
@@ -370,7 +370,7 @@ impl Worker {
             source,
             port: outer.port(),
             tos: outer.tos,
-            hops: 0,
+            came: Came::default(),
         };
         let opening = Opening {
             arrival,

@@ -5,9 +5,9 @@ use hitless_sa::{Instant, SequenceNumber};
 use smallvec::SmallVec;
 
 use super::flows::{Key, Protected};
-use super::record::{self, Dressed, Record, Way};
+use super::record::{self, Dressed};
 use super::{Express, Place, Rest, Sight, egress};
-use crate::aead::{EspKey, Together};
+use crate::aead::{self, Together};
 use crate::cell::Block;
 use crate::esp;
 use crate::flow::Flow;
@@ -125,7 +125,6 @@ impl Worker {
             let flow = flows.find(&note.key, flows.place(&note.key)).copied();
             if let Some(flow) = flow {
                 self.express.prefetch_record(flow.slot);
-                self.sad.prefetch_slot(flow.slot);
                 self.prefetch_use(flow.slot);
                 self.spd.prefetch_count(self.id(), flow.policy as usize, 0);
             }
@@ -138,18 +137,17 @@ impl Worker {
     }
 
     fn prefetch_sas(&self, found: &Found) {
-        let known = || {
-            found
-                .iter()
-                .filter_map(|(flow, length)| Some(((*flow)?, *length)))
-        };
-        for (flow, _) in known() {
-            self.sad.prefetch_outbound(flow.slot);
+        for (flow, length) in found {
+            let Some(flow) = flow else { continue };
             self.spd.prefetch_count(self.id(), flow.policy as usize, 1);
-        }
-        for (flow, length) in known() {
-            self.sad.prefetch_sending(flow.slot, usize::from(length));
-            self.spd.prefetch_count(self.id(), flow.policy as usize, 2);
+            let record = self.express.record(flow.slot);
+            if let Some(hold) = record.and_then(|record| record.hold.as_ref()) {
+                hold.cell.prefetch_sending();
+                hold.counters.prefetch();
+                if let Some(key) = &hold.key {
+                    aead::prefetch_kernel(key, usize::from(*length));
+                }
+            }
         }
     }
 
@@ -251,17 +249,21 @@ impl Worker {
         if record.stamp != flow.stamp {
             return None;
         }
-        let mut way = record.way();
-        if record.state != state || now >= record.until {
-            way = self.write_record(now, flow.slot)?;
+        let fresh = record.state == state && now < record.until;
+        if !fresh && !self.write_record(now, flow.slot) {
+            return None;
         }
-        let sa = self.sad.outbound_mut(flow.slot)?;
+        let record = self.express.record(flow.slot)?;
+        let way = record.way();
         // Errors from the way may have told of a narrower link (RFC 4301 section 8.2).
-        let path = sa.cell.path_mtu().limit(usize::MAX, now);
-        let fits = match path {
+        let path = record.hold.as_ref()?.cell.path_mtu();
+        let fits = match path.limit(usize::MAX, now) {
             usize::MAX => way.fits,
-            path => way.fits.min(sa.inner_mtu(path)),
+            path => way
+                .fits
+                .min(self.sad.outbound_mut(flow.slot)?.inner_mtu(path)),
         };
+        let record = self.express.record(flow.slot)?;
         Some(Run {
             slot: flow.slot,
             stamp: flow.stamp,
@@ -271,22 +273,24 @@ impl Worker {
             sealed: (0, 0),
             fits,
             port: way.port,
-            esn: sa.esn,
+            esn: record.esn,
             numbers: None,
         })
     }
 
-    /// Writes down anew how packets of an SA leave.
+    /// Writes down anew how packets of an SA leave. False if that is not known.
     #[cold]
-    fn write_record(&mut self, now: Instant, slot: u32) -> Option<Way> {
-        let remote = egress::key(self.sad.outbound_mut(slot)?.remote);
-        let (egress, until) = self.egress_until(now, remote)?;
+    fn write_record(&mut self, now: Instant, slot: u32) -> bool {
+        let remote = self.sad.outbound_mut(slot).map(|sa| sa.remote);
+        let egress = remote.and_then(|remote| self.egress_until(now, egress::key(remote)));
         let state = self.egress_state();
-        let sa = self.sad.outbound_mut(slot)?;
-        let record = self.express.records.get_mut(slot as usize)?;
-        record
-            .fill(sa, &egress, (state, until))
-            .then(|| record.way())
+        let record = self.express.records.get_mut(slot as usize);
+        match (self.sad.outbound_mut(slot), egress, record) {
+            (Some(sa), Some((egress, until)), Some(record)) => {
+                record.fill(sa, &egress, (state, until))
+            }
+            _ => false,
+        }
     }
 
     /// Counts what a policy has handled (RFC 4301 section 4.4.1).
@@ -301,8 +305,8 @@ impl Worker {
     fn draw(&mut self, runs: &mut Runs) {
         for run in runs.iter_mut() {
             self.tell_policy(run);
-            if let Some(sa) = self.sad.outbound_mut(run.slot) {
-                let block = sa.cell.draw(run.wanted);
+            if let Some(hold) = self.express.hold(run.slot) {
+                let block = hold.cell.draw(run.wanted);
                 if block.len() < run.wanted as usize {
                     self.frames.counters.count_lease_stall();
                 }
@@ -324,8 +328,6 @@ impl Worker {
         let Express { records, notes, .. } = express;
         let with_notes = packets.iter_mut().zip(notes.iter_mut());
         let each = frames.pool.each_frame_mut(with_notes);
-        // Key and record of the packet before.
-        let mut last: Option<(u8, &EspKey, &Record)> = None;
         let mut together = Together::new();
         for (frame, start, note) in each {
             identification = identification.wrapping_add(1);
@@ -334,16 +336,9 @@ impl Worker {
             let Some(run) = runs.get_mut(usize::from(note.run)) else {
                 continue;
             };
-            let known = match last {
-                Some((of, key, record)) if of == note.run => Some((key, record)),
-                _ => sad
-                    .sealing_key(run.slot)
-                    .zip(records.get(run.slot as usize)),
-            };
-            let Some((key, record)) = known else {
+            let Some(record) = records.get(run.slot as usize) else {
                 continue;
             };
-            last = Some((note.run, key, record));
             let number = match run.number() {
                 Ok(number) => number,
                 Err(reason) => {
@@ -357,8 +352,15 @@ impl Worker {
                 continue;
             };
             let Dressed { start, length, esp } = dressed;
-            if let Some(esp) = frame.get_mut(esp..start + length) {
-                (note.start, note.dressed) = (start as u16, length as u16);
+            let Some(esp) = frame.get_mut(esp..start + length) else {
+                continue;
+            };
+            (note.start, note.dressed) = (start as u16, length as u16);
+            let kernel = record.hold.as_ref().and_then(|hold| hold.key.as_ref());
+            if let Some(key) = kernel {
+                note.refused = None;
+                together.push_for_kernel(key, esp, run.high(number));
+            } else if let Some(key) = sad.sealing_key(run.slot) {
                 note.refused = None;
                 together.push(key, esp, run.high(number));
             }
@@ -396,9 +398,15 @@ impl Worker {
             if packets > 0 {
                 let both = (packets as usize, octets as usize);
                 self.frames.counters.count_sealed(both.0, both.1);
-                if let Some(sa) = self.sad.outbound_mut(run.slot) {
-                    sa.counters.count_packets(both.0, both.1);
-                    sa.last_use = now;
+                if let Some(record) = self.express.record(run.slot) {
+                    if let Some(hold) = &record.hold {
+                        hold.counters.count_packets(both.0, both.1);
+                    }
+                    if record.keeps_alive
+                        && let Some(sa) = self.sad.outbound_mut(run.slot)
+                    {
+                        sa.last_use = now;
+                    }
                 }
                 self.note_uses(run.slot, now, packets);
             }

@@ -1,9 +1,13 @@
 //! What the lane has to know of a sending SA, in two cache lines: all headers in front of its packets,
 //! ready but for what differs from packet to packet.
 
+use std::sync::Arc;
+
 use hitless_sa::{EspSuite, Instant, Mode, SequenceNumber, TfcPadding};
 
 use super::egress::Egress;
+use crate::cell::Cell;
+use crate::counters::SaCounters;
 use crate::pool::FRAME_SIZE;
 use crate::sad::OutboundSa;
 use crate::wire::ipv6::decrement_hop_limit;
@@ -17,8 +21,8 @@ const ICV: usize = 16;
 const V4: usize = ethernet::HEADER + ipv4::HEADER + ESP;
 const V4_UDP: usize = V4 + udp::HEADER;
 const V6: usize = ethernet::HEADER + ipv6::HEADER + ESP;
-/// The most of them, in whole words.
-const LONGEST: usize = 72;
+/// The most of them.
+const LONGEST: usize = V6;
 /// Octets behind the inner packet at most: padding, trailer, ICV. As many at least are written.
 pub(super) const BEHIND: usize = 3 + 2 + ICV;
 /// Octets that must be free in front of the inner packet.
@@ -37,8 +41,16 @@ pub(super) enum Shape {
     V6,
 }
 
+/// What the lane needs of an SA itself, without looking for it. Gone before the SA is: the control thread
+/// wipes the key.
+pub(super) struct Hold {
+    pub(super) cell: Arc<Cell>,
+    pub(super) counters: Arc<SaCounters>,
+    /// Of a kernel for bursts.
+    pub(super) key: Option<Arc<hitless_gcm::Key>>,
+}
+
 /// Of one slot.
-#[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(super) struct Record {
     /// Ethernet, outer IP, UDP, SPI, and room for number and IV.
@@ -58,7 +70,14 @@ pub(super) struct Record {
     fixed: u8,
     copy_df: bool,
     shape: Shape,
+    pub(super) esn: bool,
+    /// Whether somebody wants to know when a packet was last sent.
+    pub(super) keeps_alive: bool,
+    pub(super) hold: Option<Hold>,
 }
+
+/// Two cache lines.
+const _: () = assert!(size_of::<Record>() == 128);
 
 impl Default for Record {
     fn default() -> Record {
@@ -74,6 +93,9 @@ impl Default for Record {
             fixed: 0,
             copy_df: false,
             shape: Shape::V4,
+            esn: false,
+            keeps_alive: false,
+            hold: None,
         }
     }
 }
@@ -128,6 +150,12 @@ impl Record {
         }
         (self.sum, self.repeated, self.fixed) = (outer.sum, outer.repeated, outer.fixed);
         self.copy_df = outer.copy_df;
+        (self.esn, self.keeps_alive) = (sa.esn, sa.options.keepalive.is_some());
+        self.hold = Some(Hold {
+            cell: Arc::clone(&sa.cell),
+            counters: Arc::clone(&sa.counters),
+            key: sa.key.kernel().cloned(),
+        });
         self.port = egress.port;
         self.fits = sa.inner_mtu(usize::from(egress.mtu)) as u16;
         (self.state, self.until) = (state, until);

@@ -72,7 +72,7 @@ pub(super) fn payload() -> impl Strategy<Value = Payload> {
             spis: spis.concat(),
         }),
     ];
-    let unknown_kind = prop_oneof![1u8..33, Just(37), Just(38), Just(47), Just(48), 54u8..];
+    let unknown_kind = prop_oneof![1u8..33, Just(37), Just(38), Just(48), 54u8..];
     let notify = (
         any::<u8>(),
         octets_up_to(255),
@@ -97,6 +97,20 @@ pub(super) fn payload() -> impl Strategy<Value = Payload> {
         vec(selector(), 0..9).prop_map(Payload::TsInitiator),
         vec(selector(), 0..9).prop_map(Payload::TsResponder),
         octets_up_to(99).prop_map(Payload::VendorId),
+        (any::<u8>(), vec((0..0x8000u16, octets_up_to(20)), 0..9)).prop_map(
+            |(kind, attributes)| {
+                Payload::Configuration(Configuration {
+                    kind: ConfigurationKind(kind),
+                    attributes: attributes
+                        .into_iter()
+                        .map(|(kind, value)| Attribute {
+                            kind: AttributeKind(kind),
+                            value,
+                        })
+                        .collect(),
+                })
+            }
+        ),
         (unknown_kind, octets_up_to(99)).prop_map(|(kind, body)| Payload::Unknown {
             kind: PayloadKind(kind),
             critical: PayloadKind(kind).is_defined(),

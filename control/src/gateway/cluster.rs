@@ -1,0 +1,87 @@
+//! The answer to `hitless cluster status`: what would be lost if the active died now.
+
+use hitless_sa::Instant;
+use hitless_sync::{ClassRisk, Role as NodeRole};
+
+use super::Gateway;
+use crate::api::{ClassReport, ClusterReport, DrillReport, UnservedReport};
+
+impl Gateway {
+    /// What a takeover now would cost, as far as this member knows.
+    pub fn cluster(&self, now: Instant) -> ClusterReport {
+        let status = self.status(now);
+        let risk = self.node.risk();
+        let drill = self.drilled.status();
+        let leading = self.node.status(now).role == NodeRole::Leading;
+        let mut named: Vec<UnservedReport> = risk
+            .named
+            .iter()
+            .map(|(sa, why)| UnservedReport {
+                sa: sa.to_string(),
+                reason: why.reason().to_owned(),
+            })
+            .collect();
+        let failed = drill.failed.iter().map(|(sa, reason)| UnservedReport {
+            sa: sa.to_string(),
+            reason: format!("the drill failed: {reason}"),
+        });
+        named.extend(failed);
+        let classes = [("esn", &risk.extended), ("32-bit", &risk.short)];
+        ClusterReport {
+            cluster: status.cluster,
+            member: status.member,
+            role: status.role,
+            epoch: status.epoch,
+            leader: status.leader,
+            degraded: status.degraded,
+            standbys: risk.standbys as u64,
+            exact: risk.exact,
+            takeovers: self.takeovers,
+            classes: classes
+                .into_iter()
+                .filter(|(_, risk)| risk.sas > 0)
+                .map(|(name, risk)| class(name, risk))
+                .collect(),
+            unserved: (risk.unserved + drill.failed.len()) as u64,
+            named,
+            behind: risk.behind as u64,
+            sync: status.sync,
+            ailments: self.ailments(),
+            drill: (!leading).then_some(DrillReport {
+                passed: drill.passed,
+                waiting: drill.waiting,
+                failed: drill.failed.len() as u64,
+            }),
+            members: status.members,
+        }
+    }
+
+    /// What a planned switchover would do now, or why it is refused.
+    pub fn switchover_plan(&self, now: Instant) -> Result<String, String> {
+        let successor = self.can_switch_over(now)?;
+        let risk = self.node.risk();
+        let receiving = self.children.iter().filter(|c| c.receives(now)).count();
+        let sas = risk.extended.sas + risk.short.sas;
+        let mut plan = format!(
+            "member {successor} would take over: {sas} Child SAs with exact counters, {receiving} of them with their windows"
+        );
+        if risk.unserved > 0 {
+            plan.push_str(&format!("; {} would be replaced", risk.unserved));
+        }
+        if risk.behind > 0 {
+            plan.push_str(&format!("; {} changes are on their way", risk.behind));
+        }
+        Ok(plan)
+    }
+}
+
+fn class(name: &str, risk: &ClassRisk) -> ClassReport {
+    ClassReport {
+        class: name.to_owned(),
+        sas: risk.sas as u64,
+        greatest_skip: risk.greatest_skip,
+        greatest_blackout: risk.greatest_blackout,
+        packets_at_risk: risk.packets_at_risk,
+        least_remaining: risk.least_remaining,
+    }
+}

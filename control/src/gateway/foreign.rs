@@ -1,0 +1,112 @@
+//! ESP of a peer for SPIs of this cluster that this member does not know.
+//!
+//! A deposed member that lived on behind a partition can have made a Child SA with the peer and
+//! died with it: the peer goes on sending on that, and nothing here is amiss, so nobody mends it.
+//! An SPI in a member's part of the space (R2, RFC 6311 section 3.3) that is heard for a while
+//! without a break is such a Child SA, or a forgery; IKE then asks the peer, who alone knows, to
+//! delete it (RFC 7296 section 1.4.1), and makes what is missing. Both are harmless if it was a
+//! forgery, and rare.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hitless_sa::{Instant, Spi};
+
+/// What the network still holds of an SA that was just deleted, and what comes before its install,
+/// is over sooner.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// A longer break than this begins anew.
+const BREAK: Duration = Duration::from_secs(1);
+/// From one question to the next, of all SPIs: a forger costs us no more.
+const PAUSE: Duration = Duration::from_secs(1);
+/// And of one SPI.
+const AGAIN: Duration = Duration::from_secs(30);
+/// SPIs that are watched at most.
+const WATCHED: usize = 256;
+
+struct Heard {
+    first: Instant,
+    last: Instant,
+    asked: Option<Instant>,
+}
+
+/// What was heard, of whom.
+#[derive(Default)]
+pub(super) struct Foreign {
+    heard: BTreeMap<(IpAddr, Spi), Heard>,
+    asked: Option<Instant>,
+}
+
+impl Foreign {
+    /// A packet was dropped for its SPI. True if IKE should look into it now.
+    pub fn note(&mut self, now: Instant, source: IpAddr, spi: Spi) -> bool {
+        let name = (source, spi);
+        if self.heard.len() >= WATCHED && !self.heard.contains_key(&name) {
+            self.heard.retain(|_, heard| {
+                let recent = now.since(heard.last) <= BREAK;
+                recent || heard.asked.is_some_and(|at| now.since(at) < AGAIN)
+            });
+            if self.heard.len() >= WATCHED {
+                return false;
+            }
+        }
+        let heard = self.heard.entry(name).or_insert(Heard {
+            first: now,
+            last: now,
+            asked: None,
+        });
+        if now.since(heard.last) > BREAK {
+            heard.first = now;
+        }
+        heard.last = now;
+        let lasting = now.since(heard.first) >= PATIENCE;
+        let fresh = heard.asked.is_none_or(|at| now.since(at) >= AGAIN);
+        let rested = self.asked.is_none_or(|at| now.since(at) >= PAUSE);
+        let due = lasting && fresh && rested;
+        if due {
+            heard.asked = Some(now);
+            self.asked = Some(now);
+        }
+        due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2));
+
+    fn at(milliseconds: u64) -> Instant {
+        Instant(milliseconds * 1_000_000)
+    }
+
+    #[test]
+    fn an_spi_that_is_heard_for_long_is_asked_about_and_not_soon_again() {
+        let mut foreign = Foreign::default();
+        let asked = (0..1000u64).filter(|step| foreign.note(at(step * 100), PEER, Spi(7)));
+        assert_eq!(asked.collect::<Vec<_>>(), [30, 330, 630, 930]);
+    }
+
+    #[test]
+    fn stragglers_of_a_deleted_sa_are_not_asked_about() {
+        let mut foreign = Foreign::default();
+        assert!((0..29).all(|step| !foreign.note(at(step * 100), PEER, Spi(7))));
+        // A break.
+        assert!((0..29).all(|step| !foreign.note(at(5000 + step * 100), PEER, Spi(7))));
+    }
+
+    #[test]
+    fn a_flood_of_forged_spis_costs_one_question_a_second_and_bounded_memory() {
+        let mut foreign = Foreign::default();
+        let mut asked = 0;
+        for step in 0..100u64 {
+            for spi in 0..1000 {
+                asked += usize::from(foreign.note(at(step * 100), PEER, Spi(spi)));
+            }
+            assert!(foreign.heard.len() <= WATCHED);
+        }
+        assert!((1..=8).contains(&asked), "{asked}");
+    }
+}

@@ -1,0 +1,111 @@
+//! Whether this member could do the work of an active: its workers run, its links are up.
+//!
+//! A worker that has died shows by its thread; one that is stuck shows by a barrier that it does not
+//! pass in time. Either way, and with a link down, this member says that it is not healthy: it
+//! yields to a standby that is, and as a standby it is slow to take over. With nobody better it goes
+//! on: half a gateway is more than none.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use hitless_dataplane::command::Command;
+use hitless_sa::{Entropy, Instant};
+use hitless_sync::Input as SyncInput;
+
+use super::{Event, Gateway, Output};
+
+/// From one pulse of a worker to the next.
+const PULSE: Duration = Duration::from_millis(20);
+/// A worker that does not answer for so long is stuck. A busy host deschedules a thread for less.
+const STUCK: Duration = Duration::from_millis(200);
+
+/// What is known of this member's parts.
+#[derive(Default)]
+pub(super) struct Health {
+    /// The worker whose thread has ended: for good.
+    lost: Option<usize>,
+    /// The barrier that each worker has been asked to pass, and when.
+    asked: BTreeMap<usize, (u64, Instant)>,
+    next_pulse: Instant,
+    stuck: BTreeSet<usize>,
+    /// Ports without a carrier.
+    down: BTreeSet<usize>,
+    /// What was last said.
+    told: Vec<String>,
+}
+
+impl Gateway {
+    /// The carrier of a port has come or gone.
+    pub fn set_link(&mut self, now: Instant, entropy: &mut dyn Entropy, port: usize, up: bool) {
+        let changed = match up {
+            true => self.health.down.remove(&port),
+            false => self.health.down.insert(port),
+        };
+        if changed {
+            self.review_health(now, entropy);
+            self.settle(now, entropy);
+        }
+    }
+
+    /// Why this member could not do all the work of an active, in words; empty if it could.
+    pub(super) fn ailments(&self) -> Vec<String> {
+        let lost = self.health.lost.iter();
+        let lost = lost.map(|worker| format!("the thread of worker {worker} has ended"));
+        let stuck = self.health.stuck.iter();
+        let stuck = stuck.map(|worker| format!("worker {worker} is stuck"));
+        let ports = &self.settings.config().ports;
+        let down = self.health.down.iter().filter_map(|port| ports.get(*port));
+        let down = down.map(|port| format!("the link of port {} is down", port.name));
+        lost.chain(stuck).chain(down).collect()
+    }
+
+    /// Asks every worker for a sign of life, now and then, and notes who gives none.
+    pub(super) fn watch_workers(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        if self.health.lost.is_none()
+            && let Some(worker) = self.dataplane.lost()
+        {
+            self.health.lost = Some(worker);
+            self.outputs
+                .push_back(Output::Event(Event::WorkerLost { worker }));
+        }
+        let overdue = |(_, since): &(u64, Instant)| now.since(*since) >= STUCK;
+        let asked = self.health.asked.iter();
+        let stuck = asked.filter(|(_, asked)| overdue(asked));
+        self.health.stuck = stuck.map(|(worker, _)| *worker).collect();
+        if now >= self.health.next_pulse {
+            self.health.next_pulse = now + PULSE;
+            self.barriers += 1;
+            let barrier = self.barriers;
+            for worker in 0..self.dataplane.len() {
+                // One at a time: a ring that nobody empties must not fill up.
+                if let Entry::Vacant(place) = self.health.asked.entry(worker) {
+                    place.insert((barrier, now));
+                    self.dataplane.send(worker, Command::Barrier(barrier));
+                }
+            }
+        }
+        self.review_health(now, entropy);
+    }
+
+    /// A worker has passed a barrier: it lives.
+    pub(super) fn pulse(&mut self, worker: usize, barrier: u64) {
+        let asked = self.health.asked.get(&worker);
+        if asked.is_some_and(|(asked, _)| *asked <= barrier) {
+            self.health.asked.remove(&worker);
+        }
+    }
+
+    fn review_health(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        let ailments = self.ailments();
+        if ailments == self.health.told {
+            return;
+        }
+        let healthy = ailments.is_empty();
+        self.health.told.clone_from(&ailments);
+        self.outputs
+            .push_back(Output::Event(Event::Health { ailments }));
+        self.node
+            .handle(now, entropy, SyncInput::Health { healthy });
+    }
+}

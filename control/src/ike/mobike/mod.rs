@@ -1,0 +1,212 @@
+//! Addresses that change while the IKE SA stays (RFC 4555).
+//!
+//! ```text
+//!   whoever moved                            the other end
+//!   UPDATE_SA_ADDRESSES, from where it is -> moves at once, and asks back with COOKIE2
+//! ```
+//!
+//! By RFC 4555 the initiator alone says which addresses are used. A gateway that took over at another
+//! address cannot wait for that (draft-vidya-ipsec-failover-redundancy section 4.2), so between two
+//! that assert it the responder may update too, as draft-smyslov-ipsecme-ikev2-r-mobike has it; the
+//! initiator then holds the new address for provisional until a return routability check has come
+//! back from it. Transport mode moves as well: there the addresses are the selectors.
+
+mod answer;
+mod ask;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use super::contents::Contents;
+use super::established::IkeSa;
+use super::message::{NotifyKind, Payload};
+use super::nat::{NAT_PORT, Nat, Path};
+use super::output::{ChildChange, Event};
+use super::settings::{Connection, Mobike as Wish};
+use super::turn::Turn;
+
+pub(super) use answer::{answer, heard_from};
+pub(super) use ask::{complete, move_to, perform, resend_path, took_over};
+
+/// What tells our own notification from others of its private number: that the sender takes updates
+/// from a responder (draft-smyslov-ipsecme-ikev2-r-mobike has no number assigned).
+const RESPONDER_UPDATES: &[u8] = b"hitless r-mobike 1";
+
+/// Addresses of a peer that are remembered.
+const ADDRESSES: usize = 16;
+
+/// What MOBIKE knows on one IKE SA, where both ends speak it.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub(super) struct Mobike {
+    /// The peer's addresses besides the one in use (section 3.6).
+    pub others: Vec<IpAddr>,
+    /// Both take updates from a responder.
+    pub both_ways: bool,
+    /// Where the responder says that it is, until it has answered from there.
+    pub provisional: Option<(Path, Nat)>,
+}
+
+/// Something to ask of the peer when the window allows.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Errand {
+    /// We are at another address now.
+    Update,
+    /// Is the peer where it says that it is?
+    Routability,
+    /// Our other addresses are these.
+    Announce,
+}
+
+/// A request of ours that is outstanding.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Asked {
+    /// For these addresses.
+    Update(Path),
+    Routability {
+        cookie: Vec<u8>,
+        path: Path,
+    },
+    Announce,
+}
+
+impl Asked {
+    pub fn errand(&self) -> Errand {
+        match self {
+            Asked::Update(_) => Errand::Update,
+            Asked::Routability { .. } => Errand::Routability,
+            Asked::Announce => Errand::Announce,
+        }
+    }
+}
+
+/// What we assert in IKE_AUTH; as responder only if the initiator did (section 3.1).
+pub(super) fn capabilities(
+    connection: &Connection,
+    path: Path,
+    peer: Option<&Contents<'_>>,
+) -> Vec<Payload> {
+    let wanted = match (connection.roads.mobike, peer) {
+        (Wish::Refuse, _) => false,
+        (wish, None) => wish == Wish::Offer,
+        (_, Some(contents)) => contents.has(NotifyKind::MOBIKE_SUPPORTED),
+    };
+    if !wanted {
+        return Vec::new();
+    }
+    let mut payloads = vec![
+        Payload::notify(NotifyKind::MOBIKE_SUPPORTED, &[]),
+        Payload::notify(NotifyKind::RESPONDER_MOBIKE, RESPONDER_UPDATES),
+    ];
+    let others = others(connection, path);
+    // Nothing to say is said by silence at first (section 3.4).
+    if !others.is_empty() {
+        payloads.extend(additional(&others));
+    }
+    payloads
+}
+
+/// What both asserted; `None` if either did not.
+pub(super) fn negotiated(
+    connection: &Connection,
+    initiator: bool,
+    path: Path,
+    peer: &Contents<'_>,
+) -> Option<Mobike> {
+    let wish = connection.roads.mobike;
+    let ours = wish == Wish::Offer || wish == Wish::Accept && !initiator;
+    if !ours || !peer.has(NotifyKind::MOBIKE_SUPPORTED) {
+        return None;
+    }
+    let both_ways = peer
+        .notify(NotifyKind::RESPONDER_MOBIKE)
+        .is_some_and(|n| n.data == RESPONDER_UPDATES);
+    let mut mobike = Mobike {
+        both_ways,
+        ..Mobike::default()
+    };
+    mobike.note_others(path, peer);
+    Some(mobike)
+}
+
+impl Mobike {
+    /// The peer's other addresses: what it says now is all there are (section 3.6).
+    fn note_others(&mut self, path: Path, contents: &Contents<'_>) {
+        let said = |n: &&&super::message::Notify| {
+            matches!(
+                n.kind,
+                NotifyKind::ADDITIONAL_IP4_ADDRESS
+                    | NotifyKind::ADDITIONAL_IP6_ADDRESS
+                    | NotifyKind::NO_ADDITIONAL_ADDRESSES
+            )
+        };
+        let mut said = contents.notifies.iter().filter(said).peekable();
+        if said.peek().is_none() {
+            return;
+        }
+        let octets = said.map(|n| (n.kind, n.data.as_slice()));
+        let addresses = octets.filter_map(|(kind, data)| match kind {
+            NotifyKind::ADDITIONAL_IP4_ADDRESS => <[u8; 4]>::try_from(data).ok().map(IpAddr::from),
+            NotifyKind::ADDITIONAL_IP6_ADDRESS => <[u8; 16]>::try_from(data).ok().map(IpAddr::from),
+            _ => None,
+        });
+        let usable = addresses.filter(|a| is_host(*a) && *a != path.remote.ip());
+        self.others = usable.take(ADDRESSES).collect();
+    }
+}
+
+/// Whether an address can be a peer's.
+fn is_host(address: IpAddr) -> bool {
+    let broadcast = matches!(address, IpAddr::V4(a) if a.is_broadcast());
+    !(address.is_unspecified() || address.is_multicast() || address.is_loopback() || broadcast)
+}
+
+/// Our addresses besides the one in use.
+fn others(connection: &Connection, path: Path) -> Vec<IpAddr> {
+    let ours = connection.local_addrs.iter();
+    ours.copied().filter(|a| *a != path.local.ip()).collect()
+}
+
+/// All of our other addresses (section 3.6).
+fn additional(others: &[IpAddr]) -> Vec<Payload> {
+    if others.is_empty() {
+        return vec![Payload::notify(NotifyKind::NO_ADDITIONAL_ADDRESSES, &[])];
+    }
+    let one = |address: &IpAddr| match address {
+        IpAddr::V4(a) => Payload::notify(NotifyKind::ADDITIONAL_IP4_ADDRESS, &a.octets()),
+        IpAddr::V6(a) => Payload::notify(NotifyKind::ADDITIONAL_IP6_ADDRESS, &a.octets()),
+    };
+    others.iter().map(one).collect()
+}
+
+/// IKE and every Child SA go on between these addresses from now on.
+pub(super) fn relocate(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, nat: Nat) {
+    if (ike.path, ike.nat) == (path, nat) {
+        return;
+    }
+    let moved = ike.path != path;
+    (ike.path, ike.nat) = (path, nat);
+    turn.dirty = true;
+    for child in &mut ike.children {
+        let mut sa = (*child.sa).clone();
+        sa.relocate(path.local.ip(), path.remote.ip(), nat.encapsulation(path));
+        if sa != *child.sa {
+            child.sa = Arc::new(sa);
+            turn.changes.push(ChildChange::Update(child.sa.clone()));
+        }
+    }
+    if moved {
+        turn.events.push(Event::Relocated {
+            ike: ike.local_spi,
+            local: path.local,
+            remote: path.remote,
+        });
+    }
+}
+
+/// The same flow with another address at one end; IKE that moves does so on port 4500 (section 3.3).
+fn at(address: IpAddr, before: SocketAddr) -> SocketAddr {
+    match before.ip() == address {
+        true => before,
+        false => SocketAddr::new(address, NAT_PORT),
+    }
+}

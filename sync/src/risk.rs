@@ -1,0 +1,202 @@
+//! What would be lost if the active died now: the truth behind `hitless cluster status`.
+//!
+//! The leader reckons from what its standbys have acknowledged, a standby from what it has
+//! recorded: the same leases that a takeover would go by, so the prediction is a bound and no guess.
+
+use hitless_sa::SaId;
+
+use crate::Node;
+use crate::leading::{Leading, LedSa};
+use crate::node::State;
+use crate::session::Session;
+use crate::store::{Recorded, Store};
+
+/// SAs that are named one by one at most.
+const NAMED: usize = 64;
+
+/// Why a standby could not carry an SA on.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Unserved {
+    /// No member has the right to take over.
+    NoStandby,
+    /// The record that announces the SA is on its way to some standby.
+    Unrecorded,
+    /// Its keys may only be replaced: nobody holds a right to them.
+    NoRight,
+    /// The record is of an earlier session: its lease may be overtaken.
+    Stale,
+}
+
+impl Unserved {
+    /// For an operator.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Unserved::NoStandby => "no member holds the right to take over",
+            Unserved::Unrecorded => "its record is not acknowledged yet",
+            Unserved::NoRight => "nobody has a right to its keys; it is being replaced",
+            Unserved::Stale => "its record is of an earlier session; it would be replaced",
+        }
+    }
+}
+
+/// All SAs of one kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ClassRisk {
+    pub sas: usize,
+    /// Outbound numbers that a takeover would leave out, of the SA with the most. They cost
+    /// nothing but number space.
+    pub greatest_skip: u64,
+    /// Inbound packets that a strict takeover might refuse, of the SA with the most...
+    pub greatest_blackout: u64,
+    /// ... and of all together.
+    pub packets_at_risk: u64,
+    /// Numbers that the active may still use without another acknowledgement, of the SA with the
+    /// fewest.
+    pub least_remaining: Option<u64>,
+}
+
+/// What a takeover now would mean.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Risk {
+    /// Members that could take over.
+    pub standbys: usize,
+    /// With extended sequence numbers, and with 32-bit ones.
+    pub extended: ClassRisk,
+    pub short: ClassRisk,
+    /// SAs that some standby could not carry on, and the first of them with the reason.
+    pub unserved: usize,
+    pub named: Vec<(SaId, Unserved)>,
+    /// Objects whose newest state some standby has not acknowledged: what waits is held back.
+    pub behind: usize,
+    /// Message IDs would be exact.
+    pub exact: bool,
+}
+
+/// One SA, as a takeover would find it.
+struct Fate {
+    esn: bool,
+    skip: u64,
+    blackout: u64,
+    remaining: Option<u64>,
+}
+
+impl Risk {
+    fn add(&mut self, sa: SaId, fate: Result<Fate, Unserved>) {
+        let fate = match fate {
+            Ok(fate) => fate,
+            Err(why) => {
+                self.unserved += 1;
+                if self.named.len() < NAMED {
+                    self.named.push((sa, why));
+                }
+                return;
+            }
+        };
+        let class = if fate.esn {
+            &mut self.extended
+        } else {
+            &mut self.short
+        };
+        class.sas += 1;
+        class.greatest_skip = class.greatest_skip.max(fate.skip);
+        class.greatest_blackout = class.greatest_blackout.max(fate.blackout);
+        class.packets_at_risk = class.packets_at_risk.saturating_add(fate.blackout);
+        class.least_remaining = match (class.least_remaining, fate.remaining) {
+            (Some(least), Some(one)) => Some(least.min(one)),
+            (least, one) => least.or(one),
+        };
+    }
+}
+
+impl Node {
+    /// What would be lost if the active died now, as far as this member knows.
+    pub fn risk(&self) -> Risk {
+        match &self.state {
+            State::Leading(leading) => led(leading),
+            State::Following(following) => {
+                let mut risk = recorded(&self.store, following.session);
+                risk.standbys = usize::from(following.admitted);
+                risk.exact = following.vouched(self.now, self.settings.vouch);
+                risk
+            }
+            State::TakingOver(_) | State::Out(_) => recorded(&self.store, 0),
+        }
+    }
+}
+
+fn led(leading: &Leading) -> Risk {
+    let sessions = leading.sessions.values();
+    let bound: Vec<&Session> = sessions.filter(|s| s.bound.is_some()).collect();
+    let behind = leading.objects.iter().filter(|(object, led)| {
+        let known = |session: &&Session| session.has(**object, led.version);
+        !bound.iter().all(known)
+    });
+    let mut risk = Risk {
+        standbys: bound.len(),
+        behind: behind.count(),
+        exact: !bound.is_empty() && bound.iter().all(|session| !session.unvouched),
+        ..Risk::default()
+    };
+    for (sa, led) in &leading.sas {
+        risk.add(*sa, fate(&bound, *sa, led));
+    }
+    risk
+}
+
+/// The standby with the highest record would skip the most.
+fn fate(bound: &[&Session], sa: SaId, led: &LedSa) -> Result<Fate, Unserved> {
+    if !led.right {
+        return Err(Unserved::NoRight);
+    }
+    if bound.is_empty() {
+        return Err(Unserved::NoStandby);
+    }
+    let mut fate = Fate {
+        esn: led.esn,
+        skip: 0,
+        blackout: 0,
+        remaining: Some((led.limit.grant.0 + 1).saturating_sub(led.cursor)),
+    };
+    for session in bound {
+        let acked = session.shares.get(&sa).copied().unwrap_or_default();
+        if acked == Default::default() {
+            return Err(Unserved::Unrecorded);
+        }
+        // What was offered may be recorded although its acknowledgement is on its way.
+        let lease = acked.max(led.offered);
+        let skip = (lease.grant.0 + 1).saturating_sub(led.cursor);
+        fate.skip = fate.skip.max(skip);
+        let blackout = lease.high_water.0.saturating_sub(led.top);
+        fate.blackout = fate.blackout.max(blackout);
+    }
+    Ok(fate)
+}
+
+fn recorded(store: &Store, session: u64) -> Risk {
+    let mut risk = Risk::default();
+    for (sa, recorded) in &store.sas {
+        risk.add(*sa, remembered(recorded, session));
+    }
+    risk
+}
+
+fn remembered(recorded: &Recorded, session: u64) -> Result<Fate, Unserved> {
+    if recorded.no_right {
+        return Err(Unserved::NoRight);
+    }
+    if recorded.session != session {
+        return Err(Unserved::Stale);
+    }
+    let checkpoint = recorded.checkpoint.unwrap_or_default();
+    let next = checkpoint.outbound_next.0.max(1);
+    Ok(Fate {
+        esn: recorded.esn,
+        skip: (recorded.lease.grant.0 + 1).saturating_sub(next),
+        blackout: recorded
+            .lease
+            .high_water
+            .0
+            .saturating_sub(checkpoint.inbound_top.0),
+        remaining: None,
+    })
+}

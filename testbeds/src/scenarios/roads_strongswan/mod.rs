@@ -1,0 +1,253 @@
+//! Roads of IKE and ESP with strongSwan at the other end: virtual addresses and name servers given
+//! and taken, several children, an address that moves by MOBIKE; and all of it carried over the death
+//! of the active member.
+
+mod files;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::clock;
+use crate::error::LabError;
+use crate::gateway::{self, Member};
+use crate::netns::Namespace;
+use crate::process::Program;
+use crate::scenario::{Bench, Report, Scenario};
+use crate::strongswan::StrongSwan;
+use crate::topology::{HOST_A, HOST_B, HOST_INTERFACE, OUTSIDE, Topology};
+use files::{MOVED, OTHER_HOST, OUR_DNS, TAKEN, THEIR_DNS};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "roads-strongswan",
+    about: "virtual addresses, several children and MOBIKE with strongSwan, over a takeover",
+    variants: &["psk"],
+    run: roads,
+};
+
+const READY: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(15);
+
+struct Trial<'a> {
+    bench: &'a Bench,
+    report: Report,
+    directory: PathBuf,
+    /// Processes before namespaces: fields are dropped in this order.
+    members: [Member; 2],
+    active: usize,
+    peer: StrongSwan,
+    lab: Topology,
+}
+
+fn roads(bench: &Bench, variant: &str) -> Result<Report, LabError> {
+    let mut trial = Trial::new(bench, variant)?;
+    trial.taken()?;
+    let address = trial.given()?;
+    trial.moves(&address)?;
+    trial.takeover(&address)?;
+    trial.second_client(&address)?;
+    Ok(trial.report.conclude())
+}
+
+impl<'a> Trial<'a> {
+    fn new(bench: &'a Bench, variant: &str) -> Result<Self, LabError> {
+        let directory = bench.subdirectory(SCENARIO.name)?;
+        bench.say("building the network");
+        let lab = Topology::new()?;
+        for address in [TAKEN, OTHER_HOST] {
+            lab.host_b
+                .address(HOST_INTERFACE, &format!("{address}/24"))?;
+        }
+        // The address that it had goes, the one that it moves to stays.
+        lab.peer
+            .sysctl("net.ipv4.conf.all.promote_secondaries", "1")?;
+        lab.peer
+            .sysctl(&format!("net.ipv4.conf.{OUTSIDE}.promote_secondaries"), "1")?;
+        bench.say("starting the peer and the cluster");
+        let conf = files::swanctl();
+        let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &conf, "")?;
+        let binary = gateway::binary()?;
+        let start = |index: usize| {
+            let own = directory.join(format!("m{}", index + 1));
+            let text = files::member(index, &own);
+            Member::start_with(&binary, &lab, index, &directory, &text, &[])
+        };
+        let mut members = [start(0)?, start(1)?];
+        let active = gateway::wait_for_roles(&mut members, READY)?;
+        Ok(Self {
+            bench,
+            report: Report::new(SCENARIO.name, variant),
+            directory,
+            members,
+            active,
+            peer,
+            lab,
+        })
+    }
+
+    /// Our IKE SAs of a connection that are up.
+    fn ours(&self, connection: &str) -> Result<Vec<Value>, LabError> {
+        let mut sas = self.members[self.active].list_sas()?;
+        sas.retain(|sa| sa["name"] == connection && sa["state"] == "ESTABLISHED");
+        Ok(sas)
+    }
+
+    /// We get an address and a name server of charon's.
+    fn taken(&mut self) -> Result<(), LabError> {
+        self.bench.say("charon gives us an address");
+        let sa = clock::until("an address of charon's", ANSWER, || {
+            let mut sas = self.ours("head")?;
+            sas.retain(|sa| sa["local_vips"][0] == TAKEN);
+            Ok(sas.pop())
+        })?;
+        let dns = &sa["dns"][0];
+        let told = format!("name server {dns}");
+        self.report
+            .check("we-get-a-name-server", dns == THEIR_DNS, told);
+        let answered = pings(&self.lab.host_b, TAKEN, HOST_A);
+        self.report
+            .check("our-address-carries-traffic", answered, TAKEN);
+        Ok(())
+    }
+
+    /// charon gets an address and a name server of ours, and two children.
+    fn given(&mut self) -> Result<String, LabError> {
+        self.bench.say("charon gets an address of ours");
+        for child in ["net", "more"] {
+            self.peer
+                .swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
+        }
+        let sas = self.ours("clients")?;
+        let address = sas
+            .first()
+            .and_then(|sa| sa["remote_vips"][0].as_str())
+            .unwrap_or_default()
+            .to_owned();
+        let children = sas.first().and_then(|sa| sa["children"].as_array());
+        let children = children.map_or(0, Vec::len);
+        let all = format!("{} IKE SAs, {children} children", sas.len());
+        self.report
+            .check("several-children", sas.len() == 1 && children == 2, all);
+        let fits = address.starts_with("10.3.0.");
+        self.report.check("charon-gets-an-address", fits, &*address);
+        // charon says so even if it has no use for it.
+        let told = self.peer.log().contains("CPRP(ADDR DNS)");
+        self.report.check("charon-is-told-of-dns", told, OUR_DNS);
+        self.traffic("at-first", &address);
+        Ok(address)
+    }
+
+    fn traffic(&mut self, moment: &str, address: &str) {
+        for (host, child) in [(HOST_B, "net"), (OTHER_HOST, "more")] {
+            let answered = pings(&self.lab.peer, address, host);
+            let name = format!("traffic-of-{child}-{moment}");
+            let detail = format!("{address} to {host}");
+            self.report.check(&name, answered, detail);
+        }
+    }
+
+    /// charon has another address: MOBIKE tells us, and traffic goes on.
+    fn moves(&mut self, address: &str) -> Result<(), LabError> {
+        self.bench.say("charon moves");
+        let outside = format!("{MOVED}/24");
+        self.lab.peer.address(OUTSIDE, &outside)?;
+        self.lab
+            .peer
+            .ip(&["addr", "del", "192.0.2.2/24", "dev", OUTSIDE])?;
+        let moved = clock::until("the peer's new address", ANSWER, || {
+            let mut sas = self.ours("clients")?;
+            sas.retain(|sa| sa["remote_host"] == MOVED);
+            Ok(sas.pop())
+        });
+        let detail = match &moved {
+            Ok(sa) => format!("{}:{}", sa["remote_host"], sa["remote_port"]),
+            Err(error) => error.to_string(),
+        };
+        self.report.check("mobike-moves-it", moved.is_ok(), detail);
+        self.settled()?;
+        self.traffic("after-the-move", address);
+        Ok(())
+    }
+
+    /// Until charon has replaced what kernel-libipsec cannot move, and the standby has all of it.
+    fn settled(&mut self) -> Result<(), LabError> {
+        clock::until("two children with charon", ANSWER, || {
+            let sas = self.peer.list_sas()?;
+            let installed = |sa: &crate::strongswan::IkeSa| {
+                let installed = sa.children.iter().filter(|c| c.state == "INSTALLED");
+                installed.count() == 2 && sa.children.len() == 2
+            };
+            Ok(sas.iter().any(installed).then_some(()))
+        })
+    }
+
+    /// The active member dies: the address, the children and where charon is outlive it.
+    fn takeover(&mut self, address: &str) -> Result<(), LabError> {
+        self.bench.say("the active member dies");
+        let before = self.peer.log().matches("IKE_AUTH").count();
+        let died = self.active;
+        self.members[died].keep_status("before")?;
+        self.members[died].kill()?;
+        self.active = 1 - died;
+        let survivor = self.active;
+        clock::until("a takeover", READY, || {
+            self.members[survivor].check_running()?;
+            Ok((self.members[survivor].role()? == "active").then_some(()))
+        })?;
+        let sas = self.ours("clients")?;
+        let kept =
+            sas.len() == 1 && sas[0]["remote_vips"][0] == address && sas[0]["remote_host"] == MOVED;
+        let detail = sas
+            .first()
+            .map(|sa| format!("{} at {}", sa["remote_vips"], sa["remote_host"]));
+        self.report
+            .check("kept-over-the-takeover", kept, detail.unwrap_or_default());
+        // What the predecessor might have delivered counts as seen (`strict`), until the children
+        // are rekeyed.
+        let source = address.to_owned();
+        for host in [HOST_B, OTHER_HOST] {
+            clock::until("traffic after the takeover", ANSWER, || {
+                Ok(pings(&self.lab.peer, &source, host).then_some(()))
+            })?;
+        }
+        self.traffic("after-the-takeover", address);
+        let auth = self.peer.log().matches("IKE_AUTH").count() - before;
+        self.report.ike_auth_after_failover = Some(auth as u64);
+        self.report
+            .check("no-new-ike-auth", auth == 0, format!("{auth} messages"));
+        Ok(())
+    }
+
+    /// Another client gets another address from the member that took over.
+    fn second_client(&mut self, first: &str) -> Result<(), LabError> {
+        self.bench.say("a second client");
+        let up = self
+            .peer
+            .swanctl(&["--initiate", "--child", "second", "--timeout", "10"]);
+        let sas = self.ours("clients")?;
+        let mut addresses: Vec<&str> = sas
+            .iter()
+            .filter_map(|sa| sa["remote_vips"][0].as_str())
+            .collect();
+        addresses.sort_unstable();
+        addresses.dedup();
+        let different = up.is_ok() && addresses.len() == 2 && addresses.contains(&first);
+        self.report
+            .check("no-address-given-twice", different, addresses.join(", "));
+        self.members[self.active].keep_status("end")?;
+        let listed = format!("{:#}", Value::Array(self.members[self.active].list_sas()?));
+        std::fs::write(self.directory.join("list-sas.json"), listed)
+            .map_err(LabError::io("keeping the list of SAs"))
+    }
+}
+
+/// Whether a host is reached from an address; the first packets may be lost to ARP.
+fn pings(from: &Namespace, source: &str, target: &str) -> bool {
+    let ping = Program::new([
+        "ping", "-n", "-c", "10", "-i", "0.1", "-W", "1", "-I", source, target,
+    ]);
+    let said = ping.inside(from).run().unwrap_or_default();
+    let received = |count: &str| said.contains(&format!(" {count} received"));
+    ["8", "9", "10"].into_iter().any(received)
+}
