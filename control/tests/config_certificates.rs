@@ -164,127 +164,134 @@ fn certificates_keys_lists_and_ppks_are_read() {
     assert_eq!(connection.remote_id.to_string(), "%any");
 }
 
+/// `local`, `remote`, more keys of the connection; then what the title and the help say.
+const MISTAKES: &[[&str; 5]] = &[
+    [
+        r#"{ auth = "pubkey", certs = ["none.pem"] }"#,
+        REMOTE,
+        "",
+        "cannot read",
+        "PEM or DER",
+    ],
+    [
+        r#"{ certs = ["garbage.pem"] }"#,
+        REMOTE,
+        "",
+        "no X.509 certificate",
+        "openssl x509",
+    ],
+    [
+        r#"{ certs = ["empty.pem"] }"#,
+        REMOTE,
+        "",
+        "holds no certificate",
+        "PEM or DER",
+    ],
+    [
+        r#"{ certs = ["middle.pem"] }"#,
+        REMOTE,
+        "",
+        "only certificates of authorities",
+        "own certificate",
+    ],
+    [
+        r#"{ certs = [] }"#,
+        REMOTE,
+        "",
+        "missing key `connections.office.local.certs`",
+        "gw.pem",
+    ],
+    [
+        r#"{ certs = ["gw.pem"], id = "hq.test" }"#,
+        REMOTE,
+        "",
+        "is not for hq.test",
+        "it is for \"gw.test\", \"O=lab, CN=gw.test\"",
+    ],
+    [
+        LOCAL,
+        r#"{ cacerts = ["gw.pem"] }"#,
+        "",
+        "is not an authority's",
+        "issued the peer's",
+    ],
+    [
+        LOCAL,
+        r#"{ cacerts = ["none.pem"] }"#,
+        "",
+        "cannot read",
+        "PEM or DER",
+    ],
+    [
+        LOCAL,
+        r#"{ auth = "pubkey" }"#,
+        "",
+        "remote.cacerts",
+        "ca.pem",
+    ],
+    [
+        LOCAL,
+        r#"{ cacerts = ["root.pem"], revocation = "strict" }"#,
+        "",
+        "strict, and no revocation lists",
+        "crls",
+    ],
+    [
+        LOCAL,
+        r#"{ cacerts = ["root.pem"], crls = ["gw.pem"] }"#,
+        "",
+        "no revocation list",
+        "PEM or DER",
+    ],
+    [
+        LOCAL,
+        r#"{ auth = "eap-mschapv2" }"#,
+        "",
+        "EAP is not spoken",
+        "pubkey",
+    ],
+    [
+        r#"{ auth = "psk", certs = ["gw.pem"] }"#,
+        REMOTE,
+        "",
+        "certificates with auth",
+        "pubkey",
+    ],
+    [
+        LOCAL,
+        r#"{ auth = "psk", cacerts = ["root.pem"] }"#,
+        "",
+        "cacerts with auth",
+        "pubkey",
+    ],
+    [
+        r#"{ auth = "rsa", certs = ["gw.pem"] }"#,
+        REMOTE,
+        "",
+        "no signature of the kind",
+        "pubkey",
+    ],
+    [
+        LOCAL,
+        REMOTE,
+        "ppk_id = \"b.test\"",
+        "no PPK is called b.test",
+        "[secrets.ppk-",
+    ],
+];
+
 #[test]
 fn what_is_wrong_with_certificates_is_told_with_place_and_fix() {
     let scratch = Scratch::new("wrong");
+    let garbage = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+    scratch.write("garbage.pem", garbage);
     scratch.write(
-        "garbage.pem",
-        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+        "empty.pem",
+        "-----BEGIN NOTHING-----\n-----END NOTHING-----\n",
     );
-    scratch.write("empty.pem", "-----BEGIN NOTHING-----\n");
-    let anchors = |file: &str| format!(r#"{{ auth = "pubkey", cacerts = ["{file}"] }}"#);
-    let certs = |files: &str| format!(r#"{{ auth = "pubkey", certs = [{files}] }}"#);
-    let table: [(String, String, &str, &str, &str); 15] = [
-        (
-            certs("\"none.pem\""),
-            REMOTE.into(),
-            "",
-            "cannot read",
-            "PEM or DER",
-        ),
-        (
-            certs("\"garbage.pem\""),
-            REMOTE.into(),
-            "",
-            "no X.509 certificate",
-            "openssl x509",
-        ),
-        (
-            certs("\"empty.pem\""),
-            REMOTE.into(),
-            "",
-            "certificate",
-            "PEM or DER",
-        ),
-        (
-            certs("\"middle.pem\""),
-            REMOTE.into(),
-            "",
-            "only certificates of authorities",
-            "gateway's own",
-        ),
-        (
-            certs(""),
-            REMOTE.into(),
-            "",
-            "missing key `connections.office.local.certs`",
-            "gw.pem",
-        ),
-        (
-            LOCAL.replace("gw.test", "hq.test"),
-            REMOTE.into(),
-            "",
-            "is not for hq.test",
-            "it is for \"gw.test\", \"O=lab, CN=gw.test\"",
-        ),
-        (
-            LOCAL.into(),
-            anchors("gw.pem"),
-            "",
-            "is not an authority's",
-            "issued the peer's",
-        ),
-        (
-            LOCAL.into(),
-            anchors("none.pem"),
-            "",
-            "cannot read",
-            "PEM or DER",
-        ),
-        (
-            LOCAL.into(),
-            r#"{ auth = "pubkey" }"#.into(),
-            "",
-            "remote.cacerts",
-            "ca.pem",
-        ),
-        (
-            LOCAL.into(),
-            r#"{ auth = "pubkey", cacerts = ["root.pem"], revocation = "strict" }"#.into(),
-            "",
-            "strict, and no revocation lists",
-            "crls",
-        ),
-        (
-            LOCAL.into(),
-            r#"{ auth = "pubkey", cacerts = ["root.pem"], crls = ["gw.pem"] }"#.into(),
-            "",
-            "no revocation list",
-            "",
-        ),
-        (
-            LOCAL.into(),
-            r#"{ auth = "eap-mschapv2" }"#.into(),
-            "",
-            "EAP is not spoken",
-            "pubkey",
-        ),
-        (
-            LOCAL.replace("\"pubkey\"", "\"psk\""),
-            REMOTE.into(),
-            "",
-            "certificates with auth",
-            "pubkey",
-        ),
-        (
-            LOCAL.replace("\"pubkey\"", "\"rsa\""),
-            REMOTE.into(),
-            "",
-            "no signature of the kind",
-            "pubkey",
-        ),
-        (
-            LOCAL.into(),
-            REMOTE.into(),
-            "ppk_id = \"b.test\"",
-            "no PPK is called b.test",
-            "[secrets.ppk-",
-        ),
-    ];
-    for (local, remote, more, title, help) in table {
-        let report = scratch
-            .parse(&with(&local, &remote, more), AsOf::Never)
-            .unwrap_err();
+    for [local, remote, more, title, help] in MISTAKES {
+        let parsed = scratch.parse(&with(local, remote, more), AsOf::Never);
+        let report = parsed.expect_err(title);
         assert!(
             report.contains(title) && report.contains(help),
             "{title} / {help}:\n{report}"

@@ -205,6 +205,7 @@ fn check_sendable(section: &Section<'_>, local_id: &Identification) {
     let pattern = match local_id {
         Identification::Any => true,
         Identification::Fqdn(name) | Identification::Email(name) => name.starts_with('*'),
+        Identification::Dn(name) => name.is_pattern(),
         _ => false,
     };
     if pattern {

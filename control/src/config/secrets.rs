@@ -171,7 +171,7 @@ fn read_file(path: &Path) -> Result<Zeroizing<Vec<u8>>, Refusal> {
     let octets = credentials::read_owned(path, LARGEST_FILE, how)?;
     let text = std::str::from_utf8(&octets).map_err(|_| {
         Refusal::new(
-            format!("{shown} is not text"),
+            format!("{shown} is not text in UTF-8"),
             "write the secret as text, 0x and hex, or 0s and base64",
         )
     })?;

@@ -277,9 +277,11 @@ impl Engine {
     ) {
         self.leading = true;
         let (kept, discarded) = export::reconcile(std::mem::take(&mut self.passive));
-        for ike in kept {
-            let spi = ike.local_spi;
-            self.sas.insert(spi, ike);
+        let spis: Vec<IkeSpi> = kept.iter().map(|ike| ike.local_spi).collect();
+        // All of them first: what one goes on with may concern another.
+        self.sas
+            .extend(kept.into_iter().map(|ike| (ike.local_spi, ike)));
+        for spi in spis {
             let resume = plan(spi);
             self.with(now, entropy, spi, |ike, turn| ike.resume(turn, resume));
         }

@@ -224,10 +224,11 @@ fn rfc4945_section_3_1_the_certificate_must_be_for_the_identity() {
         "192.0.2.2",
         "@#6162",
     ];
-    for id in wrong
-        .into_iter()
-        .chain(["C=CH, O=lab, CN=b.test", "C=CH, CN=a.test"])
-    {
+    for id in wrong.into_iter().chain([
+        "C=CH, O=lab, CN=b.test",
+        "C=CH, CN=a.test",
+        "C=CH, O=lab, CN=*",
+    ]) {
         assert_refused(pair(id, &rich(), "%any"), B, "is not for");
     }
     let masked = pair(dn, &rich(), "C=CH, O=lab, CN=*");
@@ -321,15 +322,18 @@ fn rfc5280_section_6_3_revoked_certificates_are_refused() {
     assert!(check(&good, Relaxed, vec![forged]).is_some_and(|why| !why.contains("revoked")));
 }
 
+/// What B says of A's chain; `None` if it was accepted.
+fn attempt(own: &Issued, chain: &[&Authority], anchor: &Authority, b: &Issued) -> Option<String> {
+    let mut world = world(auth(own, chain, anchor), auth(b, &[], anchor));
+    world.run(SECOND);
+    refusal(&world, B)
+}
+
 #[test]
-fn rfc5280_section_4_2_1_constraints_and_usages_are_kept() {
+fn rfc4945_section_5_1_3_certificates_for_other_uses_are_refused() {
     let anchor = Authority::anchor("anchor");
     let b = anchor.issue(&Wish::named("b.test"));
-    let attempt = |own: &Issued, chain: &[&Authority]| {
-        let mut world = world(auth(own, chain, &anchor), auth(&b, &[], &anchor));
-        world.run(SECOND);
-        refusal(&world, B)
-    };
+    let attempt = |own: &Issued, chain: &[&Authority]| attempt(own, chain, &anchor, &b);
     let usage = |purpose: ExtendedKeyUsagePurpose| {
         let wish = Wish::named("a.test").with(|p| p.extended_key_usages = vec![purpose]);
         attempt(&anchor.issue(&wish), &[])
@@ -354,6 +358,13 @@ fn rfc5280_section_4_2_1_constraints_and_usages_are_kept() {
             .unwrap()
             .contains("key usage")
     );
+}
+
+#[test]
+fn rfc5280_section_4_2_1_constraints_of_authorities_are_kept() {
+    let anchor = Authority::anchor("anchor");
+    let b = anchor.issue(&Wish::named("b.test"));
+    let attempt = |own: &Issued, chain: &[&Authority]| attempt(own, chain, &anchor, &b);
     // Who is no authority cannot issue, with or without the flag for signing certificates.
     let idle = anchor.below_with("idle", |p| p.key_usages = vec![KeyUsagePurpose::CrlSign]);
     let refused = attempt(&idle.issue(&Wish::named("a.test")), &[&idle]);

@@ -135,7 +135,7 @@ impl Certificate {
     /// Wildcards in certificates mean nothing here.
     pub fn confirms(&self, id: &Identification) -> bool {
         match id {
-            Identification::Dn(name) => self.subject.as_ref().is_some_and(|s| s.matches(name)),
+            Identification::Dn(name) => self.subject.as_ref().is_some_and(|s| s.is_same(name)),
             Identification::Address(_) => self.names.contains(id),
             Identification::Fqdn(name) | Identification::Email(name) if name.starts_with('*') => {
                 false

@@ -33,12 +33,24 @@ impl DistinguishedName {
     /// compared without case and without surplus spaces, whatever their string type (RFC 5280
     /// section 7.1). The value `*` of the pattern stands for any.
     pub fn matches(&self, pattern: &DistinguishedName) -> bool {
-        let (ours, wanted) = (self.attributes(), pattern.attributes());
-        ours.len() == wanted.len()
-            && ours.iter().zip(&wanted).all(|(a, b)| {
-                let any = text(&b.value).is_some_and(|value| value == "*");
-                a.oid == b.oid && (any || same(&a.value, &b.value))
-            })
+        self.agrees(pattern, stands_for_any)
+    }
+
+    /// Whether both are one name; a `*` is only a `*`.
+    pub fn is_same(&self, other: &DistinguishedName) -> bool {
+        self.agrees(other, |_| false)
+    }
+
+    /// Whether it stands for many names.
+    pub fn is_pattern(&self) -> bool {
+        self.attributes().iter().any(|a| stands_for_any(&a.value))
+    }
+
+    fn agrees(&self, other: &DistinguishedName, any: impl Fn(&Any) -> bool) -> bool {
+        let (ours, theirs) = (self.attributes(), other.attributes());
+        let mut pairs = ours.iter().zip(&theirs);
+        ours.len() == theirs.len()
+            && pairs.all(|(a, b)| a.oid == b.oid && (any(&b.value) || same(&a.value, &b.value)))
     }
 
     fn attributes(&self) -> Vec<AttributeTypeAndValue> {
@@ -46,6 +58,10 @@ impl DistinguishedName {
         let attributes = name.iter().flat_map(RelativeDistinguishedName::iter);
         attributes.cloned().collect()
     }
+}
+
+fn stands_for_any(value: &Any) -> bool {
+    text(value).is_some_and(|value| value == "*")
 }
 
 /// The text of a string type.
@@ -84,7 +100,9 @@ impl FromStr for DistinguishedName {
             let part = part.trim();
             let part = match part.split_once('=') {
                 // strongSwan and OpenSSL print it so.
-                Some(("E" | "email" | "Email", value)) => format!("emailAddress={value}"),
+                Some((key, value)) if ["E", "EMAIL"].contains(&key.to_uppercase().as_str()) => {
+                    format!("emailAddress={value}")
+                }
                 _ => part.to_owned(),
             };
             name.push(RelativeDistinguishedName::from_str(&part).map_err(|_| NotAName)?);
@@ -148,7 +166,8 @@ mod tests {
         // SEQUENCE, SET, SEQUENCE, OID 2.5.4.6: the country comes first.
         assert_eq!(parsed.der()[2..11], [0x31, 11, 0x30, 9, 6, 3, 0x55, 4, 6]);
         for written in ["E=a@example.org", "email=a@example.org"] {
-            assert_eq!(name(written).to_string(), "email=a@example.org");
+            assert_eq!(name(written).to_string(), "EMAIL=a@example.org");
+            assert_eq!(name(&name(written).to_string()), name(written));
         }
     }
 
@@ -182,6 +201,8 @@ mod tests {
         assert!(name("C=CH, O=example, CN=a").matches(&pattern));
         assert!(!name("C=CH, O=other, CN=a").matches(&pattern));
         assert!(!pattern.matches(&name("C=CH, O=example, CN=a")));
+        assert!(!name("C=CH, O=example, CN=a").is_same(&pattern));
+        assert!(pattern.is_same(&pattern) && pattern.is_pattern() && !name("CN=a*").is_pattern());
     }
 
     #[test]

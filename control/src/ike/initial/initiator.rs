@@ -258,15 +258,11 @@ impl Initiator {
             .ok_or("the peer chose a proposal that was not offered")?;
         let nonce = contents.valid_nonce().ok_or("no nonce")?;
         let remote_spi = header.responder_spi;
-        let public = match contents.key_exchange {
-            Some((group, public))
-                if group == chosen.key_exchange.number()
-                    && chosen.key_exchange == self.key.method() =>
-            {
-                public
-            }
-            _ => return Err("another key exchange than was offered"),
-        };
+        let public = contents
+            .key_exchange
+            .filter(|(group, _)| *group == chosen.key_exchange.number())
+            .filter(|_| chosen.key_exchange == self.key.method());
+        let (_, public) = public.ok_or("another key exchange than was offered")?;
         if remote_spi == IkeSpi(0) {
             return Err("no responder SPI");
         }

@@ -76,6 +76,7 @@ fn is_specific(id: &Identification) -> bool {
     match id {
         Identification::Any => false,
         Identification::Fqdn(name) | Identification::Email(name) => !name.starts_with('*'),
+        Identification::Dn(name) => !name.is_pattern(),
         _ => true,
     }
 }

@@ -1,0 +1,144 @@
+//! `remote`: whose certificates are accepted.
+
+use std::sync::Arc;
+
+use super::{End, Keys, Refused, Word, id, judge, word};
+use crate::config::credentials;
+use crate::config::document::{Located, Section};
+use crate::config::report::{Refusal, Span};
+use crate::config::value;
+use crate::ike::auth::{Family, RemoteAuth, RemoteCertificates, Revocation, Trust};
+use crate::ike::proposal::Identification;
+
+/// `remote = { auth = "pubkey", cacerts = ["ca.pem"], id = "..." }`.
+pub(in crate::config) fn remote(
+    connection: &Section<'_>,
+    keys: &Keys<'_>,
+) -> Result<End<RemoteAuth>, Refused> {
+    let psk = End {
+        id: None,
+        auth: RemoteAuth::Psk,
+    };
+    let Some(section) = connection.section("remote") else {
+        return if connection.has("remote") {
+            Err(Refused)
+        } else {
+            Ok(psk)
+        };
+    };
+    let auth = section.optional("auth", word);
+    let anchors = section.list("cacerts", value::text);
+    let lists = section.list("crls", value::text).unwrap_or_default();
+    let revocation = section.or(
+        "revocation",
+        Revocation::default(),
+        value::word(&[
+            ("relaxed", Revocation::Relaxed),
+            ("ifuri", Revocation::IfUri),
+            ("strict", Revocation::Strict),
+        ]),
+    );
+    let id = id(&section);
+    section.finish(&[
+        (
+            "certs",
+            "name the authority that issued the peer's certificate: cacerts = [\"ca.pem\"]",
+        ),
+        (
+            "ca_id",
+            "name the authority's certificate: cacerts = [\"ca.pem\"]",
+        ),
+        ("eap_id", "EAP is not spoken"),
+    ]);
+    let family = match auth.map(|a| a.value) {
+        None if section.has("auth") => return Err(Refused),
+        None if anchors.is_some() => Family::Any,
+        Some(Word::Pubkey(family)) => family,
+        None | Some(Word::Psk) => {
+            without_certificates(&section);
+            return Ok(End { id: id?, ..psk });
+        }
+    };
+    let Some(anchors) = anchors.filter(|anchors| !anchors.is_empty()) else {
+        section.missing("cacerts", "cacerts = [\"ca.pem\"]");
+        return Err(Refused);
+    };
+    let trust = trust(&section, keys, &anchors, &lists, revocation)?;
+    let crl_files = lists
+        .iter()
+        .map(|file| keys.base.join(&file.value))
+        .collect();
+    Ok(End {
+        id: Some(id?.unwrap_or(Located {
+            span: section.span.clone(),
+            value: Identification::Any,
+        })),
+        auth: RemoteAuth::Pubkey(Arc::new(RemoteCertificates {
+            trust,
+            family,
+            crl_files,
+        })),
+    })
+}
+
+/// Nothing of certificates belongs beside a pre-shared key.
+fn without_certificates(section: &Section<'_>) {
+    let keys = ["cacerts", "crls", "revocation"];
+    for key in keys.into_iter().filter(|key| section.has(key)) {
+        let title = format!("{}: {key} with auth = \"psk\"", section.path);
+        let help = "write auth = \"pubkey\", or leave it out";
+        section.refuse(key, Refusal::new(title, help));
+    }
+}
+
+fn trust(
+    section: &Section<'_>,
+    keys: &Keys<'_>,
+    anchors: &[Located<String>],
+    lists: &[Located<String>],
+    revocation: Revocation,
+) -> Result<Trust, Refused> {
+    let mut trust = Trust::new(revocation);
+    let before = section.problems().count();
+    let refuse = |key, span: &Span, refusal: Refusal| {
+        let title = format!("{}: {}", section.name(key), refusal.title);
+        let problems = section.problems();
+        problems.refuse(span, Refusal::new(title, refusal.help));
+    };
+    for file in anchors {
+        let read = credentials::certificates(&keys.base.join(&file.value));
+        for certificate in read.unwrap_or_else(|refusal| {
+            refuse("cacerts", &file.span, refusal);
+            Vec::new()
+        }) {
+            judge(section.problems(), &file.span, &certificate, keys.as_of);
+            let usable = certificate.is_ca && certificate.may_certify();
+            let added = usable.then(|| trust.add_anchor(certificate.clone()));
+            if !matches!(added, Some(Ok(()))) {
+                let title = format!("{certificate:?} is not an authority's");
+                let help = "name the certificate that issued the peer's, or that one's issuer";
+                refuse("cacerts", &file.span, Refusal::new(title, help));
+            }
+        }
+    }
+    let mut crls = Vec::new();
+    for file in lists {
+        match credentials::revocation_lists(&keys.base.join(&file.value)) {
+            Ok(read) => crls.extend(read),
+            Err(refusal) => refuse("crls", &file.span, refusal),
+        }
+    }
+    trust.replace_crls(crls);
+    if revocation == Revocation::Strict && lists.is_empty() {
+        let title = "strict, and no revocation lists".to_owned();
+        let help = "add crls = [\"ca.crl\"] beside cacerts: hitless fetches none by itself";
+        section.refuse(
+            "revocation",
+            Refusal::new(format!("{}: {title}", section.name("revocation")), help),
+        );
+    }
+    match section.problems().count() == before {
+        true => Ok(trust),
+        false => Err(Refused),
+    }
+}
