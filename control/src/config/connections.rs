@@ -114,11 +114,8 @@ fn connection(
     let remote_port = section.or("remote_port", 500, value::integer(1, 65535)) as u16;
     let proposals = proposals::<IkeProposal>(section, "proposals", IKE_PROPOSAL);
     let remote = auth::remote(section, &context.keys);
-    let local = auth::local(
-        section,
-        &context.keys,
-        remote.as_ref().ok().map(|r| &r.auth),
-    );
+    let expected = remote.as_ref().ok().map(|end| &end.auth);
+    let local = auth::local(section, &context.keys, expected);
     let ppk = ppk(section, &context.keys);
     let reauth_time = section.or("reauth_time", Duration::ZERO, lifetime);
     let encap = section.or("encap", false, value::boolean);
@@ -143,11 +140,7 @@ fn connection(
         None => Identification::Address(*local_addrs.first()?),
     };
     check_sendable(section, &local_id);
-    let remote_id = match (&remote.id, remote_addrs.as_slice()) {
-        (Some(id), _) => id.value.clone(),
-        (None, [one]) => Identification::Address(*one),
-        (None, _) => Identification::Any,
-    };
+    let remote_id = remote_id(remote.id.as_ref(), &remote_addrs);
     let place = remote.id.map_or(section.span.clone(), |id| id.span);
     if matches!(local.auth, LocalAuth::Psk) || matches!(remote.auth, RemoteAuth::Psk) {
         check_secret(section, &place, &local_id, &remote_id, context);
@@ -175,6 +168,15 @@ fn connection(
         },
         children: children?,
     })
+}
+
+/// Who the peer has to be: what is configured, else the address that it has if it has one alone.
+fn remote_id(configured: Option<&Located<Identification>>, addrs: &[IpAddr]) -> Identification {
+    match (configured, addrs) {
+        (Some(id), _) => id.value.clone(),
+        (None, [one]) => Identification::Address(*one),
+        (None, _) => Identification::Any,
+    }
 }
 
 /// `fragmentation` and `fragment_size` (RFC 7383).
