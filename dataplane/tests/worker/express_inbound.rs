@@ -35,7 +35,10 @@ use crate::bed::{
 
 const SAS: usize = 9;
 const MTU: usize = 1000;
-const OWN: [MacAddress; 2] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2]];
+const OWN: [MacAddress; 3] = [[2, 0, 0, 0, 1, 1], [2, 0, 0, 0, 1, 2], [2, 0, 0, 0, 1, 3]];
+/// A second port of the protected side, and the host there.
+const BESIDE: usize = 2;
+const HOST_BESIDE: [u8; 4] = [10, 1, 128, 5];
 const PEER: MacAddress = [2, 0, 0, 0, 2, 2];
 const NAT: UdpEncapsulation = UdpEncapsulation {
     local_port: 4500,
@@ -114,6 +117,7 @@ struct Twin {
     handle: WorkerHandle,
     leadership: Arc<Leadership>,
     host: MemoryPort,
+    host_beside: MemoryPort,
     wire: MemoryPort,
     cells: Vec<Arc<Cell>>,
     counters: Vec<Arc<SaCounters>>,
@@ -125,18 +129,20 @@ struct Twin {
 impl Twin {
     fn new(lane: bool) -> Twin {
         let (inside, host) = memory::link(256, MTU);
+        let (beside, host_beside) = memory::link(256, MTU);
         let (outside, wire) = memory::link(256, 1600);
         let interface = |port: usize, v4: [u8; 4], six: [u8; 16]| Interface {
             mac: OWN[port],
             addresses: vec![(IpAddr::from(v4), 16), (IpAddr::from(six), 64)],
             mtu: usize::MAX,
-            protected: port == INSIDE,
+            protected: port != OUTSIDE,
         };
         let settings = WorkerSettings {
             id: 0,
             interfaces: vec![
                 interface(INSIDE, INSIDE_A, INSIDE6_A),
                 interface(OUTSIDE, OUTSIDE_A, OUTSIDE6_A),
+                interface(BESIDE, [10, 1, 128, 1], bed::v6(3, 1)),
             ],
             pool_frames: 1024,
             pool_runs: 0,
@@ -148,7 +154,7 @@ impl Twin {
         };
         let leadership = Leadership::new(true);
         let ports: Vec<Box<dyn hitless_dataplane::port::Port>> =
-            vec![Box::new(inside), Box::new(outside)];
+            vec![Box::new(inside), Box::new(outside), Box::new(beside)];
         let (mut worker, handle) = worker(settings, ports, Arc::clone(&leadership)).unwrap();
         worker.set_express(lane);
         let mut twin = Twin {
@@ -156,6 +162,7 @@ impl Twin {
             handle,
             leadership,
             host,
+            host_beside,
             wire,
             cells: Vec::new(),
             counters: Vec::new(),
@@ -205,6 +212,7 @@ impl Twin {
         };
         let fib = Fib::new(&[
             route([10, 1, 0, 0].into(), 16, INSIDE),
+            route([10, 1, 128, 0].into(), 24, BESIDE),
             route([192, 0, 2, 0].into(), 24, OUTSIDE),
             route(HOST6_A.into(), 64, INSIDE),
         ]);
@@ -220,12 +228,18 @@ impl Twin {
                 mac: [2, 0, 0, 0, 1, last],
             });
         }
+        self.send(Command::Neighbour {
+            port: BESIDE,
+            address: HOST_BESIDE.into(),
+            mac: [2, 0, 0, 0, 3, last],
+        });
     }
 
     fn turn(&mut self, now: Instant) {
         while self.worker.turn(now) > 0 {}
         for (protected, frames) in [
             (true, bed::drain(&mut self.host)),
+            (true, bed::drain(&mut self.host_beside)),
             (false, bed::drain(&mut self.wire)),
         ] {
             for frame in frames {
@@ -301,12 +315,16 @@ enum Content {
     Udp,
     Udp6,
     Tcp,
+    /// It leaves by another port.
+    Beside,
     /// It opens a connection.
     TcpOpening,
     OtherProtocol,
     Fragment,
     Options,
     Extension6,
+    /// IPv6 between addresses that stand for IPv4's.
+    Mapped6,
     BadChecksum,
     LastHop,
     FromElsewhere,
@@ -362,6 +380,7 @@ fn content() -> impl Strategy<Value = Content> {
         Fragment,
         Options,
         Extension6,
+        Mapped6,
         BadChecksum,
         LastHop,
         FromElsewhere,
@@ -377,6 +396,7 @@ fn content() -> impl Strategy<Value = Content> {
         12 => Just(Udp),
         4 => Just(Udp6),
         4 => Just(Tcp),
+        3 => Just(Beside),
         3 => prop::sample::select(odd.to_vec()),
     ]
 }
@@ -433,6 +453,7 @@ fn inner(slot: usize, content: Content, octets: usize) -> (u8, Vec<u8>) {
     let v4 = || PacketBuilder::ipv4(host, HOST_A, 64);
     match content {
         Content::Udp => (4, plain),
+        Content::Beside => to(HOST_BESIDE),
         Content::Udp6 => (41, bed::udp6(bed::v6(2, slot as u8 + 1), HOST6_A, &data)),
         Content::Tcp | Content::TcpOpening => {
             let tcp = v4().tcp(4000, 80, 1, 1000);
@@ -467,6 +488,10 @@ fn inner(slot: usize, content: Content, octets: usize) -> (u8, Vec<u8>) {
             let length = packet.len() as u16 - 40;
             packet[4..6].copy_from_slice(&length.to_be_bytes());
             (41, packet)
+        }
+        Content::Mapped6 => {
+            let mapped = |v4: [u8; 4]| std::net::Ipv4Addr::from(v4).to_ipv6_mapped().octets();
+            (41, bed::udp6(mapped(host), mapped(HOST_A), &data))
         }
         Content::BadChecksum => {
             let mut packet = plain;
@@ -657,7 +682,21 @@ impl Pair {
     fn check(&mut self) {
         self.both(|twin| twin.leadership.set(true));
         // Checkpoints are due after so many packets, which the lane counts together, and in the end
-        // after so long.
+        // after so long. One more of each SA makes both tell of what was authentic but dropped since.
+        self.both(|twin| twin.cells.iter().for_each(|cell| cell.raise(PLENTY)));
+        self.turn();
+        for slot in 0..SAS {
+            let (content, fate) = (Content::Udp, Fate::Nothing);
+            self.step(&Step::Packet {
+                slot,
+                ahead: 1,
+                content,
+                octets: 9,
+                tos: 0,
+                tfc: 0,
+                fate,
+            });
+        }
         for _ in 0..2 {
             self.turn();
             self.now += Duration::from_millis(100);
@@ -707,5 +746,21 @@ fn long_runs_of_one_sa_fare_alike_across_window_high_half_and_checkpoints() {
     }
     pair.check();
     let delivered: usize = pair.twins[0].out.values().map(Vec::len).sum();
-    assert_eq!(delivered, 3_000);
+    // And one in the end from each SA in tunnel mode.
+    assert_eq!(delivered, 3_000 + SAS - 1);
+}
+
+#[test]
+fn rfc4301_section_5_2_ipv6_between_mapped_addresses_does_not_pass_selectors_for_ipv4() {
+    let mut pair = Pair::new();
+    for content in [Content::Udp, Content::Mapped6, Content::Udp] {
+        let sealed = pair.packet(0, 1, inner(0, content, 9)).unwrap();
+        let frame = frame(0, sealed, 0, Fate::Nothing);
+        pair.both(|twin| assert!(twin.wire.push_frame(&frame)));
+    }
+    pair.check();
+    let mut lane = pair.twins[0].out.values().flatten();
+    assert!(lane.all(|frame| frame[12..15] == [8, 0, 0x45]));
+    let refused = pair.twins[0].counters[0].drops();
+    assert_eq!(drops(refused).get("selector_mismatch"), Some(&1));
 }

@@ -16,8 +16,8 @@ use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_dataplane::spd::{Action, Policy, PolicyTraffic, Spd};
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{
-    ChildSa, EspSuite, KeyMaterial, Lease, MssClamp, SequenceNumber, Spi, TfcPadding,
-    UdpEncapsulation,
+    ChildSa, DontFragment, Dscp, EspSuite, KeyMaterial, Lease, MssClamp, SequenceNumber, Spi,
+    TfcPadding, UdpEncapsulation,
 };
 use proptest::prelude::*;
 
@@ -564,8 +564,9 @@ fn settings() -> impl Strategy<Value = Settings> {
         prop_oneof![3 => Just(EspSuite::Aes128Gcm16), 1 => prop::sample::select(suites)],
         prop::sample::select(engines),
         any::<[bool; 4]>(),
+        (any::<[bool; 2]>(), 0u8..3, 0u8..64, 2u8.., 0u32..1 << 20),
     )
-        .prop_map(|(suite, engine, [outer_v6, udp, odd, clamp])| {
+        .prop_map(|(suite, engine, [outer_v6, udp, odd, clamp], outer)| {
             let mut settings = Settings {
                 suite,
                 outer_v6,
@@ -576,6 +577,16 @@ fn settings() -> impl Strategy<Value = Settings> {
                 }),
                 ..Settings::default()
             };
+            let ([copy_dscp, copy_ecn], df, dscp, hop_limit, flow_label) = outer;
+            settings.options.dscp = match copy_dscp {
+                true => Dscp::Copy,
+                false => Dscp::Fixed(dscp),
+            };
+            settings.options.copy_ecn = copy_ecn;
+            settings.options.dont_fragment =
+                [DontFragment::Copy, DontFragment::Set, DontFragment::Clear][usize::from(df)];
+            settings.options.hop_limit = hop_limit;
+            settings.options.flow_label = flow_label;
             settings.options.mss = if clamp {
                 MssClamp::ToMtu
             } else {

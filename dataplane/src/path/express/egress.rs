@@ -90,16 +90,24 @@ pub(crate) fn v4_key(address: [u8; 4]) -> u128 {
     0xffff_0000_0000 | u128::from(u32::from_be_bytes(address))
 }
 
-/// The same for IPv6.
+/// The same for IPv6. None, of an address that stands for one of IPv4 (RFC 4291 section 2.5.5.2): its
+/// key would be that one's, and no packet has such addresses.
 #[inline]
-pub(crate) fn v6_key(address: [u8; 16]) -> u128 {
-    u128::from_be_bytes(address)
+pub(crate) fn v6_key(address: [u8; 16]) -> Option<u128> {
+    let key = u128::from_be_bytes(address);
+    (!is_v4_key(key)).then_some(key)
+}
+
+/// Whether a key is that of an IPv4 address.
+#[inline]
+pub(crate) fn is_v4_key(key: u128) -> bool {
+    key >> 32 == v4_key([0; 4]) >> 32
 }
 
 /// The key of a destination of either family.
-pub(crate) fn key(address: IpAddr) -> u128 {
+pub(crate) fn key(address: IpAddr) -> Option<u128> {
     match address {
-        IpAddr::V4(address) => v4_key(address.octets()),
+        IpAddr::V4(address) => Some(v4_key(address.octets())),
         IpAddr::V6(address) => v6_key(address.octets()),
     }
 }

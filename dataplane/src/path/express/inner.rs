@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::egress::{v4_key, v6_key};
+use super::egress::{is_v4_key, v4_key, v6_key};
 use crate::esp;
 use crate::wire::{checksum, ipv4, ipv6};
 
@@ -30,7 +30,7 @@ impl Ends {
     /// Both, if they are IPv4's.
     #[inline]
     pub(super) fn v4(&self) -> Option<(u32, u32)> {
-        let v4 = self.destination >> 32 == v4_key([0; 4]) >> 32;
+        let v4 = is_v4_key(self.destination);
         v4.then_some((self.source as u32, self.destination as u32))
     }
 }
@@ -115,8 +115,8 @@ impl Inner {
         plain.then_some(Inner {
             length,
             ends: Ends {
-                source: v6_key(*source),
-                destination: v6_key(*header.last_chunk()?),
+                source: v6_key(*source)?,
+                destination: v6_key(*header.last_chunk()?)?,
             },
         })
     }
@@ -166,6 +166,21 @@ mod tests {
             }
             assert_eq!(Inner::look(45 - next_header, &packet), None);
             assert_eq!(Inner::look(59, &packet), None);
+        }
+    }
+
+    #[test]
+    fn rfc4291_section_2_5_5_2_addresses_that_stand_for_those_of_ipv4_are_odd() {
+        let mapped = std::net::Ipv4Addr::new(10, 1, 0, 7).to_ipv6_mapped();
+        let (_, packet) = packets().swap_remove(4);
+        assert!(Inner::look(41, &packet).is_some());
+        // Source, destination, both.
+        for places in [&[8][..], &[24], &[8, 24]] {
+            let mut packet = packet.clone();
+            for at in places {
+                packet[*at..at + 16].copy_from_slice(&mapped.octets());
+            }
+            assert_eq!(Inner::look(41, &packet), None);
         }
     }
 

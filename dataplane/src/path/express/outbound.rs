@@ -70,6 +70,9 @@ struct Run {
     numbers: Option<Block>,
 }
 
+/// What is sealed is a bit for each packet of a burst.
+const _: () = assert!(BURST <= u32::BITS as usize);
+
 type Runs = SmallVec<[Run; BURST]>;
 /// What is known of a flow, and the length of its packet.
 type Found = SmallVec<[(Option<Protected>, u16); BURST]>;
@@ -285,7 +288,9 @@ impl Worker {
     #[cold]
     fn write_record(&mut self, now: Instant, slot: u32) -> bool {
         let remote = self.sad.outbound_mut(slot).map(|sa| sa.remote);
-        let egress = remote.and_then(|remote| self.egress_until(now, egress::key(remote)));
+        let egress = remote
+            .and_then(egress::key)
+            .and_then(|remote| self.egress_until(now, remote));
         let state = self.egress_state();
         let record = self.express.records.get_mut(slot as usize);
         match (self.sad.outbound_mut(slot), egress, record) {
