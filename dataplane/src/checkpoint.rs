@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crossbeam::utils::CachePadded;
 use hitless_sa::{Incarnation, MemberId, SaId, SequenceNumber};
 
+use crate::memory;
 use crate::prefetch::prefetch;
 use crate::sync::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
@@ -116,7 +117,7 @@ impl Collector {
 pub fn mailbox<const N: usize>(capacity: usize) -> (Sender<N>, Receiver<N>) {
     let length = capacity.max(1).next_power_of_two();
     let shared = Arc::new(Shared {
-        slots: (0..capacity).map(|_| Slot::new()).collect(),
+        slots: memory::table(capacity, Slot::new),
         ring: (0..length).map(|_| AtomicU32::new(0)).collect(),
         tail: CachePadded::new(AtomicU64::new(0)),
     });

@@ -1,4 +1,4 @@
-//! Page-aligned memory for packet frames, which a kernel driver may share.
+//! Page-aligned memory for packet frames, which a kernel driver may share, and large tables in huge pages.
 #![expect(
     unsafe_code,
     reason = "mmap, and slices of memory that the kernel also writes"
@@ -152,4 +152,22 @@ impl Drop for Memory {
         // SAFETY: the mapping was made by `new` with this length and is not used after this.
         unsafe { libc::munmap(self.base.as_ptr().cast(), self.length) };
     }
+}
+
+/// So many values side by side, in huge pages if there are any and it is worth it: of a large table that
+/// is read here and there each page would have to be looked up anew.
+pub(crate) fn table<T>(count: usize, value: impl FnMut() -> T) -> Box<[T]> {
+    let mut table = Vec::with_capacity(count);
+    let free = table.spare_capacity_mut();
+    let octets = size_of_val(free);
+    if octets >= HUGE_PAGE {
+        let in_front = free.as_ptr().cast::<u8>().align_offset(PAGE);
+        let length = (octets - in_front) / PAGE * PAGE;
+        let base = free.as_mut_ptr().cast::<u8>().wrapping_add(in_front);
+        // SAFETY: whole pages of memory that belongs to the table and has nothing in it. The advice
+        // changes how it is mapped, not what it holds; if it is refused the pages stay small.
+        unsafe { libc::madvise(base.cast(), length, libc::MADV_HUGEPAGE) };
+    }
+    table.extend(std::iter::repeat_with(value).take(count));
+    table.into_boxed_slice()
 }

@@ -23,6 +23,7 @@ use crate::cell::Cell;
 use crate::checkpoint::Checkpoint;
 use crate::counters::SaCounters;
 use crate::esp;
+use crate::memory;
 use crate::outer::{Inner, MixedFamilies, OuterHeader};
 use crate::pmtu::TooBig;
 use crate::prefetch::prefetch;
@@ -267,7 +268,7 @@ impl Sad {
         Sad {
             spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
             sent_spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
-            slots: (0..capacity).map(|_| Slot::default()).collect(),
+            slots: memory::table(capacity, Slot::default),
             ids: HashMap::with_capacity_and_hasher(capacity, hasher),
         }
     }

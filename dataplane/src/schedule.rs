@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hitless_sa::Instant;
 
+use crate::memory;
 use crate::prefetch::prefetch;
 
 /// How often checkpoints are published.
@@ -45,7 +46,7 @@ impl Schedule {
     pub(crate) fn new(settings: CheckpointSettings, capacity: usize) -> Schedule {
         Schedule {
             settings,
-            slots: vec![Slot::default(); capacity].into_boxed_slice(),
+            slots: memory::table(capacity, Slot::default),
             queue: VecDeque::with_capacity(capacity),
         }
     }

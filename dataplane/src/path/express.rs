@@ -27,6 +27,7 @@ use smallvec::SmallVec;
 
 use super::Sorted;
 use crate::classify::Addresses;
+use crate::memory;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst, MacAddress};
 use crate::prefetch::prefetch;
@@ -61,7 +62,7 @@ impl Express {
             taken: 0,
             egresses: Egresses::new(),
             flows: Flows::new(capacity),
-            records: (0..capacity).map(|_| Record::default()).collect(),
+            records: memory::table(capacity, Record::default),
             notes: Box::new([Note::default(); BURST]),
             entries: Box::new([Entry::default(); BURST]),
         }

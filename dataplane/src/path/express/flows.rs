@@ -1,16 +1,20 @@
 //! The flows that the lane knows the SA of: what the plain way found out about a packet holds for all
-//! of its flow, until the SPD, the forwarding table or the SA changes. Two places for each hash, so a
-//! flood of new flows costs the plain way, never memory.
+//! of its flow, until the SPD, the forwarding table or the SA changes. Each flow may lie in two places
+//! with room for two, so a flood of new flows costs the plain way, never memory.
 
 use std::net::IpAddr;
 
 use crate::flow::{Flow, Ports};
+use crate::memory;
 use crate::prefetch::prefetch;
 use crate::wire::{ethernet, ipv4, ipv6};
 
 /// Flows that are remembered at least and at most, in pairs.
 const LEAST_PAIRS: usize = 4096;
-const MOST_PAIRS: usize = 1 << 17;
+const MOST_PAIRS: usize = 1 << 18;
+
+/// Flows that are moved at most to make room for one. The last one is forgotten.
+const MOVES: usize = 8;
 
 /// What tells flows apart: family, protocol and ports in one word, and the addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -140,9 +144,10 @@ pub(crate) struct Flows {
 impl Flows {
     /// For so many SAs.
     pub(super) fn new(capacity: usize) -> Flows {
-        let pairs = capacity.next_power_of_two().clamp(LEAST_PAIRS, MOST_PAIRS);
+        let wanted = capacity.saturating_mul(2).min(MOST_PAIRS);
+        let pairs = wanted.next_power_of_two().max(LEAST_PAIRS);
         Flows {
-            pairs: vec![Default::default(); pairs].into_boxed_slice(),
+            pairs: memory::table(pairs, Default::default),
             tables: 1,
         }
     }
@@ -162,6 +167,12 @@ impl Flows {
         (key.hash() >> 32) as usize & (self.pairs.len() - 1)
     }
 
+    /// Where a flow lies that others have driven from its place.
+    #[inline]
+    fn other_place(&self, key: &Key) -> usize {
+        key.hash() as usize & (self.pairs.len() - 1)
+    }
+
     #[inline]
     pub(super) fn prefetch(&self, place: usize) {
         if let Some([first, _]) = self.pairs.get(place) {
@@ -171,6 +182,12 @@ impl Flows {
 
     #[inline]
     pub(super) fn find(&self, key: &Key, place: usize) -> Option<&Protected> {
+        let found = self.find_in(key, place);
+        found.or_else(|| self.find_in(key, self.other_place(key)))
+    }
+
+    #[inline]
+    fn find_in(&self, key: &Key, place: usize) -> Option<&Protected> {
         let [first, second] = self.pairs.get(place)?;
         let holds = |known: &Known| known.key == *key && known.tables == self.tables;
         if holds(first) {
@@ -184,15 +201,42 @@ impl Flows {
         let Some(key) = Key::of(flow) else {
             return;
         };
-        let place = self.place(&key);
         let tables = self.tables;
-        if let Some([first, second]) = self.pairs.get_mut(place) {
-            // Of two that are remembered the elder makes room.
-            if first.key != key {
-                *second = *first;
+        let mut place = self.place(&key);
+        // What was known of the flow is no longer so: it must not come to light again.
+        for old in [place, self.other_place(&key)] {
+            for known in self.pairs.get_mut(old).into_iter().flatten() {
+                if known.key == key {
+                    *known = Known::default();
+                }
             }
-            *first = Known { key, tables, found };
         }
+        // The elder of two makes room and goes to its other place, where the same may happen.
+        let mut known = Known { key, tables, found };
+        for _ in 0..MOVES {
+            let Some(out) = self.put(place, known) else {
+                return;
+            };
+            let first = self.place(&out.key);
+            place = match first == place {
+                true => self.other_place(&out.key),
+                false => first,
+            };
+            known = out;
+        }
+    }
+
+    /// Puts a flow into a place. What has to leave for it comes back.
+    fn put(&mut self, place: usize, new: Known) -> Option<Known> {
+        let [first, second] = self.pairs.get_mut(place)?;
+        for free in [&mut *first, &mut *second] {
+            if free.tables != new.tables {
+                *free = new;
+                return None;
+            }
+        }
+        let before = std::mem::replace(first, new);
+        Some(std::mem::replace(second, before))
     }
 }
 
@@ -239,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn flows_that_share_a_place_are_not_confused_and_the_eldest_goes() {
+    fn flows_that_share_a_place_are_not_confused_and_the_eldest_moves_and_then_goes() {
         let mut flows = Flows::new(1);
         let flow = |n: u32| Flow {
             source: IpAddr::from(n.to_be_bytes()),
@@ -254,9 +298,37 @@ mod tests {
             flows.learn(&flow(*n), found(*n));
         }
         let ask = |n: u32| flows.find(&Key::of(&flow(n)).unwrap(), wanted).copied();
-        assert_eq!(ask(alike[0]), None);
-        assert_eq!(ask(alike[1]), Some(found(alike[1])));
-        assert_eq!(ask(alike[2]), Some(found(alike[2])));
+        for n in &alike {
+            assert_eq!(ask(*n), Some(found(*n)));
+        }
+        // The eldest lies elsewhere now. What is learnt of it anew is all that is known of it.
+        flows.learn(&flow(alike[0]), found(7));
+        flows.learn(&flow(alike[1]), found(8));
+        flows.learn(&flow(alike[2]), found(9));
+        let ask = |n: u32| flows.find(&Key::of(&flow(n)).unwrap(), wanted).copied();
+        let slots = alike.iter().map(|n| ask(*n).unwrap().slot);
+        assert_eq!(slots.collect::<Vec<_>>(), [7, 8, 9]);
+        flows.clear();
+        let ask = |n: u32| flows.find(&Key::of(&flow(n)).unwrap(), wanted).copied();
+        assert!(alike.iter().all(|n| ask(*n).is_none()));
+    }
+
+    #[test]
+    fn a_flow_for_each_sa_is_remembered_at_any_capacity() {
+        let mut flows = Flows::new(20_000);
+        let flow = |n: u32| Flow {
+            source: IpAddr::from((n | 10 << 24).to_be_bytes()),
+            destination: [10, 2, 0, 1].into(),
+            protocol: ipv4::UDP,
+            ports: Ports::Of(7, 7),
+        };
+        for n in 0..20_000 {
+            flows.learn(&flow(n), found(n));
+        }
+        for n in 0..20_000 {
+            let key = Key::of(&flow(n)).unwrap();
+            assert_eq!(flows.find(&key, flows.place(&key)), Some(&found(n)));
+        }
     }
 
     #[test]
