@@ -125,13 +125,7 @@ fn connection(
     let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
     let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
     let takeover = section.or("takeover", Takeover::default(), value::word(TAKEOVERS));
-    let fragmentation = value::word(FRAGMENTATIONS);
-    let fragmentation = section.or("fragmentation", Fragmentation::default(), fragmentation);
-    let fragment_size = section.or(
-        "fragment_size",
-        DEFAULT_FRAGMENT_SIZE.into(),
-        value::integer(576, 65535),
-    );
+    let (fragmentation, fragment_size) = fragmentation(section);
     let roads = pools::roads(section, context.pools);
     let surroundings = Surroundings {
         local_addrs: local_addrs.as_deref(),
@@ -143,22 +137,19 @@ fn connection(
     section.finish(FOREIGN);
 
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
-    let local = local.ok()?;
+    let (local, remote) = (local.ok()?, remote.ok()?);
     let local_id = match &local.id {
         Some(id) => id.value.clone(),
         None => Identification::Address(*local_addrs.first()?),
     };
     check_sendable(section, &local_id);
-    let remote = remote.ok()?;
-    let remote_place = remote.id;
-    let remote_id = match (&remote_place, remote_addrs.as_slice()) {
+    let remote_id = match (&remote.id, remote_addrs.as_slice()) {
         (Some(id), _) => id.value.clone(),
         (None, [one]) => Identification::Address(*one),
         (None, _) => Identification::Any,
     };
-    let place = remote_place.map_or(section.span.clone(), |id| id.span);
-    let psk = matches!(local.auth, LocalAuth::Psk) || matches!(remote.auth, RemoteAuth::Psk);
-    if psk {
+    let place = remote.id.map_or(section.span.clone(), |id| id.span);
+    if matches!(local.auth, LocalAuth::Psk) || matches!(remote.auth, RemoteAuth::Psk) {
         check_secret(section, &place, &local_id, &remote_id, context);
     }
     Some(Connection {
@@ -168,7 +159,7 @@ fn connection(
         remote_port,
         proposals: proposals?,
         fragmentation,
-        fragment_size: fragment_size as u16,
+        fragment_size,
         local_id,
         remote_id,
         encap,
@@ -184,6 +175,15 @@ fn connection(
         },
         children: children?,
     })
+}
+
+/// `fragmentation` and `fragment_size` (RFC 7383).
+fn fragmentation(section: &Section<'_>) -> (Fragmentation, u16) {
+    let words = value::word(FRAGMENTATIONS);
+    let fragmentation = section.or("fragmentation", Fragmentation::default(), words);
+    let sizes = value::integer(576, 65535);
+    let size = section.or("fragment_size", DEFAULT_FRAGMENT_SIZE.into(), sizes);
+    (fragmentation, size as u16)
 }
 
 const TAKEOVERS: &[(&str, Takeover)] = &[

@@ -2,6 +2,7 @@
 //! no sequence numbers. What moves the addresses is not part of the plugin; here that is done as
 //! soon as the survivor says that it takes over, so nothing of the outage is the mover's.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::bed;
@@ -26,31 +27,12 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
     bench.say("strongSwan's ha plugin: building the network");
     let lab = Topology::new()?;
     bed::peer_addresses(&lab, wish.tunnels, &directory)?;
-    let member = |index: usize| {
-        let namespace = &lab.members[index];
-        namespace.sysctl("net.ipv4.ip_forward", "1")?;
-        // charon installs a route only where it finds the address; nobody hears of it there.
-        namespace.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
-        for address in [CLUSTER_OUTSIDE, CLUSTER_INSIDE] {
-            namespace.address("lo", &format!("{address}/32"))?;
-        }
-        let ha = format!(
-            "  load = {PLUGINS} ha\n  plugins {{\n    ha {{\n      local = {}\n      \
-             remote = {}\n      segment_count = 1\n      fifo_interface = no\n      \
-             monitor = yes\n      resync = yes\n    }}\n  }}\n",
-            SYNC[index],
-            SYNC[1 - index]
-        );
-        let name = format!("ha-{}", index + 1);
-        let text = bed::stand_in_connections();
-        StrongSwan::start_with(namespace, &name, &directory, &text, &ha)
-    };
-    let mut first = member(0)?;
+    let mut first = member(&lab, 0, &directory)?;
     give_addresses(&lab, 0)?;
     clock::until("the first charon leading", PATIENCE, || {
         Ok(first.log().contains(TAKES_OVER).then_some(()))
     })?;
-    let second = member(1)?;
+    let second = member(&lab, 1, &directory)?;
     let text = bed::peer_connections(wish.tunnels).unwrap_or_default();
     let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &text, "")?;
     bed::wait_for_tunnels(&peer, wish.tunnels)?;
@@ -93,6 +75,27 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
     row.passed = row.problems.is_empty();
     row.plot(wish.plots.as_deref())?;
     Ok(row)
+}
+
+/// Starts the charon of a member, with the cluster's addresses on its loopback.
+fn member(lab: &Topology, index: usize, directory: &Path) -> Result<StrongSwan, LabError> {
+    let namespace = &lab.members[index];
+    namespace.sysctl("net.ipv4.ip_forward", "1")?;
+    // charon installs a route only where it finds the address; nobody hears of it there.
+    namespace.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
+    for address in [CLUSTER_OUTSIDE, CLUSTER_INSIDE] {
+        namespace.address("lo", &format!("{address}/32"))?;
+    }
+    let ha = format!(
+        "  load = {PLUGINS} ha\n  plugins {{\n    ha {{\n      local = {}\n      \
+         remote = {}\n      segment_count = 1\n      fifo_interface = no\n      \
+         monitor = yes\n      resync = yes\n    }}\n  }}\n",
+        SYNC[index],
+        SYNC[1 - index]
+    );
+    let name = format!("ha-{}", index + 1);
+    let text = bed::stand_in_connections();
+    StrongSwan::start_with(namespace, &name, directory, &text, &ha)
 }
 
 fn give_addresses(lab: &Topology, index: usize) -> Result<(), LabError> {

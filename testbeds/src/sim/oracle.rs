@@ -328,7 +328,7 @@ mod tests {
         );
         let ranges = [(1, esp(7, 1, 1)), (2, esp(7, 5, 5)), (1, esp(7, 9, 9))];
         assert!(begins(&verdict(&ranges), "S5"));
-        let clear = verdict(&[(1, frame(17, [10, 2, 0, 10], &[0; 16]))]);
+        let clear = verdict(&[(1, frame(17, [10, 2, 0, 10], &[0, 9, 0, 9, 0, 8, 0, 0]))]);
         assert!(begins(&clear, "S6"), "{clear:?}");
     }
 }
