@@ -55,7 +55,7 @@ impl Shape {
         match self {
             Shape::V4 => "SPD, IPv4 /24s",
             Shape::V6 => "SPD, IPv6 /64s",
-            Shape::Mixed => "SPD, IPv4 with ports and overlaps",
+            Shape::Mixed => "SPD, overlaps",
         }
     }
 

@@ -4,6 +4,7 @@
 //! ```text
 //!  mod.rs       dpdk-test-crypto-perf: the bare cipher of VPP and ipsec-secgw (Intel's ipsec-mb)
 //!  secgw.rs     DPDK's ipsec-secgw: a whole packet path      gateways.rs  strongSwan: whole gateways
+//!  vpp.rs       a VPP of the user's: a whole packet path
 //! ```
 //!
 //! dpdk-test-crypto-perf times a whole run, so whatever else the machine does counts; each run is short
@@ -11,10 +12,12 @@
 
 mod gateways;
 mod secgw;
+mod vpp;
 
 use std::error::Error;
 use std::fmt;
 use std::fs;
+use std::path::PathBuf;
 use std::process::Command;
 
 use clap::{Args, ValueEnum};
@@ -47,6 +50,11 @@ pub struct Options {
     /// Only these
     #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT")]
     only: Vec<What>,
+    /// A VPP of yours: its program or the directory that it is installed in, such as /usr. Run with its
+    /// packet generator, IPsec tunnel and `show runtime` (testbeds/vpp has the commands). Made after
+    /// VPP's documentation and sources; not yet run against a real VPP, which Debian does not package
+    #[arg(long, value_name = "PATH")]
+    vpp: Option<PathBuf>,
     /// Runs of dpdk-test-crypto-perf, of which the best counts
     #[arg(long, default_value_t = 5, value_name = "N")]
     runs: usize,
@@ -67,6 +75,8 @@ pub enum What {
     Cipher,
     /// The packet path: DPDK's ipsec-secgw
     Secgw,
+    /// The packet path: the VPP that --vpp names
+    Vpp,
     /// Whole gateways: strongSwan with ESP in user space, and Linux that only forwards
     Gateways,
 }
@@ -124,7 +134,8 @@ impl fmt::Display for Comparison {
                 f,
                 "hitless: the time of its whole packet path over that of each; below 1 it is faster. A bare\n\
                  cipher encrypts or decrypts and does nothing else; ipsec-secgw's time has 16 to 44 ns of\n\
-                 copying in it, by which its source hands packets out."
+                 copying in it, by which its source hands packets out; VPP's are the clocks of its nodes from\n\
+                 ip4-input on, without those that make and drop packets, and without a replay window."
             )?;
         }
         if !self.gateways.is_empty() {
@@ -191,15 +202,21 @@ pub fn run(options: &Options) -> Result<Comparison, Box<dyn Error>> {
             Err(error) => comparison.missing.push(format!("{TOOL}: {error}")),
         }
     }
-    if options.wants(What::Cipher) || options.wants(What::Secgw) {
+    if options.wants(What::Vpp) {
+        match vpp(options, cores.first(), comparison.machine.mhz) {
+            Ok(found) => theirs.extend(found),
+            Err(error) => comparison.missing.push(format!("VPP: {error}")),
+        }
+    }
+    if [What::Cipher, What::Secgw, What::Vpp]
+        .iter()
+        .any(|what| options.wants(*what))
+    {
         let mut progress = Progress::new("compare", 1);
         progress.step("hitless");
         cores.take(0);
         comparison.lines = beside(&esp::whole_path(&SIZES, options.rounds)?, &theirs);
     }
-    comparison.missing.push(
-        "VPP: Debian has no package of it; measure yours with its own `show runtime`".to_owned(),
-    );
     Ok(comparison)
 }
 
@@ -260,6 +277,27 @@ fn ciphers(options: &Options) -> Result<Theirs, Box<dyn Error>> {
         }
     }
     Ok(theirs)
+}
+
+fn vpp(options: &Options, core: usize, mhz: f64) -> Result<Theirs, Box<dyn Error>> {
+    let path = options
+        .vpp
+        .as_ref()
+        .ok_or("Debian has no package of it; name yours with --vpp PATH")?;
+    let mut progress = Progress::new("vpp", 1);
+    progress.step("VPP, some 40 seconds");
+    // Without large pages VPP takes small ones.
+    let _pages = HugePages::reserve();
+    let measured = vpp::measure(path, core, mhz)?;
+    note(format_args!(
+        "VPP {}: `--vpp` was made after VPP's documentation; check its figures before you quote them",
+        measured.version
+    ));
+    let who = format!("VPP {}, all nodes", measured.version);
+    let lines = measured.lines.into_iter();
+    Ok(lines
+        .map(|(direction, each)| (who.clone(), direction.name(), each))
+        .collect())
 }
 
 fn secgw(options: &Options, core: usize) -> Result<Theirs, Box<dyn Error>> {

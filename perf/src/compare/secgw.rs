@@ -13,6 +13,7 @@ use hitless_dataplane::aead::Engine;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::pcap::{Pace, PcapPort, PcapSettings};
 use hitless_dataplane::port::{BURST, Burst, Port};
+use hitless_dataplane::wire::ethernet;
 
 use super::{MEGABYTES, PerSize, SIZES};
 
@@ -24,16 +25,16 @@ const INSISTS: &str = ".offloads = RTE_ETH_RX_OFFLOAD_CHECKSUM,";
 const SECONDS: usize = 3;
 
 /// A directory that goes away.
-struct Directory(PathBuf);
+pub struct Directory(PathBuf);
 
 impl Directory {
-    fn new() -> Result<Directory, Box<dyn Error>> {
-        let path = std::env::temp_dir().join(format!("hitless-secgw-{}", std::process::id()));
+    pub fn new(name: &str) -> Result<Directory, Box<dyn Error>> {
+        let path = std::env::temp_dir().join(format!("hitless-{name}-{}", std::process::id()));
         fs::create_dir_all(&path)?;
         Ok(Directory(path))
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.0.join(name)
     }
 }
@@ -62,7 +63,7 @@ pub fn is_installed() -> bool {
 
 /// Nanoseconds a packet at each size, in each direction.
 pub fn measure(core: usize) -> Result<Vec<(Direction, PerSize)>, Box<dyn Error>> {
-    let directory = Directory::new()?;
+    let directory = Directory::new("secgw")?;
     let program = build(&directory)?;
     let configuration = directory.file("secgw.cfg");
     fs::write(
@@ -75,7 +76,7 @@ pub fn measure(core: usize) -> Result<Vec<(Direction, PerSize)>, Box<dyn Error>>
         for (ns, size) in each.iter_mut().zip(SIZES) {
             let capture = directory.file("packets.pcap");
             let _ = fs::remove_file(&capture);
-            write(&capture, direction, size)?;
+            write(&capture, direction, size, Layer::Ethernet)?;
             *ns = run(&program, &configuration, &capture, direction, core)?;
         }
         all.push((direction, each));
@@ -121,8 +122,24 @@ fn build(directory: &Directory) -> Result<PathBuf, Box<dyn Error>> {
     }
 }
 
+/// Where the packets of a capture begin.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Layer {
+    Ethernet,
+    Ip,
+}
+
 /// As many packets as a worker of ours gets, in a capture.
-fn write(path: &Path, direction: Direction, size: usize) -> Result<(), Box<dyn Error>> {
+pub fn write(
+    path: &Path,
+    direction: Direction,
+    size: usize,
+    layer: Layer,
+) -> Result<(), Box<dyn Error>> {
+    let skipped = match layer {
+        Layer::Ethernet => 0,
+        Layer::Ip => ethernet::HEADER,
+    };
     let setup = Setup::plain(Engine::default());
     let mut bench = Bench::new(setup, direction, 0, &parts(&setup))?;
     let mut port = PcapPort::open(&PcapSettings {
@@ -135,7 +152,8 @@ fn write(path: &Path, direction: Direction, size: usize) -> Result<(), Box<dyn E
     let mut pool = Pool::new(64)?;
     let mut burst = Burst::new();
     for n in 1..=IN_FLIGHT {
-        burst.extend(pool.copy_in(&bench.frame(size)?));
+        let frame = bench.frame(size)?;
+        burst.extend(pool.copy_in(frame.get(skipped..).unwrap_or_default()));
         if n % BURST == 0 {
             port.transmit(&mut pool, &mut burst);
         }

@@ -100,7 +100,8 @@ pub struct Options {
     /// IPv4 address of the next hop
     #[arg(long, value_name = "ADDRESS")]
     gateway: Option<Ipv4Addr>,
-    /// Send the frames of a capture instead, again and again
+    /// Send the frames of a capture instead, again and again; to --dst-mac or --gateway if given. They
+    /// carry no stamp, so the sink counts those that arrive as "others"
     #[arg(long, value_name = "FILE")]
     replay: Option<PathBuf>,
     /// Print one JSON object
@@ -298,7 +299,10 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
         },
     };
     let mut source = match &options.replay {
-        Some(path) => Source::replay(port::frames_of(path)?)?,
+        Some(path) => {
+            let named = options.dst_mac.is_some() || options.gateway.is_some();
+            Source::replay(port::frames_of(path)?, named.then_some(next_hop))?
+        }
         None => Source::new(shape, sink.run())?,
     };
     let begun = Moment::now();
@@ -331,7 +335,7 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
     }
     let refused = ends.out.refused();
     let arrivals = sink.arrivals();
-    if arrivals.received == 0 && sent.offered > 0 {
+    if arrivals.received + arrivals.foreign == 0 && sent.offered > 0 {
         hint(ends.sink().mac);
     }
     let taken = sent.offered.saturating_sub(refused);
@@ -346,7 +350,11 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
         },
         sent_pps: taken as f64 / seconds,
         received_pps: arrivals.received as f64 / seconds,
-        lost: taken.saturating_sub(arrivals.received - arrivals.duplicated),
+        lost: taken.saturating_sub(match options.replay {
+            // They carry no stamp of this run: whatever arrives counts.
+            Some(_) => arrivals.foreign,
+            None => arrivals.received - arrivals.duplicated,
+        }),
         arrivals,
     })
 }

@@ -107,10 +107,18 @@ impl Source {
         })
     }
 
-    /// Frames of a capture, again and again.
-    pub fn replay(frames: Vec<Vec<u8>>) -> Result<Source, &'static str> {
+    /// Frames of a capture, again and again, to another Ethernet address if one is given.
+    pub fn replay(
+        mut frames: Vec<Vec<u8>>,
+        next_hop: Option<MacAddress>,
+    ) -> Result<Source, &'static str> {
         if frames.is_empty() {
             return Err("the capture holds no frame");
+        }
+        for frame in &mut frames {
+            if let (Some(to), Some(place)) = (next_hop, frame.first_chunk_mut()) {
+                *place = to;
+            }
         }
         Ok(Source {
             frames,

@@ -133,8 +133,12 @@ fn a_capture_is_written_and_sent_again() {
     let result = replayed.unwrap();
     // They are of another run: seen, not counted as this one's.
     assert_eq!(
-        (result.arrivals.received, result.arrivals.foreign),
-        (0, 100)
+        (
+            result.arrivals.received,
+            result.arrivals.foreign,
+            result.lost
+        ),
+        (0, 100, 0)
     );
 }
 

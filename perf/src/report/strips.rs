@@ -89,7 +89,8 @@ fn one(svg: &mut String, strip: &Strip, foot: f64, most: f64, x: &impl Fn(f64) -
             svg,
             "<line stroke=\"{colour}\" stroke-width=\"1.5\" x1=\"{mark:.1}\" x2=\"{mark:.1}\" y1=\"{:.1}\" y2=\"{foot:.1}\"/>\
              <text x=\"{label:.1}\" y=\"{:.1}\" style=\"fill:{colour}\">{}</text>",
-            foot - BARS - 14.0,
+            // Below the labels, so that none is crossed out.
+            foot - BARS - 2.0,
             foot - BARS - 6.0,
             escaped(what)
         );

@@ -10,8 +10,8 @@ pub(super) const RIGHT: f64 = 24.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 110.0;
 /// Told apart also by those who see fewer colours.
-const COLOURS: [&str; 6] = [
-    "#2f6fbf", "#d4602a", "#218a6e", "#8a5cb8", "#a87b12", "#777d86",
+const COLOURS: [&str; 8] = [
+    "#2f6fbf", "#d4602a", "#218a6e", "#8a5cb8", "#a87b12", "#777d86", "#c2417c", "#12a0b8",
 ];
 
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:var(--ink,#333)}\
@@ -126,7 +126,10 @@ fn short(value: f64) -> String {
         v if v >= 1e4 => (value / 1e3, "k"),
         _ => (value, ""),
     };
-    let text = format!("{scaled:.2}");
+    let text = match value.abs() < 0.01 {
+        true => format!("{scaled:.4}"),
+        false => format!("{scaled:.2}"),
+    };
     format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
