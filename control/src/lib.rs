@@ -16,3 +16,9 @@ pub mod keylog;
 pub mod lab;
 pub mod log;
 pub mod pcapng;
+
+// Lifetimes, checkpoints and every account of a drop rest on the counters.
+const _: () = assert!(
+    hitless_dataplane::counters::COUNTED,
+    "the feature `uncounted` of hitless-dataplane is for measurements alone: build without it"
+);

@@ -16,13 +16,16 @@ mod sa;
 /// Reasons there are.
 const REASONS: usize = DropReason::ALL.len();
 
+/// Whether this build counts. One that does not is good for measurements alone.
+pub const COUNTED: bool = !cfg!(feature = "uncounted");
+
 /// A number with a single writer.
 #[derive(Default)]
 struct Count(AtomicU64);
 
 impl Count {
     fn add(&self, more: u64) {
-        if cfg!(feature = "uncounted") {
+        if !COUNTED {
             return;
         }
         let now = self.0.load(Ordering::Relaxed);
@@ -30,7 +33,7 @@ impl Count {
     }
 
     fn set(&self, value: u64) {
-        if cfg!(feature = "uncounted") {
+        if !COUNTED {
             return;
         }
         self.0.store(value, Ordering::Relaxed);

@@ -196,7 +196,7 @@ impl Links {
     /// Changes whenever what is known of a neighbour does.
     #[inline]
     pub(crate) fn changes(&self) -> u64 {
-        self.changes
+        self.changes + self.neighbours.given_up()
     }
 
     /// Puts the Ethernet header in front and the frame into the transmit burst.

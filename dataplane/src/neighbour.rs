@@ -93,6 +93,7 @@ pub struct Neighbours {
     table: HashMap<Neighbour, Entry, FixedState>,
     held: usize,
     next_tick: Instant,
+    given_up: u64,
 }
 
 impl Neighbours {
@@ -103,7 +104,15 @@ impl Neighbours {
             table: HashMap::with_capacity_and_hasher(CAPACITY * 2, FixedState::default()),
             held: 0,
             next_tick: Instant::default(),
+            given_up: 0,
         }
+    }
+
+    /// How many addresses have been forgotten because their neighbour fell silent. Who keeps copies
+    /// of them must look again when this changes.
+    #[inline]
+    pub fn given_up(&self) -> u64 {
+        self.given_up
     }
 
     /// Packets that wait here.
@@ -137,6 +146,7 @@ impl Neighbours {
                 let probe = now.since(entry.asked) >= ASK_EVERY;
                 if probe && entry.attempts >= ATTEMPTS {
                     entry.mac = None;
+                    self.given_up += 1;
                     (entry.asked, entry.attempts) = (now, 1);
                     return Resolution::Unknown { ask: true };
                 }
@@ -349,10 +359,12 @@ mod tests {
         assert_eq!(table.resolve(WHO, at(30.1)), known(false));
         assert_eq!(table.resolve(WHO, at(31.0)), known(true));
         assert_eq!(table.resolve(WHO, at(32.0)), known(true));
+        assert_eq!(table.given_up(), 0);
         assert_eq!(
             table.resolve(WHO, at(33.0)),
             Resolution::Unknown { ask: true }
         );
+        assert_eq!(table.given_up(), 1, "copies of the address are void");
         table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(33.1));
         assert_eq!(table.resolve(WHO, at(33.2)), known(false));
     }
