@@ -13,7 +13,7 @@ mod source;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -284,6 +284,11 @@ fn hint([a, b, c, d, e, f]: MacAddress) {
     ));
 }
 
+fn replay(options: &Options, path: &Path, to: MacAddress) -> Result<Source, Box<dyn Error>> {
+    let named = options.dst_mac.is_some() || options.gateway.is_some();
+    Ok(Source::replay(port::frames_of(path)?, named.then_some(to))?)
+}
+
 fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<dyn Error>> {
     let started = Moment::now();
     let mut sink = Sink::new(options.flows)?;
@@ -299,10 +304,7 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
         },
     };
     let mut source = match &options.replay {
-        Some(path) => {
-            let named = options.dst_mac.is_some() || options.gateway.is_some();
-            Source::replay(port::frames_of(path)?, named.then_some(next_hop))?
-        }
+        Some(path) => replay(options, path, next_hop)?,
         None => Source::new(shape, sink.run())?,
     };
     let begun = Moment::now();
@@ -350,11 +352,7 @@ fn run_between(options: &Options, ends: &mut Ends) -> Result<PktgenResult, Box<d
         },
         sent_pps: taken as f64 / seconds,
         received_pps: arrivals.received as f64 / seconds,
-        lost: taken.saturating_sub(match options.replay {
-            // They carry no stamp of this run: whatever arrives counts.
-            Some(_) => arrivals.foreign,
-            None => arrivals.received - arrivals.duplicated,
-        }),
+        lost: taken.saturating_sub(arrivals.of_ours(options.replay.is_some())),
         arrivals,
     })
 }

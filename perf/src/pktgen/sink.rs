@@ -75,6 +75,16 @@ impl Flow {
     }
 }
 
+impl Arrivals {
+    /// Packets that arrived of those sent. A replay's carry no stamp of the run: any of them counts.
+    pub fn of_ours(&self, replay: bool) -> u64 {
+        match replay {
+            true => self.foreign,
+            false => self.received - self.duplicated,
+        }
+    }
+}
+
 /// The far end.
 pub struct Sink {
     run: u32,
