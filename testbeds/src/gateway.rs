@@ -6,12 +6,14 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::error::LabError;
+use crate::netns::Namespace;
 use crate::process::{Process, Program};
 use crate::topology::{
     CLUSTER_INSIDE, CLUSTER_NETWORK, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE,
     SYNC, Topology,
 };
 
+const CONFIGURATION: &str = "hitless.toml";
 const READY: Duration = Duration::from_secs(10);
 /// Both members share one or two cores with the peer.
 const PATIENT: &str = "heartbeat = \"50ms\"\nmissed = 4";
@@ -62,22 +64,29 @@ impl Member {
     ) -> Result<Self, LabError> {
         let name = format!("m{}", index + 1);
         let directory = directory.join(&name);
-        let socket = directory.join("hitless.sock");
-        let file = directory.join("hitless.toml");
-        std::fs::create_dir_all(directory.join("state"))
-            .and_then(|()| std::fs::write(&file, text))
-            .map_err(LabError::io("writing the member's configuration"))?;
+        write_configuration(&directory, text)?;
+        Self::run(binary, &lab.members[index], &name, &directory, environment)
+    }
+
+    /// The same where the configuration has been written, for a gateway of this name, whose control
+    /// socket is `<directory>/hitless.sock`.
+    pub fn run(
+        binary: &Path,
+        namespace: &Namespace,
+        name: &str,
+        directory: &Path,
+        environment: &[(&str, PathBuf)],
+    ) -> Result<Self, LabError> {
         let shown = binary.display().to_string();
-        let mut daemon = Program::new([&shown, "run", "--config", &file.display().to_string()])
-            .inside(&lab.members[index]);
+        let file = directory.join(CONFIGURATION).display().to_string();
+        let mut daemon = Program::new([&shown, "run", "--config", &file]).inside(namespace);
         for (variable, value) in environment {
             daemon = daemon.env(variable, value);
         }
-        let daemon = daemon.spawn(&name, &directory)?;
         let mut member = Self {
-            daemon,
+            daemon: daemon.spawn(name, directory)?,
             binary: binary.to_owned(),
-            socket,
+            socket: directory.join("hitless.sock"),
         };
         clock::until(&format!("{name} answering `hitless status`"), READY, || {
             member.daemon.check_running()?;
@@ -95,7 +104,10 @@ impl Member {
     pub fn list_sas(&self) -> Result<Vec<serde_json::Value>, LabError> {
         let value = self.ask("list-sas")?;
         let list = value.as_array().or_else(|| value["ike_sas"].as_array());
-        Ok(list.cloned().unwrap_or_default())
+        list.cloned().ok_or_else(|| LabError::Unreadable {
+            what: "hitless list-sas --json".to_owned(),
+            detail: value.to_string(),
+        })
     }
 
     fn ask(&self, word: &str) -> Result<serde_json::Value, LabError> {
@@ -148,6 +160,25 @@ impl Member {
     pub fn check_running(&mut self) -> Result<(), LabError> {
         self.daemon.check_running()
     }
+
+    /// What it has logged so far.
+    pub fn log(&self) -> String {
+        self.daemon.log()
+    }
+
+    /// Waits until its log has this text.
+    pub fn wait_for_output(&mut self, text: &str, limit: Duration) -> Result<(), LabError> {
+        self.daemon.wait_for_output(text, limit)
+    }
+}
+
+/// Writes a member's configuration where [`Member::run`] looks for it, and gives the file.
+pub fn write_configuration(directory: &Path, text: &str) -> Result<PathBuf, LabError> {
+    let file = directory.join(CONFIGURATION);
+    std::fs::create_dir_all(directory.join("state"))
+        .and_then(|()| std::fs::write(&file, text))
+        .map_err(LabError::io("writing the member's configuration"))?;
+    Ok(file)
 }
 
 /// The daemon that was built with this program, in the same profile. Under cargo it is brought up

@@ -4,13 +4,13 @@
 mod files;
 mod pki;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::clock;
 use crate::error::LabError;
-use crate::gateway;
-use crate::process::{self, Process, Program};
+use crate::gateway::{self, Member};
+use crate::process::{self, Program};
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::StrongSwan;
 use crate::topology::{HOST_B, Topology};
@@ -22,7 +22,6 @@ pub const SCENARIO: Scenario = Scenario {
     run: certificates,
 };
 
-const READY: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(15);
 /// The reauthentication that the gateway starts by itself, and some more.
 const REAUTHENTICATED: Duration = Duration::from_secs(20);
@@ -79,9 +78,7 @@ const fn refused(name: &'static str, why: &'static str) -> Inbound {
 /// One gateway and one charon, with all connections at once.
 struct Trial {
     report: Report,
-    binary: PathBuf,
-    socket: PathBuf,
-    daemon: Process,
+    gateway: Member,
     peer: StrongSwan,
     lab: Topology,
 }
@@ -98,7 +95,7 @@ fn certificates(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     trial.inbound();
     bench.say("reauthentication, from both sides");
     trial.reauthentication()?;
-    trial.daemon.check_running()?;
+    trial.gateway.check_running()?;
     Ok(trial.report.conclude())
 }
 
@@ -110,11 +107,7 @@ impl Trial {
         let conf = files::swanctl();
         let peer = StrongSwan::start_with(&lab.peer, "peer", directory, &conf, options)?;
         let binary = gateway::binary()?;
-        let file = directory.join("hitless.toml");
-        let socket = directory.join("hitless.sock");
-        std::fs::create_dir_all(directory.join("state"))
-            .and_then(|()| std::fs::write(&file, files::gateway(directory)))
-            .map_err(LabError::io("writing the gateway's configuration"))?;
+        let file = gateway::write_configuration(directory, &files::gateway(directory))?;
         let shown = binary.display().to_string();
         let file = file.display().to_string();
         let mut report = Report::new(SCENARIO.name, variant);
@@ -124,42 +117,18 @@ impl Trial {
             Err(error) => error.to_string(),
         };
         report.check("config-check", checked.is_ok(), said.trim());
-        let daemon = Program::new([&shown, "run", "--config", &file])
-            .inside(&lab.members[0])
-            .spawn("gateway", directory)?;
-        let mut trial = Self {
+        let gateway = Member::run(&binary, &lab.members[0], "gateway", directory, &[])?;
+        Ok(Self {
             report,
-            binary,
-            socket,
-            daemon,
+            gateway,
             peer,
             lab,
-        };
-        clock::until("the gateway's control socket", READY, || {
-            trial.daemon.check_running()?;
-            Ok(trial.ours().ok().map(drop))
-        })?;
-        Ok(trial)
-    }
-
-    /// `hitless list-sas --json`.
-    fn ours(&self) -> Result<Vec<serde_json::Value>, LabError> {
-        let binary = self.binary.display().to_string();
-        let socket = self.socket.display().to_string();
-        let text = Program::new([&binary, "list-sas", "--json", "--socket", &socket]).run()?;
-        let unreadable = |detail: String| LabError::Unreadable {
-            what: "hitless list-sas --json".to_owned(),
-            detail,
-        };
-        let value: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
-        let list = value.as_array().or_else(|| value["ike_sas"].as_array());
-        list.cloned().ok_or_else(|| unreadable(text))
+        })
     }
 
     /// The established IKE SAs of a connection that have a child.
     fn established(&self, name: &str) -> Result<Vec<serde_json::Value>, LabError> {
-        let mut sas = self.ours()?;
+        let mut sas = self.gateway.list_sas()?;
         sas.retain(|sa| {
             let child = sa["children"].as_array().is_some_and(|c| !c.is_empty());
             sa["name"] == name && sa["state"] == "ESTABLISHED" && child
@@ -186,7 +155,7 @@ impl Trial {
                 "our-revoked" => "revoked",
                 _ => "no chain",
             };
-            let told = self.daemon.wait_for_output(why, ANSWER).is_ok();
+            let told = self.gateway.wait_for_output(why, ANSWER).is_ok();
             let none = self.established(name)?.is_empty();
             self.report
                 .check(name, told && none, format!("refused: {why}"));
@@ -196,12 +165,12 @@ impl Trial {
 
     fn inbound(&mut self) {
         for Inbound { name, refusal } in INBOUND {
-            let before = self.daemon.log().len();
+            let before = self.gateway.log().len();
             let initiated = self
                 .peer
                 .swanctl(&["--initiate", "--child", name, "--timeout", "5"]);
             let said = self
-                .daemon
+                .gateway
                 .log()
                 .get(before..)
                 .unwrap_or_default()

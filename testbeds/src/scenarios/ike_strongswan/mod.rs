@@ -11,8 +11,8 @@ use self::files::{ADDITIONAL, LINES, Line};
 use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
-use crate::gateway;
-use crate::process::{Process, Program};
+use crate::gateway::{self, Member};
+use crate::process::Program;
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::{self, StrongSwan};
 use crate::topology::{HOST_B, OUTSIDE, PEER_OUTSIDE, Topology};
@@ -24,7 +24,6 @@ pub const SCENARIO: Scenario = Scenario {
     run: exchanges,
 };
 
-const READY: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(15);
 /// The script is written beside the logs: nothing of the tree need be installed.
 const HALF_OPEN: &str = include_str!("half_open.py");
@@ -34,9 +33,7 @@ struct Trial {
     lines: Vec<&'static Line>,
     report: Report,
     directory: PathBuf,
-    binary: PathBuf,
-    socket: PathBuf,
-    daemon: Process,
+    gateway: Member,
     peer: StrongSwan,
     lab: Topology,
 }
@@ -76,7 +73,7 @@ fn exchanges(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     trial.judge(variant);
     drop(wire.stop()?);
     trial.decrypted()?;
-    trial.daemon.check_running()?;
+    trial.gateway.check_running()?;
     Ok(trial.report.conclude())
 }
 
@@ -100,51 +97,23 @@ impl Trial {
             .run()?;
         report.check("half-open", true, half_open.trim());
         let binary = gateway::binary()?;
-        let file = directory.join("hitless.toml");
-        let socket = directory.join("hitless.sock");
-        std::fs::create_dir_all(directory.join("state"))
-            .and_then(|()| std::fs::create_dir_all(directory.join(".config/wireshark")))
-            .and_then(|()| std::fs::write(&file, files::gateway(directory, &lines)))
-            .map_err(LabError::io("writing the gateway's configuration"))?;
-        let (shown, file) = (binary.display().to_string(), file.display().to_string());
-        let daemon = Program::new([&shown, "run", "--config", &file])
-            .inside(&lab.members[0])
-            .spawn("gateway", directory)?;
-        let mut trial = Self {
+        std::fs::create_dir_all(directory.join(".config/wireshark"))
+            .map_err(LabError::io("making the place of the key log"))?;
+        gateway::write_configuration(directory, &files::gateway(directory, &lines))?;
+        let gateway = Member::run(&binary, &lab.members[0], "gateway", directory, &[])?;
+        Ok(Self {
             lines,
             report,
             directory: directory.to_owned(),
-            binary,
-            socket,
-            daemon,
+            gateway,
             peer,
             lab,
-        };
-        clock::until("the gateway's control socket", READY, || {
-            trial.daemon.check_running()?;
-            Ok(trial.ours().ok().map(drop))
-        })?;
-        Ok(trial)
-    }
-
-    /// `hitless list-sas --json`.
-    fn ours(&self) -> Result<Vec<serde_json::Value>, LabError> {
-        let binary = self.binary.display().to_string();
-        let socket = self.socket.display().to_string();
-        let text = Program::new([&binary, "list-sas", "--json", "--socket", &socket]).run()?;
-        let unreadable = |detail: String| LabError::Unreadable {
-            what: "hitless list-sas --json".to_owned(),
-            detail,
-        };
-        let value: serde_json::Value =
-            serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
-        let list = value.as_array().or_else(|| value["ike_sas"].as_array());
-        list.cloned().ok_or_else(|| unreadable(text))
+        })
     }
 
     /// The one established IKE SA of a connection that has a child: its SPIs and its algorithms.
     fn established(&self, name: &str) -> Result<Option<(String, String)>, LabError> {
-        let mut sas = self.ours()?;
+        let mut sas = self.gateway.list_sas()?;
         sas.retain(|sa| {
             let child = sa["children"].as_array().is_some_and(|c| !c.is_empty());
             sa["name"] == name && sa["state"] == "ESTABLISHED" && child
