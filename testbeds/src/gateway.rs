@@ -16,7 +16,7 @@ use crate::topology::{
 const CONFIGURATION: &str = "hitless.toml";
 const READY: Duration = Duration::from_secs(10);
 /// Both members share one or two cores with the peer.
-const PATIENT: &str = "heartbeat = \"50ms\"\nmissed = 4";
+pub const PATIENT: &str = "heartbeat = \"50ms\"\nmissed = 4";
 
 /// What differs from scenario to scenario.
 #[derive(Clone, Copy, Debug)]

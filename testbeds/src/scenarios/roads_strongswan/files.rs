@@ -2,7 +2,8 @@
 
 use std::path::Path;
 
-use crate::topology::{CLUSTER_INSIDE, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, PEER_NETWORK, SYNC};
+use crate::gateway;
+use crate::topology::{CLUSTER_OUTSIDE, PEER_NETWORK};
 
 /// What the cluster gives away; the second client gets another one than the first.
 pub const POOL: &str = "10.3.0.0/24";
@@ -22,42 +23,7 @@ const ESP: &str = "aes128gcm16";
 
 /// A member's file.
 pub fn member(index: usize, directory: &Path) -> String {
-    let [first, second] = SYNC;
-    let directory = directory.display();
-    let id = index + 1;
-    let connections = connections();
-    format!(
-        r#"[cluster]
-name = "testbed"
-id = {id}
-members = [
-  {{ id = 1, priority = 200, sync_addr = "{first}:4510" }},
-  {{ id = 2, priority = 100, sync_addr = "{second}:4510" }},
-]
-secret = "0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-# Both members share one or two cores with the peer here.
-heartbeat = "50ms"
-missed = 4
-state_dir = "{directory}/state"
-
-[ports.{OUTSIDE}]
-driver = "af_xdp"
-interface = "{OUTSIDE}"
-addresses = ["{CLUSTER_OUTSIDE}/24"]
-protected = false
-
-[ports.{INSIDE}]
-driver = "af_xdp"
-interface = "{INSIDE}"
-addresses = ["{CLUSTER_INSIDE}/24"]
-protected = true
-
-{connections}
-[control]
-socket = "{directory}/hitless.sock"
-log = "debug"
-"#
-    )
+    gateway::configuration(index, directory, gateway::PATIENT, &connections())
 }
 
 /// The pool, and the connections in both roles.
