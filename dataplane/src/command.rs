@@ -71,6 +71,9 @@ pub enum Command {
     Capture(Option<Box<Tap>>),
     /// Asks for [`Event::Window`].
     QueryWindow(SaId),
+    /// Whether ESP of an SPI that no SA has is given to the control thread
+    /// ([`Parcel::Stranger`](crate::parcel::Parcel::Stranger)), within a limit, or dropped.
+    Strangers(bool),
 }
 
 /// What a worker no longer uses, for the control thread to drop: dropping costs time and wipes

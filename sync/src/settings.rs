@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hitless_sa::{Epoch, Incarnation, Lease, MemberId, SequenceNumber};
 
+use crate::message::features;
+
 /// One configured member of the group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
@@ -86,6 +88,9 @@ pub struct Settings {
     /// Give the lead to an admitted member of higher priority.
     pub preempt: bool,
     pub leases: LeaseSizes,
+    /// What this member says that it can do: everything, but in a test of two versions.
+    #[doc(hidden)]
+    pub features: u64,
     /// Rules that a test switches off to prove that it would notice.
     #[doc(hidden)]
     pub mutant: Mutant,
@@ -106,6 +111,7 @@ impl Settings {
             witness: None,
             preempt: false,
             leases: LeaseSizes::default(),
+            features: features::ALL,
             mutant: Mutant::default(),
         }
     }

@@ -64,6 +64,7 @@ const PUBLIC: &[&str] = &[
     "degraded",
     "preempt",
     "hold",
+    "late",
     "state_dir",
     "driver",
     "interface",

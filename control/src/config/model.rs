@@ -52,6 +52,8 @@ pub struct ClusterConfig {
     pub preempt: bool,
     /// How long a member that starts waits for the others before it leads on nothing.
     pub hold: Duration,
+    /// How long the old active forwards what still comes to it after a planned switchover.
+    pub late: Duration,
     /// Where the epoch file lives.
     pub state_dir: PathBuf,
 }

@@ -25,6 +25,7 @@
 //!  silence.rs  inherited SAs that the peer has no more
 //!  health.rs   workers that are stuck, links that are down
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
+//!  late.rs     packets that come to the old active after a switchover
 //!  metrics.rs  all of that as figures
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
@@ -40,6 +41,7 @@ mod drill;
 mod foreign;
 mod health;
 mod install;
+mod late;
 mod link;
 mod metrics;
 mod neighbours;
@@ -78,6 +80,7 @@ use dataplane::Dataplane;
 use drill::Drill;
 use foreign::Foreign;
 use health::Health;
+use late::Late;
 use link::Link;
 use neighbours::Neighbours;
 use roles::Drain;
@@ -186,6 +189,7 @@ pub struct Gateway {
     counts: Counts,
     asked: Asked,
     foreign: Foreign,
+    late: Late,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
@@ -235,6 +239,7 @@ impl Gateway {
             counts: Counts::default(),
             asked: Asked::default(),
             foreign: Foreign::default(),
+            late: Late::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
         };
@@ -262,6 +267,7 @@ impl Gateway {
         if let Some(link) = &mut self.link {
             link.turn(now, entropy);
         }
+        self.tend_late(now, entropy);
         self.settle(now, entropy);
         work
     }

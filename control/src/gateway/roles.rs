@@ -54,6 +54,8 @@ impl Gateway {
         objects: Vec<TakeoverObject>,
     ) {
         let exact = objects.iter().all(|object| object.exact);
+        let mut children = objects.iter().flat_map(|object| &object.children);
+        let handed_over = children.any(|sa| sa.window.is_some());
         let mut plan = BTreeMap::new();
         let mut replace = Vec::new();
         let mut lost = Vec::new();
@@ -93,7 +95,10 @@ impl Gateway {
         self.drilled = Drill::default();
         self.takeovers += u64::from(base.is_some());
         self.dataplane.set_leading(true);
-        self.dataplane.broadcast(|| Command::Announce);
+        self.late.lead(handed_over);
+        if !handed_over {
+            self.dataplane.broadcast(|| Command::Announce);
+        }
         self.engine.lead(now, entropy, &mut |ike| {
             plan.get(&ike).copied().unwrap_or(Resume::Probe)
         });
@@ -126,7 +131,7 @@ impl Gateway {
     /// ends, or without any if the workers do not answer in time.
     pub(super) fn start_drain(&mut self, now: Instant) {
         self.handing_over = true;
-        self.dataplane.set_leading(false);
+        self.stop_carrying(now);
         self.barriers += 1;
         let barrier = self.barriers;
         self.drain = Some(Drain {
@@ -196,7 +201,9 @@ impl Gateway {
     /// Leadership off, cells frozen, nothing that waited ever leaves. Passive copies come back
     /// from the new leader.
     pub(super) fn step_down(&mut self, reason: StepDown) {
-        self.dataplane.set_leading(false);
+        if reason != StepDown::Switchover {
+            self.stop_forwarding();
+        }
         let carried: Vec<SaId> = self.children.clear();
         self.handing_over = false;
         self.drain = None;

@@ -62,6 +62,7 @@ impl Gateway {
             WorkerEvent::Retired(retired) => self.retired(now, entropy, &retired),
             WorkerEvent::Barrier(barrier) => {
                 self.pulse(worker, barrier);
+                self.late.passed(worker, barrier);
                 self.barrier_passed(now, entropy, worker, barrier);
             }
             WorkerEvent::NeighbourLearned { port, address, mac } => {
@@ -170,6 +171,10 @@ impl Gateway {
         let mut packet = std::mem::take(&mut self.packet);
         while work < PUNTS_A_TURN && self.dataplane.poll_punt(&mut packet) {
             work += 1;
+            if self.late.forwards() {
+                self.forward_late(now, entropy, &packet);
+                continue;
+            }
             match punt::ike_datagram(&packet) {
                 Some((local, remote, payload)) => {
                     let input = Input::Datagram {

@@ -8,6 +8,7 @@ mod idle;
 mod metrics;
 mod roads;
 mod roles;
+mod switchover;
 mod takeover;
 mod view;
 mod world;
