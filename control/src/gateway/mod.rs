@@ -69,6 +69,7 @@ pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
 use acquire::Asked;
+use blackout::Blackouts;
 use children::Children;
 use commit::Waiting;
 use counts::Counts;
@@ -184,6 +185,7 @@ pub struct Gateway {
     counts: Counts,
     asked: Asked,
     foreign: Foreign,
+    blackouts: Blackouts,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
@@ -233,6 +235,7 @@ impl Gateway {
             counts: Counts::default(),
             asked: Asked::default(),
             foreign: Foreign::default(),
+            blackouts: Blackouts::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
         };
