@@ -25,6 +25,7 @@
 //!  silence.rs  inherited SAs that the peer has no more
 //!  health.rs   workers that are stuck, links that are down
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
+//!  metrics.rs  all of that as figures
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
@@ -40,6 +41,7 @@ mod foreign;
 mod health;
 mod install;
 mod link;
+mod metrics;
 mod neighbours;
 mod punt;
 mod roles;
