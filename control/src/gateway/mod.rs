@@ -73,6 +73,7 @@ pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
 use acquire::Asked;
+use blackout::Blackouts;
 use children::Children;
 use commit::Waiting;
 use counts::Counts;
@@ -190,6 +191,7 @@ pub struct Gateway {
     asked: Asked,
     foreign: Foreign,
     late: Late,
+    blackouts: Blackouts,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
@@ -240,6 +242,7 @@ impl Gateway {
             asked: Asked::default(),
             foreign: Foreign::default(),
             late: Late::default(),
+            blackouts: Blackouts::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
         };
