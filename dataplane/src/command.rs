@@ -56,6 +56,12 @@ pub enum Command {
         address: IpAddr,
         mac: MacAddress,
     },
+    /// Watches for a sign of life of a neighbour, told once by [`Event::Answered`]; and asks for one.
+    Probe {
+        port: usize,
+        address: IpAddr,
+        ask: bool,
+    },
     /// Sends gratuitous ARP or an unsolicited neighbour advertisement for every address on every
     /// port: at once, after 200 ms and after 1 s.
     Announce,
@@ -109,6 +115,8 @@ pub enum Event {
         address: IpAddr,
         mac: MacAddress,
     },
+    /// The neighbour of [`Command::Probe`] lives (rate-limited hint).
+    Answered { port: usize, address: IpAddr },
     /// A policy wants protection and has no SA (rate-limited hint).
     Acquire { policy: usize, flow: Flow },
     /// ESP for an SPI that is not installed (rate-limited hint).

@@ -37,6 +37,10 @@ impl Worker {
     }
 
     fn tell_neighbour(&mut self, now: Instant, news: Option<(Neighbour, MacAddress)>) {
+        while let Some(Neighbour { port, address }) = self.links.alive() {
+            let event = || Event::Answered { port, address };
+            self.reports.hint(Kind::Answered, now, event);
+        }
         if let Some((neighbour, mac)) = news {
             let event = || Event::NeighbourLearned {
                 port: neighbour.port,

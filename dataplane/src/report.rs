@@ -27,9 +27,10 @@ pub(crate) enum Kind {
     IcmpError,
     Strayed,
     Stranger,
+    Answered,
 }
 
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 /// So many in a period, then none until the next one.
 #[derive(Clone, Copy, Default)]

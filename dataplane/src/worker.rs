@@ -439,6 +439,11 @@ impl Worker {
                 self.set_neighbour(port, address, mac, now)
             }
             Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
+            Command::Probe { port, address, ask } => {
+                let neighbour = Neighbour { port, address };
+                let ask = ask && self.leadership.leading();
+                self.links.probe(&mut self.frames, neighbour, ask);
+            }
             Command::Announce => self.announcement = Some((now, 0)),
             Command::Trace(trace) => {
                 if let Some(old) = self.frames.watch.set_trace(trace) {

@@ -283,6 +283,11 @@ fn risk(report: &mut MetricsReport, cluster: &ClusterReport) {
         |class| Some(class.packets_at_risk),
     );
     by_class(
+        "hitless_risk_replay_delta_max",
+        "What RFC 6311 would ask a peer to leave out after a takeover now, of the SA with the most.",
+        |class| Some(class.greatest_delta),
+    );
+    by_class(
         "hitless_lease_remaining_min",
         "Outbound numbers that the active may use without another acknowledgement, of the SA with \
          the fewest.",

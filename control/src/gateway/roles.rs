@@ -9,6 +9,7 @@ use hitless_sync::{DrainedSa, Input as SyncInput, StepDown, TakeoverObject};
 
 use super::drill::Drill;
 use super::{Event, Gateway, Output};
+use crate::ike::settings::TakeoverInbound;
 use crate::ike::{Input, Resume, takeover};
 
 /// A planned switchover in progress: which workers have not passed the barrier yet.
@@ -71,7 +72,9 @@ impl Gateway {
             if self.engine.buried(ike) {
                 continue;
             }
-            let resume = self.resume(ike, &object);
+            let policy = self.engine.connection(ike).map(|c| c.inbound);
+            let policy = policy.unwrap_or_default();
+            let resume = self.resume(ike, &object, policy);
             let asked = matches!(
                 resume,
                 Resume::MessageIdSync {
@@ -82,8 +85,15 @@ impl Gateway {
             for mut sa in object.children {
                 // At most once for each takeover (R35, RFC 6311 section 7).
                 sa.delta = if asked { 0 } else { sa.delta };
+                let handed_over = sa.window.is_some();
+                if policy == TakeoverInbound::Learn && !handed_over {
+                    let seen = sa.checkpoint.unwrap_or_default().inbound_top;
+                    sa.floor = sa.floor.min(seen);
+                    sa.delta = 0;
+                }
                 // Without an exact record the predecessor may have replaced or deleted it.
-                if sa.rekey_only || !object.exact {
+                let renew = policy == TakeoverInbound::Rekey && !handed_over;
+                if sa.rekey_only || !object.exact || renew {
                     replace.push(sa.sa);
                 }
                 if !sa.rekey_only {
@@ -118,12 +128,14 @@ impl Gateway {
         }
     }
 
-    fn resume(&self, ike: IkeSpi, object: &TakeoverObject) -> Resume {
+    fn resume(&self, ike: IkeSpi, object: &TakeoverObject, policy: TakeoverInbound) -> Resume {
         let facts = self.engine.facts(ike).unwrap_or_default();
         let wish = self.engine.connection(ike).map(|c| c.takeover);
         // An SA without a right is replaced: it says nothing about a counter.
         let carried = object.children.iter().filter(|sa| !sa.rekey_only);
-        let delta = carried.map(|sa| sa.delta).max();
+        // Who accepts them asks for no leap.
+        let strict = policy != TakeoverInbound::Learn;
+        let delta = carried.map(|sa| sa.delta).max().filter(|_| strict);
         takeover::resume(wish.unwrap_or_default(), object.exact, facts, delta)
     }
 

@@ -65,6 +65,7 @@ impl Gateway {
                 self.late.passed(worker, barrier);
                 self.barrier_passed(now, entropy, worker, barrier);
             }
+            WorkerEvent::Answered { port, address } => self.next_hops.answered(port, address),
             WorkerEvent::NeighbourLearned { port, address, mac } => {
                 self.neighbours.learned(now, worker, port, address, mac);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
@@ -196,7 +197,7 @@ impl Gateway {
     /// Looks at every cell: the level, not an edge, decides when a lease is extended
     /// (`lease-holes` D12).
     pub(super) fn scan(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        self.watch_workers(now, entropy);
+        self.watch_workers(now);
         self.end_blackouts(now, entropy);
         let mut usage = Vec::new();
         let mut seen = Vec::new();
