@@ -23,8 +23,7 @@ impl Node {
 
     fn takes_late(&self, member: MemberId) -> bool {
         let said = self.peers.get(&member).and_then(|peer| peer.said);
-        let both = said.map_or(0, |said| said.features) & self.settings.features;
-        both & features::LATE != 0
+        said.is_some_and(|said| said.features & features::LATE != 0)
     }
 
     pub(crate) fn send_late(&mut self, to: MemberId, packets: Vec<Vec<u8>>) {

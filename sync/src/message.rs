@@ -24,8 +24,6 @@ pub(crate) const BODY_LIMIT: usize = 57_344;
 pub(crate) mod features {
     /// Takes packets that came late to its predecessor.
     pub const LATE: u64 = 1;
-    /// Everything that this version can do.
-    pub const ALL: u64 = LATE;
 }
 
 /// (1 counter, 2 leader, 3 incarnation of the leader)

@@ -201,7 +201,7 @@ impl Node {
             promised: self.durable.promised.map(Into::into),
             led: self.durable.led.map(Into::into),
             role: wire_role(role),
-            features: self.settings.features,
+            features: self.settings.features(),
             unhealthy: !self.healthy || self.stopping.is_some() || !self.ready,
             ..Packet::default()
         }

@@ -88,9 +88,8 @@ pub struct Settings {
     /// Give the lead to an admitted member of higher priority.
     pub preempt: bool,
     pub leases: LeaseSizes,
-    /// What this member says that it can do: everything, but in a test of two versions.
-    #[doc(hidden)]
-    pub features: u64,
+    /// Take packets from a predecessor that they came to after it had handed over.
+    pub late: bool,
     /// Rules that a test switches off to prove that it would notice.
     #[doc(hidden)]
     pub mutant: Mutant,
@@ -111,8 +110,16 @@ impl Settings {
             witness: None,
             preempt: false,
             leases: LeaseSizes::default(),
-            features: features::ALL,
+            late: true,
             mutant: Mutant::default(),
+        }
+    }
+
+    /// What this member says that it can do.
+    pub(crate) fn features(&self) -> u64 {
+        match self.late {
+            true => features::LATE,
+            false => 0,
         }
     }
 
