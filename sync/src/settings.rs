@@ -52,7 +52,7 @@ impl Default for LeaseSizes {
             },
             outbound: (1 << 16, 1 << 29),
             outbound_short: (1 << 12, 1 << 23),
-            inbound: (32, 1 << 29),
+            inbound: (8, 1 << 29),
             exchange: Duration::from_millis(200),
         }
     }

@@ -25,6 +25,7 @@ use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
 use super::proposal::{Identification, IkeProposal};
 use super::rekey::IkeOffer;
+use super::sessions::SessionState;
 use super::settings::Connection;
 use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
@@ -109,6 +110,8 @@ pub(super) struct IkeSa {
     pub forget_at: Option<Instant>,
     /// How the peer proved who it is, and when it has to again.
     pub authenticated: Authenticated,
+    /// What outlives it, and bounds it.
+    pub session: SessionState,
 }
 
 impl IkeSa {
@@ -373,6 +376,7 @@ impl IkeSa {
             undecided: false,
             forget_at: None,
             authenticated: Authenticated::default(),
+            session: SessionState::default(),
         }
     }
 

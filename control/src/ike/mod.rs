@@ -45,6 +45,7 @@ mod probe;
 pub mod proposal;
 mod receive;
 mod rekey;
+pub mod sessions;
 pub mod settings;
 mod starts;
 pub mod status;

@@ -3,6 +3,7 @@
 mod certificates;
 mod collisions;
 mod counter_sync;
+mod crash;
 mod establish;
 mod failover;
 mod followup;

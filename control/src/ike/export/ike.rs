@@ -19,6 +19,7 @@ use crate::ike::keys::IkeKeys;
 use crate::ike::nat::{Nat, Path};
 use crate::ike::probe::Probe;
 use crate::ike::proposal::Identification;
+use crate::ike::sessions::SessionState;
 use crate::ike::settings::Connection;
 
 pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
@@ -86,6 +87,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
             .collect(),
         grave: None,
         authenticated: Some(ike.authenticated.to_record(now)),
+        session: Some(ike.session.to_record()),
     }
 }
 
@@ -138,6 +140,7 @@ pub(super) fn from_record(
     ike.addresses = roads::internal(record.addresses.as_ref())?;
     ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
     ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);
+    ike.session = SessionState::from_record(record.session.as_ref());
     Ok(ike)
 }
 
