@@ -1,6 +1,7 @@
 //! Two IKE engines on one virtual clock.
 
 mod certificates;
+mod collisions;
 mod counter_sync;
 mod crash;
 mod establish;
@@ -19,6 +20,8 @@ mod rekey;
 mod several;
 mod suites;
 mod transport;
+mod unique;
 mod versions;
 mod virtual_ip;
+mod windows;
 mod world;
