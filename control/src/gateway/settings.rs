@@ -147,6 +147,7 @@ impl GatewaySettings {
             },
             witness: cluster.witness,
             preempt: cluster.preempt,
+            late: !cluster.late.is_zero(),
             leases: self.tuning.leases.unwrap_or_default(),
             mutant: self.tuning.sync,
             ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())

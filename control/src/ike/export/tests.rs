@@ -50,6 +50,7 @@ fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(10),
             rekey_time: Duration::from_secs(1000),
             takeover: Takeover::Auto,
+            inbound: Default::default(),
             roads: Default::default(),
             session: Default::default(),
             auth: AuthSettings::default(),
