@@ -23,7 +23,7 @@ use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
 use super::proposal::{Identification, IkeProposal};
-use super::sessions::SessionState;
+use super::sessions::{SessionState, lifetimes};
 use super::settings::Connection;
 use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
@@ -326,8 +326,11 @@ pub(super) struct Birth {
 impl IkeSa {
     /// A new IKE SA, just established.
     pub fn new(turn: &mut Turn<'_>, birth: Birth) -> IkeSa {
-        let rekey_at = turn.lifetime(birth.connection.rekey_time);
-        IkeSa::with(birth, turn.ids.unique(), turn.now, rekey_at)
+        let rekey_at = lifetimes::ike_rekey_at(&birth.connection, turn);
+        let life_at = lifetimes::ike_life_at(&birth.connection, turn.now);
+        let mut ike = IkeSa::with(birth, turn.ids.unique(), turn.now, rekey_at);
+        ike.session.life_at = life_at;
+        ike
     }
 
     /// An IKE SA with nothing going on.
