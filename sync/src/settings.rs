@@ -119,6 +119,11 @@ impl Settings {
     pub fn takeover(&self) -> Duration {
         self.heartbeat * self.missed.max(1)
     }
+
+    /// How long a member without rights waits in silence before it leads on nothing (R12).
+    pub(crate) fn patience(&self) -> Duration {
+        self.takeover() * 5
+    }
 }
 
 /// What a member's disk keeps, written atomically and synchronously (`lease-holes` R1).

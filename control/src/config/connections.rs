@@ -32,7 +32,6 @@ const FOREIGN: &[(&str, &str)] = &[
         "keyingtries",
         "leave it out: `start_action = \"start\"` tries until it succeeds",
     ),
-    ("unique", "leave it out"),
     (
         "dpd_timeout",
         "leave it out: retransmissions decide (RFC 7296 section 2.4)",

@@ -565,20 +565,10 @@ impl Engine {
                 Vec::new()
             }
             Effect::InitialContact => self.supersede(ike),
+            Effect::Replace => self.replace(now, ike),
             // It needs randomness: `settle` has done it.
             Effect::Reauthenticate(_) => Vec::new(),
         }
-    }
-
-    /// RFC 7296 section 2.4: the other IKE SAs with this peer are dead.
-    fn supersede(&mut self, ike: &IkeSa) -> Vec<IkeSpi> {
-        let mut dead: Vec<IkeSpi> = self.index.of_peer(&ike.remote_id).collect();
-        dead.retain(|spi| {
-            let other = self.sas.get_mut(spi);
-            let other = other.filter(|other| other.local_id == ike.local_id);
-            other.map(|other| other.superseded = true).is_some()
-        });
-        dead
     }
 
     /// Moves Child SAs and tasks to the IKE SA that succeeds theirs.

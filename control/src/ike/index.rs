@@ -6,7 +6,6 @@ use hitless_sa::{IkeSpi, SaId};
 
 use super::established::IkeSa;
 use super::proposal::Identification;
-use super::tasks::Pending;
 
 /// Kept in step with the IKE SAs by `Engine::commit`.
 #[derive(Default)]
@@ -23,7 +22,7 @@ impl Index {
     pub fn insert(&mut self, ike: &IkeSa) {
         let spi = ike.local_spi;
         self.forget_offer(spi);
-        if let Some(Pending::RekeyIke(offer)) = &ike.pending {
+        if let Some(offer) = ike.rekeying() {
             self.offers.insert(spi, offer.spi);
             self.offered.insert(offer.spi);
         }

@@ -102,11 +102,13 @@ pub(super) fn answer(
 }
 
 fn is_busy(ike: &IkeSa) -> bool {
-    let busy = matches!(
-        ike.pending,
-        Some(Pending::CreateChild(_) | Pending::DeleteChildren(_) | Pending::DeleteIke)
-    );
-    busy || ike.state != State::Established
+    let busy = |pending: &Pending| {
+        matches!(
+            pending,
+            Pending::CreateChild(_) | Pending::DeleteChildren(_) | Pending::DeleteIke
+        )
+    };
+    ike.pending.values().any(busy) || ike.state != State::Established
 }
 
 fn agree(
@@ -202,18 +204,22 @@ fn make(
         // The answer that would have had it left before the last key exchange.
         successor.give_token_later(turn);
     }
-    successor.undecided = matches!(ike.pending, Some(Pending::RekeyIke(_)));
+    successor.undecided = ike.is_rekeying();
     turn.effects.push(Effect::Created(Box::new(successor)));
     ike.successors.push(spi);
-    match &mut ike.pending {
-        Some(Pending::RekeyIke(offer)) => {
+    let ours = ike.pending.values_mut().find_map(|pending| match pending {
+        Pending::RekeyIke(offer) => Some(offer),
+        _ => None,
+    });
+    match ours {
+        Some(offer) => {
             // RFC 7296 section 2.8.2: who wins is known when our own answer is here.
             offer.collision = Some(IkeCollision {
                 ike: spi,
                 lowest: peer_nonce.min(nonce).to_vec(),
             });
         }
-        _ => inherit(ike, turn, spi),
+        None => inherit(ike, turn, spi),
     }
 }
 
@@ -244,7 +250,11 @@ fn successor(
             message_id_sync: ike.message_id_sync,
             replay_counter_sync: ike.replay_counter_sync,
             fragmenting: ike.fragmenting,
-            window: Window::new(MessageId(0), MessageId(0)),
+            window: Window::new(
+                MessageId(0),
+                MessageId(0),
+                ike.connection.roads.window_size.get(),
+            ),
         },
     );
     successor.authenticated = ike.authenticated.clone();

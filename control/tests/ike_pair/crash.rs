@@ -226,8 +226,9 @@ fn rfc3948_section_2_3_an_ike_sa_without_child_sa_keeps_its_nat_mapping() {
     let mut b = childless(B);
     b.connections[0].remote_addrs = Vec::new();
     let mut world = World::new(7, childless(A), b);
+    world.intercept();
     world.nat = Some("203.0.113.9:6789".parse().unwrap());
-    world.run(SECOND);
+    world.run(SECOND * 3);
     world.assert_agreement(1);
     let keepalives = |world: &World, host: usize| {
         let sent = world.hosts[host].sent.iter();

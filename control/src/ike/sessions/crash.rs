@@ -112,7 +112,7 @@ impl IkeSa {
     /// request and shows the token (RFC 6290 section 4.5).
     fn is_forgotten(&self, path: Path, header: &Header, contents: &Contents<'_>) -> bool {
         let asked =
-            self.window.outstanding.is_some() || self.sync.is_some() || self.probe.is_some();
+            !self.window.outstanding.is_empty() || self.sync.is_some() || self.probe.is_some();
         let Some(token) = &self.session.peer_token else {
             return false;
         };
