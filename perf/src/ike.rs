@@ -80,6 +80,7 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
         remote_ts: net(other)?,
         dynamic: Default::default(),
         rekey_time: Duration::ZERO,
+        lifetimes: Default::default(),
         replay_window: 1024,
         start: host == 0,
         options: SaOptions::default(),

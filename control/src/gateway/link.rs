@@ -492,6 +492,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             remote_ts: host(other.address).into_iter().collect(),
             dynamic: Default::default(),
             rekey_time: Duration::from_secs(3600),
+            lifetimes: Default::default(),
             replay_window: 4096,
             options: hitless_sa::SaOptions::default(),
             start: false,

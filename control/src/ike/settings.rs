@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::auth::{AuthSettings, TimeOfDay};
 use super::fragments::Fragmentation;
 use super::proposal::{EspProposal, Identification, IkeProposal};
-use super::sessions::{ClusterSecret, SessionSettings};
+use super::sessions::{ClusterSecret, Lifetimes, SessionSettings};
 use super::window::MAX_WINDOW;
 
 /// What the engine must know besides its connections.
@@ -79,6 +79,8 @@ pub struct Child {
     pub dynamic: Dynamic,
     /// Lifetime of the Child SA; zero for unlimited.
     pub rekey_time: Duration,
+    /// How much longer than that, and how much it carries.
+    pub lifetimes: Lifetimes,
     pub replay_window: u32,
     pub options: SaOptions,
     /// Initiate when the gateway starts to lead, and again whenever it is lost.

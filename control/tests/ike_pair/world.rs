@@ -126,6 +126,7 @@ pub fn child(host: usize, name: &str, start: bool) -> Child {
         remote_ts: selectors(sides[1]),
         dynamic: Default::default(),
         rekey_time: Duration::ZERO,
+        lifetimes: Default::default(),
         replay_window: 1024,
         options: hitless_sa::SaOptions::default(),
         start,

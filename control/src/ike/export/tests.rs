@@ -62,6 +62,7 @@ fn settings(host: usize) -> EngineSettings {
                 remote_ts: vec![NETS[other].parse().unwrap()],
                 dynamic: Default::default(),
                 rekey_time: Duration::from_secs(100),
+                lifetimes: Default::default(),
                 replay_window: 64,
                 options: hitless_sa::SaOptions::default(),
                 start: host == 0,
