@@ -551,12 +551,6 @@ impl Worker {
         }
     }
 
-    /// Asks for what [`Worker::note_uses`] needs.
-    #[inline]
-    pub(crate) fn prefetch_use(&self, slot: u32) {
-        self.schedule.prefetch(slot);
-    }
-
     /// Publishes what is due. With many SAs all of it lies in memory: each step asks for what the next
     /// one reads, of several SAs at once.
     fn publish_due(&mut self, now: Instant) {

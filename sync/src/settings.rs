@@ -52,7 +52,7 @@ impl Default for LeaseSizes {
             },
             outbound: (1 << 16, 1 << 29),
             outbound_short: (1 << 12, 1 << 23),
-            inbound: (32, 1 << 29),
+            inbound: (8, 1 << 29),
             exchange: Duration::from_millis(200),
         }
     }
@@ -118,6 +118,11 @@ impl Settings {
     /// Silence after which an active counts as dead.
     pub fn takeover(&self) -> Duration {
         self.heartbeat * self.missed.max(1)
+    }
+
+    /// How long a member without rights waits in silence before it leads on nothing (R12).
+    pub(crate) fn patience(&self) -> Duration {
+        self.takeover() * 5
     }
 }
 

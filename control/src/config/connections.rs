@@ -13,6 +13,7 @@ use super::model::PortConfig;
 use super::overlap;
 use super::pools::{self, Surroundings};
 use super::report::{Refusal, Span};
+use super::sessions;
 use super::suggest::nearest;
 use super::value::{self, quoted};
 use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
@@ -36,7 +37,6 @@ const FOREIGN: &[(&str, &str)] = &[
         "keyingtries",
         "leave it out: `start_action = \"start\"` tries until it succeeds",
     ),
-    ("unique", "leave it out"),
     (
         "dpd_timeout",
         "leave it out: retransmissions decide (RFC 7296 section 2.4)",
@@ -124,6 +124,7 @@ fn connection(
     let takeover = section.or("takeover", Takeover::default(), value::word(TAKEOVERS));
     let (fragmentation, fragment_size) = fragmentation(section);
     let roads = pools::roads(section, context.pools);
+    let session = sessions::read(section);
     let surroundings = Surroundings {
         local_addrs: local_addrs.as_deref(),
         remote_addrs: remote_addrs.as_deref(),
@@ -160,6 +161,7 @@ fn connection(
         rekey_time,
         takeover,
         roads: roads?,
+        session,
         auth: AuthSettings {
             local: local.auth,
             remote: remote.auth,

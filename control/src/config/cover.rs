@@ -108,6 +108,8 @@ const PUBLIC: &[&str] = &[
     "dpd_delay",
     "rekey_time",
     "takeover",
+    "window_size",
+    "unique",
     "esp_proposals",
     "local_ts",
     "remote_ts",

@@ -14,7 +14,6 @@ use hitless_dataplane::spd::{Action, Policy};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::{Checkpoint, Usage};
 
-use super::blackout::Blackout;
 use super::silence::Silence;
 use crate::ike::settings::Child;
 
@@ -50,8 +49,8 @@ pub struct Carried {
     told: Option<Instant>,
     /// Numbers that the peer should skip after a takeover, until it was asked to (RFC 6311).
     pub delta: u64,
-    /// Packets that are refused since a takeover.
-    pub blackout: Blackout,
+    /// Whether a packet was refused since the takeover, for being below the floor.
+    pub refused: bool,
     /// The one worker that has the receiving half, and its window; with `shared` one of them.
     pub home: usize,
     /// The worker that the receiving half is on its way to.
@@ -96,7 +95,7 @@ impl Carried {
             seen_top: floor,
             told: None,
             delta: 0,
-            blackout: Blackout::default(),
+            refused: false,
             home,
             moving: None,
             moved_at: None,

@@ -11,6 +11,43 @@ use crate::ike;
 /// How often one member's bad datagrams are told of; all are counted.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
+/// What is told of IKE with peers in figures.
+const HANDSHAKES: [&str; 13] = [
+    "ike_established",
+    "ike_rekeyed",
+    "ike_deleted",
+    "child_established",
+    "child_rekeyed",
+    "child_deleted",
+    "message_id_sync_sent",
+    "message_id_synced",
+    "replay_counter_sync_sent",
+    "replay_counter_sync_received",
+    "relocated",
+    "authentication_failed",
+    "negotiation_failed",
+];
+
+/// Which of them an event is.
+fn handshake(event: &ike::Event) -> Option<usize> {
+    Some(match event {
+        ike::Event::IkeEstablished { .. } => 0,
+        ike::Event::IkeRekeyed { .. } => 1,
+        ike::Event::IkeDeleted { .. } => 2,
+        ike::Event::ChildEstablished { .. } => 3,
+        ike::Event::ChildRekeyed { .. } => 4,
+        ike::Event::ChildDeleted { .. } => 5,
+        ike::Event::MessageIdSyncSent { .. } => 6,
+        ike::Event::MessageIdSynced { .. } => 7,
+        ike::Event::ReplayCounterSyncSent { .. } => 8,
+        ike::Event::ReplayCounterSync { .. } => 9,
+        ike::Event::Relocated { .. } => 10,
+        ike::Event::AuthenticationFailed { .. } => 11,
+        ike::Event::NegotiationFailed { .. } => 12,
+        _ => return None,
+    })
+}
+
 /// What was dropped or refused, and why.
 #[derive(Default)]
 pub(super) struct Counts {
@@ -20,6 +57,8 @@ pub(super) struct Counts {
     pub unsendable: u64,
     /// IKE between us and peers; the reasons are the program's own words, so they are few.
     ike: BTreeMap<&'static str, u64>,
+    /// What handshakes came to, in the order of `handshake`.
+    handshakes: [u64; HANDSHAKES.len()],
     authentication_failed: u64,
     negotiation_failed: u64,
     /// Datagrams of members that could be read but not be used.
@@ -31,6 +70,9 @@ pub(super) struct Counts {
 impl Counts {
     /// Counts what an event of IKE says about bad input.
     pub fn ike(&mut self, event: &ike::Event) {
+        if let Some(count) = handshake(event).and_then(|which| self.handshakes.get_mut(which)) {
+            *count += 1;
+        }
         match event {
             ike::Event::Dropped { reason, .. } => *self.ike.entry(reason).or_default() += 1,
             ike::Event::AuthenticationFailed { .. } => self.authentication_failed += 1,
@@ -62,6 +104,11 @@ impl Counts {
             self.told.insert((member, reason), now);
         }
         news
+    }
+
+    /// What IKE with peers came to.
+    pub fn handshakes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        HANDSHAKES.into_iter().zip(self.handshakes)
     }
 
     /// Everything that is not zero, by name.

@@ -25,6 +25,7 @@
 //!  silence.rs  inherited SAs that the peer has no more
 //!  health.rs   workers that are stuck, links that are down
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
+//!  metrics.rs  all of that as figures
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
@@ -40,6 +41,7 @@ mod foreign;
 mod health;
 mod install;
 mod link;
+mod metrics;
 mod neighbours;
 mod punt;
 mod roles;
@@ -69,6 +71,7 @@ pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
 use acquire::Asked;
+use blackout::Blackouts;
 use children::Children;
 use commit::Waiting;
 use counts::Counts;
@@ -184,6 +187,7 @@ pub struct Gateway {
     counts: Counts,
     asked: Asked,
     foreign: Foreign,
+    blackouts: Blackouts,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
@@ -233,6 +237,7 @@ impl Gateway {
             counts: Counts::default(),
             asked: Asked::default(),
             foreign: Foreign::default(),
+            blackouts: Blackouts::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
         };

@@ -203,6 +203,7 @@ impl Gateway {
         self.held.clear();
         self.inherited.clear();
         self.rightless.clear();
+        self.blackouts.clear();
         self.engine.step_down();
         self.drilled = Drill::default();
         self.dataplane.forget_packets();

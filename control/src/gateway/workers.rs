@@ -192,6 +192,7 @@ impl Gateway {
     /// (`lease-holes` D12).
     pub(super) fn scan(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.watch_workers(now, entropy);
+        self.end_blackouts(now, entropy);
         let mut usage = Vec::new();
         let mut seen = Vec::new();
         let mut silent = Vec::new();

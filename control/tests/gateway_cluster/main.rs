@@ -5,6 +5,7 @@ mod fitness;
 mod held;
 mod hostile;
 mod idle;
+mod metrics;
 mod roads;
 mod roles;
 mod takeover;

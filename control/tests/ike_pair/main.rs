@@ -1,7 +1,9 @@
 //! Two IKE engines on one virtual clock.
 
 mod certificates;
+mod collisions;
 mod counter_sync;
+mod crash;
 mod establish;
 mod failover;
 mod followup;
@@ -18,6 +20,8 @@ mod rekey;
 mod several;
 mod suites;
 mod transport;
+mod unique;
 mod versions;
 mod virtual_ip;
+mod windows;
 mod world;

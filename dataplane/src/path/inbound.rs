@@ -130,8 +130,8 @@ impl Worker {
                 Err(_) => esp::is_authentic(esp, sa),
             };
             if authentic {
-                let event = || Event::BelowFloor { sa: sa.id };
-                self.reports.hint(Kind::BelowFloor, now, event);
+                // Limited by the SA alone: after a takeover all of them have this to say at once.
+                self.reports.offer(Event::BelowFloor { sa: sa.id });
                 return self
                     .frames
                     .drop_of(&sa.counters, arrival.packet, DropReason::Replay);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::Responder;
+use crate::ike::asked::Asked;
 use crate::ike::contents::Contents;
 use crate::ike::create::exchange_keys;
 use crate::ike::fragments::{self, Whole};
@@ -65,7 +66,16 @@ impl Responder {
         let contents = Contents::of(&payloads);
         match self.intermediate.due() {
             Some(method) => self.mix(turn, path, header, whole, &contents, method),
-            None => self.auth_request(turn, connections, path, &whole.head, &contents),
+            None => {
+                let parts = message.0.map_or(1, |place| place.total);
+                let asked = Asked::new(&whole.head, parts, &whole.content);
+                let mut progress =
+                    self.auth_request(turn, connections, path, &whole.head, &contents);
+                if let Progress::Established(ike) = &mut progress {
+                    ike.window.recognise(asked);
+                }
+                progress
+            }
         }
     }
 
