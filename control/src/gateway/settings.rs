@@ -97,7 +97,8 @@ impl GatewaySettings {
         self.aead
     }
 
-    pub(super) fn engine(&self, incarnation: Incarnation) -> EngineSettings {
+    /// What an IKE engine is told.
+    pub fn engine(&self, incarnation: Incarnation) -> EngineSettings {
         EngineSettings {
             member: self.config.cluster.id,
             incarnation,
