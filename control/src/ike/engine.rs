@@ -76,6 +76,13 @@ pub enum Input<'a> {
     Traffic {
         sa: SaId,
     },
+    /// What this Child SA has carried since it was made, under every leader, in the direction that
+    /// carried more: it may have to be replaced for that.
+    Carried {
+        sa: SaId,
+        bytes: u64,
+        packets: u64,
+    },
     /// The peer there sends on an SPI of this cluster that nobody here knows: a former leader made a
     /// Child SA with it and told nobody.
     UnknownSpi {
@@ -179,6 +186,9 @@ impl Engine {
                 ike.heard = turn.now;
                 child::send_on(ike, turn, sa);
             }),
+            Input::Carried { sa, bytes, packets } => {
+                self.carried(now, entropy, sa, (bytes, packets));
+            }
             Input::UnknownSpi { source, spi } => self.unknown_spi(now, entropy, source, spi),
             Input::ChildPeerMoved { sa, remote } => {
                 self.with_child(now, entropy, sa, |ike, turn| {
@@ -460,7 +470,7 @@ impl Engine {
         });
     }
 
-    fn with_child(
+    pub(super) fn with_child(
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,

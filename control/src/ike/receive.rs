@@ -292,7 +292,7 @@ fn deletes_ike(payloads: &[Payload]) -> bool {
 
 /// The notification that an authenticated but unusable request is answered with
 /// (RFC 7296 sections 2.5 and 2.21.3).
-fn refusal(error: &MessageError) -> Option<Notify> {
+pub(super) fn refusal(error: &MessageError) -> Option<Notify> {
     let kind = error.notify()?;
     let data = match error {
         MessageError::UnsupportedCritical(kind) => vec![kind.0],

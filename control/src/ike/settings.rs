@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use super::auth::{AuthSettings, TimeOfDay};
 use super::fragments::Fragmentation;
 use super::proposal::{EspProposal, Identification, IkeProposal};
-use super::sessions::{ClusterSecret, SessionSettings};
+use super::sessions::{ClusterSecret, Lifetimes, SessionSettings};
 use super::window::MAX_WINDOW;
 
 /// What the engine must know besides its connections.
@@ -59,6 +59,8 @@ pub struct Connection {
     pub rekey_time: Duration,
     /// How a takeover resumes the IKE SA.
     pub takeover: Takeover,
+    /// What a takeover without a handover makes of inbound numbers.
+    pub inbound: TakeoverInbound,
     pub roads: Roads,
     pub session: SessionSettings,
     pub auth: AuthSettings,
@@ -77,6 +79,8 @@ pub struct Child {
     pub dynamic: Dynamic,
     /// Lifetime of the Child SA; zero for unlimited.
     pub rekey_time: Duration,
+    /// How much longer than that, and how much it carries.
+    pub lifetimes: Lifetimes,
     pub replay_window: u32,
     pub options: SaOptions,
     /// Initiate when the gateway starts to lead, and again whenever it is lost.
@@ -108,6 +112,20 @@ pub enum Takeover {
     Exact,
     MessageIdSync,
     Probe,
+    Rekey,
+}
+
+/// `takeover_inbound = strict | learn | rekey` (RFC 6027 section 3.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TakeoverInbound {
+    /// Everything that the predecessor may have delivered counts as seen: no replay is accepted,
+    /// and packets are lost until the peer's numbers have passed the recorded high water.
+    #[default]
+    Strict,
+    /// Everything above the last checkpoint is accepted once: nothing is lost, and an attacker may
+    /// replay what was delivered since that checkpoint.
+    Learn,
+    /// As strict, and every Child SA is replaced at once.
     Rekey,
 }
 

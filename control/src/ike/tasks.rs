@@ -266,6 +266,7 @@ impl IkeSa {
             self.schedule(now, Task::RekeyIke);
         }
         self.reauthenticate(turn);
+        self.end_of_life(turn);
         let mut tasks = Vec::new();
         for child in &mut self.children {
             if child.rekey_at.is_some_and(|at| at <= now) {
@@ -302,7 +303,9 @@ impl IkeSa {
             State::Rekeyed { delete_at } => Some(delete_at),
             _ => None,
         };
-        let children = self.children.iter().filter_map(|c| c.rekey_at).min();
+        let lives = self.children.iter().filter_map(|c| c.life_at);
+        let rekeys = self.children.iter().filter_map(|c| c.rekey_at);
+        let children = rekeys.chain(lives).min();
         let queued = self.startable().map(|(_, at)| at).min();
         [
             self.window.deadline(),
@@ -313,6 +316,7 @@ impl IkeSa {
             self.keepalive_at(),
             delete_at,
             self.rekey_at.filter(|_| established),
+            self.session.life_at.filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),
             queued,

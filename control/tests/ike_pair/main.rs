@@ -11,6 +11,7 @@ mod fragments;
 mod hostile;
 mod inform;
 mod key_exchange;
+mod lifetimes;
 mod lossy;
 mod mobike;
 mod pki;
