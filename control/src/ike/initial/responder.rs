@@ -261,14 +261,14 @@ impl Responder {
         let never = admitted.connection.roads.childless == Childless::Never;
         if never && contents.proposals.is_none() {
             let reason = "no IKE SA without a Child SA here".to_owned();
-            self.refuse(turn, path, request, NotifyKind::INVALID_SYNTAX, reason);
+            self.turn_away(turn, path, request, NotifyKind::INVALID_SYNTAX, reason);
             return Progress::Waiting;
         }
         self.established(turn, path, contents, admitted)
     }
 
     /// Refuses the IKE SA, and gives the same answer to the same request until it expires.
-    pub fn refuse(
+    pub fn turn_away(
         &mut self,
         turn: &mut Turn<'_>,
         path: Path,
