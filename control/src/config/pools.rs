@@ -11,7 +11,7 @@ use super::document::Section;
 use super::report::Refusal;
 use super::suggest::nearest;
 use super::value;
-use crate::ike::settings::{Childless, Mobike, Pool, Roads};
+use crate::ike::settings::{Childless, Mobike, Pool, Roads, Withheld};
 
 const ADDRS: &str = "10.3.0.0/24";
 
@@ -137,6 +137,7 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
         vips: values(vips.unwrap_or_default()),
         pools: named.map(|name| name.value).collect(),
         childless,
+        withheld: Withheld::default(),
     })
 }
 

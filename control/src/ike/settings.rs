@@ -117,6 +117,14 @@ pub struct Roads {
     pub pools: Vec<String>,
     /// Whether IKE_AUTH makes a Child SA (RFC 6023).
     pub childless: Childless,
+    pub withheld: Withheld,
+}
+
+/// What of RFC 6311 is not asserted: a peer of the simulator may know one half of it, or nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Withheld {
+    pub message_id_sync: bool,
+    pub replay_counter_sync: bool,
 }
 
 /// `mobike = yes | no`; without it, what the peer wants.
