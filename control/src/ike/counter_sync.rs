@@ -114,7 +114,8 @@ pub(super) fn negotiated(connection: &Connection, peer: &Contents<'_>) -> (bool,
     let withheld = connection.roads.withheld;
     (
         peer.has(NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED) && !withheld.message_id_sync,
-        peer.has(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED) && synchronises_replay(connection),
+        peer.has(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED)
+            && synchronises_replay(connection),
     )
 }
 

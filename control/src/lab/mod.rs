@@ -19,6 +19,6 @@ pub use hub::{Hub, SyncNetwork};
 pub use station::{MTU, Station, first_start};
 pub use switch::{Captured, Switch};
 pub use topology::{
-    CLUSTER, CLUSTER_INSIDE, Family, HOST_A, HOST_B, PEER, PEER_INSIDE, FIRST_PEER, Stations, Topology,
+    CLUSTER, CLUSTER_INSIDE, Family, HOST_A, HOST_B, PEER, PEER_INSIDE, Stations, Topology,
     sync_address,
 };

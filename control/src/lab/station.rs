@@ -13,7 +13,7 @@ use hitless_sync::Durable;
 
 use super::SyncNetwork;
 use crate::config::Config;
-use crate::gateway::{Event, Gateway, Granted, GatewaySettings, Output};
+use crate::gateway::{Event, Gateway, GatewaySettings, Granted, Output};
 use crate::keylog::KeyLines;
 
 /// Payload of a lab cable's frames.

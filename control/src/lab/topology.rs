@@ -1,6 +1,5 @@
 //! Addresses and configurations of the lab's gateways, in the words that a user would write.
 
-
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
@@ -17,7 +16,7 @@ pub const HOST_A: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 pub const HOST_B: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
 
 /// The number of the peer, or of its first member.
-pub const FIRST_PEER: u8 = 9;
+const FIRST_PEER: u8 = 9;
 
 /// The addresses of one side of the gateways.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -180,7 +180,7 @@ impl Plan {
             let span = Duration::from_millis(u64::from(50 + below(entropy, 800)));
             let victim = pick(entropy, &[0, 0, second]);
             let ours = 1 + below(entropy, u32::from(self.members)) as u8;
-            let later = Duration::from_millis(u64::from(pick(entropy, &[0, 0, 20, 60])));
+            let later = Duration::from_millis(pick(entropy, &[0, 0, 20, 60]));
             self.faults.extend([
                 (at, Fault::Crash(victim)),
                 (at + later, Fault::Crash(ours)),

@@ -7,8 +7,7 @@ use std::time::Duration;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Tuning};
 use hitless::lab::{
-    CLUSTER_INSIDE, FIRST_PEER, HOST_A, HOST_B, Host, MTU, PEER_INSIDE, Switch, Topology,
-    sync_address,
+    CLUSTER_INSIDE, HOST_A, HOST_B, Host, MTU, PEER_INSIDE, Switch, Topology, sync_address,
 };
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_sa::{Entropy, Instant};
@@ -339,7 +338,11 @@ impl World {
     /// headers) stays as it is: whoever can forge that on a segment owns it.
     fn damage_all(&mut self, now: Instant) {
         let entropy = &mut self.entropy;
-        let packets = self.recorded.iter().rev().filter(|frame| frame.len() > PAYLOAD + 8);
+        let packets = self
+            .recorded
+            .iter()
+            .rev()
+            .filter(|frame| frame.len() > PAYLOAD + 8);
         for frame in packets.take(GARBAGE) {
             let mut frame = frame.clone();
             if frame[23] == 17 {
