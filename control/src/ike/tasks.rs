@@ -27,6 +27,8 @@ pub(super) enum Task {
     Mobike(Errand),
     /// Tell the peer the token of RFC 6290.
     CrashToken,
+    /// Ask for another ticket (RFC 5723).
+    AskTicket,
 }
 
 /// A task and the earliest time for it.
@@ -172,6 +174,7 @@ impl IkeSa {
                 Task::DeleteChild(id) => inform::delete_child(self, turn, id),
                 Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
                 Task::CrashToken => self.give_token(turn),
+                Task::AskTicket => self.ask_ticket(turn),
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
                 Task::Liveness => {
                     self.request(turn, Exchange::Informational, &[], Pending::Liveness);
@@ -201,7 +204,7 @@ impl IkeSa {
                     turn.dirty = true;
                 }
                 Due::Dead(_) if takeover::doubt(self, turn) => break,
-                Due::Dead(_) => return self.destroy(turn, "no answer"),
+                Due::Dead(_) => return self.lose(turn, "no answer"),
             }
         }
         if self.forget_at.is_some_and(|at| at <= turn.now) {
@@ -257,6 +260,7 @@ impl IkeSa {
         }
         self.reauthenticate(turn);
         self.end_of_life(turn);
+        self.renew_ticket(turn);
         let mut tasks = Vec::new();
         for child in &mut self.children {
             if child.rekey_at.is_some_and(|at| at <= now) {
@@ -307,6 +311,7 @@ impl IkeSa {
             delete_at,
             self.rekey_at.filter(|_| established),
             self.session.life_at.filter(|_| established),
+            self.renew_at().filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),
             queued,
