@@ -102,6 +102,7 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
             dpd_delay: Duration::ZERO,
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            inbound: Default::default(),
             roads: Default::default(),
             session: Default::default(),
             auth: AuthSettings::default(),

@@ -120,7 +120,9 @@ impl Gateway {
             self.dataplane
                 .send(worker, Command::InstallInbound(Box::new(half)));
         }
-        for (worker, half) in outbound {
+        for (worker, mut half) in outbound {
+            // Of several workers that send, one keeps the NAT's mapping.
+            half.keep_alive_at_once = inherited.is_some() && worker == home;
             self.dataplane
                 .send(worker, Command::InstallOutbound(Box::new(half)));
         }

@@ -475,6 +475,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
         dpd_delay: Duration::ZERO,
         rekey_time: Duration::from_secs(4 * 3600),
         takeover: Takeover::Auto,
+        inbound: Default::default(),
         roads: Default::default(),
         session: Default::default(),
         auth: AuthSettings::default(),

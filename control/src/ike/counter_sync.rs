@@ -381,6 +381,9 @@ pub(super) fn complete(
 }
 
 #[cfg(test)]
+mod rules;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

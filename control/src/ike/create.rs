@@ -127,6 +127,10 @@ pub(super) fn answer(
         return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
     }
     let replaced = match contents.rekeyed_child() {
+        // RFC 7296 section 1.3.3: REKEY_SA names the SA by its protocol and SPI.
+        None if contents.has(NotifyKind::REKEY_SA) => {
+            return vec![Payload::notify(NotifyKind::INVALID_SYNTAX, &[])];
+        }
         None => None,
         Some(spi) => match replaced_child(ike, spi) {
             Ok(id) => Some(id),

@@ -278,7 +278,7 @@ impl Engine {
             let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
             let kind = NotifyKind::AUTHENTICATION_FAILED;
             let reason = "the peer has an IKE SA, which is kept".to_owned();
-            responder.refuse(&mut turn, path, message.1, kind, reason);
+            responder.turn_away(&mut turn, path, message.1, kind, reason);
             (results, progress) = (turn.finish(), Progress::Waiting);
         }
         self.emit(std::mem::take(&mut results.immediate), Vec::new());

@@ -160,10 +160,10 @@ impl IkeSa {
         if self.sync.is_some() {
             return turn.drop(path.remote, "synchronising");
         }
-        if self.accept_jump && header.message_id > self.window.expected {
-            self.window.jump(header.message_id);
-        }
         let id = header.message_id;
+        if self.accept_jump && self.window.sequence(id) == Sequence::Ahead {
+            self.window.jump(id);
+        }
         match self.window.sequence(id) {
             Sequence::New => {}
             Sequence::Repeated if !self.window.repeats(id, &asked) => {
@@ -293,7 +293,7 @@ fn deletes_ike(payloads: &[Payload]) -> bool {
 
 /// The notification that an authenticated but unusable request is answered with
 /// (RFC 7296 sections 2.5 and 2.21.3).
-fn refusal(error: &MessageError) -> Option<Notify> {
+pub(super) fn refusal(error: &MessageError) -> Option<Notify> {
     let kind = error.notify()?;
     let data = match error {
         MessageError::UnsupportedCritical(kind) => vec![kind.0],

@@ -59,6 +59,8 @@ pub struct Connection {
     pub rekey_time: Duration,
     /// How a takeover resumes the IKE SA.
     pub takeover: Takeover,
+    /// What a takeover without a handover makes of inbound numbers.
+    pub inbound: TakeoverInbound,
     pub roads: Roads,
     pub session: SessionSettings,
     pub auth: AuthSettings,
@@ -110,6 +112,20 @@ pub enum Takeover {
     Exact,
     MessageIdSync,
     Probe,
+    Rekey,
+}
+
+/// `takeover_inbound = strict | learn | rekey` (RFC 6027 section 3.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TakeoverInbound {
+    /// Everything that the predecessor may have delivered counts as seen: no replay is accepted,
+    /// and packets are lost until the peer's numbers have passed the recorded high water.
+    #[default]
+    Strict,
+    /// Everything above the last checkpoint is accepted once: nothing is lost, and an attacker may
+    /// replay what was delivered since that checkpoint.
+    Learn,
+    /// As strict, and every Child SA is replaced at once.
     Rekey,
 }
 

@@ -13,6 +13,9 @@ use super::turn::Turn;
 use super::window::Due;
 use super::{counter_sync, inform, probe, takeover};
 
+/// Transmissions of a request that only fills a place in the peer's window.
+const FILLINGS: u32 = 3;
+
 /// Something to ask of the peer, when the window allows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Task {
@@ -193,15 +196,15 @@ impl IkeSa {
         loop {
             match self.window.due(turn.now, turn.backoff()) {
                 Due::Nothing => break,
+                Due::Resend(id, _) | Due::Dead(id) if self.has_filled(id) => {
+                    self.window.confirm(id);
+                    self.pending.remove(&id);
+                    turn.dirty = true;
+                }
                 Due::Resend(id, _) if self.divide(turn, id) => {}
                 Due::Resend(id, bytes) => {
                     let path = mobike::resend_path(self, id, turn.backoff().tries);
                     turn.immediate.push(path.transmit(bytes));
-                }
-                Due::Dead(id) if matches!(self.pending.get(&id), Some(Pending::Filler)) => {
-                    self.window.confirm(id);
-                    self.pending.remove(&id);
-                    turn.dirty = true;
                 }
                 Due::Dead(_) if takeover::doubt(self, turn) => break,
                 Due::Dead(_) => return self.lose(turn, "no answer"),
@@ -222,6 +225,13 @@ impl IkeSa {
             self.lifetimes(turn);
         }
         self.advance(turn);
+    }
+
+    /// Whether a request that fills a place has been sent often enough: no answer means that it was
+    /// answered to another member.
+    fn has_filled(&self, id: MessageId) -> bool {
+        let sent = self.window.outstanding.get(&id).map_or(0, |o| o.sent);
+        sent > FILLINGS && matches!(self.pending.get(&id), Some(Pending::Filler))
     }
 
     /// Sends an outstanding request in smaller fragments, if it stayed unanswered for long and was

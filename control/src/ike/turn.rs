@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn spis_lie_in_the_members_part_rfc6311_3_3() {
+    fn rfc6311_r2_spis_lie_in_the_members_part() {
         let mut ids = Ids::new(MemberId(7), Incarnation(1), Vec::new());
         let entropy: &mut dyn Entropy = &mut Zeros;
         assert_eq!(ids.spi(entropy), Spi(0x0700_0000));

@@ -167,6 +167,7 @@ pub fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(20),
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            inbound: Default::default(),
             roads: Default::default(),
             session: Default::default(),
             auth: AuthSettings::default(),

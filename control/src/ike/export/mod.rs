@@ -212,4 +212,4 @@ fn sa_id(record: &SaIdRecord) -> Result<SaId, ImportError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

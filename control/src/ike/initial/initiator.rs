@@ -256,10 +256,11 @@ impl Initiator {
     }
 
     fn restart(&mut self, turn: &mut Turn<'_>) {
-        if self.restarts < RESTARTS {
-            self.restarts += 1;
-            self.send_init(turn);
+        if self.restarts >= RESTARTS {
+            return turn.drop(self.path.remote, "too many new IKE_SA_INIT requests");
         }
+        self.restarts += 1;
+        self.send_init(turn);
     }
 
     fn agree(

@@ -155,7 +155,13 @@ impl Responder {
         match Responder::agree(turn, connections, path, header, &contents, datagram) {
             Ok(responder) => Admission::HalfOpen(Box::new(responder)),
             Err(Some(refusal)) => {
-                turn.immediate.push(stateless(path, header, refusal));
+                // RFC 7296 section 3.10.1: INVALID_SYNTAX "may only be returned for and in an
+                // encrypted packet".
+                if refusal == Payload::notify(NotifyKind::INVALID_SYNTAX, &[]) {
+                    turn.drop(path.remote, "invalid IKE_SA_INIT");
+                } else {
+                    turn.immediate.push(stateless(path, header, refusal));
+                }
                 Admission::Refused
             }
             Err(None) => Admission::Refused,
@@ -172,7 +178,6 @@ impl Responder {
     ) -> Result<Responder, Option<Payload>> {
         let (Some(proposals), Some(peer_nonce)) = (contents.proposals, contents.valid_nonce())
         else {
-            turn.drop(path.remote, "IKE_SA_INIT without proposal or nonce");
             return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
         };
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
@@ -180,6 +185,8 @@ impl Responder {
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
         let chosen = all.find_map(|c| choose(c, contents, proposals));
+        // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
+        let chosen = chosen.filter(|(theirs, _)| theirs.spi.is_empty());
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
@@ -261,14 +268,14 @@ impl Responder {
         let never = admitted.connection.roads.childless == Childless::Never;
         if never && contents.proposals.is_none() {
             let reason = "no IKE SA without a Child SA here".to_owned();
-            self.refuse(turn, path, request, NotifyKind::INVALID_SYNTAX, reason);
+            self.turn_away(turn, path, request, NotifyKind::INVALID_SYNTAX, reason);
             return Progress::Waiting;
         }
         self.established(turn, path, contents, admitted)
     }
 
     /// Refuses the IKE SA, and gives the same answer to the same request until it expires.
-    pub fn refuse(
+    pub fn turn_away(
         &mut self,
         turn: &mut Turn<'_>,
         path: Path,
