@@ -37,7 +37,12 @@ impl Engine {
             return self.dropped(path, "standing by");
         }
         match parse(datagram) {
-            Ok(Parsed::Clear { header, payloads }) if header.exchange == Exchange::IkeSaInit => {
+            Ok(Parsed::Clear { header, payloads })
+                if matches!(
+                    header.exchange,
+                    Exchange::IkeSaInit | Exchange::IkeSessionResume
+                ) =>
+            {
                 self.init(now, entropy, path, &header, &payloads, datagram);
             }
             Ok(Parsed::Clear { header, payloads }) => {
@@ -103,7 +108,12 @@ impl Engine {
             return self.dropped(path, "IKE_SA_INIT from elsewhere");
         }
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        initiator.init_response(&mut turn, path, header, payloads, datagram);
+        match header.exchange {
+            Exchange::IkeSessionResume => {
+                initiator.resume_response(&mut turn, path, header, payloads, datagram);
+            }
+            _ => initiator.init_response(&mut turn, path, header, payloads, datagram),
+        }
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         self.timers.set(initiator.spi, Some(initiator.deadline()));
@@ -152,7 +162,11 @@ impl Engine {
             return;
         }
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let admission = Responder::admit(
+        let answer = match header.exchange {
+            Exchange::IkeSessionResume => Responder::resume,
+            _ => Responder::admit,
+        };
+        let admission = answer(
             &mut turn,
             &self.connections,
             path,
@@ -420,8 +434,9 @@ impl Engine {
     ) {
         // RFC 7296 section 2.4: only if this is our one IKE SA with the peer.
         let initial_contact = self.is_first_contact(&connection);
+        let held = self.ticket(now, &connection);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let initiator = Initiator::start(&mut turn, connection, child, initial_contact);
+        let initiator = Initiator::start(&mut turn, connection, child, initial_contact, held);
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         if let Some(initiator) = initiator {
@@ -464,8 +479,10 @@ impl Engine {
 
 /// An IKE_SA_INIT request.
 fn is_first_request(header: &Header) -> bool {
-    header.exchange == Exchange::IkeSaInit
-        && header.initiator
+    matches!(
+        header.exchange,
+        Exchange::IkeSaInit | Exchange::IkeSessionResume
+    ) && header.initiator
         && !header.response
         && header.responder_spi == IkeSpi(0)
         && header.message_id.0 == 0

@@ -45,6 +45,7 @@ mod probe;
 pub mod proposal;
 mod receive;
 mod rekey;
+mod resume;
 pub mod sessions;
 pub mod settings;
 mod starts;

@@ -2,6 +2,7 @@
 //! these two, go through `exchange.rs`.
 
 mod exchange;
+mod resume;
 
 use std::sync::Arc;
 
@@ -27,11 +28,14 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::resume as tickets;
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
 use crate::ike::turn::Turn;
 use crate::ike::virtual_ip;
 use crate::ike::window::Window;
+
+use resume::Resumed;
 
 /// A half-open IKE SA that a peer initiates.
 pub(in crate::ike) struct Responder {
@@ -57,6 +61,8 @@ pub(in crate::ike) struct Responder {
     answered: Option<(Vec<u8>, Vec<u8>)>,
     /// IKE_AUTH was refused.
     refused: bool,
+    /// It resumes a session (RFC 5723).
+    resumed: Option<Box<Resumed>>,
 }
 
 /// A peer that proved who it is, and our proof for it.
@@ -80,7 +86,7 @@ fn response_header(request: &Header, responder_spi: IkeSpi) -> Header {
     Header {
         initiator_spi: request.initiator_spi,
         responder_spi,
-        exchange: Exchange::IkeSaInit,
+        exchange: request.exchange,
         initiator: false,
         response: true,
         message_id: MessageId(0),
@@ -231,6 +237,7 @@ impl Responder {
             reassembly: Reassembly::default(),
             answered: None,
             refused: false,
+            resumed: None,
         })
     }
 
@@ -321,6 +328,9 @@ impl Responder {
         let (Some(id), Some((method, data))) = (contents.initiator_id, contents.auth) else {
             return Err("request without identity or AUTH".to_owned());
         };
+        if let Some(resumed) = &self.resumed {
+            return self.admit_resumed(turn, resumed, id, (method, data));
+        }
         let wanted = contents.responder_id.map(|id| &id.id);
         let candidates = connections.iter().filter(|c| {
             addresses_match(c, path)
@@ -474,6 +484,7 @@ impl Responder {
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
         turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
+        ike.session.resumed = self.resumed(turn);
         payloads.extend(lifetime(&connection));
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
@@ -481,6 +492,7 @@ impl Responder {
         payloads.extend(ike.window.announce());
         payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
         ike.take_token(turn, contents);
+        payloads.extend(tickets::grant(&ike, turn, contents));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
