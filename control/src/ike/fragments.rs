@@ -324,6 +324,12 @@ impl Reassembly {
         Ok(whole)
     }
 
+    /// What is held of messages that are not whole.
+    pub fn octets(&self) -> usize {
+        let waiting = [&self.request, &self.response].into_iter().flatten();
+        waiting.map(|p| p.octets + p.head.len()).sum()
+    }
+
     /// When to look whether something has waited too long.
     pub fn deadline(&self) -> Option<Instant> {
         let waiting = [&self.request, &self.response].into_iter().flatten();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
 use super::{
-    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, fragmenting, install_first,
+    Nonces, Progress, addresses_match, extensions, fragmenting, install_first,
     local_identity,
 };
 use crate::ike::auth::{
@@ -135,6 +135,15 @@ fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
 }
 
 impl Responder {
+    /// Octets of fragments that wait for others.
+    pub fn waiting(&self) -> usize {
+        self.reassembly.octets()
+    }
+
+    pub fn forget_fragments(&mut self) {
+        self.reassembly = Reassembly::default();
+    }
+
     /// Answers an IKE_SA_INIT request.
     pub fn admit(
         turn: &mut Turn<'_>,
@@ -207,7 +216,7 @@ impl Responder {
             spi,
             remote_spi: initiator_spi,
             path,
-            expires: turn.now + HALF_OPEN_LIFETIME,
+            expires: turn.now + turn.settings.limits.half_open_timeout,
             request: datagram.to_vec(),
             response,
             nonces: Nonces {
