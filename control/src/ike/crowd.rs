@@ -163,8 +163,7 @@ impl Crowd {
         let due = self.swept.is_none_or(|at| now.since(at) >= SWEEP);
         if self.sources.len() >= MOST_SOURCES && due {
             self.swept = Some(now);
-            self.sources
-                .retain(|_, bucket| bucket.credit(now) < DEPTH);
+            self.sources.retain(|_, bucket| bucket.credit(now) < DEPTH);
         }
         self.sources.len() < MOST_SOURCES
     }

@@ -186,10 +186,13 @@ impl Engine {
             Verdict::Serve => return true,
             Verdict::Drop(reason) => self.dropped(path, reason),
             Verdict::DemandCookie => {
-                self.dropped(path, match brought {
-                    Some(_) => "not a cookie of ours",
-                    None => "cookie demanded",
-                });
+                self.dropped(
+                    path,
+                    match brought {
+                        Some(_) => "not a cookie of ours",
+                        None => "cookie demanded",
+                    },
+                );
                 let cookie = self.cookies.issue(now, entropy, path.remote, spi, nonce);
                 if let Some(cookie) = cookie {
                     let demand = Payload::notify(NotifyKind::COOKIE, &cookie);

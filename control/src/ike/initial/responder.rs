@@ -8,8 +8,7 @@ use std::sync::Arc;
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
 use super::{
-    Nonces, Progress, addresses_match, extensions, fragmenting, install_first,
-    local_identity,
+    Nonces, Progress, addresses_match, extensions, fragmenting, install_first, local_identity,
 };
 use crate::ike::auth::{
     self, AuthSettings, Authenticated, Shown, SignedOctets, Wishes, lifetime, offered_without,
