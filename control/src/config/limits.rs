@@ -44,6 +44,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Limits> {
         block_threshold: count("block_threshold", default.block_threshold, 1),
         init_rate: rate("init_rate", default.init_rate),
         init_rate_ip: rate("init_rate_ip", default.init_rate_ip),
+        waiting_fragments: default.waiting_fragments,
     };
     section.finish(FOREIGN);
     if limits.cookies == Cookies::Never {

@@ -11,7 +11,7 @@
 //! |---|---|
 //! | half-open IKE SAs (`initial/half_open.rs`) | `init_limit_half_open`, `block_threshold` of them for each address |
 //! | the IKE_SA_INIT request and response that each keeps | [`LONGEST_FIRST_REQUEST`], and what we say |
-//! | fragments that wait in them | `half_open::MOST_WAITING` octets in all, 64 KiB each, half a minute |
+//! | fragments that wait in them | `waiting_fragments` octets in all, 64 KiB each, half a minute |
 //! | rates by source (here) | [`MOST_SOURCES`]; full ones are forgotten |
 //! | cookies (`cookie.rs`) | none is kept; two secrets |
 //! | reasons of drops (`gateway/counts.rs`) | the program's own words |

@@ -252,13 +252,14 @@ impl Engine {
     ) {
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         let connections = &self.connections;
-        let progress = self.half_open.with(spi, |responder| {
+        let most = self.settings.limits.waiting_fragments;
+        let progress = self.half_open.with(spi, most, |responder| {
             responder.protected_request(&mut turn, connections, path, header, message)
         });
-        let Some((progress, fits)) = progress else {
+        let Some((progress, given_up)) = progress else {
             return;
         };
-        if !fits {
+        for _ in 0..given_up {
             turn.drop(path.remote, "too many fragments for half-open IKE SAs");
         }
         let mut results = turn.finish();

@@ -324,10 +324,10 @@ impl Reassembly {
         Ok(whole)
     }
 
-    /// What is held of messages that are not whole.
-    pub fn octets(&self) -> usize {
-        let waiting = [&self.request, &self.response].into_iter().flatten();
-        waiting.map(|p| p.octets + p.head.len()).sum()
+    /// Since when parts of a request wait for the others, and how many octets of them.
+    pub fn held(&self) -> Option<(Instant, usize)> {
+        let partial = self.request.as_ref()?;
+        Some((partial.since, partial.octets + partial.head.len()))
     }
 
     /// When to look whether something has waited too long.

@@ -49,6 +49,9 @@ pub struct Limits {
     pub init_rate: u32,
     /// The same for one address.
     pub init_rate_ip: u32,
+    /// Octets of fragments that wait in all half-open IKE SAs together. Their senders have done a
+    /// key exchange with us and are nobody yet.
+    pub waiting_fragments: usize,
 }
 
 impl Default for Limits {
@@ -62,6 +65,7 @@ impl Default for Limits {
             block_threshold: 256,
             init_rate: 2000,
             init_rate_ip: 500,
+            waiting_fragments: 16 << 20,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 mod certificates;
 mod counter_sync;
+mod crowd;
 mod establish;
 mod failover;
 mod followup;

@@ -1,16 +1,12 @@
 //! The half-open IKE SAs that peers initiate: the largest table that strangers fill.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
-use hitless_sa::IkeSpi;
+use hitless_sa::{IkeSpi, Instant};
 
 use super::Responder;
 use crate::ike::crowd::Source;
-
-/// Octets of fragments that wait in all half-open IKE SAs together. Their senders have done a key
-/// exchange with us and are nobody yet.
-const MOST_WAITING: usize = 16 << 20;
 
 /// By our SPI, by what an IKE_SA_INIT request names, and counted by source.
 #[derive(Default)]
@@ -18,7 +14,7 @@ pub(in crate::ike) struct HalfOpen {
     responders: BTreeMap<IkeSpi, Responder>,
     names: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
     sources: BTreeMap<Source, usize>,
-    waiting: usize,
+    waiting: Waiting,
 }
 
 impl HalfOpen {
@@ -46,7 +42,6 @@ impl HalfOpen {
         *self.sources.entry(Source::of(remote.ip())).or_default() += 1;
         self.names
             .insert((remote, responder.remote_spi), responder.spi);
-        self.waiting += responder.waiting();
         self.responders.insert(responder.spi, responder);
     }
 
@@ -61,29 +56,61 @@ impl HalfOpen {
                 self.sources.remove(&source);
             }
         }
-        self.waiting = self.waiting.saturating_sub(responder.waiting());
+        self.waiting.note(spi, responder.waiting(), None);
         Some(responder)
     }
 
-    /// Lets one take a message in; false if it had to give up the fragments that wait in it, because
-    /// too many do.
+    /// Lets one take a message in. If fragments of more than `most` octets wait in all afterwards,
+    /// those that have waited longest are given up: of how many IKE SAs is told.
     pub fn with<T>(
         &mut self,
         spi: IkeSpi,
+        most: usize,
         action: impl FnOnce(&mut Responder) -> T,
-    ) -> Option<(T, bool)> {
+    ) -> Option<(T, usize)> {
         let responder = self.responders.get_mut(&spi)?;
-        let others = self.waiting.saturating_sub(responder.waiting());
+        let before = responder.waiting();
         let result = action(responder);
-        let fits = others + responder.waiting() <= MOST_WAITING;
-        if !fits {
-            responder.forget_fragments();
+        self.waiting.note(spi, before, responder.waiting());
+        let mut given_up = 0;
+        while self.waiting.octets > most {
+            let Some((_, oldest)) = self.waiting.order.first().copied() else {
+                break;
+            };
+            if let Some(responder) = self.responders.get_mut(&oldest) {
+                let before = responder.waiting();
+                responder.forget_fragments();
+                self.waiting.note(oldest, before, None);
+            }
+            given_up += 1;
         }
-        self.waiting = others + responder.waiting();
-        Some((result, fits))
+        Some((result, given_up))
     }
 
     pub fn clear(&mut self) {
         *self = HalfOpen::default();
+    }
+}
+
+/// Since when fragments wait, and how many octets of them.
+pub(in crate::ike) type Held = Option<(Instant, usize)>;
+
+/// The fragments that wait in all of them.
+#[derive(Default)]
+struct Waiting {
+    octets: usize,
+    order: BTreeSet<(Instant, IkeSpi)>,
+}
+
+impl Waiting {
+    fn note(&mut self, spi: IkeSpi, before: Held, after: Held) {
+        if let Some((since, octets)) = before {
+            self.order.remove(&(since, spi));
+            self.octets = self.octets.saturating_sub(octets);
+        }
+        if let Some((since, octets)) = after {
+            self.order.insert((since, spi));
+            self.octets += octets;
+        }
     }
 }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
+use super::half_open::Held;
 use super::{
     Nonces, Progress, addresses_match, extensions, fragmenting, install_first, local_identity,
 };
@@ -134,9 +135,9 @@ fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
 }
 
 impl Responder {
-    /// Octets of fragments that wait for others.
-    pub fn waiting(&self) -> usize {
-        self.reassembly.octets()
+    /// Fragments that wait for others.
+    pub fn waiting(&self) -> Held {
+        self.reassembly.held()
     }
 
     pub fn forget_fragments(&mut self) {
