@@ -25,11 +25,12 @@ pub(crate) enum Kind {
     HighWater,
     Neighbour,
     IcmpError,
-    BelowFloor,
     Strayed,
+    Stranger,
+    Answered,
 }
 
-const KINDS: usize = 8;
+const KINDS: usize = 9;
 
 /// So many in a period, then none until the next one.
 #[derive(Clone, Copy, Default)]
@@ -88,7 +89,7 @@ impl Reports {
         }
     }
 
-    /// Sends a hint that [`Reports::allow`] has let through, unless the ring is nearly full.
+    /// Sends a hint that is limited already, unless the ring is nearly full.
     pub(crate) fn offer(&mut self, event: Event) {
         if self.events.slots() > RESERVE {
             let _ = self.events.push(event);

@@ -14,6 +14,43 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Failed negotiations that are told of in that time: anybody can cause them.
 const TOLD_FAILURES: u32 = 16;
 
+/// What is told of IKE with peers in figures.
+const HANDSHAKES: [&str; 13] = [
+    "ike_established",
+    "ike_rekeyed",
+    "ike_deleted",
+    "child_established",
+    "child_rekeyed",
+    "child_deleted",
+    "message_id_sync_sent",
+    "message_id_synced",
+    "replay_counter_sync_sent",
+    "replay_counter_sync_received",
+    "relocated",
+    "authentication_failed",
+    "negotiation_failed",
+];
+
+/// Which of them an event is.
+fn handshake(event: &ike::Event) -> Option<usize> {
+    Some(match event {
+        ike::Event::IkeEstablished { .. } => 0,
+        ike::Event::IkeRekeyed { .. } => 1,
+        ike::Event::IkeDeleted { .. } => 2,
+        ike::Event::ChildEstablished { .. } => 3,
+        ike::Event::ChildRekeyed { .. } => 4,
+        ike::Event::ChildDeleted { .. } => 5,
+        ike::Event::MessageIdSyncSent { .. } => 6,
+        ike::Event::MessageIdSynced { .. } => 7,
+        ike::Event::ReplayCounterSyncSent { .. } => 8,
+        ike::Event::ReplayCounterSync { .. } => 9,
+        ike::Event::Relocated { .. } => 10,
+        ike::Event::AuthenticationFailed { .. } => 11,
+        ike::Event::NegotiationFailed { .. } => 12,
+        _ => return None,
+    })
+}
+
 /// What was dropped or refused, and why.
 #[derive(Default)]
 pub(super) struct Counts {
@@ -23,6 +60,8 @@ pub(super) struct Counts {
     pub unsendable: u64,
     /// IKE between us and peers; the reasons are the program's own words, so they are few.
     ike: BTreeMap<&'static str, u64>,
+    /// What handshakes came to, in the order of `handshake`.
+    handshakes: [u64; HANDSHAKES.len()],
     authentication_failed: u64,
     negotiation_failed: u64,
     /// Datagrams of members that could be read but not be used.
@@ -37,6 +76,9 @@ impl Counts {
     /// Counts what an event of IKE says about bad input. False if it is one failure too many to be
     /// told of, too.
     pub fn ike(&mut self, now: Instant, event: &ike::Event) -> bool {
+        if let Some(count) = handshake(event).and_then(|which| self.handshakes.get_mut(which)) {
+            *count += 1;
+        }
         match event {
             ike::Event::Dropped { reason, .. } => {
                 *self.ike.entry(reason).or_default() += 1;
@@ -62,6 +104,7 @@ impl Counts {
             SyncEvent::ConfigMismatch { member } => (*member, "sync_config_mismatch"),
             SyncEvent::StaleIncarnation { member, .. } => (*member, "sync_stale_incarnation"),
             SyncEvent::RepeatedIncarnation { member, .. } => (*member, "sync_repeated_incarnation"),
+            SyncEvent::UnexpectedLate { member } => (*member, "sync_unexpected_late"),
             SyncEvent::UnknownMember { member } => (*member, "sync_unknown_member"),
             _ => return true,
         };
@@ -77,6 +120,11 @@ impl Counts {
             self.told.insert((member, reason), now);
         }
         news
+    }
+
+    /// What IKE with peers came to.
+    pub fn handshakes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        HANDSHAKES.into_iter().zip(self.handshakes)
     }
 
     /// Everything that is not zero, by name.

@@ -14,6 +14,7 @@ use super::children::Protected;
 use super::link::{LinkMember, LinkSettings};
 use crate::config::{self, Aead, Config};
 use crate::ike::auth::TimeOfDay;
+use crate::ike::sessions::ClusterSecret;
 use crate::ike::settings::EngineSettings;
 
 /// First retransmission of IKE; strongSwan's is 4 s, which a failover cannot afford.
@@ -94,17 +95,29 @@ impl GatewaySettings {
         self.aead
     }
 
-    pub(super) fn engine(&self, incarnation: Incarnation) -> EngineSettings {
+    /// What an IKE engine is told.
+    pub fn engine(&self, incarnation: Incarnation) -> EngineSettings {
         EngineSettings {
             member: self.config.cluster.id,
             incarnation,
             connections: self.config.connections.clone(),
             pools: self.config.pools.clone(),
             secrets: self.config.secrets.clone(),
+            cluster_secret: self.cluster_secret(),
             limits: self.config.ike,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
             retransmit_tries: RETRANSMIT_TRIES,
             time_of_day: TimeOfDay::default(),
+        }
+    }
+
+    /// Slow by intent, so only if it is used.
+    fn cluster_secret(&self) -> ClusterSecret {
+        let mut connections = self.config.connections.iter();
+        let used = connections.any(|connection| connection.session.needs_secret());
+        match &self.config.cluster.sync {
+            Some(sync) if used => ClusterSecret::new(&self.config.cluster.name, &sync.secret),
+            _ => ClusterSecret::default(),
         }
     }
 
@@ -133,6 +146,7 @@ impl GatewaySettings {
             },
             witness: cluster.witness,
             preempt: cluster.preempt,
+            late: !cluster.late.is_zero(),
             leases: self.tuning.leases.unwrap_or_default(),
             mutant: self.tuning.sync,
             ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())

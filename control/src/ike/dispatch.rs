@@ -17,7 +17,7 @@ use super::output::{Event, Output};
 use super::proposal::KeyExchangeMethod;
 use super::settings::Connection;
 use super::tasks::Task;
-use super::turn::Turn;
+use super::turn::{Effect, Turn};
 
 impl Engine {
     pub(super) fn dropped(&mut self, path: Path, reason: &'static str) {
@@ -44,7 +44,9 @@ impl Engine {
             Ok(Parsed::Clear { header, payloads }) if header.exchange == Exchange::IkeSaInit => {
                 self.init(now, entropy, path, &header, &payloads, datagram);
             }
-            Ok(Parsed::Clear { .. }) => self.dropped(path, "not protected"),
+            Ok(Parsed::Clear { header, payloads }) => {
+                self.in_clear(now, entropy, path, &header, &payloads);
+            }
             Ok(Parsed::Protected { header, .. }) => {
                 self.protected(now, entropy, path, &header, (None, datagram));
             }
@@ -237,7 +239,9 @@ impl Engine {
         if self.initiators.contains_key(&ours) {
             return self.conclude(now, entropy, ours, path, header, (place, datagram));
         }
-        self.exhume(path, ours, datagram);
+        if !self.show_token(now, path, header) {
+            self.exhume(path, ours, datagram);
+        }
     }
 
     /// A message for an IKE SA that a peer initiates.
@@ -256,13 +260,31 @@ impl Engine {
         let progress = self.half_open.with(spi, most, |responder| {
             responder.protected_request(&mut turn, connections, path, header, message)
         });
-        let Some((progress, given_up)) = progress else {
+        let Some((mut progress, given_up)) = progress else {
             return;
         };
         for _ in 0..given_up {
             turn.drop(path.remote, "too many fragments for half-open IKE SAs");
         }
         let mut results = turn.finish();
+        if let Progress::Established(ike) = &progress
+            && !results
+                .effects
+                .iter()
+                .any(|e| matches!(e, Effect::InitialContact))
+            && self.has_twin(ike)
+        {
+            for child in &ike.children {
+                self.ids.release(child.sa.inbound_spi);
+            }
+            let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+            let kind = NotifyKind::AUTHENTICATION_FAILED;
+            let reason = "the peer has an IKE SA, which is kept".to_owned();
+            self.half_open.with(spi, most, |responder| {
+                responder.refuse(&mut turn, path, message.1, kind, reason);
+            });
+            (results, progress) = (turn.finish(), Progress::Waiting);
+        }
         self.emit(std::mem::take(&mut results.immediate), Vec::new());
         match progress {
             Progress::Waiting => self.emit(Vec::new(), results.events),
@@ -407,7 +429,7 @@ impl Engine {
         child: Option<String>,
     ) {
         // RFC 7296 section 2.4: only if this is our one IKE SA with the peer.
-        let initial_contact = self.index.of_connection(&connection.name).next().is_none();
+        let initial_contact = self.is_first_contact(&connection);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         let initiator = Initiator::start(&mut turn, connection, child, initial_contact);
         let results = turn.finish();

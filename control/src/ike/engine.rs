@@ -27,6 +27,7 @@ use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
+use super::sessions::crash::Shown;
 use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
 use super::status::{self, IkeSaStatus};
@@ -55,6 +56,8 @@ pub enum Input<'a> {
     Terminate {
         ike: IkeSpi,
     },
+    /// `--terminate --child`: delete a Child SA; it is not started again.
+    TerminateChild(SaId),
     RekeyIke(IkeSpi),
     RekeyChild(SaId),
     /// After a takeover with exact Message IDs: ask the peer to skip what counts as seen (RFC 6311
@@ -73,6 +76,13 @@ pub enum Input<'a> {
     /// Authenticated inbound ESP was seen on this Child SA.
     Traffic {
         sa: SaId,
+    },
+    /// What this Child SA has carried since it was made, under every leader, in the direction that
+    /// carried more: it may have to be replaced for that.
+    Carried {
+        sa: SaId,
+        bytes: u64,
+        packets: u64,
     },
     /// The peer there sends on an SPI of this cluster that nobody here knows: a former leader made a
     /// Child SA with it and told nobody.
@@ -107,6 +117,7 @@ pub struct Engine {
     pub(super) index: Index,
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
+    pub(super) shown: Shown,
     pub(super) timers: Timers<IkeSpi>,
     pub(super) outputs: VecDeque<Output>,
 }
@@ -139,6 +150,7 @@ impl Engine {
             index: Index::default(),
             cookies: Cookies::new(),
             starts: Starts::new(),
+            shown: Shown::default(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
         }
@@ -157,6 +169,9 @@ impl Engine {
                 self.initiate(now, entropy, &connection, child);
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
+            Input::TerminateChild(sa) => self.with_child(now, entropy, sa, |ike, turn| {
+                ike.terminate_child(turn, sa);
+            }),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
             Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
@@ -171,6 +186,9 @@ impl Engine {
                 ike.heard = turn.now;
                 child::send_on(ike, turn, sa);
             }),
+            Input::Carried { sa, bytes, packets } => {
+                self.carried(now, entropy, sa, (bytes, packets));
+            }
             Input::UnknownSpi { source, spi } => self.unknown_spi(now, entropy, source, spi),
             Input::ChildPeerMoved { sa, remote } => {
                 self.with_child(now, entropy, sa, |ike, turn| {
@@ -451,7 +469,7 @@ impl Engine {
         });
     }
 
-    fn with_child(
+    pub(super) fn with_child(
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
@@ -546,20 +564,10 @@ impl Engine {
                 Vec::new()
             }
             Effect::InitialContact => self.supersede(ike),
+            Effect::Replace => self.replace(now, ike),
             // It needs randomness: `settle` has done it.
             Effect::Reauthenticate(_) => Vec::new(),
         }
-    }
-
-    /// RFC 7296 section 2.4: the other IKE SAs with this peer are dead.
-    fn supersede(&mut self, ike: &IkeSa) -> Vec<IkeSpi> {
-        let mut dead: Vec<IkeSpi> = self.index.of_peer(&ike.remote_id).collect();
-        dead.retain(|spi| {
-            let other = self.sas.get_mut(spi);
-            let other = other.filter(|other| other.local_id == ike.local_id);
-            other.map(|other| other.superseded = true).is_some()
-        });
-        dead
     }
 
     /// Moves Child SAs and tasks to the IKE SA that succeeds theirs.

@@ -16,6 +16,7 @@
 //! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `takeover.rs` decides how a new active member resumes, `graves.rs`
 //! keeps the last answers of IKE SAs that are no more.
 
+mod asked;
 pub mod auth;
 mod child;
 mod contents;
@@ -45,6 +46,7 @@ mod probe;
 pub mod proposal;
 mod receive;
 mod rekey;
+pub mod sessions;
 pub mod settings;
 mod starts;
 pub mod status;
@@ -52,8 +54,9 @@ pub mod takeover;
 mod tasks;
 mod timers;
 mod turn;
+mod unique;
 mod virtual_ip;
-mod window;
+pub mod window;
 
 pub use engine::{Engine, Input};
 pub use export::ImportError;

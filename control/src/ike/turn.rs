@@ -112,6 +112,8 @@ pub(super) enum Effect {
     Lost(String),
     /// The peer says that this IKE SA is its only one (RFC 7296 section 2.4).
     InitialContact,
+    /// The other IKE SAs of its peer are to be deleted.
+    Replace,
     /// A new IKE SA with these children is to take the place of this one.
     Reauthenticate(Vec<String>),
 }

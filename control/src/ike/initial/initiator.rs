@@ -27,11 +27,12 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
 use crate::ike::proposal::{Ask, Identification, IkeProposal, KeyExchangeMethod, accepted};
+use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection, Mobike};
 use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::virtual_ip;
-use crate::ike::window::Window;
+use crate::ike::window::{Window, set_window_size};
 
 /// New IKE_SA_INIT requests for cookies and groups before giving up.
 const RESTARTS: u8 = 6;
@@ -239,10 +240,11 @@ impl Initiator {
     }
 
     fn restart(&mut self, turn: &mut Turn<'_>) {
-        if self.restarts < RESTARTS {
-            self.restarts += 1;
-            self.send_init(turn);
+        if self.restarts >= RESTARTS {
+            return turn.drop(self.path.remote, "too many new IKE_SA_INIT requests");
         }
+        self.restarts += 1;
+        self.send_init(turn);
     }
 
     fn agree(
@@ -347,6 +349,8 @@ impl Initiator {
         let mut payloads = vec![Payload::IdInitiator(body)];
         let auth = proof.auth();
         payloads.extend(proof.certificates);
+        let window = self.connection.roads.window_size.get();
+        payloads.extend((window > 1).then(|| set_window_size(window)));
         if self.initial_contact {
             payloads.push(Payload::notify(NotifyKind::INITIAL_CONTACT, &[]));
         }
@@ -368,6 +372,8 @@ impl Initiator {
         }
         payloads.extend(capabilities(&connection, None));
         payloads.extend(mobike::capabilities(&connection, self.path, None));
+        let spis = (self.spi, stage.remote_spi);
+        payloads.extend(crash::offer(turn.settings, &connection, spis));
         let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
         let limit = stage.fragmenting.limit(self.path);
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
@@ -550,21 +556,26 @@ impl Initiator {
                 message_id_sync,
                 replay_counter_sync,
                 fragmenting: stage.fragmenting,
-                window: Window::new(stage.intermediate.message_id().next(), MessageId(0)),
+                window: Window::new(
+                    stage.intermediate.message_id().next(),
+                    MessageId(0),
+                    self.connection.roads.window_size.get(),
+                ),
             },
         );
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
+        ike.take_token(turn, contents);
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),
         });
         if let Some(size) = contents.window_size() {
-            ike.window.peer_window = size;
+            ike.window.peer_allows(size);
         }
+        // IKE_AUTH has told the peer.
+        ike.window.announced = true;
         ike.mobike = mobike::negotiated(&self.connection, true, self.path, contents);
-        if contents.has(NotifyKind::INITIAL_CONTACT) {
-            turn.effects.push(Effect::InitialContact);
-        }
+        turn.effects.extend(self.connection.others(true, contents));
         virtual_ip::accept(&mut ike, contents);
         let nonces = Nonces {
             initiator: self.nonce.clone(),
