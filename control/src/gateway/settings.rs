@@ -17,8 +17,6 @@ use crate::ike::auth::TimeOfDay;
 use crate::ike::sessions::ClusterSecret;
 use crate::ike::settings::{EngineSettings, Withheld};
 
-/// Half-open IKE SAs kept at most.
-const HALF_OPEN_LIMIT: usize = 4096;
 /// First retransmission of IKE; strongSwan's is 4 s, which a failover cannot afford.
 const RETRANSMIT_TIMEOUT: Duration = Duration::from_millis(500);
 const RETRANSMIT_TRIES: u32 = 6;
@@ -114,7 +112,7 @@ impl GatewaySettings {
             pools: self.config.pools.clone(),
             secrets: self.config.secrets.clone(),
             cluster_secret: self.cluster_secret(),
-            half_open_limit: HALF_OPEN_LIMIT,
+            limits: self.config.ike,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
             retransmit_tries: RETRANSMIT_TRIES,
             time_of_day: TimeOfDay::default(),
