@@ -470,7 +470,6 @@ impl Node {
 
     /// What this member does now.
     pub fn status(&self, now: Instant) -> Status {
-        let vouch = self.settings.vouch;
         let mut status = Status {
             role: self.role(),
             epoch: None,
@@ -493,11 +492,11 @@ impl Node {
             State::Following(following) => {
                 status.epoch = Some(following.epoch);
                 status.leader = Some(following.leader);
-                status.vouched = following.vouched(now, vouch);
+                status.vouched = following.vouched(now, &self.settings);
             }
             State::TakingOver(taking) => {
                 status.epoch = Some(taking.campaign.epoch);
-                status.vouched = taking.following.vouched(now, vouch);
+                status.vouched = taking.following.vouched(now, &self.settings);
             }
             State::Leading(leading) => {
                 status.epoch = Some(leading.epoch);

@@ -121,7 +121,7 @@ impl Node {
             State::Following(following) => {
                 let mut risk = recorded(&self.store, following.session);
                 risk.standbys = usize::from(following.admitted);
-                risk.exact = following.vouched(self.now, self.settings.vouch);
+                risk.exact = following.vouched(self.now, &self.settings);
                 risk
             }
             State::TakingOver(_) | State::Out(_) => recorded(&self.store, 0),

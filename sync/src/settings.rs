@@ -130,6 +130,11 @@ impl Settings {
     pub fn takeover(&self) -> Duration {
         self.heartbeat * self.missed.max(1)
     }
+
+    /// How long a member without rights waits in silence before it leads on nothing (R12).
+    pub(crate) fn patience(&self) -> Duration {
+        self.takeover() * 5
+    }
 }
 
 /// What a member's disk keeps, written atomically and synchronously (`lease-holes` R1).
@@ -189,6 +194,8 @@ pub struct Mutant {
     pub unacknowledged: bool,
     /// Acknowledges an extension and does not record it (R6).
     pub ack_unrecorded: bool,
+    /// Offers nothing beyond the first lease of an SA: whoever uses it up waits for ever (R7).
+    pub no_extension: bool,
     /// Takes over so many numbers above the last checkpoint, as RFC 6027 section 3.4 has it,
     /// instead of above the recorded grant (R11).
     pub guessed_skip: Option<u64>,

@@ -29,15 +29,9 @@ const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 /// swanctl's words for a connection that mean nothing here.
 const FOREIGN: &[(&str, &str)] = &[
     (
-        "over_time",
-        "leave it out: an SA that is being rekeyed lives until the new one works",
-    ),
-    ("rand_time", "leave it out"),
-    (
         "keyingtries",
         "leave it out: `start_action = \"start\"` tries until it succeeds",
     ),
-    ("unique", "leave it out"),
     (
         "dpd_timeout",
         "leave it out: retransmissions decide (RFC 7296 section 2.4)",
@@ -130,7 +124,7 @@ fn connection(
     );
     let (fragmentation, fragment_size) = fragmentation(section);
     let roads = pools::roads(section, context.pools);
-    let session = sessions::read(section);
+    let session = sessions::read(section, rekey_time, reauth_time);
     let surroundings = Surroundings {
         local_addrs: local_addrs.as_deref(),
         remote_addrs: remote_addrs.as_deref(),

@@ -110,6 +110,8 @@ const PUBLIC: &[&str] = &[
     "dpd_delay",
     "rekey_time",
     "takeover",
+    "window_size",
+    "unique",
     "takeover_inbound",
     "esp_proposals",
     "local_ts",
@@ -127,6 +129,7 @@ const PUBLIC: &[&str] = &[
     "socket",
     "log",
     "key_log",
+    "grant_log",
 ];
 
 /// `[ports.outside]`, perhaps unclosed, but without quotes that could hold anything.

@@ -48,6 +48,11 @@ impl Gateway {
             let checkpoint = carried.note(now, worker, published);
             let input = SyncInput::Checkpoint { sa, checkpoint };
             self.node.handle(now, entropy, input);
+            let bytes = checkpoint.bytes_in.max(checkpoint.bytes_out);
+            let packets = checkpoint.packets_in.max(checkpoint.packets_out);
+            if self.engine.is_spent(sa, bytes, packets) {
+                self.tell_ike(now, entropy, Input::Carried { sa, bytes, packets });
+            }
         }
         work
     }
