@@ -249,7 +249,7 @@ fn tickets_are_renewed_before_they_expire() {
 fn rfc5723_section_4_3_3_cookies_hold_for_the_exchange_too() {
     let mut world = world(9, |host, settings| {
         if host == B {
-            settings.half_open_limit = 2;
+            settings.limits.cookie_threshold = 1;
         }
     });
     world.fail_over_with(B, BTreeMap::new(), Resume::Exact);

@@ -1,7 +1,7 @@
 use super::*;
 use crate::ike::auth::TimeOfDay;
 use crate::ike::sessions::ClusterSecret;
-use crate::ike::settings::EngineSettings;
+use crate::ike::settings::{EngineSettings, Limits};
 use hitless_sa::{Incarnation, MemberId};
 
 fn settings(secret: &[u8]) -> EngineSettings {
@@ -12,7 +12,7 @@ fn settings(secret: &[u8]) -> EngineSettings {
         connections: Vec::new(),
         pools: Vec::new(),
         secrets: Vec::new(),
-        half_open_limit: 8,
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),
