@@ -4,12 +4,16 @@ use hitless_sa::Instant;
 use hitless_sync::{ClassRisk, Role as NodeRole};
 
 use super::Gateway;
-use crate::api::{ClassReport, ClusterReport, DrillReport, UnservedReport};
+use crate::api::{ClassReport, ClusterReport, DrillReport, GatewayStatus, UnservedReport};
 
 impl Gateway {
     /// What a takeover now would cost, as far as this member knows.
     pub fn cluster(&self, now: Instant) -> ClusterReport {
-        let status = self.status(now);
+        self.cluster_of(now, self.status(now))
+    }
+
+    /// The same, beside a status that has just been made.
+    pub(super) fn cluster_of(&self, now: Instant, status: GatewayStatus) -> ClusterReport {
         let risk = self.node.risk();
         let drill = self.drilled.status();
         let leading = self.node.status(now).role == NodeRole::Leading;

@@ -28,6 +28,8 @@ const DATAGRAM: usize = 1200;
 /// Packets that the new active holds while its SAs are being installed, and how long at least.
 const HELD: usize = 4096;
 const INSTALL: Duration = Duration::from_millis(250);
+/// The workers may take so long to install everything.
+const GATE: Duration = Duration::from_secs(2);
 
 /// How far a new active is with its SAs.
 #[derive(Default)]
@@ -41,6 +43,8 @@ enum Gate {
     Barrier {
         number: u64,
         waiting: Vec<usize>,
+        /// It opens then, whatever a worker does.
+        until: Instant,
         announce: bool,
     },
 }
@@ -185,11 +189,11 @@ impl Gateway {
                 self.late.hold(now, packet);
             }
         }
-        self.open_gate();
+        self.open_gate(now);
     }
 
     /// The commands of everything that this leadership begins with have been given.
-    pub(super) fn settled(&mut self) {
+    pub(super) fn settled(&mut self, now: Instant) {
         if let Gate::Settling { announce } = self.late.gate {
             self.barriers += 1;
             let number = self.barriers;
@@ -197,17 +201,21 @@ impl Gateway {
             self.late.gate = Gate::Barrier {
                 number,
                 waiting: (0..self.dataplane.len()).collect(),
+                until: now + GATE,
                 announce,
             };
         }
     }
 
     /// Lets in what waits, once the workers have all SAs.
-    pub(super) fn open_gate(&mut self) {
+    fn open_gate(&mut self, now: Instant) {
         if let Gate::Barrier {
-            waiting, announce, ..
+            waiting,
+            until,
+            announce,
+            ..
         } = &self.late.gate
-            && waiting.is_empty()
+            && (waiting.is_empty() || now >= *until)
         {
             let announce = *announce;
             self.late.gate = Gate::Open;
@@ -226,7 +234,7 @@ impl Gateway {
     /// What is over by now.
     pub(super) fn tend_late(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.send_late(now, entropy);
-        self.open_gate();
+        self.open_gate(now);
         if self.late.to.is_some_and(|(_, until)| now >= until) {
             self.stop_forwarding();
         }

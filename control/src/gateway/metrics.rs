@@ -20,7 +20,8 @@ const ROLES: [Role; 6] = [
 impl Gateway {
     /// Every figure.
     pub fn metrics(&self, now: Instant) -> MetricsReport {
-        let (status, cluster) = (self.status(now), self.cluster(now));
+        let status = self.status(now);
+        let cluster = self.cluster_of(now, status.clone());
         let mut report = MetricsReport::default();
         member(&mut report, &status, &cluster);
         risk(&mut report, &cluster);

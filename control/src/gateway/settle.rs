@@ -30,7 +30,7 @@ impl Gateway {
         if self.policies_changed {
             self.publish_policies();
         }
-        self.settled();
+        self.settled(now);
     }
 
     fn ike_output(&mut self, now: Instant, entropy: &mut dyn Entropy, output: IkeOutput) {

@@ -28,9 +28,7 @@ impl Gateway {
     pub fn status(&self, now: Instant) -> GatewayStatus {
         let cluster = &self.settings.config().cluster;
         let node = self.node.status(now);
-        let mut leases: Vec<LeaseStatus> = self.children.iter().map(lease).collect();
-        leases.sort_by_key(LeaseStatus::remaining);
-        leases.truncate(LEASES);
+        let leases = self.scarce_leases();
         let esp = self.dataplane.counters().map(|counters| counters.esp());
         let esp = esp.fold(Default::default(), |sum: [u64; 4], esp| {
             let one = [esp.packets_in, esp.bytes_in, esp.packets_out, esp.bytes_out];
@@ -58,7 +56,7 @@ impl Gateway {
                 objects: node.objects as u64,
                 vouched: node.vouched,
             },
-            ike_sas: self.engine.status(now).len() as u64,
+            ike_sas: self.engine.count() as u64,
             child_sas: node.sas as u64,
             leases,
             packets_in: esp[0],
@@ -77,6 +75,22 @@ impl Gateway {
                 .map(|path| path.display().to_string()),
             ports: self.ports(),
         }
+    }
+
+    /// Only what is told is written out: there may be many SAs, and heartbeats wait meanwhile.
+    fn scarce_leases(&self) -> Vec<LeaseStatus> {
+        let remaining = |carried: &&Carried| {
+            let end = carried.cell.limit().0.saturating_add(1);
+            end.saturating_sub(carried.cell.cursor().0)
+        };
+        let mut all: Vec<&Carried> = self.children.iter().collect();
+        if all.len() > LEASES {
+            all.select_nth_unstable_by_key(LEASES, remaining);
+            all.truncate(LEASES);
+        }
+        let mut leases: Vec<LeaseStatus> = all.into_iter().map(lease).collect();
+        leases.sort_by_key(LeaseStatus::remaining);
+        leases
     }
 
     /// Which key each outbound SPI stands for, as a digest: on the wire two SAs that two members

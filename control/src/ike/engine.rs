@@ -439,6 +439,11 @@ impl Engine {
         active.chain(passive).chain(connecting).collect()
     }
 
+    /// How many that are.
+    pub fn count(&self) -> usize {
+        self.sas.len() + self.passive.len() + self.initiators.len()
+    }
+
     fn timeout(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         for spi in self.timers.due(now) {
             if self.sas.contains_key(&spi) {
