@@ -465,6 +465,7 @@ fn topology(plan: &Plan, secret: String) -> Topology {
         takeover: plan.takeover,
         degraded: plan.degraded,
         checkpoint: plan.checkpoint,
+        window_size: plan.window_size,
         dpd_delay: "2s",
         ..Topology::new(plan.members, secret)
     }
