@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hitless_sa::{Epoch, Incarnation, Lease, MemberId, SequenceNumber};
 
+use crate::message::features;
+
 /// One configured member of the group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
@@ -86,6 +88,8 @@ pub struct Settings {
     /// Give the lead to an admitted member of higher priority.
     pub preempt: bool,
     pub leases: LeaseSizes,
+    /// Take packets from a predecessor that they came to after it had handed over.
+    pub late: bool,
     /// Rules that a test switches off to prove that it would notice.
     #[doc(hidden)]
     pub mutant: Mutant,
@@ -106,8 +110,15 @@ impl Settings {
             witness: None,
             preempt: false,
             leases: LeaseSizes::default(),
+            late: true,
             mutant: Mutant::default(),
         }
+    }
+
+    /// What this member says that it can do.
+    pub(crate) fn features(&self) -> u64 {
+        let late = if self.late { features::LATE } else { 0 };
+        late | features::RETRIEVE
     }
 
     /// Whether this member only votes.
@@ -183,6 +194,8 @@ pub struct Mutant {
     pub unacknowledged: bool,
     /// Acknowledges an extension and does not record it (R6).
     pub ack_unrecorded: bool,
+    /// Offers nothing beyond the first lease of an SA: whoever uses it up waits for ever (R7).
+    pub no_extension: bool,
     /// Takes over so many numbers above the last checkpoint, as RFC 6027 section 3.4 has it,
     /// instead of above the recorded grant (R11).
     pub guessed_skip: Option<u64>,

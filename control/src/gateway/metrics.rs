@@ -33,6 +33,17 @@ impl Gateway {
     }
 
     fn handshakes(&self, report: &mut MetricsReport, status: &GatewayStatus) {
+        let retrieval = &self.retrieval.counts;
+        report
+            .family(
+                MetricKind::Counter,
+                "hitless_sa_retr_total",
+                "SA_Retr by SPI: asked for, answered for another member, adopted, refused.",
+            )
+            .sample(&[("event", "asked")], retrieval.asked as f64)
+            .sample(&[("event", "answered")], retrieval.answered as f64)
+            .sample(&[("event", "adopted")], retrieval.adopted as f64)
+            .sample(&[("event", "refused")], retrieval.refused as f64);
         report
             .gauge(
                 "hitless_ike_sas",
@@ -77,7 +88,21 @@ impl Gateway {
         }
         let [packets_in, packets_out, bytes_in, bytes_out, ..] = esp.map(|count| count as f64);
         let [.., stalls, parked, handed, _] = esp.map(|count| count as f64);
+        let late = &self.late.counts;
         report
+            .family(
+                MetricKind::Counter,
+                "hitless_late_packets_total",
+                "Packets that came to the old active after a switchover: forwarded by it, taken by \
+                 the new one.",
+            )
+            .sample(&[("end", "forwarded")], late.forwarded as f64)
+            .sample(&[("end", "taken")], late.taken as f64)
+            .counter(
+                "hitless_early_packets_total",
+                "ESP that came after a takeover, before its SA was installed, and waited.",
+                late.early as f64,
+            )
             .family(
                 MetricKind::Counter,
                 "hitless_esp_packets_total",
@@ -272,6 +297,11 @@ fn risk(report: &mut MetricsReport, cluster: &ClusterReport) {
         "hitless_risk_packets",
         "The same of all SAs together.",
         |class| Some(class.packets_at_risk),
+    );
+    by_class(
+        "hitless_risk_replay_delta_max",
+        "What RFC 6311 would ask a peer to leave out after a takeover now, of the SA with the most.",
+        |class| Some(class.greatest_delta),
     );
     by_class(
         "hitless_lease_remaining_min",

@@ -25,7 +25,7 @@ use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
 use super::proposal::{Identification, IkeProposal};
 use super::rekey::IkeOffer;
-use super::sessions::SessionState;
+use super::sessions::{SessionState, lifetimes};
 use super::settings::Connection;
 use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
@@ -330,8 +330,11 @@ pub(super) struct Birth {
 impl IkeSa {
     /// A new IKE SA, just established.
     pub fn new(turn: &mut Turn<'_>, birth: Birth) -> IkeSa {
-        let rekey_at = turn.lifetime(birth.connection.rekey_time);
-        IkeSa::with(birth, turn.ids.unique(), turn.now, rekey_at)
+        let rekey_at = lifetimes::ike_rekey_at(&birth.connection, turn);
+        let life_at = lifetimes::ike_life_at(&birth.connection, turn.now);
+        let mut ike = IkeSa::with(birth, turn.ids.unique(), turn.now, rekey_at);
+        ike.session.life_at = life_at;
+        ike
     }
 
     /// An IKE SA with nothing going on.
@@ -386,7 +389,7 @@ impl IkeSa {
     }
 
     /// Our offer of a successor, which is the only request outstanding.
-    fn rekeying(&self) -> Option<&IkeOffer> {
+    pub fn rekeying(&self) -> Option<&IkeOffer> {
         self.pending.values().find_map(|pending| match pending {
             Pending::RekeyIke(offer) => Some(offer),
             _ => None,

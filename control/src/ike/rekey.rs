@@ -15,6 +15,7 @@ use super::keys::{IkeKeys, Inputs};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{IkeProposal, KeyExchangeMethod, accepted, select};
+use super::sessions::crash;
 use super::tasks::{Pending, Task};
 use super::turn::{Effect, Turn};
 use super::window::Window;
@@ -141,6 +142,11 @@ fn agree(
     if chosen.additional.is_empty() {
         let keys = ike.keys.rekey(&chosen, &inputs, &shared, &[]);
         make(ike, turn, chosen, &inputs, keys);
+        payloads.extend(crash::offer(
+            turn.settings,
+            &ike.connection,
+            (peer_spi, spi),
+        ));
     } else {
         let began = (What::Ike { spi }, chosen.additional);
         payloads.push(followup::begin(
@@ -194,6 +200,10 @@ fn make(
     let (peer_spi, spi) = (inputs.initiator_spi, inputs.responder_spi);
     let (peer_nonce, nonce) = (inputs.initiator_nonce, inputs.responder_nonce);
     let mut successor = successor(ike, turn, false, chosen, spi, peer_spi, keys);
+    if !successor.proposal.additional.is_empty() {
+        // The answer that would have had it left before the last key exchange.
+        successor.give_token_later(turn);
+    }
     successor.undecided = ike.is_rekeying();
     turn.effects.push(Effect::Created(Box::new(successor)));
     ike.successors.push(spi);
@@ -249,9 +259,10 @@ fn successor(
     );
     successor.authenticated = ike.authenticated.clone();
     successor.predecessor = Some(ike.local_spi);
+    successor.session.ticket = ike.session.ticket.clone();
+    successor.session.resumed = ike.session.resumed;
     successor.addresses = ike.addresses.clone();
     successor.mobike = ike.mobike.clone();
-    successor.give_token_later(turn);
     successor
 }
 
@@ -378,9 +389,10 @@ fn conclude(
         responder_spi: peer_spi,
     };
     let keys = ike.keys.rekey(&chosen, &inputs, &shared, additional);
-    Ok(successor(
-        ike, turn, true, chosen, offer.spi, peer_spi, keys,
-    ))
+    let mut successor = successor(ike, turn, true, chosen, offer.spi, peer_spi, keys);
+    successor.take_token(turn, contents);
+    successor.give_token_later(turn);
+    Ok(successor)
 }
 
 fn succeeded(

@@ -13,6 +13,9 @@ use super::turn::Turn;
 use super::window::Due;
 use super::{counter_sync, inform, probe, takeover};
 
+/// Transmissions of a request that only fills a place in the peer's window.
+const FILLINGS: u32 = 3;
+
 /// Something to ask of the peer, when the window allows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Task {
@@ -27,6 +30,8 @@ pub(super) enum Task {
     Mobike(Errand),
     /// Tell the peer the token of RFC 6290.
     CrashToken,
+    /// Ask for another ticket (RFC 5723).
+    AskTicket,
 }
 
 /// A task and the earliest time for it.
@@ -172,6 +177,7 @@ impl IkeSa {
                 Task::DeleteChild(id) => inform::delete_child(self, turn, id),
                 Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
                 Task::CrashToken => self.give_token(turn),
+                Task::AskTicket => self.ask_ticket(turn),
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
                 Task::Liveness => {
                     self.request(turn, Exchange::Informational, &[], Pending::Liveness);
@@ -190,18 +196,18 @@ impl IkeSa {
         loop {
             match self.window.due(turn.now, turn.backoff()) {
                 Due::Nothing => break,
+                Due::Resend(id, _) | Due::Dead(id) if self.has_filled(id) => {
+                    self.window.confirm(id);
+                    self.pending.remove(&id);
+                    turn.dirty = true;
+                }
                 Due::Resend(id, _) if self.divide(turn, id) => {}
                 Due::Resend(id, bytes) => {
                     let path = mobike::resend_path(self, id, turn.backoff().tries);
                     turn.immediate.push(path.transmit(bytes));
                 }
-                Due::Dead(id) if matches!(self.pending.get(&id), Some(Pending::Filler)) => {
-                    self.window.confirm(id);
-                    self.pending.remove(&id);
-                    turn.dirty = true;
-                }
                 Due::Dead(_) if takeover::doubt(self, turn) => break,
-                Due::Dead(_) => return self.destroy(turn, "no answer"),
+                Due::Dead(_) => return self.lose(turn, "no answer"),
             }
         }
         if self.forget_at.is_some_and(|at| at <= turn.now) {
@@ -219,6 +225,13 @@ impl IkeSa {
             self.lifetimes(turn);
         }
         self.advance(turn);
+    }
+
+    /// Whether a request that fills a place has been sent often enough: no answer means that it was
+    /// answered to another member.
+    fn has_filled(&self, id: MessageId) -> bool {
+        let sent = self.window.outstanding.get(&id).map_or(0, |o| o.sent);
+        sent > FILLINGS && matches!(self.pending.get(&id), Some(Pending::Filler))
     }
 
     /// Sends an outstanding request in smaller fragments, if it stayed unanswered for long and was
@@ -256,6 +269,8 @@ impl IkeSa {
             self.schedule(now, Task::RekeyIke);
         }
         self.reauthenticate(turn);
+        self.end_of_life(turn);
+        self.renew_ticket(turn);
         let mut tasks = Vec::new();
         for child in &mut self.children {
             if child.rekey_at.is_some_and(|at| at <= now) {
@@ -292,7 +307,9 @@ impl IkeSa {
             State::Rekeyed { delete_at } => Some(delete_at),
             _ => None,
         };
-        let children = self.children.iter().filter_map(|c| c.rekey_at).min();
+        let lives = self.children.iter().filter_map(|c| c.life_at);
+        let rekeys = self.children.iter().filter_map(|c| c.rekey_at);
+        let children = rekeys.chain(lives).min();
         let queued = self.startable().map(|(_, at)| at).min();
         [
             self.window.deadline(),
@@ -303,6 +320,8 @@ impl IkeSa {
             self.keepalive_at(),
             delete_at,
             self.rekey_at.filter(|_| established),
+            self.session.life_at.filter(|_| established),
+            self.renew_at().filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),
             queued,

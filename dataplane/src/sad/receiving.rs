@@ -64,6 +64,9 @@ pub struct InboundSa {
 const HOT: usize = 128;
 const _: () = assert!(std::mem::offset_of!(InboundSa, id) <= HOT);
 
+/// Octets around the text of an ESP packet, as kernels for bursts know it.
+const AROUND: usize = 16 + 16;
+
 /// The IPv4 addresses, from first to last, that an SA may carry packets of from anywhere to anywhere
 /// behind them, whatever their protocol and ports: most SAs have such selectors, and need no others.
 #[derive(Clone, Copy)]
@@ -164,10 +167,18 @@ impl InboundSa {
     /// Asks for what else a packet of so many octets with this low half of its number touches.
     #[inline]
     pub(crate) fn prefetch_rest(&self, octets: usize, low: u32) {
-        self.key.prefetch(octets);
+        self.key.prefetch(octets.saturating_sub(AROUND));
         self.cell.prefetch_receiving();
         self.counters.prefetch();
         self.window.prefetch(low);
+    }
+
+    /// Asks for what another worker may have written since the last burst, and this one will.
+    #[inline]
+    pub(crate) fn prefetch_shared(&self, low: u32) {
+        if self.window.shared().is_some() {
+            self.window.prefetch(low);
+        }
     }
 
     /// Whether an inner packet of this flow is one that this SA may carry (RFC 4301 section 5.2,
@@ -208,8 +219,14 @@ impl InboundSa {
         if !self.window.mark(number) {
             return Err(DropReason::Replay);
         }
+        Ok(self.admit_marked(octets, now))
+    }
+
+    /// The same of a packet whose number has been marked for it.
+    #[inline]
+    pub(crate) fn admit_marked(&mut self, octets: usize, now: Instant) -> Admission {
         self.counters.count_packets(1, octets);
         self.last_use = now;
-        Ok(Admission::Deliver)
+        Admission::Deliver
     }
 }

@@ -87,7 +87,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
             .collect(),
         grave: None,
         authenticated: Some(ike.authenticated.to_record(now)),
-        session: Some(ike.session.to_record()),
+        session: Some(ike.session.to_record(now)),
     }
 }
 
@@ -140,7 +140,7 @@ pub(super) fn from_record(
     ike.addresses = roads::internal(record.addresses.as_ref())?;
     ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
     ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);
-    ike.session = SessionState::from_record(record.session.as_ref());
+    ike.session = SessionState::from_record(record.session.as_ref(), now);
     Ok(ike)
 }
 

@@ -444,6 +444,23 @@ pub(super) struct ChildRecord {
     pub no_tfc: bool,
     #[prost(bool, tag = "100")]
     pub terminated: bool,
+    #[prost(uint64, optional, tag = "101")]
+    pub life_in: Option<u64>,
+    #[prost(message, optional, tag = "102")]
+    pub limits: Option<LimitsRecord>,
+}
+
+/// Zero for none.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct LimitsRecord {
+    #[prost(uint64, tag = "1")]
+    pub rekey_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub life_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub rekey_packets: u64,
+    #[prost(uint64, tag = "4")]
+    pub life_packets: u64,
 }
 
 /// Wipes the secrets; the rest is no secret.

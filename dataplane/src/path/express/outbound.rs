@@ -197,12 +197,15 @@ impl Worker {
         }
         for note in notes.iter().filter(|note| !note.same) {
             let Protected { slot, policy, .. } = note.found;
-            let record = records.get(slot as usize);
-            if let Some(hold) = record.and_then(|record| record.hold.as_ref()) {
+            let Some(record) = records.get(slot as usize) else {
+                continue;
+            };
+            if let Some(hold) = &record.hold {
                 hold.cell.prefetch_sending();
                 hold.counters.prefetch();
                 if let Some(key) = &hold.key {
-                    aead::prefetch_kernel(key, usize::from(note.length));
+                    let text = usize::from(note.length) + record::TRAILER;
+                    aead::prefetch_kernel(key, text, record.aes128);
                 }
                 spd.prefetch_count(id, policy as usize, 1);
             }

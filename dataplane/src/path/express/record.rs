@@ -25,8 +25,10 @@ const V6: usize = ethernet::HEADER + ipv6::HEADER + ESP;
 const NUMBER: usize = 12;
 /// The most octets in front of them.
 const LONGEST: usize = V6 - NUMBER;
+/// The most octets behind the inner packet that are encrypted with it.
+pub(super) const TRAILER: usize = 3 + 2;
 /// Octets behind the inner packet at most: padding, trailer, ICV. As many at least are written.
-pub(super) const BEHIND: usize = 3 + 2 + ICV;
+pub(super) const BEHIND: usize = TRAILER + ICV;
 /// Octets that must be free in front of the inner packet.
 pub(super) const IN_FRONT: usize = V6;
 
@@ -75,6 +77,7 @@ pub(super) struct Record {
     copy_df: bool,
     shape: Shape,
     pub(super) esn: bool,
+    pub(super) aes128: bool,
     /// Whether somebody wants to know when a packet was last sent.
     pub(super) keeps_alive: bool,
     pub(super) hold: Option<Hold>,
@@ -99,6 +102,7 @@ impl Default for Record {
             copy_df: false,
             shape: Shape::V4,
             esn: false,
+            aes128: false,
             keeps_alive: false,
             hold: None,
         }
@@ -156,6 +160,7 @@ impl Record {
         (self.sum, self.repeated, self.fixed) = (outer.sum, outer.repeated, outer.fixed);
         self.copy_df = outer.copy_df;
         (self.esn, self.keeps_alive) = (sa.esn, sa.options.keepalive.is_some());
+        self.aes128 = sa.key.is_aes128();
         self.hold = Some(Hold {
             cell: Arc::clone(&sa.cell),
             counters: Arc::clone(&sa.counters),
