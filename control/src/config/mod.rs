@@ -23,6 +23,7 @@ mod model;
 mod overlap;
 mod pools;
 mod ports;
+mod reload;
 mod report;
 mod secrets;
 mod selectors;
@@ -77,6 +78,7 @@ impl Config {
         })?;
         let base = path.parent().unwrap_or(Path::new("."));
         let mut config = Config::parse_as_of(&name, &text, base, as_of)?;
+        config.path = Some(path.to_owned());
         if mode & 0o077 != 0 && config.has_inline_secrets {
             config.warnings.push(format!(
                 "others than its owner may read the secrets in {name} (mode {mode:03o}): chmod 600 {name}, or use secret_file"
@@ -189,6 +191,14 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
     let control = dataplane::read_control(&root);
     root.finish(&[]);
     let cluster = cluster?;
+    let mut secrets_needed = connections.list.iter().filter(|c| c.session.needs_secret());
+    if let (None, Some(connection)) = (&cluster.sync, secrets_needed.next()) {
+        problems.warn(format!(
+            "connections.{}: crash_detection and resumption give nothing without cluster.members and \
+             the secret that they share",
+            connection.name
+        ));
+    }
     let mut config = Config {
         has_inline_secrets: secrets.inline,
         cluster,
@@ -200,6 +210,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
         secrets: secrets.list,
         control: control?,
         warnings: Vec::new(),
+        path: None,
     };
     if config.cluster.votes_only() {
         // Whatever its file says of them: it carries nothing.

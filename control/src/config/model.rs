@@ -29,6 +29,8 @@ pub struct Config {
     pub control: ControlConfig,
     /// What is legal but probably not meant; to be logged.
     pub warnings: Vec<String>,
+    /// The file that it was read from, if any.
+    pub path: Option<PathBuf>,
     pub(super) has_inline_secrets: bool,
 }
 

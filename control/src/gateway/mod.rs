@@ -28,6 +28,7 @@
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
 //!  late.rs     packets that come to the old active after a switchover
 //!  metrics.rs  all of that as figures
+//!  operate.rs  what an operator asks of IKE
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
@@ -47,6 +48,7 @@ mod link;
 mod metrics;
 mod neighbours;
 mod next_hops;
+mod operate;
 mod punt;
 mod roles;
 mod settings;

@@ -14,7 +14,8 @@
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
 //! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes, `graves.rs`
-//! keeps the last answers of IKE SAs that are no more.
+//! keeps the last answers of IKE SAs that are no more, `sessions/` bounds them in time and finds out
+//! when a peer has lost one (RFC 6290), `resume/` brings it back (RFC 5723).
 
 mod asked;
 pub mod auth;
@@ -45,6 +46,7 @@ mod probe;
 pub mod proposal;
 mod receive;
 mod rekey;
+mod reload;
 mod resume;
 pub mod sessions;
 pub mod settings;
