@@ -43,7 +43,7 @@ impl Gateway {
             } => self.retransmit(ike, version, &transmit),
             IkeOutput::Commit(commit) => self.commit(now, entropy, commit),
             IkeOutput::Event(event) => {
-                self.counts.ike(&event);
+                let told = self.counts.ike(now, &event);
                 if let ike::Event::ReplayCounterSync {
                     children, delta, ..
                 } = &event
@@ -51,7 +51,9 @@ impl Gateway {
                     self.leap(children, *delta);
                 }
                 self.log_ike_keys(&event);
-                self.outputs.push_back(Output::Event(Event::Ike(event)));
+                if told {
+                    self.outputs.push_back(Output::Event(Event::Ike(event)));
+                }
             }
         }
     }
@@ -130,7 +132,9 @@ impl Gateway {
 
     pub(super) fn raise(&mut self, sa: SaId, lease: Lease) {
         if let Some(carried) = self.children.get(sa) {
+            let before = carried.cell.limit();
             carried.cell.raise(lease);
+            self.enter_grant(sa, before, None);
         }
     }
 

@@ -16,12 +16,13 @@ use crate::keylog::KeyLines;
 use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
+use super::crowd::Crowd;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError, Imported};
 use super::fragments;
 use super::graves::Graves;
 use super::index::Index;
-use super::initial::{Initiator, Responder};
+use super::initial::{HalfOpen, Initiator};
 use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
@@ -108,9 +109,8 @@ pub struct Engine {
     pub(super) sas: BTreeMap<IkeSpi, IkeSa>,
     pub(super) passive: BTreeMap<IkeSpi, IkeSa>,
     pub(super) initiators: BTreeMap<IkeSpi, Initiator>,
-    pub(super) responders: BTreeMap<IkeSpi, Responder>,
-    /// Half-open IKE SAs by what an IKE_SA_INIT request names.
-    pub(super) half_open: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
+    pub(super) half_open: HalfOpen,
+    pub(super) crowd: Crowd,
     pub(super) graves: Graves,
     /// Successors that were discarded at the takeover, with the version of that: the repeated
     /// exchange makes them again, and versions rise.
@@ -146,8 +146,8 @@ impl Engine {
             sas: BTreeMap::new(),
             passive: BTreeMap::new(),
             initiators: BTreeMap::new(),
-            responders: BTreeMap::new(),
-            half_open: BTreeMap::new(),
+            half_open: HalfOpen::default(),
+            crowd: Crowd::new(),
             graves: Graves::default(),
             discarded: BTreeMap::new(),
             index: Index::default(),
@@ -373,7 +373,6 @@ impl Engine {
         self.leading = false;
         self.sas.clear();
         self.initiators.clear();
-        self.responders.clear();
         self.half_open.clear();
         self.graves.clear();
         self.discarded.clear();

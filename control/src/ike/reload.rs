@@ -57,6 +57,7 @@ impl Engine {
         self.settings.connections = settings.connections;
         self.settings.secrets = settings.secrets;
         self.settings.cluster_secret = settings.cluster_secret;
+        self.settings.limits = settings.limits;
         let mut reloaded = Reloaded {
             connections: self.connections.len(),
             ..Reloaded::default()

@@ -4,6 +4,7 @@ mod certificates;
 mod collisions;
 mod counter_sync;
 mod crash;
+mod crowd;
 mod establish;
 mod failover;
 mod followup;

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
+use super::half_open::Held;
 use super::{
-    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, fragmenting, install_first,
-    local_identity,
+    Nonces, Progress, addresses_match, extensions, fragmenting, install_first, local_identity,
 };
 use crate::ike::auth::{
     self, AuthSettings, Authenticated, Shown, SignedOctets, Wishes, lifetime, offered_without,
@@ -142,6 +142,15 @@ fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
 }
 
 impl Responder {
+    /// Fragments that wait for others.
+    pub fn waiting(&self) -> Held {
+        self.reassembly.held()
+    }
+
+    pub fn forget_fragments(&mut self) {
+        self.reassembly = Reassembly::default();
+    }
+
     /// Answers an IKE_SA_INIT request.
     pub fn admit(
         turn: &mut Turn<'_>,
@@ -221,7 +230,7 @@ impl Responder {
             spi,
             remote_spi: initiator_spi,
             path,
-            expires: turn.now + HALF_OPEN_LIFETIME,
+            expires: turn.now + turn.settings.limits.half_open_timeout,
             request: datagram.to_vec(),
             response,
             nonces: Nonces {

@@ -160,7 +160,7 @@ impl Engine {
             .iter()
             .any(|spi| {
                 self.sas.contains_key(spi)
-                    || self.responders.contains_key(spi)
+                    || self.half_open.get(*spi).is_some()
                     || self.initiators.contains_key(spi)
                     || self.buried(*spi)
                     || self.index.is_offered(*spi)

@@ -6,7 +6,7 @@ use super::{Admission, Admitted, Responder, childless, response_header, stateles
 use crate::ike::auth::Wishes;
 use crate::ike::contents::Contents;
 use crate::ike::fragments::Reassembly;
-use crate::ike::initial::{HALF_OPEN_LIFETIME, Nonces, fragmenting};
+use crate::ike::initial::{Nonces, fragmenting};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{Header, IdBody, NotifyKind, Payload, emit};
@@ -92,7 +92,7 @@ impl Responder {
             spi,
             remote_spi: initiator_spi,
             path,
-            expires: turn.now + HALF_OPEN_LIFETIME,
+            expires: turn.now + turn.settings.limits.half_open_timeout,
             request: datagram.to_vec(),
             response,
             nonces: Nonces {

@@ -12,7 +12,7 @@ fn settings(secret: &[u8]) -> EngineSettings {
         connections: Vec::new(),
         pools: Vec::new(),
         secrets: Vec::new(),
-        half_open_limit: 8,
+        limits: Default::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),
