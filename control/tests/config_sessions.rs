@@ -72,7 +72,7 @@ fn what_contradicts_itself_is_refused_with_place_and_way_out() {
         ("", "rekey_packets = 9\nrand_packets = 9", "rand_packets"),
         ("", "rekey_bytes = \"ten\"", "is no amount"),
         ("", "rekey_bytes = \"99999999999g\"", "is no amount"),
-        ("rekey_time = \"1h\"\nrand_time = \"1h\"", "", "rand_time"),
+        ("rekey_time = \"90m\"\nrand_time = \"90m\"", "", "rand_time"),
         ("resumption = \"maybe\"", "", "resumption"),
         ("resumption = true\nticket_time = \"1s\"", "", "ticket_time"),
     ] {
@@ -95,6 +95,11 @@ driver = "memory"
 mac = "02:00:5e:00:01:01"
 addresses = ["192.0.2.1/24"]
 protected = false
+[ports.inside]
+driver = "memory"
+mac = "02:00:5e:00:01:02"
+addresses = ["10.1.0.1/24"]
+protected = true
 [connections.office]
 remote_addrs = ["192.0.2.2"]
 proposals = ["aes128gcm16-prfsha256-x25519"]

@@ -48,8 +48,8 @@ pub use auth::AsOf;
 pub use credentials::read_crls;
 pub use model::{
     Aead, AfXdpConfig, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG,
-    DEFAULT_SOCKET, DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, PcapConfig,
-    Peer, PortConfig, Prefix, RouteConfig, SyncConfig, XdpMode,
+    DEFAULT_SOCKET, DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, OwnSecret,
+    PcapConfig, Peer, PortConfig, Prefix, RouteConfig, SyncConfig, XdpMode,
 };
 pub use report::ConfigError;
 
@@ -194,10 +194,10 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
     root.finish(&[]);
     let cluster = cluster?;
     let mut secrets_needed = connections.list.iter().filter(|c| c.session.needs_secret());
-    if let (None, Some(connection)) = (&cluster.sync, secrets_needed.next()) {
+    if let (None, Some(connection)) = (cluster.secret(), secrets_needed.next()) {
         problems.warn(format!(
-            "connections.{}: crash_detection and resumption give nothing without cluster.members and \
-             the secret that they share",
+            "connections.{}: crash_detection and resumption give nothing without a secret: add \
+             cluster.secret_file",
             connection.name
         ));
     }

@@ -5,9 +5,9 @@ use super::model::Config;
 impl Config {
     /// The sections in which `other` differs from this one though they need a restart.
     pub fn needs_restart(&self, other: &Config) -> Vec<&'static str> {
-        let secret = |config: &Config| config.cluster.sync.as_ref().map(|s| s.secret.clone());
         let shown = |config: &Config| format!("{:?}", config.cluster);
-        let cluster = secret(self) == secret(other) && shown(self) == shown(other);
+        let cluster =
+            self.cluster.secret() == other.cluster.secret() && shown(self) == shown(other);
         let sections = [
             ("[cluster]", cluster),
             ("[ports]", self.ports == other.ports),

@@ -123,8 +123,8 @@ impl GatewaySettings {
     fn cluster_secret(&self) -> ClusterSecret {
         let mut connections = self.config.connections.iter();
         let used = connections.any(|connection| connection.session.needs_secret());
-        match &self.config.cluster.sync {
-            Some(sync) if used => ClusterSecret::new(&self.config.cluster.name, &sync.secret),
+        match self.config.cluster.secret() {
+            Some(secret) if used => ClusterSecret::new(&self.config.cluster.name, secret),
             _ => ClusterSecret::default(),
         }
     }
