@@ -113,7 +113,8 @@ fn choose<'p>(
         .filter(usable)
         .copied()
         .collect();
-    select(&ours, proposals)
+    // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
+    select(&ours, proposals).filter(|(theirs, _)| theirs.spi.is_empty())
 }
 
 /// Of our extensions those that the peer supports too: the others are of no use.
@@ -194,8 +195,6 @@ impl Responder {
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
         let chosen = all.find_map(|c| choose(c, contents, proposals));
-        // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
-        let chosen = chosen.filter(|(theirs, _)| theirs.spi.is_empty());
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();

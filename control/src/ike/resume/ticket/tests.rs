@@ -3,7 +3,7 @@
 use super::*;
 use crate::ike::auth::TimeOfDay;
 use crate::ike::sessions::ClusterSecret;
-use crate::ike::settings::EngineSettings;
+use crate::ike::settings::{EngineSettings, Limits};
 use hitless_sa::{Incarnation, MemberId};
 
 fn settings(secret: &[u8]) -> EngineSettings {
@@ -14,7 +14,7 @@ fn settings(secret: &[u8]) -> EngineSettings {
         connections: Vec::new(),
         pools: Vec::new(),
         secrets: Vec::new(),
-        limits: Default::default(),
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),
