@@ -199,16 +199,15 @@ impl Responder {
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
         let spi = turn.ids.ike_spi(turn.entropy);
-        let initiator_spi = header.initiator_spi;
         let inputs = Inputs {
             initiator_nonce: peer_nonce,
             responder_nonce: &nonce,
-            initiator_spi,
+            initiator_spi: header.initiator_spi,
             responder_spi: spi,
         };
         let keys = IkeKeys::derive(&chosen, &inputs, &shared);
         let found = contents.notifies.iter().copied();
-        let mut nat = nat::detect(initiator_spi, IkeSpi(0), path, found);
+        let mut nat = nat::detect(header.initiator_spi, IkeSpi(0), path, found);
         nat.forced = encap;
         let mut payloads = vec![
             Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, None)]),
@@ -216,18 +215,17 @@ impl Responder {
             Payload::Nonce(nonce.clone()),
         ];
         let fake = turn.fake_source(encap);
-        payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        payloads.extend(nat::notifications(header.initiator_spi, spi, path, fake));
         payloads.extend(childless(candidates.clone()));
         payloads.extend(supported(candidates.clone().map(|c| &**c), contents));
         let meant = candidates.filter(|c| c.proposals.contains(&chosen));
         let meant = meant.map(|c| -> &AuthSettings { &c.auth });
         payloads.extend(auth::announcements(meant, Some(contents)));
-        let wishes = Wishes::of(contents);
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
             spi,
-            remote_spi: initiator_spi,
+            remote_spi: header.initiator_spi,
             path,
             expires: turn.now + turn.settings.limits.half_open_timeout,
             request: datagram.to_vec(),
@@ -239,7 +237,7 @@ impl Responder {
             proposal: chosen,
             keys,
             nat,
-            wishes,
+            wishes: Wishes::of(contents),
             intermediate: Intermediate::new(chosen.additional),
             fragmenting: first.map_or_else(Fragmenting::default, |c| fragmenting(c, contents)),
             reassembly: Reassembly::default(),
