@@ -45,6 +45,7 @@ mod output;
 mod probe;
 pub mod proposal;
 mod receive;
+mod redirect;
 mod rekey;
 pub mod sessions;
 pub mod settings;

@@ -261,6 +261,7 @@ fn successor(
     successor.predecessor = Some(ike.local_spi);
     successor.addresses = ike.addresses.clone();
     successor.mobike = ike.mobike.clone();
+    successor.redirectable = ike.redirectable;
     successor
 }
 

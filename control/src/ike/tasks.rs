@@ -1,5 +1,7 @@
 //! What an IKE SA has to do, and when: requests that wait for the window, lifetimes, liveness.
 
+use std::net::IpAddr;
+
 use hitless_sa::{Instant, MessageId, SaId, Spi};
 
 use super::child::ChildState;
@@ -11,7 +13,7 @@ use super::mobike::{self, Asked, Errand};
 use super::rekey::{self, IkeOffer};
 use super::turn::Turn;
 use super::window::Due;
-use super::{counter_sync, inform, probe, takeover};
+use super::{counter_sync, inform, probe, redirect, takeover};
 
 /// Something to ask of the peer, when the window allows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -27,6 +29,8 @@ pub(super) enum Task {
     Mobike(Errand),
     /// Tell the peer the token of RFC 6290.
     CrashToken,
+    /// Send the client to another gateway (RFC 5685).
+    Redirect(IpAddr),
 }
 
 /// A task and the earliest time for it.
@@ -173,6 +177,7 @@ impl IkeSa {
                 Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
                 Task::CrashToken => self.give_token(turn),
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
+                Task::Redirect(to) => redirect::request(self, turn, to),
                 Task::Liveness => {
                     self.request(turn, Exchange::Informational, &[], Pending::Liveness);
                 }

@@ -18,7 +18,7 @@ use crate::ike::child;
 use crate::ike::contents::Contents;
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::exchange_keys;
-use crate::ike::established::{Birth, IkeSa, seal};
+use crate::ike::established::{Birth, DELETE_GRACE, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
@@ -27,6 +27,7 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::redirect::{self, Redirectable};
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
 use crate::ike::turn::Turn;
@@ -57,6 +58,7 @@ pub(in crate::ike) struct Responder {
     answered: Option<(Vec<u8>, Vec<u8>)>,
     /// IKE_AUTH was refused.
     refused: bool,
+    redirectable: Redirectable,
 }
 
 /// A peer that proved who it is, and our proof for it.
@@ -184,6 +186,10 @@ impl Responder {
             return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
         };
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
+        if let Some(to) = redirect::in_common(candidates.clone().map(|c| &**c), contents) {
+            turn.drop(path.remote, "redirected to another gateway");
+            return Err(Some(redirect::order(to, peer_nonce)));
+        }
         let first = candidates.clone().next();
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
@@ -240,6 +246,7 @@ impl Responder {
             reassembly: Reassembly::default(),
             answered: None,
             refused: false,
+            redirectable: Redirectable::of(contents),
         })
     }
 
@@ -484,7 +491,15 @@ impl Responder {
         turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
         payloads.extend(lifetime(&connection));
-        payloads.extend(self.first_child(&mut ike, turn, contents));
+        ike.redirectable = self.redirectable.is_able();
+        let elsewhere = connection.roads.redirect_to;
+        if let Some(to) = elsewhere.filter(|to| self.redirectable.can_go(*to)) {
+            // RFC 5685 section 6: no Child SA, and the client deletes the IKE SA.
+            payloads.push(redirect::order(to, &[]));
+            ike.forget_at = Some(turn.now + DELETE_GRACE);
+        } else {
+            payloads.extend(self.first_child(&mut ike, turn, contents));
+        }
         payloads.extend(capabilities(&connection, Some(contents)));
         payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
         payloads.extend(ike.window.announce());
