@@ -182,6 +182,9 @@ fn ike_event(event: &ike::Event) {
             tracing::info!("IKE_SA {connection}[{ike}] deleted: {reason}");
         }
         E::IkeRekeyed { old, new } => tracing::info!("IKE_SA [{old}] rekeyed to [{new}]"),
+        E::IkeResumed { old, new } => {
+            tracing::info!("IKE_SA [{old}] resumed by ticket as [{new}]");
+        }
         E::ChildEstablished { sa, child, .. } => {
             tracing::info!("CHILD_SA {child}{{{sa}}} established");
         }

@@ -196,6 +196,8 @@ pub struct Mutant {
     pub unacknowledged: bool,
     /// Acknowledges an extension and does not record it (R6).
     pub ack_unrecorded: bool,
+    /// Offers nothing beyond the first lease of an SA: whoever uses it up waits for ever (R7).
+    pub no_extension: bool,
     /// Takes over so many numbers above the last checkpoint, as RFC 6027 section 3.4 has it,
     /// instead of above the recorded grant (R11).
     pub guessed_skip: Option<u64>,

@@ -83,8 +83,8 @@ struct Sim {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// Not random faults: one crash after each single output of each exchange.
-    #[arg(long)]
+    /// Not random faults: one crash after each single output of each exchange, enumerated.
+    #[arg(long, visible_alias = "enumerate")]
     crash_points: bool,
     /// Tell on stderr what happens.
     #[arg(long)]

@@ -267,6 +267,8 @@ pub struct ControlConfig {
     pub log: String,
     /// Where the keys of every Child SA are written for Wireshark, if anywhere.
     pub key_log: Option<PathBuf>,
+    /// Where each grant of sequence numbers is written for `hitless audit --ledger`, if anywhere.
+    pub grant_log: Option<PathBuf>,
 }
 
 /// Where the control socket is unless the file or the command line says otherwise.

@@ -40,6 +40,7 @@ mod counts;
 mod dataplane;
 mod drill;
 mod foreign;
+mod grants;
 mod health;
 mod install;
 mod late;
@@ -71,6 +72,7 @@ use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, 
 use crate::ike::{self, Engine, Input};
 use crate::keylog::KeyLines;
 
+pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
@@ -90,6 +92,8 @@ use next_hops::NextHops;
 use roles::Drain;
 use watch::Watching;
 
+/// An ESP packet of the sync network is never shorter: SPI, number, IV and check value.
+const HEADERS: usize = 32;
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
 const SCAN: Duration = Duration::from_millis(1);
 
@@ -102,6 +106,8 @@ pub enum Output {
     Persist(Durable),
     /// Append to the key log: only if the configuration names one.
     KeyLog(KeyLines),
+    /// For the ledger of grants, if there is one.
+    Granted(Granted),
     /// For the log, the demo's progress and tests.
     Event(Event),
 }
@@ -291,6 +297,8 @@ impl Gateway {
         from: SocketAddr,
         datagram: &[u8],
     ) {
+        let unchecked = self.settings.tuning().unchecked;
+        assert!(!unchecked || datagram.len() >= HEADERS, "a planted bug");
         if let Some(link) = &mut self.link {
             link.receive(now, entropy, from, datagram);
         }

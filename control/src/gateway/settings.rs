@@ -15,7 +15,7 @@ use super::link::{LinkMember, LinkSettings};
 use crate::config::{self, Aead, Config};
 use crate::ike::auth::TimeOfDay;
 use crate::ike::sessions::ClusterSecret;
-use crate::ike::settings::EngineSettings;
+use crate::ike::settings::{EngineSettings, Withheld};
 
 /// First retransmission of IKE; strongSwan's is 4 s, which a failover cannot afford.
 const RETRANSMIT_TIMEOUT: Duration = Duration::from_millis(500);
@@ -44,6 +44,10 @@ pub struct Tuning {
     pub no_high_water: bool,
     /// IKE messages leave before the standby has their state (R16).
     pub no_output_commit: bool,
+    /// A sync datagram is read before its length is known (S7).
+    pub unchecked: bool,
+    /// Not a mutant: a peer that knows less of RFC 6311.
+    pub withheld: Withheld,
 }
 
 impl GatewaySettings {
@@ -97,10 +101,14 @@ impl GatewaySettings {
 
     /// What an IKE engine is told.
     pub fn engine(&self, incarnation: Incarnation) -> EngineSettings {
+        let mut connections = self.config.connections.clone();
+        for connection in &mut connections {
+            connection.roads.withheld = self.tuning.withheld;
+        }
         EngineSettings {
             member: self.config.cluster.id,
             incarnation,
-            connections: self.config.connections.clone(),
+            connections,
             pools: self.config.pools.clone(),
             secrets: self.config.secrets.clone(),
             cluster_secret: self.cluster_secret(),

@@ -132,7 +132,9 @@ impl Gateway {
 
     pub(super) fn raise(&mut self, sa: SaId, lease: Lease) {
         if let Some(carried) = self.children.get(sa) {
+            let before = carried.cell.limit();
             carried.cell.raise(lease);
+            self.enter_grant(sa, before, None);
         }
     }
 

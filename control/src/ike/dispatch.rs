@@ -41,7 +41,12 @@ impl Engine {
             return self.dropped(path, "IKE_SA_INIT too long");
         }
         match parse(datagram) {
-            Ok(Parsed::Clear { header, payloads }) if header.exchange == Exchange::IkeSaInit => {
+            Ok(Parsed::Clear { header, payloads })
+                if matches!(
+                    header.exchange,
+                    Exchange::IkeSaInit | Exchange::IkeSessionResume
+                ) =>
+            {
                 self.init(now, entropy, path, &header, &payloads, datagram);
             }
             Ok(Parsed::Clear { header, payloads }) => {
@@ -107,7 +112,12 @@ impl Engine {
             return self.dropped(path, "IKE_SA_INIT from elsewhere");
         }
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        initiator.init_response(&mut turn, path, header, payloads, datagram);
+        match header.exchange {
+            Exchange::IkeSessionResume => {
+                initiator.resume_response(&mut turn, path, header, payloads, datagram);
+            }
+            _ => initiator.init_response(&mut turn, path, header, payloads, datagram),
+        }
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         self.timers.set(initiator.spi, Some(initiator.deadline()));
@@ -140,7 +150,11 @@ impl Engine {
             return;
         }
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let admission = Responder::admit(
+        let answer = match header.exchange {
+            Exchange::IkeSessionResume => Responder::resume,
+            _ => Responder::admit,
+        };
+        let admission = answer(
             &mut turn,
             &self.connections,
             path,
@@ -281,7 +295,7 @@ impl Engine {
             let kind = NotifyKind::AUTHENTICATION_FAILED;
             let reason = "the peer has an IKE SA, which is kept".to_owned();
             self.half_open.with(spi, most, |responder| {
-                responder.refuse(&mut turn, path, message.1, kind, reason);
+                responder.turn_away(&mut turn, path, message.1, kind, reason);
             });
             (results, progress) = (turn.finish(), Progress::Waiting);
         }
@@ -430,8 +444,9 @@ impl Engine {
     ) {
         // RFC 7296 section 2.4: only if this is our one IKE SA with the peer.
         let initial_contact = self.is_first_contact(&connection);
+        let held = self.ticket(now, &connection);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let initiator = Initiator::start(&mut turn, connection, child, initial_contact);
+        let initiator = Initiator::start(&mut turn, connection, child, initial_contact, held);
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         if let Some(initiator) = initiator {
@@ -474,13 +489,20 @@ impl Engine {
 
 /// Something in clear that nobody has a reason to make long.
 fn is_long_first_request(datagram: &[u8]) -> bool {
-    Header::parse(datagram).is_ok_and(|header| header.exchange == Exchange::IkeSaInit)
+    Header::parse(datagram).is_ok_and(|header| {
+        matches!(
+            header.exchange,
+            Exchange::IkeSaInit | Exchange::IkeSessionResume
+        )
+    })
 }
 
 /// An IKE_SA_INIT request.
 fn is_first_request(header: &Header) -> bool {
-    header.exchange == Exchange::IkeSaInit
-        && header.initiator
+    matches!(
+        header.exchange,
+        Exchange::IkeSaInit | Exchange::IkeSessionResume
+    ) && header.initiator
         && !header.response
         && header.responder_spi == IkeSpi(0)
         && header.message_id.0 == 0

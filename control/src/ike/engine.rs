@@ -27,6 +27,7 @@ use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
+use super::resume::Held;
 use super::sessions::crash::Shown;
 use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
@@ -123,6 +124,8 @@ pub struct Engine {
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
     pub(super) shown: Shown,
+    /// For the connections whose IKE SA was lost.
+    pub(super) tickets: BTreeMap<String, Box<Held>>,
     pub(super) timers: Timers<IkeSpi>,
     pub(super) outputs: VecDeque<Output>,
 }
@@ -156,6 +159,7 @@ impl Engine {
             cookies: Cookies::new(),
             starts: Starts::new(),
             shown: Shown::default(),
+            tickets: BTreeMap::new(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
         }
@@ -378,6 +382,7 @@ impl Engine {
         self.half_open.clear();
         self.graves.clear();
         self.discarded.clear();
+        self.tickets.clear();
         self.index = Index::default();
         self.ids.leases.clear();
         self.starts = Starts::new();
@@ -574,6 +579,11 @@ impl Engine {
                 Vec::new()
             }
             Effect::InitialContact => self.supersede(ike),
+            Effect::Resumed(old) => self.resumed(ike, old),
+            Effect::Resumable(connection, held) => {
+                self.tickets.insert(connection, held);
+                Vec::new()
+            }
             Effect::Replace => self.replace(now, ike),
             // It needs randomness: `settle` has done it.
             Effect::Reauthenticate(_) | Effect::Redirected(..) => Vec::new(),

@@ -47,6 +47,7 @@ pub mod proposal;
 mod receive;
 mod redirect;
 mod rekey;
+mod resume;
 pub mod sessions;
 pub mod settings;
 mod starts;

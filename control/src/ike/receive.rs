@@ -160,10 +160,10 @@ impl IkeSa {
         if self.sync.is_some() {
             return turn.drop(path.remote, "synchronising");
         }
-        if self.accept_jump && header.message_id > self.window.expected {
-            self.window.jump(header.message_id);
-        }
         let id = header.message_id;
+        if self.accept_jump && self.window.sequence(id) == Sequence::Ahead {
+            self.window.jump(id);
+        }
         match self.window.sequence(id) {
             Sequence::New => {}
             Sequence::Repeated if !self.window.repeats(id, &asked) => {
@@ -243,6 +243,7 @@ impl IkeSa {
         mobike::heard_from(self, turn, path);
         turn.dirty = true;
         let contents = Contents::of(payloads);
+        self.take_ticket(turn, &contents);
         if let Some(size) = contents.window_size() {
             self.window.peer_allows(size);
         }

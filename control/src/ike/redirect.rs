@@ -213,7 +213,7 @@ impl Engine {
         let mut children = children.into_iter();
         let first = children.next();
         let way = Some((to, old.path.remote.ip()));
-        let started = Initiator::begin(&mut turn, old.connection.clone(), first, false, way);
+        let started = Initiator::begin(&mut turn, old.connection.clone(), first, false, None, way);
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         if let Some(mut initiator) = started {

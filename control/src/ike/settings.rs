@@ -196,6 +196,14 @@ pub struct Roads {
     pub ignores_redirects: bool,
     pub window_size: WindowSize,
     pub unique: Unique,
+    pub withheld: Withheld,
+}
+
+/// What of RFC 6311 is not asserted: a peer of the simulator may know one half of it, or nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Withheld {
+    pub message_id_sync: bool,
+    pub replay_counter_sync: bool,
 }
 
 /// `unique = never | no | replace | keep`: how many IKE SAs a peer may have.

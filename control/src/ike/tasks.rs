@@ -15,6 +15,9 @@ use super::turn::Turn;
 use super::window::Due;
 use super::{counter_sync, inform, probe, redirect, takeover};
 
+/// Transmissions of a request that only fills a place in the peer's window.
+const FILLINGS: u32 = 3;
+
 /// Something to ask of the peer, when the window allows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Task {
@@ -31,6 +34,8 @@ pub(super) enum Task {
     CrashToken,
     /// Send the client to another gateway (RFC 5685).
     Redirect(IpAddr),
+    /// Ask for another ticket (RFC 5723).
+    AskTicket,
 }
 
 /// A task and the earliest time for it.
@@ -176,6 +181,7 @@ impl IkeSa {
                 Task::DeleteChild(id) => inform::delete_child(self, turn, id),
                 Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
                 Task::CrashToken => self.give_token(turn),
+                Task::AskTicket => self.ask_ticket(turn),
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
                 Task::Redirect(to) => redirect::request(self, turn, to),
                 Task::Liveness => {
@@ -195,18 +201,18 @@ impl IkeSa {
         loop {
             match self.window.due(turn.now, turn.backoff()) {
                 Due::Nothing => break,
+                Due::Resend(id, _) | Due::Dead(id) if self.has_filled(id) => {
+                    self.window.confirm(id);
+                    self.pending.remove(&id);
+                    turn.dirty = true;
+                }
                 Due::Resend(id, _) if self.divide(turn, id) => {}
                 Due::Resend(id, bytes) => {
                     let path = mobike::resend_path(self, id, turn.backoff().tries);
                     turn.immediate.push(path.transmit(bytes));
                 }
-                Due::Dead(id) if matches!(self.pending.get(&id), Some(Pending::Filler)) => {
-                    self.window.confirm(id);
-                    self.pending.remove(&id);
-                    turn.dirty = true;
-                }
                 Due::Dead(_) if takeover::doubt(self, turn) => break,
-                Due::Dead(_) => return self.destroy(turn, "no answer"),
+                Due::Dead(_) => return self.lose(turn, "no answer"),
             }
         }
         if self.forget_at.is_some_and(|at| at <= turn.now) {
@@ -224,6 +230,13 @@ impl IkeSa {
             self.lifetimes(turn);
         }
         self.advance(turn);
+    }
+
+    /// Whether a request that fills a place has been sent often enough: no answer means that it was
+    /// answered to another member.
+    fn has_filled(&self, id: MessageId) -> bool {
+        let sent = self.window.outstanding.get(&id).map_or(0, |o| o.sent);
+        sent > FILLINGS && matches!(self.pending.get(&id), Some(Pending::Filler))
     }
 
     /// Sends an outstanding request in smaller fragments, if it stayed unanswered for long and was
@@ -262,6 +275,7 @@ impl IkeSa {
         }
         self.reauthenticate(turn);
         self.end_of_life(turn);
+        self.renew_ticket(turn);
         let mut tasks = Vec::new();
         for child in &mut self.children {
             if child.rekey_at.is_some_and(|at| at <= now) {
@@ -312,6 +326,7 @@ impl IkeSa {
             delete_at,
             self.rekey_at.filter(|_| established),
             self.session.life_at.filter(|_| established),
+            self.renew_at().filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),
             queued,

@@ -13,6 +13,7 @@ use super::established::IkeSa;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
 use super::redirect::Redirects;
+use super::resume::{Held, Used};
 use super::settings::{EngineSettings, Pool};
 use super::tasks::Scheduled;
 use super::virtual_ip::Leases;
@@ -31,6 +32,8 @@ pub(super) struct Ids {
     pub leases: Leases,
     /// How often gateways sent us to others.
     pub redirects: Redirects,
+    /// Tickets of this cluster that have come back.
+    pub tickets: Used,
 }
 
 impl Ids {
@@ -44,6 +47,7 @@ impl Ids {
             spis: BTreeSet::new(),
             redirects: Redirects::default(),
             leases: Leases::new(pools),
+            tickets: Used::default(),
         }
     }
 
@@ -118,6 +122,10 @@ pub(super) enum Effect {
     InitialContact,
     /// The other IKE SAs of its peer are to be deleted.
     Replace,
+    /// This IKE SA of ours is gone, for the peer has resumed it (RFC 5723).
+    Resumed(IkeSpi),
+    /// The peer is lost, and there is a ticket for a connection.
+    Resumable(String, Box<Held>),
     /// A new IKE SA with these children is to take the place of this one.
     Reauthenticate(Vec<String>),
     /// The same, with another gateway (RFC 5685).
@@ -254,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn spis_lie_in_the_members_part_rfc6311_3_3() {
+    fn rfc6311_r2_spis_lie_in_the_members_part() {
         let mut ids = Ids::new(MemberId(7), Incarnation(1), Vec::new());
         let entropy: &mut dyn Entropy = &mut Zeros;
         assert_eq!(ids.spi(entropy), Spi(0x0700_0000));

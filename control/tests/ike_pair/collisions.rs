@@ -301,7 +301,7 @@ fn what_met_temporary_failure_is_done_later_rfc7296_2_25() {
 /// RFC 7296 section 2.25.1: "rekey a Child SA that does not exist ... CHILD_SA_NOT_FOUND", and
 /// whoever hears that makes a new one.
 #[test]
-fn rekeying_what_the_peer_has_lost_makes_a_new_one_rfc7296_2_25_1() {
+fn rfc7296_2_25_1_and_rfc6311_r40_what_the_peer_has_lost_is_made_anew() {
     for host in [A, B] {
         let mut world = start(CALM);
         let sa = world.sa(host);

@@ -243,9 +243,29 @@ fn rfc3948_section_2_3_an_ike_sa_without_child_sa_keeps_its_nat_mapping() {
     assert_eq!(world.hosts[A].sad.len(), 0);
     assert_eq!(keepalives(&world, A), 4);
     assert_eq!(keepalives(&world, B), 0);
+    // It would start what was terminated.
+    world.hosts[A].settings.connections[0].children[0].start = false;
     world.fail_over(A, Resume::Exact);
     world.run(SECOND * 41);
     assert!(keepalives(&world, A) >= 6, "the successor goes on");
+}
+
+/// RFC 6311 section 10: both may be negotiated, and one of them is used: a member that knows the
+/// IKE SA synchronises it, one that has lost it proves its crash.
+#[test]
+fn rfc6311_r44_crash_detection_and_synchronisation_exclude_each_other_in_use() {
+    let synced = |e: &Event| matches!(e, Event::MessageIdSynced { .. });
+    let mut world = established(44);
+    let ike = world.ike(A);
+    world.fail_over(B, Resume::MessageIdSync { replay_delta: None });
+    world.run(5 * SECOND);
+    assert_eq!((world.hosts[A].count(synced), lost(&world, A)), (1, 0));
+    assert_eq!(world.ike(A), ike);
+    let mut world = established(44);
+    crash(&mut world, B);
+    world.input(A, Input::Liveness(ike));
+    world.run(SECOND);
+    assert_eq!((world.hosts[A].count(synced), lost(&world, A)), (0, 1));
 }
 
 /// The answer to a rekeying is on its way while the peer uses the new IKE SA already: it is no

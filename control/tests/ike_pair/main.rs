@@ -20,6 +20,7 @@ mod ppk;
 mod reauth;
 mod redirect;
 mod rekey;
+mod resume;
 mod several;
 mod suites;
 mod transport;

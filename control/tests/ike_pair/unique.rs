@@ -58,7 +58,7 @@ fn unique_never_neither_sends_nor_honours_initial_contact_rfc7296_2_4() {
 fn unique_replace_deletes_the_others_without_initial_contact() {
     let (mut world, old) = come_again(Unique::Never, Unique::Replace, true);
     // A knows nothing of the old one, and does not answer its Delete.
-    world.run(100 * SECOND);
+    world.run(200 * SECOND);
     world.assert_agreement(1);
     assert_ne!(world.ike(B), old);
 }

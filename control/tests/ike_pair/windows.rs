@@ -167,7 +167,7 @@ fn assert_same_answers(world: &mut World, host: usize, requests: &[Packet], befo
 }
 
 #[test]
-fn message_ids_are_synchronised_with_wide_windows_rfc6311_5_1() {
+fn rfc6311_h8_message_ids_are_synchronised_with_wide_windows() {
     for (arrived, dying) in (0..8u32).flat_map(|bits| [(bits, A), (bits, B)]) {
         let mut world = established(5, 3, [3, 3]);
         forget_events(&mut world);
@@ -196,7 +196,7 @@ fn message_ids_are_synchronised_with_wide_windows_rfc6311_5_1() {
 }
 
 #[test]
-fn r42_and_r43_nothing_that_is_pending_is_waited_for_rfc6311_9() {
+fn rfc6311_r42_r43_nothing_that_is_pending_is_waited_for() {
     let mut world = established(6, 3, [3, 3]);
     let ids = |world: &World, host: usize| {
         let status = world.hosts[host].engine.status(world.now);

@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn a_message_without_a_responders_spi_is_of_a_stranger_on_either_port() {
-        let mut first = vec![7; 28];
+        let mut first = [7; 28];
         first[8..16].fill(0);
         for (message, stranger) in [(&first[..], true), (&[7; 28], false), (&[7; 15], true)] {
             assert_eq!(is_of_a_stranger(&packet(500, message)), stranger);

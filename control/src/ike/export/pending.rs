@@ -41,6 +41,7 @@ pub(super) fn task_record(scheduled: &Scheduled, now: Instant) -> TaskRecord {
             record.kind = 90;
             record.child = to.to_string();
         }
+        Task::AskTicket => record.kind = 101,
         Task::Mobike(errand) => record.kind = roads::errand_kind(*errand),
     }
     record
@@ -58,6 +59,7 @@ pub(super) fn scheduled(record: &TaskRecord, now: Instant) -> Result<Scheduled, 
         (7, _) => Task::Liveness,
         (100, _) => Task::CrashToken,
         (90, _) => Task::Redirect(super::ike::gateway(&record.child)?),
+        (101, _) => Task::AskTicket,
         (60..=62, _) => Task::Mobike(roads::errand(record.kind)?),
         _ => return Err(ImportError::Field("task")),
     };

@@ -12,7 +12,7 @@ use crate::ike::proposal::Identification;
 use crate::ike::settings::{Child, EngineSettings, Limits, Secret, Takeover};
 use crate::ike::{Engine, Input, Output, Resume};
 
-struct Counting(u64);
+pub(in crate::ike) struct Counting(pub u64);
 
 impl Entropy for Counting {
     fn fill(&mut self, out: &mut [u8]) {
@@ -30,7 +30,7 @@ const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 const IDENTITIES: [&str; 2] = ["a.test", "b.test"];
 const NETS: [&str; 2] = ["10.1.0.0/16", "10.2.0.0/16"];
 
-fn settings(host: usize) -> EngineSettings {
+pub(in crate::ike) fn settings(host: usize) -> EngineSettings {
     let other = 1 - host;
     let id = |host: usize| IDENTITIES[host].parse::<Identification>().unwrap();
     EngineSettings {

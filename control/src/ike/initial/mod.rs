@@ -61,7 +61,7 @@ fn fragmenting(connection: &Connection, contents: &Contents<'_>) -> Fragmenting 
 }
 
 /// Our identity: the configured one, or our address.
-fn local_identity(connection: &Connection, path: Path) -> Identification {
+pub(super) fn local_identity(connection: &Connection, path: Path) -> Identification {
     match &connection.local_id {
         Identification::Any => Identification::Address(path.local.ip()),
         id => id.clone(),

@@ -2,6 +2,7 @@
 //! these two, go through `exchange.rs`.
 
 mod exchange;
+mod resume;
 
 use std::sync::Arc;
 
@@ -28,11 +29,14 @@ use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
 use crate::ike::redirect::{self, Redirectable};
+use crate::ike::resume as tickets;
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
 use crate::ike::turn::Turn;
 use crate::ike::virtual_ip;
 use crate::ike::window::Window;
+
+use resume::Resumed;
 
 /// A half-open IKE SA that a peer initiates.
 pub(in crate::ike) struct Responder {
@@ -59,6 +63,8 @@ pub(in crate::ike) struct Responder {
     /// IKE_AUTH was refused.
     refused: bool,
     redirectable: Redirectable,
+    /// It resumes a session (RFC 5723).
+    resumed: Option<Box<Resumed>>,
 }
 
 /// A peer that proved who it is, and our proof for it.
@@ -82,7 +88,7 @@ fn response_header(request: &Header, responder_spi: IkeSpi) -> Header {
     Header {
         initiator_spi: request.initiator_spi,
         responder_spi,
-        exchange: Exchange::IkeSaInit,
+        exchange: request.exchange,
         initiator: false,
         response: true,
         message_id: MessageId(0),
@@ -247,6 +253,7 @@ impl Responder {
             answered: None,
             refused: false,
             redirectable: Redirectable::of(contents),
+            resumed: None,
         })
     }
 
@@ -263,7 +270,7 @@ impl Responder {
         let admitted = match self.verify(turn, connections, path, contents) {
             Ok(admitted) => admitted,
             Err(reason) => {
-                self.refuse(
+                self.turn_away(
                     turn,
                     path,
                     request,
@@ -277,14 +284,14 @@ impl Responder {
         let never = admitted.connection.roads.childless == Childless::Never;
         if never && contents.proposals.is_none() {
             let reason = "no IKE SA without a Child SA here".to_owned();
-            self.refuse(turn, path, request, NotifyKind::INVALID_SYNTAX, reason);
+            self.turn_away(turn, path, request, NotifyKind::INVALID_SYNTAX, reason);
             return Progress::Waiting;
         }
         self.established(turn, path, contents, admitted)
     }
 
     /// Refuses the IKE SA, and gives the same answer to the same request until it expires.
-    pub fn refuse(
+    pub fn turn_away(
         &mut self,
         turn: &mut Turn<'_>,
         path: Path,
@@ -337,6 +344,9 @@ impl Responder {
         let (Some(id), Some((method, data))) = (contents.initiator_id, contents.auth) else {
             return Err("request without identity or AUTH".to_owned());
         };
+        if let Some(resumed) = &self.resumed {
+            return self.admit_resumed(turn, resumed, id, (method, data));
+        }
         let wanted = contents.responder_id.map(|id| &id.id);
         let candidates = connections.iter().filter(|c| {
             addresses_match(c, path)
@@ -490,6 +500,7 @@ impl Responder {
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
         turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
+        ike.session.resumed = self.resumed(turn);
         payloads.extend(lifetime(&connection));
         ike.redirectable = self.redirectable.is_able();
         let elsewhere = connection.roads.redirect_to;
@@ -505,6 +516,7 @@ impl Responder {
         payloads.extend(ike.window.announce());
         payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
         ike.take_token(turn, contents);
+        payloads.extend(tickets::grant(&ike, turn, contents));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };

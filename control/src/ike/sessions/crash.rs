@@ -192,7 +192,7 @@ impl Engine {
         children.sort_unstable();
         children.dedup();
         self.with(now, entropy, spi, |ike, turn| {
-            ike.destroy(turn, "the peer has lost it (RFC 6290)");
+            ike.lose(turn, "the peer has lost it (RFC 6290)");
         });
         if again {
             for child in children {

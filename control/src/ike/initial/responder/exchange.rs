@@ -61,7 +61,7 @@ impl Responder {
         };
         let payloads = match parse_payloads(whole.first, &whole.content) {
             Ok(payloads) => payloads,
-            Err(error) => return self.refuse_unreadable(turn, path, exchange, whole, &error),
+            Err(error) => return self.refuse_sealed(turn, path, exchange, whole, &error),
         };
         let contents = Contents::of(&payloads);
         match self.intermediate.due() {
@@ -80,7 +80,7 @@ impl Responder {
     }
 
     /// What is inside is authentic and cannot be read (RFC 7296 sections 2.5 and 2.21.2).
-    fn refuse_unreadable(
+    fn refuse_sealed(
         &mut self,
         turn: &mut Turn<'_>,
         path: Path,
