@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         Command::Switchover(command) => command.execute(),
         Command::Audit(command) => command.execute(),
         Command::Cluster(command) => command.execute(),
+        Command::Metrics(command) => command.execute(),
         Command::Config(command) => command.execute(),
     };
     cli::finish(outcome)

@@ -57,7 +57,9 @@ impl Worker {
             return;
         };
         let quiet_since = sa.last_use.max(sa.kept_alive);
-        if sa.encapsulation.is_none() || now.since(quiet_since) < interval {
+        let unused = sa.last_use == Instant::default();
+        let at_once = std::mem::take(&mut sa.keep_alive_at_once) && unused;
+        if sa.encapsulation.is_none() || !at_once && now.since(quiet_since) < interval {
             return;
         }
         sa.kept_alive = now;

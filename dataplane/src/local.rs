@@ -10,7 +10,7 @@ use crate::command::Event;
 use crate::flow::Flow;
 use crate::handover::Errand;
 use crate::neighbour::Neighbour;
-use crate::path::Departure;
+use crate::path::{Departure, Sorted};
 use crate::pmtu::TooBig;
 use crate::pool::{Packet, Pool};
 use crate::port::{BURST, Burst, MacAddress, Port};
@@ -19,9 +19,10 @@ use crate::spd::Action;
 use crate::verdict::DropReason;
 use crate::wire::icmp::{self, Error};
 use crate::wire::icmpv6;
+use crate::wire::ike::is_of_a_stranger;
 use crate::wire::ip::Ip;
 use crate::wire::ipv6::{self, Ipv6};
-use crate::worker::Worker;
+use crate::worker::{PUNT, Worker};
 
 impl Worker {
     /// ARP: answers for our addresses, learns who else is there.
@@ -37,6 +38,10 @@ impl Worker {
     }
 
     fn tell_neighbour(&mut self, now: Instant, news: Option<(Neighbour, MacAddress)>) {
+        while let Some(Neighbour { port, address }) = self.links.alive() {
+            let event = || Event::Answered { port, address };
+            self.reports.hint(Kind::Answered, now, event);
+        }
         if let Some((neighbour, mac)) = news {
             let event = || Event::NeighbourLearned {
                 port: neighbour.port,
@@ -47,9 +52,13 @@ impl Worker {
         }
     }
 
-    /// Hands an IP packet to the control thread.
+    /// Hands an IP packet to the control thread. Half of the room is for IKE SAs that there are: a
+    /// flood of strangers must not keep a peer's sign of life out.
     pub(crate) fn punt(&mut self, packet: Packet) {
-        if self.punt.push_frame(self.frames.pool.bytes(&packet)) {
+        let crowded = self.punt.room() < PUNT / 2;
+        if crowded && is_of_a_stranger(self.frames.pool.bytes(&packet)) {
+            self.frames.drop(packet, DropReason::PuntStranger);
+        } else if self.punt.push_frame(self.frames.pool.bytes(&packet)) {
             self.frames.counters.count_punted();
             if self.frames.watch.on {
                 self.frames.watch.punted(&packet);
@@ -61,7 +70,7 @@ impl Worker {
     }
 
     /// Sends IP packets that the control thread injected; they are its own (IKE), so no policy is
-    /// asked (RFC 4301 section 4.4.1: IKE bypasses). Returns how many there were.
+    /// asked, or parcels, which go the way of packets that have just come (RFC 4301 section 4.4.1: IKE bypasses). Returns how many there were.
     pub(crate) fn inject(&mut self, now: Instant) -> usize {
         let mut burst = Burst::new();
         self.punt.receive(&mut self.frames.pool, &mut burst);
@@ -70,11 +79,16 @@ impl Worker {
             return 0;
         }
         let leading = self.leadership.leading();
+        let mut sorted = Sorted::default();
         for packet in burst.drain(..) {
-            match leading {
-                true => self.route(now, packet),
-                false => self.frames.drop(packet, DropReason::NotActive),
+            if !leading {
+                self.frames.drop(packet, DropReason::NotActive);
+            } else if let Some(own) = self.unpack(now, packet, &mut sorted) {
+                self.route(now, own);
             }
+        }
+        if !sorted.is_empty() {
+            self.inbound_and_outbound(now, &mut sorted);
         }
         self.links.flush(&mut self.frames);
         injected

@@ -25,8 +25,8 @@ pub(crate) enum Kind {
     HighWater,
     Neighbour,
     IcmpError,
-    BelowFloor,
     Strayed,
+    Answered,
 }
 
 const KINDS: usize = 8;
@@ -88,7 +88,7 @@ impl Reports {
         }
     }
 
-    /// Sends a hint that [`Reports::allow`] has let through, unless the ring is nearly full.
+    /// Sends a hint that is limited already, unless the ring is nearly full.
     pub(crate) fn offer(&mut self, event: Event) {
         if self.events.slots() > RESERVE {
             let _ = self.events.push(event);

@@ -9,7 +9,7 @@ use hitless::entropy::SeededEntropy;
 use hitless::ike::auth::{AuthSettings, TimeOfDay};
 use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
-use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
+use hitless::ike::settings::{Child, Connection, EngineSettings, Limits, Secret, Takeover};
 use hitless::ike::{Engine, Event, Input, Output, Resume, Transmit};
 use hitless_sa::{Incarnation, Instant, MemberId, Mode, SaId, SaOptions};
 
@@ -80,6 +80,7 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
         remote_ts: net(other)?,
         dynamic: Default::default(),
         rekey_time: Duration::ZERO,
+        lifetimes: Default::default(),
         replay_window: 1024,
         start: host == 0,
         options: SaOptions::default(),
@@ -101,7 +102,9 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
             dpd_delay: Duration::ZERO,
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            inbound: Default::default(),
             roads: Default::default(),
+            session: Default::default(),
             auth: AuthSettings::default(),
             children: vec![child],
         }],
@@ -110,7 +113,8 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
             ids: Vec::new(),
             secret: b"0123456789abcdef".to_vec().into(),
         }],
-        half_open_limit: 64,
+        cluster_secret: Default::default(),
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),

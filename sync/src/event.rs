@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber};
+use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber, Spi};
 use zeroize::Zeroizing;
 
 use crate::Durable;
@@ -100,6 +100,23 @@ pub enum Input<'a> {
     Switchover,
     /// The process is about to end: hand over or resign, then [`Event::Stopped`].
     Shutdown,
+    /// Packets that came to this member after it had handed over, for the one that it handed over
+    /// to ([`Node::successor`](crate::Node::successor)); 57,344 octets together at most.
+    Late {
+        to: MemberId,
+        packets: Vec<Vec<u8>>,
+    },
+    /// SA_Retr by SPI: this leader hears ESP that it has no SA for.
+    Retrieve {
+        spi: Spi,
+    },
+    /// Answer to [`Output::Retrieve`], if there is one.
+    Retrieved {
+        to: MemberId,
+        object: ObjectId,
+        version: u64,
+        body: &'a [u8],
+    },
     /// Whether this member could do the work of an active.
     Health {
         healthy: bool,
@@ -232,6 +249,24 @@ pub enum Output {
         on: bool,
         members: Vec<MemberId>,
     },
+    /// Packets that came late to the member that handed over to this one, or is about to.
+    Late {
+        from: MemberId,
+        packets: Vec<Vec<u8>>,
+    },
+    /// A leader asks for the object that an SPI belongs to.
+    Retrieve {
+        from: MemberId,
+        spi: Spi,
+    },
+    /// What was asked for: a copy without a right, to be committed by this leader under a higher
+    /// version, or dropped.
+    Retrieved {
+        from: MemberId,
+        object: ObjectId,
+        version: u64,
+        body: Zeroizing<Vec<u8>>,
+    },
     /// Replace this SA by keys that were never offered.
     RekeyNow {
         sa: SaId,
@@ -296,6 +331,14 @@ pub enum Event {
         member: MemberId,
     },
     UnknownMember {
+        member: MemberId,
+    },
+    /// Late packets of a member that did not hand over to this one; they are dropped.
+    UnexpectedLate {
+        member: MemberId,
+    },
+    /// An SA_Retr of a member that does not lead, or an answer for one that does not.
+    UnexpectedRetrieval {
         member: MemberId,
     },
     PersistFailed,

@@ -22,6 +22,7 @@ const SOFT_SHORT: u64 = 1 << 31;
 /// How long packets are counted for one sample: much less would take a short burst for the rate,
 /// and the standby would have to drop that much more.
 const SAMPLE: Duration = Duration::from_millis(20);
+const SAMPLES_A_SECOND: u64 = 50;
 
 /// Packets per second of one direction: rises at once, falls slowly.
 #[derive(Clone, Copy, Default, Debug)]
@@ -39,6 +40,12 @@ impl Rate {
         };
         let elapsed = now.since(then);
         if elapsed < SAMPLE {
+            // So much it will be at least when the sample is complete: a flow that starts fast
+            // must not wait for that with a lease made for a slow one.
+            let least = counter
+                .saturating_sub(before)
+                .saturating_mul(SAMPLES_A_SECOND);
+            self.per_second = self.per_second.max(least);
             return;
         }
         let nanos = u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX).max(1);
@@ -160,6 +167,21 @@ mod tests {
         rate.note(Instant(1_020_000_000), u64::MAX);
         assert_eq!(outbound(&settings, rate, true), 1 << 29);
         assert_eq!(outbound(&settings, rate, false), 1 << 23);
+    }
+
+    #[test]
+    fn a_flow_that_starts_fast_has_a_lease_for_it_before_its_first_sample_is_complete() {
+        let settings = Settings::new(MemberId(1), Vec::new(), [0; 32]);
+        let mut rate = Rate::default();
+        assert_eq!(inbound(&settings, rate), 8);
+        rate.note(Instant(0), 1);
+        rate.note(Instant(1_000_000), 101);
+        assert_eq!(inbound(&settings, rate), 250);
+        // Complete, it says the same of a burst: it was not taken for the rate of its moment.
+        rate.note(Instant(20_000_000), 101);
+        assert_eq!(inbound(&settings, rate), 250);
+        rate.note(Instant(40_000_000), 101);
+        assert_eq!(inbound(&settings, rate), 218);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hitless_sa::{Epoch, Incarnation, Lease, MemberId, SequenceNumber};
 
+use crate::message::features;
+
 /// One configured member of the group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
@@ -52,7 +54,7 @@ impl Default for LeaseSizes {
             },
             outbound: (1 << 16, 1 << 29),
             outbound_short: (1 << 12, 1 << 23),
-            inbound: (32, 1 << 29),
+            inbound: (8, 1 << 29),
             exchange: Duration::from_millis(200),
         }
     }
@@ -86,6 +88,8 @@ pub struct Settings {
     /// Give the lead to an admitted member of higher priority.
     pub preempt: bool,
     pub leases: LeaseSizes,
+    /// Take packets from a predecessor that they came to after it had handed over.
+    pub late: bool,
     /// Rules that a test switches off to prove that it would notice.
     #[doc(hidden)]
     pub mutant: Mutant,
@@ -106,8 +110,15 @@ impl Settings {
             witness: None,
             preempt: false,
             leases: LeaseSizes::default(),
+            late: true,
             mutant: Mutant::default(),
         }
+    }
+
+    /// What this member says that it can do.
+    pub(crate) fn features(&self) -> u64 {
+        let late = if self.late { features::LATE } else { 0 };
+        late | features::RETRIEVE
     }
 
     /// Whether this member only votes.
@@ -118,6 +129,11 @@ impl Settings {
     /// Silence after which an active counts as dead.
     pub fn takeover(&self) -> Duration {
         self.heartbeat * self.missed.max(1)
+    }
+
+    /// How long a member without rights waits in silence before it leads on nothing (R12).
+    pub(crate) fn patience(&self) -> Duration {
+        self.takeover() * 5
     }
 }
 
@@ -178,6 +194,8 @@ pub struct Mutant {
     pub unacknowledged: bool,
     /// Acknowledges an extension and does not record it (R6).
     pub ack_unrecorded: bool,
+    /// Offers nothing beyond the first lease of an SA: whoever uses it up waits for ever (R7).
+    pub no_extension: bool,
     /// Takes over so many numbers above the last checkpoint, as RFC 6027 section 3.4 has it,
     /// instead of above the recorded grant (R11).
     pub guessed_skip: Option<u64>,

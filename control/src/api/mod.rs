@@ -10,6 +10,7 @@
 
 pub mod client;
 mod cluster;
+mod metrics;
 mod report;
 mod server;
 mod show;
@@ -22,6 +23,7 @@ mod watch_text;
 use serde::{Deserialize, Serialize};
 
 pub use cluster::{ClassReport, ClusterReport, DrillReport, UnservedReport, cluster};
+pub use metrics::{MetricFamily, MetricKind, MetricSample, MetricsReport, metrics};
 pub use report::{
     ChildSaStatus, DropStatus, GatewayStatus, IkeSaStatus, IkeState, LeaseStatus, MemberStatus,
     PortStatus, Role, SyncStatus,
@@ -88,6 +90,8 @@ pub enum Request {
     SwitchoverPlan {},
     /// What would be lost if the active died now.
     Cluster {},
+    /// Every figure.
+    Metrics {},
 }
 
 /// What the daemon answers: `{"reply":"done","message":".."}`.
@@ -96,6 +100,7 @@ pub enum Request {
 pub enum Reply {
     Status(Box<GatewayStatus>),
     Cluster(Box<ClusterReport>),
+    Metrics(Box<MetricsReport>),
     Sas {
         sas: Vec<IkeSaStatus>,
     },

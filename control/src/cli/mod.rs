@@ -10,6 +10,7 @@ mod config;
 mod demo;
 mod filter;
 mod list_sas;
+mod metrics;
 mod run;
 mod show;
 mod status;
@@ -34,6 +35,7 @@ pub use cluster::ClusterCommand;
 pub use config::ConfigCommand;
 pub use demo::DemoOptions;
 pub use list_sas::ListSas;
+pub use metrics::Metrics;
 pub use run::RunOptions;
 pub use show::ShowCommand;
 pub use status::Status;
@@ -71,6 +73,7 @@ pub enum Command {
     Audit(Audit),
     #[command(subcommand)]
     Cluster(ClusterCommand),
+    Metrics(Metrics),
     #[command(subcommand)]
     Config(ConfigCommand),
 }

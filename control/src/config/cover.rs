@@ -64,6 +64,7 @@ const PUBLIC: &[&str] = &[
     "degraded",
     "preempt",
     "hold",
+    "late",
     "state_dir",
     "driver",
     "interface",
@@ -71,6 +72,7 @@ const PUBLIC: &[&str] = &[
     "queues",
     "addresses",
     "routes",
+    "monitor",
     "mode",
     "zero_copy",
     "ring_size",
@@ -108,6 +110,9 @@ const PUBLIC: &[&str] = &[
     "dpd_delay",
     "rekey_time",
     "takeover",
+    "window_size",
+    "unique",
+    "takeover_inbound",
     "esp_proposals",
     "local_ts",
     "remote_ts",
@@ -124,6 +129,7 @@ const PUBLIC: &[&str] = &[
     "socket",
     "log",
     "key_log",
+    "grant_log",
 ];
 
 /// `[ports.outside]`, perhaps unclosed, but without quotes that could hold anything.

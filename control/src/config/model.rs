@@ -11,7 +11,7 @@ use hitless_dataplane::port::pcap::Pace;
 use hitless_sa::MemberId;
 use zeroize::Zeroizing;
 
-use crate::ike::settings::{Connection, Pool, Secret};
+use crate::ike::settings::{Connection, Limits, Pool, Secret};
 
 /// A whole configuration file.
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub struct Config {
     /// Children (connection, child) with `start_action = "trap"`: brought up by the first packet.
     pub on_demand: BTreeSet<(String, String)>,
     pub secrets: Vec<Secret>,
+    pub ike: Limits,
     pub control: ControlConfig,
     /// What is legal but probably not meant; to be logged.
     pub warnings: Vec<String>,
@@ -52,6 +53,8 @@ pub struct ClusterConfig {
     pub preempt: bool,
     /// How long a member that starts waits for the others before it leads on nothing.
     pub hold: Duration,
+    /// How long the old active forwards what still comes to it after a planned switchover.
+    pub late: Duration,
     /// Where the epoch file lives.
     pub state_dir: PathBuf,
 }
@@ -127,6 +130,8 @@ pub struct PortConfig {
     /// The cluster's addresses on this network.
     pub addresses: Vec<Prefix>,
     pub routes: Vec<RouteConfig>,
+    /// Next hops that must answer, or this member is not fit to be active.
+    pub monitor: Vec<IpAddr>,
     /// Whether clear-text hosts are behind this port (true) or IPsec peers (false).
     pub protected: bool,
     /// The cluster's Ethernet address on this network, which moves with the lead.
@@ -262,6 +267,8 @@ pub struct ControlConfig {
     pub log: String,
     /// Where the keys of every Child SA are written for Wireshark, if anywhere.
     pub key_log: Option<PathBuf>,
+    /// Where each grant of sequence numbers is written for `hitless audit --ledger`, if anywhere.
+    pub grant_log: Option<PathBuf>,
 }
 
 /// Where the control socket is unless the file or the command line says otherwise.

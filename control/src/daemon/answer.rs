@@ -85,6 +85,7 @@ impl Member {
                 Ok(plan) => done(plan),
                 Err(reason) => Reply::Refused { reason },
             },
+            Request::Metrics {} => Reply::Metrics(Box::new(self.gateway.metrics(now))),
             Request::Cluster {} => Reply::Cluster(Box::new(self.gateway.cluster(now))),
         })
     }

@@ -5,8 +5,11 @@
 //! peer that negotiated RFC 6311 is asked, once for each takeover, to skip as many numbers as may
 //! be missing: `H - c`, where `c` is the last checkpoint. With other peers it takes some ten
 //! milliseconds at the rate that the lease was made for; an SA that became slow or idle may need
-//! minutes (`lease-holes` D10) and is replaced: its successor starts with nothing seen.
+//! minutes (`lease-holes` D10) and is replaced: its successor starts with nothing seen. Anybody who
+//! replays an old packet can make it look like that, so it happens once for each SA and takeover,
+//! and to a few SAs at a time.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use hitless_sa::{Entropy, Instant, SaId};
@@ -14,37 +17,40 @@ use hitless_sa::{Entropy, Instant, SaId};
 use super::Gateway;
 use crate::ike::Input;
 
-/// Packets that are refused for longer than this are not the tail of a busy lease.
-const GRACE: Duration = Duration::from_millis(300);
+/// SAs that are replaced in one look at most: their exchanges must not keep leases from being
+/// extended.
+const REPLACED_AT_ONCE: usize = 16;
+/// What a renewal of a lease may take beyond the time that the lease is made for.
+const MARGIN: Duration = Duration::from_millis(50);
 
-/// How far the blackout of one SA has come.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Blackout {
-    #[default]
-    None,
-    /// The first packet was refused then.
-    Since(Instant),
-    /// The SA is being replaced: once for each takeover, because anybody who replays an old packet
-    /// can make it look like a blackout.
-    Ended,
-}
+/// The SAs of which a packet was refused since the takeover, in the order of time.
+pub(super) type Blackouts = VecDeque<(Instant, SaId)>;
 
 impl Gateway {
     /// A worker refused a packet of an inherited SA on which nothing has been accepted yet.
     pub(super) fn below_floor(&mut self, now: Instant, entropy: &mut dyn Entropy, sa: SaId) {
-        let Some(carried) = self.children.get_mut(sa) else {
+        let Some(carried) = self.children.get_mut(sa).filter(|c| !c.refused) else {
             return;
         };
-        match carried.blackout {
-            Blackout::None => {
-                carried.blackout = Blackout::Since(now);
-                self.synchronise_replay_counters(now, entropy, sa);
-            }
-            Blackout::Since(first) if now.since(first) >= GRACE => {
-                carried.blackout = Blackout::Ended;
+        carried.refused = true;
+        self.blackouts.push_back((now, sa));
+        self.synchronise_replay_counters(now, entropy, sa);
+    }
+
+    /// Replaces what has been refused for longer than the tail of a busy lease takes: those are made
+    /// for four heartbeats.
+    pub(super) fn end_blackouts(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        let lease = self.settings.config().cluster.heartbeat * 4;
+        let grace = lease.max(MARGIN) + MARGIN;
+        for _ in 0..REPLACED_AT_ONCE {
+            let due = |(since, _): &mut (Instant, SaId)| now.since(*since) >= grace;
+            let Some((_, sa)) = self.blackouts.pop_front_if(due) else {
+                return;
+            };
+            let carried = self.children.get(sa);
+            if carried.is_some_and(|carried| carried.cell.inbound_top().0 == 0) {
                 self.tell_ike(now, entropy, Input::RekeyChild(sa));
             }
-            Blackout::Since(_) | Blackout::Ended => {}
         }
     }
 

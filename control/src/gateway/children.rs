@@ -14,7 +14,6 @@ use hitless_dataplane::spd::{Action, Policy};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::{Checkpoint, Usage};
 
-use super::blackout::Blackout;
 use super::silence::Silence;
 use crate::ike::settings::Child;
 
@@ -50,8 +49,8 @@ pub struct Carried {
     told: Option<Instant>,
     /// Numbers that the peer should skip after a takeover, until it was asked to (RFC 6311).
     pub delta: u64,
-    /// Packets that are refused since a takeover.
-    pub blackout: Blackout,
+    /// Whether a packet was refused since the takeover, for being below the floor.
+    pub refused: bool,
     /// The one worker that has the receiving half, and its window; with `shared` one of them.
     pub home: usize,
     /// The worker that the receiving half is on its way to.
@@ -65,6 +64,8 @@ pub struct Carried {
     /// What each half that a worker has or had counts; they outlive the half, and are its again if
     /// it comes back.
     tallies: BTreeMap<(usize, Direction), Arc<SaCounters>>,
+    /// What it carried under other leaders.
+    before: Checkpoint,
     /// The totals when the last checkpoint came.
     counted: Checkpoint,
     /// When each direction last moved.
@@ -96,19 +97,32 @@ impl Carried {
             seen_top: floor,
             told: None,
             delta: 0,
-            blackout: Blackout::default(),
+            refused: false,
             home,
             moving: None,
             moved_at: None,
             shared: None,
             published: BTreeMap::new(),
             tallies: BTreeMap::new(),
+            before: Checkpoint::default(),
             counted: Checkpoint::default(),
             used_in: None,
             used_out: None,
             silence: Silence::new(false),
             order: 0,
         }
+    }
+
+    /// Goes on counting where another leader was.
+    pub fn inherit(&mut self, before: Checkpoint) {
+        self.before = Checkpoint {
+            packets_in: before.packets_in,
+            bytes_in: before.bytes_in,
+            packets_out: before.packets_out,
+            bytes_out: before.bytes_out,
+            ..Checkpoint::default()
+        };
+        self.counted = self.before;
     }
 
     /// Whether it is an SA of the same child for the same selectors.
@@ -180,9 +194,10 @@ impl Carried {
         tallies.map(|((worker, direction), counters)| (*worker, *direction, counters.as_ref()))
     }
 
-    /// Every worker counts its own packets; numbers are the SA's.
+    /// Every worker counts its own packets; numbers are the SA's. Lifetimes go by these totals, so
+    /// they go on where those of the last leader were when its last checkpoint left.
     pub fn counters(&self) -> Checkpoint {
-        let mut sum = Checkpoint::default();
+        let mut sum = self.before;
         for one in self.published.values() {
             sum.outbound_next = sum.outbound_next.max(one.outbound_next);
             sum.inbound_top = sum.inbound_top.max(one.inbound_top);

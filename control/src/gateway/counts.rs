@@ -11,6 +11,46 @@ use crate::ike;
 /// How often one member's bad datagrams are told of; all are counted.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
+/// Failed negotiations that are told of in that time: anybody can cause them.
+const TOLD_FAILURES: u32 = 16;
+
+/// What is told of IKE with peers in figures.
+const HANDSHAKES: [&str; 13] = [
+    "ike_established",
+    "ike_rekeyed",
+    "ike_deleted",
+    "child_established",
+    "child_rekeyed",
+    "child_deleted",
+    "message_id_sync_sent",
+    "message_id_synced",
+    "replay_counter_sync_sent",
+    "replay_counter_sync_received",
+    "relocated",
+    "authentication_failed",
+    "negotiation_failed",
+];
+
+/// Which of them an event is.
+fn handshake(event: &ike::Event) -> Option<usize> {
+    Some(match event {
+        ike::Event::IkeEstablished { .. } => 0,
+        ike::Event::IkeRekeyed { .. } => 1,
+        ike::Event::IkeDeleted { .. } => 2,
+        ike::Event::ChildEstablished { .. } => 3,
+        ike::Event::ChildRekeyed { .. } => 4,
+        ike::Event::ChildDeleted { .. } => 5,
+        ike::Event::MessageIdSyncSent { .. } => 6,
+        ike::Event::MessageIdSynced { .. } => 7,
+        ike::Event::ReplayCounterSyncSent { .. } => 8,
+        ike::Event::ReplayCounterSync { .. } => 9,
+        ike::Event::Relocated { .. } => 10,
+        ike::Event::AuthenticationFailed { .. } => 11,
+        ike::Event::NegotiationFailed { .. } => 12,
+        _ => return None,
+    })
+}
+
 /// What was dropped or refused, and why.
 #[derive(Default)]
 pub(super) struct Counts {
@@ -20,23 +60,40 @@ pub(super) struct Counts {
     pub unsendable: u64,
     /// IKE between us and peers; the reasons are the program's own words, so they are few.
     ike: BTreeMap<&'static str, u64>,
+    /// What handshakes came to, in the order of `handshake`.
+    handshakes: [u64; HANDSHAKES.len()],
     authentication_failed: u64,
     negotiation_failed: u64,
     /// Datagrams of members that could be read but not be used.
     sync: BTreeMap<&'static str, u64>,
     /// When a member's bad datagrams were last told of.
     told: BTreeMap<(MemberId, &'static str), Instant>,
+    /// Failures of IKE that were told of since then.
+    failures: (Instant, u32),
 }
 
 impl Counts {
-    /// Counts what an event of IKE says about bad input.
-    pub fn ike(&mut self, event: &ike::Event) {
+    /// Counts what an event of IKE says about bad input. False if it is one failure too many to be
+    /// told of, too.
+    pub fn ike(&mut self, now: Instant, event: &ike::Event) -> bool {
+        if let Some(count) = handshake(event).and_then(|which| self.handshakes.get_mut(which)) {
+            *count += 1;
+        }
         match event {
-            ike::Event::Dropped { reason, .. } => *self.ike.entry(reason).or_default() += 1,
+            ike::Event::Dropped { reason, .. } => {
+                *self.ike.entry(reason).or_default() += 1;
+                return true;
+            }
             ike::Event::AuthenticationFailed { .. } => self.authentication_failed += 1,
             ike::Event::NegotiationFailed { .. } => self.negotiation_failed += 1,
-            _ => {}
+            _ => return true,
         }
+        let (since, told) = &mut self.failures;
+        if now.since(*since) >= TELL_AGAIN {
+            (*since, *told) = (now, 0);
+        }
+        *told += 1;
+        *told <= TOLD_FAILURES
     }
 
     /// Counts what an event of the sync node says about bad input. False if it says no more than
@@ -47,6 +104,8 @@ impl Counts {
             SyncEvent::ConfigMismatch { member } => (*member, "sync_config_mismatch"),
             SyncEvent::StaleIncarnation { member, .. } => (*member, "sync_stale_incarnation"),
             SyncEvent::RepeatedIncarnation { member, .. } => (*member, "sync_repeated_incarnation"),
+            SyncEvent::UnexpectedLate { member } => (*member, "sync_unexpected_late"),
+            SyncEvent::UnexpectedRetrieval { member } => (*member, "sync_unexpected_retrieval"),
             SyncEvent::UnknownMember { member } => (*member, "sync_unknown_member"),
             _ => return true,
         };
@@ -62,6 +121,11 @@ impl Counts {
             self.told.insert((member, reason), now);
         }
         news
+    }
+
+    /// What IKE with peers came to.
+    pub fn handshakes(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        HANDSHAKES.into_iter().zip(self.handshakes)
     }
 
     /// Everything that is not zero, by name.
@@ -106,6 +170,23 @@ mod tests {
         assert_eq!(told.count(), 3);
         let list: Vec<_> = counts.list().collect();
         assert_eq!(list, [("sync_config_mismatch".to_owned(), 250)]);
+    }
+
+    #[test]
+    fn failures_that_anybody_can_cause_are_counted_each_time_and_told_of_a_few_times_a_second() {
+        let mut counts = Counts::default();
+        let event = ike::Event::NegotiationFailed {
+            peer: "192.0.2.1:500".parse().unwrap(),
+            reason: "no common IKE proposal".to_owned(),
+        };
+        let start = Instant(1_000_000_000);
+        let told = (0..3000u64).filter(|i| {
+            let now = start + Duration::from_millis(*i);
+            counts.ike(now, &event)
+        });
+        assert_eq!(told.count(), 3 * TOLD_FAILURES as usize);
+        let list: Vec<_> = counts.list().collect();
+        assert_eq!(list, [("ike_negotiation_failed".to_owned(), 3000)]);
     }
 
     #[test]

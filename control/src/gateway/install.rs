@@ -107,6 +107,8 @@ impl Gateway {
         let halves = self.halves(&mut carried, window);
         carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
         carried.silence = Silence::new(inherited.is_some());
+        let checkpoint = inherited.as_ref().and_then(|t| t.checkpoint);
+        carried.inherit(checkpoint.unwrap_or_default());
         // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
         let (inbound, outbound) = match halves {
@@ -114,11 +116,16 @@ impl Gateway {
             Err(error) => return self.unusable(sa, error.to_string()),
         };
         self.log_keys(sa);
+        let known = inherited.as_ref().and_then(|taken| taken.checkpoint);
+        let unsent = known.map_or(SequenceNumber(1), |checkpoint| checkpoint.outbound_next);
+        self.enter_grant(sa, SequenceNumber(0), Some(unsent));
         for (worker, half) in inbound {
             self.dataplane
                 .send(worker, Command::InstallInbound(Box::new(half)));
         }
-        for (worker, half) in outbound {
+        for (worker, mut half) in outbound {
+            // Of several workers that send, one keeps the NAT's mapping.
+            half.keep_alive_at_once = inherited.is_some() && worker == home;
             self.dataplane
                 .send(worker, Command::InstallOutbound(Box::new(half)));
         }

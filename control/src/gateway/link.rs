@@ -25,7 +25,7 @@ use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{
     Additional, Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
 };
-use crate::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
+use crate::ike::settings::{Child, Connection, EngineSettings, Limits, Secret, Takeover};
 use crate::ike::{ChildChange, Engine, Event, Input, Output, Resume};
 
 /// UDP port inside the transport-mode SA; the port that strongSwan's `ha` plugin uses too.
@@ -437,7 +437,8 @@ fn engine_settings(settings: &LinkSettings) -> EngineSettings {
             ids: Vec::new(),
             secret: settings.secret.clone(),
         }],
-        half_open_limit: 64,
+        cluster_secret: Default::default(),
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_millis(100),
         retransmit_tries: 3,
         time_of_day: TimeOfDay::default(),
@@ -474,7 +475,9 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
         dpd_delay: Duration::ZERO,
         rekey_time: Duration::from_secs(4 * 3600),
         takeover: Takeover::Auto,
+        inbound: Default::default(),
         roads: Default::default(),
+        session: Default::default(),
         auth: AuthSettings::default(),
         children: vec![Child {
             name: "sync".to_owned(),
@@ -489,6 +492,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             remote_ts: host(other.address).into_iter().collect(),
             dynamic: Default::default(),
             rekey_time: Duration::from_secs(3600),
+            lifetimes: Default::default(),
             replay_window: 4096,
             options: hitless_sa::SaOptions::default(),
             start: false,

@@ -24,7 +24,11 @@
 //!  watch.rs    traces and captures of single packets
 //!  silence.rs  inherited SAs that the peer has no more
 //!  health.rs   workers that are stuck, links that are down
+//!  next_hops.rs next hops that do not answer
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
+//!  late.rs     packets that come to the old active after a switchover
+//!  retrieve.rs SAs that another member made alone
+//!  metrics.rs  all of that as figures
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
@@ -37,11 +41,16 @@ mod counts;
 mod dataplane;
 mod drill;
 mod foreign;
+mod grants;
 mod health;
 mod install;
+mod late;
 mod link;
+mod metrics;
 mod neighbours;
+mod next_hops;
 mod punt;
+mod retrieve;
 mod roles;
 mod settings;
 mod settle;
@@ -65,10 +74,12 @@ use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, 
 use crate::ike::{self, Engine, Input};
 use crate::keylog::KeyLines;
 
+pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
 use acquire::Asked;
+use blackout::Blackouts;
 use children::Children;
 use commit::Waiting;
 use counts::Counts;
@@ -76,11 +87,16 @@ use dataplane::Dataplane;
 use drill::Drill;
 use foreign::Foreign;
 use health::Health;
+use late::Late;
 use link::Link;
 use neighbours::Neighbours;
+use next_hops::NextHops;
+use retrieve::Retrieval;
 use roles::Drain;
 use watch::Watching;
 
+/// An ESP packet of the sync network is never shorter: SPI, number, IV and check value.
+const HEADERS: usize = 32;
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
 const SCAN: Duration = Duration::from_millis(1);
 
@@ -93,6 +109,8 @@ pub enum Output {
     Persist(Durable),
     /// Append to the key log: only if the configuration names one.
     KeyLog(KeyLines),
+    /// For the ledger of grants, if there is one.
+    Granted(Granted),
     /// For the log, the demo's progress and tests.
     Event(Event),
 }
@@ -184,9 +202,13 @@ pub struct Gateway {
     counts: Counts,
     asked: Asked,
     foreign: Foreign,
+    late: Late,
+    retrieval: Retrieval,
+    blackouts: Blackouts,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
+    next_hops: NextHops,
 }
 
 impl Gateway {
@@ -202,6 +224,8 @@ impl Gateway {
         let incarnation = durable.incarnation;
         let mut dataplane = Dataplane::new(workers, leadership);
         let policies = Arc::new(Spd::for_workers(Vec::new(), dataplane.len()));
+        let ports = settings.config().ports.iter().enumerate();
+        let next_hops = NextHops::new(ports.map(|(index, port)| (index, port.monitor.as_slice())));
         let routes = Arc::new(settings.fib());
         dataplane.broadcast(|| Command::Routes(Arc::clone(&routes)));
         let mut gateway = Gateway {
@@ -233,8 +257,12 @@ impl Gateway {
             counts: Counts::default(),
             asked: Asked::default(),
             foreign: Foreign::default(),
+            late: Late::default(),
+            retrieval: Retrieval::default(),
+            blackouts: Blackouts::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
+            next_hops,
         };
         gateway.publish_policies();
         gateway
@@ -248,6 +276,8 @@ impl Gateway {
         if now.since(self.last_scan) >= SCAN {
             self.last_scan = now;
             self.scan(now, entropy);
+            self.watch_next_hops(now, entropy);
+            self.retrieval.tend(now);
             self.tend_drill(now, entropy);
             self.tend_watching(now);
         }
@@ -260,6 +290,7 @@ impl Gateway {
         if let Some(link) = &mut self.link {
             link.turn(now, entropy);
         }
+        self.tend_late(now, entropy);
         self.settle(now, entropy);
         work
     }
@@ -272,6 +303,8 @@ impl Gateway {
         from: SocketAddr,
         datagram: &[u8],
     ) {
+        let unchecked = self.settings.tuning().unchecked;
+        assert!(!unchecked || datagram.len() >= HEADERS, "a planted bug");
         if let Some(link) = &mut self.link {
             link.receive(now, entropy, from, datagram);
         }

@@ -14,10 +14,9 @@ use super::children::Protected;
 use super::link::{LinkMember, LinkSettings};
 use crate::config::{self, Aead, Config};
 use crate::ike::auth::TimeOfDay;
-use crate::ike::settings::EngineSettings;
+use crate::ike::sessions::ClusterSecret;
+use crate::ike::settings::{EngineSettings, Withheld};
 
-/// Half-open IKE SAs kept at most.
-const HALF_OPEN_LIMIT: usize = 4096;
 /// First retransmission of IKE; strongSwan's is 4 s, which a failover cannot afford.
 const RETRANSMIT_TIMEOUT: Duration = Duration::from_millis(500);
 const RETRANSMIT_TRIES: u32 = 6;
@@ -45,6 +44,10 @@ pub struct Tuning {
     pub no_high_water: bool,
     /// IKE messages leave before the standby has their state (R16).
     pub no_output_commit: bool,
+    /// A sync datagram is read before its length is known (S7).
+    pub unchecked: bool,
+    /// Not a mutant: a peer that knows less of RFC 6311.
+    pub withheld: Withheld,
 }
 
 impl GatewaySettings {
@@ -96,17 +99,33 @@ impl GatewaySettings {
         self.aead
     }
 
-    pub(super) fn engine(&self, incarnation: Incarnation) -> EngineSettings {
+    /// What an IKE engine is told.
+    pub fn engine(&self, incarnation: Incarnation) -> EngineSettings {
+        let mut connections = self.config.connections.clone();
+        for connection in &mut connections {
+            connection.roads.withheld = self.tuning.withheld;
+        }
         EngineSettings {
             member: self.config.cluster.id,
             incarnation,
-            connections: self.config.connections.clone(),
+            connections,
             pools: self.config.pools.clone(),
             secrets: self.config.secrets.clone(),
-            half_open_limit: HALF_OPEN_LIMIT,
+            cluster_secret: self.cluster_secret(),
+            limits: self.config.ike,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
             retransmit_tries: RETRANSMIT_TRIES,
             time_of_day: TimeOfDay::default(),
+        }
+    }
+
+    /// Slow by intent, so only if it is used.
+    fn cluster_secret(&self) -> ClusterSecret {
+        let mut connections = self.config.connections.iter();
+        let used = connections.any(|connection| connection.session.needs_secret());
+        match &self.config.cluster.sync {
+            Some(sync) if used => ClusterSecret::new(&self.config.cluster.name, &sync.secret),
+            _ => ClusterSecret::default(),
         }
     }
 
@@ -135,6 +154,7 @@ impl GatewaySettings {
             },
             witness: cluster.witness,
             preempt: cluster.preempt,
+            late: !cluster.late.is_zero(),
             leases: self.tuning.leases.unwrap_or_default(),
             mutant: self.tuning.sync,
             ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
+use hitless_dataplane::parcel::Parcel;
 use hitless_sa::{Entropy, Instant, SaId, Spi, Workers};
 use hitless_sync::Input as SyncInput;
 
@@ -47,6 +48,11 @@ impl Gateway {
             let checkpoint = carried.note(now, worker, published);
             let input = SyncInput::Checkpoint { sa, checkpoint };
             self.node.handle(now, entropy, input);
+            let bytes = checkpoint.bytes_in.max(checkpoint.bytes_out);
+            let packets = checkpoint.packets_in.max(checkpoint.packets_out);
+            if self.engine.is_spent(sa, bytes, packets) {
+                self.tell_ike(now, entropy, Input::Carried { sa, bytes, packets });
+            }
         }
         work
     }
@@ -62,8 +68,10 @@ impl Gateway {
             WorkerEvent::Retired(retired) => self.retired(now, entropy, &retired),
             WorkerEvent::Barrier(barrier) => {
                 self.pulse(worker, barrier);
+                self.late.passed(worker, barrier);
                 self.barrier_passed(now, entropy, worker, barrier);
             }
+            WorkerEvent::Answered { port, address } => self.next_hops.answered(port, address),
             WorkerEvent::NeighbourLearned { port, address, mac } => {
                 self.neighbours.learned(now, worker, port, address, mac);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
@@ -102,6 +110,9 @@ impl Gateway {
             carried.silence.foreign(now);
         }
         let ours = self.settings.owner(spi).is_some();
+        if ours && self.dataplane.leading() {
+            self.ask_for(now, entropy, spi);
+        }
         if ours && self.dataplane.leading() && self.foreign.note(now, source, spi) {
             self.tell_ike(now, entropy, Input::UnknownSpi { source, spi });
         }
@@ -170,6 +181,14 @@ impl Gateway {
         let mut packet = std::mem::take(&mut self.packet);
         while work < PUNTS_A_TURN && self.dataplane.poll_punt(&mut packet) {
             work += 1;
+            if self.late.forwards() {
+                self.forward_late(now, entropy, &packet);
+                continue;
+            }
+            if Parcel::parse(&packet).is_some() {
+                self.take_early(now, &packet);
+                continue;
+            }
             match punt::ike_datagram(&packet) {
                 Some((local, remote, payload)) => {
                     let input = Input::Datagram {
@@ -191,7 +210,8 @@ impl Gateway {
     /// Looks at every cell: the level, not an edge, decides when a lease is extended
     /// (`lease-holes` D12).
     pub(super) fn scan(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        self.watch_workers(now, entropy);
+        self.watch_workers(now);
+        self.end_blackouts(now, entropy);
         let mut usage = Vec::new();
         let mut seen = Vec::new();
         let mut silent = Vec::new();

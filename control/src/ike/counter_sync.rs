@@ -10,7 +10,7 @@ use super::nat::Path;
 use super::output::Event;
 use super::settings::Connection;
 use super::takeover::MAX_REPLAY_DELTA;
-use super::tasks::Pending;
+use super::tasks::{Pending, Task};
 use super::turn::Turn;
 
 /// Identical retransmissions before a fresh request with higher values (H1).
@@ -87,17 +87,22 @@ pub(super) fn uniform_esn(connection: &Connection) -> bool {
     esn.all(|e| Some(e) == first)
 }
 
+fn synchronises_replay(connection: &Connection) -> bool {
+    uniform_esn(connection) && !connection.roads.withheld.replay_counter_sync
+}
+
 /// What we assert in IKE_AUTH (R5: as responder only what the initiator did).
 pub(super) fn capabilities(connection: &Connection, peer: Option<&Contents<'_>>) -> Vec<Payload> {
     let wanted = |kind| peer.is_none_or(|contents| contents.has(kind));
+    let withheld = connection.roads.withheld;
     let mut payloads = Vec::new();
-    if wanted(NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED) {
+    if wanted(NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED) && !withheld.message_id_sync {
         payloads.push(Payload::notify(
             NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED,
             &[],
         ));
     }
-    if wanted(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED) && uniform_esn(connection) {
+    if wanted(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED) && synchronises_replay(connection) {
         let kind = NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED;
         payloads.push(Payload::notify(kind, &[]));
     }
@@ -106,9 +111,11 @@ pub(super) fn capabilities(connection: &Connection, peer: Option<&Contents<'_>>)
 
 /// The capabilities of an IKE SA: what both asserted (R6).
 pub(super) fn negotiated(connection: &Connection, peer: &Contents<'_>) -> (bool, bool) {
+    let withheld = connection.roads.withheld;
     (
-        peer.has(NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED),
-        peer.has(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED) && uniform_esn(connection),
+        peer.has(NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED) && !withheld.message_id_sync,
+        peer.has(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED)
+            && synchronises_replay(connection),
     )
 }
 
@@ -255,10 +262,10 @@ fn replay_payload(ike: &IkeSa, delta: u64) -> Payload {
 
 /// As cluster, with Message IDs that are known exactly: only the replay counters are synchronised,
 /// in a regular INFORMATIONAL (R11, RFC 6311 section 5 case 2). Nothing is sent if the peer cannot,
-/// the delta is none or too great, or a request is outstanding.
+/// the delta is none or too great, or the window is full.
 pub(super) fn replay_only(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: u64) {
     let possible = ike.replay_counter_sync && (1..=MAX_REPLAY_DELTA).contains(&delta);
-    if possible && ike.is_free() && ike.state == State::Established {
+    if possible && ike.allows(&Task::Liveness) && ike.state == State::Established {
         let payload = replay_payload(ike, delta);
         ike.request(turn, Exchange::Informational, &[payload], Pending::Liveness);
         turn.events.push(Event::ReplayCounterSyncSent {
@@ -334,7 +341,7 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     }
     let (rounds, delta, next) = (sync.rounds + 1, sync.delta, above(sync.values.send));
     if rounds == ROUNDS {
-        return ike.destroy(turn, "no answer to the synchronisation");
+        return ike.lose(turn, "no answer to the synchronisation");
     }
     send(ike, turn, next, delta, rounds);
 }
@@ -379,6 +386,9 @@ pub(super) fn complete(
         .push(Event::MessageIdSynced { ike: ike.local_spi });
     ike.advance(turn);
 }
+
+#[cfg(test)]
+mod rules;
 
 #[cfg(test)]
 mod tests {

@@ -16,16 +16,19 @@ use crate::keylog::KeyLines;
 use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
+use super::crowd::Crowd;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError, Imported};
 use super::fragments;
 use super::graves::Graves;
 use super::index::Index;
-use super::initial::{Initiator, Responder};
+use super::initial::{HalfOpen, Initiator};
 use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
+use super::resume::Held;
+use super::sessions::crash::Shown;
 use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
 use super::status::{self, IkeSaStatus};
@@ -54,6 +57,8 @@ pub enum Input<'a> {
     Terminate {
         ike: IkeSpi,
     },
+    /// `--terminate --child`: delete a Child SA; it is not started again.
+    TerminateChild(SaId),
     RekeyIke(IkeSpi),
     RekeyChild(SaId),
     /// After a takeover with exact Message IDs: ask the peer to skip what counts as seen (RFC 6311
@@ -72,6 +77,13 @@ pub enum Input<'a> {
     /// Authenticated inbound ESP was seen on this Child SA.
     Traffic {
         sa: SaId,
+    },
+    /// What this Child SA has carried since it was made, under every leader, in the direction that
+    /// carried more: it may have to be replaced for that.
+    Carried {
+        sa: SaId,
+        bytes: u64,
+        packets: u64,
     },
     /// The peer there sends on an SPI of this cluster that nobody here knows: a former leader made a
     /// Child SA with it and told nobody.
@@ -97,9 +109,8 @@ pub struct Engine {
     pub(super) sas: BTreeMap<IkeSpi, IkeSa>,
     pub(super) passive: BTreeMap<IkeSpi, IkeSa>,
     pub(super) initiators: BTreeMap<IkeSpi, Initiator>,
-    pub(super) responders: BTreeMap<IkeSpi, Responder>,
-    /// Half-open IKE SAs by what an IKE_SA_INIT request names.
-    pub(super) half_open: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
+    pub(super) half_open: HalfOpen,
+    pub(super) crowd: Crowd,
     pub(super) graves: Graves,
     /// Successors that were discarded at the takeover, with the version of that: the repeated
     /// exchange makes them again, and versions rise.
@@ -107,6 +118,9 @@ pub struct Engine {
     pub(super) index: Index,
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
+    pub(super) shown: Shown,
+    /// For the connections whose IKE SA was lost.
+    pub(super) tickets: BTreeMap<String, Box<Held>>,
     pub(super) timers: Timers<IkeSpi>,
     pub(super) outputs: VecDeque<Output>,
 }
@@ -132,13 +146,15 @@ impl Engine {
             sas: BTreeMap::new(),
             passive: BTreeMap::new(),
             initiators: BTreeMap::new(),
-            responders: BTreeMap::new(),
-            half_open: BTreeMap::new(),
+            half_open: HalfOpen::default(),
+            crowd: Crowd::new(),
             graves: Graves::default(),
             discarded: BTreeMap::new(),
             index: Index::default(),
             cookies: Cookies::new(),
             starts: Starts::new(),
+            shown: Shown::default(),
+            tickets: BTreeMap::new(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
         }
@@ -157,6 +173,9 @@ impl Engine {
                 self.initiate(now, entropy, &connection, child);
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
+            Input::TerminateChild(sa) => self.with_child(now, entropy, sa, |ike, turn| {
+                ike.terminate_child(turn, sa);
+            }),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
             Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
@@ -171,6 +190,9 @@ impl Engine {
                 ike.heard = turn.now;
                 child::send_on(ike, turn, sa);
             }),
+            Input::Carried { sa, bytes, packets } => {
+                self.carried(now, entropy, sa, (bytes, packets));
+            }
             Input::UnknownSpi { source, spi } => self.unknown_spi(now, entropy, source, spi),
             Input::ChildPeerMoved { sa, remote } => {
                 self.with_child(now, entropy, sa, |ike, turn| {
@@ -351,10 +373,10 @@ impl Engine {
         self.leading = false;
         self.sas.clear();
         self.initiators.clear();
-        self.responders.clear();
         self.half_open.clear();
         self.graves.clear();
         self.discarded.clear();
+        self.tickets.clear();
         self.index = Index::default();
         self.ids.leases.clear();
         self.starts = Starts::new();
@@ -452,7 +474,7 @@ impl Engine {
         });
     }
 
-    fn with_child(
+    pub(super) fn with_child(
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
@@ -547,20 +569,15 @@ impl Engine {
                 Vec::new()
             }
             Effect::InitialContact => self.supersede(ike),
+            Effect::Resumed(old) => self.resumed(ike, old),
+            Effect::Resumable(connection, held) => {
+                self.tickets.insert(connection, held);
+                Vec::new()
+            }
+            Effect::Replace => self.replace(now, ike),
             // It needs randomness: `settle` has done it.
             Effect::Reauthenticate(_) => Vec::new(),
         }
-    }
-
-    /// RFC 7296 section 2.4: the other IKE SAs with this peer are dead.
-    fn supersede(&mut self, ike: &IkeSa) -> Vec<IkeSpi> {
-        let mut dead: Vec<IkeSpi> = self.index.of_peer(&ike.remote_id).collect();
-        dead.retain(|spi| {
-            let other = self.sas.get_mut(spi);
-            let other = other.filter(|other| other.local_id == ike.local_id);
-            other.map(|other| other.superseded = true).is_some()
-        });
-        dead
     }
 
     /// Moves Child SAs and tasks to the IKE SA that succeeds theirs.

@@ -9,7 +9,7 @@ use super::message::{Delete, Exchange, Payload};
 use super::nat::Path;
 use super::tasks::{Pending, Task};
 use super::turn::Turn;
-use super::{counter_sync, mobike};
+use super::{counter_sync, mobike, resume};
 
 /// Answers the peer's INFORMATIONAL request; an empty one asks for liveness alone.
 pub(super) fn answer(
@@ -19,7 +19,9 @@ pub(super) fn answer(
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
     counter_sync::replay_counters(ike, turn, contents);
+    ike.take_token(turn, contents);
     let mut answer = mobike::answer(ike, turn, path, contents);
+    answer.extend(resume::grant(ike, turn, contents));
     let mut ours = Vec::new();
     for delete in &contents.deletes {
         match delete {
@@ -78,6 +80,20 @@ pub(super) fn delete_child(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
         &[delete],
         Pending::DeleteChildren(vec![id]),
     );
+}
+
+impl IkeSa {
+    /// Closes a Child SA on demand, and what would take its place.
+    pub fn terminate_child(&mut self, turn: &mut Turn<'_>, id: SaId) {
+        let Some(child) = self.child_mut(id) else {
+            return;
+        };
+        child.terminated = true;
+        self.queue.retain(|s| s.task != Task::RekeyChild(id));
+        self.schedule(turn.now, Task::DeleteChild(id));
+        turn.dirty = true;
+        self.advance(turn);
+    }
 }
 
 /// Closes the peer's half of a Child SA that we never had, unless an exchange that was under way

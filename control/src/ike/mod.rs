@@ -13,15 +13,17 @@
 //!
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
-//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes, `graves.rs`
+//! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `takeover.rs` decides how a new active member resumes, `graves.rs`
 //! keeps the last answers of IKE SAs that are no more.
 
+mod asked;
 pub mod auth;
 mod child;
 mod contents;
 mod cookie;
 mod counter_sync;
 mod create;
+mod crowd;
 pub mod crypto;
 mod dispatch;
 mod ends;
@@ -44,6 +46,8 @@ mod probe;
 pub mod proposal;
 mod receive;
 mod rekey;
+mod resume;
+pub mod sessions;
 pub mod settings;
 mod starts;
 pub mod status;
@@ -51,8 +55,9 @@ pub mod takeover;
 mod tasks;
 mod timers;
 mod turn;
+mod unique;
 mod virtual_ip;
-mod window;
+pub mod window;
 
 pub use engine::{Engine, Input};
 pub use export::ImportError;

@@ -9,6 +9,8 @@ use zeroize::Zeroizing;
 use super::auth::{AuthSettings, TimeOfDay};
 use super::fragments::Fragmentation;
 use super::proposal::{EspProposal, Identification, IkeProposal};
+use super::sessions::{ClusterSecret, Lifetimes, SessionSettings};
+use super::window::MAX_WINDOW;
 
 /// What the engine must know besides its connections.
 #[derive(Clone, Debug)]
@@ -20,15 +22,67 @@ pub struct EngineSettings {
     /// Virtual addresses for peers (`pools`).
     pub pools: Vec<Pool>,
     pub secrets: Vec<Secret>,
-    /// Half-open IKE SAs that are kept at most; beyond half of it cookies are demanded, and
-    /// for MODP groups beyond an eighth.
-    pub half_open_limit: usize,
+    /// What crash tokens are made with.
+    pub cluster_secret: ClusterSecret,
+    /// What strangers may cost.
+    pub limits: Limits,
     /// First retransmission after this long; then it doubles (RFC 7296 section 2.4).
     pub retransmit_timeout: Duration,
     /// Retransmissions before the peer counts as dead.
     pub retransmit_tries: u32,
     /// By which certificates are valid; `Engine::set_time_of_day` keeps it.
     pub time_of_day: TimeOfDay,
+}
+
+/// `[ike]`: what those may cost that are not authenticated. The names are strongSwan's (`charon.*`)
+/// where it has them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Half-open IKE SAs at most; no more are begun.
+    pub init_limit_half_open: usize,
+    /// A half-open IKE SA that a peer began is dropped after this long.
+    pub half_open_timeout: Duration,
+    pub cookies: Cookies,
+    /// Half-open IKE SAs from which on cookies are demanded; for MODP groups a quarter of it.
+    pub cookie_threshold: usize,
+    /// The same for one address.
+    pub cookie_threshold_ip: usize,
+    /// Half-open IKE SAs of one address at most.
+    pub block_threshold: usize,
+    /// IKE_SA_INIT requests a second; 0 for any number.
+    pub init_rate: u32,
+    /// The same for one address.
+    pub init_rate_ip: u32,
+    /// Octets of fragments that wait in all half-open IKE SAs together. Their senders have done a
+    /// key exchange with us and are nobody yet.
+    pub waiting_fragments: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            init_limit_half_open: 4096,
+            half_open_timeout: Duration::from_secs(30),
+            cookies: Cookies::Busy,
+            cookie_threshold: 1024,
+            cookie_threshold_ip: 64,
+            block_threshold: 256,
+            init_rate: 2000,
+            init_rate_ip: 500,
+            waiting_fragments: 16 << 20,
+        }
+    }
+}
+
+/// `cookies = "busy" | "always" | "never"`: when an initiator must show that it receives at its
+/// address (RFC 7296 section 2.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Cookies {
+    /// Above the thresholds, and above half of a rate.
+    #[default]
+    Busy,
+    Always,
+    Never,
 }
 
 /// One peer, `connections.<name>`.
@@ -55,7 +109,10 @@ pub struct Connection {
     pub rekey_time: Duration,
     /// How a takeover resumes the IKE SA.
     pub takeover: Takeover,
+    /// What a takeover without a handover makes of inbound numbers.
+    pub inbound: TakeoverInbound,
     pub roads: Roads,
+    pub session: SessionSettings,
     pub auth: AuthSettings,
     pub children: Vec<Child>,
 }
@@ -72,6 +129,8 @@ pub struct Child {
     pub dynamic: Dynamic,
     /// Lifetime of the Child SA; zero for unlimited.
     pub rekey_time: Duration,
+    /// How much longer than that, and how much it carries.
+    pub lifetimes: Lifetimes,
     pub replay_window: u32,
     pub options: SaOptions,
     /// Initiate when the gateway starts to lead, and again whenever it is lost.
@@ -106,6 +165,20 @@ pub enum Takeover {
     Rekey,
 }
 
+/// `takeover_inbound = strict | learn | rekey` (RFC 6027 section 3.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TakeoverInbound {
+    /// Everything that the predecessor may have delivered counts as seen: no replay is accepted,
+    /// and packets are lost until the peer's numbers have passed the recorded high water.
+    #[default]
+    Strict,
+    /// Everything above the last checkpoint is accepted once: nothing is lost, and an attacker may
+    /// replay what was delivered since that checkpoint.
+    Learn,
+    /// As strict, and every Child SA is replaced at once.
+    Rekey,
+}
+
 /// Addresses of a connection that it finds out, gives or changes on its way.
 #[derive(Clone, Default, Debug)]
 pub struct Roads {
@@ -117,6 +190,52 @@ pub struct Roads {
     pub pools: Vec<String>,
     /// Whether IKE_AUTH makes a Child SA (RFC 6023).
     pub childless: Childless,
+    pub window_size: WindowSize,
+    pub unique: Unique,
+    pub withheld: Withheld,
+}
+
+/// What of RFC 6311 is not asserted: a peer of the simulator may know one half of it, or nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Withheld {
+    pub message_id_sync: bool,
+    pub replay_counter_sync: bool,
+}
+
+/// `unique = never | no | replace | keep`: how many IKE SAs a peer may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unique {
+    /// INITIAL_CONTACT is neither sent nor honoured.
+    Never,
+    /// Any number, until the peer says by INITIAL_CONTACT that it has no other.
+    #[default]
+    No,
+    /// A new one takes the place of the others.
+    Replace,
+    /// A new one is refused while there is another.
+    Keep,
+}
+
+/// `window_size`: requests that may be outstanding at once, ours and the peer's
+/// (RFC 7296 section 2.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WindowSize(u32);
+
+impl WindowSize {
+    /// `None` if it is none, or wider than [`MAX_WINDOW`].
+    pub fn new(size: u32) -> Option<WindowSize> {
+        (1..=MAX_WINDOW).contains(&size).then_some(WindowSize(size))
+    }
+
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for WindowSize {
+    fn default() -> WindowSize {
+        WindowSize(1)
+    }
 }
 
 /// `mobike = yes | no`; without it, what the peer wants.

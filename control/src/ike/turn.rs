@@ -12,6 +12,7 @@ use super::crypto::sk::IvCounter;
 use super::established::IkeSa;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
+use super::resume::{Held, Used};
 use super::settings::{EngineSettings, Pool};
 use super::tasks::Scheduled;
 use super::virtual_ip::Leases;
@@ -28,6 +29,8 @@ pub(super) struct Ids {
     spis: BTreeSet<Spi>,
     /// Virtual addresses of peers.
     pub leases: Leases,
+    /// Tickets of this cluster that have come back.
+    pub tickets: Used,
 }
 
 impl Ids {
@@ -40,6 +43,7 @@ impl Ids {
             next_unique: 1,
             spis: BTreeSet::new(),
             leases: Leases::new(pools),
+            tickets: Used::default(),
         }
     }
 
@@ -112,6 +116,12 @@ pub(super) enum Effect {
     Lost(String),
     /// The peer says that this IKE SA is its only one (RFC 7296 section 2.4).
     InitialContact,
+    /// The other IKE SAs of its peer are to be deleted.
+    Replace,
+    /// This IKE SA of ours is gone, for the peer has resumed it (RFC 5723).
+    Resumed(IkeSpi),
+    /// The peer is lost, and there is a ticket for a connection.
+    Resumable(String, Box<Held>),
     /// A new IKE SA with these children is to take the place of this one.
     Reauthenticate(Vec<String>),
 }
@@ -246,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn spis_lie_in_the_members_part_rfc6311_3_3() {
+    fn rfc6311_r2_spis_lie_in_the_members_part() {
         let mut ids = Ids::new(MemberId(7), Incarnation(1), Vec::new());
         let entropy: &mut dyn Entropy = &mut Zeros;
         assert_eq!(ids.spi(entropy), Spi(0x0700_0000));

@@ -2,11 +2,17 @@
 
 mod families;
 mod fitness;
+mod flood;
 mod held;
 mod hostile;
 mod idle;
+mod inbound;
+mod metrics;
 mod roads;
 mod roles;
+mod several;
+mod switchover;
 mod takeover;
 mod view;
+mod wire;
 mod world;

@@ -1,7 +1,10 @@
 //! Two IKE engines on one virtual clock.
 
 mod certificates;
+mod collisions;
 mod counter_sync;
+mod crash;
+mod crowd;
 mod establish;
 mod failover;
 mod followup;
@@ -9,15 +12,19 @@ mod fragments;
 mod hostile;
 mod inform;
 mod key_exchange;
+mod lifetimes;
 mod lossy;
 mod mobike;
 mod pki;
 mod ppk;
 mod reauth;
 mod rekey;
+mod resume;
 mod several;
 mod suites;
 mod transport;
+mod unique;
 mod versions;
 mod virtual_ip;
+mod windows;
 mod world;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use hitless::ike::auth::{AuthSettings, TimeOfDay};
 use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
-use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
+use hitless::ike::settings::{Child, Connection, EngineSettings, Limits, Secret, Takeover};
 use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
 use hitless_sa::{
     ChildSa, Entropy, IkeSpi, Incarnation, Instant, MemberId, Mode, SaId, TrafficSelector,
@@ -126,10 +126,25 @@ pub fn child(host: usize, name: &str, start: bool) -> Child {
         remote_ts: selectors(sides[1]),
         dynamic: Default::default(),
         rekey_time: Duration::ZERO,
+        lifetimes: Default::default(),
         replay_window: 1024,
         options: hitless_sa::SaOptions::default(),
         start,
     }
+}
+
+/// So many children with selectors of their own; A starts them.
+pub fn several(host: usize, count: usize) -> Vec<Child> {
+    let one = |number: usize| {
+        let mut one = child(host, &format!("net{number}"), host == A);
+        let mut sides = [10, 20].map(|first| selectors(&format!("{first}.{number}.0.0/16")));
+        if host == B {
+            sides.reverse();
+        }
+        [one.local_ts, one.remote_ts] = sides;
+        one
+    };
+    (0..count).map(one).collect()
 }
 
 /// Settings of one end; A starts the child `net`.
@@ -152,7 +167,9 @@ pub fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(20),
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            inbound: Default::default(),
             roads: Default::default(),
+            session: Default::default(),
             auth: AuthSettings::default(),
             children: vec![child(host, "net", host == A)],
         }],
@@ -161,7 +178,8 @@ pub fn settings(host: usize) -> EngineSettings {
             ids: Vec::new(),
             secret: Zeroizing::new(b"0123456789abcdef".to_vec()),
         }],
-        half_open_limit: 64,
+        cluster_secret: Default::default(),
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),
@@ -238,7 +256,12 @@ fn record(records: &mut Records, commit: &Commit) {
 
 /// Whether a datagram is an IKE response.
 pub fn is_response(payload: &[u8]) -> bool {
-    payload[19] & 0x20 != 0
+    payload.get(19).is_some_and(|flags| flags & 0x20 != 0)
+}
+
+/// The Message ID of a datagram.
+pub fn message_id(packet: &Packet) -> u32 {
+    u32::from_be_bytes(packet.payload[20..24].try_into().unwrap())
 }
 
 impl World {

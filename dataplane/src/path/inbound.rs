@@ -132,8 +132,8 @@ impl Worker {
                 Err(_) => esp::is_authentic(esp, sa),
             };
             if authentic {
-                let event = || Event::BelowFloor { sa: sa.id };
-                self.reports.hint(Kind::BelowFloor, now, event);
+                // Limited by the SA alone: after a takeover all of them have this to say at once.
+                self.reports.offer(Event::BelowFloor { sa: sa.id });
                 return self
                     .frames
                     .drop_of(&sa.counters, arrival.packet, DropReason::Replay);
@@ -272,18 +272,27 @@ impl Worker {
             {
                 self.hand_over(packet, owner, Errand::Open(arrival.came.hops + 1));
             }
-            _ => self.refuse_spi(now, packet, spi, remote),
+            _ => self.refuse_spi(now, packet, spi, (remote, arrival.headers)),
         }
     }
 
     /// ESP that names no SA of ours.
-    fn refuse_spi(&mut self, now: Instant, packet: Packet, spi: Option<Spi>, source: SocketAddr) {
+    fn refuse_spi(
+        &mut self,
+        now: Instant,
+        mut packet: Packet,
+        spi: Option<Spi>,
+        (source, headers): (SocketAddr, usize),
+    ) {
         let reason = match spi {
             None => DropReason::Runt,
             Some(Spi(0)) => DropReason::SpiZero,
             Some(spi) => {
                 let event = || Event::UnknownSpi { spi, source };
                 self.reports.hint(Kind::UnknownSpi, now, event);
+                if self.strangers && self.frames.pool.prepend(&mut packet, headers) {
+                    return self.stranger(packet);
+                }
                 DropReason::UnknownSpi
             }
         };

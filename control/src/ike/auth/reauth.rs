@@ -13,7 +13,7 @@ use crate::ike::established::{IkeSa, State};
 use crate::ike::initial::Initiator;
 use crate::ike::message::{NotifyKind, Payload};
 use crate::ike::settings::Connection;
-use crate::ike::tasks::{Pending, Task};
+use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
 
 /// What a peer may be late by, as a part of its time.
@@ -82,7 +82,7 @@ impl IkeSa {
         let Some(old) = self.authenticated.replaces else {
             return;
         };
-        let making = matches!(self.pending, Some(Pending::CreateChild(_)));
+        let making = self.is_making();
         let mut queue = self.queue.iter();
         let waiting = queue.any(|s| matches!(s.task, Task::CreateChild(_)));
         if making || waiting || self.state != State::Established {
@@ -111,7 +111,7 @@ impl Engine {
         let mut children = children.into_iter();
         let first = children.next();
         // No INITIAL_CONTACT: the old one lives (RFC 7296 section 2.8.3).
-        let started = Initiator::start(&mut turn, old.connection.clone(), first, false);
+        let started = Initiator::start(&mut turn, old.connection.clone(), first, false, None);
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         if let Some(mut initiator) = started {

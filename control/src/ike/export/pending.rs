@@ -36,6 +36,8 @@ pub(super) fn task_record(scheduled: &Scheduled, now: Instant) -> TaskRecord {
         }
         Task::DeleteIke => record.kind = 6,
         Task::Liveness => record.kind = 7,
+        Task::CrashToken => record.kind = 100,
+        Task::AskTicket => record.kind = 101,
         Task::Mobike(errand) => record.kind = roads::errand_kind(*errand),
     }
     record
@@ -51,6 +53,8 @@ pub(super) fn scheduled(record: &TaskRecord, now: Instant) -> Result<Scheduled, 
         (5, _) => Task::DeleteSpi(Spi(record.spi)),
         (6, _) => Task::DeleteIke,
         (7, _) => Task::Liveness,
+        (100, _) => Task::CrashToken,
+        (101, _) => Task::AskTicket,
         (60..=62, _) => Task::Mobike(roads::errand(record.kind)?),
         _ => return Err(ImportError::Field("task")),
     };
@@ -110,6 +114,7 @@ pub(super) fn pending_record(pending: &Pending) -> PendingRecord {
         }
         Pending::DeleteIke => record.kind = 4,
         Pending::Liveness => record.kind = 5,
+        Pending::Filler => record.kind = 80,
         Pending::Mobike(asked) => roads::asked_record(asked, &mut record),
     }
     record
@@ -123,6 +128,7 @@ pub(super) fn pending(record: &PendingRecord) -> Result<Pending, ImportError> {
         3 => Pending::DeleteChildren(collect(&record.children, sa_id)?),
         4 => Pending::DeleteIke,
         5 => Pending::Liveness,
+        80 => Pending::Filler,
         60..=62 => Pending::Mobike(roads::asked(record)?),
         _ => return Err(ImportError::Field("pending")),
     })

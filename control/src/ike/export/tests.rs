@@ -9,10 +9,10 @@ use super::*;
 use crate::ike::auth::{AuthSettings, TimeOfDay};
 use crate::ike::fragments::Fragmentation;
 use crate::ike::proposal::Identification;
-use crate::ike::settings::{Child, EngineSettings, Secret, Takeover};
+use crate::ike::settings::{Child, EngineSettings, Limits, Secret, Takeover};
 use crate::ike::{Engine, Input, Output, Resume};
 
-struct Counting(u64);
+pub(in crate::ike) struct Counting(pub u64);
 
 impl Entropy for Counting {
     fn fill(&mut self, out: &mut [u8]) {
@@ -30,7 +30,7 @@ const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 const IDENTITIES: [&str; 2] = ["a.test", "b.test"];
 const NETS: [&str; 2] = ["10.1.0.0/16", "10.2.0.0/16"];
 
-fn settings(host: usize) -> EngineSettings {
+pub(in crate::ike) fn settings(host: usize) -> EngineSettings {
     let other = 1 - host;
     let id = |host: usize| IDENTITIES[host].parse::<Identification>().unwrap();
     EngineSettings {
@@ -50,7 +50,9 @@ fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(10),
             rekey_time: Duration::from_secs(1000),
             takeover: Takeover::Auto,
+            inbound: Default::default(),
             roads: Default::default(),
+            session: Default::default(),
             auth: AuthSettings::default(),
             children: vec![Child {
                 name: "net".to_owned(),
@@ -60,6 +62,7 @@ fn settings(host: usize) -> EngineSettings {
                 remote_ts: vec![NETS[other].parse().unwrap()],
                 dynamic: Default::default(),
                 rekey_time: Duration::from_secs(100),
+                lifetimes: Default::default(),
                 replay_window: 64,
                 options: hitless_sa::SaOptions::default(),
                 start: host == 0,
@@ -70,7 +73,8 @@ fn settings(host: usize) -> EngineSettings {
             ids: Vec::new(),
             secret: Zeroizing::new(b"secret".to_vec()),
         }],
-        half_open_limit: 8,
+        cluster_secret: Default::default(),
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),

@@ -2,6 +2,7 @@
 //! these two, go through `exchange.rs`.
 
 mod exchange;
+mod resume;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,12 +27,16 @@ use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload,
 use crate::ike::mobike;
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
-use crate::ike::proposal::{Ask, Identification, IkeProposal, KeyExchangeMethod, accepted};
+use crate::ike::proposal::{
+    Additional, Ask, Identification, IkeProposal, KeyExchangeMethod, accepted,
+};
+use crate::ike::resume::{self as tickets, Held};
+use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection, Mobike};
 use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::virtual_ip;
-use crate::ike::window::Window;
+use crate::ike::window::{Window, set_window_size};
 
 /// New IKE_SA_INIT requests for cookies and groups before giving up.
 const RESTARTS: u8 = 6;
@@ -45,6 +50,8 @@ pub(in crate::ike) struct Initiator {
     pub path: Path,
     /// The IKE SA that it takes the place of (RFC 7296 section 2.8.3).
     pub replaces: Option<IkeSpi>,
+    /// A ticket to begin with, in the place of a key exchange (RFC 5723).
+    resuming: Option<Box<Held>>,
     /// Virtual addresses to ask for.
     pub vips: Vec<IpAddr>,
     initial_contact: bool,
@@ -87,6 +94,7 @@ impl Initiator {
         connection: Arc<Connection>,
         child: Option<String>,
         initial_contact: bool,
+        held: Option<Box<Held>>,
     ) -> Option<Initiator> {
         // The first pair of one family.
         let (local, remote) = connection.local_addrs.iter().find_map(|local| {
@@ -109,6 +117,7 @@ impl Initiator {
             spi: turn.ids.ike_spi(turn.entropy),
             path,
             replaces: None,
+            resuming: held,
             vips: connection.roads.vips.clone(),
             initial_contact,
             key,
@@ -132,6 +141,9 @@ impl Initiator {
     }
 
     fn send_init(&mut self, turn: &mut Turn<'_>) {
+        if let Some(ticket) = self.resuming.as_ref().map(|held| held.ticket.clone()) {
+            return self.send_resume(turn, &ticket);
+        }
         let header = Header {
             initiator_spi: self.spi,
             responder_spi: IkeSpi(0),
@@ -178,6 +190,10 @@ impl Initiator {
             });
             return false;
         }
+        if self.resumes_in_vain() {
+            self.begin_in_full(turn);
+            return true;
+        }
         self.sent += 1;
         self.resend_at = turn.now + turn.backoff().after(self.sent);
         self.divide(turn);
@@ -196,7 +212,8 @@ impl Initiator {
         payloads: &[Payload],
         datagram: &[u8],
     ) {
-        if self.auth.is_some() || !header.response || header.message_id != MessageId(0) {
+        let due = self.auth.is_none() && self.resuming.is_none();
+        if !due || !header.response || header.message_id != MessageId(0) {
             return turn.drop(path.remote, "unexpected IKE_SA_INIT");
         }
         let contents = Contents::of(payloads);
@@ -239,10 +256,11 @@ impl Initiator {
     }
 
     fn restart(&mut self, turn: &mut Turn<'_>) {
-        if self.restarts < RESTARTS {
-            self.restarts += 1;
-            self.send_init(turn);
+        if self.restarts >= RESTARTS {
+            return turn.drop(self.path.remote, "too many new IKE_SA_INIT requests");
         }
+        self.restarts += 1;
+        self.send_init(turn);
     }
 
     fn agree(
@@ -279,8 +297,28 @@ impl Initiator {
         {
             return Err("additional key exchanges without IKE_INTERMEDIATE");
         }
+        let agreed = (chosen, keys, chosen.additional);
+        self.stage(turn, path, header, contents, (agreed, datagram))
+    }
+
+    /// What both first messages leave behind, whichever exchange they were.
+    fn stage(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        contents: &Contents<'_>,
+        (agreed, datagram): ((IkeProposal, IkeKeys, Additional), &[u8]),
+    ) -> Result<AuthStage, &'static str> {
+        let (proposal, keys, additional) = agreed;
         let wishes = Wishes::of(contents);
-        let ppk = self.ppk(&wishes)?;
+        let ppk = match &self.resuming {
+            // It is in the old keys, if it was there.
+            Some(_) => None,
+            None => self.ppk(&wishes)?,
+        };
+        let remote_spi = header.responder_spi;
+        let peer_nonce = contents.valid_nonce().ok_or("no nonce")?.to_vec();
         let mut nat = nat::detect(
             self.spi,
             remote_spi,
@@ -298,13 +336,13 @@ impl Initiator {
             (name.clone(), id, turn.ids.spi(turn.entropy))
         });
         Ok(AuthStage {
-            intermediate: Intermediate::new(chosen.additional),
+            intermediate: Intermediate::new(additional),
             fragmenting: fragmenting(&self.connection, contents),
             remote_spi,
-            proposal: chosen,
+            proposal,
             keys,
             nat,
-            peer_nonce: nonce.to_vec(),
+            peer_nonce,
             init_response: datagram.to_vec(),
             child,
             wishes,
@@ -347,11 +385,15 @@ impl Initiator {
         let mut payloads = vec![Payload::IdInitiator(body)];
         let auth = proof.auth();
         payloads.extend(proof.certificates);
+        let window = self.connection.roads.window_size.get();
+        payloads.extend((window > 1).then(|| set_window_size(window)));
         if self.initial_contact {
             payloads.push(Payload::notify(NotifyKind::INITIAL_CONTACT, &[]));
         }
-        let own = std::iter::once(&connection.auth);
-        payloads.extend(auth::certificate_request(own));
+        if self.resuming.is_none() {
+            let own = std::iter::once(&connection.auth);
+            payloads.extend(auth::certificate_request(own));
+        }
         if is_specific(&connection.remote_id) {
             let id = IdBody::new(connection.remote_id.clone());
             payloads.push(Payload::IdResponder(id));
@@ -368,6 +410,9 @@ impl Initiator {
         }
         payloads.extend(capabilities(&connection, None));
         payloads.extend(mobike::capabilities(&connection, self.path, None));
+        payloads.extend(tickets::request(&connection));
+        let spis = (self.spi, stage.remote_spi);
+        payloads.extend(crash::offer(turn.settings, &connection, spis));
         let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
         let limit = stage.fragmenting.limit(self.path);
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
@@ -386,6 +431,9 @@ impl Initiator {
         id: &IdBody,
         keys: &IkeKeys,
     ) -> Result<Proof, String> {
+        if let Some(proof) = self.prove_resumed(keys) {
+            return Ok(proof);
+        }
         let signed = SignedOctets {
             prf: stage.proposal.prf,
             message: &self.init,
@@ -451,6 +499,11 @@ impl Initiator {
         };
         if !id.id.matches(&self.connection.remote_id) {
             return Err(format!("the peer is {}", id.id));
+        }
+        let shown = (method, data);
+        let resumed = self.verify_resumed(&stage.keys, &stage.init_response, id, shown);
+        if let Some(resumed) = resumed {
+            return resumed;
         }
         // RFC 8784 section 3: the responder says whether it has the PPK.
         let mixed = contents.has(NotifyKind::PPK_IDENTITY);
@@ -550,21 +603,27 @@ impl Initiator {
                 message_id_sync,
                 replay_counter_sync,
                 fragmenting: stage.fragmenting,
-                window: Window::new(stage.intermediate.message_id().next(), MessageId(0)),
+                window: Window::new(
+                    stage.intermediate.message_id().next(),
+                    MessageId(0),
+                    self.connection.roads.window_size.get(),
+                ),
             },
         );
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
+        ike.take_token(turn, contents);
+        ike.take_ticket(turn, contents);
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),
         });
         if let Some(size) = contents.window_size() {
-            ike.window.peer_window = size;
+            ike.window.peer_allows(size);
         }
+        // IKE_AUTH has told the peer.
+        ike.window.announced = true;
         ike.mobike = mobike::negotiated(&self.connection, true, self.path, contents);
-        if contents.has(NotifyKind::INITIAL_CONTACT) {
-            turn.effects.push(Effect::InitialContact);
-        }
+        turn.effects.extend(self.connection.others(true, contents));
         virtual_ip::accept(&mut ike, contents);
         let nonces = Nonces {
             initiator: self.nonce.clone(),

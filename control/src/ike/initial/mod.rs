@@ -3,13 +3,13 @@
 //! Half-open IKE SAs live here until both sides are authenticated. They are not replicated: a peer
 //! whose initial exchange a failover interrupts starts it again.
 
+mod half_open;
 mod initiator;
 mod responder;
 
-use std::time::Duration;
-
 use hitless_sa::SaId;
 
+pub(super) use half_open::HalfOpen;
 pub(super) use initiator::Initiator;
 pub(super) use responder::{Admission, Responder, stateless};
 
@@ -24,9 +24,6 @@ use super::proposal::Identification;
 use super::settings::Connection;
 use super::turn::Turn;
 
-/// A half-open IKE SA that a peer started is dropped after this long.
-pub(super) const HALF_OPEN_LIFETIME: Duration = Duration::from_secs(30);
-
 /// What a message did to a half-open IKE SA.
 pub(super) enum Progress {
     Waiting,
@@ -36,7 +33,7 @@ pub(super) enum Progress {
 }
 
 /// Whether a connection is meant for this pair of addresses.
-fn addresses_match(connection: &Connection, path: Path) -> bool {
+pub(super) fn addresses_match(connection: &Connection, path: Path) -> bool {
     let remote =
         connection.remote_addrs.is_empty() || connection.remote_addrs.contains(&path.remote.ip());
     remote && connection.local_addrs.contains(&path.local.ip())
@@ -64,7 +61,7 @@ fn fragmenting(connection: &Connection, contents: &Contents<'_>) -> Fragmenting 
 }
 
 /// Our identity: the configured one, or our address.
-fn local_identity(connection: &Connection, path: Path) -> Identification {
+pub(super) fn local_identity(connection: &Connection, path: Path) -> Identification {
     match &connection.local_id {
         Identification::Any => Identification::Address(path.local.ip()),
         id => id.clone(),

@@ -2,14 +2,15 @@
 //! these two, go through `exchange.rs`.
 
 mod exchange;
+mod resume;
 
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
+use super::half_open::Held;
 use super::{
-    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, fragmenting, install_first,
-    local_identity,
+    Nonces, Progress, addresses_match, extensions, fragmenting, install_first, local_identity,
 };
 use crate::ike::auth::{
     self, AuthSettings, Authenticated, Shown, SignedOctets, Wishes, lifetime, offered_without,
@@ -27,10 +28,14 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::resume as tickets;
+use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
-use crate::ike::turn::{Effect, Turn};
+use crate::ike::turn::Turn;
 use crate::ike::virtual_ip;
 use crate::ike::window::Window;
+
+use resume::Resumed;
 
 /// A half-open IKE SA that a peer initiates.
 pub(in crate::ike) struct Responder {
@@ -56,6 +61,8 @@ pub(in crate::ike) struct Responder {
     answered: Option<(Vec<u8>, Vec<u8>)>,
     /// IKE_AUTH was refused.
     refused: bool,
+    /// It resumes a session (RFC 5723).
+    resumed: Option<Box<Resumed>>,
 }
 
 /// A peer that proved who it is, and our proof for it.
@@ -79,7 +86,7 @@ fn response_header(request: &Header, responder_spi: IkeSpi) -> Header {
     Header {
         initiator_spi: request.initiator_spi,
         responder_spi,
-        exchange: Exchange::IkeSaInit,
+        exchange: request.exchange,
         initiator: false,
         response: true,
         message_id: MessageId(0),
@@ -135,6 +142,15 @@ fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
 }
 
 impl Responder {
+    /// Fragments that wait for others.
+    pub fn waiting(&self) -> Held {
+        self.reassembly.held()
+    }
+
+    pub fn forget_fragments(&mut self) {
+        self.reassembly = Reassembly::default();
+    }
+
     /// Answers an IKE_SA_INIT request.
     pub fn admit(
         turn: &mut Turn<'_>,
@@ -148,7 +164,13 @@ impl Responder {
         match Responder::agree(turn, connections, path, header, &contents, datagram) {
             Ok(responder) => Admission::HalfOpen(Box::new(responder)),
             Err(Some(refusal)) => {
-                turn.immediate.push(stateless(path, header, refusal));
+                // RFC 7296 section 3.10.1: INVALID_SYNTAX "may only be returned for and in an
+                // encrypted packet".
+                if refusal == Payload::notify(NotifyKind::INVALID_SYNTAX, &[]) {
+                    turn.drop(path.remote, "invalid IKE_SA_INIT");
+                } else {
+                    turn.immediate.push(stateless(path, header, refusal));
+                }
                 Admission::Refused
             }
             Err(None) => Admission::Refused,
@@ -165,7 +187,6 @@ impl Responder {
     ) -> Result<Responder, Option<Payload>> {
         let (Some(proposals), Some(peer_nonce)) = (contents.proposals, contents.valid_nonce())
         else {
-            turn.drop(path.remote, "IKE_SA_INIT without proposal or nonce");
             return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
         };
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
@@ -173,6 +194,8 @@ impl Responder {
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
         let chosen = all.find_map(|c| choose(c, contents, proposals));
+        // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
+        let chosen = chosen.filter(|(theirs, _)| theirs.spi.is_empty());
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
@@ -207,7 +230,7 @@ impl Responder {
             spi,
             remote_spi: initiator_spi,
             path,
-            expires: turn.now + HALF_OPEN_LIFETIME,
+            expires: turn.now + turn.settings.limits.half_open_timeout,
             request: datagram.to_vec(),
             response,
             nonces: Nonces {
@@ -223,6 +246,7 @@ impl Responder {
             reassembly: Reassembly::default(),
             answered: None,
             refused: false,
+            resumed: None,
         })
     }
 
@@ -236,21 +260,48 @@ impl Responder {
         contents: &Contents<'_>,
     ) -> Progress {
         self.wishes.learn(contents);
-        match self.verify(turn, connections, path, contents) {
-            Ok(admitted) => self.established(turn, path, contents, admitted),
+        let admitted = match self.verify(turn, connections, path, contents) {
+            Ok(admitted) => admitted,
             Err(reason) => {
-                turn.events.push(Event::AuthenticationFailed {
-                    peer: path.remote,
+                self.turn_away(
+                    turn,
+                    path,
+                    request,
+                    NotifyKind::AUTHENTICATION_FAILED,
                     reason,
-                });
-                let refusal = [Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[])];
-                if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &refusal) {
-                    turn.immediate.push(path.transmit(bytes.clone()));
-                    self.answered = Some((request.to_vec(), bytes));
-                    self.refused = true;
-                }
-                Progress::Waiting
+                );
+                return Progress::Waiting;
             }
+        };
+        // RFC 6023 section 4: it was not told CHILDLESS_IKEV2_SUPPORTED, so its request is malformed.
+        let never = admitted.connection.roads.childless == Childless::Never;
+        if never && contents.proposals.is_none() {
+            let reason = "no IKE SA without a Child SA here".to_owned();
+            self.turn_away(turn, path, request, NotifyKind::INVALID_SYNTAX, reason);
+            return Progress::Waiting;
+        }
+        self.established(turn, path, contents, admitted)
+    }
+
+    /// Refuses the IKE SA, and gives the same answer to the same request until it expires.
+    pub fn turn_away(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        request: &[u8],
+        kind: NotifyKind,
+        reason: String,
+    ) {
+        let peer = path.remote;
+        turn.events.push(match kind {
+            NotifyKind::AUTHENTICATION_FAILED => Event::AuthenticationFailed { peer, reason },
+            _ => Event::NegotiationFailed { peer, reason },
+        });
+        let refusal = [Payload::notify(kind, &[])];
+        if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &refusal) {
+            turn.immediate.push(path.transmit(bytes.clone()));
+            self.answered = Some((request.to_vec(), bytes));
+            self.refused = true;
         }
     }
 
@@ -286,6 +337,9 @@ impl Responder {
         let (Some(id), Some((method, data))) = (contents.initiator_id, contents.auth) else {
             return Err("request without identity or AUTH".to_owned());
         };
+        if let Some(resumed) = &self.resumed {
+            return self.admit_resumed(turn, resumed, id, (method, data));
+        }
         let wanted = contents.responder_id.map(|id| &id.id);
         let candidates = connections.iter().filter(|c| {
             addresses_match(c, path)
@@ -422,7 +476,11 @@ impl Responder {
                 message_id_sync,
                 replay_counter_sync,
                 fragmenting: self.fragmenting,
-                window: Window::new(MessageId(0), self.intermediate.message_id()),
+                window: Window::new(
+                    MessageId(0),
+                    self.intermediate.message_id(),
+                    connection.roads.window_size.get(),
+                ),
             },
         );
         turn.events.push(Event::IkeEstablished {
@@ -430,17 +488,20 @@ impl Responder {
             connection: connection.name.clone(),
         });
         if let Some(size) = contents.window_size() {
-            ike.window.peer_window = size;
+            ike.window.peer_allows(size);
         }
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
-        if contents.has(NotifyKind::INITIAL_CONTACT) {
-            turn.effects.push(Effect::InitialContact);
-        }
+        turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
+        ike.session.resumed = self.resumed(turn);
         payloads.extend(lifetime(&connection));
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
         payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
+        payloads.extend(ike.window.announce());
+        payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
+        ike.take_token(turn, contents);
+        payloads.extend(tickets::grant(&ike, turn, contents));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
