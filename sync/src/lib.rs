@@ -23,7 +23,8 @@
 //!   it deposes the real leader, which stops at its lease: service, not safety. Votes are promises
 //!   on the voters' disks: two members that lie make a false majority of three, one does not.
 //! - Never acknowledging holds IKE messages for D at most, then the leader is degraded.
-//! - Nothing that it sends makes a member panic or grow without bound (`tests/hostile.rs`).
+//! - Nothing that it sends makes a member panic or grow without bound (`tests/hostile.rs`,
+//!   `tests/liar.rs`).
 //!
 //! draft-vidya-ipsec-failover-redundancy in these terms (V1 to V16): SA_Stor is the stream of
 //! records to every standby, each with the IKE SA, its Child SAs and their selectors (V9), through
