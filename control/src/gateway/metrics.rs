@@ -24,10 +24,13 @@ impl Gateway {
         let cluster = self.cluster_of(now, status.clone());
         let mut report = MetricsReport::default();
         member(&mut report, &status, &cluster);
+        sync(&mut report, &status);
         risk(&mut report, &cluster);
+        drill(&mut report, &cluster);
         others(&mut report, &cluster);
         self.handshakes(&mut report, &status);
         self.packets(&mut report);
+        self.late_packets(&mut report);
         self.drops_by_reason(&mut report);
         ports(&mut report, &status);
         report
@@ -89,21 +92,7 @@ impl Gateway {
         }
         let [packets_in, packets_out, bytes_in, bytes_out, ..] = esp.map(|count| count as f64);
         let [.., stalls, parked, handed, _] = esp.map(|count| count as f64);
-        let late = &self.late.counts;
         report
-            .family(
-                MetricKind::Counter,
-                "hitless_late_packets_total",
-                "Packets that came to the old active after a switchover: forwarded by it, taken by \
-                 the new one.",
-            )
-            .sample(&[("end", "forwarded")], late.forwarded as f64)
-            .sample(&[("end", "taken")], late.taken as f64)
-            .counter(
-                "hitless_early_packets_total",
-                "ESP that came after a takeover, before its SA was installed, and waited.",
-                late.early as f64,
-            )
             .family(
                 MetricKind::Counter,
                 "hitless_esp_packets_total",
@@ -145,6 +134,24 @@ impl Gateway {
             )
             .sample(&[("work", "yes")], turns[1] as f64)
             .sample(&[("work", "no")], (turns[0] - turns[1]) as f64);
+    }
+
+    fn late_packets(&self, report: &mut MetricsReport) {
+        let late = &self.late.counts;
+        report
+            .family(
+                MetricKind::Counter,
+                "hitless_late_packets_total",
+                "Packets that came to the old active after a switchover: forwarded by it, taken by \
+                 the new one.",
+            )
+            .sample(&[("end", "forwarded")], late.forwarded as f64)
+            .sample(&[("end", "taken")], late.taken as f64)
+            .counter(
+                "hitless_early_packets_total",
+                "ESP that came after a takeover, before its SA was installed, and waited.",
+                late.early as f64,
+            );
     }
 
     fn drops_by_reason(&self, report: &mut MetricsReport) {
@@ -230,7 +237,11 @@ fn member(report: &mut MetricsReport, status: &GatewayStatus, cluster: &ClusterR
             "hitless_takeovers_total",
             "Takeovers by this member since it started.",
             cluster.takeovers as f64,
-        )
+        );
+}
+
+fn sync(report: &mut MetricsReport, status: &GatewayStatus) {
+    report
         .gauge(
             "hitless_sync_held_outputs",
             "IKE outputs that wait for a standby's acknowledgement (output commit).",
@@ -310,6 +321,9 @@ fn risk(report: &mut MetricsReport, cluster: &ClusterReport) {
          the fewest.",
         |class| class.least_remaining,
     );
+}
+
+fn drill(report: &mut MetricsReport, cluster: &ClusterReport) {
     if let Some(drill) = &cluster.drill {
         report
             .family(

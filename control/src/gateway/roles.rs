@@ -82,25 +82,7 @@ impl Gateway {
                 }
             );
             plan.insert(ike, resume);
-            for mut sa in object.children {
-                // At most once for each takeover (R35, RFC 6311 section 7).
-                sa.delta = if asked { 0 } else { sa.delta };
-                let handed_over = sa.window.is_some();
-                if policy == TakeoverInbound::Learn && !handed_over {
-                    let seen = sa.checkpoint.unwrap_or_default().inbound_top;
-                    sa.floor = sa.floor.min(seen);
-                    sa.delta = 0;
-                }
-                // Without an exact record the predecessor may have replaced or deleted it.
-                let renew = policy == TakeoverInbound::Rekey && !handed_over;
-                if sa.rekey_only || !object.exact || renew {
-                    replace.push(sa.sa);
-                }
-                if !sa.rekey_only {
-                    self.skip = self.skip.max(sa.skip);
-                    self.inherited.insert(sa.sa, sa);
-                }
-            }
+            replace.extend(self.inherit(object, policy, asked));
         }
         self.drilled = Drill::default();
         self.takeovers += u64::from(base.is_some());
@@ -127,6 +109,37 @@ impl Gateway {
         for sa in replace {
             self.tell_ike(now, entropy, Input::RekeyChild(sa));
         }
+    }
+
+    /// Notes where the Child SAs of one IKE SA begin; those to replace. `asked`: the peer is asked for
+    /// a leap with the Message IDs already.
+    fn inherit(
+        &mut self,
+        object: TakeoverObject,
+        policy: TakeoverInbound,
+        asked: bool,
+    ) -> Vec<SaId> {
+        let mut replace = Vec::new();
+        for mut sa in object.children {
+            // At most once for each takeover (R35, RFC 6311 section 7).
+            sa.delta = if asked { 0 } else { sa.delta };
+            let handed_over = sa.window.is_some();
+            if policy == TakeoverInbound::Learn && !handed_over {
+                let seen = sa.checkpoint.unwrap_or_default().inbound_top;
+                sa.floor = sa.floor.min(seen);
+                sa.delta = 0;
+            }
+            // Without an exact record the predecessor may have replaced or deleted it.
+            let renew = policy == TakeoverInbound::Rekey && !handed_over;
+            if sa.rekey_only || !object.exact || renew {
+                replace.push(sa.sa);
+            }
+            if !sa.rekey_only {
+                self.skip = self.skip.max(sa.skip);
+                self.inherited.insert(sa.sa, sa);
+            }
+        }
+        replace
     }
 
     fn resume(&self, ike: IkeSpi, object: &TakeoverObject, policy: TakeoverInbound) -> Resume {
