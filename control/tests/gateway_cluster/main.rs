@@ -8,6 +8,7 @@ mod hostile;
 mod idle;
 mod inbound;
 mod metrics;
+mod retrieve;
 mod roads;
 mod roles;
 mod sessions;
