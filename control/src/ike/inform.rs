@@ -20,6 +20,7 @@ pub(super) fn answer(
 ) -> Vec<Payload> {
     counter_sync::replay_counters(ike, turn, contents);
     ike.take_token(turn, contents);
+    ike.take_redirect(turn, contents);
     let mut answer = mobike::answer(ike, turn, path, contents);
     answer.extend(resume::grant(ike, turn, contents));
     let mut ours = Vec::new();

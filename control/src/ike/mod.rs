@@ -47,6 +47,7 @@ mod output;
 mod probe;
 pub mod proposal;
 mod receive;
+mod redirect;
 mod rekey;
 mod reload;
 mod resume;

@@ -19,7 +19,7 @@ use crate::ike::child;
 use crate::ike::contents::Contents;
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::exchange_keys;
-use crate::ike::established::{Birth, IkeSa, seal};
+use crate::ike::established::{Birth, DELETE_GRACE, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
@@ -28,6 +28,7 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::redirect::{self, Redirectable};
 use crate::ike::resume as tickets;
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
@@ -61,6 +62,7 @@ pub(in crate::ike) struct Responder {
     answered: Option<(Vec<u8>, Vec<u8>)>,
     /// IKE_AUTH was refused.
     refused: bool,
+    redirectable: Redirectable,
     /// It resumes a session (RFC 5723).
     resumed: Option<Box<Resumed>>,
 }
@@ -191,6 +193,10 @@ impl Responder {
             return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
         };
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
+        if let Some(to) = redirect::in_common(candidates.clone().map(|c| &**c), contents) {
+            turn.drop(path.remote, "redirected to another gateway");
+            return Err(Some(redirect::order(to, peer_nonce)));
+        }
         let first = candidates.clone().next();
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
@@ -243,6 +249,7 @@ impl Responder {
             reassembly: Reassembly::default(),
             answered: None,
             refused: false,
+            redirectable: Redirectable::of(contents),
             resumed: None,
         })
     }
@@ -492,7 +499,15 @@ impl Responder {
         ike.authenticated = authenticated;
         ike.session.resumed = self.resumed(turn);
         payloads.extend(lifetime(&connection));
-        payloads.extend(self.first_child(&mut ike, turn, contents));
+        ike.redirectable = self.redirectable.is_able();
+        let elsewhere = connection.roads.redirect_to;
+        if let Some(to) = elsewhere.filter(|to| self.redirectable.can_go(*to)) {
+            // RFC 5685 section 6: no Child SA, and the client deletes the IKE SA.
+            payloads.push(redirect::order(to, &[]));
+            ike.forget_at = Some(turn.now + DELETE_GRACE);
+        } else {
+            payloads.extend(self.first_child(&mut ike, turn, contents));
+        }
         payloads.extend(capabilities(&connection, Some(contents)));
         payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
         payloads.extend(ike.window.announce());
