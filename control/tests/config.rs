@@ -380,7 +380,7 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
         "did you mean \"learn\"?",
     ),
     (
-        "heartbeat = \"10ms\"",
+        "late = \"250ms\"",
         "late = \"11s\"",
         "is out of range",
         "it must lie between",
