@@ -191,7 +191,7 @@ impl Twin {
         let cell = Arc::new(Cell::new(SequenceNumber(1), lease));
         let floor = SequenceNumber(if slot == 1 { BEFORE_WRAP } else { 0 });
         let mut window = AntiReplay::new(child.replay_window, floor);
-        if slot == 8 {
+        if slot == 6 || slot == 8 {
             window = window.share();
         }
         let (number, engine) = (slot as u32, Engine::default());
