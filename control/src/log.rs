@@ -137,6 +137,9 @@ fn sync_event(event: &hitless_sync::Event) {
         S::UnexpectedLate { member } => {
             tracing::warn!("member {member} forwards packets, and has not handed over to us");
         }
+        S::UnexpectedRetrieval { member } => {
+            tracing::warn!("member {member} asks for an SA or gives one, out of turn");
+        }
         S::UnknownMember { member } => {
             tracing::warn!("member {member} is not in cluster.members");
         }

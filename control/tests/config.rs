@@ -375,6 +375,24 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "takeover = \"auto\"",
+        "takeover_inbound = \"lean\"",
+        "is not known",
+        "did you mean \"learn\"?",
+    ),
+    (
+        "heartbeat = \"10ms\"",
+        "late = \"11s\"",
+        "is out of range",
+        "it must lie between",
+    ),
+    (
+        "routes = [\"default via 203.0.113.254\"]",
+        "monitor = [\"198.51.100.9\"]",
+        "next hop 198.51.100.9 is on none of this port's networks",
+        "without another router",
+    ),
+    (
+        "takeover = \"auto\"",
         "takeover = \"message_id_sync\"",
         "is not known",
         "did you mean \"message-id-sync\"?",

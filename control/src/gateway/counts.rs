@@ -105,6 +105,7 @@ impl Counts {
             SyncEvent::StaleIncarnation { member, .. } => (*member, "sync_stale_incarnation"),
             SyncEvent::RepeatedIncarnation { member, .. } => (*member, "sync_repeated_incarnation"),
             SyncEvent::UnexpectedLate { member } => (*member, "sync_unexpected_late"),
+            SyncEvent::UnexpectedRetrieval { member } => (*member, "sync_unexpected_retrieval"),
             SyncEvent::UnknownMember { member } => (*member, "sync_unknown_member"),
             _ => return true,
         };

@@ -71,8 +71,15 @@ impl Gateway {
                 base,
                 objects,
             } => self.lead(now, entropy, epoch, base, objects),
-            SyncOutput::StepDown { reason } => self.step_down(reason),
+            SyncOutput::StepDown { reason } => self.step_down(now, reason),
             SyncOutput::Drain => self.start_drain(now),
+            SyncOutput::Retrieve { from, spi } => self.answer_for(now, entropy, from, spi),
+            SyncOutput::Retrieved {
+                object,
+                version,
+                body,
+                ..
+            } => self.adopt(now, entropy, IkeSpi(object.0), version, &body),
             SyncOutput::Late { packets, .. } => self.take_late(now, packets),
             SyncOutput::Lease { sa, lease } => self.raise(sa, lease),
             SyncOutput::Committed {

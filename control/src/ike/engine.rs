@@ -179,7 +179,7 @@ impl Engine {
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
             Input::TerminateChild(sa) => self.with_child(now, entropy, sa, |ike, turn| {
-                ike.terminate_child(turn, sa);
+                ike.close_child(turn, sa, false);
             }),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),

@@ -211,7 +211,7 @@ impl IkeSa {
                     let path = mobike::resend_path(self, id, turn.backoff().tries);
                     turn.immediate.push(path.transmit(bytes));
                 }
-                Due::Dead(_) if takeover::doubt(self, turn) => break,
+                Due::Dead(_) if takeover::doubt_silence(self, turn) => break,
                 Due::Dead(_) => return self.lose(turn, "no answer"),
             }
         }

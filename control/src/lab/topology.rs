@@ -107,6 +107,8 @@ pub struct Topology {
     pub degraded: &'static str,
     /// Packets between two checkpoints of a cell, and the longest time.
     pub checkpoint: (u32, &'static str),
+    /// Requests that may be outstanding at once.
+    pub window_size: u32,
 }
 
 impl Topology {
@@ -124,6 +126,7 @@ impl Topology {
             takeover: "auto",
             degraded: "rekey",
             checkpoint: (1000, "50ms"),
+            window_size: 1,
         }
     }
 
@@ -177,7 +180,7 @@ impl Topology {
         });
         let list = list.collect::<Vec<_>>().join(", ");
         format!(
-            "name = \"{name}\"\nid = {member}\nmembers = [{list}]\nsecret = \"{}-{name}\"\n\
+            "name = \"{name}\"\nid = {member}\nmembers = [{list}]\nsecret = \"{}-{name}-cluster\"\n\
              hold = \"1s\"\ndegraded = \"{}\"\n",
             self.secret, self.degraded
         )
@@ -191,6 +194,7 @@ impl Topology {
             dpd_delay,
             takeover,
             checkpoint: (packets, interval),
+            window_size,
             ..
         } = self;
         let Sides {
@@ -224,6 +228,7 @@ local = {{ auth = "psk", id = "{}" }}
 remote = {{ auth = "psk", id = "{}" }}
 dpd_delay = "{dpd_delay}"
 takeover = "{takeover}"
+window_size = {window_size}
 [connections.tunnel.children.net]
 esp_proposals = ["{esp_proposal}"]
 local_ts = ["{}"]

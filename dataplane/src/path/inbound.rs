@@ -291,7 +291,7 @@ impl Worker {
                 let event = || Event::UnknownSpi { spi, source };
                 self.reports.hint(Kind::UnknownSpi, now, event);
                 if self.strangers && self.frames.pool.prepend(&mut packet, headers) {
-                    return self.stranger(now, packet);
+                    return self.stranger(packet);
                 }
                 DropReason::UnknownSpi
             }

@@ -104,6 +104,8 @@ pub struct Plan {
     pub degraded: &'static str,
     /// Packets between two checkpoints, and the longest time.
     pub checkpoint: (u32, &'static str),
+    /// Requests that may be outstanding at once in an IKE SA.
+    pub window_size: u32,
     /// Time between two probes.
     pub probe_every: Duration,
     /// What seems well is watched for this long: what was forgotten may come back.
@@ -157,6 +159,7 @@ impl Plan {
         if below(entropy, 4) == 0 {
             plan.aftermath = Duration::from_secs(40);
         }
+        plan.window_size = pick(entropy, &[1, 1, 1, 5]);
         match below(entropy, 12) {
             0 => plan.make_peer_a_cluster(entropy),
             // A peer that knows one half of RFC 6311, or nothing of it.
@@ -221,6 +224,7 @@ impl Plan {
             takeover: TAKEOVERS[0],
             degraded: "rekey",
             checkpoint: (1000, "50ms"),
+            window_size: 1,
             probe_every: Duration::from_millis(2),
             aftermath: Duration::ZERO,
         }

@@ -115,7 +115,8 @@ fn choose<'p>(
         .filter(usable)
         .copied()
         .collect();
-    select(&ours, proposals)
+    // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
+    select(&ours, proposals).filter(|(theirs, _)| theirs.spi.is_empty())
 }
 
 /// Of our extensions those that the peer supports too: the others are of no use.
@@ -229,22 +230,19 @@ impl Responder {
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
         let chosen = all.find_map(|c| choose(c, contents, proposals));
-        // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
-        let chosen = chosen.filter(|(theirs, _)| theirs.spi.is_empty());
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
         let spi = turn.ids.ike_spi(turn.entropy);
-        let initiator_spi = header.initiator_spi;
         let inputs = Inputs {
             initiator_nonce: peer_nonce,
             responder_nonce: &nonce,
-            initiator_spi,
+            initiator_spi: header.initiator_spi,
             responder_spi: spi,
         };
         let keys = IkeKeys::derive(&chosen, &inputs, &shared);
         let found = contents.notifies.iter().copied();
-        let mut nat = nat::detect(initiator_spi, IkeSpi(0), path, found);
+        let mut nat = nat::detect(header.initiator_spi, IkeSpi(0), path, found);
         nat.forced = encap;
         let mut payloads = vec![
             Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, None)]),
@@ -252,14 +250,13 @@ impl Responder {
             Payload::Nonce(nonce.clone()),
         ];
         let fake = turn.fake_source(encap);
-        payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        payloads.extend(nat::notifications(header.initiator_spi, spi, path, fake));
         payloads.extend(announcements(candidates, contents, &chosen));
-        let wishes = Wishes::of(contents);
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
             spi,
-            remote_spi: initiator_spi,
+            remote_spi: header.initiator_spi,
             path,
             expires: turn.now + turn.settings.limits.half_open_timeout,
             request: datagram.to_vec(),
@@ -271,7 +268,7 @@ impl Responder {
             proposal: chosen,
             keys,
             nat,
-            wishes,
+            wishes: Wishes::of(contents),
             intermediate: Intermediate::new(chosen.additional),
             fragmenting: first.map_or_else(Fragmenting::default, |c| fragmenting(c, contents)),
             reassembly: Reassembly::default(),
