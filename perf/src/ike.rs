@@ -20,7 +20,7 @@ use crate::results::RateLine;
 
 const HANDSHAKES: usize = 300;
 const REKEYS: usize = 300;
-const PROPOSALS: [(&str, &str); 2] = [
+pub const PROPOSALS: [(&str, &str); 2] = [
     ("aes128gcm16-prfsha256-x25519", "aes128gcm16-x25519-esn"),
     ("aes256gcm16-prfsha384-ecp384", "aes256gcm16-ecp384-esn"),
 ];
@@ -65,7 +65,7 @@ fn address(host: usize) -> IpAddr {
     [192, 0, 2, host as u8 + 1].into()
 }
 
-fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn Error>> {
+pub fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn Error>> {
     let name = |host: usize| Identification::Fqdn(format!("{host}.test"));
     let nets = ["10.1.0.0/16", "10.2.0.0/16"];
     let net = |host: usize| -> Result<_, Box<dyn Error>> {

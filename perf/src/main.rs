@@ -4,6 +4,7 @@
 //!  esp       worker, port to port, beside bare aws-lc-rs      lookup    SPD and FIB by themselves
 //!  io        ESP over the kernel's ports, beside a loop that only forwards (as root)
 //!  ike       IKE SAs a second        sync   records a second   failover  takeovers of the demo
+//!  crowd     many IKE SAs at once
 //!  all       everything above        report the same as one HTML page with plots
 //! ```
 //!
@@ -12,6 +13,7 @@
 
 mod clock;
 mod compare;
+mod crowd;
 mod esp;
 mod failover;
 mod ike;
@@ -68,6 +70,9 @@ enum Command {
     /// IKE SAs established and Child SAs rekeyed, two engines on one core
     #[command(after_help = "Example: hitless-perf ike --json")]
     Ike(Plain),
+    /// Many IKE SAs: how fast a responder makes them, their memory, and all kept alive by timers
+    #[command(after_help = "Example: hitless-perf crowd --sas 100000")]
+    Crowd(crowd::Options),
     /// Commits and leases recorded by a standby, two members on one core
     #[command(after_help = "Example: hitless-perf sync --pin 1")]
     Sync(Plain),
@@ -168,6 +173,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             results.ike = Some(ike::run()?);
             Ok(())
         })?,
+        Command::Crowd(options) => return print::result(&crowd::run(&options)?, options.json),
         Command::Sync(plain) => plain.measure(|| {
             results.sync = Some(sync::run()?);
             Ok(())

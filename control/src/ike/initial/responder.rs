@@ -144,6 +144,38 @@ fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
     Some(Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[]))
 }
 
+/// What we say in IKE_SA_INIT for the connections that the peer may mean.
+fn announcements<'c>(
+    candidates: impl Iterator<Item = &'c Arc<Connection>> + Clone,
+    contents: &Contents<'_>,
+    chosen: &IkeProposal,
+) -> Vec<Payload> {
+    let mut payloads = Vec::from_iter(childless(candidates.clone()));
+    payloads.extend(supported(candidates.clone().map(|c| &**c), contents));
+    let meant = candidates.filter(|c| c.proposals.contains(chosen));
+    let meant = meant.map(|c| -> &AuthSettings { &c.auth });
+    payloads.extend(auth::announcements(meant, Some(contents)));
+    payloads
+}
+
+/// Sends the client to another gateway, if every connection that it may mean does (RFC 5685
+/// section 3).
+fn elsewhere<'c>(
+    turn: &mut Turn<'_>,
+    candidates: impl Iterator<Item = &'c Arc<Connection>>,
+    path: Path,
+    contents: &Contents<'_>,
+) -> Result<(), Option<Payload>> {
+    let nonce = contents.valid_nonce().unwrap_or_default();
+    match redirect::in_common(candidates.map(|c| &**c), contents) {
+        Some(to) => {
+            turn.drop(path.remote, "redirected to another gateway");
+            Err(Some(redirect::order(to, nonce)))
+        }
+        None => Ok(()),
+    }
+}
+
 impl Responder {
     /// Fragments that wait for others.
     pub fn waiting(&self) -> Held {
@@ -193,10 +225,7 @@ impl Responder {
             return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
         };
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
-        if let Some(to) = redirect::in_common(candidates.clone().map(|c| &**c), contents) {
-            turn.drop(path.remote, "redirected to another gateway");
-            return Err(Some(redirect::order(to, peer_nonce)));
-        }
+        elsewhere(turn, candidates.clone(), path, contents)?;
         let first = candidates.clone().next();
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
@@ -222,11 +251,7 @@ impl Responder {
         ];
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(header.initiator_spi, spi, path, fake));
-        payloads.extend(childless(candidates.clone()));
-        payloads.extend(supported(candidates.clone().map(|c| &**c), contents));
-        let meant = candidates.filter(|c| c.proposals.contains(&chosen));
-        let meant = meant.map(|c| -> &AuthSettings { &c.auth });
-        payloads.extend(auth::announcements(meant, Some(contents)));
+        payloads.extend(announcements(candidates, contents, &chosen));
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
@@ -499,15 +524,7 @@ impl Responder {
         ike.authenticated = authenticated;
         ike.session.resumed = self.resumed(turn);
         payloads.extend(lifetime(&connection));
-        ike.redirectable = self.redirectable.is_able();
-        let elsewhere = connection.roads.redirect_to;
-        if let Some(to) = elsewhere.filter(|to| self.redirectable.can_go(*to)) {
-            // RFC 5685 section 6: no Child SA, and the client deletes the IKE SA.
-            payloads.push(redirect::order(to, &[]));
-            ike.forget_at = Some(turn.now + DELETE_GRACE);
-        } else {
-            payloads.extend(self.first_child(&mut ike, turn, contents));
-        }
+        payloads.extend(self.child_or_redirect(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
         payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
         payloads.extend(ike.window.announce());
@@ -522,6 +539,22 @@ impl Responder {
         turn.transmits.push(path.transmit(bytes));
         turn.dirty = true;
         Progress::Established(Box::new(ike))
+    }
+
+    /// RFC 5685 section 6: a client that is sent elsewhere gets no Child SA, and deletes the IKE SA.
+    fn child_or_redirect(
+        &self,
+        ike: &mut IkeSa,
+        turn: &mut Turn<'_>,
+        contents: &Contents<'_>,
+    ) -> Vec<Payload> {
+        ike.redirectable = self.redirectable.is_able();
+        let to = ike.connection.roads.redirect_to;
+        let Some(to) = to.filter(|to| self.redirectable.can_go(*to)) else {
+            return self.first_child(ike, turn, contents);
+        };
+        ike.forget_at = Some(turn.now + DELETE_GRACE);
+        vec![redirect::order(to, &[])]
     }
 
     /// The Child SA that the request asks for; a refusal leaves the IKE SA (RFC 7296 section 1.2).
