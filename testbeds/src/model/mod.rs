@@ -128,20 +128,10 @@ pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
         searches.push(search(cluster));
         searches.last().into_iter().for_each(&mut tell);
     }
-    let close = |numbers, epochs, without| Handover {
-        numbers,
-        epochs,
-        without,
-    };
-    let whole = match depth {
-        Depth::Quick => close(2, 2, None),
-        Depth::Full => close(2, 3, None),
-    };
-    searches.push(search_closely(&whole));
-    searches.last().into_iter().for_each(&mut tell);
-    for rule in Rule::CLOSER {
-        searches.push(search_closely(&close(2, 3, Some(*rule))));
-        searches.last().into_iter().for_each(&mut tell);
+    let close = close_searches(depth).map(|model| search_closely(&model));
+    for search in close {
+        tell(&search);
+        searches.push(search);
     }
     for rule in Rule::ALL {
         let mut found = None;
@@ -159,6 +149,21 @@ pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
         searches.extend(found);
     }
     Summary { searches }
+}
+
+/// Handovers, whole and without each of the rules that matter there.
+fn close_searches(depth: Depth) -> impl Iterator<Item = Handover> {
+    let epochs = match depth {
+        Depth::Quick => 2,
+        Depth::Full => 3,
+    };
+    let each = Rule::CLOSER.iter().map(|rule| (2, Some(*rule)));
+    let all = std::iter::once((epochs, None)).chain(each);
+    all.map(|(epochs, without)| Handover {
+        numbers: 2,
+        epochs,
+        without,
+    })
 }
 
 fn search(cluster: &Cluster) -> Search {
@@ -256,5 +261,18 @@ impl fmt::Display for Summary {
             "{states} states in all, {} searches not as expected",
             missed.count()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Depth, close_searches, search_closely};
+
+    #[test]
+    fn a_handover_repeats_nothing_and_each_of_its_rules_matters() {
+        for model in close_searches(Depth::Quick) {
+            let search = search_closely(&model);
+            assert!(search.as_expected(), "{search}");
+        }
     }
 }
