@@ -117,10 +117,8 @@ impl Settings {
 
     /// What this member says that it can do.
     pub(crate) fn features(&self) -> u64 {
-        match self.late {
-            true => features::LATE,
-            false => 0,
-        }
+        let late = if self.late { features::LATE } else { 0 };
+        late | features::RETRIEVE
     }
 
     /// Whether this member only votes.

@@ -27,7 +27,9 @@
 //!  next_hops.rs next hops that do not answer
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
 //!  late.rs     packets that come to the old active after a switchover
+//!  retrieve.rs SAs that another member made alone
 //!  metrics.rs  all of that as figures
+//!  operate.rs  what an operator asks of IKE
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
@@ -48,7 +50,9 @@ mod link;
 mod metrics;
 mod neighbours;
 mod next_hops;
+mod operate;
 mod punt;
+mod retrieve;
 mod roles;
 mod settings;
 mod settle;
@@ -89,6 +93,7 @@ use late::Late;
 use link::Link;
 use neighbours::Neighbours;
 use next_hops::NextHops;
+use retrieve::Retrieval;
 use roles::Drain;
 use watch::Watching;
 
@@ -200,6 +205,7 @@ pub struct Gateway {
     asked: Asked,
     foreign: Foreign,
     late: Late,
+    retrieval: Retrieval,
     blackouts: Blackouts,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
@@ -254,6 +260,7 @@ impl Gateway {
             asked: Asked::default(),
             foreign: Foreign::default(),
             late: Late::default(),
+            retrieval: Retrieval::default(),
             blackouts: Blackouts::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
@@ -272,6 +279,7 @@ impl Gateway {
             self.last_scan = now;
             self.scan(now, entropy);
             self.watch_next_hops(now, entropy);
+            self.retrieval.tend(now);
             self.tend_drill(now, entropy);
             self.tend_watching(now);
         }

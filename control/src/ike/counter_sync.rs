@@ -341,7 +341,7 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     }
     let (rounds, delta, next) = (sync.rounds + 1, sync.delta, above(sync.values.send));
     if rounds == ROUNDS {
-        return ike.destroy(turn, "no answer to the synchronisation");
+        return ike.lose(turn, "no answer to the synchronisation");
     }
     send(ike, turn, next, delta, rounds);
 }

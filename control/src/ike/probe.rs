@@ -82,7 +82,7 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
         probe.position = 0;
         probe.rounds += 1;
         if probe.rounds >= probe.most {
-            return ike.destroy(turn, "no answer to any probe");
+            return ike.lose(turn, "no answer to any probe");
         }
     }
     if let Some((_, first)) = probe.sent.first().filter(|_| probe.position > 0) {

@@ -357,10 +357,11 @@ impl World {
         let (outside, world_end) = memory::link(CABLE, MTU);
         self.machine(who).outside.replug(world_end);
         let (protected, switch_end) = memory::link(CABLE, MTU);
-        match self.plan.peer(who) {
+        let cut = match self.plan.peer(who) {
             Some(number) => self.near.plug(usize::from(number), switch_end),
             None => self.protected.plug(usize::from(who) - 1, switch_end),
-        }
+        };
+        drop(cut);
         let ports: Vec<MemoryPort> = vec![outside, protected];
         let machine = &mut self.machines[usize::from(who)];
         let started = machine.boot(self.now, ports, &mut self.sync);
