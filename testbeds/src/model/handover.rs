@@ -384,8 +384,12 @@ impl Model for Handover {
                 self.packet(&mut state.members[usize::from(at)], number)?;
             }
             Step::Deliver(at) => {
-                let number = state.members[usize::from(at)].delivers.take()?;
-                Handover::deliver(&mut state, usize::from(at), number);
+                let member = &mut state.members[usize::from(at)];
+                let number = member.delivers.take()?;
+                // It is marked in one step with the last look.
+                if member.seen & 1 << number == 0 {
+                    Handover::deliver(&mut state, usize::from(at), number);
+                }
             }
             Step::Release(at, place) => {
                 self.release(&mut state, usize::from(at), usize::from(place))?;

@@ -128,20 +128,10 @@ pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
         searches.push(search(cluster));
         searches.last().into_iter().for_each(&mut tell);
     }
-    let close = |numbers, epochs, without| Handover {
-        numbers,
-        epochs,
-        without,
-    };
-    let whole = match depth {
-        Depth::Quick => close(2, 2, None),
-        Depth::Full => close(2, 3, None),
-    };
-    searches.push(search_closely(&whole));
-    searches.last().into_iter().for_each(&mut tell);
-    for rule in Rule::CLOSER {
-        searches.push(search_closely(&close(2, 3, Some(*rule))));
-        searches.last().into_iter().for_each(&mut tell);
+    let close = close_searches().map(|model| search_closely(&model));
+    for search in close {
+        tell(&search);
+        searches.push(search);
     }
     for rule in Rule::ALL {
         let mut found = None;
@@ -159,6 +149,17 @@ pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
         searches.extend(found);
     }
     Summary { searches }
+}
+
+/// Handovers, whole and without each of the rules that matter there.
+fn close_searches() -> impl Iterator<Item = Handover> {
+    let each = Rule::CLOSER.iter().map(|rule| Some(*rule));
+    let all = std::iter::once(None).chain(each);
+    all.map(|without| Handover {
+        numbers: 2,
+        epochs: 2,
+        without,
+    })
 }
 
 fn search(cluster: &Cluster) -> Search {
@@ -256,5 +257,18 @@ impl fmt::Display for Summary {
             "{states} states in all, {} searches not as expected",
             missed.count()
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{close_searches, search_closely};
+
+    #[test]
+    fn each_rule_of_a_handover_matters() {
+        for model in close_searches().filter(|model| model.without.is_some()) {
+            let search = search_closely(&model);
+            assert!(search.as_expected(), "{search}");
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use hitless::config::{Config, ConfigError};
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Tuning};
 use hitless::lab::{
@@ -32,8 +33,10 @@ const EARLY_STEP: Duration = Duration::from_millis(2);
 const PATIENT_PROBE: Duration = Duration::from_millis(20);
 /// Steps are small this long before the first fault.
 const WARM_UP: Duration = Duration::from_millis(50);
-/// Traffic must flow both ways within this after the last fault.
-const LIVENESS: Duration = Duration::from_secs(90);
+/// Traffic must flow both ways within this after the last fault. A peer takes 63.5 s to find out
+/// that a cluster has forgotten everything, and twice that if it happened while their IKE SA was
+/// being replaced: then there are two to give up, one after the other.
+const LIVENESS: Duration = Duration::from_secs(140);
 /// The same with `takeover = exact`, where a member trusts its Message IDs until the peer is dead
 /// for it, and the peer finds out after that.
 const LIVENESS_EXACT: Duration = Duration::from_secs(180);
@@ -104,29 +107,14 @@ impl World {
             let (cable_end, switch_end) = memory::link(CABLE, MTU);
             outside_ends.push(switch_end);
             let (protected, switch_end) = memory::link(CABLE, MTU);
-            let peer = plan.peer(who);
-            let config = match peer {
-                Some(number) => topology.peer_member(number),
-                None => topology.member(who),
-            };
-            let config = match config {
-                Ok(config) => config,
+            let (config, tuning) = match part(&plan, who, &topology, tuning) {
+                Ok(part) => part,
                 Err(error) => {
                     broken.push(format!("machine {who}: {error}"));
                     continue;
                 }
             };
-            let tuning = match peer {
-                Some(_) => Tuning {
-                    withheld: plan.withheld,
-                    ..Tuning::default()
-                },
-                None => Tuning {
-                    leases: plan.leases,
-                    ..tuning
-                },
-            };
-            match peer {
+            match plan.peer(who) {
                 Some(_) => near_ends.push(switch_end),
                 None => protected_ends.push(switch_end),
             }
@@ -455,6 +443,31 @@ impl World {
         self.expect_life();
         self.tally.recovery = self.tally.recovery.max(recovery);
     }
+}
+
+/// What a machine is told: a peer is sound, and may know less of RFC 6311.
+fn part(
+    plan: &Plan,
+    who: u8,
+    topology: &Topology,
+    tuning: Tuning,
+) -> Result<(Config, Tuning), ConfigError> {
+    Ok(match plan.peer(who) {
+        Some(number) => (
+            topology.peer_member(number)?,
+            Tuning {
+                withheld: plan.withheld,
+                ..Tuning::default()
+            },
+        ),
+        None => (
+            topology.member(who)?,
+            Tuning {
+                leases: plan.leases,
+                ..tuning
+            },
+        ),
+    })
 }
 
 fn topology(plan: &Plan, secret: String) -> Topology {
