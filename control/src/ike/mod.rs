@@ -41,10 +41,13 @@ pub mod message;
 mod mobike;
 mod nat;
 mod output;
+#[cfg(test)]
+mod pair;
 mod probe;
 pub mod proposal;
 mod receive;
 mod rekey;
+mod resource;
 pub mod sessions;
 pub mod settings;
 mod starts;

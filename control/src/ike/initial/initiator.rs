@@ -48,7 +48,7 @@ pub(in crate::ike) struct Initiator {
     pub replaces: Option<IkeSpi>,
     /// Virtual addresses to ask for.
     pub vips: Vec<IpAddr>,
-    initial_contact: bool,
+    pub initial_contact: bool,
     key: KeyPair,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
@@ -630,7 +630,7 @@ fn first_child(
     let reason = match (refusal, child::accept(ike, &offered, contents, Ask::First)) {
         (Some(error), _) => {
             turn.ids.release(spi);
-            format!("child `{name}`: {}", error.kind)
+            child::refusal(&name, error.kind)
         }
         (None, Ok(terms)) => return install_first(ike, turn, nonces, terms, (id, spi)),
         (None, Err(reason)) => {
