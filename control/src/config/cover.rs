@@ -130,6 +130,7 @@ const PUBLIC: &[&str] = &[
     "socket",
     "log",
     "key_log",
+    "grant_log",
 ];
 
 /// `[ports.outside]`, perhaps unclosed, but without quotes that could hold anything.

@@ -19,6 +19,7 @@ mod credentials;
 mod dataplane;
 mod document;
 mod drivers;
+mod limits;
 mod model;
 mod overlap;
 mod pools;
@@ -186,6 +187,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
         true => connections::Connections::default(),
         false => connections::read(&root, &context),
     };
+    let ike = limits::read(&root);
     let control = dataplane::read_control(&root);
     root.finish(&[]);
     let cluster = cluster?;
@@ -198,6 +200,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
         pools,
         on_demand: connections.on_demand,
         secrets: secrets.list,
+        ike: ike?,
         control: control?,
         warnings: Vec::new(),
     };

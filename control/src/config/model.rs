@@ -11,7 +11,7 @@ use hitless_dataplane::port::pcap::Pace;
 use hitless_sa::MemberId;
 use zeroize::Zeroizing;
 
-use crate::ike::settings::{Connection, Pool, Secret};
+use crate::ike::settings::{Connection, Limits, Pool, Secret};
 
 /// A whole configuration file.
 #[derive(Clone, Debug)]
@@ -26,6 +26,7 @@ pub struct Config {
     /// Children (connection, child) with `start_action = "trap"`: brought up by the first packet.
     pub on_demand: BTreeSet<(String, String)>,
     pub secrets: Vec<Secret>,
+    pub ike: Limits,
     pub control: ControlConfig,
     /// What is legal but probably not meant; to be logged.
     pub warnings: Vec<String>,
@@ -266,6 +267,8 @@ pub struct ControlConfig {
     pub log: String,
     /// Where the keys of every Child SA are written for Wireshark, if anywhere.
     pub key_log: Option<PathBuf>,
+    /// Where each grant of sequence numbers is written for `hitless audit --ledger`, if anywhere.
+    pub grant_log: Option<PathBuf>,
 }
 
 /// Where the control socket is unless the file or the command line says otherwise.

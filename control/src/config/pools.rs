@@ -11,7 +11,7 @@ use super::document::Section;
 use super::report::Refusal;
 use super::suggest::nearest;
 use super::value;
-use crate::ike::settings::{Childless, Mobike, Pool, Roads, Unique, WindowSize};
+use crate::ike::settings::{Childless, Mobike, Pool, Roads, Unique, WindowSize, Withheld};
 use crate::ike::window::MAX_WINDOW;
 
 const ADDRS: &str = "10.3.0.0/24";
@@ -148,6 +148,7 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
         vips: values(vips.unwrap_or_default()),
         pools: named.map(|name| name.value).collect(),
         childless,
+        withheld: Withheld::default(),
         window_size: WindowSize::new(window_size as u32).unwrap_or_default(),
         unique,
     })

@@ -27,6 +27,7 @@
 //!  next_hops.rs next hops that do not answer
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
 //!  late.rs     packets that come to the old active after a switchover
+//!  retrieve.rs SAs that another member made alone
 //!  metrics.rs  all of that as figures
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
@@ -40,6 +41,7 @@ mod counts;
 mod dataplane;
 mod drill;
 mod foreign;
+mod grants;
 mod health;
 mod install;
 mod late;
@@ -48,6 +50,7 @@ mod metrics;
 mod neighbours;
 mod next_hops;
 mod punt;
+mod retrieve;
 mod roles;
 mod settings;
 mod settle;
@@ -71,6 +74,7 @@ use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, 
 use crate::ike::{self, Engine, Input};
 use crate::keylog::KeyLines;
 
+pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
@@ -87,9 +91,12 @@ use late::Late;
 use link::Link;
 use neighbours::Neighbours;
 use next_hops::NextHops;
+use retrieve::Retrieval;
 use roles::Drain;
 use watch::Watching;
 
+/// An ESP packet of the sync network is never shorter: SPI, number, IV and check value.
+const HEADERS: usize = 32;
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
 const SCAN: Duration = Duration::from_millis(1);
 
@@ -102,6 +109,8 @@ pub enum Output {
     Persist(Durable),
     /// Append to the key log: only if the configuration names one.
     KeyLog(KeyLines),
+    /// For the ledger of grants, if there is one.
+    Granted(Granted),
     /// For the log, the demo's progress and tests.
     Event(Event),
 }
@@ -194,6 +203,7 @@ pub struct Gateway {
     asked: Asked,
     foreign: Foreign,
     late: Late,
+    retrieval: Retrieval,
     blackouts: Blackouts,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
@@ -248,6 +258,7 @@ impl Gateway {
             asked: Asked::default(),
             foreign: Foreign::default(),
             late: Late::default(),
+            retrieval: Retrieval::default(),
             blackouts: Blackouts::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
@@ -266,6 +277,7 @@ impl Gateway {
             self.last_scan = now;
             self.scan(now, entropy);
             self.watch_next_hops(now, entropy);
+            self.retrieval.tend(now);
             self.tend_drill(now, entropy);
             self.tend_watching(now);
         }
@@ -291,6 +303,8 @@ impl Gateway {
         from: SocketAddr,
         datagram: &[u8],
     ) {
+        let unchecked = self.settings.tuning().unchecked;
+        assert!(!unchecked || datagram.len() >= HEADERS, "a planted bug");
         if let Some(link) = &mut self.link {
             link.receive(now, entropy, from, datagram);
         }

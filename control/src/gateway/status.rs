@@ -237,6 +237,7 @@ impl Gateway {
             .unwrap_or_default();
         let gateway = [
             ("inject_full", self.dataplane.inject_full()),
+            ("unknown_spi_at_takeover", self.late.counts.unknown),
             ("late_expired", self.late.counts.expired),
             ("late_malformed", self.late.counts.malformed),
             ("sync_unknown_sender", link.unknown_sender),

@@ -16,16 +16,18 @@ use crate::keylog::KeyLines;
 use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
+use super::crowd::Crowd;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError, Imported};
 use super::fragments;
 use super::graves::Graves;
 use super::index::Index;
-use super::initial::{Initiator, Responder};
+use super::initial::{HalfOpen, Initiator};
 use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
+use super::resume::Held;
 use super::sessions::crash::Shown;
 use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
@@ -107,9 +109,8 @@ pub struct Engine {
     pub(super) sas: BTreeMap<IkeSpi, IkeSa>,
     pub(super) passive: BTreeMap<IkeSpi, IkeSa>,
     pub(super) initiators: BTreeMap<IkeSpi, Initiator>,
-    pub(super) responders: BTreeMap<IkeSpi, Responder>,
-    /// Half-open IKE SAs by what an IKE_SA_INIT request names.
-    pub(super) half_open: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
+    pub(super) half_open: HalfOpen,
+    pub(super) crowd: Crowd,
     pub(super) graves: Graves,
     /// Successors that were discarded at the takeover, with the version of that: the repeated
     /// exchange makes them again, and versions rise.
@@ -118,6 +119,8 @@ pub struct Engine {
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
     pub(super) shown: Shown,
+    /// For the connections whose IKE SA was lost.
+    pub(super) tickets: BTreeMap<String, Box<Held>>,
     pub(super) timers: Timers<IkeSpi>,
     pub(super) outputs: VecDeque<Output>,
 }
@@ -143,14 +146,15 @@ impl Engine {
             sas: BTreeMap::new(),
             passive: BTreeMap::new(),
             initiators: BTreeMap::new(),
-            responders: BTreeMap::new(),
-            half_open: BTreeMap::new(),
+            half_open: HalfOpen::default(),
+            crowd: Crowd::new(),
             graves: Graves::default(),
             discarded: BTreeMap::new(),
             index: Index::default(),
             cookies: Cookies::new(),
             starts: Starts::new(),
             shown: Shown::default(),
+            tickets: BTreeMap::new(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
         }
@@ -369,10 +373,10 @@ impl Engine {
         self.leading = false;
         self.sas.clear();
         self.initiators.clear();
-        self.responders.clear();
         self.half_open.clear();
         self.graves.clear();
         self.discarded.clear();
+        self.tickets.clear();
         self.index = Index::default();
         self.ids.leases.clear();
         self.starts = Starts::new();
@@ -565,6 +569,11 @@ impl Engine {
                 Vec::new()
             }
             Effect::InitialContact => self.supersede(ike),
+            Effect::Resumed(old) => self.resumed(ike, old),
+            Effect::Resumable(connection, held) => {
+                self.tickets.insert(connection, held);
+                Vec::new()
+            }
             Effect::Replace => self.replace(now, ike),
             // It needs randomness: `settle` has done it.
             Effect::Reauthenticate(_) => Vec::new(),

@@ -9,7 +9,7 @@ use super::message::{Delete, Exchange, Payload};
 use super::nat::Path;
 use super::tasks::{Pending, Task};
 use super::turn::Turn;
-use super::{counter_sync, mobike};
+use super::{counter_sync, mobike, resume};
 
 /// Answers the peer's INFORMATIONAL request; an empty one asks for liveness alone.
 pub(super) fn answer(
@@ -21,6 +21,7 @@ pub(super) fn answer(
     counter_sync::replay_counters(ike, turn, contents);
     ike.take_token(turn, contents);
     let mut answer = mobike::answer(ike, turn, path, contents);
+    answer.extend(resume::grant(ike, turn, contents));
     let mut ours = Vec::new();
     for delete in &contents.deletes {
         match delete {

@@ -13,7 +13,7 @@
 //!
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
-//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes, `graves.rs`
+//! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `takeover.rs` decides how a new active member resumes, `graves.rs`
 //! keeps the last answers of IKE SAs that are no more.
 
 mod asked;
@@ -23,6 +23,7 @@ mod contents;
 mod cookie;
 mod counter_sync;
 mod create;
+mod crowd;
 pub mod crypto;
 mod dispatch;
 mod ends;
@@ -48,6 +49,7 @@ pub mod proposal;
 mod receive;
 mod rekey;
 mod resource;
+mod resume;
 pub mod sessions;
 pub mod settings;
 mod starts;

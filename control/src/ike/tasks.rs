@@ -30,6 +30,8 @@ pub(super) enum Task {
     Mobike(Errand),
     /// Tell the peer the token of RFC 6290.
     CrashToken,
+    /// Ask for another ticket (RFC 5723).
+    AskTicket,
 }
 
 /// A task and the earliest time for it.
@@ -175,6 +177,7 @@ impl IkeSa {
                 Task::DeleteChild(id) => inform::delete_child(self, turn, id),
                 Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
                 Task::CrashToken => self.give_token(turn),
+                Task::AskTicket => self.ask_ticket(turn),
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
                 Task::Liveness => {
                     self.request(turn, Exchange::Informational, &[], Pending::Liveness);
@@ -203,8 +206,8 @@ impl IkeSa {
                     let path = mobike::resend_path(self, id, turn.backoff().tries);
                     turn.immediate.push(path.transmit(bytes));
                 }
-                Due::Dead(_) if takeover::doubt(self, turn) => break,
-                Due::Dead(_) => return self.destroy(turn, "no answer"),
+                Due::Dead(_) if takeover::doubt_silence(self, turn) => break,
+                Due::Dead(_) => return self.lose(turn, "no answer"),
             }
         }
         if self.forget_at.is_some_and(|at| at <= turn.now) {
@@ -267,6 +270,7 @@ impl IkeSa {
         }
         self.reauthenticate(turn);
         self.end_of_life(turn);
+        self.renew_ticket(turn);
         let mut tasks = Vec::new();
         for child in &mut self.children {
             if child.rekey_at.is_some_and(|at| at <= now) {
@@ -317,6 +321,7 @@ impl IkeSa {
             delete_at,
             self.rekey_at.filter(|_| established),
             self.session.life_at.filter(|_| established),
+            self.renew_at().filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),
             queued,

@@ -12,6 +12,7 @@ use super::crypto::sk::IvCounter;
 use super::established::IkeSa;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
+use super::resume::{Held, Used};
 use super::settings::{EngineSettings, Pool};
 use super::tasks::Scheduled;
 use super::virtual_ip::Leases;
@@ -28,6 +29,8 @@ pub(super) struct Ids {
     spis: BTreeSet<Spi>,
     /// Virtual addresses of peers.
     pub leases: Leases,
+    /// Tickets of this cluster that have come back.
+    pub tickets: Used,
 }
 
 impl Ids {
@@ -40,6 +43,7 @@ impl Ids {
             next_unique: 1,
             spis: BTreeSet::new(),
             leases: Leases::new(pools),
+            tickets: Used::default(),
         }
     }
 
@@ -114,6 +118,10 @@ pub(super) enum Effect {
     InitialContact,
     /// The other IKE SAs of its peer are to be deleted.
     Replace,
+    /// This IKE SA of ours is gone, for the peer has resumed it (RFC 5723).
+    Resumed(IkeSpi),
+    /// The peer is lost, and there is a ticket for a connection.
+    Resumable(String, Box<Held>),
     /// A new IKE SA with these children is to take the place of this one.
     Reauthenticate(Vec<String>),
 }

@@ -2,6 +2,7 @@
 
 mod families;
 mod fitness;
+mod flood;
 mod held;
 mod hostile;
 mod idle;

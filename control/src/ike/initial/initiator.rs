@@ -2,6 +2,7 @@
 //! these two, go through `exchange.rs`.
 
 mod exchange;
+mod resume;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,7 +27,10 @@ use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload,
 use crate::ike::mobike;
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
-use crate::ike::proposal::{Ask, Identification, IkeProposal, KeyExchangeMethod, accepted};
+use crate::ike::proposal::{
+    Additional, Ask, Identification, IkeProposal, KeyExchangeMethod, accepted,
+};
+use crate::ike::resume::{self as tickets, Held};
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection, Mobike};
 use crate::ike::tasks::Task;
@@ -46,6 +50,8 @@ pub(in crate::ike) struct Initiator {
     pub path: Path,
     /// The IKE SA that it takes the place of (RFC 7296 section 2.8.3).
     pub replaces: Option<IkeSpi>,
+    /// A ticket to begin with, in the place of a key exchange (RFC 5723).
+    resuming: Option<Box<Held>>,
     /// Virtual addresses to ask for.
     pub vips: Vec<IpAddr>,
     pub initial_contact: bool,
@@ -88,6 +94,7 @@ impl Initiator {
         connection: Arc<Connection>,
         child: Option<String>,
         initial_contact: bool,
+        held: Option<Box<Held>>,
     ) -> Option<Initiator> {
         // The first pair of one family.
         let (local, remote) = connection.local_addrs.iter().find_map(|local| {
@@ -110,6 +117,7 @@ impl Initiator {
             spi: turn.ids.ike_spi(turn.entropy),
             path,
             replaces: None,
+            resuming: held,
             vips: connection.roads.vips.clone(),
             initial_contact,
             key,
@@ -133,6 +141,9 @@ impl Initiator {
     }
 
     fn send_init(&mut self, turn: &mut Turn<'_>) {
+        if let Some(ticket) = self.resuming.as_ref().map(|held| held.ticket.clone()) {
+            return self.send_resume(turn, &ticket);
+        }
         let header = Header {
             initiator_spi: self.spi,
             responder_spi: IkeSpi(0),
@@ -179,6 +190,10 @@ impl Initiator {
             });
             return false;
         }
+        if self.resumes_in_vain() {
+            self.begin_in_full(turn);
+            return true;
+        }
         self.sent += 1;
         self.resend_at = turn.now + turn.backoff().after(self.sent);
         self.divide(turn);
@@ -197,7 +212,8 @@ impl Initiator {
         payloads: &[Payload],
         datagram: &[u8],
     ) {
-        if self.auth.is_some() || !header.response || header.message_id != MessageId(0) {
+        let due = self.auth.is_none() && self.resuming.is_none();
+        if !due || !header.response || header.message_id != MessageId(0) {
             return turn.drop(path.remote, "unexpected IKE_SA_INIT");
         }
         let contents = Contents::of(payloads);
@@ -281,8 +297,28 @@ impl Initiator {
         {
             return Err("additional key exchanges without IKE_INTERMEDIATE");
         }
+        let agreed = (chosen, keys, chosen.additional);
+        self.stage(turn, path, header, contents, (agreed, datagram))
+    }
+
+    /// What both first messages leave behind, whichever exchange they were.
+    fn stage(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        contents: &Contents<'_>,
+        (agreed, datagram): ((IkeProposal, IkeKeys, Additional), &[u8]),
+    ) -> Result<AuthStage, &'static str> {
+        let (proposal, keys, additional) = agreed;
         let wishes = Wishes::of(contents);
-        let ppk = self.ppk(&wishes)?;
+        let ppk = match &self.resuming {
+            // It is in the old keys, if it was there.
+            Some(_) => None,
+            None => self.ppk(&wishes)?,
+        };
+        let remote_spi = header.responder_spi;
+        let peer_nonce = contents.valid_nonce().ok_or("no nonce")?.to_vec();
         let mut nat = nat::detect(
             self.spi,
             remote_spi,
@@ -300,13 +336,13 @@ impl Initiator {
             (name.clone(), id, turn.ids.spi(turn.entropy))
         });
         Ok(AuthStage {
-            intermediate: Intermediate::new(chosen.additional),
+            intermediate: Intermediate::new(additional),
             fragmenting: fragmenting(&self.connection, contents),
             remote_spi,
-            proposal: chosen,
+            proposal,
             keys,
             nat,
-            peer_nonce: nonce.to_vec(),
+            peer_nonce,
             init_response: datagram.to_vec(),
             child,
             wishes,
@@ -354,8 +390,10 @@ impl Initiator {
         if self.initial_contact {
             payloads.push(Payload::notify(NotifyKind::INITIAL_CONTACT, &[]));
         }
-        let own = std::iter::once(&connection.auth);
-        payloads.extend(auth::certificate_request(own));
+        if self.resuming.is_none() {
+            let own = std::iter::once(&connection.auth);
+            payloads.extend(auth::certificate_request(own));
+        }
         if is_specific(&connection.remote_id) {
             let id = IdBody::new(connection.remote_id.clone());
             payloads.push(Payload::IdResponder(id));
@@ -372,6 +410,7 @@ impl Initiator {
         }
         payloads.extend(capabilities(&connection, None));
         payloads.extend(mobike::capabilities(&connection, self.path, None));
+        payloads.extend(tickets::request(&connection));
         let spis = (self.spi, stage.remote_spi);
         payloads.extend(crash::offer(turn.settings, &connection, spis));
         let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
@@ -392,6 +431,9 @@ impl Initiator {
         id: &IdBody,
         keys: &IkeKeys,
     ) -> Result<Proof, String> {
+        if let Some(proof) = self.prove_resumed(keys) {
+            return Ok(proof);
+        }
         let signed = SignedOctets {
             prf: stage.proposal.prf,
             message: &self.init,
@@ -457,6 +499,11 @@ impl Initiator {
         };
         if !id.id.matches(&self.connection.remote_id) {
             return Err(format!("the peer is {}", id.id));
+        }
+        let shown = (method, data);
+        let resumed = self.verify_resumed(&stage.keys, &stage.init_response, id, shown);
+        if let Some(resumed) = resumed {
+            return resumed;
         }
         // RFC 8784 section 3: the responder says whether it has the PPK.
         let mixed = contents.has(NotifyKind::PPK_IDENTITY);
@@ -565,6 +612,7 @@ impl Initiator {
         );
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
         ike.take_token(turn, contents);
+        ike.take_ticket(turn, contents);
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),

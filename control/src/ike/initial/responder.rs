@@ -2,14 +2,15 @@
 //! these two, go through `exchange.rs`.
 
 mod exchange;
+mod resume;
 
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
+use super::half_open::Held;
 use super::{
-    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, fragmenting, install_first,
-    local_identity,
+    Nonces, Progress, addresses_match, extensions, fragmenting, install_first, local_identity,
 };
 use crate::ike::auth::{
     self, AuthSettings, Authenticated, Shown, SignedOctets, Wishes, lifetime, offered_without,
@@ -27,11 +28,14 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::resume as tickets;
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
 use crate::ike::turn::Turn;
 use crate::ike::virtual_ip;
 use crate::ike::window::Window;
+
+use resume::Resumed;
 
 /// A half-open IKE SA that a peer initiates.
 pub(in crate::ike) struct Responder {
@@ -57,6 +61,8 @@ pub(in crate::ike) struct Responder {
     answered: Option<(Vec<u8>, Vec<u8>)>,
     /// IKE_AUTH was refused.
     refused: bool,
+    /// It resumes a session (RFC 5723).
+    resumed: Option<Box<Resumed>>,
 }
 
 /// A peer that proved who it is, and our proof for it.
@@ -80,7 +86,7 @@ fn response_header(request: &Header, responder_spi: IkeSpi) -> Header {
     Header {
         initiator_spi: request.initiator_spi,
         responder_spi,
-        exchange: Exchange::IkeSaInit,
+        exchange: request.exchange,
         initiator: false,
         response: true,
         message_id: MessageId(0),
@@ -107,7 +113,8 @@ fn choose<'p>(
         .filter(usable)
         .copied()
         .collect();
-    select(&ours, proposals)
+    // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
+    select(&ours, proposals).filter(|(theirs, _)| theirs.spi.is_empty())
 }
 
 /// Of our extensions those that the peer supports too: the others are of no use.
@@ -136,6 +143,15 @@ fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
 }
 
 impl Responder {
+    /// Fragments that wait for others.
+    pub fn waiting(&self) -> Held {
+        self.reassembly.held()
+    }
+
+    pub fn forget_fragments(&mut self) {
+        self.reassembly = Reassembly::default();
+    }
+
     /// Answers an IKE_SA_INIT request.
     pub fn admit(
         turn: &mut Turn<'_>,
@@ -179,8 +195,6 @@ impl Responder {
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
         let chosen = all.find_map(|c| choose(c, contents, proposals));
-        // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
-        let chosen = chosen.filter(|(theirs, _)| theirs.spi.is_empty());
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
@@ -215,7 +229,7 @@ impl Responder {
             spi,
             remote_spi: initiator_spi,
             path,
-            expires: turn.now + HALF_OPEN_LIFETIME,
+            expires: turn.now + turn.settings.limits.half_open_timeout,
             request: datagram.to_vec(),
             response,
             nonces: Nonces {
@@ -231,6 +245,7 @@ impl Responder {
             reassembly: Reassembly::default(),
             answered: None,
             refused: false,
+            resumed: None,
         })
     }
 
@@ -321,6 +336,9 @@ impl Responder {
         let (Some(id), Some((method, data))) = (contents.initiator_id, contents.auth) else {
             return Err("request without identity or AUTH".to_owned());
         };
+        if let Some(resumed) = &self.resumed {
+            return self.admit_resumed(turn, resumed, id, (method, data));
+        }
         let wanted = contents.responder_id.map(|id| &id.id);
         let candidates = connections.iter().filter(|c| {
             addresses_match(c, path)
@@ -474,6 +492,7 @@ impl Responder {
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
         turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
+        ike.session.resumed = self.resumed(turn);
         payloads.extend(lifetime(&connection));
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
@@ -481,6 +500,7 @@ impl Responder {
         payloads.extend(ike.window.announce());
         payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
         ike.take_token(turn, contents);
+        payloads.extend(tickets::grant(&ike, turn, contents));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
