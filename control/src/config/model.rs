@@ -30,6 +30,8 @@ pub struct Config {
     pub control: ControlConfig,
     /// What is legal but probably not meant; to be logged.
     pub warnings: Vec<String>,
+    /// The file that it was read from, if any.
+    pub path: Option<PathBuf>,
     pub(super) has_inline_secrets: bool,
 }
 
@@ -43,6 +45,7 @@ pub struct ClusterConfig {
     pub priority: u8,
     /// The channel to the other members; `None` when this member is alone.
     pub sync: Option<SyncConfig>,
+    pub own_secret: OwnSecret,
     pub heartbeat: Duration,
     /// Heartbeats missed before a takeover.
     pub missed: u32,
@@ -59,7 +62,23 @@ pub struct ClusterConfig {
     pub state_dir: PathBuf,
 }
 
+/// The secret of a gateway alone, if it has one: what it keeps over a restart.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct OwnSecret(pub Option<Zeroizing<Vec<u8>>>);
+
+impl fmt::Debug for OwnSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "redacted" } else { "none" })
+    }
+}
+
 impl ClusterConfig {
+    /// What only this cluster knows.
+    pub fn secret(&self) -> Option<&Zeroizing<Vec<u8>>> {
+        let shared = self.sync.as_ref().map(|sync| &sync.secret);
+        shared.or(self.own_secret.0.as_ref())
+    }
+
     /// Whether this member is the witness.
     pub fn votes_only(&self) -> bool {
         self.witness == Some(self.id)

@@ -116,8 +116,7 @@ impl Gateway {
             Err(error) => return self.unusable(sa, error.to_string()),
         };
         self.log_keys(sa);
-        let known = inherited.as_ref().and_then(|taken| taken.checkpoint);
-        let unsent = known.map_or(SequenceNumber(1), |checkpoint| checkpoint.outbound_next);
+        let unsent = checkpoint.map_or(SequenceNumber(1), |checkpoint| checkpoint.outbound_next);
         self.enter_grant(sa, SequenceNumber(0), Some(unsent));
         for (worker, half) in inbound {
             self.dataplane

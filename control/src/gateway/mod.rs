@@ -29,6 +29,7 @@
 //!  late.rs     packets that come to the old active after a switchover
 //!  retrieve.rs SAs that another member made alone
 //!  metrics.rs  all of that as figures
+//!  operate.rs  what an operator asks of IKE
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
@@ -49,6 +50,7 @@ mod link;
 mod metrics;
 mod neighbours;
 mod next_hops;
+mod operate;
 mod punt;
 mod retrieve;
 mod roles;

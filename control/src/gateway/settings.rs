@@ -53,18 +53,18 @@ pub struct Tuning {
 impl GatewaySettings {
     /// From a configuration that was checked when it was read.
     pub fn new(config: Config) -> GatewaySettings {
-        let connections = config.connections.iter();
-        let protected = connections.flat_map(|connection| {
-            let children = connection.children.iter();
-            children.map(|child| Protected::new(&connection.name, child))
-        });
-        let protected = protected.collect();
         GatewaySettings {
             aead: aead(config.dataplane.aead),
+            protected: protected(&config),
             config,
-            protected,
             tuning: Tuning::default(),
         }
+    }
+
+    /// Takes another configuration in its place; what differs only matters to IKE and the policies.
+    pub(super) fn reload(&mut self, config: Config) {
+        self.protected = protected(&config);
+        self.config = config;
     }
 
     /// The same, with another engine for ESP than the configuration names.
@@ -123,8 +123,8 @@ impl GatewaySettings {
     fn cluster_secret(&self) -> ClusterSecret {
         let mut connections = self.config.connections.iter();
         let used = connections.any(|connection| connection.session.needs_secret());
-        match &self.config.cluster.sync {
-            Some(sync) if used => ClusterSecret::new(&self.config.cluster.name, &sync.secret),
+        match self.config.cluster.secret() {
+            Some(secret) if used => ClusterSecret::new(&self.config.cluster.name, secret),
             _ => ClusterSecret::default(),
         }
     }
@@ -237,6 +237,15 @@ impl GatewaySettings {
             sa_capacity: SA_CAPACITY,
         }
     }
+}
+
+fn protected(config: &Config) -> Vec<Protected> {
+    let connections = config.connections.iter();
+    let protected = connections.flat_map(|connection| {
+        let children = connection.children.iter();
+        children.map(|child| Protected::new(&connection.name, child))
+    });
+    protected.collect()
 }
 
 fn aead(wish: Aead) -> AeadEngine {

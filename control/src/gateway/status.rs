@@ -163,7 +163,7 @@ impl Gateway {
             spi_out: child.outbound_spi.to_string(),
             installed: child.installed_ago.as_secs(),
             rekey_time: child.rekeying_in.map(|time| time.as_secs()),
-            life_time: None,
+            life_time: child.ending_in.map(|time| time.as_secs()),
             bytes_in: counters.bytes_in,
             packets_in: counters.packets_in,
             used_in: carried.and_then(|carried| ago(carried.used_in)),

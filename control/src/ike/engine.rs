@@ -72,6 +72,11 @@ pub enum Input<'a> {
         ike: IkeSpi,
         local: IpAddr,
     },
+    /// Send a client to another gateway (RFC 5685 section 5).
+    Redirect {
+        ike: IkeSpi,
+        to: IpAddr,
+    },
     /// Ask the peer for a sign of life.
     Liveness(IkeSpi),
     /// Authenticated inbound ESP was seen on this Child SA.
@@ -174,7 +179,7 @@ impl Engine {
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
             Input::TerminateChild(sa) => self.with_child(now, entropy, sa, |ike, turn| {
-                ike.terminate_child(turn, sa);
+                ike.close_child(turn, sa, false);
             }),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
@@ -185,6 +190,7 @@ impl Engine {
                 mobike::move_to(ike, turn, local);
                 ike.advance(turn);
             }),
+            Input::Redirect { ike, to } => self.task(now, entropy, ike, Task::Redirect(to)),
             Input::Liveness(ike) => self.task(now, entropy, ike, Task::Liveness),
             Input::Traffic { sa } => self.with_child(now, entropy, sa, |ike, turn| {
                 ike.heard = turn.now;
@@ -518,6 +524,10 @@ impl Engine {
                 self.reauthenticate(now, entropy, &ike, children);
                 continue;
             }
+            if let Effect::Redirected(to, children) = effect {
+                self.redirected(now, entropy, &ike, to, children);
+                continue;
+            }
             others.extend(self.apply(now, &ike, effect, &mut results.changes));
         }
         others.sort_unstable();
@@ -576,7 +586,7 @@ impl Engine {
             }
             Effect::Replace => self.replace(now, ike),
             // It needs randomness: `settle` has done it.
-            Effect::Reauthenticate(_) => Vec::new(),
+            Effect::Reauthenticate(_) | Effect::Redirected(..) => Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! (RFC 6311) and `probe.rs`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -112,6 +113,10 @@ pub(super) struct IkeSa {
     pub authenticated: Authenticated,
     /// What outlives it, and bounds it.
     pub session: SessionState,
+    /// The peer began it, and can be sent to another gateway (RFC 5685).
+    pub redirectable: bool,
+    /// The gateway that the peer sent us to.
+    pub redirected_to: Option<IpAddr>,
 }
 
 impl IkeSa {
@@ -257,6 +262,10 @@ impl IkeSa {
         }
         self.window.restart(turn.now);
         self.resynchronise(turn, how);
+        if let Some(to) = self.redirected_to {
+            // What the other member had begun with the new gateway ended with it.
+            self.move_on(turn, to);
+        }
         self.tick(turn);
     }
 
@@ -380,6 +389,8 @@ impl IkeSa {
             forget_at: None,
             authenticated: Authenticated::default(),
             session: SessionState::default(),
+            redirectable: false,
+            redirected_to: None,
         }
     }
 

@@ -263,6 +263,7 @@ fn successor(
     successor.session.resumed = ike.session.resumed;
     successor.addresses = ike.addresses.clone();
     successor.mobike = ike.mobike.clone();
+    successor.redirectable = ike.redirectable;
     successor
 }
 

@@ -193,6 +193,10 @@ pub struct Roads {
     pub pools: Vec<String>,
     /// Whether IKE_AUTH makes a Child SA (RFC 6023).
     pub childless: Childless,
+    /// The gateway that clients are sent to (RFC 5685).
+    pub redirect_to: Option<IpAddr>,
+    /// `follow_redirects = false`.
+    pub ignores_redirects: bool,
     pub window_size: WindowSize,
     pub unique: Unique,
     pub withheld: Withheld,

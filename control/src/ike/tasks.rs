@@ -1,5 +1,7 @@
 //! What an IKE SA has to do, and when: requests that wait for the window, lifetimes, liveness.
 
+use std::net::IpAddr;
+
 use hitless_sa::{Instant, MessageId, SaId, Spi};
 
 use super::child::ChildState;
@@ -11,7 +13,7 @@ use super::mobike::{self, Asked, Errand};
 use super::rekey::{self, IkeOffer};
 use super::turn::Turn;
 use super::window::Due;
-use super::{counter_sync, inform, probe, takeover};
+use super::{counter_sync, inform, probe, redirect, takeover};
 
 /// Transmissions of a request that only fills a place in the peer's window.
 const FILLINGS: u32 = 3;
@@ -30,6 +32,8 @@ pub(super) enum Task {
     Mobike(Errand),
     /// Tell the peer the token of RFC 6290.
     CrashToken,
+    /// Send the client to another gateway (RFC 5685).
+    Redirect(IpAddr),
     /// Ask for another ticket (RFC 5723).
     AskTicket,
 }
@@ -179,6 +183,7 @@ impl IkeSa {
                 Task::CrashToken => self.give_token(turn),
                 Task::AskTicket => self.ask_ticket(turn),
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
+                Task::Redirect(to) => redirect::request(self, turn, to),
                 Task::Liveness => {
                     self.request(turn, Exchange::Informational, &[], Pending::Liveness);
                 }

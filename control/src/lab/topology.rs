@@ -180,7 +180,7 @@ impl Topology {
         });
         let list = list.collect::<Vec<_>>().join(", ");
         format!(
-            "name = \"{name}\"\nid = {member}\nmembers = [{list}]\nsecret = \"{}-{name}\"\n\
+            "name = \"{name}\"\nid = {member}\nmembers = [{list}]\nsecret = \"{}-{name}-cluster\"\n\
              hold = \"1s\"\ndegraded = \"{}\"\n",
             self.secret, self.degraded
         )

@@ -10,6 +10,7 @@ mod inbound;
 mod metrics;
 mod roads;
 mod roles;
+mod sessions;
 mod several;
 mod switchover;
 mod takeover;

@@ -129,7 +129,12 @@ fn limits_of_octets_and_of_time_fail_over() {
     world.run(SECOND * 39);
     assert_eq!(world.hosts[A].sad.len(), 1, "not yet");
     world.run(SECOND * 3);
-    assert_eq!(world.hosts[A].sad.len(), 0, "and not later");
+    assert_eq!(
+        world.hosts[A].sad.len(),
+        0,
+        "and not later: {:?}",
+        world.hosts[A].events
+    );
 }
 
 #[test]

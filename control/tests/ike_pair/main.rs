@@ -18,6 +18,7 @@ mod mobike;
 mod pki;
 mod ppk;
 mod reauth;
+mod redirect;
 mod rekey;
 mod resume;
 mod several;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hitless::ike::message::{Exchange, NotifyKind, Parsed, Payload, emit, parse};
 use hitless::ike::sessions::ClusterSecret;
-use hitless::ike::settings::EngineSettings;
+use hitless::ike::settings::{Cookies, EngineSettings};
 use hitless::ike::{Event, Input, Resume};
 
 use crate::world::{A, B, Packet, SECOND, World, settings};
@@ -170,7 +170,8 @@ fn falls_back(mut world: World, prepare: impl Fn(&mut World)) {
     let old = world.ike(A);
     prepare(&mut world);
     let since = crash(&mut world);
-    world.run(SECOND * 20);
+    // With another secret there is no token either.
+    world.run(SECOND * 80);
     world.assert_agreement(1);
     assert_ne!(world.ike(A), old);
     assert!(exchanges(&world, A, since).contains(&INIT), "in full");
@@ -213,7 +214,8 @@ fn rfc5723_section_4_3_silence_leads_to_the_full_exchange_too() {
         if world.now >= end {
             break;
         }
-        world.run(SECOND / 100);
+        // Sooner than anything arrives by itself.
+        world.run(Duration::from_micros(500));
     }
     world.run(SECOND * 5);
     world.assert_agreement(1);
@@ -249,22 +251,10 @@ fn tickets_are_renewed_before_they_expire() {
 fn rfc5723_section_4_3_3_cookies_hold_for_the_exchange_too() {
     let mut world = world(9, |host, settings| {
         if host == B {
-            settings.limits.cookie_threshold = 1;
+            settings.limits.cookies = Cookies::Always;
         }
     });
     world.fail_over_with(B, BTreeMap::new(), Resume::Exact);
-    // Half-open IKE SAs of others.
-    let init = world.hosts[A]
-        .sent
-        .iter()
-        .find(|p| p.get(18) == Some(&INIT));
-    let mut init = init.unwrap().clone();
-    init[3] ^= 1;
-    world.deliver(&Packet {
-        from: "192.0.2.1:500".parse().unwrap(),
-        to: "192.0.2.2:500".parse().unwrap(),
-        payload: init,
-    });
     let since = lose(&mut world);
     world.run(SECOND);
     world.assert_agreement(1);

@@ -93,7 +93,7 @@ fn esp_of_an_unknown_spi_waits_with_the_control_thread_if_that_installs_sas() {
     assert!(bed.b.handle.punt.push_frame(&parcels[0]));
     bed.settle();
     assert_eq!(bed.b.delivered.len(), before + 1);
-    bed.b.wire_brings(&raw(OUTSIDE_A, OUTSIDE_B, ESP, &[9; 64]));
+    bed.b.wire_brings(&raw(OUTSIDE_A, OUTSIDE_B, 50, &[9; 64]));
     bed.settle();
     assert_eq!(bed.b.dropped(DropReason::UnknownSpi), 1);
     bed.b.assert_no_leak();

@@ -30,6 +30,7 @@ use crate::ike::output::Event;
 use crate::ike::proposal::{
     Additional, Ask, Identification, IkeProposal, KeyExchangeMethod, accepted,
 };
+use crate::ike::redirect;
 use crate::ike::resume::{self as tickets, Held};
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection, Mobike};
@@ -68,6 +69,8 @@ pub(in crate::ike) struct Initiator {
     auth: Option<AuthStage>,
     /// Parts of a response that has not arrived in full.
     reassembly: Reassembly,
+    /// The gateway that sent us to this one (RFC 5685).
+    redirected_from: Option<IpAddr>,
 }
 
 /// After IKE_SA_INIT.
@@ -96,9 +99,23 @@ impl Initiator {
         initial_contact: bool,
         held: Option<Box<Held>>,
     ) -> Option<Initiator> {
+        Initiator::begin(turn, connection, child, initial_contact, held, None)
+    }
+
+    /// The same, or with the first of two gateways, to which the second sent us.
+    pub fn begin(
+        turn: &mut Turn<'_>,
+        connection: Arc<Connection>,
+        child: Option<String>,
+        initial_contact: bool,
+        held: Option<Box<Held>>,
+        redirect: Option<(IpAddr, IpAddr)>,
+    ) -> Option<Initiator> {
+        let redirected = redirect.map(|(to, _)| vec![to]);
+        let remotes = redirected.as_ref().unwrap_or(&connection.remote_addrs);
         // The first pair of one family.
         let (local, remote) = connection.local_addrs.iter().find_map(|local| {
-            let mut remotes = connection.remote_addrs.iter();
+            let mut remotes = remotes.iter();
             let remote = remotes.find(|remote| remote.is_ipv4() == local.is_ipv4())?;
             Some((*local, *remote))
         })?;
@@ -130,6 +147,7 @@ impl Initiator {
             resend_at: turn.now,
             auth: None,
             reassembly: Reassembly::default(),
+            redirected_from: redirect.map(|(_, from)| from),
             connection,
         };
         initiator.send_init(turn);
@@ -166,6 +184,8 @@ impl Initiator {
         let auth = &self.connection.auth;
         payloads.extend(auth::announcements(std::iter::once(auth), None));
         payloads.extend(extensions(std::iter::once(&*self.connection)));
+        let announced = redirect::announcement(&self.connection, self.redirected_from);
+        payloads.extend(announced);
         self.init = emit(&header, &payloads);
         let bytes = self.init.clone();
         self.send(turn, bytes);
@@ -232,6 +252,9 @@ impl Initiator {
             self.cookie = Some(cookie.data.clone());
             return self.restart(turn);
         }
+        if contents.has(NotifyKind::REDIRECT) {
+            return self.redirect(turn, &contents);
+        }
         let Some(error) = contents.error() else {
             return turn.drop(path.remote, "IKE_SA_INIT response without content");
         };
@@ -253,6 +276,19 @@ impl Initiator {
             peer: path.remote,
             reason: error.kind.to_string(),
         });
+    }
+
+    /// RFC 5685 section 3: begins anew with the gateway that the first one names.
+    fn redirect(&mut self, turn: &mut Turn<'_>, contents: &Contents<'_>) {
+        let (connection, from) = (self.connection.clone(), self.path.remote);
+        if let Some(to) = redirect::followed(turn, &connection, from, contents, &self.nonce) {
+            self.path.remote.set_ip(to);
+            self.redirected_from = Some(from.ip());
+            self.nonce = turn.nonce();
+            self.cookie = None;
+            self.restarts = 0;
+            self.send_init(turn);
+        }
     }
 
     fn restart(&mut self, turn: &mut Turn<'_>) {
@@ -630,6 +666,9 @@ impl Initiator {
             responder: stage.peer_nonce,
         };
         let asked = usize::from(stage.child.is_some());
+        if contents.has(NotifyKind::REDIRECT) {
+            return self.leave(turn, ike, stage.child, contents);
+        }
         if let Some((name, id, spi)) = stage.child {
             first_child(&mut ike, turn, &nonces, contents, (name, id, spi));
         }
@@ -637,6 +676,33 @@ impl Initiator {
             ike.schedule(turn.now, Task::CreateChild(name));
         }
         ike.alive(turn, path);
+        ike.advance(turn);
+        turn.dirty = true;
+        Progress::Established(Box::new(ike))
+    }
+}
+
+impl Initiator {
+    /// RFC 5685 section 6: the gateway that has authenticated us sends us to another one, and makes
+    /// no Child SA.
+    fn leave(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut ike: IkeSa,
+        child: Option<(String, SaId, Spi)>,
+        contents: &Contents<'_>,
+    ) -> Progress {
+        if let Some((_, _, spi)) = child {
+            turn.ids.release(spi);
+        }
+        let children = std::mem::take(&mut self.children);
+        let remote = ike.path.remote;
+        let to = redirect::followed(turn, &self.connection, remote, contents, &[]);
+        match to {
+            Some(to) => turn.effects.push(Effect::Redirected(to, children)),
+            None => turn.effects.extend(children.into_iter().map(Effect::Lost)),
+        }
+        ike.schedule(turn.now, Task::DeleteIke);
         ike.advance(turn);
         turn.dirty = true;
         Progress::Established(Box::new(ike))

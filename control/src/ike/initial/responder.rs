@@ -19,7 +19,7 @@ use crate::ike::child;
 use crate::ike::contents::Contents;
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::exchange_keys;
-use crate::ike::established::{Birth, IkeSa, seal};
+use crate::ike::established::{Birth, DELETE_GRACE, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
@@ -28,6 +28,7 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::redirect::{self, Redirectable};
 use crate::ike::resume as tickets;
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
@@ -61,6 +62,7 @@ pub(in crate::ike) struct Responder {
     answered: Option<(Vec<u8>, Vec<u8>)>,
     /// IKE_AUTH was refused.
     refused: bool,
+    redirectable: Redirectable,
     /// It resumes a session (RFC 5723).
     resumed: Option<Box<Resumed>>,
 }
@@ -191,6 +193,10 @@ impl Responder {
             return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
         };
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
+        if let Some(to) = redirect::in_common(candidates.clone().map(|c| &**c), contents) {
+            turn.drop(path.remote, "redirected to another gateway");
+            return Err(Some(redirect::order(to, peer_nonce)));
+        }
         let first = candidates.clone().next();
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
@@ -199,16 +205,15 @@ impl Responder {
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
         let spi = turn.ids.ike_spi(turn.entropy);
-        let initiator_spi = header.initiator_spi;
         let inputs = Inputs {
             initiator_nonce: peer_nonce,
             responder_nonce: &nonce,
-            initiator_spi,
+            initiator_spi: header.initiator_spi,
             responder_spi: spi,
         };
         let keys = IkeKeys::derive(&chosen, &inputs, &shared);
         let found = contents.notifies.iter().copied();
-        let mut nat = nat::detect(initiator_spi, IkeSpi(0), path, found);
+        let mut nat = nat::detect(header.initiator_spi, IkeSpi(0), path, found);
         nat.forced = encap;
         let mut payloads = vec![
             Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, None)]),
@@ -216,18 +221,17 @@ impl Responder {
             Payload::Nonce(nonce.clone()),
         ];
         let fake = turn.fake_source(encap);
-        payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        payloads.extend(nat::notifications(header.initiator_spi, spi, path, fake));
         payloads.extend(childless(candidates.clone()));
         payloads.extend(supported(candidates.clone().map(|c| &**c), contents));
         let meant = candidates.filter(|c| c.proposals.contains(&chosen));
         let meant = meant.map(|c| -> &AuthSettings { &c.auth });
         payloads.extend(auth::announcements(meant, Some(contents)));
-        let wishes = Wishes::of(contents);
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
             spi,
-            remote_spi: initiator_spi,
+            remote_spi: header.initiator_spi,
             path,
             expires: turn.now + turn.settings.limits.half_open_timeout,
             request: datagram.to_vec(),
@@ -239,12 +243,13 @@ impl Responder {
             proposal: chosen,
             keys,
             nat,
-            wishes,
+            wishes: Wishes::of(contents),
             intermediate: Intermediate::new(chosen.additional),
             fragmenting: first.map_or_else(Fragmenting::default, |c| fragmenting(c, contents)),
             reassembly: Reassembly::default(),
             answered: None,
             refused: false,
+            redirectable: Redirectable::of(contents),
             resumed: None,
         })
     }
@@ -494,7 +499,15 @@ impl Responder {
         ike.authenticated = authenticated;
         ike.session.resumed = self.resumed(turn);
         payloads.extend(lifetime(&connection));
-        payloads.extend(self.first_child(&mut ike, turn, contents));
+        ike.redirectable = self.redirectable.is_able();
+        let elsewhere = connection.roads.redirect_to;
+        if let Some(to) = elsewhere.filter(|to| self.redirectable.can_go(*to)) {
+            // RFC 5685 section 6: no Child SA, and the client deletes the IKE SA.
+            payloads.push(redirect::order(to, &[]));
+            ike.forget_at = Some(turn.now + DELETE_GRACE);
+        } else {
+            payloads.extend(self.first_child(&mut ike, turn, contents));
+        }
         payloads.extend(capabilities(&connection, Some(contents)));
         payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
         payloads.extend(ike.window.announce());

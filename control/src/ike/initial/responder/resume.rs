@@ -13,6 +13,7 @@ use crate::ike::message::{Header, IdBody, NotifyKind, Payload, emit};
 use crate::ike::nat::{self, Path};
 use crate::ike::output::Event;
 use crate::ike::proposal::Additional;
+use crate::ike::redirect::Redirectable;
 use crate::ike::resume::{self, Session};
 use crate::ike::settings::Connection;
 use crate::ike::turn::{Effect, Turn};
@@ -108,6 +109,7 @@ impl Responder {
             reassembly: Reassembly::default(),
             answered: None,
             refused: false,
+            redirectable: Redirectable::of(contents),
             resumed: Some(Box::new(resumed)),
         }
     }

@@ -1,3 +1,5 @@
+//! Tickets: who opens them, and until when.
+
 use super::*;
 use crate::ike::auth::TimeOfDay;
 use crate::ike::sessions::ClusterSecret;
