@@ -79,6 +79,7 @@ pub fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box
         local_ts: net(host)?,
         remote_ts: net(other)?,
         dynamic: Default::default(),
+        per_cpu_sas: 0,
         rekey_time: Duration::ZERO,
         lifetimes: Default::default(),
         replay_window: 1024,

@@ -123,6 +123,7 @@ fn child(
     let rekey_time = section.or("rekey_time", CHILD_REKEY_TIME, lifetime);
     let lifetimes = sessions::lifetimes(section, rekey_time);
     let replay_window = section.or("replay_window", DEFAULT_WINDOW, replay_window);
+    let per_cpu = section.or("per_cpu_sas", false, per_cpu_sas);
     let treatment = treatment(section);
     section.finish(FOREIGN_CHILD);
     let ends = ends?;
@@ -136,9 +137,20 @@ fn child(
         rekey_time,
         lifetimes,
         replay_window,
+        // How many workers there are is known when all has been read.
+        per_cpu_sas: if per_cpu { u16::MAX } else { 0 },
         options: treatment?,
         start,
     })
+}
+
+/// swanctl's `no`, `yes` and `encap` (RFC 9611).
+fn per_cpu_sas(value: &DeValue<'_>) -> Result<bool, Refusal> {
+    if value.as_str() == Some("encap") {
+        let why = "SAs of one child share a port: \"encap\" is not possible".to_owned();
+        return Err(Refusal::new(why, "take \"yes\""));
+    }
+    value::word(&[("no", false), ("yes", true)])(value)
 }
 
 /// How packets are treated, in swanctl's words where it has them.

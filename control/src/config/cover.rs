@@ -117,6 +117,7 @@ const PUBLIC: &[&str] = &[
     "local_ts",
     "remote_ts",
     "replay_window",
+    "per_cpu_sas",
     "copy_dscp",
     "copy_ecn",
     "copy_df",

@@ -125,11 +125,12 @@ impl Carried {
         self.counted = self.before;
     }
 
-    /// Whether it is an SA of the same child for the same selectors.
+    /// Whether it is an SA of the same child for the same selectors and the same worker.
     fn same_traffic(&self, other: &Carried) -> bool {
         self.connection == other.connection
             && self.name == other.name
             && self.child.remote_ts == other.child.remote_ts
+            && self.child.options.resource == other.child.options.resource
     }
 
     /// Where the cell stands, if that is news to the sync protocol: it moved, or it waits for more.
@@ -304,7 +305,8 @@ impl Children {
 
     /// The policies, in the order of the file: of each child its SAs that are up, then what it
     /// protects even while none is, so that it never leaves in clear.
-    pub fn policies(&self, configured: &[Protected]) -> Vec<Policy> {
+    /// Of the SAs that have a worker each (RFC 9611) its own comes first for each worker.
+    pub fn policies(&self, configured: &[Protected], worker: u16) -> Vec<Policy> {
         let mut sending: BTreeMap<(&str, &str), Vec<&Carried>> = BTreeMap::new();
         for carried in self.carried.values().filter(|carried| carried.send) {
             let child = (carried.connection.as_str(), carried.name.as_str());
@@ -313,7 +315,13 @@ impl Children {
         let mut policies = Vec::new();
         for protected in configured {
             let child = (protected.connection.as_str(), protected.child.as_str());
-            for carried in sending.remove(&child).unwrap_or_default() {
+            let mut sending = sending.remove(&child).unwrap_or_default();
+            let count = sending.len().max(1);
+            if sending.iter().any(|c| c.child.options.resource.is_some()) {
+                sending.rotate_left(usize::from(worker) % count);
+                sending.sort_by_key(|c| c.child.options.resource != Some(worker));
+            }
+            for carried in sending {
                 let sa = &carried.child;
                 let action = Action::Protect(Some(sa.id));
                 policies.extend(pairs(&sa.local_ts, &sa.remote_ts, action));
@@ -321,6 +329,14 @@ impl Children {
             policies.extend(protected.policies.iter().cloned());
         }
         policies
+    }
+}
+
+impl Children {
+    /// Whether the workers have SAs of their own.
+    pub fn has_resources(&self) -> bool {
+        let mut all = self.carried.values();
+        all.any(|carried| carried.send && carried.child.options.resource.is_some())
     }
 }
 
@@ -407,12 +423,23 @@ mod tests {
     }
 
     fn carry(children: &mut Children, counter: u32, name: &str) -> Arc<Cell> {
+        carry_for(children, counter, name, None)
+    }
+
+    fn carry_for(
+        children: &mut Children,
+        counter: u32,
+        name: &str,
+        resource: Option<u16>,
+    ) -> Arc<Cell> {
+        let mut sa = (*child(counter)).clone();
+        sa.options.resource = resource;
         let cell = Arc::new(Cell::new(SequenceNumber(1), Lease::default()));
         let slot = children.take_slot();
         let names = ("tunnel".to_owned(), name.to_owned());
         let floor = SequenceNumber(0);
         children.insert(Carried::new(
-            child(counter),
+            Arc::new(sa),
             Arc::clone(&cell),
             slot,
             names,
@@ -424,18 +451,56 @@ mod tests {
     }
 
     fn protecting(children: &Children) -> Vec<SaId> {
+        protecting_of(children, 0)
+    }
+
+    fn protecting_of(children: &Children, worker: u16) -> Vec<SaId> {
         let configured = ["other", "net"].map(|name| Protected {
             connection: "tunnel".to_owned(),
             child: name.to_owned(),
             policies: pairs(&[], &[], Action::Discard).collect(),
         });
-        let policies = children.policies(&configured);
+        let policies = children.policies(&configured, worker);
         let policies = policies.iter();
         let protecting = policies.filter_map(|policy| match policy.action {
             Action::Protect(sa) => sa,
             Action::Bypass | Action::Discard => None,
         });
         protecting.collect()
+    }
+
+    #[test]
+    fn rfc9611_section_4_each_worker_sends_on_its_own_sa() {
+        let mut children = Children::default();
+        for resource in 0..3u16 {
+            carry_for(
+                &mut children,
+                7 - u32::from(resource),
+                "net",
+                Some(resource),
+            );
+        }
+        assert!(children.has_resources());
+        // Its own comes first, and the others behind it: the first that matches is used.
+        let first = |children: &Children, worker| protecting_of(children, worker)[0];
+        assert_eq!(
+            [0, 1, 2].map(|w| first(&children, w)),
+            [id(7), id(6), id(5)]
+        );
+        assert_eq!(protecting_of(&children, 1).len(), 3);
+        // A worker without one takes one of the others'; the successor of one is for the same worker.
+        assert_ne!(first(&children, 3), first(&children, 4));
+        carry_for(&mut children, 9, "net", Some(1));
+        assert_eq!(
+            [0, 1, 2].map(|w| first(&children, w)),
+            [id(7), id(9), id(5)]
+        );
+        children.remove(id(9));
+        assert_eq!(
+            first(&children, 1),
+            id(6),
+            "the one before it, if it is still there"
+        );
     }
 
     #[test]

@@ -491,6 +491,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
             local_ts: host(settings.local).into_iter().collect(),
             remote_ts: host(other.address).into_iter().collect(),
             dynamic: Default::default(),
+            per_cpu_sas: 0,
             rekey_time: Duration::from_secs(3600),
             lifetimes: Default::default(),
             replay_window: 4096,

@@ -164,10 +164,22 @@ impl Gateway {
     /// Gives the workers the policies of the SAs that are up.
     pub(super) fn publish_policies(&mut self) {
         self.policies_changed = false;
-        let policies = self.children.policies(self.settings.protected());
-        self.policies = Arc::new(self.policies.successor(policies));
-        let policies = &self.policies;
-        self.dataplane
-            .broadcast(|| Command::Policies(Arc::clone(policies)));
+        let of = |worker| self.children.policies(self.settings.protected(), worker);
+        let common = Arc::new(self.policies.successor(of(0)));
+        if self.children.has_resources() {
+            for worker in 1..self.dataplane.len() {
+                let own = self
+                    .policies
+                    .successor(of(u16::try_from(worker).unwrap_or(0)));
+                self.dataplane
+                    .send(worker, Command::Policies(Arc::new(own)));
+            }
+            self.dataplane
+                .send(0, Command::Policies(Arc::clone(&common)));
+        } else {
+            self.dataplane
+                .broadcast(|| Command::Policies(Arc::clone(&common)));
+        }
+        self.policies = common;
     }
 }

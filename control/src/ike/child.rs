@@ -13,6 +13,7 @@ use super::message::{NotifyKind, Payload};
 use super::nat::{self, Nat};
 use super::output::{ChildChange, Event};
 use super::proposal::{Ask, EspProposal, accepted_esp, select_esp};
+use super::resource;
 use super::sessions::lifetimes::{self, Limits};
 use super::settings::Child;
 use super::turn::{Effect, Turn};
@@ -63,6 +64,10 @@ pub(super) struct Terms {
     pub remote_ts: Vec<TrafficSelector>,
     /// The peer takes no padding that hides lengths (RFC 7296 section 1.3.1).
     pub no_tfc: bool,
+    /// The peer would take other selectors too, in an SA of their own (RFC 7296 section 2.9).
+    pub more: bool,
+    /// One of several SAs with the same selectors (RFC 9611).
+    pub per_resource: bool,
 }
 
 /// The name, SPI and keys of a new Child SA on our side.
@@ -71,6 +76,7 @@ pub(super) struct Making {
     pub spi: Spi,
     pub inbound_key: KeyMaterial,
     pub outbound_key: KeyMaterial,
+    pub replaces: Option<SaId>,
 }
 
 /// What both lists allow (RFC 7296 section 2.9), in the order of `ours`.
@@ -135,6 +141,12 @@ pub(super) fn choose(
             refusal = NotifyKind::NO_PROPOSAL_CHOSEN;
             continue;
         };
+        let per_resource = resource::asked(child, contents);
+        if per_resource && preferred.is_none() && resource::is_full(ike, &child.name) {
+            return Err(NotifyKind::TS_MAX_QUEUE);
+        }
+        let narrowed = (local_ts.as_slice(), remote_ts.as_slice());
+        let more = takes_more(ike, &ends, child, (tsr, tsi), narrowed);
         return Ok(Terms {
             name: child.name.clone(),
             mode: child.mode,
@@ -144,9 +156,32 @@ pub(super) fn choose(
             local_ts,
             remote_ts,
             no_tfc: contents.has(NotifyKind::ESP_TFC_PADDING_NOT_SUPPORTED),
+            more,
+            per_resource,
         });
     }
     Err(refusal)
+}
+
+/// Whether another child would take more of what the peer asks for than this one leaves of it:
+/// "the responder ... narrowed ... but other Traffic Selectors would also have been acceptable,
+/// though only in a separate SA" (RFC 7296 section 2.9).
+fn takes_more(
+    ike: &IkeSa,
+    ends: &Ends,
+    chosen: &Child,
+    (tsr, tsi): (&[TrafficSelector], &[TrafficSelector]),
+    (local_ts, remote_ts): (&[TrafficSelector], &[TrafficSelector]),
+) -> bool {
+    let others = ike.connection.children.iter();
+    let mut others = others.filter(|c| c.name != chosen.name && c.mode == Mode::Tunnel);
+    others.any(|other| {
+        let other = ends.resolve(other);
+        let local = narrow(&other.local_ts, tsr);
+        let remote = narrow(&other.remote_ts, tsi);
+        let covered = within(&local, local_ts) && within(&remote, remote_ts);
+        !local.is_empty() && !remote.is_empty() && !covered
+    })
 }
 
 /// As initiator: whether the answer is one that we offered. `offered` has the selectors of the offer.
@@ -194,10 +229,12 @@ pub(super) fn accept(
         local_ts,
         remote_ts,
         no_tfc: contents.has(NotifyKind::ESP_TFC_PADDING_NOT_SUPPORTED),
+        more: contents.has(NotifyKind::ADDITIONAL_TS_POSSIBLE),
+        per_resource: resource::asked(offered, contents),
     })
 }
 
-/// SA, TSi, TSr and USE_TRANSPORT_MODE of our offer.
+/// SA, TSi, TSr and notifications of our offer.
 pub(super) fn offer(child: &Child, spi: Spi, ask: Ask) -> Vec<Payload> {
     let mut payloads = vec![
         Payload::SecurityAssociation(EspProposal::offer(&child.esp_proposals, spi, ask)),
@@ -207,10 +244,11 @@ pub(super) fn offer(child: &Child, spi: Spi, ask: Ask) -> Vec<Payload> {
     if child.mode == Mode::Transport {
         payloads.push(Payload::notify(NotifyKind::USE_TRANSPORT_MODE, &[]));
     }
+    payloads.extend((child.per_cpu_sas > 0).then(resource::info));
     payloads
 }
 
-/// SA, TSi, TSr and USE_TRANSPORT_MODE of our answer.
+/// SA, TSi, TSr and notifications of our answer.
 pub(super) fn answer(terms: &Terms, spi: Spi, ask: Ask) -> Vec<Payload> {
     let chosen = terms.proposal.to_proposal(terms.number, spi, ask);
     let mut payloads = vec![
@@ -220,6 +258,10 @@ pub(super) fn answer(terms: &Terms, spi: Spi, ask: Ask) -> Vec<Payload> {
     ];
     if terms.mode == Mode::Transport {
         payloads.push(Payload::notify(NotifyKind::USE_TRANSPORT_MODE, &[]));
+    }
+    payloads.extend(terms.per_resource.then(resource::info));
+    if terms.more {
+        payloads.push(Payload::notify(NotifyKind::ADDITIONAL_TS_POSSIBLE, &[]));
     }
     payloads
 }
@@ -241,7 +283,8 @@ pub(super) fn install(
     let rekey_at = config.and_then(|c| lifetimes::child_rekey_at(c, turn));
     let life_at = config.and_then(|c| lifetimes::child_life_at(c, turn));
     let limits = config.map_or_else(Limits::default, |c| Limits::draw(c, turn));
-    let options = options(config, ike.nat, terms.no_tfc);
+    let mut options = options(config, ike.nat, terms.no_tfc);
+    options.resource = resource::of(ike, &terms, making.replaces);
     let sa = Arc::new(ChildSa {
         id: making.id,
         mode: terms.mode,
@@ -292,6 +335,19 @@ pub(super) fn options(config: Option<&Child>, nat: Nat, no_tfc: bool) -> SaOptio
         options.keepalive = Some(nat::KEEPALIVE);
     }
     options
+}
+
+/// Why a child that we asked for is not up, and what to do about it.
+pub(super) fn refusal(name: &str, kind: NotifyKind) -> String {
+    let advice = match kind {
+        // RFC 7296 section 2.9: "only willing to accept ... a single pair of addresses".
+        NotifyKind::SINGLE_PAIR_REQUIRED => {
+            ": give it one address in local_ts and one in remote_ts, and each pair a child"
+        }
+        NotifyKind::TS_MAX_QUEUE => ": the peer has as many SAs for it as it wants",
+        _ => "",
+    };
+    format!("child `{name}`: {kind}{advice}")
 }
 
 /// Moves outbound traffic to a Child SA that so far only received.

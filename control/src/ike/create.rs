@@ -15,6 +15,7 @@ use super::followup::{self, Followup, HalfMade, Progress, What};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{Ask, KeyExchangeMethod};
+use super::resource;
 use super::tasks::{Pending, Task};
 use super::turn::{Effect, Turn};
 
@@ -254,6 +255,7 @@ fn make(
         spi,
         inbound_key,
         outbound_key,
+        replaces: replaced,
     };
     let lowest = peer_nonce.min(nonce).to_vec();
     announce(ike, turn, &terms, id, replaced);
@@ -419,6 +421,7 @@ fn conclude(
         spi: offer.spi,
         inbound_key,
         outbound_key,
+        replaces: offer.replaces,
     };
     Ok((terms, making))
 }
@@ -441,7 +444,7 @@ fn succeeded(
         return close(ike, turn, new, None);
     }
     let Some(old) = offer.replaces else {
-        return;
+        return resource::go_on(ike, turn, &offer.child);
     };
     close(ike, turn, old, Some(new));
     if let Some(collision) = offer.collision {
@@ -512,11 +515,7 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Noti
             }
         }
         replaces => {
-            failed(
-                ike,
-                turn,
-                format!("child `{}`: {}", offer.child, error.kind),
-            );
+            failed(ike, turn, child::refusal(&offer.child, error.kind));
             if replaces.is_none() {
                 turn.effects.push(Effect::Lost(offer.child));
             }

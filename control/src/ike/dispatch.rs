@@ -111,6 +111,8 @@ impl Engine {
             self.initiators.insert(initiator.spi, initiator);
             return self.dropped(path, "IKE_SA_INIT from elsewhere");
         }
+        // Another may have come up meanwhile, and must not be ended by it.
+        initiator.initial_contact &= self.is_only_contact(&initiator.connection);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         match header.exchange {
             Exchange::IkeSessionResume => {
@@ -327,6 +329,7 @@ impl Engine {
         let Some(mut initiator) = self.initiators.remove(&spi) else {
             return;
         };
+        initiator.initial_contact &= self.is_only_contact(&initiator.connection);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         let progress = initiator.protected_response(&mut turn, path, header, message);
         let mut results = turn.finish();

@@ -44,12 +44,15 @@ pub mod message;
 mod mobike;
 mod nat;
 mod output;
+#[cfg(test)]
+mod pair;
 mod probe;
 pub mod proposal;
 mod receive;
 mod redirect;
 mod rekey;
 mod reload;
+mod resource;
 mod resume;
 pub mod sessions;
 pub mod settings;

@@ -132,6 +132,9 @@ pub struct Child {
     /// How much longer than that, and how much it carries.
     pub lifetimes: Lifetimes,
     pub replay_window: u32,
+    /// `per_cpu_sas`: so many SAs with these selectors, one for each worker (RFC 9611); 0 for one
+    /// that all of them use.
+    pub per_cpu_sas: u16,
     pub options: SaOptions,
     /// Initiate when the gateway starts to lead, and again whenever it is lost.
     pub start: bool,

@@ -9,7 +9,6 @@ use super::contents::Contents;
 use super::engine::Engine;
 use super::established::{IkeSa, State};
 use super::message::NotifyKind;
-use super::proposal::Identification;
 use super::settings::{Connection, Unique};
 use super::tasks::Task;
 use super::turn::Effect;
@@ -33,17 +32,21 @@ impl Engine {
     /// active between the authenticated identities", and "MUST NOT be sent by an entity that may
     /// be replicated", which is what `unique = "never"` says.
     pub(super) fn is_first_contact(&self, connection: &Connection) -> bool {
-        let mut of_connection = self.index.of_connection(&connection.name);
-        let same = |local: &Identification, remote: &Identification| {
-            *local == connection.local_id && *remote == connection.remote_id
+        let same = |other: &Connection| {
+            other.local_id == connection.local_id && other.remote_id == connection.remote_id
         };
-        let others = self.index.of_peer(&connection.remote_id);
-        let mut others = others.filter_map(|spi| self.sas.get(&spi));
         let mut asking = self.initiators.values();
         connection.roads.unique != Unique::Never
-            && of_connection.next().is_none()
-            && !others.any(|ike| same(&ike.local_id, &ike.remote_id))
-            && !asking.any(|i| same(&i.connection.local_id, &i.connection.remote_id))
+            && self.is_only_contact(connection)
+            && !asking.any(|i| same(&i.connection))
+    }
+
+    /// Whether no IKE SA with the peer of a connection is there.
+    pub(super) fn is_only_contact(&self, connection: &Connection) -> bool {
+        let mut of_connection = self.index.of_connection(&connection.name);
+        let others = self.index.of_peer(&connection.remote_id);
+        let mut others = others.filter_map(|spi| self.sas.get(&spi));
+        of_connection.next().is_none() && !others.any(|ike| ike.local_id == connection.local_id)
     }
 
     /// The other IKE SAs between the same two.

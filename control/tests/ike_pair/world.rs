@@ -125,6 +125,7 @@ pub fn child(host: usize, name: &str, start: bool) -> Child {
         local_ts: selectors(sides[0]),
         remote_ts: selectors(sides[1]),
         dynamic: Default::default(),
+        per_cpu_sas: 0,
         rekey_time: Duration::ZERO,
         lifetimes: Default::default(),
         replay_window: 1024,

@@ -25,6 +25,9 @@ pub struct SaOptions {
     /// section 2.3); nothing means that none do.
     pub keepalive: Option<Duration>,
     pub workers: Workers,
+    /// Which of several SAs with the same selectors it is: the one for that worker's outbound
+    /// packets (RFC 9611). Not a setting, but agreed on.
+    pub resource: Option<u16>,
 }
 
 /// Which of a gateway's workers handle an SA.
@@ -89,6 +92,7 @@ impl Default for SaOptions {
             mss: MssClamp::None,
             keepalive: None,
             workers: Workers::Any,
+            resource: None,
         }
     }
 }

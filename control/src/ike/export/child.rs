@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use hitless_sa::{
-    ChildSa, EspSuite, Instant, KeyMaterial, Mode, Spi, TrafficSelector, UdpEncapsulation,
+    ChildSa, EspSuite, Instant, KeyMaterial, Mode, SaOptions, Spi, TrafficSelector,
+    UdpEncapsulation,
 };
 
 use super::record::{ChildRecord, LimitsRecord, SelectorRecord};
@@ -72,6 +73,7 @@ pub(super) fn child_record(child: &Installed, now: Instant) -> ChildRecord {
         },
         sending: child.sending,
         no_tfc: child.no_tfc,
+        resource: sa.options.resource.map(u32::from),
         replaced_by: child.replaced_by.map(sa_id_record),
         installed_ago: ago(now, child.installed),
         rekey_in: child.rekey_at.map(|at| until(now, at)),
@@ -148,7 +150,7 @@ pub(super) fn child(
         local_ts: collect(&record.local_ts, selector)?,
         remote_ts: collect(&record.remote_ts, selector)?,
         replay_window: record.replay_window,
-        options: options(configured, ike.nat, record.no_tfc),
+        options: agreed(options(configured, ike.nat, record.no_tfc), record)?,
     };
     Ok(Installed {
         sa: Arc::new(sa),
@@ -168,5 +170,14 @@ pub(super) fn child(
         terminated: record.terminated,
         life_at: record.life_in.map(|until| after(now, until)),
         limits: limits(record.limits.as_ref()),
+    })
+}
+
+/// The options of a member's own configuration, and what was agreed on.
+fn agreed(own: SaOptions, record: &ChildRecord) -> Result<SaOptions, ImportError> {
+    let number = |number| u16::try_from(number).map_err(|_| ImportError::Field("resource"));
+    Ok(SaOptions {
+        resource: record.resource.map(number).transpose()?,
+        ..own
     })
 }

@@ -447,6 +447,9 @@ pub(super) struct ChildRecord {
     pub rekey_in: Option<u64>,
     #[prost(bool, tag = "60")]
     pub no_tfc: bool,
+    /// Which of several SAs with the same selectors (RFC 9611).
+    #[prost(uint32, optional, tag = "80")]
+    pub resource: Option<u32>,
     #[prost(bool, tag = "100")]
     pub terminated: bool,
     #[prost(uint64, optional, tag = "101")]

@@ -61,6 +61,7 @@ pub(in crate::ike) fn settings(host: usize) -> EngineSettings {
                 local_ts: vec![NETS[host].parse().unwrap()],
                 remote_ts: vec![NETS[other].parse().unwrap()],
                 dynamic: Default::default(),
+                per_cpu_sas: 0,
                 rekey_time: Duration::from_secs(100),
                 lifetimes: Default::default(),
                 replay_window: 64,

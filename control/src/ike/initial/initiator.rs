@@ -55,7 +55,7 @@ pub(in crate::ike) struct Initiator {
     resuming: Option<Box<Held>>,
     /// Virtual addresses to ask for.
     pub vips: Vec<IpAddr>,
-    initial_contact: bool,
+    pub initial_contact: bool,
     key: KeyPair,
     nonce: Vec<u8>,
     cookie: Option<Vec<u8>>,
@@ -744,7 +744,7 @@ fn first_child(
     let reason = match (refusal, child::accept(ike, &offered, contents, Ask::First)) {
         (Some(error), _) => {
             turn.ids.release(spi);
-            format!("child `{name}`: {}", error.kind)
+            child::refusal(&name, error.kind)
         }
         (None, Ok(terms)) => return install_first(ike, turn, nonces, terms, (id, spi)),
         (None, Err(reason)) => {

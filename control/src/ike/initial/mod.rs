@@ -113,6 +113,11 @@ fn install_first(
         spi,
         inbound_key,
         outbound_key,
+        replaces: None,
     };
+    let name = terms.name.clone();
     child::install(ike, turn, terms, making, true);
+    if ike.initiator {
+        crate::ike::resource::go_on(ike, turn, &name);
+    }
 }

@@ -47,6 +47,8 @@ notify_kinds! {
     CHILD_SA_NOT_FOUND = 44,
     /// RFC 9370.
     STATE_NOT_FOUND = 47,
+    /// RFC 9611.
+    TS_MAX_QUEUE = 48,
     // Status, RFC 7296 section 3.10.1.
     INITIAL_CONTACT = 16384,
     SET_WINDOW_SIZE = 16385,
@@ -118,6 +120,8 @@ notify_kinds! {
     INTERMEDIATE_EXCHANGE_SUPPORTED = 16438,
     /// RFC 9370.
     ADDITIONAL_KEY_EXCHANGE = 16441,
+    /// RFC 9611.
+    SA_RESOURCE_INFO = 16444,
     /// Private use, told from others' by its data: the sender takes UPDATE_SA_ADDRESSES from a
     /// responder (draft-smyslov-ipsecme-ikev2-r-mobike has no number).
     RESPONDER_MOBIKE = 47213,

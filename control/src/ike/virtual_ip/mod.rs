@@ -12,7 +12,7 @@ use super::established::IkeSa;
 use super::message::{
     Attribute, AttributeKind, Configuration, ConfigurationKind, NotifyKind, Payload,
 };
-use super::turn::Turn;
+use super::turn::{Effect, Turn};
 
 /// The addresses that came of Configuration payloads on one IKE SA, and go on to its successors.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -54,7 +54,10 @@ pub(super) fn answer(
         }
         _ => return Ok(None),
     };
-    let alone = contents.has(NotifyKind::INITIAL_CONTACT);
+    let alone = matches!(
+        ike.connection.others(false, contents),
+        Some(Effect::InitialContact)
+    );
     let wanted = request.attributes.iter().filter_map(Attribute::as_address);
     let mut dns: BTreeSet<IpAddr> = BTreeSet::new();
     for address in wanted.take(REQUESTS) {
