@@ -158,7 +158,10 @@ fn what_stands_in_comments_of_the_example_is_accepted_too() {
         }
         text.push('\n');
     }
-    assert!(uncommented > 35, "the comments are not read as examples any more");
+    assert!(
+        uncommented > 35,
+        "the comments are not read as examples any more"
+    );
     let config = parse(&text).unwrap();
     assert_eq!(config.ports[0].mac, [2, 0, 0x5e, 0, 0, 1]);
     assert_eq!(config.dataplane.cores, [2]);
