@@ -203,6 +203,7 @@ impl Options {
                 Some(Size(0)) => TfcPadding::ToMtu,
                 Some(Size(octets)) => TfcPadding::To(octets),
             },
+            resource: usual.resource,
             mss: match self.mss {
                 None => usual.mss,
                 Some(Size(0)) => MssClamp::ToMtu,
