@@ -232,8 +232,7 @@ impl Responder {
         let chosen = all.find_map(|c| choose(c, contents, proposals));
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
-        let nonce = turn.nonce();
-        let spi = turn.ids.ike_spi(turn.entropy);
+        let (nonce, spi) = (turn.nonce(), turn.ids.ike_spi(turn.entropy));
         let inputs = Inputs {
             initiator_nonce: peer_nonce,
             responder_nonce: &nonce,
@@ -241,9 +240,7 @@ impl Responder {
             responder_spi: spi,
         };
         let keys = IkeKeys::derive(&chosen, &inputs, &shared);
-        let found = contents.notifies.iter().copied();
-        let mut nat = nat::detect(header.initiator_spi, IkeSpi(0), path, found);
-        nat.forced = encap;
+        let nat = detected(header, path, contents, encap);
         let mut payloads = vec![
             Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, None)]),
             ke,
@@ -516,21 +513,13 @@ impl Responder {
             ike: ike.local_spi,
             connection: connection.name.clone(),
         });
-        if let Some(size) = contents.window_size() {
-            ike.window.peer_allows(size);
-        }
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
         turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
         ike.session.resumed = self.resumed(turn);
         payloads.extend(lifetime(&connection));
         payloads.extend(self.child_or_redirect(&mut ike, turn, contents));
-        payloads.extend(capabilities(&connection, Some(contents)));
-        payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
-        payloads.extend(ike.window.announce());
-        payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
-        ike.take_token(turn, contents);
-        payloads.extend(tickets::grant(&ike, turn, contents));
+        payloads.extend(besides(&mut ike, turn, path, contents));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
@@ -586,6 +575,36 @@ impl Responder {
             Err(kind) => payloads.push(refused(ike, turn, kind)),
         }
         payloads
+    }
+}
+
+/// What we can besides, in answer to what the peer can.
+fn besides(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    path: Path,
+    contents: &Contents<'_>,
+) -> Vec<Payload> {
+    let connection = ike.connection.clone();
+    if let Some(size) = contents.window_size() {
+        ike.window.peer_allows(size);
+    }
+    ike.take_token(turn, contents);
+    let mut payloads = Vec::new();
+    payloads.extend(capabilities(&connection, Some(contents)));
+    payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
+    payloads.extend(ike.window.announce());
+    payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
+    payloads.extend(tickets::grant(ike, turn, contents));
+    payloads
+}
+
+/// Where a NAT is, by the first request.
+fn detected(header: &Header, path: Path, contents: &Contents<'_>, forced: bool) -> Nat {
+    let found = contents.notifies.iter().copied();
+    Nat {
+        forced,
+        ..nat::detect(header.initiator_spi, IkeSpi(0), path, found)
     }
 }
 
