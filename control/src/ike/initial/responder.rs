@@ -491,9 +491,8 @@ impl Responder {
             ike: ike.local_spi,
             connection: connection.name.clone(),
         });
-        if let Some(size) = contents.window_size() {
-            ike.window.peer_allows(size);
-        }
+        ike.window
+            .peer_allows(contents.window_size().unwrap_or_default());
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
         turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
@@ -508,12 +507,7 @@ impl Responder {
         } else {
             payloads.extend(self.first_child(&mut ike, turn, contents));
         }
-        payloads.extend(capabilities(&connection, Some(contents)));
-        payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
-        payloads.extend(ike.window.announce());
-        payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
-        ike.take_token(turn, contents);
-        payloads.extend(tickets::grant(&ike, turn, contents));
+        payloads.extend(abilities(&mut ike, turn, path, contents));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
@@ -554,6 +548,23 @@ impl Responder {
         }
         payloads
     }
+}
+
+/// What we can do of what the peer can.
+fn abilities(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    path: Path,
+    contents: &Contents<'_>,
+) -> Vec<Payload> {
+    let connection = ike.connection.clone();
+    let mut payloads = capabilities(&connection, Some(contents));
+    payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
+    payloads.extend(ike.window.announce());
+    payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
+    ike.take_token(turn, contents);
+    payloads.extend(tickets::grant(ike, turn, contents));
+    payloads
 }
 
 fn refused(ike: &IkeSa, turn: &mut Turn<'_>, kind: NotifyKind) -> Payload {
