@@ -42,7 +42,9 @@ impl Rate {
         if elapsed < SAMPLE {
             // So much it will be at least when the sample is complete: a flow that starts fast
             // must not wait for that with a lease made for a slow one.
-            let least = counter.saturating_sub(before).saturating_mul(SAMPLES_A_SECOND);
+            let least = counter
+                .saturating_sub(before)
+                .saturating_mul(SAMPLES_A_SECOND);
             self.per_second = self.per_second.max(least);
             return;
         }

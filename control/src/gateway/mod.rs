@@ -26,6 +26,7 @@
 //!  health.rs   workers that are stuck, links that are down
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
 //!  metrics.rs  all of that as figures
+//!  takeover.rs a few inherited IKE SAs at a time  kin.rs   which SAs belong together
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
@@ -40,6 +41,7 @@ mod drill;
 mod foreign;
 mod health;
 mod install;
+mod kin;
 mod link;
 mod metrics;
 mod neighbours;
@@ -50,10 +52,11 @@ mod settle;
 mod show;
 mod silence;
 mod status;
+mod takeover;
 mod watch;
 mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -82,6 +85,7 @@ use health::Health;
 use link::Link;
 use neighbours::Neighbours;
 use roles::Drain;
+use takeover::Publication;
 use watch::Watching;
 
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
@@ -164,8 +168,12 @@ pub struct Gateway {
     inherited: BTreeMap<SaId, TakeoverSa>,
     /// The workers do not know yet which SAs are up.
     policies_changed: bool,
+    publication: Publication,
     /// What they decide by, and count in.
     policies: Arc<Spd>,
+    /// Inherited SAs that the predecessor may have replaced or deleted: to be replaced, once they are
+    /// installed.
+    doubtful: BTreeSet<SaId>,
     /// Installed without a right to use them: to be replaced.
     rightless: Vec<SaId>,
     outputs: VecDeque<Output>,
@@ -220,7 +228,9 @@ impl Gateway {
             held: BTreeMap::new(),
             inherited: BTreeMap::new(),
             policies_changed: false,
+            publication: Publication::default(),
             policies,
+            doubtful: BTreeSet::new(),
             rightless: Vec::new(),
             outputs: VecDeque::new(),
             handing_over: false,
@@ -265,8 +275,9 @@ impl Gateway {
         if let Some(link) = &mut self.link {
             link.turn(now, entropy);
         }
+        let resumed = self.go_on(now, entropy);
         self.settle(now, entropy);
-        work
+        work + resumed
     }
 
     /// A datagram that arrived at the sync socket.

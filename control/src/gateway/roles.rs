@@ -9,7 +9,7 @@ use hitless_sync::{DrainedSa, Input as SyncInput, StepDown, TakeoverObject};
 
 use super::drill::Drill;
 use super::{Event, Gateway, Output};
-use crate::ike::{Input, Resume, takeover};
+use crate::ike::{Resume, takeover};
 
 /// A planned switchover in progress: which workers have not passed the barrier yet.
 pub(super) struct Drain {
@@ -54,8 +54,7 @@ impl Gateway {
         objects: Vec<TakeoverObject>,
     ) {
         let exact = objects.iter().all(|object| object.exact);
-        let mut plan = BTreeMap::new();
-        let mut replace = Vec::new();
+        let (mut plan, mut inherited) = (Vec::new(), Vec::new());
         let mut lost = Vec::new();
         self.skip = 0;
         for object in objects {
@@ -76,40 +75,41 @@ impl Gateway {
                     replay_delta: Some(_)
                 }
             );
-            plan.insert(ike, resume);
+            plan.push((ike, resume));
             for mut sa in object.children {
                 // At most once for each takeover (R35, RFC 6311 section 7).
                 sa.delta = if asked { 0 } else { sa.delta };
                 // Without an exact record the predecessor may have replaced or deleted it.
                 if sa.rekey_only || !object.exact {
-                    replace.push(sa.sa);
+                    self.doubtful.insert(sa.sa);
                 }
                 if !sa.rekey_only {
                     self.skip = self.skip.max(sa.skip);
-                    self.inherited.insert(sa.sa, sa);
+                    inherited.push((sa.sa, sa));
                 }
             }
         }
+        // In bulk: there may be tens of thousands, and nothing flows before this is done.
+        self.inherited = inherited.into_iter().collect();
+        let plan: BTreeMap<IkeSpi, Resume> = plan.into_iter().collect();
         self.drilled = Drill::default();
         self.takeovers += u64::from(base.is_some());
         self.dataplane.set_leading(true);
         self.dataplane.broadcast(|| Command::Announce);
+        let sas = self.inherited.len();
         self.engine.lead(now, entropy, &mut |ike| {
             plan.get(&ike).copied().unwrap_or(Resume::Probe)
         });
         let event = Event::Leads {
             epoch,
             inherits: base.is_some(),
-            sas: self.inherited.len(),
+            sas,
             skip: self.skip,
             exact,
         };
         self.outputs.push_back(Output::Event(event));
         for (ike, version) in lost {
             self.give_up(now, entropy, ike, version + 1, &[]);
-        }
-        for sa in replace {
-            self.tell_ike(now, entropy, Input::RekeyChild(sa));
         }
     }
 
@@ -202,6 +202,7 @@ impl Gateway {
         self.drain = None;
         self.held.clear();
         self.inherited.clear();
+        self.doubtful.clear();
         self.rightless.clear();
         self.blackouts.clear();
         self.engine.step_down();

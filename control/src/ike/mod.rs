@@ -13,8 +13,8 @@
 //!
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
-//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes, `graves.rs`
-//! keeps the last answers of IKE SAs that are no more.
+//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes, `resuming.rs`
+//! when, `graves.rs` keeps the last answers of IKE SAs that are no more.
 
 pub mod auth;
 mod child;
@@ -44,6 +44,7 @@ mod probe;
 pub mod proposal;
 mod receive;
 mod rekey;
+mod resuming;
 pub mod settings;
 mod starts;
 pub mod status;

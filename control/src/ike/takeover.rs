@@ -15,6 +15,11 @@ use super::turn::Turn;
 /// of a jump must still infer the high half (RFC 4303 appendix A, decision H3).
 pub const MAX_REPLAY_DELTA: u64 = (1 << 32) - (1 << 20);
 
+/// Transmissions that go unanswered by chance.
+const UNANSWERED: u32 = 2;
+/// Foreign SPIs of one IKE SA that are remembered.
+const FOREIGN: usize = 8;
+
 /// What is known of an IKE SA that decides how it can be resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
@@ -71,6 +76,32 @@ pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
     true
 }
 
+/// A request of ours is to be sent again: has a former leader used its Message ID, so that the peer
+/// will never answer it (RFC 7296 section 2.3)? Not if it was sent once, for that may be loss.
+pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
+    let sent = ike.window.outstanding.as_ref().map_or(0, |o| o.sent);
+    if ike.foreign.is_empty() || sent <= UNANSWERED || !doubt(ike, turn) {
+        return false;
+    }
+    // The peer may have deleted what we had: what is missing is made before the former leader's is
+    // deleted. That was asked for already, in a request that is given up now.
+    let configured = &ike.connection.children;
+    let wanted = configured
+        .iter()
+        .filter(|child| child.start || configured.len() == 1);
+    let missing: Vec<String> = wanted
+        .map(|child| child.name.clone())
+        .filter(|child| !ike.serves(child))
+        .collect();
+    for child in missing {
+        ike.schedule(turn.now, Task::CreateChild(child));
+    }
+    for spi in std::mem::take(&mut ike.foreign) {
+        ike.schedule(turn.now, Task::DeleteSpi(spi));
+    }
+    true
+}
+
 impl Engine {
     /// The peer has a Child SA that nobody here knows: a former leader made it and died with it.
     /// We make what is missing of its connection anew, then ask the peer to delete that one, which
@@ -109,6 +140,9 @@ impl Engine {
                     ike.schedule(turn.now, Task::CreateChild(child));
                 }
                 ike.schedule(turn.now, Task::DeleteSpi(spi));
+                if ike.inherited && ike.foreign.len() < FOREIGN {
+                    ike.foreign.push(spi);
+                }
                 ike.advance(turn);
             });
         }

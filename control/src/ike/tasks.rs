@@ -145,6 +145,7 @@ impl IkeSa {
         probe::tick(self, turn);
         match self.window.due(turn.now, turn.backoff()) {
             Due::Nothing => {}
+            Due::Resend(_) if takeover::ignored(self, turn) => {}
             Due::Resend(_) if self.divide(turn) => {}
             Due::Resend(bytes) => {
                 let path = mobike::resend_path(self, turn.backoff().tries);

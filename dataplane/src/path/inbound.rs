@@ -274,8 +274,7 @@ impl Worker {
             None => DropReason::Runt,
             Some(Spi(0)) => DropReason::SpiZero,
             Some(spi) => {
-                let event = || Event::UnknownSpi { spi, source };
-                self.reports.hint(Kind::UnknownSpi, now, event);
+                self.reports.unknown_spi(now, spi, source);
                 DropReason::UnknownSpi
             }
         };
