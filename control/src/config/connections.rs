@@ -13,6 +13,7 @@ use super::model::PortConfig;
 use super::overlap;
 use super::pools::{self, Surroundings};
 use super::report::{Refusal, Span};
+use super::sessions;
 use super::suggest::nearest;
 use super::value::{self, quoted};
 use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
@@ -124,6 +125,7 @@ fn connection(
     let takeover = section.or("takeover", Takeover::default(), value::word(TAKEOVERS));
     let (fragmentation, fragment_size) = fragmentation(section);
     let roads = pools::roads(section, context.pools);
+    let session = sessions::read(section);
     let surroundings = Surroundings {
         local_addrs: local_addrs.as_deref(),
         remote_addrs: remote_addrs.as_deref(),
@@ -160,6 +162,7 @@ fn connection(
         rekey_time,
         takeover,
         roads: roads?,
+        session,
         auth: AuthSettings {
             local: local.auth,
             remote: remote.auth,

@@ -26,6 +26,7 @@ mod ports;
 mod report;
 mod secrets;
 mod selectors;
+mod sessions;
 mod suggest;
 mod value;
 

@@ -437,6 +437,7 @@ fn engine_settings(settings: &LinkSettings) -> EngineSettings {
             ids: Vec::new(),
             secret: settings.secret.clone(),
         }],
+        cluster_secret: Default::default(),
         half_open_limit: 64,
         retransmit_timeout: Duration::from_millis(100),
         retransmit_tries: 3,
@@ -475,6 +476,7 @@ fn connection(settings: &LinkSettings, other: &LinkMember) -> Connection {
         rekey_time: Duration::from_secs(4 * 3600),
         takeover: Takeover::Auto,
         roads: Default::default(),
+        session: Default::default(),
         auth: AuthSettings::default(),
         children: vec![Child {
             name: "sync".to_owned(),

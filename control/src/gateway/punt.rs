@@ -11,6 +11,9 @@ use crate::ike::Transmit;
 /// Stands before IKE on port 4500, where ESP's SPI would be (RFC 3948 section 2.2).
 const NON_ESP_MARKER: [u8; 4] = [0; 4];
 
+/// A NAT keepalive stands alone (RFC 3948 section 2.3).
+const KEEPALIVE: [u8; 1] = [0xff];
+
 /// Addresses and IKE message of a punted packet: (ours, the peer's, message without marker).
 pub fn ike_datagram(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
     let ip = Ip::parse(packet).ok()?;
@@ -55,7 +58,8 @@ fn checksum_holds(ip: Ip<'_>, payload: &[u8], datagram: Udp<'_>) -> bool {
 
 /// The IP packet around a message of ours; `None` if its addresses are not of one family.
 pub fn udp_packet(transmit: &Transmit) -> Option<Vec<u8>> {
-    let marker: &[u8] = if transmit.local.port() == IKE_PORT {
+    let keepalive = transmit.payload == KEEPALIVE;
+    let marker: &[u8] = if keepalive || transmit.local.port() == IKE_PORT {
         &[]
     } else {
         &NON_ESP_MARKER

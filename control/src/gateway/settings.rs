@@ -14,6 +14,7 @@ use super::children::Protected;
 use super::link::{LinkMember, LinkSettings};
 use crate::config::{self, Aead, Config};
 use crate::ike::auth::TimeOfDay;
+use crate::ike::sessions::ClusterSecret;
 use crate::ike::settings::EngineSettings;
 
 /// Half-open IKE SAs kept at most.
@@ -103,10 +104,21 @@ impl GatewaySettings {
             connections: self.config.connections.clone(),
             pools: self.config.pools.clone(),
             secrets: self.config.secrets.clone(),
+            cluster_secret: self.cluster_secret(),
             half_open_limit: HALF_OPEN_LIMIT,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
             retransmit_tries: RETRANSMIT_TRIES,
             time_of_day: TimeOfDay::default(),
+        }
+    }
+
+    /// Slow by intent, so only if it is used.
+    fn cluster_secret(&self) -> ClusterSecret {
+        let mut connections = self.config.connections.iter();
+        let used = connections.any(|connection| connection.session.needs_secret());
+        match &self.config.cluster.sync {
+            Some(sync) if used => ClusterSecret::new(&self.config.cluster.name, &sync.secret),
+            _ => ClusterSecret::default(),
         }
     }
 

@@ -43,6 +43,8 @@ pub(super) struct Installed {
     pub installed: Instant,
     /// When to rekey it or, once it is replaced, to delete it.
     pub rekey_at: Option<Instant>,
+    /// Deleted on demand: not to be started again.
+    pub terminated: bool,
 }
 
 /// What both sides agreed on for a new Child SA.
@@ -269,6 +271,7 @@ pub(super) fn install(
         replaced_by: None,
         installed: turn.now,
         rekey_at: turn.lifetime(rekey_time),
+        terminated: false,
     });
 }
 
@@ -317,7 +320,9 @@ pub(super) fn remove(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
         sa: id,
         child: child.name.clone(),
     });
-    turn.effects.push(Effect::Lost(child.name));
+    if !child.terminated {
+        turn.effects.push(Effect::Lost(child.name));
+    }
 }
 
 #[cfg(test)]

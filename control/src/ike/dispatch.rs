@@ -40,7 +40,9 @@ impl Engine {
             Ok(Parsed::Clear { header, payloads }) if header.exchange == Exchange::IkeSaInit => {
                 self.init(now, entropy, path, &header, &payloads, datagram);
             }
-            Ok(Parsed::Clear { .. }) => self.dropped(path, "not protected"),
+            Ok(Parsed::Clear { header, payloads }) => {
+                self.in_clear(now, entropy, path, &header, &payloads);
+            }
             Ok(Parsed::Protected { header, .. }) => {
                 self.protected(now, entropy, path, &header, (None, datagram));
             }
@@ -227,7 +229,9 @@ impl Engine {
         if self.initiators.contains_key(&ours) {
             return self.conclude(now, entropy, ours, path, header, (place, datagram));
         }
-        self.exhume(path, ours, datagram);
+        if !self.show_token(now, path, header) {
+            self.exhume(path, ours, datagram);
+        }
     }
 
     /// A message for an IKE SA that a peer initiates.

@@ -27,6 +27,7 @@ use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
 use super::resuming::Resuming;
+use super::sessions::crash::Shown;
 use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
 use super::status::{self, IkeSaStatus};
@@ -55,6 +56,8 @@ pub enum Input<'a> {
     Terminate {
         ike: IkeSpi,
     },
+    /// `--terminate --child`: delete a Child SA; it is not started again.
+    TerminateChild(SaId),
     RekeyIke(IkeSpi),
     RekeyChild(SaId),
     /// After a takeover with exact Message IDs: ask the peer to skip what counts as seen (RFC 6311
@@ -109,6 +112,7 @@ pub struct Engine {
     pub(super) index: Index,
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
+    pub(super) shown: Shown,
     pub(super) timers: Timers<IkeSpi>,
     pub(super) outputs: VecDeque<Output>,
 }
@@ -142,6 +146,7 @@ impl Engine {
             index: Index::default(),
             cookies: Cookies::new(),
             starts: Starts::new(),
+            shown: Shown::default(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
         }
@@ -160,6 +165,9 @@ impl Engine {
                 self.initiate(now, entropy, &connection, child);
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
+            Input::TerminateChild(sa) => self.with_child(now, entropy, sa, |ike, turn| {
+                ike.terminate_child(turn, sa);
+            }),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
             Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {

@@ -23,6 +23,7 @@ use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
 use super::proposal::{Identification, IkeProposal};
+use super::sessions::SessionState;
 use super::settings::Connection;
 use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
@@ -108,6 +109,8 @@ pub(super) struct IkeSa {
     pub forget_at: Option<Instant>,
     /// How the peer proved who it is, and when it has to again.
     pub authenticated: Authenticated,
+    /// What outlives it, and bounds it.
+    pub session: SessionState,
 }
 
 impl IkeSa {
@@ -373,6 +376,7 @@ impl IkeSa {
             undecided: false,
             forget_at: None,
             authenticated: Authenticated::default(),
+            session: SessionState::default(),
         }
     }
 

@@ -19,6 +19,7 @@ pub(super) fn answer(
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
     counter_sync::replay_counters(ike, turn, contents);
+    ike.take_token(turn, contents);
     let mut answer = mobike::answer(ike, turn, path, contents);
     let mut ours = Vec::new();
     for delete in &contents.deletes {
@@ -78,6 +79,20 @@ pub(super) fn delete_child(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
         &[delete],
         Pending::DeleteChildren(vec![id]),
     );
+}
+
+impl IkeSa {
+    /// Closes a Child SA on demand, and what would take its place.
+    pub fn terminate_child(&mut self, turn: &mut Turn<'_>, id: SaId) {
+        let Some(child) = self.child_mut(id) else {
+            return;
+        };
+        child.terminated = true;
+        self.queue.retain(|s| s.task != Task::RekeyChild(id));
+        self.schedule(turn.now, Task::DeleteChild(id));
+        turn.dirty = true;
+        self.advance(turn);
+    }
 }
 
 /// Closes the peer's half of a Child SA that we never had, unless an exchange that was under way

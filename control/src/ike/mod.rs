@@ -45,6 +45,7 @@ pub mod proposal;
 mod receive;
 mod rekey;
 mod resuming;
+pub mod sessions;
 pub mod settings;
 mod starts;
 pub mod status;

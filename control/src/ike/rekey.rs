@@ -241,6 +241,7 @@ fn successor(
     successor.predecessor = Some(ike.local_spi);
     successor.addresses = ike.addresses.clone();
     successor.mobike = ike.mobike.clone();
+    successor.give_token_later(turn);
     successor
 }
 
@@ -250,7 +251,13 @@ pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
         delete_at: turn.now + DELETE_GRACE,
     };
     let mut queue = std::mem::take(&mut ike.queue);
-    queue.retain(|s| !matches!(s.task, Task::RekeyIke | Task::DeleteIke | Task::Liveness));
+    let own = |task: &Task| {
+        matches!(
+            task,
+            Task::RekeyIke | Task::DeleteIke | Task::Liveness | Task::CrashToken
+        )
+    };
+    queue.retain(|s| !own(&s.task));
     turn.dirty = true;
     turn.events.push(Event::IkeRekeyed {
         old: ike.local_spi,

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 use super::auth::{AuthSettings, TimeOfDay};
 use super::fragments::Fragmentation;
 use super::proposal::{EspProposal, Identification, IkeProposal};
+use super::sessions::{ClusterSecret, SessionSettings};
 
 /// What the engine must know besides its connections.
 #[derive(Clone, Debug)]
@@ -20,6 +21,8 @@ pub struct EngineSettings {
     /// Virtual addresses for peers (`pools`).
     pub pools: Vec<Pool>,
     pub secrets: Vec<Secret>,
+    /// What crash tokens are made with.
+    pub cluster_secret: ClusterSecret,
     /// Half-open IKE SAs that are kept at most; beyond half of it cookies are demanded, and
     /// for MODP groups beyond an eighth.
     pub half_open_limit: usize,
@@ -56,6 +59,7 @@ pub struct Connection {
     /// How a takeover resumes the IKE SA.
     pub takeover: Takeover,
     pub roads: Roads,
+    pub session: SessionSettings,
     pub auth: AuthSettings,
     pub children: Vec<Child>,
 }

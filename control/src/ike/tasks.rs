@@ -25,6 +25,8 @@ pub(super) enum Task {
     DeleteIke,
     Liveness,
     Mobike(Errand),
+    /// Tell the peer the token of RFC 6290.
+    CrashToken,
 }
 
 /// A task and the earliest time for it.
@@ -129,6 +131,7 @@ impl IkeSa {
                 Task::RekeyIke => rekey::request(self, turn, None),
                 Task::DeleteChild(id) => inform::delete_child(self, turn, id),
                 Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
+                Task::CrashToken => self.give_token(turn),
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
                 Task::Liveness => {
                     self.request(turn, Exchange::Informational, &[], Pending::Liveness);
@@ -141,6 +144,7 @@ impl IkeSa {
     /// Timers.
     pub fn tick(&mut self, turn: &mut Turn<'_>) {
         self.reassembly.expire(turn.now);
+        self.keep_mapping(turn);
         counter_sync::tick(self, turn);
         probe::tick(self, turn);
         match self.window.due(turn.now, turn.backoff()) {
@@ -249,6 +253,7 @@ impl IkeSa {
             self.probe.as_ref().and_then(|p| p.deadline()),
             self.forget_at,
             self.reassembly.deadline(),
+            self.keepalive_at(),
             delete_at,
             self.rekey_at.filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),

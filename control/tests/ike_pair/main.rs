@@ -2,6 +2,7 @@
 
 mod certificates;
 mod counter_sync;
+mod crash;
 mod establish;
 mod failover;
 mod followup;

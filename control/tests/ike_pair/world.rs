@@ -153,6 +153,7 @@ pub fn settings(host: usize) -> EngineSettings {
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
             roads: Default::default(),
+            session: Default::default(),
             auth: AuthSettings::default(),
             children: vec![child(host, "net", host == A)],
         }],
@@ -161,6 +162,7 @@ pub fn settings(host: usize) -> EngineSettings {
             ids: Vec::new(),
             secret: Zeroizing::new(b"0123456789abcdef".to_vec()),
         }],
+        cluster_secret: Default::default(),
         half_open_limit: 64,
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
@@ -238,7 +240,7 @@ fn record(records: &mut Records, commit: &Commit) {
 
 /// Whether a datagram is an IKE response.
 pub fn is_response(payload: &[u8]) -> bool {
-    payload[19] & 0x20 != 0
+    payload.get(19).is_some_and(|flags| flags & 0x20 != 0)
 }
 
 impl World {

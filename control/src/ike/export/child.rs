@@ -74,6 +74,7 @@ pub(super) fn child_record(child: &Installed, now: Instant) -> ChildRecord {
         replaced_by: child.replaced_by.map(sa_id_record),
         installed_ago: ago(now, child.installed),
         rekey_in: child.rekey_at.map(|at| until(now, at)),
+        terminated: child.terminated,
     }
 }
 
@@ -139,5 +140,6 @@ pub(super) fn child(
         replaced_by: record.replaced_by.as_ref().map(sa_id).transpose()?,
         installed: before(now, record.installed_ago),
         rekey_at: record.rekey_in.map(|until| after(now, until)),
+        terminated: record.terminated,
     })
 }

@@ -18,6 +18,7 @@ use crate::ike::keys::IkeKeys;
 use crate::ike::nat::{Nat, Path};
 use crate::ike::probe::Probe;
 use crate::ike::proposal::Identification;
+use crate::ike::sessions::SessionState;
 use crate::ike::settings::Connection;
 use crate::ike::window::{Outstanding, Response, Window};
 
@@ -81,6 +82,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         half_made: ike.half_made.as_ref().map(|h| half_made_record(h, now)),
         grave: None,
         authenticated: Some(ike.authenticated.to_record(now)),
+        session: Some(ike.session.to_record()),
     }
 }
 
@@ -134,6 +136,7 @@ pub(super) fn from_record(
     ike.addresses = roads::internal(record.addresses.as_ref())?;
     ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
     ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);
+    ike.session = SessionState::from_record(record.session.as_ref());
     if ike.pending.is_some() != ike.window.outstanding.is_some() {
         return Err(ImportError::Field("pending"));
     }

@@ -36,6 +36,7 @@ pub(super) fn task_record(scheduled: &Scheduled, now: Instant) -> TaskRecord {
         }
         Task::DeleteIke => record.kind = 6,
         Task::Liveness => record.kind = 7,
+        Task::CrashToken => record.kind = 100,
         Task::Mobike(errand) => record.kind = roads::errand_kind(*errand),
     }
     record
@@ -51,6 +52,7 @@ pub(super) fn scheduled(record: &TaskRecord, now: Instant) -> Result<Scheduled, 
         (5, _) => Task::DeleteSpi(Spi(record.spi)),
         (6, _) => Task::DeleteIke,
         (7, _) => Task::Liveness,
+        (100, _) => Task::CrashToken,
         (60..=62, _) => Task::Mobike(roads::errand(record.kind)?),
         _ => return Err(ImportError::Field("task")),
     };

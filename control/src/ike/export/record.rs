@@ -3,6 +3,7 @@
 use zeroize::Zeroize;
 
 use crate::ike::auth::AuthenticatedRecord;
+use crate::ike::sessions::SessionRecord;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct IkeRecord {
@@ -96,6 +97,8 @@ pub(super) struct IkeRecord {
     /// The IKE SA is no more; only `format`, `local_spi` and this are set.
     #[prost(message, optional, tag = "70")]
     pub grave: Option<GraveRecord>,
+    #[prost(message, optional, tag = "100")]
+    pub session: Option<SessionRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -389,12 +392,15 @@ pub(super) struct ChildRecord {
     pub rekey_in: Option<u64>,
     #[prost(bool, tag = "60")]
     pub no_tfc: bool,
+    #[prost(bool, tag = "100")]
+    pub terminated: bool,
 }
 
 /// Wipes the secrets; the rest is no secret.
 impl Zeroize for IkeRecord {
     fn zeroize(&mut self) {
         self.keys.zeroize();
+        self.session.zeroize();
         if let Some(half) = &mut self.half_made {
             half.shared.zeroize();
             half.done.zeroize();

@@ -51,6 +51,7 @@ fn settings(host: usize) -> EngineSettings {
             rekey_time: Duration::from_secs(1000),
             takeover: Takeover::Auto,
             roads: Default::default(),
+            session: Default::default(),
             auth: AuthSettings::default(),
             children: vec![Child {
                 name: "net".to_owned(),
@@ -70,6 +71,7 @@ fn settings(host: usize) -> EngineSettings {
             ids: Vec::new(),
             secret: Zeroizing::new(b"secret".to_vec()),
         }],
+        cluster_secret: Default::default(),
         half_open_limit: 8,
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,

@@ -27,6 +27,7 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
 use crate::ike::proposal::{Ask, Identification, IkeProposal, KeyExchangeMethod, accepted};
+use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection, Mobike};
 use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
@@ -368,6 +369,8 @@ impl Initiator {
         }
         payloads.extend(capabilities(&connection, None));
         payloads.extend(mobike::capabilities(&connection, self.path, None));
+        let spis = (self.spi, stage.remote_spi);
+        payloads.extend(crash::offer(turn.settings, &connection, spis));
         let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
         let limit = stage.fragmenting.limit(self.path);
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
@@ -554,6 +557,7 @@ impl Initiator {
             },
         );
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
+        ike.take_token(turn, contents);
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),

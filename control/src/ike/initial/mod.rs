@@ -36,7 +36,7 @@ pub(super) enum Progress {
 }
 
 /// Whether a connection is meant for this pair of addresses.
-fn addresses_match(connection: &Connection, path: Path) -> bool {
+pub(super) fn addresses_match(connection: &Connection, path: Path) -> bool {
     let remote =
         connection.remote_addrs.is_empty() || connection.remote_addrs.contains(&path.remote.ip());
     remote && connection.local_addrs.contains(&path.local.ip())

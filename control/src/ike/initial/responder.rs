@@ -27,6 +27,7 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::virtual_ip;
@@ -441,6 +442,8 @@ impl Responder {
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
         payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
+        payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
+        ike.take_token(turn, contents);
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };

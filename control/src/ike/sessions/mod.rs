@@ -1,0 +1,15 @@
+//! What lets a session outlive an IKE SA, and what bounds it: quick crash detection (RFC 6290),
+//! NAT keepalives, lifetimes.
+//!
+//! ```text
+//!  settings.rs  what the configuration says     state.rs  what an IKE SA remembers, and its record
+//!  crash.rs     tokens that prove a restart     keepalive.rs  an IKE SA alone behind a NAT
+//! ```
+
+pub(super) mod crash;
+mod keepalive;
+mod settings;
+mod state;
+
+pub use settings::{ClusterSecret, SessionSettings};
+pub(super) use state::{SessionRecord, SessionState};
