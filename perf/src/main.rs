@@ -12,6 +12,7 @@
 
 mod clock;
 mod compare;
+mod crowd;
 mod esp;
 mod failover;
 mod ike;
@@ -72,7 +73,9 @@ enum Command {
     #[command(after_help = "Example: hitless-perf sync --pin 1")]
     Sync(Plain),
     /// Takeovers of the demo's cluster, as its hosts see them
-    #[command(after_help = "Example: hitless-perf failover --trials 20 --json")]
+    #[command(
+        after_help = "Examples:\n  hitless-perf failover --trials 20 --json\n  hitless-perf failover --trials 1 --tunnels 1,1000,50000"
+    )]
     Failover {
         #[command(flatten)]
         options: failover::Options,
@@ -182,6 +185,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Failover { options, printing } => {
             results.failover = Some(failover::run(&options)?);
+            results.crowd = crowds(&options)?;
             printing
         }
         Command::All {
@@ -214,6 +218,12 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
     print::result(&results, printing.json)
 }
 
+/// Takeovers of as many tunnels as are asked for.
+fn crowds(options: &failover::Options) -> Result<Option<Vec<results::CrowdLine>>, Box<dyn Error>> {
+    let lines: Result<Vec<_>, _> = options.tunnels.iter().map(|n| crowd::run(*n)).collect();
+    Ok(Some(lines?).filter(|lines| !lines.is_empty()))
+}
+
 /// Everything; takeovers first, whose threads must not inherit the core of the others.
 fn all(
     results: &mut Results,
@@ -221,6 +231,7 @@ fn all(
     failover: &failover::Options,
 ) -> Result<(), Box<dyn Error>> {
     results.failover = Some(failover::run(failover)?);
+    results.crowd = crowds(failover)?;
     let io = io::Options::like(esp);
     match io::run(&io) {
         Ok(lines) => results.io = Some(lines),

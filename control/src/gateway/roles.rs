@@ -100,6 +100,8 @@ impl Gateway {
         self.engine.lead(now, entropy, &mut |ike| {
             plan.get(&ike).copied().unwrap_or(Resume::Probe)
         });
+        // Few are gone on with already.
+        self.publication.left = self.engine.waiting();
         let event = Event::Leads {
             epoch,
             inherits: base.is_some(),

@@ -18,7 +18,7 @@ const PAUSE_FOR_A_THOUSAND: Duration = Duration::from_millis(2);
 /// When the workers were given the policies while a takeover goes on.
 #[derive(Default)]
 pub(super) struct Publication {
-    /// IKE SAs that wait.
+    /// Inherited IKE SAs that wait.
     left: usize,
     last: Instant,
 }
@@ -29,6 +29,11 @@ impl Gateway {
         if !self.handing_over {
             self.publication.left = self.engine.resume_some(now, entropy, A_TURN);
         }
+        self.publication.left
+    }
+
+    /// Inherited IKE SAs that this member has not gone on with yet.
+    pub fn taking_over(&self) -> usize {
         self.publication.left
     }
 

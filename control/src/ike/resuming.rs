@@ -93,6 +93,11 @@ impl Engine {
             };
             self.resume(now, entropy, spi, how);
         }
+        self.waiting()
+    }
+
+    /// How many wait.
+    pub fn waiting(&self) -> usize {
         self.resuming.waiting.len()
     }
 
