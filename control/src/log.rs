@@ -134,6 +134,9 @@ fn sync_event(event: &hitless_sync::Event) {
         S::Malformed { member } => {
             tracing::warn!("member {member} sends what cannot be read; is it of another version?");
         }
+        S::UnexpectedLate { member } => {
+            tracing::warn!("member {member} forwards packets, and has not handed over to us");
+        }
         S::UnknownMember { member } => {
             tracing::warn!("member {member} is not in cluster.members");
         }

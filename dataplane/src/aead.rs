@@ -27,7 +27,7 @@ use self::combined::Combined;
 pub use self::engine::{Engine, EngineError};
 pub use hitless_gcm::Tier;
 
-use crate::prefetch::prefetch_end;
+use crate::prefetch::prefetch_range;
 
 /// Octets of SPI and sequence number.
 const HEADER_LENGTH: usize = 8;
@@ -35,8 +35,6 @@ const HEADER_LENGTH: usize = 8;
 const IV_LENGTH: usize = 8;
 /// Octets of every suite's ICV.
 const ICV_LENGTH: usize = 16;
-/// Octets of a key's rounds and of two powers for lengths and AAD.
-const ROUND_KEYS: usize = 256 + 32;
 /// Packets that are handed to a kernel at once.
 const BURST: usize = 32;
 
@@ -265,12 +263,18 @@ impl EspKey {
         self.suite
     }
 
-    /// Asks for what a packet of so many octets needs of the key.
+    /// Asks for what a packet with so much text needs of the key.
     #[inline]
-    pub(crate) fn prefetch(&self, octets: usize) {
+    pub(crate) fn prefetch(&self, text: usize) {
         if let Cipher::Burst(key) = &self.cipher {
-            prefetch_kernel(key, octets);
+            prefetch_kernel(key, text, self.is_aes128());
         }
+    }
+
+    /// Whether a kernel for bursts reads the fewest round keys.
+    #[inline]
+    pub(crate) fn is_aes128(&self) -> bool {
+        self.suite == EspSuite::Aes128Gcm16
     }
 
     /// The key of a kernel for bursts, if there is one.
@@ -340,11 +344,10 @@ impl fmt::Debug for EspKey {
     }
 }
 
-/// Asks for what a packet of so many octets needs of a kernel's key.
+/// Asks for what a packet with so much text needs of a kernel's key.
 #[inline]
-pub(crate) fn prefetch_kernel(key: &hitless_gcm::Key, octets: usize) {
-    // At its end lie the round keys and, in front of them, a power of H for each block.
-    prefetch_end(key, ROUND_KEYS + octets);
+pub(crate) fn prefetch_kernel(key: &hitless_gcm::Key, text: usize, aes128: bool) {
+    prefetch_range(key, hitless_gcm::Key::read_for(text, aes128));
 }
 
 /// A burst of one packet.

@@ -240,6 +240,14 @@ pub struct Block {
     end: u64,
 }
 
+impl Block {
+    /// The first number, and the one behind the last: nothing is left of the block.
+    #[inline]
+    pub(crate) fn into_bounds(self) -> (u64, u64) {
+        (self.next, self.end)
+    }
+}
+
 impl Iterator for Block {
     type Item = SequenceNumber;
 

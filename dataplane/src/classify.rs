@@ -71,7 +71,7 @@ impl Addresses {
     pub(crate) fn is_between_others(&self, source: IpAddr, destination: IpAddr) -> bool {
         match (source, destination) {
             (IpAddr::V4(from), IpAddr::V4(to)) => {
-                !self.is_martian_v4(from) && !self.v4.contains(&to) && self.is_forwardable_v4(to)
+                self.may_send_v4(from.into()) && self.may_receive_v4(to.into())
             }
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 is_host_v6(from)
@@ -84,26 +84,39 @@ impl Addresses {
         }
     }
 
+    /// Whether a packet to forward may come from the address.
+    #[inline]
+    pub(crate) fn may_send_v4(&self, address: u32) -> bool {
+        !self.is_martian_v4(address.into())
+    }
+
+    /// Whether a packet to forward may go to the address.
+    #[inline]
+    pub(crate) fn may_receive_v4(&self, address: u32) -> bool {
+        let address = Ipv4Addr::from(address);
+        !self.v4.contains(&address) && self.is_forwardable_v4(address)
+    }
+
     /// Whether no packet of somebody else's may come from the address (RFC 1812 section 5.3.7).
     #[inline]
     fn is_martian_v4(&self, address: Ipv4Addr) -> bool {
-        address.is_multicast()
-            || address.is_broadcast()
-            || address.is_loopback()
-            || address.octets()[0] == 0
-            || self.v4.contains(&address)
+        is_special_v4(address) || self.v4.contains(&address)
     }
 
     /// Whether a packet to the address may be forwarded: to one host, and not one of this link's
     /// special addresses.
+    #[inline]
     fn is_forwardable_v4(&self, address: Ipv4Addr) -> bool {
-        let special = address.is_multicast()
-            || address.is_broadcast()
-            || address.is_loopback()
-            || address.is_link_local()
-            || address.octets()[0] == 0;
+        let special = is_special_v4(address) || address.is_link_local();
         !special && !self.broadcast.contains(&address)
     }
+}
+
+/// Whether the address is that of no host, of many, or of whoever asks.
+#[inline]
+fn is_special_v4(address: Ipv4Addr) -> bool {
+    let [first, ..] = address.octets();
+    first == 0 || address.is_loopback() || address.is_multicast() || address.is_broadcast()
 }
 
 /// Whether a packet from or to the address may be forwarded: one host, in more than one link

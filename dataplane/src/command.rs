@@ -56,6 +56,12 @@ pub enum Command {
         address: IpAddr,
         mac: MacAddress,
     },
+    /// Watches for a sign of life of a neighbour, told once by [`Event::Answered`]; and asks for one.
+    Probe {
+        port: usize,
+        address: IpAddr,
+        ask: bool,
+    },
     /// Sends gratuitous ARP or an unsolicited neighbour advertisement for every address on every
     /// port: at once, after 200 ms and after 1 s.
     Announce,
@@ -71,6 +77,9 @@ pub enum Command {
     Capture(Option<Box<Tap>>),
     /// Asks for [`Event::Window`].
     QueryWindow(SaId),
+    /// Whether ESP of an SPI that no SA has is given to the control thread
+    /// ([`Parcel::Stranger`](crate::parcel::Parcel::Stranger)), within a limit, or dropped.
+    Strangers(bool),
 }
 
 /// What a worker no longer uses, for the control thread to drop: dropping costs time and wipes
@@ -106,6 +115,8 @@ pub enum Event {
         address: IpAddr,
         mac: MacAddress,
     },
+    /// The neighbour of [`Command::Probe`] lives (rate-limited hint).
+    Answered { port: usize, address: IpAddr },
     /// A policy wants protection and has no SA (rate-limited hint).
     Acquire { policy: usize, flow: Flow },
     /// ESP for an SPI that is not installed (rate-limited hint).

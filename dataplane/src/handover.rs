@@ -240,6 +240,7 @@ impl Worker {
             taken += 1;
             match (packet, errand) {
                 (None, _) => self.frames.counters.count_drop(DropReason::NoBuffer),
+                (Some(packet), Errand::Open(_)) if !leading => self.not_active_any_more(packet),
                 (Some(packet), _) if !leading => self.frames.drop(packet, DropReason::NotActive),
                 (Some(packet), Errand::Open(hops)) => {
                     self.arrive_again(packet, Came { hops, from }, &mut sorted);

@@ -23,10 +23,13 @@ pub(crate) struct Keepalives {
 }
 
 impl Keepalives {
-    /// Notes what a new SA wants: its first interval begins now.
+    /// Notes what a new SA wants: its first interval begins now, or is over.
     pub(crate) fn begin(&mut self, sa: &mut OutboundSa, now: Instant) {
         self.wanted |= sa.options.keepalive.is_some();
-        sa.kept_alive = now;
+        sa.kept_alive = match sa.keep_alive_at_once {
+            true => Instant::default(),
+            false => now,
+        };
     }
 }
 

@@ -29,6 +29,7 @@ pub mod memory;
 mod mss;
 pub mod neighbour;
 pub mod outer;
+pub mod parcel;
 mod park;
 mod path;
 pub mod pcap;

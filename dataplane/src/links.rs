@@ -6,6 +6,7 @@ mod discovery;
 use std::net::IpAddr;
 
 use hitless_sa::Instant;
+use smallvec::SmallVec;
 
 use crate::frames::Frames;
 use crate::neighbour::{Held, Neighbour, Neighbours, Resolution, Tick, Trust};
@@ -13,6 +14,9 @@ use crate::pool::Packet;
 use crate::port::{BURST, Burst, MacAddress, Port};
 use crate::verdict::DropReason;
 use crate::wire::{ethernet, ndp};
+
+/// Neighbours that a sign of life is awaited of, at most.
+const PROBED: usize = 64;
 
 /// What a worker has to know of a port.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,6 +54,8 @@ pub(crate) struct Links {
     neighbours: Neighbours,
     /// Whom the last packet of this burst went to.
     last: Option<(Neighbour, MacAddress)>,
+    /// Neighbours that a sign of life is awaited of, and those that gave one.
+    probed: SmallVec<[(Neighbour, bool); 4]>,
     /// How often what is known of neighbours has changed.
     changes: u64,
 }
@@ -72,6 +78,7 @@ impl Links {
             links,
             neighbours: Neighbours::new(),
             last: None,
+            probed: SmallVec::new(),
             changes: 0,
         }
     }
@@ -293,6 +300,9 @@ impl Links {
         now: Instant,
     ) -> bool {
         self.last = None;
+        for (probed, lives) in &mut self.probed {
+            *lives |= *probed == neighbour;
+        }
         let Some(learned) = self.neighbours.learn(neighbour, mac, trust, now) else {
             return false;
         };
@@ -301,6 +311,24 @@ impl Links {
             self.frame(frames, packet, neighbour.port, mac);
         }
         learned.changed
+    }
+
+    /// Awaits a sign of life of a neighbour, and asks for one.
+    pub(crate) fn probe(&mut self, frames: &mut Frames, neighbour: Neighbour, ask: bool) {
+        self.probed.retain(|(probed, _)| *probed != neighbour);
+        if self.probed.len() < PROBED {
+            self.probed.push((neighbour, false));
+        }
+        if ask {
+            self.ask(frames, neighbour, None);
+            self.flush(frames);
+        }
+    }
+
+    /// A neighbour that has given the awaited sign of life.
+    pub(crate) fn alive(&mut self) -> Option<Neighbour> {
+        let at = self.probed.iter().position(|(_, lives)| *lives)?;
+        Some(self.probed.swap_remove(at).0)
     }
 
     fn ask(&mut self, frames: &mut Frames, neighbour: Neighbour, to: Option<MacAddress>) {

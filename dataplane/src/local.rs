@@ -10,7 +10,7 @@ use crate::command::Event;
 use crate::flow::Flow;
 use crate::handover::Errand;
 use crate::neighbour::Neighbour;
-use crate::path::Departure;
+use crate::path::{Departure, Sorted};
 use crate::pmtu::TooBig;
 use crate::pool::{Packet, Pool};
 use crate::port::{BURST, Burst, MacAddress, Port};
@@ -37,6 +37,10 @@ impl Worker {
     }
 
     fn tell_neighbour(&mut self, now: Instant, news: Option<(Neighbour, MacAddress)>) {
+        while let Some(Neighbour { port, address }) = self.links.alive() {
+            let event = || Event::Answered { port, address };
+            self.reports.hint(Kind::Answered, now, event);
+        }
         if let Some((neighbour, mac)) = news {
             let event = || Event::NeighbourLearned {
                 port: neighbour.port,
@@ -61,7 +65,7 @@ impl Worker {
     }
 
     /// Sends IP packets that the control thread injected; they are its own (IKE), so no policy is
-    /// asked (RFC 4301 section 4.4.1: IKE bypasses). Returns how many there were.
+    /// asked, or parcels, which go the way of packets that have just come (RFC 4301 section 4.4.1: IKE bypasses). Returns how many there were.
     pub(crate) fn inject(&mut self, now: Instant) -> usize {
         let mut burst = Burst::new();
         self.punt.receive(&mut self.frames.pool, &mut burst);
@@ -70,11 +74,16 @@ impl Worker {
             return 0;
         }
         let leading = self.leadership.leading();
+        let mut sorted = Sorted::default();
         for packet in burst.drain(..) {
-            match leading {
-                true => self.route(now, packet),
-                false => self.frames.drop(packet, DropReason::NotActive),
+            if !leading {
+                self.frames.drop(packet, DropReason::NotActive);
+            } else if let Some(own) = self.unpack(now, packet, &mut sorted) {
+                self.route(now, own);
             }
+        }
+        if !sorted.is_empty() {
+            self.inbound_and_outbound(now, &mut sorted);
         }
         self.links.flush(&mut self.frames);
         injected

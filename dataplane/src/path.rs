@@ -44,7 +44,7 @@ pub(crate) struct Sorted {
 }
 
 impl Sorted {
-    fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.arrivals.is_empty() && self.departures.is_empty()
     }
 
@@ -104,7 +104,7 @@ impl Worker {
         // Once a burst (rule R3): who does not lead handles nothing and sends nothing.
         if !self.leadership.leading() {
             for packet in burst.drain(..) {
-                self.frames.drop(packet, DropReason::NotActive);
+                self.not_active(port, packet);
             }
             return received;
         }
@@ -188,13 +188,25 @@ impl Worker {
         if !self.frames.pool.trim_front(&mut packet, ethernet::HEADER) {
             return self.frames.drop(packet, DropReason::Malformed);
         }
+        self.sort_ip(port, now, packet, ours, sorted);
+    }
+
+    /// What an IP packet is to us; `ours` if its frame was for our Ethernet address.
+    pub(crate) fn sort_ip(
+        &mut self,
+        port: usize,
+        now: Instant,
+        packet: Packet,
+        ours: bool,
+        sorted: &mut Sorted,
+    ) {
         let Some((packet, class)) = self.whole(now, packet, ours) else {
             return;
         };
         if !ours && class != Class::Neighbour {
             return self.frames.drop(packet, DropReason::NotForUs);
         }
-        // 3. Where it goes next. ESP and IKE bypass the SPD (RFC 4301 section 4.4.1.3, RFC 7296).
+        // Where it goes next. ESP and IKE bypass the SPD (RFC 4301 section 4.4.1.3, RFC 7296).
         let protected = self.links.is_protected(port);
         match class {
             Class::Esp(outer) => self.arrive(packet, outer, Came::default(), sorted),

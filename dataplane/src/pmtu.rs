@@ -36,7 +36,10 @@ impl PathMtu {
     /// link of this MTU.
     #[inline]
     pub fn limit(&self, link: usize, now: Instant) -> usize {
-        in_force(self.0.load(Ordering::Relaxed), link, now)
+        match self.0.load(Ordering::Relaxed) {
+            0 => link,
+            word => in_force(word, link, now),
+        }
     }
 
     /// Takes what an error says. False if it is not to be believed: more than goes out anyway, or

@@ -9,7 +9,7 @@ const LINE: usize = 64;
 /// Asks for the whole of a value.
 #[inline]
 pub(crate) fn prefetch<T>(value: &T) {
-    prefetch_end(value, size_of::<T>());
+    prefetch_range(value, 0..size_of::<T>());
 }
 
 /// Asks for so many octets at the start of a value.
@@ -18,17 +18,11 @@ pub(crate) fn prefetch_start<T>(value: &T, octets: usize) {
     prefetch_range(value, 0..octets);
 }
 
-/// Asks for so many octets at the end of a value.
+/// Asks for the lines of these octets of a value, which begins with one if it matters.
 #[inline]
-pub(crate) fn prefetch_end<T>(value: &T, octets: usize) {
-    let from = size_of::<T>().saturating_sub(octets);
-    prefetch_range(value, from..size_of::<T>());
-}
-
-#[inline]
-fn prefetch_range<T>(value: &T, octets: Range<usize>) {
+pub(crate) fn prefetch_range<T>(value: &T, octets: Range<usize>) {
     let start = std::ptr::from_ref(value).cast::<i8>();
-    let (mut offset, end) = (octets.start, octets.end.min(size_of::<T>()));
+    let (mut offset, end) = (octets.start / LINE * LINE, octets.end.min(size_of::<T>()));
     while offset < end {
         hint(start.wrapping_add(offset));
         offset += LINE;

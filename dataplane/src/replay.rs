@@ -139,6 +139,21 @@ impl ReplayWindow {
     #[inline]
     pub fn mark(&mut self, number: SequenceNumber) -> bool {
         let n = number.0;
+        let ahead = n.wrapping_sub(self.top);
+        let place = n % 64;
+        if (1..=place).contains(&ahead) {
+            // Mostly it is one of the next few, and all that leave for them were seen.
+            let index = self.word(n);
+            let word = &mut self.bitmap[index];
+            let leaving = (u64::MAX >> (64 - ahead)) << (place + 1 - ahead);
+            let unseen = !*word & leaving;
+            if unseen != 0 {
+                self.lost = self.lost.saturating_add(unseen.count_ones().into());
+            }
+            *word = *word & !leaving | 1 << place;
+            self.top = n;
+            return true;
+        }
         if n > self.top {
             self.advance(n);
         } else if self.check(number).is_err() {

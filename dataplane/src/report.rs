@@ -33,9 +33,11 @@ pub(crate) enum Kind {
     Neighbour,
     IcmpError,
     Strayed,
+    Stranger,
+    Answered,
 }
 
-const KINDS: usize = 7;
+const KINDS: usize = 9;
 
 /// So many in a period, then none until the next one.
 #[derive(Clone, Copy, Default)]

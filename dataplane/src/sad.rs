@@ -88,6 +88,9 @@ pub struct OutboundSa {
     pub(crate) outer: OuterHeader,
     /// When a keepalive last went.
     pub(crate) kept_alive: Instant,
+    /// A NAT keepalive is due as soon as this half is installed, if it wants any: a predecessor's
+    /// may be long ago.
+    pub keep_alive_at_once: bool,
     /// What this worker has sent and dropped of it.
     pub counters: Arc<SaCounters>,
     /// When a packet was last sent.
@@ -122,6 +125,7 @@ impl OutboundSa {
             options: child.options,
             outer,
             kept_alive: Instant::default(),
+            keep_alive_at_once: false,
             counters: Arc::default(),
             last_use: Instant::default(),
         })

@@ -6,7 +6,7 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use hitless_sa::{Instant, SaId, UdpEncapsulation};
@@ -73,23 +73,39 @@ pub struct WorkerSettings {
 /// Whether this member leads: one flag for all workers of a group, set by the control thread.
 /// A worker looks at it once a burst.
 #[derive(Debug)]
-pub struct Leadership(AtomicBool);
+pub struct Leadership(AtomicU8);
+
+const FOLLOWS: u8 = 0;
+const LEADS: u8 = 1;
+const FORWARDS: u8 = 2;
 
 impl Leadership {
     /// A flag that says so.
     pub fn new(leading: bool) -> Arc<Leadership> {
-        Arc::new(Leadership(AtomicBool::new(leading)))
+        Arc::new(Leadership(AtomicU8::new(u8::from(leading))))
     }
 
     /// Whether this member leads.
     pub fn leading(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+        self.0.load(Ordering::Acquire) == LEADS
+    }
+
+    /// Whether this member has handed over a moment ago, and gives packets that still come to it to
+    /// the control thread ([`Parcel::Late`](crate::parcel::Parcel::Late)).
+    pub fn forwards(&self) -> bool {
+        self.0.load(Ordering::Acquire) == FORWARDS
+    }
+
+    /// As `set(false)`, but what still comes is forwarded.
+    pub fn hand_over(&self) {
+        self.0.store(FORWARDS, Ordering::SeqCst);
     }
 
     /// Takes effect at each worker's next burst. After `set(false)`, a [`Command::Barrier`] that is
     /// answered means that nothing more leaves that worker.
     pub fn set(&self, leading: bool) {
-        self.0.store(leading, Ordering::SeqCst);
+        let state = if leading { LEADS } else { FOLLOWS };
+        self.0.store(state, Ordering::SeqCst);
     }
 }
 
@@ -164,6 +180,8 @@ pub struct Worker {
     pub(crate) schedule: Schedule,
     /// When the announcement under way began, and how many of its parts have gone out.
     announcement: Option<(Instant, usize)>,
+    /// Packets of unknown SPIs are given to the control thread.
+    pub(crate) strangers: bool,
     /// When the frames are counted next.
     account_due: Instant,
     /// Of the last packet that was sent from here.
@@ -243,6 +261,7 @@ pub fn worker_with_pool(
         publisher,
         schedule: Schedule::new(settings.checkpoint, settings.sa_capacity),
         announcement: None,
+        strangers: false,
         account_due: Instant::default(),
         // Both halves begin apart in each worker: IPv4 has room for the lower one only.
         identification: (id as u32).wrapping_mul(0x9e37_79b9),
@@ -420,6 +439,11 @@ impl Worker {
                 self.set_neighbour(port, address, mac, now)
             }
             Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
+            Command::Probe { port, address, ask } => {
+                let neighbour = Neighbour { port, address };
+                let ask = ask && self.leadership.leading();
+                self.links.probe(&mut self.frames, neighbour, ask);
+            }
             Command::Announce => self.announcement = Some((now, 0)),
             Command::Trace(trace) => {
                 if let Some(old) = self.frames.watch.set_trace(trace) {
@@ -433,6 +457,7 @@ impl Worker {
             }
             Command::Barrier(number) => self.answer_barrier(number),
             Command::QueryWindow(id) => self.answer_window(id),
+            Command::Strangers(on) => self.strangers = on,
         }
     }
 
@@ -549,12 +574,6 @@ impl Worker {
         if self.schedule.note(slot, now, packets) {
             self.publish(slot);
         }
-    }
-
-    /// Asks for what [`Worker::note_uses`] needs.
-    #[inline]
-    pub(crate) fn prefetch_use(&self, slot: u32) {
-        self.schedule.prefetch(slot);
     }
 
     /// Publishes what is due. With many SAs all of it lies in memory: each step asks for what the next

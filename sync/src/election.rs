@@ -13,17 +13,13 @@ use crate::takeover::{self, Right};
 use crate::vote::Campaign;
 use crate::{Event, Role, StepDown};
 
-/// How many times the takeover time a member without rights waits in silence before it leads on
-/// nothing (R12).
-const PATIENCE: u32 = 5;
-
 /// Who is the better leader of two that share no keys: able, with more objects, with inherited
 /// keys, preferred.
 type Rank = (bool, u32, bool, u8, MemberId);
 
 impl Node {
     fn patience(&self) -> Duration {
-        self.settings.takeover() * PATIENCE
+        self.settings.patience()
     }
 
     pub(crate) fn next_epoch(&mut self) -> Epoch {
@@ -142,7 +138,7 @@ impl Node {
             return;
         };
         let (epoch, bare) = (following.epoch, following.bare);
-        if following.admitted && following.handed_over && self.now >= following.not_before {
+        if following.admitted && following.handed_over() && self.now >= following.not_before {
             return self.take_over();
         }
         if self.suspicion().is_some_and(|at| self.now >= at) {
@@ -218,8 +214,8 @@ impl Node {
         let right = Right {
             base: following.epoch,
             session: following.session,
-            handed_over: following.handed_over,
-            exact: following.vouched(self.now, self.settings.vouch),
+            handed_over: following.handed_over(),
+            exact: following.vouched(self.now, &self.settings),
         };
         if elected {
             self.want(Some(epoch), Some(epoch));

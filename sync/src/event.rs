@@ -100,6 +100,12 @@ pub enum Input<'a> {
     Switchover,
     /// The process is about to end: hand over or resign, then [`Event::Stopped`].
     Shutdown,
+    /// Packets that came to this member after it had handed over, for the one that it handed over
+    /// to ([`Node::successor`](crate::Node::successor)); 57,344 octets together at most.
+    Late {
+        to: MemberId,
+        packets: Vec<Vec<u8>>,
+    },
     /// Whether this member could do the work of an active.
     Health {
         healthy: bool,
@@ -232,6 +238,11 @@ pub enum Output {
         on: bool,
         members: Vec<MemberId>,
     },
+    /// Packets that came late to the member that handed over to this one, or is about to.
+    Late {
+        from: MemberId,
+        packets: Vec<Vec<u8>>,
+    },
     /// Replace this SA by keys that were never offered.
     RekeyNow {
         sa: SaId,
@@ -296,6 +307,10 @@ pub enum Event {
         member: MemberId,
     },
     UnknownMember {
+        member: MemberId,
+    },
+    /// Late packets of a member that did not hand over to this one; they are dropped.
+    UnexpectedLate {
         member: MemberId,
     },
     PersistFailed,

@@ -22,8 +22,8 @@ pub(crate) struct Following {
     pub session: u64,
     /// Has the right to take over (R9).
     pub admitted: bool,
-    /// The leader sent the exact ends and stopped (R15).
-    pub handed_over: bool,
+    /// The leader sent the exact ends and stopped (R15), not before this time of ours.
+    handed_over: Option<u64>,
     pub last_beat: Instant,
     /// A takeover could not be written; not tried again before this.
     pub not_before: Instant,
@@ -56,7 +56,7 @@ impl Following {
             sid,
             session,
             admitted: false,
-            handed_over: false,
+            handed_over: None,
             last_beat: now,
             not_before: now,
             ack_due: true,
@@ -78,17 +78,27 @@ impl Following {
         due
     }
 
+    pub fn handed_over(&self) -> bool {
+        self.handed_over.is_some()
+    }
+
     pub fn applied(&self) -> u64 {
         self.applied
     }
 
     /// R16: no output can have left that this member does not know, because its newest message
-    /// was heard less than D ago, by a clock that is at most 1 % slow.
-    pub fn vouched(&self, now: Instant, vouch: Duration) -> bool {
-        let trusted = vouch - vouch / 100;
+    /// was heard less than D ago, by a clock that is at most 1 % slow. Who has handed over is
+    /// silent for longer, but not for ever: without a leader it leads on nothing (R12), and asks
+    /// the peers for new keys with Message IDs of its own.
+    pub fn vouched(&self, now: Instant, settings: &Settings) -> bool {
+        let patience = settings.patience();
+        let (heard, span) = match self.handed_over {
+            Some(echo) => (echo, patience),
+            None => (self.echo, settings.vouch.min(patience)),
+        };
+        let trusted = span - span / 100;
         let exact = self.admitted && !self.unvouched;
-        let heard = self.echo != 0 && now < Instant(self.echo) + trusted;
-        exact && (self.handed_over || heard)
+        exact && heard != 0 && now < Instant(heard) + trusted
     }
 
     /// Applies what a packet of this session carries.
@@ -170,7 +180,7 @@ impl Following {
                     recorded.last = Some((end.lease(), std::mem::take(&mut record.window)));
                 }
             }
-            HAND_OVER => self.handed_over = true,
+            HAND_OVER => self.handed_over = Some(self.echo),
             // A later version's step: it is counted, so that the stream goes on.
             _ => {}
         }

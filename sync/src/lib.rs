@@ -48,6 +48,7 @@ mod election;
 mod event;
 mod following;
 mod grant;
+mod late;
 mod leading;
 mod lease;
 mod message;

@@ -19,6 +19,13 @@ pub(crate) const DATAGRAM_TARGET: usize = 1_200;
 /// The largest object that fits into one datagram.
 pub(crate) const BODY_LIMIT: usize = 57_344;
 
+/// What a member may be able to do. A bit that is not known is ignored; who lacks one is never sent
+/// what it stands for, so that members of two versions work together (the upgrade path).
+pub(crate) mod features {
+    /// Takes packets that came late to its predecessor.
+    pub const LATE: u64 = 1;
+}
+
 /// (1 counter, 2 leader, 3 incarnation of the leader)
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub(crate) struct WireEpoch {
@@ -220,6 +227,14 @@ pub(crate) struct Packet {
     pub candidate: Option<WireEpoch>,
     #[prost(message, optional, tag = "42")]
     pub candidate_base: Option<WireEpoch>,
+
+    /// What the sender can do beyond what every version can: bits of [`features`].
+    #[prost(uint64, tag = "130")]
+    pub features: u64,
+    /// Packets for the cluster that came to a member which has handed over to the receiver. Such a
+    /// message says nothing else, and is sent only to who has [`features::LATE`].
+    #[prost(bytes = "vec", repeated, tag = "131")]
+    pub late: Vec<Vec<u8>>,
 }
 
 impl Packet {

@@ -148,6 +148,7 @@ impl Node {
                 }
             }
             Input::PersistFailed => self.persist_failed(),
+            Input::Late { to, packets } => self.send_late(to, packets),
             Input::Health { healthy } => self.healthy = healthy,
             Input::Ready { ready } => self.ready = ready,
             Input::Switchover => self.switchover(),
@@ -239,6 +240,10 @@ impl Node {
             return self.event(Event::ConfigMismatch { member: from });
         }
         let incarnation = self.durable.incarnation;
+        if !packet.late.is_empty() {
+            let present = peer.is_present(incarnation, &packet);
+            return self.take_late(from, present, std::mem::take(&mut packet.late));
+        }
         let Some(reading) = peer.observe(self.now, incarnation, &packet, &mut self.outputs) else {
             return;
         };
@@ -454,7 +459,6 @@ impl Node {
 
     /// What this member does now.
     pub fn status(&self, now: Instant) -> Status {
-        let vouch = self.settings.vouch;
         let mut status = Status {
             role: self.role(),
             epoch: None,
@@ -477,11 +481,11 @@ impl Node {
             State::Following(following) => {
                 status.epoch = Some(following.epoch);
                 status.leader = Some(following.leader);
-                status.vouched = following.vouched(now, vouch);
+                status.vouched = following.vouched(now, &self.settings);
             }
             State::TakingOver(taking) => {
                 status.epoch = Some(taking.campaign.epoch);
-                status.vouched = taking.following.vouched(now, vouch);
+                status.vouched = taking.following.vouched(now, &self.settings);
             }
             State::Leading(leading) => {
                 status.epoch = Some(leading.epoch);

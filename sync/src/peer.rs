@@ -36,6 +36,7 @@ pub(crate) struct Said {
     pub healthy: bool,
     pub promised: Option<Epoch>,
     pub session: Option<Sid>,
+    pub features: u64,
 }
 
 /// How a packet relates to those before it.
@@ -116,6 +117,7 @@ impl Peer {
                 healthy: !packet.unhealthy,
                 promised: packet.promised.and_then(WireEpoch::epoch),
                 session: packet.session,
+                features: packet.features,
             });
         }
         Some(Reading {
@@ -123,6 +125,13 @@ impl Peer {
             fresh,
             for_me,
         })
+    }
+
+    /// Whether a packet is of the process that is known, for this one of ours.
+    pub fn is_present(&self, me: Incarnation, packet: &Packet) -> bool {
+        let known = (self.incarnation, self.process);
+        known == (Some(Incarnation(packet.incarnation)), packet.process)
+            && packet.to_incarnation == me.0
     }
 
     /// What it says of itself, unless that is older than `age`.

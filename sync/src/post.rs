@@ -183,7 +183,7 @@ impl Node {
     }
 
     /// What every packet says.
-    fn base(&mut self, to: MemberId, role: Role) -> Packet {
+    pub(crate) fn base(&mut self, to: MemberId, role: Role) -> Packet {
         self.serial += 1;
         let peer = self.peers.get(&to);
         let said = peer.and_then(|peer| peer.said);
@@ -201,6 +201,7 @@ impl Node {
             promised: self.durable.promised.map(Into::into),
             led: self.durable.led.map(Into::into),
             role: wire_role(role),
+            features: self.settings.features(),
             unhealthy: !self.healthy || self.stopping.is_some() || !self.ready,
             ..Packet::default()
         }
@@ -221,7 +222,7 @@ impl Node {
         }
     }
 
-    fn send(&mut self, to: MemberId, packet: &Packet) {
+    pub(crate) fn send(&mut self, to: MemberId, packet: &Packet) {
         self.outputs.push_back(Output::Datagram {
             to,
             payload: packet.seal(),

@@ -30,6 +30,7 @@ impl fmt::Debug for Input<'_> {
             Input::Drained(ends) => write!(f, "Drained({} SAs)", ends.len()),
             Input::Switchover => f.write_str("Switchover"),
             Input::Shutdown => f.write_str("Shutdown"),
+            Input::Late { to, packets } => write!(f, "Late(to {to}, {} packets)", packets.len()),
             Input::Ready { ready } => write!(f, "Ready({ready})"),
             Input::Health { healthy } => write!(f, "Health({healthy})"),
         }
@@ -67,6 +68,9 @@ impl fmt::Debug for Output {
                 .finish(),
             Output::StepDown { reason } => write!(f, "StepDown({reason:?})"),
             Output::Drain => f.write_str("Drain"),
+            Output::Late { from, packets } => {
+                write!(f, "Late(from {from}, {} packets)", packets.len())
+            }
             Output::Lease { sa, lease } => write!(f, "Lease({sa}, {lease:?})"),
             Output::Committed {
                 object,

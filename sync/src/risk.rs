@@ -50,6 +50,9 @@ pub struct ClassRisk {
     pub greatest_blackout: u64,
     /// ... and of all together.
     pub packets_at_risk: u64,
+    /// What IPSEC_REPLAY_COUNTER_SYNC would ask the peer for, `H - c` (RFC 6311 section 5.2), of the
+    /// SA with the most: `c` is the newest checkpoint.
+    pub greatest_delta: u64,
     /// Numbers that the active may still use without another acknowledgement, of the SA with the
     /// fewest.
     pub least_remaining: Option<u64>,
@@ -77,6 +80,7 @@ struct Fate {
     esn: bool,
     skip: u64,
     blackout: u64,
+    delta: u64,
     remaining: Option<u64>,
 }
 
@@ -100,6 +104,7 @@ impl Risk {
         class.sas += 1;
         class.greatest_skip = class.greatest_skip.max(fate.skip);
         class.greatest_blackout = class.greatest_blackout.max(fate.blackout);
+        class.greatest_delta = class.greatest_delta.max(fate.delta);
         class.packets_at_risk = class.packets_at_risk.saturating_add(fate.blackout);
         class.least_remaining = match (class.least_remaining, fate.remaining) {
             (Some(least), Some(one)) => Some(least.min(one)),
@@ -116,7 +121,7 @@ impl Node {
             State::Following(following) => {
                 let mut risk = recorded(&self.store, following.session);
                 risk.standbys = usize::from(following.admitted);
-                risk.exact = following.vouched(self.now, self.settings.vouch);
+                risk.exact = following.vouched(self.now, &self.settings);
                 risk
             }
             State::TakingOver(_) | State::Out(_) => recorded(&self.store, 0),
@@ -155,6 +160,7 @@ fn fate(bound: &[&Session], sa: SaId, led: &LedSa) -> Result<Fate, Unserved> {
         esn: led.esn,
         skip: 0,
         blackout: 0,
+        delta: 0,
         remaining: Some((led.limit.grant.0 + 1).saturating_sub(led.cursor)),
     };
     for session in bound {
@@ -168,6 +174,8 @@ fn fate(bound: &[&Session], sa: SaId, led: &LedSa) -> Result<Fate, Unserved> {
         fate.skip = fate.skip.max(skip);
         let blackout = lease.high_water.0.saturating_sub(led.top);
         fate.blackout = fate.blackout.max(blackout);
+        let seen = led.checkpoint.unwrap_or_default().inbound_top.0;
+        fate.delta = fate.delta.max(lease.high_water.0.saturating_sub(seen));
     }
     Ok(fate)
 }
@@ -189,14 +197,16 @@ fn remembered(recorded: &Recorded, session: u64) -> Result<Fate, Unserved> {
     }
     let checkpoint = recorded.checkpoint.unwrap_or_default();
     let next = checkpoint.outbound_next.0.max(1);
+    let delta = recorded
+        .lease
+        .high_water
+        .0
+        .saturating_sub(checkpoint.inbound_top.0);
     Ok(Fate {
         esn: recorded.esn,
         skip: (recorded.lease.grant.0 + 1).saturating_sub(next),
-        blackout: recorded
-            .lease
-            .high_water
-            .0
-            .saturating_sub(checkpoint.inbound_top.0),
+        blackout: delta,
+        delta,
         remaining: None,
     })
 }

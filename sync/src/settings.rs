@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use hitless_sa::{Epoch, Incarnation, Lease, MemberId, SequenceNumber};
 
+use crate::message::features;
+
 /// One configured member of the group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Member {
@@ -86,6 +88,8 @@ pub struct Settings {
     /// Give the lead to an admitted member of higher priority.
     pub preempt: bool,
     pub leases: LeaseSizes,
+    /// Take packets from a predecessor that they came to after it had handed over.
+    pub late: bool,
     /// Rules that a test switches off to prove that it would notice.
     #[doc(hidden)]
     pub mutant: Mutant,
@@ -106,7 +110,16 @@ impl Settings {
             witness: None,
             preempt: false,
             leases: LeaseSizes::default(),
+            late: true,
             mutant: Mutant::default(),
+        }
+    }
+
+    /// What this member says that it can do.
+    pub(crate) fn features(&self) -> u64 {
+        match self.late {
+            true => features::LATE,
+            false => 0,
         }
     }
 
@@ -118,6 +131,11 @@ impl Settings {
     /// Silence after which an active counts as dead.
     pub fn takeover(&self) -> Duration {
         self.heartbeat * self.missed.max(1)
+    }
+
+    /// How long a member without rights waits in silence before it leads on nothing (R12).
+    pub(crate) fn patience(&self) -> Duration {
+        self.takeover() * 5
     }
 }
 

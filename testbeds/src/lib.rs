@@ -17,6 +17,7 @@ pub mod esp_peer;
 pub mod faults;
 pub mod gateway;
 pub mod guard;
+pub mod mangle;
 pub mod model;
 pub mod mutate;
 pub mod netns;

@@ -13,7 +13,7 @@ use hitless_testbeds::error::LabError;
 use hitless_testbeds::guard::{self, Guard};
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
 use hitless_testbeds::{
-    clock, conformance, esp_peer, faults, model, mutate, netns, sim, strongswan,
+    clock, conformance, esp_peer, faults, mangle, model, mutate, netns, sim, strongswan,
 };
 
 /// Scenarios for hitless, with real peers in network namespaces.
@@ -46,6 +46,10 @@ enum Command {
     Model(Model),
     /// Send damaged packets through a worker and watch that they do no harm. Needs nothing.
     Mutate(Mutate),
+    /// Speak IKEv2 to a gateway with real keys, each message wrong in another way, and print what
+    /// comes back beside what the RFC says. Needs nothing.
+    #[command(after_help = "Example: hitless-testbeds mangle fragment")]
+    Mangle(Mangle),
     /// Print the table of the checklist, from what test runners have printed.
     Conformance(Conformance),
     /// Drive one worker for a suite in another language, over stdin and stdout.
@@ -155,6 +159,16 @@ struct Mutate {
 }
 
 #[derive(Args)]
+struct Mangle {
+    /// Only the cases with this in their name.
+    #[arg(default_value = "")]
+    filter: String,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Run {
     /// A name that `list` shows.
     name: String,
@@ -177,6 +191,7 @@ fn main() -> ExitCode {
         Command::Sim(sim) => exit(sim.carry_out()),
         Command::Model(model) => exit(model.carry_out()),
         Command::Mutate(mutate) => exit(mutate.carry_out()),
+        Command::Mangle(mangle) => exit(mangle.carry_out()),
         Command::Conformance(table) => exit(table.carry_out()),
         Command::EspPeer => exit(serve()),
         Command::Guard { runner } => exit(guard::watch(runner).map(|()| true)),
@@ -292,6 +307,17 @@ impl Mutate {
             false => print(summary.to_string().trim_end())?,
         }
         Ok(summary.faults.is_empty())
+    }
+}
+
+impl Mangle {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let table = mangle::run(&self.filter);
+        match self.json {
+            true => print(&json(&table, "the table")?)?,
+            false => print(&table.to_string())?,
+        }
+        Ok(table.passed)
     }
 }
 

@@ -429,3 +429,27 @@ fn the_top_level_holds_what_the_layout_names() {
         .collect();
     assert_none("strangers at the top level", &strangers);
 }
+
+/// Every rule of RFC 6311 (R1 to R46) and every hole in it (H1 to H8) has a test that says so in its
+/// name, beside `rfc6311`.
+#[test]
+fn every_rule_of_rfc6311_has_a_test_named_after_it() {
+    let mut named = std::collections::BTreeSet::new();
+    for source in sources("rs") {
+        let mut lines = source.text.lines().map(str::trim);
+        while let Some(line) = lines.next() {
+            if line != "#[test]" {
+                continue;
+            }
+            let name = lines.find_map(|line| line.strip_prefix("fn "));
+            let words: Vec<&str> = name.unwrap_or_default().split(['_', '(']).collect();
+            if words.contains(&"rfc6311") {
+                named.extend(words.iter().map(|word| word.to_string()));
+            }
+        }
+    }
+    let rules = (1..=46).map(|n| format!("r{n}"));
+    let all = rules.chain((1..=8).map(|n| format!("h{n}")));
+    let missing: Vec<String> = all.filter(|r| !named.contains(r)).collect();
+    assert!(missing.is_empty(), "no test is named after {missing:?}");
+}

@@ -50,6 +50,10 @@ pub struct ClassReport {
     pub greatest_blackout: u64,
     /// The same of all SAs together.
     pub packets_at_risk: u64,
+    /// What RFC 6311 would ask a peer to leave out (the recorded high water less the newest
+    /// checkpoint), at most.
+    #[serde(default)]
+    pub greatest_delta: u64,
     /// Numbers that the active may still use without another acknowledgement, at least.
     pub least_remaining: Option<u64>,
 }
@@ -104,12 +108,14 @@ fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
         };
         writeln!(
             out,
-            "  {} {} SAs: skip at most {}, {} inbound packets at risk ({} of one SA){left}",
+            "  {} {} SAs: skip at most {}, {} inbound packets at risk ({} of one SA), \
+             replay counter delta at most {}{left}",
             class.sas,
             plain(&class.class),
             class.greatest_skip,
             class.packets_at_risk,
-            class.greatest_blackout
+            class.greatest_blackout,
+            class.greatest_delta
         )?;
     }
     writeln!(
@@ -164,6 +170,7 @@ mod tests {
                 sas: 200,
                 greatest_skip: 65_536,
                 greatest_blackout: 40,
+                greatest_delta: 64,
                 packets_at_risk: 900,
                 least_remaining: Some(30_000),
             }],
@@ -182,7 +189,7 @@ mod tests {
         for part in [
             "cluster hq\\u{1b}, member 1: active, epoch 3.1.7, 2 takeovers",
             "1 could take over, Message IDs exact",
-            "200 esn SAs: skip at most 65536, 900 inbound packets at risk (40 of one SA), 30000",
+            "200 esn SAs: skip at most 65536, 900 inbound packets at risk (40 of one SA), replay counter delta at most 64, 30000",
             "1.7.3: its record is not acknowledged yet",
             "NOT HEALTHY: worker 1 is stuck",
         ] {

@@ -13,6 +13,7 @@ use super::document::Section;
 use super::pools::Surroundings;
 use super::report::Refusal;
 use super::selectors;
+use super::sessions;
 use super::value;
 use crate::ike::proposal::EspProposal;
 use crate::ike::settings::{Child, Connection};
@@ -25,15 +26,6 @@ const CHILD_REKEY_TIME: Duration = Duration::from_secs(3600);
 
 /// swanctl's words for a child that mean nothing here.
 const FOREIGN_CHILD: &[(&str, &str)] = &[
-    ("life_time", "leave it out: use rekey_time"),
-    (
-        "rekey_bytes",
-        "leave it out: the sequence numbers bound the traffic of a key",
-    ),
-    (
-        "rekey_packets",
-        "leave it out: the sequence numbers bound the traffic of a key",
-    ),
     ("updown", "leave it out: the dataplane routes by itself"),
     (
         "hw_offload",
@@ -129,6 +121,7 @@ fn child(
     let mode = section.or("mode", Mode::Tunnel, value::word(MODES));
     let ends = selectors::read(section, mode, surroundings);
     let rekey_time = section.or("rekey_time", CHILD_REKEY_TIME, lifetime);
+    let lifetimes = sessions::lifetimes(section, rekey_time);
     let replay_window = section.or("replay_window", DEFAULT_WINDOW, replay_window);
     let treatment = treatment(section);
     section.finish(FOREIGN_CHILD);
@@ -141,6 +134,7 @@ fn child(
         remote_ts: ends.remote_ts,
         dynamic: ends.dynamic,
         rekey_time,
+        lifetimes,
         replay_window,
         options: treatment?,
         start,

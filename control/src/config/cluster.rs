@@ -52,6 +52,11 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
     );
     let preempt = section.or("preempt", false, value::boolean);
     let hold = section.or("hold", Duration::from_secs(2), value::duration);
+    let late = section.or(
+        "late",
+        Duration::from_millis(250),
+        value::duration_within(Duration::ZERO, Duration::from_secs(10)),
+    );
     let state_dir = section.or(
         "state_dir",
         PathBuf::from(DEFAULT_STATE_DIR),
@@ -82,6 +87,7 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
         witness,
         preempt,
         hold,
+        late,
         state_dir,
     })
 }

@@ -19,7 +19,7 @@ use super::value::{self, quoted};
 use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
 use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{Identification, IkeProposal};
-use crate::ike::settings::{Connection, Pool, Takeover};
+use crate::ike::settings::{Connection, Pool, Takeover, TakeoverInbound};
 
 const EXAMPLE: &str = "[connections.office]\nremote_addrs = [\"198.51.100.7\"]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n\n[connections.office.children.net]\nesp_proposals = [\"aes128gcm16-x25519-esn\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]";
 const IKE_PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
@@ -29,15 +29,9 @@ const IKE_REKEY_TIME: Duration = Duration::from_secs(4 * 3600);
 /// swanctl's words for a connection that mean nothing here.
 const FOREIGN: &[(&str, &str)] = &[
     (
-        "over_time",
-        "leave it out: an SA that is being rekeyed lives until the new one works",
-    ),
-    ("rand_time", "leave it out"),
-    (
         "keyingtries",
         "leave it out: `start_action = \"start\"` tries until it succeeds",
     ),
-    ("unique", "leave it out"),
     (
         "dpd_timeout",
         "leave it out: retransmissions decide (RFC 7296 section 2.4)",
@@ -123,9 +117,14 @@ fn connection(
     let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
     let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
     let takeover = section.or("takeover", Takeover::default(), value::word(TAKEOVERS));
+    let inbound = section.or(
+        "takeover_inbound",
+        TakeoverInbound::default(),
+        value::word(TAKEOVERS_INBOUND),
+    );
     let (fragmentation, fragment_size) = fragmentation(section);
     let roads = pools::roads(section, context.pools);
-    let session = sessions::read(section);
+    let session = sessions::read(section, rekey_time, reauth_time);
     let surroundings = Surroundings {
         local_addrs: local_addrs.as_deref(),
         remote_addrs: remote_addrs.as_deref(),
@@ -161,6 +160,7 @@ fn connection(
         dpd_delay,
         rekey_time,
         takeover,
+        inbound,
         roads: roads?,
         session,
         auth: AuthSettings {
@@ -197,6 +197,12 @@ const TAKEOVERS: &[(&str, Takeover)] = &[
     ("message-id-sync", Takeover::MessageIdSync),
     ("probe", Takeover::Probe),
     ("rekey", Takeover::Rekey),
+];
+
+const TAKEOVERS_INBOUND: &[(&str, TakeoverInbound)] = &[
+    ("strict", TakeoverInbound::Strict),
+    ("learn", TakeoverInbound::Learn),
+    ("rekey", TakeoverInbound::Rekey),
 ];
 
 const FRAGMENTATIONS: &[(&str, Fragmentation)] = &[

@@ -52,6 +52,8 @@ pub struct ClusterConfig {
     pub preempt: bool,
     /// How long a member that starts waits for the others before it leads on nothing.
     pub hold: Duration,
+    /// How long the old active forwards what still comes to it after a planned switchover.
+    pub late: Duration,
     /// Where the epoch file lives.
     pub state_dir: PathBuf,
 }
@@ -127,6 +129,8 @@ pub struct PortConfig {
     /// The cluster's addresses on this network.
     pub addresses: Vec<Prefix>,
     pub routes: Vec<RouteConfig>,
+    /// Next hops that must answer, or this member is not fit to be active.
+    pub monitor: Vec<IpAddr>,
     /// Whether clear-text hosts are behind this port (true) or IPsec peers (false).
     pub protected: bool,
     /// The cluster's Ethernet address on this network, which moves with the lead.

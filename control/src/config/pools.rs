@@ -11,7 +11,8 @@ use super::document::Section;
 use super::report::Refusal;
 use super::suggest::nearest;
 use super::value;
-use crate::ike::settings::{Childless, Mobike, Pool, Roads};
+use crate::ike::settings::{Childless, Mobike, Pool, Roads, Unique, WindowSize};
+use crate::ike::window::MAX_WINDOW;
 
 const ADDRS: &str = "10.3.0.0/24";
 
@@ -102,7 +103,14 @@ const CHILDLESS: &[(&str, Childless)] = &[
     ("never", Childless::Never),
 ];
 
-/// `mobike`, `vips`, `pools` and `childless` of a connection.
+const UNIQUE: &[(&str, Unique)] = &[
+    ("never", Unique::Never),
+    ("no", Unique::No),
+    ("replace", Unique::Replace),
+    ("keep", Unique::Keep),
+];
+
+/// `mobike`, `vips`, `pools`, `childless`, `window_size` and `unique` of a connection.
 pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
     let mobike = section.or("mobike", Mobike::default(), |value: &DeValue<'_>| {
         value::boolean(value).map(|on| if on { Mobike::Offer } else { Mobike::Refuse })
@@ -125,6 +133,9 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
     });
     let wrong = section.has("vips") && vips.is_none() || section.has("pools") && named.is_none();
     let childless = section.or("childless", Childless::default(), value::word(CHILDLESS));
+    let widths = value::integer(1, MAX_WINDOW.into());
+    let window_size = section.or("window_size", 1, widths);
+    let unique = section.or("unique", Unique::default(), value::word(UNIQUE));
     if wrong {
         return None;
     }
@@ -137,6 +148,8 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
         vips: values(vips.unwrap_or_default()),
         pools: named.map(|name| name.value).collect(),
         childless,
+        window_size: WindowSize::new(window_size as u32).unwrap_or_default(),
+        unique,
     })
 }
 
@@ -316,6 +329,8 @@ local = { id = "hq.test" }
             ("vips = [\"10.3.0\"]", networks, "connections.c.vips"),
             ("mobike = \"on\"", networks, "connections.c.mobike"),
             ("childless = \"yes\"", networks, "\"prefer\""),
+            ("window_size = 0", networks, "between 1 and 64"),
+            ("unique = \"yes\"", networks, "\"replace\""),
             ("", networks, "remote_ts"),
             (
                 "",

@@ -10,7 +10,7 @@ use toml::de::DeValue;
 use super::document::{Located, Section};
 use super::drivers;
 use super::model::{PortConfig, Prefix, RouteConfig};
-use super::report::Refusal;
+use super::report::{Refusal, Span};
 use super::value::{self, quoted};
 
 const EXAMPLE: &str = "[ports.outside]\ninterface = \"eth0\"\naddresses = [\"203.0.113.1/24\"]\nprotected = false\n\n[ports.inside]\ninterface = \"eth1\"\naddresses = [\"10.1.0.1/16\"]\nprotected = true";
@@ -69,6 +69,7 @@ fn one(
         section.missing("addresses", "addresses = [\"203.0.113.1/24\"]");
     }
     let routes = section.list("routes", route).unwrap_or_default();
+    let monitor = section.list("monitor", value::address).unwrap_or_default();
     let protected = section.required(
         "protected",
         "protected = true for the hosts' side, false for the peers' side",
@@ -89,6 +90,9 @@ fn one(
         return None;
     }
     check_routes(section, &addresses, &routes);
+    for hop in &monitor {
+        check_next_hop(section, &addresses, "monitor", (hop.value, &hop.span));
+    }
     let port = PortConfig {
         name: name.to_owned(),
         driver: found.driver,
@@ -96,6 +100,7 @@ fn one(
         queues: found.queues,
         addresses: addresses.iter().map(|a| a.value).collect(),
         routes: routes.iter().map(|r| r.value).collect(),
+        monitor: monitor.iter().map(|hop| hop.value).collect(),
         protected: protected?.value,
         mac,
     };
@@ -167,28 +172,39 @@ fn check_routes(
     routes: &[Located<RouteConfig>],
 ) {
     for route in routes {
-        let Some(via) = route.via else { continue };
-        let connected = addresses
+        if let Some(via) = route.via {
+            check_next_hop(section, addresses, "routes", (via, &route.span));
+        }
+    }
+}
+
+/// One that this port reaches without another router.
+fn check_next_hop(
+    section: &Section<'_>,
+    addresses: &[Located<Prefix>],
+    key: &str,
+    (via, span): (IpAddr, &Span),
+) {
+    let connected = addresses
             .iter()
             .filter_map(|a| network(a.value))
             .any(|network| network.contains_address(via))
             // Every port with an IPv6 address has the link's own network (RFC 4291 section 2.5.6).
             || is_link_local(via) && addresses.iter().any(|a| a.address.is_ipv6());
-        let own = addresses.iter().any(|a| a.address == via);
-        if connected && !own {
-            continue;
-        }
-        let why = if own {
-            "is our own address"
-        } else {
-            "is on none of this port's networks"
-        };
-        let refusal = Refusal::new(
-            format!("{}: next hop {via} {why}", section.name("routes")),
-            "name a router that this port reaches without another router",
-        );
-        section.problems().refuse(&route.span, refusal);
+    let own = addresses.iter().any(|a| a.address == via);
+    if connected && !own {
+        return;
     }
+    let why = if own {
+        "is our own address"
+    } else {
+        "is on none of this port's networks"
+    };
+    let refusal = Refusal::new(
+        format!("{}: next hop {via} {why}", section.name(key)),
+        "name a router that this port reaches without another router",
+    );
+    section.problems().refuse(span, refusal);
 }
 
 /// What no two ports may share.

@@ -67,6 +67,8 @@ pub struct Carried {
     /// What each half that a worker has or had counts; they outlive the half, and are its again if
     /// it comes back.
     tallies: BTreeMap<(usize, Direction), Arc<SaCounters>>,
+    /// What it carried under other leaders.
+    before: Checkpoint,
     /// The totals when the last checkpoint came.
     counted: Checkpoint,
     /// When each direction last moved.
@@ -105,12 +107,25 @@ impl Carried {
             shared: None,
             published: BTreeMap::new(),
             tallies: BTreeMap::new(),
+            before: Checkpoint::default(),
             counted: Checkpoint::default(),
             used_in: None,
             used_out: None,
             silence: Silence::new(false),
             order: 0,
         }
+    }
+
+    /// Goes on counting where another leader was.
+    pub fn inherit(&mut self, before: Checkpoint) {
+        self.before = Checkpoint {
+            packets_in: before.packets_in,
+            bytes_in: before.bytes_in,
+            packets_out: before.packets_out,
+            bytes_out: before.bytes_out,
+            ..Checkpoint::default()
+        };
+        self.counted = self.before;
     }
 
     /// Whether it is an SA of the same child for the same selectors.
@@ -182,9 +197,10 @@ impl Carried {
         tallies.map(|((worker, direction), counters)| (*worker, *direction, counters.as_ref()))
     }
 
-    /// Every worker counts its own packets; numbers are the SA's.
+    /// Every worker counts its own packets; numbers are the SA's. Lifetimes go by these totals, so
+    /// they go on where those of the last leader were when its last checkpoint left.
     pub fn counters(&self) -> Checkpoint {
-        let mut sum = Checkpoint::default();
+        let mut sum = self.before;
         for one in self.published.values() {
             sum.outbound_next = sum.outbound_next.max(one.outbound_next);
             sum.inbound_top = sum.inbound_top.max(one.inbound_top);

@@ -63,7 +63,7 @@ impl Gateway {
         let receiving = self.children.iter().filter(|c| c.receives(now)).count();
         let sas = risk.extended.sas + risk.short.sas;
         let mut plan = format!(
-            "member {successor} would take over: {sas} Child SAs with exact counters, {receiving} of them with their windows"
+            "member {successor} would take over: {sas} Child SAs with exact counters, {receiving} of them with their windows (replay counter delta 0)"
         );
         if risk.unserved > 0 {
             plan.push_str(&format!("; {} would be replaced", risk.unserved));
@@ -81,6 +81,7 @@ fn class(name: &str, risk: &ClassRisk) -> ClassReport {
         sas: risk.sas as u64,
         greatest_skip: risk.greatest_skip,
         greatest_blackout: risk.greatest_blackout,
+        greatest_delta: risk.greatest_delta,
         packets_at_risk: risk.packets_at_risk,
         least_remaining: risk.least_remaining,
     }

@@ -89,6 +89,7 @@ impl Counts {
             SyncEvent::ConfigMismatch { member } => (*member, "sync_config_mismatch"),
             SyncEvent::StaleIncarnation { member, .. } => (*member, "sync_stale_incarnation"),
             SyncEvent::RepeatedIncarnation { member, .. } => (*member, "sync_repeated_incarnation"),
+            SyncEvent::UnexpectedLate { member } => (*member, "sync_unexpected_late"),
             SyncEvent::UnknownMember { member } => (*member, "sync_unknown_member"),
             _ => return true,
         };

@@ -52,6 +52,11 @@ impl Dataplane {
         self.leadership.set(leading);
     }
 
+    /// Stops them within a burst; what still comes is labelled and punted.
+    pub fn hand_over(&self) {
+        self.leadership.hand_over();
+    }
+
     /// Whether the workers handle the cluster's packets.
     pub fn leading(&self) -> bool {
         self.leadership.leading()

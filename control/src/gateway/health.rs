@@ -1,4 +1,5 @@
-//! Whether this member could do the work of an active: its workers run, its links are up.
+//! Whether this member could do the work of an active: its workers run, its links are up, its next
+//! hops answer (`next_hops.rs`).
 //!
 //! A worker that has died shows by its thread; one that is stuck shows by a barrier that it does not
 //! pass in time. Either way, and with a link down, this member says that it is not healthy: it
@@ -43,6 +44,7 @@ impl Gateway {
             false => self.health.down.insert(port),
         };
         if changed {
+            self.next_hops.link_is_back(port);
             self.review_health(now, entropy);
             self.settle(now, entropy);
         }
@@ -57,11 +59,18 @@ impl Gateway {
         let ports = &self.settings.config().ports;
         let down = self.health.down.iter().filter_map(|port| ports.get(*port));
         let down = down.map(|port| format!("the link of port {} is down", port.name));
-        lost.chain(stuck).chain(down).collect()
+        let silent = self.next_hops.down().filter_map(|(port, address)| {
+            let port = ports.get(port)?;
+            Some(format!(
+                "next hop {address} of port {} does not answer",
+                port.name
+            ))
+        });
+        lost.chain(stuck).chain(down).chain(silent).collect()
     }
 
     /// Asks every worker for a sign of life, now and then, and notes who gives none.
-    pub(super) fn watch_workers(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+    pub(super) fn watch_workers(&mut self, now: Instant) {
         if self.health.lost.is_none()
             && let Some(worker) = self.dataplane.lost()
         {
@@ -85,7 +94,6 @@ impl Gateway {
                 }
             }
         }
-        self.review_health(now, entropy);
     }
 
     /// A worker has passed a barrier: it lives.
@@ -96,7 +104,7 @@ impl Gateway {
         }
     }
 
-    fn review_health(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+    pub(super) fn review_health(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         let ailments = self.ailments();
         if ailments == self.health.told {
             return;

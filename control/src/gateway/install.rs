@@ -111,6 +111,8 @@ impl Gateway {
         let halves = self.halves(&mut carried, window);
         carried.delta = inherited.as_ref().map_or(0, |t| t.delta);
         carried.silence = Silence::new(inherited.is_some());
+        let checkpoint = inherited.as_ref().and_then(|t| t.checkpoint);
+        carried.inherit(checkpoint.unwrap_or_default());
         // Known from here on, so that one that fails is taken out as a whole.
         self.children.insert(carried);
         let (inbound, outbound) = match halves {
@@ -122,7 +124,9 @@ impl Gateway {
             self.dataplane
                 .send(worker, Command::InstallInbound(Box::new(half)));
         }
-        for (worker, half) in outbound {
+        for (worker, mut half) in outbound {
+            // Of several workers that send, one keeps the NAT's mapping.
+            half.keep_alive_at_once = inherited.is_some() && worker == home;
             self.dataplane
                 .send(worker, Command::InstallOutbound(Box::new(half)));
         }

@@ -77,7 +77,16 @@ impl Gateway {
         }
         let [packets_in, packets_out, bytes_in, bytes_out, ..] = esp.map(|count| count as f64);
         let [.., stalls, parked, handed, _] = esp.map(|count| count as f64);
+        let late = &self.late.counts;
         report
+            .family(
+                MetricKind::Counter,
+                "hitless_late_packets_total",
+                "Packets that came to the old active after a switchover: forwarded by it, taken by \
+                 the new one.",
+            )
+            .sample(&[("end", "forwarded")], late.forwarded as f64)
+            .sample(&[("end", "taken")], late.taken as f64)
             .family(
                 MetricKind::Counter,
                 "hitless_esp_packets_total",
@@ -272,6 +281,11 @@ fn risk(report: &mut MetricsReport, cluster: &ClusterReport) {
         "hitless_risk_packets",
         "The same of all SAs together.",
         |class| Some(class.packets_at_risk),
+    );
+    by_class(
+        "hitless_risk_replay_delta_max",
+        "What RFC 6311 would ask a peer to leave out after a takeover now, of the SA with the most.",
+        |class| Some(class.greatest_delta),
     );
     by_class(
         "hitless_lease_remaining_min",

@@ -24,7 +24,9 @@
 //!  watch.rs    traces and captures of single packets
 //!  silence.rs  inherited SAs that the peer has no more
 //!  health.rs   workers that are stuck, links that are down
+//!  next_hops.rs next hops that do not answer
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
+//!  late.rs     packets that come to the old active after a switchover
 //!  metrics.rs  all of that as figures
 //!  takeover.rs a few inherited IKE SAs at a time  kin.rs   which SAs belong together
 //!  foreign.rs  SAs that the peer has and this member has not
@@ -42,9 +44,11 @@ mod foreign;
 mod health;
 mod install;
 mod kin;
+mod late;
 mod link;
 mod metrics;
 mod neighbours;
+mod next_hops;
 mod punt;
 mod roles;
 mod settings;
@@ -82,8 +86,10 @@ use dataplane::Dataplane;
 use drill::Drill;
 use foreign::Foreign;
 use health::Health;
+use late::Late;
 use link::Link;
 use neighbours::Neighbours;
+use next_hops::NextHops;
 use roles::Drain;
 use takeover::Publication;
 use watch::Watching;
@@ -195,10 +201,12 @@ pub struct Gateway {
     counts: Counts,
     asked: Asked,
     foreign: Foreign,
+    late: Late,
     blackouts: Blackouts,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
+    next_hops: NextHops,
 }
 
 impl Gateway {
@@ -214,6 +222,8 @@ impl Gateway {
         let incarnation = durable.incarnation;
         let mut dataplane = Dataplane::new(workers, leadership);
         let policies = Arc::new(Spd::for_workers(Vec::new(), dataplane.len()));
+        let ports = settings.config().ports.iter().enumerate();
+        let next_hops = NextHops::new(ports.map(|(index, port)| (index, port.monitor.as_slice())));
         let routes = Arc::new(settings.fib());
         dataplane.broadcast(|| Command::Routes(Arc::clone(&routes)));
         let mut gateway = Gateway {
@@ -247,9 +257,11 @@ impl Gateway {
             counts: Counts::default(),
             asked: Asked::default(),
             foreign: Foreign::default(),
+            late: Late::default(),
             blackouts: Blackouts::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
+            next_hops,
         };
         gateway.publish_policies();
         gateway
@@ -263,6 +275,7 @@ impl Gateway {
         if now.since(self.last_scan) >= SCAN {
             self.last_scan = now;
             self.scan(now, entropy);
+            self.watch_next_hops(now, entropy);
             self.tend_drill(now, entropy);
             self.tend_watching(now);
         }
@@ -275,6 +288,7 @@ impl Gateway {
         if let Some(link) = &mut self.link {
             link.turn(now, entropy);
         }
+        self.tend_late(now, entropy);
         let resumed = self.go_on(now, entropy);
         self.settle(now, entropy);
         work + resumed

@@ -9,6 +9,7 @@ use hitless_sync::{DrainedSa, Input as SyncInput, StepDown, TakeoverObject};
 
 use super::drill::Drill;
 use super::{Event, Gateway, Output};
+use crate::ike::settings::TakeoverInbound;
 use crate::ike::{Resume, takeover};
 
 /// A planned switchover in progress: which workers have not passed the barrier yet.
@@ -54,6 +55,8 @@ impl Gateway {
         objects: Vec<TakeoverObject>,
     ) {
         let exact = objects.iter().all(|object| object.exact);
+        let mut children = objects.iter().flat_map(|object| &object.children);
+        let handed_over = children.any(|sa| sa.window.is_some());
         let (mut plan, mut inherited) = (Vec::new(), Vec::new());
         let mut lost = Vec::new();
         self.skip = 0;
@@ -68,7 +71,9 @@ impl Gateway {
             if self.engine.buried(ike) {
                 continue;
             }
-            let resume = self.resume(ike, &object);
+            let policy = self.engine.connection(ike).map(|c| c.inbound);
+            let policy = policy.unwrap_or_default();
+            let resume = self.resume(ike, &object, policy);
             let asked = matches!(
                 resume,
                 Resume::MessageIdSync {
@@ -79,8 +84,15 @@ impl Gateway {
             for mut sa in object.children {
                 // At most once for each takeover (R35, RFC 6311 section 7).
                 sa.delta = if asked { 0 } else { sa.delta };
+                let handed_over = sa.window.is_some();
+                if policy == TakeoverInbound::Learn && !handed_over {
+                    let seen = sa.checkpoint.unwrap_or_default().inbound_top;
+                    sa.floor = sa.floor.min(seen);
+                    sa.delta = 0;
+                }
                 // Without an exact record the predecessor may have replaced or deleted it.
-                if sa.rekey_only || !object.exact {
+                let renew = policy == TakeoverInbound::Rekey && !handed_over;
+                if sa.rekey_only || !object.exact || renew {
                     self.doubtful.insert(sa.sa);
                 }
                 if !sa.rekey_only {
@@ -95,7 +107,10 @@ impl Gateway {
         self.drilled = Drill::default();
         self.takeovers += u64::from(base.is_some());
         self.dataplane.set_leading(true);
-        self.dataplane.broadcast(|| Command::Announce);
+        self.late.lead(handed_over);
+        if !handed_over {
+            self.dataplane.broadcast(|| Command::Announce);
+        }
         let sas = self.inherited.len();
         self.engine.lead(now, entropy, &mut |ike| {
             plan.get(&ike).copied().unwrap_or(Resume::Probe)
@@ -115,12 +130,14 @@ impl Gateway {
         }
     }
 
-    fn resume(&self, ike: IkeSpi, object: &TakeoverObject) -> Resume {
+    fn resume(&self, ike: IkeSpi, object: &TakeoverObject, policy: TakeoverInbound) -> Resume {
         let facts = self.engine.facts(ike).unwrap_or_default();
         let wish = self.engine.connection(ike).map(|c| c.takeover);
         // An SA without a right is replaced: it says nothing about a counter.
         let carried = object.children.iter().filter(|sa| !sa.rekey_only);
-        let delta = carried.map(|sa| sa.delta).max();
+        // Who accepts them asks for no leap.
+        let strict = policy != TakeoverInbound::Learn;
+        let delta = carried.map(|sa| sa.delta).max().filter(|_| strict);
         takeover::resume(wish.unwrap_or_default(), object.exact, facts, delta)
     }
 
@@ -128,7 +145,7 @@ impl Gateway {
     /// ends, or without any if the workers do not answer in time.
     pub(super) fn start_drain(&mut self, now: Instant) {
         self.handing_over = true;
-        self.dataplane.set_leading(false);
+        self.stop_carrying(now);
         self.barriers += 1;
         let barrier = self.barriers;
         self.drain = Some(Drain {
@@ -198,7 +215,9 @@ impl Gateway {
     /// Leadership off, cells frozen, nothing that waited ever leaves. Passive copies come back
     /// from the new leader.
     pub(super) fn step_down(&mut self, reason: StepDown) {
-        self.dataplane.set_leading(false);
+        if reason != StepDown::Switchover {
+            self.stop_forwarding();
+        }
         let carried: Vec<SaId> = self.children.clear();
         self.handing_over = false;
         self.drain = None;

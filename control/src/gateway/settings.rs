@@ -97,7 +97,8 @@ impl GatewaySettings {
         self.aead
     }
 
-    pub(super) fn engine(&self, incarnation: Incarnation) -> EngineSettings {
+    /// What an IKE engine is told.
+    pub fn engine(&self, incarnation: Incarnation) -> EngineSettings {
         EngineSettings {
             member: self.config.cluster.id,
             incarnation,
@@ -147,6 +148,7 @@ impl GatewaySettings {
             },
             witness: cluster.witness,
             preempt: cluster.preempt,
+            late: !cluster.late.is_zero(),
             leases: self.tuning.leases.unwrap_or_default(),
             mutant: self.tuning.sync,
             ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())

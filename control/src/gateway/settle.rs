@@ -30,6 +30,7 @@ impl Gateway {
         if self.policies_changed && self.publication_due(now) {
             self.publish_policies();
         }
+        self.settled();
     }
 
     fn ike_output(&mut self, now: Instant, entropy: &mut dyn Entropy, output: IkeOutput) {
@@ -70,6 +71,7 @@ impl Gateway {
             } => self.lead(now, entropy, epoch, base, objects),
             SyncOutput::StepDown { reason } => self.step_down(reason),
             SyncOutput::Drain => self.start_drain(now),
+            SyncOutput::Late { packets, .. } => self.take_late(now, packets),
             SyncOutput::Lease { sa, lease } => self.raise(sa, lease),
             SyncOutput::Committed {
                 object,
@@ -101,7 +103,7 @@ impl Gateway {
                 {
                     self.dataplane.broadcast(|| Command::Announce);
                 }
-                if self.counts.sync(now, &event) {
+                if self.counts.sync(now, &event) && !self.stops_later(&event) {
                     self.outputs.push_back(Output::Event(Event::Sync(event)));
                 }
             }

@@ -237,6 +237,8 @@ impl Gateway {
             .unwrap_or_default();
         let gateway = [
             ("inject_full", self.dataplane.inject_full()),
+            ("late_expired", self.late.counts.expired),
+            ("late_malformed", self.late.counts.malformed),
             ("sync_unknown_sender", link.unknown_sender),
             ("sync_unknown_spi", link.unknown_spi),
             ("sync_refused", link.refused),

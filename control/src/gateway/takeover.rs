@@ -19,7 +19,7 @@ const PAUSE_FOR_A_THOUSAND: Duration = Duration::from_millis(2);
 #[derive(Default)]
 pub(super) struct Publication {
     /// Inherited IKE SAs that wait.
-    left: usize,
+    pub left: usize,
     last: Instant,
 }
 

@@ -51,6 +51,11 @@ impl Gateway {
             let checkpoint = carried.note(now, worker, published);
             let input = SyncInput::Checkpoint { sa, checkpoint };
             self.node.handle(now, entropy, input);
+            let bytes = checkpoint.bytes_in.max(checkpoint.bytes_out);
+            let packets = checkpoint.packets_in.max(checkpoint.packets_out);
+            if self.engine.is_spent(sa, bytes, packets) {
+                self.tell_ike(now, entropy, Input::Carried { sa, bytes, packets });
+            }
         }
         work
     }
@@ -66,8 +71,10 @@ impl Gateway {
             WorkerEvent::Retired(retired) => self.retired(now, entropy, &retired),
             WorkerEvent::Barrier(barrier) => {
                 self.pulse(worker, barrier);
+                self.late.passed(worker, barrier);
                 self.barrier_passed(now, entropy, worker, barrier);
             }
+            WorkerEvent::Answered { port, address } => self.next_hops.answered(port, address),
             WorkerEvent::NeighbourLearned { port, address, mac } => {
                 self.neighbours.learned(now, worker, port, address, mac);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
@@ -175,6 +182,10 @@ impl Gateway {
         let mut packet = std::mem::take(&mut self.packet);
         while work < PUNTS_A_TURN && self.dataplane.poll_punt(&mut packet) {
             work += 1;
+            if self.late.forwards() {
+                self.forward_late(now, entropy, &packet);
+                continue;
+            }
             match punt::ike_datagram(&packet) {
                 Some((local, remote, payload)) => {
                     let input = Input::Datagram {
@@ -196,7 +207,7 @@ impl Gateway {
     /// Looks at every cell: the level, not an edge, decides when a lease is extended
     /// (`lease-holes` D12).
     pub(super) fn scan(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        self.watch_workers(now, entropy);
+        self.watch_workers(now);
         self.end_blackouts(now, entropy);
         let mut usage = Vec::new();
         let mut seen = Vec::new();

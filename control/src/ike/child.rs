@@ -13,6 +13,7 @@ use super::message::{NotifyKind, Payload};
 use super::nat::{self, Nat};
 use super::output::{ChildChange, Event};
 use super::proposal::{Ask, EspProposal, accepted_esp, select_esp};
+use super::sessions::lifetimes::{self, Limits};
 use super::settings::Child;
 use super::turn::{Effect, Turn};
 
@@ -43,6 +44,9 @@ pub(super) struct Installed {
     pub installed: Instant,
     /// When to rekey it or, once it is replaced, to delete it.
     pub rekey_at: Option<Instant>,
+    /// When it ends, replaced or not.
+    pub life_at: Option<Instant>,
+    pub limits: Limits,
     /// Deleted on demand: not to be started again.
     pub terminated: bool,
 }
@@ -233,10 +237,10 @@ pub(super) fn install(
         .children
         .iter()
         .find(|c| c.name == terms.name);
-    let (replay_window, rekey_time) = config.map_or_else(
-        || (64, Default::default()),
-        |c| (c.replay_window, c.rekey_time),
-    );
+    let replay_window = config.map_or(64, |c| c.replay_window);
+    let rekey_at = config.and_then(|c| lifetimes::child_rekey_at(c, turn));
+    let life_at = config.and_then(|c| lifetimes::child_life_at(c, turn));
+    let limits = config.map_or_else(Limits::default, |c| Limits::draw(c, turn));
     let options = options(config, ike.nat, terms.no_tfc);
     let sa = Arc::new(ChildSa {
         id: making.id,
@@ -270,7 +274,9 @@ pub(super) fn install(
         no_tfc: terms.no_tfc,
         replaced_by: None,
         installed: turn.now,
-        rekey_at: turn.lifetime(rekey_time),
+        rekey_at,
+        life_at,
+        limits,
         terminated: false,
     });
 }

@@ -10,7 +10,7 @@ use super::nat::Path;
 use super::output::Event;
 use super::settings::Connection;
 use super::takeover::MAX_REPLAY_DELTA;
-use super::tasks::Pending;
+use super::tasks::{Pending, Task};
 use super::turn::Turn;
 
 /// Identical retransmissions before a fresh request with higher values (H1).
@@ -255,10 +255,10 @@ fn replay_payload(ike: &IkeSa, delta: u64) -> Payload {
 
 /// As cluster, with Message IDs that are known exactly: only the replay counters are synchronised,
 /// in a regular INFORMATIONAL (R11, RFC 6311 section 5 case 2). Nothing is sent if the peer cannot,
-/// the delta is none or too great, or a request is outstanding.
+/// the delta is none or too great, or the window is full.
 pub(super) fn replay_only(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: u64) {
     let possible = ike.replay_counter_sync && (1..=MAX_REPLAY_DELTA).contains(&delta);
-    if possible && ike.is_free() && ike.state == State::Established {
+    if possible && ike.allows(&Task::Liveness) && ike.state == State::Established {
         let payload = replay_payload(ike, delta);
         ike.request(turn, Exchange::Informational, &[payload], Pending::Liveness);
         turn.events.push(Event::ReplayCounterSyncSent {
@@ -379,6 +379,9 @@ pub(super) fn complete(
         .push(Event::MessageIdSynced { ike: ike.local_spi });
     ike.advance(turn);
 }
+
+#[cfg(test)]
+mod rules;
 
 #[cfg(test)]
 mod tests {

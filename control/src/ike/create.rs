@@ -123,10 +123,14 @@ pub(super) fn answer(
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
     // RFC 7296 section 2.25.2: not while the IKE SA is being rekeyed or closed.
-    if ike.state != State::Established || matches!(ike.pending, Some(Pending::RekeyIke(_))) {
+    if ike.state != State::Established || ike.is_rekeying() {
         return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
     }
     let replaced = match contents.rekeyed_child() {
+        // RFC 7296 section 1.3.3: REKEY_SA names the SA by its protocol and SPI.
+        None if contents.has(NotifyKind::REKEY_SA) => {
+            return vec![Payload::notify(NotifyKind::INVALID_SYNTAX, &[])];
+        }
         None => None,
         Some(spi) => match replaced_child(ike, spi) {
             Ok(id) => Some(id),
@@ -148,11 +152,10 @@ pub(super) fn answer(
 /// The Child SA that the peer wants to replace (RFC 7296 section 2.25.1).
 fn replaced_child(ike: &IkeSa, spi: Spi) -> Result<SaId, Payload> {
     let not_found = Payload::Notify(Notify::about_esp(NotifyKind::CHILD_SA_NOT_FOUND, spi));
-    let making = matches!(ike.pending, Some(Pending::CreateChild(_)));
     let id = match ike.child_by_peer_spi(spi) {
         Some(id) => id,
         // It may be the one that the answer to our own request is about.
-        None if making => return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])),
+        None if ike.is_making() => return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])),
         None => return Err(not_found),
     };
     match ike.child(id).map(|c| c.state) {
@@ -303,10 +306,10 @@ fn announce(ike: &IkeSa, turn: &mut Turn<'_>, terms: &Terms, id: SaId, replaces:
 /// The peer replaced one of our Child SAs.
 fn replace(ike: &mut IkeSa, turn: &mut Turn<'_>, old: SaId, collision: Collision) {
     let new = collision.sa;
-    let ours = match &mut ike.pending {
-        Some(Pending::CreateChild(offer)) if offer.replaces == Some(old) => Some(offer),
+    let ours = ike.pending.values_mut().find_map(|pending| match pending {
+        Pending::CreateChild(offer) if offer.replaces == Some(old) => Some(offer),
         _ => None,
-    };
+    });
     if let Some(offer) = ours {
         // RFC 7296 section 2.8.1: who wins is known when our own answer is here.
         offer.collision = Some(collision);

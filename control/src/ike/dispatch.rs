@@ -16,7 +16,7 @@ use super::output::{Event, Output};
 use super::proposal::KeyExchangeMethod;
 use super::settings::Connection;
 use super::tasks::Task;
-use super::turn::Turn;
+use super::turn::{Effect, Turn};
 
 impl Engine {
     pub(super) fn dropped(&mut self, path: Path, reason: &'static str) {
@@ -248,9 +248,25 @@ impl Engine {
             return;
         };
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let progress =
+        let mut progress =
             responder.protected_request(&mut turn, &self.connections, path, header, message);
         let mut results = turn.finish();
+        if let Progress::Established(ike) = &progress
+            && !results
+                .effects
+                .iter()
+                .any(|e| matches!(e, Effect::InitialContact))
+            && self.has_twin(ike)
+        {
+            for child in &ike.children {
+                self.ids.release(child.sa.inbound_spi);
+            }
+            let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+            let kind = NotifyKind::AUTHENTICATION_FAILED;
+            let reason = "the peer has an IKE SA, which is kept".to_owned();
+            responder.turn_away(&mut turn, path, message.1, kind, reason);
+            (results, progress) = (turn.finish(), Progress::Waiting);
+        }
         self.emit(std::mem::take(&mut results.immediate), Vec::new());
         match progress {
             Progress::Waiting => {
@@ -403,7 +419,7 @@ impl Engine {
         child: Option<String>,
     ) {
         // RFC 7296 section 2.4: only if this is our one IKE SA with the peer.
-        let initial_contact = self.index.of_connection(&connection.name).next().is_none();
+        let initial_contact = self.is_first_contact(&connection);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         let initiator = Initiator::start(&mut turn, connection, child, initial_contact);
         let results = turn.finish();

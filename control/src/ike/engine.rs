@@ -77,6 +77,13 @@ pub enum Input<'a> {
     Traffic {
         sa: SaId,
     },
+    /// What this Child SA has carried since it was made, under every leader, in the direction that
+    /// carried more: it may have to be replaced for that.
+    Carried {
+        sa: SaId,
+        bytes: u64,
+        packets: u64,
+    },
     /// The peer there sends on an SPI of this cluster that nobody here knows: a former leader made a
     /// Child SA with it and told nobody.
     UnknownSpi {
@@ -182,6 +189,9 @@ impl Engine {
                 ike.heard = turn.now;
                 child::send_on(ike, turn, sa);
             }),
+            Input::Carried { sa, bytes, packets } => {
+                self.carried(now, entropy, sa, (bytes, packets));
+            }
             Input::UnknownSpi { source, spi } => self.unknown_spi(now, entropy, source, spi),
             Input::ChildPeerMoved { sa, remote } => {
                 self.with_child(now, entropy, sa, |ike, turn| {
@@ -468,7 +478,7 @@ impl Engine {
         });
     }
 
-    fn with_child(
+    pub(super) fn with_child(
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
@@ -566,20 +576,10 @@ impl Engine {
                 Vec::new()
             }
             Effect::InitialContact => self.supersede(ike),
+            Effect::Replace => self.replace(now, ike),
             // It needs randomness: `settle` has done it.
             Effect::Reauthenticate(_) => Vec::new(),
         }
-    }
-
-    /// RFC 7296 section 2.4: the other IKE SAs with this peer are dead.
-    fn supersede(&mut self, ike: &IkeSa) -> Vec<IkeSpi> {
-        let mut dead: Vec<IkeSpi> = self.index.of_peer(&ike.remote_id).collect();
-        dead.retain(|spi| {
-            let other = self.sas.get_mut(spi);
-            let other = other.filter(|other| other.local_id == ike.local_id);
-            other.map(|other| other.superseded = true).is_some()
-        });
-        dead
     }
 
     /// Moves Child SAs and tasks to the IKE SA that succeeds theirs.

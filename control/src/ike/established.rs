@@ -4,6 +4,7 @@
 //! room of its own: `create.rs` and `rekey.rs` (CREATE_CHILD_SA), `inform.rs`, `counter_sync.rs`
 //! (RFC 6311) and `probe.rs`.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,8 @@ use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
 use super::proposal::{Identification, IkeProposal};
-use super::sessions::SessionState;
+use super::rekey::IkeOffer;
+use super::sessions::{SessionState, lifetimes};
 use super::settings::Connection;
 use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
@@ -74,9 +76,10 @@ pub(super) struct IkeSa {
     /// Parts of messages that have not arrived in full.
     pub reassembly: Reassembly,
     /// What the peer is making with several key exchanges.
-    pub half_made: Option<HalfMade>,
+    pub half_made: Vec<HalfMade>,
     pub window: Window,
-    pub pending: Option<Pending>,
+    /// What each outstanding request is for.
+    pub pending: BTreeMap<MessageId, Pending>,
     pub queue: Vec<Scheduled>,
     pub sync: Option<CounterSync>,
     pub answered_sync: Option<AnsweredSync>,
@@ -154,7 +157,7 @@ impl IkeSa {
         seal(&self.keys, turn, header, payloads, limit)
     }
 
-    /// Sends a request and makes it the outstanding one.
+    /// Sends a request, as soon as the peer's window allows, and makes it an outstanding one.
     pub fn request(
         &mut self,
         turn: &mut Turn<'_>,
@@ -162,13 +165,18 @@ impl IkeSa {
         payloads: &[Payload],
         pending: Pending,
     ) {
-        let header = self.header(exchange, false, self.window.next_request);
-        let Some(bytes) = self.seal(turn, &header, payloads) else {
+        let id = self.window.next_request;
+        let header = self.header(exchange, false, id);
+        let mut payloads = payloads.to_vec();
+        payloads.extend(self.window.announce());
+        let Some(bytes) = self.seal(turn, &header, &payloads) else {
             return;
         };
-        self.window.request(turn.now, turn.backoff(), bytes.clone());
-        self.pending = Some(pending);
-        self.transmit(turn, bytes);
+        self.pending.insert(id, pending);
+        turn.dirty = true;
+        if self.window.request(turn.now, turn.backoff(), bytes.clone()) {
+            self.transmit(turn, bytes);
+        }
     }
 
     /// Sends with the record.
@@ -193,30 +201,26 @@ impl IkeSa {
 
     /// Ends the IKE SA and its Child SAs here and now.
     pub fn destroy(&mut self, turn: &mut Turn<'_>, reason: &str) {
-        if let Some(Pending::RekeyIke(offer)) = &self.pending
-            && let Some(theirs) = &offer.collision
-        {
+        if let Some(theirs) = self.rekeying().and_then(|offer| offer.collision.as_ref()) {
             // Our own rekeying is over, the peer's succeeded.
             let to = theirs.ike;
-            self.pending = None;
+            self.pending.clear();
             rekey::inherit(self, turn, to);
         }
         while let Some(id) = self.children.first().map(|c| c.sa.id) {
             child::remove(self, turn, id);
         }
         // What was still being made is lost with it.
-        let pending = self.pending.take().and_then(|p| p.task());
+        let pending = std::mem::take(&mut self.pending).into_values();
+        let pending = pending.filter_map(|p| p.task());
         let queued = std::mem::take(&mut self.queue);
-        for task in pending
-            .into_iter()
-            .chain(queued.into_iter().map(|s| s.task))
-        {
+        for task in pending.chain(queued.into_iter().map(|s| s.task)) {
             if let Task::CreateChild(name) = task {
                 turn.effects.push(Effect::Lost(name));
             }
         }
         followup::discard(self, turn);
-        self.window.outstanding = None;
+        self.window.outstanding.clear();
         self.sync = None;
         self.probe = None;
         self.state = State::Gone;
@@ -329,8 +333,11 @@ pub(super) struct Birth {
 impl IkeSa {
     /// A new IKE SA, just established.
     pub fn new(turn: &mut Turn<'_>, birth: Birth) -> IkeSa {
-        let rekey_at = turn.lifetime(birth.connection.rekey_time);
-        IkeSa::with(birth, turn.ids.unique(), turn.now, rekey_at)
+        let rekey_at = lifetimes::ike_rekey_at(&birth.connection, turn);
+        let life_at = lifetimes::ike_life_at(&birth.connection, turn.now);
+        let mut ike = IkeSa::with(birth, turn.ids.unique(), turn.now, rekey_at);
+        ike.session.life_at = life_at;
+        ike
     }
 
     /// An IKE SA with nothing going on.
@@ -353,9 +360,9 @@ impl IkeSa {
             mobike: None,
             fragmenting: birth.fragmenting,
             reassembly: Reassembly::default(),
-            half_made: None,
+            half_made: Vec::new(),
             window: birth.window,
-            pending: None,
+            pending: BTreeMap::new(),
             queue: Vec::new(),
             sync: None,
             answered_sync: None,
@@ -382,6 +389,20 @@ impl IkeSa {
 
     /// A successor is being asked for.
     pub fn is_rekeying(&self) -> bool {
-        matches!(self.pending, Some(Pending::RekeyIke(_)))
+        self.rekeying().is_some()
+    }
+
+    /// Our offer of a successor, which is the only request outstanding.
+    pub fn rekeying(&self) -> Option<&IkeOffer> {
+        self.pending.values().find_map(|pending| match pending {
+            Pending::RekeyIke(offer) => Some(offer),
+            _ => None,
+        })
+    }
+
+    /// A Child SA is being asked for.
+    pub fn is_making(&self) -> bool {
+        let mut pending = self.pending.values();
+        pending.any(|p| matches!(p, Pending::CreateChild(_)))
     }
 }

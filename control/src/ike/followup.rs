@@ -158,8 +158,8 @@ pub(super) enum What {
     },
 }
 
-/// As responder: keeps what CREATE_CHILD_SA began, instead of what was kept before; gives the
-/// notification that tells of it.
+/// As responder: keeps what CREATE_CHILD_SA began, as many as there can be requests at once, and
+/// gives up what was kept longest before; gives the notification that tells of it.
 pub(super) fn begin(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
@@ -170,8 +170,11 @@ pub(super) fn begin(
     let mut link = vec![0; 8];
     turn.entropy.fill(&mut link);
     let notify = Payload::notify(NotifyKind::ADDITIONAL_KEY_EXCHANGE, &link);
-    discard(ike, turn);
-    ike.half_made = Some(HalfMade {
+    while ike.half_made.len() >= ike.window.own as usize {
+        let oldest = ike.half_made.remove(0);
+        oldest.release(turn);
+    }
+    ike.half_made.push(HalfMade {
         what,
         request: Chain::of(contents.payloads),
         nonce: nonce.to_vec(),
@@ -184,14 +187,18 @@ pub(super) fn begin(
     notify
 }
 
+impl HalfMade {
+    fn release(self, turn: &mut Turn<'_>) {
+        if let What::Child { spi, .. } = self.what {
+            turn.ids.release(spi);
+        }
+    }
+}
+
 /// Gives up what waits for additional key exchanges.
 pub(super) fn discard(ike: &mut IkeSa, turn: &mut Turn<'_>) {
-    if let Some(HalfMade {
-        what: What::Child { spi, .. },
-        ..
-    }) = ike.half_made.take()
-    {
-        turn.ids.release(spi);
+    for half in ike.half_made.drain(..) {
+        half.release(turn);
     }
 }
 
@@ -203,8 +210,9 @@ pub(super) fn answer(
 ) -> Vec<Payload> {
     let asked = link(contents);
     let now = turn.now;
-    let known = |half: &mut HalfMade| Some(&half.link) == asked.as_ref() && half.until > now;
-    let Some(mut half) = ike.half_made.take_if(known) else {
+    let known = |half: &HalfMade| Some(&half.link) == asked.as_ref() && half.until > now;
+    let known = ike.half_made.iter().position(known);
+    let Some(mut half) = known.map(|position| ike.half_made.remove(position)) else {
         // RFC 9370 section 2.2.4: "STATE_NOT_FOUND ... the responder doesn't have the state".
         return vec![Payload::notify(NotifyKind::STATE_NOT_FOUND, &[])];
     };
@@ -217,7 +225,7 @@ pub(super) fn answer(
         if !half.remaining.is_empty() {
             let link = Payload::notify(NotifyKind::ADDITIONAL_KEY_EXCHANGE, &half.link);
             half.until = turn.now + PATIENCE;
-            ike.half_made = Some(half);
+            ike.half_made.push(half);
             return Ok(vec![payload, link]);
         }
         let payloads = half.request.payloads();

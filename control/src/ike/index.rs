@@ -13,11 +13,19 @@ pub(super) struct Index {
     connections: BTreeMap<String, BTreeSet<IkeSpi>>,
     peers: BTreeMap<Identification, BTreeSet<IkeSpi>>,
     children: BTreeMap<SaId, IkeSpi>,
+    /// SPIs that are offered in exchanges under way, by the IKE SA that is being rekeyed.
+    offers: BTreeMap<IkeSpi, IkeSpi>,
+    offered: BTreeSet<IkeSpi>,
 }
 
 impl Index {
     pub fn insert(&mut self, ike: &IkeSa) {
         let spi = ike.local_spi;
+        self.forget_offer(spi);
+        if let Some(offer) = ike.rekeying() {
+            self.offers.insert(spi, offer.spi);
+            self.offered.insert(offer.spi);
+        }
         if let Some(spis) = self.connections.get_mut(&ike.connection.name) {
             spis.insert(spi);
         } else {
@@ -34,6 +42,7 @@ impl Index {
 
     pub fn remove(&mut self, ike: &IkeSa) {
         let spi = ike.local_spi;
+        self.forget_offer(spi);
         if let Some(spis) = self.connections.get_mut(&ike.connection.name) {
             spis.remove(&spi);
             if spis.is_empty() {
@@ -46,6 +55,17 @@ impl Index {
                 self.peers.remove(&ike.remote_id);
             }
         }
+    }
+
+    fn forget_offer(&mut self, ike: IkeSpi) {
+        if let Some(offered) = self.offers.remove(&ike) {
+            self.offered.remove(&offered);
+        }
+    }
+
+    /// Whether an IKE SA with that SPI of ours may be on its way.
+    pub fn is_offered(&self, spi: IkeSpi) -> bool {
+        self.offered.contains(&spi)
     }
 
     pub fn of_connection(&self, name: &str) -> impl Iterator<Item = IkeSpi> + '_ {

@@ -16,6 +16,7 @@
 //! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes, `resuming.rs`
 //! when, `graves.rs` keeps the last answers of IKE SAs that are no more.
 
+mod asked;
 pub mod auth;
 mod child;
 mod contents;
@@ -53,8 +54,9 @@ pub mod takeover;
 mod tasks;
 mod timers;
 mod turn;
+mod unique;
 mod virtual_ip;
-mod window;
+pub mod window;
 
 pub use engine::{Engine, Input};
 pub use export::ImportError;

@@ -111,14 +111,19 @@ pub(super) fn complete(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, header:
         return false;
     };
     let mut later = probe.sent.split_off(position + 1);
+    let mut earlier = std::mem::take(&mut probe.sent);
+    earlier.truncate(position);
     if !probe.answered {
         // Whatever was outstanding at the failover lies below: the peer is past it.
         probe.answered = true;
         ike.abandon(turn);
     }
-    ike.window.outstanding = None;
-    ike.pending = None;
-    ike.window.next_request = id.next();
+    for past in earlier.iter().map(|(id, _)| *id).chain([id]) {
+        ike.window.confirm(past);
+        ike.pending.remove(&past);
+    }
+    ike.window.next_request = ike.window.next_request.max(id.next());
+    fill(ike, turn, earlier);
     if later.is_empty() {
         ike.probe = None;
     } else {
@@ -126,14 +131,7 @@ pub(super) fn complete(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, header:
         // outstanding request from here on.
         let (id, bytes) = later.remove(0);
         ike.window.next_request = id.next();
-        ike.window.outstanding = Some(Outstanding {
-            id,
-            bytes: bytes.clone(),
-            sent: 1,
-            resend_at: turn.now + turn.backoff().after(1),
-        });
-        ike.pending = Some(Pending::Liveness);
-        turn.immediate.push(ike.path.transmit(bytes.clone()));
+        promote(ike, turn, id, bytes.clone(), Pending::Liveness);
         if let Some(probe) = &mut ike.probe {
             probe.sent = std::iter::once((id, bytes)).chain(later).collect();
         }
@@ -144,4 +142,30 @@ pub(super) fn complete(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, header:
         .push(Event::LivenessConfirmed { ike: ike.local_spi });
     ike.advance(turn);
     true
+}
+
+/// A probe becomes an ordinary outstanding request, sent once more.
+fn promote(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId, bytes: Vec<u8>, what: Pending) {
+    let outstanding = Outstanding {
+        bytes: bytes.clone(),
+        sent: 1,
+        resend_at: turn.now + turn.backoff().after(1),
+    };
+    ike.window.outstanding.insert(id, outstanding);
+    ike.pending.insert(id, what);
+    turn.immediate.push(ike.path.transmit(bytes));
+}
+
+/// A peer that takes requests in any order within its window may have answered a later probe than
+/// the one that is due. One that never arrives would hold its window up for ever; those that it had
+/// before the takeover it does not answer.
+fn fill(ike: &mut IkeSa, turn: &mut Turn<'_>, earlier: Vec<(MessageId, Vec<u8>)>) {
+    let window = ike.window.peer_window;
+    let oldest = ike.window.next_request.0.saturating_sub(window);
+    let due = earlier
+        .into_iter()
+        .filter(|(id, _)| window > 1 && id.0 >= oldest);
+    for (id, bytes) in due {
+        promote(ike, turn, id, bytes, Pending::Filler);
+    }
 }

@@ -2,6 +2,9 @@
 
 use std::net::SocketAddr;
 
+use hitless_sa::MessageId;
+
+use super::asked::Asked;
 use super::contents::Contents;
 use super::established::{IkeSa, open};
 use super::message::{
@@ -12,7 +15,7 @@ use super::nat::Path;
 use super::output::Event;
 use super::tasks::Pending;
 use super::turn::Turn;
-use super::window::{Asked, Repetition, Sequence};
+use super::window::{Repetition, Sequence};
 use super::{child, counter_sync, create, followup, inform, mobike, probe, rekey, takeover};
 
 impl IkeSa {
@@ -87,7 +90,7 @@ impl IkeSa {
     ) -> Result<(), &'static str> {
         let id = header.message_id;
         if header.response {
-            let due = self.window.outstanding.as_ref().is_some_and(|o| o.id == id);
+            let due = self.window.outstanding.contains_key(&id);
             return due.then_some(()).ok_or("unexpected response");
         }
         match self.window.sequence(id) {
@@ -99,20 +102,20 @@ impl IkeSa {
                 Err("message ID above the window")
             }
             Sequence::Old => Err("message ID below the window"),
-            Sequence::Repeated => match self.window.repetition(place, datagram) {
+            Sequence::Repeated => match self.window.repetition(id, place, datagram) {
                 Repetition::Collect => Ok(()),
                 Repetition::Other => Err("another request with a used message ID"),
                 Repetition::Ignore => Err("fragment of an answered request"),
                 Repetition::Answer => {
-                    self.answer_again(turn, path);
+                    self.answer_again(turn, path, id);
                     Err("fragment of an answered request")
                 }
             },
         }
     }
 
-    fn answer_again(&self, turn: &mut Turn<'_>, path: Path) {
-        if let Some(response) = &self.window.response {
+    fn answer_again(&self, turn: &mut Turn<'_>, path: Path, id: MessageId) {
+        if let Some(response) = self.window.responses.get(&id) {
             let payload = response.bytes.clone();
             turn.immediate.push(path.transmit(payload));
         }
@@ -157,32 +160,33 @@ impl IkeSa {
         if self.sync.is_some() {
             return turn.drop(path.remote, "synchronising");
         }
-        if self.accept_jump && header.message_id > self.window.expected {
-            self.window.expected = header.message_id;
+        let id = header.message_id;
+        if self.accept_jump && self.window.sequence(id) == Sequence::Ahead {
+            self.window.jump(id);
         }
-        if header.message_id > self.window.expected {
-            // It had answers that are not in our record.
-            takeover::doubt(self, turn);
-        }
-        match self.window.sequence(header.message_id) {
+        match self.window.sequence(id) {
             Sequence::New => {}
-            Sequence::Repeated if !self.window.repeats(&asked) => {
+            Sequence::Repeated if !self.window.repeats(id, &asked) => {
                 return turn.drop(path.remote, "another request with a used message ID");
             }
-            Sequence::Repeated => return self.answer_again(turn, path),
+            Sequence::Repeated => return self.answer_again(turn, path, id),
             Sequence::Old => return turn.drop(path.remote, "message ID below the window"),
-            Sequence::Ahead => return turn.drop(path.remote, "message ID above the window"),
+            Sequence::Ahead => {
+                // It had answers that are not in our record.
+                takeover::doubt(self, turn);
+                return turn.drop(path.remote, "message ID above the window");
+            }
         }
         if self.undecided && !payloads.as_ref().is_ok_and(|p| deletes_ike(p)) {
             // The peer knows more than we do and asks again; by then we know too.
             return turn.drop(path.remote, "rekeying is not decided");
         }
-        self.accept_jump = false;
         self.alive(turn, path);
-        let answer = match payloads {
+        let mut answer = match payloads {
             Ok(payloads) => self.process(turn, path, header, &payloads),
             Err(notify) => vec![Payload::Notify(notify)],
         };
+        answer.extend(self.window.announce());
         // RFC 7296 section 2.11: to where the request came from.
         let reply = self.header(header.exchange, true, header.message_id);
         let Some(bytes) = self.seal(turn, &reply, &answer) else {
@@ -190,6 +194,8 @@ impl IkeSa {
         };
         self.window
             .answered(header.message_id, Some(asked), bytes.clone());
+        // Where several requests may be on their way, more of them may be ahead.
+        self.accept_jump &= !self.window.gaps.is_empty();
         turn.transmits.push(path.transmit(bytes));
         turn.dirty = true;
         self.advance(turn);
@@ -204,7 +210,7 @@ impl IkeSa {
     ) -> Vec<Payload> {
         let contents = Contents::of(payloads);
         if let Some(size) = contents.window_size() {
-            self.window.peer_window = size;
+            self.window.peer_allows(size);
         }
         match header.exchange {
             Exchange::Informational => inform::answer(self, turn, path, &contents),
@@ -224,9 +230,8 @@ impl IkeSa {
         if self.probe.is_some() && probe::complete(self, turn, path, header) {
             return;
         }
-        let asked = self.pending.as_ref().map(Pending::exchange);
-        let due = self.window.outstanding.as_ref().map(|o| o.id) == Some(header.message_id);
-        if due && asked.is_some_and(|exchange| exchange != header.exchange) {
+        let asked = self.pending.get(&header.message_id).map(Pending::exchange);
+        if asked.is_some_and(|exchange| exchange != header.exchange) {
             // It answers a request of the predecessor that our record does not show.
             takeover::doubt(self, turn);
             return turn.drop(path.remote, "response of another exchange");
@@ -238,7 +243,10 @@ impl IkeSa {
         mobike::heard_from(self, turn, path);
         turn.dirty = true;
         let contents = Contents::of(payloads);
-        match self.pending.take() {
+        if let Some(size) = contents.window_size() {
+            self.window.peer_allows(size);
+        }
+        match self.pending.remove(&header.message_id) {
             Some(Pending::CreateChild(offer)) => create::complete(self, turn, offer, &contents),
             Some(Pending::RekeyIke(offer)) => rekey::complete(self, turn, offer, &contents),
             Some(Pending::DeleteChildren(ids)) => {
@@ -250,9 +258,11 @@ impl IkeSa {
             Some(Pending::Mobike(asked)) => {
                 mobike::complete(self, turn, asked, path, &contents);
             }
-            Some(Pending::Liveness) | None => turn.events.push(Event::LivenessConfirmed {
-                ike: self.local_spi,
-            }),
+            Some(Pending::Liveness | Pending::Filler) | None => {
+                turn.events.push(Event::LivenessConfirmed {
+                    ike: self.local_spi,
+                })
+            }
         }
         self.advance(turn);
     }
@@ -282,7 +292,7 @@ fn deletes_ike(payloads: &[Payload]) -> bool {
 
 /// The notification that an authenticated but unusable request is answered with
 /// (RFC 7296 sections 2.5 and 2.21.3).
-fn refusal(error: &MessageError) -> Option<Notify> {
+pub(super) fn refusal(error: &MessageError) -> Option<Notify> {
     let kind = error.notify()?;
     let data = match error {
         MessageError::UnsupportedCritical(kind) => vec![kind.0],

@@ -15,6 +15,7 @@ use super::keys::{IkeKeys, Inputs};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{IkeProposal, KeyExchangeMethod, accepted, select};
+use super::sessions::crash;
 use super::tasks::{Pending, Task};
 use super::turn::{Effect, Turn};
 use super::window::Window;
@@ -101,11 +102,13 @@ pub(super) fn answer(
 }
 
 fn is_busy(ike: &IkeSa) -> bool {
-    let busy = matches!(
-        ike.pending,
-        Some(Pending::CreateChild(_) | Pending::DeleteChildren(_) | Pending::DeleteIke)
-    );
-    busy || ike.state != State::Established
+    let busy = |pending: &Pending| {
+        matches!(
+            pending,
+            Pending::CreateChild(_) | Pending::DeleteChildren(_) | Pending::DeleteIke
+        )
+    };
+    ike.pending.values().any(busy) || ike.state != State::Established
 }
 
 fn agree(
@@ -139,6 +142,11 @@ fn agree(
     if chosen.additional.is_empty() {
         let keys = ike.keys.rekey(&chosen, &inputs, &shared, &[]);
         make(ike, turn, chosen, &inputs, keys);
+        payloads.extend(crash::offer(
+            turn.settings,
+            &ike.connection,
+            (peer_spi, spi),
+        ));
     } else {
         let began = (What::Ike { spi }, chosen.additional);
         payloads.push(followup::begin(
@@ -192,18 +200,26 @@ fn make(
     let (peer_spi, spi) = (inputs.initiator_spi, inputs.responder_spi);
     let (peer_nonce, nonce) = (inputs.initiator_nonce, inputs.responder_nonce);
     let mut successor = successor(ike, turn, false, chosen, spi, peer_spi, keys);
-    successor.undecided = matches!(ike.pending, Some(Pending::RekeyIke(_)));
+    if !successor.proposal.additional.is_empty() {
+        // The answer that would have had it left before the last key exchange.
+        successor.give_token_later(turn);
+    }
+    successor.undecided = ike.is_rekeying();
     turn.effects.push(Effect::Created(Box::new(successor)));
     ike.successors.push(spi);
-    match &mut ike.pending {
-        Some(Pending::RekeyIke(offer)) => {
+    let ours = ike.pending.values_mut().find_map(|pending| match pending {
+        Pending::RekeyIke(offer) => Some(offer),
+        _ => None,
+    });
+    match ours {
+        Some(offer) => {
             // RFC 7296 section 2.8.2: who wins is known when our own answer is here.
             offer.collision = Some(IkeCollision {
                 ike: spi,
                 lowest: peer_nonce.min(nonce).to_vec(),
             });
         }
-        _ => inherit(ike, turn, spi),
+        None => inherit(ike, turn, spi),
     }
 }
 
@@ -234,14 +250,17 @@ fn successor(
             message_id_sync: ike.message_id_sync,
             replay_counter_sync: ike.replay_counter_sync,
             fragmenting: ike.fragmenting,
-            window: Window::new(MessageId(0), MessageId(0)),
+            window: Window::new(
+                MessageId(0),
+                MessageId(0),
+                ike.connection.roads.window_size.get(),
+            ),
         },
     );
     successor.authenticated = ike.authenticated.clone();
     successor.predecessor = Some(ike.local_spi);
     successor.addresses = ike.addresses.clone();
     successor.mobike = ike.mobike.clone();
-    successor.give_token_later(turn);
     successor
 }
 
@@ -368,9 +387,10 @@ fn conclude(
         responder_spi: peer_spi,
     };
     let keys = ike.keys.rekey(&chosen, &inputs, &shared, additional);
-    Ok(successor(
-        ike, turn, true, chosen, offer.spi, peer_spi, keys,
-    ))
+    let mut successor = successor(ike, turn, true, chosen, offer.spi, peer_spi, keys);
+    successor.take_token(turn, contents);
+    successor.give_token_later(turn);
+    Ok(successor)
 }
 
 fn succeeded(

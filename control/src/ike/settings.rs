@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 use super::auth::{AuthSettings, TimeOfDay};
 use super::fragments::Fragmentation;
 use super::proposal::{EspProposal, Identification, IkeProposal};
-use super::sessions::{ClusterSecret, SessionSettings};
+use super::sessions::{ClusterSecret, Lifetimes, SessionSettings};
+use super::window::MAX_WINDOW;
 
 /// What the engine must know besides its connections.
 #[derive(Clone, Debug)]
@@ -58,6 +59,8 @@ pub struct Connection {
     pub rekey_time: Duration,
     /// How a takeover resumes the IKE SA.
     pub takeover: Takeover,
+    /// What a takeover without a handover makes of inbound numbers.
+    pub inbound: TakeoverInbound,
     pub roads: Roads,
     pub session: SessionSettings,
     pub auth: AuthSettings,
@@ -76,6 +79,8 @@ pub struct Child {
     pub dynamic: Dynamic,
     /// Lifetime of the Child SA; zero for unlimited.
     pub rekey_time: Duration,
+    /// How much longer than that, and how much it carries.
+    pub lifetimes: Lifetimes,
     pub replay_window: u32,
     pub options: SaOptions,
     /// Initiate when the gateway starts to lead, and again whenever it is lost.
@@ -110,6 +115,20 @@ pub enum Takeover {
     Rekey,
 }
 
+/// `takeover_inbound = strict | learn | rekey` (RFC 6027 section 3.5).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum TakeoverInbound {
+    /// Everything that the predecessor may have delivered counts as seen: no replay is accepted,
+    /// and packets are lost until the peer's numbers have passed the recorded high water.
+    #[default]
+    Strict,
+    /// Everything above the last checkpoint is accepted once: nothing is lost, and an attacker may
+    /// replay what was delivered since that checkpoint.
+    Learn,
+    /// As strict, and every Child SA is replaced at once.
+    Rekey,
+}
+
 /// Addresses of a connection that it finds out, gives or changes on its way.
 #[derive(Clone, Default, Debug)]
 pub struct Roads {
@@ -121,6 +140,44 @@ pub struct Roads {
     pub pools: Vec<String>,
     /// Whether IKE_AUTH makes a Child SA (RFC 6023).
     pub childless: Childless,
+    pub window_size: WindowSize,
+    pub unique: Unique,
+}
+
+/// `unique = never | no | replace | keep`: how many IKE SAs a peer may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Unique {
+    /// INITIAL_CONTACT is neither sent nor honoured.
+    Never,
+    /// Any number, until the peer says by INITIAL_CONTACT that it has no other.
+    #[default]
+    No,
+    /// A new one takes the place of the others.
+    Replace,
+    /// A new one is refused while there is another.
+    Keep,
+}
+
+/// `window_size`: requests that may be outstanding at once, ours and the peer's
+/// (RFC 7296 section 2.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct WindowSize(u32);
+
+impl WindowSize {
+    /// `None` if it is none, or wider than [`MAX_WINDOW`].
+    pub fn new(size: u32) -> Option<WindowSize> {
+        (1..=MAX_WINDOW).contains(&size).then_some(WindowSize(size))
+    }
+
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for WindowSize {
+    fn default() -> WindowSize {
+        WindowSize(1)
+    }
 }
 
 /// `mobike = yes | no`; without it, what the peer wants.

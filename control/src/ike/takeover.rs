@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hitless_sa::{Entropy, IkeSpi, Instant, Spi};
+use hitless_sa::{Entropy, IkeSpi, Instant, MessageId, Spi};
 
 use super::engine::Engine;
 use super::established::{IkeSa, State};
@@ -78,8 +78,8 @@ pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
 
 /// A request of ours is to be sent again: has a former leader used its Message ID, so that the peer
 /// will never answer it (RFC 7296 section 2.3)? Not if it was sent once, for that may be loss.
-pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
-    let sent = ike.window.outstanding.as_ref().map_or(0, |o| o.sent);
+pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId) -> bool {
+    let sent = ike.window.outstanding.get(&id).map_or(0, |o| o.sent);
     if ike.foreign.is_empty() || sent <= UNANSWERED || !doubt(ike, turn) {
         return false;
     }

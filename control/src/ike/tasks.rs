@@ -1,6 +1,6 @@
 //! What an IKE SA has to do, and when: requests that wait for the window, lifetimes, liveness.
 
-use hitless_sa::{Instant, SaId, Spi};
+use hitless_sa::{Instant, MessageId, SaId, Spi};
 
 use super::child::ChildState;
 use super::create::{self, ChildOffer};
@@ -12,6 +12,9 @@ use super::rekey::{self, IkeOffer};
 use super::turn::Turn;
 use super::window::Due;
 use super::{counter_sync, inform, probe, takeover};
+
+/// Transmissions of a request that only fills a place in the peer's window.
+const FILLINGS: u32 = 3;
 
 /// Something to ask of the peer, when the window allows.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -36,7 +39,7 @@ pub(super) struct Scheduled {
     pub task: Task,
 }
 
-/// The request that is outstanding, with all that is needed to use its response.
+/// What a request that is outstanding is for, with all that is needed to use its response.
 pub(super) enum Pending {
     CreateChild(ChildOffer),
     RekeyIke(IkeOffer),
@@ -44,6 +47,9 @@ pub(super) enum Pending {
     DeleteIke,
     Liveness,
     Mobike(Asked),
+    /// Nothing: a probe that the peer may have had before, and whose place in its window must not
+    /// stay empty (`probe.rs`).
+    Filler,
 }
 
 impl Pending {
@@ -60,6 +66,7 @@ impl Pending {
             Pending::DeleteChildren(_)
             | Pending::DeleteIke
             | Pending::Liveness
+            | Pending::Filler
             | Pending::Mobike(_) => Exchange::Informational,
         }
     }
@@ -74,8 +81,27 @@ impl Pending {
             Pending::RekeyIke(_) => Some(Task::RekeyIke),
             Pending::DeleteChildren(ids) => ids.first().copied().map(Task::DeleteChild),
             Pending::DeleteIke => Some(Task::DeleteIke),
-            Pending::Liveness => None,
+            Pending::Liveness | Pending::Filler => None,
             Pending::Mobike(asked) => Some(Task::Mobike(asked.errand())),
+        }
+    }
+
+    /// Whether a task may be done while this is outstanding. What the peer would refuse meanwhile
+    /// (RFC 7296 section 2.25), or what its outcome decides, waits.
+    fn allows(&self, task: &Task) -> bool {
+        match (self, task) {
+            (Pending::RekeyIke(_) | Pending::DeleteIke, _)
+            | (_, Task::RekeyIke | Task::DeleteIke)
+            | (Pending::Mobike(_), Task::Mobike(_))
+            | (Pending::CreateChild(_), Task::DeleteSpi(_)) => false,
+            (Pending::CreateChild(offer), Task::CreateChild(name)) => offer.child != *name,
+            (Pending::CreateChild(offer), Task::RekeyChild(id) | Task::DeleteChild(id)) => {
+                offer.replaces != Some(*id)
+            }
+            (Pending::DeleteChildren(ids), Task::RekeyChild(id) | Task::DeleteChild(id)) => {
+                !ids.contains(id)
+            }
+            _ => true,
         }
     }
 }
@@ -90,10 +116,9 @@ impl IkeSa {
 
     /// Whether a Child SA of that name lives or is being made.
     pub fn serves(&self, child: &str) -> bool {
-        let pending = match &self.pending {
-            Some(Pending::CreateChild(offer)) => offer.child == child,
-            _ => false,
-        };
+        let mut pending = self.pending.values();
+        let pending =
+            pending.any(|p| matches!(p, Pending::CreateChild(offer) if offer.child == child));
         let queued = self
             .queue
             .iter()
@@ -106,19 +131,37 @@ impl IkeSa {
     }
 
     /// Whether a request may be sent now.
-    pub fn is_free(&self) -> bool {
-        self.pending.is_none()
-            && self.window.outstanding.is_none()
-            && self.sync.is_none()
-            && self.probe.is_none()
-            && !self.undecided
+    fn is_free(&self) -> bool {
+        self.window.has_room() && self.sync.is_none() && self.probe.is_none() && !self.undecided
     }
 
-    /// Starts what is due while the window is free.
+    /// Whether a task may be done now, as far as it depends on what is outstanding.
+    pub fn allows(&self, task: &Task) -> bool {
+        self.is_free() && self.pending.values().all(|pending| pending.allows(task))
+    }
+
+    /// The tasks that wait for nothing but their time, by their places in the queue. One that has
+    /// to be alone is not overtaken.
+    fn startable(&self) -> impl Iterator<Item = (usize, Instant)> {
+        let alone = |s: &Scheduled| matches!(s.task, Task::RekeyIke | Task::DeleteIke);
+        let waits = self
+            .queue
+            .iter()
+            .position(|s| alone(s) && !self.allows(&s.task));
+        let first = self
+            .queue
+            .iter()
+            .take(waits.unwrap_or(usize::MAX))
+            .enumerate();
+        let allowed = first.filter(|(_, s)| self.allows(&s.task));
+        allowed.map(|(position, s)| (position, s.at))
+    }
+
+    /// Starts what is due as far as the window allows.
     pub fn advance(&mut self, turn: &mut Turn<'_>) {
-        while self.is_free() && self.state != State::Gone {
-            let due = self.queue.iter().position(|s| s.at <= turn.now);
-            let Some(scheduled) = due.map(|position| self.queue.remove(position)) else {
+        while self.state != State::Gone {
+            let due = self.startable().find(|(_, at)| *at <= turn.now);
+            let Some(scheduled) = due.map(|(position, _)| self.queue.remove(position)) else {
                 break;
             };
             turn.dirty = true;
@@ -147,16 +190,23 @@ impl IkeSa {
         self.keep_mapping(turn);
         counter_sync::tick(self, turn);
         probe::tick(self, turn);
-        match self.window.due(turn.now, turn.backoff()) {
-            Due::Nothing => {}
-            Due::Resend(_) if takeover::ignored(self, turn) => {}
-            Due::Resend(_) if self.divide(turn) => {}
-            Due::Resend(bytes) => {
-                let path = mobike::resend_path(self, turn.backoff().tries);
-                turn.immediate.push(path.transmit(bytes));
+        loop {
+            match self.window.due(turn.now, turn.backoff()) {
+                Due::Nothing => break,
+                Due::Resend(id, _) | Due::Dead(id) if self.has_filled(id) => {
+                    self.window.confirm(id);
+                    self.pending.remove(&id);
+                    turn.dirty = true;
+                }
+                Due::Resend(id, _) if takeover::ignored(self, turn, id) => break,
+                Due::Resend(id, _) if self.divide(turn, id) => {}
+                Due::Resend(id, bytes) => {
+                    let path = mobike::resend_path(self, id, turn.backoff().tries);
+                    turn.immediate.push(path.transmit(bytes));
+                }
+                Due::Dead(_) if takeover::doubt(self, turn) => break,
+                Due::Dead(_) => return self.destroy(turn, "no answer"),
             }
-            Due::Dead if takeover::doubt(self, turn) => {}
-            Due::Dead => return self.destroy(turn, "no answer"),
         }
         if self.forget_at.is_some_and(|at| at <= turn.now) {
             return self.destroy(turn, "redundant");
@@ -175,13 +225,20 @@ impl IkeSa {
         self.advance(turn);
     }
 
-    /// Sends the outstanding request in smaller fragments, if it stayed unanswered for long and was
+    /// Whether a request that fills a place has been sent often enough: no answer means that it was
+    /// answered to another member.
+    fn has_filled(&self, id: MessageId) -> bool {
+        let sent = self.window.outstanding.get(&id).map_or(0, |o| o.sent);
+        sent > FILLINGS && matches!(self.pending.get(&id), Some(Pending::Filler))
+    }
+
+    /// Sends an outstanding request in smaller fragments, if it stayed unanswered for long and was
     /// sent in larger ones (RFC 7383 section 2.5.2). The content and the Message ID are the same.
-    fn divide(&mut self, turn: &mut Turn<'_>) -> bool {
+    fn divide(&mut self, turn: &mut Turn<'_>, id: MessageId) -> bool {
         let Some(outstanding) = self
             .window
             .outstanding
-            .as_ref()
+            .get(&id)
             .filter(|o| o.sent >= PATIENT_TRANSMISSIONS)
         else {
             return false;
@@ -190,7 +247,7 @@ impl IkeSa {
             return false;
         };
         self.fragmenting = smaller;
-        if let Some(outstanding) = &mut self.window.outstanding {
+        if let Some(outstanding) = self.window.outstanding.get_mut(&id) {
             outstanding.bytes = bytes.clone();
         }
         self.transmit(turn, bytes);
@@ -210,6 +267,7 @@ impl IkeSa {
             self.schedule(now, Task::RekeyIke);
         }
         self.reauthenticate(turn);
+        self.end_of_life(turn);
         let mut tasks = Vec::new();
         for child in &mut self.children {
             if child.rekey_at.is_some_and(|at| at <= now) {
@@ -232,7 +290,8 @@ impl IkeSa {
     fn liveness_at(&self) -> Option<Instant> {
         let delay = self.connection.dpd_delay;
         // What is only to be done later says nothing of the peer.
-        let asking = self.pending.is_some() || self.queue.iter().any(|s| s.task == Task::Liveness);
+        let asking =
+            !self.pending.is_empty() || self.queue.iter().any(|s| s.task == Task::Liveness);
         let due = !delay.is_zero() && !asking && self.state == State::Established;
         due.then(|| self.heard + delay)
     }
@@ -245,8 +304,10 @@ impl IkeSa {
             State::Rekeyed { delete_at } => Some(delete_at),
             _ => None,
         };
-        let children = self.children.iter().filter_map(|c| c.rekey_at).min();
-        let queued = self.queue.iter().map(|s| s.at).min();
+        let lives = self.children.iter().filter_map(|c| c.life_at);
+        let rekeys = self.children.iter().filter_map(|c| c.rekey_at);
+        let children = rekeys.chain(lives).min();
+        let queued = self.startable().map(|(_, at)| at).min();
         [
             self.window.deadline(),
             self.sync.as_ref().map(|s| s.resend_at),
@@ -256,9 +317,10 @@ impl IkeSa {
             self.keepalive_at(),
             delete_at,
             self.rekey_at.filter(|_| established),
+            self.session.life_at.filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),
-            queued.filter(|_| free),
+            queued,
             self.liveness_at().filter(|_| free),
         ]
         .into_iter()
@@ -266,11 +328,12 @@ impl IkeSa {
         .min()
     }
 
-    /// Gives up the outstanding request; its task is done anew.
+    /// Gives up the outstanding requests; their tasks are done anew, in that order.
     pub fn abandon(&mut self, turn: &mut Turn<'_>) {
-        self.window.outstanding = None;
-        if let Some(task) = self.pending.take().and_then(|p| p.task()) {
-            self.queue.insert(0, Scheduled { at: turn.now, task });
-        }
+        self.window.outstanding.clear();
+        let given_up = std::mem::take(&mut self.pending).into_values();
+        let tasks = given_up.filter_map(|pending| pending.task());
+        let again = tasks.map(|task| Scheduled { at: turn.now, task });
+        self.queue.splice(0..0, again.collect::<Vec<_>>());
     }
 }

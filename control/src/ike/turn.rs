@@ -112,6 +112,8 @@ pub(super) enum Effect {
     Lost(String),
     /// The peer says that this IKE SA is its only one (RFC 7296 section 2.4).
     InitialContact,
+    /// The other IKE SAs of its peer are to be deleted.
+    Replace,
     /// A new IKE SA with these children is to take the place of this one.
     Reauthenticate(Vec<String>),
 }
@@ -246,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn spis_lie_in_the_members_part_rfc6311_3_3() {
+    fn rfc6311_r2_spis_lie_in_the_members_part() {
         let mut ids = Ids::new(MemberId(7), Incarnation(1), Vec::new());
         let entropy: &mut dyn Entropy = &mut Zeros;
         assert_eq!(ids.spi(entropy), Spi(0x0700_0000));

@@ -99,7 +99,7 @@ fn degraded_traffic_goes_on_and_a_busy_sa_gets_fresh_keys() {
 }
 
 #[test]
-fn a_split_brain_repeats_no_number_and_heals() {
+fn rfc6311_r3_r4_a_split_brain_repeats_no_number_and_heals() {
     // What the old active did alone is lost when it steps down (hole D8): DPD finds it out.
     let mut topology = Topology::new(2, "open sesame".to_owned());
     topology.dpd_delay = "1s";

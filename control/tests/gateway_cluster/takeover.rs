@@ -24,7 +24,7 @@ fn a_tunnel_comes_up_and_traffic_flows_both_ways() {
 }
 
 #[test]
-fn a_takeover_keeps_the_tunnel_above_the_recorded_grant() {
+fn rfc6311_r25_r26_a_takeover_keeps_the_tunnel_above_the_recorded_grant() {
     let mut world = World::with_traffic(2);
     let active = world.leader().unwrap();
     let lease = world.status(active).leases[0].clone();
@@ -81,7 +81,7 @@ fn a_takeover_keeps_the_tunnel_above_the_recorded_grant() {
 }
 
 #[test]
-fn what_was_recorded_before_a_crash_is_not_accepted_after_it() {
+fn rfc6311_r39_what_was_recorded_before_a_crash_is_not_accepted_after_it() {
     // S3 and the floor H of a strict takeover.
     let mut world = World::with_traffic(3);
     let active = world.leader().unwrap();

@@ -42,7 +42,7 @@ fn works_both_ways(world: &mut World) {
 }
 
 #[test]
-fn message_ids_are_synchronised_rfc6311_5_1() {
+fn rfc6311_r9_message_ids_are_synchronised() {
     for exchanges in [0, 1, 2, 50] {
         let (mut world, old) = behind(1, exchanges);
         world.fail_over_with(A, old, SYNC);
@@ -54,7 +54,7 @@ fn message_ids_are_synchronised_rfc6311_5_1() {
 }
 
 #[test]
-fn it_is_one_synchronisation_for_a_failover_r35() {
+fn rfc6311_r35_it_is_one_synchronisation_for_a_failover() {
     let (mut world, old) = behind(2, 2);
     world.fail_over_with(A, old, SYNC);
     world.run(60 * SECOND);
@@ -64,7 +64,7 @@ fn it_is_one_synchronisation_for_a_failover_r35() {
 }
 
 #[test]
-fn a_lost_answer_is_repeated_then_asked_for_afresh_h1() {
+fn rfc6311_h1_a_lost_answer_is_repeated_then_asked_for_afresh() {
     let (mut world, old) = behind(3, 2);
     world.fail_over_with(A, old, SYNC);
     let request = world.intercept().remove(0);
@@ -87,7 +87,7 @@ fn a_lost_answer_is_repeated_then_asked_for_afresh_h1() {
 }
 
 #[test]
-fn nothing_else_passes_while_the_synchronisation_is_pending_r38() {
+fn rfc6311_r38_nothing_else_passes_while_the_synchronisation_is_pending() {
     let mut world = World::established(4);
     world.fail_over(A, SYNC);
     let request = world.intercept().remove(0);
@@ -103,7 +103,7 @@ fn nothing_else_passes_while_the_synchronisation_is_pending_r38() {
 }
 
 #[test]
-fn only_the_first_valid_answer_counts_r22_r45() {
+fn rfc6311_r22_r45_only_the_first_valid_answer_counts() {
     let (mut world, old) = behind(5, 2);
     world.fail_over_with(A, old.clone(), SYNC);
     let first = world.intercept().remove(0);
@@ -122,7 +122,7 @@ fn only_the_first_valid_answer_counts_r22_r45() {
 }
 
 #[test]
-fn a_second_failover_goes_above_the_first_r17() {
+fn rfc6311_r17_a_second_failover_goes_above_the_first() {
     let (mut world, old) = behind(6, 3);
     world.fail_over_with(A, old, SYNC);
     // The first new member dies too, before and after it has its answer.
@@ -134,7 +134,7 @@ fn a_second_failover_goes_above_the_first_r17() {
 }
 
 #[test]
-fn a_synchronisation_below_what_was_seen_is_dropped_r18() {
+fn rfc6311_r18_a_synchronisation_below_what_was_seen_is_dropped() {
     let mut world = World::established(15);
     let old = world.hosts[A].records.clone();
     let ike = world.ike(A);
@@ -155,7 +155,7 @@ fn a_synchronisation_below_what_was_seen_is_dropped_r18() {
 }
 
 #[test]
-fn both_ends_synchronise_at_once_a4() {
+fn rfc6311_appendix_a4_both_ends_synchronise_at_once() {
     let mut world = World::established(7);
     world.fail_over(A, SYNC);
     world.fail_over(B, SYNC);
@@ -171,7 +171,7 @@ fn both_ends_synchronise_at_once_a4() {
 }
 
 #[test]
-fn an_outstanding_request_is_asked_anew_after_the_synchronisation_r42() {
+fn rfc6311_r42_an_outstanding_request_is_asked_anew_after_the_synchronisation() {
     let mut world = World::established(8);
     let sa = world.sa(B).id;
     // B's request is lost with the old member.
@@ -184,7 +184,7 @@ fn an_outstanding_request_is_asked_anew_after_the_synchronisation_r42() {
 }
 
 #[test]
-fn the_replay_delta_names_every_child_r28_r29() {
+fn rfc6311_r28_r29_the_replay_delta_names_every_child() {
     let (mut world, old) = behind(9, 1);
     let resume = Resume::MessageIdSync {
         replay_delta: Some(77),
@@ -198,7 +198,7 @@ fn the_replay_delta_names_every_child_r28_r29() {
 }
 
 #[test]
-fn replay_counters_alone_are_a_regular_informational_r11() {
+fn rfc6311_r11_replay_counters_alone_are_a_regular_informational() {
     let next_request = |world: &World| world.hosts[A].engine.status(world.now)[0].next_request;
     let mut world = World::established(12);
     world.fail_over(A, Resume::Exact);
@@ -231,7 +231,7 @@ fn mixed_esn(host: usize) -> EngineSettings {
 }
 
 #[test]
-fn replay_counters_are_not_negotiated_with_mixed_esn_r31() {
+fn rfc6311_r31_replay_counters_are_not_negotiated_with_mixed_esn() {
     let mut world = World::new(10, mixed_esn(A), settings(B));
     world.run(SECOND);
     let ike = world.ike(B);
@@ -245,7 +245,7 @@ fn replay_counters_are_not_negotiated_with_mixed_esn_r31() {
 }
 
 #[test]
-fn capabilities_are_inherited_by_a_rekeyed_ike_sa_h5_h4() {
+fn rfc6311_h4_h5_capabilities_are_inherited_by_a_rekeyed_ike_sa() {
     let mut world = World::established(11);
     let ike = world.ike(A);
     world.input(A, Input::RekeyIke(ike));
@@ -288,4 +288,51 @@ fn a_peer_that_answers_no_probe_is_dead() {
     world.fail_over(A, Resume::Probe);
     world.run(100 * SECOND);
     assert!(world.hosts[A].sad.is_empty());
+}
+
+#[test]
+fn rfc6311_r1_parallel_child_sas_stay() {
+    let mut peer = settings(A);
+    let one = peer.connections[0].children[0].clone();
+    // The same selectors eight times.
+    let named = |n: usize| {
+        let mut child = one.clone();
+        child.name = format!("net{n}");
+        child
+    };
+    peer.connections[0].children = (0..8).map(named).collect();
+    let mut world = World::new(16, peer, settings(B));
+    world.run(Duration::from_secs(600));
+    world.assert_agreement(8);
+    world.fail_over(B, Resume::Exact);
+    world.run(Duration::from_secs(600));
+    world.assert_agreement(8);
+}
+
+/// The IV of an SK payload is a counter as well (the cipher is AES-GCM).
+#[test]
+fn rfc6311_r3_r4_no_iv_of_an_sk_payload_is_used_twice_by_any_member() {
+    let mut world = World::established(17);
+    for round in 0..6 {
+        for host in [A, B] {
+            let ike = world.ike(host);
+            world.input(host, Input::Liveness(ike));
+            let sa = world.sa(host).id;
+            world.input(host, Input::RekeyChild(sa));
+        }
+        world.fail_over(round % 2, Resume::Exact);
+        world.run(5 * SECOND);
+    }
+    for host in [A, B] {
+        let protected = world.hosts[host].sent.iter().filter(|d| d[16] == 46);
+        // Behind the header of the message and that of the payload.
+        let ivs: Vec<(&[u8], &Vec<u8>)> = protected.map(|d| (&d[32..40], d)).collect();
+        assert!(ivs.len() > 20);
+        for (position, (iv, datagram)) in ivs.iter().enumerate() {
+            let others = ivs[..position].iter().filter(|(other, _)| other == iv);
+            for (_, other) in others {
+                assert_eq!(other, datagram, "the same octets once more");
+            }
+        }
+    }
 }

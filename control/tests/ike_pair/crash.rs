@@ -223,9 +223,12 @@ fn rfc3948_section_2_3_an_ike_sa_without_child_sa_keeps_its_nat_mapping() {
         settings.connections[0].dpd_delay = Default::default();
         settings
     };
-    let mut world = World::new(7, childless(A), childless(B));
+    let mut b = childless(B);
+    b.connections[0].remote_addrs = Vec::new();
+    let mut world = World::new(7, childless(A), b);
+    world.intercept();
     world.nat = Some("203.0.113.9:6789".parse().unwrap());
-    world.run(SECOND);
+    world.run(SECOND * 3);
     world.assert_agreement(1);
     let keepalives = |world: &World, host: usize| {
         let sent = world.hosts[host].sent.iter();
@@ -243,4 +246,49 @@ fn rfc3948_section_2_3_an_ike_sa_without_child_sa_keeps_its_nat_mapping() {
     world.fail_over(A, Resume::Exact);
     world.run(SECOND * 41);
     assert!(keepalives(&world, A) >= 6, "the successor goes on");
+}
+
+/// RFC 6311 section 10: both may be negotiated, and one of them is used: a member that knows the
+/// IKE SA synchronises it, one that has lost it proves its crash.
+#[test]
+fn rfc6311_r44_crash_detection_and_synchronisation_exclude_each_other_in_use() {
+    let synced = |e: &Event| matches!(e, Event::MessageIdSynced { .. });
+    let mut world = established(44);
+    let ike = world.ike(A);
+    world.fail_over(B, Resume::MessageIdSync { replay_delta: None });
+    world.run(5 * SECOND);
+    assert_eq!((world.hosts[A].count(synced), lost(&world, A)), (1, 0));
+    assert_eq!(world.ike(A), ike);
+    let mut world = established(44);
+    crash(&mut world, B);
+    world.input(A, Input::Liveness(ike));
+    world.run(SECOND);
+    assert_eq!((world.hosts[A].count(synced), lost(&world, A)), (0, 1));
+}
+
+/// The answer to a rekeying is on its way while the peer uses the new IKE SA already: it is no
+/// crash that we do not know that one yet.
+#[test]
+fn rfc6290_section_4_3_no_token_for_an_ike_sa_that_is_being_made() {
+    let mut world = established(8);
+    let ike = world.ike(A);
+    world.input(A, Input::RekeyIke(ike));
+    let request = world.intercept().pop().unwrap();
+    world.deliver(&request);
+    let answer = world.intercept();
+    let new = world.ike_sas(B).into_iter().find(|spi| {
+        let known = |e: &Event| matches!(e, Event::IkeRekeyed { new, .. } if new == spi);
+        world.hosts[B].saw(known)
+    });
+    world.input(B, Input::Liveness(new.expect("a successor")));
+    let early = world.intercept().pop().unwrap();
+    let before = world.hosts[A].sent.len();
+    world.deliver(&early);
+    assert_eq!(world.hosts[A].sent.len(), before, "silence");
+    for packet in &answer {
+        world.deliver(packet);
+    }
+    world.run(SECOND * 10);
+    world.assert_agreement(1);
+    assert_eq!((lost(&world, A), lost(&world, B)), (0, 0));
 }

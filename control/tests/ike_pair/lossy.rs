@@ -5,6 +5,7 @@ use std::time::Duration;
 use hitless::ike::{Event, Input, Resume};
 use proptest::prelude::*;
 
+use crate::windows::with_window;
 use crate::world::{A, B, Faults, SECOND, World, settings};
 
 #[derive(Clone, Copy, Debug)]
@@ -82,8 +83,10 @@ proptest! {
         delay in 0u64..1500,
         lag in prop_oneof![Just(0u64), 0u64..50, 0u64..3000],
         actions in prop::collection::vec(action(), 0..25),
+        (children, windows) in (1usize..4, (1u32..5, 1u32..5)),
     ) {
-        let (mut a, mut b) = (settings(A), settings(B));
+        let mut a = with_window(A, children, windows.0);
+        let mut b = with_window(B, children, windows.1);
         for settings in [&mut a, &mut b] {
             // Nobody is given up while the network is bad.
             settings.retransmit_tries = 12;
@@ -91,7 +94,7 @@ proptest! {
         }
         let mut world = World::new(seed, a, b);
         world.run(SECOND);
-        world.assert_agreement(1);
+        world.assert_agreement(children);
         world.hosts[A].events.clear();
         world.faults = Faults { loss, duplication, delay: Duration::from_millis(delay) };
         world.lag = Duration::from_millis(lag);
@@ -103,7 +106,7 @@ proptest! {
         world.lag = Duration::ZERO;
         // Longer than the longest back-off and the grace of redundant SAs.
         world.run(Duration::from_secs(20_000));
-        world.assert_agreement(1);
+        world.assert_agreement(children);
         let again = |e: &Event| matches!(e, Event::IkeEstablished { .. });
         prop_assert_eq!(world.hosts[A].count(again), 0, "no new IKE_AUTH");
         prop_assert!(world.hosts[B].count(again) <= 1, "no new IKE_AUTH");

@@ -1,6 +1,7 @@
 //! Two IKE engines on one virtual clock.
 
 mod certificates;
+mod collisions;
 mod counter_sync;
 mod crash;
 mod establish;
@@ -10,6 +11,7 @@ mod fragments;
 mod hostile;
 mod inform;
 mod key_exchange;
+mod lifetimes;
 mod lossy;
 mod mobike;
 mod pki;
@@ -19,6 +21,8 @@ mod rekey;
 mod several;
 mod suites;
 mod transport;
+mod unique;
 mod versions;
 mod virtual_ip;
+mod windows;
 mod world;

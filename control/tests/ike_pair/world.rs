@@ -126,10 +126,25 @@ pub fn child(host: usize, name: &str, start: bool) -> Child {
         remote_ts: selectors(sides[1]),
         dynamic: Default::default(),
         rekey_time: Duration::ZERO,
+        lifetimes: Default::default(),
         replay_window: 1024,
         options: hitless_sa::SaOptions::default(),
         start,
     }
+}
+
+/// So many children with selectors of their own; A starts them.
+pub fn several(host: usize, count: usize) -> Vec<Child> {
+    let one = |number: usize| {
+        let mut one = child(host, &format!("net{number}"), host == A);
+        let mut sides = [10, 20].map(|first| selectors(&format!("{first}.{number}.0.0/16")));
+        if host == B {
+            sides.reverse();
+        }
+        [one.local_ts, one.remote_ts] = sides;
+        one
+    };
+    (0..count).map(one).collect()
 }
 
 /// Settings of one end; A starts the child `net`.
@@ -152,6 +167,7 @@ pub fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(20),
             rekey_time: Duration::ZERO,
             takeover: Takeover::Auto,
+            inbound: Default::default(),
             roads: Default::default(),
             session: Default::default(),
             auth: AuthSettings::default(),
@@ -241,6 +257,11 @@ fn record(records: &mut Records, commit: &Commit) {
 /// Whether a datagram is an IKE response.
 pub fn is_response(payload: &[u8]) -> bool {
     payload.get(19).is_some_and(|flags| flags & 0x20 != 0)
+}
+
+/// The Message ID of a datagram.
+pub fn message_id(packet: &Packet) -> u32 {
+    u32::from_be_bytes(packet.payload[20..24].try_into().unwrap())
 }
 
 impl World {

@@ -2,6 +2,7 @@
 //! round keys, in the order in which a short packet reads them.
 
 use std::fmt;
+use std::ops::Range;
 use std::sync::Arc;
 
 use zeroize::Zeroize;
@@ -11,16 +12,21 @@ use crate::detect::{Tier, tier};
 /// Powers of H in a key: a piece of twelve vectors of four blocks, and one more for the lengths.
 pub(crate) const POWERS: usize = 49;
 
+/// Blocks in front of them, so that what packets of a size read begins with a cache line.
+const IN_FRONT: usize = 3;
+
 /// Round keys between the first and the last, of AES-256.
 pub(crate) const MIDDLE: usize = 13;
 
 /// AES-GCM key and salt, ready for use. Wiped when dropped, never printed.
 ///
 /// The layout is what the kernels count on: a vector that begins at a power of H may read past H^1
-/// into what follows (it multiplies that by zero), and a packet of up to 112 octets reads five cache
-/// lines around that border, the first of which to be read says what the key is.
+/// into what follows (it multiplies that by zero), and with AES-128 a packet of up to 96 octets of text
+/// reads the last six cache lines but one, the first of which to be read says what the key is.
 #[repr(C, align(64))]
 pub struct Key {
+    /// Unused.
+    in_front: [u128; IN_FRONT],
     /// H^49 .. H^1, each times x and with its octets reversed, as `multiply` wants them.
     powers: [u128; POWERS],
     /// Round key 0, the salt already added to where the nonce begins.
@@ -65,6 +71,7 @@ impl Key {
             _ => return None,
         };
         Some(Key {
+            in_front: [0; IN_FRONT],
             powers: [0; POWERS],
             first: 0,
             last: 0,
@@ -135,7 +142,23 @@ impl Key {
         debug_assert!((1..=POWERS).contains(&power));
         // The pointer is made from the whole key, so that it may be read past the powers.
         let key: *const Key = self;
-        key.cast::<u128>().wrapping_add(POWERS - power)
+        key.cast::<u128>().wrapping_add(Key::place(power))
+    }
+
+    /// Where H^`power` is, in blocks.
+    #[inline]
+    const fn place(power: usize) -> usize {
+        IN_FRONT + POWERS - power
+    }
+
+    /// The octets of a key that a packet with so much text reads, for prefetching them. AES-128 has
+    /// fewer round keys than the others.
+    #[inline]
+    pub fn read_for(text: usize, aes128: bool) -> Range<usize> {
+        // A power for each block, for the additional data and for the lengths.
+        let powers = (text.div_ceil(16) + 2).min(POWERS);
+        let unused = if aes128 { MIDDLE - 9 } else { 0 };
+        Key::place(powers) * 16..size_of::<Key>() - unused * 16
     }
 }
 
@@ -161,6 +184,22 @@ mod tests {
     #[test]
     fn a_key_takes_seventeen_cache_lines() {
         assert_eq!(size_of::<Key>(), 17 * 64);
+    }
+
+    #[test]
+    fn what_a_packet_reads_is_whole_cache_lines() {
+        let middle = std::mem::offset_of!(Key, middle);
+        assert_eq!(std::mem::offset_of!(Key, powers), Key::place(POWERS) * 16);
+        for (text, aes128, lines) in [(68, true, 11..16), (68, false, 11..17), (84, true, 11..16)] {
+            let octets = Key::read_for(text, aes128);
+            assert_eq!(octets.start / 64..octets.end.div_ceil(64), lines);
+        }
+        let all = Key::read_for(9000, false);
+        assert_eq!(
+            (all.start, all.end),
+            (Key::place(POWERS) * 16, size_of::<Key>())
+        );
+        assert_eq!(Key::read_for(0, true).end, middle + 9 * 16);
     }
 
     #[test]

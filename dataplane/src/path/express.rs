@@ -30,14 +30,13 @@ use crate::classify::Addresses;
 use crate::memory;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst, MacAddress};
-use crate::prefetch::prefetch;
 use crate::worker::Worker;
 use egress::Egresses;
 use flows::{Flows, Key};
 use front::{Kind, Sight};
 use inbound::Entry;
-use outbound::Note;
-use record::{Hold, Record};
+use outbound::{Note, Runs};
+use record::Record;
 
 /// What a worker's lane knows.
 pub(crate) struct Express {
@@ -50,6 +49,7 @@ pub(crate) struct Express {
     records: Box<[Record]>,
     /// Of the packets that are leaving now.
     notes: Box<[Note; BURST]>,
+    runs: Box<Runs>,
     /// Of the packets that are entering now.
     entries: Box<[Entry; BURST]>,
 }
@@ -64,6 +64,7 @@ impl Express {
             flows: Flows::new(capacity),
             records: memory::table(capacity, Record::default),
             notes: Box::new([Note::default(); BURST]),
+            runs: Box::default(),
             entries: Box::new([Entry::default(); BURST]),
         }
     }
@@ -101,18 +102,6 @@ impl Express {
     #[inline]
     fn record(&self, slot: u32) -> Option<&Record> {
         self.records.get(slot as usize)
-    }
-
-    #[inline]
-    fn hold(&self, slot: u32) -> Option<&Hold> {
-        self.record(slot)?.hold.as_ref()
-    }
-
-    #[inline]
-    fn prefetch_record(&self, slot: u32) {
-        if let Some(record) = self.record(slot) {
-            prefetch(record);
-        }
     }
 }
 
@@ -216,7 +205,7 @@ impl Worker {
             if kind != Kind::Stream || sight.hops <= 1 {
                 return false;
             }
-            note.look(frame, &sight, at, &mut last);
+            note.look(&express.flows, frame, &sight, at, &mut last);
         }
         true
     }
@@ -275,8 +264,9 @@ impl Worker {
                     entering.push(packet);
                 }
                 Kind::Stream | Kind::Encapsulated if protected && sight.hops > 1 => {
-                    if let Some(note) = self.express.notes.get_mut(leaving.len()) {
-                        note.look(frame, &sight, at, &mut last);
+                    let Express { notes, flows, .. } = &mut self.express;
+                    if let Some(note) = notes.get_mut(leaving.len()) {
+                        note.look(flows, frame, &sight, at, &mut last);
                     }
                     leaving.push(packet);
                 }

@@ -264,17 +264,26 @@ impl Worker {
             {
                 self.hand_over(packet, owner, Errand::Open(arrival.came.hops + 1));
             }
-            _ => self.refuse_spi(now, packet, spi, remote),
+            _ => self.refuse_spi(now, packet, spi, (remote, arrival.headers)),
         }
     }
 
     /// ESP that names no SA of ours.
-    fn refuse_spi(&mut self, now: Instant, packet: Packet, spi: Option<Spi>, source: SocketAddr) {
+    fn refuse_spi(
+        &mut self,
+        now: Instant,
+        mut packet: Packet,
+        spi: Option<Spi>,
+        (source, headers): (SocketAddr, usize),
+    ) {
         let reason = match spi {
             None => DropReason::Runt,
             Some(Spi(0)) => DropReason::SpiZero,
             Some(spi) => {
                 self.reports.unknown_spi(now, spi, source);
+                if self.strangers && self.frames.pool.prepend(&mut packet, headers) {
+                    return self.stranger(now, packet);
+                }
                 DropReason::UnknownSpi
             }
         };

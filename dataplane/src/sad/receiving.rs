@@ -64,6 +64,9 @@ pub struct InboundSa {
 const HOT: usize = 128;
 const _: () = assert!(std::mem::offset_of!(InboundSa, id) <= HOT);
 
+/// Octets around the text of an ESP packet, as kernels for bursts know it.
+const AROUND: usize = 16 + 16;
+
 /// The IPv4 addresses, from first to last, that an SA may carry packets of from anywhere to anywhere
 /// behind them, whatever their protocol and ports: most SAs have such selectors, and need no others.
 #[derive(Clone, Copy)]
@@ -164,7 +167,7 @@ impl InboundSa {
     /// Asks for what else a packet of so many octets with this low half of its number touches.
     #[inline]
     pub(crate) fn prefetch_rest(&self, octets: usize, low: u32) {
-        self.key.prefetch(octets);
+        self.key.prefetch(octets.saturating_sub(AROUND));
         self.cell.prefetch_receiving();
         self.counters.prefetch();
         self.window.prefetch(low);

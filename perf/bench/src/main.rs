@@ -8,9 +8,10 @@ use hitless_bench::cipher::BurstCipher;
 use hitless_bench::{Bench, Direction, IN_FLIGHT, Setup, parts};
 use hitless_dataplane::aead::Engine;
 
-/// Loads of [`IN_FLIGHT`] packets before the one that counts: caches of flows and windows are as in
-/// the middle of a run.
+/// Loads of [`IN_FLIGHT`] packets before the one that counts, and packets of each SA: caches of flows
+/// and windows are as in the middle of a run.
 const WARM_UP: usize = 4;
+const WARM_UP_EACH: usize = 8;
 
 /// Callgrind counts inside this function alone (`--toggle-collect`).
 #[inline(never)]
@@ -75,12 +76,13 @@ fn run(asked: Option<&str>) -> Result<(), Box<dyn Error>> {
 fn path(setup: Setup, direction: Direction, size: usize) -> Result<(), Box<dyn Error>> {
     let mut bench = Bench::new(setup, direction, 0, &parts(&setup))?;
     let lengths = [size; IN_FLIGHT];
-    for round in 0..=WARM_UP {
+    let warm_up = WARM_UP.max(WARM_UP_EACH * setup.sas as usize / IN_FLIGHT);
+    for round in 0..=warm_up {
         bench.load(&lengths)?;
         let before = bench.sent();
-        match round {
-            WARM_UP => counted(|| bench.run()),
-            _ => bench.run(),
+        match round == warm_up {
+            true => counted(|| bench.run()),
+            false => bench.run(),
         }
         bench.expect(before, IN_FLIGHT)?;
     }

@@ -105,6 +105,15 @@ fn repair() -> Packet {
     }
 }
 
+fn late() -> Packet {
+    Packet {
+        role: 3,
+        features: 5,
+        late: vec![vec![0, 1, 0x45]],
+        ..base()
+    }
+}
+
 fn candidate() -> Packet {
     Packet {
         role: 4,
@@ -127,6 +136,7 @@ fn every_message_is_written_and_read_as_its_golden_file_says() {
             candidate(),
         ),
         (include_str!("../../tests/golden/repair.hex"), repair()),
+        (include_str!("../../tests/golden/late.hex"), late()),
     ];
     for (golden, packet) in samples {
         let sealed = packet.seal();

@@ -13,7 +13,7 @@ use crate::ike::established::{IkeSa, State};
 use crate::ike::initial::Initiator;
 use crate::ike::message::{NotifyKind, Payload};
 use crate::ike::settings::Connection;
-use crate::ike::tasks::{Pending, Task};
+use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
 
 /// What a peer may be late by, as a part of its time.
@@ -82,7 +82,7 @@ impl IkeSa {
         let Some(old) = self.authenticated.replaces else {
             return;
         };
-        let making = matches!(self.pending, Some(Pending::CreateChild(_)));
+        let making = self.is_making();
         let mut queue = self.queue.iter();
         let waiting = queue.any(|s| matches!(s.task, Task::CreateChild(_)));
         if making || waiting || self.state != State::Established {

@@ -7,10 +7,11 @@ use hitless_sa::{
     ChildSa, EspSuite, Instant, KeyMaterial, Mode, Spi, TrafficSelector, UdpEncapsulation,
 };
 
-use super::record::{ChildRecord, SelectorRecord};
+use super::record::{ChildRecord, LimitsRecord, SelectorRecord};
 use super::{ImportError, after, ago, before, collect, sa_id, sa_id_record, until};
 use crate::ike::child::{ChildState, Installed, options};
 use crate::ike::established::IkeSa;
+use crate::ike::sessions::lifetimes::{Limit, Limits};
 
 fn selector_record(selector: &TrafficSelector) -> SelectorRecord {
     let octets = |address: IpAddr| match address {
@@ -75,7 +76,31 @@ pub(super) fn child_record(child: &Installed, now: Instant) -> ChildRecord {
         installed_ago: ago(now, child.installed),
         rekey_in: child.rekey_at.map(|at| until(now, at)),
         terminated: child.terminated,
+        life_in: child.life_at.map(|at| until(now, at)),
+        limits: limits_record(child.limits),
     }
+}
+
+fn limits_record(limits: Limits) -> Option<LimitsRecord> {
+    (limits != Limits::default()).then_some(LimitsRecord {
+        rekey_bytes: limits.bytes.rekey,
+        life_bytes: limits.bytes.life,
+        rekey_packets: limits.packets.rekey,
+        life_packets: limits.packets.life,
+    })
+}
+
+fn limits(record: Option<&LimitsRecord>) -> Limits {
+    record.map_or_else(Limits::default, |record| Limits {
+        bytes: Limit {
+            rekey: record.rekey_bytes,
+            life: record.life_bytes,
+        },
+        packets: Limit {
+            rekey: record.rekey_packets,
+            life: record.life_packets,
+        },
+    })
 }
 
 /// The Child SA of a record. How it treats packets is each member's own setting, and not recorded.
@@ -141,5 +166,7 @@ pub(super) fn child(
         installed: before(now, record.installed_ago),
         rekey_at: record.rekey_in.map(|until| after(now, until)),
         terminated: record.terminated,
+        life_at: record.life_in.map(|until| after(now, until)),
+        limits: limits(record.limits.as_ref()),
     })
 }

@@ -7,8 +7,9 @@ use hitless_sa::{IkeSpi, Instant, MessageId};
 
 use super::child::{child, child_record};
 use super::followup::{half_made, half_made_record};
-use super::pending::{pending, pending_record, scheduled, task_record};
-use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord, WindowRecord};
+use super::pending::{pending_record, scheduled, task_record};
+use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord};
+use super::window::{requests, requests_record, window, window_record};
 use super::{FORMAT, ImportError, after, ago, before, collect, roads, until};
 use crate::ike::auth::Authenticated;
 use crate::ike::counter_sync::{AnsweredSync, CounterSync, MessageIdSync};
@@ -20,7 +21,6 @@ use crate::ike::probe::Probe;
 use crate::ike::proposal::Identification;
 use crate::ike::sessions::SessionState;
 use crate::ike::settings::Connection;
-use crate::ike::window::{Outstanding, Response, Window};
 
 pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
     let (state, delete_in) = match ike.state {
@@ -47,7 +47,8 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         message_id_sync: ike.message_id_sync,
         replay_counter_sync: ike.replay_counter_sync,
         window: Some(window_record(&ike.window)),
-        pending: ike.pending.as_ref().map(pending_record),
+        pending: ike.pending.values().next().map(pending_record),
+        requests: requests_record(ike),
         queue: ike.queue.iter().map(|s| task_record(s, now)).collect(),
         sync: ike.sync.as_ref().map(sync_record),
         answered_sync: ike.answered_sync.as_ref().map(|a| AnsweredRecord {
@@ -79,10 +80,14 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         mobike: ike.mobike.as_ref().map(roads::mobike_record),
         fragmentation: ike.fragmenting.negotiated,
         fragment_size: ike.fragmenting.size.into(),
-        half_made: ike.half_made.as_ref().map(|h| half_made_record(h, now)),
+        half_made: ike
+            .half_made
+            .iter()
+            .map(|h| half_made_record(h, now))
+            .collect(),
         grave: None,
         authenticated: Some(ike.authenticated.to_record(now)),
-        session: Some(ike.session.to_record()),
+        session: Some(ike.session.to_record(now)),
     }
 }
 
@@ -91,7 +96,7 @@ pub(super) fn from_record(
     connection: Arc<Connection>,
     now: Instant,
 ) -> Result<IkeSa, ImportError> {
-    let birth = birth(record, connection, now)?;
+    let birth = birth(record, connection)?;
     let rekey_at = record.rekey_in.map(|until| after(now, until));
     let mut ike = IkeSa::with(
         birth,
@@ -108,7 +113,7 @@ pub(super) fn from_record(
         (2, _) => State::Deleting,
         _ => return Err(ImportError::Field("state")),
     };
-    ike.pending = record.pending.as_ref().map(pending).transpose()?;
+    requests(record, &mut ike, now)?;
     ike.queue = collect(&record.queue, |t| scheduled(t, now))?;
     ike.sync = record.sync.as_ref().map(|s| sync(s, now)).transpose()?;
     ike.answered_sync = record.answered_sync.as_ref().map(|a| AnsweredSync {
@@ -125,8 +130,7 @@ pub(super) fn from_record(
         Probe::resumed(now, sent.collect())
     });
     ike.accept_jump = record.accept_jump;
-    let half = record.half_made.as_ref().map(|h| half_made(h, now));
-    ike.half_made = half.transpose()?;
+    ike.half_made = collect(&record.half_made, |h| half_made(h, now))?;
     ike.children = collect(&record.children, |c| child(c, &ike, now))?;
     ike.predecessor = record.predecessor.map(IkeSpi);
     ike.successors = record.successors.iter().copied().map(IkeSpi).collect();
@@ -136,18 +140,11 @@ pub(super) fn from_record(
     ike.addresses = roads::internal(record.addresses.as_ref())?;
     ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
     ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);
-    ike.session = SessionState::from_record(record.session.as_ref());
-    if ike.pending.is_some() != ike.window.outstanding.is_some() {
-        return Err(ImportError::Field("pending"));
-    }
+    ike.session = SessionState::from_record(record.session.as_ref(), now);
     Ok(ike)
 }
 
-fn birth(
-    record: &IkeRecord,
-    connection: Arc<Connection>,
-    now: Instant,
-) -> Result<Birth, ImportError> {
+fn birth(record: &IkeRecord, connection: Arc<Connection>) -> Result<Birth, ImportError> {
     let proposal = record
         .proposal
         .parse()
@@ -178,10 +175,7 @@ fn birth(
             size: u16::try_from(record.fragment_size)
                 .map_err(|_| ImportError::Field("fragment size"))?,
         },
-        window: window(
-            record.window.as_ref().ok_or(ImportError::Field("window"))?,
-            now,
-        ),
+        window: window(record.window.as_ref().ok_or(ImportError::Field("window"))?)?,
     })
 }
 
@@ -193,41 +187,6 @@ fn identity(body: &[u8]) -> Result<Identification, ImportError> {
     body.split_first_chunk::<4>()
         .and_then(|(head, data)| Identification::from_wire(head[0], data))
         .ok_or(ImportError::Field("identity"))
-}
-
-fn window_record(window: &Window) -> WindowRecord {
-    WindowRecord {
-        next_request: window.next_request.0,
-        expected: window.expected.0,
-        peer_window: window.peer_window,
-        response_id: window.response.as_ref().map(|r| r.id.0),
-        response: window
-            .response
-            .as_ref()
-            .map_or_else(Vec::new, |r| r.bytes.clone()),
-        outstanding_id: window.outstanding.as_ref().map(|o| o.id.0),
-        outstanding: window
-            .outstanding
-            .as_ref()
-            .map_or_else(Vec::new, |o| o.bytes.clone()),
-    }
-}
-
-fn window(record: &WindowRecord, now: Instant) -> Window {
-    let mut window = Window::new(MessageId(record.next_request), MessageId(record.expected));
-    window.peer_window = record.peer_window;
-    window.response = record.response_id.map(|id| Response {
-        id: MessageId(id),
-        bytes: record.response.clone(),
-        request: None,
-    });
-    window.outstanding = record.outstanding_id.map(|id| Outstanding {
-        id: MessageId(id),
-        bytes: record.outstanding.clone(),
-        sent: 0,
-        resend_at: now,
-    });
-    window
 }
 
 fn sync_record(sync: &CounterSync) -> SyncRecord {

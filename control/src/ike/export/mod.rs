@@ -11,6 +11,7 @@ mod ike;
 mod pending;
 mod record;
 mod roads;
+mod window;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,6 +24,7 @@ use zeroize::Zeroizing;
 
 use self::ike::{from_record, to_record};
 use self::record::{IkeRecord, SaIdRecord};
+use super::create::ChildOffer;
 use super::established::IkeSa;
 use super::followup::What;
 use super::graves::Grave;
@@ -76,15 +78,20 @@ pub(super) fn export(ike: &IkeSa, now: Instant) -> Record {
     let mut body = Zeroizing::new(Vec::with_capacity(record.encoded_len()));
     body.extend_from_slice(&Zeroizing::new(record.encode_to_vec()));
     let mut children: Vec<SaId> = ike.children.iter().map(|c| c.sa.id).collect();
-    if let Some(Pending::CreateChild(offer)) = &ike.pending {
-        children.push(offer.id);
-    }
-    if let Some(half) = &ike.half_made
-        && let What::Child { id, .. } = half.what
-    {
-        children.push(id);
-    }
+    children.extend(offers(ike).map(|offer| offer.id));
+    children.extend(ike.half_made.iter().filter_map(|half| match half.what {
+        What::Child { id, .. } => Some(id),
+        What::Ike { .. } => None,
+    }));
     Record { body, children }
+}
+
+/// Child SAs that are being asked for.
+fn offers(ike: &IkeSa) -> impl Iterator<Item = &ChildOffer> {
+    ike.pending.values().filter_map(|pending| match pending {
+        Pending::CreateChild(offer) => Some(offer),
+        _ => None,
+    })
 }
 
 /// What a record is of.
@@ -119,13 +126,13 @@ pub(super) fn import(
     for child in &ike.children {
         ids.occupy(child.sa.inbound_spi);
     }
-    if let Some(Pending::CreateChild(offer)) = &ike.pending {
+    for offer in offers(&ike) {
         ids.occupy(offer.spi);
     }
-    if let Some(half) = &ike.half_made
-        && let What::Child { spi, .. } = half.what
-    {
-        ids.occupy(spi);
+    for half in &ike.half_made {
+        if let What::Child { spi, .. } = half.what {
+            ids.occupy(spi);
+        }
     }
     Ok(Imported::IkeSa(Box::new(ike)))
 }
@@ -202,4 +209,4 @@ fn sa_id(record: &SaIdRecord) -> Result<SaId, ImportError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

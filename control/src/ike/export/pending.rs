@@ -112,6 +112,7 @@ pub(super) fn pending_record(pending: &Pending) -> PendingRecord {
         }
         Pending::DeleteIke => record.kind = 4,
         Pending::Liveness => record.kind = 5,
+        Pending::Filler => record.kind = 80,
         Pending::Mobike(asked) => roads::asked_record(asked, &mut record),
     }
     record
@@ -125,6 +126,7 @@ pub(super) fn pending(record: &PendingRecord) -> Result<Pending, ImportError> {
         3 => Pending::DeleteChildren(collect(&record.children, sa_id)?),
         4 => Pending::DeleteIke,
         5 => Pending::Liveness,
+        80 => Pending::Filler,
         60..=62 => Pending::Mobike(roads::asked(record)?),
         _ => return Err(ImportError::Field("pending")),
     })

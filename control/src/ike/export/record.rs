@@ -90,8 +90,8 @@ pub(super) struct IkeRecord {
     /// The longest IP datagram with a fragment; 0 for none.
     #[prost(uint32, tag = "51")]
     pub fragment_size: u32,
-    #[prost(message, optional, tag = "52")]
-    pub half_made: Option<HalfMadeRecord>,
+    #[prost(message, repeated, tag = "52")]
+    pub half_made: Vec<HalfMadeRecord>,
     #[prost(message, optional, tag = "40")]
     pub authenticated: Option<AuthenticatedRecord>,
     /// The IKE SA is no more; only `format`, `local_spi` and this are set.
@@ -99,6 +99,42 @@ pub(super) struct IkeRecord {
     pub grave: Option<GraveRecord>,
     #[prost(message, optional, tag = "100")]
     pub session: Option<SessionRecord>,
+    /// Outstanding requests but the first, which is in `window` and `pending`.
+    #[prost(message, repeated, tag = "80")]
+    pub requests: Vec<RequestRecord>,
+}
+
+/// An outstanding request.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct RequestRecord {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub bytes: Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    pub pending: Option<PendingRecord>,
+}
+
+/// A response that is kept.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct ResponseRecord {
+    #[prost(uint32, tag = "1")]
+    pub id: u32,
+    #[prost(bytes = "vec", tag = "2")]
+    pub bytes: Vec<u8>,
+    #[prost(message, optional, tag = "3")]
+    pub asked: Option<AskedRecord>,
+}
+
+/// What tells a repetition of the request from another one.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct AskedRecord {
+    #[prost(bytes = "vec", tag = "1")]
+    pub datagram: Vec<u8>,
+    #[prost(uint32, tag = "2")]
+    pub total: u32,
+    #[prost(bytes = "vec", tag = "3")]
+    pub content: Vec<u8>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -172,6 +208,20 @@ pub(super) struct WindowRecord {
     pub outstanding_id: Option<u32>,
     #[prost(bytes = "vec", tag = "7")]
     pub outstanding: Vec<u8>,
+    /// The request that `response` answers.
+    #[prost(message, optional, tag = "80")]
+    pub asked: Option<AskedRecord>,
+    /// Responses but the last.
+    #[prost(message, repeated, tag = "81")]
+    pub responses: Vec<ResponseRecord>,
+    /// Message IDs below `expected` that were not received.
+    #[prost(uint32, repeated, tag = "82")]
+    pub gaps: Vec<u32>,
+    /// What we promised the peer; 0 for one.
+    #[prost(uint32, tag = "83")]
+    pub own: u32,
+    #[prost(bool, tag = "84")]
+    pub announced: bool,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -186,7 +236,7 @@ pub(super) struct SaIdRecord {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct PendingRecord {
-    /// 1 child, 2 IKE SA, 3 delete children, 4 delete IKE SA, 5 liveness, 60 to 62 of MOBIKE.
+    /// 1 child, 2 IKE SA, 3 delete children, 4 delete IKE SA, 5 liveness, 60 to 62 of MOBIKE, 80 nothing.
     #[prost(uint32, tag = "1")]
     pub kind: u32,
     #[prost(message, optional, tag = "2")]
@@ -394,6 +444,23 @@ pub(super) struct ChildRecord {
     pub no_tfc: bool,
     #[prost(bool, tag = "100")]
     pub terminated: bool,
+    #[prost(uint64, optional, tag = "101")]
+    pub life_in: Option<u64>,
+    #[prost(message, optional, tag = "102")]
+    pub limits: Option<LimitsRecord>,
+}
+
+/// Zero for none.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct LimitsRecord {
+    #[prost(uint64, tag = "1")]
+    pub rekey_bytes: u64,
+    #[prost(uint64, tag = "2")]
+    pub life_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub rekey_packets: u64,
+    #[prost(uint64, tag = "4")]
+    pub life_packets: u64,
 }
 
 /// Wipes the secrets; the rest is no secret.
@@ -401,11 +468,13 @@ impl Zeroize for IkeRecord {
     fn zeroize(&mut self) {
         self.keys.zeroize();
         self.session.zeroize();
-        if let Some(half) = &mut self.half_made {
+        for half in &mut self.half_made {
             half.shared.zeroize();
             half.done.zeroize();
         }
-        if let Some(offer) = self.pending.as_mut().and_then(|p| p.offer.as_mut()) {
+        let others = self.requests.iter_mut().map(|r| &mut r.pending);
+        let all = others.chain([&mut self.pending]).flatten();
+        for offer in all.filter_map(|p| p.offer.as_mut()) {
             offer.key.zeroize();
             offer.nonce.zeroize();
             if let Some(followup) = &mut offer.followup {

@@ -12,7 +12,7 @@ use crate::ike::proposal::Identification;
 use crate::ike::settings::{Child, EngineSettings, Secret, Takeover};
 use crate::ike::{Engine, Input, Output, Resume};
 
-struct Counting(u64);
+pub(in crate::ike) struct Counting(pub u64);
 
 impl Entropy for Counting {
     fn fill(&mut self, out: &mut [u8]) {
@@ -30,7 +30,7 @@ const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
 const IDENTITIES: [&str; 2] = ["a.test", "b.test"];
 const NETS: [&str; 2] = ["10.1.0.0/16", "10.2.0.0/16"];
 
-fn settings(host: usize) -> EngineSettings {
+pub(in crate::ike) fn settings(host: usize) -> EngineSettings {
     let other = 1 - host;
     let id = |host: usize| IDENTITIES[host].parse::<Identification>().unwrap();
     EngineSettings {
@@ -50,6 +50,7 @@ fn settings(host: usize) -> EngineSettings {
             dpd_delay: Duration::from_secs(10),
             rekey_time: Duration::from_secs(1000),
             takeover: Takeover::Auto,
+            inbound: Default::default(),
             roads: Default::default(),
             session: Default::default(),
             auth: AuthSettings::default(),
@@ -61,6 +62,7 @@ fn settings(host: usize) -> EngineSettings {
                 remote_ts: vec![NETS[other].parse().unwrap()],
                 dynamic: Default::default(),
                 rekey_time: Duration::from_secs(100),
+                lifetimes: Default::default(),
                 replay_window: 64,
                 options: hitless_sa::SaOptions::default(),
                 start: host == 0,

@@ -32,7 +32,7 @@ use crate::ike::settings::{Childless, Connection, Mobike};
 use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::virtual_ip;
-use crate::ike::window::Window;
+use crate::ike::window::{Window, set_window_size};
 
 /// New IKE_SA_INIT requests for cookies and groups before giving up.
 const RESTARTS: u8 = 6;
@@ -240,10 +240,11 @@ impl Initiator {
     }
 
     fn restart(&mut self, turn: &mut Turn<'_>) {
-        if self.restarts < RESTARTS {
-            self.restarts += 1;
-            self.send_init(turn);
+        if self.restarts >= RESTARTS {
+            return turn.drop(self.path.remote, "too many new IKE_SA_INIT requests");
         }
+        self.restarts += 1;
+        self.send_init(turn);
     }
 
     fn agree(
@@ -348,6 +349,8 @@ impl Initiator {
         let mut payloads = vec![Payload::IdInitiator(body)];
         let auth = proof.auth();
         payloads.extend(proof.certificates);
+        let window = self.connection.roads.window_size.get();
+        payloads.extend((window > 1).then(|| set_window_size(window)));
         if self.initial_contact {
             payloads.push(Payload::notify(NotifyKind::INITIAL_CONTACT, &[]));
         }
@@ -553,7 +556,11 @@ impl Initiator {
                 message_id_sync,
                 replay_counter_sync,
                 fragmenting: stage.fragmenting,
-                window: Window::new(stage.intermediate.message_id().next(), MessageId(0)),
+                window: Window::new(
+                    stage.intermediate.message_id().next(),
+                    MessageId(0),
+                    self.connection.roads.window_size.get(),
+                ),
             },
         );
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
@@ -563,12 +570,12 @@ impl Initiator {
             connection: self.connection.name.clone(),
         });
         if let Some(size) = contents.window_size() {
-            ike.window.peer_window = size;
+            ike.window.peer_allows(size);
         }
+        // IKE_AUTH has told the peer.
+        ike.window.announced = true;
         ike.mobike = mobike::negotiated(&self.connection, true, self.path, contents);
-        if contents.has(NotifyKind::INITIAL_CONTACT) {
-            turn.effects.push(Effect::InitialContact);
-        }
+        turn.effects.extend(self.connection.others(true, contents));
         virtual_ip::accept(&mut ike, contents);
         let nonces = Nonces {
             initiator: self.nonce.clone(),

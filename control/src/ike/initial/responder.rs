@@ -29,7 +29,7 @@ use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
-use crate::ike::turn::{Effect, Turn};
+use crate::ike::turn::Turn;
 use crate::ike::virtual_ip;
 use crate::ike::window::Window;
 
@@ -149,7 +149,13 @@ impl Responder {
         match Responder::agree(turn, connections, path, header, &contents, datagram) {
             Ok(responder) => Admission::HalfOpen(Box::new(responder)),
             Err(Some(refusal)) => {
-                turn.immediate.push(stateless(path, header, refusal));
+                // RFC 7296 section 3.10.1: INVALID_SYNTAX "may only be returned for and in an
+                // encrypted packet".
+                if refusal == Payload::notify(NotifyKind::INVALID_SYNTAX, &[]) {
+                    turn.drop(path.remote, "invalid IKE_SA_INIT");
+                } else {
+                    turn.immediate.push(stateless(path, header, refusal));
+                }
                 Admission::Refused
             }
             Err(None) => Admission::Refused,
@@ -166,7 +172,6 @@ impl Responder {
     ) -> Result<Responder, Option<Payload>> {
         let (Some(proposals), Some(peer_nonce)) = (contents.proposals, contents.valid_nonce())
         else {
-            turn.drop(path.remote, "IKE_SA_INIT without proposal or nonce");
             return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
         };
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
@@ -174,6 +179,8 @@ impl Responder {
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
         let chosen = all.find_map(|c| choose(c, contents, proposals));
+        // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
+        let chosen = chosen.filter(|(theirs, _)| theirs.spi.is_empty());
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
@@ -237,21 +244,48 @@ impl Responder {
         contents: &Contents<'_>,
     ) -> Progress {
         self.wishes.learn(contents);
-        match self.verify(turn, connections, path, contents) {
-            Ok(admitted) => self.established(turn, path, contents, admitted),
+        let admitted = match self.verify(turn, connections, path, contents) {
+            Ok(admitted) => admitted,
             Err(reason) => {
-                turn.events.push(Event::AuthenticationFailed {
-                    peer: path.remote,
+                self.refuse(
+                    turn,
+                    path,
+                    request,
+                    NotifyKind::AUTHENTICATION_FAILED,
                     reason,
-                });
-                let refusal = [Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[])];
-                if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &refusal) {
-                    turn.immediate.push(path.transmit(bytes.clone()));
-                    self.answered = Some((request.to_vec(), bytes));
-                    self.refused = true;
-                }
-                Progress::Waiting
+                );
+                return Progress::Waiting;
             }
+        };
+        // RFC 6023 section 4: it was not told CHILDLESS_IKEV2_SUPPORTED, so its request is malformed.
+        let never = admitted.connection.roads.childless == Childless::Never;
+        if never && contents.proposals.is_none() {
+            let reason = "no IKE SA without a Child SA here".to_owned();
+            self.turn_away(turn, path, request, NotifyKind::INVALID_SYNTAX, reason);
+            return Progress::Waiting;
+        }
+        self.established(turn, path, contents, admitted)
+    }
+
+    /// Refuses the IKE SA, and gives the same answer to the same request until it expires.
+    pub fn turn_away(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        request: &[u8],
+        kind: NotifyKind,
+        reason: String,
+    ) {
+        let peer = path.remote;
+        turn.events.push(match kind {
+            NotifyKind::AUTHENTICATION_FAILED => Event::AuthenticationFailed { peer, reason },
+            _ => Event::NegotiationFailed { peer, reason },
+        });
+        let refusal = [Payload::notify(kind, &[])];
+        if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &refusal) {
+            turn.immediate.push(path.transmit(bytes.clone()));
+            self.answered = Some((request.to_vec(), bytes));
+            self.refused = true;
         }
     }
 
@@ -423,7 +457,11 @@ impl Responder {
                 message_id_sync,
                 replay_counter_sync,
                 fragmenting: self.fragmenting,
-                window: Window::new(MessageId(0), self.intermediate.message_id()),
+                window: Window::new(
+                    MessageId(0),
+                    self.intermediate.message_id(),
+                    connection.roads.window_size.get(),
+                ),
             },
         );
         turn.events.push(Event::IkeEstablished {
@@ -431,17 +469,16 @@ impl Responder {
             connection: connection.name.clone(),
         });
         if let Some(size) = contents.window_size() {
-            ike.window.peer_window = size;
+            ike.window.peer_allows(size);
         }
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
-        if contents.has(NotifyKind::INITIAL_CONTACT) {
-            turn.effects.push(Effect::InitialContact);
-        }
+        turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
         payloads.extend(lifetime(&connection));
         payloads.extend(self.first_child(&mut ike, turn, contents));
         payloads.extend(capabilities(&connection, Some(contents)));
         payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
+        payloads.extend(ike.window.announce());
         payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
         ike.take_token(turn, contents);
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {

@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use hitless_sa::MessageId;
+
 use super::{Asked, Errand, additional, at, others, relocate};
 use crate::ike::contents::Contents;
 use crate::ike::established::IkeSa;
@@ -159,12 +161,12 @@ pub(in crate::ike) fn complete(
     }
 }
 
-/// Where the next repetition of the outstanding request goes. One to a provisional address goes to
+/// Where the next repetition of an outstanding request goes. One to a provisional address goes to
 /// the known one in turn, so that a false one costs nothing; and when half of the attempts were in
 /// vain, to the peer's other addresses too (section 3.10).
-pub(in crate::ike) fn resend_path(ike: &IkeSa, tries: u32) -> Path {
-    let sent = ike.window.outstanding.as_ref().map_or(0, |o| o.sent);
-    if let Some(Pending::Mobike(Asked::Routability { path, .. })) = &ike.pending {
+pub(in crate::ike) fn resend_path(ike: &IkeSa, id: MessageId, tries: u32) -> Path {
+    let sent = ike.window.outstanding.get(&id).map_or(0, |o| o.sent);
+    if let Some(Pending::Mobike(Asked::Routability { path, .. })) = ike.pending.get(&id) {
         return if sent.is_multiple_of(2) {
             *path
         } else {

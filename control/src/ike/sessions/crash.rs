@@ -88,11 +88,16 @@ impl IkeSa {
         }
     }
 
-    /// A successor has other SPIs: the peer needs another token, which whoever initiated the
-    /// rekeying can make no sooner than now.
-    pub fn give_token_later(&mut self, turn: &Turn<'_>) {
+    /// A successor has other SPIs: the peer needs another token. Whoever initiated the rekeying can
+    /// make it no sooner than now; the other, if its answer had none, not before the peer knows the
+    /// successor.
+    pub fn give_token_later(&mut self, turn: &mut Turn<'_>) {
         if self.connection.session.crash_detection {
-            self.schedule(turn.now, Task::CrashToken);
+            let wait = match self.initiator {
+                true => Duration::ZERO,
+                false => turn.pause(),
+            };
+            self.schedule(turn.now + wait, Task::CrashToken);
         }
     }
 
@@ -107,7 +112,7 @@ impl IkeSa {
     /// request and shows the token (RFC 6290 section 4.5).
     fn is_forgotten(&self, path: Path, header: &Header, contents: &Contents<'_>) -> bool {
         let asked =
-            self.window.outstanding.is_some() || self.sync.is_some() || self.probe.is_some();
+            !self.window.outstanding.is_empty() || self.sync.is_some() || self.probe.is_some();
         let Some(token) = &self.session.peer_token else {
             return false;
         };
@@ -128,7 +133,7 @@ impl Engine {
     pub(in crate::ike) fn show_token(&mut self, now: Instant, path: Path, header: &Header) -> bool {
         let mut connections = self.connections.iter();
         let wanted = connections.any(|c| c.session.crash_detection && addresses_match(c, path));
-        let known = self.index_knows(header);
+        let known = self.may_know(header);
         if header.response || !wanted || known || !self.shown.may(now) {
             return false;
         }
@@ -148,8 +153,9 @@ impl Engine {
         true
     }
 
-    /// Whether either SPI is one of ours, live or buried: never a token for those.
-    fn index_knows(&self, header: &Header) -> bool {
+    /// Whether either SPI is one of ours, live or buried, or may become one as soon as an answer is
+    /// here: never a token for those.
+    fn may_know(&self, header: &Header) -> bool {
         [header.initiator_spi, header.responder_spi]
             .iter()
             .any(|spi| {
@@ -157,6 +163,7 @@ impl Engine {
                     || self.responders.contains_key(spi)
                     || self.initiators.contains_key(spi)
                     || self.buried(*spi)
+                    || self.index.is_offered(*spi)
             })
     }
 

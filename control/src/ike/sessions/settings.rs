@@ -1,6 +1,7 @@
 //! What the configuration says of sessions.
 
 use std::fmt;
+use std::time::Duration;
 
 use aws_lc_rs::pbkdf2;
 use zeroize::Zeroizing;
@@ -17,6 +18,10 @@ const ROUNDS: u32 = 100_000;
 pub struct SessionSettings {
     /// `crash_detection`: give and take the tokens of RFC 6290.
     pub crash_detection: bool,
+    /// `over_time`: how long after its time an IKE SA that was not replaced ends; none for never.
+    pub over_time: Option<Duration>,
+    /// `rand_time`: up to so much sooner than `rekey_time`; none for a tenth of that.
+    pub rand_time: Option<Duration>,
 }
 
 impl SessionSettings {

@@ -1,5 +1,7 @@
 //! What an IKE SA remembers of its session, and its record (fields 1 to 9 of field 100).
 
+use std::time::Duration;
+
 use hitless_sa::Instant;
 use zeroize::Zeroize;
 
@@ -8,6 +10,8 @@ use zeroize::Zeroize;
 pub(in crate::ike) struct SessionState {
     /// What the peer will show when it has lost this IKE SA (RFC 6290 section 4.1).
     pub peer_token: Option<Vec<u8>>,
+    /// When it ends, if nothing has replaced it.
+    pub life_at: Option<Instant>,
     /// When the last NAT keepalive of this member left.
     pub kept_alive: Option<Instant>,
 }
@@ -16,6 +20,9 @@ pub(in crate::ike) struct SessionState {
 pub(in crate::ike) struct SessionRecord {
     #[prost(bytes = "vec", optional, tag = "1")]
     pub peer_token: Option<Vec<u8>>,
+    /// Nanoseconds.
+    #[prost(uint64, optional, tag = "2")]
+    pub life_in: Option<u64>,
 }
 
 impl Zeroize for SessionRecord {
@@ -25,20 +32,26 @@ impl Zeroize for SessionRecord {
 }
 
 impl SessionState {
-    pub fn to_record(&self) -> SessionRecord {
+    pub fn to_record(&self, now: Instant) -> SessionRecord {
         SessionRecord {
             peer_token: self.peer_token.clone(),
+            life_in: self.life_at.map(|at| nanoseconds(at.since(now))),
         }
     }
 
     /// What an older version left out is unknown.
-    pub fn from_record(record: Option<&SessionRecord>) -> SessionState {
+    pub fn from_record(record: Option<&SessionRecord>, now: Instant) -> SessionState {
         let Some(record) = record else {
             return SessionState::default();
         };
         SessionState {
             peer_token: record.peer_token.clone(),
+            life_at: record.life_in.map(|time| now + Duration::from_nanos(time)),
             ..SessionState::default()
         }
     }
+}
+
+fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)
 }

@@ -125,6 +125,15 @@ pub(super) struct Protected {
     pub(super) policy: u32,
 }
 
+impl Protected {
+    /// No slot is that high.
+    pub(super) const NONE: Protected = Protected {
+        slot: u32::MAX,
+        stamp: 0,
+        policy: 0,
+    };
+}
+
 /// A flow, in a cache line.
 #[derive(Clone, Copy, Default)]
 #[repr(align(64))]
@@ -163,7 +172,7 @@ impl Flows {
 
     /// Where a flow would be.
     #[inline]
-    pub(super) fn place(&self, key: &Key) -> usize {
+    fn place(&self, key: &Key) -> usize {
         (key.hash() >> 32) as usize & (self.pairs.len() - 1)
     }
 
@@ -173,11 +182,14 @@ impl Flows {
         key.hash() as usize & (self.pairs.len() - 1)
     }
 
+    /// Where a flow would be, which is asked for.
     #[inline]
-    pub(super) fn prefetch(&self, place: usize) {
+    pub(super) fn ask(&self, key: &Key) -> u32 {
+        let place = self.place(key);
         if let Some([first, _]) = self.pairs.get(place) {
             prefetch(first);
         }
+        place as u32
     }
 
     #[inline]

@@ -323,12 +323,21 @@ impl Worker {
     }
 
     /// The way of packets between these hosts, if it leads to the protected side.
+    #[inline]
     fn find_way(&mut self, now: Instant, ends: Ends, way: &mut LastWay) -> Option<()> {
-        let (source, destination) = ends.addresses();
-        if !self.addresses.is_between_others(source, destination) {
+        let onward = ends.destination == way.ends.destination;
+        let good = match ends.v4() {
+            // Of a destination that the packet before went to the answer is known.
+            Some((source, destination)) => {
+                self.addresses.may_send_v4(source)
+                    && (onward || self.addresses.may_receive_v4(destination))
+            }
+            None => self.is_between_others(ends),
+        };
+        if !good {
             return None;
         }
-        if ends.destination != way.ends.destination {
+        if !onward {
             let egress = self.egress(now, ends.destination)?;
             if !egress.protected {
                 return None;
@@ -337,6 +346,12 @@ impl Worker {
         }
         way.ends = ends;
         Some(())
+    }
+
+    #[inline(never)]
+    fn is_between_others(&self, ends: Ends) -> bool {
+        let (source, destination) = ends.addresses();
+        self.addresses.is_between_others(source, destination)
     }
 
     /// What is odd about a packet that was decrypted, the plain way finds out.

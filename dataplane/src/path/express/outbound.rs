@@ -2,17 +2,17 @@
 //! whose SA is known needs no policy search, no route and no neighbour: its headers are ready.
 
 use hitless_sa::{Instant, SequenceNumber};
-use smallvec::SmallVec;
 
-use super::flows::{Key, Protected};
-use super::record::{self, Dressed};
+use super::flows::{Flows, Key, Protected};
+use super::record::{self, Dressed, Record};
 use super::{Express, Place, Rest, Sight, egress};
 use crate::aead::{self, Together};
-use crate::cell::Block;
 use crate::esp;
 use crate::flow::Flow;
+use crate::frames::Frames;
 use crate::pool::Packet;
 use crate::port::{BURST, Burst};
+use crate::prefetch::prefetch;
 use crate::spd::Direction;
 use crate::verdict::DropReason;
 use crate::wire::ethernet;
@@ -22,6 +22,9 @@ use crate::worker::Worker;
 #[derive(Clone, Copy, Default)]
 pub(super) struct Note {
     key: Key,
+    /// Where its flow is looked for.
+    bucket: u32,
+    found: Protected,
     /// Whether it is of the same flow as the packet before.
     same: bool,
     /// Octets of the inner packet.
@@ -37,56 +40,105 @@ pub(super) struct Note {
 
 impl Note {
     /// Of a plain packet, the one at this place in its burst, with the key of the one before.
-    #[inline]
-    pub(super) fn look(&mut self, frame: &[u8], sight: &Sight, at: u8, last: &mut Key) {
+    #[inline(always)]
+    pub(super) fn look(
+        &mut self,
+        flows: &Flows,
+        frame: &[u8],
+        sight: &Sight,
+        at: u8,
+        last: &mut Key,
+    ) {
         let key = Key::of_frame(frame, sight.v6).unwrap_or_default();
         let pair = sight.pair;
+        let same = key == *last;
+        let bucket = match same {
+            true => 0,
+            false => flows.ask(&key),
+        };
         // Nothing of an earlier packet stays.
         *self = Note {
             key,
-            same: key == *last,
+            bucket,
+            found: Protected::NONE,
+            same,
             length: sight.length,
             place: Place { at, pair },
-            ..Note::default()
+            run: 0,
+            refused: None,
+            start: 0,
+            dressed: 0,
         };
         *last = key;
     }
 }
 
 /// What one SA has to do with a burst.
-struct Run {
+#[derive(Clone, Copy, Default)]
+pub(super) struct Run {
     slot: u32,
-    stamp: u32,
-    /// The policy of its last packet so far.
-    policy: u32,
-    /// Packets and octets that the policy has not been told of.
-    untold: (u32, u32),
     wanted: u32,
+    /// The numbers that it got, from the next one to the one behind the last.
+    next: u64,
+    end: u64,
     /// What of it left.
-    sealed: (u32, u32),
-    fits: usize,
-    port: usize,
+    packets: u32,
+    octets: u32,
+    fits: u16,
+    port: u16,
     esn: bool,
-    numbers: Option<Block>,
 }
 
 /// What is sealed is a bit for each packet of a burst.
 const _: () = assert!(BURST <= u32::BITS as usize);
 
-type Runs = SmallVec<[Run; BURST]>;
-/// What is known of a flow, and the length of its packet.
-type Found = SmallVec<[(Option<Protected>, u16); BURST]>;
+/// The SAs of a burst: no more than it has packets.
+pub(super) struct Runs {
+    runs: [Run; BURST],
+    count: usize,
+}
+
+impl Default for Runs {
+    fn default() -> Runs {
+        Runs {
+            runs: [Run::default(); BURST],
+            count: 0,
+        }
+    }
+}
+
+impl Runs {
+    /// The run with this index, if it is that of this slot.
+    #[inline]
+    fn of(&self, index: u8, slot: u32) -> Option<usize> {
+        let index = usize::from(index);
+        // Both at once: whether an old index is of this burst too is anybody's guess.
+        let known = (index < self.count) & (self.runs[index % BURST].slot == slot);
+        known.then_some(index)
+    }
+
+    #[inline]
+    fn push(&mut self, run: Run) -> usize {
+        let index = self.count % BURST;
+        self.runs[index] = run;
+        self.count = index + 1;
+        index
+    }
+}
 
 impl Run {
     /// The next number, if there is one.
     #[inline]
     fn number(&mut self) -> Result<SequenceNumber, DropReason> {
-        let number = self.numbers.as_mut().and_then(Iterator::next);
-        match number {
-            None => Err(DropReason::LeaseExhausted),
+        if self.next >= self.end {
+            return Err(DropReason::LeaseExhausted);
+        }
+        let number = SequenceNumber(self.next);
+        self.next += 1;
+        match number.high() {
             // RFC 4303 section 3.3.3: it must not cycle.
-            Some(number) if !self.esn && number.high() != 0 => Err(DropReason::SequenceOverflow),
-            Some(number) => Ok(number),
+            1.. if !self.esn => Err(DropReason::SequenceOverflow),
+            _ => Ok(number),
         }
     }
 
@@ -97,99 +149,95 @@ impl Run {
     }
 }
 
+/// What a policy is to be told: its index, packets and octets.
+type Told = (u32, usize, usize);
+
 impl Worker {
     /// Takes what it can of packets of which there is a note each; the rest goes the plain way as it
     /// came.
     pub(super) fn express_outbound(&mut self, now: Instant, packets: &mut Burst, rest: &mut Rest) {
-        let found = self.find_flows(packets.len());
-        let mut runs = Runs::new();
-        if !self.choose_all(now, packets, &found, &mut runs, rest) {
+        self.find_flows(packets.len());
+        self.express.runs.count = 0;
+        if !self.choose_all(now, packets, rest) {
             self.give_up_some(packets, rest);
         }
-        if runs.is_empty() {
+        if self.express.runs.count == 0 {
             return;
         }
-        self.draw(&mut runs);
-        let sealed = self.seal_lane(packets, &mut runs);
-        self.leave(now, packets, &mut runs, sealed);
+        let sealed = self.seal_lane(packets);
+        self.leave(now, packets, sealed);
     }
 
     /// What is known of the flows of packets that are not of the same flow as the one before.
     /// Everything that they need is asked for in steps.
-    fn find_flows(&self, packets: usize) -> Found {
-        let Express { flows, notes, .. } = &self.express;
-        let notes = notes.get(..packets).unwrap_or_default();
-        let first = || notes.iter().filter(|note| !note.same);
-        let mut found = Found::new();
-        let mut places: SmallVec<[u32; BURST]> = SmallVec::new();
-        for note in first() {
-            let place = flows.place(&note.key);
-            flows.prefetch(place);
-            places.push(place as u32);
-        }
-        for (note, place) in first().zip(&places) {
-            let flow = flows.find(&note.key, *place as usize).copied();
-            if let Some(flow) = flow {
-                self.express.prefetch_record(flow.slot);
-                self.prefetch_use(flow.slot);
-                self.spd.prefetch_count(self.id(), flow.policy as usize, 0);
+    fn find_flows(&mut self, packets: usize) {
+        let (id, spd, schedule) = (self.id(), &*self.spd, &self.schedule);
+        let Express {
+            flows,
+            notes,
+            records,
+            ..
+        } = &mut self.express;
+        let notes = notes.get_mut(..packets).unwrap_or_default();
+        let mut differ = 0;
+        for note in notes.iter_mut().filter(|note| !note.same) {
+            if let Some(flow) = flows.find(&note.key, note.bucket as usize) {
+                note.found = *flow;
+                if let Some(record) = records.get(flow.slot as usize) {
+                    prefetch(record);
+                }
+                schedule.prefetch(flow.slot);
+                spd.prefetch_count(id, flow.policy as usize, 0);
             }
-            found.push((flow, note.length));
+            differ += 1;
         }
-        if found.len() > 1 {
-            self.prefetch_sas(&found);
+        // Of one flow everything is at hand since the last burst.
+        if differ < 2 {
+            return;
         }
-        found
-    }
-
-    fn prefetch_sas(&self, found: &Found) {
-        for (flow, length) in found {
-            let Some(flow) = flow else { continue };
-            self.spd.prefetch_count(self.id(), flow.policy as usize, 1);
-            let record = self.express.record(flow.slot);
-            if let Some(hold) = record.and_then(|record| record.hold.as_ref()) {
+        for note in notes.iter().filter(|note| !note.same) {
+            let Protected { slot, policy, .. } = note.found;
+            let Some(record) = records.get(slot as usize) else {
+                continue;
+            };
+            if let Some(hold) = &record.hold {
                 hold.cell.prefetch_sending();
                 hold.counters.prefetch();
                 if let Some(key) = &hold.key {
-                    aead::prefetch_kernel(key, usize::from(*length));
+                    let text = usize::from(note.length) + record::TRAILER;
+                    aead::prefetch_kernel(key, text, record.aes128);
                 }
+                spd.prefetch_count(id, policy as usize, 1);
             }
         }
     }
 
     /// Which packets the lane takes: those of known flows that fit. Nothing has happened to the others,
     /// whose notes say that they are refused. Whether it takes all.
-    fn choose_all(
-        &mut self,
-        now: Instant,
-        packets: &Burst,
-        found: &Found,
-        runs: &mut Runs,
-        rest: &mut Rest,
-    ) -> bool {
-        // Where among the runs an SA is, for those that take turns in a burst.
-        let mut seen = [u8::MAX; 64];
-        let mut found = found.iter();
+    fn choose_all(&mut self, now: Instant, packets: &Burst, rest: &mut Rest) -> bool {
+        let state = self.egress_state();
         let mut all = true;
         let mut current = usize::MAX;
+        let mut told: Told = (0, 0, 0);
         for (at, packet) in packets.iter().enumerate() {
             let at = at % BURST;
-            if !self.express.notes[at].same {
-                let flow = found.next().and_then(|(flow, _)| flow.as_ref());
-                current = match flow {
-                    Some(flow) => self.run_of(now, flow, runs, &mut seen),
-                    None => usize::MAX,
-                };
+            let note = &self.express.notes[at];
+            if !note.same {
+                let flow = note.found;
+                self.tell_policy(&mut told, flow.policy);
+                current = self.run_of(now, state, &flow);
             }
-            let note = &mut self.express.notes[at];
-            match runs.get_mut(current) {
+            let Express { notes, runs, .. } = &mut self.express;
+            let note = &mut notes[at];
+            match runs.runs.get_mut(current) {
                 Some(run)
-                    if usize::from(note.length) <= run.fits
+                    if note.length <= run.fits
                         && has_room(packet, note.length)
                         && !rest.wants(note.place) =>
                 {
                     run.wanted += 1;
-                    run.untold = (run.untold.0 + 1, run.untold.1 + u32::from(note.length));
+                    told.1 += 1;
+                    told.2 += usize::from(note.length);
                     note.run = current as u8;
                 }
                 _ => {
@@ -199,36 +247,116 @@ impl Worker {
                 }
             }
         }
+        self.tell_policy(&mut told, 0);
         all
     }
 
-    /// Which of the runs a flow's packets belong to; none if that is no index of one.
-    fn run_of(
-        &mut self,
-        now: Instant,
-        flow: &Protected,
-        runs: &mut Runs,
-        seen: &mut [u8; 64],
-    ) -> usize {
-        let hint = &mut seen[flow.slot as usize % 64];
-        let known = usize::from(*hint);
-        if let Some(run) = runs.get_mut(known).filter(|run| run.slot == flow.slot) {
-            if run.stamp != flow.stamp {
-                return usize::MAX;
+    /// Which of the runs a flow's packets belong to; no index of one if the lane does not take them.
+    #[inline]
+    fn run_of(&mut self, now: Instant, state: u64, flow: &Protected) -> usize {
+        let Express { records, runs, .. } = &mut self.express;
+        match records.get(flow.slot as usize) {
+            // Else the SA has changed since the flow was learnt.
+            Some(record) if record.stamp == flow.stamp => {
+                if let Some(known) = runs.of(record.run, flow.slot) {
+                    return known;
+                }
+                if record.state != state || now >= record.until {
+                    return self.begin_anew(now, flow.slot);
+                }
             }
-            if run.policy != flow.policy {
-                self.tell_policy(run);
-                run.policy = flow.policy;
-            }
-            return known;
+            _ => return usize::MAX,
         }
-        match self.begin(now, flow) {
-            Some(run) => {
-                *hint = runs.len() as u8;
-                runs.push(run);
-                runs.len() - 1
+        self.begin(now, flow.slot)
+    }
+
+    /// As [`Worker::begin`], where how packets leave has to be written down first.
+    #[cold]
+    fn begin_anew(&mut self, now: Instant, slot: u32) -> usize {
+        match self.refresh_record(now, slot) || self.write_record(now, slot) {
+            true => self.begin(now, slot),
+            false => usize::MAX,
+        }
+    }
+
+    /// What the SA in a slot can do now.
+    #[inline]
+    fn begin(&mut self, now: Instant, slot: u32) -> usize {
+        let Express { records, runs, .. } = &mut self.express;
+        let Some(record) = records.get_mut(slot as usize) else {
+            return usize::MAX;
+        };
+        let Some(hold) = &record.hold else {
+            return usize::MAX;
+        };
+        let way = record.way();
+        // Errors from the way may have told of a narrower link (RFC 4301 section 8.2).
+        let fits = match hold.cell.path_mtu().limit(usize::MAX, now) {
+            usize::MAX => way.fits,
+            path => match self.sad.outbound_mut(slot) {
+                Some(sa) => way.fits.min(sa.inner_mtu(path) as u16),
+                None => return usize::MAX,
+            },
+        };
+        let run = runs.push(Run {
+            slot,
+            fits,
+            port: way.port,
+            esn: record.esn,
+            ..Run::default()
+        });
+        record.run = run as u8;
+        run
+    }
+
+    /// Believes for longer how packets of an SA leave, if only time has passed. False if there is more
+    /// to it.
+    fn refresh_record(&mut self, now: Instant, slot: u32) -> bool {
+        let state = self.egress_state();
+        let record = self.express.record(slot);
+        let Some(remote) = record
+            .filter(|record| record.state == state)
+            .and_then(Record::remote)
+        else {
+            return false;
+        };
+        let found = self.egress_until(now, remote);
+        // Finding it may have changed what is known.
+        let state = self.egress_state();
+        let record = self.express.records.get_mut(slot as usize);
+        match (found, record) {
+            (Some((_, until)), Some(record)) if record.state == state => {
+                record.until = until;
+                true
             }
-            None => usize::MAX,
+            _ => false,
+        }
+    }
+
+    /// Writes down anew how packets of an SA leave. False if that is not known.
+    fn write_record(&mut self, now: Instant, slot: u32) -> bool {
+        let remote = self.sad.outbound_mut(slot).map(|sa| sa.remote);
+        let egress = remote
+            .and_then(egress::key)
+            .and_then(|remote| self.egress_until(now, remote));
+        let state = self.egress_state();
+        let record = self.express.records.get_mut(slot as usize);
+        match (self.sad.outbound_mut(slot), egress, record) {
+            (Some(sa), Some((egress, until)), Some(record)) => {
+                record.fill(sa, &egress, (state, until))
+            }
+            _ => false,
+        }
+    }
+
+    /// Counts what a policy has handled (RFC 4301 section 4.4.1), and begins with another one.
+    #[inline]
+    fn tell_policy(&self, told: &mut Told, next: u32) {
+        let (policy, packets, octets) = std::mem::replace(told, (next, 0, 0));
+        if packets > 0 {
+            let both = (packets, octets);
+            self.spd
+                .count_all(self.id(), policy as usize, Direction::Outbound, both);
         }
     }
 
@@ -248,84 +376,9 @@ impl Worker {
         packets.append(&mut chosen);
     }
 
-    /// What an SA can do now, unless it has changed since the flow was learnt.
-    fn begin(&mut self, now: Instant, flow: &Protected) -> Option<Run> {
-        let state = self.egress_state();
-        let record = self.express.record(flow.slot)?;
-        if record.stamp != flow.stamp {
-            return None;
-        }
-        let fresh = record.state == state && now < record.until;
-        if !fresh && !self.write_record(now, flow.slot) {
-            return None;
-        }
-        let record = self.express.record(flow.slot)?;
-        let way = record.way();
-        // Errors from the way may have told of a narrower link (RFC 4301 section 8.2).
-        let path = record.hold.as_ref()?.cell.path_mtu();
-        let fits = match path.limit(usize::MAX, now) {
-            usize::MAX => way.fits,
-            path => way
-                .fits
-                .min(self.sad.outbound_mut(flow.slot)?.inner_mtu(path)),
-        };
-        let record = self.express.record(flow.slot)?;
-        Some(Run {
-            slot: flow.slot,
-            stamp: flow.stamp,
-            policy: flow.policy,
-            untold: (0, 0),
-            wanted: 0,
-            sealed: (0, 0),
-            fits,
-            port: way.port,
-            esn: record.esn,
-            numbers: None,
-        })
-    }
-
-    /// Writes down anew how packets of an SA leave. False if that is not known.
-    #[cold]
-    fn write_record(&mut self, now: Instant, slot: u32) -> bool {
-        let remote = self.sad.outbound_mut(slot).map(|sa| sa.remote);
-        let egress = remote
-            .and_then(egress::key)
-            .and_then(|remote| self.egress_until(now, remote));
-        let state = self.egress_state();
-        let record = self.express.records.get_mut(slot as usize);
-        match (self.sad.outbound_mut(slot), egress, record) {
-            (Some(sa), Some((egress, until)), Some(record)) => {
-                record.fill(sa, &egress, (state, until))
-            }
-            _ => false,
-        }
-    }
-
-    /// Counts what a policy has handled (RFC 4301 section 4.4.1).
-    fn tell_policy(&self, run: &mut Run) {
-        let (packets, octets) = std::mem::take(&mut run.untold);
-        let both = (packets as usize, octets as usize);
-        self.spd
-            .count_all(self.id(), run.policy as usize, Direction::Outbound, both);
-    }
-
-    /// One draw for each SA, of what this burst needs and no more (rule R3).
-    fn draw(&mut self, runs: &mut Runs) {
-        for run in runs.iter_mut() {
-            self.tell_policy(run);
-            if let Some(hold) = self.express.hold(run.slot) {
-                let block = hold.cell.draw(run.wanted);
-                if block.len() < run.wanted as usize {
-                    self.frames.counters.count_lease_stall();
-                }
-                run.numbers = Some(block);
-            }
-        }
-    }
-
     /// A number, all headers, encryption and ICV for each packet (RFC 4303 section 3.3). Says which of
     /// those that are not refused are sealed, the first in the lowest bit.
-    fn seal_lane(&mut self, packets: &mut Burst, runs: &mut Runs) -> u32 {
+    fn seal_lane(&mut self, packets: &mut Burst) -> u32 {
         let mut identification = self.take_identifications(packets.len());
         let Worker {
             sad,
@@ -333,20 +386,33 @@ impl Worker {
             express,
             ..
         } = self;
-        let Express { records, notes, .. } = express;
+        let Express {
+            records,
+            notes,
+            runs,
+            ..
+        } = express;
         let with_notes = packets.iter_mut().zip(notes.iter_mut());
-        let each = frames.pool.each_frame_mut(with_notes);
+        let Frames { pool, counters, .. } = frames;
+        let each = pool.each_frame_mut(with_notes);
         let mut together = Together::new();
         for (frame, start, note) in each {
             identification = identification.wrapping_add(1);
             // Until it is with the others: what has no bit in the answer must not leave.
             note.refused = Some(DropReason::NoSa);
-            let Some(run) = runs.get_mut(usize::from(note.run)) else {
-                continue;
-            };
+            let run = &mut runs.runs[usize::from(note.run) % BURST];
             let Some(record) = records.get(run.slot as usize) else {
                 continue;
             };
+            // One draw for each SA, of what this burst needs and no more (rule R3). Here the locked
+            // instruction waits for little.
+            if let Some(hold) = record.hold.as_ref().filter(|_| run.wanted > 0) {
+                (run.next, run.end) = hold.cell.draw(run.wanted).into_bounds();
+                if run.end - run.next < u64::from(run.wanted) {
+                    counters.count_lease_stall();
+                }
+                run.wanted = 0;
+            }
             let number = match run.number() {
                 Ok(number) => number,
                 Err(reason) => {
@@ -377,61 +443,81 @@ impl Worker {
     }
 
     /// Sends what was sealed and nothing else (S6), and counts it.
-    fn leave(&mut self, now: Instant, packets: &mut Burst, runs: &mut Runs, mut sealed: u32) {
+    fn leave(&mut self, now: Instant, packets: &mut Burst, mut sealed: u32) {
         let mut all = true;
         let Worker {
             frames, express, ..
         } = self;
-        for (packet, note) in packets.iter_mut().zip(express.notes.iter_mut()) {
+        let Express { notes, runs, .. } = express;
+        let port = runs.runs[0].port;
+        for (packet, note) in packets.iter_mut().zip(notes.iter_mut()) {
+            let run = &mut runs.runs[usize::from(note.run) % BURST];
             if note.refused.is_none() {
                 let (start, length) = (usize::from(note.start), usize::from(note.dressed));
                 let good = sealed & 1 != 0 && frames.pool.set_range(packet, start, length);
                 sealed >>= 1;
-                if let Some(run) = runs.get_mut(usize::from(note.run)).filter(|_| good) {
-                    run.sealed = (run.sealed.0 + 1, run.sealed.1 + u32::from(note.length));
+                if good {
+                    run.packets += 1;
+                    run.octets += u32::from(note.length);
+                    all &= run.port == port;
                     continue;
                 }
                 note.refused = Some(DropReason::NoSa);
             }
             all = false;
         }
-        match runs.as_slice() {
-            [run, others @ ..] if all && others.iter().all(|other| other.port == run.port) => {
-                self.links.queue_all(&mut self.frames, run.port, packets);
-            }
-            _ => self.leave_apart(packets, runs),
+        match all {
+            true => self
+                .links
+                .queue_all(&mut self.frames, usize::from(port), packets),
+            false => self.leave_apart(packets),
         }
-        for run in runs {
-            let (packets, octets) = run.sealed;
-            if packets > 0 {
-                let both = (packets as usize, octets as usize);
-                self.frames.counters.count_sealed(both.0, both.1);
-                if let Some(record) = self.express.record(run.slot) {
-                    if let Some(hold) = &record.hold {
-                        hold.counters.count_packets(both.0, both.1);
-                    }
-                    if record.keeps_alive
-                        && let Some(sa) = self.sad.outbound_mut(run.slot)
-                    {
-                        sa.last_use = now;
-                    }
+        self.count_runs(now);
+    }
+
+    /// Counts what each SA has sent.
+    fn count_runs(&mut self, now: Instant) {
+        let mut both = (0, 0);
+        for index in 0..self.express.runs.count {
+            let Express { runs, records, .. } = &self.express;
+            let Run {
+                slot,
+                packets,
+                octets,
+                ..
+            } = runs.runs[index % BURST];
+            if packets == 0 {
+                continue;
+            }
+            both.0 += packets as usize;
+            both.1 += octets as usize;
+            if let Some(record) = records.get(slot as usize) {
+                if let Some(hold) = &record.hold {
+                    hold.counters
+                        .count_packets(packets as usize, octets as usize);
                 }
-                self.note_uses(run.slot, now, packets);
+                if record.keeps_alive
+                    && let Some(sa) = self.sad.outbound_mut(slot)
+                {
+                    sa.last_use = now;
+                }
             }
+            self.note_uses(slot, now, packets);
         }
+        self.frames.counters.count_sealed(both.0, both.1);
     }
 
     /// Each packet to the port of its SA, or back to the pool.
     #[cold]
-    fn leave_apart(&mut self, packets: &mut Burst, runs: &Runs) {
+    fn leave_apart(&mut self, packets: &mut Burst) {
         let notes = *self.express.notes;
         for (packet, note) in packets.drain(..).zip(notes) {
-            match runs.get(usize::from(note.run)) {
-                Some(run) => match note.refused {
-                    None => self.links.queue(&mut self.frames, run.port, packet),
-                    Some(reason) => self.refuse_sealing(run.slot, packet, reason),
-                },
-                None => self.frames.drop(packet, DropReason::NoSa),
+            let Run { slot, port, .. } = self.express.runs.runs[usize::from(note.run) % BURST];
+            match note.refused {
+                None => self
+                    .links
+                    .queue(&mut self.frames, usize::from(port), packet),
+                Some(reason) => self.refuse_sealing(slot, packet, reason),
             }
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use hitless_sa::{EspSuite, Instant, Mode, SequenceNumber, TfcPadding};
 
-use super::egress::Egress;
+use super::egress::{Egress, v4_key, v6_key};
 use crate::cell::Cell;
 use crate::counters::SaCounters;
 use crate::pool::FRAME_SIZE;
@@ -21,10 +21,14 @@ const ICV: usize = 16;
 const V4: usize = ethernet::HEADER + ipv4::HEADER + ESP;
 const V4_UDP: usize = V4 + udp::HEADER;
 const V6: usize = ethernet::HEADER + ipv6::HEADER + ESP;
-/// The most of them.
-const LONGEST: usize = V6;
+/// Octets of number and IV, which differ from packet to packet.
+const NUMBER: usize = 12;
+/// The most octets in front of them.
+const LONGEST: usize = V6 - NUMBER;
+/// The most octets behind the inner packet that are encrypted with it.
+pub(super) const TRAILER: usize = 3 + 2;
 /// Octets behind the inner packet at most: padding, trailer, ICV. As many at least are written.
-pub(super) const BEHIND: usize = 3 + 2 + ICV;
+pub(super) const BEHIND: usize = TRAILER + ICV;
 /// Octets that must be free in front of the inner packet.
 pub(super) const IN_FRONT: usize = V6;
 
@@ -53,7 +57,7 @@ pub(super) struct Hold {
 /// Of one slot.
 #[repr(align(64))]
 pub(super) struct Record {
-    /// Ethernet, outer IP, UDP, SPI, and room for number and IV.
+    /// Ethernet, outer IP, UDP, SPI.
     headers: [u8; LONGEST],
     /// Of the template's IPv4 header, as 16-bit words.
     sum: u32,
@@ -65,12 +69,15 @@ pub(super) struct Record {
     /// The greatest inner packet that fits the link.
     fits: u16,
     port: u16,
+    /// Where among a burst's SAs this one may be.
+    pub(super) run: u8,
     /// Bits of the inner traffic class that the outer one repeats, and the others.
     repeated: u8,
     fixed: u8,
     copy_df: bool,
     shape: Shape,
     pub(super) esn: bool,
+    pub(super) aes128: bool,
     /// Whether somebody wants to know when a packet was last sent.
     pub(super) keeps_alive: bool,
     pub(super) hold: Option<Hold>,
@@ -89,11 +96,13 @@ impl Default for Record {
             until: Instant::default(),
             fits: 0,
             port: 0,
+            run: 0,
             repeated: 0,
             fixed: 0,
             copy_df: false,
             shape: Shape::V4,
             esn: false,
+            aes128: false,
             keeps_alive: false,
             hold: None,
         }
@@ -114,8 +123,8 @@ pub(super) fn suits(sa: &OutboundSa) -> bool {
 #[derive(Clone, Copy)]
 pub(super) struct Way {
     /// The greatest inner packet that fits the link.
-    pub(super) fits: usize,
-    pub(super) port: usize,
+    pub(super) fits: u16,
+    pub(super) port: u16,
 }
 
 /// Where what leaves has come to lie.
@@ -151,6 +160,7 @@ impl Record {
         (self.sum, self.repeated, self.fixed) = (outer.sum, outer.repeated, outer.fixed);
         self.copy_df = outer.copy_df;
         (self.esn, self.keeps_alive) = (sa.esn, sa.options.keepalive.is_some());
+        self.aes128 = sa.key.is_aes128();
         self.hold = Some(Hold {
             cell: Arc::clone(&sa.cell),
             counters: Arc::clone(&sa.counters),
@@ -166,9 +176,21 @@ impl Record {
     #[inline]
     pub(super) fn way(&self) -> Way {
         Way {
-            fits: self.fits.into(),
-            port: self.port.into(),
+            fits: self.fits,
+            port: self.port,
         }
+    }
+
+    /// The destination of the outer header, as egresses are known by. None of one that is not filled.
+    pub(super) fn remote(&self) -> Option<u128> {
+        let v6 = self.shape == Shape::V6;
+        let header = if v6 { ipv6::HEADER } else { ipv4::HEADER };
+        let ip = self.headers.get(..ethernet::HEADER + header)?;
+        match v6 {
+            false => Some(v4_key(*ip.last_chunk()?)),
+            true => v6_key(*ip.last_chunk()?),
+        }
+        .filter(|_| self.hold.is_some())
     }
 
     /// Octets in front of the inner packet.
@@ -245,8 +267,8 @@ impl Record {
         number: SequenceNumber,
         varying: Varying,
     ) {
-        if let Some(headers) = self.headers.first_chunk() {
-            *to = *headers;
+        if let Some(headers) = self.headers.get(..FRONT - NUMBER) {
+            to[..FRONT - NUMBER].copy_from_slice(headers);
         }
         let Varying {
             esp,

@@ -3,17 +3,20 @@
 use std::sync::Arc;
 
 use super::Responder;
+use crate::ike::asked::Asked;
 use crate::ike::contents::Contents;
 use crate::ike::create::exchange_keys;
 use crate::ike::fragments::{self, Whole};
 use crate::ike::initial::Progress;
 use crate::ike::keys::Inputs;
 use crate::ike::message::{
-    Exchange, FragmentPlace, Header, PayloadKind, emit_payloads, parse_payloads,
+    Exchange, FragmentPlace, Header, MessageError, Payload, PayloadKind, emit_payloads,
+    parse_payloads,
 };
 use crate::ike::nat::Path;
 use crate::ike::output::Event;
 use crate::ike::proposal::KeyExchangeMethod;
+use crate::ike::receive::refusal;
 use crate::ike::settings::Connection;
 use crate::ike::turn::Turn;
 
@@ -48,26 +51,52 @@ impl Responder {
             Some(_) if !self.fragmenting.negotiated => Err("fragments were not negotiated"),
             _ => fragments::arrive(&mut self.reassembly, &self.keys, turn.now, header, message),
         };
-        let arrived = arrived.and_then(|whole| {
-            let parsed = whole.map(|whole| {
-                let payloads = parse_payloads(whole.first, &whole.content);
-                payloads.map(|p| (p, whole)).map_err(|e| e.reason())
-            });
-            parsed.transpose()
-        });
-        let (payloads, whole) = match arrived {
-            Ok(Some(message)) => message,
+        let whole = match arrived {
+            Ok(Some(whole)) => whole,
             Ok(None) => return Progress::Waiting,
             Err(reason) => {
                 turn.drop(path.remote, reason);
                 return Progress::Waiting;
             }
         };
+        let payloads = match parse_payloads(whole.first, &whole.content) {
+            Ok(payloads) => payloads,
+            Err(error) => return self.refuse_sealed(turn, path, exchange, whole, &error),
+        };
         let contents = Contents::of(&payloads);
         match self.intermediate.due() {
             Some(method) => self.mix(turn, path, header, whole, &contents, method),
-            None => self.auth_request(turn, connections, path, &whole.head, &contents),
+            None => {
+                let parts = message.0.map_or(1, |place| place.total);
+                let asked = Asked::new(&whole.head, parts, &whole.content);
+                let mut progress =
+                    self.auth_request(turn, connections, path, &whole.head, &contents);
+                if let Progress::Established(ike) = &mut progress {
+                    ike.window.recognise(asked);
+                }
+                progress
+            }
         }
+    }
+
+    /// What is inside is authentic and cannot be read (RFC 7296 sections 2.5 and 2.21.2).
+    fn refuse_sealed(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        exchange: Exchange,
+        whole: Whole,
+        error: &MessageError,
+    ) -> Progress {
+        turn.drop(path.remote, error.reason());
+        if let Some(notify) = refusal(error)
+            && let Some(bytes) = self.seal(turn, exchange, &[Payload::Notify(notify)])
+        {
+            turn.immediate.push(path.transmit(bytes.clone()));
+            self.answered = Some((whole.head, bytes));
+            self.refused = true;
+        }
+        Progress::Waiting
     }
 
     /// An IKE_INTERMEDIATE request with an additional key exchange (RFC 9370 section 2.2.2).

@@ -1,0 +1,228 @@
+//! Late packets: after a planned switchover the network needs a moment to learn where the cluster's
+//! addresses are. What still comes to the old active goes to the new one over the sync link, which
+//! treats it as if it had come in by the same port: so a switchover loses no packet.
+//!
+//! ```text
+//!  old active:  Drain -> workers label what comes -> here -> sync link     for `cluster.late` long
+//!  new active:  sync link -> held here until its SAs are installed -> its workers
+//! ```
+//!
+//! Nothing is delivered twice by that: the new active's windows see ESP that came both ways, and a
+//! switch gives any other packet to one member only.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use hitless_dataplane::command::Command;
+use hitless_dataplane::parcel::Parcel;
+use hitless_sa::{Entropy, Instant, MemberId};
+use hitless_sync::{Event as SyncEvent, Input as SyncInput};
+
+use super::{Event, Gateway, Output};
+
+/// Packets in one sync datagram, unless it is one long packet.
+const DATAGRAM: usize = 1200;
+/// Packets that the new active holds while its SAs are being installed.
+const HELD: usize = 4096;
+
+/// How far a new active is with its SAs.
+#[derive(Default)]
+enum Gate {
+    /// The workers have them, or there was nothing to wait for.
+    #[default]
+    Open,
+    /// This member has just begun to lead: their commands are being given.
+    Settling { announce: bool },
+    /// The commands are followed by a barrier, which these workers have not passed.
+    Barrier {
+        number: u64,
+        waiting: Vec<usize>,
+        announce: bool,
+    },
+}
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Late {
+    /// The new active, and until when it gets what comes here.
+    to: Option<(MemberId, Instant)>,
+    batch: Vec<Vec<u8>>,
+    /// As the new active, or about to be: labelled packets of the old one, and when they came.
+    held: VecDeque<(Instant, Vec<u8>)>,
+    gate: Gate,
+    /// The end of this process waits for that of forwarding.
+    stopped: bool,
+    pub counts: LateCounts,
+}
+
+/// What became of late packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct LateCounts {
+    /// As the old active.
+    pub forwarded: u64,
+    /// As the new one.
+    pub taken: u64,
+    /// They waited in vain for this member to lead, or too many did.
+    pub expired: u64,
+    /// Without a label of ours.
+    pub malformed: u64,
+}
+
+impl Late {
+    /// A worker has passed a barrier.
+    pub fn passed(&mut self, worker: usize, barrier: u64) {
+        if let Gate::Barrier {
+            number, waiting, ..
+        } = &mut self.gate
+            && barrier >= *number
+        {
+            waiting.retain(|waiting| *waiting != worker);
+        }
+    }
+
+    /// This member begins to lead; if it was handed the lead, it announces itself once it has
+    /// everything, for until then nothing is lost.
+    pub fn lead(&mut self, announce: bool) {
+        self.to = None;
+        self.batch.clear();
+        self.gate = Gate::Settling { announce };
+    }
+
+    /// Whether what came to the workers goes elsewhere.
+    pub fn forwards(&self) -> bool {
+        self.to.is_some()
+    }
+}
+
+impl Gateway {
+    fn patience(&self) -> Duration {
+        self.settings.config().cluster.late
+    }
+
+    /// Leadership goes off for a planned switchover.
+    pub(super) fn stop_carrying(&mut self, now: Instant) {
+        let successor = self.node.successor();
+        let patience = self.patience();
+        match successor.filter(|_| !patience.is_zero()) {
+            Some(successor) => {
+                self.late.to = Some((successor, now + patience));
+                self.dataplane.hand_over();
+            }
+            None => self.dataplane.set_leading(false),
+        }
+    }
+
+    /// This member has stepped down: unless it handed over, nothing is forwarded.
+    pub(super) fn stop_forwarding(&mut self) {
+        self.late.to = None;
+        self.late.batch.clear();
+        self.late.gate = Gate::Open;
+        self.dataplane.set_leading(false);
+    }
+
+    /// A packet that came to a worker of this member while it forwards.
+    pub(super) fn forward_late(&mut self, now: Instant, entropy: &mut dyn Entropy, packet: &[u8]) {
+        let labelled = match Parcel::parse(packet) {
+            Some(_) => packet.to_vec(),
+            // IKE that was punted just before; it is the same by whatever port it comes.
+            None => {
+                let mut labelled = Parcel::Late.label(0).unwrap_or_default().to_vec();
+                labelled.extend_from_slice(packet);
+                labelled
+            }
+        };
+        let waiting: usize = self.late.batch.iter().map(Vec::len).sum();
+        if waiting + labelled.len() > DATAGRAM {
+            self.send_late(now, entropy);
+        }
+        self.late.batch.push(labelled);
+    }
+
+    fn send_late(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        let packets = std::mem::take(&mut self.late.batch);
+        if let Some((to, _)) = self.late.to.filter(|_| !packets.is_empty()) {
+            self.late.counts.forwarded += packets.len() as u64;
+            let input = SyncInput::Late { to, packets };
+            self.node.handle(now, entropy, input);
+        }
+    }
+
+    /// Packets that came late to the member that led before this one.
+    pub(super) fn take_late(&mut self, now: Instant, packets: Vec<Vec<u8>>) {
+        for packet in packets {
+            let known = |(parcel, port, _): (Parcel, usize, &[u8])| {
+                parcel == Parcel::Late && port < self.settings.config().ports.len()
+            };
+            if !Parcel::parse(&packet).is_some_and(known) {
+                self.late.counts.malformed += 1;
+            } else if self.late.held.len() >= HELD {
+                self.late.counts.expired += 1;
+            } else {
+                self.late.held.push_back((now, packet));
+            }
+        }
+        self.open_gate();
+    }
+
+    /// The commands of everything that this leadership begins with have been given.
+    pub(super) fn settled(&mut self) {
+        if let Gate::Settling { announce } = self.late.gate {
+            self.barriers += 1;
+            let number = self.barriers;
+            self.dataplane.broadcast(|| Command::Barrier(number));
+            self.late.gate = Gate::Barrier {
+                number,
+                waiting: (0..self.dataplane.len()).collect(),
+                announce,
+            };
+        }
+    }
+
+    /// Lets in what waits, once the workers have all SAs.
+    pub(super) fn open_gate(&mut self) {
+        if let Gate::Barrier {
+            waiting, announce, ..
+        } = &self.late.gate
+            && waiting.is_empty()
+        {
+            let announce = *announce;
+            self.late.gate = Gate::Open;
+            if announce {
+                self.dataplane.broadcast(|| Command::Announce);
+            }
+        }
+        if matches!(self.late.gate, Gate::Open) && self.dataplane.leading() {
+            for (_, packet) in self.late.held.drain(..) {
+                self.late.counts.taken += 1;
+                self.dataplane.inject(packet);
+            }
+        }
+    }
+
+    /// What is over by now.
+    pub(super) fn tend_late(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        self.send_late(now, entropy);
+        self.open_gate();
+        if self.late.to.is_some_and(|(_, until)| now >= until) {
+            self.stop_forwarding();
+        }
+        if self.late.stopped && !self.late.forwards() {
+            self.late.stopped = false;
+            let event = Event::Sync(SyncEvent::Stopped);
+            self.outputs.push_back(Output::Event(event));
+        }
+        let patience = self.patience();
+        let old = |(at, _): &(Instant, Vec<u8>)| now.since(*at) > patience;
+        while self.late.held.front().is_some_and(old) {
+            self.late.held.pop_front();
+            self.late.counts.expired += 1;
+        }
+    }
+
+    /// Whether the end of this process waits until nothing is forwarded any more.
+    pub(super) fn stops_later(&mut self, event: &SyncEvent) -> bool {
+        let later = *event == SyncEvent::Stopped && self.late.forwards();
+        self.late.stopped |= later;
+        later
+    }
+}

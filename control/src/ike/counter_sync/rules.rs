@@ -1,0 +1,667 @@
+//! RFC 6311 rule by rule, with messages that no correct member would send: a cluster and a peer of
+//! it, and words put into the mouth of either. What needs a takeover, loss or time is in
+//! `tests/ike_pair/counter_sync.rs` and `windows.rs`; `testbeds/tests/tidy.rs` wants a test for each
+//! rule.
+
+use std::net::SocketAddr;
+
+use hitless_sa::{IkeSpi, MemberId, Spi};
+
+use super::*;
+use crate::ike::established::open;
+use crate::ike::export::tests::{Counting, settings};
+use crate::ike::message::{Delete, parse_payloads};
+use crate::ike::settings::{Child, Takeover};
+use crate::ike::takeover::{Facts, resume};
+use crate::ike::{Engine, Input, Output, Resume};
+
+/// The member of a cluster, and the peer.
+const C: usize = 0;
+const P: usize = 1;
+
+struct Pair {
+    engines: [Engine; 2],
+    entropy: Counting,
+    now: Instant,
+    events: [Vec<Event>; 2],
+    /// The newest record of the IKE SA at each end.
+    records: [(IkeSpi, u64, Vec<u8>); 2],
+}
+
+impl Pair {
+    /// Established, with so many Child SAs.
+    fn new(children: usize) -> Pair {
+        let engines = [C, P].map(|host| {
+            let mut settings = settings(host);
+            let connection = &mut settings.connections[0];
+            let child = connection.children[0].clone();
+            connection.children = (0..children).map(|n| numbered(&child, n)).collect();
+            Engine::new(settings)
+        });
+        let mut pair = Pair {
+            engines,
+            entropy: Counting(1),
+            now: Instant(1_000_000_000_000),
+            events: [Vec::new(), Vec::new()],
+            records: [(IkeSpi(0), 0, Vec::new()), (IkeSpi(0), 0, Vec::new())],
+        };
+        for host in [P, C] {
+            let engine = &mut pair.engines[host];
+            engine.lead(pair.now, &mut pair.entropy, &mut |_| Resume::Exact);
+        }
+        pair.settle(C);
+        for host in [C, P] {
+            assert_eq!(pair.ike(host).children.len(), children);
+            pair.events[host].clear();
+        }
+        pair
+    }
+
+    /// Lets both talk until they have nothing to say.
+    fn settle(&mut self, first: usize) {
+        let mut host = first;
+        let mut datagrams = self.outputs(host);
+        while !datagrams.is_empty() {
+            host = 1 - host;
+            let answers = datagrams.iter().flat_map(|d| self.give(host, d));
+            datagrams = answers.collect();
+        }
+    }
+
+    fn outputs(&mut self, host: usize) -> Vec<Vec<u8>> {
+        let mut datagrams = Vec::new();
+        while let Some(output) = self.engines[host].poll_output() {
+            match output {
+                Output::Transmit(t) | Output::Retransmit { transmit: t, .. } => {
+                    datagrams.push(t.payload);
+                }
+                Output::Commit(commit) => {
+                    datagrams.extend(commit.transmits.into_iter().map(|t| t.payload));
+                    if let Some(record) = commit.record {
+                        self.records[host] = (commit.ike, commit.version, record.body.to_vec());
+                    }
+                }
+                Output::Event(event) => self.events[host].push(event),
+            }
+        }
+        datagrams
+    }
+
+    fn input(&mut self, host: usize, input: Input<'_>) -> Vec<Vec<u8>> {
+        self.engines[host].handle(self.now, &mut self.entropy, input);
+        self.outputs(host)
+    }
+
+    /// Hands a datagram to one end; gives what it says.
+    fn give(&mut self, host: usize, datagram: &[u8]) -> Vec<Vec<u8>> {
+        let own: SocketAddr = ["192.0.2.1:4500", "192.0.2.2:4500"][host].parse().unwrap();
+        let other: SocketAddr = ["192.0.2.1:4500", "192.0.2.2:4500"][1 - host]
+            .parse()
+            .unwrap();
+        let input = Input::Datagram {
+            local: own,
+            remote: other,
+            payload: datagram,
+        };
+        self.input(host, input)
+    }
+
+    fn ike(&self, host: usize) -> &IkeSa {
+        self.engines[host].sas.values().next().expect("an IKE SA")
+    }
+
+    /// What an end would say, had it these payloads to say.
+    fn forge(&mut self, host: usize, response: bool, id: u32, payloads: &[Payload]) -> Vec<u8> {
+        let engine = &mut self.engines[host];
+        let ike = engine.sas.values().next().expect("an IKE SA");
+        let header = ike.header(Exchange::Informational, response, MessageId(id));
+        let mut turn = Turn::new(
+            self.now,
+            &mut self.entropy,
+            &engine.settings,
+            &mut engine.ids,
+        );
+        ike.seal(&mut turn, &header, payloads)
+            .expect("an IV is left")
+    }
+
+    /// What a datagram says to one end.
+    fn read(&self, host: usize, datagram: &[u8]) -> (Header, Vec<Payload>) {
+        let header = Header::parse(datagram).unwrap();
+        let opened = open(&self.ike(host).keys, &header, datagram);
+        let opened = opened.expect("authentic");
+        (
+            header,
+            parse_payloads(opened.first, &opened.content).unwrap(),
+        )
+    }
+
+    /// The cluster asks for (M1, P1); gives what the peer answers.
+    fn ask(&mut self, values: MessageIdSync, more: &[Payload]) -> Option<MessageIdSync> {
+        let payloads = [&[values.payload()], more].concat();
+        let request = self.forge(C, false, 0, &payloads);
+        let answers = self.give(P, &request);
+        let answer = answers.first()?;
+        let (header, payloads) = self.read(C, answer);
+        assert_eq!(
+            (header.message_id, header.response),
+            (MessageId(0), true),
+            "R24"
+        );
+        let [Payload::Notify(notify)] = payloads.as_slice() else {
+            panic!("R23: nothing else, {payloads:?}")
+        };
+        Some(MessageIdSync::parse(notify).expect("well formed"))
+    }
+
+    /// Another member takes over from the cluster's; gives its first words.
+    fn take_over(&mut self, how: Resume) -> Vec<Vec<u8>> {
+        let (ike, version, body) = self.records[C].clone();
+        let mut settings = self.engines[C].settings.clone();
+        settings.member = MemberId(settings.member.0 + 10);
+        let mut next = Engine::new(settings);
+        next.store(self.now, ike, version, &body).unwrap();
+        next.lead(self.now, &mut self.entropy, &mut |_| how);
+        self.engines[C] = next;
+        self.outputs(C)
+    }
+
+    fn deltas(&self, host: usize) -> Vec<(usize, u64)> {
+        let told = self.events[host].iter().filter_map(|event| match event {
+            Event::ReplayCounterSync {
+                children, delta, ..
+            } => Some((children.len(), *delta)),
+            _ => None,
+        });
+        told.collect()
+    }
+
+    fn next_ids(&self, host: usize) -> (u32, u32) {
+        let window = &self.ike(host).window;
+        (window.next_request.0, window.expected.0)
+    }
+}
+
+/// A child with selectors of its own.
+fn numbered(child: &Child, number: usize) -> Child {
+    let mut child = child.clone();
+    child.name = format!("net{number}");
+    for selectors in [&mut child.local_ts, &mut child.remote_ts] {
+        let third = |ip: std::net::IpAddr| {
+            let text = ip.to_string().replacen(".0.", &format!(".{number}."), 1);
+            text.parse().unwrap()
+        };
+        selectors[0].start = third(selectors[0].start);
+        selectors[0].end = format!(
+            "{}255",
+            selectors[0].start.to_string().trim_end_matches('0')
+        )
+        .parse()
+        .unwrap();
+    }
+    child
+}
+
+fn values(send: u32, receive: u32) -> MessageIdSync {
+    MessageIdSync {
+        nonce: [9, 8, 7, 6],
+        send: MessageId(send),
+        receive: MessageId(receive),
+    }
+}
+
+fn replay(data: &[u8]) -> Payload {
+    Payload::notify(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC, data)
+}
+
+#[test]
+fn rfc6311_r5_a_responder_asserts_only_what_the_initiator_did() {
+    let pair = Pair::new(1);
+    let connection = &pair.ike(C).connection;
+    let kinds = |payloads: &[Payload]| -> Vec<u16> {
+        let kind = |p: &Payload| match p {
+            Payload::Notify(n) => n.kind.0,
+            _ => 0,
+        };
+        payloads.iter().map(kind).collect()
+    };
+    assert_eq!(kinds(&capabilities(connection, None)), [16420, 16421]);
+    for asserted in [vec![], vec![16420], vec![16421], vec![16420, 16421]] {
+        let asked = asserted
+            .iter()
+            .map(|kind| Payload::notify(NotifyKind(*kind), &[]));
+        let asked: Vec<Payload> = asked.collect();
+        let answer = capabilities(connection, Some(&Contents::of(&asked)));
+        assert_eq!(kinds(&answer), asserted);
+        let both = negotiated(connection, &Contents::of(&asked));
+        assert_eq!(both, (asserted.contains(&16420), asserted.contains(&16421)));
+    }
+}
+
+#[test]
+fn rfc6311_r6_what_was_not_negotiated_is_ignored() {
+    let mut pair = Pair::new(1);
+    let before = pair.next_ids(P);
+    let ike = pair.engines[P].sas.values_mut().next().unwrap();
+    (ike.message_id_sync, ike.replay_counter_sync) = (false, false);
+    assert_eq!(pair.ask(values(50, 0), &[replay(&[0, 0, 0, 9])]), None);
+    assert_eq!(pair.next_ids(P), before);
+    let alone = pair.forge(C, false, before.1, &[replay(&[0, 0, 0, 9])]);
+    pair.give(P, &alone);
+    assert_eq!(pair.deltas(P), []);
+}
+
+#[test]
+fn rfc6311_r7_the_members_share_what_the_peer_can() {
+    let pair = Pair::new(1);
+    let (ike, version, body) = &pair.records[C];
+    let mut standby = Engine::new(pair.engines[C].settings.clone());
+    standby.store(pair.now, *ike, *version, body).unwrap();
+    let facts = standby.facts(*ike).unwrap();
+    assert!(facts.message_id_sync && facts.replay_counter_sync);
+}
+
+#[test]
+fn rfc6311_r8_r13_r36_r37_it_is_used_where_negotiated_needed_and_wanted() {
+    let both = Facts {
+        message_id_sync: true,
+        replay_counter_sync: true,
+        combined_mode: false,
+    };
+    let plan = |policy, facts, delta| resume(policy, false, facts, delta);
+    let sync = |replay_delta| Resume::MessageIdSync { replay_delta };
+    assert_eq!(plan(Takeover::Auto, both, Some(5)), sync(Some(5)), "R8");
+    // R13: plain IKEv2 towards a peer without the extension.
+    assert_eq!(
+        plan(Takeover::Auto, Facts::default(), Some(5)),
+        Resume::Probe
+    );
+    // R36: nothing to leave out where nothing went.
+    assert_eq!(plan(Takeover::Auto, both, Some(0)), sync(None));
+    assert_eq!(plan(Takeover::Auto, both, None), sync(None));
+    // R37: each peer has its own policy.
+    assert_eq!(plan(Takeover::Exact, both, Some(5)), Resume::Exact);
+}
+
+#[test]
+fn rfc6311_r9_r19_r20_r21_the_answer_is_the_higher_of_both_with_the_same_nonce() {
+    let offsets = [0u32, 1, 7, 4000];
+    for (more, expected) in offsets.into_iter().flat_map(|o| offsets.map(|p| (o, p))) {
+        let mut pair = Pair::new(1);
+        let (next, seen) = pair.next_ids(P);
+        let asked = values(seen + more, next + expected);
+        let answer = pair.ask(asked, &[]).expect("R9: answered");
+        assert_eq!(answer.nonce, asked.nonce, "R21");
+        assert_eq!(answer.receive.0, seen + more, "R19");
+        assert_eq!(answer.send.0, next + expected, "R20");
+        assert_eq!(pair.next_ids(P), (answer.send.0, answer.receive.0));
+    }
+    // R20: the cluster is behind, and the peer never goes back.
+    let mut pair = Pair::new(1);
+    let liveness = Input::Liveness(pair.ike(P).local_spi);
+    let request = pair.input(P, liveness).remove(0);
+    let answer = pair.give(C, &request).remove(0);
+    pair.give(P, &answer);
+    let (next, seen) = pair.next_ids(P);
+    assert_eq!(pair.ask(values(seen, 0), &[]).unwrap().send.0, next);
+}
+
+#[test]
+fn rfc6311_r10_r12_r14_r15_r16_r24_r27_r30_what_a_new_member_says() {
+    for delta in [None, Some(77)] {
+        let mut pair = Pair::new(1);
+        let (next, expected) = pair.next_ids(C);
+        let said = pair.take_over(Resume::MessageIdSync {
+            replay_delta: delta,
+        });
+        // R33: at once, on taking control.
+        let (header, payloads) = pair.read(P, &said[0]);
+        assert_eq!(header.exchange, Exchange::Informational);
+        assert_eq!(
+            (header.message_id, header.response),
+            (MessageId(0), false),
+            "R24"
+        );
+        let Payload::Notify(first) = &payloads[0] else {
+            panic!("{payloads:?}")
+        };
+        assert_eq!((first.kind.0, first.data.len()), (16422, 12), "R10");
+        assert_eq!((first.protocol, first.spi.len()), (0, 0), "R30");
+        let sent = MessageIdSync::parse(first).unwrap();
+        // H8: MARGIN is more than any window.
+        let window = crate::ike::window::MAX_WINDOW;
+        assert!(sent.send.0 >= next + window, "R14, R15");
+        assert_eq!(sent.receive.0, expected, "R16");
+        match delta {
+            None => assert_eq!(payloads.len(), 1, "R10: the sole notification"),
+            Some(delta) => {
+                // R12, R27: eight octets with ESN.
+                let Payload::Notify(second) = &payloads[1] else {
+                    panic!("{payloads:?}")
+                };
+                assert_eq!(
+                    (second.kind.0, second.protocol, second.spi.len()),
+                    (16423, 0, 0)
+                );
+                assert_eq!(second.data, u64::to_be_bytes(delta));
+                assert_eq!(payloads.len(), 2);
+            }
+        }
+    }
+}
+
+#[test]
+fn rfc6311_r11_replay_counters_alone_use_the_current_message_id() {
+    let mut pair = Pair::new(1);
+    let ike = pair.ike(C).local_spi;
+    let (next, _) = pair.next_ids(C);
+    let said = pair.input(C, Input::ReplayCounterSync { ike, delta: 5 });
+    let (header, payloads) = pair.read(P, &said[0]);
+    assert_eq!(header.message_id, MessageId(next));
+    assert_eq!(payloads, [replay(&5u64.to_be_bytes())]);
+    // R32: the response carries nothing for it.
+    let answer = pair.give(P, &said[0]).remove(0);
+    assert_eq!(pair.read(C, &answer).1, []);
+}
+
+#[test]
+fn rfc6311_r18_r41_at_most_what_was_seen_is_dropped_silently() {
+    let mut pair = Pair::new(1);
+    let (next, seen) = pair.next_ids(P);
+    for stale in 0..seen {
+        assert_eq!(pair.ask(values(stale, next), &[]), None, "{stale}");
+    }
+    assert_eq!(pair.next_ids(P), (next, seen));
+    assert!(pair.ask(values(seen + 9, next), &[]).is_some());
+    // Earlier synchronisations count too.
+    for stale in seen..=seen + 9 {
+        assert_eq!(pair.ask(values(stale, next), &[]), None, "{stale}");
+    }
+    assert!(pair.ask(values(seen + 10, next), &[]).is_some());
+    // R41: authenticated first. One bit off, and it is as if nothing had come.
+    let before = pair.next_ids(P);
+    let request = pair.forge(C, false, 0, &[values(seen + 500, next).payload()]);
+    for position in 28..request.len() {
+        let mut altered = request.clone();
+        altered[position] ^= 1;
+        assert_eq!(pair.give(P, &altered), Vec::<Vec<u8>>::new());
+    }
+    assert_eq!(pair.next_ids(P), before);
+}
+
+#[test]
+fn rfc6311_r22_r23_r45_only_the_one_right_answer_counts() {
+    let mut pair = Pair::new(1);
+    let said = pair.take_over(Resume::MessageIdSync { replay_delta: None });
+    let sync = pair.ike(C).sync.clone().unwrap().values;
+    let right = MessageIdSync {
+        nonce: sync.nonce,
+        send: sync.receive,
+        receive: sync.send,
+    };
+    let other_nonce = MessageIdSync {
+        nonce: [0; 4],
+        ..right
+    };
+    let lower = MessageIdSync {
+        receive: MessageId(1),
+        ..right
+    };
+    let more = Payload::notify(NotifyKind::INITIAL_CONTACT, &[]);
+    let wrong: [(u32, Vec<Payload>); 6] = [
+        (0, vec![other_nonce.payload()]),
+        (0, vec![lower.payload()]),
+        (0, vec![right.payload(), more]),
+        (0, vec![right.payload(), replay(&[0; 8])]),
+        (1, vec![right.payload()]),
+        (0, vec![]),
+    ];
+    for (id, payloads) in wrong {
+        let answer = pair.forge(P, true, id, &payloads);
+        pair.give(C, &answer);
+        assert!(pair.ike(C).sync.is_some(), "{id} {payloads:?}");
+    }
+    let answer = pair.give(P, &said[0]).remove(0);
+    pair.give(C, &answer);
+    assert!(pair.ike(C).sync.is_none());
+    let before = pair.next_ids(C);
+    // R45: any other one is discarded, also with the same nonce.
+    let second = MessageIdSync {
+        receive: MessageId(90_000),
+        ..right
+    };
+    let second = pair.forge(P, true, 0, &[second.payload()]);
+    pair.give(C, &second);
+    pair.give(C, &answer);
+    assert_eq!(pair.next_ids(C), before);
+}
+
+#[test]
+fn rfc6311_r23_r30_a_request_of_another_shape_is_no_synchronisation() {
+    let mut pair = Pair::new(1);
+    let before = pair.next_ids(P);
+    let good = values(before.1 + 50, before.0);
+    let Payload::Notify(notify) = good.payload() else {
+        panic!("a notification")
+    };
+    let with_protocol = Notify {
+        protocol: 3,
+        ..notify.clone()
+    };
+    let with_spi = Notify {
+        spi: vec![1, 2, 3, 4],
+        protocol: 3,
+        ..notify.clone()
+    };
+    let short = Notify {
+        data: notify.data[..11].to_vec(),
+        ..notify.clone()
+    };
+    let wrong: Vec<Vec<Payload>> = vec![
+        vec![Payload::Notify(with_protocol)],
+        vec![Payload::Notify(with_spi)],
+        vec![Payload::Notify(short)],
+        vec![good.payload(), good.payload()],
+        vec![good.payload(), Payload::Delete(Delete::Esp(vec![Spi(1)]))],
+        vec![good.payload(), Payload::Delete(Delete::Ike)],
+        vec![good.payload(), replay(&[0; 8]), replay(&[0; 8])],
+        vec![replay(&[0; 8])],
+    ];
+    for payloads in wrong {
+        let request = pair.forge(C, false, 0, &payloads);
+        assert_eq!(
+            pair.give(P, &request),
+            Vec::<Vec<u8>>::new(),
+            "{payloads:?}"
+        );
+        assert_eq!(pair.next_ids(P), before);
+        assert_eq!(pair.deltas(P), []);
+    }
+    assert!(pair.ask(good, &[]).is_some());
+}
+
+#[test]
+fn rfc6311_r28_the_message_ids_come_first_and_may_drop_the_whole() {
+    let mut pair = Pair::new(1);
+    let (next, seen) = pair.next_ids(P);
+    assert_eq!(
+        pair.ask(values(seen - 1, next), &[replay(&[0, 0, 0, 9])]),
+        None
+    );
+    assert_eq!(pair.deltas(P), []);
+    assert!(
+        pair.ask(values(seen, next), &[replay(&[0, 0, 0, 9])])
+            .is_some()
+    );
+    assert_eq!(pair.deltas(P), [(1, 9)]);
+}
+
+#[test]
+fn rfc6311_r29_the_delta_is_for_all_child_sas() {
+    let mut pair = Pair::new(3);
+    let (next, seen) = pair.next_ids(P);
+    let delta = replay(&u64::to_be_bytes(1 << 30));
+    assert!(pair.ask(values(seen, next), &[delta]).is_some());
+    assert_eq!(pair.deltas(P), [(3, 1 << 30)]);
+}
+
+#[test]
+fn rfc6311_r32_only_the_cluster_sends_replay_counters() {
+    let mut pair = Pair::new(1);
+    let ike = pair.ike(C).local_spi;
+    let (next, _) = pair.next_ids(C);
+    pair.input(C, Input::Liveness(ike));
+    let answer = pair.forge(P, true, next, &[replay(&[0, 0, 0, 9])]);
+    pair.give(C, &answer);
+    assert_eq!(
+        pair.next_ids(C).0,
+        next + 1,
+        "the answer to the liveness check"
+    );
+    assert_eq!(pair.deltas(C), []);
+}
+
+#[test]
+fn rfc6311_r33_r34_what_is_out_of_the_window_is_dropped_and_at_most_a_trigger() {
+    let mut pair = Pair::new(1);
+    pair.take_over(Resume::Exact);
+    let before = pair.next_ids(C);
+    let ahead = pair.forge(P, false, before.1 + 3, &[]);
+    assert_eq!(pair.give(C, &ahead), Vec::<Vec<u8>>::new());
+    // It is found out where the peer stands; the request itself is not answered.
+    let ike = pair.ike(C);
+    assert!(ike.probe.is_some() || ike.sync.is_some());
+    assert_eq!(pair.next_ids(C).1, before.1);
+    let below = pair.forge(P, false, before.1.saturating_sub(1), &[]);
+    assert_eq!(pair.give(C, &below), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn rfc6311_r35_a_thousand_stale_packets_are_one_failover_event() {
+    let mut pair = Pair::new(1);
+    pair.take_over(Resume::MessageIdSync { replay_delta: None });
+    let (_, expected) = pair.next_ids(C);
+    for id in 0..1000 {
+        let stale = pair.forge(P, false, (expected + id) % 97, &[]);
+        assert_eq!(pair.give(C, &stale), Vec::<Vec<u8>>::new());
+    }
+    let sent = |e: &&Event| matches!(e, Event::MessageIdSyncSent { .. });
+    assert_eq!(pair.events[C].iter().filter(sent).count(), 1);
+}
+
+#[test]
+fn rfc6311_r46_the_numbers_are_iana_s() {
+    let numbers = [
+        (NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED, 16420),
+        (NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED, 16421),
+        (NotifyKind::IKEV2_MESSAGE_ID_SYNC, 16422),
+        (NotifyKind::IPSEC_REPLAY_COUNTER_SYNC, 16423),
+    ];
+    for (kind, number) in numbers {
+        assert_eq!(kind.0, number);
+    }
+}
+
+#[test]
+fn rfc6311_h1_the_same_request_gets_the_same_octets_until_something_newer_came() {
+    let mut pair = Pair::new(1);
+    let (next, seen) = pair.next_ids(P);
+    let request = pair.forge(C, false, 0, &[values(seen + 4, next).payload()]);
+    let answer = pair.give(P, &request);
+    assert_eq!(pair.give(P, &request), answer);
+    let newer = pair.forge(C, false, seen + 4, &[]);
+    assert_eq!(pair.give(P, &newer).len(), 1);
+    assert_eq!(pair.give(P, &request), Vec::<Vec<u8>>::new());
+}
+
+/// The examples of appendix A.2 and A.3 declare less than the peer has seen; R18 is normative.
+#[test]
+fn rfc6311_h2_the_examples_of_appendix_a_do_not_outweigh_r18() {
+    let mut pair = Pair::new(1);
+    let (next, seen) = pair.next_ids(P);
+    let ike = pair.engines[P].sas.values_mut().next().unwrap();
+    ike.window.expected = MessageId(5);
+    ike.window.next_request = MessageId(4);
+    assert!(seen < 5 && next < 5);
+    assert_eq!(pair.ask(values(2, 3), &[]), None, "A.2");
+    let answer = agree(values(2, 3), MessageId(4), MessageId(5));
+    assert_eq!((answer.send.0, answer.receive.0), (4, 5), "its arithmetic");
+}
+
+#[test]
+fn rfc6311_h3_a_leap_that_breaks_the_high_half_is_refused() {
+    let mut pair = Pair::new(1);
+    for (delta, told) in [
+        (MAX_REPLAY_DELTA + 1, 0),
+        (u64::MAX, 0),
+        (MAX_REPLAY_DELTA, 1),
+    ] {
+        let (next, seen) = pair.next_ids(P);
+        let delta = replay(&delta.to_be_bytes());
+        assert!(pair.ask(values(seen + 1, next), &[delta]).is_some());
+        assert_eq!(pair.deltas(P).len(), told);
+    }
+}
+
+#[test]
+fn rfc6311_h4_an_ordinary_request_with_message_id_0_is_told_by_its_content() {
+    let mut pair = Pair::new(1);
+    let ike = pair.ike(C).local_spi;
+    let said = pair.input(C, Input::RekeyIke(ike));
+    for datagram in said {
+        for answer in pair.give(P, &datagram) {
+            for delete in pair.give(C, &answer) {
+                for answer in pair.give(P, &delete) {
+                    pair.give(C, &answer);
+                }
+            }
+        }
+    }
+    assert_eq!(pair.next_ids(P), (0, 0));
+    let liveness = pair.forge(C, false, 0, &[]);
+    assert_eq!(pair.give(P, &liveness).len(), 1);
+    assert_eq!(pair.next_ids(P), (0, 1));
+    let answer = pair.ask(values(1, 0), &[]).expect("a synchronisation");
+    assert_eq!((answer.send.0, answer.receive.0), (0, 1));
+}
+
+/// No EAP here, so there is one IKE_AUTH round; what it says counts whatever becomes of the child.
+#[test]
+fn rfc6311_h6_the_capabilities_do_not_depend_on_the_child_sa() {
+    let mut pair = Pair::new(1);
+    let proposals = vec!["aes256gcm16-ecp384".parse().unwrap()];
+    let mut peer = pair.engines[P].settings.clone();
+    peer.connections[0].children[0].esp_proposals = proposals;
+    let mut initiator = pair.engines[C].settings.clone();
+    initiator.connections[0].children[0].esp_proposals = vec!["aes128gcm16".parse().unwrap()];
+    pair.engines = [Engine::new(initiator), Engine::new(peer)];
+    for host in [P, C] {
+        let engine = &mut pair.engines[host];
+        engine.lead(pair.now, &mut pair.entropy, &mut |_| Resume::Exact);
+    }
+    pair.settle(C);
+    for host in [C, P] {
+        let ike = pair.ike(host);
+        assert!(ike.children.is_empty());
+        assert!(ike.message_id_sync && ike.replay_counter_sync);
+    }
+}
+
+#[test]
+fn rfc6311_h7_a_synchronisation_is_no_ordinary_exchange() {
+    let mut pair = Pair::new(1);
+    let (_, seen) = pair.next_ids(P);
+    let liveness = pair.forge(C, false, seen, &[]);
+    let kept = pair.give(P, &liveness);
+    let (next, seen) = pair.next_ids(P);
+    let answer = pair.ask(values(seen, next), &[]).unwrap();
+    assert_eq!(
+        (answer.send.0, answer.receive.0),
+        (next, seen),
+        "nothing is counted"
+    );
+    // Nor is its answer the one to the request before.
+    assert_eq!(pair.give(P, &liveness), kept);
+    let next_one = pair.forge(C, false, seen, &[]);
+    assert_eq!(pair.give(P, &next_one).len(), 1);
+}

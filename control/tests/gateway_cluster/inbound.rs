@@ -1,0 +1,108 @@
+//! What a takeover makes of inbound numbers: `takeover_inbound` for each peer, and the delta that
+//! RFC 6311 asks for.
+
+use std::time::Duration;
+
+use hitless::gateway::Event;
+use hitless::ike;
+use hitless::ike::settings::TakeoverInbound;
+use hitless::lab::Topology;
+use hitless_sa::Instant;
+
+use crate::world::{PEER, World};
+
+struct Outcome {
+    /// Packets of the peer that came after the takeover and were refused as seen.
+    refused: u64,
+    /// From the takeover to the first packet of the peer that was delivered.
+    silence: Duration,
+    /// When new keys were made, if they were.
+    rekeyed: Option<Duration>,
+}
+
+/// The active dies under traffic; its last checkpoint is old.
+fn takeover(seed: u64, policy: TakeoverInbound) -> Outcome {
+    let mut topology = Topology::new(2, "open sesame".to_owned());
+    topology.checkpoint = (1_000_000, "10s");
+    let members = (1..=2).map(|id| {
+        let mut config = topology.member(id).unwrap();
+        config.connections[0].inbound = policy;
+        config
+    });
+    let mut world = World::with(seed, members.collect(), topology.peer().unwrap());
+    world.come_up();
+    let active = world.leader().unwrap();
+    let successor = 3 - active;
+    world.kill(active);
+    let from = world.events.len();
+    world.until("a takeover", |world| world.leader() == Some(successor));
+    let (led, before) = (world.now, world.b.received().len());
+    world.until("a packet of the peer", |world| {
+        world.b.received().len() > before
+    });
+    let silence = world.now.since(led);
+    world.run(Duration::from_secs(1));
+    world.traffic_flows();
+    world.audit();
+    let rekeyed = world.events[from..].iter().find(|(_, who, event)| {
+        *who == PEER && matches!(event, Event::Ike(ike::Event::ChildRekeyed { .. }))
+    });
+    let rekeyed: Option<Instant> = rekeyed.map(|(at, ..)| *at);
+    Outcome {
+        refused: world.drops(successor, "replay"),
+        silence,
+        rekeyed: rekeyed.map(|at| at.since(led)),
+    }
+}
+
+#[test]
+fn rfc6027_section_3_5_strict_refuses_learn_accepts_and_rekey_replaces() {
+    let strict = takeover(100, TakeoverInbound::Strict);
+    let learn = takeover(100, TakeoverInbound::Learn);
+    let rekey = takeover(100, TakeoverInbound::Rekey);
+    assert!(strict.refused > 0 && strict.rekeyed.is_none());
+    assert_eq!((learn.refused, learn.rekeyed), (0, None));
+    assert!(learn.silence < strict.silence, "{:?}", learn.silence);
+    let soon = Duration::from_millis(50);
+    assert!(rekey.rekeyed.is_some_and(|after| after < soon));
+}
+
+#[test]
+fn rfc6311_section_5_2_the_delta_that_cluster_status_shows_is_the_one_that_is_asked_for() {
+    let mut topology = Topology::new(2, "open sesame".to_owned());
+    topology.takeover = "message-id-sync";
+    let mut world = World::of(101, &topology);
+    world.come_up();
+    let active = world.leader().unwrap();
+    let successor = 3 - active;
+    let now = world.now;
+    let plan = world.gateway(active).switchover_plan(now).unwrap();
+    assert!(plan.contains("replay counter delta 0"), "{plan}");
+    let shown = world.gateway(active).cluster(now).classes[0].greatest_delta;
+    world.kill(active);
+    world.run(Duration::from_millis(2));
+    let now = world.now;
+    let copy = world.gateway(successor).cluster(now).classes[0].greatest_delta;
+    assert!(copy > 0);
+    assert!(
+        shown >= copy,
+        "{shown} of the active, {copy} of the standby"
+    );
+    world.until("a takeover", |world| world.leader() == Some(successor));
+    let asked = |event: &Event| match event {
+        Event::Ike(ike::Event::ReplayCounterSyncSent { delta, .. }) => Some(*delta),
+        _ => None,
+    };
+    world.until("the question", |world| {
+        world.happened(successor, |event| asked(event).is_some())
+    });
+    world.run(Duration::from_secs(2));
+    let deltas: Vec<u64> = world
+        .since(0)
+        .filter_map(|(_, event)| asked(event))
+        .collect();
+    // Once (section 7, R35), and exactly that.
+    assert_eq!(deltas, [copy]);
+    world.traffic_flows();
+    world.audit();
+}

@@ -1,0 +1,155 @@
+//! More than two members: failover after failover, slow standbys, preemption.
+
+use std::time::Duration;
+
+use hitless::gateway::Event;
+use hitless::lab::Topology;
+
+use crate::world::World;
+
+const IKE_AUTH: u8 = 35;
+
+fn of(members: u8, seed: u64) -> World {
+    let topology = Topology::new(members, "open sesame".to_owned());
+    let mut world = World::of(seed, &topology);
+    world.come_up();
+    world
+}
+
+fn bound(world: &mut World, leader: u8, member: u8) -> bool {
+    let members = world.status(leader).members;
+    members.iter().any(|m| m.id == member && m.bound)
+}
+
+#[test]
+fn of_five_members_three_lead_one_after_the_other_and_the_tunnel_is_the_same() {
+    let mut world = of(5, 90);
+    let (began, first) = (world.now, world.leader().unwrap());
+    let spi = world.list_sas(first)[0].responder_spi.clone();
+    let mut led = vec![first];
+    for _ in 0..2 {
+        let active = world.leader().unwrap();
+        world.kill(active);
+        world.until("a takeover", |world| world.leader().is_some());
+        // As soon as each of the others may take over, the next one dies.
+        world.until("standbys", World::standby_is_ready);
+        led.push(world.leader().unwrap());
+    }
+    world.traffic_flows();
+    led.dedup();
+    assert_eq!(led.len(), 3, "{led:?}");
+    let last = world.leader().unwrap();
+    assert_eq!(world.list_sas(last)[0].responder_spi, spi);
+    assert!(!world.exchanges_since(began).contains(&IKE_AUTH));
+    world.audit();
+}
+
+#[test]
+fn a_successor_that_dies_before_its_copy_is_made_leaves_the_ike_sa_and_no_right() {
+    // M1 -> M2 -> M3: M3 holds M1's record, which M2 has overtaken, so it may not use old keys
+    // (rule 5 of the leases); the IKE SA is anybody's, and gives new ones (rule 8).
+    let mut world = of(3, 91);
+    let (began, first) = (world.now, world.leader().unwrap());
+    world.kill(first);
+    world.until("a takeover", |world| world.leader().is_some());
+    let second = world.leader().unwrap();
+    world.kill(second);
+    world.start(first);
+    let third = 6 - first - second;
+    world.until("the third", |world| world.leader() == Some(third));
+    world.traffic_flows();
+    assert!(!world.exchanges_since(began).contains(&IKE_AUTH));
+    world.audit();
+    world.start(second);
+    world.until("all three", World::standby_is_ready);
+    world.traffic_flows();
+    world.audit();
+}
+
+#[test]
+fn a_slow_standby_loses_its_right_by_a_majority_and_gets_another_one_once_it_is_back() {
+    let mut world = of(3, 92);
+    let leader = world.leader().unwrap();
+    let slow = if leader == 3 { 2 } else { 3 };
+    let other = 6 - leader - slow;
+    let epoch = world.status(leader).epoch;
+    world.network.isolated.insert(slow);
+    world.until("it to lose its right", |world| !bound(world, leader, slow));
+    assert_eq!(world.leader(), Some(leader));
+    assert_ne!(
+        world.status(leader).epoch,
+        epoch,
+        "the leader is elected anew"
+    );
+    world.until("the other one to be bound again", |world| {
+        bound(world, leader, other)
+    });
+    // Nothing waits for the slow one any more.
+    world.run(Duration::from_secs(1));
+    let (sent, received) = (world.b.sent().len(), world.received()[0]);
+    world.run(Duration::from_secs(1));
+    let (sent, received) = (world.b.sent().len() - sent, world.received()[0] - received);
+    assert!(received + 5 >= sent, "{received} of {sent}");
+    assert!(!world.status(leader).degraded);
+    world.network.isolated.clear();
+    world.until("it to be bound again", |world| bound(world, leader, slow));
+    // It may take over as well as the other one.
+    world.kill(other);
+    world.until("it to be the only standby", |world| {
+        !bound(world, leader, other)
+    });
+    world.start(other);
+    world.until("all three", World::standby_is_ready);
+    world.kill(leader);
+    world.until("a takeover", |world| world.leader().is_some());
+    world.traffic_flows();
+    world.audit();
+}
+
+#[test]
+fn preemption_waits_for_the_whole_copy_and_a_bounded_hold_and_loses_no_packet() {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let members = (1..=2).map(|id| {
+        let mut config = topology.member(id).unwrap();
+        config.cluster.preempt = true;
+        config
+    });
+    let mut world = World::with(93, members.collect(), topology.peer().unwrap());
+    world.come_up();
+    // The first one has the higher priority.
+    assert_eq!(world.leader(), Some(1));
+    world.kill(1);
+    world.until("a takeover", |world| world.leader() == Some(2));
+    world.run(Duration::from_millis(500));
+    let lost = world.a.sent().len() - world.received()[1];
+    let (from, began) = (world.events.len(), world.now);
+    world.start(1);
+    world.until("it to be bound", |world| bound(world, 2, 1));
+    let joined = world.now;
+    assert_eq!(world.leader(), Some(2));
+    world.until("it to lead", |world| world.leader() == Some(1));
+    let hold = Duration::from_secs(1);
+    let waited = world.now.since(joined);
+    assert!((hold / 2..hold * 3).contains(&waited), "{waited:?}");
+    assert!(world.now.since(began) < Duration::from_secs(10));
+    let exact = world.since(from).any(|(who, event)| {
+        who == 1
+            && matches!(
+                event,
+                Event::Leads {
+                    inherits: true,
+                    skip: 0,
+                    exact: true,
+                    ..
+                }
+            )
+    });
+    assert!(exact, "handed over, not seized");
+    // The lead stays there.
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.leader(), Some(1));
+    world.traffic = false;
+    world.run(Duration::from_secs(1));
+    assert_eq!(world.a.sent().len() - world.received()[1], lost);
+    world.audit();
+}

@@ -1,0 +1,91 @@
+//! Planned switchovers under traffic: nothing is lost, nothing comes twice.
+
+use std::time::Duration;
+
+use hitless::gateway::Event;
+use hitless::lab::Topology;
+
+use crate::world::World;
+
+/// Traffic both ways without a break; each round hands the lead over. The probes that each host
+/// sent and the other did not receive.
+fn lost_in_switchovers(world: &mut World, rounds: usize) -> [usize; 2] {
+    for _ in 0..rounds {
+        let active = world.leader().unwrap();
+        world.ask(active, |gateway, now, entropy| {
+            gateway.switchover(now, entropy);
+        });
+        world.until("a successor", |world| {
+            world.leader().is_some_and(|leader| leader != active)
+        });
+        world.until("a standby", World::standby_is_ready);
+        world.run(Duration::from_millis(400));
+    }
+    world.traffic = false;
+    world.run(Duration::from_secs(1));
+    world.audit();
+    let [a, b] = world.received();
+    [world.b.sent().len() - a, world.a.sent().len() - b]
+}
+
+fn figure(world: &mut World, who: u8, series: &str) -> f64 {
+    let now = world.now;
+    let report = world.gateway(who).metrics(now);
+    let text = hitless::api::metrics(&report);
+    let line = text.lines().find_map(|line| line.strip_prefix(series));
+    line.expect("it is told").trim().parse().expect("a number")
+}
+
+const FORWARDED: &str = "hitless_late_packets_total{end=\"forwarded\"}";
+const TAKEN: &str = "hitless_late_packets_total{end=\"taken\"}";
+
+#[test]
+fn switchovers_under_traffic_lose_no_packet_and_repeat_none() {
+    let mut world = World::with_traffic(70);
+    let lost = lost_in_switchovers(&mut world, 6);
+    assert_eq!(lost, [0, 0]);
+    let [forwarded, taken] = [FORWARDED, TAKEN].map(|series| {
+        let ends = [1, 2].map(|who| figure(&mut world, who, series));
+        ends.iter().sum::<f64>()
+    });
+    assert!(forwarded > 0.0, "nothing came late: this proves nothing");
+    assert_eq!(forwarded, taken);
+    let skips = world.since(0).filter(
+        |(_, event)| matches!(event, Event::Leads { inherits: true, skip, .. } if *skip > 0),
+    );
+    assert_eq!(skips.count(), 0);
+}
+
+#[test]
+fn without_forwarding_a_switchover_loses_what_comes_late() {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let members = (1..=2).map(|id| {
+        let mut config = topology.member(id).unwrap();
+        config.cluster.late = Duration::ZERO;
+        config
+    });
+    let mut world = World::with(71, members.collect(), topology.peer().unwrap());
+    world.come_up();
+    let lost = lost_in_switchovers(&mut world, 6);
+    assert!(lost[0] > 0 && lost[1] > 0, "{lost:?}");
+}
+
+#[test]
+fn a_shutdown_forwards_late_packets_before_the_process_ends() {
+    let mut world = World::with_traffic(72);
+    let active = world.leader().unwrap();
+    world.ask(active, |gateway, now, entropy| {
+        gateway.shut_down(now, entropy);
+    });
+    world.until("its end", |world| {
+        world.sync_happened(active, |event| *event == hitless_sync::Event::Stopped)
+    });
+    world.kill(active);
+    assert_eq!(world.leader(), Some(3 - active));
+    world.run(Duration::from_millis(400));
+    world.traffic = false;
+    world.run(Duration::from_secs(1));
+    world.audit();
+    let [a, b] = world.received();
+    assert_eq!((a, b), (world.b.sent().len(), world.a.sent().len()));
+}

@@ -1,0 +1,139 @@
+//! What a takeover puts on the wire besides ESP and IKE: announcements on both sides, keepalives; and
+//! next hops that are watched.
+
+use std::time::Duration;
+
+use hitless::gateway::Event;
+use hitless::lab::{Captured, Topology};
+use hitless_dataplane::port::memory;
+use hitless_sa::Instant;
+
+use crate::world::{UDP, World, carried};
+
+/// Gratuitous ARP (RFC 5227 section 3) among captured frames: when, and from which port.
+fn gratuitous(frames: &[Captured], since: Instant) -> Vec<(Duration, usize)> {
+    let arp = frames.iter().filter(|captured| {
+        let frame = &captured.frame;
+        captured.at >= since
+            && frame.get(12..14) == Some(&[0x08, 0x06])
+            && frame.get(28..32) == frame.get(38..42)
+            && frame[..6] == [0xff; 6]
+    });
+    arp.map(|captured| (captured.at.since(since), captured.port))
+        .collect()
+}
+
+#[test]
+fn rfc5227_section_3_a_new_active_announces_itself_thrice_on_both_sides_at_once() {
+    let mut world = World::with_traffic(110);
+    let active = world.leader().unwrap();
+    let successor = 3 - active;
+    world.kill(active);
+    world.until("a takeover", |world| world.leader() == Some(successor));
+    let led = world.now;
+    world.run(Duration::from_secs(10));
+    let since = led.saturating_sub(Duration::from_millis(1));
+    let sides = [&world.outside, &world.protected].map(|switch| {
+        let announced = gratuitous(switch.capture(), since);
+        assert!(
+            announced
+                .iter()
+                .all(|(_, port)| *port == usize::from(successor))
+        );
+        announced
+            .into_iter()
+            .map(|(after, _)| after.as_millis())
+            .collect::<Vec<_>>()
+    });
+    assert_eq!(sides[0], sides[1], "both sides move together");
+    let [first, second, third] = sides[0][..] else {
+        panic!("three and no more: {:?}", sides[0]);
+    };
+    assert!(first < 5 && (200..210).contains(&second) && (1000..1010).contains(&third));
+    world.traffic_flows();
+}
+
+fn watching(seed: u64) -> World {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let peer = topology.peer().unwrap();
+    let hop = peer.ports[0].addresses[0].address;
+    let members = (1..=2).map(|id| {
+        let mut config = topology.member(id).unwrap();
+        config.ports[0].monitor = vec![hop];
+        config
+    });
+    let mut world = World::with(seed, members.collect(), peer);
+    world.come_up();
+    // The hold of a standby that has just joined.
+    world.run(Duration::from_secs(2));
+    world
+}
+
+#[test]
+fn a_member_whose_next_hop_does_not_answer_yields_and_both_sides_move() {
+    let mut world = watching(111);
+    let first = world.leader().unwrap();
+    let second = 3 - first;
+    let now = world.now;
+    assert_eq!(
+        world.gateway(first).cluster(now).ailments,
+        Vec::<String>::new()
+    );
+    // Its cable to the outside is cut; the carrier stays.
+    world
+        .outside
+        .plug(usize::from(first), memory::link(64, 1500).0);
+    world.until("the other one to lead", |world| {
+        world.leader() == Some(second)
+    });
+    let ill = |event: &Event| matches!(event, Event::Health { ailments } if ailments.iter().any(|a| a.contains("does not answer")));
+    assert!(world.happened(first, ill));
+    world.traffic_flows();
+    world.run(Duration::from_secs(5));
+    assert_eq!(world.leader(), Some(second));
+    world.audit();
+}
+
+#[test]
+fn two_members_behind_one_dead_next_hop_do_not_hand_the_lead_to_and_fro() {
+    let mut world = watching(112);
+    let from = world.events.len();
+    world.outside.plug(0, memory::link(64, 1500).0);
+    world.run(Duration::from_secs(30));
+    let led = world
+        .since(from)
+        .filter(|(_, event)| matches!(event, Event::Leads { .. }));
+    assert!(led.count() <= 1);
+    assert!(world.leader().is_some());
+}
+
+#[test]
+fn rfc3948_section_4_a_nat_keepalive_leaves_at_once_after_a_takeover() {
+    let mut topology = Topology::new(2, "open sesame".to_owned());
+    topology.dpd_delay = "0s";
+    let members = (1..=2).map(|id| {
+        let mut config = topology.member(id).unwrap();
+        config.connections[0].encap = true;
+        config.connections[0].children[0].options.keepalive = Some(Duration::from_secs(20));
+        config
+    });
+    let mut world = World::with(113, members.collect(), topology.peer().unwrap());
+    world.come_up();
+    world.traffic = false;
+    world.run(Duration::from_secs(5));
+    let active = world.leader().unwrap();
+    let successor = 3 - active;
+    world.kill(active);
+    world.until("a takeover", |world| world.leader() == Some(successor));
+    let led = world.now;
+    world.run(Duration::from_millis(1100));
+    let keepalives = world.outside.capture().iter().filter(|captured| {
+        let udp = carried(&captured.frame).filter(|(protocol, _)| *protocol == UDP);
+        let payload = udp.and_then(|(_, udp)| udp.get(8..));
+        captured.at >= led && captured.port == usize::from(successor) && payload == Some(&[0xff])
+    });
+    assert_eq!(keepalives.count(), 1);
+    world.traffic = true;
+    world.traffic_flows();
+    world.audit();
+}

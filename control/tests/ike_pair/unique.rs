@@ -1,0 +1,135 @@
+//! INITIAL_CONTACT and `unique` (RFC 7296 section 2.4), and who refuses an IKE SA without a Child SA
+//! (RFC 6023).
+
+use hitless::ike::settings::{Childless, EngineSettings, Unique};
+use hitless::ike::{Event, Input, Resume};
+use hitless_sa::{IkeSpi, Incarnation};
+
+use crate::world::{A, B, Host, SECOND, World, settings};
+
+fn with(host: usize, unique: Unique) -> EngineSettings {
+    let mut settings = settings(host);
+    settings.connections[0].roads.unique = unique;
+    settings
+}
+
+/// A loses all it knows and comes again, as a new life of itself, to a B with this policy.
+fn come_again(a: Unique, b: Unique, b_fails_over: bool) -> (World, IkeSpi) {
+    let mut world = World::new(1, with(A, a), with(B, b));
+    world.run(SECOND);
+    world.assert_agreement(1);
+    let old = world.ike(B);
+    if b_fails_over {
+        world.fail_over(B, Resume::Exact);
+        world.run(SECOND);
+    }
+    let mut settings = with(A, a);
+    settings.incarnation = Incarnation(2);
+    world.hosts[A] = Host::new(settings);
+    world.hosts[B].events.clear();
+    world.lead(A, Resume::Exact);
+    world.run(3 * SECOND);
+    (world, old)
+}
+
+#[test]
+fn initial_contact_ends_the_other_ike_sas_of_the_peer_rfc7296_2_4() {
+    for unique in [Unique::No, Unique::Replace, Unique::Keep] {
+        for fails_over in [false, true] {
+            let (world, old) = come_again(Unique::No, unique, fails_over);
+            world.assert_agreement(1);
+            assert_ne!(world.ike(B), old, "{unique:?}");
+            assert_eq!(world.living(B), 1, "the standby knows");
+        }
+    }
+}
+
+#[test]
+fn unique_never_neither_sends_nor_honours_initial_contact_rfc7296_2_4() {
+    for (a, b) in [(Unique::Never, Unique::No), (Unique::No, Unique::Never)] {
+        let (world, old) = come_again(a, b, false);
+        let sas = world.ike_sas(B);
+        assert_eq!(sas.len(), 2, "{a:?} {b:?}");
+        assert!(sas.contains(&old));
+    }
+}
+
+#[test]
+fn unique_replace_deletes_the_others_without_initial_contact() {
+    let (mut world, old) = come_again(Unique::Never, Unique::Replace, true);
+    // A knows nothing of the old one, and does not answer its Delete.
+    world.run(200 * SECOND);
+    world.assert_agreement(1);
+    assert_ne!(world.ike(B), old);
+}
+
+#[test]
+fn unique_keep_refuses_another_one_without_initial_contact() {
+    let (mut world, old) = come_again(Unique::Never, Unique::Keep, true);
+    assert_eq!(world.ike_sas(B), [old]);
+    assert_eq!(world.hosts[B].sad.len(), 1);
+    assert!(world.ike_sas(A).is_empty());
+    let refused = |e: &Event| matches!(e, Event::AuthenticationFailed { .. });
+    assert!(world.hosts[B].saw(refused) && world.hosts[A].saw(refused));
+    // Once the old one has gone, the peer is let in.
+    world.input(B, Input::Terminate { ike: old });
+    world.run(400 * SECOND);
+    world.assert_agreement(1);
+}
+
+#[test]
+fn initial_contact_is_not_believed_before_the_peer_is_authenticated_rfc7296_2_4() {
+    let mut world = World::established(2);
+    let old = world.ike(B);
+    let mut settings = settings(A);
+    settings.incarnation = Incarnation(2);
+    settings.secrets[0].secret = zeroize::Zeroizing::new(b"wrong".to_vec());
+    world.hosts[A] = Host::new(settings);
+    world.lead(A, Resume::Exact);
+    world.run(SECOND);
+    let refused = |e: &Event| matches!(e, Event::AuthenticationFailed { .. });
+    assert!(world.hosts[B].saw(refused));
+    assert_eq!(world.ike_sas(B), [old]);
+}
+
+#[test]
+fn initial_contact_is_sent_for_the_only_connection_between_two_rfc7296_2_4() {
+    // Two connections between the same identities: the second must not end the first.
+    let (mut a, mut b) = (settings(A), settings(B));
+    for (host, settings) in [(A, &mut a), (B, &mut b)] {
+        let mut second = settings.connections[0].clone();
+        second.name = "second".to_owned();
+        second.children = vec![crate::world::child(host, "other", host == A)];
+        settings.connections.push(second);
+    }
+    let mut world = World::new(3, a, b);
+    world.run(5 * SECOND);
+    assert_eq!(world.ike_sas(A).len(), 2);
+    assert_eq!(world.ike_sas(B).len(), 2);
+}
+
+#[test]
+fn childless_never_refuses_an_ike_sa_without_a_child_sa_rfc6023_4() {
+    let (mut a, mut b) = (settings(A), settings(B));
+    a.connections[0].roads.childless = Childless::Prefer;
+    b.connections[0].roads.childless = Childless::Never;
+    // Told nothing of CHILDLESS_IKEV2_SUPPORTED, A asks with a Child SA.
+    let mut world = World::new(4, a.clone(), b.clone());
+    world.run(SECOND);
+    world.assert_agreement(1);
+    // One that has no child configured asks without all the same.
+    a.connections[0].children.clear();
+    let mut world = World::new(4, a, b);
+    let connection = "peer".to_owned();
+    world.input(
+        A,
+        Input::Initiate {
+            connection,
+            child: None,
+        },
+    );
+    world.run(SECOND);
+    assert!(world.ike_sas(A).is_empty() && world.ike_sas(B).is_empty());
+    let refused = |e: &Event| matches!(e, Event::NegotiationFailed { reason, .. } if reason.contains("without a Child SA"));
+    assert!(world.hosts[B].saw(refused));
+}

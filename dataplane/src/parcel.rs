@@ -1,0 +1,146 @@
+//! Received packets that cross the punt ring as they are, with a label that says why.
+//!
+//! ```text
+//!  not active any more:  port -> label LATE     -> control -> the new active's control
+//!  the new active:       control -> label LATE  -> as if it had just come in by that port
+//!  no SA of that SPI:    port -> label STRANGER -> control, which looks for the SA
+//! ```
+//!
+//! A label is two octets in front of the IP packet: what it is, and the port. An IP packet begins
+//! with its version, so that no label is taken for one.
+
+use hitless_sa::Instant;
+
+use crate::path::Sorted;
+use crate::pool::Packet;
+use crate::report::Kind;
+use crate::verdict::DropReason;
+use crate::wire::ethernet::{self, Ethernet};
+use crate::worker::Worker;
+
+/// Octets of a label.
+pub const LABEL: usize = 2;
+
+/// Why a packet crosses the punt ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Parcel {
+    /// It came to a member that has just handed over.
+    Late,
+    /// It is ESP, and no SA has its SPI.
+    Stranger,
+}
+
+impl Parcel {
+    const fn code(self) -> u8 {
+        match self {
+            Parcel::Late => 0,
+            Parcel::Stranger => 1,
+        }
+    }
+
+    /// The label of a packet that came by this port; `None` if there cannot be such a port.
+    pub fn label(self, port: usize) -> Option<[u8; LABEL]> {
+        Some([self.code(), u8::try_from(port).ok()?])
+    }
+
+    /// Reads a label: what it is, the port, and the IP packet. `None` for what has none.
+    pub fn parse(octets: &[u8]) -> Option<(Parcel, usize, &[u8])> {
+        let ([code, port], packet) = octets.split_first_chunk::<LABEL>()?;
+        let parcel = [Parcel::Late, Parcel::Stranger];
+        let parcel = parcel.into_iter().find(|parcel| parcel.code() == *code)?;
+        Some((parcel, usize::from(*port), packet))
+    }
+}
+
+impl Worker {
+    /// A frame that came while this member does not lead. For a while after a planned switchover
+    /// what was meant for the cluster goes to the member that leads now; ARP and neighbour discovery
+    /// do not, for that one has its own links.
+    pub(crate) fn not_active(&mut self, port: usize, mut packet: Packet) {
+        let octets = self.frames.pool.bytes(&packet);
+        let mac = self.links.interface(port).map(|interface| interface.mac);
+        let meant = self.leadership.forwards()
+            && Ethernet::parse(octets).is_some_and(|frame| {
+                let ip = matches!(frame.ether_type(), ethernet::IPV4 | ethernet::IPV6);
+                ip && Some(frame.destination()) == mac
+            });
+        match meant && self.frames.pool.trim_front(&mut packet, ethernet::HEADER) {
+            true => self.pass_on(Parcel::Late, port, packet, DropReason::NotActive),
+            false => self.frames.drop(packet, DropReason::NotActive),
+        }
+    }
+
+    /// A packet that came over another worker's ring while this member does not lead.
+    pub(crate) fn not_active_any_more(&mut self, packet: Packet) {
+        match self.leadership.forwards() {
+            true => self.pass_on(Parcel::Late, 0, packet, DropReason::NotActive),
+            false => self.frames.drop(packet, DropReason::NotActive),
+        }
+    }
+
+    /// ESP of an SPI that no SA has: within a limit the control thread gets it, who may know more.
+    pub(crate) fn stranger(&mut self, now: Instant, packet: Packet) {
+        match self.reports.allow(Kind::Stranger, now) {
+            // ESP is the same by whatever port it comes.
+            true => self.pass_on(Parcel::Stranger, 0, packet, DropReason::UnknownSpi),
+            false => self.frames.drop(packet, DropReason::UnknownSpi),
+        }
+    }
+
+    fn pass_on(&mut self, parcel: Parcel, port: usize, mut packet: Packet, reason: DropReason) {
+        let label = parcel.label(port);
+        let Some(label) = label.filter(|_| self.frames.pool.prepend(&mut packet, LABEL)) else {
+            return self.frames.drop(packet, reason);
+        };
+        let octets = self.frames.pool.bytes_mut(&mut packet);
+        if let Some(space) = octets.first_chunk_mut::<LABEL>() {
+            *space = label;
+        }
+        if self.punt.push_frame(self.frames.pool.bytes(&packet)) {
+            self.frames.counters.count_punted();
+            self.frames.pool.free(packet);
+        } else {
+            self.frames.drop(packet, DropReason::PuntFull);
+        }
+    }
+
+    /// A parcel from the control thread goes the way of a packet that has just come; gives back what
+    /// is none.
+    pub(crate) fn unpack(
+        &mut self,
+        now: Instant,
+        mut packet: Packet,
+        sorted: &mut Sorted,
+    ) -> Option<Packet> {
+        let Some((_, port, _)) = Parcel::parse(self.frames.pool.bytes(&packet)) else {
+            return Some(packet);
+        };
+        match self.links.interface(port).is_some()
+            && self.frames.pool.trim_front(&mut packet, LABEL)
+        {
+            true => self.sort_ip(port, now, packet, true, sorted),
+            false => self.frames.drop(packet, DropReason::Malformed),
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_read_back_and_no_ip_packet_has_one() {
+        for parcel in [Parcel::Late, Parcel::Stranger] {
+            let mut octets = parcel.label(7).unwrap().to_vec();
+            assert_eq!(Parcel::parse(&octets), Some((parcel, 7, &[][..])));
+            octets.push(0x45);
+            assert_eq!(Parcel::parse(&octets), Some((parcel, 7, &[0x45][..])));
+            assert_eq!(parcel.label(256), None);
+        }
+        for first in 2..=255 {
+            assert_eq!(Parcel::parse(&[first, 0, 0]), None);
+        }
+        assert_eq!(Parcel::parse(&[0]), None);
+    }
+}

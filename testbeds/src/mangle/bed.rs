@@ -1,0 +1,375 @@
+//! The bed of one case: a gateway's IKE engine, the mangling peer, and nothing between them.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use hitless::config::Config;
+use hitless::entropy::SeededEntropy;
+use hitless::gateway::GatewaySettings;
+use hitless::ike::{ChildChange, Engine, Event, Input, Output, Resume};
+use hitless_sa::{Incarnation, Instant, SaId};
+
+use super::peer::{Peer, SECRET};
+use super::wire;
+
+/// How far the two have come when the wrong message is sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Nothing was said.
+    Nothing,
+    /// As many others are half-open that cookies are demanded.
+    Busy,
+    /// The peer has the answer to its IKE_SA_INIT.
+    HalfOpen,
+    /// The peer, who initiated, is authenticated and has a Child SA.
+    Established,
+    /// The gateway has sent IKE_SA_INIT.
+    AskedInit,
+    /// The gateway has sent IKE_AUTH.
+    AskedAuth,
+    /// The gateway, who initiated, has asked for one more Child SA.
+    AskedChild,
+    /// The gateway, who initiated, has asked for a new IKE SA.
+    AskedRekey,
+    /// The gateway, who initiated, has asked for a sign of life.
+    AskedLife,
+}
+
+impl Stage {
+    /// Whether the gateway is the original initiator.
+    pub fn asks(self) -> bool {
+        matches!(
+            self,
+            Stage::AskedInit
+                | Stage::AskedAuth
+                | Stage::AskedChild
+                | Stage::AskedRekey
+                | Stage::AskedLife
+        )
+    }
+}
+
+/// Half-open IKE SAs that a bed's gateway keeps at most.
+const HALF_OPEN: usize = 8;
+
+/// Gateway and peer.
+pub struct Bed {
+    engine: Engine,
+    pub entropy: SeededEntropy,
+    now: Instant,
+    pub here: SocketAddr,
+    there: SocketAddr,
+    pub peer: Peer,
+    /// What the gateway sent since the last look, and why it dropped what it dropped.
+    pub sent: Vec<Vec<u8>>,
+    pub dropped: Vec<&'static str>,
+    pub children: BTreeSet<SaId>,
+    /// The last request and the answer that it got.
+    pub last: (Vec<u8>, Vec<u8>),
+}
+
+fn configuration(second: bool) -> String {
+    let second = match second {
+        false => "",
+        true => {
+            r#"
+[connections.mangler.children.more]
+esp_proposals = ["aes128gcm16-x25519"]
+local_ts = ["10.1.0.0/16"]
+remote_ts = ["10.9.0.0/16"]
+"#
+        }
+    };
+    format!(
+        r#"[cluster]
+name = "mangle"
+id = 1
+secret = "0x000102030405060708090a0b0c0d0e0f"
+[ports.outside]
+driver = "memory"
+addresses = ["192.0.2.1/24"]
+protected = false
+[ports.inside]
+driver = "memory"
+addresses = ["10.1.0.1/24"]
+protected = true
+[connections.mangler]
+local_addrs = ["192.0.2.1"]
+remote_addrs = ["192.0.2.9"]
+proposals = ["aes128gcm16-prfsha256-x25519", "aes128gcm16-prfsha256-ecp256"]
+local = {{ auth = "psk", id = "gateway.test" }}
+remote = {{ auth = "psk", id = "mangler.test" }}
+dpd_delay = "1h"
+[connections.mangler.children.net]
+esp_proposals = ["aes128gcm16-x25519"]
+local_ts = ["10.1.0.0/16"]
+remote_ts = ["10.9.0.0/16"]
+start_action = "none"
+{second}
+[secrets.mangler]
+secret = "{SECRET}"
+"#
+    )
+}
+
+impl Bed {
+    /// A bed at a stage; the reason if it does not come so far.
+    pub fn at(stage: Stage) -> Result<Bed, String> {
+        let text = configuration(stage == Stage::AskedChild);
+        let config = Config::parse("mangle.toml", &text, Path::new("."))
+            .map_err(|error| error.to_string())?;
+        let mut settings = GatewaySettings::new(config).engine(Incarnation(1));
+        settings.half_open_limit = HALF_OPEN;
+        let mut entropy = SeededEntropy::new(stage as u64 + 1);
+        let mut bed = Bed {
+            engine: Engine::new(settings),
+            peer: Peer::new(&mut entropy, !stage.asks()),
+            entropy,
+            now: Instant(1_000_000_000_000),
+            here: SocketAddr::from(([192, 0, 2, 9], 500)),
+            there: SocketAddr::from(([192, 0, 2, 1], 500)),
+            sent: Vec::new(),
+            dropped: Vec::new(),
+            children: BTreeSet::new(),
+            last: Default::default(),
+        };
+        let lead = &mut |_| Resume::Exact;
+        bed.engine.lead(bed.now, &mut bed.entropy, lead);
+        bed.drain();
+        bed.reach(stage).ok_or_else(|| {
+            let (sent, dropped) = (bed.sent.len(), &bed.dropped);
+            format!("no way to {stage:?}: {sent} messages, {dropped:?}")
+        })?;
+        bed.look();
+        Ok(bed)
+    }
+
+    fn reach(&mut self, stage: Stage) -> Option<()> {
+        match stage {
+            Stage::Nothing => Some(()),
+            Stage::Busy => {
+                for _ in 0..HALF_OPEN / 2 {
+                    self.peer = Peer::new(&mut self.entropy, true);
+                    self.begin()?;
+                }
+                self.peer = Peer::new(&mut self.entropy, true);
+                Some(())
+            }
+            Stage::HalfOpen => self.begin(),
+            Stage::Established => self.establish(),
+            Stage::AskedInit => self.initiate(),
+            Stage::AskedAuth => self.initiate().and_then(|()| self.answer_init()),
+            Stage::AskedChild | Stage::AskedRekey | Stage::AskedLife => {
+                self.initiate()?;
+                self.answer_init()?;
+                self.answer_auth()?;
+                self.look();
+                self.ask(stage)
+            }
+        }
+    }
+
+    /// Tells the gateway to ask for something.
+    pub fn ask(&mut self, stage: Stage) -> Option<()> {
+        let ike = self.engine.status(self.now).first()?.local_spi;
+        match stage {
+            Stage::AskedChild => self.input(Input::Initiate {
+                connection: "mangler".to_owned(),
+                child: Some("more".to_owned()),
+            }),
+            Stage::AskedRekey => self.input(Input::RekeyIke(ike)),
+            _ => self.input(Input::Liveness(ike)),
+        }
+        self.last.0 = self.sent.last()?.clone();
+        Some(())
+    }
+
+    pub fn input(&mut self, input: Input<'_>) {
+        self.engine.handle(self.now, &mut self.entropy, input);
+        self.drain();
+    }
+
+    /// A datagram of ours arrives.
+    pub fn deliver(&mut self, datagram: &[u8]) {
+        let (local, remote) = (self.there, self.here);
+        self.input(Input::Datagram {
+            local,
+            remote,
+            payload: datagram,
+        });
+    }
+
+    /// Time goes by; what is due is done.
+    pub fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= end) {
+            self.now = self.now.max(due);
+            self.input(Input::Timeout);
+        }
+        self.now = end;
+    }
+
+    fn drain(&mut self) {
+        while let Some(output) = self.engine.poll_output() {
+            match output {
+                Output::Transmit(transmit) | Output::Retransmit { transmit, .. } => {
+                    self.sent.push(transmit.payload);
+                }
+                Output::Commit(commit) => {
+                    for change in commit.changes {
+                        match change {
+                            ChildChange::Install { child, .. } => {
+                                self.children.insert(child.id);
+                            }
+                            ChildChange::Remove(id) => {
+                                self.children.remove(&id);
+                            }
+                            ChildChange::Send(_) | ChildChange::Update(_) => {}
+                        }
+                    }
+                    let transmits = commit.transmits.into_iter();
+                    self.sent.extend(transmits.map(|t| t.payload));
+                }
+                Output::Event(Event::Dropped { reason, .. }) => self.dropped.push(reason),
+                Output::Event(Event::NegotiationFailed { .. }) => {
+                    self.dropped.push("negotiation failed");
+                }
+                Output::Event(Event::AuthenticationFailed { .. }) => {
+                    self.dropped.push("authentication failed");
+                }
+                Output::Event(_) => {}
+            }
+        }
+    }
+
+    /// What was sent and dropped is seen and forgotten.
+    pub fn look(&mut self) {
+        self.sent.clear();
+        self.dropped.clear();
+    }
+
+    /// Established IKE SAs.
+    pub fn ike_sas(&self) -> usize {
+        let sas = self.engine.status(self.now);
+        sas.iter()
+            .filter(|sa| sa.state.name() != "CONNECTING")
+            .count()
+    }
+
+    /// Another peer in the old one's place, of whom the gateway knows nothing.
+    pub fn start_anew(&mut self) {
+        self.peer = Peer::new(&mut self.entropy, true);
+        self.look();
+    }
+
+    /// IKE_SA_INIT, as initiator; with a cookie if one is demanded.
+    pub fn begin(&mut self) -> Option<()> {
+        let request = self.peer.init().octets();
+        self.peer.sent_init(&request);
+        self.deliver(&request);
+        let mut answer = self.sent.last()?.clone();
+        if let Some(cookie) = self.demanded(&answer) {
+            let request = self.with_cookie(&cookie);
+            self.peer.sent_init(&request);
+            self.deliver(&request);
+            answer = self.sent.last()?.clone();
+        }
+        self.last = (request, answer);
+        let answer = self.last.1.clone();
+        self.peer.learn(&answer)
+    }
+
+    /// The cookie that an answer demands.
+    pub fn demanded(&self, answer: &[u8]) -> Option<Vec<u8>> {
+        let header = wire::read_header(answer)?;
+        let payloads = wire::read_chain(header.first, answer.get(28..)?)?;
+        let mut notifies = payloads.iter().filter(|(kind, _)| *kind == wire::NOTIFY);
+        notifies.find_map(|(_, body)| {
+            let (kind, data) = wire::read_notify(body)?;
+            (kind == 16390).then_some(data)
+        })
+    }
+
+    /// The same IKE_SA_INIT with a cookie in front.
+    pub fn with_cookie(&self, cookie: &[u8]) -> Vec<u8> {
+        let mut message = self.peer.init();
+        message.payloads.insert(0, wire::notify(16390, cookie));
+        message.octets()
+    }
+
+    /// The whole way to an IKE SA with a Child SA, as initiator.
+    pub fn establish(&mut self) -> Option<()> {
+        if self.peer.other == 0 {
+            self.begin()?;
+        }
+        let message = self.peer.message(wire::IKE_AUTH, self.peer.auth_payloads());
+        let request = self.peer.seal(&message);
+        self.sent.clear();
+        self.deliver(&request);
+        let answer = self.sent.last()?.clone();
+        let payloads = self.peer.open(&answer)?;
+        let sa = payloads.iter().find(|(kind, _)| *kind == wire::SA)?;
+        self.peer.other_esp = wire::read_spi(&sa.1)?.try_into().ok()?;
+        self.peer.next = 2;
+        self.last = (request, answer);
+        Some(())
+    }
+
+    /// An empty INFORMATIONAL with this Message ID is answered.
+    pub fn lives(&mut self, id: u32) -> bool {
+        self.sent.clear();
+        let mut message = self.peer.message(wire::INFORMATIONAL, Vec::new());
+        message.id = id;
+        let request = self.peer.seal(&message);
+        self.deliver(&request);
+        self.sent.iter().any(|answer| {
+            let header = wire::read_header(answer);
+            let right = header.is_some_and(|h| h.id == id && h.flags & wire::RESPONSE != 0);
+            right && self.peer.open(answer).is_some()
+        })
+    }
+
+    fn initiate(&mut self) -> Option<()> {
+        self.input(Input::Initiate {
+            connection: "mangler".to_owned(),
+            child: Some("net".to_owned()),
+        });
+        let request = self.sent.last()?.clone();
+        self.last.0.clone_from(&request);
+        self.peer.learn(&request)
+    }
+
+    /// The right answer to the gateway's IKE_SA_INIT; true if IKE_AUTH follows.
+    pub fn answer_init(&mut self) -> Option<()> {
+        let answer = self.peer.init().octets();
+        self.peer.sent_init(&answer);
+        self.sent.clear();
+        self.deliver(&answer);
+        let request = self.sent.last()?.clone();
+        self.peer.open(&request)?;
+        self.last.0 = request;
+        Some(())
+    }
+
+    /// The right answer to its IKE_AUTH; it has an IKE SA with a Child SA then.
+    pub fn answer_auth(&mut self) -> Option<()> {
+        let message = self.peer.message(wire::IKE_AUTH, self.peer.auth_payloads());
+        let answer = self.peer.seal(&message);
+        self.deliver(&answer);
+        let up = self.ike_sas() == 1 && self.children.len() == 1;
+        up.then_some(())
+    }
+
+    /// Reads the gateway's new IKE_SA_INIT, after a refusal of the one before.
+    pub fn relearn(&mut self) -> Option<()> {
+        let request = self.sent.last()?.clone();
+        self.peer.learn(&request)
+    }
+
+    /// The Message ID of the gateway's last request.
+    pub fn asked(&self) -> u32 {
+        wire::read_header(&self.last.0).map_or(0, |header| header.id)
+    }
+}
