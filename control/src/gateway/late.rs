@@ -166,7 +166,9 @@ impl Gateway {
 
     /// The commands of everything that this leadership begins with have been given.
     pub(super) fn settled(&mut self) {
-        if let Gate::Settling { announce } = self.late.gate {
+        if let Gate::Settling { announce } = self.late.gate
+            && self.taking_over() == 0
+        {
             self.barriers += 1;
             let number = self.barriers;
             self.dataplane.broadcast(|| Command::Barrier(number));

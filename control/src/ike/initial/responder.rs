@@ -247,7 +247,7 @@ impl Responder {
         let admitted = match self.verify(turn, connections, path, contents) {
             Ok(admitted) => admitted,
             Err(reason) => {
-                self.refuse(
+                self.turn_away(
                     turn,
                     path,
                     request,
