@@ -18,6 +18,7 @@ mod pki;
 mod ppk;
 mod reauth;
 mod rekey;
+mod resuming;
 mod several;
 mod suites;
 mod transport;
