@@ -186,7 +186,7 @@ impl Stage {
         let survivor = self.members.remove(1 - active);
         self.members.clear();
         self.members.push(survivor);
-        self.leader = None;
+        (self.leader, self.led) = (None, None);
         let died = self.now;
         self.costs = true;
         let share = (self.up.len() / BUSY).max(1);

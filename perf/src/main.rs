@@ -74,7 +74,7 @@ enum Command {
     Sync(Plain),
     /// Takeovers of the demo's cluster, as its hosts see them
     #[command(
-        after_help = "Examples:\n  hitless-perf failover --trials 20 --json\n  hitless-perf failover --trials 1 --tunnels 1,1000,50000"
+        after_help = "Examples:\n  hitless-perf failover --trials 20 --json\n  hitless-perf failover --trials 1 --tunnels 1,1000"
     )]
     Failover {
         #[command(flatten)]

@@ -166,9 +166,7 @@ impl Gateway {
 
     /// The commands of everything that this leadership begins with have been given.
     pub(super) fn settled(&mut self) {
-        if let Gate::Settling { announce } = self.late.gate
-            && self.taking_over() == 0
-        {
+        if let Gate::Settling { announce } = self.late.gate {
             self.barriers += 1;
             let number = self.barriers;
             self.dataplane.broadcast(|| Command::Barrier(number));

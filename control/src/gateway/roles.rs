@@ -57,6 +57,40 @@ impl Gateway {
         let exact = objects.iter().all(|object| object.exact);
         let mut children = objects.iter().flat_map(|object| &object.children);
         let handed_over = children.any(|sa| sa.window.is_some());
+        let (plan, lost) = self.inherit(now, objects);
+        self.drilled = Drill::default();
+        self.takeovers += u64::from(base.is_some());
+        self.dataplane.set_leading(true);
+        self.late.lead(handed_over);
+        if !handed_over {
+            self.dataplane.broadcast(|| Command::Announce);
+        }
+        let sas = self.inherited.len();
+        self.engine.lead(now, entropy, &mut |ike| {
+            plan.get(&ike).copied().unwrap_or(Resume::Probe)
+        });
+        // Few are gone on with already.
+        self.publication.left = self.engine.waiting();
+        let event = Event::Leads {
+            epoch,
+            inherits: base.is_some(),
+            sas,
+            skip: self.skip,
+            exact,
+        };
+        self.outputs.push_back(Output::Event(event));
+        for (ike, version) in lost {
+            self.give_up(now, entropy, ike, version + 1, &[]);
+        }
+    }
+
+    /// What is inherited of each IKE SA, how to go on with each, and those that cannot be read, with
+    /// their versions.
+    fn inherit(
+        &mut self,
+        now: Instant,
+        objects: Vec<TakeoverObject>,
+    ) -> (BTreeMap<IkeSpi, Resume>, Vec<(IkeSpi, u64)>) {
         let (mut plan, mut inherited) = (Vec::new(), Vec::new());
         let mut lost = Vec::new();
         self.skip = 0;
@@ -103,31 +137,7 @@ impl Gateway {
         }
         // In bulk: there may be tens of thousands, and nothing flows before this is done.
         self.inherited = inherited.into_iter().collect();
-        let plan: BTreeMap<IkeSpi, Resume> = plan.into_iter().collect();
-        self.drilled = Drill::default();
-        self.takeovers += u64::from(base.is_some());
-        self.dataplane.set_leading(true);
-        self.late.lead(handed_over);
-        if !handed_over {
-            self.dataplane.broadcast(|| Command::Announce);
-        }
-        let sas = self.inherited.len();
-        self.engine.lead(now, entropy, &mut |ike| {
-            plan.get(&ike).copied().unwrap_or(Resume::Probe)
-        });
-        // Few are gone on with already.
-        self.publication.left = self.engine.waiting();
-        let event = Event::Leads {
-            epoch,
-            inherits: base.is_some(),
-            sas,
-            skip: self.skip,
-            exact,
-        };
-        self.outputs.push_back(Output::Event(event));
-        for (ike, version) in lost {
-            self.give_up(now, entropy, ike, version + 1, &[]);
-        }
+        (plan.into_iter().collect(), lost)
     }
 
     fn resume(&self, ike: IkeSpi, object: &TakeoverObject, policy: TakeoverInbound) -> Resume {
