@@ -2,6 +2,8 @@
 //! certificates. The same functions run over the committed corpus as an ordinary test
 //! (`testbeds/tests/fuzz_corpus.rs`).
 
+mod differential;
+
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,12 +20,15 @@ use hitless::ike::message::{
 };
 use hitless::ike::proposal::Encryption;
 
+pub use differential::ike_differential;
+
 /// What handles the octets of one input.
 pub type Target = fn(&[u8]);
 
 /// Every target with its name, which is that of its folder in the corpus.
 pub const ALL: &[(&str, Target)] = &[
     ("ike_message", ike_message),
+    ("ike_differential", ike_differential),
     ("ike_payloads", ike_payloads),
     ("ike_fragments", ike_fragments),
     ("configuration", configuration),

@@ -137,6 +137,9 @@ fn sync_event(event: &hitless_sync::Event) {
         S::UnexpectedLate { member } => {
             tracing::warn!("member {member} forwards packets, and has not handed over to us");
         }
+        S::UnexpectedRetrieval { member } => {
+            tracing::warn!("member {member} asks for an SA or gives one, out of turn");
+        }
         S::UnknownMember { member } => {
             tracing::warn!("member {member} is not in cluster.members");
         }
@@ -182,6 +185,9 @@ fn ike_event(event: &ike::Event) {
             tracing::info!("IKE_SA {connection}[{ike}] deleted: {reason}");
         }
         E::IkeRekeyed { old, new } => tracing::info!("IKE_SA [{old}] rekeyed to [{new}]"),
+        E::IkeResumed { old, new } => {
+            tracing::info!("IKE_SA [{old}] resumed by ticket as [{new}]");
+        }
         E::ChildEstablished { sa, child, .. } => {
             tracing::info!("CHILD_SA {child}{{{sa}}} established");
         }

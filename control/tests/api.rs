@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::thread;
 
 use hitless::api::{
-    ClientId, LONGEST_LINE, MOST_CLIENTS, Reply, Request, Server, ServerError, client,
+    Choice, ClientId, LONGEST_LINE, MOST_CLIENTS, Reply, Request, Server, ServerError, client,
 };
 use proptest::prelude::*;
 
@@ -365,5 +365,52 @@ proptest! {
         other.write_all(b"{\"request\":\"status\"}\n").unwrap();
         let served = (0..4).flat_map(|_| server.poll()).count();
         prop_assert!(served >= 1);
+    }
+}
+
+/// The words of a script: what swanctl calls them, and nothing that is not known.
+#[test]
+fn orders_are_written_in_swanctls_words() {
+    let read = |text: &str| serde_json::from_str::<Request>(text);
+    let choice = |ike: Option<&str>, child: Option<&str>, ike_id| Choice {
+        ike: ike.map(str::to_owned),
+        child: child.map(str::to_owned),
+        ike_id,
+        child_id: None,
+    };
+    let known = [
+        (
+            r#"{"request":"initiate","child":"net"}"#,
+            Request::Initiate {
+                child: "net".to_owned(),
+                ike: None,
+            },
+        ),
+        (
+            r#"{"request":"terminate","choice":{"ike":"office","child":"net"}}"#,
+            Request::Terminate {
+                choice: choice(Some("office"), Some("net"), None),
+            },
+        ),
+        (
+            r#"{"request":"rekey","choice":{"ike_id":3}}"#,
+            Request::Rekey {
+                choice: choice(None, None, Some(3)),
+            },
+        ),
+        (r#"{"request":"reload"}"#, Request::Reload {}),
+    ];
+    for (text, request) in known {
+        assert_eq!(read(text).unwrap(), request, "{text}");
+        let again = serde_json::to_string(&request).unwrap();
+        assert_eq!(again, text);
+    }
+    for wrong in [
+        r#"{"request":"initiate"}"#,
+        r#"{"request":"terminate","choice":{"name":"office"}}"#,
+        r#"{"request":"rekey","choice":{"ike_id":-1}}"#,
+        r#"{"request":"reload","file":"/etc/passwd"}"#,
+    ] {
+        assert!(read(wrong).is_err(), "{wrong}");
     }
 }

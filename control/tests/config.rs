@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hitless::config::{Aead, Config, ConfigError, EXAMPLE};
 use hitless::ike::proposal::Identification;
+use hitless::ike::settings::{Cookies, Limits};
 use hitless_dataplane::aead::Engine;
 use hitless_sa::{DontFragment, Dscp, MssClamp, SaOptions, TfcPadding};
 
@@ -374,6 +375,24 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
     ),
     (
         "takeover = \"auto\"",
+        "takeover_inbound = \"lean\"",
+        "is not known",
+        "did you mean \"learn\"?",
+    ),
+    (
+        "heartbeat = \"10ms\"",
+        "late = \"11s\"",
+        "is out of range",
+        "it must lie between",
+    ),
+    (
+        "routes = [\"default via 203.0.113.254\"]",
+        "monitor = [\"198.51.100.9\"]",
+        "next hop 198.51.100.9 is on none of this port's networks",
+        "without another router",
+    ),
+    (
+        "takeover = \"auto\"",
         "takeover = \"message_id_sync\"",
         "is not known",
         "did you mean \"message-id-sync\"?",
@@ -499,6 +518,48 @@ fn each_mistake_is_named_with_its_place_and_a_way_out() {
         assert!(report.contains("help:"), "{report}");
         assert!(!report.contains("change me"), "{report}");
         assert!(!report.contains("5f2a"), "{report}");
+    }
+}
+
+#[test]
+fn limits_are_read_and_the_room_for_peers_with_cookies_is_there() {
+    assert_eq!(parse(EXAMPLE).unwrap().ike, Limits::default());
+    let busy = parse(&changed("init_rate = 2000", "init_rate = 0")).unwrap();
+    assert_eq!(busy.ike.init_rate, 0);
+    let never = changed("cookies = \"busy\"", "cookies = \"never\"");
+    let never = parse(&never).unwrap();
+    assert_eq!(never.ike.cookies, Cookies::Never);
+    assert!(
+        never
+            .warnings
+            .iter()
+            .any(|w| w.contains("forges addresses"))
+    );
+    let mistakes = [
+        (
+            "cookie_threshold = 1024",
+            "cookie_threshold = 4096",
+            "init_limit_half_open is 4096",
+        ),
+        (
+            "block_threshold = 256",
+            "block_threshold = 64",
+            "block_threshold is 64",
+        ),
+        (
+            "half_open_timeout = \"30s\"",
+            "half_open_timeout = \"1h\"",
+            "out of range",
+        ),
+        (
+            "cookies = \"busy\"",
+            "dos_protection = true",
+            "dos_protection",
+        ),
+    ];
+    for (from, to, title) in mistakes {
+        let error = parse(&changed(from, to)).unwrap_err();
+        assert!(error.titles().any(|t| t.contains(title)), "{to}: {error}");
     }
 }
 

@@ -158,9 +158,10 @@ fn what_stands_in_comments_of_the_example_is_accepted_too() {
         }
         text.push('\n');
     }
-    // A witness, sync_listen, mac, zero_copy, cores, frames, jumbo_packets, key_log, send_cert,
-    // reauth_time, mobike, childless, window_size, unique, pools, vips, and eight of a child.
-    assert_eq!(uncommented, 24);
+    // A witness, sync_listen, mac, zero_copy, cores, frames, jumbo_packets, key_log, grant_log,
+    // send_cert, reauth_time, mobike, childless, window_size, unique, pools, vips, nine of lifetimes, crash
+    // detection and resumption, monitor, takeover_inbound, and eight of a child.
+    assert_eq!(uncommented, 36);
     let config = parse(&text).unwrap();
     assert_eq!(config.ports[0].mac, [2, 0, 0x5e, 0, 0, 1]);
     assert_eq!(config.dataplane.cores, [2]);

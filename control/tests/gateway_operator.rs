@@ -195,7 +195,7 @@ fn keys_are_given_out_only_if_the_configuration_asks() {
                 match output {
                     Output::Persist(_) => gateway.persisted(now, &mut pair.entropy, true),
                     Output::KeyLog(keys) => lines.push(keys),
-                    Output::Event(_) | Output::SyncTransmit(..) => {}
+                    Output::Event(_) | Output::SyncTransmit(..) | Output::Granted(_) => {}
                 }
             }
             let (station, _) = &mut pair.b;

@@ -199,7 +199,7 @@ impl World {
             match output {
                 Output::Persist(_) => self.gateway.persisted(now, &mut self.entropy, true),
                 Output::Event(event) => self.events.push(event),
-                Output::SyncTransmit(..) | Output::KeyLog(_) => {}
+                Output::SyncTransmit(..) | Output::KeyLog(_) | Output::Granted(_) => {}
             }
         }
         self.card.turn(self.esp_queue);

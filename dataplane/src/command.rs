@@ -78,7 +78,7 @@ pub enum Command {
     /// Asks for [`Event::Window`].
     QueryWindow(SaId),
     /// Whether ESP of an SPI that no SA has is given to the control thread
-    /// ([`Parcel::Stranger`](crate::parcel::Parcel::Stranger)), within a limit, or dropped.
+    /// ([`Parcel::Stranger`](crate::parcel::Parcel::Stranger)), which is installing them, or dropped.
     Strangers(bool),
 }
 

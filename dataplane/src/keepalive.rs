@@ -23,13 +23,10 @@ pub(crate) struct Keepalives {
 }
 
 impl Keepalives {
-    /// Notes what a new SA wants: its first interval begins now, or is over.
+    /// Notes what a new SA wants: its first interval begins now.
     pub(crate) fn begin(&mut self, sa: &mut OutboundSa, now: Instant) {
         self.wanted |= sa.options.keepalive.is_some();
-        sa.kept_alive = match sa.keep_alive_at_once {
-            true => Instant::default(),
-            false => now,
-        };
+        sa.kept_alive = now;
     }
 }
 
@@ -60,7 +57,9 @@ impl Worker {
             return;
         };
         let quiet_since = sa.last_use.max(sa.kept_alive);
-        if sa.encapsulation.is_none() || now.since(quiet_since) < interval {
+        let unused = sa.last_use == Instant::default();
+        let at_once = std::mem::take(&mut sa.keep_alive_at_once) && unused;
+        if sa.encapsulation.is_none() || !at_once && now.since(quiet_since) < interval {
             return;
         }
         sa.kept_alive = now;

@@ -19,9 +19,10 @@ use crate::spd::Action;
 use crate::verdict::DropReason;
 use crate::wire::icmp::{self, Error};
 use crate::wire::icmpv6;
+use crate::wire::ike::is_of_a_stranger;
 use crate::wire::ip::Ip;
 use crate::wire::ipv6::{self, Ipv6};
-use crate::worker::Worker;
+use crate::worker::{PUNT, Worker};
 
 impl Worker {
     /// ARP: answers for our addresses, learns who else is there.
@@ -51,9 +52,13 @@ impl Worker {
         }
     }
 
-    /// Hands an IP packet to the control thread.
+    /// Hands an IP packet to the control thread. Half of the room is for IKE SAs that there are: a
+    /// flood of strangers must not keep a peer's sign of life out.
     pub(crate) fn punt(&mut self, packet: Packet) {
-        if self.punt.push_frame(self.frames.pool.bytes(&packet)) {
+        let crowded = self.punt.room() < PUNT / 2;
+        if crowded && is_of_a_stranger(self.frames.pool.bytes(&packet)) {
+            self.frames.drop(packet, DropReason::PuntStranger);
+        } else if self.punt.push_frame(self.frames.pool.bytes(&packet)) {
             self.frames.counters.count_punted();
             if self.frames.watch.on {
                 self.frames.watch.punted(&packet);

@@ -3,7 +3,7 @@
 //! ```text
 //!  not active any more:  port -> label LATE     -> control -> the new active's control
 //!  the new active:       control -> label LATE  -> as if it had just come in by that port
-//!  no SA of that SPI:    port -> label STRANGER -> control, which looks for the SA
+//!  no SA of that SPI yet: port -> label STRANGER -> control, which is installing them
 //! ```
 //!
 //! A label is two octets in front of the IP packet: what it is, and the port. An IP packet begins
@@ -13,7 +13,6 @@ use hitless_sa::Instant;
 
 use crate::path::Sorted;
 use crate::pool::Packet;
-use crate::report::Kind;
 use crate::verdict::DropReason;
 use crate::wire::ethernet::{self, Ethernet};
 use crate::worker::Worker;
@@ -78,13 +77,10 @@ impl Worker {
         }
     }
 
-    /// ESP of an SPI that no SA has: within a limit the control thread gets it, who may know more.
-    pub(crate) fn stranger(&mut self, now: Instant, packet: Packet) {
-        match self.reports.allow(Kind::Stranger, now) {
-            // ESP is the same by whatever port it comes.
-            true => self.pass_on(Parcel::Stranger, 0, packet, DropReason::UnknownSpi),
-            false => self.frames.drop(packet, DropReason::UnknownSpi),
-        }
+    /// ESP of an SPI that no SA has, while the control thread is installing many.
+    pub(crate) fn stranger(&mut self, packet: Packet) {
+        // ESP is the same by whatever port it comes.
+        self.pass_on(Parcel::Stranger, 0, packet, DropReason::UnknownSpi);
     }
 
     fn pass_on(&mut self, parcel: Parcel, port: usize, mut packet: Packet, reason: DropReason) {

@@ -33,11 +33,10 @@ pub(crate) enum Kind {
     Neighbour,
     IcmpError,
     Strayed,
-    Stranger,
     Answered,
 }
 
-const KINDS: usize = 9;
+const KINDS: usize = 8;
 
 /// So many in a period, then none until the next one.
 #[derive(Clone, Copy, Default)]

@@ -88,6 +88,8 @@ drop_reasons! {
     NoBuffer = "no_buffer", "";
     /// The control thread did not take punted packets quickly enough.
     PuntFull = "punt_full", "";
+    /// The half of that room which is for IKE_SA_INIT, or for what pretends to be, was full.
+    PuntStranger = "punt_stranger", "";
     /// The port's transmit ring was full.
     TransmitFull = "transmit_full", "";
     /// NAT keepalive (RFC 3948 section 2.3): dropped silently by design.

@@ -44,7 +44,7 @@ const COMMANDS_PER_TURN: usize = 64;
 /// Slots of the command and of the event ring.
 const RING: usize = 1024;
 /// IP packets on their way to or from the control thread.
-const PUNT: usize = 256;
+pub(crate) const PUNT: usize = 256;
 /// How often a worker tells where its frames are.
 const ACCOUNT: Duration = Duration::from_millis(100);
 /// When gratuitous ARP and unsolicited advertisements go out after [`Command::Announce`].

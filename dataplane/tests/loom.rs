@@ -252,6 +252,51 @@ fn two_cores_move_the_window_and_every_number_is_accounted_for_once() {
     });
 }
 
+/// RFC 4303 section 3.4.3: bursts with the same numbers on two cores, marked in one go.
+#[test]
+fn of_two_bursts_on_two_cores_each_number_is_accepted_once() {
+    model(|| {
+        let window = window(100);
+        let bursts = [[101, 90, 102, 101], [102, 101, 103, 103]];
+        let workers = bursts.map(|numbers| {
+            let window = Arc::clone(&window);
+            thread::spawn(move || window.mark_all(&numbers.map(SequenceNumber)))
+        });
+        let told = workers.map(|worker| worker.join().unwrap());
+        let times = |number| -> u32 {
+            let each = bursts.iter().zip(told);
+            let of =
+                each.flat_map(|(burst, told)| burst.iter().enumerate().map(move |b| (b, told)));
+            of.filter(|((at, n), told)| **n == number && told >> at & 1 != 0)
+                .count() as u32
+        };
+        assert_eq!([90, 101, 102, 103].map(times), [0, 1, 1, 1]);
+        assert_eq!((window.top().0, window.lost()), (103, 0));
+    });
+}
+
+/// A burst that leaps, while the other core marks what the leap leaves behind: both, never twice, and
+/// every number is accounted for.
+#[test]
+fn a_burst_that_leaps_leaves_nothing_uncounted() {
+    model(|| {
+        let window = window(129);
+        let leaping = {
+            let window = Arc::clone(&window);
+            thread::spawn(move || window.mark_all(&[131, 258, 131].map(SequenceNumber)))
+        };
+        let told = window.mark_all(&[131, 132].map(SequenceNumber));
+        let other = leaping.join().unwrap();
+        assert_eq!(other >> 1, 1, "258 alone, and 131 no more behind it");
+        let times = (other & 1) + (told & 1);
+        assert!(times <= 1, "accepted twice");
+        // 130 to 194 have left the window.
+        assert_eq!(window.lost(), u64::from(65 - times - (told >> 1)));
+        assert_eq!(window.top().0, 258);
+        assert!(window.check(SequenceNumber(131)).is_err());
+    });
+}
+
 /// A window that both cores have left is the same for one again.
 #[test]
 fn what_two_cores_saw_one_has_seen() {

@@ -134,6 +134,32 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
     #[test]
+    fn rfc4303_section_3_4_3_numbers_marked_in_one_go_are_as_if_one_by_one(
+        (size, start, _) in life(),
+        bursts in prop::collection::vec(
+            prop::collection::vec((-200i64..200, prop::sample::select(vec![1i64, 1, 17, 64, 1 << 20])), 0..40),
+            1..8,
+        ),
+    ) {
+        let mut window = ReplayWindow::new(size);
+        window.leap(SequenceNumber(start));
+        let shared = SharedWindow::new(&window);
+        for burst in bursts {
+            let top = window.top().0;
+            let numbers: Vec<SequenceNumber> = burst
+                .iter()
+                .map(|(offset, step)| SequenceNumber(near(top, offset * step)))
+                .take(32)
+                .collect();
+            let told = shared.mark_all(&numbers);
+            for (at, number) in numbers.iter().enumerate() {
+                prop_assert_eq!(told >> at & 1 != 0, window.mark(*number), "{:?} {}", number, at);
+            }
+            prop_assert_eq!((shared.top(), shared.lost()), (window.top(), window.lost()));
+        }
+    }
+
+    #[test]
     fn rfc4303_section_3_4_3_the_window_is_the_set_of_numbers_seen(
         (size, start, steps) in life(), esn: bool,
     ) {

@@ -40,12 +40,23 @@ fn storm(size: u32, start: u64, threads: u64, numbers: u64, stride: u64) {
                 // The packet itself, a copy, and others of its neighbourhood.
                 let around = n.saturating_sub(draw.below(u64::from(size) * 2)).max(1);
                 let ahead = (n + draw.below(3)).min(numbers);
-                for n in [n, around, n, ahead, around] {
-                    let number = SequenceNumber(start + n * stride);
-                    let fresh = window.check(number).is_ok();
-                    if window.mark(number) {
-                        assert!(fresh, "accepted what the check had refused");
-                        accepted[n as usize].fetch_add(1, Ordering::Relaxed);
+                let all = [n, around, n, ahead, around];
+                let numbers = all.map(|n| SequenceNumber(start + n * stride));
+                // One by one, or in one go as the packets of a burst are.
+                let each = match draw.below(2) {
+                    0 => numbers.chunks(1),
+                    _ => numbers.chunks(numbers.len()),
+                };
+                let mut marked = all.iter();
+                for numbers in each {
+                    let fresh: Vec<bool> =
+                        numbers.iter().map(|n| window.check(*n).is_ok()).collect();
+                    let told = window.mark_all(numbers);
+                    for ((at, fresh), n) in fresh.iter().enumerate().zip(&mut marked) {
+                        if told >> at & 1 != 0 {
+                            assert!(fresh, "accepted what the check had refused");
+                            accepted[*n as usize].fetch_add(1, Ordering::Relaxed);
+                        }
                     }
                 }
             }

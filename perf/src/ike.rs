@@ -9,7 +9,7 @@ use hitless::entropy::SeededEntropy;
 use hitless::ike::auth::{AuthSettings, TimeOfDay};
 use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
-use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
+use hitless::ike::settings::{Child, Connection, EngineSettings, Limits, Secret, Takeover};
 use hitless::ike::{Engine, Event, Input, Output, Resume, Transmit};
 use hitless_sa::{Incarnation, Instant, MemberId, Mode, SaId, SaOptions};
 
@@ -114,7 +114,7 @@ fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box<dyn
             secret: b"0123456789abcdef".to_vec().into(),
         }],
         cluster_secret: Default::default(),
-        half_open_limit: 64,
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),

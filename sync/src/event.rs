@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber};
+use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber, Spi};
 use zeroize::Zeroizing;
 
 use crate::Durable;
@@ -105,6 +105,17 @@ pub enum Input<'a> {
     Late {
         to: MemberId,
         packets: Vec<Vec<u8>>,
+    },
+    /// SA_Retr by SPI: this leader hears ESP that it has no SA for.
+    Retrieve {
+        spi: Spi,
+    },
+    /// Answer to [`Output::Retrieve`], if there is one.
+    Retrieved {
+        to: MemberId,
+        object: ObjectId,
+        version: u64,
+        body: &'a [u8],
     },
     /// Whether this member could do the work of an active.
     Health {
@@ -243,6 +254,19 @@ pub enum Output {
         from: MemberId,
         packets: Vec<Vec<u8>>,
     },
+    /// A leader asks for the object that an SPI belongs to.
+    Retrieve {
+        from: MemberId,
+        spi: Spi,
+    },
+    /// What was asked for: a copy without a right, to be committed by this leader under a higher
+    /// version, or dropped.
+    Retrieved {
+        from: MemberId,
+        object: ObjectId,
+        version: u64,
+        body: Zeroizing<Vec<u8>>,
+    },
     /// Replace this SA by keys that were never offered.
     RekeyNow {
         sa: SaId,
@@ -311,6 +335,10 @@ pub enum Event {
     },
     /// Late packets of a member that did not hand over to this one; they are dropped.
     UnexpectedLate {
+        member: MemberId,
+    },
+    /// An SA_Retr of a member that does not lead, or an answer for one that does not.
+    UnexpectedRetrieval {
         member: MemberId,
     },
     PersistFailed,

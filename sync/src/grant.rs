@@ -64,7 +64,7 @@ impl Leading {
     }
 
     fn extend(&mut self, cx: &mut Context<'_>, sa: SaId) {
-        if self.phase != Phase::Active {
+        if self.phase != Phase::Active || cx.settings.mutant.no_extension {
             return;
         }
         let bound = self.bound(cx, sa).is_some();

@@ -23,15 +23,17 @@
 //!   it deposes the real leader, which stops at its lease: service, not safety. Votes are promises
 //!   on the voters' disks: two members that lie make a false majority of three, one does not.
 //! - Never acknowledging holds IKE messages for D at most, then the leader is degraded.
-//! - Nothing that it sends makes a member panic or grow without bound (`tests/hostile.rs`).
+//! - Nothing that it sends makes a member panic or grow without bound (`tests/hostile.rs`,
+//!   `tests/liar.rs`).
 //!
 //! draft-vidya-ipsec-failover-redundancy in these terms (V1 to V16): SA_Stor is the stream of
 //! records to every standby, each with the IKE SA, its Child SAs and their selectors (V9), through
 //! ESP between the members (V1 to V3), SPIs partitioned by member (V6). SA_Retr in bulk by Server ID
-//! is the session that a member joins, of its group (V7). SA_Retr by SPI (V8, V12) is not a message
-//! here: a standby of a session misses no record, and what another member would give is without a
-//! right to use it (`lease-holes` R18), so an unknown SPI ends in CREATE_CHILD_SA under the IKE SA
-//! that is there (V13, V15), asked for at most once a second.
+//! is the session that a member joins, of its group (V7). SA_Retr by SPI (V8, V12) is
+//! [`Input::Retrieve`]: a standby of a session misses no record, so only what another member made
+//! behind a partition can be unknown, and what it gives is without a right (`lease-holes` R18). So a
+//! success brings the IKE SA, and CREATE_CHILD_SA under it replaces what the packet came by (V13,
+//! V15); the packet itself is dropped and counted, as after a failure.
 //!
 //! What the caller owes in return:
 //! - Outputs are obeyed in order and all of them before the next wait; `Persist` is answered, and
@@ -56,6 +58,7 @@ mod node;
 mod peer;
 mod post;
 mod redact;
+mod retrieve;
 mod risk;
 mod session;
 mod settings;

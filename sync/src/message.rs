@@ -24,6 +24,8 @@ pub(crate) const BODY_LIMIT: usize = 57_344;
 pub(crate) mod features {
     /// Takes packets that came late to its predecessor.
     pub const LATE: u64 = 1;
+    /// Knows SA_Retr by SPI.
+    pub const RETRIEVE: u64 = 2;
 }
 
 /// (1 counter, 2 leader, 3 incarnation of the leader)
@@ -235,6 +237,12 @@ pub(crate) struct Packet {
     /// message says nothing else, and is sent only to who has [`features::LATE`].
     #[prost(bytes = "vec", repeated, tag = "131")]
     pub late: Vec<Vec<u8>>,
+    /// SA_Retr: an SPI that the sender, who leads, hears and does not know. Says nothing else.
+    #[prost(uint32, repeated, tag = "132")]
+    pub retrieve: Vec<u32>,
+    /// The answer: a copy without a right. Says nothing else.
+    #[prost(message, optional, tag = "133")]
+    pub retrieved: Option<Record>,
 }
 
 impl Packet {

@@ -149,6 +149,13 @@ impl Node {
             }
             Input::PersistFailed => self.persist_failed(),
             Input::Late { to, packets } => self.send_late(to, packets),
+            Input::Retrieve { spi } => self.ask_for(spi),
+            Input::Retrieved {
+                to,
+                object,
+                version,
+                body,
+            } => self.answer_with(to, object, version, body),
             Input::Health { healthy } => self.healthy = healthy,
             Input::Ready { ready } => self.ready = ready,
             Input::Switchover => self.switchover(),
@@ -243,6 +250,10 @@ impl Node {
         if !packet.late.is_empty() {
             let present = peer.is_present(incarnation, &packet);
             return self.take_late(from, present, std::mem::take(&mut packet.late));
+        }
+        if !packet.retrieve.is_empty() || packet.retrieved.is_some() {
+            let present = peer.is_present(incarnation, &packet);
+            return self.retrieval(from, present, packet);
         }
         let Some(reading) = peer.observe(self.now, incarnation, &packet, &mut self.outputs) else {
             return;

@@ -31,6 +31,10 @@ impl fmt::Debug for Input<'_> {
             Input::Switchover => f.write_str("Switchover"),
             Input::Shutdown => f.write_str("Shutdown"),
             Input::Late { to, packets } => write!(f, "Late(to {to}, {} packets)", packets.len()),
+            Input::Retrieve { spi } => write!(f, "Retrieve({spi})"),
+            Input::Retrieved {
+                to, object, body, ..
+            } => write!(f, "Retrieved(to {to}, {object}, {} octets)", body.len()),
             Input::Ready { ready } => write!(f, "Ready({ready})"),
             Input::Health { healthy } => write!(f, "Health({healthy})"),
         }
@@ -71,6 +75,10 @@ impl fmt::Debug for Output {
             Output::Late { from, packets } => {
                 write!(f, "Late(from {from}, {} packets)", packets.len())
             }
+            Output::Retrieve { from, spi } => write!(f, "Retrieve(from {from}, {spi})"),
+            Output::Retrieved {
+                from, object, body, ..
+            } => write!(f, "Retrieved(from {from}, {object}, {} octets)", body.len()),
             Output::Lease { sa, lease } => write!(f, "Lease({sa}, {lease:?})"),
             Output::Committed {
                 object,

@@ -117,10 +117,8 @@ impl Settings {
 
     /// What this member says that it can do.
     pub(crate) fn features(&self) -> u64 {
-        match self.late {
-            true => features::LATE,
-            false => 0,
-        }
+        let late = if self.late { features::LATE } else { 0 };
+        late | features::RETRIEVE
     }
 
     /// Whether this member only votes.
@@ -196,6 +194,8 @@ pub struct Mutant {
     pub unacknowledged: bool,
     /// Acknowledges an extension and does not record it (R6).
     pub ack_unrecorded: bool,
+    /// Offers nothing beyond the first lease of an SA: whoever uses it up waits for ever (R7).
+    pub no_extension: bool,
     /// Takes over so many numbers above the last checkpoint, as RFC 6027 section 3.4 has it,
     /// instead of above the recorded grant (R11).
     pub guessed_skip: Option<u64>,

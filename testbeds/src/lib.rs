@@ -6,8 +6,9 @@
 //! `topology.rs` (the network they share), `gateway.rs` and `strongswan.rs` (who runs in it),
 //! `faults/` (one fault after another under many tunnels), `capture.rs` and `ping.rs` (what is seen), `netns.rs`, `guard.rs`, `process.rs`, `clock.rs`
 //! and `syscall.rs` (what it stands on). `sim/` and `model/` stand alone, and so does `esp_peer/`, a
-//! gateway for suites in other languages, with `mutate/`, which spoils packets for it, and
-//! `conformance.rs`, the table of what all the suites show.
+//! gateway for suites in other languages, with `mutate/`, which spoils packets for it, `mangle/`, a
+//! peer whose IKE messages are wrong, and `conformance.rs` and `matrix.rs`, the tables of what all the
+//! suites show.
 
 pub mod capture;
 pub mod clock;
@@ -17,7 +18,9 @@ pub mod esp_peer;
 pub mod faults;
 pub mod gateway;
 pub mod guard;
+pub mod libreswan;
 pub mod mangle;
+pub mod matrix;
 pub mod model;
 pub mod mutate;
 pub mod netns;

@@ -13,7 +13,7 @@ use hitless_testbeds::error::LabError;
 use hitless_testbeds::guard::{self, Guard};
 use hitless_testbeds::scenario::{ALL, Bench, Report, Scenario};
 use hitless_testbeds::{
-    clock, conformance, esp_peer, faults, mangle, model, mutate, netns, sim, strongswan,
+    clock, conformance, esp_peer, faults, mangle, matrix, model, mutate, netns, sim, strongswan,
 };
 
 /// Scenarios for hitless, with real peers in network namespaces.
@@ -50,6 +50,9 @@ enum Command {
     /// comes back beside what the RFC says. Needs nothing.
     #[command(after_help = "Example: hitless-testbeds mangle fragment")]
     Mangle(Mangle),
+    /// Print peer x feature x role, from what `run` has printed.
+    #[command(after_help = "Example: hitless-testbeds matrix OUTPUT...")]
+    Matrix(Matrix),
     /// Print the table of the checklist, from what test runners have printed.
     Conformance(Conformance),
     /// Drive one worker for a suite in another language, over stdin and stdout.
@@ -83,8 +86,8 @@ struct Sim {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
-    /// Not random faults: one crash after each single output of each exchange.
-    #[arg(long)]
+    /// Not random faults: one crash after each single output of each exchange, enumerated.
+    #[arg(long, visible_alias = "enumerate")]
     crash_points: bool,
     /// Tell on stderr what happens.
     #[arg(long)]
@@ -159,6 +162,18 @@ struct Mutate {
 }
 
 #[derive(Args)]
+struct Matrix {
+    /// Outputs of `hitless-testbeds run`.
+    outputs: Vec<PathBuf>,
+    /// A check that was not run is a failure.
+    #[arg(long)]
+    complete: bool,
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Args)]
 struct Mangle {
     /// Only the cases with this in their name.
     #[arg(default_value = "")]
@@ -191,6 +206,7 @@ fn main() -> ExitCode {
         Command::Sim(sim) => exit(sim.carry_out()),
         Command::Model(model) => exit(model.carry_out()),
         Command::Mutate(mutate) => exit(mutate.carry_out()),
+        Command::Matrix(matrix) => exit(matrix.carry_out()),
         Command::Mangle(mangle) => exit(mangle.carry_out()),
         Command::Conformance(table) => exit(table.carry_out()),
         Command::EspPeer => exit(serve()),
@@ -318,6 +334,27 @@ impl Mangle {
             false => print(&table.to_string())?,
         }
         Ok(table.passed)
+    }
+}
+
+impl Matrix {
+    fn carry_out(&self) -> Result<bool, LabError> {
+        let list = matrix::list().map_err(|error| LabError::Unreadable {
+            what: "testbeds/matrix.toml".to_owned(),
+            detail: error.to_string(),
+        })?;
+        let mut results = matrix::Results::default();
+        for path in &self.outputs {
+            let shown = path.display().to_string();
+            let output = std::fs::read(path).map_err(LabError::io(shown))?;
+            results.read(&String::from_utf8_lossy(&output));
+        }
+        let matrix = matrix::matrix(&list, &results, self.complete);
+        match self.json {
+            true => print(&json(&matrix, "the matrix")?)?,
+            false => print(&matrix.to_string())?,
+        }
+        Ok(matrix.passed)
     }
 }
 

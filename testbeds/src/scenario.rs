@@ -29,6 +29,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::roads_strongswan::SCENARIO,
     scenarios::ike_strongswan::SCENARIO,
     scenarios::transfer_strongswan::SCENARIO,
+    scenarios::libreswan::SCENARIO,
 ];
 
 /// Where a run leaves its files, and to whom it tells how it goes.

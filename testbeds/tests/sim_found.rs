@@ -1,12 +1,84 @@
-//! Seeds of the simulator that broke a promise once, each with its story.
+//! Courses of the simulator that broke a promise once, each with its story. The plans are written
+//! out: what a seed draws changes whenever there is more to draw.
 
-use hitless_testbeds::sim::{Wish, run};
+use std::time::Duration;
+
+use hitless_testbeds::sim::broken;
+use hitless_testbeds::sim::plan::Fault::{
+    ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Healed, PeerRekeysChild, Restart,
+    Switchover,
+};
+use hitless_testbeds::sim::plan::{Noise, Part, Plan, lease_sizes};
+
+const fn micros(micros: u64) -> Duration {
+    Duration::from_micros(micros)
+}
+
+fn noise(loss: u32, duplication: u32, longest: u64) -> Noise {
+    Noise {
+        loss,
+        duplication,
+        delay: (micros(50), micros(longest)),
+    }
+}
 
 /// Both members led for 50 ms; the deposed one replaced the Child SA with the peer and died. The
 /// peer deleted the old one at last, and sent on the new one that nobody else had ever heard of,
 /// for ever: its SPI is what the leader sees of it.
 #[test]
 fn seed_369_a_child_that_only_a_dead_leader_knew_is_replaced() {
-    let summary = run(Wish::seeds(369, 1), |_, _| {});
-    assert_eq!(summary.violations, Vec::new());
+    let faults = vec![
+        (micros(1_604_868), Crash(1)),
+        (micros(1_712_521), PeerRekeysChild),
+        (micros(1_712_521), CrashAfter(2, 25)),
+        (micros(1_904_657), ClusterRekeysIke),
+        (micros(1_904_657), CrashAfter(2, 24)),
+        (micros(2_074_868), Restart(1)),
+        (micros(2_142_521), Restart(2)),
+        (micros(2_675_657), Restart(2)),
+    ];
+    let plan = Plan {
+        outside: noise(1_000, 1_000, 8_000),
+        sync: noise(0, 0, 300),
+        leases: Some(lease_sizes(16, 64)),
+        probe_every: micros(1_057),
+        aftermath: Duration::from_secs(40),
+        ..Plan::with(2, faults)
+    };
+    for seed in [369, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// A switchover was handed over to a member whose disk took nothing for 1.7 s. The one that had
+/// handed over led again meanwhile, on nothing, and asked the peer for new keys; then the other one
+/// led at last, and still called its Message IDs exact (S4).
+#[test]
+fn seed_917_a_handover_vouches_for_message_ids_no_longer_than_its_sender_is_silent() {
+    let faults = vec![
+        (
+            micros(1_553_636),
+            Frozen(1, Part::All, Duration::from_millis(246)),
+        ),
+        (micros(1_903_413), DiskFails(1, u32::MAX)),
+        (micros(1_903_413), Switchover),
+        (micros(3_114_516), Deaf { from: 1, to: 2 }),
+        (micros(3_485_516), Healed),
+        (micros(3_531_421), DiskFails(1, u32::MAX)),
+        (micros(3_531_421), Switchover),
+    ];
+    let plan = Plan {
+        outside: noise(100, 1_000, 60),
+        sync: noise(10, 1_000, 8_000),
+        leases: Some(lease_sizes(16, 64)),
+        drift: [-4_259, 1_489, -306, 3_536],
+        ike_proposal: "aes128-sha256-prfsha256-x25519",
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "exact",
+        probe_every: micros(2_849),
+        ..Plan::with(2, faults)
+    };
+    for seed in [917, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
 }

@@ -11,6 +11,7 @@
 pub mod client;
 mod cluster;
 mod metrics;
+mod operate;
 mod report;
 mod server;
 mod show;
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 pub use cluster::{ClassReport, ClusterReport, DrillReport, UnservedReport, cluster};
 pub use metrics::{MetricFamily, MetricKind, MetricSample, MetricsReport, metrics};
+pub use operate::Choice;
 pub use report::{
     ChildSaStatus, DropStatus, GatewayStatus, IkeSaStatus, IkeState, LeaseStatus, MemberStatus,
     PortStatus, Role, SyncStatus,
@@ -84,6 +86,22 @@ pub enum Request {
     CaptureStop {
         capture: u64,
     },
+    /// Bring a child up; with `ike` that connection's.
+    Initiate {
+        child: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ike: Option<String>,
+    },
+    /// Close SAs.
+    Terminate {
+        choice: Choice,
+    },
+    /// Replace SAs by such with fresh keys.
+    Rekey {
+        choice: Choice,
+    },
+    /// Read connections and secrets anew.
+    Reload {},
     /// Hand the lead to a standby, without a skip.
     Switchover {},
     /// Say what that would do.

@@ -5,16 +5,21 @@
 
 mod audit;
 mod capture;
+mod choice;
 mod cluster;
 mod config;
 mod demo;
 mod filter;
+mod initiate;
 mod list_sas;
 mod metrics;
+mod rekey;
+mod reload;
 mod run;
 mod show;
 mod status;
 mod switchover;
+mod terminate;
 mod trace;
 mod witness;
 
@@ -34,12 +39,16 @@ pub use capture::Capture;
 pub use cluster::ClusterCommand;
 pub use config::ConfigCommand;
 pub use demo::DemoOptions;
+pub use initiate::Initiate;
 pub use list_sas::ListSas;
 pub use metrics::Metrics;
+pub use rekey::Rekey;
+pub use reload::Reload;
 pub use run::RunOptions;
 pub use show::ShowCommand;
 pub use status::Status;
 pub use switchover::Switchover;
+pub use terminate::Terminate;
 pub use trace::TraceCommand;
 pub use witness::Witness;
 
@@ -64,6 +73,10 @@ pub enum Command {
     Demo(DemoOptions),
     Status(Status),
     ListSas(ListSas),
+    Initiate(Initiate),
+    Terminate(Terminate),
+    Rekey(Rekey),
+    Reload(Reload),
     #[command(subcommand)]
     Show(ShowCommand),
     #[command(subcommand)]

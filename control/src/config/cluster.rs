@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hitless_sa::MemberId;
+use zeroize::Zeroizing;
 
 use super::document::{Located, Section};
-use super::model::{ClusterConfig, DEFAULT_STATE_DIR, Degraded, Peer, SyncConfig};
+use super::model::{ClusterConfig, DEFAULT_STATE_DIR, Degraded, OwnSecret, Peer, SyncConfig};
 use super::report::Refusal;
 use super::{secrets, value};
 
@@ -71,12 +72,15 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
     let members = members.unwrap_or_default();
     check_members(&section, &id, &members);
     let witness = witness(&section, degraded, &members);
+    let mut alone = OwnSecret::default();
     let sync = if members.len() < 2 {
+        alone = own_secret(&section, secret);
         None
     } else {
         sync(&section, &id, &members, listen, secret)
     };
     Some(ClusterConfig {
+        own_secret: alone,
         priority: own(&id, &members).map_or(DEFAULT_PRIORITY, |member| member.priority),
         name: name.value,
         id: MemberId(id.value as u8),
@@ -90,6 +94,27 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
         late,
         state_dir,
     })
+}
+
+/// A gateway alone has nobody to share a secret with but itself after a restart.
+fn own_secret(section: &Section<'_>, secret: secrets::Found) -> OwnSecret {
+    let secrets::Found::Secret(secret) = secret else {
+        return OwnSecret::default();
+    };
+    let long = check_length(section, &secret);
+    OwnSecret(long.map(|()| secret.value))
+}
+
+fn check_length(section: &Section<'_>, secret: &Located<Zeroizing<Vec<u8>>>) -> Option<()> {
+    if secret.value.len() >= SHORTEST_SECRET {
+        return Some(());
+    }
+    let refusal = Refusal::new(
+        "cluster: the secret is too short",
+        format!("take {SHORTEST_SECRET} octets or more: `openssl rand -hex 32`"),
+    );
+    section.problems().refuse(&secret.span, refusal);
+    None
 }
 
 const DEFAULT_PRIORITY: u8 = 100;
@@ -235,14 +260,7 @@ fn sync(
             return None;
         }
     };
-    if secret.len() < SHORTEST_SECRET {
-        let refusal = Refusal::new(
-            "cluster: the secret is too short",
-            format!("take {SHORTEST_SECRET} octets or more: `openssl rand -hex 32`"),
-        );
-        problems.refuse(&secret.span, refusal);
-        return None;
-    }
+    check_length(section, &secret)?;
     Some(SyncConfig {
         listen: listen?,
         peers,

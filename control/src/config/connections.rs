@@ -116,12 +116,7 @@ fn connection(
     let encap = section.or("encap", false, value::boolean);
     let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
     let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
-    let takeover = section.or("takeover", Takeover::default(), value::word(TAKEOVERS));
-    let inbound = section.or(
-        "takeover_inbound",
-        TakeoverInbound::default(),
-        value::word(TAKEOVERS_INBOUND),
-    );
+    let (takeover, inbound) = takeover(section);
     let (fragmentation, fragment_size) = fragmentation(section);
     let roads = pools::roads(section, context.pools);
     let session = sessions::read(section, rekey_time, reauth_time);
@@ -133,7 +128,6 @@ fn connection(
     };
     let children = children::read(section, &name, &surroundings, on_demand);
     section.finish(FOREIGN);
-
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     let (local, remote) = (local.ok()?, remote.ok()?);
     let local_id = match &local.id {
@@ -180,6 +174,15 @@ fn remote_id(configured: Option<&Located<Identification>>, addrs: &[IpAddr]) -> 
         (None, [one]) => Identification::Address(*one),
         (None, _) => Identification::Any,
     }
+}
+
+/// `takeover` and `takeover_inbound`.
+fn takeover(section: &Section<'_>) -> (Takeover, TakeoverInbound) {
+    let words = value::word(TAKEOVERS_INBOUND);
+    let inbound = section.or("takeover_inbound", TakeoverInbound::default(), words);
+    let words = value::word(TAKEOVERS);
+    let takeover = section.or("takeover", Takeover::default(), words);
+    (takeover, inbound)
 }
 
 /// `fragmentation` and `fragment_size` (RFC 7383).

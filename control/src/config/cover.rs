@@ -129,6 +129,7 @@ const PUBLIC: &[&str] = &[
     "socket",
     "log",
     "key_log",
+    "grant_log",
 ];
 
 /// `[ports.outside]`, perhaps unclosed, but without quotes that could hold anything.

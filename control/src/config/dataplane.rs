@@ -115,6 +115,7 @@ pub(super) fn read_control(root: &Section<'_>) -> Option<ControlConfig> {
     let socket = section.or("socket", PathBuf::from(DEFAULT_SOCKET), socket);
     let log = section.or("log", "info".to_owned(), log);
     let key_log = section.optional("key_log", value::absolute_path);
+    let grant_log = section.optional("grant_log", value::absolute_path);
     section.finish(&[]);
     let key_log = key_log.map(|path| path.value);
     if let Some(path) = &key_log {
@@ -128,6 +129,7 @@ pub(super) fn read_control(root: &Section<'_>) -> Option<ControlConfig> {
         socket,
         log,
         key_log,
+        grant_log: grant_log.map(|path| path.value),
     })
 }
 

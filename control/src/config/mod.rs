@@ -19,10 +19,12 @@ mod credentials;
 mod dataplane;
 mod document;
 mod drivers;
+mod limits;
 mod model;
 mod overlap;
 mod pools;
 mod ports;
+mod reload;
 mod report;
 mod secrets;
 mod selectors;
@@ -46,8 +48,8 @@ pub use auth::AsOf;
 pub use credentials::read_crls;
 pub use model::{
     Aead, AfXdpConfig, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG,
-    DEFAULT_SOCKET, DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, PcapConfig,
-    Peer, PortConfig, Prefix, RouteConfig, SyncConfig, XdpMode,
+    DEFAULT_SOCKET, DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, OwnSecret,
+    PcapConfig, Peer, PortConfig, Prefix, RouteConfig, SyncConfig, XdpMode,
 };
 pub use report::ConfigError;
 
@@ -77,6 +79,7 @@ impl Config {
         })?;
         let base = path.parent().unwrap_or(Path::new("."));
         let mut config = Config::parse_as_of(&name, &text, base, as_of)?;
+        config.path = Some(path.to_owned());
         if mode & 0o077 != 0 && config.has_inline_secrets {
             config.warnings.push(format!(
                 "others than its owner may read the secrets in {name} (mode {mode:03o}): chmod 600 {name}, or use secret_file"
@@ -186,9 +189,18 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
         true => connections::Connections::default(),
         false => connections::read(&root, &context),
     };
+    let ike = limits::read(&root);
     let control = dataplane::read_control(&root);
     root.finish(&[]);
     let cluster = cluster?;
+    let mut secrets_needed = connections.list.iter().filter(|c| c.session.needs_secret());
+    if let (None, Some(connection)) = (cluster.secret(), secrets_needed.next()) {
+        problems.warn(format!(
+            "connections.{}: crash_detection and resumption give nothing without a secret: add \
+             cluster.secret_file",
+            connection.name
+        ));
+    }
     let mut config = Config {
         has_inline_secrets: secrets.inline,
         cluster,
@@ -198,8 +210,10 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
         pools,
         on_demand: connections.on_demand,
         secrets: secrets.list,
+        ike: ike?,
         control: control?,
         warnings: Vec::new(),
+        path: None,
     };
     if config.cluster.votes_only() {
         // Whatever its file says of them: it carries nothing.

@@ -11,7 +11,7 @@ use hitless_dataplane::port::pcap::Pace;
 use hitless_sa::MemberId;
 use zeroize::Zeroizing;
 
-use crate::ike::settings::{Connection, Pool, Secret};
+use crate::ike::settings::{Connection, Limits, Pool, Secret};
 
 /// A whole configuration file.
 #[derive(Clone, Debug)]
@@ -26,9 +26,12 @@ pub struct Config {
     /// Children (connection, child) with `start_action = "trap"`: brought up by the first packet.
     pub on_demand: BTreeSet<(String, String)>,
     pub secrets: Vec<Secret>,
+    pub ike: Limits,
     pub control: ControlConfig,
     /// What is legal but probably not meant; to be logged.
     pub warnings: Vec<String>,
+    /// The file that it was read from, if any.
+    pub path: Option<PathBuf>,
     pub(super) has_inline_secrets: bool,
 }
 
@@ -42,6 +45,7 @@ pub struct ClusterConfig {
     pub priority: u8,
     /// The channel to the other members; `None` when this member is alone.
     pub sync: Option<SyncConfig>,
+    pub own_secret: OwnSecret,
     pub heartbeat: Duration,
     /// Heartbeats missed before a takeover.
     pub missed: u32,
@@ -58,7 +62,23 @@ pub struct ClusterConfig {
     pub state_dir: PathBuf,
 }
 
+/// The secret of a gateway alone, if it has one: what it keeps over a restart.
+#[derive(Clone, PartialEq, Eq, Default)]
+pub struct OwnSecret(pub Option<Zeroizing<Vec<u8>>>);
+
+impl fmt::Debug for OwnSecret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "redacted" } else { "none" })
+    }
+}
+
 impl ClusterConfig {
+    /// What only this cluster knows.
+    pub fn secret(&self) -> Option<&Zeroizing<Vec<u8>>> {
+        let shared = self.sync.as_ref().map(|sync| &sync.secret);
+        shared.or(self.own_secret.0.as_ref())
+    }
+
     /// Whether this member is the witness.
     pub fn votes_only(&self) -> bool {
         self.witness == Some(self.id)
@@ -266,6 +286,8 @@ pub struct ControlConfig {
     pub log: String,
     /// Where the keys of every Child SA are written for Wireshark, if anywhere.
     pub key_log: Option<PathBuf>,
+    /// Where each grant of sequence numbers is written for `hitless audit --ledger`, if anywhere.
+    pub grant_log: Option<PathBuf>,
 }
 
 /// Where the control socket is unless the file or the command line says otherwise.

@@ -11,7 +11,7 @@ use super::document::Section;
 use super::report::Refusal;
 use super::suggest::nearest;
 use super::value;
-use crate::ike::settings::{Childless, Mobike, Pool, Roads, Unique, WindowSize};
+use crate::ike::settings::{Childless, Mobike, Pool, Roads, Unique, WindowSize, Withheld};
 use crate::ike::window::MAX_WINDOW;
 
 const ADDRS: &str = "10.3.0.0/24";
@@ -133,6 +133,8 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
     });
     let wrong = section.has("vips") && vips.is_none() || section.has("pools") && named.is_none();
     let childless = section.or("childless", Childless::default(), value::word(CHILDLESS));
+    let redirect_to = section.optional("redirect_to", value::address);
+    let follows = section.or("follow_redirects", true, value::boolean);
     let widths = value::integer(1, MAX_WINDOW.into());
     let window_size = section.or("window_size", 1, widths);
     let unique = section.or("unique", Unique::default(), value::word(UNIQUE));
@@ -148,6 +150,9 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
         vips: values(vips.unwrap_or_default()),
         pools: named.map(|name| name.value).collect(),
         childless,
+        redirect_to: redirect_to.map(|to| to.value),
+        ignores_redirects: !follows,
+        withheld: Withheld::default(),
         window_size: WindowSize::new(window_size as u32).unwrap_or_default(),
         unique,
     })

@@ -13,6 +13,11 @@ use crate::ike::sessions::{Lifetimes, SessionSettings, Volume};
 /// swanctl's: hard limits lie a tenth behind soft ones.
 const MARGIN: u32 = 10;
 
+/// Of tickets.
+const TICKET_TIME: Duration = Duration::from_secs(12 * 3600);
+const SHORTEST_TICKET: Duration = Duration::from_secs(60);
+const LONGEST_TICKET: Duration = Duration::from_secs(7 * 24 * 3600);
+
 /// Of a connection.
 pub(super) fn read(
     section: &Section<'_>,
@@ -27,7 +32,11 @@ pub(super) fn read(
     if sooner(rekey_time) {
         too_random(section, "rand_time", "rekey_time");
     }
+    let resumption = section.or("resumption", false, value::boolean);
+    let times = value::duration_within(SHORTEST_TICKET, LONGEST_TICKET);
+    let ticket_time = section.or("ticket_time", TICKET_TIME, times);
     SessionSettings {
+        ticket_time: resumption.then_some(ticket_time),
         crash_detection: section.or("crash_detection", false, value::boolean),
         over_time: (!over_time.is_zero()).then_some(over_time),
         rand_time,

@@ -6,7 +6,10 @@ use std::time::Duration;
 use hitless_sa::Instant;
 
 use super::Member;
+use super::crls::CrlFiles;
 use crate::api::{CaptureReport, ClientId, Reply, Request, Server};
+use crate::clock;
+use crate::config::{AsOf, Config};
 
 /// How long a reader of a capture waits.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -80,6 +83,15 @@ impl Member {
                 self.gateway.capture_stop(capture);
                 done("nothing is captured".to_owned())
             }
+            Request::Initiate { child, ike } => {
+                let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
+                said(gateway.initiate(now, entropy, &child, ike.as_deref()))
+            }
+            Request::Terminate { choice } => {
+                said(self.gateway.terminate(now, &mut self.entropy, &choice))
+            }
+            Request::Rekey { choice } => said(self.gateway.rekey(now, &mut self.entropy, &choice)),
+            Request::Reload {} => said(self.reload(now)),
             Request::Switchover {} => self.switchover(now),
             Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {
                 Ok(plan) => done(plan),
@@ -116,6 +128,22 @@ impl Member {
         Reply::Sas { sas }
     }
 
+    /// Reads the file again.
+    fn reload(&mut self, now: Instant) -> Result<String, String> {
+        let path = self.gateway.config_path();
+        let path = path.ok_or("the daemon was started without a file")?;
+        let config = Config::load_as_of(&path, AsOf::Warn(clock::time_of_day()));
+        let config = config.map_err(|error| error.render(false))?;
+        for warning in &config.warnings {
+            tracing::warn!("{warning}");
+        }
+        let crls = CrlFiles::of(&config);
+        let done = self.gateway.reload(now, &mut self.entropy, config)?;
+        self.crls = crls;
+        tracing::info!("{done}");
+        Ok(done)
+    }
+
     fn switchover(&mut self, now: Instant) -> Reply {
         match self.gateway.can_switch_over(now) {
             Ok(successor) => {
@@ -125,6 +153,10 @@ impl Member {
             Err(reason) => Reply::Refused { reason },
         }
     }
+}
+
+fn said(result: Result<String, String>) -> Reply {
+    result.map_or_else(|reason| Reply::Refused { reason }, done)
 }
 
 fn done(message: String) -> Reply {

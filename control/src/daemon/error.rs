@@ -31,6 +31,11 @@ pub enum DaemonError {
         name: String,
         error: PortError,
     },
+    /// The file of control.grant_log.
+    GrantLog {
+        path: PathBuf,
+        error: io::Error,
+    },
     /// The file of control.key_log.
     KeyLog {
         path: PathBuf,
@@ -118,6 +123,12 @@ impl fmt::Display for DaemonError {
                     _ => Ok(()),
                 }
             }
+            DaemonError::GrantLog { path, error } => write!(
+                f,
+                "control.grant_log {}: {error}; name a file in a directory that exists, or remove \
+                 the key",
+                path.display()
+            ),
             DaemonError::KeyLog { path, error } => write!(
                 f,
                 "control.key_log {}: {error}; name a file in a directory that only its owner can \

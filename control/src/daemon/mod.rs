@@ -15,6 +15,7 @@ mod crls;
 mod disk;
 mod error;
 mod keylog;
+mod ledger;
 mod ports;
 
 use std::net::UdpSocket;
@@ -46,6 +47,7 @@ use crls::CrlFiles;
 use disk::Disk;
 pub use error::DaemonError;
 use keylog::KeyFiles;
+use ledger::LedgerFile;
 
 /// The control thread looks at the rings at least this often.
 const TICK: Duration = Duration::from_millis(1);
@@ -67,6 +69,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let file = DurableFile::open(&config.cluster.state_dir, identity)?;
     let durable = file.state();
     let keys = open_keys(&config)?;
+    let ledger = LedgerFile::configured(config.control.grant_log.as_deref())?;
     let socket = config
         .cluster
         .sync
@@ -107,6 +110,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         socket,
         disk,
         keys,
+        ledger,
         crls,
         farewell,
         stopped: false,
@@ -209,6 +213,7 @@ struct Member {
     socket: Option<UdpSocket>,
     disk: Disk,
     keys: Option<KeyFiles>,
+    ledger: Option<LedgerFile>,
     crls: CrlFiles,
     farewell: Duration,
     stopped: bool,
@@ -293,6 +298,11 @@ impl Member {
                 Output::KeyLog(lines) => {
                     if let Some(keys) = &mut self.keys {
                         keys.write(&lines);
+                    }
+                }
+                Output::Granted(granted) => {
+                    if let Some(ledger) = &mut self.ledger {
+                        ledger.write(&granted);
                     }
                 }
                 Output::Event(event) => {

@@ -11,6 +11,9 @@ use crate::ike;
 /// How often one member's bad datagrams are told of; all are counted.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
 
+/// Failed negotiations that are told of in that time: anybody can cause them.
+const TOLD_FAILURES: u32 = 16;
+
 /// What is told of IKE with peers in figures.
 const HANDSHAKES: [&str; 13] = [
     "ike_established",
@@ -65,20 +68,32 @@ pub(super) struct Counts {
     sync: BTreeMap<&'static str, u64>,
     /// When a member's bad datagrams were last told of.
     told: BTreeMap<(MemberId, &'static str), Instant>,
+    /// Failures of IKE that were told of since then.
+    failures: (Instant, u32),
 }
 
 impl Counts {
-    /// Counts what an event of IKE says about bad input.
-    pub fn ike(&mut self, event: &ike::Event) {
+    /// Counts what an event of IKE says about bad input. False if it is one failure too many to be
+    /// told of, too.
+    pub fn ike(&mut self, now: Instant, event: &ike::Event) -> bool {
         if let Some(count) = handshake(event).and_then(|which| self.handshakes.get_mut(which)) {
             *count += 1;
         }
         match event {
-            ike::Event::Dropped { reason, .. } => *self.ike.entry(reason).or_default() += 1,
+            ike::Event::Dropped { reason, .. } => {
+                *self.ike.entry(reason).or_default() += 1;
+                return true;
+            }
             ike::Event::AuthenticationFailed { .. } => self.authentication_failed += 1,
             ike::Event::NegotiationFailed { .. } => self.negotiation_failed += 1,
-            _ => {}
+            _ => return true,
         }
+        let (since, told) = &mut self.failures;
+        if now.since(*since) >= TELL_AGAIN {
+            (*since, *told) = (now, 0);
+        }
+        *told += 1;
+        *told <= TOLD_FAILURES
     }
 
     /// Counts what an event of the sync node says about bad input. False if it says no more than
@@ -90,6 +105,7 @@ impl Counts {
             SyncEvent::StaleIncarnation { member, .. } => (*member, "sync_stale_incarnation"),
             SyncEvent::RepeatedIncarnation { member, .. } => (*member, "sync_repeated_incarnation"),
             SyncEvent::UnexpectedLate { member } => (*member, "sync_unexpected_late"),
+            SyncEvent::UnexpectedRetrieval { member } => (*member, "sync_unexpected_retrieval"),
             SyncEvent::UnknownMember { member } => (*member, "sync_unknown_member"),
             _ => return true,
         };
@@ -154,6 +170,23 @@ mod tests {
         assert_eq!(told.count(), 3);
         let list: Vec<_> = counts.list().collect();
         assert_eq!(list, [("sync_config_mismatch".to_owned(), 250)]);
+    }
+
+    #[test]
+    fn failures_that_anybody_can_cause_are_counted_each_time_and_told_of_a_few_times_a_second() {
+        let mut counts = Counts::default();
+        let event = ike::Event::NegotiationFailed {
+            peer: "192.0.2.1:500".parse().unwrap(),
+            reason: "no common IKE proposal".to_owned(),
+        };
+        let start = Instant(1_000_000_000);
+        let told = (0..3000u64).filter(|i| {
+            let now = start + Duration::from_millis(*i);
+            counts.ike(now, &event)
+        });
+        assert_eq!(told.count(), 3 * TOLD_FAILURES as usize);
+        let list: Vec<_> = counts.list().collect();
+        assert_eq!(list, [("ike_negotiation_failed".to_owned(), 3000)]);
     }
 
     #[test]

@@ -120,6 +120,8 @@ impl Gateway {
             Err(error) => return self.unusable(sa, error.to_string()),
         };
         self.log_keys(sa);
+        let unsent = checkpoint.map_or(SequenceNumber(1), |checkpoint| checkpoint.outbound_next);
+        self.enter_grant(sa, SequenceNumber(0), Some(unsent));
         for (worker, half) in inbound {
             self.dataplane
                 .send(worker, Command::InstallInbound(Box::new(half)));

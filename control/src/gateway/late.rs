@@ -7,6 +7,9 @@
 //!  new active:  sync link -> held here until its SAs are installed -> its workers
 //! ```
 //!
+//! The same gate holds ESP whose SPI no worker knows while the SAs that this member inherits are being
+//! installed: thousands take a moment, and the peers do not wait.
+//!
 //! Nothing is delivered twice by that: the new active's windows see ESP that came both ways, and a
 //! switch gives any other packet to one member only.
 
@@ -22,8 +25,9 @@ use super::{Event, Gateway, Output};
 
 /// Packets in one sync datagram, unless it is one long packet.
 const DATAGRAM: usize = 1200;
-/// Packets that the new active holds while its SAs are being installed.
+/// Packets that the new active holds while its SAs are being installed, and how long at least.
 const HELD: usize = 4096;
+const INSTALL: Duration = Duration::from_millis(250);
 
 /// How far a new active is with its SAs.
 #[derive(Default)]
@@ -62,8 +66,12 @@ pub(super) struct LateCounts {
     pub forwarded: u64,
     /// As the new one.
     pub taken: u64,
-    /// They waited in vain for this member to lead, or too many did.
+    /// ESP that came before its SA was installed.
+    pub early: u64,
+    /// They waited in vain, or too many did.
     pub expired: u64,
+    /// ESP whose SA did not come.
+    pub unknown: u64,
     /// Without a label of ours.
     pub malformed: u64,
 }
@@ -86,6 +94,13 @@ impl Late {
         self.to = None;
         self.batch.clear();
         self.gate = Gate::Settling { announce };
+    }
+
+    fn hold(&mut self, now: Instant, packet: Vec<u8>) {
+        match self.held.len() < HELD {
+            true => self.held.push_back((now, packet)),
+            false => self.counts.expired += 1,
+        }
     }
 
     /// Whether what came to the workers goes elsewhere.
@@ -147,6 +162,16 @@ impl Gateway {
         }
     }
 
+    /// ESP of an SPI that a worker does not know.
+    pub(super) fn take_early(&mut self, now: Instant, packet: &[u8]) {
+        if matches!(self.late.gate, Gate::Open) {
+            self.late.counts.unknown += 1;
+        } else {
+            self.late.counts.early += 1;
+            self.late.hold(now, packet.to_vec());
+        }
+    }
+
     /// Packets that came late to the member that led before this one.
     pub(super) fn take_late(&mut self, now: Instant, packets: Vec<Vec<u8>>) {
         for packet in packets {
@@ -155,10 +180,9 @@ impl Gateway {
             };
             if !Parcel::parse(&packet).is_some_and(known) {
                 self.late.counts.malformed += 1;
-            } else if self.late.held.len() >= HELD {
-                self.late.counts.expired += 1;
             } else {
-                self.late.held.push_back((now, packet));
+                self.late.counts.taken += 1;
+                self.late.hold(now, packet);
             }
         }
         self.open_gate();
@@ -187,13 +211,13 @@ impl Gateway {
         {
             let announce = *announce;
             self.late.gate = Gate::Open;
+            self.dataplane.broadcast(|| Command::Strangers(false));
             if announce {
                 self.dataplane.broadcast(|| Command::Announce);
             }
         }
         if matches!(self.late.gate, Gate::Open) && self.dataplane.leading() {
             for (_, packet) in self.late.held.drain(..) {
-                self.late.counts.taken += 1;
                 self.dataplane.inject(packet);
             }
         }
@@ -211,7 +235,7 @@ impl Gateway {
             let event = Event::Sync(SyncEvent::Stopped);
             self.outputs.push_back(Output::Event(event));
         }
-        let patience = self.patience();
+        let patience = self.patience().max(INSTALL);
         let old = |(at, _): &(Instant, Vec<u8>)| now.since(*at) > patience;
         while self.late.held.front().is_some_and(old) {
             self.late.held.pop_front();

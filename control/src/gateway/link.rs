@@ -25,7 +25,7 @@ use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{
     Additional, Encryption, EspProposal, Identification, IkeProposal, KeyExchangeMethod, Prf,
 };
-use crate::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
+use crate::ike::settings::{Child, Connection, EngineSettings, Limits, Secret, Takeover};
 use crate::ike::{ChildChange, Engine, Event, Input, Output, Resume};
 
 /// UDP port inside the transport-mode SA; the port that strongSwan's `ha` plugin uses too.
@@ -438,7 +438,7 @@ fn engine_settings(settings: &LinkSettings) -> EngineSettings {
             secret: settings.secret.clone(),
         }],
         cluster_secret: Default::default(),
-        half_open_limit: 64,
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_millis(100),
         retransmit_tries: 3,
         time_of_day: TimeOfDay::default(),

@@ -33,6 +33,17 @@ impl Gateway {
     }
 
     fn handshakes(&self, report: &mut MetricsReport, status: &GatewayStatus) {
+        let retrieval = &self.retrieval.counts;
+        report
+            .family(
+                MetricKind::Counter,
+                "hitless_sa_retr_total",
+                "SA_Retr by SPI: asked for, answered for another member, adopted, refused.",
+            )
+            .sample(&[("event", "asked")], retrieval.asked as f64)
+            .sample(&[("event", "answered")], retrieval.answered as f64)
+            .sample(&[("event", "adopted")], retrieval.adopted as f64)
+            .sample(&[("event", "refused")], retrieval.refused as f64);
         report
             .gauge(
                 "hitless_ike_sas",
@@ -87,6 +98,11 @@ impl Gateway {
             )
             .sample(&[("end", "forwarded")], late.forwarded as f64)
             .sample(&[("end", "taken")], late.taken as f64)
+            .counter(
+                "hitless_early_packets_total",
+                "ESP that came after a takeover, before its SA was installed, and waited.",
+                late.early as f64,
+            )
             .family(
                 MetricKind::Counter,
                 "hitless_esp_packets_total",

@@ -27,8 +27,10 @@
 //!  next_hops.rs next hops that do not answer
 //!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
 //!  late.rs     packets that come to the old active after a switchover
+//!  retrieve.rs SAs that another member made alone
 //!  metrics.rs  all of that as figures
 //!  takeover.rs a few inherited IKE SAs at a time  kin.rs   which SAs belong together
+//!  operate.rs  what an operator asks of IKE
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
@@ -41,6 +43,7 @@ mod counts;
 mod dataplane;
 mod drill;
 mod foreign;
+mod grants;
 mod health;
 mod install;
 mod kin;
@@ -49,7 +52,9 @@ mod link;
 mod metrics;
 mod neighbours;
 mod next_hops;
+mod operate;
 mod punt;
+mod retrieve;
 mod roles;
 mod settings;
 mod settle;
@@ -74,6 +79,7 @@ use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, 
 use crate::ike::{self, Engine, Input};
 use crate::keylog::KeyLines;
 
+pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
 pub use settings::{GatewaySettings, Tuning};
 
@@ -90,10 +96,13 @@ use late::Late;
 use link::Link;
 use neighbours::Neighbours;
 use next_hops::NextHops;
+use retrieve::Retrieval;
 use roles::Drain;
 use takeover::Publication;
 use watch::Watching;
 
+/// An ESP packet of the sync network is never shorter: SPI, number, IV and check value.
+const HEADERS: usize = 32;
 /// How often the cells of all SAs are looked at (`lease-holes` R7: 1 ms at most).
 const SCAN: Duration = Duration::from_millis(1);
 
@@ -106,6 +115,8 @@ pub enum Output {
     Persist(Durable),
     /// Append to the key log: only if the configuration names one.
     KeyLog(KeyLines),
+    /// For the ledger of grants, if there is one.
+    Granted(Granted),
     /// For the log, the demo's progress and tests.
     Event(Event),
 }
@@ -202,6 +213,7 @@ pub struct Gateway {
     asked: Asked,
     foreign: Foreign,
     late: Late,
+    retrieval: Retrieval,
     blackouts: Blackouts,
     watching: Watching,
     /// What the workers have learned of the links' neighbours, for `show`.
@@ -258,6 +270,7 @@ impl Gateway {
             asked: Asked::default(),
             foreign: Foreign::default(),
             late: Late::default(),
+            retrieval: Retrieval::default(),
             blackouts: Blackouts::default(),
             watching: Watching::default(),
             neighbours: Neighbours::default(),
@@ -276,6 +289,7 @@ impl Gateway {
             self.last_scan = now;
             self.scan(now, entropy);
             self.watch_next_hops(now, entropy);
+            self.retrieval.tend(now);
             self.tend_drill(now, entropy);
             self.tend_watching(now);
         }
@@ -302,6 +316,8 @@ impl Gateway {
         from: SocketAddr,
         datagram: &[u8],
     ) {
+        let unchecked = self.settings.tuning().unchecked;
+        assert!(!unchecked || datagram.len() >= HEADERS, "a planted bug");
         if let Some(link) = &mut self.link {
             link.receive(now, entropy, from, datagram);
         }

@@ -62,6 +62,7 @@ impl Gateway {
         self.takeovers += u64::from(base.is_some());
         self.dataplane.set_leading(true);
         self.late.lead(handed_over);
+        self.dataplane.broadcast(|| Command::Strangers(true));
         if !handed_over {
             self.dataplane.broadcast(|| Command::Announce);
         }
@@ -224,9 +225,10 @@ impl Gateway {
 
     /// Leadership off, cells frozen, nothing that waited ever leaves. Passive copies come back
     /// from the new leader.
-    pub(super) fn step_down(&mut self, reason: StepDown) {
+    pub(super) fn step_down(&mut self, now: Instant, reason: StepDown) {
         if reason != StepDown::Switchover {
             self.stop_forwarding();
+            self.keep_copies(now);
         }
         let carried: Vec<SaId> = self.children.clear();
         self.handing_over = false;

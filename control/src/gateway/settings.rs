@@ -15,10 +15,8 @@ use super::link::{LinkMember, LinkSettings};
 use crate::config::{self, Aead, Config};
 use crate::ike::auth::TimeOfDay;
 use crate::ike::sessions::ClusterSecret;
-use crate::ike::settings::EngineSettings;
+use crate::ike::settings::{EngineSettings, Withheld};
 
-/// Half-open IKE SAs kept at most.
-const HALF_OPEN_LIMIT: usize = 4096;
 /// First retransmission of IKE; strongSwan's is 4 s, which a failover cannot afford.
 const RETRANSMIT_TIMEOUT: Duration = Duration::from_millis(500);
 const RETRANSMIT_TRIES: u32 = 6;
@@ -46,23 +44,27 @@ pub struct Tuning {
     pub no_high_water: bool,
     /// IKE messages leave before the standby has their state (R16).
     pub no_output_commit: bool,
+    /// A sync datagram is read before its length is known (S7).
+    pub unchecked: bool,
+    /// Not a mutant: a peer that knows less of RFC 6311.
+    pub withheld: Withheld,
 }
 
 impl GatewaySettings {
     /// From a configuration that was checked when it was read.
     pub fn new(config: Config) -> GatewaySettings {
-        let connections = config.connections.iter();
-        let protected = connections.flat_map(|connection| {
-            let children = connection.children.iter();
-            children.map(|child| Protected::new(&connection.name, child))
-        });
-        let protected = protected.collect();
         GatewaySettings {
             aead: aead(config.dataplane.aead),
+            protected: protected(&config),
             config,
-            protected,
             tuning: Tuning::default(),
         }
+    }
+
+    /// Takes another configuration in its place; what differs only matters to IKE and the policies.
+    pub(super) fn reload(&mut self, config: Config) {
+        self.protected = protected(&config);
+        self.config = config;
     }
 
     /// The same, with another engine for ESP than the configuration names.
@@ -99,14 +101,18 @@ impl GatewaySettings {
 
     /// What an IKE engine is told.
     pub fn engine(&self, incarnation: Incarnation) -> EngineSettings {
+        let mut connections = self.config.connections.clone();
+        for connection in &mut connections {
+            connection.roads.withheld = self.tuning.withheld;
+        }
         EngineSettings {
             member: self.config.cluster.id,
             incarnation,
-            connections: self.config.connections.clone(),
+            connections,
             pools: self.config.pools.clone(),
             secrets: self.config.secrets.clone(),
             cluster_secret: self.cluster_secret(),
-            half_open_limit: HALF_OPEN_LIMIT,
+            limits: self.config.ike,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
             retransmit_tries: RETRANSMIT_TRIES,
             time_of_day: TimeOfDay::default(),
@@ -117,8 +123,8 @@ impl GatewaySettings {
     fn cluster_secret(&self) -> ClusterSecret {
         let mut connections = self.config.connections.iter();
         let used = connections.any(|connection| connection.session.needs_secret());
-        match &self.config.cluster.sync {
-            Some(sync) if used => ClusterSecret::new(&self.config.cluster.name, &sync.secret),
+        match self.config.cluster.secret() {
+            Some(secret) if used => ClusterSecret::new(&self.config.cluster.name, secret),
             _ => ClusterSecret::default(),
         }
     }
@@ -231,6 +237,15 @@ impl GatewaySettings {
             sa_capacity: SA_CAPACITY,
         }
     }
+}
+
+fn protected(config: &Config) -> Vec<Protected> {
+    let connections = config.connections.iter();
+    let protected = connections.flat_map(|connection| {
+        let children = connection.children.iter();
+        children.map(|child| Protected::new(&connection.name, child))
+    });
+    protected.collect()
 }
 
 fn aead(wish: Aead) -> AeadEngine {

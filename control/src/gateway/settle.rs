@@ -43,7 +43,7 @@ impl Gateway {
             } => self.retransmit(ike, version, &transmit),
             IkeOutput::Commit(commit) => self.commit(now, entropy, commit),
             IkeOutput::Event(event) => {
-                self.counts.ike(&event);
+                let told = self.counts.ike(now, &event);
                 if let ike::Event::ReplayCounterSync {
                     children, delta, ..
                 } = &event
@@ -51,7 +51,9 @@ impl Gateway {
                     self.leap(children, *delta);
                 }
                 self.log_ike_keys(&event);
-                self.outputs.push_back(Output::Event(Event::Ike(event)));
+                if told {
+                    self.outputs.push_back(Output::Event(Event::Ike(event)));
+                }
             }
         }
     }
@@ -69,8 +71,15 @@ impl Gateway {
                 base,
                 objects,
             } => self.lead(now, entropy, epoch, base, objects),
-            SyncOutput::StepDown { reason } => self.step_down(reason),
+            SyncOutput::StepDown { reason } => self.step_down(now, reason),
             SyncOutput::Drain => self.start_drain(now),
+            SyncOutput::Retrieve { from, spi } => self.answer_for(now, entropy, from, spi),
+            SyncOutput::Retrieved {
+                object,
+                version,
+                body,
+                ..
+            } => self.adopt(now, entropy, IkeSpi(object.0), version, &body),
             SyncOutput::Late { packets, .. } => self.take_late(now, packets),
             SyncOutput::Lease { sa, lease } => self.raise(sa, lease),
             SyncOutput::Committed {
@@ -130,7 +139,9 @@ impl Gateway {
 
     pub(super) fn raise(&mut self, sa: SaId, lease: Lease) {
         if let Some(carried) = self.children.get(sa) {
+            let before = carried.cell.limit();
             carried.cell.raise(lease);
+            self.enter_grant(sa, before, None);
         }
     }
 

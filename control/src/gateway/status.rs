@@ -163,7 +163,7 @@ impl Gateway {
             spi_out: child.outbound_spi.to_string(),
             installed: child.installed_ago.as_secs(),
             rekey_time: child.rekeying_in.map(|time| time.as_secs()),
-            life_time: None,
+            life_time: child.ending_in.map(|time| time.as_secs()),
             bytes_in: counters.bytes_in,
             packets_in: counters.packets_in,
             used_in: carried.and_then(|carried| ago(carried.used_in)),
@@ -237,6 +237,7 @@ impl Gateway {
             .unwrap_or_default();
         let gateway = [
             ("inject_full", self.dataplane.inject_full()),
+            ("unknown_spi_at_takeover", self.late.counts.unknown),
             ("late_expired", self.late.counts.expired),
             ("late_malformed", self.late.counts.malformed),
             ("sync_unknown_sender", link.unknown_sender),

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
+use hitless_dataplane::parcel::Parcel;
 use hitless_sa::{Entropy, Instant, SaId, Spi, Workers};
 use hitless_sync::Input as SyncInput;
 
@@ -114,6 +115,9 @@ impl Gateway {
         self.children
             .of_remote(source, |carried| carried.silence.foreign(now));
         let ours = self.settings.owner(spi).is_some();
+        if ours && self.dataplane.leading() {
+            self.ask_for(now, entropy, spi);
+        }
         if ours && self.dataplane.leading() && self.foreign.note(now, source, spi) {
             self.tell_ike(now, entropy, Input::UnknownSpi { source, spi });
         }
@@ -184,6 +188,10 @@ impl Gateway {
             work += 1;
             if self.late.forwards() {
                 self.forward_late(now, entropy, &packet);
+                continue;
+            }
+            if Parcel::parse(&packet).is_some() {
+                self.take_early(now, &packet);
                 continue;
             }
             match punt::ike_datagram(&packet) {

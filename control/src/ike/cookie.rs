@@ -1,4 +1,8 @@
 //! Cookies against floods of IKE_SA_INIT requests from forged addresses (RFC 7296 section 2.6).
+//!
+//! Each member has secrets of its own: a peer whose cookie is of the member that died is asked for
+//! another one, which costs it a round trip. Secrets that a standby could make, too, would have to
+//! come from the cluster's secret, and every stranger has a cookie to try guesses of that at.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -56,9 +60,11 @@ impl Cookies {
 
     /// Whether it brought back one of ours.
     pub fn verify(&self, remote: SocketAddr, spi: IkeSpi, nonce: &[u8], brought: &[u8]) -> bool {
-        self.secrets
-            .iter()
-            .any(|(version, secret)| equal(&cookie(*version, secret, remote, spi, nonce), brought))
+        let mut secrets = self.secrets.iter();
+        let named = secrets.find(|(version, _)| brought.first() == Some(version));
+        named.is_some_and(|(version, secret)| {
+            equal(&cookie(*version, secret, remote, spi, nonce), brought)
+        })
     }
 }
 

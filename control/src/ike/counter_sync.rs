@@ -87,17 +87,22 @@ pub(super) fn uniform_esn(connection: &Connection) -> bool {
     esn.all(|e| Some(e) == first)
 }
 
+fn synchronises_replay(connection: &Connection) -> bool {
+    uniform_esn(connection) && !connection.roads.withheld.replay_counter_sync
+}
+
 /// What we assert in IKE_AUTH (R5: as responder only what the initiator did).
 pub(super) fn capabilities(connection: &Connection, peer: Option<&Contents<'_>>) -> Vec<Payload> {
     let wanted = |kind| peer.is_none_or(|contents| contents.has(kind));
+    let withheld = connection.roads.withheld;
     let mut payloads = Vec::new();
-    if wanted(NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED) {
+    if wanted(NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED) && !withheld.message_id_sync {
         payloads.push(Payload::notify(
             NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED,
             &[],
         ));
     }
-    if wanted(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED) && uniform_esn(connection) {
+    if wanted(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED) && synchronises_replay(connection) {
         let kind = NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED;
         payloads.push(Payload::notify(kind, &[]));
     }
@@ -106,9 +111,11 @@ pub(super) fn capabilities(connection: &Connection, peer: Option<&Contents<'_>>)
 
 /// The capabilities of an IKE SA: what both asserted (R6).
 pub(super) fn negotiated(connection: &Connection, peer: &Contents<'_>) -> (bool, bool) {
+    let withheld = connection.roads.withheld;
     (
-        peer.has(NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED),
-        peer.has(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED) && uniform_esn(connection),
+        peer.has(NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED) && !withheld.message_id_sync,
+        peer.has(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED)
+            && synchronises_replay(connection),
     )
 }
 
@@ -334,7 +341,7 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     }
     let (rounds, delta, next) = (sync.rounds + 1, sync.delta, above(sync.values.send));
     if rounds == ROUNDS {
-        return ike.destroy(turn, "no answer to the synchronisation");
+        return ike.lose(turn, "no answer to the synchronisation");
     }
     send(ike, turn, next, delta, rounds);
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use super::contents::Contents;
+use super::crowd::{LONGEST_FIRST_REQUEST, Request, Source, Verdict};
 use super::engine::Engine;
 use super::established::{IkeSa, State};
 use super::initial::{Admission, Initiator, Progress, Responder, stateless};
@@ -36,8 +37,16 @@ impl Engine {
         if !self.leading {
             return self.dropped(path, "standing by");
         }
+        if datagram.len() > LONGEST_FIRST_REQUEST && is_long_first_request(datagram) {
+            return self.dropped(path, "IKE_SA_INIT too long");
+        }
         match parse(datagram) {
-            Ok(Parsed::Clear { header, payloads }) if header.exchange == Exchange::IkeSaInit => {
+            Ok(Parsed::Clear { header, payloads })
+                if matches!(
+                    header.exchange,
+                    Exchange::IkeSaInit | Exchange::IkeSessionResume
+                ) =>
+            {
                 self.init(now, entropy, path, &header, &payloads, datagram);
             }
             Ok(Parsed::Clear { header, payloads }) => {
@@ -103,7 +112,12 @@ impl Engine {
             return self.dropped(path, "IKE_SA_INIT from elsewhere");
         }
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        initiator.init_response(&mut turn, path, header, payloads, datagram);
+        match header.exchange {
+            Exchange::IkeSessionResume => {
+                initiator.resume_response(&mut turn, path, header, payloads, datagram);
+            }
+            _ => initiator.init_response(&mut turn, path, header, payloads, datagram),
+        }
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         self.timers.set(initiator.spi, Some(initiator.deadline()));
@@ -120,11 +134,7 @@ impl Engine {
         payloads: &[Payload],
         datagram: &[u8],
     ) {
-        let name = (path.remote, header.initiator_spi);
-        let known = self
-            .half_open
-            .get(&name)
-            .and_then(|spi| self.responders.get(spi));
+        let known = self.half_open.named(path.remote, header.initiator_spi);
         if let Some(responder) = known {
             // RFC 7296 section 2.1: a repetition gets the same answer; another request from the
             // same place must not disturb the first.
@@ -136,23 +146,15 @@ impl Engine {
             }
             return;
         }
-        if self.responders.len() >= self.settings.half_open_limit {
-            return self.dropped(path, "too many half-open IKE SAs");
-        }
-        let contents = Contents::of(payloads);
-        // RFC 7296 section 2.6: the more a request costs us, the earlier we are busy.
-        let method = contents.key_exchange.map(|(method, _)| method);
-        let costly = method
-            .and_then(KeyExchangeMethod::from_number)
-            .is_some_and(KeyExchangeMethod::is_costly);
-        let calm = self.settings.half_open_limit / if costly { 8 } else { 2 };
-        if self.responders.len() >= calm
-            && !self.brought_cookie(now, entropy, path, header, &contents)
-        {
+        if !self.admits(now, entropy, path, header, &Contents::of(payloads)) {
             return;
         }
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let admission = Responder::admit(
+        let answer = match header.exchange {
+            Exchange::IkeSessionResume => Responder::resume,
+            _ => Responder::admit,
+        };
+        let admission = answer(
             &mut turn,
             &self.connections,
             path,
@@ -163,15 +165,14 @@ impl Engine {
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         if let Admission::HalfOpen(responder) = admission {
-            self.half_open.insert(name, responder.spi);
             self.timers.set(responder.spi, Some(responder.expires));
-            self.responders.insert(responder.spi, *responder);
+            self.half_open.insert(*responder);
         }
     }
 
-    /// RFC 7296 section 2.6: under load an initiator must first show that it receives at its
-    /// address; until then nothing is kept of it.
-    fn brought_cookie(
+    /// Whether a first request is to be served now. Else it was dropped, or a cookie was demanded
+    /// of it (RFC 7296 section 2.6), for which nothing is kept.
+    fn admits(
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
@@ -183,15 +184,38 @@ impl Engine {
             self.dropped(path, "IKE_SA_INIT without nonce");
             return false;
         };
-        let brought = contents.notify(NotifyKind::COOKIE);
         let spi = header.initiator_spi;
-        if brought.is_some_and(|c| self.cookies.verify(path.remote, spi, nonce, &c.data)) {
-            return true;
-        }
-        if let Some(cookie) = self.cookies.issue(now, entropy, path.remote, spi, nonce) {
-            let demand = Payload::notify(NotifyKind::COOKIE, &cookie);
-            let answer = stateless(path, header, demand);
-            self.outputs.push_back(Output::Transmit(answer));
+        let brought = contents.notify(NotifyKind::COOKIE);
+        let verified =
+            brought.is_some_and(|c| self.cookies.verify(path.remote, spi, nonce, &c.data));
+        let method = contents.key_exchange.map(|(method, _)| method);
+        let method = method.and_then(KeyExchangeMethod::from_number);
+        let source = Source::of(path.remote.ip());
+        let request = Request {
+            source,
+            verified,
+            costly: method.is_some_and(KeyExchangeMethod::is_costly),
+            half_open: self.half_open.len(),
+            of_source: self.half_open.of(source),
+        };
+        match self.crowd.judge(now, &self.settings.limits, request) {
+            Verdict::Serve => return true,
+            Verdict::Drop(reason) => self.dropped(path, reason),
+            Verdict::DemandCookie => {
+                self.dropped(
+                    path,
+                    match brought {
+                        Some(_) => "not a cookie of ours",
+                        None => "cookie demanded",
+                    },
+                );
+                let cookie = self.cookies.issue(now, entropy, path.remote, spi, nonce);
+                if let Some(cookie) = cookie {
+                    let demand = Payload::notify(NotifyKind::COOKIE, &cookie);
+                    let answer = stateless(path, header, demand);
+                    self.outputs.push_back(Output::Transmit(answer));
+                }
+            }
         }
         false
     }
@@ -220,7 +244,7 @@ impl Engine {
             });
             return self.bury(now, ours, datagram);
         }
-        if let Some(responder) = self.responders.get(&ours) {
+        if let Some(responder) = self.half_open.get(ours) {
             if responder.remote_spi != theirs {
                 return self.dropped(path, "unknown IKE SA");
             }
@@ -244,12 +268,18 @@ impl Engine {
         header: &Header,
         message: (Option<FragmentPlace>, &[u8]),
     ) {
-        let Some(mut responder) = self.responders.remove(&spi) else {
+        let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+        let connections = &self.connections;
+        let most = self.settings.limits.waiting_fragments;
+        let progress = self.half_open.with(spi, most, |responder| {
+            responder.protected_request(&mut turn, connections, path, header, message)
+        });
+        let Some((mut progress, given_up)) = progress else {
             return;
         };
-        let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let mut progress =
-            responder.protected_request(&mut turn, &self.connections, path, header, message);
+        for _ in 0..given_up {
+            turn.drop(path.remote, "too many fragments for half-open IKE SAs");
+        }
         let mut results = turn.finish();
         if let Progress::Established(ike) = &progress
             && !results
@@ -264,24 +294,21 @@ impl Engine {
             let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
             let kind = NotifyKind::AUTHENTICATION_FAILED;
             let reason = "the peer has an IKE SA, which is kept".to_owned();
-            responder.turn_away(&mut turn, path, message.1, kind, reason);
+            self.half_open.with(spi, most, |responder| {
+                responder.turn_away(&mut turn, path, message.1, kind, reason);
+            });
             (results, progress) = (turn.finish(), Progress::Waiting);
         }
         self.emit(std::mem::take(&mut results.immediate), Vec::new());
         match progress {
-            Progress::Waiting => {
-                self.emit(Vec::new(), results.events);
-                self.responders.insert(spi, responder);
-            }
+            Progress::Waiting => self.emit(Vec::new(), results.events),
             Progress::Established(ike) => {
-                self.half_open
-                    .remove(&(responder.path.remote, responder.remote_spi));
+                self.half_open.remove(spi);
                 self.settle(now, entropy, *ike, results);
             }
             Progress::Failed => {
                 self.emit(Vec::new(), results.events);
-                self.half_open
-                    .remove(&(responder.path.remote, responder.remote_spi));
+                self.half_open.remove(spi);
                 self.timers.set(spi, None);
             }
         }
@@ -324,10 +351,7 @@ impl Engine {
         entropy: &mut dyn Entropy,
         spi: IkeSpi,
     ) {
-        if let Some(responder) = self.responders.remove(&spi) {
-            self.half_open
-                .remove(&(responder.path.remote, responder.remote_spi));
-        }
+        self.half_open.remove(spi);
         let Some(mut initiator) = self.initiators.remove(&spi) else {
             return;
         };
@@ -420,8 +444,9 @@ impl Engine {
     ) {
         // RFC 7296 section 2.4: only if this is our one IKE SA with the peer.
         let initial_contact = self.is_first_contact(&connection);
+        let held = self.ticket(now, &connection);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let initiator = Initiator::start(&mut turn, connection, child, initial_contact);
+        let initiator = Initiator::start(&mut turn, connection, child, initial_contact, held);
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         if let Some(initiator) = initiator {
@@ -462,10 +487,22 @@ impl Engine {
     }
 }
 
+/// Something in clear that nobody has a reason to make long.
+fn is_long_first_request(datagram: &[u8]) -> bool {
+    Header::parse(datagram).is_ok_and(|header| {
+        matches!(
+            header.exchange,
+            Exchange::IkeSaInit | Exchange::IkeSessionResume
+        )
+    })
+}
+
 /// An IKE_SA_INIT request.
 fn is_first_request(header: &Header) -> bool {
-    header.exchange == Exchange::IkeSaInit
-        && header.initiator
+    matches!(
+        header.exchange,
+        Exchange::IkeSaInit | Exchange::IkeSessionResume
+    ) && header.initiator
         && !header.response
         && header.responder_spi == IkeSpi(0)
         && header.message_id.0 == 0

@@ -16,16 +16,18 @@ use crate::keylog::KeyLines;
 use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
+use super::crowd::Crowd;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError, Imported};
 use super::fragments;
 use super::graves::Graves;
 use super::index::Index;
-use super::initial::{Initiator, Responder};
+use super::initial::{HalfOpen, Initiator};
 use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
+use super::resume::Held;
 use super::resuming::Resuming;
 use super::sessions::crash::Shown;
 use super::settings::{Connection, EngineSettings};
@@ -71,6 +73,11 @@ pub enum Input<'a> {
         ike: IkeSpi,
         local: IpAddr,
     },
+    /// Send a client to another gateway (RFC 5685 section 5).
+    Redirect {
+        ike: IkeSpi,
+        to: IpAddr,
+    },
     /// Ask the peer for a sign of life.
     Liveness(IkeSpi),
     /// Authenticated inbound ESP was seen on this Child SA.
@@ -109,9 +116,8 @@ pub struct Engine {
     pub(super) passive: BTreeMap<IkeSpi, IkeSa>,
     pub(super) resuming: Resuming,
     pub(super) initiators: BTreeMap<IkeSpi, Initiator>,
-    pub(super) responders: BTreeMap<IkeSpi, Responder>,
-    /// Half-open IKE SAs by what an IKE_SA_INIT request names.
-    pub(super) half_open: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
+    pub(super) half_open: HalfOpen,
+    pub(super) crowd: Crowd,
     pub(super) graves: Graves,
     /// Successors that were discarded at the takeover, with the version of that: the repeated
     /// exchange makes them again, and versions rise.
@@ -120,6 +126,8 @@ pub struct Engine {
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
     pub(super) shown: Shown,
+    /// For the connections whose IKE SA was lost.
+    pub(super) tickets: BTreeMap<String, Box<Held>>,
     pub(super) timers: Timers<IkeSpi>,
     pub(super) outputs: VecDeque<Output>,
 }
@@ -146,14 +154,15 @@ impl Engine {
             passive: BTreeMap::new(),
             resuming: Resuming::default(),
             initiators: BTreeMap::new(),
-            responders: BTreeMap::new(),
-            half_open: BTreeMap::new(),
+            half_open: HalfOpen::default(),
+            crowd: Crowd::new(),
             graves: Graves::default(),
             discarded: BTreeMap::new(),
             index: Index::default(),
             cookies: Cookies::new(),
             starts: Starts::new(),
             shown: Shown::default(),
+            tickets: BTreeMap::new(),
             timers: Timers::new(),
             outputs: VecDeque::new(),
         }
@@ -173,7 +182,7 @@ impl Engine {
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
             Input::TerminateChild(sa) => self.with_child(now, entropy, sa, |ike, turn| {
-                ike.terminate_child(turn, sa);
+                ike.close_child(turn, sa, false);
             }),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
@@ -184,6 +193,7 @@ impl Engine {
                 mobike::move_to(ike, turn, local);
                 ike.advance(turn);
             }),
+            Input::Redirect { ike, to } => self.task(now, entropy, ike, Task::Redirect(to)),
             Input::Liveness(ike) => self.task(now, entropy, ike, Task::Liveness),
             Input::Traffic { sa } => self.with_child(now, entropy, sa, |ike, turn| {
                 ike.heard = turn.now;
@@ -376,10 +386,10 @@ impl Engine {
         self.leading = false;
         self.sas.clear();
         self.initiators.clear();
-        self.responders.clear();
         self.half_open.clear();
         self.graves.clear();
         self.discarded.clear();
+        self.tickets.clear();
         self.index = Index::default();
         self.resuming = Resuming::default();
         self.ids.leases.clear();
@@ -525,6 +535,10 @@ impl Engine {
                 self.reauthenticate(now, entropy, &ike, children);
                 continue;
             }
+            if let Effect::Redirected(to, children) = effect {
+                self.redirected(now, entropy, &ike, to, children);
+                continue;
+            }
             others.extend(self.apply(now, &ike, effect, &mut results.changes));
         }
         others.sort_unstable();
@@ -576,9 +590,14 @@ impl Engine {
                 Vec::new()
             }
             Effect::InitialContact => self.supersede(ike),
+            Effect::Resumed(old) => self.resumed(ike, old),
+            Effect::Resumable(connection, held) => {
+                self.tickets.insert(connection, held);
+                Vec::new()
+            }
             Effect::Replace => self.replace(now, ike),
             // It needs randomness: `settle` has done it.
-            Effect::Reauthenticate(_) => Vec::new(),
+            Effect::Reauthenticate(_) | Effect::Redirected(..) => Vec::new(),
         }
     }
 

@@ -5,6 +5,7 @@
 //! (RFC 6311) and `probe.rs`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,6 +115,10 @@ pub(super) struct IkeSa {
     pub authenticated: Authenticated,
     /// What outlives it, and bounds it.
     pub session: SessionState,
+    /// The peer began it, and can be sent to another gateway (RFC 5685).
+    pub redirectable: bool,
+    /// The gateway that the peer sent us to.
+    pub redirected_to: Option<IpAddr>,
 }
 
 impl IkeSa {
@@ -260,6 +265,10 @@ impl IkeSa {
         }
         self.window.restart(turn.now);
         self.resynchronise(turn, how);
+        if let Some(to) = self.redirected_to {
+            // What the other member had begun with the new gateway ended with it.
+            self.move_on(turn, to);
+        }
         self.tick(turn);
     }
 
@@ -384,6 +393,8 @@ impl IkeSa {
             forget_at: None,
             authenticated: Authenticated::default(),
             session: SessionState::default(),
+            redirectable: false,
+            redirected_to: None,
         }
     }
 

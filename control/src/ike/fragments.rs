@@ -324,6 +324,12 @@ impl Reassembly {
         Ok(whole)
     }
 
+    /// Since when parts of a request wait for the others, and how many octets of them.
+    pub fn held(&self) -> Option<(Instant, usize)> {
+        let partial = self.request.as_ref()?;
+        Some((partial.since, partial.octets + partial.head.len()))
+    }
+
     /// When to look whether something has waited too long.
     pub fn deadline(&self) -> Option<Instant> {
         let waiting = [&self.request, &self.response].into_iter().flatten();

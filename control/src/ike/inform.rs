@@ -9,7 +9,7 @@ use super::message::{Delete, Exchange, Payload};
 use super::nat::Path;
 use super::tasks::{Pending, Task};
 use super::turn::Turn;
-use super::{counter_sync, mobike};
+use super::{counter_sync, mobike, resume};
 
 /// Answers the peer's INFORMATIONAL request; an empty one asks for liveness alone.
 pub(super) fn answer(
@@ -20,7 +20,9 @@ pub(super) fn answer(
 ) -> Vec<Payload> {
     counter_sync::replay_counters(ike, turn, contents);
     ike.take_token(turn, contents);
+    ike.take_redirect(turn, contents);
     let mut answer = mobike::answer(ike, turn, path, contents);
+    answer.extend(resume::grant(ike, turn, contents));
     let mut ours = Vec::new();
     for delete in &contents.deletes {
         match delete {
@@ -82,12 +84,13 @@ pub(super) fn delete_child(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
 }
 
 impl IkeSa {
-    /// Closes a Child SA on demand, and what would take its place.
-    pub fn terminate_child(&mut self, turn: &mut Turn<'_>, id: SaId) {
+    /// Closes a Child SA on demand, and what would take its place; `again` if it may be started
+    /// anew.
+    pub fn close_child(&mut self, turn: &mut Turn<'_>, id: SaId, again: bool) {
         let Some(child) = self.child_mut(id) else {
             return;
         };
-        child.terminated = true;
+        child.terminated |= !again;
         self.queue.retain(|s| s.task != Task::RekeyChild(id));
         self.schedule(turn.now, Task::DeleteChild(id));
         turn.dirty = true;

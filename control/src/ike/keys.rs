@@ -86,6 +86,14 @@ impl IkeKeys {
         self.rekey(&self.proposal, inputs, shared, &[])
     }
 
+    /// The keys of a resumed IKE SA: SKEYSEED = prf(SK_d (old), "Resumption" | Ni | Nr), with the
+    /// PRF that was negotiated then (RFC 5723 section 5.1).
+    pub fn resume(proposal: &IkeProposal, inputs: &Inputs<'_>, sk_d: &[u8]) -> IkeKeys {
+        let (ni, nr) = (inputs.initiator_nonce, inputs.responder_nonce);
+        let seed = prf(proposal.prf, sk_d, &[b"Resumption", ni, nr]);
+        IkeKeys::expand(proposal, inputs, &seed)
+    }
+
     /// The same keys after a PPK was mixed in: SK_d, SK_pi and SK_pr become prf+(PPK, SK_d) and so
     /// on; what protects messages stays (RFC 8784 section 3).
     #[must_use]

@@ -13,8 +13,10 @@
 //!
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
-//! `counter_sync.rs` (RFC 6311). `takeover.rs` decides how a new active member resumes, `resuming.rs`
-//! when, `graves.rs` keeps the last answers of IKE SAs that are no more.
+//! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `takeover.rs` decides how a
+//! new active member resumes, `resuming.rs` when, `graves.rs` keeps the last answers of IKE SAs that are no more,
+//! `sessions/` bounds them in time and finds out when a peer has lost one (RFC 6290), `resume/`
+//! brings it back (RFC 5723).
 
 mod asked;
 pub mod auth;
@@ -23,6 +25,7 @@ mod contents;
 mod cookie;
 mod counter_sync;
 mod create;
+mod crowd;
 pub mod crypto;
 mod dispatch;
 mod ends;
@@ -44,7 +47,10 @@ mod output;
 mod probe;
 pub mod proposal;
 mod receive;
+mod redirect;
 mod rekey;
+mod reload;
+mod resume;
 mod resuming;
 pub mod sessions;
 pub mod settings;

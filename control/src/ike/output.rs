@@ -110,6 +110,11 @@ pub enum Event {
         ike: IkeSpi,
         connection: String,
     },
+    /// The peer came back with a ticket (RFC 5723).
+    IkeResumed {
+        old: IkeSpi,
+        new: IkeSpi,
+    },
     IkeDeleted {
         ike: IkeSpi,
         connection: String,

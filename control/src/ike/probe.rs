@@ -24,6 +24,8 @@ const SPAN: usize = 16;
 const SPACING: Duration = Duration::from_millis(200);
 /// Rounds over all probes before the peer counts as dead.
 const ROUNDS: u32 = 4;
+/// The same if it has been silent for a minute already.
+const LAST_ROUNDS: u32 = 2;
 
 /// Probes sent so far. Those that are sent again are the same bytes.
 #[derive(Clone, PartialEq, Eq)]
@@ -34,6 +36,7 @@ pub(super) struct Probe {
     next_at: Instant,
     position: usize,
     rounds: u32,
+    most: u32,
 }
 
 impl Probe {
@@ -44,6 +47,7 @@ impl Probe {
             next_at: now,
             position: 0,
             rounds: 0,
+            most: ROUNDS,
         }
     }
 
@@ -53,6 +57,11 @@ impl Probe {
             sent,
             ..Probe::new(now)
         }
+    }
+
+    /// The peer has not answered for long: if it lives, it answers soon.
+    pub fn hurry(&mut self) {
+        self.most = LAST_ROUNDS;
     }
 
     pub fn deadline(&self) -> Option<Instant> {
@@ -72,8 +81,8 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     if probe.position == SPAN {
         probe.position = 0;
         probe.rounds += 1;
-        if probe.rounds == ROUNDS {
-            return ike.destroy(turn, "no answer to any probe");
+        if probe.rounds >= probe.most {
+            return ike.lose(turn, "no answer to any probe");
         }
     }
     if let Some((_, first)) = probe.sent.first().filter(|_| probe.position > 0) {

@@ -243,6 +243,7 @@ impl IkeSa {
         mobike::heard_from(self, turn, path);
         turn.dirty = true;
         let contents = Contents::of(payloads);
+        self.take_ticket(turn, &contents);
         if let Some(size) = contents.window_size() {
             self.window.peer_allows(size);
         }

@@ -259,8 +259,11 @@ fn successor(
     );
     successor.authenticated = ike.authenticated.clone();
     successor.predecessor = Some(ike.local_spi);
+    successor.session.ticket = ike.session.ticket.clone();
+    successor.session.resumed = ike.session.resumed;
     successor.addresses = ike.addresses.clone();
     successor.mobike = ike.mobike.clone();
+    successor.redirectable = ike.redirectable;
     successor
 }
 

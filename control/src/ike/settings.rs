@@ -24,15 +24,65 @@ pub struct EngineSettings {
     pub secrets: Vec<Secret>,
     /// What crash tokens are made with.
     pub cluster_secret: ClusterSecret,
-    /// Half-open IKE SAs that are kept at most; beyond half of it cookies are demanded, and
-    /// for MODP groups beyond an eighth.
-    pub half_open_limit: usize,
+    /// What strangers may cost.
+    pub limits: Limits,
     /// First retransmission after this long; then it doubles (RFC 7296 section 2.4).
     pub retransmit_timeout: Duration,
     /// Retransmissions before the peer counts as dead.
     pub retransmit_tries: u32,
     /// By which certificates are valid; `Engine::set_time_of_day` keeps it.
     pub time_of_day: TimeOfDay,
+}
+
+/// `[ike]`: what those may cost that are not authenticated. The names are strongSwan's (`charon.*`)
+/// where it has them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Half-open IKE SAs at most; no more are begun.
+    pub init_limit_half_open: usize,
+    /// A half-open IKE SA that a peer began is dropped after this long.
+    pub half_open_timeout: Duration,
+    pub cookies: Cookies,
+    /// Half-open IKE SAs from which on cookies are demanded; for MODP groups a quarter of it.
+    pub cookie_threshold: usize,
+    /// The same for one address.
+    pub cookie_threshold_ip: usize,
+    /// Half-open IKE SAs of one address at most.
+    pub block_threshold: usize,
+    /// IKE_SA_INIT requests a second; 0 for any number.
+    pub init_rate: u32,
+    /// The same for one address.
+    pub init_rate_ip: u32,
+    /// Octets of fragments that wait in all half-open IKE SAs together. Their senders have done a
+    /// key exchange with us and are nobody yet.
+    pub waiting_fragments: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            init_limit_half_open: 4096,
+            half_open_timeout: Duration::from_secs(30),
+            cookies: Cookies::Busy,
+            cookie_threshold: 1024,
+            cookie_threshold_ip: 64,
+            block_threshold: 256,
+            init_rate: 2000,
+            init_rate_ip: 500,
+            waiting_fragments: 16 << 20,
+        }
+    }
+}
+
+/// `cookies = "busy" | "always" | "never"`: when an initiator must show that it receives at its
+/// address (RFC 7296 section 2.6).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Cookies {
+    /// Above the thresholds, and above half of a rate.
+    #[default]
+    Busy,
+    Always,
+    Never,
 }
 
 /// One peer, `connections.<name>`.
@@ -140,8 +190,20 @@ pub struct Roads {
     pub pools: Vec<String>,
     /// Whether IKE_AUTH makes a Child SA (RFC 6023).
     pub childless: Childless,
+    /// The gateway that clients are sent to (RFC 5685).
+    pub redirect_to: Option<IpAddr>,
+    /// `follow_redirects = false`.
+    pub ignores_redirects: bool,
     pub window_size: WindowSize,
     pub unique: Unique,
+    pub withheld: Withheld,
+}
+
+/// What of RFC 6311 is not asserted: a peer of the simulator may know one half of it, or nothing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Withheld {
+    pub message_id_sync: bool,
+    pub replay_counter_sync: bool,
 }
 
 /// `unique = never | no | replace | keep`: how many IKE SAs a peer may have.

@@ -99,6 +99,7 @@ pub struct ChildStatus {
     pub sending: bool,
     pub installed_ago: Duration,
     pub rekeying_in: Option<Duration>,
+    pub ending_in: Option<Duration>,
     pub local_ts: Vec<TrafficSelector>,
     pub remote_ts: Vec<TrafficSelector>,
 }
@@ -204,6 +205,7 @@ fn children(ike: &IkeSa, now: Instant) -> Vec<ChildStatus> {
         sending: child.sending,
         installed_ago: now.since(child.installed),
         rekeying_in: child.rekey_at.map(|at| at.since(now)),
+        ending_in: child.life_at.map(|at| at.since(now)),
         local_ts: child.sa.local_ts.clone(),
         remote_ts: child.sa.remote_ts.clone(),
     };

@@ -102,6 +102,16 @@ pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId) -> bo
     true
 }
 
+/// The same when a request was repeated in vain until now. A peer that has lost the IKE SA must not
+/// keep the tunnel down for as long again.
+pub(super) fn doubt_silence(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
+    let doubted = doubt(ike, turn);
+    if let Some(probe) = ike.probe.as_mut().filter(|_| doubted) {
+        probe.hurry();
+    }
+    doubted
+}
+
 impl Engine {
     /// The peer has a Child SA that nobody here knows: a former leader made it and died with it.
     /// We make what is missing of its connection anew, then ask the peer to delete that one, which

@@ -1,5 +1,7 @@
 //! What an IKE SA has to do, and when: requests that wait for the window, lifetimes, liveness.
 
+use std::net::IpAddr;
+
 use hitless_sa::{Instant, MessageId, SaId, Spi};
 
 use super::child::ChildState;
@@ -11,7 +13,7 @@ use super::mobike::{self, Asked, Errand};
 use super::rekey::{self, IkeOffer};
 use super::turn::Turn;
 use super::window::Due;
-use super::{counter_sync, inform, probe, takeover};
+use super::{counter_sync, inform, probe, redirect, takeover};
 
 /// Transmissions of a request that only fills a place in the peer's window.
 const FILLINGS: u32 = 3;
@@ -30,6 +32,10 @@ pub(super) enum Task {
     Mobike(Errand),
     /// Tell the peer the token of RFC 6290.
     CrashToken,
+    /// Send the client to another gateway (RFC 5685).
+    Redirect(IpAddr),
+    /// Ask for another ticket (RFC 5723).
+    AskTicket,
 }
 
 /// A task and the earliest time for it.
@@ -175,7 +181,9 @@ impl IkeSa {
                 Task::DeleteChild(id) => inform::delete_child(self, turn, id),
                 Task::DeleteSpi(spi) => inform::delete_spi(self, turn, spi),
                 Task::CrashToken => self.give_token(turn),
+                Task::AskTicket => self.ask_ticket(turn),
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
+                Task::Redirect(to) => redirect::request(self, turn, to),
                 Task::Liveness => {
                     self.request(turn, Exchange::Informational, &[], Pending::Liveness);
                 }
@@ -204,8 +212,8 @@ impl IkeSa {
                     let path = mobike::resend_path(self, id, turn.backoff().tries);
                     turn.immediate.push(path.transmit(bytes));
                 }
-                Due::Dead(_) if takeover::doubt(self, turn) => break,
-                Due::Dead(_) => return self.destroy(turn, "no answer"),
+                Due::Dead(_) if takeover::doubt_silence(self, turn) => break,
+                Due::Dead(_) => return self.lose(turn, "no answer"),
             }
         }
         if self.forget_at.is_some_and(|at| at <= turn.now) {
@@ -268,6 +276,7 @@ impl IkeSa {
         }
         self.reauthenticate(turn);
         self.end_of_life(turn);
+        self.renew_ticket(turn);
         let mut tasks = Vec::new();
         for child in &mut self.children {
             if child.rekey_at.is_some_and(|at| at <= now) {
@@ -318,6 +327,7 @@ impl IkeSa {
             delete_at,
             self.rekey_at.filter(|_| established),
             self.session.life_at.filter(|_| established),
+            self.renew_at().filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),
             queued,

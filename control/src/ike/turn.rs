@@ -1,7 +1,7 @@
 //! What one input may touch besides the IKE SA that it is for, and what comes of it.
 
 use std::collections::BTreeSet;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use hitless_sa::{Entropy, IkeSpi, Incarnation, Instant, MemberId, SaId, Spi};
@@ -12,6 +12,8 @@ use super::crypto::sk::IvCounter;
 use super::established::IkeSa;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
+use super::redirect::Redirects;
+use super::resume::{Held, Used};
 use super::settings::{EngineSettings, Pool};
 use super::tasks::Scheduled;
 use super::virtual_ip::Leases;
@@ -28,6 +30,10 @@ pub(super) struct Ids {
     spis: BTreeSet<Spi>,
     /// Virtual addresses of peers.
     pub leases: Leases,
+    /// How often gateways sent us to others.
+    pub redirects: Redirects,
+    /// Tickets of this cluster that have come back.
+    pub tickets: Used,
 }
 
 impl Ids {
@@ -39,7 +45,9 @@ impl Ids {
             ivs: IvCounter::new(member, incarnation),
             next_unique: 1,
             spis: BTreeSet::new(),
+            redirects: Redirects::default(),
             leases: Leases::new(pools),
+            tickets: Used::default(),
         }
     }
 
@@ -114,8 +122,14 @@ pub(super) enum Effect {
     InitialContact,
     /// The other IKE SAs of its peer are to be deleted.
     Replace,
+    /// This IKE SA of ours is gone, for the peer has resumed it (RFC 5723).
+    Resumed(IkeSpi),
+    /// The peer is lost, and there is a ticket for a connection.
+    Resumable(String, Box<Held>),
     /// A new IKE SA with these children is to take the place of this one.
     Reauthenticate(Vec<String>),
+    /// The same, with another gateway (RFC 5685).
+    Redirected(IpAddr, Vec<String>),
 }
 
 /// One input's worth of context and results.

@@ -13,7 +13,7 @@ use hitless_sync::Durable;
 
 use super::SyncNetwork;
 use crate::config::Config;
-use crate::gateway::{Event, Gateway, GatewaySettings, Output};
+use crate::gateway::{Event, Gateway, GatewaySettings, Granted, Output};
 use crate::keylog::KeyLines;
 
 /// Payload of a lab cable's frames.
@@ -41,6 +41,7 @@ pub struct Station {
     gateway: Gateway,
     sync_address: Option<SocketAddr>,
     keys: Vec<KeyLines>,
+    grants: Vec<Granted>,
 }
 
 impl Station {
@@ -104,6 +105,7 @@ impl Station {
                 gateway,
                 sync_address,
                 keys: Vec::new(),
+                grants: Vec::new(),
             },
             worker,
         ))
@@ -140,6 +142,7 @@ impl Station {
                     self.gateway.persisted(now, entropy, written);
                 }
                 Output::KeyLog(keys) => self.keys.push(keys),
+                Output::Granted(granted) => self.grants.push(granted),
                 Output::Event(event) => events(event),
             }
         }
@@ -149,6 +152,11 @@ impl Station {
     /// The keys of its Child SAs, if its configuration names a key log; a lab has no files.
     pub fn keys(&self) -> &[KeyLines] {
         &self.keys
+    }
+
+    /// What was granted, if its configuration names a ledger.
+    pub fn grants(&self) -> &[Granted] {
+        &self.grants
     }
 
     /// The control plane itself, for requests.

@@ -52,9 +52,9 @@ impl Switch {
         }
     }
 
-    /// Plugs another cable into a port.
-    pub fn plug(&mut self, port: usize, cable: MemoryPort) {
-        self.ports[port] = cable;
+    /// Plugs another cable into a port, and gives back the one that was there.
+    pub fn plug(&mut self, port: usize, cable: MemoryPort) -> MemoryPort {
+        std::mem::replace(&mut self.ports[port], cable)
     }
 
     /// Moves what waits at every port; returns the number of frames.

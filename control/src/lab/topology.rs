@@ -1,6 +1,7 @@
 //! Addresses and configurations of the lab's gateways, in the words that a user would write.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use crate::config::{Config, ConfigError};
@@ -13,6 +14,9 @@ pub const PEER_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 pub const HOST_A: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 10);
 /// The host behind the cluster.
 pub const HOST_B: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
+
+/// The number of the peer, or of its first member.
+const FIRST_PEER: u8 = 9;
 
 /// The addresses of one side of the gateways.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -88,6 +92,8 @@ impl Family {
 #[derive(Clone, Debug)]
 pub struct Topology {
     pub members: u8,
+    /// Members of the peer: it is a cluster as well if there are two.
+    pub peers: u8,
     /// Of the tunnel's ends.
     pub outside: Family,
     /// Of what the tunnel carries.
@@ -101,6 +107,8 @@ pub struct Topology {
     pub degraded: &'static str,
     /// Packets between two checkpoints of a cell, and the longest time.
     pub checkpoint: (u32, &'static str),
+    /// Requests that may be outstanding at once.
+    pub window_size: u32,
 }
 
 impl Topology {
@@ -108,6 +116,7 @@ impl Topology {
     pub fn new(members: u8, secret: String) -> Topology {
         Topology {
             members,
+            peers: 1,
             outside: Family::V4,
             inside: Family::V4,
             secret,
@@ -117,21 +126,13 @@ impl Topology {
             takeover: "auto",
             degraded: "rekey",
             checkpoint: (1000, "50ms"),
+            window_size: 1,
         }
     }
 
     /// The configuration of a member, which answers.
     pub fn member(&self, member: u8) -> Result<Config, ConfigError> {
-        let list = (1..=self.members).map(|id| {
-            let (priority, address) = (200 - id, sync_address(id));
-            format!("{{ id = {id}, priority = {priority}, sync_addr = \"{address}\" }}")
-        });
-        let list = list.collect::<Vec<_>>().join(", ");
-        let cluster = format!(
-            "name = \"lab\"\nid = {member}\nmembers = [{list}]\nsecret = \"{}-cluster\"\n\
-             hold = \"1s\"\ndegraded = \"{}\"\n",
-            self.secret, self.degraded
-        );
+        let cluster = self.cluster("lab", member, 1..=self.members);
         let [outside, remote] = self.outside.ends();
         let sides = Sides {
             cluster: &cluster,
@@ -145,12 +146,22 @@ impl Topology {
         self.parse(&format!("member {member}"), &sides)
     }
 
-    /// The configuration of the peer: a cluster of one, which initiates.
+    /// The configuration of the peer, which initiates: a cluster of one, or the first of two.
     pub fn peer(&self) -> Result<Config, ConfigError> {
+        self.peer_member(0)
+    }
+
+    /// The same for that one of the peer's members, from 0.
+    pub fn peer_member(&self, number: u8) -> Result<Config, ConfigError> {
+        let first = FIRST_PEER;
+        let cluster = match self.peers {
+            0 | 1 => format!("name = \"peer\"\nid = {first}\n"),
+            more => self.cluster("peer", first + number, first..=first + more - 1),
+        };
         let [remote, outside] = self.outside.ends();
         let [theirs, ours] = self.inside.networks();
         let sides = Sides {
-            cluster: "name = \"peer\"\nid = 9\n",
+            cluster: &cluster,
             outside,
             inside: self.inside.stations().peer,
             remote,
@@ -161,6 +172,20 @@ impl Topology {
         self.parse("peer", &sides)
     }
 
+    /// The section of a cluster with these members.
+    fn cluster(&self, name: &str, member: u8, all: RangeInclusive<u8>) -> String {
+        let list = all.map(|id| {
+            let (priority, address) = (200 - id, sync_address(id));
+            format!("{{ id = {id}, priority = {priority}, sync_addr = \"{address}\" }}")
+        });
+        let list = list.collect::<Vec<_>>().join(", ");
+        format!(
+            "name = \"{name}\"\nid = {member}\nmembers = [{list}]\nsecret = \"{}-{name}-cluster\"\n\
+             hold = \"1s\"\ndegraded = \"{}\"\n",
+            self.secret, self.degraded
+        )
+    }
+
     fn parse(&self, name: &str, sides: &Sides<'_>) -> Result<Config, ConfigError> {
         let Topology {
             secret,
@@ -169,6 +194,7 @@ impl Topology {
             dpd_delay,
             takeover,
             checkpoint: (packets, interval),
+            window_size,
             ..
         } = self;
         let Sides {
@@ -202,6 +228,7 @@ local = {{ auth = "psk", id = "{}" }}
 remote = {{ auth = "psk", id = "{}" }}
 dpd_delay = "{dpd_delay}"
 takeover = "{takeover}"
+window_size = {window_size}
 [connections.tunnel.children.net]
 esp_proposals = ["{esp_proposal}"]
 local_ts = ["{}"]

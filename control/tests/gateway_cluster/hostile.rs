@@ -361,14 +361,14 @@ fn a_flood_of_punted_packets_stalls_neither_leases_nor_heartbeats() {
 }
 
 /// Frames with IKE from a port of the outside switch.
-fn ike_frames(world: &World, port: usize) -> Vec<Vec<u8>> {
+pub fn ike_frames(world: &World, port: usize) -> Vec<Vec<u8>> {
     let frames = world.outside.capture().iter().filter(|c| c.port == port);
     let ike = frames.filter(|c| c.frame.get(14 + 9) == Some(&17));
     ike.map(|c| c.frame.clone()).collect()
 }
 
 /// Makes the IPv4 header's checksum right and takes the UDP checksum away (RFC 768).
-fn checksums(frame: &mut [u8]) {
+pub fn checksums(frame: &mut [u8]) {
     if frame.get(23) == Some(&17) && frame.len() >= 14 + 20 + 8 {
         frame[14 + 26..14 + 28].fill(0);
     }

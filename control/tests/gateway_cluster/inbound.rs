@@ -90,11 +90,11 @@ fn rfc6311_section_5_2_the_delta_that_cluster_status_shows_is_the_one_that_is_as
     );
     world.until("a takeover", |world| world.leader() == Some(successor));
     let asked = |event: &Event| match event {
-        Event::Ike(ike::Event::ReplayCounterSyncSent { delta, .. }) => Some(*delta),
+        Event::Ike(ike::Event::ReplayCounterSync { delta, .. }) => Some(*delta),
         _ => None,
     };
     world.until("the question", |world| {
-        world.happened(successor, |event| asked(event).is_some())
+        world.happened(PEER, |event| asked(event).is_some())
     });
     world.run(Duration::from_secs(2));
     let deltas: Vec<u64> = world

@@ -2,6 +2,7 @@
 
 mod families;
 mod fitness;
+mod flood;
 mod held;
 mod hostile;
 mod idle;
@@ -9,6 +10,7 @@ mod inbound;
 mod metrics;
 mod roads;
 mod roles;
+mod sessions;
 mod several;
 mod switchover;
 mod takeover;

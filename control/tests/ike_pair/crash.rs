@@ -243,6 +243,8 @@ fn rfc3948_section_2_3_an_ike_sa_without_child_sa_keeps_its_nat_mapping() {
     assert_eq!(world.hosts[A].sad.len(), 0);
     assert_eq!(keepalives(&world, A), 4);
     assert_eq!(keepalives(&world, B), 0);
+    // It would start what was terminated.
+    world.hosts[A].settings.connections[0].children[0].start = false;
     world.fail_over(A, Resume::Exact);
     world.run(SECOND * 41);
     assert!(keepalives(&world, A) >= 6, "the successor goes on");

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hitless::ike::settings::Cookies;
 use hitless::ike::{Event, Input};
 use hitless_sa::Mode;
 use zeroize::Zeroizing;
@@ -61,7 +62,7 @@ fn tries_the_group_that_the_responder_wants_rfc7296_1_3() {
 #[test]
 fn brings_back_the_cookie_that_is_demanded_under_load_rfc7296_2_6() {
     let mut b = settings(B);
-    b.half_open_limit = 1; // half of it is zero: always under load
+    b.limits.cookies = Cookies::Always;
     let mut world = World::new(4, settings(A), b);
     world.run(SECOND);
     world.assert_agreement(1);
@@ -72,7 +73,7 @@ fn brings_back_the_cookie_that_is_demanded_under_load_rfc7296_2_6() {
 #[test]
 fn the_half_open_table_is_bounded() {
     let mut b = settings(B);
-    b.half_open_limit = 4;
+    b.limits.cookie_threshold = 2;
     let mut world = World::new(5, settings(A), b);
     let first = world.intercept().remove(0);
     for spi in 1..50u8 {

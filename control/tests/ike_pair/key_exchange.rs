@@ -1,6 +1,7 @@
 //! Key exchange methods, ciphers and PRFs of the IKE SA; additional key exchanges (RFC 9370) in
 //! IKE_INTERMEDIATE (RFC 9242).
 
+use hitless::ike::settings::Cookies;
 use hitless::ike::{Event, Input, Resume};
 
 use crate::world::{A, B, SECOND, World, settings};
@@ -131,8 +132,8 @@ fn rfc7296_section_2_6_modp_needs_a_cookie_early_and_x25519_does_not() {
         let mut both = [settings(A), settings(B)];
         for settings in &mut both {
             settings.connections[0].proposals = vec![proposal.parse().unwrap()];
-            // An eighth is none at all, and a half is three.
-            settings.half_open_limit = 7;
+            // A quarter is none at all.
+            settings.limits.cookie_threshold = 3;
         }
         let [a, b] = both;
         let mut world = World::new(6, a, b);
@@ -152,7 +153,7 @@ fn rfc7296_section_2_6_1_cookie_together_with_invalid_ke_payload() {
         .map(|method| format!("aes128-sha256-{method}").parse().unwrap())
         .to_vec();
     both[B].connections[0].proposals = vec!["aes128-sha256-ecp384".parse().unwrap()];
-    both[B].half_open_limit = 1;
+    both[B].limits.cookies = Cookies::Always;
     let [a, b] = both;
     let mut world = World::new(7, a, b);
     world.run(SECOND);

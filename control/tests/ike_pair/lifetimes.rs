@@ -108,11 +108,12 @@ fn limits_of_octets_and_of_time_fail_over() {
     };
     assert_eq!(limit(false), limit(true));
 
-    let mut world = with(|a| {
-        let child = &mut a.connections[0].children[0];
-        child.lifetimes.life_time = Some(SECOND * 100);
-        child.start = false;
-    });
+    let mut a = settings(A);
+    let child = &mut a.connections[0].children[0];
+    child.lifetimes.life_time = Some(SECOND * 100);
+    child.start = false;
+    let mut world = World::new(3, a, settings(B));
+    world.run(SECOND);
     // Nothing starts by itself here.
     assert!(world.hosts[A].sad.is_empty());
     world.input(
@@ -128,7 +129,12 @@ fn limits_of_octets_and_of_time_fail_over() {
     world.run(SECOND * 39);
     assert_eq!(world.hosts[A].sad.len(), 1, "not yet");
     world.run(SECOND * 3);
-    assert_eq!(world.hosts[A].sad.len(), 0, "and not later");
+    assert_eq!(
+        world.hosts[A].sad.len(),
+        0,
+        "and not later: {:?}",
+        world.hosts[A].events
+    );
 }
 
 #[test]

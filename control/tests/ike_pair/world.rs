@@ -9,7 +9,7 @@ use std::time::Duration;
 use hitless::ike::auth::{AuthSettings, TimeOfDay};
 use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
-use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
+use hitless::ike::settings::{Child, Connection, EngineSettings, Limits, Secret, Takeover};
 use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
 use hitless_sa::{
     ChildSa, Entropy, IkeSpi, Incarnation, Instant, MemberId, Mode, SaId, TrafficSelector,
@@ -179,7 +179,7 @@ pub fn settings(host: usize) -> EngineSettings {
             secret: Zeroizing::new(b"0123456789abcdef".to_vec()),
         }],
         cluster_secret: Default::default(),
-        half_open_limit: 64,
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),

@@ -35,6 +35,7 @@ use egress::Egresses;
 use flows::{Flows, Key};
 use front::{Kind, Sight};
 use inbound::Entry;
+use inner::Inner;
 use outbound::{Note, Runs};
 use record::Record;
 
@@ -52,6 +53,8 @@ pub(crate) struct Express {
     runs: Box<Runs>,
     /// Of the packets that are entering now.
     entries: Box<[Entry; BURST]>,
+    /// What those carry whose numbers are marked already.
+    inners: Box<[Inner; BURST]>,
 }
 
 impl Express {
@@ -66,6 +69,7 @@ impl Express {
             notes: Box::new([Note::default(); BURST]),
             runs: Box::default(),
             entries: Box::new([Entry::default(); BURST]),
+            inners: Box::new([Inner::default(); BURST]),
         }
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct Opening {
     pub(crate) number: SequenceNumber,
     pub(crate) high: Option<u32>,
     pub(crate) verified: bool,
+    /// Whether its number has been marked for it.
+    pub(crate) marked: bool,
 }
 
 type Openings = SmallVec<[Opening; BURST]>;
@@ -143,6 +145,7 @@ impl Worker {
                 number,
                 high: esp::high(number, sa.esn),
                 verified: false,
+                marked: false,
                 arrival,
             }),
             Err(reason) => self.frames.drop_of(&sa.counters, arrival.packet, reason),
@@ -181,6 +184,7 @@ impl Worker {
             slot,
             number,
             verified,
+            marked,
             ..
         } = opening;
         let remote = arrival.remote();
@@ -227,7 +231,11 @@ impl Worker {
             }
         }
         // 4. High water, then check-and-mark (rule R8).
-        match sa.admit(number, packet.len(), now) {
+        let admission = match marked {
+            true => Ok(sa.admit_marked(packet.len(), now)),
+            false => sa.admit(number, packet.len(), now),
+        };
+        match admission {
             Ok(Admission::Deliver) => self.deliver(now, packet, slot, departures),
             Ok(Admission::Wait) => self.park(now, packet, slot, number),
             Err(reason) => self.frames.drop_of(&sa.counters, packet, reason),
@@ -282,7 +290,7 @@ impl Worker {
             Some(spi) => {
                 self.reports.unknown_spi(now, spi, source);
                 if self.strangers && self.frames.pool.prepend(&mut packet, headers) {
-                    return self.stranger(now, packet);
+                    return self.stranger(packet);
                 }
                 DropReason::UnknownSpi
             }

@@ -92,6 +92,11 @@ impl MemoryPort {
         self.sender.full.push(frame).is_ok()
     }
 
+    /// Frames that could be sent now.
+    pub fn room(&self) -> usize {
+        self.sender.empty.slots()
+    }
+
     /// Receives the oldest frame that waits, if any.
     pub fn pop_frame(&mut self, handle: impl FnOnce(&[u8])) -> bool {
         let Ok(frame) = self.receiver.full.pop() else {

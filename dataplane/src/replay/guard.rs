@@ -128,6 +128,15 @@ impl AntiReplay {
         }
     }
 
+    /// The window in which other workers may mark too.
+    #[inline]
+    pub(crate) fn shared(&self) -> Option<&SharedWindow> {
+        match self {
+            AntiReplay::Shared(window) => Some(window),
+            _ => None,
+        }
+    }
+
     /// The highest number seen.
     #[inline]
     pub fn top(&self) -> SequenceNumber {

@@ -153,20 +153,43 @@ impl SharedWindow {
     /// Checks and marks an authenticated number; true for one caller at most.
     #[inline]
     pub fn mark(&self, number: SequenceNumber) -> bool {
-        let (n, top) = (number.0, self.top().0);
-        if top.saturating_sub(n) > self.reach {
-            return false;
-        }
-        if self.set(n, bit(n)).is_none_or(|unset| unset == 0) {
-            return false;
-        }
-        if n > top {
-            let before = self.top.fetch_max(n, Ordering::Relaxed);
-            if n > before {
-                self.leave_behind(before, n);
+        self.mark_all(&[number]) != 0
+    }
+
+    /// The same of up to 32 numbers, in their order; says which are accepted, the first in the lowest
+    /// bit. What other cores wait for is written once for all neighbours in a block, and the top once:
+    /// they may see a number marked for a moment before the top has risen to it, as they may when the
+    /// core that marks it is slow.
+    pub fn mark_all(&self, numbers: &[SequenceNumber]) -> u32 {
+        let numbers = numbers.get(..u32::BITS as usize).unwrap_or(numbers);
+        let top = self.top().0;
+        let mut highest = top;
+        let mut accepted = 0u32;
+        let mut at = 0;
+        while let Some(first) = numbers.get(at) {
+            let rest = numbers.get(at..).unwrap_or_default();
+            let (bits, members) = neighbours(rest, |n| highest.saturating_sub(n) > self.reach);
+            let mut unset = match bits {
+                0 => 0,
+                bits => self.set(first.0, bits).unwrap_or(0),
+            };
+            for number in rest.iter().take(members) {
+                // The first of two that are equal has it.
+                if unset & bit(number.0) != 0 {
+                    unset &= !bit(number.0);
+                    accepted |= 1 << at;
+                    highest = highest.max(number.0);
+                }
+                at += 1;
             }
         }
-        true
+        if highest > top {
+            let before = self.top.fetch_max(highest, Ordering::Relaxed);
+            if highest > before {
+                self.leave_behind(before, highest);
+            }
+        }
+        accepted
     }
 
     /// Sets bits in the block of number `n`; gives those that were not set before, or nothing if
@@ -249,4 +272,22 @@ impl SharedWindow {
 #[inline]
 fn bit(n: u64) -> u64 {
     1 << (n % BLOCK)
+}
+
+/// The bits of the first number and of all next to it that lie in the same block, and how many these
+/// are: one at least. One that is too old has no bit.
+#[inline]
+fn neighbours(numbers: &[SequenceNumber], too_old: impl Fn(u64) -> bool) -> (u64, usize) {
+    let mut bits = 0;
+    let mut members = 0;
+    let block = numbers.first().map(|first| first.0 / BLOCK);
+    for number in numbers {
+        let other = Some(number.0 / BLOCK) != block;
+        if other || too_old(number.0) {
+            return (bits, members.max(1));
+        }
+        bits |= bit(number.0);
+        members += 1;
+    }
+    (bits, members)
 }

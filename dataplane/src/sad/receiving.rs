@@ -173,6 +173,14 @@ impl InboundSa {
         self.window.prefetch(low);
     }
 
+    /// Asks for what another worker may have written since the last burst, and this one will.
+    #[inline]
+    pub(crate) fn prefetch_shared(&self, low: u32) {
+        if self.window.shared().is_some() {
+            self.window.prefetch(low);
+        }
+    }
+
     /// Whether an inner packet of this flow is one that this SA may carry (RFC 4301 section 5.2,
     /// step 4).
     #[inline]
@@ -211,8 +219,14 @@ impl InboundSa {
         if !self.window.mark(number) {
             return Err(DropReason::Replay);
         }
+        Ok(self.admit_marked(octets, now))
+    }
+
+    /// The same of a packet whose number has been marked for it.
+    #[inline]
+    pub(crate) fn admit_marked(&mut self, octets: usize, now: Instant) -> Admission {
         self.counters.count_packets(1, octets);
         self.last_use = now;
-        Ok(Admission::Deliver)
+        Admission::Deliver
     }
 }

@@ -6,6 +6,7 @@ pub mod arp;
 pub mod ethernet;
 pub mod icmp;
 pub mod icmpv6;
+pub(crate) mod ike;
 pub mod ip;
 pub mod ipv4;
 pub mod ipv6;

@@ -173,10 +173,15 @@ fn by_lack_of_room(bed: &mut Bed, reason: DropReason) -> bool {
     match reason {
         // Its sender is told so.
         DropReason::TooBig => bed.a.host_sends(&udp(HOST_A, HOST_B, &[1; 1465])),
-        DropReason::PuntFull => {
-            for _ in 0..257 {
+        DropReason::PuntFull | DropReason::PuntStranger => {
+            // Half of the room is for messages with both SPIs.
+            let (count, message) = match reason {
+                DropReason::PuntFull => (257, &[7; 28][..]),
+                _ => (130, &b"IKE"[..]),
+            };
+            for _ in 0..count {
                 bed.a
-                    .wire_brings(&udp_ports(STRANGER, OUTSIDE_A, 500, 500, b"IKE"));
+                    .wire_brings(&udp_ports(STRANGER, OUTSIDE_A, 500, 500, message));
                 bed.a.worker.turn(bed.now);
             }
         }
@@ -301,6 +306,7 @@ fn half(reason: DropReason) -> Half {
         | DropReason::NeighbourUnresolved
         | DropReason::NoBuffer
         | DropReason::PuntFull
+        | DropReason::PuntStranger
         | DropReason::TransmitFull
         | DropReason::NatKeepalive
         | DropReason::PathMtu

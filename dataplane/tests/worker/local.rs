@@ -205,6 +205,28 @@ fn ike_is_punted_whole_and_injected_packets_are_sent() {
 }
 
 #[test]
+fn strangers_leave_half_of_the_punt_port_to_ike_sas_that_there_are() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let stranger = udp_ports([192, 0, 2, 99], OUTSIDE_A, 500, 500, &[0; 28]);
+    let peer = udp_ports([192, 0, 2, 98], OUTSIDE_A, 500, 500, &[7; 28]);
+    for _ in 0..400 {
+        bed.a.wire_brings(&stranger);
+        bed.a.worker.turn(bed.now);
+    }
+    for _ in 0..100 {
+        bed.a.wire_brings(&peer);
+        bed.a.worker.turn(bed.now);
+    }
+    let punted = drain(&mut bed.a.handle.punt);
+    let of = |message: &Vec<u8>| punted.iter().filter(|p| *p == message).count();
+    assert_eq!(of(&peer), 100);
+    assert!((120..=130).contains(&of(&stranger)), "{}", of(&stranger));
+    let dropped = bed.a.dropped(DropReason::PuntStranger);
+    assert_eq!(dropped as usize, 400 - of(&stranger));
+}
+
+#[test]
 fn frames_to_other_stations_and_broadcasts_are_not_forwarded_rfc_1812_section_5_3_4() {
     let mut bed = Bed::new();
     bed.warm_up();

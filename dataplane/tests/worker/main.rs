@@ -12,6 +12,7 @@ mod jumbo;
 mod lane;
 mod leases;
 mod local;
+mod parcels;
 mod policy;
 mod replay;
 mod router;

@@ -21,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     };
     let plain = Setup::plain(Engine::from_environment()?.unwrap_or_default());
     let lengths = [size; IN_FLIGHT];
+    let flows = std::env::var("FLOWS").map_or(Ok(1), |flows| flows.parse())?;
     let only = std::env::var("DIRECTION").ok();
     for direction in Direction::BOTH {
         if only.as_deref().is_some_and(|only| only != direction.name()) {
@@ -30,6 +31,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         for sas in sas {
             let setup = Setup {
                 sas: *sas as u32,
+                flows,
                 ..plain
             };
             let mut bench = Bench::new(setup, direction, 0, &parts(&setup))?;

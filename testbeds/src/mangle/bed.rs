@@ -121,7 +121,8 @@ impl Bed {
         let config = Config::parse("mangle.toml", &text, Path::new("."))
             .map_err(|error| error.to_string())?;
         let mut settings = GatewaySettings::new(config).engine(Incarnation(1));
-        settings.half_open_limit = HALF_OPEN;
+        settings.limits.init_limit_half_open = HALF_OPEN;
+        settings.limits.cookie_threshold = HALF_OPEN / 2;
         let mut entropy = SeededEntropy::new(stage as u64 + 1);
         let mut bed = Bed {
             engine: Engine::new(settings),

@@ -1,16 +1,18 @@
 //! The rules of the lease protocol as a model, searched exhaustively within bounds.
 //!
 //! ```text
-//!  rules.rs (what can be left out) -> cluster.rs (members, messages, steps) -> every state
+//!  rules.rs (what can be left out) -> cluster.rs (members, messages, steps)    -> every state
+//!                                     handover.rs (the same two, looked at closely)
 //! ```
 //!
 //! With all rules no number is ever sent twice; with any one of them left out the search finds a
 //! history in which one is. The simulator (`sim/`) runs the code; this runs the thought behind it.
 //!
-//! Inbound numbers need no model of their own: what may be delivered in an epoch is the same range,
-//! from the recorded high water of the last epoch to that of this one.
+//! `cluster.rs` has two members and three, crashes, restarts, votes. `handover.rs` has the inbound
+//! mirror, the exact ends of a planned switchover, and the first grants of an SA.
 
 mod cluster;
+mod handover;
 mod rules;
 
 use std::fmt;
@@ -19,9 +21,11 @@ use serde::Serialize;
 use stateright::{Checker, HasDiscoveries, Model};
 
 use cluster::Cluster;
+use handover::Handover;
 pub use rules::Rule;
 
 const REPEATED: &str = "no number is sent twice";
+const DELIVERED: &str = "no packet is delivered twice";
 const CARRIED_ON: &str = "a successor sends";
 
 /// How far to search.
@@ -34,8 +38,10 @@ pub enum Depth {
 }
 
 /// One search.
-#[derive(Serialize, Clone, Debug)]
+#[derive(Serialize, Clone, Default, Debug)]
 pub struct Search {
+    /// With switchovers, pausing workers and inbound packets.
+    pub closely: bool,
     pub members: u8,
     pub takeovers: u8,
     pub restarts: u8,
@@ -43,7 +49,7 @@ pub struct Search {
     /// The rule left out, if any.
     pub without: Option<Rule>,
     pub states: usize,
-    /// A number was sent twice.
+    /// A number was sent twice, or a packet delivered twice.
     pub repeated: bool,
     /// Somebody took over and sent.
     pub carried_on: bool,
@@ -122,6 +128,21 @@ pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
         searches.push(search(cluster));
         searches.last().into_iter().for_each(&mut tell);
     }
+    let close = |numbers, epochs, without| Handover {
+        numbers,
+        epochs,
+        without,
+    };
+    let whole = match depth {
+        Depth::Quick => close(2, 2, None),
+        Depth::Full => close(2, 3, None),
+    };
+    searches.push(search_closely(&whole));
+    searches.last().into_iter().for_each(&mut tell);
+    for rule in Rule::CLOSER {
+        searches.push(search_closely(&close(2, 3, Some(*rule))));
+        searches.last().into_iter().for_each(&mut tell);
+    }
     for rule in Rule::ALL {
         let mut found = None;
         // The smallest bounds first: most rules are missed at once.
@@ -141,36 +162,69 @@ pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
 }
 
 fn search(cluster: &Cluster) -> Search {
-    let mut builder = cluster.clone().checker().threads(2);
-    if cluster.without.is_some() {
-        builder = builder
-            .finish_when(HasDiscoveries::AnyFailures)
-            .target_state_count(30_000_000);
-    }
-    let checker = builder.spawn_bfs().join();
-    let history = checker.discovery(REPEATED).map(|path| {
-        let steps = path.into_actions();
-        steps.iter().map(|step| format!("{step:?}")).collect()
-    });
-    Search {
+    let shape = Search {
         members: cluster.members,
         takeovers: cluster.epochs - 1,
         restarts: cluster.restarts,
         numbers: cluster.numbers,
         without: cluster.without,
+        ..Search::default()
+    };
+    explore(cluster.clone(), shape)
+}
+
+fn search_closely(model: &Handover) -> Search {
+    let shape = Search {
+        members: 2,
+        takeovers: model.epochs - 1,
+        numbers: model.numbers,
+        without: model.without,
+        closely: true,
+        ..Search::default()
+    };
+    explore(model.clone(), shape)
+}
+
+/// Visits every state, or one that should not be if a rule is left out.
+fn explore<M>(model: M, shape: Search) -> Search
+where
+    M: Model + Send + Sync + 'static,
+    M::State: Clone + PartialEq + Send + Sync + std::hash::Hash + fmt::Debug + 'static,
+    M::Action: fmt::Debug + PartialEq + Clone,
+{
+    let mut builder = model.checker().threads(2);
+    if shape.without.is_some() {
+        builder = builder
+            .finish_when(HasDiscoveries::AnyFailures)
+            .target_state_count(30_000_000);
+    }
+    let checker = builder.spawn_bfs().join();
+    let wrong = [REPEATED, DELIVERED]
+        .into_iter()
+        .find_map(|property| checker.discovery(property));
+    let history = wrong.map(|path| {
+        let steps = path.into_actions();
+        steps.iter().map(|step| format!("{step:?}")).collect()
+    });
+    Search {
         states: checker.unique_state_count(),
         repeated: history.is_some(),
         carried_on: checker.discovery(CARRIED_ON).is_some(),
         history: history.unwrap_or_default(),
+        ..shape
     }
 }
 
 impl fmt::Display for Search {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = self.without.map_or("all rules", Rule::says);
+        let all = match self.closely {
+            true => "all rules, with handovers and inbound packets",
+            false => "all rules",
+        };
+        let what = self.without.map_or(all, Rule::says);
         let found = match (self.repeated, self.carried_on) {
-            (true, _) => "a number repeated",
-            (false, true) => "no number repeated",
+            (true, _) => "a repetition",
+            (false, true) => "no repetition",
             (false, false) => "nobody took over",
         };
         let verdict = if self.as_expected() { "ok  " } else { "FAIL" };

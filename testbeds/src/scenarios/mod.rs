@@ -3,5 +3,6 @@
 pub mod certs_strongswan;
 pub mod failover_strongswan;
 pub mod ike_strongswan;
+pub mod libreswan;
 pub mod roads_strongswan;
 pub mod transfer_strongswan;

@@ -27,6 +27,26 @@ fn fate(entropy: &mut dyn Entropy, noise: &Noise, now: Instant) -> impl Iterator
     arrivals.into_iter().take(copies)
 }
 
+/// Datagrams that somebody between the members remembers.
+const OVERHEARD: usize = 64;
+
+/// Cuts the octets, or changes some of them, none before `from`.
+pub fn damage(entropy: &mut dyn Entropy, octets: &mut Vec<u8>, from: usize) {
+    let room = octets.len().saturating_sub(from).max(1);
+    for _ in 0..1 + entropy.u32() % 3 {
+        let at = from + entropy.u32() as usize % room;
+        match entropy.u32() % 4 {
+            0 => octets.truncate(at),
+            1 => octets.extend_from_slice(&[0xff; 7]),
+            _ => {
+                if let Some(octet) = octets.get_mut(at) {
+                    *octet ^= 1 << (entropy.u32() % 8);
+                }
+            }
+        }
+    }
+}
+
 /// Things on their way, in the order of their arrival.
 struct Flight<T>(BTreeMap<(Instant, u64), T>, u64);
 
@@ -120,6 +140,9 @@ pub struct SyncCables {
     arrived: BTreeMap<SocketAddr, VecDeque<(SocketAddr, Vec<u8>)>>,
     noise: Noise,
     deaf: BTreeSet<(SocketAddr, SocketAddr)>,
+    slow: BTreeMap<SocketAddr, Duration>,
+    /// What was sent last, for those who damage it.
+    overheard: VecDeque<Letter>,
     entropy: Box<dyn Entropy>,
 }
 
@@ -130,6 +153,8 @@ impl SyncCables {
             arrived: BTreeMap::new(),
             noise,
             deaf: BTreeSet::new(),
+            slow: BTreeMap::new(),
+            overheard: VecDeque::new(),
             entropy,
         }
     }
@@ -139,9 +164,23 @@ impl SyncCables {
         self.deaf.insert((from, to));
     }
 
-    /// Everything passes again.
+    /// Whatever comes from there or goes there takes so much longer.
+    pub fn slow_down(&mut self, address: SocketAddr, delay: Duration) {
+        self.slow.insert(address, delay);
+    }
+
+    /// Everything passes again, and in time.
     pub fn heal(&mut self) {
         self.deaf.clear();
+        self.slow.clear();
+    }
+
+    /// Damaged copies of what was sent last arrive.
+    pub fn garble(&mut self, now: Instant) {
+        for (from, to, mut datagram) in std::mem::take(&mut self.overheard) {
+            damage(&mut *self.entropy, &mut datagram, 0);
+            self.flight.add(now, (from, to, datagram));
+        }
     }
 
     /// No more loss; delays stay.
@@ -161,8 +200,14 @@ impl SyncNetwork for SyncCables {
         if self.deaf.contains(&(from, to)) {
             return;
         }
+        let delay = |address| self.slow.get(address).copied().unwrap_or_default();
+        let slow = delay(&from) + delay(&to);
+        if self.overheard.len() >= OVERHEARD {
+            self.overheard.pop_front();
+        }
+        self.overheard.push_back((from, to, datagram.clone()));
         for at in fate(&mut *self.entropy, &self.noise, now) {
-            self.flight.add(at, (from, to, datagram.clone()));
+            self.flight.add(at + slow, (from, to, datagram.clone()));
         }
     }
 

@@ -151,6 +151,7 @@ impl Machine {
         let works = !matches!(frozen, Some(Part::All | Part::Worker));
         let controls = !matches!(frozen, Some(Part::All | Part::Control));
         let fuse = &self.fuse;
+        let mut work = 0;
         if let Some((station, worker)) = &mut self.running {
             if works {
                 worker.turn(local);
@@ -168,9 +169,9 @@ impl Machine {
                 let mut tell = |event| events.push(event);
                 let mut network = Fused { cables, fuse };
                 let own = &mut self.entropy;
-                station.turn(local, own, &mut network, &mut tell, &mut persist);
+                work = station.turn(local, own, &mut network, &mut tell, &mut persist);
             }
-            if works && !fuse.burnt() {
+            if works && work > 0 && !fuse.burnt() {
                 worker.turn(local);
             }
         }

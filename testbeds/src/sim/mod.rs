@@ -14,7 +14,7 @@ mod cable;
 mod machine;
 mod mutants;
 mod oracle;
-mod plan;
+pub mod plan;
 mod world;
 
 use std::collections::BTreeMap;
@@ -149,6 +149,11 @@ pub fn run(wish: Wish, mut progress: impl FnMut(u64, usize)) -> Summary {
         true
     });
     summary
+}
+
+/// What a course of a plan breaks; the seed is that of chance within it.
+pub fn broken(plan: Plan, seed: u64) -> Vec<String> {
+    World::new(plan, seed, Tuning::default(), false).run()
 }
 
 /// Runs the seeds on all cores. `take` gets them in their order, and says whether to go on.

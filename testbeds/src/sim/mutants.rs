@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use hitless::gateway::Tuning;
+use hitless::ike::settings::Withheld;
 use hitless_sync::Mutant;
 use serde::Serialize;
 
@@ -40,6 +41,7 @@ const RULES: Mutant = Mutant {
     ignore_led: false,
     unacknowledged: false,
     ack_unrecorded: false,
+    no_extension: false,
     guessed_skip: None,
 };
 
@@ -49,6 +51,11 @@ const SOUND: Tuning = Tuning {
     no_floor: false,
     no_high_water: false,
     no_output_commit: false,
+    unchecked: false,
+    withheld: Withheld {
+        message_id_sync: false,
+        replay_counter_sync: false,
+    },
 };
 
 const fn sync(sync: Mutant) -> Tuning {
@@ -183,6 +190,28 @@ const ALL: &[Planted] = &[
         members: 2,
         weather: exchanges,
     },
+    Planted {
+        name: "unchecked-length",
+        says: "reads a sync datagram before it knows that it is long enough",
+        breaks: &["S7"],
+        tuning: Tuning {
+            unchecked: true,
+            ..SOUND
+        },
+        members: 2,
+        weather: garbage,
+    },
+    Planted {
+        name: "no-extension",
+        says: "no lease is ever extended",
+        breaks: &["liveness"],
+        tuning: sync(Mutant {
+            no_extension: true,
+            ..RULES
+        }),
+        members: 2,
+        weather: starving,
+    },
 ];
 
 fn small_leases(plan: &mut Plan) {
@@ -228,6 +257,20 @@ fn replays(plan: &mut Plan) {
         plan.faults.push((soon, plan::Fault::Replay));
     }
     plan.faults.sort_by_key(|(at, _)| *at);
+}
+
+/// Damaged packets from everywhere, between all faults.
+fn garbage(plan: &mut Plan) {
+    let moments: Vec<_> = plan.faults.iter().map(|(at, _)| *at).collect();
+    plan.faults
+        .extend(moments.into_iter().map(|at| (at, plan::Fault::Garbage)));
+    plan.faults.sort_by_key(|(at, _)| *at);
+}
+
+/// Nobody may replace what is used up.
+fn starving(plan: &mut Plan) {
+    small_leases(plan);
+    plan.degraded = "strict";
 }
 
 /// In the midst of each fault there is an exchange.

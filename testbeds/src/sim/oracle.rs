@@ -15,6 +15,8 @@ use hitless_sa::{Instant, Spi};
 /// IV begins (RFC 7296 sections 3.1 and 3.14).
 const NEXT_PAYLOAD: usize = 16;
 const SK: u8 = 46;
+const SKF: u8 = 53;
+const IKE_SA_INIT: u8 = 34;
 const SK_IV: usize = 28 + 4;
 /// SPIs, direction, IV.
 type SkIv = (u64, u64, bool, Vec<u8>);
@@ -47,16 +49,36 @@ pub struct Oracle {
     reigns: Vec<Reign>,
     /// The lowest and the highest number of a key that each leadership used.
     ranges: BTreeMap<u64, Ranges>,
+    /// Members of the cluster: the other machines are those of the peer.
+    members: u8,
     /// Output commit is the one rule that needs clocks, of bounded rate.
     clocks_jump: bool,
 }
 
 impl Oracle {
+    /// For a cluster of so many members.
+    pub fn new(members: u8) -> Oracle {
+        Oracle {
+            members,
+            ..Oracle::default()
+        }
+    }
+
+    fn is_peer(&self, tap: TapId) -> bool {
+        tap.0 == 0 || tap.0 > u16::from(self.members)
+    }
+
     /// A frame has left a gateway (0 is the peer) on the outside.
     pub fn sent(&mut self, now: Instant, who: u8, frame: &[u8], keys: &[(Spi, u64)]) {
         let at = Duration::from_nanos(now.0);
+        let decoded = wire::decode(frame);
+        // An error in clear answers what nobody may have sent, and is not a version of anything
+        // (RFC 7296 section 2.21).
+        if matches!(&decoded, Frame::Ike(ike) if is_complaint(ike)) {
+            return;
+        }
         self.audit.observe(TapId(u16::from(who)), at, frame);
-        match wire::decode(frame) {
+        match decoded {
             Frame::Ike(ike) => self.sealed(&ike),
             Frame::Esp(esp) => self.numbered(now, who, &esp, keys),
             _ => {}
@@ -218,19 +240,28 @@ impl Oracle {
         let (Some(before), Some(after)) = (self.reign(earlier), self.reign(later)) else {
             return false;
         };
+        let side = self.is_peer(later.tap);
         self.reigns[before + 1..=after]
             .iter()
-            .all(|reign| reign.exact)
+            .all(|reign| reign.exact || self.is_peer(reign.who) != side)
     }
 
     /// The reign in which this was sent, unless it was over.
     fn reign(&self, event: &IkeEvent) -> Option<usize> {
+        let side = self.is_peer(event.tap);
+        let of_side = |reign: &Reign| self.is_peer(reign.who) == side;
         let last = self
             .reigns
             .iter()
-            .rposition(|reign| reign.at <= event.time)?;
+            .rposition(|reign| reign.at <= event.time && of_side(reign))?;
         (self.reigns[last].who == event.tap).then_some(last)
     }
+}
+
+/// A message of an IKE SA that is not protected.
+fn is_complaint(ike: &Ike<'_>) -> bool {
+    let first = ike.message.get(NEXT_PAYLOAD).copied();
+    !matches!(first, Some(SK | SKF)) && ike.exchange != IKE_SA_INIT
 }
 
 /// What names an IKE message; two of another exchange type with one Message ID are two versions.

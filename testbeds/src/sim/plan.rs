@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hitless::ike::settings::Withheld;
 use hitless_sa::{Entropy, Lease, SequenceNumber};
 use hitless_sync::LeaseSizes;
 
@@ -50,7 +51,9 @@ pub enum Fault {
         from: u8,
         to: u8,
     },
-    /// Sync datagrams pass again.
+    /// Sync datagrams to and from the member take so much longer.
+    Slow(u8, Duration),
+    /// Sync datagrams pass again, and in time.
     Healed,
     /// The member's outside cable is pulled, or plugged in again.
     Unplugged(u8),
@@ -70,12 +73,18 @@ pub enum Fault {
     ClockJumps(u8, Duration),
     /// Somebody on the outside sends again what was sent before.
     Replay,
+    /// Somebody sends damaged copies of what was sent before, outside and between the members.
+    Garbage,
 }
 
 /// One run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub members: u8,
+    /// Members of the peer. The first is machine 0, the second the one behind the cluster's.
+    pub peers: u8,
+    /// What the peer knows not of RFC 6311.
+    pub withheld: Withheld,
     pub outside: Noise,
     pub sync: Noise,
     /// Every frame on the outside reaches everybody: two members that both believe they lead hear
@@ -95,6 +104,8 @@ pub struct Plan {
     pub degraded: &'static str,
     /// Packets between two checkpoints, and the longest time.
     pub checkpoint: (u32, &'static str),
+    /// Requests that may be outstanding at once in an IKE SA.
+    pub window_size: u32,
     /// Time between two probes.
     pub probe_every: Duration,
     /// What seems well is watched for this long: what was forgotten may come back.
@@ -148,7 +159,49 @@ impl Plan {
         if below(entropy, 4) == 0 {
             plan.aftermath = Duration::from_secs(40);
         }
+        plan.window_size = pick(entropy, &[1, 1, 1, 5]);
+        match below(entropy, 12) {
+            0 => plan.make_peer_a_cluster(entropy),
+            // A peer that knows one half of RFC 6311, or nothing of it.
+            known @ 1..=3 => {
+                plan.withheld = Withheld {
+                    message_id_sync: known != 2,
+                    replay_counter_sync: known != 1,
+                };
+            }
+            _ => {}
+        }
         plan
+    }
+
+    /// The peer fails over as well: in the same moment, or soon after (RFC 6311 appendix A.4).
+    fn make_peer_a_cluster(&mut self, entropy: &mut dyn Entropy) {
+        self.peers = 2;
+        let second = self.members + 1;
+        for _ in 0..1 + below(entropy, 3) {
+            let at = QUIET + STORM.mul_f64(f64::from(entropy.u32()) / f64::from(u32::MAX));
+            let span = Duration::from_millis(u64::from(50 + below(entropy, 800)));
+            let victim = pick(entropy, &[0, 0, second]);
+            let ours = 1 + below(entropy, u32::from(self.members)) as u8;
+            let later = Duration::from_millis(pick(entropy, &[0, 0, 20, 60]));
+            self.faults.extend([
+                (at, Fault::Crash(victim)),
+                (at + later, Fault::Crash(ours)),
+                (at + span, Fault::Restart(victim)),
+                (at + later + span, Fault::Restart(ours)),
+            ]);
+        }
+        self.faults.sort_by_key(|(at, _)| *at);
+        let last = self.faults.last().map_or(QUIET, |(at, _)| *at);
+        self.calm = last + CALM;
+    }
+
+    /// Which member of the peer that machine is; `None` if it is one of the cluster's.
+    pub fn peer(&self, who: u8) -> Option<u8> {
+        match who {
+            0 => Some(0),
+            _ => who.checked_sub(self.members).filter(|number| *number > 0),
+        }
     }
 
     /// Two members on good cables, and these faults.
@@ -157,6 +210,8 @@ impl Plan {
         let last = faults.iter().map(|(at, _)| *at).max().unwrap_or(QUIET);
         Plan {
             members,
+            peers: 1,
+            withheld: Withheld::default(),
             outside: Noise::NONE,
             sync: Noise::NONE,
             hub: false,
@@ -169,6 +224,7 @@ impl Plan {
             takeover: TAKEOVERS[0],
             degraded: "rekey",
             checkpoint: (1000, "50ms"),
+            window_size: 1,
             probe_every: Duration::from_millis(2),
             aftermath: Duration::ZERO,
         }
@@ -291,7 +347,7 @@ impl Episode {
         let cut = [deaf(member, other), deaf(other, member)];
         let healed = (at + span, Fault::Healed);
         let restarted = (at + span, Fault::Restart(member));
-        match below(entropy, 23) {
+        match below(entropy, 27) {
             0..=2 => faults.extend([(at, Fault::Crash(member)), restarted]),
             3 => {
                 // Both, in turn.
@@ -370,6 +426,27 @@ impl Episode {
                 faults.push((at, Fault::Switchover));
             }
             20 => faults.push((at, Fault::ClockJumps(member, span * 4))),
+            23 => {
+                // One after another, in quick succession.
+                let pause = Duration::from_millis(u64::from(below(entropy, 200)));
+                for number in 0..self.members {
+                    let victim = 1 + (member - 1 + number) % self.members;
+                    let dies = at + pause * u32::from(number);
+                    let returns = dies + span + pause;
+                    faults.push((dies, Fault::Crash(victim)));
+                    faults.push((returns, Fault::Restart(victim)));
+                }
+            }
+            24 => {
+                let delay = Duration::from_millis(pick(entropy, &[15, 60, 200]));
+                faults.push((at, Fault::Slow(member, delay)));
+                faults.push((at + span, Fault::Healed));
+                if below(entropy, 2) == 0 {
+                    faults.push((at + span / 2, Fault::Crash(other)));
+                    faults.push((at + span * 2, Fault::Restart(other)));
+                }
+            }
+            25..=26 => faults.extend([(at, Fault::Garbage), (at + span, Fault::Garbage)]),
             _ => faults.extend([(at, Fault::Replay), (at + span, Fault::Replay)]),
         }
     }

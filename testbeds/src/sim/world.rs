@@ -12,19 +12,19 @@ use hitless::lab::{
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_sa::{Entropy, Instant};
 
-use super::cable::{Cable, SyncCables};
+use super::cable::{Cable, SyncCables, damage};
 use super::machine::Machine;
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
 
-/// The peer is machine 0.
+/// The peer is machine 0; its second member, if it is a cluster, is behind ours.
 const PEER: u8 = 0;
-const CABLE: usize = 256;
+const CABLE: usize = 96;
 const PROBE: usize = 120;
 /// Longest step of the virtual clock.
 const STEP: Duration = Duration::from_micros(600);
 /// The same while nothing but timers of seconds is waited for.
-const PATIENT_STEP: Duration = Duration::from_millis(4);
+const PATIENT_STEP: Duration = Duration::from_millis(8);
 const PATIENT: Duration = Duration::from_millis(1500);
 /// And while the tunnel is made: before the first fault, time matters little.
 const EARLY_STEP: Duration = Duration::from_millis(2);
@@ -42,6 +42,11 @@ const ALIVE: usize = 20;
 /// Frames that a replayer remembers, and sends in one step.
 const RECORDED: usize = 3000;
 const REPLAYED: usize = 48;
+/// Frames that are damaged in one go.
+const GARBAGE: usize = 400;
+/// Where the payload of an IPv4 packet begins in a frame, and the UDP checksum.
+const PAYLOAD: usize = 34;
+const UDP_CHECKSUM: std::ops::Range<usize> = 40..42;
 /// The virtual clock starts here, as no real one starts at zero.
 pub const EPOCH: Instant = Instant(1_000_000_000);
 
@@ -64,6 +69,8 @@ pub struct World {
     machines: Vec<Machine>,
     outside: Switch,
     protected: Switch,
+    /// Between the members of the peer and host a.
+    near: Switch,
     sync: SyncCables,
     a: Host,
     b: Host,
@@ -88,23 +95,19 @@ impl World {
         let secret = format!("{:016x}{:016x}", draw.u64(), draw.u64());
         let topology = topology(&plan, secret);
         let mut sync = SyncCables::new(plan.sync, Box::new(SeededEntropy::new(draw.u64())));
-        let (peer_inside, a) = memory::link(CABLE, MTU);
-        let mut peer_inside = Some(peer_inside);
         let (mut outside_ends, mut protected_ends) = (Vec::new(), Vec::new());
+        let mut near_ends = Vec::new();
         let mut machines = Vec::new();
         let mut broken = Vec::new();
-        for who in PEER..=plan.members {
+        for who in PEER..plan.members + plan.peers {
             let (gateway_end, world_end) = memory::link(CABLE, MTU);
             let (cable_end, switch_end) = memory::link(CABLE, MTU);
             outside_ends.push(switch_end);
-            let protected = peer_inside.take().unwrap_or_else(|| {
-                let (gateway_end, switch_end) = memory::link(CABLE, MTU);
-                protected_ends.push(switch_end);
-                gateway_end
-            });
-            let (config, tuning) = match who {
-                PEER => (topology.peer(), Tuning::default()),
-                _ => (topology.member(who), tuning),
+            let (protected, switch_end) = memory::link(CABLE, MTU);
+            let peer = plan.peer(who);
+            let config = match peer {
+                Some(number) => topology.peer_member(number),
+                None => topology.member(who),
             };
             let config = match config {
                 Ok(config) => config,
@@ -113,20 +116,35 @@ impl World {
                     continue;
                 }
             };
-            let leases = plan.leases.filter(|_| who != PEER);
-            let tuning = Tuning { leases, ..tuning };
+            let tuning = match peer {
+                Some(_) => Tuning {
+                    withheld: plan.withheld,
+                    ..Tuning::default()
+                },
+                None => Tuning {
+                    leases: plan.leases,
+                    ..tuning
+                },
+            };
+            match peer {
+                Some(_) => near_ends.push(switch_end),
+                None => protected_ends.push(switch_end),
+            }
             let cable = Cable::new(world_end, cable_end, plan.outside);
             let own = SeededEntropy::new(draw.u64());
-            let drift = plan.drift[usize::from(who)];
+            let drift = plan.drift.get(usize::from(who)).copied().unwrap_or(0);
             let mut machine = Machine::new(who, config, tuning, drift, cable, own);
             let booted = machine.boot(EPOCH, vec![gateway_end, protected], &mut sync);
             broken.extend(booted.err());
             machines.push(machine);
         }
+        let (a, switch_end) = memory::link(CABLE, MTU);
+        near_ends.push(switch_end);
         let (host_b, switch_end) = memory::link(CABLE, MTU);
         protected_ends.push(switch_end);
         let mut outside = Switch::unrecorded(outside_ends);
         outside.hub = plan.hub;
+        let oracle = Oracle::new(plan.members);
         World {
             now: EPOCH,
             plan,
@@ -134,10 +152,11 @@ impl World {
             machines,
             outside,
             protected: Switch::unrecorded(protected_ends),
+            near: Switch::unrecorded(near_ends),
             sync,
             a: Host::new(a, [2, 0, 0, 0, 0xa, 1], HOST_A, PEER_INSIDE, PROBE),
             b: Host::new(host_b, [2, 0, 0, 0, 0xb, 1], HOST_B, CLUSTER_INSIDE, PROBE),
-            oracle: Oracle::default(),
+            oracle,
             recorded: Vec::new(),
             replayed: VecDeque::new(),
             next_probe: EPOCH + Duration::from_millis(300),
@@ -233,6 +252,7 @@ impl World {
         }
         self.outside.turn(self.now);
         self.protected.turn(self.now);
+        self.near.turn(self.now);
         self.a.turn(self.now);
         self.b.turn(self.now);
     }
@@ -269,9 +289,6 @@ impl World {
         if self.verbose {
             self.say(&format!("machine {who}: {event:?}"));
         }
-        if who == PEER {
-            return;
-        }
         self.oracle.said(self.now, who, event);
         if let Event::Leads {
             inherits: true,
@@ -293,6 +310,7 @@ impl World {
             Fault::Restart(who) => self.restart(who),
             Fault::ShutDown(who) => self.machine(who).shut_down(now),
             Fault::Deaf { from, to } => self.sync.deafen(sync_address(from), sync_address(to)),
+            Fault::Slow(who, delay) => self.sync.slow_down(sync_address(who), delay),
             Fault::Healed => self.sync.heal(),
             Fault::Unplugged(who) => self.machine(who).outside.plugged = false,
             Fault::Plugged(who) => self.machine(who).outside.plugged = true,
@@ -312,7 +330,31 @@ impl World {
             Fault::ClusterRekeysChild => self.rekey(false, false),
             Fault::ClusterRekeysIke => self.rekey(false, true),
             Fault::Replay => self.replayed.extend(self.recorded.iter().cloned()),
+            Fault::Garbage => self.damage_all(now),
         }
+    }
+
+    /// Damaged copies of what was sent arrive everywhere. What is not authenticated at all (ARP, IP
+    /// headers) stays as it is: whoever can forge that on a segment owns it.
+    fn damage_all(&mut self, now: Instant) {
+        let entropy = &mut self.entropy;
+        let packets = self
+            .recorded
+            .iter()
+            .rev()
+            .filter(|frame| frame.len() > PAYLOAD + 8);
+        for frame in packets.take(GARBAGE) {
+            let mut frame = frame.clone();
+            if frame[23] == 17 {
+                // No checksum: it is IKE that has to notice.
+                frame[UDP_CHECKSUM].fill(0);
+                damage(entropy, &mut frame, UDP_CHECKSUM.end);
+            } else {
+                damage(entropy, &mut frame, PAYLOAD);
+            }
+            self.replayed.push_back(frame);
+        }
+        self.sync.garble(now);
     }
 
     fn machine(&mut self, who: u8) -> &mut Machine {
@@ -327,7 +369,11 @@ impl World {
         let (outside, world_end) = memory::link(CABLE, MTU);
         self.machine(who).outside.replug(world_end);
         let (protected, switch_end) = memory::link(CABLE, MTU);
-        self.protected.plug(usize::from(who) - 1, switch_end);
+        let cut = match self.plan.peer(who) {
+            Some(number) => self.near.plug(usize::from(number), switch_end),
+            None => self.protected.plug(usize::from(who) - 1, switch_end),
+        };
+        drop(cut);
         let ports: Vec<MemoryPort> = vec![outside, protected];
         let machine = &mut self.machines[usize::from(who)];
         let started = machine.boot(self.now, ports, &mut self.sync);
@@ -336,9 +382,10 @@ impl World {
 
     /// Whoever leads on that side rekeys all of its SAs of one kind.
     fn rekey(&mut self, peer: bool, ike: bool) {
-        let chosen = if peer { 0..1 } else { 1..self.machines.len() };
-        for machine in &mut self.machines[chosen] {
-            machine.rekey(self.now, ike);
+        for machine in &mut self.machines {
+            if self.plan.peer(machine.who).is_some() == peer {
+                machine.rekey(self.now, ike);
+            }
         }
     }
 
@@ -350,7 +397,7 @@ impl World {
         for machine in &mut self.machines {
             machine.calm();
         }
-        for who in 1..=self.plan.members {
+        for who in PEER..self.plan.members + self.plan.peers {
             self.restart(who);
         }
     }
@@ -412,11 +459,13 @@ impl World {
 
 fn topology(plan: &Plan, secret: String) -> Topology {
     Topology {
+        peers: plan.peers,
         ike_proposal: plan.ike_proposal,
         esp_proposal: plan.esp_proposal,
         takeover: plan.takeover,
         degraded: plan.degraded,
         checkpoint: plan.checkpoint,
+        window_size: plan.window_size,
         dpd_delay: "2s",
         ..Topology::new(plan.members, secret)
     }

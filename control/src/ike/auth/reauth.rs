@@ -111,7 +111,7 @@ impl Engine {
         let mut children = children.into_iter();
         let first = children.next();
         // No INITIAL_CONTACT: the old one lives (RFC 7296 section 2.8.3).
-        let started = Initiator::start(&mut turn, old.connection.clone(), first, false);
+        let started = Initiator::start(&mut turn, old.connection.clone(), first, false, None);
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         if let Some(mut initiator) = started {

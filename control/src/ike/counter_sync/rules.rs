@@ -187,17 +187,11 @@ fn numbered(child: &Child, number: usize) -> Child {
     let mut child = child.clone();
     child.name = format!("net{number}");
     for selectors in [&mut child.local_ts, &mut child.remote_ts] {
-        let third = |ip: std::net::IpAddr| {
-            let text = ip.to_string().replacen(".0.", &format!(".{number}."), 1);
-            text.parse().unwrap()
-        };
-        selectors[0].start = third(selectors[0].start);
-        selectors[0].end = format!(
-            "{}255",
-            selectors[0].start.to_string().trim_end_matches('0')
-        )
-        .parse()
-        .unwrap();
+        let start = selectors[0].start.to_string();
+        let start = start.replacen(".0.", &format!(".{number}."), 1);
+        selectors[0].start = start.parse().unwrap();
+        let end = format!("{}255", start.trim_end_matches('0'));
+        selectors[0].end = end.parse().unwrap();
     }
     child
 }

@@ -1,6 +1,6 @@
 //! The IKE SA itself.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
@@ -88,6 +88,8 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         grave: None,
         authenticated: Some(ike.authenticated.to_record(now)),
         session: Some(ike.session.to_record(now)),
+        redirectable: ike.redirectable,
+        redirected_to: ike.redirected_to.map(|to| to.to_string()),
     }
 }
 
@@ -140,6 +142,8 @@ pub(super) fn from_record(
     ike.addresses = roads::internal(record.addresses.as_ref())?;
     ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
     ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);
+    ike.redirectable = record.redirectable;
+    ike.redirected_to = record.redirected_to.as_deref().map(gateway).transpose()?;
     ike.session = SessionState::from_record(record.session.as_ref(), now);
     Ok(ike)
 }
@@ -220,4 +224,9 @@ fn probe_record((id, bytes): &(MessageId, Vec<u8>)) -> ProbeRecord {
         id: id.0,
         bytes: bytes.clone(),
     }
+}
+
+/// The address of a gateway that a client goes to.
+pub(super) fn gateway(text: &str) -> Result<IpAddr, ImportError> {
+    text.parse().map_err(|_| ImportError::Field("redirect"))
 }

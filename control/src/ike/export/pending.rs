@@ -37,6 +37,11 @@ pub(super) fn task_record(scheduled: &Scheduled, now: Instant) -> TaskRecord {
         Task::DeleteIke => record.kind = 6,
         Task::Liveness => record.kind = 7,
         Task::CrashToken => record.kind = 100,
+        Task::Redirect(to) => {
+            record.kind = 90;
+            record.child = to.to_string();
+        }
+        Task::AskTicket => record.kind = 101,
         Task::Mobike(errand) => record.kind = roads::errand_kind(*errand),
     }
     record
@@ -53,6 +58,8 @@ pub(super) fn scheduled(record: &TaskRecord, now: Instant) -> Result<Scheduled, 
         (6, _) => Task::DeleteIke,
         (7, _) => Task::Liveness,
         (100, _) => Task::CrashToken,
+        (90, _) => Task::Redirect(super::ike::gateway(&record.child)?),
+        (101, _) => Task::AskTicket,
         (60..=62, _) => Task::Mobike(roads::errand(record.kind)?),
         _ => return Err(ImportError::Field("task")),
     };

@@ -99,6 +99,11 @@ pub(super) struct IkeRecord {
     pub grave: Option<GraveRecord>,
     #[prost(message, optional, tag = "100")]
     pub session: Option<SessionRecord>,
+    /// RFC 5685: the client can be redirected; and where we were.
+    #[prost(bool, tag = "90")]
+    pub redirectable: bool,
+    #[prost(string, optional, tag = "91")]
+    pub redirected_to: Option<String>,
     /// Outstanding requests but the first, which is in `window` and `pending`.
     #[prost(message, repeated, tag = "80")]
     pub requests: Vec<RequestRecord>,
@@ -334,7 +339,7 @@ pub(super) struct CollisionRecord {
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct TaskRecord {
     /// 1 create child, 2 rekey child, 3 rekey IKE SA, 4 delete child, 5 delete an SPI, 6 delete
-    /// IKE SA, 7 liveness, 60 to 62 of MOBIKE.
+    /// IKE SA, 7 liveness, 60 to 62 of MOBIKE, 90 redirect (to the address in `child`).
     #[prost(uint32, tag = "1")]
     pub kind: u32,
     #[prost(uint64, tag = "2")]

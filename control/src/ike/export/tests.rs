@@ -9,7 +9,7 @@ use super::*;
 use crate::ike::auth::{AuthSettings, TimeOfDay};
 use crate::ike::fragments::Fragmentation;
 use crate::ike::proposal::Identification;
-use crate::ike::settings::{Child, EngineSettings, Secret, Takeover};
+use crate::ike::settings::{Child, EngineSettings, Limits, Secret, Takeover};
 use crate::ike::{Engine, Input, Output, Resume};
 
 pub(in crate::ike) struct Counting(pub u64);
@@ -74,7 +74,7 @@ pub(in crate::ike) fn settings(host: usize) -> EngineSettings {
             secret: Zeroizing::new(b"secret".to_vec()),
         }],
         cluster_secret: Default::default(),
-        half_open_limit: 8,
+        limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),

@@ -2,6 +2,7 @@
 //! these two, go through `exchange.rs`.
 
 mod exchange;
+mod resume;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -26,7 +27,11 @@ use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload,
 use crate::ike::mobike;
 use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
 use crate::ike::output::Event;
-use crate::ike::proposal::{Ask, Identification, IkeProposal, KeyExchangeMethod, accepted};
+use crate::ike::proposal::{
+    Additional, Ask, Identification, IkeProposal, KeyExchangeMethod, accepted,
+};
+use crate::ike::redirect;
+use crate::ike::resume::{self as tickets, Held};
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection, Mobike};
 use crate::ike::tasks::Task;
@@ -46,6 +51,8 @@ pub(in crate::ike) struct Initiator {
     pub path: Path,
     /// The IKE SA that it takes the place of (RFC 7296 section 2.8.3).
     pub replaces: Option<IkeSpi>,
+    /// A ticket to begin with, in the place of a key exchange (RFC 5723).
+    resuming: Option<Box<Held>>,
     /// Virtual addresses to ask for.
     pub vips: Vec<IpAddr>,
     initial_contact: bool,
@@ -62,6 +69,8 @@ pub(in crate::ike) struct Initiator {
     auth: Option<AuthStage>,
     /// Parts of a response that has not arrived in full.
     reassembly: Reassembly,
+    /// The gateway that sent us to this one (RFC 5685).
+    redirected_from: Option<IpAddr>,
 }
 
 /// After IKE_SA_INIT.
@@ -88,10 +97,25 @@ impl Initiator {
         connection: Arc<Connection>,
         child: Option<String>,
         initial_contact: bool,
+        held: Option<Box<Held>>,
     ) -> Option<Initiator> {
+        Initiator::begin(turn, connection, child, initial_contact, held, None)
+    }
+
+    /// The same, or with the first of two gateways, to which the second sent us.
+    pub fn begin(
+        turn: &mut Turn<'_>,
+        connection: Arc<Connection>,
+        child: Option<String>,
+        initial_contact: bool,
+        held: Option<Box<Held>>,
+        redirect: Option<(IpAddr, IpAddr)>,
+    ) -> Option<Initiator> {
+        let redirected = redirect.map(|(to, _)| vec![to]);
+        let remotes = redirected.as_ref().unwrap_or(&connection.remote_addrs);
         // The first pair of one family.
         let (local, remote) = connection.local_addrs.iter().find_map(|local| {
-            let mut remotes = connection.remote_addrs.iter();
+            let mut remotes = remotes.iter();
             let remote = remotes.find(|remote| remote.is_ipv4() == local.is_ipv4())?;
             Some((*local, *remote))
         })?;
@@ -110,6 +134,7 @@ impl Initiator {
             spi: turn.ids.ike_spi(turn.entropy),
             path,
             replaces: None,
+            resuming: held,
             vips: connection.roads.vips.clone(),
             initial_contact,
             key,
@@ -122,6 +147,7 @@ impl Initiator {
             resend_at: turn.now,
             auth: None,
             reassembly: Reassembly::default(),
+            redirected_from: redirect.map(|(_, from)| from),
             connection,
         };
         initiator.send_init(turn);
@@ -133,6 +159,9 @@ impl Initiator {
     }
 
     fn send_init(&mut self, turn: &mut Turn<'_>) {
+        if let Some(ticket) = self.resuming.as_ref().map(|held| held.ticket.clone()) {
+            return self.send_resume(turn, &ticket);
+        }
         let header = Header {
             initiator_spi: self.spi,
             responder_spi: IkeSpi(0),
@@ -155,6 +184,8 @@ impl Initiator {
         let auth = &self.connection.auth;
         payloads.extend(auth::announcements(std::iter::once(auth), None));
         payloads.extend(extensions(std::iter::once(&*self.connection)));
+        let announced = redirect::announcement(&self.connection, self.redirected_from);
+        payloads.extend(announced);
         self.init = emit(&header, &payloads);
         let bytes = self.init.clone();
         self.send(turn, bytes);
@@ -179,6 +210,10 @@ impl Initiator {
             });
             return false;
         }
+        if self.resumes_in_vain() {
+            self.begin_in_full(turn);
+            return true;
+        }
         self.sent += 1;
         self.resend_at = turn.now + turn.backoff().after(self.sent);
         self.divide(turn);
@@ -197,7 +232,8 @@ impl Initiator {
         payloads: &[Payload],
         datagram: &[u8],
     ) {
-        if self.auth.is_some() || !header.response || header.message_id != MessageId(0) {
+        let due = self.auth.is_none() && self.resuming.is_none();
+        if !due || !header.response || header.message_id != MessageId(0) {
             return turn.drop(path.remote, "unexpected IKE_SA_INIT");
         }
         let contents = Contents::of(payloads);
@@ -215,6 +251,9 @@ impl Initiator {
         {
             self.cookie = Some(cookie.data.clone());
             return self.restart(turn);
+        }
+        if contents.has(NotifyKind::REDIRECT) {
+            return self.redirect(turn, &contents);
         }
         let Some(error) = contents.error() else {
             return turn.drop(path.remote, "IKE_SA_INIT response without content");
@@ -237,6 +276,19 @@ impl Initiator {
             peer: path.remote,
             reason: error.kind.to_string(),
         });
+    }
+
+    /// RFC 5685 section 3: begins anew with the gateway that the first one names.
+    fn redirect(&mut self, turn: &mut Turn<'_>, contents: &Contents<'_>) {
+        let (connection, from) = (self.connection.clone(), self.path.remote);
+        if let Some(to) = redirect::followed(turn, &connection, from, contents, &self.nonce) {
+            self.path.remote.set_ip(to);
+            self.redirected_from = Some(from.ip());
+            self.nonce = turn.nonce();
+            self.cookie = None;
+            self.restarts = 0;
+            self.send_init(turn);
+        }
     }
 
     fn restart(&mut self, turn: &mut Turn<'_>) {
@@ -281,8 +333,28 @@ impl Initiator {
         {
             return Err("additional key exchanges without IKE_INTERMEDIATE");
         }
+        let agreed = (chosen, keys, chosen.additional);
+        self.stage(turn, path, header, contents, (agreed, datagram))
+    }
+
+    /// What both first messages leave behind, whichever exchange they were.
+    fn stage(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        header: &Header,
+        contents: &Contents<'_>,
+        (agreed, datagram): ((IkeProposal, IkeKeys, Additional), &[u8]),
+    ) -> Result<AuthStage, &'static str> {
+        let (proposal, keys, additional) = agreed;
         let wishes = Wishes::of(contents);
-        let ppk = self.ppk(&wishes)?;
+        let ppk = match &self.resuming {
+            // It is in the old keys, if it was there.
+            Some(_) => None,
+            None => self.ppk(&wishes)?,
+        };
+        let remote_spi = header.responder_spi;
+        let peer_nonce = contents.valid_nonce().ok_or("no nonce")?.to_vec();
         let mut nat = nat::detect(
             self.spi,
             remote_spi,
@@ -300,13 +372,13 @@ impl Initiator {
             (name.clone(), id, turn.ids.spi(turn.entropy))
         });
         Ok(AuthStage {
-            intermediate: Intermediate::new(chosen.additional),
+            intermediate: Intermediate::new(additional),
             fragmenting: fragmenting(&self.connection, contents),
             remote_spi,
-            proposal: chosen,
+            proposal,
             keys,
             nat,
-            peer_nonce: nonce.to_vec(),
+            peer_nonce,
             init_response: datagram.to_vec(),
             child,
             wishes,
@@ -354,8 +426,10 @@ impl Initiator {
         if self.initial_contact {
             payloads.push(Payload::notify(NotifyKind::INITIAL_CONTACT, &[]));
         }
-        let own = std::iter::once(&connection.auth);
-        payloads.extend(auth::certificate_request(own));
+        if self.resuming.is_none() {
+            let own = std::iter::once(&connection.auth);
+            payloads.extend(auth::certificate_request(own));
+        }
         if is_specific(&connection.remote_id) {
             let id = IdBody::new(connection.remote_id.clone());
             payloads.push(Payload::IdResponder(id));
@@ -372,6 +446,7 @@ impl Initiator {
         }
         payloads.extend(capabilities(&connection, None));
         payloads.extend(mobike::capabilities(&connection, self.path, None));
+        payloads.extend(tickets::request(&connection));
         let spis = (self.spi, stage.remote_spi);
         payloads.extend(crash::offer(turn.settings, &connection, spis));
         let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
@@ -392,6 +467,9 @@ impl Initiator {
         id: &IdBody,
         keys: &IkeKeys,
     ) -> Result<Proof, String> {
+        if let Some(proof) = self.prove_resumed(keys) {
+            return Ok(proof);
+        }
         let signed = SignedOctets {
             prf: stage.proposal.prf,
             message: &self.init,
@@ -457,6 +535,11 @@ impl Initiator {
         };
         if !id.id.matches(&self.connection.remote_id) {
             return Err(format!("the peer is {}", id.id));
+        }
+        let shown = (method, data);
+        let resumed = self.verify_resumed(&stage.keys, &stage.init_response, id, shown);
+        if let Some(resumed) = resumed {
+            return resumed;
         }
         // RFC 8784 section 3: the responder says whether it has the PPK.
         let mixed = contents.has(NotifyKind::PPK_IDENTITY);
@@ -565,6 +648,7 @@ impl Initiator {
         );
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
         ike.take_token(turn, contents);
+        ike.take_ticket(turn, contents);
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),
@@ -582,6 +666,9 @@ impl Initiator {
             responder: stage.peer_nonce,
         };
         let asked = usize::from(stage.child.is_some());
+        if contents.has(NotifyKind::REDIRECT) {
+            return self.leave(turn, ike, stage.child, contents);
+        }
         if let Some((name, id, spi)) = stage.child {
             first_child(&mut ike, turn, &nonces, contents, (name, id, spi));
         }
@@ -589,6 +676,33 @@ impl Initiator {
             ike.schedule(turn.now, Task::CreateChild(name));
         }
         ike.alive(turn, path);
+        ike.advance(turn);
+        turn.dirty = true;
+        Progress::Established(Box::new(ike))
+    }
+}
+
+impl Initiator {
+    /// RFC 5685 section 6: the gateway that has authenticated us sends us to another one, and makes
+    /// no Child SA.
+    fn leave(
+        &mut self,
+        turn: &mut Turn<'_>,
+        mut ike: IkeSa,
+        child: Option<(String, SaId, Spi)>,
+        contents: &Contents<'_>,
+    ) -> Progress {
+        if let Some((_, _, spi)) = child {
+            turn.ids.release(spi);
+        }
+        let children = std::mem::take(&mut self.children);
+        let remote = ike.path.remote;
+        let to = redirect::followed(turn, &self.connection, remote, contents, &[]);
+        match to {
+            Some(to) => turn.effects.push(Effect::Redirected(to, children)),
+            None => turn.effects.extend(children.into_iter().map(Effect::Lost)),
+        }
+        ike.schedule(turn.now, Task::DeleteIke);
         ike.advance(turn);
         turn.dirty = true;
         Progress::Established(Box::new(ike))

@@ -3,13 +3,13 @@
 //! Half-open IKE SAs live here until both sides are authenticated. They are not replicated: a peer
 //! whose initial exchange a failover interrupts starts it again.
 
+mod half_open;
 mod initiator;
 mod responder;
 
-use std::time::Duration;
-
 use hitless_sa::SaId;
 
+pub(super) use half_open::HalfOpen;
 pub(super) use initiator::Initiator;
 pub(super) use responder::{Admission, Responder, stateless};
 
@@ -23,9 +23,6 @@ use super::output::Event;
 use super::proposal::Identification;
 use super::settings::Connection;
 use super::turn::Turn;
-
-/// A half-open IKE SA that a peer started is dropped after this long.
-pub(super) const HALF_OPEN_LIFETIME: Duration = Duration::from_secs(30);
 
 /// What a message did to a half-open IKE SA.
 pub(super) enum Progress {
@@ -64,7 +61,7 @@ fn fragmenting(connection: &Connection, contents: &Contents<'_>) -> Fragmenting 
 }
 
 /// Our identity: the configured one, or our address.
-fn local_identity(connection: &Connection, path: Path) -> Identification {
+pub(super) fn local_identity(connection: &Connection, path: Path) -> Identification {
     match &connection.local_id {
         Identification::Any => Identification::Address(path.local.ip()),
         id => id.clone(),

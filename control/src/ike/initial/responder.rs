@@ -2,14 +2,15 @@
 //! these two, go through `exchange.rs`.
 
 mod exchange;
+mod resume;
 
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
 
+use super::half_open::Held;
 use super::{
-    HALF_OPEN_LIFETIME, Nonces, Progress, addresses_match, extensions, fragmenting, install_first,
-    local_identity,
+    Nonces, Progress, addresses_match, extensions, fragmenting, install_first, local_identity,
 };
 use crate::ike::auth::{
     self, AuthSettings, Authenticated, Shown, SignedOctets, Wishes, lifetime, offered_without,
@@ -18,7 +19,7 @@ use crate::ike::child;
 use crate::ike::contents::Contents;
 use crate::ike::counter_sync::{capabilities, negotiated};
 use crate::ike::create::exchange_keys;
-use crate::ike::established::{Birth, IkeSa, seal};
+use crate::ike::established::{Birth, DELETE_GRACE, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
@@ -27,11 +28,15 @@ use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
 use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::redirect::{self, Redirectable};
+use crate::ike::resume as tickets;
 use crate::ike::sessions::crash;
 use crate::ike::settings::{Childless, Connection};
 use crate::ike::turn::Turn;
 use crate::ike::virtual_ip;
 use crate::ike::window::Window;
+
+use resume::Resumed;
 
 /// A half-open IKE SA that a peer initiates.
 pub(in crate::ike) struct Responder {
@@ -57,6 +62,9 @@ pub(in crate::ike) struct Responder {
     answered: Option<(Vec<u8>, Vec<u8>)>,
     /// IKE_AUTH was refused.
     refused: bool,
+    redirectable: Redirectable,
+    /// It resumes a session (RFC 5723).
+    resumed: Option<Box<Resumed>>,
 }
 
 /// A peer that proved who it is, and our proof for it.
@@ -80,7 +88,7 @@ fn response_header(request: &Header, responder_spi: IkeSpi) -> Header {
     Header {
         initiator_spi: request.initiator_spi,
         responder_spi,
-        exchange: Exchange::IkeSaInit,
+        exchange: request.exchange,
         initiator: false,
         response: true,
         message_id: MessageId(0),
@@ -107,7 +115,8 @@ fn choose<'p>(
         .filter(usable)
         .copied()
         .collect();
-    select(&ours, proposals)
+    // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
+    select(&ours, proposals).filter(|(theirs, _)| theirs.spi.is_empty())
 }
 
 /// Of our extensions those that the peer supports too: the others are of no use.
@@ -136,6 +145,15 @@ fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
 }
 
 impl Responder {
+    /// Fragments that wait for others.
+    pub fn waiting(&self) -> Held {
+        self.reassembly.held()
+    }
+
+    pub fn forget_fragments(&mut self) {
+        self.reassembly = Reassembly::default();
+    }
+
     /// Answers an IKE_SA_INIT request.
     pub fn admit(
         turn: &mut Turn<'_>,
@@ -175,26 +193,27 @@ impl Responder {
             return Err(Some(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])));
         };
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
+        if let Some(to) = redirect::in_common(candidates.clone().map(|c| &**c), contents) {
+            turn.drop(path.remote, "redirected to another gateway");
+            return Err(Some(redirect::order(to, peer_nonce)));
+        }
         let first = candidates.clone().next();
         let encap = first.is_some_and(|c| c.encap);
         let mut all = candidates.clone();
         let chosen = all.find_map(|c| choose(c, contents, proposals));
-        // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
-        let chosen = chosen.filter(|(theirs, _)| theirs.spi.is_empty());
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let nonce = turn.nonce();
         let spi = turn.ids.ike_spi(turn.entropy);
-        let initiator_spi = header.initiator_spi;
         let inputs = Inputs {
             initiator_nonce: peer_nonce,
             responder_nonce: &nonce,
-            initiator_spi,
+            initiator_spi: header.initiator_spi,
             responder_spi: spi,
         };
         let keys = IkeKeys::derive(&chosen, &inputs, &shared);
         let found = contents.notifies.iter().copied();
-        let mut nat = nat::detect(initiator_spi, IkeSpi(0), path, found);
+        let mut nat = nat::detect(header.initiator_spi, IkeSpi(0), path, found);
         nat.forced = encap;
         let mut payloads = vec![
             Payload::SecurityAssociation(vec![chosen.to_proposal(theirs.number, None)]),
@@ -202,20 +221,19 @@ impl Responder {
             Payload::Nonce(nonce.clone()),
         ];
         let fake = turn.fake_source(encap);
-        payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        payloads.extend(nat::notifications(header.initiator_spi, spi, path, fake));
         payloads.extend(childless(candidates.clone()));
         payloads.extend(supported(candidates.clone().map(|c| &**c), contents));
         let meant = candidates.filter(|c| c.proposals.contains(&chosen));
         let meant = meant.map(|c| -> &AuthSettings { &c.auth });
         payloads.extend(auth::announcements(meant, Some(contents)));
-        let wishes = Wishes::of(contents);
         let response = emit(&response_header(header, spi), &payloads);
         turn.immediate.push(path.transmit(response.clone()));
         Ok(Responder {
             spi,
-            remote_spi: initiator_spi,
+            remote_spi: header.initiator_spi,
             path,
-            expires: turn.now + HALF_OPEN_LIFETIME,
+            expires: turn.now + turn.settings.limits.half_open_timeout,
             request: datagram.to_vec(),
             response,
             nonces: Nonces {
@@ -225,12 +243,14 @@ impl Responder {
             proposal: chosen,
             keys,
             nat,
-            wishes,
+            wishes: Wishes::of(contents),
             intermediate: Intermediate::new(chosen.additional),
             fragmenting: first.map_or_else(Fragmenting::default, |c| fragmenting(c, contents)),
             reassembly: Reassembly::default(),
             answered: None,
             refused: false,
+            redirectable: Redirectable::of(contents),
+            resumed: None,
         })
     }
 
@@ -321,6 +341,9 @@ impl Responder {
         let (Some(id), Some((method, data))) = (contents.initiator_id, contents.auth) else {
             return Err("request without identity or AUTH".to_owned());
         };
+        if let Some(resumed) = &self.resumed {
+            return self.admit_resumed(turn, resumed, id, (method, data));
+        }
         let wanted = contents.responder_id.map(|id| &id.id);
         let candidates = connections.iter().filter(|c| {
             addresses_match(c, path)
@@ -474,13 +497,23 @@ impl Responder {
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
         turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
+        ike.session.resumed = self.resumed(turn);
         payloads.extend(lifetime(&connection));
-        payloads.extend(self.first_child(&mut ike, turn, contents));
+        ike.redirectable = self.redirectable.is_able();
+        let elsewhere = connection.roads.redirect_to;
+        if let Some(to) = elsewhere.filter(|to| self.redirectable.can_go(*to)) {
+            // RFC 5685 section 6: no Child SA, and the client deletes the IKE SA.
+            payloads.push(redirect::order(to, &[]));
+            ike.forget_at = Some(turn.now + DELETE_GRACE);
+        } else {
+            payloads.extend(self.first_child(&mut ike, turn, contents));
+        }
         payloads.extend(capabilities(&connection, Some(contents)));
         payloads.extend(mobike::capabilities(&connection, path, Some(contents)));
         payloads.extend(ike.window.announce());
         payloads.extend(crash::offer(turn.settings, &connection, ike.spis()));
         ike.take_token(turn, contents);
+        payloads.extend(tickets::grant(&ike, turn, contents));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };

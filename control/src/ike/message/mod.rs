@@ -57,6 +57,8 @@ pub enum Exchange {
     IkeAuth,
     CreateChildSa,
     Informational,
+    /// RFC 5723.
+    IkeSessionResume,
     /// RFC 9242.
     IkeIntermediate,
     /// RFC 9370.
@@ -71,6 +73,7 @@ impl Exchange {
             35 => Exchange::IkeAuth,
             36 => Exchange::CreateChildSa,
             37 => Exchange::Informational,
+            38 => Exchange::IkeSessionResume,
             43 => Exchange::IkeIntermediate,
             44 => Exchange::IkeFollowupKe,
             other => Exchange::Other(other),
@@ -83,6 +86,7 @@ impl Exchange {
             Exchange::IkeAuth => 35,
             Exchange::CreateChildSa => 36,
             Exchange::Informational => 37,
+            Exchange::IkeSessionResume => 38,
             Exchange::IkeIntermediate => 43,
             Exchange::IkeFollowupKe => 44,
             Exchange::Other(other) => other,

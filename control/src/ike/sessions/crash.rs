@@ -160,7 +160,7 @@ impl Engine {
             .iter()
             .any(|spi| {
                 self.sas.contains_key(spi)
-                    || self.responders.contains_key(spi)
+                    || self.half_open.get(*spi).is_some()
                     || self.initiators.contains_key(spi)
                     || self.buried(*spi)
                     || self.index.is_offered(*spi)
@@ -192,7 +192,7 @@ impl Engine {
         children.sort_unstable();
         children.dedup();
         self.with(now, entropy, spi, |ike, turn| {
-            ike.destroy(turn, "the peer has lost it (RFC 6290)");
+            ike.lose(turn, "the peer has lost it (RFC 6290)");
         });
         if again {
             for child in children {

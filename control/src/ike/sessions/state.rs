@@ -5,11 +5,17 @@ use std::time::Duration;
 use hitless_sa::Instant;
 use zeroize::Zeroize;
 
+use crate::ike::resume::{Held, HeldRecord, TicketId};
+
 /// Goes with one IKE SA; a successor begins with its own.
 #[derive(Clone, Default)]
 pub(in crate::ike) struct SessionState {
     /// What the peer will show when it has lost this IKE SA (RFC 6290 section 4.1).
     pub peer_token: Option<Vec<u8>>,
+    /// For when the peer is lost.
+    pub ticket: Option<Held>,
+    /// The ticket that it came of, and until when that counts, in seconds since 1970.
+    pub resumed: Option<(TicketId, u64)>,
     /// When it ends, if nothing has replaced it.
     pub life_at: Option<Instant>,
     /// When the last NAT keepalive of this member left.
@@ -23,11 +29,18 @@ pub(in crate::ike) struct SessionRecord {
     /// Nanoseconds.
     #[prost(uint64, optional, tag = "2")]
     pub life_in: Option<u64>,
+    #[prost(message, optional, tag = "3")]
+    pub ticket: Option<HeldRecord>,
+    #[prost(bytes = "vec", tag = "4")]
+    pub resumed: Vec<u8>,
+    #[prost(uint64, tag = "5")]
+    pub resumed_until: u64,
 }
 
 impl Zeroize for SessionRecord {
     fn zeroize(&mut self) {
         self.peer_token.zeroize();
+        self.ticket.zeroize();
     }
 }
 
@@ -36,6 +49,9 @@ impl SessionState {
         SessionRecord {
             peer_token: self.peer_token.clone(),
             life_in: self.life_at.map(|at| nanoseconds(at.since(now))),
+            ticket: self.ticket.as_ref().map(|held| held.to_record(now)),
+            resumed: self.resumed.map_or_else(Vec::new, |(id, _)| id.to_vec()),
+            resumed_until: self.resumed.map_or(0, |(_, until)| until),
         }
     }
 
@@ -46,6 +62,12 @@ impl SessionState {
         };
         SessionState {
             peer_token: record.peer_token.clone(),
+            ticket: record
+                .ticket
+                .as_ref()
+                .and_then(|t| Held::from_record(t, now)),
+            resumed: (record.resumed.as_slice().try_into().ok())
+                .map(|id: TicketId| (id, record.resumed_until)),
             life_at: record.life_in.map(|time| now + Duration::from_nanos(time)),
             ..SessionState::default()
         }

@@ -1,6 +1,8 @@
 //! The flows that the lane knows the SA of: what the plain way found out about a packet holds for all
 //! of its flow, until the SPD, the forwarding table or the SA changes. Each flow may lie in two places
-//! with room for two, so a flood of new flows costs the plain way, never memory.
+//! with room for two, so a flood of new flows costs the plain way, never memory. Where there is no room
+//! a flow is only taken in that has been seen before, not long ago: one that ends with its first packet
+//! drives out none that goes on.
 
 use std::net::IpAddr;
 
@@ -147,6 +149,8 @@ struct Known {
 /// See the module.
 pub(crate) struct Flows {
     pairs: Box<[[Known; 2]]>,
+    /// By place, a part of the hash of the last flow that found no room.
+    callers: Box<[u16]>,
     tables: u32,
 }
 
@@ -157,6 +161,7 @@ impl Flows {
         let pairs = wanted.next_power_of_two().max(LEAST_PAIRS);
         Flows {
             pairs: memory::table(pairs, Default::default),
+            callers: memory::table(pairs, Default::default),
             tables: 1,
         }
     }
@@ -214,17 +219,48 @@ impl Flows {
             return;
         };
         let tables = self.tables;
-        let mut place = self.place(&key);
+        let new = Known { key, tables, found };
+        let places = [self.place(&key), self.other_place(&key)];
         // What was known of the flow is no longer so: it must not come to light again.
-        for old in [place, self.other_place(&key)] {
-            for known in self.pairs.get_mut(old).into_iter().flatten() {
+        for place in places {
+            for known in self.pairs.get_mut(place).into_iter().flatten() {
                 if known.key == key {
                     *known = Known::default();
                 }
             }
         }
-        // The elder of two makes room and goes to its other place, where the same may happen.
-        let mut known = Known { key, tables, found };
+        for place in places {
+            for known in self.pairs.get_mut(place).into_iter().flatten() {
+                if known.tables != tables {
+                    *known = new;
+                    return;
+                }
+            }
+        }
+        if self.has_called(&key, places[0]) {
+            self.make_room(new, places[0]);
+        }
+    }
+
+    /// Whether a flow that finds no room did not find any a while ago either. The one that is remembered
+    /// gives way to the second other, so that of two that take turns one gets in.
+    fn has_called(&mut self, key: &Key, place: usize) -> bool {
+        const PASSED_BY: u16 = 1;
+        let part = (key.hash() >> 16) as u16 & !PASSED_BY;
+        let Some(caller) = self.callers.get_mut(place) else {
+            return false;
+        };
+        let again = *caller & !PASSED_BY == part;
+        *caller = match again || *caller == 0 || *caller & PASSED_BY != 0 {
+            true => part,
+            false => *caller | PASSED_BY,
+        };
+        again
+    }
+
+    /// The elder of two makes room and goes to its other place, where the same may happen.
+    fn make_room(&mut self, new: Known, mut place: usize) {
+        let mut known = new;
         for _ in 0..MOVES {
             let Some(out) = self.put(place, known) else {
                 return;
@@ -334,13 +370,45 @@ mod tests {
             protocol: ipv4::UDP,
             ports: Ports::Of(7, 7),
         };
-        for n in 0..20_000 {
+        // A few find no room at once, and two that share a place get in one after the other.
+        for n in (0..8).flat_map(|_| 0..20_000) {
             flows.learn(&flow(n), found(n));
         }
         for n in 0..20_000 {
             let key = Key::of(&flow(n)).unwrap();
             assert_eq!(flows.find(&key, flows.place(&key)), Some(&found(n)));
         }
+    }
+
+    #[test]
+    fn where_there_is_no_room_a_flow_is_taken_in_when_it_comes_again() {
+        let mut flows = Flows::new(1);
+        let flow = |n: u32| Flow {
+            source: IpAddr::from(n.to_be_bytes()),
+            destination: [10, 2, 0, 1].into(),
+            protocol: ipv4::UDP,
+            ports: Ports::Of(7, 7),
+        };
+        let ask = |flows: &Flows, n: u32| {
+            let key = Key::of(&flow(n)).unwrap();
+            flows.find(&key, flows.place(&key)).copied()
+        };
+        let full = 10 * LEAST_PAIRS as u32;
+        for n in 0..full {
+            flows.learn(&flow(n), found(n));
+        }
+        let known: Vec<u32> = (0..full).filter(|n| ask(&flows, *n).is_some()).collect();
+        assert_eq!(known.len(), 2 * LEAST_PAIRS);
+        // Others come once each: nothing changes.
+        for n in full..full + 1000 {
+            flows.learn(&flow(n), found(n));
+        }
+        assert!(known.iter().all(|n| ask(&flows, *n).is_some()));
+        // It may take one call more to be remembered as one that has called.
+        for _ in 0..3 {
+            flows.learn(&flow(full + 2000), found(2));
+        }
+        assert_eq!(ask(&flows, full + 2000), Some(found(2)));
     }
 
     #[test]

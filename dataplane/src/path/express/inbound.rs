@@ -34,6 +34,8 @@ pub(super) struct Entry {
     /// Whether the lane takes it.
     taken: bool,
     verified: bool,
+    /// Whether its number is marked already, and what it carries known.
+    marked: bool,
     /// The port that it leaves by.
     port: u16,
 }
@@ -116,8 +118,14 @@ impl Worker {
             }
             entry.slot = last.1;
         }
-        // Of one SA everything is at hand since the last burst.
-        if each.len() > 1 {
+        // Of one SA everything is at hand since the last burst, but for what another worker has changed.
+        if let [(slot, _)] = each.as_slice() {
+            let esp = packets.first().zip(express.entries.first());
+            let esp = esp.and_then(|(packet, entry)| entry.outer.esp(frames.pool.bytes(packet)));
+            if let (Some(sa), Some(esp)) = (sad.inbound_in(*slot), esp) {
+                sa.prefetch_shared(esp::low(esp));
+            }
+        } else {
             for (slot, _) in &each {
                 sad.prefetch_inbound(*slot);
             }
@@ -214,6 +222,7 @@ impl Worker {
             ..Tally::default()
         };
         let mut way = LastWay::default();
+        self.mark_together(now, packets, &mut way);
         let mut cleared = 0;
         let mut same_port = true;
         for (at, packet) in packets.iter_mut().enumerate() {
@@ -233,6 +242,34 @@ impl Worker {
         self.end_run(now, &mut tally);
         let (packets, octets) = tally.all;
         self.frames.counters.count_opened(packets, octets);
+    }
+
+    /// Marks the first packets of the burst, if they are of an SA that several workers receive, in one go
+    /// up to the first odd one: each time that a worker writes to a window the others wait.
+    fn mark_together(&mut self, now: Instant, packets: &Burst, way: &mut LastWay) {
+        let slot = self.express.entries[0].slot;
+        let shared = |sa: &&InboundSa| sa.window.shared().is_some();
+        if self.sad.inbound_in(slot).filter(shared).is_none() {
+            return;
+        }
+        let mut numbers: SmallVec<[SequenceNumber; BURST]> = SmallVec::new();
+        for (at, packet) in packets.iter().enumerate() {
+            let entry = &self.express.entries[at % BURST];
+            let (number, inner) = match entry.slot == slot {
+                true => (entry.number, self.look_inside(packet, at)),
+                false => break,
+            };
+            let Some(inner) = inner.filter(|inner| self.judge(now, *inner, way).is_some()) else {
+                break;
+            };
+            self.express.inners[at % BURST] = inner;
+            numbers.push(number);
+        }
+        let window = self.sad.inbound_in(slot).and_then(|sa| sa.window.shared());
+        let accepted = window.map_or(0, |window| window.mark_all(&numbers));
+        for (at, entry) in self.express.entries.iter_mut().enumerate() {
+            entry.marked = accepted >> at & 1 != 0;
+        }
     }
 
     /// The same where that is not so, of packets of which the first ones have been cleared. They leave
@@ -271,18 +308,20 @@ impl Worker {
     ) -> bool {
         let entry = &self.express.entries[at % BURST];
         let (slot, number, headers) = (entry.slot, entry.number, entry.outer.headers);
+        let marked = entry.marked;
         if tally.slot != slot {
             self.end_run(now, tally);
             tally.slot = slot;
         }
-        let Some(octets) = self.judge(now, packet, at, way) else {
+        let inner = self.look_inside(packet, at);
+        let Some(octets) = inner.and_then(|inner| self.judge(now, inner, way)) else {
             return false;
         };
         // Check-and-mark (rule R8). One that was seen already, in this burst, is odd.
         let Some(sa) = self.sad.inbound_in_slot(slot) else {
             return false;
         };
-        if !sa.window.mark(number) {
+        if !marked && !sa.window.mark(number) {
             return false;
         }
         sa.authenticated = sa.authenticated.max(number);
@@ -303,19 +342,20 @@ impl Worker {
         true
     }
 
-    /// The length of what a packet carries, if it is authentic, nothing about it is odd, and there is a
-    /// way for it.
+    /// What a packet carries, if it is authentic and nothing about it is odd.
     #[inline(always)]
-    fn judge(
-        &mut self,
-        now: Instant,
-        packet: &Packet,
-        at: usize,
-        way: &mut LastWay,
-    ) -> Option<usize> {
+    fn look_inside(&self, packet: &Packet, at: usize) -> Option<Inner> {
         let entry = &self.express.entries[at % BURST];
+        if entry.marked {
+            return Some(self.express.inners[at % BURST]);
+        }
         let sa = self.sad.inbound_in(entry.slot)?;
-        let inner = inner(sa, entry, self.frames.pool.bytes(packet))?;
+        inner(sa, entry, self.frames.pool.bytes(packet))
+    }
+
+    /// The length of what a packet carries, if there is a way for it.
+    #[inline(always)]
+    fn judge(&mut self, now: Instant, inner: Inner, way: &mut LastWay) -> Option<usize> {
         if way.ends != inner.ends {
             self.find_way(now, inner.ends, way)?;
         }
@@ -369,6 +409,7 @@ impl Worker {
             number,
             high,
             verified,
+            marked,
             ..
         } = *entry;
         let source = outer.source(self.frames.pool.bytes(&packet));
@@ -393,6 +434,7 @@ impl Worker {
             number,
             high,
             verified,
+            marked,
         };
         self.accept(now, opening, departures);
     }

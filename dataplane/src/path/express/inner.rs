@@ -36,7 +36,7 @@ impl Ends {
 }
 
 /// A plain packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(super) struct Inner {
     /// Octets of the packet.
     pub(super) length: u16,

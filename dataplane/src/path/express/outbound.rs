@@ -364,8 +364,8 @@ impl Worker {
     #[cold]
     fn give_up_some(&mut self, packets: &mut Burst, rest: &mut Rest) {
         let mut chosen = Burst::new();
-        let notes = *self.express.notes;
-        for (packet, note) in packets.drain(..).zip(notes) {
+        for (at, packet) in packets.drain(..).enumerate() {
+            let note = self.express.notes[at % BURST];
             if note.refused.is_some() {
                 rest.take(packet, note.place);
             } else {

@@ -7,6 +7,7 @@ mod fragments;
 mod inform;
 mod init;
 mod proposals;
+mod responses;
 
 use super::Case;
 
@@ -20,6 +21,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         create::CASES,
         fragments::CASES,
         answers::CASES,
+        responses::CASES,
     ];
     files.into_iter().flatten()
 }

@@ -1,0 +1,178 @@
+//! What an operator asks of IKE: initiate, terminate, rekey, reload. Only the active member does
+//! any of it, but for `reload`, which each member does for itself.
+
+use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
+
+use super::Gateway;
+use crate::api::Choice;
+use crate::config::Config;
+use crate::ike::Input;
+use crate::ike::status::IkeSaStatus;
+
+const NOT_ACTIVE: &str = "this member is not active; ask the one that is (`hitless status`)";
+
+impl Gateway {
+    /// `--initiate`: brings a child up, with its IKE SA if there is none.
+    pub fn initiate(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        child: &str,
+        ike: Option<&str>,
+    ) -> Result<String, String> {
+        self.active()?;
+        let connections = self.settings.config().connections.iter();
+        let having = connections.filter(|connection| {
+            let named = ike.is_none_or(|ike| ike == connection.name);
+            named && connection.children.iter().any(|c| c.name == child)
+        });
+        let having: Vec<_> = having.collect();
+        let connection = match having.as_slice() {
+            [one] => one,
+            [] => return Err(unknown_child(child, ike)),
+            [first, ..] => {
+                return Err(format!(
+                    "several connections have a child {child}: add --ike, such as --ike {}",
+                    first.name
+                ));
+            }
+        };
+        if connection.remote_addrs.is_empty() {
+            return Err(format!(
+                "connection {} names no remote_addrs: the peer has to begin",
+                connection.name
+            ));
+        }
+        let connection = connection.name.clone();
+        let done = format!("initiating {connection}.{child}; `hitless list-sas` shows it");
+        let child = Some(child.to_owned());
+        self.ike(now, entropy, Input::Initiate { connection, child });
+        Ok(done)
+    }
+
+    /// `--terminate`: closes SAs; they are not started again.
+    pub fn terminate(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        choice: &Choice,
+    ) -> Result<String, String> {
+        self.operate(now, entropy, choice, "closing", |chosen| match chosen {
+            Chosen::Ike(ike) => Input::Terminate { ike },
+            Chosen::Child(sa) => Input::TerminateChild(sa),
+        })
+    }
+
+    /// `--rekey`: replaces SAs by such with fresh keys.
+    pub fn rekey(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        choice: &Choice,
+    ) -> Result<String, String> {
+        self.operate(now, entropy, choice, "rekeying", |chosen| match chosen {
+            Chosen::Ike(ike) => Input::RekeyIke(ike),
+            Chosen::Child(sa) => Input::RekeyChild(sa),
+        })
+    }
+
+    fn operate(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        choice: &Choice,
+        doing: &str,
+        input: impl Fn(Chosen) -> Input<'static>,
+    ) -> Result<String, String> {
+        self.active()?;
+        let chosen = choose(&self.engine.status(now), choice);
+        if chosen.is_empty() {
+            return Err("no such SA; `hitless list-sas` shows what there is".to_owned());
+        }
+        let count = chosen.len();
+        for one in chosen {
+            self.ike(now, entropy, input(one));
+        }
+        let kind = match choice.is_of_children() {
+            true => "CHILD_SA",
+            false => "IKE_SA",
+        };
+        let plural = if count == 1 { "" } else { "s" };
+        Ok(format!("{doing} {count} {kind}{plural}"))
+    }
+
+    fn active(&self) -> Result<(), String> {
+        let active = self.leading() && !self.handing_over;
+        active.then_some(()).ok_or_else(|| NOT_ACTIVE.to_owned())
+    }
+
+    /// The file that the configuration was read from.
+    pub fn config_path(&self) -> Option<std::path::PathBuf> {
+        self.settings.config().path.clone()
+    }
+
+    /// `reload`: takes connections and secrets anew. What did not change goes on undisturbed; what
+    /// the file has no more is closed.
+    pub fn reload(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        config: Config,
+    ) -> Result<String, String> {
+        let changed = self.settings.config().needs_restart(&config);
+        if !changed.is_empty() {
+            return Err(format!(
+                "nothing was reloaded: {} changed, which needs a restart",
+                changed.join(", ")
+            ));
+        }
+        if self.handing_over {
+            return Err("this member hands over; ask again in a moment".to_owned());
+        }
+        self.settings.reload(config);
+        let engine = self
+            .settings
+            .engine(self.node.status(now).durable.incarnation);
+        let report = self.engine.reload(now, entropy, engine);
+        self.policies_changed = true;
+        self.settle(now, entropy);
+        Ok(report.to_string())
+    }
+}
+
+/// One SA that is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Chosen {
+    Ike(IkeSpi),
+    Child(SaId),
+}
+
+fn choose(sas: &[IkeSaStatus], choice: &Choice) -> Vec<Chosen> {
+    let ours = sas.iter().filter(|ike| {
+        let named = choice.ike.as_ref().is_none_or(|name| *name == ike.name);
+        let unique = u64::from(ike.unique_id);
+        named && choice.ike_id.is_none_or(|id| id == unique)
+    });
+    if !choice.is_of_children() {
+        let meant = choice.ike.is_some() || choice.ike_id.is_some();
+        return ours
+            .filter(|_| meant)
+            .map(|ike| Chosen::Ike(ike.local_spi))
+            .collect();
+    }
+    let children = ours.flat_map(|ike| &ike.children).filter(|child| {
+        let named = choice.child.as_ref().is_none_or(|name| *name == child.name);
+        let unique = u64::from(child.sa.counter);
+        named && choice.child_id.is_none_or(|id| id == unique)
+    });
+    children.map(|child| Chosen::Child(child.sa)).collect()
+}
+
+fn unknown_child(child: &str, ike: Option<&str>) -> String {
+    match ike {
+        Some(ike) => {
+            format!("connection {ike} has no child {child}, or there is none of that name")
+        }
+        None => format!("no connection has a child {child}"),
+    }
+}

@@ -1,0 +1,167 @@
+//! SA_Retr by SPI: an SA that another member made while this one could not hear it.
+//!
+//! A member that led behind a partition and steps down keeps for a while what it led (the attic).
+//! The active that hears ESP of an SPI that it does not know asks for it, at a bounded rate; what
+//! comes is the IKE SA with its Child SAs and selectors. This member takes the IKE SA over and
+//! replaces the Child SAs, to whose numbers it has no right (S5): the tunnel is back without
+//! IKE_AUTH. The packets themselves are dropped, counted as `unknown_spi`.
+//!
+//! SPIs cannot collide, nor answer for one another: each member makes them with its own id as their
+//! first octet (R2, RFC 6311 section 3.3; `ike/ids.rs`), and names that owner.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, Spi};
+use hitless_sync::{Input as SyncInput, ObjectId};
+use zeroize::Zeroizing;
+
+use super::Gateway;
+use crate::ike::Resume;
+
+/// From one question to the next: a forger of SPIs costs no more.
+const PAUSE: Duration = Duration::from_millis(100);
+/// The same of one SPI.
+const AGAIN: Duration = Duration::from_secs(5);
+/// SPIs that are remembered as asked for.
+const ASKED: usize = 64;
+/// How long what was led is kept.
+const KEPT: Duration = Duration::from_secs(300);
+
+type Body = Arc<Zeroizing<Vec<u8>>>;
+
+/// See the module.
+#[derive(Default)]
+pub(super) struct Retrieval {
+    asked: BTreeMap<Spi, Instant>,
+    last: Option<Instant>,
+    /// What this member led when it stepped down, by the SPIs that it received on.
+    attic: BTreeMap<Spi, IkeSpi>,
+    kept: BTreeMap<IkeSpi, (u64, Body)>,
+    until: Instant,
+    pub counts: RetrievalCounts,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct RetrievalCounts {
+    pub asked: u64,
+    pub answered: u64,
+    pub adopted: u64,
+    /// Answers that were not asked for, or known already, or could not be read.
+    pub refused: u64,
+}
+
+impl Retrieval {
+    /// Whether to ask for an SPI now.
+    fn due(&mut self, now: Instant, spi: Spi) -> bool {
+        let rested = self.last.is_none_or(|last| now.since(last) >= PAUSE);
+        self.asked.retain(|_, at| now.since(*at) < AGAIN);
+        if !rested || self.asked.len() >= ASKED || self.asked.contains_key(&spi) {
+            return false;
+        }
+        self.last = Some(now);
+        self.asked.insert(spi, now);
+        true
+    }
+
+    /// What is kept is no longer of use.
+    pub fn tend(&mut self, now: Instant) {
+        if now >= self.until && !self.kept.is_empty() {
+            self.attic.clear();
+            self.kept.clear();
+        }
+    }
+}
+
+impl Gateway {
+    /// A packet of an SPI that no worker knows, of some member's part of the space.
+    pub(super) fn ask_for(&mut self, now: Instant, entropy: &mut dyn Entropy, spi: Spi) {
+        if self.link.is_some() && self.retrieval.due(now, spi) {
+            self.retrieval.counts.asked += 1;
+            self.node.handle(now, entropy, SyncInput::Retrieve { spi });
+        }
+    }
+
+    /// This member has stepped down without handing over: nobody else may have what it made alone.
+    pub(super) fn keep_copies(&mut self, now: Instant) {
+        self.retrieval.attic.clear();
+        self.retrieval.kept.clear();
+        self.retrieval.until = now + KEPT;
+        for carried in self.children.iter() {
+            let Some(ike) = self.engine.ike_of(carried.child.id) else {
+                continue;
+            };
+            if let Some(copy) = self.node.copy(ObjectId(ike.0)) {
+                self.retrieval.attic.insert(carried.child.inbound_spi, ike);
+                self.retrieval.kept.insert(ike, copy);
+            }
+        }
+    }
+
+    /// The active asks whose an SPI is.
+    pub(super) fn answer_for(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        to: MemberId,
+        spi: Spi,
+    ) {
+        let ike = self.retrieval.attic.get(&spi);
+        let Some((ike, (version, body))) =
+            ike.and_then(|ike| Some((*ike, self.retrieval.kept.get(ike)?.clone())))
+        else {
+            return;
+        };
+        self.retrieval.counts.answered += 1;
+        let input = SyncInput::Retrieved {
+            to,
+            object: ObjectId(ike.0),
+            version,
+            body: &body,
+        };
+        self.node.handle(now, entropy, input);
+    }
+
+    /// A member has kept what was asked for.
+    pub(super) fn adopt(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        ike: IkeSpi,
+        version: u64,
+        body: &[u8],
+    ) {
+        let known = self.engine.facts(ike).is_some() || self.engine.buried(ike);
+        if known || !self.dataplane.leading() || self.handing_over {
+            self.retrieval.counts.refused += 1;
+            return;
+        }
+        let stored = self.engine.store(now, ike, version, body).is_ok();
+        let children = self.engine.child_sas(ike);
+        let wanted = |spi: &Spi| children.iter().any(|child| child.inbound_spi == *spi);
+        if !stored || !self.retrieval.asked.keys().any(wanted) {
+            self.engine.forget(ike);
+            self.retrieval.counts.refused += 1;
+            return;
+        }
+        self.retrieval.counts.adopted += 1;
+        self.engine.lead(now, entropy, &mut |_| Resume::Probe);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flood_of_unknown_spis_costs_ten_questions_a_second_and_each_is_asked_for_once() {
+        let mut retrieval = Retrieval::default();
+        let at = |ms: u64| Instant(1_000_000_000 + ms * 1_000_000);
+        let asked = (0..10_000u64).filter(|n| retrieval.due(at(n / 10), Spi(*n as u32)));
+        assert_eq!(asked.count(), 10);
+        let again = (0..10_000u64).filter(|n| retrieval.due(at(20_000 + n), Spi(7)));
+        assert_eq!(again.count(), 2);
+    }
+}

@@ -1,0 +1,360 @@
+//! Who of many strangers is served: half-open limits, rates, and when a cookie is demanded.
+//!
+//! An IKE_SA_INIT request costs its sender nothing, and its source may be forged. So whoever has not
+//! shown that it receives at its address gets at most half of everything: while the crowd is small
+//! it is served at once, then it is asked for a cookie (RFC 7296 section 2.6), for which nothing is
+//! kept. Whoever brings the cookie has the other half, which no forger can take away.
+//!
+//! # What unauthenticated input can make grow, and how far
+//!
+//! | table | bound |
+//! |---|---|
+//! | half-open IKE SAs (`initial/half_open.rs`) | `init_limit_half_open`, `block_threshold` of them for each address |
+//! | the IKE_SA_INIT request and response that each keeps | [`LONGEST_FIRST_REQUEST`], and what we say |
+//! | fragments that wait in them | `waiting_fragments` octets in all, 64 KiB each, half a minute |
+//! | rates by source (here) | [`MOST_SOURCES`]; full ones are forgotten |
+//! | cookies (`cookie.rs`) | none is kept; two secrets |
+//! | reasons of drops (`gateway/counts.rs`) | the program's own words |
+//! | failures that are told of, not only counted (`gateway/counts.rs`) | 16 a second |
+//! | SPIs that are watched (`gateway/foreign.rs`) | 256 |
+//! | the workers' ring of punted packets | 256 each, a half of it for IKE_SA_INIT |
+//!
+//! Answers of IKE SAs that are no more (`graves.rs`, 8,192), fragments of established IKE SAs and
+//! half-made Child SAs grow by authenticated messages alone. What the workers keep of strangers
+//! (neighbours, IP fragments) is bounded in `hitless_dataplane`.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use hitless_sa::Instant;
+
+use super::settings::{Cookies, Limits};
+
+/// IKE_SA_INIT requests are a few hundred octets; with every proposal and every group that there is
+/// they stay below this. Longer ones are dropped before they are read.
+pub(super) const LONGEST_FIRST_REQUEST: usize = 8 * 1024;
+/// Sources whose rate is known at a time.
+pub(super) const MOST_SOURCES: usize = 8 * 1024;
+/// A rate's credit is that of so long a time.
+const DEPTH: Duration = Duration::from_secs(2);
+/// What is left for those that brought a cookie.
+const RESERVE: Duration = Duration::from_secs(1);
+/// The least time between two looks for sources that can be forgotten.
+const SWEEP: Duration = Duration::from_millis(100);
+
+/// One sender, as far as it can be told apart from others: an IPv4 address, or an IPv6 /64, of which
+/// anybody may have every address.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) struct Source(IpAddr);
+
+impl Source {
+    pub fn of(address: IpAddr) -> Source {
+        Source(match address {
+            IpAddr::V4(_) => address,
+            IpAddr::V6(six) => {
+                let [a, b, c, d, ..] = six.segments();
+                Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
+            }
+        })
+    }
+}
+
+/// What becomes of an IKE_SA_INIT request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Verdict {
+    Serve,
+    DemandCookie,
+    Drop(&'static str),
+}
+
+/// A request, as far as it matters here.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request {
+    pub source: Source,
+    /// It brought a cookie of ours: its source is not forged.
+    pub verified: bool,
+    /// Its key exchange costs us a multiple.
+    pub costly: bool,
+    /// Half-open IKE SAs, in all and of its source.
+    pub half_open: usize,
+    pub of_source: usize,
+}
+
+/// Credit for requests, in the time that it takes to earn.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    credit: Duration,
+    at: Instant,
+}
+
+impl Bucket {
+    fn full(now: Instant) -> Bucket {
+        Bucket {
+            credit: DEPTH,
+            at: now,
+        }
+    }
+
+    fn credit(&self, now: Instant) -> Duration {
+        self.credit.saturating_add(now.since(self.at)).min(DEPTH)
+    }
+
+    /// The bucket after one more request; `None` if that would leave less than the reserve.
+    fn drawn(self, now: Instant, rate: u32, reserve: Duration) -> Option<Bucket> {
+        let Some(price) = Duration::from_secs(1).checked_div(rate) else {
+            return Some(Bucket::full(now));
+        };
+        let credit = self.credit(now).checked_sub(price)?;
+        (credit >= reserve).then_some(Bucket { credit, at: now })
+    }
+}
+
+/// The rates of IKE_SA_INIT requests.
+pub(super) struct Crowd {
+    all: Option<Bucket>,
+    sources: BTreeMap<Source, Bucket>,
+    swept: Option<Instant>,
+}
+
+impl Crowd {
+    pub fn new() -> Crowd {
+        Crowd {
+            all: None,
+            sources: BTreeMap::new(),
+            swept: None,
+        }
+    }
+
+    /// Decides on a request, and counts it if it is served.
+    pub fn judge(&mut self, now: Instant, limits: &Limits, request: Request) -> Verdict {
+        if request.half_open >= limits.init_limit_half_open {
+            return Verdict::Drop("too many half-open IKE SAs");
+        }
+        let trusted = request.verified || limits.cookies == Cookies::Never;
+        if !trusted && (limits.cookies == Cookies::Always || busy(limits, request)) {
+            return Verdict::DemandCookie;
+        }
+        if request.of_source >= limits.block_threshold {
+            return Verdict::Drop("too many half-open IKE SAs of one address");
+        }
+        let reserve = if trusted { Duration::ZERO } else { RESERVE };
+        let all = self.all.unwrap_or(Bucket::full(now));
+        let Some(all) = all.drawn(now, limits.init_rate, reserve) else {
+            return too_fast(trusted, "IKE_SA_INIT above init_rate");
+        };
+        let known = self.sources.get(&request.source).copied();
+        if known.is_none() && !self.has_room(now) && !trusted {
+            return Verdict::DemandCookie;
+        }
+        let source = known.unwrap_or(Bucket::full(now));
+        let Some(source) = source.drawn(now, limits.init_rate_ip, reserve) else {
+            return too_fast(trusted, "IKE_SA_INIT above init_rate_ip");
+        };
+        if known.is_some() || self.sources.len() < MOST_SOURCES {
+            self.sources.insert(request.source, source);
+        }
+        self.all = Some(all);
+        Verdict::Serve
+    }
+
+    /// Whether one more source can be remembered; those whose credit is full need not be.
+    fn has_room(&mut self, now: Instant) -> bool {
+        let due = self.swept.is_none_or(|at| now.since(at) >= SWEEP);
+        if self.sources.len() >= MOST_SOURCES && due {
+            self.swept = Some(now);
+            self.sources.retain(|_, bucket| bucket.credit(now) < DEPTH);
+        }
+        self.sources.len() < MOST_SOURCES
+    }
+}
+
+/// Whether there are so many half-open IKE SAs that a stranger has to show where it is. The more a
+/// request costs us, the earlier.
+fn busy(limits: &Limits, request: Request) -> bool {
+    let threshold = limits.cookie_threshold / if request.costly { 4 } else { 1 };
+    request.half_open >= threshold || request.of_source >= limits.cookie_threshold_ip
+}
+
+fn too_fast(trusted: bool, reason: &'static str) -> Verdict {
+    if trusted {
+        Verdict::Drop(reason)
+    } else {
+        Verdict::DemandCookie
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const START: Instant = Instant(1_000_000_000_000);
+
+    fn source(n: u32) -> Source {
+        Source::of(IpAddr::V4(n.into()))
+    }
+
+    fn request(n: u32, verified: bool) -> Request {
+        Request {
+            source: source(n),
+            verified,
+            costly: false,
+            half_open: 0,
+            of_source: 0,
+        }
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            init_rate: 100,
+            init_rate_ip: 10,
+            ..Limits::default()
+        }
+    }
+
+    #[test]
+    fn a_source_is_an_ipv4_address_or_an_ipv6_64() {
+        let of = |text: &str| Source::of(text.parse().unwrap());
+        assert_ne!(of("192.0.2.1"), of("192.0.2.2"));
+        assert_eq!(of("2001:db8:0:1::1"), of("2001:db8:0:1:ffff::9"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8:0:2::1"));
+    }
+
+    #[test]
+    fn a_forger_takes_half_of_the_rate_of_one_source_and_its_owner_the_rest() {
+        let (mut crowd, limits) = (Crowd::new(), limits());
+        let served = |crowd: &mut Crowd, verified| {
+            let verdicts = (0..50).map(|_| crowd.judge(START, &limits, request(7, verified)));
+            verdicts.filter(|v| *v == Verdict::Serve).count()
+        };
+        assert_eq!(served(&mut crowd, false), 10);
+        assert_eq!(
+            crowd.judge(START, &limits, request(7, false)),
+            Verdict::DemandCookie
+        );
+        assert_eq!(served(&mut crowd, true), 10);
+        assert_eq!(
+            crowd.judge(START, &limits, request(7, true)),
+            Verdict::Drop("IKE_SA_INIT above init_rate_ip")
+        );
+        // Another address is not touched, and time heals.
+        assert_eq!(
+            crowd.judge(START, &limits, request(8, false)),
+            Verdict::Serve
+        );
+        let later = START + Duration::from_millis(100);
+        assert_eq!(
+            crowd.judge(later, &limits, request(7, true)),
+            Verdict::Serve
+        );
+        assert_eq!(
+            crowd.judge(later, &limits, request(7, false)),
+            Verdict::DemandCookie
+        );
+    }
+
+    #[test]
+    fn forged_sources_take_half_of_the_rate_in_all() {
+        let (mut crowd, limits) = (Crowd::new(), limits());
+        let served = |crowd: &mut Crowd, from: u32, verified| {
+            let verdicts =
+                (from..from + 1000).map(|n| crowd.judge(START, &limits, request(n, verified)));
+            verdicts.filter(|v| *v == Verdict::Serve).count()
+        };
+        assert_eq!(served(&mut crowd, 0, false), 100);
+        assert_eq!(served(&mut crowd, 5000, true), 100);
+        assert_eq!(
+            crowd.judge(START, &limits, request(1, true)),
+            Verdict::Drop("IKE_SA_INIT above init_rate")
+        );
+        assert_eq!(crowd.sources.len(), 200);
+    }
+
+    #[test]
+    fn the_table_of_sources_is_bounded_and_forgets_those_that_are_quiet() {
+        let mut crowd = Crowd::new();
+        let limits = Limits {
+            init_rate: 0,
+            ..limits()
+        };
+        for n in 0..3 * MOST_SOURCES as u32 {
+            let verdict = crowd.judge(START, &limits, request(n, false));
+            let room = (n as usize) < MOST_SOURCES;
+            let expected = if room {
+                Verdict::Serve
+            } else {
+                Verdict::DemandCookie
+            };
+            assert_eq!(verdict, expected);
+            assert!(crowd.sources.len() <= MOST_SOURCES);
+        }
+        // Whoever brings a cookie is served all the same.
+        assert_eq!(
+            crowd.judge(START, &limits, request(u32::MAX, true)),
+            Verdict::Serve
+        );
+        assert_eq!(crowd.sources.len(), MOST_SOURCES);
+        let later = START + DEPTH;
+        assert_eq!(
+            crowd.judge(later, &limits, request(u32::MAX, false)),
+            Verdict::Serve
+        );
+        assert_eq!(crowd.sources.len(), 1);
+    }
+
+    #[test]
+    fn rfc7296_section_2_6_a_cookie_is_demanded_when_busy_and_earlier_for_costly_groups() {
+        let limits = Limits::default();
+        let judge = |half_open, of_source, costly| {
+            let request = Request {
+                half_open,
+                of_source,
+                costly,
+                ..request(1, false)
+            };
+            Crowd::new().judge(START, &limits, request)
+        };
+        let (busy, own) = (limits.cookie_threshold, limits.cookie_threshold_ip);
+        assert_eq!(judge(busy - 1, 0, false), Verdict::Serve);
+        assert_eq!(judge(busy, 0, false), Verdict::DemandCookie);
+        assert_eq!(judge(busy / 4 - 1, 0, true), Verdict::Serve);
+        assert_eq!(judge(busy / 4, 0, true), Verdict::DemandCookie);
+        assert_eq!(judge(0, own - 1, false), Verdict::Serve);
+        assert_eq!(judge(0, own, false), Verdict::DemandCookie);
+        let full = judge(limits.init_limit_half_open, 0, false);
+        assert_eq!(full, Verdict::Drop("too many half-open IKE SAs"));
+    }
+
+    #[test]
+    fn rfc7296_section_2_6_cookies_always_and_never() {
+        let always = Limits {
+            cookies: Cookies::Always,
+            ..limits()
+        };
+        let mut crowd = Crowd::new();
+        assert_eq!(
+            crowd.judge(START, &always, request(1, false)),
+            Verdict::DemandCookie
+        );
+        assert_eq!(
+            crowd.judge(START, &always, request(1, true)),
+            Verdict::Serve
+        );
+        let never = Limits {
+            cookies: Cookies::Never,
+            ..limits()
+        };
+        let mut crowd = Crowd::new();
+        let verdicts = (0..30).map(|_| crowd.judge(START, &never, request(1, false)));
+        let served = verdicts.filter(|v| *v == Verdict::Serve).count();
+        assert_eq!(served, 20);
+        let blocked = Request {
+            of_source: never.block_threshold,
+            ..request(2, false)
+        };
+        assert_eq!(
+            crowd.judge(START, &never, blocked),
+            Verdict::Drop("too many half-open IKE SAs of one address")
+        );
+    }
+}

@@ -1,0 +1,167 @@
+//! The responder's half of IKE_SESSION_RESUME (RFC 5723 section 4.3).
+
+use std::sync::Arc;
+
+use super::{Admission, Admitted, Responder, childless, response_header, stateless, supported};
+use crate::ike::auth::Wishes;
+use crate::ike::contents::Contents;
+use crate::ike::fragments::Reassembly;
+use crate::ike::initial::{Nonces, fragmenting};
+use crate::ike::intermediate::Intermediate;
+use crate::ike::keys::{IkeKeys, Inputs, Side};
+use crate::ike::message::{Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::nat::{self, Path};
+use crate::ike::output::Event;
+use crate::ike::proposal::Additional;
+use crate::ike::redirect::Redirectable;
+use crate::ike::resume::{self, Session};
+use crate::ike::settings::Connection;
+use crate::ike::turn::{Effect, Turn};
+use hitless_sa::IkeSpi;
+
+/// A session that a peer resumes, for the connection that the ticket was given for.
+pub(super) struct Resumed {
+    session: Session,
+    connection: Arc<Connection>,
+}
+
+impl Responder {
+    /// Answers an IKE_SESSION_RESUME request. A ticket that does not count is refused in clear, and
+    /// the peer comes back with IKE_SA_INIT.
+    pub fn resume(
+        turn: &mut Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        header: &Header,
+        payloads: &[Payload],
+        datagram: &[u8],
+    ) -> Admission {
+        let contents = Contents::of(payloads);
+        let ticket = contents.notify(NotifyKind::TICKET_OPAQUE);
+        let (Some(peer_nonce), Some(ticket)) = (contents.valid_nonce(), ticket) else {
+            turn.drop(path.remote, "IKE_SESSION_RESUME without nonce or ticket");
+            return Admission::Refused;
+        };
+        match resume::is_welcome(turn, connections, path, &ticket.data) {
+            Ok((connection, session)) => {
+                let resumed = Resumed {
+                    session,
+                    connection,
+                };
+                let inputs = (path, header, &contents, peer_nonce);
+                let responder = Responder::of_session(turn, inputs, resumed, datagram);
+                Admission::HalfOpen(Box::new(responder))
+            }
+            Err(reason) => {
+                turn.drop(path.remote, reason);
+                let refusal = Payload::notify(NotifyKind::TICKET_NACK, &[]);
+                turn.immediate.push(stateless(path, header, refusal));
+                Admission::Refused
+            }
+        }
+    }
+
+    fn of_session(
+        turn: &mut Turn<'_>,
+        (path, header, contents, peer_nonce): (Path, &Header, &Contents<'_>, &[u8]),
+        resumed: Resumed,
+        datagram: &[u8],
+    ) -> Responder {
+        let connection = resumed.connection.clone();
+        let nonce = turn.nonce();
+        let spi = turn.ids.ike_spi(turn.entropy);
+        let initiator_spi = header.initiator_spi;
+        let inputs = Inputs {
+            initiator_nonce: peer_nonce,
+            responder_nonce: &nonce,
+            initiator_spi,
+            responder_spi: spi,
+        };
+        let proposal = resumed.session.proposal;
+        let keys = IkeKeys::resume(&proposal, &inputs, &resumed.session.sk_d);
+        let found = contents.notifies.iter().copied();
+        let mut nat = nat::detect(initiator_spi, IkeSpi(0), path, found);
+        nat.forced = connection.encap;
+        let mut payloads = vec![Payload::Nonce(nonce.clone())];
+        let fake = turn.fake_source(connection.encap);
+        payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
+        payloads.extend(childless(std::iter::once(&connection)));
+        payloads.extend(supported(std::iter::once(&*connection), contents));
+        let response = emit(&response_header(header, spi), &payloads);
+        turn.immediate.push(path.transmit(response.clone()));
+        Responder {
+            spi,
+            remote_spi: initiator_spi,
+            path,
+            expires: turn.now + turn.settings.limits.half_open_timeout,
+            request: datagram.to_vec(),
+            response,
+            nonces: Nonces {
+                initiator: peer_nonce.to_vec(),
+                responder: nonce,
+            },
+            proposal,
+            keys,
+            nat,
+            wishes: Wishes::default(),
+            intermediate: Intermediate::new(Additional::NONE),
+            fragmenting: fragmenting(&connection, contents),
+            reassembly: Reassembly::default(),
+            answered: None,
+            refused: false,
+            redirectable: Redirectable::of(contents),
+            resumed: Some(Box::new(resumed)),
+        }
+    }
+
+    /// The peer has the keys of the session, and is who it was; the ticket has not come back
+    /// meanwhile.
+    pub(super) fn admit_resumed(
+        &self,
+        turn: &Turn<'_>,
+        resumed: &Resumed,
+        id: &IdBody,
+        auth: (u8, &[u8]),
+    ) -> Result<Admitted, String> {
+        let Resumed {
+            session,
+            connection,
+        } = resumed;
+        if id.id != session.remote_id {
+            return Err(format!("the peer is {}, the ticket another's", id.id));
+        }
+        if turn.ids.tickets.contains(&session.id) {
+            return Err(format!("{} uses a ticket twice", id.id));
+        }
+        if !resume::proof(&self.keys, Side::Initiator, &self.request, auth) {
+            return Err(format!("wrong keys of {} in a resumed IKE SA", id.id));
+        }
+        let proof = resume::prove(&self.keys, Side::Responder, &self.response);
+        let local = IdBody::new(session.local_id.clone());
+        let mut authenticated = session.authenticated(turn);
+        let renewed = session
+            .authenticated(turn)
+            .after_answering(turn, connection);
+        let limits = [authenticated.reauth_at, renewed.reauth_at];
+        authenticated.reauth_at = limits.into_iter().flatten().min();
+        Ok(Admitted {
+            connection: connection.clone(),
+            local_id: local.id.clone(),
+            payloads: vec![Payload::IdResponder(local), proof.auth()],
+            authenticated,
+            keys: self.keys.clone(),
+        })
+    }
+
+    /// The ticket is used up, and the IKE SA that it was given on is over (section 4.3.2).
+    pub(super) fn resumed(&self, turn: &mut Turn<'_>) -> Option<(resume::TicketId, u64)> {
+        let session = &self.resumed.as_ref()?.session;
+        turn.ids.tickets.insert(session.id, session.expires);
+        turn.effects.push(Effect::Resumed(session.ike));
+        turn.events.push(Event::IkeResumed {
+            old: session.ike,
+            new: self.spi,
+        });
+        Some((session.id, session.expires))
+    }
+}

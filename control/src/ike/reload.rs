@@ -1,0 +1,163 @@
+//! New connections and secrets for a running engine.
+//!
+//! An IKE SA belongs to the connection of its name. As long as that still means the same two ends,
+//! the IKE SA stays, and what the connection says from now on holds for what is made from now on.
+//! A Child SA stays as long as its child protects the same. The rest is closed, and started again
+//! if the file says so.
+
+use std::fmt;
+use std::sync::Arc;
+
+use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
+
+use super::engine::Engine;
+use super::established::IkeSa;
+use super::settings::{Child, Connection, EngineSettings};
+use super::tasks::Task;
+
+/// What a reload came to.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Reloaded {
+    pub connections: usize,
+    /// IKE SAs that stay.
+    pub kept: usize,
+    /// IKE SAs and Child SAs that are closed.
+    pub closed: usize,
+}
+
+impl fmt::Display for Reloaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "loaded {} connections; {} IKE_SAs stay, {} SAs are closed",
+            self.connections, self.kept, self.closed
+        )
+    }
+}
+
+/// What becomes of an IKE SA.
+enum Fate {
+    /// Its connection is there no more, or means others.
+    Closed { again: bool },
+    /// It stays, without these Child SAs; with whether they may come again.
+    Kept(Arc<Connection>, Vec<(SaId, bool)>),
+}
+
+impl Engine {
+    /// Takes connections and secrets from `settings`, and leaves all else as it is.
+    pub fn reload(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        settings: EngineSettings,
+    ) -> Reloaded {
+        self.connections = settings.connections.iter().cloned().map(Arc::new).collect();
+        let named = self.connections.iter();
+        self.by_name = named.map(|c| (c.name.clone(), c.clone())).collect();
+        self.settings.connections = settings.connections;
+        self.settings.secrets = settings.secrets;
+        self.settings.cluster_secret = settings.cluster_secret;
+        self.settings.limits = settings.limits;
+        let mut reloaded = Reloaded {
+            connections: self.connections.len(),
+            ..Reloaded::default()
+        };
+        // Copies of what another member leads follow that member's own reload.
+        for ike in self.passive.values_mut() {
+            if let Some(connection) = self.by_name.get(&ike.connection.name) {
+                ike.connection = connection.clone();
+            }
+        }
+        self.forget_half_open();
+        for spi in self.sas.keys().copied().collect::<Vec<IkeSpi>>() {
+            self.reload_one(now, entropy, spi, &mut reloaded);
+        }
+        if self.leading {
+            let started = self.connections.iter().flat_map(|connection| {
+                let children = connection.children.iter().filter(|child| child.start);
+                children.map(|child| (connection.name.clone(), child.name.clone()))
+            });
+            for (connection, child) in started.collect::<Vec<_>>() {
+                self.starts.at(connection, child, now);
+            }
+            self.start_children(now, entropy);
+        }
+        reloaded
+    }
+
+    /// What has just begun begins again, with what holds now.
+    fn forget_half_open(&mut self) {
+        let spis: Vec<IkeSpi> = self.initiators.keys().copied().collect();
+        for spi in spis {
+            self.remove_initiator(spi);
+        }
+    }
+
+    fn reload_one(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        spi: IkeSpi,
+        reloaded: &mut Reloaded,
+    ) {
+        let Some(ike) = self.sas.get(&spi) else {
+            return;
+        };
+        let fate = fate(ike, self.by_name.get(&ike.connection.name));
+        match fate {
+            Fate::Closed { again } => {
+                reloaded.closed += 1;
+                self.with(now, entropy, spi, |ike, turn| {
+                    ike.terminated |= !again;
+                    ike.schedule(turn.now, Task::DeleteIke);
+                    turn.dirty = true;
+                    ike.advance(turn);
+                });
+            }
+            Fate::Kept(connection, gone) => {
+                reloaded.kept += 1;
+                reloaded.closed += gone.len();
+                self.with(now, entropy, spi, |ike, turn| {
+                    ike.connection = connection;
+                    for (id, again) in gone {
+                        ike.close_child(turn, id, again);
+                    }
+                });
+            }
+        }
+    }
+}
+
+fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>) -> Fate {
+    let Some(connection) = connection else {
+        return Fate::Closed { again: false };
+    };
+    let old = &ike.connection;
+    let ends = old.local_addrs == connection.local_addrs
+        && old.remote_addrs == connection.remote_addrs
+        && old.local_id == connection.local_id
+        && old.remote_id == connection.remote_id;
+    if !ends {
+        return Fate::Closed { again: true };
+    }
+    let named = |of: &Connection, name: &str| -> Option<Child> {
+        of.children.iter().find(|c| c.name == name).cloned()
+    };
+    let gone = ike.children.iter().filter_map(|child| {
+        let (before, after) = (named(old, &child.name), named(connection, &child.name));
+        let same = match (&before, &after) {
+            (Some(before), Some(after)) => protects_the_same(before, after),
+            _ => false,
+        };
+        (!same).then_some((child.sa.id, after.is_some()))
+    });
+    Fate::Kept(connection.clone(), gone.collect())
+}
+
+fn protects_the_same(one: &Child, other: &Child) -> bool {
+    one.mode == other.mode
+        && one.local_ts == other.local_ts
+        && one.remote_ts == other.remote_ts
+        && one.dynamic == other.dynamic
+        && one.esp_proposals == other.esp_proposals
+}

@@ -1,0 +1,69 @@
+//! Session resumption (RFC 5723): a peer that lost an IKE SA comes back with a ticket, in two round
+//! trips without a key exchange or certificates.
+//!
+//! ```text
+//!  IKE_AUTH            N(TICKET_REQUEST) ->  <- N(TICKET_LT_OPAQUE)         of any IKE SA
+//!  IKE_SESSION_RESUME  Ni, N(TICKET_OPAQUE) ->  <- Nr, or N(COOKIE), or N(TICKET_NACK)
+//!  IKE_AUTH            AUTH = prf(SK_p, the first message of each)          as ever
+//! ```
+//!
+//! Tickets are by value (section 4.2): every member opens what any member sealed, before and after
+//! a restart (`ticket.rs`). `held.rs` keeps those that peers gave us, and `used.rs` remembers which
+//! of ours came back. The exchange itself is in `initial/`, beside IKE_SA_INIT, whose place it takes.
+
+mod auth;
+mod held;
+mod ticket;
+mod used;
+
+pub(super) use auth::{proof, prove};
+pub(super) use held::{Held, HeldRecord};
+pub(super) use ticket::{Session, TicketId, is_welcome};
+pub(super) use used::Used;
+
+use hitless_sa::{IkeSpi, Instant};
+
+use super::contents::Contents;
+use super::engine::Engine;
+use super::established::IkeSa;
+use super::message::{NotifyKind, Payload};
+use super::settings::Connection;
+use super::turn::Turn;
+
+impl Engine {
+    /// RFC 5723 section 4.3.2: the peer has come back, and what it came back from is over.
+    pub(super) fn resumed(&mut self, ike: &IkeSa, old: IkeSpi) -> Vec<IkeSpi> {
+        let found = self.sas.get_mut(&old);
+        let same =
+            |other: &&mut IkeSa| other.remote_id == ike.remote_id && other.local_id == ike.local_id;
+        let superseded = found.filter(same).map(|other| other.superseded = true);
+        superseded.map(|()| old).into_iter().collect()
+    }
+
+    /// A ticket for a connection, to be used once.
+    pub(super) fn ticket(&mut self, now: Instant, connection: &Connection) -> Option<Box<Held>> {
+        let held = self.tickets.remove(&connection.name)?;
+        let usable = held.until > now && connection.proposals.contains(&held.proposal);
+        (usable && connection.session.ticket_time.is_some()).then_some(held)
+    }
+}
+
+/// Asks for a ticket, if the connection wants to resume.
+pub(super) fn request(connection: &Connection) -> Option<Payload> {
+    let wanted = connection.session.ticket_time.is_some();
+    wanted.then(|| Payload::notify(NotifyKind::TICKET_REQUEST, &[]))
+}
+
+/// The answer to a request for a ticket, in whatever exchange it came (RFC 5723 section 4.1): the
+/// ticket with its lifetime, or that there is none.
+pub(super) fn grant(ike: &IkeSa, turn: &mut Turn<'_>, contents: &Contents<'_>) -> Option<Payload> {
+    if !contents.has(NotifyKind::TICKET_REQUEST) {
+        return None;
+    }
+    let ticket = ticket::issue(ike, turn).map(|(lifetime, ticket)| {
+        let seconds = u32::try_from(lifetime.as_secs()).unwrap_or(u32::MAX);
+        let data = [seconds.to_be_bytes().as_slice(), ticket.as_slice()].concat();
+        Payload::notify(NotifyKind::TICKET_LT_OPAQUE, &data)
+    });
+    Some(ticket.unwrap_or_else(|| Payload::notify(NotifyKind::TICKET_NACK, &[])))
+}

@@ -1,0 +1,255 @@
+//! Tickets that we give: the state of an IKE SA, sealed with a key that every member has.
+//!
+//! ```text
+//!  1 | day (4) | salt (16) | AES-256-GCM of a `TicketRecord`
+//! ```
+//!
+//! The key is a function of the cluster's secret, the day and the salt: another one for each ticket,
+//! so that members need not agree on nonces, and none of a day that is long over opens anything.
+
+use std::time::Duration;
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use prost::Message;
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::ike::auth::{Authenticated, Proven, RemoteAuth};
+use crate::ike::established::IkeSa;
+use crate::ike::initial::{addresses_match, local_identity};
+use crate::ike::nat::Path;
+use crate::ike::proposal::{Identification, IkeProposal};
+use crate::ike::settings::{Connection, EngineSettings};
+use crate::ike::turn::Turn;
+use hitless_sa::IkeSpi;
+
+const VERSION: u8 = 1;
+const SALT: usize = 16;
+const HEADER: usize = 1 + 4 + SALT;
+const DAY: u64 = 24 * 3600;
+/// No ticket lives longer, whatever the configuration says.
+const LONGEST: Duration = Duration::from_secs(7 * DAY);
+/// Longer ones are not ours: the AEAD is not asked.
+const LONGEST_TICKET: usize = 4096;
+
+/// Names a ticket: its salt.
+pub(in crate::ike) type TicketId = [u8; SALT];
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct TicketRecord {
+    #[prost(string, tag = "1")]
+    connection: String,
+    #[prost(fixed64, tag = "2")]
+    ike: u64,
+    #[prost(bytes = "vec", tag = "3")]
+    local_id: Vec<u8>,
+    #[prost(bytes = "vec", tag = "4")]
+    remote_id: Vec<u8>,
+    #[prost(string, tag = "5")]
+    proposal: String,
+    #[prost(bytes = "vec", tag = "6")]
+    sk_d: Vec<u8>,
+    /// Seconds since 1970, like the two that follow.
+    #[prost(uint64, tag = "7")]
+    expires: u64,
+    #[prost(uint64, optional, tag = "8")]
+    reauth: Option<u64>,
+    #[prost(uint64, optional, tag = "9")]
+    not_after: Option<u64>,
+    #[prost(string, tag = "10")]
+    method: String,
+    #[prost(bytes = "vec", tag = "11")]
+    certificate: Vec<u8>,
+    #[prost(bool, tag = "12")]
+    ppk: bool,
+}
+
+impl Zeroize for TicketRecord {
+    fn zeroize(&mut self) {
+        self.sk_d.zeroize();
+    }
+}
+
+/// What a ticket says.
+pub(in crate::ike) struct Session {
+    pub id: TicketId,
+    pub connection: String,
+    /// The IKE SA that it was given on.
+    pub ike: IkeSpi,
+    pub local_id: Identification,
+    pub remote_id: Identification,
+    pub proposal: IkeProposal,
+    pub sk_d: Zeroizing<Vec<u8>>,
+    pub expires: u64,
+    /// When the peer has to authenticate in full, in seconds since 1970.
+    pub reauth: Option<u64>,
+    pub proven: Proven,
+    pub ppk: bool,
+}
+
+fn key(settings: &EngineSettings, head: &[u8]) -> Option<LessSafeKey> {
+    let key = settings.cluster_secret.derive("ticket", head)?;
+    UnboundKey::new(&AES_256_GCM, &key)
+        .ok()
+        .map(LessSafeKey::new)
+}
+
+/// Every key seals one ticket.
+fn nonce() -> Nonce {
+    Nonce::assume_unique_for_key([0; 12])
+}
+
+/// A ticket for the peer of an IKE SA, and how long it counts; `None` if the connection wants no
+/// resumption, or without the cluster's secret or the time of day.
+pub(super) fn issue(ike: &IkeSa, turn: &mut Turn<'_>) -> Option<(Duration, Vec<u8>)> {
+    let wanted = ike.connection.session.ticket_time?.min(LONGEST);
+    let time = turn.settings.time_of_day.at(turn.now)?;
+    // RFC 5723 section 6.2: it must not outlive what it stands for.
+    let reauth = ike.authenticated.reauth_at.map(|at| at.since(turn.now));
+    let certificate = ike.authenticated.proven.not_after;
+    let certificate = certificate.map(|end| Duration::from_secs(end).saturating_sub(time));
+    let limits = [reauth, certificate].into_iter().flatten();
+    let lifetime = limits.fold(wanted, Duration::min);
+    if lifetime.as_secs() == 0 {
+        return None;
+    }
+    let record = Zeroizing::new(TicketRecord {
+        connection: ike.connection.name.clone(),
+        ike: ike.local_spi.0,
+        local_id: ike.local_id.to_body(),
+        remote_id: ike.remote_id.to_body(),
+        proposal: ike.proposal.to_string(),
+        sk_d: ike.keys.sk_d().to_vec(),
+        expires: (time + lifetime).as_secs(),
+        reauth: reauth.map(|left| (time + left).as_secs()),
+        not_after: ike.authenticated.proven.not_after,
+        method: ike.authenticated.proven.method.clone(),
+        certificate: ike
+            .authenticated
+            .proven
+            .certificate
+            .map_or_else(Vec::new, Vec::from),
+        ppk: ike.authenticated.ppk,
+    });
+    let mut salt = [0; SALT];
+    turn.entropy.fill(&mut salt);
+    let ticket = seal(turn.settings, time, salt, &record)?;
+    Some((lifetime, ticket))
+}
+
+fn seal(
+    settings: &EngineSettings,
+    time: Duration,
+    salt: TicketId,
+    record: &TicketRecord,
+) -> Option<Vec<u8>> {
+    let day = u32::try_from(time.as_secs() / DAY).ok()?;
+    let mut ticket = vec![VERSION];
+    ticket.extend(day.to_be_bytes());
+    ticket.extend(salt);
+    let mut sealed = Zeroizing::new(record.encode_to_vec());
+    let tag = key(settings, &ticket)?
+        .seal_in_place_separate_tag(nonce(), Aad::from(&ticket), &mut sealed)
+        .ok()?;
+    ticket.extend_from_slice(&sealed);
+    ticket.extend(tag.as_ref());
+    Some(ticket)
+}
+
+/// What a ticket says, if a member of this cluster gave it and it still counts.
+fn open(settings: &EngineSettings, time: Duration, ticket: &[u8]) -> Option<Session> {
+    let (head, sealed) = ticket.split_at_checked(HEADER)?;
+    let (version, rest) = head.split_first()?;
+    let (day, salt) = rest.split_first_chunk::<4>()?;
+    let day = u64::from(u32::from_be_bytes(*day));
+    let today = time.as_secs() / DAY;
+    let recent = day <= today + 1 && today <= day + LONGEST.as_secs() / DAY;
+    if *version != VERSION || !recent || ticket.len() > LONGEST_TICKET {
+        return None;
+    }
+    let mut plain = Zeroizing::new(sealed.to_vec());
+    let opened = key(settings, head)?
+        .open_in_place(nonce(), Aad::from(head), &mut plain)
+        .ok()?;
+    let record = Zeroizing::new(TicketRecord::decode(&*opened).ok()?);
+    let identity = |body: &[u8]| {
+        let (head, data) = body.split_first_chunk::<4>()?;
+        Identification::from_wire(head[0], data)
+    };
+    (time.as_secs() < record.expires).then_some(())?;
+    Some(Session {
+        id: salt.try_into().ok()?,
+        connection: record.connection.clone(),
+        ike: IkeSpi(record.ike),
+        local_id: identity(&record.local_id)?,
+        remote_id: identity(&record.remote_id)?,
+        proposal: record.proposal.parse().ok()?,
+        sk_d: Zeroizing::new(record.sk_d.clone()),
+        expires: record.expires,
+        reauth: record.reauth,
+        proven: Proven {
+            method: record.method.clone(),
+            certificate: record.certificate.as_slice().try_into().ok(),
+            not_after: record.not_after,
+        },
+        ppk: record.ppk,
+    })
+}
+
+/// What a ticket stands for, if the connection that it was given for would have the peer today
+/// (RFC 5723 section 4.3.2): "the gateway ... MUST verify that the ... policy" still allows it.
+pub(in crate::ike) fn is_welcome(
+    turn: &mut Turn<'_>,
+    connections: &[std::sync::Arc<Connection>],
+    path: Path,
+    ticket: &[u8],
+) -> Result<(std::sync::Arc<Connection>, Session), &'static str> {
+    let time = turn.settings.time_of_day.at(turn.now);
+    let time = time.ok_or("ticket without the time of day")?;
+    turn.ids.tickets.expire(time.as_secs());
+    let session = open(turn.settings, time, ticket).ok_or("no ticket of ours")?;
+    if turn.ids.tickets.contains(&session.id) {
+        return Err("used ticket");
+    }
+    let mut named = connections.iter().filter(|c| c.name == session.connection);
+    let connection = named.next().ok_or("ticket of no connection")?;
+    let wanted = connection.session.ticket_time.is_some() && addresses_match(connection, path);
+    let ids = session.local_id == local_identity(connection, path)
+        && session.remote_id.matches(&connection.remote_id);
+    let proposed = connection.proposals.contains(&session.proposal);
+    let expired = session
+        .proven
+        .not_after
+        .is_some_and(|end| end <= time.as_secs());
+    if !wanted || !ids || !proposed || expired || !proves(connection, &session) {
+        return Err("ticket against the configuration");
+    }
+    Ok((connection.clone(), session))
+}
+
+/// Whether the peer proved itself then in a way that would do now.
+fn proves(connection: &Connection, session: &Session) -> bool {
+    let certificate = session.proven.certificate.is_some();
+    let method = match connection.auth.remote {
+        RemoteAuth::Psk => !certificate,
+        RemoteAuth::Pubkey(_) => certificate,
+    };
+    let required = connection.auth.ppk.as_ref().is_some_and(|ppk| ppk.required);
+    method && (session.ppk || !required)
+}
+
+impl Session {
+    /// What the resumed IKE SA knows of the peer's authentication, which is not made younger.
+    pub fn authenticated(&self, turn: &Turn<'_>) -> Authenticated {
+        let time = turn.settings.time_of_day.at(turn.now).unwrap_or_default();
+        let left = |end: u64| Duration::from_secs(end).saturating_sub(time);
+        Authenticated {
+            proven: self.proven.clone(),
+            ppk: self.ppk,
+            reauth_at: self.reauth.map(|end| turn.now + left(end)),
+            ..Authenticated::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

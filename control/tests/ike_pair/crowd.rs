@@ -1,0 +1,267 @@
+//! Strangers: what they may make the engine keep, and what they may not do to others.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use hitless::ike::settings::{Cookies, Limits};
+use hitless::ike::{Event, Resume};
+
+use crate::world::{A, B, Packet, SECOND, World, address, settings};
+
+const COOKIE: [u8; 2] = 16390u16.to_be_bytes();
+
+/// A world whose responder serves anybody; A's first request is not delivered yet.
+fn world(seed: u64, limits: Limits) -> (World, Packet) {
+    let mut b = settings(B);
+    b.limits = limits;
+    b.connections[0].remote_addrs.clear();
+    let mut world = World::new(seed, settings(A), b);
+    let first = world.intercept().remove(0);
+    (world, first)
+}
+
+/// A request with another SPI from another address.
+fn from(first: &Packet, remote: SocketAddr, spi: u64) -> Packet {
+    let mut packet = first.clone();
+    packet.from = remote;
+    packet.payload[..8].copy_from_slice(&spi.to_be_bytes());
+    packet
+}
+
+fn stranger(n: u32) -> SocketAddr {
+    SocketAddr::new(std::net::Ipv4Addr::from(0x0a00_0000 + n).into(), 500)
+}
+
+/// The cookie in an answer.
+fn cookie(answer: &Packet) -> Option<Vec<u8>> {
+    let notify = &answer.payload[28..];
+    (notify[6..8] == COOKIE).then(|| notify[8..].to_vec())
+}
+
+/// A request with a cookie in front.
+fn with_cookie(request: &Packet, cookie: &[u8]) -> Packet {
+    let mut packet = request.clone();
+    let length = 8 + cookie.len();
+    let mut notify = vec![packet.payload[16], 0, 0, length as u8, 0, 0];
+    notify.extend_from_slice(&COOKIE);
+    notify.extend_from_slice(cookie);
+    packet.payload.splice(28..28, notify);
+    packet.payload[16] = 41;
+    let total = packet.payload.len() as u32;
+    packet.payload[24..28].copy_from_slice(&total.to_be_bytes());
+    packet
+}
+
+fn dropped(world: &World, reason: &str) -> usize {
+    world.hosts[B].count(|e| matches!(e, Event::Dropped { reason: r, .. } if *r == reason))
+}
+
+/// What B sends to one request, if anything.
+fn answer(world: &mut World, request: &Packet) -> Option<Packet> {
+    world.deliver(request);
+    world.intercept().pop()
+}
+
+#[test]
+fn the_half_open_table_is_full_at_its_limit_and_empty_again_after_its_time() {
+    let limits = Limits {
+        init_limit_half_open: 500,
+        half_open_timeout: 5 * SECOND,
+        cookie_threshold: 100,
+        init_rate: 0,
+        ..Limits::default()
+    };
+    let (mut world, first) = world(1, limits);
+    for n in 0..20_000 {
+        let request = from(&first, stranger(n % 2000), n.into());
+        let answer = answer(&mut world, &request);
+        // Every fifth is a stranger that receives what is sent to it.
+        if let Some(cookie) = answer.as_ref().and_then(cookie)
+            && n % 5 == 0
+        {
+            world.deliver(&with_cookie(&request, &cookie));
+        }
+    }
+    let served = world.hosts[B].sent.iter().filter(|d| d[8..16] != [0; 8]);
+    assert_eq!(served.count(), 500);
+    assert!(dropped(&world, "too many half-open IKE SAs") > 10_000);
+    assert!(dropped(&world, "cookie demanded") >= 400);
+    world.intercept();
+    // No time has passed: nothing was let go, and all of it is, five seconds later.
+    world.run(5 * SECOND);
+    world.intercept();
+    assert!(answer(&mut world, &first).is_some());
+}
+
+#[test]
+fn one_address_has_so_many_half_open_ike_sas_and_half_of_them_need_a_cookie() {
+    let limits = Limits {
+        cookie_threshold_ip: 10,
+        block_threshold: 30,
+        ..Limits::default()
+    };
+    let (mut world, first) = world(2, limits);
+    let (mut at_once, mut with) = (0, 0);
+    for n in 0..100 {
+        let remote = SocketAddr::new(stranger(1).ip(), 1000 + n);
+        let request = from(&first, remote, u64::from(n) + 1);
+        let Some(reply) = answer(&mut world, &request) else {
+            continue;
+        };
+        match cookie(&reply) {
+            None => at_once += 1,
+            Some(cookie) => {
+                with += usize::from(answer(&mut world, &with_cookie(&request, &cookie)).is_some())
+            }
+        }
+    }
+    assert_eq!((at_once, with), (10, 20));
+    assert_eq!(
+        dropped(&world, "too many half-open IKE SAs of one address"),
+        70
+    );
+    // Others do not notice.
+    let other = answer(&mut world, &from(&first, stranger(2), 7)).unwrap();
+    assert_eq!(cookie(&other), None);
+}
+
+#[test]
+fn rfc7296_section_2_6_a_cookie_is_of_no_use_from_another_address_or_for_another_spi() {
+    let limits = Limits {
+        cookies: Cookies::Always,
+        ..Limits::default()
+    };
+    let (mut world, first) = world(3, limits);
+    let request = from(&first, stranger(1), 1);
+    let cookie = cookie(&answer(&mut world, &request).unwrap()).unwrap();
+    for other in [
+        from(&first, stranger(2), 1),
+        from(&first, SocketAddr::new(stranger(1).ip(), 501), 1),
+        from(&first, stranger(1), 2),
+    ] {
+        let reply = answer(&mut world, &with_cookie(&other, &cookie)).unwrap();
+        assert_eq!(reply.payload[8..16], [0; 8], "another cookie is demanded");
+    }
+    assert_eq!(dropped(&world, "not a cookie of ours"), 3);
+    for length in 1..cookie.len() {
+        let reply = answer(&mut world, &with_cookie(&request, &cookie[..length])).unwrap();
+        assert_eq!(reply.payload[8..16], [0; 8], "{length} octets");
+    }
+    let reply = answer(&mut world, &with_cookie(&request, &cookie)).unwrap();
+    assert_ne!(reply.payload[8..16], [0; 8]);
+}
+
+/// The member that takes over does not know the cookies of the one that died, and asks again.
+#[test]
+fn rfc7296_section_2_6_a_cookie_of_the_member_that_died_is_followed_by_one_of_its_successor() {
+    let (mut a, mut b) = (settings(A), settings(B));
+    a.retransmit_timeout = Duration::from_millis(100);
+    b.limits.cookies = Cookies::Always;
+    let mut world = World::new(4, a, b);
+    let first = world.intercept().remove(0);
+    world.deliver(&first);
+    let demand = world.intercept().remove(0);
+    world.deliver(&demand);
+    // A has sent its request with the cookie.
+    let second = world.intercept().remove(0);
+    assert_eq!(second.payload[16], 41);
+    world.fail_over(B, Resume::Exact);
+    world.inject(second);
+    world.run(2 * SECOND);
+    world.assert_agreement(1);
+    let requests = world.hosts[A].sent.iter().filter(|d| d[18] == 34).count();
+    assert_eq!(requests, 3, "without, with the old, with the new cookie");
+    assert_eq!(dropped(&world, "not a cookie of ours"), 1);
+}
+
+#[test]
+fn a_first_request_that_is_long_is_dropped_unread_and_none_is_kept_at_its_length() {
+    let (mut world, first) = world(5, Limits::default());
+    let mut long = first.clone();
+    // A vendor ID in front, and all in all as long as a datagram can be.
+    for (length, dropped_all) in [(8 * 1024, 0), (8 * 1024 + 1, 1), (65_000, 2)] {
+        long.payload = first.payload.clone();
+        let vendor = length - first.payload.len();
+        let mut payload = vec![long.payload[16], 0];
+        payload.extend_from_slice(&(vendor as u16).to_be_bytes());
+        payload.resize(vendor, 7);
+        long.payload.splice(28..28, payload);
+        long.payload[16] = 43;
+        long.payload[..8].copy_from_slice(&(length as u64).to_be_bytes());
+        long.payload[24..28].copy_from_slice(&(length as u32).to_be_bytes());
+        let answered = answer(&mut world, &long).is_some();
+        assert_eq!(answered, dropped_all == 0, "{length}");
+        assert_eq!(dropped(&world, "IKE_SA_INIT too long"), dropped_all);
+    }
+}
+
+/// RFC 7383: fragments of IKE_AUTH wait for each other before anybody is authenticated.
+#[test]
+fn fragments_of_strangers_wait_in_bounded_room_and_who_comes_later_is_served() {
+    const ROOM: usize = 1000;
+    let mut a = settings(A);
+    a.connections[0].fragment_size = 150;
+    let mut b = settings(B);
+    b.connections[0].remote_addrs.clear();
+    b.limits.waiting_fragments = ROOM;
+    let mut world = World::new(6, a, b);
+    let mut held = 0;
+    // The same initiator again and again, which never sends its last fragment.
+    for n in 0..40u16 {
+        world.now += Duration::from_millis(10);
+        let mut first = world.intercept();
+        first.retain(|p| p.payload[18] == 34);
+        let request = first.pop().expect("IKE_SA_INIT");
+        world.deliver(&request);
+        let response = world.intercept().pop().unwrap();
+        world.deliver(&response);
+        let fragments = world.intercept();
+        assert!(fragments.len() > 2 && fragments.iter().all(|p| p.payload[16] == 53));
+        for fragment in &fragments[..fragments.len() - 1] {
+            world.deliver(fragment);
+            held += 1;
+        }
+        if n < 39 {
+            // A forgets, and begins again.
+            let mut settings = world.hosts[A].settings.clone();
+            settings.member = hitless_sa::MemberId(20 + n as u8);
+            world.hosts[A] = crate::world::Host::new(settings);
+            world.lead(A, Resume::Exact);
+        } else {
+            world.inject(fragments[fragments.len() - 1].clone());
+        }
+    }
+    // Those that waited longest made room, one IKE SA after the other, and the last one is whole.
+    let given_up = dropped(&world, "too many fragments for half-open IKE SAs");
+    assert!((30..40).contains(&given_up), "{given_up}, {held} held");
+    world.run(SECOND);
+    world.assert_agreement(1);
+}
+
+/// Everything that a forger can send for an IKE SA that is half-open leaves it to its owner.
+#[test]
+fn garbage_for_a_half_open_ike_sa_does_not_disturb_its_initiator() {
+    let (mut world, first) = world(7, Limits::default());
+    world.deliver(&first);
+    let response = world.intercept().remove(0);
+    world.deliver(&response);
+    let auth = world.intercept().remove(0);
+    for n in 0..2000usize {
+        let mut forged = auth.clone();
+        let position = 28 + n % (forged.payload.len() - 28);
+        forged.payload[position] ^= 1 + (n / 256) as u8;
+        if n % 3 == 0 {
+            // As a fragment.
+            forged.payload[16] = 53;
+        }
+        if n % 2 == 0 {
+            forged.from = stranger(n as u32);
+        }
+        world.deliver(&forged);
+        assert!(world.intercept().is_empty(), "nothing to answer");
+    }
+    world.inject(auth);
+    world.run(SECOND);
+    world.assert_agreement(1);
+    assert_eq!(world.sa(B).remote, address(A));
+}

@@ -1,0 +1,199 @@
+//! A gateway that sends its client to another one (RFC 5685). B is all the gateways: each of its
+//! addresses is one.
+
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hitless::ike::{Event, Input, Resume};
+
+use crate::world::{A, B, SECOND, World, address, settings};
+
+const REDIRECT: [u8; 2] = 16407u16.to_be_bytes();
+const REDIRECTED_FROM: [u8; 2] = 16408u16.to_be_bytes();
+
+fn gateway(n: u8) -> IpAddr {
+    [192, 0, 2, n].into()
+}
+
+/// A client and gateways 2, 3, ...; each sends clients on to the one that is named, if one is.
+fn world(seed: u64, onward: &[Option<u8>], change: impl FnOnce(&mut World)) -> World {
+    let mut b = settings(B);
+    let connection = b.connections.remove(0);
+    for (n, to) in (2..).zip(onward) {
+        let mut connection = connection.clone();
+        connection.name = format!("gateway-{n}");
+        connection.local_addrs = vec![gateway(n)];
+        connection.roads.redirect_to = to.map(gateway);
+        b.connections.push(connection);
+    }
+    let mut world = World::new(seed, settings(A), b);
+    change(&mut world);
+    world
+}
+
+fn moved(world: &World, to: u8) {
+    world.assert_agreement(1);
+    assert_eq!(world.sa(A).remote, gateway(to));
+    assert_eq!(world.sa(B).local, gateway(to));
+}
+
+fn firsts(world: &World) -> Vec<&Vec<u8>> {
+    world.hosts[A].sent.iter().filter(|d| d[18] == 34).collect()
+}
+
+fn says(datagram: &[u8], notify: [u8; 2]) -> bool {
+    // Notifications without protocol and SPI.
+    let wanted = [0, 0, notify[0], notify[1]];
+    datagram.windows(4).any(|octets| octets == wanted)
+}
+
+#[test]
+fn rfc5685_section_3_a_client_goes_where_ike_sa_init_sends_it_and_says_where_it_comes_from() {
+    let mut world = world(1, &[Some(3), None], |_| ());
+    world.run(SECOND);
+    moved(&world, 3);
+    let firsts = firsts(&world);
+    assert_eq!(firsts.len(), 2);
+    assert!(!says(firsts[0], REDIRECTED_FROM) && says(firsts[1], REDIRECTED_FROM));
+    // Either end fails over afterwards.
+    world.fail_over(A, Resume::Exact);
+    world.fail_over(B, Resume::Exact);
+    world.input(A, Input::RekeyChild(world.sa(A).id));
+    world.run(SECOND);
+    moved(&world, 3);
+}
+
+#[test]
+fn rfc5685_section_3_a_client_that_does_not_follow_is_served() {
+    let mut a = settings(A);
+    a.connections[0].roads.ignores_redirects = true;
+    let mut b = settings(B);
+    b.connections[0].roads.redirect_to = Some(gateway(3));
+    let mut world = World::new(2, a, b);
+    world.run(SECOND);
+    moved(&world, 2);
+}
+
+#[test]
+fn rfc5685_section_3_a_redirect_without_our_nonce_or_that_leads_nowhere_is_not_followed() {
+    let mut world = world(3, &[Some(3), None], |_| ());
+    let first = world.intercept().remove(0);
+    world.deliver(&first);
+    let redirect = world.intercept().remove(0);
+    assert!(says(&redirect.payload, REDIRECT));
+    // Kind and length of the identity, and the nonce; what is between is the address.
+    let length = redirect.payload.len();
+    for position in (36..38).chain(42..length) {
+        let mut forged = redirect.clone();
+        forged.payload[position] ^= 1;
+        world.deliver(&forged);
+        assert!(world.intercept().is_empty(), "octet {position}");
+    }
+    // To the gateway itself.
+    let mut forged = redirect.clone();
+    forged.payload[41] = 2;
+    world.deliver(&forged);
+    assert!(world.intercept().is_empty());
+    world.inject(redirect);
+    world.run(SECOND);
+    moved(&world, 3);
+}
+
+/// RFC 5685 section 6: which connection is meant is known in IKE_AUTH alone.
+#[test]
+fn rfc5685_section_6_a_client_goes_where_ike_auth_sends_it_and_deletes_the_ike_sa() {
+    let mut b = settings(B);
+    let mut onward = b.connections[0].clone();
+    onward.roads.redirect_to = Some(gateway(3));
+    onward.name = "onward".to_owned();
+    let mut other = onward.clone();
+    other.name = "other".to_owned();
+    other.remote_id = "c.test".parse().unwrap();
+    other.roads.redirect_to = None;
+    let mut new = other.clone();
+    new.name = "new".to_owned();
+    new.remote_id = onward.remote_id.clone();
+    new.local_addrs = vec![gateway(3)];
+    b.connections = vec![onward, other, new];
+    let mut world = World::new(4, settings(A), b);
+    world.run(2 * SECOND);
+    moved(&world, 3);
+    let established = |e: &Event| matches!(e, Event::IkeEstablished { .. });
+    assert_eq!(world.hosts[A].count(established), 2);
+    assert!(says(firsts(&world)[1], REDIRECTED_FROM));
+    world.fail_over(B, Resume::Exact);
+    world.run(60 * SECOND);
+    moved(&world, 3);
+}
+
+#[test]
+fn rfc5685_section_5_a_gateway_sends_its_client_away_and_the_tunnel_is_never_down() {
+    let mut world = world(5, &[None, None], |_| ());
+    world.run(SECOND);
+    moved(&world, 2);
+    let ike = world.ike(B);
+    let to = gateway(3);
+    world.input(B, Input::Redirect { ike, to });
+    let end = world.now + 2 * SECOND;
+    while world.step(end) {
+        assert!(!world.hosts[A].sad.is_empty() && !world.hosts[B].sad.is_empty());
+    }
+    moved(&world, 3);
+    world.run(60 * SECOND);
+    moved(&world, 3);
+}
+
+/// What was begun before a failover of either end is done after it.
+#[test]
+fn rfc5685_section_5_a_redirection_survives_a_failover_of_either_end() {
+    for host in [A, B] {
+        for delivered in [false, true] {
+            let mut world = world(6, &[None, None], |_| ());
+            world.run(SECOND);
+            let (ike, to) = (world.ike(B), gateway(3));
+            world.input(B, Input::Redirect { ike, to });
+            let request = world.intercept();
+            if delivered {
+                // The client knows, and what it answers and begins is lost.
+                request.iter().for_each(|packet| world.deliver(packet));
+                world.intercept();
+            }
+            world.fail_over(host, Resume::Exact);
+            world.run(90 * SECOND);
+            moved(&world, 3);
+        }
+    }
+}
+
+#[test]
+fn rfc5685_section_5_a_client_after_rekeying_is_still_one_and_a_gateway_never() {
+    let mut world = world(7, &[None, None], |_| ());
+    world.run(SECOND);
+    world.input(B, Input::RekeyIke(world.ike(B)));
+    world.run(SECOND);
+    // The client would redirect the gateway.
+    let (ike, to) = (world.ike(A), gateway(9));
+    world.input(A, Input::Redirect { ike, to });
+    world.run(SECOND);
+    moved(&world, 2);
+    let (ike, to) = (world.ike(B), gateway(3));
+    world.input(B, Input::Redirect { ike, to });
+    world.run(2 * SECOND);
+    moved(&world, 3);
+}
+
+/// Section 7: "MAX_REDIRECTS" in "REDIRECT_LOOP_DETECT_PERIOD".
+#[test]
+fn rfc5685_section_7_a_loop_ends_after_five_redirects() {
+    let mut world = world(8, &[Some(3), Some(4), Some(2)], |_| ());
+    world.run(Duration::from_millis(900));
+    assert_eq!(firsts(&world).len(), 6);
+    let tired = |e: &Event| matches!(e, Event::NegotiationFailed { reason, .. } if reason.contains("more than 5 times"));
+    assert_eq!(world.hosts[A].count(tired), 1);
+    // Two that send clients to each other: the second one sees where the client comes from.
+    let mut world = self::world(9, &[Some(3), Some(2)], |_| ());
+    world.run(SECOND);
+    moved(&world, 3);
+    let from = SocketAddr::new(address(A), 500);
+    assert_eq!(world.sa(A).local, from.ip());
+}

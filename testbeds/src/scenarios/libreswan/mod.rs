@@ -1,0 +1,197 @@
+//! The IKE part with libreswan, in both roles: a pre-shared key and RSA certificates, rekeying of
+//! both kinds from both sides, a failover in the middle. libreswan knows no RFC 6311, so that only
+//! exact Message IDs carry its IKE SAs over. ESP is left out where the kernel has none.
+
+mod files;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::capture::{Capture, Direction};
+use crate::clock;
+use crate::error::LabError;
+use crate::gateway::{self, Member};
+use crate::libreswan::{self, Libreswan};
+use crate::process::Program;
+use crate::scenario::{Bench, Report, Scenario};
+use crate::topology::{OUTSIDE, Topology};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "libreswan",
+    about: "IKE with libreswan: PSK and certificates, both roles, rekeying from both sides, failover",
+    variants: &["ike"],
+    run,
+};
+
+const ANSWER: Duration = Duration::from_secs(30);
+
+struct Trial {
+    report: Report,
+    directory: PathBuf,
+    members: [Member; 2],
+    active: usize,
+    peer: Libreswan,
+    lab: Topology,
+}
+
+fn run(bench: &Bench, variant: &str) -> Result<Report, LabError> {
+    let Some(root) = libreswan::root() else {
+        let mut report = Report::new(SCENARIO.name, variant);
+        let how = "left out: no HITLESS_LIBRESWAN; testbeds/libreswan unpacks one";
+        report.check("libreswan", true, how);
+        return Ok(report.conclude());
+    };
+    let directory = bench.subdirectory(SCENARIO.name)?;
+    let mut trial = Trial::start(bench, &root, &directory, variant)?;
+    bench.say("libreswan initiates");
+    trial.inbound()?;
+    bench.say("the gateway initiates, and rekeys");
+    trial.outbound()?;
+    bench.say("the active member is killed");
+    trial.failover()?;
+    trial.peer.check_running()?;
+    Ok(trial.report.conclude())
+}
+
+impl Trial {
+    fn start(
+        bench: &Bench,
+        root: &Path,
+        directory: &Path,
+        variant: &str,
+    ) -> Result<Self, LabError> {
+        bench.say("starting the members and pluto");
+        let lab = Topology::new()?;
+        files::certificates(directory)?;
+        let pkcs12 = directory.join("peer.p12");
+        let peer = Libreswan::start(root, &lab.peer, directory, files::SECRETS, &pkcs12)?;
+        for connection in files::PEER {
+            let said = peer.whack(connection)?;
+            if !said.contains("added IKEv2 connection") {
+                return Err(LabError::Unreadable {
+                    what: "whack --name".to_owned(),
+                    detail: said,
+                });
+            }
+        }
+        let binary = gateway::binary()?;
+        let member = |index: usize| {
+            let own = directory.join(format!("m{}", index + 1));
+            let text = files::member(index, &own, directory);
+            Member::start_with(&binary, &lab, index, directory, &text, &[])
+        };
+        let mut members = [member(0)?, member(1)?];
+        let active = gateway::wait_for_roles(&mut members, ANSWER)?;
+        Ok(Self {
+            report: Report::new(SCENARIO.name, variant),
+            directory: directory.to_owned(),
+            members,
+            active,
+            peer,
+            lab,
+        })
+    }
+
+    /// Asks pluto for something, which has to say this of it.
+    fn asks(&mut self, name: &str, words: &[&str], wanted: &str) -> Result<(), LabError> {
+        let said = self.peer.whack(words)?;
+        let line = said.lines().find(|line| line.contains(wanted));
+        let detail = line.unwrap_or(&said).to_owned();
+        self.report.check(name, line.is_some(), detail.trim());
+        Ok(())
+    }
+
+    /// The established IKE SA of a connection with a Child SA: IKE SPIs and inbound SPI.
+    fn up(&self, connection: &str) -> Result<Option<(String, String)>, LabError> {
+        let sas = self.members[self.active].list_sas()?;
+        let mut found = sas.iter().filter(|sa| {
+            let named = sa["name"] == connection && sa["state"] == "ESTABLISHED";
+            named && sa["children"].as_array().is_some_and(|c| !c.is_empty())
+        });
+        Ok(found.next().map(|sa| {
+            let ike = format!("{}{}", sa["initiator_spi"], sa["responder_spi"]);
+            (ike, sa["children"].to_string())
+        }))
+    }
+
+    fn inbound(&mut self) -> Result<(), LabError> {
+        for (name, method) in [("in-psk", "'PreShared-Key'"), ("in-cert", "RSASSA-PSS")] {
+            let words = ["--name", name, "--initiate"];
+            self.asks(&format!("{name}-authenticates"), &words, method)?;
+            let up = clock::until(name, ANSWER, || self.up(name));
+            let detail = format!("{:?}", up.map(|(ike, _)| ike));
+            self.report.check(name, detail.starts_with("Ok"), detail);
+            let words = ["--name", name, "--rekey-ipsec"];
+            self.asks(&format!("{name}-rekeys-child"), &words, "rekeyed Child SA")?;
+            let words = ["--name", name, "--rekey-ike"];
+            self.asks(&format!("{name}-rekeys-ike"), &words, "rekeyed IKE SA")?;
+        }
+        Ok(())
+    }
+
+    /// What the gateway starts, and rekeys after some seconds.
+    fn outbound(&mut self) -> Result<(), LabError> {
+        for name in ["out-psk", "out-cert"] {
+            let first = clock::until(name, ANSWER, || self.up(name));
+            let detail = format!("{:?}", first.as_ref().map(|(ike, _)| ike));
+            self.report.check(name, first.is_ok(), detail);
+        }
+        for (name, what) in [("out-psk", "Child SA"), ("out-cert", "IKE SA")] {
+            let said = format!("\"{name}\"");
+            let rekeyed = format!("responder rekeyed {what}");
+            let peer = &self.peer;
+            let seen = clock::until(&rekeyed, ANSWER, || {
+                let log = peer.log();
+                let mut lines = log.lines();
+                let found = lines.find(|line| line.contains(&said) && line.contains(&rekeyed));
+                Ok(found.map(str::to_owned))
+            });
+            let detail = seen.as_ref().map_or_else(ToString::to_string, Clone::clone);
+            let name = format!("{name}-rekeyed-by-us");
+            self.report.check(&name, seen.is_ok(), detail);
+        }
+        Ok(())
+    }
+
+    /// The other member takes over; libreswan goes on, in exchanges that either end begins.
+    fn failover(&mut self) -> Result<(), LabError> {
+        let wire = Capture::start(
+            &self.lab.peer,
+            OUTSIDE,
+            Direction::Both,
+            "after",
+            &self.directory,
+        )?;
+        self.members[self.active].kill()?;
+        self.active = 1 - self.active;
+        let standby = &self.members[self.active];
+        let took = clock::until("the other member active", ANSWER, || {
+            Ok((standby.role()? == "active").then_some(()))
+        });
+        self.report
+            .check("takeover", took.is_ok(), format!("{took:?}"));
+        for name in ["in-psk", "in-cert"] {
+            let words = ["--name", name, "--rekey-ipsec"];
+            let check = format!("{name}-rekeys-child-after-failover");
+            self.asks(&check, &words, "rekeyed Child SA")?;
+            let words = ["--name", name, "--rekey-ike"];
+            let check = format!("{name}-rekeys-ike-after-failover");
+            self.asks(&check, &words, "rekeyed IKE SA")?;
+        }
+        for name in ["in-psk", "in-cert", "out-psk", "out-cert"] {
+            let up = clock::until(name, ANSWER, || self.up(name));
+            let check = format!("{name}-after-failover");
+            self.report
+                .check(&check, up.is_ok(), "established, with its Child SA");
+        }
+        drop(wire.stop()?);
+        let capture = self.directory.join("after.pcap").display().to_string();
+        let filter = "isakmp.exchangetype == 35";
+        let auth = Program::new(["tshark", "-r", &capture, "-n", "-Y", filter]).run()?;
+        let count = auth.lines().count();
+        self.report.ike_auth_after_failover = Some(count as u64);
+        let detail = format!("{count} messages of IKE_AUTH after the kill");
+        self.report.check("no-ike-auth", count == 0, detail);
+        Ok(())
+    }
+}
