@@ -490,7 +490,7 @@ mod tests {
         for counter in 0..10 {
             carry(&mut children, counter, "net");
         }
-        let mut looks = |children: &mut Children, most| {
+        let looks = |children: &mut Children, most| {
             let mut seen = Vec::new();
             children.look(most, |carried| seen.push(carried.child.id.counter));
             seen

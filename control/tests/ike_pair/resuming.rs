@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use hitless::ike::proposal::Identification;
+use hitless::ike::settings::{EngineSettings, Limits};
 use hitless::ike::{ChildChange, Commit, Engine, Input, Output, Resume};
 use hitless_sa::{IkeSpi, MemberId, SaId};
 
@@ -14,7 +15,15 @@ const TUNNELS: usize = 300;
 fn taken_over() -> (World, Engine) {
     let ends = [A, B].map(|host| {
         let mut settings = settings(host);
-        settings.half_open_limit = 2 * TUNNELS;
+        settings.limits = Limits {
+            init_limit_half_open: 2 * TUNNELS,
+            cookie_threshold: 2 * TUNNELS,
+            cookie_threshold_ip: 2 * TUNNELS,
+            block_threshold: 2 * TUNNELS,
+            init_rate: 0,
+            init_rate_ip: 0,
+            ..Limits::default()
+        };
         let one = settings.connections.remove(0);
         settings.connections = (0..TUNNELS)
             .map(|number| {
@@ -34,7 +43,7 @@ fn taken_over() -> (World, Engine) {
     let mut world = World::new(1, a, b.clone());
     world.run(10 * SECOND);
     assert_eq!(world.living(B), TUNNELS);
-    let mut engine = Engine::new(hitless::ike::settings::EngineSettings {
+    let mut engine = Engine::new(EngineSettings {
         member: MemberId(12),
         ..b
     });
