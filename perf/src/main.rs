@@ -12,7 +12,6 @@
 
 mod clock;
 mod compare;
-mod crowd;
 mod esp;
 mod failover;
 mod ike;
@@ -26,6 +25,7 @@ mod rate;
 mod report;
 mod results;
 mod sync;
+mod takeover;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -220,7 +220,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
 
 /// Takeovers of as many tunnels as are asked for.
 fn crowds(options: &failover::Options) -> Result<Option<Vec<results::CrowdLine>>, Box<dyn Error>> {
-    let lines: Result<Vec<_>, _> = options.tunnels.iter().map(|n| crowd::run(*n)).collect();
+    let lines: Result<Vec<_>, _> = options.tunnels.iter().map(|n| takeover::run(*n)).collect();
     Ok(Some(lines?).filter(|lines| !lines.is_empty()))
 }
 
