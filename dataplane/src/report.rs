@@ -1,9 +1,10 @@
 //! What a worker tells the control thread: answers, which always have room, and hints, which are
 //! limited so that nothing on the wire can crowd the answers out.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use hitless_sa::Instant;
+use hitless_sa::{Instant, Spi};
 use rtrb::Producer;
 
 use crate::command::Event;
@@ -15,6 +16,12 @@ const ANSWERS: usize = 2;
 /// Hints of one kind in each [`PERIOD`].
 const ALLOWANCE: u32 = 16;
 const PERIOD: Duration = Duration::from_millis(100);
+/// Of unknown SPIs more: after a split brain every tunnel of a peer may have one.
+const SPIS: u32 = 256;
+/// An SPI that was named is not named again before this.
+const SPI_PAUSE: Duration = Duration::from_millis(250);
+/// SPIs of which that is known.
+const SPI_PLACES: usize = 512;
 
 /// A kind of thing that the wire may cause, and that is limited on its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,12 +47,16 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn allow(&mut self, now: Instant) -> bool {
+        self.allow_of(now, ALLOWANCE)
+    }
+
+    fn allow_of(&mut self, now: Instant, allowance: u32) -> bool {
         if now >= self.period_end {
             self.period_end = now + PERIOD;
             self.spent = 0;
         }
-        self.spent += 1;
-        self.spent <= ALLOWANCE
+        self.spent = self.spent.saturating_add(1);
+        self.spent <= allowance
     }
 }
 
@@ -53,6 +64,9 @@ impl Limiter {
 pub(crate) struct Reports {
     events: Producer<Event>,
     limiters: [Limiter; KINDS],
+    /// Unknown SPIs that were named lately, and when that was: steady traffic on some would else
+    /// spend what all may say, and the others would never be heard of.
+    spis: Box<[(Spi, Instant); SPI_PLACES]>,
 }
 
 impl Reports {
@@ -60,6 +74,7 @@ impl Reports {
         Reports {
             events,
             limiters: [Limiter::default(); KINDS],
+            spis: Box::new([(Spi(0), Instant::default()); SPI_PLACES]),
         }
     }
 
@@ -88,6 +103,23 @@ impl Reports {
         }
     }
 
+    /// Names an SPI of which no SA is known, if it was not named just now.
+    pub(crate) fn unknown_spi(&mut self, now: Instant, spi: Spi, source: SocketAddr) {
+        // Fibonacci hashing: the SPIs of a cluster begin with the same octet.
+        let place = spi.0.wrapping_mul(0x9e37_79b9) as usize >> 16;
+        let Some((named, at)) = self.spis.get_mut(place % SPI_PLACES) else {
+            return;
+        };
+        if *named == spi && now.since(*at) < SPI_PAUSE {
+            return;
+        }
+        let limiter = self.limiters.get_mut(Kind::UnknownSpi as usize);
+        if limiter.is_some_and(|limiter| limiter.allow_of(now, SPIS)) {
+            (*named, *at) = (spi, now);
+            self.offer(Event::UnknownSpi { spi, source });
+        }
+    }
+
     /// Sends a hint that is limited already, unless the ring is nearly full.
     pub(crate) fn offer(&mut self, event: Event) {
         if self.events.slots() > RESERVE {
@@ -99,6 +131,39 @@ impl Reports {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_unknown_spi_is_heard_of_however_steady_the_traffic_on_the_others_is() {
+        let (events, mut received) = rtrb::RingBuffer::new(8192);
+        let mut reports = Reports::new(events);
+        let mut named = std::collections::BTreeMap::new();
+        // 300 SPIs, each ten times a second, always in the same order.
+        for ms in 0..1000 {
+            let now = Instant(1_000_000_000) + Duration::from_millis(ms);
+            for spi in (0..300).filter(|spi| u64::from(spi % 100) == ms % 100) {
+                reports.unknown_spi(now, Spi(0x0100_0000 + spi), ([192, 0, 2, 9], 4500).into());
+            }
+        }
+        while let Ok(Event::UnknownSpi { spi, .. }) = received.pop() {
+            *named.entry(spi).or_insert(0) += 1;
+        }
+        assert_eq!(named.len(), 300);
+        // Those that share a place push each other out of it.
+        assert!(
+            named.values().all(|count| (3..=10).contains(count)),
+            "{named:?}"
+        );
+    }
+
+    #[test]
+    fn a_flood_of_unknown_spis_is_limited() {
+        let (events, received) = rtrb::RingBuffer::new(8192);
+        let mut reports = Reports::new(events);
+        for spi in 1..100_000u32 {
+            reports.unknown_spi(Instant(1), Spi(spi), ([192, 0, 2, 9], 4500).into());
+        }
+        assert_eq!(received.slots(), SPIS as usize);
+    }
 
     #[test]
     fn hints_are_limited_by_kind_and_leave_room_for_answers() {

@@ -19,6 +19,9 @@ pub struct Options {
     /// How many takeovers
     #[arg(long, default_value_t = 5, value_name = "N")]
     pub trials: u64,
+    /// And takeovers of so many tunnels, through two whole gateways
+    #[arg(long, value_delimiter = ',', value_name = "N,N,...")]
+    pub tunnels: Vec<usize>,
 }
 
 /// Runs the demo with a seed for each trial.

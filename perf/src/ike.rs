@@ -2,7 +2,7 @@
 //! core can establish and rekey; half of it is the peer's work.
 
 use std::error::Error;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use hitless::entropy::SeededEntropy;
@@ -120,6 +120,35 @@ pub fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box
         retransmit_tries: 5,
         time_of_day: TimeOfDay::default(),
     })
+}
+
+/// The settings of as many peers as are wanted, in one engine: all at one address, with a connection
+/// and an address behind it for each.
+pub fn crowd_of_peers(
+    count: usize,
+    local: Ipv4Addr,
+    remote: Ipv4Addr,
+    behind: u32,
+) -> Result<EngineSettings, Box<dyn Error>> {
+    let mut settings = settings(0, PROPOSALS[0].0, "aes128gcm16-esn")?;
+    let one = settings.connections.pop().ok_or("no connection")?;
+    let connections = (0..count).map(|number| {
+        let mut connection = one.clone();
+        connection.name = format!("c{number}");
+        connection.local_addrs = vec![local.into()];
+        connection.remote_addrs = vec![remote.into()];
+        connection.local_id = Identification::Fqdn(format!("c{number}.peer.test"));
+        connection.remote_id = Identification::Fqdn("cluster.test".to_owned());
+        for child in &mut connection.children {
+            let address = Ipv4Addr::from(behind + u32::try_from(number)?);
+            child.local_ts = vec![format!("{address}/32").parse()?];
+            child.remote_ts = vec!["10.2.0.0/24".parse()?];
+            child.start = false;
+        }
+        Ok::<_, Box<dyn Error>>(connection)
+    });
+    settings.connections = connections.collect::<Result<_, _>>()?;
+    Ok(settings)
 }
 
 impl Pair {

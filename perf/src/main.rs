@@ -27,6 +27,7 @@ mod rate;
 mod report;
 mod results;
 mod sync;
+mod takeover;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -77,7 +78,9 @@ enum Command {
     #[command(after_help = "Example: hitless-perf sync --pin 1")]
     Sync(Plain),
     /// Takeovers of the demo's cluster, as its hosts see them
-    #[command(after_help = "Example: hitless-perf failover --trials 20 --json")]
+    #[command(
+        after_help = "Examples:\n  hitless-perf failover --trials 20 --json\n  hitless-perf failover --trials 1 --tunnels 1,1000"
+    )]
     Failover {
         #[command(flatten)]
         options: failover::Options,
@@ -188,6 +191,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
         }
         Command::Failover { options, printing } => {
             results.failover = Some(failover::run(&options)?);
+            results.crowd = crowds(&options)?;
             printing
         }
         Command::All {
@@ -220,6 +224,12 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
     print::result(&results, printing.json)
 }
 
+/// Takeovers of as many tunnels as are asked for.
+fn crowds(options: &failover::Options) -> Result<Option<Vec<results::CrowdLine>>, Box<dyn Error>> {
+    let lines: Result<Vec<_>, _> = options.tunnels.iter().map(|n| takeover::run(*n)).collect();
+    Ok(Some(lines?).filter(|lines| !lines.is_empty()))
+}
+
 /// Everything; takeovers first, whose threads must not inherit the core of the others.
 fn all(
     results: &mut Results,
@@ -227,6 +237,7 @@ fn all(
     failover: &failover::Options,
 ) -> Result<(), Box<dyn Error>> {
     results.failover = Some(failover::run(failover)?);
+    results.crowd = crowds(failover)?;
     let io = io::Options::like(esp);
     match io::run(&io) {
         Ok(lines) => results.io = Some(lines),

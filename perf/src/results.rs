@@ -23,6 +23,8 @@ pub struct Results {
     pub sync: Option<Vec<RateLine>>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub failover: Option<Vec<FailoverLine>>,
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub crowd: Option<Vec<CrowdLine>>,
 }
 
 impl Results {
@@ -36,6 +38,7 @@ impl Results {
             ike: None,
             sync: None,
             failover: None,
+            crowd: None,
         }
     }
 }
@@ -167,6 +170,20 @@ pub struct FailoverLine {
     pub replays_accepted: u64,
     /// Packets that arrived in each millisecond around the crash: milliseconds after it, and how many.
     pub timeline: Vec<(i64, u64)>,
+}
+
+/// One takeover of very many tunnels; milliseconds after the active's death.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct CrowdLine {
+    pub tunnels: u64,
+    pub lead_ms: f64,
+    pub first_packet_ms: f64,
+    /// The last one of the tunnels that packets came for all the time.
+    pub last_busy_ms: f64,
+    /// Every tunnel is installed.
+    pub all_ms: f64,
+    /// What the control thread did at one go, heartbeats waiting.
+    pub longest_turn_ms: f64,
 }
 
 /// A size or a mix.

@@ -34,8 +34,8 @@ enum Command {
     /// what each of them cost. Needs root.
     #[command(
         after_help = "Example: hitless-testbeds faults --with-ha --plots /tmp/plots\n\
-        All faults: kill, zombie, switchover, restarts, sync-to-standby, sync-to-active, sync-cut,\n\
-        protected-down, outside-down, disk-full, clock-step"
+        All faults: kill, zombie, switchover, restarts, standby-down, sync-to-standby, sync-to-active,\n\
+        sync-cut, protected-down, outside-down, disk-full, clock-step"
     )]
     Faults(Faults),
     /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
@@ -118,13 +118,16 @@ struct Faults {
     heartbeat_ms: u32,
     #[arg(long, default_value_t = 3)]
     missed: u32,
+    /// What an active does without a standby.
+    #[arg(long, default_value = "rekey", value_parser = ["rekey", "strict"])]
+    degraded: String,
     /// Seconds that a fault lasts.
     #[arg(long, default_value_t = 3)]
     seconds: u64,
     /// Seconds after it within which every tunnel must carry traffic.
     #[arg(long, default_value_t = 30)]
     patience: u64,
-    /// Where to write a plot of each fault.
+    /// Where to write a plot of each fault, and its figures for `hitless-perf report --faults`.
     #[arg(long)]
     plots: Option<PathBuf>,
     /// Print one JSON object instead of text.
@@ -419,6 +422,7 @@ impl Faults {
             with_ha: self.with_ha,
             heartbeat_ms: self.heartbeat_ms,
             missed: self.missed,
+            degraded: self.degraded.clone(),
             after: std::time::Duration::from_secs(self.seconds),
             patience: std::time::Duration::from_secs(self.patience),
             plots: self.plots.clone(),

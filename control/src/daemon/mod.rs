@@ -263,7 +263,12 @@ impl Member {
             true => (descriptor, Readiness::Write),
             false => (descriptor, Readiness::Read),
         });
-        wait(sync.chain(control), TICK);
+        // A takeover of many goes on at once.
+        let patience = match self.gateway.taking_over() {
+            0 => TICK,
+            _ => Duration::ZERO,
+        };
+        wait(sync.chain(control), patience);
     }
 
     fn receive(&mut self, now: Instant, buffer: &mut [u8]) {

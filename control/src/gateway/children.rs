@@ -2,6 +2,8 @@
 //! to them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +16,7 @@ use hitless_dataplane::spd::{Action, Policy};
 use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
 use hitless_sync::{Checkpoint, Usage};
 
+use super::kin::Kin;
 use super::silence::Silence;
 use crate::ike::settings::Child;
 
@@ -219,6 +222,9 @@ impl Carried {
 #[derive(Default)]
 pub struct Children {
     carried: BTreeMap<SaId, Carried>,
+    kin: Kin,
+    /// The last one that was looked at.
+    looked: Option<SaId>,
     /// The least first: a slot above the workers' capacity is refused and must not be tried while
     /// a good one is free.
     free_slots: BTreeSet<u32>,
@@ -239,6 +245,7 @@ impl Children {
     pub fn insert(&mut self, mut carried: Carried) {
         self.installed += 1;
         carried.order = self.installed;
+        self.kin.insert(&carried);
         self.carried.insert(carried.child.id, carried);
     }
 
@@ -248,15 +255,29 @@ impl Children {
     pub fn remove(&mut self, sa: SaId) -> Option<Carried> {
         let carried = self.carried.remove(&sa)?;
         carried.cell.freeze();
+        self.kin.remove(&carried);
         self.free_slots.insert(carried.slot);
         if carried.send {
-            let others = self.carried.values_mut();
+            let others = self.kin.alike(&carried);
+            let others = others.filter_map(|other| self.carried.get(&other));
             let heir = others.filter(|other| other.same_traffic(&carried));
-            if let Some(heir) = heir.max_by_key(|other| other.order) {
+            let heir = heir.max_by_key(|other| other.order);
+            let heir = heir.map(|heir| heir.child.id);
+            if let Some(heir) = heir.and_then(|heir| self.carried.get_mut(&heir)) {
                 heir.send = true;
             }
         }
         Some(carried)
+    }
+
+    /// The same SA with other addresses or selectors.
+    pub fn update(&mut self, child: Arc<ChildSa>) {
+        if let Some(mut carried) = self.carried.remove(&child.id) {
+            self.kin.remove(&carried);
+            carried.child = child;
+            self.kin.insert(&carried);
+            self.carried.insert(carried.child.id, carried);
+        }
     }
 
     /// Removes all of them.
@@ -280,8 +301,35 @@ impl Children {
         self.carried.values()
     }
 
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Carried> {
-        self.carried.values_mut()
+    /// Looks at so many of them, going on where the last look ended.
+    pub fn look(&mut self, most: usize, mut look: impl FnMut(&mut Carried)) {
+        let mut left = most.min(self.carried.len());
+        let behind = self.looked.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut last = None;
+        let ahead = self.carried.range_mut((behind, Bound::Unbounded));
+        for (sa, carried) in ahead.take(left) {
+            look(carried);
+            last = Some(*sa);
+            left -= 1;
+        }
+        for (sa, carried) in self.carried.iter_mut().take(left) {
+            look(carried);
+            last = Some(*sa);
+        }
+        self.looked = last;
+    }
+
+    /// Those whose peer is there.
+    pub fn of_remote(&mut self, remote: IpAddr, mut tell: impl FnMut(&mut Carried)) {
+        for sa in self.kin.of_remote(remote) {
+            if let Some(carried) = self.carried.get_mut(&sa) {
+                tell(carried);
+            }
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.carried.len()
     }
 
     /// Makes an SA the one that its child's outbound traffic uses; older ones of the same child
@@ -290,12 +338,10 @@ impl Children {
         let Some(chosen) = self.carried.get(&sa) else {
             return;
         };
-        let alike: Vec<SaId> = self
-            .carried
-            .values()
-            .filter(|other| other.same_traffic(chosen))
-            .map(|other| other.child.id)
-            .collect();
+        let alike = self.kin.alike(chosen);
+        let alike = alike.filter_map(|other| self.carried.get(&other));
+        let alike = alike.filter(|other| other.same_traffic(chosen));
+        let alike: Vec<SaId> = alike.map(|other| other.child.id).collect();
         for id in alike {
             if let Some(carried) = self.carried.get_mut(&id) {
                 carried.send = id == sa;
@@ -501,6 +547,42 @@ mod tests {
             id(6),
             "the one before it, if it is still there"
         );
+    }
+
+    #[test]
+    fn a_look_goes_on_where_the_last_one_ended_and_meets_each_once_a_round() {
+        let mut children = Children::default();
+        for counter in 0..10 {
+            carry(&mut children, counter, "net");
+        }
+        let looks = |children: &mut Children, most| {
+            let mut seen = Vec::new();
+            children.look(most, |carried| seen.push(carried.child.id.counter));
+            seen
+        };
+        assert_eq!(looks(&mut children, 4), [0, 1, 2, 3]);
+        assert_eq!(looks(&mut children, 4), [4, 5, 6, 7]);
+        children.remove(id(7));
+        assert_eq!(looks(&mut children, 4), [8, 9, 0, 1]);
+        assert_eq!(looks(&mut children, 100).len(), 9);
+        children.clear();
+        assert!(looks(&mut children, 4).is_empty());
+    }
+
+    #[test]
+    fn an_sa_that_moves_is_found_at_its_new_peer() {
+        let mut children = Children::default();
+        carry(&mut children, 1, "net");
+        let mut moved = ChildSa::clone(&child(1));
+        let before = moved.remote;
+        moved.remote = [192, 0, 2, 77].into();
+        children.update(Arc::new(moved));
+        let mut found = |remote| {
+            let mut found = 0;
+            children.of_remote(remote, |_| found += 1);
+            found
+        };
+        assert_eq!((found(before), found([192, 0, 2, 77].into())), (0, 1));
     }
 
     #[test]

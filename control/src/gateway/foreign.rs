@@ -15,15 +15,16 @@ use hitless_sa::{Instant, Spi};
 
 /// What the network still holds of an SA that was just deleted, and what comes before its install,
 /// is over sooner.
-const PATIENCE: Duration = Duration::from_secs(3);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A longer break than this begins anew.
 const BREAK: Duration = Duration::from_secs(1);
-/// From one question to the next, of all SPIs: a forger costs us no more.
-const PAUSE: Duration = Duration::from_secs(1);
+/// From one question to the next, of all SPIs: a forger costs us no more. Each tunnel of a cluster
+/// that was split may have one.
+const PAUSE: Duration = Duration::from_millis(10);
 /// And of one SPI.
 const AGAIN: Duration = Duration::from_secs(30);
 /// SPIs that are watched at most.
-const WATCHED: usize = 256;
+const WATCHED: usize = 4096;
 
 struct Heard {
     first: Instant,
@@ -86,27 +87,27 @@ mod tests {
     fn an_spi_that_is_heard_for_long_is_asked_about_and_not_soon_again() {
         let mut foreign = Foreign::default();
         let asked = (0..1000u64).filter(|step| foreign.note(at(step * 100), PEER, Spi(7)));
-        assert_eq!(asked.collect::<Vec<_>>(), [30, 330, 630, 930]);
+        assert_eq!(asked.collect::<Vec<_>>(), [10, 310, 610, 910]);
     }
 
     #[test]
     fn stragglers_of_a_deleted_sa_are_not_asked_about() {
         let mut foreign = Foreign::default();
-        assert!((0..29).all(|step| !foreign.note(at(step * 100), PEER, Spi(7))));
+        assert!((0..10).all(|step| !foreign.note(at(step * 100), PEER, Spi(7))));
         // A break.
-        assert!((0..29).all(|step| !foreign.note(at(5000 + step * 100), PEER, Spi(7))));
+        assert!((0..10).all(|step| !foreign.note(at(5000 + step * 100), PEER, Spi(7))));
     }
 
     #[test]
-    fn a_flood_of_forged_spis_costs_one_question_a_second_and_bounded_memory() {
+    fn a_flood_of_forged_spis_costs_few_questions_and_bounded_memory() {
         let mut foreign = Foreign::default();
         let mut asked = 0;
         for step in 0..100u64 {
-            for spi in 0..1000 {
+            for spi in 0..10_000 {
                 asked += usize::from(foreign.note(at(step * 100), PEER, Spi(spi)));
             }
             assert!(foreign.heard.len() <= WATCHED);
         }
-        assert!((1..=8).contains(&asked), "{asked}");
+        assert!((1..=100).contains(&asked), "{asked}");
     }
 }

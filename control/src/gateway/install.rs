@@ -27,6 +27,9 @@ impl Gateway {
                 send,
             } => {
                 let lease = leases.get(&child.id).copied().unwrap_or_default();
+                if self.doubtful.remove(&child.id) {
+                    self.rightless.push(child.id);
+                }
                 // A predecessor's exchange that is completed without a right yields such an SA
                 // (`lease-holes` R11): the peer may use it, we may not.
                 if !leases.contains_key(&child.id) && !self.inherited.contains_key(&child.id) {
@@ -41,14 +44,14 @@ impl Gateway {
             ChildChange::Update(child) => {
                 let (sa, local, remote) = (child.id, child.local, child.remote);
                 let encapsulation = child.encapsulation;
-                let Some(carried) = self.children.get_mut(sa) else {
+                let Some(carried) = self.children.get(sa) else {
                     return;
                 };
                 let moved = (carried.child.local, carried.child.remote) != (local, remote);
                 // The addresses of transport mode are its selectors.
                 let narrowed = |c: &ChildSa| (c.local_ts.clone(), c.remote_ts.clone());
                 self.policies_changed |= narrowed(&carried.child) != narrowed(&child);
-                carried.child = child;
+                self.children.update(child);
                 self.dataplane.broadcast(|| Command::Update {
                     sa,
                     local,
@@ -62,6 +65,7 @@ impl Gateway {
             }
             ChildChange::Remove(sa) => {
                 self.inherited.remove(&sa);
+                self.doubtful.remove(&sa);
                 if self.children.remove(sa).is_some() {
                     self.dataplane.broadcast(|| Command::Remove(sa));
                     self.policies_changed = true;

@@ -29,6 +29,7 @@
 //!  late.rs     packets that come to the old active after a switchover
 //!  retrieve.rs SAs that another member made alone
 //!  metrics.rs  all of that as figures
+//!  takeover.rs a few inherited IKE SAs at a time  kin.rs   which SAs belong together
 //!  operate.rs  what an operator asks of IKE
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
@@ -45,6 +46,7 @@ mod foreign;
 mod grants;
 mod health;
 mod install;
+mod kin;
 mod late;
 mod link;
 mod metrics;
@@ -59,10 +61,11 @@ mod settle;
 mod show;
 mod silence;
 mod status;
+mod takeover;
 mod watch;
 mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,6 +98,7 @@ use neighbours::Neighbours;
 use next_hops::NextHops;
 use retrieve::Retrieval;
 use roles::Drain;
+use takeover::Publication;
 use watch::Watching;
 
 /// An ESP packet of the sync network is never shorter: SPI, number, IV and check value.
@@ -181,8 +185,12 @@ pub struct Gateway {
     inherited: BTreeMap<SaId, TakeoverSa>,
     /// The workers do not know yet which SAs are up.
     policies_changed: bool,
+    publication: Publication,
     /// What they decide by, and count in.
     policies: Arc<Spd>,
+    /// Inherited SAs that the predecessor may have replaced or deleted: to be replaced, once they are
+    /// installed.
+    doubtful: BTreeSet<SaId>,
     /// Installed without a right to use them: to be replaced.
     rightless: Vec<SaId>,
     outputs: VecDeque<Output>,
@@ -242,7 +250,9 @@ impl Gateway {
             held: BTreeMap::new(),
             inherited: BTreeMap::new(),
             policies_changed: false,
+            publication: Publication::default(),
             policies,
+            doubtful: BTreeSet::new(),
             rightless: Vec::new(),
             outputs: VecDeque::new(),
             handing_over: false,
@@ -293,8 +303,9 @@ impl Gateway {
             link.turn(now, entropy);
         }
         self.tend_late(now, entropy);
+        let resumed = self.go_on(now, entropy);
         self.settle(now, entropy);
-        work
+        work + resumed
     }
 
     /// A datagram that arrived at the sync socket.

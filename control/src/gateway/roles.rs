@@ -10,7 +10,7 @@ use hitless_sync::{DrainedSa, Input as SyncInput, StepDown, TakeoverObject};
 use super::drill::Drill;
 use super::{Event, Gateway, Output};
 use crate::ike::settings::TakeoverInbound;
-use crate::ike::{Input, Resume, takeover};
+use crate::ike::{Resume, takeover};
 
 /// A planned switchover in progress: which workers have not passed the barrier yet.
 pub(super) struct Drain {
@@ -57,8 +57,42 @@ impl Gateway {
         let exact = objects.iter().all(|object| object.exact);
         let mut children = objects.iter().flat_map(|object| &object.children);
         let handed_over = children.any(|sa| sa.window.is_some());
-        let mut plan = BTreeMap::new();
-        let mut replace = Vec::new();
+        let (plan, lost) = self.inherit(now, objects);
+        self.drilled = Drill::default();
+        self.takeovers += u64::from(base.is_some());
+        self.dataplane.set_leading(true);
+        self.late.lead(handed_over);
+        self.dataplane.broadcast(|| Command::Strangers(true));
+        if !handed_over {
+            self.dataplane.broadcast(|| Command::Announce);
+        }
+        let sas = self.inherited.len();
+        self.engine.lead(now, entropy, &mut |ike| {
+            plan.get(&ike).copied().unwrap_or(Resume::Probe)
+        });
+        // Few are gone on with already.
+        self.publication.left = self.engine.waiting();
+        let event = Event::Leads {
+            epoch,
+            inherits: base.is_some(),
+            sas,
+            skip: self.skip,
+            exact,
+        };
+        self.outputs.push_back(Output::Event(event));
+        for (ike, version) in lost {
+            self.give_up(now, entropy, ike, version + 1, &[]);
+        }
+    }
+
+    /// What is inherited of each IKE SA, how to go on with each, and those that cannot be read, with
+    /// their versions.
+    fn inherit(
+        &mut self,
+        now: Instant,
+        objects: Vec<TakeoverObject>,
+    ) -> (BTreeMap<IkeSpi, Resume>, Vec<(IkeSpi, u64)>) {
+        let (mut plan, mut inherited) = (Vec::new(), Vec::new());
         let mut lost = Vec::new();
         self.skip = 0;
         for object in objects {
@@ -81,65 +115,30 @@ impl Gateway {
                     replay_delta: Some(_)
                 }
             );
-            plan.insert(ike, resume);
-            replace.extend(self.inherit(object, policy, asked));
-        }
-        self.drilled = Drill::default();
-        self.takeovers += u64::from(base.is_some());
-        self.dataplane.set_leading(true);
-        self.late.lead(handed_over);
-        self.dataplane.broadcast(|| Command::Strangers(true));
-        if !handed_over {
-            self.dataplane.broadcast(|| Command::Announce);
-        }
-        self.engine.lead(now, entropy, &mut |ike| {
-            plan.get(&ike).copied().unwrap_or(Resume::Probe)
-        });
-        let event = Event::Leads {
-            epoch,
-            inherits: base.is_some(),
-            sas: self.inherited.len(),
-            skip: self.skip,
-            exact,
-        };
-        self.outputs.push_back(Output::Event(event));
-        for (ike, version) in lost {
-            self.give_up(now, entropy, ike, version + 1, &[]);
-        }
-        for sa in replace {
-            self.tell_ike(now, entropy, Input::RekeyChild(sa));
-        }
-    }
-
-    /// Notes where the Child SAs of one IKE SA begin; those to replace. `asked`: the peer is asked for
-    /// a leap with the Message IDs already.
-    fn inherit(
-        &mut self,
-        object: TakeoverObject,
-        policy: TakeoverInbound,
-        asked: bool,
-    ) -> Vec<SaId> {
-        let mut replace = Vec::new();
-        for mut sa in object.children {
-            // At most once for each takeover (R35, RFC 6311 section 7).
-            sa.delta = if asked { 0 } else { sa.delta };
-            let handed_over = sa.window.is_some();
-            if policy == TakeoverInbound::Learn && !handed_over {
-                let seen = sa.checkpoint.unwrap_or_default().inbound_top;
-                sa.floor = sa.floor.min(seen);
-                sa.delta = 0;
-            }
-            // Without an exact record the predecessor may have replaced or deleted it.
-            let renew = policy == TakeoverInbound::Rekey && !handed_over;
-            if sa.rekey_only || !object.exact || renew {
-                replace.push(sa.sa);
-            }
-            if !sa.rekey_only {
-                self.skip = self.skip.max(sa.skip);
-                self.inherited.insert(sa.sa, sa);
+            plan.push((ike, resume));
+            for mut sa in object.children {
+                // At most once for each takeover (R35, RFC 6311 section 7).
+                sa.delta = if asked { 0 } else { sa.delta };
+                let handed_over = sa.window.is_some();
+                if policy == TakeoverInbound::Learn && !handed_over {
+                    let seen = sa.checkpoint.unwrap_or_default().inbound_top;
+                    sa.floor = sa.floor.min(seen);
+                    sa.delta = 0;
+                }
+                // Without an exact record the predecessor may have replaced or deleted it.
+                let renew = policy == TakeoverInbound::Rekey && !handed_over;
+                if sa.rekey_only || !object.exact || renew {
+                    self.doubtful.insert(sa.sa);
+                }
+                if !sa.rekey_only {
+                    self.skip = self.skip.max(sa.skip);
+                    inherited.push((sa.sa, sa));
+                }
             }
         }
-        replace
+        // In bulk: there may be tens of thousands, and nothing flows before this is done.
+        self.inherited = inherited.into_iter().collect();
+        (plan.into_iter().collect(), lost)
     }
 
     fn resume(&self, ike: IkeSpi, object: &TakeoverObject, policy: TakeoverInbound) -> Resume {
@@ -236,6 +235,7 @@ impl Gateway {
         self.drain = None;
         self.held.clear();
         self.inherited.clear();
+        self.doubtful.clear();
         self.rightless.clear();
         self.blackouts.clear();
         self.engine.step_down();

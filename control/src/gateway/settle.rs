@@ -27,7 +27,7 @@ impl Gateway {
             }
         }
         // Once for all that changed: a takeover installs thousands of SAs at a time.
-        if self.policies_changed {
+        if self.policies_changed && self.publication_due(now) {
             self.publish_policies();
         }
         self.settled(now);

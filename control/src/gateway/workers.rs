@@ -18,6 +18,10 @@ const EVENTS_A_TURN: usize = 1024;
 /// Punted packets taken in one turn: a flood of them must not keep leases from being extended.
 const PUNTS_A_TURN: usize = 128;
 
+/// SAs looked at in one scan: with more of them each waits for some scans, which leases are long
+/// enough for, and heartbeats are not.
+const LOOKED_AT: usize = 4096;
+
 /// How long a receiving half stays on a worker at least.
 const SETTLED: Duration = Duration::from_millis(100);
 
@@ -105,10 +109,11 @@ impl Gateway {
 
     /// A packet of a peer for an SA that this member does not have.
     fn unknown_spi(&mut self, now: Instant, entropy: &mut dyn Entropy, spi: Spi, source: IpAddr) {
-        let carried = self.children.iter_mut();
-        for carried in carried.filter(|c| c.child.remote == source) {
-            carried.silence.foreign(now);
+        if !self.handing_over && self.engine.resume_spi(now, entropy, spi) {
+            return;
         }
+        self.children
+            .of_remote(source, |carried| carried.silence.foreign(now));
         let ours = self.settings.owner(spi).is_some();
         if ours && self.dataplane.leading() {
             self.ask_for(now, entropy, spi);
@@ -215,7 +220,7 @@ impl Gateway {
         let mut usage = Vec::new();
         let mut seen = Vec::new();
         let mut silent = Vec::new();
-        for carried in self.children.iter_mut() {
+        self.children.look(LOOKED_AT, |carried| {
             let (cursor, inbound_top) = (carried.cell.cursor(), carried.cell.inbound_top());
             if carried.silence.note(now, cursor, inbound_top) {
                 silent.push(carried.child.id);
@@ -224,7 +229,7 @@ impl Gateway {
             if carried.heard(now) {
                 seen.push(carried.child.id);
             }
-        }
+        });
         if self.dataplane.leading() && !usage.is_empty() {
             self.node.handle(now, entropy, SyncInput::Usage(usage));
         }

@@ -28,6 +28,7 @@ use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
 use super::resume::Held;
+use super::resuming::Resuming;
 use super::sessions::crash::Shown;
 use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
@@ -113,6 +114,7 @@ pub struct Engine {
     pub(super) leading: bool,
     pub(super) sas: BTreeMap<IkeSpi, IkeSa>,
     pub(super) passive: BTreeMap<IkeSpi, IkeSa>,
+    pub(super) resuming: Resuming,
     pub(super) initiators: BTreeMap<IkeSpi, Initiator>,
     pub(super) half_open: HalfOpen,
     pub(super) crowd: Crowd,
@@ -150,6 +152,7 @@ impl Engine {
             leading: false,
             sas: BTreeMap::new(),
             passive: BTreeMap::new(),
+            resuming: Resuming::default(),
             initiators: BTreeMap::new(),
             half_open: HalfOpen::default(),
             crowd: Crowd::new(),
@@ -280,6 +283,7 @@ impl Engine {
         self.forget(ike);
         match imported {
             Imported::IkeSa(sa) => {
+                self.resuming.stored(&sa);
                 self.passive.insert(ike, *sa);
             }
             // One that had to make room here makes room at the leader too.
@@ -292,7 +296,9 @@ impl Engine {
 
     /// Forgets a stored IKE SA.
     pub fn forget(&mut self, ike: IkeSpi) {
-        self.passive.remove(&ike);
+        if let Some(forgotten) = self.passive.remove(&ike) {
+            self.resuming.forgotten(&forgotten);
+        }
         self.graves.remove(ike);
     }
 
@@ -305,16 +311,17 @@ impl Engine {
     ) {
         self.leading = true;
         let (kept, discarded) = export::reconcile(std::mem::take(&mut self.passive));
-        let spis: Vec<IkeSpi> = kept.iter().map(|ike| ike.local_spi).collect();
-        // All of them first: what one goes on with may concern another.
-        self.sas
-            .extend(kept.into_iter().map(|ike| (ike.local_spi, ike)));
-        for spi in spis {
-            let resume = plan(spi);
-            self.with(now, entropy, spi, |ike, turn| ike.resume(turn, resume));
+        for ike in &discarded {
+            self.resuming.forgotten(ike);
         }
+        self.take_over(now, entropy, kept, plan);
         // Their predecessors come first: they are recorded with the Child SAs that these show too,
         // which would otherwise go with them.
+        for old in discarded.iter().filter_map(|ike| ike.predecessor) {
+            if let Some(how) = self.resuming.take(old) {
+                self.resume(now, entropy, old, how);
+            }
+        }
         for ike in discarded {
             let version = ike.version + 1;
             self.discarded.insert(ike.local_spi, version);
@@ -384,6 +391,7 @@ impl Engine {
         self.discarded.clear();
         self.tickets.clear();
         self.index = Index::default();
+        self.resuming = Resuming::default();
         self.ids.leases.clear();
         self.starts = Starts::new();
         self.timers.clear();
@@ -505,6 +513,9 @@ impl Engine {
         spi: IkeSpi,
         action: impl FnOnce(&mut IkeSa, &mut Turn<'_>),
     ) {
+        if let Some(how) = self.resuming.take(spi) {
+            self.resume(now, entropy, spi, how);
+        }
         let Some(mut ike) = self.sas.remove(&spi) else {
             return;
         };

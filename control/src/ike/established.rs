@@ -89,6 +89,8 @@ pub(super) struct IkeSa {
     pub accept_jump: bool,
     /// Another member led it before, and may have lived on for a while without our knowledge.
     pub inherited: bool,
+    /// It did: SPIs of this cluster on which the peer sends and that are not in our record.
+    pub foreign: Vec<Spi>,
     pub children: Vec<Installed>,
     pub state: State,
     pub established: Instant,
@@ -249,6 +251,7 @@ impl IkeSa {
     pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
         turn.dirty = true;
         self.inherited = true;
+        self.foreign.clear();
         mobike::took_over(self, turn);
         // Nothing is installed yet: it begins where it goes on.
         turn.changes.clear();
@@ -375,6 +378,7 @@ impl IkeSa {
             probe: None,
             accept_jump: false,
             inherited: false,
+            foreign: Vec::new(),
             children: Vec::new(),
             state: State::Established,
             established: now,

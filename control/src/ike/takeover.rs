@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use hitless_sa::{Entropy, IkeSpi, Instant, Spi};
+use hitless_sa::{Entropy, IkeSpi, Instant, MessageId, Spi};
 
 use super::engine::Engine;
 use super::established::{IkeSa, State};
@@ -14,6 +14,11 @@ use super::turn::Turn;
 /// Greatest delta that IPSEC_REPLAY_COUNTER_SYNC may carry: only 32 bits travel, and the receiver
 /// of a jump must still infer the high half (RFC 4303 appendix A, decision H3).
 pub const MAX_REPLAY_DELTA: u64 = (1 << 32) - (1 << 20);
+
+/// Transmissions that go unanswered by chance.
+const UNANSWERED: u32 = 2;
+/// Foreign SPIs of one IKE SA that are remembered.
+const FOREIGN: usize = 8;
 
 /// What is known of an IKE SA that decides how it can be resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -71,6 +76,32 @@ pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
     true
 }
 
+/// A request of ours is to be sent again: has a former leader used its Message ID, so that the peer
+/// will never answer it (RFC 7296 section 2.3)? Not if it was sent once, for that may be loss.
+pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId) -> bool {
+    let sent = ike.window.outstanding.get(&id).map_or(0, |o| o.sent);
+    if ike.foreign.is_empty() || sent <= UNANSWERED || !doubt(ike, turn) {
+        return false;
+    }
+    // The peer may have deleted what we had: what is missing is made before the former leader's is
+    // deleted. That was asked for already, in a request that is given up now.
+    let configured = &ike.connection.children;
+    let wanted = configured
+        .iter()
+        .filter(|child| child.start || configured.len() == 1);
+    let missing: Vec<String> = wanted
+        .map(|child| child.name.clone())
+        .filter(|child| !ike.serves(child))
+        .collect();
+    for child in missing {
+        ike.schedule(turn.now, Task::CreateChild(child));
+    }
+    for spi in std::mem::take(&mut ike.foreign) {
+        ike.schedule(turn.now, Task::DeleteSpi(spi));
+    }
+    true
+}
+
 /// The same when a request was repeated in vain until now. A peer that has lost the IKE SA must not
 /// keep the tunnel down for as long again.
 pub(super) fn doubt_silence(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
@@ -119,6 +150,9 @@ impl Engine {
                     ike.schedule(turn.now, Task::CreateChild(child));
                 }
                 ike.schedule(turn.now, Task::DeleteSpi(spi));
+                if ike.inherited && ike.foreign.len() < FOREIGN {
+                    ike.foreign.push(spi);
+                }
                 ike.advance(turn);
             });
         }

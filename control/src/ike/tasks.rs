@@ -206,6 +206,7 @@ impl IkeSa {
                     self.pending.remove(&id);
                     turn.dirty = true;
                 }
+                Due::Resend(id, _) if takeover::ignored(self, turn, id) => break,
                 Due::Resend(id, _) if self.divide(turn, id) => {}
                 Due::Resend(id, bytes) => {
                     let path = mobike::resend_path(self, id, turn.backoff().tries);

@@ -16,7 +16,7 @@ mod topology;
 
 pub use host::{Host, Probe};
 pub use hub::{Hub, SyncNetwork};
-pub use station::{MTU, Station, first_start};
+pub use station::{MTU, Room, Station, first_start};
 pub use switch::{Captured, Switch};
 pub use topology::{
     CLUSTER, CLUSTER_INSIDE, Family, HOST_A, HOST_B, PEER, PEER_INSIDE, Stations, Topology,

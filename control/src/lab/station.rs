@@ -18,9 +18,23 @@ use crate::keylog::KeyLines;
 
 /// Payload of a lab cable's frames.
 pub const MTU: usize = 1500;
-/// A lab gateway is small: a simulation makes thousands.
-const POOL_FRAMES: u32 = 1024;
-const SA_CAPACITY: usize = 256;
+
+/// What a lab gateway has room for.
+#[derive(Clone, Copy, Debug)]
+pub struct Room {
+    pub frames: u32,
+    pub sas: usize,
+}
+
+impl Default for Room {
+    /// Small: a simulation makes thousands.
+    fn default() -> Room {
+        Room {
+            frames: 1024,
+            sas: 256,
+        }
+    }
+}
 
 /// The control plane of a lab gateway. Durable state lives outside, as a disk does.
 pub struct Station {
@@ -53,6 +67,20 @@ impl Station {
         now: Instant,
         entropy: &mut dyn Entropy,
     ) -> io::Result<(Station, Worker)> {
+        let room = Room::default();
+        Station::sized(settings, ports, network, durable, room, now, entropy)
+    }
+
+    /// The same with more room than a simulation needs.
+    pub fn sized(
+        settings: GatewaySettings,
+        ports: Vec<MemoryPort>,
+        network: &mut dyn SyncNetwork,
+        durable: Durable,
+        room: Room,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+    ) -> io::Result<(Station, Worker)> {
         let sync_address = settings.config().cluster.sync.as_ref();
         let sync_address = sync_address.map(|sync| sync.listen);
         let leadership = Leadership::new(false);
@@ -62,9 +90,9 @@ impl Station {
             .map(|port| Box::new(port) as Box<dyn Port>)
             .collect();
         let worker = WorkerSettings {
-            pool_frames: POOL_FRAMES,
+            pool_frames: room.frames,
             pool_runs: 0,
-            sa_capacity: SA_CAPACITY,
+            sa_capacity: room.sas,
             ..settings.worker(0, &mtus)
         };
         let (worker, handle) = worker::worker(worker, ports, Arc::clone(&leadership))?;

@@ -118,6 +118,41 @@ fn rfc6311_r3_r4_a_split_brain_repeats_no_number_and_heals() {
 }
 
 #[test]
+fn rfc7296_section_2_3_requests_that_a_deposed_leader_made_alone_do_not_leave_its_successor_unheard()
+ {
+    let mut world = World::with_traffic(27);
+    let old = world.leader().unwrap();
+    world.network.isolated.insert(old);
+    world.until("two leaders", |world| world.leaders().len() == 2);
+    // Two replacements and their Deletes that the successor knows nothing of: its next request has
+    // a Message ID of long ago, which the peer ignores.
+    world.traffic = false;
+    for _ in 0..2 {
+        let from = world.events.len();
+        world.ask(old, |gateway, now, entropy| {
+            let sas = gateway.ike_sas().into_iter().flat_map(|(_, sas)| sas);
+            for sa in sas.collect::<Vec<_>>() {
+                gateway.ike(now, entropy, ike::Input::RekeyChild(sa));
+            }
+        });
+        world.until("the replacement", |world| {
+            world.since(from).any(|(who, event)| {
+                who == PEER && matches!(event, Event::Ike(ike::Event::ChildDeleted { .. }))
+            })
+        });
+    }
+    world.run(Duration::from_millis(200));
+    world.kill(old);
+    world.network.isolated.clear();
+    world.traffic = true;
+    let began = world.now;
+    world.traffic_flows();
+    let took = world.now.since(began);
+    assert!(took < Duration::from_secs(8), "{took:?}");
+    world.audit();
+}
+
+#[test]
 fn members_crash_in_turn_and_the_tunnel_is_the_same() {
     let mut world = World::with_traffic(26);
     let spi = world.list_sas(PEER)[0].responder_spi.clone();

@@ -21,6 +21,7 @@ mod reauth;
 mod redirect;
 mod rekey;
 mod resume;
+mod resuming;
 mod several;
 mod suites;
 mod transport;

@@ -288,8 +288,7 @@ impl Worker {
             None => DropReason::Runt,
             Some(Spi(0)) => DropReason::SpiZero,
             Some(spi) => {
-                let event = || Event::UnknownSpi { spi, source };
-                self.reports.hint(Kind::UnknownSpi, now, event);
+                self.reports.unknown_spi(now, spi, source);
                 if self.strangers && self.frames.pool.prepend(&mut packet, headers) {
                     return self.stranger(packet);
                 }

@@ -1,5 +1,6 @@
 //! `hitless-perf report`: everything that was measured on one page that needs nothing else.
 
+mod faults;
 mod page;
 mod strips;
 mod svg;
@@ -22,6 +23,9 @@ pub struct Options {
     /// Where the page goes
     #[arg(long, value_name = "FILE", default_value = "hitless-perf.html")]
     pub output: PathBuf,
+    /// Where `hitless-testbeds faults --plots DIR` wrote, for a plot of each failover
+    #[arg(long, value_name = "DIR")]
+    pub faults: Option<PathBuf>,
     /// Write each plot into this directory, too
     #[arg(long, value_name = "DIR")]
     pub svg: Option<PathBuf>,
@@ -36,7 +40,10 @@ pub fn read(path: &PathBuf) -> Result<Results, Box<dyn Error>> {
 
 /// Writes the page, and the plots if they are wanted by themselves.
 pub fn write(options: &Options, results: &Results) -> Result<(), Box<dyn Error>> {
-    let plots = page::plots(results);
+    let mut plots = page::plots(results);
+    if let Some(directory) = &options.faults {
+        plots.push(faults::plot(directory)?);
+    }
     if let Some(directory) = &options.svg {
         fs::create_dir_all(directory)?;
         for plot in &plots {

@@ -1,5 +1,6 @@
 //! The page: which plots there are, what they show, and the tables below.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use super::strips::{self, Strip};
@@ -12,7 +13,7 @@ use crate::results::{
 pub struct Plot {
     pub name: &'static str,
     pub title: &'static str,
-    pub text: &'static str,
+    pub text: Cow<'static, str>,
     pub svg: String,
 }
 
@@ -90,7 +91,8 @@ fn by_size(esp: &EspResults) -> Option<Plot> {
     measured.then(|| Plot {
         name: "throughput-by-size",
         title: "Throughput by packet size",
-        text: "A whole worker, port to port, against nothing but the cipher on the same octets.",
+        text: "A whole worker, port to port, against nothing but the cipher on the same octets."
+            .into(),
         svg: chart.render(),
     })
 }
@@ -120,7 +122,8 @@ fn by_sas(esp: &EspResults) -> Option<Plot> {
         name: "by-sas",
         title: "Many SAs",
         text: "Each packet belongs to another SA, chosen at random: what the caches cannot hold, \
-               memory must bring.",
+               memory must bring."
+            .into(),
         svg: chart.render(),
     })
 }
@@ -160,7 +163,7 @@ fn by_workers(esp: &EspResults) -> Option<Plot> {
     (!groups.is_empty()).then(|| Plot {
         name: "by-workers",
         title: "More cores",
-        text: "Workers with an SA each, and two workers that share one fat SA.",
+        text: "Workers with an SA each, and two workers that share one fat SA.".into(),
         svg: Bars {
             y: "million packets a second",
             groups,
@@ -198,7 +201,8 @@ fn latency(lines: &[LatencyLine]) -> Option<Plot> {
         name: "latency",
         title: "Latency at 10, 50 and 90 % of capacity",
         text: "From the moment when a packet of 64 octets was due to its departure. Where the \
-               machine runs something else on the core meanwhile, the tail shows it.",
+               machine runs something else on the core meanwhile, the tail shows it."
+            .into(),
         svg: chart.render(),
     })
 }
@@ -225,7 +229,7 @@ fn lookups(lines: &[LookupLine]) -> Option<Plot> {
     measured.then(|| Plot {
         name: "look-ups",
         title: "Policies and routes",
-        text: "One look-up, of a random entry that no cache remembers.",
+        text: "One look-up, of a random entry that no cache remembers.".into(),
         svg: chart.render(),
     })
 }
@@ -241,6 +245,7 @@ fn timelines(lines: &[FailoverLine]) -> Option<Plot> {
                 .iter()
                 .map(|(at, n)| (*at as f64, *n as f64))
                 .collect(),
+            bar: 1.0,
             events: vec![
                 (0.0, "active member killed".to_owned()),
                 (
@@ -258,7 +263,8 @@ fn timelines(lines: &[FailoverLine]) -> Option<Plot> {
         name: "failover",
         title: "Takeover as hosts see it",
         text: "Packets that the hosts on both sides received in each millisecond; they send one a \
-               millisecond each way. The longest silence is of one host, to about where it ends.",
+               millisecond each way. The longest silence is of one host, to about where it ends."
+            .into(),
         svg: strips::render(&strips, "ms after the active member was killed"),
     })
 }
@@ -289,7 +295,7 @@ fn kernel_ports(lines: &[IoLine]) -> Option<Plot> {
         name: "kernel-ports",
         title: "Over the kernel's ports",
         text: "ESP beside a loop that receives bursts and sends them on, over the same veth or TAP, by \
-               driver and octets. One core does everything, the kernel's part too.",
+               driver and octets. One core does everything, the kernel's part too.".into(),
         svg: Bars {
             y: "million packets a second",
             groups,
@@ -338,7 +344,7 @@ pub fn render(results: &Results, plots: &[Plot]) -> String {
             page,
             "<h2>{}</h2><p>{}</p>{}",
             escaped(plot.title),
-            escaped(plot.text),
+            escaped(&plot.text),
             plot.svg
         );
     }
@@ -475,6 +481,7 @@ mod tests {
                 replays_accepted: 0,
                 timeline: vec![(-10, 20), (0, 0), (10, 20)],
             }]),
+            crowd: None,
         }
     }
 

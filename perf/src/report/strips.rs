@@ -9,6 +9,8 @@ pub struct Strip {
     pub name: String,
     /// When, and how many.
     pub counts: Vec<(f64, f64)>,
+    /// How wide a bar is.
+    pub bar: f64,
     /// When, and what.
     pub events: Vec<(f64, String)>,
 }
@@ -17,6 +19,8 @@ const STRIP: f64 = 74.0;
 const BARS: f64 = 44.0;
 const TOP: f64 = 8.0;
 const FOOT: f64 = 44.0;
+/// Times named below at most.
+const TICKS: f64 = 20.0;
 /// An event's label takes about so much.
 const LETTER: f64 = 6.2;
 
@@ -69,7 +73,7 @@ fn one(svg: &mut String, strip: &Strip, foot: f64, most: f64, x: &impl Fn(f64) -
             "<rect x=\"{:.2}\" y=\"{:.2}\" width=\"{:.2}\" height=\"{height:.2}\" fill=\"{}\"><title>{count} at {at} ms</title></rect>",
             x(*at),
             foot - height,
-            (x(at + 1.0) - x(*at)) * 0.85,
+            (x(at + strip.bar) - x(*at)) * 0.85,
             colour(0)
         );
     }
@@ -98,8 +102,10 @@ fn one(svg: &mut String, strip: &Strip, foot: f64, most: f64, x: &impl Fn(f64) -
 }
 
 fn ticks(svg: &mut String, (from, to): (f64, f64), base: f64, x: &impl Fn(f64) -> f64) {
-    const STEP: f64 = 25.0;
-    let mut at = (from / STEP).ceil() * STEP;
+    let steps = [25.0, 50.0, 100.0, 250.0];
+    let few = |step: &f64| (to - from) / step <= TICKS;
+    let step = steps.into_iter().find(few).unwrap_or(1000.0);
+    let mut at = (from / step).ceil() * step;
     while at <= to {
         let _ = write!(
             svg,
@@ -107,7 +113,7 @@ fn ticks(svg: &mut String, (from, to): (f64, f64), base: f64, x: &impl Fn(f64) -
             x(at),
             base + 14.0
         );
-        at += STEP;
+        at += step;
     }
 }
 
@@ -120,6 +126,7 @@ mod tests {
         let strip = Strip {
             name: "a < b".to_owned(),
             counts: vec![(-1.0, 2.0), (0.0, 0.0), (1.0, 2.0)],
+            bar: 1.0,
             events: vec![(0.0, "died".to_owned()), (900.0, "far".to_owned())],
         };
         let svg = render(&[strip], "ms");

@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{EspResults, FailoverLine, IoLine, LookupLine, RateLine, Results, Size};
+use super::{CrowdLine, EspResults, FailoverLine, IoLine, LookupLine, RateLine, Results, Size};
 
 impl Display for Size {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -42,8 +42,11 @@ impl Display for Results {
                 rate_table(f, name, lines)?;
             }
         }
-        match &self.failover {
-            Some(lines) => failover_table(f, lines),
+        if let Some(lines) = &self.failover {
+            failover_table(f, lines)?;
+        }
+        match &self.crowd {
+            Some(lines) => crowd_table(f, lines),
             None => Ok(()),
         }
     }
@@ -234,6 +237,27 @@ fn failover_table(f: &mut Formatter<'_>, lines: &[FailoverLine]) -> fmt::Result 
             line.packets_sent,
             line.repeated_sequence_numbers,
             line.replays_accepted
+        )?;
+    }
+    Ok(())
+}
+
+fn crowd_table(f: &mut Formatter<'_>, lines: &[CrowdLine]) -> fmt::Result {
+    writeln!(
+        f,
+        "\n{:<16} {:>8} {:>12} {:>12} {:>10} {:>13}   ms after the death",
+        "takeover of", "leads", "first packet", "busy tunnels", "all", "longest turn"
+    )?;
+    for line in lines {
+        writeln!(
+            f,
+            "{:>7} tunnels  {:>8.1} {:>12.1} {:>12.1} {:>10.1} {:>13.1}",
+            line.tunnels,
+            line.lead_ms,
+            line.first_packet_ms,
+            line.last_busy_ms,
+            line.all_ms,
+            line.longest_turn_ms
         )?;
     }
     Ok(())

@@ -181,8 +181,8 @@ fn start(
     environment: &[(&str, PathBuf)],
 ) -> Result<Member, LabError> {
     let heartbeats = format!(
-        "heartbeat = \"{}ms\"\nmissed = {}",
-        wish.heartbeat_ms, wish.missed
+        "heartbeat = \"{}ms\"\nmissed = {}\ndegraded = \"{}\"",
+        wish.heartbeat_ms, wish.missed, wish.degraded
     );
     let own = directory.join(format!("m{}", index + 1));
     let text = gateway::configuration(index, &own, &heartbeats, connections);

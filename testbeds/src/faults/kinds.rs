@@ -23,6 +23,7 @@ pub enum Fault {
     Zombie,
     Switchover,
     Restarts,
+    StandbyDown,
     SyncToStandby,
     SyncToActive,
     SyncCut,
@@ -50,6 +51,7 @@ impl Fault {
         Fault::Zombie,
         Fault::Switchover,
         Fault::Restarts,
+        Fault::StandbyDown,
         Fault::SyncToStandby,
         Fault::SyncToActive,
         Fault::SyncCut,
@@ -65,6 +67,7 @@ impl Fault {
             Fault::Zombie => "zombie",
             Fault::Switchover => "switchover",
             Fault::Restarts => "restarts",
+            Fault::StandbyDown => "standby-down",
             Fault::SyncToStandby => "sync-to-standby",
             Fault::SyncToActive => "sync-to-active",
             Fault::SyncCut => "sync-cut",
@@ -81,6 +84,7 @@ impl Fault {
             Fault::Zombie => "SIGSTOP to the active, SIGCONT 2 s later",
             Fault::Switchover => "the operator hands over",
             Fault::Restarts => "SIGTERM and a new start of both, one after the other",
+            Fault::StandbyDown => "SIGKILL to the standby, started again later",
             Fault::SyncToStandby => "sync datagrams to the standby lost",
             Fault::SyncToActive => "sync datagrams to the active lost",
             Fault::SyncCut => "sync datagrams lost both ways, then not",
@@ -95,7 +99,11 @@ impl Fault {
     pub const fn deposes(self) -> bool {
         !matches!(
             self,
-            Fault::SyncToStandby | Fault::SyncToActive | Fault::SyncCut | Fault::ClockStep
+            Fault::StandbyDown
+                | Fault::SyncToStandby
+                | Fault::SyncToActive
+                | Fault::SyncCut
+                | Fault::ClockStep
         )
     }
 
@@ -166,6 +174,12 @@ impl Fault {
                     bed.restart(index)?;
                     bed.wait_for_roles()?;
                 }
+            }
+            Fault::StandbyDown => {
+                bed.member(standby)?.kill()?;
+                clock::pass(after)?;
+                diary.note("restarted");
+                bed.restart(standby)?;
             }
             Fault::SyncToStandby => Fault::silence(bed, &[active], after, diary)?,
             Fault::SyncToActive => Fault::silence(bed, &[standby], after, diary)?,

@@ -48,6 +48,8 @@ pub struct Wish {
     pub with_ha: bool,
     pub heartbeat_ms: u32,
     pub missed: u32,
+    /// What an active does without a standby: `rekey` or `strict`.
+    pub degraded: String,
     pub after: Duration,
     /// Traffic must flow everywhere so soon after a fault is over.
     pub patience: Duration,

@@ -190,7 +190,11 @@ impl Row {
         };
         let what = || folder.display().to_string();
         std::fs::create_dir_all(folder).map_err(LabError::io(what()))?;
-        let file = folder.join(format!("{}.svg", self.fault.replace(' ', "-")));
+        let name = self.fault.replace(' ', "-");
+        // For `hitless-perf report --faults`.
+        let row = serde_json::to_vec(self).map_err(|error| LabError::io(what())(error.into()))?;
+        std::fs::write(folder.join(format!("{name}.json")), row).map_err(LabError::io(what()))?;
+        let file = folder.join(format!("{name}.svg"));
         let title = format!(
             "{}: packets a millisecond at the receiving hosts",
             self.what

@@ -1,0 +1,132 @@
+//! A new leader goes on with very many IKE SAs a few at a time.
+
+use std::collections::BTreeSet;
+
+use hitless::ike::proposal::Identification;
+use hitless::ike::settings::{EngineSettings, Limits};
+use hitless::ike::{ChildChange, Commit, Engine, Input, Output, Resume};
+use hitless_sa::{IkeSpi, MemberId, SaId};
+
+use crate::world::{A, B, SECOND, World, settings};
+
+const TUNNELS: usize = 300;
+
+/// So many IKE SAs with a Child SA each, and an engine that has B's records and leads now.
+fn taken_over() -> (World, Engine) {
+    let ends = [A, B].map(|host| {
+        let mut settings = settings(host);
+        settings.limits = Limits {
+            init_limit_half_open: 2 * TUNNELS,
+            cookie_threshold: 2 * TUNNELS,
+            cookie_threshold_ip: 2 * TUNNELS,
+            block_threshold: 2 * TUNNELS,
+            init_rate: 0,
+            init_rate_ip: 0,
+            ..Limits::default()
+        };
+        let one = settings.connections.remove(0);
+        settings.connections = (0..TUNNELS)
+            .map(|number| {
+                let mut connection = one.clone();
+                connection.name = format!("c{number}");
+                let id = Identification::Fqdn(format!("c{number}.test"));
+                match host {
+                    A => connection.local_id = id,
+                    _ => connection.remote_id = id,
+                }
+                connection
+            })
+            .collect();
+        settings
+    });
+    let [a, b] = ends;
+    let mut world = World::new(1, a, b.clone());
+    world.run(10 * SECOND);
+    assert_eq!(world.living(B), TUNNELS);
+    let mut engine = Engine::new(EngineSettings {
+        member: MemberId(12),
+        ..b
+    });
+    for (ike, (version, body)) in &world.hosts[B].records {
+        engine.store(world.now, *ike, *version, body).unwrap();
+    }
+    engine.lead(world.now, &mut world.entropy, &mut |_| Resume::Exact);
+    (world, engine)
+}
+
+/// The IKE SAs that commits are of, in order, and the Child SAs that they install.
+fn commits(engine: &mut Engine) -> (Vec<IkeSpi>, Vec<SaId>) {
+    let (mut ikes, mut installed) = (Vec::new(), Vec::new());
+    while let Some(output) = engine.poll_output() {
+        if let Output::Commit(Commit { ike, changes, .. }) = output {
+            ikes.push(ike);
+            installed.extend(changes.into_iter().filter_map(|change| match change {
+                ChildChange::Install { child, .. } => Some(child.id),
+                _ => None,
+            }));
+        }
+    }
+    (ikes, installed)
+}
+
+#[test]
+fn a_takeover_of_hundreds_begins_with_those_that_packets_come_for() {
+    let (mut world, mut engine) = taken_over();
+    assert_eq!(engine.waiting(), TUNNELS);
+    assert!(commits(&mut engine).0.is_empty());
+    // They are all there for whoever asks.
+    assert_eq!(engine.status(world.now).len(), TUNNELS);
+    let (busy, _, _) = world.hosts[B].sad.values().nth(200).unwrap().clone();
+    let ike = engine.ike_of(busy.id).expect("known before its turn");
+    assert!(engine.resume_spi(world.now, &mut world.entropy, busy.inbound_spi));
+    assert_eq!(commits(&mut engine), (vec![ike], vec![busy.id]));
+    assert!(!engine.resume_spi(world.now, &mut world.entropy, busy.inbound_spi));
+    assert_eq!(engine.waiting(), TUNNELS - 1);
+}
+
+#[test]
+fn whatever_concerns_an_ike_sa_makes_it_go_on_first() {
+    let (mut world, mut engine) = taken_over();
+    let last = engine.status(world.now).last().unwrap().local_spi;
+    engine.handle(world.now, &mut world.entropy, Input::Liveness(last));
+    let (ikes, installed) = commits(&mut engine);
+    // First what it goes on with, then what was asked for.
+    assert_eq!((ikes, installed.len()), (vec![last, last], 1));
+    assert_eq!(engine.waiting(), TUNNELS - 1);
+}
+
+#[test]
+fn each_of_hundreds_is_installed_once_whatever_the_order() {
+    let (mut world, mut engine) = taken_over();
+    let spis: Vec<_> = world.hosts[B]
+        .sad
+        .values()
+        .map(|(sa, _, _)| sa.inbound_spi)
+        .collect();
+    let mut installed = Vec::new();
+    for spi in spis.iter().step_by(7) {
+        assert!(engine.resume_spi(world.now, &mut world.entropy, *spi));
+        installed.extend(commits(&mut engine).1);
+    }
+    let mut turns = 0;
+    while engine.resume_some(world.now, &mut world.entropy, 50) > 0 {
+        installed.extend(commits(&mut engine).1);
+        turns += 1;
+    }
+    installed.extend(commits(&mut engine).1);
+    assert!(turns >= 5, "{turns}");
+    assert_eq!(installed.len(), TUNNELS);
+    assert_eq!(installed.iter().collect::<BTreeSet<_>>().len(), TUNNELS);
+    assert!(!engine.resume_spi(world.now, &mut world.entropy, spis[1]));
+}
+
+#[test]
+fn a_leader_that_steps_down_in_the_midst_of_it_goes_on_with_nothing() {
+    let (mut world, mut engine) = taken_over();
+    engine.resume_some(world.now, &mut world.entropy, 10);
+    engine.step_down();
+    assert_eq!(engine.waiting(), 0);
+    assert!(commits(&mut engine).0.is_empty());
+    assert_eq!(engine.resume_some(world.now, &mut world.entropy, 10), 0);
+    assert!(engine.status(world.now).is_empty());
+}

@@ -1,0 +1,142 @@
+//! What `hitless-testbeds faults --plots DIR` wrote, for the page: each fault as its hosts saw it.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+
+use super::page::Plot;
+use super::strips::{self, Strip};
+
+/// What of the time around a fault is shown, and milliseconds of one bar.
+const FROM_MS: i64 = -100;
+const TO_MS: i64 = 1_500;
+const BAR_MS: i64 = 5;
+
+/// One fault, as far as the page shows it; there is more in the file.
+#[derive(Deserialize)]
+struct Row {
+    fault: String,
+    passed: bool,
+    outage_in_ms: Option<f64>,
+    outage_out_ms: Option<f64>,
+    packets_sent: u64,
+    packets_lost: u64,
+    sas_lost: u64,
+    audit: String,
+    timeline: Option<Timeline>,
+}
+
+/// Packets in each bin from `from_ms` on.
+#[derive(Deserialize)]
+struct Timeline {
+    from_ms: i64,
+    bin_ms: i64,
+    inbound: Vec<u64>,
+    outbound: Vec<u64>,
+    events: Vec<(f64, String)>,
+}
+
+/// Everything that a directory has, in the order of the names.
+pub fn plot(directory: &Path) -> Result<Plot, Box<dyn Error>> {
+    let mut files: Vec<_> = fs::read_dir(directory)
+        .map_err(|error| format!("{}: {error}", directory.display()))?
+        .collect::<Result<Vec<_>, _>>()?
+        .into_iter()
+        .map(|entry| entry.path())
+        .filter(|path| path.extension().is_some_and(|kind| kind == "json"))
+        .collect();
+    files.sort();
+    let mut rows = Vec::new();
+    for file in files {
+        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
+        let text = fs::read_to_string(&file).map_err(|error| failed(&error))?;
+        let row: Row = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+        rows.push(row);
+    }
+    if rows.is_empty() {
+        return Err(format!("{}: no fault was written there", directory.display()).into());
+    }
+    Ok(draw(&rows))
+}
+
+fn draw(rows: &[Row]) -> Plot {
+    let strips: Vec<Strip> = rows
+        .iter()
+        .filter_map(|row| Some(strip(row, row.timeline.as_ref()?)))
+        .collect();
+    let mut text = format!(
+        "Packets that the hosts on both sides received in each {BAR_MS} ms, through tunnels to \
+         strongSwan in network namespaces, around each fault."
+    );
+    for row in rows {
+        let outage = row.outage_in_ms.unwrap_or(f64::NAN);
+        let outage = outage.max(row.outage_out_ms.unwrap_or(f64::NAN));
+        let verdict = if row.passed { "" } else { ", FAILED" };
+        let _ = write!(
+            text,
+            " {}: outage {outage:.0} ms, {} of {} packets and {} SAs lost, audit {}{verdict}.",
+            row.fault, row.packets_lost, row.packets_sent, row.sas_lost, row.audit
+        );
+    }
+    Plot {
+        name: "faults",
+        title: "Faults as hosts see them",
+        text: text.into(),
+        svg: strips::render(&strips, "ms after the fault began"),
+    }
+}
+
+fn strip(row: &Row, timeline: &Timeline) -> Strip {
+    let bars = (FROM_MS..TO_MS).step_by(BAR_MS as usize).map(|from| {
+        let within = from..from + BAR_MS;
+        let bins = timeline.inbound.iter().zip(&timeline.outbound);
+        let bins = bins.enumerate().filter(|(bin, _)| {
+            within.contains(&(timeline.from_ms + *bin as i64 * timeline.bin_ms))
+        });
+        let count: u64 = bins
+            .map(|(_, (inbound, outbound))| inbound + outbound)
+            .sum();
+        (from as f64, count as f64)
+    });
+    Strip {
+        name: row.fault.clone(),
+        counts: bars.collect(),
+        bar: BAR_MS as f64,
+        events: timeline.events.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_has_a_strip_and_its_figures() {
+        let row = |name: &str| {
+            format!(
+                r#"{{"fault":"{name}","what":"","times":1,"passed":true,"outage_in_ms":31.5,
+                "outage_out_ms":30.0,"packets_sent":900,"packets_lost":7,"sas_lost":0,
+                "audit":"clean","timeline":{{"from_ms":-500,"bin_ms":1,
+                "inbound":{:?},"outbound":{:?},"events":[[0.0,"{name}"],[40.0,"first ESP"]]}}}}"#,
+                vec![1; 1000],
+                vec![2; 1000]
+            )
+        };
+        let rows = ["kill", "zombie"].map(|name| serde_json::from_str(&row(name)).unwrap());
+        let plot = draw(&rows);
+        // 500 ms of packets after each fault, and 100 before it.
+        assert_eq!(plot.svg.matches("<rect").count(), 2 * 600 / BAR_MS as usize);
+        assert!(plot.svg.contains("15 at 0 ms") && plot.svg.contains("first ESP"));
+        let said = "zombie: outage 32 ms, 7 of 900 packets and 0 SAs lost, audit clean.";
+        assert!(plot.text.contains(said), "{}", plot.text);
+    }
+
+    #[test]
+    fn a_directory_without_faults_is_an_error_that_names_it() {
+        let error = plot(Path::new("/nonexistent")).err().unwrap().to_string();
+        assert!(error.contains("/nonexistent"), "{error}");
+    }
+}
