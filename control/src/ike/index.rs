@@ -1,6 +1,7 @@
 //! Which IKE SAs there are, by connection, by peer and by Child SA.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use hitless_sa::{IkeSpi, SaId};
 
@@ -15,6 +16,9 @@ pub(super) struct Index {
     /// of a gateway in one process do, the other tells them apart.
     peers: BTreeMap<Identification, BTreeMap<Identification, BTreeSet<IkeSpi>>>,
     children: BTreeMap<SaId, IkeSpi>,
+    /// By the address of the peer.
+    addresses: BTreeMap<IpAddr, BTreeSet<IkeSpi>>,
+    located: BTreeMap<IkeSpi, IpAddr>,
     /// SPIs that are offered in exchanges under way, by the IKE SA that is being rekeyed.
     offers: BTreeMap<IkeSpi, IkeSpi>,
     offered: BTreeSet<IkeSpi>,
@@ -23,6 +27,7 @@ pub(super) struct Index {
 impl Index {
     pub fn insert(&mut self, ike: &IkeSa) {
         let spi = ike.local_spi;
+        self.locate(spi, ike.path.remote.ip());
         self.forget_offer(spi);
         if let Some(offer) = ike.rekeying() {
             self.offers.insert(spi, offer.spi);
@@ -47,6 +52,7 @@ impl Index {
 
     pub fn remove(&mut self, ike: &IkeSa) {
         let spi = ike.local_spi;
+        self.leave(spi);
         self.forget_offer(spi);
         if let Some(spis) = self.connections.get_mut(&ike.connection.name) {
             spis.remove(&spi);
@@ -65,6 +71,27 @@ impl Index {
         }
         if towards.is_empty() {
             self.peers.remove(&ike.remote_id);
+        }
+    }
+
+    /// A peer may move.
+    fn locate(&mut self, spi: IkeSpi, address: IpAddr) {
+        if self.located.get(&spi) != Some(&address) {
+            self.leave(spi);
+            self.located.insert(spi, address);
+            self.addresses.entry(address).or_default().insert(spi);
+        }
+    }
+
+    fn leave(&mut self, spi: IkeSpi) {
+        let Some(address) = self.located.remove(&spi) else {
+            return;
+        };
+        if let Some(spis) = self.addresses.get_mut(&address) {
+            spis.remove(&spi);
+            if spis.is_empty() {
+                self.addresses.remove(&address);
+            }
         }
     }
 
@@ -92,6 +119,11 @@ impl Index {
         let towards = self.peers.get(remote);
         let spis = towards.and_then(|towards| towards.get(local));
         spis.into_iter().flatten().copied()
+    }
+
+    /// Those whose peer is there.
+    pub fn at(&self, address: IpAddr) -> impl Iterator<Item = IkeSpi> + '_ {
+        self.addresses.get(&address).into_iter().flatten().copied()
     }
 
     pub fn of_child(&self, sa: SaId) -> Option<IkeSpi> {

@@ -123,15 +123,15 @@ impl Engine {
         source: IpAddr,
         spi: Spi,
     ) {
-        let sas = self.sas.values();
-        let mut children = sas.clone().flat_map(|sa| &sa.children);
+        // Several tunnels may end there; only one of them knows the SPI, and no other minds.
+        let at = self.index.at(source).filter_map(|ike| self.sas.get(&ike));
+        let with_peer: Vec<&IkeSa> = at.collect();
+        let mut children = with_peer.iter().flat_map(|sa| &sa.children);
         if children.any(|child| child.sa.inbound_spi == spi) {
             return;
         }
-        let with_peer =
-            sas.filter(|sa| sa.path.remote.ip() == source && sa.state == State::Established);
-        // Several tunnels may end there; only one of them knows the SPI, and no other minds.
-        let found: Vec<IkeSpi> = with_peer.map(|sa| sa.local_spi).collect();
+        let up = with_peer.iter().filter(|sa| sa.state == State::Established);
+        let found: Vec<IkeSpi> = up.map(|sa| sa.local_spi).collect();
         for ike in found {
             let Some(sa) = self.sas.get(&ike) else {
                 continue;
