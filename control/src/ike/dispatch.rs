@@ -151,19 +151,16 @@ impl Engine {
         if !self.admits(now, entropy, path, header, &Contents::of(payloads)) {
             return;
         }
+        let meant = self.meant.among(&self.connections, path);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let answer = match header.exchange {
-            Exchange::IkeSessionResume => Responder::resume,
-            _ => Responder::admit,
+        let admission = match header.exchange {
+            // A ticket names its connection.
+            Exchange::IkeSessionResume => {
+                let all = &self.connections;
+                Responder::resume(&mut turn, all, path, header, payloads, datagram)
+            }
+            _ => Responder::admit(&mut turn, &meant, path, header, payloads, datagram),
         };
-        let admission = answer(
-            &mut turn,
-            &self.connections,
-            path,
-            header,
-            payloads,
-            datagram,
-        );
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         if let Admission::HalfOpen(responder) = admission {
@@ -270,8 +267,8 @@ impl Engine {
         header: &Header,
         message: (Option<FragmentPlace>, &[u8]),
     ) {
+        let connections = &self.meant.among(&self.connections, path);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        let connections = &self.connections;
         let most = self.settings.limits.waiting_fragments;
         let progress = self.half_open.with(spi, most, |responder| {
             responder.protected_request(&mut turn, connections, path, header, message)

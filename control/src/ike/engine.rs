@@ -23,6 +23,7 @@ use super::fragments;
 use super::graves::Graves;
 use super::index::Index;
 use super::initial::{HalfOpen, Initiators};
+use super::meant::Meant;
 use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
@@ -110,6 +111,7 @@ pub struct Engine {
     /// In the order of the configuration.
     pub(super) connections: Vec<Arc<Connection>>,
     pub(super) by_name: BTreeMap<String, Arc<Connection>>,
+    pub(super) meant: Meant,
     pub(super) ids: Ids,
     pub(super) leading: bool,
     pub(super) sas: BTreeMap<IkeSpi, IkeSa>,
@@ -142,6 +144,7 @@ impl Engine {
             .collect();
         Engine {
             by_name,
+            meant: Meant::new(&connections),
             connections,
             ids: Ids::new(
                 settings.member,

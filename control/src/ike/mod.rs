@@ -40,6 +40,7 @@ mod inform;
 mod initial;
 mod intermediate;
 pub mod keys;
+mod meant;
 pub mod message;
 mod mobike;
 mod nat;

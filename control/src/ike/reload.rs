@@ -12,6 +12,7 @@ use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
 use super::engine::Engine;
 use super::established::IkeSa;
+use super::meant::Meant;
 use super::settings::{Child, Connection, EngineSettings};
 use super::tasks::Task;
 
@@ -52,6 +53,7 @@ impl Engine {
         settings: EngineSettings,
     ) -> Reloaded {
         self.connections = settings.connections.iter().cloned().map(Arc::new).collect();
+        self.meant = Meant::new(&self.connections);
         let named = self.connections.iter();
         self.by_name = named.map(|c| (c.name.clone(), c.clone())).collect();
         self.settings.connections = settings.connections;

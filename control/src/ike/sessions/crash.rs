@@ -14,7 +14,6 @@ use crate::ike::contents::Contents;
 use crate::ike::crypto::prf::equal;
 use crate::ike::engine::Engine;
 use crate::ike::established::{IkeSa, State};
-use crate::ike::initial::addresses_match;
 use crate::ike::message::{Exchange, Header, Notify, NotifyKind, Payload, emit};
 use crate::ike::nat::Path;
 use crate::ike::output::Output;
@@ -131,10 +130,12 @@ impl Engine {
     /// Shows the token for a request on an IKE SA that nobody here knows (RFC 6290 section 4.5);
     /// true if it did. Such an answer is as long as an empty request, and no reason to answer.
     pub(in crate::ike) fn show_token(&mut self, now: Instant, path: Path, header: &Header) -> bool {
-        let mut connections = self.connections.iter();
-        let wanted = connections.any(|c| c.session.crash_detection && addresses_match(c, path));
-        let known = self.may_know(header);
-        if header.response || !wanted || known || !self.shown.may(now) {
+        if header.response || self.may_know(header) {
+            return false;
+        }
+        let meant = self.meant.among(&self.connections, path);
+        let wanted = meant.iter().any(|c| c.session.crash_detection);
+        if !wanted || !self.shown.may(now) {
             return false;
         }
         let spis = (header.initiator_spi, header.responder_spi);
