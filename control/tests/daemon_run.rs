@@ -362,7 +362,7 @@ fn operator_orders(config: &Path, ask: &Ask<'_>) {
         (&["initiate", "--child", "net"], 0, "initiating tunnel.net"),
         (&["terminate", "--ike", "tunnel"], 0, "closing 1 IKE_SA"),
         (&["rekey", "--child", "net"], 1, "no such SA"),
-        (&["reload"], 0, "loaded 1 connections"),
+        (&["reload"], 0, "connections loaded: 1;"),
     ]);
     let text = std::fs::read_to_string(config).unwrap();
     std::fs::write(config, text.replace("10.1.0.0/24", "10.1.0.0/33")).unwrap();
@@ -370,7 +370,7 @@ fn operator_orders(config: &Path, ask: &Ask<'_>) {
     let more = text.replace("[secrets.tunnel]", "[connections.tunnel.children.more]\nesp_proposals = [\"aes128gcm16\"]\nlocal_ts = [\"10.2.0.0/24\"]\nremote_ts = [\"10.3.0.0/24\"]\n[secrets.tunnel]");
     std::fs::write(config, more).unwrap();
     orders(&[
-        (&["reload"], 0, "loaded 1 connections"),
+        (&["reload"], 0, "connections loaded: 1;"),
         (&["show", "policies"], 0, "10.3.0.0"),
     ]);
     std::fs::write(config, text.replace("priority = 200", "priority = 210")).unwrap();
