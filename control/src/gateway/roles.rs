@@ -247,6 +247,7 @@ impl Gateway {
             self.dataplane.broadcast(|| Command::Remove(sa));
         }
         self.policies_changed = true;
+        self.publication.urgent = true;
         self.outputs
             .push_back(Output::Event(Event::SteppedDown { reason }));
     }

@@ -221,7 +221,7 @@ impl Engine {
             initiator.children.extend(children);
             initiator.replaces = Some(old.local_spi);
             self.timers.set(initiator.spi, Some(initiator.deadline()));
-            self.initiators.insert(initiator.spi, initiator);
+            self.initiators.insert(initiator);
         }
     }
 }

@@ -168,7 +168,7 @@ impl Engine {
             .any(|spi| {
                 self.sas.contains_key(spi)
                     || self.half_open.get(*spi).is_some()
-                    || self.initiators.contains_key(spi)
+                    || self.initiators.contains(spi)
                     || self.buried(*spi)
                     || self.index.is_offered(*spi)
             })
