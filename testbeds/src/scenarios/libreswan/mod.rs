@@ -115,7 +115,10 @@ impl Trial {
     }
 
     fn inbound(&mut self) -> Result<(), LabError> {
-        for (name, method) in [("in-psk", "'PreShared-Key'"), ("in-cert", "RSASSA-PSS")] {
+        for (name, method) in [
+            ("in-psk", "authby=secret"),
+            ("in-cert", "RSASSA-PSS with SHA2_256' digital signature"),
+        ] {
             let words = ["--name", name, "--initiate"];
             self.asks(&format!("{name}-authenticates"), &words, method)?;
             let up = clock::until(name, ANSWER, || self.up(name));
@@ -136,21 +139,33 @@ impl Trial {
             let detail = format!("{:?}", first.as_ref().map(|(ike, _)| ike));
             self.report.check(name, first.is_ok(), detail);
         }
-        for (name, what) in [("out-psk", "Child SA"), ("out-cert", "IKE SA")] {
-            let said = format!("\"{name}\"");
-            let rekeyed = format!("responder rekeyed {what}");
-            let peer = &self.peer;
-            let seen = clock::until(&rekeyed, ANSWER, || {
-                let log = peer.log();
-                let mut lines = log.lines();
-                let found = lines.find(|line| line.contains(&said) && line.contains(&rekeyed));
-                Ok(found.map(str::to_owned))
+        self.rekeyed_by_us("rekeyed-by-us");
+        Ok(())
+    }
+
+    /// pluto answers once more to each rekeying that the gateway begins every few seconds.
+    fn rekeyed_by_us(&mut self, check: &str) {
+        let rekeyings = [("out-psk", "Child SA"), ("out-cert", "IKE SA")];
+        let before = rekeyings.map(|(name, what)| self.rekeyings(name, what).len());
+        for ((name, what), before) in rekeyings.into_iter().zip(before) {
+            let seen = clock::until("a rekeying by the gateway", ANSWER, || {
+                let lines = self.rekeyings(name, what);
+                Ok(lines.get(before).cloned())
             });
             let detail = seen.as_ref().map_or_else(ToString::to_string, Clone::clone);
-            let name = format!("{name}-rekeyed-by-us");
+            let name = format!("{name}-{check}");
             self.report.check(&name, seen.is_ok(), detail);
         }
-        Ok(())
+    }
+
+    /// The lines of pluto's log on what the gateway has rekeyed of a connection.
+    fn rekeyings(&self, connection: &str, what: &str) -> Vec<String> {
+        let said = format!("\"{connection}\"");
+        let rekeyed = format!("responder rekeyed {what}");
+        let log = self.peer.log();
+        let lines = log.lines();
+        let found = lines.filter(|line| line.contains(&said) && line.contains(&rekeyed));
+        found.map(str::to_owned).collect()
     }
 
     /// The other member takes over; libreswan goes on, in exchanges that either end begins.
@@ -178,6 +193,7 @@ impl Trial {
             let check = format!("{name}-rekeys-ike-after-failover");
             self.asks(&check, &words, "rekeyed IKE SA")?;
         }
+        self.rekeyed_by_us("rekeyed-by-us-after-failover");
         for name in ["in-psk", "in-cert", "out-psk", "out-cert"] {
             let up = clock::until(name, ANSWER, || self.up(name));
             let check = format!("{name}-after-failover");
