@@ -22,7 +22,7 @@ macro_rules! whack {
     ($name:literal, $ike:expr, $esp:literal, [$($own:literal),*], $id:literal, $gateway:literal,
      $client:literal, $protected:literal) => {
         &[
-            "--name", $name, "--ikev2-allow", "--encrypt", "--tunnel", "--pfs", "--no-esn",
+            "--name", $name, "--ikev2-allow", "--encrypt", "--tunnel", "--pfs", "--no-esn", "--ikefrag-allow",
             "--ike", $ike, "--esp", $esp, $($own,)* "--id", $id, "--host", PEER_OUTSIDE,
             "--client", $client, "--updown", "/bin/true", "--to", "--id", $gateway, "--host",
             CLUSTER_OUTSIDE, "--client", $protected, "--updown", "/bin/true",
@@ -95,7 +95,7 @@ set -e
 cd "$1"
 openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -subj /C=CH/O=lab/CN=ca -days 3650
 issue() {
-  openssl req -newkey rsa:2048 -nodes -keyout "$1.key" -out "$1.csr" -subj "/C=CH/O=lab/CN=$1"
+  openssl req -newkey rsa:3072 -nodes -keyout "$1.key" -out "$1.csr" -subj "/C=CH/O=lab/CN=$1"
   printf 'subjectAltName=%s\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n' "$2" >"$1.ext"
   openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -out "$1.crt" -days 3650 -extfile "$1.ext"
 }
@@ -110,7 +110,7 @@ openssl pkcs12 -export -in peer.crt -inkey peer.key -certfile ca.crt -name peer 
         .map_err(LabError::io("the gateway's key"))
 }
 
-/// A member's configuration.
+/// A member's configuration: cookies from everybody, as pluto is told to ask, and small fragments.
 pub fn member(index: usize, own: &Path, files: &Path) -> String {
     let files = files.display();
     let psk = |name: &str| {
@@ -127,7 +127,7 @@ pub fn member(index: usize, own: &Path, files: &Path) -> String {
         format!(
             "local = {{ auth = \"pubkey\", id = \"gateway.test\", certs = [\"{files}/gateway.crt\"] }}\n\
              remote = {{ auth = \"pubkey\", id = \"{direction}.cert.test\", cacerts = [\"{files}/ca.crt\"] }}\n\
-             proposals = [\"aes256-sha256-ecp256\"]\nsend_cert = \"always\"\n"
+             proposals = [\"aes256-sha256-ecp256\"]\nsend_cert = \"always\"\nfragment_size = 576\n"
         )
     };
     let child = |name: &str, esp: &str, net: u8, lifetime: &str, starts: &str| {
@@ -155,7 +155,7 @@ pub fn member(index: usize, own: &Path, files: &Path) -> String {
         ));
     }
     text.push_str(&format!(
-        "[secrets.private-gateway]\nfile = \"{files}/gateway.key\"\n\
+        "[ike]\ncookies = \"always\"\n\n[secrets.private-gateway]\nfile = \"{files}/gateway.key\"\n\
          [secrets.in]\nids = [\"in.psk.test\"]\nsecret = \"0123456789abcdef\"\n\
          [secrets.out]\nids = [\"out.psk.test\"]\nsecret = \"fedcba9876543210\"\n"
     ));
