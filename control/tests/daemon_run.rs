@@ -344,6 +344,40 @@ fn operator_looks(place: &Place, ask: &Ask<'_>) {
     assert_eq!(code, Some(0), "{text}");
 }
 
+/// What acts on IKE: with nobody to talk to, and after the file has changed.
+fn operator_orders(config: &Path, ask: &Ask<'_>) {
+    let orders = |cases: &[(&[&str], i32, &str)]| {
+        for (words, expected, part) in cases {
+            let (code, text) = ask(words);
+            assert_eq!(code, Some(*expected), "{words:?}: {text}");
+            assert!(text.contains(part), "{words:?}: {text}");
+        }
+    };
+    orders(&[
+        (
+            &["initiate", "--child", "nothing"],
+            1,
+            "no connection has a child nothing",
+        ),
+        (&["initiate", "--child", "net"], 0, "initiating tunnel.net"),
+        (&["terminate", "--ike", "tunnel"], 0, "closing 1 IKE_SA"),
+        (&["rekey", "--child", "net"], 1, "no such SA"),
+        (&["reload"], 0, "connections loaded: 1;"),
+    ]);
+    let text = std::fs::read_to_string(config).unwrap();
+    std::fs::write(config, text.replace("10.1.0.0/24", "10.1.0.0/33")).unwrap();
+    orders(&[(&["reload"], 1, "10.1.0.0/33")]);
+    let more = text.replace("[secrets.tunnel]", "[connections.tunnel.children.more]\nesp_proposals = [\"aes128gcm16\"]\nlocal_ts = [\"10.2.0.0/24\"]\nremote_ts = [\"10.3.0.0/24\"]\n[secrets.tunnel]");
+    std::fs::write(config, more).unwrap();
+    orders(&[
+        (&["reload"], 0, "connections loaded: 1;"),
+        (&["show", "policies"], 0, "10.3.0.0"),
+    ]);
+    std::fs::write(config, text.replace("priority = 200", "priority = 210")).unwrap();
+    orders(&[(&["reload"], 1, "restart")]);
+    std::fs::write(config, text).unwrap();
+}
+
 #[test]
 fn a_running_member_answers_and_a_second_one_of_its_kind_is_refused() {
     let place = Place::new("twice");
@@ -374,6 +408,7 @@ fn a_running_member_answers_and_a_second_one_of_its_kind_is_refused() {
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("no connection \"nobody\""), "{text}");
     operator_looks(&place, &ask);
+    operator_orders(&config, &ask);
     // Nobody to hand over to: refused with the reason, and nothing happens.
     let (code, text) = ask(&["switchover"]);
     assert_eq!(code, Some(1), "{text}");

@@ -152,9 +152,16 @@ impl Member {
 
     /// Lets the other member lead.
     pub fn switch_over(&self) -> Result<String, LabError> {
+        self.order(&["switchover"])
+    }
+
+    /// Gives the order `hitless <words>`.
+    pub fn order(&self, words: &[&str]) -> Result<String, LabError> {
         let binary = self.binary.display().to_string();
         let socket = self.socket.display().to_string();
-        Program::new([&binary, "switchover", "--socket", &socket]).run()
+        let first = std::iter::once(binary.as_str());
+        let words = first.chain(words.iter().copied());
+        Program::new(words.chain(["--socket", &socket])).run()
     }
 
     pub fn check_running(&mut self) -> Result<(), LabError> {

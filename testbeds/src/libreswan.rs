@@ -72,6 +72,8 @@ impl Libreswan {
             "certutil", "-M", "-n", "ca - lab", "-t", "CT,,", "-d", &database,
         ])?;
 
+        // What pluto allocates an SPI for stays larval without ESP: the kernel must not expire it.
+        namespace.sysctl("net.core.xfrm_acq_expires", "3600")?;
         let start = format!(
             "mount --bind {root}/usr/libexec /usr/libexec && \
              LD_LIBRARY_PATH={root}/{LIBRARIES} LD_PRELOAD={library} exec /usr/libexec/ipsec/pluto \

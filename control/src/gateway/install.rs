@@ -144,7 +144,9 @@ impl Gateway {
                 .send(worker, Command::InstallOutbound(Box::new(half)));
         }
         self.tell_home(sa);
-        if send {
+        // What came without a right does not take the traffic of what has one.
+        let rightless = self.retrieval.rightless.remove(&sa);
+        if send && !(rightless && self.children.is_served(sa)) {
             self.children.use_for_sending(sa);
             self.policies_changed = true;
         }

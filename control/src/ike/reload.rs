@@ -30,7 +30,7 @@ impl fmt::Display for Reloaded {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "loaded {} connections; {} IKE_SAs stay, {} SAs are closed",
+            "connections loaded: {}; IKE_SAs that stay: {}, SAs closed: {}",
             self.connections, self.kept, self.closed
         )
     }

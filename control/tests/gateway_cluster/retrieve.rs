@@ -3,8 +3,14 @@
 use std::time::Duration;
 
 use hitless::api;
+use hitless::gateway::Event;
+use hitless::ike::{self, Input};
+use hitless::lab::MTU;
+use hitless_dataplane::port::memory;
 
-use crate::world::World;
+use crate::world::{PEER, World};
+
+const IKE_AUTH: u8 = 35;
 
 fn figure(world: &mut World, who: u8, event: &str) -> u64 {
     let now = world.now;
@@ -12,6 +18,78 @@ fn figure(world: &mut World, who: u8, event: &str) -> u64 {
     let series = format!("hitless_sa_retr_total{{event=\"{event}\"}} ");
     let value = text.lines().find_map(|line| line.strip_prefix(&series));
     value.unwrap().parse().unwrap()
+}
+
+/// The switches learn again that the cluster is behind this member.
+fn draw_to(world: &mut World, member: u8) {
+    let now = world.now;
+    for switch in [&mut world.outside, &mut world.protected] {
+        let announced = switch.capture().iter().find(|captured| {
+            let frame = &captured.frame;
+            captured.port == usize::from(member) && frame.get(12..14) == Some(&[0x08, 0x06])
+        });
+        let frame = announced.unwrap().frame.clone();
+        switch.carry(now, usize::from(member), &frame);
+    }
+}
+
+#[test]
+fn an_sa_that_a_deposed_member_made_alone_is_retrieved_by_its_spi_without_ike_auth() {
+    let mut world = World::with_traffic(120);
+    // Of two that inherit the later one wins, whatever the other one has made meanwhile.
+    let new = world.leader().unwrap();
+    let old = 3 - new;
+    world.ask(new, |gateway, now, entropy| {
+        gateway.switchover(now, entropy)
+    });
+    world.until("a switchover", |world| world.leader() == Some(old));
+    world.until("a standby", World::standby_is_ready);
+    // The members lose each other; the new leader has no cable to the peer for a while.
+    world.network.isolated.insert(1);
+    world.until("two leaders", |world| world.leaders().len() == 2);
+    let cut = || memory::link(64, MTU).0;
+    let outside = world.outside.plug(usize::from(new), cut());
+    let protected = world.protected.plug(usize::from(new), cut());
+    draw_to(&mut world, old);
+    let from = world.events.len();
+    world.ask(PEER, |gateway, now, entropy| {
+        let ike = gateway.ike_sas()[0].0;
+        gateway.ike(now, entropy, Input::Terminate { ike });
+    });
+    world.run(Duration::from_secs(1));
+    world.ask(PEER, |gateway, now, entropy| {
+        if gateway.ike_sas().is_empty() {
+            let connection = "tunnel".to_owned();
+            let child = None;
+            gateway.ike(now, entropy, Input::Initiate { connection, child });
+        }
+    });
+    world.until("a tunnel with the old one", |world| {
+        world.since(from).any(|(who, event)| {
+            who == PEER && matches!(event, Event::Ike(ike::Event::ChildEstablished { .. }))
+        })
+    });
+    world.traffic_flows();
+    let spi = world.list_sas(PEER)[0].responder_spi.clone();
+    assert!(world.list_sas(new).iter().all(|sa| sa.responder_spi != spi));
+
+    let healed = world.now;
+    world.outside.plug(usize::from(new), outside);
+    world.protected.plug(usize::from(new), protected);
+    world.network.isolated.clear();
+    world.until("one leader", |world| world.leader().is_some());
+    assert_eq!(world.leader(), Some(new));
+    draw_to(&mut world, new);
+    world.until("the answer", |world| figure(world, new, "adopted") == 1);
+    assert_eq!(figure(&mut world, old, "answered"), 1);
+    world.traffic_flows();
+    // The first question may come before the deposed member has yielded; the next is 5 s later.
+    let took = world.now.since(healed);
+    assert!(took < Duration::from_secs(6), "{took:?}");
+    assert!(!world.exchanges_since(healed).contains(&IKE_AUTH));
+    assert!(world.list_sas(new).iter().any(|sa| sa.responder_spi == spi));
+    world.until("a standby", World::standby_is_ready);
+    world.audit();
 }
 
 #[test]

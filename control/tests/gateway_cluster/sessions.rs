@@ -207,7 +207,7 @@ fn a_reload_leaves_alone_what_did_not_change() {
     let done = said(&mut world, PEER, |g, now, e| g.reload(now, e, same));
     assert_eq!(
         done.unwrap(),
-        "loaded 1 connections; 1 IKE_SAs stay, 0 SAs are closed"
+        "connections loaded: 1; IKE_SAs that stay: 1, SAs closed: 0"
     );
     world.run(SECOND);
     assert_eq!(world.list_sas(PEER)[0].children[0].spi_in, before);
@@ -229,7 +229,7 @@ fn a_reload_leaves_alone_what_did_not_change() {
     let done = said(&mut world, PEER, |g, now, e| g.reload(now, e, without));
     assert_eq!(
         done.unwrap(),
-        "loaded 0 connections; 0 IKE_SAs stay, 1 SAs are closed"
+        "connections loaded: 0; IKE_SAs that stay: 0, SAs closed: 1"
     );
     world.run(SECOND * 3);
     assert!(world.list_sas(PEER).is_empty());

@@ -27,6 +27,8 @@ pub struct Line {
     pub rekeys: bool,
     /// It needs ML-KEM.
     pub mlkem: bool,
+    /// No Child SA in IKE_AUTH: both ends insist.
+    childless: bool,
 }
 
 const fn line(name: &'static str, ours: &'static [&'static str], theirs: &'static str) -> Line {
@@ -39,6 +41,7 @@ const fn line(name: &'static str, ours: &'static [&'static str], theirs: &'stati
         starts: false,
         rekeys: false,
         mlkem: false,
+        childless: false,
     }
 }
 
@@ -52,6 +55,13 @@ const fn rekeys(line: Line) -> Line {
 const fn mlkem(line: Line) -> Line {
     Line {
         mlkem: true,
+        ..line
+    }
+}
+
+const fn childless(line: Line) -> Line {
+    Line {
+        childless: true,
         ..line
     }
 }
@@ -92,6 +102,12 @@ macro_rules! both_ways {
                 "aes256-sha512-x25519",
             ))),
             long(line("in-fragments", &["aes128-sha256-ecp384"], "aes128-sha256-ecp384")),
+            childless(line("in-childless", &["aes128-sha256-x25519"], "aes128-sha256-x25519")),
+            childless(start(line(
+                "out-childless",
+                &["aes256-sha512-x25519"],
+                "aes256-sha512-x25519",
+            ))),
             long(start(line("out-fragments", &["aes256-sha384-ecp521"], "aes256-sha384-ecp521"))),
         ]
     };
@@ -171,13 +187,14 @@ pub fn swanctl(lines: &[&Line]) -> String {
     let mut text = String::from("connections {\n");
     for (index, line) in lines.iter().enumerate() {
         let Line { name, theirs, .. } = line;
+        let childless = if line.childless { "force" } else { "allow" };
         let networks = line.networks(index).join(",");
         let esp = line.esp();
         let _: std::fmt::Result = write!(
             text,
             "  {name} {{\n    version = 2\n    local_addrs = {PEER_OUTSIDE}\n    \
              remote_addrs = {CLUSTER_OUTSIDE}\n    proposals = {theirs}\n    mobike = no\n    \
-             encap = yes\n    rekey_time = 0\n    fragmentation = yes\n    local {{\n      \
+             encap = yes\n    rekey_time = 0\n    fragmentation = yes\n    childless = {childless}\n    local {{\n      \
              auth = psk\n      id = {name}.test\n    }}\n    remote {{\n      auth = psk\n      \
              id = gw.test\n    }}\n    children {{\n      {name} {{\n        \
              local_ts = {PEER_NETWORK}\n        remote_ts = {networks}\n        \
@@ -200,7 +217,7 @@ pub fn options() -> String {
     format!("  fragment_size = {FRAGMENT_SIZE}\n  cookie_threshold = 1\n  block_threshold = 0\n")
 }
 
-/// The gateway's file.
+/// The gateway's file. It asks everybody for a cookie as well.
 pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
     let shown = directory.display();
     let mut text = format!(
@@ -211,7 +228,7 @@ pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
          addresses = [\"10.2.0.1/24\"]\nprotected = true\n\n\
          [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n\
          key_log = \"{shown}/.config/wireshark/esp_sa\"\n\n\
-         [secrets.all]\nsecret = \"{SECRET}\"\n"
+         [ike]\ncookies = \"always\"\n\n[secrets.all]\nsecret = \"{SECRET}\"\n"
     );
     for (index, line) in lines.iter().enumerate() {
         let quoted = |words: Vec<String>| {
@@ -226,12 +243,13 @@ pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
             _ => "",
         };
         let esp = line.esp();
+        let childless = if line.childless { "force" } else { "allow" };
         let (name, action) = (line.name, if line.starts { "start" } else { "none" });
         let _: std::fmt::Result = write!(
             text,
             "\n[connections.{name}]\nlocal_addrs = [\"{CLUSTER_OUTSIDE}\"]\n\
              remote_addrs = [\"{PEER_OUTSIDE}\"]\nproposals = [{proposals}]\n\
-             fragment_size = {FRAGMENT_SIZE}\n\
+             fragment_size = {FRAGMENT_SIZE}\nchildless = \"{childless}\"\n\
              local = {{ auth = \"psk\", id = \"gw.test\" }}\n\
              remote = {{ auth = \"psk\", id = \"{name}.test\" }}\n\n\
              [connections.{name}.children.{name}]\nesp_proposals = [\"{esp}\"]\n{soon}\

@@ -14,7 +14,7 @@ use crate::error::LabError;
 use crate::gateway::{self, Member};
 use crate::process::Program;
 use crate::scenario::{Bench, Report, Scenario};
-use crate::strongswan::{self, StrongSwan};
+use crate::strongswan::{self, IkeSa, StrongSwan};
 use crate::topology::{HOST_B, OUTSIDE, PEER_OUTSIDE, Topology};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -70,6 +70,8 @@ fn exchanges(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     trial.inbound();
     bench.say("strongSwan rekeys every IKE SA");
     trial.rekeyed()?;
+    bench.say("the gateway rekeys every IKE SA and Child SA");
+    trial.rekeyed_by_us()?;
     trial.judge(variant);
     drop(wire.stop()?);
     trial.decrypted()?;
@@ -185,6 +187,45 @@ impl Trial {
         Ok(())
     }
 
+    /// The same from this end.
+    fn rekeyed_by_us(&mut self) -> Result<(), LabError> {
+        for &Line { name, .. } in self.lines.clone() {
+            let (child, _) = self.spis(name)?;
+            let asked = self.gateway.order(&["rekey", "--child", name]);
+            let next = clock::until("a rekeyed Child SA", ANSWER, || {
+                let (now, _) = self.spis(name)?;
+                Ok((now.is_some() && now != child).then_some(now))
+            });
+            let passed = asked.is_ok() && child.is_some() && next.is_ok();
+            let detail = format!("{child:?} -> {:?}", next.ok().flatten());
+            let check = format!("we-rekey-child-{name}");
+            self.report.check(&check, passed, detail);
+
+            let (_, ike) = self.spis(name)?;
+            let asked = self.gateway.order(&["rekey", "--ike", name]);
+            let next = clock::until("a rekeyed IKE SA", ANSWER, || {
+                let (_, now) = self.spis(name)?;
+                Ok((now.is_some() && now != ike).then_some(now))
+            });
+            let passed = asked.is_ok() && ike.is_some() && next.is_ok();
+            let detail = format!("{ike:?} -> {:?}", next.ok().flatten());
+            let check = format!("we-rekey-{name}");
+            self.report.check(&check, passed, detail);
+        }
+        Ok(())
+    }
+
+    /// charon's inbound SPI of a connection's Child SA, and the initiator's SPI of its IKE SA.
+    fn spis(&self, name: &str) -> Result<(Option<String>, Option<String>), LabError> {
+        let sas = self.peer.list_sas()?;
+        let wanted = |sa: &IkeSa| sa.name == name && sa.state == "ESTABLISHED";
+        let [sa] = sas.iter().filter(|sa| wanted(sa)).collect::<Vec<_>>()[..] else {
+            return Ok((None, None));
+        };
+        let child = sa.installed().map(|child| child.spi_in.clone());
+        Ok((child, Some(sa.initiator_spi.clone())))
+    }
+
     /// What charon's log says of the exchanges.
     fn judge(&mut self, variant: &str) {
         let log = self.peer.log();
@@ -213,6 +254,11 @@ impl Trial {
                 "it-asks-for-cookies",
                 "generating IKE_SA_INIT response 0 [ N(COOKIE) ]",
                 starts,
+            ),
+            (
+                "we-ask-for-cookies",
+                "parsed IKE_SA_INIT response 0 [ N(COOKIE) ]",
+                LINES.len() - starts,
             ),
             (
                 "it-refuses-a-group",

@@ -14,13 +14,15 @@ pub const SECRETS: &str = "@in.psk.test @gateway.test : PSK \"0123456789abcdef\"
 
 const PSK: &str = "aes_gcm128-sha2_256-dh31";
 const CERT: &str = "aes256-sha2_256-dh19";
+/// Until it knows who initiates, pluto takes any connection between these addresses.
+const EITHER: &str = "aes_gcm128-sha2_256-dh31,aes256-sha2_256-dh19";
 
 /// The words of one `whack --name`, with what authenticates.
 macro_rules! whack {
     ($name:literal, $ike:expr, $esp:literal, [$($own:literal),*], $id:literal, $gateway:literal,
      $client:literal, $protected:literal) => {
         &[
-            "--name", $name, "--ikev2-allow", "--encrypt", "--tunnel", "--pfs", "--no-esn",
+            "--name", $name, "--ikev2-allow", "--encrypt", "--tunnel", "--pfs", "--no-esn", "--ikefrag-allow",
             "--ike", $ike, "--esp", $esp, $($own,)* "--id", $id, "--host", PEER_OUTSIDE,
             "--client", $client, "--updown", "/bin/true", "--to", "--id", $gateway, "--host",
             CLUSTER_OUTSIDE, "--client", $protected, "--updown", "/bin/true",
@@ -42,7 +44,7 @@ pub const PEER: &[&[&str]] = &[
     ),
     whack!(
         "out-psk",
-        PSK,
+        EITHER,
         "aes_gcm128;dh31",
         ["--psk"],
         "@out.psk.test",
@@ -69,7 +71,7 @@ pub const PEER: &[&[&str]] = &[
     ),
     whack!(
         "out-cert",
-        CERT,
+        EITHER,
         "aes_gcm256;dh19",
         [
             "--rsasig",
@@ -93,7 +95,7 @@ set -e
 cd "$1"
 openssl req -x509 -newkey rsa:2048 -nodes -keyout ca.key -out ca.crt -subj /C=CH/O=lab/CN=ca -days 3650
 issue() {
-  openssl req -newkey rsa:2048 -nodes -keyout "$1.key" -out "$1.csr" -subj "/C=CH/O=lab/CN=$1"
+  openssl req -newkey rsa:3072 -nodes -keyout "$1.key" -out "$1.csr" -subj "/C=CH/O=lab/CN=$1"
   printf 'subjectAltName=%s\nkeyUsage=digitalSignature\nextendedKeyUsage=serverAuth,clientAuth\n' "$2" >"$1.ext"
   openssl x509 -req -in "$1.csr" -CA ca.crt -CAkey ca.key -CAcreateserial -out "$1.crt" -days 3650 -extfile "$1.ext"
 }
@@ -108,7 +110,7 @@ openssl pkcs12 -export -in peer.crt -inkey peer.key -certfile ca.crt -name peer 
         .map_err(LabError::io("the gateway's key"))
 }
 
-/// A member's configuration.
+/// A member's configuration: cookies from everybody, as pluto is told to ask, and small fragments.
 pub fn member(index: usize, own: &Path, files: &Path) -> String {
     let files = files.display();
     let psk = |name: &str| {
@@ -119,12 +121,13 @@ pub fn member(index: usize, own: &Path, files: &Path) -> String {
              proposals = [\"aes128gcm16-prfsha256-x25519\"]\n"
         )
     };
+    // pluto asks for no certificate once it has seen one, and refuses a signature without.
     let cert = |name: &str| {
         let direction = name.trim_end_matches("-cert");
         format!(
             "local = {{ auth = \"pubkey\", id = \"gateway.test\", certs = [\"{files}/gateway.crt\"] }}\n\
              remote = {{ auth = \"pubkey\", id = \"{direction}.cert.test\", cacerts = [\"{files}/ca.crt\"] }}\n\
-             proposals = [\"aes256-sha256-ecp256\"]\n"
+             proposals = [\"aes256-sha256-ecp256\"]\nsend_cert = \"always\"\nfragment_size = 576\n"
         )
     };
     let child = |name: &str, esp: &str, net: u8, lifetime: &str, starts: &str| {
@@ -137,9 +140,9 @@ pub fn member(index: usize, own: &Path, files: &Path) -> String {
     let mut text = String::new();
     for (name, net, starts, ike_lifetime, child_lifetime) in [
         ("in-psk", 0, "none", "", ""),
-        ("out-psk", 1, "start", "", "rekey_time = \"12s\"\n"),
+        ("out-psk", 1, "start", "", "rekey_time = \"8s\"\n"),
         ("in-cert", 2, "none", "", ""),
-        ("out-cert", 3, "start", "rekey_time = \"12s\"\n", ""),
+        ("out-cert", 3, "start", "rekey_time = \"8s\"\n", ""),
     ] {
         let (auth, esp) = match name.ends_with("-psk") {
             true => (psk(name), "aes128gcm16-x25519"),
@@ -152,7 +155,7 @@ pub fn member(index: usize, own: &Path, files: &Path) -> String {
         ));
     }
     text.push_str(&format!(
-        "[secrets.private-gateway]\nfile = \"{files}/gateway.key\"\n\
+        "[ike]\ncookies = \"always\"\n\n[secrets.private-gateway]\nfile = \"{files}/gateway.key\"\n\
          [secrets.in]\nids = [\"in.psk.test\"]\nsecret = \"0123456789abcdef\"\n\
          [secrets.out]\nids = [\"out.psk.test\"]\nsecret = \"fedcba9876543210\"\n"
     ));

@@ -14,7 +14,7 @@ use crate::gateway::{self, Member};
 use crate::libreswan::{self, Libreswan};
 use crate::process::Program;
 use crate::scenario::{Bench, Report, Scenario};
-use crate::topology::{OUTSIDE, Topology};
+use crate::topology::{CLUSTER_OUTSIDE, OUTSIDE, PEER_OUTSIDE, Topology};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "libreswan",
@@ -31,6 +31,8 @@ struct Trial {
     members: [Member; 2],
     active: usize,
     peer: Libreswan,
+    /// From the first message on.
+    wire: Option<Capture>,
     lab: Topology,
 }
 
@@ -47,6 +49,7 @@ fn run(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     trial.inbound()?;
     bench.say("the gateway initiates, and rekeys");
     trial.outbound()?;
+    trial.cookies_and_fragments()?;
     bench.say("the active member is killed");
     trial.failover()?;
     trial.peer.check_running()?;
@@ -74,6 +77,8 @@ impl Trial {
                 });
             }
         }
+        peer.whack(&["--ddos-busy"])?;
+        let wire = Capture::start(&lab.peer, OUTSIDE, Direction::Both, "before", directory)?;
         let binary = gateway::binary()?;
         let member = |index: usize| {
             let own = directory.join(format!("m{}", index + 1));
@@ -88,6 +93,7 @@ impl Trial {
             members,
             active,
             peer,
+            wire: Some(wire),
             lab,
         })
     }
@@ -115,7 +121,10 @@ impl Trial {
     }
 
     fn inbound(&mut self) -> Result<(), LabError> {
-        for (name, method) in [("in-psk", "'PreShared-Key'"), ("in-cert", "RSASSA-PSS")] {
+        for (name, method) in [
+            ("in-psk", "authby=secret"),
+            ("in-cert", "RSASSA-PSS with SHA2_256' digital signature"),
+        ] {
             let words = ["--name", name, "--initiate"];
             self.asks(&format!("{name}-authenticates"), &words, method)?;
             let up = clock::until(name, ANSWER, || self.up(name));
@@ -136,21 +145,61 @@ impl Trial {
             let detail = format!("{:?}", first.as_ref().map(|(ike, _)| ike));
             self.report.check(name, first.is_ok(), detail);
         }
-        for (name, what) in [("out-psk", "Child SA"), ("out-cert", "IKE SA")] {
-            let said = format!("\"{name}\"");
-            let rekeyed = format!("responder rekeyed {what}");
-            let peer = &self.peer;
-            let seen = clock::until(&rekeyed, ANSWER, || {
-                let log = peer.log();
-                let mut lines = log.lines();
-                let found = lines.find(|line| line.contains(&said) && line.contains(&rekeyed));
-                Ok(found.map(str::to_owned))
+        self.rekeyed_by_us("rekeyed-by-us");
+        Ok(())
+    }
+
+    /// pluto answers once more to each rekeying that the gateway begins every few seconds.
+    fn rekeyed_by_us(&mut self, check: &str) {
+        let rekeyings = [("out-psk", "Child SA"), ("out-cert", "IKE SA")];
+        let before = rekeyings.map(|(name, what)| self.rekeyings(name, what).len());
+        for ((name, what), before) in rekeyings.into_iter().zip(before) {
+            let seen = clock::until("a rekeying by the gateway", ANSWER, || {
+                let lines = self.rekeyings(name, what);
+                Ok(lines.get(before).cloned())
             });
             let detail = seen.as_ref().map_or_else(ToString::to_string, Clone::clone);
-            let name = format!("{name}-rekeyed-by-us");
+            let name = format!("{name}-{check}");
             self.report.check(&name, seen.is_ok(), detail);
         }
+    }
+
+    /// The lines of pluto's log on what the gateway has rekeyed of a connection.
+    fn rekeyings(&self, connection: &str, what: &str) -> Vec<String> {
+        let said = format!("\"{connection}\"");
+        let rekeyed = format!("responder rekeyed {what}");
+        let log = self.peer.log();
+        let lines = log.lines();
+        let found = lines.filter(|line| line.contains(&said) && line.contains(&rekeyed));
+        found.map(str::to_owned).collect()
+    }
+
+    /// What both ends were made to send.
+    fn cookies_and_fragments(&mut self) -> Result<(), LabError> {
+        drop(self.wire.take().map(Capture::stop).transpose()?);
+        for (whose, source) in [("we", CLUSTER_OUTSIDE), ("it", PEER_OUTSIDE)] {
+            for (what, filter) in [
+                (
+                    "cookies",
+                    "isakmp.exchangetype == 34 && isakmp.flag_r == 1 && isakmp.notify.msgtype == 16390",
+                ),
+                ("fragments", "isakmp.nextpayload == 53"),
+            ] {
+                let count = self.seen("before", &format!("ip.src == {source} && {filter}"))?;
+                let name = format!("{whose}-sent-{what}");
+                let detail = format!("{count} messages from {source}");
+                self.report.check(&name, count > 1, detail);
+            }
+        }
         Ok(())
+    }
+
+    /// How many messages of a capture pass a display filter of tshark's.
+    fn seen(&self, capture: &str, filter: &str) -> Result<usize, LabError> {
+        let file = self.directory.join(format!("{capture}.pcap"));
+        let file = file.display().to_string();
+        let said = Program::new(["tshark", "-r", &file, "-n", "-Y", filter]).run()?;
+        Ok(said.lines().count())
     }
 
     /// The other member takes over; libreswan goes on, in exchanges that either end begins.
@@ -178,6 +227,7 @@ impl Trial {
             let check = format!("{name}-rekeys-ike-after-failover");
             self.asks(&check, &words, "rekeyed IKE SA")?;
         }
+        self.rekeyed_by_us("rekeyed-by-us-after-failover");
         for name in ["in-psk", "in-cert", "out-psk", "out-cert"] {
             let up = clock::until(name, ANSWER, || self.up(name));
             let check = format!("{name}-after-failover");
@@ -185,10 +235,7 @@ impl Trial {
                 .check(&check, up.is_ok(), "established, with its Child SA");
         }
         drop(wire.stop()?);
-        let capture = self.directory.join("after.pcap").display().to_string();
-        let filter = "isakmp.exchangetype == 35";
-        let auth = Program::new(["tshark", "-r", &capture, "-n", "-Y", filter]).run()?;
-        let count = auth.lines().count();
+        let count = self.seen("after", "isakmp.exchangetype == 35")?;
         self.report.ike_auth_after_failover = Some(count as u64);
         let detail = format!("{count} messages of IKE_AUTH after the kill");
         self.report.check("no-ike-auth", count == 0, detail);
