@@ -15,7 +15,7 @@ use crate::path::Sorted;
 use crate::pool::Packet;
 use crate::verdict::DropReason;
 use crate::wire::ethernet::{self, Ethernet};
-use crate::worker::Worker;
+use crate::worker::{PUNT, Worker};
 
 /// Octets of a label.
 pub const LABEL: usize = 2;
@@ -79,6 +79,10 @@ impl Worker {
 
     /// ESP of an SPI that no SA has, while the control thread is installing many.
     pub(crate) fn stranger(&mut self, packet: Packet) {
+        // Whoever floods must not keep IKE from the control thread.
+        if self.punt.room() < PUNT / 2 {
+            return self.frames.drop(packet, DropReason::PuntStranger);
+        }
         // ESP is the same by whatever port it comes.
         self.pass_on(Parcel::Stranger, 0, packet, DropReason::UnknownSpi);
     }

@@ -332,6 +332,18 @@ impl Children {
         self.carried.len()
     }
 
+    /// Whether another SA sends what this one could.
+    pub fn is_served(&self, sa: SaId) -> bool {
+        let Some(chosen) = self.carried.get(&sa) else {
+            return false;
+        };
+        let mut alike = self.kin.alike(chosen).filter(|other| *other != sa);
+        alike.any(|other| {
+            let other = self.carried.get(&other);
+            other.is_some_and(|other| other.send && other.same_traffic(chosen))
+        })
+    }
+
     /// Makes an SA the one that its child's outbound traffic uses; older ones of the same child
     /// and the same selectors stop sending.
     pub fn use_for_sending(&mut self, sa: SaId) {

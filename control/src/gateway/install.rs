@@ -66,12 +66,23 @@ impl Gateway {
             ChildChange::Remove(sa) => {
                 self.inherited.remove(&sa);
                 self.doubtful.remove(&sa);
-                if self.children.remove(sa).is_some() {
+                if self.take_out(sa) {
                     self.dataplane.broadcast(|| Command::Remove(sa));
-                    self.policies_changed = true;
                 }
             }
         }
+    }
+
+    /// Takes an SA out of those that are carried; whether it was there. One that no policy leads to
+    /// leaves them as they are; but where its successor was not published yet, packets would still
+    /// be sent its way.
+    fn take_out(&mut self, sa: SaId) -> bool {
+        let Some(gone) = self.children.remove(sa) else {
+            return false;
+        };
+        self.publication.urgent |= self.policies_changed || gone.send;
+        self.policies_changed |= gone.send;
+        true
     }
 
     /// A fresh cell for this leadership (`lease-holes` R3); one above the recorded grant and
@@ -133,10 +144,12 @@ impl Gateway {
                 .send(worker, Command::InstallOutbound(Box::new(half)));
         }
         self.tell_home(sa);
-        if send {
+        // What came without a right does not take the traffic of what has one.
+        let rightless = self.retrieval.rightless.remove(&sa);
+        if send && !(rightless && self.children.is_served(sa)) {
             self.children.use_for_sending(sa);
+            self.policies_changed = true;
         }
-        self.policies_changed = true;
     }
 
     /// The keys of an SA for Wireshark, if the user asked for them.
@@ -213,11 +226,10 @@ impl Gateway {
     /// clear.
     pub(super) fn unusable(&mut self, sa: SaId, reason: String) {
         // Every worker may refuse both halves: it is told of once.
-        if self.children.remove(sa).is_none() {
+        if !self.take_out(sa) {
             return;
         }
         self.dataplane.broadcast(|| Command::Remove(sa));
-        self.policies_changed = true;
         self.outputs
             .push_back(Output::Event(Event::Unusable { sa, reason }));
     }

@@ -194,7 +194,10 @@ impl Gateway {
 
     /// The commands of everything that this leadership begins with have been given.
     pub(super) fn settled(&mut self, now: Instant) {
-        if let Gate::Settling { announce } = self.late.gate {
+        let installed = self.publication.left == 0 && !self.policies_changed;
+        if let Gate::Settling { announce } = self.late.gate
+            && installed
+        {
             self.barriers += 1;
             let number = self.barriers;
             self.dataplane.broadcast(|| Command::Barrier(number));
@@ -242,6 +245,9 @@ impl Gateway {
             self.late.stopped = false;
             let event = Event::Sync(SyncEvent::Stopped);
             self.outputs.push_back(Output::Event(event));
+        }
+        if matches!(self.late.gate, Gate::Settling { .. }) {
+            return;
         }
         let patience = self.patience().max(INSTALL);
         let old = |(at, _): &(Instant, Vec<u8>)| now.since(*at) > patience;

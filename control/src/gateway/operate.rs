@@ -135,6 +135,7 @@ impl Gateway {
             .engine(self.node.status(now).durable.incarnation);
         let report = self.engine.reload(now, entropy, engine);
         self.policies_changed = true;
+        self.publication.urgent = true;
         self.settle(now, entropy);
         Ok(report.to_string())
     }

@@ -9,16 +9,15 @@
 //! SPIs cannot collide, nor answer for one another: each member makes them with its own id as their
 //! first octet (R2, RFC 6311 section 3.3; `ike/ids.rs`), and names that owner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, Spi};
+use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId, Spi};
 use hitless_sync::{Input as SyncInput, ObjectId};
 use zeroize::Zeroizing;
 
 use super::Gateway;
-use crate::ike::Resume;
 
 /// From one question to the next: a forger of SPIs costs no more.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +39,8 @@ pub(super) struct Retrieval {
     attic: BTreeMap<Spi, IkeSpi>,
     kept: BTreeMap<IkeSpi, (u64, Body)>,
     until: Instant,
+    /// Child SAs that were taken over so and are not installed yet.
+    pub rightless: BTreeSet<SaId>,
     pub counts: RetrievalCounts,
 }
 
@@ -86,6 +87,7 @@ impl Gateway {
 
     /// This member has stepped down without handing over: nobody else may have what it made alone.
     pub(super) fn keep_copies(&mut self, now: Instant) {
+        self.retrieval.rightless.clear();
         self.retrieval.attic.clear();
         self.retrieval.kept.clear();
         self.retrieval.until = now + KEPT;
@@ -141,13 +143,20 @@ impl Gateway {
         let stored = self.engine.store(now, ike, version, body).is_ok();
         let children = self.engine.child_sas(ike);
         let wanted = |spi: &Spi| children.iter().any(|child| child.inbound_spi == *spi);
-        if !stored || !self.retrieval.asked.keys().any(wanted) {
+        // One that was rekeyed alone may show Child SAs that this member has: those stay as they are.
+        let shared = children
+            .iter()
+            .any(|child| self.engine.leads_child(child.id));
+        if !stored || shared || !self.retrieval.asked.keys().any(wanted) {
             self.engine.forget(ike);
             self.retrieval.counts.refused += 1;
             return;
         }
         self.retrieval.counts.adopted += 1;
-        self.engine.lead(now, entropy, &mut |_| Resume::Probe);
+        self.retrieval
+            .rightless
+            .extend(children.iter().map(|child| child.id));
+        self.engine.adopt(now, entropy, ike);
     }
 }
 

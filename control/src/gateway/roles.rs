@@ -121,9 +121,11 @@ impl Gateway {
                 sa.delta = if asked { 0 } else { sa.delta };
                 let handed_over = sa.window.is_some();
                 if policy == TakeoverInbound::Learn && !handed_over {
-                    let seen = sa.checkpoint.unwrap_or_default().inbound_top;
-                    sa.floor = sa.floor.min(seen);
-                    sa.delta = 0;
+                    // Without a checkpoint nothing says what was delivered.
+                    if let Some(checkpoint) = &sa.checkpoint {
+                        sa.floor = sa.floor.min(checkpoint.inbound_top);
+                        sa.delta = 0;
+                    }
                 }
                 // Without an exact record the predecessor may have replaced or deleted it.
                 let renew = policy == TakeoverInbound::Rekey && !handed_over;
@@ -245,6 +247,7 @@ impl Gateway {
             self.dataplane.broadcast(|| Command::Remove(sa));
         }
         self.policies_changed = true;
+        self.publication.urgent = true;
         self.outputs
             .push_back(Output::Event(Event::SteppedDown { reason }));
     }

@@ -11,8 +11,18 @@ use super::{Event, Gateway, Output};
 use crate::ike::{self, Input, Output as IkeOutput, Transmit};
 
 impl Gateway {
-    /// Carries outputs between the parts until all are silent.
+    /// Carries outputs between the parts until all are silent, then publishes what changed.
     pub(super) fn settle(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        self.carry(now, entropy);
+        // Once for all that changed: a takeover installs thousands of SAs at a time.
+        if self.policies_changed && self.publication_due(now) {
+            self.publish_policies();
+        }
+        self.settled(now);
+    }
+
+    /// Carries outputs between the parts until all are silent.
+    pub(super) fn carry(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         loop {
             if let Some(output) = self.engine.poll_output() {
                 self.ike_output(now, entropy, output);
@@ -26,11 +36,6 @@ impl Gateway {
                 break;
             }
         }
-        // Once for all that changed: a takeover installs thousands of SAs at a time.
-        if self.policies_changed && self.publication_due(now) {
-            self.publish_policies();
-        }
-        self.settled(now);
     }
 
     fn ike_output(&mut self, now: Instant, entropy: &mut dyn Entropy, output: IkeOutput) {

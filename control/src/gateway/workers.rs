@@ -203,7 +203,7 @@ impl Gateway {
                     };
                     self.tell_ike(now, entropy, input);
                     // One message, one commit: outputs leave before the next input is taken.
-                    self.settle(now, entropy);
+                    self.carry(now, entropy);
                 }
                 None => self.counts.punt_refused += 1,
             }

@@ -108,7 +108,7 @@ impl Engine {
             return self.dropped(path, "unknown IKE SA");
         };
         if header.initiator || path.remote.ip() != initiator.path.remote.ip() {
-            self.initiators.insert(initiator.spi, initiator);
+            self.initiators.insert(initiator);
             return self.dropped(path, "IKE_SA_INIT from elsewhere");
         }
         // Another may have come up meanwhile, and must not be ended by it.
@@ -123,7 +123,7 @@ impl Engine {
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         self.timers.set(initiator.spi, Some(initiator.deadline()));
-        self.initiators.insert(initiator.spi, initiator);
+        self.initiators.insert(initiator);
     }
 
     /// An IKE_SA_INIT request.
@@ -252,7 +252,7 @@ impl Engine {
             }
             return self.respond(now, entropy, ours, path, header, (place, datagram));
         }
-        if self.initiators.contains_key(&ours) {
+        if self.initiators.contains(&ours) {
             return self.conclude(now, entropy, ours, path, header, (place, datagram));
         }
         if !self.show_token(now, path, header) {
@@ -337,7 +337,7 @@ impl Engine {
         match progress {
             Progress::Waiting => {
                 self.emit(Vec::new(), results.events);
-                self.initiators.insert(spi, initiator);
+                self.initiators.insert(initiator);
             }
             Progress::Established(ike) => self.settle(now, entropy, *ike, results),
             Progress::Failed => {
@@ -364,7 +364,7 @@ impl Engine {
         self.emit(results.immediate, results.events);
         if goes_on {
             self.timers.set(spi, Some(initiator.deadline()));
-            self.initiators.insert(spi, initiator);
+            self.initiators.insert(initiator);
         } else {
             self.abandoned(now, &initiator);
         }
@@ -425,11 +425,7 @@ impl Engine {
                 ike.advance(turn);
             });
         }
-        let connecting = self
-            .initiators
-            .values_mut()
-            .find(|i| i.connection.name == name);
-        if let Some(initiator) = connecting {
+        if let Some(initiator) = self.initiators.of_connection(name) {
             initiator
                 .children
                 .extend(child.filter(|c| !initiator.children.contains(c)));
@@ -454,7 +450,7 @@ impl Engine {
         self.emit(results.immediate, results.events);
         if let Some(initiator) = initiator {
             self.timers.set(initiator.spi, Some(initiator.deadline()));
-            self.initiators.insert(initiator.spi, initiator);
+            self.initiators.insert(initiator);
         }
     }
 

@@ -22,7 +22,7 @@ use super::export::{self, ImportError, Imported};
 use super::fragments;
 use super::graves::Graves;
 use super::index::Index;
-use super::initial::{HalfOpen, Initiator};
+use super::initial::{HalfOpen, Initiators};
 use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
@@ -115,7 +115,7 @@ pub struct Engine {
     pub(super) sas: BTreeMap<IkeSpi, IkeSa>,
     pub(super) passive: BTreeMap<IkeSpi, IkeSa>,
     pub(super) resuming: Resuming,
-    pub(super) initiators: BTreeMap<IkeSpi, Initiator>,
+    pub(super) initiators: Initiators,
     pub(super) half_open: HalfOpen,
     pub(super) crowd: Crowd,
     pub(super) graves: Graves,
@@ -153,7 +153,7 @@ impl Engine {
             sas: BTreeMap::new(),
             passive: BTreeMap::new(),
             resuming: Resuming::default(),
-            initiators: BTreeMap::new(),
+            initiators: Initiators::default(),
             half_open: HalfOpen::default(),
             crowd: Crowd::new(),
             graves: Graves::default(),

@@ -265,7 +265,9 @@ impl IkeSa {
         }
         self.window.restart(turn.now);
         self.resynchronise(turn, how);
-        if let Some(to) = self.redirected_to {
+        if let Some(to) = self.redirected_to
+            && self.state == State::Established
+        {
             // What the other member had begun with the new gateway ended with it.
             self.move_on(turn, to);
         }

@@ -11,7 +11,9 @@ use super::proposal::Identification;
 #[derive(Default)]
 pub(super) struct Index {
     connections: BTreeMap<String, BTreeSet<IkeSpi>>,
-    peers: BTreeMap<Identification, BTreeSet<IkeSpi>>,
+    /// By the identity of the peer, then by ours towards it: where many share one, as the clients
+    /// of a gateway in one process do, the other tells them apart.
+    peers: BTreeMap<Identification, BTreeMap<Identification, BTreeSet<IkeSpi>>>,
     children: BTreeMap<SaId, IkeSpi>,
     /// SPIs that are offered in exchanges under way, by the IKE SA that is being rekeyed.
     offers: BTreeMap<IkeSpi, IkeSpi>,
@@ -32,11 +34,14 @@ impl Index {
             let name = ike.connection.name.clone();
             self.connections.insert(name, BTreeSet::from([spi]));
         }
-        if let Some(spis) = self.peers.get_mut(&ike.remote_id) {
+        let towards = match self.peers.get_mut(&ike.remote_id) {
+            Some(towards) => towards,
+            None => self.peers.entry(ike.remote_id.clone()).or_default(),
+        };
+        if let Some(spis) = towards.get_mut(&ike.local_id) {
             spis.insert(spi);
         } else {
-            self.peers
-                .insert(ike.remote_id.clone(), BTreeSet::from([spi]));
+            towards.insert(ike.local_id.clone(), BTreeSet::from([spi]));
         }
     }
 
@@ -49,11 +54,17 @@ impl Index {
                 self.connections.remove(&ike.connection.name);
             }
         }
-        if let Some(spis) = self.peers.get_mut(&ike.remote_id) {
+        let Some(towards) = self.peers.get_mut(&ike.remote_id) else {
+            return;
+        };
+        if let Some(spis) = towards.get_mut(&ike.local_id) {
             spis.remove(&spi);
             if spis.is_empty() {
-                self.peers.remove(&ike.remote_id);
+                towards.remove(&ike.local_id);
             }
+        }
+        if towards.is_empty() {
+            self.peers.remove(&ike.remote_id);
         }
     }
 
@@ -72,8 +83,15 @@ impl Index {
         self.connections.get(name).into_iter().flatten().copied()
     }
 
-    pub fn of_peer(&self, id: &Identification) -> impl Iterator<Item = IkeSpi> + '_ {
-        self.peers.get(id).into_iter().flatten().copied()
+    /// Those between the same two.
+    pub fn between(
+        &self,
+        local: &Identification,
+        remote: &Identification,
+    ) -> impl Iterator<Item = IkeSpi> + '_ {
+        let towards = self.peers.get(remote);
+        let spis = towards.and_then(|towards| towards.get(local));
+        spis.into_iter().flatten().copied()
     }
 
     pub fn of_child(&self, sa: SaId) -> Option<IkeSpi> {

@@ -170,8 +170,9 @@ impl IkeSa {
     /// INFORMATIONAL from the gateway (RFC 5685 section 5).
     pub fn take_redirect(&mut self, turn: &mut Turn<'_>, contents: &Contents<'_>) {
         let connection = self.connection.clone();
-        // Whoever was the client stays it, whichever side rekeyed the IKE SA since.
-        if self.redirectable || self.redirected_to.is_some() {
+        // Only the client goes (RFC 5685 section 3), and whoever was it stays it, whichever side rekeyed
+        // the IKE SA since.
+        if !self.authenticated.asked || self.redirected_to.is_some() {
             return;
         }
         let remote = self.path.remote;
@@ -220,7 +221,7 @@ impl Engine {
             initiator.children.extend(children);
             initiator.replaces = Some(old.local_spi);
             self.timers.set(initiator.spi, Some(initiator.deadline()));
-            self.initiators.insert(initiator.spi, initiator);
+            self.initiators.insert(initiator);
         }
     }
 }

@@ -87,7 +87,7 @@ impl Engine {
 
     /// What has just begun begins again, with what holds now.
     fn forget_half_open(&mut self) {
-        let spis: Vec<IkeSpi> = self.initiators.keys().copied().collect();
+        let spis: Vec<IkeSpi> = self.initiators.spis().collect();
         for spi in spis {
             self.remove_initiator(spi);
         }

@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use hitless_sa::{Entropy, IkeSpi, Instant, Spi};
+use hitless_sa::{Entropy, IkeSpi, Instant, SaId, Spi};
 
 use super::engine::Engine;
 use super::established::IkeSa;
@@ -82,6 +82,26 @@ impl Engine {
         if self.resuming.waiting.len() <= AT_ONCE {
             self.resume_some(now, entropy, AT_ONCE);
         }
+    }
+
+    /// Leads one more, stored just now, besides those that are led: its peer is asked where it stands.
+    pub fn adopt(&mut self, now: Instant, entropy: &mut dyn Entropy, spi: IkeSpi) {
+        let Some(ike) = self.passive.remove(&spi) else {
+            return;
+        };
+        self.resuming.forgotten(&ike);
+        self.ids.leases.hold(&ike);
+        self.index.insert(&ike);
+        for child in &ike.children {
+            self.index.insert_child(child.sa.id, spi);
+        }
+        self.sas.insert(spi, ike);
+        self.resume(now, entropy, spi, Resume::Probe);
+    }
+
+    /// Whether an IKE SA that is led has this Child SA.
+    pub fn leads_child(&self, sa: SaId) -> bool {
+        self.index.of_child(sa).is_some()
     }
 
     /// Goes on with so many of the IKE SAs that wait; gives how many are left.

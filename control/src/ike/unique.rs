@@ -9,6 +9,7 @@ use super::contents::Contents;
 use super::engine::Engine;
 use super::established::{IkeSa, State};
 use super::message::NotifyKind;
+use super::proposal::Identification;
 use super::settings::{Connection, Unique};
 use super::tasks::Task;
 use super::turn::Effect;
@@ -32,30 +33,32 @@ impl Engine {
     /// active between the authenticated identities", and "MUST NOT be sent by an entity that may
     /// be replicated", which is what `unique = "never"` says.
     pub(super) fn is_first_contact(&self, connection: &Connection) -> bool {
-        let same = |other: &Connection| {
-            other.local_id == connection.local_id && other.remote_id == connection.remote_id
-        };
-        let mut asking = self.initiators.values();
         connection.roads.unique != Unique::Never
             && self.is_only_contact(connection)
-            && !asking.any(|i| same(&i.connection))
+            && !self.initiators.any_between(connection)
     }
 
     /// Whether no IKE SA with the peer of a connection is there.
     pub(super) fn is_only_contact(&self, connection: &Connection) -> bool {
         let mut of_connection = self.index.of_connection(&connection.name);
-        let others = self.index.of_peer(&connection.remote_id);
-        let mut others = others.filter_map(|spi| self.sas.get(&spi));
-        of_connection.next().is_none() && !others.any(|ike| ike.local_id == connection.local_id)
+        let mut others = self.others(&connection.local_id, &connection.remote_id);
+        of_connection.next().is_none() && others.next().is_none()
     }
 
-    /// The other IKE SAs between the same two.
+    /// The IKE SAs between the same two.
+    fn others(
+        &self,
+        local: &Identification,
+        remote: &Identification,
+    ) -> impl Iterator<Item = &IkeSa> {
+        let between = self.index.between(local, remote);
+        between.filter_map(|spi| self.sas.get(&spi))
+    }
+
+    /// The other ones than this.
     fn twins(&self, ike: &IkeSa) -> impl Iterator<Item = IkeSpi> {
-        let others = self.index.of_peer(&ike.remote_id);
-        let others = others.filter_map(|spi| self.sas.get(&spi));
-        let twins = others.filter(|other| other.local_id == ike.local_id);
         let own = ike.local_spi;
-        twins
+        self.others(&ike.local_id, &ike.remote_id)
             .map(|other| other.local_spi)
             .filter(move |spi| *spi != own)
     }

@@ -31,6 +31,7 @@ fn takeover(seed: u64, policy: TakeoverInbound) -> Outcome {
     });
     let mut world = World::with(seed, members.collect(), topology.peer().unwrap());
     world.come_up();
+    world.run(Duration::from_secs(12));
     let active = world.leader().unwrap();
     let successor = 3 - active;
     world.kill(active);

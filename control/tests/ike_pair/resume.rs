@@ -1,6 +1,5 @@
 //! Session resumption (RFC 5723): with a ticket a peer comes back to whatever member leads.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hitless::ike::message::{Exchange, NotifyKind, Parsed, Payload, emit, parse};
@@ -46,7 +45,7 @@ fn exchanges(world: &World, host: usize, since: usize) -> Vec<u8> {
 
 /// B loses everything, and A learns of it.
 fn crash(world: &mut World) -> usize {
-    world.fail_over_with(B, BTreeMap::new(), Resume::Exact);
+    world.restart(B);
     lose(world)
 }
 
@@ -254,7 +253,7 @@ fn rfc5723_section_4_3_3_cookies_hold_for_the_exchange_too() {
             settings.limits.cookies = Cookies::Always;
         }
     });
-    world.fail_over_with(B, BTreeMap::new(), Resume::Exact);
+    world.restart(B);
     let since = lose(&mut world);
     world.run(SECOND);
     world.assert_agreement(1);

@@ -13,6 +13,11 @@ const TUNNELS: usize = 300;
 
 /// So many IKE SAs with a Child SA each, and an engine that has B's records and leads now.
 fn taken_over() -> (World, Engine) {
+    taken_over_but(0)
+}
+
+/// The same, without the last `missing` of the records.
+fn taken_over_but(missing: usize) -> (World, Engine) {
     let ends = [A, B].map(|host| {
         let mut settings = settings(host);
         settings.limits = Limits {
@@ -47,7 +52,8 @@ fn taken_over() -> (World, Engine) {
         member: MemberId(12),
         ..b
     });
-    for (ike, (version, body)) in &world.hosts[B].records {
+    let records = world.hosts[B].records.iter();
+    for (ike, (version, body)) in records.take(TUNNELS - missing) {
         engine.store(world.now, *ike, *version, body).unwrap();
     }
     engine.lead(world.now, &mut world.entropy, &mut |_| Resume::Exact);
@@ -129,4 +135,26 @@ fn a_leader_that_steps_down_in_the_midst_of_it_goes_on_with_nothing() {
     assert!(commits(&mut engine).0.is_empty());
     assert_eq!(engine.resume_some(world.now, &mut world.entropy, 10), 0);
     assert!(engine.status(world.now).is_empty());
+}
+
+#[test]
+fn one_that_is_adopted_later_comes_to_the_others_and_takes_nothing_from_them() {
+    let (mut world, mut engine) = taken_over_but(1);
+    let waiting = TUNNELS - 1;
+    assert_eq!(engine.waiting(), waiting);
+    let (ike, (version, body)) = world.hosts[B].records.iter().next_back().unwrap();
+    engine.store(world.now, *ike, *version, body).unwrap();
+    let adopted = *ike;
+    engine.adopt(world.now, &mut world.entropy, adopted);
+    let (ikes, installed) = commits(&mut engine);
+    assert_eq!(installed.len(), 1);
+    assert!(ikes.iter().all(|ike| *ike == adopted), "{ikes:?}");
+    assert_eq!(engine.ike_of(installed[0]), Some(adopted));
+    assert_eq!(engine.waiting(), waiting);
+    assert_eq!(engine.status(world.now).len(), TUNNELS);
+    let first = engine.status(world.now)[0].local_spi;
+    engine.handle(world.now, &mut world.entropy, Input::Liveness(first));
+    assert_eq!(commits(&mut engine).0, [first, first]);
+    while engine.resume_some(world.now, &mut world.entropy, 50) > 0 {}
+    assert_eq!(commits(&mut engine).1.len(), waiting - 1);
 }

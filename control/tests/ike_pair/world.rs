@@ -554,6 +554,23 @@ impl World {
     pub fn fail_over_with(&mut self, host: usize, records: Records, resume: Resume) {
         let mut settings = self.hosts[host].settings.clone();
         settings.member = MemberId(settings.member.0 + 10);
+        self.go_on_with(host, settings, records, resume);
+    }
+
+    /// The same member once more, with nothing that it had.
+    pub fn restart(&mut self, host: usize) {
+        let mut settings = self.hosts[host].settings.clone();
+        settings.incarnation.0 += 1;
+        self.go_on_with(host, settings, Records::new(), Resume::Exact);
+    }
+
+    fn go_on_with(
+        &mut self,
+        host: usize,
+        settings: EngineSettings,
+        records: Records,
+        resume: Resume,
+    ) {
         let mut next = Host::new(settings);
         for (ike, (version, body)) in &records {
             next.engine

@@ -103,8 +103,8 @@ impl Engine {
         old: &IkeSa,
         children: Vec<String>,
     ) {
-        let mut others = self.initiators.values();
-        if others.any(|i| i.replaces == Some(old.local_spi)) {
+        let replaces = |i: &Initiator| i.replaces == Some(old.local_spi);
+        if self.initiators.values().any(replaces) {
             return;
         }
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
@@ -122,7 +122,7 @@ impl Engine {
                 initiator.vips.clone_from(&old.addresses.taken);
             }
             self.timers.set(initiator.spi, Some(initiator.deadline()));
-            self.initiators.insert(initiator.spi, initiator);
+            self.initiators.insert(initiator);
         }
     }
 }

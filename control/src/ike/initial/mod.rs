@@ -5,12 +5,14 @@
 
 mod half_open;
 mod initiator;
+mod initiators;
 mod responder;
 
 use hitless_sa::SaId;
 
 pub(super) use half_open::HalfOpen;
 pub(super) use initiator::Initiator;
+pub(super) use initiators::Initiators;
 pub(super) use responder::{Admission, Responder, stateless};
 
 use super::child::{self, Making, Terms};

@@ -10,7 +10,7 @@ use zeroize::{Zeroize, Zeroizing};
 use super::super::auth::Proven;
 use super::super::proposal::{Identification, IkeProposal};
 use crate::ike::contents::Contents;
-use crate::ike::established::IkeSa;
+use crate::ike::established::{IkeSa, State};
 use crate::ike::message::{Exchange, NotifyKind};
 use crate::ike::tasks::{Pending, Task};
 use crate::ike::turn::{Effect, Turn};
@@ -166,7 +166,9 @@ impl IkeSa {
     /// The peer has lost it, or we have lost the peer: the ticket is for this. What either end
     /// deletes is over (RFC 5723 section 6.2).
     pub fn lose(&mut self, turn: &mut Turn<'_>, reason: &str) {
-        if let Some(held) = self.session.ticket.take() {
+        // RFC 5723 section 6.2: not what either side has closed.
+        let ended = self.terminated || self.state == State::Deleting;
+        if let Some(held) = self.session.ticket.take().filter(|_| !ended) {
             let connection = self.connection.name.clone();
             turn.effects
                 .push(Effect::Resumable(connection, Box::new(held)));

@@ -4,7 +4,9 @@
 //! The token is a function of the cluster's secret and the SPIs, so that each member makes it, and
 //! one that was restarted too (section 5.1). A member shows it only while it leads: a standby must
 //! not, for the IKE SA lives (section 8, RFC 6311 section 3.9), and its engine answers nothing.
-//! A leader knows every IKE SA that was ever released, those that wait for their end included.
+//! A leader knows every IKE SA that was ever released to it, those that wait for their end included;
+//! but of what another member makes alone, behind a partition, it knows nothing. So a member shows
+//! tokens for the SPIs of its own part only: other peers find out by their liveness checks.
 
 use std::time::Duration;
 
@@ -15,7 +17,7 @@ use crate::ike::crypto::prf::equal;
 use crate::ike::engine::Engine;
 use crate::ike::established::{IkeSa, State};
 use crate::ike::initial::addresses_match;
-use crate::ike::message::{Exchange, Header, Notify, NotifyKind, Payload, emit};
+use crate::ike::message::{Exchange, Header, NotifyKind, Payload, emit};
 use crate::ike::nat::Path;
 use crate::ike::output::Output;
 use crate::ike::settings::{Connection, EngineSettings};
@@ -24,8 +26,6 @@ use crate::ike::turn::Turn;
 
 /// RFC 6290 section 4.1: TOKEN_SECRET_DATA has 16 to 128 octets.
 const LENGTHS: std::ops::RangeInclusive<usize> = 16..=128;
-/// Protocol ID of the notification: IKE.
-const IKE: u8 = 1;
 /// Tokens that are shown in one interval at most, of all: who floods us learns nothing more, and
 /// the others find out by their liveness checks.
 const SHOWN: u32 = 256;
@@ -56,10 +56,8 @@ fn token(settings: &EngineSettings, (initiator, responder): (IkeSpi, IkeSpi)) ->
     first.copy_from_slice(&initiator.0.to_be_bytes());
     second.copy_from_slice(&responder.0.to_be_bytes());
     let data = settings.cluster_secret.derive("crash token", &spis)?;
-    Some(Payload::Notify(Notify {
-        protocol: IKE,
-        ..Notify::new(NotifyKind::QUICK_CRASH_DETECTION, &data)
-    }))
+    // RFC 6290 section 4.1 with erratum 3449: no protocol.
+    Some(Payload::notify(NotifyKind::QUICK_CRASH_DETECTION, &data))
 }
 
 /// Our token for IKE_AUTH, if the connection wants crashes detected (RFC 6290 section 4.2).
@@ -133,7 +131,7 @@ impl Engine {
     pub(in crate::ike) fn show_token(&mut self, now: Instant, path: Path, header: &Header) -> bool {
         let mut connections = self.connections.iter();
         let wanted = connections.any(|c| c.session.crash_detection && addresses_match(c, path));
-        let known = self.may_know(header);
+        let known = self.may_know(header) || !self.is_our_own(header);
         if header.response || !wanted || known || !self.shown.may(now) {
             return false;
         }
@@ -153,6 +151,15 @@ impl Engine {
         true
     }
 
+    /// Whether this member, or one that it was before a restart, made our SPI.
+    fn is_our_own(&self, header: &Header) -> bool {
+        let ours = match header.initiator {
+            true => header.responder_spi,
+            false => header.initiator_spi,
+        };
+        ours.0.to_be_bytes().first() == Some(&self.settings.member.0)
+    }
+
     /// Whether either SPI is one of ours, live or buried, or may become one as soon as an answer is
     /// here: never a token for those.
     fn may_know(&self, header: &Header) -> bool {
@@ -161,7 +168,7 @@ impl Engine {
             .any(|spi| {
                 self.sas.contains_key(spi)
                     || self.half_open.get(*spi).is_some()
-                    || self.initiators.contains_key(spi)
+                    || self.initiators.contains(spi)
                     || self.buried(*spi)
                     || self.index.is_offered(*spi)
             })
