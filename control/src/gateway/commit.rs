@@ -49,7 +49,10 @@ impl Gateway {
     pub(super) fn commit(&mut self, now: Instant, entropy: &mut dyn Entropy, commit: Commit) {
         let (body, children) = match commit.record {
             Some(record) => (Some(record.body), record.children),
-            None => (None, Vec::new()),
+            None => {
+                self.retrieval.ended(now, commit.ike);
+                (None, Vec::new())
+            }
         };
         if self.settings.tuning().no_output_commit {
             for transmit in &commit.transmits {

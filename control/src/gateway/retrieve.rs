@@ -9,7 +9,7 @@
 //! SPIs cannot collide, nor answer for one another: each member makes them with its own id as their
 //! first octet (R2, RFC 6311 section 3.3; `ike/ids.rs`), and names that owner.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,9 @@ pub(super) struct Retrieval {
     until: Instant,
     /// Child SAs that were taken over so and are not installed yet.
     pub rightless: BTreeSet<SaId>,
+    /// IKE SAs that ended under this member of late, and when.
+    ended: BTreeSet<IkeSpi>,
+    endings: VecDeque<(Instant, IkeSpi)>,
     pub counts: RetrievalCounts,
 }
 
@@ -67,8 +70,20 @@ impl Retrieval {
         true
     }
 
+    /// An IKE SA ended here. A copy that somebody kept is older than that: it would ask with
+    /// Message IDs that were used (S4).
+    pub fn ended(&mut self, now: Instant, ike: IkeSpi) {
+        if self.ended.insert(ike) {
+            self.endings.push_back((now, ike));
+        }
+    }
+
     /// What is kept is no longer of use.
     pub fn tend(&mut self, now: Instant) {
+        let old = |(at, _): &mut (Instant, IkeSpi)| now.since(*at) >= KEPT * 2;
+        while let Some((_, ike)) = self.endings.pop_front_if(old) {
+            self.ended.remove(&ike);
+        }
         if now >= self.until && !self.kept.is_empty() {
             self.attic.clear();
             self.kept.clear();
@@ -136,7 +151,8 @@ impl Gateway {
         body: &[u8],
     ) {
         let known = self.engine.facts(ike).is_some() || self.engine.buried(ike);
-        if known || !self.dataplane.leading() || self.handing_over {
+        let ended = self.retrieval.ended.contains(&ike);
+        if known || ended || !self.dataplane.leading() || self.handing_over {
             self.retrieval.counts.refused += 1;
             return;
         }
@@ -163,6 +179,20 @@ impl Gateway {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rfc7296_section_2_2_what_ended_here_is_remembered_longer_than_any_copy_is_kept() {
+        let mut retrieval = Retrieval::default();
+        let start = Instant(1_000_000_000);
+        retrieval.ended(start, IkeSpi(1));
+        retrieval.ended(start + KEPT, IkeSpi(2));
+        retrieval.tend(start + KEPT);
+        assert!(retrieval.ended.contains(&IkeSpi(1)));
+        retrieval.tend(start + KEPT * 2);
+        assert_eq!(retrieval.ended, BTreeSet::from([IkeSpi(2)]));
+        retrieval.tend(start + KEPT * 3);
+        assert!(retrieval.ended.is_empty() && retrieval.endings.is_empty());
+    }
 
     #[test]
     fn a_flood_of_unknown_spis_costs_ten_questions_a_second_and_each_is_asked_for_once() {
