@@ -56,7 +56,7 @@ pub(super) fn go_on(ike: &mut IkeSa, turn: &Turn<'_>, name: &str) {
     let wanted = configured.map_or(0, |c| usize::from(c.per_cpu_sas));
     let made = staying(ike, name).filter(Option::is_some).count();
     // A peer that stops to say for which worker they are gets no more than it would otherwise.
-    let enough = staying(ike, name).count() >= wanted.min(MOST);
+    let enough = staying(ike, name).count() >= wanted;
     if made > 0 && !enough {
         ike.schedule(turn.now, Task::CreateChild(name.to_owned()));
     }
