@@ -71,6 +71,15 @@ pub struct Sealing {
     pub length: Option<u16>,
 }
 
+impl Sealing {
+    pub fn forged() -> Sealing {
+        Sealing {
+            forged: true,
+            ..Sealing::default()
+        }
+    }
+}
+
 /// The transforms of the gateway's first IKE proposal.
 pub fn ike_transforms() -> Vec<Transform> {
     vec![aes_gcm(128), transform(2, 5), transform(4, GROUP)]
@@ -277,6 +286,16 @@ impl Peer {
         payloads.push(Raw::new(NONCE, self.nonce.clone()));
         payloads.push(wire::key_exchange(GROUP, &self.public()));
         payloads
+    }
+
+    /// The payloads of CREATE_CHILD_SA that rekeys the IKE SA: SA, Nonce, KE.
+    pub fn rekey_payloads(&self, spi: &[u8]) -> Vec<Raw> {
+        let offered = proposal(1, PROTOCOL_IKE, spi, ike_transforms());
+        vec![
+            security_association(&[offered]),
+            Raw::new(NONCE, self.nonce.clone()),
+            wire::key_exchange(GROUP, &self.public()),
+        ]
     }
 
     /// A protected message, as it should be.

@@ -3,32 +3,14 @@
 
 use hitless::ike::message::NotifyKind;
 
-use crate::mangle::Case;
-use crate::mangle::bed::{Bed, Stage};
-use crate::mangle::judge::Expected::{self, NextExchange, Retried, Silence};
+use crate::mangle::bed::Bed;
+use crate::mangle::judge::Expected::{NextExchange, Retried, Silence};
 use crate::mangle::peer::{GROUP, ike_transforms};
 use crate::mangle::wire::{
     self, CRITICAL, INITIATOR, Message, PROTOCOL_IKE, Raw, UNKNOWN, aes_gcm, notify, proposal,
     security_association, transform,
 };
-
-const fn answer(
-    stage: Stage,
-    name: &'static str,
-    rfc: &'static str,
-    expected: Expected,
-    send: fn(&mut Bed) -> Vec<Vec<u8>>,
-) -> Case {
-    Case {
-        name,
-        rfc,
-        stage,
-        expected,
-        send,
-    }
-}
-
-const INIT: Stage = Stage::AskedInit;
+use crate::mangle::{Case, case};
 
 /// An IKE_SA_INIT response with something changed: SA, KE, Nonce, Notify.
 fn init(bed: &mut Bed, change: impl FnOnce(&mut Message)) -> Vec<Vec<u8>> {
@@ -45,31 +27,18 @@ fn refuse(bed: &mut Bed, kind: NotifyKind, data: &[u8]) -> Vec<Vec<u8>> {
     vec![message.octets()]
 }
 
-pub const CASES: &[Case] = &[
+pub const ASKED_INIT: &[Case] = &[
     // IKE_SA_INIT: refusals that nobody signed.
-    answer(
-        INIT,
-        "a demand for a cookie",
-        "RFC 7296 2.6",
-        Retried,
-        |b| refuse(b, NotifyKind::COOKIE, &[7; 64]),
-    ),
-    answer(
-        INIT,
-        "a cookie of 65 octets",
-        "RFC 7296 2.6",
-        Silence,
-        |b| refuse(b, NotifyKind::COOKIE, &[7; 65]),
-    ),
-    answer(
-        INIT,
-        "a cookie of no octets",
-        "RFC 7296 2.6",
-        Silence,
-        |b| refuse(b, NotifyKind::COOKIE, &[]),
-    ),
-    answer(
-        INIT,
+    case("a demand for a cookie", "RFC 7296 2.6", Retried, |b| {
+        refuse(b, NotifyKind::COOKIE, &[7; 64])
+    }),
+    case("a cookie of 65 octets", "RFC 7296 2.6", Silence, |b| {
+        refuse(b, NotifyKind::COOKIE, &[7; 65])
+    }),
+    case("a cookie of no octets", "RFC 7296 2.6", Silence, |b| {
+        refuse(b, NotifyKind::COOKIE, &[])
+    }),
+    case(
         "one demand for a cookie after the other",
         "RFC 7296 2.21.1",
         Silence,
@@ -82,106 +51,92 @@ pub const CASES: &[Case] = &[
             refuse(b, NotifyKind::COOKIE, &[99; 8])
         },
     ),
-    answer(
-        INIT,
+    case(
         "INVALID_KE_PAYLOAD for a group that was offered",
         "RFC 7296 1.2",
         Retried,
         |b| refuse(b, NotifyKind::INVALID_KE_PAYLOAD, &[0, 19]),
     ),
-    answer(
-        INIT,
+    case(
         "INVALID_KE_PAYLOAD for the group that was sent",
         "RFC 7296 2.21.1",
         Silence,
         |b| refuse(b, NotifyKind::INVALID_KE_PAYLOAD, &[0, 31]),
     ),
-    answer(
-        INIT,
+    case(
         "INVALID_KE_PAYLOAD for a group that was not offered",
         "RFC 7296 2.21.1",
         Silence,
         |b| refuse(b, NotifyKind::INVALID_KE_PAYLOAD, &[0, 2]),
     ),
-    answer(
-        INIT,
+    case(
         "INVALID_KE_PAYLOAD without group",
         "RFC 7296 2.21.1",
         Silence,
         |b| refuse(b, NotifyKind::INVALID_KE_PAYLOAD, &[0]),
     ),
-    answer(
-        INIT,
+    case(
         "NO_PROPOSAL_CHOSEN in clear",
         "RFC 7296 2.21.1",
         Silence,
         |b| refuse(b, NotifyKind::NO_PROPOSAL_CHOSEN, &[]),
     ),
-    answer(
-        INIT,
+    case(
         "INVALID_MAJOR_VERSION in clear",
         "RFC 7296 2.21.1",
         Silence,
         |b| refuse(b, NotifyKind::INVALID_MAJOR_VERSION, &[3]),
     ),
-    answer(
-        INIT,
+    case(
         "AUTHENTICATION_FAILED in answer to IKE_SA_INIT",
         "RFC 7296 2.21.1",
         Silence,
         |b| refuse(b, NotifyKind::AUTHENTICATION_FAILED, &[]),
     ),
-    answer(
-        INIT,
+    case(
         "an unknown error in clear",
         "RFC 7296 2.21.1",
         Silence,
         |b| refuse(b, NotifyKind(8111), &[]),
     ),
-    answer(
-        INIT,
+    case(
         "an IKE_SA_INIT response without payloads",
         "RFC 7296 2.21.1",
         Silence,
         |b| init(b, |m| m.payloads.clear()),
     ),
     // IKE_SA_INIT: the header.
-    answer(
-        INIT,
+    case(
         "major version 3 in the response",
         "RFC 7296 2.5",
         Silence,
         |b| init(b, |m| m.version = 0x30),
     ),
-    answer(INIT, "no response flag", "RFC 7296 3.1", Silence, |b| {
+    case("no response flag", "RFC 7296 3.1", Silence, |b| {
         init(b, |m| m.flags = 0)
     }),
-    answer(
-        INIT,
+    case(
         "initiator flag in the response",
         "RFC 7296 3.1",
         Silence,
         |b| init(b, |m| m.flags |= INITIATOR),
     ),
-    answer(
-        INIT,
+    case(
         "an SPI that the gateway did not choose",
         "RFC 7296 2.21.4",
         Silence,
         |b| init(b, |m| m.initiator ^= 1),
     ),
-    answer(INIT, "responder's SPI zero", "RFC 7296 3.1", Silence, |b| {
+    case("responder's SPI zero", "RFC 7296 3.1", Silence, |b| {
         init(b, |m| m.responder = 0)
     }),
-    answer(
-        INIT,
+    case(
         "Message ID 1 in the response",
         "RFC 7296 2.2",
         Silence,
         |b| init(b, |m| m.id = 1),
     ),
-    answer(
-        INIT,
+    case(
         "a response from another address",
         "RFC 7296 2.11",
         Silence,
@@ -193,16 +148,14 @@ pub const CASES: &[Case] = &[
             Vec::new()
         },
     ),
-    answer(
-        INIT,
+    case(
         "a response in clear to IKE_AUTH",
         "RFC 7296 2.21.1",
         Silence,
         |b| init(b, |m| m.exchange = wire::IKE_AUTH),
     ),
     // IKE_SA_INIT: the payloads.
-    answer(
-        INIT,
+    case(
         "unknown payload in the response",
         "RFC 7296 2.5",
         NextExchange,
@@ -212,8 +165,7 @@ pub const CASES: &[Case] = &[
             response
         },
     ),
-    answer(
-        INIT,
+    case(
         "the response's payloads in another order",
         "RFC 7296 2.5",
         NextExchange,
@@ -223,8 +175,7 @@ pub const CASES: &[Case] = &[
             response
         },
     ),
-    answer(
-        INIT,
+    case(
         "unknown critical payload in the response",
         "RFC 7296 2.5",
         Silence,
@@ -234,8 +185,7 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    answer(
-        INIT,
+    case(
         "a cipher that was not offered",
         "RFC 7296 2.7",
         Silence,
@@ -247,56 +197,42 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    answer(INIT, "two ciphers chosen", "RFC 7296 3.3.6", Silence, |b| {
+    case("two ciphers chosen", "RFC 7296 3.3.6", Silence, |b| {
         let mut transforms = ike_transforms();
         transforms.push(transform(4, 19));
         init(b, |m| {
             m.payloads[0] = security_association(&[proposal(1, PROTOCOL_IKE, &[], transforms)])
         })
     }),
-    answer(INIT, "two proposals chosen", "RFC 7296 2.7", Silence, |b| {
+    case("two proposals chosen", "RFC 7296 2.7", Silence, |b| {
         let chosen = |number| proposal(number, PROTOCOL_IKE, &[], ike_transforms());
         init(b, |m| {
             m.payloads[0] = security_association(&[chosen(1), chosen(2)])
         })
     }),
-    answer(INIT, "no PRF chosen", "RFC 7296 2.7", Silence, |b| {
+    case("no PRF chosen", "RFC 7296 2.7", Silence, |b| {
         let mut transforms = ike_transforms();
         transforms.remove(1);
         init(b, |m| {
             m.payloads[0] = security_association(&[proposal(1, PROTOCOL_IKE, &[], transforms)])
         })
     }),
-    answer(
-        INIT,
-        "no KE in the response",
-        "RFC 7296 1.2",
-        Silence,
-        |b| init(b, |m| drop(m.payloads.remove(1))),
-    ),
-    answer(
-        INIT,
+    case("no KE in the response", "RFC 7296 1.2", Silence, |b| {
+        init(b, |m| drop(m.payloads.remove(1)))
+    }),
+    case(
         "KE of another group in the response",
         "RFC 7296 1.2",
         Silence,
         |b| init(b, |m| m.payloads[1] = wire::key_exchange(19, &[7; 64])),
     ),
-    answer(
-        INIT,
-        "KE zero in the response",
-        "RFC 8031 3.2",
-        Silence,
-        |b| init(b, |m| m.payloads[1] = wire::key_exchange(GROUP, &[0; 32])),
-    ),
-    answer(
-        INIT,
-        "no Nonce in the response",
-        "RFC 7296 1.2",
-        Silence,
-        |b| init(b, |m| drop(m.payloads.remove(2))),
-    ),
-    answer(
-        INIT,
+    case("KE zero in the response", "RFC 8031 3.2", Silence, |b| {
+        init(b, |m| m.payloads[1] = wire::key_exchange(GROUP, &[0; 32]))
+    }),
+    case("no Nonce in the response", "RFC 7296 1.2", Silence, |b| {
+        init(b, |m| drop(m.payloads.remove(2)))
+    }),
+    case(
         "a nonce of 8 octets in the response",
         "RFC 7296 3.9",
         Silence,

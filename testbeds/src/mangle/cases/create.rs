@@ -3,29 +3,14 @@
 
 use hitless::ike::message::NotifyKind;
 
-use crate::mangle::Case;
-use crate::mangle::bed::{Bed, Stage};
+use crate::mangle::bed::Bed;
 use crate::mangle::judge::Expected::{self, OneOf, Refused, RefusedWith, Usual};
 use crate::mangle::peer::{GROUP, esp_transforms, ike_transforms};
 use crate::mangle::wire::{
-    self, CRITICAL, NONCE, PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_IKE, Proposal, Raw, TSI, UNKNOWN,
-    notify, notify_about, proposal, security_association, selector, traffic_selectors, transform,
+    self, CRITICAL, PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_IKE, Proposal, Raw, TSI, UNKNOWN, notify,
+    notify_about, proposal, security_association, selector, traffic_selectors, transform,
 };
-
-const fn asked(
-    name: &'static str,
-    rfc: &'static str,
-    expected: Expected,
-    send: fn(&mut Bed) -> Vec<Vec<u8>>,
-) -> Case {
-    Case {
-        name,
-        rfc,
-        stage: Stage::Established,
-        expected,
-        send,
-    }
-}
+use crate::mangle::{Case, case};
 
 const INVALID: Expected = Refused(NotifyKind::INVALID_SYNTAX);
 const NO_PROPOSAL: Expected = Refused(NotifyKind::NO_PROPOSAL_CHOSEN);
@@ -59,113 +44,108 @@ fn esp(bed: &mut Bed, change: impl FnOnce(&mut Proposal)) -> Vec<Vec<u8>> {
 
 /// CREATE_CHILD_SA that rekeys the IKE SA, with other payloads: SA, Nonce, KE.
 fn ike(bed: &mut Bed, spi: &[u8], change: impl FnOnce(&mut Vec<Raw>)) -> Vec<Vec<u8>> {
-    let offered = proposal(1, PROTOCOL_IKE, spi, ike_transforms());
-    let mut payloads = vec![
-        security_association(&[offered]),
-        Raw::new(NONCE, bed.peer.nonce.clone()),
-        wire::key_exchange(GROUP, &bed.peer.public()),
-    ];
+    let mut payloads = bed.peer.rekey_payloads(spi);
     change(&mut payloads);
     let message = bed.peer.message(wire::CREATE_CHILD_SA, payloads);
     vec![bed.peer.seal(&message)]
 }
 
-pub const CASES: &[Case] = &[
+pub const ESTABLISHED: &[Case] = &[
     // A new Child SA.
-    asked("one more Child SA", "RFC 7296 1.3.1", Usual, |bed| {
+    case("one more Child SA", "RFC 7296 1.3.1", Usual, |bed| {
         create(bed, |_| {})
     }),
-    asked(
+    case(
         "CREATE_CHILD_SA without payloads",
         "RFC 7296 3.10.1",
         INVALID,
         |bed| create(bed, Vec::clear),
     ),
-    asked(
+    case(
         "CREATE_CHILD_SA without SA",
         "RFC 7296 3.10.1",
         INVALID,
         |bed| create(bed, |p| drop(p.remove(SA))),
     ),
-    asked(
+    case(
         "CREATE_CHILD_SA without TSi",
         "RFC 7296 3.10.1",
         INVALID,
         |bed| create(bed, |p| drop(p.remove(FIRST))),
     ),
-    asked(
+    case(
         "CREATE_CHILD_SA without Nonce",
         "RFC 7296 3.10.1",
         INVALID,
         |bed| create(bed, |p| drop(p.remove(FRESH))),
     ),
-    asked(
+    case(
         "CREATE_CHILD_SA without KE",
         "RFC 7296 1.3",
         OneOf(&[OTHER_GROUP, NO_PROPOSAL, INVALID]),
         |bed| create(bed, |p| drop(p.remove(PUBLIC))),
     ),
-    asked("a nonce of 8 octets", "RFC 7296 3.9", INVALID, |bed| {
+    case("a nonce of 8 octets", "RFC 7296 3.9", INVALID, |bed| {
         create(bed, |p| p[FRESH].body.truncate(8))
     }),
-    asked("a nonce of 300 octets", "RFC 7296 3.9", INVALID, |bed| {
+    case("a nonce of 300 octets", "RFC 7296 3.9", INVALID, |bed| {
         create(bed, |p| p[FRESH].body = vec![1; 300])
     }),
-    asked(
+    case(
         "KE of another group than the proposal",
         "RFC 7296 1.3",
         OTHER_GROUP,
         |bed| create(bed, |p| p[PUBLIC] = wire::key_exchange(14, &[9; 256])),
     ),
-    asked("KE of 12 octets", "RFC 8031 3.1", INVALID, |bed| {
+    case("KE of 12 octets", "RFC 8031 3.1", INVALID, |bed| {
         create(bed, |p| p[PUBLIC].body.truncate(16))
     }),
-    asked(
+    case(
         "KE zero in CREATE_CHILD_SA",
         "RFC 8031 3.2",
         INVALID,
         |bed| create(bed, |p| p[PUBLIC] = wire::key_exchange(GROUP, &[0; 32])),
     ),
-    asked(
+    case(
         "no group in the proposal",
         "RFC 7296 3.3.6",
         NO_PROPOSAL,
         |bed| esp(bed, |p| p.transforms.retain(|t| t.kind != 4)),
     ),
-    asked(
+    case(
         "unknown cipher in CREATE_CHILD_SA",
         "RFC 7296 3.3.6",
         NO_PROPOSAL,
         |bed| esp(bed, |p| p.transforms[0].id = 4000),
     ),
-    asked(
+    case(
         "unknown attribute in CREATE_CHILD_SA",
         "RFC 7296 3.3.6",
         NO_PROPOSAL,
         |bed| esp(bed, |p| p.transforms[0].attributes.extend([0x80, 50, 0, 1])),
     ),
-    asked(
+    case(
         "unknown transform type in CREATE_CHILD_SA",
         "RFC 7296 3.3.6",
         NO_PROPOSAL,
         |bed| esp(bed, |p| p.transforms.push(transform(99, 1))),
     ),
-    asked(
+    case(
         "AH in CREATE_CHILD_SA",
         "RFC 7296 3.3.1",
         NO_PROPOSAL,
         |bed| esp(bed, |p| p.protocol = PROTOCOL_AH),
     ),
-    asked("ESP SPI of 2 octets", "RFC 7296 3.3.1", INVALID, |bed| {
+    case("ESP SPI of 2 octets", "RFC 7296 3.3.1", INVALID, |bed| {
         esp(bed, |p| p.spi = vec![1, 2])
     }),
-    asked(
+    case(
         "ESP SPI zero in CREATE_CHILD_SA",
         "RFC 4303 2.1",
         OneOf(&[NO_PROPOSAL, INVALID]),
         |bed| esp(bed, |p| p.spi = vec![0; 4]),
     ),
-    asked(
+    case(
         "ESP SPI that the peer has given already",
         "RFC 7296 2.8",
         OneOf(&[NO_PROPOSAL, INVALID, Usual]),
@@ -174,7 +154,7 @@ pub const CASES: &[Case] = &[
             esp(bed, |p| p.spi = spi)
         },
     ),
-    asked(
+    case(
         "an ESP and an IKE proposal in one SA",
         "RFC 7296 3.3",
         OneOf(&[Usual, NO_PROPOSAL, INVALID]),
@@ -184,7 +164,7 @@ pub const CASES: &[Case] = &[
             create(bed, |p| p[SA] = security_association(&[esp, ike]))
         },
     ),
-    asked(
+    case(
         "other networks in CREATE_CHILD_SA",
         "RFC 7296 2.9",
         NO_SELECTORS,
@@ -193,7 +173,7 @@ pub const CASES: &[Case] = &[
             create(bed, |p| p[FIRST] = traffic_selectors(TSI, 1, &[other]))
         },
     ),
-    asked(
+    case(
         "a range backwards in CREATE_CHILD_SA",
         "RFC 7296 3.13.1",
         INVALID,
@@ -202,26 +182,26 @@ pub const CASES: &[Case] = &[
             create(bed, |p| p[FIRST] = traffic_selectors(TSI, 1, &[wrong]))
         },
     ),
-    asked(
+    case(
         "255 selectors counted, one there",
         "RFC 7296 3.13",
         INVALID,
         |bed| create(bed, |p| p[FIRST].body[0] = 255),
     ),
-    asked(
+    case(
         "unknown critical payload in CREATE_CHILD_SA",
         "RFC 7296 2.5",
         RefusedWith(NotifyKind::UNSUPPORTED_CRITICAL_PAYLOAD, &[UNKNOWN]),
         |bed| create(bed, |p| p.push(Raw::new(UNKNOWN, []).flagged(CRITICAL))),
     ),
-    asked(
+    case(
         "a notified error in CREATE_CHILD_SA",
         "RFC 7296 3.10.1",
         Usual,
         |bed| create(bed, |p| p.push(notify(14, &[]))),
     ),
     // Rekeying of a Child SA.
-    asked(
+    case(
         "REKEY_SA of an unknown SPI",
         "RFC 7296 2.25",
         NOT_FOUND,
@@ -231,7 +211,7 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    asked(
+    case(
         "REKEY_SA of the gateway's SPI, not ours",
         "RFC 7296 2.25",
         NOT_FOUND,
@@ -242,7 +222,7 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    asked(
+    case(
         "REKEY_SA of AH",
         "RFC 7296 2.25",
         OneOf(&[NOT_FOUND, INVALID]),
@@ -253,13 +233,13 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    asked(
+    case(
         "REKEY_SA without SPI",
         "RFC 7296 1.3.3",
         OneOf(&[NOT_FOUND, INVALID]),
         |bed| create(bed, |p| p.insert(0, notify(REKEY, &[]))),
     ),
-    asked(
+    case(
         "REKEY_SA with an SPI of 8 octets",
         "RFC 7296 1.3.3",
         OneOf(&[NOT_FOUND, INVALID]),
@@ -269,7 +249,7 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    asked(
+    case(
         "REKEY_SA with selectors of other networks",
         "RFC 7296 2.9.2",
         NO_SELECTORS,
@@ -283,49 +263,49 @@ pub const CASES: &[Case] = &[
         },
     ),
     // Rekeying of the IKE SA.
-    asked(
+    case(
         "IKE rekeying without SPI",
         "RFC 7296 3.3.1",
         INVALID,
         |bed| ike(bed, &[], |_| {}),
     ),
-    asked(
+    case(
         "IKE rekeying with SPI zero",
         "RFC 7296 3.1",
         INVALID,
         |bed| ike(bed, &[0; 8], |_| {}),
     ),
-    asked(
+    case(
         "IKE rekeying with an SPI of 4 octets",
         "RFC 7296 3.3.1",
         INVALID,
         |bed| ike(bed, &[1; 4], |_| {}),
     ),
-    asked(
+    case(
         "IKE rekeying without Nonce",
         "RFC 7296 3.10.1",
         INVALID,
         |bed| ike(bed, &[7; 8], |p| drop(p.remove(1))),
     ),
-    asked(
+    case(
         "IKE rekeying without KE",
         "RFC 7296 1.3.2",
         OneOf(&[OTHER_GROUP, INVALID]),
         |bed| ike(bed, &[7; 8], |p| drop(p.remove(2))),
     ),
-    asked(
+    case(
         "IKE rekeying with another group",
         "RFC 7296 1.3",
         OTHER_GROUP,
         |bed| ike(bed, &[7; 8], |p| p[2] = wire::key_exchange(19, &[7; 64])),
     ),
-    asked(
+    case(
         "IKE rekeying with KE zero",
         "RFC 8031 3.2",
         INVALID,
         |bed| ike(bed, &[7; 8], |p| p[2] = wire::key_exchange(GROUP, &[0; 32])),
     ),
-    asked(
+    case(
         "IKE rekeying with unknown ciphers",
         "RFC 7296 3.3.6",
         NO_PROPOSAL,
@@ -334,7 +314,7 @@ pub const CASES: &[Case] = &[
             ike(bed, &[7; 8], |p| p[0] = security_association(&[odd]))
         },
     ),
-    asked(
+    case(
         "IKE rekeying without PRF",
         "RFC 7296 3.3.3",
         NO_PROPOSAL,

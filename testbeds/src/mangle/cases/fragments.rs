@@ -3,28 +3,16 @@
 
 use hitless::ike::message::NotifyKind;
 
-use crate::mangle::Case;
-use crate::mangle::bed::{Bed, Stage};
+use crate::mangle::bed::Bed;
 use crate::mangle::judge::Expected::{self, Again, Empty, OneOf, Refused, Silence, Usual};
 use crate::mangle::peer::Sealing;
 use crate::mangle::wire::{self, Raw, VENDOR};
+use crate::mangle::{Case, Send, case};
 
-const fn part(
-    name: &'static str,
-    stage: Stage,
-    expected: Expected,
-    send: fn(&mut Bed) -> Vec<Vec<u8>>,
-) -> Case {
-    Case {
-        name,
-        rfc: "RFC 7383 2.6",
-        stage,
-        expected,
-        send,
-    }
+/// Most are of one section.
+const fn part(name: &'static str, expected: Expected, send: Send) -> Case {
+    case(name, "RFC 7383 2.6", expected, send)
 }
-
-const UP: Stage = Stage::Established;
 
 /// The content of an INFORMATIONAL with one payload that the gateway ignores.
 fn content() -> (u8, Vec<u8>) {
@@ -56,6 +44,13 @@ fn cut(bed: &mut Bed, total: u16) -> Vec<Vec<u8>> {
     out
 }
 
+/// One bit of the ICV is wrong.
+fn spoil(datagram: &mut [u8]) {
+    if let Some(octet) = datagram.last_mut() {
+        *octet ^= 1;
+    }
+}
+
 /// Delivers datagrams that no answer follows yet, and forgets why they were dropped.
 fn early(bed: &mut Bed, datagrams: &[Vec<u8>]) {
     for datagram in datagrams {
@@ -81,51 +76,42 @@ fn auth(bed: &mut Bed) -> Vec<Vec<u8>> {
     out
 }
 
-pub const CASES: &[Case] = &[
-    part("three fragments", UP, Empty, |bed| cut(bed, 3)),
-    part("fragments in reverse order", UP, Empty, |bed| {
+pub const ESTABLISHED: &[Case] = &[
+    part("three fragments", Empty, |bed| cut(bed, 3)),
+    part("fragments in reverse order", Empty, |bed| {
         cut(bed, 5).into_iter().rev().collect()
     }),
-    part("one fragment of one", UP, Empty, |bed| cut(bed, 1)),
-    part("fragment number 0", UP, Silence, |bed| {
+    part("one fragment of one", Empty, |bed| cut(bed, 1)),
+    part("fragment number 0", Silence, |bed| {
         vec![piece(bed, (0, 2), VENDOR, &[1, 2])]
     }),
-    part("fragment number above the total", UP, Silence, |bed| {
+    part("fragment number above the total", Silence, |bed| {
         vec![piece(bed, (3, 2), VENDOR, &[1, 2])]
     }),
-    part("no fragments in total", UP, Silence, |bed| {
+    part("no fragments in total", Silence, |bed| {
         vec![piece(bed, (0, 0), VENDOR, &[1, 2])]
     }),
-    part("65,535 fragments in total", UP, Silence, |bed| {
+    part("65,535 fragments in total", Silence, |bed| {
         vec![piece(bed, (1, 65_535), VENDOR, &[1, 2])]
     }),
-    part("a fragment with a wrong ICV", UP, Silence, |bed| {
+    part("a fragment with a wrong ICV", Silence, |bed| {
         let mut datagrams = cut(bed, 2);
         datagrams.truncate(1);
-        datagrams[0]
-            .iter_mut()
-            .last()
-            .into_iter()
-            .for_each(|octet| *octet ^= 1);
+        spoil(&mut datagrams[0]);
         datagrams
     }),
     part(
         "a fragment with a wrong ICV before the right ones",
-        UP,
         Empty,
         |bed| {
             let datagrams = cut(bed, 2);
             let mut forged = datagrams[1].clone();
-            forged
-                .iter_mut()
-                .last()
-                .into_iter()
-                .for_each(|octet| *octet ^= 1);
+            spoil(&mut forged);
             early(bed, &[forged]);
             datagrams
         },
     ),
-    part("a fragment twice", UP, Empty, |bed| {
+    part("a fragment twice", Empty, |bed| {
         let datagrams = cut(bed, 3);
         vec![
             datagrams[0].clone(),
@@ -134,33 +120,28 @@ pub const CASES: &[Case] = &[
             datagrams[2].clone(),
         ]
     }),
-    part(
-        "a fragment number twice with other content",
-        UP,
-        Empty,
-        |bed| {
-            let datagrams = cut(bed, 3);
-            let other = piece(bed, (1, 3), VENDOR, &[0xff; 90]);
-            vec![
-                datagrams[0].clone(),
-                other,
-                datagrams[1].clone(),
-                datagrams[2].clone(),
-            ]
-        },
-    ),
-    part("a coarser division after a finer one", UP, Empty, |bed| {
+    part("a fragment number twice with other content", Empty, |bed| {
+        let datagrams = cut(bed, 3);
+        let other = piece(bed, (1, 3), VENDOR, &[0xff; 90]);
+        vec![
+            datagrams[0].clone(),
+            other,
+            datagrams[1].clone(),
+            datagrams[2].clone(),
+        ]
+    }),
+    part("a coarser division after a finer one", Empty, |bed| {
         let (coarse, fine) = (cut(bed, 2), cut(bed, 4));
         early(bed, &fine[..3]);
         early(bed, &coarse);
         vec![fine[3].clone()]
     }),
-    part("a finer division after a coarser one", UP, Empty, |bed| {
+    part("a finer division after a coarser one", Empty, |bed| {
         let (coarse, fine) = (cut(bed, 2), cut(bed, 4));
         early(bed, &coarse[..1]);
         fine
     }),
-    part("the whole message after some fragments", UP, Empty, |bed| {
+    part("the whole message after some fragments", Empty, |bed| {
         let datagrams = cut(bed, 2);
         early(bed, &datagrams[..1]);
         let message = bed
@@ -168,7 +149,7 @@ pub const CASES: &[Case] = &[
             .message(wire::INFORMATIONAL, vec![Raw::new(VENDOR, [7; 300])]);
         vec![bed.peer.seal(&message)]
     }),
-    part("a fragment of another exchange", UP, Empty, |bed| {
+    part("a fragment of another exchange", Empty, |bed| {
         let datagrams = cut(bed, 2);
         early(bed, &datagrams[..1]);
         let mut message = bed.peer.message(wire::INFORMATIONAL, Vec::new());
@@ -182,13 +163,13 @@ pub const CASES: &[Case] = &[
         early(bed, &[foreign]);
         vec![datagrams[1].clone()]
     }),
-    part("a fragment ahead of the window", UP, Silence, |bed| {
+    part("a fragment ahead of the window", Silence, |bed| {
         bed.peer.next += 1;
         let ahead = cut(bed, 2);
         bed.peer.next -= 1;
         ahead
     }),
-    part("fragments of an answered request", UP, Again, |bed| {
+    part("fragments of an answered request", Again, |bed| {
         let datagrams = cut(bed, 3);
         early(bed, &datagrams);
         bed.last.1 = bed.sent.last().cloned().unwrap_or_default();
@@ -196,26 +177,18 @@ pub const CASES: &[Case] = &[
         bed.peer.next += 1;
         datagrams
     }),
-    part(
-        "the first fragment of one of two",
-        UP,
-        Expected::Quiet,
-        |bed| vec![cut(bed, 2).remove(0)],
-    ),
-    part(
-        "the other fragments say what comes first",
-        UP,
-        Empty,
-        |bed| {
-            let (first, content) = content();
-            let (one, two) = content.split_at(100);
-            vec![
-                piece(bed, (1, 2), first, one),
-                piece(bed, (2, 2), wire::DELETE, two),
-            ]
-        },
-    ),
-    part("a fragment with nothing in it", UP, Empty, |bed| {
+    part("the first fragment of one of two", Expected::Quiet, |bed| {
+        vec![cut(bed, 2).remove(0)]
+    }),
+    part("the other fragments say what comes first", Empty, |bed| {
+        let (first, content) = content();
+        let (one, two) = content.split_at(100);
+        vec![
+            piece(bed, (1, 2), first, one),
+            piece(bed, (2, 2), wire::DELETE, two),
+        ]
+    }),
+    part("a fragment with nothing in it", Empty, |bed| {
         let (first, content) = content();
         vec![
             piece(bed, (1, 2), first, &content),
@@ -224,7 +197,6 @@ pub const CASES: &[Case] = &[
     }),
     part(
         "fragments of a malformed message",
-        UP,
         Refused(NotifyKind::INVALID_SYNTAX),
         |bed| {
             vec![
@@ -235,7 +207,6 @@ pub const CASES: &[Case] = &[
     ),
     part(
         "a payload in front of a fragment",
-        UP,
         OneOf(&[Silence, Empty]),
         |bed| {
             let message = bed.peer.message(wire::INFORMATIONAL, Vec::new());
@@ -248,7 +219,7 @@ pub const CASES: &[Case] = &[
             vec![bed.peer.seal_as(&message, sealing)]
         },
     ),
-    part("an octet behind a fragment", UP, Silence, |bed| {
+    part("an octet behind a fragment", Silence, |bed| {
         let message = bed.peer.message(wire::INFORMATIONAL, Vec::new());
         let sealing = Sealing {
             place: Some((1, 1)),
@@ -257,7 +228,7 @@ pub const CASES: &[Case] = &[
         };
         vec![bed.peer.seal_as(&message, sealing)]
     }),
-    part("an SKF payload of 3 octets", UP, Silence, |bed| {
+    part("an SKF payload of 3 octets", Silence, |bed| {
         vec![
             bed.peer
                 .message(wire::INFORMATIONAL, vec![Raw::new(wire::SKF, [0, 1, 0])])
@@ -266,7 +237,6 @@ pub const CASES: &[Case] = &[
     }),
     part(
         "128 fragments of 65 KiB in all",
-        UP,
         OneOf(&[Silence, Refused(NotifyKind::INVALID_SYNTAX)]),
         |bed| {
             (1..=128)
@@ -274,25 +244,18 @@ pub const CASES: &[Case] = &[
                 .collect()
         },
     ),
-    part("IKE_AUTH in fragments", Stage::HalfOpen, Usual, auth),
-    part(
-        "a fragment of IKE_AUTH with a wrong ICV",
-        Stage::HalfOpen,
-        Silence,
-        |bed| {
-            let mut datagrams = auth(bed);
-            datagrams.truncate(1);
-            datagrams[0]
-                .iter_mut()
-                .last()
-                .into_iter()
-                .for_each(|octet| *octet ^= 1);
-            datagrams
-        },
-    ),
+];
+
+pub const HALF_OPEN: &[Case] = &[
+    part("IKE_AUTH in fragments", Usual, auth),
+    part("a fragment of IKE_AUTH with a wrong ICV", Silence, |bed| {
+        let mut datagrams = auth(bed);
+        datagrams.truncate(1);
+        spoil(&mut datagrams[0]);
+        datagrams
+    }),
     part(
         "a fragment of IKE_AUTH with number 9 of 2",
-        Stage::HalfOpen,
         Silence,
         |bed| {
             let message = bed.peer.message(wire::IKE_AUTH, bed.peer.auth_payloads());
@@ -303,21 +266,21 @@ pub const CASES: &[Case] = &[
             vec![bed.peer.seal_as(&message, sealing)]
         },
     ),
-    Case {
-        name: "fragments that were not negotiated",
-        rfc: "RFC 7383 2.3",
-        stage: Stage::Nothing,
-        expected: Silence,
-        send: |bed| {
-            let mut message = bed.peer.init();
-            message.payloads.truncate(3);
-            let request = message.octets();
-            bed.peer.sent_init(&request);
-            bed.deliver(&request);
-            let answer = bed.sent.last().cloned().unwrap_or_default();
-            bed.peer.learn(&answer);
-            bed.look();
-            auth(bed)
-        },
-    },
 ];
+
+pub const NOTHING: &[Case] = &[case(
+    "fragments that were not negotiated",
+    "RFC 7383 2.3",
+    Silence,
+    |bed| {
+        let mut message = bed.peer.init();
+        message.payloads.truncate(3);
+        let request = message.octets();
+        bed.peer.sent_init(&request);
+        bed.deliver(&request);
+        let answer = bed.sent.last().cloned().unwrap_or_default();
+        bed.peer.learn(&answer);
+        bed.look();
+        auth(bed)
+    },
+)];

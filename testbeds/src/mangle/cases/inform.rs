@@ -3,8 +3,7 @@
 
 use hitless::ike::message::NotifyKind;
 
-use crate::mangle::Case;
-use crate::mangle::bed::{Bed, Stage};
+use crate::mangle::bed::Bed;
 use crate::mangle::judge::Expected::{
     self, Again, ChildDeleted, Empty, Gone, OneOf, Refused, RefusedWith, Silence,
 };
@@ -13,21 +12,7 @@ use crate::mangle::wire::{
     self, CRITICAL, Message, PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_IKE, RESPONSE, Raw, UNKNOWN,
     VENDOR, delete, notify, notify_about,
 };
-
-const fn up(
-    name: &'static str,
-    rfc: &'static str,
-    expected: Expected,
-    send: fn(&mut Bed) -> Vec<Vec<u8>>,
-) -> Case {
-    Case {
-        name,
-        rfc,
-        stage: Stage::Established,
-        expected,
-        send,
-    }
-}
+use crate::mangle::{Case, case};
 
 const INVALID: Expected = Refused(NotifyKind::INVALID_SYNTAX);
 
@@ -52,41 +37,48 @@ fn sealed(bed: &mut Bed, wrong: Sealing) -> Vec<Vec<u8>> {
     vec![bed.peer.seal_as(&message, wrong)]
 }
 
+/// INFORMATIONAL with a payload of two octets that claims another length.
+fn claims(bed: &mut Bed, length: u16) -> Vec<Vec<u8>> {
+    let mut raw = Raw::new(VENDOR, [1, 2]);
+    raw.length = Some(length);
+    inform(bed, vec![raw])
+}
+
 /// Delete of our half of the Child SA.
 fn delete_child(bed: &Bed) -> Raw {
     delete(PROTOCOL_ESP, 4, 1, &bed.peer.esp)
 }
 
-pub const CASES: &[Case] = &[
+pub const ESTABLISHED: &[Case] = &[
     // Message IDs (RFC 7296 sections 2.2 and 2.3).
-    up(
+    case(
         "a request one ahead of the window",
         "RFC 7296 2.3",
         Silence,
         |bed| header(bed, |m| m.id += 1),
     ),
-    up("a request 2^31 ahead", "RFC 7296 2.3", Silence, |bed| {
+    case("a request 2^31 ahead", "RFC 7296 2.3", Silence, |bed| {
         header(bed, |m| m.id += 1 << 31)
     }),
-    up(
+    case(
         "Message ID 2^32 - 1 in an IKE SA",
         "RFC 7296 2.2",
         Silence,
         |bed| header(bed, |m| m.id = u32::MAX),
     ),
-    up(
+    case(
         "a request below the window",
         "RFC 7296 2.3",
         Silence,
         |bed| header(bed, |m| m.id = 0),
     ),
-    up(
+    case(
         "another request with the last Message ID",
         "RFC 7296 2.1",
         OneOf(&[Silence, Again]),
         |bed| header(bed, |m| m.id -= 1),
     ),
-    up("a replayed request", "RFC 7296 2.1", Again, |bed| {
+    case("a replayed request", "RFC 7296 2.1", Again, |bed| {
         let request = inform(bed, vec![Raw::new(VENDOR, [1])]);
         bed.deliver(&request[0]);
         bed.last.1 = bed.sent.last().cloned().unwrap_or_default();
@@ -94,7 +86,7 @@ pub const CASES: &[Case] = &[
         bed.peer.next += 1;
         request
     }),
-    up(
+    case(
         "a replay from before the last request",
         "RFC 7296 2.3",
         Silence,
@@ -109,29 +101,29 @@ pub const CASES: &[Case] = &[
             old
         },
     ),
-    up("a response to nothing", "RFC 7296 2.21.4", Silence, |bed| {
+    case("a response to nothing", "RFC 7296 2.21.4", Silence, |bed| {
         header(bed, |m| m.flags |= RESPONSE)
     }),
     // The header.
-    up(
+    case(
         "no initiator flag in an IKE SA",
         "RFC 7296 3.1",
         Silence,
         |bed| header(bed, |m| m.flags = 0),
     ),
-    up(
+    case(
         "reserved flags in an IKE SA",
         "RFC 7296 3.1",
         Empty,
         |bed| header(bed, |m| m.flags |= 0xc7),
     ),
-    up(
+    case(
         "minor version 9 in an IKE SA",
         "RFC 7296 2.5",
         Empty,
         |bed| header(bed, |m| m.version = 0x29),
     ),
-    up(
+    case(
         "major version 3 in an IKE SA",
         "RFC 7296 2.5",
         OneOf(&[
@@ -140,61 +132,55 @@ pub const CASES: &[Case] = &[
         ]),
         |bed| header(bed, |m| m.version = 0x30),
     ),
-    up(
+    case(
         "a wrong initiator's SPI",
         "RFC 7296 2.21.4",
         Silence,
         |bed| header(bed, |m| m.initiator ^= 1),
     ),
-    up(
+    case(
         "a wrong responder's SPI",
         "RFC 7296 2.21.4",
         Silence,
         |bed| header(bed, |m| m.responder ^= 1),
     ),
-    up("both SPIs exchanged", "RFC 7296 2.21.4", Silence, |bed| {
+    case("both SPIs exchanged", "RFC 7296 2.21.4", Silence, |bed| {
         header(bed, |m| {
             (m.initiator, m.responder) = (m.responder, m.initiator)
         })
     }),
-    up(
+    case(
         "IKE_SA_INIT in an IKE SA",
         "RFC 7296 2.21.3",
         OneOf(&[Silence, INVALID]),
         |bed| header(bed, |m| m.exchange = wire::IKE_SA_INIT),
     ),
-    up("IKE_AUTH in an IKE SA", "RFC 7296 2.21.3", INVALID, |bed| {
+    case("IKE_AUTH in an IKE SA", "RFC 7296 2.21.3", INVALID, |bed| {
         header(bed, |m| m.exchange = wire::IKE_AUTH)
     }),
-    up(
+    case(
         "unknown exchange type in an IKE SA",
         "RFC 7296 2.21.3",
         INVALID,
         |bed| header(bed, |m| m.exchange = 240),
     ),
-    up(
+    case(
         "IKE_INTERMEDIATE in an IKE SA",
         "RFC 9242 3.1",
         INVALID,
         |bed| header(bed, |m| m.exchange = 43),
     ),
-    up(
+    case(
         "IKE_FOLLOWUP_KE of nothing",
         "RFC 9370 2.2.4",
         OneOf(&[INVALID, Refused(NotifyKind::STATE_NOT_FOUND)]),
         |bed| header(bed, |m| m.exchange = 44),
     ),
     // The protection.
-    up("a wrong ICV", "RFC 7296 2.21.4", Silence, |bed| {
-        sealed(
-            bed,
-            Sealing {
-                forged: true,
-                ..Sealing::default()
-            },
-        )
+    case("a wrong ICV", "RFC 7296 2.21.4", Silence, |bed| {
+        sealed(bed, Sealing::forged())
     }),
-    up(
+    case(
         "a wrong ICV around a Delete",
         "RFC 7296 2.21.4",
         Silence,
@@ -202,22 +188,16 @@ pub const CASES: &[Case] = &[
             let message = bed
                 .peer
                 .message(wire::INFORMATIONAL, vec![delete(PROTOCOL_IKE, 0, 0, &[])]);
-            vec![bed.peer.seal_as(
-                &message,
-                Sealing {
-                    forged: true,
-                    ..Sealing::default()
-                },
-            )]
+            vec![bed.peer.seal_as(&message, Sealing::forged())]
         },
     ),
-    up(
+    case(
         "INFORMATIONAL in clear in an IKE SA",
         "RFC 7296 2.21.4",
         Silence,
         |bed| vec![bed.peer.message(wire::INFORMATIONAL, Vec::new()).octets()],
     ),
-    up(
+    case(
         "Delete of the IKE SA in clear",
         "RFC 7296 2.21.4",
         Silence,
@@ -229,12 +209,12 @@ pub const CASES: &[Case] = &[
             ]
         },
     ),
-    up("INVALID_IKE_SPI in clear", "RFC 7296 2.4", Silence, |bed| {
+    case("INVALID_IKE_SPI in clear", "RFC 7296 2.4", Silence, |bed| {
         let mut message = bed.peer.message(wire::INFORMATIONAL, vec![notify(4, &[])]);
         message.flags |= RESPONSE;
         vec![message.octets()]
     }),
-    up(
+    case(
         "AUTHENTICATION_FAILED in clear",
         "RFC 7296 2.21.4",
         Silence,
@@ -246,7 +226,7 @@ pub const CASES: &[Case] = &[
             ]
         },
     ),
-    up(
+    case(
         "an SK payload with an octet behind it",
         "RFC 7296 3.14",
         Silence,
@@ -260,7 +240,7 @@ pub const CASES: &[Case] = &[
             )
         },
     ),
-    up(
+    case(
         "a payload behind the SK payload",
         "RFC 7296 3.14",
         Silence,
@@ -274,7 +254,7 @@ pub const CASES: &[Case] = &[
             )
         },
     ),
-    up(
+    case(
         "SK payload longer than the message",
         "RFC 7296 3.2",
         Silence,
@@ -288,7 +268,7 @@ pub const CASES: &[Case] = &[
             )
         },
     ),
-    up(
+    case(
         "an unprotected Delete in front of the SK payload",
         "RFC 7296 3.14",
         OneOf(&[Silence, Empty]),
@@ -303,13 +283,13 @@ pub const CASES: &[Case] = &[
             )
         },
     ),
-    up(
+    case(
         "an SK payload within the SK payload",
         "RFC 7296 3.14",
         INVALID,
         |bed| inform(bed, vec![Raw::new(wire::SK, [0; 40])]),
     ),
-    up("255 octets of padding", "RFC 7296 3.14", Empty, |bed| {
+    case("255 octets of padding", "RFC 7296 3.14", Empty, |bed| {
         sealed(
             bed,
             Sealing {
@@ -318,7 +298,7 @@ pub const CASES: &[Case] = &[
             },
         )
     }),
-    up(
+    case(
         "pad length past the content of a request",
         "RFC 7296 2.21.3",
         INVALID,
@@ -333,7 +313,7 @@ pub const CASES: &[Case] = &[
             )
         },
     ),
-    up(
+    case(
         "an empty SK payload that promises a payload",
         "RFC 7296 2.21.3",
         INVALID,
@@ -348,45 +328,37 @@ pub const CASES: &[Case] = &[
         },
     ),
     // The payloads inside.
-    up(
+    case(
         "unknown critical payload in an IKE SA",
         "RFC 7296 2.5",
         RefusedWith(NotifyKind::UNSUPPORTED_CRITICAL_PAYLOAD, &[UNKNOWN]),
         |bed| inform(bed, vec![Raw::new(UNKNOWN, [1]).flagged(CRITICAL)]),
     ),
-    up(
+    case(
         "unknown payload in an IKE SA, not critical",
         "RFC 7296 2.5",
         Empty,
         |bed| inform(bed, vec![Raw::new(UNKNOWN, [1])]),
     ),
-    up(
+    case(
         "payload length 2 in an IKE SA",
         "RFC 7296 2.21.3",
         INVALID,
-        |bed| {
-            let mut raw = Raw::new(VENDOR, [1, 2]);
-            raw.length = Some(2);
-            inform(bed, vec![raw])
-        },
+        |bed| claims(bed, 2),
     ),
-    up(
+    case(
         "payload length past the end in an IKE SA",
         "RFC 7296 2.21.3",
         INVALID,
-        |bed| {
-            let mut raw = Raw::new(VENDOR, [1, 2]);
-            raw.length = Some(0xffff);
-            inform(bed, vec![raw])
-        },
+        |bed| claims(bed, 0xffff),
     ),
-    up(
+    case(
         "10,000 payloads in an IKE SA",
         "RFC 7296 2.21.3",
         INVALID,
         |bed| inform(bed, vec![Raw::new(VENDOR, []); 10_000]),
     ),
-    up(
+    case(
         "payloads of IKE_AUTH in an INFORMATIONAL",
         "RFC 7296 1.4",
         OneOf(&[Empty, INVALID]),
@@ -396,37 +368,37 @@ pub const CASES: &[Case] = &[
         },
     ),
     // Notifications.
-    up(
+    case(
         "a notified error of unknown type",
         "RFC 7296 3.10.1",
         Empty,
         |bed| inform(bed, vec![notify(9000, &[])]),
     ),
-    up(
+    case(
         "a notified status of unknown type",
         "RFC 7296 3.10.1",
         Empty,
         |bed| inform(bed, vec![notify(39_999, &[7; 900])]),
     ),
-    up(
+    case(
         "INVALID_SYNTAX notified in a request",
         "RFC 7296 2.21.3",
         Empty,
         |bed| inform(bed, vec![notify(7, &[])]),
     ),
-    up(
+    case(
         "AUTHENTICATION_FAILED in a request",
         "RFC 7296 2.21.3",
         OneOf(&[Empty, Gone]),
         |bed| inform(bed, vec![notify(24, &[])]),
     ),
-    up(
+    case(
         "INVALID_SPI of an SPI that is not known",
         "RFC 7296 1.5",
         Empty,
         |bed| inform(bed, vec![notify(11, &[9, 9, 9, 9])]),
     ),
-    up(
+    case(
         "INVALID_SELECTORS of 3 octets",
         "RFC 7296 3.10.1",
         Empty,
@@ -437,32 +409,32 @@ pub const CASES: &[Case] = &[
             )
         },
     ),
-    up(
+    case(
         "60 times SET_WINDOW_SIZE of zero",
         "RFC 7296 2.3",
         OneOf(&[Empty, INVALID]),
         |bed| inform(bed, vec![notify(16385, &[0; 4]); 60]),
     ),
-    up(
+    case(
         "SET_WINDOW_SIZE of 3 octets",
         "RFC 7296 2.3",
         Empty,
         |bed| inform(bed, vec![notify(16385, &[0, 0, 9])]),
     ),
-    up("Notify of 2 octets", "RFC 7296 2.21.3", INVALID, |bed| {
+    case("Notify of 2 octets", "RFC 7296 2.21.3", INVALID, |bed| {
         inform(bed, vec![Raw::new(wire::NOTIFY, [0, 0])])
     }),
-    up(
+    case(
         "Notify with an SPI past its end",
         "RFC 7296 2.21.3",
         INVALID,
         |bed| inform(bed, vec![Raw::new(wire::NOTIFY, [3, 99, 0x40, 9, 1])]),
     ),
     // Deletes (RFC 7296 sections 1.4.1 and 3.11).
-    up("Delete of an unknown SPI", "RFC 7296 1.4.1", Empty, |bed| {
+    case("Delete of an unknown SPI", "RFC 7296 1.4.1", Empty, |bed| {
         inform(bed, vec![delete(PROTOCOL_ESP, 4, 1, &[9, 9, 9, 9])])
     }),
-    up(
+    case(
         "Delete of the gateway's SPI, not ours",
         "RFC 7296 1.4.1",
         Empty,
@@ -473,73 +445,73 @@ pub const CASES: &[Case] = &[
             )
         },
     ),
-    up(
+    case(
         "Delete of 4,000 unknown SPIs",
         "RFC 7296 1.4.1",
         Empty,
         |bed| inform(bed, vec![delete(PROTOCOL_ESP, 4, 4000, &[7; 16_000])]),
     ),
-    up(
+    case(
         "Delete of no SPI",
         "RFC 7296 3.11",
         OneOf(&[Empty, INVALID]),
         |bed| inform(bed, vec![delete(PROTOCOL_ESP, 4, 0, &[])]),
     ),
-    up(
+    case(
         "Delete with more SPIs counted than there are",
         "RFC 7296 3.11",
         INVALID,
         |bed| inform(bed, vec![delete(PROTOCOL_ESP, 4, 9, &bed.peer.esp.clone())]),
     ),
-    up(
+    case(
         "Delete with fewer SPIs counted than there are",
         "RFC 7296 3.11",
         INVALID,
         |bed| inform(bed, vec![delete(PROTOCOL_ESP, 4, 0, &bed.peer.esp.clone())]),
     ),
-    up(
+    case(
         "Delete with SPIs of 3 octets",
         "RFC 7296 3.11",
         INVALID,
         |bed| inform(bed, vec![delete(PROTOCOL_ESP, 3, 1, &[1, 2, 3])]),
     ),
-    up(
+    case(
         "Delete with SPIs of no octets",
         "RFC 7296 3.11",
         INVALID,
         |bed| inform(bed, vec![delete(PROTOCOL_ESP, 0, 9, &[])]),
     ),
-    up("Delete for AH", "RFC 7296 1.4.1", Empty, |bed| {
+    case("Delete for AH", "RFC 7296 1.4.1", Empty, |bed| {
         inform(bed, vec![delete(PROTOCOL_AH, 4, 1, &bed.peer.esp.clone())])
     }),
-    up(
+    case(
         "Delete for an unknown protocol",
         "RFC 7296 3.11",
         OneOf(&[Empty, INVALID]),
         |bed| inform(bed, vec![delete(99, 4, 1, &[1, 2, 3, 4])]),
     ),
-    up(
+    case(
         "Delete of the IKE SA with an SPI",
         "RFC 7296 3.11",
         OneOf(&[INVALID, Gone]),
         |bed| inform(bed, vec![delete(PROTOCOL_IKE, 8, 1, &[7; 8])]),
     ),
-    up("Delete of 3 octets", "RFC 7296 2.21.3", INVALID, |bed| {
+    case("Delete of 3 octets", "RFC 7296 2.21.3", INVALID, |bed| {
         inform(bed, vec![Raw::new(wire::DELETE, [3, 4, 0])])
     }),
-    up(
+    case(
         "Delete of the Child SA",
         "RFC 7296 1.4.1",
         ChildDeleted,
         |bed| inform(bed, vec![delete_child(bed)]),
     ),
-    up(
+    case(
         "Delete of the Child SA, twice in one message",
         "RFC 7296 1.4.1",
         ChildDeleted,
         |bed| inform(bed, vec![delete_child(bed), delete_child(bed)]),
     ),
-    up(
+    case(
         "Delete of the Child SA and of an unknown one",
         "RFC 7296 1.4.1",
         ChildDeleted,
@@ -548,10 +520,10 @@ pub const CASES: &[Case] = &[
             inform(bed, vec![delete(PROTOCOL_ESP, 4, 2, &spis)])
         },
     ),
-    up("Delete of the IKE SA", "RFC 7296 1.4.1", Gone, |bed| {
+    case("Delete of the IKE SA", "RFC 7296 1.4.1", Gone, |bed| {
         inform(bed, vec![delete(PROTOCOL_IKE, 0, 0, &[])])
     }),
-    up(
+    case(
         "Delete of the IKE SA and of its Child SA",
         "RFC 7296 1.4.1",
         Gone,
@@ -563,7 +535,7 @@ pub const CASES: &[Case] = &[
         },
     ),
     // RFC 6311, which was not negotiated here.
-    up(
+    case(
         "IKEV2_MESSAGE_ID_SYNC that was not negotiated",
         "RFC 6311 5.1",
         OneOf(&[Silence, Empty]),
@@ -574,7 +546,7 @@ pub const CASES: &[Case] = &[
             vec![bed.peer.seal(&message)]
         },
     ),
-    up(
+    case(
         "UPDATE_SA_ADDRESSES that was not negotiated",
         "RFC 4555 3.5",
         Empty,

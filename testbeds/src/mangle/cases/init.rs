@@ -4,27 +4,12 @@
 
 use hitless::ike::message::NotifyKind;
 
-use crate::mangle::bed::{Bed, Stage};
-use crate::mangle::judge::Expected::{self, Again, OneOf, Refused, RefusedWith, Silence, Usual};
+use crate::mangle::bed::Bed;
+use crate::mangle::judge::Expected::{Again, OneOf, Refused, RefusedWith, Silence, Usual};
 use crate::mangle::wire::{
     self, CRITICAL, INITIATOR, Message, NONCE, RESPONSE, Raw, UNKNOWN, VENDOR, notify,
 };
-use crate::mangle::{Case, peer};
-
-const fn first(
-    name: &'static str,
-    rfc: &'static str,
-    expected: Expected,
-    send: fn(&mut Bed) -> Vec<Vec<u8>>,
-) -> Case {
-    Case {
-        name,
-        rfc,
-        stage: Stage::Nothing,
-        expected,
-        send,
-    }
-}
+use crate::mangle::{Case, case, peer};
 
 /// IKE_SA_INIT with something changed.
 pub fn init(bed: &mut Bed, change: impl FnOnce(&mut Message)) -> Vec<Vec<u8>> {
@@ -38,94 +23,94 @@ pub fn payload(bed: &mut Bed, place: usize, change: impl FnOnce(&mut Raw)) -> Ve
     init(bed, |message| change(&mut message.payloads[place]))
 }
 
-pub const CASES: &[Case] = &[
+pub const NOTHING: &[Case] = &[
     // The header.
-    first(
+    case(
         "major version 3",
         "RFC 7296 2.5",
         RefusedWith(NotifyKind::INVALID_MAJOR_VERSION, &[2]),
         |bed| init(bed, |m| m.version = 0x30),
     ),
-    first(
+    case(
         "major version 3 in a response",
         "RFC 7296 2.5",
         Silence,
         |bed| init(bed, |m| (m.version, m.flags) = (0x30, INITIATOR | RESPONSE)),
     ),
-    first("major version 1", "RFC 7296 2.5", Silence, |bed| {
+    case("major version 1", "RFC 7296 2.5", Silence, |bed| {
         init(bed, |m| m.version = 0x10)
     }),
-    first("minor version 7", "RFC 7296 2.5", Usual, |bed| {
+    case("minor version 7", "RFC 7296 2.5", Usual, |bed| {
         init(bed, |m| m.version = 0x27)
     }),
-    first("version flag", "RFC 7296 3.1", Usual, |bed| {
+    case("version flag", "RFC 7296 3.1", Usual, |bed| {
         init(bed, |m| m.flags |= 0x10)
     }),
-    first("reserved flags", "RFC 7296 3.1", Usual, |bed| {
+    case("reserved flags", "RFC 7296 3.1", Usual, |bed| {
         init(bed, |m| m.flags |= 0xc7)
     }),
-    first("no initiator flag", "RFC 7296 3.1", Silence, |bed| {
+    case("no initiator flag", "RFC 7296 3.1", Silence, |bed| {
         init(bed, |m| m.flags = 0)
     }),
-    first("response flag", "RFC 7296 3.1", Silence, |bed| {
+    case("response flag", "RFC 7296 3.1", Silence, |bed| {
         init(bed, |m| m.flags |= RESPONSE)
     }),
-    first(
+    case(
         "length above the datagram's",
         "RFC 7296 3.1",
         Silence,
         |bed| init(bed, |m| m.length = Some(4000)),
     ),
-    first(
+    case(
         "length below the datagram's",
         "RFC 7296 3.1",
         Silence,
         |bed| init(bed, |m| m.length = Some(28)),
     ),
-    first("length zero", "RFC 7296 3.1", Silence, |bed| {
+    case("length zero", "RFC 7296 3.1", Silence, |bed| {
         init(bed, |m| m.length = Some(0))
     }),
-    first("length 2^32 - 1", "RFC 7296 3.1", Silence, |bed| {
+    case("length 2^32 - 1", "RFC 7296 3.1", Silence, |bed| {
         init(bed, |m| m.length = Some(u32::MAX))
     }),
-    first("27 octets", "RFC 7296 3.1", Silence, |bed| {
+    case("27 octets", "RFC 7296 3.1", Silence, |bed| {
         vec![bed.peer.init().octets()[..27].to_vec()]
     }),
-    first("an empty datagram", "RFC 7296 3.1", Silence, |_| {
+    case("an empty datagram", "RFC 7296 3.1", Silence, |_| {
         vec![Vec::new()]
     }),
-    first("initiator's SPI zero", "RFC 7296 3.1", Silence, |bed| {
+    case("initiator's SPI zero", "RFC 7296 3.1", Silence, |bed| {
         init(bed, |m| m.initiator = 0)
     }),
-    first("responder's SPI not zero", "RFC 7296 3.1", Silence, |bed| {
+    case("responder's SPI not zero", "RFC 7296 3.1", Silence, |bed| {
         init(bed, |m| m.responder = 9)
     }),
-    first("Message ID 1", "RFC 7296 2.2", Silence, |bed| {
+    case("Message ID 1", "RFC 7296 2.2", Silence, |bed| {
         init(bed, |m| m.id = 1)
     }),
-    first("Message ID 2^32 - 1", "RFC 7296 2.2", Silence, |bed| {
+    case("Message ID 2^32 - 1", "RFC 7296 2.2", Silence, |bed| {
         init(bed, |m| m.id = u32::MAX)
     }),
-    first("IKE_AUTH in clear", "RFC 7296 2.21.1", Silence, |bed| {
+    case("IKE_AUTH in clear", "RFC 7296 2.21.1", Silence, |bed| {
         init(bed, |m| m.exchange = wire::IKE_AUTH)
     }),
-    first(
+    case(
         "INFORMATIONAL in clear",
         "RFC 7296 2.21.4",
         Silence,
         |bed| init(bed, |m| m.exchange = wire::INFORMATIONAL),
     ),
-    first(
+    case(
         "unknown exchange type 240",
         "RFC 7296 3.1",
         Silence,
         |bed| init(bed, |m| m.exchange = 240),
     ),
-    first("IKEv1 exchange type", "RFC 7296 3.1", Silence, |bed| {
+    case("IKEv1 exchange type", "RFC 7296 3.1", Silence, |bed| {
         init(bed, |m| m.exchange = 2)
     }),
     // Payload headers.
-    first(
+    case(
         "unknown critical payload",
         "RFC 7296 2.5",
         RefusedWith(NotifyKind::UNSUPPORTED_CRITICAL_PAYLOAD, &[UNKNOWN]),
@@ -136,13 +121,13 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    first(
+    case(
         "unknown payload, not critical",
         "RFC 7296 2.5",
         Usual,
         |bed| init(bed, |m| m.payloads.insert(1, Raw::new(UNKNOWN, [1, 2, 3]))),
     ),
-    first(
+    case(
         "critical flag on known payloads",
         "RFC 7296 2.5",
         Usual,
@@ -152,155 +137,155 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    first(
+    case(
         "reserved bits of payload headers",
         "RFC 7296 3.2",
         Usual,
         |bed| init(bed, |m| m.payloads.iter_mut().for_each(|p| p.flags = 0x7f)),
     ),
-    first("payload length 3", "RFC 7296 3.2", Silence, |bed| {
+    case("payload length 3", "RFC 7296 3.2", Silence, |bed| {
         payload(bed, 1, |p| p.length = Some(3))
     }),
-    first("payload length zero", "RFC 7296 3.2", Silence, |bed| {
+    case("payload length zero", "RFC 7296 3.2", Silence, |bed| {
         payload(bed, 0, |p| p.length = Some(0))
     }),
-    first(
+    case(
         "payload length past the end",
         "RFC 7296 3.2",
         Silence,
         |bed| payload(bed, 3, |p| p.length = Some(900)),
     ),
-    first(
+    case(
         "chain ends before the message",
         "RFC 7296 3.2",
         Silence,
         |bed| payload(bed, 2, |p| p.next = Some(0)),
     ),
-    first(
+    case(
         "chain goes on past the message",
         "RFC 7296 3.2",
         Silence,
         |bed| payload(bed, 3, |p| p.next = Some(NONCE)),
     ),
-    first("payloads in another order", "RFC 7296 2.5", Usual, |bed| {
+    case("payloads in another order", "RFC 7296 2.5", Usual, |bed| {
         init(bed, |m| m.payloads.reverse())
     }),
-    first("10,000 payloads", "RFC 7296 2.21.1", Silence, |bed| {
+    case("10,000 payloads", "RFC 7296 2.21.1", Silence, |bed| {
         init(bed, |m| {
             m.payloads.extend(vec![Raw::new(VENDOR, []); 10_000])
         })
     }),
-    first("no payloads", "RFC 7296 3.10.1", Silence, |bed| {
+    case("no payloads", "RFC 7296 3.10.1", Silence, |bed| {
         init(bed, |m| m.payloads.clear())
     }),
-    first("an SK payload", "RFC 7296 1.2", Silence, |bed| {
+    case("an SK payload", "RFC 7296 1.2", Silence, |bed| {
         init(bed, |m| m.payloads.push(Raw::new(wire::SK, [0; 64])))
     }),
-    first("an SKF payload", "RFC 7383 2.5", Silence, |bed| {
+    case("an SKF payload", "RFC 7383 2.5", Silence, |bed| {
         let body: Vec<u8> = [&[0, 1, 0, 2][..], &[0; 60]].concat();
         init(bed, |m| m.payloads = vec![Raw::new(wire::SKF, body)])
     }),
     // KE and Nonce.
-    first("no SA", "RFC 7296 3.10.1", Silence, |bed| {
+    case("no SA", "RFC 7296 3.10.1", Silence, |bed| {
         init(bed, |m| drop(m.payloads.remove(0)))
     }),
-    first(
+    case(
         "no KE",
         "RFC 7296 3.10.1",
         OneOf(&[Silence, Refused(NotifyKind::INVALID_KE_PAYLOAD)]),
         |bed| init(bed, |m| drop(m.payloads.remove(1))),
     ),
-    first("no Nonce", "RFC 7296 3.10.1", Silence, |bed| {
+    case("no Nonce", "RFC 7296 3.10.1", Silence, |bed| {
         init(bed, |m| drop(m.payloads.remove(2)))
     }),
-    first(
+    case(
         "two SA payloads",
         "RFC 7296 2.21.1",
         OneOf(&[Silence, Usual]),
         |bed| init(bed, |m| m.payloads.push(m.payloads[0].clone())),
     ),
-    first(
+    case(
         "two KE payloads",
         "RFC 7296 2.21.1",
         OneOf(&[Silence, Usual]),
         |bed| init(bed, |m| m.payloads.push(wire::key_exchange(19, &[7; 64]))),
     ),
-    first(
+    case(
         "two Nonces",
         "RFC 7296 2.21.1",
         OneOf(&[Silence, Usual]),
         |bed| init(bed, |m| m.payloads.push(Raw::new(NONCE, [9; 32]))),
     ),
-    first("a nonce of 15 octets", "RFC 7296 3.9", Silence, |bed| {
+    case("a nonce of 15 octets", "RFC 7296 3.9", Silence, |bed| {
         payload(bed, 2, |p| p.body.truncate(15))
     }),
-    first("a nonce of 16 octets", "RFC 7296 3.9", Usual, |bed| {
+    case("a nonce of 16 octets", "RFC 7296 3.9", Usual, |bed| {
         payload(bed, 2, |p| p.body.truncate(16))
     }),
-    first("a nonce of 256 octets", "RFC 7296 3.9", Usual, |bed| {
+    case("a nonce of 256 octets", "RFC 7296 3.9", Usual, |bed| {
         payload(bed, 2, |p| p.body = vec![7; 256])
     }),
-    first("a nonce of 257 octets", "RFC 7296 3.9", Silence, |bed| {
+    case("a nonce of 257 octets", "RFC 7296 3.9", Silence, |bed| {
         payload(bed, 2, |p| p.body = vec![7; 257])
     }),
-    first(
+    case(
         "KE of another group",
         "RFC 7296 1.2",
         RefusedWith(NotifyKind::INVALID_KE_PAYLOAD, &[0, peer::GROUP as u8]),
         |bed| payload(bed, 1, |p| *p = wire::key_exchange(14, &[7; 256])),
     ),
-    first(
+    case(
         "KE of an unknown group",
         "RFC 7296 1.2",
         RefusedWith(NotifyKind::INVALID_KE_PAYLOAD, &[0, peer::GROUP as u8]),
         |bed| payload(bed, 1, |p| *p = wire::key_exchange(999, &[7; 32])),
     ),
-    first("KE of 31 octets", "RFC 8031 3.1", Silence, |bed| {
+    case("KE of 31 octets", "RFC 8031 3.1", Silence, |bed| {
         payload(bed, 1, |p| p.body.truncate(35))
     }),
-    first("KE of 33 octets", "RFC 8031 3.1", Silence, |bed| {
+    case("KE of 33 octets", "RFC 8031 3.1", Silence, |bed| {
         payload(bed, 1, |p| p.body.push(1))
     }),
-    first("KE without data", "RFC 7296 3.4", Silence, |bed| {
+    case("KE without data", "RFC 7296 3.4", Silence, |bed| {
         payload(bed, 1, |p| p.body.truncate(4))
     }),
-    first(
+    case(
         "KE that ends in its group",
         "RFC 7296 3.4",
         Silence,
         |bed| payload(bed, 1, |p| p.body.truncate(1)),
     ),
-    first("KE zero", "RFC 8031 3.2", Silence, |bed| {
+    case("KE zero", "RFC 8031 3.2", Silence, |bed| {
         payload(bed, 1, |p| *p = wire::key_exchange(peer::GROUP, &[0; 32]))
     }),
-    first("KE of low order", "RFC 8031 3.2", Silence, |bed| {
+    case("KE of low order", "RFC 8031 3.2", Silence, |bed| {
         let mut one = [0; 32];
         one[0] = 1;
         payload(bed, 1, |p| *p = wire::key_exchange(peer::GROUP, &one))
     }),
-    first("reserved bits of KE", "RFC 7296 3.4", Usual, |bed| {
+    case("reserved bits of KE", "RFC 7296 3.4", Usual, |bed| {
         payload(bed, 1, |p| p.body[2..4].copy_from_slice(&[0xff, 0xff]))
     }),
     // Notifications.
-    first(
+    case(
         "unknown error notification",
         "RFC 7296 3.10.1",
         Usual,
         |bed| init(bed, |m| m.payloads.push(notify(8000, &[1]))),
     ),
-    first(
+    case(
         "unknown status notification",
         "RFC 7296 3.10.1",
         Usual,
         |bed| init(bed, |m| m.payloads.push(notify(40_000, &[1; 100]))),
     ),
-    first(
+    case(
         "NO_PROPOSAL_CHOSEN in a request",
         "RFC 7296 3.10.1",
         Usual,
         |bed| init(bed, |m| m.payloads.push(notify(14, &[]))),
     ),
-    first(
+    case(
         "Notify whose SPI is longer than itself",
         "RFC 7296 3.10",
         Silence,
@@ -310,12 +295,12 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    first("Notify of 3 octets", "RFC 7296 3.10", Silence, |bed| {
+    case("Notify of 3 octets", "RFC 7296 3.10", Silence, |bed| {
         init(bed, |m| {
             m.payloads.push(Raw::new(wire::NOTIFY, [0, 0, 0x40]))
         })
     }),
-    first(
+    case(
         "NAT detection digest of 3 octets",
         "RFC 7296 2.23",
         Usual,
@@ -326,7 +311,7 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    first(
+    case(
         "1,500 NAT detection digests",
         "RFC 7296 2.23",
         Silence,
@@ -336,111 +321,98 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    first(
+    case(
         "a cookie that nobody asked for",
         "RFC 7296 2.6",
         Usual,
         |bed| vec![bed.with_cookie(&[7; 33])],
     ),
+];
+
+pub const HALF_OPEN: &[Case] = &[
     // Repetitions.
-    Case {
-        name: "IKE_SA_INIT again",
-        rfc: "RFC 7296 2.1",
-        stage: Stage::HalfOpen,
-        expected: Again,
-        send: |bed| vec![bed.last.0.clone()],
-    },
-    Case {
-        name: "another IKE_SA_INIT with the same SPI",
-        rfc: "RFC 7296 2.1",
-        stage: Stage::HalfOpen,
-        expected: Silence,
-        send: |bed| {
+    case("IKE_SA_INIT again", "RFC 7296 2.1", Again, |bed| {
+        vec![bed.last.0.clone()]
+    }),
+    case(
+        "another IKE_SA_INIT with the same SPI",
+        "RFC 7296 2.1",
+        Silence,
+        |bed| {
             let mut message = bed.peer.init();
             message.responder = 0;
             message.payloads.push(Raw::new(VENDOR, [1]));
             vec![message.octets()]
         },
-    },
+    ),
+];
+
+pub const BUSY: &[Case] = &[
     // Cookies.
-    Case {
-        name: "no cookie where one is demanded",
-        rfc: "RFC 7296 2.6",
-        stage: Stage::Busy,
-        expected: Refused(NotifyKind::COOKIE),
-        send: |bed| init(bed, |_| {}),
-    },
-    Case {
-        name: "a wrong cookie",
-        rfc: "RFC 7296 2.6",
-        stage: Stage::Busy,
-        expected: Refused(NotifyKind::COOKIE),
-        send: |bed| vec![bed.with_cookie(&[7; 33])],
-    },
-    Case {
-        name: "an empty cookie",
-        rfc: "RFC 7296 2.6",
-        stage: Stage::Busy,
-        expected: Refused(NotifyKind::COOKIE),
-        send: |bed| vec![bed.with_cookie(&[])],
-    },
-    Case {
-        name: "a cookie of 4000 octets",
-        rfc: "RFC 7296 2.6",
-        stage: Stage::Busy,
-        expected: OneOf(&[Silence, Refused(NotifyKind::COOKIE)]),
-        send: |bed| vec![bed.with_cookie(&[7; 4000])],
-    },
-    Case {
-        name: "the cookie of another nonce",
-        rfc: "RFC 7296 2.6",
-        stage: Stage::Busy,
-        expected: Refused(NotifyKind::COOKIE),
-        send: |bed| {
+    case(
+        "no cookie where one is demanded",
+        "RFC 7296 2.6",
+        Refused(NotifyKind::COOKIE),
+        |bed| init(bed, |_| {}),
+    ),
+    case(
+        "a wrong cookie",
+        "RFC 7296 2.6",
+        Refused(NotifyKind::COOKIE),
+        |bed| vec![bed.with_cookie(&[7; 33])],
+    ),
+    case(
+        "an empty cookie",
+        "RFC 7296 2.6",
+        Refused(NotifyKind::COOKIE),
+        |bed| vec![bed.with_cookie(&[])],
+    ),
+    case(
+        "a cookie of 4000 octets",
+        "RFC 7296 2.6",
+        OneOf(&[Silence, Refused(NotifyKind::COOKIE)]),
+        |bed| vec![bed.with_cookie(&[7; 4000])],
+    ),
+    case(
+        "the cookie of another nonce",
+        "RFC 7296 2.6",
+        Refused(NotifyKind::COOKIE),
+        |bed| {
             let cookie = cookie(bed);
             bed.peer.nonce = vec![8; 32];
             vec![bed.with_cookie(&cookie)]
         },
-    },
-    Case {
-        name: "the cookie of another SPI",
-        rfc: "RFC 7296 2.6",
-        stage: Stage::Busy,
-        expected: Refused(NotifyKind::COOKIE),
-        send: |bed| {
+    ),
+    case(
+        "the cookie of another SPI",
+        "RFC 7296 2.6",
+        Refused(NotifyKind::COOKIE),
+        |bed| {
             let cookie = cookie(bed);
             bed.peer.spi += 1;
             vec![bed.with_cookie(&cookie)]
         },
-    },
-    Case {
-        name: "the cookie of another address",
-        rfc: "RFC 7296 2.6",
-        stage: Stage::Busy,
-        expected: Refused(NotifyKind::COOKIE),
-        send: |bed| {
+    ),
+    case(
+        "the cookie of another address",
+        "RFC 7296 2.6",
+        Refused(NotifyKind::COOKIE),
+        |bed| {
             let cookie = cookie(bed);
             bed.here.set_port(501);
             vec![bed.with_cookie(&cookie)]
         },
-    },
-    Case {
-        name: "the right cookie",
-        rfc: "RFC 7296 2.6",
-        stage: Stage::Busy,
-        expected: Usual,
-        send: |bed| {
-            let cookie = cookie(bed);
-            vec![bed.with_cookie(&cookie)]
-        },
-    },
-    Case {
-        name: "no nonce where a cookie is demanded",
-        rfc: "RFC 7296 2.6",
-        stage: Stage::Busy,
-        expected: Silence,
-        send: |bed| init(bed, |m| drop(m.payloads.remove(2))),
-    },
+    ),
+    case("the right cookie", "RFC 7296 2.6", Usual, |bed| {
+        let cookie = cookie(bed);
+        vec![bed.with_cookie(&cookie)]
+    }),
+    case(
+        "no nonce where a cookie is demanded",
+        "RFC 7296 2.6",
+        Silence,
+        |bed| init(bed, |m| drop(m.payloads.remove(2))),
+    ),
 ];
 
 /// The cookie that the gateway demands for our request.

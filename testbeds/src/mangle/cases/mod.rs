@@ -10,18 +10,28 @@ mod proposals;
 mod responses;
 
 use super::Case;
+use super::bed::Stage;
 
-/// All of them, in the order of the exchanges.
-pub fn all() -> impl Iterator<Item = &'static Case> {
-    let files = [
-        init::CASES,
-        proposals::CASES,
-        auth::CASES,
-        inform::CASES,
-        create::CASES,
-        fragments::CASES,
-        answers::CASES,
-        responses::CASES,
+/// All of them, in the order of the exchanges, each with the stage that it is sent at.
+pub fn all() -> impl Iterator<Item = (Stage, &'static Case)> {
+    let groups = [
+        (Stage::Nothing, init::NOTHING),
+        (Stage::HalfOpen, init::HALF_OPEN),
+        (Stage::Busy, init::BUSY),
+        (Stage::Nothing, proposals::NOTHING),
+        (Stage::HalfOpen, auth::HALF_OPEN),
+        (Stage::Established, auth::ESTABLISHED),
+        (Stage::Established, inform::ESTABLISHED),
+        (Stage::Established, create::ESTABLISHED),
+        (Stage::Established, fragments::ESTABLISHED),
+        (Stage::HalfOpen, fragments::HALF_OPEN),
+        (Stage::Nothing, fragments::NOTHING),
+        (Stage::AskedInit, answers::ASKED_INIT),
+        (Stage::AskedAuth, responses::ASKED_AUTH),
+        (Stage::AskedChild, responses::ASKED_CHILD),
+        (Stage::AskedRekey, responses::ASKED_REKEY),
+        (Stage::AskedLife, responses::ASKED_LIFE),
     ];
-    files.into_iter().flatten()
+    let at = |(stage, cases): (Stage, &'static [Case])| cases.iter().map(move |case| (stage, case));
+    groups.into_iter().flat_map(at)
 }

@@ -3,29 +3,14 @@
 use hitless::ike::message::NotifyKind;
 
 use super::init::payload;
-use crate::mangle::Case;
-use crate::mangle::bed::{Bed, Stage};
+use crate::mangle::bed::Bed;
 use crate::mangle::judge::Expected::{self, OneOf, Refused, Silence, Usual};
 use crate::mangle::peer::{GROUP, ike_proposal, ike_transforms};
 use crate::mangle::wire::{
     PROTOCOL_AH, PROTOCOL_ESP, PROTOCOL_IKE, Proposal, Raw, SA, aes_gcm, proposal,
     security_association, transform,
 };
-
-const fn offered(
-    name: &'static str,
-    rfc: &'static str,
-    expected: Expected,
-    send: fn(&mut Bed) -> Vec<Vec<u8>>,
-) -> Case {
-    Case {
-        name,
-        rfc,
-        stage: Stage::Nothing,
-        expected,
-        send,
-    }
-}
+use crate::mangle::{Case, case};
 
 const NOTHING_IN_COMMON: Expected = Refused(NotifyKind::NO_PROPOSAL_CHOSEN);
 
@@ -46,38 +31,38 @@ fn octets(bed: &mut Bed, change: impl FnOnce(&mut Vec<u8>)) -> Vec<Vec<u8>> {
     payload(bed, 0, |p| change(&mut p.body))
 }
 
-pub const CASES: &[Case] = &[
-    offered(
+pub const NOTHING: &[Case] = &[
+    case(
         "an SA without proposal",
         "RFC 7296 3.3",
         OneOf(&[Silence, NOTHING_IN_COMMON]),
         |bed| sa(bed, &[]),
     ),
-    offered(
+    case(
         "a proposal without transforms",
         "RFC 7296 3.3",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.transforms.clear()),
     ),
-    offered(
+    case(
         "no encryption",
         "RFC 7296 3.3.3",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| drop(p.transforms.remove(0))),
     ),
-    offered("no PRF", "RFC 7296 3.3.3", NOTHING_IN_COMMON, |bed| {
+    case("no PRF", "RFC 7296 3.3.3", NOTHING_IN_COMMON, |bed| {
         one(bed, |p| drop(p.transforms.remove(1)))
     }),
-    offered("no group", "RFC 7296 3.3.3", NOTHING_IN_COMMON, |bed| {
+    case("no group", "RFC 7296 3.3.3", NOTHING_IN_COMMON, |bed| {
         one(bed, |p| drop(p.transforms.remove(2)))
     }),
-    offered(
+    case(
         "unknown transform type",
         "RFC 7296 3.3.6",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.transforms.push(transform(77, 1))),
     ),
-    offered(
+    case(
         "unknown transform type, then a good proposal",
         "RFC 7296 3.3.6",
         Usual,
@@ -89,7 +74,7 @@ pub const CASES: &[Case] = &[
             sa(bed, &[bad, good])
         },
     ),
-    offered(
+    case(
         "unknown ciphers beside a known one",
         "RFC 7296 3.3.6",
         Usual,
@@ -100,19 +85,19 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    offered(
+    case(
         "only unknown ciphers",
         "RFC 7296 3.3.6",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.transforms[0].id = 999),
     ),
-    offered(
+    case(
         "unknown attribute, short form",
         "RFC 7296 3.3.6",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.transforms[0].attributes.extend([0x80, 99, 0, 1])),
     ),
-    offered(
+    case(
         "unknown attribute, long form",
         "RFC 7296 3.3.6",
         NOTHING_IN_COMMON,
@@ -122,7 +107,7 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    offered(
+    case(
         "attribute longer than its transform",
         "RFC 7296 3.3.5",
         Silence,
@@ -132,178 +117,178 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    offered("half an attribute", "RFC 7296 3.3.5", Silence, |bed| {
+    case("half an attribute", "RFC 7296 3.3.5", Silence, |bed| {
         one(bed, |p| p.transforms[1].attributes.extend([0x80, 14]))
     }),
-    offered(
+    case(
         "AES without key length",
         "RFC 7296 3.3.5",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.transforms[0].attributes.clear()),
     ),
-    offered("key length 0", "RFC 7296 3.3.5", NOTHING_IN_COMMON, |bed| {
+    case("key length 0", "RFC 7296 3.3.5", NOTHING_IN_COMMON, |bed| {
         one(bed, |p| p.transforms[0] = aes_gcm(0))
     }),
-    offered(
+    case(
         "key length 129",
         "RFC 7296 3.3.5",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.transforms[0] = aes_gcm(129)),
     ),
-    offered(
+    case(
         "two key lengths in one transform",
         "RFC 7296 3.3.5",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.transforms[0].attributes.extend([0x80, 14, 1, 0])),
     ),
-    offered(
+    case(
         "key length of a group",
         "RFC 7296 3.3.5",
         OneOf(&[NOTHING_IN_COMMON, Usual]),
         |bed| one(bed, |p| p.transforms[2].attributes.extend([0x80, 14, 1, 0])),
     ),
-    offered(
+    case(
         "integrity with a combined-mode cipher",
         "RFC 5282 8",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.transforms.push(transform(3, 12))),
     ),
-    offered(
+    case(
         "integrity NONE with a combined-mode cipher",
         "RFC 7296 3.3.3",
         Usual,
         |bed| one(bed, |p| p.transforms.push(transform(3, 0))),
     ),
-    offered(
+    case(
         "ESN in an IKE proposal",
         "RFC 7296 3.3.3",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.transforms.push(transform(5, 0))),
     ),
-    offered("every transform twice", "RFC 7296 3.3", Usual, |bed| {
+    case("every transform twice", "RFC 7296 3.3", Usual, |bed| {
         one(bed, |p| p.transforms.extend(ike_transforms()))
     }),
-    offered(
+    case(
         "the transforms in another order",
         "RFC 7296 3.3",
         Usual,
         |bed| one(bed, |p| p.transforms.reverse()),
     ),
-    offered("200 groups, ours the last", "RFC 7296 3.3", Usual, |bed| {
+    case("200 groups, ours the last", "RFC 7296 3.3", Usual, |bed| {
         one(bed, |p| {
             p.transforms.truncate(2);
             p.transforms.extend((1000..1200).map(|id| transform(4, id)));
             p.transforms.push(transform(4, GROUP));
         })
     }),
-    offered("protocol ESP", "RFC 7296 3.3.1", NOTHING_IN_COMMON, |bed| {
+    case("protocol ESP", "RFC 7296 3.3.1", NOTHING_IN_COMMON, |bed| {
         let esp = proposal(1, PROTOCOL_ESP, &[1, 2, 3, 4], ike_transforms());
         sa(bed, &[esp])
     }),
-    offered("protocol AH", "RFC 7296 3.3.1", NOTHING_IN_COMMON, |bed| {
+    case("protocol AH", "RFC 7296 3.3.1", NOTHING_IN_COMMON, |bed| {
         let ah = proposal(1, PROTOCOL_AH, &[1, 2, 3, 4], ike_transforms());
         sa(bed, &[ah])
     }),
-    offered(
+    case(
         "unknown protocol 99",
         "RFC 7296 3.3.1",
         NOTHING_IN_COMMON,
         |bed| one(bed, |p| p.protocol = 99),
     ),
-    offered("an SPI of 4 octets", "RFC 7296 3.3.1", Silence, |bed| {
+    case("an SPI of 4 octets", "RFC 7296 3.3.1", Silence, |bed| {
         one(bed, |p| p.spi = vec![1; 4])
     }),
-    offered(
+    case(
         "an SPI of 8 octets",
         "RFC 7296 3.3.1",
         OneOf(&[Silence, NOTHING_IN_COMMON]),
         |bed| one(bed, |p| p.spi = vec![1; 8]),
     ),
-    offered(
+    case(
         "SPI size past the proposal",
         "RFC 7296 3.3.1",
         Silence,
         |bed| one(bed, |p| p.spi_size = Some(200)),
     ),
-    offered(
+    case(
         "proposal number 5 first",
         "RFC 7296 3.3.1",
         OneOf(&[Usual, Silence, NOTHING_IN_COMMON]),
         |bed| one(bed, |p| p.number = 5),
     ),
-    offered(
+    case(
         "two proposals of one number",
         "RFC 7296 3.3.1",
         OneOf(&[Usual, Silence, NOTHING_IN_COMMON]),
         |bed| sa(bed, &[ike_proposal(), ike_proposal()]),
     ),
-    offered(
+    case(
         "more transforms counted than there are",
         "RFC 7296 3.3.1",
         Silence,
         |bed| one(bed, |p| p.count = Some(9)),
     ),
-    offered(
+    case(
         "fewer transforms counted than there are",
         "RFC 7296 3.3.1",
         Silence,
         |bed| one(bed, |p| p.count = Some(1)),
     ),
-    offered(
+    case(
         "the last proposal says that more follow",
         "RFC 7296 3.3.1",
         Silence,
         |bed| one(bed, |p| p.mark = Some(2)),
     ),
-    offered(
+    case(
         "unknown mark of a proposal",
         "RFC 7296 3.3.1",
         Silence,
         |bed| one(bed, |p| p.mark = Some(7)),
     ),
-    offered("proposal length zero", "RFC 7296 3.3.1", Silence, |bed| {
+    case("proposal length zero", "RFC 7296 3.3.1", Silence, |bed| {
         octets(bed, |o| o[2..4].copy_from_slice(&[0, 0]))
     }),
-    offered(
+    case(
         "proposal length past the payload",
         "RFC 7296 3.3.1",
         Silence,
         |bed| octets(bed, |o| o[2..4].copy_from_slice(&[0x7f, 0xff])),
     ),
-    offered("transform length zero", "RFC 7296 3.3.2", Silence, |bed| {
+    case("transform length zero", "RFC 7296 3.3.2", Silence, |bed| {
         octets(bed, |o| o[10..12].copy_from_slice(&[0, 0]))
     }),
-    offered(
+    case(
         "transform length past the proposal",
         "RFC 7296 3.3.2",
         Silence,
         |bed| octets(bed, |o| o[10..12].copy_from_slice(&[0x7f, 0xff])),
     ),
-    offered(
+    case(
         "reserved octets of the SA payload",
         "RFC 7296 3.3",
         Usual,
         |bed| octets(bed, |o| (o[1], o[9]) = (0xff, 0xff)),
     ),
-    offered(
+    case(
         "an octet behind the proposals",
         "RFC 7296 3.3",
         Silence,
         |bed| octets(bed, |o| o.push(0)),
     ),
-    offered(
+    case(
         "255 proposals, a good one last",
         "RFC 7296 3.3",
         Usual,
         |bed| sa(bed, &many(254)),
     ),
-    offered(
+    case(
         "300 proposals",
         "RFC 7296 3.3.1",
         OneOf(&[Silence, NOTHING_IN_COMMON]),
         |bed| sa(bed, &many(299)),
     ),
-    offered(
+    case(
         "an SA payload of 60,000 zeros",
         "RFC 7296 3.3",
         Silence,

@@ -2,73 +2,37 @@
 //! is dropped, and the honest response counts. What is authentic and unusable fails the exchange, and
 //! what the other end believes in meanwhile is deleted (RFC 7296 section 2.21.2).
 
-use crate::mangle::Case;
-use crate::mangle::bed::{Bed, Stage};
+use super::auth::{auth, header};
+use crate::mangle::bed::Bed;
 use crate::mangle::judge::Expected::{self, Accepted, Failed, OneOf, Quiet, Silence, Withdrawn};
-use crate::mangle::peer::{GROUP, Peer, SECRET, Sealing, esp_transforms, ike_transforms};
+use crate::mangle::peer::{GROUP, Peer, SECRET, Sealing, esp_transforms};
 use crate::mangle::wire::{
-    self, AUTH, CRITICAL, INITIATOR, Message, NONCE, PROTOCOL_ESP, PROTOCOL_IKE, Raw, TSI, UNKNOWN,
-    aes_gcm, delete, notify, proposal, security_association, selector, traffic_selectors,
-    transform,
+    self, AUTH, CRITICAL, INITIATOR, Message, PROTOCOL_ESP, Raw, TSI, UNKNOWN, aes_gcm, delete,
+    notify, proposal, security_association, selector, traffic_selectors, transform,
 };
+use crate::mangle::{Case, case};
 
-const fn answer(
-    stage: Stage,
-    name: &'static str,
-    rfc: &'static str,
-    expected: Expected,
-    send: fn(&mut Bed) -> Vec<Vec<u8>>,
-) -> Case {
-    Case {
-        name,
-        rfc,
-        stage,
-        expected,
-        send,
-    }
-}
-
-const SECOND: Stage = Stage::AskedAuth;
-const CHILD: Stage = Stage::AskedChild;
-const NEW_IKE: Stage = Stage::AskedRekey;
-const LIFE: Stage = Stage::AskedLife;
 /// Nothing is agreed on; whether the other end is told is left open.
 const REFUSED: Expected = OneOf(&[Withdrawn, Failed]);
-
-/// An IKE_AUTH response with other payloads: IDr, AUTH, SA, TSi, TSr.
-fn auth(bed: &mut Bed, change: impl FnOnce(&mut Vec<Raw>)) -> Vec<Vec<u8>> {
-    let mut payloads = bed.peer.auth_payloads();
-    change(&mut payloads);
-    let message = bed.peer.message(wire::IKE_AUTH, payloads);
-    vec![bed.peer.seal(&message)]
-}
-
-/// The same with another header.
-fn auth_header(bed: &mut Bed, change: impl FnOnce(&mut Message)) -> Vec<Vec<u8>> {
-    let mut message = bed.peer.message(wire::IKE_AUTH, bed.peer.auth_payloads());
-    change(&mut message);
-    vec![bed.peer.seal(&message)]
-}
 
 /// A CREATE_CHILD_SA response with other payloads: SA, TSi, TSr, Nonce, KE.
 fn child(bed: &mut Bed, change: impl FnOnce(&mut Vec<Raw>)) -> Vec<Vec<u8>> {
     bed.peer.esp[3] ^= 1;
-    let mut payloads = bed.peer.create_payloads();
-    change(&mut payloads);
-    let message = bed
-        .peer
-        .answer(wire::CREATE_CHILD_SA, bed.asked(), payloads);
-    vec![bed.peer.seal(&message)]
+    let payloads = bed.peer.create_payloads();
+    created(bed, payloads, change)
 }
 
 /// A response to the rekeying of the IKE SA: SA, Nonce, KE.
 fn new_ike(bed: &mut Bed, spi: &[u8], change: impl FnOnce(&mut Vec<Raw>)) -> Vec<Vec<u8>> {
-    let chosen = proposal(1, PROTOCOL_IKE, spi, ike_transforms());
-    let mut payloads = vec![
-        security_association(&[chosen]),
-        Raw::new(NONCE, bed.peer.nonce.clone()),
-        wire::key_exchange(GROUP, &bed.peer.public()),
-    ];
+    let payloads = bed.peer.rekey_payloads(spi);
+    created(bed, payloads, change)
+}
+
+fn created(
+    bed: &mut Bed,
+    mut payloads: Vec<Raw>,
+    change: impl FnOnce(&mut Vec<Raw>),
+) -> Vec<Vec<u8>> {
     change(&mut payloads);
     let message = bed
         .peer
@@ -83,26 +47,18 @@ fn life(bed: &mut Bed, payloads: Vec<Raw>, change: impl FnOnce(&mut Message)) ->
     vec![bed.peer.seal(&message)]
 }
 
-pub const CASES: &[Case] = &[
+pub const ASKED_AUTH: &[Case] = &[
     // IKE_AUTH.
-    answer(
-        SECOND,
+    case(
         "a wrong ICV in the IKE_AUTH response",
         "RFC 7296 2.21.2",
         Silence,
         |b| {
             let message = b.peer.message(wire::IKE_AUTH, b.peer.auth_payloads());
-            vec![b.peer.seal_as(
-                &message,
-                Sealing {
-                    forged: true,
-                    ..Sealing::default()
-                },
-            )]
+            vec![b.peer.seal_as(&message, Sealing::forged())]
         },
     ),
-    answer(
-        SECOND,
+    case(
         "AUTHENTICATION_FAILED in clear to IKE_AUTH",
         "RFC 7296 2.21.2",
         Silence,
@@ -114,29 +70,25 @@ pub const CASES: &[Case] = &[
             ]
         },
     ),
-    answer(
-        SECOND,
+    case(
         "Message ID 2 in the IKE_AUTH response",
         "RFC 7296 2.2",
         Silence,
-        |b| auth_header(b, |m| m.id = 2),
+        |b| header(b, |m| m.id = 2),
     ),
-    answer(
-        SECOND,
+    case(
         "CREATE_CHILD_SA in answer to IKE_AUTH",
         "RFC 7296 1.2",
         Silence,
-        |b| auth_header(b, |m| m.exchange = wire::CREATE_CHILD_SA),
+        |b| header(b, |m| m.exchange = wire::CREATE_CHILD_SA),
     ),
-    answer(
-        SECOND,
+    case(
         "IKE_AUTH without response flag",
         "RFC 7296 3.1",
         Silence,
-        |b| auth_header(b, |m| m.flags = 0),
+        |b| header(b, |m| m.flags = 0),
     ),
-    answer(
-        SECOND,
+    case(
         "IKE_SA_INIT response again, another one",
         "RFC 7296 2.1",
         Silence,
@@ -146,56 +98,41 @@ pub const CASES: &[Case] = &[
             vec![other.octets()]
         },
     ),
-    answer(
-        SECOND,
+    case(
         "malformed payloads in the IKE_AUTH response",
         "RFC 7296 2.21.2",
         OneOf(&[Silence, Failed]),
         |b| auth(b, |p| p[0].length = Some(9000)),
     ),
-    answer(
-        SECOND,
+    case(
         "unknown critical payload in the IKE_AUTH response",
         "RFC 7296 2.5",
         OneOf(&[Silence, Failed]),
         |b| auth(b, |p| p.push(Raw::new(UNKNOWN, []).flagged(CRITICAL))),
     ),
-    answer(
-        SECOND,
-        "AUTHENTICATION_FAILED",
-        "RFC 7296 2.21.2",
-        Failed,
-        |b| auth(b, |p| *p = vec![notify(24, &[])]),
-    ),
-    answer(SECOND, "an unknown error", "RFC 7296 3.10.1", Failed, |b| {
+    case("AUTHENTICATION_FAILED", "RFC 7296 2.21.2", Failed, |b| {
+        auth(b, |p| *p = vec![notify(24, &[])])
+    }),
+    case("an unknown error", "RFC 7296 3.10.1", Failed, |b| {
         auth(b, |p| *p = vec![notify(8222, &[])])
     }),
-    answer(
-        SECOND,
+    case(
         "an IKE_AUTH response without payloads",
         "RFC 7296 2.21.2",
         REFUSED,
         |b| auth(b, Vec::clear),
     ),
-    answer(
-        SECOND,
+    case(
         "an IKE_AUTH response without AUTH",
         "RFC 7296 2.21.2",
         REFUSED,
         |b| auth(b, |p| drop(p.remove(1))),
     ),
-    answer(
-        SECOND,
-        "AUTH by a wrong secret",
-        "RFC 7296 2.21.2",
-        REFUSED,
-        |b| {
-            let body = b.peer.proof("guessed", &Peer::our_identity());
-            auth(b, |p| p[1].body = body)
-        },
-    ),
-    answer(
-        SECOND,
+    case("AUTH by a wrong secret", "RFC 7296 2.21.2", REFUSED, |b| {
+        let body = b.peer.proof("guessed", &Peer::our_identity());
+        auth(b, |p| p[1].body = body)
+    }),
+    case(
         "the gateway's own AUTH, reflected",
         "RFC 7296 2.15",
         REFUSED,
@@ -207,8 +144,7 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    answer(
-        SECOND,
+    case(
         "another identity with a right proof",
         "RFC 7296 2.21.2",
         REFUSED,
@@ -218,8 +154,7 @@ pub const CASES: &[Case] = &[
             auth(b, |p| (p[0].body, p[1].body) = (other, body))
         },
     ),
-    answer(
-        SECOND,
+    case(
         "TS_UNACCEPTABLE for the first Child SA",
         "RFC 7296 1.2",
         Failed,
@@ -230,8 +165,7 @@ pub const CASES: &[Case] = &[
             })
         },
     ),
-    answer(
-        SECOND,
+    case(
         "an ESP cipher that was not offered",
         "RFC 7296 2.7",
         REFUSED,
@@ -242,8 +176,7 @@ pub const CASES: &[Case] = &[
             auth(b, |p| p[2] = security_association(&[chosen]))
         },
     ),
-    answer(
-        SECOND,
+    case(
         "selectors wider than was asked",
         "RFC 7296 2.9",
         REFUSED,
@@ -252,19 +185,20 @@ pub const CASES: &[Case] = &[
             auth(b, |p| p[3] = traffic_selectors(TSI, 1, &[all]))
         },
     ),
-    answer(
-        SECOND,
+    case(
         "an SA without selectors in the response",
         "RFC 7296 1.2",
         REFUSED,
         |b| auth(b, |p| p.truncate(3)),
     ),
+];
+
+pub const ASKED_CHILD: &[Case] = &[
     // CREATE_CHILD_SA.
-    answer(CHILD, "the right answer", "RFC 7296 1.3.1", Accepted, |b| {
+    case("the right answer", "RFC 7296 1.3.1", Accepted, |b| {
         child(b, |_| {})
     }),
-    answer(
-        CHILD,
+    case(
         "a wrong ICV in the response",
         "RFC 7296 2.21.4",
         Silence,
@@ -272,17 +206,10 @@ pub const CASES: &[Case] = &[
             let message = b
                 .peer
                 .answer(wire::CREATE_CHILD_SA, b.asked(), b.peer.create_payloads());
-            vec![b.peer.seal_as(
-                &message,
-                Sealing {
-                    forged: true,
-                    ..Sealing::default()
-                },
-            )]
+            vec![b.peer.seal_as(&message, Sealing::forged())]
         },
     ),
-    answer(
-        CHILD,
+    case(
         "a response with the next Message ID",
         "RFC 7296 2.3",
         Silence,
@@ -295,8 +222,7 @@ pub const CASES: &[Case] = &[
             vec![b.peer.seal(&message)]
         },
     ),
-    answer(
-        CHILD,
+    case(
         "INFORMATIONAL in answer to CREATE_CHILD_SA",
         "RFC 7296 1.3",
         OneOf(&[Silence, REFUSED]),
@@ -305,73 +231,55 @@ pub const CASES: &[Case] = &[
             vec![b.peer.seal(&message)]
         },
     ),
-    answer(
-        CHILD,
+    case(
         "malformed payloads in the response",
         "RFC 7296 2.21.3",
         OneOf(&[Silence, Failed]),
         |b| child(b, |p| p[0].length = Some(9000)),
     ),
-    answer(
-        CHILD,
+    case(
         "unknown critical payload in a response",
         "RFC 7296 2.5",
         OneOf(&[Silence, Failed]),
         |b| child(b, |p| p.push(Raw::new(UNKNOWN, []).flagged(CRITICAL))),
     ),
-    answer(CHILD, "NO_PROPOSAL_CHOSEN", "RFC 7296 1.3", Failed, |b| {
+    case("NO_PROPOSAL_CHOSEN", "RFC 7296 1.3", Failed, |b| {
         child(b, |p| *p = vec![notify(14, &[])])
     }),
-    answer(CHILD, "TEMPORARY_FAILURE", "RFC 7296 2.25", Failed, |b| {
+    case("TEMPORARY_FAILURE", "RFC 7296 2.25", Failed, |b| {
         child(b, |p| *p = vec![notify(43, &[])])
     }),
-    answer(CHILD, "NO_ADDITIONAL_SAS", "RFC 7296 1.3", Failed, |b| {
+    case("NO_ADDITIONAL_SAS", "RFC 7296 1.3", Failed, |b| {
         child(b, |p| *p = vec![notify(35, &[])])
     }),
-    answer(
-        CHILD,
+    case(
         "an unknown error in a response",
         "RFC 7296 3.10.1",
         Failed,
         |b| child(b, |p| *p = vec![notify(8333, &[])]),
     ),
-    answer(
-        CHILD,
+    case(
         "INVALID_KE_PAYLOAD for an unknown group",
         "RFC 7296 1.3",
         Failed,
         |b| child(b, |p| *p = vec![notify(17, &[3, 3])]),
     ),
-    answer(
-        CHILD,
+    case(
         "a response without payloads",
         "RFC 7296 1.3",
         REFUSED,
         |b| child(b, Vec::clear),
     ),
-    answer(
-        CHILD,
-        "no Nonce in a response",
-        "RFC 7296 1.3.1",
-        REFUSED,
-        |b| child(b, |p| drop(p.remove(3))),
-    ),
-    answer(
-        CHILD,
-        "no KE in a response",
-        "RFC 7296 1.3.1",
-        REFUSED,
-        |b| child(b, |p| drop(p.remove(4))),
-    ),
-    answer(
-        CHILD,
-        "KE zero in a response",
-        "RFC 8031 3.2",
-        REFUSED,
-        |b| child(b, |p| p[4] = wire::key_exchange(GROUP, &[0; 32])),
-    ),
-    answer(
-        CHILD,
+    case("no Nonce in a response", "RFC 7296 1.3.1", REFUSED, |b| {
+        child(b, |p| drop(p.remove(3)))
+    }),
+    case("no KE in a response", "RFC 7296 1.3.1", REFUSED, |b| {
+        child(b, |p| drop(p.remove(4)))
+    }),
+    case("KE zero in a response", "RFC 8031 3.2", REFUSED, |b| {
+        child(b, |p| p[4] = wire::key_exchange(GROUP, &[0; 32]))
+    }),
+    case(
         "a cipher that nobody offered",
         "RFC 7296 2.7",
         REFUSED,
@@ -385,8 +293,7 @@ pub const CASES: &[Case] = &[
             child(b, |p| p[0] = security_association(&[chosen]))
         },
     ),
-    answer(
-        CHILD,
+    case(
         "selectors wider than the offer",
         "RFC 7296 2.9",
         REFUSED,
@@ -395,58 +302,35 @@ pub const CASES: &[Case] = &[
             child(b, |p| p[1] = traffic_selectors(TSI, 1, &[all]))
         },
     ),
-    answer(
-        CHILD,
+    case(
         "transport mode that nobody asked for",
         "RFC 7296 1.3.1",
         REFUSED,
         |b| child(b, |p| p.push(notify(16391, &[]))),
     ),
+];
+
+pub const ASKED_REKEY: &[Case] = &[
     // Rekeying of the IKE SA.
-    answer(
-        NEW_IKE,
-        "an IKE SA with SPI zero",
-        "RFC 7296 3.1",
-        REFUSED,
-        |b| new_ike(b, &[0; 8], |_| {}),
-    ),
-    answer(
-        NEW_IKE,
-        "an IKE SA without SPI",
-        "RFC 7296 3.3.1",
-        REFUSED,
-        |b| new_ike(b, &[], |_| {}),
-    ),
-    answer(
-        NEW_IKE,
-        "an IKE SA without Nonce",
-        "RFC 7296 1.3.2",
-        REFUSED,
-        |b| new_ike(b, &[7; 8], |p| drop(p.remove(1))),
-    ),
-    answer(
-        NEW_IKE,
-        "an IKE SA without KE",
-        "RFC 7296 1.3.2",
-        REFUSED,
-        |b| new_ike(b, &[7; 8], |p| drop(p.remove(2))),
-    ),
-    answer(
-        NEW_IKE,
-        "an IKE SA with KE zero",
-        "RFC 8031 3.2",
-        REFUSED,
-        |b| new_ike(b, &[7; 8], |p| p[2] = wire::key_exchange(GROUP, &[0; 32])),
-    ),
-    answer(
-        NEW_IKE,
-        "a refusal of the rekeying",
-        "RFC 7296 1.3.2",
-        Failed,
-        |b| new_ike(b, &[], |p| *p = vec![notify(14, &[])]),
-    ),
-    answer(
-        NEW_IKE,
+    case("an IKE SA with SPI zero", "RFC 7296 3.1", REFUSED, |b| {
+        new_ike(b, &[0; 8], |_| {})
+    }),
+    case("an IKE SA without SPI", "RFC 7296 3.3.1", REFUSED, |b| {
+        new_ike(b, &[], |_| {})
+    }),
+    case("an IKE SA without Nonce", "RFC 7296 1.3.2", REFUSED, |b| {
+        new_ike(b, &[7; 8], |p| drop(p.remove(1)))
+    }),
+    case("an IKE SA without KE", "RFC 7296 1.3.2", REFUSED, |b| {
+        new_ike(b, &[7; 8], |p| drop(p.remove(2)))
+    }),
+    case("an IKE SA with KE zero", "RFC 8031 3.2", REFUSED, |b| {
+        new_ike(b, &[7; 8], |p| p[2] = wire::key_exchange(GROUP, &[0; 32]))
+    }),
+    case("a refusal of the rekeying", "RFC 7296 1.3.2", Failed, |b| {
+        new_ike(b, &[], |p| *p = vec![notify(14, &[])])
+    }),
+    case(
         "an ESP SA in place of an IKE SA",
         "RFC 7296 1.3.2",
         REFUSED,
@@ -455,26 +339,26 @@ pub const CASES: &[Case] = &[
             new_ike(b, &[], |p| *p = payloads)
         },
     ),
+];
+
+pub const ASKED_LIFE: &[Case] = &[
     // Liveness.
-    answer(LIFE, "a sign of life", "RFC 7296 1.4", Quiet, |b| {
+    case("a sign of life", "RFC 7296 1.4", Quiet, |b| {
         life(b, Vec::new(), |_| {})
     }),
-    answer(
-        LIFE,
+    case(
         "unknown status in a sign of life",
         "RFC 7296 3.10.1",
         Quiet,
         |b| life(b, vec![notify(39_998, &[])], |_| {}),
     ),
-    answer(
-        LIFE,
+    case(
         "unknown error in a sign of life",
         "RFC 7296 3.10.1",
         Quiet,
         |b| life(b, vec![notify(8444, &[])], |_| {}),
     ),
-    answer(
-        LIFE,
+    case(
         "a Delete in a response to no Delete",
         "RFC 7296 1.4.1",
         Quiet,
@@ -486,41 +370,32 @@ pub const CASES: &[Case] = &[
             )
         },
     ),
-    answer(LIFE, "a sign of life twice", "RFC 7296 2.3", Silence, |b| {
+    case("a sign of life twice", "RFC 7296 2.3", Silence, |b| {
         let twice = life(b, Vec::new(), |_| {});
         b.deliver(&twice[0]);
         b.look();
         twice
     }),
-    answer(
-        LIFE,
+    case(
         "a sign of life from the future",
         "RFC 7296 2.3",
         Silence,
         |b| life(b, Vec::new(), |m| m.id += 5),
     ),
-    answer(
-        LIFE,
-        "a sign of life in clear",
-        "RFC 7296 2.4",
-        Silence,
-        |b| {
-            vec![
-                b.peer
-                    .answer(wire::INFORMATIONAL, b.asked(), Vec::new())
-                    .octets(),
-            ]
-        },
-    ),
-    answer(
-        LIFE,
+    case("a sign of life in clear", "RFC 7296 2.4", Silence, |b| {
+        vec![
+            b.peer
+                .answer(wire::INFORMATIONAL, b.asked(), Vec::new())
+                .octets(),
+        ]
+    }),
+    case(
         "a sign of life with the gateway's flag",
         "RFC 7296 3.1",
         Silence,
         |b| life(b, Vec::new(), |m| m.flags |= INITIATOR),
     ),
-    answer(
-        LIFE,
+    case(
         "CREATE_CHILD_SA in answer to a sign of life",
         "RFC 7296 1.4",
         OneOf(&[Silence, Quiet]),
