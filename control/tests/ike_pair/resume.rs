@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hitless::ike::message::{Exchange, NotifyKind, Parsed, Payload, emit, parse};
-use hitless::ike::sessions::ClusterSecret;
+use hitless::ike::sessions::{ClusterSecret, Tickets};
 use hitless::ike::settings::{Cookies, EngineSettings};
 use hitless::ike::{Event, Input, Resume};
 
@@ -16,7 +16,10 @@ const TICKETS: Duration = Duration::from_secs(3600);
 fn resuming(host: usize) -> EngineSettings {
     let mut settings = settings(host);
     let session = &mut settings.connections[0].session;
-    session.ticket_time = Some(TICKETS);
+    session.tickets = Some(Tickets {
+        ticket_time: TICKETS,
+        resumption_time: TICKETS * 24,
+    });
     session.crash_detection = true;
     settings.cluster_secret = ClusterSecret::new("test", b"the secret of the cluster");
     settings
@@ -190,7 +193,7 @@ fn rfc5723_section_4_3_2_a_ticket_that_does_not_count_leads_to_the_full_exchange
         b.cluster_secret = ClusterSecret::new("test", b"another secret of it");
         b.connections[0].session.crash_detection = true;
     });
-    of_gateway(|b| b.connections[0].session.ticket_time = None);
+    of_gateway(|b| b.connections[0].session.tickets = None);
     of_gateway(|b| b.connections[0].name = "renamed".to_owned());
     of_gateway(|b| b.time_of_day = Default::default());
 }
