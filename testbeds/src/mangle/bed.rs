@@ -11,7 +11,7 @@ use hitless::gateway::GatewaySettings;
 use hitless::ike::{ChildChange, Engine, Event, Input, Output, Resume};
 use hitless_sa::{Incarnation, Instant, SaId};
 
-use super::far::{Daemon, Target};
+use super::far::{Daemon, ONE_PACKET, Target};
 use super::peer::{Peer, SECRET};
 use super::wire;
 
@@ -325,6 +325,12 @@ impl Bed {
             }
             Gateway::Daemon(daemon) => daemon.sas().0,
         }
+    }
+
+    /// Whether this takes more IP packets than one to the gateway, whose packet path puts short ones
+    /// together again, and refuses the others.
+    pub fn in_fragments(&self, datagram: &[u8]) -> bool {
+        matches!(self.gateway, Gateway::Daemon(_)) && datagram.len() > ONE_PACKET
     }
 
     /// Child SAs.

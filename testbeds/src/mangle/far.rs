@@ -20,6 +20,8 @@ use super::wire::{self, INITIATOR, Message, NONCE, Raw};
 const NAT_PORT: u16 = 4500;
 const MARKER: [u8; 4] = [0; 4];
 const LONGEST: usize = 65_536;
+/// What one IP packet of the bed's cable carries of an IKE message.
+pub const ONE_PACKET: usize = 1500 - 20 - 8 - MARKER.len();
 /// How long the question's answer is waited for, and what may still come behind it.
 const PATIENCE: Duration = Duration::from_secs(2);
 const BEHIND: Duration = Duration::from_millis(15);
@@ -184,7 +186,10 @@ impl Daemon {
         let Reply::Status(status) = reply else {
             return Err("the daemon tells no status".to_owned());
         };
-        let ours = |reason: &str| reason.starts_with("ike_") || reason == "punt_refused";
+        let ours = |reason: &str| {
+            let of_packets = reason.contains("fragment") || reason.contains("punt");
+            reason.starts_with("ike_") || of_packets
+        };
         let drops = status.drops.into_iter();
         let drops = drops.map(|drop| (drop.reason, drop.packets));
         Ok(drops.filter(|(reason, _)| ours(reason)).collect())
