@@ -253,8 +253,14 @@ pub(super) fn is_young(
     proven: &Proven,
     time: Duration,
 ) -> Result<(), &'static str> {
-    let tickets = connection.session.tickets.ok_or("ticket where none counts")?;
-    let grounds = proven.grounds.as_ref().ok_or("ticket without its grounds")?;
+    let tickets = connection
+        .session
+        .tickets
+        .ok_or("ticket where none counts")?;
+    let grounds = proven
+        .grounds
+        .as_ref()
+        .ok_or("ticket without its grounds")?;
     let end = Duration::from_secs(grounds.at()) + tickets.resumption_time;
     match time < end {
         true => Ok(()),
