@@ -240,7 +240,7 @@ impl Worker {
     ) {
         let Departure { packet, flow } = departure;
         let reason = match policy {
-            None => DropReason::NoPolicy,
+            None => return self.no_way_out(packet, DropReason::NoPolicy),
             Some(found) => {
                 let octets = packet.len();
                 self.spd
@@ -262,7 +262,7 @@ impl Worker {
                             let policy = found.policy;
                             let event = || Event::Acquire { policy, flow };
                             self.reports.hint(Kind::Acquire, now, event);
-                            DropReason::NoSa
+                            return self.no_way_out(packet, DropReason::NoSa);
                         }
                     },
                 }
