@@ -2,8 +2,6 @@
 //! ends of them in a closed loop. `testbeds/gateways` makes them.
 
 use std::error::Error;
-use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -49,10 +47,11 @@ struct Said {
 
 /// Runs one kind at one size.
 pub fn measure(kind: &str, what: &str, size: usize) -> Result<GatewayLine, Box<dyn Error>> {
-    let script = Script::write()?;
     let own = std::env::current_exe()?;
     let mut command = Command::new("bash");
-    command.arg(&script.0).args([kind, "--"]).arg(&own);
+    command
+        .args(["-c", SCRIPT, "gateways", kind, "--"])
+        .arg(&own);
     command.args([
         "pktgen",
         "--port",
@@ -92,22 +91,4 @@ pub fn measure(kind: &str, what: &str, size: usize) -> Result<GatewayLine, Box<d
         p50_us: said.p50_us,
         hitless_ratio: f64::NAN,
     })
-}
-
-/// The script as a file, which goes away.
-struct Script(PathBuf);
-
-impl Script {
-    fn write() -> Result<Script, Box<dyn Error>> {
-        let path = std::env::temp_dir().join(format!("hitless-gateways-{}", std::process::id()));
-        fs::write(&path, SCRIPT)?;
-        Ok(Script(path))
-    }
-}
-
-impl Drop for Script {
-    fn drop(&mut self) {
-        // What cannot be removed stays in the directory for temporary files.
-        let _ = fs::remove_file(&self.0);
-    }
 }

@@ -3,8 +3,7 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use serde::Serialize;
@@ -68,14 +67,13 @@ fn version() -> String {
 }
 
 fn play(kind: &str, task: &Task, named: &str) -> Result<Sockets, Box<dyn Error>> {
-    if kind == "strongswan" && !PathBuf::from(CHARON).exists() {
+    if kind == "strongswan" && !Path::new(CHARON).exists() {
         return Err(format!("no {CHARON}: apt-get install {PACKAGES}").into());
     }
-    let script = Script::write()?;
     let own = std::env::current_exe()?;
     let [ours, theirs] = two_cores(task);
     let mut command = Command::new("bash");
-    command.arg(&script.0).args([kind, "--"]);
+    command.args(["-c", SCRIPT, "responder", kind, "--"]);
     // The process is known when the gateway runs.
     let inner = "exec \"$0\" crowd \"$@\" --pid \"$RESPONDER\"";
     command.args(["bash", "-c", inner]).arg(&own);
@@ -106,23 +104,4 @@ fn two_cores(task: &Task) -> [String; 2] {
     let known = task.pin.cores().numbers();
     let nth = |index: usize| known.get(index).or(known.first()).copied().unwrap_or(0);
     [nth(1).to_string(), nth(0).to_string()]
-}
-
-/// The script as a file, which goes away.
-struct Script(PathBuf);
-
-impl Script {
-    fn write() -> Result<Script, Box<dyn Error>> {
-        let name = format!("hitless-responder-{}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::write(&path, SCRIPT)?;
-        Ok(Script(path))
-    }
-}
-
-impl Drop for Script {
-    fn drop(&mut self) {
-        // What cannot be removed stays in the directory for temporary files.
-        let _ = fs::remove_file(&self.0);
-    }
 }

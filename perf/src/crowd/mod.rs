@@ -38,8 +38,8 @@ pub struct Options {
     #[arg(long, value_enum, default_value_t = Over::Nothing)]
     pub over: Over,
     /// Not to ourselves but to this gateway, on port 4500. It knows its peers as c0.peer.test,
-    /// c1.peer.test, ... by the secret "0123456789abcdef", and is cluster.test. Nobody but you should
-    /// own it: this is what a flood looks like
+    /// c1.peer.test, ... by the secret "0123456789abcdef", and is cluster.test. Only for a gateway of
+    /// yours: to others this is a flood
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -112,6 +112,14 @@ pub fn run(options: &Options) -> Result<Outcome, Box<dyn Error>> {
         hold: options.hold,
         pin: options.pin.clone(),
     };
+    let sockets =
+        options.over == Over::Udp || options.against.is_some() || options.beside.is_some();
+    if sockets && (options.dpd.is_zero() || options.hold <= options.dpd) {
+        return Err(
+            "--hold must be longer than --dpd, and that more than nothing: or nobody is asked"
+                .into(),
+        );
+    }
     if let Some(Other::Strongswan) = options.beside {
         return Ok(Outcome::Beside(Box::new(beside::run(&task)?)));
     }
