@@ -167,9 +167,12 @@ impl Gateway {
     }
 
     /// ESP of an SPI that a worker does not know.
-    pub(super) fn take_early(&mut self, now: Instant, packet: &[u8]) {
+    pub(super) fn take_early(&mut self, now: Instant, entropy: &mut dyn Entropy, packet: &[u8]) {
         if matches!(self.late.gate, Gate::Open) {
             self.late.counts.unknown += 1;
+        } else if self.go_on_for(now, entropy, packet) {
+            self.late.counts.early += 1;
+            self.dataplane.inject(packet.to_vec());
         } else {
             self.late.counts.early += 1;
             self.late.hold(now, packet.to_vec());
@@ -194,7 +197,7 @@ impl Gateway {
 
     /// The commands of everything that this leadership begins with have been given.
     pub(super) fn settled(&mut self, now: Instant) {
-        let installed = self.publication.left == 0 && !self.policies_changed;
+        let installed = self.publication.left == 0 && self.published();
         if let Gate::Settling { announce } = self.late.gate
             && installed
         {

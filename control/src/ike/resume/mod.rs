@@ -34,8 +34,9 @@ impl Engine {
     /// RFC 5723 section 4.3.2: the peer has come back, and what it came back from is over.
     pub(super) fn resumed(&mut self, ike: &IkeSa, old: IkeSpi) -> Vec<IkeSpi> {
         let found = self.sas.get_mut(&old);
-        let same =
-            |other: &&mut IkeSa| other.remote_id == ike.remote_id && other.local_id == ike.local_id;
+        let same = |other: &&mut Box<IkeSa>| {
+            other.remote_id == ike.remote_id && other.local_id == ike.local_id
+        };
         let superseded = found.filter(same).map(|other| other.superseded = true);
         superseded.map(|()| old).into_iter().collect()
     }
