@@ -77,8 +77,9 @@ pub enum Command {
     Capture(Option<Box<Tap>>),
     /// Asks for [`Event::Window`].
     QueryWindow(SaId),
-    /// Whether ESP of an SPI that no SA has is given to the control thread
-    /// ([`Parcel::Stranger`](crate::parcel::Parcel::Stranger)), which is installing them, or dropped.
+    /// Whether packets whose SA is not there are given to the control thread, which is installing
+    /// them, or dropped: ESP ([`Parcel::Stranger`](crate::parcel::Parcel::Stranger)) and what would
+    /// leave as ESP ([`Parcel::Departing`](crate::parcel::Parcel::Departing)).
     Strangers(bool),
 }
 

@@ -162,7 +162,7 @@ impl Worker {
         }
         for draw in &mut draws {
             if let Some(sa) = self.sad.outbound_mut(draw.slot) {
-                let block = sa.cell.draw(draw.wanted);
+                let block = sa.cell.draw(&self.seat, draw.wanted);
                 if block.len() < draw.wanted as usize {
                     self.frames.counters.count_lease_stall();
                 }
@@ -240,7 +240,7 @@ impl Worker {
     ) {
         let Departure { packet, flow } = departure;
         let reason = match policy {
-            None => DropReason::NoPolicy,
+            None => return self.no_way_out(packet, DropReason::NoPolicy),
             Some(found) => {
                 let octets = packet.len();
                 self.spd
@@ -262,7 +262,7 @@ impl Worker {
                             let policy = found.policy;
                             let event = || Event::Acquire { policy, flow };
                             self.reports.hint(Kind::Acquire, now, event);
-                            DropReason::NoSa
+                            return self.no_way_out(packet, DropReason::NoSa);
                         }
                     },
                 }
