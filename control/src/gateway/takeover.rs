@@ -2,9 +2,10 @@
 //! so that packets, heartbeats and whatever peers ask for have their turns in between. What packets
 //! arrive for comes first (`Engine::resume_spi`).
 
+use hitless_dataplane::flow::Flow;
 use hitless_dataplane::parcel::Parcel;
 use hitless_dataplane::spd::Action;
-use hitless_sa::{Entropy, IkeSpi, Instant, Spi};
+use hitless_sa::{Entropy, IkeSpi, Instant, SaId, Spi};
 use hitless_sync::{ObjectId, TakeoverObject};
 
 use super::{Gateway, punt};
@@ -137,43 +138,42 @@ impl Gateway {
         self.publication.left
     }
 
-    /// ESP that came before its SA was installed: of an IKE SA that waits, it is installed now. True if
-    /// the workers have been given the SA.
+    /// A packet that came before its SA was installed: if its IKE SA waits, it waits no more. True if the
+    /// workers have been given the SA.
     pub(super) fn go_on_for(
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
         packet: &[u8],
     ) -> bool {
-        let Some(spi) = Parcel::parse(packet).and_then(|(_, _, ip)| punt::esp_spi(ip)) else {
+        let Some((parcel, _, ip)) = Parcel::parse(packet) else {
             return false;
         };
-        let Some(ike) = self.engine.stored_at(spi) else {
+        let sa = match parcel {
+            Parcel::Departing => Flow::parse(ip).and_then(|flow| self.protecting(&flow)),
+            _ => punt::esp_spi(ip).and_then(|spi| self.engine.child_stored_at(spi)),
+        };
+        let Some(sa) = sa else {
             return false;
         };
-        if self.go_on_at(now, entropy, spi) {
+        if self.go_on_by(now, entropy, sa) {
             self.carry(now, entropy);
         }
-        let children = self.engine.children(ike).into_iter();
-        let mut carried = children.filter_map(|sa| self.children.get(sa));
-        carried.any(|carried| carried.child.inbound_spi == spi)
+        self.children.get(sa).is_some()
     }
 
-    /// A worker has a packet for an SA that it does not have: of an IKE SA that waits, it is next.
-    pub(super) fn go_on_by(
-        &mut self,
-        now: Instant,
-        entropy: &mut dyn Entropy,
-        policy: usize,
-    ) -> bool {
-        if self.publication.left == 0 || self.handing_over {
-            return false;
+    /// The SA that a packet is to leave by.
+    pub(super) fn protecting(&self, flow: &Flow) -> Option<SaId> {
+        match self.policies.outbound(flow)?.action {
+            Action::Protect(sa) => sa,
+            Action::Bypass | Action::Discard => None,
         }
-        let action = self.policies.policies().get(policy).map(|p| p.action);
-        let Some(Action::Protect(Some(sa))) = action else {
-            return false;
-        };
+    }
+
+    /// Goes on with the IKE SA of a Child SA that a packet is to leave by, if it waits.
+    pub(super) fn go_on_by(&mut self, now: Instant, entropy: &mut dyn Entropy, sa: SaId) -> bool {
         let ike = self.engine.ike_of(sa).filter(|ike| self.engine.waits(*ike));
+        let ike = ike.filter(|_| !self.handing_over);
         if let Some(ike) = ike {
             self.go_on_with(now, entropy, ike);
         }

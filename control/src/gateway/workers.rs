@@ -101,11 +101,13 @@ impl Gateway {
                 }
             }
             WorkerEvent::Window { sa, state } => self.window_known(sa, state),
-            WorkerEvent::Acquire { policy, flow } => {
-                if !self.go_on_by(now, entropy, policy) {
-                    self.acquire(now, entropy, &flow);
+            WorkerEvent::Acquire { flow, .. } => match self.protecting(&flow) {
+                // It is being installed.
+                Some(sa) if self.engine.leads_child(sa) => {
+                    self.go_on_by(now, entropy, sa);
                 }
-            }
+                _ => self.acquire(now, entropy, &flow),
+            },
             // A hint that nobody asks for: the scan sees the high water.
             WorkerEvent::HighWater { .. } => {}
         }

@@ -248,10 +248,12 @@ impl Engine {
         self.sas.get(&spi).is_some_and(|ike| ike.waiting)
     }
 
-    /// The IKE SA of which a peer sends on this SPI, if it was stored when the takeover began and others
-    /// still wait.
-    pub fn stored_at(&self, spi: Spi) -> Option<IkeSpi> {
-        self.resuming.spis.get(&spi).copied()
+    /// The Child SA that a peer sends to on this SPI, if it was stored when the takeover began and
+    /// others still wait.
+    pub fn child_stored_at(&self, spi: Spi) -> Option<SaId> {
+        let ike = self.find(*self.resuming.spis.get(&spi)?)?;
+        let child = ike.children.iter().find(|c| c.sa.inbound_spi == spi)?;
+        Some(child.sa.id)
     }
 
     /// The Child SAs that an IKE SA sends on.
