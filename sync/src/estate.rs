@@ -14,9 +14,6 @@ use crate::store::{Recorded, Store, Stored};
 use crate::takeover::{self, Right};
 use crate::{ObjectId, Output, TakeoverObject};
 
-/// So many objects are taken at once: a takeover of few needs no turns.
-pub(crate) const AT_ONCE: usize = 256;
-
 /// See the module.
 #[derive(Default)]
 pub(crate) struct Estate {

@@ -2,7 +2,7 @@
 
 use hitless_sa::{Epoch, Lease, SequenceNumber};
 
-use crate::estate::{AT_ONCE, Estate};
+use crate::estate::Estate;
 use crate::leading::{Context, Leading, LedSa};
 use crate::lease::{self, Rate};
 use crate::store::{Recorded, Store};
@@ -33,7 +33,7 @@ pub(crate) fn lead(
     // Asked for by the estate, but obeyed by a gateway that leads.
     let before = cx.outputs.len();
     let mut objects = Vec::new();
-    if leading.estate.len().0 <= AT_ONCE {
+    if leading.estate.len().0 <= cx.settings.at_once {
         while let Some(object) = leading.estate.first() {
             objects.extend(leading.inherit(cx, object));
         }

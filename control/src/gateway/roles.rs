@@ -77,8 +77,8 @@ impl Gateway {
         }
         let sas = self.inherited.len() + left_over.sas;
         self.engine.lead_planned(now, entropy, exact);
-        // Few are gone on with already.
-        self.publication.left = self.left_to_inherit();
+        // Few are gone on with already; at the next turn it is over even then.
+        self.publication.left = self.left_to_inherit().max(1);
         let event = Event::Leads {
             epoch,
             inherits: base.is_some(),

@@ -37,6 +37,8 @@ pub struct GatewaySettings {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tuning {
     pub leases: Option<LeaseSizes>,
+    /// IKE SAs that a new leader goes on with all at once, instead of a few in a turn.
+    pub at_once: Option<usize>,
     pub sync: Mutant,
     /// After a takeover nothing counts as seen (R11 of the lease rules).
     pub no_floor: bool,
@@ -49,6 +51,9 @@ pub struct Tuning {
     /// Not a mutant: a peer that knows less of RFC 6311.
     pub withheld: Withheld,
 }
+
+/// A takeover of so many IKE SAs needs no turns.
+const AT_ONCE: usize = 256;
 
 impl GatewaySettings {
     /// From a configuration that was checked when it was read.
@@ -156,6 +161,7 @@ impl GatewaySettings {
             preempt: cluster.preempt,
             late: !cluster.late.is_zero(),
             leases: self.tuning.leases.unwrap_or_default(),
+            at_once: self.tuning.at_once.unwrap_or(AT_ONCE),
             mutant: self.tuning.sync,
             ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())
         }

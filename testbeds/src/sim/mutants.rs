@@ -47,6 +47,7 @@ const RULES: Mutant = Mutant {
 
 const SOUND: Tuning = Tuning {
     leases: None,
+    at_once: None,
     sync: RULES,
     no_floor: false,
     no_high_water: false,
