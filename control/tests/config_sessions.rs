@@ -56,7 +56,10 @@ fn octets_and_packets_have_units_and_margins() {
         ("ticket_time = \"2d\"", tickets(48, 48)),
         ("resumption_time = \"5h\"", tickets(5, 5)),
         ("reauth_time = \"8h\"", tickets(8, 8)),
-        ("reauth_time = \"8h\"\nresumption_time = \"40h\"", tickets(12, 40)),
+        (
+            "reauth_time = \"8h\"\nresumption_time = \"40h\"",
+            tickets(12, 40),
+        ),
     ] {
         let config = parse(&format!("resumption = true\n{connection}"), "").unwrap();
         assert_eq!(config.connections[0].session.tickets, expected);

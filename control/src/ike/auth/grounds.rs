@@ -174,7 +174,8 @@ impl Proven {
             (By::Chain(chain), RemoteAuth::Pubkey(accepted)) => {
                 let chain: Vec<&[u8]> = chain.iter().map(Vec::as_slice).collect();
                 let verified = accepted.trust.verify(&chain, time);
-                let verified = verified.map_err(|_| "ticket of a certificate that is good no more")?;
+                let verified =
+                    verified.map_err(|_| "ticket of a certificate that is good no more")?;
                 if !verified.certificate.confirms(remote) {
                     return Err("ticket of another's certificate");
                 }

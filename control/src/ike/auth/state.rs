@@ -54,7 +54,11 @@ impl Authenticated {
             asked: self.asked,
             reauth_in: self.reauth_at.map(nanoseconds),
             replaces: self.replaces.map(|spi| spi.0),
-            grounds: self.proven.grounds.as_ref().map(|grounds| grounds.to_record()),
+            grounds: self
+                .proven
+                .grounds
+                .as_ref()
+                .map(|grounds| grounds.to_record()),
         }
     }
 

@@ -284,10 +284,8 @@ impl Initiator {
         if let Some(to) = redirect::followed(turn, &connection, from, contents, &self.nonce) {
             self.path.remote.set_ip(to);
             self.redirected_from = Some(from.ip());
-            self.nonce = turn.nonce();
-            self.cookie = None;
-            self.restarts = 0;
-            self.send_init(turn);
+            // RFC 5723 section 4.3.1: and without the ticket of the other one.
+            self.begin_in_full(turn);
         }
     }
 

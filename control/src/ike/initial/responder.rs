@@ -186,6 +186,14 @@ impl Responder {
         self.reassembly = Reassembly::default();
     }
 
+    /// Whether the peer may still mean a connection, as far as it has said.
+    pub fn may_mean(&self, connection: &Connection) -> bool {
+        let named = |resumed: &Resumed| resumed.is_of(connection);
+        addresses_match(connection, self.path)
+            && connection.proposals.contains(&self.proposal)
+            && self.resumed.as_deref().is_none_or(named)
+    }
+
     /// Answers an IKE_SA_INIT request.
     pub fn admit(
         turn: &mut Turn<'_>,

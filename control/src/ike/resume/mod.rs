@@ -31,13 +31,10 @@ use super::settings::Connection;
 use super::turn::Turn;
 
 impl Engine {
-    /// RFC 5723 section 4.3.2: the peer has come back, and what it came back from is over.
+    /// RFC 5723 section 4.3.4: the peer has come back, and what it came back from is over, under
+    /// whatever SPI it went by last. "Silently": the peer has no use for a Delete.
     pub(super) fn resumed(&mut self, ike: &IkeSa, old: IkeSpi) -> Vec<IkeSpi> {
-        let found = self.sas.get_mut(&old);
-        let same =
-            |other: &&mut IkeSa| other.remote_id == ike.remote_id && other.local_id == ike.local_id;
-        let superseded = found.filter(same).map(|other| other.superseded = true);
-        superseded.map(|()| old).into_iter().collect()
+        self.supersede(ike, |other| other.origin() == old)
     }
 
     /// A ticket for a connection, to be used once.

@@ -76,7 +76,7 @@ impl Zeroize for TicketRecord {
 pub(in crate::ike) struct Session {
     pub id: TicketId,
     pub connection: String,
-    /// The IKE SA that it was given on.
+    /// The IKE SA that it was given on, or the first ancestor of that.
     pub ike: IkeSpi,
     pub local_id: Identification,
     pub remote_id: Identification,
@@ -120,7 +120,7 @@ pub(super) fn issue(ike: &IkeSa, turn: &mut Turn<'_>) -> Option<(Duration, Vec<u
     }
     let record = Zeroizing::new(TicketRecord {
         connection: ike.connection.name.clone(),
-        ike: ike.local_spi.0,
+        ike: ike.origin().0,
         local_id: ike.local_id.to_body(),
         remote_id: ike.remote_id.to_body(),
         proposal: ike.proposal.to_string(),
@@ -253,8 +253,14 @@ pub(super) fn is_young(
     proven: &Proven,
     time: Duration,
 ) -> Result<(), &'static str> {
-    let tickets = connection.session.tickets.ok_or("ticket where none counts")?;
-    let grounds = proven.grounds.as_ref().ok_or("ticket without its grounds")?;
+    let tickets = connection
+        .session
+        .tickets
+        .ok_or("ticket where none counts")?;
+    let grounds = proven
+        .grounds
+        .as_ref()
+        .ok_or("ticket without its grounds")?;
     let end = Duration::from_secs(grounds.at()) + tickets.resumption_time;
     match time < end {
         true => Ok(()),

@@ -25,6 +25,12 @@ pub(super) struct Resumed {
     connection: Arc<Connection>,
 }
 
+impl Resumed {
+    pub fn is_of(&self, connection: &Connection) -> bool {
+        self.session.connection == connection.name
+    }
+}
+
 impl Responder {
     /// Answers an IKE_SESSION_RESUME request. A ticket that does not count is refused in clear, and
     /// the peer comes back with IKE_SA_INIT.
