@@ -97,7 +97,7 @@ impl Worker {
                 (None, _) => None,
                 (Some(found), Some((policy, slot))) if *policy == found.policy => *slot,
                 (Some(found), _) => {
-                    self.spd.prefetch_count(self.id(), found.policy, 0);
+                    self.spd.prefetch_tally(found.policy);
                     let slot = match found.action {
                         Action::Protect(Some(id)) => self.sad.slot_of(id),
                         _ => None,
@@ -112,7 +112,7 @@ impl Worker {
             slots.push(slot);
         }
         for (policy, slot) in &each {
-            self.spd.prefetch_count(self.id(), *policy, 1);
+            self.spd.prefetch_share(self.id(), *policy);
             if let Some(slot) = slot {
                 self.sad.prefetch_outbound(*slot);
             }
