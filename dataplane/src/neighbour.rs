@@ -219,6 +219,12 @@ impl Neighbours {
         }
     }
 
+    /// The Ethernet address of a neighbour, as far as it is known.
+    pub fn peek(&self, neighbour: Neighbour) -> Option<MacAddress> {
+        let table = self.tables.get(neighbour.port)?;
+        table.entries.get(&neighbour.address)?.mac
+    }
+
     /// Until when [`Neighbours::resolve`] goes on to say what it says now, if it knows the address and
     /// nothing is learnt: not for long, as it must hear who is still in use.
     pub fn fresh_until(&self, neighbour: Neighbour, now: Instant) -> Option<Instant> {

@@ -278,3 +278,30 @@ fn rfc4301_section_8_2_a_sender_behind_one_tunnel_is_told_what_fits_through_the_
     assert_eq!(bed.b.worker.frame_account().held, 1, "for the other peer");
     bed.b.assert_no_leak();
 }
+
+#[test]
+fn rfc4861_section_7_2_3_a_flood_of_solicitations_makes_us_forget_nobody_whom_we_send_to() {
+    let mut bed = Bed::with(Settings {
+        outer_v6: true,
+        ..Settings::default()
+    });
+    bed.warm_up();
+    let mac = [2, 0, 0, 0, 9, 9];
+    for n in 0..4000u16 {
+        let mut from = v6(0xf, 0);
+        from[10..12].copy_from_slice(&(n + 1).to_be_bytes());
+        let asked = discovery((135, 0), (from, OUTSIDE6_A), OUTSIDE6_A, Some(mac));
+        let asked = frame(bed.a.outside_mac, mac, &asked[14..]);
+        assert!(bed.a.wire.push_frame(&asked));
+        bed.now += Duration::from_micros(100);
+        bed.a.worker.turn(bed.now);
+        let answers = bed.a.take_wire();
+        assert!(answers.len() == 1 && is_discovery(&answers[0]), "{n}");
+        assert_eq!(answers[0][..6], mac);
+    }
+    bed.a.host_sends(&udp6(HOST6_A, HOST6_B, b"still known"));
+    bed.a.worker.turn(bed.now);
+    let sent = bed.a.take_wire();
+    assert_eq!(sent.len(), 1);
+    assert!(!is_discovery(&sent[0]), "asked for again");
+}
