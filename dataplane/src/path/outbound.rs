@@ -261,7 +261,7 @@ impl Worker {
                         None => {
                             let policy = found.policy;
                             let event = || Event::Acquire { policy, flow };
-                            self.reports.hint(Kind::Acquire, now, event);
+                            self.reports.hint_of(Kind::Acquire, policy, now, event);
                             return self.no_way_out(packet, DropReason::NoSa);
                         }
                     },
@@ -328,6 +328,9 @@ impl Worker {
         };
         let (packet, reason) = refused;
         sa.counters.count_drop(reason);
+        if reason != DropReason::TooBig {
+            return self.frames.drop(packet, reason);
+        }
         let mtu = u16::try_from(fits).unwrap_or(u16::MAX);
         self.refuse(now, packet, reason, Error::TooBig { mtu });
     }
