@@ -18,7 +18,8 @@ const ANSWERS: usize = 2;
 /// Hints of one kind in each [`PERIOD`].
 const ALLOWANCE: u32 = 16;
 const PERIOD: Duration = Duration::from_millis(100);
-/// Of unknown SPIs more: after a split brain every tunnel of a peer may have one.
+/// Of SAs that are missing more: after a split brain every tunnel of a peer may have one, and a new
+/// leader installs those first for which packets come.
 const SPIS: u32 = 256;
 /// An SPI that was named is not named again before this.
 const SPI_PAUSE: Duration = Duration::from_millis(250);
@@ -111,7 +112,12 @@ impl Reports {
 
     /// Sends a hint if it is within its limit and the ring is not nearly full.
     pub(crate) fn hint(&mut self, kind: Kind, now: Instant, event: impl FnOnce() -> Event) {
-        if self.allow(kind, now) {
+        let allowance = match kind {
+            Kind::Acquire => SPIS,
+            _ => ALLOWANCE,
+        };
+        let limiter = self.limiters.get_mut(kind as usize);
+        if limiter.is_some_and(|limiter| limiter.allow_of(now, allowance)) {
             self.offer(event());
         }
     }
@@ -242,12 +248,12 @@ mod tests {
         let mut reports = Reports::new(events);
         let at = |ms| Instant::default() + Duration::from_millis(ms);
         for _ in 0..100 {
-            reports.hint(Kind::Acquire, at(0), || Event::Barrier(1));
+            reports.hint(Kind::PeerMoved, at(0), || Event::Barrier(1));
         }
         assert_eq!(received.slots(), ALLOWANCE as usize);
         for _ in 0..100 {
             reports.hint(Kind::UnknownSpi, at(0), || Event::Barrier(2));
-            reports.hint(Kind::Acquire, at(100), || Event::Barrier(3));
+            reports.hint(Kind::PeerMoved, at(100), || Event::Barrier(3));
         }
         assert_eq!(received.slots(), 20);
         for _ in 0..RESERVE {
