@@ -119,7 +119,7 @@ enum Command {
     Compare(compare::Options),
     /// Everything on one HTML page with plots
     #[command(
-        after_help = "Examples:\n  hitless-perf report\n  hitless-perf report --input results.json --output page.html --svg plots"
+        after_help = "Examples:\n  hitless-perf report\n  hitless-perf report --input results.json --output page.html --svg plots --mangle mangle.json"
     )]
     Report {
         #[command(flatten)]

@@ -97,7 +97,8 @@ fn rfc5723_section_4_3_a_ticket_does_not_outlive_the_removal_of_a_secret_or_a_co
 /// The configuration changes between IKE_SESSION_RESUME and IKE_AUTH.
 #[test]
 fn rfc5723_section_4_3_what_changes_in_the_middle_of_a_resumption_counts() {
-    let changes: [(fn(&mut EngineSettings), bool); 4] = [
+    type Change = fn(&mut EngineSettings);
+    let changes: [(Change, bool); 4] = [
         (|_| (), true),
         (other_secret, false),
         (|b| b.connections[0].session.tickets = None, false),
@@ -205,7 +206,7 @@ fn house() -> House {
 
 impl House {
     fn world(&self) -> World {
-        let world = world(26, |host, settings| {
+        world(26, |host, settings| {
             settings.time_of_day =
                 TimeOfDay::new(hitless_sa::Instant(1_000_000_000_000), pki::NOON);
             settings.secrets.clear();
@@ -213,8 +214,7 @@ impl House {
                 A => pki::auth(&self.a, &[&self.middle], &self.anchor),
                 _ => pki::auth(&self.b, &[], &self.anchor),
             };
-        });
-        world
+        })
     }
 
     /// B's part, with what it believes.

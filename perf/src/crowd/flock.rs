@@ -111,7 +111,7 @@ pub struct Wish {
 pub struct SetUp {
     pub took: Duration,
     pub rate: RateLine,
-    /// Datagrams beyond the two that each needs.
+    /// Requests beyond the two that each needs.
     pub repeated: u64,
 }
 
@@ -134,6 +134,7 @@ pub struct Flock {
     wanted: u32,
     established: u32,
     children: u32,
+    /// Requests that set up an IKE SA.
     sent: u64,
     rate: Rate,
     signs: u64,
@@ -323,7 +324,9 @@ impl Flock {
     fn send(&mut self, transmit: &Transmit) -> Result<(), Box<dyn Error>> {
         let mut roads = self.roads.iter();
         let road = roads.find(|road| road.local.ip() == transmit.local.ip());
-        self.sent += 1;
+        // IKE_SA_INIT and IKE_AUTH (RFC 7296 section 3.1), not signs of life.
+        let sets_up = matches!(transmit.payload.get(18), Some(34 | 35));
+        self.sent += u64::from(sets_up);
         road.ok_or("a message from an address that is not ours")?
             .send(transmit)
     }
