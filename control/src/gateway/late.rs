@@ -174,10 +174,13 @@ impl Gateway {
     }
 
     /// A packet that a worker has no SA for.
-    pub(super) fn take_early(&mut self, now: Instant, packet: &[u8]) {
+    pub(super) fn take_early(&mut self, now: Instant, entropy: &mut dyn Entropy, packet: &[u8]) {
         let just_opened = self.late.opened.is_some_and(|at| now.since(at) < INSTALL);
         if !matches!(self.late.gate, Gate::Open) {
             self.late.counts.early += 1;
+            if self.go_on_for(now, entropy, packet) {
+                return self.dataplane.inject(packet.to_vec());
+            }
             self.late.hold(now, packet.to_vec());
         } else if just_opened && self.dataplane.leading() {
             // It waited in the ring for longer than the gate was shut.
@@ -206,7 +209,7 @@ impl Gateway {
 
     /// The commands of everything that this leadership begins with have been given.
     pub(super) fn settled(&mut self, now: Instant) {
-        let installed = self.publication.left == 0 && !self.policies_changed;
+        let installed = self.publication.left == 0 && self.published();
         if let Gate::Settling { announce } = self.late.gate
             && installed
         {

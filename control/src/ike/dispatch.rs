@@ -297,7 +297,7 @@ impl Engine {
             Progress::Waiting => self.emit(Vec::new(), results.events),
             Progress::Established(ike) => {
                 self.half_open.remove(spi);
-                self.settle(now, entropy, *ike, results);
+                self.settle(now, entropy, ike, results);
             }
             Progress::Failed => {
                 self.emit(Vec::new(), results.events);
@@ -330,7 +330,7 @@ impl Engine {
                 self.emit(Vec::new(), results.events);
                 self.initiators.insert(initiator);
             }
-            Progress::Established(ike) => self.settle(now, entropy, *ike, results),
+            Progress::Established(ike) => self.settle(now, entropy, ike, results),
             Progress::Failed => {
                 self.emit(Vec::new(), results.events);
                 self.timers.set(spi, None);
