@@ -205,6 +205,14 @@ impl IkeSa {
         self.children.iter_mut().find(|c| c.sa.id == id)
     }
 
+    /// The names of its children, each once.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.children.iter().map(|c| c.name.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// The child that the peer means by its inbound SPI.
     pub fn child_by_peer_spi(&self, spi: Spi) -> Option<SaId> {
         let found = self.children.iter().find(|c| c.sa.outbound_spi == spi);
