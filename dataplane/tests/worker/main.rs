@@ -19,5 +19,6 @@ mod router;
 mod suites;
 mod transport;
 mod tunnel;
+mod twins;
 mod v6;
 mod watch;
