@@ -47,6 +47,7 @@
 //!   was discarded. A refused deletion is committed again too.
 
 mod election;
+mod estate;
 mod event;
 mod following;
 mod grant;
@@ -68,11 +69,12 @@ mod takeover;
 mod vote;
 
 pub use event::{
-    Checkpoint, DrainedSa, Event, Input, MemberStatus, ObjectId, Output, RekeyReason, Role, Status,
-    StepDown, TakeoverObject, TakeoverSa, Usage,
+    Checkpoint, DrainedSa, Event, Input, Left, MemberStatus, ObjectId, Output, RekeyReason, Role,
+    Status, StepDown, TakeoverObject, TakeoverSa, Usage,
 };
 pub use node::Node;
 pub use risk::{ClassRisk, Risk, Unserved};
 #[doc(hidden)]
 pub use settings::Mutant;
 pub use settings::{Degraded, Durable, LeaseSizes, Member, Settings};
+pub use switchover::NoSwitchover;

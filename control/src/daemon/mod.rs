@@ -39,7 +39,7 @@ use crate::clock;
 use crate::config::{Config, IdlePolicy};
 use crate::durable::{DurableFile, Identity};
 use crate::entropy::SystemEntropy;
-use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
+use crate::gateway::{Beside, Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
 use answer::Reader;
 use carrier::Carriers;
@@ -82,9 +82,9 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
     let crls = CrlFiles::of(&config);
     let settings = with_engine(GatewaySettings::new(config))?;
-    let carriers = Carriers::open(&settings.config().ports);
     let workers_stop = Arc::new(AtomicBool::new(false));
     let (workers, modes) = open_workers(&settings, &leadership)?;
+    let carriers = Carriers::open(&settings.config().ports);
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     tracing::info!(
         cluster = %settings.config().cluster.name,
@@ -103,6 +103,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         &mut SystemEntropy,
     );
     gateway.set_port_modes(modes);
+    gateway.set_builder(Box::new(Beside::default()));
     let disk = Disk::start(file).map_err(DaemonError::Thread)?;
     let mut member = Member {
         gateway,

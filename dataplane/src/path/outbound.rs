@@ -240,7 +240,7 @@ impl Worker {
     ) {
         let Departure { packet, flow } = departure;
         let reason = match policy {
-            None => DropReason::NoPolicy,
+            None => return self.no_way_out(packet, DropReason::NoPolicy),
             Some(found) => {
                 let octets = packet.len();
                 self.spd
@@ -261,8 +261,8 @@ impl Worker {
                         None => {
                             let policy = found.policy;
                             let event = || Event::Acquire { policy, flow };
-                            self.reports.hint(Kind::Acquire, now, event);
-                            DropReason::NoSa
+                            self.reports.hint_of(Kind::Acquire, policy, now, event);
+                            return self.no_way_out(packet, DropReason::NoSa);
                         }
                     },
                 }
@@ -328,6 +328,9 @@ impl Worker {
         };
         let (packet, reason) = refused;
         sa.counters.count_drop(reason);
+        if reason != DropReason::TooBig {
+            return self.frames.drop(packet, reason);
+        }
         let mtu = u16::try_from(fits).unwrap_or(u16::MAX);
         self.refuse(now, packet, reason, Error::TooBig { mtu });
     }
