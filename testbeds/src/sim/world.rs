@@ -464,7 +464,7 @@ fn part(
             Tuning {
                 leases: plan.leases,
                 // Every second member goes on with what it inherits as if there were very much of it.
-                at_once: (who % 2 == 0).then_some(0),
+                at_once: (who.is_multiple_of(2)).then_some(0),
                 ..tuning
             },
         ),
