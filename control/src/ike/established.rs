@@ -91,6 +91,8 @@ pub(super) struct IkeSa {
     pub inherited: bool,
     /// It did: SPIs of this cluster on which the peer sends and that are not in our record.
     pub foreign: Vec<Spi>,
+    /// How often its Message IDs were doubted in this leadership.
+    pub doubts: u8,
     pub children: Vec<Installed>,
     pub state: State,
     pub established: Instant,
@@ -251,7 +253,8 @@ impl IkeSa {
     pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
         turn.dirty = true;
         self.inherited = true;
-        self.foreign.clear();
+        self.answered();
+        self.doubts = 0;
         mobike::took_over(self, turn);
         // Nothing is installed yet: it begins where it goes on.
         turn.changes.clear();
@@ -272,6 +275,11 @@ impl IkeSa {
             self.move_on(turn, to);
         }
         self.tick(turn);
+    }
+
+    /// The peer has answered a request: our Message IDs are those that it expects.
+    pub fn answered(&mut self) {
+        self.foreign.clear();
     }
 
     /// Finds out where the peer stands.
@@ -381,6 +389,7 @@ impl IkeSa {
             accept_jump: false,
             inherited: false,
             foreign: Vec::new(),
+            doubts: 0,
             children: Vec::new(),
             state: State::Established,
             established: now,

@@ -189,7 +189,10 @@ impl World {
             },
         };
         self.disks.insert(who, durable);
-        let ports: Vec<MemoryPort> = vec![outside, protected];
+        let mut ports: Vec<MemoryPort> = vec![outside, protected];
+        if config.ports[0].protected {
+            ports.reverse();
+        }
         let (station, worker) = Station::new(
             config,
             ports,
