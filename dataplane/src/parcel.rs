@@ -4,6 +4,7 @@
 //!  not active any more:  port -> label LATE     -> control -> the new active's control
 //!  the new active:       control -> label LATE  -> as if it had just come in by that port
 //!  no SA of that SPI yet: port -> label STRANGER -> control, which is installing them
+//!  no SA to leave by yet: SPD -> label DEPARTING -> control, likewise; back to where it was
 //! ```
 //!
 //! A label is two octets in front of the IP packet: what it is, and the port. An IP packet begins
@@ -11,7 +12,8 @@
 
 use hitless_sa::Instant;
 
-use crate::path::Sorted;
+use crate::classify::Class;
+use crate::path::{Departure, Sorted};
 use crate::pool::Packet;
 use crate::verdict::DropReason;
 use crate::wire::ethernet::{self, Ethernet};
@@ -27,6 +29,8 @@ pub enum Parcel {
     Late,
     /// It is ESP, and no SA has its SPI.
     Stranger,
+    /// It is to be protected, and the SA is not there.
+    Departing,
 }
 
 impl Parcel {
@@ -34,6 +38,7 @@ impl Parcel {
         match self {
             Parcel::Late => 0,
             Parcel::Stranger => 1,
+            Parcel::Departing => 2,
         }
     }
 
@@ -45,7 +50,7 @@ impl Parcel {
     /// Reads a label: what it is, the port, and the IP packet. `None` for what has none.
     pub fn parse(octets: &[u8]) -> Option<(Parcel, usize, &[u8])> {
         let ([code, port], packet) = octets.split_first_chunk::<LABEL>()?;
-        let parcel = [Parcel::Late, Parcel::Stranger];
+        let parcel = [Parcel::Late, Parcel::Stranger, Parcel::Departing];
         let parcel = parcel.into_iter().find(|parcel| parcel.code() == *code)?;
         Some((parcel, usize::from(*port), packet))
     }
@@ -87,6 +92,16 @@ impl Worker {
         self.pass_on(Parcel::Stranger, 0, packet, DropReason::UnknownSpi);
     }
 
+    /// A packet that policy would protect, or that no policy knows: it waits with the control thread
+    /// while that installs many SAs, and is dropped otherwise.
+    pub(crate) fn no_way_out(&mut self, packet: Packet, reason: DropReason) {
+        if self.strangers && self.punt.room() >= PUNT / 2 {
+            self.pass_on(Parcel::Departing, 0, packet, reason);
+        } else {
+            self.frames.drop(packet, reason);
+        }
+    }
+
     fn pass_on(&mut self, parcel: Parcel, port: usize, mut packet: Packet, reason: DropReason) {
         let label = parcel.label(port);
         let Some(label) = label.filter(|_| self.frames.pool.prepend(&mut packet, LABEL)) else {
@@ -112,16 +127,29 @@ impl Worker {
         mut packet: Packet,
         sorted: &mut Sorted,
     ) -> Option<Packet> {
-        let Some((_, port, _)) = Parcel::parse(self.frames.pool.bytes(&packet)) else {
+        let Some((parcel, port, _)) = Parcel::parse(self.frames.pool.bytes(&packet)) else {
             return Some(packet);
         };
-        match self.links.interface(port).is_some()
-            && self.frames.pool.trim_front(&mut packet, LABEL)
+        if self.links.interface(port).is_none() || !self.frames.pool.trim_front(&mut packet, LABEL)
         {
-            true => self.sort_ip(port, now, packet, true, sorted),
-            false => self.frames.drop(packet, DropReason::Malformed),
+            self.frames.drop(packet, DropReason::Malformed);
+        } else if parcel == Parcel::Departing {
+            self.depart(packet, sorted);
+        } else {
+            self.sort_ip(port, now, packet, true, sorted);
         }
         None
+    }
+
+    /// Its hop has been counted already.
+    fn depart(&mut self, packet: Packet, sorted: &mut Sorted) {
+        match self.classified(packet) {
+            Some((packet, Class::Forward(flow) | Class::Echo(flow))) => {
+                sorted.departures.push(Departure { packet, flow });
+            }
+            Some((packet, _)) => self.frames.drop(packet, DropReason::Malformed),
+            None => {}
+        }
     }
 }
 
@@ -131,14 +159,14 @@ mod tests {
 
     #[test]
     fn a_label_is_read_back_and_no_ip_packet_has_one() {
-        for parcel in [Parcel::Late, Parcel::Stranger] {
+        for parcel in [Parcel::Late, Parcel::Stranger, Parcel::Departing] {
             let mut octets = parcel.label(7).unwrap().to_vec();
             assert_eq!(Parcel::parse(&octets), Some((parcel, 7, &[][..])));
             octets.push(0x45);
             assert_eq!(Parcel::parse(&octets), Some((parcel, 7, &[0x45][..])));
             assert_eq!(parcel.label(256), None);
         }
-        for first in 2..=255 {
+        for first in 3..=255 {
             assert_eq!(Parcel::parse(&[first, 0, 0]), None);
         }
         assert_eq!(Parcel::parse(&[0]), None);

@@ -40,7 +40,7 @@ use crate::worker::Worker;
 #[derive(Default)]
 pub(crate) struct Sorted {
     arrivals: SmallVec<[Arrival; BURST]>,
-    departures: SmallVec<[Departure; BURST]>,
+    pub(crate) departures: SmallVec<[Departure; BURST]>,
 }
 
 impl Sorted {
@@ -235,7 +235,7 @@ impl Worker {
     }
 
     /// What an IP packet is, and the packet without what the frame was padded with.
-    fn classified(&mut self, mut packet: Packet) -> Option<(Packet, Class)> {
+    pub(crate) fn classified(&mut self, mut packet: Packet) -> Option<(Packet, Class)> {
         let reason = match classify(self.frames.pool.bytes(&packet), &self.addresses) {
             Ok((class, length)) => match self.frames.pool.truncate(&mut packet, length) {
                 true => return Some((packet, class)),
@@ -383,7 +383,7 @@ impl Worker {
     }
 }
 
-fn way(fib: &Fib, destination: IpAddr) -> Option<(usize, IpAddr)> {
+pub(crate) fn way(fib: &Fib, destination: IpAddr) -> Option<(usize, IpAddr)> {
     let hop = fib.lookup(destination)?;
     Some((hop.port, hop.next_hop.unwrap_or(destination)))
 }

@@ -9,8 +9,8 @@ use crate::error::LabError;
 use crate::netns::Namespace;
 use crate::process::{Process, Program};
 use crate::topology::{
-    CLUSTER_INSIDE, CLUSTER_NETWORK, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE,
-    SYNC, Topology,
+    CLUSTER_INSIDE, CLUSTER_NETWORK, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, OUTSIDE_PREFIX,
+    PEER_NETWORK, PEER_OUTSIDE, SYNC, Topology,
 };
 
 const CONFIGURATION: &str = "hitless.toml";
@@ -237,7 +237,7 @@ state_dir = "{directory}/state"
 [ports.{OUTSIDE}]
 driver = "af_xdp"
 interface = "{OUTSIDE}"
-addresses = ["{CLUSTER_OUTSIDE}/24"]
+addresses = ["{CLUSTER_OUTSIDE}/{OUTSIDE_PREFIX}"]
 protected = false
 
 [ports.{INSIDE}]

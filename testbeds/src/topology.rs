@@ -18,6 +18,8 @@ use crate::syscall;
 
 pub const PEER_OUTSIDE: &str = "192.0.2.2";
 pub const CLUSTER_OUTSIDE: &str = "192.0.2.1";
+/// What the members take for the outside network: room for more peers than the one.
+pub const OUTSIDE_PREFIX: u8 = 16;
 pub const PEER_NETWORK: &str = "10.1.0.0/24";
 pub const CLUSTER_NETWORK: &str = "10.2.0.0/24";
 pub const CLUSTER_INSIDE: &str = "10.2.0.1";

@@ -7,8 +7,9 @@
 //!  new active:  sync link -> held here until its SAs are installed -> its workers
 //! ```
 //!
-//! The same gate holds ESP whose SPI no worker knows while the SAs that this member inherits are being
-//! installed: thousands take a moment, and the peers do not wait.
+//! The same gate holds ESP whose SPI no worker knows, and packets that would leave as ESP, while the
+//! SAs that this member inherits are being installed: hundreds take a moment, and nobody waits. The
+//! switches bring both as soon as the first SAs are at work, or the first IKE message has left.
 //!
 //! Nothing is delivered twice by that: the new active's windows see ESP that came both ways, and a
 //! switch gives any other packet to one member only.
@@ -29,6 +30,8 @@ const DATAGRAM: usize = 1200;
 /// Packets that the new active holds while its SAs are being installed, and how long at least.
 const HELD: usize = 4096;
 const INSTALL: Duration = Duration::from_millis(250);
+/// Packets that would leave are at most so many of them: what nobody has an SA for comes as well.
+const DEPARTING: usize = HELD / 2;
 /// The workers may take so long to install everything.
 const GATE: Duration = Duration::from_secs(2);
 
@@ -59,6 +62,8 @@ pub(super) struct Late {
     /// As the new active, or about to be: labelled packets of the old one, and when they came.
     held: VecDeque<(Instant, Vec<u8>)>,
     gate: Gate,
+    /// When it opened.
+    opened: Option<Instant>,
     /// The end of this process waits for that of forwarding.
     stopped: bool,
     pub counts: LateCounts,
@@ -71,11 +76,11 @@ pub(super) struct LateCounts {
     pub forwarded: u64,
     /// As the new one.
     pub taken: u64,
-    /// ESP that came before its SA was installed.
+    /// Packets that came before their SA was installed.
     pub early: u64,
     /// They waited in vain, or too many did.
     pub expired: u64,
-    /// ESP whose SA did not come.
+    /// Packets whose SA did not come.
     pub unknown: u64,
     /// Without a label of ours.
     pub malformed: u64,
@@ -102,7 +107,9 @@ impl Late {
     }
 
     fn hold(&mut self, now: Instant, packet: Vec<u8>) {
-        match self.held.len() < HELD {
+        let departing = matches!(Parcel::parse(&packet), Some((Parcel::Departing, ..)));
+        let room = if departing { DEPARTING } else { HELD };
+        match self.held.len() < room {
             true => self.held.push_back((now, packet)),
             false => self.counts.expired += 1,
         }
@@ -178,13 +185,21 @@ impl Gateway {
         }
     }
 
-    /// ESP of an SPI that a worker does not know.
-    pub(super) fn take_early(&mut self, now: Instant, packet: &[u8]) {
-        if matches!(self.late.gate, Gate::Open) {
-            self.late.counts.unknown += 1;
-        } else {
+    /// A packet that a worker has no SA for.
+    pub(super) fn take_early(&mut self, now: Instant, entropy: &mut dyn Entropy, packet: &[u8]) {
+        let just_opened = self.late.opened.is_some_and(|at| now.since(at) < INSTALL);
+        if !matches!(self.late.gate, Gate::Open) {
             self.late.counts.early += 1;
+            if self.go_on_for(now, entropy, packet) {
+                return self.dataplane.inject(packet.to_vec());
+            }
             self.late.hold(now, packet.to_vec());
+        } else if just_opened && self.dataplane.leading() {
+            // It waited in the ring for longer than the gate was shut.
+            self.late.counts.early += 1;
+            self.dataplane.inject(packet.to_vec());
+        } else {
+            self.late.counts.unknown += 1;
         }
     }
 
@@ -209,7 +224,7 @@ impl Gateway {
 
     /// The commands of everything that this leadership begins with have been given.
     pub(super) fn settled(&mut self, now: Instant) {
-        let installed = self.publication.left == 0 && !self.policies_changed;
+        let installed = self.publication.left == 0 && self.published();
         if let Gate::Settling { announce } = self.late.gate
             && installed
         {
@@ -237,6 +252,7 @@ impl Gateway {
         {
             let announce = *announce;
             self.late.gate = Gate::Open;
+            self.late.opened = Some(now);
             self.dataplane.broadcast(|| Command::Strangers(false));
             if announce {
                 self.dataplane.broadcast(|| Command::Announce);

@@ -89,6 +89,8 @@ pub(super) struct IkeSa {
     pub accept_jump: bool,
     /// Another member led it before, and may have lived on for a while without our knowledge.
     pub inherited: bool,
+    /// Another member led it, and this one has not gone on with it yet.
+    pub waiting: bool,
     /// It did: SPIs of this cluster on which the peer sends and that are not in our record.
     pub foreign: Vec<Spi>,
     /// How often its Message IDs were doubted in this leadership.
@@ -130,6 +132,11 @@ impl IkeSa {
             replay_counter_sync: self.replay_counter_sync,
             combined_mode: self.proposal.integrity.is_none(),
         }
+    }
+
+    /// The IKE SA whose IKE_AUTH this one came of, by our SPI: this one, or an ancestor.
+    pub fn origin(&self) -> IkeSpi {
+        self.session.origin.unwrap_or(self.local_spi)
     }
 
     /// SPIs of the original initiator and responder.
@@ -388,6 +395,7 @@ impl IkeSa {
             probe: None,
             accept_jump: false,
             inherited: false,
+            waiting: false,
             foreign: Vec::new(),
             doubts: 0,
             children: Vec::new(),

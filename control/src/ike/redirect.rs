@@ -11,11 +11,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless_sa::{Entropy, Instant};
+use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use super::contents::Contents;
 use super::engine::Engine;
-use super::established::{DELETE_GRACE, IkeSa};
+use super::established::{DELETE_GRACE, IkeSa, State};
 use super::initial::Initiator;
 use super::message::{Exchange, NotifyKind, Payload};
 use super::output::Event;
@@ -201,6 +201,12 @@ pub(super) fn request(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IpAddr) {
 }
 
 impl Engine {
+    /// Whether the peer of an IKE SA that this member leads can be asked to go.
+    pub fn can_be_redirected(&self, ike: IkeSpi) -> bool {
+        let ike = self.sas.get(&ike);
+        ike.is_some_and(|ike| ike.redirectable && ike.state == State::Established)
+    }
+
     /// Starts the IKE SA with the gateway that this one sends us to.
     pub(super) fn redirected(
         &mut self,

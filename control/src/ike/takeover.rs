@@ -143,7 +143,7 @@ impl Engine {
     ) {
         // Several tunnels may end there; only one of them knows the SPI, and no other minds.
         let at = self.index.at(source).filter_map(|ike| self.sas.get(&ike));
-        let with_peer: Vec<&IkeSa> = at.collect();
+        let with_peer: Vec<&IkeSa> = at.map(|ike| &**ike).collect();
         let mut children = with_peer.iter().flat_map(|sa| &sa.children);
         if children.any(|child| child.sa.inbound_spi == spi) {
             return;

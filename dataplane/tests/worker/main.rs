@@ -1,5 +1,6 @@
 //! Workers on memory ports: whole journeys, every drop, leases, and hostile frames.
 
+mod abuse;
 mod bed;
 mod burst;
 mod discovery;

@@ -2,7 +2,7 @@
 //! over.
 
 use hitless_dataplane::command::{Command, Retired};
-use hitless_dataplane::parcel::Parcel;
+use hitless_dataplane::parcel::{LABEL, Parcel};
 use hitless_dataplane::verdict::DropReason;
 
 use crate::bed::*;
@@ -97,4 +97,46 @@ fn esp_of_an_unknown_spi_waits_with_the_control_thread_if_that_installs_sas() {
     bed.settle();
     assert_eq!(bed.b.dropped(DropReason::UnknownSpi), 1);
     bed.b.assert_no_leak();
+}
+
+#[test]
+fn what_has_no_sa_to_leave_by_waits_with_the_control_thread_if_that_installs_sas() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    bed.a.events();
+    bed.a.send(Command::Remove(sa_id(1)));
+    bed.a.send(Command::Strangers(true));
+    bed.settle();
+    bed.a.host_sends(&udp(HOST_A, HOST_B, b"early out"));
+    bed.settle();
+    assert_eq!(bed.a.dropped(DropReason::NoSa), 0);
+    let parcels = drain(&mut bed.a.handle.punt);
+    let (kind, _, packet) = Parcel::parse(&parcels[0]).unwrap();
+    assert_eq!((kind, parcels.len()), (Parcel::Departing, 1));
+    assert!(packet.ends_with(b"early out"));
+    // RFC 4301 section 5.1.2.1: its hop is counted once, however often it comes by.
+    let hops = packet[8];
+    for _ in 0..3 {
+        assert!(bed.a.handle.punt.push_frame(&parcels[0]));
+        bed.settle();
+        let again = drain(&mut bed.a.handle.punt);
+        assert_eq!(again, parcels);
+        assert_eq!(again[0][LABEL + 8], hops);
+    }
+    for event in bed.a.events() {
+        if let hitless_dataplane::command::Event::Retired(Retired::Outbound(half)) = event {
+            bed.a.send(Command::InstallOutbound(half));
+        }
+    }
+    bed.a.send(Command::Strangers(false));
+    assert!(bed.a.handle.punt.push_frame(&parcels[0]));
+    bed.settle();
+    assert!(bed.b.delivered.last().unwrap().ends_with(b"early out"));
+    // Nobody installs anything now.
+    bed.a.send(Command::Remove(sa_id(1)));
+    bed.a.host_sends(&udp(HOST_A, HOST_B, b"too early"));
+    bed.settle();
+    assert_eq!(bed.a.dropped(DropReason::NoSa), 1);
+    assert!(drain(&mut bed.a.handle.punt).is_empty());
+    bed.a.assert_no_leak();
 }

@@ -18,7 +18,8 @@ use crate::process::Program;
 use crate::scenario::Bench;
 use crate::strongswan::{IkeSa, StrongSwan};
 use crate::topology::{
-    CLUSTER_NETWORK, CLUSTER_OUTSIDE, OUTSIDE, PORT_MEMBERS, SYNC, SYNC_INTERFACE, Topology,
+    CLUSTER_NETWORK, CLUSTER_OUTSIDE, OUTSIDE, OUTSIDE_PREFIX, PORT_MEMBERS, SYNC, SYNC_INTERFACE,
+    Topology,
 };
 
 /// The host behind the cluster.
@@ -31,9 +32,9 @@ const IKE: &str = "aes128gcm16-prfsha256-x25519";
 /// kernel-libipsec has no extended sequence numbers.
 const ESP: &str = "aes128gcm16";
 /// The peers' outside addresses begin here, within the cluster's network.
-const FIRST_PEER: u16 = 20;
-/// So many peers have an address there.
-pub const MOST_TUNNELS: u16 = 200;
+const FIRST_PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 3, 1);
+/// strongSwan and this machine are tried with so many.
+pub const MOST_TUNNELS: u16 = 1_000;
 const UP: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 4;
 const ROLES: Duration = Duration::from_secs(30);
@@ -46,8 +47,8 @@ pub fn inner_address(tunnel: u16) -> IpAddr {
     IpAddr::V4(Ipv4Addr::new(10, 64, high, low))
 }
 
-fn outer_address(tunnel: u16) -> String {
-    format!("192.0.2.{}", FIRST_PEER + tunnel)
+fn outer_address(tunnel: u16) -> Ipv4Addr {
+    Ipv4Addr::from(u32::from(FIRST_PEER) + u32::from(tunnel))
 }
 
 /// Fields are dropped in this order: processes before namespaces.
@@ -269,7 +270,7 @@ pub fn peer_addresses(lab: &Topology, tunnels: u16, directory: &Path) -> Result<
     for tunnel in 0..tunnels {
         let _ = writeln!(
             batch,
-            "addr add {}/24 dev {OUTSIDE}\naddr add {}/32 dev lo",
+            "addr add {}/{OUTSIDE_PREFIX} dev {OUTSIDE}\naddr add {}/32 dev lo",
             outer_address(tunnel),
             inner_address(tunnel)
         );
