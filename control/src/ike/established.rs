@@ -93,6 +93,8 @@ pub(super) struct IkeSa {
     pub waiting: bool,
     /// It did: SPIs of this cluster on which the peer sends and that are not in our record.
     pub foreign: Vec<Spi>,
+    /// How often its Message IDs were doubted in this leadership.
+    pub doubts: u8,
     pub children: Vec<Installed>,
     pub state: State,
     pub established: Instant,
@@ -266,7 +268,8 @@ impl IkeSa {
     pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
         turn.dirty = true;
         self.inherited = true;
-        self.foreign.clear();
+        self.answered();
+        self.doubts = 0;
         mobike::took_over(self, turn);
         // Nothing is installed yet: it begins where it goes on.
         turn.changes.clear();
@@ -287,6 +290,11 @@ impl IkeSa {
             self.move_on(turn, to);
         }
         self.tick(turn);
+    }
+
+    /// The peer has answered a request: our Message IDs are those that it expects.
+    pub fn answered(&mut self) {
+        self.foreign.clear();
     }
 
     /// Finds out where the peer stands.
@@ -397,6 +405,7 @@ impl IkeSa {
             inherited: false,
             waiting: false,
             foreign: Vec::new(),
+            doubts: 0,
             children: Vec::new(),
             state: State::Established,
             established: now,

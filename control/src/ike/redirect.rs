@@ -202,7 +202,7 @@ pub(super) fn request(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IpAddr) {
         turn,
         Exchange::Informational,
         &[order(to, &[])],
-        Pending::Liveness,
+        Pending::Duty(Task::Redirect(to)),
     );
     ike.schedule(turn.now + DELETE_GRACE, Task::DeleteIke);
 }

@@ -112,7 +112,8 @@ impl IkeSa {
     /// Gives our token in an exchange of its own.
     pub fn give_token(&mut self, turn: &mut Turn<'_>) {
         if let Some(token) = offer(turn.settings, &self.connection, self.spis()) {
-            self.request(turn, Exchange::Informational, &[token], Pending::Liveness);
+            let told = Pending::Duty(Task::CrashToken);
+            self.request(turn, Exchange::Informational, &[token], told);
         }
     }
 
