@@ -92,10 +92,9 @@ pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
 /// A request of ours is to be sent again: has another leader used its Message ID, so that the peer
 /// will never answer it (RFC 7296 section 2.3)? Asked if the peer sends on an SPI that only another
 /// leader can have given it; not if the request was sent once, for that may be loss. It may still be
-/// loss, and an SPI can be forged by anybody: so the request
-/// stays outstanding while the Message IDs above it are tried, and its answer counts. Were it given
-/// up, what the peer makes for it would linger there, and a peer that never had it would take
-/// nothing above it.
+/// loss, and an SPI can be forged by anybody: so the request stays outstanding while the Message IDs
+/// above it are tried, and its answer counts. Were it given up, what the peer makes for it would
+/// linger there, and a peer that never had it would take nothing above it.
 pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId) -> bool {
     let sent = ike.window.outstanding.get(&id).map_or(0, |o| o.sent);
     if sent <= UNANSWERED || ike.foreign.is_empty() || !find_out(ike, turn) {
