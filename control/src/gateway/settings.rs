@@ -50,6 +50,8 @@ pub struct Tuning {
     pub unchecked: bool,
     /// Not a mutant: a peer that knows less of RFC 6311.
     pub withheld: Withheld,
+    /// Not a mutant either: when a peer counts as dead, so that a simulation waits for less.
+    pub retransmit_tries: Option<u32>,
 }
 
 /// A takeover of so many IKE SAs needs no turns.
@@ -119,7 +121,7 @@ impl GatewaySettings {
             cluster_secret: self.cluster_secret(),
             limits: self.config.ike,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
-            retransmit_tries: RETRANSMIT_TRIES,
+            retransmit_tries: self.tuning.retransmit_tries.unwrap_or(RETRANSMIT_TRIES),
             time_of_day: TimeOfDay::default(),
         }
     }

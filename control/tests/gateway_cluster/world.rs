@@ -192,7 +192,10 @@ impl World {
             },
         };
         self.disks.insert(who, durable);
-        let ports: Vec<MemoryPort> = vec![outside, protected];
+        let mut ports: Vec<MemoryPort> = vec![outside, protected];
+        if config.ports[0].protected {
+            ports.reverse();
+        }
         let tuning = Tuning {
             at_once: self.at_once,
             ..Tuning::default()

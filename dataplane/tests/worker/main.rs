@@ -20,5 +20,6 @@ mod router;
 mod suites;
 mod transport;
 mod tunnel;
+mod twins;
 mod v6;
 mod watch;

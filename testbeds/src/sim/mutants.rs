@@ -57,6 +57,7 @@ const SOUND: Tuning = Tuning {
         message_id_sync: false,
         replay_counter_sync: false,
     },
+    retransmit_tries: None,
 };
 
 const fn sync(sync: Mutant) -> Tuning {

@@ -123,9 +123,6 @@ pub(super) fn import(
         .ok_or_else(|| ImportError::UnknownConnection(record.connection.clone()))?;
     let mut ike = from_record(&record, connection.clone(), now)?;
     ike.version = version;
-    if let Some((ticket, until)) = ike.session.resumed {
-        ids.tickets.insert(ticket, until);
-    }
     for child in &ike.children {
         ids.occupy(child.sa.inbound_spi);
     }
