@@ -38,8 +38,8 @@
 //! What the caller owes in return:
 //! - Outputs are obeyed in order and all of them before the next wait; `Persist` is answered, and
 //!   the incarnation is raised on disk before each `Node::new`.
-//! - Each `Lead` means fresh cells, from what it lists and nothing else. `StepDown` and `Drain`
-//!   freeze all of them for ever. A child that a `Committed` version lacks is gone for ever.
+//! - Each `Lead` means fresh cells, from what it lists and what [`Node::inherit`] gives later, and from
+//!   nothing else. `StepDown` and `Drain` freeze all of them for ever. A child that a `Committed` version lacks is gone for ever.
 //! - A commit lists every Child SA whose keys its body holds *or can yield*, and an SA id is never
 //!   used twice. When a rekeyed IKE SA inherits children, its first commit precedes the one in
 //!   which the old IKE SA loses them: the newest commit that names a child owns it.
