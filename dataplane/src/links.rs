@@ -9,7 +9,7 @@ use hitless_sa::Instant;
 use smallvec::SmallVec;
 
 use crate::frames::Frames;
-use crate::neighbour::{Held, Neighbour, Neighbours, Resolution, Tick, Trust};
+use crate::neighbour::{Neighbour, Neighbours, Resolution, Tick, Trust};
 use crate::pool::Packet;
 use crate::port::{BURST, Burst, MacAddress, Port};
 use crate::verdict::DropReason;
@@ -160,7 +160,8 @@ impl Links {
                 if frames.watch.on {
                     frames.watch.held(&packet);
                 }
-                if let Err(packet) = self.neighbours.hold(neighbour, packet) {
+                let free = frames.pool.available();
+                if let Err(packet) = self.neighbours.hold(neighbour, packet, free) {
                     frames.drop(packet, DropReason::NeighbourUnresolved);
                 }
             }
@@ -276,7 +277,7 @@ impl Links {
                     link.ask(frames, neighbour, None);
                 }
             }
-            Tick::Gone(held) => drop_all(frames, held, DropReason::NeighbourUnresolved),
+            Tick::Gone(packet) => frames.drop(packet, DropReason::NeighbourUnresolved),
         });
     }
 
@@ -307,7 +308,7 @@ impl Links {
             return false;
         };
         self.changes += u64::from(learned.changed);
-        for packet in learned.released {
+        while let Some(packet) = self.neighbours.next_held(neighbour) {
             self.frame(frames, packet, neighbour.port, mac);
         }
         learned.changed
@@ -362,11 +363,5 @@ impl Link {
         // A port that left packets behind would have them sent twice, or leaked.
         debug_assert!(self.burst.is_empty());
         frames.counters.note_port(port, self.port.counters());
-    }
-}
-
-fn drop_all(frames: &mut Frames, held: Held, reason: DropReason) {
-    for packet in held {
-        frames.drop(packet, reason);
     }
 }

@@ -2,23 +2,27 @@
 //! the few packets that wait for an answer. It decides what to ask and when; `links.rs` does the
 //! asking.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hitless_sa::Instant;
-use smallvec::SmallVec;
 
 use crate::pool::Packet;
 use crate::port::MacAddress;
 
 /// Neighbours that are remembered.
 const CAPACITY: usize = 1024;
-/// Packets that wait for one neighbour.
-const HELD_EACH: usize = 3;
-/// Packets that wait in all.
-const HELD_TOTAL: usize = 128;
+/// Packets that wait for one neighbour: what comes for the router behind a member that has just taken
+/// over until that one answers.
+const HELD_EACH: usize = 256;
+/// Packets that wait in all; such a member has something for each of many neighbours at once.
+const HELD_TOTAL: usize = CAPACITY;
+/// Of the buffers that are free they take at most one in so many, beyond a few.
+const HELD_SHARE: usize = 8;
+const HELD_LEAST: usize = 128;
 /// At most one request an address in this time (RFC 1122 section 2.3.2.1).
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Requests without an answer before an address counts as gone.
@@ -35,16 +39,14 @@ pub struct Neighbour {
     pub address: IpAddr,
 }
 
-/// Packets given back.
-pub type Held = SmallVec<[Packet; HELD_EACH]>;
-
 struct Entry {
     mac: Option<MacAddress>,
     confirmed: Instant,
     asked: Instant,
     attempts: u8,
     used: Instant,
-    held: Held,
+    /// Packets that wait for it.
+    held: usize,
 }
 
 /// What to do with a packet for a neighbour.
@@ -70,13 +72,11 @@ pub enum Trust {
     IfUnknown,
 }
 
-/// What came of an answer.
-#[derive(Debug)]
+/// What came of an answer. What waited for it is [`Neighbours::next_held`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Learned {
     /// Whether the address is new or another one.
     pub changed: bool,
-    /// What waited for it.
-    pub released: Held,
 }
 
 /// What a second has brought for one neighbour.
@@ -84,14 +84,15 @@ pub struct Learned {
 pub enum Tick {
     /// Ask everybody again.
     Ask(Neighbour),
-    /// It does not answer: these are lost.
-    Gone(Held),
+    /// It does not answer: this one, which waited, is lost.
+    Gone(Packet),
 }
 
 /// The table of one worker.
 pub struct Neighbours {
     table: HashMap<Neighbour, Entry, FixedState>,
-    held: usize,
+    /// What waits, oldest first.
+    held: VecDeque<(Neighbour, Packet)>,
     next_tick: Instant,
     given_up: u64,
 }
@@ -102,7 +103,7 @@ impl Neighbours {
         // Twice the entries that it may hold, so that tombstones are cleared in place.
         Neighbours {
             table: HashMap::with_capacity_and_hasher(CAPACITY * 2, FixedState::default()),
-            held: 0,
+            held: VecDeque::with_capacity(HELD_TOTAL),
             next_tick: Instant::default(),
             given_up: 0,
         }
@@ -117,7 +118,7 @@ impl Neighbours {
 
     /// Packets that wait here.
     pub fn held(&self) -> usize {
-        self.held
+        self.held.len()
     }
 
     /// Looks an address up on behalf of a packet.
@@ -132,7 +133,7 @@ impl Neighbours {
                 asked: now,
                 attempts: 1,
                 used: now,
-                held: Held::new(),
+                held: 0,
             };
             self.table.insert(neighbour, entry);
             return Resolution::Unknown { ask: true };
@@ -169,16 +170,31 @@ impl Neighbours {
         Some(fresh.max(now + Duration::from_nanos(1)))
     }
 
-    /// Keeps a packet until its neighbour answers; gives it back if there is no room.
-    pub fn hold(&mut self, neighbour: Neighbour, packet: Packet) -> Result<(), Packet> {
+    /// Keeps a packet until its neighbour answers; gives it back if there is no room. So many buffers
+    /// are `free`.
+    pub fn hold(
+        &mut self,
+        neighbour: Neighbour,
+        packet: Packet,
+        free: usize,
+    ) -> Result<(), Packet> {
+        let room = (free / HELD_SHARE).clamp(HELD_LEAST, HELD_TOTAL);
         match self.table.get_mut(&neighbour) {
-            Some(entry) if entry.held.len() < HELD_EACH && self.held < HELD_TOTAL => {
-                entry.held.push(packet);
-                self.held += 1;
+            Some(entry) if entry.held < HELD_EACH && self.held.len() < room => {
+                entry.held += 1;
+                self.held.push_back((neighbour, packet));
                 Ok(())
             }
             _ => Err(packet),
         }
+    }
+
+    /// The next packet that waited for a neighbour whose address is known now.
+    pub fn next_held(&mut self, neighbour: Neighbour) -> Option<Packet> {
+        let entry = self.table.get_mut(&neighbour)?;
+        entry.held = entry.held.checked_sub(1)?;
+        let at = self.held.iter().position(|(who, _)| *who == neighbour)?;
+        self.held.remove(at).map(|(_, packet)| packet)
     }
 
     /// Takes an answer, or what a request says about its sender.
@@ -203,11 +219,7 @@ impl Neighbours {
                 }
                 _ => {}
             }
-            self.held -= entry.held.len();
-            return Some(Learned {
-                changed,
-                released: std::mem::take(&mut entry.held),
-            });
+            return Some(Learned { changed });
         }
         let confirmed = match trust {
             Trust::Confirmed { create: true } => now,
@@ -223,13 +235,10 @@ impl Neighbours {
             asked: now,
             attempts: 0,
             used: now,
-            held: Held::new(),
+            held: 0,
         };
         self.table.insert(neighbour, entry);
-        Some(Learned {
-            changed: true,
-            released: Held::new(),
-        })
+        Some(Learned { changed: true })
     }
 
     /// Once a second: what to ask again, what to give up, whom to forget.
@@ -246,26 +255,30 @@ impl Neighbours {
             if now.since(entry.asked) < ASK_EVERY {
                 return true;
             }
-            if entry.attempts < ATTEMPTS && !entry.held.is_empty() {
+            if entry.attempts < ATTEMPTS && entry.held > 0 {
                 (entry.asked, entry.attempts) = (now, entry.attempts + 1);
                 act(Tick::Ask(*neighbour));
                 return true;
             }
-            *held -= entry.held.len();
-            act(Tick::Gone(std::mem::take(&mut entry.held)));
+            // In turn, so that the others keep their order.
+            for _ in 0..if entry.held > 0 { held.len() } else { 0 } {
+                match held.pop_front() {
+                    Some((who, packet)) if who == *neighbour => act(Tick::Gone(packet)),
+                    other => held.extend(other),
+                }
+            }
             false
         });
     }
 
     /// Gives back every packet that waits.
     pub fn release_all(&mut self, mut take: impl FnMut(Packet)) {
-        if self.held == 0 {
-            return;
+        for (neighbour, packet) in self.held.drain(..) {
+            if let Some(entry) = self.table.get_mut(&neighbour) {
+                entry.held = 0;
+            }
+            take(packet);
         }
-        for entry in self.table.values_mut() {
-            entry.held.drain(..).for_each(&mut take);
-        }
-        self.held = 0;
     }
 }
 
@@ -293,37 +306,41 @@ mod tests {
 
     #[test]
     fn a_few_packets_wait_and_leave_in_order() {
-        let mut pool = Pool::new(8).unwrap();
+        let room = HELD_EACH.min(HELD_LEAST);
+        let mut pool = Pool::new(256).unwrap();
         let mut table = Neighbours::new();
         assert_eq!(
             table.resolve(WHO, at(0.0)),
             Resolution::Unknown { ask: true }
         );
-        for n in 0..3 {
-            let packet = pool.copy_in(&[n]).unwrap();
-            table.hold(WHO, packet).unwrap();
+        for n in 0..room {
+            let packet = pool.copy_in(&[n as u8]).unwrap();
+            table.hold(WHO, packet, 0).unwrap();
         }
         assert_eq!(
             table.resolve(WHO, at(0.5)),
             Resolution::Unknown { ask: false }
         );
         let packet = pool.copy_in(&[9]).unwrap();
-        let refused = table.hold(WHO, packet).unwrap_err();
+        let refused = table.hold(WHO, packet, 0).unwrap_err();
         pool.free(refused);
         let learned = table
             .learn(WHO, MAC, Trust::Confirmed { create: false }, at(0.6))
             .unwrap();
         assert!(learned.changed);
-        let order: Vec<u8> = learned.released.iter().map(|p| pool.bytes(p)[0]).collect();
-        assert_eq!(order, [0, 1, 2]);
+        let mut order = Vec::new();
+        while let Some(packet) = table.next_held(WHO) {
+            order.push(pool.bytes(&packet)[0]);
+            pool.free(packet);
+        }
+        assert_eq!(order, (0..room as u8).collect::<Vec<_>>());
         assert_eq!(table.held(), 0);
-        learned.released.into_iter().for_each(|p| pool.free(p));
         let known = Resolution::Known {
             mac: MAC,
             probe: false,
         };
         assert_eq!(table.resolve(WHO, at(0.7)), known);
-        assert_eq!(pool.available(), 8);
+        assert_eq!(pool.available(), 256);
     }
 
     #[test]
@@ -331,15 +348,15 @@ mod tests {
         let mut pool = Pool::new(1).unwrap();
         let mut table = Neighbours::new();
         table.resolve(WHO, at(0.0));
-        table.hold(WHO, pool.allocate().unwrap()).unwrap();
+        table.hold(WHO, pool.allocate().unwrap(), 0).unwrap();
         let (mut asked, mut lost) = (0, 0);
         for tenth in 0..50 {
             table.tick(at(f64::from(tenth) / 10.0), |tick| match tick {
                 Tick::Ask(who) => asked += usize::from(who == WHO),
-                Tick::Gone(held) => held.into_iter().for_each(|packet| {
+                Tick::Gone(packet) => {
                     lost += 1;
                     pool.free(packet);
-                }),
+                }
             });
         }
         assert_eq!((asked, lost, table.held()), (2, 1, 0));
@@ -423,5 +440,42 @@ mod tests {
         assert!(table.learn(WHO, OTHER, heard, at(113.0)).unwrap().changed);
         assert_eq!(table.resolve(WHO, at(113.5)), known(OTHER, false));
         assert_eq!(table.resolve(WHO, at(114.0)), known(OTHER, true));
+    }
+
+    #[test]
+    fn a_packet_for_each_of_many_neighbours_waits_while_buffers_are_plenty() {
+        let mut pool = Pool::new(4096).unwrap();
+        let mut table = Neighbours::new();
+        let mut held = 0;
+        for n in 0..CAPACITY as u32 {
+            let address = Ipv4Addr::from(n).into();
+            let who = Neighbour { port: 0, address };
+            assert_eq!(
+                table.resolve(who, at(0.0)),
+                Resolution::Unknown { ask: true }
+            );
+            let packet = pool.allocate().unwrap();
+            match table.hold(who, packet, 16_384 - held) {
+                Ok(()) => held += 1,
+                Err(packet) => pool.free(packet),
+            }
+        }
+        assert_eq!((held, table.held()), (CAPACITY, CAPACITY));
+        // With few buffers others need them more.
+        table.release_all(|packet| pool.free(packet));
+        let who = |n: u32| Neighbour {
+            port: 0,
+            address: Ipv4Addr::from(n).into(),
+        };
+        let mut refused = 0;
+        for n in 0..2 * HELD_LEAST as u32 {
+            let packet = pool.allocate().unwrap();
+            if let Err(packet) = table.hold(who(n), packet, 500) {
+                pool.free(packet);
+                refused += 1;
+            }
+        }
+        assert_eq!((refused, table.held()), (HELD_LEAST, HELD_LEAST));
+        table.release_all(|packet| pool.free(packet));
     }
 }
