@@ -337,6 +337,12 @@ const WRONG: &[(&str, &str, &str, &str)] = &[
         "did you mean \"aes128gcm16-prfsha256-x25519\"?",
     ),
     (
+        "\"aes128gcm16-prfsha256-x25519\", ",
+        "\"aes128gcm-prfsha256-x25591\", ",
+        "`x25591`",
+        "did you mean \"aes128gcm-prfsha256-x25519\"?",
+    ),
+    (
         "proposals = [\"aes128gcm16-prfsha256-x25519\", \"aes256gcm16-prfsha384-ecp384\"]",
         "",
         "missing key `connections.office.proposals`",

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hitless::config::{Config, ConfigError, EXAMPLE};
-use hitless::ike::sessions::Volume;
+use hitless::ike::sessions::{Tickets, Volume};
 
 fn parse(connection: &str, child: &str) -> Result<Config, ConfigError> {
     let mut text = EXAMPLE.replacen("rekey_time = \"4h\"\n", &format!("{connection}\n"), 1);
@@ -23,7 +23,7 @@ fn what_is_left_out_is_a_tenth_as_in_swanctl() {
     let connection = &config.connections[0];
     let minutes = |n: u64| Some(Duration::from_secs(n * 60));
     assert_eq!(connection.session.over_time, minutes(60));
-    assert_eq!(connection.session.ticket_time, None);
+    assert_eq!(connection.session.tickets, None);
     assert!(!connection.session.crash_detection);
     let lifetimes = connection.children[0].lifetimes;
     assert_eq!(
@@ -44,10 +44,26 @@ fn octets_and_packets_have_units_and_margins() {
     )
     .unwrap();
     let connection = &config.connections[0];
-    assert_eq!(
-        connection.session.ticket_time,
-        Some(Duration::from_secs(12 * 3600))
-    );
+    let hours = |n: u64| Duration::from_secs(n * 3600);
+    let tickets = |ticket, whole| {
+        Some(Tickets {
+            ticket_time: hours(ticket),
+            resumption_time: hours(whole),
+        })
+    };
+    assert_eq!(connection.session.tickets, tickets(12, 24));
+    for (connection, expected) in [
+        ("ticket_time = \"2d\"", tickets(48, 48)),
+        ("resumption_time = \"5h\"", tickets(5, 5)),
+        ("reauth_time = \"8h\"", tickets(8, 8)),
+        (
+            "reauth_time = \"8h\"\nresumption_time = \"40h\"",
+            tickets(12, 40),
+        ),
+    ] {
+        let config = parse(&format!("resumption = true\n{connection}"), "").unwrap();
+        assert_eq!(config.connections[0].session.tickets, expected);
+    }
     assert_eq!(connection.session.rand_time, Some(Duration::from_secs(60)));
     let lifetimes = connection.children[0].lifetimes;
     let ten = 10 << 30;
@@ -75,6 +91,11 @@ fn what_contradicts_itself_is_refused_with_place_and_way_out() {
         ("rekey_time = \"90m\"\nrand_time = \"90m\"", "", "rand_time"),
         ("resumption = \"maybe\"", "", "resumption"),
         ("resumption = true\nticket_time = \"1s\"", "", "ticket_time"),
+        (
+            "ticket_time = \"12h\"\nresumption_time = \"11h\"",
+            "",
+            "resumption_time",
+        ),
     ] {
         let text = refusal(connection, child);
         assert!(

@@ -4,15 +4,26 @@
 //! worker that holds the SA, and is never reset: another leadership gets another cell, so a worker
 //! that was paused in between cannot draw old numbers against a new limit (hole A5).
 //!
-//! Heads up: the top bit of the three shared words says "frozen". A draw is a compare-and-swap of
-//! the cursor, so the instant at which `freeze` sets the bit is the instant after which no draw
-//! succeeds, and the cursor that it returns is exact. Numbers therefore end at 2^63.
+//! Where several workers draw, a draw is a compare-and-swap of the cursor. Where one alone does, it is
+//! a load and a store: that worker claims the cell with its first draw, for good, and whoever else
+//! asks gets nothing. What the control thread has to say stands in words that draws only read.
+//!
+//! Heads up: the top bit of the shared words says "frozen", so numbers end at 2^63. Where several draw,
+//! the instant at which `freeze` sets the cursor's is the instant after which no draw succeeds, and the
+//! cursor that it returns is exact. Nobody else writes the cursor of one who draws alone: there the
+//! limit's bit ends the draws, one of which may be under way, and the cursor is exact once the worker
+//! has passed a barrier, as R15 wants before FINAL anyway.
+
+mod seat;
+
+pub use seat::Seat;
 
 use hitless_sa::{Lease, SequenceNumber};
 
 use crate::pmtu::PathMtu;
 use crate::prefetch::prefetch;
 use crate::sync::{AtomicU64, Ordering};
+use seat::{SEVERAL, UNCLAIMED};
 
 const FROZEN: u64 = 1 << 63;
 /// The last number of any SA: the cursor behind it still leaves the top bit free.
@@ -31,6 +42,10 @@ struct Sending {
     /// The next number to draw.
     cursor: AtomicU64,
     limit: AtomicU64,
+    /// The cursor is here at least: where it leapt to.
+    leapt: AtomicU64,
+    /// The seat that draws alone.
+    drawer: AtomicU64,
     /// Written only when an error about a packet of the SA has come, to whichever worker.
     path_mtu: PathMtu,
     stalls: AtomicU64,
@@ -44,13 +59,24 @@ struct Receiving {
 }
 
 impl Cell {
-    /// A cell that draws from `first` up to the lease's grant and delivers up to its high water.
-    /// Number 0 is never sent (RFC 4303 section 3.3.3).
+    /// A cell that draws from `first` up to the lease's grant and delivers up to its high water, for
+    /// any number of workers. Number 0 is never sent (RFC 4303 section 3.3.3).
     pub fn new(first: SequenceNumber, lease: Lease) -> Cell {
+        Cell::for_drawer(SEVERAL, first, lease)
+    }
+
+    /// The same for an SA that a single worker sends on: the first that draws.
+    pub fn for_one_sender(first: SequenceNumber, lease: Lease) -> Cell {
+        Cell::for_drawer(UNCLAIMED, first, lease)
+    }
+
+    fn for_drawer(drawer: u64, first: SequenceNumber, lease: Lease) -> Cell {
         Cell {
             sending: Sending {
                 cursor: AtomicU64::new(first.0.clamp(1, LAST + 1)),
                 limit: AtomicU64::new(lease.grant.0.min(LAST)),
+                leapt: AtomicU64::new(0),
+                drawer: AtomicU64::new(drawer),
                 path_mtu: PathMtu::default(),
                 stalls: AtomicU64::new(0),
             },
@@ -73,39 +99,77 @@ impl Cell {
         prefetch(&self.receiving);
     }
 
-    /// Takes up to `count` numbers, fewer if the limit is near, none once frozen. What is drawn is
-    /// burned: it is never given back, so draw what this burst needs and no more (D15).
+    /// Takes up to `count` numbers, fewer if the limit is near, none once frozen or if another seat
+    /// draws alone. What is drawn is burned: it is never given back, so draw what this burst needs and
+    /// no more (D15).
     #[inline]
-    pub fn draw(&self, count: u32) -> Block {
+    pub fn draw(&self, seat: &Seat, count: u32) -> Block {
         let count = u64::from(count);
-        let mut cursor = self.sending.cursor.load(Ordering::Relaxed);
-        let taken = loop {
-            if cursor & FROZEN != 0 {
-                break 0;
-            }
-            // The limit only rises, so an old value of it is a safe one.
-            let limit = self.sending.limit.load(Ordering::Acquire) & !FROZEN;
-            let taken = count.min((limit + 1).saturating_sub(cursor));
-            if taken == 0 {
-                break 0;
-            }
-            // Never past the limit (D1): a cursor that ran ahead would pass every later limit too.
-            match self.sending.cursor.compare_exchange_weak(
-                cursor,
-                cursor + taken,
-                Ordering::AcqRel,
-                Ordering::Relaxed,
-            ) {
-                Ok(_) => break taken,
-                Err(now) => cursor = now,
-            }
+        let block = match self.sending.drawer.load(Ordering::Relaxed) {
+            drawer if drawer == seat.id() => self.draw_alone(count),
+            SEVERAL => self.draw_among_several(count),
+            _ => self.claim(seat, count),
         };
-        if taken < count {
+        if block.end - block.next < count {
             self.sending.stalls.fetch_add(1, Ordering::Relaxed);
         }
+        block
+    }
+
+    /// What can be drawn at this cursor: never past the limit (D1), for a cursor that ran ahead would
+    /// pass every later limit too.
+    #[inline]
+    fn block(&self, cursor: u64, count: u64) -> Block {
+        // The limit only rises, so an old value of it is a safe one.
+        let limit = self.sending.limit.load(Ordering::Acquire);
+        let next = cursor.max(self.sending.leapt.load(Ordering::Relaxed));
+        let left = match limit & FROZEN {
+            // A frozen cursor lies past every limit.
+            0 => (limit + 1).saturating_sub(next),
+            _ => 0,
+        };
         Block {
-            next: cursor,
-            end: cursor + taken,
+            next,
+            end: next + count.min(left),
+        }
+    }
+
+    /// For whom the cell belongs to: nobody else writes the cursor.
+    #[inline]
+    fn draw_alone(&self, count: u64) -> Block {
+        let cursor = self.sending.cursor.load(Ordering::Relaxed);
+        let block = self.block(cursor, count);
+        if block.next < block.end {
+            self.sending.cursor.store(block.end, Ordering::Release);
+        }
+        block
+    }
+
+    #[inline]
+    fn draw_among_several(&self, count: u64) -> Block {
+        let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let mut cursor = self.sending.cursor.load(Ordering::Relaxed);
+        loop {
+            let block = self.block(cursor, count);
+            if block.next == block.end {
+                return block;
+            }
+            let word = &self.sending.cursor;
+            match word.compare_exchange_weak(cursor, block.end, done, failed) {
+                Ok(_) => return block,
+                Err(now) => cursor = now,
+            }
+        }
+    }
+
+    /// The first draw of one who draws alone. Who comes too late gets nothing, ever.
+    #[cold]
+    fn claim(&self, seat: &Seat, count: u64) -> Block {
+        let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let word = &self.sending.drawer;
+        match word.compare_exchange(UNCLAIMED, seat.id(), done, failed) {
+            Ok(_) => self.draw_alone(count),
+            Err(_) => Block { next: 0, end: 0 },
         }
     }
 
@@ -128,25 +192,25 @@ impl Cell {
     /// Steps down for good: nothing is drawn or delivered from now on. Returns the cursor, which
     /// moves no more: every number below it may have been used, none from it on has been.
     ///
-    /// A worker that asked [`Cell::may_deliver`] a moment ago may still be delivering; the barrier
-    /// of rule R14 waits for that.
+    /// A worker that asked [`Cell::may_deliver`] a moment ago may still be delivering, and one that
+    /// draws alone may be in the middle of a draw, all of it within the limit; the barrier of rule R14
+    /// waits for both.
     pub fn freeze(&self) -> SequenceNumber {
         self.receiving.high_water.fetch_or(FROZEN, Ordering::AcqRel);
         self.sending.limit.fetch_or(FROZEN, Ordering::AcqRel);
-        SequenceNumber(self.sending.cursor.fetch_or(FROZEN, Ordering::AcqRel) & !FROZEN)
+        if self.sending.drawer.load(Ordering::Relaxed) == SEVERAL {
+            self.sending.cursor.fetch_or(FROZEN, Ordering::AcqRel);
+        }
+        self.cursor()
     }
 
     /// Leaves `delta` numbers out: the peer is a cluster that took over and counts them as seen
     /// (RFC 6311 section 5.2). The lease has to catch up before anything is drawn again.
     pub fn leap(&self, delta: u64) {
-        let forward = |cursor: u64| {
-            (cursor & FROZEN == 0).then(|| cursor.saturating_add(delta).min(LAST + 1))
-        };
-        // A refused update is a frozen cell, which draws nothing anyway.
-        let _ = self
-            .sending
-            .cursor
-            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, forward);
+        if !self.frozen() {
+            let to = self.cursor().0.saturating_add(delta).min(LAST + 1);
+            self.sending.leapt.fetch_max(to, Ordering::AcqRel);
+        }
     }
 
     /// The last number drawn and the highest number authenticated: exact once leadership is off and
@@ -160,7 +224,7 @@ impl Cell {
 
     /// Whether the member has stepped down from this cell.
     pub fn frozen(&self) -> bool {
-        self.sending.cursor.load(Ordering::Acquire) & FROZEN != 0
+        self.sending.limit.load(Ordering::Acquire) & FROZEN != 0
     }
 
     /// The highest number that may be drawn.
@@ -170,16 +234,17 @@ impl Cell {
 
     /// The number that the next draw begins with.
     pub fn cursor(&self) -> SequenceNumber {
-        SequenceNumber(self.sending.cursor.load(Ordering::Acquire) & !FROZEN)
+        let drawn = self.sending.cursor.load(Ordering::Acquire) & !FROZEN;
+        SequenceNumber(drawn.max(self.sending.leapt.load(Ordering::Acquire)))
     }
 
     /// How many numbers can still be drawn: what the low-water scan looks at.
     pub fn remaining(&self) -> u64 {
-        let cursor = self.sending.cursor.load(Ordering::Acquire);
-        if cursor & FROZEN != 0 {
-            return 0;
+        let cursor = self.cursor().0;
+        match self.sending.limit.load(Ordering::Acquire) {
+            limit if limit & FROZEN == 0 => (limit + 1).saturating_sub(cursor),
+            _ => 0,
         }
-        (self.limit().0 + 1).saturating_sub(cursor)
     }
 
     /// The highest number that may be delivered.
@@ -269,121 +334,4 @@ impl Iterator for Block {
 impl ExactSizeIterator for Block {}
 
 #[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn lease(grant: u64, high_water: u64) -> Lease {
-        Lease {
-            grant: SequenceNumber(grant),
-            high_water: SequenceNumber(high_water),
-        }
-    }
-
-    fn cell(first: u64, grant: u64) -> Cell {
-        Cell::new(SequenceNumber(first), lease(grant, 0))
-    }
-
-    fn numbers(block: Block) -> Vec<u64> {
-        block.map(|number| number.0).collect()
-    }
-
-    #[test]
-    fn draws_up_to_the_limit_and_never_runs_ahead_of_it() {
-        // D1: the cursor of an exhausted lease must not run past the limits to come.
-        let cell = cell(101, 110);
-        assert_eq!(numbers(cell.draw(4)), [101, 102, 103, 104]);
-        assert_eq!(numbers(cell.draw(32)), [105, 106, 107, 108, 109, 110]);
-        for _ in 0..1000 {
-            assert_eq!(cell.draw(32).len(), 0);
-        }
-        assert_eq!(cell.cursor(), SequenceNumber(111));
-        assert_eq!(cell.lease_stalls(), 1001);
-        cell.raise(lease(112, 0));
-        assert_eq!(numbers(cell.draw(32)), [111, 112]);
-        assert_eq!(cell.draw(0).len(), 0);
-        assert_eq!(cell.lease_stalls(), 1002);
-    }
-
-    #[test]
-    fn a_new_sa_without_a_grant_sends_nothing_and_never_number_zero() {
-        let cell = Cell::new(SequenceNumber(0), Lease::default());
-        assert_eq!(cell.draw(1).len(), 0);
-        assert_eq!(cell.remaining(), 0);
-        cell.raise(lease(1, 0));
-        assert_eq!(cell.remaining(), 1);
-        assert_eq!(numbers(cell.draw(2)), [1]);
-    }
-
-    #[test]
-    fn a_lower_lease_changes_nothing() {
-        // A2: an old grant that arrives late.
-        let cell = Cell::new(SequenceNumber(1), lease(10, 20));
-        cell.raise(lease(5, 30));
-        cell.raise(lease(12, 8));
-        assert_eq!(cell.limit(), SequenceNumber(12));
-        assert_eq!(cell.high_water(), SequenceNumber(30));
-    }
-
-    #[test]
-    fn a_frozen_cell_stays_frozen() {
-        // R14: step-down is irrevocable, and the cursor that FINAL carries is exact.
-        let cell = Cell::new(SequenceNumber(1), lease(10, 10));
-        let before = cell.draw(3);
-        assert!(cell.may_deliver(SequenceNumber(10)));
-        assert_eq!(cell.freeze(), SequenceNumber(4));
-        assert_eq!(cell.freeze(), SequenceNumber(4));
-        cell.raise(lease(1000, 1000));
-        assert!(cell.frozen());
-        assert_eq!(cell.draw(1).len(), 0);
-        assert!(!cell.may_deliver(SequenceNumber(1)));
-        assert_eq!(cell.remaining(), 0);
-        assert_eq!(
-            (cell.cursor().0, cell.limit().0, cell.high_water().0),
-            (4, 10, 10)
-        );
-        assert_eq!(numbers(before), [1, 2, 3]);
-    }
-
-    #[test]
-    fn numbers_end_before_the_bit_that_freezes() {
-        let cell = cell(LAST - 1, u64::MAX);
-        assert!(!cell.frozen());
-        assert_eq!(numbers(cell.draw(32)), [LAST - 1, LAST]);
-        assert_eq!(cell.draw(32).len(), 0);
-        assert!(!cell.frozen());
-        let beyond = Cell::new(SequenceNumber(u64::MAX), lease(u64::MAX, u64::MAX));
-        assert_eq!(beyond.draw(1).len(), 0);
-        assert!(!beyond.frozen() && beyond.may_deliver(SequenceNumber(LAST)));
-        assert!(!beyond.may_deliver(SequenceNumber(u64::MAX)));
-    }
-
-    #[test]
-    fn the_inbound_top_only_rises() {
-        let cell = cell(1, 0);
-        for number in [5, 3, 9, 9, 1] {
-            cell.note_inbound_top(SequenceNumber(number));
-        }
-        assert_eq!(cell.inbound_top(), SequenceNumber(9));
-    }
-
-    proptest! {
-        #[test]
-        fn every_number_is_drawn_once_and_in_order(
-            first in 1u64..100,
-            steps in proptest::collection::vec((0u32..40, 0u64..200), 1..100),
-        ) {
-            let cell = cell(first, 0);
-            let mut expected = first;
-            for (count, limit) in steps {
-                cell.raise(lease(limit, 0));
-                for number in cell.draw(count) {
-                    prop_assert_eq!(number.0, expected);
-                    prop_assert!(number <= cell.limit());
-                    expected += 1;
-                }
-                prop_assert_eq!(cell.cursor().0, expected);
-            }
-        }
-    }
-}
+mod tests;

@@ -2,7 +2,7 @@
 //! nothing else (RFC 791 section 3.2, RFC 8200 section 4.5, RFC 4303 section 3.4.1).
 //!
 //! Fragments come from anybody, so all is bounded: datagrams, those of one source, fragments, octets
-//! and time. The oldest datagram makes room for a new one. What overlaps is an attack, and its whole
+//! and time. The oldest datagram makes room for a new one, or for one more fragment of another. What overlaps is an attack, and its whole
 //! datagram dies with all that still comes of it (RFC 5722; we hold IPv4 to the same rule).
 
 use std::net::IpAddr;
@@ -106,9 +106,9 @@ impl Reassembly {
                 return None;
             }
         };
-        let at = self.find(frames, now, key);
+        let mut at = self.find(frames, now, key);
         let datagram = self.datagrams.get_mut(at)?;
-        match datagram.judge(&frames.pool, &packet, piece, self.held) {
+        match datagram.judge(&frames.pool, &packet, piece) {
             Verdict::Keep => {}
             Verdict::Duplicate => {
                 frames.drop(packet, DropReason::FragmentOverlap);
@@ -125,6 +125,10 @@ impl Reassembly {
                 return None;
             }
         }
+        if self.held >= HELD {
+            at = self.make_room(frames, at);
+        }
+        let datagram = self.datagrams.get_mut(at)?;
         if !piece.more {
             datagram.total = Some(piece.position + piece.length);
         }
@@ -137,15 +141,12 @@ impl Reassembly {
         self.held -= datagram.parts.len();
         let whole = datagram.join(&mut frames.pool);
         for part in datagram.parts.drain(..) {
-            frames.pool.free(part.packet);
-        }
-        match whole {
-            Ok(whole) => Some(whole),
-            Err(reason) => {
-                frames.counters.count_drop(reason);
-                None
+            match whole {
+                Ok(_) => frames.pool.free(part.packet),
+                Err(reason) => frames.drop(part.packet, reason),
             }
         }
+        whole.ok()
     }
 
     /// Finds the datagram, or makes room for a new one.
@@ -159,9 +160,7 @@ impl Reassembly {
         let own = |d: &Datagram| d.key.source == key.source;
         let given_up = match self.datagrams.iter().filter(|d| own(d)).count() >= EACH_SOURCE {
             true => self.oldest(own),
-            false if self.datagrams.len() >= DATAGRAMS || self.held >= HELD => {
-                self.oldest(|_| true)
-            }
+            false if self.datagrams.len() >= DATAGRAMS => self.oldest(|_| true),
             false => None,
         };
         if let Some(at) = given_up {
@@ -175,6 +174,22 @@ impl Reassembly {
             poisoned: false,
         });
         self.datagrams.len() - 1
+    }
+
+    /// Gives up the oldest of the datagrams that hold fragments, but not the one here, which has one
+    /// to come. Returns where that is now. What is poisoned holds none: giving it up frees nothing.
+    fn make_room(&mut self, frames: &mut Frames, at: usize) -> usize {
+        let here = self.datagrams.get(at).map(|d| d.key);
+        let full = |d: &Datagram| !d.parts.is_empty() && Some(d.key) != here;
+        let Some(given_up) = self.oldest(full) else {
+            return at;
+        };
+        self.give_up(frames, given_up, DropReason::FragmentLimit);
+        // The last one has taken the place of the one that went.
+        match at == self.datagrams.len() {
+            true => given_up,
+            false => at,
+        }
     }
 
     /// Of those the one that is worth least: given up already, or else begun first.
@@ -223,7 +238,7 @@ enum Verdict {
 }
 
 impl Datagram {
-    fn judge(&self, pool: &Pool, packet: &Packet, piece: Piece, held: usize) -> Verdict {
+    fn judge(&self, pool: &Pool, packet: &Packet, piece: Piece) -> Verdict {
         if self.poisoned {
             return Verdict::Refuse(DropReason::FragmentOverlap);
         }
@@ -248,7 +263,7 @@ impl Datagram {
         if end + piece.front > largest(pool) {
             return Verdict::Poison(DropReason::FragmentLimit);
         }
-        if self.parts.len() >= PARTS || held >= HELD {
+        if self.parts.len() >= PARTS {
             return Verdict::Poison(DropReason::FragmentLimit);
         }
         Verdict::Keep

@@ -13,6 +13,7 @@ use hitless_sa::{Instant, SaId, UdpEncapsulation};
 use rtrb::{Consumer, Producer, RingBuffer};
 use smallvec::SmallVec;
 
+use crate::cell::Seat;
 use crate::checkpoint::{self, Collector, Publisher};
 use crate::classify::Addresses;
 use crate::command::{Command, Event, Retired};
@@ -159,6 +160,8 @@ pub struct FrameAccount {
 /// See the module.
 pub struct Worker {
     id: usize,
+    /// What it draws sequence numbers with.
+    pub(crate) seat: Seat,
     /// In front of the frames: a driver's sockets close before the memory that they use goes.
     pub(crate) links: Links,
     pub(crate) frames: Frames,
@@ -238,6 +241,7 @@ pub fn worker_with_pool(
     let id = settings.id;
     let worker = Worker {
         id,
+        seat: Seat::default(),
         frames: Frames {
             pool,
             counters: Arc::clone(&counters),

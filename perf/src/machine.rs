@@ -102,6 +102,11 @@ impl Cores {
         self.0.first().map_or(0, |core| core.id)
     }
 
+    /// The numbers of all.
+    pub fn numbers(&self) -> Vec<usize> {
+        self.0.iter().map(|core| core.id).collect()
+    }
+
     /// Pins this thread as worker `index`; false if it runs anywhere.
     pub fn take(&self, index: usize) -> bool {
         let core = self.0.get(index);

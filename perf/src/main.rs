@@ -72,7 +72,9 @@ enum Command {
     #[command(after_help = "Example: hitless-perf ike --json")]
     Ike(Plain),
     /// Many IKE SAs: how fast a responder makes them, their memory, and all kept alive by timers
-    #[command(after_help = "Example: hitless-perf crowd --sas 100000")]
+    #[command(
+        after_help = "Examples:\n  hitless-perf crowd --sas 100000\n  hitless-perf crowd --over udp\n  sudo hitless-perf crowd --beside strongswan --sas 2000"
+    )]
     Crowd(crowd::Options),
     /// Commits and leases recorded by a standby, two members on one core
     #[command(after_help = "Example: hitless-perf sync --pin 1")]
@@ -117,7 +119,7 @@ enum Command {
     Compare(compare::Options),
     /// Everything on one HTML page with plots
     #[command(
-        after_help = "Examples:\n  hitless-perf report\n  hitless-perf report --input results.json --output page.html --svg plots"
+        after_help = "Examples:\n  hitless-perf report\n  hitless-perf report --input results.json --output page.html --svg plots --mangle mangle.json"
     )]
     Report {
         #[command(flatten)]

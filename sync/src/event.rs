@@ -8,6 +8,7 @@ use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNum
 use zeroize::Zeroizing;
 
 use crate::Durable;
+use crate::switchover::NoSwitchover;
 
 /// Names one replicated object for the whole cluster: the SPI that we chose for an IKE SA.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -343,7 +344,7 @@ pub enum Event {
     },
     PersistFailed,
     SwitchoverRefused {
-        reason: &'static str,
+        reason: NoSwitchover,
     },
     CommitRefused {
         object: ObjectId,

@@ -76,3 +76,4 @@ pub use risk::{ClassRisk, Risk, Unserved};
 #[doc(hidden)]
 pub use settings::Mutant;
 pub use settings::{Degraded, Durable, LeaseSizes, Member, Settings};
+pub use switchover::NoSwitchover;

@@ -1,8 +1,9 @@
 //! Planned endings: switchover by exact ends (`lease-holes` R15), resignation, shutdown.
 
+use std::fmt;
 use std::time::Duration;
 
-use hitless_sa::MemberId;
+use hitless_sa::{Instant, MemberId};
 
 use crate::leading::{Leading, Phase};
 use crate::message::Sid;
@@ -13,13 +14,38 @@ use crate::{DrainedSa, Event, Output, StepDown};
 /// How long workers may take to pass the barrier before the standby takes over from its record.
 const BARRIER: Duration = Duration::from_millis(100);
 
+/// Why no switchover can start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum NoSwitchover {
+    NotLeading,
+    UnderWay,
+    /// A new epoch is being voted on.
+    Campaign,
+    NoStandby,
+}
+
+impl fmt::Display for NoSwitchover {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NoSwitchover::NotLeading => "this member is not active",
+            NoSwitchover::UnderWay => "a switchover is under way",
+            NoSwitchover::Campaign => "the members vote on a new epoch: try again in a moment",
+            NoSwitchover::NoStandby => {
+                "no standby holds every lease; `hitless status` says what it waits for"
+            }
+        })
+    }
+}
+
+impl std::error::Error for NoSwitchover {}
+
 impl Node {
     /// The best standby that could take over now: admitted and knows it, able, heard lately.
-    fn target(&self, leading: &Leading) -> Option<MemberId> {
+    fn target(&self, now: Instant, leading: &Leading) -> Option<MemberId> {
         let recent = self.settings.takeover();
         let ready = leading.sessions.iter().filter(|(member, session)| {
             let peer = self.peers.get(member);
-            let said = peer.and_then(|peer| peer.lately(self.now, recent));
+            let said = peer.and_then(|peer| peer.lately(now, recent));
             session.bound.is_some() && session.confirmed && said.is_some_and(|said| said.healthy)
         });
         let ranked = ready.map(|(member, _)| {
@@ -32,20 +58,25 @@ impl Node {
         ranked.max().map(|(_, member)| member)
     }
 
+    /// Who would lead after a switchover that starts now.
+    pub fn switchover_target(&self, now: Instant) -> Result<MemberId, NoSwitchover> {
+        let State::Leading(leading) = &self.state else {
+            return Err(NoSwitchover::NotLeading);
+        };
+        if leading.phase != Phase::Active {
+            return Err(NoSwitchover::UnderWay);
+        }
+        if leading.campaign.is_some() {
+            return Err(NoSwitchover::Campaign);
+        }
+        self.target(now, leading).ok_or(NoSwitchover::NoStandby)
+    }
+
     /// Starts to hand over to the best standby.
     pub(crate) fn switchover(&mut self) {
-        let State::Leading(leading) = &self.state else {
-            return self.event(Event::SwitchoverRefused {
-                reason: "this member does not lead",
-            });
-        };
-        if leading.phase != Phase::Active || leading.campaign.is_some() {
-            return;
-        }
-        let Some(target) = self.target(leading) else {
-            return self.event(Event::SwitchoverRefused {
-                reason: "no admitted, healthy standby",
-            });
+        let target = match self.switchover_target(self.now) {
+            Ok(target) => target,
+            Err(reason) => return self.event(Event::SwitchoverRefused { reason }),
         };
         let until = self.now + BARRIER;
         self.lead(|leading, cx| {
@@ -91,7 +122,7 @@ impl Node {
         let State::Leading(leading) = &self.state else {
             return;
         };
-        let Some(target) = self.target(leading) else {
+        let Some(target) = self.target(self.now, leading) else {
             return;
         };
         let settled = leading.sessions.get(&target).is_some_and(|session| {
@@ -119,7 +150,7 @@ impl Node {
         match &self.state {
             State::Leading(leading) => {
                 let handing_over = leading.phase != Phase::Active;
-                if !handing_over && self.target(leading).is_some() {
+                if !handing_over && self.target(self.now, leading).is_some() {
                     self.switchover();
                 }
                 let active = matches!(&self.state, State::Leading(l) if l.phase == Phase::Active);

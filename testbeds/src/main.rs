@@ -4,6 +4,7 @@
 //! Exit status: 0 if all passed, 1 if a check failed, 2 if nothing could be run.
 
 use std::io::Write;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -48,7 +49,9 @@ enum Command {
     Mutate(Mutate),
     /// Speak IKEv2 to a gateway with real keys, each message wrong in another way, and print what
     /// comes back beside what the RFC says. Needs nothing.
-    #[command(after_help = "Example: hitless-testbeds mangle fragment")]
+    #[command(
+        after_help = "Examples:\n  hitless-testbeds mangle fragment\n  sudo testbeds/responder mangle -- sh -c 'hitless-testbeds mangle --against 192.0.2.1 \\\n    --from 192.0.2.101 --socket $HITLESS_SOCKET'"
+    )]
     Mangle(Mangle),
     /// Print peer x feature x role, from what `run` has printed.
     #[command(after_help = "Example: hitless-testbeds matrix OUTPUT...")]
@@ -178,6 +181,16 @@ struct Mangle {
     /// Only the cases with this in their name.
     #[arg(default_value = "")]
     filter: String,
+    /// Not an engine in this process but this daemon, which has been told of the mangling peer
+    /// (testbeds/responder does that).
+    #[arg(long, value_name = "ADDRESS", requires_all = ["from", "socket"])]
+    against: Option<Ipv4Addr>,
+    /// Our own address then.
+    #[arg(long, value_name = "ADDRESS", requires = "against")]
+    from: Option<Ipv4Addr>,
+    /// The daemon's control socket then.
+    #[arg(long, value_name = "PATH", requires = "against")]
+    socket: Option<PathBuf>,
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
@@ -328,7 +341,22 @@ impl Mutate {
 
 impl Mangle {
     fn carry_out(&self) -> Result<bool, LabError> {
-        let table = mangle::run(&self.filter);
+        let table = match (self.against, self.from, &self.socket) {
+            (Some(gateway), Some(from), Some(socket)) => {
+                let socket = socket.clone();
+                let target = mangle::Target {
+                    gateway,
+                    from,
+                    socket,
+                };
+                mangle::run_against(&target, &self.filter, |row| {
+                    if !row.passed {
+                        eprintln!("{}: {}", row.action, row.seen);
+                    }
+                })
+            }
+            _ => mangle::run(&self.filter),
+        };
         match self.json {
             true => print(&json(&table, "the table")?)?,
             false => print(&table.to_string())?,

@@ -194,10 +194,6 @@ impl std::fmt::Display for Matrix {
                 detail,
                 ..
             } = row;
-            let detail = match *result {
-                "pass" => "",
-                _ => detail.as_str(),
-            };
             let line = format!("  {feature:<44} {role:<10} {result:<8} {detail}");
             writeln!(f, "  {}", line.trim_end())?;
         }

@@ -3,10 +3,11 @@
 
 use std::time::Duration;
 
+use hitless::ike::settings::Withheld;
 use hitless_testbeds::sim::broken;
 use hitless_testbeds::sim::plan::Fault::{
-    ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Healed, PeerRekeysChild, Restart,
-    Switchover,
+    ClusterRekeysChild, ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Healed,
+    PeerRekeysChild, PeerRekeysIke, Restart, Switchover,
 };
 use hitless_testbeds::sim::plan::{Noise, Part, Plan, lease_sizes};
 
@@ -79,6 +80,74 @@ fn seed_917_a_handover_vouches_for_message_ids_no_longer_than_its_sender_is_sile
         ..Plan::with(2, faults)
     };
     for seed in [917, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// Both sides replaced the IKE SA at once, and the cluster forgot everything before the peer had the
+/// answer to its own request. The peer gave up the old IKE SA after 63.5 s and only then asked on
+/// the new one, for as long again.
+#[test]
+fn seed_898_a_lost_ike_sa_and_its_lost_successor_are_found_out_at_the_same_time() {
+    let faults = vec![
+        (micros(1_359_705), DiskFails(2, 4)),
+        (micros(1_359_705), Switchover),
+        (micros(2_195_795), PeerRekeysIke),
+        (micros(2_195_795), ClusterRekeysIke),
+        (micros(2_197_647), ClusterRekeysChild),
+        (micros(2_202_568), Crash(2)),
+        (micros(2_505_568), Restart(2)),
+        (micros(2_617_106), Crash(1)),
+        (micros(2_680_106), Crash(2)),
+        (micros(3_246_106), Restart(1)),
+        (micros(3_309_106), Restart(2)),
+    ];
+    let plan = Plan {
+        withheld: Withheld {
+            message_id_sync: true,
+            replay_counter_sync: false,
+        },
+        outside: noise(0, 1_000, 2_000),
+        sync: noise(0, 100, 2_000),
+        ike_proposal: "aes128-sha256-prfsha256-x25519",
+        window_size: 5,
+        probe_every: micros(4_133),
+        ..Plan::with(2, faults)
+    };
+    for seed in [898, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// Behind a partition member 1 replaced the IKE SA, and died with the new one. The old one was taken
+/// from the other's copy, found dead, and then taken from the same copy again: its probes had
+/// Message IDs that were used (S4).
+#[test]
+fn seed_1416_an_ike_sa_that_ended_is_not_taken_from_a_copy_again() {
+    let faults = vec![
+        (micros(1_566_135), Deaf { from: 2, to: 1 }),
+        (micros(1_566_135), Deaf { from: 1, to: 2 }),
+        (micros(1_713_135), Healed),
+        (micros(2_612_281), Deaf { from: 1, to: 2 }),
+        (micros(2_612_281), Deaf { from: 2, to: 1 }),
+        (micros(2_750_781), ClusterRekeysIke),
+        (micros(2_889_281), Crash(1)),
+        (micros(2_889_281), Healed),
+        (micros(3_166_281), Restart(1)),
+    ];
+    let plan = Plan {
+        withheld: Withheld {
+            message_id_sync: false,
+            replay_counter_sync: false,
+        },
+        outside: noise(0, 100, 60),
+        sync: noise(1_000, 100, 2_000),
+        leases: Some(lease_sizes(64, 1024)),
+        drift: [-3_528, -2_566, 2_335, 407],
+        probe_every: micros(3_928),
+        ..Plan::with(2, faults)
+    };
+    for seed in [1416, 1, 2] {
         assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
     }
 }

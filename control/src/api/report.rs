@@ -205,7 +205,7 @@ pub struct GatewayStatus {
     pub sync: SyncStatus,
     pub ike_sas: u64,
     pub child_sas: u64,
-    /// Those with the fewest numbers left first.
+    /// Those with the fewest numbers left, first; `hitless show sa` has all.
     pub leases: Vec<LeaseStatus>,
     pub packets_in: u64,
     pub bytes_in: u64,

@@ -5,9 +5,6 @@ use std::fmt::Write;
 
 use super::report::{ChildSaStatus, GatewayStatus, IkeSaStatus, LeaseStatus, Role};
 
-/// Leases that `status` shows; `--json` has them all.
-const LEASES_SHOWN: usize = 8;
-
 /// As `swanctl --list-sas` prints them.
 pub fn list_sas(sas: &[IkeSaStatus]) -> String {
     let mut out = String::new();
@@ -200,7 +197,7 @@ pub fn status(s: &GatewayStatus) -> String {
         );
     }
     members(&mut out, s);
-    leases(&mut out, &s.leases);
+    leases(&mut out, &s.leases, s.child_sas);
     ports(&mut out, s);
     drops(&mut out, s);
     out
@@ -250,12 +247,13 @@ fn members(out: &mut String, s: &GatewayStatus) {
     );
 }
 
-fn leases(out: &mut String, leases: &[LeaseStatus]) {
+/// `all` is how many Child SAs there are.
+fn leases(out: &mut String, leases: &[LeaseStatus], all: u64) {
     if leases.is_empty() {
         return;
     }
     line(out, format_args!("leases:"));
-    for lease in leases.iter().take(LEASES_SHOWN) {
+    for lease in leases {
         line(
             out,
             format_args!(
@@ -271,10 +269,11 @@ fn leases(out: &mut String, leases: &[LeaseStatus]) {
             ),
         );
     }
-    if let Some(more) = leases.len().checked_sub(LEASES_SHOWN).filter(|m| *m > 0) {
+    let more = all.saturating_sub(leases.len() as u64);
+    if more > 0 {
         line(
             out,
-            format_args!("  and {more} more, with more left: --json"),
+            format_args!("  and {more} more, further from their end: hitless show sa"),
         );
     }
 }

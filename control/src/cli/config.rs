@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{Failure, Outcome, print, print_json};
 use crate::clock;
-use crate::config::{AsOf, Config, ConfigError, DEFAULT_CONFIG, EXAMPLE};
+use crate::config::{AsOf, Config, ConfigError, DEFAULT_CONFIG, Driver, EXAMPLE};
 
 /// Check a configuration, or print one to start from
 #[derive(Subcommand, Debug)]
@@ -90,15 +90,16 @@ fn warnings(config: &Config) -> Vec<String> {
             state_dir.display()
         ));
     }
-    for port in config
-        .ports
-        .iter()
-        .filter(|port| !port.interface.is_empty())
-    {
-        if !Path::new("/sys/class/net").join(&port.interface).exists() {
+    for port in &config.ports {
+        // A tap that is not there yet is made.
+        let tap = matches!(port.driver, Driver::Tap { .. });
+        let Some(interface) = port.kernel_interface().filter(|_| !tap) else {
+            continue;
+        };
+        if !Path::new("/sys/class/net").join(interface).exists() {
             warnings.push(format!(
-                "ports.{}: this host has no interface {:?}; see `ip link`",
-                port.name, port.interface
+                "ports.{}: this host has no interface {interface:?}; see `ip link`",
+                port.name
             ));
         }
     }

@@ -18,7 +18,7 @@ use super::suggest::nearest;
 use super::value::{self, quoted};
 use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
 use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
-use crate::ike::proposal::{Identification, IkeProposal};
+use crate::ike::proposal::{Identification, IkeProposal, is_keyword};
 use crate::ike::settings::{Connection, Pool, Takeover, TakeoverInbound};
 
 const EXAMPLE: &str = "[connections.office]\nremote_addrs = [\"198.51.100.7\"]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n\n[connections.office.children.net]\nesp_proposals = [\"aes128gcm16-x25519-esn\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]";
@@ -410,7 +410,7 @@ fn meant(text: &str) -> Option<String> {
         .trim()
         .split('-')
         .map(|word| {
-            if KEYWORDS.contains(&word) {
+            if is_keyword(word) {
                 return Some(word);
             }
             changed = true;
@@ -422,7 +422,7 @@ fn meant(text: &str) -> Option<String> {
         .map(|words| format!("did you mean \"{}\"?", words.join("-")))
 }
 
-/// The words of proposals.
+/// The words of proposals that one is likely to have meant.
 const KEYWORDS: &[&str] = &[
     "aes128gcm16",
     "aes256gcm16",

@@ -142,7 +142,7 @@ impl fmt::Display for Prefix {
 pub struct PortConfig {
     pub name: String,
     pub driver: Driver,
-    /// The kernel's name of the interface.
+    /// The kernel's name of the interface; the port's own where there is none.
     pub interface: String,
     /// Receive queues, one for each worker in turn.
     pub queues: Vec<u32>,
@@ -155,6 +155,16 @@ pub struct PortConfig {
     pub protected: bool,
     /// The cluster's Ethernet address on this network, which moves with the lead.
     pub mac: [u8; 6],
+}
+
+impl PortConfig {
+    /// The kernel's name of the interface, if the port has one.
+    pub fn kernel_interface(&self) -> Option<&str> {
+        match self.driver {
+            Driver::AfXdp(_) | Driver::AfPacket | Driver::Tap { .. } => Some(&self.interface),
+            Driver::Pcap(_) | Driver::Memory => None,
+        }
+    }
 }
 
 /// How frames are received and sent.

@@ -8,7 +8,7 @@ use super::connections::lifetime;
 use super::document::Section;
 use super::report::Refusal;
 use super::value;
-use crate::ike::sessions::{Lifetimes, SessionSettings, Volume};
+use crate::ike::sessions::{Lifetimes, SessionSettings, Tickets, Volume};
 
 /// swanctl's: hard limits lie a tenth behind soft ones.
 const MARGIN: u32 = 10;
@@ -17,6 +17,9 @@ const MARGIN: u32 = 10;
 const TICKET_TIME: Duration = Duration::from_secs(12 * 3600);
 const SHORTEST_TICKET: Duration = Duration::from_secs(60);
 const LONGEST_TICKET: Duration = Duration::from_secs(7 * 24 * 3600);
+/// How long they may follow one another, where nothing else bounds it.
+const RESUMPTION_TIME: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_RESUMPTION: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// Of a connection.
 pub(super) fn read(
@@ -33,13 +36,39 @@ pub(super) fn read(
         too_random(section, "rand_time", "rekey_time");
     }
     let resumption = section.or("resumption", false, value::boolean);
-    let times = value::duration_within(SHORTEST_TICKET, LONGEST_TICKET);
-    let ticket_time = section.or("ticket_time", TICKET_TIME, times);
+    let tickets = tickets(section, reauth_time);
     SessionSettings {
-        ticket_time: resumption.then_some(ticket_time),
+        tickets: resumption.then_some(tickets),
         crash_detection: section.or("crash_detection", false, value::boolean),
         over_time: (!over_time.is_zero()).then_some(over_time),
         rand_time,
+    }
+}
+
+/// `ticket_time` and `resumption_time`.
+fn tickets(section: &Section<'_>, reauth_time: Duration) -> Tickets {
+    let times = value::duration_within(SHORTEST_TICKET, LONGEST_TICKET);
+    let ticket_time = section.optional("ticket_time", times);
+    let ticket_time = ticket_time.map(|time| time.value);
+    let default = match reauth_time.is_zero() {
+        true => RESUMPTION_TIME.max(ticket_time.unwrap_or_default()),
+        false => reauth_time,
+    };
+    let times = value::duration_within(SHORTEST_TICKET, LONGEST_RESUMPTION);
+    let resumption_time = section.optional("resumption_time", times);
+    let resumption_time = resumption_time.map(|time| time.value);
+    let shorter = |resumption| ticket_time.is_some_and(|ticket| ticket > resumption);
+    if resumption_time.is_some_and(shorter) {
+        let refusal = Refusal::new(
+            format!("{}: tickets count longer", section.name("resumption_time")),
+            "make it no shorter than ticket_time, or leave ticket_time out",
+        );
+        section.refuse("resumption_time", refusal);
+    }
+    let resumption_time = resumption_time.unwrap_or(default);
+    Tickets {
+        ticket_time: ticket_time.unwrap_or(TICKET_TIME).min(resumption_time),
+        resumption_time,
     }
 }
 

@@ -19,14 +19,13 @@ pub(super) struct Carriers {
 }
 
 impl Carriers {
-    /// Watches every port with an interface that the kernel shows.
+    /// Watches every port with an interface that the kernel shows, once those of our own making
+    /// are there.
     pub fn open(ports: &[PortConfig]) -> Carriers {
         let files = ports.iter().enumerate().filter_map(|(index, port)| {
-            // What is no name of an interface leads nowhere.
-            let named = !port.interface.is_empty() && !port.interface.contains(['/', '.']);
-            let path = format!("/sys/class/net/{}/carrier", port.interface);
-            let file = named.then(|| File::open(path).ok())?;
-            Some((index, file?))
+            let interface = port.kernel_interface()?;
+            let path = format!("/sys/class/net/{interface}/carrier");
+            Some((index, File::open(path).ok()?))
         });
         Carriers {
             files: files.collect(),

@@ -84,9 +84,9 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
     let crls = CrlFiles::of(&config);
     let settings = with_engine(GatewaySettings::new(config))?;
-    let carriers = Carriers::open(&settings.config().ports);
     let workers_stop = Arc::new(AtomicBool::new(false));
     let (workers, modes) = open_workers(&settings, &leadership)?;
+    let carriers = Carriers::open(&settings.config().ports);
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     tracing::info!(
         cluster = %settings.config().cluster.name,

@@ -60,7 +60,7 @@ impl Gateway {
             false => self.health.down.insert(port),
         };
         if changed {
-            self.next_hops.link_is_back(port);
+            self.next_hops.forget(port);
             self.review_health(now, entropy);
             self.settle(now, entropy);
         }

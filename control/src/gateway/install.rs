@@ -115,7 +115,11 @@ impl Gateway {
         }
         let handed_over = inherited.as_ref().filter(|_| !tuning.no_floor);
         let window = first_window(&child, floor, handed_over);
-        let cell = Arc::new(Cell::new(first, lease));
+        let alone = child.options.workers == Workers::One || self.dataplane.len() <= 1;
+        let cell = Arc::new(match alone {
+            true => Cell::for_one_sender(first, lease),
+            false => Cell::new(first, lease),
+        });
         let slot = self.children.take_slot();
         let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
         let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);

@@ -74,7 +74,9 @@ use hitless_dataplane::command::Command;
 use hitless_dataplane::spd::Spd;
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
 use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
-use hitless_sync::{Durable, Event as SyncEvent, Input as SyncInput, Node, Role, TakeoverSa};
+use hitless_sync::{
+    Durable, Event as SyncEvent, Input as SyncInput, NoSwitchover, Node, TakeoverSa,
+};
 
 use crate::ike::{self, Engine, Input};
 use crate::keylog::KeyLines;
@@ -288,7 +290,8 @@ impl Gateway {
         if now.since(self.last_scan) >= SCAN {
             self.last_scan = now;
             self.scan(now, entropy);
-            self.watch_next_hops(now, entropy);
+            self.watch_next_hops(now);
+            self.review_health(now, entropy);
             self.retrieval.tend(now);
             self.tend_drill(now, entropy);
             self.tend_watching(now);
@@ -335,27 +338,15 @@ impl Gateway {
         self.settle(now, entropy);
     }
 
-    /// Who would take over in a planned switchover now, or why nobody can. The sync node decides
-    /// by the same facts and says nothing to the operator.
+    /// Who would take over in a planned switchover now, or why nobody can.
     pub fn can_switch_over(&self, now: Instant) -> Result<MemberId, String> {
-        let node = self.node.status(now);
-        let cluster = &self.settings.config().cluster;
-        match (node.role, node.leader) {
-            (Role::Leading, _) => {}
-            (Role::HandingOver, _) => return Err("a switchover is under way".to_owned()),
-            (_, Some(leader)) if leader != cluster.id => {
-                return Err(format!("this member is not active; ask member {leader}"));
+        self.node.switchover_target(now).map_err(|reason| {
+            match (reason, self.node.status(now).leader) {
+                (NoSwitchover::NotLeading, Some(leader)) => {
+                    format!("{reason}; ask member {leader}")
+                }
+                _ => reason.to_string(),
             }
-            _ => return Err("this member is not active".to_owned()),
-        }
-        let takeover = cluster.heartbeat * cluster.missed;
-        let ready = node.members.iter().filter(|member| {
-            let heard = member.silent_for.is_some_and(|time| time <= takeover);
-            member.bound && member.role == Some(Role::Admitted) && member.healthy && heard
-        });
-        let best = ready.max_by_key(|member| (member.priority, member.id));
-        best.map(|member| member.id).ok_or_else(|| {
-            "no standby holds every lease; `hitless status` says what it waits for".to_owned()
         })
     }
 

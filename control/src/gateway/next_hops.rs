@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless_dataplane::command::Command;
-use hitless_sa::{Entropy, Instant};
+use hitless_sa::Instant;
 
 use super::Gateway;
 
@@ -63,8 +63,8 @@ impl NextHops {
         }
     }
 
-    /// A port's carrier has come back: what was seen before is past.
-    pub fn link_is_back(&mut self, port: usize) {
+    /// A port's carrier has come or gone: what was seen before is past.
+    pub fn forget(&mut self, port: usize) {
         for hop in self.hops.iter_mut().filter(|hop| hop.port == port) {
             hop.unanswered = 0;
             hop.down = None;
@@ -102,7 +102,7 @@ impl NextHops {
 
 impl Gateway {
     /// Asks whom it is time to ask.
-    pub(super) fn watch_next_hops(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+    pub(super) fn watch_next_hops(&mut self, now: Instant) {
         let leading = self.dataplane.leading();
         for (port, address) in self.next_hops.due(now, leading) {
             // One asks; the answer may come to any.
@@ -112,7 +112,6 @@ impl Gateway {
                 self.dataplane.send(worker, probe);
             }
         }
-        self.review_health(now, entropy);
     }
 }
 
@@ -159,7 +158,7 @@ mod tests {
             hops.due(at(step), true);
         }
         assert_eq!(hops.down().count(), 1);
-        hops.link_is_back(1);
+        hops.forget(1);
         assert_eq!(hops.down().count(), 0);
     }
 }

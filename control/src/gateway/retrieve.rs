@@ -102,7 +102,6 @@ impl Gateway {
 
     /// This member has stepped down without handing over: nobody else may have what it made alone.
     pub(super) fn keep_copies(&mut self, now: Instant) {
-        self.retrieval.rightless.clear();
         self.retrieval.attic.clear();
         self.retrieval.kept.clear();
         self.retrieval.until = now + KEPT;

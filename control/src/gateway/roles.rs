@@ -239,6 +239,7 @@ impl Gateway {
         self.inherited.clear();
         self.doubtful.clear();
         self.rightless.clear();
+        self.retrieval.rightless.clear();
         self.blackouts.clear();
         self.engine.step_down();
         self.drilled = Drill::default();

@@ -21,7 +21,7 @@ use crate::api::{
 use crate::ike::status::{ChildStatus, SaState};
 
 /// Leases listed in `status`: those that are nearest to their end.
-const LEASES: usize = 20;
+const LEASES: usize = 8;
 
 impl Gateway {
     /// The answer to `hitless status`.

@@ -17,7 +17,7 @@ use super::output::{Event, Output};
 use super::proposal::KeyExchangeMethod;
 use super::settings::Connection;
 use super::tasks::Task;
-use super::turn::{Effect, Turn};
+use super::turn::Turn;
 
 impl Engine {
     pub(super) fn dropped(&mut self, path: Path, reason: &'static str) {
@@ -104,7 +104,8 @@ impl Engine {
         if is_first_request(header) {
             return self.first_request(now, entropy, path, header, payloads, datagram);
         }
-        let Some(mut initiator) = self.initiators.remove(&header.initiator_spi) else {
+        let asked = header.initiator_spi;
+        let Some(mut initiator) = self.initiators.remove(&asked) else {
             return self.dropped(path, "unknown IKE SA");
         };
         if header.initiator || path.remote.ip() != initiator.path.remote.ip() {
@@ -122,6 +123,8 @@ impl Engine {
         }
         let results = turn.finish();
         self.emit(results.immediate, results.events);
+        // It may go on under another SPI.
+        self.timers.set(asked, None);
         self.timers.set(initiator.spi, Some(initiator.deadline()));
         self.initiators.insert(initiator);
     }
@@ -281,11 +284,7 @@ impl Engine {
         }
         let mut results = turn.finish();
         if let Progress::Established(ike) = &progress
-            && !results
-                .effects
-                .iter()
-                .any(|e| matches!(e, Effect::InitialContact))
-            && self.has_twin(ike)
+            && self.has_twin(ike, &results.effects)
         {
             for child in &ike.children {
                 self.ids.release(child.sa.inbound_spi);

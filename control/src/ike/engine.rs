@@ -597,7 +597,7 @@ impl Engine {
                 }
                 Vec::new()
             }
-            Effect::InitialContact => self.supersede(ike),
+            Effect::InitialContact => self.supersede(ike, |_| true),
             Effect::Resumed(old) => self.resumed(ike, old),
             Effect::Resumable(connection, held) => {
                 self.tickets.insert(connection, held);

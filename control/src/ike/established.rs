@@ -130,6 +130,11 @@ impl IkeSa {
         }
     }
 
+    /// The IKE SA whose IKE_AUTH this one came of, by our SPI: this one, or an ancestor.
+    pub fn origin(&self) -> IkeSpi {
+        self.session.origin.unwrap_or(self.local_spi)
+    }
+
     /// SPIs of the original initiator and responder.
     pub fn spis(&self) -> (IkeSpi, IkeSpi) {
         match self.initiator {

@@ -12,6 +12,7 @@ use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
 use super::engine::Engine;
 use super::established::IkeSa;
+use super::initial::Responder;
 use super::meant::Meant;
 use super::settings::{Child, Connection, EngineSettings};
 use super::tasks::Task;
@@ -87,11 +88,24 @@ impl Engine {
         reloaded
     }
 
-    /// What has just begun begins again, with what holds now.
+    /// What we have just begun begins again, with what holds now. Whom a peer means is decided in
+    /// IKE_AUTH, by what holds then; what could lead to no connection any more is forgotten now.
     fn forget_half_open(&mut self) {
         let spis: Vec<IkeSpi> = self.initiators.spis().collect();
         for spi in spis {
             self.remove_initiator(spi);
+        }
+        let meant = |responder: &Responder| {
+            let mut connections = self.connections.iter();
+            connections.any(|connection| responder.may_mean(connection))
+        };
+        let astray = self
+            .half_open
+            .values()
+            .filter(|responder| !meant(responder));
+        for spi in astray.map(|responder| responder.spi).collect::<Vec<_>>() {
+            self.half_open.remove(spi);
+            self.timers.set(spi, None);
         }
     }
 

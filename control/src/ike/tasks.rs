@@ -138,12 +138,15 @@ impl IkeSa {
 
     /// Whether a request may be sent now.
     fn is_free(&self) -> bool {
-        self.window.has_room() && self.sync.is_none() && self.probe.is_none() && !self.undecided
+        self.window.has_room() && self.sync.is_none() && self.probe.is_none()
     }
 
-    /// Whether a task may be done now, as far as it depends on what is outstanding.
+    /// Whether a task may be done now, as far as it depends on what is outstanding. While it is not
+    /// known what an IKE SA is for, only whether it lives is asked: a peer that has lost it and its
+    /// predecessor is found out on both at the same time, not on one after the other.
     pub fn allows(&self, task: &Task) -> bool {
-        self.is_free() && self.pending.values().all(|pending| pending.allows(task))
+        let known = !self.undecided || *task == Task::Liveness;
+        known && self.is_free() && self.pending.values().all(|pending| pending.allows(task))
     }
 
     /// The tasks that wait for nothing but their time, by their places in the queue. One that has

@@ -56,16 +56,16 @@ impl Engine {
     }
 
     /// The other ones than this.
-    fn twins(&self, ike: &IkeSa) -> impl Iterator<Item = IkeSpi> {
+    fn twins(&self, ike: &IkeSa) -> impl Iterator<Item = &IkeSa> {
         let own = ike.local_spi;
-        self.others(&ike.local_id, &ike.remote_id)
-            .map(|other| other.local_spi)
-            .filter(move |spi| *spi != own)
+        let others = self.others(&ike.local_id, &ike.remote_id);
+        others.filter(move |other| other.local_spi != own)
     }
 
-    /// RFC 7296 section 2.4: the other IKE SAs with this peer are dead.
-    pub(super) fn supersede(&mut self, ike: &IkeSa) -> Vec<IkeSpi> {
-        let dead: Vec<IkeSpi> = self.twins(ike).collect();
+    /// Those other IKE SAs with this peer are dead.
+    pub(super) fn supersede(&mut self, ike: &IkeSa, dead: impl Fn(&IkeSa) -> bool) -> Vec<IkeSpi> {
+        let dead = self.twins(ike).filter(|other| dead(other));
+        let dead: Vec<IkeSpi> = dead.map(|other| other.local_spi).collect();
         for spi in &dead {
             if let Some(other) = self.sas.get_mut(spi) {
                 other.superseded = true;
@@ -76,7 +76,8 @@ impl Engine {
 
     /// `unique = "replace"`: the peer is told that the others end.
     pub(super) fn replace(&mut self, now: Instant, ike: &IkeSa) -> Vec<IkeSpi> {
-        let old: Vec<IkeSpi> = self.twins(ike).collect();
+        let old = self.twins(ike).map(|other| other.local_spi);
+        let old: Vec<IkeSpi> = old.collect();
         for spi in &old {
             if let Some(other) = self.sas.get_mut(spi) {
                 other.terminated = true;
@@ -86,12 +87,19 @@ impl Engine {
         old
     }
 
-    /// `unique = "keep"`: whether the peer has an IKE SA, and may not have this one besides.
-    pub(super) fn has_twin(&self, ike: &IkeSa) -> bool {
-        let lives = |spi: IkeSpi| {
-            let other = self.sas.get(&spi);
-            other.is_some_and(|other| other.state == State::Established)
+    /// `unique = "keep"`: whether the peer has an IKE SA, and may not have this one besides. It has
+    /// lost that which it says it has lost: by INITIAL_CONTACT any (RFC 7296 section 2.4), with a
+    /// ticket the one of the ticket (RFC 5723 section 4.3.4).
+    pub(super) fn has_twin(&self, ike: &IkeSa, effects: &[Effect]) -> bool {
+        let lost = |other: &IkeSa| {
+            effects.iter().any(|effect| match effect {
+                Effect::InitialContact => true,
+                Effect::Resumed(old) => *old == other.origin(),
+                _ => false,
+            })
         };
-        ike.connection.roads.unique == Unique::Keep && self.twins(ike).any(lives)
+        let mut twins = self.twins(ike);
+        ike.connection.roads.unique == Unique::Keep
+            && twins.any(|other| other.state == State::Established && !lost(other))
     }
 }

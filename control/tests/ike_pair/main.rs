@@ -24,6 +24,7 @@ mod resume;
 mod resuming;
 mod several;
 mod suites;
+mod tickets;
 mod transport;
 mod unique;
 mod versions;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hitless::ike::{Event, Input, Resume};
 
-use crate::world::{A, B, SECOND, World, address, settings};
+use crate::world::{A, B, Faults, SECOND, World, address, settings};
 
 const REDIRECT: [u8; 2] = 16407u16.to_be_bytes();
 const REDIRECTED_FROM: [u8; 2] = 16408u16.to_be_bytes();
@@ -196,4 +196,56 @@ fn rfc5685_section_7_a_loop_ends_after_five_redirects() {
     moved(&world, 3);
     let from = SocketAddr::new(address(A), 500);
     assert_eq!(world.sa(A).local, from.ip());
+}
+
+/// RFC 5685 section 3, of IKE_SESSION_RESUME, which takes the place of IKE_SA_INIT (RFC 5723): a
+/// client that came back with a ticket can be sent away like any other, by any member.
+#[test]
+fn rfc5685_section_3_a_resumed_client_can_be_redirected() {
+    let mut world = crate::resume::world(10, |host, settings| {
+        if host == B {
+            let mut other = settings.connections[0].clone();
+            other.name = "other".to_owned();
+            other.local_addrs = vec![gateway(3)];
+            settings.connections.push(other);
+        }
+    });
+    crate::resume::crash(&mut world);
+    world.run(SECOND);
+    assert_eq!(crate::resume::resumed(&world), 1);
+    moved(&world, 2);
+    world.fail_over(B, Resume::Exact);
+    let (ike, to) = (world.ike(B), gateway(3));
+    world.input(B, Input::Redirect { ike, to });
+    world.run(60 * SECOND);
+    moved(&world, 3);
+    // A gateway that sends everybody on sends on whoever resumes, too.
+    world.hosts[B].settings.connections[1].roads.redirect_to = Some(gateway(2));
+    crate::resume::crash(&mut world);
+    world.run(60 * SECOND);
+    moved(&world, 2);
+}
+
+/// Whatever of a followed redirect is lost, late or twice there: one IKE SA is left.
+#[test]
+fn rfc5685_section_5_one_ike_sa_is_left_of_a_redirection() {
+    for seed in 100..140 {
+        let mut world = world(seed, &[None, None], |_| ());
+        world.run(SECOND);
+        let (ike, to) = (world.ike(B), gateway(3));
+        world.faults = Faults {
+            loss: 250,
+            duplication: 300,
+            delay: SECOND / 2,
+        };
+        world.input(B, Input::Redirect { ike, to });
+        world.run(20 * SECOND);
+        if seed % 2 == 0 {
+            world.fail_over(if seed % 4 == 0 { A } else { B }, Resume::Exact);
+        }
+        world.run(20 * SECOND);
+        world.faults = Faults::default();
+        world.run(240 * SECOND);
+        world.assert_agreement(1);
+    }
 }

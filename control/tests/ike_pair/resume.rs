@@ -3,26 +3,29 @@
 use std::time::Duration;
 
 use hitless::ike::message::{Exchange, NotifyKind, Parsed, Payload, emit, parse};
-use hitless::ike::sessions::ClusterSecret;
+use hitless::ike::sessions::{ClusterSecret, Tickets};
 use hitless::ike::settings::{Cookies, EngineSettings};
 use hitless::ike::{Event, Input, Resume};
 
 use crate::world::{A, B, Packet, SECOND, World, settings};
 
-const NOON: Duration = Duration::from_secs(1_800_000_000);
-const TICKETS: Duration = Duration::from_secs(3600);
+pub const NOON: Duration = Duration::from_secs(1_800_000_000);
+pub const TICKETS: Duration = Duration::from_secs(3600);
 
 /// A is the client, B the gateway that gives tickets.
 fn resuming(host: usize) -> EngineSettings {
     let mut settings = settings(host);
     let session = &mut settings.connections[0].session;
-    session.ticket_time = Some(TICKETS);
+    session.tickets = Some(Tickets {
+        ticket_time: TICKETS,
+        resumption_time: TICKETS * 24,
+    });
     session.crash_detection = true;
     settings.cluster_secret = ClusterSecret::new("test", b"the secret of the cluster");
     settings
 }
 
-fn world(seed: u64, change: impl Fn(usize, &mut EngineSettings)) -> World {
+pub fn world(seed: u64, change: impl Fn(usize, &mut EngineSettings)) -> World {
     let [a, b] = [A, B].map(|host| {
         let mut settings = resuming(host);
         settings.time_of_day =
@@ -37,29 +40,29 @@ fn world(seed: u64, change: impl Fn(usize, &mut EngineSettings)) -> World {
 }
 
 /// Exchange types of the messages that a host sent since.
-fn exchanges(world: &World, host: usize, since: usize) -> Vec<u8> {
+pub fn exchanges(world: &World, host: usize, since: usize) -> Vec<u8> {
     let sent = world.hosts[host].sent[since..].iter();
     sent.filter_map(|payload| payload.get(18).copied())
         .collect()
 }
 
 /// B loses everything, and A learns of it.
-fn crash(world: &mut World) -> usize {
+pub fn crash(world: &mut World) -> usize {
     world.restart(B);
     lose(world)
 }
 
-fn lose(world: &mut World) -> usize {
+pub fn lose(world: &mut World) -> usize {
     let since = world.hosts[A].sent.len();
     let ike = world.ike(A);
     world.input(A, Input::Liveness(ike));
     since
 }
 
-const INIT: u8 = 34;
-const RESUME: u8 = 38;
+pub const INIT: u8 = 34;
+pub const RESUME: u8 = 38;
 
-fn resumed(world: &World) -> usize {
+pub fn resumed(world: &World) -> usize {
     world.hosts[B].count(|e| matches!(e, Event::IkeResumed { .. }))
 }
 
@@ -190,7 +193,7 @@ fn rfc5723_section_4_3_2_a_ticket_that_does_not_count_leads_to_the_full_exchange
         b.cluster_secret = ClusterSecret::new("test", b"another secret of it");
         b.connections[0].session.crash_detection = true;
     });
-    of_gateway(|b| b.connections[0].session.ticket_time = None);
+    of_gateway(|b| b.connections[0].session.tickets = None);
     of_gateway(|b| b.connections[0].name = "renamed".to_owned());
     of_gateway(|b| b.time_of_day = Default::default());
 }

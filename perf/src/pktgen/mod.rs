@@ -173,7 +173,7 @@ impl FromStr for PacketRate {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, &'static str> {
+pub fn duration(text: &str) -> Result<Duration, &'static str> {
     const HELP: &str = "write a time such as 500ms, 10s or 2m";
     let at = text.find(|c: char| c.is_ascii_alphabetic()).ok_or(HELP)?;
     let (number, unit) = text.split_at(at);

@@ -1,6 +1,7 @@
 //! `hitless-perf report`: everything that was measured on one page that needs nothing else.
 
 mod faults;
+mod mangle;
 mod page;
 mod strips;
 mod svg;
@@ -26,6 +27,9 @@ pub struct Options {
     /// Where `hitless-testbeds faults --plots DIR` wrote, for a plot of each failover
     #[arg(long, value_name = "DIR")]
     pub faults: Option<PathBuf>,
+    /// What `hitless-testbeds mangle --json` printed, for a table of it
+    #[arg(long, value_name = "FILE")]
+    pub mangle: Option<PathBuf>,
     /// Write each plot into this directory, too
     #[arg(long, value_name = "DIR")]
     pub svg: Option<PathBuf>,
@@ -50,7 +54,9 @@ pub fn write(options: &Options, results: &Results) -> Result<(), Box<dyn Error>>
             fs::write(directory.join(format!("{}.svg", plot.name)), &plot.svg)?;
         }
     }
-    fs::write(&options.output, page::render(results, &plots))?;
+    let sections = options.mangle.as_deref().map(mangle::section).transpose()?;
+    let page = page::render(results, &plots, sections.as_deref().unwrap_or_default());
+    fs::write(&options.output, page)?;
     crate::print::note(format_args!("wrote {}", options.output.display()));
     Ok(())
 }

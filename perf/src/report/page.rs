@@ -315,8 +315,9 @@ svg{width:100%;height:auto}table{border-collapse:collapse;margin:1rem 0}
 td,th{padding:.2rem .8rem .2rem 0;text-align:right;border-bottom:1px solid var(--grid)}
 td:first-child,th:first-child{text-align:left}pre{overflow-x:auto;font-size:12px}";
 
-/// The page.
-pub fn render(results: &Results, plots: &[Plot]) -> String {
+/// The page;
+/// `behind` is put behind the plots as it is.
+pub fn render(results: &Results, plots: &[Plot], behind: &str) -> String {
     let machine = &results.machine;
     let mut page = format!(
         "<!doctype html><html lang=\"en\"><head><meta charset=\"utf-8\">\
@@ -348,6 +349,7 @@ pub fn render(results: &Results, plots: &[Plot]) -> String {
             plot.svg
         );
     }
+    page.push_str(behind);
     let tables = escaped(&results.to_string());
     let _ = write!(
         page,
@@ -490,7 +492,8 @@ mod tests {
         let results = results();
         let plots = plots(&results);
         assert_eq!(plots.len(), 6);
-        let page = render(&results, &plots);
+        let page = render(&results, &plots, "<p>behind</p>");
+        assert!(page.contains("<p>behind</p>"));
         assert_eq!(page.matches("<svg").count(), 6);
         assert!(!page.contains("<script") && !page.contains("src=") && !page.contains("href="));
         // The only address is the name space of SVG.

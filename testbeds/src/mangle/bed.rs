@@ -1,9 +1,9 @@
-//! The bed of one case: a gateway's IKE engine, the mangling peer, and nothing between them.
+//! The bed of one case: the mangling peer and a gateway's IKE engine with nothing between them, or a
+//! daemon at the other end of a socket.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::time::Duration;
 
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
@@ -11,6 +11,7 @@ use hitless::gateway::GatewaySettings;
 use hitless::ike::{ChildChange, Engine, Event, Input, Output, Resume};
 use hitless_sa::{Incarnation, Instant, SaId};
 
+use super::far::{Daemon, ONE_PACKET, Target};
 use super::peer::{Peer, SECRET};
 use super::wire;
 
@@ -49,23 +50,41 @@ impl Stage {
                 | Stage::AskedLife
         )
     }
+
+    /// Whether a peer can bring it about by itself, with a gateway that has others to think of, too.
+    pub fn far(self) -> bool {
+        !self.asks() && self != Stage::Busy
+    }
 }
 
+/// Why an IKE SA does not come about.
+pub const NOT_AUTHENTICATED: &str = "authentication failed";
 /// Half-open IKE SAs that a bed's gateway keeps at most.
 const HALF_OPEN: usize = 8;
 
+/// The gateway.
+enum Gateway {
+    Engine(Box<Near>),
+    Daemon(Daemon),
+}
+
+/// An engine in this process, and what it has installed.
+struct Near {
+    engine: Engine,
+    now: Instant,
+    there: SocketAddr,
+    children: BTreeSet<SaId>,
+}
+
 /// Gateway and peer.
 pub struct Bed {
-    engine: Engine,
+    gateway: Gateway,
     pub entropy: SeededEntropy,
-    now: Instant,
     pub here: SocketAddr,
-    there: SocketAddr,
     pub peer: Peer,
     /// What the gateway sent since the last look, and why it dropped what it dropped.
     pub sent: Vec<Vec<u8>>,
-    pub dropped: Vec<&'static str>,
-    pub children: BTreeSet<SaId>,
+    pub dropped: Vec<String>,
     /// The last request and the answer that it got.
     pub last: (Vec<u8>, Vec<u8>),
 }
@@ -114,6 +133,20 @@ secret = "{SECRET}"
     )
 }
 
+impl Near {
+    fn note(&mut self, change: ChildChange) {
+        match change {
+            ChildChange::Install { child, .. } => {
+                self.children.insert(child.id);
+            }
+            ChildChange::Remove(id) => {
+                self.children.remove(&id);
+            }
+            ChildChange::Send(_) | ChildChange::Update(_) => {}
+        }
+    }
+}
+
 impl Bed {
     /// A bed at a stage; the reason if it does not come so far.
     pub fn at(stage: Stage) -> Result<Bed, String> {
@@ -123,28 +156,55 @@ impl Bed {
         let mut settings = GatewaySettings::new(config).engine(Incarnation(1));
         settings.limits.init_limit_half_open = HALF_OPEN;
         settings.limits.cookie_threshold = HALF_OPEN / 2;
-        let mut entropy = SeededEntropy::new(stage as u64 + 1);
-        let mut bed = Bed {
+        let entropy = SeededEntropy::new(stage as u64 + 1);
+        let near = Near {
             engine: Engine::new(settings),
+            now: Instant(1_000_000_000_000),
+            there: SocketAddr::from(([192, 0, 2, 1], 500)),
+            children: BTreeSet::new(),
+        };
+        let here = SocketAddr::from(([192, 0, 2, 9], 500));
+        let mut bed = Bed::new(Gateway::Engine(Box::new(near)), stage, entropy, here);
+        bed.lead();
+        bed.arrive(stage)
+    }
+
+    /// A bed with a daemon, at a stage that a peer can bring about by itself. `seed` differs from case
+    /// to case: the daemon remembers.
+    pub fn toward(target: &Target, stage: Stage, seed: u64) -> Result<Bed, String> {
+        let daemon = Daemon::open(target)?;
+        let here = daemon.here()?;
+        let entropy = SeededEntropy::new(seed);
+        Bed::new(Gateway::Daemon(daemon), stage, entropy, here).arrive(stage)
+    }
+
+    fn new(gateway: Gateway, stage: Stage, mut entropy: SeededEntropy, here: SocketAddr) -> Bed {
+        Bed {
+            gateway,
             peer: Peer::new(&mut entropy, !stage.asks()),
             entropy,
-            now: Instant(1_000_000_000_000),
-            here: SocketAddr::from(([192, 0, 2, 9], 500)),
-            there: SocketAddr::from(([192, 0, 2, 1], 500)),
+            here,
             sent: Vec::new(),
             dropped: Vec::new(),
-            children: BTreeSet::new(),
             last: Default::default(),
-        };
-        let lead = &mut |_| Resume::Exact;
-        bed.engine.lead(bed.now, &mut bed.entropy, lead);
-        bed.drain();
-        bed.reach(stage).ok_or_else(|| {
-            let (sent, dropped) = (bed.sent.len(), &bed.dropped);
+        }
+    }
+
+    fn arrive(mut self, stage: Stage) -> Result<Bed, String> {
+        self.reach(stage).ok_or_else(|| {
+            let (sent, dropped) = (self.sent.len(), &self.dropped);
             format!("no way to {stage:?}: {sent} messages, {dropped:?}")
         })?;
-        bed.look();
-        Ok(bed)
+        self.look();
+        Ok(self)
+    }
+
+    fn lead(&mut self) {
+        if let Gateway::Engine(near) = &mut self.gateway {
+            let lead = &mut |_| Resume::Exact;
+            near.engine.lead(near.now, &mut self.entropy, lead);
+        }
+        self.drain();
     }
 
     fn reach(&mut self, stage: Stage) -> Option<()> {
@@ -174,7 +234,10 @@ impl Bed {
 
     /// Tells the gateway to ask for something.
     pub fn ask(&mut self, stage: Stage) -> Option<()> {
-        let ike = self.engine.status(self.now).first()?.local_spi;
+        let Gateway::Engine(near) = &self.gateway else {
+            return None;
+        };
+        let ike = near.engine.status(near.now).first()?.local_spi;
         match stage {
             Stage::AskedChild => self.input(Input::Initiate {
                 connection: "mangler".to_owned(),
@@ -187,58 +250,58 @@ impl Bed {
         Some(())
     }
 
-    pub fn input(&mut self, input: Input<'_>) {
-        self.engine.handle(self.now, &mut self.entropy, input);
+    fn input(&mut self, input: Input<'_>) {
+        if let Gateway::Engine(near) = &mut self.gateway {
+            near.engine.handle(near.now, &mut self.entropy, input);
+        }
         self.drain();
     }
 
     /// A datagram of ours arrives.
     pub fn deliver(&mut self, datagram: &[u8]) {
-        let (local, remote) = (self.there, self.here);
-        self.input(Input::Datagram {
-            local,
-            remote,
-            payload: datagram,
-        });
-    }
-
-    /// Time goes by; what is due is done.
-    pub fn wait(&mut self, time: Duration) {
-        let end = self.now + time;
-        while let Some(due) = self.engine.poll_timeout().filter(|due| *due <= end) {
-            self.now = self.now.max(due);
-            self.input(Input::Timeout);
+        match &mut self.gateway {
+            Gateway::Engine(near) => {
+                let (local, remote) = (near.there, self.here);
+                self.input(Input::Datagram {
+                    local,
+                    remote,
+                    payload: datagram,
+                });
+            }
+            Gateway::Daemon(daemon) => match daemon.exchange(datagram) {
+                Ok(heard) => {
+                    self.sent.extend(heard.sent);
+                    self.dropped.extend(heard.dropped);
+                }
+                Err(reason) => self.dropped.push(reason),
+            },
         }
-        self.now = end;
     }
 
     fn drain(&mut self) {
-        while let Some(output) = self.engine.poll_output() {
+        let Gateway::Engine(near) = &mut self.gateway else {
+            return;
+        };
+        while let Some(output) = near.engine.poll_output() {
             match output {
                 Output::Transmit(transmit) | Output::Retransmit { transmit, .. } => {
                     self.sent.push(transmit.payload);
                 }
                 Output::Commit(commit) => {
                     for change in commit.changes {
-                        match change {
-                            ChildChange::Install { child, .. } => {
-                                self.children.insert(child.id);
-                            }
-                            ChildChange::Remove(id) => {
-                                self.children.remove(&id);
-                            }
-                            ChildChange::Send(_) | ChildChange::Update(_) => {}
-                        }
+                        near.note(change);
                     }
                     let transmits = commit.transmits.into_iter();
                     self.sent.extend(transmits.map(|t| t.payload));
                 }
-                Output::Event(Event::Dropped { reason, .. }) => self.dropped.push(reason),
+                Output::Event(Event::Dropped { reason, .. }) => {
+                    self.dropped.push(reason.to_owned());
+                }
                 Output::Event(Event::NegotiationFailed { .. }) => {
-                    self.dropped.push("negotiation failed");
+                    self.dropped.push("negotiation failed".to_owned());
                 }
                 Output::Event(Event::AuthenticationFailed { .. }) => {
-                    self.dropped.push("authentication failed");
+                    self.dropped.push(NOT_AUTHENTICATED.to_owned());
                 }
                 Output::Event(_) => {}
             }
@@ -253,10 +316,29 @@ impl Bed {
 
     /// Established IKE SAs.
     pub fn ike_sas(&self) -> usize {
-        let sas = self.engine.status(self.now);
-        sas.iter()
-            .filter(|sa| sa.state.name() != "CONNECTING")
-            .count()
+        match &self.gateway {
+            Gateway::Engine(near) => {
+                let sas = near.engine.status(near.now);
+                sas.iter()
+                    .filter(|sa| sa.state.name() != "CONNECTING")
+                    .count()
+            }
+            Gateway::Daemon(daemon) => daemon.sas().0,
+        }
+    }
+
+    /// Whether this takes more IP packets than one to the gateway, whose packet path puts short ones
+    /// together again, and refuses the others.
+    pub fn in_fragments(&self, datagram: &[u8]) -> bool {
+        matches!(self.gateway, Gateway::Daemon(_)) && datagram.len() > ONE_PACKET
+    }
+
+    /// Child SAs.
+    pub fn children(&self) -> usize {
+        match &self.gateway {
+            Gateway::Engine(near) => near.children.len(),
+            Gateway::Daemon(daemon) => daemon.sas().1,
+        }
     }
 
     /// Another peer in the old one's place, of whom the gateway knows nothing.
@@ -359,7 +441,7 @@ impl Bed {
         let message = self.peer.message(wire::IKE_AUTH, self.peer.auth_payloads());
         let answer = self.peer.seal(&message);
         self.deliver(&answer);
-        let up = self.ike_sas() == 1 && self.children.len() == 1;
+        let up = self.ike_sas() == 1 && self.children() == 1;
         up.then_some(())
     }
 

@@ -2,7 +2,7 @@
 
 use hitless::ike::message::NotifyKind;
 
-use super::bed::{Bed, Stage};
+use super::bed::{Bed, NOT_AUTHENTICATED, Stage};
 use super::peer::GROUP;
 use super::wire::{self, AUTH, DELETE, KE, NONCE, NOTIFY, SA};
 
@@ -143,7 +143,7 @@ pub struct Outcome {
     pub replies: Vec<Reply>,
     /// Messages that nobody could read.
     unreadable: usize,
-    dropped: Vec<&'static str>,
+    dropped: Vec<String>,
     children: usize,
     ike_sas: usize,
     before: Before,
@@ -170,7 +170,7 @@ impl Outcome {
             unreadable: bed.sent.len() - replies.len(),
             replies,
             dropped: bed.dropped.clone(),
-            children: bed.children.len(),
+            children: bed.children(),
             ike_sas: bed.ike_sas(),
             before,
             earlier: bed.last.1.clone(),
@@ -183,7 +183,9 @@ impl Outcome {
 
     /// As initiator: the IKE SA does not come about.
     fn failed(&self) -> bool {
-        self.dropped.contains(&"authentication failed")
+        self.dropped
+            .iter()
+            .any(|reason| reason == NOT_AUTHENTICATED)
     }
 
     /// It answered in an exchange of the IKE SA, whose window has moved.

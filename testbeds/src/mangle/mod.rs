@@ -4,11 +4,13 @@
 //! has to work, or the case has failed all the same.
 //!
 //! `cases/` has the wrong messages, one file for each exchange. `peer.rs` and `wire.rs` are the peer,
-//! which shares neither writer nor reader with the gateway; `bed.rs` has both ends; `judge.rs` says
-//! what an answer is.
+//! which shares neither writer nor reader with the gateway; `bed.rs` has both ends; `far.rs` is a
+//! daemon at the other end of a socket instead of an engine in this process; `judge.rs` says what an
+//! answer is.
 
 mod bed;
 mod cases;
+mod far;
 mod judge;
 mod peer;
 mod wire;
@@ -18,6 +20,7 @@ use std::fmt;
 use serde::Serialize;
 
 use self::bed::{Bed, Stage};
+pub use self::far::Target;
 use self::judge::{Before, Expected, Outcome};
 
 /// One wrong thing.
@@ -60,18 +63,36 @@ pub struct Table {
     pub rows: Vec<Row>,
 }
 
-/// Plays every case whose name has `filter` in it.
+/// Plays every case whose name has `filter` in it, with an engine in this process.
 pub fn run(filter: &str) -> Table {
     let wanted = |(_, case): &(Stage, &Case)| case.name.contains(filter);
-    let rows: Vec<Row> = cases::all().filter(wanted).map(play).collect();
-    Table {
-        passed: !rows.is_empty() && rows.iter().all(|row| row.passed),
-        rows,
+    let rows = cases::all().filter(wanted);
+    Table::of(rows.map(|(stage, case)| play(stage, case, Bed::at(stage))))
+}
+
+/// Those in which the gateway is the responder, with a daemon. `told` is told of each row.
+pub fn run_against(target: &Target, filter: &str, told: impl Fn(&Row)) -> Table {
+    let wanted = |(stage, case): &(Stage, &Case)| stage.far() && case.name.contains(filter);
+    let rows = cases::all().filter(wanted).zip(1..);
+    Table::of(rows.map(|((stage, case), seed)| {
+        let row = play(stage, case, Bed::toward(target, stage, seed));
+        told(&row);
+        row
+    }))
+}
+
+impl Table {
+    fn of(rows: impl Iterator<Item = Row>) -> Table {
+        let rows: Vec<Row> = rows.collect();
+        Table {
+            passed: !rows.is_empty() && rows.iter().all(|row| row.passed),
+            rows,
+        }
     }
 }
 
-fn play((stage, case): (Stage, &Case)) -> Row {
-    let (seen, passed) = match Bed::at(stage) {
+fn play(stage: Stage, case: &Case, bed: Result<Bed, String>) -> Row {
+    let (seen, passed) = match bed {
         Ok(bed) => attempt(stage, case, bed),
         Err(reason) => (reason, false),
     };
@@ -91,7 +112,7 @@ fn play((stage, case): (Stage, &Case)) -> Row {
 fn attempt(stage: Stage, case: &Case, mut bed: Bed) -> (String, bool) {
     let before = Before {
         stage,
-        children: bed.children.len(),
+        children: bed.children(),
         ike_sas: bed.ike_sas(),
     };
     let datagrams = (case.send)(&mut bed);
@@ -100,7 +121,11 @@ fn attempt(stage: Stage, case: &Case, mut bed: Bed) -> (String, bool) {
     }
     let outcome = Outcome::of(&bed, before);
     let mut seen = outcome.text();
-    let right = outcome.is(case.expected);
+    let mut right = outcome.is(case.expected);
+    if datagrams.iter().any(|datagram| bed.in_fragments(datagram)) {
+        seen += ", in IP fragments";
+        right |= outcome.is(Expected::Silence);
+    }
     let sound = afterwards(stage, bed, &outcome);
     if let Err(harm) = &sound {
         seen = format!("{seen}; afterwards {harm}");

@@ -34,9 +34,8 @@ const PATIENT_PROBE: Duration = Duration::from_millis(20);
 /// Steps are small this long before the first fault.
 const WARM_UP: Duration = Duration::from_millis(50);
 /// Traffic must flow both ways within this after the last fault. A peer takes 63.5 s to find out
-/// that a cluster has forgotten everything, and twice that if it happened while their IKE SA was
-/// being replaced: then there are two to give up, one after the other.
-const LIVENESS: Duration = Duration::from_secs(140);
+/// that a cluster has forgotten everything.
+const LIVENESS: Duration = Duration::from_secs(90);
 /// The same with `takeover = exact`, where a member trusts its Message IDs until the peer is dead
 /// for it, and the peer finds out after that.
 const LIVENESS_EXACT: Duration = Duration::from_secs(180);

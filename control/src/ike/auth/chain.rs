@@ -61,6 +61,12 @@ impl fmt::Debug for RevocationList {
     }
 }
 
+/// A certificate that was verified, with those between it and the anchor, its issuer first.
+pub struct Verified {
+    pub certificate: Certificate,
+    pub issuers: Vec<CertificateDer<'static>>,
+}
+
 /// Why a chain was refused.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum ChainError {
@@ -151,9 +157,9 @@ impl Trust {
         self.anchors.iter().map(|anchor| &anchor.certificate)
     }
 
-    /// Verifies a chain, the peer's own certificate first; gives that one. `time` is the wall
-    /// clock.
-    pub fn verify(&self, chain: &[&[u8]], time: Duration) -> Result<Certificate, ChainError> {
+    /// Verifies a chain, the peer's own certificate first; gives what of it leads to an anchor.
+    /// `time` is the wall clock.
+    pub fn verify(&self, chain: &[&[u8]], time: Duration) -> Result<Verified, ChainError> {
         let (first, others) = chain.split_first().ok_or(ChainError::UNREADABLE)?;
         let certificate = Certificate::parse(first).map_err(|_| ChainError::UNREADABLE)?;
         if !certificate.may_sign() {
@@ -179,11 +185,14 @@ impl Trust {
             anchors: &anchors,
             time,
         };
-        path.build(options(&lists, strict, RevocationCheckDepth::Chain)?)?;
+        let issuers = path.build(options(&lists, strict, RevocationCheckDepth::Chain)?)?;
         if by_uri {
             path.build(options(&lists, true, RevocationCheckDepth::EndEntity)?)?;
         }
-        Ok(certificate)
+        Ok(Verified {
+            certificate,
+            issuers,
+        })
     }
 }
 
@@ -219,7 +228,10 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
-    fn build(&self, revocation: Option<RevocationOptions<'_>>) -> Result<(), ChainError> {
+    fn build(
+        &self,
+        revocation: Option<RevocationOptions<'_>>,
+    ) -> Result<Vec<CertificateDer<'static>>, ChainError> {
         let holder = EndEntityCert::try_from(self.certificate.der()).map_err(ChainError::Path)?;
         let built = holder.verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
@@ -230,7 +242,9 @@ impl Path<'_> {
             revocation,
             Some(&issuers_may_certify),
         );
-        built.map(drop).map_err(ChainError::Path)
+        let built = built.map_err(ChainError::Path)?;
+        let issuers = built.intermediate_certificates();
+        Ok(issuers.map(|issuer| issuer.der().into_owned()).collect())
     }
 }
 

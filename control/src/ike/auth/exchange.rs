@@ -1,18 +1,20 @@
 //! Both directions of authentication within the initial exchanges: what we show, and what we
 //! demand of the peer.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use super::grounds::{self, Grounds};
 use super::octets::SignedOctets;
 use super::psk::{psk_auth, secret};
 use super::settings::{AuthSettings, LocalAuth, LocalCertificate, RemoteAuth, SendCertificate};
 use super::signature::{self, Hash};
-use super::{payloads, ppk};
+use super::{Ppk, payloads, ppk};
 use crate::ike::contents::Contents;
 use crate::ike::crypto::prf::equal;
 use crate::ike::message::{AUTH_METHOD_PSK, NotifyKind, Payload};
 use crate::ike::proposal::Identification;
-use crate::ike::settings::{Connection, Secret};
+use crate::ike::settings::{Connection, EngineSettings, Secret};
 
 /// What the peer's messages so far say about the proof that it wants.
 #[derive(Clone, Default)]
@@ -164,6 +166,8 @@ pub struct Proven {
     pub certificate: Option<[u8; 32]>,
     /// When that expires, in seconds since 1970.
     pub not_after: Option<u64>,
+    /// What to look at again, should it come back with a ticket.
+    pub grounds: Option<Arc<Grounds>>,
 }
 
 /// What the peer showed: identity, method and data of AUTH (or of NO_PPK_AUTH).
@@ -172,11 +176,13 @@ pub(in crate::ike) struct Shown<'a> {
     pub id: &'a Identification,
     pub method: u8,
     pub data: &'a [u8],
+    /// What was mixed into the keys.
+    pub ppk: Option<&'a Ppk>,
 }
 
 /// Whether the peer is who it says, to a connection that is meant for it. `time`: the wall clock.
 pub(in crate::ike) fn check(
-    secrets: &[Secret],
+    settings: &EngineSettings,
     connection: &Connection,
     local: &Identification,
     time: Option<Duration>,
@@ -187,7 +193,8 @@ pub(in crate::ike) fn check(
     let id = shown.id;
     let accepted = match &connection.auth.remote {
         RemoteAuth::Psk => {
-            let secret = secret(secrets, local, id).ok_or_else(|| format!("no secret for {id}"))?;
+            let secret = secret(&settings.secrets, local, id);
+            let secret = secret.ok_or_else(|| format!("no secret for {id}"))?;
             if shown.method != AUTH_METHOD_PSK {
                 return Err(format!("{id} does not authenticate by pre-shared key"));
             }
@@ -196,6 +203,17 @@ pub(in crate::ike) fn check(
             }
             return Ok(Proven {
                 method: "psk".to_owned(),
+                grounds: Grounds::of(
+                    settings,
+                    connection,
+                    time,
+                    grounds::Evidence::Secret {
+                        secret,
+                        local,
+                        remote: id,
+                    },
+                    shown.ppk,
+                ),
                 ..Proven::default()
             });
         }
@@ -208,25 +226,27 @@ pub(in crate::ike) fn check(
     }
     let time = time.ok_or("the time of day is not known")?;
     let chain = payloads::chain(contents).map_err(|fault| format!("{id}: {fault}"))?;
-    let certificate = accepted
-        .trust
-        .verify(&chain, time)
-        .map_err(|error| format!("{id}: {error}"))?;
+    let verified = accepted.trust.verify(&chain, time);
+    let verified = verified.map_err(|error| format!("{id}: {error}"))?;
+    let certificate = &verified.certificate;
     if !certificate.confirms(id) {
         return Err(format!(
             "the certificate of {certificate:?} is not for {id}"
         ));
     }
-    let scheme = signature::verify(&certificate, shown.method, shown.data, &signed.to_vec())
+    let scheme = signature::verify(certificate, shown.method, shown.data, &signed.to_vec())
         .map_err(|error| format!("{id}: {error}"))?;
     if !accepted.family.allows(scheme) {
         return Err(format!(
             "{id}: signature of a kind that remote.auth excludes"
         ));
     }
+    let path = std::iter::once(certificate.der()).chain(&verified.issuers);
+    let path = grounds::Evidence::Chain(path.map(|der| der.to_vec()).collect());
     Ok(Proven {
         method: format!("{scheme:?}"),
         certificate: Some(certificate.fingerprint()),
         not_after: Some(certificate.not_after()),
+        grounds: Grounds::of(settings, connection, Some(time), path, shown.ppk),
     })
 }

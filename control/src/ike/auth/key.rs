@@ -57,6 +57,14 @@ impl Family {
             Family::Ed25519 => scheme == Scheme::Ed25519,
         }
     }
+
+    /// The same for a scheme by its name in [`Proven::method`](super::Proven).
+    pub(super) fn allows_named(self, method: &str) -> bool {
+        let mut schemes = Scheme::ALL
+            .into_iter()
+            .filter(|scheme| self.allows(*scheme));
+        schemes.any(|scheme| format!("{scheme:?}") == method)
+    }
 }
 
 impl PrivateKey {

@@ -4,7 +4,7 @@
 //! ```text
 //!  exchange.rs  what we show and what we demand, for initial/
 //!    psk.rs  signature.rs + key.rs  certificate.rs -> chain.rs (anchors, CRLs)  payloads.rs
-//!  ppk.rs  reauth.rs  state.rs (what an IKE SA remembers and exports)
+//!  grounds.rs (why a peer was believed)  ppk.rs  reauth.rs  state.rs (what an IKE SA remembers and exports)
 //! ```
 //!
 //! Certificates and names are parsed by `x509-cert`, paths and CRLs verified by `rustls-webpki`,
@@ -14,6 +14,7 @@ mod certificate;
 mod chain;
 pub(crate) mod dn;
 mod exchange;
+mod grounds;
 mod key;
 mod octets;
 mod payloads;
@@ -26,9 +27,10 @@ mod state;
 mod time_of_day;
 
 pub use certificate::{Certificate, UnreadableCertificate};
-pub use chain::{ChainError, Revocation, RevocationList, Trust};
+pub use chain::{ChainError, Revocation, RevocationList, Trust, Verified};
 pub use dn::DistinguishedName;
 pub use exchange::Proven;
+pub use grounds::Grounds;
 pub use key::{Family, PrivateKey, UnusableKey};
 pub use octets::SignedOctets;
 pub use ppk::{Ppk, PpkSettings};
@@ -40,6 +42,7 @@ pub use settings::{
 pub use signature::{Hash, Scheme, SignatureError, verify as verify_signature};
 pub use time_of_day::TimeOfDay;
 
+pub(in crate::ike) use grounds::GroundsRecord;
 pub(in crate::ike) use ppk::{offered_without, without};
 pub(in crate::ike) use reauth::lifetime;
 pub(in crate::ike) use state::{Authenticated, AuthenticatedRecord};

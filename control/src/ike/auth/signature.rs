@@ -65,7 +65,7 @@ pub enum Scheme {
 }
 
 impl Scheme {
-    const ALL: [Scheme; 10] = [
+    pub(super) const ALL: [Scheme; 10] = [
         Scheme::RsaPss(Hash::Sha256),
         Scheme::RsaPss(Hash::Sha384),
         Scheme::RsaPss(Hash::Sha512),

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hitless_sa::{IkeSpi, Instant};
 
 use super::exchange::Proven;
+use super::grounds::{Grounds, GroundsRecord};
 
 /// Goes with the IKE SA through rekeying and failover.
 #[derive(Clone, Default)]
@@ -20,7 +21,7 @@ pub(in crate::ike) struct Authenticated {
     pub replaces: Option<IkeSpi>,
 }
 
-/// Fields 1 to 7 of the record.
+/// Fields 1 to 7 of the record, and 100.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::ike) struct AuthenticatedRecord {
     #[prost(string, tag = "1")]
@@ -38,6 +39,8 @@ pub(in crate::ike) struct AuthenticatedRecord {
     pub reauth_in: Option<u64>,
     #[prost(fixed64, optional, tag = "7")]
     pub replaces: Option<u64>,
+    #[prost(message, optional, tag = "100")]
+    pub grounds: Option<GroundsRecord>,
 }
 
 impl Authenticated {
@@ -51,6 +54,11 @@ impl Authenticated {
             asked: self.asked,
             reauth_in: self.reauth_at.map(nanoseconds),
             replaces: self.replaces.map(|spi| spi.0),
+            grounds: self
+                .proven
+                .grounds
+                .as_ref()
+                .map(|grounds| grounds.to_record()),
         }
     }
 
@@ -64,6 +72,7 @@ impl Authenticated {
                 method: record.method.clone(),
                 certificate: record.certificate.as_slice().try_into().ok(),
                 not_after: record.not_after,
+                grounds: record.grounds.as_ref().and_then(Grounds::from_record),
             },
             ppk: record.ppk,
             asked: record.asked,

@@ -31,6 +31,10 @@ impl HalfOpen {
         self.responders.get(&spi)
     }
 
+    pub fn values(&self) -> impl Iterator<Item = &Responder> {
+        self.responders.values()
+    }
+
     /// The one that was made for an IKE_SA_INIT request from there.
     pub fn named(&self, remote: SocketAddr, spi: IkeSpi) -> Option<&Responder> {
         self.responders.get(self.names.get(&(remote, spi))?)

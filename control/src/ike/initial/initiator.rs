@@ -284,10 +284,8 @@ impl Initiator {
         if let Some(to) = redirect::followed(turn, &connection, from, contents, &self.nonce) {
             self.path.remote.set_ip(to);
             self.redirected_from = Some(from.ip());
-            self.nonce = turn.nonce();
-            self.cookie = None;
-            self.restarts = 0;
-            self.send_init(turn);
+            // RFC 5723 section 4.3.1: and without the ticket of the other one.
+            self.begin_in_full(turn);
         }
     }
 
@@ -550,7 +548,7 @@ impl Initiator {
             .ppk
             .as_ref()
             .is_some_and(|p| p.required);
-        match ppk {
+        match &ppk {
             Some(ppk) if mixed => stage.keys = stage.keys.with_ppk(&ppk.key),
             _ if mixed => return Err(format!("{} uses a PPK that was not offered", id.id)),
             _ if required => return Err(format!("{} does not use the PPK", id.id)),
@@ -560,6 +558,7 @@ impl Initiator {
             id: &id.id,
             method,
             data,
+            ppk: ppk.as_ref().filter(|_| mixed),
         };
         let proven = self.check(turn, stage, id, shown, contents)?;
         Ok(Authenticated {
@@ -588,9 +587,8 @@ impl Initiator {
             intermediate: &stage.intermediate.int_auth(),
         };
         let time = turn.settings.time_of_day.at(turn.now);
-        let secrets = &turn.settings.secrets;
         auth::check(
-            secrets,
+            turn.settings,
             &self.connection,
             &local,
             time,

@@ -13,7 +13,7 @@ use super::{
     Nonces, Progress, addresses_match, extensions, fragmenting, install_first, local_identity,
 };
 use crate::ike::auth::{
-    self, AuthSettings, Authenticated, Shown, SignedOctets, Wishes, lifetime, offered_without,
+    self, AuthSettings, Authenticated, Ppk, Shown, SignedOctets, Wishes, lifetime, offered_without,
 };
 use crate::ike::child;
 use crate::ike::contents::Contents;
@@ -184,6 +184,14 @@ impl Responder {
 
     pub fn forget_fragments(&mut self) {
         self.reassembly = Reassembly::default();
+    }
+
+    /// Whether the peer may still mean a connection, as far as it has said.
+    pub fn may_mean(&self, connection: &Connection) -> bool {
+        let named = |resumed: &Resumed| resumed.is_of(connection);
+        addresses_match(connection, self.path)
+            && connection.proposals.contains(&self.proposal)
+            && self.resumed.as_deref().is_none_or(named)
     }
 
     /// Answers an IKE_SA_INIT request.
@@ -364,7 +372,7 @@ impl Responder {
             return Err("request without identity or AUTH".to_owned());
         };
         if let Some(resumed) = &self.resumed {
-            return self.admit_resumed(turn, resumed, id, (method, data));
+            return self.admit_resumed(turn, connections, resumed, id, (method, data));
         }
         let wanted = contents.responder_id.map(|id| &id.id);
         let candidates = connections.iter().filter(|c| {
@@ -411,10 +419,12 @@ impl Responder {
             id: &id.id,
             method,
             data,
+            ppk,
         };
         let time = turn.settings.time_of_day.at(turn.now);
+        let settings = turn.settings;
         let proven = auth::check(
-            secrets, connection, &local.id, time, shown, contents, signed,
+            settings, connection, &local.id, time, shown, contents, signed,
         )?;
         let signed = SignedOctets {
             message: &self.response,
@@ -426,14 +436,14 @@ impl Responder {
         let proof = auth::prove(secrets, connection, &local.id, &id.id, &self.wishes, signed)?;
         let authenticated = Authenticated {
             proven,
-            ppk,
+            ppk: ppk.is_some(),
             ..Authenticated::default()
         };
         let auth = proof.auth();
         let mut payloads = vec![Payload::IdResponder(local.clone())];
         payloads.extend(proof.certificates);
         payloads.push(auth);
-        if ppk {
+        if ppk.is_some() {
             payloads.push(Payload::notify(NotifyKind::PPK_IDENTITY, &[]));
         }
         Ok(Admitted {
@@ -449,24 +459,24 @@ impl Responder {
     /// names (the table of RFC 8784 section 3).
     fn mixed<'a>(
         &self,
-        connection: &Connection,
+        connection: &'a Connection,
         data: &'a [u8],
         contents: &Contents<'a>,
-    ) -> Result<(IkeKeys, &'a [u8], bool), String> {
+    ) -> Result<(IkeKeys, &'a [u8], Option<&'a Ppk>), String> {
         let settings = connection.auth.ppk.as_ref();
         let named = contents.has(NotifyKind::PPK_IDENTITY);
         if let Some(ppk) = settings.and_then(|s| s.named(contents)) {
-            return Ok((self.keys.with_ppk(&ppk.key), data, true));
+            return Ok((self.keys.with_ppk(&ppk.key), data, Some(ppk)));
         }
         if settings.is_some_and(|s| s.required) {
             return Err("the peer uses no PPK that is known here, and one is required".to_owned());
         }
         if !named {
-            return Ok((self.keys.clone(), data, false));
+            return Ok((self.keys.clone(), data, None));
         }
         let without =
             offered_without(contents).ok_or("the peer insists on a PPK that is not known here")?;
-        Ok((self.keys.clone(), without, false))
+        Ok((self.keys.clone(), without, None))
     }
 
     fn established(

@@ -70,6 +70,12 @@ impl fmt::Display for ProposalError {
 
 impl std::error::Error for ProposalError {}
 
+/// Whether a proposal for IKE or ESP may have this word.
+pub fn is_keyword(word: &str) -> bool {
+    let parsed = Words::parse(word, esp_cipher);
+    !word.contains('-') && !matches!(parsed, Err(ProposalError::Unknown(_)))
+}
+
 /// The words of one proposal, at most one of each kind.
 struct Words<C> {
     encryption: Option<C>,

@@ -11,7 +11,7 @@ use hitless_sa::EspSuite;
 use super::auth::DistinguishedName;
 
 pub use identity::IdentificationError;
-pub use keyword::ProposalError;
+pub use keyword::{ProposalError, is_keyword};
 pub use negotiate::{Ask, accepted, accepted_esp, select, select_esp};
 
 /// Encryption of SK payloads.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use hitless_sa::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::super::auth::Proven;
+use super::super::auth::{Grounds, GroundsRecord, Proven};
 use super::super::proposal::{Identification, IkeProposal};
 use crate::ike::contents::Contents;
 use crate::ike::established::{IkeSa, State};
@@ -30,6 +30,7 @@ pub(in crate::ike) struct Held {
     pub renew_at: Option<Instant>,
     pub proposal: IkeProposal,
     pub sk_d: Zeroizing<Vec<u8>>,
+    pub local_id: Identification,
     pub remote_id: Identification,
     pub proven: Proven,
     pub ppk: bool,
@@ -67,6 +68,10 @@ pub(in crate::ike) struct HeldRecord {
     not_after: Option<u64>,
     #[prost(bool, tag = "10")]
     ppk: bool,
+    #[prost(bytes = "vec", tag = "101")]
+    local_id: Vec<u8>,
+    #[prost(message, optional, tag = "100")]
+    grounds: Option<GroundsRecord>,
 }
 
 impl Zeroize for HeldRecord {
@@ -89,27 +94,34 @@ impl Held {
             proposal: self.proposal.to_string(),
             sk_d: self.sk_d.to_vec(),
             remote_id: self.remote_id.to_body(),
+            local_id: self.local_id.to_body(),
             method: proven.method.clone(),
             certificate: proven.certificate.map_or_else(Vec::new, Vec::from),
             not_after: proven.not_after,
             ppk: self.ppk,
+            grounds: proven.grounds.as_ref().map(|grounds| grounds.to_record()),
         }
     }
 
     /// `None` if it makes no sense: the IKE SA does without.
     pub fn from_record(record: &HeldRecord, now: Instant) -> Option<Held> {
-        let (head, data) = record.remote_id.split_first_chunk::<4>()?;
+        let identity = |body: &[u8]| {
+            let (head, data) = body.split_first_chunk::<4>()?;
+            Identification::from_wire(head[0], data)
+        };
         Some(Held {
             ticket: record.ticket.clone(),
             until: now + Duration::from_nanos(record.counts_for),
             renew_at: record.renew_in.map(|time| now + Duration::from_nanos(time)),
             proposal: record.proposal.parse().ok()?,
             sk_d: Zeroizing::new(record.sk_d.clone()),
-            remote_id: Identification::from_wire(head[0], data)?,
+            local_id: identity(&record.local_id)?,
+            remote_id: identity(&record.remote_id)?,
             proven: Proven {
                 method: record.method.clone(),
                 certificate: record.certificate.as_slice().try_into().ok(),
                 not_after: record.not_after,
+                grounds: record.grounds.as_ref().and_then(Grounds::from_record),
             },
             ppk: record.ppk,
         })
@@ -120,7 +132,7 @@ impl IkeSa {
     /// Keeps the ticket that a response brings: TICKET_LT_OPAQUE is a lifetime in seconds and the
     /// ticket (RFC 5723 section 7.2).
     pub fn take_ticket(&mut self, turn: &mut Turn<'_>, contents: &Contents<'_>) {
-        let wanted = self.connection.session.ticket_time.is_some();
+        let wanted = self.connection.session.tickets.is_some();
         let given = contents.notify(NotifyKind::TICKET_LT_OPAQUE);
         let Some((lifetime, ticket)) = given.and_then(|n| n.data.split_first_chunk::<4>()) else {
             return;
@@ -136,6 +148,7 @@ impl IkeSa {
             renew_at: (renew >= SHORTEST).then(|| turn.now + turn.jitter(renew)),
             proposal: self.proposal,
             sk_d: Zeroizing::new(self.keys.sk_d().to_vec()),
+            local_id: self.local_id.clone(),
             remote_id: self.remote_id.clone(),
             proven: self.authenticated.proven.clone(),
             ppk: self.authenticated.ppk,

@@ -31,26 +31,31 @@ use super::settings::Connection;
 use super::turn::Turn;
 
 impl Engine {
-    /// RFC 5723 section 4.3.2: the peer has come back, and what it came back from is over.
+    /// RFC 5723 section 4.3.4: the peer has come back, and what it came back from is over, under
+    /// whatever SPI it went by last. "Silently": the peer has no use for a Delete.
     pub(super) fn resumed(&mut self, ike: &IkeSa, old: IkeSpi) -> Vec<IkeSpi> {
-        let found = self.sas.get_mut(&old);
-        let same =
-            |other: &&mut IkeSa| other.remote_id == ike.remote_id && other.local_id == ike.local_id;
-        let superseded = found.filter(same).map(|other| other.superseded = true);
-        superseded.map(|()| old).into_iter().collect()
+        self.supersede(ike, |other| other.origin() == old)
     }
 
     /// A ticket for a connection, to be used once.
     pub(super) fn ticket(&mut self, now: Instant, connection: &Connection) -> Option<Box<Held>> {
         let held = self.tickets.remove(&connection.name)?;
-        let usable = held.until > now && connection.proposals.contains(&held.proposal);
-        (usable && connection.session.ticket_time.is_some()).then_some(held)
+        let time = self.settings.time_of_day.at(now)?;
+        let usable = held.until > now
+            && connection.proposals.contains(&held.proposal)
+            && held.remote_id.matches(&connection.remote_id);
+        // The gateway proves no more than that it is the one of then.
+        let ends = (&held.local_id, &held.remote_id);
+        let proven = &held.proven;
+        let holds = ticket::is_young(connection, proven, time)
+            .and_then(|()| proven.holds(&self.settings, connection, ends, time));
+        (usable && holds.is_ok()).then_some(held)
     }
 }
 
 /// Asks for a ticket, if the connection wants to resume.
 pub(super) fn request(connection: &Connection) -> Option<Payload> {
-    let wanted = connection.session.ticket_time.is_some();
+    let wanted = connection.session.tickets.is_some();
     wanted.then(|| Payload::notify(NotifyKind::TICKET_REQUEST, &[]))
 }
 

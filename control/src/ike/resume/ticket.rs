@@ -1,19 +1,20 @@
 //! Tickets that we give: the state of an IKE SA, sealed with a key that every member has.
 //!
 //! ```text
-//!  1 | day (4) | salt (16) | AES-256-GCM of a `TicketRecord`
+//!  2 | day (4) | salt (16) | AES-256-GCM of a `TicketRecord`
 //! ```
 //!
 //! The key is a function of the cluster's secret, the day and the salt: another one for each ticket,
 //! so that members need not agree on nonces, and none of a day that is long over opens anything.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use prost::Message;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::ike::auth::{Authenticated, Proven, RemoteAuth};
+use crate::ike::auth::{Authenticated, Grounds, GroundsRecord, Proven};
 use crate::ike::established::IkeSa;
 use crate::ike::initial::{addresses_match, local_identity};
 use crate::ike::nat::Path;
@@ -22,7 +23,7 @@ use crate::ike::settings::{Connection, EngineSettings};
 use crate::ike::turn::Turn;
 use hitless_sa::IkeSpi;
 
-const VERSION: u8 = 1;
+const VERSION: u8 = 2;
 const SALT: usize = 16;
 const HEADER: usize = 1 + 4 + SALT;
 const DAY: u64 = 24 * 3600;
@@ -61,6 +62,8 @@ struct TicketRecord {
     certificate: Vec<u8>,
     #[prost(bool, tag = "12")]
     ppk: bool,
+    #[prost(message, optional, tag = "100")]
+    grounds: Option<GroundsRecord>,
 }
 
 impl Zeroize for TicketRecord {
@@ -73,7 +76,7 @@ impl Zeroize for TicketRecord {
 pub(in crate::ike) struct Session {
     pub id: TicketId,
     pub connection: String,
-    /// The IKE SA that it was given on.
+    /// The IKE SA that it was given on, or the first ancestor of that.
     pub ike: IkeSpi,
     pub local_id: Identification,
     pub remote_id: Identification,
@@ -101,20 +104,23 @@ fn nonce() -> Nonce {
 /// A ticket for the peer of an IKE SA, and how long it counts; `None` if the connection wants no
 /// resumption, or without the cluster's secret or the time of day.
 pub(super) fn issue(ike: &IkeSa, turn: &mut Turn<'_>) -> Option<(Duration, Vec<u8>)> {
-    let wanted = ike.connection.session.ticket_time?.min(LONGEST);
+    let wanted = ike.connection.session.tickets?;
     let time = turn.settings.time_of_day.at(turn.now)?;
+    let grounds = ike.authenticated.proven.grounds.as_ref()?;
+    let whole = Duration::from_secs(grounds.at()) + wanted.resumption_time;
     // RFC 5723 section 6.2: it must not outlive what it stands for.
     let reauth = ike.authenticated.reauth_at.map(|at| at.since(turn.now));
     let certificate = ike.authenticated.proven.not_after;
     let certificate = certificate.map(|end| Duration::from_secs(end).saturating_sub(time));
-    let limits = [reauth, certificate].into_iter().flatten();
-    let lifetime = limits.fold(wanted, Duration::min);
+    let whole = Some(whole.saturating_sub(time));
+    let limits = [reauth, certificate, whole].into_iter().flatten();
+    let lifetime = limits.fold(wanted.ticket_time.min(LONGEST), Duration::min);
     if lifetime.as_secs() == 0 {
         return None;
     }
     let record = Zeroizing::new(TicketRecord {
         connection: ike.connection.name.clone(),
-        ike: ike.local_spi.0,
+        ike: ike.origin().0,
         local_id: ike.local_id.to_body(),
         remote_id: ike.remote_id.to_body(),
         proposal: ike.proposal.to_string(),
@@ -129,11 +135,12 @@ pub(super) fn issue(ike: &IkeSa, turn: &mut Turn<'_>) -> Option<(Duration, Vec<u
             .certificate
             .map_or_else(Vec::new, Vec::from),
         ppk: ike.authenticated.ppk,
+        grounds: Some(grounds.to_record()),
     });
     let mut salt = [0; SALT];
     turn.entropy.fill(&mut salt);
     let ticket = seal(turn.settings, time, salt, &record)?;
-    Some((lifetime, ticket))
+    (ticket.len() <= LONGEST_TICKET).then_some((lifetime, ticket))
 }
 
 fn seal(
@@ -190,51 +197,75 @@ fn open(settings: &EngineSettings, time: Duration, ticket: &[u8]) -> Option<Sess
             method: record.method.clone(),
             certificate: record.certificate.as_slice().try_into().ok(),
             not_after: record.not_after,
+            grounds: record.grounds.as_ref().and_then(Grounds::from_record),
         },
         ppk: record.ppk,
     })
 }
 
-/// What a ticket stands for, if the connection that it was given for would have the peer today
-/// (RFC 5723 section 4.3.2): "the gateway ... MUST verify that the ... policy" still allows it.
+/// What a ticket stands for, if the connection that it was given for would have the peer today.
 pub(in crate::ike) fn is_welcome(
     turn: &mut Turn<'_>,
-    connections: &[std::sync::Arc<Connection>],
+    connections: &[Arc<Connection>],
     path: Path,
     ticket: &[u8],
-) -> Result<(std::sync::Arc<Connection>, Session), &'static str> {
+) -> Result<(Arc<Connection>, Session), &'static str> {
     let time = turn.settings.time_of_day.at(turn.now);
     let time = time.ok_or("ticket without the time of day")?;
     turn.ids.tickets.expire(time.as_secs());
     let session = open(turn.settings, time, ticket).ok_or("no ticket of ours")?;
-    if turn.ids.tickets.contains(&session.id) {
-        return Err("used ticket");
-    }
-    let mut named = connections.iter().filter(|c| c.name == session.connection);
-    let connection = named.next().ok_or("ticket of no connection")?;
-    let wanted = connection.session.ticket_time.is_some() && addresses_match(connection, path);
-    let ids = session.local_id == local_identity(connection, path)
-        && session.remote_id.matches(&connection.remote_id);
-    let proposed = connection.proposals.contains(&session.proposal);
-    let expired = session
-        .proven
-        .not_after
-        .is_some_and(|end| end <= time.as_secs());
-    if !wanted || !ids || !proposed || expired || !proves(connection, &session) {
-        return Err("ticket against the configuration");
-    }
-    Ok((connection.clone(), session))
+    let connection = session.counts(turn, connections, path)?;
+    Ok((connection, session))
 }
 
-/// Whether the peer proved itself then in a way that would do now.
-fn proves(connection: &Connection, session: &Session) -> bool {
-    let certificate = session.proven.certificate.is_some();
-    let method = match connection.auth.remote {
-        RemoteAuth::Psk => !certificate,
-        RemoteAuth::Pubkey(_) => certificate,
-    };
-    let required = connection.auth.ppk.as_ref().is_some_and(|ppk| ppk.required);
-    method && (session.ppk || !required)
+impl Session {
+    /// The connection that it was given for, if the peer is as welcome there as it was then: the
+    /// policy and the credentials of today count, not those of the ticket.
+    pub fn counts(
+        &self,
+        turn: &Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+    ) -> Result<Arc<Connection>, &'static str> {
+        let time = turn.settings.time_of_day.at(turn.now);
+        let time = time.ok_or("ticket without the time of day")?;
+        if turn.ids.tickets.contains(&self.id) {
+            return Err("used ticket");
+        }
+        let mut named = connections.iter().filter(|c| c.name == self.connection);
+        let connection = named.next().ok_or("ticket of no connection")?;
+        let ids = self.local_id == local_identity(connection, path)
+            && self.remote_id.matches(&connection.remote_id);
+        let proposed = connection.proposals.contains(&self.proposal);
+        if !ids || !proposed || !addresses_match(connection, path) {
+            return Err("ticket against the configuration");
+        }
+        is_young(connection, &self.proven, time)?;
+        let ends = (&self.local_id, &self.remote_id);
+        self.proven.holds(turn.settings, connection, ends, time)?;
+        Ok(connection.clone())
+    }
+}
+
+/// Whether the last IKE_AUTH in full was not too long ago to resume.
+pub(super) fn is_young(
+    connection: &Connection,
+    proven: &Proven,
+    time: Duration,
+) -> Result<(), &'static str> {
+    let tickets = connection
+        .session
+        .tickets
+        .ok_or("ticket where none counts")?;
+    let grounds = proven
+        .grounds
+        .as_ref()
+        .ok_or("ticket without its grounds")?;
+    let end = Duration::from_secs(grounds.at()) + tickets.resumption_time;
+    match time < end {
+        true => Ok(()),
+        false => Err("ticket of an authentication that is too old"),
+    }
 }
 
 impl Session {

@@ -14,5 +14,5 @@ mod settings;
 mod state;
 
 pub use lifetimes::{Lifetimes, Volume};
-pub use settings::{ClusterSecret, SessionSettings};
+pub use settings::{ClusterSecret, SessionSettings, Tickets};
 pub(super) use state::{SessionRecord, SessionState};

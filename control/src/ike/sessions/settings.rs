@@ -18,19 +18,27 @@ const ROUNDS: u32 = 100_000;
 pub struct SessionSettings {
     /// `crash_detection`: give and take the tokens of RFC 6290.
     pub crash_detection: bool,
-    /// `resumption` and `ticket_time`: give tickets for so long, and ask for some (RFC 5723); none
-    /// for neither.
-    pub ticket_time: Option<Duration>,
+    /// `resumption`: give tickets, and ask for some (RFC 5723); none for neither.
+    pub tickets: Option<Tickets>,
     /// `over_time`: how long after its time an IKE SA that was not replaced ends; none for never.
     pub over_time: Option<Duration>,
     /// `rand_time`: up to so much sooner than `rekey_time`; none for a tenth of that.
     pub rand_time: Option<Duration>,
 }
 
+/// How long a peer may come back without authenticating in full.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tickets {
+    /// `ticket_time`: after each ticket.
+    pub ticket_time: Duration,
+    /// `resumption_time`: after the last IKE_AUTH without one, however many came in between.
+    pub resumption_time: Duration,
+}
+
 impl SessionSettings {
     /// Whether any of it is a function of the cluster's secret.
     pub fn needs_secret(&self) -> bool {
-        self.crash_detection || self.ticket_time.is_some()
+        self.crash_detection || self.tickets.is_some()
     }
 }
 

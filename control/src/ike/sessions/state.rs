@@ -1,8 +1,8 @@
-//! What an IKE SA remembers of its session, and its record (fields 1 to 9 of field 100).
+//! What an IKE SA remembers of its session, and its record (fields 1 to 9 and 100 of field 100).
 
 use std::time::Duration;
 
-use hitless_sa::Instant;
+use hitless_sa::{IkeSpi, Instant};
 use zeroize::Zeroize;
 
 use crate::ike::resume::{Held, HeldRecord, TicketId};
@@ -16,6 +16,8 @@ pub(in crate::ike) struct SessionState {
     pub ticket: Option<Held>,
     /// The ticket that it came of, and until when that counts, in seconds since 1970.
     pub resumed: Option<(TicketId, u64)>,
+    /// The IKE SA whose IKE_AUTH it came of, if that was another one.
+    pub origin: Option<IkeSpi>,
     /// When it ends, if nothing has replaced it.
     pub life_at: Option<Instant>,
     /// When the last NAT keepalive of this member left.
@@ -35,6 +37,8 @@ pub(in crate::ike) struct SessionRecord {
     pub resumed: Vec<u8>,
     #[prost(uint64, tag = "5")]
     pub resumed_until: u64,
+    #[prost(fixed64, optional, tag = "100")]
+    pub origin: Option<u64>,
 }
 
 impl Zeroize for SessionRecord {
@@ -52,6 +56,7 @@ impl SessionState {
             ticket: self.ticket.as_ref().map(|held| held.to_record(now)),
             resumed: self.resumed.map_or_else(Vec::new, |(id, _)| id.to_vec()),
             resumed_until: self.resumed.map_or(0, |(_, until)| until),
+            origin: self.origin.map(|spi| spi.0),
         }
     }
 
@@ -68,6 +73,7 @@ impl SessionState {
                 .and_then(|t| Held::from_record(t, now)),
             resumed: (record.resumed.as_slice().try_into().ok())
                 .map(|id: TicketId| (id, record.resumed_until)),
+            origin: record.origin.map(IkeSpi),
             life_at: record.life_in.map(|time| now + Duration::from_nanos(time)),
             ..SessionState::default()
         }

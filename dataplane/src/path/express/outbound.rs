@@ -384,6 +384,7 @@ impl Worker {
             sad,
             frames,
             express,
+            seat,
             ..
         } = self;
         let Express {
@@ -404,10 +405,10 @@ impl Worker {
             let Some(record) = records.get(run.slot as usize) else {
                 continue;
             };
-            // One draw for each SA, of what this burst needs and no more (rule R3). Here the locked
-            // instruction waits for little.
+            // One draw for each SA, of what this burst needs and no more (rule R3). Here it waits for
+            // little if it takes a locked instruction.
             if let Some(hold) = record.hold.as_ref().filter(|_| run.wanted > 0) {
-                (run.next, run.end) = hold.cell.draw(run.wanted).into_bounds();
+                (run.next, run.end) = hold.cell.draw(seat, run.wanted).into_bounds();
                 if run.end - run.next < u64::from(run.wanted) {
                     counters.count_lease_stall();
                 }

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
+use super::unique;
 use crate::topology::{CLUSTER_OUTSIDE, INSIDE, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE};
 
 const ESP: &str = "aes128gcm16";
@@ -201,6 +202,7 @@ pub fn swanctl(lines: &[&Line]) -> String {
              esp_proposals = {esp}\n        rekey_time = 0\n      }}\n    }}\n  }}\n"
         );
     }
+    text.push_str(&unique::swanctl());
     let _: std::fmt::Result = write!(
         text,
         "  anybody {{\n    version = 2\n    local_addrs = {PEER_OUTSIDE}\n    \
@@ -256,5 +258,6 @@ pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
              local_ts = [{networks}]\nremote_ts = [\"{PEER_NETWORK}\"]\nstart_action = \"{action}\"\n"
         );
     }
+    text.push_str(&unique::gateway());
     text
 }

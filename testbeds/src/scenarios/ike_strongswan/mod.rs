@@ -1,8 +1,9 @@
 //! The key exchange and the message layer with strongSwan as the other end, in both roles: every
-//! group, cipher and PRF that both have, cookies, another group after INVALID_KE_PAYLOAD, and IKE
-//! fragments, forced small on both sides.
+//! group, cipher and PRF that both have, cookies, another group after INVALID_KE_PAYLOAD, IKE
+//! fragments, forced small on both sides, and peers that come twice (`unique.rs`).
 
 mod files;
+mod unique;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -72,6 +73,11 @@ fn exchanges(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     trial.rekeyed()?;
     bench.say("the gateway rekeys every IKE SA and Child SA");
     trial.rekeyed_by_us()?;
+    if variant == "psk" {
+        bench.say("strongSwan comes twice");
+        trial.twice()?;
+        trial.windows()?;
+    }
     trial.judge(variant);
     drop(wire.stop()?);
     trial.decrypted()?;

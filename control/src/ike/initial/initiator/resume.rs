@@ -10,6 +10,7 @@ use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, emit};
 use crate::ike::nat::{self, Path};
 use crate::ike::output::Event;
 use crate::ike::proposal::Additional;
+use crate::ike::redirect;
 use crate::ike::resume;
 use crate::ike::turn::Turn;
 use hitless_sa::{IkeSpi, MessageId};
@@ -36,6 +37,8 @@ impl Initiator {
         let fake = turn.fake_source(self.connection.encap);
         payloads.extend(nat::notifications(self.spi, IkeSpi(0), self.path, fake));
         payloads.extend(extensions(std::iter::once(&*self.connection)));
+        // RFC 5685 section 3, of the exchange whose place this one takes.
+        payloads.extend(redirect::announcement(&self.connection, None));
         self.init = emit(&header, &payloads);
         let bytes = self.init.clone();
         self.send(turn, bytes);
@@ -46,10 +49,14 @@ impl Initiator {
         self.resuming.is_some() && self.auth.is_none() && self.sent > TRIES
     }
 
-    /// The full exchange after all: "the client MUST NOT present it again" (section 4.3.1).
+    /// The full exchange after all, without the ticket, which is for one use (section 4.3.1). It is
+    /// another attempt, with an SPI of its own (RFC 7296 section 2.6): a gateway that has taken the
+    /// ticket, and whose answer was lost, still has the half-open IKE SA of the other one.
     pub(super) fn begin_in_full(&mut self, turn: &mut Turn<'_>) {
         self.resuming = None;
         self.cookie = None;
+        self.restarts = 0;
+        self.spi = turn.ids.ike_spi(turn.entropy);
         self.nonce = turn.nonce();
         self.send_init(turn);
     }
@@ -71,6 +78,9 @@ impl Initiator {
         let contents = Contents::of(payloads);
         if contents.has(NotifyKind::TICKET_NACK) {
             return self.begin_in_full(turn);
+        }
+        if contents.has(NotifyKind::REDIRECT) {
+            return self.redirect(turn, &contents);
         }
         if contents.nonce.is_some() {
             return match self.agree_to_resume(turn, path, header, &contents, datagram) {

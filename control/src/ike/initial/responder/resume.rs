@@ -25,6 +25,12 @@ pub(super) struct Resumed {
     connection: Arc<Connection>,
 }
 
+impl Resumed {
+    pub fn is_of(&self, connection: &Connection) -> bool {
+        self.session.connection == connection.name
+    }
+}
+
 impl Responder {
     /// Answers an IKE_SESSION_RESUME request. A ticket that does not count is refused in clear, and
     /// the peer comes back with IKE_SA_INIT.
@@ -114,25 +120,23 @@ impl Responder {
         }
     }
 
-    /// The peer has the keys of the session, and is who it was; the ticket has not come back
-    /// meanwhile.
+    /// The peer has the keys of the session, and is who it was; the ticket still counts, and has not
+    /// come back meanwhile.
     pub(super) fn admit_resumed(
         &self,
         turn: &Turn<'_>,
+        connections: &[Arc<Connection>],
         resumed: &Resumed,
         id: &IdBody,
         auth: (u8, &[u8]),
     ) -> Result<Admitted, String> {
-        let Resumed {
-            session,
-            connection,
-        } = resumed;
+        let session = &resumed.session;
         if id.id != session.remote_id {
             return Err(format!("the peer is {}, the ticket another's", id.id));
         }
-        if turn.ids.tickets.contains(&session.id) {
-            return Err(format!("{} uses a ticket twice", id.id));
-        }
+        // All of it may have changed since the ticket came.
+        let connection = session.counts(turn, connections, self.path);
+        let connection = connection.map_err(|why| format!("{}: {why}", id.id))?;
         if !resume::proof(&self.keys, Side::Initiator, &self.request, auth) {
             return Err(format!("wrong keys of {} in a resumed IKE SA", id.id));
         }
@@ -141,11 +145,11 @@ impl Responder {
         let mut authenticated = session.authenticated(turn);
         let renewed = session
             .authenticated(turn)
-            .after_answering(turn, connection);
+            .after_answering(turn, &connection);
         let limits = [authenticated.reauth_at, renewed.reauth_at];
         authenticated.reauth_at = limits.into_iter().flatten().min();
         Ok(Admitted {
-            connection: connection.clone(),
+            connection,
             local_id: local.id.clone(),
             payloads: vec![Payload::IdResponder(local), proof.auth()],
             authenticated,

@@ -6,11 +6,9 @@
 
 use std::error::Error;
 use std::fmt;
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use clap::Args;
 use hitless::entropy::SeededEntropy;
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::EngineSettings;
@@ -18,6 +16,7 @@ use hitless::ike::{Engine, Event, Input, Output, Resume, Transmit};
 use hitless_sa::Instant;
 use serde::Serialize;
 
+use super::meter::Meter;
 use crate::clock::Moment;
 use crate::ike::{PROPOSALS, settings};
 use crate::machine::Pin;
@@ -31,19 +30,6 @@ const GATEWAY: usize = 1;
 const STEP: Duration = Duration::from_millis(1);
 /// How often the progress is shown, in IKE SAs.
 const SHOWN: usize = 1000;
-
-/// What `hitless-perf crowd` can be told.
-#[derive(Args, Clone, Debug)]
-pub struct Options {
-    /// IKE SAs, with one Child SA each
-    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    pub sas: u32,
-    #[command(flatten)]
-    pub pin: Pin,
-    /// Print one JSON object
-    #[arg(long)]
-    pub json: bool,
-}
 
 /// What came of it.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -79,28 +65,21 @@ impl fmt::Display for Crowd {
 }
 
 /// Makes them all, and lets each be asked for a sign of life.
-pub fn run(options: &Options) -> Result<Crowd, Box<dyn Error>> {
-    options.pin.cores().take(0);
-    let mut bed = Bed::new(options.sas)?;
-    let before = resident()?;
-    let answered = bed.establish(options.sas)?;
-    let grown = resident()?.saturating_sub(before);
-    let (turn, sign_of_life) = bed.keep_alive(options.sas)?;
+pub fn run(sas: u32, pin: &Pin) -> Result<Crowd, Box<dyn Error>> {
+    pin.cores().take(0);
+    let mut bed = Bed::new(sas)?;
+    let meter = Meter::process(std::process::id());
+    let before = meter.resident()?;
+    let answered = bed.establish(sas)?;
+    let grown = meter.resident()?.saturating_sub(before);
+    let (turn, sign_of_life) = bed.keep_alive(sas)?;
     Ok(Crowd {
-        sas: options.sas,
+        sas,
         answered,
-        octets: grown / (2 * u64::from(options.sas)),
+        octets: grown / (2 * u64::from(sas)),
         turn,
         sign_of_life,
     })
-}
-
-/// The memory of this process, in octets.
-fn resident() -> Result<u64, Box<dyn Error>> {
-    let status = fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.split_whitespace().next());
-    Ok(kibibytes.ok_or("no VmRSS")?.parse::<u64>()? * 1024)
 }
 
 fn name(client: u32) -> String {
