@@ -30,7 +30,7 @@ const ALONE: Duration = Duration::from_secs(4);
 /// A tunnel is silent: at its rate it never waits for so long.
 const SILENCE: Duration = Duration::from_millis(500);
 /// The longest pause that going on may cost: a second is between two questions for new keys.
-const PAUSE: Duration = Duration::from_millis(1_500);
+const PAUSE: Duration = Duration::from_millis(2_500);
 /// For what has to happen, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -71,8 +71,8 @@ impl<'a> Trial<'a> {
             faults: Vec::new(),
             failovers: 0,
             with_ha: false,
-            heartbeat_ms: 50,
-            missed: 4,
+            heartbeat_ms: 100,
+            missed: 5,
             degraded: degraded.to_owned(),
             after: ALONE,
             patience: PATIENCE,

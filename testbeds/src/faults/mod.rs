@@ -223,7 +223,7 @@ impl Course<'_> {
             let row = self.trial(Fault::Kill)?;
             whole.add(row);
         }
-        whole.judge_all(&self.wire);
+        whole.judge_all(std::mem::take(&mut self.wire));
         Ok(whole)
     }
 

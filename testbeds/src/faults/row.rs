@@ -158,7 +158,7 @@ impl Row {
     }
 
     /// The captures of all trials together: a number may come again in another one.
-    pub(super) fn judge_all(&mut self, all: &Audit) {
+    pub(super) fn judge_all(&mut self, all: Audit) {
         let report = all.report();
         let repeated = report.repeated_sequence_numbers();
         self.repeated_sequence_numbers = self.repeated_sequence_numbers.max(repeated);
