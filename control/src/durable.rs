@@ -5,6 +5,10 @@
 //!  STATE_DIR/epoch   replaced as a whole: write epoch.new, fsync, rename, fsync the directory
 //! ```
 //!
+//! A takeover waits for this write and for nothing else on disk: a member that led, forgot it and
+//! joins would free its predecessor to use the same numbers (R13). So it must not need room on the
+//! disk, which may be full: the old file becomes the next `epoch.new` and is written in place.
+//!
 //! The file is text with a checksum, bound to the cluster's name and the member's number. A
 //! damaged file is refused and never repaired: forgetting an epoch could repeat a sequence number.
 //! A lost or rolled-back file is a new identity: remove the old member number from the cluster and
@@ -147,17 +151,27 @@ impl DurableFile {
     fn replace(&self, state: &Durable) -> Result<(), DurableError> {
         let temporary = self.directory.join("epoch.new");
         let path = self.directory.join("epoch");
+        let text = encode(&self.identity, state);
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
-            .truncate(true)
+            .truncate(false)
             .mode(0o600)
             .open(&temporary)
             .map_err(failed(&temporary, "open"))?;
-        file.write_all(encode(&self.identity, state).as_bytes())
+        file.write_all(text.as_bytes())
+            .and_then(|()| file.set_len(text.len() as u64))
             .and_then(|()| file.sync_all())
             .map_err(failed(&temporary, "write"))?;
+        // Kept by a second name over the rename. A file system without hard links, or a crash in
+        // between, costs no more than the room of the next write.
+        let old = self.directory.join("epoch.old");
+        let _ = std::fs::remove_file(&old);
+        let kept = std::fs::hard_link(&path, &old).is_ok();
         std::fs::rename(&temporary, &path).map_err(failed(&path, "replace"))?;
+        if kept {
+            let _ = std::fs::rename(&old, &temporary);
+        }
         sync_directory(&self.directory)
     }
 }

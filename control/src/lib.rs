@@ -1,6 +1,10 @@
 //! The control plane of hitless: IKEv2, configuration, the gateway that joins them to the
 //! dataplane and to the sync protocol, and the daemon around it.
 
+// A reader of messages that the fuzz targets share calls this crate by its name.
+#[cfg(test)]
+extern crate self as hitless;
+
 pub mod api;
 pub mod audit;
 pub mod cli;

@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Initiate(command) => command.execute(),
         Command::Terminate(command) => command.execute(),
         Command::Rekey(command) => command.execute(),
+        Command::Redirect(command) => command.execute(),
         Command::Reload(command) => command.execute(),
         Command::Show(command) => command.execute(),
         Command::Trace(command) => command.execute(),

@@ -398,6 +398,13 @@ fn orders_are_written_in_swanctls_words() {
                 choice: choice(None, None, Some(3)),
             },
         ),
+        (
+            r#"{"request":"redirect","choice":{"ike":"office"},"to":"203.0.113.9"}"#,
+            Request::Redirect {
+                choice: choice(Some("office"), None, None),
+                to: [203, 0, 113, 9].into(),
+            },
+        ),
         (r#"{"request":"reload"}"#, Request::Reload {}),
     ];
     for (text, request) in known {
@@ -407,6 +414,8 @@ fn orders_are_written_in_swanctls_words() {
     }
     for wrong in [
         r#"{"request":"initiate"}"#,
+        r#"{"request":"redirect","choice":{"ike":"office"},"to":"office"}"#,
+        r#"{"request":"redirect","choice":{"ike":"office"}}"#,
         r#"{"request":"terminate","choice":{"name":"office"}}"#,
         r#"{"request":"rekey","choice":{"ike_id":-1}}"#,
         r#"{"request":"reload","file":"/etc/passwd"}"#,

@@ -360,6 +360,28 @@ fn operator_orders(config: &Path, ask: &Ask<'_>) {
             "no connection has a child nothing",
         ),
         (&["initiate", "--child", "net"], 0, "initiating tunnel.net"),
+        (
+            &["redirect", "--ike", "nobody", "--to", "203.0.113.9"],
+            1,
+            "no such SA",
+        ),
+        (
+            &["redirect", "--ike", "tunnel", "--to", "203.0.113.9"],
+            1,
+            "none was redirected to 203.0.113.9",
+        ),
+        (
+            &["redirect", "--ike", "tunnel", "--to", "0.0.0.0"],
+            1,
+            "no address of a gateway",
+        ),
+        (&["redirect", "--ike", "tunnel"], 2, "--to"),
+        (&["redirect", "--to", "203.0.113.9"], 2, "--ike"),
+        (
+            &["redirect", "--ike", "tunnel", "--to", "elsewhere"],
+            2,
+            "elsewhere",
+        ),
         (&["terminate", "--ike", "tunnel"], 0, "closing 1 IKE_SA"),
         (&["rekey", "--child", "net"], 1, "no such SA"),
         (&["reload"], 0, "connections loaded: 1;"),

@@ -232,3 +232,29 @@ proptest! {
         prop_assert_eq!(file.state(), Durable { incarnation: Incarnation(2), ..state });
     }
 }
+
+/// A takeover waits for the write: it must not fail because the disk is full. What is written in
+/// place needs no room.
+#[test]
+fn a_write_takes_no_new_file() {
+    use std::os::unix::fs::MetadataExt;
+    let scratch = Scratch::new("room");
+    let mut file = DurableFile::open(&scratch.0, identity()).unwrap();
+    let mut inodes = std::collections::BTreeSet::new();
+    for counter in [1, 2, u64::MAX, 3, 4] {
+        let state = Durable {
+            promised: epoch(counter),
+            ..file.state()
+        };
+        file.store(state).unwrap();
+        for name in ["epoch", "epoch.new"] {
+            inodes.insert(fs::metadata(scratch.0.join(name)).unwrap().ino());
+        }
+    }
+    assert_eq!(inodes.len(), 2, "{inodes:?}");
+    assert!(!scratch.0.join("epoch.old").exists());
+    let last = file.state();
+    drop(file);
+    let file = DurableFile::open(&scratch.0, identity()).unwrap();
+    assert_eq!(file.state().promised, last.promised);
+}

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use hitless_sa::{EspSuite, KeyMaterial, SequenceNumber, Transform};
 use smallvec::SmallVec;
+use zeroize::Zeroize;
 
 use self::cbc::Cbc;
 use self::combined::Combined;
@@ -222,6 +223,28 @@ enum Cipher {
     Cbc(Box<Cbc>),
 }
 
+/// Octets of stack, in words, that building keys uses at most: a few copies of the largest schedule.
+const BUILT_IN: usize = 16 * 1024 / 8;
+
+/// Builds what holds expanded keys and belongs on the heap. The crates give such things by value, so
+/// that copies of them stay on the stack where they have been: overwrites that.
+#[inline(never)]
+fn leaving_nothing<T>(build: impl FnOnce() -> Option<Box<T>>) -> Option<Box<T>> {
+    let built = below(build);
+    below(|| {
+        let mut stack = [0u64; BUILT_IN];
+        stack.zeroize();
+        std::hint::black_box(&stack);
+    });
+    built
+}
+
+/// Calls in a frame of its own, which lies where that of the next call will lie.
+#[inline(never)]
+fn below<T>(call: impl FnOnce() -> T) -> T {
+    call()
+}
+
 impl EspKey {
     /// Expands the keys.
     pub fn new(
@@ -235,8 +258,8 @@ impl EspKey {
         })?;
         let refused = KeyError::Engine(engine);
         let combined = || {
-            let keys = Combined::new(engine, suite, parts.key, parts.salt);
-            keys.map(Box::new).ok_or(refused)
+            let keys = || Combined::new(engine, suite, parts.key, parts.salt).map(Box::new);
+            leaving_nothing(keys).ok_or(refused)
         };
         let cipher = match (suite.transform(), engine) {
             (Transform::AesGcm16, Engine::Burst(tier)) => {
@@ -250,8 +273,8 @@ impl EspKey {
             }
             (Transform::AesGmac, _) => Cipher::Integrity(combined()?),
             (Transform::AesCbcHmacSha256, _) => {
-                let keys = Cbc::new(parts.key, parts.integrity).ok_or(refused)?;
-                Cipher::Cbc(Box::new(keys))
+                let keys = || Cbc::new(parts.key, parts.integrity).map(Box::new);
+                Cipher::Cbc(leaving_nothing(keys).ok_or(refused)?)
             }
         };
         Ok(EspKey { suite, cipher })

@@ -46,9 +46,10 @@ pub enum Command {
     },
     /// Removes both halves and what [`Command::Bind`] said; they come back in [`Event::Retired`].
     Remove(SaId),
-    /// Replaces the SPD.
+    /// Replaces the SPD; of what waits for a neighbour nothing leaves that it forbids.
     Policies(Arc<Spd>),
-    /// Replaces the forwarding table.
+    /// Replaces the forwarding table; of what waits for a neighbour nothing leaves the old way but
+    /// what is our own.
     Routes(Arc<Fib>),
     /// Puts an Ethernet address into the neighbour table.
     Neighbour {
@@ -69,7 +70,9 @@ pub enum Command {
     /// would make it: traffic that hides when there is none (RFC 4303 section 2.6).
     Dummies { sa: SaId, count: u16, octets: u16 },
     /// Asks for [`Event::Barrier`] with the same number. Everything that earlier bursts sent has
-    /// been given to the ports when it is answered.
+    /// been given to the ports when it is answered, but for what waits for a neighbour's Ethernet
+    /// address: that is dropped if this member does not lead, and if a later policy or route forbids
+    /// it.
     Barrier(u64),
     /// Begins a trace in place of another one, or ends it.
     Trace(Option<Box<Tracer>>),

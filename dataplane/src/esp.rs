@@ -160,8 +160,8 @@ pub(crate) fn number(
 /// IP headers, and of UDP if it was encapsulated, stand before it in its frame.
 ///
 /// The number is not marked yet: [`InboundSa::admit`] does that once the high water allows the
-/// packet. One that is refused here for its content is marked, so that a copy of it costs no
-/// decryption.
+/// packet. One that is refused here for its content is marked if it might have been delivered, so
+/// that a copy of it costs no decryption.
 #[inline]
 pub(crate) fn unwrap(
     pool: &mut Pool,
@@ -187,6 +187,8 @@ pub(crate) fn unwrap(
     };
     match unwrapped {
         Ok(()) => Ok(()),
+        // Above the high water nothing is marked: what waits there would be left of the window.
+        Err(reason) if !sa.cell.may_deliver(number) => Err(reason),
         // Seen already, in the same burst perhaps, comes before what is wrong with it.
         Err(reason) => match sa.window.mark(number) {
             true => Err(reason),

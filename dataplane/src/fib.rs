@@ -69,6 +69,12 @@ impl Fib {
         }
     }
 
+    /// The routers, and by which port each is reached.
+    pub fn routers(&self) -> impl Iterator<Item = (usize, IpAddr)> {
+        let routers = self.hops.iter();
+        routers.filter_map(|hop| Some((hop.port, hop.next_hop?)))
+    }
+
     /// Where a packet to `destination` goes.
     #[inline]
     pub fn lookup(&self, destination: IpAddr) -> Option<Hop> {

@@ -20,6 +20,8 @@ pub(crate) type Fragments = SmallVec<[Packet; MAX]>;
 
 /// Fragment offsets count units of this many octets.
 const UNIT: usize = 8;
+/// Octets of the longest IPv4 header.
+const LONGEST: usize = 60;
 /// Octets of an IPv6 header and a fragment header.
 const FRONT_V6: usize = ipv6::HEADER + ipv6::FRAGMENT_HEADER;
 const MORE_FRAGMENTS: u16 = 0x2000;
@@ -42,7 +44,7 @@ fn split_v4(
     mtu: usize,
     ours: bool,
 ) -> Result<Fragments, (Packet, DropReason)> {
-    // 1. How: no options, for some would have to be repeated and others not; and not too often.
+    // 1. How, and not too often.
     let octets = frames.pool.bytes(&packet);
     if octets.first().is_some_and(|first| first >> 4 == 6) {
         // RFC 8200 section 5: only the source fragments.
@@ -51,12 +53,15 @@ fn split_v4(
     let Ok(ip) = Ipv4::parse(octets) else {
         return Err((packet, DropReason::Malformed));
     };
-    let step = mtu.saturating_sub(HEADER) / UNIT * UNIT;
-    let payload = ip.total_length() - ip.header_length();
+    let front = ip.header_length();
+    let Some(header) = octets.get(..front).and_then(later_header) else {
+        return Err((packet, DropReason::Malformed));
+    };
+    let step = mtu.saturating_sub(front) / UNIT * UNIT;
+    let payload = ip.total_length() - front;
     let count = payload.div_ceil(step.max(1));
     let position = ip.fragment_field();
     let possible = (ours || !ip.dont_fragment())
-        && ip.header_length() == HEADER
         && step > 0
         && count <= MAX
         && usize::from(position & OFFSET) + payload / UNIT <= usize::from(OFFSET);
@@ -73,7 +78,7 @@ fn split_v4(
         let end = payload.min(start + step);
         let more = position & MORE_FRAGMENTS != 0 || index + 1 < count;
         let field = field(position, start, more);
-        match copy_part(frames, &packet, start, end, field) {
+        match copy_part(frames, &packet, &header, front + start..front + end, field) {
             Some(fragment) => later.push(fragment),
             None => {
                 later.drain(..).for_each(|made| frames.pool.free(made));
@@ -84,7 +89,7 @@ fn split_v4(
     // 3. The packet itself becomes the first one.
     let first_end = payload.min(step);
     let more = position & MORE_FRAGMENTS != 0 || count > 1;
-    let cut = frames.pool.truncate(&mut packet, HEADER + first_end);
+    let cut = frames.pool.truncate(&mut packet, front + first_end);
     debug_assert!(cut, "a fragment is never longer than its packet");
     write_header(frames.pool.bytes_mut(&mut packet), field(position, 0, more));
     let mut all = Fragments::new();
@@ -208,23 +213,54 @@ fn field(position: u16, start: usize, more: bool) -> u16 {
     offset as u16 & OFFSET | flag
 }
 
-/// A packet with the header, and the payload from `start` to `end`.
+/// The header of the fragments behind the first one: with those options alone that every fragment has
+/// (RFC 791 section 3.1, the copied flag). Nothing if the options contradict themselves.
+fn later_header(header: &[u8]) -> Option<SmallVec<[u8; LONGEST]>> {
+    const END: u8 = 0;
+    const NOTHING: u8 = 1;
+    const COPIED: u8 = 0x80;
+    let (fixed, mut options) = header.split_at_checked(HEADER)?;
+    let mut later = SmallVec::from_slice(fixed);
+    while let Some(kind) = options.first().filter(|kind| **kind != END) {
+        let length = match *kind {
+            NOTHING => 1,
+            _ => options
+                .get(1)
+                .map(|octets| usize::from(*octets))
+                .filter(|octets| *octets >= 2)?,
+        };
+        let (option, rest) = options.split_at_checked(length)?;
+        if kind & COPIED != 0 {
+            later.extend_from_slice(option);
+        }
+        options = rest;
+    }
+    later.resize(later.len().next_multiple_of(4), END);
+    let words = (later.len() / 4) as u8;
+    *later.first_mut()? = 0x40 | words;
+    Some(later)
+}
+
+/// A packet with this header, and a part of the other's octets.
 fn copy_part(
     frames: &mut Frames,
     packet: &Packet,
-    start: usize,
-    end: usize,
+    header: &[u8],
+    range: std::ops::Range<usize>,
     field: u16,
 ) -> Option<Packet> {
     let pool = &mut frames.pool;
-    let length = HEADER + end - start;
+    let length = header.len() + range.len();
     let mut fragment = pool.allocate_for(length)?;
     let copied = pool.append(&mut fragment, length)
-        && pool.copy_between(packet, 0..HEADER, &mut fragment, 0)
-        && pool.copy_between(packet, HEADER + start..HEADER + end, &mut fragment, HEADER);
-    if !copied {
-        pool.free(fragment);
-        return None;
+        && pool.copy_between(packet, range, &mut fragment, header.len());
+    let front = pool.bytes_mut(&mut fragment).get_mut(..header.len());
+    match front.filter(|_| copied) {
+        Some(front) => front.copy_from_slice(header),
+        None => {
+            pool.free(fragment);
+            return None;
+        }
     }
     write_header(frames.pool.bytes_mut(&mut fragment), field);
     Some(fragment)
@@ -233,7 +269,10 @@ fn copy_part(
 /// Corrects length, flags, offset and checksum.
 fn write_header(fragment: &mut [u8], field: u16) {
     let length = fragment.len() as u16;
-    if let Some(header) = fragment.first_chunk_mut::<HEADER>() {
+    let words = fragment.first().map_or(0, |first| first & 0x0f);
+    if let Some(header) = fragment.get_mut(..usize::from(words) * 4)
+        && header.len() >= HEADER
+    {
         header[2..4].copy_from_slice(&length.to_be_bytes());
         header[6..8].copy_from_slice(&field.to_be_bytes());
         header[10..12].fill(0);
@@ -341,6 +380,44 @@ mod tests {
             prop_assert_eq!(joined, body);
             prop_assert_eq!(frames.pool.available(), 8);
         }
+    }
+
+    #[test]
+    fn rfc791_section_3_1_every_fragment_has_the_options_that_say_so_and_the_first_has_all() {
+        let with = |options: &[u8]| {
+            let mut octets = datagram(1200);
+            octets.splice(20..20, options.iter().copied());
+            octets[0] = 0x45 + (options.len() / 4) as u8;
+            write_header(&mut octets, 0);
+            octets
+        };
+        // A record of the route is not copied, a source route and a router alert are.
+        let record = [7, 7, 4, 0, 0, 0, 0];
+        let (route, alert) = ([0x83, 7, 4, 10, 9, 9, 9], [0x94, 4, 0, 0]);
+        let all = [&[1][..], &record, &route, &alert, &[0]].concat();
+        let mut frames = frames(8);
+        let whole = with(&all);
+        let packet = frames.pool.copy_in(&whole).unwrap();
+        let fragments = split(&mut frames, packet, 500).map_err(|(_, reason)| reason);
+        let fragments = fragments.unwrap();
+        let (joined, more) = join(&frames, &fragments, 500);
+        assert_eq!((&joined[..], more), (&whole[40..], false));
+        let options = |n: usize| {
+            let octets = frames.pool.bytes(&fragments[n]);
+            octets[20..Ipv4::parse(octets).unwrap().header_length()].to_vec()
+        };
+        assert_eq!(options(0), all);
+        let copied = [&route[..], &alert, &[0]].concat();
+        assert_eq!((options(1), options(2)), (copied.clone(), copied));
+        fragments.into_iter().for_each(|f| frames.pool.free(f));
+        // None is repeated of which nobody knows where it ends.
+        for lying in [[7, 9, 0, 0], [7, 1, 0, 0], [7, 0, 0, 0], [1, 1, 1, 7]] {
+            let packet = frames.pool.copy_in(&with(&lying)).unwrap();
+            let (packet, reason) = split(&mut frames, packet, 500).unwrap_err();
+            assert_eq!(reason, DropReason::Malformed);
+            frames.pool.free(packet);
+        }
+        assert_eq!(frames.pool.available(), 8);
     }
 
     #[test]

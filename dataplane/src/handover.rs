@@ -271,7 +271,7 @@ impl Worker {
             self.sad.put_back(half, bound);
             return self.reports.answer(Event::Stayed { sa: id });
         }
-        self.drop_parked(|parked| parked == slot, DropReason::HighWater);
+        self.drop_parked_of(slot, &counted_here);
         self.publish(slot);
     }
 

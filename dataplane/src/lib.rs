@@ -22,6 +22,7 @@ pub mod flow;
 mod fragment;
 mod frames;
 pub mod handover;
+mod held;
 mod keepalive;
 mod links;
 mod local;

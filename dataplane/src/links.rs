@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use hitless_sa::Instant;
 use smallvec::SmallVec;
 
+use crate::fib::Fib;
 use crate::frames::Frames;
-use crate::neighbour::{Neighbour, Neighbours, Resolution, Tick, Trust};
+use crate::neighbour::{Held, Neighbour, Neighbours, Resolution, Tick, Trust};
 use crate::pool::Packet;
 use crate::port::{BURST, Burst, MacAddress, Port};
 use crate::verdict::DropReason;
@@ -73,10 +74,10 @@ impl Links {
                     burst: Burst::new(),
                 }
             })
-            .collect();
+            .collect::<Vec<_>>();
         Links {
+            neighbours: Neighbours::new(links.len()),
             links,
-            neighbours: Neighbours::new(),
             last: None,
             probed: SmallVec::new(),
             changes: 0,
@@ -160,8 +161,7 @@ impl Links {
                 if frames.watch.on {
                     frames.watch.held(&packet);
                 }
-                let free = frames.pool.available();
-                if let Err(packet) = self.neighbours.hold(neighbour, packet, free) {
+                if let Err(packet) = self.neighbours.hold(neighbour, packet) {
                     frames.drop(packet, DropReason::NeighbourUnresolved);
                 }
             }
@@ -277,18 +277,46 @@ impl Links {
                     link.ask(frames, neighbour, None);
                 }
             }
-            Tick::Gone(packet) => frames.drop(packet, DropReason::NeighbourUnresolved),
+            Tick::Gone(held) => drop_all(frames, held, DropReason::NeighbourUnresolved),
         });
     }
 
     /// Drops all that waits for a neighbour or for the end of its burst, because nothing may leave
     /// any more.
     pub(crate) fn drop_unsent(&mut self, frames: &mut Frames, reason: DropReason) {
-        self.neighbours
-            .release_all(|packet| frames.drop(packet, reason));
+        self.drop_held(frames, reason, |_, _, _| true);
         for packet in self.links.iter_mut().flat_map(|link| link.burst.drain(..)) {
             frames.drop(packet, reason);
         }
+    }
+
+    /// Drops what waits for a neighbour and is one of those: each given with whom it waits for, and
+    /// whether that is on the protected side.
+    pub(crate) fn drop_held(
+        &mut self,
+        frames: &mut Frames,
+        reason: DropReason,
+        among: impl Fn(&[u8], Neighbour, bool) -> bool,
+    ) {
+        let links = &self.links;
+        self.neighbours.release(|neighbour, packet| {
+            let link = links.get(neighbour.port);
+            let protected = link.is_some_and(|link| link.interface.protected);
+            match among(frames.pool.bytes(&packet), neighbour, protected) {
+                true => {
+                    frames.drop(packet, reason);
+                    None
+                }
+                false => Some(packet),
+            }
+        });
+    }
+
+    /// The routers of the forwarding table.
+    pub(crate) fn set_routers(&mut self, fib: &Fib) {
+        let routers = fib.routers();
+        let routers = routers.map(|(port, address)| Neighbour { port, address });
+        self.neighbours.set_routers(routers);
     }
 
     /// Puts a neighbour into the table; true if that is news.
@@ -308,7 +336,7 @@ impl Links {
             return false;
         };
         self.changes += u64::from(learned.changed);
-        while let Some(packet) = self.neighbours.next_held(neighbour) {
+        for packet in learned.released {
             self.frame(frames, packet, neighbour.port, mac);
         }
         learned.changed
@@ -363,5 +391,11 @@ impl Link {
         // A port that left packets behind would have them sent twice, or leaked.
         debug_assert!(self.burst.is_empty());
         frames.counters.note_port(port, self.port.counters());
+    }
+}
+
+fn drop_all(frames: &mut Frames, held: Held, reason: DropReason) {
+    for packet in held {
+        frames.drop(packet, reason);
     }
 }

@@ -24,6 +24,9 @@ use crate::wire::ip::Ip;
 use crate::wire::ipv6::{self, Ipv6};
 use crate::worker::{PUNT, Worker};
 
+/// Errors that wait for the end of a turn, at most.
+pub(crate) const TOLD: usize = 16;
+
 impl Worker {
     /// ARP: answers for our addresses, learns who else is there.
     pub(crate) fn receive_arp(&mut self, now: Instant, port: usize, packet: Packet) {
@@ -152,8 +155,8 @@ impl Worker {
         }
     }
 
-    /// Drops a packet and, if its sender is on the protected side, tells it why (RFC 1812
-    /// section 4.3.2, limited in rate by section 4.3.2.8).
+    /// Drops a packet and tells its sender why (RFC 1812 section 4.3.2, limited in rate by section
+    /// 4.3.2.8): on the protected side at once, behind a tunnel at the end of the turn.
     pub(crate) fn refuse(
         &mut self,
         now: Instant,
@@ -161,8 +164,22 @@ impl Worker {
         reason: DropReason,
         error: Error,
     ) {
-        self.tell_behind(now, &packet, error);
+        if !self.tell_behind(now, &packet, error)
+            && self.told.len() < TOLD
+            && let Some(message) = self.protected_error(now, &packet, error)
+        {
+            self.told.push(message);
+        }
         self.frames.drop(packet, reason);
+    }
+
+    /// Once a turn: what the senders of refused packets are told through a tunnel. Nobody is told
+    /// anything about an error, so that this comes to an end.
+    #[cold]
+    pub(crate) fn tell_refused(&mut self, now: Instant) {
+        let mut departures = self.told.drain(..).collect();
+        self.outbound(now, &mut departures);
+        self.links.flush(&mut self.frames);
     }
 
     /// Tells the sender of a packet what became of it, wherever it is: on the protected side, or
@@ -178,19 +195,31 @@ impl Worker {
         if self.tell_behind(now, packet, error) {
             return;
         }
+        if let Some(message) = self.protected_error(now, packet, error) {
+            departures.push(message);
+        }
+    }
+
+    /// An error that goes through a tunnel, if one leads to the sender.
+    fn protected_error(
+        &mut self,
+        now: Instant,
+        packet: &Packet,
+        error: Error,
+    ) -> Option<Departure> {
         let mut ports = 0..self.links.len();
-        let Some(message) = ports.find_map(|port| self.error_about(now, packet, error, port))
-        else {
-            return;
-        };
+        let message = ports.find_map(|port| self.error_about(now, packet, error, port))?;
         let flow = Flow::parse(self.frames.pool.bytes(&message));
         let found = flow.and_then(|flow| Some((flow, self.spd.outbound(&flow)?.action)));
         match found {
-            Some((flow, Action::Protect(_))) => departures.push(Departure {
+            Some((flow, Action::Protect(_))) => Some(Departure {
                 packet: message,
                 flow,
             }),
-            _ => self.frames.pool.free(message),
+            _ => {
+                self.frames.pool.free(message);
+                None
+            }
         }
     }
 
@@ -222,10 +251,9 @@ impl Worker {
         let octets = self.frames.pool.bytes(packet);
         let offending = Ip::parse(octets).ok()?;
         let useful = match offending {
-            Ip::V4(ip) => {
-                let wanted = ip.dont_fragment() || error == Error::TimeExceeded;
-                wanted && icmp::may_complain_about(ip)
-            }
+            // Whatever its DF says: what might be fragmented and still is too big goes into more
+            // fragments than we make.
+            Ip::V4(ip) => icmp::may_complain_about(ip),
             Ip::V6(ip) => icmpv6::may_complain_about(ip),
         };
         if !useful {

@@ -1,28 +1,32 @@
-//! Who is who on the links (RFC 826, RFC 4861): a bounded table of neighbours of both families, and
-//! the few packets that wait for an answer. It decides what to ask and when; `links.rs` does the
-//! asking.
+//! Who is who on the links (RFC 826, RFC 4861): a bounded table for each port of neighbours of both
+//! families, and the few packets that wait for an answer. It decides what to ask and when; `links.rs`
+//! does the asking.
+//!
+//! On a link anybody can claim any address, or make us look for one. So no port takes another's room,
+//! and in a full table those give way first that are worth least; routers of ours never do.
 
-use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 use hitless_sa::Instant;
+use smallvec::SmallVec;
 
 use crate::pool::Packet;
 use crate::port::MacAddress;
 
-/// Neighbours that are remembered.
+/// Neighbours of one port that are remembered.
 const CAPACITY: usize = 1024;
-/// Packets that wait for one neighbour: what comes for the router behind a member that has just taken
-/// over until that one answers.
-const HELD_EACH: usize = 256;
-/// Packets that wait in all; such a member has something for each of many neighbours at once.
-const HELD_TOTAL: usize = CAPACITY;
-/// Of the buffers that are free they take at most one in so many, beyond a few.
-const HELD_SHARE: usize = 8;
-const HELD_LEAST: usize = 128;
+/// Routers of ours by one port, for which there is always room.
+const ROUTERS: usize = 256;
+/// Packets that wait for one neighbour.
+const HELD_EACH: usize = 3;
+/// Packets that wait in all: each port has its share.
+const HELD_TOTAL: usize = 128;
+/// Neighbours that give way at a time, and how often: it takes a look at all of them.
+const SWEPT: usize = 128;
+const SWEEP_EVERY: Duration = Duration::from_millis(1);
 /// At most one request an address in this time (RFC 1122 section 2.3.2.1).
 const ASK_EVERY: Duration = Duration::from_secs(1);
 /// Requests without an answer before an address counts as gone.
@@ -39,14 +43,40 @@ pub struct Neighbour {
     pub address: IpAddr,
 }
 
+/// Packets given back.
+pub type Held = SmallVec<[Packet; HELD_EACH]>;
+
 struct Entry {
     mac: Option<MacAddress>,
     confirmed: Instant,
     asked: Instant,
     attempts: u8,
     used: Instant,
-    /// Packets that wait for it.
-    held: usize,
+    /// Somebody has sent to it.
+    wanted: bool,
+    held: Held,
+}
+
+/// What a neighbour is worth to a full table, least first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+enum Worth {
+    /// It has said who it is, and nobody wanted to know.
+    Heard,
+    /// It is looked for, and nothing waits for it.
+    Sought,
+    Known,
+}
+
+impl Entry {
+    /// None if it has to stay, as what waits for it does not wait for long.
+    fn worth(&self) -> Option<Worth> {
+        match (self.wanted, self.mac) {
+            _ if !self.held.is_empty() => None,
+            (false, _) => Some(Worth::Heard),
+            (true, None) => Some(Worth::Sought),
+            (true, Some(_)) => Some(Worth::Known),
+        }
+    }
 }
 
 /// What to do with a packet for a neighbour.
@@ -72,11 +102,13 @@ pub enum Trust {
     IfUnknown,
 }
 
-/// What came of an answer. What waited for it is [`Neighbours::next_held`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What came of an answer.
+#[derive(Debug)]
 pub struct Learned {
     /// Whether the address is new or another one.
     pub changed: bool,
+    /// What waited for it.
+    pub released: Held,
 }
 
 /// What a second has brought for one neighbour.
@@ -84,28 +116,51 @@ pub struct Learned {
 pub enum Tick {
     /// Ask everybody again.
     Ask(Neighbour),
-    /// It does not answer: this one, which waited, is lost.
-    Gone(Packet),
+    /// It does not answer: these are lost.
+    Gone(Held),
 }
 
-/// The table of one worker.
+/// The neighbours of one port.
+struct Table {
+    entries: HashMap<IpAddr, Entry, FixedState>,
+    /// Packets that wait.
+    held: usize,
+    /// Next hops of the forwarding table, in order.
+    routers: Vec<IpAddr>,
+    next_sweep: Instant,
+    /// Where the oldest are found.
+    ages: Vec<Instant>,
+}
+
+/// The tables of one worker.
 pub struct Neighbours {
-    table: HashMap<Neighbour, Entry, FixedState>,
-    /// What waits, oldest first.
-    held: VecDeque<(Neighbour, Packet)>,
+    tables: Box<[Table]>,
     next_tick: Instant,
     given_up: u64,
 }
 
 impl Neighbours {
-    /// An empty table. It allocates all that it ever needs.
-    pub fn new() -> Neighbours {
-        // Twice the entries that it may hold, so that tombstones are cleared in place.
+    /// Empty tables for so many ports. They allocate all that they ever need.
+    pub fn new(ports: usize) -> Neighbours {
         Neighbours {
-            table: HashMap::with_capacity_and_hasher(CAPACITY * 2, FixedState::default()),
-            held: VecDeque::with_capacity(HELD_TOTAL),
+            tables: (0..ports).map(|_| Table::new()).collect(),
             next_tick: Instant::default(),
             given_up: 0,
+        }
+    }
+
+    /// The next hops of the forwarding table: there is always room for them, and they stay.
+    pub fn set_routers(&mut self, routers: impl Iterator<Item = Neighbour>) {
+        self.tables.iter_mut().for_each(|t| t.routers.clear());
+        for Neighbour { port, address } in routers {
+            if let Some(table) = self.tables.get_mut(port)
+                && table.routers.len() < ROUTERS
+            {
+                table.routers.push(address);
+            }
+        }
+        for table in &mut self.tables {
+            table.routers.sort_unstable();
         }
     }
 
@@ -118,13 +173,16 @@ impl Neighbours {
 
     /// Packets that wait here.
     pub fn held(&self) -> usize {
-        self.held.len()
+        self.tables.iter().map(|table| table.held).sum()
     }
 
     /// Looks an address up on behalf of a packet.
     pub fn resolve(&mut self, neighbour: Neighbour, now: Instant) -> Resolution {
-        let Some(entry) = self.table.get_mut(&neighbour) else {
-            if self.table.len() >= CAPACITY {
+        let Some(table) = self.tables.get_mut(neighbour.port) else {
+            return Resolution::Full;
+        };
+        let Some(entry) = table.entries.get_mut(&neighbour.address) else {
+            if !table.make_room(neighbour.address, Worth::Known, now) {
                 return Resolution::Full;
             }
             let entry = Entry {
@@ -133,12 +191,13 @@ impl Neighbours {
                 asked: now,
                 attempts: 1,
                 used: now,
-                held: 0,
+                wanted: true,
+                held: Held::new(),
             };
-            self.table.insert(neighbour, entry);
+            table.entries.insert(neighbour.address, entry);
             return Resolution::Unknown { ask: true };
         };
-        entry.used = now;
+        (entry.used, entry.wanted) = (now, true);
         match entry.mac {
             Some(mac) if now.since(entry.confirmed) < FRESH => {
                 Resolution::Known { mac, probe: false }
@@ -160,41 +219,37 @@ impl Neighbours {
         }
     }
 
+    /// The Ethernet address of a neighbour, as far as it is known.
+    pub fn peek(&self, neighbour: Neighbour) -> Option<MacAddress> {
+        let table = self.tables.get(neighbour.port)?;
+        table.entries.get(&neighbour.address)?.mac
+    }
+
     /// Until when [`Neighbours::resolve`] goes on to say what it says now, if it knows the address and
     /// nothing is learnt: not for long, as it must hear who is still in use.
     pub fn fresh_until(&self, neighbour: Neighbour, now: Instant) -> Option<Instant> {
-        let entry = self.table.get(&neighbour)?;
+        let table = self.tables.get(neighbour.port)?;
+        let entry = table.entries.get(&neighbour.address)?;
         entry.mac?;
         let fresh = (entry.confirmed + FRESH).min(now + ASK_EVERY);
         // A stale one is asked for again, sooner or later.
         Some(fresh.max(now + Duration::from_nanos(1)))
     }
 
-    /// Keeps a packet until its neighbour answers; gives it back if there is no room. So many buffers
-    /// are `free`.
-    pub fn hold(
-        &mut self,
-        neighbour: Neighbour,
-        packet: Packet,
-        free: usize,
-    ) -> Result<(), Packet> {
-        let room = (free / HELD_SHARE).clamp(HELD_LEAST, HELD_TOTAL);
-        match self.table.get_mut(&neighbour) {
-            Some(entry) if entry.held < HELD_EACH && self.held.len() < room => {
-                entry.held += 1;
-                self.held.push_back((neighbour, packet));
+    /// Keeps a packet until its neighbour answers; gives it back if there is no room.
+    pub fn hold(&mut self, neighbour: Neighbour, packet: Packet) -> Result<(), Packet> {
+        let share = (HELD_TOTAL / self.tables.len().max(1)).max(HELD_EACH);
+        let Some(table) = self.tables.get_mut(neighbour.port) else {
+            return Err(packet);
+        };
+        match table.entries.get_mut(&neighbour.address) {
+            Some(entry) if entry.held.len() < HELD_EACH && table.held < share => {
+                entry.held.push(packet);
+                table.held += 1;
                 Ok(())
             }
             _ => Err(packet),
         }
-    }
-
-    /// The next packet that waited for a neighbour whose address is known now.
-    pub fn next_held(&mut self, neighbour: Neighbour) -> Option<Packet> {
-        let entry = self.table.get_mut(&neighbour)?;
-        entry.held = entry.held.checked_sub(1)?;
-        let at = self.held.iter().position(|(who, _)| *who == neighbour)?;
-        self.held.remove(at).map(|(_, packet)| packet)
     }
 
     /// Takes an answer, or what a request says about its sender.
@@ -206,7 +261,8 @@ impl Neighbours {
         now: Instant,
     ) -> Option<Learned> {
         let stale = now.saturating_sub(FRESH);
-        if let Some(entry) = self.table.get_mut(&neighbour) {
+        let table = self.tables.get_mut(neighbour.port)?;
+        if let Some(entry) = table.entries.get_mut(&neighbour.address) {
             let changed = entry.mac != Some(mac);
             if trust == Trust::IfUnknown && changed && entry.mac.is_some() {
                 return None;
@@ -219,14 +275,18 @@ impl Neighbours {
                 }
                 _ => {}
             }
-            return Some(Learned { changed });
+            table.held -= entry.held.len();
+            return Some(Learned {
+                changed,
+                released: std::mem::take(&mut entry.held),
+            });
         }
         let confirmed = match trust {
             Trust::Confirmed { create: true } => now,
             Trust::Heard { create: true } => stale,
             _ => return None,
         };
-        if self.table.len() >= CAPACITY {
+        if !table.make_room(neighbour.address, Worth::Heard, now) {
             return None;
         }
         let entry = Entry {
@@ -235,10 +295,14 @@ impl Neighbours {
             asked: now,
             attempts: 0,
             used: now,
-            held: 0,
+            wanted: false,
+            held: Held::new(),
         };
-        self.table.insert(neighbour, entry);
-        Some(Learned { changed: true })
+        table.entries.insert(neighbour.address, entry);
+        Some(Learned {
+            changed: true,
+            released: Held::new(),
+        })
     }
 
     /// Once a second: what to ask again, what to give up, whom to forget.
@@ -247,235 +311,115 @@ impl Neighbours {
             return;
         }
         self.next_tick = now + ASK_EVERY;
+        for (port, table) in self.tables.iter_mut().enumerate() {
+            table.tick(port, now, &mut act);
+        }
+    }
+
+    /// Gives every packet that waits to `judge`, and goes on holding what that returns.
+    pub fn release(&mut self, mut judge: impl FnMut(Neighbour, Packet) -> Option<Packet>) {
+        for (port, table) in self.tables.iter_mut().enumerate() {
+            if table.held == 0 {
+                continue;
+            }
+            for (address, entry) in &mut table.entries {
+                let neighbour = Neighbour {
+                    port,
+                    address: *address,
+                };
+                table.held -= entry.held.len();
+                let waited = std::mem::take(&mut entry.held).into_iter();
+                entry.held = waited
+                    .filter_map(|packet| judge(neighbour, packet))
+                    .collect();
+                table.held += entry.held.len();
+            }
+        }
+    }
+}
+
+impl Table {
+    fn new() -> Table {
+        // Twice the entries that it may hold, so that tombstones are cleared in place.
+        Table {
+            entries: HashMap::with_capacity_and_hasher(CAPACITY * 2, FixedState::default()),
+            held: 0,
+            routers: Vec::with_capacity(ROUTERS),
+            next_sweep: Instant::default(),
+            ages: Vec::with_capacity(CAPACITY),
+        }
+    }
+
+    /// Whether there is room for one more; if need be those make it that were used longest ago among
+    /// the ones that are worth least, and no more than `most`. Not for long do routers wait for that.
+    fn make_room(&mut self, newcomer: IpAddr, most: Worth, now: Instant) -> bool {
+        if self.entries.len() < CAPACITY {
+            return true;
+        }
+        let routers = &self.routers;
+        let is_router = |address: &IpAddr| routers.binary_search(address).is_ok();
+        let urgent = is_router(&newcomer);
+        if now < self.next_sweep && !urgent {
+            return false;
+        }
+        self.next_sweep = now + SWEEP_EVERY;
+        let worth = |address: &IpAddr, entry: &Entry| match is_router(address) {
+            false => entry.worth(),
+            true => None,
+        };
+        let all = self.entries.iter();
+        let least = all
+            .filter_map(|(address, entry)| worth(address, entry))
+            .min();
+        let most = if urgent { Worth::Known } else { most };
+        let Some(least) = least.filter(|least| *least <= most) else {
+            return false;
+        };
+        let gives_way = |address: &IpAddr, entry: &Entry| worth(address, entry) == Some(least);
+        let all = self.entries.iter().filter(|(a, e)| gives_way(a, e));
+        self.ages.clear();
+        self.ages.extend(all.map(|(_, entry)| entry.used));
+        let Some(nth) = self
+            .ages
+            .len()
+            .checked_sub(1)
+            .map(|last| last.min(SWEPT - 1))
+        else {
+            return false;
+        };
+        let (_, youngest, _) = self.ages.select_nth_unstable(nth);
+        let mut left = nth + 1;
+        self.entries.retain(|address, entry| {
+            let goes = left > 0 && entry.used <= *youngest && gives_way(address, entry);
+            left -= usize::from(goes);
+            !goes
+        });
+        true
+    }
+
+    fn tick(&mut self, port: usize, now: Instant, act: &mut impl FnMut(Tick)) {
         let held = &mut self.held;
-        self.table.retain(|neighbour, entry| {
+        self.entries.retain(|address, entry| {
             if entry.mac.is_some() {
                 return now.since(entry.used) < UNUSED;
             }
             if now.since(entry.asked) < ASK_EVERY {
                 return true;
             }
-            if entry.attempts < ATTEMPTS && entry.held > 0 {
+            if entry.attempts < ATTEMPTS && !entry.held.is_empty() {
                 (entry.asked, entry.attempts) = (now, entry.attempts + 1);
-                act(Tick::Ask(*neighbour));
+                act(Tick::Ask(Neighbour {
+                    port,
+                    address: *address,
+                }));
                 return true;
             }
-            // In turn, so that the others keep their order.
-            for _ in 0..if entry.held > 0 { held.len() } else { 0 } {
-                match held.pop_front() {
-                    Some((who, packet)) if who == *neighbour => act(Tick::Gone(packet)),
-                    other => held.extend(other),
-                }
-            }
+            *held -= entry.held.len();
+            act(Tick::Gone(std::mem::take(&mut entry.held)));
             false
         });
-    }
-
-    /// Gives back every packet that waits.
-    pub fn release_all(&mut self, mut take: impl FnMut(Packet)) {
-        for (neighbour, packet) in self.held.drain(..) {
-            if let Some(entry) = self.table.get_mut(&neighbour) {
-                entry.held = 0;
-            }
-            take(packet);
-        }
-    }
-}
-
-impl Default for Neighbours {
-    fn default() -> Neighbours {
-        Neighbours::new()
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::pool::Pool;
-    use std::net::Ipv4Addr;
-
-    const WHO: Neighbour = Neighbour {
-        port: 1,
-        address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)),
-    };
-    const MAC: MacAddress = [2, 0, 0, 0, 0, 9];
-
-    fn at(seconds: f64) -> Instant {
-        Instant::default() + Duration::from_secs_f64(seconds)
-    }
-
-    #[test]
-    fn a_few_packets_wait_and_leave_in_order() {
-        let room = HELD_EACH.min(HELD_LEAST);
-        let mut pool = Pool::new(256).unwrap();
-        let mut table = Neighbours::new();
-        assert_eq!(
-            table.resolve(WHO, at(0.0)),
-            Resolution::Unknown { ask: true }
-        );
-        for n in 0..room {
-            let packet = pool.copy_in(&[n as u8]).unwrap();
-            table.hold(WHO, packet, 0).unwrap();
-        }
-        assert_eq!(
-            table.resolve(WHO, at(0.5)),
-            Resolution::Unknown { ask: false }
-        );
-        let packet = pool.copy_in(&[9]).unwrap();
-        let refused = table.hold(WHO, packet, 0).unwrap_err();
-        pool.free(refused);
-        let learned = table
-            .learn(WHO, MAC, Trust::Confirmed { create: false }, at(0.6))
-            .unwrap();
-        assert!(learned.changed);
-        let mut order = Vec::new();
-        while let Some(packet) = table.next_held(WHO) {
-            order.push(pool.bytes(&packet)[0]);
-            pool.free(packet);
-        }
-        assert_eq!(order, (0..room as u8).collect::<Vec<_>>());
-        assert_eq!(table.held(), 0);
-        let known = Resolution::Known {
-            mac: MAC,
-            probe: false,
-        };
-        assert_eq!(table.resolve(WHO, at(0.7)), known);
-        assert_eq!(pool.available(), 256);
-    }
-
-    #[test]
-    fn silence_is_asked_three_times_and_then_given_up_rfc_1122_section_2_3_2_1() {
-        let mut pool = Pool::new(1).unwrap();
-        let mut table = Neighbours::new();
-        table.resolve(WHO, at(0.0));
-        table.hold(WHO, pool.allocate().unwrap(), 0).unwrap();
-        let (mut asked, mut lost) = (0, 0);
-        for tenth in 0..50 {
-            table.tick(at(f64::from(tenth) / 10.0), |tick| match tick {
-                Tick::Ask(who) => asked += usize::from(who == WHO),
-                Tick::Gone(packet) => {
-                    lost += 1;
-                    pool.free(packet);
-                }
-            });
-        }
-        assert_eq!((asked, lost, table.held()), (2, 1, 0));
-        assert_eq!(
-            table.resolve(WHO, at(6.0)),
-            Resolution::Unknown { ask: true }
-        );
-    }
-
-    #[test]
-    fn an_old_answer_is_probed_and_trusted_until_three_probes_fail() {
-        let mut table = Neighbours::new();
-        table.learn(WHO, MAC, Trust::Confirmed { create: true }, at(0.0));
-        let known = |probe| Resolution::Known { mac: MAC, probe };
-        assert_eq!(table.resolve(WHO, at(29.9)), known(false));
-        assert_eq!(table.resolve(WHO, at(30.0)), known(true));
-        assert_eq!(table.resolve(WHO, at(30.1)), known(false));
-        assert_eq!(table.resolve(WHO, at(31.0)), known(true));
-        assert_eq!(table.resolve(WHO, at(32.0)), known(true));
-        assert_eq!(table.given_up(), 0);
-        assert_eq!(
-            table.resolve(WHO, at(33.0)),
-            Resolution::Unknown { ask: true }
-        );
-        assert_eq!(table.given_up(), 1, "copies of the address are void");
-        table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(33.1));
-        assert_eq!(table.resolve(WHO, at(33.2)), known(false));
-    }
-
-    #[test]
-    fn strangers_are_not_added_and_the_table_is_bounded() {
-        let mut table = Neighbours::new();
-        assert!(
-            table
-                .learn(WHO, MAC, Trust::Confirmed { create: false }, at(0.0))
-                .is_none()
-        );
-        for n in 0..CAPACITY as u32 {
-            let address = Ipv4Addr::from(n).into();
-            let who = Neighbour { port: 0, address };
-            assert!(
-                table
-                    .learn(who, MAC, Trust::Confirmed { create: true }, at(0.0))
-                    .is_some()
-            );
-        }
-        assert!(
-            table
-                .learn(WHO, MAC, Trust::Confirmed { create: true }, at(0.0))
-                .is_none()
-        );
-        assert_eq!(table.resolve(WHO, at(0.0)), Resolution::Full);
-        table.tick(at(301.0), |_| ());
-        assert_eq!(
-            table.resolve(WHO, at(301.0)),
-            Resolution::Unknown { ask: true }
-        );
-    }
-
-    #[test]
-    fn rfc4861_section_7_2_5_what_is_said_unasked_is_used_but_soon_asked_for() {
-        const OTHER: MacAddress = [2, 0, 0, 0, 0, 7];
-        let mut table = Neighbours::new();
-        let heard = Trust::Heard { create: true };
-        assert!(table.learn(WHO, MAC, heard, at(100.0)).unwrap().changed);
-        let known = |mac, probe| Resolution::Known { mac, probe };
-        assert_eq!(table.resolve(WHO, at(100.5)), known(MAC, false));
-        assert_eq!(table.resolve(WHO, at(101.0)), known(MAC, true));
-        // Hearing the same again confirms nothing; an answer does.
-        table.learn(WHO, MAC, heard, at(101.5));
-        assert_eq!(table.resolve(WHO, at(102.0)), known(MAC, true));
-        table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(102.1));
-        assert_eq!(table.resolve(WHO, at(110.0)), known(MAC, false));
-        // Without the override flag nothing that is known changes.
-        assert!(
-            table
-                .learn(WHO, OTHER, Trust::IfUnknown, at(111.0))
-                .is_none()
-        );
-        assert_eq!(table.resolve(WHO, at(112.0)), known(MAC, false));
-        assert!(table.learn(WHO, OTHER, heard, at(113.0)).unwrap().changed);
-        assert_eq!(table.resolve(WHO, at(113.5)), known(OTHER, false));
-        assert_eq!(table.resolve(WHO, at(114.0)), known(OTHER, true));
-    }
-
-    #[test]
-    fn a_packet_for_each_of_many_neighbours_waits_while_buffers_are_plenty() {
-        let mut pool = Pool::new(4096).unwrap();
-        let mut table = Neighbours::new();
-        let mut held = 0;
-        for n in 0..CAPACITY as u32 {
-            let address = Ipv4Addr::from(n).into();
-            let who = Neighbour { port: 0, address };
-            assert_eq!(
-                table.resolve(who, at(0.0)),
-                Resolution::Unknown { ask: true }
-            );
-            let packet = pool.allocate().unwrap();
-            match table.hold(who, packet, 16_384 - held) {
-                Ok(()) => held += 1,
-                Err(packet) => pool.free(packet),
-            }
-        }
-        assert_eq!((held, table.held()), (CAPACITY, CAPACITY));
-        // With few buffers others need them more.
-        table.release_all(|packet| pool.free(packet));
-        let who = |n: u32| Neighbour {
-            port: 0,
-            address: Ipv4Addr::from(n).into(),
-        };
-        let mut refused = 0;
-        for n in 0..2 * HELD_LEAST as u32 {
-            let packet = pool.allocate().unwrap();
-            if let Err(packet) = table.hold(who(n), packet, 500) {
-                pool.free(packet);
-                refused += 1;
-            }
-        }
-        assert_eq!((refused, table.held()), (HELD_LEAST, HELD_LEAST));
-        table.release_all(|packet| pool.free(packet));
-    }
-}
+mod tests;

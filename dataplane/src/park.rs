@@ -8,6 +8,7 @@ use hitless_sa::{Instant, SequenceNumber};
 use smallvec::SmallVec;
 
 use crate::command::Event;
+use crate::counters::SaCounters;
 use crate::pool::Packet;
 use crate::port::BURST;
 use crate::report::Kind;
@@ -88,7 +89,8 @@ impl Worker {
                 sa: sa.id,
                 wanted: number,
             };
-            self.reports.hint(Kind::HighWater, now, event);
+            let id = sa.id;
+            self.reports.hint_of(Kind::HighWater, id, now, event);
         }
         if let Err(reason) = self.park.admits(slot, number, anti_replay) {
             return self.drop_inbound(slot, packet, reason);
@@ -115,9 +117,8 @@ impl Worker {
             let Some(parked) = self.park.pop() else {
                 break;
             };
-            let length = parked.packet.len();
             let verdict = match self.sad.inbound_in_slot(parked.slot) {
-                Some(sa) => sa.admit(parked.number, length, now),
+                Some(sa) => sa.admit(parked.number),
                 None => Err(DropReason::HighWater),
             };
             match verdict {
@@ -145,12 +146,30 @@ impl Worker {
 
     /// Drops what waits for the high water of some slots.
     pub(crate) fn drop_parked(&mut self, dies: impl Fn(u32) -> bool, reason: DropReason) {
+        self.sift_parked(dies, |worker, parked| {
+            worker.drop_inbound(parked.slot, parked.packet, reason);
+        });
+    }
+
+    /// Drops what waits for the high water of a receiving half that has left its slot, and had these
+    /// counters.
+    pub(crate) fn drop_parked_of(&mut self, slot: u32, counters: &SaCounters) {
+        self.sift_parked(
+            |parked| parked == slot,
+            |worker, parked| {
+                let reason = DropReason::HighWater;
+                worker.frames.drop_of(counters, parked.packet, reason);
+            },
+        );
+    }
+
+    fn sift_parked(&mut self, dies: impl Fn(u32) -> bool, drop: impl Fn(&mut Worker, Parked)) {
         for _ in 0..self.park.len() {
             let Some(parked) = self.park.pop() else {
                 return;
             };
             if dies(parked.slot) {
-                self.drop_inbound(parked.slot, parked.packet, reason);
+                drop(self, parked);
             } else if let Err(parked) = self.park.push(parked) {
                 self.drop_inbound(parked.slot, parked.packet, DropReason::HighWater);
             }

@@ -383,7 +383,7 @@ impl Worker {
     }
 }
 
-fn way(fib: &Fib, destination: IpAddr) -> Option<(usize, IpAddr)> {
+pub(crate) fn way(fib: &Fib, destination: IpAddr) -> Option<(usize, IpAddr)> {
     let hop = fib.lookup(destination)?;
     Some((hop.port, hop.next_hop.unwrap_or(destination)))
 }

@@ -1,9 +1,11 @@
 //! What a worker tells the control thread: answers, which always have room, and hints, which are
 //! limited so that nothing on the wire can crowd the answers out.
 
+use std::hash::{BuildHasher, Hash};
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use foldhash::fast::FixedState;
 use hitless_sa::{Instant, Spi};
 use rtrb::Producer;
 
@@ -16,12 +18,19 @@ const ANSWERS: usize = 2;
 /// Hints of one kind in each [`PERIOD`].
 const ALLOWANCE: u32 = 16;
 const PERIOD: Duration = Duration::from_millis(100);
-/// Of unknown SPIs more: after a split brain every tunnel of a peer may have one.
+/// Of SAs that are missing more: after a split brain every tunnel of a peer may have one, and a new
+/// leader installs those first for which packets come.
 const SPIS: u32 = 256;
 /// An SPI that was named is not named again before this.
 const SPI_PAUSE: Duration = Duration::from_millis(250);
 /// SPIs of which that is known.
 const SPI_PLACES: usize = 512;
+/// A thing that was named is not named again before this.
+const PAUSE: Duration = Duration::from_millis(50);
+/// Things of which that is known.
+const PLACES: usize = 1024;
+/// Hints of one kind in each [`PERIOD`], about things that are named once in a [`PAUSE`].
+const NAMED: u32 = 64;
 
 /// A kind of thing that the wire may cause, and that is limited on its own.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -67,6 +76,9 @@ pub(crate) struct Reports {
     /// Unknown SPIs that were named lately, and when that was: steady traffic on some would else
     /// spend what all may say, and the others would never be heard of.
     spis: Box<[(Spi, Instant); SPI_PLACES]>,
+    /// The same of other things, each by what its kind and name come to.
+    named: Box<[(u64, Instant); PLACES]>,
+    hasher: FixedState,
 }
 
 impl Reports {
@@ -75,6 +87,8 @@ impl Reports {
             events,
             limiters: [Limiter::default(); KINDS],
             spis: Box::new([(Spi(0), Instant::default()); SPI_PLACES]),
+            named: Box::new([(0, Instant::default()); PLACES]),
+            hasher: FixedState::default(),
         }
     }
 
@@ -98,7 +112,35 @@ impl Reports {
 
     /// Sends a hint if it is within its limit and the ring is not nearly full.
     pub(crate) fn hint(&mut self, kind: Kind, now: Instant, event: impl FnOnce() -> Event) {
-        if self.allow(kind, now) {
+        let allowance = match kind {
+            Kind::Acquire => SPIS,
+            _ => ALLOWANCE,
+        };
+        let limiter = self.limiters.get_mut(kind as usize);
+        if limiter.is_some_and(|limiter| limiter.allow_of(now, allowance)) {
+            self.offer(event());
+        }
+    }
+
+    /// As [`Reports::hint`], about one of many things, an SA or a policy: steady traffic on some keeps
+    /// nobody from hearing of the others.
+    pub(crate) fn hint_of(
+        &mut self,
+        kind: Kind,
+        thing: impl Hash,
+        now: Instant,
+        event: impl FnOnce() -> Event,
+    ) {
+        let name = self.hasher.hash_one((kind as usize, thing));
+        let Some((named, at)) = self.named.get_mut(name as usize % PLACES) else {
+            return;
+        };
+        if *named == name && now.since(*at) < PAUSE {
+            return;
+        }
+        let limiter = self.limiters.get_mut(kind as usize);
+        if limiter.is_some_and(|limiter| limiter.allow_of(now, NAMED)) {
+            (*named, *at) = (name, now);
             self.offer(event());
         }
     }
@@ -156,6 +198,41 @@ mod tests {
     }
 
     #[test]
+    fn no_policy_and_no_sa_silences_the_others_of_its_kind() {
+        let (events, mut received) = rtrb::RingBuffer::new(8192);
+        let mut reports = Reports::new(events);
+        let mut named = std::collections::BTreeMap::new();
+        // One of 40 sends all the time, in front of all others, each of which sends now and then.
+        for ms in 0..1000 {
+            let now = Instant(1_000_000_000) + Duration::from_millis(ms);
+            for _ in 0..100 {
+                reports.hint_of(Kind::Acquire, 0u64, now, || Event::Barrier(0));
+            }
+            if ms % 100 < 40 {
+                let name = ms % 100;
+                reports.hint_of(Kind::Acquire, name, now, || Event::Barrier(name));
+            }
+        }
+        while let Ok(Event::Barrier(name)) = received.pop() {
+            *named.entry(name).or_insert(0) += 1;
+        }
+        assert_eq!(named.len(), 40);
+        assert!(
+            named.values().all(|count| (10..=20).contains(count)),
+            "{named:?}"
+        );
+        // What has a like name but is of another kind is another thing; a flood of things is limited.
+        let now = Instant(5_000_000_000);
+        reports.hint_of(Kind::PeerMoved, 0u64, now, || Event::Barrier(1));
+        reports.hint_of(Kind::Strayed, 0u64, now, || Event::Barrier(2));
+        assert_eq!(received.slots(), 2);
+        for name in 0..10_000u64 {
+            reports.hint_of(Kind::HighWater, name, now, || Event::Barrier(3));
+        }
+        assert_eq!(received.slots(), 2 + NAMED as usize);
+    }
+
+    #[test]
     fn a_flood_of_unknown_spis_is_limited() {
         let (events, received) = rtrb::RingBuffer::new(8192);
         let mut reports = Reports::new(events);
@@ -171,12 +248,12 @@ mod tests {
         let mut reports = Reports::new(events);
         let at = |ms| Instant::default() + Duration::from_millis(ms);
         for _ in 0..100 {
-            reports.hint(Kind::Acquire, at(0), || Event::Barrier(1));
+            reports.hint(Kind::PeerMoved, at(0), || Event::Barrier(1));
         }
         assert_eq!(received.slots(), ALLOWANCE as usize);
         for _ in 0..100 {
             reports.hint(Kind::UnknownSpi, at(0), || Event::Barrier(2));
-            reports.hint(Kind::Acquire, at(100), || Event::Barrier(3));
+            reports.hint(Kind::PeerMoved, at(100), || Event::Barrier(3));
         }
         assert_eq!(received.slots(), 20);
         for _ in 0..RESERVE {

@@ -17,6 +17,7 @@ use hashbrown::HashMap;
 use hitless_sa::{
     ChildSa, Instant, Mode, SaId, SaOptions, SequenceNumber, Spi, TfcPadding, UdpEncapsulation,
 };
+use smallvec::SmallVec;
 
 use crate::aead::{Engine, EspKey, KeyError};
 use crate::cell::Cell;
@@ -222,12 +223,15 @@ impl OutboundSa {
 pub struct Sad {
     /// The slots of the inbound SPIs.
     spis: HashMap<Spi, u32, FixedState>,
-    /// The slots of the outbound SPIs, for errors that quote them. Peers chose these; of two SAs with
-    /// the same one only the later is found.
-    sent_spis: HashMap<Spi, u32, FixedState>,
+    /// The slots of the outbound SPIs, for errors that quote them. Peers chose these, and several may
+    /// have chosen the same.
+    sent_spis: HashMap<Spi, Slots, FixedState>,
     slots: Box<[Slot]>,
     ids: HashMap<SaId, u32, FixedState>,
 }
+
+/// More than these hardly ever send with one SPI.
+type Slots = SmallVec<[u32; 4]>;
 
 /// What is in a slot, on one cache line.
 #[derive(Default)]
@@ -452,25 +456,52 @@ impl Sad {
             let elsewhere = entry.bound.and_then(|bound| bound.outbound);
             elsewhere == Some(spi) || entry.outbound.as_ref().is_some_and(|sa| sa.spi == spi)
         });
-        if sends {
-            self.sent_spis.insert(spi, slot);
-        } else if self.sent_spis.get(&spi) == Some(&slot) {
-            self.sent_spis.remove(&spi);
+        if !sends {
+            let Some(slots) = self.sent_spis.get_mut(&spi) else {
+                return;
+            };
+            slots.retain(|listed| *listed != slot);
+            if slots.is_empty() {
+                self.sent_spis.remove(&spi);
+            }
+            return;
         }
+        let slots = self.sent_spis.entry(spi).or_default();
+        if !slots.contains(&slot) {
+            slots.push(slot);
+        }
+    }
+
+    /// The slots that send with an SPI.
+    fn sending(&self, spi: Spi) -> &[u32] {
+        self.sent_spis.get(&spi).map_or(&[], |slots| slots)
+    }
+
+    /// The slot whose packet an error quotes, if it sends from here.
+    fn quoted(&self, error: &TooBig) -> Option<u32> {
+        let mut slots = self.sending(error.spi).iter().copied();
+        slots.find(|slot| {
+            let entry = self.slots.get(*slot as usize);
+            let sa = entry.and_then(|entry| entry.outbound.as_ref());
+            sa.is_some_and(|sa| sa.has_sent(error))
+        })
     }
 
     /// The worker that has the SA whose packet an error quotes, if nothing is known of it here.
     pub(crate) fn quoted_elsewhere(&self, error: &TooBig) -> Option<usize> {
-        let slot = *self.sent_spis.get(&error.spi)?;
-        let entry = self.slots.get(slot as usize)?;
-        let bound = entry.bound.filter(|_| entry.outbound.is_none())?;
-        Some(bound.owner)
+        if self.quoted(error).is_some() {
+            return None;
+        }
+        self.sending(error.spi).iter().find_map(|slot| {
+            let entry = self.slots.get(*slot as usize)?;
+            let bound = entry.bound.filter(|_| entry.outbound.is_none())?;
+            Some(bound.owner)
+        })
     }
 
     /// The SA whose packet an error quotes.
     pub(crate) fn quoted_by(&mut self, error: &TooBig) -> Option<&mut OutboundSa> {
-        let slot = *self.sent_spis.get(&error.spi)?;
-        self.outbound_mut(slot).filter(|sa| sa.has_sent(error))
+        self.outbound_mut(self.quoted(error)?)
     }
 
     /// The SA that a packet names.

@@ -238,14 +238,19 @@ impl Spd {
         }
     }
 
-    /// Asks for what [`Spd::count`] needs, in two steps: the first says where the second is.
+    /// Asks for what says where [`Spd::count`] counts.
     #[inline]
-    pub(crate) fn prefetch_count(&self, worker: usize, policy: usize, step: usize) {
+    pub(crate) fn prefetch_tally(&self, policy: usize) {
         if let Some(tally) = self.tallies.get(policy) {
-            match step {
-                0 => prefetch(tally),
-                _ => tally.prefetch_counts(worker),
-            }
+            prefetch(tally);
+        }
+    }
+
+    /// Asks for where it counts, when that is known.
+    #[inline]
+    pub(crate) fn prefetch_share(&self, worker: usize, policy: usize) {
+        if let Some(tally) = self.tallies.get(policy) {
+            tally.prefetch_counts(worker);
         }
     }
 

@@ -82,6 +82,8 @@ drop_reasons! {
     NoRoute = "no_route", "";
     /// Next hop's Ethernet address not known yet; a request was sent.
     NeighbourUnresolved = "neighbour_unresolved", "";
+    /// Waited for its next hop's Ethernet address when the policy or the route changed that let it go.
+    Outdated = "outdated", "";
     /// Larger than the MTU of the port it must leave by.
     TooBig = "too_big", "";
     /// No free packet buffer.

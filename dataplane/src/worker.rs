@@ -23,9 +23,10 @@ use crate::frames::Frames;
 use crate::handover::Ways;
 use crate::keepalive::Keepalives;
 use crate::links::Links;
+use crate::local::TOLD;
 use crate::neighbour::{Neighbour, Trust};
 use crate::park::Park;
-use crate::path::Express;
+use crate::path::{Departure, Express};
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
 use crate::port::{BURST, MacAddress, Port};
@@ -189,6 +190,8 @@ pub struct Worker {
     account_due: Instant,
     /// Of the last packet that was sent from here.
     identification: u32,
+    /// Errors that go through a tunnel at the end of the turn.
+    pub(crate) told: Vec<Departure>,
 }
 
 /// Makes a worker and the control thread's end of it. All memory that packets ever need is
@@ -269,6 +272,7 @@ pub fn worker_with_pool(
         account_due: Instant::default(),
         // Both halves begin apart in each worker: IPv4 has room for the lower one only.
         identification: (id as u32).wrapping_mul(0x9e37_79b9),
+        told: Vec::with_capacity(TOLD),
     };
     let handle = WorkerHandle {
         commands: command_sender,
@@ -297,6 +301,9 @@ impl Worker {
         handled += self.take_over(now);
         for port in 0..self.links.len() {
             handled += self.receive(port, now);
+        }
+        if !self.told.is_empty() {
+            self.tell_refused(now);
         }
         // 5. Checkpoints that are due, and the ports' housekeeping.
         self.publish_due(now);
@@ -404,7 +411,7 @@ impl Worker {
                     Ok(None) => {}
                     Ok(Some(old)) => {
                         // What was parked under the old cell dies with it (rule R8).
-                        self.drop_parked(|parked| parked == slot, DropReason::HighWater);
+                        self.drop_parked_of(slot, &old.counters);
                         self.retire(Retired::Inbound(old));
                     }
                     Err((sa, conflict)) => self.refuse_sa(id, conflict, Retired::Inbound(sa)),
@@ -435,8 +442,7 @@ impl Worker {
             Command::Remove(id) => self.remove(id),
             Command::Policies(spd) => self.replace_policies(spd),
             Command::Routes(fib) => {
-                let old = std::mem::replace(&mut self.fib, fib);
-                self.express.forget_routes();
+                let old = self.replace_routes(fib);
                 self.retire(Retired::Routes(old));
             }
             Command::Neighbour { port, address, mac } => {
@@ -469,6 +475,7 @@ impl Worker {
         let old = std::mem::replace(&mut self.spd, spd);
         self.flows.clear();
         self.express.forget_flows();
+        self.judge_held_again(&old);
         self.retire(Retired::Policies(old));
     }
 

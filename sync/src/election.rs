@@ -304,7 +304,7 @@ impl Node {
             let member = self.peers.get(&from).map(|peer| peer.member);
             let priority = member.map_or(0, |member| member.priority);
             let theirs = (said.healthy, said.objects, !said.bare, priority, from);
-            let ours = self.my_rank(leading.objects.len(), !bare);
+            let ours = self.my_rank(leading.count(), !bare);
             if disjoint && said.fresh && theirs > ours {
                 self.step_down(StepDown::Outranked { by });
                 return true;
@@ -359,6 +359,10 @@ impl Node {
         };
         let fresh = reading.fresh || self.settings.mutant.no_challenge && reading.for_me;
         if packet.join == 0 || !fresh || leading.phase != Phase::Active {
+            return;
+        }
+        // It could not be sent what is not in the book yet, and asks again with each heartbeat.
+        if !leading.estate.is_empty() {
             return;
         }
         let above = |epoch: Option<WireEpoch>| {

@@ -142,6 +142,18 @@ pub struct TakeoverObject {
     pub children: Vec<TakeoverSa>,
 }
 
+/// What a new active has inherited besides the objects that it is given with the lead. It takes them
+/// in its own time, by [`Node::inherit`](crate::Node::inherit).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Left {
+    pub objects: usize,
+    pub sas: usize,
+    /// Every object is exact ([`TakeoverObject::exact`]).
+    pub exact: bool,
+    /// The predecessor handed over: there are windows ([`TakeoverSa::window`]).
+    pub handed_over: bool,
+}
+
 /// One Child SA that a new active carries on.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TakeoverSa {
@@ -207,8 +219,13 @@ pub enum Output {
         epoch: Epoch,
         /// The epoch whose rights are inherited; `None` leads on nothing but new keys.
         base: Option<Epoch>,
+        /// Those to go on with at once: all, unless they are very many.
         objects: Vec<TakeoverObject>,
+        left: Left,
     },
+    /// A commit named what had been inherited and not been asked for: as if it had been, by
+    /// [`Node::inherit`](crate::Node::inherit).
+    Inherited(Box<TakeoverObject>),
     /// Leadership off, cells frozen, all rights gone. This member follows from now on, or leads
     /// again by another `Lead`, which lists what it still has a copy of.
     StepDown {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId};
 use zeroize::Zeroizing;
 
+use crate::estate::Estate;
 use crate::lease::{Rate, Spent};
 use crate::message::BODY_LIMIT;
 use crate::session::Session;
@@ -115,6 +116,8 @@ pub(crate) struct Leading {
     pub objects: BTreeMap<ObjectId, LedObject>,
     pub sas: BTreeMap<SaId, LedSa>,
     pub sessions: BTreeMap<MemberId, Session>,
+    /// Inherited, and not in the book yet.
+    pub estate: Estate,
     pub phase: Phase,
     pub silent: Vec<MemberId>,
     /// This leader stands for a higher epoch of its own (R10).
@@ -141,6 +144,7 @@ impl Leading {
             objects: BTreeMap::new(),
             sas: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            estate: Estate::default(),
             phase: Phase::Active,
             silent: Vec::new(),
             campaign: None,
@@ -170,6 +174,7 @@ impl Leading {
         body: Option<Zeroizing<Vec<u8>>>,
         children: Vec<SaId>,
     ) {
+        self.inherit_named(cx, object, &children);
         let newest = self.newest(object);
         let refusal = if self.phase != Phase::Active {
             Some("a switchover is under way")
@@ -507,6 +512,7 @@ impl Leading {
             };
             store.sas.insert(sa, recorded);
         }
+        self.estate.into_copies(now, &mut store);
         store
     }
 }

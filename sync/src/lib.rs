@@ -47,6 +47,7 @@
 //!   was discarded. A refused deletion is committed again too.
 
 mod election;
+mod estate;
 mod event;
 mod following;
 mod grant;
@@ -68,8 +69,8 @@ mod takeover;
 mod vote;
 
 pub use event::{
-    Checkpoint, DrainedSa, Event, Input, MemberStatus, ObjectId, Output, RekeyReason, Role, Status,
-    StepDown, TakeoverObject, TakeoverSa, Usage,
+    Checkpoint, DrainedSa, Event, Input, Left, MemberStatus, ObjectId, Output, RekeyReason, Role,
+    Status, StepDown, TakeoverObject, TakeoverSa, Usage,
 };
 pub use node::Node;
 pub use risk::{ClassRisk, Risk, Unserved};

@@ -196,7 +196,10 @@ impl Node {
     /// The newest state of an object that this leader was given.
     pub fn body(&self, object: ObjectId) -> Option<&Zeroizing<Vec<u8>>> {
         match &self.state {
-            State::Leading(leading) => leading.objects.get(&object).map(|led| &*led.body),
+            State::Leading(leading) => {
+                let led = leading.objects.get(&object).map(|led| &*led.body);
+                led.or_else(|| leading.estate.get(object).map(|stored| &*stored.body))
+            }
             _ => None,
         }
     }
@@ -502,8 +505,8 @@ impl Node {
                 status.epoch = Some(leading.epoch);
                 status.base = leading.base;
                 status.leader = Some(self.settings.me);
-                status.objects = leading.objects.len();
-                status.sas = leading.sas.len();
+                status.objects = leading.count();
+                status.sas = leading.sas.len() + leading.estate.len().1;
                 status.held = leading.held();
                 status.degraded = !leading.silent.is_empty();
             }

@@ -117,6 +117,7 @@ impl Node {
             Phase::Active => Role::Leading,
             _ => Role::HandingOver,
         };
+        let total = leading.count();
         let Leading {
             objects,
             sas,
@@ -144,7 +145,7 @@ impl Node {
                 if let Some(campaign) = campaign {
                     self.stand(campaign, *epoch, &mut packet);
                 }
-                packet.objects = count(objects.len());
+                packet.objects = count(total);
                 let mut filled = false;
                 if let Some(session) = sessions.get_mut(&to) {
                     packet.session = Some(session.sid);

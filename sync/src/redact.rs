@@ -64,12 +64,15 @@ impl fmt::Debug for Output {
                 epoch,
                 base,
                 objects,
+                left,
             } => f
                 .debug_struct("Lead")
                 .field("epoch", epoch)
                 .field("base", base)
                 .field("objects", objects)
+                .field("left", left)
                 .finish(),
+            Output::Inherited(object) => write!(f, "Inherited({object:?})"),
             Output::StepDown { reason } => write!(f, "StepDown({reason:?})"),
             Output::Drain => f.write_str("Drain"),
             Output::Late { from, packets } => {

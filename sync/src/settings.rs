@@ -90,6 +90,8 @@ pub struct Settings {
     pub leases: LeaseSizes,
     /// Take packets from a predecessor that they came to after it had handed over.
     pub late: bool,
+    /// Up to so many objects a new leader takes all at once, more of them one by one.
+    pub at_once: usize,
     /// Rules that a test switches off to prove that it would notice.
     #[doc(hidden)]
     pub mutant: Mutant,
@@ -111,6 +113,7 @@ impl Settings {
             preempt: false,
             leases: LeaseSizes::default(),
             late: true,
+            at_once: 256,
             mutant: Mutant::default(),
         }
     }

@@ -2,10 +2,11 @@
 
 use hitless_sa::{Epoch, Lease, SequenceNumber};
 
-use crate::leading::{Context, Leading, LedObject, LedSa};
+use crate::estate::Estate;
+use crate::leading::{Context, Leading, LedSa};
 use crate::lease::{self, Rate};
 use crate::store::{Recorded, Store};
-use crate::{ObjectId, Output, RekeyReason, TakeoverObject, TakeoverSa};
+use crate::{Left, Output, RekeyReason, TakeoverSa};
 
 /// The right to carry on: the session that it was given in, and what is known of its end.
 #[derive(Clone, Copy)]
@@ -27,53 +28,36 @@ pub(crate) fn lead(
 ) -> Leading {
     let base = right.map(|right| right.base);
     let mut leading = Leading::new(epoch, base);
-    let mut objects = Vec::with_capacity(store.objects.len());
-    let mut spent_up = Vec::new();
-    for (sa, recorded) in &store.sas {
-        let (led, tired) = inherit(cx, right, recorded);
-        spent_up.extend(tired.map(|reason| (*sa, reason)));
-        leading.sas.insert(*sa, led);
+    leading.estate = Estate::new(right, store);
+    let (exact, handed_over) = (leading.estate.exact(), leading.estate.handed_over());
+    // Asked for by the estate, but obeyed by a gateway that leads.
+    let before = cx.outputs.len();
+    let mut objects = Vec::new();
+    if leading.estate.len().0 <= cx.settings.at_once {
+        while let Some(object) = leading.estate.first() {
+            objects.extend(leading.inherit(cx, object));
+        }
     }
-    for (object, stored) in store.objects {
-        let children = stored
-            .children
-            .iter()
-            .filter_map(|sa| Some((*sa, store.sas.get(sa)?, leading.sas.get(sa)?)))
-            .filter(|(_, recorded, _)| recorded.object == object)
-            .map(|(sa, recorded, led)| describe(cx, right, sa, recorded, led))
-            .collect();
-        let current = right.is_some_and(|right| right.session == stored.session);
-        objects.push(TakeoverObject {
-            object,
-            version: stored.version,
-            exact: current && right.is_some_and(|right| right.exact),
-            received_at: stored.received_at,
-            body: stored.body.clone(),
-            children,
-        });
-        let led = LedObject {
-            version: stored.version,
-            released: stored.version,
-            body: stored.body,
-            children: stored.children,
-        };
-        leading.objects.insert(object, led);
-    }
-    drop_orphans(&mut leading);
+    let asked = cx.outputs.split_off(before);
+    let (left, sas) = leading.estate.len();
     cx.outputs.push_back(Output::Lead {
         epoch,
         base,
         objects,
+        left: Left {
+            objects: left,
+            sas,
+            exact,
+            handed_over,
+        },
     });
-    for (sa, reason) in spent_up {
-        leading.ask(cx, sa, reason);
-    }
+    cx.outputs.extend(asked);
     leading
 }
 
 /// R11: only what was recorded in the session that gave the right gets a cell, one above the
 /// recorded grant.
-fn inherit(
+pub(crate) fn inherit(
     cx: &Context<'_>,
     right: Option<Right>,
     recorded: &Recorded,
@@ -152,7 +136,7 @@ fn skip(right: Right, recorded: &Recorded) -> u64 {
         .saturating_sub(next)
 }
 
-fn describe(
+pub(crate) fn describe(
     cx: &Context<'_>,
     right: Option<Right>,
     sa: hitless_sa::SaId,
@@ -180,15 +164,4 @@ fn describe(
             _ => None,
         },
     }
-}
-
-/// SAs of no object: nothing could ever replace or delete them.
-fn drop_orphans(leading: &mut Leading) {
-    let objects = &leading.objects;
-    let owned = |object: &ObjectId, sa: &hitless_sa::SaId| {
-        objects
-            .get(object)
-            .is_some_and(|led| led.children.contains(sa))
-    };
-    leading.sas.retain(|sa, led| owned(&led.object, sa));
 }

@@ -29,6 +29,23 @@ fn child(n: u32) -> SaId {
     }
 }
 
+fn node(id: u8, members: Vec<Member>, incarnation: Incarnation, now: Instant) -> Node {
+    let settings = Settings::new(MemberId(id), members, [7; 32]);
+    let durable = Durable {
+        incarnation,
+        ..Durable::default()
+    };
+    Node::new(settings, durable, now)
+}
+
+fn members() -> Vec<Member> {
+    let member = |id| Member {
+        id: MemberId(id),
+        priority: 3 - id,
+    };
+    (1..=2).map(member).collect()
+}
+
 struct Pair {
     nodes: Vec<Node>,
     entropy: Counter,
@@ -37,25 +54,14 @@ struct Pair {
     committed: usize,
     /// When the standby said `Lead`, and with how many SAs.
     led: Option<(Instant, usize)>,
+    /// What commits named before it was asked for.
+    inherited: Vec<ObjectId>,
 }
 
 impl Pair {
     fn admitted() -> Pair {
-        let members: Vec<Member> = (1..=2)
-            .map(|id| Member {
-                id: MemberId(id),
-                priority: 3 - id,
-            })
-            .collect();
         let now = Instant(1_000_000_000);
-        let node = |id| {
-            let settings = Settings::new(MemberId(id), members.clone(), [7; 32]);
-            let durable = Durable {
-                incarnation: Incarnation(1),
-                ..Durable::default()
-            };
-            Node::new(settings, durable, now)
-        };
+        let node = |id| node(id, members(), Incarnation(1), now);
         let mut pair = Pair {
             nodes: vec![node(1), node(2)],
             entropy: Counter(1),
@@ -63,6 +69,7 @@ impl Pair {
             wire: VecDeque::new(),
             committed: 0,
             led: None,
+            inherited: Vec::new(),
         };
         while [0, 1].map(|n| pair.nodes[n].status(pair.now).role) != [Role::Leading, Role::Admitted]
         {
@@ -108,6 +115,23 @@ impl Pair {
         self.handle(0, commit);
     }
 
+    /// The next version of an object.
+    fn recommit(&mut self, node: usize, object: u64, children: Vec<SaId>) {
+        let commit = Input::Commit {
+            object: ObjectId(object),
+            version: 2,
+            body: Some(vec![8; 300].into()),
+            children,
+        };
+        self.handle(node, commit);
+    }
+
+    /// The first member comes back without memory.
+    fn restart(&mut self) {
+        self.nodes[0] = node(1, members(), Incarnation(2), self.now);
+        self.wire.clear();
+    }
+
     fn handle(&mut self, node: usize, input: Input<'_>) {
         self.nodes[node].handle(self.now, &mut self.entropy, input);
         let mut written = false;
@@ -116,10 +140,11 @@ impl Pair {
                 Output::Datagram { payload, .. } => self.wire.push_back((node, payload.to_vec())),
                 Output::Persist(_) => written = true,
                 Output::Committed { .. } => self.committed += 1,
-                Output::Lead { objects, .. } if node == 1 => {
-                    let sas = objects.iter().map(|object| object.children.len()).sum();
-                    self.led = Some((self.now, sas));
+                Output::Lead { objects, left, .. } if node == 1 => {
+                    let sas: usize = objects.iter().map(|object| object.children.len()).sum();
+                    self.led = Some((self.now, sas + left.sas));
                 }
+                Output::Inherited(object) => self.inherited.push(object.object),
                 _ => {}
             }
         }
@@ -168,6 +193,66 @@ fn a_takeover_comes_within_50_ms_of_the_death_however_many_sas_there_are() {
         times.push(at.since(death));
     }
     assert!(times.iter().all(|time| *time == times[0]), "{times:?}");
+}
+
+/// A pair of which the active has died with so many objects, and the standby leads.
+fn taken_over(sas: u32) -> Pair {
+    let mut pair = Pair::admitted();
+    for n in 0..sas {
+        pair.commit(n);
+        pair.settle();
+    }
+    pair.pass(Duration::from_millis(10), 2);
+    pair.wire.clear();
+    while pair.led.is_none() {
+        pair.pass(Duration::from_millis(1), 1);
+    }
+    pair
+}
+
+/// R11: each is taken once, above its recorded grant, whoever names it first.
+#[test]
+fn very_many_objects_are_inherited_one_by_one_and_each_once() {
+    const SAS: u32 = 400;
+    let mut pair = taken_over(SAS);
+    assert_eq!(pair.nodes[1].left(), SAS as usize);
+    assert_eq!(pair.nodes[1].status(pair.now).sas, SAS as usize);
+    let asked = ObjectId(7);
+    let inherited = pair.nodes[1].inherit(asked).expect("it waits");
+    assert_eq!(inherited.children[0].first, SequenceNumber(4096 + 1));
+    assert!(inherited.exact && !inherited.children[0].rekey_only);
+    assert!(pair.nodes[1].inherit(asked).is_none());
+    // A commit that names an object, and one that names a Child SA of another one.
+    pair.recommit(1, 30, vec![child(29), child(40)]);
+    assert_eq!(pair.inherited, [ObjectId(30), ObjectId(41)]);
+    assert_eq!(pair.nodes[1].left(), SAS as usize - 3);
+    let mut taken = 3;
+    while let Some(object) = pair.nodes[1].next_inherited() {
+        taken += usize::from(pair.nodes[1].inherit(object).is_some());
+    }
+    assert_eq!(taken, SAS as usize);
+    assert_eq!(pair.nodes[1].status(pair.now).sas, SAS as usize);
+}
+
+/// R9: who joins gets a copy of everything, so nobody joins before everything is in the book.
+#[test]
+fn nobody_is_admitted_while_a_leader_still_inherits() {
+    const SAS: u32 = 300;
+    let mut pair = taken_over(SAS);
+    pair.restart();
+    for _ in 0..200 {
+        pair.pass(Duration::from_millis(10), 2);
+    }
+    assert!(!pair.nodes[1].status(pair.now).members[0].bound);
+    assert_eq!(pair.nodes[0].status(pair.now).objects, 0);
+    while let Some(object) = pair.nodes[1].next_inherited() {
+        pair.nodes[1].inherit(object);
+    }
+    for _ in 0..200 {
+        pair.pass(Duration::from_millis(10), 2);
+    }
+    assert!(pair.nodes[1].status(pair.now).members[0].bound);
+    assert_eq!(pair.nodes[0].status(pair.now).objects, SAS as usize);
 }
 
 /// Repair: a checkpoint is sent once; a standby that has none of an SA asks for it.

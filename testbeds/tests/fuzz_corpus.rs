@@ -17,7 +17,22 @@ const SYSTEMATIC: usize = 160;
 /// Targets by name.
 type Targets = &'static [(&'static str, fn(&[u8]))];
 
+/// The names in a folder of a room's `fuzz`, without what is behind a dot.
+fn names(room: &str, folder: &str) -> Vec<String> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = own.join(format!("../{room}/fuzz/{folder}"));
+    let entries = fs::read_dir(&folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display()));
+    let stem = |path: std::path::PathBuf| path.file_stem().unwrap().to_string_lossy().into_owned();
+    let mut names: Vec<String> = entries.map(|entry| stem(entry.unwrap().path())).collect();
+    names.sort();
+    names
+}
+
 fn replay(room: &str, targets: Targets) {
+    let mut known: Vec<&str> = targets.iter().map(|(name, _)| *name).collect();
+    known.sort_unstable();
+    assert_eq!(names(room, "fuzz_targets"), known, "targets of {room}");
+    assert_eq!(names(room, "corpus"), known, "corpora of {room}");
     let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../{room}/fuzz/corpus"));
     for (name, target) in targets {
         let folder = corpus.join(name);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use hitless::ike::settings::Withheld;
 use hitless_testbeds::sim::broken;
 use hitless_testbeds::sim::plan::Fault::{
-    ClusterRekeysChild, ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Healed,
-    PeerRekeysChild, PeerRekeysIke, Restart, Switchover,
+    ClockJumps, ClusterRekeysChild, ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen,
+    Healed, PeerRekeysChild, PeerRekeysIke, Plugged, Restart, Switchover, Unplugged,
 };
 use hitless_testbeds::sim::plan::{Noise, Part, Plan, lease_sizes};
 
@@ -148,6 +148,67 @@ fn seed_1416_an_ike_sa_that_ended_is_not_taken_from_a_copy_again() {
         ..Plan::with(2, faults)
     };
     for seed in [1416, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// Two members led with the peer in turn, and the one that had made the IKE SA won: its requests had
+/// Message IDs that were used, and it took that for a dead peer after 63.5 s. The peer sent on a Child
+/// SA of the other one all the time.
+#[test]
+fn seed_926_whoever_leads_again_finds_out_its_message_ids() {
+    let faults = vec![
+        (micros(1_532_332), Unplugged(3)),
+        (micros(1_599_332), Plugged(3)),
+        (micros(1_637_101), DiskFails(1, 2)),
+        (micros(1_637_101), Crash(3)),
+        (micros(1_742_151), Deaf { from: 2, to: 1 }),
+        (micros(1_742_151), Deaf { from: 1, to: 2 }),
+        (micros(2_322_101), Restart(3)),
+        (micros(2_420_151), Healed),
+    ];
+    let plan = Plan {
+        outside: noise(0, 1_000, 300),
+        sync: noise(100, 0, 2_000),
+        ike_proposal: "aes128-sha256-prfsha256-x25519",
+        probe_every: micros(3_702),
+        ..Plan::with(3, faults)
+    };
+    for seed in [926, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// The same after the peer had been probed once already: it asked whether we live, again and again,
+/// and answered nothing.
+#[test]
+fn seed_1351_a_peer_that_asks_and_does_not_answer_is_not_dead() {
+    let faults = vec![
+        (micros(2_012_163), ClockJumps(1, Duration::from_millis(280))),
+        (micros(2_822_611), Deaf { from: 2, to: 1 }),
+        (micros(2_822_611), Deaf { from: 1, to: 2 }),
+        (
+            micros(2_875_585),
+            ClockJumps(2, Duration::from_millis(1644)),
+        ),
+        (
+            micros(2_917_706),
+            Frozen(1, Part::Control, Duration::from_millis(1014)),
+        ),
+        (micros(2_955_611), PeerRekeysChild),
+        (micros(3_088_611), Crash(2)),
+        (micros(3_088_611), Healed),
+        (micros(3_354_611), Restart(2)),
+    ];
+    let plan = Plan {
+        outside: noise(0, 1_000, 2_000),
+        sync: noise(0, 1_000, 2_000),
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "probe",
+        probe_every: micros(2_091),
+        ..Plan::with(3, faults)
+    };
+    for seed in [1351, 1, 2] {
         assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
     }
 }

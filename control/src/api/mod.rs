@@ -21,6 +21,8 @@ mod text;
 mod watch;
 mod watch_text;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 pub use cluster::{ClassReport, ClusterReport, DrillReport, UnservedReport, cluster};
@@ -99,6 +101,11 @@ pub enum Request {
     /// Replace SAs by such with fresh keys.
     Rekey {
         choice: Choice,
+    },
+    /// Send clients to another gateway.
+    Redirect {
+        choice: Choice,
+        to: IpAddr,
     },
     /// Read connections and secrets anew.
     Reload {},

@@ -213,7 +213,7 @@ pub struct PolicyReport {
     pub remote: String,
     /// `PROTECT`, `BYPASS` or `DISCARD`.
     pub action: String,
-    /// The SA that protects; `None` while none is up.
+    /// The SA that protects, or would if this member led; `None` while none is up.
     pub sa: Option<String>,
     pub traffic: PolicyCount,
 }

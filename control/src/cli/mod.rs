@@ -13,6 +13,7 @@ mod filter;
 mod initiate;
 mod list_sas;
 mod metrics;
+mod redirect;
 mod rekey;
 mod reload;
 mod run;
@@ -42,6 +43,7 @@ pub use demo::DemoOptions;
 pub use initiate::Initiate;
 pub use list_sas::ListSas;
 pub use metrics::Metrics;
+pub use redirect::Redirect;
 pub use rekey::Rekey;
 pub use reload::Reload;
 pub use run::RunOptions;
@@ -76,6 +78,7 @@ pub enum Command {
     Initiate(Initiate),
     Terminate(Terminate),
     Rekey(Rekey),
+    Redirect(Redirect),
     Reload(Reload),
     #[command(subcommand)]
     Show(ShowCommand),

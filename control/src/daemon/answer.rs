@@ -91,6 +91,10 @@ impl Member {
                 said(self.gateway.terminate(now, &mut self.entropy, &choice))
             }
             Request::Rekey { choice } => said(self.gateway.rekey(now, &mut self.entropy, &choice)),
+            Request::Redirect { choice, to } => {
+                let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
+                said(gateway.redirect(now, entropy, &choice, to))
+            }
             Request::Reload {} => said(self.reload(now)),
             Request::Switchover {} => self.switchover(now),
             Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {

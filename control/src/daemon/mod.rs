@@ -40,7 +40,7 @@ use crate::clock;
 use crate::config::{Config, IdlePolicy};
 use crate::durable::{DurableFile, Identity};
 use crate::entropy::SystemEntropy;
-use crate::gateway::{Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
+use crate::gateway::{Beside, Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
 use answer::Reader;
 use carrier::Carriers;
@@ -105,6 +105,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         &mut SystemEntropy,
     );
     gateway.set_port_modes(modes);
+    gateway.set_builder(Box::new(Beside::default()));
     let disk = Disk::start(file).map_err(DaemonError::Thread)?;
     let mut member = Member {
         gateway,

@@ -230,6 +230,8 @@ pub struct Children {
     free_slots: BTreeSet<u32>,
     next_slot: u32,
     installed: u64,
+    /// Those that a worker has as its own (RFC 9611).
+    resources: usize,
 }
 
 impl Children {
@@ -245,6 +247,7 @@ impl Children {
     pub fn insert(&mut self, mut carried: Carried) {
         self.installed += 1;
         carried.order = self.installed;
+        self.resources += usize::from(carried.child.options.resource.is_some());
         self.kin.insert(&carried);
         self.carried.insert(carried.child.id, carried);
     }
@@ -255,6 +258,7 @@ impl Children {
     pub fn remove(&mut self, sa: SaId) -> Option<Carried> {
         let carried = self.carried.remove(&sa)?;
         carried.cell.freeze();
+        self.resources -= usize::from(carried.child.options.resource.is_some());
         self.kin.remove(&carried);
         self.free_slots.insert(carried.slot);
         if carried.send {
@@ -346,41 +350,55 @@ impl Children {
 
     /// Makes an SA the one that its child's outbound traffic uses; older ones of the same child
     /// and the same selectors stop sending.
-    pub fn use_for_sending(&mut self, sa: SaId) {
+    /// True if there are none.
+    pub fn use_for_sending(&mut self, sa: SaId) -> bool {
         let Some(chosen) = self.carried.get(&sa) else {
-            return;
+            return false;
         };
         let alike = self.kin.alike(chosen);
         let alike = alike.filter_map(|other| self.carried.get(&other));
         let alike = alike.filter(|other| other.same_traffic(chosen));
         let alike: Vec<SaId> = alike.map(|other| other.child.id).collect();
+        let alone = alike.len() == 1;
         for id in alike {
             if let Some(carried) = self.carried.get_mut(&id) {
                 carried.send = id == sa;
             }
         }
+        alone
     }
 
     /// The policies, in the order of the file: of each child its SAs that are up, then what it
     /// protects even while none is, so that it never leaves in clear.
     /// Of the SAs that have a worker each (RFC 9611) its own comes first for each worker.
-    pub fn policies(&self, configured: &[Protected], worker: u16) -> Vec<Policy> {
-        let mut sending: BTreeMap<(&str, &str), Vec<&Carried>> = BTreeMap::new();
+    /// Those that `wait` are not carried yet.
+    pub fn policies(
+        &self,
+        configured: &[Protected],
+        worker: u16,
+        wait: &[(&str, &str, &Arc<ChildSa>)],
+    ) -> Vec<Policy> {
+        let mut sending: BTreeMap<(&str, &str), Vec<&ChildSa>> = BTreeMap::new();
         for carried in self.carried.values().filter(|carried| carried.send) {
             let child = (carried.connection.as_str(), carried.name.as_str());
-            sending.entry(child).or_default().push(carried);
+            sending.entry(child).or_default().push(&carried.child);
+        }
+        for (connection, name, sa) in wait {
+            sending.entry((connection, name)).or_default().push(sa);
         }
         let mut policies = Vec::new();
         for protected in configured {
             let child = (protected.connection.as_str(), protected.child.as_str());
             let mut sending = sending.remove(&child).unwrap_or_default();
-            let count = sending.len().max(1);
-            if sending.iter().any(|c| c.child.options.resource.is_some()) {
-                sending.rotate_left(usize::from(worker) % count);
-                sending.sort_by_key(|c| c.child.options.resource != Some(worker));
+            if !wait.is_empty() {
+                sending.sort_by_key(|sa| sa.id);
             }
-            for carried in sending {
-                let sa = &carried.child;
+            let count = sending.len().max(1);
+            if sending.iter().any(|sa| sa.options.resource.is_some()) {
+                sending.rotate_left(usize::from(worker) % count);
+                sending.sort_by_key(|sa| sa.options.resource != Some(worker));
+            }
+            for sa in sending {
                 let action = Action::Protect(Some(sa.id));
                 policies.extend(pairs(&sa.local_ts, &sa.remote_ts, action));
             }
@@ -393,8 +411,7 @@ impl Children {
 impl Children {
     /// Whether the workers have SAs of their own.
     pub fn has_resources(&self) -> bool {
-        let mut all = self.carried.values();
-        all.any(|carried| carried.send && carried.child.options.resource.is_some())
+        self.resources > 0
     }
 }
 
@@ -518,7 +535,7 @@ mod tests {
             child: name.to_owned(),
             policies: pairs(&[], &[], Action::Discard).collect(),
         });
-        let policies = children.policies(&configured, worker);
+        let policies = children.policies(&configured, worker, &[]);
         let policies = policies.iter();
         let protecting = policies.filter_map(|policy| match policy.action {
             Action::Protect(sa) => sa,

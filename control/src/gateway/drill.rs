@@ -34,6 +34,8 @@ pub(super) struct Drill {
     failures: usize,
     /// The node was told that this member is not ready.
     unready: bool,
+    /// This member leads: it tries nothing, and its results go with the copies that they are of.
+    over: bool,
 }
 
 /// What `status` says of the drill.
@@ -47,6 +49,9 @@ pub(super) struct DrillStatus {
 impl Drill {
     /// A new copy of an IKE SA: Child SAs that are known have been drilled.
     pub fn stored(&mut self, ike: IkeSpi, children: Vec<Arc<ChildSa>>) {
+        if self.over {
+            return;
+        }
         let mut before = self.take(ike);
         let mut results = BTreeMap::new();
         for child in children {
@@ -92,12 +97,21 @@ impl Drill {
         }
     }
 
+    /// This member leads.
+    pub fn leave(&mut self) {
+        self.over = true;
+        self.waiting = VecDeque::new();
+    }
+
     fn ready(&self) -> bool {
-        self.waiting.is_empty() && self.failures == 0
+        self.over || self.waiting.is_empty() && self.failures == 0
     }
 
     pub fn status(&self) -> DrillStatus {
         let mut status = DrillStatus::default();
+        if self.over {
+            return status;
+        }
         for (sa, result) in self.results.values().flatten() {
             match result {
                 None => status.waiting += 1,

@@ -151,8 +151,9 @@ impl Gateway {
         // What came without a right does not take the traffic of what has one.
         let rightless = self.retrieval.rightless.remove(&sa);
         if send && !(rightless && self.children.is_served(sa)) {
-            self.children.use_for_sending(sa);
-            self.policies_changed = true;
+            let alone = self.children.use_for_sending(sa);
+            let foreseen = self.publication.foresaw(sa);
+            self.policies_changed |= !(alone && foreseen);
         }
     }
 

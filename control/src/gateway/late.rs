@@ -23,6 +23,7 @@ use hitless_sa::{Entropy, Instant, MemberId};
 use hitless_sync::{Event as SyncEvent, Input as SyncInput};
 
 use super::{Event, Gateway, Output};
+use crate::config::PortConfig;
 
 /// Packets in one sync datagram, unless it is one long packet.
 const DATAGRAM: usize = 1200;
@@ -120,6 +121,14 @@ impl Late {
     }
 }
 
+/// The ports in an order that all members have, whatever that of their files is: by the cluster's
+/// Ethernet addresses, which are one for each network.
+fn networks(ports: &[PortConfig]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..ports.len()).collect();
+    order.sort_by_key(|port| ports.get(*port).map(|port| port.mac));
+    order
+}
+
 impl Gateway {
     fn patience(&self) -> Duration {
         self.settings.config().cluster.late
@@ -148,15 +157,18 @@ impl Gateway {
 
     /// A packet that came to a worker of this member while it forwards.
     pub(super) fn forward_late(&mut self, now: Instant, entropy: &mut dyn Entropy, packet: &[u8]) {
-        let labelled = match Parcel::parse(packet) {
-            Some(_) => packet.to_vec(),
+        let (port, packet) = match Parcel::parse(packet) {
+            Some((_, port, packet)) => (port, packet),
             // IKE that was punted just before; it is the same by whatever port it comes.
-            None => {
-                let mut labelled = Parcel::Late.label(0).unwrap_or_default().to_vec();
-                labelled.extend_from_slice(packet);
-                labelled
-            }
+            None => (0, packet),
         };
+        let networks = networks(&self.settings.config().ports);
+        let network = networks.iter().position(|of| *of == port);
+        let Some(label) = network.and_then(|network| Parcel::Late.label(network)) else {
+            self.late.counts.malformed += 1;
+            return;
+        };
+        let labelled = [&label, packet].concat();
         let waiting: usize = self.late.batch.iter().map(Vec::len).sum();
         if waiting + labelled.len() > DATAGRAM {
             self.send_late(now, entropy);
@@ -174,10 +186,13 @@ impl Gateway {
     }
 
     /// A packet that a worker has no SA for.
-    pub(super) fn take_early(&mut self, now: Instant, packet: &[u8]) {
+    pub(super) fn take_early(&mut self, now: Instant, entropy: &mut dyn Entropy, packet: &[u8]) {
         let just_opened = self.late.opened.is_some_and(|at| now.since(at) < INSTALL);
         if !matches!(self.late.gate, Gate::Open) {
             self.late.counts.early += 1;
+            if self.go_on_for(now, entropy, packet) {
+                return self.dataplane.inject(packet.to_vec());
+            }
             self.late.hold(now, packet.to_vec());
         } else if just_opened && self.dataplane.leading() {
             // It waited in the ring for longer than the gate was shut.
@@ -190,15 +205,18 @@ impl Gateway {
 
     /// Packets that came late to the member that led before this one.
     pub(super) fn take_late(&mut self, now: Instant, packets: Vec<Vec<u8>>) {
-        for packet in packets {
-            let known = |(parcel, port, _): (Parcel, usize, &[u8])| {
-                parcel == Parcel::Late && port < self.settings.config().ports.len()
-            };
-            if !Parcel::parse(&packet).is_some_and(known) {
-                self.late.counts.malformed += 1;
-            } else {
-                self.late.counts.taken += 1;
-                self.late.hold(now, packet);
+        let networks = networks(&self.settings.config().ports);
+        for mut packet in packets {
+            let late = Parcel::parse(&packet).filter(|(parcel, ..)| *parcel == Parcel::Late);
+            let port = late.and_then(|(_, network, _)| networks.get(network));
+            let label = port.and_then(|port| Parcel::Late.label(*port));
+            match (label, packet.first_chunk_mut()) {
+                (Some(label), Some(space)) => {
+                    *space = label;
+                    self.late.counts.taken += 1;
+                    self.late.hold(now, packet);
+                }
+                _ => self.late.counts.malformed += 1,
             }
         }
         self.open_gate(now);
@@ -206,7 +224,7 @@ impl Gateway {
 
     /// The commands of everything that this leadership begins with have been given.
     pub(super) fn settled(&mut self, now: Instant) {
-        let installed = self.publication.left == 0 && !self.policies_changed;
+        let installed = self.publication.left == 0 && self.published();
         if let Gate::Settling { announce } = self.late.gate
             && installed
         {

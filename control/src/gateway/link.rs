@@ -15,7 +15,7 @@ use hitless_dataplane::aead::{Engine as AeadEngine, EspKey};
 use hitless_dataplane::esp;
 use hitless_dataplane::replay::AntiReplay;
 use hitless_sa::{
-    ChildSa, Entropy, Incarnation, Instant, MemberId, Mode, SaId, SequenceNumber, Spi,
+    ChildSa, Entropy, IkeSpi, Incarnation, Instant, MemberId, Mode, SaId, SequenceNumber, Spi,
     TrafficSelector,
 };
 use zeroize::Zeroizing;
@@ -106,6 +106,8 @@ struct Peer {
     address: SocketAddr,
     /// The newest is the one that we send on; it may be taken back, when both members made one.
     outbound: Vec<Outbound>,
+    /// IKE SAs that the one that is being made replaces.
+    stale: Vec<IkeSpi>,
     heard: Instant,
     tried: Instant,
 }
@@ -138,6 +140,7 @@ impl Link {
             let peer = Peer {
                 address: member.address,
                 outbound: Vec::new(),
+                stale: Vec::new(),
                 heard: since,
                 tried: since,
             };
@@ -179,7 +182,7 @@ impl Link {
                     payload,
                 };
                 self.engine.handle(now, entropy, input);
-                self.drain_engine(now);
+                self.drain_engine(now, entropy);
             }
             None => self.receive_esp(now, entropy, from, datagram),
         }
@@ -237,7 +240,7 @@ impl Link {
         for id in silent {
             self.initiate(now, entropy, id);
         }
-        self.drain_engine(now);
+        self.drain_engine(now, entropy);
     }
 
     /// The next output, until there is none.
@@ -250,19 +253,17 @@ impl Link {
         self.counters
     }
 
-    /// Makes a link to a member, in place of what there was.
+    /// Makes a link to a member, in place of what there is once it stands: the member may hear us on
+    /// the old one, though we do not hear it, and would take our silence for our death.
     fn initiate(&mut self, now: Instant, entropy: &mut dyn Entropy, member: MemberId) {
         let Some(peer) = self.peers.get_mut(&member) else {
             return;
         };
         peer.tried = now;
         let connection = connection_name(member);
-        // The member may have lost its end: what there is would only be retransmitted to it.
         let status = self.engine.status(now).into_iter();
         let stale = status.filter(|sa| sa.name == connection && sa.established_ago.is_some());
-        for ike in stale.map(|sa| sa.local_spi).collect::<Vec<_>>() {
-            self.engine.handle(now, entropy, Input::Terminate { ike });
-        }
+        peer.stale = stale.map(|sa| sa.local_spi).collect();
         let input = Input::Initiate {
             connection,
             child: None,
@@ -285,7 +286,7 @@ impl Link {
             .map(|(id, _)| *id);
         if let Some(member) = member {
             self.initiate(now, entropy, member);
-            self.drain_engine(now);
+            self.drain_engine(now, entropy);
         }
     }
 
@@ -328,18 +329,22 @@ impl Link {
         ));
     }
 
-    fn drain_engine(&mut self, now: Instant) {
+    fn drain_engine(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         while let Some(output) = self.engine.poll_output() {
             match output {
                 Output::Transmit(transmit) | Output::Retransmit { transmit, .. } => {
                     self.transmit(transmit.remote, &transmit.payload);
                 }
                 Output::Commit(commit) => {
+                    let mut replaced = Vec::new();
                     for change in commit.changes {
-                        self.apply(now, change);
+                        replaced.extend(self.apply(now, commit.ike, change));
                     }
                     for transmit in commit.transmits {
                         self.transmit(transmit.remote, &transmit.payload);
+                    }
+                    for ike in replaced {
+                        self.engine.handle(now, entropy, Input::Terminate { ike });
                     }
                 }
                 Output::Event(event) => {
@@ -361,13 +366,19 @@ impl Link {
         self.outputs.push_back(LinkOutput::Transmit(to, datagram));
     }
 
-    fn apply(&mut self, now: Instant, change: ChildChange) {
+    /// Gives the IKE SAs whose place another one has taken.
+    fn apply(&mut self, now: Instant, ike: IkeSpi, change: ChildChange) -> Vec<IkeSpi> {
+        let mut replaced = Vec::new();
         match change {
             ChildChange::Install {
                 child, connection, ..
             } => {
                 if let Some(member) = self.member_of(&connection) {
                     self.install(now, member, &child);
+                    let peer = self.peers.get_mut(&member);
+                    if let Some(peer) = peer.filter(|peer| !peer.stale.contains(&ike)) {
+                        replaced = std::mem::take(&mut peer.stale);
+                    }
                 }
             }
             ChildChange::Send(_) | ChildChange::Update(_) => {}
@@ -378,6 +389,7 @@ impl Link {
                 }
             }
         }
+        replaced
     }
 
     /// The newest SA is the one that we send on, at once: the answer that lets the other member use

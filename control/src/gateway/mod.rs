@@ -30,7 +30,7 @@
 //!  retrieve.rs SAs that another member made alone
 //!  metrics.rs  all of that as figures
 //!  takeover.rs a few inherited IKE SAs at a time  kin.rs   which SAs belong together
-//!  operate.rs  what an operator asks of IKE
+//!  operate.rs  what an operator asks of IKE    policies.rs what the workers decide by
 //!  foreign.rs  SAs that the peer has and this member has not
 //! ```
 
@@ -53,6 +53,7 @@ mod metrics;
 mod neighbours;
 mod next_hops;
 mod operate;
+mod policies;
 mod punt;
 mod retrieve;
 mod roles;
@@ -83,6 +84,7 @@ use crate::keylog::KeyLines;
 
 pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
+pub use policies::{AtOnce, Beside, Builder, Job};
 pub use settings::{GatewaySettings, Tuning};
 
 use acquire::Asked;
@@ -98,9 +100,9 @@ use late::Late;
 use link::Link;
 use neighbours::Neighbours;
 use next_hops::NextHops;
+use policies::Publication;
 use retrieve::Retrieval;
 use roles::Drain;
-use takeover::Publication;
 use watch::Watching;
 
 /// An ESP packet of the sync network is never shorter: SPI, number, IV and check value.

@@ -1,5 +1,7 @@
-//! What an operator asks of IKE: initiate, terminate, rekey, reload. Only the active member does
+//! What an operator asks of IKE: initiate, terminate, rekey, redirect, reload. Only the active member does
 //! any of it, but for `reload`, which each member does for itself.
+
+use std::net::IpAddr;
 
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
@@ -76,6 +78,54 @@ impl Gateway {
         })
     }
 
+    /// Sends clients to another gateway (RFC 5685 section 5).
+    pub fn redirect(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        choice: &Choice,
+        to: IpAddr,
+    ) -> Result<String, String> {
+        self.active()?;
+        if choice.is_of_children() {
+            return Err("a client goes with all its SAs: name its IKE_SA alone".to_owned());
+        }
+        if to.is_unspecified() || to.is_multicast() || to.is_loopback() {
+            return Err(format!("{to} is no address of a gateway"));
+        }
+        let sas = self.engine.status(now);
+        let chosen = choose(&sas, choice);
+        if chosen.is_empty() {
+            return Err("no such SA; `hitless list-sas` shows what there is".to_owned());
+        }
+        let here = |ike: &IkeSaStatus| ike.local.ip() == to;
+        let (mut asked, mut left) = (0, 0);
+        for ike in sas
+            .iter()
+            .filter(|ike| chosen.contains(&Chosen::Ike(ike.local_spi)))
+        {
+            if here(ike) || !self.engine.can_be_redirected(ike.local_spi) {
+                left += 1;
+                continue;
+            }
+            asked += 1;
+            let ike = ike.local_spi;
+            self.ike(now, entropy, Input::Redirect { ike, to });
+        }
+        match (asked, left) {
+            (0, _) => Err(format!(
+                "none was redirected to {to}: clients go that began the IKE_SA, said that they can be \
+                 redirected, and are not there already"
+            )),
+            (_, 0) => Ok(format!("redirecting {} to {to}", ike_sas(asked))),
+            _ => Ok(format!(
+                "redirecting {} to {to}; {} cannot be redirected",
+                ike_sas(asked),
+                ike_sas(left)
+            )),
+        }
+    }
+
     fn operate(
         &mut self,
         now: Instant,
@@ -93,12 +143,11 @@ impl Gateway {
         for one in chosen {
             self.ike(now, entropy, input(one));
         }
-        let kind = match choice.is_of_children() {
-            true => "CHILD_SA",
-            false => "IKE_SA",
+        let what = match choice.is_of_children() {
+            true => plural(count, "CHILD_SA"),
+            false => ike_sas(count),
         };
-        let plural = if count == 1 { "" } else { "s" };
-        Ok(format!("{doing} {count} {kind}{plural}"))
+        Ok(format!("{doing} {what}"))
     }
 
     fn active(&self) -> Result<(), String> {
@@ -139,6 +188,14 @@ impl Gateway {
         self.settle(now, entropy);
         Ok(report.to_string())
     }
+}
+
+fn plural(count: usize, kind: &str) -> String {
+    format!("{count} {kind}{}", if count == 1 { "" } else { "s" })
+}
+
+fn ike_sas(count: usize) -> String {
+    plural(count, "IKE_SA")
 }
 
 /// One SA that is meant.

@@ -6,6 +6,8 @@ use hitless_dataplane::wire::ip::{Ip, pseudo_header};
 use hitless_dataplane::wire::udp::{IKE_PORT, Udp};
 use hitless_dataplane::wire::{checksum, ipv4, ipv6, udp};
 
+use hitless_sa::Spi;
+
 use crate::ike::Transmit;
 
 /// Stands before IKE on port 4500, where ESP's SPI would be (RFC 3948 section 2.2).
@@ -49,6 +51,21 @@ fn udp_payload(ip: Ip<'_>) -> Option<&[u8]> {
             whole.then(|| ip.from(upper.offset))
         }
     }
+}
+
+/// The SPI of a whole ESP packet, in UDP or not (RFC 4303 section 2.1, RFC 3948 section 2.1).
+pub fn esp_spi(packet: &[u8]) -> Option<Spi> {
+    let ip = Ip::parse(packet).ok()?;
+    let esp = match (udp_payload(ip), ip) {
+        (Some(udp), _) => udp.get(udp::HEADER..)?,
+        (None, Ip::V4(ip)) if ip.protocol() == ipv4::ESP => ip.payload(),
+        (None, Ip::V4(_)) => return None,
+        (None, Ip::V6(ip)) => {
+            let upper = ip.upper().ok()?;
+            (upper.protocol == ipv4::ESP).then(|| ip.from(upper.offset))?
+        }
+    };
+    Some(Spi(u32::from_be_bytes(*esp.first_chunk()?)))
 }
 
 /// Over IPv4 zero means that the sender computed none (RFC 768); IPv6 wants one (RFC 8200

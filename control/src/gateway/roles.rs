@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::replay::WindowState;
 use hitless_sa::{Entropy, Epoch, IkeSpi, Instant, SaId};
-use hitless_sync::{DrainedSa, Input as SyncInput, StepDown, TakeoverObject};
+use hitless_sync::{DrainedSa, Input as SyncInput, Left, StepDown, TakeoverObject};
 
 use super::drill::Drill;
 use super::{Event, Gateway, Output};
-use crate::ike::settings::TakeoverInbound;
-use crate::ike::{Resume, takeover};
 
 /// A planned switchover in progress: which workers have not passed the barrier yet.
 pub(super) struct Drain {
@@ -28,6 +26,7 @@ const WINDOW: u32 = 1024;
 impl Gateway {
     /// Keeps a standby's copy of an IKE SA; an older copy of one that cannot be read is wrong.
     pub(super) fn store(&mut self, now: Instant, ike: IkeSpi, version: u64, body: &[u8]) -> bool {
+        let before = self.shown(ike);
         let stored = self.engine.store(now, ike, version, body);
         if let Err(error) = &stored {
             self.forget(ike);
@@ -35,11 +34,13 @@ impl Gateway {
         } else {
             self.drilled.stored(ike, self.engine.child_sas(ike));
         }
+        self.policies_changed |= before != self.shown(ike);
         stored.is_ok()
     }
 
     /// A standby's copy is obsolete.
     pub(super) fn forget(&mut self, ike: IkeSpi) {
+        self.policies_changed |= !self.shown(ike).is_empty();
         self.engine.forget(ike);
         self.drilled.forget(ike);
     }
@@ -53,12 +54,20 @@ impl Gateway {
         epoch: Epoch,
         base: Option<Epoch>,
         objects: Vec<TakeoverObject>,
+        left_over: Left,
     ) {
-        let exact = objects.iter().all(|object| object.exact);
+        let alike = |all: bool, left: bool| all && (left || left_over.objects == 0);
+        let exact = alike(objects.iter().all(|object| object.exact), left_over.exact);
         let mut children = objects.iter().flat_map(|object| &object.children);
         let handed_over = children.any(|sa| sa.window.is_some());
-        let (plan, lost) = self.inherit(now, objects);
-        self.drilled = Drill::default();
+        let handed_over = handed_over || left_over.objects > 0 && left_over.handed_over;
+        self.skip = 0;
+        self.inherited.clear();
+        let mut lost = Vec::new();
+        for object in objects {
+            lost.extend(self.inherit(now, object));
+        }
+        self.drilled.leave();
         self.takeovers += u64::from(base.is_some());
         self.dataplane.set_leading(true);
         self.late.lead(handed_over);
@@ -66,12 +75,10 @@ impl Gateway {
         if !handed_over {
             self.dataplane.broadcast(|| Command::Announce);
         }
-        let sas = self.inherited.len();
-        self.engine.lead(now, entropy, &mut |ike| {
-            plan.get(&ike).copied().unwrap_or(Resume::Probe)
-        });
-        // Few are gone on with already.
-        self.publication.left = self.engine.waiting();
+        let sas = self.inherited.len() + left_over.sas;
+        self.engine.lead_planned(now, entropy, exact);
+        // Few are gone on with already; at the next turn it is over even then.
+        self.publication.left = self.left_to_inherit().max(1);
         let event = Event::Leads {
             epoch,
             inherits: base.is_some(),
@@ -83,75 +90,6 @@ impl Gateway {
         for (ike, version) in lost {
             self.give_up(now, entropy, ike, version + 1, &[]);
         }
-    }
-
-    /// What is inherited of each IKE SA, how to go on with each, and those that cannot be read, with
-    /// their versions.
-    fn inherit(
-        &mut self,
-        now: Instant,
-        objects: Vec<TakeoverObject>,
-    ) -> (BTreeMap<IkeSpi, Resume>, Vec<(IkeSpi, u64)>) {
-        let (mut plan, mut inherited) = (Vec::new(), Vec::new());
-        let mut lost = Vec::new();
-        self.skip = 0;
-        for object in objects {
-            let ike = IkeSpi(object.object.0);
-            // A member that led before has copies that only the node kept.
-            let known = self.engine.facts(ike).is_some() || self.engine.buried(ike);
-            if !known && !self.store(now, ike, object.version, &object.body) {
-                lost.push((ike, object.version));
-                continue;
-            }
-            if self.engine.buried(ike) {
-                continue;
-            }
-            let policy = self.engine.connection(ike).map(|c| c.inbound);
-            let policy = policy.unwrap_or_default();
-            let resume = self.resume(ike, &object, policy);
-            let asked = matches!(
-                resume,
-                Resume::MessageIdSync {
-                    replay_delta: Some(_)
-                }
-            );
-            plan.push((ike, resume));
-            for mut sa in object.children {
-                // At most once for each takeover (R35, RFC 6311 section 7).
-                sa.delta = if asked { 0 } else { sa.delta };
-                let handed_over = sa.window.is_some();
-                if policy == TakeoverInbound::Learn && !handed_over {
-                    // Without a checkpoint nothing says what was delivered.
-                    if let Some(checkpoint) = &sa.checkpoint {
-                        sa.floor = sa.floor.min(checkpoint.inbound_top);
-                        sa.delta = 0;
-                    }
-                }
-                // Without an exact record the predecessor may have replaced or deleted it.
-                let renew = policy == TakeoverInbound::Rekey && !handed_over;
-                if sa.rekey_only || !object.exact || renew {
-                    self.doubtful.insert(sa.sa);
-                }
-                if !sa.rekey_only {
-                    self.skip = self.skip.max(sa.skip);
-                    inherited.push((sa.sa, sa));
-                }
-            }
-        }
-        // In bulk: there may be tens of thousands, and nothing flows before this is done.
-        self.inherited = inherited.into_iter().collect();
-        (plan.into_iter().collect(), lost)
-    }
-
-    fn resume(&self, ike: IkeSpi, object: &TakeoverObject, policy: TakeoverInbound) -> Resume {
-        let facts = self.engine.facts(ike).unwrap_or_default();
-        let wish = self.engine.connection(ike).map(|c| c.takeover);
-        // An SA without a right is replaced: it says nothing about a counter.
-        let carried = object.children.iter().filter(|sa| !sa.rekey_only);
-        // Who accepts them asks for no leap.
-        let strict = policy != TakeoverInbound::Learn;
-        let delta = carried.map(|sa| sa.delta).max().filter(|_| strict);
-        takeover::resume(wish.unwrap_or_default(), object.exact, facts, delta)
     }
 
     /// Stops carrying traffic, for good in this epoch: what the node does next it does with exact

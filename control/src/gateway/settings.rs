@@ -37,6 +37,8 @@ pub struct GatewaySettings {
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub struct Tuning {
     pub leases: Option<LeaseSizes>,
+    /// IKE SAs that a new leader goes on with all at once, instead of a few in a turn.
+    pub at_once: Option<usize>,
     pub sync: Mutant,
     /// After a takeover nothing counts as seen (R11 of the lease rules).
     pub no_floor: bool,
@@ -48,7 +50,12 @@ pub struct Tuning {
     pub unchecked: bool,
     /// Not a mutant: a peer that knows less of RFC 6311.
     pub withheld: Withheld,
+    /// Not a mutant either: when a peer counts as dead, so that a simulation waits for less.
+    pub retransmit_tries: Option<u32>,
 }
+
+/// A takeover of so many IKE SAs needs no turns.
+const AT_ONCE: usize = 256;
 
 impl GatewaySettings {
     /// From a configuration that was checked when it was read.
@@ -114,7 +121,7 @@ impl GatewaySettings {
             cluster_secret: self.cluster_secret(),
             limits: self.config.ike,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
-            retransmit_tries: RETRANSMIT_TRIES,
+            retransmit_tries: self.tuning.retransmit_tries.unwrap_or(RETRANSMIT_TRIES),
             time_of_day: TimeOfDay::default(),
         }
     }
@@ -156,6 +163,7 @@ impl GatewaySettings {
             preempt: cluster.preempt,
             late: !cluster.late.is_zero(),
             leases: self.tuning.leases.unwrap_or_default(),
+            at_once: self.tuning.at_once.unwrap_or(AT_ONCE),
             mutant: self.tuning.sync,
             ..NodeSettings::new(cluster.id, members, self.config.cluster_hash())
         }

@@ -1,7 +1,5 @@
 //! What one part of the gateway says to the others.
 
-use std::sync::Arc;
-
 use hitless_dataplane::command::Command;
 use hitless_sa::{Entropy, IkeSpi, Instant, Lease, SaId};
 use hitless_sync::{Event as SyncEvent, Input as SyncInput, Output as SyncOutput};
@@ -14,10 +12,7 @@ impl Gateway {
     /// Carries outputs between the parts until all are silent, then publishes what changed.
     pub(super) fn settle(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.carry(now, entropy);
-        // Once for all that changed: a takeover installs thousands of SAs at a time.
-        if self.policies_changed && self.publication_due(now) {
-            self.publish_policies();
-        }
+        self.tend_policies(now);
         self.settled(now);
     }
 
@@ -83,7 +78,9 @@ impl Gateway {
                 epoch,
                 base,
                 objects,
-            } => self.lead(now, entropy, epoch, base, objects),
+                left,
+            } => self.lead(now, entropy, epoch, base, objects, left),
+            SyncOutput::Inherited(object) => self.inherit_named(*object),
             SyncOutput::StepDown { reason } => self.step_down(now, reason),
             SyncOutput::Drain => self.start_drain(now),
             SyncOutput::Retrieve { from, spi } => self.answer_for(now, entropy, from, spi),
@@ -172,27 +169,5 @@ impl Gateway {
             Some(packet) => self.dataplane.inject(packet),
             None => self.counts.unsendable += 1,
         }
-    }
-
-    /// Gives the workers the policies of the SAs that are up.
-    pub(super) fn publish_policies(&mut self) {
-        self.policies_changed = false;
-        let of = |worker| self.children.policies(self.settings.protected(), worker);
-        let common = Arc::new(self.policies.successor(of(0)));
-        if self.children.has_resources() {
-            for worker in 1..self.dataplane.len() {
-                let own = self
-                    .policies
-                    .successor(of(u16::try_from(worker).unwrap_or(0)));
-                self.dataplane
-                    .send(worker, Command::Policies(Arc::new(own)));
-            }
-            self.dataplane
-                .send(0, Command::Policies(Arc::clone(&common)));
-        } else {
-            self.dataplane
-                .broadcast(|| Command::Policies(Arc::clone(&common)));
-        }
-        self.policies = common;
     }
 }

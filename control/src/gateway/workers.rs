@@ -102,7 +102,13 @@ impl Gateway {
                 }
             }
             WorkerEvent::Window { sa, state } => self.window_known(sa, state),
-            WorkerEvent::Acquire { flow, .. } => self.acquire(now, entropy, &flow),
+            WorkerEvent::Acquire { flow, .. } => match self.protecting(&flow) {
+                // It is being installed.
+                Some(sa) if self.engine.leads_child(sa) => {
+                    self.go_on_by(now, entropy, sa);
+                }
+                _ => self.acquire(now, entropy, &flow),
+            },
             // A hint that nobody asks for: the scan sees the high water.
             WorkerEvent::HighWater { .. } => {}
         }
@@ -110,7 +116,7 @@ impl Gateway {
 
     /// A packet of a peer for an SA that this member does not have.
     fn unknown_spi(&mut self, now: Instant, entropy: &mut dyn Entropy, spi: Spi, source: IpAddr) {
-        if !self.handing_over && self.engine.resume_spi(now, entropy, spi) {
+        if self.go_on_at(now, entropy, spi) {
             return;
         }
         self.children
@@ -193,7 +199,7 @@ impl Gateway {
                 continue;
             }
             if Parcel::parse(&packet).is_some() {
-                self.take_early(now, &packet);
+                self.take_early(now, entropy, &packet);
                 continue;
             }
             match punt::ike_datagram(&packet) {

@@ -110,6 +110,12 @@ impl<'a> Contents<'a> {
         data.try_into().ok().map(u32::from_be_bytes)
     }
 
+    /// A cookie of an allowed length (RFC 7296 section 2.6).
+    pub fn valid_cookie(&self) -> Option<&'a [u8]> {
+        let cookie = self.notify(NotifyKind::COOKIE)?.data.as_slice();
+        (1..=64).contains(&cookie.len()).then_some(cookie)
+    }
+
     /// A nonce of an allowed length (RFC 7296 section 3.9).
     pub fn valid_nonce(&self) -> Option<&'a [u8]> {
         self.nonce.filter(|n| (16..=256).contains(&n.len()))

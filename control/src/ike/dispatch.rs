@@ -41,12 +41,7 @@ impl Engine {
             return self.dropped(path, "IKE_SA_INIT too long");
         }
         match parse(datagram) {
-            Ok(Parsed::Clear { header, payloads })
-                if matches!(
-                    header.exchange,
-                    Exchange::IkeSaInit | Exchange::IkeSessionResume
-                ) =>
-            {
+            Ok(Parsed::Clear { header, payloads }) if header.exchange.is_first() => {
                 self.init(now, entropy, path, &header, &payloads, datagram);
             }
             Ok(Parsed::Clear { header, payloads }) => {
@@ -302,7 +297,7 @@ impl Engine {
             Progress::Waiting => self.emit(Vec::new(), results.events),
             Progress::Established(ike) => {
                 self.half_open.remove(spi);
-                self.settle(now, entropy, *ike, results);
+                self.settle(now, entropy, ike, results);
             }
             Progress::Failed => {
                 self.emit(Vec::new(), results.events);
@@ -335,7 +330,7 @@ impl Engine {
                 self.emit(Vec::new(), results.events);
                 self.initiators.insert(initiator);
             }
-            Progress::Established(ike) => self.settle(now, entropy, *ike, results),
+            Progress::Established(ike) => self.settle(now, entropy, ike, results),
             Progress::Failed => {
                 self.emit(Vec::new(), results.events);
                 self.timers.set(spi, None);
@@ -484,20 +479,13 @@ impl Engine {
 
 /// Something in clear that nobody has a reason to make long.
 fn is_long_first_request(datagram: &[u8]) -> bool {
-    Header::parse(datagram).is_ok_and(|header| {
-        matches!(
-            header.exchange,
-            Exchange::IkeSaInit | Exchange::IkeSessionResume
-        )
-    })
+    Header::parse(datagram).is_ok_and(|header| header.exchange.is_first())
 }
 
 /// An IKE_SA_INIT request.
 fn is_first_request(header: &Header) -> bool {
-    matches!(
-        header.exchange,
-        Exchange::IkeSaInit | Exchange::IkeSessionResume
-    ) && header.initiator
+    header.exchange.is_first()
+        && header.initiator
         && !header.response
         && header.responder_spi == IkeSpi(0)
         && header.message_id.0 == 0

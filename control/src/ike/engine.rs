@@ -114,8 +114,8 @@ pub struct Engine {
     pub(super) meant: Meant,
     pub(super) ids: Ids,
     pub(super) leading: bool,
-    pub(super) sas: BTreeMap<IkeSpi, IkeSa>,
-    pub(super) passive: BTreeMap<IkeSpi, IkeSa>,
+    pub(super) sas: BTreeMap<IkeSpi, Box<IkeSa>>,
+    pub(super) passive: BTreeMap<IkeSpi, Box<IkeSa>>,
     pub(super) resuming: Resuming,
     pub(super) initiators: Initiators,
     pub(super) half_open: HalfOpen,
@@ -285,10 +285,7 @@ impl Engine {
         }
         self.forget(ike);
         match imported {
-            Imported::IkeSa(sa) => {
-                self.resuming.stored(&sa);
-                self.passive.insert(ike, *sa);
-            }
+            Imported::IkeSa(sa) => self.keep(sa),
             // One that had to make room here makes room at the leader too.
             Imported::Grave(_, grave) => {
                 self.graves.insert(ike, grave);
@@ -299,9 +296,7 @@ impl Engine {
 
     /// Forgets a stored IKE SA.
     pub fn forget(&mut self, ike: IkeSpi) {
-        if let Some(forgotten) = self.passive.remove(&ike) {
-            self.resuming.forgotten(&forgotten);
-        }
+        self.drop_kept(ike);
         self.graves.remove(ike);
     }
 
@@ -312,30 +307,14 @@ impl Engine {
         entropy: &mut dyn Entropy,
         plan: &mut dyn FnMut(IkeSpi) -> Resume,
     ) {
-        self.leading = true;
-        let (kept, discarded) = export::reconcile(std::mem::take(&mut self.passive));
-        for ike in &discarded {
-            self.resuming.forgotten(ike);
+        for spi in self.passive.keys().copied().collect::<Vec<_>>() {
+            self.plan(spi, plan(spi));
         }
-        self.take_over(now, entropy, kept, plan);
-        // Their predecessors come first: they are recorded with the Child SAs that these show too,
-        // which would otherwise go with them.
-        for old in discarded.iter().filter_map(|ike| ike.predecessor) {
-            if let Some(how) = self.resuming.take(old) {
-                self.resume(now, entropy, old, how);
-            }
-        }
-        for ike in discarded {
-            let version = ike.version + 1;
-            self.discarded.insert(ike.local_spi, version);
-            self.outputs.push_back(Output::Commit(Commit {
-                ike: ike.local_spi,
-                version,
-                record: None,
-                transmits: Vec::new(),
-                changes: Vec::new(),
-            }));
-        }
+        self.lead_planned(now, entropy, false);
+    }
+
+    /// Starts the children that are to be started.
+    pub(super) fn start_all(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         let children = self.connections.iter().flat_map(|connection| {
             let started = connection.children.iter().filter(|c| c.start);
             started.map(|child| (connection.name.clone(), child.name.clone()))
@@ -372,7 +351,7 @@ impl Engine {
         self.graves.remove(ike);
         let Some(body) = released else { return Ok(()) };
         let mut imported = match export::import(now, &self.by_name, &mut self.ids, version, body)? {
-            Imported::IkeSa(sa) => *sa,
+            Imported::IkeSa(sa) => sa,
             Imported::Grave(..) => return Err(ImportError::Field("state")),
         };
         imported.inherited = inherited;
@@ -438,8 +417,9 @@ impl Engine {
         })
     }
 
-    fn find(&self, ike: IkeSpi) -> Option<&IkeSa> {
-        self.sas.get(&ike).or_else(|| self.passive.get(&ike))
+    pub(super) fn find(&self, ike: IkeSpi) -> Option<&IkeSa> {
+        let kept = || self.passive.get(&ike);
+        self.sas.get(&ike).or_else(kept).map(|ike| &**ike)
     }
 
     /// Every IKE SA, for `list-sas`.
@@ -516,9 +496,7 @@ impl Engine {
         spi: IkeSpi,
         action: impl FnOnce(&mut IkeSa, &mut Turn<'_>),
     ) {
-        if let Some(how) = self.resuming.take(spi) {
-            self.resume(now, entropy, spi, how);
-        }
+        self.go_on_with(now, entropy, spi);
         let Some(mut ike) = self.sas.remove(&spi) else {
             return;
         };
@@ -534,7 +512,7 @@ impl Engine {
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
-        ike: IkeSa,
+        ike: Box<IkeSa>,
         mut results: Results,
     ) {
         let mut others = Vec::new();
@@ -569,7 +547,7 @@ impl Engine {
             Effect::Created(mut successor) => {
                 let spi = successor.local_spi;
                 successor.version = self.discarded.remove(&spi).unwrap_or(0);
-                self.sas.insert(spi, *successor);
+                self.sas.insert(spi, successor);
                 vec![spi]
             }
             Effect::Inherit {
@@ -637,7 +615,7 @@ impl Engine {
     }
 
     /// The commit of one IKE SA, with what goes along.
-    fn commit(&mut self, mut ike: IkeSa, results: Results) {
+    fn commit(&mut self, mut ike: Box<IkeSa>, results: Results) {
         let spi = ike.local_spi;
         let gone = ike.state == State::Gone;
         if results.dirty {

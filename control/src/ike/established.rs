@@ -89,8 +89,12 @@ pub(super) struct IkeSa {
     pub accept_jump: bool,
     /// Another member led it before, and may have lived on for a while without our knowledge.
     pub inherited: bool,
+    /// Another member led it, and this one has not gone on with it yet.
+    pub waiting: bool,
     /// It did: SPIs of this cluster on which the peer sends and that are not in our record.
     pub foreign: Vec<Spi>,
+    /// How often its Message IDs were doubted in this leadership.
+    pub doubts: u8,
     pub children: Vec<Installed>,
     pub state: State,
     pub established: Instant,
@@ -203,6 +207,14 @@ impl IkeSa {
         self.children.iter_mut().find(|c| c.sa.id == id)
     }
 
+    /// The names of its children, each once.
+    pub fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = self.children.iter().map(|c| c.name.clone()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
     /// The child that the peer means by its inbound SPI.
     pub fn child_by_peer_spi(&self, spi: Spi) -> Option<SaId> {
         let found = self.children.iter().find(|c| c.sa.outbound_spi == spi);
@@ -256,7 +268,8 @@ impl IkeSa {
     pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
         turn.dirty = true;
         self.inherited = true;
-        self.foreign.clear();
+        self.answered();
+        self.doubts = 0;
         mobike::took_over(self, turn);
         // Nothing is installed yet: it begins where it goes on.
         turn.changes.clear();
@@ -277,6 +290,11 @@ impl IkeSa {
             self.move_on(turn, to);
         }
         self.tick(turn);
+    }
+
+    /// The peer has answered a request: our Message IDs are those that it expects.
+    pub fn answered(&mut self) {
+        self.foreign.clear();
     }
 
     /// Finds out where the peer stands.
@@ -385,7 +403,9 @@ impl IkeSa {
             probe: None,
             accept_jump: false,
             inherited: false,
+            waiting: false,
             foreign: Vec::new(),
+            doubts: 0,
             children: Vec::new(),
             state: State::Established,
             established: now,

@@ -126,6 +126,7 @@ pub(super) fn complete(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, header:
         // Whatever was outstanding at the failover lies below: the peer is past it.
         probe.answered = true;
         ike.abandon(turn);
+        ike.answered();
     }
     for past in earlier.iter().map(|(id, _)| *id).chain([id]) {
         ike.window.confirm(past);

@@ -239,6 +239,7 @@ impl IkeSa {
         if !self.window.confirm(header.message_id) {
             return turn.drop(path.remote, "unexpected response");
         }
+        self.answered();
         self.alive(turn, path);
         mobike::heard_from(self, turn, path);
         turn.dirty = true;
@@ -259,7 +260,7 @@ impl IkeSa {
             Some(Pending::Mobike(asked)) => {
                 mobike::complete(self, turn, asked, path, &contents);
             }
-            Some(Pending::Liveness | Pending::Filler) | None => {
+            Some(Pending::Liveness | Pending::Duty(_) | Pending::Filler) | None => {
                 turn.events.push(Event::LivenessConfirmed {
                     ike: self.local_spi,
                 })

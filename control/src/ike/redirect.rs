@@ -6,16 +6,26 @@
 //! IKE_SA_INIT (with our nonce), to IKE_AUTH, and in INFORMATIONAL. The new gateway has to prove the
 //! identity that the connection names, as the old one had to: that is what the PAD allows (section
 //! 8). A gateway that is named by a domain name is not followed: there is no resolver in here.
+//!
+//! What the RFC's security considerations ask for (section 10):
+//!
+//! * A forged REDIRECT in the answer to IKE_SA_INIT lacks our nonce, unless its maker is on the path
+//!   and could drop everything anyway; and the gateway that it names has to authenticate.
+//! * A gateway that sends its clients to a victim: five in five minutes for a connection, each with
+//!   IKE_SA_INIT, which the victim answers with a cookie when it is busy.
+//! * Loops: the same bound, and a gateway does not send a client back to where it came from.
+//! * A client that was told to go and stays is closed after a while; what it said of itself fails
+//!   over with the IKE SA.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless_sa::{Entropy, Instant};
+use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use super::contents::Contents;
 use super::engine::Engine;
-use super::established::{DELETE_GRACE, IkeSa};
+use super::established::{DELETE_GRACE, IkeSa, State};
 use super::initial::Initiator;
 use super::message::{Exchange, NotifyKind, Payload};
 use super::output::Event;
@@ -161,10 +171,7 @@ impl IkeSa {
     pub fn move_on(&mut self, turn: &mut Turn<'_>, to: IpAddr) {
         self.redirected_to = Some(to);
         turn.dirty = true;
-        let mut names: Vec<String> = self.children.iter().map(|c| c.name.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
-        turn.effects.push(Effect::Redirected(to, names));
+        turn.effects.push(Effect::Redirected(to, self.names()));
     }
 
     /// INFORMATIONAL from the gateway (RFC 5685 section 5).
@@ -195,12 +202,18 @@ pub(super) fn request(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IpAddr) {
         turn,
         Exchange::Informational,
         &[order(to, &[])],
-        Pending::Liveness,
+        Pending::Duty(Task::Redirect(to)),
     );
     ike.schedule(turn.now + DELETE_GRACE, Task::DeleteIke);
 }
 
 impl Engine {
+    /// Whether the peer of an IKE SA that this member leads can be asked to go.
+    pub fn can_be_redirected(&self, ike: IkeSpi) -> bool {
+        let ike = self.sas.get(&ike);
+        ike.is_some_and(|ike| ike.redirectable && ike.state == State::Established)
+    }
+
     /// Starts the IKE SA with the gateway that this one sends us to.
     pub(super) fn redirected(
         &mut self,

@@ -260,7 +260,6 @@ fn successor(
     successor.authenticated = ike.authenticated.clone();
     successor.predecessor = Some(ike.local_spi);
     successor.session.ticket = ike.session.ticket.clone();
-    successor.session.resumed = ike.session.resumed;
     successor.session.origin = Some(ike.origin());
     successor.addresses = ike.addresses.clone();
     successor.mobike = ike.mobike.clone();

@@ -17,6 +17,8 @@ pub const MAX_REPLAY_DELTA: u64 = (1 << 32) - (1 << 20);
 
 /// Transmissions that go unanswered by chance.
 const UNANSWERED: u32 = 2;
+/// How often the Message IDs of an IKE SA are found out again in one leadership.
+const DOUBTS: u8 = 3;
 /// Foreign SPIs of one IKE SA that are remembered.
 const FOREIGN: usize = 8;
 
@@ -56,31 +58,47 @@ pub fn resume(policy: Takeover, exact: bool, facts: Facts, delta: Option<u64>) -
 }
 
 /// The peer's Message IDs are not those of our record. Even an exact record is overtaken if the old
-/// active lives on behind a partition and goes on with the peer: then it may also have replaced or
-/// deleted Child SAs. So the Message IDs are found out as after an inexact takeover, and every
-/// Child SA is replaced: one that the peer has no more is answered by CHILD_SA_NOT_FOUND. Once for
-/// each takeover; false if there is nothing to find out any more. Mere loss is no reason: what the
-/// peer made for a request that is given up would linger there.
-pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
+/// active lives on behind a partition and goes on with the peer, and so is a leader that was deposed
+/// there and leads again: then the other may also have replaced or deleted Child SAs. So the Message
+/// IDs are found out as after an inexact takeover, and every Child SA is replaced: one that the peer
+/// has no more is answered by CHILD_SA_NOT_FOUND. A few times for each takeover; false if there is
+/// nothing to find out any more.
+fn find_out(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
     let asking = ike.sync.is_some() || ike.probe.is_some();
     let policy = ike.connection.takeover;
-    if asking || !ike.inherited || ike.state == State::Gone || policy == Takeover::Exact {
+    let done = ike.doubts >= DOUBTS || ike.state == State::Gone;
+    if asking || done || policy == Takeover::Exact {
         return false;
     }
-    ike.inherited = false;
-    ike.abandon(turn);
-    let how = resume(policy, false, ike.facts(), None);
+    ike.doubts += 1;
     turn.dirty = true;
-    ike.resynchronise(turn, how);
+    ike.resynchronise(turn, resume(policy, false, ike.facts(), None));
     ike.replace_children(turn);
     true
 }
 
-/// A request of ours is to be sent again: has a former leader used its Message ID, so that the peer
-/// will never answer it (RFC 7296 section 2.3)? Not if it was sent once, for that may be loss.
+/// The peer's own words prove it: an answer to another request than ours, or a request after one
+/// that we never saw. What is outstanding was never taken. Once for each takeover: loss alone must
+/// not look like it.
+pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
+    let doubted = ike.inherited && find_out(ike, turn);
+    if doubted {
+        ike.inherited = false;
+        ike.abandon(turn);
+    }
+    doubted
+}
+
+/// A request of ours is to be sent again: has another leader used its Message ID, so that the peer
+/// will never answer it (RFC 7296 section 2.3)? Asked if the peer sends on an SPI that only another
+/// leader can have given it; not if the request was sent once, for that may be loss. It may still be
+/// loss, and an SPI can be forged by anybody: so the request
+/// stays outstanding while the Message IDs above it are tried, and its answer counts. Were it given
+/// up, what the peer makes for it would linger there, and a peer that never had it would take
+/// nothing above it.
 pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId) -> bool {
     let sent = ike.window.outstanding.get(&id).map_or(0, |o| o.sent);
-    if ike.foreign.is_empty() || sent <= UNANSWERED || !doubt(ike, turn) {
+    if sent <= UNANSWERED || ike.foreign.is_empty() || !find_out(ike, turn) {
         return false;
     }
     // The peer may have deleted what we had: what is missing is made before the former leader's is
@@ -125,7 +143,7 @@ impl Engine {
     ) {
         // Several tunnels may end there; only one of them knows the SPI, and no other minds.
         let at = self.index.at(source).filter_map(|ike| self.sas.get(&ike));
-        let with_peer: Vec<&IkeSa> = at.collect();
+        let with_peer: Vec<&IkeSa> = at.map(|ike| &**ike).collect();
         let mut children = with_peer.iter().flat_map(|sa| &sa.children);
         if children.any(|child| child.sa.inbound_spi == spi) {
             return;
@@ -150,7 +168,7 @@ impl Engine {
                     ike.schedule(turn.now, Task::CreateChild(child));
                 }
                 ike.schedule(turn.now, Task::DeleteSpi(spi));
-                if ike.inherited && ike.foreign.len() < FOREIGN {
+                if ike.foreign.len() < FOREIGN && !ike.foreign.contains(&spi) {
                     ike.foreign.push(spi);
                 }
                 // The next repetition may be seconds away, and nothing else goes before it.

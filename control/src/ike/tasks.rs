@@ -53,6 +53,9 @@ pub(super) enum Pending {
     DeleteIke,
     Liveness,
     Mobike(Asked),
+    /// What is told or asked in an INFORMATIONAL of its own, whose answer says nothing. A member that
+    /// takes over without exact Message IDs does it again.
+    Duty(Task),
     /// Nothing: a probe that the peer may have had before, and whose place in its window must not
     /// stay empty (`probe.rs`).
     Filler,
@@ -73,6 +76,7 @@ impl Pending {
             | Pending::DeleteIke
             | Pending::Liveness
             | Pending::Filler
+            | Pending::Duty(_)
             | Pending::Mobike(_) => Exchange::Informational,
         }
     }
@@ -88,6 +92,7 @@ impl Pending {
             Pending::DeleteChildren(ids) => ids.first().copied().map(Task::DeleteChild),
             Pending::DeleteIke => Some(Task::DeleteIke),
             Pending::Liveness | Pending::Filler => None,
+            Pending::Duty(task) => Some(task.clone()),
             Pending::Mobike(asked) => Some(Task::Mobike(asked.errand())),
         }
     }

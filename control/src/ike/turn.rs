@@ -13,7 +13,7 @@ use super::established::IkeSa;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
 use super::redirect::Redirects;
-use super::resume::{Held, Used};
+use super::resume::Held;
 use super::settings::{EngineSettings, Pool};
 use super::tasks::Scheduled;
 use super::virtual_ip::Leases;
@@ -32,8 +32,6 @@ pub(super) struct Ids {
     pub leases: Leases,
     /// How often gateways sent us to others.
     pub redirects: Redirects,
-    /// Tickets of this cluster that have come back.
-    pub tickets: Used,
 }
 
 impl Ids {
@@ -47,7 +45,6 @@ impl Ids {
             spis: BTreeSet::new(),
             redirects: Redirects::default(),
             leases: Leases::new(pools),
-            tickets: Used::default(),
         }
     }
 

@@ -52,7 +52,7 @@ impl Engine {
         remote: &Identification,
     ) -> impl Iterator<Item = &IkeSa> {
         let between = self.index.between(local, remote);
-        between.filter_map(|spi| self.sas.get(&spi))
+        between.filter_map(|spi| self.sas.get(&spi).map(|ike| &**ike))
     }
 
     /// The other ones than this.

@@ -3,6 +3,7 @@
 mod families;
 mod fitness;
 mod flood;
+mod gradual;
 mod held;
 mod hostile;
 mod idle;

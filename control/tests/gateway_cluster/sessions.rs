@@ -192,6 +192,45 @@ fn an_operator_rekeys_closes_and_brings_up_by_name() {
     world.audit();
 }
 
+/// RFC 5685 section 5, by command: the peer is the client, and says so in the initial exchange.
+#[test]
+fn an_operator_sends_a_client_to_another_gateway() {
+    let mut world = world(45, 2, |_, _| {});
+    let active = world.leader().unwrap();
+    let to = |last| std::net::IpAddr::from([192, 0, 2, last]);
+    let tunnel = || choice(Some("tunnel"), None);
+    let refused = said(&mut world, 3 - active, |g, now, e| {
+        g.redirect(now, e, &tunnel(), to(77))
+    });
+    assert!(refused.unwrap_err().contains("not active"));
+    let refused = said(&mut world, active, |g, now, e| {
+        g.redirect(now, e, &choice(None, Some("net")), to(77))
+    });
+    assert!(refused.unwrap_err().contains("all its SAs"));
+    // A gateway does not go where its client sends it.
+    let refused = said(&mut world, PEER, |g, now, e| {
+        g.redirect(now, e, &tunnel(), to(77))
+    });
+    assert!(refused.unwrap_err().contains("none was redirected"));
+    let here = world.list_sas(active)[0].local_host.parse().unwrap();
+    let refused = said(&mut world, active, |g, now, e| {
+        g.redirect(now, e, &tunnel(), here)
+    });
+    assert!(refused.unwrap_err().contains("there already"));
+    world.traffic_flows();
+    let done = said(&mut world, active, |g, now, e| {
+        g.redirect(now, e, &tunnel(), to(77))
+    });
+    assert_eq!(done.unwrap(), "redirecting 1 IKE_SA to 192.0.2.77");
+    world.until("the client asks the other gateway", |world| {
+        let sas = world.list_sas(PEER);
+        sas.iter().any(|sa| sa.remote_host == "192.0.2.77")
+    });
+    // Which is nowhere: until this one closes the IKE SA nothing is lost.
+    world.traffic_flows();
+    world.audit();
+}
+
 #[test]
 fn a_reload_leaves_alone_what_did_not_change() {
     let mut world = world(44, 2, |_, _| {});

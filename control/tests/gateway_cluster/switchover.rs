@@ -56,6 +56,22 @@ fn switchovers_under_traffic_lose_no_packet_and_repeat_none() {
     assert_eq!(skips.count(), 0);
 }
 
+/// A label of a late packet names the network, not a place in somebody's file.
+#[test]
+fn late_packets_find_their_network_where_the_ports_have_another_order() {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let mut members = [1, 2].map(|id| topology.member(id).unwrap());
+    members[1].ports.reverse();
+    let mut world = World::with(74, members.into(), topology.peer().unwrap());
+    world.come_up();
+    assert_eq!(lost_in_switchovers(&mut world, 6), [0, 0]);
+    let taken: f64 = [1, 2]
+        .map(|who| figure(&mut world, who, TAKEN))
+        .iter()
+        .sum();
+    assert!(taken > 0.0, "nothing came late: this proves nothing");
+}
+
 #[test]
 fn without_forwarding_a_switchover_loses_what_comes_late() {
     let topology = Topology::new(2, "open sesame".to_owned());

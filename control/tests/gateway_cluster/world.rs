@@ -12,7 +12,7 @@ use std::time::Duration;
 use hitless::api::{GatewayStatus, IkeSaStatus};
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
-use hitless::gateway::{Event, Gateway};
+use hitless::gateway::{Event, Gateway, GatewaySettings, Tuning};
 use hitless::ike;
 use hitless::keylog::KeyLines;
 use hitless::lab::{
@@ -113,6 +113,7 @@ pub struct World {
     pub traffic: bool,
     next_probe: Instant,
     members: u8,
+    at_once: Option<usize>,
 }
 
 impl World {
@@ -156,6 +157,8 @@ impl World {
             traffic: false,
             next_probe: Instant(0),
             members: count,
+            // Half of the tests go on with what is inherited as if there were very much of it.
+            at_once: (seed % 2 == 1).then_some(0),
         };
         let (end, b) = memory::link(CABLE, MTU);
         world.protected.plug(0, end);
@@ -189,9 +192,16 @@ impl World {
             },
         };
         self.disks.insert(who, durable);
-        let ports: Vec<MemoryPort> = vec![outside, protected];
-        let (station, worker) = Station::new(
-            config,
+        let mut ports: Vec<MemoryPort> = vec![outside, protected];
+        if config.ports[0].protected {
+            ports.reverse();
+        }
+        let tuning = Tuning {
+            at_once: self.at_once,
+            ..Tuning::default()
+        };
+        let (station, worker) = Station::with(
+            GatewaySettings::new(config).tuned(tuning),
             ports,
             &mut self.network,
             durable,

@@ -298,3 +298,28 @@ fn rfc6290_section_4_3_no_token_for_an_ike_sa_that_is_being_made() {
     world.assert_agreement(1);
     assert_eq!((lost(&world, A), lost(&world, B)), (0, 0));
 }
+
+/// What was being told when the member died is told again by one that does not know whether it
+/// arrived.
+#[test]
+fn rfc6290_section_4_3_a_token_on_its_way_at_an_inexact_takeover_is_given_again() {
+    let mut world = established(9);
+    let (ike, maker) = (world.ike(A), world.hosts[A].settings.member);
+    world.input(A, Input::RekeyIke(ike));
+    for _ in 0..2 {
+        for packet in world.intercept() {
+            world.deliver(&packet);
+        }
+    }
+    // The token of the successor, and the end of the old IKE SA.
+    assert!(!world.intercept().is_empty());
+    world.fail_over(A, Resume::Probe);
+    world.run(SECOND * 60);
+    world.assert_agreement(1);
+    world.hosts[A].settings.member = maker;
+    crash(&mut world, A);
+    let ike = world.ike(B);
+    world.input(B, Input::Liveness(ike));
+    world.run(SECOND * 4);
+    assert_eq!(lost(&world, B), 1);
+}

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use hitless::ike::{Event, Input, Resume};
-use hitless_sa::IkeSpi;
+use hitless_sa::{IkeSpi, Spi};
 
-use crate::world::{A, B, SECOND, World, is_response, settings};
+use crate::world::{A, B, Host, SECOND, World, address, is_response, settings};
 
 /// What is going on when the member dies.
 #[derive(Clone, Copy, Debug)]
@@ -230,4 +230,62 @@ fn damaged_records_are_refused_and_never_panic() {
     renamed.connections[0].name = "another".to_owned();
     let mut standby = hitless::ike::Engine::new(renamed);
     assert!(standby.store(world.now, *ike, *version, body).is_err());
+}
+
+/// Behind a partition another member went on with the peer, and was deposed: the Message IDs of the
+/// one that leads again are used, and its Child SA is gone. The peer sends on an SPI that nobody here
+/// knows, and answers nothing.
+#[test]
+fn rfc7296_section_2_3_a_leader_that_leads_again_finds_out_which_message_ids_were_used() {
+    for seed in 0..4 {
+        let mut world = World::established(seed);
+        let (ike, sa) = (world.ike(A), world.sa(A).id);
+        let (records, settings) = (world.hosts[A].records.clone(), settings(A));
+        let first = std::mem::replace(&mut world.hosts[A], Host::new(settings));
+        world.fail_over_with(A, records, Resume::Exact);
+        world.input(A, Input::RekeyChild(sa));
+        world.run(SECOND);
+        world.assert_agreement(1);
+        world.hosts[A] = first;
+        let (source, spi) = (address(B), world.sa(B).outbound_spi);
+        world.input(A, Input::UnknownSpi { source, spi });
+        world.run(SECOND * 30);
+        assert_eq!(world.ike(A), ike, "no new IKE SA");
+        assert!(!world.hosts[A].saw(|e| matches!(e, Event::IkeDeleted { .. })));
+        // What only the other member knew is left at the peer: its SPI will tell.
+        let ours = world.sa(A);
+        let peers = world.hosts[B].sad.values();
+        assert!(
+            peers
+                .clone()
+                .any(|(p, _, _)| p.inbound_spi == ours.outbound_spi)
+        );
+        assert!(!world.hosts[A].sad.contains_key(&sa));
+    }
+}
+
+/// A request that was merely lost while somebody forged an SPI: the peer still waits for it, and
+/// takes nothing above it (RFC 7296 section 2.3).
+#[test]
+fn rfc7296_section_2_1_a_forged_spi_and_loss_cost_no_ike_sa() {
+    for seed in 0..4 {
+        let mut world = World::established(seed);
+        world.fail_over(A, Resume::Exact);
+        world.run(SECOND);
+        let (ike, sa) = (world.ike(A), world.sa(A).id);
+        world.faults.loss = 1000;
+        world.input(A, Input::RekeyChild(sa));
+        let (source, spi) = (address(B), Spi(0x0b00_0001));
+        world.input(A, Input::UnknownSpi { source, spi });
+        world.run(SECOND * 10);
+        world.faults.loss = 0;
+        world.run(SECOND * 60);
+        world.assert_agreement(1);
+        assert_eq!(world.ike(A), ike);
+        for host in [A, B] {
+            let ended = |e: &Event| matches!(e, Event::IkeDeleted { .. });
+            assert!(!world.hosts[host].saw(ended), "host {host}");
+        }
+        assert!(!world.hosts[A].sad.contains_key(&sa));
+    }
 }

@@ -34,8 +34,9 @@ impl KeyType for IvKey {
     }
 }
 
-/// The keys of one direction. All of them are wiped when dropped: aws-lc cleanses its HMAC state, the
-/// AES ones are built with `zeroize`.
+/// The keys of one direction. Where they lie in the end they are wiped when dropped: aws-lc cleanses
+/// its HMAC state, the AES ones are built with `zeroize`. Copies that moving them has left behind are
+/// not; who builds them sees to that (`EspKey::new`).
 pub(super) struct Cbc {
     cipher: Cipher,
     iv: Aes128,

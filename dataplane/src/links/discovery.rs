@@ -162,11 +162,16 @@ impl Links {
         let trust = Trust::Heard { create: true };
         let mac = mac.filter(|mac| !ethernet::is_group(*mac));
         let news = mac.filter(|mac| self.learn(frames, neighbour, *mac, trust, now));
-        // 3. The answer goes where that address is known to be.
+        // 3. The answer goes where that address is known to be, or says that it is. Who asks is not for
+        //    that somebody whom we want to reach.
         let message = ndp::advertisement(from, target, ours, true);
-        match frames.pool.copy_in(&message) {
-            Some(answer) => self.send(frames, now, answer, port, from.into()),
-            None => frames.counters.count_drop(DropReason::NoBuffer),
+        match (
+            frames.pool.copy_in(&message),
+            self.neighbours.peek(neighbour).or(mac),
+        ) {
+            (Some(answer), Some(mac)) => self.frame(frames, answer, port, mac),
+            (Some(answer), None) => self.send(frames, now, answer, port, from.into()),
+            (None, _) => frames.counters.count_drop(DropReason::NoBuffer),
         }
         Ok(news.map(|mac| (neighbour, mac)))
     }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use hitless_sa::{Instant, Mode, SequenceNumber, Spi};
 use smallvec::SmallVec;
 
-use super::{Arrival, Departure, Sorted, way};
+use super::{Arrival, Came, Departure, Sorted, way};
 use crate::aead::{self, Job};
 use crate::classify::{Class, classify};
 use crate::command::Event;
@@ -204,23 +204,17 @@ impl Worker {
                 .frames
                 .drop_of(&sa.counters, packet, DropReason::Integrity);
         }
-        // 1. The newest one tells where the peer is (RFC 7296 section 2.23).
-        if number > sa.window.top() && moved(sa, remote.ip(), port) {
-            let event = || Event::PeerMoved { sa: sa.id, remote };
-            self.reports.hint(Kind::PeerMoved, now, event);
-        }
-        // Nor does anybody else say to which worker its packets come.
-        if number > sa.window.top() && came.hops == 1 {
-            let event = || Event::Strayed {
-                sa: sa.id,
-                to: came.from,
-            };
-            self.reports.hint(Kind::Strayed, now, event);
-        }
+        // 1. The newest one tells where the peer is (RFC 7296 section 2.23), and to which worker its
+        //    packets come: once its number is marked, as a copy of one that waits may be anybody's.
+        let tells = number > sa.window.top() && (moved(sa, remote.ip(), port) || came.hops == 1);
         // 2. Trailer and inner length (RFC 4303 section 3.4.4).
         let front = (headers, port.is_some());
         if let Err(reason) = esp::unwrap(&mut self.frames.pool, &mut packet, sa, number, front) {
-            return self.frames.drop_of(&sa.counters, packet, reason);
+            self.frames.drop_of(&sa.counters, packet, reason);
+            if tells {
+                self.tell_whereabouts(now, slot, number, (remote, port, came));
+            }
+            return;
         }
         // 3. Congestion on the way is passed on to the inner packet (RFC 6040 section 4.2).
         if sa.mode == Mode::Tunnel {
@@ -232,13 +226,46 @@ impl Worker {
         }
         // 4. High water, then check-and-mark (rule R8).
         let admission = match marked {
-            true => Ok(sa.admit_marked(packet.len(), now)),
-            false => sa.admit(number, packet.len(), now),
+            true => Ok(Admission::Deliver),
+            false => sa.admit(number),
         };
         match admission {
-            Ok(Admission::Deliver) => self.deliver(now, packet, slot, departures),
+            Ok(Admission::Deliver) => {
+                if tells {
+                    self.tell_whereabouts(now, slot, number, (remote, port, came));
+                }
+                self.deliver(now, packet, slot, departures);
+            }
             Ok(Admission::Wait) => self.park(now, packet, slot, number),
             Err(reason) => self.frames.drop_of(&sa.counters, packet, reason),
+        }
+    }
+
+    /// Where a packet came from whose number was above all others, and to which worker, if that is news
+    /// and the number has been marked for it.
+    #[cold]
+    fn tell_whereabouts(
+        &mut self,
+        now: Instant,
+        slot: u32,
+        number: SequenceNumber,
+        (remote, port, came): (SocketAddr, Option<u16>, Came),
+    ) {
+        let Some(sa) = self.sad.inbound_in_slot(slot) else {
+            return;
+        };
+        let id = sa.id;
+        if number > sa.window.top() {
+            return;
+        }
+        let strayed = (came.hops == 1).then_some(came.from);
+        if moved(sa, remote.ip(), port) {
+            let event = || Event::PeerMoved { sa: id, remote };
+            self.reports.hint_of(Kind::PeerMoved, id, now, event);
+        }
+        if let Some(to) = strayed {
+            let event = || Event::Strayed { sa: id, to };
+            self.reports.hint_of(Kind::Strayed, id, now, event);
         }
     }
 
@@ -307,20 +334,26 @@ impl Worker {
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
         // 5. It must be one that this SA may carry (RFC 4301 section 5.2, step 4).
-        self.note_use(slot, now);
         let octets = self.frames.pool.bytes(&packet);
+        let length = octets.len();
         let classified = classify(octets, &self.addresses);
         let flow = match &classified {
             Ok((Class::Forward(flow) | Class::Echo(flow), _)) => Some(*flow),
             _ => Flow::parse(octets),
         };
-        let allowed = flow
-            .zip(self.sad.inbound_in_slot(slot))
-            .is_some_and(|(flow, sa)| sa.allows(&flow));
+        let sa = self.sad.inbound_in_slot(slot);
+        let allowed = match flow.zip(sa) {
+            Some((flow, sa)) if sa.allows(&flow) => {
+                sa.count(length, now);
+                true
+            }
+            _ => false,
+        };
+        self.note_use(slot, now);
         if !allowed {
             return self.drop_inbound(slot, packet, DropReason::SelectorMismatch);
         }
-        self.frames.counters.count_opened(1, octets.len());
+        self.frames.counters.count_opened(1, length);
         // 6. What it is. ESP or IKE inside ESP is not for us.
         let flow = match classified {
             Ok((Class::Forward(flow), _)) => flow,

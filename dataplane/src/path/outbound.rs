@@ -97,7 +97,7 @@ impl Worker {
                 (None, _) => None,
                 (Some(found), Some((policy, slot))) if *policy == found.policy => *slot,
                 (Some(found), _) => {
-                    self.spd.prefetch_count(self.id(), found.policy, 0);
+                    self.spd.prefetch_tally(found.policy);
                     let slot = match found.action {
                         Action::Protect(Some(id)) => self.sad.slot_of(id),
                         _ => None,
@@ -112,7 +112,7 @@ impl Worker {
             slots.push(slot);
         }
         for (policy, slot) in &each {
-            self.spd.prefetch_count(self.id(), *policy, 1);
+            self.spd.prefetch_share(self.id(), *policy);
             if let Some(slot) = slot {
                 self.sad.prefetch_outbound(*slot);
             }
@@ -261,7 +261,7 @@ impl Worker {
                         None => {
                             let policy = found.policy;
                             let event = || Event::Acquire { policy, flow };
-                            self.reports.hint(Kind::Acquire, now, event);
+                            self.reports.hint_of(Kind::Acquire, policy, now, event);
                             return self.no_way_out(packet, DropReason::NoSa);
                         }
                     },
@@ -328,6 +328,9 @@ impl Worker {
         };
         let (packet, reason) = refused;
         sa.counters.count_drop(reason);
+        if reason != DropReason::TooBig {
+            return self.frames.drop(packet, reason);
+        }
         let mtu = u16::try_from(fits).unwrap_or(u16::MAX);
         self.refuse(now, packet, reason, Error::TooBig { mtu });
     }

@@ -201,15 +201,9 @@ impl InboundSa {
     }
 
     /// The second half of receiving, after [`esp::unwrap`] and again when a packet that waited
-    /// is released (B1, B3): the high-water check, then check-and-mark in one step (R8). Counts the
-    /// packet if it is to be delivered; `octets` is its inner length.
+    /// is released (B1, B3): the high-water check, then check-and-mark in one step (R8).
     #[inline]
-    pub fn admit(
-        &mut self,
-        number: SequenceNumber,
-        octets: usize,
-        now: Instant,
-    ) -> Result<Admission, DropReason> {
+    pub fn admit(&mut self, number: SequenceNumber) -> Result<Admission, DropReason> {
         if !self.cell.may_deliver(number) {
             return match self.cell.frozen() {
                 true => Err(DropReason::NotActive),
@@ -219,14 +213,14 @@ impl InboundSa {
         if !self.window.mark(number) {
             return Err(DropReason::Replay);
         }
-        Ok(self.admit_marked(octets, now))
+        Ok(Admission::Deliver)
     }
 
-    /// The same of a packet whose number has been marked for it.
+    /// Counts a packet whose number has been marked and that matches the selectors; `octets` is its
+    /// inner length.
     #[inline]
-    pub(crate) fn admit_marked(&mut self, octets: usize, now: Instant) -> Admission {
+    pub fn count(&mut self, octets: usize, now: Instant) {
         self.counters.count_packets(1, octets);
         self.last_use = now;
-        Admission::Deliver
     }
 }

@@ -137,6 +137,43 @@ fn conflicts_are_refused_and_change_nothing() {
 }
 
 #[test]
+fn rfc4301_section_8_2_errors_find_their_sa_though_another_peer_chose_the_same_spi() {
+    let mut sad = Sad::new(8);
+    let remote = |slot: u32| IpAddr::from([198, 51, 100, slot as u8]);
+    for slot in 0..6 {
+        let child = ChildSa {
+            remote: remote(slot),
+            outbound_spi: Spi(7),
+            ..child(slot, 300 + slot)
+        };
+        let _ = sad.insert_outbound(outbound(&child, slot));
+    }
+    let quoted = |sad: &mut Sad, slot| {
+        let error = TooBig {
+            mtu: 1400,
+            source: [192, 0, 2, 1].into(),
+            destination: remote(slot),
+            ports: None,
+            spi: Spi(7),
+        };
+        assert_eq!(sad.quoted_elsewhere(&error), None);
+        sad.quoted_by(&error).map(|sa| sa.slot)
+    };
+    for slot in 0..6 {
+        assert_eq!(quoted(&mut sad, slot), Some(slot));
+    }
+    for gone in [5, 0, 3] {
+        sad.remove(child(gone, 0).id);
+        assert_eq!(quoted(&mut sad, gone), None);
+        assert_eq!(quoted(&mut sad, 4), Some(4));
+    }
+    for gone in 0..6 {
+        sad.remove(child(gone, 0).id);
+    }
+    assert!(sad.sent_spis.is_empty());
+}
+
+#[test]
 fn a_checkpoint_holds_both_halves() {
     let mut sad = Sad::new(1);
     let child = child(1, 300);
@@ -149,7 +186,8 @@ fn a_checkpoint_holds_both_halves() {
     }
     let _ = sad.insert_inbound(inbound(&child, 0));
     let sa = sad.inbound_in_slot(0).unwrap();
-    let admitted = sa.admit(SequenceNumber(9), 77, Instant(3));
+    let admitted = sa.admit(SequenceNumber(9));
+    sa.count(77, Instant(3));
     assert_eq!(admitted, Ok(Admission::Deliver));
     sa.authenticated = SequenceNumber(9);
     assert_eq!(

@@ -54,9 +54,9 @@ impl Captured {
 /// Which packets are copied.
 #[derive(Clone, Default, Debug)]
 pub struct Choice {
-    /// Frames on the unprotected side.
+    /// Frames on the unprotected side, and what was dropped of them that nobody decrypted.
     pub outer: bool,
-    /// Inner packets.
+    /// Inner packets, and whatever was dropped.
     pub inner: bool,
     /// Frames of this port only; inner packets have none.
     pub port: Option<usize>,
@@ -137,7 +137,7 @@ impl Tap {
         let (side, port) = match place {
             Place::Received { port } | Place::Sent { port } => (self.choice.outer, Some(port)),
             Place::Opened | Place::Sealing => (self.choice.inner, None),
-            Place::Dropped(_) => (true, None),
+            Place::Dropped(reason) => (self.choice.inner || is_sealed(reason), None),
         };
         let here = match (self.choice.port, port) {
             (Some(wanted), Some(port)) => wanted == port,
@@ -153,6 +153,22 @@ impl Tap {
         };
         side && here && of_sa
     }
+}
+
+/// Whether what is dropped for this reason has never been anything but a packet of the unprotected
+/// side, as it came. Behind a wrong ICV may be the right text, and behind the others a text in clear.
+fn is_sealed(reason: DropReason) -> bool {
+    matches!(
+        reason,
+        DropReason::Runt
+            | DropReason::SpiZero
+            | DropReason::UnknownSpi
+            | DropReason::ClearText
+            | DropReason::PathMtu
+            | DropReason::IcmpRefused
+            | DropReason::PuntFull
+            | DropReason::PuntStranger
+    )
 }
 
 /// The inner packet in the ESP of a tunnel, as long as it is not encrypted: as much of the text as
@@ -188,6 +204,34 @@ mod tests {
         assert_eq!((first.length, first.octets().len()), (3000, SNAP));
         tap.take(Instant(1), Place::Opened, None, &[7; 60]);
         assert_eq!(captures.lost(), 3, "inner packets are not wanted");
+    }
+
+    #[test]
+    fn without_inner_packets_nothing_is_taken_that_was_dropped_in_clear() {
+        for (inner, all) in [(false, false), (true, true)] {
+            let choice = Choice {
+                outer: true,
+                inner,
+                ..Choice::default()
+            };
+            let (mut tap, mut captures) = capture(5000, choice);
+            for reason in DropReason::ALL {
+                tap.take(Instant(1), Place::Dropped(*reason), None, &[7; 60]);
+            }
+            let taken: Vec<Place> =
+                std::iter::from_fn(|| captures.next_packet().map(|p| p.place)).collect();
+            for reason in [
+                DropReason::SelectorMismatch,
+                DropReason::Dummy,
+                DropReason::Integrity,
+                DropReason::Replay,
+                DropReason::NoSa,
+                DropReason::Malformed,
+            ] {
+                assert_eq!(taken.contains(&Place::Dropped(reason)), all);
+            }
+            assert!(taken.contains(&Place::Dropped(DropReason::UnknownSpi)));
+        }
     }
 
     #[test]

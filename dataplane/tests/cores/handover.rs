@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
+use hitless_dataplane::aead::Engine;
+use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event, Retired};
 use hitless_dataplane::handover::STOCK;
-use hitless_dataplane::sad::{Bound, Conflict};
+use hitless_dataplane::sad::{Bound, Conflict, InboundSa};
 use hitless_dataplane::verdict::DropReason;
-use hitless_sa::Spi;
+use hitless_sa::{Lease, SequenceNumber, Spi};
 
-use crate::bed::{Gate, Spread, sealed};
-use crate::packets::sa_id;
+use crate::bed::{Gate, Spread, child, sealed};
+use crate::packets::{PLENTY, sa_id};
 
 fn numbered(n: usize) -> Vec<u8> {
     (n as u32).to_be_bytes().to_vec()
@@ -221,6 +223,33 @@ fn a_receiving_half_moves_between_workers_without_loss_or_a_second_window() {
     gate.settle();
     assert_eq!(gate.payloads().len(), 0);
     assert_eq!(gate.dropped(DropReason::Replay), 900);
+}
+
+#[test]
+fn what_waits_when_its_receiving_half_moves_is_dropped_and_counted_by_it() {
+    let mut gate = Gate::new(2);
+    gate.install(1, Spread::Receives(0));
+    let lease = Lease {
+        high_water: SequenceNumber(0),
+        ..PLENTY
+    };
+    let cell = Arc::new(Cell::new(SequenceNumber(1), lease));
+    let half = InboundSa::new(&child(1), cell, SequenceNumber(0), 1, Engine::AwsLc).unwrap();
+    let counters = Arc::clone(&half.counters);
+    gate.send(0, Command::InstallInbound(Box::new(half)));
+    gate.peer_sends(0, 1, b"waits");
+    gate.settle();
+    assert_eq!(gate.cores[0].worker.frame_account().parked, 1);
+    let command = Command::Move {
+        sa: sa_id(1),
+        to: 1,
+        counters: Arc::default(),
+    };
+    gate.send(0, command);
+    gate.settle();
+    assert_eq!(gate.dropped(DropReason::HighWater), 1);
+    let counted: Vec<_> = counters.drops().collect();
+    assert_eq!(counted, [(DropReason::HighWater, 1)]);
 }
 
 #[test]

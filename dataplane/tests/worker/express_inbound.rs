@@ -32,6 +32,7 @@ use crate::bed::{
     self, HOST_A, HOST6_A, INSIDE, INSIDE_A, INSIDE6_A, OUTSIDE, OUTSIDE_A, OUTSIDE_B, OUTSIDE6_A,
     OUTSIDE6_B, PLENTY, sa_id,
 };
+use crate::twins::{self, Twins};
 
 const SAS: usize = 9;
 const MTU: usize = 1000;
@@ -457,30 +458,15 @@ fn inner(slot: usize, content: Content, octets: usize) -> (u8, Vec<u8>) {
         Content::Udp6 => (41, bed::udp6(bed::v6(2, slot as u8 + 1), HOST6_A, &data)),
         Content::Tcp | Content::TcpOpening => {
             let tcp = v4().tcp(4000, 80, 1, 1000);
-            let tcp = match content {
-                Content::Tcp => tcp.ack(7),
-                _ => tcp
-                    .syn()
-                    .options(&[etherparse::TcpOptionElement::MaximumSegmentSize(1460)])
-                    .unwrap(),
-            };
-            tcp.write(&mut built, &data).unwrap();
+            if let Content::TcpOpening = content {
+                return (4, twins::opening(tcp, &data));
+            }
+            tcp.ack(7).write(&mut built, &data).unwrap();
             (4, built)
         }
         Content::OtherProtocol => (4, bed::raw(host, HOST_A, 47, &data)),
-        Content::Fragment => {
-            let mut packet = plain;
-            packet[6] = 0x20;
-            (4, bed::hops_later(&packet, 0))
-        }
-        Content::Options => {
-            let mut packet = plain;
-            packet[0] = 0x46;
-            packet.splice(20..20, [1, 1, 1, 0]);
-            let length = packet.len() as u16;
-            packet[2..4].copy_from_slice(&length.to_be_bytes());
-            (4, bed::hops_later(&packet, 0))
-        }
+        Content::Fragment => (4, twins::first_fragment(plain)),
+        Content::Options => (4, twins::with_options(plain)),
         Content::Extension6 => {
             let mut packet = bed::udp6(bed::v6(2, slot as u8 + 1), HOST6_A, &data);
             packet[6] = 60;
@@ -493,11 +479,7 @@ fn inner(slot: usize, content: Content, octets: usize) -> (u8, Vec<u8>) {
             let mapped = |v4: [u8; 4]| std::net::Ipv4Addr::from(v4).to_ipv6_mapped().octets();
             (41, bed::udp6(mapped(host), mapped(HOST_A), &data))
         }
-        Content::BadChecksum => {
-            let mut packet = plain;
-            packet[10] ^= 1;
-            (4, packet)
-        }
+        Content::BadChecksum => (4, twins::with_bad_checksum(plain)),
         Content::LastHop => (4, bed::hops_later(&plain, 63)),
         Content::FromElsewhere => (4, bed::udp([10, 77, slot as u8, 7], HOST_A, &data)),
         Content::ToUs => to(INSIDE_A),
@@ -547,10 +529,10 @@ fn frame(slot: usize, mut sealed: Vec<u8>, tos: u8, fate: Fate) -> Vec<u8> {
     match packet[0] >> 4 {
         4 => {
             packet[1] = tos;
-            if matches!(fate, Fate::OuterFragment) {
-                packet[6] = 0x20;
-            }
-            packet = bed::hops_later(&packet, 0);
+            packet = match fate {
+                Fate::OuterFragment => twins::first_fragment(packet),
+                _ => bed::hops_later(&packet, 0),
+            };
         }
         _ => {
             packet[0] = 0x60 | tos >> 4;
@@ -571,7 +553,7 @@ fn frame(slot: usize, mut sealed: Vec<u8>, tos: u8, fate: Fate) -> Vec<u8> {
 
 /// The peer of all SAs, and both workers.
 struct Pair {
-    twins: [Twin; 2],
+    twins: Twins<Twin>,
     keys: Vec<EspKey>,
     next: [u64; SAS],
     now: Instant,
@@ -587,7 +569,7 @@ impl Pair {
         let mut next = [1; SAS];
         next[1] = BEFORE_WRAP + 1;
         Pair {
-            twins: [Twin::new(true), Twin::new(false)],
+            twins: Twins::new(Twin::new),
             keys: (0..SAS).map(key).collect(),
             next,
             now: Instant(1_000_000_000),
@@ -596,7 +578,7 @@ impl Pair {
     }
 
     fn both(&mut self, act: impl Fn(&mut Twin)) {
-        self.twins.iter_mut().for_each(act);
+        self.twins.both(act);
     }
 
     fn turn(&mut self) {
@@ -702,18 +684,9 @@ impl Pair {
             self.now += Duration::from_millis(100);
         }
         self.turn();
-        let [lane, plain] = &mut self.twins;
-        assert_alike(&lane.account(), &plain.account());
-        assert_eq!(lane.out, plain.out);
+        self.twins.assert_alike(Twin::account, &"all");
+        self.twins.assert_alike(|twin| twin.out.clone(), &"all");
     }
-}
-
-/// Line by line, so that a failure names what differs.
-fn assert_alike(lane: &[String], plain: &[String]) {
-    for (lane, plain) in lane.iter().zip(plain) {
-        assert_eq!(lane, plain, "with the lane, and without");
-    }
-    assert_eq!(lane.len(), plain.len());
 }
 
 proptest! {
@@ -745,7 +718,7 @@ fn long_runs_of_one_sa_fare_alike_across_window_high_half_and_checkpoints() {
         }
     }
     pair.check();
-    let delivered: usize = pair.twins[0].out.values().map(Vec::len).sum();
+    let delivered: usize = pair.twins.with_lane().out.values().map(Vec::len).sum();
     // And one in the end from each SA in tunnel mode.
     assert_eq!(delivered, 3_000 + SAS - 1);
 }
@@ -759,8 +732,8 @@ fn rfc4301_section_5_2_ipv6_between_mapped_addresses_does_not_pass_selectors_for
         pair.both(|twin| assert!(twin.wire.push_frame(&frame)));
     }
     pair.check();
-    let mut lane = pair.twins[0].out.values().flatten();
+    let mut lane = pair.twins.with_lane().out.values().flatten();
     assert!(lane.all(|frame| frame[12..15] == [8, 0, 0x45]));
-    let refused = pair.twins[0].counters[0].drops();
+    let refused = pair.twins.with_lane().counters[0].drops();
     assert_eq!(drops(refused).get("selector_mismatch"), Some(&1));
 }

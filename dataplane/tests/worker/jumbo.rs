@@ -162,3 +162,29 @@ fn a_pool_without_runs_refuses_jumbo_frames() {
     crosses(&mut bed, 1700);
     assert!(all_free(&bed.a) && all_free(&bed.b));
 }
+
+#[test]
+fn rfc1191_section_4_what_would_go_into_more_fragments_than_we_make_is_told_of_though_df_is_clear()
+{
+    let mut bed = Bed::with(Settings {
+        runs: 64,
+        inside_mtu: 9216,
+        outside_mtu: 1000,
+        ..Settings::default()
+    });
+    bed.warm_up();
+    bed.a.host_sends(&without_df(&packet(4000)));
+    bed.settle();
+    assert!(bed.wire.len() > 4, "in fragments");
+    assert!(bed.a.delivered.is_empty());
+    bed.wire.clear();
+    bed.a.host_sends(&without_df(&packet(9000)));
+    bed.settle();
+    assert!(bed.wire.is_empty());
+    assert_eq!(bed.a.dropped(DropReason::TooBig), 1);
+    let [error] = bed.a.delivered.as_slice() else {
+        panic!("told {} times", bed.a.delivered.len());
+    };
+    assert_eq!((error[23], &error[34..36]), (1, &[3, 4][..]));
+    assert!(all_free(&bed.a));
+}

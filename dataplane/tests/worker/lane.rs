@@ -22,6 +22,7 @@ use hitless_sa::{
 use proptest::prelude::*;
 
 use crate::bed::*;
+use crate::twins::{self, Twins};
 
 /// SAs between A and B: the first for most traffic, each of the others for one UDP port.
 const SAS: u32 = 3;
@@ -163,20 +164,14 @@ impl Sent {
                 .ack(1)
                 .write(&mut packet, &payload)
                 .unwrap(),
-            Shape::Syn => v4(9)
-                .tcp(4000, 80, 1, 1)
-                .syn()
-                .options(&[etherparse::TcpOptionElement::MaximumSegmentSize(1460)])
-                .unwrap()
-                .write(&mut packet, &payload[..self.size.min(100)])
-                .unwrap(),
+            Shape::Syn => {
+                let payload = &payload[..self.size.min(100)];
+                packet = twins::opening(v4(9).tcp(4000, 80, 1, 1), payload);
+            }
             Shape::Echo | Shape::Gateway => packet = echo(from, to),
             Shape::Options => {
                 write(v4(9).udp(4000, self.port));
-                packet[0] = 0x46;
-                packet.splice(20..20, [1, 1, 1, 0]);
-                let length = packet.len() as u16;
-                packet[2..4].copy_from_slice(&length.to_be_bytes());
+                packet = twins::with_options(packet);
             }
             _ => write(v4(9).udp(4000, self.port)),
         }
@@ -185,15 +180,13 @@ impl Sent {
             packet[1] |= self.tos << 4;
         } else {
             packet[1] = self.tos;
-            match self.shape {
-                Shape::Fragment => packet[6] = 0x20,
-                Shape::MayFragment => packet[6] = 0,
-                _ => {}
-            }
             packet = hops_later(&packet, 0);
-            if let Shape::BadChecksum = self.shape {
-                packet[10] ^= 1;
-            }
+            packet = match self.shape {
+                Shape::Fragment => twins::first_fragment(packet),
+                Shape::MayFragment => twins::with_flags(packet, 0),
+                Shape::BadChecksum => twins::with_bad_checksum(packet),
+                _ => packet,
+            };
         }
         let mac = match self.shape {
             Shape::NotOurs => [2, 7, 7, 7, 7, 7],
@@ -610,7 +603,7 @@ proptest! {
     fn with_the_lane_and_without_it_the_same_happens(
         settings in settings(), steps in prop::collection::vec(step(), 1..40),
     ) {
-        let mut sides = [true, false].map(|on| Side::new(settings, on));
+        let mut sides = Twins::new(|on| Side::new(settings, on));
         // Where there are fewer numbers than packets, the order says who gets one.
         let mut scarce = BTreeSet::new();
         for step in &steps {
@@ -620,11 +613,8 @@ proptest! {
                 Step::Freeze(sa) => scarce.insert(*sa),
                 _ => false,
             };
-            let [on, off] = sides.each_mut().map(|side| {
-                side.take(step, !scarce.is_empty());
-                side.seen()
-            });
-            prop_assert_eq!(on, off, "after {:?}", step);
+            sides.both(|side| side.take(step, !scarce.is_empty()));
+            sides.assert_alike(Side::seen, step);
         }
     }
 }

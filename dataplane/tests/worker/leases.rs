@@ -111,10 +111,15 @@ fn what_waits_dies_with_its_cell_b1() {
     // Another leadership: the same SA under a new cell that would allow the number.
     let mut bed = bed_with_high_water(0);
     send(&mut bed, 1);
+    let before = Arc::clone(&bed.b.inbound);
     bed.install(PLENTY, PLENTY);
     bed.settle();
     assert!(bed.b.delivered.is_empty());
     assert_eq!(bed.b.dropped(DropReason::HighWater), 1);
+    assert_eq!(
+        (before.drops().count(), bed.b.inbound.drops().count()),
+        (1, 0)
+    );
     // The SA removed.
     let mut bed = bed_with_high_water(0);
     send(&mut bed, 1);

@@ -1,5 +1,6 @@
 //! Workers on memory ports: whole journeys, every drop, leases, and hostile frames.
 
+mod abuse;
 mod bed;
 mod burst;
 mod discovery;
@@ -19,5 +20,6 @@ mod router;
 mod suites;
 mod transport;
 mod tunnel;
+mod twins;
 mod v6;
 mod watch;

@@ -184,7 +184,11 @@ fn a_capture_has_the_clear_packet_with_its_sa_and_number_and_the_frames_around_i
 fn a_capture_has_what_was_dropped_and_why() {
     let mut bed = Bed::new();
     bed.warm_up();
-    let mut captures = begin_capture(&mut bed.a, Choice::default());
+    let choice = Choice {
+        inner: true,
+        ..Choice::default()
+    };
+    let mut captures = begin_capture(&mut bed.a, choice);
     let packet = udp(HOST_A, [8, 8, 8, 8], b"no policy");
     bed.a.host_sends(&packet);
     bed.settle();

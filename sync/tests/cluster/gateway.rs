@@ -247,6 +247,7 @@ impl Gateway {
                 epoch,
                 base,
                 objects,
+                ..
             } => {
                 self.term = oracle.lead(self.me, *epoch, *base, objects);
                 self.lead(objects);

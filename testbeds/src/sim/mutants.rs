@@ -47,6 +47,7 @@ const RULES: Mutant = Mutant {
 
 const SOUND: Tuning = Tuning {
     leases: None,
+    at_once: None,
     sync: RULES,
     no_floor: false,
     no_high_water: false,
@@ -56,6 +57,7 @@ const SOUND: Tuning = Tuning {
         message_id_sync: false,
         replay_counter_sync: false,
     },
+    retransmit_tries: None,
 };
 
 const fn sync(sync: Mutant) -> Tuning {

@@ -106,6 +106,8 @@ pub struct Plan {
     pub checkpoint: (u32, &'static str),
     /// Requests that may be outstanding at once in an IKE SA.
     pub window_size: u32,
+    /// Retransmissions before a peer counts as dead; `None` as the daemon has it, after 63.5 s.
+    pub retransmit_tries: Option<u32>,
     /// Time between two probes.
     pub probe_every: Duration,
     /// What seems well is watched for this long: what was forgotten may come back.
@@ -123,6 +125,9 @@ const IKE_PROPOSALS: [&str; 2] = [
 ];
 const ESP_PROPOSALS: [&str; 2] = ["aes128gcm16-x25519-esn", "aes256gcm16-x25519"];
 const TAKEOVERS: [&str; 5] = ["auto", "exact", "message-id-sync", "probe", "rekey"];
+
+/// Retransmissions of 0.5 s, doubled each time, that end after 15.5 s.
+const SOON: u32 = 4;
 
 impl Plan {
     /// The plan of a seed.
@@ -156,8 +161,11 @@ impl Plan {
         };
         plan.degraded = pick(entropy, &["rekey", "rekey", "rekey", "strict"]);
         plan.probe_every = Duration::from_micros(u64::from(500 + below(entropy, 4000)));
+        // Most of the time nothing happens but that: the same in a quarter of the time.
+        let patient = below(entropy, 8) == 0;
+        plan.retransmit_tries = (!patient).then_some(SOON);
         if below(entropy, 4) == 0 {
-            plan.aftermath = Duration::from_secs(40);
+            plan.aftermath = Duration::from_secs(if patient { 40 } else { 20 });
         }
         plan.window_size = pick(entropy, &[1, 1, 1, 5]);
         match below(entropy, 12) {
@@ -225,6 +233,7 @@ impl Plan {
             degraded: "rekey",
             checkpoint: (1000, "50ms"),
             window_size: 1,
+            retransmit_tries: None,
             probe_every: Duration::from_millis(2),
             aftermath: Duration::ZERO,
         }
@@ -263,6 +272,7 @@ impl Plan {
             takeover,
             ike_proposal,
             leases,
+            retransmit_tries: Some(SOON),
             ..Plan::with(2, faults)
         })
     }

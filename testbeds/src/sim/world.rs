@@ -27,12 +27,13 @@ const STEP: Duration = Duration::from_micros(600);
 /// The same while nothing but timers of seconds is waited for.
 const PATIENT_STEP: Duration = Duration::from_millis(8);
 const PATIENT: Duration = Duration::from_millis(1500);
-/// And while the tunnel is made: before the first fault, time matters little.
-const EARLY_STEP: Duration = Duration::from_millis(2);
+/// And while the last fault is long ago: time matters little.
+const QUIET_STEP: Duration = Duration::from_millis(2);
 /// Time between two probes once everybody is patient.
 const PATIENT_PROBE: Duration = Duration::from_millis(20);
-/// Steps are small this long before the first fault.
-const WARM_UP: Duration = Duration::from_millis(50);
+/// Steps are small this long before a fault, and after it.
+const WARM_UP: Duration = Duration::from_millis(20);
+const UPROAR: Duration = Duration::from_millis(150);
 /// Traffic must flow both ways within this after the last fault. A peer takes 63.5 s to find out
 /// that a cluster has forgotten everything.
 const LIVENESS: Duration = Duration::from_secs(90);
@@ -147,7 +148,7 @@ impl World {
             recorded: Vec::new(),
             replayed: VecDeque::new(),
             next_probe: EPOCH + Duration::from_millis(300),
-            longest: EARLY_STEP,
+            longest: QUIET_STEP,
             steps: 0,
             tally: Tally::default(),
             digest: DefaultHasher::new(),
@@ -163,14 +164,11 @@ impl World {
         }
         if self.broken.is_empty() {
             let faults = std::mem::take(&mut self.plan.faults);
-            let first = faults.first().map_or(self.plan.calm, |(at, _)| *at);
-            self.run_until(EPOCH + first.saturating_sub(WARM_UP));
-            self.longest = STEP;
             for (at, fault) in faults {
-                self.run_until(EPOCH + at);
+                self.run_towards(EPOCH + at);
                 self.strike(fault);
             }
-            self.run_until(EPOCH + self.plan.calm);
+            self.run_towards(EPOCH + self.plan.calm);
             self.calm();
             self.expect_life();
             self.watch_aftermath();
@@ -208,6 +206,18 @@ impl World {
         while self.now < end {
             self.step();
         }
+    }
+
+    /// The same towards a fault, in small steps only where something is to be expected.
+    fn run_towards(&mut self, end: Instant) {
+        if self.steps > 0 {
+            self.longest = STEP;
+            self.run_until(end.min(self.now + UPROAR));
+        }
+        self.longest = QUIET_STEP;
+        self.run_until(end.saturating_sub(WARM_UP));
+        self.longest = STEP;
+        self.run_until(end);
     }
 
     /// A little time passes, and everybody who is awake does something.
@@ -397,9 +407,11 @@ impl World {
         };
         let mut since = calm;
         while self.now.since(calm) < patience {
-            if self.now.since(calm) > PATIENT {
-                self.longest = PATIENT_STEP;
-            }
+            self.longest = match self.now.since(calm) {
+                time if time > PATIENT => PATIENT_STEP,
+                time if time > UPROAR => QUIET_STEP,
+                _ => STEP,
+            };
             self.step();
             if self.alive(since) {
                 self.tally.recovery = self.now.since(calm);
@@ -438,7 +450,6 @@ impl World {
         let recovery = self.tally.recovery;
         self.longest = PATIENT_STEP;
         self.run_until(self.now + self.plan.aftermath);
-        self.longest = STEP;
         self.expect_life();
         self.tally.recovery = self.tally.recovery.max(recovery);
     }
@@ -456,6 +467,7 @@ fn part(
             topology.peer_member(number)?,
             Tuning {
                 withheld: plan.withheld,
+                retransmit_tries: plan.retransmit_tries,
                 ..Tuning::default()
             },
         ),
@@ -463,6 +475,9 @@ fn part(
             topology.member(who)?,
             Tuning {
                 leases: plan.leases,
+                // Every second member goes on with what it inherits as if there were very much of it.
+                at_once: who.is_multiple_of(2).then_some(0),
+                retransmit_tries: plan.retransmit_tries,
                 ..tuning
             },
         ),

@@ -12,6 +12,8 @@ struct Pair {
     /// Everything sent, with the sender.
     wire: Vec<(usize, Vec<u8>)>,
     events: Vec<(usize, Event)>,
+    /// Nobody hears this one.
+    mute: Option<usize>,
 }
 
 fn address(index: usize) -> SocketAddr {
@@ -57,6 +59,7 @@ impl Pair {
             received: [Vec::new(), Vec::new()],
             wire: Vec::new(),
             events: Vec::new(),
+            mute: None,
         }
     }
 
@@ -91,6 +94,9 @@ impl Pair {
                     match output {
                         LinkOutput::Transmit(_, datagram) => {
                             self.wire.push((index, datagram.clone()));
+                            if self.mute == Some(index) {
+                                continue;
+                            }
                             let link = &mut self.links[1 - index];
                             link.receive(self.now, &mut self.entropy, address(index), &datagram);
                         }
@@ -178,6 +184,28 @@ fn a_member_that_restarts_has_a_link_within_a_second_and_leaves_no_old_one() {
             );
         }
         pair.run(Duration::from_secs(5), Duration::from_millis(10));
+        for link in &pair.links {
+            assert_eq!(link.inbound.len(), 1);
+            assert_eq!(link.engine.status(pair.now).len(), 1);
+        }
+    }
+}
+
+/// Who hears nothing makes a new link, and is heard on the old one until that stands: its silence
+/// would be taken for its death.
+#[test]
+fn a_link_that_is_cut_one_way_works_the_other_way_until_another_stands() {
+    for mute in [0, 1] {
+        let mut pair = Pair::up(13);
+        pair.mute = Some(mute);
+        for _ in 0..500 {
+            let before = pair.received[mute].len();
+            pair.run(Duration::from_millis(20), Duration::from_millis(10));
+            assert!(pair.received[mute].len() > before, "{mute} hears");
+        }
+        pair.mute = None;
+        pair.run(Duration::from_secs(5), Duration::from_millis(10));
+        assert!(pair.both_ways());
         for link in &pair.links {
             assert_eq!(link.inbound.len(), 1);
             assert_eq!(link.engine.status(pair.now).len(), 1);

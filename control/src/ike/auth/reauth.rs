@@ -71,10 +71,7 @@ impl IkeSa {
         // Once more if this attempt leads nowhere.
         let again = turn.long_pause();
         self.authenticated.reauth_at = Some(turn.now + again);
-        let mut names: Vec<String> = self.children.iter().map(|c| c.name.clone()).collect();
-        names.sort_unstable();
-        names.dedup();
-        turn.effects.push(Effect::Reauthenticate(names));
+        turn.effects.push(Effect::Reauthenticate(self.names()));
     }
 
     /// Deletes the IKE SA that this one replaces once it carries what that one did.

@@ -13,7 +13,7 @@ mod record;
 mod roads;
 mod window;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -123,9 +123,6 @@ pub(super) fn import(
         .ok_or_else(|| ImportError::UnknownConnection(record.connection.clone()))?;
     let mut ike = from_record(&record, connection.clone(), now)?;
     ike.version = version;
-    if let Some((ticket, until)) = ike.session.resumed {
-        ids.tickets.insert(ticket, until);
-    }
     for child in &ike.children {
         ids.occupy(child.sa.inbound_spi);
     }
@@ -138,34 +135,6 @@ pub(super) fn import(
         }
     }
     Ok(Imported::IkeSa(Box::new(ike)))
-}
-
-/// Sorts the stored IKE SAs for a new leader: those to go on with, and those to discard. A rekeying
-/// of an IKE SA leaves as two commits, the successor's first. Where only that one was recorded, the
-/// peer has no answer yet: the exchange is done again, and this successor never was.
-pub(super) fn reconcile(passive: BTreeMap<IkeSpi, IkeSa>) -> (Vec<IkeSa>, Vec<IkeSa>) {
-    let acknowledged: BTreeSet<(IkeSpi, IkeSpi)> = passive
-        .values()
-        .flat_map(|ike| ike.successors.iter().map(|s| (ike.local_spi, *s)))
-        .collect();
-    let known: BTreeSet<IkeSpi> = passive.keys().copied().collect();
-    let finished = |ike: &IkeSa| {
-        ike.predecessor
-            .is_none_or(|old| !known.contains(&old) || acknowledged.contains(&(old, ike.local_spi)))
-    };
-    let (mut kept, discarded): (Vec<IkeSa>, Vec<IkeSa>) = passive.into_values().partition(finished);
-    // What a successor has inherited, its predecessor's older record may still show.
-    let inherited: BTreeSet<(IkeSpi, SaId)> = kept
-        .iter()
-        .filter_map(|ike| Some((ike, ike.predecessor?)))
-        .flat_map(|(ike, old)| ike.children.iter().map(move |c| (old, c.sa.id)))
-        .collect();
-    for ike in &mut kept {
-        let spi = ike.local_spi;
-        ike.children
-            .retain(|c| !inherited.contains(&(spi, c.sa.id)));
-    }
-    (kept, discarded)
 }
 
 fn nanoseconds(duration: Duration) -> u64 {

@@ -12,11 +12,15 @@ use crate::ike::rekey::{IkeCollision, IkeOffer};
 use crate::ike::tasks::{Pending, Scheduled, Task};
 
 pub(super) fn task_record(scheduled: &Scheduled, now: Instant) -> TaskRecord {
-    let mut record = TaskRecord {
+    TaskRecord {
         due_in: until(now, scheduled.at),
-        ..TaskRecord::default()
-    };
-    match &scheduled.task {
+        ..duty_record(&scheduled.task)
+    }
+}
+
+fn duty_record(task: &Task) -> TaskRecord {
+    let mut record = TaskRecord::default();
+    match task {
         Task::CreateChild(name) => {
             record.kind = 1;
             record.child = name.clone();
@@ -48,8 +52,15 @@ pub(super) fn task_record(scheduled: &Scheduled, now: Instant) -> TaskRecord {
 }
 
 pub(super) fn scheduled(record: &TaskRecord, now: Instant) -> Result<Scheduled, ImportError> {
+    Ok(Scheduled {
+        at: after(now, record.due_in),
+        task: task(record)?,
+    })
+}
+
+fn task(record: &TaskRecord) -> Result<Task, ImportError> {
     let sa = record.sa.as_ref().map(sa_id).transpose()?;
-    let task = match (record.kind, sa) {
+    Ok(match (record.kind, sa) {
         (1, _) => Task::CreateChild(record.child.clone()),
         (2, Some(id)) => Task::RekeyChild(id),
         (3, _) => Task::RekeyIke,
@@ -62,10 +73,6 @@ pub(super) fn scheduled(record: &TaskRecord, now: Instant) -> Result<Scheduled, 
         (101, _) => Task::AskTicket,
         (60..=62, _) => Task::Mobike(roads::errand(record.kind)?),
         _ => return Err(ImportError::Field("task")),
-    };
-    Ok(Scheduled {
-        at: after(now, record.due_in),
-        task,
     })
 }
 
@@ -119,6 +126,11 @@ pub(super) fn pending_record(pending: &Pending) -> PendingRecord {
         }
         Pending::DeleteIke => record.kind = 4,
         Pending::Liveness => record.kind = 5,
+        // Older versions know of no duty, and lose it only if they take over inexactly.
+        Pending::Duty(task) => {
+            record.kind = 5;
+            record.duty = Some(duty_record(task));
+        }
         Pending::Filler => record.kind = 80,
         Pending::Mobike(asked) => roads::asked_record(asked, &mut record),
     }
@@ -132,7 +144,10 @@ pub(super) fn pending(record: &PendingRecord) -> Result<Pending, ImportError> {
         2 => Pending::RekeyIke(ike_offer(offer()?)?),
         3 => Pending::DeleteChildren(collect(&record.children, sa_id)?),
         4 => Pending::DeleteIke,
-        5 => Pending::Liveness,
+        5 => match &record.duty {
+            Some(duty) => Pending::Duty(task(duty)?),
+            None => Pending::Liveness,
+        },
         80 => Pending::Filler,
         60..=62 => Pending::Mobike(roads::asked(record)?),
         _ => return Err(ImportError::Field("pending")),

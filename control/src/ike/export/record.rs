@@ -253,6 +253,9 @@ pub(super) struct PendingRecord {
     pub path: Option<PathRecord>,
     #[prost(bytes = "vec", tag = "61")]
     pub cookie: Vec<u8>,
+    /// What is told or asked beside the question whether the peer lives (kind 5).
+    #[prost(message, optional, tag = "130")]
+    pub duty: Option<TaskRecord>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

@@ -246,10 +246,8 @@ impl Initiator {
                 }),
             };
         }
-        if let Some(cookie) = contents.notify(NotifyKind::COOKIE)
-            && (1..=64).contains(&cookie.data.len())
-        {
-            self.cookie = Some(cookie.data.clone());
+        if let Some(cookie) = contents.valid_cookie() {
+            self.cookie = Some(cookie.to_vec());
             return self.restart(turn);
         }
         if contents.has(NotifyKind::REDIRECT) {

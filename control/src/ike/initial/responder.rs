@@ -27,7 +27,7 @@ use crate::ike::message::{Exchange, Header, IdBody, NotifyKind, Payload, Proposa
 use crate::ike::mobike;
 use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::{Event, Transmit};
-use crate::ike::proposal::{Ask, Identification, IkeProposal, select};
+use crate::ike::proposal::{Additional, Ask, Identification, IkeProposal, select};
 use crate::ike::redirect::{self, Redirectable};
 use crate::ike::resume as tickets;
 use crate::ike::sessions::crash;
@@ -65,6 +65,53 @@ pub(in crate::ike) struct Responder {
     redirectable: Redirectable,
     /// It resumes a session (RFC 5723).
     resumed: Option<Box<Resumed>>,
+}
+
+/// What the first exchange decides, whichever it is.
+struct Begun {
+    spi: IkeSpi,
+    nonces: Nonces,
+    proposal: IkeProposal,
+    keys: IkeKeys,
+    /// Key exchanges that follow.
+    additional: Additional,
+    nat: Nat,
+    fragmenting: Fragmenting,
+    resumed: Option<Box<Resumed>>,
+}
+
+impl Begun {
+    /// Answers the request with these payloads; the IKE SA is half-open.
+    fn answer(
+        self,
+        turn: &mut Turn<'_>,
+        (path, header, contents): (Path, &Header, &Contents<'_>),
+        payloads: &[Payload],
+        request: &[u8],
+    ) -> Responder {
+        let response = emit(&response_header(header, self.spi), payloads);
+        turn.immediate.push(path.transmit(response.clone()));
+        Responder {
+            spi: self.spi,
+            remote_spi: header.initiator_spi,
+            path,
+            expires: turn.now + turn.settings.limits.half_open_timeout,
+            request: request.to_vec(),
+            response,
+            nonces: self.nonces,
+            proposal: self.proposal,
+            keys: self.keys,
+            nat: self.nat,
+            wishes: Wishes::of(contents),
+            intermediate: Intermediate::new(self.additional),
+            fragmenting: self.fragmenting,
+            reassembly: Reassembly::default(),
+            answered: None,
+            refused: false,
+            redirectable: Redirectable::of(contents),
+            resumed: self.resumed,
+        }
+    }
 }
 
 /// A peer that proved who it is, and our proof for it.
@@ -257,31 +304,21 @@ impl Responder {
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(header.initiator_spi, spi, path, fake));
         payloads.extend(announcements(candidates, contents, &chosen));
-        let response = emit(&response_header(header, spi), &payloads);
-        turn.immediate.push(path.transmit(response.clone()));
-        Ok(Responder {
+        let begun = Begun {
             spi,
-            remote_spi: header.initiator_spi,
-            path,
-            expires: turn.now + turn.settings.limits.half_open_timeout,
-            request: datagram.to_vec(),
-            response,
             nonces: Nonces {
                 initiator: peer_nonce.to_vec(),
                 responder: nonce,
             },
             proposal: chosen,
             keys,
+            additional: chosen.additional,
             nat,
-            wishes: Wishes::of(contents),
-            intermediate: Intermediate::new(chosen.additional),
             fragmenting: first.map_or_else(Fragmenting::default, |c| fragmenting(c, contents)),
-            reassembly: Reassembly::default(),
-            answered: None,
-            refused: false,
-            redirectable: Redirectable::of(contents),
             resumed: None,
-        })
+        };
+        let answered = (path, header, contents);
+        Ok(begun.answer(turn, answered, &payloads, datagram))
     }
 
     /// An IKE_AUTH request; `request` is the datagram that began it.
@@ -526,7 +563,7 @@ impl Responder {
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
         turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
-        ike.session.resumed = self.resumed(turn);
+        self.resumed(turn);
         payloads.extend(lifetime(&connection));
         payloads.extend(self.child_or_redirect(&mut ike, turn, contents));
         payloads.extend(besides(&mut ike, turn, path, contents));

@@ -67,6 +67,11 @@ pub enum Exchange {
 }
 
 impl Exchange {
+    /// Whether it begins an IKE SA, in clear.
+    pub const fn is_first(self) -> bool {
+        matches!(self, Exchange::IkeSaInit | Exchange::IkeSessionResume)
+    }
+
     pub const fn from_number(number: u8) -> Exchange {
         match number {
             34 => Exchange::IkeSaInit,

@@ -1,5 +1,7 @@
 //! Ordinary and hostile messages.
 
+#[path = "../../../fuzz/differential.rs"]
+mod another_reader;
 mod differential;
 mod property;
 

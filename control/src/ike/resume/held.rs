@@ -172,7 +172,8 @@ impl IkeSa {
 
     pub fn ask_ticket(&mut self, turn: &mut Turn<'_>) {
         if let Some(ask) = super::request(&self.connection) {
-            self.request(turn, Exchange::Informational, &[ask], Pending::Liveness);
+            let asked = Pending::Duty(Task::AskTicket);
+            self.request(turn, Exchange::Informational, &[ask], asked);
         }
     }
 

@@ -8,18 +8,39 @@
 //! ```
 //!
 //! Tickets are by value (section 4.2): every member opens what any member sealed, before and after
-//! a restart (`ticket.rs`). `held.rs` keeps those that peers gave us, and `used.rs` remembers which
-//! of ours came back. The exchange itself is in `initial/`, beside IKE_SA_INIT, whose place it takes.
+//! a restart (`ticket.rs`). `held.rs` keeps those that peers gave us. The exchange itself is in
+//! `initial/`, beside IKE_SA_INIT, whose place it takes.
+//!
+//! What section 9 asks to be considered:
+//!
+//! * Stolen tickets: whoever saw one pass lacks SK_d, without which AUTH is wrong (`auth.rs`); until
+//!   then nothing of the old IKE SA is touched.
+//! * Forged tickets: AES-256-GCM under a key that only the cluster derives (`ticket.rs`).
+//! * Denial of service: the limits, rates and cookies of IKE_SA_INIT hold here too (`crowd.rs`), and
+//!   a ticket that is too long or not of these days costs no decryption. A refusal is not protected:
+//!   who forges one costs the client a full exchange, no more.
+//! * The need to resume: an IKE SA is lost when the peer does not answer or shows its crash token,
+//!   never by a message that anybody could send.
+//! * Keys of tickets: one for each ticket; none opens anything a week after its day.
+//! * Lifetime: `ticket_time`, never beyond the certificate or the time to authenticate anew; and
+//!   `resumption_time` for all tickets that follow from one full IKE_AUTH.
+//! * What was revoked since: the secret or chain that made the peer believable is in the ticket
+//!   (`auth/grounds.rs`), and must do when it comes back, and again in IKE_AUTH. The client holds
+//!   its gateway to the same.
+//! * Use once: our client does (section 4.3.1). As gateway we keep no list of used tickets, as that
+//!   section leaves to us: a list that outlives the IKE SAs would have to be replicated for as long
+//!   as tickets count. Whoever uses one twice has the keys of the session and credentials that count
+//!   today; fresh nonces of ours give other keys each time; it can end only the IKE SA that the
+//!   ticket was given on.
+//! * Privacy: a ticket shows its day and a random number, and is another one each time.
 
 mod auth;
 mod held;
 mod ticket;
-mod used;
 
 pub(super) use auth::{proof, prove};
 pub(super) use held::{Held, HeldRecord};
-pub(super) use ticket::{Session, TicketId, is_welcome};
-pub(super) use used::Used;
+pub(super) use ticket::{Session, is_welcome};
 
 use hitless_sa::{IkeSpi, Instant};
 

@@ -32,9 +32,6 @@ const LONGEST: Duration = Duration::from_secs(7 * DAY);
 /// Longer ones are not ours: the AEAD is not asked.
 const LONGEST_TICKET: usize = 4096;
 
-/// Names a ticket: its salt.
-pub(in crate::ike) type TicketId = [u8; SALT];
-
 #[derive(Clone, PartialEq, prost::Message)]
 struct TicketRecord {
     #[prost(string, tag = "1")]
@@ -74,7 +71,6 @@ impl Zeroize for TicketRecord {
 
 /// What a ticket says.
 pub(in crate::ike) struct Session {
-    pub id: TicketId,
     pub connection: String,
     /// The IKE SA that it was given on, or the first ancestor of that.
     pub ike: IkeSpi,
@@ -82,7 +78,6 @@ pub(in crate::ike) struct Session {
     pub remote_id: Identification,
     pub proposal: IkeProposal,
     pub sk_d: Zeroizing<Vec<u8>>,
-    pub expires: u64,
     /// When the peer has to authenticate in full, in seconds since 1970.
     pub reauth: Option<u64>,
     pub proven: Proven,
@@ -146,7 +141,7 @@ pub(super) fn issue(ike: &IkeSa, turn: &mut Turn<'_>) -> Option<(Duration, Vec<u
 fn seal(
     settings: &EngineSettings,
     time: Duration,
-    salt: TicketId,
+    salt: [u8; SALT],
     record: &TicketRecord,
 ) -> Option<Vec<u8>> {
     let day = u32::try_from(time.as_secs() / DAY).ok()?;
@@ -166,7 +161,7 @@ fn seal(
 fn open(settings: &EngineSettings, time: Duration, ticket: &[u8]) -> Option<Session> {
     let (head, sealed) = ticket.split_at_checked(HEADER)?;
     let (version, rest) = head.split_first()?;
-    let (day, salt) = rest.split_first_chunk::<4>()?;
+    let (day, _) = rest.split_first_chunk::<4>()?;
     let day = u64::from(u32::from_be_bytes(*day));
     let today = time.as_secs() / DAY;
     let recent = day <= today + 1 && today <= day + LONGEST.as_secs() / DAY;
@@ -184,14 +179,12 @@ fn open(settings: &EngineSettings, time: Duration, ticket: &[u8]) -> Option<Sess
     };
     (time.as_secs() < record.expires).then_some(())?;
     Some(Session {
-        id: salt.try_into().ok()?,
         connection: record.connection.clone(),
         ike: IkeSpi(record.ike),
         local_id: identity(&record.local_id)?,
         remote_id: identity(&record.remote_id)?,
         proposal: record.proposal.parse().ok()?,
         sk_d: Zeroizing::new(record.sk_d.clone()),
-        expires: record.expires,
         reauth: record.reauth,
         proven: Proven {
             method: record.method.clone(),
@@ -205,14 +198,13 @@ fn open(settings: &EngineSettings, time: Duration, ticket: &[u8]) -> Option<Sess
 
 /// What a ticket stands for, if the connection that it was given for would have the peer today.
 pub(in crate::ike) fn is_welcome(
-    turn: &mut Turn<'_>,
+    turn: &Turn<'_>,
     connections: &[Arc<Connection>],
     path: Path,
     ticket: &[u8],
 ) -> Result<(Arc<Connection>, Session), &'static str> {
     let time = turn.settings.time_of_day.at(turn.now);
     let time = time.ok_or("ticket without the time of day")?;
-    turn.ids.tickets.expire(time.as_secs());
     let session = open(turn.settings, time, ticket).ok_or("no ticket of ours")?;
     let connection = session.counts(turn, connections, path)?;
     Ok((connection, session))
@@ -229,9 +221,6 @@ impl Session {
     ) -> Result<Arc<Connection>, &'static str> {
         let time = turn.settings.time_of_day.at(turn.now);
         let time = time.ok_or("ticket without the time of day")?;
-        if turn.ids.tickets.contains(&self.id) {
-            return Err("used ticket");
-        }
         let mut named = connections.iter().filter(|c| c.name == self.connection);
         let connection = named.next().ok_or("ticket of no connection")?;
         let ids = self.local_id == local_identity(connection, path)

@@ -8,6 +8,17 @@
 //! but of what another member makes alone, behind a partition, it knows nothing. So a member shows
 //! tokens for the SPIs of its own part only: other peers find out by their liveness checks.
 
+//!
+//! What RFC 6290 section 9 asks to be considered:
+//!
+//! * Tokens are 32 octets of HMAC-SHA-256, whose key is stretched from the cluster's secret: neither
+//!   to be guessed, nor to be told from random without that secret (9.1).
+//! * An attacker that asks for tokens gets none for an IKE SA that lives, is half-open, in its grave
+//!   or may be another member's; and the rate of all is bounded (9.2, 9.3).
+//! * A shown token ends an IKE SA only while an own request is unanswered, for both SPIs, from the
+//!   peer's address, and by a comparison in constant time. What ends it lets the peer be asked
+//!   anew, with a ticket or in full.
+
 use std::time::Duration;
 
 use hitless_sa::{Entropy, IkeSpi, Instant};
@@ -101,7 +112,8 @@ impl IkeSa {
     /// Gives our token in an exchange of its own.
     pub fn give_token(&mut self, turn: &mut Turn<'_>) {
         if let Some(token) = offer(turn.settings, &self.connection, self.spis()) {
-            self.request(turn, Exchange::Informational, &[token], Pending::Liveness);
+            let told = Pending::Duty(Task::CrashToken);
+            self.request(turn, Exchange::Informational, &[token], told);
         }
     }
 
@@ -196,9 +208,7 @@ impl Engine {
         };
         let (spi, connection) = (ike.local_spi, ike.connection.clone());
         let again = !ike.terminated && (ike.authenticated.asked || started(&connection));
-        let mut children: Vec<String> = ike.children.iter().map(|c| c.name.clone()).collect();
-        children.sort_unstable();
-        children.dedup();
+        let children = ike.names();
         self.with(now, entropy, spi, |ike, turn| {
             ike.lose(turn, "the peer has lost it (RFC 6290)");
         });

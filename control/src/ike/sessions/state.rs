@@ -5,7 +5,7 @@ use std::time::Duration;
 use hitless_sa::{IkeSpi, Instant};
 use zeroize::Zeroize;
 
-use crate::ike::resume::{Held, HeldRecord, TicketId};
+use crate::ike::resume::{Held, HeldRecord};
 
 /// Goes with one IKE SA; a successor begins with its own.
 #[derive(Clone, Default)]
@@ -14,8 +14,6 @@ pub(in crate::ike) struct SessionState {
     pub peer_token: Option<Vec<u8>>,
     /// For when the peer is lost.
     pub ticket: Option<Held>,
-    /// The ticket that it came of, and until when that counts, in seconds since 1970.
-    pub resumed: Option<(TicketId, u64)>,
     /// The IKE SA whose IKE_AUTH it came of, if that was another one.
     pub origin: Option<IkeSpi>,
     /// When it ends, if nothing has replaced it.
@@ -33,10 +31,7 @@ pub(in crate::ike) struct SessionRecord {
     pub life_in: Option<u64>,
     #[prost(message, optional, tag = "3")]
     pub ticket: Option<HeldRecord>,
-    #[prost(bytes = "vec", tag = "4")]
-    pub resumed: Vec<u8>,
-    #[prost(uint64, tag = "5")]
-    pub resumed_until: u64,
+    // 4 and 5 named the ticket that it came of.
     #[prost(fixed64, optional, tag = "100")]
     pub origin: Option<u64>,
 }
@@ -54,8 +49,6 @@ impl SessionState {
             peer_token: self.peer_token.clone(),
             life_in: self.life_at.map(|at| nanoseconds(at.since(now))),
             ticket: self.ticket.as_ref().map(|held| held.to_record(now)),
-            resumed: self.resumed.map_or_else(Vec::new, |(id, _)| id.to_vec()),
-            resumed_until: self.resumed.map_or(0, |(_, until)| until),
             origin: self.origin.map(|spi| spi.0),
         }
     }
@@ -71,8 +64,6 @@ impl SessionState {
                 .ticket
                 .as_ref()
                 .and_then(|t| Held::from_record(t, now)),
-            resumed: (record.resumed.as_slice().try_into().ok())
-                .map(|id: TicketId| (id, record.resumed_until)),
             origin: record.origin.map(IkeSpi),
             life_at: record.life_in.map(|time| now + Duration::from_nanos(time)),
             ..SessionState::default()

@@ -78,6 +78,10 @@ impl Note {
 pub(super) struct Run {
     slot: u32,
     wanted: u32,
+    /// What of it is not told to policies yet: that of the first flow, which is told at the end.
+    policy: u32,
+    matched: u32,
+    matched_octets: u32,
     /// The numbers that it got, from the next one to the one behind the last.
     next: u64,
     end: u64,
@@ -149,9 +153,6 @@ impl Run {
     }
 }
 
-/// What a policy is to be told: its index, packets and octets.
-type Told = (u32, usize, usize);
-
 impl Worker {
     /// Takes what it can of packets of which there is a note each; the rest goes the plain way as it
     /// came.
@@ -171,7 +172,7 @@ impl Worker {
     /// What is known of the flows of packets that are not of the same flow as the one before.
     /// Everything that they need is asked for in steps.
     fn find_flows(&mut self, packets: usize) {
-        let (id, spd, schedule) = (self.id(), &*self.spd, &self.schedule);
+        let (spd, schedule) = (&*self.spd, &self.schedule);
         let Express {
             flows,
             notes,
@@ -187,7 +188,7 @@ impl Worker {
                     prefetch(record);
                 }
                 schedule.prefetch(flow.slot);
-                spd.prefetch_count(id, flow.policy as usize, 0);
+                spd.prefetch_tally(flow.policy as usize);
             }
             differ += 1;
         }
@@ -196,18 +197,15 @@ impl Worker {
             return;
         }
         for note in notes.iter().filter(|note| !note.same) {
-            let Protected { slot, policy, .. } = note.found;
-            let Some(record) = records.get(slot as usize) else {
+            let Some(record) = records.get(note.found.slot as usize) else {
                 continue;
             };
             if let Some(hold) = &record.hold {
                 hold.cell.prefetch_sending();
-                hold.counters.prefetch();
                 if let Some(key) = &hold.key {
                     let text = usize::from(note.length) + record::TRAILER;
                     aead::prefetch_kernel(key, text, record.aes128);
                 }
-                spd.prefetch_count(id, policy as usize, 1);
             }
         }
     }
@@ -218,13 +216,13 @@ impl Worker {
         let state = self.egress_state();
         let mut all = true;
         let mut current = usize::MAX;
-        let mut told: Told = (0, 0, 0);
+        let (id, mut policy) = (self.id(), 0);
         for (at, packet) in packets.iter().enumerate() {
             let at = at % BURST;
             let note = &self.express.notes[at];
             if !note.same {
                 let flow = note.found;
-                self.tell_policy(&mut told, flow.policy);
+                policy = flow.policy;
                 current = self.run_of(now, state, &flow);
             }
             let Express { notes, runs, .. } = &mut self.express;
@@ -236,9 +234,15 @@ impl Worker {
                         && !rest.wants(note.place) =>
                 {
                     run.wanted += 1;
-                    told.1 += 1;
-                    told.2 += usize::from(note.length);
                     note.run = current as u8;
+                    if run.policy == policy {
+                        run.matched += 1;
+                        run.matched_octets += u32::from(note.length);
+                    } else {
+                        let octets = usize::from(note.length);
+                        self.spd
+                            .count(id, policy as usize, Direction::Outbound, octets);
+                    }
                 }
                 _ => {
                     all = false;
@@ -247,7 +251,6 @@ impl Worker {
                 }
             }
         }
-        self.tell_policy(&mut told, 0);
         all
     }
 
@@ -262,26 +265,28 @@ impl Worker {
                     return known;
                 }
                 if record.state != state || now >= record.until {
-                    return self.begin_anew(now, flow.slot);
+                    return self.begin_anew(now, flow);
                 }
             }
             _ => return usize::MAX,
         }
-        self.begin(now, flow.slot)
+        self.begin(now, flow)
     }
 
     /// As [`Worker::begin`], where how packets leave has to be written down first.
     #[cold]
-    fn begin_anew(&mut self, now: Instant, slot: u32) -> usize {
+    fn begin_anew(&mut self, now: Instant, flow: &Protected) -> usize {
+        let slot = flow.slot;
         match self.refresh_record(now, slot) || self.write_record(now, slot) {
-            true => self.begin(now, slot),
+            true => self.begin(now, flow),
             false => usize::MAX,
         }
     }
 
     /// What the SA in a slot can do now.
     #[inline]
-    fn begin(&mut self, now: Instant, slot: u32) -> usize {
+    fn begin(&mut self, now: Instant, flow: &Protected) -> usize {
+        let slot = flow.slot;
         let Express { records, runs, .. } = &mut self.express;
         let Some(record) = records.get_mut(slot as usize) else {
             return usize::MAX;
@@ -300,6 +305,7 @@ impl Worker {
         };
         let run = runs.push(Run {
             slot,
+            policy: flow.policy,
             fits,
             port: way.port,
             esn: record.esn,
@@ -349,17 +355,6 @@ impl Worker {
         }
     }
 
-    /// Counts what a policy has handled (RFC 4301 section 4.4.1), and begins with another one.
-    #[inline]
-    fn tell_policy(&self, told: &mut Told, next: u32) {
-        let (policy, packets, octets) = std::mem::replace(told, (next, 0, 0));
-        if packets > 0 {
-            let both = (packets, octets);
-            self.spd
-                .count_all(self.id(), policy as usize, Direction::Outbound, both);
-        }
-    }
-
     /// Parts those that are refused from the others, whose notes go with them.
     #[cold]
     fn give_up_some(&mut self, packets: &mut Burst, rest: &mut Rest) {
@@ -380,8 +375,10 @@ impl Worker {
     /// those that are not refused are sealed, the first in the lowest bit.
     fn seal_lane(&mut self, packets: &mut Burst) -> u32 {
         let mut identification = self.take_identifications(packets.len());
+        let id = self.id();
         let Worker {
             sad,
+            spd,
             frames,
             express,
             seat,
@@ -413,6 +410,9 @@ impl Worker {
                     counters.count_lease_stall();
                 }
                 run.wanted = 0;
+                // What is counted at the end, after all that encryption reads.
+                hold.counters.prefetch();
+                spd.prefetch_share(id, run.policy as usize);
             }
             let number = match run.number() {
                 Ok(number) => number,
@@ -476,17 +476,23 @@ impl Worker {
         self.count_runs(now);
     }
 
-    /// Counts what each SA has sent.
+    /// Counts what each SA has sent, and what its policy has matched (RFC 4301 section 4.4.1).
     fn count_runs(&mut self, now: Instant) {
-        let mut both = (0, 0);
+        let (id, mut both) = (self.id(), (0, 0));
         for index in 0..self.express.runs.count {
             let Express { runs, records, .. } = &self.express;
             let Run {
                 slot,
                 packets,
                 octets,
+                policy,
+                matched,
+                matched_octets,
                 ..
             } = runs.runs[index % BURST];
+            let matched = (matched as usize, matched_octets as usize);
+            self.spd
+                .count_all(id, policy as usize, Direction::Outbound, matched);
             if packets == 0 {
                 continue;
             }

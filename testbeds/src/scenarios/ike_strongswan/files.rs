@@ -214,9 +214,13 @@ pub fn swanctl(lines: &[&Line]) -> String {
 }
 
 /// Lines for charon's section of `strongswan.conf`: fragments as small as the gateway's, and a
-/// cookie from everybody once there is one half-open IKE SA.
+/// cookie from everybody once there is one half-open IKE SA. Two connections to one peer have an IKE
+/// SA each.
 pub fn options() -> String {
-    format!("  fragment_size = {FRAGMENT_SIZE}\n  cookie_threshold = 1\n  block_threshold = 0\n")
+    format!(
+        "  fragment_size = {FRAGMENT_SIZE}\n  cookie_threshold = 1\n  block_threshold = 0\n  \
+         reuse_ikesa = no\n"
+    )
 }
 
 /// The gateway's file. It asks everybody for a cookie as well.

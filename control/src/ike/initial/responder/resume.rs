@@ -2,22 +2,17 @@
 
 use std::sync::Arc;
 
-use super::{Admission, Admitted, Responder, childless, response_header, stateless, supported};
-use crate::ike::auth::Wishes;
+use super::{Admission, Admitted, Begun, Responder, childless, detected, stateless, supported};
 use crate::ike::contents::Contents;
-use crate::ike::fragments::Reassembly;
 use crate::ike::initial::{Nonces, fragmenting};
-use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
-use crate::ike::message::{Header, IdBody, NotifyKind, Payload, emit};
+use crate::ike::message::{Header, IdBody, NotifyKind, Payload};
 use crate::ike::nat::{self, Path};
 use crate::ike::output::Event;
 use crate::ike::proposal::Additional;
-use crate::ike::redirect::Redirectable;
 use crate::ike::resume::{self, Session};
 use crate::ike::settings::Connection;
 use crate::ike::turn::{Effect, Turn};
-use hitless_sa::IkeSpi;
 
 /// A session that a peer resumes, for the connection that the ticket was given for.
 pub(super) struct Resumed {
@@ -85,43 +80,28 @@ impl Responder {
         };
         let proposal = resumed.session.proposal;
         let keys = IkeKeys::resume(&proposal, &inputs, &resumed.session.sk_d);
-        let found = contents.notifies.iter().copied();
-        let mut nat = nat::detect(initiator_spi, IkeSpi(0), path, found);
-        nat.forced = connection.encap;
         let mut payloads = vec![Payload::Nonce(nonce.clone())];
         let fake = turn.fake_source(connection.encap);
         payloads.extend(nat::notifications(initiator_spi, spi, path, fake));
         payloads.extend(childless(std::iter::once(&connection)));
         payloads.extend(supported(std::iter::once(&*connection), contents));
-        let response = emit(&response_header(header, spi), &payloads);
-        turn.immediate.push(path.transmit(response.clone()));
-        Responder {
+        let begun = Begun {
             spi,
-            remote_spi: initiator_spi,
-            path,
-            expires: turn.now + turn.settings.limits.half_open_timeout,
-            request: datagram.to_vec(),
-            response,
             nonces: Nonces {
                 initiator: peer_nonce.to_vec(),
                 responder: nonce,
             },
             proposal,
             keys,
-            nat,
-            wishes: Wishes::default(),
-            intermediate: Intermediate::new(Additional::NONE),
+            additional: Additional::NONE,
+            nat: detected(header, path, contents, connection.encap),
             fragmenting: fragmenting(&connection, contents),
-            reassembly: Reassembly::default(),
-            answered: None,
-            refused: false,
-            redirectable: Redirectable::of(contents),
             resumed: Some(Box::new(resumed)),
-        }
+        };
+        begun.answer(turn, (path, header, contents), &payloads, datagram)
     }
 
-    /// The peer has the keys of the session, and is who it was; the ticket still counts, and has not
-    /// come back meanwhile.
+    /// The peer has the keys of the session, and is who it was; the ticket still counts.
     pub(super) fn admit_resumed(
         &self,
         turn: &Turn<'_>,
@@ -157,15 +137,13 @@ impl Responder {
         })
     }
 
-    /// The ticket is used up, and the IKE SA that it was given on is over (section 4.3.2).
-    pub(super) fn resumed(&self, turn: &mut Turn<'_>) -> Option<(resume::TicketId, u64)> {
-        let session = &self.resumed.as_ref()?.session;
-        turn.ids.tickets.insert(session.id, session.expires);
-        turn.effects.push(Effect::Resumed(session.ike));
-        turn.events.push(Event::IkeResumed {
-            old: session.ike,
-            new: self.spi,
-        });
-        Some((session.id, session.expires))
+    /// The IKE SA that the ticket was given on is over (section 4.3.4).
+    pub(super) fn resumed(&self, turn: &mut Turn<'_>) {
+        let Some(resumed) = &self.resumed else {
+            return;
+        };
+        let old = resumed.session.ike;
+        turn.effects.push(Effect::Resumed(old));
+        turn.events.push(Event::IkeResumed { old, new: self.spi });
     }
 }

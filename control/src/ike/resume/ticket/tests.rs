@@ -41,7 +41,7 @@ fn rfc5723_section_6_1_any_member_opens_what_any_member_sealed_and_nobody_else()
     let [one, two] = [0, 1].map(|_| settings(b"the secret of a cluster"));
     let ticket = seal(&one, TIME, [3; SALT], &record()).unwrap();
     let session = open(&two, TIME, &ticket).unwrap();
-    assert_eq!((session.ike, session.id), (IkeSpi(7), [3; SALT]));
+    assert_eq!(session.ike, IkeSpi(7));
     assert_eq!(*session.sk_d, [9; 32]);
     assert!(!ticket.windows(16).any(|part| part == [9; 16]));
     let other = settings(b"the secret of another");

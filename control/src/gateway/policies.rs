@@ -1,0 +1,219 @@
+//! The policies of the workers: of which SAs, when they are given anew, and where they are made.
+//!
+//! A database takes as long to make as there are SAs. So a standby makes it while it stands by, of the
+//! SAs that it would carry, and a takeover finds it with the workers; and of very many SAs it is made
+//! beside the control thread, which has heartbeats to send.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use hitless_dataplane::command::Command;
+use hitless_dataplane::spd::Spd;
+use hitless_sa::{IkeSpi, Instant, SaId, TrafficSelector};
+
+use super::Gateway;
+
+/// From one publication to the next, for every thousand SAs: on a leader, and on a standby, which is
+/// in no hurry.
+const PAUSE_FOR_A_THOUSAND: Duration = Duration::from_millis(2);
+const PAUSE_OF_A_STANDBY: Duration = Duration::from_millis(20);
+/// So many SAs are looked at beside the control thread.
+const MANY: usize = 1024;
+
+/// The databases of all workers, or one for each.
+type Made = Vec<Arc<Spd>>;
+
+/// Makes them.
+pub type Job = Box<dyn FnOnce() -> Made + Send>;
+
+/// Where databases of very many policies are made.
+pub trait Builder: Send {
+    /// Begins. Nothing else is begun before this is done.
+    fn start(&mut self, job: Job);
+    /// What has been made since; nothing in it if that failed.
+    fn take(&mut self) -> Option<Made>;
+}
+
+/// On the control thread: for whoever wants to see the same again each time.
+#[derive(Default)]
+pub struct AtOnce(Option<Made>);
+
+impl Builder for AtOnce {
+    fn start(&mut self, job: Job) {
+        self.0 = Some(job());
+    }
+
+    fn take(&mut self) -> Option<Made> {
+        self.0.take()
+    }
+}
+
+/// On a thread of its own.
+#[derive(Default)]
+pub struct Beside(Option<JoinHandle<Made>>);
+
+impl Builder for Beside {
+    fn start(&mut self, job: Job) {
+        let name = "policies".to_owned();
+        self.0 = thread::Builder::new().name(name).spawn(job).ok();
+    }
+
+    fn take(&mut self) -> Option<Made> {
+        match self.0.take() {
+            Some(thread) if !thread.is_finished() => {
+                self.0 = Some(thread);
+                None
+            }
+            Some(thread) => Some(thread.join().unwrap_or_default()),
+            None => Some(Made::default()),
+        }
+    }
+}
+
+/// When the workers are given the policies.
+pub(super) struct Publication {
+    /// Inherited IKE SAs that wait.
+    pub left: usize,
+    /// The workers have policies for an SA that is gone, while another is there.
+    pub urgent: bool,
+    last: Instant,
+    builder: Box<dyn Builder>,
+    making: bool,
+    /// SAs that the policies lead to and that were not carried when those were made, in order, and
+    /// how many of them have been carried since.
+    foreseen: Vec<SaId>,
+    carried: usize,
+}
+
+impl Default for Publication {
+    fn default() -> Publication {
+        Publication {
+            left: 0,
+            urgent: false,
+            last: Instant::default(),
+            builder: Box::new(AtOnce::default()),
+            making: false,
+            foreseen: Vec::new(),
+            carried: 0,
+        }
+    }
+}
+
+impl Publication {
+    /// An SA is carried from now on: whether the policies lead to it already.
+    pub fn foresaw(&mut self, sa: SaId) -> bool {
+        let foreseen = self.foreseen.binary_search(&sa).is_ok();
+        self.carried += usize::from(foreseen);
+        foreseen
+    }
+}
+
+/// Selectors of the SAs that an IKE SA of another member sends on.
+pub(super) type Shown = Vec<(SaId, Vec<TrafficSelector>, Vec<TrafficSelector>)>;
+
+impl Gateway {
+    /// Very many policies are made there from now on.
+    pub fn set_builder(&mut self, builder: Box<dyn Builder>) {
+        self.publication.builder = builder;
+        self.policies_changed |= std::mem::take(&mut self.publication.making);
+    }
+
+    /// What the policies of a copy come from.
+    pub(super) fn shown(&self, ike: IkeSpi) -> Shown {
+        let children = self.engine.sending_children(ike);
+        let shown = children.map(|sa| (sa.id, sa.local_ts.clone(), sa.remote_ts.clone()));
+        shown.collect()
+    }
+
+    /// Whether everything that changed is with the workers.
+    pub(super) fn published(&self) -> bool {
+        !self.policies_changed && !self.publication.making
+    }
+
+    /// Gives the workers the policies of the SAs that are up, if that is due.
+    pub(super) fn tend_policies(&mut self, now: Instant) {
+        if self.publication.making
+            && let Some(made) = self.publication.builder.take()
+        {
+            self.publication.making = false;
+            self.policies_changed |= made.is_empty();
+            self.give_policies(made);
+        }
+        // Once for all that changed: a takeover installs thousands of SAs at a time.
+        if self.policies_changed && !self.publication.making && self.publication_due(now) {
+            self.publish_policies();
+        }
+    }
+
+    /// Nothing is left to inherit: what was foreseen and did not come leads nowhere.
+    pub(super) fn inherited_all(&mut self) {
+        let publication = &mut self.publication;
+        self.policies_changed |= publication.carried < publication.foreseen.len();
+        // The last of them waits for no pause.
+        publication.urgent = true;
+    }
+
+    /// Most SAs wait for no other one, and come in crowds: with thousands of them one publication is
+    /// for all that came in a while.
+    fn publication_due(&mut self, now: Instant) -> bool {
+        let sas = self.children.len() + self.publication.foreseen.len();
+        let thousands = u32::try_from(sas / 1000).unwrap_or(u32::MAX);
+        let pause = match self.dataplane.leading() {
+            true => PAUSE_FOR_A_THOUSAND,
+            false => PAUSE_OF_A_STANDBY,
+        };
+        let paused = now.since(self.publication.last) >= pause.saturating_mul(thousands);
+        let due = self.publication.urgent || paused;
+        if due {
+            self.publication.last = now;
+            self.publication.urgent = false;
+        }
+        due
+    }
+
+    /// Gives the workers the policies of the SAs that are up, and of those that a standby would carry.
+    pub(super) fn publish_policies(&mut self) {
+        self.policies_changed = false;
+        let waiting = self.engine.waiting_children();
+        let mut foreseen: Vec<SaId> = waiting.iter().map(|(_, _, sa)| sa.id).collect();
+        foreseen.sort_unstable();
+        let each = self.children.has_resources()
+            || waiting
+                .iter()
+                .any(|(_, _, sa)| sa.options.resource.is_some());
+        let workers = if each { self.dataplane.len() } else { 1 };
+        let of = |worker| {
+            let worker = u16::try_from(worker).unwrap_or(0);
+            self.children
+                .policies(self.settings.protected(), worker, &waiting)
+        };
+        let policies: Vec<_> = (0..workers).map(of).collect();
+        let many = self.children.len() + foreseen.len() > MANY;
+        (self.publication.foreseen, self.publication.carried) = (foreseen, 0);
+        let before = Arc::clone(&self.policies);
+        let successors = move |policies: Vec<_>| Arc::new(before.successor(policies));
+        let job = move || policies.into_iter().map(successors).collect();
+        if many {
+            self.publication.making = true;
+            self.publication.builder.start(Box::new(job));
+        } else {
+            self.give_policies(job());
+        }
+    }
+
+    fn give_policies(&mut self, made: Made) {
+        let Some(common) = made.first().cloned() else {
+            return;
+        };
+        if made.len() > 1 {
+            for (worker, own) in made.into_iter().enumerate() {
+                self.dataplane.send(worker, Command::Policies(own));
+            }
+        } else {
+            self.dataplane
+                .broadcast(|| Command::Policies(Arc::clone(&common)));
+        }
+        self.policies = common;
+    }
+}

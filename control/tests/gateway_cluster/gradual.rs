@@ -1,0 +1,101 @@
+//! A takeover of very many SAs: prepared while standing by, and then a few at a time.
+
+use std::time::Duration;
+
+use hitless::api::{Show, Shown};
+use hitless::gateway::Event;
+
+use crate::world::World;
+
+const IKE_SA_INIT: u8 = 34;
+const IKE_AUTH: u8 = 35;
+
+/// Seeds of worlds whose members go on with nothing at once.
+const GRADUAL: u64 = 401;
+
+/// The SA that each policy of a member leads to.
+fn led_to(world: &mut World, who: u8) -> Vec<Option<String>> {
+    let now = world.now;
+    let shown = world.gateway(who).show(now, &Show::Policies {});
+    match shown.unwrap() {
+        Shown::Policies { policies } => {
+            // A leader says besides whose it is.
+            let id = |sa: String| sa.rsplit('{').next().map(|id| id.replace('}', ""));
+            let sas = policies.into_iter().map(|policy| policy.sa);
+            sas.map(|sa| sa.and_then(id)).collect()
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn rfc6311_r25_r26_what_is_inherited_in_turns_goes_on_above_the_recorded_grant() {
+    let mut world = World::with_traffic(GRADUAL);
+    let active = world.leader().unwrap();
+    let grant = world.status(active).leases[0].grant;
+    let crash = world.now;
+    world.kill(active);
+    world.until("a takeover", |world| world.leader().is_some());
+    let standby = world.leader().unwrap();
+    // Led, and not gone on with yet.
+    assert_eq!(world.gateway(standby).taking_over(), 1);
+    world.until("all of it", |w| w.gateway(standby).taking_over() == 0);
+    world.traffic_flows();
+    world.run(Duration::from_millis(500));
+    let exchanges = world.exchanges_since(crash);
+    assert!(
+        !exchanges.contains(&IKE_SA_INIT) && !exchanges.contains(&IKE_AUTH),
+        "{exchanges:?}"
+    );
+    let leads = |event: &Event| {
+        matches!(
+            event,
+            Event::Leads {
+                inherits: true,
+                exact: true,
+                sas: 1,
+                ..
+            }
+        )
+    };
+    assert!(world.happened(standby, leads));
+    // S1: the active had used at most what it was granted.
+    let esp = world.esp().into_iter();
+    let after: Vec<u64> = esp
+        .filter(|esp| esp.port == usize::from(standby))
+        .map(|esp| esp.number)
+        .collect();
+    assert!(after[0] > grant, "{} after {grant}", after[0]);
+    world.audit();
+}
+
+#[test]
+fn a_standby_has_the_policies_that_it_would_lead_with() {
+    let mut world = World::with_traffic(GRADUAL);
+    let active = world.leader().unwrap();
+    let standby = 3 - active;
+    let ours = led_to(&mut world, standby);
+    assert_eq!(ours, led_to(&mut world, active));
+    assert!(ours[0].is_some(), "{ours:?}");
+    world.kill(active);
+    world.until("a takeover", |world| world.leader().is_some());
+    assert_eq!(led_to(&mut world, standby), ours);
+    world.traffic_flows();
+    // They are the leader's: what is rekeyed there is seen here.
+    world.start(active);
+    world.until("a standby", World::standby_is_ready);
+    let sa = world.status(standby).leases[0].sa.clone();
+    world.ask(standby, |gateway, now, entropy| {
+        let (_, children) = gateway.ike_sas().remove(0);
+        gateway.ike(now, entropy, hitless::ike::Input::RekeyChild(children[0]));
+    });
+    world.until("a rekeying", |world| {
+        let leases = world.status(standby).leases;
+        leases.len() == 1 && leases[0].sa != sa
+    });
+    world.run(Duration::from_millis(200));
+    let newer = led_to(&mut world, standby);
+    assert_ne!(newer, ours);
+    assert_eq!(led_to(&mut world, active), newer);
+    world.audit();
+}

@@ -1,0 +1,250 @@
+//! Neighbours: what is asked, believed, held and given up.
+
+use super::*;
+use crate::pool::Pool;
+use std::net::Ipv4Addr;
+
+const WHO: Neighbour = Neighbour {
+    port: 1,
+    address: IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9)),
+};
+const MAC: MacAddress = [2, 0, 0, 0, 0, 9];
+
+fn at(seconds: f64) -> Instant {
+    Instant::default() + Duration::from_secs_f64(seconds)
+}
+
+#[test]
+fn a_few_packets_wait_and_leave_in_order() {
+    let mut pool = Pool::new(8).unwrap();
+    let mut table = Neighbours::new(2);
+    assert_eq!(
+        table.resolve(WHO, at(0.0)),
+        Resolution::Unknown { ask: true }
+    );
+    for n in 0..3 {
+        let packet = pool.copy_in(&[n]).unwrap();
+        table.hold(WHO, packet).unwrap();
+    }
+    assert_eq!(
+        table.resolve(WHO, at(0.5)),
+        Resolution::Unknown { ask: false }
+    );
+    let packet = pool.copy_in(&[9]).unwrap();
+    let refused = table.hold(WHO, packet).unwrap_err();
+    pool.free(refused);
+    let learned = table
+        .learn(WHO, MAC, Trust::Confirmed { create: false }, at(0.6))
+        .unwrap();
+    assert!(learned.changed);
+    let order: Vec<u8> = learned.released.iter().map(|p| pool.bytes(p)[0]).collect();
+    assert_eq!(order, [0, 1, 2]);
+    assert_eq!(table.held(), 0);
+    learned.released.into_iter().for_each(|p| pool.free(p));
+    let known = Resolution::Known {
+        mac: MAC,
+        probe: false,
+    };
+    assert_eq!(table.resolve(WHO, at(0.7)), known);
+    assert_eq!(pool.available(), 8);
+}
+
+#[test]
+fn silence_is_asked_three_times_and_then_given_up_rfc_1122_section_2_3_2_1() {
+    let mut pool = Pool::new(1).unwrap();
+    let mut table = Neighbours::new(2);
+    table.resolve(WHO, at(0.0));
+    table.hold(WHO, pool.allocate().unwrap()).unwrap();
+    let (mut asked, mut lost) = (0, 0);
+    for tenth in 0..50 {
+        table.tick(at(f64::from(tenth) / 10.0), |tick| match tick {
+            Tick::Ask(who) => asked += usize::from(who == WHO),
+            Tick::Gone(held) => held.into_iter().for_each(|packet| {
+                lost += 1;
+                pool.free(packet);
+            }),
+        });
+    }
+    assert_eq!((asked, lost, table.held()), (2, 1, 0));
+    assert_eq!(
+        table.resolve(WHO, at(6.0)),
+        Resolution::Unknown { ask: true }
+    );
+}
+
+#[test]
+fn an_old_answer_is_probed_and_trusted_until_three_probes_fail() {
+    let mut table = Neighbours::new(2);
+    table.learn(WHO, MAC, Trust::Confirmed { create: true }, at(0.0));
+    let known = |probe| Resolution::Known { mac: MAC, probe };
+    assert_eq!(table.resolve(WHO, at(29.9)), known(false));
+    assert_eq!(table.resolve(WHO, at(30.0)), known(true));
+    assert_eq!(table.resolve(WHO, at(30.1)), known(false));
+    assert_eq!(table.resolve(WHO, at(31.0)), known(true));
+    assert_eq!(table.resolve(WHO, at(32.0)), known(true));
+    assert_eq!(table.given_up(), 0);
+    assert_eq!(
+        table.resolve(WHO, at(33.0)),
+        Resolution::Unknown { ask: true }
+    );
+    assert_eq!(table.given_up(), 1, "copies of the address are void");
+    table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(33.1));
+    assert_eq!(table.resolve(WHO, at(33.2)), known(false));
+}
+
+/// A neighbour of the attacker's choice.
+fn forged(port: usize, n: u32) -> Neighbour {
+    let address = Ipv4Addr::from(0x0a01_0000 + n).into();
+    Neighbour { port, address }
+}
+
+#[test]
+fn strangers_are_not_added_and_the_table_is_bounded() {
+    let mut table = Neighbours::new(2);
+    let (asked, told) = (
+        Trust::Confirmed { create: false },
+        Trust::Confirmed { create: true },
+    );
+    assert!(table.learn(WHO, MAC, asked, at(0.0)).is_none());
+    for n in 0..CAPACITY as u32 {
+        assert!(table.learn(forged(1, n), MAC, told, at(0.0)).is_some());
+        table.resolve(forged(1, n), at(0.0));
+    }
+    // All of them are in use: who is only heard of does not count against them.
+    assert!(table.learn(WHO, MAC, told, at(0.0)).is_none());
+    assert_eq!(table.tables[1].entries.len(), CAPACITY);
+    table.tick(at(301.0), |_| ());
+    assert_eq!(table.tables[1].entries.len(), 0);
+    let nowhere = Neighbour { port: 2, ..WHO };
+    assert_eq!(table.resolve(nowhere, at(301.0)), Resolution::Full);
+    assert!(table.learn(nowhere, MAC, told, at(301.0)).is_none());
+}
+
+#[test]
+fn addresses_that_nobody_sends_to_crowd_nobody_out_on_their_port_or_another() {
+    let told = Trust::Confirmed { create: true };
+    let mut table = Neighbours::new(2);
+    // A host says that it is ten thousand others.
+    for n in 0..10_000 {
+        let now = at(f64::from(n) / 1000.0);
+        table.learn(forged(0, n), MAC, told, now);
+        table.learn(forged(1, n), MAC, told, now);
+    }
+    assert_eq!(
+        table.resolve(WHO, at(10.0)),
+        Resolution::Unknown { ask: true }
+    );
+    table.learn(WHO, MAC, told, at(10.0)).unwrap();
+    for n in 10_000..20_000 {
+        let now = at(f64::from(n) / 1000.0);
+        table.learn(forged(1, n), MAC, told, now);
+    }
+    let known = Resolution::Known {
+        mac: MAC,
+        probe: false,
+    };
+    assert_eq!(
+        table.resolve(WHO, at(20.0)),
+        known,
+        "used long ago, but used"
+    );
+    assert!(table.tables[1].entries.len() <= CAPACITY);
+}
+
+#[test]
+fn a_search_for_all_addresses_of_a_link_forgets_none_in_use_and_no_packet_that_waits() {
+    let told = Trust::Confirmed { create: true };
+    let mut pool = Pool::new(128).unwrap();
+    let mut table = Neighbours::new(2);
+    table.resolve(WHO, at(0.0));
+    table.learn(WHO, MAC, told, at(0.0)).unwrap();
+    for n in 0..10_000 {
+        let now = at(f64::from(n) / 20_000.0);
+        let who = forged(1, n);
+        match table.resolve(who, now) {
+            Resolution::Unknown { .. } => {
+                if let Err(packet) = table.hold(who, pool.allocate().unwrap()) {
+                    pool.free(packet);
+                }
+            }
+            other => assert_eq!(other, Resolution::Full),
+        }
+    }
+    // Its share of what may wait, and not the other port's.
+    assert_eq!(table.held(), HELD_TOTAL / 2);
+    let other = forged(0, 1);
+    table.resolve(other, at(0.5));
+    assert!(table.hold(other, pool.allocate().unwrap()).is_ok());
+    let known = Resolution::Known {
+        mac: MAC,
+        probe: false,
+    };
+    assert_eq!(table.resolve(WHO, at(0.5)), known);
+    table.release(|_, packet| {
+        pool.free(packet);
+        None
+    });
+    assert_eq!((table.held(), pool.available()), (0, 128));
+}
+
+#[test]
+fn there_is_always_room_for_a_router_of_ours_and_it_stays() {
+    let told = Trust::Confirmed { create: true };
+    let mut table = Neighbours::new(2);
+    table.set_routers([WHO].into_iter());
+    for n in 0..CAPACITY as u32 {
+        table.resolve(forged(1, n), at(0.0));
+        table.learn(forged(1, n), MAC, told, at(0.0));
+    }
+    // The table was swept at this very moment, so that others wait.
+    assert!(matches!(
+        table.resolve(forged(1, 9_999), at(0.0)),
+        Resolution::Unknown { .. }
+    ));
+    for n in 0..CAPACITY as u32 {
+        table.resolve(forged(1, n), at(0.0));
+    }
+    assert_eq!(table.tables[1].entries.len(), CAPACITY);
+    assert_eq!(table.resolve(forged(1, 5_000), at(0.0)), Resolution::Full);
+    assert_eq!(
+        table.resolve(WHO, at(0.0)),
+        Resolution::Unknown { ask: true }
+    );
+    table.learn(WHO, MAC, told, at(0.0)).unwrap();
+    // All others are younger, and want its place.
+    for n in 0..10_000 {
+        let now = at(1.0 + f64::from(n) / 1000.0);
+        table.resolve(forged(1, n), now);
+        table.learn(forged(1, n), MAC, told, now);
+    }
+    assert!(matches!(
+        table.resolve(WHO, at(11.0)),
+        Resolution::Known { .. }
+    ));
+}
+
+#[test]
+fn rfc4861_section_7_2_5_what_is_said_unasked_is_used_but_soon_asked_for() {
+    const OTHER: MacAddress = [2, 0, 0, 0, 0, 7];
+    let mut table = Neighbours::new(2);
+    let heard = Trust::Heard { create: true };
+    assert!(table.learn(WHO, MAC, heard, at(100.0)).unwrap().changed);
+    let known = |mac, probe| Resolution::Known { mac, probe };
+    assert_eq!(table.resolve(WHO, at(100.5)), known(MAC, false));
+    assert_eq!(table.resolve(WHO, at(101.0)), known(MAC, true));
+    // Hearing the same again confirms nothing; an answer does.
+    table.learn(WHO, MAC, heard, at(101.5));
+    assert_eq!(table.resolve(WHO, at(102.0)), known(MAC, true));
+    table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(102.1));
+    assert_eq!(table.resolve(WHO, at(110.0)), known(MAC, false));
+    // Without the override flag nothing that is known changes.
+    assert!(
+        table
+            .learn(WHO, OTHER, Trust::IfUnknown, at(111.0))
+            .is_none()
+    );
+    assert_eq!(table.resolve(WHO, at(112.0)), known(MAC, false));
+    assert!(table.learn(WHO, OTHER, heard, at(113.0)).unwrap().changed);
+    assert_eq!(table.resolve(WHO, at(113.5)), known(OTHER, false));
+    assert_eq!(table.resolve(WHO, at(114.0)), known(OTHER, true));
+}
