@@ -21,6 +21,11 @@ pub fn time_of_day() -> Duration {
     read(libc::CLOCK_REALTIME)
 }
 
+/// What this thread has had of a core so far.
+pub fn thread_time() -> Duration {
+    read(libc::CLOCK_THREAD_CPUTIME_ID)
+}
+
 fn read(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,

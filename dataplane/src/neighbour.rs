@@ -20,10 +20,12 @@ use crate::port::MacAddress;
 const CAPACITY: usize = 1024;
 /// Routers of ours by one port, for which there is always room.
 const ROUTERS: usize = 256;
-/// Packets that wait for one neighbour.
-const HELD_EACH: usize = 3;
-/// Packets that wait in all: each port has its share.
-const HELD_TOTAL: usize = 128;
+/// Packets that wait for one neighbour: what comes at once for the router behind a member that has
+/// just taken over, until that one answers.
+const HELD_EACH: usize = 32;
+/// Packets that wait in all: each port has its share. Such a member has something for each of hundreds
+/// of neighbours, too; the smallest pool has twice as many buffers.
+const HELD_TOTAL: usize = 512;
 /// Neighbours that give way at a time, and how often: it takes a look at all of them.
 const SWEPT: usize = 128;
 const SWEEP_EVERY: Duration = Duration::from_millis(1);

@@ -10,7 +10,7 @@ use crate::netns::Namespace;
 use crate::process::{Process, Program};
 use crate::topology::{
     CLUSTER_INSIDE, CLUSTER_NETWORK, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, OUTSIDE_PREFIX,
-    PEER_NETWORK, PEER_OUTSIDE, SYNC, Topology,
+    PEER_NETWORK, PEER_OUTSIDE, SYNC, Topology, WITNESS,
 };
 
 const CONFIGURATION: &str = "hitless.toml";
@@ -77,9 +77,33 @@ impl Member {
         directory: &Path,
         environment: &[(&str, PathBuf)],
     ) -> Result<Self, LabError> {
+        Self::run_as("run", binary, namespace, name, directory, environment)
+    }
+
+    /// The same for a witness, whose configuration is written here.
+    pub fn witness(
+        binary: &Path,
+        namespace: &Namespace,
+        directory: &Path,
+        heartbeats: &str,
+    ) -> Result<Self, LabError> {
+        let own = directory.join("witness");
+        let text = format!("{}{}", cluster(3, &own, heartbeats, true), control(&own));
+        write_configuration(&own, &text)?;
+        Self::run_as("witness", binary, namespace, "witness", &own, &[])
+    }
+
+    fn run_as(
+        word: &str,
+        binary: &Path,
+        namespace: &Namespace,
+        name: &str,
+        directory: &Path,
+        environment: &[(&str, PathBuf)],
+    ) -> Result<Self, LabError> {
         let shown = binary.display().to_string();
         let file = directory.join(CONFIGURATION).display().to_string();
-        let mut daemon = Program::new([&shown, "run", "--config", &file]).inside(namespace);
+        let mut daemon = Program::new([&shown, word, "--config", &file]).inside(namespace);
         for (variable, value) in environment {
             daemon = daemon.env(variable, value);
         }
@@ -212,28 +236,19 @@ pub fn binary() -> Result<PathBuf, LabError> {
 }
 
 /// A member's file; `id`, state and socket, which are in its directory, are what differs between
-/// members.
+/// members. `heartbeats` are more lines of the cluster's section.
 pub fn configuration(
     index: usize,
     directory: &Path,
     heartbeats: &str,
     connections: &str,
 ) -> String {
-    let id = index + 1;
-    let directory = directory.display();
-    let [first, second] = SYNC;
+    // Who asks a witness has one.
+    let witness = heartbeats.contains("\"witness\"");
+    let cluster = cluster(index + 1, directory, heartbeats, witness);
+    let control = control(directory);
     format!(
-        r#"[cluster]
-name = "testbed"
-id = {id}
-members = [
-  {{ id = 1, priority = 200, sync_addr = "{first}:4510" }},
-  {{ id = 2, priority = 100, sync_addr = "{second}:4510" }},
-]
-secret = "0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
-{heartbeats}
-state_dir = "{directory}/state"
-
+        r#"{cluster}
 [ports.{OUTSIDE}]
 driver = "af_xdp"
 interface = "{OUTSIDE}"
@@ -247,6 +262,36 @@ addresses = ["{CLUSTER_INSIDE}/24"]
 protected = true
 
 {connections}
+{control}"#
+    )
+}
+
+fn cluster(id: usize, directory: &Path, heartbeats: &str, witness: bool) -> String {
+    let directory = directory.display();
+    let [first, second] = SYNC;
+    let third = match witness {
+        true => format!("\n  {{ id = 3, sync_addr = \"{WITNESS}:4510\", witness = true }},"),
+        false => String::new(),
+    };
+    format!(
+        r#"[cluster]
+name = "testbed"
+id = {id}
+members = [
+  {{ id = 1, priority = 200, sync_addr = "{first}:4510" }},
+  {{ id = 2, priority = 100, sync_addr = "{second}:4510" }},{third}
+]
+secret = "0x000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
+{heartbeats}
+state_dir = "{directory}/state"
+"#
+    )
+}
+
+fn control(directory: &Path) -> String {
+    let directory = directory.display();
+    format!(
+        r#"
 [control]
 socket = "{directory}/hitless.sock"
 log = "debug"

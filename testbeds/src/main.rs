@@ -122,7 +122,7 @@ struct Faults {
     #[arg(long, default_value_t = 3)]
     missed: u32,
     /// What an active does without a standby.
-    #[arg(long, default_value = "rekey", value_parser = ["rekey", "strict"])]
+    #[arg(long, default_value = "rekey", value_parser = ["rekey", "strict", "witness"])]
     degraded: String,
     /// Seconds that a fault lasts.
     #[arg(long, default_value_t = 3)]

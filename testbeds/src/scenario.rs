@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::clock;
 use crate::error::LabError;
+use crate::faults;
 use crate::scenarios;
 
 /// A named experiment.
@@ -26,6 +27,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::certs_strongswan::SCENARIO,
     scenarios::failover_strongswan::SCENARIO,
     scenarios::failover_strongswan::CONTROL,
+    faults::degraded::SCENARIO,
     scenarios::roads_strongswan::SCENARIO,
     scenarios::ike_strongswan::SCENARIO,
     scenarios::transfer_strongswan::SCENARIO,

@@ -27,6 +27,9 @@ pub const HOST_A: &str = "10.1.0.2";
 pub const HOST_B: &str = "10.2.0.2";
 pub const SYNC: [&str; 2] = ["10.255.0.1", "10.255.0.2"];
 
+/// The witness's, which is on a cable of its own to each member.
+pub const WITNESS: &str = "10.253.0.3";
+
 /// Interfaces of a member.
 pub const OUTSIDE: &str = "outside";
 pub const INSIDE: &str = "inside";
@@ -92,6 +95,20 @@ impl Topology {
         self.host_b
             .ip(&["route", "add", "default", "via", CLUSTER_INSIDE])?;
         Ok(())
+    }
+
+    /// A place for a witness, with a way to each member that does not fail with the way between
+    /// them.
+    pub fn witness(&self) -> Result<Namespace, LabError> {
+        let witness = Namespace::new("witness")?;
+        witness.address("lo", &format!("{WITNESS}/32"))?;
+        for (index, (member, address)) in self.members.iter().zip(SYNC).enumerate() {
+            let end = format!("m{}", index + 1);
+            cable((member, "witness"), (&witness, &end))?;
+            member.ip(&["route", "add", WITNESS, "dev", "witness", "src", address])?;
+            witness.ip(&["route", "add", address, "dev", &end, "src", WITNESS])?;
+        }
+        Ok(witness)
     }
 
     /// Makes `host` lose everything it would send to `address`, so that traffic from there flows

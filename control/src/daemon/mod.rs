@@ -17,6 +17,7 @@ mod error;
 mod keylog;
 mod ledger;
 mod ports;
+mod turns;
 
 use std::net::UdpSocket;
 use std::os::fd::AsRawFd;
@@ -48,6 +49,7 @@ use disk::Disk;
 pub use error::DaemonError;
 use keylog::KeyFiles;
 use ledger::LedgerFile;
+use turns::Turns;
 
 /// The control thread looks at the rings at least this often.
 const TICK: Duration = Duration::from_millis(1);
@@ -117,6 +119,8 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         stopped: false,
         readers: Vec::new(),
         carriers,
+        turns: Turns::new(takeover),
+        busy: false,
     };
     member.serve(&mut server, &stop);
     workers_stop.store(true, Ordering::Relaxed);
@@ -221,6 +225,9 @@ struct Member {
     /// Clients that wait for captured packets.
     readers: Vec<Reader>,
     carriers: Carriers,
+    turns: Turns,
+    /// The last turn left something to do.
+    busy: bool,
 }
 
 impl Member {
@@ -230,6 +237,7 @@ impl Member {
         while !self.stopped {
             self.wait(server);
             let now = clock::now();
+            self.turns.begin(now);
             if stop.load(Ordering::Relaxed) && farewell.is_none() {
                 tracing::info!("asked to end: handing over");
                 farewell = Some(now + self.farewell);
@@ -248,9 +256,10 @@ impl Member {
             }
             self.gateway.set_time_of_day(now, clock::time_of_day());
             self.crls.look(now);
-            self.gateway.turn(now, &mut self.entropy);
+            self.busy = self.gateway.turn(now, &mut self.entropy) > 0;
             self.answer(server, now);
             self.drain();
+            self.gateway.note_turn(self.turns.end());
         }
     }
 
@@ -264,10 +273,11 @@ impl Member {
             true => (descriptor, Readiness::Write),
             false => (descriptor, Readiness::Read),
         });
-        // A takeover of many goes on at once.
-        let patience = match self.gateway.taking_over() {
-            0 => TICK,
-            _ => Duration::ZERO,
+        // A turn does a bounded share of what waits, so that heartbeats have theirs: the rest follows
+        // at once. So does a takeover of many.
+        let patience = match self.busy || self.gateway.taking_over() > 0 {
+            true => Duration::ZERO,
+            false => TICK,
         };
         wait(sync.chain(control), patience);
     }

@@ -31,6 +31,12 @@ impl Gateway {
         self.handshakes(&mut report, &status);
         self.packets(&mut report);
         self.late_packets(&mut report);
+        report.gauge(
+            "hitless_longest_turn_seconds",
+            "The longest time that the control thread was away from its sockets since it started: \
+             heartbeats waited for so long.",
+            self.health.longest_turn.as_secs_f64(),
+        );
         self.drops_by_reason(&mut report);
         ports(&mut report, &status);
         report
@@ -149,7 +155,7 @@ impl Gateway {
             .sample(&[("end", "taken")], late.taken as f64)
             .counter(
                 "hitless_early_packets_total",
-                "ESP that came after a takeover, before its SA was installed, and waited.",
+                "Packets that came after a takeover, before their SA was installed, and waited.",
                 late.early as f64,
             );
     }

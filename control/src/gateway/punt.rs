@@ -33,6 +33,14 @@ pub fn ike_datagram(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
     Some((local, remote, payload))
 }
 
+/// Whether a message of ours took public-key operations: it is of another exchange than INFORMATIONAL
+/// (RFC 7296 section 3.1: octet 18), and does not only demand a cookie (section 2.6: our SPI is 0).
+pub fn exchanges_keys(message: &[u8]) -> bool {
+    const INFORMATIONAL: u8 = 37;
+    let responder = message.get(8..16);
+    message.get(18).is_some_and(|kind| *kind != INFORMATIONAL) && responder != Some(&[0; 8])
+}
+
 /// What follows the IP header, if that is a whole UDP datagram.
 fn udp_payload(ip: Ip<'_>) -> Option<&[u8]> {
     match ip {

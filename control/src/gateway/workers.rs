@@ -15,7 +15,8 @@ use crate::ike::Input;
 
 /// Events taken from the workers in one turn.
 const EVENTS_A_TURN: usize = 1024;
-/// Punted packets taken in one turn: a flood of them must not keep leases from being extended.
+/// What punted packets may cost in one turn: a flood of them must not keep leases from being
+/// extended, nor handshakes the heartbeats.
 const PUNTS_A_TURN: usize = 128;
 
 /// SAs looked at in one scan: with more of them each waits for some scans, which leases are long
@@ -190,7 +191,8 @@ impl Gateway {
     pub(super) fn take_punts(&mut self, now: Instant, entropy: &mut dyn Entropy) -> usize {
         let mut work = 0;
         let mut packet = std::mem::take(&mut self.packet);
-        while work < PUNTS_A_TURN && self.dataplane.poll_punt(&mut packet) {
+        self.health.cost = 0;
+        while work + self.health.cost < PUNTS_A_TURN && self.dataplane.poll_punt(&mut packet) {
             work += 1;
             if self.late.forwards() {
                 self.forward_late(now, entropy, &packet);

@@ -170,6 +170,12 @@ impl Engine {
                 if ike.foreign.len() < FOREIGN && !ike.foreign.contains(&spi) {
                     ike.foreign.push(spi);
                 }
+                // The next repetition may be seconds away, and nothing else goes before it.
+                let mut waiting = ike.window.outstanding.iter();
+                let overdue = waiting.find(|(_, request)| request.sent > UNANSWERED);
+                if let Some(id) = overdue.map(|(id, _)| *id) {
+                    ignored(ike, turn, id);
+                }
                 ike.advance(turn);
             });
         }

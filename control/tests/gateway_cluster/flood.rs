@@ -2,6 +2,7 @@
 //! rekeying, and the heartbeats of the members.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use hitless::config::Config;
 use hitless::gateway::Event;
@@ -249,4 +250,37 @@ fn rfc7296_section_2_6_a_peer_comes_back_with_a_cookie_during_a_flood_and_after_
         &mut |world| up(world, since),
     );
     world.audit();
+}
+
+/// A turn of the control thread ends soon: heartbeats are due whatever peers ask for.
+#[test]
+fn a_turn_does_few_key_exchanges_and_the_others_wait_for_the_next_one() {
+    const REQUESTS: u8 = 64;
+    let mut world = world(82);
+    world.traffic = false;
+    world.run(Duration::from_millis(20));
+    let flood = Flood::of(&world);
+    let answers = |world: &World| {
+        let frames = [1, 2].into_iter().flat_map(|port| ike_frames(world, port));
+        // A cookie demanded costs nothing.
+        let keyed = frames.filter(|f| f[IKE + 18] == 34 && f[IKE + 8..IKE + 16] != [0; 8]);
+        keyed.count()
+    };
+    let before = answers(&world);
+    for n in 0..REQUESTS {
+        let mut frame = flood.init.clone();
+        frame[IKE..IKE + 8].copy_from_slice(&(u64::from(n) | 1 << 60).to_be_bytes());
+        checksums(&mut frame);
+        assert!(world.outside.inject(&frame));
+    }
+    let mut steps = Vec::new();
+    let mut last = before;
+    for _ in 0..60 {
+        world.step();
+        let now = answers(&world);
+        steps.push(now - last);
+        last = now;
+    }
+    assert!(last - before > 24, "{steps:?}");
+    assert!(steps.iter().all(|answers| *answers <= 16), "{steps:?}");
 }

@@ -117,10 +117,10 @@ fn rfc6311_r3_r4_a_split_brain_repeats_no_number_and_heals() {
     world.audit();
 }
 
-#[test]
-fn rfc7296_section_2_3_requests_that_a_deposed_leader_made_alone_do_not_leave_its_successor_unheard()
- {
-    let mut world = World::with_traffic(27);
+/// A world in which a leader that nobody hears has used Message IDs alone; then it is gone. Gives its
+/// successor.
+fn made_alone(seed: u64) -> (World, u8) {
+    let mut world = World::with_traffic(seed);
     let old = world.leader().unwrap();
     world.network.isolated.insert(old);
     world.until("two leaders", |world| world.leaders().len() == 2);
@@ -144,11 +144,39 @@ fn rfc7296_section_2_3_requests_that_a_deposed_leader_made_alone_do_not_leave_it
     world.run(Duration::from_millis(200));
     world.kill(old);
     world.network.isolated.clear();
+    (world, 3 - old)
+}
+
+#[test]
+fn rfc7296_section_2_3_requests_that_a_deposed_leader_made_alone_do_not_leave_its_successor_unheard()
+ {
+    let (mut world, _) = made_alone(27);
     world.traffic = true;
     let began = world.now;
     world.traffic_flows();
     let took = world.now.since(began);
     assert!(took < Duration::from_secs(8), "{took:?}");
+    world.audit();
+}
+
+/// A request that the peer ignores is repeated ever more rarely; whatever else would mend the tunnel
+/// waits for it. As soon as the peer is heard on an SA of the deposed leader it is given up.
+#[test]
+fn rfc7296_section_2_3_an_ignored_request_is_given_up_when_a_deposed_leaders_sa_is_heard() {
+    let (mut world, successor) = made_alone(28);
+    world.ask(successor, |gateway, now, entropy| {
+        let sas = gateway.ike_sas().into_iter().flat_map(|(_, sas)| sas);
+        for sa in sas.collect::<Vec<_>>() {
+            gateway.ike(now, entropy, ike::Input::RekeyChild(sa));
+        }
+    });
+    // Sent after 0, 0.5, 1.5 and 3.5 s; the next time would be after 7.5 s.
+    world.run(Duration::from_millis(3_600));
+    world.traffic = true;
+    let began = world.now;
+    world.traffic_flows();
+    let took = world.now.since(began);
+    assert!(took < Duration::from_secs(3), "{took:?}");
     world.audit();
 }
 

@@ -16,13 +16,13 @@ fn at(seconds: f64) -> Instant {
 
 #[test]
 fn a_few_packets_wait_and_leave_in_order() {
-    let mut pool = Pool::new(8).unwrap();
+    let mut pool = Pool::new(64).unwrap();
     let mut table = Neighbours::new(2);
     assert_eq!(
         table.resolve(WHO, at(0.0)),
         Resolution::Unknown { ask: true }
     );
-    for n in 0..3 {
+    for n in 0..HELD_EACH as u8 {
         let packet = pool.copy_in(&[n]).unwrap();
         table.hold(WHO, packet).unwrap();
     }
@@ -38,7 +38,7 @@ fn a_few_packets_wait_and_leave_in_order() {
         .unwrap();
     assert!(learned.changed);
     let order: Vec<u8> = learned.released.iter().map(|p| pool.bytes(p)[0]).collect();
-    assert_eq!(order, [0, 1, 2]);
+    assert_eq!(order, (0..HELD_EACH as u8).collect::<Vec<_>>());
     assert_eq!(table.held(), 0);
     learned.released.into_iter().for_each(|p| pool.free(p));
     let known = Resolution::Known {
@@ -46,7 +46,7 @@ fn a_few_packets_wait_and_leave_in_order() {
         probe: false,
     };
     assert_eq!(table.resolve(WHO, at(0.7)), known);
-    assert_eq!(pool.available(), 8);
+    assert_eq!(pool.available(), 64);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn addresses_that_nobody_sends_to_crowd_nobody_out_on_their_port_or_another() {
 #[test]
 fn a_search_for_all_addresses_of_a_link_forgets_none_in_use_and_no_packet_that_waits() {
     let told = Trust::Confirmed { create: true };
-    let mut pool = Pool::new(128).unwrap();
+    let mut pool = Pool::new(HELD_TOTAL as u32).unwrap();
     let mut table = Neighbours::new(2);
     table.resolve(WHO, at(0.0));
     table.learn(WHO, MAC, told, at(0.0)).unwrap();
@@ -184,7 +184,7 @@ fn a_search_for_all_addresses_of_a_link_forgets_none_in_use_and_no_packet_that_w
         pool.free(packet);
         None
     });
-    assert_eq!((table.held(), pool.available()), (0, 128));
+    assert_eq!((table.held(), pool.available()), (0, HELD_TOTAL));
 }
 
 #[test]

@@ -14,6 +14,7 @@ use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
 use crate::gateway::{self, Member};
+use crate::netns::Namespace;
 use crate::process::Program;
 use crate::scenario::Bench;
 use crate::strongswan::{IkeSa, StrongSwan};
@@ -63,13 +64,18 @@ pub struct Bed<'a> {
     pub members: [Option<Member>; 2],
     pub peer: StrongSwan,
     pub disks: [SmallDisk; 2],
+    _witness: Option<(Member, Namespace)>,
     pub lab: Topology,
 }
 
 impl<'a> Bed<'a> {
-    /// Builds the network, starts members and peer, and waits until every tunnel is up.
     pub fn new(bench: &'a Bench, wish: &Wish, number: u32) -> Result<Bed<'a>, LabError> {
-        let directory = bench.subdirectory(&format!("faults-{number}"))?;
+        Self::new_in(bench, wish, &format!("faults-{number}"))
+    }
+
+    /// Builds the network, starts members and peer, and waits until every tunnel is up.
+    pub fn new_in(bench: &'a Bench, wish: &Wish, name: &str) -> Result<Bed<'a>, LabError> {
+        let directory = bench.subdirectory(name)?;
         bench.say("building the network");
         let lab = Topology::new()?;
         peer_addresses(&lab, wish.tunnels, &directory)?;
@@ -77,6 +83,10 @@ impl<'a> Bed<'a> {
         let disks = [disk(0)?, disk(1)?];
         let binary = gateway::binary()?;
         bench.say("starting the members");
+        let witness = match wish.degraded.as_str() {
+            "witness" => Some(start_witness(&binary, &lab, &directory, wish)?),
+            _ => None,
+        };
         let connections = member_connections(wish.tunnels).unwrap_or_default();
         let start = |index| start(&binary, &lab, index, &directory, wish, &connections, &[]);
         let mut members = [Some(start(0)?), Some(start(1)?)];
@@ -94,6 +104,7 @@ impl<'a> Bed<'a> {
             members,
             peer,
             disks,
+            _witness: witness,
             lab,
         };
         wait_for_tunnels(&bed.peer, bed.wish.tunnels)?;
@@ -172,6 +183,25 @@ impl<'a> Bed<'a> {
     }
 }
 
+fn heartbeats(wish: &Wish) -> String {
+    format!(
+        "heartbeat = \"{}ms\"\nmissed = {}\ndegraded = \"{}\"",
+        wish.heartbeat_ms, wish.missed, wish.degraded
+    )
+}
+
+/// Processes before namespaces: they are dropped in this order.
+fn start_witness(
+    binary: &Path,
+    lab: &Topology,
+    directory: &Path,
+    wish: &Wish,
+) -> Result<(Member, Namespace), LabError> {
+    let namespace = lab.witness()?;
+    let witness = Member::witness(binary, &namespace, directory, &heartbeats(wish))?;
+    Ok((witness, namespace))
+}
+
 fn start(
     binary: &Path,
     lab: &Topology,
@@ -181,12 +211,8 @@ fn start(
     connections: &str,
     environment: &[(&str, PathBuf)],
 ) -> Result<Member, LabError> {
-    let heartbeats = format!(
-        "heartbeat = \"{}ms\"\nmissed = {}\ndegraded = \"{}\"",
-        wish.heartbeat_ms, wish.missed, wish.degraded
-    );
     let own = directory.join(format!("m{}", index + 1));
-    let text = gateway::configuration(index, &own, &heartbeats, connections);
+    let text = gateway::configuration(index, &own, &heartbeats(wish), connections);
     Member::start_with(binary, lab, index, directory, &text, environment)
 }
 

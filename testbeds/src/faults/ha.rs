@@ -5,6 +5,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use hitless::audit::Audit;
+
 use super::bed;
 use super::kinds::Diary;
 use super::{BEFORE, LAST, Row, Wish};
@@ -69,7 +71,7 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
         ..Row::default()
     };
     row.judge_flow(&flow, struck, end, wish.tunnels);
-    row.judge_captures(captured, 0, struck, &mut diary);
+    row.judge_captures(captured, 0, struck, &mut diary, &mut Audit::default());
     row.judge_sas(&before, &bed::spis(&peer)?);
     row.show(&flow, struck, &diary);
     row.passed = row.problems.is_empty();

@@ -8,6 +8,7 @@
 //! ```
 
 mod bed;
+pub mod degraded;
 mod disk;
 mod ha;
 mod kinds;
@@ -19,6 +20,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hitless::audit::Audit;
 use serde::Serialize;
 
 use crate::clock;
@@ -48,7 +50,7 @@ pub struct Wish {
     pub with_ha: bool,
     pub heartbeat_ms: u32,
     pub missed: u32,
-    /// What an active does without a standby: `rekey` or `strict`.
+    /// What an active does without a standby: `rekey`, `strict`, or `witness`, which there is then.
     pub degraded: String,
     pub after: Duration,
     /// Traffic must flow everywhere so soon after a fault is over.
@@ -90,6 +92,7 @@ pub fn run(bench: &Bench, wish: &Wish, mut tell: impl FnMut(&Row)) -> Result<Tab
         let mut course = Course {
             bed: Bed::new(bench, wish, 0)?,
             wish: wish.clone(),
+            wire: Audit::default(),
         };
         for (number, fault) in (1..).zip(&wish.faults) {
             if let Some(why) = fault.impossible() {
@@ -133,6 +136,8 @@ pub fn run(bench: &Bench, wish: &Wish, mut tell: impl FnMut(&Row)) -> Result<Tab
 struct Course<'a> {
     bed: Bed<'a>,
     wish: Wish,
+    /// What all trials on this bed have captured.
+    wire: Audit,
 }
 
 impl Course<'_> {
@@ -141,7 +146,8 @@ impl Course<'_> {
         let (bench, wish) = (self.bed.bench, self.wish);
         drop(self.bed);
         let bed = Bed::new(bench, &wish, number)?;
-        Ok(Course { bed, wish })
+        let wire = Audit::default();
+        Ok(Course { bed, wish, wire })
     }
 
     fn trial(&mut self, fault: Fault) -> Result<Row, LabError> {
@@ -193,7 +199,7 @@ impl Course<'_> {
         let captured = [m1.stop(), m2.stop()];
         self.keep_statuses(fault.name());
         row.judge_flow(&flow, struck, end, self.wish.tunnels);
-        row.judge_captures(captured, active, struck, &mut diary);
+        row.judge_captures(captured, active, struck, &mut diary, &mut self.wire);
         if fault.deposes() && row.takeover_ms.is_none() {
             row.problems.push("nobody took over".to_owned());
         }
@@ -217,6 +223,7 @@ impl Course<'_> {
             let row = self.trial(Fault::Kill)?;
             whole.add(row);
         }
+        whole.judge_all(std::mem::take(&mut self.wire));
         Ok(whole)
     }
 

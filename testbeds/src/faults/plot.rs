@@ -5,11 +5,22 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 const WIDTH: f64 = 960.0;
-const HEIGHT: f64 = 320.0;
-const LEFT: f64 = 48.0;
-const RIGHT: f64 = 16.0;
-const TOP: f64 = 40.0;
-const BOTTOM: f64 = 44.0;
+const HEIGHT: f64 = 340.0;
+const LEFT: f64 = 56.0;
+const RIGHT: f64 = 32.0;
+/// Below the title and three rows of events.
+const TOP: f64 = 70.0;
+const BOTTOM: f64 = 40.0;
+/// A lane for each way.
+const LANE: f64 = (HEIGHT - TOP - BOTTOM) / 2.0;
+/// Air above the bars of a lane, with its name in it.
+const HEADROOM: f64 = 20.0;
+/// Milliseconds of one bar: less shows only how the sender was scheduled.
+const BAR_MS: u64 = 10;
+/// From one time that is named to the next.
+const TICK_MS: f64 = 500.0;
+/// A label takes about so much.
+const LETTER: f64 = 6.4;
 
 /// What a plot shows; times are milliseconds from the fault on.
 #[derive(Serialize, Clone, PartialEq, Debug, Default)]
@@ -26,87 +37,132 @@ impl Timeline {
     /// As one SVG document.
     pub fn svg(&self, title: &str) -> String {
         let bins = self.inbound.len().max(self.outbound.len()).max(1);
-        let span = bins as f64 * self.bin_ms as f64;
-        let most = self.inbound.iter().chain(&self.outbound).max();
-        let most = most.copied().unwrap_or(0).max(1) as f64;
-        let base = HEIGHT - BOTTOM;
-        let x = |ms: f64| LEFT + (ms - self.from_ms as f64) / span * (WIDTH - LEFT - RIGHT);
-        let y = |count: f64| base - count / most * (base - TOP);
+        let span = bins as f64 * self.bin_ms.max(1) as f64;
+        let from = self.from_ms as f64;
+        let x = |ms: f64| LEFT + (ms - from) / span * (WIDTH - LEFT - RIGHT);
         let mut svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" \
              role=\"img\"><style>text{{font:12px system-ui,sans-serif;fill:#333}}</style>\
              <rect width=\"100%\" height=\"100%\" fill=\"#fff\"/>\
-             <text x=\"{LEFT}\" y=\"16\">{}</text>",
+             <text x=\"{LEFT}\" y=\"18\" style=\"font-weight:bold\">{}</text>",
             escaped(title)
         );
-        for (counts, colour, name, at) in [
-            (&self.inbound, "#2f6fbf", "decrypted by the cluster", 0.0),
-            (&self.outbound, "#d4602a", "encrypted by the cluster", 200.0),
-        ] {
-            let mut path = String::new();
-            for (bin, count) in counts.iter().enumerate() {
-                let at = self.from_ms as f64 + (bin as f64 + 0.5) * self.bin_ms as f64;
-                let _ = write!(path, "{:.1},{:.1} ", x(at), y(*count as f64));
-            }
-            let _ = write!(
-                svg,
-                "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"1\"/>\
-                 <text x=\"{}\" y=\"{}\" style=\"fill:{colour}\">{name}</text>",
-                path.trim_end(),
-                LEFT + at,
-                HEIGHT - 8.0
-            );
+        let lanes = [
+            (&self.inbound, "#2f6fbf", "decrypted by the cluster"),
+            (&self.outbound, "#d4602a", "encrypted by the cluster"),
+        ];
+        let bars = lanes.map(|(counts, ..)| self.bars(counts));
+        let most = usual_most(bars.iter().flatten().map(|(_, count)| *count));
+        for (lane, (bars, (_, colour, name))) in bars.iter().zip(lanes).enumerate() {
+            let foot = TOP + LANE * (lane + 1) as f64;
+            one_lane(&mut svg, bars, (foot, most), (colour, name), x);
         }
-        self.axes(&mut svg, (span, most), x, y);
-        for (row, (ms, what)) in self.events.iter().enumerate() {
-            let (at, top) = (x(*ms), TOP - 10.0 + (row % 3) as f64 * 14.0);
-            if !(LEFT..=WIDTH - RIGHT).contains(&at) {
-                continue;
-            }
-            let _ = write!(
-                svg,
-                "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{top}\" y2=\"{base}\" stroke=\"#777\" \
-                 stroke-dasharray=\"4 3\"/><text x=\"{:.1}\" y=\"{top}\">{}</text>",
-                at + 4.0,
-                escaped(what)
-            );
-        }
+        self.times(&mut svg, span, x);
+        self.marks(&mut svg, x);
         svg.push_str("</svg>\n");
         svg
     }
 
-    fn axes(
-        &self,
-        svg: &mut String,
-        (span, most): (f64, f64),
-        x: impl Fn(f64) -> f64,
-        y: impl Fn(f64) -> f64,
-    ) {
-        let base = HEIGHT - BOTTOM;
+    /// When each bar begins, and packets a millisecond in it.
+    fn bars(&self, counts: &[u64]) -> Vec<(f64, f64)> {
+        let bin = self.bin_ms.max(1);
+        let each = (BAR_MS / bin).max(1) as usize;
+        let chunks = counts.chunks(each).enumerate();
+        let bars = chunks.map(|(index, bins)| {
+            let at = self.from_ms as f64 + (index * each) as f64 * bin as f64;
+            let span = bins.len() as f64 * bin as f64;
+            (at, bins.iter().sum::<u64>() as f64 / span)
+        });
+        bars.collect()
+    }
+
+    fn times(&self, svg: &mut String, span: f64, x: impl Fn(f64) -> f64) {
+        let from = self.from_ms as f64;
+        let mut at = (from / TICK_MS).ceil() * TICK_MS;
+        while at <= from + span {
+            let _ = write!(
+                svg,
+                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{at:.0}</text>",
+                x(at),
+                HEIGHT - BOTTOM + 16.0
+            );
+            at += TICK_MS;
+        }
         let _ = write!(
             svg,
-            "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{base}\" y2=\"{base}\" stroke=\"#333\"/>",
-            WIDTH - RIGHT
+            "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">milliseconds from the fault on</text>",
+            (LEFT + WIDTH - RIGHT) / 2.0,
+            HEIGHT - 6.0
         );
-        for tick in 0..=6 {
-            let ms = self.from_ms as f64 + span * f64::from(tick) / 6.0;
+    }
+
+    /// What happened, across both lanes.
+    fn marks(&self, svg: &mut String, x: impl Fn(f64) -> f64) {
+        let foot = HEIGHT - BOTTOM;
+        for (row, (ms, what)) in self.events.iter().enumerate() {
+            let (at, y) = (x(*ms), 34.0 + (row % 3) as f64 * 14.0);
+            if !(LEFT..=WIDTH - RIGHT).contains(&at) {
+                continue;
+            }
+            // To the left of its mark where there is no room to the right.
+            let (label, anchor) = match at + 4.0 + what.len() as f64 * LETTER > WIDTH {
+                true => (at - 4.0, "end"),
+                false => (at + 4.0, "start"),
+            };
             let _ = write!(
                 svg,
-                "<text x=\"{:.1}\" y=\"{}\" text-anchor=\"middle\">{ms:.0} ms</text>",
-                x(ms),
-                base + 16.0
-            );
-        }
-        for share in [0.5, 1.0] {
-            let _ = write!(
-                svg,
-                "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{:.0}</text>",
-                LEFT - 6.0,
-                y(most * share) + 4.0,
-                most * share
+                "<line x1=\"{at:.1}\" x2=\"{at:.1}\" y1=\"{}\" y2=\"{foot}\" stroke=\"#777\" \
+                 stroke-dasharray=\"4 3\"/><text x=\"{label:.1}\" y=\"{y}\" \
+                 text-anchor=\"{anchor}\">{}</text>",
+                y - 9.0,
+                escaped(what)
             );
         }
     }
+}
+
+/// The bars of one way, with its name, its axis and the top of its scale.
+fn one_lane(
+    svg: &mut String,
+    bars: &[(f64, f64)],
+    (foot, most): (f64, f64),
+    (colour, name): (&str, &str),
+    x: impl Fn(f64) -> f64,
+) {
+    let tallest = LANE - HEADROOM;
+    let width = x(BAR_MS as f64) - x(0.0);
+    for (at, count) in bars.iter().filter(|(_, count)| *count > 0.0) {
+        // What is taller than the scale ends there: a sender that catches up.
+        let height = (count / most).min(1.0) * tallest;
+        let _ = write!(
+            svg,
+            "<rect x=\"{:.1}\" y=\"{:.1}\" width=\"{width:.2}\" height=\"{height:.1}\" \
+             fill=\"{colour}\"/>",
+            x(*at),
+            foot - height
+        );
+    }
+    let _ = write!(
+        svg,
+        "<line x1=\"{LEFT}\" x2=\"{}\" y1=\"{foot}\" y2=\"{foot}\" stroke=\"#333\"/>\
+         <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{most:.1}</text>\
+         <text x=\"{}\" y=\"{foot}\" text-anchor=\"end\">0</text>\
+         <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\" style=\"fill:{colour}\">{name}</text>",
+        WIDTH - RIGHT,
+        LEFT - 6.0,
+        foot - tallest + 10.0,
+        LEFT - 6.0,
+        WIDTH - RIGHT,
+        foot - tallest - 4.0
+    );
+}
+
+/// The top of the scale: what all but a few bars stay below, with some air.
+fn usual_most(counts: impl Iterator<Item = f64>) -> f64 {
+    let mut counts: Vec<f64> = counts.filter(|count| *count > 0.0).collect();
+    counts.sort_by(f64::total_cmp);
+    let usual = counts.get(counts.len() * 95 / 100).or(counts.last());
+    usual.map_or(1.0, |count| count * 1.5)
 }
 
 fn escaped(text: &str) -> String {
@@ -131,17 +187,22 @@ mod tests {
         let svg = timeline.svg("x & y");
         assert!(svg.contains("a &lt; b") && svg.contains("x &amp; y"));
         assert!(!svg.contains("late"), "beyond the plot");
-        for point in svg.split("points=\"").skip(1) {
-            let points = point.split('"').next().unwrap();
-            for pair in points.split(' ') {
-                let (x, y) = pair.split_once(',').unwrap();
-                let (x, y): (f64, f64) = (x.parse().unwrap(), y.parse().unwrap());
-                assert!(
-                    (LEFT..=WIDTH).contains(&x) && (TOP..=HEIGHT).contains(&y),
-                    "{pair}"
-                );
-            }
+        let mut bars = 0;
+        for bar in svg.split("<rect x=\"").skip(1) {
+            let figures: Vec<f64> = bar
+                .split('"')
+                .step_by(2)
+                .take(4)
+                .map(|figure| figure.parse().unwrap())
+                .collect();
+            let [x, y, width, height] = figures[..] else {
+                panic!("{bar}");
+            };
+            assert!(x >= LEFT - 0.1 && x + width <= WIDTH - RIGHT + 0.2, "{bar}");
+            assert!(y >= TOP && y + height <= HEIGHT - BOTTOM + 0.1, "{bar}");
+            bars += 1;
         }
+        assert_eq!(bars, 300 / BAR_MS, "of the way that had packets");
         assert!(Timeline::default().svg("").ends_with("</svg>\n"));
     }
 }

@@ -98,6 +98,7 @@ impl Row {
         active: usize,
         struck: Duration,
         diary: &mut Diary,
+        all: &mut Audit,
     ) {
         let mut audit = Audit::default();
         for (index, file) in captured.iter().enumerate() {
@@ -109,8 +110,10 @@ impl Row {
                     continue;
                 }
             };
-            if let Err(error) = audit.observe_pcap(MEMBERS, file) {
-                self.problems.push(format!("a capture: {error}"));
+            for audit in [&mut audit, &mut *all] {
+                if let Err(error) = audit.observe_pcap(MEMBERS, file) {
+                    self.problems.push(format!("a capture: {error}"));
+                }
             }
             if index != active
                 && let Some(first) = first_esp(file, struck)
@@ -151,6 +154,19 @@ impl Row {
         };
         if !faults.is_empty() {
             self.problems.push(format!("audit: {}", self.audit));
+        }
+    }
+
+    /// The captures of all trials together: a number may come again in another one.
+    pub(super) fn judge_all(&mut self, all: Audit) {
+        let report = all.report();
+        let repeated = report.repeated_sequence_numbers();
+        self.repeated_sequence_numbers = self.repeated_sequence_numbers.max(repeated);
+        if repeated > 0 || report.repeated_iv_count > 0 {
+            let ivs = report.repeated_iv_count;
+            self.audit = format!("over all runs: {repeated} repeated numbers, {ivs} repeated IVs");
+            self.problems.push(format!("audit {}", self.audit));
+            self.passed = false;
         }
     }
 

@@ -126,6 +126,13 @@ impl Traffic {
         latest.all(|latest| latest.load(Ordering::Relaxed) > moment)
     }
 
+    /// Whether nothing arrived on any stream after that moment.
+    pub fn silent_since(&self, moment: Duration) -> bool {
+        let moment = moment.as_nanos() as u64;
+        let mut latest = self.latest.iter().flat_map(|way| way.iter());
+        latest.all(|latest| latest.load(Ordering::Relaxed) <= moment)
+    }
+
     /// Ends it and tells what became of every datagram.
     pub fn stop(self) -> Result<Flow, LabError> {
         let what = || "the traffic";

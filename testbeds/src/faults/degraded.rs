@@ -1,0 +1,266 @@
+//! An active member without its standby, under a tunnel to strongSwan: what each policy
+//! (`degraded`) does once the leases run out; and two members that both believe they are active.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hitless::audit::Audit;
+
+use super::bed::{self, Bed};
+use super::kinds::Diary;
+use super::traffic::{Flow, Traffic, WAYS};
+use super::{LAST, Row, Wish};
+use crate::capture::Capture;
+use crate::clock;
+use crate::error::LabError;
+use crate::scenario::{Bench, Report, Scenario, milliseconds};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "degraded-strongswan",
+    about: "the active alone: it stops, takes new keys or asks the witness; and split brain",
+    variants: &["strict", "rekey", "witness", "split"],
+    run,
+};
+
+/// Few tunnels with much traffic: leases are used up at once.
+const TUNNELS: u16 = 2;
+const RATE: u32 = 4_000;
+/// Many times what a lease lasts.
+const ALONE: Duration = Duration::from_secs(4);
+/// A tunnel is silent: at its rate it never waits for so long.
+const SILENCE: Duration = Duration::from_millis(500);
+/// The longest pause that going on may cost: a second is between two questions for new keys.
+const PAUSE: Duration = Duration::from_millis(2_500);
+/// For what has to happen, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn run(bench: &Bench, variant: &str) -> Result<Report, LabError> {
+    let mut trial = Trial::new(bench, variant)?;
+    match variant {
+        "split" => trial.split()?,
+        "strict" => trial.strict()?,
+        _ => trial.alone()?,
+    }
+    trial.judge()
+}
+
+struct Trial<'a> {
+    report: Report,
+    variant: String,
+    active: usize,
+    struck: Duration,
+    diary: Diary,
+    before: Sas,
+    traffic: Option<Traffic>,
+    captures: Option<[Capture; 2]>,
+    bed: Bed<'a>,
+}
+
+/// The peer's SAs by name.
+struct Sas {
+    ike: Vec<String>,
+    children: Vec<String>,
+}
+
+impl<'a> Trial<'a> {
+    fn new(bench: &'a Bench, variant: &str) -> Result<Trial<'a>, LabError> {
+        let degraded = if variant == "split" { "rekey" } else { variant };
+        let wish = Wish {
+            tunnels: TUNNELS,
+            rate: RATE,
+            faults: Vec::new(),
+            failovers: 0,
+            with_ha: false,
+            heartbeat_ms: 100,
+            missed: 5,
+            degraded: degraded.to_owned(),
+            after: ALONE,
+            patience: PATIENCE,
+            plots: None::<PathBuf>,
+        };
+        let directory = format!("{}-{variant}", SCENARIO.name);
+        let mut bed = Bed::new_in(bench, &wish, &directory)?;
+        let active = bed.settle()?;
+        let before = sas(&bed)?;
+        let captures = bed::captures(&bed.lab, variant, &bed.directory)?;
+        let traffic = bed::traffic(&bed.lab, &wish)?;
+        clock::pass(Duration::from_secs(1))?;
+        Ok(Trial {
+            report: Report::new(SCENARIO.name, variant),
+            variant: variant.to_owned(),
+            active,
+            struck: clock::wall(),
+            diary: Diary::default(),
+            before,
+            traffic: Some(traffic),
+            captures: Some(captures),
+            bed,
+        })
+    }
+
+    fn kill_the_standby(&mut self) -> Result<(), LabError> {
+        self.bed.bench.say("SIGKILL to the standby");
+        self.struck = self.diary.note("kill");
+        self.bed.member(1 - self.active)?.kill().map(drop)
+    }
+
+    /// Stops at the lease, and goes on as soon as a standby has joined.
+    fn strict(&mut self) -> Result<(), LabError> {
+        self.kill_the_standby()?;
+        let stopped = clock::until("silence", PATIENCE, || {
+            let since = clock::wall().saturating_sub(SILENCE);
+            let traffic = self.traffic.as_ref();
+            Ok(traffic.is_some_and(|t| t.silent_since(since)).then_some(()))
+        });
+        let after = milliseconds(clock::wall().saturating_sub(self.struck + SILENCE));
+        self.report.check(
+            "stops-at-the-lease",
+            stopped.is_ok(),
+            format!("{after} ms after the death of the standby"),
+        );
+        clock::pass(SILENCE)?;
+        let role = self.bed.member(self.active)?.role()?;
+        self.report.check("still-active", role == "active", role);
+        self.join()
+    }
+
+    /// Goes on, with new keys or with the witness's vote.
+    fn alone(&mut self) -> Result<(), LabError> {
+        self.kill_the_standby()?;
+        clock::pass(ALONE)?;
+        let now = sas(&self.bed)?;
+        let kept = |sa: &&String| now.children.contains(sa);
+        let kept = self.before.children.iter().filter(kept).count();
+        let all = self.before.children.len();
+        let (name, passed) = match self.variant.as_str() {
+            "witness" => ("keys-are-kept", kept == all),
+            _ => ("busy-sas-have-new-keys", kept == 0),
+        };
+        let detail = format!("{kept} of {all} Child SAs are the same");
+        self.report.check(name, passed, detail);
+        let role = self.bed.member(self.active)?.role()?;
+        self.report.check("still-active", role == "active", role);
+        self.join()
+    }
+
+    /// The dead standby comes back and may take over again.
+    fn join(&mut self) -> Result<(), LabError> {
+        self.bed.bench.say("the standby comes back");
+        self.diary.note("restarted");
+        self.bed.restart(1 - self.active)?;
+        let joined = self.bed.wait_for_roles();
+        let leads = format!("{joined:?}");
+        let same = joined.is_ok_and(|active| active == self.active);
+        self.report.check("a-standby-joins", same, leads);
+        self.flows()
+    }
+
+    fn split(&mut self) -> Result<(), LabError> {
+        self.bed.bench.say("the sync link is cut, both ways");
+        self.struck = self.diary.note("cut");
+        for member in 0..2 {
+            self.bed.mute_sync(member)?;
+        }
+        let both = clock::until("two active members", PATIENCE, || {
+            let mut roles = Vec::new();
+            for index in 0..2 {
+                roles.push(self.bed.member(index)?.role()?);
+            }
+            let split = roles.iter().all(|role| role == "active");
+            Ok(split.then_some(()))
+        });
+        self.report
+            .check("both-lead", both.is_ok(), format!("{both:?}"));
+        clock::pass(Duration::from_secs(2))?;
+        self.bed.bench.say("healed");
+        self.diary.note("healed");
+        for member in 0..2 {
+            self.bed.unmute_sync(member)?;
+        }
+        let healed = self.bed.wait_for_roles();
+        let detail = match &healed {
+            Ok(active) => format!("m{} leads", active + 1),
+            Err(error) => error.to_string(),
+        };
+        self.report.check("one-steps-down", healed.is_ok(), detail);
+        self.flows()
+    }
+
+    /// From now on every tunnel carries traffic.
+    fn flows(&mut self) -> Result<(), LabError> {
+        let now = clock::wall();
+        let flows = clock::until("traffic", PATIENCE, || {
+            let traffic = self.traffic.as_ref();
+            Ok(traffic.is_some_and(|t| t.flows_since(now)).then_some(()))
+        });
+        let after = milliseconds(clock::wall().saturating_sub(now));
+        self.report
+            .check("traffic-flows", flows.is_ok(), format!("after {after} ms"));
+        clock::pass(LAST)
+    }
+
+    fn judge(mut self) -> Result<Report, LabError> {
+        let end = clock::wall();
+        let flow = self.traffic.take().map(Traffic::stop);
+        let flow = flow.transpose()?.unwrap_or_default();
+        for member in self.bed.members.iter().flatten() {
+            // For whoever looks into the logs.
+            let _: Result<(), LabError> = member.keep_status(&self.variant);
+        }
+        let mut row = Row::default();
+        if let Some([m1, m2]) = self.captures.take() {
+            let captured = [m1.stop(), m2.stop()];
+            let (diary, all) = (&mut self.diary, &mut Audit::default());
+            row.judge_captures(captured, self.active, self.struck, diary, all);
+        }
+        let report = &mut self.report;
+        report.repeated_sequence_numbers = Some(row.repeated_sequence_numbers);
+        report.packets_lost = Some(flow.lost());
+        report.check("audit", row.problems.is_empty(), row.problems.join("; "));
+        let twice = flow.delivered_twice();
+        report.check("nothing-delivered-twice", twice == 0, twice.to_string());
+        if matches!(self.variant.as_str(), "rekey" | "witness") {
+            let pause = longest_pause(&flow, self.struck);
+            let passed = pause.is_some_and(|pause| pause < PAUSE);
+            report.outage_ms = pause.map(milliseconds);
+            report.check("no-long-pause", passed, format!("{pause:?}"));
+        }
+        let alive = WAYS.map(|way| flow.alive_since(way, end.saturating_sub(LAST)));
+        let all = alive.iter().all(|alive| *alive == usize::from(TUNNELS));
+        report.check("every-tunnel-at-the-end", all, format!("{alive:?}"));
+        let now = sas(&self.bed)?;
+        let same = now.ike == self.before.ike;
+        let count = now.ike.len();
+        report.check("ike-sas-are-the-same", same, format!("{count} IKE SAs"));
+        let one_each = now.children.len() == usize::from(TUNNELS);
+        let count = now.children.len();
+        report.check("one-child-sa-each", one_each, format!("{count} Child SAs"));
+        if self.variant == "strict" {
+            let same = now.children == self.before.children;
+            report.check("keys-are-kept", same, "the Child SAs are the same");
+        }
+        Ok(self.report.conclude())
+    }
+}
+
+fn longest_pause(flow: &Flow, from: Duration) -> Option<Duration> {
+    let [a, b] = WAYS.map(|way| flow.slowest(way, from));
+    Some(a?.max(b?))
+}
+
+/// The peer's SAs that are up.
+fn sas(bed: &Bed<'_>) -> Result<Sas, LabError> {
+    let sas = bed.peer.list_sas()?;
+    let up = sas.iter().filter(|sa| sa.state == "ESTABLISHED");
+    let mut ike: Vec<_> = up
+        .clone()
+        .map(|sa| format!("{}-{}", sa.initiator_spi, sa.responder_spi))
+        .collect();
+    let installed = up.flat_map(|sa| sa.children.iter().filter(|c| c.state == "INSTALLED"));
+    let mut children: Vec<_> = installed
+        .map(|child| format!("{}-{}", child.spi_in, child.spi_out))
+        .collect();
+    ike.sort_unstable();
+    children.sort_unstable();
+    Ok(Sas { ike, children })
+}
