@@ -115,6 +115,10 @@ pub struct Learned {
 
 /// What a second has brought for one neighbour.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "handled where it is made; a box would be an allocation"
+)]
 pub enum Tick {
     /// Ask everybody again.
     Ask(Neighbour),
