@@ -47,7 +47,7 @@ pub fn gateway_event(event: &gateway::Event) {
         G::Sync(event) => sync_event(event),
         G::Leads {
             epoch,
-            inherits: true,
+            base: Some(_),
             sas,
             skip,
             exact,

@@ -251,7 +251,7 @@ impl Narrator {
 
     fn takeovers(&self, before: Instant) -> usize {
         let inherits = |said: &&Said| {
-            matches!(said.event, Event::Leads { inherits: true, .. }) && said.at < before
+            matches!(said.event, Event::Leads { base: Some(_), .. }) && said.at < before
         };
         self.heard.iter().filter(inherits).count()
     }
@@ -329,9 +329,7 @@ fn describe(said: &Said) -> Option<String> {
     match &said.event {
         Event::Leads { .. } if said.who == PEER => None,
         Event::Leads {
-            epoch,
-            inherits: false,
-            ..
+            epoch, base: None, ..
         } => Some(format!("{who} leads epoch {epoch}")),
         Event::Leads {
             epoch, skip, sas, ..

@@ -135,7 +135,8 @@ pub enum Event {
     /// This member leads; the skip is the greatest over all SAs.
     Leads {
         epoch: hitless_sa::Epoch,
-        inherits: bool,
+        /// Whose record it goes on from; without one there is nothing to go on with.
+        base: Option<hitless_sa::Epoch>,
         sas: usize,
         skip: u64,
         /// Every inherited IKE SA goes on with exact Message IDs (invariant S4).

@@ -81,7 +81,7 @@ impl Gateway {
         self.publication.left = self.left_to_inherit().max(1);
         let event = Event::Leads {
             epoch,
-            inherits: base.is_some(),
+            base,
             sas,
             skip: self.skip,
             exact,

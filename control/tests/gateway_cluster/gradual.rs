@@ -51,7 +51,7 @@ fn rfc6311_r25_r26_what_is_inherited_in_turns_goes_on_above_the_recorded_grant()
         matches!(
             event,
             Event::Leads {
-                inherits: true,
+                base: Some(_),
                 exact: true,
                 sas: 1,
                 ..

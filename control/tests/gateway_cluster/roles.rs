@@ -250,7 +250,7 @@ fn a_shutdown_of_the_active_hands_over() {
         matches!(
             event,
             Event::Leads {
-                inherits: true,
+                base: Some(_),
                 skip: 0,
                 ..
             }

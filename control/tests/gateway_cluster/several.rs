@@ -137,7 +137,7 @@ fn preemption_waits_for_the_whole_copy_and_a_bounded_hold_and_loses_no_packet() 
             && matches!(
                 event,
                 Event::Leads {
-                    inherits: true,
+                    base: Some(_),
                     skip: 0,
                     exact: true,
                     ..

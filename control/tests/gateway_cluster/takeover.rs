@@ -42,12 +42,12 @@ fn rfc6311_r25_r26_a_takeover_keeps_the_tunnel_above_the_recorded_grant() {
         .rev()
         .find_map(|(_, who, event)| match event {
             Event::Leads {
-                inherits,
+                base,
                 exact,
                 sas,
                 skip,
                 ..
-            } if *who == standby => Some((*inherits, *exact, *sas, *skip)),
+            } if *who == standby => Some((base.is_some(), *exact, *sas, *skip)),
             _ => None,
         });
     let (inherits, exact, sas, skip) = leads.unwrap();

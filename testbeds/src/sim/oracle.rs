@@ -26,8 +26,8 @@ type SkIv = (u64, u64, bool, Vec<u8>);
 struct Reign {
     at: Duration,
     who: TapId,
-    /// On what another one had recorded, and that is all there was.
-    exact: bool,
+    /// The reign that it is the successor of, if it knows all that was sent in that one.
+    exact: Option<usize>,
 }
 
 /// First and last number, by who used them and in which of its reigns.
@@ -159,16 +159,23 @@ impl Oracle {
 
     /// A gateway said something. Only who leads since when is taken from it.
     pub fn said(&mut self, now: Instant, who: u8, event: &Event) {
-        if let Event::Leads {
-            inherits, exact, ..
+        let Event::Leads {
+            epoch, base, exact, ..
         } = event
-        {
-            self.reigns.push(Reign {
-                at: Duration::from_nanos(now.0),
-                who: TapId(u16::from(who)),
-                exact: *inherits && *exact,
-            });
-        }
+        else {
+            return;
+        };
+        // Members of either side count from one.
+        let first = who.wrapping_sub(epoch.leader.0);
+        let base = base.filter(|_| *exact).and_then(|base| {
+            let leader = TapId(u16::from(first.wrapping_add(base.leader.0)));
+            self.reigns.iter().rposition(|reign| reign.who == leader)
+        });
+        self.reigns.push(Reign {
+            at: Duration::from_nanos(now.0),
+            who: TapId(u16::from(who)),
+            exact: base,
+        });
     }
 
     /// Everything that was broken.
@@ -233,17 +240,19 @@ impl Oracle {
         broken
     }
 
-    /// Whether the later sender had to know what the earlier one sent. Whoever was deposed without
-    /// knowing it binds nobody and is bound by nobody: the leases keep it harmless to S1 and S3, and
-    /// for Message IDs there is RFC 6311.
+    /// Whether the later sender had to know what the earlier one sent, as the same or as a successor of
+    /// its successors. Whoever was deposed without knowing it binds nobody and is bound by nobody, itself
+    /// included when it leads again as somebody else's successor: the leases keep it harmless to S1 and
+    /// S3, and for Message IDs there is RFC 6311.
     fn bound(&self, earlier: &IkeEvent, later: &IkeEvent) -> bool {
         let (Some(before), Some(after)) = (self.reign(earlier), self.reign(later)) else {
             return false;
         };
-        let side = self.is_peer(later.tap);
-        self.reigns[before + 1..=after]
-            .iter()
-            .all(|reign| reign.exact || self.is_peer(reign.who) != side)
+        let mut reign = Some(after);
+        while let Some(at) = reign.filter(|at| *at > before) {
+            reign = self.reigns[at].exact;
+        }
+        reign == Some(before)
     }
 
     /// The reign in which this was sent, unless it was over.

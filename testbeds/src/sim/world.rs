@@ -288,7 +288,7 @@ impl World {
         }
         self.oracle.said(self.now, who, event);
         if let Event::Leads {
-            inherits: true,
+            base: Some(_),
             skip,
             ..
         } = event
