@@ -262,8 +262,9 @@ fn status_of_a_lonely_member() {
 #[test]
 fn many_leases_are_cut_short_and_say_so() {
     let mut gateway = gateway();
-    gateway.leases = vec![gateway.leases[0].clone(); 20];
-    assert!(status(&gateway).contains("  and 12 more, with more left: --json\n"));
+    gateway.leases = vec![gateway.leases[0].clone(); 8];
+    gateway.child_sas = 20;
+    assert!(status(&gateway).contains("  and 12 more, further from their end: hitless show sa\n"));
 }
 
 #[test]
