@@ -85,13 +85,20 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
             return ike.lose(turn, "no answer to any probe");
         }
     }
-    if let Some((_, first)) = probe.sent.first().filter(|_| probe.position > 0) {
-        // The likely one may have been lost, and without it the others are ahead of their time.
-        turn.immediate.push(ike.path.transmit(first.clone()));
-    }
+    // The likely one may have been lost, and without it the others are ahead of their time.
+    let first = probe.sent.first().filter(|_| probe.position > 0);
+    let again = first.into_iter().chain(probe.sent.get(probe.position));
+    let again: Vec<_> = again.map(|(_, bytes)| bytes.clone()).collect();
     match probe.sent.get(probe.position) {
-        Some((_, bytes)) => turn.immediate.push(ike.path.transmit(bytes.clone())),
+        Some(_) => {
+            let again = again.into_iter().map(|bytes| ike.path.transmit(bytes));
+            turn.immediate.extend(again);
+        }
         None => {
+            // With the commit of the new one: what is sent at once would not leave before that.
+            for bytes in again {
+                ike.transmit(turn, bytes);
+            }
             let id = probe
                 .sent
                 .last()
@@ -154,6 +161,19 @@ pub(super) fn complete(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, header:
     true
 }
 
+/// A request below the probes was answered: the peer expects the first of them now, and has ignored
+/// what it had of them.
+pub(super) fn begin_again(ike: &mut IkeSa, turn: &mut Turn<'_>) {
+    let Some(probe) = ike.probe.as_mut().filter(|probe| !probe.answered) else {
+        return;
+    };
+    if let Some((_, first)) = probe.sent.first().cloned() {
+        probe.position = 0;
+        probe.next_at = turn.now + SPACING;
+        ike.transmit(turn, first);
+    }
+}
+
 /// A probe becomes an ordinary outstanding request, sent once more.
 fn promote(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId, bytes: Vec<u8>, what: Pending) {
     let outstanding = Outstanding {
@@ -163,7 +183,7 @@ fn promote(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId, bytes: Vec<u8>, 
     };
     ike.window.outstanding.insert(id, outstanding);
     ike.pending.insert(id, what);
-    turn.immediate.push(ike.path.transmit(bytes));
+    ike.transmit(turn, bytes);
 }
 
 /// A peer that takes requests in any order within its window may have answered a later probe than

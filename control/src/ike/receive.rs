@@ -240,6 +240,7 @@ impl IkeSa {
             return turn.drop(path.remote, "unexpected response");
         }
         self.answered();
+        probe::begin_again(self, turn);
         self.alive(turn, path);
         mobike::heard_from(self, turn, path);
         turn.dirty = true;
