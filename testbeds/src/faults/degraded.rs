@@ -30,7 +30,7 @@ const ALONE: Duration = Duration::from_secs(4);
 /// A tunnel is silent: at its rate it never waits for so long.
 const SILENCE: Duration = Duration::from_millis(500);
 /// The longest pause that going on may cost: a second is between two questions for new keys.
-const PAUSE: Duration = Duration::from_millis(2_500);
+const PAUSE: Duration = Duration::from_millis(1_500);
 /// For what has to happen, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
