@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use std::collections::BTreeSet;
+
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
 use super::Gateway;
@@ -94,7 +96,7 @@ impl Gateway {
             return Err(format!("{to} is no address of a gateway"));
         }
         let sas = self.engine.status(now);
-        let chosen = choose(&sas, choice);
+        let chosen: BTreeSet<Chosen> = choose(&sas, choice).into_iter().collect();
         if chosen.is_empty() {
             return Err("no such SA; `hitless list-sas` shows what there is".to_owned());
         }
@@ -199,7 +201,7 @@ fn ike_sas(count: usize) -> String {
 }
 
 /// One SA that is meant.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Chosen {
     Ike(IkeSpi),
     Child(SaId),

@@ -191,7 +191,9 @@ impl Engine {
         let request = Request {
             source,
             verified,
-            costly: method.is_some_and(KeyExchangeMethod::is_costly),
+            // A ticket may name a whole chain of certificates.
+            costly: header.exchange == Exchange::IkeSessionResume
+                || method.is_some_and(KeyExchangeMethod::is_costly),
             half_open: self.half_open.len(),
             of_source: self.half_open.of(source),
         };

@@ -264,6 +264,32 @@ fn rfc7296_section_2_3_a_leader_that_leads_again_finds_out_which_message_ids_wer
     }
 }
 
+/// The same, until the request comes through: the peer, which ignored what was above it, expects the
+/// first probe then, and after that one each of the others in its turn. No wait for a repetition of
+/// any of them.
+#[test]
+fn rfc7296_section_2_3_probes_above_a_lost_request_cost_no_time_once_it_is_answered() {
+    for seed in 0..4 {
+        let mut world = World::established(seed);
+        world.fail_over(A, Resume::Exact);
+        world.run(SECOND);
+        let sa = world.sa(A).id;
+        world.faults.loss = 1000;
+        world.input(A, Input::RekeyChild(sa));
+        let (source, spi) = (address(B), Spi(0x0b00_0001));
+        world.input(A, Input::UnknownSpi { source, spi });
+        world.run(SECOND * 10);
+        world.faults.loss = 0;
+        let rekeyed = |world: &World| world.sa(A).id != sa;
+        while !rekeyed(&world) {
+            world.run(SECOND / 100);
+        }
+        // The Delete of the old one gets its turn when the last probe was answered.
+        world.run(SECOND);
+        assert!(!world.hosts[A].sad.contains_key(&sa), "seed {seed}");
+    }
+}
+
 /// A request that was merely lost while somebody forged an SPI: the peer still waits for it, and
 /// takes nothing above it (RFC 7296 section 2.3).
 #[test]

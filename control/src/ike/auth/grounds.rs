@@ -17,7 +17,7 @@ use crate::ike::settings::{Connection, EngineSettings};
 
 /// Octets of a chain that is kept: a ticket is sent in one datagram, as nothing in clear can be
 /// fragmented. Whoever shows a longer one gets no ticket.
-const LONGEST_CHAIN: usize = 3 << 10;
+const LONGEST_CHAIN: usize = 1 << 10;
 
 /// Why a peer was believed, and when.
 #[derive(Clone, PartialEq, Eq)]

@@ -21,10 +21,16 @@ const PATIENCE: u32 = 10;
 /// A peer that asks for new IKE_AUTHs faster than this gets them this often.
 const SHORTEST: Duration = Duration::from_secs(10);
 
-/// AUTH_LIFETIME for the IKE_AUTH response (RFC 4478 section 3).
-pub(in crate::ike) fn lifetime(connection: &Connection) -> Option<Payload> {
-    let seconds = u32::try_from(connection.auth.reauth_time.as_secs()).unwrap_or(u32::MAX);
-    (seconds > 0).then(|| Payload::notify(NotifyKind::AUTH_LIFETIME, &seconds.to_be_bytes()))
+/// AUTH_LIFETIME for the IKE_AUTH response (RFC 4478 section 3): what is left until we end the
+/// IKE SA, which after a resumption is less than `reauth_time`, without what a peer may be late by.
+pub(in crate::ike) fn lifetime(now: Instant, authenticated: &Authenticated) -> Option<Payload> {
+    let left = authenticated.reauth_at?.since(now);
+    let time = left / (PATIENCE + 1) * PATIENCE;
+    let seconds = u32::try_from(time.as_secs()).unwrap_or(u32::MAX).max(1);
+    Some(Payload::notify(
+        NotifyKind::AUTH_LIFETIME,
+        &seconds.to_be_bytes(),
+    ))
 }
 
 impl Authenticated {

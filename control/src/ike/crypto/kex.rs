@@ -213,6 +213,13 @@ pub fn respond(
         return ml_kem::encapsulate(peer, message.as_slice())
             .ok_or(KexError::InvalidPublic(method));
     }
+    // Before the work of a key pair: whoever sends what cannot be shall not get that for nothing.
+    check_length(method, method.public_length(), peer)?;
+    if let Kind::Modp(group) = method.kind()
+        && !group.admits(peer)
+    {
+        return Err(KexError::InvalidPublic(method));
+    }
     let ours = KeyPair::generate(method, entropy)?;
     let shared = ours.agree(peer)?;
     Ok((ours.public, shared))

@@ -564,7 +564,7 @@ impl Responder {
         turn.effects.extend(connection.others(false, contents));
         ike.authenticated = authenticated;
         self.resumed(turn);
-        payloads.extend(lifetime(&connection));
+        payloads.extend(lifetime(turn.now, &ike.authenticated));
         payloads.extend(self.child_or_redirect(&mut ike, turn, contents));
         payloads.extend(besides(&mut ike, turn, path, contents));
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {

@@ -15,8 +15,9 @@ use crate::ike::message::{Exchange, NotifyKind};
 use crate::ike::tasks::{Pending, Task};
 use crate::ike::turn::{Effect, Turn};
 
-/// A longer ticket, or one for longer, is not kept for longer.
-const LONGEST_TICKET: usize = 4096;
+/// A longer ticket would not come through in one datagram, as it must.
+const LONGEST_TICKET: usize = 1200;
+/// One for longer is not kept for longer.
 const LONGEST: Duration = Duration::from_secs(30 * 24 * 3600);
 /// A ticket that is sooner over is not worth asking again.
 const SHORTEST: Duration = Duration::from_secs(60);

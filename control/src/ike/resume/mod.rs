@@ -21,15 +21,17 @@
 //!   who forges one costs the client a full exchange, no more.
 //! * The need to resume: an IKE SA is lost when the peer does not answer or shows its crash token,
 //!   never by a message that anybody could send.
-//! * Keys of tickets: one for each ticket; none opens anything a week after its day.
+//! * Keys of tickets: one for each ticket, from the cluster's secret; none is accepted a week after its
+//!   day. Whoever learns the secret can open the tickets that he has recorded, however old: SK_d of
+//!   those sessions, and of what was resumed with them. Where that matters, leave resumption off.
 //! * Lifetime: `ticket_time`, never beyond the certificate or the time to authenticate anew; and
 //!   `resumption_time` for all tickets that follow from one full IKE_AUTH.
 //! * What was revoked since: the secret or chain that made the peer believable is in the ticket
 //!   (`auth/grounds.rs`), and must do when it comes back, and again in IKE_AUTH. The client holds
 //!   its gateway to the same.
-//! * Use once: our client does (section 4.3.1). As gateway we keep no list of used tickets, as that
-//!   section leaves to us: a list that outlives the IKE SAs would have to be replicated for as long
-//!   as tickets count. Whoever uses one twice has the keys of the session and credentials that count
+//! * Use once: our client does (section 4.3.1). That section would have the gateway refuse a used
+//!   ticket, too; we keep no list: one that outlives the IKE SAs would have to be replicated for as
+//!   long as tickets count. Whoever uses one twice has the keys of the session and credentials that count
 //!   today; fresh nonces of ours give other keys each time; it can end only the IKE SA that the
 //!   ticket was given on.
 //! * Privacy: a ticket shows its day and a random number, and is another one each time.

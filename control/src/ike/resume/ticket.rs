@@ -30,7 +30,7 @@ const DAY: u64 = 24 * 3600;
 /// No ticket lives longer, whatever the configuration says.
 const LONGEST: Duration = Duration::from_secs(7 * DAY);
 /// Longer ones are not ours: the AEAD is not asked.
-const LONGEST_TICKET: usize = 4096;
+const LONGEST_TICKET: usize = 1200;
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct TicketRecord {
@@ -135,6 +135,8 @@ pub(super) fn issue(ike: &IkeSa, turn: &mut Turn<'_>) -> Option<(Duration, Vec<u
     let mut salt = [0; SALT];
     turn.entropy.fill(&mut salt);
     let ticket = seal(turn.settings, time, salt, &record)?;
+    // IKE_SESSION_RESUME is in clear, so nothing can fragment it: it fits any link, or would cost its
+    // client seconds on the way to a full exchange.
     (ticket.len() <= LONGEST_TICKET).then_some((lifetime, ticket))
 }
 

@@ -109,12 +109,16 @@ impl Modp {
     /// greater than 1 and less than p - 1"). That is all for these groups: p = 2q + 1, and a value
     /// of order 2q tells one bit of an exponent that is used once.
     pub fn agree(self, exponent: &[u8], peer: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let in_range = match self {
+        self.admits(peer).then(|| self.power(peer, exponent))
+    }
+
+    /// Whether that can be a peer's value; it has the length of the modulus.
+    pub fn admits(self, peer: &[u8]) -> bool {
+        match self {
             Modp::Bits2048 => in_range(&P2048, peer),
             Modp::Bits3072 => in_range(&P3072, peer),
             Modp::Bits4096 => in_range(&P4096, peer),
-        };
-        in_range.then(|| self.power(peer, exponent))
+        }
     }
 
     fn power(self, base: &[u8], exponent: &[u8]) -> Zeroizing<Vec<u8>> {
