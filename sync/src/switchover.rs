@@ -122,7 +122,9 @@ impl Node {
         let State::Leading(leading) = &self.state else {
             return;
         };
-        let Some(target) = self.target(self.now, leading) else {
+        // While an epoch is voted on nothing can start, and nobody asked.
+        let target = self.target(self.now, leading);
+        let Some(target) = target.filter(|_| leading.campaign.is_none()) else {
             return;
         };
         let settled = leading.sessions.get(&target).is_some_and(|session| {

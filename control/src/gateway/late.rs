@@ -42,7 +42,12 @@ enum Gate {
     #[default]
     Open,
     /// This member has just begun to lead: their commands are being given.
-    Settling { announce: bool },
+    Settling {
+        announce: bool,
+        /// It is over then, however often the policies have changed again. From when nothing is left to
+        /// inherit.
+        until: Option<Instant>,
+    },
     /// The commands are followed by a barrier, which these workers have not passed.
     Barrier {
         number: u64,
@@ -103,7 +108,10 @@ impl Late {
     pub fn lead(&mut self, announce: bool) {
         self.to = None;
         self.batch.clear();
-        self.gate = Gate::Settling { announce };
+        self.gate = Gate::Settling {
+            announce,
+            until: None,
+        };
     }
 
     fn hold(&mut self, now: Instant, packet: Vec<u8>) {
@@ -224,10 +232,12 @@ impl Gateway {
 
     /// The commands of everything that this leadership begins with have been given.
     pub(super) fn settled(&mut self, now: Instant) {
-        let installed = self.publication.left == 0 && self.published();
-        if let Gate::Settling { announce } = self.late.gate
-            && installed
+        let published = self.published();
+        if let Gate::Settling { announce, until } = &mut self.late.gate
+            && self.publication.left == 0
+            && (published || now >= *until.get_or_insert(now + GATE))
         {
+            let announce = *announce;
             self.barriers += 1;
             let number = self.barriers;
             self.dataplane.broadcast(|| Command::Barrier(number));

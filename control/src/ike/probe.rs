@@ -64,6 +64,11 @@ impl Probe {
         self.most = LAST_ROUNDS;
     }
 
+    /// What was sent just now comes first.
+    pub fn wait(&mut self, now: Instant) {
+        self.next_at = now + SPACING;
+    }
+
     pub fn deadline(&self) -> Option<Instant> {
         (!self.answered).then_some(self.next_at)
     }
@@ -169,7 +174,7 @@ pub(super) fn begin_again(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     };
     if let Some((_, first)) = probe.sent.first().cloned() {
         probe.position = 0;
-        probe.next_at = turn.now + SPACING;
+        probe.wait(turn.now);
         ike.transmit(turn, first);
     }
 }

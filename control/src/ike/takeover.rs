@@ -100,6 +100,14 @@ pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId) -> bo
     if sent <= UNANSWERED || ike.foreign.is_empty() || !find_out(ike, turn) {
         return false;
     }
+    // Once more before the first probe, which lets a peer forget its answer.
+    if let Some(request) = ike.window.outstanding.get(&id) {
+        let again = request.bytes.clone();
+        ike.transmit(turn, again);
+    }
+    if let Some(probe) = ike.probe.as_mut() {
+        probe.wait(turn.now);
+    }
     // The peer may have deleted what we had: what is missing is made before the former leader's is
     // deleted. That was asked for already, in a request that is given up now.
     let configured = &ike.connection.children;

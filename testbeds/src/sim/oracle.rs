@@ -9,7 +9,7 @@ use hitless::audit::wire::{self, Esp, Frame, Ike};
 use hitless::audit::{Audit, Exchange, IkeEvent, Report, TapId};
 use hitless::gateway::Event;
 use hitless::lab::{Host, Probe};
-use hitless_sa::{Instant, Spi};
+use hitless_sa::{Epoch, Instant, Spi};
 
 /// Where the first payload's type is in an IKE message, the type of an encrypted one, and where its
 /// IV begins (RFC 7296 sections 3.1 and 3.14).
@@ -26,6 +26,8 @@ type SkIv = (u64, u64, bool, Vec<u8>);
 struct Reign {
     at: Duration,
     who: TapId,
+    /// Its first one: a leader may take higher ones without a word.
+    epoch: Epoch,
     /// The reign that it is the successor of, if it knows all that was sent in that one.
     exact: Option<usize>,
 }
@@ -169,11 +171,15 @@ impl Oracle {
         let first = who.wrapping_sub(epoch.leader.0);
         let base = base.filter(|_| *exact).and_then(|base| {
             let leader = TapId(u16::from(first.wrapping_add(base.leader.0)));
-            self.reigns.iter().rposition(|reign| reign.who == leader)
+            self.reigns.iter().rposition(|reign| {
+                let same = reign.epoch.incarnation == base.incarnation && reign.epoch <= base;
+                reign.who == leader && same
+            })
         });
         self.reigns.push(Reign {
             at: Duration::from_nanos(now.0),
             who: TapId(u16::from(who)),
+            epoch: *epoch,
             exact: base,
         });
     }
