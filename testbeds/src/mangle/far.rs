@@ -29,6 +29,8 @@ const BEHIND: Duration = Duration::from_millis(15);
 const TRIES: usize = 3;
 /// A group that no connection of the bed has: MODP-1024, which RFC 8247 forbids, too.
 const UNWANTED: (u16, usize) = (2, 128);
+/// The initiator's SPI of each question, but for its number.
+const QUESTION: u64 = 0x7175_6573_7469_0000;
 /// What the question itself adds to the counters.
 const OF_THE_QUESTION: &str = "ike_negotiation_failed";
 
@@ -81,25 +83,27 @@ impl Daemon {
     pub fn exchange(&mut self, datagram: &[u8]) -> Result<Heard, String> {
         self.send(datagram)?;
         let mut heard = Heard::default();
-        let mut asked = 0;
-        let spi = loop {
-            if asked == TRIES {
-                return Err("the gateway does not answer any more".to_owned());
-            }
-            asked += 1;
-            let spi = self.ask()?;
-            if self.listen(Some(spi), PATIENCE, &mut heard)? {
-                break spi;
-            }
-        };
+        // The first answer shows that the message was read, the second that it was dealt with.
+        let asked = self.question(&mut heard)? + self.question(&mut heard)?;
         self.listen(None, BEHIND, &mut heard)?;
         // A late answer to an earlier question.
         let own = |octets: &Vec<u8>| {
-            wire::read_header(octets).is_some_and(|header| header.initiator >> 16 == spi >> 16)
+            wire::read_header(octets).is_some_and(|header| header.initiator >> 16 == QUESTION >> 16)
         };
         heard.sent.retain(|octets| !own(octets));
         heard.dropped = self.dropped(asked)?;
         Ok(heard)
+    }
+
+    /// Asks the question until it is answered, and takes what comes meanwhile; how often it was asked.
+    fn question(&mut self, heard: &mut Heard) -> Result<usize, String> {
+        for asked in 1..=TRIES {
+            let spi = self.ask()?;
+            if self.listen(Some(spi), PATIENCE, heard)? {
+                return Ok(asked);
+            }
+        }
+        Err("the gateway does not answer any more".to_owned())
     }
 
     fn send(&self, datagram: &[u8]) -> Result<(), String> {
@@ -110,7 +114,7 @@ impl Daemon {
     /// Asks the question; gives the SPI that its answer will have.
     fn ask(&mut self) -> Result<u64, String> {
         self.questions += 1;
-        let spi = 0x7175_6573_7469_0000 | self.questions;
+        let spi = QUESTION | self.questions;
         let (group, octets) = UNWANTED;
         let message = Message {
             initiator: spi,
