@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use hitless::api::client::call;
@@ -18,6 +19,7 @@ use super::peer::ike_proposal;
 use super::wire::{self, INITIATOR, Message, NONCE, Raw};
 
 const NAT_PORT: u16 = 4500;
+const FIRST_PORT: u16 = 10_000;
 const MARKER: [u8; 4] = [0; 4];
 const LONGEST: usize = 65_536;
 /// What one IP packet of the bed's cable carries of an IKE message.
@@ -53,6 +55,18 @@ pub struct Daemon {
     counts: BTreeMap<String, u64>,
 }
 
+/// A port that no earlier bed had: the kernel gives one out again as soon as it is free.
+fn bind(from: Ipv4Addr) -> std::io::Result<UdpSocket> {
+    static NEXT: AtomicU16 = AtomicU16::new(FIRST_PORT);
+    loop {
+        let port = NEXT.fetch_add(1, Ordering::Relaxed);
+        match UdpSocket::bind((from, port)) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && port >= FIRST_PORT => {}
+            bound => return bound,
+        }
+    }
+}
+
 /// What came of a message.
 #[derive(Debug, Default)]
 pub struct Heard {
@@ -62,7 +76,7 @@ pub struct Heard {
 
 impl Daemon {
     pub fn open(target: &Target) -> Result<Daemon, String> {
-        let udp = UdpSocket::bind((target.from, 0))
+        let udp = bind(target.from)
             .and_then(|udp| udp.connect((target.gateway, NAT_PORT)).map(|()| udp))
             .map_err(|error| format!("UDP from {}: {error}", target.from))?;
         let mut daemon = Daemon {
