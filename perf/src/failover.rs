@@ -17,7 +17,7 @@ const AFTER_MS: i64 = 150;
 #[group(skip)]
 pub struct Options {
     /// How many takeovers
-    #[arg(long, default_value_t = 5, value_name = "N")]
+    #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub trials: u64,
     /// And takeovers of so many tunnels, through two whole gateways
     #[arg(long, value_delimiter = ',', value_name = "N,N,...")]

@@ -8,7 +8,7 @@ mod svg;
 
 use std::error::Error;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 
@@ -42,6 +42,10 @@ pub fn read(path: &PathBuf) -> Result<Results, Box<dyn Error>> {
     Ok(serde_json::from_str(&text).map_err(|error| failed(&error))?)
 }
 
+fn unwritten(path: &Path, error: &std::io::Error) -> String {
+    format!("cannot write {}: {error}", path.display())
+}
+
 /// Writes the page, and the plots if they are wanted by themselves.
 pub fn write(options: &Options, results: &Results) -> Result<(), Box<dyn Error>> {
     let mut plots = page::plots(results);
@@ -49,14 +53,15 @@ pub fn write(options: &Options, results: &Results) -> Result<(), Box<dyn Error>>
         plots.push(faults::plot(directory)?);
     }
     if let Some(directory) = &options.svg {
-        fs::create_dir_all(directory)?;
+        fs::create_dir_all(directory).map_err(|error| unwritten(directory, &error))?;
         for plot in &plots {
-            fs::write(directory.join(format!("{}.svg", plot.name)), &plot.svg)?;
+            let file = directory.join(format!("{}.svg", plot.name));
+            fs::write(&file, &plot.svg).map_err(|error| unwritten(&file, &error))?;
         }
     }
     let sections = options.mangle.as_deref().map(mangle::section).transpose()?;
     let page = page::render(results, &plots, sections.as_deref().unwrap_or_default());
-    fs::write(&options.output, page)?;
+    fs::write(&options.output, page).map_err(|error| unwritten(&options.output, &error))?;
     crate::print::note(format_args!("wrote {}", options.output.display()));
     Ok(())
 }
