@@ -1,6 +1,7 @@
 //! Where and with what it was measured, and on which cores.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use clap::Args;
@@ -111,5 +112,15 @@ impl Cores {
     pub fn take(&self, index: usize) -> bool {
         let core = self.0.get(index);
         core.is_some_and(|core| core_affinity::set_for_current(*core))
+    }
+}
+
+/// Tells a script of `testbeds` which `hitless` to run, unless the user has: the one beside `own`.
+pub fn name_hitless(command: &mut Command, own: &Path) {
+    let beside = own.parent().map(|folder| folder.join("hitless"));
+    if std::env::var_os("HITLESS").is_none()
+        && let Some(hitless) = beside.filter(|hitless| hitless.is_file())
+    {
+        command.env("HITLESS", hitless);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hitless::ike::{Event, Input, Resume};
-use hitless_sa::{IkeSpi, Spi};
+use hitless_sa::{IkeSpi, SaId, Spi};
 
 use crate::world::{A, B, Host, SECOND, World, address, is_response, settings};
 
@@ -264,30 +264,19 @@ fn rfc7296_section_2_3_a_leader_that_leads_again_finds_out_which_message_ids_wer
     }
 }
 
-/// The same, until the request comes through: the peer, which ignored what was above it, expects the
-/// first probe then, and after that one each of the others in its turn. No wait for a repetition of
-/// any of them.
-#[test]
-fn rfc7296_section_2_3_probes_above_a_lost_request_cost_no_time_once_it_is_answered() {
-    for seed in 0..4 {
-        let mut world = World::established(seed);
-        world.fail_over(A, Resume::Exact);
-        world.run(SECOND);
-        let sa = world.sa(A).id;
-        world.faults.loss = 1000;
-        world.input(A, Input::RekeyChild(sa));
-        let (source, spi) = (address(B), Spi(0x0b00_0001));
-        world.input(A, Input::UnknownSpi { source, spi });
-        world.run(SECOND * 10);
-        world.faults.loss = 0;
-        let rekeyed = |world: &World| world.sa(A).id != sa;
-        while !rekeyed(&world) {
-            world.run(SECOND / 100);
-        }
-        // The Delete of the old one gets its turn when the last probe was answered.
-        world.run(SECOND);
-        assert!(!world.hosts[A].sad.contains_key(&sa), "seed {seed}");
-    }
+/// A new leader whose rekeying is lost for ten seconds, while somebody forges an SPI.
+fn loses_a_request(seed: u64) -> (World, SaId) {
+    let mut world = World::established(seed);
+    world.fail_over(A, Resume::Exact);
+    world.run(SECOND);
+    let sa = world.sa(A).id;
+    world.faults.loss = 1000;
+    world.input(A, Input::RekeyChild(sa));
+    let (source, spi) = (address(B), Spi(0x0b00_0001));
+    world.input(A, Input::UnknownSpi { source, spi });
+    world.run(SECOND * 10);
+    world.faults.loss = 0;
+    (world, sa)
 }
 
 /// A request that was merely lost while somebody forged an SPI: the peer still waits for it, and
@@ -295,16 +284,8 @@ fn rfc7296_section_2_3_probes_above_a_lost_request_cost_no_time_once_it_is_answe
 #[test]
 fn rfc7296_section_2_1_a_forged_spi_and_loss_cost_no_ike_sa() {
     for seed in 0..4 {
-        let mut world = World::established(seed);
-        world.fail_over(A, Resume::Exact);
-        world.run(SECOND);
-        let (ike, sa) = (world.ike(A), world.sa(A).id);
-        world.faults.loss = 1000;
-        world.input(A, Input::RekeyChild(sa));
-        let (source, spi) = (address(B), Spi(0x0b00_0001));
-        world.input(A, Input::UnknownSpi { source, spi });
-        world.run(SECOND * 10);
-        world.faults.loss = 0;
+        let (mut world, sa) = loses_a_request(seed);
+        let ike = world.ike(A);
         world.run(SECOND * 60);
         world.assert_agreement(1);
         assert_eq!(world.ike(A), ike);
@@ -313,5 +294,22 @@ fn rfc7296_section_2_1_a_forged_spi_and_loss_cost_no_ike_sa() {
             assert!(!world.hosts[host].saw(ended), "host {host}");
         }
         assert!(!world.hosts[A].sad.contains_key(&sa));
+    }
+}
+
+/// The same, until the request comes through: the peer, which ignored what was above it, expects the
+/// first probe then, and after that one each of the others in its turn. No wait for a repetition of
+/// any of them.
+#[test]
+fn rfc7296_section_2_3_probes_above_a_lost_request_cost_no_time_once_it_is_answered() {
+    for seed in 0..4 {
+        let (mut world, sa) = loses_a_request(seed);
+        let rekeyed = |world: &World| world.sa(A).id != sa;
+        while !rekeyed(&world) {
+            world.run(SECOND / 100);
+        }
+        // The Delete of the old one gets its turn when the last probe was answered.
+        world.run(SECOND);
+        assert!(!world.hosts[A].sad.contains_key(&sa), "seed {seed}");
     }
 }

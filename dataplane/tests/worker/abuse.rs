@@ -9,7 +9,7 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
-use hitless_dataplane::spd::{Action, Policy, Spd};
+use hitless_dataplane::spd::{Action, Spd};
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{ChildSa, Lease, SequenceNumber, Spi, UdpEncapsulation};
 
@@ -26,14 +26,6 @@ fn up_to(high_water: u64) -> Lease {
     Lease {
         high_water: SequenceNumber(high_water),
         ..PLENTY
-    }
-}
-
-fn policy(local: &str, remote: &str, action: Action) -> Policy {
-    Policy {
-        local: local.parse().unwrap(),
-        remote: remote.parse().unwrap(),
-        action,
     }
 }
 

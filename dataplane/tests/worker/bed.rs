@@ -529,6 +529,14 @@ pub fn frame(destination: MacAddress, source: MacAddress, packet: &[u8]) -> Vec<
     [&header.to_bytes()[..], packet].concat()
 }
 
+pub fn policy(local: &str, remote: &str, action: Action) -> Policy {
+    Policy {
+        local: local.parse().unwrap(),
+        remote: remote.parse().unwrap(),
+        action,
+    }
+}
+
 /// A UDP packet.
 pub fn udp(from: [u8; 4], to: [u8; 4], payload: &[u8]) -> Vec<u8> {
     udp_ports(from, to, 4000, 5000, payload)

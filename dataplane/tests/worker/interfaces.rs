@@ -7,21 +7,13 @@ use hitless_dataplane::command::Command;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::port::{MacAddress, Port};
-use hitless_dataplane::spd::{Action, Policy, Spd};
+use hitless_dataplane::spd::{Action, Spd};
 use hitless_dataplane::verdict::DropReason;
 use hitless_dataplane::worker::{
     CheckpointSettings, Interface, Leadership, Worker, WorkerHandle, WorkerSettings, worker,
 };
 
-use crate::bed::udp;
-
-fn policy(local: &str, remote: &str, action: Action) -> Policy {
-    Policy {
-        local: local.parse().unwrap(),
-        remote: remote.parse().unwrap(),
-        action,
-    }
-}
+use crate::bed::{policy, udp};
 
 #[test]
 fn rfc4301_section_3_1_policies_hold_on_every_interface_and_not_between_protected_ones() {

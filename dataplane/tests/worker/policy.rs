@@ -8,7 +8,7 @@ use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_dataplane::verdict::DropReason;
 
 use crate::bed::{
-    Bed, HOST_A, HOST_B, HOST6_A, echo, hops_later, raw, sa_id, udp, udp_ports, udp6, v6,
+    Bed, HOST_A, HOST_B, HOST6_A, echo, hops_later, policy, raw, sa_id, udp, udp_ports, udp6, v6,
 };
 use crate::tunnel::route_default;
 
@@ -18,14 +18,6 @@ const PROTECT: Action = Action::Protect(Some(hitless_sa::SaId {
     incarnation: hitless_sa::Incarnation(1),
     counter: 1,
 }));
-
-fn policy(local: &str, remote: &str, action: Action) -> Policy {
-    Policy {
-        local: local.parse().unwrap(),
-        remote: remote.parse().unwrap(),
-        action,
-    }
-}
 
 /// A bed whose side A has these policies for one worker, and a default route.
 fn bed(policies: Vec<Policy>) -> (Bed, Arc<Spd>) {

@@ -67,12 +67,7 @@ pub fn measure(kind: &str, what: &str, size: usize) -> Result<GatewayLine, Box<d
         DURATION,
         "--json",
     ]);
-    if std::env::var_os("HITLESS").is_none()
-        && let Some(hitless) = own.parent().map(|folder| folder.join("hitless"))
-        && hitless.is_file()
-    {
-        command.env("HITLESS", hitless);
-    }
+    crate::machine::name_hitless(&mut command, &own);
     let output = command.output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

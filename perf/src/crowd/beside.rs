@@ -83,12 +83,7 @@ fn play(kind: &str, task: &Task, named: &str) -> Result<Sockets, Box<dyn Error>>
     command.args(["--dpd", &milliseconds(task.dpd)]);
     command.args(["--hold", &milliseconds(task.hold)]);
     command.env("CORE", theirs).stderr(Stdio::piped());
-    if std::env::var_os("HITLESS").is_none()
-        && let Some(hitless) = own.parent().map(|folder| folder.join("hitless"))
-        && hitless.is_file()
-    {
-        command.env("HITLESS", hitless);
-    }
+    crate::machine::name_hitless(&mut command, &own);
     let output = command.output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
