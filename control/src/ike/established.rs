@@ -139,6 +139,12 @@ impl IkeSa {
         self.session.origin.unwrap_or(self.local_spi)
     }
 
+    /// Who the peer is to policy: the user who logged in with EAP, else the IKE identity.
+    pub fn peer(&self) -> &Identification {
+        let user = self.authenticated.proven.user.as_ref();
+        user.unwrap_or(&self.remote_id)
+    }
+
     /// SPIs of the original initiator and responder.
     pub fn spis(&self) -> (IkeSpi, IkeSpi) {
         match self.initiator {

@@ -28,6 +28,7 @@ mod create;
 mod crowd;
 pub mod crypto;
 mod dispatch;
+pub mod eap;
 mod ends;
 mod engine;
 mod established;
