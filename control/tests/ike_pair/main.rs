@@ -10,6 +10,7 @@ mod establish;
 mod failover;
 mod followup;
 mod fragments;
+mod governor;
 mod hostile;
 mod inform;
 mod key_exchange;
