@@ -113,6 +113,7 @@ const PUBLIC: &[&str] = &[
     "window_size",
     "unique",
     "takeover_inbound",
+    "sync_after_takeover",
     "esp_proposals",
     "local_ts",
     "remote_ts",

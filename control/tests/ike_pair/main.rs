@@ -9,6 +9,7 @@ mod establish;
 mod failover;
 mod followup;
 mod fragments;
+mod governor;
 mod hostile;
 mod inform;
 mod key_exchange;
