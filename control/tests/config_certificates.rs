@@ -441,97 +441,101 @@ fn users_and_their_passwords_are_read_and_never_shown() {
     assert!(matches!(&auth.local, LocalAuth::Eap(name) if *name == user("bob@corp")));
 }
 
+const PSK: &str = r#"{ auth = "psk", id = "hq.example.org" }"#;
+
+/// `local`, `remote`, more of the connection; what the report has to say.
+const USER_MISTAKES: &[[&str; 5]] = &[
+    [
+        PSK,
+        USERS,
+        "",
+        "want to see a certificate of ours",
+        "certs = ",
+    ],
+    [
+        USER,
+        PSK,
+        "",
+        "is for a gateway with a certificate",
+        "cacerts = ",
+    ],
+    [
+        USER,
+        USERS,
+        "",
+        "want to see a certificate of ours",
+        "certs = ",
+    ],
+    [
+        LOCAL,
+        USERS,
+        "ppk_id = \"a.ppk\"",
+        "ppk_id beside EAP",
+        "leave ppk_id out",
+    ],
+    [
+        LOCAL,
+        r#"{ auth = "eap-mschapv2", eap_id = "*@other" }"#,
+        "",
+        "no user has a password",
+        "[secrets.eap-",
+    ],
+    [
+        r#"{ auth = "eap-mschapv2", eap_id = "carol" }"#,
+        ANCHOR,
+        "",
+        "no password of carol",
+        "[secrets.eap-carol]",
+    ],
+    [
+        r#"{ auth = "eap-mschapv2" }"#,
+        ANCHOR,
+        "",
+        "local.eap_id",
+        "alice",
+    ],
+    [
+        r#"{ auth = "eap-mschapv2", eap_id = "a b" }"#,
+        ANCHOR,
+        "",
+        "no user's name",
+        "blanks",
+    ],
+    [
+        r#"{ auth = "eap-mschapv2", eap_id = "%any" }"#,
+        ANCHOR,
+        "",
+        "no user's name",
+        "blanks",
+    ],
+    [
+        r#"{ auth = "eap-mschapv2", certs = ["gw.pem"] }"#,
+        ANCHOR,
+        "",
+        "certificates with auth",
+        "pubkey",
+    ],
+    [
+        LOCAL,
+        r#"{ auth = "eap-mschapv2", eap_id = "%any", cacerts = ["root.pem"] }"#,
+        "",
+        "cacerts with auth",
+        "leave it out",
+    ],
+    [
+        LOCAL,
+        r#"{ auth = "pubkey", cacerts = ["root.pem"], eap_id = "%any" }"#,
+        "",
+        "eap_id without EAP",
+        "eap-mschapv2",
+    ],
+];
+
 #[test]
 fn what_is_wrong_with_users_is_told_with_place_and_fix() {
     let scratch = Scratch::new("wrong-users");
     scratch.write("alice.password", "wonderland");
-    let psk = r#"{ auth = "psk", id = "hq.example.org" }"#;
-    for [local, remote, more, title, help] in [
-        [
-            psk,
-            USERS,
-            "",
-            "want to see a certificate of ours",
-            "certs = ",
-        ],
-        [
-            USER,
-            psk,
-            "",
-            "is for a gateway with a certificate",
-            "cacerts = ",
-        ],
-        [
-            USER,
-            USERS,
-            "",
-            "want to see a certificate of ours",
-            "certs = ",
-        ],
-        [
-            LOCAL,
-            USERS,
-            "ppk_id = \"a.ppk\"",
-            "ppk_id beside EAP",
-            "leave ppk_id out",
-        ],
-        [
-            LOCAL,
-            r#"{ auth = "eap-mschapv2", eap_id = "*@other" }"#,
-            "",
-            "no user has a password",
-            "[secrets.eap-",
-        ],
-        [
-            r#"{ auth = "eap-mschapv2", eap_id = "carol" }"#,
-            ANCHOR,
-            "",
-            "no password of carol",
-            "[secrets.eap-carol]",
-        ],
-        [
-            r#"{ auth = "eap-mschapv2" }"#,
-            ANCHOR,
-            "",
-            "local.eap_id",
-            "alice",
-        ],
-        [
-            r#"{ auth = "eap-mschapv2", eap_id = "a b" }"#,
-            ANCHOR,
-            "",
-            "no user's name",
-            "blanks",
-        ],
-        [
-            r#"{ auth = "eap-mschapv2", eap_id = "%any" }"#,
-            ANCHOR,
-            "",
-            "no user's name",
-            "blanks",
-        ],
-        [
-            r#"{ auth = "eap-mschapv2", certs = ["gw.pem"] }"#,
-            ANCHOR,
-            "",
-            "certificates with auth",
-            "pubkey",
-        ],
-        [
-            LOCAL,
-            r#"{ auth = "eap-mschapv2", eap_id = "%any", cacerts = ["root.pem"] }"#,
-            "",
-            "cacerts with auth",
-            "leave it out",
-        ],
-        [
-            LOCAL,
-            r#"{ auth = "pubkey", cacerts = ["root.pem"], eap_id = "%any" }"#,
-            "",
-            "eap_id without EAP",
-            "eap-mschapv2",
-        ],
-    ] {
+    for [local, remote, more, title, help] in USER_MISTAKES {
         let parsed = scratch.parse(&with_users(local, remote, more), AsOf::Never);
         let report = parsed.expect_err(title);
         assert!(

@@ -138,7 +138,7 @@ fn the_example_has_a_connection_in_swanctl_s_words() {
 }
 
 fn needs_more(line: &str) -> bool {
-    ["file = ", ".pem", "ppk"]
+    ["file = ", ".pem", "ppk", "eap-mschapv2", "carol"]
         .iter()
         .any(|word| line.contains(word))
 }

@@ -19,7 +19,7 @@ use super::value::{self, quoted};
 use crate::ike::auth::{AuthSettings, LocalAuth, PpkSettings, RemoteAuth};
 use crate::ike::fragments::{DEFAULT_FRAGMENT_SIZE, Fragmentation};
 use crate::ike::proposal::{Identification, IkeProposal, is_keyword};
-use crate::ike::settings::{Connection, Pool, Takeover, TakeoverInbound};
+use crate::ike::settings::{Child, Connection, Pool, Takeover, TakeoverInbound};
 
 const EXAMPLE: &str = "[connections.office]\nremote_addrs = [\"198.51.100.7\"]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n\n[connections.office.children.net]\nesp_proposals = [\"aes128gcm16-x25519-esn\"]\nlocal_ts = [\"10.1.0.0/16\"]\nremote_ts = [\"10.2.0.0/16\"]";
 const IKE_PROPOSAL: &str = "aes128gcm16-prfsha256-x25519";
@@ -130,12 +130,8 @@ fn connection(
     section.finish(FOREIGN);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     let (local, remote) = (local.ok()?, remote.ok()?);
-    let own = children.iter().flatten();
-    let mut starting =
-        own.filter(|c| c.start || on_demand.contains(&(name.clone(), c.name.clone())));
-    let starts = starting.next().map(|child| child.name.as_str());
-    let ends = (&local.auth, &remote.auth);
-    auth::check(section, ends, section.has("ppk_id"), starts);
+    let starts = starting(&name, children.as_deref(), on_demand);
+    auth::check(section, (&local.auth, &remote.auth), starts);
     let local_id = match &local.id {
         Some(id) => id.value.clone(),
         None => Identification::Address(*local_addrs.first()?),
@@ -171,6 +167,18 @@ fn connection(
         },
         children: children?,
     })
+}
+
+/// A child that we begin, if there is one.
+fn starting<'c>(
+    name: &str,
+    children: Option<&'c [Child]>,
+    on_demand: &BTreeSet<(String, String)>,
+) -> Option<&'c str> {
+    let begun =
+        |child: &&Child| child.start || on_demand.contains(&(name.to_owned(), child.name.clone()));
+    let child = children.unwrap_or_default().iter().find(begun);
+    child.map(|child| child.name.as_str())
 }
 
 /// Who the peer has to be: what is configured, else the address that it has if it has one alone.

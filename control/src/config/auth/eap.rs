@@ -132,7 +132,6 @@ pub(super) fn remote(
 pub(in crate::config) fn check(
     section: &Section<'_>,
     (local, remote): (&LocalAuth, &RemoteAuth),
-    ppk: bool,
     starts: Option<&str>,
 ) {
     let asks = matches!(remote, RemoteAuth::Eap(_));
@@ -157,7 +156,7 @@ pub(in crate::config) fn check(
             "write remote = { auth = \"pubkey\", cacerts = [\"ca.pem\"], id = \"gw.example.org\" }";
         section.refuse("remote", Refusal::new(title, help));
     }
-    if (asks || logs_in) && ppk {
+    if (asks || logs_in) && section.has("ppk_id") {
         let title = format!("{}: ppk_id beside EAP", section.path);
         let help = "leave ppk_id out: a PPK goes with certificates and pre-shared keys";
         section.refuse("ppk_id", Refusal::new(title, help));

@@ -10,6 +10,18 @@ use crate::config::value;
 use crate::ike::auth::{Family, RemoteAuth, RemoteCertificates, Revocation, Trust};
 use crate::ike::proposal::Identification;
 
+/// swanctl's words that mean nothing here.
+const FOREIGN: &[(&str, &str)] = &[
+    (
+        "certs",
+        "name the authority that issued the peer's certificate: cacerts = [\"ca.pem\"]",
+    ),
+    (
+        "ca_id",
+        "name the authority's certificate: cacerts = [\"ca.pem\"]",
+    ),
+];
+
 /// `remote = { auth = "pubkey", cacerts = ["ca.pem"], id = "..." }`.
 pub(in crate::config) fn remote(
     connection: &Section<'_>,
@@ -40,16 +52,7 @@ pub(in crate::config) fn remote(
     );
     let id = id(&section);
     let users = eap::remote_users(&section);
-    section.finish(&[
-        (
-            "certs",
-            "name the authority that issued the peer's certificate: cacerts = [\"ca.pem\"]",
-        ),
-        (
-            "ca_id",
-            "name the authority's certificate: cacerts = [\"ca.pem\"]",
-        ),
-    ]);
+    section.finish(FOREIGN);
     let family = match auth.map(|a| a.value) {
         None if section.has("auth") => return Err(Refused),
         None if anchors.is_some() => Family::Any,

@@ -251,19 +251,14 @@ pub(in crate::ike) fn check(
             if !equal(&psk_auth(secret, signed), shown.data) {
                 return Err(format!("wrong secret of {id}"));
             }
+            let evidence = grounds::Evidence::Secret {
+                secret,
+                local,
+                remote: id,
+            };
             return Ok(Proven {
                 method: "psk".to_owned(),
-                grounds: Grounds::of(
-                    settings,
-                    connection,
-                    time,
-                    grounds::Evidence::Secret {
-                        secret,
-                        local,
-                        remote: id,
-                    },
-                    shown.ppk,
-                ),
+                grounds: Grounds::of(settings, connection, time, evidence, shown.ppk),
                 ..Proven::default()
             });
         }

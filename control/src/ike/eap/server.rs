@@ -42,9 +42,12 @@ impl Login {
 /// What to send.
 pub(in crate::ike) enum Answer {
     Request(Vec<u8>),
+    /// The request that tells of a failure. With the reason, which only we learn, and now: many
+    /// clients answer no more.
+    Refusal(Vec<u8>, String),
     Success(Vec<u8>, Login),
-    /// With the reason, which only we learn.
-    Failure(Vec<u8>, String),
+    /// The end, with the reason unless that was told before.
+    Failure(Vec<u8>, Option<String>),
 }
 
 /// One login, of one attempt.
@@ -66,7 +69,7 @@ enum Stage {
     /// The client knows the password, and is told that we do.
     Proven(Option<Login>),
     /// It is told that it failed.
-    Refused(String),
+    Refused,
 }
 
 impl Server {
@@ -119,7 +122,7 @@ impl Server {
     ) -> Answer {
         match self.answer(entropy, accounts, octets) {
             Ok(answer) => answer,
-            Err(reason) => Answer::Failure(packet::failure(self.identifier), reason),
+            Err(reason) => Answer::Failure(packet::failure(self.identifier), Some(reason)),
         }
     }
 
@@ -137,8 +140,8 @@ impl Server {
             return Err("EAP response to another request".to_owned());
         }
         let stage = std::mem::replace(&mut self.stage, Stage::Proven(None));
-        if let Stage::Refused(reason) = stage {
-            return Err(reason);
+        if matches!(stage, Stage::Refused) {
+            return Ok(Answer::Failure(packet::failure(self.identifier), None));
         }
         if response.kind == NAK {
             return Err("the client does not take EAP-MSCHAPv2".to_owned());
@@ -191,7 +194,9 @@ impl Server {
         // Who is asked is who answers: the policy goes by the one, the password by the other.
         let same = mschapv2::without_domain(identity) == mschapv2::without_domain(response.name);
         self.identifier = self.identifier.wrapping_add(1);
-        let message = match found {
+        let request =
+            |identifier, message: Vec<u8>| packet::request(identifier, MSCHAPV2, &message);
+        Ok(match found {
             Some((known, _)) if knows && same => {
                 let user = known.clone();
                 let login = Login {
@@ -200,7 +205,8 @@ impl Server {
                     hash_hash,
                 };
                 self.stage = Stage::Proven(Some(login));
-                packet::write_success(id, &proof)
+                let message = packet::write_success(id, &proof);
+                Answer::Request(request(self.identifier, message))
             }
             _ => {
                 let reason = match (user, found) {
@@ -209,17 +215,13 @@ impl Server {
                     (Some(user), Some(_)) if same => format!("wrong password of {user}"),
                     (Some(user), Some(_)) => format!("{user} answers as another"),
                 };
-                self.stage = Stage::Refused(reason);
+                self.stage = Stage::Refused;
                 let mut next = [0; packet::CHALLENGE];
                 entropy.fill(&mut next);
-                packet::write_failure(id, &next)
+                let message = packet::write_failure(id, &next);
+                Answer::Refusal(request(self.identifier, message), reason)
             }
-        };
-        Ok(Answer::Request(packet::request(
-            self.identifier,
-            MSCHAPV2,
-            &message,
-        )))
+        })
     }
 }
 

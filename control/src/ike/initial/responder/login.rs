@@ -33,6 +33,27 @@ pub(super) struct LoggingIn {
     request: Vec<Payload>,
 }
 
+/// A login that fails: what EAP says of it, and why, if that has not been told.
+struct Refusal {
+    packet: Option<Vec<u8>>,
+    reason: Option<String>,
+}
+
+impl From<String> for Refusal {
+    fn from(reason: String) -> Refusal {
+        Refusal {
+            packet: None,
+            reason: Some(reason),
+        }
+    }
+}
+
+impl From<&str> for Refusal {
+    fn from(reason: &str) -> Refusal {
+        Refusal::from(reason.to_owned())
+    }
+}
+
 fn users(connection: &Connection) -> Option<&EapUsers> {
     match &connection.auth.remote {
         RemoteAuth::Eap(users) => Some(users),
@@ -88,15 +109,15 @@ impl Responder {
                         whole.notifies.extend(contents.notifies.iter().copied());
                         return self.admitted(turn, path, request, &whole, admitted);
                     }
-                    Err(reason) => Err((None, reason)),
+                    Err(reason) => Err(Refusal::from(reason)),
                 }
             }
             Some(login) => self.go_on(turn, connections, path, request, (login, contents)),
         };
-        if let Err((packet, reason)) = result {
+        if let Err(Refusal { packet, reason }) = result {
             let peer = path.remote;
-            turn.events
-                .push(Event::AuthenticationFailed { peer, reason });
+            let event = |reason| Event::AuthenticationFailed { peer, reason };
+            turn.events.extend(reason.map(event));
             let mut refusal = Vec::from_iter(packet.map(eap::payload));
             refusal.push(Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[]));
             self.refuse(turn, path, request, &refusal);
@@ -128,30 +149,30 @@ impl Responder {
         path: Path,
         request: &[u8],
         contents: &Contents<'_>,
-    ) -> Result<(), (Option<Vec<u8>>, String)> {
+    ) -> Result<(), Refusal> {
         let id = contents.initiator_id;
-        let id = id.ok_or((None, "request without identity".to_owned()))?;
+        let id = id.ok_or("request without identity")?;
         let wanted = contents.responder_id.map(|id| &id.id);
         let candidates = self.meant(connections, path, &id.id, wanted);
         let mut candidates = candidates.into_iter();
         let found = candidates.find_map(|connection| Some((connection, users(connection)?)));
         let (connection, users) =
-            found.ok_or_else(|| (None, format!("no connection for {} without AUTH", id.id)))?;
+            found.ok_or_else(|| format!("no connection for {} without AUTH", id.id))?;
         if !matches!(connection.auth.local, LocalAuth::Pubkey(_)) {
-            return Err((None, "EAP without a certificate of ours".to_owned()));
+            return Err("EAP without a certificate of ours".into());
         }
         let kept = contents.payloads.iter();
         let kept = kept.filter(|p| !matches!(p, Payload::Unknown { .. } | Payload::VendorId(_)));
         let kept: Vec<Payload> = kept.cloned().collect();
         if emit_payloads(&kept).len() > LONGEST_REQUEST {
-            return Err((None, "request that is too long to be kept".to_owned()));
+            return Err("request that is too long to be kept".into());
         }
         let local = IdBody::new(local_identity(connection, path));
         let int_auth = self.intermediate.int_auth();
         let signed = self.signed(Side::Responder, &local, &int_auth);
         let secrets = &turn.settings.secrets;
         let proof = auth::prove(secrets, connection, &local.id, &id.id, &self.wishes, signed);
-        let proof = proof.map_err(|reason| (None, reason))?;
+        let proof = proof?;
         let identity = match users {
             EapUsers::Asked(_) => None,
             EapUsers::ByIkeIdentity => Some(name(&id.id)),
@@ -196,9 +217,9 @@ impl Responder {
         path: Path,
         request: &[u8],
         (mut login, contents): (Box<LoggingIn>, &Contents<'_>),
-    ) -> Result<(), (Option<Vec<u8>>, String)> {
+    ) -> Result<(), Refusal> {
         let packet = contents.of_kind(PayloadKind::EAP).next();
-        let packet = packet.ok_or((None, "login that stops".to_owned()))?;
+        let packet = packet.ok_or("login that stops")?;
         let candidates = self.meant(connections, path, &login.peer.id, None);
         let mut server = std::mem::replace(&mut login.server, Server::over());
         let accounts = Accounts {
@@ -209,11 +230,22 @@ impl Responder {
         login.server = server;
         let packet = match answer {
             Answer::Request(packet) => packet,
+            Answer::Refusal(packet, reason) => {
+                let peer = path.remote;
+                turn.events
+                    .push(Event::AuthenticationFailed { peer, reason });
+                packet
+            }
             Answer::Success(packet, proven) => {
                 login.login = Some(proven);
                 packet
             }
-            Answer::Failure(packet, reason) => return Err((Some(packet), reason)),
+            Answer::Failure(packet, reason) => {
+                return Err(Refusal {
+                    packet: Some(packet),
+                    reason,
+                });
+            }
         };
         self.answer_round(turn, path, request, &[eap::payload(packet)], *login);
         Ok(())

@@ -115,7 +115,7 @@ impl Login {
         let engine = &mut self.pair.engines[C];
         let initiator = engine.initiators.values().next().unwrap();
         let stage = initiator.auth.as_ref().unwrap();
-        let id = MessageId(stage.message_id().0 + ahead);
+        let id = MessageId(stage.message_id().0.wrapping_add(ahead));
         let header = initiator.header(stage, Exchange::IkeAuth, id);
         let (settings, ids) = (&engine.settings, &mut engine.ids);
         let mut turn = Turn::new(self.pair.now, &mut self.pair.entropy, settings, ids);
@@ -225,7 +225,11 @@ fn rfc5998_section_3_eap_only_authentication_is_not_taken() {
     let forged = login.forge(0, &[name, only]);
     let answer = login.answer(&forged).unwrap();
     assert!(answer.iter().any(|p| p.kind() == PayloadKind::AUTH));
-    assert!(!answer.iter().any(|p| matches!(p, Payload::SecurityAssociation(_))));
+    assert!(
+        !answer
+            .iter()
+            .any(|p| matches!(p, Payload::SecurityAssociation(_)))
+    );
 }
 
 #[test]
