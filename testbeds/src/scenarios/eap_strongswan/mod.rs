@@ -200,7 +200,7 @@ impl<'a> Trial<'a> {
             "{} of {} answered, {late} after it died",
             log.received, log.transmitted
         );
-        self.report.check("the-stream-goes-on", late > 10, detail);
+        self.report.check("the-stream-goes-on", late > 5, detail);
         let auth = self.peer.log().matches("IKE_AUTH").count() - before;
         self.report.ike_auth_after_failover = Some(auth as u64);
         self.report
