@@ -14,6 +14,7 @@ mod roads;
 mod roles;
 mod sessions;
 mod several;
+mod share;
 mod switchover;
 mod takeover;
 mod view;
