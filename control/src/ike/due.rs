@@ -42,6 +42,7 @@ impl Engine {
                 break;
             }
         }
+        self.govern(now, entropy);
         self.level_graves(now, &share);
     }
 

@@ -21,6 +21,7 @@ use super::due;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError, Imported};
 use super::fragments;
+use super::governor::Governor;
 use super::graves::Graves;
 use super::index::Index;
 use super::initial::{HalfOpen, Initiators};
@@ -119,6 +120,7 @@ pub struct Engine {
     pub(super) sas: BTreeMap<IkeSpi, Box<IkeSa>>,
     pub(super) passive: BTreeMap<IkeSpi, Box<IkeSa>>,
     pub(super) resuming: Resuming,
+    pub(super) governor: Governor,
     pub(super) initiators: Initiators,
     pub(super) half_open: HalfOpen,
     pub(super) crowd: Crowd,
@@ -160,6 +162,7 @@ impl Engine {
             sas: BTreeMap::new(),
             passive: BTreeMap::new(),
             resuming: Resuming::default(),
+            governor: Governor::default(),
             initiators: Initiators::default(),
             half_open: HalfOpen::default(),
             crowd: Crowd::new(),
@@ -194,9 +197,12 @@ impl Engine {
             }),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
-            Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
-                counter_sync::replay_only(ike, turn, delta);
-            }),
+            Input::ReplayCounterSync { ike, delta } => {
+                self.with(now, entropy, ike, |ike, turn| match ike.owed {
+                    Some(_) => ike.need(),
+                    None => counter_sync::replay_only(ike, turn, delta),
+                })
+            }
             Input::Relocate { ike, local } => self.with(now, entropy, ike, |ike, turn| {
                 mobike::move_to(ike, turn, local);
                 ike.advance(turn);
@@ -268,6 +274,7 @@ impl Engine {
             self.timers.first(),
             self.starts.first(),
             self.graves.first(),
+            self.governor.first(&self.settings.limits),
         ];
         due.into_iter().flatten().min()
     }
@@ -353,6 +360,7 @@ impl Engine {
             }
         }
         self.timers.set(ike, None);
+        self.governor.forget(ike);
         self.graves.remove(ike);
         let Some(body) = released else { return Ok(()) };
         let mut imported = match export::import(now, &self.by_name, &mut self.ids, version, body)? {
@@ -379,6 +387,7 @@ impl Engine {
         self.tickets.clear();
         self.index = Index::default();
         self.resuming = Resuming::default();
+        self.governor = Governor::default();
         self.ids.leases.clear();
         self.starts = Starts::new();
         self.timers.clear();
@@ -630,6 +639,7 @@ impl Engine {
         self.outputs.extend(retransmits);
         self.outputs
             .extend(results.events.into_iter().map(Output::Event));
+        self.note_owing(results.now, &ike);
         let deadline = ike.deadline().filter(|_| !gone);
         self.timers.set(spi, due::again(results.now, deadline));
         if gone {
