@@ -124,20 +124,18 @@ impl Engine {
         match fate {
             Fate::Closed { again } => {
                 reloaded.closed += 1;
-                self.with(now, entropy, spi, |ike, turn| {
+                self.order(now, entropy, spi, |ike| {
                     ike.terminated |= !again;
-                    ike.schedule(turn.now, Task::DeleteIke);
-                    turn.dirty = true;
-                    ike.advance(turn);
+                    ike.schedule(now, Task::DeleteIke);
                 });
             }
             Fate::Kept(connection, gone) => {
                 reloaded.kept += 1;
                 reloaded.closed += gone.len();
-                self.with(now, entropy, spi, |ike, turn| {
+                self.order(now, entropy, spi, |ike| {
                     ike.connection = connection;
                     for (id, again) in gone {
-                        ike.close_child(turn, id, again);
+                        ike.close_child(now, id, again);
                     }
                 });
             }

@@ -15,6 +15,7 @@ mod roads;
 mod roles;
 mod sessions;
 mod several;
+mod share;
 mod switchover;
 mod takeover;
 mod view;
