@@ -50,6 +50,9 @@ impl Gateway {
                 }
                 self.commit(now, entropy, commit);
             }
+            IkeOutput::Event(ike::Event::Keys(lines)) => {
+                self.outputs.push_back(Output::KeyLog(lines));
+            }
             IkeOutput::Event(event) => {
                 let told = self.counts.ike(now, &event);
                 if let ike::Event::ReplayCounterSync {
