@@ -393,6 +393,8 @@ impl Node {
         let incarnation = hitless_sa::Incarnation(packet.incarnation);
         let now = self.now;
         let epoch = leading.epoch;
+        let said = self.peers.get(&from).and_then(|peer| peer.said);
+        let echo = said.map_or(0, |said| said.time);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.challenge = entropy.u64().max(1);
         }
@@ -400,7 +402,7 @@ impl Node {
             if leading.release_session(cx, from) {
                 cx.event(Event::SessionReleased { member: from });
             }
-            leading.open_session(from, Session::new(sid, incarnation, now));
+            leading.open_session(from, Session::new(sid, incarnation, now, echo));
             cx.event(Event::SessionOpened {
                 member: from,
                 epoch,

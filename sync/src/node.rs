@@ -375,11 +375,6 @@ impl Node {
             if let Some(session) = leading.sessions.get_mut(&from) {
                 let current = session.incarnation.0 == packet.incarnation;
                 let ours = packet.session == Some(session.sid) && current && for_me;
-                // Who has left the session vouches for nothing in it any more: only words in it
-                // count as a sign of life.
-                if ours && reading.newest {
-                    session.last_contact = now;
-                }
                 if ours || any_session && packet.session.is_some() {
                     session.entered = true;
                     resigned = packet.resign;
@@ -397,6 +392,11 @@ impl Node {
                             moved.push(sa);
                         }
                     }
+                }
+                // Who has left the session vouches for nothing in it any more: only words in it
+                // count as a sign of life.
+                if ours && reading.newest {
+                    session.word(now, packet.time, cx.settings.vouch);
                 }
             }
             for sa in moved {

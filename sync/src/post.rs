@@ -132,7 +132,7 @@ impl Node {
         for to in members {
             let mut due = poke.contains(&to);
             let vouch = self.settings.vouch;
-            let silent = |session: &Session| session.silent_for(self.now) >= vouch;
+            let silent = |session: &Session| session.contact.unheard_for(self.now) >= vouch;
             // Who does not answer is asked once a heartbeat, not flooded.
             let burst = match sessions.get(&to) {
                 Some(session) if silent(session) => usize::from(due),
@@ -149,6 +149,7 @@ impl Node {
                 let mut filled = false;
                 if let Some(session) = sessions.get_mut(&to) {
                     packet.session = Some(session.sid);
+                    packet.time_echo = session.contact.echo;
                     packet.admit = session.bound;
                     packet.unvouched = session.unvouched;
                     if role == Role::Leading {

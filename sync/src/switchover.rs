@@ -46,7 +46,9 @@ impl Node {
         let ready = leading.sessions.iter().filter(|(member, session)| {
             let peer = self.peers.get(member);
             let said = peer.and_then(|peer| peer.lately(now, recent));
-            session.bound.is_some() && session.confirmed && said.is_some_and(|said| said.healthy)
+            let answers = session.silent_for(now) < self.settings.vouch;
+            let able = said.is_some_and(|said| said.healthy);
+            session.bound.is_some() && session.confirmed && answers && able
         });
         let ranked = ready.map(|(member, _)| {
             let priority = self

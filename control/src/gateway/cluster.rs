@@ -49,6 +49,7 @@ impl Gateway {
             unserved: (risk.unserved + drill.failed.len()) as u64,
             named,
             behind: risk.behind as u64,
+            unsynchronised: self.engine.owing() as u64,
             sync: status.sync,
             ailments: self.ailments(),
             drill: (!leading).then_some(DrillReport {

@@ -20,6 +20,7 @@ use super::crowd::Crowd;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError, Imported};
 use super::fragments;
+use super::governor::Governor;
 use super::graves::Graves;
 use super::index::Index;
 use super::initial::{HalfOpen, Initiators};
@@ -117,6 +118,7 @@ pub struct Engine {
     pub(super) sas: BTreeMap<IkeSpi, Box<IkeSa>>,
     pub(super) passive: BTreeMap<IkeSpi, Box<IkeSa>>,
     pub(super) resuming: Resuming,
+    pub(super) governor: Governor,
     pub(super) initiators: Initiators,
     pub(super) half_open: HalfOpen,
     pub(super) crowd: Crowd,
@@ -156,6 +158,7 @@ impl Engine {
             sas: BTreeMap::new(),
             passive: BTreeMap::new(),
             resuming: Resuming::default(),
+            governor: Governor::default(),
             initiators: Initiators::default(),
             half_open: HalfOpen::default(),
             crowd: Crowd::new(),
@@ -189,9 +192,12 @@ impl Engine {
             }),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
-            Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
-                counter_sync::replay_only(ike, turn, delta);
-            }),
+            Input::ReplayCounterSync { ike, delta } => {
+                self.with(now, entropy, ike, |ike, turn| match ike.owed {
+                    Some(_) => ike.need(),
+                    None => counter_sync::replay_only(ike, turn, delta),
+                })
+            }
             Input::Relocate { ike, local } => self.with(now, entropy, ike, |ike, turn| {
                 mobike::move_to(ike, turn, local);
                 ike.advance(turn);
@@ -263,6 +269,7 @@ impl Engine {
             self.timers.first(),
             self.starts.first(),
             self.graves.first(),
+            self.governor.first(&self.settings.limits),
         ];
         due.into_iter().flatten().min()
     }
@@ -348,6 +355,7 @@ impl Engine {
             }
         }
         self.timers.set(ike, None);
+        self.governor.forget(ike);
         self.graves.remove(ike);
         let Some(body) = released else { return Ok(()) };
         let mut imported = match export::import(now, &self.by_name, &mut self.ids, version, body)? {
@@ -374,6 +382,7 @@ impl Engine {
         self.tickets.clear();
         self.index = Index::default();
         self.resuming = Resuming::default();
+        self.governor = Governor::default();
         self.ids.leases.clear();
         self.starts = Starts::new();
         self.timers.clear();
@@ -449,6 +458,7 @@ impl Engine {
                 self.half_open_timeout(now, entropy, spi);
             }
         }
+        self.govern(now, entropy);
         self.level_graves(now);
         self.start_children(now, entropy);
     }
@@ -658,6 +668,7 @@ impl Engine {
         self.outputs.extend(retransmits);
         self.outputs
             .extend(results.events.into_iter().map(Output::Event));
+        self.note_owing(results.now, &ike);
         self.timers.set(spi, ike.deadline().filter(|_| !gone));
         if gone {
             self.index.remove(&ike);

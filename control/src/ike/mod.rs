@@ -14,7 +14,7 @@
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
 //! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `takeover.rs` decides how a
-//! new active member resumes, `resuming.rs` when, `graves.rs` keeps the last answers of IKE SAs that are no more,
+//! new active member resumes, `resuming.rs` when, `governor.rs` when its peer is asked, `graves.rs` keeps the last answers of IKE SAs that are no more,
 //! `sessions/` bounds them in time and finds out when a peer has lost one (RFC 6290), `resume/`
 //! brings it back (RFC 5723).
 
@@ -28,12 +28,14 @@ mod create;
 mod crowd;
 pub mod crypto;
 mod dispatch;
+pub mod eap;
 mod ends;
 mod engine;
 mod established;
 mod export;
 mod followup;
 pub mod fragments;
+mod governor;
 mod graves;
 mod index;
 mod inform;

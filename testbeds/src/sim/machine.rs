@@ -289,8 +289,9 @@ impl Machine {
 
     /// Its own clock: no two run alike.
     fn local(&self, now: Instant) -> Instant {
-        let passed = i128::from(now.0 - EPOCH.0);
-        let drifted = passed + passed * i128::from(self.drift) / 1_000_000;
+        // Hours in nanoseconds, times thousands, fit.
+        let passed = i64::try_from(now.0 - EPOCH.0).unwrap_or(i64::MAX);
+        let drifted = passed.saturating_add(passed.saturating_mul(self.drift) / 1_000_000);
         EPOCH + Duration::from_nanos(u64::try_from(drifted).unwrap_or(0)) + self.jumped
     }
 }

@@ -79,12 +79,13 @@ impl Oracle {
         if matches!(&decoded, Frame::Ike(ike) if is_complaint(ike)) {
             return;
         }
-        self.audit.observe(TapId(u16::from(who)), at, frame);
         match decoded {
+            // The audit's own ledger has nothing to add to what is kept of it here.
+            Frame::Esp(esp) => return self.numbered(now, who, &esp, keys),
             Frame::Ike(ike) => self.sealed(&ike),
-            Frame::Esp(esp) => self.numbered(now, who, &esp, keys),
             _ => {}
         }
+        self.audit.observe(TapId(u16::from(who)), at, frame);
     }
 
     /// S1: one key, one number, one packet. Nothing that a gateway sends is sent again.

@@ -293,6 +293,9 @@ const EVENTS: [Fault; 9] = [
 ];
 /// No exchange has as many outputs of one member, heartbeats included.
 const OUTPUTS: u64 = 60;
+/// How many there are.
+pub const CRASH_POINTS: u64 =
+    (TAKEOVERS.len() * IKE_PROPOSALS.len() * 2 * EVENTS.len()) as u64 * OUTPUTS;
 
 /// How many writes fail: the last is a disk that stays full.
 const WRITES: [u32; 4] = [1, 2, 4, u32::MAX];
@@ -469,7 +472,7 @@ mod tests {
     #[test]
     fn crash_points_come_to_an_end_and_cover_every_policy() {
         let all: Vec<Plan> = (0..).map_while(Plan::crash_point).collect();
-        assert_eq!(all.len(), 5 * 2 * 2 * EVENTS.len() * OUTPUTS as usize);
+        assert_eq!(all.len() as u64, CRASH_POINTS);
         for takeover in TAKEOVERS {
             assert!(all.iter().any(|plan| plan.takeover == takeover));
         }
