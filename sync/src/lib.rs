@@ -51,6 +51,7 @@ mod contact;
 mod election;
 mod estate;
 mod event;
+mod fitness;
 mod following;
 mod grant;
 mod late;

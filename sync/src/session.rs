@@ -11,6 +11,7 @@ use hitless_sa::{Incarnation, Instant, Lease, SaId};
 use prost::Message;
 
 use crate::contact::{Contact, Offers};
+use crate::fitness::Broken;
 use crate::leading::{LedObject, LedSa};
 use crate::message::{
     DATAGRAM_TARGET, DELETE, FINAL, Grant, HAND_OVER, PROBE, Packet, Record, STORE, Sid,
@@ -110,6 +111,8 @@ pub(crate) struct Session {
     /// The standby says that it is admitted.
     pub confirmed: bool,
     pub contact: Contact,
+    /// What it says of its copies.
+    pub broken: Broken,
     /// Outputs have left without this standby's acknowledgement (R16).
     pub unvouched: bool,
     next: u64,
@@ -145,6 +148,7 @@ impl Session {
             entered: false,
             confirmed: false,
             contact: Contact::new(now, echo),
+            broken: Broken::default(),
             unvouched: false,
             next: 1,
             probe: 0,

@@ -48,6 +48,8 @@ pub struct Tuning {
     pub no_output_commit: bool,
     /// A sync datagram is read before its length is known (S7).
     pub unchecked: bool,
+    /// A copy of each sync message leaves beside its protection (S6).
+    pub sync_in_clear: bool,
     /// Not a mutant: a peer that knows less of RFC 6311.
     pub withheld: Withheld,
     /// Not a mutant either: when a peer counts as dead, so that a simulation waits for less.
@@ -136,7 +138,8 @@ impl GatewaySettings {
         }
     }
 
-    pub(super) fn node(&self) -> NodeSettings {
+    /// What a sync node is told.
+    pub fn node(&self) -> NodeSettings {
         let cluster = &self.config.cluster;
         let me = Member {
             id: cluster.id,

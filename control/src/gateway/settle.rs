@@ -63,6 +63,12 @@ impl Gateway {
             SyncOutput::Datagram { to, payload } => {
                 if let Some(link) = &mut self.link {
                     link.send(to, &payload);
+                    if self.settings.tuning().sync_in_clear
+                        && let Some(address) = link.address(to)
+                    {
+                        let copy = Output::SyncTransmit(address, payload.to_vec());
+                        self.outputs.push_back(copy);
+                    }
                 }
             }
             SyncOutput::Persist(durable) => self.outputs.push_back(Output::Persist(durable)),

@@ -103,13 +103,7 @@ impl Gateway {
                 }
             }
             WorkerEvent::Window { sa, state } => self.window_known(sa, state),
-            WorkerEvent::Acquire { flow, .. } => match self.protecting(&flow) {
-                // It is being installed.
-                Some(sa) if self.engine.leads_child(sa) => {
-                    self.go_on_by(now, entropy, sa);
-                }
-                _ => self.acquire(now, entropy, &flow),
-            },
+            WorkerEvent::Acquire { flow, .. } => self.wanted(now, entropy, &flow),
             // A hint that nobody asks for: the scan sees the high water.
             WorkerEvent::HighWater { .. } => {}
         }

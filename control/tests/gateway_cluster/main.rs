@@ -9,6 +9,7 @@ mod hostile;
 mod idle;
 mod inbound;
 mod metrics;
+mod policies;
 mod retrieve;
 mod roads;
 mod roles;

@@ -216,6 +216,11 @@ impl World {
         self.running.insert(who, Running { station, worker });
     }
 
+    /// The configuration that a gateway was started with.
+    pub fn config(&self, who: u8) -> Config {
+        self.configs[&who].clone()
+    }
+
     /// Ends a gateway: nothing is flushed.
     pub fn kill(&mut self, who: u8) {
         self.running.remove(&who).expect("it runs");
