@@ -64,6 +64,13 @@ pub(super) struct CounterSync {
     pub resend_at: Instant,
 }
 
+impl CounterSync {
+    /// The peer has not answered for long: if it lives, it answers the first request.
+    pub fn hurry(&mut self) {
+        self.rounds = self.rounds.max(ROUNDS - 1);
+    }
+}
+
 /// The synchronisation that we answered last (H1).
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct AnsweredSync {

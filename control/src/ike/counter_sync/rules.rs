@@ -168,6 +168,36 @@ fn rfc6311_r20_a_message_id_that_a_probe_had_is_not_used_again() {
     assert_eq!(ids(&next), [last + 1]);
 }
 
+/// Seed 23055 of the simulator: a peer that had lost the IKE SA was repeated to for 63.5 s, and then
+/// asked for its Message IDs for 22.5 s more.
+#[test]
+fn rfc6311_r33_a_peer_that_was_silent_for_a_minute_is_asked_for_its_message_ids_for_seconds_only() {
+    let mut pair = Pair::with(1, |_, settings| {
+        settings.connections[0].takeover = Takeover::MessageIdSync;
+    });
+    pair.take_over(Resume::Exact);
+    let ike = pair.ike(C).local_spi;
+    pair.input(C, Input::Liveness(ike));
+    let step = std::time::Duration::from_millis(250);
+    let (begun, mut asked_at) = (pair.now, None);
+    while !pair.engines[C].sas.is_empty() {
+        pair.now = pair.now + step;
+        pair.input(C, Input::Timeout);
+        if pair.engines[C].sas.values().any(|ike| ike.sync.is_some()) {
+            asked_at.get_or_insert(pair.now);
+        }
+        assert!(pair.now.since(begun).as_secs() < 200, "lost at last");
+    }
+    let asked_at = asked_at.expect("asked where the peer stands");
+    assert!(
+        asked_at.since(begun).as_secs() >= 60,
+        "after the last repetition"
+    );
+    // Four transmissions of one request; without hurry it would be three such requests.
+    let timeout = pair.engines[C].settings.retransmit_timeout;
+    assert_eq!(pair.now.since(asked_at), timeout * 15);
+}
+
 /// The next member synchronises where the one before it probed, and does not end the IKE SA because
 /// nobody answers the probes.
 #[test]
