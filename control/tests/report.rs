@@ -47,6 +47,7 @@ fn ike() -> IkeSaStatus {
         remote_vips: vec!["10.3.0.7".into()],
         local_port: 500,
         remote_id: "sun.strongswan.org".into(),
+        remote_eap_id: None,
         remote_host: "192.168.0.2".into(),
         remote_port: 500,
         algorithms: "AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519".into(),

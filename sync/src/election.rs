@@ -242,7 +242,8 @@ impl Node {
             self.want(Some(epoch), None);
         }
         if self.durable.led == Some(epoch) || self.settings.mutant.lead_before_durable {
-            self.lead_epoch(Some((epoch, right)));
+            let forgets = self.settings.mutant.forgets;
+            self.lead_epoch((!forgets).then_some((epoch, right)));
         }
     }
 

@@ -100,7 +100,7 @@ impl Following {
             None => (self.echo, settings.vouch.min(patience)),
         };
         let trusted = span - span / 100;
-        let exact = self.admitted && !self.unvouched;
+        let exact = self.admitted && !self.unvouched && !settings.mutant.never_vouches;
         exact && heard != 0 && now < Instant(heard) + trusted
     }
 

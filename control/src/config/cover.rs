@@ -101,6 +101,7 @@ const PUBLIC: &[&str] = &[
     "encap",
     "certs",
     "cacerts",
+    "eap_id",
     "crls",
     "revocation",
     "send_cert",

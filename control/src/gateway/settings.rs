@@ -50,6 +50,8 @@ pub struct Tuning {
     pub unchecked: bool,
     /// Not a mutant: copies arrive with a key of the wrong length, so that their drill fails.
     pub broken_copies: bool,
+    /// A copy of each sync message leaves beside its protection (S6).
+    pub sync_in_clear: bool,
     /// Not a mutant: a peer that knows less of RFC 6311.
     pub withheld: Withheld,
     /// Not a mutant either: when a peer counts as dead, so that a simulation waits for less.
@@ -138,7 +140,8 @@ impl GatewaySettings {
         }
     }
 
-    pub(super) fn node(&self) -> NodeSettings {
+    /// What a sync node is told.
+    pub fn node(&self) -> NodeSettings {
         let cluster = &self.config.cluster;
         let me = Member {
             id: cluster.id,

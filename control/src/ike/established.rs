@@ -111,6 +111,8 @@ pub(super) struct IkeSa {
     pub successors: Vec<IkeSpi>,
     /// Deleted on demand: not to be started again.
     pub terminated: bool,
+    /// Something was asked of it that its record does not show yet.
+    pub ordered: bool,
     /// The peer said that it has another one and only that (RFC 7296 section 2.4).
     pub superseded: bool,
     /// Made by the peer while we were rekeying the same IKE SA ourselves: it is not known yet
@@ -140,6 +142,12 @@ impl IkeSa {
     /// The IKE SA whose IKE_AUTH this one came of, by our SPI: this one, or an ancestor.
     pub fn origin(&self) -> IkeSpi {
         self.session.origin.unwrap_or(self.local_spi)
+    }
+
+    /// Who the peer is to policy: the user who logged in with EAP, else the IKE identity.
+    pub fn peer(&self) -> &Identification {
+        let user = self.authenticated.proven.user.as_ref();
+        user.unwrap_or(&self.remote_id)
     }
 
     /// SPIs of the original initiator and responder.
@@ -420,6 +428,7 @@ impl IkeSa {
             predecessor: None,
             successors: Vec::new(),
             terminated: false,
+            ordered: false,
             superseded: false,
             undecided: false,
             forget_at: None,

@@ -5,6 +5,7 @@ mod collisions;
 mod counter_sync;
 mod crash;
 mod crowd;
+mod eap;
 mod establish;
 mod failover;
 mod followup;
