@@ -126,6 +126,7 @@ impl GatewaySettings {
             limits: self.config.ike,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
             retransmit_tries: self.tuning.retransmit_tries.unwrap_or(RETRANSMIT_TRIES),
+            key_log: self.config.control.key_log.is_some(),
             time_of_day: TimeOfDay::default(),
         }
     }
