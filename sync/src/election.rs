@@ -299,7 +299,7 @@ impl Node {
         // A bound standby has led an inheriting epoch above ours: it inherited from us (R14). If
         // it has lost that since, so have we (R13b).
         let led = packet.led.and_then(WireEpoch::epoch);
-        if let Some(by) = led.filter(|led| *led > mine && bound)
+        if let Some(by) = led.filter(|led| *led > mine && led.leader == from && bound)
             && !self.settings.mutant.ignore_led
         {
             let reason = match (switching, leads) {
@@ -320,7 +320,9 @@ impl Node {
             let priority = member.map_or(0, |member| member.priority);
             let theirs = (said.healthy, said.objects, !said.bare, priority, from);
             let ours = self.my_rank(leading.count(), !bare);
-            if disjoint && said.fresh && theirs > ours {
+            // Who holds a right in ours has heard of it: it leads nothing lower.
+            let possible = !bound || by > mine;
+            if disjoint && possible && said.fresh && theirs > ours {
                 self.step_down(StepDown::Outranked { by });
                 return true;
             }
@@ -329,7 +331,9 @@ impl Node {
         let follows = said
             .epoch
             .filter(|_| matches!(said.role, Some(Role::Learning | Role::Admitted)));
-        if let Some(by) = follows.filter(|by| !said.bare && *by > mine && reading.newest) {
+        let other = |by: &Epoch| by.leader != from && self.peers.contains_key(&by.leader);
+        let follows = follows.filter(|by| !said.bare && *by > mine && other(by));
+        if let Some(by) = follows.filter(|_| reading.newest) {
             self.step_down(StepDown::Deposed { by });
             return true;
         }

@@ -122,6 +122,8 @@ pub enum Input<'a> {
     /// Whether this member could do the work of an active.
     Health {
         healthy: bool,
+        /// A worker has ended or is stuck: what it carries is not served, and no barrier is passed.
+        halted: bool,
     },
     /// Whether this member has tried every copy that it would carry on (the drill), and which of
     /// them failed: those it would replace.

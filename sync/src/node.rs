@@ -70,6 +70,8 @@ pub struct Node {
     /// The highest epoch counter ever heard of.
     pub(crate) counter: u64,
     pub(crate) healthy: bool,
+    /// A worker of it has ended or is stuck.
+    pub(crate) halted: bool,
     pub(crate) drill: Drill,
     /// Since when this member runs without a break: one that has slept has not listened.
     pub(crate) awake: Instant,
@@ -110,6 +112,7 @@ impl Node {
             sessions: 0,
             counter: known.map_or(0, |epoch| epoch.counter),
             healthy: true,
+            halted: false,
             drill: Drill::default(),
             awake: now,
             stopping: None,
@@ -156,7 +159,7 @@ impl Node {
                 version,
                 body,
             } => self.answer_with(to, object, version, body),
-            Input::Health { healthy } => self.healthy = healthy,
+            Input::Health { healthy, halted } => (self.healthy, self.halted) = (healthy, halted),
             Input::Ready { ready, broken } => {
                 self.drill = Drill {
                     done: ready,

@@ -38,7 +38,7 @@ impl fmt::Debug for Input<'_> {
             Input::Ready { ready, broken } => {
                 write!(f, "Ready({ready}, {} broken)", broken.len())
             }
-            Input::Health { healthy } => write!(f, "Health({healthy})"),
+            Input::Health { healthy, .. } => write!(f, "Health({healthy})"),
         }
     }
 }

@@ -77,7 +77,8 @@ fn a_standby_that_is_ill_or_has_not_tried_its_copies_is_not_counted() {
     assert!(risk(&world, 0).unserved > 0);
     drilled(&mut world, 1, true, &[]);
     assert_eq!((risk(&world, 0).standbys, risk(&world, 1).standbys), (1, 1));
-    world.handle(1, Input::Health { healthy: false });
+    let (healthy, halted) = (false, false);
+    world.handle(1, Input::Health { healthy, halted });
     world.run(30);
     assert_eq!((risk(&world, 0).standbys, risk(&world, 1).standbys), (0, 0));
 }
@@ -245,4 +246,32 @@ fn what_is_said_to_be_at_risk_is_what_a_takeover_then_skips_and_refuses() {
         refused += blackout;
     }
     assert!(skipped > 0 && refused > 0);
+}
+
+#[test]
+fn a_member_whose_workers_are_stuck_hands_over_without_barrier_and_without_hold() {
+    for (seed, broken) in [(40, false), (41, true), (42, false)] {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        world.crash(1);
+        world.run(30);
+        world.start(1);
+        assert!(world.run_until(2_000, World::settled));
+        if broken {
+            let sa = an_sa(&world);
+            drilled(&mut world, 1, true, &[sa]);
+        }
+        // It knows that it is admitted, and its hold has just begun.
+        assert!(world.run_until(100, |world| risk(world, 0).standbys == 1));
+        let (healthy, halted) = (false, true);
+        world.handle(0, Input::Health { healthy, halted });
+        // Its workers never pass the barrier.
+        world.sites[0].gateway.drain = false;
+        let began = world.now;
+        let taken = world.run_until(1_000, |world| world.leader() == Some(1));
+        let took = (world.now - began) / cluster::MILLISECOND;
+        assert!(taken && took < 25, "seed {seed}: {took} ms");
+        assert!(!inherited(&world, 1).is_empty());
+        world.run(200);
+        world.check().unwrap();
+    }
 }

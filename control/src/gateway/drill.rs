@@ -13,7 +13,9 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::esp;
 use hitless_dataplane::replay::AntiReplay;
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
-use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, Lease, SaId, SequenceNumber, Spi};
+use hitless_sa::{
+    ChildSa, Entropy, IkeSpi, Instant, KeyMaterial, Lease, SaId, SequenceNumber, Spi,
+};
 use hitless_sync::Input as SyncInput;
 
 use super::Gateway;
@@ -162,6 +164,19 @@ fn round_trip(key: &EspKey, spi: Spi) -> Result<(), &'static str> {
 }
 
 impl Gateway {
+    /// Tries a new copy at once, but for what a great one leaves to later turns: a standby is ready
+    /// again before its leader hears that it was not.
+    pub(super) fn drill(&mut self, ike: IkeSpi) {
+        let mut children = self.engine.child_sas(ike);
+        if self.settings.tuning().broken_copies {
+            for child in &mut children {
+                Arc::make_mut(child).outbound_key = KeyMaterial::new(&[0; 3]);
+            }
+        }
+        self.drilled.stored(ike, children);
+        self.drilled.turn(self.settings.aead());
+    }
+
     /// Goes on with the drill, and tells the node whether this member is ready to lead.
     pub(super) fn tend_drill(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.drilled.turn(self.settings.aead());
@@ -181,9 +196,7 @@ impl Gateway {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use hitless_sa::{
-        EspSuite, Incarnation, KeyMaterial, MemberId, Mode, SaOptions, TrafficSelector,
-    };
+    use hitless_sa::{EspSuite, Incarnation, MemberId, Mode, SaOptions, TrafficSelector};
 
     fn child(counter: u32, key: usize) -> Arc<ChildSa> {
         let network = |text: [u8; 4]| TrafficSelector::prefix(text.into(), 24).unwrap();

@@ -4,7 +4,8 @@
 //! A worker that has died shows by its thread; one that is stuck shows by a barrier that it does not
 //! pass in time. Either way, and with a link down, this member says that it is not healthy: it
 //! yields to a standby that is, and as a standby it is slow to take over. With nobody better it goes
-//! on: half a gateway is more than none.
+//! on: half a gateway is more than none. For a worker it yields at once: no barrier is waited for, and
+//! no standby's hold.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -117,10 +118,11 @@ impl Gateway {
             return;
         }
         let healthy = ailments.is_empty();
+        let halted = self.health.lost.is_some() || !self.health.stuck.is_empty();
         self.health.told.clone_from(&ailments);
         self.outputs
             .push_back(Output::Event(Event::Health { ailments }));
         self.node
-            .handle(now, entropy, SyncInput::Health { healthy });
+            .handle(now, entropy, SyncInput::Health { healthy, halted });
     }
 }

@@ -42,6 +42,9 @@ impl Gateway {
                 transmit,
             } => self.retransmit(ike, version, &transmit),
             IkeOutput::Commit(commit) => self.commit(now, entropy, commit),
+            IkeOutput::Event(ike::Event::Keys(lines)) => {
+                self.outputs.push_back(Output::KeyLog(lines));
+            }
             IkeOutput::Event(event) => {
                 let told = self.counts.ike(now, &event);
                 if let ike::Event::ReplayCounterSync {

@@ -109,6 +109,8 @@ pub struct World {
     pub broken_disks: BTreeSet<u8>,
     /// Gateways whose worker does nothing.
     pub stuck: BTreeSet<u8>,
+    /// Members whose copies are broken, from their next start on.
+    pub broken_copies: BTreeSet<u8>,
     pub events: Vec<(Instant, u8, Event)>,
     /// What the busiest turn of each gateway took, as IKE counts its work.
     pub busiest: BTreeMap<u8, u64>,
@@ -156,6 +158,7 @@ impl World {
             disks: BTreeMap::new(),
             broken_disks: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            broken_copies: BTreeSet::new(),
             events: Vec::new(),
             busiest: BTreeMap::new(),
             traffic: false,
@@ -202,6 +205,7 @@ impl World {
         }
         let tuning = Tuning {
             at_once: self.at_once,
+            broken_copies: self.broken_copies.contains(&who),
             ..Tuning::default()
         };
         let (station, worker) = Station::with(

@@ -5,5 +5,7 @@ pub mod eap_strongswan;
 pub mod failover_strongswan;
 pub mod ike_strongswan;
 pub mod libreswan;
+pub mod mobike_strongswan;
 pub mod roads_strongswan;
 pub mod transfer_strongswan;
+pub mod tunnels_strongswan;
