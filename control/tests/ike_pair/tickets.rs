@@ -353,7 +353,8 @@ fn rfc5723_section_4_3_4_unique_keep_lets_a_peer_resume_what_it_has_lost() {
             if rekeyed {
                 let ike = world.ike(B);
                 world.input(B, Input::RekeyIke(ike));
-                world.run(SECOND);
+                // The client asks for a ticket of the new IKE SA.
+                world.run(SECOND * 5);
                 world.fail_over(B, Resume::Exact);
             }
             let old = world.ike(B);

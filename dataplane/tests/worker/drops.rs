@@ -83,6 +83,12 @@ fn by_frames(bed: &mut Bed, reason: DropReason) -> bool {
                 bed.a.wire_brings(&fragment(packet));
             }
         }
+        DropReason::FragmentTooLong => {
+            let mut packet = raw(STRANGER, OUTSIDE_A, ESP, &[7; 64]);
+            // At octet 63,488.
+            (packet[6], packet[7]) = (0x3f, 0);
+            bed.a.wire_brings(&hops_later(&packet, 0));
+        }
         DropReason::IcmpRefused => bed.a.wire_brings(&too_big(1400, &[0x45; 60])),
         DropReason::PathMtu => {
             let esp = bed.seal(&packet);
@@ -322,6 +328,7 @@ fn half(reason: DropReason) -> Half {
         | DropReason::FragmentOverlap
         | DropReason::FragmentTimeout
         | DropReason::FragmentLimit
+        | DropReason::FragmentTooLong
         | DropReason::HandOver
         | DropReason::Unsupported => Half::None,
     }
