@@ -97,14 +97,14 @@ impl Engine {
         for spi in spis {
             self.remove_initiator(spi);
         }
-        let meant = |responder: &Responder| {
-            let mut connections = self.connections.iter();
-            connections.any(|connection| responder.may_mean(connection))
+        let meant = |responder: &&Responder| {
+            let among = self.meant.among(&self.connections, responder.path);
+            among
+                .iter()
+                .any(|connection| responder.may_mean(connection))
         };
-        let astray = self
-            .half_open
-            .values()
-            .filter(|responder| !meant(responder));
+        let astray = self.half_open.values();
+        let astray = astray.filter(|responder| !meant(responder));
         for spi in astray.map(|responder| responder.spi).collect::<Vec<_>>() {
             self.half_open.remove(spi);
             self.timers.set(spi, None);
@@ -125,23 +125,28 @@ impl Engine {
         match fate {
             Fate::Closed { again } => {
                 reloaded.closed += 1;
-                self.with(now, entropy, spi, |ike, turn| {
+                self.order(now, entropy, spi, |ike| {
                     ike.terminated |= !again;
-                    ike.schedule(turn.now, Task::DeleteIke);
-                    turn.dirty = true;
-                    ike.advance(turn);
+                    ike.schedule(now, Task::DeleteIke);
                 });
             }
             Fate::Kept(connection, gone) => {
                 reloaded.kept += 1;
                 reloaded.closed += gone.len();
-                self.with(now, entropy, spi, |ike, turn| {
-                    let before = std::mem::replace(&mut ike.connection, connection);
+                // Its new addresses first: what closes Child SAs leaves from there.
+                if ike.connection.local_addrs != connection.local_addrs {
+                    self.with(now, entropy, spi, |ike, turn| {
+                        let before = std::mem::replace(&mut ike.connection, connection.clone());
+                        mobike::readdressed(ike, turn, &before.local_addrs);
+                    });
+                }
+                self.order(now, entropy, spi, |ike| {
+                    ike.connection = connection;
+                    // Where it was about to go has been forgotten with all that had just begun.
+                    ike.stays();
                     for (id, again) in gone {
-                        ike.close_child(turn, id, again);
+                        ike.close_child(now, id, again);
                     }
-                    mobike::readdressed(ike, turn, &before.local_addrs);
-                    ike.advance(turn);
                 });
             }
         }
