@@ -73,7 +73,11 @@ enum Command {
     Ike(Plain),
     /// Many IKE SAs: how fast a responder makes them, their memory, and all kept alive by timers
     #[command(
-        after_help = "Examples:\n  hitless-perf crowd --sas 100000\n  hitless-perf crowd --over udp\n  sudo hitless-perf crowd --beside strongswan --sas 2000"
+        after_help = "Examples:\n  hitless-perf crowd --sas 100000\n  hitless-perf crowd --over udp\n  sudo hitless-perf crowd --beside strongswan --sas 2000\n\n\
+        On a busy machine compare what a second of the responder's core answers, of runs side by side.\n\
+        With strongSwan alone, to be set beside --over udp:\n  \
+        sudo testbeds/responder strongswan -- sh -c 'hitless-perf crowd --against 192.0.2.1 \\\n    \
+        --from 192.0.2.101 --sas 2000 --pid $RESPONDER'"
     )]
     Crowd(crowd::Options),
     /// Commits and leases recorded by a standby, two members on one core
