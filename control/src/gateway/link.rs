@@ -458,6 +458,7 @@ fn engine_settings(settings: &LinkSettings) -> EngineSettings {
         limits: Limits::default(),
         retransmit_timeout: Duration::from_millis(100),
         retransmit_tries: 3,
+        key_log: false,
         time_of_day: TimeOfDay::default(),
     }
 }

@@ -7,7 +7,7 @@
 //!                                     Row: outage, loss, SAs, audit -> table, JSON, plot.rs
 //! ```
 
-mod bed;
+pub(crate) mod bed;
 pub mod degraded;
 mod disk;
 mod ha;
