@@ -65,21 +65,27 @@ impl Continuity {
         }
     }
 
-    /// What broke, with what the hosts received and when they were last asked to.
+    /// What broke, with what the hosts received until the end.
     pub fn verdict(&self, hosts: [&[Probe]; 2], end: Instant) -> Vec<String> {
         let mut found = self.found.clone();
-        for received in hosts {
-            let times = received.iter().map(|probe| probe.at);
-            let times = times.filter(|at| *at >= self.since).chain([end]);
-            let longest = times.scan(self.since, |last, at| {
-                Some(at.since(std::mem::replace(last, at)))
-            });
-            let longest = longest.max().unwrap_or_default();
-            if longest > OUTAGE {
-                found.push(format!("continuity: silent for {longest:?}"));
-            }
+        let silence = self.silence(hosts, end);
+        if silence > OUTAGE {
+            found.push(format!("continuity: silent for {silence:?}"));
         }
         found
+    }
+
+    /// The longest time in which a host received nothing.
+    pub fn silence(&self, hosts: [&[Probe]; 2], end: Instant) -> Duration {
+        let longest = hosts.iter().filter_map(|received| {
+            let times = received.iter().map(|probe| probe.at);
+            let times = times.filter(|at| *at >= self.since).chain([end]);
+            let pauses = times.scan(self.since, |last, at| {
+                Some(at.since(std::mem::replace(last, at)))
+            });
+            pauses.max()
+        });
+        longest.max().unwrap_or_default()
     }
 
     fn complain(&mut self, what: String) {

@@ -101,6 +101,11 @@ impl Summary {
             self.slowest_recovery = other.slowest_recovery;
             self.slowest_seed = other.slowest_seed;
         }
+        if other.longest_silence > self.longest_silence {
+            self.longest_silence = other.longest_silence;
+            self.silent_seed = other.silent_seed;
+        }
+        self.continuous += other.continuous;
         self.seeds = seeds;
         self.steps += other.steps;
         self.violations.extend(other.violations);

@@ -62,6 +62,10 @@ pub struct Summary {
     pub slowest_recovery: f64,
     pub slowest_seed: u64,
     pub mean_recovery: f64,
+    /// Seeds in which tunnels were to go on as they are, and the longest silence in one of them.
+    pub continuous: u64,
+    pub longest_silence: f64,
+    pub silent_seed: u64,
     /// Of every frame that left a gateway and when: the same for the same seeds, in any order.
     pub digest: u64,
 }
@@ -255,6 +259,11 @@ impl std::fmt::Display for Summary {
             "traffic again {:.1} s after the last fault, {:.1} s at most (seed {})",
             self.mean_recovery, self.slowest_recovery, self.slowest_seed
         )?;
+        writeln!(
+            f,
+            "{} seeds promised continuity: {:.3} s of silence at most (seed {})",
+            self.continuous, self.longest_silence, self.silent_seed
+        )?;
         for Violation { seed, what, replay } in &self.violations {
             writeln!(f, "VIOLATION in seed {seed}: {what}\n  {replay}")?;
         }
@@ -288,6 +297,13 @@ impl Summary {
         if recovery > self.slowest_recovery {
             self.slowest_recovery = recovery;
             self.slowest_seed = course.seed;
+        }
+        if let Some(silence) = tally.silence {
+            self.continuous += 1;
+            if silence.as_secs_f64() > self.longest_silence {
+                self.longest_silence = silence.as_secs_f64();
+                self.silent_seed = course.seed;
+            }
         }
         self.virtual_seconds += course.virtual_time.as_secs_f64();
     }

@@ -24,6 +24,20 @@ struct Planted {
     weather: fn(&mut Plan),
 }
 
+impl Planted {
+    /// So many seeds with this bug.
+    fn wish(&self, seeds: u64) -> Wish {
+        let mut tuning = Tuning::default();
+        (self.plant)(&mut tuning);
+        Wish {
+            tuning,
+            among: Some(self.members),
+            weather: self.weather,
+            ..Wish::seeds(1, seeds)
+        }
+    }
+}
+
 /// S1 or its stronger form S5: which of them shows first is chance.
 const NUMBERS: &[&str] = &["S1", "S5"];
 
@@ -284,14 +298,7 @@ pub fn run(patience: u64, mut tell: impl FnMut(&Caught)) -> Table {
 }
 
 fn hunt(planted: &Planted, patience: u64) -> Caught {
-    let mut tuning = Tuning::default();
-    (planted.plant)(&mut tuning);
-    let wish = Wish {
-        tuning,
-        among: Some(planted.members),
-        weather: planted.weather,
-        ..Wish::seeds(1, patience)
-    };
+    let wish = planted.wish(patience);
     let mut caught = Caught {
         mutant: planted.name,
         says: planted.says,
@@ -336,5 +343,27 @@ impl std::fmt::Display for Table {
             f,
             "{caught} of {all} mutants caught within {patience} seeds each"
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::run;
+    use super::*;
+
+    /// Recovery hides these from all others: traffic flows again, and nothing is repeated.
+    #[test]
+    fn what_only_one_oracle_can_see_it_sees_at_once() {
+        for name in ["sync-in-clear", "forgets", "never-vouches"] {
+            let planted = ALL.iter().find(|planted| planted.name == name);
+            let planted = planted.expect("it is in the list");
+            let found = run(planted.wish(2), |_| true).violations;
+            assert!(!found.is_empty(), "{name}");
+            for violation in found {
+                let what = &violation.what;
+                let its_doing = planted.breaks.iter().any(|b| what.starts_with(b));
+                assert!(its_doing, "{name}: {what}");
+            }
+        }
     }
 }

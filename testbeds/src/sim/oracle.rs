@@ -68,6 +68,12 @@ impl Oracle {
         self.continuity = continuity;
     }
 
+    /// The longest silence where continuity was promised.
+    pub fn silence(&self, hosts: [&Host; 2], end: Instant) -> Option<Duration> {
+        let continuity = self.continuity.as_ref()?;
+        Some(continuity.silence(hosts.map(Host::received), end))
+    }
+
     /// What every sync message of a cluster has in it, in clear nowhere.
     pub fn marked(&mut self, digest: &[u8; 32]) {
         self.secrecy.marked(digest);

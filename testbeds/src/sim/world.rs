@@ -67,6 +67,8 @@ pub struct Tally {
     pub unreached: u64,
     /// From the last fault until traffic flowed both ways.
     pub recovery: Duration,
+    /// The longest time without traffic where continuity is promised.
+    pub silence: Option<Duration>,
 }
 
 /// One run.
@@ -183,6 +185,7 @@ impl World {
             self.watch_aftermath();
         }
         let mut broken = std::mem::take(&mut self.broken);
+        self.tally.silence = self.oracle.silence([&self.a, &self.b], self.now);
         broken.extend(self.sync.secrecy.found().iter().take(3).cloned());
         broken.extend(self.oracle.verdict([&self.a, &self.b], self.now));
         broken
