@@ -2,8 +2,11 @@
 //! table of IKE SAs, `ikev2_decryption_table`. Only when `control.key_log` asks for it: whoever
 //! reads the lines reads the traffic (invariant S6).
 //!
-//! An IKE SA has one line, with the keys that it has from IKE_AUTH on: what IKE_INTERMEDIATE
-//! carries before is encrypted with others. Wireshark 4.0 knows no ChaCha20-Poly1305 for IKE; such
+//! Wireshark takes one line for an IKE SA. With additional key exchanges (RFC 9370) its keys change,
+//! so there is a table for each of them; `ikev2_decryption_table` has the keys of IKE_AUTH and of all
+//! after it, `ikev2_decryption_table.intermediate-1` those of the first IKE_INTERMEDIATE exchange, and
+//! so on. To read such an exchange, copy its table over that of a profile of its own. What is written
+//! is written once the peer is authenticated. Wireshark 4.0 knows no ChaCha20-Poly1305 for IKE; such
 //! an IKE SA has no line.
 //!
 //! Wireshark 4.0 has eight fields and knows no extended sequence numbers; later ones have two more
@@ -27,14 +30,20 @@ pub enum KeyTable {
     Esp,
     /// `ikev2_decryption_table`.
     Ike,
+    /// The same for the IKE_INTERMEDIATE exchange of this Message ID, from 1 on.
+    Intermediate(u8),
 }
+
+/// The name of the table of IKE SAs in a profile.
+const IKE_TABLE: &str = "ikev2_decryption_table";
 
 impl KeyTable {
     /// The name of its file in a profile.
-    pub const fn file(self) -> &'static str {
+    pub fn file(self) -> String {
         match self {
-            KeyTable::Esp => "esp_sa",
-            KeyTable::Ike => "ikev2_decryption_table",
+            KeyTable::Esp => "esp_sa".to_owned(),
+            KeyTable::Ike => IKE_TABLE.to_owned(),
+            KeyTable::Intermediate(exchange) => format!("{IKE_TABLE}.intermediate-{exchange}"),
         }
     }
 }
@@ -70,6 +79,14 @@ impl KeyLines {
         KeyLines {
             table: KeyTable::Ike,
             text,
+        }
+    }
+
+    /// The same of keys that protected nothing but the IKE_INTERMEDIATE exchange of this Message ID.
+    pub fn of_intermediate(self, exchange: u8) -> KeyLines {
+        KeyLines {
+            table: KeyTable::Intermediate(exchange),
+            ..self
         }
     }
 

@@ -188,6 +188,8 @@ fn ike_event(event: &ike::Event) {
         E::IkeResumed { old, new } => {
             tracing::info!("IKE_SA [{old}] resumed by ticket as [{new}]");
         }
+        // They go to their file.
+        E::Keys(_) => {}
         E::ChildEstablished { sa, child, .. } => {
             tracing::info!("CHILD_SA {child}{{{sa}}} established");
         }

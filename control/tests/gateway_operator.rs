@@ -216,7 +216,7 @@ fn keys_are_given_out_only_if_the_configuration_asks() {
         for keys in lines {
             let text = keys.expose();
             let (count, begin) = match keys.table() {
-                KeyTable::Ike => (1, ""),
+                KeyTable::Ike | KeyTable::Intermediate(_) => (1, ""),
                 KeyTable::Esp => (2, "\"IPv4\",\"192.0.2."),
             };
             assert_eq!(text.lines().count(), count, "{text}");

@@ -153,6 +153,7 @@ fn gateway() -> GatewayStatus {
                 healthy: true,
                 silent_for: Some(4),
                 bound: true,
+                able: true,
                 backlog: 3,
             },
             MemberStatus {
@@ -164,6 +165,7 @@ fn gateway() -> GatewayStatus {
                 healthy: false,
                 silent_for: None,
                 bound: false,
+                able: false,
                 backlog: 0,
             },
         ],

@@ -410,6 +410,7 @@ impl Worker {
             }
             Command::Unbind(id) => self.sad.unbind(id),
             Command::Move { sa, to, counters } => self.move_half(sa, to, counters),
+            Command::Succeed { old, new } => self.sad.succeed(old, new),
             Command::Remove(id) => self.remove(id),
             Command::Policies(spd) => self.replace_policies(spd),
             Command::Routes(fib) => {
@@ -458,6 +459,7 @@ impl Worker {
             Command::Update { sa, .. }
             | Command::Move { sa, .. }
             | Command::Unbind(sa)
+            | Command::Succeed { old: sa, .. }
             | Command::Remove(sa) => self.sad.slot_of(*sa),
             _ => None,
         };

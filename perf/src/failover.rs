@@ -20,7 +20,8 @@ pub struct Options {
     #[arg(long, default_value_t = 5, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub trials: u64,
     /// And takeovers of so many tunnels, through two whole gateways
-    #[arg(long, value_delimiter = ',', value_name = "N,N,...")]
+    #[arg(long, value_delimiter = ',', value_name = "N,N,...",
+          value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..))]
     pub tunnels: Vec<usize>,
 }
 

@@ -118,6 +118,7 @@ pub fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box
         limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        key_log: false,
         time_of_day: TimeOfDay::default(),
     })
 }

@@ -71,8 +71,24 @@ fn date() -> String {
 #[derive(Args, Clone, Default, Debug)]
 pub struct Pin {
     /// Cores to run on, such as 0,1; the last ones unless given
-    #[arg(long, value_name = "CORES", value_delimiter = ',')]
+    #[arg(long, value_name = "CORES", value_delimiter = ',', value_parser = core)]
     pub pin: Vec<usize>,
+}
+
+/// A core that this process may run on; the command line is read before any thread is pinned.
+fn core(text: &str) -> Result<usize, String> {
+    let known = core_affinity::get_core_ids().unwrap_or_default();
+    let known: Vec<String> = known.iter().map(|core| core.id.to_string()).collect();
+    let chosen = text
+        .parse()
+        .ok()
+        .filter(|id: &usize| known.contains(&id.to_string()));
+    chosen.ok_or_else(|| {
+        format!(
+            "there is no such core for us; there are {}",
+            known.join(", ")
+        )
+    })
 }
 
 impl Pin {
@@ -122,5 +138,20 @@ pub fn name_hitless(command: &mut Command, own: &Path) {
         && let Some(hitless) = beside.filter(|hitless| hitless.is_file())
     {
         command.env("HITLESS", hitless);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_that_is_not_there_is_refused_with_those_that_are() {
+        let known = core_affinity::get_core_ids().unwrap();
+        assert_eq!(core(&known[0].id.to_string()), Ok(known[0].id));
+        for wrong in ["4096", "-1", "", "x"] {
+            let said = core(wrong).unwrap_err();
+            assert!(said.contains(&known[0].id.to_string()), "{said}");
+        }
     }
 }

@@ -212,11 +212,12 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             failover,
             printing,
         } => {
+            let besides = report::prepare(&report)?;
             match &report.input {
                 Some(path) => results = report::read(path)?,
                 None => all(&mut results, &esp, &failover)?,
             }
-            report::write(&report, &results)?;
+            report::write(&report, besides, &results)?;
             if !printing.json {
                 return Ok(());
             }
@@ -255,10 +256,28 @@ fn all(
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, Parser};
+
+    use super::Arguments;
 
     #[test]
     fn the_command_line_fits_together() {
-        super::Arguments::command().debug_assert();
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_cannot_have_a_meaning_is_refused() {
+        for wrong in [
+            "report --input r.json --rounds 10",
+            "report --input r.json --only sizes",
+            "report --input r.json --trials 2",
+            "failover --tunnels 0",
+            "pktgen --port memory --count 0",
+            "pktgen --port memory --flows 0",
+            "ike --pin 4096",
+        ] {
+            let words = ["hitless-perf"].into_iter().chain(wrong.split(' '));
+            assert!(Arguments::try_parse_from(words).is_err(), "{wrong}");
+        }
     }
 }

@@ -19,8 +19,9 @@
 //!   epoch or incarnation is ignored: a liar makes the leader use numbers that it has not recorded,
 //!   and repeats them itself if it then takes over. The leader's own numbers stay unique.
 //! - Acknowledging objects that it has not kept costs the exact Message IDs of its own takeover.
-//! - A forged epoch counts only from the member that it names, and above what was promised; leading
-//!   it deposes the real leader, which stops at its lease: service, not safety. Votes are promises
+//! - An epoch that a member claims to lead or to have led counts only if it names that member, and
+//!   lies above the present one; that somebody follows one, only if it names a third. So a liar
+//!   deposes the real leader, which stops at its lease: service, not safety. Votes are promises
 //!   on the voters' disks: two members that lie make a false majority of three, one does not.
 //! - Never acknowledging, or less than was offered, holds IKE messages for 2 D at most, then the leader
 //!   is degraded (`contact.rs`).
@@ -51,6 +52,7 @@ mod contact;
 mod election;
 mod estate;
 mod event;
+mod fitness;
 mod following;
 mod grant;
 mod late;

@@ -246,6 +246,14 @@ pub(crate) struct Packet {
     /// The answer: a copy without a right. Says nothing else.
     #[prost(message, optional, tag = "133")]
     pub retrieved: Option<Record>,
+    /// Unhealthy only because copies have failed their drill: the sender would take over, and replace
+    /// them. Some of them by name, and how many there are.
+    #[prost(bool, tag = "210")]
+    pub partly: bool,
+    #[prost(message, repeated, tag = "211")]
+    pub broken: Vec<WireSa>,
+    #[prost(uint32, tag = "212")]
+    pub broken_count: u32,
 }
 
 impl Packet {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use hitless_sa::{Entropy, Epoch, Instant, MemberId};
 use zeroize::Zeroizing;
 
+use crate::fitness::{Broken, Drill};
 use crate::following::Following;
 use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
@@ -69,8 +70,9 @@ pub struct Node {
     /// The highest epoch counter ever heard of.
     pub(crate) counter: u64,
     pub(crate) healthy: bool,
-    /// Every copy has passed its drill.
-    pub(crate) ready: bool,
+    /// A worker of it has ended or is stuck.
+    pub(crate) halted: bool,
+    pub(crate) drill: Drill,
     /// Since when this member runs without a break: one that has slept has not listened.
     pub(crate) awake: Instant,
     /// Until when a shutdown may take.
@@ -110,7 +112,8 @@ impl Node {
             sessions: 0,
             counter: known.map_or(0, |epoch| epoch.counter),
             healthy: true,
-            ready: true,
+            halted: false,
+            drill: Drill::default(),
             awake: now,
             stopping: None,
             stopped: false,
@@ -156,8 +159,13 @@ impl Node {
                 version,
                 body,
             } => self.answer_with(to, object, version, body),
-            Input::Health { healthy } => self.healthy = healthy,
-            Input::Ready { ready } => self.ready = ready,
+            Input::Health { healthy, halted } => (self.healthy, self.halted) = (healthy, halted),
+            Input::Ready { ready, broken } => {
+                self.drill = Drill {
+                    done: ready,
+                    broken,
+                };
+            }
             Input::Switchover => self.switchover(),
             Input::Shutdown => self.shutdown(),
             Input::Drained(ends) => self.drained(&ends),
@@ -215,7 +223,8 @@ impl Node {
 
     /// When to come back with [`Input::Timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let suspicion = self.suspicion();
+        // One that has come and was not followed waits for another member: the next heartbeat is soon.
+        let suspicion = self.suspicion().filter(|at| *at > self.now);
         Some(suspicion.map_or(self.next_beat, |at| at.min(self.next_beat)))
     }
 
@@ -397,6 +406,7 @@ impl Node {
                 // count as a sign of life.
                 if ours && reading.newest {
                     session.word(now, packet.time, cx.settings.vouch);
+                    session.broken = Broken::heard(packet);
                 }
             }
             for sa in moved {
@@ -519,6 +529,10 @@ impl Node {
             State::Leading(leading) => leading.sessions.get(&peer.member.id),
             _ => None,
         };
+        let able = match &self.state {
+            State::Leading(leading) => self.able(now, leading).any(|(id, _)| id == peer.member.id),
+            _ => false,
+        };
         MemberStatus {
             id: peer.member.id,
             priority: peer.member.priority,
@@ -527,6 +541,7 @@ impl Node {
             healthy: peer.said.is_some_and(|said| said.healthy),
             silent_for: peer.said.map(|said| now.since(said.at)),
             bound: session.is_some_and(|session| session.bound.is_some()),
+            able,
             backlog: session.map_or(0, |session| session.backlog()),
         }
     }

@@ -33,7 +33,9 @@ pub(crate) struct Said {
     pub epoch: Option<Epoch>,
     pub bare: bool,
     pub objects: u32,
+    /// It could lead with every SA, or with all but some that it would replace.
     pub healthy: bool,
+    pub carries: bool,
     pub promised: Option<Epoch>,
     pub session: Option<Sid>,
     pub features: u64,
@@ -103,6 +105,12 @@ impl Peer {
         let fresh = for_me && packet.echo != 0 && packet.echo == self.challenge;
         let newest = self.said.is_none_or(|said| packet.serial > said.serial);
         if newest {
+            // Who leads leads an epoch of its own: another member's is not its to claim.
+            let role = role(packet.role);
+            let leads = matches!(role, Some(Role::Leading | Role::HandingOver));
+            let own = |epoch: &Epoch| epoch.leader == member && epoch.incarnation == incarnation;
+            let epoch = packet.epoch.and_then(WireEpoch::epoch);
+            let epoch = epoch.filter(|epoch| !leads || own(epoch));
             let before = self.said.map_or(0, |said| said.time);
             self.said = Some(Said {
                 serial: packet.serial,
@@ -110,11 +118,12 @@ impl Peer {
                 time: before.max(packet.time),
                 challenge: packet.challenge,
                 fresh,
-                role: role(packet.role),
-                epoch: packet.epoch.and_then(WireEpoch::epoch),
+                role,
+                epoch,
                 bare: packet.bare,
                 objects: packet.objects,
                 healthy: !packet.unhealthy,
+                carries: !packet.unhealthy || packet.partly,
                 promised: packet.promised.and_then(WireEpoch::epoch),
                 session: packet.session,
                 features: packet.features,

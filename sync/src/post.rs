@@ -189,7 +189,7 @@ impl Node {
         self.serial += 1;
         let peer = self.peers.get(&to);
         let said = peer.and_then(|peer| peer.said);
-        Packet {
+        let mut packet = Packet {
             version: VERSION,
             config: self.settings.config_hash.to_vec(),
             incarnation: self.durable.incarnation.0,
@@ -204,9 +204,10 @@ impl Node {
             led: self.durable.led.map(Into::into),
             role: wire_role(role),
             features: self.settings.features(),
-            unhealthy: !self.healthy || self.stopping.is_some() || !self.ready,
             ..Packet::default()
-        }
+        };
+        self.say_fitness(&mut packet);
+        packet
     }
 
     fn fill_acks(&self, acks: &mut BTreeMap<SaId, Lease>, packet: &mut Packet) {

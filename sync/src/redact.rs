@@ -35,8 +35,10 @@ impl fmt::Debug for Input<'_> {
             Input::Retrieved {
                 to, object, body, ..
             } => write!(f, "Retrieved(to {to}, {object}, {} octets)", body.len()),
-            Input::Ready { ready } => write!(f, "Ready({ready})"),
-            Input::Health { healthy } => write!(f, "Health({healthy})"),
+            Input::Ready { ready, broken } => {
+                write!(f, "Ready({ready}, {} broken)", broken.len())
+            }
+            Input::Health { healthy, .. } => write!(f, "Health({healthy})"),
         }
     }
 }

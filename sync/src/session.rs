@@ -11,6 +11,7 @@ use hitless_sa::{Incarnation, Instant, Lease, SaId};
 use prost::Message;
 
 use crate::contact::{Contact, Offers};
+use crate::fitness::Broken;
 use crate::leading::{LedObject, LedSa};
 use crate::message::{
     DATAGRAM_TARGET, DELETE, FINAL, Grant, HAND_OVER, PROBE, Packet, Record, STORE, Sid,
@@ -110,6 +111,8 @@ pub(crate) struct Session {
     /// The standby says that it is admitted.
     pub confirmed: bool,
     pub contact: Contact,
+    /// What it says of its copies.
+    pub broken: Broken,
     /// Outputs have left without this standby's acknowledgement (R16).
     pub unvouched: bool,
     next: u64,
@@ -145,6 +148,7 @@ impl Session {
             entered: false,
             confirmed: false,
             contact: Contact::new(now, echo),
+            broken: Broken::default(),
             unvouched: false,
             next: 1,
             probe: 0,
@@ -469,5 +473,89 @@ impl Session {
                 self.ready.push_back(sa);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use hitless_sa::{MemberId, SequenceNumber};
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::leading::{Context, Leading};
+    use crate::lease::Spent;
+
+    fn sa(counter: u32) -> SaId {
+        SaId {
+            creator: MemberId(1),
+            incarnation: Incarnation(1),
+            counter,
+        }
+    }
+
+    fn led(version: u64) -> LedObject {
+        LedObject {
+            version,
+            released: version,
+            body: Arc::new(Zeroizing::new(vec![0; 900])),
+            children: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn d13_a_lease_and_a_change_go_before_what_a_joiner_still_has_to_copy() {
+        let settings = Settings::new(MemberId(1), Vec::new(), [0; 32]);
+        let mut objects: BTreeMap<ObjectId, LedObject> =
+            (1..=5_000).map(|n| (ObjectId(n), led(1))).collect();
+        let mut outputs = VecDeque::new();
+        let mut spent = Spent::default();
+        let mut cx = Context {
+            settings: &settings,
+            incarnation: Incarnation(1),
+            now: Instant(1),
+            outputs: &mut outputs,
+            spent: &mut spent,
+        };
+        let epoch = hitless_sa::Epoch {
+            counter: 1,
+            leader: MemberId(1),
+            incarnation: Incarnation(1),
+        };
+        let mut leading = Leading::new(epoch, None);
+        leading.commit(
+            &mut cx,
+            ObjectId(1),
+            1,
+            Some(Zeroizing::new(vec![1])),
+            vec![sa(1)],
+        );
+        let sid = Sid::default();
+        let mut session = Session::new(sid, Incarnation(1), Instant(1), 0);
+        session.copy(&objects);
+        session.shares.insert(sa(1), Lease::default());
+        // Some of the copy is on its way. Then a lease runs low, and an object changes.
+        session.build(Instant(1), &settings, &objects, &leading.sas);
+        let mut packet = Packet::default();
+        let retransmit = Duration::from_millis(10);
+        assert!(session.fill(Instant(1), retransmit, &leading.sas, &mut packet));
+        session.offer(sa(1));
+        objects.insert(ObjectId(4_999), led(2));
+        session.touch(ObjectId(4_999), 2);
+        let mut packet = Packet::default();
+        assert!(session.fill(Instant(2), retransmit, &leading.sas, &mut packet));
+        assert_eq!(packet.offers.len(), 1);
+        assert_ne!(packet.offers[0].lease().grant, SequenceNumber(0));
+        // What is in flight is bounded; the change is the next record after it.
+        let before = session.last_record();
+        assert!(before <= FLIGHT_RECORDS as u64);
+        session.acknowledge(before);
+        session.build(Instant(3), &settings, &objects, &leading.sas);
+        let first = session.flight.front().unwrap().record();
+        assert_eq!(
+            (first.n, first.object, first.version),
+            (before + 1, 4_999, 2)
+        );
     }
 }

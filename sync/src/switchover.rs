@@ -40,24 +40,15 @@ impl fmt::Display for NoSwitchover {
 impl std::error::Error for NoSwitchover {}
 
 impl Node {
-    /// The best standby that could take over now: admitted and knows it, able, heard lately.
+    /// The best standby that could take over now: with every SA, unless this member carries some
+    /// traffic no more and there is none.
     fn target(&self, now: Instant, leading: &Leading) -> Option<MemberId> {
-        let recent = self.settings.takeover();
-        let ready = leading.sessions.iter().filter(|(member, session)| {
-            let peer = self.peers.get(member);
-            let said = peer.and_then(|peer| peer.lately(now, recent));
-            let answers = session.silent_for(now) < self.settings.vouch;
-            let able = said.is_some_and(|said| said.healthy);
-            session.bound.is_some() && session.confirmed && answers && able
+        let ranked = self.able(now, leading).filter_map(|(member, _)| {
+            let peer = self.peers.get(&member)?;
+            let fit = peer.said.is_some_and(|said| said.healthy);
+            (fit || self.halted).then_some((fit, peer.member.priority, member))
         });
-        let ranked = ready.map(|(member, _)| {
-            let priority = self
-                .peers
-                .get(member)
-                .map_or(0, |peer| peer.member.priority);
-            (priority, *member)
-        });
-        ranked.max().map(|(_, member)| member)
+        ranked.max().map(|(_, _, member)| member)
     }
 
     /// Who would lead after a switchover that starts now.
@@ -85,6 +76,10 @@ impl Node {
             leading.phase = Phase::Draining { target, until };
             cx.outputs.push_back(Output::Drain);
         });
+        // A barrier that cannot be passed is not waited for: the standby takes over from its record.
+        if self.halted {
+            self.drained(&[]);
+        }
     }
 
     /// The workers have stopped: from here on this epoch is over for us, whatever happens.
@@ -129,9 +124,11 @@ impl Node {
         let Some(target) = target.filter(|_| leading.campaign.is_none()) else {
             return;
         };
-        let settled = leading.sessions.get(&target).is_some_and(|session| {
-            session.backlog() == 0 && self.now.since(session.bound_at) >= self.settings.hold
-        });
+        // Where some traffic is not carried, waiting to see whether the standby lasts costs more.
+        let settled = self.halted
+            || leading.sessions.get(&target).is_some_and(|session| {
+                session.backlog() == 0 && self.now.since(session.bound_at) >= self.settings.hold
+            });
         let mine = self
             .settings
             .members

@@ -134,6 +134,20 @@ impl Member {
         })
     }
 
+    /// Its established IKE SAs of a connection.
+    pub fn established(&self, connection: &str) -> Result<Vec<serde_json::Value>, LabError> {
+        let mut sas = self.list_sas()?;
+        sas.retain(|sa| sa["name"] == connection && sa["state"] == "ESTABLISHED");
+        Ok(sas)
+    }
+
+    /// Those that have a Child SA.
+    pub fn tunnels(&self, connection: &str) -> Result<Vec<serde_json::Value>, LabError> {
+        let mut sas = self.established(connection)?;
+        sas.retain(|sa| sa["children"].as_array().is_some_and(|c| !c.is_empty()));
+        Ok(sas)
+    }
+
     fn ask(&self, word: &str) -> Result<serde_json::Value, LabError> {
         let binary = self.binary.display().to_string();
         let socket = self.socket.display().to_string();

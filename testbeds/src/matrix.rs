@@ -48,9 +48,13 @@ impl Default for Cell {
     }
 }
 
-/// What the outputs say: scenario, then check, then whether it passed and what it said.
+/// What the outputs say: scenario, then check, then whether it passed and what it said; and scenario,
+/// then variant, then why it was skipped.
 #[derive(Default, Debug)]
-pub struct Results(BTreeMap<String, BTreeMap<String, (bool, String)>>);
+pub struct Results {
+    checks: BTreeMap<String, BTreeMap<String, (bool, String)>>,
+    skipped: BTreeMap<String, BTreeMap<String, String>>,
+}
 
 /// One line of the matrix.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -58,7 +62,7 @@ pub struct Row {
     pub peer: String,
     pub feature: String,
     pub role: &'static str,
-    /// `pass`, `FAIL`, `not run`, or `-` with a reason.
+    /// `pass`, `FAIL`, `not run`, `skipped`, or `-` with a reason.
     pub result: &'static str,
     pub detail: String,
 }
@@ -79,13 +83,21 @@ pub fn list() -> Result<List, toml::de::Error> {
 }
 
 impl Results {
-    /// Reads an output: `scenario: PASSED`, and below it `  ok   check: detail`.
+    /// Reads an output: `scenario: PASSED`, and below it `  ok   check: detail` or
+    /// `  skip variant: reason`.
     pub fn read(&mut self, output: &str) {
         let mut scenario = None;
         for line in output.lines() {
-            if let Some((name, "PASSED" | "FAILED")) = line.rsplit_once(": ") {
+            if let Some((name, "PASSED" | "FAILED" | "SKIPPED")) = line.rsplit_once(": ") {
                 scenario = Some(name.to_owned());
-                self.0.entry(name.to_owned()).or_default();
+                continue;
+            }
+            let skipped = line
+                .strip_prefix("  skip ")
+                .and_then(|l| l.split_once(": "));
+            if let (Some(scenario), Some((variant, why))) = (&scenario, skipped) {
+                let variants = self.skipped.entry(scenario.clone()).or_default();
+                variants.insert(variant.to_owned(), why.to_owned());
                 continue;
             }
             let marked = line
@@ -96,7 +108,7 @@ impl Results {
                 continue;
             };
             let (check, detail) = rest.split_once(": ").unwrap_or((rest, ""));
-            let checks = self.0.entry(scenario.clone()).or_default();
+            let checks = self.checks.entry(scenario.clone()).or_default();
             checks.insert(check.to_owned(), (passed, detail.to_owned()));
         }
     }
@@ -106,22 +118,23 @@ impl Results {
             Cell::Reason(reason) => return ("-", reason.clone()),
             Cell::Checks(checks) => checks,
         };
-        let mut missing = Vec::new();
+        let (mut missing, mut skipped) = (Vec::new(), None);
         for path in checks {
             let (scenario, check) = path.split_once("::").unwrap_or((path, ""));
-            let found = self.0.get(scenario).and_then(|checks| checks.get(check));
-            match found {
-                Some((true, said)) if said.starts_with("left out: ") => {
-                    return ("-", said.trim_start_matches("left out: ").to_owned());
-                }
-                Some((true, _)) => {}
-                Some((false, said)) => return ("FAIL", format!("{path}: {said}")),
-                None => missing.push(path.as_str()),
+            let found = self.checks.get(scenario).and_then(|all| all.get(check));
+            let variant = check.split('/').next().unwrap_or_default();
+            let why = self.skipped.get(scenario).and_then(|all| all.get(variant));
+            match (found, why) {
+                (Some((true, _)), _) => {}
+                (Some((false, said)), _) => return ("FAIL", format!("{path}: {said}")),
+                (None, Some(why)) => skipped = Some(why.clone()),
+                (None, None) => missing.push(path.as_str()),
             }
         }
-        match missing.is_empty() {
-            true => ("pass", checks.join(", ")),
-            false => ("not run", missing.join(", ")),
+        match (missing.is_empty(), skipped) {
+            (false, _) => ("not run", missing.join(", ")),
+            (true, Some(why)) => ("skipped", why),
+            (true, None) => ("pass", checks.join(", ")),
         }
     }
 }
@@ -150,20 +163,33 @@ pub fn matrix(list: &List, results: &Results, complete: bool) -> Matrix {
             }
         }
     }
-    let bad = |row: &Row| row.result == "FAIL" || complete && row.result == "not run";
+    let absent = |row: &Row| matches!(row.result, "not run" | "skipped");
+    let bad = |row: &Row| row.result == "FAIL" || complete && absent(row);
     Matrix {
         passed: !rows.is_empty() && !rows.iter().any(bad),
         rows,
     }
 }
 
-/// Checks of the list that no scenario of the tree could print: the scenario has to be known, and
-/// the last word of the check has to be in its sources.
+/// What is wrong with the list: a feature without a word on one of the roles, checks of a scenario that
+/// the tree does not have, and reasons that name a file which is not there.
 pub fn faults(list: &List, top: &Path) -> Vec<String> {
     let mut faults = Vec::new();
     let cells = list.peer.iter().flat_map(|peer| &peer.feature);
     for cell in cells.flat_map(|feature| [&feature.initiator, &feature.responder]) {
-        let Cell::Checks(checks) = cell else { continue };
+        let checks = match cell {
+            Cell::Checks(checks) => checks,
+            Cell::Reason(reason) => {
+                let words = reason.split([' ', ',', ')']);
+                let named = words.filter(|word| word.contains('/') && word.ends_with(".rs"));
+                let gone = named.filter(|file| !top.join(file).is_file());
+                faults.extend(gone.map(|file| format!("{reason}: there is no {file}")));
+                continue;
+            }
+        };
+        if checks.is_empty() {
+            faults.push("a feature says nothing of one of the roles".to_owned());
+        }
         for path in checks {
             let scenario = path.split("::").next().unwrap_or_default();
             let folder = top
@@ -200,10 +226,11 @@ impl std::fmt::Display for Matrix {
         let count = |result: &str| self.rows.iter().filter(|row| row.result == result).count();
         write!(
             f,
-            "  {} pass, {} failed, {} not run, {} with a reason why not",
+            "  {} pass, {} failed, {} not run, {} skipped, {} with a reason why not",
             count("pass"),
             count("FAIL"),
             count("not run"),
+            count("skipped"),
             count("-")
         )
     }
@@ -214,7 +241,7 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = "ike: PASSED\n  ok   psk/in-x: fine\n  FAIL psk/out-x: 3 of 4\n  \
-                          ok   psk/new: left out: too old\n";
+                          skip new: too old\nold: SKIPPED\n  skip kem: too old\n";
 
     fn only(cell: &str, complete: bool) -> Matrix {
         let text =
@@ -241,7 +268,14 @@ mod tests {
                 true,
             ),
             ("[\"other::psk/in-x\"]", true, "not run", false),
-            ("[\"ike::psk/new\"]", true, "-", true),
+            ("[\"ike::new/x\"]", false, "skipped", true),
+            ("[\"old::kem/x\"]", true, "skipped", false),
+            (
+                "[\"ike::psk/in-x\", \"old::kem/x\"]",
+                false,
+                "skipped",
+                true,
+            ),
             ("\"no kernel\"", true, "-", true),
         ] {
             let matrix = only(cell, complete);

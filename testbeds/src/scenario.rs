@@ -25,12 +25,15 @@ pub struct Scenario {
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
     scenarios::certs_strongswan::SCENARIO,
+    scenarios::eap_strongswan::SCENARIO,
     scenarios::failover_strongswan::SCENARIO,
     scenarios::failover_strongswan::CONTROL,
     faults::degraded::SCENARIO,
     scenarios::roads_strongswan::SCENARIO,
+    scenarios::mobike_strongswan::SCENARIO,
     scenarios::ike_strongswan::SCENARIO,
     scenarios::transfer_strongswan::SCENARIO,
+    scenarios::tunnels_strongswan::SCENARIO,
     scenarios::libreswan::SCENARIO,
 ];
 
@@ -85,6 +88,9 @@ pub struct Report {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub variant: Option<String>,
     pub passed: bool,
+    /// Why nothing was tried: then nothing has passed either, and nothing failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<String>,
     /// What the hosts felt: the longest time without an answer to a ping, around the kill.
     pub outage_ms: Option<f64>,
     /// From the kill to the first ESP packet that the cluster sent afterwards.
@@ -136,6 +142,19 @@ impl Report {
         self
     }
 
+    /// A report on one variant that this machine cannot carry out, and what it lacks.
+    pub fn skipped(scenario: &str, variant: &str, why: &str) -> Self {
+        Self {
+            skipped: Some(why.to_owned()),
+            ..Self::new(scenario, variant)
+        }
+    }
+
+    /// Whether something was tried and did not hold.
+    pub fn failed(&self) -> bool {
+        !self.passed && self.skipped.is_none()
+    }
+
     /// A report on one variant that could not be carried out.
     pub fn broken(scenario: &str, variant: &str, error: &LabError) -> Self {
         let mut report = Self::new(scenario, variant);
@@ -143,7 +162,8 @@ impl Report {
         report
     }
 
-    /// Joins the reports of all variants: the worst of each figure, and every check.
+    /// Joins the reports of all variants: the worst of each figure, and every check. It is skipped if
+    /// all of them are.
     pub fn join(scenario: &str, variants: Vec<Report>) -> Self {
         let worst = |field: fn(&Report) -> Option<u64>| variants.iter().filter_map(field).max();
         let longest =
@@ -155,10 +175,14 @@ impl Report {
                 ..check.clone()
             })
         });
+        let reasons: Option<Vec<&str>> = variants.iter().map(|r| r.skipped.as_deref()).collect();
+        let skipped = reasons.filter(|reasons| !reasons.is_empty());
+        let passed = variants.iter().any(|report| report.passed);
         Self {
             scenario: scenario.to_owned(),
             variant: None,
-            passed: !variants.is_empty() && variants.iter().all(|report| report.passed),
+            passed: passed && !variants.iter().any(Report::failed),
+            skipped: skipped.map(|reasons| reasons.join("; ")),
             outage_ms: longest(|report| report.outage_ms),
             takeover_ms: longest(|report| report.takeover_ms),
             packets_lost: worst(|report| report.packets_lost),
@@ -173,10 +197,22 @@ impl Report {
 
     /// For a person.
     pub fn text(&self) -> String {
-        let verdict = if self.passed { "PASSED" } else { "FAILED" };
+        let verdict = match (&self.skipped, self.passed) {
+            (Some(_), _) => "SKIPPED",
+            (None, true) => "PASSED",
+            (None, false) => "FAILED",
+        };
         let number = |value: Option<u64>| value.map_or("-".to_owned(), |n| n.to_string());
         let time = |value: Option<f64>| value.map_or("-".to_owned(), |ms| format!("{ms:.1} ms"));
         let mut lines = vec![format!("{}: {verdict}", self.scenario)];
+        for report in self.variants.iter().chain([self]) {
+            if let (Some(variant), Some(why)) = (&report.variant, &report.skipped) {
+                lines.push(format!("  skip {variant}: {why}"));
+            }
+        }
+        if self.skipped.is_some() {
+            return lines.join("\n");
+        }
         for check in &self.checks {
             let mark = if check.passed { "ok  " } else { "FAIL" };
             lines.push(format!("  {mark} {}: {}", check.name, check.detail));
@@ -239,6 +275,22 @@ mod tests {
         assert!(!Report::new("s", "v").conclude().passed);
         assert!(!Report::join("s", Vec::new()).passed);
         assert!(!Report::broken("s", "v", &LabError::Interrupted).passed);
+    }
+
+    #[test]
+    fn what_is_skipped_has_neither_passed_nor_failed() {
+        let skipped = || Report::skipped("s", "c", "no peer");
+        let all = Report::join("s", vec![skipped()]);
+        assert!(!all.passed && !all.failed());
+        assert_eq!(all.text(), "s: SKIPPED\n  skip c: no peer");
+        let some = Report::join("s", vec![report("a", 1.0, None, true), skipped()]);
+        assert!(some.passed && some.skipped.is_none());
+        assert!(
+            some.text()
+                .starts_with("s: PASSED\n  skip c: no peer\n  ok   a/x: ")
+        );
+        let bad = Report::join("s", vec![report("a", 1.0, None, false), skipped()]);
+        assert!(bad.failed());
     }
 
     #[test]

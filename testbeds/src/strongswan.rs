@@ -184,6 +184,8 @@ pub struct IkeSa {
     pub state: String,
     pub initiator_spi: String,
     pub responder_spi: String,
+    /// Where the gateway is, as charon knows it.
+    pub remote_host: String,
     /// Seconds since it was established.
     pub established: u64,
     pub children: Vec<ChildSa>,
@@ -247,6 +249,7 @@ impl IkeSa {
             "state" => value.clone_into(&mut self.state),
             "initiator-spi" => value.clone_into(&mut self.initiator_spi),
             "responder-spi" => value.clone_into(&mut self.responder_spi),
+            "remote-host" => value.clone_into(&mut self.remote_host),
             "established" => self.established = value.parse().ok()?,
             _ => {}
         }
@@ -346,6 +349,7 @@ mod tests {
     uniqueid = 1
     state = ESTABLISHED
     local-id = C=CH, O=lab
+    remote-host = 192.0.2.1
     initiator-spi = c032d0c7900674b3
     responder-spi = bf5bc91756b85eda
     established = 17
@@ -383,6 +387,7 @@ list-sas reply {
         let sas = parse_sas(LISTED).expect("readable");
         assert_eq!(sas.len(), 1);
         assert_eq!(sas[0].initiator_spi, "c032d0c7900674b3");
+        assert_eq!(sas[0].remote_host, "192.0.2.1");
         assert_eq!(sas[0].established, 17);
         assert_eq!(sas[0].children.len(), 2);
         let installed = sas[0].installed().expect("one");

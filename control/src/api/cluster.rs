@@ -148,7 +148,11 @@ fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
     }
     for member in &r.members {
         let role = member.role.map_or("never heard", Role::name);
-        let bound = if member.bound { ", may take over" } else { "" };
+        let bound = match (member.able, member.bound) {
+            (true, _) => ", may take over",
+            (false, true) => ", has the right to take over but could not now",
+            (false, false) => "",
+        };
         let healthy = if member.healthy { "" } else { ", not ready" };
         writeln!(
             out,

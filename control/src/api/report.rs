@@ -240,6 +240,9 @@ pub struct MemberStatus {
     pub silent_for: Option<u64>,
     /// Has the right to take over from us.
     pub bound: bool,
+    /// Could use it now.
+    #[serde(default)]
+    pub able: bool,
     /// Records on their way to it.
     pub backlog: u64,
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::report::{ChildSaStatus, GatewayStatus, IkeSaStatus, LeaseStatus, Role};
+use super::report::{ChildSaStatus, GatewayStatus, IkeSaStatus, LeaseStatus};
 
 /// As `swanctl --list-sas` prints them.
 pub fn list_sas(sas: &[IkeSaStatus]) -> String {
@@ -227,8 +227,7 @@ fn members(out: &mut String, s: &GatewayStatus) {
             Some(silent) => format!(", heard {silent} ms ago"),
             None => String::new(),
         };
-        let able = member.bound && member.role != Some(Role::Silent);
-        let bound = if able { ", may take over" } else { "" };
+        let bound = if member.able { ", may take over" } else { "" };
         let health = if member.healthy || member.role.is_none() {
             ""
         } else {

@@ -1,5 +1,6 @@
 //! The files that Wireshark reads keys from: ours alone, appended to, never through a link.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -8,10 +9,14 @@ use std::path::{Path, PathBuf};
 use super::DaemonError;
 use crate::keylog::{KeyLines, KeyTable};
 
-/// Both files that Wireshark reads from a profile, side by side.
+/// The files that Wireshark reads from a profile, side by side. Those for IKE_INTERMEDIATE are made
+/// when there is something to write: few need them.
 pub struct KeyFiles {
+    directory: PathBuf,
     esp: KeyFile,
     ike: KeyFile,
+    /// By the exchange's Message ID; `None` if it could not be made.
+    intermediate: BTreeMap<u8, Option<KeyFile>>,
 }
 
 impl KeyFiles {
@@ -23,6 +28,8 @@ impl KeyFiles {
         Ok(KeyFiles {
             esp: open(path.to_owned())?,
             ike: open(path.with_file_name(KeyTable::Ike.file()))?,
+            directory: path.parent().map(Path::to_owned).unwrap_or_default(),
+            intermediate: BTreeMap::new(),
         })
     }
 
@@ -31,8 +38,25 @@ impl KeyFiles {
         match lines.table() {
             KeyTable::Esp => self.esp.write(lines),
             KeyTable::Ike => self.ike.write(lines),
+            KeyTable::Intermediate(exchange) => {
+                let path = self.directory.join(lines.table().file());
+                let file = self.intermediate.entry(exchange);
+                if let Some(file) = file.or_insert_with(|| made(&path)) {
+                    file.write(lines);
+                }
+            }
         }
     }
+}
+
+/// The file, or none, which is told of once.
+fn made(path: &Path) -> Option<KeyFile> {
+    let opened = KeyFile::open(path);
+    let refused = opened.as_ref().err();
+    if let Some(error) = refused {
+        tracing::error!("cannot write keys to {}: {error}", path.display());
+    }
+    opened.ok()
 }
 
 /// The open file.

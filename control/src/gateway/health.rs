@@ -4,7 +4,8 @@
 //! A worker that has died shows by its thread; one that is stuck shows by a barrier that it does not
 //! pass in time. Either way, and with a link down, this member says that it is not healthy: it
 //! yields to a standby that is, and as a standby it is slow to take over. With nobody better it goes
-//! on: half a gateway is more than none.
+//! on: half a gateway is more than none. For a worker it yields at once: no barrier is waited for, and
+//! no standby's hold.
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,8 +15,7 @@ use hitless_dataplane::command::Command;
 use hitless_sa::{Entropy, Instant};
 use hitless_sync::Input as SyncInput;
 
-use super::{Event, Gateway, Output, punt};
-use crate::ike::Transmit;
+use super::{Event, Gateway, Output};
 
 /// From one pulse of a worker to the next.
 const PULSE: Duration = Duration::from_millis(20);
@@ -35,24 +35,11 @@ pub(super) struct Health {
     down: BTreeSet<usize>,
     /// What was last said.
     told: Vec<String>,
-    /// What key exchanges have cost in this turn, in messages that need none.
-    pub cost: usize,
     /// The longest time that the control thread has been away from its sockets.
     pub longest_turn: Duration,
 }
 
-/// A message that took a key exchange or a signature, up to a millisecond, costs as much as so many
-/// others.
-const KEY_EXCHANGE: usize = 16;
-
 impl Gateway {
-    /// A message of ours leaves: the turn is charged with what it took.
-    pub(super) fn charge(&mut self, transmit: &Transmit) {
-        if punt::exchanges_keys(&transmit.payload) {
-            self.health.cost += KEY_EXCHANGE;
-        }
-    }
-
     /// The carrier of a port has come or gone.
     pub fn set_link(&mut self, now: Instant, entropy: &mut dyn Entropy, port: usize, up: bool) {
         let changed = match up {
@@ -131,10 +118,11 @@ impl Gateway {
             return;
         }
         let healthy = ailments.is_empty();
+        let halted = self.health.lost.is_some() || !self.health.stuck.is_empty();
         self.health.told.clone_from(&ailments);
         self.outputs
             .push_back(Output::Event(Event::Health { ailments }));
         self.node
-            .handle(now, entropy, SyncInput::Health { healthy });
+            .handle(now, entropy, SyncInput::Health { healthy, halted });
     }
 }

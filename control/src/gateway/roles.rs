@@ -32,7 +32,7 @@ impl Gateway {
             self.forget(ike);
             self.unreadable(ike, error.to_string());
         } else {
-            self.drilled.stored(ike, self.engine.child_sas(ike));
+            self.drill(ike);
         }
         self.policies_changed |= before != self.shown(ike);
         stored.is_ok()

@@ -48,6 +48,10 @@ pub struct Tuning {
     pub no_output_commit: bool,
     /// A sync datagram is read before its length is known (S7).
     pub unchecked: bool,
+    /// Not a mutant: copies arrive with a key of the wrong length, so that their drill fails.
+    pub broken_copies: bool,
+    /// A copy of each sync message leaves beside its protection (S6).
+    pub sync_in_clear: bool,
     /// Not a mutant: a peer that knows less of RFC 6311.
     pub withheld: Withheld,
     /// Not a mutant either: when a peer counts as dead, so that a simulation waits for less.
@@ -122,6 +126,7 @@ impl GatewaySettings {
             limits: self.config.ike,
             retransmit_timeout: RETRANSMIT_TIMEOUT,
             retransmit_tries: self.tuning.retransmit_tries.unwrap_or(RETRANSMIT_TRIES),
+            key_log: self.config.control.key_log.is_some(),
             time_of_day: TimeOfDay::default(),
         }
     }
@@ -136,7 +141,8 @@ impl GatewaySettings {
         }
     }
 
-    pub(super) fn node(&self) -> NodeSettings {
+    /// What a sync node is told.
+    pub fn node(&self) -> NodeSettings {
         let cluster = &self.config.cluster;
         let me = Member {
             id: cluster.id,

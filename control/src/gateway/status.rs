@@ -219,6 +219,7 @@ impl Gateway {
             healthy: member.healthy && !silent,
             silent_for: member.silent_for.map(|time| time.as_millis() as u64),
             bound: member.bound,
+            able: member.able,
             backlog: member.backlog as u64,
         }
     }

@@ -18,6 +18,7 @@ use super::proposal::KeyExchangeMethod;
 use super::settings::Connection;
 use super::tasks::Task;
 use super::turn::Turn;
+use super::work;
 
 impl Engine {
     pub(super) fn dropped(&mut self, path: Path, reason: &'static str) {
@@ -37,6 +38,7 @@ impl Engine {
         if !self.leading {
             return self.dropped(path, "standing by");
         }
+        work::count(work::MESSAGE);
         if datagram.len() > LONGEST_FIRST_REQUEST && is_long_first_request(datagram) {
             return self.dropped(path, "IKE_SA_INIT too long");
         }
@@ -138,13 +140,16 @@ impl Engine {
         if let Some(responder) = known {
             // RFC 7296 section 2.1: a repetition gets the same answer; another request from the
             // same place must not disturb the first.
-            if responder.request == datagram {
-                let answer = path.transmit(responder.response.clone());
-                self.outputs.push_back(Output::Transmit(answer));
-            } else {
-                self.dropped(path, "half-open already");
+            if responder.request != datagram {
+                return self.dropped(path, "half-open already");
             }
-            return;
+            let limits = &self.settings.limits;
+            let source = Source::of(path.remote.ip());
+            if !self.crowd.repeats(now, limits, source) {
+                return self.dropped(path, "IKE_SA_INIT repeated too often");
+            }
+            let answer = path.transmit(responder.response.clone());
+            return self.outputs.push_back(Output::Transmit(answer));
         }
         if !self.admits(now, entropy, path, header, &Contents::of(payloads)) {
             return;
@@ -364,6 +369,7 @@ impl Engine {
     }
 
     fn abandoned(&mut self, now: Instant, initiator: &Initiator) {
+        self.redirect_failed(initiator);
         for child in &initiator.children {
             self.lost(now, &initiator.connection.name, child);
         }
@@ -452,15 +458,6 @@ impl Engine {
         let found = self.by_name.get(connection);
         if found.is_some_and(|c| c.children.iter().any(|c| c.name == child && c.start)) {
             self.starts.lost(connection, child, now);
-        }
-    }
-
-    /// Starts what is due and not up.
-    pub(super) fn start_children(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        for (connection, child) in self.starts.due(now) {
-            if !self.serves(&connection, &child, |_| true) {
-                self.initiate(now, entropy, &connection, Some(child));
-            }
         }
     }
 

@@ -111,6 +111,8 @@ pub(super) struct IkeSa {
     pub successors: Vec<IkeSpi>,
     /// Deleted on demand: not to be started again.
     pub terminated: bool,
+    /// Something was asked of it that its record does not show yet.
+    pub ordered: bool,
     /// The peer said that it has another one and only that (RFC 7296 section 2.4).
     pub superseded: bool,
     /// Made by the peer while we were rekeying the same IKE SA ourselves: it is not known yet
@@ -426,6 +428,7 @@ impl IkeSa {
             predecessor: None,
             successors: Vec::new(),
             terminated: false,
+            ordered: false,
             superseded: false,
             undecided: false,
             forget_at: None,

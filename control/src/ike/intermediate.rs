@@ -15,9 +15,11 @@ use hitless_sa::MessageId;
 
 use super::crypto::kex::KeyPair;
 use super::crypto::prf::prf;
-use super::keys::{IkeKeys, Side};
+use super::keys::{IkeKeys, Inputs, Side};
 use super::message::{HEADER_LENGTH, Header, PAYLOAD_HEADER_LENGTH, PayloadKind, emit_header};
+use super::output::Event;
 use super::proposal::{Additional, KeyExchangeMethod};
+use crate::keylog::KeyLines;
 
 /// How far the exchanges between IKE_SA_INIT and IKE_AUTH have come.
 pub(super) struct Intermediate {
@@ -28,6 +30,8 @@ pub(super) struct Intermediate {
     responder: Vec<u8>,
     /// As initiator: our half of the exchange that is outstanding.
     pub key: Option<KeyPair>,
+    /// For Wireshark, if the user asked for them: the keys of each exchange that is over.
+    lines: Vec<KeyLines>,
 }
 
 impl Intermediate {
@@ -38,6 +42,7 @@ impl Intermediate {
             initiator: Vec::new(),
             responder: Vec::new(),
             key: None,
+            lines: Vec::new(),
         }
     }
 
@@ -51,8 +56,14 @@ impl Intermediate {
         MessageId(1 + self.done)
     }
 
-    /// The exchange is over.
-    pub fn advance(&mut self) {
+    /// The exchange is over, which these keys protected.
+    pub fn advance(&mut self, log: bool, keys: &IkeKeys, inputs: &Inputs<'_>) {
+        if log {
+            let (initiator, responder) = (inputs.initiator_spi, inputs.responder_spi);
+            let exchange = u8::try_from(self.message_id().0).unwrap_or(u8::MAX);
+            let lines = KeyLines::of_ike(initiator, responder, keys);
+            self.lines.push(lines.of_intermediate(exchange));
+        }
         self.remaining.pop_front();
         self.done += 1;
         self.key = None;
@@ -85,6 +96,11 @@ impl Intermediate {
             &[chain.as_slice(), &message, content],
         )
         .to_vec();
+    }
+
+    /// The keys of all exchanges, for the key log: the peer is authenticated.
+    pub fn log(&mut self) -> impl Iterator<Item = Event> {
+        std::mem::take(&mut self.lines).into_iter().map(Event::Keys)
     }
 
     /// IntAuth, which AUTH covers: `IntAuth_iN | IntAuth_rN | IKE_AUTH_MID`; nothing if there was

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use hitless_sa::{ChildSa, IkeSpi, SaId};
 use zeroize::Zeroizing;
 
+use crate::keylog::KeyLines;
+
 /// A UDP datagram to a peer. The sender puts the non-ESP marker in front when both ports are not
 /// 500 (RFC 7296 section 2.23).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -115,6 +117,8 @@ pub enum Event {
         old: IkeSpi,
         new: IkeSpi,
     },
+    /// Keys that are past, for Wireshark; only if the settings ask for them.
+    Keys(KeyLines),
     IkeDeleted {
         ike: IkeSpi,
         connection: String,

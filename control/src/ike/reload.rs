@@ -1,7 +1,7 @@
 //! New connections and secrets for a running engine.
 //!
 //! An IKE SA belongs to the connection of its name. As long as that still means the same two ends,
-//! the IKE SA stays, and what the connection says from now on holds for what is made from now on.
+//! the IKE SA stays (at another of our addresses, if its peer speaks MOBIKE), and what the connection says from now on holds for what is made from now on.
 //! A Child SA stays as long as its child protects the same. The rest is closed, and started again
 //! if the file says so.
 
@@ -15,6 +15,7 @@ use super::engine::Engine;
 use super::established::IkeSa;
 use super::initial::Responder;
 use super::meant::Meant;
+use super::mobike;
 use super::settings::{Child, Connection, EngineSettings};
 use super::tasks::Task;
 
@@ -96,14 +97,14 @@ impl Engine {
         for spi in spis {
             self.remove_initiator(spi);
         }
-        let meant = |responder: &Responder| {
-            let mut connections = self.connections.iter();
-            connections.any(|connection| responder.may_mean(connection))
+        let meant = |responder: &&Responder| {
+            let among = self.meant.among(&self.connections, responder.path);
+            among
+                .iter()
+                .any(|connection| responder.may_mean(connection))
         };
-        let astray = self
-            .half_open
-            .values()
-            .filter(|responder| !meant(responder));
+        let astray = self.half_open.values();
+        let astray = astray.filter(|responder| !meant(responder));
         for spi in astray.map(|responder| responder.spi).collect::<Vec<_>>() {
             self.half_open.remove(spi);
             self.timers.set(spi, None);
@@ -124,20 +125,27 @@ impl Engine {
         match fate {
             Fate::Closed { again } => {
                 reloaded.closed += 1;
-                self.with(now, entropy, spi, |ike, turn| {
+                self.order(now, entropy, spi, |ike| {
                     ike.terminated |= !again;
-                    ike.schedule(turn.now, Task::DeleteIke);
-                    turn.dirty = true;
-                    ike.advance(turn);
+                    ike.schedule(now, Task::DeleteIke);
                 });
             }
             Fate::Kept(connection, gone) => {
                 reloaded.kept += 1;
                 reloaded.closed += gone.len();
-                self.with(now, entropy, spi, |ike, turn| {
+                // Its new addresses first: what closes Child SAs leaves from there.
+                if ike.connection.local_addrs != connection.local_addrs {
+                    self.with(now, entropy, spi, |ike, turn| {
+                        let before = std::mem::replace(&mut ike.connection, connection.clone());
+                        mobike::readdressed(ike, turn, &before.local_addrs);
+                    });
+                }
+                self.order(now, entropy, spi, |ike| {
                     ike.connection = connection;
+                    // Where it was about to go has been forgotten with all that had just begun.
+                    ike.stays();
                     for (id, again) in gone {
-                        ike.close_child(turn, id, again);
+                        ike.close_child(now, id, again);
                     }
                 });
             }
@@ -150,7 +158,8 @@ fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>) -> Fate {
         return Fate::Closed { again: false };
     };
     let old = &ike.connection;
-    let ends = old.local_addrs == connection.local_addrs
+    // Where it may move to another of our addresses, it does not end with the one it has.
+    let ends = mobike::stays(ike, connection)
         && old.remote_addrs == connection.remote_addrs
         && old.local_id == connection.local_id
         && old.remote_id == connection.remote_id

@@ -4,9 +4,9 @@
 //!  host -- switch(protected) -- gateway worker -- switch(outside) -- gateway worker -- ... -- host
 //! ```
 //!
-//! The demo runs it on threads and real time, the simulator on one thread and virtual time. It is
-//! the world outside the gateways: hosts build and read their packets with code of their own, so
-//! that they can judge what the gateways did.
+//! The demo runs it on threads and real time, the simulator, the tests and `hitless-perf takeover` on
+//! one thread and virtual time. Hosts share the dataplane's Ethernet, IP and UDP, and nothing of
+//! gateways, ESP or IKE: what they send is numbered, so that they can judge what becomes of it.
 
 mod host;
 mod hub;
@@ -14,7 +14,7 @@ mod station;
 mod switch;
 mod topology;
 
-pub use host::{Host, Probe};
+pub use host::{Host, MAGIC, Probe};
 pub use hub::{Hub, SyncNetwork};
 pub use station::{MTU, Room, Station, first_start};
 pub use switch::{Captured, Switch};

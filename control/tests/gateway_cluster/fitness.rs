@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use hitless::api::Role;
 use hitless::gateway::Event;
+use hitless::ike;
 
-use crate::world::World;
+use crate::world::{PEER, World};
 
 fn set_link(world: &mut World, who: u8, up: bool) {
     world.ask(who, |gateway, now, entropy| {
@@ -50,9 +51,13 @@ fn a_stuck_worker_counts_as_dead() {
     let first = world.leader().unwrap();
     world.run(Duration::from_secs(2));
     world.stuck.insert(first);
+    let began = world.now;
     world.until("the other one to lead", |world| {
         world.leader() == Some(3 - first)
     });
+    // The time after which it is stuck, and a few heartbeats.
+    let took = world.now.since(began);
+    assert!(took < Duration::from_millis(260), "{took:?}");
     world.traffic_flows();
     let stuck = |event: &Event| matches!(event, Event::Health { ailments } if ailments.iter().any(|a| a.contains("is stuck")));
     assert!(world.happened(first, stuck));
@@ -65,11 +70,33 @@ fn a_stuck_worker_counts_as_dead() {
 }
 
 #[test]
+fn a_stuck_worker_yields_to_a_standby_that_has_just_joined() {
+    let mut world = World::with_traffic(67);
+    let first = world.leader().unwrap();
+    world.kill(3 - first);
+    world.run(Duration::from_millis(200));
+    world.start(3 - first);
+    world.until("the standby to join", World::standby_is_ready);
+    world.stuck.insert(first);
+    let began = world.now;
+    world.until("the other one to lead", |world| {
+        world.leader() == Some(3 - first)
+    });
+    let took = world.now.since(began);
+    assert!(took < Duration::from_millis(260), "{took:?}");
+    world.traffic_flows();
+    world.audit();
+}
+
+#[test]
 fn a_standby_has_drilled_every_copy_and_says_what_a_takeover_would_cost() {
-    let mut world = World::with_traffic(63);
+    // An even seed: what is inherited is all taken at once, and its skip told with the lead.
+    let mut world = World::with_traffic(68);
     let first = world.leader().unwrap();
     let second = 3 - first;
-    world.run(Duration::from_millis(500));
+    // Quiet for longer than from one checkpoint to the next.
+    world.traffic = false;
+    world.run(Duration::from_secs(2));
     let now = world.now;
     let active = world.gateway(first).cluster(now);
     assert_eq!(
@@ -96,13 +123,77 @@ fn a_standby_has_drilled_every_copy_and_says_what_a_takeover_would_cost() {
     };
     let skips = world.events.iter().filter(|(_, who, _)| *who == second);
     let skip = skips.filter_map(|(_, _, event)| skip(event)).max().unwrap();
-    // The standby knows what was used from checkpoints only.
-    assert!(
-        skip <= standby.classes[0]
-            .greatest_skip
-            .max(active.classes[0].greatest_skip)
-            * 2
-    );
+    // Nothing was sent since: what both said is what happens.
+    assert_eq!(skip, standby.classes[0].greatest_skip);
+    assert_eq!(skip, active.classes[0].greatest_skip);
+    world.traffic = true;
     world.traffic_flows();
     world.audit();
+}
+
+#[test]
+fn a_copy_that_fails_its_drill_is_named_and_goes_on_by_new_keys_alone() {
+    for seed in [64, 65] {
+        let mut world = World::with_traffic(seed);
+        let first = world.leader().unwrap();
+        let second = 3 - first;
+        world.kill(second);
+        world.broken_copies.insert(second);
+        world.start(second);
+        world.until("the standby to join", World::standby_is_ready);
+        world.run(Duration::from_millis(100));
+        let now = world.now;
+        let active = world.gateway(first).cluster(now);
+        let standby = world.gateway(second).cluster(now);
+        assert_eq!(standby.drill.unwrap().failed, 1);
+        for report in [&active, &standby] {
+            // It would take over, and what it would not carry on is named.
+            assert_eq!((report.standbys, report.unserved), (1, 1), "{report:?}");
+            assert!(
+                report.named[0].reason.contains("failed the drill"),
+                "{report:?}"
+            );
+        }
+        let refused = world.gateway(first).switchover_plan(now);
+        assert!(refused.is_err(), "{refused:?}");
+        let (crash, from) = (world.now, world.events.len());
+        world.kill(first);
+        world.until("a takeover", |world| world.leader() == Some(second));
+        world.until("new keys", |world| {
+            world.since(from).any(|(who, event)| {
+                who == PEER && matches!(event, Event::Ike(ike::Event::ChildRekeyed { .. }))
+            })
+        });
+        world.traffic_flows();
+        let exchanges = world.exchanges_since(crash);
+        assert!(!exchanges.contains(&35), "no IKE_AUTH: {exchanges:?}");
+        let now = world.now;
+        assert_eq!(world.gateway(second).cluster(now).standbys, 0);
+        world.audit();
+    }
+}
+
+#[test]
+fn a_dead_standby_is_none_in_the_report_and_in_the_metrics() {
+    let mut world = World::with_traffic(66);
+    let first = world.leader().unwrap();
+    world.kill(3 - first);
+    world.run(Duration::from_millis(60));
+    let now = world.now;
+    let report = world.gateway(first).cluster(now);
+    assert_eq!((report.standbys, report.exact), (0, false));
+    assert!(report.unserved > 0, "{report:?}");
+    let text = hitless::api::cluster(&report);
+    assert!(text.contains("NOBODY could take over"), "{text}");
+    assert!(
+        text.contains("has the right to take over but could not now"),
+        "{text}"
+    );
+    let metrics = hitless::api::metrics(&world.gateway(first).metrics(now));
+    assert!(metrics.contains("\nhitless_standbys 0\n"), "{metrics}");
+    world.start(3 - first);
+    world.until("a standby", |world| {
+        let now = world.now;
+        world.gateway(first).cluster(now).standbys == 1
+    });
 }

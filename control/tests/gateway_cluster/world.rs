@@ -14,6 +14,7 @@ use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Gateway, GatewaySettings, Tuning};
 use hitless::ike;
+use hitless::ike::work::Share;
 use hitless::keylog::KeyLines;
 use hitless::lab::{
     Family, Host, Hub, MTU, Station, Stations, Switch, SyncNetwork, Topology, first_start,
@@ -108,7 +109,11 @@ pub struct World {
     pub broken_disks: BTreeSet<u8>,
     /// Gateways whose worker does nothing.
     pub stuck: BTreeSet<u8>,
+    /// Members whose copies are broken, from their next start on.
+    pub broken_copies: BTreeSet<u8>,
     pub events: Vec<(Instant, u8, Event)>,
+    /// What the busiest turn of each gateway took, as IKE counts its work.
+    pub busiest: BTreeMap<u8, u64>,
     /// Whether hosts send probes.
     pub traffic: bool,
     next_probe: Instant,
@@ -153,7 +158,9 @@ impl World {
             disks: BTreeMap::new(),
             broken_disks: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            broken_copies: BTreeSet::new(),
             events: Vec::new(),
+            busiest: BTreeMap::new(),
             traffic: false,
             next_probe: Instant(0),
             members: count,
@@ -198,6 +205,7 @@ impl World {
         }
         let tuning = Tuning {
             at_once: self.at_once,
+            broken_copies: self.broken_copies.contains(&who),
             ..Tuning::default()
         };
         let (station, worker) = Station::with(
@@ -210,6 +218,11 @@ impl World {
         )
         .unwrap();
         self.running.insert(who, Running { station, worker });
+    }
+
+    /// The configuration that a gateway was started with.
+    pub fn config(&self, who: u8) -> Config {
+        self.configs[&who].clone()
     }
 
     /// Ends a gateway: nothing is flushed.
@@ -262,6 +275,7 @@ impl World {
             if !self.stuck.contains(who) {
                 running.worker.turn(now);
             }
+            let share = Share::new(0);
             running.station.turn(
                 now,
                 &mut self.entropy,
@@ -269,6 +283,8 @@ impl World {
                 &mut tell,
                 &mut persist,
             );
+            let busiest = self.busiest.entry(*who).or_default();
+            *busiest = share.used().max(*busiest);
             if !self.stuck.contains(who) {
                 running.worker.turn(now);
             }

@@ -3,6 +3,7 @@
 
 use hitless::ike::settings::Cookies;
 use hitless::ike::{Event, Input, Resume};
+use hitless::keylog::KeyTable;
 
 use crate::world::{A, B, SECOND, World, settings};
 
@@ -87,6 +88,37 @@ fn rfc9370_section_2_2_2_each_additional_key_exchange_has_an_exchange_of_its_own
 }
 
 /// RFC 9370 section 2.2.1: a peer that knows nothing of it chooses among the other proposals.
+#[test]
+fn rfc9370_section_2_2_2_the_key_log_has_the_keys_of_each_exchange_if_it_is_wanted() {
+    let proposal = "aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke2_ecp256";
+    let logged = |wanted: bool| {
+        let [a, b] = [A, B].map(|host| {
+            let mut settings = settings(host);
+            settings.connections[0].proposals = vec![proposal.parse().unwrap()];
+            settings.key_log = wanted;
+            settings
+        });
+        let mut world = World::new(8, a, b);
+        world.run(SECOND);
+        world.assert_agreement(1);
+        [A, B].map(|host| {
+            let events = world.hosts[host].events.iter();
+            let lines = events.filter_map(|event| match event {
+                Event::Keys(lines) => Some((lines.table(), lines.expose().to_owned())),
+                _ => None,
+            });
+            lines.collect::<Vec<_>>()
+        })
+    };
+    let [a, b] = logged(true);
+    assert_eq!(a, b);
+    let tables: Vec<KeyTable> = a.iter().map(|(table, _)| *table).collect();
+    assert_eq!(tables, [1, 2].map(KeyTable::Intermediate));
+    assert_ne!(a[0].1, a[1].1, "the keys change");
+    assert_eq!(a[0].0.file(), "ikev2_decryption_table.intermediate-1");
+    assert_eq!(logged(false), [Vec::new(), Vec::new()]);
+}
+
 #[test]
 fn rfc9370_section_2_2_1_a_peer_without_additional_key_exchanges_gets_a_plain_ike_sa() {
     let hybrid = "aes256gcm16-prfsha256-x25519-ke1_mlkem768";

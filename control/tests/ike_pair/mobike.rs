@@ -193,6 +193,63 @@ fn a_member_dies_at_every_step_of_an_update() {
     }
 }
 
+/// The operator gives the connection these addresses, in the file of `host`; how many IKE SAs stay and
+/// how many SAs are closed.
+fn reload(world: &mut World, host: usize, local_addrs: Vec<IpAddr>) -> (usize, usize) {
+    let mut settings = world.hosts[host].settings.clone();
+    settings.connections[0].local_addrs = local_addrs;
+    world.hosts[host].settings = settings.clone();
+    let engine = &mut world.hosts[host].engine;
+    let reloaded = engine.reload(world.now, &mut world.entropy, settings);
+    world.input(host, Input::Timeout);
+    world.run(SECOND);
+    (reloaded.kept, reloaded.closed)
+}
+
+#[test]
+fn rfc4555_section_3_5_a_reload_with_another_address_moves_the_ike_sa() {
+    for host in [A, B] {
+        let mut world = up(13);
+        let reloaded = reload(&mut world, host, vec![moved(host)]);
+        assert_eq!(reloaded, (1, 0));
+        let (mut a, mut b) = (address(A), address(B));
+        [&mut a, &mut b][host].clone_from(&moved(host));
+        assert_at(&world, a, b);
+        talk(&mut world);
+        // And it survives the member that reloaded.
+        world.fail_over(host, Resume::Exact);
+        world.run(SECOND);
+        assert_at(&world, a, b);
+    }
+}
+
+#[test]
+fn rfc4555_section_3_6_a_reload_that_leaves_the_address_in_use_tells_of_the_others() {
+    let mut world = up(14);
+    let third: IpAddr = "198.51.100.9".parse().unwrap();
+    let reloaded = reload(&mut world, B, vec![address(B), third]);
+    assert_eq!(reloaded, (1, 0));
+    assert_at(&world, address(A), address(B));
+    // The initiator knows where to go on if that fails.
+    world.unreachable.push(address(B));
+    let ike = world.ike(A);
+    world.input(A, Input::Liveness(ike));
+    world.run(60 * SECOND);
+    assert_at(&world, address(A), third);
+}
+
+#[test]
+fn without_mobike_a_reload_with_another_address_closes_the_ike_sa() {
+    let mut both = [mobile(A), mobile(B)];
+    both[B].connections[0].roads.mobike = Mobike::Refuse;
+    let [a, b] = both;
+    let mut world = World::new(15, a, b);
+    world.run(SECOND);
+    let reloaded = reload(&mut world, A, vec![moved(A)]);
+    assert_eq!(reloaded, (0, 1));
+    assert!(!world.hosts[A].saw(|e| matches!(e, Event::Relocated { .. })));
+}
+
 /// A member takes over that has only the other address.
 fn fail_over_elsewhere(world: &mut World, host: usize) {
     world.hosts[host].settings.connections[0].local_addrs = vec![moved(host)];

@@ -55,7 +55,8 @@ pub struct Options {
     #[arg(long, default_value = "64")]
     size: Sizes,
     /// Flows, told apart by source port and address
-    #[arg(long, default_value_t = 1, value_name = "N")]
+    #[arg(long, default_value_t = 1, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..))]
     flows: u32,
     /// Packets a second, such as 10k or 1.5M (or 1.5Mpps), bits of frames such as 100Mbps or 2Gbps,
     /// or max
@@ -77,7 +78,7 @@ pub struct Options {
           value_parser = clap::builder::RangedU64ValueParser::<usize>::new().range(1..=BURST as u64))]
     burst: usize,
     /// Stop after so many packets
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// How long to wait for the last ones
     #[arg(long, default_value = "500ms", value_parser = duration, value_name = "TIME")]

@@ -39,10 +39,16 @@ struct Timeline {
     events: Vec<(f64, String)>,
 }
 
+/// Who writes them.
+const COMMAND: &str = "hitless-testbeds faults --plots DIR";
+
 /// Everything that a directory has, in the order of the names.
 pub fn plot(directory: &Path) -> Result<Plot, Box<dyn Error>> {
     let mut files: Vec<_> = fs::read_dir(directory)
-        .map_err(|error| format!("{}: {error}", directory.display()))?
+        .map_err(|error| {
+            let shown = directory.display();
+            format!("--faults {shown}: {error}; it takes what `{COMMAND}` writes")
+        })?
         .collect::<Result<Vec<_>, _>>()?
         .into_iter()
         .map(|entry| entry.path())
@@ -51,13 +57,12 @@ pub fn plot(directory: &Path) -> Result<Plot, Box<dyn Error>> {
     files.sort();
     let mut rows = Vec::new();
     for file in files {
-        let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-        let text = fs::read_to_string(&file).map_err(|error| failed(&error))?;
-        let row: Row = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-        rows.push(row);
+        rows.push(super::parsed::<Row>(&file, "--faults", COMMAND)?);
     }
     if rows.is_empty() {
-        return Err(format!("{}: no fault was written there", directory.display()).into());
+        let shown = directory.display();
+        let error = format!("--faults {shown}: nothing is there of what `{COMMAND}` writes");
+        return Err(error.into());
     }
     Ok(draw(&rows))
 }

@@ -3,7 +3,6 @@
 
 use std::error::Error;
 use std::fmt::Write;
-use std::fs;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -27,11 +26,9 @@ struct Row {
 
 /// The table as a section of the page.
 pub fn section(file: &Path) -> Result<String, Box<dyn Error>> {
-    let failed = |error: &dyn std::fmt::Display| format!("{}: {error}", file.display());
-    let text = fs::read_to_string(file).map_err(|error| failed(&error))?;
-    let table: Table = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+    let table: Table = super::parsed(file, "--mangle", "hitless-testbeds mangle --json")?;
     if table.rows.is_empty() {
-        return Err(failed(&"no case was played").into());
+        return Err(format!("--mangle {}: no case was played", file.display()).into());
     }
     Ok(draw(&table))
 }

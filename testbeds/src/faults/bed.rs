@@ -87,7 +87,7 @@ impl<'a> Bed<'a> {
             "witness" => Some(start_witness(&binary, &lab, &directory, wish)?),
             _ => None,
         };
-        let connections = member_connections(wish.tunnels).unwrap_or_default();
+        let connections = member_connections(wish.tunnels, false).unwrap_or_default();
         let start = |index| start(&binary, &lab, index, &directory, wish, &connections, &[]);
         let mut members = [Some(start(0)?), Some(start(1)?)];
         wait_for_roles(&mut members)?;
@@ -309,9 +309,10 @@ pub fn peer_addresses(lab: &Topology, tunnels: u16, directory: &Path) -> Result<
         .map(drop)
 }
 
-/// The members' side: one connection for each peer.
-fn member_connections(tunnels: u16) -> Result<String, std::fmt::Error> {
+/// The members' side: one connection for each peer, which the members begin if they are the ones.
+pub fn member_connections(tunnels: u16, begin: bool) -> Result<String, std::fmt::Error> {
     let mut text = String::new();
+    let action = if begin { "start" } else { "none" };
     for tunnel in 0..tunnels {
         writeln!(
             text,
@@ -327,7 +328,7 @@ takeover = "auto"
 esp_proposals = ["{ESP}"]
 local_ts = ["{CLUSTER_NETWORK}"]
 remote_ts = ["{}/32"]
-start_action = "none"
+start_action = "{action}"
 "#,
             outer_address(tunnel),
             inner_address(tunnel)

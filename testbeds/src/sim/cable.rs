@@ -10,6 +10,7 @@ use hitless_dataplane::port::memory::MemoryPort;
 use hitless_sa::{Entropy, Instant};
 
 use super::plan::Noise;
+use super::secrecy::Secrecy;
 
 /// When and how often something arrives.
 fn fate(
@@ -145,6 +146,8 @@ pub struct SyncCables {
     slow: BTreeMap<SocketAddr, Duration>,
     /// What was sent last, for those who damage it.
     overheard: VecDeque<Letter>,
+    /// Reads along.
+    pub secrecy: Secrecy,
     entropy: Box<dyn Entropy>,
 }
 
@@ -157,6 +160,7 @@ impl SyncCables {
             deaf: BTreeSet::new(),
             slow: BTreeMap::new(),
             overheard: VecDeque::new(),
+            secrecy: Secrecy::default(),
             entropy,
         }
     }
@@ -199,6 +203,7 @@ impl SyncNetwork for SyncCables {
     }
 
     fn send(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        self.secrecy.between_members(from, &datagram);
         if self.deaf.contains(&(from, to)) {
             return;
         }

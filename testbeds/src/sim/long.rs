@@ -107,6 +107,7 @@ impl Summary {
         self.takeovers += other.takeovers;
         self.crashes += other.crashes;
         self.restarts += other.restarts;
+        self.unreached += other.unreached;
         self.probes_sent += other.probes_sent;
         self.probes_received += other.probes_received;
         self.greatest_skip = self.greatest_skip.max(other.greatest_skip);

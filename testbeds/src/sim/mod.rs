@@ -11,11 +11,13 @@
 //! they would notice is shown by `mutants.rs`: a planted bug for each invariant.
 
 mod cable;
+mod continuity;
 mod long;
 mod machine;
 mod mutants;
 mod oracle;
 pub mod plan;
+mod secrecy;
 mod world;
 
 use std::collections::BTreeMap;
@@ -47,6 +49,8 @@ pub struct Summary {
     pub takeovers: u64,
     pub crashes: u64,
     pub restarts: u64,
+    /// Crashes in the midst of something that was over before.
+    pub unreached: u64,
     /// Probes that the hosts sent, and those that arrived.
     pub probes_sent: u64,
     pub probes_received: u64,
@@ -226,6 +230,7 @@ impl std::fmt::Display for Summary {
             takeovers,
             crashes,
             restarts,
+            unreached,
             ..
         } = self;
         writeln!(
@@ -237,6 +242,9 @@ impl std::fmt::Display for Summary {
             f,
             "{crashes} crashes, {restarts} restarts, {takeovers} takeovers"
         )?;
+        if *unreached > 0 {
+            writeln!(f, "{unreached} crashes not reached: nothing left to die in")?;
+        }
         writeln!(
             f,
             "{} of {} probes arrived",
@@ -270,6 +278,7 @@ impl Summary {
         self.takeovers += tally.takeovers;
         self.crashes += tally.crashes;
         self.restarts += tally.restarts;
+        self.unreached += tally.unreached;
         self.greatest_skip = self.greatest_skip.max(tally.greatest_skip);
         let (sent, received) = course.probes;
         self.probes_sent += sent;

@@ -3,7 +3,8 @@
 //!
 //! ```text
 //!  exchange.rs  what we show and what we demand, for initial/
-//!    psk.rs  signature.rs + key.rs  certificate.rs -> chain.rs (anchors, CRLs)  payloads.rs
+//!    psk.rs  signature.rs + key.rs  certificate.rs -> chain.rs (anchors, CRLs),
+//!      verdicts.rs (chains that were good)  payloads.rs
 //!  grounds.rs (why a peer was believed)  ppk.rs  reauth.rs  state.rs (what an IKE SA remembers and exports)
 //! ```
 //!
@@ -25,6 +26,7 @@ mod settings;
 mod signature;
 mod state;
 mod time_of_day;
+mod verdicts;
 
 pub use certificate::{Certificate, UnreadableCertificate};
 pub use chain::{ChainError, Revocation, RevocationList, Trust, Verified};

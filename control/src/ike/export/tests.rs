@@ -78,6 +78,7 @@ pub(in crate::ike) fn settings(host: usize) -> EngineSettings {
         limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        key_log: false,
         time_of_day: TimeOfDay::default(),
     }
 }

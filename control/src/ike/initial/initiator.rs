@@ -636,7 +636,7 @@ impl Initiator {
     fn established(
         &mut self,
         turn: &mut Turn<'_>,
-        stage: AuthStage,
+        mut stage: AuthStage,
         path: Path,
         contents: &Contents<'_>,
         authenticated: Authenticated,
@@ -671,6 +671,7 @@ impl Initiator {
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
         ike.take_token(turn, contents);
         ike.take_ticket(turn, contents);
+        turn.events.extend(stage.intermediate.log());
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),

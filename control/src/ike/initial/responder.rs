@@ -601,6 +601,7 @@ impl Responder {
                 ),
             },
         );
+        turn.events.extend(self.intermediate.log());
         turn.events.push(Event::IkeEstablished {
             ike: ike.local_spi,
             connection: connection.name.clone(),

@@ -10,6 +10,7 @@ use crate::ike::established::IkeSa;
 use crate::ike::message::{Exchange, NotifyKind, Payload};
 use crate::ike::nat::{self, Path};
 use crate::ike::output::Event;
+use crate::ike::settings::Connection;
 use crate::ike::tasks::{Pending, Task};
 use crate::ike::turn::Turn;
 
@@ -64,6 +65,31 @@ pub(in crate::ike) fn took_over(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     let alike = ours.iter().find(|a| a.is_ipv4() == remote.is_ipv4());
     if let Some(address) = alike.or(ours.first()).copied() {
         move_to(ike, turn, address);
+    }
+}
+
+/// Whether it can go on with the addresses that a connection has now: it is at one of them, or may
+/// move to one (section 3.5; a responder that its peer does not follow may not).
+pub(in crate::ike) fn stays(ike: &IkeSa, connection: &Connection) -> bool {
+    let ours = &connection.local_addrs;
+    let follows = |mobike: &super::Mobike| ike.initiator || mobike.both_ways;
+    ours.contains(&ike.path.local.ip())
+        || ike.mobike.as_ref().is_some_and(follows)
+            && ours.iter().any(|local| reachable(ike, *local).is_some())
+}
+
+/// The operator gave the connection other addresses: it moves if it has to, and the peer hears of
+/// what there is besides (section 3.6).
+pub(in crate::ike) fn readdressed(ike: &mut IkeSa, turn: &mut Turn<'_>, before: &[IpAddr]) {
+    let ours = &ike.connection.local_addrs;
+    if ours == before {
+        return;
+    }
+    turn.dirty = true;
+    if !ours.contains(&ike.path.local.ip()) {
+        took_over(ike, turn);
+    } else if ike.mobike.is_some() {
+        ike.schedule(turn.now, Task::Mobike(Errand::Announce));
     }
 }
 

@@ -2,7 +2,7 @@
 //! in both roles, and what must be refused. Everything is issued by strongSwan's own `pki` anew.
 
 mod files;
-mod pki;
+pub(super) mod pki;
 
 use std::path::Path;
 use std::time::Duration;
@@ -126,20 +126,10 @@ impl Trial {
         })
     }
 
-    /// The established IKE SAs of a connection that have a child.
-    fn established(&self, name: &str) -> Result<Vec<serde_json::Value>, LabError> {
-        let mut sas = self.gateway.list_sas()?;
-        sas.retain(|sa| {
-            let child = sa["children"].as_array().is_some_and(|c| !c.is_empty());
-            sa["name"] == name && sa["state"] == "ESTABLISHED" && child
-        });
-        Ok(sas)
-    }
-
     fn outbound(&mut self) -> Result<(), LabError> {
         for (name, comes_up) in OUTBOUND.iter().filter(|(_, comes_up)| *comes_up) {
             let up = clock::until(name, ANSWER, || {
-                Ok(self.established(name)?.into_iter().next())
+                Ok(self.gateway.tunnels(name)?.into_iter().next())
             });
             let detail = match &up {
                 Ok(sa) => format!(
@@ -156,7 +146,7 @@ impl Trial {
                 _ => "no chain",
             };
             let told = self.gateway.wait_for_output(why, ANSWER).is_ok();
-            let none = self.established(name)?.is_empty();
+            let none = self.gateway.tunnels(name)?.is_empty();
             self.report
                 .check(name, told && none, format!("refused: {why}"));
         }
@@ -175,7 +165,7 @@ impl Trial {
                 .get(before..)
                 .unwrap_or_default()
                 .to_owned();
-            let up = self.established(name).is_ok_and(|sas| sas.len() == 1);
+            let up = self.gateway.tunnels(name).is_ok_and(|sas| sas.len() == 1);
             match refusal {
                 None => {
                     let detail = match &initiated {
@@ -207,19 +197,19 @@ impl Trial {
             [one] => Some(format!("{}{}", one["initiator_spi"], one["responder_spi"])),
             _ => None,
         };
-        let first = spi(self.established(REAUTHENTICATES)?);
+        let first = spi(self.gateway.tunnels(REAUTHENTICATES)?);
         let next = clock::until("a reauthenticated IKE SA", REAUTHENTICATED, || {
-            let now = spi(self.established(REAUTHENTICATES)?);
+            let now = spi(self.gateway.tunnels(REAUTHENTICATES)?);
             Ok(now.filter(|now| Some(now) != first.as_ref()))
         });
         let detail = format!("{first:?} -> {:?}", next.as_ref().ok());
         self.report.check("we-reauthenticate", next.is_ok(), detail);
-        let first = spi(self.established("ecdsa")?);
+        let first = spi(self.gateway.tunnels("ecdsa")?);
         let asked = self
             .peer
             .swanctl(&["--rekey", "--ike", "ecdsa", "--reauth"]);
         let next = clock::until("an IKE SA that strongSwan reauthenticated", ANSWER, || {
-            let now = spi(self.established("ecdsa")?);
+            let now = spi(self.gateway.tunnels("ecdsa")?);
             Ok(now.filter(|now| Some(now) != first.as_ref()))
         });
         let detail = format!("{first:?} -> {:?}", next.as_ref().ok());

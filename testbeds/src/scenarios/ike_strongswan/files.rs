@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use super::unique;
+use super::redirect::OURS;
+use super::{redirect, unique};
 use crate::topology::{CLUSTER_OUTSIDE, INSIDE, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE};
 
 const ESP: &str = "aes128gcm16";
@@ -30,6 +31,8 @@ pub struct Line {
     pub mlkem: bool,
     /// No Child SA in IKE_AUTH: both ends insist.
     childless: bool,
+    /// The responder allows less of our side than the initiator asks for.
+    pub narrowed: bool,
 }
 
 const fn line(name: &'static str, ours: &'static [&'static str], theirs: &'static str) -> Line {
@@ -43,6 +46,14 @@ const fn line(name: &'static str, ours: &'static [&'static str], theirs: &'stati
         rekeys: false,
         mlkem: false,
         childless: false,
+        narrowed: false,
+    }
+}
+
+const fn narrowed(line: Line) -> Line {
+    Line {
+        narrowed: true,
+        ..line
     }
 }
 
@@ -109,6 +120,8 @@ macro_rules! both_ways {
                 &["aes256-sha512-x25519"],
                 "aes256-sha512-x25519",
             ))),
+            narrowed(line("in-narrowed", &["aes128-sha256-x25519"], "aes128-sha256-x25519")),
+            narrowed(start(line("out-narrowed", &["aes128-sha256-x25519"], "aes128-sha256-x25519"))),
             long(start(line("out-fragments", &["aes256-sha384-ecp521"], "aes256-sha384-ecp521"))),
         ]
     };
@@ -158,11 +171,16 @@ pub const LINES: &[Line] = both_ways! {
     "modp4096" "aes256gcm16-prfsha512-modp4096";
 };
 
+/// What is left of a network that is narrowed.
+pub const NARROW: &str = "/28";
+
 impl Line {
-    /// The protected networks of the gateway's side.
-    fn networks(&self, index: usize) -> Vec<String> {
+    /// The protected networks of the gateway's side, as the gateway or the other end has them.
+    fn networks(&self, index: usize, gateway: bool) -> Vec<String> {
         match (index, self.long) {
             (0, _) => vec!["10.2.0.0/24".to_owned()],
+            // Whoever answers allows less.
+            _ if self.narrowed && gateway != self.starts => vec![format!("10.3.{index}.0{NARROW}")],
             (_, false) => vec![format!("10.3.{index}.0/24")],
             (_, true) => {
                 let networks = (0..MANY).map(|n| format!("10.{}.{n}.0/28", 100 + index));
@@ -189,7 +207,7 @@ pub fn swanctl(lines: &[&Line]) -> String {
     for (index, line) in lines.iter().enumerate() {
         let Line { name, theirs, .. } = line;
         let childless = if line.childless { "force" } else { "allow" };
-        let networks = line.networks(index).join(",");
+        let networks = line.networks(index, false).join(",");
         let esp = line.esp();
         let _: std::fmt::Result = write!(
             text,
@@ -203,6 +221,7 @@ pub fn swanctl(lines: &[&Line]) -> String {
         );
     }
     text.push_str(&unique::swanctl());
+    text.push_str(&redirect::swanctl());
     let _: std::fmt::Result = write!(
         text,
         "  anybody {{\n    version = 2\n    local_addrs = {PEER_OUTSIDE}\n    \
@@ -229,7 +248,7 @@ pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
     let mut text = format!(
         "[cluster]\nname = \"testbed\"\nid = 1\nstate_dir = \"{shown}/state\"\n\n\
          [ports.{OUTSIDE}]\ndriver = \"af_xdp\"\ninterface = \"{OUTSIDE}\"\n\
-         addresses = [\"{CLUSTER_OUTSIDE}/24\"]\nprotected = false\n\n\
+         addresses = [\"{CLUSTER_OUTSIDE}/24\", \"{OURS}/24\"]\nprotected = false\n\n\
          [ports.{INSIDE}]\ndriver = \"af_xdp\"\ninterface = \"{INSIDE}\"\n\
          addresses = [\"10.2.0.1/24\"]\nprotected = true\n\n\
          [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n\
@@ -242,7 +261,7 @@ pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
             words.join(", ")
         };
         let proposals = quoted(line.ours.iter().map(|&p| p.to_owned()).collect());
-        let networks = quoted(line.networks(index));
+        let networks = quoted(line.networks(index, true));
         // What strongSwan is not told to rekey, the gateway does by itself.
         let soon = match (line.rekeys, line.starts) {
             (true, true) => "rekey_time = \"4s\"\n",
@@ -263,5 +282,6 @@ pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
         );
     }
     text.push_str(&unique::gateway());
+    text.push_str(&redirect::gateway());
     text
 }

@@ -93,14 +93,11 @@ impl Trial {
 
     /// Our IKE SAs of a connection, and the names of charon's for it.
     fn of(&self, value: &str) -> Result<(usize, Vec<String>), LabError> {
-        let ours = self.gateway.list_sas()?;
-        let ours = ours
-            .iter()
-            .filter(|sa| sa["name"] == value && sa["state"] == "ESTABLISHED");
+        let ours = self.gateway.established(value)?;
         let theirs = self.peer.list_sas()?.into_iter();
         let theirs = theirs
             .filter(|sa| sa.state == "ESTABLISHED" && sa.name.starts_with(&format!("{value}-")));
-        Ok((ours.count(), theirs.map(|sa| sa.name).collect()))
+        Ok((ours.len(), theirs.map(|sa| sa.name).collect()))
     }
 
     /// We say that we take four requests at once (RFC 7296 section 2.3): charon, which asks one thing at

@@ -38,15 +38,14 @@ struct Trial {
 
 fn run(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     let Some(root) = libreswan::root() else {
-        let mut report = Report::new(SCENARIO.name, variant);
-        let how = "left out: no HITLESS_LIBRESWAN; testbeds/libreswan unpacks one";
-        report.check("libreswan", true, how);
-        return Ok(report.conclude());
+        let why = "no HITLESS_LIBRESWAN; testbeds/libreswan unpacks one";
+        return Ok(Report::skipped(SCENARIO.name, variant, why));
     };
     let directory = bench.subdirectory(SCENARIO.name)?;
     let mut trial = Trial::start(bench, &root, &directory, variant)?;
     bench.say("libreswan initiates");
     trial.inbound()?;
+    trial.ordered()?;
     bench.say("the gateway initiates, and rekeys");
     trial.outbound()?;
     trial.cookies_and_fragments()?;
@@ -109,12 +108,8 @@ impl Trial {
 
     /// The established IKE SA of a connection with a Child SA: IKE SPIs and inbound SPI.
     fn up(&self, connection: &str) -> Result<Option<(String, String)>, LabError> {
-        let sas = self.members[self.active].list_sas()?;
-        let mut found = sas.iter().filter(|sa| {
-            let named = sa["name"] == connection && sa["state"] == "ESTABLISHED";
-            named && sa["children"].as_array().is_some_and(|c| !c.is_empty())
-        });
-        Ok(found.next().map(|sa| {
+        let sas = self.members[self.active].tunnels(connection)?;
+        Ok(sas.first().map(|sa| {
             let ike = format!("{}{}", sa["initiator_spi"], sa["responder_spi"]);
             (ike, sa["children"].to_string())
         }))
@@ -146,6 +141,35 @@ impl Trial {
             self.report.check(name, first.is_ok(), detail);
         }
         self.rekeyed_by_us("rekeyed-by-us");
+        for (name, what, word) in [
+            ("out-psk", "rekeys-ike", "rekeyed IKE SA"),
+            ("out-cert", "rekeys-child", "rekeyed Child SA"),
+        ] {
+            let order = match what {
+                "rekeys-ike" => "--rekey-ike",
+                _ => "--rekey-ipsec",
+            };
+            self.asks(&format!("{name}-{what}"), &["--name", name, order], word)?;
+        }
+        Ok(())
+    }
+
+    /// The operator's orders to rekey what pluto began.
+    fn ordered(&mut self) -> Result<(), LabError> {
+        for (what, order) in [
+            ("IKE SA", ["--ike", "in-psk"]),
+            ("Child SA", ["--child", "net"]),
+        ] {
+            let before = self.rekeyings("in-psk", what).len();
+            let said = self.members[self.active].order(&["rekey", order[0], order[1]])?;
+            let seen = clock::until("a rekeying by the gateway", ANSWER, || {
+                Ok(self.rekeyings("in-psk", what).get(before).cloned())
+            });
+            let detail = seen.as_ref().map_or_else(ToString::to_string, Clone::clone);
+            let check = format!("in-psk-rekeyed-by-us-{}", order[0].trim_start_matches('-'));
+            let detail = format!("{} {detail}", said.trim());
+            self.report.check(&check, seen.is_ok(), detail);
+        }
         Ok(())
     }
 

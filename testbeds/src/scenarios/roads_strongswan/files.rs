@@ -14,6 +14,8 @@ pub const THEIR_DNS: &str = "10.1.0.53";
 pub const TAKEN: &str = "10.2.0.7";
 /// A second host behind the cluster, with a child of its own.
 pub const OTHER_HOST: &str = "10.2.0.65";
+/// What charon protects besides, with a child of its own.
+pub const ALSO: &str = "10.4.0.1";
 /// Where charon moves to.
 pub const MOVED: &str = "192.0.2.3";
 
@@ -63,6 +65,11 @@ esp_proposals = ["{ESP}"]
 remote_ts = ["{PEER_NETWORK}"]
 start_action = "start"
 
+[connections.head.children.also]
+esp_proposals = ["{ESP}"]
+remote_ts = ["{ALSO}/32"]
+start_action = "start"
+
 [secrets.all]
 secret = "{SECRET}"
 "#
@@ -94,6 +101,11 @@ pub fn swanctl() -> String {
     children {{
       taken {{
         local_ts = {PEER_NETWORK}
+        esp_proposals = {ESP}
+        rekey_time = 0
+      }}
+      also {{
+        local_ts = {ALSO}/32
         esp_proposals = {ESP}
         rekey_time = 0
       }}

@@ -12,12 +12,11 @@ use serde_json::Value;
 use crate::clock;
 use crate::error::LabError;
 use crate::gateway::{self, Member};
-use crate::netns::Namespace;
-use crate::process::Program;
+use crate::ping;
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::StrongSwan;
 use crate::topology::{HOST_A, HOST_B, HOST_INTERFACE, OUTSIDE, Topology};
-use files::{MOVED, OTHER_HOST, OUR_DNS, TAKEN, THEIR_DNS};
+use files::{ALSO, MOVED, OTHER_HOST, OUR_DNS, TAKEN, THEIR_DNS};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "roads-strongswan",
@@ -66,6 +65,8 @@ impl<'a> Trial<'a> {
             .sysctl(&format!("net.ipv4.conf.{OUTSIDE}.promote_secondaries"), "1")?;
         bench.say("starting the peer and the cluster");
         let conf = files::swanctl();
+        // What it protects has to be its own.
+        lab.peer.address("lo", &format!("{ALSO}/32"))?;
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &conf, "")?;
         let binary = gateway::binary()?;
         let start = |index: usize| {
@@ -88,9 +89,7 @@ impl<'a> Trial<'a> {
 
     /// Our IKE SAs of a connection that are up.
     fn ours(&self, connection: &str) -> Result<Vec<Value>, LabError> {
-        let mut sas = self.members[self.active].list_sas()?;
-        sas.retain(|sa| sa["name"] == connection && sa["state"] == "ESTABLISHED");
-        Ok(sas)
+        self.members[self.active].established(connection)
     }
 
     /// We get an address and a name server of charon's.
@@ -99,13 +98,16 @@ impl<'a> Trial<'a> {
         let sa = clock::until("an address of charon's", ANSWER, || {
             let mut sas = self.ours("head")?;
             sas.retain(|sa| sa["local_vips"][0] == TAKEN);
-            Ok(sas.pop())
+            let both = |sa: &Value| sa["children"].as_array().is_some_and(|c| c.len() == 2);
+            Ok(sas.pop().filter(both))
         })?;
+        self.report
+            .check("we-begin-several-children", true, "2 children");
         let dns = &sa["dns"][0];
         let told = format!("name server {dns}");
         self.report
             .check("we-get-a-name-server", dns == THEIR_DNS, told);
-        let answered = pings(&self.lab.host_b, TAKEN, HOST_A);
+        let answered = ping::flows(&self.lab.host_b, TAKEN, HOST_A);
         self.report
             .check("our-address-carries-traffic", answered, TAKEN);
         Ok(())
@@ -140,7 +142,7 @@ impl<'a> Trial<'a> {
 
     fn traffic(&mut self, moment: &str, address: &str) {
         for (host, child) in [(HOST_B, "net"), (OTHER_HOST, "more")] {
-            let answered = pings(&self.lab.peer, address, host);
+            let answered = ping::flows(&self.lab.peer, address, host);
             let name = format!("traffic-of-{child}-{moment}");
             let detail = format!("{address} to {host}");
             self.report.check(&name, answered, detail);
@@ -208,7 +210,7 @@ impl<'a> Trial<'a> {
         let source = address.to_owned();
         for host in [HOST_B, OTHER_HOST] {
             clock::until("traffic after the takeover", ANSWER, || {
-                Ok(pings(&self.lab.peer, &source, host).then_some(()))
+                Ok(ping::flows(&self.lab.peer, &source, host).then_some(()))
             })?;
         }
         self.traffic("after-the-takeover", address);
@@ -240,14 +242,4 @@ impl<'a> Trial<'a> {
         std::fs::write(self.directory.join("list-sas.json"), listed)
             .map_err(LabError::io("keeping the list of SAs"))
     }
-}
-
-/// Whether a host is reached from an address; the first packets may be lost to ARP.
-fn pings(from: &Namespace, source: &str, target: &str) -> bool {
-    let ping = Program::new([
-        "ping", "-n", "-c", "10", "-i", "0.1", "-W", "1", "-I", source, target,
-    ]);
-    let said = ping.inside(from).run().unwrap_or_default();
-    let received = |count: &str| said.contains(&format!(" {count} received"));
-    ["8", "9", "10"].into_iter().any(received)
 }

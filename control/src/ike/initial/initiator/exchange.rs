@@ -107,7 +107,7 @@ impl Initiator {
         }
         let message = (whole.first, whole.content.as_slice());
         stage.intermediate.absorb(&stage.keys, header, message);
-        match self.mix(&mut stage, &contents) {
+        match self.mix(&mut stage, &contents, turn.settings.key_log) {
             Ok(()) => {
                 self.proceed(turn, stage);
                 Progress::Waiting
@@ -123,7 +123,7 @@ impl Initiator {
     }
 
     /// New keys from an additional key exchange (RFC 9370 section 2.2.2).
-    fn mix(&self, stage: &mut AuthStage, contents: &Contents<'_>) -> Result<(), String> {
+    fn mix(&self, stage: &mut AuthStage, contents: &Contents<'_>, log: bool) -> Result<(), String> {
         let key = stage.intermediate.key.as_ref();
         let (Some(key), Some((method, public))) = (key, contents.key_exchange) else {
             let refusal = contents.error().map(|n| n.kind.to_string());
@@ -139,8 +139,8 @@ impl Initiator {
             initiator_spi: self.spi,
             responder_spi: stage.remote_spi,
         };
+        stage.intermediate.advance(log, &stage.keys, &inputs);
         stage.keys = stage.keys.follow(&inputs, &shared);
-        stage.intermediate.advance();
         Ok(())
     }
 }

@@ -149,3 +149,6 @@ enum Next {
     Send(Payload),
     Established(Authenticated),
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,8 +137,9 @@ impl Responder {
             initiator_spi: self.remote_spi,
             responder_spi: self.spi,
         };
+        let log = turn.settings.key_log;
+        self.intermediate.advance(log, &self.keys, &inputs);
         self.keys = self.keys.follow(&inputs, &shared);
-        self.intermediate.advance();
         turn.immediate.push(path.transmit(bytes.clone()));
         self.answered = Some((whole.head, bytes));
         Progress::Waiting

@@ -17,6 +17,7 @@ fn settings(secret: &[u8]) -> EngineSettings {
         limits: Limits::default(),
         retransmit_timeout: Duration::from_secs(1),
         retransmit_tries: 5,
+        key_log: false,
         time_of_day: TimeOfDay::default(),
     }
 }

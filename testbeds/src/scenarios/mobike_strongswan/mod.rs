@@ -1,0 +1,149 @@
+//! MOBIKE (RFC 4555) with us as the initiator and strongSwan as the responder. The active member
+//! dies, and the one that takes over is at another address; then an operator gives that one another
+//! address still. Each time UPDATE_SA_ADDRESSES tells charon, and the IKE SA goes on without a new
+//! IKE_AUTH.
+
+mod files;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::clock;
+use crate::error::LabError;
+use crate::gateway::{self, Member};
+use crate::ping;
+use crate::scenario::{Bench, Report, Scenario};
+use crate::strongswan::StrongSwan;
+use crate::topology::{CLUSTER_OUTSIDE, HOST_A, HOST_B, Topology};
+use files::{SECOND, THIRD};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "mobike-strongswan",
+    about: "our address moves while strongSwan is the responder: by a takeover, by a reload",
+    variants: &["initiator"],
+    run: moves,
+};
+
+const READY: Duration = Duration::from_secs(10);
+const ANSWER: Duration = Duration::from_secs(15);
+
+struct Trial<'a> {
+    bench: &'a Bench,
+    report: Report,
+    directory: PathBuf,
+    /// Processes before namespaces: fields are dropped in this order.
+    members: [Member; 2],
+    peer: StrongSwan,
+    lab: Topology,
+}
+
+fn moves(bench: &Bench, variant: &str) -> Result<Report, LabError> {
+    let mut trial = Trial::new(bench, variant)?;
+    bench.say("the first member initiates");
+    trial.arrives("at-first", CLUSTER_OUTSIDE)?;
+    let authentications = trial.said("IKE_AUTH");
+    bench.say("the first member dies, the second is at another address");
+    trial.takeover()?;
+    trial.arrives("after-the-takeover", SECOND)?;
+    bench.say("the second member moves");
+    trial.reload()?;
+    trial.arrives("after-the-reload", THIRD)?;
+    let updates = trial.said("N(UPD_SA_ADDR)");
+    let told = format!("{updates} messages");
+    trial.report.check("charon-is-told", updates >= 2, told);
+    let again = trial.said("IKE_AUTH") - authentications;
+    trial.report.ike_auth_after_failover = Some(again as u64);
+    let detail = format!("{again} messages");
+    trial.report.check("no-new-ike-auth", again == 0, detail);
+    trial.members[1].keep_status("end")?;
+    Ok(trial.report.conclude())
+}
+
+impl<'a> Trial<'a> {
+    fn new(bench: &'a Bench, variant: &str) -> Result<Self, LabError> {
+        let directory = bench.subdirectory(SCENARIO.name)?;
+        bench.say("building the network");
+        let lab = Topology::new()?;
+        bench.say("starting the peer and the cluster");
+        let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &files::swanctl(), "")?;
+        let binary = gateway::binary()?;
+        let start = |index: usize| {
+            let text = files::member(index, &directory.join(format!("m{}", index + 1)));
+            Member::start_with(&binary, &lab, index, &directory, &text, &[])
+        };
+        let mut members = [start(0)?, start(1)?];
+        // The first has the higher priority.
+        clock::until("the first member as the active one", READY, || {
+            members.iter_mut().try_for_each(Member::check_running)?;
+            let roles = [members[0].role()?, members[1].role()?];
+            Ok((roles == ["active", "standby"]).then_some(()))
+        })?;
+        Ok(Self {
+            bench,
+            report: Report::new(SCENARIO.name, variant),
+            directory,
+            members,
+            peer,
+            lab,
+        })
+    }
+
+    /// How often charon's log has this.
+    fn said(&self, what: &str) -> usize {
+        self.peer.log().matches(what).count()
+    }
+
+    /// charon has one IKE SA, and that with `address`; and traffic flows both ways.
+    fn arrives(&mut self, moment: &str, address: &str) -> Result<(), LabError> {
+        let there = clock::until("our address at charon", ANSWER, || {
+            let sa = self.peer.established()?;
+            let here = sa.filter(|sa| sa.remote_host == address && sa.installed().is_some());
+            Ok(here)
+        });
+        let detail = match &there {
+            Ok(sa) => format!("{} with {}", sa.initiator_spi, sa.remote_host),
+            Err(error) => error.to_string(),
+        };
+        let name = format!("our-address-{moment}");
+        self.report.check(&name, there.is_ok(), detail);
+        // kernel-libipsec cannot move an SA: charon replaces the Child SA.
+        for (name, from, source, target) in [
+            ("traffic-from-us", &self.lab.host_b, HOST_B, HOST_A),
+            ("traffic-to-us", &self.lab.host_a, HOST_A, HOST_B),
+        ] {
+            let flows = clock::until("traffic", ANSWER, || {
+                Ok(ping::flows(from, source, target).then_some(()))
+            });
+            let detail = format!("{source} to {target}");
+            self.report
+                .check(&format!("{name}-{moment}"), flows.is_ok(), detail);
+        }
+        Ok(())
+    }
+
+    fn takeover(&mut self) -> Result<(), LabError> {
+        clock::until("a standby that has it all", READY, || {
+            let sas = self.members[1].list_sas()?;
+            Ok((!sas.is_empty()).then_some(()))
+        })?;
+        let [first, second] = &mut self.members;
+        first.keep_status("before")?;
+        first.kill()?;
+        clock::until("a takeover", READY, || {
+            second.check_running()?;
+            Ok((second.role()? == "active").then_some(()))
+        })
+    }
+
+    /// The operator's way: another address in the file, and `hitless reload`.
+    fn reload(&mut self) -> Result<(), LabError> {
+        let own = self.directory.join("m2");
+        let text = files::elsewhere(&files::member(1, &own), THIRD);
+        gateway::write_configuration(&own, &text)?;
+        let said = self.members[1].order(&["reload"])?;
+        self.bench.say(said.trim());
+        let kept = said.contains("IKE_SAs that stay: 1");
+        self.report.check("kept-by-the-reload", kept, said.trim());
+        Ok(())
+    }
+}
