@@ -7,9 +7,14 @@ use hitless::ike::settings::Withheld;
 use hitless_testbeds::sim::broken;
 use hitless_testbeds::sim::plan::Fault::{
     ClockJumps, ClusterRekeysChild, ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen,
-    Healed, PeerRekeysChild, PeerRekeysIke, Plugged, Replay, Restart, Switchover, Unplugged,
+    Garbage, Healed, PeerRekeysChild, PeerRekeysIke, Plugged, Replay, Restart, Switchover,
+    Unplugged,
 };
 use hitless_testbeds::sim::plan::{Noise, Part, Plan, lease_sizes};
+
+const fn nanos(nanos: u64) -> Duration {
+    Duration::from_nanos(nanos)
+}
 
 const fn micros(micros: u64) -> Duration {
     Duration::from_micros(micros)
@@ -213,33 +218,33 @@ fn seed_1351_a_peer_that_asks_and_does_not_answer_is_not_dead() {
     }
 }
 
-/// A worker was paused for 1.3 s, in which its member handed over, stood by and led again. What the worker
-/// had sealed before for a router that it did not know yet left in the later leadership, with numbers
-/// below those that the other member had used meanwhile (R14; no number was used twice).
+/// A worker was paused for 1.3 s, in which its member handed over, stood by and led again. What the
+/// worker had sealed before for a router that it did not know yet left in the later leadership, with
+/// numbers below those that the other member had used meanwhile (R14; no number was used twice).
 #[test]
 fn seed_13848_what_a_worker_sealed_leaves_in_the_same_leadership_or_not_at_all() {
     let faults = vec![
-        (micros(1_893_277), Switchover),
+        (nanos(1_893_277_049), Switchover),
         (
-            micros(1_962_602),
-            Frozen(2, Part::Worker, Duration::from_millis(1_330)),
+            nanos(1_962_601_759),
+            Frozen(2, Part::Worker, nanos(1_330_000_000)),
         ),
-        (micros(2_766_549), PeerRekeysChild),
-        (micros(2_766_549), PeerRekeysChild),
-        (micros(2_769_145), ClusterRekeysIke),
-        (micros(3_104_621), Deaf { from: 1, to: 2 }),
-        (micros(3_280_947), Deaf { from: 2, to: 1 }),
-        (micros(3_280_947), Deaf { from: 1, to: 2 }),
-        (micros(3_380_703), DiskFails(2, 1)),
-        (micros(3_380_703), Crash(1)),
-        (micros(3_408_447), PeerRekeysChild),
-        (micros(3_515_939), Replay),
-        (micros(3_535_947), Crash(2)),
-        (micros(3_535_947), Healed),
-        (micros(3_604_621), Healed),
-        (micros(3_790_947), Restart(2)),
-        (micros(3_802_939), Replay),
-        (micros(3_896_703), Restart(1)),
+        (nanos(2_766_548_982), PeerRekeysChild),
+        (nanos(2_766_548_982), PeerRekeysChild),
+        (nanos(2_769_144_982), ClusterRekeysIke),
+        (nanos(3_104_621_166), Deaf { from: 1, to: 2 }),
+        (nanos(3_280_947_269), Deaf { from: 2, to: 1 }),
+        (nanos(3_280_947_269), Deaf { from: 1, to: 2 }),
+        (nanos(3_380_702_981), DiskFails(2, 1)),
+        (nanos(3_380_702_981), Crash(1)),
+        (nanos(3_408_447_269), PeerRekeysChild),
+        (nanos(3_515_938_732), Replay),
+        (nanos(3_535_947_269), Crash(2)),
+        (nanos(3_535_947_269), Healed),
+        (nanos(3_604_621_166), Healed),
+        (nanos(3_790_947_269), Restart(2)),
+        (nanos(3_802_938_732), Replay),
+        (nanos(3_896_702_981), Restart(1)),
     ];
     let plan = Plan {
         outside: noise(1_000, 100, 8_000),
@@ -253,6 +258,167 @@ fn seed_13848_what_a_worker_sealed_leaves_in_the_same_leadership_or_not_at_all()
         ..Plan::with(2, faults)
     };
     for seed in [13_848, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// Behind a partition the IKE SA was replaced. The leader got the new one from the deposed member, and
+/// probed for its Message IDs while the peer synchronised them (RFC 6311): the answer declared Message
+/// IDs that probes had had already, and the next request used one again (S4, R20).
+#[test]
+fn seed_15850_a_message_id_that_a_probe_had_is_not_used_again() {
+    let faults = vec![
+        (nanos(1_420_768_297), Replay),
+        (nanos(1_580_538_578), Crash(1)),
+        (nanos(2_042_538_578), Restart(1)),
+        (nanos(2_115_768_297), Replay),
+        (
+            nanos(2_891_184_754),
+            Frozen(1, Part::All, nanos(926_000_000)),
+        ),
+        (nanos(3_299_214_359), PeerRekeysIke),
+        (nanos(3_299_214_359), ClusterRekeysChild),
+        (nanos(3_299_597_359), PeerRekeysIke),
+        (nanos(3_304_526_829), Deaf { from: 2, to: 1 }),
+        (nanos(3_304_526_829), Deaf { from: 1, to: 2 }),
+        (nanos(4_034_526_829), Healed),
+    ];
+    let plan = Plan {
+        outside: noise(10, 0, 2_000),
+        sync: noise(10, 100, 2_000),
+        leases: Some(lease_sizes(64, 1_024)),
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "message-id-sync",
+        retransmit_tries: Some(4),
+        probe_every: micros(1_049),
+        ..Plan::with(2, faults)
+    };
+    for seed in [15_850, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// The same with an IKE SA of ours, and a cipher of two parts.
+#[test]
+fn seed_29779_a_message_id_that_a_probe_had_is_not_used_again() {
+    let faults = vec![
+        (nanos(1_353_437_958), Replay),
+        (nanos(1_972_437_958), Replay),
+        (nanos(1_981_634_771), PeerRekeysIke),
+        (nanos(1_981_634_771), CrashAfter(2, 25)),
+        (nanos(2_492_141_581), PeerRekeysChild),
+        (nanos(2_492_141_581), PeerRekeysChild),
+        (nanos(2_493_842_581), PeerRekeysChild),
+        (nanos(2_670_634_771), Restart(2)),
+        (nanos(3_504_434_776), Deaf { from: 1, to: 2 }),
+        (nanos(3_504_434_776), Deaf { from: 2, to: 1 }),
+        (nanos(3_621_316_106), PeerRekeysIke),
+        (nanos(3_621_316_106), ClusterRekeysChild),
+        (nanos(3_621_797_106), ClusterRekeysIke),
+        (nanos(4_018_434_776), Healed),
+    ];
+    let plan = Plan {
+        outside: noise(10, 1_000, 2_000),
+        sync: noise(0, 100, 2_000),
+        leases: Some(lease_sizes(16, 64)),
+        ike_proposal: "aes128-sha256-prfsha256-x25519",
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "message-id-sync",
+        probe_every: micros(2_675),
+        ..Plan::with(2, faults)
+    };
+    for seed in [29_779, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// A leader that had handed over to nobody led again, and asked for a Child SA in place of the one that
+/// it had no right to. One of its standbys fell silent in between: the exchange was undone, and the wish
+/// with it, so that no traffic ever flowed again.
+#[test]
+fn seed_21557_what_a_discard_undoes_is_still_wanted() {
+    let faults = vec![
+        (nanos(2_339_947_135), Crash(2)),
+        (nanos(2_374_281_181), Garbage),
+        (nanos(2_552_267_707), ClusterRekeysChild),
+        (nanos(2_552_267_707), CrashAfter(2, 46)),
+        (nanos(2_924_281_181), Garbage),
+        (nanos(2_952_267_707), Restart(2)),
+        (nanos(3_010_947_135), Restart(2)),
+        (nanos(3_101_520_467), DiskFails(1, u32::MAX)),
+        (nanos(3_101_520_467), Switchover),
+        (
+            nanos(3_416_445_299),
+            Frozen(3, Part::Control, nanos(219_000_000)),
+        ),
+    ];
+    let plan = Plan {
+        outside: noise(1_000, 100, 2_000),
+        sync: noise(0, 1_000, 300),
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "message-id-sync",
+        window_size: 5,
+        retransmit_tries: Some(4),
+        probe_every: micros(4_128),
+        ..Plan::with(3, faults)
+    };
+    for seed in [21_557, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// A cluster had lost everything. Its peer, a cluster too that had taken over meanwhile, repeated a
+/// request for 63.5 s, and then asked for Message IDs for 22.5 s more.
+#[test]
+fn seed_23055_a_peer_that_was_silent_for_a_minute_is_given_up_soon() {
+    let faults = vec![
+        (nanos(1_350_483_271), Replay),
+        (
+            nanos(1_434_934_500),
+            Frozen(2, Part::Worker, nanos(542_000_000)),
+        ),
+        (
+            nanos(1_560_584_324),
+            Frozen(1, Part::All, nanos(318_000_000)),
+        ),
+        (nanos(1_824_647_807), Crash(3)),
+        (nanos(1_844_647_807), Crash(1)),
+        (nanos(1_882_128_339), Crash(3)),
+        (nanos(1_882_128_339), Crash(1)),
+        (nanos(1_926_483_271), Replay),
+        (nanos(2_191_647_807), Restart(3)),
+        (nanos(2_198_128_339), Restart(3)),
+        (nanos(2_198_128_339), Restart(1)),
+        (nanos(2_211_647_807), Restart(1)),
+        (nanos(2_469_032_330), DiskFails(1, 1)),
+        (nanos(2_469_032_330), Crash(2)),
+        (nanos(2_558_602_573), Crash(0)),
+        (nanos(2_558_602_573), Crash(1)),
+        (nanos(2_590_032_330), Restart(2)),
+        (
+            nanos(2_892_400_049),
+            Frozen(1, Part::All, nanos(738_000_000)),
+        ),
+        (nanos(2_897_602_573), Restart(0)),
+        (nanos(2_897_602_573), Restart(1)),
+        (nanos(2_950_226_205), DiskFails(1, 2)),
+        (nanos(2_950_226_205), Switchover),
+    ];
+    let plan = Plan {
+        peers: 2,
+        outside: noise(1_000, 100, 300),
+        sync: noise(0, 100, 8_000),
+        hub: true,
+        leases: Some(lease_sizes(64, 1_024)),
+        ike_proposal: "aes128-sha256-prfsha256-x25519",
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "rekey",
+        degraded: "strict",
+        window_size: 5,
+        probe_every: micros(1_584),
+        ..Plan::with(2, faults)
+    };
+    for seed in [23_055, 1, 2] {
         assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
     }
 }
