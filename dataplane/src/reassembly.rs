@@ -253,15 +253,12 @@ impl Datagram {
                 return Verdict::Poison(DropReason::FragmentOverlap);
             }
         }
-        // Beyond the end, or another end: it overlaps the datagram's own bounds.
+        // Beyond the end, or another end.
         let beyond = self.total.is_some_and(|total| end > total || !piece.more);
         let furthest = self.parts.iter().map(|p| p.piece.position + p.piece.length);
         let short = !piece.more && furthest.max().is_some_and(|furthest| furthest > end);
-        if beyond || short {
-            return Verdict::Poison(DropReason::FragmentOverlap);
-        }
-        if end + piece.front > largest(pool) {
-            return Verdict::Poison(DropReason::FragmentLimit);
+        if beyond || short || end + piece.front > largest(pool) {
+            return Verdict::Poison(DropReason::FragmentTooLong);
         }
         if self.parts.len() >= PARTS {
             return Verdict::Poison(DropReason::FragmentLimit);

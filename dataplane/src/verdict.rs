@@ -108,8 +108,11 @@ drop_reasons! {
     FragmentOverlap = "fragment_overlap", "";
     /// A fragment whose datagram did not become whole in time.
     FragmentTimeout = "fragment_timeout", "";
-    /// A fragment for which there was no room, or that made its datagram too large.
+    /// A fragment for which there was no room.
     FragmentLimit = "fragment_limit", "";
+    /// A fragment that ends behind the end of its datagram, or gives it another end, or makes it
+    /// longer than a packet can be.
+    FragmentTooLong = "fragment_too_long", "";
     /// The worker that has its SA did not take packets from this one quickly enough.
     HandOver = "hand_over", "";
 }

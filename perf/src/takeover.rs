@@ -79,6 +79,9 @@ struct Stage {
     entropy: SeededEntropy,
     hub: Hub,
     members: Vec<Member>,
+    /// What it had is not given back: it would be in its own process, and the survivor's allocator
+    /// has no part in that.
+    dead: Option<Member>,
     leader: Option<usize>,
     ready: bool,
     peers: Engine,
@@ -130,6 +133,7 @@ impl Stage {
             entropy,
             hub,
             members,
+            dead: None,
             leader: None,
             ready: false,
             peers,
@@ -185,7 +189,7 @@ impl Stage {
     fn measure(&mut self, tunnels: usize) -> Result<CrowdLine, Box<dyn Error>> {
         let active = self.leader.ok_or("nobody leads")?;
         let survivor = self.members.remove(1 - active);
-        self.members.clear();
+        self.dead = self.members.pop();
         self.members.push(survivor);
         (self.leader, self.led) = (None, None);
         let died = self.now;

@@ -288,3 +288,31 @@ impl Gateway {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hitless_sa::{Incarnation, MemberId};
+
+    fn sa(counter: u32) -> SaId {
+        SaId {
+            creator: MemberId(1),
+            incarnation: Incarnation(1),
+            counter,
+        }
+    }
+
+    #[test]
+    fn an_sa_that_was_foreseen_and_does_not_come_is_told_of_once() {
+        let mut publication = Publication {
+            foreseen: vec![sa(1), sa(2), sa(4)],
+            ..Publication::default()
+        };
+        assert!(publication.foresaw(sa(1)));
+        assert!(!publication.never_comes(sa(3)), "nothing leads to it");
+        assert!(publication.never_comes(sa(2)));
+        assert!(!publication.never_comes(sa(2)));
+        assert!(!publication.foresaw(sa(2)), "policies that come lead to it");
+        assert!(publication.foresaw(sa(4)));
+    }
+}

@@ -64,6 +64,13 @@ pub(super) struct CounterSync {
     pub resend_at: Instant,
 }
 
+impl CounterSync {
+    /// The peer has not answered for long: if it lives, it answers the first request.
+    pub fn hurry(&mut self) {
+        self.rounds = self.rounds.max(ROUNDS - 1);
+    }
+}
+
 /// The synchronisation that we answered last (H1).
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct AnsweredSync {
@@ -188,7 +195,8 @@ pub(super) fn answer(
     if asked.send < ike.window.expected || seen.is_some_and(|seen| asked.send <= seen) {
         return turn.drop(path.remote, "stale synchronisation");
     }
-    let agreed = agree(asked, ike.window.next_request, ike.window.expected);
+    // R20: "1 + the highest sender value used", by a probe too.
+    let agreed = agree(asked, ike.unused(), ike.window.expected);
     let header = ike.header(Exchange::Informational, true, MessageId(0));
     let Some(response) = ike.seal(turn, &header, &[agreed.payload()]) else {
         return;
@@ -279,7 +287,9 @@ pub(super) fn replay_only(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: u64) {
 pub(super) fn start(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: Option<u64>) {
     // R14, R15, R17: above all that the old active used or a former synchronisation declared.
     let known = ike.sync.as_ref().map(|s| s.values.send);
-    let next = known.map_or(ike.window.next_request, |k| k.max(ike.window.next_request));
+    let next = known.map_or(ike.unused(), |known| known.max(ike.unused()));
+    // The peer takes nothing below what is declared any more: probes would go on in vain, and end it.
+    ike.probe = None;
     send(ike, turn, above(next), delta, 0);
     turn.events
         .push(Event::MessageIdSyncSent { ike: ike.local_spi });

@@ -40,6 +40,8 @@ pub(super) const MOST_SOURCES: usize = 8 * 1024;
 const DEPTH: Duration = Duration::from_secs(2);
 /// What is left for those that brought a cookie.
 const RESERVE: Duration = Duration::from_secs(1);
+/// Answers that are sent again for the price of a request.
+const REPETITIONS: u32 = 4;
 /// The least time between two looks for sources that can be forgotten.
 const SWEEP: Duration = Duration::from_millis(100);
 
@@ -102,7 +104,12 @@ impl Bucket {
 
     /// The bucket after one more request; `None` if that would leave less than the reserve.
     fn drawn(self, now: Instant, rate: u32, reserve: Duration) -> Option<Bucket> {
-        let Some(price) = Duration::from_secs(1).checked_div(rate) else {
+        self.paid(now, Duration::from_secs(1).checked_div(rate), reserve)
+    }
+
+    /// The same at a price; none where any number is served.
+    fn paid(self, now: Instant, price: Option<Duration>, reserve: Duration) -> Option<Bucket> {
+        let Some(price) = price else {
             return Some(Bucket::full(now));
         };
         let credit = self.credit(now).checked_sub(price)?;
@@ -156,6 +163,24 @@ impl Crowd {
         }
         self.all = Some(all);
         Verdict::Serve
+    }
+
+    /// Whether a repetition of a request gets the answer that it had: it costs us no more than the
+    /// octets, and whoever forges its source would have us send them there. So it draws on what its
+    /// source has left beside the half that is for those who brought a cookie.
+    pub fn repeats(&mut self, now: Instant, limits: &Limits, source: Source) -> bool {
+        let known = self.sources.get(&source).copied();
+        if known.is_none() && !self.has_room(now) {
+            return false;
+        }
+        let price = Duration::from_secs(1).checked_div(limits.init_rate_ip);
+        let price = price.map(|price| price / REPETITIONS);
+        let bucket = known.unwrap_or(Bucket::full(now));
+        let paid = bucket.paid(now, price, RESERVE);
+        if let Some(bucket) = paid {
+            self.sources.insert(source, bucket);
+        }
+        paid.is_some()
     }
 
     /// Whether one more source can be remembered; those whose credit is full need not be.
@@ -251,6 +276,28 @@ mod tests {
             crowd.judge(later, &limits, request(7, false)),
             Verdict::DemandCookie
         );
+    }
+
+    /// RFC 7296 section 2.1: a repetition gets the answer again; a flood of them does not.
+    #[test]
+    fn rfc7296_section_2_1_repetitions_cost_less_and_are_bounded_for_each_source() {
+        let (mut crowd, limits) = (Crowd::new(), limits());
+        let repeated = |crowd: &mut Crowd, n| {
+            let answers = (0..200).map(|_| crowd.repeats(START, &limits, source(n)));
+            answers.filter(|answered| *answered).count()
+        };
+        assert_eq!(repeated(&mut crowd, 7), 40);
+        assert_eq!(repeated(&mut crowd, 8), 40);
+        // Whoever shows where it is has its half still.
+        let owner = crowd.judge(START, &limits, request(7, true));
+        assert_eq!(owner, Verdict::Serve);
+        let later = START + Duration::from_millis(200);
+        assert!(crowd.repeats(later, &limits, source(7)));
+        let any = Limits {
+            init_rate_ip: 0,
+            ..limits
+        };
+        assert!((0..500).all(|_| crowd.repeats(START, &any, source(9))));
     }
 
     #[test]

@@ -140,13 +140,16 @@ impl Engine {
         if let Some(responder) = known {
             // RFC 7296 section 2.1: a repetition gets the same answer; another request from the
             // same place must not disturb the first.
-            if responder.request == datagram {
-                let answer = path.transmit(responder.response.clone());
-                self.outputs.push_back(Output::Transmit(answer));
-            } else {
-                self.dropped(path, "half-open already");
+            if responder.request != datagram {
+                return self.dropped(path, "half-open already");
             }
-            return;
+            let limits = &self.settings.limits;
+            let source = Source::of(path.remote.ip());
+            if !self.crowd.repeats(now, limits, source) {
+                return self.dropped(path, "IKE_SA_INIT repeated too often");
+            }
+            let answer = path.transmit(responder.response.clone());
+            return self.outputs.push_back(Output::Transmit(answer));
         }
         if !self.admits(now, entropy, path, header, &Contents::of(payloads)) {
             return;
@@ -366,6 +369,7 @@ impl Engine {
     }
 
     fn abandoned(&mut self, now: Instant, initiator: &Initiator) {
+        self.redirect_failed(initiator);
         for child in &initiator.children {
             self.lost(now, &initiator.connection.name, child);
         }

@@ -339,7 +339,8 @@ impl Engine {
 
     /// Goes back to the state that was released last, or to none: what came after `version` and
     /// before was never sent, and a silent standby may have its secrets (`lease-holes` D0). The
-    /// exchange is made anew, with fresh ones, when the peer repeats its request or our timer asks.
+    /// exchange is made anew, with fresh ones, when the peer repeats its request or our timer asks; what
+    /// we wanted of the peer we still want.
     pub fn roll_back(
         &mut self,
         now: Instant,
@@ -350,6 +351,7 @@ impl Engine {
     ) -> Result<(), ImportError> {
         let undone = self.sas.remove(&ike);
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
+        let wanted = undone.as_ref().map(|undone| undone.wants(now));
         if let Some(undone) = undone {
             self.index.remove(&undone);
             self.ids.leases.release(&undone);
@@ -368,6 +370,7 @@ impl Engine {
             Imported::Grave(..) => return Err(ImportError::Field("state")),
         };
         imported.inherited = inherited;
+        imported.want(wanted.unwrap_or_default());
         for child in &imported.children {
             self.index.insert_child(child.sa.id, ike);
         }

@@ -74,6 +74,17 @@ impl Probe {
     }
 }
 
+impl IkeSa {
+    /// Behind every Message ID that a request of ours has had, those of probes with them: each is used
+    /// up when it is sent, whether or not the peer has taken it (S4).
+    pub fn unused(&self) -> MessageId {
+        let probe = self.probe.as_ref();
+        let probed = probe.and_then(|probe| probe.sent.last());
+        let next = self.window.next_request;
+        probed.map_or(next, |(last, _)| next.max(last.next()))
+    }
+}
+
 /// Sends the next probe when it is time.
 pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     let Some(mut probe) = ike.probe.take() else {

@@ -14,6 +14,8 @@
 //! * A gateway that sends its clients to a victim: five in five minutes for a connection, each with
 //!   IKE_SA_INIT, which the victim answers with a cookie when it is busy.
 //! * Loops: the same bound, and a gateway does not send a client back to where it came from.
+//! * A gateway that does not answer, or refuses: the client stays until it is deleted, and begins again
+//!   with the gateway of its configuration. So it does when its configuration is read anew.
 //! * A client that was told to go and stays is closed after a while; what it said of itself fails
 //!   over with the IKE SA.
 
@@ -174,6 +176,11 @@ impl IkeSa {
         turn.effects.push(Effect::Redirected(to, self.names()));
     }
 
+    /// It does not leave after all.
+    pub fn stays(&mut self) {
+        self.ordered |= self.redirected_to.take().is_some();
+    }
+
     /// INFORMATIONAL from the gateway (RFC 5685 section 5).
     pub fn take_redirect(&mut self, turn: &mut Turn<'_>, contents: &Contents<'_>) {
         let connection = self.connection.clone();
@@ -212,6 +219,15 @@ impl Engine {
     pub fn can_be_redirected(&self, ike: IkeSpi) -> bool {
         let ike = self.sas.get(&ike);
         ike.is_some_and(|ike| ike.redirectable && ike.state == State::Established)
+    }
+
+    /// The other gateway does not have us: what still stands with the first one does, and may be sent
+    /// elsewhere; what ends there begins again where the connection says.
+    pub(super) fn redirect_failed(&mut self, initiator: &Initiator) {
+        let old = initiator.replaces.and_then(|old| self.sas.get_mut(&old));
+        if let Some(old) = old {
+            old.stays();
+        }
     }
 
     /// Starts the IKE SA with the gateway that this one sends us to.

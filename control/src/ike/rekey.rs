@@ -259,7 +259,12 @@ fn successor(
     );
     successor.authenticated = ike.authenticated.clone();
     successor.predecessor = Some(ike.local_spi);
-    successor.session.ticket = ike.session.ticket.clone();
+    // RFC 5723 section 6.2: rekeying invalidates the ticket, and the client should ask for another.
+    // Not before the peer knows the new IKE SA.
+    if ike.session.ticket.is_some() {
+        let at = turn.now + turn.pause();
+        successor.schedule(at, Task::AskTicket);
+    }
     successor.session.origin = Some(ike.origin());
     successor.addresses = ike.addresses.clone();
     successor.mobike = ike.mobike.clone();
@@ -272,11 +277,12 @@ pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
     ike.state = State::Rekeyed {
         delete_at: turn.now + DELETE_GRACE,
     };
+    ike.session.ticket = None;
     let mut queue = std::mem::take(&mut ike.queue);
     let own = |task: &Task| {
         matches!(
             task,
-            Task::RekeyIke | Task::DeleteIke | Task::Liveness | Task::CrashToken
+            Task::RekeyIke | Task::DeleteIke | Task::Liveness | Task::CrashToken | Task::AskTicket
         )
     };
     queue.retain(|s| !own(&s.task));

@@ -97,14 +97,14 @@ impl Engine {
         for spi in spis {
             self.remove_initiator(spi);
         }
-        let meant = |responder: &Responder| {
-            let mut connections = self.connections.iter();
-            connections.any(|connection| responder.may_mean(connection))
+        let meant = |responder: &&Responder| {
+            let among = self.meant.among(&self.connections, responder.path);
+            among
+                .iter()
+                .any(|connection| responder.may_mean(connection))
         };
-        let astray = self
-            .half_open
-            .values()
-            .filter(|responder| !meant(responder));
+        let astray = self.half_open.values();
+        let astray = astray.filter(|responder| !meant(responder));
         for spi in astray.map(|responder| responder.spi).collect::<Vec<_>>() {
             self.half_open.remove(spi);
             self.timers.set(spi, None);
@@ -142,6 +142,8 @@ impl Engine {
                 }
                 self.order(now, entropy, spi, |ike| {
                     ike.connection = connection;
+                    // Where it was about to go has been forgotten with all that had just begun.
+                    ike.stays();
                     for (id, again) in gone {
                         ike.close_child(now, id, again);
                     }

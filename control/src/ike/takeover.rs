@@ -137,6 +137,9 @@ pub(super) fn doubt_silence(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
     if let Some(probe) = ike.probe.as_mut().filter(|_| doubted) {
         probe.hurry();
     }
+    if let Some(sync) = ike.sync.as_mut().filter(|_| doubted) {
+        sync.hurry();
+    }
     doubted
 }
 

@@ -125,6 +125,39 @@ impl IkeSa {
         }
     }
 
+    /// What it wants to make, whether the peer was asked for it already or not.
+    pub fn wants(&self, now: Instant) -> Vec<Scheduled> {
+        if self.state != State::Established {
+            return Vec::new();
+        }
+        let asked = self.pending.values().filter_map(Pending::task);
+        let asked = asked.map(|task| Scheduled { at: now, task });
+        let all = asked.chain(self.queue.iter().cloned());
+        // A deletion may follow from what was made: it is wanted when that has been made.
+        let makes = |task: &Task| {
+            matches!(
+                task,
+                Task::CreateChild(_) | Task::RekeyChild(_) | Task::RekeyIke | Task::DeleteSpi(_)
+            )
+        };
+        all.filter(|scheduled| makes(&scheduled.task)).collect()
+    }
+
+    /// Wants this too, as far as it is not there or asked for.
+    pub fn want(&mut self, wanted: Vec<Scheduled>) {
+        for Scheduled { at, task } in wanted {
+            let mut asked = self.pending.values().filter_map(Pending::task);
+            let there = match &task {
+                Task::CreateChild(name) => self.serves(name),
+                Task::RekeyChild(id) => self.child(*id).is_none(),
+                _ => false,
+            };
+            if !there && !asked.any(|asked| asked == task) {
+                self.schedule(at, task);
+            }
+        }
+    }
+
     /// Whether a Child SA of that name lives or is being made.
     pub fn serves(&self, child: &str) -> bool {
         let mut pending = self.pending.values();
@@ -359,5 +392,46 @@ impl IkeSa {
         let tasks = given_up.filter_map(|pending| pending.task());
         let again = tasks.map(|task| Scheduled { at: turn.now, task });
         self.queue.splice(0..0, again.collect::<Vec<_>>());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ike::Input;
+    use crate::ike::message::Header;
+    use crate::ike::pair::{C, Pair};
+
+    /// Seed 21557 of the simulator: a leader without a right to a Child SA asked for another one, and a
+    /// standby that had been offered its secrets fell silent. The exchange was undone, and with it the
+    /// wish: the SA without a right stayed for ever.
+    #[test]
+    fn what_a_discard_undoes_is_still_wanted_lease_holes_d0() {
+        let mut pair = Pair::new(1);
+        let (ike, _, before) = pair.records[C].clone();
+        let child = pair.ike(C).children[0].sa.id;
+        let exchanges = |datagrams: &[Vec<u8>]| -> Vec<Exchange> {
+            let headers = datagrams.iter().map(|d| Header::parse(d).unwrap());
+            headers.map(|header| header.exchange).collect()
+        };
+        let said = pair.input(C, Input::RekeyChild(child));
+        assert_eq!(exchanges(&said), [Exchange::CreateChildSa]);
+        for _ in 0..2 {
+            let (now, version) = (pair.now, pair.records[C].1);
+            let engine = &mut pair.engines[C];
+            let back = engine.roll_back(now, &mut pair.entropy, ike, version, Some(&before));
+            assert!(back.is_ok());
+            let wanted = pair.ike(C).wants(now);
+            assert_eq!(wanted.len(), 1);
+            let mut again = pair.outputs(C);
+            again.extend(pair.input(C, Input::Timeout));
+            assert_eq!(exchanges(&again), [Exchange::CreateChildSa], "once");
+        }
+        // What was asked for before, and stays asked for, is not asked for twice.
+        let (ike, version, asked) = pair.records[C].clone();
+        let (now, engine) = (pair.now, &mut pair.engines[C]);
+        let back = engine.roll_back(now, &mut pair.entropy, ike, version, Some(&asked));
+        assert!(back.is_ok());
+        assert!(pair.ike(C).queue.is_empty() && pair.ike(C).is_making());
     }
 }

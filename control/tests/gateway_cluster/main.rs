@@ -8,6 +8,7 @@ mod held;
 mod hostile;
 mod idle;
 mod inbound;
+mod lazy;
 mod metrics;
 mod policies;
 mod retrieve;

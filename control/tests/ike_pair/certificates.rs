@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hitless::ike::auth::{AuthSettings, Certificate, Family, Revocation};
 use hitless::ike::settings::EngineSettings;
+use hitless::ike::work::Share;
 use hitless::ike::{Event, Input, Resume};
 use rcgen::{
     CidrSubnet, CustomExtension, ExtendedKeyUsagePurpose, GeneralSubtree, KeyUsagePurpose,
@@ -575,4 +576,50 @@ fn a_refused_proof_is_answered_once_and_leaves_nothing() {
     assert!(world.hosts[B].records.is_empty() && world.hosts[A].records.is_empty());
     let half_open = world.hosts[B].engine.status(world.now);
     assert!(half_open.is_empty(), "{half_open:?}");
+}
+
+/// What was good a moment ago is not verified again: not for other octets, nor after another list,
+/// nor when something of it has expired, nor before it was looked at.
+#[test]
+fn a_chain_that_was_good_costs_no_signature_until_a_list_or_a_clock_says_otherwise() {
+    const DAY: u64 = 86_400;
+    let anchor = Authority::anchor("anchor");
+    let middle = anchor.below_with("middle", |params| {
+        params.serial_number = Some(SerialNumber::from(50));
+    });
+    let peer = middle.issue(&Wish::named("a.test"));
+    let chain = [
+        peer.certificate.der().as_ref(),
+        middle.certificate.der().as_ref(),
+    ];
+    let lists = |revoked: &[u64]| {
+        vec![
+            middle.revoke(&[], Date(2026, 7, 1)),
+            anchor.revoke(revoked, Date(2026, 8, 1)),
+        ]
+    };
+    for (revocation, fresh_for) in [(Revocation::Relaxed, 213), (Revocation::Strict, 29)] {
+        let believed = trust(&[&anchor], revocation, lists(&[]));
+        let look = |chain: &[&[u8]], days: i64| {
+            let time = NOON.as_secs().saturating_add_signed(days * DAY as i64);
+            let share = Share::new(0);
+            let good = believed.verify(chain, Duration::from_secs(time)).is_ok();
+            (good, share.used() > 100)
+        };
+        assert_eq!(look(&chain, 0), (true, true));
+        assert_eq!(look(&chain, 0), (true, false));
+        assert_eq!(look(&chain, fresh_for), (true, false), "{revocation:?}");
+        assert_eq!(look(&chain, -1), (true, true));
+        let (good, verified) = look(&chain, fresh_for + 2);
+        assert!(!good && verified, "{revocation:?}");
+        // What is bad is looked at each time.
+        assert_eq!(look(&chain[..1], 0), (false, true));
+        assert_eq!(look(&chain[..1], 0), (false, true));
+        assert_eq!(look(&[chain[0], chain[1], chain[1]], 0), (true, true));
+        believed.replace_crls(lists(&[50]));
+        let (good, verified) = look(&chain, 0);
+        assert!(!good && verified);
+        believed.replace_crls(lists(&[]));
+        assert_eq!(look(&chain, 0), (true, true));
+    }
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hitless::ike::settings::{Cookies, Limits};
+use hitless::ike::work::Share;
 use hitless::ike::{Event, Resume};
 
 use crate::world::{A, B, Packet, SECOND, World, address, settings};
@@ -91,6 +92,34 @@ fn the_half_open_table_is_full_at_its_limit_and_empty_again_after_its_time() {
     world.run(5 * SECOND);
     world.intercept();
     assert!(answer(&mut world, &first).is_some());
+}
+
+/// RFC 7296 section 2.1: the same answer, without the work; and no more of them than anybody needs
+/// whose packets are lost.
+#[test]
+fn rfc7296_section_2_1_a_repetition_gets_the_answer_again_for_less_and_a_flood_of_them_does_not() {
+    let limits = Limits {
+        init_rate_ip: 50,
+        ..Limits::default()
+    };
+    let (mut world, first) = world(3, limits);
+    let request = from(&first, stranger(1), 7);
+    let share = Share::new(0);
+    let reply = answer(&mut world, &request).unwrap();
+    let asked = share.used();
+    let share = Share::new(0);
+    assert_eq!(answer(&mut world, &request).unwrap().payload, reply.payload);
+    assert!(share.used() * 4 < asked, "{} {asked}", share.used());
+    let answers = (0..2_000).filter(|_| answer(&mut world, &request).is_some());
+    let answers = answers.count();
+    assert!((8..500).contains(&answers), "{answers}");
+    assert_eq!(
+        dropped(&world, "IKE_SA_INIT repeated too often"),
+        2_000 - answers
+    );
+    // Others have theirs.
+    let other = from(&first, stranger(2), 7);
+    assert!(answer(&mut world, &other).is_some() && answer(&mut world, &other).is_some());
 }
 
 #[test]

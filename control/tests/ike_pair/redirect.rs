@@ -143,6 +143,64 @@ fn rfc5685_section_5_a_gateway_sends_its_client_away_and_the_tunnel_is_never_dow
     moved(&world, 3);
 }
 
+/// Another gateway that does not take the client leaves it where it is, free to be sent elsewhere;
+/// and so does a client's reload, with which whatever it had begun is forgotten.
+#[test]
+fn rfc5685_section_5_a_redirect_that_fails_or_is_reloaded_leaves_the_client_free() {
+    for reloaded in [false, true] {
+        let mut world = world(12, &[None, None], |world| {
+            let mut settings = world.hosts[B].settings.clone();
+            let mut strict = settings.connections[0].clone();
+            strict.name = "strict".to_owned();
+            strict.local_addrs = vec![gateway(9)];
+            strict.remote_id = "c.test".parse().unwrap();
+            settings.connections.push(strict);
+            reload(world, B, settings);
+        });
+        world.run(SECOND);
+        moved(&world, 2);
+        let (ike, to) = (world.ike(B), gateway(9));
+        world.input(B, Input::Redirect { ike, to });
+        if reloaded {
+            for packet in world.intercept() {
+                world.deliver(&packet);
+            }
+            // Its first words to the other gateway, and its answer to this one.
+            let (answer, _): (Vec<_>, Vec<_>) = world
+                .intercept()
+                .into_iter()
+                .partition(|p| p.to.ip() == gateway(2));
+            answer.iter().for_each(|packet| world.deliver(packet));
+            let settings = world.hosts[A].settings.clone();
+            reload(&mut world, A, settings);
+        }
+        world.run(SECOND);
+        moved(&world, 2);
+        let (ike, to) = (world.ike(B), gateway(3));
+        world.input(B, Input::Redirect { ike, to });
+        world.run(2 * SECOND);
+        moved(&world, 3);
+    }
+}
+
+/// It begins again where its connection says, if the first gateway is not there any more either.
+#[test]
+fn rfc5685_section_5_after_a_failed_redirect_the_client_goes_back_to_its_own_gateway() {
+    let mut world = world(13, &[None, None], |_| ());
+    world.run(SECOND);
+    let (ike, to) = (world.ike(B), gateway(9));
+    world.input(B, Input::Redirect { ike, to });
+    world.run(300 * SECOND);
+    moved(&world, 2);
+}
+
+fn reload(world: &mut World, host: usize, settings: hitless::ike::settings::EngineSettings) {
+    world.hosts[host].settings = settings.clone();
+    let engine = &mut world.hosts[host].engine;
+    engine.reload(world.now, &mut world.entropy, settings);
+    world.input(host, Input::Timeout);
+}
+
 /// What was begun before a failover of either end is done after it.
 #[test]
 fn rfc5685_section_5_a_redirection_survives_a_failover_of_either_end() {

@@ -89,9 +89,9 @@ fn rfc5723_section_4_3_a_client_comes_back_without_a_key_exchange() {
     world.assert_agreement(1);
 }
 
-/// What the client holds is in its record, after a rekeying too.
+/// What the client holds is in its record; so is that it has to ask for another after a rekeying.
 #[test]
-fn the_ticket_of_a_client_fails_over_and_outlives_rekeying() {
+fn the_ticket_of_a_client_fails_over_and_so_does_its_wish_for_another() {
     for rekey in [false, true] {
         let mut world = world(2, |_, _| {});
         if rekey {
@@ -108,6 +108,50 @@ fn the_ticket_of_a_client_fails_over_and_outlives_rekeying() {
         let sent = exchanges(&world, A, since);
         assert!(sent.contains(&RESUME) && !sent.contains(&INIT), "{sent:?}");
     }
+}
+
+/// RFC 5723 section 6.2: with the IKE SA that it was given on, a ticket has had its day.
+#[test]
+fn rfc5723_section_6_2_rekeying_invalidates_the_ticket_and_the_client_asks_for_another() {
+    for rekeyed_by in [A, B] {
+        for asked in [false, true] {
+            let mut world = world(12, |_, _| {});
+            let ike = world.ike(rekeyed_by);
+            world.input(rekeyed_by, Input::RekeyIke(ike));
+            world.run(SECOND / 2);
+            world.assert_agreement(1);
+            if asked {
+                world.run(5 * SECOND);
+            }
+            let since = crash(&mut world);
+            world.run(2 * SECOND);
+            world.assert_agreement(1);
+            let sent = exchanges(&world, A, since);
+            assert_eq!(sent.contains(&RESUME), asked, "{sent:?}");
+            assert_eq!(sent.contains(&INIT), !asked, "{sent:?}");
+        }
+    }
+}
+
+/// RFC 5723 section 5: a resumption authenticates nobody anew, and so the time to do so goes on.
+#[test]
+fn a_resumption_does_not_put_off_the_client_s_own_reauthentication() {
+    const REAUTH: Duration = Duration::from_secs(1_000);
+    let mut world = world(13, |host, settings| {
+        if host == A {
+            settings.connections[0].auth.reauth_time = REAUTH;
+        }
+    });
+    world.run(800 * SECOND);
+    let since = crash(&mut world);
+    world.run(SECOND);
+    assert_eq!(resumed(&world), 1);
+    assert!(!exchanges(&world, A, since).contains(&INIT));
+    // The member that takes over knows it too.
+    world.fail_over(A, Resume::Exact);
+    world.run(200 * SECOND);
+    world.assert_agreement(1);
+    assert!(exchanges(&world, A, since).contains(&INIT));
 }
 
 /// The resumed IKE SA fails over like any other, on both ends, at every step.

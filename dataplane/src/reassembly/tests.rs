@@ -215,6 +215,23 @@ fn rfc8200_section_4_5_an_exact_duplicate_does_no_harm_and_another_content_does(
     assert!(bench.give(&last, 0).is_none());
 }
 
+/// RFC 8200 section 4.5: a datagram has one end, and nothing is behind it.
+#[test]
+fn rfc8200_section_4_5_what_lies_behind_the_end_is_too_long_and_overlaps_nothing() {
+    let first = cut(&packet(false, 7, 9, 80), 0, true);
+    let last = cut(&packet(false, 7, 9, 10), 80, false);
+    let far = cut(&packet(false, 7, 9, 80), 160, true);
+    let longest = cut(&packet(false, 7, 9, 80), 65_440, true);
+    for pair in [[&last, &far], [&far, &last], [&first, &longest]] {
+        let mut bench = Bench::new();
+        for part in pair {
+            assert!(bench.give(part, 0).is_none());
+        }
+        assert_eq!(bench.dropped(DropReason::FragmentTooLong), 2);
+        assert_eq!(bench.dropped(DropReason::FragmentOverlap), 0);
+    }
+}
+
 #[test]
 fn rfc1122_section_3_3_2_what_takes_too_long_is_given_up() {
     let mut bench = Bench::new();

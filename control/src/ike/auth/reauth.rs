@@ -47,12 +47,28 @@ impl Authenticated {
             // A tenth early, so that the new one is there in time.
             Some((Duration::from_secs(seconds.into()) / 10 * 9).max(SHORTEST))
         });
-        let own = connection.auth.reauth_time;
+        let own = self.left(turn, connection.auth.reauth_time);
         let time = demanded
             .filter(|demanded| own.is_zero() || *demanded < own)
             .unwrap_or(own);
         self.reauth_at = turn.lifetime(time);
         self
+    }
+
+    /// What is left of a time that began with the last IKE_AUTH in full: a resumption is none
+    /// (RFC 5723 section 5).
+    fn left(&self, turn: &Turn<'_>, time: Duration) -> Duration {
+        if time.is_zero() {
+            return time;
+        }
+        let began = self.proven.grounds.as_ref();
+        let began = began.map(|grounds| Duration::from_secs(grounds.at()));
+        let today = turn.settings.time_of_day.at(turn.now);
+        let passed = began
+            .zip(today)
+            .map(|(began, today)| today.saturating_sub(began));
+        time.saturating_sub(passed.unwrap_or_default())
+            .max(SHORTEST.min(time))
     }
 
     /// After an IKE_AUTH that we answered.

@@ -136,6 +136,93 @@ fn rfc6311_r9_r19_r20_r21_the_answer_is_the_higher_of_both_with_the_same_nonce()
     assert_eq!(pair.ask(values(seen, 0), &[]).unwrap().send.0, next);
 }
 
+/// Seed 15850 of the simulator: both sides asked where the other stood. What a probe had was used again
+/// for the next request, and a probe that was late would have been answered in its place.
+#[test]
+fn rfc6311_r20_a_message_id_that_a_probe_had_is_not_used_again() {
+    let mut pair = Pair::new(1);
+    let expected = pair.next_ids(C).1;
+    let mut probes = pair.take_over(Resume::Probe);
+    for _ in 0..3 {
+        pair.now = pair.now + std::time::Duration::from_millis(250);
+        probes.extend(pair.input(C, Input::Timeout));
+    }
+    let ids = |datagrams: &[Vec<u8>]| -> Vec<u32> {
+        let headers = datagrams.iter().map(|d| Header::parse(d).unwrap());
+        headers.map(|header| header.message_id.0).collect()
+    };
+    let last = *ids(&probes).iter().max().expect("a probe");
+    assert!(last > pair.next_ids(C).0, "more than the first");
+    let asked = values(expected, 0);
+    let request = pair.forge(P, false, 0, &[asked.payload()]);
+    let said = pair.give(C, &request);
+    let (_, payloads) = pair.read(P, &said[0]);
+    let [Payload::Notify(notify)] = payloads.as_slice() else {
+        panic!("{payloads:?}")
+    };
+    let answer = MessageIdSync::parse(notify).unwrap();
+    assert_eq!(answer.send.0, last + 1, "R20");
+    assert_eq!(pair.next_ids(C).0, last + 1);
+    let liveness = Input::Liveness(pair.ike(C).local_spi);
+    let next = pair.input(C, liveness);
+    assert_eq!(ids(&next), [last + 1]);
+}
+
+/// Seed 23055 of the simulator: a peer that had lost the IKE SA was repeated to for 63.5 s, and then
+/// asked for its Message IDs for 22.5 s more.
+#[test]
+fn rfc6311_r33_a_peer_that_was_silent_for_a_minute_is_asked_for_its_message_ids_for_seconds_only() {
+    let mut pair = Pair::with(1, |_, settings| {
+        settings.connections[0].takeover = Takeover::MessageIdSync;
+    });
+    pair.take_over(Resume::Exact);
+    let ike = pair.ike(C).local_spi;
+    pair.input(C, Input::Liveness(ike));
+    let step = std::time::Duration::from_millis(250);
+    let (begun, mut asked_at) = (pair.now, None);
+    while !pair.engines[C].sas.is_empty() {
+        pair.now = pair.now + step;
+        pair.input(C, Input::Timeout);
+        if pair.engines[C].sas.values().any(|ike| ike.sync.is_some()) {
+            asked_at.get_or_insert(pair.now);
+        }
+        assert!(pair.now.since(begun).as_secs() < 200, "lost at last");
+    }
+    let asked_at = asked_at.expect("asked where the peer stands");
+    assert!(
+        asked_at.since(begun).as_secs() >= 60,
+        "after the last repetition"
+    );
+    // Four transmissions of one request; without hurry it would be three such requests.
+    let timeout = pair.engines[C].settings.retransmit_timeout;
+    assert_eq!(pair.now.since(asked_at), timeout * 15);
+}
+
+/// The next member synchronises where the one before it probed, and does not end the IKE SA because
+/// nobody answers the probes.
+#[test]
+fn rfc6311_r14_a_synchronisation_declares_what_is_above_the_probes_and_ends_them() {
+    let mut pair = Pair::new(1);
+    pair.take_over(Resume::Probe);
+    for _ in 0..3 {
+        pair.now = pair.now + std::time::Duration::from_millis(250);
+        pair.input(C, Input::Timeout);
+    }
+    let probed = pair.ike(C).unused();
+    let said = pair.take_over(Resume::MessageIdSync { replay_delta: None });
+    assert_eq!(said.len(), 1, "no probe");
+    let (_, payloads) = pair.read(P, &said[0]);
+    let Payload::Notify(notify) = &payloads[0] else {
+        panic!("{payloads:?}")
+    };
+    let sent = MessageIdSync::parse(notify).unwrap();
+    assert!(sent.send >= probed.max(above(probed)), "R14, R15");
+    let answer = pair.give(P, &said[0]).remove(0);
+    pair.give(C, &answer);
+    let ike = pair.ike(C);
+    assert!(ike.sync.is_none() && ike.probe.is_none());
+}
+
 #[test]
 fn rfc6311_r10_r12_r14_r15_r16_r24_r27_r30_what_a_new_member_says() {
     for delta in [None, Some(77)] {

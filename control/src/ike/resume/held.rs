@@ -1,5 +1,5 @@
-//! Tickets that peers gave us: kept with the IKE SA, through rekeying and failover, and used when
-//! that is lost without a word (RFC 5723 section 4.1).
+//! Tickets that peers gave us: kept with the IKE SA through failover, asked for anew after rekeying
+//! (RFC 5723 section 6.2), and used when that is lost without a word (section 4.1).
 
 use std::fmt;
 use std::time::Duration;

@@ -325,3 +325,33 @@ fn refuses_public_values_that_are_no_valid_point() {
         }
     }
 }
+
+/// Whatever asks for it, a key exchange counts: for the responder twice, but with a KEM.
+#[test]
+fn every_operation_counts_where_it_is_done() {
+    use crate::ike::work::Share;
+    let entropy: &mut dyn Entropy = &mut crate::entropy::SeededEntropy::new(5);
+    for method in METHODS.into_iter().chain([KeyExchangeMethod::MlKem768]) {
+        let cost = u64::from(method.cost());
+        let share = Share::new(0);
+        let ours = KeyPair::generate(method, entropy).unwrap();
+        // Hardly ever a draw is no key.
+        assert!(share.used() >= cost, "{method:?}");
+        let share = Share::new(0);
+        let (public, _) = respond(method, entropy, &ours.public()).unwrap();
+        let operations = if method == KeyExchangeMethod::MlKem768 {
+            1
+        } else {
+            2
+        };
+        assert!(share.used() >= cost * operations, "{method:?}");
+        let share = Share::new(0);
+        ours.agree(&public).unwrap();
+        assert_eq!(share.used(), cost, "{method:?}");
+        // What is refused by its length costs nothing.
+        let share = Share::new(0);
+        respond(method, entropy, &[4]).unwrap_err();
+        ours.agree(&[4]).unwrap_err();
+        assert_eq!(share.used(), 0, "{method:?}");
+    }
+}
