@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use hitless_sa::{Epoch, Incarnation, Instant};
+use hitless_sa::{Epoch, Incarnation, Instant, MemberId};
 
 use crate::message::{Packet, Sid, WireEpoch};
 use crate::{Event, Member, Output, Role};
@@ -105,12 +105,6 @@ impl Peer {
         let fresh = for_me && packet.echo != 0 && packet.echo == self.challenge;
         let newest = self.said.is_none_or(|said| packet.serial > said.serial);
         if newest {
-            // Who leads leads an epoch of its own: another member's is not its to claim.
-            let role = role(packet.role);
-            let leads = matches!(role, Some(Role::Leading | Role::HandingOver));
-            let own = |epoch: &Epoch| epoch.leader == member && epoch.incarnation == incarnation;
-            let epoch = packet.epoch.and_then(WireEpoch::epoch);
-            let epoch = epoch.filter(|epoch| !leads || own(epoch));
             let before = self.said.map_or(0, |said| said.time);
             self.said = Some(Said {
                 serial: packet.serial,
@@ -118,8 +112,8 @@ impl Peer {
                 time: before.max(packet.time),
                 challenge: packet.challenge,
                 fresh,
-                role,
-                epoch,
+                role: role(packet.role),
+                epoch: claimed(packet, member, incarnation),
                 bare: packet.bare,
                 objects: packet.objects,
                 healthy: !packet.unhealthy,
@@ -155,6 +149,15 @@ impl Said {
         let leads = matches!(self.role, Some(Role::Leading | Role::HandingOver));
         self.epoch.filter(|_| leads)
     }
+}
+
+/// The epoch that it leads or follows. Who leads leads one of its own: another member's is not its to
+/// claim.
+fn claimed(packet: &Packet, member: MemberId, incarnation: Incarnation) -> Option<Epoch> {
+    let leads = matches!(role(packet.role), Some(Role::Leading | Role::HandingOver));
+    let own = |epoch: &Epoch| epoch.leader == member && epoch.incarnation == incarnation;
+    let epoch = packet.epoch.and_then(WireEpoch::epoch);
+    epoch.filter(|epoch| !leads || own(epoch))
 }
 
 /// An unknown role is one of a later version: it neither leads nor may lead.

@@ -148,11 +148,7 @@ fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
     }
     for member in &r.members {
         let role = member.role.map_or("never heard", Role::name);
-        let bound = match (member.able, member.bound) {
-            (true, _) => ", may take over",
-            (false, true) => ", has the right to take over but could not now",
-            (false, false) => "",
-        };
+        let bound = right(member);
         let healthy = if member.healthy { "" } else { ", not ready" };
         writeln!(
             out,
@@ -161,6 +157,14 @@ fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
         )?;
     }
     Ok(())
+}
+
+fn right(member: &MemberStatus) -> &'static str {
+    match (member.able, member.bound) {
+        (true, _) => ", may take over",
+        (false, true) => ", has the right to take over but could not now",
+        (false, false) => "",
+    }
 }
 
 #[cfg(test)]

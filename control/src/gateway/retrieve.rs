@@ -4,7 +4,15 @@
 //! The active that hears ESP of an SPI that it does not know asks for it, at a bounded rate; what
 //! comes is the IKE SA with its Child SAs and selectors. This member takes the IKE SA over and
 //! replaces the Child SAs, to whose numbers it has no right (S5): the tunnel is back without
-//! IKE_AUTH. The packets themselves are dropped, counted as `unknown_spi`.
+//! IKE_AUTH.
+//!
+//! The packets themselves are dropped, counted as `unknown_spi`, after a success as well. To deliver
+//! one, this member would have to know that nobody has delivered or will deliver its number (S3). The
+//! member that kept the copy knows the end of its own use, but what it answers gives no right
+//! (`lease-holes` R18): it may be asked by one active and then by the next, and its answer may come late
+//! or twice, so that two members would begin at the same end. A right that passes once is what the
+//! Handover of R15 is for, which this does not have; and outbound the same holds for nonces (S1, S5).
+//! What it costs is the packets until CREATE_CHILD_SA is through, a round trip to the peer.
 //!
 //! SPIs cannot collide, nor answer for one another: each member makes them with its own id as their
 //! first octet (R2, RFC 6311 section 3.3; `ike/ids.rs`), and names that owner.
