@@ -34,22 +34,17 @@ pub(in crate::config) fn local(
         id: None,
         auth: LocalAuth::Psk,
     };
-    let Some(section) = connection.section("local") else {
-        return if connection.has("local") {
-            Err(Refused)
-        } else {
-            Ok(psk)
-        };
+    let Some(section) = connection.given_section("local")? else {
+        return Ok(psk);
     };
-    let files = section.list("certs", value::text);
+    let files = section.given_list("certs", value::text);
     let id = id(&section);
-    let Some(family) = family(&section, files.is_some())? else {
+    let certified = matches!(files, Ok(Some(_)));
+    let Some(family) = family(&section, certified)? else {
         return Ok(End { id: id?, ..psk });
     };
-    let Some(files) = files.filter(|files| !files.is_empty()) else {
-        if !section.has("certs") || section.list("certs", value::text).is_some() {
-            section.missing("certs", "certs = [\"gw.pem\"]");
-        }
+    let Some(files) = files?.filter(|files| !files.is_empty()) else {
+        section.missing("certs", "certs = [\"gw.pem\"]");
         return Err(Refused);
     };
     let found = Certificates {
@@ -76,13 +71,12 @@ pub(in crate::config) fn local(
 
 /// Which signatures we make; `None` for a pre-shared key.
 fn family(section: &Section<'_>, certified: bool) -> Result<Option<Family>, Refused> {
-    let auth = section.optional("auth", word);
+    let auth = section.given("auth", word);
     section.finish(&[(
         "cacerts",
         "intermediate certificates go into `certs`, after our own; whom we believe into remote.cacerts",
     )]);
-    match (auth.map(|a| a.value), certified) {
-        (None, _) if section.has("auth") => Err(Refused),
+    match (auth?.map(|a| a.value), certified) {
         (None | Some(Word::Psk), false) => Ok(None),
         (Some(Word::Psk), true) => {
             let refusal = Refusal::new(
