@@ -1,4 +1,4 @@
-//! What is fuzzed in the control plane: IKE messages, decrypted payloads, configuration, captures,
+//! What is fuzzed in the control plane: IKE messages, decrypted payloads, EAP, configuration, captures,
 //! certificates. The same functions run over the committed corpus as an ordinary test
 //! (`testbeds/tests/fuzz_corpus.rs`).
 
@@ -29,6 +29,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("ike_differential", ike_differential),
     ("ike_payloads", ike_payloads),
     ("ike_fragments", ike_fragments),
+    ("eap", eap),
     ("configuration", configuration),
     ("capture", capture),
     ("certificates", certificates),
@@ -50,6 +51,11 @@ pub fn ike_differential(octets: &[u8]) {
     if let Some((ours, theirs)) = differential::readings(octets) {
         assert_eq!(Some(ours), theirs);
     }
+}
+
+/// An EAP packet, in every place where one is read.
+pub fn eap(octets: &[u8]) {
+    assert!(hitless::ike::eap::is_consistent(octets));
 }
 
 /// What a peer with the right keys may put into an SK payload: the type of the first payload, then

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hitless::config::{AsOf, Config, EXAMPLE};
-use hitless::ike::auth::{LocalAuth, RemoteAuth};
+use hitless::ike::auth::{EapUsers, LocalAuth, RemoteAuth};
+use hitless::ike::proposal::Identification;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
     KeyIdMethod, KeyPair, KeyUsagePurpose, SerialNumber, date_time_ymd,
@@ -245,10 +246,10 @@ const MISTAKES: &[[&str; 5]] = &[
     ],
     [
         LOCAL,
-        r#"{ auth = "eap-mschapv2" }"#,
+        r#"{ auth = "eap-tls" }"#,
         "",
-        "EAP is not spoken",
-        "pubkey",
+        "of EAP only MSCHAPv2 is spoken",
+        "eap-mschapv2",
     ],
     [
         r#"{ auth = "psk", certs = ["gw.pem"] }"#,
@@ -392,4 +393,179 @@ fn paths_start_at_the_configuration_s_own_directory() {
             .to_string()
             .contains("cannot read `/nonexistent/")
     );
+}
+
+const USERS: &str = r#"{ auth = "eap-mschapv2", id = "%any", eap_id = "*@corp" }"#;
+const USER: &str = r#"{ auth = "eap-mschapv2", id = "laptop.corp", eap_id = "bob@corp" }"#;
+const ANCHOR: &str = r#"{ auth = "pubkey", cacerts = ["root.pem"] }"#;
+
+/// With a user of either kind of secret, and a child that nobody here starts.
+fn with_users(local: &str, remote: &str, more: &str) -> String {
+    let users = "[secrets.eap-a]\nid = \"alice@corp\"\nsecret_file = \"alice.password\"\n\n\
+                 [secrets.eap-b]\nids = [\"bob@corp\", \"Bob\"]\nsecret = \"builder\"\n\n";
+    let text = with(local, remote, more).replace("[control]", &format!("{users}[control]"));
+    text.replacen("start_action = \"start\"", "start_action = \"none\"", 1)
+}
+
+#[test]
+fn users_and_their_passwords_are_read_and_never_shown() {
+    let scratch = Scratch::new("users");
+    scratch.write("alice.password", "wonderland\n");
+    let config = scratch
+        .parse(&with_users(LOCAL, USERS, ""), AsOf::Never)
+        .unwrap();
+    let connection = &config.connections[0];
+    let RemoteAuth::Eap(EapUsers::Asked(pattern)) = &connection.auth.remote else {
+        panic!()
+    };
+    let user = |name: &str| Identification::user(name.as_bytes()).unwrap();
+    assert!(user("carol@CORP").matches(pattern) && !user("carol").matches(pattern));
+    assert_eq!(connection.remote_id, Identification::Any);
+    let shown = format!("{config:?}");
+    assert!(!shown.contains("wonderland") && !shown.contains("builder"));
+    let passwords: Vec<&[u8]> = config.secrets.iter().map(|s| s.secret.as_slice()).collect();
+    assert_eq!(passwords, [&b"wonderland"[..], b"builder"]);
+    // Without eap_id the IKE identity is the name.
+    let by_id = with_users(LOCAL, r#"{ auth = "eap-mschapv2" }"#, "");
+    let config = scratch.parse(&by_id, AsOf::Never).unwrap();
+    let auth = &config.connections[0].auth;
+    assert!(matches!(
+        auth.remote,
+        RemoteAuth::Eap(EapUsers::ByIkeIdentity)
+    ));
+    // And as a client.
+    let config = scratch
+        .parse(&with_users(USER, ANCHOR, ""), AsOf::Never)
+        .unwrap();
+    let auth = &config.connections[0].auth;
+    assert!(matches!(&auth.local, LocalAuth::Eap(name) if *name == user("bob@corp")));
+}
+
+#[test]
+fn what_is_wrong_with_users_is_told_with_place_and_fix() {
+    let scratch = Scratch::new("wrong-users");
+    scratch.write("alice.password", "wonderland");
+    let psk = r#"{ auth = "psk", id = "hq.example.org" }"#;
+    for [local, remote, more, title, help] in [
+        [
+            psk,
+            USERS,
+            "",
+            "want to see a certificate of ours",
+            "certs = ",
+        ],
+        [
+            USER,
+            psk,
+            "",
+            "is for a gateway with a certificate",
+            "cacerts = ",
+        ],
+        [
+            USER,
+            USERS,
+            "",
+            "want to see a certificate of ours",
+            "certs = ",
+        ],
+        [
+            LOCAL,
+            USERS,
+            "ppk_id = \"a.ppk\"",
+            "ppk_id beside EAP",
+            "leave ppk_id out",
+        ],
+        [
+            LOCAL,
+            r#"{ auth = "eap-mschapv2", eap_id = "*@other" }"#,
+            "",
+            "no user has a password",
+            "[secrets.eap-",
+        ],
+        [
+            r#"{ auth = "eap-mschapv2", eap_id = "carol" }"#,
+            ANCHOR,
+            "",
+            "no password of carol",
+            "[secrets.eap-carol]",
+        ],
+        [
+            r#"{ auth = "eap-mschapv2" }"#,
+            ANCHOR,
+            "",
+            "local.eap_id",
+            "alice",
+        ],
+        [
+            r#"{ auth = "eap-mschapv2", eap_id = "a b" }"#,
+            ANCHOR,
+            "",
+            "no user's name",
+            "blanks",
+        ],
+        [
+            r#"{ auth = "eap-mschapv2", eap_id = "%any" }"#,
+            ANCHOR,
+            "",
+            "no user's name",
+            "blanks",
+        ],
+        [
+            r#"{ auth = "eap-mschapv2", certs = ["gw.pem"] }"#,
+            ANCHOR,
+            "",
+            "certificates with auth",
+            "pubkey",
+        ],
+        [
+            LOCAL,
+            r#"{ auth = "eap-mschapv2", eap_id = "%any", cacerts = ["root.pem"] }"#,
+            "",
+            "cacerts with auth",
+            "leave it out",
+        ],
+        [
+            LOCAL,
+            r#"{ auth = "pubkey", cacerts = ["root.pem"], eap_id = "%any" }"#,
+            "",
+            "eap_id without EAP",
+            "eap-mschapv2",
+        ],
+    ] {
+        let parsed = scratch.parse(&with_users(local, remote, more), AsOf::Never);
+        let report = parsed.expect_err(title);
+        assert!(
+            report.contains(title) && report.contains(help),
+            "{title} / {help}:\n{report}"
+        );
+        assert!(report.contains("gateway.toml:"), "{report}");
+    }
+    let starts = with_users(LOCAL, USERS, "").replacen("\"none\"", "\"start\"", 1);
+    for (text, title, help) in [
+        (starts, "nobody asks users to log in", "start_action"),
+        (
+            with_users(LOCAL, USERS, "").replace("id = \"alice@corp\"\n", ""),
+            "secrets.eap-a.id",
+            "alice",
+        ),
+        (
+            with_users(LOCAL, USERS, "").replace("secret = \"builder\"", "secret = \"0xff00\""),
+            "no password that can be typed",
+            "256",
+        ),
+        (
+            with_users(LOCAL, USERS, "").replace("\"Bob\"", "\"*\""),
+            "no user's name",
+            "blanks",
+        ),
+    ] {
+        let report = scratch
+            .parse(&text, AsOf::Never)
+            .expect_err(title)
+            .to_string();
+        assert!(
+            report.contains(title) && report.contains(help),
+            "{title}:\n{report}"
+        );
+    }
 }

@@ -47,6 +47,7 @@ fn ike() -> IkeSaStatus {
         remote_vips: vec!["10.3.0.7".into()],
         local_port: 500,
         remote_id: "sun.strongswan.org".into(),
+        remote_eap_id: None,
         remote_host: "192.168.0.2".into(),
         remote_port: 500,
         algorithms: "AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519".into(),
@@ -152,6 +153,7 @@ fn gateway() -> GatewayStatus {
                 healthy: true,
                 silent_for: Some(4),
                 bound: true,
+                able: true,
                 backlog: 3,
             },
             MemberStatus {
@@ -163,6 +165,7 @@ fn gateway() -> GatewayStatus {
                 healthy: false,
                 silent_for: None,
                 bound: false,
+                able: false,
                 backlog: 0,
             },
         ],

@@ -44,6 +44,9 @@ pub enum Command {
         /// What it counts there.
         counters: Arc<SaCounters>,
     },
+    /// What policies send by `old` goes by `new` from now on, here or there; nothing takes that back.
+    /// Policies take longer to make than a successor.
+    Succeed { old: SaId, new: Option<SaId> },
     /// Removes both halves and what [`Command::Bind`] said; they come back in [`Event::Retired`].
     Remove(SaId),
     /// Replaces the SPD; of what waits for a neighbour nothing leaves that it forbids.

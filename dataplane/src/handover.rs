@@ -222,7 +222,7 @@ impl Worker {
 
     fn take_over_from(&mut self, now: Instant, from: usize) -> usize {
         // Once a burst (rule R3).
-        let leading = self.leadership.leading();
+        let leading = self.leads();
         let mut sorted = Sorted::default();
         let mut sealings: SmallVec<[(Packet, SaId); BURST]> = SmallVec::new();
         let mut taken = 0;

@@ -24,6 +24,7 @@ mod frames;
 pub mod handover;
 mod held;
 mod keepalive;
+mod leadership;
 mod links;
 mod local;
 pub mod memory;

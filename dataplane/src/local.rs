@@ -13,7 +13,7 @@ use crate::neighbour::Neighbour;
 use crate::path::{Departure, Sorted};
 use crate::pmtu::TooBig;
 use crate::pool::{Packet, Pool};
-use crate::port::{BURST, Burst, MacAddress, Port};
+use crate::port::{BURST, MacAddress};
 use crate::report::Kind;
 use crate::spd::Action;
 use crate::verdict::DropReason;
@@ -75,16 +75,24 @@ impl Worker {
     /// Sends IP packets that the control thread injected; they are its own (IKE), so no policy is
     /// asked, or parcels, which go the way of packets that have just come (RFC 4301 section 4.4.1: IKE bypasses). Returns how many there were.
     pub(crate) fn inject(&mut self, now: Instant) -> usize {
-        let mut burst = Burst::new();
-        self.punt.receive(&mut self.frames.pool, &mut burst);
-        let injected = burst.len();
+        let Worker { punt, frames, .. } = self;
+        let mut burst: SmallVec<[(u64, Packet); BURST]> = SmallVec::new();
+        let mut injected = 0;
+        let mut take = |mark: u64, octets: &[u8]| match frames.pool.copy_in(octets) {
+            Some(packet) => burst.push((mark, packet)),
+            None => frames.counters.count_drop(DropReason::NoBuffer),
+        };
+        while injected < BURST && punt.pop_marked(&mut take) {
+            injected += 1;
+        }
         if injected == 0 {
             return 0;
         }
-        let leading = self.leadership.leading();
+        let leading = self.leads();
         let mut sorted = Sorted::default();
-        for packet in burst.drain(..) {
-            if !leading {
+        for (mark, packet) in burst {
+            // What another leadership had to say is not said in this one.
+            if !leading || mark != self.term.0 {
                 self.frames.drop(packet, DropReason::NotActive);
             } else if let Some(own) = self.unpack(now, packet, &mut sorted) {
                 self.route(now, own);

@@ -102,7 +102,7 @@ impl Worker {
             self.watch_received(now, port, &burst);
         }
         // Once a burst (rule R3): who does not lead handles nothing and sends nothing.
-        if !self.leadership.leading() {
+        if !self.leads() {
             for packet in burst.drain(..) {
                 self.not_active(port, packet);
             }

@@ -228,7 +228,12 @@ pub struct Sad {
     sent_spis: HashMap<Spi, Slots, FixedState>,
     slots: Box<[Slot]>,
     ids: HashMap<SaId, u32, FixedState>,
+    /// Which SA sends what policies send by another one.
+    heirs: HashMap<SaId, SaId, FixedState>,
 }
+
+/// SAs that policies name and others have replaced: more wait for their policies.
+const HEIRS: usize = 4096;
 
 /// More than these hardly ever send with one SPI.
 type Slots = SmallVec<[u32; 4]>;
@@ -277,7 +282,8 @@ impl Sad {
             spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
             sent_spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
             slots: memory::table(capacity, Slot::default),
-            ids: HashMap::with_capacity_and_hasher(capacity, hasher),
+            ids: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
+            heirs: HashMap::with_capacity_and_hasher(2 * HEIRS, hasher),
         }
     }
 
@@ -591,6 +597,32 @@ impl Sad {
     /// The slot of a Child SA.
     pub fn slot_of(&self, id: SaId) -> Option<u32> {
         self.ids.get(&id).copied()
+    }
+
+    /// What policies send by `old` goes by `new`, until nothing is said of it.
+    pub fn succeed(&mut self, old: SaId, new: Option<SaId>) {
+        let Some(new) = new else {
+            self.heirs.remove(&old);
+            return;
+        };
+        // It sends for itself, whatever was before.
+        self.heirs.remove(&new);
+        for heir in self.heirs.values_mut().filter(|heir| **heir == old) {
+            *heir = new;
+        }
+        if old != new && self.heirs.len() < HEIRS {
+            self.heirs.insert(old, new);
+        }
+    }
+
+    /// The slot of what sends for a Child SA: its heir, if that is here.
+    #[inline]
+    pub fn sending_slot(&self, id: SaId) -> Option<u32> {
+        let heir = match self.heirs.is_empty() {
+            true => None,
+            false => self.heirs.get(&id).and_then(|heir| self.slot_of(*heir)),
+        };
+        heir.or_else(|| self.slot_of(id))
     }
 
     /// Slots that there are.

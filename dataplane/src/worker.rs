@@ -6,7 +6,6 @@
 use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use hitless_sa::{Instant, SaId, UdpEncapsulation};
@@ -22,6 +21,7 @@ use crate::fib::Fib;
 use crate::frames::Frames;
 use crate::handover::Ways;
 use crate::keepalive::Keepalives;
+use crate::leadership::Term;
 use crate::links::Links;
 use crate::local::TOLD;
 use crate::neighbour::{Neighbour, Trust};
@@ -38,6 +38,7 @@ use crate::spd::{FlowCache, Spd};
 use crate::verdict::DropReason;
 use crate::watch::Watch;
 
+pub use crate::leadership::Leadership;
 pub use crate::links::Interface;
 pub use crate::schedule::CheckpointSettings;
 
@@ -72,53 +73,16 @@ pub struct WorkerSettings {
     pub sa_capacity: usize,
 }
 
-/// Whether this member leads: one flag for all workers of a group, set by the control thread.
-/// A worker looks at it once a burst.
-#[derive(Debug)]
-pub struct Leadership(AtomicU8);
-
-const FOLLOWS: u8 = 0;
-const LEADS: u8 = 1;
-const FORWARDS: u8 = 2;
-
-impl Leadership {
-    /// A flag that says so.
-    pub fn new(leading: bool) -> Arc<Leadership> {
-        Arc::new(Leadership(AtomicU8::new(u8::from(leading))))
-    }
-
-    /// Whether this member leads.
-    pub fn leading(&self) -> bool {
-        self.0.load(Ordering::Acquire) == LEADS
-    }
-
-    /// Whether this member has handed over a moment ago, and gives packets that still come to it to
-    /// the control thread ([`Parcel::Late`](crate::parcel::Parcel::Late)).
-    pub fn forwards(&self) -> bool {
-        self.0.load(Ordering::Acquire) == FORWARDS
-    }
-
-    /// As `set(false)`, but what still comes is forwarded.
-    pub fn hand_over(&self) {
-        self.0.store(FORWARDS, Ordering::SeqCst);
-    }
-
-    /// Takes effect at each worker's next burst. After `set(false)`, a [`Command::Barrier`] that is
-    /// answered means that nothing more leaves that worker.
-    pub fn set(&self, leading: bool) {
-        let state = if leading { LEADS } else { FOLLOWS };
-        self.0.store(state, Ordering::SeqCst);
-    }
-}
-
 /// The control thread's end of a worker.
 pub struct WorkerHandle {
     commands: Producer<Command>,
     events: Consumer<Event>,
-    /// IKE packets for the control thread, and from it: whole IP packets without Ethernet.
+    /// IKE packets for the control thread: whole IP packets without Ethernet. Those from it go by
+    /// [`WorkerHandle::inject`].
     pub punt: MemoryPort,
     pub checkpoints: Collector,
     pub counters: Arc<Counters>,
+    leadership: Arc<Leadership>,
 }
 
 impl WorkerHandle {
@@ -127,6 +91,12 @@ impl WorkerHandle {
         self.commands
             .push(command)
             .map_err(|rtrb::PushError::Full(command)| command)
+    }
+
+    /// Gives the worker an IP packet of ours to send, or a parcel. It does so in this leadership or
+    /// not at all. False if there is no room, or if it never fits.
+    pub fn inject(&mut self, packet: &[u8]) -> bool {
+        self.punt.push_marked(self.leadership.term().0, packet)
     }
 
     /// Commands that can be queued now.
@@ -177,13 +147,15 @@ pub struct Worker {
     pub(crate) reassembly: Reassembly,
     pub(crate) reports: Reports,
     pub(crate) leadership: Arc<Leadership>,
+    /// What it said when this worker looked at it last.
+    pub(crate) term: Term,
     pub(crate) punt: MemoryPort,
     pub(crate) ways: Ways,
     commands: Consumer<Command>,
     publisher: Publisher,
     pub(crate) schedule: Schedule,
     /// When the announcement under way began, and how many of its parts have gone out.
-    announcement: Option<(Instant, usize)>,
+    pub(crate) announcement: Option<(Instant, usize)>,
     /// Packets of unknown SPIs are given to the control thread.
     pub(crate) strangers: bool,
     /// When the frames are counted next.
@@ -261,7 +233,8 @@ pub fn worker_with_pool(
         keepalives: Keepalives::default(),
         reassembly: Reassembly::new(),
         reports: Reports::new(event_sender),
-        leadership,
+        term: leadership.term(),
+        leadership: Arc::clone(&leadership),
         punt,
         ways: Ways::default(),
         commands,
@@ -280,6 +253,7 @@ pub fn worker_with_pool(
         punt: control_punt,
         checkpoints,
         counters,
+        leadership,
     };
     Ok((worker, handle))
 }
@@ -364,12 +338,7 @@ impl Worker {
     }
 
     fn timers(&mut self, now: Instant) {
-        if !self.leadership.leading() {
-            self.announcement = None;
-            self.drop_parked(|_| true, DropReason::NotActive);
-            self.drop_unsent();
-            self.reassembly
-                .clear(&mut self.frames, DropReason::NotActive);
+        if !self.leads() {
             return;
         }
         if self.park.len() > 0 {
@@ -403,6 +372,8 @@ impl Worker {
     }
 
     fn obey(&mut self, command: Command, now: Instant) {
+        // What waits is of the leadership before, and the command may be of this one.
+        let leads = self.leads();
         self.forget_slot_of(&command);
         match command {
             Command::InstallInbound(sa) => {
@@ -439,6 +410,7 @@ impl Worker {
             }
             Command::Unbind(id) => self.sad.unbind(id),
             Command::Move { sa, to, counters } => self.move_half(sa, to, counters),
+            Command::Succeed { old, new } => self.sad.succeed(old, new),
             Command::Remove(id) => self.remove(id),
             Command::Policies(spd) => self.replace_policies(spd),
             Command::Routes(fib) => {
@@ -451,8 +423,7 @@ impl Worker {
             Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
             Command::Probe { port, address, ask } => {
                 let neighbour = Neighbour { port, address };
-                let ask = ask && self.leadership.leading();
-                self.links.probe(&mut self.frames, neighbour, ask);
+                self.links.probe(&mut self.frames, neighbour, ask && leads);
             }
             Command::Announce => self.announcement = Some((now, 0)),
             Command::Trace(trace) => {
@@ -465,7 +436,7 @@ impl Worker {
                     self.retire(Retired::Watched(old));
                 }
             }
-            Command::Barrier(number) => self.answer_barrier(number),
+            Command::Barrier(number) => self.reports.answer(Event::Barrier(number)),
             Command::QueryWindow(id) => self.answer_window(id),
             Command::Strangers(on) => self.strangers = on,
         }
@@ -479,13 +450,6 @@ impl Worker {
         self.retire(Retired::Policies(old));
     }
 
-    fn answer_barrier(&mut self, number: u64) {
-        if !self.leadership.leading() {
-            self.drop_unsent();
-        }
-        self.reports.answer(Event::Barrier(number));
-    }
-
     /// What the lane knows of an SA does not outlive a command about it.
     fn forget_slot_of(&mut self, command: &Command) {
         let slot = match command {
@@ -495,6 +459,7 @@ impl Worker {
             Command::Update { sa, .. }
             | Command::Move { sa, .. }
             | Command::Unbind(sa)
+            | Command::Succeed { old: sa, .. }
             | Command::Remove(sa) => self.sad.slot_of(*sa),
             _ => None,
         };
@@ -548,21 +513,11 @@ impl Worker {
 
     fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
         if port < self.links.len() {
-            // What waits for this neighbour must not go now (rule R14).
-            if !self.leadership.leading() {
-                self.drop_unsent();
-            }
             let neighbour = Neighbour { port, address };
             let trust = Trust::Confirmed { create: true };
             self.links
                 .learn(&mut self.frames, neighbour, mac, trust, now);
         }
-    }
-
-    /// Nothing of what has not left by now is to leave later: we do not lead any more (rule R14).
-    fn drop_unsent(&mut self) {
-        self.links
-            .drop_unsent(&mut self.frames, DropReason::NotActive);
     }
 
     fn refuse_sa(&mut self, sa: SaId, conflict: Conflict, retired: Retired) {
@@ -624,9 +579,6 @@ impl Worker {
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        self.drop_parked(|_| true, DropReason::NotActive);
-        self.drop_unsent();
-        self.reassembly
-            .clear(&mut self.frames, DropReason::NotActive);
+        self.forget_what_waits();
     }
 }

@@ -101,7 +101,13 @@ impl Node {
             Some((epoch, right)) => (epoch, Some(right)),
             None => (self.next_epoch(), None),
         };
-        let store = std::mem::take(&mut self.store);
+        let mut store = std::mem::take(&mut self.store);
+        // What failed its drill is replaced: no number of it is drawn, none of it is delivered.
+        for sa in std::mem::take(&mut self.drill.broken) {
+            if let Some(recorded) = store.sas.get_mut(&sa) {
+                recorded.no_right = true;
+            }
+        }
         let mut cx = Context {
             settings: &self.settings,
             incarnation: self.durable.incarnation,
@@ -120,7 +126,7 @@ impl Node {
         let State::Following(following) = &self.state else {
             return None;
         };
-        let able = self.healthy && self.ready && following.admitted;
+        let able = self.fit() && following.admitted;
         let patience = if able {
             self.settings.takeover() * (1 + self.better_standbys())
         } else {
@@ -138,11 +144,14 @@ impl Node {
             return;
         };
         let (epoch, bare) = (following.epoch, following.bare);
-        if following.admitted && following.handed_over() && self.now >= following.not_before {
+        let admitted = following.admitted;
+        let makes_way = admitted && self.makes_way();
+        let ended = following.handed_over() || following.gone;
+        if admitted && ended && self.now >= following.not_before && !makes_way {
             return self.take_over();
         }
-        if self.suspicion().is_some_and(|at| self.now >= at) {
-            let (leader, admitted) = (following.leader, following.admitted);
+        if self.suspicion().is_some_and(|at| self.now >= at) && !makes_way {
+            let leader = following.leader;
             let silent_for = self.now.since(following.last_beat);
             self.event(Event::Suspected { leader, silent_for });
             if admitted {
@@ -157,12 +166,17 @@ impl Node {
 
     /// The leader has given its epoch up: by restart, or by leading another one (hole D5).
     pub(crate) fn leader_gone(&mut self) {
-        let State::Following(following) = &self.state else {
+        let makes_way = self.makes_way();
+        let State::Following(following) = &mut self.state else {
             return;
         };
         let (leader, admitted) = (following.leader, following.admitted);
-        self.event(Event::LeaderGone { leader });
-        if admitted {
+        if !std::mem::replace(&mut following.gone, true) {
+            self.event(Event::LeaderGone { leader });
+        }
+        if admitted && makes_way {
+            // Another one is better: it stands first.
+        } else if admitted {
             self.take_over();
         } else {
             self.leave();
@@ -228,7 +242,8 @@ impl Node {
             self.want(Some(epoch), None);
         }
         if self.durable.led == Some(epoch) || self.settings.mutant.lead_before_durable {
-            self.lead_epoch(Some((epoch, right)));
+            let forgets = self.settings.mutant.forgets;
+            self.lead_epoch((!forgets).then_some((epoch, right)));
         }
     }
 
@@ -393,6 +408,8 @@ impl Node {
         let incarnation = hitless_sa::Incarnation(packet.incarnation);
         let now = self.now;
         let epoch = leading.epoch;
+        let said = self.peers.get(&from).and_then(|peer| peer.said);
+        let echo = said.map_or(0, |said| said.time);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.challenge = entropy.u64().max(1);
         }
@@ -400,7 +417,7 @@ impl Node {
             if leading.release_session(cx, from) {
                 cx.event(Event::SessionReleased { member: from });
             }
-            leading.open_session(from, Session::new(sid, incarnation, now));
+            leading.open_session(from, Session::new(sid, incarnation, now, echo));
             cx.event(Event::SessionOpened {
                 member: from,
                 epoch,

@@ -1,5 +1,6 @@
 //! What goes into a [`Node`](crate::Node) and what comes out of it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -122,9 +123,11 @@ pub enum Input<'a> {
     Health {
         healthy: bool,
     },
-    /// Whether this member has tried every copy that it would carry on (the drill).
+    /// Whether this member has tried every copy that it would carry on (the drill), and which of
+    /// them failed: those it would replace.
     Ready {
         ready: bool,
+        broken: BTreeSet<SaId>,
     },
 }
 
@@ -399,6 +402,8 @@ pub struct MemberStatus {
     pub silent_for: Option<Duration>,
     /// As leader: whether it holds the right to take over from us.
     pub bound: bool,
+    /// ... and could use it now: it is heard, answers, is well and has tried its copies.
+    pub able: bool,
     /// As leader: records on their way to it.
     pub backlog: usize,
 }

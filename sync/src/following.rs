@@ -25,6 +25,8 @@ pub(crate) struct Following {
     /// The leader sent the exact ends and stopped (R15), not before this time of ours.
     handed_over: Option<u64>,
     pub last_beat: Instant,
+    /// The leader has given its epoch up.
+    pub gone: bool,
     /// A takeover could not be written; not tried again before this.
     pub not_before: Instant,
     /// Something new is to be acknowledged.
@@ -58,6 +60,7 @@ impl Following {
             admitted: false,
             handed_over: None,
             last_beat: now,
+            gone: false,
             not_before: now,
             ack_due: true,
             acks: BTreeMap::new(),
@@ -97,7 +100,7 @@ impl Following {
             None => (self.echo, settings.vouch.min(patience)),
         };
         let trusted = span - span / 100;
-        let exact = self.admitted && !self.unvouched;
+        let exact = self.admitted && !self.unvouched && !settings.mutant.never_vouches;
         exact && heard != 0 && now < Instant(heard) + trusted
     }
 

@@ -451,6 +451,9 @@ impl Leading {
     /// Admits learners that are current (R9), and tells of bound ones that are silent (R20).
     pub fn review_sessions(&mut self, cx: &mut Context<'_>, beat: bool) {
         self.abandon(cx);
+        for session in self.sessions.values_mut() {
+            session.probe(cx.now, cx.settings.vouch);
+        }
         let missing = self.silent(cx, true);
         if beat || missing != self.silent {
             self.settle_held(cx);

@@ -22,7 +22,8 @@
 //! - A forged epoch counts only from the member that it names, and above what was promised; leading
 //!   it deposes the real leader, which stops at its lease: service, not safety. Votes are promises
 //!   on the voters' disks: two members that lie make a false majority of three, one does not.
-//! - Never acknowledging holds IKE messages for D at most, then the leader is degraded.
+//! - Never acknowledging, or less than was offered, holds IKE messages for 2 D at most, then the leader
+//!   is degraded (`contact.rs`).
 //! - Nothing that it sends makes a member panic or grow without bound (`tests/hostile.rs`,
 //!   `tests/liar.rs`).
 //!
@@ -46,9 +47,11 @@
 //! - After `Discard` the same object is committed again, without the SA ids that were new in what
 //!   was discarded. A refused deletion is committed again too.
 
+mod contact;
 mod election;
 mod estate;
 mod event;
+mod fitness;
 mod following;
 mod grant;
 mod late;

@@ -72,7 +72,8 @@ pub(crate) struct Grant {
 }
 
 /// One step of a session's ordered stream. Kind 1 stores an object, 2 deletes it, 3 gives the
-/// exact end of one SA, 4 hands over. A standby applies n only after n - 1.
+/// exact end of one SA, 4 hands over, 5 only asks for an answer. A standby applies n only after
+/// n - 1.
 #[derive(Clone, PartialEq, prost::Message)]
 #[prost(skip_debug)]
 pub(crate) struct Record {
@@ -104,6 +105,8 @@ pub(crate) const STORE: u32 = 1;
 pub(crate) const DELETE: u32 = 2;
 pub(crate) const FINAL: u32 = 3;
 pub(crate) const HAND_OVER: u32 = 4;
+/// Says nothing: a member that does not know it acknowledges it as any later step.
+pub(crate) const PROBE: u32 = 5;
 
 /// The name of one Child SA.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
@@ -243,6 +246,14 @@ pub(crate) struct Packet {
     /// The answer: a copy without a right. Says nothing else.
     #[prost(message, optional, tag = "133")]
     pub retrieved: Option<Record>,
+    /// Unhealthy only because copies have failed their drill: the sender would take over, and replace
+    /// them. Some of them by name, and how many there are.
+    #[prost(bool, tag = "210")]
+    pub partly: bool,
+    #[prost(message, repeated, tag = "211")]
+    pub broken: Vec<WireSa>,
+    #[prost(uint32, tag = "212")]
+    pub broken_count: u32,
 }
 
 impl Packet {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use hitless_sa::{Entropy, Epoch, Instant, MemberId};
 use zeroize::Zeroizing;
 
+use crate::fitness::{Broken, Drill};
 use crate::following::Following;
 use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
@@ -69,8 +70,7 @@ pub struct Node {
     /// The highest epoch counter ever heard of.
     pub(crate) counter: u64,
     pub(crate) healthy: bool,
-    /// Every copy has passed its drill.
-    pub(crate) ready: bool,
+    pub(crate) drill: Drill,
     /// Since when this member runs without a break: one that has slept has not listened.
     pub(crate) awake: Instant,
     /// Until when a shutdown may take.
@@ -110,7 +110,7 @@ impl Node {
             sessions: 0,
             counter: known.map_or(0, |epoch| epoch.counter),
             healthy: true,
-            ready: true,
+            drill: Drill::default(),
             awake: now,
             stopping: None,
             stopped: false,
@@ -157,7 +157,12 @@ impl Node {
                 body,
             } => self.answer_with(to, object, version, body),
             Input::Health { healthy } => self.healthy = healthy,
-            Input::Ready { ready } => self.ready = ready,
+            Input::Ready { ready, broken } => {
+                self.drill = Drill {
+                    done: ready,
+                    broken,
+                };
+            }
             Input::Switchover => self.switchover(),
             Input::Shutdown => self.shutdown(),
             Input::Drained(ends) => self.drained(&ends),
@@ -215,7 +220,8 @@ impl Node {
 
     /// When to come back with [`Input::Timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
-        let suspicion = self.suspicion();
+        // One that has come and was not followed waits for another member: the next heartbeat is soon.
+        let suspicion = self.suspicion().filter(|at| *at > self.now);
         Some(suspicion.map_or(self.next_beat, |at| at.min(self.next_beat)))
     }
 
@@ -375,11 +381,6 @@ impl Node {
             if let Some(session) = leading.sessions.get_mut(&from) {
                 let current = session.incarnation.0 == packet.incarnation;
                 let ours = packet.session == Some(session.sid) && current && for_me;
-                // Who has left the session vouches for nothing in it any more: only words in it
-                // count as a sign of life.
-                if ours && reading.newest {
-                    session.last_contact = now;
-                }
                 if ours || any_session && packet.session.is_some() {
                     session.entered = true;
                     resigned = packet.resign;
@@ -397,6 +398,12 @@ impl Node {
                             moved.push(sa);
                         }
                     }
+                }
+                // Who has left the session vouches for nothing in it any more: only words in it
+                // count as a sign of life.
+                if ours && reading.newest {
+                    session.word(now, packet.time, cx.settings.vouch);
+                    session.broken = Broken::heard(packet);
                 }
             }
             for sa in moved {
@@ -519,6 +526,10 @@ impl Node {
             State::Leading(leading) => leading.sessions.get(&peer.member.id),
             _ => None,
         };
+        let able = match &self.state {
+            State::Leading(leading) => self.able(now, leading).any(|(id, _)| id == peer.member.id),
+            _ => false,
+        };
         MemberStatus {
             id: peer.member.id,
             priority: peer.member.priority,
@@ -527,6 +538,7 @@ impl Node {
             healthy: peer.said.is_some_and(|said| said.healthy),
             silent_for: peer.said.map(|said| now.since(said.at)),
             bound: session.is_some_and(|session| session.bound.is_some()),
+            able,
             backlog: session.map_or(0, |session| session.backlog()),
         }
     }

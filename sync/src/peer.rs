@@ -33,7 +33,9 @@ pub(crate) struct Said {
     pub epoch: Option<Epoch>,
     pub bare: bool,
     pub objects: u32,
+    /// It could lead with every SA, or with all but some that it would replace.
     pub healthy: bool,
+    pub carries: bool,
     pub promised: Option<Epoch>,
     pub session: Option<Sid>,
     pub features: u64,
@@ -115,6 +117,7 @@ impl Peer {
                 bare: packet.bare,
                 objects: packet.objects,
                 healthy: !packet.unhealthy,
+                carries: !packet.unhealthy || packet.partly,
                 promised: packet.promised.and_then(WireEpoch::epoch),
                 session: packet.session,
                 features: packet.features,

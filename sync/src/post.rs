@@ -132,7 +132,7 @@ impl Node {
         for to in members {
             let mut due = poke.contains(&to);
             let vouch = self.settings.vouch;
-            let silent = |session: &Session| session.silent_for(self.now) >= vouch;
+            let silent = |session: &Session| session.contact.unheard_for(self.now) >= vouch;
             // Who does not answer is asked once a heartbeat, not flooded.
             let burst = match sessions.get(&to) {
                 Some(session) if silent(session) => usize::from(due),
@@ -149,6 +149,7 @@ impl Node {
                 let mut filled = false;
                 if let Some(session) = sessions.get_mut(&to) {
                     packet.session = Some(session.sid);
+                    packet.time_echo = session.contact.echo;
                     packet.admit = session.bound;
                     packet.unvouched = session.unvouched;
                     if role == Role::Leading {
@@ -188,7 +189,7 @@ impl Node {
         self.serial += 1;
         let peer = self.peers.get(&to);
         let said = peer.and_then(|peer| peer.said);
-        Packet {
+        let mut packet = Packet {
             version: VERSION,
             config: self.settings.config_hash.to_vec(),
             incarnation: self.durable.incarnation.0,
@@ -203,9 +204,10 @@ impl Node {
             led: self.durable.led.map(Into::into),
             role: wire_role(role),
             features: self.settings.features(),
-            unhealthy: !self.healthy || self.stopping.is_some() || !self.ready,
             ..Packet::default()
-        }
+        };
+        self.say_fitness(&mut packet);
+        packet
     }
 
     fn fill_acks(&self, acks: &mut BTreeMap<SaId, Lease>, packet: &mut Packet) {

@@ -35,7 +35,9 @@ impl fmt::Debug for Input<'_> {
             Input::Retrieved {
                 to, object, body, ..
             } => write!(f, "Retrieved(to {to}, {object}, {} octets)", body.len()),
-            Input::Ready { ready } => write!(f, "Ready({ready})"),
+            Input::Ready { ready, broken } => {
+                write!(f, "Ready({ready}, {} broken)", broken.len())
+            }
             Input::Health { healthy } => write!(f, "Health({healthy})"),
         }
     }

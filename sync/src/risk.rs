@@ -6,6 +6,7 @@
 use hitless_sa::SaId;
 
 use crate::Node;
+use crate::fitness::Drill;
 use crate::leading::{Leading, LedSa};
 use crate::node::State;
 use crate::session::Session;
@@ -17,7 +18,8 @@ const NAMED: usize = 64;
 /// Why a standby could not carry an SA on.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Unserved {
-    /// No member has the right to take over.
+    /// No member could take over now: none has the right, or who has it is silent, does not answer, is
+    /// ill or has not tried its copies.
     NoStandby,
     /// The record that announces the SA is on its way to some standby.
     Unrecorded,
@@ -25,15 +27,18 @@ pub enum Unserved {
     NoRight,
     /// The record is of an earlier session: its lease may be overtaken.
     Stale,
+    /// A standby's copy of it does not encrypt, or does not decrypt what it encrypts.
+    Drill,
 }
 
 impl Unserved {
     /// For an operator.
     pub fn reason(self) -> &'static str {
         match self {
-            Unserved::NoStandby => "no member holds the right to take over",
+            Unserved::NoStandby => "no member could take over now",
             Unserved::Unrecorded => "its record is not acknowledged yet",
             Unserved::NoRight => "nobody has a right to its keys; it is being replaced",
+            Unserved::Drill => "a standby's copy of it failed the drill; it would be replaced",
             Unserved::Stale => "its record is of an earlier session; it would be replaced",
         }
     }
@@ -117,43 +122,47 @@ impl Node {
     /// What would be lost if the active died now, as far as this member knows.
     pub fn risk(&self) -> Risk {
         match &self.state {
-            State::Leading(leading) => led(leading),
+            State::Leading(leading) => {
+                let able: Vec<&Session> = self.able(self.now, leading).map(|(_, s)| s).collect();
+                led(leading, &able)
+            }
             State::Following(following) => {
-                let mut risk = recorded(&self.store, following.session);
-                risk.standbys = usize::from(following.admitted);
+                let mut risk = recorded(&self.store, following.session, &self.drill);
+                risk.standbys = usize::from(following.admitted && self.carries());
                 risk.exact = following.vouched(self.now, &self.settings);
                 risk
             }
-            State::TakingOver(_) | State::Out(_) => recorded(&self.store, 0),
+            State::TakingOver(_) | State::Out(_) => recorded(&self.store, 0, &self.drill),
         }
     }
 }
 
-fn led(leading: &Leading) -> Risk {
-    let sessions = leading.sessions.values();
-    let bound: Vec<&Session> = sessions.filter(|s| s.bound.is_some()).collect();
+fn led(leading: &Leading, able: &[&Session]) -> Risk {
     let behind = leading.objects.iter().filter(|(object, led)| {
         let known = |session: &&Session| session.has(**object, led.version);
-        !bound.iter().all(known)
+        !able.iter().all(known)
     });
     let mut risk = Risk {
-        standbys: bound.len(),
+        standbys: able.len(),
         behind: behind.count(),
-        exact: !bound.is_empty() && bound.iter().all(|session| !session.unvouched),
+        exact: !able.is_empty() && able.iter().all(|session| !session.unvouched),
         ..Risk::default()
     };
     for (sa, led) in &leading.sas {
-        risk.add(*sa, fate(&bound, *sa, led));
+        risk.add(*sa, fate(able, *sa, led));
     }
+    // Those that a standby has and did not name.
+    let more = able.iter().map(|session| session.broken.more).max();
+    risk.unserved = risk.unserved.saturating_add(more.unwrap_or(0));
     risk
 }
 
 /// The standby with the highest record would skip the most.
-fn fate(bound: &[&Session], sa: SaId, led: &LedSa) -> Result<Fate, Unserved> {
+fn fate(able: &[&Session], sa: SaId, led: &LedSa) -> Result<Fate, Unserved> {
     if !led.right {
         return Err(Unserved::NoRight);
     }
-    if bound.is_empty() {
+    if able.is_empty() {
         return Err(Unserved::NoStandby);
     }
     let mut fate = Fate {
@@ -163,7 +172,10 @@ fn fate(bound: &[&Session], sa: SaId, led: &LedSa) -> Result<Fate, Unserved> {
         delta: 0,
         remaining: Some((led.limit.grant.0 + 1).saturating_sub(led.cursor)),
     };
-    for session in bound {
+    for session in able {
+        if session.broken.contains(sa) {
+            return Err(Unserved::Drill);
+        }
         let acked = session.shares.get(&sa).copied().unwrap_or_default();
         if acked == Default::default() {
             return Err(Unserved::Unrecorded);
@@ -180,10 +192,14 @@ fn fate(bound: &[&Session], sa: SaId, led: &LedSa) -> Result<Fate, Unserved> {
     Ok(fate)
 }
 
-fn recorded(store: &Store, session: u64) -> Risk {
+fn recorded(store: &Store, session: u64, drill: &Drill) -> Risk {
     let mut risk = Risk::default();
     for (sa, recorded) in &store.sas {
-        risk.add(*sa, remembered(recorded, session));
+        let fate = match drill.broken.contains(sa) {
+            true => Err(Unserved::Drill),
+            false => remembered(recorded, session),
+        };
+        risk.add(*sa, fate);
     }
     risk
 }

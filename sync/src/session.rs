@@ -10,9 +10,12 @@ use std::time::Duration;
 use hitless_sa::{Incarnation, Instant, Lease, SaId};
 use prost::Message;
 
+use crate::contact::{Contact, Offers};
+use crate::fitness::Broken;
 use crate::leading::{LedObject, LedSa};
 use crate::message::{
-    DATAGRAM_TARGET, DELETE, FINAL, Grant, HAND_OVER, Packet, Record, STORE, Sid, WireCheckpoint,
+    DATAGRAM_TARGET, DELETE, FINAL, Grant, HAND_OVER, PROBE, Packet, Record, STORE, Sid,
+    WireCheckpoint,
 };
 use crate::store::Body;
 use crate::{DrainedSa, ObjectId, Settings};
@@ -41,6 +44,8 @@ pub(crate) enum Step {
         window: Vec<u8>,
     },
     HandOver,
+    /// Nothing but to be acknowledged.
+    Probe,
 }
 
 /// A record that has been given its number; it never changes again.
@@ -48,6 +53,8 @@ struct Flight {
     n: u64,
     step: Step,
     children: Vec<Grant>,
+    /// First and last.
+    since: Option<Instant>,
     sent: Option<Instant>,
 }
 
@@ -56,7 +63,7 @@ impl Flight {
         match &self.step {
             Step::Store { body, .. } => body.len(),
             Step::Final { window } => window.len(),
-            Step::Delete { .. } | Step::HandOver => 0,
+            Step::Delete { .. } | Step::HandOver | Step::Probe => 0,
         }
     }
 
@@ -85,6 +92,7 @@ impl Flight {
                 record.window.clone_from(window);
             }
             Step::HandOver => record.kind = HAND_OVER,
+            Step::Probe => record.kind = PROBE,
         }
         record
     }
@@ -102,10 +110,14 @@ pub(crate) struct Session {
     pub entered: bool,
     /// The standby says that it is admitted.
     pub confirmed: bool,
-    pub last_contact: Instant,
+    pub contact: Contact,
+    /// What it says of its copies.
+    pub broken: Broken,
     /// Outputs have left without this standby's acknowledgement (R16).
     pub unvouched: bool,
     next: u64,
+    /// The last probe, or 0.
+    probe: u64,
     applied: u64,
     flight: VecDeque<Flight>,
     dirty: BTreeMap<ObjectId, u64>,
@@ -117,8 +129,8 @@ pub(crate) struct Session {
     versions: BTreeMap<ObjectId, u64>,
     /// Every SA of which a secret may have been sent here, and the lease acknowledged (R4, R7).
     pub shares: BTreeMap<SaId, Lease>,
-    /// Offers not yet acknowledged: when each was last sent, if it does not wait to be.
-    offers: BTreeMap<SaId, Option<Instant>>,
+    /// Offers not yet acknowledged.
+    offers: Offers,
     /// Those that wait to be sent, and those that were, in the order of time.
     ready: VecDeque<SaId>,
     sent: VecDeque<(Instant, SaId)>,
@@ -126,7 +138,8 @@ pub(crate) struct Session {
 }
 
 impl Session {
-    pub fn new(sid: Sid, incarnation: Incarnation, now: Instant) -> Session {
+    /// With a standby whose clock showed `echo` when it was heard last.
+    pub fn new(sid: Sid, incarnation: Incarnation, now: Instant, echo: u64) -> Session {
         Session {
             sid,
             incarnation,
@@ -134,9 +147,11 @@ impl Session {
             bound_at: now,
             entered: false,
             confirmed: false,
-            last_contact: now,
+            contact: Contact::new(now, echo),
+            broken: Broken::default(),
             unvouched: false,
             next: 1,
+            probe: 0,
             applied: 0,
             flight: VecDeque::new(),
             dirty: BTreeMap::new(),
@@ -146,7 +161,7 @@ impl Session {
             built: BTreeMap::new(),
             versions: BTreeMap::new(),
             shares: BTreeMap::new(),
-            offers: BTreeMap::new(),
+            offers: Offers::default(),
             ready: VecDeque::new(),
             sent: VecDeque::new(),
             checkpoints: BTreeSet::new(),
@@ -154,7 +169,28 @@ impl Session {
     }
 
     pub fn silent_for(&self, now: Instant) -> Duration {
-        now.since(self.last_contact)
+        self.contact.silent_for(now)
+    }
+
+    /// A word of the standby in this session, after what it acknowledges.
+    pub fn word(&mut self, now: Instant, time: u64, patience: Duration) {
+        self.contact.word(now, time, self.owed(), patience);
+    }
+
+    /// Since when the oldest record or offer that was sent waits for its acknowledgement.
+    fn owed(&self) -> Option<Instant> {
+        let record = self.flight.front().and_then(|flight| flight.since);
+        record.into_iter().chain(self.offers.owed()).min()
+    }
+
+    /// Who owes an answer is not forgiven because what it was asked is gone meanwhile (an SA that
+    /// was replaced): it has one more thing to acknowledge.
+    pub fn probe(&mut self, now: Instant, patience: Duration) {
+        let overdue = self.owed().is_some_and(|since| now.since(since) > patience);
+        if overdue && self.applied >= self.probe {
+            self.append(Step::Probe, Vec::new());
+            self.probe = self.last_record();
+        }
     }
 
     /// Starts the copy of everything.
@@ -254,9 +290,7 @@ impl Session {
     pub fn acknowledge_lease(&mut self, sa: SaId, lease: Lease, offered: Lease) {
         self.raise(sa, lease.min(offered));
         let acked = self.shares.get(&sa).copied().unwrap_or_default();
-        if acked.min(offered) == offered {
-            self.offers.remove(&sa);
-        }
+        self.offers.reached(sa, acked, offered);
     }
 
     fn raise(&mut self, sa: SaId, lease: Lease) {
@@ -267,7 +301,7 @@ impl Session {
 
     /// A lease was raised: offer it, if the standby knows the SA.
     pub fn offer(&mut self, sa: SaId) {
-        if self.shares.contains_key(&sa) && self.offers.insert(sa, None) != Some(None) {
+        if self.shares.contains_key(&sa) && self.offers.queue(sa) {
             self.ready.push_back(sa);
         }
     }
@@ -280,7 +314,7 @@ impl Session {
 
     pub fn forget_sa(&mut self, sa: SaId) {
         self.shares.remove(&sa);
-        self.offers.remove(&sa);
+        self.offers.forget(sa);
         self.checkpoints.remove(&sa);
     }
 
@@ -300,6 +334,7 @@ impl Session {
             n: self.next,
             step,
             children,
+            since: None,
             sent: None,
         });
         self.next += 1;
@@ -383,18 +418,18 @@ impl Session {
         while room > OFFER
             && let Some(sa) = self.ready.pop_front()
         {
-            if self.offers.get(&sa) != Some(&None) {
+            if !self.offers.waits(sa) {
                 continue;
             }
             let Some(known) = sas.get(&sa) else {
-                self.offers.remove(&sa);
+                self.offers.forget(sa);
                 continue;
             };
             let mut grant = Grant::new(sa, known.offered);
             grant.esn = known.esn;
             room = room.saturating_sub(grant.encoded_len() + 3);
             packet.offers.push(grant);
-            self.offers.insert(sa, Some(now));
+            self.offers.sent(now, sa, known.offered);
             self.sent.push_back((now, sa));
         }
         for flight in &mut self.flight {
@@ -410,6 +445,7 @@ impl Session {
             }
             room = room.saturating_sub(size);
             packet.records.push(record);
+            flight.since = flight.since.or(Some(now));
             flight.sent = Some(now);
         }
         while room > CHECKPOINT
@@ -432,8 +468,8 @@ impl Session {
         {
             self.sent.pop_front();
             // Acknowledged, or sent again since, if it is another time.
-            if self.offers.get(&sa) == Some(&Some(at)) {
-                self.offers.insert(sa, None);
+            if self.offers.sent_at(sa, at) {
+                self.offers.queue(sa);
                 self.ready.push_back(sa);
             }
         }

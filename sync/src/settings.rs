@@ -202,4 +202,8 @@ pub struct Mutant {
     /// Takes over so many numbers above the last checkpoint, as RFC 6027 section 3.4 has it,
     /// instead of above the recorded grant (R11).
     pub guessed_skip: Option<u64>,
+    /// Never knows that it has heard all that was sent: each takeover has to ask the peers (R16).
+    pub never_vouches: bool,
+    /// Takes over on nothing, as if there were no copy: the peers make everything anew (R11).
+    pub forgets: bool,
 }

@@ -40,20 +40,12 @@ impl fmt::Display for NoSwitchover {
 impl std::error::Error for NoSwitchover {}
 
 impl Node {
-    /// The best standby that could take over now: admitted and knows it, able, heard lately.
+    /// The best standby that could take over now with every SA.
     fn target(&self, now: Instant, leading: &Leading) -> Option<MemberId> {
-        let recent = self.settings.takeover();
-        let ready = leading.sessions.iter().filter(|(member, session)| {
-            let peer = self.peers.get(member);
-            let said = peer.and_then(|peer| peer.lately(now, recent));
-            session.bound.is_some() && session.confirmed && said.is_some_and(|said| said.healthy)
-        });
-        let ranked = ready.map(|(member, _)| {
-            let priority = self
-                .peers
-                .get(member)
-                .map_or(0, |peer| peer.member.priority);
-            (priority, *member)
+        let ranked = self.able(now, leading).filter_map(|(member, _)| {
+            let peer = self.peers.get(&member)?;
+            let fit = peer.said.is_some_and(|said| said.healthy);
+            fit.then_some((peer.member.priority, member))
         });
         ranked.max().map(|(_, member)| member)
     }

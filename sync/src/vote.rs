@@ -60,7 +60,8 @@ impl Node {
             let said = peer.lately(self.now, recent);
             let role = said.and_then(|said| said.role);
             let may = matches!(role, Some(Role::Admitted | Role::TakingOver));
-            may && Some((peer.member.priority, peer.member.id)) > mine
+            let fit = said.is_some_and(|said| said.healthy);
+            may && fit && Some((peer.member.priority, peer.member.id)) > mine
         });
         u32::try_from(better.count()).unwrap_or(u32::MAX)
     }

@@ -25,6 +25,7 @@ pub struct Scenario {
 /// All scenarios.
 pub const ALL: &[Scenario] = &[
     scenarios::certs_strongswan::SCENARIO,
+    scenarios::eap_strongswan::SCENARIO,
     scenarios::failover_strongswan::SCENARIO,
     scenarios::failover_strongswan::CONTROL,
     faults::degraded::SCENARIO,

@@ -7,7 +7,7 @@ use hitless::ike::settings::Withheld;
 use hitless_testbeds::sim::broken;
 use hitless_testbeds::sim::plan::Fault::{
     ClockJumps, ClusterRekeysChild, ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen,
-    Healed, PeerRekeysChild, PeerRekeysIke, Plugged, Restart, Switchover, Unplugged,
+    Healed, PeerRekeysChild, PeerRekeysIke, Plugged, Replay, Restart, Switchover, Unplugged,
 };
 use hitless_testbeds::sim::plan::{Noise, Part, Plan, lease_sizes};
 
@@ -209,6 +209,50 @@ fn seed_1351_a_peer_that_asks_and_does_not_answer_is_not_dead() {
         ..Plan::with(3, faults)
     };
     for seed in [1351, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// A worker was paused for 1.3 s, in which its member handed over, stood by and led again. What the worker
+/// had sealed before for a router that it did not know yet left in the later leadership, with numbers
+/// below those that the other member had used meanwhile (R14; no number was used twice).
+#[test]
+fn seed_13848_what_a_worker_sealed_leaves_in_the_same_leadership_or_not_at_all() {
+    let faults = vec![
+        (micros(1_893_277), Switchover),
+        (
+            micros(1_962_602),
+            Frozen(2, Part::Worker, Duration::from_millis(1_330)),
+        ),
+        (micros(2_766_549), PeerRekeysChild),
+        (micros(2_766_549), PeerRekeysChild),
+        (micros(2_769_145), ClusterRekeysIke),
+        (micros(3_104_621), Deaf { from: 1, to: 2 }),
+        (micros(3_280_947), Deaf { from: 2, to: 1 }),
+        (micros(3_280_947), Deaf { from: 1, to: 2 }),
+        (micros(3_380_703), DiskFails(2, 1)),
+        (micros(3_380_703), Crash(1)),
+        (micros(3_408_447), PeerRekeysChild),
+        (micros(3_515_939), Replay),
+        (micros(3_535_947), Crash(2)),
+        (micros(3_535_947), Healed),
+        (micros(3_604_621), Healed),
+        (micros(3_790_947), Restart(2)),
+        (micros(3_802_939), Replay),
+        (micros(3_896_703), Restart(1)),
+    ];
+    let plan = Plan {
+        outside: noise(1_000, 100, 8_000),
+        sync: noise(1_000, 100, 8_000),
+        hub: true,
+        leases: Some(lease_sizes(4, 16)),
+        takeover: "message-id-sync",
+        retransmit_tries: Some(4),
+        probe_every: micros(2_644),
+        aftermath: Duration::from_secs(20),
+        ..Plan::with(2, faults)
+    };
+    for seed in [13_848, 1, 2] {
         assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
     }
 }

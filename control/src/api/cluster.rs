@@ -30,6 +30,9 @@ pub struct ClusterReport {
     pub named: Vec<UnservedReport>,
     /// IKE SAs whose newest state some standby has not acknowledged.
     pub behind: u64,
+    /// Inherited IKE SAs that have not asked their peers yet where they stand.
+    #[serde(default)]
+    pub unsynchronised: u64,
     pub sync: SyncStatus,
     /// Why this member could not do all the work of an active.
     pub ailments: Vec<String>,
@@ -123,6 +126,13 @@ fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
         "  {} SAs not served, {} IKE SAs behind, {} outputs held for {} ms",
         r.unserved, r.behind, r.sync.held, r.sync.lag
     )?;
+    if r.unsynchronised > 0 {
+        writeln!(
+            out,
+            "  waiting to be synchronised: {} IKE SAs",
+            r.unsynchronised
+        )?;
+    }
     for one in &r.named {
         writeln!(out, "    {}: {}", plain(&one.sa), plain(&one.reason))?;
     }
@@ -138,7 +148,11 @@ fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
     }
     for member in &r.members {
         let role = member.role.map_or("never heard", Role::name);
-        let bound = if member.bound { ", may take over" } else { "" };
+        let bound = match (member.able, member.bound) {
+            (true, _) => ", may take over",
+            (false, true) => ", has the right to take over but could not now",
+            (false, false) => "",
+        };
         let healthy = if member.healthy { "" } else { ", not ready" };
         writeln!(
             out,
@@ -180,6 +194,7 @@ mod tests {
                 reason: "its record is not acknowledged yet".to_owned(),
             }],
             behind: 1,
+            unsynchronised: 7,
             sync: SyncStatus::default(),
             ailments: vec!["worker 1 is stuck".to_owned()],
             drill: None,
@@ -191,6 +206,7 @@ mod tests {
             "1 could take over, Message IDs exact",
             "200 esn SAs: skip at most 65536, 900 inbound packets at risk (40 of one SA), replay counter delta at most 64, 30000",
             "1.7.3: its record is not acknowledged yet",
+            "waiting to be synchronised: 7 IKE SAs",
             "NOT HEALTHY: worker 1 is stuck",
         ] {
             assert!(text.contains(part), "{part}\n{text}");

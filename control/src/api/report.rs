@@ -47,6 +47,9 @@ pub struct IkeSaStatus {
     pub local_host: String,
     pub local_port: u16,
     pub remote_id: String,
+    /// The user, if the peer logged in with EAP.
+    #[serde(default)]
+    pub remote_eap_id: Option<String>,
     pub remote_host: String,
     pub remote_port: u16,
     /// Virtual addresses that we have from the peer, the name servers that came with them, and
@@ -237,6 +240,9 @@ pub struct MemberStatus {
     pub silent_for: Option<u64>,
     /// Has the right to take over from us.
     pub bound: bool,
+    /// Could use it now.
+    #[serde(default)]
+    pub able: bool,
     /// Records on their way to it.
     pub backlog: u64,
 }

@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 
-use super::report::{ChildSaStatus, GatewayStatus, IkeSaStatus, LeaseStatus, Role};
+use super::report::{ChildSaStatus, GatewayStatus, IkeSaStatus, LeaseStatus};
 
 /// As `swanctl --list-sas` prints them.
 pub fn list_sas(sas: &[IkeSaStatus]) -> String {
@@ -39,16 +39,27 @@ fn ike_sa(out: &mut String, sa: &IkeSaStatus) {
         ),
     );
     let (local, remote) = (&sa.local_vips, &sa.remote_vips);
-    for (side, id, host, port, vips) in [
-        ("local ", &sa.local_id, &sa.local_host, sa.local_port, local),
+    let user = sa.remote_eap_id.as_ref();
+    for (side, id, host, port, user, vips) in [
+        (
+            "local ",
+            &sa.local_id,
+            &sa.local_host,
+            sa.local_port,
+            None,
+            local,
+        ),
         (
             "remote",
             &sa.remote_id,
             &sa.remote_host,
             sa.remote_port,
+            user,
             remote,
         ),
     ] {
+        // As swanctl has it.
+        let user = user.map_or_else(String::new, |user| format!(" EAP: '{user}'"));
         let vips = match vips.is_empty() {
             true => String::new(),
             false => format!(" [{}]", vips.join(" ")),
@@ -56,9 +67,10 @@ fn ike_sa(out: &mut String, sa: &IkeSaStatus) {
         line(
             out,
             format_args!(
-                "  {side} '{}' @ {}[{port}]{}",
+                "  {side} '{}' @ {}[{port}]{}{}",
                 plain(id),
                 plain(host),
+                plain(&user),
                 plain(&vips)
             ),
         );
@@ -215,8 +227,7 @@ fn members(out: &mut String, s: &GatewayStatus) {
             Some(silent) => format!(", heard {silent} ms ago"),
             None => String::new(),
         };
-        let able = member.bound && member.role != Some(Role::Silent);
-        let bound = if able { ", may take over" } else { "" };
+        let bound = if member.able { ", may take over" } else { "" };
         let health = if member.healthy || member.role.is_none() {
             ""
         } else {

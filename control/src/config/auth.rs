@@ -1,5 +1,6 @@
-//! `local` and `remote` of a connection: pre-shared keys or certificates.
+//! `local` and `remote` of a connection: pre-shared keys, certificates, or users with EAP.
 
+mod eap;
 mod local;
 mod remote;
 
@@ -16,6 +17,7 @@ use crate::ike::auth::{Certificate, Family};
 use crate::ike::proposal::Identification;
 
 pub(super) use super::document::Refused;
+pub(super) use eap::{check, user};
 pub(super) use local::local;
 pub(super) use remote::remote;
 
@@ -51,17 +53,31 @@ pub(super) struct End<A> {
 enum Word {
     Psk,
     Pubkey(Family),
+    Eap,
+}
+
+impl Word {
+    /// As it is written, in errors about what does not belong beside it.
+    fn text(self) -> &'static str {
+        match self {
+            Word::Psk => "psk",
+            Word::Pubkey(_) => "pubkey",
+            Word::Eap => "eap-mschapv2",
+        }
+    }
 }
 
 fn word(value: &DeValue<'_>) -> Result<Word, Refusal> {
-    if value.as_str().is_some_and(|word| word.starts_with("eap")) {
+    let other_eap = |word: &str| word.starts_with("eap") && word != "eap-mschapv2";
+    if value.as_str().is_some_and(other_eap) {
         return Err(Refusal::new(
-            "EAP is not spoken",
-            "use auth = \"pubkey\" with a certificate for each client, or \"psk\"",
+            "of EAP only MSCHAPv2 is spoken",
+            "use auth = \"eap-mschapv2\", or \"pubkey\" with a certificate for each client",
         ));
     }
     value::word(&[
         ("psk", Word::Psk),
+        ("eap-mschapv2", Word::Eap),
         ("pubkey", Word::Pubkey(Family::Any)),
         ("rsa", Word::Pubkey(Family::RsaPkcs1)),
         ("rsa/pss", Word::Pubkey(Family::RsaPss)),

@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hitless_sa::MemberId;
+use hitless_sync::Degraded;
 use zeroize::Zeroizing;
 
 use super::document::{Located, Refused, Section};
-use super::model::{ClusterConfig, DEFAULT_STATE_DIR, Degraded, OwnSecret, Peer, SyncConfig};
+use super::model::{ClusterConfig, DEFAULT_STATE_DIR, OwnSecret, Peer, SyncConfig};
 use super::report::Refusal;
 use super::{secrets, value};
 

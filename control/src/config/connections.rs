@@ -130,6 +130,12 @@ fn connection(
     section.finish(FOREIGN);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     let (local, remote) = (local.ok()?, remote.ok()?);
+    let own = children.iter().flatten();
+    let mut starting =
+        own.filter(|c| c.start || on_demand.contains(&(name.clone(), c.name.clone())));
+    let starts = starting.next().map(|child| child.name.as_str());
+    let ends = (&local.auth, &remote.auth);
+    auth::check(section, ends, section.has("ppk_id"), starts);
     let local_id = match &local.id {
         Some(id) => id.value.clone(),
         None => Identification::Address(*local_addrs.first()?),
@@ -494,8 +500,9 @@ fn check_secret(
         return;
     };
     let usable = secrets.list.iter().any(|secret| {
+        let users = secret.ids.iter().any(Identification::is_eap);
         secret.ids.is_empty()
-            || *remote == Identification::Any
+            || *remote == Identification::Any && !users
             || secret
                 .ids
                 .iter()

@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn keys_of_the_example_are_shown_in_a_file_that_does_not_parse() {
-        for key in ["name", "queues", "local_ts", "init_rate", "addrs", "set_df"] {
+        for key in ["name", "queues", "local_ts", "init_rate", "pace", "set_df"] {
             let text = format!("[section]\n{key} = 1 2\n");
             assert_eq!(by_line(&text), text);
         }

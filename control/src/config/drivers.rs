@@ -1,10 +1,11 @@
 //! How a port receives and sends: `driver` in `[ports.NAME]`, with the keys that each driver has.
 
+use hitless_dataplane::port::af_xdp::AfXdpMode;
 use hitless_dataplane::port::pcap::Pace;
 use toml::de::DeValue;
 
 use super::document::{Located, Section};
-use super::model::{AfXdpConfig, Driver, PcapConfig, XdpMode};
+use super::model::{AfXdpConfig, Driver, PcapConfig};
 use super::report::Refusal;
 use super::value::{self, quoted};
 
@@ -116,13 +117,13 @@ fn af_xdp(section: &Section<'_>) -> AfXdpConfig {
         "mode",
         default.mode,
         value::word(&[
-            ("auto", XdpMode::Auto),
-            ("native", XdpMode::Native),
-            ("skb", XdpMode::Skb),
+            ("auto", AfXdpMode::Auto),
+            ("native", AfXdpMode::Native),
+            ("skb", AfXdpMode::Skb),
         ]),
     );
     let zero_copy = section.or("zero_copy", default.zero_copy, value::boolean);
-    if zero_copy && mode == XdpMode::Skb {
+    if zero_copy && mode == AfXdpMode::Skb {
         section.refuse(
             "zero_copy",
             Refusal::new(

@@ -1,4 +1,5 @@
-//! `[ike]`: what those may cost that are not authenticated, in strongswan.conf's words.
+//! `[ike]`: what those may cost that are not authenticated, in strongswan.conf's words, and what a
+//! takeover asks at once.
 
 use std::time::Duration;
 
@@ -45,6 +46,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<Limits> {
         init_rate: rate("init_rate", default.init_rate),
         init_rate_ip: rate("init_rate_ip", default.init_rate_ip),
         waiting_fragments: default.waiting_fragments,
+        takeover_sync_limit: count("takeover_sync_limit", default.takeover_sync_limit, 1),
+        takeover_sync_rate: rate("takeover_sync_rate", default.takeover_sync_rate),
     };
     section.finish(FOREIGN);
     if limits.cookies == Cookies::Never {

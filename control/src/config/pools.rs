@@ -11,7 +11,9 @@ use super::document::Section;
 use super::report::Refusal;
 use super::suggest::nearest;
 use super::value;
-use crate::ike::settings::{Childless, Mobike, Pool, Roads, Unique, WindowSize, Withheld};
+use crate::ike::settings::{
+    Childless, Mobike, Pool, Roads, SyncAfterTakeover, Unique, WindowSize, Withheld,
+};
 use crate::ike::window::MAX_WINDOW;
 
 const ADDRS: &str = "10.3.0.0/24";
@@ -110,7 +112,13 @@ const UNIQUE: &[(&str, Unique)] = &[
     ("keep", Unique::Keep),
 ];
 
-/// `mobike`, `vips`, `pools`, `childless`, `window_size` and `unique` of a connection.
+const SYNCS: &[(&str, SyncAfterTakeover)] = &[
+    ("eager", SyncAfterTakeover::Eager),
+    ("lazy", SyncAfterTakeover::Lazy),
+];
+
+/// `mobike`, `vips`, `pools`, `childless`, `window_size`, `unique` and `sync_after_takeover` of a
+/// connection.
 pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
     let mobike = section.or("mobike", Mobike::default(), |value: &DeValue<'_>| {
         value::boolean(value).map(|on| if on { Mobike::Offer } else { Mobike::Refuse })
@@ -137,6 +145,8 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
     let widths = value::integer(1, MAX_WINDOW.into());
     let window_size = section.or("window_size", 1, widths);
     let unique = section.or("unique", Unique::default(), value::word(UNIQUE));
+    let words = value::word(SYNCS);
+    let sync = section.or("sync_after_takeover", SyncAfterTakeover::default(), words);
     let (vips, named) = (vips.ok()?, named.ok()?);
     let values = |vips: Vec<super::document::Located<IpAddr>>| {
         vips.into_iter().map(|vip| vip.value).collect()
@@ -149,6 +159,7 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
         childless,
         redirect_to: redirect_to.map(|to| to.value),
         ignores_redirects: !follows,
+        sync_after_takeover: sync,
         withheld: Withheld::default(),
         window_size: WindowSize::new(window_size as u32).unwrap_or_default(),
         unique,
@@ -331,6 +342,7 @@ local = { id = "hq.test" }
             ("vips = [\"10.3.0\"]", networks, "connections.c.vips"),
             ("mobike = \"on\"", networks, "connections.c.mobike"),
             ("childless = \"yes\"", networks, "\"prefer\""),
+            ("sync_after_takeover = \"later\"", networks, "\"eager\""),
             ("window_size = 0", networks, "between 1 and 64"),
             ("unique = \"yes\"", networks, "\"replace\""),
             ("", networks, "remote_ts"),

@@ -1,5 +1,5 @@
 //! `[secrets.NAME]`: pre-shared keys and whose they are, private keys (`file`), and postquantum
-//! pre-shared keys (names that start with `ppk`, as in swanctl); and how a secret is read anywhere.
+//! pre-shared keys and passwords of users (names that start with `ppk` and `eap`, as in swanctl); and how a secret is read anywhere.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,6 +15,8 @@ use crate::ike::settings::Secret;
 
 /// A file with a secret is a line, not a disk.
 const LARGEST_FILE: u64 = 4096;
+/// Characters of a user's password.
+const LONGEST_PASSWORD: usize = 256;
 
 /// What became of a section's secret.
 pub(super) enum Found {
@@ -45,6 +47,8 @@ pub(super) fn read(root: &Section<'_>, base: &Path) -> Secrets {
                     .extend(private_key(&section, base).map(Arc::new));
             } else if name.starts_with("ppk") {
                 secrets.ppks.extend(ppks(&section, base));
+            } else if name.starts_with("eap") {
+                secrets.list.extend(account(&section, base));
             } else {
                 secrets.list.extend(one(&section, base));
             }
@@ -89,6 +93,42 @@ fn ppks(section: &Section<'_>, base: &Path) -> Vec<Ppk> {
         key: secret.secret.clone(),
     });
     named.collect()
+}
+
+/// A user's password (RFC 2759 section 4: up to 256 characters).
+fn account(section: &Section<'_>, base: &Path) -> Option<Secret> {
+    let before = section.problems().count();
+    let mut ids = section.list("ids", super::auth::user).unwrap_or_default();
+    ids.extend(section.optional("id", super::auth::user));
+    let secret = secret_of(section, base);
+    section.finish(&[]);
+    if ids.is_empty() && section.problems().count() == before {
+        section.missing("id", "id = \"alice\": the name that the user logs in with");
+    }
+    let secret = match secret {
+        Found::Secret(secret) => secret,
+        Found::Refused => return None,
+        Found::Absent => {
+            section.missing(
+                "secret",
+                "secret = \"...\", or secret_file = \"alice.password\"",
+            );
+            return None;
+        }
+    };
+    let text = std::str::from_utf8(&secret.value);
+    if !text.is_ok_and(|text| text.encode_utf16().count() <= LONGEST_PASSWORD) {
+        let title = format!("{}: no password that can be typed", section.path);
+        let help = "write text, of at most 256 characters";
+        section
+            .problems()
+            .refuse(&secret.span, Refusal::new(title, help));
+        return None;
+    }
+    Some(Secret {
+        ids: ids.into_iter().map(|id| id.value).collect(),
+        secret: secret.value,
+    })
 }
 
 fn one(section: &Section<'_>, base: &Path) -> Option<Secret> {

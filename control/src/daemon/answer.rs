@@ -1,5 +1,6 @@
-//! The answers to requests on the control socket. All come at once but one: who reads a capture
-//! waits a moment for packets, so that it need not ask all the time.
+//! The answers to requests on the control socket. All come at once but two: who reads a capture
+//! waits a moment for packets, so that it need not ask all the time; and a reload is over when the
+//! workers go by it.
 
 use std::time::Duration;
 
@@ -23,11 +24,24 @@ pub(super) struct Reader {
     until: Instant,
 }
 
+/// A client that waits for what it has loaded.
+pub(super) struct Loading {
+    client: ClientId,
+    publication: u64,
+    said: String,
+}
+
 impl Member {
     pub(super) fn answer(&mut self, server: &mut Server, now: Instant) {
         for (client, request) in server.poll() {
             if let Some(reply) = self.reply(now, client, request) {
                 server.reply(client, &reply);
+            }
+        }
+        for loading in std::mem::take(&mut self.loading) {
+            match self.gateway.has_published(loading.publication) {
+                true => server.reply(loading.client, &done(loading.said)),
+                false => self.loading.push(loading),
             }
         }
         for reader in std::mem::take(&mut self.readers) {
@@ -95,7 +109,18 @@ impl Member {
                 let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
                 said(gateway.redirect(now, entropy, &choice, to))
             }
-            Request::Reload {} => said(self.reload(now)),
+            Request::Reload {} => match self.reload(now) {
+                Ok(said) => {
+                    let publication = self.gateway.publication();
+                    self.loading.push(Loading {
+                        client,
+                        publication,
+                        said,
+                    });
+                    return None;
+                }
+                Err(reason) => Reply::Refused { reason },
+            },
             Request::Switchover {} => self.switchover(now),
             Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {
                 Ok(plan) => done(plan),

@@ -46,7 +46,7 @@ impl CrlFiles {
             .iter()
             .filter_map(|c| match &c.auth.remote {
                 RemoteAuth::Pubkey(remote) if !remote.crl_files.is_empty() => Some(remote.clone()),
-                RemoteAuth::Pubkey(_) | RemoteAuth::Psk => None,
+                RemoteAuth::Pubkey(_) | RemoteAuth::Psk | RemoteAuth::Eap(_) => None,
             });
         let watched = remotes.map(|remote| {
             let versions = versions(&remote.crl_files);

@@ -42,7 +42,7 @@ use crate::durable::{DurableFile, Identity};
 use crate::entropy::SystemEntropy;
 use crate::gateway::{Beside, Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
 
-use answer::Reader;
+use answer::{Loading, Reader};
 use carrier::Carriers;
 use crls::CrlFiles;
 use disk::Disk;
@@ -118,6 +118,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         farewell,
         stopped: false,
         readers: Vec::new(),
+        loading: Vec::new(),
         carriers,
         turns: Turns::new(takeover),
         busy: false,
@@ -224,6 +225,8 @@ struct Member {
     stopped: bool,
     /// Clients that wait for captured packets.
     readers: Vec<Reader>,
+    /// Whose configuration is loaded, and not with the workers yet.
+    loading: Vec<Loading>,
     carriers: Carriers,
     turns: Turns,
     /// The last turn left something to do.

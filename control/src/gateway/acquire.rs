@@ -18,6 +18,24 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) type Asked = BTreeMap<(String, String), Instant>;
 
 impl Gateway {
+    /// A worker had a packet that no SA could carry.
+    pub(super) fn wanted(&mut self, now: Instant, entropy: &mut dyn Entropy, flow: &Flow) {
+        self.hurry_policies_for(flow);
+        let Some(sa) = self.protecting(flow) else {
+            return self.acquire(now, entropy, flow);
+        };
+        if self.engine.leads_child(sa) {
+            // It is being installed.
+            self.go_on_by(now, entropy, sa);
+        } else if self.publication.never_comes(sa) {
+            // It was foreseen, and nobody has it any more. What else there is for the flow is next.
+            self.policies_changed = true;
+            self.publication.urgent = true;
+        } else {
+            self.acquire(now, entropy, flow);
+        }
+    }
+
     /// A worker had no SA for this flow.
     pub(super) fn acquire(&mut self, now: Instant, entropy: &mut dyn Entropy, flow: &Flow) {
         let protected = self.settings.protected().iter();

@@ -66,7 +66,8 @@ impl Gateway {
                 greatest = greatest.max(std::mem::take(&mut carried.delta));
             }
         }
-        if greatest > 0 {
+        // What is owed brings its own delta.
+        if greatest > 0 || self.engine.owes(ike) {
             let delta = greatest;
             self.tell_ike(now, entropy, Input::ReplayCounterSync { ike, delta });
         }

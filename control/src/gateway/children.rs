@@ -218,6 +218,15 @@ impl Carried {
     }
 }
 
+/// What it means that an SA sends from now on.
+#[derive(Default)]
+pub struct Chosen {
+    /// There is no other one of the same child and the same selectors.
+    pub alone: bool,
+    /// Those of them that sent until now.
+    pub former: Vec<SaId>,
+}
+
 /// All Child SAs in the dataplane.
 #[derive(Default)]
 pub struct Children {
@@ -254,13 +263,15 @@ impl Children {
 
     /// Removes an SA; its cell is frozen, so that a worker that still holds it sends nothing. If it
     /// carried outbound traffic, the newest other SA of the same child does from now on: IKE names
-    /// a successor when it has one, but two tunnels to one peer know nothing of each other.
-    pub fn remove(&mut self, sa: SaId) -> Option<Carried> {
+    /// a successor when it has one, but two tunnels to one peer know nothing of each other. With it
+    /// comes the SA that sends in its place.
+    pub fn remove(&mut self, sa: SaId) -> Option<(Carried, Option<SaId>)> {
         let carried = self.carried.remove(&sa)?;
         carried.cell.freeze();
         self.resources -= usize::from(carried.child.options.resource.is_some());
         self.kin.remove(&carried);
         self.free_slots.insert(carried.slot);
+        let mut successor = None;
         if carried.send {
             let others = self.kin.alike(&carried);
             let others = others.filter_map(|other| self.carried.get(&other));
@@ -269,9 +280,10 @@ impl Children {
             let heir = heir.map(|heir| heir.child.id);
             if let Some(heir) = heir.and_then(|heir| self.carried.get_mut(&heir)) {
                 heir.send = true;
+                successor = Some(heir.child.id);
             }
         }
-        Some(carried)
+        Some((carried, successor))
     }
 
     /// The same SA with other addresses or selectors.
@@ -350,22 +362,23 @@ impl Children {
 
     /// Makes an SA the one that its child's outbound traffic uses; older ones of the same child
     /// and the same selectors stop sending.
-    /// True if there are none.
-    pub fn use_for_sending(&mut self, sa: SaId) -> bool {
+    pub fn use_for_sending(&mut self, sa: SaId) -> Chosen {
         let Some(chosen) = self.carried.get(&sa) else {
-            return false;
+            return Chosen::default();
         };
         let alike = self.kin.alike(chosen);
         let alike = alike.filter_map(|other| self.carried.get(&other));
         let alike = alike.filter(|other| other.same_traffic(chosen));
         let alike: Vec<SaId> = alike.map(|other| other.child.id).collect();
         let alone = alike.len() == 1;
+        let mut former = Vec::new();
         for id in alike {
             if let Some(carried) = self.carried.get_mut(&id) {
+                former.extend((carried.send && id != sa).then_some(id));
                 carried.send = id == sa;
             }
         }
-        alone
+        Chosen { alone, former }
     }
 
     /// The policies, in the order of the file: of each child its SAs that are up, then what it

@@ -17,19 +17,17 @@ impl Gateway {
         let risk = self.node.risk();
         let drill = self.drilled.status();
         let leading = self.node.status(now).role == NodeRole::Leading;
-        let mut named: Vec<UnservedReport> = risk
-            .named
-            .iter()
-            .map(|(sa, why)| UnservedReport {
+        let named = risk.named.iter().map(|(sa, why)| {
+            let own = drill.failed.iter().find(|(failed, _)| failed == sa);
+            UnservedReport {
                 sa: sa.to_string(),
-                reason: why.reason().to_owned(),
-            })
-            .collect();
-        let failed = drill.failed.iter().map(|(sa, reason)| UnservedReport {
-            sa: sa.to_string(),
-            reason: format!("the drill failed: {reason}"),
+                reason: match own {
+                    Some((_, reason)) => format!("{}: {reason}", why.reason()),
+                    None => why.reason().to_owned(),
+                },
+            }
         });
-        named.extend(failed);
+        let named = named.collect();
         let classes = [("esn", &risk.extended), ("32-bit", &risk.short)];
         ClusterReport {
             cluster: status.cluster,
@@ -46,9 +44,10 @@ impl Gateway {
                 .filter(|(_, risk)| risk.sas > 0)
                 .map(|(name, risk)| class(name, risk))
                 .collect(),
-            unserved: (risk.unserved + drill.failed.len()) as u64,
+            unserved: risk.unserved as u64,
             named,
             behind: risk.behind as u64,
+            unsynchronised: self.engine.owing() as u64,
             sync: status.sync,
             ailments: self.ailments(),
             drill: (!leading).then_some(DrillReport {

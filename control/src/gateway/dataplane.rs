@@ -149,7 +149,7 @@ impl Dataplane {
             return;
         };
         while let Some(packet) = self.packets.front() {
-            if !worker.punt.push_frame(packet) {
+            if !worker.inject(packet) {
                 return;
             }
             self.packets.pop_front();

@@ -5,7 +5,7 @@
 //! The packet never leaves this file, and its number is one that no cell ever gives out (above 2^63,
 //! where leases end): so no nonce of the wire is used, even if it did (S1, S2).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hitless_dataplane::aead::{Engine as AeadEngine, EspKey};
@@ -31,9 +31,11 @@ pub(super) struct Drill {
     /// By IKE SA; `None` if it waits for its turn.
     results: BTreeMap<IkeSpi, BTreeMap<SaId, Option<Result<(), String>>>>,
     waiting: VecDeque<(IkeSpi, Arc<ChildSa>)>,
+    /// Copies that failed, and whether they are others than the node was told.
     failures: usize,
-    /// The node was told that this member is not ready.
-    unready: bool,
+    changed: bool,
+    /// The node was told that copies wait.
+    waits: bool,
     /// This member leads: it tries nothing, and its results go with the copies that they are of.
     over: bool,
 }
@@ -60,7 +62,9 @@ impl Drill {
                 self.waiting.push_back((ike, Arc::clone(&child)));
             }
             let known = known.flatten();
-            self.failures += usize::from(matches!(known, Some(Err(_))));
+            let failed = matches!(known, Some(Err(_)));
+            self.failures += usize::from(failed);
+            self.changed |= failed;
             results.insert(child.id, known);
         }
         if !results.is_empty() {
@@ -75,7 +79,9 @@ impl Drill {
     fn take(&mut self, ike: IkeSpi) -> BTreeMap<SaId, Option<Result<(), String>>> {
         let taken = self.results.remove(&ike).unwrap_or_default();
         let failed = taken.values().filter(|r| matches!(r, Some(Err(_))));
-        self.failures -= failed.count();
+        let failed = failed.count();
+        self.failures -= failed;
+        self.changed |= failed > 0;
         taken
     }
 
@@ -92,6 +98,7 @@ impl Drill {
             if result.is_none() {
                 let found = drill(&child, engine);
                 self.failures += usize::from(found.is_err());
+                self.changed |= found.is_err();
                 *result = Some(found);
             }
         }
@@ -103,8 +110,14 @@ impl Drill {
         self.waiting = VecDeque::new();
     }
 
-    fn ready(&self) -> bool {
-        self.over || self.waiting.is_empty() && self.failures == 0
+    /// Copies that failed: this member would replace them.
+    fn broken(&self) -> BTreeSet<SaId> {
+        if self.over || self.failures == 0 {
+            return BTreeSet::new();
+        }
+        let results = self.results.values().flatten();
+        let failed = results.filter(|(_, result)| matches!(result, Some(Err(_))));
+        failed.map(|(sa, _)| *sa).collect()
     }
 
     pub fn status(&self) -> DrillStatus {
@@ -152,10 +165,14 @@ impl Gateway {
     /// Goes on with the drill, and tells the node whether this member is ready to lead.
     pub(super) fn tend_drill(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.drilled.turn(self.settings.aead());
-        let unready = !self.drilled.ready();
-        if unready != self.drilled.unready {
-            self.drilled.unready = unready;
-            let input = SyncInput::Ready { ready: !unready };
+        let waits = !self.drilled.waiting.is_empty();
+        let changed = std::mem::take(&mut self.drilled.changed);
+        if changed || waits != self.drilled.waits {
+            self.drilled.waits = waits;
+            let input = SyncInput::Ready {
+                ready: !waits,
+                broken: self.drilled.broken(),
+            };
             self.node.handle(now, entropy, input);
         }
     }
@@ -193,14 +210,18 @@ mod tests {
         })
     }
 
+    fn ready(drill: &Drill) -> bool {
+        drill.waiting.is_empty() && drill.broken().is_empty()
+    }
+
     #[test]
     fn a_copy_is_ready_once_each_of_its_sas_encrypts_and_decrypts() {
         let mut drill = Drill::default();
-        assert!(drill.ready());
+        assert!(ready(&drill));
         drill.stored(IkeSpi(1), vec![child(1, 20), child(2, 20)]);
-        assert!(!drill.ready());
+        assert!(!ready(&drill));
         drill.turn(AeadEngine::default());
-        assert!(drill.ready());
+        assert!(ready(&drill));
         assert_eq!(drill.status().passed, 2);
         // A later version of it brings one more: only that is drilled.
         drill.stored(IkeSpi(1), vec![child(2, 20), child(3, 20)]);
@@ -214,16 +235,17 @@ mod tests {
         let mut drill = Drill::default();
         drill.stored(IkeSpi(1), vec![child(1, 20), child(2, 3)]);
         drill.turn(AeadEngine::default());
-        assert!(!drill.ready());
+        assert!(!ready(&drill));
         let status = drill.status();
         assert_eq!((status.passed, status.failed.len()), (1, 1));
         assert_eq!(status.failed[0].0.counter, 2);
+        assert_eq!(drill.broken(), BTreeSet::from([status.failed[0].0]));
         drill.stored(IkeSpi(1), vec![child(1, 20)]);
-        assert!(drill.ready());
+        assert!(ready(&drill));
         drill.stored(IkeSpi(2), vec![child(3, 3)]);
         drill.turn(AeadEngine::default());
         drill.forget(IkeSpi(2));
-        assert!(drill.ready());
+        assert!(ready(&drill));
         assert_eq!(drill.failures, 0);
     }
 
@@ -233,6 +255,6 @@ mod tests {
         drill.stored(IkeSpi(1), vec![child(1, 3)]);
         drill.forget(IkeSpi(1));
         drill.turn(AeadEngine::default());
-        assert!(drill.ready());
+        assert!(ready(&drill));
     }
 }

@@ -14,8 +14,7 @@ use hitless_dataplane::command::Command;
 use hitless_sa::{Entropy, Instant};
 use hitless_sync::Input as SyncInput;
 
-use super::{Event, Gateway, Output, punt};
-use crate::ike::Transmit;
+use super::{Event, Gateway, Output};
 
 /// From one pulse of a worker to the next.
 const PULSE: Duration = Duration::from_millis(20);
@@ -35,24 +34,11 @@ pub(super) struct Health {
     down: BTreeSet<usize>,
     /// What was last said.
     told: Vec<String>,
-    /// What key exchanges have cost in this turn, in messages that need none.
-    pub cost: usize,
     /// The longest time that the control thread has been away from its sockets.
     pub longest_turn: Duration,
 }
 
-/// A message that took a key exchange or a signature, up to a millisecond, costs as much as so many
-/// others.
-const KEY_EXCHANGE: usize = 16;
-
 impl Gateway {
-    /// A message of ours leaves: the turn is charged with what it took.
-    pub(super) fn charge(&mut self, transmit: &Transmit) {
-        if punt::exchanges_keys(&transmit.payload) {
-            self.health.cost += KEY_EXCHANGE;
-        }
-    }
-
     /// The carrier of a port has come or gone.
     pub fn set_link(&mut self, now: Instant, entropy: &mut dyn Entropy, port: usize, up: bool) {
         let changed = match up {

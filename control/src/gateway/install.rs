@@ -38,8 +38,9 @@ impl Gateway {
                 self.install(child, connection, name, send, lease);
             }
             ChildChange::Send(sa) => {
-                self.children.use_for_sending(sa);
-                self.policies_changed = true;
+                let chosen = self.children.use_for_sending(sa);
+                self.succeed(&chosen.former, sa);
+                self.begins_to_send(sa);
             }
             ChildChange::Update(child) => {
                 let (sa, local, remote) = (child.id, child.local, child.remote);
@@ -74,15 +75,27 @@ impl Gateway {
     }
 
     /// Takes an SA out of those that are carried; whether it was there. One that no policy leads to
-    /// leaves them as they are; but where its successor was not published yet, packets would still
-    /// be sent its way.
+    /// leaves them as they are.
     fn take_out(&mut self, sa: SaId) -> bool {
-        let Some(gone) = self.children.remove(sa) else {
+        let Some((gone, successor)) = self.children.remove(sa) else {
+            self.policies_changed |= self.publication.never_comes(sa);
             return false;
         };
-        self.publication.urgent |= self.policies_changed || gone.send;
         self.policies_changed |= gone.send;
+        if let Some(successor) = successor {
+            self.succeed(&[sa], successor);
+        }
         true
+    }
+
+    /// What policies send by these goes by another SA, which takes their place before there are new
+    /// policies: of many SAs those take a while, and the peer may have no use for the former any more.
+    fn succeed(&mut self, former: &[SaId], sa: SaId) {
+        for old in former.iter().copied() {
+            let new = Some(sa);
+            self.dataplane.broadcast(|| Command::Succeed { old, new });
+            self.publication.succeeded(old);
+        }
     }
 
     /// A fresh cell for this leadership (`lease-holes` R3); one above the recorded grant and
@@ -151,9 +164,12 @@ impl Gateway {
         // What came without a right does not take the traffic of what has one.
         let rightless = self.retrieval.rightless.remove(&sa);
         if send && !(rightless && self.children.is_served(sa)) {
-            let alone = self.children.use_for_sending(sa);
+            let chosen = self.children.use_for_sending(sa);
+            self.succeed(&chosen.former, sa);
             let foreseen = self.publication.foresaw(sa);
-            self.policies_changed |= !(alone && foreseen);
+            if !(chosen.alone && foreseen) {
+                self.begins_to_send(sa);
+            }
         }
     }
 
@@ -234,6 +250,7 @@ impl Gateway {
         if !self.take_out(sa) {
             return;
         }
+        self.policies_changed |= self.publication.never_comes(sa);
         self.dataplane.broadcast(|| Command::Remove(sa));
         self.outputs
             .push_back(Output::Event(Event::Unusable { sa, reason }));

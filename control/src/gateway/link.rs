@@ -222,6 +222,11 @@ impl Link {
         }
     }
 
+    /// Where a member is.
+    pub fn address(&self, member: MemberId) -> Option<SocketAddr> {
+        self.peers.get(&member).map(|peer| peer.address)
+    }
+
     /// Runs the timers: IKE's, and the watch over silent links.
     pub fn turn(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         if self.engine.poll_timeout().is_some_and(|at| at <= now) {

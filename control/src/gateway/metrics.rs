@@ -287,6 +287,11 @@ fn risk(report: &mut MetricsReport, cluster: &ClusterReport) {
             "hitless_behind_ike_sas",
             "IKE SAs whose newest state some standby has not acknowledged.",
             cluster.behind as f64,
+        )
+        .gauge(
+            "hitless_unsynchronised_ike_sas",
+            "Inherited IKE SAs that have not asked their peers yet where they stand.",
+            cluster.unsynchronised as f64,
         );
     let mut by_class = |name: &str, help: &str, value: fn(&ClassReport) -> Option<u64>| {
         report.family(MetricKind::Gauge, name, help);

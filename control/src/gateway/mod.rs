@@ -311,7 +311,9 @@ impl Gateway {
         self.tend_late(now, entropy);
         let resumed = self.go_on(now, entropy);
         self.settle(now, entropy);
-        work + resumed
+        // IKE does a share of what is due in each turn.
+        let due = self.engine.poll_timeout().filter(|_| !self.handing_over);
+        work + resumed + usize::from(due.is_some_and(|at| at <= now))
     }
 
     /// A datagram that arrived at the sync socket.

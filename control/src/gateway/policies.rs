@@ -4,21 +4,24 @@
 //! SAs that it would carry, and a takeover finds it with the workers; and of very many SAs it is made
 //! beside the control thread, which has heartbeats to send.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use hitless_dataplane::command::Command;
+use hitless_dataplane::flow::Flow;
 use hitless_dataplane::spd::Spd;
 use hitless_sa::{IkeSpi, Instant, SaId, TrafficSelector};
 
 use super::Gateway;
 
-/// From one publication to the next, for every thousand SAs: on a leader, and on a standby, which is
-/// in no hurry.
-const PAUSE_FOR_A_THOUSAND: Duration = Duration::from_millis(2);
+/// From one publication to the next, for every [`MANY`] SAs: on a leader, where a packet that waits
+/// for one ends the pause, and on a standby, which is in no hurry. Handshakes come by the hundreds in
+/// that time.
+const PAUSE_OF_A_LEADER: Duration = Duration::from_millis(10);
 const PAUSE_OF_A_STANDBY: Duration = Duration::from_millis(20);
-/// So many SAs are looked at beside the control thread.
+/// More SAs than these are looked at beside the control thread.
 const MANY: usize = 1024;
 
 /// The databases of all workers, or one for each.
@@ -33,6 +36,10 @@ pub trait Builder: Send {
     fn start(&mut self, job: Job);
     /// What has been made since; nothing in it if that failed.
     fn take(&mut self) -> Option<Made>;
+    /// It is for the policies of more SAs than these, and as many more make the next wait longer.
+    fn worth(&self) -> usize {
+        MANY
+    }
 }
 
 /// On the control thread: for whoever wants to see the same again each time.
@@ -84,6 +91,13 @@ pub(super) struct Publication {
     /// how many of them have been carried since.
     foreseen: Vec<SaId>,
     carried: usize,
+    /// Publications that were begun, and the last that the workers have.
+    begun: u64,
+    given: u64,
+    /// SAs that send, and did not when the last publication was begun.
+    fresh: Vec<SaId>,
+    /// SAs that others send for, with the publication that does not lead to them any more.
+    succeeded: VecDeque<(u64, SaId)>,
 }
 
 impl Default for Publication {
@@ -96,6 +110,10 @@ impl Default for Publication {
             making: false,
             foreseen: Vec::new(),
             carried: 0,
+            begun: 0,
+            given: 0,
+            fresh: Vec::new(),
+            succeeded: VecDeque::new(),
         }
     }
 }
@@ -106,6 +124,17 @@ impl Publication {
         let foreseen = self.foreseen.binary_search(&sa).is_ok();
         self.carried += usize::from(foreseen);
         foreseen
+    }
+
+    /// An SA does not come: whether the policies lead to it in vain. Said once of each.
+    pub fn never_comes(&mut self, sa: SaId) -> bool {
+        let place = self.foreseen.binary_search(&sa);
+        place.is_ok_and(|place| self.foreseen.remove(place) == sa)
+    }
+
+    /// Another SA sends for this one until there are policies that know of it.
+    pub fn succeeded(&mut self, sa: SaId) {
+        self.succeeded.push_back((self.begun + 1, sa));
     }
 }
 
@@ -124,6 +153,37 @@ impl Gateway {
         let children = self.engine.sending_children(ike);
         let shown = children.map(|sa| (sa.id, sa.local_ts.clone(), sa.remote_ts.clone()));
         shown.collect()
+    }
+
+    /// The publication with everything that changed until now.
+    pub fn publication(&self) -> u64 {
+        self.publication.begun + u64::from(self.policies_changed)
+    }
+
+    /// Whether the workers have it.
+    pub fn has_published(&self, publication: u64) -> bool {
+        self.publication.given >= publication
+    }
+
+    /// An SA sends from now on that the policies do not lead to. Those that packets have asked for
+    /// are waited for.
+    pub(super) fn begins_to_send(&mut self, sa: SaId) {
+        self.policies_changed = true;
+        self.publication.fresh.push(sa);
+        let carried = self.children.get(sa);
+        let name = carried.map(|carried| (carried.connection.clone(), carried.name.clone()));
+        self.publication.urgent |= name.is_some_and(|name| self.asked.contains_key(&name));
+    }
+
+    /// A packet of this flow had no SA: if there is one since, its policies are next.
+    pub(super) fn hurry_policies_for(&mut self, flow: &Flow) {
+        let fresh = self.publication.fresh.iter();
+        let mut fresh = fresh.filter_map(|sa| self.children.get(*sa));
+        self.publication.urgent |= fresh.any(|carried| {
+            let sa = &carried.child;
+            let (mut local, mut remote) = (sa.local_ts.iter(), sa.remote_ts.iter());
+            local.any(|ts| flow.source_within(ts)) && remote.any(|ts| flow.destination_within(ts))
+        });
     }
 
     /// Whether everything that changed is with the workers.
@@ -158,12 +218,13 @@ impl Gateway {
     /// for all that came in a while.
     fn publication_due(&mut self, now: Instant) -> bool {
         let sas = self.children.len() + self.publication.foreseen.len();
-        let thousands = u32::try_from(sas / 1000).unwrap_or(u32::MAX);
+        let crowds = u32::try_from(sas / self.publication.builder.worth().max(1));
+        let crowds = crowds.unwrap_or(u32::MAX);
         let pause = match self.dataplane.leading() {
-            true => PAUSE_FOR_A_THOUSAND,
+            true => PAUSE_OF_A_LEADER,
             false => PAUSE_OF_A_STANDBY,
         };
-        let paused = now.since(self.publication.last) >= pause.saturating_mul(thousands);
+        let paused = now.since(self.publication.last) >= pause.saturating_mul(crowds);
         let due = self.publication.urgent || paused;
         if due {
             self.publication.last = now;
@@ -175,6 +236,8 @@ impl Gateway {
     /// Gives the workers the policies of the SAs that are up, and of those that a standby would carry.
     pub(super) fn publish_policies(&mut self) {
         self.policies_changed = false;
+        self.publication.begun += 1;
+        self.publication.fresh.clear();
         let waiting = self.engine.waiting_children();
         let mut foreseen: Vec<SaId> = waiting.iter().map(|(_, _, sa)| sa.id).collect();
         foreseen.sort_unstable();
@@ -189,7 +252,7 @@ impl Gateway {
                 .policies(self.settings.protected(), worker, &waiting)
         };
         let policies: Vec<_> = (0..workers).map(of).collect();
-        let many = self.children.len() + foreseen.len() > MANY;
+        let many = self.children.len() + foreseen.len() > self.publication.builder.worth();
         (self.publication.foreseen, self.publication.carried) = (foreseen, 0);
         let before = Arc::clone(&self.policies);
         let successors = move |policies: Vec<_>| Arc::new(before.successor(policies));
@@ -215,5 +278,13 @@ impl Gateway {
                 .broadcast(|| Command::Policies(Arc::clone(&common)));
         }
         self.policies = common;
+        // One at a time is made.
+        self.publication.given = self.publication.begun;
+        let given = self.publication.given;
+        let succeeded = &mut self.publication.succeeded;
+        while let Some((_, old)) = succeeded.pop_front_if(|(known, _)| *known <= given) {
+            self.dataplane
+                .broadcast(|| Command::Succeed { old, new: None });
+        }
     }
 }

@@ -33,20 +33,6 @@ pub fn ike_datagram(packet: &[u8]) -> Option<(SocketAddr, SocketAddr, &[u8])> {
     Some((local, remote, payload))
 }
 
-/// Whether a message of ours took public-key operations: it is of another exchange than INFORMATIONAL
-/// (RFC 7296 section 3.1: octet 18), and does not only demand a cookie (section 2.6: our SPI is 0).
-/// A ticket that is refused has none of our SPIs either, and may have taken the look at a chain.
-pub fn exchanges_keys(message: &[u8]) -> bool {
-    const INFORMATIONAL: u8 = 37;
-    const IKE_SESSION_RESUME: u8 = 38;
-    let named = message.get(8..16).is_some_and(|spi| spi != [0; 8]);
-    message.get(18).is_some_and(|kind| match *kind {
-        INFORMATIONAL => false,
-        IKE_SESSION_RESUME => true,
-        _ => named,
-    })
-}
-
 /// What follows the IP header, if that is a whole UDP datagram.
 fn udp_payload(ip: Ip<'_>) -> Option<&[u8]> {
     match ip {

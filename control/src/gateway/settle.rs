@@ -35,21 +35,13 @@ impl Gateway {
 
     fn ike_output(&mut self, now: Instant, entropy: &mut dyn Entropy, output: IkeOutput) {
         match output {
-            IkeOutput::Transmit(transmit) => {
-                self.charge(&transmit);
-                self.transmit(&transmit);
-            }
+            IkeOutput::Transmit(transmit) => self.transmit(&transmit),
             IkeOutput::Retransmit {
                 ike,
                 version,
                 transmit,
             } => self.retransmit(ike, version, &transmit),
-            IkeOutput::Commit(commit) => {
-                for transmit in &commit.transmits {
-                    self.charge(transmit);
-                }
-                self.commit(now, entropy, commit);
-            }
+            IkeOutput::Commit(commit) => self.commit(now, entropy, commit),
             IkeOutput::Event(event) => {
                 let told = self.counts.ike(now, &event);
                 if let ike::Event::ReplayCounterSync {
@@ -71,6 +63,12 @@ impl Gateway {
             SyncOutput::Datagram { to, payload } => {
                 if let Some(link) = &mut self.link {
                     link.send(to, &payload);
+                    if self.settings.tuning().sync_in_clear
+                        && let Some(address) = link.address(to)
+                    {
+                        let copy = Output::SyncTransmit(address, payload.to_vec());
+                        self.outputs.push_back(copy);
+                    }
                 }
             }
             SyncOutput::Persist(durable) => self.outputs.push_back(Output::Persist(durable)),

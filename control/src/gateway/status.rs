@@ -134,6 +134,7 @@ impl Gateway {
             local_host: sa.local.ip().to_string(),
             local_port: sa.local.port(),
             remote_id: sa.remote_id.to_string(),
+            remote_eap_id: sa.remote_eap_id.map(|user| user.to_string()),
             remote_host: sa.remote.ip().to_string(),
             remote_port: sa.remote.port(),
             local_vips: texts(&sa.local_vips),
@@ -218,6 +219,7 @@ impl Gateway {
             healthy: member.healthy && !silent,
             silent_for: member.silent_for.map(|time| time.as_millis() as u64),
             bound: member.bound,
+            able: member.able,
             backlog: member.backlog as u64,
         }
     }

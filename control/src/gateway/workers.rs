@@ -12,11 +12,12 @@ use hitless_sync::Input as SyncInput;
 use super::children::Direction;
 use super::{Event, Gateway, Output, punt};
 use crate::ike::Input;
+use crate::ike::work::Share;
 
 /// Events taken from the workers in one turn.
 const EVENTS_A_TURN: usize = 1024;
-/// What punted packets may cost in one turn: a flood of them must not keep leases from being
-/// extended, nor handshakes the heartbeats.
+/// Punted packets taken in one turn, unless what they ask for has taken its share before: a flood of
+/// them must not keep leases from being extended, nor handshakes the heartbeats.
 const PUNTS_A_TURN: usize = 128;
 
 /// SAs looked at in one scan: with more of them each waits for some scans, which leases are long
@@ -102,13 +103,7 @@ impl Gateway {
                 }
             }
             WorkerEvent::Window { sa, state } => self.window_known(sa, state),
-            WorkerEvent::Acquire { flow, .. } => match self.protecting(&flow) {
-                // It is being installed.
-                Some(sa) if self.engine.leads_child(sa) => {
-                    self.go_on_by(now, entropy, sa);
-                }
-                _ => self.acquire(now, entropy, &flow),
-            },
+            WorkerEvent::Acquire { flow, .. } => self.wanted(now, entropy, &flow),
             // A hint that nobody asks for: the scan sees the high water.
             WorkerEvent::HighWater { .. } => {}
         }
@@ -191,8 +186,8 @@ impl Gateway {
     pub(super) fn take_punts(&mut self, now: Instant, entropy: &mut dyn Entropy) -> usize {
         let mut work = 0;
         let mut packet = std::mem::take(&mut self.packet);
-        self.health.cost = 0;
-        while work + self.health.cost < PUNTS_A_TURN && self.dataplane.poll_punt(&mut packet) {
+        let share = Share::of_a_turn();
+        while work < PUNTS_A_TURN && !share.is_spent() && self.dataplane.poll_punt(&mut packet) {
             work += 1;
             if self.late.forwards() {
                 self.forward_late(now, entropy, &packet);

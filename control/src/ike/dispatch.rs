@@ -18,6 +18,7 @@ use super::proposal::KeyExchangeMethod;
 use super::settings::Connection;
 use super::tasks::Task;
 use super::turn::Turn;
+use super::work;
 
 impl Engine {
     pub(super) fn dropped(&mut self, path: Path, reason: &'static str) {
@@ -37,6 +38,7 @@ impl Engine {
         if !self.leading {
             return self.dropped(path, "standing by");
         }
+        work::count(work::MESSAGE);
         if datagram.len() > LONGEST_FIRST_REQUEST && is_long_first_request(datagram) {
             return self.dropped(path, "IKE_SA_INIT too long");
         }
@@ -452,15 +454,6 @@ impl Engine {
         let found = self.by_name.get(connection);
         if found.is_some_and(|c| c.children.iter().any(|c| c.name == child && c.start)) {
             self.starts.lost(connection, child, now);
-        }
-    }
-
-    /// Starts what is due and not up.
-    pub(super) fn start_children(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        for (connection, child) in self.starts.due(now) {
-            if !self.serves(&connection, &child, |_| true) {
-                self.initiate(now, entropy, &connection, Some(child));
-            }
         }
     }
 

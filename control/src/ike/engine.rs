@@ -17,9 +17,11 @@ use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
 use super::crowd::Crowd;
+use super::due;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::export::{self, ImportError, Imported};
 use super::fragments;
+use super::governor::Governor;
 use super::graves::Graves;
 use super::index::Index;
 use super::initial::{HalfOpen, Initiators};
@@ -38,6 +40,7 @@ use super::takeover::Facts;
 use super::tasks::{Scheduled, Task};
 use super::timers::Timers;
 use super::turn::{Effect, Ids, Results, Turn};
+use super::work;
 
 /// What the engine is told.
 #[derive(Clone, Debug)]
@@ -117,6 +120,7 @@ pub struct Engine {
     pub(super) sas: BTreeMap<IkeSpi, Box<IkeSa>>,
     pub(super) passive: BTreeMap<IkeSpi, Box<IkeSa>>,
     pub(super) resuming: Resuming,
+    pub(super) governor: Governor,
     pub(super) initiators: Initiators,
     pub(super) half_open: HalfOpen,
     pub(super) crowd: Crowd,
@@ -131,6 +135,8 @@ pub struct Engine {
     /// For the connections whose IKE SA was lost.
     pub(super) tickets: BTreeMap<String, Box<Held>>,
     pub(super) timers: Timers<IkeSpi>,
+    /// What orders have taken since the last timeout, in microseconds.
+    pub(super) ordered: u64,
     pub(super) outputs: VecDeque<Output>,
 }
 
@@ -156,6 +162,7 @@ impl Engine {
             sas: BTreeMap::new(),
             passive: BTreeMap::new(),
             resuming: Resuming::default(),
+            governor: Governor::default(),
             initiators: Initiators::default(),
             half_open: HalfOpen::default(),
             crowd: Crowd::new(),
@@ -167,6 +174,7 @@ impl Engine {
             shown: Shown::default(),
             tickets: BTreeMap::new(),
             timers: Timers::new(),
+            ordered: 0,
             outputs: VecDeque::new(),
         }
     }
@@ -184,14 +192,17 @@ impl Engine {
                 self.initiate(now, entropy, &connection, child);
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
-            Input::TerminateChild(sa) => self.with_child(now, entropy, sa, |ike, turn| {
-                ike.close_child(turn, sa, false);
+            Input::TerminateChild(sa) => self.order_of_child(now, entropy, sa, |ike| {
+                ike.close_child(now, sa, false);
             }),
             Input::RekeyIke(ike) => self.task(now, entropy, ike, Task::RekeyIke),
             Input::RekeyChild(sa) => self.rekey_child(now, entropy, sa),
-            Input::ReplayCounterSync { ike, delta } => self.with(now, entropy, ike, |ike, turn| {
-                counter_sync::replay_only(ike, turn, delta);
-            }),
+            Input::ReplayCounterSync { ike, delta } => {
+                self.with(now, entropy, ike, |ike, turn| match ike.owed {
+                    Some(_) => ike.need(),
+                    None => counter_sync::replay_only(ike, turn, delta),
+                })
+            }
             Input::Relocate { ike, local } => self.with(now, entropy, ike, |ike, turn| {
                 mobike::move_to(ike, turn, local);
                 ike.advance(turn);
@@ -263,6 +274,7 @@ impl Engine {
             self.timers.first(),
             self.starts.first(),
             self.graves.first(),
+            self.governor.first(&self.settings.limits),
         ];
         due.into_iter().flatten().min()
     }
@@ -348,6 +360,7 @@ impl Engine {
             }
         }
         self.timers.set(ike, None);
+        self.governor.forget(ike);
         self.graves.remove(ike);
         let Some(body) = released else { return Ok(()) };
         let mut imported = match export::import(now, &self.by_name, &mut self.ids, version, body)? {
@@ -374,6 +387,7 @@ impl Engine {
         self.tickets.clear();
         self.index = Index::default();
         self.resuming = Resuming::default();
+        self.governor = Governor::default();
         self.ids.leases.clear();
         self.starts = Starts::new();
         self.timers.clear();
@@ -441,41 +455,6 @@ impl Engine {
         self.sas.len() + self.passive.len() + self.initiators.len()
     }
 
-    fn timeout(&mut self, now: Instant, entropy: &mut dyn Entropy) {
-        for spi in self.timers.due(now) {
-            if self.sas.contains_key(&spi) {
-                self.with(now, entropy, spi, |ike, turn| ike.tick(turn));
-            } else {
-                self.half_open_timeout(now, entropy, spi);
-            }
-        }
-        self.level_graves(now);
-        self.start_children(now, entropy);
-    }
-
-    fn task(&mut self, now: Instant, entropy: &mut dyn Entropy, ike: IkeSpi, task: Task) {
-        self.with(now, entropy, ike, |ike, turn| {
-            ike.schedule(turn.now, task);
-            ike.advance(turn);
-        });
-    }
-
-    fn terminate(&mut self, now: Instant, entropy: &mut dyn Entropy, ike: IkeSpi) {
-        self.remove_initiator(ike);
-        self.with(now, entropy, ike, |ike, turn| {
-            ike.terminated = true;
-            ike.schedule(turn.now, Task::DeleteIke);
-            ike.advance(turn);
-        });
-    }
-
-    fn rekey_child(&mut self, now: Instant, entropy: &mut dyn Entropy, sa: SaId) {
-        self.with_child(now, entropy, sa, |ike, turn| {
-            ike.schedule(turn.now, Task::RekeyChild(sa));
-            ike.advance(turn);
-        });
-    }
-
     pub(super) fn with_child(
         &mut self,
         now: Instant,
@@ -500,7 +479,9 @@ impl Engine {
         let Some(mut ike) = self.sas.remove(&spi) else {
             return;
         };
+        work::count(work::MESSAGE);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
+        turn.dirty = std::mem::take(&mut ike.ordered);
         action(&mut ike, &mut turn);
         let results = turn.finish();
         self.settle(now, entropy, ike, results);
@@ -658,7 +639,9 @@ impl Engine {
         self.outputs.extend(retransmits);
         self.outputs
             .extend(results.events.into_iter().map(Output::Event));
-        self.timers.set(spi, ike.deadline().filter(|_| !gone));
+        self.note_owing(results.now, &ike);
+        let deadline = ike.deadline().filter(|_| !gone);
+        self.timers.set(spi, due::again(results.now, deadline));
         if gone {
             self.index.remove(&ike);
             self.ids.leases.release(&ike);

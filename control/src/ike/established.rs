@@ -18,6 +18,7 @@ use super::counter_sync::{AnsweredSync, CounterSync};
 use super::crypto::Opened;
 use super::followup::HalfMade;
 use super::fragments::{self, Fragmenting, Reassembly};
+use super::governor::Owed;
 use super::keys::{IkeKeys, Side};
 use super::message::{Exchange, Header, MessageError, Payload, emit_payloads, first_kind};
 use super::mobike::{self, Mobike};
@@ -85,6 +86,8 @@ pub(super) struct IkeSa {
     pub sync: Option<CounterSync>,
     pub answered_sync: Option<AnsweredSync>,
     pub probe: Option<Probe>,
+    /// The peer has not been asked yet where it stands (`governor.rs`).
+    pub owed: Option<Owed>,
     /// The peer's next request may be ahead of what we recorded: take its Message ID once.
     pub accept_jump: bool,
     /// Another member led it before, and may have lived on for a while without our knowledge.
@@ -108,6 +111,8 @@ pub(super) struct IkeSa {
     pub successors: Vec<IkeSpi>,
     /// Deleted on demand: not to be started again.
     pub terminated: bool,
+    /// Something was asked of it that its record does not show yet.
+    pub ordered: bool,
     /// The peer said that it has another one and only that (RFC 7296 section 2.4).
     pub superseded: bool,
     /// Made by the peer while we were rekeying the same IKE SA ourselves: it is not known yet
@@ -137,6 +142,12 @@ impl IkeSa {
     /// The IKE SA whose IKE_AUTH this one came of, by our SPI: this one, or an ancestor.
     pub fn origin(&self) -> IkeSpi {
         self.session.origin.unwrap_or(self.local_spi)
+    }
+
+    /// Who the peer is to policy: the user who logged in with EAP, else the IKE identity.
+    pub fn peer(&self) -> &Identification {
+        let user = self.authenticated.proven.user.as_ref();
+        user.unwrap_or(&self.remote_id)
     }
 
     /// SPIs of the original initiator and responder.
@@ -245,6 +256,7 @@ impl IkeSa {
         self.window.outstanding.clear();
         self.sync = None;
         self.probe = None;
+        self.owed = None;
         self.state = State::Gone;
         turn.dirty = true;
         turn.events.push(Event::IkeDeleted {
@@ -264,8 +276,8 @@ impl IkeSa {
         self.advance(turn);
     }
 
-    /// Goes on with an IKE SA that another member led.
-    pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume) {
+    /// Goes on with an IKE SA that another member led; `at_once` if the peer may be asked now.
+    pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume, at_once: bool) {
         turn.dirty = true;
         self.inherited = true;
         self.answered();
@@ -282,7 +294,7 @@ impl IkeSa {
             });
         }
         self.window.restart(turn.now);
-        self.resynchronise(turn, how);
+        self.owe(turn, how, at_once);
         if let Some(to) = self.redirected_to
             && self.state == State::Established
         {
@@ -401,6 +413,7 @@ impl IkeSa {
             sync: None,
             answered_sync: None,
             probe: None,
+            owed: None,
             accept_jump: false,
             inherited: false,
             waiting: false,
@@ -415,6 +428,7 @@ impl IkeSa {
             predecessor: None,
             successors: Vec::new(),
             terminated: false,
+            ordered: false,
             superseded: false,
             undecided: false,
             forget_at: None,

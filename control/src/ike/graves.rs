@@ -15,6 +15,7 @@ use hitless_sa::{IkeSpi, Instant};
 
 use super::engine::Engine;
 use super::output::{Commit, Output, Transmit};
+use super::work::{self, Share};
 use super::{export, nat::Path};
 
 /// strongSwan gives a request up after 165 s, but its sixth transmission comes at 76 s and the
@@ -140,8 +141,11 @@ impl Engine {
     }
 
     /// Graves whose time is over.
-    pub(super) fn level_graves(&mut self, now: Instant) {
-        while let Some((spi, grave)) = self.graves.due(now) {
+    pub(super) fn level_graves(&mut self, now: Instant, share: &Share) {
+        while !share.is_spent()
+            && let Some((spi, grave)) = self.graves.due(now)
+        {
+            work::count(1);
             self.level(spi, &grave);
         }
     }

@@ -12,7 +12,7 @@ use super::proposal::Identification;
 #[derive(Default)]
 pub(super) struct Index {
     connections: BTreeMap<String, BTreeSet<IkeSpi>>,
-    /// By the identity of the peer, then by ours towards it: where many share one, as the clients
+    /// By the identity of the peer (of the user, with EAP), then by ours towards it: where many share one, as the clients
     /// of a gateway in one process do, the other tells them apart.
     peers: BTreeMap<Identification, BTreeMap<Identification, BTreeSet<IkeSpi>>>,
     children: BTreeMap<SaId, IkeSpi>,
@@ -39,9 +39,9 @@ impl Index {
             let name = ike.connection.name.clone();
             self.connections.insert(name, BTreeSet::from([spi]));
         }
-        let towards = match self.peers.get_mut(&ike.remote_id) {
+        let towards = match self.peers.get_mut(ike.peer()) {
             Some(towards) => towards,
-            None => self.peers.entry(ike.remote_id.clone()).or_default(),
+            None => self.peers.entry(ike.peer().clone()).or_default(),
         };
         if let Some(spis) = towards.get_mut(&ike.local_id) {
             spis.insert(spi);
@@ -60,7 +60,7 @@ impl Index {
                 self.connections.remove(&ike.connection.name);
             }
         }
-        let Some(towards) = self.peers.get_mut(&ike.remote_id) else {
+        let Some(towards) = self.peers.get_mut(ike.peer()) else {
             return;
         };
         if let Some(spis) = towards.get_mut(&ike.local_id) {
@@ -70,7 +70,7 @@ impl Index {
             }
         }
         if towards.is_empty() {
-            self.peers.remove(&ike.remote_id);
+            self.peers.remove(ike.peer());
         }
     }
 

@@ -1,6 +1,6 @@
 //! INFORMATIONAL exchanges: Delete and liveness (RFC 7296 sections 1.4 and 1.4.1).
 
-use hitless_sa::{SaId, Spi};
+use hitless_sa::{Instant, SaId, Spi};
 
 use super::child::{self, ChildState};
 use super::contents::Contents;
@@ -86,15 +86,13 @@ pub(super) fn delete_child(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
 impl IkeSa {
     /// Closes a Child SA on demand, and what would take its place; `again` if it may be started
     /// anew.
-    pub fn close_child(&mut self, turn: &mut Turn<'_>, id: SaId, again: bool) {
+    pub fn close_child(&mut self, now: Instant, id: SaId, again: bool) {
         let Some(child) = self.child_mut(id) else {
             return;
         };
         child.terminated |= !again;
         self.queue.retain(|s| s.task != Task::RekeyChild(id));
-        self.schedule(turn.now, Task::DeleteChild(id));
-        turn.dirty = true;
-        self.advance(turn);
+        self.schedule(now, Task::DeleteChild(id));
     }
 }
 

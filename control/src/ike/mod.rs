@@ -13,8 +13,10 @@
 //!
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
-//! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `takeover.rs` decides how a
-//! new active member resumes, `resuming.rs` when, `graves.rs` keeps the last answers of IKE SAs that are no more,
+//! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `work.rs` counts what is
+//! done, `due.rs` does a share of it, `takeover.rs` decides how a new active member resumes,
+//! `resuming.rs` when, `governor.rs` when its peer is asked, `graves.rs` keeps the last answers of IKE
+//! SAs that are no more,
 //! `sessions/` bounds them in time and finds out when a peer has lost one (RFC 6290), `resume/`
 //! brings it back (RFC 5723).
 
@@ -28,12 +30,15 @@ mod create;
 mod crowd;
 pub mod crypto;
 mod dispatch;
+mod due;
+pub mod eap;
 mod ends;
 mod engine;
 mod established;
 mod export;
 mod followup;
 pub mod fragments;
+mod governor;
 mod graves;
 mod index;
 mod inform;
@@ -67,6 +72,7 @@ mod turn;
 mod unique;
 mod virtual_ip;
 pub mod window;
+pub mod work;
 
 pub use engine::{Engine, Input};
 pub use export::ImportError;

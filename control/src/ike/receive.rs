@@ -61,6 +61,7 @@ impl IkeSa {
             Ok(opened) => opened,
             Err(error) => return turn.drop(path.remote, error.reason()),
         };
+        self.pay(turn);
         if let Err(reason) = self.expects(turn, path, header, place, datagram) {
             return turn.drop(path.remote, reason);
         }
@@ -130,6 +131,8 @@ impl IkeSa {
         request: (&[u8], Asked),
         payloads: Result<Vec<Payload>, MessageError>,
     ) {
+        // R33, RFC 6311 section 7: whoever sends something is asked first.
+        self.pay(turn);
         let payloads = match payloads {
             Ok(payloads) => Ok(payloads),
             Err(error) => match refusal(&error) {

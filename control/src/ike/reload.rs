@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
+use super::auth::RemoteAuth;
 use super::engine::Engine;
 use super::established::IkeSa;
 use super::initial::Responder;
@@ -123,20 +124,18 @@ impl Engine {
         match fate {
             Fate::Closed { again } => {
                 reloaded.closed += 1;
-                self.with(now, entropy, spi, |ike, turn| {
+                self.order(now, entropy, spi, |ike| {
                     ike.terminated |= !again;
-                    ike.schedule(turn.now, Task::DeleteIke);
-                    turn.dirty = true;
-                    ike.advance(turn);
+                    ike.schedule(now, Task::DeleteIke);
                 });
             }
             Fate::Kept(connection, gone) => {
                 reloaded.kept += 1;
                 reloaded.closed += gone.len();
-                self.with(now, entropy, spi, |ike, turn| {
+                self.order(now, entropy, spi, |ike| {
                     ike.connection = connection;
                     for (id, again) in gone {
-                        ike.close_child(turn, id, again);
+                        ike.close_child(now, id, again);
                     }
                 });
             }
@@ -152,7 +151,8 @@ fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>) -> Fate {
     let ends = old.local_addrs == connection.local_addrs
         && old.remote_addrs == connection.remote_addrs
         && old.local_id == connection.local_id
-        && old.remote_id == connection.remote_id;
+        && old.remote_id == connection.remote_id
+        && is_still_meant(ike, connection);
     if !ends {
         return Fate::Closed { again: true };
     }
@@ -168,6 +168,15 @@ fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>) -> Fate {
         (!same).then_some((child.sa.id, after.is_some()))
     });
     Fate::Kept(connection.clone(), gone.collect())
+}
+
+/// Whether a user who logged in with EAP could do so today.
+fn is_still_meant(ike: &IkeSa, connection: &Connection) -> bool {
+    match (&connection.auth.remote, &ike.authenticated.proven.user) {
+        (RemoteAuth::Eap(users), Some(user)) => users.include(user),
+        (_, Some(_)) => false,
+        (_, None) => true,
+    }
 }
 
 fn protects_the_same(one: &Child, other: &Child) -> bool {

@@ -310,9 +310,13 @@ impl Engine {
         let Some(mut ike) = self.sas.remove(&spi) else {
             return;
         };
+        let at_once = self.asks_at_once(now, &ike, how);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        ike.resume(&mut turn, how);
+        ike.resume(&mut turn, how, at_once);
         let results = turn.finish();
         self.settle(now, entropy, ike, results);
+        if at_once {
+            self.note_begun(now, spi);
+        }
     }
 }

@@ -56,6 +56,10 @@ pub struct Limits {
     /// Octets of fragments that wait in all half-open IKE SAs together. Their senders have done a
     /// key exchange with us and are nobody yet.
     pub waiting_fragments: usize,
+    /// Inherited IKE SAs that find out where their peers stand, at once and in a second; 0 for any
+    /// number in a second.
+    pub takeover_sync_limit: usize,
+    pub takeover_sync_rate: u32,
 }
 
 impl Default for Limits {
@@ -70,6 +74,8 @@ impl Default for Limits {
             init_rate: 2000,
             init_rate_ip: 500,
             waiting_fragments: 16 << 20,
+            takeover_sync_limit: 512,
+            takeover_sync_rate: 2000,
         }
     }
 }
@@ -199,7 +205,19 @@ pub struct Roads {
     pub ignores_redirects: bool,
     pub window_size: WindowSize,
     pub unique: Unique,
+    pub sync_after_takeover: SyncAfterTakeover,
     pub withheld: Withheld,
+}
+
+/// `sync_after_takeover = eager | lazy` (R33, R37, RFC 6311 section 7): when a peer is asked where
+/// it stands, if it has to be.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum SyncAfterTakeover {
+    /// As soon as the governor lets it.
+    #[default]
+    Eager,
+    /// When a request of ours needs it, or the peer sends one, or ESP whose numbers count as seen.
+    Lazy,
 }
 
 /// What of RFC 6311 is not asserted: a peer of the simulator may know one half of it, or nothing.

@@ -52,7 +52,8 @@ impl Starts {
         self.timers.first()
     }
 
-    pub fn due(&mut self, now: Instant) -> Vec<Name> {
+    /// The first that is due.
+    pub fn due(&mut self, now: Instant) -> Option<Name> {
         self.timers.due(now)
     }
 }
@@ -74,7 +75,10 @@ mod tests {
         starts.succeeded("a", "b");
         starts.lost("a", "b", now);
         assert_eq!(starts.first(), Some(now + RETRY));
-        assert_eq!(starts.due(now + RETRY), [("a".to_owned(), "b".to_owned())]);
+        assert_eq!(
+            starts.due(now + RETRY),
+            Some(("a".to_owned(), "b".to_owned()))
+        );
         assert_eq!(starts.first(), None);
     }
 }

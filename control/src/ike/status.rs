@@ -55,6 +55,8 @@ pub struct IkeSaStatus {
     pub local_id: Identification,
     /// `%any` before the peer is authenticated.
     pub remote_id: Identification,
+    /// The user who logged in with EAP.
+    pub remote_eap_id: Option<Identification>,
     /// `AES_GCM_16-128/PRF_HMAC_SHA2_256/CURVE_25519`; empty before it is agreed on.
     pub proposal: String,
     pub established_ago: Option<Duration>,
@@ -117,6 +119,7 @@ pub(super) fn connecting(initiator: &Initiator) -> IkeSaStatus {
         remote: initiator.path.remote,
         local_id: initiator.connection.local_id.clone(),
         remote_id: Identification::Any,
+        remote_eap_id: None,
         proposal: String::new(),
         established_ago: None,
         rekeying_in: None,
@@ -156,6 +159,7 @@ pub(super) fn established(ike: &IkeSa, now: Instant, passive: bool) -> IkeSaStat
         remote: ike.path.remote,
         local_id: ike.local_id.clone(),
         remote_id: ike.remote_id.clone(),
+        remote_eap_id: proven.user.clone(),
         proposal: ike.proposal.name(),
         established_ago: Some(now.since(ike.established)),
         rekeying_in: ike.rekey_at.map(|at| at.since(now)),

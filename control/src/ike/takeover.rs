@@ -63,8 +63,8 @@ pub fn resume(policy: Takeover, exact: bool, facts: Facts, delta: Option<u64>) -
 /// IDs are found out as after an inexact takeover, and every Child SA is replaced: one that the peer
 /// has no more is answered by CHILD_SA_NOT_FOUND. A few times for each takeover; false if there is
 /// nothing to find out any more.
-fn find_out(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
-    let asking = ike.sync.is_some() || ike.probe.is_some();
+fn find_out(ike: &mut IkeSa, turn: &mut Turn<'_>, how: Resume) -> bool {
+    let asking = ike.sync.is_some() || ike.probe.is_some() || ike.owed.is_some();
     let policy = ike.connection.takeover;
     let done = ike.doubts >= DOUBTS || ike.state == State::Gone;
     if asking || done || policy == Takeover::Exact {
@@ -72,7 +72,7 @@ fn find_out(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
     }
     ike.doubts += 1;
     turn.dirty = true;
-    ike.resynchronise(turn, resume(policy, false, ike.facts(), None));
+    ike.resynchronise(turn, how);
     ike.replace_children(turn);
     true
 }
@@ -81,7 +81,8 @@ fn find_out(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
 /// that we never saw. What is outstanding was never taken. Once for each takeover: loss alone must
 /// not look like it.
 pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
-    let doubted = ike.inherited && find_out(ike, turn);
+    let how = resume(ike.connection.takeover, false, ike.facts(), None);
+    let doubted = ike.inherited && find_out(ike, turn, how);
     if doubted {
         ike.inherited = false;
         ike.abandon(turn);
@@ -94,10 +95,12 @@ pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
 /// leader can have given it; not if the request was sent once, for that may be loss. It may still be
 /// loss, and an SPI can be forged by anybody: so the request stays outstanding while the Message IDs
 /// above it are tried, and its answer counts. Were it given up, what the peer makes for it would
-/// linger there, and a peer that never had it would take nothing above it.
+/// linger there, and a peer that never had it would take nothing above it. For the same reason they
+/// are tried by probes, whatever the peer could do better: a Message ID synchronisation ends what is
+/// outstanding (R38, R42, RFC 6311 sections 8.1 and 9).
 pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId) -> bool {
     let sent = ike.window.outstanding.get(&id).map_or(0, |o| o.sent);
-    if sent <= UNANSWERED || ike.foreign.is_empty() || !find_out(ike, turn) {
+    if sent <= UNANSWERED || ike.foreign.is_empty() || !find_out(ike, turn, Resume::Probe) {
         return false;
     }
     // Once more before the first probe, which lets a peer forget its answer.

@@ -143,7 +143,8 @@ impl IkeSa {
 
     /// Whether a request may be sent now.
     fn is_free(&self) -> bool {
-        self.window.has_room() && self.sync.is_none() && self.probe.is_none()
+        let asking = self.sync.is_some() || self.probe.is_some();
+        self.window.has_room() && !asking && self.owed.is_none()
     }
 
     /// Whether a task may be done now, as far as it depends on what is outstanding. While it is not
@@ -173,6 +174,7 @@ impl IkeSa {
 
     /// Starts what is due as far as the window allows.
     pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        self.need_for_tasks(turn.now);
         while self.state != State::Gone {
             let due = self.startable().find(|(_, at)| *at <= turn.now);
             let Some(scheduled) = due.map(|(position, _)| self.queue.remove(position)) else {
@@ -206,7 +208,7 @@ impl IkeSa {
         self.keep_mapping(turn);
         counter_sync::tick(self, turn);
         probe::tick(self, turn);
-        loop {
+        while self.owed.is_none() {
             match self.window.due(turn.now, turn.backoff()) {
                 Due::Nothing => break,
                 Due::Resend(id, _) | Due::Dead(id) if self.has_filled(id) => {
@@ -316,7 +318,8 @@ impl IkeSa {
     /// When `tick` is needed next.
     pub fn deadline(&self) -> Option<Instant> {
         let established = self.state == State::Established;
-        let free = self.is_free();
+        let rests = self.rests();
+        let free = self.is_free() || rests;
         let delete_at = match self.state {
             State::Rekeyed { delete_at } => Some(delete_at),
             _ => None,
@@ -324,9 +327,12 @@ impl IkeSa {
         let lives = self.children.iter().filter_map(|c| c.life_at);
         let rekeys = self.children.iter().filter_map(|c| c.rekey_at);
         let children = rekeys.chain(lives).min();
-        let queued = self.startable().map(|(_, at)| at).min();
+        let queued = match rests {
+            true => self.queue.iter().map(|s| s.at).min(),
+            false => self.startable().map(|(_, at)| at).min(),
+        };
         [
-            self.window.deadline(),
+            self.window.deadline().filter(|_| self.owed.is_none()),
             self.sync.as_ref().map(|s| s.resend_at),
             self.probe.as_ref().and_then(|p| p.deadline()),
             self.forget_at,

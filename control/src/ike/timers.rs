@@ -33,16 +33,12 @@ impl<K: Ord + Clone> Timers<K> {
         self.by_time.first().map(|(at, _)| *at)
     }
 
-    /// The keys that are due; their deadlines are cleared.
-    pub fn due(&mut self, now: Instant) -> Vec<K> {
-        let mut due = Vec::new();
-        while self.first().is_some_and(|at| at <= now) {
-            if let Some((_, key)) = self.by_time.pop_first() {
-                self.by_key.remove(&key);
-                due.push(key);
-            }
-        }
-        due
+    /// The key that was due first, of those that are due; its deadline is cleared.
+    pub fn due(&mut self, now: Instant) -> Option<K> {
+        self.first().filter(|at| *at <= now)?;
+        let (_, key) = self.by_time.pop_first()?;
+        self.by_key.remove(&key);
+        Some(key)
     }
 
     pub fn clear(&mut self) {
@@ -62,10 +58,12 @@ mod tests {
         timers.set('b', Some(Instant(3)));
         timers.set('a', Some(Instant(2)));
         assert_eq!(timers.first(), Some(Instant(2)));
-        assert_eq!(timers.due(Instant(3)), vec!['a', 'b']);
+        assert_eq!(timers.due(Instant(1)), None);
+        assert_eq!(timers.due(Instant(3)), Some('a'));
+        assert_eq!(timers.due(Instant(3)), Some('b'));
         assert_eq!(timers.first(), None);
         timers.set('c', Some(Instant(9)));
         timers.set('c', None);
-        assert_eq!(timers.due(Instant(9)), Vec::<char>::new());
+        assert_eq!(timers.due(Instant(9)), None);
     }
 }

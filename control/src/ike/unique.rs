@@ -1,6 +1,6 @@
 //! How many IKE SAs a peer may have (RFC 7296 section 2.4, `unique`).
 //!
-//! A peer is who its identity says, towards one of ours. INITIAL_CONTACT counts only in IKE_AUTH
+//! A peer is who its identity says, with EAP the user's name, towards one of ours. INITIAL_CONTACT counts only in IKE_AUTH
 //! and only once that has succeeded: before, anybody could end another's IKE SAs with it.
 
 use hitless_sa::{IkeSpi, Instant};
@@ -58,7 +58,7 @@ impl Engine {
     /// The other ones than this.
     fn twins(&self, ike: &IkeSa) -> impl Iterator<Item = &IkeSa> {
         let own = ike.local_spi;
-        let others = self.others(&ike.local_id, &ike.remote_id);
+        let others = self.others(&ike.local_id, ike.peer());
         others.filter(move |other| other.local_spi != own)
     }
 

@@ -15,7 +15,8 @@ const ETHERTYPE_IPV4: [u8; 2] = [0x08, 0x00];
 const ETHERTYPE_IPV6: [u8; 2] = [0x86, 0xdd];
 const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const PROBE_PORT: u16 = 7007;
-const MAGIC: &[u8; 8] = b"hitless?";
+/// In every probe, in clear.
+pub const MAGIC: &[u8; 8] = b"hitless?";
 const UDP: u8 = 17;
 /// UDP header and the probe's own 16 octets.
 const PROBE_LENGTH: usize = 8 + 16;

@@ -14,7 +14,7 @@ mod station;
 mod switch;
 mod topology;
 
-pub use host::{Host, Probe};
+pub use host::{Host, MAGIC, Probe};
 pub use hub::{Hub, SyncNetwork};
 pub use station::{MTU, Room, Station, first_start};
 pub use switch::{Captured, Switch};

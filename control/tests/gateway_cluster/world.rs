@@ -14,6 +14,7 @@ use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Gateway, GatewaySettings, Tuning};
 use hitless::ike;
+use hitless::ike::work::Share;
 use hitless::keylog::KeyLines;
 use hitless::lab::{
     Family, Host, Hub, MTU, Station, Stations, Switch, SyncNetwork, Topology, first_start,
@@ -109,6 +110,8 @@ pub struct World {
     /// Gateways whose worker does nothing.
     pub stuck: BTreeSet<u8>,
     pub events: Vec<(Instant, u8, Event)>,
+    /// What the busiest turn of each gateway took, as IKE counts its work.
+    pub busiest: BTreeMap<u8, u64>,
     /// Whether hosts send probes.
     pub traffic: bool,
     next_probe: Instant,
@@ -154,6 +157,7 @@ impl World {
             broken_disks: BTreeSet::new(),
             stuck: BTreeSet::new(),
             events: Vec::new(),
+            busiest: BTreeMap::new(),
             traffic: false,
             next_probe: Instant(0),
             members: count,
@@ -212,6 +216,11 @@ impl World {
         self.running.insert(who, Running { station, worker });
     }
 
+    /// The configuration that a gateway was started with.
+    pub fn config(&self, who: u8) -> Config {
+        self.configs[&who].clone()
+    }
+
     /// Ends a gateway: nothing is flushed.
     pub fn kill(&mut self, who: u8) {
         self.running.remove(&who).expect("it runs");
@@ -262,6 +271,7 @@ impl World {
             if !self.stuck.contains(who) {
                 running.worker.turn(now);
             }
+            let share = Share::new(0);
             running.station.turn(
                 now,
                 &mut self.entropy,
@@ -269,6 +279,8 @@ impl World {
                 &mut tell,
                 &mut persist,
             );
+            let busiest = self.busiest.entry(*who).or_default();
+            *busiest = share.used().max(*busiest);
             if !self.stuck.contains(who) {
                 running.worker.turn(now);
             }

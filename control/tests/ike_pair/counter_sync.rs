@@ -140,6 +140,8 @@ fn rfc6311_r18_a_synchronisation_below_what_was_seen_is_dropped() {
     let ike = world.ike(A);
     for _ in 0..5000 {
         world.input(A, Input::Liveness(ike));
+        // So many questions are more than are asked at once.
+        world.input(A, Input::Timeout);
         for _ in 0..2 {
             let packet = world.intercept().remove(0);
             world.deliver(&packet);
@@ -278,6 +280,26 @@ fn probing_with_an_exact_record_costs_one_exchange() {
     world.fail_over(A, Resume::Probe);
     world.run(5 * SECOND);
     assert_eq!(world.hosts[A].sent.len(), sent + 1);
+    works_both_ways(&mut world);
+}
+
+/// The first probe is lost. It goes again with the commit of the second, which is held until a standby
+/// has it: what is sent at once would be ahead of its record, and never leave.
+#[test]
+fn a_lost_first_probe_is_repeated_with_the_second_when_that_one_is_recorded() {
+    let lag = SECOND / 20;
+    let mut world = World::established(8);
+    world.lag = lag;
+    world.fail_over(A, Resume::Probe);
+    world.run(lag);
+    assert_eq!(world.intercept().len(), 1, "the first probe, lost");
+    let alive = |e: &Event| matches!(e, Event::LivenessConfirmed { .. });
+    // The second is due 200 ms after the first, leaves when it is recorded, and so does the answer.
+    world.run(SECOND / 5 - lag);
+    assert!(!world.hosts[A].saw(alive));
+    world.run(2 * lag + SECOND / 100);
+    assert!(world.hosts[A].saw(alive));
+    world.lag = Duration::ZERO;
     works_both_ways(&mut world);
 }
 

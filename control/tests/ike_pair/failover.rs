@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use hitless::ike::settings::Takeover;
 use hitless::ike::{Event, Input, Resume};
 use hitless_sa::{IkeSpi, SaId, Spi};
 
@@ -311,5 +312,37 @@ fn rfc7296_section_2_3_probes_above_a_lost_request_cost_no_time_once_it_is_answe
         // The Delete of the old one gets its turn when the last probe was answered.
         world.run(SECOND);
         assert!(!world.hosts[A].sad.contains_key(&sa), "seed {seed}");
+    }
+}
+
+/// The peer has taken our request and made the Child SA; only its answers were lost, while somebody
+/// forged an SPI. Were the request given up, what the peer made would stay there.
+#[test]
+fn rfc6311_r42_an_answer_that_was_lost_for_long_counts_whatever_a_forged_spi_makes_us_doubt() {
+    for takeover in [Takeover::Auto, Takeover::MessageIdSync] {
+        for seed in 0..4 {
+            let ends = [A, B].map(|host| {
+                let mut settings = settings(host);
+                settings.connections[0].takeover = takeover;
+                settings
+            });
+            let [a, b] = ends;
+            let mut world = World::new(seed, a, b);
+            world.run(SECOND);
+            world.fail_over(A, Resume::Exact);
+            world.run(SECOND);
+            let (ike, sa) = (world.ike(A), world.sa(A).id);
+            world.unreachable = vec![address(A)];
+            world.input(A, Input::RekeyChild(sa));
+            world.run(SECOND * 10);
+            assert_eq!(world.hosts[B].sad.len(), 2, "the peer has its successor");
+            world.unreachable.clear();
+            let (source, spi) = (address(B), Spi(0x0b00_0001));
+            world.input(A, Input::UnknownSpi { source, spi });
+            world.run(SECOND * 60);
+            world.assert_agreement(1);
+            assert_eq!(world.ike(A), ike, "{takeover:?}");
+            assert_ne!(world.sa(A).id, sa);
+        }
     }
 }

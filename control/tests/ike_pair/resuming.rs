@@ -9,7 +9,7 @@ use hitless_sa::{IkeSpi, MemberId, SaId};
 
 use crate::world::{A, B, SECOND, World, settings};
 
-const TUNNELS: usize = 300;
+pub const TUNNELS: usize = 300;
 
 /// So many IKE SAs with a Child SA each, and an engine that has B's records and leads now.
 fn taken_over() -> (World, Engine) {
@@ -18,6 +18,21 @@ fn taken_over() -> (World, Engine) {
 
 /// The same, without the last `missing` of the records.
 fn taken_over_but(missing: usize) -> (World, Engine) {
+    let mut world = crowd();
+    let mut engine = Engine::new(EngineSettings {
+        member: MemberId(12),
+        ..world.hosts[B].settings.clone()
+    });
+    let records = world.hosts[B].records.iter();
+    for (ike, (version, body)) in records.take(TUNNELS - missing) {
+        engine.store(world.now, *ike, *version, body).unwrap();
+    }
+    engine.lead(world.now, &mut world.entropy, &mut |_| Resume::Exact);
+    (world, engine)
+}
+
+/// A with so many IKE SAs with B, each of another connection.
+pub fn crowd() -> World {
     let ends = [A, B].map(|host| {
         let mut settings = settings(host);
         settings.limits = Limits {
@@ -45,19 +60,10 @@ fn taken_over_but(missing: usize) -> (World, Engine) {
         settings
     });
     let [a, b] = ends;
-    let mut world = World::new(1, a, b.clone());
+    let mut world = World::new(1, a, b);
     world.run(10 * SECOND);
     assert_eq!(world.living(B), TUNNELS);
-    let mut engine = Engine::new(EngineSettings {
-        member: MemberId(12),
-        ..b
-    });
-    let records = world.hosts[B].records.iter();
-    for (ike, (version, body)) in records.take(TUNNELS - missing) {
-        engine.store(world.now, *ike, *version, body).unwrap();
-    }
-    engine.lead(world.now, &mut world.entropy, &mut |_| Resume::Exact);
-    (world, engine)
+    world
 }
 
 /// The IKE SAs that commits are of, in order, and the Child SAs that they install.

@@ -99,7 +99,7 @@ impl Worker {
                 (Some(found), _) => {
                     self.spd.prefetch_tally(found.policy);
                     let slot = match found.action {
-                        Action::Protect(Some(id)) => self.sad.slot_of(id),
+                        Action::Protect(Some(id)) => self.sad.sending_slot(id),
                         _ => None,
                     };
                     if let Some(slot) = slot {
@@ -128,7 +128,7 @@ impl Worker {
     ) {
         let mut sealings = Sealings::new();
         for (packet, sa) in packets {
-            match self.sad.slot_of(sa) {
+            match self.sad.sending_slot(sa) {
                 Some(slot) => self.way_through(now, packet, slot, &mut sealings),
                 None => self.frames.drop(packet, DropReason::NoSa),
             }

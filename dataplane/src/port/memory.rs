@@ -18,6 +18,8 @@ pub(crate) const OVERHEAD: usize = ethernet::HEADER + 4;
 struct Frame {
     octets: Box<[u8]>,
     length: usize,
+    /// What the sender says beside the octets.
+    mark: u64,
 }
 
 /// One direction as its sender holds it.
@@ -59,7 +61,11 @@ fn direction(capacity: usize, mtu: usize) -> (Sender, Receiver) {
     for _ in 0..capacity {
         let octets = vec![0; mtu + OVERHEAD].into_boxed_slice();
         // The ring holds exactly as many as are made, so that none is refused, now or later.
-        let _ = empty_in.push(Frame { octets, length: 0 });
+        let _ = empty_in.push(Frame {
+            octets,
+            length: 0,
+            mark: 0,
+        });
     }
     (
         Sender {
@@ -76,6 +82,11 @@ fn direction(capacity: usize, mtu: usize) -> (Sender, Receiver) {
 impl MemoryPort {
     /// Sends a copy of `octets`. False, and counted, if the cable is full or they are too long.
     pub fn push_frame(&mut self, octets: &[u8]) -> bool {
+        self.push_marked(0, octets)
+    }
+
+    /// As [`MemoryPort::push_frame`], with a word that comes along.
+    pub(crate) fn push_marked(&mut self, mark: u64, octets: &[u8]) -> bool {
         if octets.len() > self.mtu + OVERHEAD {
             self.counters.malformed += 1;
             return false;
@@ -84,7 +95,7 @@ impl MemoryPort {
             self.counters.transmit_full += 1;
             return false;
         };
-        frame.length = octets.len();
+        (frame.length, frame.mark) = (octets.len(), mark);
         if let Some(space) = frame.octets.get_mut(..octets.len()) {
             space.copy_from_slice(octets);
         }
@@ -99,10 +110,15 @@ impl MemoryPort {
 
     /// Receives the oldest frame that waits, if any.
     pub fn pop_frame(&mut self, handle: impl FnOnce(&[u8])) -> bool {
+        self.pop_marked(|_, octets| handle(octets))
+    }
+
+    /// As [`MemoryPort::pop_frame`], with the word that came along.
+    pub(crate) fn pop_marked(&mut self, handle: impl FnOnce(u64, &[u8])) -> bool {
         let Ok(frame) = self.receiver.full.pop() else {
             return false;
         };
-        handle(frame.octets.get(..frame.length).unwrap_or(&[]));
+        handle(frame.mark, frame.octets.get(..frame.length).unwrap_or(&[]));
         let _ = self.receiver.empty.push(frame);
         true
     }

@@ -275,3 +275,41 @@ fn rfc4301_section_5_2_the_inner_packet_must_match_the_selectors() {
     assert!(!allows(&packet([10, 3, 0, 1], [10, 1, 0, 1])));
     assert!(!allows(&[]));
 }
+
+#[test]
+fn an_heir_sends_for_those_before_it_until_that_is_taken_back() {
+    let mut sad = Sad::new(4);
+    let children = [child(1, 300), child(2, 301), child(3, 302)];
+    for (slot, child) in (0..).zip(&children) {
+        assert!(sad.insert_outbound(outbound(child, slot)).is_ok());
+    }
+    let [first, second, third] = children.map(|child| child.id);
+    sad.succeed(first, Some(second));
+    assert_eq!(sad.sending_slot(first), Some(1));
+    assert_eq!(sad.sending_slot(second), Some(1));
+    assert_eq!(sad.slot_of(first), Some(0), "it still receives");
+    // The next one sends for both, and for the one that is gone.
+    sad.succeed(second, Some(third));
+    sad.remove(first);
+    assert_eq!(sad.sending_slot(first), Some(2));
+    assert_eq!(sad.sending_slot(second), Some(2));
+    // The third ends: the second sends again, and for the first.
+    sad.succeed(third, Some(second));
+    sad.remove(third);
+    for id in [first, second, third] {
+        assert_eq!(sad.sending_slot(id), Some(1), "{id}");
+    }
+    // An heir that is not here sends nothing.
+    sad.succeed(second, Some(third));
+    assert_eq!(sad.sending_slot(second), Some(1));
+    for id in [first, second, third] {
+        sad.succeed(id, None);
+    }
+    assert_eq!(sad.sending_slot(first), None);
+    // However many there are: no memory is asked for.
+    for counter in 10..10_000 {
+        sad.succeed(child(counter, 1).id, Some(second));
+    }
+    assert_eq!(sad.sending_slot(child(10, 1).id), Some(1));
+    assert_eq!(sad.sending_slot(child(9_999, 1).id), None);
+}

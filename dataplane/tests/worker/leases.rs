@@ -185,8 +185,7 @@ fn who_does_not_lead_says_nothing_at_all() {
     assert!(
         bed.b
             .handle
-            .punt
-            .push_frame(&udp_ports(OUTSIDE_B, OUTSIDE_A, 500, 500, b"IKE"))
+            .inject(&udp_ports(OUTSIDE_B, OUTSIDE_A, 500, 500, b"IKE"))
     );
     bed.wire.clear();
     for _ in 0..20 {
@@ -260,7 +259,7 @@ fn what_waits_for_a_neighbour_does_not_leave_after_a_barrier_nor_in_a_later_lead
     bed.b.assert_no_leak();
     // What the control thread injects flushes the bursts, and so does another leadership.
     let ike = udp_ports(OUTSIDE_B, OUTSIDE_A, 500, 500, b"IKE");
-    assert!(bed.b.handle.punt.push_frame(&ike));
+    assert!(bed.b.handle.inject(&ike));
     bed.b.worker.turn(bed.now);
     bed.b.leadership.set(true);
     for _ in 0..5 {
@@ -272,6 +271,60 @@ fn what_waits_for_a_neighbour_does_not_leave_after_a_barrier_nor_in_a_later_lead
     bed.a.host_sends(&udp(HOST_A, NEWCOMER, b"goes"));
     bed.settle();
     assert_eq!(bodies(&bed.b), [b'g']);
+}
+
+/// Seed 13848 of the simulator: a worker was paused, and what it had sealed for a router that it did
+/// not know yet left in a later leadership of its member, behind the numbers of another member.
+#[test]
+fn what_waits_does_not_leave_in_a_later_leadership_although_the_worker_slept_through_the_change_r14()
+ {
+    const NEWCOMER: [u8; 4] = [10, 2, 0, 77];
+    let mut bed = bed_with_high_water(1);
+    // Opened, and held for a neighbour; opened, and parked for the high water.
+    for body in [b"held", b"park"] {
+        bed.a.host_sends(&udp(HOST_A, NEWCOMER, body));
+    }
+    bed.settle();
+    let account = bed.b.worker.frame_account();
+    assert_eq!((account.held, account.parked), (1, 1));
+    // Given to the worker, and not taken.
+    let ike = udp_ports(OUTSIDE_B, OUTSIDE_A, 500, 500, b"old");
+    assert!(bed.b.handle.inject(&ike));
+    bed.wire.clear();
+    let dropped = bed.b.dropped(DropReason::NotActive);
+    bed.b.leadership.set(false);
+    bed.b.leadership.set(true);
+    bed.b.cell.raise(PLENTY);
+    bed.b.send(Command::Neighbour {
+        port: INSIDE,
+        address: NEWCOMER.into(),
+        mac: bed.b.host_mac,
+    });
+    bed.b.send(Command::Barrier(7));
+    bed.b.send(Command::Announce);
+    let ike = udp_ports(OUTSIDE_B, OUTSIDE_A, 500, 500, b"new");
+    assert!(bed.b.handle.inject(&ike));
+    bed.b.worker.turn(bed.now);
+    let passed = |event: &Event| matches!(event, Event::Barrier(7));
+    assert!(bed.b.events().iter().any(passed));
+    assert_eq!(bed.b.dropped(DropReason::NotActive) - dropped, 3);
+    bed.b.assert_no_leak();
+    // What the new leadership has to say is said.
+    bed.b.worker.turn(bed.now);
+    let sent = bed.b.take_wire();
+    let said = |body: &[u8]| sent.iter().any(|frame| frame.ends_with(body));
+    assert!(said(b"new") && !said(b"old"));
+    let announced = drain(&mut bed.b.host);
+    assert!(
+        !announced.is_empty(),
+        "the announcement is of this leadership"
+    );
+    assert!(
+        !announced
+            .iter()
+            .any(|frame| frame.ends_with(b"held") || frame.ends_with(b"park"))
+    );
+    bed.b.assert_no_leak();
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn ike_is_punted_whole_and_injected_packets_are_sent() {
     assert_eq!(drain(&mut bed.a.handle.punt), [on_500, on_4500]);
     assert_eq!(bed.a.handle.counters.punted(), 2);
     let message = udp_ports(OUTSIDE_A, OUTSIDE_B, 500, 500, b"to the peer");
-    assert!(bed.a.handle.punt.push_frame(&message));
+    assert!(bed.a.handle.inject(&message));
     bed.settle();
     assert_eq!(bed.wire.len(), 1);
     assert_eq!(bed.wire[0][14..], message);

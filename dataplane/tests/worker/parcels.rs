@@ -32,7 +32,7 @@ fn what_comes_after_a_handover_is_labelled_and_goes_on_at_the_successor() {
     bed.b.leadership.set(true);
     let before = bed.b.delivered.len();
     for parcel in &parcels {
-        assert!(bed.b.handle.punt.push_frame(parcel));
+        assert!(bed.b.handle.inject(parcel));
     }
     bed.settle();
     assert_eq!(bed.b.delivered.len(), before + 1);
@@ -56,7 +56,7 @@ fn who_only_follows_forwards_nothing_and_a_parcel_of_no_port_is_dropped() {
     bed.warm_up();
     let mut parcel = Parcel::Late.label(9).unwrap().to_vec();
     parcel.extend_from_slice(&udp(HOST_B, HOST_A, b"nowhere"));
-    assert!(bed.b.handle.punt.push_frame(&parcel));
+    assert!(bed.b.handle.inject(&parcel));
     bed.settle();
     assert_eq!(bed.b.dropped(DropReason::Malformed), 1);
     bed.b.leadership.set(false);
@@ -90,7 +90,7 @@ fn esp_of_an_unknown_spi_waits_with_the_control_thread_if_that_installs_sas() {
         }
     }
     bed.b.send(Command::Strangers(false));
-    assert!(bed.b.handle.punt.push_frame(&parcels[0]));
+    assert!(bed.b.handle.inject(&parcels[0]));
     bed.settle();
     assert_eq!(bed.b.delivered.len(), before + 1);
     bed.b.wire_brings(&raw(OUTSIDE_A, OUTSIDE_B, 50, &[9; 64]));
@@ -117,7 +117,7 @@ fn what_has_no_sa_to_leave_by_waits_with_the_control_thread_if_that_installs_sas
     // RFC 4301 section 5.1.2.1: its hop is counted once, however often it comes by.
     let hops = packet[8];
     for _ in 0..3 {
-        assert!(bed.a.handle.punt.push_frame(&parcels[0]));
+        assert!(bed.a.handle.inject(&parcels[0]));
         bed.settle();
         let again = drain(&mut bed.a.handle.punt);
         assert_eq!(again, parcels);
@@ -129,7 +129,7 @@ fn what_has_no_sa_to_leave_by_waits_with_the_control_thread_if_that_installs_sas
         }
     }
     bed.a.send(Command::Strangers(false));
-    assert!(bed.a.handle.punt.push_frame(&parcels[0]));
+    assert!(bed.a.handle.inject(&parcels[0]));
     bed.settle();
     assert!(bed.b.delivered.last().unwrap().ends_with(b"early out"));
     // Nobody installs anything now.

@@ -426,7 +426,7 @@ fn rfc7296_section_2_ike_over_ipv6_is_punted_and_injected_packets_are_sent() {
     assert_eq!(drain(&mut bed.a.handle.punt), [on_500, on_4500]);
     assert_eq!(bed.a.dropped(DropReason::NatKeepalive), 1);
     let message = message(OUTSIDE6_A, OUTSIDE6_B, 500, b"to the peer");
-    assert!(bed.a.handle.punt.push_frame(&message));
+    assert!(bed.a.handle.inject(&message));
     bed.settle();
     assert_eq!(bed.wire.len(), 1);
     assert_eq!(drain(&mut bed.b.handle.punt), [message]);

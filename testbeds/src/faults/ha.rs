@@ -9,6 +9,7 @@ use hitless::audit::Audit;
 
 use super::bed;
 use super::kinds::Diary;
+use super::row::Evidence;
 use super::{BEFORE, LAST, Row, Wish};
 use crate::clock;
 use crate::error::LabError;
@@ -63,20 +64,24 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
     let flow = traffic.stop()?;
     let [m1, m2] = captures;
     let captured = [m1.stop(), m2.stop()];
-    let mut row = Row {
+    let row = Row {
         fault: format!("{PREFIX} kill"),
         what: "strongSwan's ha plugin: SIGKILL to the active".to_owned(),
         times: 1,
         whole_again_ms: whole.map(milliseconds),
         ..Row::default()
     };
-    row.judge_flow(&flow, struck, end, wish.tunnels);
-    row.judge_captures(captured, 0, struck, &mut diary, &mut Audit::default());
-    row.judge_sas(&before, &bed::spis(&peer)?);
-    row.show(&flow, struck, &diary);
-    row.passed = row.problems.is_empty();
-    row.plot(wish.plots.as_deref())?;
-    Ok(row)
+    let evidence = Evidence {
+        flow,
+        captured,
+        active: 0,
+        struck,
+        end,
+        tunnels: wish.tunnels,
+        deposes: true,
+        sas: [before, bed::spis(&peer)?],
+    };
+    Ok(row.finish(evidence, diary, &mut Audit::default()))
 }
 
 /// Starts the charon of a member, with the cluster's addresses on its loopback.

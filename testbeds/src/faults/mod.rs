@@ -31,6 +31,7 @@ pub use bed::MOST_TUNNELS;
 use kinds::Diary;
 pub use kinds::Fault;
 pub use plot::Timeline;
+use row::Evidence;
 pub use row::Row;
 
 const BEFORE: Duration = Duration::from_secs(1);
@@ -100,6 +101,7 @@ pub fn run(bench: &Bench, wish: &Wish, mut tell: impl FnMut(&Row)) -> Result<Tab
                 continue;
             }
             let row = course.trial(*fault)?;
+            row.plot(wish.plots.as_deref())?;
             let broken = !row.passed;
             tell(&row);
             table.rows.push(row);
@@ -118,6 +120,7 @@ pub fn run(bench: &Bench, wish: &Wish, mut tell: impl FnMut(&Row)) -> Result<Tab
     if wish.with_ha {
         match ha::run(bench, wish) {
             Ok(row) => {
+                row.plot(wish.plots.as_deref())?;
                 tell(&row);
                 table.rows.push(row);
             }
@@ -161,16 +164,13 @@ impl Course<'_> {
         };
         self.bed.settle()?;
         fault.prepare(&mut self.bed)?;
-        let active = self.bed.settle()?;
+        self.bed.settle()?;
         let before = bed::spis(&self.bed.peer)?;
-        if before.len() < usize::from(self.wish.tunnels) {
-            let up = before.len();
-            row.problems
-                .push(format!("only {up} tunnels were up before it"));
-        }
         let captures = bed::captures(&self.bed.lab, fault.name(), &self.bed.directory)?;
         let traffic = bed::traffic(&self.bed.lab, &self.wish)?;
         clock::pass(BEFORE)?;
+        // Asked for at the last moment: it may have changed while all that was set up.
+        let active = self.bed.wait_for_roles()?;
         let mut diary = Diary::default();
         let struck = fault.strike(&mut self.bed, active, self.wish.after, &mut diary);
         let struck = struck.or_else(|error| match error {
@@ -198,16 +198,17 @@ impl Course<'_> {
         let [m1, m2] = captures;
         let captured = [m1.stop(), m2.stop()];
         self.keep_statuses(fault.name());
-        row.judge_flow(&flow, struck, end, self.wish.tunnels);
-        row.judge_captures(captured, active, struck, &mut diary, &mut self.wire);
-        if fault.deposes() && row.takeover_ms.is_none() {
-            row.problems.push("nobody took over".to_owned());
-        }
-        row.judge_sas(&before, &bed::spis(&self.bed.peer)?);
-        row.show(&flow, struck, &diary);
-        row.passed = row.problems.is_empty();
-        self.plot(&row)?;
-        Ok(row)
+        let evidence = Evidence {
+            flow,
+            captured,
+            active,
+            struck,
+            end,
+            tunnels: self.wish.tunnels,
+            deposes: fault.deposes(),
+            sas: [before, bed::spis(&self.bed.peer)?],
+        };
+        Ok(row.finish(evidence, diary, &mut self.wire))
     }
 
     /// One SIGKILL after another, each to whoever leads then.
@@ -232,10 +233,6 @@ impl Course<'_> {
             // For whoever looks into the logs; without it there is nothing to see there.
             let _: Result<(), LabError> = member.keep_status(moment);
         }
-    }
-
-    fn plot(&self, row: &Row) -> Result<(), LabError> {
-        row.plot(self.wish.plots.as_deref())
     }
 }
 

@@ -25,6 +25,24 @@ const MEMBERS: TapId = TapId(0);
 const SHOWN_BEFORE: i64 = 500;
 const SHOWN: usize = 4_500;
 
+/// Whoever sends ESP in the last so much before a fault leads.
+const JUST_BEFORE: Duration = Duration::from_millis(200);
+
+/// What a row is judged from.
+pub(super) struct Evidence {
+    pub flow: Flow,
+    pub captured: [Result<Vec<u8>, LabError>; 2],
+    /// Who led when it was struck.
+    pub active: usize,
+    pub struck: Duration,
+    pub end: Duration,
+    pub tunnels: u16,
+    /// The other one has to take over.
+    pub deposes: bool,
+    /// IKE SAs of the peer, before and after.
+    pub sas: [BTreeSet<(String, String)>; 2],
+}
+
 /// What one fault cost.
 #[derive(Serialize, Clone, PartialEq, Debug, Default)]
 pub struct Row {
@@ -60,13 +78,43 @@ impl Row {
         self.fault.starts_with(ha::PREFIX)
     }
 
-    pub(super) fn judge_flow(
-        &mut self,
-        flow: &Flow,
-        struck: Duration,
-        end: Duration,
-        tunnels: u16,
-    ) {
+    /// All that can be said of it.
+    pub(super) fn finish(mut self, evidence: Evidence, mut diary: Diary, all: &mut Audit) -> Row {
+        let Evidence {
+            flow,
+            captured,
+            active,
+            struck,
+            end,
+            tunnels,
+            deposes,
+            sas: [before, after],
+        } = evidence;
+        if before.len() < usize::from(tunnels) {
+            let up = before.len();
+            self.problems
+                .push(format!("only {up} tunnels were up before it"));
+        }
+        self.judge_flow(&flow, struck, end, tunnels);
+        let led = captured[1 - active]
+            .as_deref()
+            .is_ok_and(|file| led_before(file, struck));
+        self.judge_captures(captured, active, struck, &mut diary, all);
+        if led {
+            self.takeover_ms = None;
+            let other = 2 - active;
+            self.problems
+                .push(format!("m{other} led already: it hit a standby"));
+        } else if deposes && self.takeover_ms.is_none() {
+            self.problems.push("nobody took over".to_owned());
+        }
+        self.judge_sas(&before, &after);
+        self.show(&flow, struck, &diary);
+        self.passed = self.problems.is_empty();
+        self
+    }
+
+    fn judge_flow(&mut self, flow: &Flow, struck: Duration, end: Duration, tunnels: u16) {
         let ms = |time: Option<Duration>| time.map(milliseconds);
         self.outage_in_ms = ms(flow.outage(Way::In, struck));
         self.outage_out_ms = ms(flow.outage(Way::Out, struck));
@@ -170,7 +218,7 @@ impl Row {
         }
     }
 
-    pub(super) fn judge_sas(
+    fn judge_sas(
         &mut self,
         before: &BTreeSet<(String, String)>,
         after: &BTreeSet<(String, String)>,
@@ -183,7 +231,7 @@ impl Row {
         }
     }
 
-    pub(super) fn show(&mut self, flow: &Flow, struck: Duration, diary: &Diary) {
+    fn show(&mut self, flow: &Flow, struck: Duration, diary: &Diary) {
         let from = struck.saturating_sub(Duration::from_millis(SHOWN_BEFORE.unsigned_abs()));
         let bins = |way| flow.histogram(way, from, Duration::from_millis(1), SHOWN);
         let relative = |at: &Duration| (at.as_secs_f64() - struck.as_secs_f64()) * 1000.0;
@@ -256,6 +304,11 @@ fn first_esp(file: &[u8], from: Duration) -> Option<Duration> {
     sent.next().map(|record| record.time)
 }
 
+/// Whether this member sent the cluster's ESP just before a fault.
+fn led_before(file: &[u8], struck: Duration) -> bool {
+    first_esp(file, struck.saturating_sub(JUST_BEFORE)).is_some_and(|at| at < struck)
+}
+
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1}"));
@@ -285,6 +338,57 @@ impl fmt::Display for Row {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A capture of one ESP packet of the cluster.
+    fn capture(at: Duration) -> Vec<u8> {
+        let mut frame = vec![2; 12];
+        frame.extend_from_slice(&[8, 0, 0x45, 0, 0, 60, 0, 0, 0, 0, 64, 50, 0, 0]);
+        let IpAddr::V4(cluster) = CLUSTER else {
+            panic!("the bed is IPv4");
+        };
+        frame.extend_from_slice(&cluster.octets());
+        frame.extend_from_slice(&[192, 0, 2, 99]);
+        frame.extend_from_slice(&[0, 0, 0, 7, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 1]);
+        frame.resize(14 + 60, 0);
+        let mut file = Vec::new();
+        for word in [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65_535, 1] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+        let length = frame.len() as u32;
+        for word in [at.as_secs() as u32, at.subsec_micros(), length, length] {
+            file.extend_from_slice(&word.to_le_bytes());
+        }
+        file.extend_from_slice(&frame);
+        file
+    }
+
+    /// A takeover in no time at all is none: leadership had changed between the question who leads
+    /// and the kill.
+    #[test]
+    fn a_kill_that_hits_a_standby_is_no_failover() {
+        let struck = Duration::from_secs(100);
+        let judged = |other: Duration| {
+            let evidence = Evidence {
+                flow: Flow::default(),
+                captured: [Ok(capture(struck)), Ok(capture(other))],
+                active: 0,
+                struck,
+                end: struck,
+                tunnels: 0,
+                deposes: true,
+                sas: [BTreeSet::new(), BTreeSet::new()],
+            };
+            Row::default().finish(evidence, Diary::default(), &mut Audit::default())
+        };
+        let sound = judged(struck + Duration::from_millis(40));
+        assert_eq!(sound.takeover_ms, Some(40.0));
+        assert!(!sound.problems.iter().any(|what| what.contains("led")));
+        let wrong = judged(struck - Duration::from_millis(40));
+        assert_eq!(wrong.takeover_ms, None);
+        assert!(!wrong.passed);
+        let said = "m2 led already: it hit a standby".to_owned();
+        assert!(wrong.problems.contains(&said), "{:?}", wrong.problems);
+    }
 
     #[test]
     fn runs_in_a_row_show_the_worst_and_the_sum() {

@@ -1,6 +1,7 @@
 //! The scenarios, one module each.
 
 pub mod certs_strongswan;
+pub mod eap_strongswan;
 pub mod failover_strongswan;
 pub mod ike_strongswan;
 pub mod libreswan;

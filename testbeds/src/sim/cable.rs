@@ -10,21 +10,27 @@ use hitless_dataplane::port::memory::MemoryPort;
 use hitless_sa::{Entropy, Instant};
 
 use super::plan::Noise;
+use super::secrecy::Secrecy;
 
 /// When and how often something arrives.
-fn fate(entropy: &mut dyn Entropy, noise: &Noise, now: Instant) -> impl Iterator<Item = Instant> {
+fn fate(
+    entropy: &mut dyn Entropy,
+    noise: &Noise,
+    now: Instant,
+) -> impl Iterator<Item = Instant> + use<> {
     let copies = match entropy.u32() % 10_000 {
         n if n < noise.loss => 0,
         n if n < noise.loss + noise.duplication => 2,
         _ => 1,
     };
     let (shortest, longest) = noise.delay;
-    let mut arrivals = [now; 2];
-    for arrival in &mut arrivals {
-        let spread = (longest - shortest).mul_f64(f64::from(entropy.u32()) / f64::from(u32::MAX));
-        *arrival = now + shortest + spread;
-    }
-    arrivals.into_iter().take(copies)
+    // Always as many draws: what is lost changes nothing else.
+    let draws = [entropy.u32(), entropy.u32()];
+    let arrival = move |draw| {
+        let spread = (longest - shortest).mul_f64(f64::from(draw) / f64::from(u32::MAX));
+        now + shortest + spread
+    };
+    draws.into_iter().take(copies).map(arrival)
 }
 
 /// Datagrams that somebody between the members remembers.
@@ -105,23 +111,20 @@ impl Cable {
         entropy: &mut dyn Entropy,
         mut tap: impl FnMut(&[u8]) -> bool,
     ) {
-        let mut sent = Vec::new();
-        while self
-            .gateway
-            .pop_frame(|frame| sent.push((Way::ToSwitch, frame.to_vec())))
-        {}
-        sent.retain(|(_, frame)| tap(frame));
-        while self
-            .switch
-            .pop_frame(|frame| sent.push((Way::ToGateway, frame.to_vec())))
-        {}
-        for (way, frame) in sent {
-            if self.plugged {
-                for at in fate(entropy, &self.noise, now) {
-                    self.flight.add(at, (way, frame.clone()));
+        let (noise, flight, plugged) = (&self.noise, &mut self.flight, self.plugged);
+        let mut carry = |way, frame: &[u8]| {
+            if plugged {
+                for at in fate(entropy, noise, now) {
+                    flight.add(at, (way, frame.to_vec()));
                 }
             }
-        }
+        };
+        while self.gateway.pop_frame(|frame| {
+            if tap(frame) {
+                carry(Way::ToSwitch, frame);
+            }
+        }) {}
+        while self.switch.pop_frame(|frame| carry(Way::ToGateway, frame)) {}
         while let Some((way, frame)) = self.flight.due(now) {
             // A full ring loses the frame, as a real one does.
             let _ = match way {
@@ -143,6 +146,8 @@ pub struct SyncCables {
     slow: BTreeMap<SocketAddr, Duration>,
     /// What was sent last, for those who damage it.
     overheard: VecDeque<Letter>,
+    /// Reads along.
+    pub secrecy: Secrecy,
     entropy: Box<dyn Entropy>,
 }
 
@@ -155,6 +160,7 @@ impl SyncCables {
             deaf: BTreeSet::new(),
             slow: BTreeMap::new(),
             overheard: VecDeque::new(),
+            secrecy: Secrecy::default(),
             entropy,
         }
     }
@@ -197,18 +203,19 @@ impl SyncNetwork for SyncCables {
     }
 
     fn send(&mut self, now: Instant, from: SocketAddr, to: SocketAddr, datagram: Vec<u8>) {
+        self.secrecy.between_members(from, &datagram);
         if self.deaf.contains(&(from, to)) {
             return;
         }
         let delay = |address| self.slow.get(address).copied().unwrap_or_default();
         let slow = delay(&from) + delay(&to);
-        if self.overheard.len() >= OVERHEARD {
-            self.overheard.pop_front();
-        }
-        self.overheard.push_back((from, to, datagram.clone()));
         for at in fate(&mut *self.entropy, &self.noise, now) {
             self.flight.add(at + slow, (from, to, datagram.clone()));
         }
+        if self.overheard.len() >= OVERHEARD {
+            self.overheard.pop_front();
+        }
+        self.overheard.push_back((from, to, datagram));
     }
 
     fn receive(&mut self, now: Instant, address: SocketAddr) -> Option<(SocketAddr, Vec<u8>)> {

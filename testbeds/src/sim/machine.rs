@@ -30,6 +30,8 @@ pub struct Machine {
     running: Option<(Station, Worker)>,
     frozen: Option<(Part, Instant)>,
     fuse: Fuse,
+    /// Fuses that did not burn down: whatever it was to die in the midst of was over.
+    pub unreached: u64,
     /// How much faster its clock runs, in millionths, and how far it has jumped.
     drift: i64,
     jumped: Duration,
@@ -66,6 +68,10 @@ impl Fuse {
 
     fn burnt(&self) -> bool {
         self.0.get() == Some(0)
+    }
+
+    fn burns(&self) -> bool {
+        self.0.get().is_some_and(|left| left > 0)
     }
 }
 
@@ -109,6 +115,7 @@ impl Machine {
             running: None,
             frozen: None,
             fuse: Fuse::default(),
+            unreached: 0,
             drift,
             jumped: Duration::ZERO,
             outside,
@@ -125,6 +132,7 @@ impl Machine {
     ) -> Result<(), String> {
         self.disk.incarnation.0 += 1;
         let settings = GatewaySettings::new(self.config.clone()).tuned(self.tuning);
+        cables.secrecy.marked(&settings.node().config_hash);
         let (disk, now, entropy) = (self.disk, self.local(now), &mut self.entropy);
         let started = Station::with(settings, ports, cables, disk, now, entropy);
         let started = started.map_err(|error| format!("machine {}: {error}", self.who))?;
@@ -211,7 +219,7 @@ impl Machine {
 
     /// The process is gone. Whether there was one.
     pub fn kill(&mut self) -> bool {
-        self.fuse = Fuse::default();
+        self.put_out();
         self.running.take().is_some()
     }
 
@@ -244,8 +252,13 @@ impl Machine {
     pub fn calm(&mut self) {
         self.frozen = None;
         self.disk_fails = 0;
-        self.fuse = Fuse::default();
+        self.put_out();
         self.outside.calm();
+    }
+
+    fn put_out(&mut self) {
+        self.unreached += u64::from(self.fuse.burns());
+        self.fuse = Fuse::default();
     }
 
     /// The operator wants another one to lead.
@@ -289,8 +302,9 @@ impl Machine {
 
     /// Its own clock: no two run alike.
     fn local(&self, now: Instant) -> Instant {
-        let passed = i128::from(now.0 - EPOCH.0);
-        let drifted = passed + passed * i128::from(self.drift) / 1_000_000;
+        // Hours in nanoseconds, times thousands, fit.
+        let passed = i64::try_from(now.0 - EPOCH.0).unwrap_or(i64::MAX);
+        let drifted = passed.saturating_add(passed.saturating_mul(self.drift) / 1_000_000);
         EPOCH + Duration::from_nanos(u64::try_from(drifted).unwrap_or(0)) + self.jumped
     }
 }

@@ -11,13 +11,17 @@
 //! they would notice is shown by `mutants.rs`: a planted bug for each invariant.
 
 mod cable;
+mod continuity;
+mod long;
 mod machine;
 mod mutants;
 mod oracle;
 pub mod plan;
+mod secrecy;
 mod world;
 
 use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -26,21 +30,27 @@ use std::time::Duration;
 
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::Tuning;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
+pub use long::{Overlap, Watch};
 pub use mutants::{Caught, Table, run as run_mutants};
 use plan::Plan;
 use world::{Tally, World};
 
 /// What a run of many seeds found.
-#[derive(Serialize, Debug, Default)]
+#[derive(Serialize, Deserialize, Debug, Default)]
+#[serde(default)]
 pub struct Summary {
+    /// The first seed, and the one behind the last, of each run that is summed up here.
+    pub ranges: Vec<(u64, u64)>,
     pub seeds: u64,
     pub steps: u64,
     pub violations: Vec<Violation>,
     pub takeovers: u64,
     pub crashes: u64,
     pub restarts: u64,
+    /// Crashes in the midst of something that was over before.
+    pub unreached: u64,
     /// Probes that the hosts sent, and those that arrived.
     pub probes_sent: u64,
     pub probes_received: u64,
@@ -52,12 +62,12 @@ pub struct Summary {
     pub slowest_recovery: f64,
     pub slowest_seed: u64,
     pub mean_recovery: f64,
-    /// Of every frame that left a gateway and when: the same for the same seeds.
+    /// Of every frame that left a gateway and when: the same for the same seeds, in any order.
     pub digest: u64,
 }
 
 /// A promise that was broken.
-#[derive(Serialize, Clone, PartialEq, Eq, Debug)]
+#[derive(Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Violation {
     pub seed: u64,
     pub what: String,
@@ -134,9 +144,10 @@ struct Course {
     found: Vec<String>,
 }
 
-/// Runs; `progress` learns of each seed that is done, and of the violations so far.
-pub fn run(wish: Wish, mut progress: impl FnMut(u64, usize)) -> Summary {
+/// Runs; `goes_on` learns after each seed what was found so far, and says whether that is enough.
+pub fn run(wish: Wish, mut goes_on: impl FnMut(&Summary) -> bool) -> Summary {
     let mut summary = Summary::default();
+    summary.ranges.push((wish.first, wish.first));
     each(&wish, |course| {
         summary.absorb(&course);
         let violations = course.found.into_iter().map(|what| Violation {
@@ -145,8 +156,10 @@ pub fn run(wish: Wish, mut progress: impl FnMut(u64, usize)) -> Summary {
             replay: wish.replay(course.seed),
         });
         summary.violations.extend(violations);
-        progress(summary.seeds, summary.violations.len());
-        true
+        if let [(_, next)] = &mut summary.ranges[..] {
+            *next = course.seed + wish.every.max(1);
+        }
+        goes_on(&summary)
     });
     summary
 }
@@ -217,6 +230,7 @@ impl std::fmt::Display for Summary {
             takeovers,
             crashes,
             restarts,
+            unreached,
             ..
         } = self;
         writeln!(
@@ -228,6 +242,9 @@ impl std::fmt::Display for Summary {
             f,
             "{crashes} crashes, {restarts} restarts, {takeovers} takeovers"
         )?;
+        if *unreached > 0 {
+            writeln!(f, "{unreached} crashes not reached: nothing left to die in")?;
+        }
         writeln!(
             f,
             "{} of {} probes arrived",
@@ -246,14 +263,22 @@ impl std::fmt::Display for Summary {
 }
 
 impl Summary {
+    /// The seed to go on from.
+    pub fn next(&self) -> Option<u64> {
+        self.ranges.last().map(|(_, next)| *next)
+    }
+
     fn absorb(&mut self, course: &Course) {
         self.seeds += 1;
         self.steps += course.steps;
-        self.digest = self.digest.rotate_left(1) ^ course.digest;
+        let mut hasher = DefaultHasher::new();
+        (course.seed, course.digest).hash(&mut hasher);
+        self.digest = self.digest.wrapping_add(hasher.finish());
         let tally = course.tally;
         self.takeovers += tally.takeovers;
         self.crashes += tally.crashes;
         self.restarts += tally.restarts;
+        self.unreached += tally.unreached;
         self.greatest_skip = self.greatest_skip.max(tally.greatest_skip);
         let (sent, received) = course.probes;
         self.probes_sent += sent;
@@ -274,7 +299,7 @@ mod tests {
 
     #[test]
     fn a_hundred_seeds_keep_every_promise() {
-        let summary = run(Wish::seeds(1, 120), |_, _| {});
+        let summary = run(Wish::seeds(1, 120), |_| true);
         assert_eq!(summary.violations, Vec::new());
         assert!(summary.takeovers > 50, "{summary:?}");
         assert!(summary.probes_received > 10_000, "{summary:?}");
@@ -282,9 +307,9 @@ mod tests {
 
     #[test]
     fn a_seed_always_takes_the_same_course() {
-        let [first, second] = [(); 2].map(|()| run(Wish::seeds(7, 5), |_, _| {}));
+        let [first, second] = [(); 2].map(|()| run(Wish::seeds(7, 5), |_| true));
         assert_eq!((first.steps, first.digest), (second.steps, second.digest));
-        let other = run(Wish::seeds(8, 5), |_, _| {});
+        let other = run(Wish::seeds(8, 5), |_| true);
         assert_ne!(first.digest, other.digest);
     }
 }

@@ -6,8 +6,6 @@
 use std::time::Duration;
 
 use hitless::gateway::Tuning;
-use hitless::ike::settings::Withheld;
-use hitless_sync::Mutant;
 use serde::Serialize;
 
 use super::plan::{self, Plan};
@@ -20,48 +18,10 @@ struct Planted {
     says: &'static str,
     /// How a violation begins that is its doing.
     breaks: &'static [&'static str],
-    tuning: Tuning,
+    plant: fn(&mut Tuning),
     members: u8,
     /// The weather in which it matters.
     weather: fn(&mut Plan),
-}
-
-const RULES: Mutant = Mutant {
-    record_last: false,
-    any_session: false,
-    offer_unbound: false,
-    no_plus_one: false,
-    lead_before_durable: false,
-    fresh_although_offered: false,
-    no_challenge: false,
-    no_vouch_wait: false,
-    any_order: false,
-    no_majority: false,
-    vote_twice: false,
-    ignore_led: false,
-    unacknowledged: false,
-    ack_unrecorded: false,
-    no_extension: false,
-    guessed_skip: None,
-};
-
-const SOUND: Tuning = Tuning {
-    leases: None,
-    at_once: None,
-    sync: RULES,
-    no_floor: false,
-    no_high_water: false,
-    no_output_commit: false,
-    unchecked: false,
-    withheld: Withheld {
-        message_id_sync: false,
-        replay_counter_sync: false,
-    },
-    retransmit_tries: None,
-};
-
-const fn sync(sync: Mutant) -> Tuning {
-    Tuning { sync, ..SOUND }
 }
 
 /// S1 or its stronger form S5: which of them shows first is chance.
@@ -72,10 +32,7 @@ const ALL: &[Planted] = &[
         name: "guessed-skip",
         says: "takes over a checkpoint interval above the last checkpoint (RFC 6027 section 3.4)",
         breaks: NUMBERS,
-        tuning: sync(Mutant {
-            guessed_skip: Some(16),
-            ..RULES
-        }),
+        plant: |tuning| tuning.sync.guessed_skip = Some(16),
         members: 2,
         weather: |plan| {
             plan.checkpoint = (16, "500ms");
@@ -86,10 +43,7 @@ const ALL: &[Planted] = &[
         name: "at-the-grant",
         says: "takes over at the recorded grant, not one above it",
         breaks: NUMBERS,
-        tuning: sync(Mutant {
-            no_plus_one: true,
-            ..RULES
-        }),
+        plant: |tuning| tuning.sync.no_plus_one = true,
         members: 2,
         weather: small_leases,
     },
@@ -97,10 +51,7 @@ const ALL: &[Planted] = &[
         name: "ack-before-record",
         says: "a standby acknowledges an extension that it does not record",
         breaks: NUMBERS,
-        tuning: sync(Mutant {
-            ack_unrecorded: true,
-            ..RULES
-        }),
+        plant: |tuning| tuning.sync.ack_unrecorded = true,
         members: 2,
         weather: small_leases,
     },
@@ -108,10 +59,7 @@ const ALL: &[Planted] = &[
         name: "record-last",
         says: "a standby records the grant that came last, not the highest",
         breaks: NUMBERS,
-        tuning: sync(Mutant {
-            record_last: true,
-            ..RULES
-        }),
+        plant: |tuning| tuning.sync.record_last = true,
         members: 2,
         weather: reordering,
     },
@@ -119,10 +67,7 @@ const ALL: &[Planted] = &[
         name: "zombie-extends",
         says: "an active uses numbers as soon as it has offered them: alone, it never starves",
         breaks: NUMBERS,
-        tuning: sync(Mutant {
-            unacknowledged: true,
-            ..RULES
-        }),
+        plant: |tuning| tuning.sync.unacknowledged = true,
         members: 2,
         weather: small_leases,
     },
@@ -130,10 +75,7 @@ const ALL: &[Planted] = &[
         name: "epoch-not-durable",
         says: "a member leads before its epoch is on disk",
         breaks: &["S"],
-        tuning: sync(Mutant {
-            lead_before_durable: true,
-            ..RULES
-        }),
+        plant: |tuning| tuning.sync.lead_before_durable = true,
         members: 2,
         weather: forgotten_epoch,
     },
@@ -141,10 +83,7 @@ const ALL: &[Planted] = &[
         name: "no-majority",
         says: "one of three takes over without a vote",
         breaks: &["S"],
-        tuning: sync(Mutant {
-            no_majority: true,
-            ..RULES
-        }),
+        plant: |tuning| tuning.sync.no_majority = true,
         members: 3,
         weather: small_leases,
     },
@@ -152,10 +91,7 @@ const ALL: &[Planted] = &[
         name: "high-water-ignored",
         says: "packets above the recorded high water are delivered",
         breaks: &["S3"],
-        tuning: Tuning {
-            no_high_water: true,
-            ..SOUND
-        },
+        plant: |tuning| tuning.no_high_water = true,
         members: 2,
         weather: replays,
     },
@@ -163,10 +99,7 @@ const ALL: &[Planted] = &[
         name: "nothing-seen",
         says: "after a takeover no inbound number counts as seen",
         breaks: &["S3"],
-        tuning: Tuning {
-            no_floor: true,
-            ..SOUND
-        },
+        plant: |tuning| tuning.no_floor = true,
         members: 2,
         weather: replays,
     },
@@ -174,10 +107,7 @@ const ALL: &[Planted] = &[
         name: "response-before-ack",
         says: "IKE messages leave before a standby has acknowledged their state",
         breaks: &["S4"],
-        tuning: Tuning {
-            no_output_commit: true,
-            ..SOUND
-        },
+        plant: |tuning| tuning.no_output_commit = true,
         members: 2,
         weather: exchanges,
     },
@@ -185,10 +115,7 @@ const ALL: &[Planted] = &[
         name: "no-vouch-wait",
         says: "a silent standby holds no IKE message back, and is not told",
         breaks: &["S4"],
-        tuning: sync(Mutant {
-            no_vouch_wait: true,
-            ..RULES
-        }),
+        plant: |tuning| tuning.sync.no_vouch_wait = true,
         members: 2,
         weather: exchanges,
     },
@@ -196,21 +123,39 @@ const ALL: &[Planted] = &[
         name: "unchecked-length",
         says: "reads a sync datagram before it knows that it is long enough",
         breaks: &["S7"],
-        tuning: Tuning {
-            unchecked: true,
-            ..SOUND
-        },
+        plant: |tuning| tuning.unchecked = true,
         members: 2,
         weather: garbage,
+    },
+    Planted {
+        name: "sync-in-clear",
+        says: "a copy of each sync message leaves beside its protection",
+        breaks: &["S6"],
+        plant: |tuning| tuning.sync_in_clear = true,
+        members: 2,
+        weather: |_| {},
+    },
+    Planted {
+        name: "forgets",
+        says: "takes over on nothing: the peer makes everything anew",
+        breaks: &["continuity"],
+        plant: |tuning| tuning.sync.forgets = true,
+        members: 2,
+        weather: one_death,
+    },
+    Planted {
+        name: "never-vouches",
+        says: "never knows that it has heard all: each takeover has to ask the peers",
+        breaks: &["continuity"],
+        plant: |tuning| tuning.sync.never_vouches = true,
+        members: 2,
+        weather: one_death,
     },
     Planted {
         name: "no-extension",
         says: "no lease is ever extended",
         breaks: &["liveness"],
-        tuning: sync(Mutant {
-            no_extension: true,
-            ..RULES
-        }),
+        plant: |tuning| tuning.sync.no_extension = true,
         members: 2,
         weather: starving,
     },
@@ -267,6 +212,17 @@ fn garbage(plan: &mut Plan) {
     plan.faults
         .extend(moments.into_iter().map(|at| (at, plan::Fault::Garbage)));
     plan.faults.sort_by_key(|(at, _)| *at);
+}
+
+/// The active dies, once, on good cables.
+fn one_death(plan: &mut Plan) {
+    let at = plan::QUIET;
+    plan.outside = plan::Noise::NONE;
+    plan.sync = plan::Noise::NONE;
+    plan.faults = vec![
+        (at, plan::Fault::Crash(1)),
+        (at + Duration::from_millis(500), plan::Fault::Restart(1)),
+    ];
 }
 
 /// Nobody may replace what is used up.
@@ -328,8 +284,10 @@ pub fn run(patience: u64, mut tell: impl FnMut(&Caught)) -> Table {
 }
 
 fn hunt(planted: &Planted, patience: u64) -> Caught {
+    let mut tuning = Tuning::default();
+    (planted.plant)(&mut tuning);
     let wish = Wish {
-        tuning: planted.tuning,
+        tuning,
         among: Some(planted.members),
         weather: planted.weather,
         ..Wish::seeds(1, patience)

@@ -1,7 +1,6 @@
 //! What must hold, judged from outside: the frames that left the members, and what the hosts got.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,13 +10,9 @@ use hitless::gateway::Event;
 use hitless::lab::{Host, Probe};
 use hitless_sa::{Epoch, Instant, Spi};
 
-/// Where the first payload's type is in an IKE message, the type of an encrypted one, and where its
-/// IV begins (RFC 7296 sections 3.1 and 3.14).
-const NEXT_PAYLOAD: usize = 16;
-const SK: u8 = 46;
-const SKF: u8 = 53;
-const IKE_SA_INIT: u8 = 34;
-const SK_IV: usize = 28 + 4;
+use super::continuity::Continuity;
+use super::secrecy::{self, Secrecy, is_lone_notify};
+
 /// SPIs, direction, IV.
 type SkIv = (u64, u64, bool, Vec<u8>);
 
@@ -55,6 +50,8 @@ pub struct Oracle {
     members: u8,
     /// Output commit is the one rule that needs clocks, of bounded rate.
     clocks_jump: bool,
+    secrecy: Secrecy,
+    continuity: Option<Continuity>,
 }
 
 impl Oracle {
@@ -66,6 +63,16 @@ impl Oracle {
         }
     }
 
+    /// The tunnels are to go on as they are, if that is promised.
+    pub fn expect_continuity(&mut self, continuity: Option<Continuity>) {
+        self.continuity = continuity;
+    }
+
+    /// What every sync message of a cluster has in it, in clear nowhere.
+    pub fn marked(&mut self, digest: &[u8; 32]) {
+        self.secrecy.marked(digest);
+    }
+
     fn is_peer(&self, tap: TapId) -> bool {
         tap.0 == 0 || tap.0 > u16::from(self.members)
     }
@@ -73,18 +80,25 @@ impl Oracle {
     /// A frame has left a gateway (0 is the peer) on the outside.
     pub fn sent(&mut self, now: Instant, who: u8, frame: &[u8], keys: &[(Spi, u64)]) {
         let at = Duration::from_nanos(now.0);
-        let decoded = wire::decode(frame);
-        // An error in clear answers what nobody may have sent, and is not a version of anything
-        // (RFC 7296 section 2.21).
-        if matches!(&decoded, Frame::Ike(ike) if is_complaint(ike)) {
-            return;
-        }
-        self.audit.observe(TapId(u16::from(who)), at, frame);
-        match decoded {
-            Frame::Ike(ike) => self.sealed(&ike),
-            Frame::Esp(esp) => self.numbered(now, who, &esp, keys),
+        self.secrecy.outside(who, frame);
+        match wire::decode(frame) {
+            // The audit's own ledger has nothing to add to what is kept of it here.
+            Frame::Esp(esp) => return self.numbered(now, who, &esp, keys),
+            Frame::Ike(ike) => {
+                self.secrecy.ike(&format!("machine {who}"), ike.message);
+                // An error in clear answers what nobody may have sent, and is not a version of
+                // anything (RFC 7296 section 2.21).
+                if is_lone_notify(ike.message) {
+                    return;
+                }
+                if let Some(continuity) = &mut self.continuity {
+                    continuity.sent(now, who, &ike);
+                }
+                self.sealed(&ike);
+            }
             _ => {}
         }
+        self.audit.observe(TapId(u16::from(who)), at, frame);
     }
 
     /// S1: one key, one number, one packet. Nothing that a gateway sends is sent again.
@@ -94,8 +108,14 @@ impl Oracle {
             self.keys.insert((who, esp.spi), *key);
         }
         // One that is gone again already is taken for the one that others know by that SPI.
-        let known = self.keys.get(&(who, esp.spi)).copied();
-        let number = (known, esp.spi, esp.iv);
+        let others = || {
+            let mut known = self.keys.iter().filter(|((_, spi), _)| *spi == esp.spi);
+            known.next().map(|(_, key)| key)
+        };
+        let known = self.keys.get(&(who, esp.spi)).or_else(others).copied();
+        // A key is one whatever SPI it goes by.
+        let spi = known.map_or(esp.spi, |_| 0);
+        let number = (known, spi, esp.iv);
         if let Some((first, then)) = self.numbers.insert(number, (who, now)) {
             self.repeated.push(format!(
                 "SPI {:08x} number {} by {first} at {} and by {who} at {}",
@@ -121,13 +141,10 @@ impl Oracle {
 
     /// The AEAD IVs of an IKE SA must not repeat either, whoever sends.
     fn sealed(&mut self, ike: &Ike<'_>) {
-        let sealed = matches!(ike.message.get(NEXT_PAYLOAD), Some(&SK));
-        let Some(iv) = ike.message.get(SK_IV..SK_IV + 8).filter(|_| sealed) else {
+        let Some(iv) = secrecy::iv(ike) else {
             return;
         };
-        let mut hasher = DefaultHasher::new();
-        ike.message.hash(&mut hasher);
-        let digest = hasher.finish();
+        let digest = secrecy::digest(ike.message);
         let key = (
             ike.initiator_spi,
             ike.responder_spi,
@@ -161,6 +178,9 @@ impl Oracle {
 
     /// A gateway said something. Only who leads since when is taken from it.
     pub fn said(&mut self, now: Instant, who: u8, event: &Event) {
+        if let Some(continuity) = &mut self.continuity {
+            continuity.said(now, who, event);
+        }
         let Event::Leads {
             epoch, base, exact, ..
         } = event
@@ -185,7 +205,7 @@ impl Oracle {
     }
 
     /// Everything that was broken.
-    pub fn verdict(&self, hosts: [&Host; 2]) -> Vec<String> {
+    pub fn verdict(&self, hosts: [&Host; 2], end: Instant) -> Vec<String> {
         let mut broken = Vec::new();
         let report = self.audit.clone().report();
         broken.extend(
@@ -205,10 +225,22 @@ impl Oracle {
         if leaked > 0 {
             broken.push(format!("S6: {leaked} packets in clear on the outside"));
         }
-        for (name, host) in [("a", hosts[0]), ("b", hosts[1])] {
+        broken.extend(self.secrecy.found().iter().take(3).cloned());
+        if let Some(continuity) = &self.continuity {
+            broken.extend(continuity.verdict(hosts.map(Host::received), end));
+        }
+        for (name, host, other) in [("a", hosts[0], hosts[1]), ("b", hosts[1], hosts[0])] {
             let again = delivered_twice(host.received());
             if !again.is_empty() {
                 broken.push(format!("S3: delivered twice to host {name}: {again:?}"));
+            }
+            let invented = |probe: &&Probe| {
+                let sent = usize::try_from(probe.number).ok();
+                sent.and_then(|number| other.sent().get(number))
+                    .is_none_or(|sent| *sent > probe.at)
+            };
+            if let Some(probe) = host.received().iter().find(invented) {
+                broken.push(format!("host {name} got what nobody sent: {probe:?}"));
             }
             if host.altered() > 0 {
                 broken.push(format!(
@@ -273,12 +305,6 @@ impl Oracle {
     }
 }
 
-/// A message of an IKE SA that is not protected.
-fn is_complaint(ike: &Ike<'_>) -> bool {
-    let first = ike.message.get(NEXT_PAYLOAD).copied();
-    !matches!(first, Some(SK | SKF)) && ike.exchange != IKE_SA_INIT
-}
-
 /// What names an IKE message; two of another exchange type with one Message ID are two versions.
 type MessageKey = (u64, u64, u32, bool, bool);
 
@@ -335,7 +361,7 @@ mod tests {
     fn verdict(frames: &[(u8, Vec<u8>)]) -> Vec<String> {
         let mut oracle = Oracle::default();
         for (at, (who, frame)) in (1..).zip(frames) {
-            oracle.sent(Instant(at), *who, frame, &[(Spi(7), 99)]);
+            oracle.sent(Instant(at), *who, frame, &[(Spi(7), 99), (Spi(8), 99)]);
         }
         let host = || {
             let (end, _) = hitless_dataplane::port::memory::link(4, 1500);
@@ -347,7 +373,7 @@ mod tests {
                 120,
             )
         };
-        oracle.verdict([&host(), &host()])
+        oracle.verdict([&host(), &host()], Instant(100))
     }
 
     fn begins(found: &[String], with: &str) -> bool {
@@ -372,6 +398,9 @@ mod tests {
                 .any(|what| what.contains("the IV is not the number")),
             "{iv:?}"
         );
+        // The same key under another SPI.
+        let renamed = verdict(&[(1, esp(7, 1, 1)), (1, esp(8, 1, 1))]);
+        assert!(begins(&renamed, "S1"), "{renamed:?}");
         let ranges = [(1, esp(7, 1, 1)), (2, esp(7, 5, 5)), (1, esp(7, 9, 9))];
         assert!(begins(&verdict(&ranges), "S5"));
         let clear = verdict(&[(1, frame(17, [10, 2, 0, 10], &[0, 9, 0, 9, 0, 8, 0, 0]))]);

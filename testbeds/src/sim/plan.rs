@@ -115,7 +115,7 @@ pub struct Plan {
 }
 
 /// Traffic flows and the standby is admitted before the first fault.
-const QUIET: Duration = Duration::from_millis(1200);
+pub const QUIET: Duration = Duration::from_millis(1200);
 const STORM: Duration = Duration::from_millis(2500);
 const CALM: Duration = Duration::from_millis(200);
 
@@ -250,49 +250,88 @@ impl Plan {
         };
         let takeover = TAKEOVERS[digit(TAKEOVERS.len())];
         let ike_proposal = IKE_PROPOSALS[digit(IKE_PROPOSALS.len())];
-        let victim = 1 + digit(2) as u8;
-        let event = digit(EVENTS.len());
+        let not_last = digit(2) as u8;
+        let Moment {
+            members,
+            window_size,
+            events,
+        } = MOMENTS[digit(MOMENTS.len())];
+        // One of the last two: with three of them, the one that takes over, or its successor.
+        let victim = members - not_last;
         let outputs = digits;
         if outputs >= OUTPUTS {
             return None;
         }
-        let at = match EVENTS[event] {
+        let at = match events {
             // The tunnel itself is being made.
-            Fault::Healed => Duration::from_millis(395),
+            [Fault::Healed] => Duration::from_millis(395),
             _ => QUIET,
         };
-        let faults = vec![
-            (at, Fault::CrashAfter(victim, outputs as u32)),
-            (at, EVENTS[event]),
-            (at + Duration::from_millis(500), Fault::Restart(1)),
-            (at + Duration::from_millis(500), Fault::Restart(2)),
-        ];
-        let leases = (EVENTS[event] == Fault::Plugged(0)).then(|| lease_sizes(4, 16));
+        let later = at + Duration::from_millis(500);
+        let mut faults = vec![(at, Fault::CrashAfter(victim, outputs as u32))];
+        faults.extend(events.iter().map(|event| (at, *event)));
+        faults.extend((1..=members).map(|member| (later, Fault::Restart(member))));
+        let leases = (events == [Fault::Plugged(0)]).then(|| lease_sizes(4, 16));
         Some(Plan {
             takeover,
             ike_proposal,
             leases,
+            window_size,
             retransmit_tries: Some(SOON),
-            ..Plan::with(2, faults)
+            ..Plan::with(members, faults)
         })
     }
 }
 
 /// What a member dies in the midst of.
-const EVENTS: [Fault; 9] = [
-    Fault::Healed,
+#[derive(Clone, Copy)]
+struct Moment {
+    members: u8,
+    window_size: u32,
+    events: &'static [Fault],
+}
+
+const fn moment(events: &'static [Fault]) -> Moment {
+    Moment {
+        members: 2,
+        window_size: 1,
+        events,
+    }
+}
+
+const MOMENTS: [Moment; 11] = [
+    moment(&[Fault::Healed]),
     // Nothing but traffic, with leases so small that they are extended all the time.
-    Fault::Plugged(0),
-    Fault::PeerRekeysChild,
-    Fault::PeerRekeysIke,
-    Fault::ClusterRekeysChild,
-    Fault::ClusterRekeysIke,
-    Fault::Switchover,
-    Fault::Crash(1),
-    Fault::ShutDown(1),
+    moment(&[Fault::Plugged(0)]),
+    moment(&[Fault::PeerRekeysChild]),
+    moment(&[Fault::PeerRekeysIke]),
+    moment(&[Fault::ClusterRekeysChild]),
+    moment(&[Fault::ClusterRekeysIke]),
+    moment(&[Fault::Switchover]),
+    moment(&[Fault::Crash(1)]),
+    moment(&[Fault::ShutDown(1)]),
+    // Several requests under way, in both directions.
+    Moment {
+        members: 2,
+        window_size: 5,
+        events: &[
+            Fault::ClusterRekeysChild,
+            Fault::PeerRekeysChild,
+            Fault::ClusterRekeysIke,
+        ],
+    },
+    // A second takeover in the midst of a first.
+    Moment {
+        members: 3,
+        window_size: 1,
+        events: &[Fault::Crash(1)],
+    },
 ];
 /// No exchange has as many outputs of one member, heartbeats included.
 const OUTPUTS: u64 = 60;
+/// How many there are.
+pub const CRASH_POINTS: u64 =
+    (TAKEOVERS.len() * IKE_PROPOSALS.len() * 2 * MOMENTS.len()) as u64 * OUTPUTS;
 
 /// How many writes fail: the last is a disk that stays full.
 const WRITES: [u32; 4] = [1, 2, 4, u32::MAX];
@@ -469,7 +508,9 @@ mod tests {
     #[test]
     fn crash_points_come_to_an_end_and_cover_every_policy() {
         let all: Vec<Plan> = (0..).map_while(Plan::crash_point).collect();
-        assert_eq!(all.len(), 5 * 2 * 2 * EVENTS.len() * OUTPUTS as usize);
+        assert_eq!(all.len() as u64, CRASH_POINTS);
+        assert!(all.iter().any(|plan| plan.members == 3));
+        assert!(all.iter().any(|plan| plan.window_size > 1));
         for takeover in TAKEOVERS {
             assert!(all.iter().any(|plan| plan.takeover == takeover));
         }

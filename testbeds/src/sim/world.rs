@@ -8,12 +8,13 @@ use hitless::config::{Config, ConfigError};
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Tuning};
 use hitless::lab::{
-    CLUSTER_INSIDE, HOST_A, HOST_B, Host, MTU, PEER_INSIDE, Switch, Topology, sync_address,
+    CLUSTER_INSIDE, HOST_A, HOST_B, Host, MTU, PEER_INSIDE, Probe, Switch, Topology, sync_address,
 };
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_sa::{Entropy, Instant};
 
 use super::cable::{Cable, SyncCables, damage};
+use super::continuity::Continuity;
 use super::machine::Machine;
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
@@ -42,6 +43,8 @@ const LIVENESS: Duration = Duration::from_secs(90);
 const LIVENESS_EXACT: Duration = Duration::from_secs(180);
 /// So many probes in a row, each way, show that it does.
 const ALIVE: usize = 20;
+/// And of those before them so many may still be under way.
+const OVERTAKEN: u64 = 3;
 /// Frames that a replayer remembers, and sends in one step.
 const RECORDED: usize = 3000;
 const REPLAYED: usize = 48;
@@ -60,6 +63,8 @@ pub struct Tally {
     pub crashes: u64,
     pub restarts: u64,
     pub greatest_skip: u64,
+    /// Crashes in the midst of something that was over before.
+    pub unreached: u64,
     /// From the last fault until traffic flowed both ways.
     pub recovery: Duration,
 }
@@ -132,7 +137,11 @@ impl World {
         protected_ends.push(switch_end);
         let mut outside = Switch::unrecorded(outside_ends);
         outside.hub = plan.hub;
-        let oracle = Oracle::new(plan.members);
+        let mut oracle = Oracle::new(plan.members);
+        oracle.expect_continuity(Continuity::of(&plan, EPOCH));
+        for mark in sync.secrecy.marks() {
+            oracle.marked(mark);
+        }
         World {
             now: EPOCH,
             plan,
@@ -174,7 +183,8 @@ impl World {
             self.watch_aftermath();
         }
         let mut broken = std::mem::take(&mut self.broken);
-        broken.extend(self.oracle.verdict([&self.a, &self.b]));
+        broken.extend(self.sync.secrecy.found().iter().take(3).cloned());
+        broken.extend(self.oracle.verdict([&self.a, &self.b], self.now));
         broken
     }
 
@@ -397,6 +407,7 @@ impl World {
         for who in PEER..self.plan.members + self.plan.peers {
             self.restart(who);
         }
+        self.tally.unreached = self.machines.iter().map(|machine| machine.unreached).sum();
     }
 
     fn expect_life(&mut self) {
@@ -435,10 +446,9 @@ impl World {
 
     /// The last probes of each direction arrived in a row, all of them after that.
     fn alive(&self, since: Instant) -> bool {
-        [&self.a, &self.b].iter().all(|host| {
-            let received = host.received();
-            received.len() >= ALIVE && received[received.len() - ALIVE].at > since
-        })
+        [&self.a, &self.b]
+            .iter()
+            .all(|host| in_a_row(host.received(), since))
     }
 
     /// What was forgotten on the way shows itself when timers run out; then the rules of liveness
@@ -453,6 +463,17 @@ impl World {
         self.expect_life();
         self.tally.recovery = self.tally.recovery.max(recovery);
     }
+}
+
+/// The last probes came one after the other since then: half of them, for ever, are no life.
+fn in_a_row(received: &[Probe], since: Instant) -> bool {
+    let Some(last) = received.last_chunk::<ALIVE>() else {
+        return false;
+    };
+    let numbers = last.map(|probe| probe.number);
+    let span = numbers.iter().max().zip(numbers.iter().min());
+    let whole = span.is_some_and(|(max, min)| max - min < ALIVE as u64 + OVERTAKEN);
+    whole && last.iter().all(|probe| probe.at > since)
 }
 
 /// What a machine is told: a peer is sound, and may know less of RFC 6311.
@@ -495,5 +516,29 @@ fn topology(plan: &Plan, secret: String) -> Topology {
         window_size: plan.window_size,
         dpd_delay: "2s",
         ..Topology::new(plan.members, secret)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_second_probe_is_no_life() {
+        let received = |step: u64| {
+            let probe = |number| Probe {
+                number: number * step,
+                at: Instant(number + 1),
+            };
+            (0..ALIVE as u64).map(probe).collect::<Vec<_>>()
+        };
+        assert!(in_a_row(&received(1), Instant(0)));
+        assert!(!in_a_row(&received(1), Instant(1)), "too old");
+        assert!(!in_a_row(&received(1)[1..], Instant(0)), "too few");
+        assert!(!in_a_row(&received(2), Instant(0)));
+        let mut swapped = received(1);
+        swapped.swap(3, 4);
+        swapped[19].number = 20;
+        assert!(in_a_row(&swapped, Instant(0)), "overtaken");
     }
 }

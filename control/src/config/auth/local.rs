@@ -1,9 +1,9 @@
-//! `local`: our certificates with their chains and keys.
+//! `local`: our certificates with their chains and keys, or the user that we log in as.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{End, Keys, Refused, Word, id, judge, word};
+use super::{End, Keys, Refused, Word, eap, id, judge, word};
 use crate::config::credentials;
 use crate::config::document::{Located, Section};
 use crate::config::report::{Refusal, Span};
@@ -39,10 +39,21 @@ pub(in crate::config) fn local(
     };
     let files = section.given_list("certs", value::text);
     let id = id(&section);
+    let user = eap::local_user(&section);
     let certified = matches!(files, Ok(Some(_)));
-    let Some(family) = family(&section, certified)? else {
-        return Ok(End { id: id?, ..psk });
+    let family = match kind(&section, certified)? {
+        Kind::Psk => {
+            eap::without_users(&section)?;
+            return Ok(End { id: id?, ..psk });
+        }
+        Kind::Eap => {
+            let (id, user) = (id?, user?);
+            let auth = eap::local(&section, keys, id.as_ref(), user)?;
+            return Ok(End { id, auth });
+        }
+        Kind::Certificates(family) => family,
     };
+    eap::without_users(&section)?;
     let Some(files) = files?.filter(|files| !files.is_empty()) else {
         section.missing("certs", "certs = [\"gw.pem\"]");
         return Err(Refused);
@@ -69,25 +80,37 @@ pub(in crate::config) fn local(
     })
 }
 
-/// Which signatures we make; `None` for a pre-shared key.
-fn family(section: &Section<'_>, certified: bool) -> Result<Option<Family>, Refused> {
+/// What `local` is about.
+enum Kind {
+    Psk,
+    Eap,
+    /// Which signatures we make.
+    Certificates(Family),
+}
+
+fn kind(section: &Section<'_>, certified: bool) -> Result<Kind, Refused> {
     let auth = section.given("auth", word);
     section.finish(&[(
         "cacerts",
         "intermediate certificates go into `certs`, after our own; whom we believe into remote.cacerts",
     )]);
     match (auth?.map(|a| a.value), certified) {
-        (None | Some(Word::Psk), false) => Ok(None),
-        (Some(Word::Psk), true) => {
+        (None | Some(Word::Psk), false) => Ok(Kind::Psk),
+        (Some(Word::Eap), false) => Ok(Kind::Eap),
+        (Some(word @ (Word::Psk | Word::Eap)), true) => {
             let refusal = Refusal::new(
-                format!("{}: certificates with auth = \"psk\"", section.path),
+                format!(
+                    "{}: certificates with auth = \"{}\"",
+                    section.path,
+                    word.text()
+                ),
                 "write auth = \"pubkey\", or leave certs out",
             );
             section.refuse("certs", refusal);
             Err(Refused)
         }
-        (Some(Word::Pubkey(family)), _) => Ok(Some(family)),
-        (None, true) => Ok(Some(Family::Any)),
+        (Some(Word::Pubkey(family)), _) => Ok(Kind::Certificates(family)),
+        (None, true) => Ok(Kind::Certificates(Family::Any)),
     }
 }
 

@@ -1,8 +1,8 @@
-//! `remote`: whose certificates are accepted.
+//! `remote`: whose certificates are accepted, or which users.
 
 use std::sync::Arc;
 
-use super::{End, Keys, Refused, Word, id, judge, word};
+use super::{End, Keys, Refused, Word, eap, id, judge, word};
 use crate::config::credentials;
 use crate::config::document::{Located, Section};
 use crate::config::report::{Refusal, Span};
@@ -35,6 +35,7 @@ pub(in crate::config) fn remote(
         ]),
     );
     let id = id(&section);
+    let users = eap::remote_users(&section);
     section.finish(&[
         (
             "certs",
@@ -44,16 +45,22 @@ pub(in crate::config) fn remote(
             "ca_id",
             "name the authority's certificate: cacerts = [\"ca.pem\"]",
         ),
-        ("eap_id", "EAP is not spoken"),
     ]);
     let family = match auth?.map(|a| a.value) {
         None if anchors.is_some() => Family::Any,
         Some(Word::Pubkey(family)) => family,
         None | Some(Word::Psk) => {
-            without_certificates(&section);
+            without_certificates(&section, Word::Psk);
+            eap::without_users(&section)?;
             return Ok(End { id: id?, ..psk });
         }
+        Some(Word::Eap) => {
+            without_certificates(&section, Word::Eap);
+            let (id, users) = (id?, users?);
+            return eap::remote(&section, keys, id, users);
+        }
     };
+    eap::without_users(&section)?;
     let Some(anchors) = anchors.filter(|anchors| !anchors.is_empty()) else {
         section.missing("cacerts", "cacerts = [\"ca.pem\"]");
         return Err(Refused);
@@ -76,11 +83,11 @@ pub(in crate::config) fn remote(
     })
 }
 
-/// Nothing of certificates belongs beside a pre-shared key.
-fn without_certificates(section: &Section<'_>) {
+/// Nothing of certificates belongs beside a secret.
+fn without_certificates(section: &Section<'_>, word: Word) {
     let keys = ["cacerts", "crls", "revocation"];
     for key in keys.into_iter().filter(|key| section.has(key)) {
-        let title = format!("{}: {key} with auth = \"psk\"", section.path);
+        let title = format!("{}: {key} with auth = \"{}\"", section.path, word.text());
         let help = "write auth = \"pubkey\", or leave it out";
         section.refuse(key, Refusal::new(title, help));
     }

@@ -143,7 +143,10 @@ impl Certificate {
             Identification::Fqdn(_) | Identification::Email(_) => {
                 self.names.iter().any(|known| known.matches(id))
             }
-            Identification::Any | Identification::KeyId(_) | Identification::Other { .. } => false,
+            Identification::Any
+            | Identification::KeyId(_)
+            | Identification::Eap(_)
+            | Identification::Other { .. } => false,
         }
     }
 

@@ -3,7 +3,7 @@
 //! chains cannot exceed. What it leaves out is checked here: key usage, and the anchor's validity.
 
 use std::fmt;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
@@ -13,8 +13,13 @@ use webpki::{
     RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
     VerifiedPath,
 };
+use x509_cert::certificate::Rfc5280;
+use x509_cert::crl::CertificateList;
+use x509_cert::der::Decode;
 
 use super::certificate::Certificate;
+use super::verdicts::{self, Verdicts};
+use crate::ike::work;
 
 /// `remote.revocation`, swanctl's words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -33,8 +38,15 @@ pub enum Revocation {
 pub struct Trust {
     anchors: Vec<Anchor>,
     /// Replaced while everything else stays: lists expire, configurations do not.
-    crls: Mutex<Vec<RevocationList>>,
+    crls: Mutex<Lists>,
     revocation: Revocation,
+}
+
+/// Revocation lists, and what they found good.
+#[derive(Default, Debug)]
+struct Lists {
+    lists: Vec<RevocationList>,
+    verdicts: Verdicts,
 }
 
 #[derive(Clone, Debug)]
@@ -45,13 +57,22 @@ struct Anchor {
 
 /// A CRL, whose signature is verified when a chain needs it.
 #[derive(Clone)]
-pub struct RevocationList(Arc<CertRevocationList<'static>>);
+pub struct RevocationList {
+    list: Arc<CertRevocationList<'static>>,
+    /// Seconds since 1970, if it says so.
+    next_update: Option<u64>,
+}
 
 impl RevocationList {
     pub fn from_der(der: &[u8]) -> Result<RevocationList, ChainError> {
         let list = OwnedCertRevocationList::from_der(der);
         let list = list.map_err(ChainError::Path)?;
-        Ok(RevocationList(Arc::new(list.into())))
+        let read = CertificateList::<Rfc5280>::from_der(der).ok();
+        let next_update = read.and_then(|read| read.tbs_cert_list.next_update);
+        Ok(RevocationList {
+            list: Arc::new(list.into()),
+            next_update: next_update.map(|time| time.to_unix_duration().as_secs()),
+        })
     }
 }
 
@@ -144,13 +165,13 @@ impl Trust {
 
     /// Puts fresh lists in the place of all that were there.
     pub fn replace_crls(&self, lists: Vec<RevocationList>) {
-        *self.crls.lock().unwrap_or_else(PoisonError::into_inner) = lists;
+        let mut crls = self.crls();
+        crls.lists = lists;
+        crls.verdicts.renew();
     }
 
-    /// Every list: cheap to copy.
-    fn crls(&self) -> Vec<RevocationList> {
-        let lists = self.crls.lock().unwrap_or_else(PoisonError::into_inner);
-        lists.clone()
+    fn crls(&self) -> MutexGuard<'_, Lists> {
+        self.crls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn anchors(&self) -> impl Iterator<Item = &Certificate> {
@@ -158,8 +179,37 @@ impl Trust {
     }
 
     /// Verifies a chain, the peer's own certificate first; gives what of it leads to an anchor.
-    /// `time` is the wall clock.
-    pub fn verify(&self, chain: &[&[u8]], time: Duration) -> Result<Verified, ChainError> {
+    /// `time` is the wall clock. What was good a moment ago is good without a look.
+    pub fn verify(&self, chain: &[&[u8]], time: Duration) -> Result<Arc<Verified>, ChainError> {
+        work::count(READING);
+        let name = verdicts::name(chain);
+        let (lists, generation) = {
+            let crls = self.crls();
+            if let Some(known) = name.and_then(|name| crls.verdicts.find(&name, time)) {
+                return Ok(known);
+            }
+            (crls.lists.clone(), crls.verdicts.generation)
+        };
+        let verified = self.verify_by(&lists, chain, time).map(Arc::new);
+        if let Err(ChainError::Path(Error::MaximumSignatureChecksExceeded)) = verified {
+            work::count(a_path(MOST_SIGNATURES));
+        }
+        let verified = verified?;
+        if let Some(name) = name {
+            let until = self.expires(&verified, &lists, time);
+            let mut crls = self.crls();
+            crls.verdicts
+                .keep(name, generation, time, until, verified.clone());
+        }
+        Ok(verified)
+    }
+
+    fn verify_by(
+        &self,
+        lists: &[RevocationList],
+        chain: &[&[u8]],
+        time: Duration,
+    ) -> Result<Verified, ChainError> {
         let (first, others) = chain.split_first().ok_or(ChainError::UNREADABLE)?;
         let certificate = Certificate::parse(first).map_err(|_| ChainError::UNREADABLE)?;
         if !certificate.may_sign() {
@@ -170,15 +220,12 @@ impl Trust {
             .map(|der| CertificateDer::from(*der))
             .collect();
         let anchors: Vec<_> = self
-            .anchors
-            .iter()
-            .filter(|a| a.certificate.is_valid_at(time.as_secs()) && a.certificate.may_certify())
-            .map(|a| a.anchor.clone())
+            .anchors_at(time)
+            .map(|anchor| anchor.anchor.clone())
             .collect();
         let strict = self.revocation == Revocation::Strict;
-        let by_uri = self.revocation == Revocation::IfUri && certificate.has_crl_uri;
-        let lists = self.crls();
-        let lists: Vec<&CertRevocationList<'_>> = lists.iter().map(|list| &*list.0).collect();
+        let lists: Vec<&CertRevocationList<'_>> = lists.iter().map(|list| &*list.list).collect();
+        work::count(a_path(chain.len()));
         let path = Path {
             certificate: &certificate,
             others: &others,
@@ -186,7 +233,7 @@ impl Trust {
             time,
         };
         let issuers = path.build(options(&lists, strict, RevocationCheckDepth::Chain)?)?;
-        if by_uri {
+        if self.is_by_uri(&certificate) {
             path.build(options(&lists, true, RevocationCheckDepth::EndEntity)?)?;
         }
         Ok(Verified {
@@ -194,6 +241,44 @@ impl Trust {
             issuers,
         })
     }
+
+    fn is_by_uri(&self, certificate: &Certificate) -> bool {
+        self.revocation == Revocation::IfUri && certificate.has_crl_uri
+    }
+
+    fn anchors_at(&self, time: Duration) -> impl Iterator<Item = &Anchor> {
+        let seconds = time.as_secs();
+        let good = move |anchor: &&Anchor| {
+            anchor.certificate.is_valid_at(seconds) && anchor.certificate.may_certify()
+        };
+        self.anchors.iter().filter(good)
+    }
+
+    /// When the first of all that a path may rest on expires, in seconds since 1970.
+    fn expires(&self, verified: &Verified, lists: &[RevocationList], time: Duration) -> u64 {
+        let issuers = verified.issuers.iter().map(|issuer| {
+            let issuer = Certificate::parse(issuer);
+            issuer.map_or(0, |issuer| issuer.not_after())
+        });
+        let anchors = self.anchors_at(time).map(|a| a.certificate.not_after());
+        let fresh = self.revocation == Revocation::Strict || self.is_by_uri(&verified.certificate);
+        // A list is too old from then on.
+        let lists = lists.iter().filter(|_| fresh);
+        let lists = lists.map(|list| list.next_update.unwrap_or(0).saturating_sub(1));
+        let others = issuers.chain(anchors).chain(lists);
+        others.fold(verified.certificate.not_after(), u64::min)
+    }
+}
+
+/// Microseconds of a look at a chain whose verdict is known (`work.rs`).
+const READING: u32 = 10;
+/// What `webpki` does before it gives a chain up.
+const MOST_SIGNATURES: usize = 100;
+
+/// Microseconds that a path takes (`work.rs`): reading and a signature for each certificate.
+fn a_path(certificates: usize) -> u32 {
+    let certificates = u32::try_from(certificates).unwrap_or(u32::MAX);
+    certificates.saturating_mul(200)
 }
 
 /// How CRLs count; `None`: there are none, and none is demanded.

@@ -84,7 +84,7 @@ pub(in crate::ike) fn certificate_request<'c>(
 ) -> Option<Payload> {
     let anchors = connections.filter_map(|auth| match &auth.remote {
         RemoteAuth::Pubkey(remote) => Some(remote),
-        RemoteAuth::Psk => None,
+        RemoteAuth::Psk | RemoteAuth::Eap(_) => None,
     });
     payloads::request(
         anchors
@@ -129,6 +129,11 @@ pub(in crate::ike) fn prove(
             });
         }
         LocalAuth::Pubkey(own) => own,
+        LocalAuth::Eap(user) => {
+            return Err(format!(
+                "{user} logs in with EAP, as a client of a gateway that signs"
+            ));
+        }
     };
     let wanted = |certificate: &&LocalCertificate| match (&wishes.authorities, certificate.anchor) {
         (Some(authorities), Some(anchor)) => authorities.contains(&anchor),
@@ -168,6 +173,51 @@ pub struct Proven {
     pub not_after: Option<u64>,
     /// What to look at again, should it come back with a ticket.
     pub grounds: Option<Arc<Grounds>>,
+    /// The user, if the peer logged in with EAP: whom policy goes by.
+    pub user: Option<Identification>,
+}
+
+/// A user and the password that was proven.
+#[derive(Clone, Copy)]
+pub(in crate::ike) struct Claimed<'a> {
+    pub user: &'a Identification,
+    pub secret: &'a [u8],
+    pub msk: &'a [u8],
+}
+
+/// AUTH after EAP: the MSK is the shared key (RFC 7296 section 2.16).
+pub(in crate::ike) fn prove_user(msk: &[u8], signed: SignedOctets<'_>) -> Payload {
+    Payload::Auth {
+        method: AUTH_METHOD_PSK,
+        data: psk_auth(msk, signed),
+    }
+}
+
+/// Whether the client that logged in is the one that began the IKE SA.
+pub(in crate::ike) fn check_user(
+    settings: &EngineSettings,
+    connection: &Connection,
+    local: &Identification,
+    time: Option<Duration>,
+    claimed: Claimed<'_>,
+    (method, data): (u8, &[u8]),
+    signed: SignedOctets<'_>,
+) -> Result<Proven, String> {
+    let user = claimed.user;
+    if method != AUTH_METHOD_PSK || !equal(&psk_auth(claimed.msk, signed), data) {
+        return Err(format!("wrong AUTH after the login of {user}"));
+    }
+    let evidence = grounds::Evidence::Secret {
+        secret: claimed.secret,
+        local,
+        remote: user,
+    };
+    Ok(Proven {
+        method: "eap-mschapv2".to_owned(),
+        grounds: Grounds::of(settings, connection, time, evidence, None),
+        user: Some(user.clone()),
+        ..Proven::default()
+    })
 }
 
 /// What the peer showed: identity, method and data of AUTH (or of NO_PPK_AUTH).
@@ -218,6 +268,7 @@ pub(in crate::ike) fn check(
             });
         }
         RemoteAuth::Pubkey(accepted) => accepted,
+        RemoteAuth::Eap(_) => return Err(format!("{id} does not authenticate with EAP")),
     };
     if shown.method == AUTH_METHOD_PSK {
         return Err(format!(
@@ -248,5 +299,6 @@ pub(in crate::ike) fn check(
         certificate: Some(certificate.fingerprint()),
         not_after: Some(certificate.not_after()),
         grounds: Grounds::of(settings, connection, Some(time), path, shown.ppk),
+        user: None,
     })
 }

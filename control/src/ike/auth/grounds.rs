@@ -11,6 +11,7 @@ use super::ppk::{Ppk, PpkSettings};
 use super::psk;
 use super::settings::RemoteAuth;
 use crate::ike::crypto::prf::equal;
+use crate::ike::eap;
 use crate::ike::proposal::Identification;
 use crate::ike::sessions::ClusterSecret;
 use crate::ike::settings::{Connection, EngineSettings};
@@ -169,6 +170,15 @@ impl Proven {
                 let now = secret.and_then(|secret| of_secret(key, secret, local, remote));
                 if !now.is_some_and(|now| equal(&now, digest)) {
                     return Err("ticket of another pre-shared key");
+                }
+            }
+            (By::Secret(digest), RemoteAuth::Eap(users)) => {
+                let user = self.user.as_ref().filter(|user| users.include(user));
+                let user = user.ok_or("ticket of a user who is not meant")?;
+                let now = eap::account(&settings.secrets, user)
+                    .and_then(|(_, secret)| of_secret(key, secret, local, user));
+                if !now.is_some_and(|now| equal(&now, digest)) {
+                    return Err("ticket of another password");
                 }
             }
             (By::Chain(chain), RemoteAuth::Pubkey(accepted)) => {

@@ -15,6 +15,7 @@ use rustls_pki_types::PrivateKeyDer;
 use super::signature::{
     Hash, METHOD_DIGITAL_SIGNATURE, METHOD_ECDSA_256, METHOD_ECDSA_384, METHOD_RSA, Scheme,
 };
+use crate::ike::work;
 
 /// A key of ours. AWS-LC wipes it when it is dropped; it is never printed.
 pub enum PrivateKey {
@@ -141,6 +142,7 @@ impl PrivateKey {
     /// AUTH over `message`: method and data. `hashes`: what the peer announced (RFC 7427 section
     /// 4); with none of ours among them the older methods are left.
     pub fn sign(&self, family: Family, hashes: &[Hash], message: &[u8]) -> Option<(u8, Vec<u8>)> {
+        work::count(self.cost());
         if let Some(scheme) = self.scheme(family, hashes) {
             let signature = self.signature(scheme, message)?;
             return Some((METHOD_DIGITAL_SIGNATURE, scheme.wrap(&signature)?));
@@ -161,6 +163,18 @@ impl PrivateKey {
                 Some((METHOD_RSA, signature))
             }
             PrivateKey::Rsa(_) | PrivateKey::Ed25519(_) => None,
+        }
+    }
+
+    /// Microseconds of a signature (`work.rs`). With RSA it is the cube of the modulus' length.
+    fn cost(&self) -> u32 {
+        match self {
+            PrivateKey::Rsa(key) => {
+                let kilobits = u32::try_from(key.public_modulus_len() / 128).unwrap_or(u32::MAX);
+                kilobits.min(64).pow(3).saturating_mul(90)
+            }
+            PrivateKey::EcdsaP256 { .. } | PrivateKey::Ed25519(_) => 30,
+            PrivateKey::EcdsaP384 { .. } => 200,
         }
     }
 

@@ -1,9 +1,10 @@
 //! Authentication: pre-shared keys, X.509 certificates with digital signatures (RFC 7427, RFC
-//! 4945), postquantum preshared keys (RFC 8784) and reauthentication.
+//! 4945), users with EAP (RFC 7296 section 2.16), postquantum preshared keys (RFC 8784) and reauthentication.
 //!
 //! ```text
 //!  exchange.rs  what we show and what we demand, for initial/
-//!    psk.rs  signature.rs + key.rs  certificate.rs -> chain.rs (anchors, CRLs)  payloads.rs
+//!    psk.rs  signature.rs + key.rs  certificate.rs -> chain.rs (anchors, CRLs),
+//!      verdicts.rs (chains that were good)  payloads.rs
 //!  grounds.rs (why a peer was believed)  ppk.rs  reauth.rs  state.rs (what an IKE SA remembers and exports)
 //! ```
 //!
@@ -25,6 +26,7 @@ mod settings;
 mod signature;
 mod state;
 mod time_of_day;
+mod verdicts;
 
 pub use certificate::{Certificate, UnreadableCertificate};
 pub use chain::{ChainError, Revocation, RevocationList, Trust, Verified};
@@ -36,8 +38,8 @@ pub use octets::SignedOctets;
 pub use ppk::{Ppk, PpkSettings};
 pub use psk::psk_auth;
 pub use settings::{
-    AuthSettings, LocalAuth, LocalCertificate, LocalCertificates, RemoteAuth, RemoteCertificates,
-    SendCertificate,
+    AuthSettings, EapUsers, LocalAuth, LocalCertificate, LocalCertificates, RemoteAuth,
+    RemoteCertificates, SendCertificate,
 };
 pub use signature::{Hash, Scheme, SignatureError, verify as verify_signature};
 pub use time_of_day::TimeOfDay;
@@ -48,5 +50,6 @@ pub(in crate::ike) use reauth::lifetime;
 pub(in crate::ike) use state::{Authenticated, AuthenticatedRecord};
 
 pub(in crate::ike) use exchange::{
-    Proof, Shown, Wishes, announcements, certificate_request, check, prove,
+    Claimed, Proof, Shown, Wishes, announcements, certificate_request, check, check_user, prove,
+    prove_user,
 };

@@ -8,6 +8,7 @@ use super::certificate::Certificate;
 use super::chain::Trust;
 use super::key::{Family, PrivateKey};
 use super::ppk::PpkSettings;
+use crate::ike::proposal::Identification;
 
 /// `connections.<name>`: how the two ends prove who they are.
 #[derive(Clone, Debug, Default)]
@@ -26,6 +27,8 @@ pub enum LocalAuth {
     #[default]
     Psk,
     Pubkey(Arc<LocalCertificates>),
+    /// EAP-MSCHAPv2, as this user.
+    Eap(Identification),
 }
 
 /// Our certificates: one of them is shown to a peer.
@@ -64,6 +67,32 @@ pub enum RemoteAuth {
     #[default]
     Psk,
     Pubkey(Arc<RemoteCertificates>),
+    /// EAP-MSCHAPv2, by these users (`eap_id`).
+    Eap(EapUsers),
+}
+
+/// Which users may log in, and how they say who they are.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum EapUsers {
+    /// They are asked; the pattern is `%any` or the name of users.
+    Asked(Identification),
+    /// The IKE identity is the user's name.
+    ByIkeIdentity,
+}
+
+impl EapUsers {
+    /// Whether it names none of them.
+    pub fn is_anybody(&self) -> bool {
+        !matches!(self, EapUsers::Asked(Identification::Eap(_)))
+    }
+
+    /// Whether a user is meant.
+    pub fn include(&self, user: &Identification) -> bool {
+        match self {
+            EapUsers::Asked(pattern) => user.matches(pattern),
+            EapUsers::ByIkeIdentity => true,
+        }
+    }
 }
 
 /// Which certificates of peers are accepted.

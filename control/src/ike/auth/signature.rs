@@ -8,6 +8,7 @@ use webpki::aws_lc_rs as algorithms;
 use webpki::{EndEntityCert, Error};
 
 use super::certificate::Certificate;
+use crate::ike::work;
 
 /// AUTH methods (RFC 7296 section 3.8, RFC 4754, RFC 7427).
 pub const METHOD_RSA: u8 = 1;
@@ -262,6 +263,9 @@ impl std::fmt::Display for SignatureError {
     }
 }
 
+/// Microseconds of one verification (`work.rs`), by the slowest kind of key that is common.
+const VERIFYING: u32 = 150;
+
 /// Verifies AUTH of any signature method; gives what made it.
 pub fn verify(
     certificate: &Certificate,
@@ -269,6 +273,7 @@ pub fn verify(
     data: &[u8],
     message: &[u8],
 ) -> Result<Scheme, SignatureError> {
+    work::count(VERIFYING);
     let fixed = |algorithm, scheme| {
         let key = UnparsedPublicKey::new(algorithm, certificate.public_key());
         let verified = key.verify(message, data);

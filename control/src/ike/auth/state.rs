@@ -6,6 +6,7 @@ use hitless_sa::{IkeSpi, Instant};
 
 use super::exchange::Proven;
 use super::grounds::{Grounds, GroundsRecord};
+use crate::ike::proposal::Identification;
 
 /// Goes with the IKE SA through rekeying and failover.
 #[derive(Clone, Default)]
@@ -21,7 +22,7 @@ pub(in crate::ike) struct Authenticated {
     pub replaces: Option<IkeSpi>,
 }
 
-/// Fields 1 to 7 of the record, and 100.
+/// Fields 1 to 7 of the record, 100, and 150.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::ike) struct AuthenticatedRecord {
     #[prost(string, tag = "1")]
@@ -41,6 +42,9 @@ pub(in crate::ike) struct AuthenticatedRecord {
     pub replaces: Option<u64>,
     #[prost(message, optional, tag = "100")]
     pub grounds: Option<GroundsRecord>,
+    /// The name of the EAP user.
+    #[prost(string, optional, tag = "150")]
+    pub user: Option<String>,
 }
 
 impl Authenticated {
@@ -59,6 +63,7 @@ impl Authenticated {
                 .grounds
                 .as_ref()
                 .map(|grounds| grounds.to_record()),
+            user: self.proven.user.as_ref().map(Identification::to_string),
         }
     }
 
@@ -73,6 +78,7 @@ impl Authenticated {
                 certificate: record.certificate.as_slice().try_into().ok(),
                 not_after: record.not_after,
                 grounds: record.grounds.as_ref().and_then(Grounds::from_record),
+                user: record.user.clone().map(Identification::Eap),
             },
             ppk: record.ppk,
             asked: record.asked,

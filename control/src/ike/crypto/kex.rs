@@ -16,6 +16,7 @@ use zeroize::Zeroizing;
 
 use self::modp::Modp;
 use crate::ike::proposal::KeyExchangeMethod;
+use crate::ike::work;
 
 /// An ephemeral private key and its public value. Wiped when dropped, never printed.
 #[derive(Clone)]
@@ -122,6 +123,20 @@ impl KeyExchangeMethod {
         }
     }
 
+    /// Microseconds that one operation takes (`work.rs`): a public value, or a shared secret.
+    const fn cost(self) -> u32 {
+        match self {
+            KeyExchangeMethod::X25519 | KeyExchangeMethod::Ecp256 | KeyExchangeMethod::MlKem768 => {
+                40
+            }
+            KeyExchangeMethod::Ecp384 => 200,
+            KeyExchangeMethod::Ecp521 => 350,
+            KeyExchangeMethod::Modp2048 => 1_000,
+            KeyExchangeMethod::Modp3072 => 3_000,
+            KeyExchangeMethod::Modp4096 => 7_000,
+        }
+    }
+
     /// Whether it costs a responder so much that a flood of forged requests would hurt: a cookie
     /// is demanded for it earlier (RFC 7296 section 2.6).
     pub const fn is_costly(self) -> bool {
@@ -160,6 +175,7 @@ impl KeyPair {
     /// The key pair that was exported.
     pub fn import(method: KeyExchangeMethod, private: &[u8]) -> Result<KeyPair, KexError> {
         let invalid = KexError::InvalidPrivate(method);
+        work::count(method.cost());
         let public = match method.kind() {
             Kind::Curve(algorithm) => curve_public(algorithm, private),
             Kind::Modp(group) => group.public(private),
@@ -191,6 +207,7 @@ impl KeyPair {
     pub fn agree(&self, peer: &[u8]) -> Result<Zeroizing<Vec<u8>>, KexError> {
         let method = self.method;
         check_length(method, method.response_length(), peer)?;
+        work::count(method.cost());
         let shared = match method.kind() {
             Kind::Curve(algorithm) => curve_agree(algorithm, &self.private, peer),
             Kind::Modp(group) => group.agree(&self.private, peer),
@@ -208,6 +225,7 @@ pub fn respond(
 ) -> Result<(Vec<u8>, Zeroizing<Vec<u8>>), KexError> {
     if method == KeyExchangeMethod::MlKem768 {
         check_length(method, method.public_length(), peer)?;
+        work::count(method.cost());
         let mut message = Zeroizing::new([0; ml_kem::MESSAGE_LENGTH]);
         entropy.fill(message.as_mut_slice());
         return ml_kem::encapsulate(peer, message.as_slice())

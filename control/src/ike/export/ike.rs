@@ -8,15 +8,17 @@ use hitless_sa::{IkeSpi, Instant, MessageId};
 use super::child::{child, child_record};
 use super::followup::{half_made, half_made_record};
 use super::pending::{pending_record, scheduled, task_record};
-use super::record::{AnsweredRecord, IkeRecord, ProbeRecord, SyncRecord};
+use super::record::{AnsweredRecord, IkeRecord, OwedRecord, ProbeRecord, SyncRecord};
 use super::window::{requests, requests_record, window, window_record};
 use super::{FORMAT, ImportError, after, ago, before, collect, roads, until};
 use crate::ike::auth::Authenticated;
 use crate::ike::counter_sync::{AnsweredSync, CounterSync, MessageIdSync};
 use crate::ike::established::{Birth, IkeSa, State};
 use crate::ike::fragments::Fragmenting;
+use crate::ike::governor::Owed;
 use crate::ike::keys::IkeKeys;
 use crate::ike::nat::{Nat, Path};
+use crate::ike::output::Resume;
 use crate::ike::probe::Probe;
 use crate::ike::proposal::Identification;
 use crate::ike::sessions::SessionState;
@@ -65,6 +67,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
             .map(probe_record)
             .collect(),
         accept_jump: ike.accept_jump,
+        owed: ike.owed.map(owed_record),
         children: ike.children.iter().map(|c| child_record(c, now)).collect(),
         state,
         delete_in,
@@ -132,6 +135,7 @@ pub(super) fn from_record(
         Probe::resumed(now, sent.collect())
     });
     ike.accept_jump = record.accept_jump;
+    ike.owed = record.owed.as_ref().map(|o| owed(o, &ike));
     ike.half_made = collect(&record.half_made, |h| half_made(h, now))?;
     ike.children = collect(&record.children, |c| child(c, &ike, now))?;
     ike.predecessor = record.predecessor.map(IkeSpi);
@@ -217,6 +221,26 @@ fn sync(record: &SyncRecord, now: Instant) -> Result<CounterSync, ImportError> {
         rounds: 0,
         resend_at: now,
     })
+}
+
+fn owed_record(owed: Owed) -> OwedRecord {
+    let (probe, delta) = match owed.how {
+        Resume::MessageIdSync { replay_delta } => (false, replay_delta),
+        _ => (true, None),
+    };
+    OwedRecord { probe, delta }
+}
+
+fn owed(record: &OwedRecord, ike: &IkeSa) -> Owed {
+    Owed {
+        how: match record.probe {
+            true => Resume::Probe,
+            false => Resume::MessageIdSync {
+                replay_delta: record.delta,
+            },
+        },
+        needed: !ike.window.outstanding.is_empty(),
+    }
 }
 
 fn probe_record((id, bytes): &(MessageId, Vec<u8>)) -> ProbeRecord {

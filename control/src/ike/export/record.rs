@@ -104,9 +104,22 @@ pub(super) struct IkeRecord {
     pub redirectable: bool,
     #[prost(string, optional, tag = "91")]
     pub redirected_to: Option<String>,
+    /// The peer has not been asked yet where it stands, by this member or one before it.
+    #[prost(message, optional, tag = "180")]
+    pub owed: Option<OwedRecord>,
     /// Outstanding requests but the first, which is in `window` and `pending`.
     #[prost(message, repeated, tag = "80")]
     pub requests: Vec<RequestRecord>,
+}
+
+/// What the peer is to be asked.
+#[derive(Clone, PartialEq, prost::Message)]
+pub(super) struct OwedRecord {
+    /// By probes; else by RFC 6311, with this delta.
+    #[prost(bool, tag = "1")]
+    pub probe: bool,
+    #[prost(uint64, optional, tag = "2")]
+    pub delta: Option<u64>,
 }
 
 /// An outstanding request.

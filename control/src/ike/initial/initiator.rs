@@ -1,7 +1,8 @@
 //! The initiator's half of IKE_SA_INIT and IKE_AUTH. Protected messages, and the exchanges between
-//! these two, go through `exchange.rs`.
+//! these two, go through `exchange.rs`; a login with EAP through `login.rs`.
 
 mod exchange;
+mod login;
 mod resume;
 
 use std::net::{IpAddr, SocketAddr};
@@ -38,6 +39,8 @@ use crate::ike::tasks::Task;
 use crate::ike::turn::{Effect, Turn};
 use crate::ike::virtual_ip;
 use crate::ike::window::{Window, set_window_size};
+
+use login::LoggingIn;
 
 /// New IKE_SA_INIT requests for cookies and groups before giving up.
 const RESTARTS: u8 = 6;
@@ -88,6 +91,17 @@ struct AuthStage {
     wishes: Wishes,
     /// A PPK to be mixed in, behind all key exchanges, if the peer has it too.
     ppk: Option<Ppk>,
+    /// We log in with EAP (RFC 7296 section 2.16).
+    login: Option<Box<LoggingIn>>,
+    /// IKE_AUTH exchanges of the login so far.
+    rounds: u32,
+}
+
+impl AuthStage {
+    /// Of the exchange that is outstanding, or due.
+    fn message_id(&self) -> MessageId {
+        MessageId(self.intermediate.message_id().0 + self.rounds)
+    }
 }
 
 impl Initiator {
@@ -379,6 +393,8 @@ impl Initiator {
             child,
             wishes,
             ppk,
+            login: None,
+            rounds: 0,
         })
     }
 
@@ -399,7 +415,12 @@ impl Initiator {
         let body = IdBody::new(local_identity(&connection, self.path));
         let mixed = stage.ppk.as_ref().map(|ppk| stage.keys.with_ppk(&ppk.key));
         let keys = mixed.as_ref().unwrap_or(&stage.keys);
-        let proof = self.prove(turn, &stage, &body, keys);
+        stage.login = self.log_in().map(Box::new);
+        // RFC 7296 section 2.16: who wants EAP leaves AUTH out.
+        let proof = match stage.login {
+            Some(_) => Ok(None),
+            None => self.prove(turn, &stage, &body, keys).map(Some),
+        };
         // RFC 8784 section 3: a second AUTH for a peer that turns out not to have the PPK.
         let optional = connection.auth.ppk.as_ref().is_some_and(|p| !p.required);
         let plain = (stage.ppk.is_some() && optional)
@@ -415,8 +436,8 @@ impl Initiator {
             }
         };
         let mut payloads = vec![Payload::IdInitiator(body)];
-        let auth = proof.auth();
-        payloads.extend(proof.certificates);
+        let auth = proof.as_ref().map(Proof::auth);
+        payloads.extend(proof.into_iter().flat_map(|proof| proof.certificates));
         let window = self.connection.roads.window_size.get();
         payloads.extend((window > 1).then(|| set_window_size(window)));
         if self.initial_contact {
@@ -430,7 +451,7 @@ impl Initiator {
             let id = IdBody::new(connection.remote_id.clone());
             payloads.push(Payload::IdResponder(id));
         }
-        payloads.push(auth);
+        payloads.extend(auth);
         payloads.extend(stage.ppk.as_ref().map(Ppk::identity));
         payloads.extend(plain.map(|plain| auth::without(&plain.data)));
         payloads.extend(virtual_ip::request(&self.vips));
@@ -445,7 +466,7 @@ impl Initiator {
         payloads.extend(tickets::request(&connection));
         let spis = (self.spi, stage.remote_spi);
         payloads.extend(crash::offer(turn.settings, &connection, spis));
-        let header = self.header(&stage, Exchange::IkeAuth, stage.intermediate.message_id());
+        let header = self.header(&stage, Exchange::IkeAuth, stage.message_id());
         let limit = stage.fragmenting.limit(self.path);
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
             return;
@@ -504,6 +525,9 @@ impl Initiator {
         mut stage: AuthStage,
         contents: &Contents<'_>,
     ) -> Progress {
+        if stage.login.is_some() {
+            return self.login_response(turn, path, stage, contents);
+        }
         match self.verify(turn, &mut stage, contents) {
             Ok(proven) => self.established(turn, stage, path, contents, proven),
             Err(reason) => {
@@ -598,7 +622,7 @@ impl Initiator {
 
     /// Tells a responder that believes in the IKE SA that we do not (RFC 7296 section 2.21.2).
     fn withdraw(&self, turn: &mut Turn<'_>, stage: &AuthStage) {
-        let message_id = stage.intermediate.message_id().next();
+        let message_id = stage.message_id().next();
         let header = self.header(stage, Exchange::Informational, message_id);
         let payloads = [
             Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[]),
@@ -618,7 +642,9 @@ impl Initiator {
         authenticated: Authenticated,
     ) -> Progress {
         let (message_id_sync, replay_counter_sync) = negotiated(&self.connection, contents);
-        let remote_id = contents.responder_id.map(|id| id.id.clone());
+        let next_request = stage.message_id().next();
+        let first = stage.login.as_deref().and_then(LoggingIn::gateway);
+        let remote_id = first.or(contents.responder_id).map(|id| id.id.clone());
         let mut ike = IkeSa::new(
             turn,
             Birth {
@@ -636,7 +662,7 @@ impl Initiator {
                 replay_counter_sync,
                 fragmenting: stage.fragmenting,
                 window: Window::new(
-                    stage.intermediate.message_id().next(),
+                    next_request,
                     MessageId(0),
                     self.connection.roads.window_size.get(),
                 ),

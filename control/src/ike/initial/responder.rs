@@ -1,7 +1,8 @@
 //! The responder's half of IKE_SA_INIT and IKE_AUTH. Protected messages, and the exchanges between
-//! these two, go through `exchange.rs`.
+//! these two, go through `exchange.rs`; a login with EAP through `login.rs`.
 
 mod exchange;
+mod login;
 mod resume;
 
 use std::sync::Arc;
@@ -36,6 +37,7 @@ use crate::ike::turn::Turn;
 use crate::ike::virtual_ip;
 use crate::ike::window::Window;
 
+use login::LoggingIn;
 use resume::Resumed;
 
 /// A half-open IKE SA that a peer initiates.
@@ -65,6 +67,10 @@ pub(in crate::ike) struct Responder {
     redirectable: Redirectable,
     /// It resumes a session (RFC 5723).
     resumed: Option<Box<Resumed>>,
+    /// The peer logs in with EAP (RFC 7296 section 2.16).
+    login: Option<Box<LoggingIn>>,
+    /// IKE_AUTH exchanges of the login so far.
+    rounds: u32,
 }
 
 /// What the first exchange decides, whichever it is.
@@ -110,6 +116,8 @@ impl Begun {
             refused: false,
             redirectable: Redirectable::of(contents),
             resumed: self.resumed,
+            login: None,
+            rounds: 0,
         }
     }
 }
@@ -331,6 +339,12 @@ impl Responder {
         contents: &Contents<'_>,
     ) -> Progress {
         self.wishes.learn(contents);
+        let logs_in = self.login.is_some();
+        // RFC 7296 section 2.16: "An initiator indicates a desire to use EAP by leaving out the AUTH
+        // payload from the first message in the IKE_AUTH exchange."
+        if logs_in || contents.auth.is_none() && self.resumed.is_none() {
+            return self.login(turn, connections, path, request, contents);
+        }
         let admitted = match self.verify(turn, connections, path, contents) {
             Ok(admitted) => admitted,
             Err(reason) => {
@@ -344,6 +358,18 @@ impl Responder {
                 return Progress::Waiting;
             }
         };
+        self.admitted(turn, path, request, contents, admitted)
+    }
+
+    /// The peer has proved who it is.
+    fn admitted(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        request: &[u8],
+        contents: &Contents<'_>,
+        admitted: Admitted,
+    ) -> Progress {
         // RFC 6023 section 4: it was not told CHILDLESS_IKEV2_SUPPORTED, so its request is malformed.
         let never = admitted.connection.roads.childless == Childless::Never;
         if never && contents.proposals.is_none() {
@@ -369,7 +395,11 @@ impl Responder {
             _ => Event::NegotiationFailed { peer, reason },
         });
         let refusal = [Payload::notify(kind, &[])];
-        if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &refusal) {
+        self.refuse(turn, path, request, &refusal);
+    }
+
+    fn refuse(&mut self, turn: &mut Turn<'_>, path: Path, request: &[u8], refusal: &[Payload]) {
+        if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, refusal) {
             turn.immediate.push(path.transmit(bytes.clone()));
             self.answered = Some((request.to_vec(), bytes));
             self.refused = true;
@@ -383,8 +413,13 @@ impl Responder {
             exchange,
             initiator: false,
             response: true,
-            message_id: self.intermediate.message_id(),
+            message_id: self.message_id(),
         }
+    }
+
+    /// Of the exchange that is due.
+    fn message_id(&self) -> MessageId {
+        MessageId(self.intermediate.message_id().0 + self.rounds)
     }
 
     fn seal(
@@ -412,23 +447,33 @@ impl Responder {
             return self.admit_resumed(turn, connections, resumed, id, (method, data));
         }
         let wanted = contents.responder_id.map(|id| &id.id);
-        let candidates = connections.iter().filter(|c| {
-            addresses_match(c, path)
-                && c.proposals.contains(&self.proposal)
-                && id.id.matches(&c.remote_id)
-                && wanted.is_none_or(|w| w.matches(&local_identity(c, path)))
-        });
-        // Connections that name the peer before those that take anybody.
-        let mut candidates: Vec<_> = candidates.collect();
-        candidates.sort_by_key(|c| c.remote_id != id.id);
         let mut refusal = None;
-        for connection in candidates {
+        for connection in self.meant(connections, path, &id.id, wanted) {
             match self.admit_to(turn, connection, path, id, (method, data), contents) {
                 Ok(admitted) => return Ok(admitted),
                 Err(reason) => refusal = refusal.or(Some(reason)),
             }
         }
         Err(refusal.unwrap_or_else(|| format!("no connection for {}", id.id)))
+    }
+
+    /// The connections that are meant for a peer: those that name it before those that take anybody.
+    fn meant<'c>(
+        &self,
+        connections: &'c [Arc<Connection>],
+        path: Path,
+        id: &Identification,
+        wanted: Option<&Identification>,
+    ) -> Vec<&'c Arc<Connection>> {
+        let candidates = connections.iter().filter(|c| {
+            addresses_match(c, path)
+                && c.proposals.contains(&self.proposal)
+                && id.matches(&c.remote_id)
+                && wanted.is_none_or(|w| w.matches(&local_identity(c, path)))
+        });
+        let mut candidates: Vec<_> = candidates.collect();
+        candidates.sort_by_key(|c| c.remote_id != *id);
+        candidates
     }
 
     /// Checks the peer's proof for one connection, and makes ours.
@@ -551,7 +596,7 @@ impl Responder {
                 fragmenting: self.fragmenting,
                 window: Window::new(
                     MessageId(0),
-                    self.intermediate.message_id(),
+                    self.message_id(),
                     connection.roads.window_size.get(),
                 ),
             },
@@ -570,8 +615,7 @@ impl Responder {
         let Some(bytes) = self.seal(turn, Exchange::IkeAuth, &payloads) else {
             return Progress::Failed;
         };
-        ike.window
-            .answered(self.intermediate.message_id(), None, bytes.clone());
+        ike.window.answered(self.message_id(), None, bytes.clone());
         turn.transmits.push(path.transmit(bytes));
         turn.dirty = true;
         Progress::Established(Box::new(ike))

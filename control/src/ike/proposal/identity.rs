@@ -13,6 +13,10 @@ const ID_RFC822_ADDR: u8 = 3;
 const ID_IPV6_ADDR: u8 = 5;
 const ID_DER_ASN1_DN: u8 = 9;
 const ID_KEY_ID: u8 = 11;
+/// Of the numbers for private use: on no wire, only in records and digests.
+const RECORDED_EAP: u8 = 250;
+/// Octets of a user's name that are looked at.
+const LONGEST_USER: usize = 253;
 
 impl Identification {
     /// Whether this identity is what `pattern` asks for. Names compare without case; a pattern
@@ -21,7 +25,8 @@ impl Identification {
         match (self, pattern) {
             (_, Identification::Any) => true,
             (Identification::Fqdn(name), Identification::Fqdn(pattern))
-            | (Identification::Email(name), Identification::Email(pattern)) => {
+            | (Identification::Email(name), Identification::Email(pattern))
+            | (Identification::Eap(name), Identification::Eap(pattern)) => {
                 let (name, pattern) = (name.as_bytes(), pattern.as_bytes());
                 match pattern.strip_prefix(b"*") {
                     Some(tail) => name
@@ -37,6 +42,20 @@ impl Identification {
         }
     }
 
+    /// The user that an EAP identity names; `None` if it is no name, or could be taken for a pattern.
+    pub fn user(name: &[u8]) -> Option<Identification> {
+        let name = std::str::from_utf8(name).ok()?;
+        let legal = |c: char| c.is_ascii_graphic() || !c.is_ascii() && c.is_alphanumeric();
+        let sized = (1..=LONGEST_USER).contains(&name.len());
+        let one = sized && !name.starts_with(['*', '%']) && name.chars().all(legal);
+        one.then(|| Identification::Eap(name.to_owned()))
+    }
+
+    /// Whether it is the name of a user.
+    pub fn is_eap(&self) -> bool {
+        matches!(self, Identification::Eap(_))
+    }
+
     /// The body of an ID payload: type, three reserved octets, data.
     pub fn to_body(&self) -> Vec<u8> {
         let (kind, data): (u8, Vec<u8>) = match self {
@@ -47,6 +66,7 @@ impl Identification {
             Identification::Email(name) => (ID_RFC822_ADDR, name.clone().into()),
             Identification::KeyId(data) => (ID_KEY_ID, data.clone()),
             Identification::Dn(name) => (ID_DER_ASN1_DN, name.der().to_vec()),
+            Identification::Eap(name) => (RECORDED_EAP, name.clone().into()),
             Identification::Other { kind, data } => (*kind, data.clone()),
         };
         let mut body = vec![kind, 0, 0, 0];
@@ -172,7 +192,7 @@ impl fmt::Display for Identification {
             Identification::Address(address) => write!(f, "{address}"),
             Identification::Fqdn(name) if reads_as_fqdn(name) => f.write_str(name),
             Identification::Fqdn(name) => write!(f, "@{name}"),
-            Identification::Email(name) => f.write_str(name),
+            Identification::Email(name) | Identification::Eap(name) => f.write_str(name),
             Identification::Dn(name) => name.fmt(f),
             Identification::KeyId(data) => write!(f, "@#{}", Hex(data)),
             Identification::Other { kind, data } => write!(f, "{{type {kind}}}{}", Hex(data)),

@@ -115,6 +115,9 @@ pub enum Identification {
     KeyId(Vec<u8>),
     /// The subject of a certificate.
     Dn(DistinguishedName),
+    /// The name of a user who logs in with EAP: never in an ID payload, and never the same as an
+    /// identity that was in one.
+    Eap(String),
     /// A type that we do not know, as a peer sent it.
     Other {
         kind: u8,

@@ -123,6 +123,8 @@ impl Held {
                 certificate: record.certificate.as_slice().try_into().ok(),
                 not_after: record.not_after,
                 grounds: record.grounds.as_ref().and_then(Grounds::from_record),
+                // Gateways sign.
+                user: None,
             },
             ppk: record.ppk,
         })

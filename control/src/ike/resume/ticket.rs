@@ -61,6 +61,9 @@ struct TicketRecord {
     ppk: bool,
     #[prost(message, optional, tag = "100")]
     grounds: Option<GroundsRecord>,
+    /// The name of the EAP user.
+    #[prost(string, optional, tag = "150")]
+    user: Option<String>,
 }
 
 impl Zeroize for TicketRecord {
@@ -131,6 +134,12 @@ pub(super) fn issue(ike: &IkeSa, turn: &mut Turn<'_>) -> Option<(Duration, Vec<u
             .map_or_else(Vec::new, Vec::from),
         ppk: ike.authenticated.ppk,
         grounds: Some(grounds.to_record()),
+        user: ike
+            .authenticated
+            .proven
+            .user
+            .as_ref()
+            .map(Identification::to_string),
     });
     let mut salt = [0; SALT];
     turn.entropy.fill(&mut salt);
@@ -193,6 +202,7 @@ fn open(settings: &EngineSettings, time: Duration, ticket: &[u8]) -> Option<Sess
             certificate: record.certificate.as_slice().try_into().ok(),
             not_after: record.not_after,
             grounds: record.grounds.as_ref().and_then(Grounds::from_record),
+            user: record.user.clone().map(Identification::Eap),
         },
         ppk: record.ppk,
     })

@@ -140,40 +140,38 @@ impl IkeSa {
             }
         }
         for id in ended {
-            self.end_child(turn, id);
+            turn.dirty = true;
+            self.end_child(now, id);
         }
     }
 
-    fn end_child(&mut self, turn: &mut Turn<'_>, id: SaId) {
+    fn end_child(&mut self, now: Instant, id: SaId) {
         if self
             .child(id)
             .is_none_or(|c| c.state == ChildState::Deleting)
         {
             return;
         }
-        turn.dirty = true;
         self.queue.retain(|s| s.task != Task::RekeyChild(id));
-        self.schedule(turn.now, Task::DeleteChild(id));
+        self.schedule(now, Task::DeleteChild(id));
     }
 
     /// What a Child SA has carried so far, in the direction that carried more.
-    fn carried(&mut self, turn: &mut Turn<'_>, id: SaId, bytes: u64, packets: u64) {
+    fn carried(&mut self, now: Instant, id: SaId, bytes: u64, packets: u64) {
         let Some(child) = self.child_mut(id) else {
             return;
         };
         let (limits, state) = (child.limits, child.state);
         if limits.to_end(bytes, packets) {
             child.limits = Limits::default();
-            self.end_child(turn, id);
+            self.end_child(now, id);
         } else if limits.to_replace(bytes, packets) {
             child.limits.bytes.rekey = 0;
             child.limits.packets.rekey = 0;
-            turn.dirty = true;
             if state == ChildState::Installed {
-                self.schedule(turn.now, Task::RekeyChild(id));
+                self.schedule(now, Task::RekeyChild(id));
             }
         }
-        self.advance(turn);
     }
 }
 
@@ -193,8 +191,8 @@ impl Engine {
         (bytes, packets): (u64, u64),
     ) {
         if self.is_spent(sa, bytes, packets) {
-            self.with_child(now, entropy, sa, |ike, turn| {
-                ike.carried(turn, sa, bytes, packets);
+            self.order_of_child(now, entropy, sa, |ike| {
+                ike.carried(now, sa, bytes, packets);
             });
         }
     }

@@ -48,7 +48,7 @@ impl Leases {
     pub fn hold(&mut self, ike: &IkeSa) {
         for address in &ike.addresses.given {
             let lease = self.held.entry(*address).or_insert_with(|| Lease {
-                holder: ike.remote_id.clone(),
+                holder: ike.peer().clone(),
                 ikes: BTreeSet::new(),
             });
             lease.ikes.insert(ike.local_spi);

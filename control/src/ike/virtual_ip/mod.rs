@@ -54,6 +54,7 @@ pub(super) fn answer(
         }
         _ => return Ok(None),
     };
+    let peer = ike.peer().clone();
     let alone = matches!(
         ike.connection.others(false, contents),
         Some(Effect::InitialContact)
@@ -68,7 +69,7 @@ pub(super) fn answer(
         }
         let wish = Wish {
             pools,
-            holder: &ike.remote_id,
+            holder: &peer,
             address,
             alone,
         };

@@ -2,7 +2,7 @@
 //! in both roles, and what must be refused. Everything is issued by strongSwan's own `pki` anew.
 
 mod files;
-mod pki;
+pub(super) mod pki;
 
 use std::path::Path;
 use std::time::Duration;

@@ -42,7 +42,7 @@ impl Initiator {
             return;
         };
         let payloads = [key_exchange(&key)];
-        let message_id = stage.intermediate.message_id();
+        let message_id = stage.message_id();
         let header = self.header(&stage, Exchange::IkeIntermediate, message_id);
         let limit = stage.fragmenting.limit(self.path);
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
@@ -71,7 +71,7 @@ impl Initiator {
                 None => Exchange::IkeAuth,
             };
             let fits = header.response && !header.initiator && header.exchange == exchange;
-            fits && header.message_id == stage.intermediate.message_id()
+            fits && header.message_id == stage.message_id()
                 && stage.remote_spi == header.responder_spi
         }) else {
             turn.drop(path.remote, "unexpected response");

@@ -40,9 +40,7 @@ impl Responder {
             Some(_) => Exchange::IkeIntermediate,
             None => Exchange::IkeAuth,
         };
-        let fits = !header.response
-            && header.initiator
-            && header.message_id == self.intermediate.message_id();
+        let fits = !header.response && header.initiator && header.message_id == self.message_id();
         if !fits || header.exchange != exchange || self.refused {
             turn.drop(path.remote, "unexpected message for a half-open IKE SA");
             return Progress::Waiting;

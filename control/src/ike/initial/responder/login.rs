@@ -1,0 +1,268 @@
+//! A peer that logs in with EAP (RFC 7296 section 2.16): we sign first, then it shows that it knows
+//! its password, and both ends show that they have the key that came out of that.
+
+use std::sync::Arc;
+
+use super::{Admitted, Responder};
+use crate::ike::auth::{
+    self, Authenticated, Claimed, EapUsers, LocalAuth, RemoteAuth, SignedOctets,
+};
+use crate::ike::contents::Contents;
+use crate::ike::eap::{self, Accounts, Answer, Login, Server};
+use crate::ike::initial::{Progress, local_identity};
+use crate::ike::keys::Side;
+use crate::ike::message::{Exchange, IdBody, NotifyKind, Payload, PayloadKind, emit_payloads};
+use crate::ike::nat::Path;
+use crate::ike::output::Event;
+use crate::ike::proposal::Identification;
+use crate::ike::settings::Connection;
+use crate::ike::turn::Turn;
+
+/// Octets of the first request that are kept until the login is over.
+const LONGEST_REQUEST: usize = 8 << 10;
+
+/// A login under way.
+pub(super) struct LoggingIn {
+    server: Server,
+    /// It succeeded.
+    login: Option<Login>,
+    /// What we called ourselves, and signed.
+    local: IdBody,
+    peer: IdBody,
+    /// The first IKE_AUTH request, which says what the IKE SA is for.
+    request: Vec<Payload>,
+}
+
+fn users(connection: &Connection) -> Option<&EapUsers> {
+    match &connection.auth.remote {
+        RemoteAuth::Eap(users) => Some(users),
+        RemoteAuth::Psk | RemoteAuth::Pubkey(_) => None,
+    }
+}
+
+/// The name in an IKE identity; empty, and so nobody's, where there is none.
+fn name(id: &Identification) -> &[u8] {
+    match id {
+        Identification::Fqdn(name) | Identification::Email(name) => name.as_bytes(),
+        Identification::KeyId(name) => name,
+        _ => &[],
+    }
+}
+
+impl LoggingIn {
+    /// The connections that a user may mean: those that speak for what we called ourselves; that
+    /// name the user before those that take anybody.
+    fn meant<'c>(
+        &self,
+        candidates: &[&'c Arc<Connection>],
+        path: Path,
+        user: &Identification,
+    ) -> Option<&'c Arc<Connection>> {
+        let fits = |c: &&&'c Arc<Connection>| {
+            users(c).is_some_and(|users| users.include(user))
+                && local_identity(c, path) == self.local.id
+        };
+        let anybody = |c: &&&'c Arc<Connection>| users(c).is_some_and(EapUsers::is_anybody);
+        let fitting = candidates.iter().filter(fits);
+        fitting.min_by_key(anybody).copied()
+    }
+}
+
+impl Responder {
+    /// An IKE_AUTH request without AUTH, or one of a login that has begun.
+    pub(super) fn login(
+        &mut self,
+        turn: &mut Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        request: &[u8],
+        contents: &Contents<'_>,
+    ) -> Progress {
+        let result = match self.login.take() {
+            None => self.begin_login(turn, connections, path, request, contents),
+            Some(login) if login.login.is_some() => {
+                match self.conclude_login(turn, connections, path, &login, contents) {
+                    Ok(admitted) => {
+                        // What the login itself said besides counts too.
+                        let mut whole = Contents::of(&login.request);
+                        whole.notifies.extend(contents.notifies.iter().copied());
+                        return self.admitted(turn, path, request, &whole, admitted);
+                    }
+                    Err(reason) => Err((None, reason)),
+                }
+            }
+            Some(login) => self.go_on(turn, connections, path, request, (login, contents)),
+        };
+        if let Err((packet, reason)) = result {
+            let peer = path.remote;
+            turn.events
+                .push(Event::AuthenticationFailed { peer, reason });
+            let mut refusal = Vec::from_iter(packet.map(eap::payload));
+            refusal.push(Payload::notify(NotifyKind::AUTHENTICATION_FAILED, &[]));
+            self.refuse(turn, path, request, &refusal);
+        }
+        Progress::Waiting
+    }
+
+    /// What one end signs.
+    fn signed<'a>(&'a self, side: Side, id: &'a IdBody, int_auth: &'a [u8]) -> SignedOctets<'a> {
+        let (message, nonce) = match side {
+            Side::Initiator => (&self.request, &self.nonces.responder),
+            Side::Responder => (&self.response, &self.nonces.initiator),
+        };
+        SignedOctets {
+            prf: self.proposal.prf,
+            message,
+            nonce,
+            sk_p: self.keys.sk_p(side),
+            id: &id.raw,
+            intermediate: int_auth,
+        }
+    }
+
+    /// Proves who we are, and begins to ask.
+    fn begin_login(
+        &mut self,
+        turn: &mut Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        request: &[u8],
+        contents: &Contents<'_>,
+    ) -> Result<(), (Option<Vec<u8>>, String)> {
+        let id = contents.initiator_id;
+        let id = id.ok_or((None, "request without identity".to_owned()))?;
+        let wanted = contents.responder_id.map(|id| &id.id);
+        let candidates = self.meant(connections, path, &id.id, wanted);
+        let mut candidates = candidates.into_iter();
+        let found = candidates.find_map(|connection| Some((connection, users(connection)?)));
+        let (connection, users) =
+            found.ok_or_else(|| (None, format!("no connection for {} without AUTH", id.id)))?;
+        if !matches!(connection.auth.local, LocalAuth::Pubkey(_)) {
+            return Err((None, "EAP without a certificate of ours".to_owned()));
+        }
+        let kept = contents.payloads.iter();
+        let kept = kept.filter(|p| !matches!(p, Payload::Unknown { .. } | Payload::VendorId(_)));
+        let kept: Vec<Payload> = kept.cloned().collect();
+        if emit_payloads(&kept).len() > LONGEST_REQUEST {
+            return Err((None, "request that is too long to be kept".to_owned()));
+        }
+        let local = IdBody::new(local_identity(connection, path));
+        let int_auth = self.intermediate.int_auth();
+        let signed = self.signed(Side::Responder, &local, &int_auth);
+        let secrets = &turn.settings.secrets;
+        let proof = auth::prove(secrets, connection, &local.id, &id.id, &self.wishes, signed);
+        let proof = proof.map_err(|reason| (None, reason))?;
+        let identity = match users {
+            EapUsers::Asked(_) => None,
+            EapUsers::ByIkeIdentity => Some(name(&id.id)),
+        };
+        let (server, packet) = Server::begin(turn.entropy, identity);
+        let auth = proof.auth();
+        let mut payloads = vec![Payload::IdResponder(local.clone())];
+        payloads.extend(proof.certificates);
+        payloads.extend([auth, eap::payload(packet)]);
+        let login = LoggingIn {
+            server,
+            login: None,
+            local,
+            peer: id.clone(),
+            request: kept,
+        };
+        self.answer_round(turn, path, request, &payloads, login);
+        Ok(())
+    }
+
+    /// Answers, and waits for the next request.
+    fn answer_round(
+        &mut self,
+        turn: &mut Turn<'_>,
+        path: Path,
+        request: &[u8],
+        payloads: &[Payload],
+        login: LoggingIn,
+    ) {
+        self.login = Some(Box::new(login));
+        if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, payloads) {
+            turn.immediate.push(path.transmit(bytes.clone()));
+            self.answered = Some((request.to_vec(), bytes));
+            self.rounds += 1;
+        }
+    }
+
+    fn go_on(
+        &mut self,
+        turn: &mut Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        request: &[u8],
+        (mut login, contents): (Box<LoggingIn>, &Contents<'_>),
+    ) -> Result<(), (Option<Vec<u8>>, String)> {
+        let packet = contents.of_kind(PayloadKind::EAP).next();
+        let packet = packet.ok_or((None, "login that stops".to_owned()))?;
+        let candidates = self.meant(connections, path, &login.peer.id, None);
+        let mut server = std::mem::replace(&mut login.server, Server::over());
+        let accounts = Accounts {
+            secrets: &turn.settings.secrets,
+            welcome: &|user| login.meant(&candidates, path, user).is_some(),
+        };
+        let answer = server.receive(turn.entropy, accounts, packet);
+        login.server = server;
+        let packet = match answer {
+            Answer::Request(packet) => packet,
+            Answer::Success(packet, proven) => {
+                login.login = Some(proven);
+                packet
+            }
+            Answer::Failure(packet, reason) => return Err((Some(packet), reason)),
+        };
+        self.answer_round(turn, path, request, &[eap::payload(packet)], *login);
+        Ok(())
+    }
+
+    /// AUTH with the key of the login, from both.
+    fn conclude_login(
+        &self,
+        turn: &Turn<'_>,
+        connections: &[Arc<Connection>],
+        path: Path,
+        login: &LoggingIn,
+        contents: &Contents<'_>,
+    ) -> Result<Admitted, String> {
+        let proven = login.login.as_ref().ok_or("login that is not over")?;
+        let auth = contents.auth.ok_or("login without AUTH at its end")?;
+        // All of it may have changed since it began.
+        let candidates = self.meant(connections, path, &login.peer.id, None);
+        let connection = login.meant(&candidates, path, &proven.user);
+        let connection = connection.ok_or_else(|| format!("no connection for {}", proven.user))?;
+        let secret = proven.still_counts(&turn.settings.secrets);
+        let secret = secret.ok_or_else(|| format!("another password of {}", proven.user))?;
+        let int_auth = self.intermediate.int_auth();
+        let local = &login.local;
+        let claimed = Claimed {
+            user: &proven.user,
+            secret,
+            msk: &proven.msk,
+        };
+        let proven = auth::check_user(
+            turn.settings,
+            connection,
+            &local.id,
+            turn.settings.time_of_day.at(turn.now),
+            claimed,
+            auth,
+            self.signed(Side::Initiator, &login.peer, &int_auth),
+        )?;
+        let signed = self.signed(Side::Responder, local, &int_auth);
+        let authenticated = Authenticated {
+            proven,
+            ..Authenticated::default()
+        };
+        Ok(Admitted {
+            connection: connection.clone(),
+            local_id: local.id.clone(),
+            payloads: vec![auth::prove_user(claimed.msk, signed)],
+            authenticated: authenticated.after_answering(turn, connection),
+            keys: self.keys.clone(),
+        })
+    }
+}

@@ -1,0 +1,114 @@
+//! Very much that is due at one instant: each turn does a share of it, and heartbeats go on.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hitless::api::{Choice, IkeState};
+use hitless::config::Config;
+use hitless::gateway::Event;
+use hitless::ike::Input;
+use hitless::ike::settings::{Childless, Cookies, Unique};
+use hitless::ike::work::Share;
+use hitless::lab::Topology;
+
+use crate::world::{PEER, World};
+
+const IKE_SAS: usize = 5_000;
+
+/// Many clients of a cluster, all behind one address.
+fn crowded(seed: u64) -> World {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let alike = |config: &mut Config| {
+        config.connections[0].roads.unique = Unique::Never;
+        config.ike.cookies = Cookies::Never;
+        config.ike.init_limit_half_open = IKE_SAS;
+        config.ike.block_threshold = IKE_SAS;
+        (config.ike.init_rate, config.ike.init_rate_ip) = (0, 0);
+    };
+    let members = [1, 2].map(|id| {
+        let mut config = topology.member(id).unwrap();
+        alike(&mut config);
+        config
+    });
+    let mut peer = topology.peer().unwrap();
+    alike(&mut peer);
+    for n in 1..IKE_SAS {
+        let mut client = peer.connections[0].clone();
+        client.name = format!("client-{n}");
+        client.roads.childless = Childless::Force;
+        client.children.clear();
+        peer.connections.push(client);
+    }
+    let mut world = World::with(seed, members.into(), peer);
+    world.come_up();
+    world.traffic = false;
+    world.ask(PEER, |gateway, now, entropy| {
+        for n in 1..IKE_SAS {
+            let connection = format!("client-{n}");
+            let child = None;
+            gateway.ike(now, entropy, Input::Initiate { connection, child });
+        }
+    });
+    now_and_then(&mut world, "all clients", |world| {
+        let active = world.leader().unwrap();
+        let sas = world.list_sas(active);
+        let up = sas.iter().filter(|sa| sa.state == IkeState::Established);
+        up.count() == IKE_SAS
+    });
+    world
+}
+
+/// A look at thousands of them costs more than the steps in between.
+fn now_and_then(world: &mut World, what: &str, mut so: impl FnMut(&mut World) -> bool) {
+    for _ in 0..1_000 {
+        world.run(Duration::from_millis(50));
+        if so(world) {
+            return;
+        }
+    }
+    panic!("{what}");
+}
+
+/// Packets have their share, and so do timers and orders; each may be exceeded by one piece of work.
+const MOST: u64 = 2 * Share::OF_A_TURN + 3 * 300;
+
+#[test]
+fn thousands_of_rekeyings_and_deletions_at_one_instant_leave_turns_short() {
+    let mut world = crowded(90);
+    let active = world.leader().unwrap();
+    let since = world.events.len();
+    let all = Choice {
+        ike: Some("tunnel".to_owned()),
+        ..Choice::default()
+    };
+    let old = world.gateway(active).ike_sas();
+    let old: BTreeSet<_> = old.into_iter().map(|(sa, _)| sa).collect();
+    world.busiest.clear();
+    world.ask(active, |gateway, now, entropy| {
+        let share = Share::new(MOST);
+        let told = gateway.rekey(now, entropy, &all).unwrap();
+        assert_eq!(told, format!("rekeying {IKE_SAS} IKE_SAs"));
+        assert!(!share.is_spent(), "{}", share.used());
+    });
+    now_and_then(&mut world, "all of them rekeyed", |world| {
+        let sas = world.gateway(active).ike_sas();
+        sas.len() == IKE_SAS && sas.iter().all(|(sa, _)| !old.contains(sa))
+    });
+    assert!(world.busiest[&active] > Share::OF_A_TURN / 2);
+    world.ask(active, |gateway, now, entropy| {
+        let share = Share::new(MOST);
+        let told = gateway.terminate(now, entropy, &all).unwrap();
+        assert_eq!(told, format!("closing {IKE_SAS} IKE_SAs"));
+        assert!(!share.is_spent(), "{}", share.used());
+    });
+    now_and_then(&mut world, "all of them closed", |world| {
+        world.gateway(active).ike_sas().is_empty()
+    });
+    assert!(world.busiest[&active] <= MOST, "{:?}", world.busiest);
+    // Nobody was suspected meanwhile.
+    world.run(Duration::from_millis(500));
+    assert_eq!(world.leader(), Some(active));
+    let leads = |event: &Event| matches!(event, Event::Leads { .. });
+    assert!(!world.since(since).any(|(_, event)| leads(event)));
+    world.audit();
+}

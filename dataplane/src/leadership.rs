@@ -1,0 +1,123 @@
+//! Who leads, as the workers of a group see it: one word, set by the control thread.
+//!
+//! The word is another one after each change. So a worker that was paused while its member stopped
+//! leading and began again knows that what waits with it is of a leadership that is over (rule R14):
+//! whether the member leads now would say nothing of that.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::verdict::DropReason;
+use crate::worker::Worker;
+
+/// Whether this member leads: one flag for all workers of a group, set by the control thread.
+/// A worker looks at it once a burst.
+#[derive(Debug)]
+pub struct Leadership(AtomicU64);
+
+/// What the word was at some time: the state in the lowest bits, and how often it has changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Term(pub(crate) u64);
+
+const STATE: u64 = 0b11;
+const CHANGE: u64 = STATE + 1;
+const FOLLOWS: u64 = 0;
+const LEADS: u64 = 1;
+const FORWARDS: u64 = 2;
+
+impl Term {
+    pub(crate) fn leads(self) -> bool {
+        self.0 & STATE == LEADS
+    }
+}
+
+impl Leadership {
+    /// A flag that says so.
+    pub fn new(leading: bool) -> Arc<Leadership> {
+        Arc::new(Leadership(AtomicU64::new(u64::from(leading))))
+    }
+
+    pub(crate) fn term(&self) -> Term {
+        Term(self.0.load(Ordering::Acquire))
+    }
+
+    /// Whether this member leads.
+    pub fn leading(&self) -> bool {
+        self.term().leads()
+    }
+
+    /// Whether this member has handed over a moment ago, and gives packets that still come to it to
+    /// the control thread ([`Parcel::Late`](crate::parcel::Parcel::Late)).
+    pub fn forwards(&self) -> bool {
+        self.term().0 & STATE == FORWARDS
+    }
+
+    /// As `set(false)`, but what still comes is forwarded.
+    pub fn hand_over(&self) {
+        self.change(FORWARDS);
+    }
+
+    /// Takes effect at each worker's next burst. After `set(false)`, a [`Command::Barrier`] that is
+    /// answered means that nothing more leaves that worker. One that was paused meanwhile heeds it
+    /// before its next burst, even if the member leads again by then.
+    ///
+    /// [`Command::Barrier`]: crate::command::Command::Barrier
+    pub fn set(&self, leading: bool) {
+        self.change(if leading { LEADS } else { FOLLOWS });
+    }
+
+    fn change(&self, state: u64) {
+        let other = |word: u64| (word & STATE != state).then(|| (word & !STATE) + CHANGE + state);
+        // Refused where nothing changes.
+        let _ = self
+            .0
+            .fetch_update(Ordering::SeqCst, Ordering::Relaxed, other);
+    }
+}
+
+impl Worker {
+    /// Whether this member leads; asked once a burst (rule R3). In another term than before, nothing
+    /// of what has not left by now is to leave or to be delivered later (rule R14).
+    #[inline]
+    pub(crate) fn leads(&mut self) -> bool {
+        let term = self.leadership.term();
+        if term != self.term {
+            self.term = term;
+            self.forget_what_waits();
+        }
+        term.leads()
+    }
+
+    #[cold]
+    pub(crate) fn forget_what_waits(&mut self) {
+        self.announcement = None;
+        self.drop_parked(|_| true, DropReason::NotActive);
+        self.links
+            .drop_unsent(&mut self.frames, DropReason::NotActive);
+        self.reassembly
+            .clear(&mut self.frames, DropReason::NotActive);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_change_makes_another_term_and_nothing_else_does() {
+        let leadership = Leadership::new(true);
+        let first = leadership.term();
+        leadership.set(true);
+        assert_eq!(leadership.term(), first);
+        leadership.set(false);
+        assert!(!leadership.leading() && !leadership.forwards());
+        leadership.set(true);
+        assert!(leadership.leading());
+        let second = leadership.term();
+        assert_ne!(second, first, "led, followed, and leads again");
+        leadership.hand_over();
+        assert!(leadership.forwards() && !leadership.leading());
+        leadership.set(true);
+        assert!(![first, second].contains(&leadership.term()));
+    }
+}

@@ -1,0 +1,118 @@
+//! Who could lead well, and who makes way: what each member says of its health and of its drill.
+//!
+//! A member that is ill, that has not tried all its copies, or of which one failed, leads only if no
+//! other could. What failed its drill is never led on its old keys: it is replaced.
+
+use std::collections::BTreeSet;
+
+use hitless_sa::{Instant, MemberId, SaId};
+
+use crate::Role;
+use crate::leading::Leading;
+use crate::message::{Packet, WireSa};
+use crate::node::{Node, State};
+use crate::session::Session;
+
+/// SAs named in one packet as broken.
+const NAMED: usize = 32;
+
+/// What became of the drill of this member's copies.
+pub(crate) struct Drill {
+    /// Nothing waits for its turn.
+    pub done: bool,
+    pub broken: BTreeSet<SaId>,
+}
+
+impl Default for Drill {
+    fn default() -> Drill {
+        Drill {
+            done: true,
+            broken: BTreeSet::new(),
+        }
+    }
+}
+
+/// Which of its copies a standby says are broken, and how many it did not name.
+#[derive(Default)]
+pub(crate) struct Broken {
+    named: BTreeSet<SaId>,
+    pub more: usize,
+}
+
+impl Broken {
+    pub fn heard(packet: &Packet) -> Broken {
+        let named: BTreeSet<SaId> = packet.broken.iter().filter_map(WireSa::sa).collect();
+        let all = usize::try_from(packet.broken_count).unwrap_or(usize::MAX);
+        Broken {
+            more: all.saturating_sub(named.len()),
+            named,
+        }
+    }
+
+    pub fn contains(&self, sa: SaId) -> bool {
+        self.named.contains(&sa)
+    }
+}
+
+impl Node {
+    /// Could do all the work of an active, with every SA.
+    pub(crate) fn fit(&self) -> bool {
+        self.carries() && self.drill.broken.is_empty()
+    }
+
+    /// The same but for SAs that failed their drill, which it would replace.
+    pub(crate) fn carries(&self) -> bool {
+        self.healthy && self.stopping.is_none() && self.drill.done
+    }
+
+    pub(crate) fn say_fitness(&self, packet: &mut Packet) {
+        packet.unhealthy = !self.fit();
+        packet.partly = self.carries() && !self.drill.broken.is_empty();
+        let broken = &self.drill.broken;
+        packet.broken = broken
+            .iter()
+            .take(NAMED)
+            .copied()
+            .map(WireSa::new)
+            .collect();
+        packet.broken_count = u32::try_from(broken.len()).unwrap_or(u32::MAX);
+    }
+
+    /// The standbys that could take over now: admitted and knowing it, heard lately, answering, well,
+    /// and with their copies tried.
+    pub(crate) fn able<'a>(
+        &'a self,
+        now: Instant,
+        leading: &'a Leading,
+    ) -> impl Iterator<Item = (MemberId, &'a Session)> {
+        let recent = self.settings.takeover();
+        let able = leading.sessions.iter().filter(move |(member, session)| {
+            let peer = self.peers.get(member);
+            let said = peer.and_then(|peer| peer.lately(now, recent));
+            let answers = session.silent_for(now) < self.settings.vouch;
+            let admitted = session.bound.is_some() && session.confirmed;
+            admitted && answers && said.is_some_and(|said| said.carries)
+        });
+        able.map(|(member, session)| (*member, session))
+    }
+
+    /// As standby: whether another one would lead better than this one, and may. Not for ever: if it
+    /// does not, it cannot.
+    pub(crate) fn makes_way(&self) -> bool {
+        let State::Following(following) = &self.state else {
+            return false;
+        };
+        let patience = self.settings.patience();
+        if self.fit() || self.now >= following.last_beat + patience * 3 {
+            return false;
+        }
+        let others = self.peers.values().filter(|peer| {
+            let said = peer.lately(self.now, self.settings.takeover() * 3);
+            said.is_some_and(|said| {
+                let may = matches!(said.role, Some(Role::Admitted | Role::TakingOver));
+                may && said.healthy
+            })
+        });
+        others.count() > 0
+    }
+}

@@ -1,0 +1,241 @@
+//! A standby that beats and does not acknowledge: it is stuck behind its socket, or it lies. It loses
+//! its say like one that is dead, within a bound, and gets it back when it answers again.
+
+mod cluster;
+
+use cluster::{MILLISECOND, Weather, World};
+use hitless_sa::MemberId;
+use hitless_sync::{Degraded, Event, Role};
+use prost::bytes::Buf;
+use prost::encoding::{DecodeContext, decode_key, skip_field};
+
+const ONE: MemberId = MemberId(1);
+const TWO: MemberId = MemberId(2);
+const CHECKSUM: usize = 8;
+/// "Every record up to here is applied", and "so far I have recorded these leases".
+const APPLIED: u32 = 30;
+const RECORDED: u32 = 31;
+/// The leader's records.
+const RECORDS: u32 = 21;
+/// D of `lease-holes` R16, as `Settings::new` has it.
+const VOUCH: u64 = 100;
+
+/// The packet without these fields.
+fn without(packet: &[u8], fields: &[u32]) -> Vec<u8> {
+    let mut rest = &packet[CHECKSUM..];
+    let mut body = Vec::new();
+    while rest.has_remaining() {
+        let field = rest;
+        let (tag, wire) = decode_key(&mut rest).unwrap();
+        skip_field(wire, tag, &mut rest, DecodeContext::default()).unwrap();
+        if !fields.contains(&tag) {
+            body.extend_from_slice(&field[..field.len() - rest.len()]);
+        }
+    }
+    let sum = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, octet| {
+        (sum ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
+    });
+    let mut muted = sum.to_be_bytes().to_vec();
+    muted.extend_from_slice(&body);
+    muted
+}
+
+fn settled(seed: u64, members: u8, degraded: Degraded) -> World {
+    let mut world = World::with(seed, members, Weather::CALM, |settings| {
+        settings.degraded = degraded;
+    });
+    world.restarts = false;
+    assert!(world.run_until(3_000, World::settled), "seed {seed}");
+    assert_eq!(world.leader(), Some(0));
+    world.run(100);
+    world
+}
+
+/// For so long 1 hears 2 without these words, until it holds.
+fn mute(
+    world: &mut World,
+    milliseconds: u64,
+    fields: &[u32],
+    holds: impl Fn(&World) -> bool,
+) -> bool {
+    for _ in 0..milliseconds {
+        world.capture = Some((TWO, ONE));
+        world.run(1);
+        world.capture = None;
+        for packet in std::mem::take(&mut world.captured) {
+            world.launch(TWO, ONE, without(&packet, fields), 200_000);
+        }
+        if holds(world) {
+            return true;
+        }
+    }
+    false
+}
+
+/// For a millisecond 2 hears no record.
+fn deafen(world: &mut World) {
+    world.capture = Some((ONE, TWO));
+    world.run(1);
+    world.capture = None;
+    for packet in std::mem::take(&mut world.captured) {
+        world.launch(ONE, TWO, without(&packet, &[RECORDS]), 200_000);
+    }
+}
+
+fn degraded(world: &World) -> bool {
+    world.status(0).is_some_and(|status| status.degraded)
+}
+
+#[test]
+fn r16_a_standby_that_beats_and_does_not_acknowledge_holds_ike_for_2_d_at_most() {
+    for seed in 1..=6 {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        world.exchanges = false;
+        mute(&mut world, 20, &[APPLIED, RECORDED], |_| false);
+        let object = world.sites[0].gateway.any_object().unwrap();
+        let change = world.sites[0].gateway.touch(object);
+        let (at, version) = (world.now, change.version);
+        world.commit(0, change);
+        let released = move |world: &World| {
+            let mut committed = world.sites[0].committed.iter();
+            committed.any(|(_, o, v, _)| (*o, *v) == (object, version))
+        };
+        let bound = 2 * VOUCH + 15;
+        assert!(
+            mute(&mut world, bound, &[APPLIED, RECORDED], released),
+            "seed {seed}"
+        );
+        assert!(
+            world.now - at >= VOUCH * MILLISECOND,
+            "not before the standby stops vouching"
+        );
+        assert!(degraded(&world));
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn r20_who_does_not_acknowledge_is_worked_around_and_comes_back() {
+    for (seed, fields) in [
+        (1, &[APPLIED, RECORDED][..]),
+        (2, &[RECORDED]),
+        (3, &[APPLIED]),
+    ] {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        mute(&mut world, 3 * VOUCH, fields, |_| false);
+        for window in 0..6 {
+            let before = world.oracle.packets;
+            mute(&mut world, 300, fields, |_| false);
+            let sent = world.oracle.packets - before;
+            assert!(sent > 0, "seed {seed}, window {window}: nothing was sent");
+        }
+        world.check().unwrap();
+        assert_eq!(world.leader(), Some(0));
+        assert!(
+            world.run_until(3_000, |world| world.settled() && !degraded(world)),
+            "{fields:?}"
+        );
+        world.run(300);
+        let takeovers = world.oracle.takeovers;
+        world.crash(0);
+        assert!(world.run_until(300, |world| world.leader() == Some(1)));
+        assert!(world.oracle.takeovers > takeovers);
+        world.run(300);
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn r16_a_copy_that_was_not_acknowledged_is_not_called_exact() {
+    let mut released = 0;
+    for seed in 1..=20 {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        world.exchanges = false;
+        let object = world.sites[0].gateway.any_object().unwrap();
+        let change = world.sites[0].gateway.touch(object);
+        let version = change.version;
+        world.capture = Some((ONE, TWO));
+        world.commit(0, change);
+        let leaves = move |world: &World| {
+            let mut committed = world.sites[0].committed.iter();
+            committed.any(|(_, o, v, _)| (*o, *v) == (object, version))
+        };
+        // It hears its leader all the time, but no record, and not in the moment in which that says
+        // that it waits no longer.
+        for _ in 0..2 * VOUCH - 15 {
+            deafen(&mut world);
+        }
+        world.cut.insert((ONE, TWO));
+        if mute(&mut world, 30, &[APPLIED, RECORDED], leaves) && world.leader() == Some(0) {
+            released += usize::from(world.role(1) == Some(Role::Admitted));
+        }
+        world.crash(0);
+        assert!(
+            world.run_until(500, |world| world.leader() == Some(1)),
+            "seed {seed}"
+        );
+        world.check().unwrap();
+    }
+    assert!(released > 10, "{released}");
+}
+
+#[test]
+fn r12_three_members_re_elect_past_who_does_not_acknowledge() {
+    for seed in 1..=4 {
+        let mut world = settled(seed, 3, Degraded::Rekey);
+        let before = world.status(0).unwrap().epoch;
+        let fields = [APPLIED, RECORDED];
+        let elected = mute(&mut world, 1_000, &fields, |world| {
+            world
+                .status(0)
+                .is_some_and(|s| s.role == Role::Leading && s.epoch > before && !s.degraded)
+        });
+        assert!(elected, "seed {seed}");
+        assert!(mute(&mut world, 1_000, &fields, |world| world.role(2)
+            == Some(Role::Admitted)));
+        // What it does not acknowledge does not hold the others up, and gives it no right.
+        for _ in 0..4 {
+            let before = world.oracle.packets;
+            mute(&mut world, 300, &fields, |_| false);
+            assert!(world.oracle.packets > before, "seed {seed}");
+            assert_ne!(world.role(1), Some(Role::Admitted), "seed {seed}");
+        }
+        assert!(world.run_until(5_000, World::settled), "seed {seed}");
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn strict_waits_for_who_does_not_acknowledge() {
+    let mut world = settled(3, 2, Degraded::Strict);
+    mute(&mut world, 600, &[APPLIED, RECORDED], |_| false);
+    let (before, released) = (world.oracle.packets, world.sites[0].committed.len());
+    mute(&mut world, 300, &[APPLIED, RECORDED], |_| false);
+    assert!(degraded(&world));
+    assert_eq!(
+        (world.oracle.packets, world.sites[0].committed.len()),
+        (before, released)
+    );
+    assert!(world.run_until(2_000, |world| world.settled() && !degraded(world)));
+    world.run(100);
+    assert!(world.oracle.packets > before);
+    world.check().unwrap();
+}
+
+#[test]
+fn d7_a_joiner_that_stalls_is_abandoned_and_holds_nothing() {
+    let mut world = settled(5, 2, Degraded::Rekey);
+    world.crash(1);
+    world.run(50);
+    world.start(1);
+    let abandoned = |world: &World| {
+        let mut events = world.sites[0].events.iter();
+        events.any(|event| matches!(event, Event::SessionAbandoned { member } if *member == TWO))
+    };
+    assert!(mute(&mut world, 1_500, &[APPLIED, RECORDED], abandoned));
+    let before = (world.oracle.packets, world.sites[0].committed.len());
+    mute(&mut world, 1_000, &[APPLIED, RECORDED], |_| false);
+    assert!(world.oracle.packets > before.0 && world.sites[0].committed.len() > before.1);
+    assert!(world.run_until(3_000, World::settled));
+    world.check().unwrap();
+}

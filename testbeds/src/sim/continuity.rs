@@ -1,0 +1,215 @@
+//! What a cluster is for: where one thing goes wrong, every tunnel goes on as it is. Recovery by way
+//! of new IKE SAs is life, and no failover.
+
+use std::time::Duration;
+
+use hitless::audit::wire::Ike;
+use hitless::gateway::Event;
+use hitless::lab::Probe;
+use hitless_sa::Instant;
+
+use super::plan::{Fault, Plan, QUIET};
+
+/// Exchanges that make an IKE SA from nothing (RFC 7296 section 1.2).
+const FROM_NOTHING: [u8; 2] = [34, 35];
+/// In 10,000: what IKE's retransmissions and two missed heartbeats make good.
+const MODEST_LOSS: u32 = 10;
+/// Nothing may be silent for longer: a takeover, an exchange with a lost message, and the patience
+/// of the probes.
+const OUTAGE: Duration = Duration::from_millis(1500);
+
+/// Watches one run in which continuity is promised.
+pub struct Continuity {
+    since: Instant,
+    members: u8,
+    found: Vec<String>,
+}
+
+impl Continuity {
+    /// For a plan that starts at `epoch`, if it asks for no more than what is promised.
+    pub fn of(plan: &Plan, epoch: Instant) -> Option<Continuity> {
+        let (first, _) = plan.faults.first()?;
+        promised(plan).then(|| Continuity {
+            since: epoch + *first,
+            members: plan.members,
+            found: Vec::new(),
+        })
+    }
+
+    /// An IKE message has left a gateway.
+    pub fn sent(&mut self, now: Instant, who: u8, ike: &Ike<'_>) {
+        // An answer may be one to a request that somebody sent again.
+        let begins = FROM_NOTHING.contains(&ike.exchange) && !ike.response;
+        if now >= self.since && begins && self.found.is_empty() {
+            let exchange = ike.exchange;
+            self.complain(format!(
+                "machine {who} makes an IKE SA anew, by exchange {exchange}, at {}",
+                now.0
+            ));
+        }
+    }
+
+    /// A gateway said something.
+    pub fn said(&mut self, now: Instant, who: u8, event: &Event) {
+        let Event::Leads { base, exact, .. } = event else {
+            return;
+        };
+        if now < self.since || !(1..=self.members).contains(&who) {
+            return;
+        }
+        if base.is_none() {
+            self.complain(format!("machine {who} leads on nothing at {}", now.0));
+        } else if !exact {
+            // S4: it was admitted and heard all that was said.
+            self.complain(format!("machine {who} cannot vouch at {}", now.0));
+        }
+    }
+
+    /// What broke, with what the hosts received and when they were last asked to.
+    pub fn verdict(&self, hosts: [&[Probe]; 2], end: Instant) -> Vec<String> {
+        let mut found = self.found.clone();
+        for received in hosts {
+            let times = received.iter().map(|probe| probe.at);
+            let times = times.filter(|at| *at >= self.since).chain([end]);
+            let longest = times.scan(self.since, |last, at| {
+                Some(at.since(std::mem::replace(last, at)))
+            });
+            let longest = longest.max().unwrap_or_default();
+            if longest > OUTAGE {
+                found.push(format!("continuity: silent for {longest:?}"));
+            }
+        }
+        found
+    }
+
+    fn complain(&mut self, what: String) {
+        self.found.push(format!("continuity: {what}"));
+    }
+}
+
+/// One death, or one handover, of members that hear each other; whatever rekeys, is repeated, or
+/// is damaged meanwhile.
+fn promised(plan: &Plan) -> bool {
+    let blow = |fault: &Fault| {
+        matches!(
+            fault,
+            Fault::Crash(_) | Fault::CrashAfter(..) | Fault::ShutDown(_) | Fault::Switchover
+        )
+    };
+    let harmless = |fault: &Fault| {
+        matches!(
+            fault,
+            Fault::Restart(_)
+                | Fault::Healed
+                | Fault::Plugged(_)
+                | Fault::PeerRekeysChild
+                | Fault::PeerRekeysIke
+                | Fault::ClusterRekeysChild
+                | Fault::ClusterRekeysIke
+                | Fault::Replay
+                | Fault::Garbage
+        )
+    };
+    let faults = || plan.faults.iter().map(|(_, fault)| fault);
+    let quiet = plan.faults.iter().all(|(at, _)| *at >= QUIET);
+    let modest = |noise: &super::plan::Noise| noise.loss <= MODEST_LOSS;
+    quiet
+        && plan.peers == 1
+        && modest(&plan.sync)
+        && modest(&plan.outside)
+        && faults().all(|fault| blow(fault) || harmless(fault))
+        && faults().filter(|fault| blow(fault)).count() <= 1
+}
+
+#[cfg(test)]
+mod tests {
+    use hitless_sa::{Epoch, Incarnation, MemberId};
+
+    use super::*;
+
+    const EPOCH: Instant = Instant(1_000_000_000);
+
+    fn at(ms: u64) -> Instant {
+        EPOCH + QUIET + Duration::from_millis(ms)
+    }
+
+    fn watch(faults: &[Fault]) -> Option<Continuity> {
+        let faults = faults.iter().map(|fault| (QUIET, *fault)).collect();
+        Continuity::of(&Plan::with(2, faults), EPOCH)
+    }
+
+    fn probes(times: impl IntoIterator<Item = u64>) -> Vec<Probe> {
+        let probe = |ms| Probe {
+            number: ms,
+            at: at(ms),
+        };
+        times.into_iter().map(probe).collect()
+    }
+
+    #[test]
+    fn one_blow_is_borne_and_two_may_end_it() {
+        use Fault::{Crash, Garbage, PeerRekeysIke, Replay, Restart, Switchover};
+        for sound in [
+            &[Crash(1), Restart(1)][..],
+            &[Switchover, PeerRekeysIke],
+            &[Garbage, Replay],
+        ] {
+            assert!(watch(sound).is_some(), "{sound:?}");
+        }
+        assert!(watch(&[Crash(1), Crash(2)]).is_none());
+        assert!(watch(&[Fault::Unplugged(1)]).is_none());
+        assert!(watch(&[]).is_none());
+    }
+
+    #[test]
+    fn an_ike_sa_made_anew_and_a_long_silence_are_noticed() {
+        let ike = |exchange| Ike {
+            source: [192, 0, 2, 2].into(),
+            destination: [192, 0, 2, 1].into(),
+            initiator_spi: 1,
+            responder_spi: 0,
+            exchange,
+            initiator: true,
+            response: false,
+            message_id: 0,
+            message: &[],
+        };
+        let always = probes((0..3000).step_by(20));
+        let verdict = |exchange, when, b: &[Probe]| {
+            let mut continuity = watch(&[Fault::Crash(1)]).unwrap();
+            continuity.sent(when, 0, &ike(exchange));
+            continuity.verdict([&always, b], at(3000)).len()
+        };
+        assert_eq!(verdict(36, at(50), &always), 0);
+        assert_eq!(verdict(34, at(50), &always), 1);
+        // Before the fault the tunnel has to be made.
+        assert_eq!(verdict(34, EPOCH, &always), 0);
+        assert_eq!(verdict(36, at(50), &probes((0..1000).step_by(20))), 1);
+        let pause = probes((0..1000).chain(2800..3000));
+        assert_eq!(verdict(36, at(50), &pause), 1);
+    }
+
+    #[test]
+    fn s4_a_takeover_that_cannot_vouch_is_noticed() {
+        let epoch = |counter| Epoch {
+            counter,
+            leader: MemberId(2),
+            incarnation: Incarnation(1),
+        };
+        let leads = |base: Option<u64>, exact| Event::Leads {
+            epoch: epoch(9),
+            base: base.map(epoch),
+            sas: 1,
+            skip: 0,
+            exact,
+        };
+        let said = |event| {
+            let mut continuity = watch(&[Fault::Crash(1)]).unwrap();
+            continuity.said(at(40), 2, &event);
+            continuity.found.len()
+        };
+        assert_eq!(said(leads(Some(8), true)), 0);
+        assert_eq!(said(leads(Some(8), false)), 1);
+        assert_eq!(said(leads(None, false)), 1);
+    }
+}
