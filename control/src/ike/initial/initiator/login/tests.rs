@@ -225,7 +225,11 @@ fn rfc5998_section_3_eap_only_authentication_is_not_taken() {
     let forged = login.forge(0, &[name, only]);
     let answer = login.answer(&forged).unwrap();
     assert!(answer.iter().any(|p| p.kind() == PayloadKind::AUTH));
-    assert!(!answer.iter().any(|p| matches!(p, Payload::SecurityAssociation(_))));
+    assert!(
+        !answer
+            .iter()
+            .any(|p| matches!(p, Payload::SecurityAssociation(_)))
+    );
 }
 
 #[test]
