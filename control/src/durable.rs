@@ -24,6 +24,8 @@ use aws_lc_rs::digest;
 use hitless_sa::{Epoch, Incarnation, MemberId};
 use hitless_sync::Durable;
 
+use crate::file_error::FileError;
+
 const HEADER: &str = "hitless epoch file 1";
 /// A file of ours has a few hundred octets.
 const LARGEST_FILE: u64 = 4096;
@@ -51,11 +53,7 @@ pub enum DurableError {
     /// What is to be written contradicts what was written before.
     Lowered { path: PathBuf },
     /// The system refused.
-    Io {
-        path: PathBuf,
-        action: &'static str,
-        source: io::Error,
-    },
+    File(FileError),
 }
 
 impl fmt::Display for DurableError {
@@ -86,16 +84,18 @@ impl fmt::Display for DurableError {
                 "{}: refused to forget an epoch or an incarnation",
                 path.display()
             ),
-            DurableError::Io {
-                path,
-                action,
-                source,
-            } => write!(f, "cannot {action} {}: {source}", path.display()),
+            DurableError::File(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for DurableError {}
+
+impl From<FileError> for DurableError {
+    fn from(error: FileError) -> DurableError {
+        DurableError::File(error)
+    }
+}
 
 /// The durable state of one member, locked for this process.
 #[derive(Debug)]
@@ -158,30 +158,21 @@ impl DurableFile {
             .truncate(false)
             .mode(0o600)
             .open(&temporary)
-            .map_err(failed(&temporary, "open"))?;
+            .map_err(FileError::at(&temporary, "open"))?;
         file.write_all(text.as_bytes())
             .and_then(|()| file.set_len(text.len() as u64))
             .and_then(|()| file.sync_all())
-            .map_err(failed(&temporary, "write"))?;
+            .map_err(FileError::at(&temporary, "write"))?;
         // Kept by a second name over the rename. A file system without hard links, or a crash in
         // between, costs no more than the room of the next write.
         let old = self.directory.join("epoch.old");
         let _ = std::fs::remove_file(&old);
         let kept = std::fs::hard_link(&path, &old).is_ok();
-        std::fs::rename(&temporary, &path).map_err(failed(&path, "replace"))?;
+        std::fs::rename(&temporary, &path).map_err(FileError::at(&path, "replace"))?;
         if kept {
             let _ = std::fs::rename(&old, &temporary);
         }
-        sync_directory(&self.directory)
-    }
-}
-
-fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> DurableError {
-    let path = path.to_owned();
-    move |source| DurableError::Io {
-        path,
-        action,
-        source,
+        Ok(sync_directory(&self.directory)?)
     }
 }
 
@@ -193,17 +184,17 @@ fn create_directory(directory: &Path) -> Result<(), DurableError> {
         .recursive(true)
         .mode(0o700)
         .create(directory)
-        .map_err(failed(directory, "create"))?;
+        .map_err(FileError::at(directory, "create"))?;
     match directory.parent() {
-        Some(parent) if parent != Path::new("") => sync_directory(parent),
+        Some(parent) if parent != Path::new("") => Ok(sync_directory(parent)?),
         _ => Ok(()),
     }
 }
 
-fn sync_directory(directory: &Path) -> Result<(), DurableError> {
+fn sync_directory(directory: &Path) -> Result<(), FileError> {
     File::open(directory)
         .and_then(|d| d.sync_all())
-        .map_err(failed(directory, "write"))
+        .map_err(FileError::at(directory, "write"))
 }
 
 fn lock(directory: &Path) -> Result<File, DurableError> {
@@ -214,11 +205,11 @@ fn lock(directory: &Path) -> Result<File, DurableError> {
         .truncate(false)
         .mode(0o600)
         .open(&path)
-        .map_err(failed(&path, "open"))?;
+        .map_err(FileError::at(&path, "open"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(DurableError::Locked { path }),
-        Err(TryLockError::Error(source)) => Err(failed(&path, "lock")(source)),
+        Err(TryLockError::Error(source)) => Err(FileError::at(&path, "lock")(source).into()),
     }
 }
 
@@ -226,12 +217,12 @@ fn read(path: &Path, identity: &Identity) -> Result<Option<Durable>, DurableErro
     let file = match File::open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed(path, "open")(e)),
+        Err(e) => return Err(FileError::at(path, "open")(e).into()),
     };
     let mut octets = Vec::new();
     file.take(LARGEST_FILE + 1)
         .read_to_end(&mut octets)
-        .map_err(failed(path, "read"))?;
+        .map_err(FileError::at(path, "read"))?;
     let (owner, state) = decode(&octets).map_err(|why| DurableError::Damaged {
         path: path.to_owned(),
         why,

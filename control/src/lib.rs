@@ -14,6 +14,7 @@ pub mod daemon;
 pub mod demo;
 pub mod durable;
 pub mod entropy;
+pub mod file_error;
 pub mod gateway;
 pub mod ike;
 pub mod keylog;

@@ -63,6 +63,7 @@ pub fn gateway_event(event: &gateway::Event) {
         G::Acquired { connection, child } => {
             tracing::info!("a packet wants CHILD_SA {connection}.{child}: initiating");
         }
+        G::Spent { sa, reason } => tracing::debug!("CHILD_SA {{{sa}}}: {reason}: rekeying it"),
         G::Silent { sa } => {
             tracing::warn!("CHILD_SA {{{sa}}} hears nothing since the takeover: rekeying it");
         }

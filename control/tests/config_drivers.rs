@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use hitless::config::{AfXdpConfig, Config, ConfigError, Driver, EXAMPLE, PcapConfig, XdpMode};
+use hitless::config::{AfXdpConfig, AfXdpMode, Config, ConfigError, Driver, EXAMPLE, PcapConfig};
 use hitless_dataplane::port::pcap::Pace;
 
 const OUTSIDE: &str = "driver = \"af_xdp\"\ninterface = \"eth0\"\n";
@@ -35,7 +35,7 @@ fn every_driver_has_its_keys_and_their_defaults() {
     assert_eq!(driver(OUTSIDE), Driver::AfXdp(AfXdpConfig::default()));
     let all = "mode = \"native\"\nzero_copy = true\nring_size = 512\n";
     let expected = AfXdpConfig {
-        mode: XdpMode::Native,
+        mode: AfXdpMode::Native,
         zero_copy: true,
         ring_size: 512,
     };

@@ -190,5 +190,5 @@ fn a_configuration_that_is_not_there_is_named() {
     );
     assert!(error.contains("hitless config example"), "{error}");
     let error = Config::load(Path::new("/")).unwrap_err().to_string();
-    assert!(error.contains("not a configuration file"), "{error}");
+    assert!(error.contains("is not a file"), "{error}");
 }

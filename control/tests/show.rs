@@ -111,6 +111,8 @@ fn worker() -> WorkerReport {
         dropped_packets: 1201,
         lease_stalls: 1,
         parked_packets: 6,
+        handed_over_packets: 3,
+        taken_over_packets: 2,
         ports: vec![WorkerPort {
             port: "outside".into(),
             driver: "af_xdp".into(),
@@ -176,6 +178,7 @@ worker 0, core 2, AEAD aws-lc-rs
   calls   1000, 10 of them busy; 12.5 packets for each of 10 bursts
   esp     in 98 packets, 9800 bytes; out 7 packets, 700 bytes
   also    4 punted, 1201 dropped, 6 parked, 1 lease stalls
+  cores   3 given to the worker of their SA, 2 got from others
   frames  16384 = 12282 free + 4096 in ports + 4 parked + 2 held
   port     driver  rx packets  rx bytes  tx packets  tx bytes  dropped
   outside  af_xdp         125     12500           8       800        0

@@ -4,26 +4,18 @@
 //! worker that holds the SA, and is never reset: another leadership gets another cell, so a worker
 //! that was paused in between cannot draw old numbers against a new limit (hole A5).
 //!
-//! Where several workers draw, a draw is a compare-and-swap of the cursor. Where one alone does, it is
-//! a load and a store: that worker claims the cell with its first draw, for good, and whoever else
-//! asks gets nothing. What the control thread has to say stands in words that draws only read.
+//! A draw is a compare-and-swap of the cursor, whoever else draws. What the control thread has to say
+//! stands in words that draws only read.
 //!
-//! Heads up: the top bit of the shared words says "frozen", so numbers end at 2^63. Where several draw,
-//! the instant at which `freeze` sets the cursor's is the instant after which no draw succeeds, and the
-//! cursor that it returns is exact. Nobody else writes the cursor of one who draws alone: there the
-//! limit's bit ends the draws, one of which may be under way, and the cursor is exact once the worker
-//! has passed a barrier, as R15 wants before FINAL anyway.
-
-mod seat;
-
-pub use seat::Seat;
+//! Heads up: the top bit of the shared words says "frozen", so numbers end at 2^63. The instant at
+//! which `freeze` sets the cursor's is the instant after which no draw succeeds, and the cursor that it
+//! returns is exact.
 
 use hitless_sa::{Lease, SequenceNumber};
 
 use crate::pmtu::PathMtu;
 use crate::prefetch::prefetch;
 use crate::sync::{AtomicU64, Ordering};
-use seat::{SEVERAL, UNCLAIMED};
 
 const FROZEN: u64 = 1 << 63;
 /// The last number of any SA: the cursor behind it still leaves the top bit free.
@@ -42,10 +34,6 @@ struct Sending {
     /// The next number to draw.
     cursor: AtomicU64,
     limit: AtomicU64,
-    /// The cursor is here at least: where it leapt to.
-    leapt: AtomicU64,
-    /// The seat that draws alone.
-    drawer: AtomicU64,
     /// Written only when an error about a packet of the SA has come, to whichever worker.
     path_mtu: PathMtu,
     stalls: AtomicU64,
@@ -62,21 +50,10 @@ impl Cell {
     /// A cell that draws from `first` up to the lease's grant and delivers up to its high water, for
     /// any number of workers. Number 0 is never sent (RFC 4303 section 3.3.3).
     pub fn new(first: SequenceNumber, lease: Lease) -> Cell {
-        Cell::for_drawer(SEVERAL, first, lease)
-    }
-
-    /// The same for an SA that a single worker sends on: the first that draws.
-    pub fn for_one_sender(first: SequenceNumber, lease: Lease) -> Cell {
-        Cell::for_drawer(UNCLAIMED, first, lease)
-    }
-
-    fn for_drawer(drawer: u64, first: SequenceNumber, lease: Lease) -> Cell {
         Cell {
             sending: Sending {
                 cursor: AtomicU64::new(first.0.clamp(1, LAST + 1)),
                 limit: AtomicU64::new(lease.grant.0.min(LAST)),
-                leapt: AtomicU64::new(0),
-                drawer: AtomicU64::new(drawer),
                 path_mtu: PathMtu::default(),
                 stalls: AtomicU64::new(0),
             },
@@ -99,16 +76,23 @@ impl Cell {
         prefetch(&self.receiving);
     }
 
-    /// Takes up to `count` numbers, fewer if the limit is near, none once frozen or if another seat
-    /// draws alone. What is drawn is burned: it is never given back, so draw what this burst needs and
-    /// no more (D15).
+    /// Takes up to `count` numbers, fewer if the limit is near, none once frozen. What is drawn is
+    /// burned: it is never given back, so draw what this burst needs and no more (D15).
     #[inline]
-    pub fn draw(&self, seat: &Seat, count: u32) -> Block {
+    pub fn draw(&self, count: u32) -> Block {
         let count = u64::from(count);
-        let block = match self.sending.drawer.load(Ordering::Relaxed) {
-            drawer if drawer == seat.id() => self.draw_alone(count),
-            SEVERAL => self.draw_among_several(count),
-            _ => self.claim(seat, count),
+        let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
+        let mut cursor = self.sending.cursor.load(Ordering::Relaxed);
+        let block = loop {
+            let block = self.block(cursor, count);
+            if block.next == block.end {
+                break block;
+            }
+            let word = &self.sending.cursor;
+            match word.compare_exchange_weak(cursor, block.end, done, failed) {
+                Ok(_) => break block,
+                Err(now) => cursor = now,
+            }
         };
         if block.end - block.next < count {
             self.sending.stalls.fetch_add(1, Ordering::Relaxed);
@@ -122,54 +106,14 @@ impl Cell {
     fn block(&self, cursor: u64, count: u64) -> Block {
         // The limit only rises, so an old value of it is a safe one.
         let limit = self.sending.limit.load(Ordering::Acquire);
-        let next = cursor.max(self.sending.leapt.load(Ordering::Relaxed));
         let left = match limit & FROZEN {
             // A frozen cursor lies past every limit.
-            0 => (limit + 1).saturating_sub(next),
+            0 => (limit + 1).saturating_sub(cursor),
             _ => 0,
         };
         Block {
-            next,
-            end: next + count.min(left),
-        }
-    }
-
-    /// For whom the cell belongs to: nobody else writes the cursor.
-    #[inline]
-    fn draw_alone(&self, count: u64) -> Block {
-        let cursor = self.sending.cursor.load(Ordering::Relaxed);
-        let block = self.block(cursor, count);
-        if block.next < block.end {
-            self.sending.cursor.store(block.end, Ordering::Release);
-        }
-        block
-    }
-
-    #[inline]
-    fn draw_among_several(&self, count: u64) -> Block {
-        let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
-        let mut cursor = self.sending.cursor.load(Ordering::Relaxed);
-        loop {
-            let block = self.block(cursor, count);
-            if block.next == block.end {
-                return block;
-            }
-            let word = &self.sending.cursor;
-            match word.compare_exchange_weak(cursor, block.end, done, failed) {
-                Ok(_) => return block,
-                Err(now) => cursor = now,
-            }
-        }
-    }
-
-    /// The first draw of one who draws alone. Who comes too late gets nothing, ever.
-    #[cold]
-    fn claim(&self, seat: &Seat, count: u64) -> Block {
-        let (done, failed) = (Ordering::AcqRel, Ordering::Relaxed);
-        let word = &self.sending.drawer;
-        match word.compare_exchange(UNCLAIMED, seat.id(), done, failed) {
-            Ok(_) => self.draw_alone(count),
-            Err(_) => Block { next: 0, end: 0 },
+            next: cursor,
+            end: cursor + count.min(left),
         }
     }
 
@@ -192,28 +136,28 @@ impl Cell {
     /// Steps down for good: nothing is drawn or delivered from now on. Returns the cursor, which
     /// moves no more: every number below it may have been used, none from it on has been.
     ///
-    /// A worker that asked [`Cell::may_deliver`] a moment ago may still be delivering, and one that
-    /// draws alone may be in the middle of a draw, all of it within the limit; the barrier of rule R14
-    /// waits for both.
+    /// A worker that asked [`Cell::may_deliver`] a moment ago may still be delivering; the barrier of
+    /// rule R14 waits for it.
     pub fn freeze(&self) -> SequenceNumber {
         self.receiving.high_water.fetch_or(FROZEN, Ordering::AcqRel);
         self.sending.limit.fetch_or(FROZEN, Ordering::AcqRel);
-        if self.sending.drawer.load(Ordering::Relaxed) == SEVERAL {
-            self.sending.cursor.fetch_or(FROZEN, Ordering::AcqRel);
-        }
-        self.cursor()
+        let cursor = self.sending.cursor.fetch_or(FROZEN, Ordering::AcqRel);
+        SequenceNumber(cursor & !FROZEN)
     }
 
     /// Leaves `delta` numbers out: the peer is a cluster that took over and counts them as seen
     /// (RFC 6311 section 5.2). The lease has to catch up before anything is drawn again.
     pub fn leap(&self, delta: u64) {
-        if !self.frozen() {
-            let to = self.cursor().0.saturating_add(delta).min(LAST + 1);
-            self.sending.leapt.fetch_max(to, Ordering::AcqRel);
-        }
+        let onward = |cursor: u64| {
+            let to = cursor.saturating_add(delta).min(LAST + 1);
+            (cursor & FROZEN == 0).then_some(to)
+        };
+        let (release, relaxed) = (Ordering::AcqRel, Ordering::Relaxed);
+        // A refused update is a frozen cell.
+        let _ = self.sending.cursor.fetch_update(release, relaxed, onward);
     }
 
-    /// The last number drawn and the highest number authenticated: exact once leadership is off and
+    /// The last number drawn and the highest number authenticated: exact once the cell is frozen and
     /// every worker has passed a barrier.
     pub fn used(&self) -> Lease {
         Lease {
@@ -234,8 +178,7 @@ impl Cell {
 
     /// The number that the next draw begins with.
     pub fn cursor(&self) -> SequenceNumber {
-        let drawn = self.sending.cursor.load(Ordering::Acquire) & !FROZEN;
-        SequenceNumber(drawn.max(self.sending.leapt.load(Ordering::Acquire)))
+        SequenceNumber(self.sending.cursor.load(Ordering::Acquire) & !FROZEN)
     }
 
     /// How many numbers can still be drawn: what the low-water scan looks at.

@@ -1,6 +1,7 @@
 //! What a worker counts. One writer, the worker; anybody may read at any time. Each group lies on
 //! cache lines of its own, and a count costs a load and a store, never a locked instruction.
 
+use std::iter::Sum;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam::utils::CachePadded;
@@ -106,12 +107,38 @@ pub struct PortTraffic {
     pub own: PortCounters,
 }
 
+impl Sum for PortTraffic {
+    fn sum<I: Iterator<Item = PortTraffic>>(all: I) -> PortTraffic {
+        all.fold(PortTraffic::default(), |a, b| PortTraffic {
+            rx_packets: a.rx_packets + b.rx_packets,
+            rx_bytes: a.rx_bytes + b.rx_bytes,
+            tx_packets: a.tx_packets + b.tx_packets,
+            tx_bytes: a.tx_bytes + b.tx_bytes,
+            rx_bursts: a.rx_bursts + b.rx_bursts,
+            own: PortCounters {
+                transmit_full: a.own.transmit_full + b.own.transmit_full,
+                no_buffer: a.own.no_buffer + b.own.no_buffer,
+                malformed: a.own.malformed + b.own.malformed,
+            },
+        })
+    }
+}
+
 /// How a worker has spent its turns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Turns {
     pub turns: u64,
     /// Those that found something to do.
     pub busy: u64,
+}
+
+impl Sum for Turns {
+    fn sum<I: Iterator<Item = Turns>>(all: I) -> Turns {
+        all.fold(Turns::default(), |a, b| Turns {
+            turns: a.turns + b.turns,
+            busy: a.busy + b.busy,
+        })
+    }
 }
 
 /// What went through ESP.
@@ -129,6 +156,21 @@ pub struct EspTraffic {
     /// Packets given to the worker that has their SA, and got from others for that reason.
     pub handed_over: u64,
     pub taken_over: u64,
+}
+
+impl Sum for EspTraffic {
+    fn sum<I: Iterator<Item = EspTraffic>>(all: I) -> EspTraffic {
+        all.fold(EspTraffic::default(), |a, b| EspTraffic {
+            packets_out: a.packets_out + b.packets_out,
+            bytes_out: a.bytes_out + b.bytes_out,
+            packets_in: a.packets_in + b.packets_in,
+            bytes_in: a.bytes_in + b.bytes_in,
+            lease_stalls: a.lease_stalls + b.lease_stalls,
+            parked: a.parked + b.parked,
+            handed_over: a.handed_over + b.handed_over,
+            taken_over: a.taken_over + b.taken_over,
+        })
+    }
 }
 
 impl Counters {

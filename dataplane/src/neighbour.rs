@@ -5,6 +5,8 @@
 //! On a link anybody can claim any address, or make us look for one. So no port takes another's room,
 //! and in a full table those give way first that are worth least; routers of ours never do.
 
+mod waiting;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -15,6 +17,7 @@ use smallvec::SmallVec;
 
 use crate::pool::Packet;
 use crate::port::MacAddress;
+use waiting::{Queue, Waiting};
 
 /// Neighbours of one port that are remembered.
 const CAPACITY: usize = 1024;
@@ -25,7 +28,7 @@ const ROUTERS: usize = 256;
 const HELD_EACH: usize = 32;
 /// Packets that wait in all: each port has its share. Such a member has something for each of hundreds
 /// of neighbours, too; the smallest pool has twice as many buffers.
-const HELD_TOTAL: usize = 512;
+const HELD_TOTAL: u16 = 512;
 /// Neighbours that give way at a time, and how often: it takes a look at all of them.
 const SWEPT: usize = 128;
 const SWEEP_EVERY: Duration = Duration::from_millis(1);
@@ -56,7 +59,7 @@ struct Entry {
     used: Instant,
     /// Somebody has sent to it.
     wanted: bool,
-    held: Held,
+    held: Queue,
 }
 
 /// What a neighbour is worth to a full table, least first.
@@ -129,8 +132,7 @@ pub enum Tick {
 /// The neighbours of one port.
 struct Table {
     entries: HashMap<IpAddr, Entry, FixedState>,
-    /// Packets that wait.
-    held: usize,
+    waiting: Waiting,
     /// Next hops of the forwarding table, in order.
     routers: Vec<IpAddr>,
     next_sweep: Instant,
@@ -148,8 +150,10 @@ pub struct Neighbours {
 impl Neighbours {
     /// Empty tables for so many ports. They allocate all that they ever need.
     pub fn new(ports: usize) -> Neighbours {
+        let share = HELD_TOTAL / u16::try_from(ports).unwrap_or(HELD_TOTAL).max(1);
+        let share = share.max(HELD_EACH as u16);
         Neighbours {
-            tables: (0..ports).map(|_| Table::new()).collect(),
+            tables: (0..ports).map(|_| Table::new(share)).collect(),
             next_tick: Instant::default(),
             given_up: 0,
         }
@@ -179,7 +183,7 @@ impl Neighbours {
 
     /// Packets that wait here.
     pub fn held(&self) -> usize {
-        self.tables.iter().map(|table| table.held).sum()
+        self.tables.iter().map(|table| table.waiting.held()).sum()
     }
 
     /// Looks an address up on behalf of a packet.
@@ -198,7 +202,7 @@ impl Neighbours {
                 attempts: 1,
                 used: now,
                 wanted: true,
-                held: Held::new(),
+                held: Queue::EMPTY,
             };
             table.entries.insert(neighbour.address, entry);
             return Resolution::Unknown { ask: true };
@@ -244,17 +248,12 @@ impl Neighbours {
 
     /// Keeps a packet until its neighbour answers; gives it back if there is no room.
     pub fn hold(&mut self, neighbour: Neighbour, packet: Packet) -> Result<(), Packet> {
-        let share = (HELD_TOTAL / self.tables.len().max(1)).max(HELD_EACH);
         let Some(table) = self.tables.get_mut(neighbour.port) else {
             return Err(packet);
         };
         match table.entries.get_mut(&neighbour.address) {
-            Some(entry) if entry.held.len() < HELD_EACH && table.held < share => {
-                entry.held.push(packet);
-                table.held += 1;
-                Ok(())
-            }
-            _ => Err(packet),
+            Some(entry) => table.waiting.push(&mut entry.held, packet),
+            None => Err(packet),
         }
     }
 
@@ -281,10 +280,9 @@ impl Neighbours {
                 }
                 _ => {}
             }
-            table.held -= entry.held.len();
             return Some(Learned {
                 changed,
-                released: std::mem::take(&mut entry.held),
+                released: table.waiting.take(&mut entry.held),
             });
         }
         let confirmed = match trust {
@@ -302,7 +300,7 @@ impl Neighbours {
             attempts: 0,
             used: now,
             wanted: false,
-            held: Held::new(),
+            held: Queue::EMPTY,
         };
         table.entries.insert(neighbour.address, entry);
         Some(Learned {
@@ -325,7 +323,7 @@ impl Neighbours {
     /// Gives every packet that waits to `judge`, and goes on holding what that returns.
     pub fn release(&mut self, mut judge: impl FnMut(Neighbour, Packet) -> Option<Packet>) {
         for (port, table) in self.tables.iter_mut().enumerate() {
-            if table.held == 0 {
+            if table.waiting.held() == 0 {
                 continue;
             }
             for (address, entry) in &mut table.entries {
@@ -333,23 +331,20 @@ impl Neighbours {
                     port,
                     address: *address,
                 };
-                table.held -= entry.held.len();
-                let waited = std::mem::take(&mut entry.held).into_iter();
-                entry.held = waited
-                    .filter_map(|packet| judge(neighbour, packet))
-                    .collect();
-                table.held += entry.held.len();
+                let waiting = &mut table.waiting;
+                waiting.retain(&mut entry.held, |packet| judge(neighbour, packet));
             }
         }
     }
 }
 
 impl Table {
-    fn new() -> Table {
+    /// With room for so many packets that wait.
+    fn new(room: u16) -> Table {
         // Twice the entries that it may hold, so that tombstones are cleared in place.
         Table {
             entries: HashMap::with_capacity_and_hasher(CAPACITY * 2, FixedState::default()),
-            held: 0,
+            waiting: Waiting::new(room),
             routers: Vec::with_capacity(ROUTERS),
             next_sweep: Instant::default(),
             ages: Vec::with_capacity(CAPACITY),
@@ -404,7 +399,7 @@ impl Table {
     }
 
     fn tick(&mut self, port: usize, now: Instant, act: &mut impl FnMut(Tick)) {
-        let held = &mut self.held;
+        let waiting = &mut self.waiting;
         self.entries.retain(|address, entry| {
             if entry.mac.is_some() {
                 return now.since(entry.used) < UNUSED;
@@ -420,8 +415,7 @@ impl Table {
                 }));
                 return true;
             }
-            *held -= entry.held.len();
-            act(Tick::Gone(std::mem::take(&mut entry.held)));
+            act(Tick::Gone(waiting.take(&mut entry.held)));
             false
         });
     }

@@ -12,7 +12,6 @@ use hitless_sa::{Instant, SaId, UdpEncapsulation};
 use rtrb::{Consumer, Producer, RingBuffer};
 use smallvec::SmallVec;
 
-use crate::cell::Seat;
 use crate::checkpoint::{self, Collector, Publisher};
 use crate::classify::Addresses;
 use crate::command::{Command, Event, Retired};
@@ -132,7 +131,6 @@ pub struct FrameAccount {
 pub struct Worker {
     id: usize,
     /// What it draws sequence numbers with.
-    pub(crate) seat: Seat,
     /// In front of the frames: a driver's sockets close before the memory that they use goes.
     pub(crate) links: Links,
     pub(crate) frames: Frames,
@@ -216,7 +214,6 @@ pub fn worker_with_pool(
     let id = settings.id;
     let worker = Worker {
         id,
-        seat: Seat::default(),
         frames: Frames {
             pool,
             counters: Arc::clone(&counters),

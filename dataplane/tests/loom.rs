@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use hitless_dataplane::cell::{Cell, Seat};
+use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::mailbox;
 use hitless_dataplane::replay::{ReplayWindow, SharedWindow};
 use hitless_sa::{Lease, SequenceNumber};
@@ -28,11 +28,10 @@ fn model(body: impl Fn() + Sync + Send + 'static) {
 
 /// Draws `count` numbers, and once more what is left of them.
 fn draw(cell: &Cell, count: u32) -> Vec<u64> {
-    let seat = Seat::default();
-    let mut drawn: Vec<u64> = cell.draw(&seat, count).map(|number| number.0).collect();
+    let mut drawn: Vec<u64> = cell.draw(count).map(|number| number.0).collect();
     if drawn.len() < count as usize {
         let rest = count - drawn.len() as u32;
-        drawn.extend(cell.draw(&seat, rest).map(|number| number.0));
+        drawn.extend(cell.draw(rest).map(|number| number.0));
     }
     drawn
 }
@@ -87,109 +86,28 @@ fn after_freeze_nothing_is_drawn_and_its_cursor_is_exact() {
     });
 }
 
-/// R3, D1: who draws alone needs no locked instruction, whatever the control thread does meanwhile.
+/// RFC 6311 section 5.2: numbers are left out while others are drawn.
 #[test]
-fn who_draws_alone_draws_each_number_once_while_the_limit_rises() {
+fn a_leap_is_not_lost_in_a_draw() {
     model(|| {
-        let cell = Arc::new(Cell::for_one_sender(SequenceNumber(1), lease(2, 0)));
+        let cell = Arc::new(Cell::new(SequenceNumber(1), lease(100, 0)));
         let worker = {
             let cell = Arc::clone(&cell);
             thread::spawn(move || {
-                let seat = Seat::default();
-                let bursts = (0..3).flat_map(|_| cell.draw(&seat, 2));
+                let bursts = (0..2).flat_map(|_| cell.draw(2));
                 bursts.map(|number| number.0).collect::<Vec<_>>()
             })
         };
-        let before = cell.cursor();
-        cell.raise(lease(5, 0));
-        cell.raise(lease(3, 0));
-        assert!(before <= cell.cursor(), "the cursor went back");
-        let numbers = worker.join().unwrap();
-        assert_eq!(cell.limit(), SequenceNumber(5));
-        assert_eq!(cell.cursor().0, numbers.len() as u64 + 1);
-        assert_once_each(numbers, 1, 5);
+        let before = cell.cursor().0;
+        cell.leap(20);
+        assert!(cell.cursor().0 >= before + 20);
+        let mut numbers = worker.join().unwrap();
+        numbers.extend(cell.draw(1).map(|number| number.0));
+        assert_eq!(numbers.len(), 5);
+        assert!(numbers.is_sorted() && cell.cursor().0 >= before + 20);
+        let good = |n: &u64| (1..=4).contains(n) || *n >= before + 20;
+        assert!(numbers.iter().all(good), "{numbers:?}");
     });
-}
-
-/// R14, R15: a draw may be under way when `freeze` comes. Behind the barrier, which is the end of the
-/// worker's thread here, the cursor is exact, and no draw that began after `freeze` got anything.
-#[test]
-fn behind_a_barrier_the_cursor_of_who_draws_alone_is_exact() {
-    model(|| {
-        let cell = Arc::new(Cell::for_one_sender(SequenceNumber(1), lease(3, 0)));
-        let worker = {
-            let cell = Arc::clone(&cell);
-            thread::spawn(move || {
-                let seat = Seat::default();
-                let mut numbers = Vec::new();
-                for count in [1, 2, 2] {
-                    let frozen = cell.frozen();
-                    let block = cell.draw(&seat, count);
-                    assert!(!frozen || block.len() == 0, "drawn from a frozen cell");
-                    numbers.extend(block.map(|number| number.0));
-                }
-                numbers
-            })
-        };
-        cell.raise(lease(4, 0));
-        let at_once = cell.freeze();
-        cell.raise(lease(100, 100));
-        let numbers = worker.join().unwrap();
-        assert!(at_once <= cell.cursor() && cell.frozen());
-        assert_eq!(cell.used().grant.0, numbers.len() as u64);
-        assert_eq!((cell.freeze(), cell.limit().0), (cell.cursor(), 4));
-        assert_eq!(cell.draw(&Seat::default(), 1).len(), 0);
-        assert_once_each(numbers, 1, 4);
-    });
-}
-
-/// S1: two workers that both believe they are alone. One of them is, for ever; the other sends nothing.
-#[test]
-fn of_two_that_would_draw_alone_one_gets_numbers() {
-    model(|| {
-        let cell = Arc::new(Cell::for_one_sender(SequenceNumber(1), lease(10, 0)));
-        let workers = [1, 2].map(|count| {
-            let cell = Arc::clone(&cell);
-            thread::spawn(move || {
-                let seat = Seat::default();
-                [count, 1].map(|count| cell.draw(&seat, count).map(|n| n.0).collect::<Vec<_>>())
-            })
-        });
-        let told = workers.map(|worker| worker.join().unwrap().concat());
-        assert_eq!(told.iter().filter(|numbers| numbers.is_empty()).count(), 1);
-        assert_once_each(told.concat(), 1, 10);
-    });
-}
-
-/// RFC 6311 section 5.2: numbers are left out while one draws alone, or two do.
-#[test]
-fn a_leap_is_not_lost_in_a_draw() {
-    for alone in [true, false] {
-        model(move || {
-            let cell = match alone {
-                true => Cell::for_one_sender(SequenceNumber(1), lease(100, 0)),
-                false => Cell::new(SequenceNumber(1), lease(100, 0)),
-            };
-            let cell = Arc::new(cell);
-            let worker = {
-                let cell = Arc::clone(&cell);
-                thread::spawn(move || {
-                    let seat = Seat::default();
-                    let bursts = (0..2).flat_map(|_| cell.draw(&seat, 2));
-                    bursts.map(|number| number.0).collect::<Vec<_>>()
-                })
-            };
-            let before = cell.cursor().0;
-            cell.leap(20);
-            assert!(cell.cursor().0 >= before + 20);
-            let mut numbers = worker.join().unwrap();
-            numbers.extend(cell.draw(&Seat::default(), 1).map(|number| number.0));
-            assert_eq!(numbers.len(), if alone { 4 } else { 5 });
-            assert!(numbers.is_sorted() && cell.cursor().0 >= before + 20);
-            let good = |n: &u64| (1..=4).contains(n) || *n >= before + 20;
-            assert!(numbers.iter().all(good), "{numbers:?}");
-        });
-    }
 }
 
 /// Raising and freezing from two control paths: a frozen cell is not thawed, and delivery stops.
@@ -215,7 +133,7 @@ fn a_raise_that_races_with_freeze_never_thaws_the_cell() {
         worker.join().unwrap();
         assert!(cell.frozen());
         assert!(!cell.may_deliver(SequenceNumber(1)));
-        assert_eq!(cell.draw(&Seat::default(), 1).len(), 0);
+        assert_eq!(cell.draw(1).len(), 0);
         assert!([1, 10].contains(&cell.limit().0));
     });
 }

@@ -269,7 +269,7 @@ impl Node {
     pub(crate) fn step_down(&mut self, reason: StepDown) {
         match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::Leading(leading) => {
-                self.store = leading.into_store(self.now);
+                self.store = leading.into_store();
                 self.outputs.push_back(crate::Output::StepDown { reason });
             }
             other => self.state = other,

@@ -6,7 +6,7 @@
 //! are what they were: nothing is offered, extended or given to a standby before, and nobody joins
 //! meanwhile, since nobody could be sent all of it.
 
-use hitless_sa::{Instant, SaId};
+use hitless_sa::SaId;
 
 use crate::leading::{Context, Leading, LedObject};
 use crate::node::{Node, State};
@@ -78,9 +78,9 @@ impl Estate {
     }
 
     /// What is left of it when the leadership ends: copies without any right (R14).
-    pub fn into_copies(self, now: Instant, copies: &mut Store) {
+    pub fn into_copies(self, copies: &mut Store) {
         for (object, mut stored) in self.store.objects {
-            (stored.received_at, stored.session) = (now, 0);
+            stored.session = 0;
             copies.objects.insert(object, stored);
         }
         for (sa, mut recorded) in self.store.sas {
@@ -108,7 +108,6 @@ impl Leading {
             object,
             version: stored.version,
             exact: current && right.is_some_and(|right| right.exact),
-            received_at: stored.received_at,
             body: stored.body.clone(),
             children,
         };
@@ -179,14 +178,7 @@ mod tests {
     use zeroize::Zeroizing;
 
     use super::*;
-
-    fn sa(counter: u32) -> SaId {
-        SaId {
-            creator: MemberId(1),
-            incarnation: Incarnation(1),
-            counter,
-        }
-    }
+    use crate::lease::tests::sa;
 
     fn store(objects: &[(u64, &[u32])]) -> Store {
         let mut store = Store::default();
@@ -195,7 +187,6 @@ mod tests {
                 version: 1,
                 body: Arc::new(Zeroizing::new(vec![1])),
                 children: children.iter().map(|n| sa(*n)).collect(),
-                received_at: Instant(1),
                 session: 3,
             };
             store.objects.insert(ObjectId(*object), stored);
@@ -238,7 +229,7 @@ mod tests {
 
     #[test]
     fn r14_what_waits_when_the_lead_ends_is_a_copy_without_a_right() {
-        let copies = leading(&[(1, &[10]), (2, &[20])]).into_store(Instant(9));
+        let copies = leading(&[(1, &[10]), (2, &[20])]).into_store();
         assert_eq!((copies.objects.len(), copies.sas.len()), (2, 2));
         assert!(copies.sas.values().all(|r| r.no_right && r.session == 0));
         assert!(copies.objects.values().all(|stored| stored.session == 0));

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber, Spi};
+use hitless_sa::{Epoch, Incarnation, Lease, MemberId, SaId, SequenceNumber, Spi};
 use zeroize::Zeroizing;
 
 use crate::Durable;
@@ -140,8 +140,6 @@ pub struct TakeoverObject {
     /// No output can have left that implies a later version (`lease-holes` R16): Message IDs are
     /// exact, outstanding messages may be sent again identically.
     pub exact: bool,
-    /// When this member received the version.
-    pub received_at: Instant,
     /// Shared with the node, so that a takeover copies no record.
     pub body: Arc<Zeroizing<Vec<u8>>>,
     pub children: Vec<TakeoverSa>,
@@ -208,6 +206,16 @@ pub enum RekeyReason {
     SkipSum,
     /// 32-bit numbers come to their end.
     NumbersRunOut,
+}
+
+impl fmt::Display for RekeyReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RekeyReason::LeaseRunsOut => "its lease runs out and the standby is silent",
+            RekeyReason::SkipSum => "takeovers have skipped too many of its sequence numbers",
+            RekeyReason::NumbersRunOut => "its sequence numbers run out",
+        })
+    }
 }
 
 /// What a node wants done, in this order.
@@ -422,8 +430,6 @@ pub struct Status {
     pub members: Vec<MemberStatus>,
     pub objects: usize,
     pub sas: usize,
-    /// Commits whose outputs are held.
-    pub held: usize,
     pub degraded: bool,
     /// As standby: Message IDs would be exact in a takeover now.
     pub vouched: bool,

@@ -108,7 +108,6 @@ impl Following {
     pub fn receive(
         &mut self,
         settings: &Settings,
-        now: Instant,
         packet: &mut Packet,
         for_me: bool,
         store: &mut Store,
@@ -122,7 +121,7 @@ impl Following {
             self.unvouched |= packet.unvouched;
         }
         for record in &mut packet.records {
-            self.apply(settings, now, record, store, outputs);
+            self.apply(settings, record, store, outputs);
         }
         for offer in &packet.offers {
             if let Some(sa) = offer.sa() {
@@ -160,7 +159,6 @@ impl Following {
     fn apply(
         &mut self,
         settings: &Settings,
-        now: Instant,
         record: &mut Record,
         store: &mut Store,
         outputs: &mut VecDeque<Output>,
@@ -171,7 +169,7 @@ impl Following {
         }
         let object = ObjectId(record.object);
         match record.kind {
-            STORE => self.store(settings, now, record, store, outputs),
+            STORE => self.store(settings, record, store, outputs),
             DELETE if store.remove(object) => outputs.push_back(Output::Forget { object }),
             FINAL => {
                 let end = record.children.first();
@@ -193,7 +191,6 @@ impl Following {
     fn store(
         &mut self,
         settings: &Settings,
-        now: Instant,
         record: &mut Record,
         store: &mut Store,
         outputs: &mut VecDeque<Output>,
@@ -226,7 +223,6 @@ impl Following {
             version: record.version,
             body: Arc::new(body),
             children,
-            received_at: now,
             session: self.session,
         };
         store.replace(object, stored);

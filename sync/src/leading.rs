@@ -161,10 +161,6 @@ impl Leading {
         self.base.is_none()
     }
 
-    pub fn held(&self) -> usize {
-        self.held.len()
-    }
-
     /// The engine changed an object.
     pub fn commit(
         &mut self,
@@ -490,14 +486,13 @@ impl Leading {
     }
 
     /// What is left of a leadership: copies without any right (R14).
-    pub fn into_store(self, now: Instant) -> Store {
+    pub fn into_store(self) -> Store {
         let mut store = Store::default();
         for (object, led) in self.objects {
             let stored = Stored {
                 version: led.version,
                 body: led.body,
                 children: led.children,
-                received_at: now,
                 session: 0,
             };
             store.objects.insert(object, stored);
@@ -515,7 +510,7 @@ impl Leading {
             };
             store.sas.insert(sa, recorded);
         }
-        self.estate.into_copies(now, &mut store);
+        self.estate.into_copies(&mut store);
         store
     }
 }

@@ -131,11 +131,11 @@ impl Spent {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use hitless_sa::{Incarnation, MemberId};
 
-    fn sa(counter: u32) -> SaId {
+    pub fn sa(counter: u32) -> SaId {
         SaId {
             creator: MemberId(1),
             incarnation: Incarnation(1),

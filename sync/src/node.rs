@@ -342,14 +342,7 @@ impl Node {
             }
             let outputs = &mut self.outputs;
             let store = &mut self.store;
-            following.receive(
-                &self.settings,
-                self.now,
-                packet,
-                reading.for_me,
-                store,
-                outputs,
-            );
+            following.receive(&self.settings, packet, reading.for_me, store, outputs);
             return;
         }
         if !reading.newest {
@@ -495,7 +488,6 @@ impl Node {
                 .collect(),
             objects: self.store.objects.len(),
             sas: self.store.sas.len(),
-            held: 0,
             degraded: false,
             vouched: false,
             durable: self.durable,
@@ -517,7 +509,6 @@ impl Node {
                 status.leader = Some(self.settings.me);
                 status.objects = leading.count();
                 status.sas = leading.sas.len() + leading.estate.len().1;
-                status.held = leading.held();
                 status.degraded = !leading.silent.is_empty();
             }
         }

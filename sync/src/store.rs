@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
-use hitless_sa::{Instant, Lease, SaId};
+use hitless_sa::{Lease, SaId};
 use zeroize::Zeroizing;
 
 use crate::message::WireSa;
@@ -22,7 +22,6 @@ pub(crate) struct Stored {
     pub version: u64,
     pub body: Body,
     pub children: Vec<SaId>,
-    pub received_at: Instant,
     /// The session (numbered by this member) that it came in.
     pub session: u64,
 }

@@ -1,11 +1,9 @@
 //! `hitless cluster status`: the report, and as text.
 
-use std::fmt::Write;
-
 use serde::{Deserialize, Serialize};
 
 use super::report::{MemberStatus, Role, SyncStatus};
-use super::text::plain;
+use super::text::{Text, plain};
 
 /// What would be lost if the active died now.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -78,13 +76,12 @@ pub struct DrillReport {
 
 /// The report for people.
 pub fn cluster(report: &ClusterReport) -> String {
-    let mut out = String::new();
-    // Writing to a string does not fail.
-    let _ = write(&mut out, report);
-    out
+    let mut out = Text::default();
+    write(&mut out, report);
+    out.0
 }
 
-fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
+fn write(out: &mut Text, r: &ClusterReport) {
     let epoch = r.epoch.as_deref().unwrap_or("none");
     let degraded = if r.degraded { ", DEGRADED" } else { "" };
     writeln!(
@@ -95,14 +92,14 @@ fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
         r.role.name(),
         plain(epoch),
         r.takeovers
-    )?;
+    );
     let ids = if r.exact { "exact" } else { "to be found out" };
     match r.standbys {
-        0 => writeln!(out, "if the active died now: NOBODY could take over")?,
+        0 => writeln!(out, "if the active died now: NOBODY could take over"),
         n => writeln!(
             out,
             "if the active died now: {n} could take over, Message IDs {ids}"
-        )?,
+        ),
     }
     for class in &r.classes {
         let left = match class.least_remaining {
@@ -119,32 +116,32 @@ fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
             class.packets_at_risk,
             class.greatest_blackout,
             class.greatest_delta
-        )?;
+        );
     }
     writeln!(
         out,
         "  {} SAs not served, {} IKE SAs behind, {} outputs held for {} ms",
         r.unserved, r.behind, r.sync.held, r.sync.lag
-    )?;
+    );
     if r.unsynchronised > 0 {
         writeln!(
             out,
             "  waiting to be synchronised: {} IKE SAs",
             r.unsynchronised
-        )?;
+        );
     }
     for one in &r.named {
-        writeln!(out, "    {}: {}", plain(&one.sa), plain(&one.reason))?;
+        writeln!(out, "    {}: {}", plain(&one.sa), plain(&one.reason));
     }
     if let Some(drill) = &r.drill {
         writeln!(
             out,
             "  drill: {} SAs encrypt and decrypt, {} wait, {} fail",
             drill.passed, drill.waiting, drill.failed
-        )?;
+        );
     }
     for ailment in &r.ailments {
-        writeln!(out, "  NOT HEALTHY: {}", plain(ailment))?;
+        writeln!(out, "  NOT HEALTHY: {}", plain(ailment));
     }
     for member in &r.members {
         let role = member.role.map_or("never heard", Role::name);
@@ -154,9 +151,8 @@ fn write(out: &mut String, r: &ClusterReport) -> std::fmt::Result {
             out,
             "  member {}: {role}{bound}{healthy}, {} records on their way",
             member.id, member.backlog
-        )?;
+        );
     }
-    Ok(())
 }
 
 fn right(member: &MemberStatus) -> &'static str {

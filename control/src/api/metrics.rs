@@ -5,9 +5,9 @@
 //! means stands in its HELP line, so that the output documents itself. Nothing listens for HTTP:
 //! `hitless metrics > FILE.prom` is for the textfile collector that every node exporter has.
 
-use std::fmt::Write;
-
 use serde::{Deserialize, Serialize};
+
+use super::text::Text;
 
 /// Everything that is measured.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize)]
@@ -79,34 +79,32 @@ impl MetricsReport {
 
 /// The text format. Families without a sample are left out.
 pub fn metrics(report: &MetricsReport) -> String {
-    let mut out = String::new();
+    let mut out = Text::default();
     for family in report.families.iter().filter(|f| !f.samples.is_empty()) {
-        // Writing to a string does not fail.
-        let _ = write_family(&mut out, family);
+        write_family(&mut out, family);
     }
-    out
+    out.0
 }
 
-fn write_family(out: &mut String, family: &MetricFamily) -> std::fmt::Result {
+fn write_family(out: &mut Text, family: &MetricFamily) {
     let MetricFamily { name, help, .. } = family;
     let kind = match family.kind {
         MetricKind::Counter => "counter",
         MetricKind::Gauge => "gauge",
     };
-    writeln!(out, "# HELP {name} {}", escaped(help, false))?;
-    writeln!(out, "# TYPE {name} {kind}")?;
+    writeln!(out, "# HELP {name} {}", escaped(help, false));
+    writeln!(out, "# TYPE {name} {kind}");
     for sample in &family.samples {
-        out.push_str(name);
+        write!(out, "{name}");
         for (index, (label, value)) in sample.labels.iter().enumerate() {
             let before = if index == 0 { '{' } else { ',' };
-            write!(out, "{before}{label}=\"{}\"", escaped(value, true))?;
+            write!(out, "{before}{label}=\"{}\"", escaped(value, true));
         }
         if !sample.labels.is_empty() {
-            out.push('}');
+            write!(out, "}}");
         }
-        writeln!(out, " {}", sample.value)?;
+        writeln!(out, " {}", sample.value);
     }
-    Ok(())
 }
 
 /// Backslashes and line ends in the way of the format, and quotes inside of quotes.

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum IkeState {
-    Created,
     Connecting,
     Established,
     /// A standby's copy.
@@ -19,7 +18,6 @@ pub enum IkeState {
 impl IkeState {
     pub const fn name(self) -> &'static str {
         match self {
-            IkeState::Created => "CREATED",
             IkeState::Connecting => "CONNECTING",
             IkeState::Established => "ESTABLISHED",
             IkeState::Passive => "PASSIVE",
@@ -174,6 +172,15 @@ pub enum Role {
 }
 
 impl Role {
+    pub const ALL: [Role; 6] = [
+        Role::Active,
+        Role::Standby,
+        Role::Learning,
+        Role::Changing,
+        Role::Out,
+        Role::Silent,
+    ];
+
     pub const fn name(self) -> &'static str {
         match self {
             Role::Active => "active",

@@ -13,6 +13,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use super::{LONGEST_LINE, Reply, Request};
+use crate::file_error::FileError;
 
 /// Clients at a time. One more takes the place of the one that has been idle longest.
 pub const MOST_CLIENTS: usize = 16;
@@ -25,14 +26,14 @@ pub struct ClientId(pub u64);
 #[derive(Debug)]
 pub enum ServerError {
     /// Another daemon answers there.
-    Taken { socket: PathBuf },
-    /// Something that is no socket has the name.
-    NotASocket { socket: PathBuf },
-    Io {
-        path: PathBuf,
-        action: &'static str,
-        source: io::Error,
+    Taken {
+        socket: PathBuf,
     },
+    /// Something that is no socket has the name.
+    NotASocket {
+        socket: PathBuf,
+    },
+    File(FileError),
 }
 
 impl fmt::Display for ServerError {
@@ -48,23 +49,16 @@ impl fmt::Display for ServerError {
                 "{} exists and is no socket; move it away, or choose another control.socket",
                 socket.display()
             ),
-            ServerError::Io {
-                path,
-                action,
-                source,
-            } => write!(f, "cannot {action} {}: {source}", path.display()),
+            ServerError::File(error) => error.fmt(f),
         }
     }
 }
 
 impl std::error::Error for ServerError {}
 
-fn failed(path: &Path, action: &'static str) -> impl FnOnce(io::Error) -> ServerError {
-    let path = path.to_owned();
-    move |source| ServerError::Io {
-        path,
-        action,
-        source,
+impl From<FileError> for ServerError {
+    fn from(error: FileError) -> ServerError {
+        ServerError::File(error)
     }
 }
 
@@ -103,7 +97,7 @@ impl Server {
                 .recursive(true)
                 .mode(0o750)
                 .create(directory)
-                .map_err(failed(directory, "create"))?;
+                .map_err(FileError::at(directory, "create"))?;
         }
         let lock = lock(socket)?;
         match std::fs::symlink_metadata(socket) {
@@ -124,11 +118,11 @@ impl Server {
         // to all, and the stale one is replaced in one step.
         let new = suffixed(socket, ".new");
         let _ = std::fs::remove_file(&new);
-        let listener = UnixListener::bind(&new).map_err(failed(socket, "listen on"))?;
+        let listener = UnixListener::bind(&new).map_err(FileError::at(socket, "listen on"))?;
         std::fs::set_permissions(&new, Permissions::from_mode(0o660))
             .and_then(|()| listener.set_nonblocking(true))
             .and_then(|()| std::fs::rename(&new, socket))
-            .map_err(failed(socket, "set up"))?;
+            .map_err(FileError::at(socket, "set up"))?;
         Ok(Server {
             listener,
             socket: socket.to_owned(),
@@ -237,13 +231,13 @@ fn lock(socket: &Path) -> Result<File, ServerError> {
         .truncate(false)
         .mode(0o600)
         .open(&path)
-        .map_err(failed(&path, "open"))?;
+        .map_err(FileError::at(&path, "open"))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
         Err(TryLockError::WouldBlock) => Err(ServerError::Taken {
             socket: socket.to_owned(),
         }),
-        Err(TryLockError::Error(source)) => Err(failed(&path, "lock")(source)),
+        Err(TryLockError::Error(source)) => Err(FileError::at(&path, "lock")(source).into()),
     }
 }
 

@@ -167,6 +167,11 @@ pub struct WorkerReport {
     pub lease_stalls: u64,
     /// Authentic packets that waited for a high water.
     pub parked_packets: u64,
+    /// Given to the worker that has their SA, and got from others for that reason.
+    #[serde(default)]
+    pub handed_over_packets: u64,
+    #[serde(default)]
+    pub taken_over_packets: u64,
     pub ports: Vec<WorkerPort>,
     pub frames: Frames,
 }

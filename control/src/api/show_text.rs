@@ -5,8 +5,8 @@ use super::show::{
     DropCount, NeighbourReport, PolicyReport, RouteReport, SaReport, Shown, TrafficReport,
     WorkerReport,
 };
-use super::table::Table;
-use super::text::{line, plain};
+use super::table::{Table, filled};
+use super::text::{Text, plain};
 
 /// Columns for workers beside the total; with more of them `--worker` shows one.
 const WORKER_COLUMNS: usize = 4;
@@ -55,190 +55,156 @@ fn show_drops(drops: &[DropCount]) -> String {
 }
 
 fn show_sas(sas: &[SaReport]) -> String {
-    let mut out = String::new();
+    if sas.is_empty() {
+        return "no Child SA is carried here; `hitless list-sas` shows a standby's copies\n".into();
+    }
+    let mut out = Text::default();
     for sa in sas {
         show_sa(&mut out, sa);
     }
-    match sas.len() {
-        0 => {
-            "no Child SA is carried here; `hitless list-sas` shows a standby's copies\n".to_owned()
-        }
-        _ => out,
-    }
+    out.0
 }
 
-fn show_sa(out: &mut String, sa: &SaReport) {
+fn show_sa(out: &mut Text, sa: &SaReport) {
     let esn = if sa.esn { "/ESN" } else { "" };
     let udp = match sa.encapsulation {
         Some(ports) => format!(", UDP {} === {}", ports.local, ports.remote),
         None => String::new(),
     };
-    line(
+    writeln!(
         out,
-        format_args!(
-            "{}.{}: {{{}}}, {}, ESP:{}{esn}",
-            plain(&sa.connection),
-            plain(&sa.child),
-            plain(&sa.sa),
-            plain(&sa.mode),
-            plain(&sa.suite)
-        ),
+        "{}.{}: {{{}}}, {}, ESP:{}{esn}",
+        plain(&sa.connection),
+        plain(&sa.child),
+        plain(&sa.sa),
+        plain(&sa.mode),
+        plain(&sa.suite)
     );
-    line(
+    writeln!(
         out,
-        format_args!(
-            "  tunnel     {} === {}{udp}",
-            plain(&sa.local),
-            plain(&sa.remote)
-        ),
+        "  tunnel     {} === {}{udp}",
+        plain(&sa.local),
+        plain(&sa.remote)
     );
     for (side, selectors) in [("local ", &sa.local_ts), ("remote", &sa.remote_ts)] {
-        line(
-            out,
-            format_args!("  {side}     {}", plain(&selectors.join(" "))),
-        );
+        writeln!(out, "  {side}     {}", plain(&selectors.join(" ")));
     }
     show_inbound(out, sa);
     show_outbound(out, sa);
 }
 
-fn show_inbound(out: &mut String, sa: &SaReport) {
+fn show_inbound(out: &mut Text, sa: &SaReport) {
     let half = &sa.inbound;
-    line(
+    writeln!(
         out,
-        format_args!(
-            "  in         spi {}, key {}, worker {}",
-            plain(&half.spi),
-            plain(&half.key),
-            half.worker
-        ),
+        "  in         spi {}, key {}, worker {}",
+        plain(&half.spi),
+        plain(&half.key),
+        half.worker
     );
     traffic(out, &half.traffic);
-    line(
+    writeln!(
         out,
-        format_args!(
-            "    window   top {}, size {}, lost {}",
-            half.window.top, half.window.size_packets, half.window.lost_packets
-        ),
+        "    window   top {}, size {}, lost {}",
+        half.window.top, half.window.size_packets, half.window.lost_packets
     );
-    line(
+    writeln!(
         out,
-        format_args!(
-            "    lease    heard {}, high water {} ({} left)",
-            sa.lease.inbound_top, sa.lease.high_water, sa.high_water_left
-        ),
+        "    lease    heard {}, high water {} ({} left)",
+        sa.lease.inbound_top, sa.lease.high_water, sa.high_water_left
     );
     drops(out, &half.traffic.drops);
 }
 
-fn show_outbound(out: &mut String, sa: &SaReport) {
+fn show_outbound(out: &mut Text, sa: &SaReport) {
     let half = &sa.outbound;
     let used = if half.used_by_policies {
         ""
     } else {
         ", not used by policies"
     };
-    line(
+    writeln!(
         out,
-        format_args!(
-            "  out        spi {}, key {}{used}",
-            plain(&half.spi),
-            plain(&half.key)
-        ),
+        "  out        spi {}, key {}{used}",
+        plain(&half.spi),
+        plain(&half.key)
     );
     traffic(out, &half.traffic);
-    line(
+    writeln!(
         out,
-        format_args!(
-            "    lease    next {}, grant {} ({} left), {} stalls",
-            sa.lease.next, sa.lease.grant, sa.lease_left, sa.lease.stalls
-        ),
+        "    lease    next {}, grant {} ({} left), {} stalls",
+        sa.lease.next, sa.lease.grant, sa.lease_left, sa.lease.stalls
     );
     drops(out, &half.traffic.drops);
 }
 
-fn traffic(out: &mut String, traffic: &TrafficReport) {
+fn traffic(out: &mut Text, traffic: &TrafficReport) {
     let used = match traffic.used_seconds_ago {
         Some(seconds) => format!(", last {seconds} s ago"),
         None => String::new(),
     };
-    line(
+    writeln!(
         out,
-        format_args!(
-            "    carried  {} packets, {} bytes{used}",
-            traffic.packets, traffic.bytes
-        ),
+        "    carried  {} packets, {} bytes{used}",
+        traffic.packets, traffic.bytes
     );
     if traffic.workers.len() > 1 {
         let workers = traffic.workers.iter();
         let workers: Vec<String> = workers
             .map(|count| format!("worker {}: {}", count.worker, count.packets))
             .collect();
-        line(out, format_args!("             {}", workers.join(", ")));
+        writeln!(out, "             {}", workers.join(", "));
     }
 }
 
-fn drops(out: &mut String, drops: &[DropStatus]) {
+fn drops(out: &mut Text, drops: &[DropStatus]) {
     if drops.is_empty() {
-        return line(out, format_args!("    dropped  none"));
+        writeln!(out, "    dropped  none");
     }
     for (index, drop) in drops.iter().enumerate() {
         let label = if index == 0 { "dropped" } else { "" };
-        let xfrm = if drop.xfrm.is_empty() {
-            "-"
-        } else {
-            &drop.xfrm
-        };
-        line(
+        writeln!(
             out,
-            format_args!(
-                "    {label:<7}  {:<20}  {:<24}  {}",
-                plain(&drop.reason),
-                plain(xfrm),
-                drop.packets
-            ),
+            "    {label:<7}  {:<20}  {:<24}  {}",
+            plain(&drop.reason),
+            plain(filled(&drop.xfrm)),
+            drop.packets
         );
     }
 }
 
 fn show_workers(workers: &[WorkerReport]) -> String {
-    let mut out = String::new();
+    let mut out = Text::default();
     for w in workers {
         let core = w
             .core
             .map_or_else(String::new, |core| format!(", core {core}"));
-        line(
-            &mut out,
-            format_args!("worker {}{core}, AEAD {}", w.worker, plain(&w.aead)),
+        writeln!(out, "worker {}{core}, AEAD {}", w.worker, plain(&w.aead));
+        writeln!(
+            out,
+            "  calls   {}, {} of them busy; {:.1} packets for each of {} bursts",
+            w.calls, w.busy_calls, w.packets_per_burst, w.rx_bursts
         );
-        line(
-            &mut out,
-            format_args!(
-                "  calls   {}, {} of them busy; {:.1} packets for each of {} bursts",
-                w.calls, w.busy_calls, w.packets_per_burst, w.rx_bursts
-            ),
+        writeln!(
+            out,
+            "  esp     in {} packets, {} bytes; out {} packets, {} bytes",
+            w.esp_in_packets, w.esp_in_bytes, w.esp_out_packets, w.esp_out_bytes
         );
-        line(
-            &mut out,
-            format_args!(
-                "  esp     in {} packets, {} bytes; out {} packets, {} bytes",
-                w.esp_in_packets, w.esp_in_bytes, w.esp_out_packets, w.esp_out_bytes
-            ),
+        writeln!(
+            out,
+            "  also    {} punted, {} dropped, {} parked, {} lease stalls",
+            w.punted_packets, w.dropped_packets, w.parked_packets, w.lease_stalls
         );
-        line(
-            &mut out,
-            format_args!(
-                "  also    {} punted, {} dropped, {} parked, {} lease stalls",
-                w.punted_packets, w.dropped_packets, w.parked_packets, w.lease_stalls
-            ),
+        writeln!(
+            out,
+            "  cores   {} given to the worker of their SA, {} got from others",
+            w.handed_over_packets, w.taken_over_packets
         );
         let f = &w.frames;
-        line(
-            &mut out,
-            format_args!(
-                "  frames  {} = {} free + {} in ports + {} parked + {} held",
-                f.total, f.free, f.in_ports, f.parked, f.held
-            ),
+        writeln!(
+            out,
+            "  frames  {} = {} free + {} in ports + {} parked + {} held",
+            f.total, f.free, f.in_ports, f.parked, f.held
         );
         let mut table = Table::new(&[
             "port",
@@ -260,9 +226,9 @@ fn show_workers(workers: &[WorkerReport]) -> String {
             let names = [plain(&port.port), plain(&port.driver)];
             table.row(names.into_iter().chain(numbers.map(|n| n.to_string())));
         }
-        out.push_str(&table.render(2));
+        write!(out, "{}", table.render(2));
     }
-    out
+    out.0
 }
 
 fn show_routes(routes: &[RouteReport]) -> String {
@@ -295,12 +261,7 @@ fn show_policies(policies: &[PolicyReport]) -> String {
             plain(policy.sa.as_deref().unwrap_or("")),
         ]);
     }
-    let mut out = table.render(0);
-    line(
-        &mut out,
-        format_args!("what no policy matches is discarded"),
-    );
-    out
+    table.render(0) + "what no policy matches is discarded\n"
 }
 
 fn show_neighbours(neighbours: &[NeighbourReport]) -> String {

@@ -1,5 +1,10 @@
 //! Columns for people: as wide as their widest cell, numbers to the right, two spaces between.
 
+/// No cell is empty, so that columns can be cut by white space.
+pub(super) fn filled(cell: &str) -> &str {
+    if cell.is_empty() { "-" } else { cell }
+}
+
 /// Where a column's cells stand.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Align {
@@ -36,16 +41,10 @@ impl Table {
         }
     }
 
-    /// Adds a row. An empty cell becomes `-`, so that columns can be cut by white space.
+    /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let cells = cells.into_iter();
-        let cells = cells.map(|cell| {
-            if cell.is_empty() {
-                "-".to_owned()
-            } else {
-                cell
-            }
-        });
+        let cells = cells.map(|cell| filled(&cell).to_owned());
         self.rows.push(cells.collect());
     }
 

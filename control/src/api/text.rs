@@ -1,17 +1,30 @@
 //! The reports as text for people. `list_sas` has strongSwan's layout to the letter
 //! (`swanctl --list-sas`), because eyes and scripts know it.
 
-use std::fmt::Write;
+use std::fmt::{Arguments, Write};
 
 use super::report::{ChildSaStatus, GatewayStatus, IkeSaStatus, LeaseStatus};
+use super::table::filled;
+
+/// Text that grows by `writeln!`, which cannot fail here.
+#[derive(Default)]
+pub(super) struct Text(pub String);
+
+impl Text {
+    /// What `write!` and `writeln!` call.
+    pub fn write_fmt(&mut self, text: Arguments<'_>) {
+        // Writing to a string does not fail.
+        let _ = self.0.write_fmt(text);
+    }
+}
 
 /// As `swanctl --list-sas` prints them.
 pub fn list_sas(sas: &[IkeSaStatus]) -> String {
-    let mut out = String::new();
+    let mut out = Text::default();
     for sa in sas {
         ike_sa(&mut out, sa);
     }
-    out
+    out.0
 }
 
 /// Text that came from a peer cannot move the cursor of a terminal.
@@ -25,18 +38,16 @@ pub(super) fn plain(text: &str) -> String {
         .collect()
 }
 
-fn ike_sa(out: &mut String, sa: &IkeSaStatus) {
+fn ike_sa(out: &mut Text, sa: &IkeSaStatus) {
     let (ours, theirs) = if sa.initiator { ("*", "") } else { ("", "*") };
-    line(
+    writeln!(
         out,
-        format_args!(
-            "{}: #{}, {}, IKEv2, {}_i{ours} {}_r{theirs}",
-            plain(&sa.name),
-            sa.unique_id,
-            sa.state.name(),
-            plain(&sa.initiator_spi),
-            plain(&sa.responder_spi)
-        ),
+        "{}: #{}, {}, IKEv2, {}_i{ours} {}_r{theirs}",
+        plain(&sa.name),
+        sa.unique_id,
+        sa.state.name(),
+        plain(&sa.initiator_spi),
+        plain(&sa.responder_spi)
     );
     let (local, remote) = (&sa.local_vips, &sa.remote_vips);
     let user = sa.remote_eap_id.as_ref();
@@ -64,56 +75,47 @@ fn ike_sa(out: &mut String, sa: &IkeSaStatus) {
             true => String::new(),
             false => format!(" [{}]", vips.join(" ")),
         };
-        line(
+        writeln!(
             out,
-            format_args!(
-                "  {side} '{}' @ {}[{port}]{}{}",
-                plain(id),
-                plain(host),
-                plain(&user),
-                plain(&vips)
-            ),
+            "  {side} '{}' @ {}[{port}]{}{}",
+            plain(id),
+            plain(host),
+            plain(&user),
+            plain(&vips)
         );
     }
     if !sa.algorithms.is_empty() {
-        line(out, format_args!("  {}", plain(&sa.algorithms)));
+        writeln!(out, "  {}", plain(&sa.algorithms));
     }
     if let Some(established) = sa.established {
         let rekeying =
             seconds(", rekeying in ", sa.rekey_time) + &seconds(", reauth in ", sa.reauth_time);
-        line(
-            out,
-            format_args!("  established {established}s ago{rekeying}"),
-        );
+        writeln!(out, "  established {established}s ago{rekeying}");
     }
     for child in &sa.children {
         child_sa(out, child);
     }
 }
 
-fn child_sa(out: &mut String, child: &ChildSaStatus) {
-    line(
+fn child_sa(out: &mut Text, child: &ChildSaStatus) {
+    writeln!(
         out,
-        format_args!(
-            "  {}: #{}, reqid {}, {}, {}{}, ESP:{}{}",
-            plain(&child.name),
-            child.unique_id,
-            child.reqid,
-            plain(&child.state),
-            plain(&child.mode),
-            if child.encapsulated { "-in-UDP" } else { "" },
-            plain(&child.algorithms),
-            if child.esn { "/ESN" } else { "" },
-        ),
+        "  {}: #{}, reqid {}, {}, {}{}, ESP:{}{}",
+        plain(&child.name),
+        child.unique_id,
+        child.reqid,
+        plain(&child.state),
+        plain(&child.mode),
+        if child.encapsulated { "-in-UDP" } else { "" },
+        plain(&child.algorithms),
+        if child.esn { "/ESN" } else { "" }
     );
-    line(
+    writeln!(
         out,
-        format_args!(
-            "    installed {}s ago{}{}",
-            child.installed,
-            seconds(", rekeying in ", child.rekey_time),
-            seconds(", expires in ", child.life_time)
-        ),
+        "    installed {}s ago{}{}",
+        child.installed,
+        seconds(", rekeying in ", child.rekey_time),
+        seconds(", expires in ", child.life_time)
     );
     for (side, spi, bytes, packets, used) in [
         (
@@ -132,19 +134,14 @@ fn child_sa(out: &mut String, child: &ChildSaStatus) {
         ),
     ] {
         let used = used.map_or_else(String::new, |used| format!(", {used:>5}s ago"));
-        line(
+        writeln!(
             out,
-            format_args!(
-                "    {side} {}, {bytes:>6} bytes, {packets:>5} packets{used}",
-                plain(spi)
-            ),
+            "    {side} {}, {bytes:>6} bytes, {packets:>5} packets{used}",
+            plain(spi)
         );
     }
     for (side, selectors) in [("local ", &child.local_ts), ("remote", &child.remote_ts)] {
-        line(
-            out,
-            format_args!("    {side} {}", plain(&selectors.join(" "))),
-        );
+        writeln!(out, "    {side} {}", plain(&selectors.join(" ")));
     }
 }
 
@@ -152,23 +149,17 @@ fn seconds(what: &str, value: Option<u64>) -> String {
     value.map_or_else(String::new, |value| format!("{what}{value}s"))
 }
 
-pub(super) fn line(out: &mut String, text: std::fmt::Arguments<'_>) {
-    // Writing to a string does not fail.
-    let _ = writeln!(out, "{text}");
-}
-
 /// The answer to `hitless status`.
 pub fn status(s: &GatewayStatus) -> String {
-    let mut out = String::new();
-    line(
-        &mut out,
-        format_args!(
-            "hitless {}, cluster {}, member {}, up {}s",
-            plain(&s.version),
-            plain(&s.cluster),
-            s.member,
-            s.uptime
-        ),
+    let mut text = Text::default();
+    let out = &mut text;
+    writeln!(
+        out,
+        "hitless {}, cluster {}, member {}, up {}s",
+        plain(&s.version),
+        plain(&s.cluster),
+        s.member,
+        s.uptime
     );
     let epoch = s.epoch.as_deref().unwrap_or("none");
     let leader = match s.leader {
@@ -177,50 +168,41 @@ pub fn status(s: &GatewayStatus) -> String {
         None => String::new(),
     };
     let degraded = if s.degraded { ", DEGRADED" } else { "" };
-    line(
-        &mut out,
-        format_args!(
-            "  role {}, epoch {}{leader}, incarnation {}{degraded}",
-            s.role.name(),
-            plain(epoch),
-            s.incarnation
-        ),
+    writeln!(
+        out,
+        "  role {}, epoch {}{leader}, incarnation {}{degraded}",
+        s.role.name(),
+        plain(epoch),
+        s.incarnation
     );
-    line(
-        &mut out,
-        format_args!(
-            "  sas {} IKE, {} child; in {} packets, {} bytes; out {} packets, {} bytes",
-            s.ike_sas, s.child_sas, s.packets_in, s.bytes_in, s.packets_out, s.bytes_out
-        ),
+    writeln!(
+        out,
+        "  sas {} IKE, {} child; in {} packets, {} bytes; out {} packets, {} bytes",
+        s.ike_sas, s.child_sas, s.packets_in, s.bytes_in, s.packets_out, s.bytes_out
     );
-    line(
-        &mut out,
-        format_args!(
-            "  aead {}, {} worker{}",
-            plain(&s.aead),
-            s.workers,
-            if s.workers == 1 { "" } else { "s" }
-        ),
+    writeln!(
+        out,
+        "  aead {}, {} worker{}",
+        plain(&s.aead),
+        s.workers,
+        if s.workers == 1 { "" } else { "s" }
     );
     if let Some(path) = &s.key_log {
-        line(
-            &mut out,
-            format_args!("  WARNING: every key is written to {}", plain(path)),
-        );
+        writeln!(out, "  WARNING: every key is written to {}", plain(path));
     }
-    members(&mut out, s);
-    leases(&mut out, &s.leases, s.child_sas);
-    ports(&mut out, s);
-    drops(&mut out, s);
-    out
+    members(out, s);
+    leases(out, &s.leases, s.child_sas);
+    ports(out, s);
+    drops(out, s);
+    text.0
 }
 
-fn members(out: &mut String, s: &GatewayStatus) {
+fn members(out: &mut Text, s: &GatewayStatus) {
     if s.members.is_empty() {
-        line(out, format_args!("members: no other"));
+        writeln!(out, "members: no other");
         return;
     }
-    line(out, format_args!("members:"));
+    writeln!(out, "members:");
     for member in &s.members {
         let role = member.role.map_or("never seen", |role| role.name());
         let heard = match member.silent_for {
@@ -237,108 +219,90 @@ fn members(out: &mut String, s: &GatewayStatus) {
             0 => String::new(),
             records => format!(", {records} records behind"),
         };
-        line(
+        writeln!(
             out,
-            format_args!(
-                "  {} {}, {role}{heard}{bound}{backlog}{health}",
-                member.id,
-                plain(&member.address)
-            ),
+            "  {} {}, {role}{heard}{bound}{backlog}{health}",
+            member.id,
+            plain(&member.address)
         );
     }
-    line(
+    writeln!(
         out,
-        format_args!(
-            "  sync: {} objects, {} held, lag {} ms{}",
-            s.sync.objects,
-            s.sync.held,
-            s.sync.lag,
-            if s.sync.vouched { ", vouched" } else { "" }
-        ),
+        "  sync: {} objects, {} held, lag {} ms{}",
+        s.sync.objects,
+        s.sync.held,
+        s.sync.lag,
+        if s.sync.vouched { ", vouched" } else { "" }
     );
 }
 
 /// `all` is how many Child SAs there are.
-fn leases(out: &mut String, leases: &[LeaseStatus], all: u64) {
+fn leases(out: &mut Text, leases: &[LeaseStatus], all: u64) {
     if leases.is_empty() {
         return;
     }
-    line(out, format_args!("leases:"));
+    writeln!(out, "leases:");
     for lease in leases {
-        line(
+        writeln!(
             out,
-            format_args!(
-                "  {} ({}): next {}, grant {} ({} left); in {}, high water {}; {} stalls",
-                plain(&lease.child),
-                plain(&lease.sa),
-                lease.next,
-                lease.grant,
-                lease.remaining(),
-                lease.inbound_top,
-                lease.high_water,
-                lease.stalls
-            ),
+            "  {} ({}): next {}, grant {} ({} left); in {}, high water {}; {} stalls",
+            plain(&lease.child),
+            plain(&lease.sa),
+            lease.next,
+            lease.grant,
+            lease.remaining(),
+            lease.inbound_top,
+            lease.high_water,
+            lease.stalls
         );
     }
     let more = all.saturating_sub(leases.len() as u64);
     if more > 0 {
-        line(
+        writeln!(
             out,
-            format_args!("  and {more} more, further from their end: hitless show sa"),
+            "  and {more} more, further from their end: hitless show sa"
         );
     }
 }
 
-fn ports(out: &mut String, s: &GatewayStatus) {
-    line(out, format_args!("ports:"));
+fn ports(out: &mut Text, s: &GatewayStatus) {
+    writeln!(out, "ports:");
     for port in &s.ports {
         let side = if port.protected { "protected" } else { "peers" };
         let mode = match port.mode.as_str() {
             "" => String::new(),
             mode => format!(" {}", plain(mode)),
         };
-        line(
+        writeln!(
             out,
-            format_args!(
-                "  {} ({side}): {} {}{mode}, {}, {}",
-                plain(&port.name),
-                plain(&port.interface),
-                plain(&port.driver),
-                plain(&port.mac),
-                plain(&port.addresses.join(" "))
-            ),
+            "  {} ({side}): {} {}{mode}, {}, {}",
+            plain(&port.name),
+            plain(&port.interface),
+            plain(&port.driver),
+            plain(&port.mac),
+            plain(&port.addresses.join(" "))
         );
-        line(
+        writeln!(
             out,
-            format_args!(
-                "    in {} packets, {} bytes; out {} packets, {} bytes; {} dropped",
-                port.rx_packets, port.rx_bytes, port.tx_packets, port.tx_bytes, port.dropped
-            ),
+            "    in {} packets, {} bytes; out {} packets, {} bytes; {} dropped",
+            port.rx_packets, port.rx_bytes, port.tx_packets, port.tx_bytes, port.dropped
         );
     }
 }
 
-fn drops(out: &mut String, s: &GatewayStatus) {
+fn drops(out: &mut Text, s: &GatewayStatus) {
     if s.drops.is_empty() {
-        line(out, format_args!("drops: none"));
+        writeln!(out, "drops: none");
         return;
     }
-    line(out, format_args!("drops:"));
+    writeln!(out, "drops:");
     for drop in &s.drops {
-        // A field is never empty, so that columns can be cut by white space.
-        let xfrm = if drop.xfrm.is_empty() {
-            "-"
-        } else {
-            &drop.xfrm
-        };
-        line(
+        writeln!(
             out,
-            format_args!(
-                "  {:<20} {:<24} {}",
-                plain(&drop.reason),
-                plain(xfrm),
-                drop.packets
-            ),
+            "  {:<20} {:<24} {}",
+            plain(&drop.reason),
+            plain(filled(&drop.xfrm)),
+            drop.packets
         );
     }
 }

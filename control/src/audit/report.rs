@@ -23,7 +23,6 @@ pub struct Audit {
     frames: u64,
     cut: u64,
     fragments: u64,
-    keepalives: u64,
     malformed: BTreeMap<&'static str, u64>,
     flows: BTreeMap<Flow, u64>,
 }
@@ -44,10 +43,9 @@ impl Audit {
                 });
             }
             Frame::Ip(flow) => self.count_flow(flow),
-            Frame::Keepalive => self.keepalives += 1,
             Frame::Fragment => self.fragments += 1,
             Frame::Malformed(what) => *self.malformed.entry(what).or_default() += 1,
-            Frame::NotIp => {}
+            Frame::Keepalive | Frame::NotIp => {}
         }
     }
 
@@ -74,7 +72,6 @@ impl Audit {
             frames: self.frames,
             cut: self.cut,
             fragments: self.fragments,
-            keepalives: self.keepalives,
             malformed: self.malformed,
             flows: self.flows,
             streams: self.ledger.streams,
@@ -97,7 +94,6 @@ pub struct Report {
     pub cut: u64,
     /// IP fragments, which the audit cannot look into.
     pub fragments: u64,
-    pub keepalives: u64,
     /// Frames that could not be decoded, by layer.
     pub malformed: BTreeMap<&'static str, u64>,
     /// IP packets that are neither ESP nor IKE: on an outside wire, anything between protected

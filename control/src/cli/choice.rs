@@ -2,8 +2,7 @@
 
 use clap::Args;
 
-use super::{Outcome, Target, print, print_json};
-use crate::api::{Choice, Reply, Request};
+use crate::api::Choice;
 
 /// SAs by name or number.
 #[derive(Args, Debug)]
@@ -31,16 +30,5 @@ impl ChoiceArgs {
             child: self.child.clone(),
             child_id: self.child_id,
         }
-    }
-}
-
-/// Asks for something that is answered by one sentence.
-pub fn order(target: &Target, request: &Request) -> Outcome {
-    match target.ask(request)? {
-        Reply::Done { message } if target.json => {
-            print_json(&serde_json::json!({ "message": message }))
-        }
-        Reply::Done { message } => print(&format!("{message}\n")),
-        _ => Err(target.other_reply()),
     }
 }

@@ -26,6 +26,7 @@ pub enum ConfigCommand {
     after_help = "Example:\n  hitless config check /etc/hitless/hitless.toml && systemctl restart hitless"
 )]
 pub struct Check {
+    /// The configuration
     #[arg(value_name = "FILE", default_value = DEFAULT_CONFIG)]
     file: PathBuf,
     /// Print JSON
@@ -33,7 +34,7 @@ pub struct Check {
     json: bool,
 }
 
-/// Print a documented configuration with every key
+/// Print a documented configuration to start from
 #[derive(Args, Debug)]
 #[command(after_help = "Example:\n  hitless config example > hitless.toml")]
 pub struct Example {}

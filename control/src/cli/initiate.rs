@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use super::choice::order;
 use super::{Outcome, Target};
 use crate::api::Request;
 
@@ -26,6 +25,6 @@ pub struct Initiate {
 impl Initiate {
     pub fn execute(&self) -> Outcome {
         let (child, ike) = (self.child.clone(), self.ike.clone());
-        order(&self.target, &Request::Initiate { child, ike })
+        self.target.order(&Request::Initiate { child, ike })
     }
 }

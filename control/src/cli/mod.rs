@@ -122,6 +122,21 @@ impl Target {
         }
     }
 
+    /// Asks for something that is answered by one sentence.
+    fn order(&self, request: &Request) -> Outcome {
+        match self.ask(request)? {
+            Reply::Done { message } => self.sentence(&message),
+            _ => Err(self.other_reply()),
+        }
+    }
+
+    fn sentence(&self, message: &str) -> Outcome {
+        match self.json {
+            true => print_json(&serde_json::json!({ "message": message })),
+            false => print(&format!("{message}\n")),
+        }
+    }
+
     fn other_reply(&self) -> Failure {
         Failure::failed(format!(
             "the daemon on {} answered something else; is it of another version?",

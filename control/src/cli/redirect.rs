@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::choice::order;
 use super::{Outcome, Target};
 use crate::api::{Choice, Request};
 
@@ -46,6 +45,6 @@ impl Redirect {
             ..Choice::default()
         };
         let to = self.to;
-        order(&self.target, &Request::Redirect { choice, to })
+        self.target.order(&Request::Redirect { choice, to })
     }
 }

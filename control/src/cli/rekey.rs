@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::choice::{ChoiceArgs, order};
+use super::choice::ChoiceArgs;
 use super::{Outcome, Target};
 use crate::api::Request;
 
@@ -22,6 +22,6 @@ pub struct Rekey {
 impl Rekey {
     pub fn execute(&self) -> Outcome {
         let choice = self.choice.choice();
-        order(&self.target, &Request::Rekey { choice })
+        self.target.order(&Request::Rekey { choice })
     }
 }

@@ -2,7 +2,6 @@
 
 use clap::Args;
 
-use super::choice::order;
 use super::{Outcome, Target};
 use crate::api::Request;
 
@@ -27,6 +26,6 @@ pub struct Reload {
 
 impl Reload {
     pub fn execute(&self) -> Outcome {
-        order(&self.target, &Request::Reload {})
+        self.target.order(&Request::Reload {})
     }
 }

@@ -13,7 +13,7 @@ use crate::log;
 #[derive(Args, Debug)]
 #[command(
     long_about = "Run one member of a cluster, in the foreground, until SIGTERM or SIGINT.\n\n\
-        The configuration is checked first; see `hitless config example` for every key. The log \
+        The configuration is checked first; `hitless config example` documents the keys. The log \
         goes to stderr; HITLESS_LOG overrides its filter.",
     after_help = "Example:\n  hitless run --config /etc/hitless/hitless.toml"
 )]

@@ -1,10 +1,9 @@
 //! `hitless switchover`.
 
 use clap::Args;
-use serde_json::json;
 
-use super::{Outcome, Target, print, print_json};
-use crate::api::{Reply, Request};
+use super::{Outcome, Target};
+use crate::api::Request;
 
 /// Hand the lead to a standby, without a skip
 #[derive(Args, Debug)]
@@ -28,12 +27,6 @@ impl Switchover {
             true => Request::SwitchoverPlan {},
             false => Request::Switchover {},
         };
-        match self.target.ask(&request)? {
-            Reply::Done { message } if self.target.json => {
-                print_json(&json!({ "message": message }))
-            }
-            Reply::Done { message } => print(&format!("{message}\n")),
-            _ => Err(self.target.other_reply()),
-        }
+        self.target.order(&request)
     }
 }

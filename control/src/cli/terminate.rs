@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use super::choice::{ChoiceArgs, order};
+use super::choice::ChoiceArgs;
 use super::{Outcome, Target};
 use crate::api::Request;
 
@@ -23,6 +23,6 @@ pub struct Terminate {
 impl Terminate {
     pub fn execute(&self) -> Outcome {
         let choice = self.choice.choice();
-        order(&self.target, &Request::Terminate { choice })
+        self.target.order(&Request::Terminate { choice })
     }
 }

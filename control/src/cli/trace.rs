@@ -1,7 +1,6 @@
 //! `hitless trace`: the way of single packets.
 
 use clap::{Args, Subcommand};
-use serde_json::json;
 
 use super::filter::FilterOptions;
 use super::{Outcome, Target, print, print_json};
@@ -27,6 +26,7 @@ pub enum TraceCommand {
     after_help = "Examples:\n  hitless trace add 10\n  hitless trace add 5 --filter port=inside"
 )]
 pub struct Add {
+    /// Packets of each worker, 1 to 1000
     #[arg(value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     packets: u32,
     #[command(flatten)]
@@ -65,8 +65,7 @@ impl TraceCommand {
         match target.ask(&request)? {
             Reply::Trace(report) if target.json => print_json(&report),
             Reply::Trace(report) => print(&api::trace(&report)),
-            Reply::Done { message } if target.json => print_json(&json!({ "message": message })),
-            Reply::Done { message } => print(&format!("{message}\n")),
+            Reply::Done { message } => target.sentence(&message),
             _ => Err(target.other_reply()),
         }
     }

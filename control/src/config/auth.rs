@@ -16,6 +16,7 @@ use super::value;
 use crate::ike::auth::{Certificate, Family};
 use crate::ike::proposal::Identification;
 
+pub(super) use super::document::Refused;
 pub(super) use eap::{check, user};
 pub(super) use local::local;
 pub(super) use remote::remote;
@@ -40,9 +41,6 @@ pub(super) struct Keys<'k> {
     pub base: &'k Path,
     pub as_of: AsOf,
 }
-
-/// Something was there, was wrong, and was reported.
-pub(super) struct Refused;
 
 /// One end of a connection.
 pub(super) struct End<A> {
@@ -89,11 +87,7 @@ fn word(value: &DeValue<'_>) -> Result<Word, Refusal> {
 }
 
 fn id(section: &Section<'_>) -> Result<Option<Located<Identification>>, Refused> {
-    let id = section.optional("id", value::parsed("moon.example.org"));
-    match section.has("id") && id.is_none() {
-        true => Err(Refused),
-        false => Ok(id),
-    }
+    section.given("id", value::parsed("moon.example.org"))
 }
 
 /// Whether a certificate is in time.

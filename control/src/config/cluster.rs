@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hitless_sa::MemberId;
+use hitless_sync::Degraded;
 use zeroize::Zeroizing;
 
-use super::document::{Located, Section};
-use super::model::{ClusterConfig, DEFAULT_STATE_DIR, Degraded, OwnSecret, Peer, SyncConfig};
+use super::document::{Located, Refused, Section};
+use super::model::{ClusterConfig, DEFAULT_STATE_DIR, OwnSecret, Peer, SyncConfig};
 use super::report::Refusal;
 use super::{secrets, value};
 
@@ -22,9 +23,7 @@ struct Member {
     id: Located<u64>,
     priority: u8,
     witness: bool,
-    address: Option<Located<SocketAddr>>,
-    /// It has an address, right or wrong.
-    addressed: bool,
+    address: Result<Option<Located<SocketAddr>>, Refused>,
 }
 
 pub(super) fn read(root: &Section<'_>, base: &Path) -> Option<ClusterConfig> {
@@ -127,14 +126,13 @@ fn member(section: &Section<'_>) -> Option<Member> {
         value::integer(0, 255),
     ) as u8;
     let witness = section.or("witness", false, value::boolean);
-    let address = section.optional("sync_addr", value::socket_address);
+    let address = section.given("sync_addr", value::socket_address);
     section.finish(&[]);
     Some(Member {
         id: id?,
         priority,
         witness,
         address,
-        addressed: section.has("sync_addr"),
     })
 }
 
@@ -189,7 +187,7 @@ fn check_members(section: &Section<'_>, id: &Located<u64>, members: &[Member]) {
             );
             problems.refuse(&member.id.span, refusal);
         }
-        let Some(address) = &member.address else {
+        let Ok(Some(address)) = &member.address else {
             continue;
         };
         if let Some(other) = addresses.insert(address.value, member.id.value) {
@@ -227,19 +225,18 @@ fn sync(
     let mut peers = Vec::new();
     let mut listen = listen.map(|l| l.value);
     for member in members {
-        let Some(address) = &member.address else {
-            if member.addressed {
-                continue;
-            }
-            let refusal = Refusal::new(
-                format!(
+        let address = match &member.address {
+            Ok(Some(address)) => address,
+            Err(Refused) => continue,
+            Ok(None) => {
+                let title = format!(
                     "cluster.members: member {} has no sync_addr",
                     member.id.value
-                ),
-                "add sync_addr = \"10.0.0.2:4510\", where the others reach it",
-            );
-            problems.refuse(&member.id.span, refusal);
-            continue;
+                );
+                let help = "add sync_addr = \"10.0.0.2:4510\", where the others reach it";
+                problems.refuse(&member.id.span, Refusal::new(title, help));
+                continue;
+            }
         };
         if member.id.value == id.value {
             listen = listen.or(Some(address.value));

@@ -268,11 +268,10 @@ fn local_addrs(
     context: &Context<'_>,
     remote: Option<&[IpAddr]>,
 ) -> Option<Vec<IpAddr>> {
-    let listed = section.list("local_addrs", value::address);
-    if section.has("local_addrs") && listed.is_none() {
-        return None;
-    }
-    let listed = listed.unwrap_or_default();
+    let listed = section
+        .given_list("local_addrs", value::address)
+        .ok()?
+        .unwrap_or_default();
     // The family of the connection; the peers that name none may come over either.
     let mut families = remote.unwrap_or_default().iter();
     let family = families
@@ -312,11 +311,10 @@ fn remote_addrs(section: &Section<'_>) -> Option<Vec<IpAddr>> {
         Some("%any") => Ok(None),
         _ => value::address(value).map(Some),
     };
-    let listed = section.list("remote_addrs", read);
-    if section.has("remote_addrs") && listed.is_none() {
-        return None;
-    }
-    let listed = listed.unwrap_or_default();
+    let listed = section
+        .given_list("remote_addrs", read)
+        .ok()?
+        .unwrap_or_default();
     if listed.iter().any(|a| a.value.is_none()) {
         return Some(Vec::new());
     }
@@ -394,26 +392,16 @@ pub(super) fn proposals<T>(
 where
     T: std::str::FromStr<Err: std::fmt::Display>,
 {
-    let listed = section.list(key, |value: &DeValue<'_>| {
-        value::parsed::<T>(example)(value).map_err(|refusal| Refusal {
-            help: meant(value.as_str().unwrap_or_default()).unwrap_or(refusal.help),
-            ..refusal
-        })
-    });
-    if !section.has(key) {
-        section.missing(key, &format!("{key} = [\"{example}\"]"));
-    }
-    let listed = listed?;
-    if listed.is_empty() {
-        section.refuse(
-            key,
-            Refusal::new(
-                format!("{}: empty", section.name(key)),
-                format!("propose something: [\"{example}\"]"),
-            ),
-        );
-        return None;
-    }
+    let listed = section.required_list(
+        key,
+        ("propose something", example),
+        |value: &DeValue<'_>| {
+            value::parsed::<T>(example)(value).map_err(|refusal| Refusal {
+                help: meant(value.as_str().unwrap_or_default()).unwrap_or(refusal.help),
+                ..refusal
+            })
+        },
+    )?;
     Some(listed.into_iter().map(|p| p.value).collect())
 }
 
@@ -465,12 +453,9 @@ const KEYWORDS: &[&str] = &[
 
 /// `ppk_id` and `ppk_required` (RFC 8784).
 fn ppk(section: &Section<'_>, keys: &Keys<'_>) -> Result<Option<PpkSettings>, auth::Refused> {
-    let id = section.optional("ppk_id", value::parsed::<Identification>("ppk.example.org"));
+    let id = section.given("ppk_id", value::parsed::<Identification>("ppk.example.org"));
     let required = section.or("ppk_required", false, value::boolean);
-    let Some(id) = id else {
-        if section.has("ppk_id") {
-            return Err(auth::Refused);
-        }
+    let Some(id) = id? else {
         if required {
             section.missing("ppk_id", "ppk_id = \"ppk.example.org\"");
         }

@@ -6,6 +6,7 @@
 
 use toml::de::{DeTable, DeValue};
 
+use super::EXAMPLE;
 use super::report::Span;
 
 const COVER: char = '*';
@@ -39,8 +40,7 @@ pub(super) fn by_line(text: &str) -> String {
             in_multiline = false;
         }
         let key = line.split('=').next().unwrap_or(line);
-        let harmless =
-            header || (!in_secrets && PUBLIC.contains(&key.trim()) && !looks_secret(line));
+        let harmless = header || (!in_secrets && is_public(key.trim()) && !looks_secret(line));
         if in_multiline {
             spans.push(start..end);
         } else if !harmless {
@@ -53,87 +53,13 @@ pub(super) fn by_line(text: &str) -> String {
     cover(text, &spans)
 }
 
-/// Keys whose values may be shown although the file does not parse.
-const PUBLIC: &[&str] = &[
-    "name",
-    "id",
-    "members",
-    "sync_listen",
-    "heartbeat",
-    "missed",
-    "degraded",
-    "preempt",
-    "hold",
-    "late",
-    "state_dir",
-    "driver",
-    "interface",
-    "queue",
-    "queues",
-    "addresses",
-    "routes",
-    "monitor",
-    "mode",
-    "zero_copy",
-    "ring_size",
-    "mtu",
-    "read",
-    "write",
-    "pace",
-    "frames",
-    "jumbo_packets",
-    "protected",
-    "mac",
-    "workers",
-    "cores",
-    "aead",
-    "checkpoint",
-    "idle",
-    "version",
-    "local_addrs",
-    "remote_addrs",
-    "remote_port",
-    "proposals",
-    "fragmentation",
-    "fragment_size",
-    "local",
-    "remote",
-    "encap",
-    "certs",
-    "cacerts",
-    "eap_id",
-    "crls",
-    "revocation",
-    "send_cert",
-    "ppk_id",
-    "ppk_required",
-    "reauth_time",
-    "dpd_delay",
-    "rekey_time",
-    "takeover",
-    "window_size",
-    "unique",
-    "takeover_inbound",
-    "sync_after_takeover",
-    "esp_proposals",
-    "local_ts",
-    "remote_ts",
-    "replay_window",
-    "per_cpu_sas",
-    "copy_dscp",
-    "copy_ecn",
-    "copy_df",
-    "set_dscp",
-    "set_df",
-    "tfc_padding",
-    "mss_clamp",
-    "nat_keepalive",
-    "start_action",
-    "socket",
-    "log",
-    "key_log",
-    "grant_log",
-];
+/// Whether the value of a key may be shown although the file does not parse: the documented
+/// example has it. What is secret of those is covered by its name or its section.
+fn is_public(key: &str) -> bool {
+    let mut before = EXAMPLE.split('=').map(str::trim_end);
+    let word = |text: &str| text.rsplit(|c: char| !is_bare(c) || c == ' ').next() == Some(key);
+    !key.is_empty() && before.any(word)
+}
 
 /// `[ports.outside]`, perhaps unclosed, but without quotes that could hold anything.
 fn is_header(line: &str) -> bool {
@@ -251,6 +177,20 @@ mod tests {
     fn what_is_public_stays_readable() {
         let text = "[secrets.a]\nids = [\"moon\"]\nsecret_file = \"/x\"\n[cluster]\nrekey_time = 1";
         assert_eq!(covered(text), text);
+    }
+
+    #[test]
+    fn keys_of_the_example_are_shown_in_a_file_that_does_not_parse() {
+        for key in ["name", "queues", "local_ts", "init_rate", "pace", "set_df"] {
+            let text = format!("[section]\n{key} = 1 2\n");
+            assert_eq!(by_line(&text), text);
+        }
+        for key in ["mine", "", "number", "AEAD", "ids and"] {
+            assert!(
+                !by_line(&format!("{key} = visible")).contains("visible"),
+                "{key}"
+            );
+        }
     }
 
     #[test]

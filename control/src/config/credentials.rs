@@ -39,7 +39,12 @@ pub(super) fn read_owned(
     Ok(octets)
 }
 
-fn read(path: &Path, largest: u64, how: &str) -> Result<(Zeroizing<Vec<u8>>, u32), Refusal> {
+/// The octets of a file, and its permissions.
+pub(super) fn read(
+    path: &Path,
+    largest: u64,
+    how: &str,
+) -> Result<(Zeroizing<Vec<u8>>, u32), Refusal> {
     let shown = quoted(&path.display().to_string());
     let failed = |e: std::io::Error| Refusal::new(format!("cannot read {shown}: {e}"), how);
     // Non-blocking, so that a FIFO cannot hold the daemon up.
@@ -67,17 +72,23 @@ fn read(path: &Path, largest: u64, how: &str) -> Result<(Zeroizing<Vec<u8>>, u32
     Ok((octets, metadata.mode() & 0o777))
 }
 
+/// What a file in PEM holds of one kind; in DER it is one thing.
+fn ders<T: PemObject + From<Vec<u8>>>(path: &Path, how: &str) -> Result<Vec<T>, Refusal> {
+    let (octets, _) = read(path, LARGEST_PUBLIC, how)?;
+    if !is_pem(&octets) {
+        return Ok(vec![T::from(octets.to_vec())]);
+    }
+    let shown = quoted(&path.display().to_string());
+    T::pem_slice_iter(&octets)
+        .collect::<Result<_, _>>()
+        .map_err(|e| Refusal::new(format!("{shown}: {e}"), how))
+}
+
 /// The certificates of a file, in its order; at least one.
 pub(super) fn certificates(path: &Path) -> Result<Vec<Certificate>, Refusal> {
     let how = "name a file with certificates in PEM or DER";
     let shown = quoted(&path.display().to_string());
-    let (octets, _) = read(path, LARGEST_PUBLIC, how)?;
-    let ders: Vec<CertificateDer<'_>> = match is_pem(&octets) {
-        true => CertificateDer::pem_slice_iter(&octets)
-            .collect::<Result<_, _>>()
-            .map_err(|e| Refusal::new(format!("{shown}: {e}"), how))?,
-        false => vec![CertificateDer::from(octets.to_vec())],
-    };
+    let ders: Vec<CertificateDer<'_>> = ders(path, how)?;
     if ders.is_empty() {
         return Err(Refusal::new(format!("{shown} holds no certificate"), how));
     }
@@ -97,13 +108,7 @@ pub(super) fn certificates(path: &Path) -> Result<Vec<Certificate>, Refusal> {
 pub(super) fn revocation_lists(path: &Path) -> Result<Vec<RevocationList>, Refusal> {
     let how = "name a file with certificate revocation lists in PEM or DER";
     let shown = quoted(&path.display().to_string());
-    let (octets, _) = read(path, LARGEST_PUBLIC, how)?;
-    let ders: Vec<CertificateRevocationListDer<'_>> = match is_pem(&octets) {
-        true => CertificateRevocationListDer::pem_slice_iter(&octets)
-            .collect::<Result<_, _>>()
-            .map_err(|e| Refusal::new(format!("{shown}: {e}"), how))?,
-        false => vec![CertificateRevocationListDer::from(octets.to_vec())],
-    };
+    let ders: Vec<CertificateRevocationListDer<'_>> = ders(path, how)?;
     if ders.is_empty() {
         return Err(Refusal::new(
             format!("{shown} holds no revocation list"),

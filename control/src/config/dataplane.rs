@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hitless_dataplane::aead::{Engine, Tier};
+use hitless_dataplane::worker::CheckpointSettings;
 use toml::de::DeValue;
 use tracing_subscriber::EnvFilter;
 
 use super::document::Section;
-use super::model::{Aead, Checkpoint, ControlConfig, DEFAULT_SOCKET, DataplaneConfig, IdlePolicy};
+use super::model::{Aead, ControlConfig, DEFAULT_SOCKET, DataplaneConfig, IdlePolicy};
 use super::report::Refusal;
 use super::value;
 
@@ -90,16 +91,16 @@ pub(super) fn read(root: &Section<'_>) -> Option<DataplaneConfig> {
     })
 }
 
-fn checkpoint(section: &Section<'_>) -> Checkpoint {
-    let default = Checkpoint {
-        packets: 10_000,
-        interval: Duration::from_millis(500),
-    };
+/// How often workers report counters: after so many packets or so much time, whichever is first
+/// (RFC 6027 section 3.3 gives the magnitudes).
+fn checkpoint(section: &Section<'_>) -> CheckpointSettings {
+    let default = CheckpointSettings::default();
     let Some(section) = section.section("checkpoint") else {
         return default;
     };
-    let checkpoint = Checkpoint {
-        packets: section.or("packets", default.packets, value::integer(1, 1 << 32)),
+    let most = u64::from(u32::MAX);
+    let checkpoint = CheckpointSettings {
+        packets: section.or("packets", default.packets.into(), value::integer(1, most)) as u32,
         interval: section.or(
             "interval",
             default.interval,

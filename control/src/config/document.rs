@@ -28,6 +28,10 @@ impl<T> Deref for Located<T> {
     }
 }
 
+/// Something was there, was wrong, and was reported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Refused;
+
 /// Turns a TOML value into what is meant by it.
 pub(super) trait Parse<T>: Fn(&DeValue<'_>) -> Result<T, Refusal> {}
 impl<T, F: Fn(&DeValue<'_>) -> Result<T, Refusal>> Parse<T> for F {}
@@ -96,10 +100,21 @@ impl<'a> Section<'a> {
         self.problems.refuse(&span, refusal);
     }
 
+    /// A value that may be absent, where one that is wrong must not count as absent.
+    pub fn given<T>(
+        &self,
+        key: &'static str,
+        parse: impl Parse<T>,
+    ) -> Result<Option<Located<T>>, Refused> {
+        let Some(value) = self.entry(key) else {
+            return Ok(None);
+        };
+        self.read(key, value, &parse).ok_or(Refused).map(Some)
+    }
+
     /// A value that may be absent. What is wrong is reported, and then counts as absent.
     pub fn optional<T>(&self, key: &'static str, parse: impl Parse<T>) -> Option<Located<T>> {
-        let value = self.entry(key)?;
-        self.read(key, value, &parse)
+        self.given(key, parse).unwrap_or_default()
     }
 
     /// A value, or its default.
@@ -121,9 +136,15 @@ impl<'a> Section<'a> {
         self.read(key, value, &parse)
     }
 
-    /// A list of values that may be absent.
-    pub fn list<T>(&self, key: &'static str, parse: impl Parse<T>) -> Option<Vec<Located<T>>> {
-        let value = self.entry(key)?;
+    /// As `given`, a list of values.
+    pub fn given_list<T>(
+        &self,
+        key: &'static str,
+        parse: impl Parse<T>,
+    ) -> Result<Option<Vec<Located<T>>>, Refused> {
+        let Some(value) = self.entry(key) else {
+            return Ok(None);
+        };
         let Some(array) = value.get_ref().as_array() else {
             let refusal = Refusal::new(
                 format!(
@@ -134,13 +155,37 @@ impl<'a> Section<'a> {
                 "put it in square brackets, even if there is only one",
             );
             self.problems.refuse(&value.span(), refusal);
-            return None;
+            return Err(Refused);
         };
-        let items: Vec<_> = array
-            .iter()
-            .filter_map(|item| self.read(key, item, &parse))
-            .collect();
-        (items.len() == array.len()).then_some(items)
+        let read = array.iter().map(|item| self.read(key, item, &parse));
+        let items: Vec<_> = read.collect();
+        let items: Option<Vec<_>> = items.into_iter().collect();
+        items.ok_or(Refused).map(Some)
+    }
+
+    /// A list of values that may be absent. What is wrong is reported, and then counts as absent.
+    pub fn list<T>(&self, key: &'static str, parse: impl Parse<T>) -> Option<Vec<Located<T>>> {
+        self.given_list(key, parse).unwrap_or_default()
+    }
+
+    /// A list that must be there and have a value; `example` is one, and `what` says what to do.
+    pub fn required_list<T>(
+        &self,
+        key: &'static str,
+        (what, example): (&str, &str),
+        parse: impl Parse<T>,
+    ) -> Option<Vec<Located<T>>> {
+        let listed = self.given_list(key, parse).ok()?;
+        if listed.is_none() {
+            self.missing(key, &format!("{key} = [\"{example}\"]"));
+        }
+        let listed = listed?;
+        if listed.is_empty() {
+            let title = format!("{}: empty", self.name(key));
+            self.refuse(key, Refusal::new(title, format!("{what}: [\"{example}\"]")));
+            return None;
+        }
+        Some(listed)
     }
 
     /// A list of tables that may be absent, each as a section.
@@ -161,6 +206,15 @@ impl<'a> Section<'a> {
             self.open(path, item.span(), item)
         });
         Some(sections.collect())
+    }
+
+    /// As `given`, a section within this one.
+    pub fn given_section(&self, key: &'static str) -> Result<Option<Section<'a>>, Refused> {
+        let section = self.section(key);
+        match section.is_none() && self.has(key) {
+            true => Err(Refused),
+            false => Ok(section),
+        }
     }
 
     /// A section within this one.

@@ -1,10 +1,11 @@
 //! How a port receives and sends: `driver` in `[ports.NAME]`, with the keys that each driver has.
 
+use hitless_dataplane::port::af_xdp::AfXdpMode;
 use hitless_dataplane::port::pcap::Pace;
 use toml::de::DeValue;
 
 use super::document::{Located, Section};
-use super::model::{AfXdpConfig, Driver, PcapConfig, XdpMode};
+use super::model::{AfXdpConfig, Driver, PcapConfig};
 use super::report::Refusal;
 use super::value::{self, quoted};
 
@@ -116,13 +117,13 @@ fn af_xdp(section: &Section<'_>) -> AfXdpConfig {
         "mode",
         default.mode,
         value::word(&[
-            ("auto", XdpMode::Auto),
-            ("native", XdpMode::Native),
-            ("skb", XdpMode::Skb),
+            ("auto", AfXdpMode::Auto),
+            ("native", AfXdpMode::Native),
+            ("skb", AfXdpMode::Skb),
         ]),
     );
     let zero_copy = section.or("zero_copy", default.zero_copy, value::boolean);
-    if zero_copy && mode == XdpMode::Skb {
+    if zero_copy && mode == AfXdpMode::Skb {
         section.refuse(
             "zero_copy",
             Refusal::new(
@@ -194,9 +195,9 @@ fn interface(value: &DeValue<'_>) -> Result<String, Refusal> {
 /// `queue = 0` or `queues = [0, 1]`: one for each worker; counted from 0 if absent.
 fn numbered_queues(section: &Section<'_>, workers: Option<usize>) -> Option<Vec<u32>> {
     let number = value::integer(0, 1023);
-    let single = section.optional("queue", &number);
-    let many = section.list("queues", &number);
-    let given = match (single, many) {
+    let single = section.given("queue", &number);
+    let many = section.given_list("queues", &number);
+    let (key, given) = match (single.ok()?, many.ok()?) {
         (Some(_), Some(_)) => {
             section.refuse(
                 "queue",
@@ -207,15 +208,9 @@ fn numbered_queues(section: &Section<'_>, workers: Option<usize>) -> Option<Vec<
             );
             return None;
         }
-        (Some(one), None) => vec![one.value as u32],
-        (None, Some(many)) => many.iter().map(|q| q.value as u32).collect(),
-        (None, None) if section.has("queue") || section.has("queues") => return None,
+        (Some(one), None) => ("queue", vec![one.value as u32]),
+        (None, Some(many)) => ("queues", many.iter().map(|q| q.value as u32).collect()),
         (None, None) => return Some((0..workers? as u32).collect()),
-    };
-    let key = if section.has("queue") {
-        "queue"
-    } else {
-        "queues"
     };
     let workers = workers?;
     let mut distinct = given.clone();

@@ -32,24 +32,24 @@ mod sessions;
 mod suggest;
 mod value;
 
-use std::fs::OpenOptions;
-use std::io::Read;
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use aws_lc_rs::digest;
 use toml::de::DeTable;
-use zeroize::Zeroizing;
 
 use document::Section;
 use report::{Problem, Problems, Refusal};
 
+/// Words of the configuration that are settings of the parts that act on them.
+pub use hitless_dataplane::port::af_xdp::AfXdpMode;
+pub use hitless_sync::Degraded;
+
 pub use auth::AsOf;
 pub use credentials::read_crls;
 pub use model::{
-    Aead, AfXdpConfig, Checkpoint, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG,
-    DEFAULT_SOCKET, DEFAULT_STATE_DIR, DataplaneConfig, Degraded, Driver, IdlePolicy, OwnSecret,
-    PcapConfig, Peer, PortConfig, Prefix, RouteConfig, SyncConfig, XdpMode,
+    Aead, AfXdpConfig, ClusterConfig, Config, ControlConfig, DEFAULT_CONFIG, DEFAULT_SOCKET,
+    DEFAULT_STATE_DIR, DataplaneConfig, Driver, IdlePolicy, OwnSecret, PcapConfig, Peer,
+    PortConfig, Prefix, RouteConfig, SyncConfig,
 };
 pub use report::ConfigError;
 
@@ -58,6 +58,7 @@ pub const EXAMPLE: &str = include_str!("../../examples/gateway.toml");
 
 /// A configuration is read by people: this is thousands of connections.
 const LARGEST_FILE: u64 = 16 << 20;
+const FILE: &str = "name the file that you mean; `hitless config example` prints one to start from";
 
 impl Config {
     /// Reads and validates a file.
@@ -68,7 +69,7 @@ impl Config {
     /// As `load`; certificates are judged as of a time of day.
     pub fn load_as_of(path: &Path, as_of: AsOf) -> Result<Config, ConfigError> {
         let name = path.display().to_string();
-        let (text, mode) = read_file(path).map_err(|refusal| {
+        let unreadable = |refusal: Refusal| {
             let problem = Problem {
                 span: 0..0,
                 title: refusal.title,
@@ -76,9 +77,14 @@ impl Config {
                 help: refusal.help,
             };
             ConfigError::new(&name, String::new(), vec![problem])
+        };
+        let (octets, mode) = credentials::read(path, LARGEST_FILE, FILE).map_err(unreadable)?;
+        let text = std::str::from_utf8(&octets).map_err(|error| {
+            let shown = value::quoted(&name);
+            unreadable(Refusal::new(format!("{shown} is not text: {error}"), FILE))
         })?;
         let base = path.parent().unwrap_or(Path::new("."));
-        let mut config = Config::parse_as_of(&name, &text, base, as_of)?;
+        let mut config = Config::parse_as_of(&name, text, base, as_of)?;
         config.path = Some(path.to_owned());
         if mode & 0o077 != 0 && config.has_inline_secrets {
             config.warnings.push(format!(
@@ -229,32 +235,4 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
         config.secrets.clear();
     }
     Some(config)
-}
-
-/// The text and the file's permissions.
-fn read_file(path: &Path) -> Result<(Zeroizing<String>, u32), Refusal> {
-    let shown = value::quoted(&path.display().to_string());
-    let failed = |e: std::io::Error| {
-        Refusal::new(
-            format!("cannot read {shown}: {e}"),
-            "name a configuration with --config; `hitless config example` prints one to start from",
-        )
-    };
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(path)
-        .map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
-    if !metadata.is_file() || metadata.len() > LARGEST_FILE {
-        return Err(Refusal::new(
-            format!("{shown} is not a configuration file"),
-            format!("name a regular file of at most {LARGEST_FILE} octets"),
-        ));
-    }
-    let mut text = Zeroizing::new(String::new());
-    file.take(LARGEST_FILE)
-        .read_to_string(&mut text)
-        .map_err(failed)?;
-    Ok((text, metadata.mode() & 0o777))
 }

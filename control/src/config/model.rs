@@ -7,8 +7,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hitless_dataplane::aead::Engine;
+use hitless_dataplane::port::af_xdp::AfXdpMode;
 use hitless_dataplane::port::pcap::Pace;
+use hitless_dataplane::worker::CheckpointSettings;
 use hitless_sa::MemberId;
+use hitless_sync::Degraded;
 use zeroize::Zeroizing;
 
 use crate::ike::settings::{Connection, Limits, Pool, Secret};
@@ -112,18 +115,6 @@ pub struct Peer {
     pub address: SocketAddr,
 }
 
-/// What an active member does when its standby is gone.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Degraded {
-    /// Go on inside the lease and rekey busy SAs to keys that nobody else holds.
-    #[default]
-    Rekey,
-    /// Stop at the grant.
-    Strict,
-    /// Have the witness say that no other member may take over, and go on.
-    Witness,
-}
-
 /// An address and the length of its prefix.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Prefix {
@@ -199,7 +190,7 @@ impl Driver {
 /// What only AF_XDP has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AfXdpConfig {
-    pub mode: XdpMode,
+    pub mode: AfXdpMode,
     /// Let the network driver write into our frames, if it can.
     pub zero_copy: bool,
     pub ring_size: u32,
@@ -208,7 +199,7 @@ pub struct AfXdpConfig {
 impl Default for AfXdpConfig {
     fn default() -> AfXdpConfig {
         AfXdpConfig {
-            mode: XdpMode::Auto,
+            mode: AfXdpMode::Auto,
             zero_copy: false,
             ring_size: 2048,
         }
@@ -222,16 +213,6 @@ pub struct PcapConfig {
     pub write: Option<PathBuf>,
     pub pace: Pace,
     pub mtu: usize,
-}
-
-/// Where AF_XDP hooks into the kernel.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum XdpMode {
-    /// Native where the driver can, else SKB.
-    #[default]
-    Auto,
-    Native,
-    Skb,
 }
 
 /// A route out of the port that it stands under.
@@ -253,7 +234,7 @@ pub struct DataplaneConfig {
     /// Packets of each worker that may be longer than a buffer (jumbo frames), 10 KiB each.
     pub jumbo_packets: u32,
     pub aead: Aead,
-    pub checkpoint: Checkpoint,
+    pub checkpoint: CheckpointSettings,
     pub idle: IdlePolicy,
 }
 
@@ -267,14 +248,6 @@ pub enum Aead {
     Burst,
     /// This one and no other.
     Only(Engine),
-}
-
-/// How often workers report counters: after so many packets or so much time, whichever is first
-/// (RFC 6027 section 3.3 gives the magnitudes).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Checkpoint {
-    pub packets: u64,
-    pub interval: Duration,
 }
 
 /// What a worker does when there is nothing to do.

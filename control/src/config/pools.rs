@@ -123,8 +123,8 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
     let mobike = section.or("mobike", Mobike::default(), |value: &DeValue<'_>| {
         value::boolean(value).map(|on| if on { Mobike::Offer } else { Mobike::Refuse })
     });
-    let vips = section.list("vips", value::parsed::<IpAddr>("0.0.0.0"));
-    let named = section.list("pools", |value: &DeValue<'_>| {
+    let vips = section.given_list("vips", value::parsed::<IpAddr>("0.0.0.0"));
+    let named = section.given_list("pools", |value: &DeValue<'_>| {
         let name = value::text(value)?;
         let names = || pools.iter().map(|pool| pool.name.as_str());
         if names().any(|known| known == name) {
@@ -139,7 +139,6 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
             help,
         ))
     });
-    let wrong = section.has("vips") && vips.is_none() || section.has("pools") && named.is_none();
     let childless = section.or("childless", Childless::default(), value::word(CHILDLESS));
     let redirect_to = section.optional("redirect_to", value::address);
     let follows = section.or("follow_redirects", true, value::boolean);
@@ -148,9 +147,7 @@ pub(super) fn roads(section: &Section<'_>, pools: &[Pool]) -> Option<Roads> {
     let unique = section.or("unique", Unique::default(), value::word(UNIQUE));
     let words = value::word(SYNCS);
     let sync = section.or("sync_after_takeover", SyncAfterTakeover::default(), words);
-    if wrong {
-        return None;
-    }
+    let (vips, named) = (vips.ok()?, named.ok()?);
     let values = |vips: Vec<super::document::Located<IpAddr>>| {
         vips.into_iter().map(|vip| vip.value).collect()
     };

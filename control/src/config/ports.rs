@@ -64,10 +64,14 @@ fn one(
     workers: Option<usize>,
 ) -> Option<(PortConfig, Places)> {
     let found = drivers::read(section, name, workers);
-    let addresses = section.list("addresses", value::prefix);
-    if !section.has("addresses") {
-        section.missing("addresses", "addresses = [\"203.0.113.1/24\"]");
-    }
+    let addresses = section.required_list(
+        "addresses",
+        (
+            "give the cluster an address on this network",
+            "203.0.113.1/24",
+        ),
+        value::prefix,
+    );
     let routes = section.list("routes", route).unwrap_or_default();
     let monitor = section.list("monitor", value::address).unwrap_or_default();
     let protected = section.required(
@@ -79,16 +83,6 @@ fn one(
     section.finish(drivers::FOREIGN);
 
     let (found, addresses) = (found?, addresses?);
-    if addresses.is_empty() {
-        section.refuse(
-            "addresses",
-            Refusal::new(
-                format!("{}: empty", section.name("addresses")),
-                "give the cluster an address on this network: [\"203.0.113.1/24\"]",
-            ),
-        );
-        return None;
-    }
     check_routes(section, &addresses, &routes);
     for hop in &monitor {
         check_next_hop(section, &addresses, "monitor", (hop.value, &hop.span));

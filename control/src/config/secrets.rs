@@ -173,8 +173,11 @@ fn one(section: &Section<'_>, base: &Path) -> Option<Secret> {
 /// own directory, `base`.
 pub(super) fn secret_of(section: &Section<'_>, base: &Path) -> Found {
     let problems: &Problems = section.problems();
-    let inline = section.optional("secret", value::secret);
-    let file = section.optional("secret_file", value::text);
+    let inline = section.given("secret", value::secret);
+    let file = section.given("secret_file", value::text);
+    let (Ok(inline), Ok(file)) = (inline, file) else {
+        return Found::Refused;
+    };
     match (inline, file) {
         (Some(_), Some(file)) => {
             let refusal = Refusal::new(
@@ -199,7 +202,6 @@ pub(super) fn secret_of(section: &Section<'_>, base: &Path) -> Found {
                 }
             }
         }
-        (None, None) if section.has("secret") || section.has("secret_file") => Found::Refused,
         (None, None) => Found::Absent,
     }
 }

@@ -91,8 +91,8 @@ enum Word {
 
 impl Side {
     fn read(&self, section: &Section<'_>) -> Option<End> {
-        let listed = section.list(self.key, |value: &DeValue<'_>| self.word(value));
-        let words = match listed {
+        let listed = section.given_list(self.key, |value: &DeValue<'_>| self.word(value));
+        let words = match listed.ok()? {
             Some(words) if words.is_empty() => {
                 let refusal = Refusal::new(
                     format!("{}: empty", section.name(self.key)),
@@ -102,7 +102,6 @@ impl Side {
                 return None;
             }
             Some(words) => words.into_iter().map(|word| word.value).collect(),
-            None if section.has(self.key) => return None,
             None if self.implied => vec![Word::Dynamic(TrafficSelector::prefix([0; 4].into(), 0)?)],
             None => {
                 let example = format!("{} = [\"{}\"]", self.key, self.example);

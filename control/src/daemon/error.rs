@@ -83,23 +83,19 @@ impl From<OpenError> for PortError {
     }
 }
 
-fn is_denied(error: &io::Error) -> bool {
-    error.kind() == io::ErrorKind::PermissionDenied
-}
-
 impl fmt::Display for DaemonError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DaemonError::Control(error) => {
                 let denied = match error {
-                    ServerError::Io { source, .. } => is_denied(source),
+                    ServerError::File(error) => error.is_denied(),
                     ServerError::Taken { .. } | ServerError::NotASocket { .. } => false,
                 };
                 let fix = "; run as root, or choose another control.socket";
                 write!(f, "{error}{}", if denied { fix } else { "" })
             }
             DaemonError::Durable(error) => {
-                let denied = matches!(error, DurableError::Io { source, .. } if is_denied(source));
+                let denied = matches!(error, DurableError::File(error) if error.is_denied());
                 let fix = "; run as root, or choose another cluster.state_dir";
                 write!(f, "{error}{}", if denied { fix } else { "" })
             }

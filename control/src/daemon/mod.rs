@@ -5,9 +5,10 @@
 //!  worker threads (pinned, poll mode) <-- rings --> Gateway
 //! ```
 //!
-//! The loop moves octets and time and decides nothing. `ports.rs` opens the ports, `disk.rs` writes
-//! durable state off this thread,
-//! `answer.rs` answers operators.
+//! The loop moves octets and time and decides nothing. `ports.rs` opens the ports and `carrier.rs`
+//! watches their links, `disk.rs` writes durable state off this thread, `answer.rs` answers operators,
+//! `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files that it
+//! appends to, `crls.rs` those that it reads again; `error.rs` says why a member does not start.
 
 mod answer;
 mod carrier;

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::Port;
 use hitless_dataplane::port::af_packet::{AfPacketPort, AfPacketSettings};
-use hitless_dataplane::port::af_xdp::{AfXdpMode, AfXdpPort, AfXdpSettings, Attachment};
+use hitless_dataplane::port::af_xdp::{AfXdpPort, AfXdpSettings, Attachment};
 use hitless_dataplane::port::pcap::{PcapPort, PcapSettings};
 use hitless_dataplane::port::tap::{TapPort, TapSettings};
 
 use super::DaemonError;
 use super::error::PortError;
 use crate::clock;
-use crate::config::{AfXdpConfig, Driver, PcapConfig, PortConfig, XdpMode};
+use crate::config::{AfXdpConfig, Driver, PcapConfig, PortConfig};
 
 /// What the workers' queues of one port share, and what their drivers came to.
 #[derive(Default)]
@@ -103,11 +103,7 @@ impl Opener {
         }
         let settings = AfXdpSettings {
             queue,
-            mode: match config.mode {
-                XdpMode::Auto => AfXdpMode::Auto,
-                XdpMode::Native => AfXdpMode::Native,
-                XdpMode::Skb => AfXdpMode::Skb,
-            },
+            mode: config.mode,
             zero_copy: config.zero_copy,
             addresses: port.addresses.iter().map(|p| p.address).collect(),
             ring_size: config.ring_size,

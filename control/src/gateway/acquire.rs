@@ -8,7 +8,7 @@ use std::time::Duration;
 use hitless_dataplane::flow::Flow;
 use hitless_sa::{Entropy, Instant};
 
-use super::{Event, Gateway, Output};
+use super::{Event, Gateway};
 use crate::ike::Input;
 
 /// A child that does not come up is not tried more often than this, however many packets want it.
@@ -53,10 +53,10 @@ impl Gateway {
         }
         self.asked.insert(name.clone(), now);
         let (connection, child) = name;
-        self.outputs.push_back(Output::Event(Event::Acquired {
+        self.tell(Event::Acquired {
             connection: connection.clone(),
             child: child.clone(),
-        }));
+        });
         let child = Some(child);
         self.tell_ike(now, entropy, Input::Initiate { connection, child });
     }

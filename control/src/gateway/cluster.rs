@@ -1,22 +1,22 @@
 //! The answer to `hitless cluster status`: what would be lost if the active died now.
 
 use hitless_sa::Instant;
-use hitless_sync::{ClassRisk, Role as NodeRole};
+use hitless_sync::ClassRisk;
 
 use super::Gateway;
-use crate::api::{ClassReport, ClusterReport, DrillReport, GatewayStatus, UnservedReport};
+use crate::api::{ClassReport, ClusterReport, DrillReport, GatewayStatus, Role, UnservedReport};
 
 impl Gateway {
     /// What a takeover now would cost, as far as this member knows.
     pub fn cluster(&self, now: Instant) -> ClusterReport {
-        self.cluster_of(now, self.status(now))
+        self.cluster_of(self.status(now))
     }
 
     /// The same, beside a status that has just been made.
-    pub(super) fn cluster_of(&self, now: Instant, status: GatewayStatus) -> ClusterReport {
+    pub(super) fn cluster_of(&self, status: GatewayStatus) -> ClusterReport {
         let risk = self.node.risk();
         let drill = self.drilled.status();
-        let leading = self.node.status(now).role == NodeRole::Leading;
+        let leading = status.role == Role::Active;
         let named = risk.named.iter().map(|(sa, why)| {
             let own = drill.failed.iter().find(|(failed, _)| failed == sa);
             UnservedReport {

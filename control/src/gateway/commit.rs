@@ -7,7 +7,7 @@ use hitless_sa::{Entropy, IkeSpi, Instant, Lease, SaId};
 use hitless_sync::{Input as SyncInput, ObjectId};
 use zeroize::Zeroizing;
 
-use super::{Event, Gateway, Output};
+use super::{Event, Gateway};
 use crate::ike::{ChildChange, Commit, Transmit};
 
 /// The encoding of an IKE SA.
@@ -168,7 +168,6 @@ impl Gateway {
     }
 
     pub(super) fn unreadable(&mut self, ike: IkeSpi, reason: String) {
-        self.outputs
-            .push_back(Output::Event(Event::Unreadable { ike, reason }));
+        self.tell(Event::Unreadable { ike, reason });
     }
 }

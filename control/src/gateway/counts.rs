@@ -6,7 +6,7 @@ use std::time::Duration;
 use hitless_sa::{Instant, MemberId};
 use hitless_sync::Event as SyncEvent;
 
-use crate::ike;
+use crate::ike::{self, Event as E};
 
 /// How often one member's bad datagrams are told of; all are counted.
 const TELL_AGAIN: Duration = Duration::from_secs(1);
@@ -14,42 +14,39 @@ const TELL_AGAIN: Duration = Duration::from_secs(1);
 /// Failed negotiations that are told of in that time: anybody can cause them.
 const TOLD_FAILURES: u32 = 16;
 
-/// What is told of IKE with peers in figures.
-const HANDSHAKES: [&str; 13] = [
-    "ike_established",
-    "ike_rekeyed",
-    "ike_deleted",
-    "child_established",
-    "child_rekeyed",
-    "child_deleted",
-    "message_id_sync_sent",
-    "message_id_synced",
-    "replay_counter_sync_sent",
-    "replay_counter_sync_received",
-    "relocated",
-    "authentication_failed",
-    "negotiation_failed",
-];
+/// Whether an event is of a kind.
+type Is = fn(&ike::Event) -> bool;
 
-/// Which of them an event is.
-fn handshake(event: &ike::Event) -> Option<usize> {
-    Some(match event {
-        ike::Event::IkeEstablished { .. } => 0,
-        ike::Event::IkeRekeyed { .. } => 1,
-        ike::Event::IkeDeleted { .. } => 2,
-        ike::Event::ChildEstablished { .. } => 3,
-        ike::Event::ChildRekeyed { .. } => 4,
-        ike::Event::ChildDeleted { .. } => 5,
-        ike::Event::MessageIdSyncSent { .. } => 6,
-        ike::Event::MessageIdSynced { .. } => 7,
-        ike::Event::ReplayCounterSyncSent { .. } => 8,
-        ike::Event::ReplayCounterSync { .. } => 9,
-        ike::Event::Relocated { .. } => 10,
-        ike::Event::AuthenticationFailed { .. } => 11,
-        ike::Event::NegotiationFailed { .. } => 12,
-        _ => return None,
-    })
-}
+/// What is told of IKE with peers in figures, and which event each is.
+const HANDSHAKES: [(&str, Is); 13] = [
+    ("ike_established", |e| matches!(e, E::IkeEstablished { .. })),
+    ("ike_rekeyed", |e| matches!(e, E::IkeRekeyed { .. })),
+    ("ike_deleted", |e| matches!(e, E::IkeDeleted { .. })),
+    ("child_established", |e| {
+        matches!(e, E::ChildEstablished { .. })
+    }),
+    ("child_rekeyed", |e| matches!(e, E::ChildRekeyed { .. })),
+    ("child_deleted", |e| matches!(e, E::ChildDeleted { .. })),
+    ("message_id_sync_sent", |e| {
+        matches!(e, E::MessageIdSyncSent { .. })
+    }),
+    ("message_id_synced", |e| {
+        matches!(e, E::MessageIdSynced { .. })
+    }),
+    ("replay_counter_sync_sent", |e| {
+        matches!(e, E::ReplayCounterSyncSent { .. })
+    }),
+    ("replay_counter_sync_received", |e| {
+        matches!(e, E::ReplayCounterSync { .. })
+    }),
+    ("relocated", |e| matches!(e, E::Relocated { .. })),
+    ("authentication_failed", |e| {
+        matches!(e, E::AuthenticationFailed { .. })
+    }),
+    ("negotiation_failed", |e| {
+        matches!(e, E::NegotiationFailed { .. })
+    }),
+];
 
 /// What was dropped or refused, and why.
 #[derive(Default)]
@@ -60,10 +57,8 @@ pub(super) struct Counts {
     pub unsendable: u64,
     /// IKE between us and peers; the reasons are the program's own words, so they are few.
     ike: BTreeMap<&'static str, u64>,
-    /// What handshakes came to, in the order of `handshake`.
+    /// What handshakes came to, in the order of `HANDSHAKES`.
     handshakes: [u64; HANDSHAKES.len()],
-    authentication_failed: u64,
-    negotiation_failed: u64,
     /// Datagrams of members that could be read but not be used.
     sync: BTreeMap<&'static str, u64>,
     /// When a member's bad datagrams were last told of.
@@ -76,16 +71,15 @@ impl Counts {
     /// Counts what an event of IKE says about bad input. False if it is one failure too many to be
     /// told of, too.
     pub fn ike(&mut self, now: Instant, event: &ike::Event) -> bool {
-        if let Some(count) = handshake(event).and_then(|which| self.handshakes.get_mut(which)) {
-            *count += 1;
+        for (count, (_, is)) in self.handshakes.iter_mut().zip(HANDSHAKES) {
+            *count += u64::from(is(event));
         }
         match event {
             ike::Event::Dropped { reason, .. } => {
                 *self.ike.entry(reason).or_default() += 1;
                 return true;
             }
-            ike::Event::AuthenticationFailed { .. } => self.authentication_failed += 1,
-            ike::Event::NegotiationFailed { .. } => self.negotiation_failed += 1,
+            ike::Event::AuthenticationFailed { .. } | ike::Event::NegotiationFailed { .. } => {}
             _ => return true,
         }
         let (since, told) = &mut self.failures;
@@ -125,7 +119,8 @@ impl Counts {
 
     /// What IKE with peers came to.
     pub fn handshakes(&self) -> impl Iterator<Item = (&'static str, u64)> {
-        HANDSHAKES.into_iter().zip(self.handshakes)
+        let counts = HANDSHAKES.into_iter().zip(self.handshakes);
+        counts.map(|((name, _), count)| (name, count))
     }
 
     /// Everything that is not zero, by name.
@@ -133,13 +128,19 @@ impl Counts {
         let single = [
             ("punt_refused", self.punt_refused),
             ("ike_unsendable", self.unsendable),
-            ("ike_authentication_failed", self.authentication_failed),
-            ("ike_negotiation_failed", self.negotiation_failed),
         ];
         let single = single.into_iter().map(|(name, n)| (name.to_owned(), n));
+        let failed = self
+            .handshakes()
+            .filter(|(name, _)| name.ends_with("_failed"));
+        let failed = failed.map(|(event, n)| (name(event), n));
         let ike = self.ike.iter().map(|(reason, n)| (name(reason), *n));
         let sync = self.sync.iter().map(|(name, n)| ((*name).to_owned(), *n));
-        single.chain(ike).chain(sync).filter(|(_, n)| *n > 0)
+        single
+            .chain(failed)
+            .chain(ike)
+            .chain(sync)
+            .filter(|(_, n)| *n > 0)
     }
 }
 

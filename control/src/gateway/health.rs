@@ -15,7 +15,7 @@ use hitless_dataplane::command::Command;
 use hitless_sa::{Entropy, Instant};
 use hitless_sync::Input as SyncInput;
 
-use super::{Event, Gateway, Output};
+use super::{Event, Gateway};
 
 /// From one pulse of a worker to the next.
 const PULSE: Duration = Duration::from_millis(20);
@@ -83,8 +83,7 @@ impl Gateway {
             && let Some(worker) = self.dataplane.lost()
         {
             self.health.lost = Some(worker);
-            self.outputs
-                .push_back(Output::Event(Event::WorkerLost { worker }));
+            self.tell(Event::WorkerLost { worker });
         }
         let overdue = |(_, since): &(u64, Instant)| now.since(*since) >= STUCK;
         let asked = self.health.asked.iter();
@@ -120,8 +119,7 @@ impl Gateway {
         let healthy = ailments.is_empty();
         let halted = self.health.lost.is_some() || !self.health.stuck.is_empty();
         self.health.told.clone_from(&ailments);
-        self.outputs
-            .push_back(Output::Event(Event::Health { ailments }));
+        self.tell(Event::Health { ailments });
         self.node
             .handle(now, entropy, SyncInput::Health { healthy, halted });
     }

@@ -128,11 +128,7 @@ impl Gateway {
         }
         let handed_over = inherited.as_ref().filter(|_| !tuning.no_floor);
         let window = first_window(&child, floor, handed_over);
-        let alone = child.options.workers == Workers::One || self.dataplane.len() <= 1;
-        let cell = Arc::new(match alone {
-            true => Cell::for_one_sender(first, lease),
-            false => Cell::new(first, lease),
-        });
+        let cell = Arc::new(Cell::new(first, lease));
         let slot = self.children.take_slot();
         let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
         let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);
@@ -252,8 +248,7 @@ impl Gateway {
         }
         self.policies_changed |= self.publication.never_comes(sa);
         self.dataplane.broadcast(|| Command::Remove(sa));
-        self.outputs
-            .push_back(Output::Event(Event::Unusable { sa, reason }));
+        self.tell(Event::Unusable { sa, reason });
     }
 }
 

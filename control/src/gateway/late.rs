@@ -22,7 +22,7 @@ use hitless_dataplane::parcel::Parcel;
 use hitless_sa::{Entropy, Instant, MemberId};
 use hitless_sync::{Event as SyncEvent, Input as SyncInput};
 
-use super::{Event, Gateway, Output};
+use super::{Event, Gateway};
 use crate::config::PortConfig;
 
 /// Packets in one sync datagram, unless it is one long packet.
@@ -285,7 +285,7 @@ impl Gateway {
         if self.late.stopped && !self.late.forwards() {
             self.late.stopped = false;
             let event = Event::Sync(SyncEvent::Stopped);
-            self.outputs.push_back(Output::Event(event));
+            self.tell(event);
         }
         if matches!(self.late.gate, Gate::Settling { .. }) {
             return;

@@ -1,5 +1,6 @@
 //! The answer to `hitless metrics`: what `status` and `cluster status` say, as figures.
 
+use hitless_dataplane::counters::{EspTraffic, Turns};
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::Instant;
 
@@ -8,20 +9,11 @@ use crate::api::{
     ClassReport, ClusterReport, GatewayStatus, MemberStatus, MetricKind, MetricsReport, Role,
 };
 
-const ROLES: [Role; 6] = [
-    Role::Active,
-    Role::Standby,
-    Role::Learning,
-    Role::Changing,
-    Role::Out,
-    Role::Silent,
-];
-
 impl Gateway {
     /// Every figure.
     pub fn metrics(&self, now: Instant) -> MetricsReport {
         let status = self.status(now);
-        let cluster = self.cluster_of(now, status.clone());
+        let cluster = self.cluster_of(status.clone());
         let mut report = MetricsReport::default();
         member(&mut report, &status, &cluster);
         sync(&mut report, &status);
@@ -77,56 +69,39 @@ impl Gateway {
     }
 
     fn packets(&self, report: &mut MetricsReport) {
-        let mut esp = [0; 8];
-        let (mut punted, mut turns) = (0, [0; 2]);
-        for counters in self.dataplane.counters() {
-            let one = counters.esp();
-            let one = [
-                one.packets_in,
-                one.packets_out,
-                one.bytes_in,
-                one.bytes_out,
-                one.lease_stalls,
-                one.parked,
-                one.handed_over,
-                one.taken_over,
-            ];
-            esp = std::array::from_fn(|i| esp[i] + one[i]);
-            punted += counters.punted();
-            turns[0] += counters.turns().turns;
-            turns[1] += counters.turns().busy;
-        }
-        let [packets_in, packets_out, bytes_in, bytes_out, ..] = esp.map(|count| count as f64);
-        let [.., stalls, parked, handed, _] = esp.map(|count| count as f64);
+        let workers = || self.dataplane.counters();
+        let esp: EspTraffic = workers().map(|worker| worker.esp()).sum();
+        let turns: Turns = workers().map(|worker| worker.turns()).sum();
+        let punted: u64 = workers().map(|worker| worker.punted()).sum();
         report
             .family(
                 MetricKind::Counter,
                 "hitless_esp_packets_total",
                 "Packets through ESP.",
             )
-            .sample(&[("direction", "in")], packets_in)
-            .sample(&[("direction", "out")], packets_out)
+            .sample(&[("direction", "in")], esp.packets_in as f64)
+            .sample(&[("direction", "out")], esp.packets_out as f64)
             .family(
                 MetricKind::Counter,
                 "hitless_esp_bytes_total",
                 "Octets of the inner packets of ESP.",
             )
-            .sample(&[("direction", "in")], bytes_in)
-            .sample(&[("direction", "out")], bytes_out)
+            .sample(&[("direction", "in")], esp.bytes_in as f64)
+            .sample(&[("direction", "out")], esp.bytes_out as f64)
             .counter(
                 "hitless_lease_stalls_total",
                 "How often a worker wanted more outbound numbers than were granted.",
-                stalls,
+                esp.lease_stalls as f64,
             )
             .counter(
                 "hitless_high_water_parked_total",
                 "Inbound packets that waited for the high water to rise.",
-                parked,
+                esp.parked as f64,
             )
             .counter(
                 "hitless_worker_handovers_total",
                 "Packets that one worker gave another one, which has their SA.",
-                handed,
+                esp.handed_over as f64,
             )
             .counter(
                 "hitless_punted_packets_total",
@@ -138,8 +113,11 @@ impl Gateway {
                 "hitless_worker_turns_total",
                 "Turns of the workers' loops, with and without work.",
             )
-            .sample(&[("work", "yes")], turns[1] as f64)
-            .sample(&[("work", "no")], (turns[0] - turns[1]) as f64);
+            .sample(&[("work", "yes")], turns.busy as f64)
+            .sample(
+                &[("work", "no")],
+                turns.turns.saturating_sub(turns.busy) as f64,
+            );
     }
 
     fn late_packets(&self, report: &mut MetricsReport) {
@@ -203,7 +181,7 @@ fn member(report: &mut MetricsReport, status: &GatewayStatus, cluster: &ClusterR
             "hitless_role",
             "1 for the role that this member has.",
         );
-    for role in ROLES {
+    for role in Role::ALL {
         let is = f64::from(status.role == role);
         report.sample(&[("role", role.name())], is);
     }

@@ -13,25 +13,23 @@
 //! with memory ports, the simulator with virtual time: always this very code.
 //!
 //! ```text
-//!  settle.rs   what one part says to the others     commit.rs    output commit: what is held back
-//!  roles.rs    leading, handing over, stepping down workers.rs   what the workers report
-//!  install.rs  SAs into the workers, with their leases           children.rs  the SAs in there
-//!  dataplane.rs the rings of the workers            link.rs      the other members
-//!  punt.rs     IP and UDP around IKE                settings.rs  what the configuration becomes
-//!  counts.rs   bad input, by reason                 status.rs, show.rs  what an operator sees
-//!  blackout.rs what a strict takeover leaves, and its end
-//!  acquire.rs  children that the first packet brings up
-//!  watch.rs    traces and captures of single packets
-//!  silence.rs  inherited SAs that the peer has no more
-//!  health.rs   workers that are stuck, links that are down
-//!  next_hops.rs next hops that do not answer
-//!  drill.rs    a standby tries what it would carry    cluster.rs  what would be lost now
-//!  late.rs     packets that come to the old active after a switchover
-//!  retrieve.rs SAs that another member made alone
-//!  metrics.rs  all of that as figures
-//!  takeover.rs a few inherited IKE SAs at a time  kin.rs   which SAs belong together
-//!  operate.rs  what an operator asks of IKE    policies.rs what the workers decide by
-//!  foreign.rs  SAs that the peer has and this member has not
+//!  the parts     settle.rs what one part says to the others, dataplane.rs the rings of the workers,
+//!                workers.rs what the workers report, link.rs the other members, punt.rs IP and UDP
+//!                around IKE, settings.rs what the configuration becomes
+//!  the lead      roles.rs leading, handing over, stepping down; commit.rs output commit: what is
+//!                held back; takeover.rs a few inherited IKE SAs at a time; retrieve.rs SAs that
+//!                another member made alone; grants.rs the ledger of grants
+//!  the SAs       children.rs those in the workers, install.rs how they come there with their leases,
+//!                policies.rs what the workers decide by, acquire.rs children that the first packet
+//!                brings up, kin.rs which SAs belong together
+//!  a takeover    blackout.rs what a strict one leaves, and its end; silence.rs inherited SAs that the
+//!                peer has no more, foreign.rs those that it has and we have not; late.rs packets that
+//!                come to the old active after a switchover; drill.rs a standby tries what it would
+//!                carry
+//!  health        health.rs stuck workers and links that are down, next_hops.rs next hops that do not
+//!                answer
+//!  an operator   operate.rs asks of IKE; status.rs, show.rs, cluster.rs, metrics.rs, watch.rs (traces
+//!                and captures) and neighbours.rs show; counts.rs counts bad input by reason
 //! ```
 
 mod acquire;
@@ -76,7 +74,7 @@ use hitless_dataplane::spd::Spd;
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
 use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
 use hitless_sync::{
-    Durable, Event as SyncEvent, Input as SyncInput, NoSwitchover, Node, TakeoverSa,
+    Durable, Event as SyncEvent, Input as SyncInput, NoSwitchover, Node, RekeyReason, TakeoverSa,
 };
 
 use crate::ike::{self, Engine, Input};
@@ -152,6 +150,11 @@ pub enum Event {
     Acquired {
         connection: String,
         child: String,
+    },
+    /// An SA that must not go on with its keys: it is replaced.
+    Spent {
+        sa: SaId,
+        reason: RekeyReason,
     },
     /// An inherited SA sends and hears nothing: it is replaced.
     Silent {
@@ -396,6 +399,10 @@ impl Gateway {
     /// The next output, until there is none.
     pub fn poll_output(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
     }
 
     /// Whether this member carries the cluster's traffic.

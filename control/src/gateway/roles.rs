@@ -8,7 +8,7 @@ use hitless_sa::{Entropy, Epoch, IkeSpi, Instant, SaId};
 use hitless_sync::{DrainedSa, Input as SyncInput, Left, StepDown, TakeoverObject};
 
 use super::drill::Drill;
-use super::{Event, Gateway, Output};
+use super::{Event, Gateway};
 
 /// A planned switchover in progress: which workers have not passed the barrier yet.
 pub(super) struct Drain {
@@ -86,7 +86,7 @@ impl Gateway {
             skip: self.skip,
             exact,
         };
-        self.outputs.push_back(Output::Event(event));
+        self.tell(event);
         for (ike, version) in lost {
             self.give_up(now, entropy, ike, version + 1, &[]);
         }
@@ -187,7 +187,6 @@ impl Gateway {
         }
         self.policies_changed = true;
         self.publication.urgent = true;
-        self.outputs
-            .push_back(Output::Event(Event::SteppedDown { reason }));
+        self.tell(Event::SteppedDown { reason });
     }
 }

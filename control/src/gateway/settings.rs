@@ -6,13 +6,13 @@ use std::time::Duration;
 use hitless_dataplane::aead::Engine as AeadEngine;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::port::MacAddress;
-use hitless_dataplane::worker::{CheckpointSettings, Interface, WorkerSettings};
+use hitless_dataplane::worker::{Interface, WorkerSettings};
 use hitless_sa::{Incarnation, MemberId, Spi};
-use hitless_sync::{Degraded, LeaseSizes, Member, Mutant, Settings as NodeSettings};
+use hitless_sync::{LeaseSizes, Member, Mutant, Settings as NodeSettings};
 
 use super::children::Protected;
 use super::link::{LinkMember, LinkSettings};
-use crate::config::{self, Aead, Config};
+use crate::config::{Aead, Config};
 use crate::ike::auth::TimeOfDay;
 use crate::ike::sessions::ClusterSecret;
 use crate::ike::settings::{EngineSettings, Withheld};
@@ -160,11 +160,7 @@ impl GatewaySettings {
             missed: cluster.missed,
             hold: cluster.hold,
             vouch: (takeover * 2).max(Duration::from_millis(50)),
-            degraded: match cluster.degraded {
-                config::Degraded::Rekey => Degraded::Rekey,
-                config::Degraded::Strict => Degraded::Strict,
-                config::Degraded::Witness => Degraded::Witness,
-            },
+            degraded: cluster.degraded,
             witness: cluster.witness,
             preempt: cluster.preempt,
             late: !cluster.late.is_zero(),
@@ -243,11 +239,7 @@ impl GatewaySettings {
             interfaces: interfaces.collect(),
             pool_frames: self.config.dataplane.frames,
             pool_runs: self.config.dataplane.jumbo_packets,
-            checkpoint: CheckpointSettings {
-                packets: u32::try_from(self.config.dataplane.checkpoint.packets)
-                    .unwrap_or(u32::MAX),
-                interval: self.config.dataplane.checkpoint.interval,
-            },
+            checkpoint: self.config.dataplane.checkpoint,
             sa_capacity: SA_CAPACITY,
         }
     }

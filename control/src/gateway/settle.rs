@@ -55,7 +55,7 @@ impl Gateway {
                 }
                 self.log_ike_keys(&event);
                 if told {
-                    self.outputs.push_back(Output::Event(Event::Ike(event)));
+                    self.tell(Event::Ike(event));
                 }
             }
         }
@@ -110,10 +110,10 @@ impl Gateway {
             }
             SyncOutput::Forget { object } => self.forget(IkeSpi(object.0)),
             SyncOutput::Degraded { on, .. } => {
-                self.outputs
-                    .push_back(Output::Event(Event::Degraded { on }));
+                self.tell(Event::Degraded { on });
             }
-            SyncOutput::RekeyNow { sa, .. } => {
+            SyncOutput::RekeyNow { sa, reason } => {
+                self.tell(Event::Spent { sa, reason });
                 self.tell_ike(now, entropy, Input::RekeyChild(sa));
             }
             SyncOutput::Event(event) => {
@@ -124,7 +124,7 @@ impl Gateway {
                     self.dataplane.broadcast(|| Command::Announce);
                 }
                 if self.counts.sync(now, &event) && !self.stops_later(&event) {
-                    self.outputs.push_back(Output::Event(Event::Sync(event)));
+                    self.tell(Event::Sync(event));
                 }
             }
         }
@@ -143,7 +143,7 @@ impl Gateway {
                 self.node.handle(now, entropy, input);
             }
             LinkOutput::Event(event) => {
-                self.outputs.push_back(Output::Event(Event::Link(event)));
+                self.tell(Event::Link(event));
             }
         }
     }

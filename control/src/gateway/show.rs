@@ -154,7 +154,6 @@ impl Gateway {
             for (port, traffic) in config.ports.iter().zip(traffic) {
                 rx_packets += traffic.rx_packets;
                 rx_bursts += traffic.rx_bursts;
-                let own = traffic.own;
                 ports.push(WorkerPort {
                     port: port.name.clone(),
                     driver: port.driver.name().to_owned(),
@@ -162,7 +161,7 @@ impl Gateway {
                     rx_bytes: traffic.rx_bytes,
                     tx_packets: traffic.tx_packets,
                     tx_bytes: traffic.tx_bytes,
-                    dropped_packets: own.transmit_full + own.no_buffer + own.malformed,
+                    dropped_packets: traffic.own.dropped(),
                 });
             }
             WorkerReport {
@@ -182,6 +181,8 @@ impl Gateway {
                 dropped_packets: counters.drops().map(|(_, packets)| packets).sum(),
                 lease_stalls: esp.lease_stalls,
                 parked_packets: esp.parked,
+                handed_over_packets: esp.handed_over,
+                taken_over_packets: esp.taken_over,
                 ports,
                 frames: Frames {
                     total: frames.total as u64,

@@ -2,11 +2,10 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::cell::Cell;
-use hitless_dataplane::counters::Counters;
+use hitless_dataplane::counters::{EspTraffic, PortTraffic};
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{Instant, Mode, Spi};
 use hitless_sync::{MemberStatus as NodeMember, Role as NodeRole};
@@ -29,11 +28,8 @@ impl Gateway {
         let cluster = &self.settings.config().cluster;
         let node = self.node.status(now);
         let leases = self.scarce_leases();
-        let esp = self.dataplane.counters().map(|counters| counters.esp());
-        let esp = esp.fold(Default::default(), |sum: [u64; 4], esp| {
-            let one = [esp.packets_in, esp.bytes_in, esp.packets_out, esp.bytes_out];
-            std::array::from_fn(|i| sum[i] + one[i])
-        });
+        let workers = self.dataplane.counters();
+        let esp: EspTraffic = workers.map(|worker| worker.esp()).sum();
         GatewayStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             cluster: cluster.name.clone(),
@@ -59,10 +55,10 @@ impl Gateway {
             ike_sas: self.engine.count() as u64,
             child_sas: node.sas as u64,
             leases,
-            packets_in: esp[0],
-            bytes_in: esp[1],
-            packets_out: esp[2],
-            bytes_out: esp[3],
+            packets_in: esp.packets_in,
+            bytes_in: esp.bytes_in,
+            packets_out: esp.packets_out,
+            bytes_out: esp.bytes_out,
             drops: self.drops(),
             aead: self.settings.aead().name().to_owned(),
             workers: self.dataplane.len() as u64,
@@ -278,7 +274,9 @@ impl Gateway {
     fn ports(&self) -> Vec<PortStatus> {
         let ports = self.settings.config().ports.iter().enumerate();
         let ports = ports.map(|(index, port)| {
-            let mut status = PortStatus {
+            let workers = self.dataplane.counters();
+            let traffic: PortTraffic = workers.filter_map(|worker| worker.port(index)).sum();
+            PortStatus {
                 name: port.name.clone(),
                 driver: port.driver.name().to_owned(),
                 interface: port.interface.clone(),
@@ -286,22 +284,12 @@ impl Gateway {
                 protected: port.protected,
                 mac: port.mac.map(|octet| format!("{octet:02x}")).join(":"),
                 addresses: port.addresses.iter().map(ToString::to_string).collect(),
-                rx_packets: 0,
-                rx_bytes: 0,
-                tx_packets: 0,
-                tx_bytes: 0,
-                dropped: 0,
-            };
-            let workers = self.dataplane.counters().map(Arc::as_ref);
-            for traffic in workers.filter_map(|counters: &Counters| counters.port(index)) {
-                status.rx_packets += traffic.rx_packets;
-                status.rx_bytes += traffic.rx_bytes;
-                status.tx_packets += traffic.tx_packets;
-                status.tx_bytes += traffic.tx_bytes;
-                status.dropped +=
-                    traffic.own.transmit_full + traffic.own.no_buffer + traffic.own.malformed;
+                rx_packets: traffic.rx_packets,
+                rx_bytes: traffic.rx_bytes,
+                tx_packets: traffic.tx_packets,
+                tx_bytes: traffic.tx_bytes,
+                dropped: traffic.own.dropped(),
             }
-            status
         });
         ports.collect()
     }

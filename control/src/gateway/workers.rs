@@ -10,7 +10,7 @@ use hitless_sa::{Entropy, Instant, SaId, Spi, Workers};
 use hitless_sync::Input as SyncInput;
 
 use super::children::Direction;
-use super::{Event, Gateway, Output, punt};
+use super::{Event, Gateway, punt};
 use crate::ike::Input;
 use crate::ike::work::Share;
 
@@ -240,7 +240,7 @@ impl Gateway {
             self.tell_ike(now, entropy, Input::Traffic { sa });
         }
         for sa in silent {
-            self.outputs.push_back(Output::Event(Event::Silent { sa }));
+            self.tell(Event::Silent { sa });
             self.tell_ike(now, entropy, Input::RekeyChild(sa));
         }
     }

@@ -10,11 +10,8 @@ fn lease(grant: u64, high_water: u64) -> Lease {
     }
 }
 
-/// A cell of either kind, each with who draws from it.
-fn cells(first: u64, lease: Lease) -> [(Cell, Seat); 2] {
-    let first = SequenceNumber(first);
-    let cells = [Cell::new(first, lease), Cell::for_one_sender(first, lease)];
-    cells.map(|cell| (cell, Seat::default()))
+fn new(first: u64, lease: Lease) -> Cell {
+    Cell::new(SequenceNumber(first), lease)
 }
 
 fn numbers(block: Block) -> Vec<u64> {
@@ -24,117 +21,90 @@ fn numbers(block: Block) -> Vec<u64> {
 #[test]
 fn draws_up_to_the_limit_and_never_runs_ahead_of_it() {
     // D1: the cursor of an exhausted lease must not run past the limits to come.
-    for (cell, seat) in cells(101, lease(110, 0)) {
-        let draw = |count| numbers(cell.draw(&seat, count));
-        assert_eq!(draw(4), [101, 102, 103, 104]);
-        assert_eq!(draw(32), [105, 106, 107, 108, 109, 110]);
-        for _ in 0..1000 {
-            assert_eq!(draw(32).len(), 0);
-        }
-        assert_eq!(cell.cursor(), SequenceNumber(111));
-        assert_eq!(cell.lease_stalls(), 1001);
-        cell.raise(lease(112, 0));
-        assert_eq!(draw(32), [111, 112]);
-        assert_eq!(draw(0).len(), 0);
-        assert_eq!(cell.lease_stalls(), 1002);
+    let cell = new(101, lease(110, 0));
+    let draw = |count| numbers(cell.draw(count));
+    assert_eq!(draw(4), [101, 102, 103, 104]);
+    assert_eq!(draw(32), [105, 106, 107, 108, 109, 110]);
+    for _ in 0..1000 {
+        assert_eq!(draw(32).len(), 0);
     }
+    assert_eq!(cell.cursor(), SequenceNumber(111));
+    assert_eq!(cell.lease_stalls(), 1001);
+    cell.raise(lease(112, 0));
+    assert_eq!(draw(32), [111, 112]);
+    assert_eq!(draw(0).len(), 0);
+    assert_eq!(cell.lease_stalls(), 1002);
 }
 
 #[test]
 fn a_new_sa_without_a_grant_sends_nothing_and_never_number_zero() {
-    for (cell, seat) in cells(0, Lease::default()) {
-        assert_eq!(cell.draw(&seat, 1).len(), 0);
-        assert_eq!(cell.remaining(), 0);
-        cell.raise(lease(1, 0));
-        assert_eq!(cell.remaining(), 1);
-        assert_eq!(numbers(cell.draw(&seat, 2)), [1]);
-    }
+    let cell = new(0, Lease::default());
+    assert_eq!(cell.draw(1).len(), 0);
+    assert_eq!(cell.remaining(), 0);
+    cell.raise(lease(1, 0));
+    assert_eq!(cell.remaining(), 1);
+    assert_eq!(numbers(cell.draw(2)), [1]);
 }
 
 #[test]
 fn a_lower_lease_changes_nothing() {
     // A2: an old grant that arrives late.
-    for (cell, _) in cells(1, lease(10, 20)) {
-        cell.raise(lease(5, 30));
-        cell.raise(lease(12, 8));
-        assert_eq!(cell.limit(), SequenceNumber(12));
-        assert_eq!(cell.high_water(), SequenceNumber(30));
-    }
+    let cell = new(1, lease(10, 20));
+    cell.raise(lease(5, 30));
+    cell.raise(lease(12, 8));
+    assert_eq!(cell.limit(), SequenceNumber(12));
+    assert_eq!(cell.high_water(), SequenceNumber(30));
 }
 
 #[test]
 fn a_frozen_cell_stays_frozen() {
     // R14: step-down is irrevocable, and the cursor that FINAL carries is exact.
-    for (cell, seat) in cells(1, lease(10, 10)) {
-        let before = cell.draw(&seat, 3);
-        assert!(cell.may_deliver(SequenceNumber(10)));
-        assert_eq!(cell.freeze(), SequenceNumber(4));
-        assert_eq!(cell.freeze(), SequenceNumber(4));
-        cell.raise(lease(1000, 1000));
-        cell.leap(5);
-        assert!(cell.frozen());
-        assert_eq!(cell.draw(&seat, 1).len(), 0);
-        assert!(!cell.may_deliver(SequenceNumber(1)));
-        assert_eq!(cell.remaining(), 0);
-        let bounds = (cell.cursor().0, cell.limit().0, cell.high_water().0);
-        assert_eq!(bounds, (4, 10, 10));
-        assert_eq!(cell.used(), lease(3, 0));
-        assert_eq!(numbers(before), [1, 2, 3]);
-    }
+    let cell = new(1, lease(10, 10));
+    let before = cell.draw(3);
+    assert!(cell.may_deliver(SequenceNumber(10)));
+    assert_eq!(cell.freeze(), SequenceNumber(4));
+    assert_eq!(cell.freeze(), SequenceNumber(4));
+    cell.raise(lease(1000, 1000));
+    cell.leap(5);
+    assert!(cell.frozen());
+    assert_eq!(cell.draw(1).len(), 0);
+    assert!(!cell.may_deliver(SequenceNumber(1)));
+    assert_eq!(cell.remaining(), 0);
+    let bounds = (cell.cursor().0, cell.limit().0, cell.high_water().0);
+    assert_eq!(bounds, (4, 10, 10));
+    assert_eq!(cell.used(), lease(3, 0));
+    assert_eq!(numbers(before), [1, 2, 3]);
 }
 
 #[test]
 fn rfc6311_section_5_2_a_leap_leaves_numbers_out_and_waits_for_the_lease() {
-    for (cell, seat) in cells(1, lease(10, 0)) {
-        assert_eq!(cell.draw(&seat, 3).len(), 3);
-        cell.leap(4);
-        assert_eq!((cell.cursor().0, cell.remaining()), (8, 3));
-        assert_eq!(numbers(cell.draw(&seat, 2)), [8, 9]);
-        cell.leap(100);
-        assert_eq!((cell.cursor().0, cell.remaining()), (110, 0));
-        assert_eq!(cell.draw(&seat, 1).len(), 0);
-        cell.raise(lease(111, 0));
-        assert_eq!(numbers(cell.draw(&seat, 4)), [110, 111]);
-        cell.leap(u64::MAX);
-        cell.raise(lease(u64::MAX, 0));
-        assert_eq!(cell.draw(&seat, 1).len(), 0);
-        assert!(!cell.frozen());
-    }
+    let cell = new(1, lease(10, 0));
+    assert_eq!(cell.draw(3).len(), 3);
+    cell.leap(4);
+    assert_eq!((cell.cursor().0, cell.remaining()), (8, 3));
+    assert_eq!(numbers(cell.draw(2)), [8, 9]);
+    cell.leap(100);
+    assert_eq!((cell.cursor().0, cell.remaining()), (110, 0));
+    assert_eq!(cell.draw(1).len(), 0);
+    cell.raise(lease(111, 0));
+    assert_eq!(numbers(cell.draw(4)), [110, 111]);
+    cell.leap(u64::MAX);
+    cell.raise(lease(u64::MAX, 0));
+    assert_eq!(cell.draw(1).len(), 0);
+    assert!(!cell.frozen());
 }
 
 #[test]
 fn numbers_end_before_the_bit_that_freezes() {
-    for (cell, seat) in cells(LAST - 1, lease(u64::MAX, 0)) {
-        assert!(!cell.frozen());
-        assert_eq!(numbers(cell.draw(&seat, 32)), [LAST - 1, LAST]);
-        assert_eq!(cell.draw(&seat, 32).len(), 0);
-        assert!(!cell.frozen());
-    }
-    for (beyond, seat) in cells(u64::MAX, lease(u64::MAX, u64::MAX)) {
-        assert_eq!(beyond.draw(&seat, 1).len(), 0);
-        assert!(!beyond.frozen() && beyond.may_deliver(SequenceNumber(LAST)));
-        assert!(!beyond.may_deliver(SequenceNumber(u64::MAX)));
-    }
-}
-
-#[test]
-fn who_draws_alone_is_the_first_that_draws_and_the_only_one_for_ever() {
-    let [_, (cell, seat)] = cells(1, lease(100, 0));
-    let other = Seat::default();
-    assert_eq!(numbers(cell.draw(&seat, 2)), [1, 2]);
-    assert_eq!(cell.draw(&other, 2).len(), 0);
-    assert_eq!(cell.lease_stalls(), 1);
-    assert_eq!(numbers(cell.draw(&seat, 2)), [3, 4]);
-    assert_eq!(cell.draw(&Seat::default(), 2).len(), 0);
-    assert_eq!(cell.cursor(), SequenceNumber(5));
-}
-
-#[test]
-fn of_a_cell_for_several_every_seat_draws() {
-    let [(cell, seat), _] = cells(1, lease(100, 0));
-    assert_eq!(numbers(cell.draw(&seat, 2)), [1, 2]);
-    assert_eq!(numbers(cell.draw(&Seat::default(), 2)), [3, 4]);
-    assert_eq!(numbers(cell.draw(&seat, 1)), [5]);
+    let cell = new(LAST - 1, lease(u64::MAX, 0));
+    assert!(!cell.frozen());
+    assert_eq!(numbers(cell.draw(32)), [LAST - 1, LAST]);
+    assert_eq!(cell.draw(32).len(), 0);
+    assert!(!cell.frozen());
+    let beyond = new(u64::MAX, lease(u64::MAX, u64::MAX));
+    assert_eq!(beyond.draw(1).len(), 0);
+    assert!(!beyond.frozen() && beyond.may_deliver(SequenceNumber(LAST)));
+    assert!(!beyond.may_deliver(SequenceNumber(u64::MAX)));
 }
 
 #[test]
@@ -144,12 +114,11 @@ fn what_workers_that_send_need_is_on_one_cache_line() {
 
 #[test]
 fn the_inbound_top_only_rises() {
-    for (cell, _) in cells(1, lease(0, 0)) {
-        for number in [5, 3, 9, 9, 1] {
-            cell.note_inbound_top(SequenceNumber(number));
-        }
-        assert_eq!(cell.inbound_top(), SequenceNumber(9));
+    let cell = new(1, lease(0, 0));
+    for number in [5, 3, 9, 9, 1] {
+        cell.note_inbound_top(SequenceNumber(number));
     }
+    assert_eq!(cell.inbound_top(), SequenceNumber(9));
 }
 
 proptest! {
@@ -158,19 +127,18 @@ proptest! {
         first in 1u64..100,
         steps in proptest::collection::vec((0u32..40, 0u64..200, 0u64..3), 1..100),
     ) {
-        for (cell, seat) in cells(first, lease(0, 0)) {
-            let mut expected = first;
-            for (count, limit, delta) in &steps {
-                cell.raise(lease(*limit, 0));
-                cell.leap(*delta);
-                expected += delta;
-                for number in cell.draw(&seat, *count) {
-                    prop_assert_eq!(number.0, expected);
-                    prop_assert!(number <= cell.limit());
-                    expected += 1;
-                }
-                prop_assert_eq!(cell.cursor().0, expected);
+        let cell = new(first, lease(0, 0));
+        let mut expected = first;
+        for (count, limit, delta) in &steps {
+            cell.raise(lease(*limit, 0));
+            cell.leap(*delta);
+            expected += delta;
+            for number in cell.draw(*count) {
+                prop_assert_eq!(number.0, expected);
+                prop_assert!(number <= cell.limit());
+                expected += 1;
             }
+            prop_assert_eq!(cell.cursor().0, expected);
         }
     }
 }

@@ -154,7 +154,7 @@ fn addresses_that_nobody_sends_to_crowd_nobody_out_on_their_port_or_another() {
 #[test]
 fn a_search_for_all_addresses_of_a_link_forgets_none_in_use_and_no_packet_that_waits() {
     let told = Trust::Confirmed { create: true };
-    let mut pool = Pool::new(HELD_TOTAL as u32).unwrap();
+    let mut pool = Pool::new(HELD_TOTAL.into()).unwrap();
     let mut table = Neighbours::new(2);
     table.resolve(WHO, at(0.0));
     table.learn(WHO, MAC, told, at(0.0)).unwrap();
@@ -171,7 +171,7 @@ fn a_search_for_all_addresses_of_a_link_forgets_none_in_use_and_no_packet_that_w
         }
     }
     // Its share of what may wait, and not the other port's.
-    assert_eq!(table.held(), HELD_TOTAL / 2);
+    assert_eq!(table.held(), usize::from(HELD_TOTAL) / 2);
     let other = forged(0, 1);
     table.resolve(other, at(0.5));
     assert!(table.hold(other, pool.allocate().unwrap()).is_ok());
@@ -184,7 +184,7 @@ fn a_search_for_all_addresses_of_a_link_forgets_none_in_use_and_no_packet_that_w
         pool.free(packet);
         None
     });
-    assert_eq!((table.held(), pool.available()), (0, HELD_TOTAL));
+    assert_eq!((table.held(), pool.available()), (0, HELD_TOTAL.into()));
 }
 
 #[test]

@@ -162,7 +162,7 @@ impl Worker {
         }
         for draw in &mut draws {
             if let Some(sa) = self.sad.outbound_mut(draw.slot) {
-                let block = sa.cell.draw(&self.seat, draw.wanted);
+                let block = sa.cell.draw(draw.wanted);
                 if block.len() < draw.wanted as usize {
                     self.frames.counters.count_lease_stall();
                 }

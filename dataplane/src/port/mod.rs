@@ -105,3 +105,10 @@ pub struct PortCounters {
     /// Frames refused: too long, or a descriptor from the kernel that names no frame of ours.
     pub malformed: u64,
 }
+
+impl PortCounters {
+    /// All of them.
+    pub fn dropped(&self) -> u64 {
+        self.transmit_full + self.no_buffer + self.malformed
+    }
+}

@@ -3,7 +3,6 @@
 use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId};
 
 use super::*;
-use crate::cell::Seat;
 use crate::flow::Flow;
 
 fn child(counter: u32, spi: u32) -> ChildSa {
@@ -180,7 +179,7 @@ fn a_checkpoint_holds_both_halves() {
     assert!(sad.checkpoint(0).is_none());
     let _ = sad.insert_outbound(outbound(&child, 0));
     let sa = sad.outbound_mut(0).unwrap();
-    assert_eq!(sa.cell.draw(&Seat::default(), 5).len(), 5);
+    assert_eq!(sa.cell.draw(5).len(), 5);
     for _ in 0..5 {
         sa.counters.count_packets(1, 100);
     }

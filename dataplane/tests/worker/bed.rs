@@ -126,7 +126,7 @@ impl Gateway {
             worker,
             handle,
             leadership,
-            cell: Arc::new(Cell::for_one_sender(SequenceNumber(1), PLENTY)),
+            cell: Arc::new(Cell::new(SequenceNumber(1), PLENTY)),
             inbound: Arc::default(),
             outbound: Arc::default(),
             host,
@@ -380,7 +380,7 @@ impl Bed {
     pub fn install_from(&mut self, first: SequenceNumber, lease_a: Lease, lease_b: Lease) {
         for (side_a, lease) in [(true, lease_a), (false, lease_b)] {
             let child = self.child(side_a);
-            let cell = Arc::new(Cell::for_one_sender(first, lease));
+            let cell = Arc::new(Cell::new(first, lease));
             let gateway = if side_a { &mut self.a } else { &mut self.b };
             let floor = SequenceNumber(0);
             let engine = self.settings.engines[usize::from(!side_a)];

@@ -288,11 +288,7 @@ impl Side {
                 grant: SequenceNumber(first + grant),
                 high_water: SequenceNumber(first + grant),
             };
-            let number = SequenceNumber(first);
-            let cell = Arc::new(match sa % 2 {
-                0 => Cell::for_one_sender(number, lease),
-                _ => Cell::new(number, lease),
-            });
+            let cell = Arc::new(Cell::new(SequenceNumber(first), lease));
             let floor = SequenceNumber(first - 1);
             let engine = self.settings.engines[usize::from(!side_a)];
             let inbound = InboundSa::new(&child, Arc::clone(&cell), floor, sa, engine).unwrap();

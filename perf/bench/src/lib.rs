@@ -189,7 +189,7 @@ pub struct Part {
 /// For the SAs of a setup, for one worker.
 pub fn parts(setup: &Setup) -> Vec<Part> {
     let part = |_| Part {
-        cell: Arc::new(Cell::for_one_sender(SequenceNumber(1), PLENTY)),
+        cell: Arc::new(Cell::new(SequenceNumber(1), PLENTY)),
         window: None,
         numbers: (1, 1),
     };

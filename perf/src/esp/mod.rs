@@ -13,7 +13,6 @@ use clap::{Args, ValueEnum};
 use hitless_bench::cipher::BurstCipher;
 use hitless_bench::{Bench, Direction, IN_FLIGHT, Setup, parts};
 use hitless_dataplane::aead::Engine;
-use hitless_dataplane::cell::Seat;
 use hitless_sa::EspSuite;
 
 use crate::clock::{median, time};
@@ -390,10 +389,9 @@ fn draw_alone(plain: &Setup, packet_ns: f64) -> OverheadLine {
     const DRAWS: u32 = 100_000;
     const BURST: u32 = 32;
     let parts = parts(plain);
-    let seat = Seat::default();
     let elapsed = crate::clock::time(|| {
         for part in parts.iter().cycle().take(DRAWS as usize) {
-            std::hint::black_box(part.cell.draw(&seat, BURST).len());
+            std::hint::black_box(part.cell.draw(BURST).len());
         }
     });
     let ns = elapsed.as_secs_f64() * 1e9 / f64::from(DRAWS * BURST);

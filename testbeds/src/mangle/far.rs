@@ -223,7 +223,7 @@ impl Daemon {
         let ours = sas.iter().filter(|sa| sa.remote_port == port);
         let there = |sa: &&_| {
             let sa: &hitless::api::IkeSaStatus = sa;
-            !matches!(sa.state, IkeState::Connecting | IkeState::Created)
+            sa.state != IkeState::Connecting
         };
         ours.filter(there).fold((0, 0), |(ike, children), sa| {
             (ike + 1, children + sa.children.len())

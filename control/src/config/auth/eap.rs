@@ -41,11 +41,7 @@ fn eap_id(
     section: &Section<'_>,
     read: fn(&DeValue<'_>) -> Result<Identification, Refusal>,
 ) -> Result<Name, Refused> {
-    let name = section.optional("eap_id", read);
-    match section.has("eap_id") && name.is_none() {
-        true => Err(Refused),
-        false => Ok(name),
-    }
+    section.given("eap_id", read)
 }
 
 pub(super) fn local_user(section: &Section<'_>) -> Result<Name, Refused> {

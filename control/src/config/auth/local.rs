@@ -34,17 +34,14 @@ pub(in crate::config) fn local(
         id: None,
         auth: LocalAuth::Psk,
     };
-    let Some(section) = connection.section("local") else {
-        return if connection.has("local") {
-            Err(Refused)
-        } else {
-            Ok(psk)
-        };
+    let Some(section) = connection.given_section("local")? else {
+        return Ok(psk);
     };
-    let files = section.list("certs", value::text);
+    let files = section.given_list("certs", value::text);
     let id = id(&section);
     let user = eap::local_user(&section);
-    let family = match kind(&section, files.is_some())? {
+    let certified = matches!(files, Ok(Some(_)));
+    let family = match kind(&section, certified)? {
         Kind::Psk => {
             eap::without_users(&section)?;
             return Ok(End { id: id?, ..psk });
@@ -57,10 +54,8 @@ pub(in crate::config) fn local(
         Kind::Certificates(family) => family,
     };
     eap::without_users(&section)?;
-    let Some(files) = files.filter(|files| !files.is_empty()) else {
-        if !section.has("certs") || section.list("certs", value::text).is_some() {
-            section.missing("certs", "certs = [\"gw.pem\"]");
-        }
+    let Some(files) = files?.filter(|files| !files.is_empty()) else {
+        section.missing("certs", "certs = [\"gw.pem\"]");
         return Err(Refused);
     };
     let found = Certificates {
@@ -94,13 +89,12 @@ enum Kind {
 }
 
 fn kind(section: &Section<'_>, certified: bool) -> Result<Kind, Refused> {
-    let auth = section.optional("auth", word);
+    let auth = section.given("auth", word);
     section.finish(&[(
         "cacerts",
         "intermediate certificates go into `certs`, after our own; whom we believe into remote.cacerts",
     )]);
-    match (auth.map(|a| a.value), certified) {
-        (None, _) if section.has("auth") => Err(Refused),
+    match (auth?.map(|a| a.value), certified) {
         (None | Some(Word::Psk), false) => Ok(Kind::Psk),
         (Some(Word::Eap), false) => Ok(Kind::Eap),
         (Some(word @ (Word::Psk | Word::Eap)), true) => {

@@ -31,14 +31,10 @@ pub(in crate::config) fn remote(
         id: None,
         auth: RemoteAuth::Psk,
     };
-    let Some(section) = connection.section("remote") else {
-        return if connection.has("remote") {
-            Err(Refused)
-        } else {
-            Ok(psk)
-        };
+    let Some(section) = connection.given_section("remote")? else {
+        return Ok(psk);
     };
-    let auth = section.optional("auth", word);
+    let auth = section.given("auth", word);
     let anchors = section.list("cacerts", value::text);
     let lists = section.list("crls", value::text).unwrap_or_default();
     let revocation = section.or(
@@ -53,8 +49,7 @@ pub(in crate::config) fn remote(
     let id = id(&section);
     let users = eap::remote_users(&section);
     section.finish(FOREIGN);
-    let family = match auth.map(|a| a.value) {
-        None if section.has("auth") => return Err(Refused),
+    let family = match auth?.map(|a| a.value) {
         None if anchors.is_some() => Family::Any,
         Some(Word::Pubkey(family)) => family,
         None | Some(Word::Psk) => {

@@ -330,15 +330,18 @@ mod tests {
         }
     }
 
-    #[test]
-    fn flows_that_share_a_place_are_not_confused_and_the_eldest_moves_and_then_goes() {
-        let mut flows = Flows::new(1);
-        let flow = |n: u32| Flow {
+    fn flow(n: u32) -> Flow {
+        Flow {
             source: IpAddr::from(n.to_be_bytes()),
             destination: [10, 2, 0, 1].into(),
             protocol: ipv4::UDP,
             ports: Ports::Of(7, 7),
-        };
+        }
+    }
+
+    #[test]
+    fn flows_that_share_a_place_are_not_confused_and_the_eldest_moves_and_then_goes() {
+        let mut flows = Flows::new(1);
         let place = |n: u32| flows.place(&Key::of(&flow(n)).unwrap());
         let wanted = place(0);
         let alike: Vec<u32> = (0..).filter(|n| place(*n) == wanted).take(3).collect();
@@ -383,12 +386,6 @@ mod tests {
     #[test]
     fn where_there_is_no_room_a_flow_is_taken_in_when_it_comes_again() {
         let mut flows = Flows::new(1);
-        let flow = |n: u32| Flow {
-            source: IpAddr::from(n.to_be_bytes()),
-            destination: [10, 2, 0, 1].into(),
-            protocol: ipv4::UDP,
-            ports: Ports::Of(7, 7),
-        };
         let ask = |flows: &Flows, n: u32| {
             let key = Key::of(&flow(n)).unwrap();
             flows.find(&key, flows.place(&key)).copied()

@@ -381,7 +381,6 @@ impl Worker {
             spd,
             frames,
             express,
-            seat,
             ..
         } = self;
         let Express {
@@ -405,7 +404,7 @@ impl Worker {
             // One draw for each SA, of what this burst needs and no more (rule R3). Here it waits for
             // little if it takes a locked instruction.
             if let Some(hold) = record.hold.as_ref().filter(|_| run.wanted > 0) {
-                (run.next, run.end) = hold.cell.draw(seat, run.wanted).into_bounds();
+                (run.next, run.end) = hold.cell.draw(run.wanted).into_bounds();
                 if run.end - run.next < u64::from(run.wanted) {
                     counters.count_lease_stall();
                 }
