@@ -130,8 +130,8 @@ fn connection(
     section.finish(FOREIGN);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     let (local, remote) = (local.ok()?, remote.ok()?);
-    let starts = starting(&name, children.as_deref(), on_demand);
-    auth::check(section, (&local.auth, &remote.auth), starts);
+    let ends = (&local.auth, &remote.auth);
+    check_users(section, &name, children.as_deref(), on_demand, ends);
     let local_id = match &local.id {
         Some(id) => id.value.clone(),
         None => Identification::Address(*local_addrs.first()?),
@@ -139,9 +139,7 @@ fn connection(
     check_sendable(section, &local_id);
     let remote_id = remote_id(remote.id.as_ref(), &remote_addrs);
     let place = remote.id.map_or(section.span.clone(), |id| id.span);
-    if matches!(local.auth, LocalAuth::Psk) || matches!(remote.auth, RemoteAuth::Psk) {
-        check_secret(section, &place, &local_id, &remote_id, context);
-    }
+    check_secret(section, ends, &place, (&local_id, &remote_id), context);
     Some(Connection {
         name,
         local_addrs,
@@ -169,16 +167,18 @@ fn connection(
     })
 }
 
-/// A child that we begin, if there is one.
-fn starting<'c>(
+/// Users begin: no child of theirs may be one that we start.
+fn check_users(
+    section: &Section<'_>,
     name: &str,
-    children: Option<&'c [Child]>,
+    children: Option<&[Child]>,
     on_demand: &BTreeSet<(String, String)>,
-) -> Option<&'c str> {
+    ends: (&LocalAuth, &RemoteAuth),
+) {
     let begun =
         |child: &&Child| child.start || on_demand.contains(&(name.to_owned(), child.name.clone()));
     let child = children.unwrap_or_default().iter().find(begun);
-    child.map(|child| child.name.as_str())
+    auth::check(section, ends, child.map(|child| child.name.as_str()));
 }
 
 /// Who the peer has to be: what is configured, else the address that it has if it has one alone.
@@ -496,14 +496,17 @@ pub(super) fn lifetime(value: &DeValue<'_>) -> Result<Duration, Refusal> {
     ))
 }
 
-/// Every connection authenticates with a secret: one that names either end, or names nobody.
+/// A connection with pre-shared keys has a secret: one that names either end, or names nobody.
 fn check_secret(
     section: &Section<'_>,
+    ends: (&LocalAuth, &RemoteAuth),
     place: &Span,
-    local: &Identification,
-    remote: &Identification,
+    (local, remote): (&Identification, &Identification),
     context: &Context<'_>,
 ) {
+    if !matches!(ends.0, LocalAuth::Psk) && !matches!(ends.1, RemoteAuth::Psk) {
+        return;
+    }
     let Some(secrets) = context.keys.secrets else {
         return;
     };

@@ -144,7 +144,7 @@ fn rfc6311_r20_a_message_id_that_a_probe_had_is_not_used_again() {
     let expected = pair.next_ids(C).1;
     let mut probes = pair.take_over(Resume::Probe);
     for _ in 0..3 {
-        pair.now = pair.now + std::time::Duration::from_millis(250);
+        pair.now += std::time::Duration::from_millis(250);
         probes.extend(pair.input(C, Input::Timeout));
     }
     let ids = |datagrams: &[Vec<u8>]| -> Vec<u32> {
@@ -181,7 +181,7 @@ fn rfc6311_r33_a_peer_that_was_silent_for_a_minute_is_asked_for_its_message_ids_
     let step = std::time::Duration::from_millis(250);
     let (begun, mut asked_at) = (pair.now, None);
     while !pair.engines[C].sas.is_empty() {
-        pair.now = pair.now + step;
+        pair.now += step;
         pair.input(C, Input::Timeout);
         if pair.engines[C].sas.values().any(|ike| ike.sync.is_some()) {
             asked_at.get_or_insert(pair.now);
@@ -205,7 +205,7 @@ fn rfc6311_r14_a_synchronisation_declares_what_is_above_the_probes_and_ends_them
     let mut pair = Pair::new(1);
     pair.take_over(Resume::Probe);
     for _ in 0..3 {
-        pair.now = pair.now + std::time::Duration::from_millis(250);
+        pair.now += std::time::Duration::from_millis(250);
         pair.input(C, Input::Timeout);
     }
     let probed = pair.ike(C).unused();
