@@ -290,6 +290,9 @@ impl Node {
             .sessions
             .get(&from)
             .is_some_and(|session| session.bound.is_some());
+        let knows = leading.sessions.get(&from).is_some_and(|session| {
+            session.bound.is_some() && session.incarnation.0 == packet.incarnation
+        });
         let anyone = leading
             .sessions
             .values()
@@ -320,8 +323,9 @@ impl Node {
             let priority = member.map_or(0, |member| member.priority);
             let theirs = (said.healthy, said.objects, !said.bare, priority, from);
             let ours = self.my_rank(leading.count(), !bare);
-            // Who holds a right in ours has heard of it: it leads nothing lower.
-            let possible = !bound || by > mine;
+            // Who holds a right in ours has heard of it, unless it has restarted since and none of it
+            // was durable: it leads nothing lower.
+            let possible = !knows || by > mine;
             if disjoint && possible && said.fresh && theirs > ours {
                 self.step_down(StepDown::Outranked { by });
                 return true;

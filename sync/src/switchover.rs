@@ -43,10 +43,11 @@ impl Node {
     /// The best standby that could take over now: with every SA, unless this member carries some
     /// traffic no more and there is none.
     fn target(&self, now: Instant, leading: &Leading) -> Option<MemberId> {
+        let any = self.halted || !self.healthy || self.stopping.is_some();
         let ranked = self.able(now, leading).filter_map(|(member, _)| {
             let peer = self.peers.get(&member)?;
             let fit = peer.said.is_some_and(|said| said.healthy);
-            (fit || self.halted).then_some((fit, peer.member.priority, member))
+            (fit || any).then_some((fit, peer.member.priority, member))
         });
         ranked.max().map(|(_, _, member)| member)
     }
@@ -124,11 +125,12 @@ impl Node {
         let Some(target) = target.filter(|_| leading.campaign.is_none()) else {
             return;
         };
-        // Where some traffic is not carried, waiting to see whether the standby lasts costs more.
-        let settled = self.halted
-            || leading.sessions.get(&target).is_some_and(|session| {
-                session.backlog() == 0 && self.now.since(session.bound_at) >= self.settings.hold
-            });
+        // Where some traffic is not carried, waiting to see whether the standby lasts costs more. What
+        // it was not told while it was silent it is told first.
+        let settled = leading.sessions.get(&target).is_some_and(|session| {
+            let lasts = self.now.since(session.bound_at) >= self.settings.hold;
+            session.backlog() == 0 && (self.halted || lasts)
+        });
         let mine = self
             .settings
             .members

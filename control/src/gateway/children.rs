@@ -132,6 +132,7 @@ impl Carried {
     fn same_traffic(&self, other: &Carried) -> bool {
         self.connection == other.connection
             && self.name == other.name
+            && self.child.local_ts == other.child.local_ts
             && self.child.remote_ts == other.child.remote_ts
             && self.child.options.resource == other.child.options.resource
     }

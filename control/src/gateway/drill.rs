@@ -51,6 +51,14 @@ pub(super) struct DrillStatus {
 }
 
 impl Drill {
+    /// Nothing tried yet, which the node has to hear: it may know of copies that are gone.
+    pub fn anew() -> Drill {
+        Drill {
+            changed: true,
+            ..Drill::default()
+        }
+    }
+
     /// A new copy of an IKE SA: Child SAs that are known have been drilled.
     pub fn stored(&mut self, ike: IkeSpi, children: Vec<Arc<ChildSa>>) {
         if self.over {

@@ -82,8 +82,10 @@ impl Gateway {
             return false;
         };
         self.policies_changed |= gone.send;
-        if let Some(successor) = successor {
-            self.succeed(&[sa], successor);
+        match successor {
+            Some(successor) => self.succeed(&[sa], successor),
+            // Another SA may carry the same traffic.
+            None => self.publication.urgent |= gone.send,
         }
         true
     }

@@ -59,6 +59,7 @@ fn digest(carried: &Carried) -> u64 {
     let mut hasher = DefaultHasher::new();
     carried.connection.hash(&mut hasher);
     carried.name.hash(&mut hasher);
+    carried.child.local_ts.hash(&mut hasher);
     carried.child.remote_ts.hash(&mut hasher);
     hasher.finish()
 }

@@ -283,6 +283,10 @@ impl Gateway {
         let given = self.publication.given;
         let succeeded = &mut self.publication.succeeded;
         while let Some((_, old)) = succeeded.pop_front_if(|(known, _)| *known <= given) {
+            // It was succeeded again since these were begun.
+            if succeeded.iter().any(|(_, later)| *later == old) {
+                continue;
+            }
             self.dataplane
                 .broadcast(|| Command::Succeed { old, new: None });
         }

@@ -180,7 +180,7 @@ impl Gateway {
         self.retrieval.rightless.clear();
         self.blackouts.clear();
         self.engine.step_down();
-        self.drilled = Drill::default();
+        self.drilled = Drill::anew();
         self.dataplane.forget_packets();
         for sa in carried {
             self.dataplane.broadcast(|| Command::Remove(sa));

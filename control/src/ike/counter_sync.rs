@@ -289,6 +289,8 @@ pub(super) fn start(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: Option<u64>) {
     let known = ike.sync.as_ref().map(|s| s.values.send);
     let next = known.map_or(ike.unused(), |known| known.max(ike.unused()));
     // The peer takes nothing below what is declared any more: probes would go on in vain, and end it.
+    // Their Message IDs stay used.
+    ike.window.next_request = ike.unused();
     ike.probe = None;
     send(ike, turn, above(next), delta, 0);
     turn.events

@@ -42,7 +42,7 @@ impl Engine {
                 break;
             }
         }
-        self.govern(now, entropy);
+        self.govern(now, entropy, &Share::new(A_SHARE));
         self.level_graves(now, &share);
     }
 
@@ -95,10 +95,9 @@ impl Engine {
         let Some(ike) = self.sas.get_mut(&spi) else {
             return;
         };
-        let before = ike.queue.len();
         mark(ike);
         // A standby would do it, too.
-        ike.ordered |= ike.queue.len() != before;
+        ike.ordered = true;
         if self.ordered >= A_SHARE {
             return self.timers.set(spi, Some(now));
         }

@@ -352,6 +352,7 @@ impl Engine {
         let undone = self.sas.remove(&ike);
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
         let wanted = undone.as_ref().map(|undone| undone.wants(now));
+        let terminated = undone.as_ref().is_some_and(|undone| undone.terminated);
         if let Some(undone) = undone {
             self.index.remove(&undone);
             self.ids.leases.release(&undone);
@@ -370,12 +371,17 @@ impl Engine {
             Imported::Grave(..) => return Err(ImportError::Field("state")),
         };
         imported.inherited = inherited;
+        imported.terminated |= terminated;
         imported.want(wanted.unwrap_or_default());
         for child in &imported.children {
             self.index.insert_child(child.sa.id, ike);
         }
         self.sas.insert(ike, imported);
-        self.with(now, entropy, ike, |_, turn| turn.dirty = true);
+        self.with(now, entropy, ike, |ike, turn| {
+            turn.dirty = true;
+            // Where the record has an address that is ours no more.
+            mobike::took_over(ike, turn);
+        });
         Ok(())
     }
 

@@ -34,7 +34,7 @@ use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
 use super::virtual_ip::Internal;
 use super::window::Window;
-use super::{child, counter_sync, followup, rekey};
+use super::{child, counter_sync, followup, rekey, reload};
 
 /// How long a replaced SA waits for the peer's Delete before we send one.
 pub(super) const DELETE_GRACE: Duration = Duration::from_secs(30);
@@ -113,6 +113,8 @@ pub(super) struct IkeSa {
     pub terminated: bool,
     /// Something was asked of it that its record does not show yet.
     pub ordered: bool,
+    /// The operator gave its connection other addresses: it has to move, or to say so.
+    pub readdressed: bool,
     /// The peer said that it has another one and only that (RFC 7296 section 2.4).
     pub superseded: bool,
     /// Made by the peer while we were rekeying the same IKE SA ourselves: it is not known yet
@@ -301,6 +303,10 @@ impl IkeSa {
             // What the other member had begun with the new gateway ended with it.
             self.move_on(turn, to);
         }
+        // Whoever led it may have had another file.
+        if !reload::is_still_meant(self, &self.connection) {
+            self.schedule(turn.now, Task::DeleteIke);
+        }
         self.tick(turn);
     }
 
@@ -316,8 +322,9 @@ impl IkeSa {
             Resume::MessageIdSync { replay_delta } => {
                 counter_sync::start(self, turn, replay_delta);
             }
+            // What a synchronisation declared, the peer may hold us to: it goes on.
+            Resume::Probe if self.sync.is_some() => counter_sync::start(self, turn, None),
             Resume::Probe => {
-                self.sync = None;
                 self.accept_jump = true;
                 self.probe.get_or_insert_with(|| Probe::new(turn.now));
             }
@@ -429,6 +436,7 @@ impl IkeSa {
             successors: Vec::new(),
             terminated: false,
             ordered: false,
+            readdressed: false,
             superseded: false,
             undecided: false,
             forget_at: None,

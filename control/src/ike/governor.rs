@@ -22,6 +22,7 @@ use super::output::Resume;
 use super::settings::{Limits, SyncAfterTakeover};
 use super::takeover::MAX_REPLAY_DELTA;
 use super::turn::Turn;
+use super::work::Share;
 
 /// An exchange that is not answered by then does not hold up others any more: the peer is gone, or
 /// far away.
@@ -247,16 +248,18 @@ impl Engine {
         self.sas.get(&ike).is_some_and(|ike| ike.owed.is_some())
     }
 
-    /// Lets those ask whose turn has come.
-    pub(super) fn govern(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+    /// Lets those ask whose turn has come, one at least, and as many as the turn has time for.
+    pub(super) fn govern(&mut self, now: Instant, entropy: &mut dyn Entropy, share: &Share) {
+        let mut some = false;
         while self.governor.first(&self.settings.limits).is_some() {
-            if !self.governor.admit(now, &self.settings.limits) {
+            if some && share.is_spent() || !self.governor.admit(now, &self.settings.limits) {
                 return;
             }
             let Some((_, spi)) = self.governor.queue.first_key_value() else {
                 return;
             };
             let spi = *spi;
+            some = true;
             self.with(now, entropy, spi, |ike, turn| {
                 ike.pay(turn);
                 ike.tick(turn);

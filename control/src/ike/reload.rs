@@ -133,14 +133,8 @@ impl Engine {
             Fate::Kept(connection, gone) => {
                 reloaded.kept += 1;
                 reloaded.closed += gone.len();
-                // Its new addresses first: what closes Child SAs leaves from there.
-                if ike.connection.local_addrs != connection.local_addrs {
-                    self.with(now, entropy, spi, |ike, turn| {
-                        let before = std::mem::replace(&mut ike.connection, connection.clone());
-                        mobike::readdressed(ike, turn, &before.local_addrs);
-                    });
-                }
                 self.order(now, entropy, spi, |ike| {
+                    ike.readdressed |= ike.connection.local_addrs != connection.local_addrs;
                     ike.connection = connection;
                     // Where it was about to go has been forgotten with all that had just begun.
                     ike.stays();
@@ -182,10 +176,10 @@ fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>) -> Fate {
 }
 
 /// Whether a user who logged in with EAP could do so today.
-fn is_still_meant(ike: &IkeSa, connection: &Connection) -> bool {
+pub(super) fn is_still_meant(ike: &IkeSa, connection: &Connection) -> bool {
     match (&connection.auth.remote, &ike.authenticated.proven.user) {
-        (RemoteAuth::Eap(users), Some(user)) => users.include(user),
-        (_, Some(_)) => false,
+        (RemoteAuth::Eap(users), Some(user)) => users.include(user, &ike.remote_id),
+        (RemoteAuth::Eap(_), None) | (_, Some(_)) => false,
         (_, None) => true,
     }
 }

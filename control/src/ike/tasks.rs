@@ -125,8 +125,14 @@ impl IkeSa {
         }
     }
 
-    /// What it wants to make, whether the peer was asked for it already or not.
+    /// What it wants to make, and was told to end, whether the peer was asked for it already or not.
     pub fn wants(&self, now: Instant) -> Vec<Scheduled> {
+        if self.ends() {
+            return vec![Scheduled {
+                at: now,
+                task: Task::DeleteIke,
+            }];
+        }
         if self.state != State::Established {
             return Vec::new();
         }
@@ -134,13 +140,26 @@ impl IkeSa {
         let asked = asked.map(|task| Scheduled { at: now, task });
         let all = asked.chain(self.queue.iter().cloned());
         // A deletion may follow from what was made: it is wanted when that has been made.
-        let makes = |task: &Task| {
-            matches!(
-                task,
-                Task::CreateChild(_) | Task::RekeyChild(_) | Task::RekeyIke | Task::DeleteSpi(_)
-            )
+        let lasts = |task: &Task| match task {
+            Task::CreateChild(_)
+            | Task::RekeyChild(_)
+            | Task::RekeyIke
+            | Task::DeleteSpi(_)
+            | Task::Redirect(_) => true,
+            Task::DeleteChild(id) => self.child(*id).is_some_and(|child| child.terminated),
+            _ => false,
         };
-        all.filter(|scheduled| makes(&scheduled.task)).collect()
+        all.filter(|scheduled| lasts(&scheduled.task)).collect()
+    }
+
+    /// Whether it is to end, and not for a successor.
+    fn ends(&self) -> bool {
+        let pending = self.pending.values();
+        let told = pending
+            .filter_map(Pending::task)
+            .chain(self.queue.iter().map(|scheduled| scheduled.task.clone()))
+            .any(|task| task == Task::DeleteIke);
+        self.terminated || self.successors.is_empty() && (told || self.state == State::Deleting)
     }
 
     /// Wants this too, as far as it is not there or asked for.
@@ -149,10 +168,16 @@ impl IkeSa {
             let mut asked = self.pending.values().filter_map(Pending::task);
             let there = match &task {
                 Task::CreateChild(name) => self.serves(name),
-                Task::RekeyChild(id) => self.child(*id).is_none(),
+                Task::RekeyChild(id) | Task::DeleteChild(id) => self.child(*id).is_none(),
                 _ => false,
             };
-            if !there && !asked.any(|asked| asked == task) {
+            let asked = asked.any(|asked| asked == task);
+            if let Task::DeleteChild(id) = task
+                && let Some(child) = self.child_mut(id)
+            {
+                child.terminated = true;
+            }
+            if !there && !asked {
                 self.schedule(at, task);
             }
         }
@@ -207,6 +232,10 @@ impl IkeSa {
 
     /// Starts what is due as far as the window allows.
     pub fn advance(&mut self, turn: &mut Turn<'_>) {
+        // What is asked leaves from the new address.
+        if std::mem::take(&mut self.readdressed) {
+            mobike::readdressed(self, turn);
+        }
         self.need_for_tasks(turn.now);
         while self.state != State::Gone {
             let due = self.startable().find(|(_, at)| *at <= turn.now);
@@ -434,5 +463,29 @@ mod tests {
         let back = engine.roll_back(now, &mut pair.entropy, ike, version, Some(&asked));
         assert!(back.is_ok());
         assert!(pair.ike(C).queue.is_empty() && pair.ike(C).is_making());
+    }
+
+    /// What an operator closes stays closed, although what was under way is undone.
+    #[test]
+    fn an_order_to_end_outlives_a_discard() {
+        let mut pair = Pair::new(1);
+        let (ike, _, before) = pair.records[C].clone();
+        let child = pair.ike(C).children[0].sa.id;
+        pair.input(C, Input::RekeyChild(child));
+        pair.input(C, Input::Terminate { ike });
+        let (now, version) = (pair.now, pair.records[C].1);
+        let engine = &mut pair.engines[C];
+        let back = engine.roll_back(now, &mut pair.entropy, ike, version, Some(&before));
+        assert!(back.is_ok());
+        assert!(pair.ike(C).terminated);
+        pair.now += std::time::Duration::from_millis(1);
+        let mut said = pair.outputs(C);
+        said.extend(pair.input(C, Input::Timeout));
+        let header = Header::parse(said.last().unwrap()).unwrap();
+        assert_eq!(header.exchange, Exchange::Informational);
+        assert!(matches!(
+            pair.ike(C).pending.values().next(),
+            Some(Pending::DeleteIke)
+        ));
     }
 }

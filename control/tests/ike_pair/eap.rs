@@ -247,6 +247,26 @@ fn a_user_gets_the_connection_that_is_meant_for_the_user() {
     }
 }
 
+/// Where the IKE identity is the name, it is the name of the one who logged in.
+#[test]
+fn whoever_is_asked_gets_no_connection_of_another_ike_identity() {
+    let mut world = world(7, |_, b| {
+        let mut guests = b.connections[0].clone();
+        guests.name = "guests".to_owned();
+        let pattern = Identification::Eap("*@guests".to_owned());
+        guests.auth.remote = RemoteAuth::Eap(EapUsers::Asked(pattern));
+        b.connections[0].auth.remote = RemoteAuth::Eap(EapUsers::ByIkeIdentity);
+        b.connections.insert(0, guests);
+    });
+    world.run(Duration::from_millis(900));
+    assert!(users(&world).is_empty());
+    assert!(
+        reasons(&world, B)[0].contains("connection"),
+        "{:?}",
+        reasons(&world, B)
+    );
+}
+
 /// The record of the IKE SA says who the user is; nobody logs in again.
 #[test]
 fn a_client_fails_over_without_a_new_login() {
@@ -320,7 +340,11 @@ fn rfc7296_section_2_4_another_user_with_the_same_ike_identity_is_another_peer()
 #[test]
 fn a_reload_ends_what_a_user_could_not_have_today() {
     type Change = fn(&mut EngineSettings);
-    let changes: [(Change, usize); 4] = [
+    let changes: [(Change, usize); 5] = [
+        (
+            |b| b.connections[0].auth.remote = RemoteAuth::Eap(EapUsers::ByIkeIdentity),
+            0,
+        ),
         (|_| (), 1),
         (
             |b| {
@@ -342,6 +366,12 @@ fn a_reload_ends_what_a_user_could_not_have_today() {
         let engine = &mut world.hosts[B].engine;
         engine.reload(world.now, &mut world.entropy, settings);
         world.input(B, Input::Timeout);
+        world.run(Duration::from_millis(100));
+        assert_eq!(users(&world).len(), left);
+        // So does a member that takes over with the new file from one that had the old one.
+        let mut world = up(11);
+        change(&mut world.hosts[B].settings);
+        world.fail_over(B, Resume::Exact);
         world.run(Duration::from_millis(100));
         assert_eq!(users(&world).len(), left);
     }

@@ -107,7 +107,7 @@ pub(super) fn remote(
         None => EapUsers::ByIkeIdentity,
     };
     let secrets = keys.secrets.ok_or(Refused)?;
-    if !has_account(&secrets.list, |id| users.include(id)) {
+    if !has_account(&secrets.list, |id| users.may_include(id)) {
         let title = format!("{}: no user has a password", section.path);
         let help =
             "add [secrets.eap-alice] with id = \"alice\" and secret_file = \"alice.password\"";

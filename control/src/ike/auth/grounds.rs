@@ -173,7 +173,10 @@ impl Proven {
                 }
             }
             (By::Secret(digest), RemoteAuth::Eap(users)) => {
-                let user = self.user.as_ref().filter(|user| users.include(user));
+                let user = self
+                    .user
+                    .as_ref()
+                    .filter(|user| users.include(user, remote));
                 let user = user.ok_or("ticket of a user who is not meant")?;
                 let now = eap::account(&settings.secrets, user)
                     .and_then(|(_, secret)| of_secret(key, secret, local, user));

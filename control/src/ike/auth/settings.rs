@@ -86,8 +86,18 @@ impl EapUsers {
         !matches!(self, EapUsers::Asked(Identification::Eap(_)))
     }
 
-    /// Whether a user is meant.
-    pub fn include(&self, user: &Identification) -> bool {
+    /// Whether a user is meant who calls itself `ike` in IKE.
+    pub fn include(&self, user: &Identification, ike: &Identification) -> bool {
+        match self {
+            EapUsers::Asked(pattern) => user.matches(pattern),
+            EapUsers::ByIkeIdentity => {
+                Identification::user(ike.name()).is_some_and(|named| named.matches(user))
+            }
+        }
+    }
+
+    /// Whether a user may be meant, whatever it calls itself in IKE.
+    pub fn may_include(&self, user: &Identification) -> bool {
         match self {
             EapUsers::Asked(pattern) => user.matches(pattern),
             EapUsers::ByIkeIdentity => true,

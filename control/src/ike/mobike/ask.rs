@@ -80,13 +80,9 @@ pub(in crate::ike) fn stays(ike: &IkeSa, connection: &Connection) -> bool {
 
 /// The operator gave the connection other addresses: it moves if it has to, and the peer hears of
 /// what there is besides (section 3.6).
-pub(in crate::ike) fn readdressed(ike: &mut IkeSa, turn: &mut Turn<'_>, before: &[IpAddr]) {
-    let ours = &ike.connection.local_addrs;
-    if ours == before {
-        return;
-    }
+pub(in crate::ike) fn readdressed(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     turn.dirty = true;
-    if !ours.contains(&ike.path.local.ip()) {
+    if !ike.connection.local_addrs.contains(&ike.path.local.ip()) {
         took_over(ike, turn);
     } else if ike.mobike.is_some() {
         ike.schedule(turn.now, Task::Mobike(Errand::Announce));

@@ -51,6 +51,15 @@ impl Identification {
         one.then(|| Identification::Eap(name.to_owned()))
     }
 
+    /// The name in an IKE identity; empty, and so nobody's, where there is none.
+    pub fn name(&self) -> &[u8] {
+        match self {
+            Identification::Fqdn(name) | Identification::Email(name) => name.as_bytes(),
+            Identification::KeyId(name) => name,
+            _ => &[],
+        }
+    }
+
     /// Whether it is the name of a user.
     pub fn is_eap(&self) -> bool {
         matches!(self, Identification::Eap(_))

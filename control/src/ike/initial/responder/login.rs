@@ -61,15 +61,6 @@ fn users(connection: &Connection) -> Option<&EapUsers> {
     }
 }
 
-/// The name in an IKE identity; empty, and so nobody's, where there is none.
-fn name(id: &Identification) -> &[u8] {
-    match id {
-        Identification::Fqdn(name) | Identification::Email(name) => name.as_bytes(),
-        Identification::KeyId(name) => name,
-        _ => &[],
-    }
-}
-
 impl LoggingIn {
     /// The connections that a user may mean: those that speak for what we called ourselves; that
     /// name the user before those that take anybody.
@@ -80,7 +71,7 @@ impl LoggingIn {
         user: &Identification,
     ) -> Option<&'c Arc<Connection>> {
         let fits = |c: &&&'c Arc<Connection>| {
-            users(c).is_some_and(|users| users.include(user))
+            users(c).is_some_and(|users| users.include(user, &self.peer.id))
                 && local_identity(c, path) == self.local.id
         };
         let anybody = |c: &&&'c Arc<Connection>| users(c).is_some_and(EapUsers::is_anybody);
@@ -175,7 +166,7 @@ impl Responder {
         let proof = proof?;
         let identity = match users {
             EapUsers::Asked(_) => None,
-            EapUsers::ByIkeIdentity => Some(name(&id.id)),
+            EapUsers::ByIkeIdentity => Some(id.id.name()),
         };
         let (server, packet) = Server::begin(turn.entropy, identity);
         let auth = proof.auth();
