@@ -171,4 +171,20 @@ mod tests {
         }
         assert_eq!(Parcel::parse(&[0]), None);
     }
+
+    /// They cross the sync link to a member of another version.
+    #[test]
+    fn parcels_are_labelled_and_read_as_their_golden_file_says() {
+        let golden = include_str!("../tests/golden/parcels.hex");
+        let parcels = [Parcel::Late, Parcel::Stranger, Parcel::Departing];
+        for (line, (parcel, port)) in golden.lines().zip(parcels.into_iter().zip([0, 7, 255])) {
+            let mut octets = parcel.label(port).unwrap().to_vec();
+            octets.extend_from_slice(&[0x45, 0]);
+            let hex: String = octets.iter().map(|o| format!("{o:02x}")).collect();
+            assert_eq!(hex, line);
+            let read = Parcel::parse(&octets);
+            assert_eq!(read, Some((parcel, port, &[0x45, 0][..])));
+        }
+        assert_eq!(golden.lines().count(), 3);
+    }
 }

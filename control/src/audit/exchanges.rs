@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::ledger::digest;
-use super::report::TapId;
+use super::report::{Places, TapId};
 use super::wire::Ike;
 
 /// Messages kept; more are counted in [`super::Report::ike_not_kept`].
@@ -55,6 +55,8 @@ impl std::fmt::Display for Exchange {
 pub struct IkeEvent {
     pub time: Duration,
     pub tap: TapId,
+    /// How often what `source` sent had gone over to another tap before.
+    pub tenure: u64,
     pub source: IpAddr,
     pub destination: IpAddr,
     pub initiator_spi: u64,
@@ -88,6 +90,7 @@ impl IkeEvent {
 /// The record of all IKE messages.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Journal {
+    pub(super) places: Places,
     copies: BTreeMap<(IpAddr, u64), Copies>,
     pub(super) events: Vec<IkeEvent>,
     pub(super) not_kept: u64,
@@ -100,16 +103,20 @@ struct Copies {
 }
 
 impl Journal {
-    pub(super) fn enter(&mut self, tap: TapId, time: Duration, ike: &Ike<'_>) {
+    pub(super) fn enter(&mut self, tap: TapId, tenure: u64, time: Duration, ike: &Ike<'_>) {
         let digest = digest(ike.message);
         let copies = self.copies.entry((ike.source, digest)).or_default();
-        let here = match copies.seen.iter_mut().find(|(seen, _)| *seen == tap) {
+        let place = match self.places {
+            Places::EachTap => tap,
+            Places::OneForAll => TapId(0),
+        };
+        let here = match copies.seen.iter_mut().find(|(seen, _)| *seen == place) {
             Some((_, times)) => {
                 *times += 1;
                 *times
             }
             None => {
-                copies.seen.push((tap, 1));
+                copies.seen.push((place, 1));
                 1
             }
         };
@@ -124,6 +131,7 @@ impl Journal {
         self.events.push(IkeEvent {
             time,
             tap,
+            tenure,
             source: ike.source,
             destination: ike.destination,
             initiator_spi: ike.initiator_spi,

@@ -6,8 +6,9 @@ use std::net::IpAddr;
 use serde::Serialize;
 
 use super::exchanges::{Exchange, IkeEvent};
+use super::ledger::{EspKey, Stream};
 use super::permits::Permits;
-use super::report::Report;
+use super::report::{Places, Report, TapId};
 
 /// Examples named for each kind of fault.
 const EXAMPLES: usize = 3;
@@ -22,8 +23,10 @@ pub struct Expectations {
     pub reordering: u64,
     /// Failovers during the captures: an IKE SA may be synchronised once for each (RFC 6311).
     pub failovers: Option<u64>,
-    /// Which numbers each SA was allowed to use.
+    /// Which numbers each SA was allowed to use, whoever sent them.
     pub permits: Permits,
+    /// And by the member whose port a tap is.
+    pub members: BTreeMap<TapId, Permits>,
 }
 
 impl Default for Expectations {
@@ -33,6 +36,7 @@ impl Default for Expectations {
             reordering: 4096,
             failovers: None,
             permits: Permits::default(),
+            members: BTreeMap::new(),
         }
     }
 }
@@ -51,6 +55,8 @@ pub struct Finding {
 #[derive(Serialize, Clone, PartialEq, Eq, Debug)]
 pub struct Verdict {
     pub clean: bool,
+    /// Everything that was to be judged could be; if not, `notes` says what could not.
+    pub conclusive: bool,
     pub frames: u64,
     pub esp_packets: u64,
     pub sas: usize,
@@ -101,21 +107,25 @@ pub fn judge(report: &Report, expect: &Expectations) -> Verdict {
     numbers(report, &mut faults);
     order(report, expect, &mut faults);
     permitted(report, expect, &mut faults);
-    let synchronisations = message_ids(report, expect, &mut faults);
-    let streams = report.streams.values();
-    let sas: BTreeSet<_> = report.streams.keys().map(|(key, _)| key).collect();
+    message_ids(report, &mut faults);
+    let zeros = synchronisations(report);
+    let most = too_many(report, expect, &zeros, &mut faults);
+    let sent = report.sent.values();
+    let mut doubts = doubts(report, expect);
+    doubts.extend(most);
     Verdict {
         clean: faults.0.is_empty(),
+        conclusive: doubts.is_empty(),
         frames: report.frames,
         esp_packets: report.esp_packets(),
-        sas: sas.len(),
+        sas: report.sent.len(),
         ike_messages: report.ike.len(),
-        greatest_skip: streams.clone().map(|s| s.greatest_jump).max().unwrap_or(0),
-        reordered: streams.map(|s| s.reordered).sum(),
-        synchronisations,
+        greatest_skip: sent.clone().map(|s| s.greatest_jump).max().unwrap_or(0),
+        reordered: sent.map(|s| s.reordered).sum(),
+        synchronisations: zeros.values().map(|digests| digests.len() as u64).sum(),
         ike_auth_messages: report.count_after(Exchange::IkeAuth, std::time::Duration::ZERO),
         faults: faults.0,
-        notes: notes(report),
+        notes: doubts.into_iter().chain(foreign(report)).collect(),
     }
 }
 
@@ -161,13 +171,8 @@ fn numbers(report: &Report, faults: &mut Findings) {
 
 /// Order across a failover: neither back nor too far ahead.
 fn order(report: &Report, expect: &Expectations, faults: &mut Findings) {
-    for ((key, tap), stream) in &report.streams {
-        let name = format!(
-            "SPI {:08x} to {}, file {}",
-            key.spi,
-            key.destination,
-            tap.0 + 1
-        );
+    for (key, stream) in &report.sent {
+        let name = format!("SPI {:08x} to {}", key.spi, key.destination);
         if stream.greatest_step_back > expect.reordering {
             let what = format!(
                 "{name}: {} behind the highest number at {:.6}",
@@ -192,47 +197,84 @@ fn permitted(report: &Report, expect: &Expectations, faults: &mut Findings) {
     if expect.permits.is_empty() {
         return;
     }
-    for ((key, _), stream) in &report.streams {
+    let sources = granted_sources(report, &expect.permits);
+    for (key, stream) in &report.sent {
+        if !sources.contains(&stream.source) {
+            continue;
+        }
+        let name = format!("SPI {:08x} to {}", key.spi, key.destination);
         let Some(last) = expect.permits.last(key.spi) else {
+            let what = format!(
+                "{name}: {} sent on it, which the ledger lacks",
+                stream.source
+            );
+            faults.count("sent-without-a-grant", stream.packets, what);
             continue;
         };
-        if stream.highest > last {
-            let what = format!(
-                "SPI {:08x} to {}: number {} was used, {last} was granted",
-                key.spi, key.destination, stream.highest
-            );
-            faults.add("beyond-the-grant", what);
-        }
         let allowed = expect.permits.greatest_gap(key.spi);
         if allowed.is_some_and(|allowed| stream.greatest_jump > allowed) {
             let what = format!(
-                "SPI {:08x} to {}: {} skipped at once, more than any lease held",
-                key.spi, key.destination, stream.greatest_jump
+                "{name}: {} skipped at once, more than any lease held",
+                stream.greatest_jump
             );
             faults.add("skipped-more-than-a-lease", what);
         }
+        if half_seen(stream, last) {
+            continue;
+        }
+        for (number, taps) in report.used(*key) {
+            if number > last {
+                let what = format!("{name}: number {number} was used, {last} was granted");
+                faults.add("beyond-the-grant", what);
+            } else if !expect.permits.holds(key.spi, number) {
+                let what = format!("{name}: number {number} was used, no grant holds it");
+                faults.add("outside-the-grants", what);
+            }
+            for (tap, _) in taps {
+                let own = expect.members.get(tap);
+                if own.is_some_and(|own| !own.holds(key.spi, number)) {
+                    let what = format!(
+                        "{name}: number {number} in file {} was not granted to that member",
+                        tap.0 + 1
+                    );
+                    faults.add("not-granted-to-the-sender", what);
+                }
+            }
+        }
     }
+}
+
+/// Only the low halves travel, and the grants are beyond them.
+fn half_seen(stream: &Stream, last: u64) -> bool {
+    stream.iv_not_number > 0 && last > u64::from(u32::MAX)
+}
+
+/// Whose grants the ledger holds. It has SPIs alone, so the other side is whoever uses none of them.
+fn granted_sources(report: &Report, permits: &Permits) -> BTreeSet<IpAddr> {
+    let known = report
+        .sent
+        .iter()
+        .filter(|(key, _)| permits.last(key.spi).is_some());
+    known.map(|(_, stream)| stream.source).collect()
 }
 
 /// One IKE SA, one side, one kind of message, one Message ID.
 type Slot = (u64, u64, IpAddr, bool, u32);
 
-/// One Message ID, one message (RFC 7296 section 2.1); and how many synchronisations there were.
-fn message_ids(report: &Report, expect: &Expectations, faults: &mut Findings) -> u64 {
+/// A request that has the Message ID of a synchronisation.
+fn zero(event: &IkeEvent) -> bool {
+    event.exchange == Exchange::Informational && event.message_id == 0
+}
+
+/// One Message ID, one message (RFC 7296 section 2.1).
+fn message_ids(report: &Report, faults: &mut Findings) {
     let mut first: BTreeMap<Slot, &IkeEvent> = BTreeMap::new();
-    let mut zeros: BTreeMap<(u64, u64, IpAddr), BTreeSet<u64>> = BTreeMap::new();
     for event in &report.ike {
-        let sa = (event.initiator_spi, event.responder_spi, event.source);
         // An IKE_SA_INIT may be sent again with a cookie or another group.
-        if event.exchange == Exchange::IkeSaInit {
+        if event.exchange == Exchange::IkeSaInit || zero(event) {
             continue;
         }
-        if event.exchange == Exchange::Informational && event.message_id == 0 {
-            if !event.response {
-                zeros.entry(sa).or_default().insert(event.digest);
-            }
-            continue;
-        }
+        let sa = (event.initiator_spi, event.responder_spi, event.source);
         let slot = (sa.0, sa.1, sa.2, event.response, event.message_id);
         let earlier = *first.entry(slot).or_insert(event);
         // Fragments of one message have one Message ID (RFC 7383 section 2.5).
@@ -256,11 +298,54 @@ fn message_ids(report: &Report, expect: &Expectations, faults: &mut Findings) ->
             faults.add(kind, what);
         }
     }
-    for ((initiator, responder, source), requests) in &zeros {
-        // One may be the original responder's first ordinary request.
-        let most = expect.failovers.map(|failovers| failovers + 1);
-        let count = requests.len() as u64;
-        if most.is_some_and(|most| count > most) {
+}
+
+/// One IKE SA and one side of it; whether that is its original initiator.
+type Side = (u64, u64, IpAddr, bool);
+
+/// The different requests with Message ID 0, each with the tenure in which it was first sent.
+fn synchronisations(report: &Report) -> BTreeMap<Side, BTreeMap<u64, u64>> {
+    let mut zeros: BTreeMap<Side, BTreeMap<u64, u64>> = BTreeMap::new();
+    for event in report
+        .ike
+        .iter()
+        .filter(|event| zero(event) && !event.response)
+    {
+        let (initiator, responder) = (event.initiator_spi, event.responder_spi);
+        let side = (initiator, responder, event.source, event.initiator);
+        let digests = zeros.entry(side).or_default();
+        digests.entry(event.digest).or_insert(event.tenure);
+    }
+    zeros
+}
+
+/// One synchronisation for each IKE SA and failover (RFC 6311 section 7). Failovers are known if
+/// somebody says how many there were, or if the ports of all members were captured: then whoever
+/// sends changes with each. If neither, that is a doubt as soon as there are several.
+fn too_many(
+    report: &Report,
+    expect: &Expectations,
+    zeros: &BTreeMap<Side, BTreeMap<u64, u64>>,
+    faults: &mut Findings,
+) -> Option<String> {
+    let mut unknown = 0;
+    for ((initiator, responder, source, is_initiator), digests) in zeros {
+        // The original responder's first ordinary request has Message ID 0; the initiator's was
+        // IKE_SA_INIT.
+        let ordinary = u64::from(!is_initiator);
+        let count = digests.len() as u64;
+        let most = match (expect.failovers, report.places) {
+            (Some(failovers), _) => failovers,
+            (None, Places::OneForAll) if report.taps > 1 => {
+                digests.values().collect::<BTreeSet<_>>().len() as u64
+            }
+            (None, _) if count > 1 + ordinary => {
+                unknown += 1;
+                continue;
+            }
+            (None, _) => continue,
+        };
+        if count > most + ordinary {
             let what = format!(
                 "IKE SA {initiator:016x}-{responder:016x}: {count} different requests with Message \
                  ID 0 from {source}"
@@ -268,11 +353,20 @@ fn message_ids(report: &Report, expect: &Expectations, faults: &mut Findings) ->
             faults.add("too-many-synchronisations", what);
         }
     }
-    zeros.values().map(|requests| requests.len() as u64).sum()
+    (unknown > 0).then(|| {
+        format!(
+            "{unknown} IKE SAs were synchronised more than once: say how often the gateway failed \
+             over (--failovers)"
+        )
+    })
 }
 
-fn notes(report: &Report) -> Vec<String> {
-    let mut notes = Vec::new();
+/// Why the captures prove less than they ought to.
+fn doubts(report: &Report, expect: &Expectations) -> Vec<String> {
+    let mut doubts = Vec::new();
+    if report.esp_packets() == 0 {
+        doubts.push("no ESP was seen".to_owned());
+    }
     for (count, what) in [
         (
             report.cut,
@@ -286,17 +380,37 @@ fn notes(report: &Report) -> Vec<String> {
         (report.ike_not_kept, "IKE messages were too many to be kept"),
     ] {
         if count > 0 {
-            notes.push(format!("{count} {what}"));
+            doubts.push(format!("{count} {what}"));
         }
     }
-    let foreign: u64 = report.streams.values().map(|s| s.iv_not_number).sum();
-    if foreign > 0 {
-        notes.push(format!(
-            "{foreign} packets have an IV that is not their number: of extended sequence numbers \
-             only the low half shows in them"
+    if expect.permits.is_empty() {
+        return doubts;
+    }
+    let known = |key: &EspKey| expect.permits.last(key.spi);
+    if !report.sent.keys().any(|key| known(key).is_some()) {
+        doubts.push("no SA of the ledger was seen".to_owned());
+    }
+    let half = report
+        .sent
+        .iter()
+        .filter(|(key, stream)| known(key).is_some_and(|last| half_seen(stream, last)));
+    let half = half.count();
+    if half > 0 {
+        doubts.push(format!(
+            "{half} SAs show only the low half of their numbers, and were granted higher ones"
         ));
     }
-    notes
+    doubts
+}
+
+fn foreign(report: &Report) -> Option<String> {
+    let foreign: u64 = report.sent.values().map(|s| s.iv_not_number).sum();
+    (foreign > 0).then(|| {
+        format!(
+            "{foreign} packets have an IV that is not their number: of extended sequence numbers \
+             only the low half shows in them"
+        )
+    })
 }
 
 impl std::fmt::Display for Verdict {
@@ -320,9 +434,9 @@ impl std::fmt::Display for Verdict {
                 writeln!(f, "  {example}")?;
             }
         }
-        match (self.clean, self.esp_packets) {
-            (true, 0) => writeln!(f, "nothing wrong, but no ESP was seen"),
-            (true, _) => writeln!(f, "clean"),
+        match (self.clean, self.conclusive) {
+            (true, true) => writeln!(f, "clean"),
+            (true, false) => writeln!(f, "nothing wrong was seen, but not all could be judged"),
             (false, _) => writeln!(f, "NOT clean"),
         }
     }

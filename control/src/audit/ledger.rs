@@ -10,7 +10,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::report::TapId;
+use super::report::{Places, TapId};
 use super::wire::Esp;
 
 /// Faults kept in detail; all are counted.
@@ -45,7 +45,7 @@ pub struct RepeatedIv {
     pub time: Duration,
 }
 
-/// The packets of one SA at one tap, in the order of the wire.
+/// The packets of one SA, in the order of the wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stream {
     pub source: IpAddr,
@@ -68,19 +68,66 @@ pub struct Stream {
     pub iv_not_number: u64,
 }
 
+impl Stream {
+    fn begin(esp: &Esp<'_>, time: Duration, number: u64) -> Stream {
+        Stream {
+            source: esp.source,
+            encapsulated: esp.encapsulated,
+            packets: 0,
+            first: number,
+            last: number,
+            highest: number,
+            first_time: time,
+            last_time: time,
+            reordered: 0,
+            greatest_step_back: 0,
+            greatest_step_back_time: time,
+            greatest_jump: 0,
+            greatest_jump_time: time,
+            iv_not_number: 0,
+        }
+    }
+
+    fn enter(&mut self, time: Duration, number: u64, iv_is_number: bool) {
+        self.packets += 1;
+        self.last = number;
+        self.last_time = time;
+        self.iv_not_number += u64::from(!iv_is_number);
+        if number < self.highest {
+            self.reordered += 1;
+            let back = self.highest - number;
+            if back > self.greatest_step_back {
+                self.greatest_step_back = back;
+                self.greatest_step_back_time = time;
+            }
+            return;
+        }
+        let jump = number - self.highest;
+        if jump > self.greatest_jump {
+            self.greatest_jump = jump;
+            self.greatest_jump_time = time;
+        }
+        self.highest = number;
+    }
+}
+
 /// One use of a number.
 #[derive(Clone, Debug)]
-struct Use {
+pub(super) struct Use {
     digest: u64,
-    seen: Vec<(TapId, u32)>,
+    pub(super) seen: Vec<(TapId, u32)>,
 }
 
 /// The record of all packets.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Ledger {
-    used: BTreeMap<(EspKey, u64), Use>,
+    pub(super) places: Places,
+    pub(super) used: BTreeMap<(EspKey, u64), Use>,
     ivs: BTreeMap<(EspKey, u64), u64>,
+    /// What each tap saw.
     pub(super) streams: BTreeMap<(EspKey, TapId), Stream>,
+    /// What was sent, wherever it was seen: without the copies at other taps.
+    pub(super) sent: BTreeMap<EspKey, Stream>,
     pub(super) repeated: Vec<RepeatedNumber>,
     pub(super) repeated_identical: u64,
     pub(super) repeated_distinct: u64,
@@ -100,12 +147,26 @@ impl Ledger {
         } else {
             u64::from(esp.sequence)
         };
-        self.enter_stream(key, tap, time, esp, number, iv_is_number);
-        self.enter_number(key, tap, time, number, digest(esp.packet));
+        let begin = || Stream::begin(esp, time, number);
+        let at_tap = self.streams.entry((key, tap)).or_insert_with(begin);
+        at_tap.enter(time, number, iv_is_number);
+        if self.enter_number(key, tap, time, number, digest(esp.packet)) {
+            let sent = self.sent.entry(key).or_insert_with(begin);
+            sent.enter(time, number, iv_is_number);
+        }
         self.enter_iv(key, time, esp.iv, number);
     }
 
-    fn enter_number(&mut self, key: EspKey, tap: TapId, time: Duration, number: u64, digest: u64) {
+    /// Whether it is a packet of its own, and no copy of one that was seen at another tap.
+    fn enter_number(
+        &mut self,
+        key: EspKey,
+        tap: TapId,
+        time: Duration,
+        number: u64,
+        digest: u64,
+    ) -> bool {
+        let known = self.used.contains_key(&(key, number));
         let used = self.used.entry((key, number)).or_insert_with(|| Use {
             digest,
             seen: Vec::with_capacity(1),
@@ -120,10 +181,14 @@ impl Ledger {
                 1
             }
         };
-        // The same packet at another tap is the same packet; anything else is a second one.
+        // The same packet at another place is the same packet; anything else is a second one.
         let distinct = used.digest != digest;
-        if !distinct && times_here == 1 {
-            return;
+        let second = match self.places {
+            Places::EachTap => times_here > 1,
+            Places::OneForAll => known,
+        };
+        if !distinct && !second {
+            return !known;
         }
         if distinct {
             self.repeated_distinct += 1;
@@ -139,6 +204,7 @@ impl Ledger {
                 distinct,
             });
         }
+        true
     }
 
     fn enter_iv(&mut self, key: EspKey, time: Duration, iv: u64, number: u64) {
@@ -155,52 +221,6 @@ impl Ledger {
                 time,
             });
         }
-    }
-
-    fn enter_stream(
-        &mut self,
-        key: EspKey,
-        tap: TapId,
-        time: Duration,
-        esp: &Esp<'_>,
-        number: u64,
-        iv_is_number: bool,
-    ) {
-        let stream = self.streams.entry((key, tap)).or_insert(Stream {
-            source: esp.source,
-            encapsulated: esp.encapsulated,
-            packets: 0,
-            first: number,
-            last: number,
-            highest: number,
-            first_time: time,
-            last_time: time,
-            reordered: 0,
-            greatest_step_back: 0,
-            greatest_step_back_time: time,
-            greatest_jump: 0,
-            greatest_jump_time: time,
-            iv_not_number: 0,
-        });
-        stream.packets += 1;
-        stream.last = number;
-        stream.last_time = time;
-        stream.iv_not_number += u64::from(!iv_is_number);
-        if number < stream.highest {
-            stream.reordered += 1;
-            let back = stream.highest - number;
-            if back > stream.greatest_step_back {
-                stream.greatest_step_back = back;
-                stream.greatest_step_back_time = time;
-            }
-            return;
-        }
-        let jump = number - stream.highest;
-        if jump > stream.greatest_jump {
-            stream.greatest_jump = jump;
-            stream.greatest_jump_time = time;
-        }
-        stream.highest = number;
     }
 }
 

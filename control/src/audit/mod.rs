@@ -19,4 +19,4 @@ pub use exchanges::{Exchange, IkeEvent};
 pub use judge::{Expectations, Finding, Verdict, judge};
 pub use ledger::{EspKey, RepeatedIv, RepeatedNumber, Stream};
 pub use permits::{PermitError, Permits};
-pub use report::{Audit, Report, TapId};
+pub use report::{Audit, Places, Report, TapId};

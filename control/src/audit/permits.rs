@@ -12,7 +12,33 @@ use std::fmt;
 
 /// Grants by SPI.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Permits(BTreeMap<u32, Vec<(u64, u64)>>);
+pub struct Permits(BTreeMap<u32, Granted>);
+
+/// What one SA was granted.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+struct Granted {
+    /// First to last, in order and apart from each other.
+    intervals: Vec<(u64, u64)>,
+    /// The largest grant.
+    size: u64,
+}
+
+impl Granted {
+    fn add(&mut self, (mut first, mut last): (u64, u64)) {
+        self.size = self.size.max(last - first);
+        // Those that touch it become one with it.
+        let begin = self
+            .intervals
+            .partition_point(|(_, end)| end.saturating_add(1) < first);
+        let end = self
+            .intervals
+            .partition_point(|(start, _)| *start <= last.saturating_add(1));
+        for (start, end) in self.intervals.drain(begin..end.max(begin)) {
+            (first, last) = (first.min(start), last.max(end));
+        }
+        self.intervals.insert(begin, (first, last));
+    }
+}
 
 /// A line that is none.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -48,7 +74,7 @@ impl Permits {
                 line: index + 1,
                 text: line.to_owned(),
             })?;
-            permits.0.entry(spi).or_default().push(grant);
+            permits.0.entry(spi).or_default().add(grant);
         }
         Ok(permits)
     }
@@ -57,19 +83,36 @@ impl Permits {
         self.0.is_empty()
     }
 
+    /// What another ledger has granted is granted too.
+    pub fn add(&mut self, other: &Permits) {
+        for (spi, granted) in &other.0 {
+            let ours = self.0.entry(*spi).or_default();
+            // Intervals that were joined are no larger grants.
+            let size = ours.size.max(granted.size);
+            for interval in &granted.intervals {
+                ours.add(*interval);
+            }
+            ours.size = size;
+        }
+    }
+
     /// The last number that the SA was granted; `None` if the ledger does not know it.
     pub fn last(&self, spi: u32) -> Option<u64> {
-        self.0.get(&spi)?.iter().map(|grant| grant.1).max()
+        self.0.get(&spi)?.intervals.last().map(|grant| grant.1)
+    }
+
+    /// Whether the SA was granted this number.
+    pub fn holds(&self, spi: u32, number: u64) -> bool {
+        self.0.get(&spi).is_some_and(|granted| {
+            let index = granted.intervals.partition_point(|(_, end)| *end < number);
+            let interval = granted.intervals.get(index);
+            interval.is_some_and(|(start, _)| *start <= number)
+        })
     }
 
     /// No takeover skips more than one whole grant, and the first number after it.
     pub fn greatest_gap(&self, spi: u32) -> Option<u64> {
-        let sizes = self
-            .0
-            .get(&spi)?
-            .iter()
-            .map(|(first, last)| last - first + 2);
-        sizes.max()
+        Some(self.0.get(&spi)?.size.saturating_add(2))
     }
 }
 
@@ -79,7 +122,7 @@ fn grant(words: &[&str]) -> Option<(u32, (u64, u64))> {
     };
     let spi = spi.strip_prefix("0x").unwrap_or(spi);
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    let grant = (first <= last && last < u64::MAX - 1).then_some((first, last))?;
+    let grant = (first <= last).then_some((first, last))?;
     Some((u32::from_str_radix(spi, 16).ok()?, grant))
 }
 
@@ -101,6 +144,27 @@ mod tests {
     }
 
     #[test]
+    fn grants_that_touch_are_one_interval_and_what_lies_between_others_is_not_granted() {
+        let mut permits = Permits::parse("7 1 10\n7 11 20\n7 41 50\n7 31 40\n").unwrap();
+        for (number, held) in [
+            (0, false),
+            (1, true),
+            (20, true),
+            (21, false),
+            (31, true),
+            (51, false),
+        ] {
+            assert_eq!(permits.holds(7, number), held, "{number}");
+        }
+        assert!(!permits.holds(8, 1));
+        assert_eq!(permits.greatest_gap(7), Some(11));
+        permits.add(&Permits::parse("7 15 35\n8 0 18446744073709551615\n").unwrap());
+        assert!(permits.holds(7, 25) && permits.holds(8, u64::MAX));
+        assert_eq!(permits.greatest_gap(7), Some(22));
+        assert_eq!(permits.greatest_gap(8), Some(u64::MAX));
+    }
+
+    #[test]
     fn what_is_no_grant_is_named_by_its_line() {
         for wrong in [
             "c001cafe 1",
@@ -108,7 +172,7 @@ mod tests {
             "7 2 1",
             "7 1 2 3",
             "7 -1 2",
-            "7 0 18446744073709551615",
+            "7 0 18446744073709551616",
         ] {
             let error = Permits::parse(&format!("7 1 2\n{wrong}\n")).expect_err(wrong);
             assert_eq!((error.line, error.text.as_str()), (2, wrong));

@@ -1,23 +1,36 @@
 //! The audit itself: frames go in, tap by tap, and a [`Report`] comes out.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::exchanges::{Exchange, IkeEvent, Journal};
-use super::ledger::{EspKey, Ledger, RepeatedIv, RepeatedNumber, Stream};
+use super::ledger::{EspKey, Ledger, RepeatedIv, RepeatedNumber, Stream, Use};
 use super::pcap::{PcapError, PcapReader};
 use super::wire::{self, Flow, Frame};
 
 /// A place where frames were captured. One packet passes a tap once; if it is seen there twice it
-/// was sent twice. Taps that together form a cut through the network, such as the ports of all
-/// members, may share an id.
+/// was sent twice.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct TapId(pub u16);
 
-/// Collects frames.
+/// What it means that one packet is seen at two taps.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Places {
+    /// The taps lie one behind the other: it is the same packet.
+    #[default]
+    EachTap,
+    /// The taps together are a cut through the network, such as the ports of all members: it was
+    /// sent twice.
+    OneForAll,
+}
+
+/// Collects frames, in the order of the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Audit {
+    /// At which tap each source was seen last, and how often that had changed.
+    tenures: BTreeMap<IpAddr, (TapId, u64)>,
+    taps: BTreeSet<TapId>,
     ledger: Ledger,
     journal: Journal,
     frames: u64,
@@ -28,12 +41,25 @@ pub struct Audit {
 }
 
 impl Audit {
+    pub fn new(places: Places) -> Audit {
+        let mut audit = Audit::default();
+        audit.ledger.places = places;
+        audit.journal.places = places;
+        audit
+    }
+
     /// Enters one frame; `time` counts from the Unix epoch, or from any other fixed moment.
     pub fn observe(&mut self, tap: TapId, time: Duration, frame: &[u8]) {
         self.frames += 1;
         match wire::decode(frame) {
-            Frame::Esp(esp) => self.ledger.enter(tap, time, &esp),
-            Frame::Ike(ike) => self.journal.enter(tap, time, &ike),
+            Frame::Esp(esp) => {
+                self.tenure(esp.source, tap);
+                self.ledger.enter(tap, time, &esp);
+            }
+            Frame::Ike(ike) => {
+                let tenure = self.tenure(ike.source, tap);
+                self.journal.enter(tap, tenure, time, &ike);
+            }
             Frame::Echo(echo) => {
                 let (source, destination) = (echo.source, echo.destination);
                 self.count_flow(Flow {
@@ -49,16 +75,45 @@ impl Audit {
         }
     }
 
+    fn tenure(&mut self, source: IpAddr, tap: TapId) -> u64 {
+        let (last, changes) = self.tenures.entry(source).or_insert((tap, 0));
+        self.taps.insert(tap);
+        if *last != tap {
+            (*last, *changes) = (tap, *changes + 1);
+        }
+        *changes
+    }
+
     fn count_flow(&mut self, flow: Flow) {
         *self.flows.entry(flow).or_default() += 1;
     }
 
     /// Enters a whole capture file. What precedes an error has been entered.
     pub fn observe_pcap(&mut self, tap: TapId, file: &[u8]) -> Result<(), PcapError> {
-        for record in PcapReader::new(file)? {
-            let record = record?;
-            self.cut += u64::from(record.original_length as usize > record.frame.len());
-            self.observe(tap, record.time, record.frame);
+        self.observe_pcaps(&[(tap, file)])
+            .map_err(|(_, error)| error)
+    }
+
+    /// Enters whole capture files, merged by time: the first tap that has one of two packets of one
+    /// moment comes first, and what one file holds stays in its order. An error comes with the
+    /// index of its file; what precedes it has been entered.
+    pub fn observe_pcaps(&mut self, files: &[(TapId, &[u8])]) -> Result<(), (usize, PcapError)> {
+        let mut readers = Vec::with_capacity(files.len());
+        for (index, (tap, file)) in files.iter().enumerate() {
+            let mut reader = PcapReader::new(file).map_err(|error| (index, error))?;
+            let next = reader.next().transpose().map_err(|error| (index, error))?;
+            readers.push((index, *tap, reader, next));
+        }
+        while let Some((index, tap, reader, next)) = readers
+            .iter_mut()
+            .filter(|(.., next)| next.is_some())
+            .min_by_key(|(.., next)| next.as_ref().map(|record| record.time))
+        {
+            if let Some(record) = next.take() {
+                self.cut += u64::from(record.original_length as usize > record.frame.len());
+                self.observe(*tap, record.time, record.frame);
+            }
+            *next = reader.next().transpose().map_err(|error| (*index, error))?;
         }
         Ok(())
     }
@@ -66,7 +121,7 @@ impl Audit {
     /// What it amounts to.
     pub fn report(self) -> Report {
         let mut ike = self.journal.events;
-        // Taps are entered one after the other; readers want one story.
+        // Whoever enters taps one after the other wants one story as well.
         ike.sort_by_key(|event| event.time);
         Report {
             frames: self.frames,
@@ -74,7 +129,11 @@ impl Audit {
             fragments: self.fragments,
             malformed: self.malformed,
             flows: self.flows,
+            places: self.ledger.places,
+            taps: self.taps.len(),
             streams: self.ledger.streams,
+            sent: self.ledger.sent,
+            used: self.ledger.used,
             repeated: self.ledger.repeated,
             repeated_identical: self.ledger.repeated_identical,
             repeated_distinct: self.ledger.repeated_distinct,
@@ -99,7 +158,14 @@ pub struct Report {
     /// IP packets that are neither ESP nor IKE: on an outside wire, anything between protected
     /// addresses here is a leak.
     pub flows: BTreeMap<Flow, u64>,
+    pub(super) places: Places,
+    /// At how many taps IKE or ESP was seen.
+    pub(super) taps: usize,
+    /// What each tap saw.
     pub streams: BTreeMap<(EspKey, TapId), Stream>,
+    /// What was sent, wherever it was seen: without the copies at other taps.
+    pub sent: BTreeMap<EspKey, Stream>,
+    pub(super) used: BTreeMap<(EspKey, u64), Use>,
     /// The first of them in detail.
     pub repeated: Vec<RepeatedNumber>,
     pub repeated_identical: u64,
@@ -116,6 +182,12 @@ impl Report {
     /// Repeated (destination, SPI, number), identical or not: what S1 forbids.
     pub fn repeated_sequence_numbers(&self) -> u64 {
         self.repeated_identical + self.repeated_distinct
+    }
+
+    /// The numbers that an SA used, and the taps at which they were seen.
+    pub(super) fn used(&self, key: EspKey) -> impl Iterator<Item = (u64, &[(TapId, u32)])> {
+        let used = self.used.range((key, 0)..=(key, u64::MAX));
+        used.map(|((_, number), used)| (*number, used.seen.as_slice()))
     }
 
     /// ESP packets seen, over all taps.

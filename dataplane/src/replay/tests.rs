@@ -191,3 +191,20 @@ fn rfc4303_appendix_a2_2_without_anti_replay_all_workers_infer_from_one_horizon(
     let alone = busy.unshare().ok().filter(|alone| !alone.is_shared());
     assert_eq!(alone.map(|alone| alone.top()), Some(number));
 }
+
+/// A member of another version hands its windows over: top, then the words, of eight octets each.
+#[test]
+fn a_window_is_written_and_read_as_its_golden_file_says() {
+    let state = WindowState {
+        top: SequenceNumber(0x0001_0000_0000_0085),
+        bitmap: vec![u64::MAX, 0x0123_4567_89ab_cdef],
+    };
+    let hex: String = state
+        .to_bytes()
+        .iter()
+        .map(|o| format!("{o:02x}"))
+        .collect();
+    let golden = include_str!("../../tests/golden/window.hex").trim();
+    assert_eq!(hex, golden);
+    assert_eq!(WindowState::from_bytes(&state.to_bytes()), Some(state));
+}

@@ -114,6 +114,42 @@ fn late() -> Packet {
     }
 }
 
+/// SA_Retr, and its answer.
+fn retrieve() -> Packet {
+    Packet {
+        role: 5,
+        features: 3,
+        retrieve: vec![0xc001_cafe, 7],
+        ..base()
+    }
+}
+
+fn retrieved() -> Packet {
+    let mut record = Record::default();
+    record.kind = STORE;
+    record.object = 0x0100_0000_0000_0001;
+    record.version = 3;
+    record.body = vec![0xaa; 5];
+    record.children = vec![grant()];
+    Packet {
+        role: 3,
+        features: 3,
+        retrieved: Some(record),
+        ..base()
+    }
+}
+
+/// Copies that failed their drill.
+fn broken() -> Packet {
+    Packet {
+        role: 3,
+        partly: true,
+        broken: vec![WireSa::new(NAME)],
+        broken_count: 9,
+        ..base()
+    }
+}
+
 fn candidate() -> Packet {
     Packet {
         role: 4,
@@ -137,6 +173,12 @@ fn every_message_is_written_and_read_as_its_golden_file_says() {
         ),
         (include_str!("../../tests/golden/repair.hex"), repair()),
         (include_str!("../../tests/golden/late.hex"), late()),
+        (include_str!("../../tests/golden/retrieve.hex"), retrieve()),
+        (
+            include_str!("../../tests/golden/retrieved.hex"),
+            retrieved(),
+        ),
+        (include_str!("../../tests/golden/broken.hex"), broken()),
     ];
     for (golden, packet) in samples {
         let sealed = packet.seal();

@@ -100,8 +100,9 @@ fn assert_same_again(settings: &EngineSettings, now: Instant, record: &Record) {
     assert_eq!(again.children, record.children);
 }
 
-#[test]
-fn every_record_of_a_busy_pair_is_imported_as_it_was_exported() {
+/// Two gateways that lose every seventh datagram, so that requests stay outstanding; `see` gets each
+/// record with its host.
+fn busy_pair(mut see: impl FnMut(usize, Instant, &Record)) {
     let both = [settings(0), settings(1)];
     let mut engines = [Engine::new(both[0].clone()), Engine::new(both[1].clone())];
     let mut entropy = Counting(1);
@@ -109,8 +110,6 @@ fn every_record_of_a_busy_pair_is_imported_as_it_was_exported() {
     for engine in &mut engines {
         engine.lead(now, &mut entropy, &mut |_| Resume::Exact);
     }
-    let mut records = 0;
-    let mut pending = 0;
     for round in 0..4000u64 {
         for host in 0..2 {
             let mut sent: Vec<(SocketAddr, SocketAddr, Vec<u8>)> = Vec::new();
@@ -122,9 +121,7 @@ fn every_record_of_a_busy_pair_is_imported_as_it_was_exported() {
                     }
                     Output::Commit(commit) => {
                         if let Some(record) = &commit.record {
-                            assert_same_again(&both[host], now, record);
-                            records += 1;
-                            pending += usize::from(record.children.len() > 1);
+                            see(host, now, record);
                         }
                         transmits = commit.transmits;
                     }
@@ -136,7 +133,6 @@ fn every_record_of_a_busy_pair_is_imported_as_it_was_exported() {
                         .map(|t| (t.local, t.remote, t.payload)),
                 );
             }
-            // Every seventh datagram is lost, so that requests stay outstanding.
             for (from, to, payload) in sent.iter().filter(|_| round % 7 != 3) {
                 let input = Input::Datagram {
                     local: *to,
@@ -151,8 +147,21 @@ fn every_record_of_a_busy_pair_is_imported_as_it_was_exported() {
             engine.handle(now, &mut entropy, Input::Timeout);
         }
     }
+}
+
+#[test]
+fn every_record_of_a_busy_pair_is_imported_as_it_was_exported() {
+    let both = [settings(0), settings(1)];
+    let (mut records, mut pending) = (0, 0);
+    busy_pair(|host, now, record| {
+        assert_same_again(&both[host], now, record);
+        records += 1;
+        pending += usize::from(record.children.len() > 1);
+    });
     assert!(
         records > 100 && pending > 10,
         "{records} records, {pending} with an offer"
     );
 }
+
+mod golden;
