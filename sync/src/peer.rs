@@ -73,31 +73,31 @@ impl Peer {
     ) -> Option<Reading> {
         let incarnation = Incarnation(packet.incarnation);
         let member = self.member.id;
-        let restarted = match self.incarnation {
+        let mut tell = |event| outputs.push_back(Output::Event(event));
+        match self.incarnation {
             Some(seen) if incarnation < seen => {
-                outputs.push_back(Output::Event(Event::StaleIncarnation {
+                tell(Event::StaleIncarnation {
                     member,
                     incarnation,
-                }));
+                });
                 return None;
             }
             // A second process of one incarnation would repeat IVs and SA numbers (hole A20).
             Some(seen) if incarnation == seen && packet.process != self.process => {
-                outputs.push_back(Output::Event(Event::RepeatedIncarnation {
+                tell(Event::RepeatedIncarnation {
                     member,
                     incarnation,
-                }));
+                });
                 return None;
             }
-            Some(seen) => incarnation > seen,
-            None => false,
-        };
-        if restarted {
-            self.said = None;
-            outputs.push_back(Output::Event(Event::Restarted {
-                member,
-                incarnation,
-            }));
+            Some(seen) if incarnation > seen => {
+                self.said = None;
+                tell(Event::Restarted {
+                    member,
+                    incarnation,
+                });
+            }
+            _ => {}
         }
         self.incarnation = Some(incarnation);
         self.process = packet.process;

@@ -101,6 +101,31 @@ fn write(out: &mut Text, r: &ClusterReport) {
             "if the active died now: {n} could take over, Message IDs {ids}"
         ),
     }
+    write_classes(out, r);
+    if let Some(drill) = &r.drill {
+        writeln!(
+            out,
+            "  drill: {} SAs encrypt and decrypt, {} wait, {} fail",
+            drill.passed, drill.waiting, drill.failed
+        );
+    }
+    for ailment in &r.ailments {
+        writeln!(out, "  NOT HEALTHY: {}", plain(ailment));
+    }
+    for member in &r.members {
+        let role = member.role.map_or("never heard", Role::name);
+        let bound = right(member);
+        let healthy = if member.healthy { "" } else { ", not ready" };
+        writeln!(
+            out,
+            "  member {}: {role}{bound}{healthy}, {} records on their way",
+            member.id, member.backlog
+        );
+    }
+}
+
+/// What would be lost, and of which SAs.
+fn write_classes(out: &mut Text, r: &ClusterReport) {
     for class in &r.classes {
         let left = match class.least_remaining {
             Some(left) => format!(", {left} numbers of lease left at least"),
@@ -132,26 +157,6 @@ fn write(out: &mut Text, r: &ClusterReport) {
     }
     for one in &r.named {
         writeln!(out, "    {}: {}", plain(&one.sa), plain(&one.reason));
-    }
-    if let Some(drill) = &r.drill {
-        writeln!(
-            out,
-            "  drill: {} SAs encrypt and decrypt, {} wait, {} fail",
-            drill.passed, drill.waiting, drill.failed
-        );
-    }
-    for ailment in &r.ailments {
-        writeln!(out, "  NOT HEALTHY: {}", plain(ailment));
-    }
-    for member in &r.members {
-        let role = member.role.map_or("never heard", Role::name);
-        let bound = right(member);
-        let healthy = if member.healthy { "" } else { ", not ready" };
-        writeln!(
-            out,
-            "  member {}: {role}{bound}{healthy}, {} records on their way",
-            member.id, member.backlog
-        );
     }
 }
 

@@ -109,18 +109,7 @@ impl Member {
                 let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
                 said(gateway.redirect(now, entropy, &choice, to))
             }
-            Request::Reload {} => match self.reload(now) {
-                Ok(said) => {
-                    let publication = self.gateway.publication();
-                    self.loading.push(Loading {
-                        client,
-                        publication,
-                        said,
-                    });
-                    return None;
-                }
-                Err(reason) => Reply::Refused { reason },
-            },
+            Request::Reload {} => return self.answer_reload(now, client),
             Request::Switchover {} => self.switchover(now),
             Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {
                 Ok(plan) => done(plan),
@@ -129,6 +118,21 @@ impl Member {
             Request::Metrics {} => Reply::Metrics(Box::new(self.gateway.metrics(now))),
             Request::Cluster {} => Reply::Cluster(Box::new(self.gateway.cluster(now))),
         })
+    }
+
+    /// What is refused is told at once; the rest when the workers go by it.
+    fn answer_reload(&mut self, now: Instant, client: ClientId) -> Option<Reply> {
+        let said = match self.reload(now) {
+            Ok(said) => said,
+            Err(reason) => return Some(Reply::Refused { reason }),
+        };
+        let publication = self.gateway.publication();
+        self.loading.push(Loading {
+            client,
+            publication,
+            said,
+        });
+        None
     }
 
     /// The reply to a reader, once there are packets, or the moment is over.

@@ -73,12 +73,8 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let durable = file.state();
     let keys = open_keys(&config)?;
     let ledger = LedgerFile::configured(config.control.grant_log.as_deref())?;
-    let socket = config
-        .cluster
-        .sync
-        .as_ref()
-        .map(|sync| sync_socket(sync.listen))
-        .transpose()?;
+    let sync = config.cluster.sync.as_ref();
+    let socket = sync.map(|sync| sync_socket(sync.listen)).transpose()?;
     let leadership = Leadership::new(false);
     let stop = flag_of_signals()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;

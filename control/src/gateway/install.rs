@@ -120,12 +120,7 @@ impl Gateway {
             None => (SequenceNumber(1), SequenceNumber(0), lease),
         };
         let tuning = self.settings.tuning();
-        if tuning.no_floor {
-            floor = SequenceNumber(0);
-        }
-        if tuning.no_high_water {
-            lease.high_water = SequenceNumber(u64::MAX);
-        }
+        tuning.break_rights(&mut floor, &mut lease);
         let handed_over = inherited.as_ref().filter(|_| !tuning.no_floor);
         let window = first_window(&child, floor, handed_over);
         let cell = Arc::new(Cell::new(first, lease));

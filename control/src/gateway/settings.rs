@@ -7,7 +7,7 @@ use hitless_dataplane::aead::Engine as AeadEngine;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::worker::{Interface, WorkerSettings};
-use hitless_sa::{Incarnation, MemberId, Spi};
+use hitless_sa::{Incarnation, Lease, MemberId, SequenceNumber, Spi};
 use hitless_sync::{LeaseSizes, Member, Mutant, Settings as NodeSettings};
 
 use super::children::Protected;
@@ -56,6 +56,18 @@ pub struct Tuning {
     pub withheld: Withheld,
     /// Not a mutant either: when a peer counts as dead, so that a simulation waits for less.
     pub retransmit_tries: Option<u32>,
+}
+
+impl Tuning {
+    /// What an inherited SA starts with, where the rule for it is switched off.
+    pub(super) fn break_rights(&self, floor: &mut SequenceNumber, lease: &mut Lease) {
+        if self.no_floor {
+            *floor = SequenceNumber(0);
+        }
+        if self.no_high_water {
+            lease.high_water = SequenceNumber(u64::MAX);
+        }
+    }
 }
 
 /// A takeover of so many IKE SAs needs no turns.

@@ -416,11 +416,23 @@ mod tests {
         };
         let said = pair.input(C, Input::RekeyChild(child));
         assert_eq!(exchanges(&said), [Exchange::CreateChildSa]);
-        let (now, version) = (pair.now, pair.records[C].1);
-        let engine = &mut pair.engines[C];
-        let back = engine.roll_back(now, &mut pair.entropy, ike, version, Some(&before));
+        for _ in 0..2 {
+            let (now, version) = (pair.now, pair.records[C].1);
+            let engine = &mut pair.engines[C];
+            let back = engine.roll_back(now, &mut pair.entropy, ike, version, Some(&before));
+            assert!(back.is_ok());
+            let wanted = pair.ike(C).wants(now);
+            assert_eq!(wanted.len(), 1);
+            pair.now += std::time::Duration::from_millis(1);
+            let mut again = pair.outputs(C);
+            again.extend(pair.input(C, Input::Timeout));
+            assert_eq!(exchanges(&again), [Exchange::CreateChildSa], "once");
+        }
+        // What was asked for before, and stays asked for, is not asked for twice.
+        let (ike, version, asked) = pair.records[C].clone();
+        let (now, engine) = (pair.now, &mut pair.engines[C]);
+        let back = engine.roll_back(now, &mut pair.entropy, ike, version, Some(&asked));
         assert!(back.is_ok());
-        let wanted = pair.ike(C).wants(now);
-        assert_eq!(wanted.len(), 1);
+        assert!(pair.ike(C).queue.is_empty() && pair.ike(C).is_making());
     }
 }

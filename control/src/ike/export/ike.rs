@@ -53,12 +53,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         requests: requests_record(ike),
         queue: ike.queue.iter().map(|s| task_record(s, now)).collect(),
         sync: ike.sync.as_ref().map(sync_record),
-        answered_sync: ike.answered_sync.as_ref().map(|a| AnsweredRecord {
-            request: a.request.clone(),
-            response: a.response.clone(),
-            send: a.send.0,
-            expected: a.expected.0,
-        }),
+        answered_sync: ike.answered_sync.as_ref().map(answered_record),
         probing: ike.probe.is_some(),
         probe: ike
             .probe
@@ -221,6 +216,15 @@ fn sync(record: &SyncRecord, now: Instant) -> Result<CounterSync, ImportError> {
         rounds: 0,
         resend_at: now,
     })
+}
+
+fn answered_record(answered: &AnsweredSync) -> AnsweredRecord {
+    AnsweredRecord {
+        request: answered.request.clone(),
+        response: answered.response.clone(),
+        send: answered.send.0,
+        expected: answered.expected.0,
+    }
 }
 
 fn owed_record(owed: Owed) -> OwedRecord {
