@@ -1,5 +1,16 @@
 //! RFC 6311: synchronisation of Message IDs and replay counters, as a peer of a cluster and as the
 //! new active member of one. Rule ids are those of the reference list (R9 to R46, H1 to H8).
+//!
+//! Two places where we do other than the text prefers, or than another reading of it would have:
+//!
+//! - R40 (section 8.3) prefers to tear an IKE SA down whose Child SAs are inconsistent. We patch: a
+//!   Child SA that the peer has no more is answered by CHILD_SA_NOT_FOUND when it is replaced (RFC
+//!   7296 section 2.25.1), and a new one is made. Section 8.3 fears a state that nobody can tell; our
+//!   record says exactly which Child SAs there were, replacing all of them ends every doubt, and
+//!   tearing down would cost the new IKE_AUTH that a takeover is to spare.
+//! - H2: the examples A.2 and A.3 answer an M1 that R18 drops silently. There is no setting that
+//!   follows them: the appendix is an example and R18 a MUST, no cluster that raises its M1 (R14)
+//!   needs it, and an M1 at or below what was seen is what a replayed request looks like.
 
 use hitless_sa::{Entropy, Instant, MessageId};
 
@@ -399,6 +410,8 @@ pub(super) fn complete(
     ike.advance(turn);
 }
 
+#[cfg(test)]
+mod failovers;
 #[cfg(test)]
 mod rules;
 

@@ -1,5 +1,6 @@
 //! A cluster and a peer of it, for tests that put words into the mouth of either.
 
+mod collisions;
 mod notifies;
 
 use std::net::SocketAddr;

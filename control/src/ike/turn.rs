@@ -248,9 +248,60 @@ pub(super) struct Results {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     struct Zeros;
+
+    /// So little randomness that whatever can be drawn twice is.
+    struct Narrow(u8);
+
+    impl Entropy for Narrow {
+        fn fill(&mut self, out: &mut [u8]) {
+            out.fill(0);
+            self.0 = self.0.wrapping_mul(5).wrapping_add(7);
+            // Above the octet that the member's number takes the place of.
+            out.iter_mut().for_each(|octet| *octet = self.0 & 0x3f);
+        }
+    }
+
+    proptest! {
+        /// Two members, either of which starts anew in between and knows of its former life what the
+        /// records of its IKE SAs say: no inbound SPI that is held is given out again.
+        #[test]
+        fn rfc6311_r2_no_two_members_and_no_two_lives_hold_one_spi(
+            seed: u8,
+            turns in prop::collection::vec((0usize..2, 0u8..8), 0..120),
+        ) {
+            let born = |member: usize, life: u32| {
+                Ids::new(MemberId(member as u8 + 1), Incarnation(life), Vec::new())
+            };
+            let mut members = [born(0, 1), born(1, 1)];
+            let mut held: [BTreeSet<Spi>; 2] = Default::default();
+            let mut entropy = Narrow(seed);
+            for (life, (member, act)) in (2u32..).zip(turns) {
+                let ids = &mut members[member];
+                match act {
+                    0 => {
+                        *ids = born(member, life);
+                        held[member].iter().for_each(|spi| ids.occupy(*spi));
+                    }
+                    1 => {
+                        if let Some(spi) = held[member].pop_first() {
+                            ids.release(spi);
+                        }
+                    }
+                    _ if held[member].len() < 50 => {
+                        let spi = ids.spi(&mut entropy);
+                        prop_assert!(held.iter().all(|held| !held.contains(&spi)), "{spi}");
+                        held[member].insert(spi);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
 
     impl Entropy for Zeros {
         fn fill(&mut self, out: &mut [u8]) {

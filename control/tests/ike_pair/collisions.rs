@@ -24,22 +24,31 @@ use Act::{CloseChild, CloseIke, CreateChild, RekeyChild, RekeyIke};
 struct Case {
     section: &'static str,
     acts: [Act; 2],
-    /// Child SAs in the end; more than one figure where loss decides who comes first.
-    children: &'static [usize],
+    /// Child SAs in the end, when both requests and both answers arrive.
+    children: usize,
+    /// Another figure that loss or a failover can lead to: then one comes before the other.
+    otherwise: usize,
 }
 
-const fn case(section: &'static str, one: Act, other: Act, children: &'static [usize]) -> Case {
+const fn case(section: &'static str, one: Act, other: Act, children: usize) -> Case {
     Case {
         section,
         acts: [one, other],
         children,
+        otherwise: children,
+    }
+}
+
+impl Case {
+    const fn otherwise(self, otherwise: usize) -> Case {
+        Case { otherwise, ..self }
     }
 }
 
 const CASES: &[Case] = &[
     // "the SA created with the lowest of the four nonces ... SHOULD be closed".
-    case("2.8.1 both rekey a Child SA", RekeyChild, RekeyChild, &[1]),
-    case("2.8.2 both rekey the IKE SA", RekeyIke, RekeyIke, &[1]),
+    case("2.8.1 both rekey a Child SA", RekeyChild, RekeyChild, 1),
+    case("2.8.2 both rekey the IKE SA", RekeyIke, RekeyIke, 1),
     // "rekey a Child SA that it is currently trying to close ... TEMPORARY_FAILURE"; "close a Child
     // SA that it is currently rekeying ... reply as usual". Asked after that, it does not exist:
     // CHILD_SA_NOT_FOUND, and a new one is made.
@@ -47,30 +56,31 @@ const CASES: &[Case] = &[
         "2.25.1 rekeying and closing a Child SA",
         RekeyChild,
         CloseChild,
-        &[0, 1],
-    ),
+        0,
+    )
+    .otherwise(1),
     // "close a Child SA that it is currently trying to close ... without a Delete payload".
-    case("2.25.1 both close a Child SA", CloseChild, CloseChild, &[0]),
+    case("2.25.1 both close a Child SA", CloseChild, CloseChild, 0),
     // "currently creating, rekeying, or closing a Child SA of that IKE SA ... TEMPORARY_FAILURE";
     // "create or rekey a Child SA when it is currently rekeying the IKE SA ... TEMPORARY_FAILURE".
     case(
         "2.25.2 creating a Child SA and rekeying the IKE SA",
         CreateChild,
         RekeyIke,
-        &[2],
+        2,
     ),
     case(
         "2.25.2 rekeying a Child SA and the IKE SA",
         RekeyChild,
         RekeyIke,
-        &[1],
+        1,
     ),
     // "delete a Child SA when it is currently rekeying the IKE SA ... reply as usual".
     case(
         "2.25.2 closing a Child SA and rekeying the IKE SA",
         CloseChild,
         RekeyIke,
-        &[0],
+        0,
     ),
     // "rekey an IKE SA that it is currently trying to close ... TEMPORARY_FAILURE"; "close an IKE SA
     // that it is currently rekeying ... reply as usual, and forget its own rekeying request".
@@ -78,35 +88,31 @@ const CASES: &[Case] = &[
         "2.25.2 rekeying and closing the IKE SA",
         RekeyIke,
         CloseIke,
-        &[0, 1],
-    ),
+        0,
+    )
+    .otherwise(1),
     // "close an IKE SA that it is currently trying to close ... forget about its own close request".
-    case("2.25.2 both close the IKE SA", CloseIke, CloseIke, &[0]),
+    case("2.25.2 both close the IKE SA", CloseIke, CloseIke, 0),
     case(
         "2.25.2 creating a Child SA and closing the IKE SA",
         CreateChild,
         CloseIke,
-        &[0],
+        0,
     ),
     case(
         "2.25.2 rekeying a Child SA and closing the IKE SA",
         RekeyChild,
         CloseIke,
-        &[0],
+        0,
     ),
     case(
         "2.25.2 closing a Child SA and the IKE SA",
         CloseChild,
         CloseIke,
-        &[0],
+        0,
     ),
     // Not a collision, but both at once all the same.
-    case(
-        "1.3.1 both create a Child SA",
-        CreateChild,
-        CreateChild,
-        &[2, 3],
-    ),
+    case("1.3.1 both create a Child SA", CreateChild, CreateChild, 3).otherwise(2),
 ];
 
 /// What befalls them.
@@ -195,8 +201,9 @@ fn check(case: &Case, trouble: Trouble) {
     let world = play(case, trouble);
     let section = case.section;
     let children = world.hosts[A].sad.len();
+    let calm = trouble.lost == 0 && trouble.failover.is_none();
     assert!(
-        case.children.contains(&children),
+        children == case.children || !calm && children == case.otherwise,
         "{section}: {children}, {trouble:?}"
     );
     if world.ike_sas(A).is_empty() {
@@ -290,7 +297,7 @@ fn what_met_temporary_failure_is_done_later_rfc7296_2_25() {
             let trouble = Trouble { seed, ..CALM };
             let before = start(trouble);
             let (ike, sa) = (before.ike(A), before.sa(A).inbound_key.clone());
-            let world = play(&case("2.25", one, other, &[1]), trouble);
+            let world = play(&case("2.25", one, other, 1), trouble);
             let acts = [one, other];
             assert_eq!(world.ike(A) != ike, acts.contains(&RekeyIke));
             assert_eq!(world.sa(A).inbound_key != sa, acts.contains(&RekeyChild));
@@ -299,7 +306,8 @@ fn what_met_temporary_failure_is_done_later_rfc7296_2_25() {
 }
 
 /// RFC 7296 section 2.25.1: "rekey a Child SA that does not exist ... CHILD_SA_NOT_FOUND", and
-/// whoever hears that makes a new one.
+/// whoever hears that makes a new one. RFC 6311 section 8.3 would rather have the IKE SA torn down;
+/// why it is not is said in `ike/counter_sync.rs`.
 #[test]
 fn rfc7296_2_25_1_and_rfc6311_r40_what_the_peer_has_lost_is_made_anew() {
     for host in [A, B] {
@@ -313,8 +321,10 @@ fn rfc7296_2_25_1_and_rfc6311_r40_what_the_peer_has_lost_is_made_anew() {
         released.clone_from(&world.hosts[1 - host].records);
         world.fail_over_with(host, old, Resume::Rekey);
         world.fail_over_with(1 - host, released, Resume::Exact);
+        let ike = world.ike(host);
         world.run(100 * SECOND);
         world.assert_agreement(1);
         assert_ne!(world.sa(host).inbound_key, sa.inbound_key);
+        assert_eq!(world.ike(host), ike, "patched, not torn down");
     }
 }

@@ -154,9 +154,16 @@ fn rekeying_of_a_child_that_the_peer_deletes_rfc7296_2_25_1() {
     world.deliver(&request);
     let response = world.intercept().remove(0);
     world.deliver(&response);
+    let delete = world.intercept().remove(0);
     world.input(A, Input::RekeyChild(a.id)); // replaced already: not wanted any more
+    let wanted = world.intercept();
+    world.inject(delete);
+    wanted.into_iter().for_each(|packet| world.inject(packet));
     world.run(5 * SECOND);
     world.assert_agreement(1);
+    // B's rekeying is the one that counts, and A's made none beside it.
+    assert!(!world.hosts[A].sad.contains_key(&a.id));
+    assert!(!world.hosts[B].sad.contains_key(&b.id));
 }
 
 #[test]

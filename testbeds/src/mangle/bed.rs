@@ -74,6 +74,8 @@ struct Near {
     now: Instant,
     there: SocketAddr,
     children: BTreeSet<SaId>,
+    /// How often a request is sent before the gateway gives up.
+    tries: usize,
 }
 
 /// Gateway and peer.
@@ -85,6 +87,8 @@ pub struct Bed {
     /// What the gateway sent since the last look, and why it dropped what it dropped.
     pub sent: Vec<Vec<u8>>,
     pub dropped: Vec<String>,
+    /// Rekeyings of the IKE SA since the last look.
+    pub rekeyed: usize,
     /// The last request and the answer that it got.
     pub last: (Vec<u8>, Vec<u8>),
 }
@@ -157,7 +161,9 @@ impl Bed {
         settings.limits.init_limit_half_open = HALF_OPEN;
         settings.limits.cookie_threshold = HALF_OPEN / 2;
         let entropy = SeededEntropy::new(stage as u64 + 1);
+        let tries = settings.retransmit_tries;
         let near = Near {
+            tries: tries as usize,
             engine: Engine::new(settings),
             now: Instant(1_000_000_000_000),
             there: SocketAddr::from(([192, 0, 2, 1], 500)),
@@ -186,6 +192,7 @@ impl Bed {
             here,
             sent: Vec::new(),
             dropped: Vec::new(),
+            rekeyed: 0,
             last: Default::default(),
         }
     }
@@ -303,6 +310,7 @@ impl Bed {
                 Output::Event(Event::AuthenticationFailed { .. }) => {
                     self.dropped.push(NOT_AUTHENTICATED.to_owned());
                 }
+                Output::Event(Event::IkeRekeyed { .. }) => self.rekeyed += 1,
                 Output::Event(_) => {}
             }
         }
@@ -312,6 +320,36 @@ impl Bed {
     pub fn look(&mut self) {
         self.sent.clear();
         self.dropped.clear();
+        self.rekeyed = 0;
+    }
+
+    /// Nothing arrives at a gateway that waits, until the next thing is due; false if nothing is.
+    pub fn wait(&mut self) -> bool {
+        let Gateway::Engine(near) = &mut self.gateway else {
+            return false;
+        };
+        let Some(at) = near.engine.poll_timeout() else {
+            return false;
+        };
+        near.now = near.now.max(at);
+        self.input(Input::Timeout);
+        true
+    }
+
+    /// Whether the gateway has no IKE SA at all, not even one that is half-open.
+    pub fn empty(&self) -> bool {
+        match &self.gateway {
+            Gateway::Engine(near) => near.engine.status(near.now).is_empty(),
+            Gateway::Daemon(daemon) => daemon.sas().0 == 0,
+        }
+    }
+
+    /// How often the gateway repeats a request that nobody answers.
+    pub fn tries(&self) -> usize {
+        match &self.gateway {
+            Gateway::Engine(near) => near.tries,
+            Gateway::Daemon(_) => 0,
+        }
     }
 
     /// Established IKE SAs.

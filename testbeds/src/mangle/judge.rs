@@ -4,7 +4,7 @@ use hitless::ike::message::NotifyKind;
 
 use super::bed::{Bed, NOT_AUTHENTICATED, Stage};
 use super::peer::GROUP;
-use super::wire::{self, AUTH, DELETE, KE, NONCE, NOTIFY, SA};
+use super::wire::{self, AUTH, DELETE, KE, NONCE, NOTIFY, PROTOCOL_ESP, PROTOCOL_IKE, SA};
 
 /// The RFC's answer.
 #[derive(Clone, Copy, Debug)]
@@ -36,10 +36,20 @@ pub enum Expected {
     Retried,
     /// As initiator: the next exchange.
     NextExchange,
-    /// As initiator: a Delete, as the other end believes in something that does not hold.
-    Withdrawn,
-    /// As initiator: the exchange has failed, and nothing is sent.
-    Failed,
+    /// As initiator: a Delete of the IKE SA, in which the other end believes and the gateway does not.
+    WithdrawnIke,
+    /// As initiator: the same of the Child SA alone; the IKE SA lives.
+    WithdrawnChild,
+    /// As initiator: the exchange has failed, nothing is sent, and the IKE SA lives as it was.
+    FailedAlive,
+    /// As initiator: nothing is sent, and there is an IKE SA without Child SA.
+    FailedChildless,
+    /// As initiator: nothing is sent, and nothing is left of the IKE SA.
+    FailedGone,
+    /// As initiator: the same request once more, octet for octet.
+    Repeated,
+    /// As initiator: the same request as often as it is ever sent, and then nothing is left.
+    GivenUp,
     /// As initiator: one more Child SA, and nothing is sent.
     Accepted,
     /// Nothing is sent and nothing changes, but it is no error.
@@ -146,9 +156,15 @@ pub struct Outcome {
     dropped: Vec<String>,
     children: usize,
     ike_sas: usize,
+    /// Nothing is left, not even what is half-open.
+    empty: bool,
+    /// Rekeyings of the IKE SA that were carried through.
+    rekeyed: usize,
+    /// How often the gateway repeats a request that nobody answers.
+    tries: usize,
     before: Before,
-    /// The answer to the request that a case repeats.
-    earlier: Vec<u8>,
+    /// The gateway's last request, or the one that a case repeats, and the answer to it.
+    last: (Vec<u8>, Vec<u8>),
 }
 
 /// How it was before the wrong message.
@@ -172,8 +188,11 @@ impl Outcome {
             dropped: bed.dropped.clone(),
             children: bed.children(),
             ike_sas: bed.ike_sas(),
+            empty: bed.empty(),
+            rekeyed: bed.rekeyed,
+            tries: bed.tries(),
             before,
-            earlier: bed.last.1.clone(),
+            last: bed.last.clone(),
         }
     }
 
@@ -210,6 +229,13 @@ impl Outcome {
     /// For a person.
     pub fn text(&self) -> String {
         let mut parts: Vec<String> = self.replies.iter().map(Reply::text).collect();
+        let said = parts.len();
+        parts.dedup();
+        if let [only] = parts.as_mut_slice()
+            && said > 1
+        {
+            *only += &format!(" ({said} times)");
+        }
         if self.unreadable > 0 {
             parts.push(format!("{} unreadable", self.unreadable));
         }
@@ -262,7 +288,7 @@ impl Outcome {
                 alone && self.children == 0 && self.ike_sas == 1
             }),
             Expected::Again => {
-                only.is_some_and(|reply| reply.octets == self.earlier) && self.unchanged()
+                only.is_some_and(|reply| reply.octets == self.last.1) && self.unchanged()
             }
             Expected::Empty => {
                 only.is_some_and(|reply| {
@@ -283,14 +309,42 @@ impl Outcome {
             Expected::NextExchange => {
                 only.is_some_and(|reply| !reply.response && reply.protected && !reply.deletes())
             }
-            Expected::Withdrawn => {
-                let deletes = |reply: &Reply| !reply.response && reply.deletes();
-                !self.replies.is_empty() && self.replies.iter().all(deletes)
+            Expected::WithdrawnIke => self.withdrawn(PROTOCOL_IKE) && self.ike_sas == 0,
+            Expected::WithdrawnChild => {
+                let same = self.children == self.before.children;
+                self.withdrawn(PROTOCOL_ESP) && same && self.ike_sas == 1
             }
             Expected::Accepted => self.silent() && self.children == self.before.children + 1,
             Expected::Quiet => self.silent() && self.unchanged() && self.dropped.is_empty(),
-            Expected::Failed => self.silent() && self.children <= self.before.children,
+            Expected::FailedAlive => {
+                let alive = self.ike_sas > 0 && self.rekeyed == 0;
+                self.silent() && self.unchanged() && alive
+            }
+            Expected::FailedChildless => self.silent() && self.children == 0 && self.ike_sas == 1,
+            Expected::FailedGone => self.silent() && self.gone(),
+            Expected::Repeated => self.replies.len() == 1 && self.repeats() && self.unchanged(),
+            Expected::GivenUp => self.replies.len() == self.tries && self.repeats() && self.gone(),
         }
+    }
+
+    /// All that it sends is a Delete of one kind.
+    fn withdrawn(&self, protocol: u8) -> bool {
+        let of = |(kind, body): &(u8, Vec<u8>)| *kind == DELETE && body.first() == Some(&protocol);
+        let deletes = |reply: &Reply| {
+            let any = reply.payloads.iter().any(of);
+            any && reply.exchange == wire::INFORMATIONAL && !reply.response
+        };
+        !self.replies.is_empty() && self.unreadable == 0 && self.replies.iter().all(deletes)
+    }
+
+    /// All that it sends is its last request.
+    fn repeats(&self) -> bool {
+        let same = |reply: &Reply| reply.octets == self.last.0;
+        self.unreadable == 0 && self.replies.iter().all(same)
+    }
+
+    fn gone(&self) -> bool {
+        self.empty && self.children == 0
     }
 
     /// What a message without fault gets, by what was asked.
@@ -322,10 +376,15 @@ impl Expected {
             Expected::Gone => "an empty response, IKE SA gone".to_owned(),
             Expected::Retried => "IKE_SA_INIT anew".to_owned(),
             Expected::NextExchange => "the next exchange".to_owned(),
-            Expected::Withdrawn => "a Delete".to_owned(),
+            Expected::WithdrawnIke => "a Delete of the IKE SA".to_owned(),
+            Expected::WithdrawnChild => "a Delete of the Child SA".to_owned(),
             Expected::Accepted => "one more Child SA".to_owned(),
             Expected::Quiet => "nothing more".to_owned(),
-            Expected::Failed => "the exchange fails".to_owned(),
+            Expected::FailedAlive => "the exchange fails, the IKE SA lives".to_owned(),
+            Expected::FailedChildless => "no Child SA, the IKE SA lives".to_owned(),
+            Expected::FailedGone => "the IKE SA fails".to_owned(),
+            Expected::Repeated => "the same request again".to_owned(),
+            Expected::GivenUp => "the same request some times, and the end".to_owned(),
             Expected::OneOf(all) => {
                 let all: Vec<String> = all.iter().map(|one| one.text()).collect();
                 all.join(" or ")

@@ -136,15 +136,15 @@ fn attempt(stage: Stage, case: &Case, mut bed: Bed) -> (String, bool) {
 /// An honest exchange works: the one that the wrong message came between, or a new one.
 fn afterwards(stage: Stage, mut bed: Bed, outcome: &Outcome) -> Result<(), String> {
     let silent = outcome.silent();
+    let next = bed.peer.next;
     match stage {
         Stage::HalfOpen if silent => established(bed),
         Stage::HalfOpen if bed.ike_sas() == 1 => alive(bed, 2),
         Stage::Established if bed.ike_sas() > 0 => {
-            let next = bed.peer.next;
             let moved = outcome.answered() && !outcome.is(Expected::Again);
             alive(bed, next + u32::from(moved))
         }
-        Stage::AskedInit if silent => {
+        Stage::AskedInit if silent || outcome.is(Expected::Repeated) => {
             let went_on = bed.answer_init().and_then(|()| bed.answer_auth());
             went_on.ok_or_else(|| "the honest answer does not count".to_owned())
         }
@@ -152,12 +152,14 @@ fn afterwards(stage: Stage, mut bed: Bed, outcome: &Outcome) -> Result<(), Strin
             let went_on = bed.relearn().and_then(|()| bed.answer_init());
             went_on.ok_or_else(|| "the honest answer to the retry does not count".to_owned())
         }
-        Stage::AskedAuth if silent && outcome.is(Expected::Silence) => {
+        Stage::AskedAuth if outcome.is(Expected::Silence) || outcome.is(Expected::Repeated) => {
             let went_on = bed.answer_auth();
             went_on.ok_or_else(|| "the honest answer does not count".to_owned())
         }
-        Stage::AskedChild | Stage::AskedRekey | Stage::AskedLife if bed.ike_sas() > 0 => {
-            alive(bed, 0)
+        Stage::AskedAuth | Stage::AskedChild | Stage::AskedRekey | Stage::AskedLife
+            if bed.ike_sas() > 0 =>
+        {
+            alive(bed, next + u32::from(outcome.answered()))
         }
         _ => {
             bed.start_anew();

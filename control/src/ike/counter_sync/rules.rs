@@ -82,6 +82,34 @@ fn rfc6311_r6_what_was_not_negotiated_is_ignored() {
 }
 
 #[test]
+fn rfc6311_r6_with_message_ids_alone_negotiated_they_count_and_the_delta_does_not() {
+    for withholds in [C, P] {
+        let mut pair = Pair::with(1, |host, settings| {
+            let withheld = &mut settings.connections[0].roads.withheld;
+            withheld.replay_counter_sync = host == withholds;
+        });
+        let (next, seen) = pair.next_ids(P);
+        let delta = replay(&9u64.to_be_bytes());
+        let answer = pair.ask(values(seen + 3, next), std::slice::from_ref(&delta));
+        assert_eq!(answer.map(|a| a.receive.0), Some(seen + 3));
+        assert_eq!(pair.deltas(P), [], "{withholds} withholds 16421");
+        let alone = pair.forge(C, false, seen + 3, &[delta]);
+        assert_eq!(
+            pair.give(P, &alone).len(),
+            1,
+            "answered, for it is a request"
+        );
+        assert_eq!(pair.deltas(P), []);
+        // Nor does the cluster ask for it.
+        let resume = Resume::MessageIdSync {
+            replay_delta: Some(77),
+        };
+        let said = pair.take_over(resume);
+        assert_eq!(pair.read(P, &said[0]).1.len(), 1, "{withholds}");
+    }
+}
+
+#[test]
 fn rfc6311_r7_the_members_share_what_the_peer_can() {
     let pair = Pair::new(1);
     let (ike, version, body) = &pair.records[C];
@@ -265,6 +293,22 @@ fn rfc6311_r10_r12_r14_r15_r16_r24_r27_r30_what_a_new_member_says() {
             }
         }
     }
+}
+
+#[test]
+fn rfc6311_r12_r27_without_esn_the_delta_has_four_octets() {
+    let mut pair = Pair::with(1, |_, settings| {
+        let child = &mut settings.connections[0].children[0];
+        child.esp_proposals = vec!["aes128gcm16-x25519-noesn".parse().unwrap()];
+    });
+    assert!(!pair.ike(C).children[0].sa.esn);
+    let said = pair.take_over(Resume::MessageIdSync {
+        replay_delta: Some(0x0102_0304),
+    });
+    let (_, payloads) = pair.read(P, &said[0]);
+    assert_eq!(payloads[1..], [replay(&[1, 2, 3, 4])]);
+    assert_eq!(pair.give(P, &said[0]).len(), 1);
+    assert_eq!(pair.deltas(P), [(1, 0x0102_0304)]);
 }
 
 #[test]

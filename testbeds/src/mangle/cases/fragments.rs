@@ -247,6 +247,18 @@ pub const ESTABLISHED: &[Case] = &[
 ];
 
 pub const HALF_OPEN: &[Case] = &[
+    // A daemon's packet path has no room for it, which is said as such.
+    case(
+        "IKE_AUTH of 60,000 octets, whole",
+        "RFC 7296 3.12",
+        Usual,
+        |bed| {
+            let mut payloads = bed.peer.auth_payloads();
+            payloads.push(Raw::new(VENDOR, vec![7; 60_000]));
+            let message = bed.peer.message(wire::IKE_AUTH, payloads);
+            vec![bed.peer.seal(&message)]
+        },
+    ),
     part("IKE_AUTH in fragments", Usual, auth),
     part("a fragment of IKE_AUTH with a wrong ICV", Silence, |bed| {
         let mut datagrams = auth(bed);

@@ -3,11 +3,13 @@
 mod answers;
 mod auth;
 mod create;
+mod crossing;
 mod fragments;
 mod inform;
 mod init;
 mod proposals;
 mod responses;
+mod unanswered;
 
 use super::Case;
 use super::bed::Stage;
@@ -31,6 +33,14 @@ pub fn all() -> impl Iterator<Item = (Stage, &'static Case)> {
         (Stage::AskedChild, responses::ASKED_CHILD),
         (Stage::AskedRekey, responses::ASKED_REKEY),
         (Stage::AskedLife, responses::ASKED_LIFE),
+        (Stage::AskedChild, crossing::ASKED_CHILD),
+        (Stage::AskedRekey, crossing::ASKED_REKEY),
+        (Stage::AskedLife, crossing::ASKED_LIFE),
+        (Stage::AskedInit, unanswered::ASKED),
+        (Stage::AskedAuth, unanswered::ASKED),
+        (Stage::AskedChild, unanswered::ASKED),
+        (Stage::AskedRekey, unanswered::ASKED),
+        (Stage::AskedLife, unanswered::ASKED),
     ];
     let at = |(stage, cases): (Stage, &'static [Case])| cases.iter().map(move |case| (stage, case));
     groups.into_iter().flat_map(at)

@@ -4,16 +4,16 @@
 
 use super::auth::{auth, header};
 use crate::mangle::bed::Bed;
-use crate::mangle::judge::Expected::{self, Accepted, Failed, OneOf, Quiet, Silence, Withdrawn};
+use crate::mangle::judge::Expected::{
+    Accepted, FailedAlive, FailedChildless, FailedGone, OneOf, Quiet, Silence, WithdrawnChild,
+    WithdrawnIke,
+};
 use crate::mangle::peer::{GROUP, Peer, SECRET, Sealing, esp_transforms};
 use crate::mangle::wire::{
     self, AUTH, CRITICAL, INITIATOR, Message, PROTOCOL_ESP, Raw, TSI, UNKNOWN, aes_gcm, delete,
     notify, proposal, security_association, selector, traffic_selectors, transform,
 };
 use crate::mangle::{Case, case};
-
-/// Nothing is agreed on; whether the other end is told is left open.
-const REFUSED: Expected = OneOf(&[Withdrawn, Failed]);
 
 /// A CREATE_CHILD_SA response with other payloads: SA, TSi, TSr, Nonce, KE.
 fn child(bed: &mut Bed, change: impl FnOnce(&mut Vec<Raw>)) -> Vec<Vec<u8>> {
@@ -101,41 +101,49 @@ pub const ASKED_AUTH: &[Case] = &[
     case(
         "malformed payloads in the IKE_AUTH response",
         "RFC 7296 2.21.2",
-        OneOf(&[Silence, Failed]),
+        OneOf(&[Silence, FailedGone]),
         |b| auth(b, |p| p[0].length = Some(9000)),
     ),
     case(
         "unknown critical payload in the IKE_AUTH response",
         "RFC 7296 2.5",
-        OneOf(&[Silence, Failed]),
+        OneOf(&[Silence, FailedGone]),
         |b| auth(b, |p| p.push(Raw::new(UNKNOWN, []).flagged(CRITICAL))),
     ),
-    case("AUTHENTICATION_FAILED", "RFC 7296 2.21.2", Failed, |b| {
-        auth(b, |p| *p = vec![notify(24, &[])])
-    }),
-    case("an unknown error", "RFC 7296 3.10.1", Failed, |b| {
+    case(
+        "AUTHENTICATION_FAILED",
+        "RFC 7296 2.21.2",
+        FailedGone,
+        |b| auth(b, |p| *p = vec![notify(24, &[])]),
+    ),
+    case("an unknown error", "RFC 7296 3.10.1", FailedGone, |b| {
         auth(b, |p| *p = vec![notify(8222, &[])])
     }),
     case(
         "an IKE_AUTH response without payloads",
         "RFC 7296 2.21.2",
-        REFUSED,
+        FailedGone,
         |b| auth(b, Vec::clear),
     ),
     case(
         "an IKE_AUTH response without AUTH",
         "RFC 7296 2.21.2",
-        REFUSED,
+        FailedGone,
         |b| auth(b, |p| drop(p.remove(1))),
     ),
-    case("AUTH by a wrong secret", "RFC 7296 2.21.2", REFUSED, |b| {
-        let body = b.peer.proof("guessed", &Peer::our_identity());
-        auth(b, |p| p[1].body = body)
-    }),
+    case(
+        "AUTH by a wrong secret",
+        "RFC 7296 2.21.2",
+        WithdrawnIke,
+        |b| {
+            let body = b.peer.proof("guessed", &Peer::our_identity());
+            auth(b, |p| p[1].body = body)
+        },
+    ),
     case(
         "the gateway's own AUTH, reflected",
         "RFC 7296 2.15",
-        REFUSED,
+        WithdrawnIke,
         |b| {
             let theirs = b.peer.open(&b.last.0.clone()).unwrap_or_default();
             let proof = theirs.into_iter().find(|(kind, _)| *kind == AUTH);
@@ -147,7 +155,7 @@ pub const ASKED_AUTH: &[Case] = &[
     case(
         "another identity with a right proof",
         "RFC 7296 2.21.2",
-        REFUSED,
+        WithdrawnIke,
         |b| {
             let other = Peer::identity(2, b"elsewhere.test");
             let body = b.peer.proof(SECRET, &other);
@@ -157,7 +165,7 @@ pub const ASKED_AUTH: &[Case] = &[
     case(
         "TS_UNACCEPTABLE for the first Child SA",
         "RFC 7296 1.2",
-        Failed,
+        FailedChildless,
         |b| {
             auth(b, |p| {
                 p.truncate(2);
@@ -168,7 +176,7 @@ pub const ASKED_AUTH: &[Case] = &[
     case(
         "an ESP cipher that was not offered",
         "RFC 7296 2.7",
-        REFUSED,
+        WithdrawnChild,
         |b| {
             let mut transforms = esp_transforms(false);
             transforms[0] = aes_gcm(256);
@@ -179,7 +187,7 @@ pub const ASKED_AUTH: &[Case] = &[
     case(
         "selectors wider than was asked",
         "RFC 7296 2.9",
-        REFUSED,
+        WithdrawnChild,
         |b| {
             let all = selector([0; 4], [255; 4]);
             auth(b, |p| p[3] = traffic_selectors(TSI, 1, &[all]))
@@ -188,7 +196,7 @@ pub const ASKED_AUTH: &[Case] = &[
     case(
         "an SA without selectors in the response",
         "RFC 7296 1.2",
-        REFUSED,
+        WithdrawnChild,
         |b| auth(b, |p| p.truncate(3)),
     ),
 ];
@@ -225,7 +233,7 @@ pub const ASKED_CHILD: &[Case] = &[
     case(
         "INFORMATIONAL in answer to CREATE_CHILD_SA",
         "RFC 7296 1.3",
-        OneOf(&[Silence, REFUSED]),
+        OneOf(&[Silence, WithdrawnChild]),
         |b| {
             let message = b.peer.answer(wire::INFORMATIONAL, b.asked(), Vec::new());
             vec![b.peer.seal(&message)]
@@ -234,55 +242,64 @@ pub const ASKED_CHILD: &[Case] = &[
     case(
         "malformed payloads in the response",
         "RFC 7296 2.21.3",
-        OneOf(&[Silence, Failed]),
+        OneOf(&[Silence, FailedAlive]),
         |b| child(b, |p| p[0].length = Some(9000)),
     ),
     case(
         "unknown critical payload in a response",
         "RFC 7296 2.5",
-        OneOf(&[Silence, Failed]),
+        OneOf(&[Silence, FailedAlive]),
         |b| child(b, |p| p.push(Raw::new(UNKNOWN, []).flagged(CRITICAL))),
     ),
-    case("NO_PROPOSAL_CHOSEN", "RFC 7296 1.3", Failed, |b| {
+    case("NO_PROPOSAL_CHOSEN", "RFC 7296 1.3", FailedAlive, |b| {
         child(b, |p| *p = vec![notify(14, &[])])
     }),
-    case("TEMPORARY_FAILURE", "RFC 7296 2.25", Failed, |b| {
+    case("TEMPORARY_FAILURE", "RFC 7296 2.25", FailedAlive, |b| {
         child(b, |p| *p = vec![notify(43, &[])])
     }),
-    case("NO_ADDITIONAL_SAS", "RFC 7296 1.3", Failed, |b| {
+    case("NO_ADDITIONAL_SAS", "RFC 7296 1.3", FailedAlive, |b| {
         child(b, |p| *p = vec![notify(35, &[])])
     }),
     case(
         "an unknown error in a response",
         "RFC 7296 3.10.1",
-        Failed,
+        FailedAlive,
         |b| child(b, |p| *p = vec![notify(8333, &[])]),
     ),
     case(
         "INVALID_KE_PAYLOAD for an unknown group",
         "RFC 7296 1.3",
-        Failed,
+        FailedAlive,
         |b| child(b, |p| *p = vec![notify(17, &[3, 3])]),
     ),
     case(
         "a response without payloads",
         "RFC 7296 1.3",
-        REFUSED,
+        WithdrawnChild,
         |b| child(b, Vec::clear),
     ),
-    case("no Nonce in a response", "RFC 7296 1.3.1", REFUSED, |b| {
-        child(b, |p| drop(p.remove(3)))
-    }),
-    case("no KE in a response", "RFC 7296 1.3.1", REFUSED, |b| {
-        child(b, |p| drop(p.remove(4)))
-    }),
-    case("KE zero in a response", "RFC 8031 3.2", REFUSED, |b| {
-        child(b, |p| p[4] = wire::key_exchange(GROUP, &[0; 32]))
-    }),
+    case(
+        "no Nonce in a response",
+        "RFC 7296 1.3.1",
+        WithdrawnChild,
+        |b| child(b, |p| drop(p.remove(3))),
+    ),
+    case(
+        "no KE in a response",
+        "RFC 7296 1.3.1",
+        WithdrawnChild,
+        |b| child(b, |p| drop(p.remove(4))),
+    ),
+    case(
+        "KE zero in a response",
+        "RFC 8031 3.2",
+        WithdrawnChild,
+        |b| child(b, |p| p[4] = wire::key_exchange(GROUP, &[0; 32])),
+    ),
     case(
         "a cipher that nobody offered",
         "RFC 7296 2.7",
-        REFUSED,
+        WithdrawnChild,
         |b| {
             let chosen = proposal(
                 1,
@@ -296,7 +313,7 @@ pub const ASKED_CHILD: &[Case] = &[
     case(
         "selectors wider than the offer",
         "RFC 7296 2.9",
-        REFUSED,
+        WithdrawnChild,
         |b| {
             let all = selector([0; 4], [255; 4]);
             child(b, |p| p[1] = traffic_selectors(TSI, 1, &[all]))
@@ -305,35 +322,47 @@ pub const ASKED_CHILD: &[Case] = &[
     case(
         "transport mode that nobody asked for",
         "RFC 7296 1.3.1",
-        REFUSED,
+        WithdrawnChild,
         |b| child(b, |p| p.push(notify(16391, &[]))),
     ),
 ];
 
 pub const ASKED_REKEY: &[Case] = &[
     // Rekeying of the IKE SA.
-    case("an IKE SA with SPI zero", "RFC 7296 3.1", REFUSED, |b| {
-        new_ike(b, &[0; 8], |_| {})
-    }),
-    case("an IKE SA without SPI", "RFC 7296 3.3.1", REFUSED, |b| {
-        new_ike(b, &[], |_| {})
-    }),
-    case("an IKE SA without Nonce", "RFC 7296 1.3.2", REFUSED, |b| {
-        new_ike(b, &[7; 8], |p| drop(p.remove(1)))
-    }),
-    case("an IKE SA without KE", "RFC 7296 1.3.2", REFUSED, |b| {
+    case(
+        "an IKE SA with SPI zero",
+        "RFC 7296 3.1",
+        FailedAlive,
+        |b| new_ike(b, &[0; 8], |_| {}),
+    ),
+    case(
+        "an IKE SA without SPI",
+        "RFC 7296 3.3.1",
+        FailedAlive,
+        |b| new_ike(b, &[], |_| {}),
+    ),
+    case(
+        "an IKE SA without Nonce",
+        "RFC 7296 1.3.2",
+        FailedAlive,
+        |b| new_ike(b, &[7; 8], |p| drop(p.remove(1))),
+    ),
+    case("an IKE SA without KE", "RFC 7296 1.3.2", FailedAlive, |b| {
         new_ike(b, &[7; 8], |p| drop(p.remove(2)))
     }),
-    case("an IKE SA with KE zero", "RFC 8031 3.2", REFUSED, |b| {
+    case("an IKE SA with KE zero", "RFC 8031 3.2", FailedAlive, |b| {
         new_ike(b, &[7; 8], |p| p[2] = wire::key_exchange(GROUP, &[0; 32]))
     }),
-    case("a refusal of the rekeying", "RFC 7296 1.3.2", Failed, |b| {
-        new_ike(b, &[], |p| *p = vec![notify(14, &[])])
-    }),
+    case(
+        "a refusal of the rekeying",
+        "RFC 7296 1.3.2",
+        FailedAlive,
+        |b| new_ike(b, &[], |p| *p = vec![notify(14, &[])]),
+    ),
     case(
         "an ESP SA in place of an IKE SA",
         "RFC 7296 1.3.2",
-        REFUSED,
+        FailedAlive,
         |b| {
             let payloads = b.peer.create_payloads();
             new_ike(b, &[], |p| *p = payloads)
