@@ -286,13 +286,10 @@ impl Node {
         };
         let mine = leading.epoch;
         let bare = leading.bare();
-        let bound = leading
-            .sessions
-            .get(&from)
-            .is_some_and(|session| session.bound.is_some());
-        let knows = leading.sessions.get(&from).is_some_and(|session| {
-            session.bound.is_some() && session.incarnation.0 == packet.incarnation
-        });
+        let session = leading.sessions.get(&from);
+        let session = session.filter(|session| session.bound.is_some());
+        let bound = session.is_some();
+        let knows = session.is_some_and(|session| session.incarnation.0 == packet.incarnation);
         let anyone = leading
             .sessions
             .values()

@@ -316,15 +316,18 @@ impl Outcome {
             }
             Expected::Accepted => self.silent() && self.children == self.before.children + 1,
             Expected::Quiet => self.silent() && self.unchanged() && self.dropped.is_empty(),
-            Expected::FailedAlive => {
-                let alive = self.ike_sas > 0 && self.rekeyed == 0;
-                self.silent() && self.unchanged() && alive
-            }
+            Expected::FailedAlive => self.failed_alive(),
             Expected::FailedChildless => self.silent() && self.children == 0 && self.ike_sas == 1,
             Expected::FailedGone => self.silent() && self.gone(),
             Expected::Repeated => self.replies.len() == 1 && self.repeats() && self.unchanged(),
             Expected::GivenUp => self.replies.len() == self.tries && self.repeats() && self.gone(),
         }
+    }
+
+    /// The exchange came to nothing, and the IKE SA is what it was.
+    fn failed_alive(&self) -> bool {
+        let alive = self.ike_sas > 0 && self.rekeyed == 0;
+        self.silent() && self.unchanged() && alive
     }
 
     /// All that it sends is a Delete of one kind.

@@ -86,33 +86,3 @@ fn a_body_that_is_cut_or_damaged_is_refused_or_means_something_and_nothing_worse
         }
     }
 }
-
-#[test]
-#[ignore = "writes samples that are not there, for a field that is new"]
-fn missing_samples_are_written() {
-    let mut found: [Option<Vec<u8>>; 3] = Default::default();
-    busy_pair(|host, _, record| {
-        if host != 0 {
-            return;
-        }
-        let decoded = IkeRecord::decode(&**record.body).unwrap();
-        let offer = decoded.pending.as_ref().is_some_and(|p| p.offer.is_some());
-        let index = match (decoded.grave.is_some(), decoded.state) {
-            (true, _) => 2,
-            (_, 1) => 1,
-            (_, 0) if offer && !decoded.children.is_empty() => 0,
-            _ => return,
-        };
-        let longest = found[index].as_ref().map_or(0, Vec::len);
-        if record.body.len() > longest {
-            found[index] = Some(record.body.to_vec());
-        }
-    });
-    for (name, body) in SAMPLES.iter().zip(&found) {
-        let Some(body) = body.as_ref().filter(|_| !file(name).exists()) else {
-            continue;
-        };
-        let hex: String = body.iter().map(|octet| format!("{octet:02x}")).collect();
-        std::fs::write(file(name), hex + "\n").unwrap();
-    }
-}
