@@ -397,7 +397,7 @@ fn paths_start_at_the_configuration_s_own_directory() {
 
 const USERS: &str = r#"{ auth = "eap-mschapv2", id = "%any", eap_id = "*@corp" }"#;
 const USER: &str = r#"{ auth = "eap-mschapv2", id = "laptop.corp", eap_id = "bob@corp" }"#;
-const ANCHOR: &str = r#"{ auth = "pubkey", cacerts = ["root.pem"] }"#;
+const ANCHOR: &str = r#"{ auth = "pubkey", cacerts = ["root.pem"], id = "gw.test" }"#;
 
 /// With a user of either kind of secret, and a child that nobody here starts.
 fn with_users(local: &str, remote: &str, more: &str) -> String {
@@ -445,6 +445,13 @@ const PSK: &str = r#"{ auth = "psk", id = "hq.example.org" }"#;
 
 /// `local`, `remote`, more of the connection; what the report has to say.
 const USER_MISTAKES: &[[&str; 5]] = &[
+    [
+        USER,
+        r#"{ auth = "pubkey", cacerts = ["root.pem"], id = "%any" }"#,
+        "",
+        "could ask for the password",
+        "name the gateway",
+    ],
     [
         PSK,
         USERS,

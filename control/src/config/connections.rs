@@ -131,13 +131,20 @@ fn connection(
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     let (local, remote) = (local.ok()?, remote.ok()?);
     let ends = (&local.auth, &remote.auth);
-    check_users(section, &name, children.as_deref(), on_demand, ends);
     let local_id = match &local.id {
         Some(id) => id.value.clone(),
         None => Identification::Address(*local_addrs.first()?),
     };
     check_sendable(section, &local_id);
     let remote_id = remote_id(remote.id.as_ref(), &remote_addrs);
+    let gateway = (remote_id != Identification::Any).then_some(&remote_id);
+    check_users(
+        section,
+        &name,
+        children.as_deref(),
+        on_demand,
+        (ends, gateway),
+    );
     let place = remote.id.map_or(section.span.clone(), |id| id.span);
     check_secret(section, ends, &place, (&local_id, &remote_id), context);
     Some(Connection {
@@ -173,7 +180,7 @@ fn check_users(
     name: &str,
     children: Option<&[Child]>,
     on_demand: &BTreeSet<(String, String)>,
-    ends: (&LocalAuth, &RemoteAuth),
+    ends: ((&LocalAuth, &RemoteAuth), Option<&Identification>),
 ) {
     let begun =
         |child: &&Child| child.start || on_demand.contains(&(name.to_owned(), child.name.clone()));

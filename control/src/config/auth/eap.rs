@@ -123,11 +123,11 @@ pub(super) fn remote(
     })
 }
 
-/// What a connection with EAP needs besides, and cannot have (RFC 7296 section 2.16). `starts`: a
-/// child that we would begin.
+/// What a connection with EAP needs besides, and cannot have (RFC 7296 section 2.16). `gateway`:
+/// who the peer has to be; `starts`: a child that we would begin.
 pub(in crate::config) fn check(
     section: &Section<'_>,
-    (local, remote): (&LocalAuth, &RemoteAuth),
+    ((local, remote), gateway): ((&LocalAuth, &RemoteAuth), Option<&Identification>),
     starts: Option<&str>,
 ) {
     let asks = matches!(remote, RemoteAuth::Eap(_));
@@ -150,6 +150,13 @@ pub(in crate::config) fn check(
         );
         let help =
             "write remote = { auth = \"pubkey\", cacerts = [\"ca.pem\"], id = \"gw.example.org\" }";
+        section.refuse("remote", Refusal::new(title, help));
+    } else if logs_in && gateway.is_none() {
+        let title = format!(
+            "{}: whoever has a certificate of the authority could ask for the password",
+            section.path
+        );
+        let help = "name the gateway: remote = { .., id = \"gw.example.org\" }";
         section.refuse("remote", Refusal::new(title, help));
     }
     if (asks || logs_in) && section.has("ppk_id") {
