@@ -137,14 +137,8 @@ fn connection(
     };
     check_sendable(section, &local_id);
     let remote_id = remote_id(remote.id.as_ref(), &remote_addrs);
-    let gateway = (remote_id != Identification::Any).then_some(&remote_id);
-    check_users(
-        section,
-        &name,
-        children.as_deref(),
-        on_demand,
-        (ends, gateway),
-    );
+    let begun = begun(&name, children.as_deref(), on_demand);
+    auth::check(section, ends, &remote_id, begun);
     let place = remote.id.map_or(section.span.clone(), |id| id.span);
     check_secret(section, ends, &place, (&local_id, &remote_id), context);
     Some(Connection {
@@ -174,18 +168,16 @@ fn connection(
     })
 }
 
-/// Users begin: no child of theirs may be one that we start.
-fn check_users(
-    section: &Section<'_>,
+/// A child that we start.
+fn begun<'c>(
     name: &str,
-    children: Option<&[Child]>,
+    children: Option<&'c [Child]>,
     on_demand: &BTreeSet<(String, String)>,
-    ends: ((&LocalAuth, &RemoteAuth), Option<&Identification>),
-) {
+) -> Option<&'c str> {
     let begun =
         |child: &&Child| child.start || on_demand.contains(&(name.to_owned(), child.name.clone()));
     let child = children.unwrap_or_default().iter().find(begun);
-    auth::check(section, ends, child.map(|child| child.name.as_str()));
+    child.map(|child| child.name.as_str())
 }
 
 /// Who the peer has to be: what is configured, else the address that it has if it has one alone.

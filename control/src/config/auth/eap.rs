@@ -124,10 +124,11 @@ pub(super) fn remote(
 }
 
 /// What a connection with EAP needs besides, and cannot have (RFC 7296 section 2.16). `gateway`:
-/// who the peer has to be; `starts`: a child that we would begin.
+/// who the peer has to be; `starts`: a child that we begin.
 pub(in crate::config) fn check(
     section: &Section<'_>,
-    ((local, remote), gateway): ((&LocalAuth, &RemoteAuth), Option<&Identification>),
+    (local, remote): (&LocalAuth, &RemoteAuth),
+    gateway: &Identification,
     starts: Option<&str>,
 ) {
     let asks = matches!(remote, RemoteAuth::Eap(_));
@@ -151,7 +152,7 @@ pub(in crate::config) fn check(
         let help =
             "write remote = { auth = \"pubkey\", cacerts = [\"ca.pem\"], id = \"gw.example.org\" }";
         section.refuse("remote", Refusal::new(title, help));
-    } else if logs_in && gateway.is_none() {
+    } else if logs_in && *gateway == Identification::Any {
         let title = format!(
             "{}: whoever has a certificate of the authority could ask for the password",
             section.path
