@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use super::extras::{End, Extras, Lane};
 use crate::config::{Config, ConfigError};
 
 pub const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -109,6 +110,8 @@ pub struct Topology {
     pub checkpoint: (u32, &'static str),
     /// Requests that may be outstanding at once.
     pub window_size: u32,
+    /// What the tunnel has beyond that.
+    pub extras: Extras,
 }
 
 impl Topology {
@@ -127,7 +130,13 @@ impl Topology {
             degraded: "rekey",
             checkpoint: (1000, "50ms"),
             window_size: 1,
+            extras: Extras::default(),
         }
+    }
+
+    /// Between which hosts traffic goes.
+    pub fn lanes(&self) -> Vec<Lane> {
+        self.extras.lanes(self.inside)
     }
 
     /// The configuration of a member, which answers.
@@ -140,7 +149,7 @@ impl Topology {
             inside: self.inside.stations().cluster,
             remote,
             ids: ["cluster.lab", "peer.lab"],
-            networks: self.inside.networks(),
+            end: End::Cluster,
             start: "none",
         };
         self.parse(&format!("member {member}"), &sides)
@@ -159,14 +168,13 @@ impl Topology {
             more => self.cluster("peer", first + number, first..=first + more - 1),
         };
         let [remote, outside] = self.outside.ends();
-        let [theirs, ours] = self.inside.networks();
         let sides = Sides {
             cluster: &cluster,
             outside,
             inside: self.inside.stations().peer,
             remote,
             ids: ["peer.lab", "cluster.lab"],
-            networks: [ours, theirs],
+            end: End::Peer,
             start: "start",
         };
         self.parse("peer", &sides)
@@ -189,12 +197,11 @@ impl Topology {
     fn parse(&self, name: &str, sides: &Sides<'_>) -> Result<Config, ConfigError> {
         let Topology {
             secret,
-            ike_proposal,
-            esp_proposal,
             dpd_delay,
             takeover,
             checkpoint: (packets, interval),
             window_size,
+            extras,
             ..
         } = self;
         let Sides {
@@ -202,10 +209,16 @@ impl Topology {
             outside,
             inside,
             remote,
-            ids,
-            networks,
+            ids: [local_id, remote_id],
+            end,
             start,
         } = sides;
+        let ike_proposal = extras.proposal(self.ike_proposal);
+        let plain = format!(
+            "esp_proposals = [\"{}\"]\nreplay_window = 4096\nstart_action = \"{start}\"\n",
+            extras.proposal(self.esp_proposal)
+        );
+        let children = extras.children(*end, self.inside, self.inside.networks(), &plain);
         let text = format!(
             r#"
 [cluster]
@@ -224,26 +237,18 @@ checkpoint = {{ packets = {packets}, interval = "{interval}" }}
 local_addrs = ["{outside}"]
 remote_addrs = ["{remote}"]
 proposals = ["{ike_proposal}"]
-local = {{ auth = "psk", id = "{}" }}
-remote = {{ auth = "psk", id = "{}" }}
+local = {{ auth = "psk", id = "{local_id}" }}
+remote = {{ auth = "psk", id = "{remote_id}" }}
 dpd_delay = "{dpd_delay}"
 takeover = "{takeover}"
 window_size = {window_size}
-[connections.tunnel.children.net]
-esp_proposals = ["{esp_proposal}"]
-local_ts = ["{}"]
-remote_ts = ["{}"]
-replay_window = 4096
-start_action = "{start}"
-[secrets.tunnel]
+{}{children}[secrets.tunnel]
 secret = "{secret}"
-"#,
+{}"#,
             self.outside.prefix_length(),
             self.inside.prefix_length(),
-            ids[0],
-            ids[1],
-            networks[0],
-            networks[1]
+            extras.connection(*end),
+            extras.sections(*end, self.inside, secret),
         );
         Config::parse(name, &text, Path::new("."))
     }
@@ -256,7 +261,7 @@ struct Sides<'a> {
     inside: IpAddr,
     remote: IpAddr,
     ids: [&'a str; 2],
-    networks: [&'a str; 2],
+    end: End,
     start: &'a str,
 }
 

@@ -12,6 +12,7 @@
 
 mod cable;
 mod continuity;
+mod extras;
 mod long;
 mod machine;
 mod mutants;

@@ -3,8 +3,11 @@
 use std::time::Duration;
 
 use hitless::ike::settings::Withheld;
+use hitless::lab::Extras;
 use hitless_sa::{Entropy, Lease, SequenceNumber};
 use hitless_sync::LeaseSizes;
+
+use super::extras;
 
 /// Faults of one kind of cable.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +115,8 @@ pub struct Plan {
     pub probe_every: Duration,
     /// What seems well is watched for this long: what was forgotten may come back.
     pub aftermath: Duration,
+    /// What the tunnel has beyond the plain one.
+    pub extras: Extras,
 }
 
 /// Traffic flows and the standby is admitted before the first fault.
@@ -179,6 +184,7 @@ impl Plan {
             }
             _ => {}
         }
+        plan.extras = extras::draw(entropy);
         plan
     }
 
@@ -236,6 +242,7 @@ impl Plan {
             retransmit_tries: None,
             probe_every: Duration::from_millis(2),
             aftermath: Duration::ZERO,
+            extras: Extras::default(),
         }
     }
 
@@ -336,11 +343,11 @@ pub const CRASH_POINTS: u64 =
 /// How many writes fail: the last is a disk that stays full.
 const WRITES: [u32; 4] = [1, 2, 4, u32::MAX];
 
-fn below(entropy: &mut dyn Entropy, bound: u32) -> u32 {
+pub fn below(entropy: &mut dyn Entropy, bound: u32) -> u32 {
     entropy.u32() % bound
 }
 
-fn pick<T: Copy>(entropy: &mut dyn Entropy, from: &[T]) -> T {
+pub fn pick<T: Copy>(entropy: &mut dyn Entropy, from: &[T]) -> T {
     from[entropy.u32() as usize % from.len()]
 }
 

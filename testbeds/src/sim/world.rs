@@ -2,14 +2,13 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless::config::{Config, ConfigError};
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Tuning};
-use hitless::lab::{
-    CLUSTER_INSIDE, HOST_A, HOST_B, Host, MTU, PEER_INSIDE, Probe, Switch, Topology, sync_address,
-};
+use hitless::lab::{Host, Lane, MTU, Probe, Switch, Topology, sync_address};
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_sa::{Entropy, Instant};
 
@@ -50,9 +49,12 @@ const RECORDED: usize = 3000;
 const REPLAYED: usize = 48;
 /// Frames that are damaged in one go.
 const GARBAGE: usize = 400;
-/// Where the payload of an IPv4 packet begins in a frame, and the UDP checksum.
-const PAYLOAD: usize = 34;
-const UDP_CHECKSUM: std::ops::Range<usize> = 40..42;
+/// Behind Ethernet, the headers of both families.
+const IPV4_PAYLOAD: usize = 34;
+const IPV6_PAYLOAD: usize = 54;
+const UDP: u8 = 17;
+/// In a UDP header.
+const UDP_CHECKSUM: std::ops::Range<usize> = 6..8;
 /// The virtual clock starts here, as no real one starts at zero.
 pub const EPOCH: Instant = Instant(1_000_000_000);
 
@@ -88,6 +90,9 @@ pub struct World {
     recorded: Vec<Vec<u8>>,
     replayed: VecDeque<Vec<u8>>,
     next_probe: Instant,
+    /// Between which addresses of the hosts, and so by which Child SA: probe by probe, the next one.
+    lanes: Vec<Lane>,
+    lane: usize,
     /// Longest step.
     longest: Duration,
     steps: u64,
@@ -135,8 +140,9 @@ impl World {
         }
         let (a, switch_end) = memory::link(CABLE, MTU);
         near_ends.push(switch_end);
-        let (host_b, switch_end) = memory::link(CABLE, MTU);
+        let (b, switch_end) = memory::link(CABLE, MTU);
         protected_ends.push(switch_end);
+        let (a, b) = hosts(&topology, a, b);
         let mut outside = Switch::unrecorded(outside_ends);
         outside.hub = plan.hub;
         let mut oracle = Oracle::new(plan.members);
@@ -153,12 +159,14 @@ impl World {
             protected: Switch::unrecorded(protected_ends),
             near: Switch::unrecorded(near_ends),
             sync,
-            a: Host::new(a, [2, 0, 0, 0, 0xa, 1], HOST_A, PEER_INSIDE, PROBE),
-            b: Host::new(host_b, [2, 0, 0, 0, 0xb, 1], HOST_B, CLUSTER_INSIDE, PROBE),
+            a,
+            b,
             oracle,
             recorded: Vec::new(),
             replayed: VecDeque::new(),
             next_probe: EPOCH + Duration::from_millis(300),
+            lanes: topology.lanes(),
+            lane: 0,
             longest: QUIET_STEP,
             steps: 0,
             tally: Tally::default(),
@@ -248,8 +256,10 @@ impl World {
                 false => self.plan.probe_every,
             };
             self.next_probe = self.now + pause;
-            self.a.send(self.now, HOST_B);
-            self.b.send(self.now, HOST_A);
+            self.lane = (self.lane + 1) % self.lanes.len();
+            let Lane { host_a, host_b, .. } = self.lanes[self.lane];
+            self.a.send_from(self.now, self.lane, host_b);
+            self.b.send_from(self.now, self.lane, host_a);
         }
         for _ in 0..REPLAYED {
             if let Some(frame) = self.replayed.pop_front() {
@@ -348,19 +358,26 @@ impl World {
     /// headers) stays as it is: whoever can forge that on a segment owns it.
     fn damage_all(&mut self, now: Instant) {
         let entropy = &mut self.entropy;
-        let packets = self
-            .recorded
-            .iter()
-            .rev()
-            .filter(|frame| frame.len() > PAYLOAD + 8);
-        for frame in packets.take(GARBAGE) {
+        let packets = self.recorded.iter().rev();
+        let packets = packets.filter_map(|frame| {
+            let (payload, protocol) = match frame.get(12..14)? {
+                [0x08, 0x00] => (IPV4_PAYLOAD, frame.get(23)?),
+                [0x86, 0xdd] => (IPV6_PAYLOAD, frame.get(20)?),
+                _ => return None,
+            };
+            (frame.len() > payload + 8).then_some((frame, payload, *protocol))
+        });
+        for (frame, payload, protocol) in packets.take(GARBAGE) {
             let mut frame = frame.clone();
-            if frame[23] == 17 {
-                // No checksum: it is IKE that has to notice.
-                frame[UDP_CHECKSUM].fill(0);
-                damage(entropy, &mut frame, UDP_CHECKSUM.end);
+            if protocol == UDP {
+                // No checksum, where there may be none: it is IKE that has to notice.
+                let sum = payload + UDP_CHECKSUM.start..payload + UDP_CHECKSUM.end;
+                if payload == IPV4_PAYLOAD {
+                    frame[sum.clone()].fill(0);
+                }
+                damage(entropy, &mut frame, sum.end);
             } else {
-                damage(entropy, &mut frame, PAYLOAD);
+                damage(entropy, &mut frame, payload);
             }
             self.replayed.push_back(frame);
         }
@@ -508,6 +525,22 @@ fn part(
     })
 }
 
+/// Behind the peer and behind the cluster.
+fn hosts(topology: &Topology, a: MemoryPort, b: MemoryPort) -> (Host, Host) {
+    let stations = topology.inside.stations();
+    let host = |cable, mac, gateway, own: fn(&Lane) -> IpAddr| {
+        let addresses: Vec<IpAddr> = topology.lanes().iter().map(own).collect();
+        let host = Host::new(cable, mac, addresses[0], gateway, PROBE);
+        host.with_more(addresses.into_iter().skip(1))
+    };
+    (
+        host(a, [2, 0, 0, 0, 0xa, 1], stations.peer, |lane| lane.host_a),
+        host(b, [2, 0, 0, 0, 0xb, 1], stations.cluster, |lane| {
+            lane.host_b
+        }),
+    )
+}
+
 fn topology(plan: &Plan, secret: String) -> Topology {
     Topology {
         peers: plan.peers,
@@ -518,6 +551,7 @@ fn topology(plan: &Plan, secret: String) -> Topology {
         checkpoint: plan.checkpoint,
         window_size: plan.window_size,
         dpd_delay: "2s",
+        extras: plan.extras,
         ..Topology::new(plan.members, secret)
     }
 }
