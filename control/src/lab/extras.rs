@@ -31,6 +31,17 @@ pub struct Extras {
     pub ml_kem: bool,
     /// Packets after which a Child SA is replaced.
     pub packets: Option<u32>,
+    /// A new IKE_AUTH every two seconds, before the old IKE SA is deleted (RFC 7296 section 2.8.3).
+    pub reauthentication: bool,
+    /// Each member has an address of its own, to which it moves the tunnel (RFC 4555); the first
+    /// takes the lead back, as peers begin there.
+    pub mobike: bool,
+    /// Two workers on either side, and an SA for each (RFC 9611).
+    pub per_cpu_sas: bool,
+    /// After a takeover a peer is asked where it stands when that is needed.
+    pub lazy: bool,
+    /// The peer is behind a NAT.
+    pub nat: bool,
 }
 
 /// A part of each protected network, and a host on it.
@@ -73,6 +84,11 @@ impl Extras {
         (0..=self.more_children).map(lane).collect()
     }
 
+    /// Workers of each gateway.
+    pub fn workers(&self) -> usize {
+        1 + usize::from(self.per_cpu_sas)
+    }
+
     /// Whether the networks are divided among several children.
     fn divides(&self) -> bool {
         self.more_children > 0
@@ -87,7 +103,7 @@ impl Extras {
     }
 
     /// Lines of a connection.
-    pub(super) fn connection(&self, end: End) -> String {
+    pub(super) fn connection(&self, end: End, inside: Family) -> String {
         let mut lines = String::new();
         let both = [
             (self.ppk, "ppk_id = \"ppk.lab\"\nppk_required = true"),
@@ -96,8 +112,16 @@ impl Extras {
             (self.crash_detection, "crash_detection = true"),
             (self.resumption, "resumption = true"),
         ];
-        let cluster = [(self.virtual_ip, "pools = [\"clients\"]")];
-        let peer = [(self.virtual_ip, "vips = [\"0.0.0.0\"]")];
+        let cluster = [
+            (self.virtual_ip, "pools = [\"clients\"]"),
+            (self.lazy, "sync_after_takeover = \"lazy\""),
+            (false, ""),
+        ];
+        let peer = [
+            (self.virtual_ip, vips(inside)),
+            (self.reauthentication, "reauth_time = \"2s\""),
+            (self.mobike, "mobike = true"),
+        ];
         let own = match end {
             End::Cluster => cluster,
             End::Peer => peer,
@@ -150,6 +174,9 @@ impl Extras {
     fn child(&self, text: &mut String, name: &str, own: &str, plain: &str) {
         let section = format!("[connections.tunnel.children.{name}]\n{own}{plain}");
         text.push_str(&section);
+        if self.per_cpu_sas {
+            text.push_str("per_cpu_sas = \"yes\"\n");
+        }
         if let Some(packets) = self.packets {
             // Writing to a string does not fail.
             let _ = writeln!(text, "rekey_packets = {packets}");
@@ -172,8 +199,16 @@ impl Extras {
     }
 }
 
-/// The host of the same place in a later part.
-fn shifted(host: IpAddr, number: u8) -> IpAddr {
+/// Any address of a family.
+fn vips(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "vips = [\"0.0.0.0\"]",
+        Family::V6 => "vips = [\"::\"]",
+    }
+}
+
+/// What has the same place in a later part of a network.
+pub(super) fn shifted(host: IpAddr, number: u8) -> IpAddr {
     let by = STRIDE * u16::from(number);
     match host {
         IpAddr::V4(host) => IpAddr::from((u32::from(host) + u32::from(by)).to_be_bytes()),

@@ -21,6 +21,6 @@ pub use hub::{Hub, SyncNetwork};
 pub use station::{MTU, Room, Station, first_start};
 pub use switch::{Captured, Switch};
 pub use topology::{
-    CLUSTER, CLUSTER_INSIDE, Family, HOST_A, HOST_B, PEER, PEER_INSIDE, Stations, Topology,
+    CLUSTER, CLUSTER_INSIDE, Family, HOST_A, HOST_B, NAT, PEER, PEER_INSIDE, Stations, Topology,
     sync_address,
 };

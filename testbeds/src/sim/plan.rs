@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use hitless::ike::settings::Withheld;
-use hitless::lab::Extras;
+use hitless::lab::{Extras, Family};
 use hitless_sa::{Entropy, Lease, SequenceNumber};
 use hitless_sync::LeaseSizes;
 
 use super::extras;
+use super::pki::Login;
 
 /// Faults of one kind of cable.
 #[derive(Clone, Copy, Debug)]
@@ -74,6 +75,8 @@ pub enum Fault {
     DiskFails(u8, u32),
     /// The member's clock goes on from a later time. It is one that cannot go back.
     ClockJumps(u8, Duration),
+    /// The NAT in front of the peer starts again, if there is one.
+    NatForgets,
     /// Somebody on the outside sends again what was sent before.
     Replay,
     /// Somebody sends damaged copies of what was sent before, outside and between the members.
@@ -117,6 +120,9 @@ pub struct Plan {
     pub aftermath: Duration,
     /// What the tunnel has beyond the plain one.
     pub extras: Extras,
+    pub login: Login,
+    /// Of the tunnel's ends, and of what it carries.
+    pub families: [Family; 2],
 }
 
 /// Traffic flows and the standby is admitted before the first fault.
@@ -184,7 +190,7 @@ impl Plan {
             }
             _ => {}
         }
-        plan.extras = extras::draw(entropy);
+        extras::draw(entropy, &mut plan);
         plan
     }
 
@@ -243,6 +249,8 @@ impl Plan {
             probe_every: Duration::from_millis(2),
             aftermath: Duration::ZERO,
             extras: Extras::default(),
+            login: Login::Psk,
+            families: [Family::V4; 2],
         }
     }
 

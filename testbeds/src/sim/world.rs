@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless::config::{Config, ConfigError};
+use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Tuning};
 use hitless::lab::{Host, Lane, MTU, Probe, Switch, Topology, sync_address};
@@ -15,6 +15,7 @@ use hitless_sa::{Entropy, Instant};
 use super::cable::{Cable, SyncCables, damage};
 use super::continuity::Continuity;
 use super::machine::Machine;
+use super::nat::Nat;
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
 
@@ -109,6 +110,7 @@ impl World {
         let draw: &mut dyn Entropy = &mut entropy;
         let secret = format!("{:016x}{:016x}", draw.u64(), draw.u64());
         let topology = topology(&plan, secret);
+        let workers = plan.extras.workers();
         let mut sync = SyncCables::new(plan.sync, Box::new(SeededEntropy::new(draw.u64())));
         let (mut outside_ends, mut protected_ends) = (Vec::new(), Vec::new());
         let mut near_ends = Vec::new();
@@ -130,10 +132,11 @@ impl World {
                 Some(_) => near_ends.push(switch_end),
                 None => protected_ends.push(switch_end),
             }
-            let cable = Cable::new(world_end, cable_end, plan.outside);
+            let mut cable = Cable::new(world_end, cable_end, plan.outside);
+            cable.nat = (plan.extras.nat && who == PEER).then(Nat::new);
             let own = SeededEntropy::new(draw.u64());
             let drift = plan.drift.get(usize::from(who)).copied().unwrap_or(0);
-            let mut machine = Machine::new(who, config, tuning, drift, cable, own);
+            let mut machine = Machine::new(who, config, tuning, drift, cable, workers, own);
             let booted = machine.boot(EPOCH, vec![gateway_end, protected], &mut sync);
             broken.extend(booted.err());
             machines.push(machine);
@@ -293,8 +296,13 @@ impl World {
         for frame in turned.sent {
             (now.0, who, &frame).hash(&mut self.digest);
             self.oracle.sent(now, who, &frame, &turned.keys);
+            // As it arrives: an attacker is not between the peer and its NAT.
+            let frame = match self.machines[index].outside.nat {
+                Some(nat) => nat.outwards(&frame),
+                None => Some(frame),
+            };
             if self.recorded.len() < RECORDED {
-                self.recorded.push(frame);
+                self.recorded.extend(frame);
             }
         }
     }
@@ -349,6 +357,11 @@ impl World {
             Fault::PeerRekeysIke => self.rekey(true, true),
             Fault::ClusterRekeysChild => self.rekey(false, false),
             Fault::ClusterRekeysIke => self.rekey(false, true),
+            Fault::NatForgets => {
+                if let Some(nat) = &mut self.machine(PEER).outside.nat {
+                    nat.forget();
+                }
+            }
             Fault::Replay => self.replayed.extend(self.recorded.iter().cloned()),
             Fault::Garbage => self.damage_all(now),
         }
@@ -444,7 +457,7 @@ impl World {
                 _ => STEP,
             };
             self.step();
-            if self.alive(since) {
+            if self.alive(since) && self.agree() {
                 self.tally.recovery = self.now.since(calm);
                 self.say("traffic both ways");
                 return;
@@ -469,6 +482,28 @@ impl World {
         [&self.a, &self.b]
             .iter()
             .all(|host| in_a_row(host.received(), since))
+    }
+
+    /// Both sides have an SA of each child, the same one: not all of them carry what hosts send.
+    fn agree(&mut self) -> bool {
+        if !self.plan.extras.transport {
+            return true;
+        }
+        let now = self.now;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for machine in &mut self.machines {
+            match self.plan.peer(machine.who) {
+                Some(_) => theirs.extend(machine.child_sas(now)),
+                None => ours.extend(machine.child_sas(now)),
+            }
+        }
+        self.machines[0].children().all(|child| {
+            let mut own = ours.iter().filter(|[name, ..]| name == child);
+            own.any(|[name, spi_in, spi_out]| {
+                let mirrored = [name, spi_out, spi_in];
+                theirs.iter().any(|sa| sa.each_ref() == mirrored)
+            })
+        })
     }
 
     /// What was forgotten on the way shows itself when timers run out; then the rules of liveness
@@ -502,27 +537,29 @@ fn part(
     who: u8,
     topology: &Topology,
     tuning: Tuning,
-) -> Result<(Config, Tuning), ConfigError> {
-    Ok(match plan.peer(who) {
-        Some(number) => (
-            topology.peer_member(number)?,
-            Tuning {
-                withheld: plan.withheld,
-                retransmit_tries: plan.retransmit_tries,
-                ..Tuning::default()
-            },
-        ),
-        None => (
-            topology.member(who)?,
-            Tuning {
-                leases: plan.leases,
-                // Every second member goes on with what it inherits as if there were very much of it.
-                at_once: who.is_multiple_of(2).then_some(0),
-                retransmit_tries: plan.retransmit_tries,
-                ..tuning
-            },
-        ),
-    })
+) -> Result<(Config, Tuning), String> {
+    let number = plan.peer(who);
+    let config = match number {
+        Some(number) => topology.peer_member(number),
+        None => topology.member(who),
+    };
+    let mut config = config.map_err(|error| error.to_string())?;
+    plan.login.enter(&mut config, number.is_some())?;
+    let tuning = match number {
+        Some(_) => Tuning {
+            withheld: plan.withheld,
+            retransmit_tries: plan.retransmit_tries,
+            ..Tuning::default()
+        },
+        None => Tuning {
+            leases: plan.leases,
+            // Every second member goes on with what it inherits as if there were very much of it.
+            at_once: who.is_multiple_of(2).then_some(0),
+            retransmit_tries: plan.retransmit_tries,
+            ..tuning
+        },
+    };
+    Ok((config, tuning))
 }
 
 /// Behind the peer and behind the cluster.
@@ -551,6 +588,8 @@ fn topology(plan: &Plan, secret: String) -> Topology {
         checkpoint: plan.checkpoint,
         window_size: plan.window_size,
         dpd_delay: "2s",
+        outside: plan.families[0],
+        inside: plan.families[1],
         extras: plan.extras,
         ..Topology::new(plan.members, secret)
     }
