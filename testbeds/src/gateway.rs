@@ -164,6 +164,14 @@ impl Member {
         Ok(status["role"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Waits until it leads.
+    pub fn wait_until_active(&mut self, limit: Duration) -> Result<(), LabError> {
+        clock::until("an active member", limit, || {
+            self.check_running()?;
+            Ok((self.role()? == "active").then_some(()))
+        })
+    }
+
     /// Leaves the status beside the log, for whoever has to find out what went wrong.
     pub fn keep_status(&self, moment: &str) -> Result<(), LabError> {
         let file = self.socket.with_file_name(format!("status-{moment}.json"));

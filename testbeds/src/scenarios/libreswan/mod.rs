@@ -237,10 +237,7 @@ impl Trial {
         )?;
         self.members[self.active].kill()?;
         self.active = 1 - self.active;
-        let standby = &self.members[self.active];
-        let took = clock::until("the other member active", ANSWER, || {
-            Ok((standby.role()? == "active").then_some(()))
-        });
+        let took = self.members[self.active].wait_until_active(ANSWER);
         self.report
             .check("takeover", took.is_ok(), format!("{took:?}"));
         for name in ["in-psk", "in-cert"] {
