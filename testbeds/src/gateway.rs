@@ -257,6 +257,20 @@ pub fn binary() -> Result<PathBuf, LabError> {
     })
 }
 
+/// Starts both members of a cluster. `text` gives a member's file; its directory is there for it.
+pub fn start_pair(
+    lab: &Topology,
+    directory: &Path,
+    text: impl Fn(usize, &Path) -> String,
+) -> Result<[Member; 2], LabError> {
+    let binary = binary()?;
+    let start = |index: usize| {
+        let text = text(index, &directory.join(format!("m{}", index + 1)));
+        Member::start_with(&binary, lab, index, directory, &text, &[])
+    };
+    Ok([start(0)?, start(1)?])
+}
+
 /// A member's file; `id`, state and socket, which are in its directory, are what differs between
 /// members. `heartbeats` are more lines of the cluster's section.
 pub fn configuration(

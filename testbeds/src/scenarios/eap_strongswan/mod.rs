@@ -67,13 +67,7 @@ impl<'a> Trial<'a> {
         let plugins = strongswan::PLUGINS;
         let options = format!("  load = {plugins} eap-identity eap-mschapv2\n");
         let peer = StrongSwan::start_with(&lab.peer, "peer", directory, &conf, &options)?;
-        let binary = gateway::binary()?;
-        let start = |index: usize| {
-            let own = directory.join(format!("m{}", index + 1));
-            let text = files::member(index, &own);
-            Member::start_with(&binary, &lab, index, directory, &text, &[])
-        };
-        let mut members = [start(0)?, start(1)?];
+        let mut members = gateway::start_pair(&lab, directory, files::member)?;
         let active = gateway::wait_for_roles(&mut members, READY)?;
         Ok(Self {
             bench,

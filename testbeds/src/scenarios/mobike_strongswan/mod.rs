@@ -66,12 +66,7 @@ impl<'a> Trial<'a> {
         let lab = Topology::new()?;
         bench.say("starting the peer and the cluster");
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &files::swanctl(), "")?;
-        let binary = gateway::binary()?;
-        let start = |index: usize| {
-            let text = files::member(index, &directory.join(format!("m{}", index + 1)));
-            Member::start_with(&binary, &lab, index, &directory, &text, &[])
-        };
-        let mut members = [start(0)?, start(1)?];
+        let mut members = gateway::start_pair(&lab, &directory, files::member)?;
         // The first has the higher priority.
         clock::until("the first member as the active one", READY, || {
             members.iter_mut().try_for_each(Member::check_running)?;

@@ -68,13 +68,7 @@ impl<'a> Trial<'a> {
         // What it protects has to be its own.
         lab.peer.address("lo", &format!("{ALSO}/32"))?;
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &conf, "")?;
-        let binary = gateway::binary()?;
-        let start = |index: usize| {
-            let own = directory.join(format!("m{}", index + 1));
-            let text = files::member(index, &own);
-            Member::start_with(&binary, &lab, index, &directory, &text, &[])
-        };
-        let mut members = [start(0)?, start(1)?];
+        let mut members = gateway::start_pair(&lab, &directory, files::member)?;
         let active = gateway::wait_for_roles(&mut members, READY)?;
         Ok(Self {
             bench,
