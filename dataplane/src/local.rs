@@ -51,7 +51,8 @@ impl Worker {
                 address: neighbour.address,
                 mac,
             };
-            self.reports.hint(Kind::Neighbour, now, event);
+            let named = (neighbour, mac);
+            self.reports.hint_of(Kind::Neighbour, named, now, event);
         }
     }
 

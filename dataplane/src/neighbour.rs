@@ -235,6 +235,14 @@ impl Neighbours {
         table.entries.get(&neighbour.address)?.mac
     }
 
+    /// Whether an answer about it is to a question of ours that is open. With several workers it may
+    /// be to one of another's: a card gives what is no flow to one of its queues.
+    pub fn awaits(&self, neighbour: Neighbour) -> bool {
+        let table = self.tables.get(neighbour.port);
+        let entry = table.and_then(|table| table.entries.get(&neighbour.address));
+        entry.is_some_and(|entry| entry.attempts > 0)
+    }
+
     /// Until when [`Neighbours::resolve`] goes on to say what it says now, if it knows the address and
     /// nothing is learnt: not for long, as it must hear who is still in use.
     pub fn fresh_until(&self, neighbour: Neighbour, now: Instant) -> Option<Instant> {

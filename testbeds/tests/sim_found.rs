@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use hitless::ike::settings::Withheld;
+use hitless::lab::{Extras, Family};
 use hitless_testbeds::sim::broken;
 use hitless_testbeds::sim::plan::Fault::{
     ClockJumps, ClusterRekeysChild, ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen,
-    Garbage, Healed, PeerRekeysChild, PeerRekeysIke, Plugged, Replay, Restart, Switchover,
-    Unplugged,
+    Garbage, Healed, PeerRekeysChild, PeerRekeysIke, Plugged, Replay, Restart, ShutDown,
+    Switchover, Unplugged,
 };
 use hitless_testbeds::sim::plan::{Noise, Part, Plan, lease_sizes};
 
@@ -420,5 +421,61 @@ fn seed_23055_a_peer_that_was_silent_for_a_minute_is_given_up_soon() {
     };
     for seed in [23_055, 1, 2] {
         assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// Members at addresses of their own. The first had moved the tunnel to its address, and the second
+/// to its own after that; behind a partition the first had heard nothing of it. When the second was
+/// stopped the first went on as if it were where it had been, and the peer sent to the other address,
+/// for ever.
+#[test]
+fn seed_10340_rfc4555_whoever_cannot_know_where_the_tunnel_is_says_where_it_is() {
+    let faults = vec![
+        (nanos(1_248_509_667), Deaf { from: 1, to: 2 }),
+        (nanos(1_248_509_667), Deaf { from: 2, to: 1 }),
+        (nanos(1_885_509_667), Healed),
+        (nanos(2_447_286_996), Deaf { from: 1, to: 2 }),
+        (nanos(3_104_418_730), ShutDown(2)),
+        (nanos(3_235_286_996), Healed),
+        (nanos(3_401_418_730), Restart(2)),
+    ];
+    let plan = Plan {
+        outside: noise(0, 0, 2_000),
+        sync: noise(1_000, 1_000, 60),
+        hub: true,
+        drift: [-2_939, 4_515, -422, -3_852],
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "probe",
+        degraded: "strict",
+        retransmit_tries: Some(4),
+        probe_every: micros(923),
+        extras: Extras {
+            mobike: true,
+            ..Extras::default()
+        },
+        ..Plan::with(2, faults)
+    };
+    for seed in [10_340, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// Two workers on either side, of whose cards one queue has all that is no flow. The answers of hosts
+/// came to the first worker, whichever had asked: in IPv6 the second never had any, and in IPv4 none
+/// after the first 30 s.
+#[test]
+fn seed_18_every_worker_hears_what_its_neighbours_answer() {
+    for inside in [Family::V4, Family::V6] {
+        let plan = Plan {
+            aftermath: Duration::from_secs(40),
+            families: [inside; 2],
+            extras: Extras {
+                per_cpu_sas: true,
+                more_children: 2,
+                ..Extras::default()
+            },
+            ..Plan::with(2, vec![(micros(1_500_000), Crash(1))])
+        };
+        assert_eq!(broken(plan, 18), Vec::<String>::new(), "{inside:?}");
     }
 }

@@ -380,7 +380,7 @@ impl Engine {
         self.with(now, entropy, ike, |ike, turn| {
             turn.dirty = true;
             // Where the record has an address that is ours no more.
-            mobike::took_over(ike, turn);
+            mobike::took_over(ike, turn, true);
         });
         Ok(())
     }

@@ -284,7 +284,7 @@ impl IkeSa {
         self.inherited = true;
         self.answered();
         self.doubts = 0;
-        mobike::took_over(self, turn);
+        mobike::took_over(self, turn, how == Resume::Exact);
         // Nothing is installed yet: it begins where it goes on.
         turn.changes.clear();
         for child in &self.children {

@@ -256,6 +256,7 @@ driver = "memory"
 addresses = ["{inside}/{}"]
 protected = true
 [dataplane]
+workers = {}
 checkpoint = {{ packets = {packets}, interval = "{interval}" }}
 [connections.tunnel]
 local_addrs = ["{outside}"]
@@ -271,6 +272,7 @@ secret = "{secret}"
 {}"#,
             self.outside.prefix_length(),
             self.inside.prefix_length(),
+            extras.workers(),
             remotes.join(", "),
             extras.connection(*end, self.inside),
             extras.sections(*end, self.inside, secret),

@@ -45,7 +45,8 @@ impl Links {
         }
     }
 
-    /// Handles an ARP packet, given as its whole frame. Returns a neighbour that is news.
+    /// Handles an ARP packet, given as its whole frame. Returns a neighbour that is news here, or to
+    /// the worker whose question that answers.
     pub(crate) fn arp(
         &mut self,
         frames: &mut Frames,
@@ -72,7 +73,10 @@ impl Links {
         };
         let on_link = link.has_on_link(neighbour.address);
         let trust = Trust::Confirmed { create: ours };
-        let news = on_link && self.learn(frames, neighbour, arp.sender_mac, trust, now);
+        let answers = ours && arp.operation == Operation::Reply;
+        let anothers = answers && !self.neighbours.awaits(neighbour);
+        let news =
+            on_link && (anothers | self.learn(frames, neighbour, arp.sender_mac, trust, now));
         // 3. Answer for our own addresses.
         match (ours, arp.operation) {
             (true, Operation::Request) => {
@@ -95,7 +99,7 @@ impl Links {
     }
 
     /// Handles a message of neighbour discovery, given as its IP packet. Returns a neighbour that
-    /// is news.
+    /// is news here, or to the worker whose question that answers.
     pub(crate) fn discovery(
         &mut self,
         frames: &mut Frames,
@@ -200,8 +204,14 @@ impl Links {
             (false, _) => Trust::IfUnknown,
         };
         let neighbour = Neighbour { port, address };
+        // Not kept here if nobody asked for it here; the worker that did is told.
+        let known = self.neighbours.peek(neighbour);
+        let corrects = known.is_some_and(|known| known != mac);
+        let believed = advertisement.overrides || !corrects;
+        let answers = advertisement.solicited && believed;
+        let anothers = answers && !self.neighbours.awaits(neighbour);
         let news = self.learn(frames, neighbour, mac, trust, now);
-        Ok(news.then_some((neighbour, mac)))
+        Ok((news || anothers).then_some((neighbour, mac)))
     }
 }
 

@@ -241,3 +241,49 @@ fn rfc4861_section_7_2_6_an_announcement_tells_every_ipv6_address_three_times() 
     }
     assert_eq!(times, [0, 200, 1000]);
 }
+
+/// A card gives answers to one of its queues, whoever asked.
+#[test]
+fn rfc4861_section_7_2_5_an_answer_to_another_workers_question_is_told_and_not_kept() {
+    let mut bed = bed();
+    bed.warm_up();
+    bed.a.events();
+    let answer = |target| {
+        discovery(
+            (136, 0x60),
+            (target, OUTSIDE6_A),
+            target,
+            Some(STRANGER_MAC),
+        )
+    };
+    let mut told = |said: &[u8]| {
+        bed.now += Duration::from_secs(1);
+        let to_us = frame(bed.a.outside_mac, STRANGER_MAC, &said[14..]);
+        assert!(bed.a.wire.push_frame(&to_us));
+        bed.a.worker.turn(bed.now);
+        let told = bed.a.events().into_iter().filter(|event| {
+            matches!(event, Event::NeighbourLearned { port: OUTSIDE, mac, .. } if *mac == STRANGER_MAC)
+        });
+        told.count()
+    };
+    // Nobody is known by that address, and nobody is after it either.
+    for _ in 0..2 {
+        assert_eq!(told(&answer(STRANGER6)), 1);
+    }
+    // Unsolicited, it answers no question.
+    let unasked = discovery(
+        (136, 0x20),
+        (STRANGER6, OUTSIDE6_A),
+        STRANGER6,
+        Some(STRANGER_MAC),
+    );
+    assert_eq!(told(&unasked), 0);
+    // Without the override flag it does not correct what is known.
+    let other = discovery(
+        (136, 0x40),
+        (OUTSIDE6_B, OUTSIDE6_A),
+        OUTSIDE6_B,
+        Some(STRANGER_MAC),
+    );
+    assert_eq!(told(&other), 0);
+}

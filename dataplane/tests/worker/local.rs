@@ -69,6 +69,30 @@ fn who_moves_is_followed() {
     assert_eq!(bed.a.take_wire()[0][..6], new_mac);
 }
 
+/// A card gives answers to one of its queues: what is confirmed there is to be asked for again by the
+/// other worker, which did ask.
+#[test]
+fn rfc826_an_answer_to_another_workers_question_is_told_each_time() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    bed.a.events();
+    let known = bed.b.outside_mac;
+    let ends = [&bed.a.outside_mac[..], &OUTSIDE_A].concat();
+    let mut told = |operation| {
+        bed.now += Duration::from_secs(1);
+        bed.a
+            .wire
+            .push_frame(&arp(operation, known, OUTSIDE_B, &ends));
+        bed.a.worker.turn(bed.now);
+        let events = bed.a.events().into_iter();
+        let learned = |event: &Event| matches!(event, Event::NeighbourLearned { .. });
+        events.filter(learned).count()
+    };
+    assert_eq!([told(2), told(2)], [1, 1]);
+    // A question of his is no answer.
+    assert_eq!(told(1), 0);
+}
+
 #[test]
 fn an_announcement_goes_out_three_times_in_a_second() {
     let mut bed = Bed::new();

@@ -55,11 +55,16 @@ pub(in crate::ike) fn move_to(ike: &mut IkeSa, turn: &mut Turn<'_>, local: IpAdd
 }
 
 /// Another member led it, perhaps at an address that this one does not have
-/// (draft-vidya-ipsec-failover-redundancy section 4.2).
-pub(in crate::ike) fn took_over(ike: &mut IkeSa, turn: &mut Turn<'_>) {
+/// (draft-vidya-ipsec-failover-redundancy section 4.2). Unless all is known that was said meanwhile
+/// (`exact`), a third may have moved it, or that member when it led before: the peer is told again.
+pub(in crate::ike) fn took_over(ike: &mut IkeSa, turn: &mut Turn<'_>, exact: bool) {
     let ours = &ike.connection.local_addrs;
     let (local, remote) = (ike.path.local.ip(), ike.path.remote.ip());
     if ours.contains(&local) {
+        let follows = |mobike: &super::Mobike| ike.initiator || mobike.both_ways;
+        if !exact && ike.mobike.as_ref().is_some_and(follows) {
+            ike.schedule(turn.now, Task::Mobike(Errand::Update));
+        }
         return;
     }
     let alike = ours.iter().find(|a| a.is_ipv4() == remote.is_ipv4());
@@ -83,7 +88,7 @@ pub(in crate::ike) fn stays(ike: &IkeSa, connection: &Connection) -> bool {
 pub(in crate::ike) fn readdressed(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     turn.dirty = true;
     if !ike.connection.local_addrs.contains(&ike.path.local.ip()) {
-        took_over(ike, turn);
+        took_over(ike, turn, true);
     } else if ike.mobike.is_some() {
         ike.schedule(turn.now, Task::Mobike(Errand::Announce));
     }
