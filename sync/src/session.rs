@@ -405,6 +405,14 @@ impl Session {
         children
     }
 
+    /// What every packet to this standby says of its session.
+    pub fn head(&self, packet: &mut Packet) {
+        packet.session = Some(self.sid);
+        packet.time_echo = self.contact.echo;
+        packet.admit = self.bound;
+        packet.unvouched = self.unvouched;
+    }
+
     /// Fills a packet with what is due; false if nothing was.
     pub fn fill(
         &mut self,

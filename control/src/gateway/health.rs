@@ -53,7 +53,7 @@ impl Gateway {
         }
     }
 
-    /// What a turn of the thread that runs this took: heartbeats waited for so long.
+    /// What a turn of the thread that runs this took.
     pub fn note_turn(&mut self, took: Duration) {
         self.health.longest_turn = self.health.longest_turn.max(took);
     }

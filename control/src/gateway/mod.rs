@@ -15,7 +15,8 @@
 //! ```text
 //!  the parts     settle.rs what one part says to the others, dataplane.rs the rings of the workers,
 //!                workers.rs what the workers report, link.rs the other members, punt.rs IP and UDP
-//!                around IKE, settings.rs what the configuration becomes
+//!                around IKE, beat.rs heartbeats in the middle of work, settings.rs what the
+//!                configuration becomes
 //!  the lead      roles.rs leading, handing over, stepping down; commit.rs output commit: what is
 //!                held back; takeover.rs a few inherited IKE SAs at a time; retrieve.rs SAs that
 //!                another member made alone; grants.rs the ledger of grants
@@ -33,6 +34,7 @@
 //! ```
 
 mod acquire;
+mod beat;
 mod blackout;
 mod children;
 mod cluster;
@@ -80,12 +82,14 @@ use hitless_sync::{
 use crate::ike::{self, Engine, Input};
 use crate::keylog::KeyLines;
 
+pub use beat::Pacemaker;
 pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
 pub use policies::{AtOnce, Beside, Builder, Job};
 pub use settings::{GatewaySettings, Tuning};
 
 use acquire::Asked;
+use beat::Beats;
 use blackout::Blackouts;
 use children::Children;
 use commit::Waiting;
@@ -227,6 +231,7 @@ pub struct Gateway {
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
     next_hops: NextHops,
+    beats: Beats,
 }
 
 impl Gateway {
@@ -283,6 +288,7 @@ impl Gateway {
             watching: Watching::default(),
             neighbours: Neighbours::default(),
             next_hops,
+            beats: Beats::default(),
         };
         gateway.publish_policies();
         gateway

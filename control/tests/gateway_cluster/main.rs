@@ -1,5 +1,6 @@
 //! Whole gateways over memory ports: a cluster and its peer, one thread, virtual time.
 
+mod beat;
 mod families;
 mod fitness;
 mod flood;
