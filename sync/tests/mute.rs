@@ -22,8 +22,13 @@ const VOUCH: u64 = 100;
 
 /// The packet without these fields.
 fn without(packet: &[u8], fields: &[u32]) -> Vec<u8> {
+    with(packet, fields, &[])
+}
+
+/// The packet without these fields, and with others.
+fn with(packet: &[u8], fields: &[u32], others: &[u8]) -> Vec<u8> {
     let mut rest = &packet[CHECKSUM..];
-    let mut body = Vec::new();
+    let mut body = others.to_vec();
     while rest.has_remaining() {
         let field = rest;
         let (tag, wire) = decode_key(&mut rest).unwrap();
@@ -220,6 +225,79 @@ fn strict_waits_for_who_does_not_acknowledge() {
     world.run(100);
     assert!(world.oracle.packets > before);
     world.check().unwrap();
+}
+
+/// The leader sends in each of so many windows of 30 ms, though 2 joins again and again.
+fn windows_without_packets(world: &mut World, windows: u32, fields: &[u32]) -> u32 {
+    let mut starved = 0;
+    for _ in 0..windows {
+        let before = world.oracle.packets;
+        mute(world, 30, fields, |_| false);
+        starved += u32::from(world.oracle.packets == before);
+    }
+    starved
+}
+
+fn sessions(world: &World) -> usize {
+    let events = world.sites[0].events.iter();
+    let opened = |e: &&Event| matches!(e, Event::SessionOpened { member, .. } if *member == TWO);
+    events.filter(opened).count()
+}
+
+#[test]
+fn d7_a_joiner_that_never_acknowledges_holds_nothing_however_often_it_joins() {
+    for seed in 1..=4 {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        world.crash(1);
+        world.run(50);
+        world.start(1);
+        let fields = [APPLIED, RECORDED];
+        // Until the old session is released.
+        mute(&mut world, 500, &fields, |_| false);
+        let before = sessions(&world);
+        let starved = windows_without_packets(&mut world, 60, &fields);
+        assert_eq!(starved, 0, "seed {seed}");
+        assert!(sessions(&world) > before, "seed {seed}");
+        assert!(world.run_until(5_000, World::settled), "seed {seed}");
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn d7_a_joiner_that_stops_to_acknowledge_gets_its_next_session_later_and_later() {
+    for seed in 1..=4 {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        world.crash(1);
+        world.run(50);
+        world.start(1);
+        // It answers the first record of each session, and no other.
+        let first = [&[0xf0, 0x01][..], &[1]].concat();
+        let said = |world: &mut World, milliseconds: u64| {
+            for _ in 0..milliseconds {
+                world.capture = Some((TWO, ONE));
+                world.run(1);
+                world.capture = None;
+                for packet in std::mem::take(&mut world.captured) {
+                    let packet = with(&packet, &[APPLIED, RECORDED], &first);
+                    world.launch(TWO, ONE, packet, 200_000);
+                }
+            }
+        };
+        said(&mut world, 500);
+        let before = sessions(&world);
+        let mut starved = 0;
+        for _ in 0..200 {
+            let sent = world.oracle.packets;
+            said(&mut world, 30);
+            starved += u32::from(world.oracle.packets == sent);
+        }
+        let opened = sessions(&world) - before;
+        assert!((4..=10).contains(&opened), "seed {seed}: {opened} in 6 s");
+        assert!(starved < 40, "seed {seed}: {starved} of 200 windows");
+        // One that answers again is let in.
+        assert!(world.run_until(5_000, World::settled), "seed {seed}");
+        world.check().unwrap();
+    }
 }
 
 #[test]

@@ -27,8 +27,8 @@
 //!                peer has no more, foreign.rs those that it has and we have not; late.rs packets that
 //!                come to the old active after a switchover; drill.rs a standby tries what it would
 //!                carry
-//!  health        health.rs stuck workers and links that are down, next_hops.rs next hops that do not
-//!                answer
+//!  health        health.rs stuck workers and links that are down, relapse.rs workers that are stuck
+//!                again and again, next_hops.rs next hops that do not answer
 //!  an operator   operate.rs asks of IKE; status.rs, show.rs, cluster.rs, metrics.rs, watch.rs (traces
 //!                and captures) and neighbours.rs show; counts.rs counts bad input by reason
 //! ```
@@ -55,6 +55,7 @@ mod next_hops;
 mod operate;
 mod policies;
 mod punt;
+mod relapse;
 mod retrieve;
 mod roles;
 mod settings;
@@ -178,7 +179,7 @@ pub enum Event {
     Health {
         ailments: Vec<String>,
     },
-    /// The thread of a worker has ended: this member cannot do the work of an active.
+    /// The thread of a worker has ended, or it took no command for so long that they were dropped: this member cannot do the work of an active.
     WorkerLost {
         worker: usize,
     },
