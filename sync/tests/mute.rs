@@ -5,7 +5,7 @@ mod cluster;
 
 use cluster::{MILLISECOND, Weather, World};
 use hitless_sa::MemberId;
-use hitless_sync::{Degraded, Event, Role};
+use hitless_sync::{Degraded, Event, Input, Role};
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
@@ -316,4 +316,40 @@ fn d7_a_joiner_that_stalls_is_abandoned_and_holds_nothing() {
     assert!(world.oracle.packets > before.0 && world.sites[0].committed.len() > before.1);
     assert!(world.run_until(3_000, World::settled));
     world.check().unwrap();
+}
+
+#[test]
+fn a_halted_member_hands_over_what_its_standby_was_not_told_while_it_was_silent() {
+    for seed in 60..64 {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        world.keep_leads = true;
+        let fields = [APPLIED, RECORDED];
+        // SAs are made meanwhile that it is told nothing of.
+        mute(&mut world, 400, &fields, |_| false);
+        world.exchanges = false;
+        mute(&mut world, 300, &fields, |_| false);
+        let backlog = |world: &World| world.status(0).unwrap().members[0].backlog;
+        assert!(degraded(&world) && backlog(&world) > 0, "seed {seed}");
+        let able = |world: &World| world.status(0).unwrap().members[0].able;
+        assert!(world.run_until(500, able), "seed {seed}");
+        let (healthy, halted) = (false, true);
+        world.handle(0, Input::Health { healthy, halted });
+        let mut newest = std::collections::BTreeMap::new();
+        for (_, object, version, _) in &world.sites[0].committed {
+            newest.insert(*object, *version);
+        }
+        assert!(world.run_until(1_000, |world| world.leader() == Some(1)));
+        let (base, objects) = world.sites[1].leads.last().unwrap();
+        assert!(base.is_some());
+        for object in objects {
+            assert_eq!(
+                newest.get(&object.object),
+                Some(&object.version),
+                "seed {seed}"
+            );
+            assert!(object.exact, "seed {seed}");
+        }
+        world.run(200);
+        world.check().unwrap();
+    }
 }
