@@ -141,14 +141,19 @@ fn limits_of_octets_and_of_time_fail_over() {
     );
 }
 
-#[test]
-fn over_time_ends_an_ike_sa_that_could_not_be_rekeyed() {
-    let mut world = with(|a| {
+/// A's IKE SA is to be rekeyed after 100 s, and ends 10 s later if it was not.
+fn bounded() -> World {
+    with(|a| {
         let connection = &mut a.connections[0];
         connection.rekey_time = SECOND * 100;
         connection.session.over_time = Some(SECOND * 10);
         connection.session.rand_time = Some(Duration::ZERO);
-    });
+    })
+}
+
+#[test]
+fn a_rekeyed_ike_sa_has_a_time_of_its_own() {
+    let mut world = bounded();
     let old = world.ike(A);
     world.run(SECOND * 98);
     assert_eq!(world.ike(A), old, "without chance it is not early");
@@ -156,7 +161,33 @@ fn over_time_ends_an_ike_sa_that_could_not_be_rekeyed() {
     let new = world.ike(A);
     assert_ne!(new, old);
     world.assert_agreement(1);
-    // What replaced it has its own time.
     world.run(SECOND * 90);
     assert_eq!(world.ike(A), new);
+}
+
+/// The peer refuses every rekeying, and answers all else.
+#[test]
+fn over_time_ends_an_ike_sa_that_could_not_be_rekeyed_though_a_member_died() {
+    for fail_over in [None, Some(50), Some(105)] {
+        let mut world = bounded();
+        let (old, theirs) = (world.ike(A), world.ike(B));
+        let refusal = "aes256gcm16-prfsha384-ecp384".parse().unwrap();
+        world.hosts[B].settings.connections[0].proposals = vec![refusal];
+        world.fail_over(B, Resume::Exact);
+        let mut left = 108;
+        if let Some(at) = fail_over {
+            world.run(SECOND * (at - 1));
+            // A standby reads a record as it comes; here it is read late, so it has to be fresh.
+            world.input(A, Input::Liveness(old));
+            world.run(SECOND);
+            world.fail_over(A, Resume::Exact);
+            left -= at;
+        }
+        world.run(SECOND * left);
+        assert_eq!(world.ike(A), old, "{fail_over:?}: not yet");
+        world.run(SECOND * 3);
+        let ended = |e: &Event| matches!(e, Event::IkeDeleted { ike, .. } if *ike == old);
+        assert!(world.hosts[A].saw(ended), "{fail_over:?}: and not later");
+        assert!(!world.ike_sas(B).contains(&theirs));
+    }
 }
