@@ -47,12 +47,7 @@ impl Nat {
 }
 
 /// Moves what waits, with another port at `at` of each UDP header.
-fn carry(
-    from: &mut MemoryPort,
-    to: &mut MemoryPort,
-    at: usize,
-    port: impl Fn(u16) -> Option<u16>,
-) {
+fn carry(from: &mut MemoryPort, to: &mut MemoryPort, at: usize, port: impl Fn(u16) -> Option<u16>) {
     let mut frames = Vec::new();
     while from.pop_frame(|octets| frames.push(octets.to_vec())) {}
     for mut frame in frames {
