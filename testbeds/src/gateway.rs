@@ -8,10 +8,7 @@ use crate::clock;
 use crate::error::LabError;
 use crate::netns::Namespace;
 use crate::process::{Process, Program};
-use crate::topology::{
-    CLUSTER_INSIDE, CLUSTER_NETWORK, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, OUTSIDE_PREFIX,
-    PEER_NETWORK, PEER_OUTSIDE, SYNC, Topology, WITNESS,
-};
+use crate::topology::{Addresses, INSIDE, OUTSIDE, SYNC, Topology, V4, WITNESS};
 
 const CONFIGURATION: &str = "hitless.toml";
 const READY: Duration = Duration::from_secs(10);
@@ -21,6 +18,7 @@ pub const PATIENT: &str = "heartbeat = \"50ms\"\nmissed = 4";
 /// What differs from scenario to scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
+    pub at: &'a Addresses,
     pub proposals: &'a str,
     pub esp_proposals: &'a str,
     pub takeover: &'a str,
@@ -28,6 +26,8 @@ pub struct Settings<'a> {
     pub remote_id: &'a str,
     pub secret: &'a str,
     pub dpd_delay: Duration,
+    /// `start` if it initiates.
+    pub start_action: &'a str,
 }
 
 /// One running member.
@@ -48,7 +48,8 @@ impl Member {
         settings: &Settings<'_>,
     ) -> Result<Self, LabError> {
         let own = directory.join(format!("m{}", index + 1));
-        let text = configuration(index, &own, PATIENT, &connection(settings));
+        let connection = connection(settings);
+        let text = configuration_at(settings.at, index, &own, PATIENT, &connection);
         Self::start_with(binary, lab, index, directory, &text, &[])
     }
 
@@ -257,22 +258,35 @@ pub fn configuration(
     heartbeats: &str,
     connections: &str,
 ) -> String {
+    configuration_at(V4, index, directory, heartbeats, connections)
+}
+
+/// The same in another family.
+fn configuration_at(
+    at: &Addresses,
+    index: usize,
+    directory: &Path,
+    heartbeats: &str,
+    connections: &str,
+) -> String {
     // Who asks a witness has one.
     let witness = heartbeats.contains("\"witness\"");
     let cluster = cluster(index + 1, directory, heartbeats, witness);
     let control = control(directory);
+    let (outside, inside) = (at.cluster_outside, at.with_prefix(at.cluster_inside));
+    let prefix = at.outside_prefix;
     format!(
         r#"{cluster}
 [ports.{OUTSIDE}]
 driver = "af_xdp"
 interface = "{OUTSIDE}"
-addresses = ["{CLUSTER_OUTSIDE}/{OUTSIDE_PREFIX}"]
+addresses = ["{outside}/{prefix}"]
 protected = false
 
 [ports.{INSIDE}]
 driver = "af_xdp"
 interface = "{INSIDE}"
-addresses = ["{CLUSTER_INSIDE}/24"]
+addresses = ["{inside}"]
 protected = true
 
 {connections}
@@ -316,6 +330,7 @@ log = "debug"
 /// The one connection of most scenarios.
 fn connection(settings: &Settings<'_>) -> String {
     let Settings {
+        at,
         proposals,
         esp_proposals,
         takeover,
@@ -323,12 +338,20 @@ fn connection(settings: &Settings<'_>) -> String {
         remote_id,
         secret,
         dpd_delay,
+        start_action,
     } = settings;
+    let Addresses {
+        cluster_outside,
+        peer_outside,
+        cluster_network,
+        peer_network,
+        ..
+    } = at;
     let dpd_delay = dpd_delay.as_secs();
     format!(
         r#"[connections.peer]
-local_addrs = ["{CLUSTER_OUTSIDE}"]
-remote_addrs = ["{PEER_OUTSIDE}"]
+local_addrs = ["{cluster_outside}"]
+remote_addrs = ["{peer_outside}"]
 proposals = ["{proposals}"]
 local = {{ auth = "psk", id = "{local_id}" }}
 remote = {{ auth = "psk", id = "{remote_id}" }}
@@ -337,9 +360,9 @@ takeover = "{takeover}"
 
 [connections.peer.children.net]
 esp_proposals = ["{esp_proposals}"]
-local_ts = ["{CLUSTER_NETWORK}"]
-remote_ts = ["{PEER_NETWORK}"]
-start_action = "none"
+local_ts = ["{cluster_network}"]
+remote_ts = ["{peer_network}"]
+start_action = "{start_action}"
 
 [secrets.peer]
 ids = ["{remote_id}"]
