@@ -49,7 +49,7 @@ pub struct Rekey {
 /// Everything that was gathered.
 #[derive(Debug)]
 pub struct Evidence {
-    killed: Duration,
+    pub killed: Duration,
     before: Snapshot,
     after: Snapshot,
     pings: [PingLog; 2],
@@ -61,6 +61,8 @@ pub struct Evidence {
     /// When traffic flowed one way: to the cluster, then to the peer.
     pub one_way: Vec<(Duration, Duration)>,
     pub rekey: Option<Rekey>,
+    /// The SPI of the IKE SA that came after it.
+    pub ike_rekey: Result<String, String>,
     pub last: Option<Snapshot>,
     pub charon_log: String,
     /// Captures at the peer, in order; none while every packet was replayed.
@@ -91,6 +93,7 @@ impl Evidence {
             replays_arrived: 0,
             one_way: Vec::new(),
             rekey: None,
+            ike_rekey: Err("not tried".to_owned()),
             last: None,
             charon_log: String::new(),
             outside: Vec::new(),
@@ -374,6 +377,11 @@ impl Evidence {
             true => "rekey-by-cluster",
             false => "rekey-by-peer",
         };
+        let (renewed, detail) = match &self.ike_rekey {
+            Ok(spi) => (true, format!("{spi}_i has come after it")),
+            Err(error) => (false, error.clone()),
+        };
+        report.check(&format!("{name}-of-the-ike-sa"), renewed, detail);
         let Some(rekey) = &self.rekey else {
             report.check(name, false, "there was no Child SA to rekey");
             return;

@@ -2,12 +2,14 @@
 //!
 //! strongSwan brings the tunnel up; the hosts behind both ends ping each other; the active member
 //! is killed with SIGKILL; the pings go on through the standby. Then replays are tried on both
-//! ends, liveness is checked in both directions, and strongSwan rekeys the Child SA. The same with
+//! ends, liveness is checked in both directions, and strongSwan rekeys the IKE SA and the Child SA. The same with
 //! nothing but IPv6, outside and inside, where in one variant the cluster initiates and rekeys.
 //!
-//! `trial.rs` carries it out and gathers evidence, `evidence.rs` judges it.
+//! `trial.rs` carries it out and gathers evidence, `evidence.rs` judges it; `heard.rs` lets tshark
+//! read the IKE messages with the members' key logs.
 
 mod evidence;
+mod heard;
 #[cfg(test)]
 mod tests;
 mod trial;

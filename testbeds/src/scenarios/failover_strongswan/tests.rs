@@ -177,6 +177,7 @@ impl Made {
             after: Some(ping_log(&self.answers)),
         });
         evidence.last = Some(after);
+        evidence.ike_rekey = Ok("cccc".to_owned());
         self.log.clone_into(&mut evidence.charon_log);
         evidence.outside = vec![capture(&self.peer)];
         evidence.members = vec![capture(&self.m1), capture(&self.m2)];

@@ -7,6 +7,7 @@ use hitless::audit::pcap::PcapReader;
 use hitless::audit::wire::{self, Esp, Frame};
 
 use super::evidence::{Evidence, Rekey, Snapshot};
+use super::heard::Heard;
 use super::{Gateway, Plan};
 use crate::capture::{Capture, Direction};
 use crate::clock;
@@ -18,6 +19,7 @@ use crate::strongswan::{self, StrongSwan};
 use crate::topology::{
     self, Addresses, HOST_INTERFACE, INSIDE, OUTSIDE, PORT_MEMBERS, PORT_PEER, Topology,
 };
+use crate::tshark::Listed;
 
 const SECRET: &str = "not-so-secret-psk-0123456789";
 const PEER_ID: &str = "peer.test";
@@ -47,8 +49,12 @@ pub fn carry_out(bench: &Bench, plan: &Plan, variant: &str) -> Result<Report, La
     trial.replay(&mut evidence)?;
     trial.check_liveness(&mut evidence)?;
     trial.rekey(&mut evidence)?;
-    trial.finish(&mut evidence)?;
-    Ok(evidence.judge(plan, variant))
+    let heard = trial.finish(&mut evidence)?;
+    let mut report = evidence.judge(plan, variant);
+    if let Some(heard) = heard {
+        heard.judge(&mut report, plan, evidence.killed)?;
+    }
+    Ok(report.conclude())
 }
 
 /// What acts as the gateway.
@@ -255,26 +261,33 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// Whoever initiated rekeys the Child SA while the hosts ping.
+    /// Whoever initiated rekeys the IKE SA, then the Child SA while the hosts ping.
     fn rekey(&mut self, evidence: &mut Evidence) -> Result<(), LabError> {
+        evidence.last = Some(self.snapshot()?);
         let who = if self.starts {
             "the survivor"
         } else {
             "strongSwan"
         };
+        self.bench.say(&format!("{who} rekeys the IKE SA"));
+        let spi = |snapshot: Snapshot| snapshot.sa.map(|sa| sa.initiator_spi);
+        let first = spi(self.snapshot()?);
+        let asked = match self.starts {
+            true => self.order_rekey(["--ike", gateway::CONNECTION]),
+            false => self.order_rekey(["--ike", strongswan::CONNECTION]),
+        };
+        let next = clock::until("a rekeyed IKE SA", ANSWER, || {
+            let now = spi(self.snapshot()?);
+            Ok(now.filter(|now| Some(now) != first.as_ref()))
+        });
+        evidence.ike_rekey = asked.and(next).map_err(|error| error.to_string());
         self.bench.say(&format!("{who} rekeys the Child SA"));
         let ping = self.ping_from(0, "ping-rekey")?;
         let child = |sa: &Snapshot| sa.sa.as_ref().and_then(|sa| sa.installed().cloned());
         let Some(old) = child(&self.snapshot()?) else {
             return Ok(());
         };
-        let words = ["--child", strongswan::CHILD];
-        let outcome = match &self.cluster {
-            Cluster::Hitless { members, active } if self.starts => {
-                members[1 - *active].order(&[&["rekey"], &words[..]].concat())
-            }
-            _ => self.peer.swanctl(&[&["--rekey"], &words[..]].concat()),
-        };
+        let outcome = self.order_rekey(["--child", strongswan::CHILD]);
         let replaced = clock::until("a new Child SA", ANSWER, || {
             let now = child(&self.snapshot()?);
             Ok(now.filter(|now| now.spi_in != old.spi_in))
@@ -294,22 +307,39 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
+    /// Lets whoever initiated rekey what it has by that name.
+    fn order_rekey(&self, [kind, name]: [&str; 2]) -> Result<String, LabError> {
+        match &self.cluster {
+            Cluster::Hitless { members, active } if self.starts => {
+                members[1 - *active].order(&["rekey", kind, name])
+            }
+            _ => self.peer.swanctl(&["--rekey", kind, name]),
+        }
+    }
+
     /// Ends what is still running and takes the last captures.
-    fn finish(mut self, evidence: &mut Evidence) -> Result<(), LabError> {
+    fn finish(mut self, evidence: &mut Evidence) -> Result<Option<Heard>, LabError> {
         let last = self.end_outside_capture()?;
         evidence.outside.push(last);
         evidence.charon_log = self.peer.log();
-        evidence.last = Some(self.snapshot()?);
-        if let Cluster::Hitless { members, active } = &self.cluster {
-            members[1 - *active].keep_status("end")?;
-        }
+        let heard = match &self.cluster {
+            Cluster::Hitless { members, active } => {
+                members[1 - *active].keep_status("end")?;
+                members[1 - *active].list_sas()?;
+                let ends = members.iter().map(Member::listed);
+                let ends: Vec<Listed> = ends.chain([self.peer.listed()]).collect();
+                let listed = Listed::of(&ends);
+                Some(Heard::new(&self.directory, 1 - *active, listed)?)
+            }
+            Cluster::StrongSwan { .. } => None,
+        };
         let survivor = self.survivor();
         let [m1, m2] = self.members;
         evidence.members = vec![m1.stop()?, m2.stop()?];
         if survivor == 0 {
             evidence.members.reverse();
         }
-        Ok(())
+        Ok(heard)
     }
 
     fn end_outside_capture(&mut self) -> Result<Vec<u8>, LabError> {
