@@ -380,3 +380,30 @@ fn rfc6311_r42_an_answer_that_was_lost_for_long_counts_whatever_a_forged_spi_mak
         }
     }
 }
+
+/// The files of the member that died may be lost with it.
+#[test]
+fn who_takes_over_logs_the_keys_of_the_ike_sa_once_if_they_are_wanted() {
+    for wanted in [true, false] {
+        let [a, b] = [A, B].map(|host| {
+            let mut settings = settings(host);
+            settings.key_log = wanted;
+            settings
+        });
+        let mut world = World::new(3, a, b);
+        world.run(SECOND);
+        let lines = world.hosts[A].engine.key_lines(world.ike(A));
+        world.fail_over(A, Resume::Exact);
+        world.run(SECOND);
+        let logged = world.hosts[A]
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Keys(lines) => Some(lines.clone()),
+                _ => None,
+            });
+        let expected: Vec<_> = lines.into_iter().filter(|_| wanted).collect();
+        assert_eq!(logged.collect::<Vec<_>>(), expected);
+        assert_eq!(expected.len(), usize::from(wanted));
+    }
+}
