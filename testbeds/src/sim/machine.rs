@@ -126,9 +126,9 @@ impl Machine {
         tuning: Tuning,
         drift: i64,
         outside: Cable,
-        workers: usize,
         entropy: SeededEntropy,
     ) -> Machine {
+        let workers = config.dataplane.workers;
         Machine {
             who,
             config,

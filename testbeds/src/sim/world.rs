@@ -110,7 +110,6 @@ impl World {
         let draw: &mut dyn Entropy = &mut entropy;
         let secret = format!("{:016x}{:016x}", draw.u64(), draw.u64());
         let topology = topology(&plan, secret);
-        let workers = plan.extras.workers();
         let mut sync = SyncCables::new(plan.sync, Box::new(SeededEntropy::new(draw.u64())));
         let (mut outside_ends, mut protected_ends) = (Vec::new(), Vec::new());
         let mut near_ends = Vec::new();
@@ -136,23 +135,20 @@ impl World {
             cable.nat = (plan.extras.nat && who == PEER).then(Nat::new);
             let own = SeededEntropy::new(draw.u64());
             let drift = plan.drift.get(usize::from(who)).copied().unwrap_or(0);
-            let mut machine = Machine::new(who, config, tuning, drift, cable, workers, own);
+            let mut machine = Machine::new(who, config, tuning, drift, cable, own);
             let booted = machine.boot(EPOCH, vec![gateway_end, protected], &mut sync);
             broken.extend(booted.err());
             machines.push(machine);
         }
-        let (a, switch_end) = memory::link(CABLE, MTU);
-        near_ends.push(switch_end);
-        let (b, switch_end) = memory::link(CABLE, MTU);
-        protected_ends.push(switch_end);
-        let (a, b) = hosts(&topology, a, b);
+        let (a, b) = hosts(&topology, &mut near_ends, &mut protected_ends);
         let mut outside = Switch::unrecorded(outside_ends);
         outside.hub = plan.hub;
         let mut oracle = Oracle::new(plan.members);
         oracle.expect_continuity(Continuity::of(&plan, EPOCH));
-        for mark in sync.secrecy.marks() {
-            oracle.marked(mark);
-        }
+        sync.secrecy
+            .marks()
+            .iter()
+            .for_each(|mark| oracle.marked(mark));
         World {
             now: EPOCH,
             plan,
@@ -563,16 +559,24 @@ fn part(
 }
 
 /// Behind the peer and behind the cluster.
-fn hosts(topology: &Topology, a: MemoryPort, b: MemoryPort) -> (Host, Host) {
+fn hosts(
+    topology: &Topology,
+    near: &mut Vec<MemoryPort>,
+    protected: &mut Vec<MemoryPort>,
+) -> (Host, Host) {
     let stations = topology.inside.stations();
-    let host = |cable, mac, gateway, own: fn(&Lane) -> IpAddr| {
+    let host = |ends: &mut Vec<MemoryPort>, mac, gateway, own: fn(&Lane) -> IpAddr| {
+        let (cable, end) = memory::link(CABLE, MTU);
+        ends.push(end);
         let addresses: Vec<IpAddr> = topology.lanes().iter().map(own).collect();
         let host = Host::new(cable, mac, addresses[0], gateway, PROBE);
         host.with_more(addresses.into_iter().skip(1))
     };
     (
-        host(a, [2, 0, 0, 0, 0xa, 1], stations.peer, |lane| lane.host_a),
-        host(b, [2, 0, 0, 0, 0xb, 1], stations.cluster, |lane| {
+        host(near, [2, 0, 0, 0, 0xa, 1], stations.peer, |lane| {
+            lane.host_a
+        }),
+        host(protected, [2, 0, 0, 0, 0xb, 1], stations.cluster, |lane| {
             lane.host_b
         }),
     )
