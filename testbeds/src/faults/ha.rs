@@ -7,12 +7,15 @@ use std::time::Duration;
 
 use hitless::audit::Audit;
 
+use super::audit::Question;
 use super::bed;
-use super::kinds::Diary;
+use super::kinds::{Diary, Expected, Takeover};
 use super::row::Evidence;
+use super::waits::Waited;
 use super::{BEFORE, LAST, Row, Wish};
 use crate::clock;
 use crate::error::LabError;
+use crate::gateway;
 use crate::process::Program;
 use crate::scenario::{Bench, milliseconds};
 use crate::strongswan::{PLUGINS, StrongSwan};
@@ -78,7 +81,13 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
         struck,
         end,
         tunnels: wish.tunnels,
-        deposes: true,
+        expected: Expected {
+            takeover: Takeover::AtAnyTime,
+            lossless: false,
+            split: false,
+        },
+        question: Question::about(&gateway::binary()?, &directory, PREFIX),
+        waited: Waited::default(),
         sas: [before, bed::spis(&peer)?],
     };
     Ok(row.finish(evidence, diary, &mut Audit::default()))

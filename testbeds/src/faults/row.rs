@@ -11,9 +11,11 @@ use hitless::audit::wire::{self, Frame};
 use hitless::audit::{Audit, Exchange, TapId};
 use serde::Serialize;
 
-use super::kinds::Diary;
+use super::audit::Question;
+use super::kinds::{Diary, Expected, Takeover};
 use super::plot::Timeline;
 use super::traffic::{Flow, WAYS, Way};
+use super::waits::Waited;
 use super::{LAST, bed, ha};
 use crate::error::LabError;
 use crate::scenario::milliseconds;
@@ -23,7 +25,10 @@ const CLUSTER: IpAddr = bed::CLUSTER;
 const MEMBERS: TapId = TapId(0);
 /// What a plot shows of the time before and after a fault.
 const SHOWN_BEFORE: i64 = 500;
-const SHOWN: usize = 4_500;
+/// And after the last event; the whole at least, and at most.
+const SHOWN_AFTER: f64 = 500.0;
+const SHOWN_LEAST: f64 = 1_500.0;
+const SHOWN_MOST: f64 = 60_000.0;
 
 /// Whoever sends ESP in the last so much before a fault leads.
 const JUST_BEFORE: Duration = Duration::from_millis(200);
@@ -37,8 +42,10 @@ pub(super) struct Evidence {
     pub struck: Duration,
     pub end: Duration,
     pub tunnels: u16,
-    /// The other one has to take over.
-    pub deposes: bool,
+    pub expected: Expected,
+    pub question: Question,
+    /// What the machine made the members wait.
+    pub waited: Waited,
     /// IKE SAs of the peer, before and after.
     pub sas: [BTreeSet<(String, String)>; 2],
 }
@@ -53,6 +60,8 @@ pub struct Row {
     pub passed: bool,
     /// From the fault to the first ESP packet of the member that took over.
     pub takeover_ms: Option<f64>,
+    /// What threads of the members waited for a core meanwhile, together.
+    pub waited_ms: Option<f64>,
     /// The longest time in which nothing at all arrived, and in which some tunnel was silent.
     pub outage_in_ms: Option<f64>,
     pub outage_out_ms: Option<f64>,
@@ -68,6 +77,8 @@ pub struct Row {
     pub audit: String,
     /// What ought not to be.
     pub problems: Vec<String>,
+    /// What does not count as one, and why.
+    pub notes: Vec<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub timeline: Option<Timeline>,
 }
@@ -87,7 +98,9 @@ impl Row {
             struck,
             end,
             tunnels,
-            deposes,
+            expected,
+            question,
+            waited,
             sas: [before, after],
         } = evidence;
         if before.len() < usize::from(tunnels) {
@@ -96,22 +109,65 @@ impl Row {
                 .push(format!("only {up} tunnels were up before it"));
         }
         self.judge_flow(&flow, struck, end, tunnels);
+        if expected.lossless && self.packets_lost > 0 {
+            let lost = self.packets_lost;
+            self.problems
+                .push(format!("{lost} packets lost where none may be"));
+        }
         let led = captured[1 - active]
             .as_deref()
             .is_ok_and(|file| led_before(file, struck));
-        self.judge_captures(captured, active, struck, &mut diary, all);
-        if led {
-            self.takeover_ms = None;
-            let other = 2 - active;
-            self.problems
-                .push(format!("m{other} led already: it hit a standby"));
-        } else if deposes && self.takeover_ms.is_none() {
-            self.problems.push("nobody took over".to_owned());
+        let first = self.judge_captures(captured, active, struck, &mut diary, all);
+        self.judge_audit(&question);
+        match led {
+            true => {
+                let other = 2 - active;
+                self.problems
+                    .push(format!("m{other} led already: it hit a standby"));
+            }
+            false => self.judge_takeover(expected.takeover, first, struck, &waited),
         }
         self.judge_sas(&before, &after);
         self.show(&flow, struck, &diary);
         self.passed = self.problems.is_empty();
         self
+    }
+
+    fn judge_takeover(
+        &mut self,
+        expected: Takeover,
+        first: Option<Duration>,
+        struck: Duration,
+        waited: &Waited,
+    ) {
+        let took = first.map(|first| first.saturating_sub(struck));
+        let waits = first.map(|first| waited.between(struck, first));
+        self.takeover_ms = took.map(milliseconds);
+        self.waited_ms = waits.map(milliseconds);
+        match (expected, took) {
+            (Takeover::Never(_), None) | (Takeover::AtAnyTime, Some(_)) => {}
+            (_, None) => self.problems.push("nobody took over".to_owned()),
+            (Takeover::Within(limit), Some(took)) => {
+                let waits = waits.unwrap_or_default();
+                if took > limit + waits {
+                    self.problems.push(format!(
+                        "the takeover took {took:.1?}; {limit:?} is the most, and {waits:.1?} for \
+                         what the machine made it wait"
+                    ));
+                }
+            }
+            (Takeover::Never(silence), Some(_)) => {
+                let worst = waited.worst_within(silence);
+                let what = "the other member took over, which nothing asked for".to_owned();
+                // As long as this it may have looked dead.
+                match worst >= silence / 2 {
+                    true => self.notes.push(format!(
+                        "{what}; the machine gave a member no core for {worst:.1?}"
+                    )),
+                    false => self.problems.push(what),
+                }
+            }
+        }
     }
 
     fn judge_flow(&mut self, flow: &Flow, struck: Duration, end: Duration, tunnels: u16) {
@@ -140,6 +196,7 @@ impl Row {
         }
     }
 
+    /// What was sent; gives when the member that was not the active sent its first ESP.
     pub(super) fn judge_captures(
         &mut self,
         captured: [Result<Vec<u8>, LabError>; 2],
@@ -147,8 +204,9 @@ impl Row {
         struck: Duration,
         diary: &mut Diary,
         all: &mut Audit,
-    ) {
+    ) -> Option<Duration> {
         let mut audit = Audit::default();
+        let mut took_over = None;
         for (index, file) in captured.iter().enumerate() {
             let file = match file {
                 Ok(file) => file,
@@ -166,7 +224,7 @@ impl Row {
             if index != active
                 && let Some(first) = first_esp(file, struck)
             {
-                self.takeover_ms = Some(milliseconds(first.saturating_sub(struck)));
+                took_over = Some(first);
                 diary
                     .0
                     .push((first, "first ESP of the other member".to_owned()));
@@ -174,35 +232,39 @@ impl Row {
         }
         let report = audit.report();
         self.repeated_sequence_numbers = report.repeated_sequence_numbers();
-        let mut faults = Vec::new();
         let leaked = report.leaked(|address| match address {
             IpAddr::V4(address) => address.octets()[0] == 10,
             IpAddr::V6(_) => false,
         });
-        for (count, what) in [
-            (report.repeated_sequence_numbers(), "repeated numbers"),
-            (report.repeated_iv_count, "repeated IVs"),
-            (leaked, "packets in clear"),
-            (report.cut, "frames cut"),
-            (
-                report.count_after(Exchange::IkeAuth, struck) as u64,
-                "new IKE_AUTH",
-            ),
-        ] {
+        let again = report.count_after(Exchange::IkeAuth, struck) as u64;
+        for (count, what) in [(leaked, "packets in clear"), (again, "new IKE_AUTH")] {
             if count > 0 {
-                faults.push(format!("{count} {what}"));
+                self.problems.push(format!("{count} {what}"));
             }
         }
-        if report.esp_packets() == 0 {
-            faults.push("no ESP seen".to_owned());
-        }
-        self.audit = match faults.is_empty() {
-            true => "clean".to_owned(),
-            false => faults.join(", "),
+        took_over
+    }
+
+    /// What the command says of the same captures, and of what was granted.
+    pub(super) fn judge_audit(&mut self, question: &Question) {
+        let problems = match question.ask() {
+            Ok(verdict) => {
+                let excused = verdict.excused();
+                if !excused.is_empty() {
+                    let what = excused.join(", ");
+                    self.notes.push(format!("audit: {what}, as both led"));
+                }
+                verdict.problems()
+            }
+            Err(error) => vec![error.to_string()],
         };
-        if !faults.is_empty() {
-            self.problems.push(format!("audit: {}", self.audit));
-        }
+        self.audit = match problems.is_empty() {
+            true => "clean".to_owned(),
+            false => "NOT CLEAN".to_owned(),
+        };
+        let problems = problems.into_iter();
+        self.problems
+            .extend(problems.map(|what| format!("audit: {what}")));
     }
 
     /// The captures of all trials together: a number may come again in another one.
@@ -212,9 +274,9 @@ impl Row {
         self.repeated_sequence_numbers = self.repeated_sequence_numbers.max(repeated);
         if repeated > 0 || report.repeated_iv_count > 0 {
             let ivs = report.repeated_iv_count;
-            self.audit = format!("over all runs: {repeated} repeated numbers, {ivs} repeated IVs");
-            self.problems.push(format!("audit {}", self.audit));
-            self.passed = false;
+            self.audit = "NOT CLEAN".to_owned();
+            let what = format!("{repeated} repeated numbers, {ivs} repeated IVs");
+            self.fail(format!("audit over all runs: {what}"));
         }
     }
 
@@ -233,28 +295,36 @@ impl Row {
 
     fn show(&mut self, flow: &Flow, struck: Duration, diary: &Diary) {
         let from = struck.saturating_sub(Duration::from_millis(SHOWN_BEFORE.unsigned_abs()));
-        let bins = |way| flow.histogram(way, from, Duration::from_millis(1), SHOWN);
         let relative = |at: &Duration| (at.as_secs_f64() - struck.as_secs_f64()) * 1000.0;
+        let events: Vec<(f64, String)> = diary
+            .0
+            .iter()
+            .map(|(at, what)| (relative(at), what.clone()))
+            .collect();
+        let last = events.iter().map(|(at, _)| *at).fold(0.0, f64::max);
+        let until = (last + SHOWN_AFTER).clamp(SHOWN_LEAST, SHOWN_MOST);
+        let count = until as usize + SHOWN_BEFORE.unsigned_abs() as usize;
+        let bins = |way| flow.histogram(way, from, Duration::from_millis(1), count);
         self.timeline = Some(Timeline {
             from_ms: -SHOWN_BEFORE,
             bin_ms: 1,
             inbound: bins(Way::In),
             outbound: bins(Way::Out),
-            events: diary
-                .0
-                .iter()
-                .map(|(at, what)| (relative(at), what.clone()))
-                .collect(),
+            events,
         });
     }
 
     pub(super) fn plot(&self, folder: Option<&Path>) -> Result<(), LabError> {
+        self.plot_as(folder, &self.fault.replace(' ', "-"))
+    }
+
+    /// Under a name of its own: there may be many of one fault.
+    pub(super) fn plot_as(&self, folder: Option<&Path>, name: &str) -> Result<(), LabError> {
         let (Some(folder), Some(timeline)) = (folder, &self.timeline) else {
             return Ok(());
         };
         let what = || folder.display().to_string();
         std::fs::create_dir_all(folder).map_err(LabError::io(what()))?;
-        let name = self.fault.replace(' ', "-");
         // For `hitless-perf report --faults`.
         let row = serde_json::to_vec(self).map_err(|error| LabError::io(what())(error.into()))?;
         std::fs::write(folder.join(format!("{name}.json")), row).map_err(LabError::io(what()))?;
@@ -266,6 +336,19 @@ impl Row {
         std::fs::write(file, timeline.svg(&title)).map_err(LabError::io(what()))
     }
 
+    /// What ought not to be, found later.
+    pub(super) fn fail(&mut self, problem: String) {
+        self.problems.push(problem);
+        self.passed = false;
+    }
+
+    /// The longest time in which nothing arrived, one way or the other.
+    pub(super) fn outage_ms(&self) -> f64 {
+        let [inbound, outbound] = [self.outage_in_ms, self.outage_out_ms];
+        let endless = f64::INFINITY;
+        inbound.unwrap_or(endless).max(outbound.unwrap_or(endless))
+    }
+
     /// Another run of the same: the worst of each figure.
     pub(super) fn add(&mut self, other: Row) {
         let worst = |a: Option<f64>, b: Option<f64>| match (a, b) {
@@ -273,7 +356,13 @@ impl Row {
             (a, b) => a.or(b),
         };
         self.times += 1;
+        let run = self.times;
+        // Shown is the one in which hosts waited longest.
+        if self.timeline.is_none() || other.outage_ms() > self.outage_ms() {
+            self.timeline = other.timeline;
+        }
         self.takeover_ms = worst(self.takeover_ms, other.takeover_ms);
+        self.waited_ms = worst(self.waited_ms, other.waited_ms);
         self.outage_in_ms = worst(self.outage_in_ms, other.outage_in_ms);
         self.outage_out_ms = worst(self.outage_out_ms, other.outage_out_ms);
         self.slowest_tunnel_ms = worst(self.slowest_tunnel_ms, other.slowest_tunnel_ms);
@@ -286,7 +375,9 @@ impl Row {
         if other.audit != "clean" {
             self.audit = other.audit;
         }
-        let run = self.times;
+        let notes = other.notes.into_iter();
+        self.notes
+            .extend(notes.map(|what| format!("run {run}: {what}")));
         let problems = other.problems.into_iter();
         self.problems
             .extend(problems.map(|what| format!("run {run}: {what}")));
@@ -296,12 +387,20 @@ impl Row {
 
 /// When the cluster's first ESP packet at or after `from` was sent.
 fn first_esp(file: &[u8], from: Duration) -> Option<Duration> {
-    let records = PcapReader::new(file).ok()?.map_while(Result::ok);
-    let mut sent = records.filter(|record| {
-        record.time >= from
-            && matches!(wire::decode(record.frame), Frame::Esp(esp) if esp.source == CLUSTER)
-    });
-    sent.next().map(|record| record.time)
+    esp_times(file).find(|at| *at >= from)
+}
+
+/// How many of them in a time.
+pub(super) fn esp_between(file: &[u8], from: Duration, to: Duration) -> usize {
+    esp_times(file).filter(|at| (from..to).contains(at)).count()
+}
+
+fn esp_times(file: &[u8]) -> impl Iterator<Item = Duration> {
+    let records = PcapReader::new(file).into_iter().flatten();
+    records.map_while(Result::ok).filter_map(|record| {
+        let ours = matches!(wire::decode(record.frame), Frame::Esp(esp) if esp.source == CLUSTER);
+        ours.then_some(record.time)
+    })
 }
 
 /// Whether this member sent the cluster's ESP just before a fault.
@@ -330,6 +429,9 @@ impl fmt::Display for Row {
         )?;
         for problem in &self.problems {
             write!(f, "\n       {problem}")?;
+        }
+        for note in &self.notes {
+            write!(f, "\n       note: {note}")?;
         }
         Ok(())
     }
@@ -362,32 +464,82 @@ mod tests {
         file
     }
 
+    const STRUCK: Duration = Duration::from_secs(100);
+
+    /// What the captures of the two members say, struck at [`STRUCK`] where m1 leads.
+    fn judged(other: Option<Duration>, takeover: Takeover, waits: &[(u64, u64)]) -> Row {
+        let empty = capture(STRUCK)[..24].to_vec();
+        let ms = Duration::from_millis;
+        let waits = waits.iter().map(|(at, sum)| (STRUCK + ms(*at), ms(*sum)));
+        let evidence = Evidence {
+            flow: Flow::default(),
+            captured: [Ok(capture(STRUCK)), Ok(other.map_or(empty, capture))],
+            active: 0,
+            struck: STRUCK,
+            end: STRUCK,
+            tunnels: 0,
+            expected: Expected {
+                takeover,
+                lossless: false,
+                split: false,
+            },
+            question: Question::about(Path::new("true"), Path::new("/nonexistent"), "x"),
+            waited: Waited::of(waits.collect()),
+            sas: [BTreeSet::new(), BTreeSet::new()],
+        };
+        Row::default().finish(evidence, Diary::default(), &mut Audit::default())
+    }
+
+    fn says(row: &Row, what: &str) -> bool {
+        row.problems.iter().any(|problem| problem.contains(what))
+    }
+
     /// A takeover in no time at all is none: leadership had changed between the question who leads
     /// and the kill.
     #[test]
     fn a_kill_that_hits_a_standby_is_no_failover() {
-        let struck = Duration::from_secs(100);
-        let judged = |other: Duration| {
-            let evidence = Evidence {
-                flow: Flow::default(),
-                captured: [Ok(capture(struck)), Ok(capture(other))],
-                active: 0,
-                struck,
-                end: struck,
-                tunnels: 0,
-                deposes: true,
-                sas: [BTreeSet::new(), BTreeSet::new()],
-            };
-            Row::default().finish(evidence, Diary::default(), &mut Audit::default())
-        };
-        let sound = judged(struck + Duration::from_millis(40));
+        let within = Takeover::Within(Duration::from_millis(50));
+        let sound = judged(Some(STRUCK + Duration::from_millis(40)), within, &[]);
         assert_eq!(sound.takeover_ms, Some(40.0));
-        assert!(!sound.problems.iter().any(|what| what.contains("led")));
-        let wrong = judged(struck - Duration::from_millis(40));
+        assert!(!says(&sound, "led") && !says(&sound, "took"));
+        let wrong = judged(Some(STRUCK - Duration::from_millis(40)), within, &[]);
         assert_eq!(wrong.takeover_ms, None);
-        assert!(!wrong.passed);
-        let said = "m2 led already: it hit a standby".to_owned();
-        assert!(wrong.problems.contains(&said), "{:?}", wrong.problems);
+        assert!(!wrong.passed && says(&wrong, "m2 led already: it hit a standby"));
+    }
+
+    #[test]
+    fn a_takeover_has_its_time_and_what_the_machine_made_it_wait() {
+        let within = Takeover::Within(Duration::from_millis(50));
+        let late = Some(STRUCK + Duration::from_millis(90));
+        assert!(says(&judged(late, within, &[]), "the takeover took 90"));
+        let waits = [(0, 0), (80, 41)];
+        let row = judged(late, within, &waits);
+        assert!(!says(&row, "the takeover"), "{:?}", row.problems);
+        assert_eq!(row.waited_ms, Some(41.0));
+        assert!(says(&judged(None, within, &waits), "nobody took over"));
+        assert!(!says(&judged(late, Takeover::AtAnyTime, &[]), "takeover"));
+    }
+
+    #[test]
+    fn a_takeover_that_nothing_asked_for_is_one_unless_the_machine_did() {
+        let never = Takeover::Never(Duration::from_millis(30));
+        let other = Some(STRUCK + Duration::from_millis(40));
+        assert!(says(&judged(other, never, &[]), "nothing asked for"));
+        assert!(!says(&judged(None, never, &[]), "took over"));
+        let starved = judged(other, never, &[(0, 0), (4, 0), (8, 16)]);
+        assert!(!says(&starved, "asked for"));
+        assert!(
+            starved.notes[0].contains("no core for 16"),
+            "{:?}",
+            starved.notes
+        );
+    }
+
+    #[test]
+    fn an_audit_that_cannot_be_asked_is_not_clean() {
+        let row = judged(None, Takeover::AtAnyTime, &[]);
+        assert!(!row.passed && row.audit == "NOT CLEAN");
+        assert!(says(&row, "audit: "));
     }
 
     #[test]

@@ -243,7 +243,12 @@ impl Flow {
     }
 
     pub fn delivered_twice(&self) -> u64 {
-        self.streams.values().map(|s| s.twice).sum()
+        WAYS.map(|way| self.twice(way)).iter().sum()
+    }
+
+    /// Of those that went one way.
+    pub fn twice(&self, way: Way) -> u64 {
+        self.of(way).map(|stream| stream.twice).sum()
     }
 
     /// The longest time after `from` in which nothing at all arrived that way.
