@@ -17,8 +17,6 @@ const STEPS: [i64; 2] = [3_600, -7_200];
 const CLOCK_GRAIN: u64 = 60;
 /// A next hop is asked every 250 ms, and has died with the fifth question that is not answered.
 const NEXT_HOP: Duration = Duration::from_millis(1_500);
-/// A standby whose disk had no room tries again after so long at most.
-const TRIES_AGAIN: Duration = Duration::from_secs(1);
 /// What a takeover may take beyond its heartbeats, and beyond what the machine made it wait.
 const SLACK: Duration = Duration::from_millis(500);
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
@@ -133,7 +131,6 @@ impl Fault {
         let takeover = match self {
             Fault::StandbyDown | Fault::SyncToActive | Fault::ClockStep => Takeover::Never(silence),
             Fault::NextHop => Takeover::Within(NEXT_HOP + SLACK),
-            Fault::DiskFull => Takeover::Within(SPELL + TRIES_AGAIN + silence + SLACK),
             _ => Takeover::Within(silence + SLACK),
         };
         Expected {
