@@ -172,6 +172,14 @@ impl Member {
         Ok(status["role"].as_str().unwrap_or_default().to_owned())
     }
 
+    /// Waits until it leads.
+    pub fn wait_until_active(&mut self, limit: Duration) -> Result<(), LabError> {
+        clock::until("an active member", limit, || {
+            self.check_running()?;
+            Ok((self.role()? == "active").then_some(()))
+        })
+    }
+
     /// Leaves the status beside the log, for whoever has to find out what went wrong.
     pub fn keep_status(&self, moment: &str) -> Result<(), LabError> {
         let file = self.socket.with_file_name(format!("status-{moment}.json"));
@@ -255,6 +263,20 @@ pub fn binary() -> Result<PathBuf, LabError> {
         what: binary.display().to_string(),
         detail: "it is not there: cargo build --package hitless, in the same profile".to_owned(),
     })
+}
+
+/// Starts both members of a cluster. `text` gives a member's file; its directory is there for it.
+pub fn start_pair(
+    lab: &Topology,
+    directory: &Path,
+    text: impl Fn(usize, &Path) -> String,
+) -> Result<[Member; 2], LabError> {
+    let binary = binary()?;
+    let start = |index: usize| {
+        let text = text(index, &directory.join(format!("m{}", index + 1)));
+        Member::start_with(&binary, lab, index, directory, &text, &[])
+    };
+    Ok([start(0)?, start(1)?])
 }
 
 /// A member's file; `id`, state and socket, which are in its directory, are what differs between

@@ -173,6 +173,11 @@ impl StrongSwan {
         let bytes = std::fs::read(self.directory.join("charon.log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
+
+    /// How often its log has this text, such as `IKE_AUTH`.
+    pub fn said(&self, text: &str) -> usize {
+        self.log().matches(text).count()
+    }
 }
 
 /// An IKE SA as charon sees it.

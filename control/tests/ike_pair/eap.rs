@@ -377,11 +377,11 @@ fn a_reload_ends_what_a_user_could_not_have_today() {
     }
 }
 
-/// The password or the policy changes in the middle of a login.
-#[test]
-fn what_changes_in_the_middle_of_a_login_counts() {
-    type Change = fn(&mut EngineSettings);
-    let changes: [(Change, bool); 4] = [
+type Change = fn(&mut EngineSettings);
+
+/// What an operator does to the gateway of alice, and whether she may still come in.
+fn changes() -> [(Change, bool); 4] {
+    [
         (|_| (), true),
         (|b| b.secrets[1] = secret("alice", "looking-glass"), false),
         (|b| b.secrets.truncate(1), false),
@@ -389,8 +389,13 @@ fn what_changes_in_the_middle_of_a_login_counts() {
             |b| b.connections[0].auth.remote = RemoteAuth::Eap(EapUsers::Asked(user("Bob"))),
             false,
         ),
-    ];
-    for (change, lets_in) in changes {
+    ]
+}
+
+/// The password or the policy changes in the middle of a login.
+#[test]
+fn what_changes_in_the_middle_of_a_login_counts() {
+    for (change, lets_in) in changes() {
         for answered in 1..5 {
             let mut world = world(12, |_, _| {});
             let end = world.now + SECOND;
@@ -410,17 +415,7 @@ fn what_changes_in_the_middle_of_a_login_counts() {
 /// RFC 5723: a ticket counts as long as the password that it was given for does.
 #[test]
 fn rfc5723_section_4_3_a_ticket_does_not_outlive_the_password() {
-    type Change = fn(&mut EngineSettings);
-    let changes: [(Change, bool); 4] = [
-        (|_| (), true),
-        (|b| b.secrets[1] = secret("alice", "looking-glass"), false),
-        (|b| b.secrets.truncate(1), false),
-        (
-            |b| b.connections[0].auth.remote = RemoteAuth::Eap(EapUsers::Asked(user("Bob"))),
-            false,
-        ),
-    ];
-    for (change, resumes) in changes {
+    for (change, resumes) in changes() {
         let mut world = world(13, |a, b| {
             for settings in [a, b] {
                 let session = &mut settings.connections[0].session;

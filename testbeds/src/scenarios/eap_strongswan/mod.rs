@@ -12,9 +12,8 @@ use super::certs_strongswan::pki;
 use crate::clock;
 use crate::error::LabError;
 use crate::gateway::{self, Member};
-use crate::netns::Namespace;
-use crate::ping::Ping;
-use crate::process::{self, Program};
+use crate::ping::{Ping, flows};
+use crate::process;
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::{self, StrongSwan};
 use crate::topology::{HOST_A, HOST_B, HOST_INTERFACE, Topology};
@@ -68,13 +67,7 @@ impl<'a> Trial<'a> {
         let plugins = strongswan::PLUGINS;
         let options = format!("  load = {plugins} eap-identity eap-mschapv2\n");
         let peer = StrongSwan::start_with(&lab.peer, "peer", directory, &conf, &options)?;
-        let binary = gateway::binary()?;
-        let start = |index: usize| {
-            let own = directory.join(format!("m{}", index + 1));
-            let text = files::member(index, &own);
-            Member::start_with(&binary, &lab, index, directory, &text, &[])
-        };
-        let mut members = [start(0)?, start(1)?];
+        let mut members = gateway::start_pair(&lab, directory, files::member)?;
         let active = gateway::wait_for_roles(&mut members, READY)?;
         Ok(Self {
             bench,
@@ -88,9 +81,7 @@ impl<'a> Trial<'a> {
 
     /// Our IKE SAs of a connection that are up.
     fn ours(&self, connection: &str) -> Result<Vec<Value>, LabError> {
-        let mut sas = self.members[self.active].list_sas()?;
-        sas.retain(|sa| sa["name"] == connection && sa["state"] == "ESTABLISHED");
-        Ok(sas)
+        self.members[self.active].established(connection)
     }
 
     /// strongSwan is the gateway.
@@ -109,7 +100,7 @@ impl<'a> Trial<'a> {
         let listed = self.peer.swanctl(&["--list-sas"])?;
         let known = listed.contains(&format!("EAP: '{OURS}'"));
         self.report.check("charon-knows-our-user", known, OURS);
-        let answered = pings(&self.lab.host_b, TAKEN, HOST_A);
+        let answered = flows(&self.lab.host_b, TAKEN, HOST_A);
         self.report
             .check("our-login-carries-traffic", answered, TAKEN);
         Ok(())
@@ -137,7 +128,7 @@ impl<'a> Trial<'a> {
     }
 
     fn traffic(&mut self, moment: &str, address: &str) {
-        let answered = pings(&self.lab.peer, address, HOST_B);
+        let answered = flows(&self.lab.peer, address, HOST_B);
         let detail = format!("{address} to {HOST_B}");
         self.report
             .check(&format!("traffic-{moment}"), answered, detail);
@@ -168,16 +159,12 @@ impl<'a> Trial<'a> {
         self.bench.say("the active member dies");
         let mut stream = Ping::start(&self.lab.peer, HOST_B, INTERVAL, "stream", directory)?;
         stream.wait_for_answer(READY)?;
-        let before = self.peer.log().matches("IKE_AUTH").count();
+        let before = self.peer.said("IKE_AUTH");
         let died = self.active;
         self.members[died].keep_status("before")?;
         let moment = self.members[died].kill()?;
         self.active = 1 - died;
-        let survivor = self.active;
-        clock::until("a takeover", READY, || {
-            self.members[survivor].check_running()?;
-            Ok((self.members[survivor].role()? == "active").then_some(()))
-        })?;
+        self.members[self.active].wait_until_active(READY)?;
         let sas = self.ours("users")?;
         let kept = sas.len() == 1
             && sas[0]["remote_vips"][0] == address
@@ -192,7 +179,7 @@ impl<'a> Trial<'a> {
         );
         let (source, from) = (address.to_owned(), &self.lab.peer);
         clock::until("traffic after the takeover", ANSWER, || {
-            Ok(pings(from, &source, HOST_B).then_some(()))
+            Ok(flows(from, &source, HOST_B).then_some(()))
         })?;
         let log = stream.stop()?;
         let late = log.answers.iter().filter(|at| **at > moment).count();
@@ -201,7 +188,7 @@ impl<'a> Trial<'a> {
             log.received, log.transmitted
         );
         self.report.check("the-stream-goes-on", late > 5, detail);
-        let auth = self.peer.log().matches("IKE_AUTH").count() - before;
+        let auth = self.peer.said("IKE_AUTH") - before;
         self.report.ike_auth_after_failover = Some(auth as u64);
         self.report
             .check("no-new-ike-auth", auth == 0, format!("{auth} messages"));
@@ -233,14 +220,4 @@ impl<'a> Trial<'a> {
         self.traffic("after-rekeying", address);
         Ok(())
     }
-}
-
-/// Whether a host is reached from an address; the first packets may be lost to ARP.
-fn pings(from: &Namespace, source: &str, target: &str) -> bool {
-    let ping = Program::new([
-        "ping", "-n", "-c", "10", "-i", "0.1", "-W", "1", "-I", source, target,
-    ]);
-    let said = ping.inside(from).run().unwrap_or_default();
-    let received = |count: &str| said.contains(&format!(" {count} received"));
-    ["8", "9", "10"].into_iter().any(received)
 }

@@ -78,13 +78,8 @@ impl Trial {
         }
         peer.whack(&["--ddos-busy"])?;
         let wire = Capture::start(&lab.peer, OUTSIDE, Direction::Both, "before", directory)?;
-        let binary = gateway::binary()?;
-        let member = |index: usize| {
-            let own = directory.join(format!("m{}", index + 1));
-            let text = files::member(index, &own, directory);
-            Member::start_with(&binary, &lab, index, directory, &text, &[])
-        };
-        let mut members = [member(0)?, member(1)?];
+        let text = |index: usize, own: &Path| files::member(index, own, directory);
+        let mut members = gateway::start_pair(&lab, directory, text)?;
         let active = gateway::wait_for_roles(&mut members, ANSWER)?;
         Ok(Self {
             report: Report::new(SCENARIO.name, variant),
@@ -237,10 +232,7 @@ impl Trial {
         )?;
         self.members[self.active].kill()?;
         self.active = 1 - self.active;
-        let standby = &self.members[self.active];
-        let took = clock::until("the other member active", ANSWER, || {
-            Ok((standby.role()? == "active").then_some(()))
-        });
+        let took = self.members[self.active].wait_until_active(ANSWER);
         self.report
             .check("takeover", took.is_ok(), format!("{took:?}"));
         for name in ["in-psk", "in-cert"] {

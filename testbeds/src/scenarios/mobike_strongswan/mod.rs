@@ -41,17 +41,17 @@ fn moves(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     let mut trial = Trial::new(bench, variant)?;
     bench.say("the first member initiates");
     trial.arrives("at-first", CLUSTER_OUTSIDE)?;
-    let authentications = trial.said("IKE_AUTH");
+    let authentications = trial.peer.said("IKE_AUTH");
     bench.say("the first member dies, the second is at another address");
     trial.takeover()?;
     trial.arrives("after-the-takeover", SECOND)?;
     bench.say("the second member moves");
     trial.reload()?;
     trial.arrives("after-the-reload", THIRD)?;
-    let updates = trial.said("N(UPD_SA_ADDR)");
+    let updates = trial.peer.said("N(UPD_SA_ADDR)");
     let told = format!("{updates} messages");
     trial.report.check("charon-is-told", updates >= 2, told);
-    let again = trial.said("IKE_AUTH") - authentications;
+    let again = trial.peer.said("IKE_AUTH") - authentications;
     trial.report.ike_auth_after_failover = Some(again as u64);
     let detail = format!("{again} messages");
     trial.report.check("no-new-ike-auth", again == 0, detail);
@@ -66,12 +66,7 @@ impl<'a> Trial<'a> {
         let lab = Topology::new()?;
         bench.say("starting the peer and the cluster");
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &files::swanctl(), "")?;
-        let binary = gateway::binary()?;
-        let start = |index: usize| {
-            let text = files::member(index, &directory.join(format!("m{}", index + 1)));
-            Member::start_with(&binary, &lab, index, &directory, &text, &[])
-        };
-        let mut members = [start(0)?, start(1)?];
+        let mut members = gateway::start_pair(&lab, &directory, files::member)?;
         // The first has the higher priority.
         clock::until("the first member as the active one", READY, || {
             members.iter_mut().try_for_each(Member::check_running)?;
@@ -86,11 +81,6 @@ impl<'a> Trial<'a> {
             peer,
             lab,
         })
-    }
-
-    /// How often charon's log has this.
-    fn said(&self, what: &str) -> usize {
-        self.peer.log().matches(what).count()
     }
 
     /// charon has one IKE SA, and that with `address`; and traffic flows both ways.
@@ -129,10 +119,7 @@ impl<'a> Trial<'a> {
         let [first, second] = &mut self.members;
         first.keep_status("before")?;
         first.kill()?;
-        clock::until("a takeover", READY, || {
-            second.check_running()?;
-            Ok((second.role()? == "active").then_some(()))
-        })
+        second.wait_until_active(READY)
     }
 
     /// The operator's way: another address in the file, and `hitless reload`.

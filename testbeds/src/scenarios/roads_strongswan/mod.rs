@@ -68,13 +68,7 @@ impl<'a> Trial<'a> {
         // What it protects has to be its own.
         lab.peer.address("lo", &format!("{ALSO}/32"))?;
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &conf, "")?;
-        let binary = gateway::binary()?;
-        let start = |index: usize| {
-            let own = directory.join(format!("m{}", index + 1));
-            let text = files::member(index, &own);
-            Member::start_with(&binary, &lab, index, &directory, &text, &[])
-        };
-        let mut members = [start(0)?, start(1)?];
+        let mut members = gateway::start_pair(&lab, &directory, files::member)?;
         let active = gateway::wait_for_roles(&mut members, READY)?;
         Ok(Self {
             bench,
@@ -187,16 +181,12 @@ impl<'a> Trial<'a> {
     /// The active member dies: the address, the children and where charon is outlive it.
     fn takeover(&mut self, address: &str) -> Result<(), LabError> {
         self.bench.say("the active member dies");
-        let before = self.peer.log().matches("IKE_AUTH").count();
+        let before = self.peer.said("IKE_AUTH");
         let died = self.active;
         self.members[died].keep_status("before")?;
         self.members[died].kill()?;
         self.active = 1 - died;
-        let survivor = self.active;
-        clock::until("a takeover", READY, || {
-            self.members[survivor].check_running()?;
-            Ok((self.members[survivor].role()? == "active").then_some(()))
-        })?;
+        self.members[self.active].wait_until_active(READY)?;
         let sas = self.ours("clients")?;
         let kept =
             sas.len() == 1 && sas[0]["remote_vips"][0] == address && sas[0]["remote_host"] == MOVED;
@@ -214,7 +204,7 @@ impl<'a> Trial<'a> {
             })?;
         }
         self.traffic("after-the-takeover", address);
-        let auth = self.peer.log().matches("IKE_AUTH").count() - before;
+        let auth = self.peer.said("IKE_AUTH") - before;
         self.report.ike_auth_after_failover = Some(auth as u64);
         self.report
             .check("no-new-ike-auth", auth == 0, format!("{auth} messages"));
