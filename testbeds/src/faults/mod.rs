@@ -106,7 +106,7 @@ pub fn run(bench: &Bench, wish: &Wish, mut tell: impl FnMut(&Row)) -> Result<Tab
                 table.left_out.push((fault.name().to_owned(), why));
                 continue;
             }
-            let row = course.trial(*fault, fault.name())?;
+            let row = course.attempt(*fault, fault.name())?;
             row.plot(wish.plots.as_deref())?;
             let broken = !row.passed;
             tell(&row);
@@ -164,6 +164,44 @@ impl Course<'_> {
         let bed = Bed::new(bench, &wish, number)?;
         let wire = Audit::default();
         Ok(Course { bed, wish, wire })
+    }
+
+    /// The same; what cannot be carried out is a row that failed, and not the end of the table.
+    fn attempt(&mut self, fault: Fault, name: &str) -> Result<Row, LabError> {
+        self.trial(fault, name).or_else(|error| match error {
+            LabError::Interrupted => Err(error),
+            error => Ok(Row {
+                fault: fault.name().to_owned(),
+                what: fault.says().to_owned(),
+                times: 1,
+                audit: "-".to_owned(),
+                problems: vec![format!("it could not be carried out: {error}")],
+                ..Row::default()
+            }),
+        })
+    }
+
+    /// Kills one active after the other, and adds what came of each; ends with one that could not
+    /// be carried out.
+    fn kills(
+        &mut self,
+        whole: &mut Row,
+        count: u32,
+        name: &str,
+        mut each: impl FnMut(&Row, &str) -> Result<(), LabError>,
+    ) -> Result<(), LabError> {
+        for number in 1..=count {
+            let name = format!("{name}-{number:03}");
+            let row = self.attempt(Fault::Kill, &name)?;
+            each(&row, &name)?;
+            let broken = row.packets_sent == 0;
+            whole.add(row);
+            if broken {
+                break;
+            }
+        }
+        whole.judge_all(std::mem::take(&mut self.wire));
+        Ok(())
     }
 
     /// Does it; `name` is that of the captures.
@@ -246,13 +284,9 @@ impl Course<'_> {
             .plots
             .as_ref()
             .map(|plots| plots.join("failovers"));
-        for number in 1..=count {
-            let name = format!("failover-{number:03}");
-            let row = self.trial(Fault::Kill, &name)?;
-            row.plot_as(folder.as_deref(), &name)?;
-            whole.add(row);
-        }
-        whole.judge_all(std::mem::take(&mut self.wire));
+        self.kills(&mut whole, count, "failover", |row, name| {
+            row.plot_as(folder.as_deref(), name)
+        })?;
         Ok(whole)
     }
 

@@ -372,7 +372,7 @@ impl Row {
         self.sas_lost += other.sas_lost;
         self.delivered_twice += other.delivered_twice;
         self.repeated_sequence_numbers += other.repeated_sequence_numbers;
-        if other.audit != "clean" {
+        if !other.passed {
             self.audit = other.audit;
         }
         let notes = other.notes.into_iter();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hitless::audit::Audit;
 
 use super::bed::Bed;
-use super::{Course, Fault, Row, Wish};
+use super::{Course, Row, Wish};
 use crate::error::LabError;
 use crate::scenario::Bench;
 
@@ -57,15 +57,18 @@ impl Course<'_> {
             ..Row::default()
         };
         let mut measured = Vec::new();
-        for number in 1..=count {
-            let row = self.trial(Fault::Kill, &format!("takeover-{tunnels}-{number:03}"))?;
-            if let Some(took_ms) = row.takeover_ms {
-                let waited_ms = row.waited_ms.unwrap_or_default();
-                measured.push(Measured { took_ms, waited_ms });
-            }
-            whole.add(row);
-        }
-        whole.judge_all(std::mem::take(&mut self.wire));
+        self.kills(
+            &mut whole,
+            count,
+            &format!("takeover-{tunnels}"),
+            |row, _| {
+                if let Some(took_ms) = row.takeover_ms {
+                    let waited_ms = row.waited_ms.unwrap_or_default();
+                    measured.push(Measured { took_ms, waited_ms });
+                }
+                Ok(())
+            },
+        )?;
         let silence = f64::from(self.wish.heartbeat_ms) * f64::from(self.wish.missed);
         judge(&mut whole, &measured, silence + BEYOND_MS);
         Ok(whole)
