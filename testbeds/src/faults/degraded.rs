@@ -7,8 +7,8 @@ use std::time::Duration;
 use hitless::audit::Audit;
 
 use super::bed::{self, Bed};
+use super::judge::esp_between;
 use super::kinds::Diary;
-use super::row::esp_between;
 use super::traffic::{Flow, Traffic, WAYS, Way};
 use super::{LAST, Row, Wish};
 use crate::capture::Capture;

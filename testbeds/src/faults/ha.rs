@@ -9,8 +9,8 @@ use hitless::audit::Audit;
 
 use super::audit::Question;
 use super::bed;
+use super::judge::Evidence;
 use super::kinds::{Diary, Expected, Takeover};
-use super::row::Evidence;
 use super::waits::Waited;
 use super::{BEFORE, LAST, Row, Wish};
 use crate::clock;
@@ -85,7 +85,9 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
             takeover: Takeover::AtAnyTime,
             lossless: false,
             split: false,
+            missed: None,
         },
+        said: String::new(),
         question: Question::about(&gateway::binary()?, &directory, PREFIX),
         waited: Waited::default(),
         sas: [before, bed::spis(&peer)?],

@@ -47,6 +47,8 @@ pub struct Expected {
     pub lossless: bool,
     /// Both members lead for a while, each for itself.
     pub split: bool,
+    /// It shows by silence: the one who takes over has missed heartbeats of this length, so many.
+    pub missed: Option<(Duration, u32)>,
 }
 
 /// Whether another member takes over.
@@ -127,7 +129,12 @@ impl Fault {
 
     /// What has to come of it.
     pub fn expected(self, wish: &Wish) -> Expected {
-        let silence = Duration::from_millis(u64::from(wish.heartbeat_ms)) * wish.missed;
+        let heartbeat = Duration::from_millis(u64::from(wish.heartbeat_ms));
+        let silence = heartbeat * wish.missed;
+        let silent = matches!(
+            self,
+            Fault::Kill | Fault::Zombie | Fault::SyncToStandby | Fault::SyncCut | Fault::DiskFull
+        );
         let takeover = match self {
             Fault::StandbyDown | Fault::SyncToActive | Fault::ClockStep => Takeover::Never(silence),
             Fault::NextHop => Takeover::Within(NEXT_HOP + SLACK),
@@ -137,6 +144,7 @@ impl Fault {
             takeover,
             lossless: self == Fault::Switchover,
             split: matches!(self, Fault::SyncToStandby | Fault::SyncCut),
+            missed: silent.then_some((heartbeat, wish.missed)),
         }
     }
 

@@ -4,7 +4,7 @@
 //! ```text
 //!  bed.rs (network, members, peer) -> kinds.rs (what is done) -> traffic.rs, captures
 //!                                                                    | what arrived, what was sent
-//!                                     Row: outage, loss, SAs, audit -> table, JSON, plot.rs
+//!                            judge.rs -> row.rs: outage, loss, SAs, audit -> table, JSON, plot.rs
 //! ```
 
 mod audit;
@@ -12,6 +12,7 @@ pub(crate) mod bed;
 pub mod degraded;
 mod disk;
 mod ha;
+mod judge;
 mod kinds;
 mod plot;
 mod row;
@@ -31,10 +32,10 @@ use crate::error::LabError;
 use crate::scenario::{Bench, milliseconds};
 use bed::Bed;
 pub use bed::MOST_TUNNELS;
+use judge::Evidence;
 use kinds::Diary;
 pub use kinds::Fault;
 pub use plot::Timeline;
-use row::Evidence;
 pub use row::Row;
 
 const BEFORE: Duration = Duration::from_secs(1);
@@ -225,6 +226,7 @@ impl Course<'_> {
         let active = self.bed.wait_for_roles()?;
         let mut diary = Diary::default();
         let waits = self.bed.waits();
+        let before_it = self.bed.member(1 - active)?.log().len();
         let struck = fault.strike(&mut self.bed, active, self.wish.after, &mut diary);
         let struck = struck.or_else(|error| match error {
             LabError::Interrupted => Err(error),
@@ -252,6 +254,8 @@ impl Course<'_> {
         let [m1, m2] = captures;
         let captured = [m1.stop(), m2.stop()];
         self.keep_statuses(name);
+        let log = self.bed.member(1 - active)?.log();
+        let said = log.get(before_it..).unwrap_or_default().to_owned();
         let expected = fault.expected(&self.wish);
         let mut question = self.bed.question(name);
         question.split = expected.split;
@@ -265,6 +269,7 @@ impl Course<'_> {
             expected,
             question,
             waited,
+            said,
             sas: [before, bed::spis(&self.bed.peer)?],
         };
         Ok(row.finish(evidence, diary, &mut self.wire))
