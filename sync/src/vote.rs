@@ -114,11 +114,12 @@ impl Node {
         let own = epoch.leader == from && epoch.incarnation.0 == packet.incarnation;
         let free =
             self.durable.promised <= Some(base) && epoch > base || self.settings.mutant.vote_twice;
-        if !own || !free || self.writing.is_some() || self.stopping.is_some() {
+        if !own || !free || self.writing.is_some() {
             return;
         }
         let recent = self.settings.takeover();
         match &self.state {
+            State::Out(_) if self.stopping.is_some() => return,
             State::Out(_) => {
                 let leader = self.peers.get(&base.leader);
                 let said = leader.and_then(|peer| peer.lately(self.now, recent));
@@ -135,7 +136,7 @@ impl Node {
                 }
                 self.leave();
             }
-            // Who has sent the exact ends never uses the epoch again (R15).
+            // Who has sent the exact ends never uses the epoch again (R15), and may be about to end.
             State::Leading(leading)
                 if leading.epoch == base
                     && matches!(leading.phase, Phase::Final { target, .. } if target == from) => {}

@@ -275,3 +275,19 @@ fn a_member_whose_workers_are_stuck_hands_over_without_barrier_and_without_hold(
         world.check().unwrap();
     }
 }
+
+/// `lease-holes` R15: who has sent the exact ends never uses its epoch again, and votes; whether it
+/// goes on as a standby or ends.
+#[test]
+fn r15_a_leader_of_three_elects_its_successor_before_it_ends() {
+    for (seed, end) in [(13, Input::Switchover), (14, Input::Shutdown)] {
+        let mut world = settled(seed, 3, Degraded::Rekey);
+        world.handle(0, end);
+        let led = world.run_until(100, |world| world.role(1) == Some(Role::Leading));
+        assert!(led, "{:?}", world.sites[1].events);
+        let children = inherited(&world, 1);
+        assert!(!children.is_empty() && children.iter().all(|child| child.skip == 0));
+        world.run(500);
+        world.check().unwrap();
+    }
+}
