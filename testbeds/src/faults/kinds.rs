@@ -368,8 +368,8 @@ impl Fault {
         clock::pass(after)?;
         diary.note("mended");
         bed.patch(PORT_MEMBERS_INSIDE[active], true)?;
-        // Whoever mends a way touches its plug; without that a standby believes what it saw for a
-        // minute.
+        // With a link that goes and comes a standby forgets what it saw as the active; by itself it
+        // would believe it for a minute.
         bed.cable(PORT_MEMBERS_INSIDE[active], false)?;
         bed.until("a link that is down", |bed| {
             Ok(!ails(bed, active, "next hop")?)

@@ -14,7 +14,7 @@ const EVERY: Duration = Duration::from_millis(4);
 /// Looks again and again.
 pub struct Waits {
     stop: Arc<AtomicBool>,
-    watch: JoinHandle<Waited>,
+    watch: Option<JoinHandle<Waited>>,
 }
 
 /// When it was looked, and how long all threads together had waited by then.
@@ -45,12 +45,22 @@ impl Waits {
             }
             waited
         });
-        Waits { stop, watch }
+        Waits {
+            stop,
+            watch: Some(watch),
+        }
     }
 
-    pub fn stop(self) -> Waited {
+    pub fn stop(mut self) -> Waited {
         self.stop.store(true, Ordering::Relaxed);
-        self.watch.join().unwrap_or_default()
+        let waited = self.watch.take().and_then(|watch| watch.join().ok());
+        waited.unwrap_or_default()
+    }
+}
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
