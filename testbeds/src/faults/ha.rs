@@ -19,11 +19,14 @@ use crate::gateway;
 use crate::process::Program;
 use crate::scenario::{Bench, milliseconds};
 use crate::strongswan::{PLUGINS, StrongSwan};
-use crate::topology::{CLUSTER_INSIDE, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, SYNC, Topology};
+use crate::topology::{
+    CLUSTER_INSIDE, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, OUTSIDE_PREFIX, SYNC, Topology,
+};
 
 pub const PREFIX: &str = "strongswan-ha";
 const TAKES_OVER: &str = "HA segment 1 activated";
 const PATIENCE: Duration = Duration::from_secs(20);
+const INSIDE_PREFIX: u8 = 24;
 /// It has been measured to take eight seconds until traffic flows.
 const AFTER: Duration = Duration::from_secs(30);
 
@@ -118,8 +121,11 @@ fn member(lab: &Topology, index: usize, directory: &Path) -> Result<StrongSwan, 
 
 fn give_addresses(lab: &Topology, index: usize) -> Result<(), LabError> {
     let member = &lab.members[index];
-    for (interface, address) in [(OUTSIDE, CLUSTER_OUTSIDE), (INSIDE, CLUSTER_INSIDE)] {
-        member.address(interface, &format!("{address}/24"))?;
+    for (interface, address, prefix) in [
+        (OUTSIDE, CLUSTER_OUTSIDE, OUTSIDE_PREFIX),
+        (INSIDE, CLUSTER_INSIDE, INSIDE_PREFIX),
+    ] {
+        member.address(interface, &format!("{address}/{prefix}"))?;
         // Neighbours learn of it at once.
         Program::new([
             "arping", "-q", "-U", "-c", "2", "-w", "1", "-I", interface, address,
