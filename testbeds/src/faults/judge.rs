@@ -293,11 +293,12 @@ impl Row {
     fn show(&mut self, flow: &Flow, struck: Duration, diary: &Diary) {
         let from = struck.saturating_sub(Duration::from_millis(SHOWN_BEFORE.unsigned_abs()));
         let relative = |at: &Duration| (at.as_secs_f64() - struck.as_secs_f64()) * 1000.0;
-        let events: Vec<(f64, String)> = diary
+        let mut events: Vec<(f64, String)> = diary
             .0
             .iter()
             .map(|(at, what)| (relative(at), what.clone()))
             .collect();
+        events.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let last = events.iter().map(|(at, _)| *at).fold(0.0, f64::max);
         let until = (last + SHOWN_AFTER).clamp(SHOWN_LEAST, SHOWN_MOST);
         let count = until as usize + SHOWN_BEFORE.unsigned_abs() as usize;

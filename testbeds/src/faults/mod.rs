@@ -242,10 +242,13 @@ impl Course<'_> {
             Ok(traffic.flows_since(whole).then_some(()))
         });
         match flows {
-            Ok(()) => row.whole_again_ms = Some(milliseconds(clock::wall().saturating_sub(struck))),
+            Ok(()) => {
+                let whole = diary.note("traffic everywhere");
+                row.whole_again_ms = Some(milliseconds(whole.saturating_sub(struck)));
+            }
             Err(LabError::Interrupted) => return Err(LabError::Interrupted),
             // The streams themselves say below which of them are dead.
-            Err(_) => {}
+            Err(_) => drop(diary.note("some tunnel is still silent")),
         }
         clock::pass(LAST)?;
         let end = clock::wall();
