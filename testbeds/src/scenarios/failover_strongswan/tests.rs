@@ -11,6 +11,7 @@ use super::{AEAD, Gateway, Plan};
 use crate::ping::PingLog;
 use crate::scenario::Report;
 use crate::strongswan::{ChildSa, IkeSa};
+use crate::topology::V4;
 
 const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -176,6 +177,7 @@ impl Made {
             after: Some(ping_log(&self.answers)),
         });
         evidence.last = Some(after);
+        evidence.ike_rekey = Ok("cccc".to_owned());
         self.log.clone_into(&mut evidence.charon_log);
         evidence.outside = vec![capture(&self.peer)];
         evidence.members = vec![capture(&self.m1), capture(&self.m2)];
@@ -183,6 +185,8 @@ impl Made {
         let plan = Plan {
             scenario: "made-up",
             gateway: Gateway::Hitless,
+            at: V4,
+            starts: false,
             proposals: AEAD,
             takeover: "auto",
             sync_expected: variant == "message-id-sync",
