@@ -93,6 +93,7 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
             takeover: Takeover::AtAnyTime,
             lossless: false,
             split: false,
+            silence: AFTER,
             missed: None,
         },
         said: String::new(),

@@ -221,11 +221,11 @@ impl Course<'_> {
         let before = bed::spis(&self.bed.peer)?;
         let captures = bed::captures(&self.bed.lab, name, &self.bed.directory)?;
         let traffic = bed::traffic(&self.bed.lab, &self.wish)?;
+        let waits = self.bed.waits();
         clock::pass(BEFORE)?;
         // Asked for at the last moment: it may have changed while all that was set up.
         let active = self.bed.wait_for_roles()?;
         let mut diary = Diary::default();
-        let waits = self.bed.waits();
         let before_it = self.bed.member(1 - active)?.log().len();
         let struck = fault.strike(&mut self.bed, active, self.wish.after, &mut diary);
         let struck = struck.or_else(|error| match error {
