@@ -70,13 +70,20 @@ impl Row {
             self.problems
                 .push(format!("only {up} tunnels were up before it"));
         }
+        let worst = waited.worst_within(expected.silence);
+        self.longest_wait_ms = Some(milliseconds(worst));
+        let starved = (worst >= expected.silence / 2).then_some(worst);
         self.judge_flow(&flow, struck, end, tunnels);
-        self.judge_loss(expected.lossless);
         let led = captured[1 - active]
             .as_deref()
             .is_ok_and(|file| led_before(file, struck));
         let first = self.judge_captures(captured, active, struck, &mut diary, all);
-        self.judge_audit(&question);
+        self.judge_audit(&Question {
+            split: question.split || starved.is_some(),
+            ..question
+        });
+        let sound = self.problems.len();
+        self.judge_loss(expected.lossless);
         match led {
             true => {
                 let other = 2 - active;
@@ -90,10 +97,23 @@ impl Row {
             let waits = waited.between(since, first);
             self.judge_silence(silent_for(&said), (heartbeat, missed), waits);
         }
+        if let Some(worst) = starved {
+            self.excuse(sound, worst);
+        }
         self.judge_sas(&before, &after);
         self.show(&flow, struck, &diary);
         self.passed = self.problems.is_empty();
         self
+    }
+
+    /// What was found from there on is what a machine does that runs a member too late.
+    fn excuse(&mut self, from: usize, worst: Duration) {
+        let found = self.problems.split_off(from);
+        self.notes.extend(found.into_iter().map(|what| {
+            format!(
+                "{what}; not judged: the machine kept a thread of a member waiting for {worst:.1?}"
+            )
+        }));
     }
 
     fn judge_loss(&mut self, lossless: bool) {
@@ -142,7 +162,7 @@ impl Row {
         self.takeover_ms = took.map(milliseconds);
         self.waited_ms = waits.map(milliseconds);
         match (expected, took) {
-            (Takeover::Never(_), None) | (Takeover::AtAnyTime, Some(_)) => {}
+            (Takeover::Never, None) | (Takeover::AtAnyTime, Some(_)) => {}
             (_, None) => self.problems.push("nobody took over".to_owned()),
             (Takeover::Within(limit), Some(took)) => {
                 let waits = waits.unwrap_or_default();
@@ -153,17 +173,9 @@ impl Row {
                     ));
                 }
             }
-            (Takeover::Never(silence), Some(_)) => {
-                let worst = waited.worst_within(silence);
-                let what = "the other member took over, which nothing asked for".to_owned();
-                // As long as this it may have looked dead.
-                match worst >= silence / 2 {
-                    true => self.notes.push(format!(
-                        "{what}; the machine gave a member no core for {worst:.1?}"
-                    )),
-                    false => self.problems.push(what),
-                }
-            }
+            (Takeover::Never, Some(_)) => self
+                .problems
+                .push("the other member took over, which nothing asked for".to_owned()),
         }
     }
 
@@ -293,11 +305,12 @@ impl Row {
     fn show(&mut self, flow: &Flow, struck: Duration, diary: &Diary) {
         let from = struck.saturating_sub(Duration::from_millis(SHOWN_BEFORE.unsigned_abs()));
         let relative = |at: &Duration| (at.as_secs_f64() - struck.as_secs_f64()) * 1000.0;
-        let events: Vec<(f64, String)> = diary
+        let mut events: Vec<(f64, String)> = diary
             .0
             .iter()
             .map(|(at, what)| (relative(at), what.clone()))
             .collect();
+        events.sort_by(|(a, _), (b, _)| a.total_cmp(b));
         let last = events.iter().map(|(at, _)| *at).fold(0.0, f64::max);
         let until = (last + SHOWN_AFTER).clamp(SHOWN_LEAST, SHOWN_MOST);
         let count = until as usize + SHOWN_BEFORE.unsigned_abs() as usize;
@@ -391,6 +404,7 @@ mod tests {
                 takeover,
                 lossless: false,
                 split: false,
+                silence: Duration::from_millis(90),
                 missed: Some((Duration::from_millis(10), 3)),
             },
             question: Question::about(Path::new("true"), Path::new("/nonexistent"), "x"),
@@ -423,7 +437,7 @@ mod tests {
         let within = Takeover::Within(Duration::from_millis(50));
         let late = Some(STRUCK + Duration::from_millis(90));
         assert!(says(&judged(late, within, &[]), "the takeover took 90"));
-        let waits = [(0, 0), (80, 41)];
+        let waits = [(0, 0), (40, 20), (80, 41)];
         let row = judged(late, within, &waits);
         assert!(!says(&row, "the takeover"), "{:?}", row.problems);
         assert_eq!(row.waited_ms, Some(41.0));
@@ -485,14 +499,14 @@ mod tests {
 
     #[test]
     fn a_takeover_that_nothing_asked_for_is_one_unless_the_machine_did() {
-        let never = Takeover::Never(Duration::from_millis(30));
+        let never = Takeover::Never;
         let other = Some(STRUCK + Duration::from_millis(40));
         assert!(says(&judged(other, never, &[]), "nothing asked for"));
         assert!(!says(&judged(None, never, &[]), "took over"));
-        let starved = judged(other, never, &[(0, 0), (4, 0), (8, 16)]);
+        let starved = judged(other, never, &[(0, 0), (4, 0), (8, 46)]);
         assert!(!says(&starved, "asked for"));
         assert!(
-            starved.notes[0].contains("no core for 16"),
+            starved.notes[0].contains("waiting for 46"),
             "{:?}",
             starved.notes
         );

@@ -221,11 +221,11 @@ impl Course<'_> {
         let before = bed::spis(&self.bed.peer)?;
         let captures = bed::captures(&self.bed.lab, name, &self.bed.directory)?;
         let traffic = bed::traffic(&self.bed.lab, &self.wish)?;
+        let waits = self.bed.waits();
         clock::pass(BEFORE)?;
         // Asked for at the last moment: it may have changed while all that was set up.
         let active = self.bed.wait_for_roles()?;
         let mut diary = Diary::default();
-        let waits = self.bed.waits();
         let before_it = self.bed.member(1 - active)?.log().len();
         let struck = fault.strike(&mut self.bed, active, self.wish.after, &mut diary);
         let struck = struck.or_else(|error| match error {
@@ -242,10 +242,13 @@ impl Course<'_> {
             Ok(traffic.flows_since(whole).then_some(()))
         });
         match flows {
-            Ok(()) => row.whole_again_ms = Some(milliseconds(clock::wall().saturating_sub(struck))),
+            Ok(()) => {
+                let whole = diary.note("traffic everywhere");
+                row.whole_again_ms = Some(milliseconds(whole.saturating_sub(struck)));
+            }
             Err(LabError::Interrupted) => return Err(LabError::Interrupted),
             // The streams themselves say below which of them are dead.
-            Err(_) => {}
+            Err(_) => drop(diary.note("some tunnel is still silent")),
         }
         clock::pass(LAST)?;
         let end = clock::wall();

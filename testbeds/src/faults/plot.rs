@@ -90,7 +90,8 @@ impl Timeline {
         let from = self.from_ms as f64;
         let few = |tick: &f64| span / tick <= TICKS;
         let tick = TICKS_MS.into_iter().find(few).unwrap_or(span / TICKS);
-        let mut at = (from / tick).ceil() * tick;
+        // Not -0.
+        let mut at = (from / tick).ceil() * tick + 0.0;
         while at <= from + span {
             let _ = write!(
                 svg,

@@ -21,6 +21,8 @@ pub struct Row {
     pub takeover_ms: Option<f64>,
     /// What threads of the members waited for a core meanwhile, together.
     pub waited_ms: Option<f64>,
+    /// The most that one of them waited in as long as a silence that makes a member look dead.
+    pub longest_wait_ms: Option<f64>,
     /// How many heartbeats the member that took over had missed.
     pub heartbeats_missed: Option<f64>,
     /// The longest time in which nothing at all arrived, and in which some tunnel was silent.
@@ -98,6 +100,7 @@ impl Row {
             self.timeline = other.timeline;
         }
         self.takeover_ms = worst(self.takeover_ms, other.takeover_ms);
+        self.longest_wait_ms = worst(self.longest_wait_ms, other.longest_wait_ms);
         self.heartbeats_missed = worst(self.heartbeats_missed, other.heartbeats_missed);
         self.waited_ms = worst(self.waited_ms, other.waited_ms);
         self.outage_in_ms = worst(self.outage_in_ms, other.outage_in_ms);

@@ -1,6 +1,7 @@
 //! How long the threads of the members had to wait for a core: what the machine, not hitless, adds
 //! to a takeover. The kernel counts it (`/proc/PID/task/TID/schedstat`, the second figure).
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -17,9 +18,12 @@ pub struct Waits {
     watch: Option<JoinHandle<Waited>>,
 }
 
-/// When it was looked, and how long all threads together had waited by then.
+/// When it was looked, and how long each thread had waited by then.
 #[derive(Clone, Debug, Default)]
-pub struct Waited(Vec<(Duration, Duration)>);
+pub struct Waited(Vec<(Duration, Threads)>);
+
+/// By thread id.
+type Threads = BTreeMap<u32, Duration>;
 
 impl Waits {
     /// Watches these processes; one that ends has no part from then on.
@@ -28,17 +32,9 @@ impl Waits {
         let stopped = Arc::clone(&stop);
         let watch = std::thread::spawn(move || {
             let mut waited = Waited::default();
-            let mut last: Vec<Option<Duration>> = vec![None; processes.len()];
-            let mut sum = Duration::ZERO;
             while !stopped.load(Ordering::Relaxed) {
-                for (process, last) in processes.iter().zip(&mut last) {
-                    let now = of_process(*process);
-                    if let (Some(now), Some(before)) = (now, *last) {
-                        sum += now.saturating_sub(before);
-                    }
-                    *last = now;
-                }
-                waited.0.push((clock::wall(), sum));
+                let now = processes.iter().flat_map(|process| of_process(*process));
+                waited.0.push((clock::wall(), now.collect()));
                 if clock::pass(EVERY).is_err() {
                     break;
                 }
@@ -64,15 +60,16 @@ impl Drop for Waits {
     }
 }
 
-/// Of all threads that it has.
-fn of_process(process: u32) -> Option<Duration> {
-    let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
-    let files = threads
-        .flatten()
-        .map(|thread| thread.path().join("schedstat"));
-    // One that has just ended is not missed.
-    let waited = files.filter_map(|file| waited(&std::fs::read_to_string(file).ok()?));
-    Some(Duration::from_nanos(waited.sum()))
+/// Of all threads that it has; one that has just ended is not missed.
+fn of_process(process: u32) -> Vec<(u32, Duration)> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let each = threads.filter_map(|thread| {
+        let id = thread.file_name().to_str()?.parse().ok()?;
+        let figures = std::fs::read_to_string(thread.path().join("schedstat")).ok()?;
+        Some((id, Duration::from_nanos(waited(&figures)?)))
+    });
+    each.collect()
 }
 
 /// Ran, waited, time slices; nanoseconds.
@@ -81,28 +78,38 @@ fn waited(schedstat: &str) -> Option<u64> {
 }
 
 impl Waited {
-    /// For tests of who judges by it.
+    /// For tests of who judges by it: one thread.
     #[cfg(test)]
     pub fn of(looks: Vec<(Duration, Duration)>) -> Waited {
-        Waited(looks)
+        let looks = looks.into_iter();
+        Waited(looks.map(|(at, sum)| (at, [(1, sum)].into())).collect())
     }
 
-    /// What was waited from one moment to another, and in the look before and after.
+    /// What all threads together waited from one moment to another, and in the look before and
+    /// after.
     pub fn between(&self, from: Duration, to: Duration) -> Duration {
+        self.each(from, to).sum()
+    }
+
+    /// What each of them waited.
+    fn each(&self, from: Duration, to: Duration) -> impl Iterator<Item = Duration> {
         let begin = self.0.partition_point(|(at, _)| *at <= from);
         let begin = self.0.get(begin.saturating_sub(1));
         let end = self.0.partition_point(|(at, _)| *at < to);
         let end = self.0.get(end).or(self.0.last());
-        match (begin, end) {
-            (Some((_, before)), Some((_, after))) => after.saturating_sub(*before),
-            _ => Duration::ZERO,
-        }
+        let pairs = begin.into_iter().zip(end);
+        pairs.flat_map(|((_, before), (_, after))| {
+            let known = after
+                .iter()
+                .filter_map(|(id, after)| Some((before.get(id)?, after)));
+            known.map(|(before, after)| after.saturating_sub(*before))
+        })
     }
 
-    /// The most that was waited in any time of this length, and the longest that this watch itself
-    /// was kept from looking.
+    /// The most that one thread waited in any time of this length, and the longest that this watch
+    /// itself was kept from looking.
     pub fn worst_within(&self, span: Duration) -> Duration {
-        let spans = self.0.iter().map(|(at, _)| self.between(*at, *at + span));
+        let spans = self.0.iter().flat_map(|(at, _)| self.each(*at, *at + span));
         let looks = self.0.windows(2).map(|pair| match pair {
             [(before, _), (after, _)] => after.saturating_sub(*before + EVERY),
             _ => Duration::ZERO,
@@ -122,7 +129,7 @@ mod tests {
     #[test]
     fn waits_are_those_of_the_time_that_is_asked_for() {
         let looks = [(0, 0), (4, 1), (8, 9), (12, 9), (40, 10)];
-        let waited = Waited(looks.map(|(time, sum)| (at(time), at(sum))).to_vec());
+        let waited = Waited::of(looks.map(|(time, sum)| (at(time), at(sum))).to_vec());
         assert_eq!(waited.between(at(4), at(8)), at(8));
         assert_eq!(waited.between(at(8), at(12)), at(0));
         assert_eq!(waited.between(at(0), at(99)), at(10));
@@ -132,10 +139,21 @@ mod tests {
     }
 
     #[test]
+    fn the_sum_is_of_all_threads_and_the_worst_of_one() {
+        let look = |time, a, b| (at(time), Threads::from([(7, at(a)), (8, at(b))]));
+        let waited = Waited(vec![look(0, 0, 5), look(4, 3, 7), look(8, 3, 7)]);
+        assert_eq!(waited.between(at(0), at(8)), at(5));
+        assert_eq!(waited.worst_within(at(4)), at(3));
+        // A thread that is new has waited for nothing yet.
+        let waited = Waited(vec![(at(0), Threads::new()), look(4, 9, 9)]);
+        assert_eq!(waited.between(at(0), at(4)), at(0));
+    }
+
+    #[test]
     fn the_kernel_counts_for_this_process() {
         assert_eq!(waited("690711 1187771 2\n"), Some(1_187_771));
         assert_eq!(waited("1"), None);
-        assert!(of_process(std::process::id()).is_some());
-        assert!(of_process(u32::MAX).is_none());
+        assert!(!of_process(std::process::id()).is_empty());
+        assert!(of_process(u32::MAX).is_empty());
     }
 }

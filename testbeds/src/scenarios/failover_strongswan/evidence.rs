@@ -299,19 +299,21 @@ impl Evidence {
         zeros.retain(|(request, _)| request.message_id == 0);
         // What was repeated, or seen at two places, is one.
         let distinct: BTreeSet<u64> = zeros.iter().map(|(request, _)| request.digest).collect();
-        let answered = zeros.iter().filter(|(_, answer)| answer.is_some()).count();
+        let answered = zeros.iter().filter(|(_, answer)| answer.is_some());
+        let answered: BTreeSet<u64> = answered.map(|(request, _)| request.digest).collect();
         let lengths: Vec<_> = zeros.iter().map(|(request, _)| request.length).collect();
         let detail = format!(
             "strongSwan's log has {} syncs and {} ordinary requests with Message ID 0; the wire {} \
-             different ones, seen {} times, {answered} answered, lengths {lengths:?}",
+             different ones, seen {} times, {} answered, lengths {lengths:?}",
             syncs.len(),
             ordinary.len(),
             distinct.len(),
             zeros.len(),
+            answered.len(),
         );
         if plan.sync_expected {
             let one = distinct.len() == 1 + usize::from(!ordinary.is_empty());
-            let all = answered > 0 && answered == zeros.len();
+            let all = answered == distinct;
             report.check(
                 "message-id-sync-answered",
                 !syncs.is_empty() && one && all,

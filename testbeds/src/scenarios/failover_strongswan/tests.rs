@@ -318,7 +318,7 @@ fn rfc6311_section_7_two_syncs_for_one_failover_fail() {
         if let Some(last) = other.last_mut() {
             *last ^= 1;
         }
-        made.standby_sends(KILLED + 6_100, other);
+        made.standby_sends(KILLED + 5_500, other);
         made.log = log;
     };
     let failed = ["message-id-sync-answered"];
@@ -327,7 +327,7 @@ fn rfc6311_section_7_two_syncs_for_one_failover_fail() {
     expect_failures("message-id-sync", |made| again(made, both), &[]);
     // Repeated it is the same.
     let repeated = |made: &mut Made| {
-        made.standby_sends(KILLED + 6_100, ike(true, INFORMATIONAL, false, 0));
+        made.standby_sends(KILLED + 5_500, ike(true, INFORMATIONAL, false, 0));
         made.log = sync;
     };
     expect_failures("message-id-sync", repeated, &[]);
