@@ -1,5 +1,7 @@
 //! Whole gateways over memory ports: a cluster and its peer, one thread, virtual time.
 
+mod beat;
+mod clusters;
 mod families;
 mod fitness;
 mod flood;

@@ -111,6 +111,8 @@ pub struct World {
     pub broken_disks: BTreeSet<u8>,
     /// Gateways whose worker does nothing.
     pub stuck: BTreeSet<u8>,
+    /// Gateways whose control thread is busy or away.
+    pub away: BTreeSet<u8>,
     /// Members whose copies are broken, from their next start on.
     pub broken_copies: BTreeSet<u8>,
     pub events: Vec<(Instant, u8, Event)>,
@@ -162,6 +164,7 @@ impl World {
             disks: BTreeMap::new(),
             broken_disks: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            away: BTreeSet::new(),
             broken_copies: BTreeSet::new(),
             events: Vec::new(),
             busiest: BTreeMap::new(),
@@ -280,16 +283,18 @@ impl World {
             if !self.stuck.contains(who) {
                 running.worker.turn(now);
             }
-            let share = Share::new(0);
-            running.station.turn(
-                now,
-                &mut self.entropy,
-                &mut self.network,
-                &mut tell,
-                &mut persist,
-            );
-            let busiest = self.busiest.entry(*who).or_default();
-            *busiest = share.used().max(*busiest);
+            if !self.away.contains(who) {
+                let share = Share::new(0);
+                running.station.turn(
+                    now,
+                    &mut self.entropy,
+                    &mut self.network,
+                    &mut tell,
+                    &mut persist,
+                );
+                let busiest = self.busiest.entry(*who).or_default();
+                *busiest = share.used().max(*busiest);
+            }
             if !self.stuck.contains(who) {
                 running.worker.turn(now);
             }
