@@ -42,6 +42,10 @@ const DEPTH: Duration = Duration::from_secs(2);
 const RESERVE: Duration = Duration::from_secs(1);
 /// Answers that are sent again for the price of a request.
 const REPETITIONS: u32 = 4;
+/// What a login with EAP costs besides, in requests: we sign, for whoever asks.
+const LOGIN: u32 = 2;
+/// What one costs that fails: passwords are not guessed by the hundreds in a second.
+const GUESS: u32 = 50;
 /// The least time between two looks for sources that can be forgotten.
 const SWEEP: Duration = Duration::from_millis(100);
 
@@ -183,6 +187,26 @@ impl Crowd {
         paid.is_some()
     }
 
+    /// Whether a source can pay for a login with EAP (RFC 7296 section 2.16). It has shown where it is.
+    pub fn may_log_in(&self, now: Instant, limits: &Limits, source: Source) -> bool {
+        let price = price(limits, LOGIN).unwrap_or_default();
+        let known = self.sources.get(&source);
+        known.is_none_or(|bucket| bucket.credit(now) >= price)
+    }
+
+    /// It pays, as far as it can: for a login that began, or for one that failed.
+    pub fn logs_in(&mut self, now: Instant, limits: &Limits, source: Source, failed: bool) {
+        let price = price(limits, if failed { GUESS } else { LOGIN });
+        let known = self.sources.get(&source).copied();
+        if let Some(price) = price
+            && (known.is_some() || self.has_room(now))
+        {
+            let credit = known.unwrap_or(Bucket::full(now)).credit(now);
+            let credit = credit.saturating_sub(price);
+            self.sources.insert(source, Bucket { credit, at: now });
+        }
+    }
+
     /// Whether one more source can be remembered; those whose credit is full need not be.
     fn has_room(&mut self, now: Instant) -> bool {
         let due = self.swept.is_none_or(|at| now.since(at) >= SWEEP);
@@ -192,6 +216,12 @@ impl Crowd {
         }
         self.sources.len() < MOST_SOURCES
     }
+}
+
+/// Of so many requests of one source; none where any number is served.
+fn price(limits: &Limits, requests: u32) -> Option<Duration> {
+    let one = Duration::from_secs(1).checked_div(limits.init_rate_ip);
+    one.map(|one| one * requests)
 }
 
 /// Whether there are so many half-open IKE SAs that a stranger has to show where it is. The more a

@@ -8,7 +8,7 @@ use super::contents::Contents;
 use super::crowd::{LONGEST_FIRST_REQUEST, Request, Source, Verdict};
 use super::engine::Engine;
 use super::established::{IkeSa, State};
-use super::initial::{Admission, Initiator, Progress, Responder, stateless};
+use super::initial::{Admission, Initiator, LoginStands, Progress, Responder, stateless};
 use super::message::{
     Exchange, FragmentPlace, Header, MessageError, NotifyKind, Parsed, Payload, emit, parse,
 };
@@ -275,12 +275,23 @@ impl Engine {
         let connections = &self.meant.among(&self.connections, path);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         let most = self.settings.limits.waiting_fragments;
+        let source = Source::of(path.remote.ip());
+        let limits = &self.settings.limits;
+        let may_log_in = self.crowd.may_log_in(now, limits, source);
         let progress = self.half_open.with(spi, most, |responder| {
-            responder.protected_request(&mut turn, connections, path, header, message)
+            responder.may_log_in = may_log_in;
+            let before = responder.login_stands();
+            let progress =
+                responder.protected_request(&mut turn, connections, path, header, message);
+            (progress, before, responder.login_stands())
         });
-        let Some((mut progress, given_up)) = progress else {
+        let Some(((mut progress, before, after), given_up)) = progress else {
             return;
         };
+        if before != after && after != LoginStands::Nowhere {
+            let failed = after == LoginStands::Refused;
+            self.crowd.logs_in(now, limits, source, failed);
+        }
         for _ in 0..given_up {
             turn.drop(path.remote, "too many fragments for half-open IKE SAs");
         }

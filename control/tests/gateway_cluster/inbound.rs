@@ -1,8 +1,10 @@
 //! What a takeover makes of inbound numbers: `takeover_inbound` for each peer, and the delta that
 //! RFC 6311 asks for.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hitless::config::Config;
 use hitless::gateway::Event;
 use hitless::ike;
 use hitless::ike::settings::TakeoverInbound;
@@ -104,6 +106,57 @@ fn rfc6311_section_5_2_the_delta_that_cluster_status_shows_is_the_one_that_is_as
         .collect();
     // Once (section 7, R35), and exactly that.
     assert_eq!(deltas, [copy]);
+    world.traffic_flows();
+    world.audit();
+}
+
+/// R29: "the delta to the outgoing counters of all Child SAs", whether they carry traffic or not.
+#[test]
+fn rfc6311_section_5_2_r29_the_delta_leaps_over_the_numbers_of_three_children() {
+    let mut topology = Topology::new(2, "open sesame".to_owned());
+    topology.takeover = "message-id-sync";
+    let several = |mut config: Config| {
+        let children = &mut config.connections[0].children;
+        for number in [3, 4] {
+            let mut child = children[0].clone();
+            child.name = format!("net{number}");
+            // Of the same networks, and of a protocol that nobody speaks.
+            for selectors in [&mut child.local_ts, &mut child.remote_ts] {
+                selectors[0].protocol = 50 + number;
+            }
+            child.dynamic = Default::default();
+            children.push(child);
+        }
+        config
+    };
+    let members = (1..=2).map(|id| several(topology.member(id).unwrap()));
+    let peer = several(topology.peer().unwrap());
+    let mut world = World::with(102, members.collect(), peer);
+    world.come_up();
+    let next = |world: &mut World| -> BTreeMap<String, (String, u64)> {
+        let leases = world.status(PEER).leases.into_iter();
+        leases.map(|l| (l.child, (l.sa, l.next))).collect()
+    };
+    world.until("three children", |world| next(world).len() == 3);
+    world.until("a standby", World::standby_is_ready);
+    world.run(Duration::from_secs(1));
+    let active = world.leader().unwrap();
+    world.kill(active);
+    let before = next(&mut world);
+    let asked = |world: &World| {
+        world.since(0).find_map(|(who, event)| match event {
+            Event::Ike(ike::Event::ReplayCounterSync { delta, .. }) if who == PEER => Some(*delta),
+            _ => None,
+        })
+    };
+    world.until("the question", |world| asked(world).is_some());
+    let delta = asked(&world).unwrap();
+    assert!(delta > 0);
+    for (child, (sa, next)) in next(&mut world) {
+        let (same, before) = &before[&child];
+        assert_eq!(sa, *same, "{child} was not replaced");
+        assert!(next >= before + delta, "{child}: {before}, {delta}, {next}");
+    }
     world.traffic_flows();
     world.audit();
 }

@@ -441,3 +441,33 @@ fn rfc5723_section_4_3_a_ticket_does_not_outlive_the_password() {
         }
     }
 }
+
+/// Whoever completes IKE_SA_INIT makes the gateway sign, and may name a password: both draw on the
+/// rate of its address, and a wrong password on much of it.
+#[test]
+fn rfc7296_section_2_16_passwords_are_not_guessed_as_fast_as_ike_sa_inits_come() {
+    let guesses = |rate: u32| {
+        let mut world = world(14, |a, b| {
+            a.secrets = vec![secret("alice", "a guess")];
+            b.limits.init_rate_ip = rate;
+        });
+        let failed = |e: &Event| matches!(e, Event::AuthenticationFailed { .. });
+        for _ in 0..40 {
+            world.run(SECOND / 50);
+            world.restart(A);
+        }
+        let failed = world.hosts[B].count(failed);
+        (world, failed)
+    };
+    let (_, any) = guesses(0);
+    assert_eq!(any, 40);
+    let (mut world, failed) = guesses(50);
+    assert!((2..6).contains(&failed), "{failed} guesses in 0.8 s");
+    let paid = |e: &Event| matches!(e, Event::Dropped { reason, .. } if reason.contains("login"));
+    assert!(world.hosts[B].saw(paid));
+    // Nobody is refused for good: the user of that address who knows the password comes in.
+    world.hosts[A].settings.secrets = vec![secret("alice", "wonderland")];
+    world.restart(A);
+    world.run(SECOND * 8);
+    world.assert_agreement(1);
+}

@@ -13,7 +13,7 @@ use hitless_sa::SaId;
 pub(super) use half_open::HalfOpen;
 pub(super) use initiator::Initiator;
 pub(super) use initiators::Initiators;
-pub(super) use responder::{Admission, Responder, stateless};
+pub(super) use responder::{Admission, LoginStands, Responder, stateless};
 
 use super::child::{self, Making, Terms};
 use super::contents::Contents;

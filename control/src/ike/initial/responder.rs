@@ -38,6 +38,7 @@ use crate::ike::virtual_ip;
 use crate::ike::window::Window;
 
 use login::LoggingIn;
+pub(in crate::ike) use login::LoginStands;
 use resume::Resumed;
 
 /// A half-open IKE SA that a peer initiates.
@@ -71,6 +72,8 @@ pub(in crate::ike) struct Responder {
     login: Option<Box<LoggingIn>>,
     /// IKE_AUTH exchanges of the login so far.
     rounds: u32,
+    /// Whether its source can pay for one (`crowd.rs`).
+    pub may_log_in: bool,
 }
 
 /// What the first exchange decides, whichever it is.
@@ -118,6 +121,7 @@ impl Begun {
             resumed: self.resumed,
             login: None,
             rounds: 0,
+            may_log_in: true,
         }
     }
 }

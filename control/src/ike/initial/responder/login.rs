@@ -80,7 +80,24 @@ impl LoggingIn {
     }
 }
 
+/// How far a login has come, as far as its source pays for that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::ike) enum LoginStands {
+    Nowhere,
+    Begun,
+    Refused,
+}
+
 impl Responder {
+    /// Where the login stands; it stays refused.
+    pub fn login_stands(&self) -> LoginStands {
+        match self.rounds {
+            0 => LoginStands::Nowhere,
+            _ if self.refused => LoginStands::Refused,
+            _ => LoginStands::Begun,
+        }
+    }
+
     /// An IKE_AUTH request without AUTH, or one of a login that has begun.
     pub(super) fn login(
         &mut self,
@@ -91,6 +108,11 @@ impl Responder {
         contents: &Contents<'_>,
     ) -> Progress {
         let result = match self.login.take() {
+            // It asks again, and may be able to pay then.
+            None if !self.may_log_in => {
+                turn.drop(path.remote, "login above init_rate_ip");
+                return Progress::Waiting;
+            }
             None => self.begin_login(turn, connections, path, request, contents),
             Some(login) if login.login.is_some() => {
                 match self.conclude_login(turn, connections, path, &login, contents) {
