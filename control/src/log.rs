@@ -78,7 +78,8 @@ pub fn gateway_event(event: &gateway::Event) {
         G::WorkerLost { worker } => {
             tracing::error!(
                 worker,
-                "a worker thread has ended; this member cannot be active"
+                "a worker thread has ended, or takes no commands; this member cannot be active until it is \
+                 started again"
             );
         }
     }

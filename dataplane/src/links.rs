@@ -201,6 +201,36 @@ impl Links {
         }
     }
 
+    /// Whether a packet for a neighbour would leave now; else it is asked for, as [`Links::send`] does.
+    pub(crate) fn is_ready(
+        &mut self,
+        frames: &mut Frames,
+        now: Instant,
+        port: usize,
+        next_hop: IpAddr,
+    ) -> bool {
+        let neighbour = Neighbour {
+            port,
+            address: next_hop,
+        };
+        match self.neighbours.resolve(neighbour, now) {
+            Resolution::Known { mac, probe } => {
+                if probe {
+                    self.ask(frames, neighbour, Some(mac));
+                }
+                true
+            }
+            Resolution::Unknown { ask } => {
+                if ask {
+                    self.ask(frames, neighbour, None);
+                }
+                false
+            }
+            // No room for it, so that nothing is worth waiting for.
+            Resolution::Full => true,
+        }
+    }
+
     /// Changes whenever what is known of a neighbour does.
     #[inline]
     pub(crate) fn changes(&self) -> u64 {

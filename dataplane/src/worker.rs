@@ -227,7 +227,7 @@ pub fn worker_with_pool(
         express: Express::new(settings.sa_capacity),
         fib: Arc::default(),
         park: Park::new(),
-        keepalives: Keepalives::default(),
+        keepalives: Keepalives::new(settings.sa_capacity),
         reassembly: Reassembly::new(),
         reports: Reports::new(event_sender),
         term: leadership.term(),

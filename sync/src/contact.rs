@@ -39,6 +39,11 @@ impl Contact {
         now.since(self.answered)
     }
 
+    /// When it last owed nothing.
+    pub fn answered(&self) -> Instant {
+        self.answered
+    }
+
     pub fn unheard_for(&self, now: Instant) -> Duration {
         now.since(self.heard)
     }

@@ -356,7 +356,7 @@ impl Node {
         self.lead(|leading, cx| {
             let learners: Vec<MemberId> = leading.sessions.keys().copied().collect();
             for member in learners {
-                leading.release_session(cx, member);
+                leading.close_session(cx, member);
             }
             leading.epoch = epoch;
             leading.base = base;
@@ -406,26 +406,32 @@ impl Node {
         if open.is_some_and(|session| session.sid.standby == packet.join) {
             return;
         }
+        let mut rests = false;
+        self.lead(|leading, cx| {
+            if leading.release_session(cx, from) {
+                cx.event(Event::SessionReleased { member: from });
+            }
+            rests = leading.rests(cx.now, from);
+        });
+        if rests {
+            return;
+        }
         let sid = Sid {
             leader: entropy.u64(),
             standby: packet.join,
         };
         let incarnation = hitless_sa::Incarnation(packet.incarnation);
         let now = self.now;
-        let epoch = leading.epoch;
         let said = self.peers.get(&from).and_then(|peer| peer.said);
         let echo = said.map_or(0, |said| said.time);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.challenge = entropy.u64().max(1);
         }
         self.lead(|leading: &mut Leading, cx| {
-            if leading.release_session(cx, from) {
-                cx.event(Event::SessionReleased { member: from });
-            }
             leading.open_session(from, Session::new(sid, incarnation, now, echo));
             cx.event(Event::SessionOpened {
                 member: from,
-                epoch,
+                epoch: leading.epoch,
             });
         });
         self.poke.insert(from);

@@ -29,6 +29,10 @@ impl Context<'_> {
     }
 }
 
+/// The longest rest of a member whose sessions come to nothing is two to the power of that, less one,
+/// times the patience of a member without rights.
+const LONGEST_REST: u32 = 3;
+
 /// The newest state of an object, released or still held.
 pub(crate) struct LedObject {
     pub version: u64,
@@ -132,6 +136,8 @@ pub(crate) struct Leading {
     leaving: BTreeSet<SaId>,
     /// SAs that a discarded commit would have removed; the next one of the object does.
     leftover: BTreeMap<ObjectId, Vec<SaId>>,
+    /// Members whose sessions come to nothing, and how often in a row; when each may have another.
+    stalled: BTreeMap<MemberId, (u32, Instant)>,
     /// Looks at held commits so far: what a test bounds.
     pub judged: std::cell::Cell<u64>,
 }
@@ -153,6 +159,7 @@ impl Leading {
             held: BTreeMap::new(),
             leaving: BTreeSet::new(),
             leftover: BTreeMap::new(),
+            stalled: BTreeMap::new(),
             judged: std::cell::Cell::new(0),
         }
     }
@@ -417,6 +424,15 @@ impl Leading {
 
     /// A session is over and its standby holds no right in it: what it bounded is free.
     pub fn release_session(&mut self, cx: &mut Context<'_>, member: MemberId) -> bool {
+        if let Some(session) = self.sessions.get(&member) {
+            let served = session.has_served(cx.settings.hold);
+            self.note_end(cx, member, served, session.answers());
+        }
+        self.close_session(cx, member)
+    }
+
+    /// The same where it ends by no fault of the standby's.
+    pub fn close_session(&mut self, cx: &mut Context<'_>, member: MemberId) -> bool {
         let Some(session) = self.sessions.remove(&member) else {
             return false;
         };
@@ -425,6 +441,25 @@ impl Leading {
         }
         self.settle_held(cx);
         session.bound.is_some()
+    }
+
+    /// A session bounds every SA that it was given until it is given up. Who lets it come to that again
+    /// and again gets the next one later and later; a standby that has served for a while starts anew.
+    fn note_end(&mut self, cx: &Context<'_>, member: MemberId, served: bool, answered: bool) {
+        if served {
+            self.stalled.remove(&member);
+        } else if answered {
+            let (times, until) = self.stalled.entry(member).or_default();
+            let longer = (1 << (*times).min(LONGEST_REST)) - 1;
+            *until = cx.now + cx.settings.patience() * longer;
+            *times = times.saturating_add(1);
+        }
+    }
+
+    /// Whether this member has to wait for its next session.
+    pub fn rests(&self, now: Instant, member: MemberId) -> bool {
+        let stalled = self.stalled.get(&member);
+        stalled.is_some_and(|(_, until)| now < *until)
     }
 
     fn silent(&self, cx: &Context<'_>, bound: bool) -> Vec<MemberId> {

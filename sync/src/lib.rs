@@ -38,7 +38,8 @@
 //! V15); the packet itself is dropped and counted, as after a failure.
 //!
 //! What the caller owes in return:
-//! - Outputs are obeyed in order and all of them before the next wait; `Persist` is answered, and
+//! - Outputs are obeyed in order and all of them before the next wait; where that takes longer than a
+//!   heartbeat, [`Node::beat`] is asked in between; `Persist` is answered, and
 //!   the incarnation is raised on disk before each `Node::new`.
 //! - Each `Lead` means fresh cells, from what it lists and what [`Node::inherit`] gives later, and from
 //!   nothing else. `StepDown` and `Drain` freeze all of them for ever. A child that a `Committed` version lacks is gone for ever.
@@ -48,6 +49,7 @@
 //! - After `Discard` the same object is committed again, without the SA ids that were new in what
 //!   was discarded. A refused deletion is committed again too.
 
+mod beat;
 mod contact;
 mod election;
 mod estate;

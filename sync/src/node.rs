@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use hitless_sa::{Entropy, Epoch, Instant, MemberId};
 use zeroize::Zeroizing;
 
+use crate::beat::Standing;
 use crate::fitness::{Broken, Drill};
 use crate::following::Following;
 use crate::leading::{Context, Leading, Phase};
@@ -85,6 +86,10 @@ pub struct Node {
     pub(crate) now: Instant,
     pub(crate) next_beat: Instant,
     pub(crate) beat_due: bool,
+    /// When the other members are owed a word of this one, if its caller is busy until then.
+    pub(crate) next_word: Instant,
+    /// What they were last told that this member is.
+    pub(crate) told: Option<Standing>,
     /// Members that are written to before the next heartbeat.
     pub(crate) poke: BTreeSet<MemberId>,
     pub(crate) serial: u64,
@@ -123,6 +128,8 @@ impl Node {
             now,
             next_beat: now,
             beat_due: false,
+            next_word: now,
+            told: None,
             poke: BTreeSet::new(),
             serial: 0,
             unsent: false,

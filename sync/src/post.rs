@@ -23,7 +23,9 @@ impl Node {
         let mut poke = std::mem::take(&mut self.poke);
         if std::mem::take(&mut self.beat_due) {
             poke.extend(self.peers.keys());
+            self.next_word = self.now + self.settings.heartbeat;
         }
+        self.told = self.standing();
         let state = std::mem::replace(&mut self.state, State::out(self.now));
         self.state = match state {
             State::Leading(mut leading) => {
@@ -99,7 +101,7 @@ impl Node {
         }
     }
 
-    fn base_following(&mut self, to: MemberId, following: &Following) -> Packet {
+    pub(crate) fn base_following(&mut self, to: MemberId, following: &Following) -> Packet {
         let role = if following.admitted {
             Role::Admitted
         } else {
@@ -148,10 +150,7 @@ impl Node {
                 packet.objects = count(total);
                 let mut filled = false;
                 if let Some(session) = sessions.get_mut(&to) {
-                    packet.session = Some(session.sid);
-                    packet.time_echo = session.contact.echo;
-                    packet.admit = session.bound;
-                    packet.unvouched = session.unvouched;
+                    session.head(&mut packet);
                     if role == Role::Leading {
                         session.build(self.now, &self.settings, objects, sas);
                     }
@@ -233,6 +232,6 @@ impl Node {
     }
 }
 
-fn count(objects: usize) -> u32 {
+pub(crate) fn count(objects: usize) -> u32 {
     u32::try_from(objects).unwrap_or(u32::MAX)
 }

@@ -140,7 +140,7 @@ pub(crate) struct Session {
 impl Session {
     /// With a standby whose clock showed `echo` when it was heard last.
     pub fn new(sid: Sid, incarnation: Incarnation, now: Instant, echo: u64) -> Session {
-        Session {
+        let mut session = Session {
             sid,
             incarnation,
             bound: None,
@@ -165,7 +165,21 @@ impl Session {
             ready: VecDeque::new(),
             sent: VecDeque::new(),
             checkpoints: BTreeSet::new(),
-        }
+        };
+        // Who answers nothing, because its disk refuses say, is given nothing to answer for.
+        session.append(Step::Probe, Vec::new());
+        session.probe = session.last_record();
+        session
+    }
+
+    /// Whether it has answered at all: before that no SA is bound to it.
+    pub fn answers(&self) -> bool {
+        self.applied > 0
+    }
+
+    /// Whether it was an admitted standby, and answered, for so long.
+    pub fn has_served(&self, hold: Duration) -> bool {
+        self.bound.is_some() && self.contact.answered().since(self.bound_at) >= hold
     }
 
     pub fn silent_for(&self, now: Instant) -> Duration {
@@ -212,7 +226,8 @@ impl Session {
     /// Whether an output of this version waits for this standby: a bound one always, a learning
     /// one once it has been sent the object (R9).
     pub fn concerns(&self, object: ObjectId) -> bool {
-        self.bound.is_some() || self.built.contains_key(&object) || self.bulk.is_empty()
+        let learned = self.answers() && self.bulk.is_empty();
+        self.bound.is_some() || self.built.contains_key(&object) || learned
     }
 
     pub fn has(&self, object: ObjectId, version: u64) -> bool {
@@ -240,6 +255,7 @@ impl Session {
         sas: &BTreeMap<SaId, LedSa>,
     ) -> bool {
         self.entered
+            && self.answers()
             && self.bulk.is_empty()
             && objects
                 .iter()
@@ -349,6 +365,9 @@ impl Session {
         objects: &BTreeMap<ObjectId, LedObject>,
         sas: &BTreeMap<SaId, LedSa>,
     ) {
+        if !self.answers() {
+            return;
+        }
         let silent = self.silent_for(now) >= settings.vouch;
         let mut octets: usize = self.flight.iter().map(Flight::octets).sum();
         let mut withheld = Vec::new();
@@ -403,6 +422,14 @@ impl Session {
             });
         }
         children
+    }
+
+    /// What every packet to this standby says of its session.
+    pub fn head(&self, packet: &mut Packet) {
+        packet.session = Some(self.sid);
+        packet.time_echo = self.contact.echo;
+        packet.admit = self.bound;
+        packet.unvouched = self.unvouched;
     }
 
     /// Fills a packet with what is due; false if nothing was.
@@ -534,6 +561,7 @@ mod tests {
         let sid = Sid::default();
         let mut session = Session::new(sid, Incarnation(1), Instant(1), 0);
         session.copy(&objects);
+        session.acknowledge(session.last_record());
         session.shares.insert(sa(1), Lease::default());
         // Some of the copy is on its way. Then a lease runs low, and an object changes.
         session.build(Instant(1), &settings, &objects, &leading.sas);
@@ -549,7 +577,7 @@ mod tests {
         assert_ne!(packet.offers[0].lease().grant, SequenceNumber(0));
         // What is in flight is bounded; the change is the next record after it.
         let before = session.last_record();
-        assert!(before <= FLIGHT_RECORDS as u64);
+        assert!(before <= 1 + FLIGHT_RECORDS as u64);
         session.acknowledge(before);
         session.build(Instant(3), &settings, &objects, &leading.sas);
         let first = session.flight.front().unwrap().record();

@@ -276,6 +276,37 @@ fn a_member_whose_workers_are_stuck_hands_over_without_barrier_and_without_hold(
     }
 }
 
+#[test]
+fn an_ill_active_hands_over_to_who_carries_most_and_to_a_fit_one_first() {
+    // Of two members: a copy that failed its drill is better than a link that is down.
+    let mut world = settled(50, 2, Degraded::Rekey);
+    world.exchanges = false;
+    world.run(300);
+    let sa = an_sa(&world);
+    drilled(&mut world, 1, true, &[sa]);
+    world.run(300);
+    assert_eq!(world.leader(), Some(0), "a healthy one keeps the lead");
+    let (healthy, halted) = (false, false);
+    world.handle(0, Input::Health { healthy, halted });
+    assert!(world.run_until(500, |world| world.leader() == Some(1)));
+    for child in inherited(&world, 1) {
+        assert_eq!(child.rekey_only, child.sa == sa, "{}", child.sa);
+    }
+    world.check().unwrap();
+    // Of three: the fit one, though the other is preferred.
+    let mut world = settled(51, 3, Degraded::Rekey);
+    world.exchanges = false;
+    world.run(300);
+    let sa = an_sa(&world);
+    drilled(&mut world, 1, true, &[sa]);
+    world.handle(0, Input::Health { healthy, halted });
+    assert!(world.run_until(500, |world| world.leader().is_some_and(|l| l != 0)));
+    assert_eq!(world.leader(), Some(2));
+    assert!(inherited(&world, 2).iter().all(|child| !child.rekey_only));
+    world.run(200);
+    world.check().unwrap();
+}
+
 /// `lease-holes` R15: who has sent the exact ends never uses its epoch again, and votes; whether it
 /// goes on as a standby or ends.
 #[test]

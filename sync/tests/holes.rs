@@ -569,6 +569,32 @@ fn d17_a_bare_newcomer_deposes_nobody() {
 }
 
 #[test]
+fn two_that_lead_on_nothing_after_a_restart_behind_a_cut_come_to_one() {
+    let mut world = World::new(18, 2, Weather::CALM, Mutant::default());
+    (world.restarts, world.exchanges) = (false, false);
+    // 2 leads on nothing, and 1 follows it: it is admitted, and nothing of that is durable.
+    crash(&mut world, 0);
+    assert!(world.run_until(3_000, |world| world.role(1) == Some(Role::Leading)));
+    world.start(0);
+    assert!(world.run_until(3_000, World::settled));
+    // 1 starts again where it hears nobody, and leads a lower epoch on nothing.
+    crash(&mut world, 0);
+    cut(&mut world, ONE, TWO);
+    cut(&mut world, TWO, ONE);
+    world.start(0);
+    world.run(1_500);
+    let epoch = |world: &World, index| world.status(index).and_then(|status| status.epoch);
+    assert_eq!(world.role(0), Some(Role::Leading));
+    assert_eq!(world.role(1), Some(Role::Leading));
+    assert!(epoch(&world, 0) < epoch(&world, 1));
+    // 1 is preferred, and neither has anything to lose.
+    world.cut.clear();
+    assert!(world.run_until(1_000, World::settled));
+    assert_eq!(world.leader(), Some(0));
+    world.check().unwrap();
+}
+
+#[test]
 fn r20_a_degraded_leader_rekeys_and_a_strict_one_stops() {
     for (degraded, goes_on) in [(Degraded::Rekey, true), (Degraded::Strict, false)] {
         let mut world = settled_with(23, |settings| settings.degraded = degraded);

@@ -5,7 +5,7 @@ mod cluster;
 
 use cluster::{MILLISECOND, Weather, World};
 use hitless_sa::MemberId;
-use hitless_sync::{Degraded, Event, Role};
+use hitless_sync::{Degraded, Event, Input, Role};
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
@@ -22,8 +22,13 @@ const VOUCH: u64 = 100;
 
 /// The packet without these fields.
 fn without(packet: &[u8], fields: &[u32]) -> Vec<u8> {
+    with(packet, fields, &[])
+}
+
+/// The packet without these fields, and with others.
+fn with(packet: &[u8], fields: &[u32], others: &[u8]) -> Vec<u8> {
     let mut rest = &packet[CHECKSUM..];
-    let mut body = Vec::new();
+    let mut body = others.to_vec();
     while rest.has_remaining() {
         let field = rest;
         let (tag, wire) = decode_key(&mut rest).unwrap();
@@ -222,6 +227,79 @@ fn strict_waits_for_who_does_not_acknowledge() {
     world.check().unwrap();
 }
 
+/// The leader sends in each of so many windows of 30 ms, though 2 joins again and again.
+fn windows_without_packets(world: &mut World, windows: u32, fields: &[u32]) -> u32 {
+    let mut starved = 0;
+    for _ in 0..windows {
+        let before = world.oracle.packets;
+        mute(world, 30, fields, |_| false);
+        starved += u32::from(world.oracle.packets == before);
+    }
+    starved
+}
+
+fn sessions(world: &World) -> usize {
+    let events = world.sites[0].events.iter();
+    let opened = |e: &&Event| matches!(e, Event::SessionOpened { member, .. } if *member == TWO);
+    events.filter(opened).count()
+}
+
+#[test]
+fn d7_a_joiner_that_never_acknowledges_holds_nothing_however_often_it_joins() {
+    for seed in 1..=4 {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        world.crash(1);
+        world.run(50);
+        world.start(1);
+        let fields = [APPLIED, RECORDED];
+        // Until the old session is released.
+        mute(&mut world, 500, &fields, |_| false);
+        let before = sessions(&world);
+        let starved = windows_without_packets(&mut world, 60, &fields);
+        assert_eq!(starved, 0, "seed {seed}");
+        assert!(sessions(&world) > before, "seed {seed}");
+        assert!(world.run_until(5_000, World::settled), "seed {seed}");
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn d7_a_joiner_that_stops_to_acknowledge_gets_its_next_session_later_and_later() {
+    for seed in 1..=4 {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        world.crash(1);
+        world.run(50);
+        world.start(1);
+        // It answers the first record of each session, and no other.
+        let first = [&[0xf0, 0x01][..], &[1]].concat();
+        let said = |world: &mut World, milliseconds: u64| {
+            for _ in 0..milliseconds {
+                world.capture = Some((TWO, ONE));
+                world.run(1);
+                world.capture = None;
+                for packet in std::mem::take(&mut world.captured) {
+                    let packet = with(&packet, &[APPLIED, RECORDED], &first);
+                    world.launch(TWO, ONE, packet, 200_000);
+                }
+            }
+        };
+        said(&mut world, 500);
+        let before = sessions(&world);
+        let mut starved = 0;
+        for _ in 0..200 {
+            let sent = world.oracle.packets;
+            said(&mut world, 30);
+            starved += u32::from(world.oracle.packets == sent);
+        }
+        let opened = sessions(&world) - before;
+        assert!((4..=10).contains(&opened), "seed {seed}: {opened} in 6 s");
+        assert!(starved < 40, "seed {seed}: {starved} of 200 windows");
+        // One that answers again is let in.
+        assert!(world.run_until(5_000, World::settled), "seed {seed}");
+        world.check().unwrap();
+    }
+}
+
 #[test]
 fn d7_a_joiner_that_stalls_is_abandoned_and_holds_nothing() {
     let mut world = settled(5, 2, Degraded::Rekey);
@@ -238,4 +316,40 @@ fn d7_a_joiner_that_stalls_is_abandoned_and_holds_nothing() {
     assert!(world.oracle.packets > before.0 && world.sites[0].committed.len() > before.1);
     assert!(world.run_until(3_000, World::settled));
     world.check().unwrap();
+}
+
+#[test]
+fn a_halted_member_hands_over_what_its_standby_was_not_told_while_it_was_silent() {
+    for seed in 60..64 {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        world.keep_leads = true;
+        let fields = [APPLIED, RECORDED];
+        // SAs are made meanwhile that it is told nothing of.
+        mute(&mut world, 400, &fields, |_| false);
+        world.exchanges = false;
+        mute(&mut world, 300, &fields, |_| false);
+        let backlog = |world: &World| world.status(0).unwrap().members[0].backlog;
+        assert!(degraded(&world) && backlog(&world) > 0, "seed {seed}");
+        let able = |world: &World| world.status(0).unwrap().members[0].able;
+        assert!(world.run_until(500, able), "seed {seed}");
+        let (healthy, halted) = (false, true);
+        world.handle(0, Input::Health { healthy, halted });
+        let mut newest = std::collections::BTreeMap::new();
+        for (_, object, version, _) in &world.sites[0].committed {
+            newest.insert(*object, *version);
+        }
+        assert!(world.run_until(1_000, |world| world.leader() == Some(1)));
+        let (base, objects) = world.sites[1].leads.last().unwrap();
+        assert!(base.is_some());
+        for object in objects {
+            assert_eq!(
+                newest.get(&object.object),
+                Some(&object.version),
+                "seed {seed}"
+            );
+            assert!(object.exact, "seed {seed}");
+        }
+        world.run(200);
+        world.check().unwrap();
+    }
 }

@@ -130,12 +130,22 @@ impl Member {
 
     /// What `hitless status --json` prints.
     pub fn status(&self) -> Result<serde_json::Value, LabError> {
-        self.ask("status")
+        self.ask(&["status"])
+    }
+
+    /// What `hitless cluster status --json` prints.
+    pub fn cluster(&self) -> Result<serde_json::Value, LabError> {
+        self.ask(&["cluster", "status"])
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.daemon.id()
     }
 
     /// What `hitless list-sas --json` prints.
     pub fn list_sas(&self) -> Result<Vec<serde_json::Value>, LabError> {
-        let value = self.ask("list-sas")?;
+        let value = self.ask(&["list-sas"])?;
         let list = value.as_array().or_else(|| value["ike_sas"].as_array());
         let list = list.cloned().ok_or_else(|| LabError::Unreadable {
             what: "hitless list-sas --json".to_owned(),
@@ -169,12 +179,10 @@ impl Member {
         Ok(sas)
     }
 
-    fn ask(&self, word: &str) -> Result<serde_json::Value, LabError> {
-        let binary = self.binary.display().to_string();
-        let socket = self.socket.display().to_string();
-        let text = Program::new([&binary, word, "--json", "--socket", &socket]).run()?;
+    fn ask(&self, words: &[&str]) -> Result<serde_json::Value, LabError> {
+        let text = self.order(&[words, &["--json"]].concat())?;
         serde_json::from_str(&text).map_err(|error| LabError::Unreadable {
-            what: format!("hitless {word} --json"),
+            what: format!("hitless {} --json", words.join(" ")),
             detail: format!("{error} in {text}"),
         })
     }
@@ -347,8 +355,15 @@ addresses = ["{inside}"]
 protected = true
 
 {connections}
-{control}"#
+{control}grant_log = "{}"
+"#,
+        grants(directory).display()
     )
+}
+
+/// What a member with this directory was granted, for `hitless audit`.
+pub fn grants(directory: &Path) -> PathBuf {
+    directory.join("grants")
 }
 
 fn cluster(id: usize, directory: &Path, heartbeats: &str, witness: bool) -> String {

@@ -15,6 +15,7 @@ use std::io::Write as _;
 
 use crate::error::LabError;
 use crate::netns::{Namespace, cable};
+use crate::process::Program;
 use crate::syscall;
 
 pub const PEER_OUTSIDE: &str = "192.0.2.2";
@@ -100,6 +101,13 @@ pub const HOST_INTERFACE: &str = "eth0";
 /// Ports of the switches.
 pub const PORT_PEER: &str = "o-peer";
 pub const PORT_MEMBERS: [&str; 2] = ["o-m1", "o-m2"];
+pub const PORT_MEMBERS_INSIDE: [&str; 2] = ["i-m1", "i-m2"];
+/// The switches themselves.
+pub const SWITCH_OUTSIDE: &str = "outside";
+pub const SWITCH_INSIDE: &str = "inside";
+const PORT_HOST_B: &str = "i-host-b";
+const PORTS_OUTSIDE: [&str; 3] = [PORT_PEER, PORT_MEMBERS[0], PORT_MEMBERS[1]];
+const PORTS_INSIDE: [&str; 3] = [PORT_MEMBERS_INSIDE[0], PORT_MEMBERS_INSIDE[1], PORT_HOST_B];
 
 /// The namespaces, removed when this is dropped.
 #[derive(Debug)]
@@ -132,9 +140,8 @@ impl Topology {
             }
         }
         lab.cables()?;
-        lab.switch
-            .switch("outside", &[PORT_PEER, PORT_MEMBERS[0], PORT_MEMBERS[1]])?;
-        lab.switch.switch("inside", &["i-m1", "i-m2", "i-host-b"])?;
+        lab.switch.switch(SWITCH_OUTSIDE, &PORTS_OUTSIDE)?;
+        lab.switch.switch(SWITCH_INSIDE, &PORTS_INSIDE)?;
         lab.place(addresses)?;
         Ok(lab)
     }
@@ -144,9 +151,9 @@ impl Topology {
         cable((&self.switch, PORT_PEER), (&self.peer, OUTSIDE))?;
         cable((&self.switch, PORT_MEMBERS[0]), (m1, OUTSIDE))?;
         cable((&self.switch, PORT_MEMBERS[1]), (m2, OUTSIDE))?;
-        cable((&self.switch, "i-m1"), (m1, INSIDE))?;
-        cable((&self.switch, "i-m2"), (m2, INSIDE))?;
-        cable((&self.switch, "i-host-b"), (&self.host_b, HOST_INTERFACE))?;
+        cable((&self.switch, PORT_MEMBERS_INSIDE[0]), (m1, INSIDE))?;
+        cable((&self.switch, PORT_MEMBERS_INSIDE[1]), (m2, INSIDE))?;
+        cable((&self.switch, PORT_HOST_B), (&self.host_b, HOST_INTERFACE))?;
         cable((m1, SYNC_INTERFACE), (m2, SYNC_INTERFACE))?;
         cable((&self.peer, INSIDE), (&self.host_a, HOST_INTERFACE))
     }
@@ -184,6 +191,21 @@ impl Topology {
             witness.ip(&["route", "add", address, "dev", &end, "src", WITNESS])?;
         }
         Ok(witness)
+    }
+
+    /// Makes hubs of the switches: every station hears every frame, so that two members that both
+    /// answer to one address both get what is sent to it. Or switches again.
+    pub fn flood(&self, hubs: bool) -> Result<(), LabError> {
+        let learning = if hubs { "off" } else { "on" };
+        for port in PORTS_OUTSIDE.iter().chain(&PORTS_INSIDE) {
+            let (name, path) = (self.switch.name(), ["link", "set", "dev", port]);
+            let words = ["bridge", "-n", name].into_iter().chain(path);
+            Program::new(words.chain(["learning", learning, "flood", "on"])).run()?;
+            // What was learned before would still be gone by.
+            self.switch
+                .ip(&["link", "set", port, "type", "bridge_slave", "fdb_flush"])?;
+        }
+        Ok(())
     }
 
     /// Makes `host` lose everything it would send to `address`, so that traffic from there flows

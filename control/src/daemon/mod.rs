@@ -20,7 +20,7 @@ mod ledger;
 mod ports;
 mod turns;
 
-use std::net::UdpSocket;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ use crate::clock;
 use crate::config::{Config, IdlePolicy};
 use crate::durable::{DurableFile, Identity};
 use crate::entropy::SystemEntropy;
-use crate::gateway::{Beside, Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output};
+use crate::gateway::{Beside, Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output, Pacemaker};
 
 use answer::{Loading, Reader};
 use carrier::Carriers;
@@ -75,6 +75,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let ledger = LedgerFile::configured(config.control.grant_log.as_deref())?;
     let sync = config.cluster.sync.as_ref();
     let socket = sync.map(|sync| sync_socket(sync.listen)).transpose()?;
+    let socket = socket.map(Arc::new);
     let leadership = Leadership::new(false);
     let stop = flag_of_signals()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
@@ -103,6 +104,9 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     );
     gateway.set_port_modes(modes);
     gateway.set_builder(Box::new(Beside::default()));
+    if let Some(socket) = &socket {
+        gateway.set_pacemaker(Box::new(Heart(Arc::clone(socket))));
+    }
     let disk = Disk::start(file).map_err(DaemonError::Thread)?;
     let mut member = Member {
         gateway,
@@ -209,11 +213,24 @@ fn sync_socket(listen: std::net::SocketAddr) -> Result<UdpSocket, DaemonError> {
     Ok(socket)
 }
 
+/// Heartbeats in the middle of a turn.
+struct Heart(Arc<UdpSocket>);
+
+impl Pacemaker for Heart {
+    fn now(&mut self) -> Instant {
+        clock::now()
+    }
+
+    fn send(&mut self, to: SocketAddr, datagram: &[u8]) {
+        let _ = self.0.send_to(datagram, to);
+    }
+}
+
 /// What the loop owns.
 struct Member {
     gateway: Gateway,
     entropy: SystemEntropy,
-    socket: Option<UdpSocket>,
+    socket: Option<Arc<UdpSocket>>,
     disk: Disk,
     keys: Option<KeyFiles>,
     ledger: Option<LedgerFile>,
@@ -256,10 +273,12 @@ impl Member {
             }
             self.gateway.set_time_of_day(now, clock::time_of_day());
             self.crls.look(now);
+            self.gateway.beat();
             self.busy = self.gateway.turn(now, &mut self.entropy) > 0;
             self.answer(server, now);
             self.drain();
-            self.gateway.note_turn(self.turns.end());
+            let pause = self.gateway.rest();
+            self.gateway.note_turn(self.turns.end(pause));
         }
     }
 
@@ -298,6 +317,7 @@ impl Member {
 
     fn drain(&mut self) {
         while let Some(output) = self.gateway.poll_output() {
+            self.gateway.beat();
             match output {
                 Output::SyncTransmit(to, datagram) => {
                     if let Some(socket) = &self.socket {

@@ -1,5 +1,6 @@
-//! How long the control thread is away from its sockets. Heartbeats wait for so long as well: a turn
-//! that takes as long as a takeover has the standby take over.
+//! How long the control thread is away from its sockets, and how long heartbeats wait for it: those
+//! leave between two pieces of work, so only a piece that takes as long as a takeover has the standby
+//! take over.
 
 use std::time::Duration;
 
@@ -35,14 +36,15 @@ impl Turns {
         self.spent = clock::thread_time();
     }
 
-    /// It is about to sleep; gives what it took.
-    pub fn end(&mut self) -> Duration {
+    /// It is about to sleep; gives what it took. Heartbeats waited for `pause` at most.
+    pub fn end(&mut self, pause: Duration) -> Duration {
         let now = clock::now();
         let took = now.since(self.began);
-        if self.is_due(now, took) {
+        if self.is_due(now, pause) {
             let worked = clock::thread_time().saturating_sub(self.spent);
             // The difference is the machine's doing: others ran meanwhile.
             tracing::warn!(
+                pause_ms = pause.as_millis() as u64,
                 took_ms = took.as_millis() as u64,
                 worked_ms = worked.as_millis() as u64,
                 "the control thread was slow; if others keep the cores busy, give it one, or more \
@@ -52,9 +54,9 @@ impl Turns {
         took
     }
 
-    fn is_due(&mut self, now: Instant, took: Duration) -> bool {
+    fn is_due(&mut self, now: Instant, pause: Duration) -> bool {
         let quiet = self.told.is_some_and(|told| now.since(told) < TOLD_EVERY);
-        let due = took >= self.alarming && !quiet;
+        let due = pause >= self.alarming && !quiet;
         if due {
             self.told = Some(now);
         }
@@ -67,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slow_turns_are_told_of_now_and_then() {
+    fn pauses_are_told_of_now_and_then() {
         let mut turns = Turns::new(Duration::from_millis(30));
         let at = |ms| Instant(1_000_000_000) + Duration::from_millis(ms);
         let ms = Duration::from_millis;
@@ -87,6 +89,6 @@ mod tests {
         }
         let worked = clock::thread_time().saturating_sub(turns.spent);
         assert!(worked > Duration::ZERO && sum > 0);
-        assert!(turns.end() > Duration::ZERO);
+        assert!(turns.end(Duration::ZERO) > Duration::ZERO);
     }
 }

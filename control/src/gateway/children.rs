@@ -511,6 +511,32 @@ mod tests {
         }
     }
 
+    #[test]
+    fn sas_with_other_selectors_on_either_side_do_not_succeed_one_another() {
+        for other in [true, false] {
+            let mut children = Children::default();
+            carry(&mut children, 1, "net");
+            let network = TrafficSelector::prefix([10, 9, 0, 0].into(), 24).unwrap();
+            let mut sa = (*child(2)).clone();
+            match other {
+                true => sa.local_ts = vec![network],
+                false => sa.remote_ts = vec![network],
+            }
+            let cell = Arc::new(Cell::new(SequenceNumber(1), Lease::default()));
+            let slot = children.take_slot();
+            let names = ("tunnel".to_owned(), "net".to_owned());
+            let floor = SequenceNumber(0);
+            children.insert(Carried::new(Arc::new(sa), cell, slot, names, floor, 0));
+            assert!(!children.is_served(id(2)));
+            let chosen = children.use_for_sending(id(2));
+            assert!(chosen.alone && chosen.former.is_empty());
+            assert!(children.get(id(1)).unwrap().send);
+            let (gone, successor) = children.remove(id(1)).unwrap();
+            assert!(gone.send);
+            assert_eq!(successor, None);
+        }
+    }
+
     fn carry(children: &mut Children, counter: u32, name: &str) -> Arc<Cell> {
         carry_for(children, counter, name, None)
     }

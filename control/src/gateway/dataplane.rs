@@ -13,11 +13,19 @@ use hitless_dataplane::worker::{Leadership, WorkerHandle};
 /// something to say to each peer at once.
 const WAITING_PACKETS: usize = 8192;
 
+/// Commands that wait for room in a worker's ring: some for each SA that it has room for. A worker that
+/// takes none of them never will; what it would do after it lacks one, nobody knows.
+const WAITING_COMMANDS: usize = 512 * 1024;
+
 /// All workers of one gateway.
 pub struct Dataplane {
     workers: Vec<WorkerHandle>,
     /// Commands that a worker's ring had no room for, oldest first.
     queued: Vec<VecDeque<Command>>,
+    most: usize,
+    /// A worker that has ended or is given up, and commands that were dropped because of it.
+    lost: Option<usize>,
+    dropped_commands: u64,
     leadership: Arc<Leadership>,
     /// Packets to inject that the first worker's ring had no room for.
     packets: VecDeque<Vec<u8>>,
@@ -35,6 +43,9 @@ impl Dataplane {
         Dataplane {
             workers,
             queued,
+            most: WAITING_COMMANDS,
+            lost: None,
+            dropped_commands: 0,
             leadership,
             packets: VecDeque::new(),
             inject_full: 0,
@@ -65,7 +76,11 @@ impl Dataplane {
     /// Sends a command to one worker; it waits if the ring is full.
     pub fn send(&mut self, worker: usize, command: Command) {
         let queue = &mut self.queued[worker];
-        if queue.is_empty() {
+        if queue.len() >= self.most || self.lost == Some(worker) {
+            self.dropped_commands += 1 + queue.len() as u64;
+            *queue = VecDeque::new();
+            self.lost = self.lost.or(Some(worker));
+        } else if queue.is_empty() {
             if let Err(command) = self.workers[worker].send(command) {
                 queue.push_back(command);
             }
@@ -156,9 +171,16 @@ impl Dataplane {
         }
     }
 
-    /// A worker whose thread has ended.
-    pub fn lost(&self) -> Option<usize> {
-        self.workers.iter().position(WorkerHandle::is_abandoned)
+    /// A worker whose thread has ended, or that is given up.
+    pub fn lost(&mut self) -> Option<usize> {
+        let ended = || self.workers.iter().position(WorkerHandle::is_abandoned);
+        self.lost = self.lost.or_else(ended);
+        self.lost
+    }
+
+    /// Commands for that one.
+    pub fn dropped_commands(&self) -> u64 {
+        self.dropped_commands
     }
 
     /// The newest checkpoint of every SA that has one, with the worker that published it.
@@ -178,5 +200,69 @@ impl Dataplane {
     /// Packets of ours that were lost on the way to a worker.
     pub fn inject_full(&self) -> u64 {
         self.inject_full
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use hitless_dataplane::worker::{CheckpointSettings, Worker, WorkerSettings, worker};
+    use hitless_sa::Instant;
+
+    fn dataplane(workers: usize) -> (Dataplane, Vec<Worker>) {
+        let leadership = Leadership::new(false);
+        let settings = |id| WorkerSettings {
+            id,
+            interfaces: Vec::new(),
+            pool_frames: 64,
+            pool_runs: 0,
+            checkpoint: CheckpointSettings::default(),
+            sa_capacity: 8,
+        };
+        let made = (0..workers).map(|id| {
+            let made = worker(settings(id), Vec::new(), Arc::clone(&leadership));
+            made.unwrap()
+        });
+        let (running, handles) = made.unzip();
+        (Dataplane::new(handles, leadership), running)
+    }
+
+    #[test]
+    fn commands_behind_a_worker_that_takes_none_are_bounded_and_it_is_given_up() {
+        let (mut dataplane, mut running) = dataplane(2);
+        dataplane.most = 100;
+        for number in 0..1_000_000u64 {
+            // The first one runs, the second one does not.
+            dataplane.broadcast(|| Command::Barrier(number));
+            running[0].turn(Instant(number));
+            dataplane.flush();
+            while dataplane.poll_event().is_some() {}
+            if dataplane.lost().is_some() {
+                break;
+            }
+        }
+        assert_eq!(dataplane.lost(), Some(1));
+        assert_eq!(dataplane.dropped_commands(), 101);
+        assert!(dataplane.queued.iter().all(VecDeque::is_empty));
+        dataplane.send(1, Command::Announce);
+        dataplane.send(0, Command::Barrier(7));
+        assert_eq!(dataplane.dropped_commands(), 102);
+        running[0].turn(Instant(0));
+        assert!(matches!(
+            dataplane.poll_event(),
+            Some((0, Event::Barrier(7)))
+        ));
+    }
+
+    #[test]
+    fn nothing_waits_for_a_worker_that_has_ended() {
+        let (mut dataplane, mut running) = dataplane(1);
+        assert_eq!(dataplane.lost(), None);
+        running.clear();
+        assert_eq!(dataplane.lost(), Some(0));
+        for _ in 0..10_000 {
+            dataplane.send(0, Command::Announce);
+        }
+        assert_eq!(dataplane.dropped_commands(), 10_000);
     }
 }

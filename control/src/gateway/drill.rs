@@ -271,6 +271,20 @@ mod tests {
     }
 
     #[test]
+    fn a_member_that_stepped_down_has_the_node_forget_the_copies_that_failed_before() {
+        let mut drill = Drill::default();
+        assert!(!drill.changed, "nothing to tell");
+        drill.stored(IkeSpi(1), vec![child(1, 3)]);
+        drill.turn(AeadEngine::default());
+        assert!(std::mem::take(&mut drill.changed));
+        drill.leave();
+        drill = Drill::anew();
+        assert!(drill.changed && ready(&drill));
+        drill.stored(IkeSpi(1), vec![child(2, 20)]);
+        assert_eq!(drill.waiting.len(), 1, "this one is tried again");
+    }
+
+    #[test]
     fn a_copy_that_is_forgotten_before_its_turn_is_not_drilled() {
         let mut drill = Drill::default();
         drill.stored(IkeSpi(1), vec![child(1, 3)]);

@@ -15,6 +15,7 @@ use hitless_dataplane::command::Command;
 use hitless_sa::{Entropy, Instant};
 use hitless_sync::Input as SyncInput;
 
+use super::relapse::Relapses;
 use super::{Event, Gateway};
 
 /// From one pulse of a worker to the next.
@@ -31,6 +32,9 @@ pub(super) struct Health {
     asked: BTreeMap<usize, (u64, Instant)>,
     next_pulse: Instant,
     stuck: BTreeSet<usize>,
+    relapses: Relapses,
+    /// Workers that run, were stuck so often of late, and are not trusted yet.
+    resting: Vec<(usize, u32)>,
     /// Ports without a carrier.
     down: BTreeSet<usize>,
     /// What was last said.
@@ -53,7 +57,7 @@ impl Gateway {
         }
     }
 
-    /// What a turn of the thread that runs this took: heartbeats waited for so long.
+    /// What a turn of the thread that runs this took.
     pub fn note_turn(&mut self, took: Duration) {
         self.health.longest_turn = self.health.longest_turn.max(took);
     }
@@ -61,9 +65,12 @@ impl Gateway {
     /// Why this member could not do all the work of an active, in words; empty if it could.
     pub(super) fn ailments(&self) -> Vec<String> {
         let lost = self.health.lost.iter();
-        let lost = lost.map(|worker| format!("the thread of worker {worker} has ended"));
+        let lost = lost.map(|worker| format!("worker {worker} has ended, or takes no commands"));
         let stuck = self.health.stuck.iter();
         let stuck = stuck.map(|worker| format!("worker {worker} is stuck"));
+        let resting = self.health.resting.iter();
+        let resting = resting
+            .map(|(worker, times)| format!("worker {worker} was stuck {times} times of late"));
         let ports = &self.settings.config().ports;
         let down = self.health.down.iter().filter_map(|port| ports.get(*port));
         let down = down.map(|port| format!("the link of port {} is down", port.name));
@@ -74,7 +81,8 @@ impl Gateway {
                 port.name
             ))
         });
-        lost.chain(stuck).chain(down).chain(silent).collect()
+        let workers = lost.chain(stuck).chain(resting);
+        workers.chain(down).chain(silent).collect()
     }
 
     /// Asks every worker for a sign of life, now and then, and notes who gives none.
@@ -88,7 +96,11 @@ impl Gateway {
         let overdue = |(_, since): &(u64, Instant)| now.since(*since) >= STUCK;
         let asked = self.health.asked.iter();
         let stuck = asked.filter(|(_, asked)| overdue(asked));
-        self.health.stuck = stuck.map(|(worker, _)| *worker).collect();
+        let stuck = stuck.map(|(worker, _)| *worker).collect();
+        let before = std::mem::replace(&mut self.health.stuck, stuck);
+        let health = &mut self.health;
+        health.relapses.note(now, &before, &health.stuck);
+        health.resting = health.relapses.resting(now).collect();
         if now >= self.health.next_pulse {
             self.health.next_pulse = now + PULSE;
             self.barriers += 1;

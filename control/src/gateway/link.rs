@@ -191,12 +191,18 @@ impl Link {
     /// Protects a sync datagram and sends it; dropped while there is no link, because the sync
     /// protocol repeats what matters.
     pub fn send(&mut self, to: MemberId, payload: &[u8]) {
-        let Some(peer) = self.peers.get_mut(&to) else {
-            return;
-        };
+        if let Some((address, datagram)) = self.protect(to, payload) {
+            let output = LinkOutput::Transmit(address, datagram);
+            self.outputs.push_back(output);
+        }
+    }
+
+    /// The same for a caller that sends it ahead of all that waits.
+    pub fn protect(&mut self, to: MemberId, payload: &[u8]) -> Option<(SocketAddr, Vec<u8>)> {
+        let peer = self.peers.get_mut(&to)?;
         let Some(outbound) = peer.outbound.last_mut() else {
             self.counters.no_link += 1;
-            return;
+            return None;
         };
         let number = outbound.next;
         outbound.next = SequenceNumber(number.0 + 1);
@@ -205,7 +211,7 @@ impl Link {
                 false,
                 "the sync protocol promises {LARGEST_PAYLOAD} octets at most"
             );
-            return;
+            return None;
         };
         let mut inner = Zeroizing::new(Vec::with_capacity(usize::from(length)));
         inner.extend_from_slice(&SYNC_PORT.to_be_bytes());
@@ -215,10 +221,11 @@ impl Link {
         inner.extend_from_slice(payload);
         let sealed = esp::seal_datagram(&outbound.key, outbound.spi, number, true, UDP, &inner);
         match sealed {
-            Ok(datagram) => self
-                .outputs
-                .push_back(LinkOutput::Transmit(peer.address, datagram)),
-            Err(_) => self.counters.no_link += 1,
+            Ok(datagram) => Some((peer.address, datagram)),
+            Err(_) => {
+                self.counters.no_link += 1;
+                None
+            }
         }
     }
 

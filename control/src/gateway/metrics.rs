@@ -26,8 +26,19 @@ impl Gateway {
         report.gauge(
             "hitless_longest_turn_seconds",
             "The longest time that the control thread was away from its sockets since it started: \
-             heartbeats waited for so long.",
+             packets of IKE waited for so long.",
             self.health.longest_turn.as_secs_f64(),
+        );
+        report.gauge(
+            "hitless_longest_heartbeat_pause_seconds",
+            "The longest time that heartbeats waited for one piece of the control thread's work since \
+             it started.",
+            self.beats.longest_pause.as_secs_f64(),
+        );
+        report.counter(
+            "hitless_heartbeats_amid_work_total",
+            "Heartbeats that left in the middle of a turn, because it took long.",
+            self.beats.sent as f64,
         );
         self.drops_by_reason(&mut report);
         ports(&mut report, &status);
@@ -40,11 +51,12 @@ impl Gateway {
             .family(
                 MetricKind::Counter,
                 "hitless_sa_retr_total",
-                "SA_Retr by SPI: asked for, answered for another member, adopted, refused.",
+                "SA_Retr by SPI: asked for, answered for another member, adopted, overtaken, refused.",
             )
             .sample(&[("event", "asked")], retrieval.asked as f64)
             .sample(&[("event", "answered")], retrieval.answered as f64)
             .sample(&[("event", "adopted")], retrieval.adopted as f64)
+            .sample(&[("event", "overtaken")], retrieval.overtaken as f64)
             .sample(&[("event", "refused")], retrieval.refused as f64);
         report
             .gauge(

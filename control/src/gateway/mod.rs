@@ -15,7 +15,8 @@
 //! ```text
 //!  the parts     settle.rs what one part says to the others, dataplane.rs the rings of the workers,
 //!                workers.rs what the workers report, link.rs the other members, punt.rs IP and UDP
-//!                around IKE, settings.rs what the configuration becomes
+//!                around IKE, beat.rs heartbeats in the middle of work, settings.rs what the
+//!                configuration becomes
 //!  the lead      roles.rs leading, handing over, stepping down; commit.rs output commit: what is
 //!                held back; takeover.rs a few inherited IKE SAs at a time; retrieve.rs SAs that
 //!                another member made alone; grants.rs the ledger of grants
@@ -26,13 +27,14 @@
 //!                peer has no more, foreign.rs those that it has and we have not; late.rs packets that
 //!                come to the old active after a switchover; drill.rs a standby tries what it would
 //!                carry
-//!  health        health.rs stuck workers and links that are down, next_hops.rs next hops that do not
-//!                answer
+//!  health        health.rs stuck workers and links that are down, relapse.rs workers that are stuck
+//!                again and again, next_hops.rs next hops that do not answer
 //!  an operator   operate.rs asks of IKE; status.rs, show.rs, cluster.rs, metrics.rs, watch.rs (traces
 //!                and captures) and neighbours.rs show; counts.rs counts bad input by reason
 //! ```
 
 mod acquire;
+mod beat;
 mod blackout;
 mod children;
 mod cluster;
@@ -53,6 +55,7 @@ mod next_hops;
 mod operate;
 mod policies;
 mod punt;
+mod relapse;
 mod retrieve;
 mod roles;
 mod settings;
@@ -80,12 +83,14 @@ use hitless_sync::{
 use crate::ike::{self, Engine, Input};
 use crate::keylog::KeyLines;
 
+pub use beat::Pacemaker;
 pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
 pub use policies::{AtOnce, Beside, Builder, Job};
 pub use settings::{GatewaySettings, Tuning};
 
 use acquire::Asked;
+use beat::Beats;
 use blackout::Blackouts;
 use children::Children;
 use commit::Waiting;
@@ -174,7 +179,7 @@ pub enum Event {
     Health {
         ailments: Vec<String>,
     },
-    /// The thread of a worker has ended: this member cannot do the work of an active.
+    /// The thread of a worker has ended, or it took no command for so long that they were dropped: this member cannot do the work of an active.
     WorkerLost {
         worker: usize,
     },
@@ -227,6 +232,7 @@ pub struct Gateway {
     /// What the workers have learned of the links' neighbours, for `show`.
     neighbours: Neighbours,
     next_hops: NextHops,
+    beats: Beats,
 }
 
 impl Gateway {
@@ -283,6 +289,7 @@ impl Gateway {
             watching: Watching::default(),
             neighbours: Neighbours::default(),
             next_hops,
+            beats: Beats::default(),
         };
         gateway.publish_policies();
         gateway

@@ -252,6 +252,7 @@ impl Gateway {
                 .policies(self.settings.protected(), worker, &waiting)
         };
         let policies: Vec<_> = (0..workers).map(of).collect();
+        self.beats.look(&mut self.node, self.link.as_mut());
         let many = self.children.len() + foreseen.len() > self.publication.builder.worth();
         (self.publication.foreseen, self.publication.carried) = (foreseen, 0);
         let before = Arc::clone(&self.policies);

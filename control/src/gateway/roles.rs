@@ -65,6 +65,7 @@ impl Gateway {
         self.inherited.clear();
         let mut lost = Vec::new();
         for object in objects {
+            self.beat();
             lost.extend(self.inherit(now, object));
         }
         self.drilled.leave();
@@ -183,6 +184,7 @@ impl Gateway {
         self.drilled = Drill::anew();
         self.dataplane.forget_packets();
         for sa in carried {
+            self.beat();
             self.dataplane.broadcast(|| Command::Remove(sa));
         }
         self.policies_changed = true;

@@ -19,6 +19,7 @@ impl Gateway {
     /// Carries outputs between the parts until all are silent.
     pub(super) fn carry(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         loop {
+            self.beat();
             if let Some(output) = self.engine.poll_output() {
                 self.ike_output(now, entropy, output);
             } else if let Some(output) = self.node.poll_output() {

@@ -249,6 +249,7 @@ impl Gateway {
             .unwrap_or_default();
         let gateway = [
             ("inject_full", self.dataplane.inject_full()),
+            ("worker_command", self.dataplane.dropped_commands()),
             ("unknown_spi_at_takeover", self.late.counts.unknown),
             ("late_expired", self.late.counts.expired),
             ("late_malformed", self.late.counts.malformed),

@@ -49,6 +49,7 @@ impl Gateway {
     }
 
     fn go_on_with(&mut self, now: Instant, entropy: &mut dyn Entropy, ike: IkeSpi) {
+        self.beat();
         if let Some(object) = self.node.inherit(ObjectId(ike.0))
             && let Some((ike, version)) = self.inherit(now, object)
         {

@@ -36,6 +36,7 @@ impl Gateway {
                 break;
             };
             work += 1;
+            self.beat();
             self.worker_event(now, entropy, worker, event);
         }
         work + self.take_checkpoints(now, entropy)
@@ -47,6 +48,7 @@ impl Gateway {
             .drain_checkpoints(|worker, checkpoint| checkpoints.push((worker, checkpoint)));
         let work = checkpoints.len();
         for (worker, published) in checkpoints {
+            self.beat();
             let sa = published.sa;
             let Some(carried) = self.children.get_mut(sa) else {
                 continue;
@@ -190,6 +192,7 @@ impl Gateway {
         while work < PUNTS_A_TURN && !share.is_spent() && self.dataplane.poll_punt(&mut packet) {
             work += 1;
             if self.late.forwards() {
+                self.beat();
                 self.forward_late(now, entropy, &packet);
                 continue;
             }
@@ -237,9 +240,11 @@ impl Gateway {
             self.node.handle(now, entropy, SyncInput::Usage(usage));
         }
         for sa in seen {
+            self.beat();
             self.tell_ike(now, entropy, Input::Traffic { sa });
         }
         for sa in silent {
+            self.beat();
             self.tell(Event::Silent { sa });
             self.tell_ike(now, entropy, Input::RekeyChild(sa));
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use hitless::api::Role;
 use hitless::gateway::Event;
 use hitless::ike;
+use hitless::lab::Topology;
 
 use crate::world::{PEER, World};
 
@@ -84,6 +85,35 @@ fn a_stuck_worker_yields_to_a_standby_that_has_just_joined() {
     });
     let took = world.now.since(began);
     assert!(took < Duration::from_millis(260), "{took:?}");
+    world.traffic_flows();
+    world.audit();
+}
+
+#[test]
+fn a_member_whose_worker_is_stuck_again_and_again_gets_the_lead_back_later_and_later() {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let members = (1..=2).map(|id| {
+        let mut config = topology.member(id).unwrap();
+        config.cluster.preempt = true;
+        config
+    });
+    let mut world = World::with(69, members.collect(), topology.peer().unwrap());
+    world.come_up();
+    let preferred = world.leader().unwrap();
+    let since = world.events.len();
+    for _ in 0..20 {
+        world.run(Duration::from_secs(3));
+        // For long enough to be noticed.
+        world.stuck.insert(preferred);
+        world.run(Duration::from_millis(300));
+        world.stuck.clear();
+    }
+    let led =
+        |(who, event): &(u8, &Event)| *who == preferred && matches!(event, Event::Leads { .. });
+    let back = world.since(since).filter(led).count();
+    assert!((1..=5).contains(&back), "{back} times in a minute");
+    let resting = |event: &Event| matches!(event, Event::Health { ailments } if ailments.iter().any(|a| a.contains("times of late")));
+    assert!(world.happened(preferred, resting));
     world.traffic_flows();
     world.audit();
 }

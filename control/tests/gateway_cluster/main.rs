@@ -1,5 +1,7 @@
 //! Whole gateways over memory ports: a cluster and its peer, one thread, virtual time.
 
+mod beat;
+mod clusters;
 mod families;
 mod fitness;
 mod flood;
@@ -10,6 +12,7 @@ mod idle;
 mod inbound;
 mod lazy;
 mod metrics;
+mod nat;
 mod policies;
 mod retrieve;
 mod roads;

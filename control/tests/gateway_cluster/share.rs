@@ -15,14 +15,14 @@ use crate::world::{PEER, World};
 
 const IKE_SAS: usize = 5_000;
 
-/// Many clients of a cluster, all behind one address.
-fn crowded(seed: u64) -> World {
+/// A cluster with so many clients to come, all behind one address.
+pub fn before_a_crowd(seed: u64, clients: usize) -> World {
     let topology = Topology::new(2, "open sesame".to_owned());
     let alike = |config: &mut Config| {
         config.connections[0].roads.unique = Unique::Never;
         config.ike.cookies = Cookies::Never;
-        config.ike.init_limit_half_open = IKE_SAS;
-        config.ike.block_threshold = IKE_SAS;
+        config.ike.init_limit_half_open = clients;
+        config.ike.block_threshold = clients;
         (config.ike.init_rate, config.ike.init_rate_ip) = (0, 0);
     };
     let members = [1, 2].map(|id| {
@@ -32,7 +32,7 @@ fn crowded(seed: u64) -> World {
     });
     let mut peer = topology.peer().unwrap();
     alike(&mut peer);
-    for n in 1..IKE_SAS {
+    for n in 1..clients {
         let mut client = peer.connections[0].clone();
         client.name = format!("client-{n}");
         client.roads.childless = Childless::Force;
@@ -42,13 +42,23 @@ fn crowded(seed: u64) -> World {
     let mut world = World::with(seed, members.into(), peer);
     world.come_up();
     world.traffic = false;
+    world
+}
+
+/// All of them begin.
+pub fn crowd_in(world: &mut World, clients: usize) {
     world.ask(PEER, |gateway, now, entropy| {
-        for n in 1..IKE_SAS {
+        for n in 1..clients {
             let connection = format!("client-{n}");
             let child = None;
             gateway.ike(now, entropy, Input::Initiate { connection, child });
         }
     });
+}
+
+fn crowded(seed: u64) -> World {
+    let mut world = before_a_crowd(seed, IKE_SAS);
+    crowd_in(&mut world, IKE_SAS);
     now_and_then(&mut world, "all clients", |world| {
         let active = world.leader().unwrap();
         let sas = world.list_sas(active);

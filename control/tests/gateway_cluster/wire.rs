@@ -119,7 +119,7 @@ fn rfc3948_section_4_a_nat_keepalive_leaves_at_once_after_a_takeover() {
     world.kill(active);
     world.until("a takeover", |world| world.leader() == Some(successor));
     let led = world.now;
-    world.run(Duration::from_millis(1100));
+    world.run(Duration::from_millis(10));
     let keepalives = world.outside.capture().iter().filter(|captured| {
         let udp = carried(&captured.frame).filter(|(protocol, _)| *protocol == UDP);
         let payload = udp.and_then(|(_, udp)| udp.get(8..));

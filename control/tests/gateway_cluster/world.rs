@@ -26,6 +26,8 @@ use hitless_dataplane::worker::Worker;
 use hitless_sa::Instant;
 use hitless_sync::{Durable, Event as SyncEvent};
 
+use crate::nat::Nat;
+
 /// The peer's number; it is no member.
 pub const PEER: u8 = 0;
 const CABLE: usize = 1024;
@@ -109,11 +111,15 @@ pub struct World {
     pub broken_disks: BTreeSet<u8>,
     /// Gateways whose worker does nothing.
     pub stuck: BTreeSet<u8>,
+    /// Gateways whose control thread is busy or away.
+    pub away: BTreeSet<u8>,
     /// Members whose copies are broken, from their next start on.
     pub broken_copies: BTreeSet<u8>,
     pub events: Vec<(Instant, u8, Event)>,
     /// What the busiest turn of each gateway took, as IKE counts its work.
     pub busiest: BTreeMap<u8, u64>,
+    /// In front of the peer, if there is one.
+    pub nat: Option<Nat>,
     /// Whether hosts send probes.
     pub traffic: bool,
     next_probe: Instant,
@@ -158,9 +164,11 @@ impl World {
             disks: BTreeMap::new(),
             broken_disks: BTreeSet::new(),
             stuck: BTreeSet::new(),
+            away: BTreeSet::new(),
             broken_copies: BTreeSet::new(),
             events: Vec::new(),
             busiest: BTreeMap::new(),
+            nat: None,
             traffic: false,
             next_probe: Instant(0),
             members: count,
@@ -275,19 +283,24 @@ impl World {
             if !self.stuck.contains(who) {
                 running.worker.turn(now);
             }
-            let share = Share::new(0);
-            running.station.turn(
-                now,
-                &mut self.entropy,
-                &mut self.network,
-                &mut tell,
-                &mut persist,
-            );
-            let busiest = self.busiest.entry(*who).or_default();
-            *busiest = share.used().max(*busiest);
+            if !self.away.contains(who) {
+                let share = Share::new(0);
+                running.station.turn(
+                    now,
+                    &mut self.entropy,
+                    &mut self.network,
+                    &mut tell,
+                    &mut persist,
+                );
+                let busiest = self.busiest.entry(*who).or_default();
+                *busiest = share.used().max(*busiest);
+            }
             if !self.stuck.contains(who) {
                 running.worker.turn(now);
             }
+        }
+        if let Some(nat) = &mut self.nat {
+            nat.turn();
         }
         self.outside.turn(now);
         self.protected.turn(now);
@@ -488,9 +501,12 @@ impl World {
             if protocol != UDP {
                 return None;
             }
-            let port = u16::from_be_bytes(udp.get(2..4)?.try_into().ok()?);
-            let header = if port == 500 { 8 } else { 12 };
-            udp.get(header + 18).copied()
+            let ike = match udp.get(2..4)? == [0x01, 0xf4] {
+                true => udp.get(8..)?,
+                // Else it is ESP (RFC 3948 section 2.2).
+                false => udp.get(8..)?.strip_prefix(&[0; 4])?,
+            };
+            ike.get(18).copied()
         });
         exchanges.collect()
     }

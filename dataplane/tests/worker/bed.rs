@@ -114,7 +114,7 @@ impl Gateway {
             pool_frames: settings.frames,
             pool_runs: settings.runs,
             checkpoint: settings.checkpoint,
-            sa_capacity: 8,
+            sa_capacity: 64,
         };
         let (worker, handle) = worker(
             worker_settings,

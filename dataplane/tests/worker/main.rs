@@ -10,6 +10,7 @@ mod faults;
 mod hostile;
 mod interfaces;
 mod jumbo;
+mod keepalives;
 mod lane;
 mod leases;
 mod local;

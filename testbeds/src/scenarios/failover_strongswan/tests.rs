@@ -309,6 +309,31 @@ fn a_sync_where_none_may_be_and_none_where_one_must_be_fail() {
 }
 
 #[test]
+fn rfc6311_section_7_two_syncs_for_one_failover_fail() {
+    let sync = "[ENC] parsed INFORMATIONAL request 0 [ N(MSG_ID_SYN) ]\n";
+    let both = "[ENC] parsed INFORMATIONAL request 0 [ N(MSG_ID_SYN) ]\n\
+                [ENC] parsed INFORMATIONAL request 0 [ ]\n";
+    let again = |made: &mut Made, log| {
+        let mut other = ike(true, INFORMATIONAL, false, 0);
+        if let Some(last) = other.last_mut() {
+            *last ^= 1;
+        }
+        made.standby_sends(KILLED + 6_100, other);
+        made.log = log;
+    };
+    let failed = ["message-id-sync-answered"];
+    expect_failures("message-id-sync", |made| again(made, sync), &failed);
+    // The other one is the ordinary request.
+    expect_failures("message-id-sync", |made| again(made, both), &[]);
+    // Repeated it is the same.
+    let repeated = |made: &mut Made| {
+        made.standby_sends(KILLED + 6_100, ike(true, INFORMATIONAL, false, 0));
+        made.log = sync;
+    };
+    expect_failures("message-id-sync", repeated, &[]);
+}
+
+#[test]
 fn a_liveness_check_without_an_answer_fails() {
     let plant = |made: &mut Made| {
         made.peer.retain(|(time, _)| *time != KILLED + 6_002);

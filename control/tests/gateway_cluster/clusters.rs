@@ -1,0 +1,245 @@
+//! Two clusters that are each other's peer (RFC 6311 appendix A.4): both active members die in one
+//! step.
+//!
+//! ```text
+//!  host a ---+--- member 9 ----+ outside +--- member 1 ---+--- host b
+//!            +--- member 10 ---+         +--- member 2 ---+
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hitless::entropy::SeededEntropy;
+use hitless::gateway::{Event, GatewaySettings};
+use hitless::ike;
+use hitless::lab::{Family, Host, Hub, MTU, Station, Switch, Topology, first_start};
+use hitless_dataplane::port::memory::{self, MemoryPort};
+use hitless_dataplane::worker::Worker;
+use hitless_sa::Instant;
+
+use crate::world::{ESP, UDP, carried};
+
+const IKE_AUTH: u8 = 35;
+const STEP: Duration = Duration::from_micros(250);
+const ONE: [u8; 2] = [1, 2];
+const OTHER: [u8; 2] = [9, 10];
+
+struct Member {
+    station: Station,
+    worker: Worker,
+}
+
+/// Both clusters and the hosts behind them.
+struct Clusters {
+    now: Instant,
+    entropy: SeededEntropy,
+    hub: Hub,
+    outside: Switch,
+    /// Behind each cluster, with its host.
+    inside: [Switch; 2],
+    hosts: [Host; 2],
+    addresses: [IpAddr; 2],
+    members: BTreeMap<u8, Member>,
+    events: Vec<(u8, Event)>,
+    steps: u64,
+}
+
+impl Clusters {
+    fn new(seed: u64, takeover: &'static str) -> Clusters {
+        let mut topology = Topology::new(2, "open sesame".to_owned());
+        topology.peers = 2;
+        topology.takeover = takeover;
+        let mut hub = Hub::default();
+        let mut entropy = SeededEntropy::new(seed);
+        let now = Instant(1_000_000_000);
+        let (mut outside, mut insides) = (Vec::new(), [Vec::new(), Vec::new()]);
+        let stations = Family::V4.stations();
+        let mut hosts = Vec::new();
+        let ends = [
+            (stations.host_b, stations.cluster, 0xb),
+            (stations.host_a, stations.peer, 0xa),
+        ];
+        for (side, (address, gateway, last)) in ends.into_iter().enumerate() {
+            let (cable, end) = memory::link(1024, MTU);
+            insides[side].push(cable);
+            hosts.push(Host::new(end, [2, 0, 0, 0, last, 1], address, gateway, 200));
+        }
+        let mut members = BTreeMap::new();
+        for (side, ids) in [ONE, OTHER].into_iter().enumerate() {
+            for (number, id) in ids.into_iter().enumerate() {
+                let config = match side {
+                    0 => topology.member(id),
+                    _ => topology.peer_member(number as u8),
+                };
+                let (port, cable) = memory::link(1024, MTU);
+                outside.push(cable);
+                let (protected, cable) = memory::link(1024, MTU);
+                insides[side].push(cable);
+                let config = config.unwrap();
+                let mut ports: Vec<MemoryPort> = vec![port, protected];
+                if config.ports[0].protected {
+                    ports.reverse();
+                }
+                let settings = GatewaySettings::new(config);
+                let (station, worker) =
+                    Station::with(settings, ports, &mut hub, first_start(), now, &mut entropy)
+                        .unwrap();
+                members.insert(id, Member { station, worker });
+            }
+        }
+        let [one, other] = insides;
+        Clusters {
+            now,
+            entropy,
+            hub,
+            outside: Switch::new(outside),
+            inside: [Switch::unrecorded(one), Switch::unrecorded(other)],
+            hosts: hosts.try_into().ok().unwrap(),
+            addresses: ends.map(|(address, ..)| address),
+            members,
+            events: Vec::new(),
+            steps: 0,
+        }
+    }
+
+    fn step(&mut self) {
+        self.now += STEP;
+        self.steps += 1;
+        let now = self.now;
+        if self.steps.is_multiple_of(4) {
+            let [b, a] = self.addresses;
+            self.hosts[0].send(now, a);
+            self.hosts[1].send(now, b);
+        }
+        let events = &mut self.events;
+        for (id, member) in &mut self.members {
+            member.worker.turn(now);
+            member.station.turn(
+                now,
+                &mut self.entropy,
+                &mut self.hub,
+                &mut |event| events.push((*id, event)),
+                &mut |_| true,
+            );
+            member.worker.turn(now);
+        }
+        self.outside.turn(now);
+        for side in 0..2 {
+            self.inside[side].turn(now);
+            self.hosts[side].turn(now);
+        }
+    }
+
+    fn until(&mut self, what: &str, mut so: impl FnMut(&mut Clusters) -> bool) {
+        for _ in 0..40_000 {
+            self.step();
+            if so(self) {
+                return;
+            }
+        }
+        panic!(
+            "{what}: {:?}",
+            &self.events[self.events.len().saturating_sub(8)..]
+        );
+    }
+
+    fn leader(&mut self, of: [u8; 2]) -> Option<u8> {
+        let mut members = self.members.iter_mut().filter(|(id, _)| of.contains(id));
+        members.find_map(|(id, m)| m.station.gateway().leading().then_some(*id))
+    }
+
+    /// Whether the standby of this leader may take over.
+    fn is_covered(&mut self, leader: u8) -> bool {
+        let now = self.now;
+        let gateway = self.members.get_mut(&leader).unwrap().station.gateway();
+        let status = gateway.status(now);
+        !status.degraded && status.members.iter().all(|member| member.bound)
+    }
+
+    fn received(&self) -> [usize; 2] {
+        [0, 1].map(|side| self.hosts[side].received().len())
+    }
+
+    fn traffic_flows(&mut self, what: &str) {
+        let before = self.received();
+        self.until(what, |world| {
+            let now = world.received();
+            now[0] >= before[0] + 200 && now[1] >= before[1] + 200
+        });
+    }
+
+    /// No number of an SPI twice, no probe twice; gives the exchanges since then.
+    fn audit(&self, since: Instant) -> Vec<u8> {
+        let mut seen = BTreeSet::new();
+        let mut exchanges = Vec::new();
+        for captured in self.outside.capture() {
+            match carried(&captured.frame) {
+                Some((ESP, esp)) => {
+                    let number: [u8; 8] = esp[8..16].try_into().unwrap();
+                    assert!(seen.insert((esp[..4].to_vec(), number)), "sent twice");
+                }
+                Some((UDP, udp)) if captured.at > since => {
+                    let header = if udp[2..4] == 500u16.to_be_bytes() {
+                        8
+                    } else {
+                        12
+                    };
+                    exchanges.extend(udp.get(header + 18).copied());
+                }
+                _ => {}
+            }
+        }
+        for host in &self.hosts {
+            let numbers: BTreeSet<u64> = host.received().iter().map(|p| p.number).collect();
+            assert_eq!(numbers.len(), host.received().len(), "a probe came twice");
+            assert_eq!(host.altered(), 0);
+        }
+        exchanges
+    }
+}
+
+#[test]
+fn rfc6311_appendix_a4_two_clusters_that_are_each_other_s_peer_lose_both_actives_in_one_step() {
+    for (seed, takeover) in [(400, "auto"), (401, "message-id-sync"), (402, "exact")] {
+        let mut world = Clusters::new(seed, takeover);
+        world.until("both clusters with a standby and a tunnel", |world| {
+            let leaders = [ONE, OTHER].map(|of| world.leader(of));
+            let [Some(one), Some(other)] = leaders else {
+                return false;
+            };
+            let up =
+                |event: &Event| matches!(event, Event::Ike(ike::Event::ChildEstablished { .. }));
+            world.is_covered(one)
+                && world.is_covered(other)
+                && world.events.iter().any(|(_, event)| up(event))
+        });
+        world.traffic_flows("traffic before");
+        let died = world.now;
+        for of in [ONE, OTHER] {
+            let leader = world.leader(of).unwrap();
+            world.members.remove(&leader);
+        }
+        let since = world.events.len();
+        world.until("both successors", |world| {
+            [ONE, OTHER].iter().all(|of| world.leader(*of).is_some())
+        });
+        let outage = world.now.since(died);
+        assert!(outage < Duration::from_millis(50), "{outage:?}");
+        world.traffic_flows("traffic after");
+        // What the takeovers set going has come to its end.
+        for _ in 0..40_000 {
+            world.step();
+        }
+        world.traffic_flows("traffic long after");
+        let exchanges = world.audit(died);
+        assert!(!exchanges.contains(&IKE_AUTH), "{takeover}: {exchanges:?}");
+        let synced =
+            |event: &Event| matches!(event, Event::Ike(ike::Event::MessageIdSynced { .. }));
+        let synced = world.events[since..]
+            .iter()
+            .filter(|(_, e)| synced(e))
+            .count();
+        assert_eq!(synced > 0, takeover == "message-id-sync", "{synced}");
+    }
+}
