@@ -6,8 +6,8 @@
 //! so there is a table for each of them; `ikev2_decryption_table` has the keys of IKE_AUTH and of all
 //! after it, `ikev2_decryption_table.intermediate-1` those of the first IKE_INTERMEDIATE exchange, and
 //! so on. To read such an exchange, copy its table over that of a profile of its own. What is written
-//! is written once the peer is authenticated. Wireshark 4.0 knows no ChaCha20-Poly1305 for IKE; such
-//! an IKE SA has no line.
+//! is written once the peer is authenticated, and again by who takes over, whose predecessor's files may
+//! be lost. Wireshark 4.0 knows no ChaCha20-Poly1305 for IKE; such an IKE SA has no line.
 //!
 //! Wireshark 4.0 has eight fields and knows no extended sequence numbers; later ones have two more
 //! for them, which 4.0 ignores with a warning. 4.0 does not know ChaCha20-Poly1305 and implicit IVs

@@ -10,6 +10,9 @@ const IKE: &str = "aes128gcm16-prfsha256-x25519";
 const ESP: &str = "aes128gcm16";
 /// What the second tunnel leads to, at the peer itself.
 pub const LATE_ADDRESS: &str = "10.9.0.1";
+/// A flood takes processor time from its victims' neighbours too: only who is kept from its heartbeats for
+/// a second is gone.
+const HEARTBEATS: &str = "heartbeat = \"50ms\"\nmissed = 20";
 /// The names of both connections and of their children, and the networks at the peer.
 pub const EARLY: (&str, &str) = ("early", PEER_NETWORK);
 pub const LATE: (&str, &str) = ("late", "10.9.0.0/24");
@@ -35,7 +38,7 @@ start_action = "none"
         )
     });
     let text = connections.concat() + &format!("[secrets.all]\nsecret = \"{SECRET}\"\n");
-    gateway::configuration(index, directory, gateway::PATIENT, &text)
+    gateway::configuration(index, directory, HEARTBEATS, &text)
 }
 
 /// charon's `swanctl.conf`.
