@@ -126,8 +126,7 @@ impl Initiator {
     fn mix(&self, stage: &mut AuthStage, contents: &Contents<'_>, log: bool) -> Result<(), String> {
         let key = stage.intermediate.key.as_ref();
         let (Some(key), Some((method, public))) = (key, contents.key_exchange) else {
-            let refusal = contents.error().map(|n| n.kind.to_string());
-            return Err(refusal.unwrap_or_else(|| "IKE_INTERMEDIATE without KE".to_owned()));
+            return Err(contents.refusal("IKE_INTERMEDIATE without KE"));
         };
         if method != key.method().number() {
             return Err("IKE_INTERMEDIATE with another key exchange method".to_owned());
