@@ -13,7 +13,7 @@ use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 use super::{
     Nonces, Progress, extensions, fragmenting, install_first, is_specific, local_identity,
 };
-use crate::ike::auth::{self, Authenticated, Ppk, Proof, Proven, Shown, SignedOctets, Wishes};
+use crate::ike::auth::{self, Authenticated, Ppk, Proof, Proven, Shown, Wishes};
 use crate::ike::child;
 use crate::ike::contents::{Contents, wanted_group};
 use crate::ike::counter_sync::{capabilities, negotiated};
@@ -498,29 +498,6 @@ impl Initiator {
             &stage.wishes,
             signed,
         )
-    }
-
-    /// What one end signs.
-    fn signed<'a>(
-        &'a self,
-        stage: &'a AuthStage,
-        keys: &'a IkeKeys,
-        side: Side,
-        id: &'a IdBody,
-        int_auth: &'a [u8],
-    ) -> SignedOctets<'a> {
-        let (message, nonce) = match side {
-            Side::Initiator => (&self.init, &stage.peer_nonce),
-            Side::Responder => (&stage.init_response, &self.nonce),
-        };
-        SignedOctets {
-            prf: stage.proposal.prf,
-            message,
-            nonce,
-            sk_p: keys.sk_p(side),
-            id: &id.raw,
-            intermediate: int_auth,
-        }
     }
 
     fn header(&self, stage: &AuthStage, exchange: Exchange, message_id: MessageId) -> Header {
