@@ -1,5 +1,6 @@
 //! Authentication: pre-shared keys, X.509 certificates with digital signatures (RFC 7427, RFC
-//! 4945), users with EAP (RFC 7296 section 2.16), postquantum preshared keys (RFC 8784) and reauthentication.
+//! 4945), users with EAP (RFC 7296 section 2.16), postquantum preshared keys (RFC 8784) and
+//! reauthentication.
 //!
 //! ```text
 //!  exchange.rs  what we show and what we demand, for initial/
