@@ -15,7 +15,7 @@
 //! take one that was never used.
 
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -24,7 +24,7 @@ use aws_lc_rs::digest;
 use hitless_sa::{Epoch, Incarnation, MemberId};
 use hitless_sync::Durable;
 
-use crate::file_error::FileError;
+use crate::file_error::{self, FileError};
 
 const HEADER: &str = "hitless epoch file 1";
 /// A file of ours has a few hundred octets.
@@ -112,7 +112,8 @@ impl DurableFile {
     /// disk when this returns, so messages may leave.
     pub fn open(directory: &Path, identity: Identity) -> Result<DurableFile, DurableError> {
         create_directory(directory)?;
-        let lock = lock(directory)?;
+        let path = directory.join("lock");
+        let lock = file_error::lock(&path)?.ok_or(DurableError::Locked { path })?;
         let path = directory.join("epoch");
         let mut state = read(&path, &identity)?.unwrap_or_default();
         if state.incarnation.0 >= LAST_INCARNATION {
@@ -195,22 +196,6 @@ fn sync_directory(directory: &Path) -> Result<(), FileError> {
     File::open(directory)
         .and_then(|d| d.sync_all())
         .map_err(FileError::at(directory, "write"))
-}
-
-fn lock(directory: &Path) -> Result<File, DurableError> {
-    let path = directory.join("lock");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(FileError::at(&path, "open"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DurableError::Locked { path }),
-        Err(TryLockError::Error(source)) => Err(FileError::at(&path, "lock")(source).into()),
-    }
 }
 
 fn read(path: &Path, identity: &Identity) -> Result<Option<Durable>, DurableError> {

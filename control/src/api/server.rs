@@ -5,15 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
+use std::fs::{DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
-use std::os::unix::fs::{DirBuilderExt, FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileTypeExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use super::{LONGEST_LINE, Reply, Request};
-use crate::file_error::FileError;
+use crate::file_error::{self, FileError};
 
 /// Clients at a time. One more takes the place of the one that has been idle longest.
 pub const MOST_CLIENTS: usize = 16;
@@ -99,7 +99,10 @@ impl Server {
                 .create(directory)
                 .map_err(FileError::at(directory, "create"))?;
         }
-        let lock = lock(socket)?;
+        let lock = file_error::lock(&suffixed(socket, ".lock"))?;
+        let lock = lock.ok_or_else(|| ServerError::Taken {
+            socket: socket.to_owned(),
+        })?;
         match std::fs::symlink_metadata(socket) {
             Ok(found) if !found.file_type().is_socket() => {
                 return Err(ServerError::NotASocket {
@@ -221,24 +224,6 @@ fn suffixed(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
-}
-
-fn lock(socket: &Path) -> Result<File, ServerError> {
-    let path = suffixed(socket, ".lock");
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .map_err(FileError::at(&path, "open"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(ServerError::Taken {
-            socket: socket.to_owned(),
-        }),
-        Err(TryLockError::Error(source)) => Err(FileError::at(&path, "lock")(source).into()),
-    }
 }
 
 impl Client {

@@ -137,9 +137,8 @@ fn numbers(report: &Report, faults: &mut Findings) {
             false => "packet-sent-twice",
         };
         let what = format!(
-            "SPI {:08x} to {}: number {} again at {:.6}",
-            repeated.key.spi,
-            repeated.key.destination,
+            "{}: number {} again at {:.6}",
+            repeated.key,
             repeated.number,
             repeated.time.as_secs_f64()
         );
@@ -153,12 +152,8 @@ fn numbers(report: &Report, faults: &mut Findings) {
     }
     for repeated in &report.repeated_ivs {
         let what = format!(
-            "SPI {:08x} to {}: IV {:016x} with numbers {} and {}",
-            repeated.key.spi,
-            repeated.key.destination,
-            repeated.iv,
-            repeated.numbers.0,
-            repeated.numbers.1
+            "{}: IV {:016x} with numbers {} and {}",
+            repeated.key, repeated.iv, repeated.numbers.0, repeated.numbers.1
         );
         faults.add("repeated-iv", what);
     }
@@ -172,10 +167,9 @@ fn numbers(report: &Report, faults: &mut Findings) {
 /// Order across a failover: neither back nor too far ahead.
 fn order(report: &Report, expect: &Expectations, faults: &mut Findings) {
     for (key, stream) in &report.sent {
-        let name = format!("SPI {:08x} to {}", key.spi, key.destination);
         if stream.greatest_step_back > expect.reordering {
             let what = format!(
-                "{name}: {} behind the highest number at {:.6}",
+                "{key}: {} behind the highest number at {:.6}",
                 stream.greatest_step_back,
                 stream.greatest_step_back_time.as_secs_f64()
             );
@@ -183,7 +177,7 @@ fn order(report: &Report, expect: &Expectations, faults: &mut Findings) {
         }
         if stream.greatest_jump > expect.greatest_skip {
             let what = format!(
-                "{name}: {} ahead at {:.6}",
+                "{key}: {} ahead at {:.6}",
                 stream.greatest_jump,
                 stream.greatest_jump_time.as_secs_f64()
             );
@@ -202,10 +196,9 @@ fn permitted(report: &Report, expect: &Expectations, faults: &mut Findings) {
         if !sources.contains(&stream.source) {
             continue;
         }
-        let name = format!("SPI {:08x} to {}", key.spi, key.destination);
         let Some(last) = expect.permits.last(key.spi) else {
             let what = format!(
-                "{name}: {} sent on it, which the ledger lacks",
+                "{key}: {} sent on it, which the ledger lacks",
                 stream.source
             );
             faults.count("sent-without-a-grant", stream.packets, what);
@@ -214,7 +207,7 @@ fn permitted(report: &Report, expect: &Expectations, faults: &mut Findings) {
         let allowed = expect.permits.greatest_gap(key.spi);
         if allowed.is_some_and(|allowed| stream.greatest_jump > allowed) {
             let what = format!(
-                "{name}: {} skipped at once, more than any lease held",
+                "{key}: {} skipped at once, more than any lease held",
                 stream.greatest_jump
             );
             faults.add("skipped-more-than-a-lease", what);
@@ -224,17 +217,17 @@ fn permitted(report: &Report, expect: &Expectations, faults: &mut Findings) {
         }
         for (number, taps) in report.used(*key) {
             if number > last {
-                let what = format!("{name}: number {number} was used, {last} was granted");
+                let what = format!("{key}: number {number} was used, {last} was granted");
                 faults.add("beyond-the-grant", what);
             } else if !expect.permits.holds(key.spi, number) {
-                let what = format!("{name}: number {number} was used, no grant holds it");
+                let what = format!("{key}: number {number} was used, no grant holds it");
                 faults.add("outside-the-grants", what);
             }
             for (tap, _) in taps {
                 let own = expect.members.get(tap);
                 if own.is_some_and(|own| !own.holds(key.spi, number)) {
                     let what = format!(
-                        "{name}: number {number} in file {} was not granted to that member",
+                        "{key}: number {number} in file {} was not granted to that member",
                         tap.0 + 1
                     );
                     faults.add("not-granted-to-the-sender", what);

@@ -6,6 +6,8 @@
 //! Otherwise (another vendor's IV) the 32 bits that travel are all there is.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -21,6 +23,12 @@ const DETAILS: usize = 1000;
 pub struct EspKey {
     pub destination: IpAddr,
     pub spi: u32,
+}
+
+impl fmt::Display for EspKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SPI {:08x} to {}", self.spi, self.destination)
+    }
 }
 
 /// S1 broken: a number that was sent twice.
@@ -166,8 +174,9 @@ impl Ledger {
         number: u64,
         digest: u64,
     ) -> bool {
-        let known = self.used.contains_key(&(key, number));
-        let used = self.used.entry((key, number)).or_insert_with(|| Use {
+        let entry = self.used.entry((key, number));
+        let known = matches!(entry, Entry::Occupied(_));
+        let used = entry.or_insert_with(|| Use {
             digest,
             seen: Vec::with_capacity(1),
         });

@@ -4,6 +4,8 @@
 //! parsed, by line where it did not. Both err on the side of covering too much. A cover has the
 //! length of what it hides, so that positions stay true.
 
+use std::collections::BTreeSet;
+
 use toml::de::{DeTable, DeValue};
 
 use super::EXAMPLE;
@@ -28,6 +30,7 @@ pub(super) fn by_value(text: &str, document: &DeTable<'_>, more: Vec<Span>) -> S
 /// Covers every line but those that are surely harmless: section headers, and known keys outside
 /// of `[secrets]`. Of the others the part left of `=` stays.
 pub(super) fn by_line(text: &str) -> String {
+    let public = public_keys();
     let mut spans = Vec::new();
     let mut in_secrets = false;
     let mut in_multiline = false;
@@ -40,7 +43,8 @@ pub(super) fn by_line(text: &str) -> String {
             in_multiline = false;
         }
         let key = line.split('=').next().unwrap_or(line);
-        let harmless = header || (!in_secrets && is_public(key.trim()) && !looks_secret(line));
+        let harmless =
+            header || (!in_secrets && public.contains(key.trim()) && !looks_secret(line));
         if in_multiline {
             spans.push(start..end);
         } else if !harmless {
@@ -53,12 +57,12 @@ pub(super) fn by_line(text: &str) -> String {
     cover(text, &spans)
 }
 
-/// Whether the value of a key may be shown although the file does not parse: the documented
-/// example has it. What is secret of those is covered by its name or its section.
-fn is_public(key: &str) -> bool {
-    let mut before = EXAMPLE.split('=').map(str::trim_end);
-    let word = |text: &str| text.rsplit(|c: char| !is_bare(c) || c == ' ').next() == Some(key);
-    !key.is_empty() && before.any(word)
+/// The keys whose values may be shown although the file does not parse: the documented example has
+/// them. What is secret of those is covered by its name or its section.
+fn public_keys() -> BTreeSet<&'static str> {
+    let before = EXAMPLE.split('=').map(str::trim_end);
+    let words = before.filter_map(|text| text.rsplit(|c: char| !is_bare(c) || c == ' ').next());
+    words.filter(|word| !word.is_empty()).collect()
 }
 
 /// `[ports.outside]`, perhaps unclosed, but without quotes that could hold anything.

@@ -168,24 +168,35 @@ impl<'a> Section<'a> {
         self.given_list(key, parse).unwrap_or_default()
     }
 
-    /// A list that must be there and have a value; `example` is one, and `what` says what to do.
+    /// A list that may be absent, and must have a value if it is there; `example` is one, and
+    /// `what` says what to do.
+    pub fn filled<T>(
+        &self,
+        key: &'static str,
+        (what, example): (&str, &str),
+        parse: impl Parse<T>,
+    ) -> Result<Option<Vec<Located<T>>>, Refused> {
+        let listed = self.given_list(key, parse)?;
+        if listed.as_ref().is_some_and(Vec::is_empty) {
+            let title = format!("{}: empty", self.name(key));
+            self.refuse(key, Refusal::new(title, format!("{what}: [\"{example}\"]")));
+            return Err(Refused);
+        }
+        Ok(listed)
+    }
+
+    /// The same of one that must be there.
     pub fn required_list<T>(
         &self,
         key: &'static str,
         (what, example): (&str, &str),
         parse: impl Parse<T>,
     ) -> Option<Vec<Located<T>>> {
-        let listed = self.given_list(key, parse).ok()?;
+        let listed = self.filled(key, (what, example), parse).ok()?;
         if listed.is_none() {
             self.missing(key, &format!("{key} = [\"{example}\"]"));
         }
-        let listed = listed?;
-        if listed.is_empty() {
-            let title = format!("{}: empty", self.name(key));
-            self.refuse(key, Refusal::new(title, format!("{what}: [\"{example}\"]")));
-            return None;
-        }
-        Some(listed)
+        listed
     }
 
     /// A list of tables that may be absent, each as a section.

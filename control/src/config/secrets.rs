@@ -1,5 +1,6 @@
 //! `[secrets.NAME]`: pre-shared keys and whose they are, private keys (`file`), and postquantum
-//! pre-shared keys and passwords of users (names that start with `ppk` and `eap`, as in swanctl); and how a secret is read anywhere.
+//! pre-shared keys and passwords of users (names that start with `ppk` and `eap`, as in swanctl); and
+//! how a secret is read anywhere.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

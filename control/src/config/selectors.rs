@@ -91,16 +91,9 @@ enum Word {
 
 impl Side {
     fn read(&self, section: &Section<'_>) -> Option<End> {
-        let listed = section.given_list(self.key, |value: &DeValue<'_>| self.word(value));
+        let what = ("name a network", self.example);
+        let listed = section.filled(self.key, what, |value: &DeValue<'_>| self.word(value));
         let words = match listed.ok()? {
-            Some(words) if words.is_empty() => {
-                let refusal = Refusal::new(
-                    format!("{}: empty", section.name(self.key)),
-                    format!("name a network: [\"{}\"]", self.example),
-                );
-                section.refuse(self.key, refusal);
-                return None;
-            }
             Some(words) => words.into_iter().map(|word| word.value).collect(),
             None if self.implied => vec![Word::Dynamic(TrafficSelector::prefix([0; 4].into(), 0)?)],
             None => {

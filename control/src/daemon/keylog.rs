@@ -12,7 +12,6 @@ use crate::keylog::{KeyLines, KeyTable};
 /// The files that Wireshark reads from a profile, side by side. Those for IKE_INTERMEDIATE are made
 /// when there is something to write: few need them.
 pub struct KeyFiles {
-    directory: PathBuf,
     esp: KeyFile,
     ike: KeyFile,
     /// By the exchange's Message ID; `None` if it could not be made.
@@ -28,7 +27,6 @@ impl KeyFiles {
         Ok(KeyFiles {
             esp: open(path.to_owned())?,
             ike: open(path.with_file_name(KeyTable::Ike.file()))?,
-            directory: path.parent().map(Path::to_owned).unwrap_or_default(),
             intermediate: BTreeMap::new(),
         })
     }
@@ -39,7 +37,7 @@ impl KeyFiles {
             KeyTable::Esp => self.esp.write(lines),
             KeyTable::Ike => self.ike.write(lines),
             KeyTable::Intermediate(exchange) => {
-                let path = self.directory.join(lines.table().file());
+                let path = self.esp.path.with_file_name(lines.table().file());
                 let file = self.intermediate.entry(exchange);
                 if let Some(file) = file.or_insert_with(|| made(&path)) {
                     file.write(lines);

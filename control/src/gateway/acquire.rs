@@ -37,7 +37,7 @@ impl Gateway {
     }
 
     /// A worker had no SA for this flow.
-    pub(super) fn acquire(&mut self, now: Instant, entropy: &mut dyn Entropy, flow: &Flow) {
+    fn acquire(&mut self, now: Instant, entropy: &mut dyn Entropy, flow: &Flow) {
         let protected = self.settings.protected().iter();
         let Some(name) = protected
             .filter(|protected| protected.covers(flow))

@@ -20,7 +20,7 @@ use hitless_sync::Input as SyncInput;
 
 use super::Gateway;
 
-/// SAs drilled in one turn: some tens of microseconds of it.
+/// SAs drilled at a time: some tens of microseconds.
 const A_TURN: usize = 32;
 /// Above every number that may be sent.
 const NUMBER: SequenceNumber = SequenceNumber((1 << 63) + 2);

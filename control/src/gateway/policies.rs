@@ -4,7 +4,7 @@
 //! SAs that it would carry, and a takeover finds it with the workers; and of very many SAs it is made
 //! beside the control thread, which has heartbeats to send.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -82,7 +82,7 @@ impl Builder for Beside {
 pub(super) struct Publication {
     /// Inherited IKE SAs that wait.
     pub left: usize,
-    /// The workers have policies for an SA that is gone, while another is there.
+    /// The next publication waits for no pause.
     pub urgent: bool,
     last: Instant,
     builder: Box<dyn Builder>,
@@ -96,8 +96,8 @@ pub(super) struct Publication {
     given: u64,
     /// SAs that send, and did not when the last publication was begun.
     fresh: Vec<SaId>,
-    /// SAs that others send for, with the publication that does not lead to them any more.
-    succeeded: VecDeque<(u64, SaId)>,
+    /// SAs that others send for, each with the publication that does not lead to them any more.
+    succeeded: BTreeMap<SaId, u64>,
 }
 
 impl Default for Publication {
@@ -113,7 +113,7 @@ impl Default for Publication {
             begun: 0,
             given: 0,
             fresh: Vec::new(),
-            succeeded: VecDeque::new(),
+            succeeded: BTreeMap::new(),
         }
     }
 }
@@ -134,7 +134,7 @@ impl Publication {
 
     /// Another SA sends for this one until there are policies that know of it.
     pub fn succeeded(&mut self, sa: SaId) {
-        self.succeeded.push_back((self.begun + 1, sa));
+        self.succeeded.insert(sa, self.begun + 1);
     }
 }
 
@@ -177,9 +177,12 @@ impl Gateway {
 
     /// A packet of this flow had no SA: if there is one since, its policies are next.
     pub(super) fn hurry_policies_for(&mut self, flow: &Flow) {
+        if self.publication.urgent {
+            return;
+        }
         let fresh = self.publication.fresh.iter();
         let mut fresh = fresh.filter_map(|sa| self.children.get(*sa));
-        self.publication.urgent |= fresh.any(|carried| {
+        self.publication.urgent = fresh.any(|carried| {
             let sa = &carried.child;
             let (mut local, mut remote) = (sa.local_ts.iter(), sa.remote_ts.iter());
             local.any(|ts| flow.source_within(ts)) && remote.any(|ts| flow.destination_within(ts))
@@ -283,11 +286,8 @@ impl Gateway {
         self.publication.given = self.publication.begun;
         let given = self.publication.given;
         let succeeded = &mut self.publication.succeeded;
-        while let Some((_, old)) = succeeded.pop_front_if(|(known, _)| *known <= given) {
-            // It was succeeded again since these were begun.
-            if succeeded.iter().any(|(_, later)| *later == old) {
-                continue;
-            }
+        // Not if it was succeeded again since these were begun.
+        for (old, _) in succeeded.extract_if(.., |_, known| *known <= given) {
             self.dataplane
                 .broadcast(|| Command::Succeed { old, new: None });
         }

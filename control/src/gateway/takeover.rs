@@ -14,6 +14,7 @@ use crate::ike::{Resume, takeover};
 
 /// IKE SAs that one turn goes on with: a few milliseconds of it, a fraction of a heartbeat.
 const A_TURN: usize = 64;
+
 impl Gateway {
     /// Goes on with some of the inherited IKE SAs; returns how many wait.
     pub(super) fn go_on(&mut self, now: Instant, entropy: &mut dyn Entropy) -> usize {

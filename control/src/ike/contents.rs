@@ -93,6 +93,14 @@ impl<'a> Contents<'a> {
         self.notifies.iter().find(|n| n.kind.is_error()).copied()
     }
 
+    /// Why there is no more in a response: the peer's error, or else this.
+    pub fn refusal(&self, otherwise: &str) -> String {
+        match self.error() {
+            Some(notify) => notify.kind.to_string(),
+            None => otherwise.to_owned(),
+        }
+    }
+
     /// A CREATE_CHILD_SA request that offers an IKE SA (RFC 7296 section 1.3.2).
     pub fn rekeys_ike(&self) -> bool {
         let first = self.proposals.and_then(|p| p.first());

@@ -653,7 +653,7 @@ impl Engine {
         self.outputs.extend(retransmits);
         self.outputs
             .extend(results.events.into_iter().map(Output::Event));
-        self.note_owing(results.now, &ike);
+        self.governor.note(results.now, &ike);
         let deadline = ike.deadline().filter(|_| !gone);
         self.timers.set(spi, due::again(results.now, deadline));
         if gone {

@@ -334,6 +334,11 @@ impl IkeSa {
         }
     }
 
+    /// Whether a synchronisation or probes are under way.
+    pub fn is_finding_out(&self) -> bool {
+        self.sync.is_some() || self.probe.is_some()
+    }
+
     /// Asks the peer for a successor of every Child SA, or learns that it has one no more.
     pub fn replace_children(&mut self, turn: &Turn<'_>) {
         for id in self.children.iter().map(|c| c.sa.id).collect::<Vec<_>>() {

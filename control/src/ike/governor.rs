@@ -63,7 +63,7 @@ pub(super) struct Governor {
 
 impl Governor {
     /// An IKE SA after its turn.
-    fn note(&mut self, now: Instant, ike: &IkeSa) {
+    pub fn note(&mut self, now: Instant, ike: &IkeSa) {
         let spi = ike.local_spi;
         let Some(owed) = ike.owed.filter(|_| ike.state != State::Gone) else {
             let owed = self.leave(spi);
@@ -282,10 +282,5 @@ impl Engine {
         if self.sas.get(&spi).is_some_and(|ike| ike.is_asking()) {
             self.governor.began(now, spi);
         }
-    }
-
-    /// An IKE SA after its turn.
-    pub(super) fn note_owing(&mut self, now: Instant, ike: &IkeSa) {
-        self.governor.note(now, ike);
     }
 }

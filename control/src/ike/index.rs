@@ -12,8 +12,8 @@ use super::proposal::Identification;
 #[derive(Default)]
 pub(super) struct Index {
     connections: BTreeMap<String, BTreeSet<IkeSpi>>,
-    /// By the identity of the peer (of the user, with EAP), then by ours towards it: where many share one, as the clients
-    /// of a gateway in one process do, the other tells them apart.
+    /// By the identity of the peer (of the user, with EAP), then by ours towards it: where many share
+    /// one, as the clients of a gateway in one process do, the other tells them apart.
     peers: BTreeMap<Identification, BTreeMap<Identification, BTreeSet<IkeSpi>>>,
     children: BTreeMap<SaId, IkeSpi>,
     /// By the address of the peer.

@@ -177,7 +177,7 @@ impl IkeSa {
     }
 
     /// It does not leave after all.
-    pub fn stays(&mut self) {
+    pub fn forget_redirect(&mut self) {
         self.ordered |= self.redirected_to.take().is_some();
     }
 
@@ -226,7 +226,7 @@ impl Engine {
     pub(super) fn redirect_failed(&mut self, initiator: &Initiator) {
         let old = initiator.replaces.and_then(|old| self.sas.get_mut(&old));
         if let Some(old) = old {
-            old.stays();
+            old.forget_redirect();
         }
     }
 

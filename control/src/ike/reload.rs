@@ -1,9 +1,9 @@
 //! New connections and secrets for a running engine.
 //!
 //! An IKE SA belongs to the connection of its name. As long as that still means the same two ends,
-//! the IKE SA stays (at another of our addresses, if its peer speaks MOBIKE), and what the connection says from now on holds for what is made from now on.
-//! A Child SA stays as long as its child protects the same. The rest is closed, and started again
-//! if the file says so.
+//! the IKE SA stays (at another of our addresses, if its peer speaks MOBIKE), and what the connection
+//! says from now on holds for what is made from now on. A Child SA stays as long as its child
+//! protects the same. The rest is closed, and started again if the file says so.
 
 use std::fmt;
 use std::sync::Arc;
@@ -78,14 +78,7 @@ impl Engine {
             self.reload_one(now, entropy, spi, &mut reloaded);
         }
         if self.leading {
-            let started = self.connections.iter().flat_map(|connection| {
-                let children = connection.children.iter().filter(|child| child.start);
-                children.map(|child| (connection.name.clone(), child.name.clone()))
-            });
-            for (connection, child) in started.collect::<Vec<_>>() {
-                self.starts.at(connection, child, now);
-            }
-            self.start_children(now, entropy);
+            self.start_all(now, entropy);
         }
         reloaded
     }
@@ -137,7 +130,7 @@ impl Engine {
                     ike.readdressed |= ike.connection.local_addrs != connection.local_addrs;
                     ike.connection = connection;
                     // Where it was about to go has been forgotten with all that had just begun.
-                    ike.stays();
+                    ike.forget_redirect();
                     for (id, again) in gone {
                         ike.close_child(now, id, again);
                     }

@@ -65,7 +65,7 @@ pub fn resume(policy: Takeover, exact: bool, facts: Facts, delta: Option<u64>) -
 /// has no more is answered by CHILD_SA_NOT_FOUND. A few times for each takeover; false if there is
 /// nothing to find out any more.
 fn find_out(ike: &mut IkeSa, turn: &mut Turn<'_>, how: Resume) -> bool {
-    let asking = ike.sync.is_some() || ike.probe.is_some() || ike.owed.is_some();
+    let asking = ike.is_finding_out() || ike.owed.is_some();
     let policy = ike.connection.takeover;
     let done = ike.doubts >= DOUBTS || ike.state == State::Gone;
     if asking || done || policy == Takeover::Exact {

@@ -127,7 +127,7 @@ impl IkeSa {
 
     /// What it wants to make, and was told to end, whether the peer was asked for it already or not.
     pub fn wants(&self, now: Instant) -> Vec<Scheduled> {
-        if self.ends() {
+        if self.ends(now) {
             return vec![Scheduled {
                 at: now,
                 task: Task::DeleteIke,
@@ -136,9 +136,6 @@ impl IkeSa {
         if self.state != State::Established {
             return Vec::new();
         }
-        let asked = self.pending.values().filter_map(Pending::task);
-        let asked = asked.map(|task| Scheduled { at: now, task });
-        let all = asked.chain(self.queue.iter().cloned());
         // A deletion may follow from what was made: it is wanted when that has been made.
         let lasts = |task: &Task| match task {
             Task::CreateChild(_)
@@ -149,16 +146,21 @@ impl IkeSa {
             Task::DeleteChild(id) => self.child(*id).is_some_and(|child| child.terminated),
             _ => false,
         };
+        let all = self.asked_and_queued(now);
         all.filter(|scheduled| lasts(&scheduled.task)).collect()
     }
 
+    /// What the peer was asked for, and what waits to be.
+    fn asked_and_queued(&self, now: Instant) -> impl Iterator<Item = Scheduled> {
+        let asked = self.pending.values().filter_map(Pending::task);
+        let asked = asked.map(move |task| Scheduled { at: now, task });
+        asked.chain(self.queue.iter().cloned())
+    }
+
     /// Whether it is to end, and not for a successor.
-    fn ends(&self) -> bool {
-        let pending = self.pending.values();
-        let told = pending
-            .filter_map(Pending::task)
-            .chain(self.queue.iter().map(|scheduled| scheduled.task.clone()))
-            .any(|task| task == Task::DeleteIke);
+    fn ends(&self, now: Instant) -> bool {
+        let mut all = self.asked_and_queued(now);
+        let told = all.any(|scheduled| scheduled.task == Task::DeleteIke);
         self.terminated || self.successors.is_empty() && (told || self.state == State::Deleting)
     }
 
@@ -201,8 +203,7 @@ impl IkeSa {
 
     /// Whether a request may be sent now.
     fn is_free(&self) -> bool {
-        let asking = self.sync.is_some() || self.probe.is_some();
-        self.window.has_room() && !asking && self.owed.is_none()
+        self.window.has_room() && !self.is_finding_out() && self.owed.is_none()
     }
 
     /// Whether a task may be done now, as far as it depends on what is outstanding. While it is not

@@ -1,7 +1,8 @@
 //! How many IKE SAs a peer may have (RFC 7296 section 2.4, `unique`).
 //!
-//! A peer is who its identity says, with EAP the user's name, towards one of ours. INITIAL_CONTACT counts only in IKE_AUTH
-//! and only once that has succeeded: before, anybody could end another's IKE SAs with it.
+//! A peer is who its identity says, with EAP the user's name, towards one of ours. INITIAL_CONTACT
+//! counts only in IKE_AUTH and only once that has succeeded: before, anybody could end another's IKE
+//! SAs with it.
 
 use hitless_sa::{IkeSpi, Instant};
 

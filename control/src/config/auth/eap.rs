@@ -37,19 +37,12 @@ fn users(value: &DeValue<'_>) -> Result<Identification, Refusal> {
 
 type Name = Option<Located<Identification>>;
 
-fn eap_id(
-    section: &Section<'_>,
-    read: fn(&DeValue<'_>) -> Result<Identification, Refusal>,
-) -> Result<Name, Refused> {
-    section.given("eap_id", read)
-}
-
 pub(super) fn local_user(section: &Section<'_>) -> Result<Name, Refused> {
-    eap_id(section, user)
+    section.given("eap_id", user)
 }
 
 pub(super) fn remote_users(section: &Section<'_>) -> Result<Name, Refused> {
-    eap_id(section, users)
+    section.given("eap_id", users)
 }
 
 /// `eap_id` is for EAP.

@@ -193,6 +193,15 @@ pub(in crate::ike) fn prove_user(msk: &[u8], signed: SignedOctets<'_>) -> Payloa
     }
 }
 
+/// Whether the AUTH of the other end shows that it has the MSK too.
+pub(in crate::ike) fn shows_key(
+    msk: &[u8],
+    (method, data): (u8, &[u8]),
+    signed: SignedOctets<'_>,
+) -> bool {
+    method == AUTH_METHOD_PSK && equal(&psk_auth(msk, signed), data)
+}
+
 /// Whether the client that logged in is the one that began the IKE SA.
 pub(in crate::ike) fn check_user(
     settings: &EngineSettings,
@@ -200,11 +209,11 @@ pub(in crate::ike) fn check_user(
     local: &Identification,
     time: Option<Duration>,
     claimed: Claimed<'_>,
-    (method, data): (u8, &[u8]),
+    auth: (u8, &[u8]),
     signed: SignedOctets<'_>,
 ) -> Result<Proven, String> {
     let user = claimed.user;
-    if method != AUTH_METHOD_PSK || !equal(&psk_auth(claimed.msk, signed), data) {
+    if !shows_key(claimed.msk, auth, signed) {
         return Err(format!("wrong AUTH after the login of {user}"));
     }
     let evidence = grounds::Evidence::Secret {

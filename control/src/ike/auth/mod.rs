@@ -1,5 +1,6 @@
 //! Authentication: pre-shared keys, X.509 certificates with digital signatures (RFC 7427, RFC
-//! 4945), users with EAP (RFC 7296 section 2.16), postquantum preshared keys (RFC 8784) and reauthentication.
+//! 4945), users with EAP (RFC 7296 section 2.16), postquantum preshared keys (RFC 8784) and
+//! reauthentication.
 //!
 //! ```text
 //!  exchange.rs  what we show and what we demand, for initial/
@@ -51,5 +52,5 @@ pub(in crate::ike) use state::{Authenticated, AuthenticatedRecord};
 
 pub(in crate::ike) use exchange::{
     Claimed, Proof, Shown, Wishes, announcements, certificate_request, check, check_user, prove,
-    prove_user,
+    prove_user, shows_key,
 };

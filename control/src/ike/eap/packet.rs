@@ -79,6 +79,7 @@ impl Packet<'_> {
     }
 }
 
+/// A packet of EAP, or a message of MS-CHAPv2: their headers are alike.
 fn write(code: u8, identifier: u8, rest: &[&[u8]]) -> Vec<u8> {
     let length = 4 + rest.iter().map(|part| part.len()).sum::<usize>();
     let mut packet = vec![code, identifier];
@@ -101,15 +102,6 @@ pub(super) fn success(identifier: u8) -> Vec<u8> {
 
 pub(super) fn failure(identifier: u8) -> Vec<u8> {
     write(FAILURE, identifier, &[])
-}
-
-/// A message of MS-CHAPv2 with its own header.
-fn message(opcode: u8, id: u8, parts: &[&[u8]]) -> Vec<u8> {
-    let length = 4 + parts.iter().map(|part| part.len()).sum::<usize>();
-    let mut data = vec![opcode, id];
-    data.extend(u16::try_from(length).unwrap_or(u16::MAX).to_be_bytes());
-    data.extend(parts.concat());
-    data
 }
 
 /// What comes after the header of a message with this opcode, and its MS-CHAPv2-ID.
@@ -152,7 +144,7 @@ impl Challenge<'_> {
 
     pub fn write(&self) -> Vec<u8> {
         let size = [CHALLENGE as u8];
-        message(OP_CHALLENGE, self.id, &[&size, &self.challenge, self.name])
+        write(OP_CHALLENGE, self.id, &[&size, &self.challenge, self.name])
     }
 }
 
@@ -198,14 +190,14 @@ impl Response<'_> {
             &[0],
             self.name,
         ];
-        message(OP_RESPONSE, self.id, &parts)
+        write(OP_RESPONSE, self.id, &parts)
     }
 }
 
 /// The gateway's proof that it knows the password too (RFC 2759 section 5).
 pub(super) fn write_success(id: u8, proof: &[u8; 20]) -> Vec<u8> {
     let text = format!("S={} M=Welcome", hex(proof));
-    message(OP_SUCCESS, id, &[text.as_bytes()])
+    write(OP_SUCCESS, id, &[text.as_bytes()])
 }
 
 pub(super) fn read_success(data: &[u8]) -> Result<[u8; 20], &'static str> {
@@ -232,7 +224,7 @@ pub(super) fn write_failure(id: u8, challenge: &[u8; CHALLENGE]) -> Vec<u8> {
         "E=691 R=0 C={} V=3 M=Authentication failure",
         hex(challenge)
     );
-    message(OP_FAILURE, id, &[text.as_bytes()])
+    write(OP_FAILURE, id, &[text.as_bytes()])
 }
 
 /// The error that the gateway names; 0 if it names none.

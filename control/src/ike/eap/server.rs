@@ -88,14 +88,6 @@ impl Server {
         (server, request)
     }
 
-    /// One that answers everything with a failure.
-    pub fn over() -> Server {
-        Server {
-            identifier: 0,
-            stage: Stage::Proven(None),
-        }
-    }
-
     fn challenge(&mut self, entropy: &mut dyn Entropy, identity: &[u8]) -> Vec<u8> {
         let mut challenge = [0; packet::CHALLENGE];
         entropy.fill(&mut challenge);

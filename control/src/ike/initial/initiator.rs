@@ -13,7 +13,7 @@ use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
 use super::{
     Nonces, Progress, extensions, fragmenting, install_first, is_specific, local_identity,
 };
-use crate::ike::auth::{self, Authenticated, Ppk, Proof, Proven, Shown, SignedOctets, Wishes};
+use crate::ike::auth::{self, Authenticated, Ppk, Proof, Proven, Shown, Wishes};
 use crate::ike::child;
 use crate::ike::contents::{Contents, wanted_group};
 use crate::ike::counter_sync::{capabilities, negotiated};
@@ -487,14 +487,8 @@ impl Initiator {
         if let Some(proof) = self.prove_resumed(keys) {
             return Ok(proof);
         }
-        let signed = SignedOctets {
-            prf: stage.proposal.prf,
-            message: &self.init,
-            nonce: &stage.peer_nonce,
-            sk_p: keys.sk_p(Side::Initiator),
-            id: &id.raw,
-            intermediate: &stage.intermediate.int_auth(),
-        };
+        let int_auth = stage.intermediate.int_auth();
+        let signed = self.signed(stage, keys, Side::Initiator, id, &int_auth);
         let (secrets, remote) = (&turn.settings.secrets, &self.connection.remote_id);
         auth::prove(
             secrets,
@@ -525,8 +519,8 @@ impl Initiator {
         mut stage: AuthStage,
         contents: &Contents<'_>,
     ) -> Progress {
-        if stage.login.is_some() {
-            return self.login_response(turn, path, stage, contents);
+        if let Some(login) = stage.login.take() {
+            return self.login_response(turn, path, (stage, login), contents);
         }
         match self.verify(turn, &mut stage, contents) {
             Ok(proven) => self.established(turn, stage, path, contents, proven),
@@ -550,8 +544,7 @@ impl Initiator {
         contents: &Contents<'_>,
     ) -> Result<Authenticated, String> {
         let (Some(id), Some((method, data))) = (contents.responder_id, contents.auth) else {
-            let refusal = contents.error().map(|n| n.kind.to_string());
-            return Err(refusal.unwrap_or_else(|| "response without AUTH".to_owned()));
+            return Err(contents.refusal("response without AUTH"));
         };
         if !id.id.matches(&self.connection.remote_id) {
             return Err(format!("the peer is {}", id.id));
@@ -600,14 +593,8 @@ impl Initiator {
         contents: &Contents<'_>,
     ) -> Result<Proven, String> {
         let local: Identification = local_identity(&self.connection, self.path);
-        let signed = SignedOctets {
-            prf: stage.proposal.prf,
-            message: &stage.init_response,
-            nonce: &self.nonce,
-            sk_p: stage.keys.sk_p(Side::Responder),
-            id: &id.raw,
-            intermediate: &stage.intermediate.int_auth(),
-        };
+        let int_auth = stage.intermediate.int_auth();
+        let signed = self.signed(stage, &stage.keys, Side::Responder, id, &int_auth);
         let time = turn.settings.time_of_day.at(turn.now);
         auth::check(
             turn.settings,

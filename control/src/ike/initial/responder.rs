@@ -404,10 +404,15 @@ impl Responder {
 
     fn refuse(&mut self, turn: &mut Turn<'_>, path: Path, request: &[u8], refusal: &[Payload]) {
         if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, refusal) {
-            turn.immediate.push(path.transmit(bytes.clone()));
-            self.answered = Some((request.to_vec(), bytes));
+            self.remember(turn, path, request.to_vec(), bytes);
             self.refused = true;
         }
+    }
+
+    /// Sends the answer to a request, and keeps it for the same request.
+    fn remember(&mut self, turn: &mut Turn<'_>, path: Path, request: Vec<u8>, bytes: Vec<u8>) {
+        turn.immediate.push(path.transmit(bytes.clone()));
+        self.answered = Some((request, bytes));
     }
 
     fn header(&self, exchange: Exchange) -> Header {
@@ -493,14 +498,8 @@ impl Responder {
         let local = IdBody::new(local_identity(connection, path));
         let secrets = &turn.settings.secrets;
         let (keys, data, ppk) = self.mixed(connection, data, contents)?;
-        let signed = SignedOctets {
-            prf: self.proposal.prf,
-            message: &self.request,
-            nonce: &self.nonces.responder,
-            sk_p: keys.sk_p(Side::Initiator),
-            id: &id.raw,
-            intermediate: &self.intermediate.int_auth(),
-        };
+        let int_auth = self.intermediate.int_auth();
+        let signed = self.signed(&keys, Side::Initiator, id, &int_auth);
         let shown = Shown {
             id: &id.id,
             method,
@@ -512,13 +511,7 @@ impl Responder {
         let proven = auth::check(
             settings, connection, &local.id, time, shown, contents, signed,
         )?;
-        let signed = SignedOctets {
-            message: &self.response,
-            nonce: &self.nonces.initiator,
-            sk_p: keys.sk_p(Side::Responder),
-            id: &local.raw,
-            ..signed
-        };
+        let signed = self.signed(&keys, Side::Responder, &local, &int_auth);
         let proof = auth::prove(secrets, connection, &local.id, &id.id, &self.wishes, signed)?;
         let authenticated = Authenticated {
             proven,
@@ -539,6 +532,28 @@ impl Responder {
             authenticated: authenticated.after_answering(turn, connection),
             keys,
         })
+    }
+
+    /// What one end signs.
+    fn signed<'a>(
+        &'a self,
+        keys: &'a IkeKeys,
+        side: Side,
+        id: &'a IdBody,
+        int_auth: &'a [u8],
+    ) -> SignedOctets<'a> {
+        let (message, nonce) = match side {
+            Side::Initiator => (&self.request, &self.nonces.responder),
+            Side::Responder => (&self.response, &self.nonces.initiator),
+        };
+        SignedOctets {
+            prf: self.proposal.prf,
+            message,
+            nonce,
+            sk_p: keys.sk_p(side),
+            id: &id.raw,
+            intermediate: int_auth,
+        }
     }
 
     /// The keys and the AUTH data that count, by whether both ends have the PPK that the request

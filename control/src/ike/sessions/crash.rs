@@ -120,8 +120,7 @@ impl IkeSa {
     /// Whether a message in clear proves that the peer knows this IKE SA no more: it answers our
     /// request and shows the token (RFC 6290 section 4.5).
     fn is_forgotten(&self, path: Path, header: &Header, contents: &Contents<'_>) -> bool {
-        let asked =
-            !self.window.outstanding.is_empty() || self.sync.is_some() || self.probe.is_some();
+        let asked = !self.window.outstanding.is_empty() || self.is_finding_out();
         let Some(token) = &self.session.peer_token else {
             return false;
         };

@@ -17,10 +17,7 @@ fn file(name: &str) -> PathBuf {
 
 fn golden(name: &str) -> Vec<u8> {
     let text = std::fs::read_to_string(file(name)).unwrap();
-    let digits = text.trim().as_bytes().chunks(2);
-    digits
-        .map(|two| u8::from_str_radix(std::str::from_utf8(two).unwrap(), 16).unwrap())
-        .collect()
+    crate::ike::octets(text.trim())
 }
 
 fn imported(body: &[u8]) -> Result<Imported, ImportError> {

@@ -1,14 +1,15 @@
 //! Protected messages of an initiator: IKE_INTERMEDIATE, and the way to IKE_AUTH's response.
 
 use super::{AuthStage, Initiator};
+use crate::ike::auth::SignedOctets;
 use crate::ike::contents::Contents;
 use crate::ike::create::key_exchange;
 use crate::ike::established::seal;
 use crate::ike::fragments::{self, PATIENT_TRANSMISSIONS};
 use crate::ike::initial::Progress;
-use crate::ike::keys::Inputs;
+use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{
-    Exchange, FragmentPlace, Header, PayloadKind, emit_payloads, parse_payloads,
+    Exchange, FragmentPlace, Header, IdBody, PayloadKind, emit_payloads, parse_payloads,
 };
 use crate::ike::nat::Path;
 use crate::ike::output::Event;
@@ -122,12 +123,34 @@ impl Initiator {
         }
     }
 
+    /// What one end signs.
+    pub(super) fn signed<'a>(
+        &'a self,
+        stage: &'a AuthStage,
+        keys: &'a IkeKeys,
+        side: Side,
+        id: &'a IdBody,
+        int_auth: &'a [u8],
+    ) -> SignedOctets<'a> {
+        let (message, nonce) = match side {
+            Side::Initiator => (&self.init, &stage.peer_nonce),
+            Side::Responder => (&stage.init_response, &self.nonce),
+        };
+        SignedOctets {
+            prf: stage.proposal.prf,
+            message,
+            nonce,
+            sk_p: keys.sk_p(side),
+            id: &id.raw,
+            intermediate: int_auth,
+        }
+    }
+
     /// New keys from an additional key exchange (RFC 9370 section 2.2.2).
     fn mix(&self, stage: &mut AuthStage, contents: &Contents<'_>, log: bool) -> Result<(), String> {
         let key = stage.intermediate.key.as_ref();
         let (Some(key), Some((method, public))) = (key, contents.key_exchange) else {
-            let refusal = contents.error().map(|n| n.kind.to_string());
-            return Err(refusal.unwrap_or_else(|| "IKE_INTERMEDIATE without KE".to_owned()));
+            return Err(contents.refusal("IKE_INTERMEDIATE without KE"));
         };
         if method != key.method().number() {
             return Err("IKE_INTERMEDIATE with another key exchange method".to_owned());

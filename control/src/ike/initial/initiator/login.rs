@@ -2,9 +2,8 @@
 //! then both ends show that they have the key that came out of that.
 
 use super::{AuthStage, Initiator};
-use crate::ike::auth::{self, Authenticated, LocalAuth, RemoteAuth, SignedOctets};
+use crate::ike::auth::{self, Authenticated, LocalAuth, RemoteAuth};
 use crate::ike::contents::Contents;
-use crate::ike::crypto::prf::equal;
 use crate::ike::eap::{self, Client, Msk, Reply};
 use crate::ike::established::seal;
 use crate::ike::initial::{Progress, local_identity};
@@ -50,12 +49,9 @@ impl Initiator {
         &mut self,
         turn: &mut Turn<'_>,
         path: Path,
-        mut stage: AuthStage,
+        (mut stage, mut login): (AuthStage, Box<LoggingIn>),
         contents: &Contents<'_>,
     ) -> Progress {
-        let Some(mut login) = stage.login.take() else {
-            return Progress::Failed;
-        };
         let next = self.next(turn, &mut stage, &mut login, contents);
         stage.login = Some(login);
         let reason = match next {
@@ -92,14 +88,13 @@ impl Initiator {
         contents: &Contents<'_>,
     ) -> Result<Next, String> {
         if let (Some((gateway, authenticated)), Some(msk)) = (&login.gateway, &login.msk) {
-            let refusal = contents.error().map(|n| n.kind.to_string());
-            let refusal = refusal.unwrap_or_else(|| "response without AUTH".to_owned());
-            let theirs = contents.auth.ok_or(refusal)?;
-            return match self.auth_of(stage, Side::Responder, gateway, msk) {
-                Payload::Auth { method, data } if method == theirs.0 && equal(&data, theirs.1) => {
-                    Ok(Next::Established(authenticated.clone()))
-                }
-                _ => Err(format!("wrong AUTH of {} after the login", gateway.id)),
+            let theirs = contents.auth;
+            let theirs = theirs.ok_or_else(|| contents.refusal("response without AUTH"))?;
+            let int_auth = stage.intermediate.int_auth();
+            let signed = self.signed(stage, &stage.keys, Side::Responder, gateway, &int_auth);
+            return match auth::shows_key(msk, theirs, signed) {
+                true => Ok(Next::Established(authenticated.clone())),
+                false => Err(format!("wrong AUTH of {} after the login", gateway.id)),
             };
         }
         if login.gateway.is_none() {
@@ -108,10 +103,9 @@ impl Initiator {
             let id = contents.responder_id.ok_or("no identity")?;
             login.gateway = Some((id.clone(), authenticated));
         }
-        let packet = contents.of_kind(PayloadKind::EAP).next().ok_or_else(|| {
-            let refusal = contents.error().map(|n| n.kind.to_string());
-            refusal.unwrap_or_else(|| "the gateway does not go on with EAP".to_owned())
-        })?;
+        let packet = contents.of_kind(PayloadKind::EAP).next();
+        let packet =
+            packet.ok_or_else(|| contents.refusal("the gateway does not go on with EAP"))?;
         let reply = login
             .client
             .receive(turn.entropy, &turn.settings.secrets, packet)?;
@@ -119,28 +113,13 @@ impl Initiator {
             Reply::Response(packet) => eap::payload(packet),
             Reply::Done(msk) => {
                 let own = IdBody::new(local_identity(&self.connection, self.path));
-                let auth = self.auth_of(stage, Side::Initiator, &own, &msk);
+                let int_auth = stage.intermediate.int_auth();
+                let signed = self.signed(stage, &stage.keys, Side::Initiator, &own, &int_auth);
+                let auth = auth::prove_user(&msk, signed);
                 login.msk = Some(msk);
                 auth
             }
         }))
-    }
-
-    /// What an end shows with the key of the login.
-    fn auth_of(&self, stage: &AuthStage, side: Side, id: &IdBody, msk: &Msk) -> Payload {
-        let (message, nonce) = match side {
-            Side::Initiator => (&self.init, &stage.peer_nonce),
-            Side::Responder => (&stage.init_response, &self.nonce),
-        };
-        let signed = SignedOctets {
-            prf: stage.proposal.prf,
-            message,
-            nonce,
-            sk_p: stage.keys.sk_p(side),
-            id: &id.raw,
-            intermediate: &stage.intermediate.int_auth(),
-        };
-        auth::prove_user(msk, signed)
     }
 }
 

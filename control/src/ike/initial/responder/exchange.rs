@@ -90,8 +90,7 @@ impl Responder {
         if let Some(notify) = refusal(error)
             && let Some(bytes) = self.seal(turn, exchange, &[Payload::Notify(notify)])
         {
-            turn.immediate.push(path.transmit(bytes.clone()));
-            self.answered = Some((whole.head, bytes));
+            self.remember(turn, path, whole.head, bytes);
             self.refused = true;
         }
         Progress::Waiting
@@ -140,8 +139,7 @@ impl Responder {
         let log = turn.settings.key_log;
         self.intermediate.advance(log, &self.keys, &inputs);
         self.keys = self.keys.follow(&inputs, &shared);
-        turn.immediate.push(path.transmit(bytes.clone()));
-        self.answered = Some((whole.head, bytes));
+        self.remember(turn, path, whole.head, bytes);
         Progress::Waiting
     }
 }

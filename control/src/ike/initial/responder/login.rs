@@ -4,9 +4,7 @@
 use std::sync::Arc;
 
 use super::{Admitted, Responder};
-use crate::ike::auth::{
-    self, Authenticated, Claimed, EapUsers, LocalAuth, RemoteAuth, SignedOctets,
-};
+use crate::ike::auth::{self, Authenticated, Claimed, EapUsers, LocalAuth, RemoteAuth};
 use crate::ike::contents::Contents;
 use crate::ike::eap::{self, Accounts, Answer, Login, Server};
 use crate::ike::initial::{Progress, local_identity};
@@ -25,7 +23,7 @@ const LONGEST_REQUEST: usize = 8 << 10;
 pub(super) struct LoggingIn {
     server: Server,
     /// It succeeded.
-    login: Option<Login>,
+    proven: Option<Login>,
     /// What we called ourselves, and signed.
     local: IdBody,
     peer: IdBody,
@@ -61,23 +59,21 @@ fn users(connection: &Connection) -> Option<&EapUsers> {
     }
 }
 
-impl LoggingIn {
-    /// The connections that a user may mean: those that speak for what we called ourselves; that
-    /// name the user before those that take anybody.
-    fn meant<'c>(
-        &self,
-        candidates: &[&'c Arc<Connection>],
-        path: Path,
-        user: &Identification,
-    ) -> Option<&'c Arc<Connection>> {
-        let fits = |c: &&&'c Arc<Connection>| {
-            users(c).is_some_and(|users| users.include(user, &self.peer.id))
-                && local_identity(c, path) == self.local.id
-        };
-        let anybody = |c: &&&'c Arc<Connection>| users(c).is_some_and(EapUsers::is_anybody);
-        let fitting = candidates.iter().filter(fits);
-        fitting.min_by_key(anybody).copied()
-    }
+/// The connection that a user means, of those that speak for what we called ourselves: one that
+/// names the user before one that takes anybody.
+fn meant<'c>(
+    (local, peer): (&IdBody, &IdBody),
+    candidates: &[&'c Arc<Connection>],
+    path: Path,
+    user: &Identification,
+) -> Option<&'c Arc<Connection>> {
+    let fits = |c: &&&'c Arc<Connection>| {
+        users(c).is_some_and(|users| users.include(user, &peer.id))
+            && local_identity(c, path) == local.id
+    };
+    let anybody = |c: &&&'c Arc<Connection>| users(c).is_some_and(EapUsers::is_anybody);
+    let fitting = candidates.iter().filter(fits);
+    fitting.min_by_key(anybody).copied()
 }
 
 /// How far a login has come, as far as its source pays for that.
@@ -114,18 +110,21 @@ impl Responder {
                 return Progress::Waiting;
             }
             None => self.begin_login(turn, connections, path, request, contents),
-            Some(login) if login.login.is_some() => {
-                match self.conclude_login(turn, connections, path, &login, contents) {
-                    Ok(admitted) => {
-                        // What the login itself said besides counts too.
-                        let mut whole = Contents::of(&login.request);
-                        whole.notifies.extend(contents.notifies.iter().copied());
-                        return self.admitted(turn, path, request, &whole, admitted);
+            Some(login) => match &login.proven {
+                None => self.go_on(turn, connections, path, request, (login, contents)),
+                Some(proven) => {
+                    let ended = (&*login, proven);
+                    match self.conclude_login(turn, connections, path, ended, contents) {
+                        Ok(admitted) => {
+                            // What the login itself said besides counts too.
+                            let mut whole = Contents::of(&login.request);
+                            whole.notifies.extend(contents.notifies.iter().copied());
+                            return self.admitted(turn, path, request, &whole, admitted);
+                        }
+                        Err(reason) => Err(Refusal::from(reason)),
                     }
-                    Err(reason) => Err(Refusal::from(reason)),
                 }
-            }
-            Some(login) => self.go_on(turn, connections, path, request, (login, contents)),
+            },
         };
         if let Err(Refusal { packet, reason }) = result {
             let peer = path.remote;
@@ -136,22 +135,6 @@ impl Responder {
             self.refuse(turn, path, request, &refusal);
         }
         Progress::Waiting
-    }
-
-    /// What one end signs.
-    fn signed<'a>(&'a self, side: Side, id: &'a IdBody, int_auth: &'a [u8]) -> SignedOctets<'a> {
-        let (message, nonce) = match side {
-            Side::Initiator => (&self.request, &self.nonces.responder),
-            Side::Responder => (&self.response, &self.nonces.initiator),
-        };
-        SignedOctets {
-            prf: self.proposal.prf,
-            message,
-            nonce,
-            sk_p: self.keys.sk_p(side),
-            id: &id.raw,
-            intermediate: int_auth,
-        }
     }
 
     /// Proves who we are, and begins to ask.
@@ -182,7 +165,7 @@ impl Responder {
         }
         let local = IdBody::new(local_identity(connection, path));
         let int_auth = self.intermediate.int_auth();
-        let signed = self.signed(Side::Responder, &local, &int_auth);
+        let signed = self.signed(&self.keys, Side::Responder, &local, &int_auth);
         let secrets = &turn.settings.secrets;
         let proof = auth::prove(secrets, connection, &local.id, &id.id, &self.wishes, signed);
         let proof = proof?;
@@ -197,7 +180,7 @@ impl Responder {
         payloads.extend([auth, eap::payload(packet)]);
         let login = LoggingIn {
             server,
-            login: None,
+            proven: None,
             local,
             peer: id.clone(),
             request: kept,
@@ -217,8 +200,7 @@ impl Responder {
     ) {
         self.login = Some(Box::new(login));
         if let Some(bytes) = self.seal(turn, Exchange::IkeAuth, payloads) {
-            turn.immediate.push(path.transmit(bytes.clone()));
-            self.answered = Some((request.to_vec(), bytes));
+            self.remember(turn, path, request.to_vec(), bytes);
             self.rounds += 1;
         }
     }
@@ -234,14 +216,12 @@ impl Responder {
         let packet = contents.of_kind(PayloadKind::EAP).next();
         let packet = packet.ok_or("login that stops")?;
         let candidates = self.meant(connections, path, &login.peer.id, None);
-        let mut server = std::mem::replace(&mut login.server, Server::over());
+        let ends = (&login.local, &login.peer);
         let accounts = Accounts {
             secrets: &turn.settings.secrets,
-            welcome: &|user| login.meant(&candidates, path, user).is_some(),
+            welcome: &|user| meant(ends, &candidates, path, user).is_some(),
         };
-        let answer = server.receive(turn.entropy, accounts, packet);
-        login.server = server;
-        let packet = match answer {
+        let packet = match login.server.receive(turn.entropy, accounts, packet) {
             Answer::Request(packet) => packet,
             Answer::Refusal(packet, reason) => {
                 let peer = path.remote;
@@ -250,7 +230,7 @@ impl Responder {
                 packet
             }
             Answer::Success(packet, proven) => {
-                login.login = Some(proven);
+                login.proven = Some(proven);
                 packet
             }
             Answer::Failure(packet, reason) => {
@@ -270,14 +250,13 @@ impl Responder {
         turn: &Turn<'_>,
         connections: &[Arc<Connection>],
         path: Path,
-        login: &LoggingIn,
+        (login, proven): (&LoggingIn, &Login),
         contents: &Contents<'_>,
     ) -> Result<Admitted, String> {
-        let proven = login.login.as_ref().ok_or("login that is not over")?;
         let auth = contents.auth.ok_or("login without AUTH at its end")?;
         // All of it may have changed since it began.
         let candidates = self.meant(connections, path, &login.peer.id, None);
-        let connection = login.meant(&candidates, path, &proven.user);
+        let connection = meant((&login.local, &login.peer), &candidates, path, &proven.user);
         let connection = connection.ok_or_else(|| format!("no connection for {}", proven.user))?;
         let secret = proven.still_counts(&turn.settings.secrets);
         let secret = secret.ok_or_else(|| format!("another password of {}", proven.user))?;
@@ -295,9 +274,9 @@ impl Responder {
             turn.settings.time_of_day.at(turn.now),
             claimed,
             auth,
-            self.signed(Side::Initiator, &login.peer, &int_auth),
+            self.signed(&self.keys, Side::Initiator, &login.peer, &int_auth),
         )?;
-        let signed = self.signed(Side::Responder, local, &int_auth);
+        let signed = self.signed(&self.keys, Side::Responder, local, &int_auth);
         let authenticated = Authenticated {
             proven,
             ..Authenticated::default()
