@@ -12,6 +12,7 @@ use crate::leading::Leading;
 use crate::message::{Packet, WireSa};
 use crate::node::{Node, State};
 use crate::peer::Peer;
+use crate::post::count;
 use crate::session::Session;
 
 /// SAs named in one packet as broken.
@@ -76,7 +77,7 @@ impl Node {
             .copied()
             .map(WireSa::new)
             .collect();
-        packet.broken_count = u32::try_from(broken.len()).unwrap_or(u32::MAX);
+        packet.broken_count = count(broken.len());
     }
 
     /// The standbys that could take over now: admitted and knowing it, heard lately, answering, well,

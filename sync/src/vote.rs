@@ -15,6 +15,7 @@ use crate::leading::Phase;
 use crate::message::{Packet, WireEpoch};
 use crate::node::{Node, State};
 use crate::peer::Said;
+use crate::post::count;
 
 /// One member stands for one epoch.
 pub(crate) struct Campaign {
@@ -58,7 +59,7 @@ impl Node {
         let better = self
             .fit_standbys()
             .filter(|peer| Some((peer.member.priority, peer.member.id)) > mine);
-        u32::try_from(better.count()).unwrap_or(u32::MAX)
+        count(better.count())
     }
 
     /// The newest epoch that somebody leads: what a witness tells those that may not hear it.
