@@ -29,6 +29,12 @@ impl Term {
     pub(crate) fn leads(self) -> bool {
         self.0 & STATE == LEADS
     }
+
+    /// Whether this member has handed over a moment ago, and gives packets that still come to it to
+    /// the control thread ([`Parcel::Late`](crate::parcel::Parcel::Late)).
+    pub(crate) fn forwards(self) -> bool {
+        self.0 & STATE == FORWARDS
+    }
 }
 
 impl Leadership {
@@ -44,12 +50,6 @@ impl Leadership {
     /// Whether this member leads.
     pub fn leading(&self) -> bool {
         self.term().leads()
-    }
-
-    /// Whether this member has handed over a moment ago, and gives packets that still come to it to
-    /// the control thread ([`Parcel::Late`](crate::parcel::Parcel::Late)).
-    pub fn forwards(&self) -> bool {
-        self.term().0 & STATE == FORWARDS
     }
 
     /// As `set(false)`, but what still comes is forwarded.
@@ -110,13 +110,13 @@ mod tests {
         leadership.set(true);
         assert_eq!(leadership.term(), first);
         leadership.set(false);
-        assert!(!leadership.leading() && !leadership.forwards());
+        assert!(!leadership.leading() && !leadership.term().forwards());
         leadership.set(true);
         assert!(leadership.leading());
         let second = leadership.term();
         assert_ne!(second, first, "led, followed, and leads again");
         leadership.hand_over();
-        assert!(leadership.forwards() && !leadership.leading());
+        assert!(leadership.term().forwards() && !leadership.leading());
         leadership.set(true);
         assert!(![first, second].contains(&leadership.term()));
     }

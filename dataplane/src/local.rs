@@ -73,8 +73,9 @@ impl Worker {
         }
     }
 
-    /// Sends IP packets that the control thread injected; they are its own (IKE), so no policy is
-    /// asked, or parcels, which go the way of packets that have just come (RFC 4301 section 4.4.1: IKE bypasses). Returns how many there were.
+    /// Sends IP packets that the control thread injected: they are its own (IKE), so no policy is
+    /// asked (RFC 4301 section 4.4.1: IKE bypasses). Parcels among them go the way of packets that
+    /// have just come. Returns how many there were.
     pub(crate) fn inject(&mut self, now: Instant) -> usize {
         let Worker { punt, frames, .. } = self;
         let mut burst: SmallVec<[(u64, Packet); BURST]> = SmallVec::new();

@@ -63,7 +63,7 @@ impl Worker {
     pub(crate) fn not_active(&mut self, port: usize, mut packet: Packet) {
         let octets = self.frames.pool.bytes(&packet);
         let mac = self.links.interface(port).map(|interface| interface.mac);
-        let meant = self.leadership.forwards()
+        let meant = self.term.forwards()
             && Ethernet::parse(octets).is_some_and(|frame| {
                 let ip = matches!(frame.ether_type(), ethernet::IPV4 | ethernet::IPV6);
                 ip && Some(frame.destination()) == mac
@@ -76,7 +76,7 @@ impl Worker {
 
     /// A packet that came over another worker's ring while this member does not lead.
     pub(crate) fn not_active_any_more(&mut self, packet: Packet) {
-        match self.leadership.forwards() {
+        match self.term.forwards() {
             true => self.pass_on(Parcel::Late, 0, packet, DropReason::NotActive),
             false => self.frames.drop(packet, DropReason::NotActive),
         }

@@ -130,7 +130,6 @@ pub struct FrameAccount {
 /// See the module.
 pub struct Worker {
     id: usize,
-    /// What it draws sequence numbers with.
     /// In front of the frames: a driver's sockets close before the memory that they use goes.
     pub(crate) links: Links,
     pub(crate) frames: Frames,

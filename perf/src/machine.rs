@@ -78,12 +78,9 @@ pub struct Pin {
 /// A core that this process may run on; the command line is read before any thread is pinned.
 fn core(text: &str) -> Result<usize, String> {
     let known = core_affinity::get_core_ids().unwrap_or_default();
-    let known: Vec<String> = known.iter().map(|core| core.id.to_string()).collect();
-    let chosen = text
-        .parse()
-        .ok()
-        .filter(|id: &usize| known.contains(&id.to_string()));
-    chosen.ok_or_else(|| {
+    let is_known = |id: &usize| known.iter().any(|core| core.id == *id);
+    text.parse().ok().filter(is_known).ok_or_else(|| {
+        let known: Vec<String> = known.iter().map(|core| core.id.to_string()).collect();
         format!(
             "there is no such core for us; there are {}",
             known.join(", ")

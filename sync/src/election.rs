@@ -8,6 +8,7 @@ use crate::leading::{Context, Leading, Phase};
 use crate::message::{Packet, Sid, WireEpoch};
 use crate::node::{Node, State, TakingOver};
 use crate::peer::Reading;
+use crate::post::count;
 use crate::session::Session;
 use crate::takeover::{self, Right};
 use crate::vote::Campaign;
@@ -38,7 +39,7 @@ impl Node {
             .iter()
             .find(|m| m.id == me)
             .map_or(0, |m| m.priority);
-        let objects = u32::try_from(objects).unwrap_or(u32::MAX);
+        let objects = count(objects);
         (self.healthy, objects, inherits, priority, me)
     }
 

@@ -11,6 +11,8 @@ use crate::Role;
 use crate::leading::Leading;
 use crate::message::{Packet, WireSa};
 use crate::node::{Node, State};
+use crate::peer::Peer;
+use crate::post::count;
 use crate::session::Session;
 
 /// SAs named in one packet as broken.
@@ -75,7 +77,7 @@ impl Node {
             .copied()
             .map(WireSa::new)
             .collect();
-        packet.broken_count = u32::try_from(broken.len()).unwrap_or(u32::MAX);
+        packet.broken_count = count(broken.len());
     }
 
     /// The standbys that could take over now: admitted and knowing it, heard lately, answering, well,
@@ -106,13 +108,17 @@ impl Node {
         if self.fit() || self.now >= following.last_beat + patience * 3 {
             return false;
         }
-        let others = self.peers.values().filter(|peer| {
-            let said = peer.lately(self.now, self.settings.takeover() * 3);
-            said.is_some_and(|said| {
+        self.fit_standbys().next().is_some()
+    }
+
+    /// Other standbys that may take over, and say that they are well.
+    pub(crate) fn fit_standbys(&self) -> impl Iterator<Item = &Peer> {
+        let recent = self.settings.takeover() * 3;
+        self.peers.values().filter(move |peer| {
+            peer.lately(self.now, recent).is_some_and(|said| {
                 let may = matches!(said.role, Some(Role::Admitted | Role::TakingOver));
                 may && said.healthy
             })
-        });
-        others.count() > 0
+        })
     }
 }

@@ -523,16 +523,16 @@ impl Node {
     }
 
     fn member(&self, peer: &Peer, now: Instant) -> MemberStatus {
-        let session = match &self.state {
-            State::Leading(leading) => leading.sessions.get(&peer.member.id),
-            _ => None,
-        };
-        let able = match &self.state {
-            State::Leading(leading) => self.able(now, leading).any(|(id, _)| id == peer.member.id),
-            _ => false,
+        let id = peer.member.id;
+        let (session, able) = match &self.state {
+            State::Leading(leading) => {
+                let able = self.able(now, leading).any(|(able, _)| able == id);
+                (leading.sessions.get(&id), able)
+            }
+            _ => (None, false),
         };
         MemberStatus {
-            id: peer.member.id,
+            id,
             priority: peer.member.priority,
             incarnation: peer.incarnation,
             role: peer.said.and_then(|said| said.role),

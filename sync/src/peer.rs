@@ -146,15 +146,19 @@ impl Peer {
 impl Said {
     /// The epoch that it leads.
     pub fn leads(&self) -> Option<Epoch> {
-        let leads = matches!(self.role, Some(Role::Leading | Role::HandingOver));
-        self.epoch.filter(|_| leads)
+        self.epoch.filter(|_| leads(self.role))
     }
+}
+
+/// Who hands over still leads its epoch.
+fn leads(role: Option<Role>) -> bool {
+    matches!(role, Some(Role::Leading | Role::HandingOver))
 }
 
 /// The epoch that it leads or follows. Who leads leads one of its own: another member's is not its to
 /// claim.
 fn claimed(packet: &Packet, member: MemberId, incarnation: Incarnation) -> Option<Epoch> {
-    let leads = matches!(role(packet.role), Some(Role::Leading | Role::HandingOver));
+    let leads = leads(role(packet.role));
     let own = |epoch: &Epoch| epoch.leader == member && epoch.incarnation == incarnation;
     let epoch = packet.epoch.and_then(WireEpoch::epoch);
     epoch.filter(|epoch| !leads || own(epoch))

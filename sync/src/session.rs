@@ -116,8 +116,6 @@ pub(crate) struct Session {
     /// Outputs have left without this standby's acknowledgement (R16).
     pub unvouched: bool,
     next: u64,
-    /// The last probe, or 0.
-    probe: u64,
     applied: u64,
     flight: VecDeque<Flight>,
     dirty: BTreeMap<ObjectId, u64>,
@@ -151,7 +149,6 @@ impl Session {
             broken: Broken::default(),
             unvouched: false,
             next: 1,
-            probe: 0,
             applied: 0,
             flight: VecDeque::new(),
             dirty: BTreeMap::new(),
@@ -168,7 +165,6 @@ impl Session {
         };
         // Who answers nothing, because its disk refuses say, is given nothing to answer for.
         session.append(Step::Probe, Vec::new());
-        session.probe = session.last_record();
         session
     }
 
@@ -201,9 +197,9 @@ impl Session {
     /// was replaced): it has one more thing to acknowledge.
     pub fn probe(&mut self, now: Instant, patience: Duration) {
         let overdue = self.owed().is_some_and(|since| now.since(since) > patience);
-        if overdue && self.applied >= self.probe {
+        let probed = |flight: &Flight| matches!(flight.step, Step::Probe);
+        if overdue && !self.flight.iter().any(probed) {
             self.append(Step::Probe, Vec::new());
-            self.probe = self.last_record();
         }
     }
 
@@ -496,8 +492,7 @@ impl Session {
             self.sent.pop_front();
             // Acknowledged, or sent again since, if it is another time.
             if self.offers.sent_at(sa, at) {
-                self.offers.queue(sa);
-                self.ready.push_back(sa);
+                self.offer(sa);
             }
         }
     }
@@ -513,14 +508,7 @@ mod tests {
     use super::*;
     use crate::leading::{Context, Leading};
     use crate::lease::Spent;
-
-    fn sa(counter: u32) -> SaId {
-        SaId {
-            creator: MemberId(1),
-            incarnation: Incarnation(1),
-            counter,
-        }
-    }
+    use crate::lease::tests::sa;
 
     fn led(version: u64) -> LedObject {
         LedObject {

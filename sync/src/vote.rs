@@ -10,11 +10,12 @@ use std::collections::BTreeSet;
 
 use hitless_sa::{Epoch, Instant, MemberId};
 
+use crate::Event;
 use crate::leading::Phase;
 use crate::message::{Packet, WireEpoch};
 use crate::node::{Node, State};
 use crate::peer::Said;
-use crate::{Event, Role};
+use crate::post::count;
 
 /// One member stands for one epoch.
 pub(crate) struct Campaign {
@@ -55,15 +56,10 @@ impl Node {
             .iter()
             .find(|m| m.id == me)
             .map(|m| (m.priority, m.id));
-        let recent = self.settings.takeover() * 3;
-        let better = self.peers.values().filter(|peer| {
-            let said = peer.lately(self.now, recent);
-            let role = said.and_then(|said| said.role);
-            let may = matches!(role, Some(Role::Admitted | Role::TakingOver));
-            let fit = said.is_some_and(|said| said.healthy);
-            may && fit && Some((peer.member.priority, peer.member.id)) > mine
-        });
-        u32::try_from(better.count()).unwrap_or(u32::MAX)
+        let better = self
+            .fit_standbys()
+            .filter(|peer| Some((peer.member.priority, peer.member.id)) > mine);
+        count(better.count())
     }
 
     /// The newest epoch that somebody leads: what a witness tells those that may not hear it.

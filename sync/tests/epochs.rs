@@ -3,6 +3,7 @@
 
 mod cluster;
 
+use cluster::intercept::{CHECKSUM, sealed};
 use cluster::{Weather, World};
 use hitless_sa::MemberId;
 use hitless_sync::{Event, Input, Mutant, Role};
@@ -10,7 +11,6 @@ use prost::encoding::{WireType, encode_key, encode_varint};
 
 const ONE: MemberId = MemberId(1);
 const TWO: MemberId = MemberId(2);
-const CHECKSUM: usize = 8;
 /// Fields of the packet.
 const LED: u32 = 11;
 const ROLE: u32 = 12;
@@ -54,27 +54,7 @@ fn forged(packet: &[u8], role: Option<u64>, claims: &[(u32, Claim)]) -> Vec<u8> 
         number(&mut body, ROLE, role);
         number(&mut body, BARE, 0);
     }
-    let sum = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, octet| {
-        (sum ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mut forged = sum.to_be_bytes().to_vec();
-    forged.extend_from_slice(&body);
-    forged
-}
-
-/// For so long 1 hears of 2 only what is made of its words.
-fn heard(world: &mut World, milliseconds: u64, alter: impl Fn(&[u8]) -> Vec<u8>) -> Vec<Vec<u8>> {
-    let mut all = Vec::new();
-    for _ in 0..milliseconds {
-        world.capture = Some((TWO, ONE));
-        world.run(1);
-        world.capture = None;
-        for packet in std::mem::take(&mut world.captured) {
-            world.launch(TWO, ONE, alter(&packet), 200_000);
-            all.push(packet);
-        }
-    }
-    all
+    sealed(&body)
 }
 
 #[test]
@@ -103,7 +83,7 @@ fn an_epoch_of_another_member_and_a_lower_one_depose_nobody() {
         for (what, (role, claim)) in &claims {
             let mut world = settled(31, members, Mutant::default());
             let leads = world.sites[0].leads.len();
-            heard(&mut world, 40, |packet| forged(packet, *role, claim));
+            world.heard_as(TWO, ONE, 40, |packet| forged(packet, *role, claim));
             assert_eq!(world.role(0), Some(Role::Leading), "{members}: {what}");
             assert_eq!(world.sites[0].leads.len(), leads, "{members}: {what}");
             world.check().unwrap();
@@ -116,9 +96,7 @@ fn an_epoch_of_another_member_and_a_lower_one_depose_nobody() {
 fn an_epoch_of_its_own_deposes_the_leader_which_repeats_no_number() {
     let mut world = settled(32, 2, Mutant::default());
     let claim = [(EPOCH, (99, 2, 1))];
-    heard(&mut world, 20, |packet| {
-        forged(packet, Some(LEADING), &claim)
-    });
+    world.heard_as(TWO, ONE, 20, |packet| forged(packet, Some(LEADING), &claim));
     assert_ne!(world.role(0), Some(Role::Leading));
     world.run(2_000);
     assert!(world.settled());
@@ -129,16 +107,7 @@ fn an_epoch_of_its_own_deposes_the_leader_which_repeats_no_number() {
 fn a15_a_stale_admit_does_not_arm_who_has_resigned() {
     for seed in 1..=4 {
         let mut world = settled(seed, 2, Mutant::default());
-        let mut admits = Vec::new();
-        for _ in 0..60 {
-            world.capture = Some((ONE, TWO));
-            world.run(1);
-            world.capture = None;
-            for packet in std::mem::take(&mut world.captured) {
-                world.launch(ONE, TWO, packet.clone(), 200_000);
-                admits.push(packet);
-            }
-        }
+        let admits = world.overhear(ONE, TWO, 60);
         world.handle(1, Input::Shutdown);
         let released = |world: &World| {
             let mut events = world.sites[0].events.iter();
@@ -170,7 +139,7 @@ fn old_acknowledgements_release(mutant: Mutant) -> bool {
         world.commit(0, change);
         world.run(2);
     }
-    let old = heard(&mut world, 40, <[u8]>::to_vec);
+    let old = world.overhear(TWO, ONE, 40);
     for from in [0, 1] {
         world.run(30);
         world.handle(from, Input::Switchover);

@@ -27,27 +27,6 @@ fn settled_with(seed: u64, adjust: impl FnOnce(&mut Settings)) -> World {
     world
 }
 
-/// Everything that `from` says to `to` for a while, kept from arriving.
-fn capture(world: &mut World, from: MemberId, to: MemberId, milliseconds: u64) -> Vec<Vec<u8>> {
-    world.capture = Some((from, to));
-    world.run(milliseconds);
-    world.capture = None;
-    std::mem::take(&mut world.captured)
-}
-
-/// Everything that `from` says to `to` for a while, while it arrives too.
-fn overhear(world: &mut World, from: MemberId, to: MemberId, milliseconds: u64) -> Vec<Vec<u8>> {
-    let mut heard = Vec::new();
-    for _ in 0..milliseconds {
-        let packets = capture(world, from, to, 1);
-        for packet in &packets {
-            world.launch(from, to, packet.clone(), 200_000);
-        }
-        heard.extend(packets);
-    }
-    heard
-}
-
 fn replay(world: &mut World, from: MemberId, to: MemberId, packets: &[Vec<u8>]) {
     for (step, packet) in packets.iter().enumerate() {
         world.launch(from, to, packet.clone(), 100_000 + step as u64 * 1_000);
@@ -105,7 +84,7 @@ fn a_takeover_carries_every_tunnel_on_within_three_heartbeats() {
 #[test]
 fn a1_a_grant_to_an_old_incarnation_is_ignored() {
     let mut world = settled(1);
-    let old = overhear(&mut world, ONE, TWO, 60);
+    let old = world.overhear(ONE, TWO, 60);
     crash(&mut world, 1);
     world.run(20);
     world.start(1);
@@ -123,7 +102,7 @@ fn a1_a_grant_to_an_old_incarnation_is_ignored() {
 /// A successor's fate after grants of one session arrived in reverse.
 fn reversed(seed: u64, mutant: Mutant) -> Result<(), String> {
     let mut world = settled_with(seed, |settings| settings.mutant = mutant);
-    let heard = overhear(&mut world, ONE, TWO, 40);
+    let heard = world.overhear(ONE, TWO, 40);
     world.run(60);
     let late: Vec<_> = heard.into_iter().rev().collect();
     replay(&mut world, ONE, TWO, &late);
@@ -289,7 +268,7 @@ fn a8_two_leaders_never_share_an_epoch() {
 #[test]
 fn a11_a_delayed_acknowledgement_raises_nothing() {
     let mut world = settled(11);
-    let acks = overhear(&mut world, TWO, ONE, 150);
+    let acks = world.overhear(TWO, ONE, 150);
     crash(&mut world, 1);
     world.run(10);
     world.start(1);
@@ -311,7 +290,7 @@ fn a12_a_duplicated_record_does_not_bring_a_deleted_object_back() {
     let create = world.sites[0].gateway.create();
     let object = create.object;
     world.commit(0, create);
-    let records = overhear(&mut world, ONE, TWO, 40);
+    let records = world.overhear(ONE, TWO, 40);
     let delete = world.sites[0].gateway.delete(object).unwrap();
     world.commit(0, delete);
     world.run(40);
@@ -332,10 +311,10 @@ fn stale_join(mutant: Mutant) -> Result<bool, String> {
     let switch = |world: &mut World, from: usize| {
         world.run(30);
         world.handle(from, Input::Switchover);
-        let mut heard = overhear(world, TWO, ONE, 40);
+        let mut heard = world.overhear(TWO, ONE, 40);
         let done = |world: &World| world.settled() && world.leader() == Some(1 - from);
         assert!(world.run_until(500, done));
-        heard.extend(overhear(world, TWO, ONE, 10));
+        heard.extend(world.overhear(TWO, ONE, 10));
         heard
     };
     // 2 joins, leads, and joins again in one incarnation.
@@ -371,7 +350,7 @@ fn a14_a_stale_hello_is_no_proof_of_memory_loss() {
 #[test]
 fn a14_a_packet_of_a_dead_incarnation_is_refused() {
     let mut world = settled(15);
-    let old = overhear(&mut world, TWO, ONE, 30);
+    let old = world.overhear(TWO, ONE, 30);
     crash(&mut world, 1);
     world.run(5);
     world.start(1);
@@ -444,7 +423,7 @@ fn a_leader_that_lost_its_epoch_file_is_not_followed_a20() {
 #[test]
 fn a16_grants_of_an_old_epoch_find_no_record_after_a_restart() {
     let mut world = settled(16);
-    let old = overhear(&mut world, ONE, TWO, 80);
+    let old = world.overhear(ONE, TWO, 80);
     world.handle(0, Input::Switchover);
     assert!(world.run_until(500, |world| world.leader() == Some(1) && world.settled()));
     world.run(100);

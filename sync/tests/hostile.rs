@@ -2,6 +2,7 @@
 
 mod cluster;
 
+use cluster::intercept::{CHECKSUM, sealed};
 use cluster::random::Random;
 use cluster::{Weather, World};
 use hitless_sa::{Instant, MemberId};
@@ -16,10 +17,7 @@ fn pair(seed: u64) -> (World, Vec<(usize, Vec<u8>)>) {
         // captured does not arrive: the copies of the other direction still do.
         for _ in 0..6 {
             world.run(17);
-            world.capture = Some((MemberId(from), MemberId(to)));
-            world.run(11);
-            world.capture = None;
-            let taken = std::mem::take(&mut world.captured);
+            let taken = world.intercept(MemberId(from), MemberId(to), 11);
             packets.extend(
                 taken
                     .into_iter()
@@ -92,19 +90,6 @@ fn truncated_flipped_and_random_datagrams_change_nothing() {
     }
 }
 
-fn checksum(body: &[u8]) -> [u8; 8] {
-    let sum = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, octet| {
-        (sum ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
-    });
-    sum.to_be_bytes()
-}
-
-fn sealed(body: &[u8]) -> Vec<u8> {
-    let mut packet = checksum(body).to_vec();
-    packet.extend_from_slice(body);
-    packet
-}
-
 #[test]
 fn a_lying_member_makes_no_member_panic() {
     for seed in 0..4 {
@@ -117,7 +102,7 @@ fn a_lying_member_makes_no_member_panic() {
             else {
                 continue;
             };
-            let mut body = packet[8..].to_vec();
+            let mut body = packet[CHECKSUM..].to_vec();
             for _ in 0..random.range(1, 4) {
                 let at = random.below(body.len() as u64) as usize;
                 match random.below(3) {
@@ -145,10 +130,8 @@ fn a_later_version_with_unknown_fields_is_understood() {
     let (one, two) = (MemberId(1), MemberId(2));
     // From now on every packet of 1 comes from a later version: field 1 says 9, field 900 is new.
     for _ in 0..600 {
-        world.capture = Some((one, two));
-        world.run(1);
-        for packet in std::mem::take(&mut world.captured) {
-            let mut body = packet[8..].to_vec();
+        for packet in world.intercept(one, two, 1) {
+            let mut body = packet[CHECKSUM..].to_vec();
             body.extend_from_slice(&[0x08, 9, 0xa2, 0x38, 2, 1, 2]);
             world.launch(one, two, sealed(&body), 100_000);
         }
@@ -168,7 +151,7 @@ fn strangers_and_other_configurations_are_not_heard() {
         payload: &hello,
     };
     node.handle(now, &mut Random(1), stranger);
-    let mut body = hello[8..].to_vec();
+    let mut body = hello[CHECKSUM..].to_vec();
     let at = body
         .windows(32)
         .position(|octets| octets == [7; 32])

@@ -5,12 +5,12 @@
 
 mod cluster;
 
+use cluster::intercept::{CHECKSUM, sealed};
 use cluster::{Weather, World};
 use hitless_sa::{MemberId, SaId};
 
 const ONE: MemberId = MemberId(1);
 const TWO: MemberId = MemberId(2);
-const CHECKSUM: usize = 8;
 
 fn varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -44,12 +44,7 @@ fn lie(packet: &[u8], sas: &[SaId]) -> Vec<u8> {
         varint(&mut body, grant.len() as u64);
         body.extend_from_slice(&grant);
     }
-    let sum = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, octet| {
-        (sum ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mut lie = sum.to_be_bytes().to_vec();
-    lie.extend_from_slice(&body);
-    lie
+    sealed(&body)
 }
 
 /// 1 leads, and for so long everything that 2 says claims too much.
@@ -59,11 +54,9 @@ fn lied_to(seed: u64, milliseconds: u64) -> World {
     world.restarts = false;
     assert!(world.run_until(2_000, World::settled));
     for _ in 0..milliseconds {
-        world.capture = Some((TWO, ONE));
-        world.run(1);
-        world.capture = None;
+        let packets = world.intercept(TWO, ONE, 1);
         let sas: Vec<SaId> = world.sites[0].gateway.cells.keys().copied().collect();
-        for packet in std::mem::take(&mut world.captured) {
+        for packet in packets {
             world.launch(TWO, ONE, lie(&packet, &sas), 200_000);
         }
     }

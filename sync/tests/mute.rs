@@ -3,6 +3,7 @@
 
 mod cluster;
 
+use cluster::intercept::{CHECKSUM, sealed};
 use cluster::{MILLISECOND, Weather, World};
 use hitless_sa::MemberId;
 use hitless_sync::{Degraded, Event, Input, Role};
@@ -11,7 +12,6 @@ use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 const ONE: MemberId = MemberId(1);
 const TWO: MemberId = MemberId(2);
-const CHECKSUM: usize = 8;
 /// "Every record up to here is applied", and "so far I have recorded these leases".
 const APPLIED: u32 = 30;
 const RECORDED: u32 = 31;
@@ -37,12 +37,7 @@ fn with(packet: &[u8], fields: &[u32], others: &[u8]) -> Vec<u8> {
             body.extend_from_slice(&field[..field.len() - rest.len()]);
         }
     }
-    let sum = body.iter().fold(0xcbf2_9ce4_8422_2325_u64, |sum, octet| {
-        (sum ^ u64::from(*octet)).wrapping_mul(0x0100_0000_01b3)
-    });
-    let mut muted = sum.to_be_bytes().to_vec();
-    muted.extend_from_slice(&body);
-    muted
+    sealed(&body)
 }
 
 fn settled(seed: u64, members: u8, degraded: Degraded) -> World {
@@ -64,12 +59,7 @@ fn mute(
     holds: impl Fn(&World) -> bool,
 ) -> bool {
     for _ in 0..milliseconds {
-        world.capture = Some((TWO, ONE));
-        world.run(1);
-        world.capture = None;
-        for packet in std::mem::take(&mut world.captured) {
-            world.launch(TWO, ONE, without(&packet, fields), 200_000);
-        }
+        world.heard_as(TWO, ONE, 1, |packet| without(packet, fields));
         if holds(world) {
             return true;
         }
@@ -79,12 +69,7 @@ fn mute(
 
 /// For a millisecond 2 hears no record.
 fn deafen(world: &mut World) {
-    world.capture = Some((ONE, TWO));
-    world.run(1);
-    world.capture = None;
-    for packet in std::mem::take(&mut world.captured) {
-        world.launch(ONE, TWO, without(&packet, &[RECORDS]), 200_000);
-    }
+    world.heard_as(ONE, TWO, 1, |packet| without(packet, &[RECORDS]));
 }
 
 fn degraded(world: &World) -> bool {
@@ -273,15 +258,9 @@ fn d7_a_joiner_that_stops_to_acknowledge_gets_its_next_session_later_and_later()
         // It answers the first record of each session, and no other.
         let first = [&[0xf0, 0x01][..], &[1]].concat();
         let said = |world: &mut World, milliseconds: u64| {
-            for _ in 0..milliseconds {
-                world.capture = Some((TWO, ONE));
-                world.run(1);
-                world.capture = None;
-                for packet in std::mem::take(&mut world.captured) {
-                    let packet = with(&packet, &[APPLIED, RECORDED], &first);
-                    world.launch(TWO, ONE, packet, 200_000);
-                }
-            }
+            world.heard_as(TWO, ONE, milliseconds, |packet| {
+                with(packet, &[APPLIED, RECORDED], &first)
+            });
         };
         said(&mut world, 500);
         let before = sessions(&world);

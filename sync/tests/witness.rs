@@ -147,9 +147,7 @@ fn a_cluster_with_a_witness_in_every_weather() {
 #[test]
 fn nothing_of_an_ike_sa_is_ever_sent_to_a_witness() {
     let mut world = settled(7);
-    world.capture = Some((MemberId(1), MemberId(3)));
-    world.run(500);
-    let captured = std::mem::take(&mut world.captured);
+    let captured = world.intercept(MemberId(1), MemberId(3), 500);
     assert!(captured.len() > 20);
     // A beat and no more.
     assert!(captured.iter().all(|packet| packet.len() < 250));

@@ -254,6 +254,19 @@ impl Member {
     }
 }
 
+/// The SPIs of an IKE SA as `hitless list-sas --json` prints it, in one word.
+pub fn spis(sa: &serde_json::Value) -> String {
+    format!("{}{}", sa["initiator_spi"], sa["responder_spi"])
+}
+
+/// The SPIs of the IKE SA, if it is one.
+pub fn only_spis(sas: &[serde_json::Value]) -> Option<String> {
+    match sas {
+        [one] => Some(spis(one)),
+        _ => None,
+    }
+}
+
 /// A member's file with its key log switched on, in its directory.
 pub fn with_key_log(directory: &Path, text: &str) -> String {
     let shown = directory.join(KEYS).display().to_string();

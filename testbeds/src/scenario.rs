@@ -137,6 +137,13 @@ impl Report {
         });
     }
 
+    /// No IKE_AUTH after the kill: the tunnels were carried on.
+    pub fn no_new_ike_auth(&mut self, messages: usize) {
+        self.ike_auth_after_failover = Some(messages as u64);
+        let detail = format!("{messages} messages");
+        self.check("no-new-ike-auth", messages == 0, detail);
+    }
+
     /// Decides: passed if there were checks and all held.
     pub fn conclude(mut self) -> Self {
         self.passed = !self.checks.is_empty() && self.checks.iter().all(|check| check.passed);

@@ -200,7 +200,7 @@ impl Worker {
             return;
         };
         let (slot, remote) = (sa.slot, sa.remote);
-        let Some((port, next_hop)) = self.way(remote).filter(|_| self.leadership.leading()) else {
+        let Some((port, next_hop)) = self.way(remote).filter(|_| self.term.leads()) else {
             return;
         };
         let link = self.links.interface(port).map_or(0, |out| out.mtu);

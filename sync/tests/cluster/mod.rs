@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "each test binary uses its part")]
 
 pub mod gateway;
+pub mod intercept;
 pub mod oracle;
 pub mod random;
 pub mod weather;

@@ -103,7 +103,7 @@ impl<'a> Bed<'a> {
         let mut members = [Some(start(0)?), Some(start(1)?)];
         wait_for_roles(&mut members)?;
         bench.say(&format!("strongSwan brings {} tunnels up", wish.tunnels));
-        let text = peer_connections(wish.tunnels).unwrap_or_default();
+        let text = peer_connections(wish.tunnels, true).unwrap_or_default();
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &text, "")?;
         let bed = Bed {
             bench,
@@ -388,9 +388,10 @@ start_action = "{action}"
     Ok(text)
 }
 
-/// strongSwan's side.
-pub fn peer_connections(tunnels: u16) -> Result<String, std::fmt::Error> {
+/// strongSwan's side, which begins the connections or waits for them.
+pub fn peer_connections(tunnels: u16, begin: bool) -> Result<String, std::fmt::Error> {
     let mut text = "connections {\n".to_owned();
+    let action = if begin { "start" } else { "none" };
     for tunnel in 0..tunnels {
         writeln!(
             text,
@@ -401,7 +402,7 @@ pub fn peer_connections(tunnels: u16) -> Result<String, std::fmt::Error> {
              remote {{\n      auth = psk\n      id = {CLUSTER_ID}\n    }}\n    \
              children {{\n      net{tunnel} {{\n        local_ts = {}/32\n        \
              remote_ts = {CLUSTER_NETWORK}\n        esp_proposals = {ESP}\n        \
-             rekey_time = 0\n        start_action = start\n      }}\n    }}\n  }}",
+             rekey_time = 0\n        start_action = {action}\n      }}\n    }}\n  }}",
             outer_address(tunnel),
             inner_address(tunnel)
         )?;

@@ -42,7 +42,7 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
         Ok(first.log().contains(TAKES_OVER).then_some(()))
     })?;
     let second = member(&lab, 1, &directory)?;
-    let text = bed::peer_connections(wish.tunnels).unwrap_or_default();
+    let text = bed::peer_connections(wish.tunnels, true).unwrap_or_default();
     let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &text, "")?;
     bed::wait_for_tunnels(&peer, wish.tunnels)?;
     clock::pass(BEFORE)?;

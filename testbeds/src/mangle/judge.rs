@@ -333,10 +333,8 @@ impl Outcome {
     /// All that it sends is a Delete of one kind.
     fn withdrawn(&self, protocol: u8) -> bool {
         let of = |(kind, body): &(u8, Vec<u8>)| *kind == DELETE && body.first() == Some(&protocol);
-        let deletes = |reply: &Reply| {
-            let any = reply.payloads.iter().any(of);
-            any && reply.exchange == wire::INFORMATIONAL && !reply.response
-        };
+        let deletes =
+            |reply: &Reply| reply.deletes() && !reply.response && reply.payloads.iter().any(of);
         !self.replies.is_empty() && self.unreadable == 0 && self.replies.iter().all(deletes)
     }
 

@@ -92,32 +92,7 @@ impl Summary {
                 _ => self.ranges.push((first, next)),
             }
         }
-        let seeds = self.seeds + other.seeds;
-        if other.seeds > 0 {
-            let share = other.seeds as f64 / seeds as f64;
-            self.mean_recovery += (other.mean_recovery - self.mean_recovery) * share;
-        }
-        if other.slowest_recovery > self.slowest_recovery {
-            self.slowest_recovery = other.slowest_recovery;
-            self.slowest_seed = other.slowest_seed;
-        }
-        if other.longest_silence > self.longest_silence {
-            self.longest_silence = other.longest_silence;
-            self.silent_seed = other.silent_seed;
-        }
-        self.continuous += other.continuous;
-        self.seeds = seeds;
-        self.steps += other.steps;
-        self.violations.extend(other.violations);
-        self.takeovers += other.takeovers;
-        self.crashes += other.crashes;
-        self.restarts += other.restarts;
-        self.unreached += other.unreached;
-        self.probes_sent += other.probes_sent;
-        self.probes_received += other.probes_received;
-        self.greatest_skip = self.greatest_skip.max(other.greatest_skip);
-        self.virtual_seconds += other.virtual_seconds;
-        self.digest = self.digest.wrapping_add(other.digest);
+        self.add(other);
         Ok(())
     }
 }

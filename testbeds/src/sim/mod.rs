@@ -157,7 +157,7 @@ pub fn run(wish: Wish, mut goes_on: impl FnMut(&Summary) -> bool) -> Summary {
     let mut summary = Summary::default();
     summary.ranges.push((wish.first, wish.first));
     each(&wish, |course| {
-        summary.absorb(&course);
+        summary.add(Summary::of(&course));
         let violations = course.found.into_iter().map(|what| Violation {
             seed: course.seed,
             what,
@@ -281,35 +281,65 @@ impl Summary {
         self.ranges.last().map(|(_, next)| *next)
     }
 
-    fn absorb(&mut self, course: &Course) {
-        self.seeds += 1;
-        self.steps += course.steps;
+    /// Of one seed.
+    fn of(course: &Course) -> Summary {
         let mut hasher = DefaultHasher::new();
         (course.seed, course.digest).hash(&mut hasher);
-        self.digest = self.digest.wrapping_add(hasher.finish());
         let tally = course.tally;
-        self.takeovers += tally.takeovers;
-        self.crashes += tally.crashes;
-        self.restarts += tally.restarts;
-        self.unreached += tally.unreached;
-        self.greatest_skip = self.greatest_skip.max(tally.greatest_skip);
-        let (sent, received) = course.probes;
-        self.probes_sent += sent;
-        self.probes_received += received;
+        let (probes_sent, probes_received) = course.probes;
         let recovery = tally.recovery.as_secs_f64();
-        self.mean_recovery += (recovery - self.mean_recovery) / self.seeds as f64;
-        if recovery > self.slowest_recovery {
-            self.slowest_recovery = recovery;
-            self.slowest_seed = course.seed;
+        let silence = tally.silence.map(|silence| silence.as_secs_f64());
+        Summary {
+            ranges: Vec::new(),
+            seeds: 1,
+            steps: course.steps,
+            violations: Vec::new(),
+            takeovers: tally.takeovers,
+            crashes: tally.crashes,
+            restarts: tally.restarts,
+            unreached: tally.unreached,
+            probes_sent,
+            probes_received,
+            greatest_skip: tally.greatest_skip,
+            virtual_seconds: course.virtual_time.as_secs_f64(),
+            slowest_recovery: recovery,
+            slowest_seed: course.seed,
+            mean_recovery: recovery,
+            continuous: u64::from(silence.is_some()),
+            longest_silence: silence.unwrap_or_default(),
+            silent_seed: course.seed,
+            digest: hasher.finish(),
         }
-        if let Some(silence) = tally.silence {
-            self.continuous += 1;
-            if silence.as_secs_f64() > self.longest_silence {
-                self.longest_silence = silence.as_secs_f64();
-                self.silent_seed = course.seed;
-            }
+    }
+
+    /// All of another one but its ranges.
+    fn add(&mut self, other: Summary) {
+        let seeds = self.seeds + other.seeds;
+        if other.seeds > 0 {
+            let share = other.seeds as f64 / seeds as f64;
+            self.mean_recovery += (other.mean_recovery - self.mean_recovery) * share;
         }
-        self.virtual_seconds += course.virtual_time.as_secs_f64();
+        if other.slowest_recovery > self.slowest_recovery {
+            self.slowest_recovery = other.slowest_recovery;
+            self.slowest_seed = other.slowest_seed;
+        }
+        if other.longest_silence > self.longest_silence {
+            self.longest_silence = other.longest_silence;
+            self.silent_seed = other.silent_seed;
+        }
+        self.continuous += other.continuous;
+        self.seeds = seeds;
+        self.steps += other.steps;
+        self.violations.extend(other.violations);
+        self.takeovers += other.takeovers;
+        self.crashes += other.crashes;
+        self.restarts += other.restarts;
+        self.unreached += other.unreached;
+        self.probes_sent += other.probes_sent;
+        self.probes_received += other.probes_received;
+        self.greatest_skip = self.greatest_skip.max(other.greatest_skip);
+        self.virtual_seconds += other.virtual_seconds;
+        self.digest = self.digest.wrapping_add(other.digest);
     }
 }
 

@@ -25,6 +25,11 @@ struct Planted {
 }
 
 impl Planted {
+    /// Whether what was broken is its doing.
+    fn did(&self, what: &str) -> bool {
+        self.breaks.iter().any(|promise| what.starts_with(promise))
+    }
+
     /// So many seeds with this bug.
     fn wish(&self, seeds: u64) -> Wish {
         let mut tuning = Tuning::default();
@@ -306,8 +311,7 @@ fn hunt(planted: &Planted, patience: u64) -> Caught {
         violation: String::new(),
     };
     each(&wish, |course| {
-        let its_doing = |what: &&String| planted.breaks.iter().any(|b| what.starts_with(b));
-        let Some(what) = course.found.iter().find(its_doing) else {
+        let Some(what) = course.found.iter().find(|what| planted.did(what)) else {
             return true;
         };
         caught.seed = Some(course.seed);
@@ -361,8 +365,7 @@ mod tests {
             assert!(!found.is_empty(), "{name}");
             for violation in found {
                 let what = &violation.what;
-                let its_doing = planted.breaks.iter().any(|b| what.starts_with(b));
-                assert!(its_doing, "{name}: {what}");
+                assert!(planted.did(what), "{name}: {what}");
             }
         }
     }

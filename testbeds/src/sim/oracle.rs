@@ -231,7 +231,7 @@ impl Oracle {
         if leaked > 0 {
             broken.push(format!("S6: {leaked} packets in clear on the outside"));
         }
-        broken.extend(self.secrecy.found().iter().take(3).cloned());
+        broken.extend(self.secrecy.found());
         if let Some(continuity) = &self.continuity {
             broken.extend(continuity.verdict(hosts.map(Host::received), end));
         }

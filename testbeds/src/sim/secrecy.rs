@@ -51,9 +51,9 @@ impl Secrecy {
         &self.marks
     }
 
-    /// What was found.
-    pub fn found(&self) -> &[String] {
-        &self.found
+    /// What was found first: more of it tells no more.
+    pub fn found(&self) -> impl Iterator<Item = String> {
+        self.found.iter().take(3).cloned()
     }
 
     /// A frame on the outside.

@@ -193,7 +193,7 @@ impl World {
         }
         let mut broken = std::mem::take(&mut self.broken);
         self.tally.silence = self.oracle.silence([&self.a, &self.b], self.now);
-        broken.extend(self.sync.secrecy.found().iter().take(3).cloned());
+        broken.extend(self.sync.secrecy.found());
         broken.extend(self.oracle.verdict([&self.a, &self.b], self.now));
         broken
     }

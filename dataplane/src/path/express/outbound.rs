@@ -401,8 +401,8 @@ impl Worker {
             let Some(record) = records.get(run.slot as usize) else {
                 continue;
             };
-            // One draw for each SA, of what this burst needs and no more (rule R3). Here it waits for
-            // little if it takes a locked instruction.
+            // One draw for each SA, of what this burst needs and no more (rule R3). It is a locked
+            // instruction; here it waits for little.
             if let Some(hold) = record.hold.as_ref().filter(|_| run.wanted > 0) {
                 (run.next, run.end) = hold.cell.draw(run.wanted).into_bounds();
                 if run.end - run.next < u64::from(run.wanted) {

@@ -18,7 +18,7 @@ const NO_SELECTORS: Expected = Refused(NotifyKind::TS_UNACCEPTABLE);
 const OTHER_GROUP: Expected = RefusedWith(NotifyKind::INVALID_KE_PAYLOAD, &[0, GROUP as u8]);
 const NOT_FOUND: Expected = Refused(NotifyKind::CHILD_SA_NOT_FOUND);
 /// REKEY_SA.
-const REKEY: u16 = 16393;
+pub(super) const REKEY: u16 = 16393;
 /// Places of the payloads.
 const SA: usize = 0;
 const FIRST: usize = 1;
@@ -26,7 +26,7 @@ const FRESH: usize = 3;
 const PUBLIC: usize = 4;
 
 /// CREATE_CHILD_SA with other payloads: SA, TSi, TSr, Nonce, KE.
-fn create(bed: &mut Bed, change: impl FnOnce(&mut Vec<Raw>)) -> Vec<Vec<u8>> {
+pub(super) fn create(bed: &mut Bed, change: impl FnOnce(&mut Vec<Raw>)) -> Vec<Vec<u8>> {
     bed.peer.esp[3] ^= 1;
     let mut payloads = bed.peer.create_payloads();
     bed.peer.esp[3] ^= 1;
@@ -43,7 +43,7 @@ fn esp(bed: &mut Bed, change: impl FnOnce(&mut Proposal)) -> Vec<Vec<u8>> {
 }
 
 /// CREATE_CHILD_SA that rekeys the IKE SA, with other payloads: SA, Nonce, KE.
-fn ike(bed: &mut Bed, spi: &[u8], change: impl FnOnce(&mut Vec<Raw>)) -> Vec<Vec<u8>> {
+pub(super) fn ike(bed: &mut Bed, spi: &[u8], change: impl FnOnce(&mut Vec<Raw>)) -> Vec<Vec<u8>> {
     let mut payloads = bed.peer.rekey_payloads(spi);
     change(&mut payloads);
     let message = bed.peer.message(wire::CREATE_CHILD_SA, payloads);

@@ -45,7 +45,7 @@ fn claims(bed: &mut Bed, length: u16) -> Vec<Vec<u8>> {
 }
 
 /// Delete of our half of the Child SA.
-fn delete_child(bed: &Bed) -> Raw {
+pub(super) fn delete_child(bed: &Bed) -> Raw {
     delete(PROTOCOL_ESP, 4, 1, &bed.peer.esp)
 }
 

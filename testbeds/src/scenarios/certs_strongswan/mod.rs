@@ -10,7 +10,7 @@ use std::time::Duration;
 use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
-use crate::gateway::{self, Member};
+use crate::gateway::{self, Member, only_spis};
 use crate::process::{self, Program};
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::StrongSwan;
@@ -221,23 +221,19 @@ impl Trial {
     }
 
     fn reauthentication(&mut self) -> Result<(), LabError> {
-        let spi = |sas: Vec<serde_json::Value>| match sas.as_slice() {
-            [one] => Some(format!("{}{}", one["initiator_spi"], one["responder_spi"])),
-            _ => None,
-        };
-        let first = spi(self.gateway.tunnels(REAUTHENTICATES)?);
+        let first = only_spis(&self.gateway.tunnels(REAUTHENTICATES)?);
         let next = clock::until("a reauthenticated IKE SA", REAUTHENTICATED, || {
-            let now = spi(self.gateway.tunnels(REAUTHENTICATES)?);
+            let now = only_spis(&self.gateway.tunnels(REAUTHENTICATES)?);
             Ok(now.filter(|now| Some(now) != first.as_ref()))
         });
         let detail = format!("{first:?} -> {:?}", next.as_ref().ok());
         self.report.check("we-reauthenticate", next.is_ok(), detail);
-        let first = spi(self.gateway.tunnels("ecdsa")?);
+        let first = only_spis(&self.gateway.tunnels("ecdsa")?);
         let asked = self
             .peer
             .swanctl(&["--rekey", "--ike", "ecdsa", "--reauth"]);
         let next = clock::until("an IKE SA that strongSwan reauthenticated", ANSWER, || {
-            let now = spi(self.gateway.tunnels("ecdsa")?);
+            let now = only_spis(&self.gateway.tunnels("ecdsa")?);
             Ok(now.filter(|now| Some(now) != first.as_ref()))
         });
         let detail = format!("{first:?} -> {:?}", next.as_ref().ok());

@@ -130,10 +130,7 @@ impl Trial {
     /// The one established IKE SA of a connection that has a child: its SPIs and its algorithms.
     fn established(&self, name: &str) -> Result<Option<(String, String)>, LabError> {
         Ok(match self.gateway.tunnels(name)?.as_slice() {
-            [sa] => {
-                let spis = format!("{}{}", sa["initiator_spi"], sa["responder_spi"]);
-                Some((spis, sa["algorithms"].to_string()))
-            }
+            [sa] => Some((gateway::spis(sa), sa["algorithms"].to_string())),
             _ => None,
         })
     }

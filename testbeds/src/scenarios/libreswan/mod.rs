@@ -106,10 +106,8 @@ impl Trial {
     /// The established IKE SA of a connection with a Child SA: IKE SPIs and inbound SPI.
     fn up(&self, connection: &str) -> Result<Option<(String, String)>, LabError> {
         let sas = self.members[self.active].tunnels(connection)?;
-        Ok(sas.first().map(|sa| {
-            let ike = format!("{}{}", sa["initiator_spi"], sa["responder_spi"]);
-            (ike, sa["children"].to_string())
-        }))
+        let shown = |sa| (gateway::spis(sa), sa["children"].to_string());
+        Ok(sas.first().map(shown))
     }
 
     fn inbound(&mut self) -> Result<(), LabError> {

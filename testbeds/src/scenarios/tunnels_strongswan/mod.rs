@@ -34,10 +34,7 @@ fn run(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     let mut report = Report::new(SCENARIO.name, variant);
     let lab = Topology::new()?;
     bed::peer_addresses(&lab, TUNNELS, &directory)?;
-    let theirs = match initiates {
-        true => answering(),
-        false => bed::peer_connections(TUNNELS).unwrap_or_default(),
-    };
+    let theirs = bed::peer_connections(TUNNELS, !initiates).unwrap_or_default();
     let start_peer = || StrongSwan::start_with(&lab.peer, "peer", &directory, &theirs, OPTIONS);
     let start_gateway = || {
         let connections = bed::member_connections(TUNNELS, initiates).unwrap_or_default();
@@ -90,10 +87,4 @@ fn tunnels(member: &Member) -> Result<usize, LabError> {
 /// Both ways: the echo and its answer.
 fn answered(lab: &Topology, inner: IpAddr) -> bool {
     ping::flows(&lab.host_b, HOST_B, &inner.to_string())
-}
-
-/// strongSwan's side when it answers: a connection for each of its addresses, started by nobody.
-fn answering() -> String {
-    let text = bed::peer_connections(TUNNELS).unwrap_or_default();
-    text.replace("start_action = start", "start_action = none")
 }
