@@ -58,6 +58,23 @@ class Replay(BedTest):
             self.assertEqual(len(self.from_peer(*packets)), 0)
             self.assert_dropped(replay=33)
 
+    def test_rfc4303_section_3_4_3_a_peer_that_resets_its_number_is_refused_until_it_is_beyond(self):
+        # It begins at 1 again with the same keys: packets of their own, no copies. First within the
+        # window, then left of it, where with ESN only the next epoch could have sent them.
+        for sa in self.each():
+            for top in (40, 200):
+                left = top > sa.window
+                with self.subTest("window=%d esn=%s top=%d" % (sa.window, sa.esn, top)):
+                    self.start(sa)
+                    self.assertEqual(self.delivered(sa, *range(1, top + 1)), top)
+                    fresh = bytes(inbound_inner(4, b"begun anew"))
+                    anew = [sa.craft(fresh, number=number) for number in range(1, 41)]
+                    self.assertEqual(len(self.from_peer(*anew)), 0)
+                    self.assert_dropped(**{"integrity" if left and sa.esn else "replay": 40})
+                    # The window has not moved, and whoever goes on is let in.
+                    self.assertEqual(self.answer["tops"], {"1": top})
+                    self.assertEqual(self.delivered(sa, top + 1), 1)
+
     def test_rfc4303_section_3_4_3_of_8_copies_in_a_burst_one_is_accepted(self):
         for sa in self.each():
             self.start(sa)

@@ -1,6 +1,7 @@
 //! The members of a hitless cluster in their namespaces: the real daemon, `hitless run`, over
 //! AF_XDP ports on veth pairs.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,12 +9,13 @@ use crate::clock;
 use crate::error::LabError;
 use crate::netns::Namespace;
 use crate::process::{Process, Program};
-use crate::topology::{
-    CLUSTER_INSIDE, CLUSTER_NETWORK, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, OUTSIDE_PREFIX,
-    PEER_NETWORK, PEER_OUTSIDE, SYNC, Topology, WITNESS,
-};
+use crate::topology::{Addresses, INSIDE, OUTSIDE, SYNC, Topology, V4, WITNESS};
+use crate::tshark::Listed;
 
 const CONFIGURATION: &str = "hitless.toml";
+const KEYS: &str = "keys";
+/// The one connection of most scenarios.
+pub const CONNECTION: &str = "peer";
 const READY: Duration = Duration::from_secs(10);
 /// Both members share one or two cores with the peer.
 pub const PATIENT: &str = "heartbeat = \"50ms\"\nmissed = 4";
@@ -21,6 +23,7 @@ pub const PATIENT: &str = "heartbeat = \"50ms\"\nmissed = 4";
 /// What differs from scenario to scenario.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings<'a> {
+    pub at: &'a Addresses,
     pub proposals: &'a str,
     pub esp_proposals: &'a str,
     pub takeover: &'a str,
@@ -28,6 +31,8 @@ pub struct Settings<'a> {
     pub remote_id: &'a str,
     pub secret: &'a str,
     pub dpd_delay: Duration,
+    /// `start` if it initiates.
+    pub start_action: &'a str,
 }
 
 /// One running member.
@@ -36,6 +41,7 @@ pub struct Member {
     daemon: Process,
     binary: PathBuf,
     socket: PathBuf,
+    listed: RefCell<Listed>,
 }
 
 impl Member {
@@ -48,7 +54,9 @@ impl Member {
         settings: &Settings<'_>,
     ) -> Result<Self, LabError> {
         let own = directory.join(format!("m{}", index + 1));
-        let text = configuration(index, &own, PATIENT, &connection(settings));
+        let connection = connection(settings);
+        let text = configuration_at(settings.at, index, &own, PATIENT, &connection);
+        let text = with_key_log(&own, &text);
         Self::start_with(binary, lab, index, directory, &text, &[])
     }
 
@@ -111,6 +119,7 @@ impl Member {
             daemon: daemon.spawn(name, directory)?,
             binary: binary.to_owned(),
             socket: directory.join("hitless.sock"),
+            listed: RefCell::default(),
         };
         clock::until(&format!("{name} answering `hitless status`"), READY, || {
             member.daemon.check_running()?;
@@ -121,17 +130,39 @@ impl Member {
 
     /// What `hitless status --json` prints.
     pub fn status(&self) -> Result<serde_json::Value, LabError> {
-        self.ask("status")
+        self.ask(&["status"])
+    }
+
+    /// What `hitless cluster status --json` prints.
+    pub fn cluster(&self) -> Result<serde_json::Value, LabError> {
+        self.ask(&["cluster", "status"])
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.daemon.id()
     }
 
     /// What `hitless list-sas --json` prints.
     pub fn list_sas(&self) -> Result<Vec<serde_json::Value>, LabError> {
-        let value = self.ask("list-sas")?;
+        let value = self.ask(&["list-sas"])?;
         let list = value.as_array().or_else(|| value["ike_sas"].as_array());
-        list.cloned().ok_or_else(|| LabError::Unreadable {
+        let list = list.cloned().ok_or_else(|| LabError::Unreadable {
             what: "hitless list-sas --json".to_owned(),
             detail: value.to_string(),
-        })
+        })?;
+        let mut listed = self.listed.borrow_mut();
+        for sa in list.iter().filter(|sa| sa["state"] == "ESTABLISHED") {
+            let word = |name: &str| sa[name].as_str().unwrap_or_default();
+            let [initiator, responder] = ["initiator_spi", "responder_spi"].map(word);
+            listed.note(initiator, responder, word("algorithms"));
+        }
+        Ok(list)
+    }
+
+    /// All IKE SAs that have been established when it was asked.
+    pub fn listed(&self) -> Listed {
+        self.listed.borrow().clone()
     }
 
     /// Its established IKE SAs of a connection.
@@ -148,12 +179,10 @@ impl Member {
         Ok(sas)
     }
 
-    fn ask(&self, word: &str) -> Result<serde_json::Value, LabError> {
-        let binary = self.binary.display().to_string();
-        let socket = self.socket.display().to_string();
-        let text = Program::new([&binary, word, "--json", "--socket", &socket]).run()?;
+    fn ask(&self, words: &[&str]) -> Result<serde_json::Value, LabError> {
+        let text = self.order(&[words, &["--json"]].concat())?;
         serde_json::from_str(&text).map_err(|error| LabError::Unreadable {
-            what: format!("hitless {word} --json"),
+            what: format!("hitless {} --json", words.join(" ")),
             detail: format!("{error} in {text}"),
         })
     }
@@ -225,10 +254,25 @@ impl Member {
     }
 }
 
+/// A member's file with its key log switched on, in its directory.
+pub fn with_key_log(directory: &Path, text: &str) -> String {
+    let shown = directory.join(KEYS).display().to_string();
+    text.replace(
+        "\n[control]\n",
+        &format!("\n[control]\nkey_log = \"{shown}/esp_sa\"\n"),
+    )
+}
+
+/// Where the daemon of that directory puts a table of its key log.
+pub fn key_table(directory: &Path, table: &str) -> PathBuf {
+    directory.join(KEYS).join(table)
+}
+
 /// Writes a member's configuration where [`Member::run`] looks for it, and gives the file.
 pub fn write_configuration(directory: &Path, text: &str) -> Result<PathBuf, LabError> {
     let file = directory.join(CONFIGURATION);
     std::fs::create_dir_all(directory.join("state"))
+        .and_then(|()| std::fs::create_dir_all(directory.join(KEYS)))
         .and_then(|()| std::fs::write(&file, text))
         .map_err(LabError::io("writing the member's configuration"))?;
     Ok(file)
@@ -279,27 +323,47 @@ pub fn configuration(
     heartbeats: &str,
     connections: &str,
 ) -> String {
+    configuration_at(V4, index, directory, heartbeats, connections)
+}
+
+/// The same in another family.
+fn configuration_at(
+    at: &Addresses,
+    index: usize,
+    directory: &Path,
+    heartbeats: &str,
+    connections: &str,
+) -> String {
     // Who asks a witness has one.
     let witness = heartbeats.contains("\"witness\"");
     let cluster = cluster(index + 1, directory, heartbeats, witness);
     let control = control(directory);
+    let (outside, inside) = (at.cluster_outside, at.with_prefix(at.cluster_inside));
+    let prefix = at.outside_prefix;
     format!(
         r#"{cluster}
 [ports.{OUTSIDE}]
 driver = "af_xdp"
 interface = "{OUTSIDE}"
-addresses = ["{CLUSTER_OUTSIDE}/{OUTSIDE_PREFIX}"]
+addresses = ["{outside}/{prefix}"]
 protected = false
 
 [ports.{INSIDE}]
 driver = "af_xdp"
 interface = "{INSIDE}"
-addresses = ["{CLUSTER_INSIDE}/24"]
+addresses = ["{inside}"]
 protected = true
 
 {connections}
-{control}"#
+{control}grant_log = "{}"
+"#,
+        grants(directory).display()
     )
+}
+
+/// What a member with this directory was granted, for `hitless audit`.
+pub fn grants(directory: &Path) -> PathBuf {
+    directory.join("grants")
 }
 
 fn cluster(id: usize, directory: &Path, heartbeats: &str, witness: bool) -> String {
@@ -335,9 +399,9 @@ log = "debug"
     )
 }
 
-/// The one connection of most scenarios.
 fn connection(settings: &Settings<'_>) -> String {
     let Settings {
+        at,
         proposals,
         esp_proposals,
         takeover,
@@ -345,23 +409,31 @@ fn connection(settings: &Settings<'_>) -> String {
         remote_id,
         secret,
         dpd_delay,
+        start_action,
     } = settings;
+    let Addresses {
+        cluster_outside,
+        peer_outside,
+        cluster_network,
+        peer_network,
+        ..
+    } = at;
     let dpd_delay = dpd_delay.as_secs();
     format!(
-        r#"[connections.peer]
-local_addrs = ["{CLUSTER_OUTSIDE}"]
-remote_addrs = ["{PEER_OUTSIDE}"]
+        r#"[connections.{CONNECTION}]
+local_addrs = ["{cluster_outside}"]
+remote_addrs = ["{peer_outside}"]
 proposals = ["{proposals}"]
 local = {{ auth = "psk", id = "{local_id}" }}
 remote = {{ auth = "psk", id = "{remote_id}" }}
 dpd_delay = "{dpd_delay}s"
 takeover = "{takeover}"
 
-[connections.peer.children.net]
+[connections.{CONNECTION}.children.net]
 esp_proposals = ["{esp_proposals}"]
-local_ts = ["{CLUSTER_NETWORK}"]
-remote_ts = ["{PEER_NETWORK}"]
-start_action = "none"
+local_ts = ["{cluster_network}"]
+remote_ts = ["{peer_network}"]
+start_action = "{start_action}"
 
 [secrets.peer]
 ids = ["{remote_id}"]

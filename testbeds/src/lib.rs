@@ -4,7 +4,8 @@
 //!
 //! Reading order: `scenario.rs` (what a scenario is and reports), `scenarios/` (each of them),
 //! `topology.rs` (the network they share), `gateway.rs` and `strongswan.rs` (who runs in it),
-//! `faults/` (one fault after another under many tunnels), `capture.rs` and `ping.rs` (what is seen), `netns.rs`, `guard.rs`, `process.rs`, `clock.rs`
+//! `faults/` (one fault after another under many tunnels), `capture.rs`, `ping.rs` and
+//! `tshark.rs` (what is seen), `netns.rs`, `guard.rs`, `process.rs`, `clock.rs`
 //! and `syscall.rs` (what it stands on). `sim/` and `model/` stand alone, and so does `esp_peer/`, a
 //! gateway for suites in other languages, with `mutate/`, which spoils packets for it, `mangle/`, a
 //! peer whose IKE messages are wrong, and `conformance.rs` and `matrix.rs`, the tables of what all the
@@ -32,3 +33,4 @@ pub mod sim;
 pub mod strongswan;
 mod syscall;
 pub mod topology;
+pub mod tshark;

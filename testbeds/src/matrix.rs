@@ -7,6 +7,9 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+/// What the suites of `testbeds/scapy` are in the list.
+const SUITES: &str = "scapy";
+
 /// The list, as it is in the tree.
 pub const LIST: &str = include_str!("../matrix.toml");
 
@@ -49,7 +52,7 @@ impl Default for Cell {
 }
 
 /// What the outputs say: scenario, then check, then whether it passed and what it said; and scenario,
-/// then variant, then why it was skipped.
+/// then variant, then why it was skipped. The tests of the suites in Python are the checks of `scapy`.
 #[derive(Default, Debug)]
 pub struct Results {
     checks: BTreeMap<String, BTreeMap<String, (bool, String)>>,
@@ -84,12 +87,21 @@ pub fn list() -> Result<List, toml::de::Error> {
 
 impl Results {
     /// Reads an output: `scenario: PASSED`, and below it `  ok   check: detail` or
-    /// `  skip variant: reason`.
+    /// `  skip variant: reason`; and `test (suite.Class.test) ... ok` of Python's unittest.
     pub fn read(&mut self, output: &str) {
         let mut scenario = None;
         for line in output.lines() {
             if let Some((name, "PASSED" | "FAILED" | "SKIPPED")) = line.rsplit_once(": ") {
                 scenario = Some(name.to_owned());
+                continue;
+            }
+            if let Some((test, ending)) = line.split_once(") ... ")
+                && let Some((name, _)) = test.split_once(" (")
+                && name.starts_with("test_")
+            {
+                let said = (ending.starts_with("ok"), ending.to_owned());
+                let tests = self.checks.entry(SUITES.to_owned()).or_default();
+                tests.insert(name.to_owned(), said);
                 continue;
             }
             let skipped = line
@@ -175,6 +187,11 @@ pub fn matrix(list: &List, results: &Results, complete: bool) -> Matrix {
 /// the tree does not have, and reasons that name a file which is not there.
 pub fn faults(list: &List, top: &Path) -> Vec<String> {
     let mut faults = Vec::new();
+    let suites = std::fs::read_dir(top.join("testbeds/scapy"));
+    let suites = suites.into_iter().flatten().flatten();
+    let tests: String = suites
+        .filter_map(|file| std::fs::read_to_string(file.path()).ok())
+        .collect();
     let cells = list.peer.iter().flat_map(|peer| &peer.feature);
     for cell in cells.flat_map(|feature| [&feature.initiator, &feature.responder]) {
         let checks = match cell {
@@ -191,7 +208,13 @@ pub fn faults(list: &List, top: &Path) -> Vec<String> {
             faults.push("a feature says nothing of one of the roles".to_owned());
         }
         for path in checks {
-            let scenario = path.split("::").next().unwrap_or_default();
+            let (scenario, check) = path.split_once("::").unwrap_or((path, ""));
+            if scenario == SUITES {
+                if !tests.contains(&format!("def {check}(self)")) {
+                    faults.push(format!("{path}: there is no such test"));
+                }
+                continue;
+            }
             let folder = top
                 .join("testbeds/src/scenarios")
                 .join(scenario.replace('-', "_"));
@@ -241,7 +264,8 @@ mod tests {
     use super::*;
 
     const OUTPUT: &str = "ike: PASSED\n  ok   psk/in-x: fine\n  FAIL psk/out-x: 3 of 4\n  \
-                          skip new: too old\nold: SKIPPED\n  skip kem: too old\n";
+                          skip new: too old\nold: SKIPPED\n  skip kem: too old\n\
+                          test_a (test_ike.A.test_a) ... ok\ntest_b (t.B.test_b) ... FAIL\n";
 
     fn only(cell: &str, complete: bool) -> Matrix {
         let text =
@@ -276,6 +300,14 @@ mod tests {
                 "skipped",
                 true,
             ),
+            ("[\"scapy::test_a\"]", true, "pass", true),
+            (
+                "[\"scapy::test_a\", \"scapy::test_b\"]",
+                true,
+                "FAIL",
+                false,
+            ),
+            ("[\"scapy::test_c\"]", true, "not run", false),
             ("\"no kernel\"", true, "-", true),
         ] {
             let matrix = only(cell, complete);

@@ -17,7 +17,7 @@ pub struct Namespace {
 
 impl Namespace {
     /// Makes `hitless-<process id>-<label>`, with loopback up. IPv6 is off: its chatter is not
-    /// what scenarios look at.
+    /// what scenarios look at, unless they ask for it.
     pub fn new(label: &str) -> Result<Self, LabError> {
         let name = format!("{PREFIX}-{}-{label}", std::process::id());
         Program::new(["ip", "netns", "add", &name]).run()?;
@@ -26,6 +26,17 @@ impl Namespace {
         namespace.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
+    }
+
+    /// Switches IPv6 on, before there are cables. Addresses can be used at once: nobody here has one
+    /// twice, and a second of silence at each of them would be in every figure (RFC 4862 section 5.4).
+    pub fn allow_ipv6(&self) -> Result<(), LabError> {
+        for (setting, value) in [("accept_dad", "0"), ("disable_ipv6", "0")] {
+            for of in ["all", "default"] {
+                self.sysctl(&format!("net.ipv6.conf.{of}.{setting}"), value)?;
+            }
+        }
+        Ok(())
     }
 
     pub fn name(&self) -> &str {

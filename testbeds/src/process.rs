@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use crate::clock;
@@ -76,12 +76,22 @@ impl Program {
         self.run_within(BUILD_LIMIT)
     }
 
+    /// Runs to the end, and gives the exit status and the standard output whatever it is.
+    pub fn judge(&self) -> Result<(Option<i32>, String), LabError> {
+        let output = self.output_within(RUN_LIMIT)?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        Ok((output.status.code(), said))
+    }
+
+    fn output_within(&self, limit: &str) -> Result<Output, LabError> {
+        self.command(&["timeout", "-k", "1", limit])
+            .output()
+            .map_err(LabError::io(self.words.join(" ")))
+    }
+
     fn run_within(&self, limit: &str) -> Result<String, LabError> {
         let shown = self.words.join(" ");
-        let output = self
-            .command(&["timeout", "-k", "1", limit])
-            .output()
-            .map_err(LabError::io(shown.clone()))?;
+        let output = self.output_within(limit)?;
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -128,6 +138,11 @@ pub struct Process {
 impl Process {
     pub fn log_path(&self) -> &Path {
         &self.log
+    }
+
+    /// Its process id, as long as it is not waited for.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// What it has printed so far.

@@ -28,6 +28,7 @@ pub const ALL: &[Scenario] = &[
     scenarios::eap_strongswan::SCENARIO,
     scenarios::failover_strongswan::SCENARIO,
     scenarios::failover_strongswan::CONTROL,
+    scenarios::flood_strongswan::SCENARIO,
     faults::degraded::SCENARIO,
     scenarios::roads_strongswan::SCENARIO,
     scenarios::mobike_strongswan::SCENARIO,

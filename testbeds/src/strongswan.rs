@@ -4,6 +4,7 @@
 //! `threads` must stay at its default: with 8 the plugins pin them all and the control socket
 //! never answers. A protected address must exist on the host, or charon closes the Child SA.
 
+use std::cell::RefCell;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,6 +13,7 @@ use crate::clock;
 use crate::error::LabError;
 use crate::netns::Namespace;
 use crate::process::{self, Process, Program};
+use crate::tshark::Listed;
 
 const CHARON: &str = "/usr/sbin/charon-systemd";
 const KERNEL_LIBIPSEC: &str = "/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so";
@@ -44,6 +46,7 @@ pub struct Settings<'a> {
 pub struct StrongSwan {
     charon: Process,
     directory: PathBuf,
+    listed: RefCell<Listed>,
 }
 
 /// Names the package if something is missing.
@@ -118,7 +121,11 @@ impl StrongSwan {
             .inside(namespace)
             .env("STRONGSWAN_CONF", directory.join("strongswan.conf"))
             .spawn("charon-output", &directory)?;
-        let mut peer = Self { charon, directory };
+        let mut peer = Self {
+            charon,
+            directory,
+            listed: RefCell::default(),
+        };
         let socket = peer.directory.join("charon.vici");
         clock::until("charon's control socket", READY, || {
             peer.charon.check_running()?;
@@ -147,10 +154,20 @@ impl StrongSwan {
     /// Its IKE SAs.
     pub fn list_sas(&self) -> Result<Vec<IkeSa>, LabError> {
         let text = self.swanctl(&["--list-sas", "--pretty"])?;
-        parse_sas(&text).ok_or_else(|| LabError::Unreadable {
+        let sas = parse_sas(&text).ok_or_else(|| LabError::Unreadable {
             what: "swanctl --list-sas".to_owned(),
             detail: text,
-        })
+        })?;
+        let mut listed = self.listed.borrow_mut();
+        for sa in sas.iter().filter(|sa| sa.state == "ESTABLISHED") {
+            listed.note(&sa.initiator_spi, &sa.responder_spi, &sa.cipher);
+        }
+        Ok(sas)
+    }
+
+    /// All IKE SAs that have been established when it was asked.
+    pub fn listed(&self) -> Listed {
+        self.listed.borrow().clone()
     }
 
     /// The one IKE SA that is established.
@@ -189,6 +206,7 @@ pub struct IkeSa {
     pub state: String,
     pub initiator_spi: String,
     pub responder_spi: String,
+    pub cipher: String,
     /// Where the gateway is, as charon knows it.
     pub remote_host: String,
     /// Seconds since it was established.
@@ -254,6 +272,7 @@ impl IkeSa {
             "state" => value.clone_into(&mut self.state),
             "initiator-spi" => value.clone_into(&mut self.initiator_spi),
             "responder-spi" => value.clone_into(&mut self.responder_spi),
+            "encr-alg" => value.clone_into(&mut self.cipher),
             "remote-host" => value.clone_into(&mut self.remote_host),
             "established" => self.established = value.parse().ok()?,
             _ => {}
@@ -357,6 +376,7 @@ mod tests {
     remote-host = 192.0.2.1
     initiator-spi = c032d0c7900674b3
     responder-spi = bf5bc91756b85eda
+    encr-alg = AES_GCM_16
     established = 17
     tasks-active = [
       IKE_DPD
@@ -393,6 +413,7 @@ list-sas reply {
         assert_eq!(sas.len(), 1);
         assert_eq!(sas[0].initiator_spi, "c032d0c7900674b3");
         assert_eq!(sas[0].remote_host, "192.0.2.1");
+        assert_eq!(sas[0].cipher, "AES_GCM_16");
         assert_eq!(sas[0].established, 17);
         assert_eq!(sas[0].children.len(), 2);
         let installed = sas[0].installed().expect("one");

@@ -11,9 +11,11 @@ use super::wire::Ike;
 /// Messages kept; more are counted in [`super::Report::ike_not_kept`].
 const MESSAGES: usize = 100_000;
 
-/// Where the type of the first payload is (RFC 7296 section 3.1), and that of a fragment.
+/// Where the type of the first payload is (RFC 7296 section 3.1), and that of a fragment with its
+/// number and how many there are (RFC 7383 section 2.5).
 const NEXT_PAYLOAD: usize = 16;
 const SKF: u8 = 53;
+const FRAGMENT_NUMBER: usize = 32;
 
 /// Exchange types (RFC 7296 section 3.1).
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -65,11 +67,17 @@ pub struct IkeEvent {
     pub initiator: bool,
     pub response: bool,
     pub message_id: u32,
-    /// Holds an Encrypted Fragment payload (RFC 7383).
-    pub fragment: bool,
+    /// Of an Encrypted Fragment payload (RFC 7383): its number, and how many there are.
+    pub fragment: Option<(u16, u16)>,
     pub length: usize,
     /// Equal for byte-identical messages.
     pub digest: u64,
+}
+
+fn fragment(message: &[u8]) -> Option<(u16, u16)> {
+    message.get(NEXT_PAYLOAD).filter(|kind| **kind == SKF)?;
+    let [a, b, c, d] = *message.get(FRAGMENT_NUMBER..)?.first_chunk()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
 }
 
 impl IkeEvent {
@@ -140,7 +148,7 @@ impl Journal {
             initiator: ike.initiator,
             response: ike.response,
             message_id: ike.message_id,
-            fragment: ike.message.get(NEXT_PAYLOAD) == Some(&SKF),
+            fragment: fragment(ike.message),
             length: ike.message.len(),
             digest,
         });

@@ -259,7 +259,7 @@ fn granted_sources(report: &Report, permits: &Permits) -> BTreeSet<IpAddr> {
 }
 
 /// One IKE SA, one side, one kind of message, one Message ID.
-type Slot = (u64, u64, IpAddr, bool, u32);
+type Slot = (u64, u64, IpAddr, bool, (u32, Option<(u16, u16)>));
 
 /// A request that has the Message ID of a synchronisation.
 fn zero(event: &IkeEvent) -> bool {
@@ -275,11 +275,11 @@ fn message_ids(report: &Report, faults: &mut Findings) {
             continue;
         }
         let sa = (event.initiator_spi, event.responder_spi, event.source);
-        let slot = (sa.0, sa.1, sa.2, event.response, event.message_id);
-        let earlier = *first.entry(slot).or_insert(event);
         // Fragments of one message have one Message ID (RFC 7383 section 2.5).
-        let fragments = event.fragment || earlier.fragment;
-        if earlier.digest != event.digest && !fragments {
+        let number = (event.message_id, event.fragment);
+        let slot = (sa.0, sa.1, sa.2, event.response, number);
+        let earlier = *first.entry(slot).or_insert(event);
+        if earlier.digest != event.digest {
             let kind = match event.response {
                 true => "two-responses",
                 false => "two-requests",

@@ -1,7 +1,7 @@
 //! The audit against hand-made frames, with planted faults: an oracle that finds nothing must have
 //! been shown that it can.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -323,6 +323,42 @@ fn clear_text_between_protected_addresses_is_a_leak() {
     ]);
     let inner = |address: IpAddr| matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 10);
     assert_eq!(report.leaked(inner), 2);
+}
+
+fn ipv6(source: Ipv6Addr, destination: Ipv6Addr, next: u8, payload: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    frame.extend_from_slice(&[0x86, 0xdd, 0x60, 0, 0, 0]);
+    frame.extend_from_slice(&(payload.len() as u16).to_be_bytes());
+    frame.extend_from_slice(&[next, 64]);
+    frame.extend_from_slice(&source.octets());
+    frame.extend_from_slice(&destination.octets());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+#[test]
+fn rfc4443_section_4_an_echo_over_ipv6_is_one_and_a_neighbour_solicitation_is_none() {
+    let (a, b) = ("fd01::2".parse(), "fd02::2".parse());
+    let (a, b): (Ipv6Addr, Ipv6Addr) = (a.expect("valid"), b.expect("valid"));
+    for (kind, reply) in [(128, false), (129, true)] {
+        let frame = ipv6(a, b, 58, &[kind, 0, 0, 0, 0, 7, 0, 9]);
+        let echo = Echo {
+            source: a.into(),
+            destination: b.into(),
+            reply,
+            identifier: 7,
+            sequence: 9,
+        };
+        assert_eq!(decode(&frame), Frame::Echo(echo));
+    }
+    // The other version's numbers of an echo, and a solicitation (RFC 4861 section 4.3).
+    for (protocol, kind) in [(58, 8), (58, 0), (58, 135), (1, 128), (1, 129)] {
+        let frame = ipv6(a, b, protocol, &[kind; 24]);
+        assert!(matches!(decode(&frame), Frame::Ip(_)), "{kind}");
+    }
+    let clear = ipv6(a, b, 58, &[128, 0, 0, 0, 0, 7, 0, 9]);
+    let inner = |address: IpAddr| address == IpAddr::V6(a);
+    assert_eq!(audit(&[clear]).leaked(inner), 1);
 }
 
 #[test]

@@ -9,6 +9,7 @@ const ETHERTYPE_IPV6: u16 = 0x86dd;
 const PROTOCOL_ICMP: u8 = 1;
 const PROTOCOL_UDP: u8 = 17;
 const PROTOCOL_ESP: u8 = 50;
+const PROTOCOL_ICMPV6: u8 = 58;
 const PORT_IKE: u16 = 500;
 const PORT_NAT_TRAVERSAL: u16 = 4500;
 const ETHERNET_HEADER: usize = 14;
@@ -72,7 +73,7 @@ pub struct Ike<'a> {
     pub message: &'a [u8],
 }
 
-/// An ICMP echo request or reply (RFC 792); what the hosts behind the gateways exchange.
+/// An ICMP echo request or reply (RFC 792, RFC 4443 section 4); what the hosts behind the gateways exchange.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Echo {
     pub source: IpAddr,
@@ -156,7 +157,8 @@ fn transport(flow: Flow, payload: &[u8]) -> Frame<'_> {
     match flow.protocol {
         PROTOCOL_ESP => esp(flow, payload, false),
         PROTOCOL_UDP => udp(flow, payload),
-        PROTOCOL_ICMP => echo(flow, payload),
+        PROTOCOL_ICMP => echo(flow, payload, [8, 0]),
+        PROTOCOL_ICMPV6 => echo(flow, payload, [128, 129]),
         _ => Frame::Ip(flow),
     }
 }
@@ -235,19 +237,19 @@ fn ike(flow: Flow, message: &[u8]) -> Frame<'_> {
     })
 }
 
-fn echo(flow: Flow, segment: &[u8]) -> Frame<'_> {
+fn echo(flow: Flow, segment: &[u8], [request, reply]: [u8; 2]) -> Frame<'_> {
     let (Some(&kind), Some(identifier), Some(sequence)) =
         (segment.first(), be16(segment, 4), be16(segment, 6))
     else {
         return Frame::Malformed("ICMP");
     };
-    if ![0, 8].contains(&kind) {
+    if ![request, reply].contains(&kind) {
         return Frame::Ip(flow);
     }
     Frame::Echo(Echo {
         source: flow.source,
         destination: flow.destination,
-        reply: kind == 0,
+        reply: kind == reply,
         identifier,
         sequence,
     })

@@ -51,11 +51,12 @@ impl Gateway {
             .family(
                 MetricKind::Counter,
                 "hitless_sa_retr_total",
-                "SA_Retr by SPI: asked for, answered for another member, adopted, refused.",
+                "SA_Retr by SPI: asked for, answered for another member, adopted, overtaken, refused.",
             )
             .sample(&[("event", "asked")], retrieval.asked as f64)
             .sample(&[("event", "answered")], retrieval.answered as f64)
             .sample(&[("event", "adopted")], retrieval.adopted as f64)
+            .sample(&[("event", "overtaken")], retrieval.overtaken as f64)
             .sample(&[("event", "refused")], retrieval.refused as f64);
         report
             .gauge(

@@ -61,6 +61,8 @@ pub(super) struct RetrievalCounts {
     pub asked: u64,
     pub answered: u64,
     pub adopted: u64,
+    /// Of IKE SAs that this member leads as well, and that the other one had gone on with.
+    pub overtaken: u64,
     /// Answers that were not asked for, or known already, or could not be read.
     pub refused: u64,
 }
@@ -157,10 +159,20 @@ impl Gateway {
         version: u64,
         body: &[u8],
     ) {
-        let known = self.engine.facts(ike).is_some() || self.engine.buried(ike);
-        let ended = self.retrieval.ended.contains(&ike);
-        if known || ended || !self.dataplane.leading() || self.handing_over {
+        let ended = self.retrieval.ended.contains(&ike) || self.engine.buried(ike);
+        if ended || !self.dataplane.leading() || self.handing_over {
             self.retrieval.counts.refused += 1;
+            return;
+        }
+        if self.engine.facts(ike).is_some() {
+            // Both have led it: this one goes on with it, behind what the other one did.
+            let overtaken = self.engine.overtaken(now, entropy, ike, version, body);
+            let counts = &mut self.retrieval.counts;
+            *(if overtaken {
+                &mut counts.overtaken
+            } else {
+                &mut counts.refused
+            }) += 1;
             return;
         }
         let stored = self.engine.store(now, ike, version, body).is_ok();

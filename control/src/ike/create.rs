@@ -324,6 +324,7 @@ fn replace(ike: &mut IkeSa, turn: &mut Turn<'_>, old: SaId, collision: Collision
         old.replaced_by = Some(new);
         old.rekey_at = Some(delete_at);
     }
+    ike.close_heir(turn.now, old, new);
 }
 
 /// The peer answered our request, or one that followed it.
@@ -447,6 +448,7 @@ fn succeeded(
         return resource::go_on(ike, turn, &offer.child);
     };
     close(ike, turn, old, Some(new));
+    ike.close_heir(turn.now, old, new);
     if let Some(collision) = offer.collision {
         // The peer deletes its own; we do if it does not.
         let delete_at = turn.now + DELETE_GRACE;

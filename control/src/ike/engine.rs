@@ -607,6 +607,11 @@ impl Engine {
         successor.undecided = false;
         successor.children.extend(children);
         successor.queue.extend(queue);
+        if ike.terminated {
+            // Whoever asked for its end did not mean to be outrun by a rekeying.
+            successor.terminated = true;
+            successor.schedule(now, Task::DeleteIke);
+        }
         vec![to]
     }
 

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
+use hitless_sa::{ChildSa, IkeSpi, Instant, MessageId, SaId, Spi};
 use zeroize::Zeroizing;
 
 use super::auth::Authenticated;
@@ -284,17 +284,19 @@ impl IkeSa {
         self.inherited = true;
         self.answered();
         self.doubts = 0;
+        let recorded: Vec<Arc<ChildSa>> = self.children.iter().map(|c| c.sa.clone()).collect();
         mobike::took_over(self, turn);
-        // Nothing is installed yet: it begins where it goes on.
-        turn.changes.clear();
-        for child in &self.children {
+        // Installed as the record has it, for that is what the policies were made of; it moves then.
+        let moved = std::mem::take(&mut turn.changes);
+        for (child, recorded) in self.children.iter().zip(recorded) {
             turn.changes.push(ChildChange::Install {
-                child: child.sa.clone(),
+                child: recorded,
                 connection: self.connection.name.clone(),
                 name: child.name.clone(),
                 send: child.sending,
             });
         }
+        turn.changes.extend(moved);
         self.window.restart(turn.now);
         self.owe(turn, how, at_once);
         if let Some(to) = self.redirected_to

@@ -94,6 +94,13 @@ impl IkeSa {
         self.queue.retain(|s| s.task != Task::RekeyChild(id));
         self.schedule(now, Task::DeleteChild(id));
     }
+
+    /// Closes what has just taken the place of a Child SA that was to be closed on demand.
+    pub fn close_heir(&mut self, now: Instant, old: SaId, new: SaId) {
+        if self.child(old).is_some_and(|old| old.terminated) {
+            self.close_child(now, new, false);
+        }
+    }
 }
 
 /// Closes the peer's half of a Child SA that we never had, unless an exchange that was under way

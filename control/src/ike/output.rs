@@ -117,7 +117,7 @@ pub enum Event {
         old: IkeSpi,
         new: IkeSpi,
     },
-    /// Keys that are past, for Wireshark; only if the settings ask for them.
+    /// Keys that are past or taken over, for Wireshark; only if the settings ask for them.
     Keys(KeyLines),
     IkeDeleted {
         ike: IkeSpi,

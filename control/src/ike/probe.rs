@@ -12,7 +12,8 @@ use hitless_sa::{Instant, MessageId};
 use super::established::IkeSa;
 use super::message::{Exchange, Header};
 use super::nat::Path;
-use super::output::Event;
+use super::output::{Event, Resume};
+use super::takeover;
 use super::tasks::Pending;
 use super::turn::Turn;
 use super::window::Outstanding;
@@ -99,6 +100,15 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
         probe.rounds += 1;
         if probe.rounds >= probe.most {
             return ike.lose(turn, "no answer to any probe");
+        }
+        // A leader of whom nothing is known may have declared Message IDs far above all these (RFC 6311
+        // section 5.1, R14): what is said in the same way is heard.
+        let how = takeover::resume(ike.connection.takeover, false, ike.facts(), None);
+        if matches!(how, Resume::MessageIdSync { .. }) {
+            ike.probe = Some(probe);
+            ike.abandon(turn);
+            turn.dirty = true;
+            return ike.resynchronise(turn, how);
         }
     }
     // The likely one may have been lost, and without it the others are ahead of their time.

@@ -15,7 +15,7 @@ use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, SaId, Spi};
 use super::engine::Engine;
 use super::established::IkeSa;
 use super::index::Index;
-use super::output::{Commit, Output, Resume};
+use super::output::{Commit, Event, Output, Resume};
 use super::takeover;
 use super::turn::Turn;
 
@@ -301,6 +301,12 @@ impl Engine {
         self.resuming.waiting -= 1;
         if self.resuming.waiting == 0 {
             self.resuming = Resuming::default();
+        }
+        // The predecessor's files may be lost with it.
+        if self.settings.key_log
+            && let Some(lines) = self.key_lines(spi)
+        {
+            self.outputs.push_back(Output::Event(Event::Keys(lines)));
         }
         self.resume(now, entropy, spi, how);
         true

@@ -30,7 +30,8 @@ pub struct EngineSettings {
     pub retransmit_timeout: Duration,
     /// Retransmissions before the peer counts as dead.
     pub retransmit_tries: u32,
-    /// Whether the user wants the keys of IKE_INTERMEDIATE for Wireshark (`control.key_log`).
+    /// Whether the user wants keys for Wireshark (`control.key_log`): those of IKE_INTERMEDIATE, and of
+    /// what is taken over.
     pub key_log: bool,
     /// By which certificates are valid; `Engine::set_time_of_day` keeps it.
     pub time_of_day: TimeOfDay,

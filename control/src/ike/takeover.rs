@@ -6,6 +6,7 @@ use hitless_sa::{Entropy, IkeSpi, Instant, MessageId, Spi};
 
 use super::engine::Engine;
 use super::established::{IkeSa, State};
+use super::export::{self, Imported};
 use super::output::Resume;
 use super::settings::Takeover;
 use super::tasks::Task;
@@ -144,6 +145,45 @@ pub(super) fn doubt_silence(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
 }
 
 impl Engine {
+    /// A member that led the same IKE SA behind a partition, and leads it no more, has kept what it
+    /// made of it. It has used Message IDs from ours on, so what we asked with them the peer never took;
+    /// and it may have declared others far above them (R14), which nobody would find by trying. False
+    /// if what it kept is not ahead of ours, or there is nothing to find out any more.
+    pub fn overtaken(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        ike: IkeSpi,
+        version: u64,
+        body: &[u8],
+    ) -> bool {
+        let kept = export::import(now, &self.by_name, &mut self.ids, version, body);
+        let Ok(Imported::IkeSa(theirs)) = kept else {
+            return false;
+        };
+        if theirs.local_spi != ike {
+            return false;
+        }
+        let declared = theirs.sync.as_ref().map(|sync| sync.values.send);
+        let next = declared.map_or(theirs.unused(), |send| send.max(theirs.unused()));
+        let mut overtaken = false;
+        self.with(now, entropy, ike, |ike, turn| {
+            if next <= ike.window.next_request || ike.sync.is_some() {
+                return;
+            }
+            // Probes of ours were below it as well.
+            ike.window.next_request = ike.unused().max(next);
+            ike.probe = None;
+            let how = resume(ike.connection.takeover, false, ike.facts(), None);
+            overtaken = find_out(ike, turn, how);
+            if overtaken {
+                ike.abandon(turn);
+            }
+            turn.dirty = true;
+        });
+        overtaken
+    }
+
     /// The peer has a Child SA that nobody here knows: a former leader made it and died with it.
     /// We make what is missing of its connection anew, then ask the peer to delete that one, which
     /// it knows by the SPI that we should receive on (RFC 7296 section 1.4.1).

@@ -19,6 +19,9 @@ use super::tasks::Scheduled;
 use super::virtual_ip::Leases;
 use super::window::Backoff;
 
+/// How finely the margin of chance of a lifetime is drawn.
+const JITTER_STEPS: u32 = 1 << 20;
+
 /// Numbers that this member hands out, each at most once.
 pub(super) struct Ids {
     member: MemberId,
@@ -197,8 +200,9 @@ impl<'a> Turn<'a> {
 
     /// Up to a tenth less than `time`, so that many SAs do not expire together.
     pub fn jitter(&mut self, time: Duration) -> Duration {
-        let permille = 900 + self.entropy.u32() % 101;
-        time / 1000 * permille
+        // So fine that very many SAs of one age do not come due in bursts.
+        let step = time / 10 / JITTER_STEPS;
+        time - step * (self.entropy.u32() % (JITTER_STEPS + 1))
     }
 
     /// When something with this lifetime is due; zero is never.

@@ -1,5 +1,5 @@
-//! A host behind a gateway: answers ARP and neighbour discovery, sends numbered probes, records the
-//! ones that arrive.
+//! A host behind a gateway, of one address or several: answers ARP and neighbour discovery, sends
+//! numbered probes, records the ones that arrive.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -32,7 +32,8 @@ pub struct Probe {
 pub struct Host {
     cable: MemoryPort,
     mac: MacAddress,
-    address: IpAddr,
+    /// Never empty: it sends from the first, unless told otherwise.
+    addresses: Vec<IpAddr>,
     gateway: IpAddr,
     gateway_mac: Option<MacAddress>,
     /// Octets of each probe's inner packet.
@@ -55,7 +56,7 @@ impl Host {
         Host {
             cable,
             mac,
-            address: address.into(),
+            addresses: vec![address.into()],
             gateway: gateway.into(),
             gateway_mac: None,
             size: size.max(ipv6::HEADER + PROBE_LENGTH),
@@ -64,6 +65,13 @@ impl Host {
             received: Vec::new(),
             altered: 0,
         }
+    }
+
+    /// The same host has these addresses as well.
+    #[must_use]
+    pub fn with_more(mut self, addresses: impl IntoIterator<Item = IpAddr>) -> Host {
+        self.addresses.extend(addresses);
+        self
     }
 
     /// Reads what waits; returns the number of frames.
@@ -84,11 +92,17 @@ impl Host {
 
     /// Sends the next probe; before the gateway's address is known, asks for that instead.
     pub fn send(&mut self, now: Instant, to: impl Into<IpAddr>) {
+        self.send_from(now, 0, to);
+    }
+
+    /// The same from that one of its addresses; from the last, if it has not so many.
+    pub fn send_from(&mut self, now: Instant, index: usize, to: impl Into<IpAddr>) {
+        let own = self.addresses[index.min(self.addresses.len() - 1)];
         let Some(gateway_mac) = self.gateway_mac else {
             self.ask();
             return;
         };
-        let Some(packet) = probe(self.address, to.into(), self.next, self.size) else {
+        let Some(packet) = probe(own, to.into(), self.next, self.size) else {
             debug_assert!(false, "a probe from one family to the other");
             return;
         };
@@ -112,6 +126,10 @@ impl Host {
         self.altered
     }
 
+    fn has(&self, address: impl Into<IpAddr>) -> bool {
+        self.addresses.contains(&address.into())
+    }
+
     fn push(&mut self, to: MacAddress, packet: &[u8]) {
         let ether_type = match packet.first().map(|first| first >> 4) {
             Some(6) => ETHERTYPE_IPV6,
@@ -122,7 +140,7 @@ impl Host {
     }
 
     fn ask(&mut self) {
-        match (self.address, self.gateway) {
+        match (self.addresses[0], self.gateway) {
             (IpAddr::V4(address), IpAddr::V4(gateway)) => {
                 let frame = arp(1, self.mac, address, [0; 6], gateway, [0xff; 6]);
                 self.cable.push_frame(&frame);
@@ -148,7 +166,7 @@ impl Host {
         if self.gateway == sender {
             self.gateway_mac = Some(sender_mac);
         }
-        if operation == [0, 1] && self.address == target {
+        if operation == [0, 1] && self.has(target) {
             let frame = arp(2, self.mac, target, sender_mac, sender, sender_mac);
             self.cable.push_frame(&frame);
         }
@@ -160,7 +178,7 @@ impl Host {
             Ok(Message::Solicitation {
                 target,
                 mac: Some(mac),
-            }) if self.address == target => {
+            }) if self.has(target) => {
                 let answer = ndp::advertisement(ip.source(), target, self.mac, true);
                 self.push(mac, &answer);
             }
@@ -181,7 +199,7 @@ impl Host {
             Ip::V6(ip) if ip.next_header() == ipv6::ICMP => return self.discovery(ip),
             Ip::V6(ip) => (ip.next_header(), ip.payload()),
         };
-        if ip.destination() != self.address || protocol != UDP {
+        if !self.has(ip.destination()) || protocol != UDP {
             return;
         }
         match number(&ip, datagram) {

@@ -1,13 +1,14 @@
-//! A gateway in the lab: its worker, its control plane and its place on the sync network, as a
+//! A gateway in the lab: its workers, its control plane and its place on the sync network, as a
 //! value that somebody turns.
 
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use hitless_dataplane::handover;
 use hitless_dataplane::port::Port;
 use hitless_dataplane::port::memory::MemoryPort;
-use hitless_dataplane::worker::{self, Leadership, Worker, WorkerSettings};
+use hitless_dataplane::worker::{self, Leadership, Worker, WorkerHandle, WorkerSettings};
 use hitless_sa::{Entropy, Incarnation, Instant};
 use hitless_sync::Durable;
 
@@ -81,34 +82,64 @@ impl Station {
         now: Instant,
         entropy: &mut dyn Entropy,
     ) -> io::Result<(Station, Worker)> {
+        let leadership = Leadership::new(false);
+        let (worker, handle) = one(&settings, 0, ports, room, &leadership)?;
+        let made = Station::over(
+            settings,
+            vec![handle],
+            leadership,
+            network,
+            durable,
+            now,
+            entropy,
+        );
+        Ok((made, worker))
+    }
+
+    /// The same with a worker for each set of ports, which are the queues of its cards.
+    pub fn spread(
+        settings: GatewaySettings,
+        queues: Vec<Vec<MemoryPort>>,
+        network: &mut dyn SyncNetwork,
+        durable: Durable,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+    ) -> io::Result<(Station, Vec<Worker>)> {
+        let leadership = Leadership::new(false);
+        let (mut workers, mut handles) = (Vec::new(), Vec::new());
+        for (index, ports) in queues.into_iter().enumerate() {
+            let (worker, handle) = one(&settings, index, ports, Room::default(), &leadership)?;
+            workers.push(worker);
+            handles.push(handle);
+        }
+        handover::connect(&mut workers);
+        let made = Station::over(
+            settings, handles, leadership, network, durable, now, entropy,
+        );
+        Ok((made, workers))
+    }
+
+    fn over(
+        settings: GatewaySettings,
+        handles: Vec<WorkerHandle>,
+        leadership: Arc<Leadership>,
+        network: &mut dyn SyncNetwork,
+        durable: Durable,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+    ) -> Station {
         let sync_address = settings.config().cluster.sync.as_ref();
         let sync_address = sync_address.map(|sync| sync.listen);
-        let leadership = Leadership::new(false);
-        let mtus = vec![MTU; ports.len()];
-        let ports = ports
-            .into_iter()
-            .map(|port| Box::new(port) as Box<dyn Port>)
-            .collect();
-        let worker = WorkerSettings {
-            pool_frames: room.frames,
-            pool_runs: 0,
-            sa_capacity: room.sas,
-            ..settings.worker(0, &mtus)
-        };
-        let (worker, handle) = worker::worker(worker, ports, Arc::clone(&leadership))?;
-        let gateway = Gateway::new(settings, durable, vec![handle], leadership, now, entropy);
+        let gateway = Gateway::new(settings, durable, handles, leadership, now, entropy);
         if let Some(address) = sync_address {
             network.open(address);
         }
-        Ok((
-            Station {
-                gateway,
-                sync_address,
-                keys: Vec::new(),
-                grants: Vec::new(),
-            },
-            worker,
-        ))
+        Station {
+            gateway,
+            sync_address,
+            keys: Vec::new(),
+            grants: Vec::new(),
+        }
     }
 
     /// One round of the control plane. `events` learns what happened, `persist` is the disk: it
@@ -163,6 +194,26 @@ impl Station {
     pub fn gateway(&mut self) -> &mut Gateway {
         &mut self.gateway
     }
+}
+
+/// A worker with its ports plugged in.
+fn one(
+    settings: &GatewaySettings,
+    index: usize,
+    ports: Vec<MemoryPort>,
+    room: Room,
+    leadership: &Arc<Leadership>,
+) -> io::Result<(Worker, WorkerHandle)> {
+    let mtus = vec![MTU; ports.len()];
+    let ports = ports.into_iter();
+    let ports = ports.map(|port| Box::new(port) as Box<dyn Port>).collect();
+    let settings = WorkerSettings {
+        pool_frames: room.frames,
+        pool_runs: 0,
+        sa_capacity: room.sas,
+        ..settings.worker(index, &mtus)
+    };
+    worker::worker(settings, ports, Arc::clone(leadership))
 }
 
 /// The durable state of a member that starts for the first time.

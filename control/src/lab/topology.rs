@@ -4,10 +4,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
+use super::extras::{self, End, Extras, Lane};
 use crate::config::{Config, ConfigError};
 
 pub const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
+/// Where the peer is for everybody else, if it is behind a NAT.
+pub const NAT: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 200);
 pub const CLUSTER_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 1);
 pub const PEER_INSIDE: Ipv4Addr = Ipv4Addr::new(10, 1, 0, 1);
 /// The host behind the peer.
@@ -109,6 +112,8 @@ pub struct Topology {
     pub checkpoint: (u32, &'static str),
     /// Requests that may be outstanding at once.
     pub window_size: u32,
+    /// What the tunnel has beyond that.
+    pub extras: Extras,
 }
 
 impl Topology {
@@ -127,23 +132,45 @@ impl Topology {
             degraded: "rekey",
             checkpoint: (1000, "50ms"),
             window_size: 1,
+            extras: Extras::default(),
         }
+    }
+
+    /// Between which hosts traffic goes.
+    pub fn lanes(&self) -> Vec<Lane> {
+        self.extras.lanes(self.inside)
     }
 
     /// The configuration of a member, which answers.
     pub fn member(&self, member: u8) -> Result<Config, ConfigError> {
-        let cluster = self.cluster("lab", member, 1..=self.members);
-        let [outside, remote] = self.outside.ends();
+        let mut cluster = self.cluster("lab", member, 1..=self.members);
+        if self.extras.mobike {
+            cluster.push_str("preempt = true\n");
+        }
+        let [_, mut remote] = self.outside.ends();
+        if self.extras.nat {
+            remote = NAT.into();
+        }
+        let outside = self.member_address(member);
         let sides = Sides {
             cluster: &cluster,
             outside,
             inside: self.inside.stations().cluster,
-            remote,
+            remote: vec![remote],
             ids: ["cluster.lab", "peer.lab"],
-            networks: self.inside.networks(),
+            end: End::Cluster,
             start: "none",
         };
         self.parse(&format!("member {member}"), &sides)
+    }
+
+    /// Where a member is on the outside: all are at one address, unless they move the tunnel.
+    fn member_address(&self, member: u8) -> IpAddr {
+        let [shared, _] = self.outside.ends();
+        match self.extras.mobike {
+            true => extras::shifted(shared, member - 1),
+            false => shared,
+        }
     }
 
     /// The configuration of the peer, which initiates: a cluster of one, or the first of two.
@@ -158,15 +185,16 @@ impl Topology {
             0 | 1 => format!("name = \"peer\"\nid = {first}\n"),
             more => self.cluster("peer", first + number, first..=first + more - 1),
         };
-        let [remote, outside] = self.outside.ends();
-        let [theirs, ours] = self.inside.networks();
+        let [_, outside] = self.outside.ends();
+        let mut remote: Vec<IpAddr> = (1..=self.members).map(|m| self.member_address(m)).collect();
+        remote.dedup();
         let sides = Sides {
             cluster: &cluster,
             outside,
             inside: self.inside.stations().peer,
             remote,
             ids: ["peer.lab", "cluster.lab"],
-            networks: [ours, theirs],
+            end: End::Peer,
             start: "start",
         };
         self.parse("peer", &sides)
@@ -189,12 +217,11 @@ impl Topology {
     fn parse(&self, name: &str, sides: &Sides<'_>) -> Result<Config, ConfigError> {
         let Topology {
             secret,
-            ike_proposal,
-            esp_proposal,
             dpd_delay,
             takeover,
             checkpoint: (packets, interval),
             window_size,
+            extras,
             ..
         } = self;
         let Sides {
@@ -202,10 +229,20 @@ impl Topology {
             outside,
             inside,
             remote,
-            ids,
-            networks,
+            ids: [local_id, remote_id],
+            end,
             start,
         } = sides;
+        let ike_proposal = extras.proposal(self.ike_proposal);
+        let plain = format!(
+            "esp_proposals = [\"{}\"]\nreplay_window = 4096\nstart_action = \"{start}\"\n",
+            extras.proposal(self.esp_proposal)
+        );
+        let remotes: Vec<String> = remote
+            .iter()
+            .map(|remote| format!("\"{remote}\""))
+            .collect();
+        let children = extras.children(*end, self.inside, self.inside.networks(), &plain);
         let text = format!(
             r#"
 [cluster]
@@ -222,28 +259,21 @@ protected = true
 checkpoint = {{ packets = {packets}, interval = "{interval}" }}
 [connections.tunnel]
 local_addrs = ["{outside}"]
-remote_addrs = ["{remote}"]
+remote_addrs = [{}]
 proposals = ["{ike_proposal}"]
-local = {{ auth = "psk", id = "{}" }}
-remote = {{ auth = "psk", id = "{}" }}
+local = {{ auth = "psk", id = "{local_id}" }}
+remote = {{ auth = "psk", id = "{remote_id}" }}
 dpd_delay = "{dpd_delay}"
 takeover = "{takeover}"
 window_size = {window_size}
-[connections.tunnel.children.net]
-esp_proposals = ["{esp_proposal}"]
-local_ts = ["{}"]
-remote_ts = ["{}"]
-replay_window = 4096
-start_action = "{start}"
-[secrets.tunnel]
+{}{children}[secrets.tunnel]
 secret = "{secret}"
-"#,
+{}"#,
             self.outside.prefix_length(),
             self.inside.prefix_length(),
-            ids[0],
-            ids[1],
-            networks[0],
-            networks[1]
+            remotes.join(", "),
+            extras.connection(*end, self.inside),
+            extras.sections(*end, self.inside, secret),
         );
         Config::parse(name, &text, Path::new("."))
     }
@@ -254,9 +284,9 @@ struct Sides<'a> {
     cluster: &'a str,
     outside: IpAddr,
     inside: IpAddr,
-    remote: IpAddr,
+    remote: Vec<IpAddr>,
     ids: [&'a str; 2],
-    networks: [&'a str; 2],
+    end: End,
     start: &'a str,
 }
 

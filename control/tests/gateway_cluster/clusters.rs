@@ -146,8 +146,7 @@ impl Clusters {
 
     fn leader(&mut self, of: [u8; 2]) -> Option<u8> {
         let mut members = self.members.iter_mut().filter(|(id, _)| of.contains(id));
-        let leader = members.find_map(|(id, m)| m.station.gateway().leading().then_some(*id));
-        leader
+        members.find_map(|(id, m)| m.station.gateway().leading().then_some(*id))
     }
 
     /// Whether the standby of this leader may take over.

@@ -12,6 +12,7 @@ mod idle;
 mod inbound;
 mod lazy;
 mod metrics;
+mod nat;
 mod policies;
 mod retrieve;
 mod roads;

@@ -6,7 +6,7 @@ use hitless::api;
 use hitless::gateway::Event;
 use hitless::ike::{self, Input};
 use hitless::lab::MTU;
-use hitless_dataplane::port::memory;
+use hitless_dataplane::port::memory::{self, MemoryPort};
 
 use crate::world::{PEER, World};
 
@@ -33,24 +33,52 @@ fn draw_to(world: &mut World, member: u8) {
     }
 }
 
+/// Two that lead, of whom `old` alone has a cable to the peer, and `new` stays in the end: of two that
+/// inherit the later one wins, whatever the other one has made meanwhile.
+struct Split {
+    old: u8,
+    new: u8,
+    cables: [MemoryPort; 2],
+}
+
+impl Split {
+    fn new(world: &mut World) -> Split {
+        let new = world.leader().unwrap();
+        let old = 3 - new;
+        world.ask(new, |gateway, now, entropy| {
+            gateway.switchover(now, entropy)
+        });
+        world.until("a switchover", |world| world.leader() == Some(old));
+        world.until("a standby", World::standby_is_ready);
+        world.network.isolated.insert(1);
+        world.until("two leaders", |world| world.leaders().len() == 2);
+        let cut = || memory::link(64, MTU).0;
+        let outside = world.outside.plug(usize::from(new), cut());
+        let protected = world.protected.plug(usize::from(new), cut());
+        draw_to(world, old);
+        Split {
+            old,
+            new,
+            cables: [outside, protected],
+        }
+    }
+
+    fn heal(self, world: &mut World) {
+        let [outside, protected] = self.cables;
+        world.outside.plug(usize::from(self.new), outside);
+        world.protected.plug(usize::from(self.new), protected);
+        world.network.isolated.clear();
+        world.until("one leader", |world| world.leader().is_some());
+        assert_eq!(world.leader(), Some(self.new));
+        draw_to(world, self.new);
+    }
+}
+
 #[test]
 fn an_sa_that_a_deposed_member_made_alone_is_retrieved_by_its_spi_without_ike_auth() {
     let mut world = World::with_traffic(120);
-    // Of two that inherit the later one wins, whatever the other one has made meanwhile.
-    let new = world.leader().unwrap();
-    let old = 3 - new;
-    world.ask(new, |gateway, now, entropy| {
-        gateway.switchover(now, entropy)
-    });
-    world.until("a switchover", |world| world.leader() == Some(old));
-    world.until("a standby", World::standby_is_ready);
-    // The members lose each other; the new leader has no cable to the peer for a while.
-    world.network.isolated.insert(1);
-    world.until("two leaders", |world| world.leaders().len() == 2);
-    let cut = || memory::link(64, MTU).0;
-    let outside = world.outside.plug(usize::from(new), cut());
-    let protected = world.protected.plug(usize::from(new), cut());
-    draw_to(&mut world, old);
+    let split = Split::new(&mut world);
+    let (old, new) = (split.old, split.new);
     let from = world.events.len();
     world.ask(PEER, |gateway, now, entropy| {
         let ike = gateway.ike_sas()[0].0;
@@ -74,12 +102,7 @@ fn an_sa_that_a_deposed_member_made_alone_is_retrieved_by_its_spi_without_ike_au
     assert!(world.list_sas(new).iter().all(|sa| sa.responder_spi != spi));
 
     let healed = world.now;
-    world.outside.plug(usize::from(new), outside);
-    world.protected.plug(usize::from(new), protected);
-    world.network.isolated.clear();
-    world.until("one leader", |world| world.leader().is_some());
-    assert_eq!(world.leader(), Some(new));
-    draw_to(&mut world, new);
+    split.heal(&mut world);
     world.until("the answer", |world| figure(world, new, "adopted") == 1);
     assert_eq!(figure(&mut world, old, "answered"), 1);
     world.traffic_flows();
@@ -88,6 +111,41 @@ fn an_sa_that_a_deposed_member_made_alone_is_retrieved_by_its_spi_without_ike_au
     assert!(took < Duration::from_secs(6), "{took:?}");
     assert!(!world.exchanges_since(healed).contains(&IKE_AUTH));
     assert!(world.list_sas(new).iter().any(|sa| sa.responder_spi == spi));
+    world.until("a standby", World::standby_is_ready);
+    world.audit();
+}
+
+/// Seed 41809 of the simulator: probes of Message IDs could not find where the deposed member had come
+/// to, and the tunnel was dead until the IKE SA was given up.
+#[test]
+fn an_ike_sa_that_a_deposed_member_went_on_with_is_carried_on_from_where_it_came_to() {
+    let mut world = World::with_traffic(122);
+    let split = Split::new(&mut world);
+    let (old, new) = (split.old, split.new);
+    let spi = world.list_sas(PEER)[0].responder_spi.clone();
+    // More than would be tried.
+    for _ in 0..12 {
+        let from = world.events.len();
+        world.ask(old, |gateway, now, entropy| {
+            let child = gateway.ike_sas()[0].1[0];
+            gateway.ike(now, entropy, Input::RekeyChild(child));
+        });
+        world.until("a rekeying", |world| {
+            world.since(from).any(|(who, event)| {
+                who == old && matches!(event, Event::Ike(ike::Event::ChildDeleted { .. }))
+            })
+        });
+    }
+    world.traffic_flows();
+
+    let healed = world.now;
+    split.heal(&mut world);
+    world.until("the answer", |world| figure(world, new, "overtaken") == 1);
+    world.traffic_flows();
+    let took = world.now.since(healed);
+    assert!(took < Duration::from_secs(7), "{took:?}");
+    assert!(!world.exchanges_since(healed).contains(&IKE_AUTH));
+    assert_eq!(world.list_sas(new)[0].responder_spi, spi);
     world.until("a standby", World::standby_is_ready);
     world.audit();
 }

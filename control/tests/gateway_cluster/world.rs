@@ -26,6 +26,8 @@ use hitless_dataplane::worker::Worker;
 use hitless_sa::Instant;
 use hitless_sync::{Durable, Event as SyncEvent};
 
+use crate::nat::Nat;
+
 /// The peer's number; it is no member.
 pub const PEER: u8 = 0;
 const CABLE: usize = 1024;
@@ -116,6 +118,8 @@ pub struct World {
     pub events: Vec<(Instant, u8, Event)>,
     /// What the busiest turn of each gateway took, as IKE counts its work.
     pub busiest: BTreeMap<u8, u64>,
+    /// In front of the peer, if there is one.
+    pub nat: Option<Nat>,
     /// Whether hosts send probes.
     pub traffic: bool,
     next_probe: Instant,
@@ -164,6 +168,7 @@ impl World {
             broken_copies: BTreeSet::new(),
             events: Vec::new(),
             busiest: BTreeMap::new(),
+            nat: None,
             traffic: false,
             next_probe: Instant(0),
             members: count,
@@ -293,6 +298,9 @@ impl World {
             if !self.stuck.contains(who) {
                 running.worker.turn(now);
             }
+        }
+        if let Some(nat) = &mut self.nat {
+            nat.turn();
         }
         self.outside.turn(now);
         self.protected.turn(now);
@@ -493,9 +501,12 @@ impl World {
             if protocol != UDP {
                 return None;
             }
-            let port = u16::from_be_bytes(udp.get(2..4)?.try_into().ok()?);
-            let header = if port == 500 { 8 } else { 12 };
-            udp.get(header + 18).copied()
+            let ike = match udp.get(2..4)? == [0x01, 0xf4] {
+                true => udp.get(8..)?,
+                // Else it is ESP (RFC 3948 section 2.2).
+                false => udp.get(8..)?.strip_prefix(&[0; 4])?,
+            };
+            ike.get(18).copied()
         });
         exchanges.collect()
     }

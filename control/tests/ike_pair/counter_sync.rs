@@ -86,6 +86,34 @@ fn rfc6311_h1_a_lost_answer_is_repeated_then_asked_for_afresh() {
     assert_eq!(world.hosts[B].sent.len(), count);
 }
 
+/// The peer is a cluster too: what a member of it answered, and the highest M1 that it took, are known
+/// to the one that goes on.
+#[test]
+fn rfc6311_h1_r18_an_answered_synchronisation_fails_over_with_the_peer() {
+    let (mut world, old) = behind(19, 2);
+    world.fail_over_with(A, old.clone(), SYNC);
+    let first = world.intercept().remove(0);
+    world.deliver(&first);
+    let answer = world.intercept().remove(0);
+    world.fail_over(B, Resume::Exact);
+    world.intercept();
+    // H1: bit-identical, by another member.
+    world.deliver(&first);
+    let again: Vec<Vec<u8>> = world.intercept().into_iter().map(|p| p.payload).collect();
+    assert_eq!(again, [answer.payload]);
+    assert!(!world.hosts[B].saw(synced), "it counts once");
+
+    // R18: another question of a member with the same record declares the same M1, and no more.
+    world.fail_over_with(A, old, SYNC);
+    let stale = world.intercept().remove(0);
+    assert_ne!(stale.payload, first.payload);
+    world.deliver(&stale);
+    assert!(world.intercept().is_empty() && !world.hosts[B].saw(synced));
+    world.run(30 * SECOND);
+    assert!(world.hosts[A].saw(synced) && world.hosts[B].saw(synced));
+    works_both_ways(&mut world);
+}
+
 #[test]
 fn rfc6311_r38_nothing_else_passes_while_the_synchronisation_is_pending() {
     let mut world = World::established(4);

@@ -265,6 +265,40 @@ fn rfc7296_section_2_3_a_leader_that_leads_again_finds_out_which_message_ids_wer
     }
 }
 
+/// The same, but the other member declared Message IDs far above those that are tried (RFC 6311
+/// section 5.1), and nobody is left to tell.
+#[test]
+fn rfc6311_section_5_1_a_leader_finds_out_which_message_ids_were_declared_while_it_was_cut_off() {
+    for seed in 0..4 {
+        let [a, b] = [A, B].map(|host| {
+            let mut settings = settings(host);
+            settings.connections[0].takeover = Takeover::MessageIdSync;
+            settings
+        });
+        let other = a.clone();
+        let mut world = World::new(seed, a, b);
+        world.run(SECOND);
+        let (ike, sa) = (world.ike(A), world.sa(A).id);
+        let records = world.hosts[A].records.clone();
+        let first = std::mem::replace(&mut world.hosts[A], Host::new(other));
+        world.fail_over_with(A, records, Resume::MessageIdSync { replay_delta: None });
+        world.run(SECOND);
+        world.input(A, Input::RekeyChild(sa));
+        world.run(SECOND);
+        world.assert_agreement(1);
+        world.hosts[A] = first;
+        let (source, spi) = (address(B), world.sa(B).outbound_spi);
+        world.input(A, Input::UnknownSpi { source, spi });
+        world.run(SECOND * 30);
+        assert_eq!(world.ike(A), ike, "no new IKE SA");
+        let ended = |e: &Event| matches!(e, Event::IkeDeleted { .. });
+        assert!(!world.hosts[A].saw(ended) && !world.hosts[B].saw(ended));
+        let (ours, mut peers) = (world.sa(A), world.hosts[B].sad.values());
+        assert!(peers.any(|(peer, _, _)| peer.inbound_spi == ours.outbound_spi));
+        assert!(!world.hosts[A].sad.contains_key(&sa));
+    }
+}
+
 /// A new leader whose rekeying is lost for ten seconds, while somebody forges an SPI.
 fn loses_a_request(seed: u64) -> (World, SaId) {
     let mut world = World::established(seed);
@@ -344,5 +378,32 @@ fn rfc6311_r42_an_answer_that_was_lost_for_long_counts_whatever_a_forged_spi_mak
             assert_eq!(world.ike(A), ike, "{takeover:?}");
             assert_ne!(world.sa(A).id, sa);
         }
+    }
+}
+
+/// The files of the member that died may be lost with it.
+#[test]
+fn who_takes_over_logs_the_keys_of_the_ike_sa_once_if_they_are_wanted() {
+    for wanted in [true, false] {
+        let [a, b] = [A, B].map(|host| {
+            let mut settings = settings(host);
+            settings.key_log = wanted;
+            settings
+        });
+        let mut world = World::new(3, a, b);
+        world.run(SECOND);
+        let lines = world.hosts[A].engine.key_lines(world.ike(A));
+        world.fail_over(A, Resume::Exact);
+        world.run(SECOND);
+        let logged = world.hosts[A]
+            .events
+            .iter()
+            .filter_map(|event| match event {
+                Event::Keys(lines) => Some(lines.clone()),
+                _ => None,
+            });
+        let expected: Vec<_> = lines.into_iter().filter(|_| wanted).collect();
+        assert_eq!(logged.collect::<Vec<_>>(), expected);
+        assert_eq!(expected.len(), usize::from(wanted));
     }
 }

@@ -11,8 +11,13 @@ const ESP: &str = "aes256gcm16-ecp384-ke1_mlkem768-ke4_x25519-esn";
 const FOLLOWUP: u8 = 44;
 
 fn pair(seed: u64) -> World {
+    pair_that_starts(seed, true)
+}
+
+fn pair_that_starts(seed: u64, start: bool) -> World {
     let [a, b] = [A, B].map(|host| {
         let mut settings = settings(host);
+        settings.connections[0].children[0].start &= start;
         settings.connections[0].proposals = vec![IKE.parse().unwrap()];
         settings.connections[0].children[0].esp_proposals = vec![ESP.parse().unwrap()];
         settings
@@ -175,4 +180,84 @@ fn rfc9370_section_2_2_4_an_unknown_link_gets_state_not_found() {
     assert!(world.hosts[A].saw(refused));
     world.run(200 * SECOND);
     world.assert_agreement(1);
+}
+
+/// What is asked for while the key exchanges of a rekeying are under way.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Close {
+    Child(usize),
+    Ike(usize),
+}
+
+const CLOSES: [Close; 4] = [
+    Close::Child(A),
+    Close::Child(B),
+    Close::Ike(A),
+    Close::Ike(B),
+];
+
+impl Close {
+    fn begin(self, world: &mut World) {
+        match self {
+            Close::Child(host) => {
+                let all: Vec<_> = world.hosts[host].sad.keys().copied().collect();
+                for sa in all {
+                    world.input(host, Input::TerminateChild(sa));
+                }
+            }
+            Close::Ike(host) => {
+                let all = world.hosts[host].engine.status(world.now);
+                for ike in all.into_iter().map(|status| status.local_spi) {
+                    world.input(host, Input::Terminate { ike });
+                }
+            }
+        }
+    }
+}
+
+/// Plays until nothing is left to do; whether the rekeying was still under way when it met the closing.
+fn close_after(rekey: Rekey, close: Close, steps: usize, dies: Option<usize>) -> (World, bool) {
+    let mut world = pair_that_starts(7, false);
+    let connection = "peer".to_owned();
+    let child = None;
+    world.input(A, Input::Initiate { connection, child });
+    world.run(SECOND);
+    world.assert_agreement(1);
+    rekey.start(&mut world);
+    let end = world.now + SECOND;
+    let taken = (0..steps).take_while(|_| world.step(end)).count();
+    close.begin(&mut world);
+    if let Some(host) = dies {
+        world.fail_over(host, Resume::Exact);
+    }
+    world.run(150 * SECOND);
+    (world, taken == steps)
+}
+
+/// RFC 7296 section 2.25 has the same answers for an exchange that is several. Whatever the rekeying
+/// comes to, what was to be closed is closed, on both ends, and what takes its place as well.
+#[test]
+fn rfc9370_section_2_2_4_closing_meets_a_rekeying_at_every_step_of_its_key_exchanges() {
+    for rekey in REKEYS {
+        for close in CLOSES {
+            for (steps, die) in (0..40).flat_map(|steps| [(steps, false), (steps, true)]) {
+                // Both at once are many.
+                if die && matches!(rekey, Rekey::BothChild | Rekey::BothIke) {
+                    continue;
+                }
+                let dies = die.then_some(steps % 2);
+                let (world, under_way) = close_after(rekey, close, steps, dies);
+                let left = [A, B].map(|h| (world.ike_sas(h).len(), world.hosts[h].sad.len()));
+                let ikes = usize::from(matches!(close, Close::Child(_)));
+                assert_eq!(
+                    left,
+                    [(ikes, 0); 2],
+                    "{rekey:?}, {close:?} after {steps} steps, {dies:?}"
+                );
+                if !under_way {
+                    break;
+                }
+            }
+        }
+    }
 }

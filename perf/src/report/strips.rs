@@ -102,9 +102,9 @@ fn one(svg: &mut String, strip: &Strip, foot: f64, most: f64, x: &impl Fn(f64) -
 }
 
 fn ticks(svg: &mut String, (from, to): (f64, f64), base: f64, x: &impl Fn(f64) -> f64) {
-    let steps = [25.0, 50.0, 100.0, 250.0];
+    let steps = [25.0, 50.0, 100.0, 250.0, 500.0, 1_000.0, 2_000.0, 5_000.0];
     let few = |step: &f64| (to - from) / step <= TICKS;
-    let step = steps.into_iter().find(few).unwrap_or(1000.0);
+    let step = steps.into_iter().find(few).unwrap_or(10_000.0);
     let mut at = (from / step).ceil() * step;
     while at <= to {
         let _ = write!(

@@ -8,8 +8,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Wish;
+use super::audit::Question;
 use super::disk::SmallDisk;
 use super::traffic::Traffic;
+use super::waits::Waits;
 use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
@@ -19,8 +21,8 @@ use crate::process::Program;
 use crate::scenario::Bench;
 use crate::strongswan::{IkeSa, StrongSwan};
 use crate::topology::{
-    CLUSTER_NETWORK, CLUSTER_OUTSIDE, OUTSIDE, OUTSIDE_PREFIX, PORT_MEMBERS, SYNC, SYNC_INTERFACE,
-    Topology,
+    CLUSTER_NETWORK, CLUSTER_OUTSIDE, OUTSIDE, OUTSIDE_PREFIX, PORT_MEMBERS, SWITCH_INSIDE, SYNC,
+    SYNC_INTERFACE, Topology,
 };
 
 /// The host behind the cluster.
@@ -39,6 +41,10 @@ pub const MOST_TUNNELS: u16 = 1_000;
 const UP: Duration = Duration::from_secs(10);
 const ATTEMPTS: u32 = 4;
 const ROLES: Duration = Duration::from_secs(30);
+/// For what a fault has to make happen, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// The line of a member's file that is of the inside port alone.
+const PROTECTED: &str = "protected = true\n";
 /// A neighbour that nobody is: what is sent to it is lost.
 const NOBODY: &str = "02:de:ad:00:00:01";
 
@@ -57,10 +63,12 @@ pub struct Bed<'a> {
     pub bench: &'a Bench,
     pub directory: PathBuf,
     wish: Wish,
-    binary: PathBuf,
+    pub binary: PathBuf,
     connections: String,
     /// For the daemons, in the next start.
     pub environment: Vec<(&'static str, PathBuf)>,
+    /// In the next start they monitor the host behind them.
+    pub monitor: bool,
     pub members: [Option<Member>; 2],
     pub peer: StrongSwan,
     pub disks: [SmallDisk; 2],
@@ -88,7 +96,10 @@ impl<'a> Bed<'a> {
             _ => None,
         };
         let connections = member_connections(wish.tunnels, false).unwrap_or_default();
-        let start = |index| start(&binary, &lab, index, &directory, wish, &connections, &[]);
+        let start = |index| {
+            let text = configuration(index, &directory, wish, &connections, false);
+            Member::start_with(&binary, &lab, index, &directory, &text, &[])
+        };
         let mut members = [Some(start(0)?), Some(start(1)?)];
         wait_for_roles(&mut members)?;
         bench.say(&format!("strongSwan brings {} tunnels up", wish.tunnels));
@@ -101,6 +112,7 @@ impl<'a> Bed<'a> {
             binary,
             connections,
             environment: Vec::new(),
+            monitor: false,
             members,
             peer,
             disks,
@@ -129,19 +141,32 @@ impl<'a> Bed<'a> {
     /// Starts a member that does not run.
     pub fn restart(&mut self, index: usize) -> Result<(), LabError> {
         self.members[index] = None;
-        let (binary, lab, wish) = (&self.binary, &self.lab, &self.wish);
-        let environment = &self.environment;
-        let started = start(
-            binary,
-            lab,
+        let text = configuration(
             index,
             &self.directory,
-            wish,
+            &self.wish,
             &self.connections,
-            environment,
+            self.monitor,
+        );
+        let started = Member::start_with(
+            &self.binary,
+            &self.lab,
+            index,
+            &self.directory,
+            &text,
+            &self.environment,
         )?;
         self.members[index] = Some(started);
         Ok(())
+    }
+
+    /// Waits until something is so that a fault has to bring about.
+    pub fn until(
+        &mut self,
+        what: &str,
+        mut is: impl FnMut(&mut Self) -> Result<bool, LabError>,
+    ) -> Result<(), LabError> {
+        clock::until(what, PATIENCE, || Ok(is(self)?.then_some(())))
     }
 
     pub fn member(&mut self, index: usize) -> Result<&mut Member, LabError> {
@@ -176,6 +201,26 @@ impl<'a> Bed<'a> {
             .map(drop)
     }
 
+    /// Takes a port of the inside switch out of it, or puts it back: whoever is there has a link,
+    /// and reaches nobody.
+    pub fn patch(&self, port: &str, connected: bool) -> Result<(), LabError> {
+        let words: &[&str] = match connected {
+            true => &["link", "set", port, "master", SWITCH_INSIDE],
+            false => &["link", "set", port, "nomaster"],
+        };
+        self.lab.switch.ip(words).map(drop)
+    }
+
+    /// What `hitless audit` is to be asked about captures of this name.
+    pub fn question(&self, name: &str) -> Question {
+        Question::about(&self.binary, &self.directory, name).with_ledgers(&self.directory)
+    }
+
+    /// Looks how long the members' threads wait for a core.
+    pub fn waits(&self) -> Waits {
+        Waits::start(self.members.iter().flatten().map(Member::id).collect())
+    }
+
     /// Pulls a cable at the switch, or plugs it in again.
     pub fn cable(&self, port: &str, plugged: bool) -> Result<(), LabError> {
         let state = if plugged { "up" } else { "down" };
@@ -202,18 +247,23 @@ fn start_witness(
     Ok((witness, namespace))
 }
 
-fn start(
-    binary: &Path,
-    lab: &Topology,
+fn configuration(
     index: usize,
     directory: &Path,
     wish: &Wish,
     connections: &str,
-    environment: &[(&str, PathBuf)],
-) -> Result<Member, LabError> {
+    monitor: bool,
+) -> String {
     let own = directory.join(format!("m{}", index + 1));
     let text = gateway::configuration(index, &own, &heartbeats(wish), connections);
-    Member::start_with(binary, lab, index, directory, &text, environment)
+    match monitor {
+        true => text.replacen(
+            PROTECTED,
+            &format!("{PROTECTED}monitor = [\"{HOST}\"]\n"),
+            1,
+        ),
+        false => text,
+    }
 }
 
 /// Waits until the peer has every tunnel. One that came to a member which then lost the lead in the

@@ -1,14 +1,15 @@
 //! An active member without its standby, under a tunnel to strongSwan: what each policy
 //! (`degraded`) does once the leases run out; and two members that both believe they are active.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use hitless::audit::Audit;
 
 use super::bed::{self, Bed};
+use super::judge::esp_between;
 use super::kinds::Diary;
-use super::traffic::{Flow, Traffic, WAYS};
+use super::traffic::{Flow, Traffic, WAYS, Way};
 use super::{LAST, Row, Wish};
 use crate::capture::Capture;
 use crate::clock;
@@ -27,6 +28,8 @@ const TUNNELS: u16 = 2;
 const RATE: u32 = 4_000;
 /// Many times what a lease lasts.
 const ALONE: Duration = Duration::from_secs(4);
+/// Both lead for so long.
+const SPLIT: Duration = Duration::from_secs(2);
 /// A tunnel is silent: at its rate it never waits for so long.
 const SILENCE: Duration = Duration::from_millis(500);
 /// The longest pause that going on may cost: a second is between two questions for new keys.
@@ -53,6 +56,8 @@ struct Trial<'a> {
     before: Sas,
     traffic: Option<Traffic>,
     captures: Option<[Capture; 2]>,
+    /// From when until when both led.
+    split: Option<[Duration; 2]>,
     bed: Bed<'a>,
 }
 
@@ -68,15 +73,12 @@ impl<'a> Trial<'a> {
         let wish = Wish {
             tunnels: TUNNELS,
             rate: RATE,
-            faults: Vec::new(),
-            failovers: 0,
-            with_ha: false,
             heartbeat_ms: 100,
             missed: 5,
             degraded: degraded.to_owned(),
             after: ALONE,
             patience: PATIENCE,
-            plots: None::<PathBuf>,
+            ..Wish::default()
         };
         let directory = format!("{}-{variant}", SCENARIO.name);
         let mut bed = Bed::new_in(bench, &wish, &directory)?;
@@ -94,6 +96,7 @@ impl<'a> Trial<'a> {
             before,
             traffic: Some(traffic),
             captures: Some(captures),
+            split: None,
             bed,
         })
     }
@@ -155,8 +158,10 @@ impl<'a> Trial<'a> {
         self.flows()
     }
 
+    /// Both lead, and both hear whatever the peer and the hosts send: the switches are hubs.
     fn split(&mut self) -> Result<(), LabError> {
         self.bed.bench.say("the sync link is cut, both ways");
+        self.bed.lab.flood(true)?;
         self.struck = self.diary.note("cut");
         for member in 0..2 {
             self.bed.mute_sync(member)?;
@@ -171,9 +176,11 @@ impl<'a> Trial<'a> {
         });
         self.report
             .check("both-lead", both.is_ok(), format!("{both:?}"));
-        clock::pass(Duration::from_secs(2))?;
+        let begun = clock::wall();
+        clock::pass(SPLIT)?;
         self.bed.bench.say("healed");
-        self.diary.note("healed");
+        let healed = self.diary.note("healed");
+        self.split = Some([begun, healed]);
         for member in 0..2 {
             self.bed.unmute_sync(member)?;
         }
@@ -183,7 +190,30 @@ impl<'a> Trial<'a> {
             Err(error) => error.to_string(),
         };
         self.report.check("one-steps-down", healed.is_ok(), detail);
-        self.flows()
+        self.bed.lab.flood(false)?;
+        self.flows()?;
+        self.converge()
+    }
+
+    /// Both members and the peer have the same SAs in the end, and nobody did anything for that.
+    fn converge(&mut self) -> Result<(), LabError> {
+        let mut seen = [BTreeSet::new(), BTreeSet::new(), BTreeSet::new()];
+        let same = clock::until("the same SAs everywhere", PATIENCE, || {
+            seen[0] = sas(&self.bed)?.children.into_iter().collect();
+            for index in 0..2 {
+                seen[1 + index] = carried(&self.bed.member(index)?.list_sas()?);
+            }
+            let same = seen[0].len() == usize::from(TUNNELS);
+            let same = same && seen.iter().all(|sas| *sas == seen[0]);
+            Ok(same.then_some(()))
+        });
+        let detail = match same {
+            Ok(()) => format!("{:?}", seen[0]),
+            Err(error) => format!("{error}: peer, m1, m2: {seen:?}"),
+        };
+        let same = seen.iter().all(|sas| *sas == seen[0] && !sas.is_empty());
+        self.report.check("sas-converge", same, detail);
+        Ok(())
     }
 
     /// From now on every tunnel carries traffic.
@@ -210,14 +240,33 @@ impl<'a> Trial<'a> {
         let mut row = Row::default();
         if let Some([m1, m2]) = self.captures.take() {
             let captured = [m1.stop(), m2.stop()];
+            if let Some([begun, healed]) = self.split {
+                let sent = captured.each_ref().map(|file| match file {
+                    Ok(file) => esp_between(file, begun, healed),
+                    Err(_) => 0,
+                });
+                let detail = format!("{sent:?} ESP packets of m1 and m2 while both led");
+                let both = sent.iter().all(|sent| *sent > 0);
+                self.report.check("both-sent-esp", both, detail);
+            }
             let (diary, all) = (&mut self.diary, &mut Audit::default());
             row.judge_captures(captured, self.active, self.struck, diary, all);
+            let mut question = self.bed.question(&self.variant);
+            question.split = self.split.is_some();
+            row.judge_audit(&question);
         }
         let report = &mut self.report;
         report.repeated_sequence_numbers = Some(row.repeated_sequence_numbers);
         report.packets_lost = Some(flow.lost());
-        report.check("audit", row.problems.is_empty(), row.problems.join("; "));
-        let twice = flow.delivered_twice();
+        let said = row.problems.iter().chain(&row.notes).cloned();
+        let said = said.collect::<Vec<_>>().join("; ");
+        report.check("audit", row.problems.is_empty(), said);
+        // A hub gives a host's packet to two members, and each of them sends it to the peer: two
+        // packets of two numbers.
+        let twice = match self.split {
+            Some(_) => flow.twice(Way::In),
+            None => flow.delivered_twice(),
+        };
         report.check("nothing-delivered-twice", twice == 0, twice.to_string());
         if matches!(self.variant.as_str(), "rekey" | "witness") {
             let pause = longest_pause(&flow, self.struck);
@@ -246,6 +295,22 @@ impl<'a> Trial<'a> {
 fn longest_pause(flow: &Flow, from: Duration) -> Option<Duration> {
     let [a, b] = WAYS.map(|way| flow.slowest(way, from));
     Some(a?.max(b?))
+}
+
+/// A member's Child SAs as the peer names them: what it receives by first.
+fn carried(sas: &[serde_json::Value]) -> BTreeSet<String> {
+    let spi = |child: &serde_json::Value, name: &str| child[name].as_str().map(str::to_owned);
+    let children = sas.iter().filter_map(|sa| sa["children"].as_array());
+    children
+        .flatten()
+        .filter_map(|child| {
+            Some(format!(
+                "{}-{}",
+                spi(child, "spi_out")?,
+                spi(child, "spi_in")?
+            ))
+        })
+        .collect()
 }
 
 /// The peer's SAs that are up.

@@ -7,20 +7,26 @@ use std::time::Duration;
 
 use hitless::audit::Audit;
 
+use super::audit::Question;
 use super::bed;
-use super::kinds::Diary;
-use super::row::Evidence;
+use super::judge::Evidence;
+use super::kinds::{Diary, Expected, Takeover};
+use super::waits::Waited;
 use super::{BEFORE, LAST, Row, Wish};
 use crate::clock;
 use crate::error::LabError;
+use crate::gateway;
 use crate::process::Program;
 use crate::scenario::{Bench, milliseconds};
 use crate::strongswan::{PLUGINS, StrongSwan};
-use crate::topology::{CLUSTER_INSIDE, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, SYNC, Topology};
+use crate::topology::{
+    CLUSTER_INSIDE, CLUSTER_OUTSIDE, INSIDE, OUTSIDE, OUTSIDE_PREFIX, SYNC, Topology,
+};
 
 pub const PREFIX: &str = "strongswan-ha";
 const TAKES_OVER: &str = "HA segment 1 activated";
 const PATIENCE: Duration = Duration::from_secs(20);
+const INSIDE_PREFIX: u8 = 24;
 /// It has been measured to take eight seconds until traffic flows.
 const AFTER: Duration = Duration::from_secs(30);
 
@@ -78,7 +84,15 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
         struck,
         end,
         tunnels: wish.tunnels,
-        deposes: true,
+        expected: Expected {
+            takeover: Takeover::AtAnyTime,
+            lossless: false,
+            split: false,
+            missed: None,
+        },
+        said: String::new(),
+        question: Question::about(&gateway::binary()?, &directory, PREFIX),
+        waited: Waited::default(),
         sas: [before, bed::spis(&peer)?],
     };
     Ok(row.finish(evidence, diary, &mut Audit::default()))
@@ -107,8 +121,11 @@ fn member(lab: &Topology, index: usize, directory: &Path) -> Result<StrongSwan, 
 
 fn give_addresses(lab: &Topology, index: usize) -> Result<(), LabError> {
     let member = &lab.members[index];
-    for (interface, address) in [(OUTSIDE, CLUSTER_OUTSIDE), (INSIDE, CLUSTER_INSIDE)] {
-        member.address(interface, &format!("{address}/24"))?;
+    for (interface, address, prefix) in [
+        (OUTSIDE, CLUSTER_OUTSIDE, OUTSIDE_PREFIX),
+        (INSIDE, CLUSTER_INSIDE, INSIDE_PREFIX),
+    ] {
+        member.address(interface, &format!("{address}/{prefix}"))?;
         // Neighbours learn of it at once.
         Program::new([
             "arping", "-q", "-U", "-c", "2", "-w", "1", "-I", interface, address,

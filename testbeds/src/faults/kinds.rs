@@ -1,19 +1,24 @@
 //! The faults: what is done to a cluster that carries traffic, and how it is undone.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::Wish;
 use super::bed::Bed;
 use crate::clock;
 use crate::error::LabError;
-use crate::topology::PORT_MEMBERS;
+use crate::topology::{PORT_MEMBERS, PORT_MEMBERS_INSIDE};
 
-/// Ports of the inside switch towards the members.
-const INSIDE_PORTS: [&str; 2] = ["i-m1", "i-m2"];
 /// How long a disk stays full, and a process stopped.
 const SPELL: Duration = Duration::from_secs(2);
-/// What a clock is set wrong by.
-const STEPS: [&str; 2] = ["+3600s", "-7200s"];
+/// What clocks are set wrong by, in seconds: the active's, and the standby's.
+const STEPS: [i64; 2] = [3_600, -7_200];
+/// A clock that is off by so much more or less is taken for one that was set.
+const CLOCK_GRAIN: u64 = 60;
+/// A next hop is asked every 250 ms, and has died with the fifth question that is not answered.
+const NEXT_HOP: Duration = Duration::from_millis(1_500);
+/// What a takeover may take beyond its heartbeats, and beyond what the machine made it wait.
+const SLACK: Duration = Duration::from_millis(500);
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 /// What happens to the cluster.
@@ -29,8 +34,32 @@ pub enum Fault {
     SyncCut,
     ProtectedDown,
     OutsideDown,
+    NextHop,
     DiskFull,
     ClockStep,
+}
+
+/// What has to come of a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Expected {
+    pub takeover: Takeover,
+    /// No packet may be lost.
+    pub lossless: bool,
+    /// Both members lead for a while, each for itself.
+    pub split: bool,
+    /// It shows by silence: the one who takes over has missed heartbeats of this length, so many.
+    pub missed: Option<(Duration, u32)>,
+}
+
+/// Whether another member takes over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Takeover {
+    /// In this time, and what the machine makes it wait.
+    Within(Duration),
+    /// Of somebody else, who is only measured.
+    AtAnyTime,
+    /// Unless the machine gave a member no core for as long as a death takes to show: this.
+    Never(Duration),
 }
 
 /// What was done, and when.
@@ -57,6 +86,7 @@ impl Fault {
         Fault::SyncCut,
         Fault::ProtectedDown,
         Fault::OutsideDown,
+        Fault::NextHop,
         Fault::DiskFull,
         Fault::ClockStep,
     ];
@@ -73,6 +103,7 @@ impl Fault {
             Fault::SyncCut => "sync-cut",
             Fault::ProtectedDown => "protected-down",
             Fault::OutsideDown => "outside-down",
+            Fault::NextHop => "next-hop",
             Fault::DiskFull => "disk-full",
             Fault::ClockStep => "clock-step",
         }
@@ -90,21 +121,31 @@ impl Fault {
             Fault::SyncCut => "sync datagrams lost both ways, then not",
             Fault::ProtectedDown => "the active's cable to the protected side pulled",
             Fault::OutsideDown => "the active's cable to the outside pulled",
+            Fault::NextHop => "the active's way to a next hop that it monitors cut, the link up",
             Fault::DiskFull => "SIGKILL to the active while the standby's disk is full for 2 s",
             Fault::ClockStep => "wall clocks set 1 h ahead at the active, 2 h back at the standby",
         }
     }
 
-    /// Whether another member has to take over.
-    pub const fn deposes(self) -> bool {
-        !matches!(
+    /// What has to come of it.
+    pub fn expected(self, wish: &Wish) -> Expected {
+        let heartbeat = Duration::from_millis(u64::from(wish.heartbeat_ms));
+        let silence = heartbeat * wish.missed;
+        let silent = matches!(
             self,
-            Fault::StandbyDown
-                | Fault::SyncToStandby
-                | Fault::SyncToActive
-                | Fault::SyncCut
-                | Fault::ClockStep
-        )
+            Fault::Kill | Fault::Zombie | Fault::SyncToStandby | Fault::SyncCut | Fault::DiskFull
+        );
+        let takeover = match self {
+            Fault::StandbyDown | Fault::SyncToActive | Fault::ClockStep => Takeover::Never(silence),
+            Fault::NextHop => Takeover::Within(NEXT_HOP + SLACK),
+            _ => Takeover::Within(silence + SLACK),
+        };
+        Expected {
+            takeover,
+            lossless: self == Fault::Switchover,
+            split: matches!(self, Fault::SyncToStandby | Fault::SyncCut),
+            missed: silent.then_some((heartbeat, wish.missed)),
+        }
     }
 
     /// Why it cannot be done here.
@@ -115,13 +156,23 @@ impl Fault {
 
     /// What has to be in place before traffic is watched.
     pub fn prepare(self, bed: &mut Bed<'_>) -> Result<(), LabError> {
-        if self != Fault::ClockStep {
-            return Ok(());
+        match self {
+            Fault::ClockStep => Fault::clocks(bed),
+            Fault::NextHop => {
+                bed.monitor = true;
+                let restarted = Fault::start_anew(bed, |_, _| Ok(()));
+                bed.monitor = false;
+                restarted
+            }
+            _ => Ok(()),
         }
-        // A library stands between the daemon and the clock; file 1 is m1's.
-        for index in 0..2 {
+    }
+
+    /// A library stands between the daemons and the clock; file 1 is m1's.
+    fn clocks(bed: &mut Bed<'_>) -> Result<(), LabError> {
+        Fault::start_anew(bed, |bed, index| {
             let file = clock_file(bed, index);
-            set_clock(&file, "+0s")?;
+            set_clock(&file, 0)?;
             bed.environment = vec![
                 ("LD_PRELOAD", PathBuf::from(FAKETIME)),
                 ("FAKETIME_TIMESTAMP_FILE", file),
@@ -129,6 +180,17 @@ impl Fault {
                 ("FAKETIME_DONT_FAKE_MONOTONIC", PathBuf::from("1")),
                 ("DONT_FAKE_MONOTONIC", PathBuf::from("1")),
             ];
+            Ok(())
+        })
+    }
+
+    /// One member after the other, as `with` wants it.
+    fn start_anew<'a>(
+        bed: &mut Bed<'a>,
+        with: impl Fn(&mut Bed<'a>, usize) -> Result<(), LabError>,
+    ) -> Result<(), LabError> {
+        for index in 0..2 {
+            with(bed, index)?;
             bed.member(index)?.shut_down()?;
             bed.restart(index)?;
             bed.environment.clear();
@@ -181,11 +243,12 @@ impl Fault {
                 diary.note("restarted");
                 bed.restart(standby)?;
             }
-            Fault::SyncToStandby => Fault::silence(bed, &[active], after, diary)?,
-            Fault::SyncToActive => Fault::silence(bed, &[standby], after, diary)?,
-            Fault::SyncCut => Fault::silence(bed, &[active, standby], after, diary)?,
-            Fault::ProtectedDown => Fault::pull(bed, INSIDE_PORTS[active], after, diary)?,
+            Fault::SyncToStandby | Fault::SyncToActive | Fault::SyncCut => {
+                self.silence(bed, active, after, diary)?;
+            }
+            Fault::ProtectedDown => Fault::pull(bed, PORT_MEMBERS_INSIDE[active], after, diary)?,
             Fault::OutsideDown => Fault::pull(bed, PORT_MEMBERS[active], after, diary)?,
+            Fault::NextHop => Fault::cut_off(bed, active, after, diary)?,
             Fault::DiskFull => {
                 bed.disks[standby].fill()?;
                 bed.member(active)?.kill()?;
@@ -196,10 +259,10 @@ impl Fault {
                 bed.restart(active)?;
             }
             Fault::ClockStep => {
-                set_clock(&clock_file(bed, active), STEPS[0])?;
+                Fault::step(bed, active, STEPS[0])?;
                 clock::pass(SPELL)?;
                 diary.note("the standby's clock");
-                set_clock(&clock_file(bed, standby), STEPS[1])?;
+                Fault::step(bed, standby, STEPS[1])?;
                 clock::pass(SPELL)?;
             }
         }
@@ -208,20 +271,113 @@ impl Fault {
         Ok(moment)
     }
 
+    /// Cuts the sync link, and goes on once the members have noticed: a cut that nobody notices
+    /// is none.
     fn silence(
-        bed: &Bed<'_>,
-        from: &[usize],
+        self,
+        bed: &mut Bed<'_>,
+        active: usize,
         after: Duration,
         diary: &mut Diary,
     ) -> Result<(), LabError> {
-        for index in from {
+        let standby = 1 - active;
+        let muted: &[usize] = match self {
+            Fault::SyncToStandby => &[active],
+            Fault::SyncToActive => &[standby],
+            _ => &[active, standby],
+        };
+        for index in muted {
             bed.mute_sync(*index)?;
         }
+        let leads = |bed: &mut Bed<'_>, index: usize| Ok(bed.member(index)?.role()? == "active");
+        match self {
+            // It hears nothing and takes over; the old one hears that.
+            Fault::SyncToStandby => {
+                bed.until("the deaf standby leading", |bed| leads(bed, standby))?;
+                let follows = |bed: &mut Bed<'_>| Ok(!leads(bed, active)?);
+                bed.until("the old active stepping down", follows)?;
+            }
+            // Nobody acknowledges what it says.
+            Fault::SyncToActive => {
+                bed.until("the active missing its standby", |bed| alone(bed, active))?;
+            }
+            _ => bed.until("two active members", |bed| {
+                Ok(leads(bed, active)? && leads(bed, standby)?)
+            })?,
+        }
+        diary.note("noticed");
         clock::pass(after)?;
         diary.note("healed");
-        for index in from {
+        for index in muted {
             bed.unmute_sync(*index)?;
         }
+        if self == Fault::SyncToActive {
+            let missed = |bed: &mut Bed<'_>| Ok(!alone(bed, active)?);
+            bed.until("the active having its standby again", missed)?;
+        }
+        clock::pass(after)
+    }
+
+    /// Sets a clock, and waits until the daemon goes by it: the time of day before what it logs.
+    fn step(bed: &mut Bed<'_>, index: usize, by: i64) -> Result<(), LabError> {
+        let epoch = bed.member(index)?.status()?["epoch"].clone();
+        set_clock(&clock_file(bed, index), by)?;
+        bed.until("a daemon going by a clock that was set", |bed| {
+            let member = bed.member(index)?;
+            // It logs that it has read its file again.
+            member.order(&["reload"])?;
+            let shift = log_time(&member.log()).map(|time| time - clock::wall().as_secs() as i64);
+            Ok(shift.is_some_and(|shift| shift.abs_diff(by) < CLOCK_GRAIN))
+        })?;
+        let now = bed.member(index)?.status()?["epoch"].clone();
+        match now == epoch {
+            true => Ok(()),
+            false => Err(LabError::Unreadable {
+                what: "the epoch".to_owned(),
+                detail: format!("it was {epoch}, and {now} after a step of the clock"),
+            }),
+        }
+    }
+
+    /// The next hop does not answer the active any more, and its link is up: it yields. Meanwhile
+    /// the new active knows that its standby has an ailment.
+    fn cut_off(
+        bed: &mut Bed<'_>,
+        active: usize,
+        after: Duration,
+        diary: &mut Diary,
+    ) -> Result<(), LabError> {
+        let standby = 1 - active;
+        bed.patch(PORT_MEMBERS_INSIDE[active], false)?;
+        bed.until("the other member leading", |bed| {
+            Ok(bed.member(standby)?.role()? == "active")
+        })?;
+        diary.note("the other one leads");
+        bed.until("the next hop being named as an ailment", |bed| {
+            let status = bed.member(active)?.cluster()?;
+            let ailments = status["ailments"].to_string();
+            Ok(ailments.contains("next hop") && ailments.contains("does not answer"))
+        })?;
+        bed.until("the new active knowing of it", |bed| {
+            let status = bed.member(standby)?.cluster()?;
+            let id = active + 1;
+            let members = status["members"].as_array().cloned().unwrap_or_default();
+            let other = members.into_iter().find(|member| member["id"] == id);
+            Ok(other.is_some_and(|member| member["healthy"] == false))
+        })?;
+        clock::pass(after)?;
+        diary.note("mended");
+        bed.patch(PORT_MEMBERS_INSIDE[active], true)?;
+        // With a link that goes and comes a standby forgets what it saw as the active; by itself it
+        // would believe it for a minute.
+        bed.cable(PORT_MEMBERS_INSIDE[active], false)?;
+        bed.until("a link that is down", |bed| {
+            Ok(!ails(bed, active, "next hop")?)
+        })?;
+        bed.cable(PORT_MEMBERS_INSIDE[active], true)?;
+        bed.until("a standby without ailments", |bed| {
+            Ok(!ails(bed, active, "")?)
+        })?;
         clock::pass(after)
     }
 
@@ -238,6 +394,87 @@ fn clock_file(bed: &Bed<'_>, index: usize) -> PathBuf {
     bed.directory.join(format!("clock-m{}", index + 1))
 }
 
-fn set_clock(file: &std::path::Path, offset: &str) -> Result<(), LabError> {
-    std::fs::write(file, offset).map_err(LabError::io("setting a clock"))
+fn set_clock(file: &Path, seconds: i64) -> Result<(), LabError> {
+    std::fs::write(file, format!("{seconds:+}s")).map_err(LabError::io("setting a clock"))
+}
+
+/// Whether that active has nobody who could take over.
+fn alone(bed: &mut Bed<'_>, active: usize) -> Result<bool, LabError> {
+    Ok(bed.member(active)?.cluster()?["standbys"] == 0)
+}
+
+/// Whether a member has an ailment with these words.
+fn ails(bed: &mut Bed<'_>, member: usize, words: &str) -> Result<bool, LabError> {
+    let status = bed.member(member)?.cluster()?;
+    let ailments = status["ailments"].as_array().cloned().unwrap_or_default();
+    Ok(ailments
+        .iter()
+        .any(|ailment| ailment.to_string().contains(words)))
+}
+
+/// Seconds since 1970 at the beginning of the last line that has a time: `2026-11-22T07:35:15.442Z`.
+fn log_time(log: &str) -> Option<i64> {
+    log.lines().rev().find_map(|line| {
+        let (date, time) = line.split_once('T')?;
+        let numbers = |text: &str, mark: char| -> Option<[i64; 3]> {
+            let whole = text.get(..text.len().min(10))?;
+            let parts: Option<Vec<i64>> = whole.split(mark).map(|n| n.parse().ok()).collect();
+            parts?.try_into().ok()
+        };
+        let [year, month, day] = numbers(date, '-')?;
+        let [hour, minute, second] = numbers(time.get(..8)?, ':')?;
+        Some(((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+    })
+}
+
+/// Days since 1970 in the Gregorian calendar; years begin in March, so that a leap day is the last.
+fn days(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let (era, within) = (year.div_euclid(400), year.rem_euclid(400));
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + within * 365 + within / 4 - within / 100 + of_year - 719_468
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_of_the_last_line_of_a_log_is_read() {
+        let log = "2026-11-22T07:35:15.442950Z  WARN x\n2026-11-22T08:35:39.870970Z  INFO y\n  z\n";
+        assert_eq!(log_time(log), Some(1_795_336_539));
+        assert_eq!(log_time("1970-01-01T00:00:01Z x"), Some(1));
+        assert_eq!(log_time("2024-03-01T00:00:00Z x"), Some(1_709_251_200));
+        assert_eq!(log_time("2000-02-29T23:59:59Z x"), Some(951_868_799));
+        for none in [
+            "",
+            "no time",
+            "Their log",
+            "2026-11-T1",
+            "T",
+            "2026-11-22T07",
+        ] {
+            assert_eq!(log_time(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn every_fault_has_a_name_of_its_own_and_an_outcome() {
+        let wish = Wish {
+            heartbeat_ms: 10,
+            missed: 3,
+            ..Wish::default()
+        };
+        let mut names = std::collections::BTreeSet::new();
+        for fault in Fault::ALL {
+            assert!(names.insert(fault.name()), "{}", fault.name());
+            if let Takeover::Within(limit) = fault.expected(&wish).takeover {
+                assert!(
+                    limit >= Duration::from_millis(30) + SLACK,
+                    "{}",
+                    fault.name()
+                );
+            }
+        }
+    }
 }

@@ -4,17 +4,21 @@
 //! ```text
 //!  bed.rs (network, members, peer) -> kinds.rs (what is done) -> traffic.rs, captures
 //!                                                                    | what arrived, what was sent
-//!                                     Row: outage, loss, SAs, audit -> table, JSON, plot.rs
+//!                            judge.rs -> row.rs: outage, loss, SAs, audit -> table, JSON, plot.rs
 //! ```
 
+mod audit;
 pub(crate) mod bed;
 pub mod degraded;
 mod disk;
 mod ha;
+mod judge;
 mod kinds;
 mod plot;
 mod row;
+mod takeovers;
 mod traffic;
+mod waits;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -28,10 +32,10 @@ use crate::error::LabError;
 use crate::scenario::{Bench, milliseconds};
 use bed::Bed;
 pub use bed::MOST_TUNNELS;
+use judge::Evidence;
 use kinds::Diary;
 pub use kinds::Fault;
 pub use plot::Timeline;
-use row::Evidence;
 pub use row::Row;
 
 const BEFORE: Duration = Duration::from_secs(1);
@@ -39,7 +43,7 @@ const BEFORE: Duration = Duration::from_secs(1);
 const LAST: Duration = Duration::from_millis(1500);
 
 /// What to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Wish {
     pub tunnels: u16,
     /// Datagrams a second, each way, over all tunnels.
@@ -47,6 +51,9 @@ pub struct Wish {
     pub faults: Vec<Fault>,
     /// Failovers in a row, after the faults.
     pub failovers: u32,
+    /// Kills each of a cluster with few, with many and with very many tunnels: how long a takeover
+    /// takes.
+    pub takeovers: u32,
     /// And the same kill to strongSwan's `ha` plugin.
     pub with_ha: bool,
     pub heartbeat_ms: u32,
@@ -100,7 +107,7 @@ pub fn run(bench: &Bench, wish: &Wish, mut tell: impl FnMut(&Row)) -> Result<Tab
                 table.left_out.push((fault.name().to_owned(), why));
                 continue;
             }
-            let row = course.trial(*fault)?;
+            let row = course.attempt(*fault, fault.name())?;
             row.plot(wish.plots.as_deref())?;
             let broken = !row.passed;
             tell(&row);
@@ -113,9 +120,16 @@ pub fn run(bench: &Bench, wish: &Wish, mut tell: impl FnMut(&Row)) -> Result<Tab
         }
         if wish.failovers > 0 {
             let row = course.in_a_row(wish.failovers)?;
+            row.plot(wish.plots.as_deref())?;
             tell(&row);
             table.rows.push(row);
         }
+    }
+    if wish.takeovers > 0 {
+        takeovers::run(bench, wish, |row| {
+            tell(&row);
+            table.rows.push(row);
+        })?;
     }
     if wish.with_ha {
         match ha::run(bench, wish) {
@@ -153,8 +167,47 @@ impl Course<'_> {
         Ok(Course { bed, wish, wire })
     }
 
-    fn trial(&mut self, fault: Fault) -> Result<Row, LabError> {
-        let say = |what: &str| self.bed.bench.say(&format!("{}: {what}", fault.name()));
+    /// The same; what cannot be carried out is a row that failed, and not the end of the table.
+    fn attempt(&mut self, fault: Fault, name: &str) -> Result<Row, LabError> {
+        self.trial(fault, name).or_else(|error| match error {
+            LabError::Interrupted => Err(error),
+            error => Ok(Row {
+                fault: fault.name().to_owned(),
+                what: fault.says().to_owned(),
+                times: 1,
+                audit: "-".to_owned(),
+                problems: vec![format!("it could not be carried out: {error}")],
+                ..Row::default()
+            }),
+        })
+    }
+
+    /// Kills one active after the other, and adds what came of each; ends with one that could not
+    /// be carried out.
+    fn kills(
+        &mut self,
+        whole: &mut Row,
+        count: u32,
+        name: &str,
+        mut each: impl FnMut(&Row, &str) -> Result<(), LabError>,
+    ) -> Result<(), LabError> {
+        for number in 1..=count {
+            let name = format!("{name}-{number:03}");
+            let row = self.attempt(Fault::Kill, &name)?;
+            each(&row, &name)?;
+            let broken = row.packets_sent == 0;
+            whole.add(row);
+            if broken {
+                break;
+            }
+        }
+        whole.judge_all(std::mem::take(&mut self.wire));
+        Ok(())
+    }
+
+    /// Does it; `name` is that of the captures.
+    fn trial(&mut self, fault: Fault, name: &str) -> Result<Row, LabError> {
+        let say = |what: &str| self.bed.bench.say(&format!("{name}: {what}"));
         say(fault.says());
         let mut row = Row {
             fault: fault.name().to_owned(),
@@ -166,12 +219,14 @@ impl Course<'_> {
         fault.prepare(&mut self.bed)?;
         self.bed.settle()?;
         let before = bed::spis(&self.bed.peer)?;
-        let captures = bed::captures(&self.bed.lab, fault.name(), &self.bed.directory)?;
+        let captures = bed::captures(&self.bed.lab, name, &self.bed.directory)?;
         let traffic = bed::traffic(&self.bed.lab, &self.wish)?;
         clock::pass(BEFORE)?;
         // Asked for at the last moment: it may have changed while all that was set up.
         let active = self.bed.wait_for_roles()?;
         let mut diary = Diary::default();
+        let waits = self.bed.waits();
+        let before_it = self.bed.member(1 - active)?.log().len();
         let struck = fault.strike(&mut self.bed, active, self.wish.after, &mut diary);
         let struck = struck.or_else(|error| match error {
             LabError::Interrupted => Err(error),
@@ -195,9 +250,15 @@ impl Course<'_> {
         clock::pass(LAST)?;
         let end = clock::wall();
         let flow = traffic.stop()?;
+        let waited = waits.stop();
         let [m1, m2] = captures;
         let captured = [m1.stop(), m2.stop()];
-        self.keep_statuses(fault.name());
+        self.keep_statuses(name);
+        let log = self.bed.member(1 - active)?.log();
+        let said = log.get(before_it..).unwrap_or_default().to_owned();
+        let expected = fault.expected(&self.wish);
+        let mut question = self.bed.question(name);
+        question.split = expected.split;
         let evidence = Evidence {
             flow,
             captured,
@@ -205,7 +266,10 @@ impl Course<'_> {
             struck,
             end,
             tunnels: self.wish.tunnels,
-            deposes: fault.deposes(),
+            expected,
+            question,
+            waited,
+            said,
             sas: [before, bed::spis(&self.bed.peer)?],
         };
         Ok(row.finish(evidence, diary, &mut self.wire))
@@ -220,11 +284,14 @@ impl Course<'_> {
             audit: "clean".to_owned(),
             ..Row::default()
         };
-        for _ in 0..count {
-            let row = self.trial(Fault::Kill)?;
-            whole.add(row);
-        }
-        whole.judge_all(std::mem::take(&mut self.wire));
+        let folder = self
+            .wish
+            .plots
+            .as_ref()
+            .map(|plots| plots.join("failovers"));
+        self.kills(&mut whole, count, "failover", |row, name| {
+            row.plot_as(folder.as_deref(), name)
+        })?;
         Ok(whole)
     }
 

@@ -15,10 +15,13 @@ const BOTTOM: f64 = 40.0;
 const LANE: f64 = (HEIGHT - TOP - BOTTOM) / 2.0;
 /// Air above the bars of a lane, with its name in it.
 const HEADROOM: f64 = 20.0;
-/// Milliseconds of one bar: less shows only how the sender was scheduled.
+/// Milliseconds of one bar at least: less shows only how the sender was scheduled.
 const BAR_MS: u64 = 10;
-/// From one time that is named to the next.
-const TICK_MS: f64 = 500.0;
+/// And no more bars than that.
+const BARS: u64 = 450;
+/// From one time that is named to the next, for as few of them as there is room for.
+const TICKS_MS: [f64; 5] = [500.0, 1_000.0, 2_000.0, 5_000.0, 10_000.0];
+const TICKS: f64 = 12.0;
 /// A label takes about so much.
 const LETTER: f64 = 6.4;
 
@@ -55,7 +58,8 @@ impl Timeline {
         let most = usual_most(bars.iter().flatten().map(|(_, count)| *count));
         for (lane, (bars, (_, colour, name))) in bars.iter().zip(lanes).enumerate() {
             let foot = TOP + LANE * (lane + 1) as f64;
-            one_lane(&mut svg, bars, (foot, most), (colour, name), x);
+            let width = x(self.bar_ms() as f64) - x(0.0);
+            one_lane(&mut svg, bars, width, (foot, most), (colour, name), x);
         }
         self.times(&mut svg, span, x);
         self.marks(&mut svg, x);
@@ -63,10 +67,16 @@ impl Timeline {
         svg
     }
 
+    fn bar_ms(&self) -> u64 {
+        let bins = self.inbound.len().max(self.outbound.len()) as u64;
+        let span = bins * self.bin_ms.max(1);
+        span.div_ceil(BARS).next_multiple_of(BAR_MS).max(BAR_MS)
+    }
+
     /// When each bar begins, and packets a millisecond in it.
     fn bars(&self, counts: &[u64]) -> Vec<(f64, f64)> {
         let bin = self.bin_ms.max(1);
-        let each = (BAR_MS / bin).max(1) as usize;
+        let each = (self.bar_ms() / bin).max(1) as usize;
         let chunks = counts.chunks(each).enumerate();
         let bars = chunks.map(|(index, bins)| {
             let at = self.from_ms as f64 + (index * each) as f64 * bin as f64;
@@ -78,7 +88,9 @@ impl Timeline {
 
     fn times(&self, svg: &mut String, span: f64, x: impl Fn(f64) -> f64) {
         let from = self.from_ms as f64;
-        let mut at = (from / TICK_MS).ceil() * TICK_MS;
+        let few = |tick: &f64| span / tick <= TICKS;
+        let tick = TICKS_MS.into_iter().find(few).unwrap_or(span / TICKS);
+        let mut at = (from / tick).ceil() * tick;
         while at <= from + span {
             let _ = write!(
                 svg,
@@ -86,7 +98,7 @@ impl Timeline {
                 x(at),
                 HEIGHT - BOTTOM + 16.0
             );
-            at += TICK_MS;
+            at += tick;
         }
         let _ = write!(
             svg,
@@ -125,12 +137,12 @@ impl Timeline {
 fn one_lane(
     svg: &mut String,
     bars: &[(f64, f64)],
+    width: f64,
     (foot, most): (f64, f64),
     (colour, name): (&str, &str),
     x: impl Fn(f64) -> f64,
 ) {
     let tallest = LANE - HEADROOM;
-    let width = x(BAR_MS as f64) - x(0.0);
     for (at, count) in bars.iter().filter(|(_, count)| *count > 0.0) {
         // What is taller than the scale ends there: a sender that catches up.
         let height = (count / most).min(1.0) * tallest;
@@ -204,5 +216,27 @@ mod tests {
         }
         assert_eq!(bars, 300 / BAR_MS, "of the way that had packets");
         assert!(Timeline::default().svg("").ends_with("</svg>\n"));
+    }
+
+    #[test]
+    fn nine_seconds_are_shown_with_what_happened_in_the_last_of_them() {
+        let timeline = Timeline {
+            from_ms: -500,
+            bin_ms: 1,
+            inbound: vec![2; 9_500],
+            outbound: vec![2; 9_500],
+            events: vec![(8_200.0, "traffic again".to_owned())],
+        };
+        let svg = timeline.svg("ha");
+        assert!(
+            svg.contains("traffic again") && svg.contains(">8000<"),
+            "{svg}"
+        );
+        assert!(
+            !svg.contains(">8500<"),
+            "no more times than there is room for"
+        );
+        let bars = svg.matches("<rect x=").count() as u64;
+        assert!(bars <= 2 * BARS && bars > BARS, "{bars}");
     }
 }

@@ -134,12 +134,12 @@ impl Traffic {
     }
 
     /// Ends it and tells what became of every datagram.
-    pub fn stop(self) -> Result<Flow, LabError> {
+    pub fn stop(mut self) -> Result<Flow, LabError> {
         let what = || "the traffic";
         let broken = |_| LabError::io(what())(io::Error::other("a thread of it panicked"));
         self.quiet.store(true, Ordering::Relaxed);
         let mut flow = Flow::default();
-        for (way, sender) in self.senders {
+        for (way, sender) in std::mem::take(&mut self.senders) {
             let sent = sender
                 .join()
                 .map_err(broken)?
@@ -150,7 +150,7 @@ impl Traffic {
         }
         clock::pass(LINGER)?;
         self.stop.store(true, Ordering::Relaxed);
-        for (way, receiver) in self.receivers {
+        for (way, receiver) in std::mem::take(&mut self.receivers) {
             let arrived = receiver.join().map_err(broken)?;
             for arrival in arrived.map_err(LabError::io(what()))? {
                 let stream = flow.streams.entry((way, arrival.tunnel)).or_default();
@@ -162,6 +162,14 @@ impl Traffic {
             }
         }
         Ok(flow)
+    }
+}
+
+/// A trial that ends early leaves no threads behind, which would keep its namespaces.
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.quiet.store(true, Ordering::Relaxed);
+        self.stop.store(true, Ordering::Relaxed);
     }
 }
 
@@ -243,7 +251,12 @@ impl Flow {
     }
 
     pub fn delivered_twice(&self) -> u64 {
-        self.streams.values().map(|s| s.twice).sum()
+        WAYS.map(|way| self.twice(way)).iter().sum()
+    }
+
+    /// Of those that went one way.
+    pub fn twice(&self, way: Way) -> u64 {
+        self.of(way).map(|stream| stream.twice).sum()
     }
 
     /// The longest time after `from` in which nothing at all arrived that way.

@@ -3,6 +3,7 @@
 pub mod certs_strongswan;
 pub mod eap_strongswan;
 pub mod failover_strongswan;
+pub mod flood_strongswan;
 pub mod ike_strongswan;
 pub mod libreswan;
 pub mod mobike_strongswan;

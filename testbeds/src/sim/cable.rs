@@ -9,6 +9,7 @@ use hitless::lab::SyncNetwork;
 use hitless_dataplane::port::memory::MemoryPort;
 use hitless_sa::{Entropy, Instant};
 
+use super::nat::Nat;
 use super::plan::Noise;
 use super::secrecy::Secrecy;
 
@@ -85,6 +86,8 @@ pub struct Cable {
     flight: Flight<(Way, Vec<u8>)>,
     noise: Noise,
     pub plugged: bool,
+    /// In the middle of it.
+    pub nat: Option<Nat>,
 }
 
 impl Cable {
@@ -95,6 +98,7 @@ impl Cable {
             flight: Flight::new(),
             noise,
             plugged: true,
+            nat: None,
         }
     }
 
@@ -112,11 +116,18 @@ impl Cable {
         mut tap: impl FnMut(&[u8]) -> bool,
     ) {
         let (noise, flight, plugged) = (&self.noise, &mut self.flight, self.plugged);
+        let nat = self.nat;
         let mut carry = |way, frame: &[u8]| {
-            if plugged {
-                for at in fate(entropy, noise, now) {
-                    flight.add(at, (way, frame.to_vec()));
-                }
+            let passed = match (nat, way) {
+                (None, _) => Some(frame.to_vec()),
+                (Some(nat), Way::ToSwitch) => nat.outwards(frame),
+                (Some(nat), Way::ToGateway) => nat.inwards(frame),
+            };
+            let Some(frame) = passed.filter(|_| plugged) else {
+                return;
+            };
+            for at in fate(entropy, noise, now) {
+                flight.add(at, (way, frame.clone()));
             }
         };
         while self.gateway.pop_frame(|frame| {

@@ -29,6 +29,8 @@ pub struct Continuity {
     members: u8,
     /// Message IDs are exact, too.
     exact: bool,
+    /// IKE SAs are made anew because somebody wants it.
+    reauthenticates: bool,
     found: Vec<String>,
 }
 
@@ -40,6 +42,7 @@ impl Continuity {
             since: epoch + *first,
             members: plan.members,
             exact: plan.members == 2 || plan.sync.delay.1 <= PROMPT,
+            reauthenticates: plan.extras.reauthentication,
             found: Vec::new(),
         })
     }
@@ -48,6 +51,7 @@ impl Continuity {
     pub fn sent(&mut self, now: Instant, who: u8, ike: &Ike<'_>) {
         // An answer may be one to a request that somebody sent again.
         let begins = FROM_NOTHING.contains(&ike.exchange) && !ike.response;
+        let begins = begins && !self.reauthenticates;
         if now >= self.since && begins && self.found.is_empty() {
             let exchange = ike.exchange;
             self.complain(format!(

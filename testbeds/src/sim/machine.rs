@@ -15,6 +15,8 @@ use hitless_sa::{Entropy, Instant, Spi};
 use hitless_sync::{Durable, Event as SyncEvent};
 
 use super::cable::{Cable, SyncCables};
+use super::card::Card;
+use super::pki::TODAY;
 use super::plan::Part;
 use super::world::EPOCH;
 
@@ -27,7 +29,9 @@ pub struct Machine {
     disk: Durable,
     /// So many writes will fail.
     disk_fails: u32,
-    running: Option<(Station, Worker)>,
+    running: Option<Process>,
+    /// Workers, each with a queue of every card.
+    workers: usize,
     frozen: Option<(Part, Instant)>,
     fuse: Fuse,
     /// Fuses that did not burn down: whatever it was to die in the midst of was over.
@@ -37,6 +41,24 @@ pub struct Machine {
     jumped: Duration,
     pub outside: Cable,
     entropy: SeededEntropy,
+}
+
+/// What runs on it.
+struct Process {
+    station: Station,
+    workers: Vec<Worker>,
+    /// None where a worker has the cables for itself.
+    cards: Vec<Card>,
+}
+
+impl Process {
+    fn work(&mut self, now: Instant) {
+        self.cards.iter_mut().for_each(Card::turn);
+        for worker in &mut self.workers {
+            worker.turn(now);
+        }
+        self.cards.iter_mut().for_each(Card::turn);
+    }
 }
 
 /// What a machine did in one round.
@@ -104,6 +126,7 @@ impl Machine {
         tuning: Tuning,
         drift: i64,
         outside: Cable,
+        workers: usize,
         entropy: SeededEntropy,
     ) -> Machine {
         Machine {
@@ -113,6 +136,7 @@ impl Machine {
             disk: Durable::default(),
             disk_fails: 0,
             running: None,
+            workers,
             frozen: None,
             fuse: Fuse::default(),
             unreached: 0,
@@ -134,9 +158,29 @@ impl Machine {
         let settings = GatewaySettings::new(self.config.clone()).tuned(self.tuning);
         cables.secrecy.marked(&settings.node().config_hash);
         let (disk, now, entropy) = (self.disk, self.local(now), &mut self.entropy);
-        let started = Station::with(settings, ports, cables, disk, now, entropy);
-        let started = started.map_err(|error| format!("machine {}: {error}", self.who))?;
-        self.running = Some(started);
+        let (mut cards, mut queues) = (Vec::new(), vec![ports]);
+        if self.workers > 1 {
+            let ports = std::mem::take(&mut queues[0]);
+            queues.resize_with(self.workers, Vec::new);
+            for port in ports {
+                let (card, ends) = Card::new(port, self.workers);
+                cards.push(card);
+                queues
+                    .iter_mut()
+                    .zip(ends)
+                    .for_each(|(queue, end)| queue.push(end));
+            }
+        }
+        let started = Station::spread(settings, queues, cables, disk, now, entropy);
+        let started = started.map_err(|error| format!("machine {}: {error}", self.who));
+        let (mut station, workers) = started?;
+        let since = Duration::from_nanos(now.0);
+        station.gateway().set_time_of_day(now, TODAY + since);
+        self.running = Some(Process {
+            station,
+            workers,
+            cards,
+        });
         self.frozen = None;
         self.fuse = Fuse::default();
         Ok(())
@@ -160,9 +204,9 @@ impl Machine {
         let controls = !matches!(frozen, Some(Part::All | Part::Control));
         let fuse = &self.fuse;
         let mut work = 0;
-        if let Some((station, worker)) = &mut self.running {
+        if let Some(process) = &mut self.running {
             if works {
-                worker.turn(local);
+                process.work(local);
             }
             if controls {
                 let (disk, fails) = (&mut self.disk, &mut self.disk_fails);
@@ -177,10 +221,12 @@ impl Machine {
                 let mut tell = |event| events.push(event);
                 let mut network = Fused { cables, fuse };
                 let own = &mut self.entropy;
-                work = station.turn(local, own, &mut network, &mut tell, &mut persist);
+                work = process
+                    .station
+                    .turn(local, own, &mut network, &mut tell, &mut persist);
             }
             if works && work > 0 && !fuse.burnt() {
-                worker.turn(local);
+                process.work(local);
             }
         }
         self.outside.turn(now, entropy, |frame| {
@@ -203,18 +249,41 @@ impl Machine {
 
     /// Which key each of its outbound SPIs stands for.
     pub fn outbound_keys(&mut self) -> Vec<(Spi, u64)> {
-        let station = self.running.as_mut().map(|(station, _)| station);
+        let station = self.running.as_mut().map(|process| &mut process.station);
         station.map_or_else(Vec::new, |station| station.gateway().outbound_keys())
     }
 
     /// What an operator would see.
     pub fn status(&mut self, now: Instant) -> String {
         let now = self.local(now);
-        let Some((station, _)) = &mut self.running else {
+        let Some(Process { station, .. }) = &mut self.running else {
             return "not running".to_owned();
         };
         let gateway = station.gateway();
         format!("{:?}\n{:?}", gateway.status(now), gateway.list_sas(now))
+    }
+
+    /// If it leads: each child's name and the SPIs of an SA of it, in and out.
+    pub fn child_sas(&mut self, now: Instant) -> Vec<[String; 3]> {
+        let now = self.local(now);
+        let Some(Process { station, .. }) = &mut self.running else {
+            return Vec::new();
+        };
+        let gateway = station.gateway();
+        if !gateway.leading() {
+            return Vec::new();
+        }
+        let ike_sas = gateway.list_sas(now).into_iter();
+        let children = ike_sas.flat_map(|ike| ike.children);
+        children
+            .map(|sa| [sa.name, sa.spi_in, sa.spi_out])
+            .collect()
+    }
+
+    /// The children that its configuration has.
+    pub fn children(&self) -> impl Iterator<Item = &str> {
+        let connections = self.config.connections.iter();
+        connections.flat_map(|connection| connection.children.iter().map(|child| &*child.name))
     }
 
     /// The process is gone. Whether there was one.
@@ -264,7 +333,7 @@ impl Machine {
     /// The operator wants another one to lead.
     pub fn switch_over(&mut self, now: Instant) {
         let now = self.local(now);
-        if let Some((station, _)) = &mut self.running
+        if let Some(Process { station, .. }) = &mut self.running
             && station.gateway().leading()
         {
             station.gateway().switchover(now, &mut self.entropy);
@@ -274,7 +343,7 @@ impl Machine {
     /// The operator stops it.
     pub fn shut_down(&mut self, now: Instant) {
         let now = self.local(now);
-        if let Some((station, _)) = &mut self.running {
+        if let Some(Process { station, .. }) = &mut self.running {
             station.gateway().shut_down(now, &mut self.entropy);
         }
     }
@@ -282,7 +351,7 @@ impl Machine {
     /// If it leads, rekeys all of its SAs of one kind.
     pub fn rekey(&mut self, now: Instant, ike: bool) {
         let now = self.local(now);
-        let Some((station, _)) = &mut self.running else {
+        let Some(Process { station, .. }) = &mut self.running else {
             return;
         };
         let gateway = station.gateway();

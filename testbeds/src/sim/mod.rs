@@ -11,11 +11,15 @@
 //! they would notice is shown by `mutants.rs`: a planted bug for each invariant.
 
 mod cable;
+mod card;
 mod continuity;
+mod extras;
 mod long;
 mod machine;
 mod mutants;
+mod nat;
 mod oracle;
+pub mod pki;
 pub mod plan;
 mod secrecy;
 mod world;

@@ -11,7 +11,7 @@ use hitless::lab::{Host, Probe};
 use hitless_sa::{Epoch, Instant, Spi};
 
 use super::continuity::Continuity;
-use super::secrecy::{self, Secrecy, is_lone_notify};
+use super::secrecy::{self, Secrecy, is_error_in_clear};
 
 /// SPIs, direction, IV.
 type SkIv = (u64, u64, bool, Vec<u8>);
@@ -94,7 +94,7 @@ impl Oracle {
                 self.secrecy.ike(&format!("machine {who}"), ike.message);
                 // An error in clear answers what nobody may have sent, and is not a version of
                 // anything (RFC 7296 section 2.21).
-                if is_lone_notify(ike.message) {
+                if is_error_in_clear(ike.message) {
                     return;
                 }
                 if let Some(continuity) = &mut self.continuity {
@@ -227,7 +227,7 @@ impl Oracle {
                 self.repeated_sk_ivs
             ));
         }
-        let leaked = report.leaked(|a| matches!(a, IpAddr::V4(a) if a.octets()[0] == 10));
+        let leaked = report.leaked(is_protected);
         if leaked > 0 {
             broken.push(format!("S6: {leaked} packets in clear on the outside"));
         }
@@ -311,8 +311,17 @@ impl Oracle {
     }
 }
 
-/// What names an IKE message; two of another exchange type with one Message ID are two versions.
-type MessageKey = (u64, u64, u32, bool, bool);
+/// Whether an address is of a network behind a gateway.
+fn is_protected(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[0] == 10,
+        IpAddr::V6(address) => matches!(address.segments(), [0x2001, 0xdb8, 1 | 2, ..]),
+    }
+}
+
+/// What names an IKE message, or a fragment of one; two of another exchange type with one Message ID
+/// are two versions.
+type MessageKey = (u64, u64, u32, bool, bool, Option<(u16, u16)>);
 
 fn key(event: &IkeEvent) -> MessageKey {
     (
@@ -321,6 +330,7 @@ fn key(event: &IkeEvent) -> MessageKey {
         event.message_id,
         event.response,
         event.initiator,
+        event.fragment,
     )
 }
 

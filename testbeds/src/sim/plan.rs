@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use hitless::ike::settings::Withheld;
+use hitless::lab::{Extras, Family};
 use hitless_sa::{Entropy, Lease, SequenceNumber};
 use hitless_sync::LeaseSizes;
+
+use super::extras;
+use super::pki::Login;
 
 /// Faults of one kind of cable.
 #[derive(Clone, Copy, Debug)]
@@ -71,6 +75,8 @@ pub enum Fault {
     DiskFails(u8, u32),
     /// The member's clock goes on from a later time. It is one that cannot go back.
     ClockJumps(u8, Duration),
+    /// The NAT in front of the peer starts again, if there is one.
+    NatForgets,
     /// Somebody on the outside sends again what was sent before.
     Replay,
     /// Somebody sends damaged copies of what was sent before, outside and between the members.
@@ -112,6 +118,11 @@ pub struct Plan {
     pub probe_every: Duration,
     /// What seems well is watched for this long: what was forgotten may come back.
     pub aftermath: Duration,
+    /// What the tunnel has beyond the plain one.
+    pub extras: Extras,
+    pub login: Login,
+    /// Of the tunnel's ends, and of what it carries.
+    pub families: [Family; 2],
 }
 
 /// Traffic flows and the standby is admitted before the first fault.
@@ -179,6 +190,7 @@ impl Plan {
             }
             _ => {}
         }
+        extras::draw(entropy, &mut plan);
         plan
     }
 
@@ -236,6 +248,9 @@ impl Plan {
             retransmit_tries: None,
             probe_every: Duration::from_millis(2),
             aftermath: Duration::ZERO,
+            extras: Extras::default(),
+            login: Login::Psk,
+            families: [Family::V4; 2],
         }
     }
 
@@ -336,11 +351,11 @@ pub const CRASH_POINTS: u64 =
 /// How many writes fail: the last is a disk that stays full.
 const WRITES: [u32; 4] = [1, 2, 4, u32::MAX];
 
-fn below(entropy: &mut dyn Entropy, bound: u32) -> u32 {
+pub fn below(entropy: &mut dyn Entropy, bound: u32) -> u32 {
     entropy.u32() % bound
 }
 
-fn pick<T: Copy>(entropy: &mut dyn Entropy, from: &[T]) -> T {
+pub fn pick<T: Copy>(entropy: &mut dyn Entropy, from: &[T]) -> T {
     from[entropy.u32() as usize % from.len()]
 }
 

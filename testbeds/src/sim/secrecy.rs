@@ -18,6 +18,10 @@ const FLAGS: usize = 19;
 const FOLLOWING: usize = 28;
 const RESPONSE: u8 = 0x20;
 const NOTIFY: u8 = 41;
+/// The type of a notification, from its payload's beginning (RFC 7296 section 3.10), and a token that
+/// proves a restart, which goes beside an error (RFC 6290 section 4.3).
+const NOTIFY_TYPE: usize = 6;
+const QCD_TOKEN: [u8; 2] = 16419_u16.to_be_bytes();
 const SK: u8 = 46;
 const SKF: u8 = 53;
 /// Between an IKE message and ESP on one port (RFC 3948 section 2.2).
@@ -104,15 +108,26 @@ fn may_be_in_clear(message: &[u8]) -> bool {
     let octet = |at: usize| message.get(at).copied().unwrap_or(0);
     let (first, exchange) = (octet(NEXT_PAYLOAD), octet(EXCHANGE));
     let answer = octet(FLAGS) & RESPONSE != 0 || exchange == INFORMATIONAL;
-    matches!(first, SK | SKF) || IN_CLEAR.contains(&exchange) || is_lone_notify(message) && answer
+    matches!(first, SK | SKF)
+        || IN_CLEAR.contains(&exchange)
+        || is_error_in_clear(message) && answer
 }
 
-/// A message of one notification and nothing else.
-pub fn is_lone_notify(message: &[u8]) -> bool {
-    matches!(
-        (message.get(NEXT_PAYLOAD), message.get(FOLLOWING)),
-        (Some(&NOTIFY), Some(0))
-    )
+/// A message of one notification and nothing else, but for tokens that prove a restart.
+pub fn is_error_in_clear(message: &[u8]) -> bool {
+    let mut kind = message.get(NEXT_PAYLOAD).copied();
+    let mut at = FOLLOWING;
+    let mut errors = 0;
+    while kind == Some(NOTIFY) {
+        let Some([next, _, long, short, ..]) = message.get(at..) else {
+            return false;
+        };
+        let told = message.get(at + NOTIFY_TYPE..at + NOTIFY_TYPE + 2);
+        errors += u32::from(told != Some(&QCD_TOKEN));
+        kind = Some(*next);
+        at += usize::from(u16::from_be_bytes([*long, *short])).max(4);
+    }
+    kind == Some(0) && errors <= 1 && at > FOLLOWING
 }
 
 /// The IV of a message's encrypted payload, behind its header; that of a fragment is longer (RFC 7383
@@ -151,6 +166,7 @@ mod tests {
 
     fn ike(exchange: u8, first: u8, flags: u8, following: u8) -> Vec<u8> {
         let mut message = vec![7; 60];
+        message[FOLLOWING + 2..FOLLOWING + 4].copy_from_slice(&[0, 32]);
         (message[NEXT_PAYLOAD], message[EXCHANGE]) = (first, exchange);
         (message[FLAGS], message[FOLLOWING]) = (flags, following);
         message
@@ -202,6 +218,21 @@ mod tests {
             let message = ike(exchange, first, flags, following);
             assert_eq!(found(|s| s.ike("x", &message)).len(), 1, "{message:?}");
         }
+    }
+
+    #[test]
+    fn rfc6290_section_4_3_a_token_may_be_beside_an_error_and_nothing_else_may() {
+        let message = |second: [u8; 2]| {
+            let mut message = ike(36, NOTIFY, RESPONSE, NOTIFY);
+            message[FOLLOWING + 3] = 8;
+            message.truncate(FOLLOWING + 8);
+            message.extend_from_slice(&[0, 0, 0, 24, 0, 0, second[0], second[1]]);
+            message.resize(FOLLOWING + 32, 1);
+            message
+        };
+        assert!(is_error_in_clear(&message(QCD_TOKEN)));
+        assert!(!is_error_in_clear(&message([0, 4])));
+        assert!(!is_error_in_clear(&message(QCD_TOKEN)[..FOLLOWING + 10]));
     }
 
     #[test]

@@ -2,20 +2,20 @@
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless::config::{Config, ConfigError};
+use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Tuning};
-use hitless::lab::{
-    CLUSTER_INSIDE, HOST_A, HOST_B, Host, MTU, PEER_INSIDE, Probe, Switch, Topology, sync_address,
-};
+use hitless::lab::{Host, Lane, MTU, Probe, Switch, Topology, sync_address};
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_sa::{Entropy, Instant};
 
 use super::cable::{Cable, SyncCables, damage};
 use super::continuity::Continuity;
 use super::machine::Machine;
+use super::nat::Nat;
 use super::oracle::Oracle;
 use super::plan::{Fault, Plan};
 
@@ -50,9 +50,12 @@ const RECORDED: usize = 3000;
 const REPLAYED: usize = 48;
 /// Frames that are damaged in one go.
 const GARBAGE: usize = 400;
-/// Where the payload of an IPv4 packet begins in a frame, and the UDP checksum.
-const PAYLOAD: usize = 34;
-const UDP_CHECKSUM: std::ops::Range<usize> = 40..42;
+/// Behind Ethernet, the headers of both families.
+const IPV4_PAYLOAD: usize = 34;
+const IPV6_PAYLOAD: usize = 54;
+const UDP: u8 = 17;
+/// In a UDP header.
+const UDP_CHECKSUM: std::ops::Range<usize> = 6..8;
 /// The virtual clock starts here, as no real one starts at zero.
 pub const EPOCH: Instant = Instant(1_000_000_000);
 
@@ -88,6 +91,9 @@ pub struct World {
     recorded: Vec<Vec<u8>>,
     replayed: VecDeque<Vec<u8>>,
     next_probe: Instant,
+    /// Between which addresses of the hosts, and so by which Child SA: probe by probe, the next one.
+    lanes: Vec<Lane>,
+    lane: usize,
     /// Longest step.
     longest: Duration,
     steps: u64,
@@ -104,6 +110,7 @@ impl World {
         let draw: &mut dyn Entropy = &mut entropy;
         let secret = format!("{:016x}{:016x}", draw.u64(), draw.u64());
         let topology = topology(&plan, secret);
+        let workers = plan.extras.workers();
         let mut sync = SyncCables::new(plan.sync, Box::new(SeededEntropy::new(draw.u64())));
         let (mut outside_ends, mut protected_ends) = (Vec::new(), Vec::new());
         let mut near_ends = Vec::new();
@@ -125,18 +132,20 @@ impl World {
                 Some(_) => near_ends.push(switch_end),
                 None => protected_ends.push(switch_end),
             }
-            let cable = Cable::new(world_end, cable_end, plan.outside);
+            let mut cable = Cable::new(world_end, cable_end, plan.outside);
+            cable.nat = (plan.extras.nat && who == PEER).then(Nat::new);
             let own = SeededEntropy::new(draw.u64());
             let drift = plan.drift.get(usize::from(who)).copied().unwrap_or(0);
-            let mut machine = Machine::new(who, config, tuning, drift, cable, own);
+            let mut machine = Machine::new(who, config, tuning, drift, cable, workers, own);
             let booted = machine.boot(EPOCH, vec![gateway_end, protected], &mut sync);
             broken.extend(booted.err());
             machines.push(machine);
         }
         let (a, switch_end) = memory::link(CABLE, MTU);
         near_ends.push(switch_end);
-        let (host_b, switch_end) = memory::link(CABLE, MTU);
+        let (b, switch_end) = memory::link(CABLE, MTU);
         protected_ends.push(switch_end);
+        let (a, b) = hosts(&topology, a, b);
         let mut outside = Switch::unrecorded(outside_ends);
         outside.hub = plan.hub;
         let mut oracle = Oracle::new(plan.members);
@@ -153,12 +162,14 @@ impl World {
             protected: Switch::unrecorded(protected_ends),
             near: Switch::unrecorded(near_ends),
             sync,
-            a: Host::new(a, [2, 0, 0, 0, 0xa, 1], HOST_A, PEER_INSIDE, PROBE),
-            b: Host::new(host_b, [2, 0, 0, 0, 0xb, 1], HOST_B, CLUSTER_INSIDE, PROBE),
+            a,
+            b,
             oracle,
             recorded: Vec::new(),
             replayed: VecDeque::new(),
             next_probe: EPOCH + Duration::from_millis(300),
+            lanes: topology.lanes(),
+            lane: 0,
             longest: QUIET_STEP,
             steps: 0,
             tally: Tally::default(),
@@ -248,8 +259,10 @@ impl World {
                 false => self.plan.probe_every,
             };
             self.next_probe = self.now + pause;
-            self.a.send(self.now, HOST_B);
-            self.b.send(self.now, HOST_A);
+            self.lane = (self.lane + 1) % self.lanes.len();
+            let Lane { host_a, host_b, .. } = self.lanes[self.lane];
+            self.a.send_from(self.now, self.lane, host_b);
+            self.b.send_from(self.now, self.lane, host_a);
         }
         for _ in 0..REPLAYED {
             if let Some(frame) = self.replayed.pop_front() {
@@ -283,8 +296,13 @@ impl World {
         for frame in turned.sent {
             (now.0, who, &frame).hash(&mut self.digest);
             self.oracle.sent(now, who, &frame, &turned.keys);
+            // As it arrives: an attacker is not between the peer and its NAT.
+            let frame = match self.machines[index].outside.nat {
+                Some(nat) => nat.outwards(&frame),
+                None => Some(frame),
+            };
             if self.recorded.len() < RECORDED {
-                self.recorded.push(frame);
+                self.recorded.extend(frame);
             }
         }
     }
@@ -339,6 +357,11 @@ impl World {
             Fault::PeerRekeysIke => self.rekey(true, true),
             Fault::ClusterRekeysChild => self.rekey(false, false),
             Fault::ClusterRekeysIke => self.rekey(false, true),
+            Fault::NatForgets => {
+                if let Some(nat) = &mut self.machine(PEER).outside.nat {
+                    nat.forget();
+                }
+            }
             Fault::Replay => self.replayed.extend(self.recorded.iter().cloned()),
             Fault::Garbage => self.damage_all(now),
         }
@@ -348,19 +371,26 @@ impl World {
     /// headers) stays as it is: whoever can forge that on a segment owns it.
     fn damage_all(&mut self, now: Instant) {
         let entropy = &mut self.entropy;
-        let packets = self
-            .recorded
-            .iter()
-            .rev()
-            .filter(|frame| frame.len() > PAYLOAD + 8);
-        for frame in packets.take(GARBAGE) {
+        let packets = self.recorded.iter().rev();
+        let packets = packets.filter_map(|frame| {
+            let (payload, protocol) = match frame.get(12..14)? {
+                [0x08, 0x00] => (IPV4_PAYLOAD, frame.get(23)?),
+                [0x86, 0xdd] => (IPV6_PAYLOAD, frame.get(20)?),
+                _ => return None,
+            };
+            (frame.len() > payload + 8).then_some((frame, payload, *protocol))
+        });
+        for (frame, payload, protocol) in packets.take(GARBAGE) {
             let mut frame = frame.clone();
-            if frame[23] == 17 {
-                // No checksum: it is IKE that has to notice.
-                frame[UDP_CHECKSUM].fill(0);
-                damage(entropy, &mut frame, UDP_CHECKSUM.end);
+            if protocol == UDP {
+                // No checksum, where there may be none: it is IKE that has to notice.
+                let sum = payload + UDP_CHECKSUM.start..payload + UDP_CHECKSUM.end;
+                if payload == IPV4_PAYLOAD {
+                    frame[sum.clone()].fill(0);
+                }
+                damage(entropy, &mut frame, sum.end);
             } else {
-                damage(entropy, &mut frame, PAYLOAD);
+                damage(entropy, &mut frame, payload);
             }
             self.replayed.push_back(frame);
         }
@@ -427,7 +457,7 @@ impl World {
                 _ => STEP,
             };
             self.step();
-            if self.alive(since) {
+            if self.alive(since) && self.agree() {
                 self.tally.recovery = self.now.since(calm);
                 self.say("traffic both ways");
                 return;
@@ -452,6 +482,28 @@ impl World {
         [&self.a, &self.b]
             .iter()
             .all(|host| in_a_row(host.received(), since))
+    }
+
+    /// Both sides have an SA of each child, the same one: not all of them carry what hosts send.
+    fn agree(&mut self) -> bool {
+        if !self.plan.extras.transport {
+            return true;
+        }
+        let now = self.now;
+        let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+        for machine in &mut self.machines {
+            match self.plan.peer(machine.who) {
+                Some(_) => theirs.extend(machine.child_sas(now)),
+                None => ours.extend(machine.child_sas(now)),
+            }
+        }
+        self.machines[0].children().all(|child| {
+            let mut own = ours.iter().filter(|[name, ..]| name == child);
+            own.any(|[name, spi_in, spi_out]| {
+                let mirrored = [name, spi_out, spi_in];
+                theirs.iter().any(|sa| sa.each_ref() == mirrored)
+            })
+        })
     }
 
     /// What was forgotten on the way shows itself when timers run out; then the rules of liveness
@@ -485,27 +537,45 @@ fn part(
     who: u8,
     topology: &Topology,
     tuning: Tuning,
-) -> Result<(Config, Tuning), ConfigError> {
-    Ok(match plan.peer(who) {
-        Some(number) => (
-            topology.peer_member(number)?,
-            Tuning {
-                withheld: plan.withheld,
-                retransmit_tries: plan.retransmit_tries,
-                ..Tuning::default()
-            },
-        ),
-        None => (
-            topology.member(who)?,
-            Tuning {
-                leases: plan.leases,
-                // Every second member goes on with what it inherits as if there were very much of it.
-                at_once: who.is_multiple_of(2).then_some(0),
-                retransmit_tries: plan.retransmit_tries,
-                ..tuning
-            },
-        ),
-    })
+) -> Result<(Config, Tuning), String> {
+    let number = plan.peer(who);
+    let config = match number {
+        Some(number) => topology.peer_member(number),
+        None => topology.member(who),
+    };
+    let mut config = config.map_err(|error| error.to_string())?;
+    plan.login.enter(&mut config, number.is_some())?;
+    let tuning = match number {
+        Some(_) => Tuning {
+            withheld: plan.withheld,
+            retransmit_tries: plan.retransmit_tries,
+            ..Tuning::default()
+        },
+        None => Tuning {
+            leases: plan.leases,
+            // Every second member goes on with what it inherits as if there were very much of it.
+            at_once: who.is_multiple_of(2).then_some(0),
+            retransmit_tries: plan.retransmit_tries,
+            ..tuning
+        },
+    };
+    Ok((config, tuning))
+}
+
+/// Behind the peer and behind the cluster.
+fn hosts(topology: &Topology, a: MemoryPort, b: MemoryPort) -> (Host, Host) {
+    let stations = topology.inside.stations();
+    let host = |cable, mac, gateway, own: fn(&Lane) -> IpAddr| {
+        let addresses: Vec<IpAddr> = topology.lanes().iter().map(own).collect();
+        let host = Host::new(cable, mac, addresses[0], gateway, PROBE);
+        host.with_more(addresses.into_iter().skip(1))
+    };
+    (
+        host(a, [2, 0, 0, 0, 0xa, 1], stations.peer, |lane| lane.host_a),
+        host(b, [2, 0, 0, 0, 0xb, 1], stations.cluster, |lane| {
+            lane.host_b
+        }),
+    )
 }
 
 fn topology(plan: &Plan, secret: String) -> Topology {
@@ -518,6 +588,9 @@ fn topology(plan: &Plan, secret: String) -> Topology {
         checkpoint: plan.checkpoint,
         window_size: plan.window_size,
         dpd_delay: "2s",
+        outside: plan.families[0],
+        inside: plan.families[1],
+        extras: plan.extras,
         ..Topology::new(plan.members, secret)
     }
 }

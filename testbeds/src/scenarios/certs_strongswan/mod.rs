@@ -4,16 +4,18 @@
 mod files;
 pub(super) mod pki;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
 use crate::gateway::{self, Member};
 use crate::process::{self, Program};
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::StrongSwan;
-use crate::topology::{HOST_B, Topology};
+use crate::topology::{HOST_B, OUTSIDE, Topology};
+use crate::tshark::{TABLE, Tshark};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "certs-strongswan",
@@ -78,6 +80,8 @@ const fn refused(name: &'static str, why: &'static str) -> Inbound {
 /// One gateway and one charon, with all connections at once.
 struct Trial {
     report: Report,
+    directory: PathBuf,
+    wire: Capture,
     gateway: Member,
     peer: StrongSwan,
     lab: Topology,
@@ -96,7 +100,7 @@ fn certificates(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     bench.say("reauthentication, from both sides");
     trial.reauthentication()?;
     trial.gateway.check_running()?;
-    Ok(trial.report.conclude())
+    trial.decrypted()
 }
 
 impl Trial {
@@ -107,7 +111,11 @@ impl Trial {
         let conf = files::swanctl();
         let peer = StrongSwan::start_with(&lab.peer, "peer", directory, &conf, options)?;
         let binary = gateway::binary()?;
-        let file = gateway::write_configuration(directory, &files::gateway(directory))?;
+        let file = gateway::write_configuration(
+            directory,
+            &gateway::with_key_log(directory, &files::gateway(directory)),
+        )?;
+        let wire = Capture::start(&lab.peer, OUTSIDE, Direction::Both, "outside", directory)?;
         let shown = binary.display().to_string();
         let file = file.display().to_string();
         let mut report = Report::new(SCENARIO.name, variant);
@@ -120,10 +128,30 @@ impl Trial {
         let gateway = Member::run(&binary, &lab.members[0], "gateway", directory, &[])?;
         Ok(Self {
             report,
+            directory: directory.to_owned(),
+            wire,
             gateway,
             peer,
             lab,
         })
+    }
+
+    /// tshark reads all of it, certificates in fragments too.
+    fn decrypted(self) -> Result<Report, LabError> {
+        let Trial {
+            mut report,
+            directory,
+            wire,
+            gateway,
+            ..
+        } = self;
+        gateway.list_sas()?;
+        drop(wire.stop()?);
+        let table = gateway::key_table(&directory, TABLE);
+        let tshark = Tshark::new(directory.join("tshark"), &[table])?;
+        let messages = tshark.read(&[directory.join("outside.pcap")])?;
+        tshark.judge(&mut report, &gateway.listed(), &messages, &[]);
+        Ok(report.conclude())
     }
 
     fn outbound(&mut self) -> Result<(), LabError> {

@@ -1,7 +1,7 @@
 //! Judges what a trial gathered: strongSwan's own words and the captures, never hitless's.
 
-use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless::audit::pcap::PcapReader;
@@ -13,8 +13,6 @@ use crate::ping::PingLog;
 use crate::scenario::{Report, milliseconds};
 use crate::strongswan::{ChildSa, IkeSa};
 
-const CLUSTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
-const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 2));
 /// The members' ports are one tap: what two members send with one number is a repeat.
 const TAP_MEMBERS: TapId = TapId(1);
 const TAP_PEER: TapId = TapId(0);
@@ -29,6 +27,8 @@ const CLOCK_GRAIN: u64 = 2;
 const SKIP_LIMIT: u64 = 1 << 31;
 /// How charon names a Message ID sync among the payloads of a message.
 const SYNC_IN_LOG: &str = "N(MSG_ID_SYN)";
+/// And the message that a sync is one of.
+const ZERO_IN_LOG: &str = "parsed INFORMATIONAL request 0 ";
 
 /// strongSwan's IKE SA at one moment; `None` if it does not have exactly one.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ pub struct Rekey {
 /// Everything that was gathered.
 #[derive(Debug)]
 pub struct Evidence {
-    killed: Duration,
+    pub killed: Duration,
     before: Snapshot,
     after: Snapshot,
     pings: [PingLog; 2],
@@ -63,6 +63,8 @@ pub struct Evidence {
     /// When traffic flowed one way: to the cluster, then to the peer.
     pub one_way: Vec<(Duration, Duration)>,
     pub rekey: Option<Rekey>,
+    /// The SPI of the IKE SA that came after it.
+    pub ike_rekey: Result<String, String>,
     pub last: Option<Snapshot>,
     pub charon_log: String,
     /// Captures at the peer, in order; none while every packet was replayed.
@@ -93,6 +95,7 @@ impl Evidence {
             replays_arrived: 0,
             one_way: Vec::new(),
             rekey: None,
+            ike_rekey: Err("not tried".to_owned()),
             last: None,
             charon_log: String::new(),
             outside: Vec::new(),
@@ -104,7 +107,12 @@ impl Evidence {
     /// The report.
     pub fn judge(&self, plan: &Plan, variant: &str) -> Report {
         let mut report = Report::new(plan.scenario, variant);
-        let audit = match self.audit() {
+        let ends = [plan.at.cluster_outside, plan.at.peer_outside].map(str::parse);
+        let [Ok(cluster), Ok(peer)] = ends else {
+            report.check("ends-are-addresses", false, format!("{ends:?}"));
+            return report.conclude();
+        };
+        let audit = match self.audit(peer) {
             Ok(audit) => audit,
             Err(error) => {
                 report.check("captures-readable", false, error);
@@ -115,18 +123,18 @@ impl Evidence {
         self.judge_pings(&mut report);
         self.judge_numbers(&mut report, plan, &audit);
         if plan.gateway == Gateway::Hitless {
-            self.judge_takeover(&mut report);
-            self.judge_sync(&mut report, plan, &audit);
+            self.judge_takeover(&mut report, cluster);
+            self.judge_sync(&mut report, plan, &audit, cluster);
         }
-        self.judge_exchanges(&mut report, &audit);
+        self.judge_exchanges(&mut report, &audit, [peer, cluster]);
         self.judge_replays(&mut report);
-        self.judge_rekey(&mut report, &audit);
+        self.judge_rekey(&mut report, plan, &audit);
         report.conclude()
     }
 
     /// ESP of the cluster and all IKE, from all taps. ESP of the peer is left out: the trial
     /// itself replayed it.
-    fn audit(&self) -> Result<hitless::audit::Report, String> {
+    fn audit(&self, peer: IpAddr) -> Result<hitless::audit::Report, String> {
         let mut audit = Audit::default();
         let outside = self.outside.iter().map(|file| (TAP_PEER, file));
         let members = self.members.iter().map(|file| (TAP_MEMBERS, file));
@@ -137,7 +145,7 @@ impl Evidence {
                     return Err("a frame was cut".to_owned());
                 }
                 let of_peer =
-                    matches!(wire::decode(record.frame), Frame::Esp(esp) if esp.source == PEER);
+                    matches!(wire::decode(record.frame), Frame::Esp(esp) if esp.source == peer);
                 if !of_peer {
                     audit.observe(tap, record.time, record.frame);
                 }
@@ -224,7 +232,10 @@ impl Evidence {
             audit.frames, audit.fragments, audit.malformed
         );
         report.check("every-frame-understood", undecoded == 0, detail);
-        let inner = |address: IpAddr| matches!(address, IpAddr::V4(v4) if v4.octets()[0] == 10);
+        let inner = |address| match address {
+            IpAddr::V4(v4) => v4.octets()[0] == 10,
+            IpAddr::V6(v6) => v6.is_unique_local(),
+        };
         let leaked = audit.leaked(inner);
         report.check(
             "no-clear-text",
@@ -234,11 +245,11 @@ impl Evidence {
     }
 
     /// Who sent when, and what the takeover left out.
-    fn judge_takeover(&self, report: &mut Report) {
+    fn judge_takeover(&self, report: &mut Report, cluster: IpAddr) {
         let [m1, m2] = self.members.as_slice() else {
             return;
         };
-        let (first, second) = (esp_sent(m1), esp_sent(m2));
+        let (first, second) = (esp_sent(m1, cluster), esp_sent(m2, cluster));
         let early = second.iter().filter(|sent| sent.time < self.killed).count();
         let detail = format!("{early} ESP packets before the kill");
         report.check("standby-silent", early == 0, detail);
@@ -271,37 +282,52 @@ impl Evidence {
         );
     }
 
-    /// RFC 6311: seen and answered, or not seen at all. Its header is that of the original
-    /// responder's first request, so charon's list of payloads tells which it was.
-    fn judge_sync(&self, report: &mut Report, plan: &Plan, audit: &hitless::audit::Report) {
-        let syncs = self
-            .charon_log
-            .lines()
-            .filter(|line| {
-                line.contains("parsed INFORMATIONAL request 0 ") && line.contains(SYNC_IN_LOG)
-            })
-            .count();
-        let zeros = audit.exchanges_from(CLUSTER, Exchange::Informational, self.killed);
-        let zeros: Vec<_> = zeros.iter().filter(|(r, _)| r.message_id == 0).collect();
+    /// RFC 6311: one for the failover (section 7), and answered; or none at all. Its header is that
+    /// of the original responder's first request, so charon's list of payloads tells which it was.
+    fn judge_sync(
+        &self,
+        report: &mut Report,
+        plan: &Plan,
+        audit: &hitless::audit::Report,
+        cluster: IpAddr,
+    ) {
+        let requests = self.charon_log.lines();
+        let requests = requests.filter(|line| line.contains(ZERO_IN_LOG));
+        let (syncs, ordinary): (Vec<_>, Vec<_>) =
+            requests.partition(|line| line.contains(SYNC_IN_LOG));
+        let mut zeros = audit.exchanges_from(cluster, Exchange::Informational, Duration::ZERO);
+        zeros.retain(|(request, _)| request.message_id == 0);
+        // What was repeated, or seen at two places, is one.
+        let distinct: BTreeSet<u64> = zeros.iter().map(|(request, _)| request.digest).collect();
         let answered = zeros.iter().filter(|(_, answer)| answer.is_some()).count();
         let lengths: Vec<_> = zeros.iter().map(|(request, _)| request.length).collect();
         let detail = format!(
-            "{syncs} syncs in strongSwan's log; on the wire {} INFORMATIONAL requests with \
-             Message ID 0 after the kill, {answered} answered, lengths {lengths:?}",
+            "strongSwan's log has {} syncs and {} ordinary requests with Message ID 0; the wire {} \
+             different ones, seen {} times, {answered} answered, lengths {lengths:?}",
+            syncs.len(),
+            ordinary.len(),
+            distinct.len(),
             zeros.len(),
         );
         if plan.sync_expected {
+            let one = distinct.len() == 1 + usize::from(!ordinary.is_empty());
+            let all = answered > 0 && answered == zeros.len();
             report.check(
                 "message-id-sync-answered",
-                syncs > 0 && answered > 0,
+                !syncs.is_empty() && one && all,
                 detail,
             );
         } else {
-            report.check("no-message-id-sync", syncs == 0, detail);
+            report.check("no-message-id-sync", syncs.is_empty(), detail);
         }
     }
 
-    fn judge_exchanges(&self, report: &mut Report, audit: &hitless::audit::Report) {
+    fn judge_exchanges(
+        &self,
+        report: &mut Report,
+        audit: &hitless::audit::Report,
+        ends: [IpAddr; 2],
+    ) {
         let auths = audit.count_after(Exchange::IkeAuth, Duration::ZERO);
         let late = audit.count_after(Exchange::IkeAuth, self.killed);
         report.ike_auth_after_failover = Some(late as u64);
@@ -314,9 +340,9 @@ impl Evidence {
             auths > 0 && late == 0 && inits == 0,
             detail,
         );
-        let directions = [("liveness-by-peer", PEER), ("liveness-by-cluster", CLUSTER)];
-        for ((name, source), window) in directions.iter().zip(&self.one_way) {
-            let requests = audit.exchanges_from(*source, Exchange::Informational, window.0);
+        let names = ["liveness-by-peer", "liveness-by-cluster"];
+        for ((name, source), window) in names.iter().zip(ends).zip(&self.one_way) {
+            let requests = audit.exchanges_from(source, Exchange::Informational, window.0);
             let within: Vec<&(IkeEvent, Option<IkeEvent>)> =
                 requests.iter().filter(|(r, _)| r.time < window.1).collect();
             let answered = within.iter().filter(|(_, answer)| answer.is_some()).count();
@@ -352,9 +378,18 @@ impl Evidence {
         report.check("replays-refused", tried && twice == 0, detail);
     }
 
-    fn judge_rekey(&self, report: &mut Report, audit: &hitless::audit::Report) {
+    fn judge_rekey(&self, report: &mut Report, plan: &Plan, audit: &hitless::audit::Report) {
+        let name = match plan.starts {
+            true => "rekey-by-cluster",
+            false => "rekey-by-peer",
+        };
+        let (renewed, detail) = match &self.ike_rekey {
+            Ok(spi) => (true, format!("{spi}_i has come after it")),
+            Err(error) => (false, error.clone()),
+        };
+        report.check(&format!("{name}-of-the-ike-sa"), renewed, detail);
         let Some(rekey) = &self.rekey else {
-            report.check("rekey-by-peer", false, "there was no Child SA to rekey");
+            report.check(name, false, "there was no Child SA to rekey");
             return;
         };
         let new = rekey.new.as_ref();
@@ -371,7 +406,7 @@ impl Evidence {
             ),
         };
         let done = rekey.command.is_ok() && new.is_some();
-        report.check("rekey-by-peer", done, detail);
+        report.check(name, done, detail);
         let on_new = audit.streams.iter().any(|((key, _), stream)| {
             let spi = format!("{:08x}", key.spi);
             stream.packets > 0 && new.is_some_and(|new| new.spi_in == spi)
@@ -397,13 +432,13 @@ struct Sent {
     number: u64,
 }
 
-fn esp_sent(file: &[u8]) -> Vec<Sent> {
+fn esp_sent(file: &[u8], cluster: IpAddr) -> Vec<Sent> {
     let Ok(reader) = PcapReader::new(file) else {
         return Vec::new();
     };
     let records = reader.map_while(Result::ok);
     let sent = records.filter_map(|record| match wire::decode(record.frame) {
-        Frame::Esp(esp) if esp.source == CLUSTER => Some(Sent {
+        Frame::Esp(esp) if esp.source == cluster => Some(Sent {
             time: record.time,
             spi: esp.spi,
             number: u64::from(esp.sequence),

@@ -11,6 +11,7 @@ use super::{AEAD, Gateway, Plan};
 use crate::ping::PingLog;
 use crate::scenario::Report;
 use crate::strongswan::{ChildSa, IkeSa};
+use crate::topology::V4;
 
 const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const PEER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);
@@ -176,6 +177,7 @@ impl Made {
             after: Some(ping_log(&self.answers)),
         });
         evidence.last = Some(after);
+        evidence.ike_rekey = Ok("cccc".to_owned());
         self.log.clone_into(&mut evidence.charon_log);
         evidence.outside = vec![capture(&self.peer)];
         evidence.members = vec![capture(&self.m1), capture(&self.m2)];
@@ -183,6 +185,8 @@ impl Made {
         let plan = Plan {
             scenario: "made-up",
             gateway: Gateway::Hitless,
+            at: V4,
+            starts: false,
             proposals: AEAD,
             takeover: "auto",
             sync_expected: variant == "message-id-sync",
@@ -302,6 +306,31 @@ fn a_sync_where_none_may_be_and_none_where_one_must_be_fail() {
     expect_failures("exact", |made| made.log = sync, &["no-message-id-sync"]);
     expect_failures("message-id-sync", |made| made.log = sync, &[]);
     expect_failures("message-id-sync", |_| {}, &["message-id-sync-answered"]);
+}
+
+#[test]
+fn rfc6311_section_7_two_syncs_for_one_failover_fail() {
+    let sync = "[ENC] parsed INFORMATIONAL request 0 [ N(MSG_ID_SYN) ]\n";
+    let both = "[ENC] parsed INFORMATIONAL request 0 [ N(MSG_ID_SYN) ]\n\
+                [ENC] parsed INFORMATIONAL request 0 [ ]\n";
+    let again = |made: &mut Made, log| {
+        let mut other = ike(true, INFORMATIONAL, false, 0);
+        if let Some(last) = other.last_mut() {
+            *last ^= 1;
+        }
+        made.standby_sends(KILLED + 6_100, other);
+        made.log = log;
+    };
+    let failed = ["message-id-sync-answered"];
+    expect_failures("message-id-sync", |made| again(made, sync), &failed);
+    // The other one is the ordinary request.
+    expect_failures("message-id-sync", |made| again(made, both), &[]);
+    // Repeated it is the same.
+    let repeated = |made: &mut Made| {
+        made.standby_sends(KILLED + 6_100, ike(true, INFORMATIONAL, false, 0));
+        made.log = sync;
+    };
+    expect_failures("message-id-sync", repeated, &[]);
 }
 
 #[test]

@@ -7,6 +7,7 @@ use hitless::audit::pcap::PcapReader;
 use hitless::audit::wire::{self, Esp, Frame};
 
 use super::evidence::{Evidence, Rekey, Snapshot};
+use super::heard::Heard;
 use super::{Gateway, Plan};
 use crate::capture::{Capture, Direction};
 use crate::clock;
@@ -16,9 +17,9 @@ use crate::ping::{Ping, PingLog};
 use crate::scenario::{Bench, Report};
 use crate::strongswan::{self, StrongSwan};
 use crate::topology::{
-    self, CLUSTER_INSIDE, CLUSTER_NETWORK, CLUSTER_OUTSIDE, HOST_A, HOST_B, HOST_INTERFACE, INSIDE,
-    OUTSIDE, PEER_NETWORK, PEER_OUTSIDE, PORT_MEMBERS, PORT_PEER, Topology,
+    self, Addresses, HOST_INTERFACE, INSIDE, OUTSIDE, PORT_MEMBERS, PORT_PEER, Topology,
 };
+use crate::tshark::Listed;
 
 const SECRET: &str = "not-so-secret-psk-0123456789";
 const PEER_ID: &str = "peer.test";
@@ -48,8 +49,12 @@ pub fn carry_out(bench: &Bench, plan: &Plan, variant: &str) -> Result<Report, La
     trial.replay(&mut evidence)?;
     trial.check_liveness(&mut evidence)?;
     trial.rekey(&mut evidence)?;
-    trial.finish(&mut evidence)?;
-    Ok(evidence.judge(plan, variant))
+    let heard = trial.finish(&mut evidence)?;
+    let mut report = evidence.judge(plan, variant);
+    if let Some(heard) = heard {
+        heard.judge(&mut report, plan, evidence.killed)?;
+    }
+    Ok(report.conclude())
 }
 
 /// What acts as the gateway.
@@ -65,6 +70,9 @@ enum Cluster {
 /// The running experiment. Fields are dropped in this order: processes before namespaces.
 struct Trial<'a> {
     bench: &'a Bench,
+    at: &'static Addresses,
+    /// The gateway initiates, and rekeys.
+    starts: bool,
     directory: PathBuf,
     cluster: Cluster,
     peer: StrongSwan,
@@ -80,7 +88,7 @@ impl<'a> Trial<'a> {
         let directory = bench.subdirectory(&format!("{}-{variant}", plan.scenario))?;
         let at = directory.as_path();
         bench.say("building the network");
-        let lab = Topology::new()?;
+        let lab = Topology::of(plan.at)?;
         let on_port =
             |i: usize, name| Capture::start(&lab.switch, PORT_MEMBERS[i], Direction::In, name, at);
         let members = [on_port(0, "member-1")?, on_port(1, "member-2")?];
@@ -91,12 +99,26 @@ impl<'a> Trial<'a> {
             at_host(&lab.host_b, "host-b")?,
         ];
         bench.say("starting the gateway and the peer");
-        let cluster = start_cluster(&lab, at, plan)?;
-        let peer = start_peer(&lab, at, plan)?;
-        bench.say("strongSwan initiates");
-        peer.initiate()?;
+        // Whoever initiates comes last.
+        let (cluster, peer) = if plan.starts {
+            let peer = start_peer(&lab, at, plan)?;
+            (start_cluster(&lab, at, plan)?, peer)
+        } else {
+            let cluster = start_cluster(&lab, at, plan)?;
+            (cluster, start_peer(&lab, at, plan)?)
+        };
+        if !plan.starts {
+            bench.say("strongSwan initiates");
+            peer.initiate()?;
+        }
+        clock::until("a Child SA at strongSwan", ANSWER, || {
+            let sa = peer.established()?;
+            Ok(sa.filter(|sa| sa.installed().is_some()))
+        })?;
         Ok(Self {
             bench,
+            at: plan.at,
+            starts: plan.starts,
             directory,
             cluster,
             peer,
@@ -160,8 +182,8 @@ impl<'a> Trial<'a> {
 
     fn ping_from(&self, host: usize, name: &str) -> Result<Ping, LabError> {
         let (namespace, target) = match host {
-            0 => (&self.lab.host_a, HOST_B),
-            _ => (&self.lab.host_b, HOST_A),
+            0 => (&self.lab.host_a, self.at.host_b),
+            _ => (&self.lab.host_b, self.at.host_a),
         };
         Ping::start(namespace, target, PING_INTERVAL, name, &self.directory)
     }
@@ -181,9 +203,9 @@ impl<'a> Trial<'a> {
             return Ok(Vec::new());
         };
         let file = outside.so_far()?;
-        let sent = esp_frames(&file, |esp| esp.source.to_string() == PEER_OUTSIDE)?;
-        let from = sent.len().saturating_sub(ATTACK_PACKETS);
-        Ok(sent.into_iter().skip(from).map(<[u8]>::to_vec).collect())
+        let sent = esp_frames(&file, |esp| from(esp, self.at.peer_outside))?;
+        let early = sent.len().saturating_sub(ATTACK_PACKETS);
+        Ok(sent.into_iter().skip(early).map(<[u8]>::to_vec).collect())
     }
 
     /// Sends every ESP packet of the capture again, to both ends; hosts must see nothing twice.
@@ -193,8 +215,8 @@ impl<'a> Trial<'a> {
         let port = PORT_MEMBERS[self.survivor()];
         let at = self.directory.as_path();
         let arriving = Capture::start(&self.lab.switch, port, Direction::Out, "replays", at)?;
-        let from_peer = esp_frames(&first, |esp| esp.source.to_string() == PEER_OUTSIDE)?;
-        let to_peer = esp_frames(&first, |esp| esp.source.to_string() == CLUSTER_OUTSIDE)?;
+        let from_peer = esp_frames(&first, |esp| from(esp, self.at.peer_outside))?;
+        let to_peer = esp_frames(&first, |esp| from(esp, self.at.cluster_outside))?;
         for frames in from_peer.chunks(BURST) {
             let frames = frames.iter().copied();
             evidence.replayed_to_cluster += topology::inject(&self.lab.peer, OUTSIDE, frames)?;
@@ -206,8 +228,8 @@ impl<'a> Trial<'a> {
             clock::pass(BURST_PAUSE)?;
         }
         let arrived = arriving.stop()?;
-        let of_peer = |esp: &Esp<'_>| esp.source.to_string() == PEER_OUTSIDE;
-        evidence.replays_arrived = esp_frames(&arrived, of_peer)?.len() as u64;
+        let of_peer = esp_frames(&arrived, |esp| from(esp, self.at.peer_outside))?;
+        evidence.replays_arrived = of_peer.len() as u64;
         if let Some([a, b]) = self.hosts.take() {
             evidence.hosts = vec![a.stop()?, b.stop()?];
         }
@@ -222,7 +244,10 @@ impl<'a> Trial<'a> {
     fn check_liveness(&mut self, evidence: &mut Evidence) -> Result<(), LabError> {
         self.bench
             .say("one-way traffic, so that each end in turn checks the other's liveness");
-        let hosts = [(&self.lab.host_a, HOST_A), (&self.lab.host_b, HOST_B)];
+        let hosts = [
+            (&self.lab.host_a, self.at.host_a),
+            (&self.lab.host_b, self.at.host_b),
+        ];
         for (speaker, (silent, other)) in [(0, (1, 0)), (1, (0, 1))] {
             let (namespace, address) = (hosts[silent].0, hosts[other].1);
             self.lab.mute(namespace, address)?;
@@ -236,17 +261,33 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
-    /// strongSwan rekeys the Child SA while the hosts ping.
+    /// Whoever initiated rekeys the IKE SA, then the Child SA while the hosts ping.
     fn rekey(&mut self, evidence: &mut Evidence) -> Result<(), LabError> {
-        self.bench.say("strongSwan rekeys the Child SA");
+        evidence.last = Some(self.snapshot()?);
+        let who = if self.starts {
+            "the survivor"
+        } else {
+            "strongSwan"
+        };
+        self.bench.say(&format!("{who} rekeys the IKE SA"));
+        let spi = |snapshot: Snapshot| snapshot.sa.map(|sa| sa.initiator_spi);
+        let first = spi(self.snapshot()?);
+        let asked = match self.starts {
+            true => self.order_rekey(["--ike", gateway::CONNECTION]),
+            false => self.order_rekey(["--ike", strongswan::CONNECTION]),
+        };
+        let next = clock::until("a rekeyed IKE SA", ANSWER, || {
+            let now = spi(self.snapshot()?);
+            Ok(now.filter(|now| Some(now) != first.as_ref()))
+        });
+        evidence.ike_rekey = asked.and(next).map_err(|error| error.to_string());
+        self.bench.say(&format!("{who} rekeys the Child SA"));
         let ping = self.ping_from(0, "ping-rekey")?;
         let child = |sa: &Snapshot| sa.sa.as_ref().and_then(|sa| sa.installed().cloned());
         let Some(old) = child(&self.snapshot()?) else {
             return Ok(());
         };
-        let outcome = self
-            .peer
-            .swanctl(&["--rekey", "--child", strongswan::CHILD]);
+        let outcome = self.order_rekey(["--child", strongswan::CHILD]);
         let replaced = clock::until("a new Child SA", ANSWER, || {
             let now = child(&self.snapshot()?);
             Ok(now.filter(|now| now.spi_in != old.spi_in))
@@ -266,22 +307,39 @@ impl<'a> Trial<'a> {
         Ok(())
     }
 
+    /// Lets whoever initiated rekey what it has by that name.
+    fn order_rekey(&self, [kind, name]: [&str; 2]) -> Result<String, LabError> {
+        match &self.cluster {
+            Cluster::Hitless { members, active } if self.starts => {
+                members[1 - *active].order(&["rekey", kind, name])
+            }
+            _ => self.peer.swanctl(&["--rekey", kind, name]),
+        }
+    }
+
     /// Ends what is still running and takes the last captures.
-    fn finish(mut self, evidence: &mut Evidence) -> Result<(), LabError> {
+    fn finish(mut self, evidence: &mut Evidence) -> Result<Option<Heard>, LabError> {
         let last = self.end_outside_capture()?;
         evidence.outside.push(last);
         evidence.charon_log = self.peer.log();
-        evidence.last = Some(self.snapshot()?);
-        if let Cluster::Hitless { members, active } = &self.cluster {
-            members[1 - *active].keep_status("end")?;
-        }
+        let heard = match &self.cluster {
+            Cluster::Hitless { members, active } => {
+                members[1 - *active].keep_status("end")?;
+                members[1 - *active].list_sas()?;
+                let ends = members.iter().map(Member::listed);
+                let ends: Vec<Listed> = ends.chain([self.peer.listed()]).collect();
+                let listed = Listed::of(&ends);
+                Some(Heard::new(&self.directory, 1 - *active, listed)?)
+            }
+            Cluster::StrongSwan { .. } => None,
+        };
         let survivor = self.survivor();
         let [m1, m2] = self.members;
         evidence.members = vec![m1.stop()?, m2.stop()?];
         if survivor == 0 {
             evidence.members.reverse();
         }
-        Ok(())
+        Ok(heard)
     }
 
     fn end_outside_capture(&mut self) -> Result<Vec<u8>, LabError> {
@@ -301,6 +359,8 @@ fn start_cluster(lab: &Topology, directory: &Path, plan: &Plan) -> Result<Cluste
     }
     let binary = gateway::binary()?;
     let settings = gateway::Settings {
+        at: plan.at,
+        start_action: if plan.starts { "start" } else { "none" },
         proposals: plan.proposals,
         esp_proposals: ESP_PROPOSALS,
         takeover: plan.takeover,
@@ -321,16 +381,17 @@ fn start_cluster(lab: &Topology, directory: &Path, plan: &Plan) -> Result<Cluste
 /// strongSwan in m1's place, with the cluster's addresses in its kernel.
 fn start_stand_in(lab: &Topology, directory: &Path, plan: &Plan) -> Result<Cluster, LabError> {
     let m1 = &lab.members[0];
-    m1.address(OUTSIDE, &format!("{CLUSTER_OUTSIDE}/24"))?;
-    m1.address(INSIDE, &format!("{CLUSTER_INSIDE}/24"))?;
-    m1.sysctl("net.ipv4.ip_forward", "1")?;
+    let at = plan.at;
+    m1.address(OUTSIDE, &at.with_prefix(at.cluster_outside))?;
+    m1.address(INSIDE, &at.with_prefix(at.cluster_inside))?;
+    at.forward(m1)?;
     let settings = strongswan::Settings {
-        local: CLUSTER_OUTSIDE,
-        remote: PEER_OUTSIDE,
+        local: at.cluster_outside,
+        remote: at.peer_outside,
         local_id: CLUSTER_ID,
         remote_id: PEER_ID,
-        local_ts: CLUSTER_NETWORK,
-        remote_ts: PEER_NETWORK,
+        local_ts: at.cluster_network,
+        remote_ts: at.peer_network,
         proposals: plan.proposals,
         esp_proposals: ESP_PROPOSALS,
         secret: SECRET,
@@ -341,19 +402,24 @@ fn start_stand_in(lab: &Topology, directory: &Path, plan: &Plan) -> Result<Clust
 }
 
 fn start_peer(lab: &Topology, directory: &Path, plan: &Plan) -> Result<StrongSwan, LabError> {
+    let at = plan.at;
     let settings = strongswan::Settings {
-        local: PEER_OUTSIDE,
-        remote: CLUSTER_OUTSIDE,
+        local: at.peer_outside,
+        remote: at.cluster_outside,
         local_id: PEER_ID,
         remote_id: CLUSTER_ID,
-        local_ts: PEER_NETWORK,
-        remote_ts: CLUSTER_NETWORK,
+        local_ts: at.peer_network,
+        remote_ts: at.cluster_network,
         proposals: plan.proposals,
         esp_proposals: ESP_PROPOSALS,
         secret: SECRET,
         dpd_delay: DPD_DELAY,
     };
     StrongSwan::start(&lab.peer, "peer", directory, &settings)
+}
+
+fn from(esp: &Esp<'_>, address: &str) -> bool {
+    esp.source.to_string() == address
 }
 
 /// The frames of a capture that hold ESP packets of interest. The capture may still be growing.

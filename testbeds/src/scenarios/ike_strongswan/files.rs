@@ -252,7 +252,7 @@ pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
          [ports.{INSIDE}]\ndriver = \"af_xdp\"\ninterface = \"{INSIDE}\"\n\
          addresses = [\"10.2.0.1/24\"]\nprotected = true\n\n\
          [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n\
-         key_log = \"{shown}/.config/wireshark/esp_sa\"\n\n\
+         key_log = \"{shown}/keys/esp_sa\"\n\n\
          [ike]\ncookies = \"always\"\n\n[secrets.all]\nsecret = \"{SECRET}\"\n"
     );
     for (index, line) in lines.iter().enumerate() {

@@ -88,6 +88,9 @@ fn exchanges(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     trial.judge(variant);
     drop(wire.stop()?);
     trial.decrypted(variant)?;
+    if variant == "psk" {
+        trial.dissected()?;
+    }
     trial.gateway.check_running()?;
     Ok(trial.report.conclude())
 }
@@ -112,8 +115,6 @@ impl Trial {
             .run()?;
         report.check("half-open", true, half_open.trim());
         let binary = gateway::binary()?;
-        std::fs::create_dir_all(directory.join(".config/wireshark"))
-            .map_err(LabError::io("making the place of the key log"))?;
         gateway::write_configuration(directory, &files::gateway(directory, &lines))?;
         let gateway = Member::run(&binary, &lab.members[0], "gateway", directory, &[])?;
         Ok(Self {

@@ -160,5 +160,6 @@ pub fn member(index: usize, own: &Path, files: &Path) -> String {
          [secrets.in]\nids = [\"in.psk.test\"]\nsecret = \"0123456789abcdef\"\n\
          [secrets.out]\nids = [\"out.psk.test\"]\nsecret = \"fedcba9876543210\"\n"
     ));
-    gateway::configuration(index, own, gateway::PATIENT, &text)
+    let text = gateway::configuration(index, own, gateway::PATIENT, &text);
+    gateway::with_key_log(own, &text)
 }

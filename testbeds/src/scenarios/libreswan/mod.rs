@@ -15,6 +15,7 @@ use crate::libreswan::{self, Libreswan};
 use crate::process::Program;
 use crate::scenario::{Bench, Report, Scenario};
 use crate::topology::{CLUSTER_OUTSIDE, OUTSIDE, PEER_OUTSIDE, Topology};
+use crate::tshark;
 
 pub const SCENARIO: Scenario = Scenario {
     name: "libreswan",
@@ -51,6 +52,7 @@ fn run(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     trial.cookies_and_fragments()?;
     bench.say("the active member is killed");
     trial.failover()?;
+    trial.decrypted()?;
     trial.peer.check_running()?;
     Ok(trial.report.conclude())
 }
@@ -211,6 +213,13 @@ impl Trial {
             }
         }
         Ok(())
+    }
+
+    /// tshark reads all of it, with the key logs of both members.
+    fn decrypted(&mut self) -> Result<(), LabError> {
+        let listed = self.members.each_ref().map(Member::listed);
+        let captures = ["before.pcap", "after.pcap"];
+        tshark::judge_cluster(&mut self.report, &self.directory, &captures, &listed, &[])
     }
 
     /// How many messages of a capture pass a display filter of tshark's.

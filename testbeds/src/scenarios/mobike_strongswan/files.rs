@@ -26,6 +26,7 @@ pub fn member(index: usize, directory: &Path) -> String {
     let [first, second] = MEMBERS;
     let (addresses, local) = if index == 0 { first } else { second };
     let text = gateway::configuration(index, directory, gateway::PATIENT, &connections(local));
+    let text = gateway::with_key_log(directory, &text);
     let port: Vec<String> = addresses
         .iter()
         .map(|address| format!("\"{address}/{OUTSIDE_PREFIX}\""))

@@ -8,13 +8,15 @@ mod files;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
 use crate::gateway::{self, Member};
 use crate::ping;
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::StrongSwan;
-use crate::topology::{CLUSTER_OUTSIDE, HOST_A, HOST_B, Topology};
+use crate::topology::{CLUSTER_OUTSIDE, HOST_A, HOST_B, OUTSIDE, Topology};
+use crate::tshark::{self, Content};
 use files::{SECOND, THIRD};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -24,6 +26,8 @@ pub const SCENARIO: Scenario = Scenario {
     run: moves,
 };
 
+/// UPDATE_SA_ADDRESSES (RFC 4555 section 4.2.1).
+const MOVE: Content = Content::Notify(16400);
 const READY: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(15);
 
@@ -34,6 +38,7 @@ struct Trial<'a> {
     /// Processes before namespaces: fields are dropped in this order.
     members: [Member; 2],
     peer: StrongSwan,
+    wire: Capture,
     lab: Topology,
 }
 
@@ -56,7 +61,7 @@ fn moves(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     let detail = format!("{again} messages");
     trial.report.check("no-new-ike-auth", again == 0, detail);
     trial.members[1].keep_status("end")?;
-    Ok(trial.report.conclude())
+    trial.decrypted()
 }
 
 impl<'a> Trial<'a> {
@@ -66,6 +71,7 @@ impl<'a> Trial<'a> {
         let lab = Topology::new()?;
         bench.say("starting the peer and the cluster");
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &files::swanctl(), "")?;
+        let wire = Capture::start(&lab.peer, OUTSIDE, Direction::Both, "outside", &directory)?;
         let mut members = gateway::start_pair(&lab, &directory, files::member)?;
         // The first has the higher priority.
         clock::until("the first member as the active one", READY, || {
@@ -79,8 +85,26 @@ impl<'a> Trial<'a> {
             directory,
             members,
             peer,
+            wire,
             lab,
         })
+    }
+
+    /// tshark reads all of it, with the key logs of both members.
+    fn decrypted(self) -> Result<Report, LabError> {
+        let Trial {
+            mut report,
+            directory,
+            members: [first, second],
+            peer,
+            wire,
+            ..
+        } = self;
+        drop(wire.stop()?);
+        let listed = [first.listed(), second.listed(), peer.listed()];
+        let (captures, contents) = (["outside.pcap"], [("tshark-sees-the-move", MOVE)]);
+        tshark::judge_cluster(&mut report, &directory, &captures, &listed, &contents)?;
+        Ok(report.conclude())
     }
 
     /// charon has one IKE SA, and that with `address`; and traffic flows both ways.

@@ -25,7 +25,8 @@ const ESP: &str = "aes128gcm16";
 
 /// A member's file.
 pub fn member(index: usize, directory: &Path) -> String {
-    gateway::configuration(index, directory, gateway::PATIENT, &connections())
+    let text = gateway::configuration(index, directory, gateway::PATIENT, &connections());
+    gateway::with_key_log(directory, &text)
 }
 
 /// The pool, and the connections in both roles.

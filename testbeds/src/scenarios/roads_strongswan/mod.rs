@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
 use crate::gateway::{self, Member};
@@ -16,6 +17,7 @@ use crate::ping;
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::StrongSwan;
 use crate::topology::{HOST_A, HOST_B, HOST_INTERFACE, OUTSIDE, Topology};
+use crate::tshark::{self, Content};
 use files::{ALSO, MOVED, OTHER_HOST, OUR_DNS, TAKEN, THEIR_DNS};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -25,6 +27,12 @@ pub const SCENARIO: Scenario = Scenario {
     run: roads,
 };
 
+/// What must be seen in the messages: CFG_REPLY (RFC 7296 section 3.15), UPDATE_SA_ADDRESSES (RFC 4555
+/// section 4.2.1).
+const CONTENTS: [(&str, Content); 2] = [
+    ("tshark-sees-cfg-reply", Content::Configuration(2)),
+    ("tshark-sees-the-move", Content::Notify(16400)),
+];
 const READY: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(15);
 
@@ -36,6 +44,7 @@ struct Trial<'a> {
     members: [Member; 2],
     active: usize,
     peer: StrongSwan,
+    wire: Capture,
     lab: Topology,
 }
 
@@ -46,7 +55,7 @@ fn roads(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     trial.moves(&address)?;
     trial.takeover(&address)?;
     trial.second_client(&address)?;
-    Ok(trial.report.conclude())
+    trial.decrypted()
 }
 
 impl<'a> Trial<'a> {
@@ -68,6 +77,7 @@ impl<'a> Trial<'a> {
         // What it protects has to be its own.
         lab.peer.address("lo", &format!("{ALSO}/32"))?;
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &conf, "")?;
+        let wire = Capture::start(&lab.peer, OUTSIDE, Direction::Both, "outside", &directory)?;
         let mut members = gateway::start_pair(&lab, &directory, files::member)?;
         let active = gateway::wait_for_roles(&mut members, READY)?;
         Ok(Self {
@@ -77,8 +87,27 @@ impl<'a> Trial<'a> {
             members,
             active,
             peer,
+            wire,
             lab,
         })
+    }
+
+    /// tshark reads all of it, with the key logs of both members.
+    fn decrypted(self) -> Result<Report, LabError> {
+        let Trial {
+            mut report,
+            directory,
+            members: [first, second],
+            peer,
+            wire,
+            ..
+        } = self;
+        peer.list_sas()?;
+        drop(wire.stop()?);
+        let listed = [first.listed(), second.listed(), peer.listed()];
+        let captures = ["outside.pcap"];
+        tshark::judge_cluster(&mut report, &directory, &captures, &listed, &CONTENTS)?;
+        Ok(report.conclude())
     }
 
     /// Our IKE SAs of a connection that are up.

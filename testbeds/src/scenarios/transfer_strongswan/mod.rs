@@ -17,7 +17,8 @@ use crate::process::{Process, Program};
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::{self, StrongSwan};
 use crate::topology::{
-    CLUSTER_NETWORK, CLUSTER_OUTSIDE, HOST_A, HOST_B, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE, Topology,
+    CLUSTER_NETWORK, CLUSTER_OUTSIDE, HOST_A, HOST_B, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE,
+    Topology, V4,
 };
 
 pub const SCENARIO: Scenario = Scenario {
@@ -229,6 +230,8 @@ fn start_members(
 ) -> Result<[Member; 2], LabError> {
     let binary = gateway::binary()?;
     let settings = gateway::Settings {
+        at: V4,
+        start_action: "none",
         proposals: PROPOSALS,
         esp_proposals,
         takeover: "auto",

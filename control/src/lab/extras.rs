@@ -1,0 +1,230 @@
+//! What a tunnel has beyond the plain one: each feature by itself, in the words of a configuration.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use super::topology::Family;
+
+/// Octets of the last part of an address, from one network's part to the next.
+const STRIDE: u16 = 16;
+
+/// What is asked for. Nothing of it is the plain tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Extras {
+    /// So many Child SAs more, each between a part of one network and a part of the other.
+    pub more_children: u8,
+    /// One more in transport mode, between the gateways themselves.
+    pub transport: bool,
+    /// A postquantum pre-shared key, which nothing goes without (RFC 8784).
+    pub ppk: bool,
+    /// The peer's host has its address from a pool of the cluster.
+    pub virtual_ip: bool,
+    /// ESP in UDP, whether or not there is a NAT.
+    pub encap: bool,
+    /// IKE messages in parts of 576 octets (RFC 7383).
+    pub small_fragments: bool,
+    /// Tokens that prove a restart (RFC 6290).
+    pub crash_detection: bool,
+    /// Tickets (RFC 5723).
+    pub resumption: bool,
+    /// A second key exchange, in every exchange that makes keys (RFC 9370).
+    pub ml_kem: bool,
+    /// Packets after which a Child SA is replaced.
+    pub packets: Option<u32>,
+    /// A new IKE_AUTH every two seconds, before the old IKE SA is deleted (RFC 7296 section 2.8.3).
+    pub reauthentication: bool,
+    /// Each member has an address of its own, to which it moves the tunnel (RFC 4555); the first
+    /// takes the lead back, as peers begin there.
+    pub mobike: bool,
+    /// Two workers on either side, and an SA for each (RFC 9611).
+    pub per_cpu_sas: bool,
+    /// After a takeover a peer is asked where it stands when that is needed.
+    pub lazy: bool,
+    /// The peer is behind a NAT.
+    pub nat: bool,
+}
+
+/// A part of each protected network, and a host on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lane {
+    pub host_a: IpAddr,
+    pub host_b: IpAddr,
+    /// Behind the cluster and behind the peer.
+    pub networks: [String; 2],
+}
+
+/// Which end of the tunnel is meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum End {
+    Cluster,
+    Peer,
+}
+
+impl Extras {
+    /// Where traffic goes: by each tunnel-mode Child SA.
+    pub fn lanes(&self, inside: Family) -> Vec<Lane> {
+        let stations = inside.stations();
+        let length = match inside {
+            Family::V4 => 28,
+            Family::V6 => 124,
+        };
+        let lane = |number: u8| {
+            let host_a = match self.virtual_ip {
+                true => stations.host_a,
+                false => shifted(stations.host_a, number),
+            };
+            let host_b = shifted(stations.host_b, number);
+            let network = |host| format!("{}/{length}", network_of(host));
+            Lane {
+                host_a,
+                host_b,
+                networks: [network(host_b), network(host_a)],
+            }
+        };
+        (0..=self.more_children).map(lane).collect()
+    }
+
+    /// Workers of each gateway.
+    pub fn workers(&self) -> usize {
+        1 + usize::from(self.per_cpu_sas)
+    }
+
+    /// Whether the networks are divided among several children.
+    fn divides(&self) -> bool {
+        self.more_children > 0
+    }
+
+    /// Proposals of IKE and ESP with what is wanted of them.
+    pub(super) fn proposal(&self, plain: &str) -> String {
+        match self.ml_kem {
+            true => plain.replace("-x25519", "-x25519-ke1_mlkem768"),
+            false => plain.to_owned(),
+        }
+    }
+
+    /// Lines of a connection.
+    pub(super) fn connection(&self, end: End, inside: Family) -> String {
+        let mut lines = String::new();
+        let both = [
+            (self.ppk, "ppk_id = \"ppk.lab\"\nppk_required = true"),
+            (self.encap, "encap = true"),
+            (self.small_fragments, "fragment_size = 576"),
+            (self.crash_detection, "crash_detection = true"),
+            (self.resumption, "resumption = true"),
+        ];
+        let cluster = [
+            (self.virtual_ip, "pools = [\"clients\"]"),
+            (self.lazy, "sync_after_takeover = \"lazy\""),
+            (false, ""),
+        ];
+        let peer = [
+            (self.virtual_ip, vips(inside)),
+            (self.reauthentication, "reauth_time = \"2s\""),
+            (self.mobike, "mobike = true"),
+        ];
+        let own = match end {
+            End::Cluster => cluster,
+            End::Peer => peer,
+        };
+        for (wanted, line) in both.into_iter().chain(own) {
+            if wanted {
+                lines.push_str(line);
+                lines.push('\n');
+            }
+        }
+        lines
+    }
+
+    /// The sections of the children; `plain` is what all of them say, `networks` what lies behind the
+    /// cluster and behind the peer.
+    pub(super) fn children(
+        &self,
+        end: End,
+        inside: Family,
+        networks: [&str; 2],
+        plain: &str,
+    ) -> String {
+        let mut text = String::new();
+        for (number, lane) in self.lanes(inside).iter().enumerate() {
+            let name = match number {
+                0 => "net".to_owned(),
+                number => format!("net{}", number + 1),
+            };
+            let [behind_cluster, behind_peer] = match self.divides() {
+                true => lane.networks.each_ref().map(String::as_str),
+                false => networks,
+            };
+            let behind_peer = match self.virtual_ip {
+                true => "dynamic",
+                false => behind_peer,
+            };
+            let (local, remote) = match end {
+                End::Cluster => (behind_cluster, behind_peer),
+                End::Peer => (behind_peer, behind_cluster),
+            };
+            let selectors = format!("local_ts = [\"{local}\"]\nremote_ts = [\"{remote}\"]\n");
+            self.child(&mut text, &name, &selectors, plain);
+        }
+        if self.transport {
+            self.child(&mut text, "gateways", "mode = \"transport\"\n", plain);
+        }
+        text
+    }
+
+    fn child(&self, text: &mut String, name: &str, own: &str, plain: &str) {
+        let section = format!("[connections.tunnel.children.{name}]\n{own}{plain}");
+        text.push_str(&section);
+        if self.per_cpu_sas {
+            text.push_str("per_cpu_sas = \"yes\"\n");
+        }
+        if let Some(packets) = self.packets {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "rekey_packets = {packets}");
+        }
+    }
+
+    /// Sections of their own.
+    pub(super) fn sections(&self, end: End, inside: Family, secret: &str) -> String {
+        let mut text = String::new();
+        if self.ppk {
+            let ppk = format!("[secrets.ppk-lab]\nid = \"ppk.lab\"\nsecret = \"{secret}-ppk\"\n");
+            text.push_str(&ppk);
+        }
+        if self.virtual_ip && end == End::Cluster {
+            let client = inside.stations().host_a;
+            let pool = format!("[pools.clients]\naddrs = \"{client}-{client}\"\n");
+            text.push_str(&pool);
+        }
+        text
+    }
+}
+
+/// Any address of a family.
+fn vips(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "vips = [\"0.0.0.0\"]",
+        Family::V6 => "vips = [\"::\"]",
+    }
+}
+
+/// What has the same place in a later part of a network.
+pub(super) fn shifted(host: IpAddr, number: u8) -> IpAddr {
+    let by = STRIDE * u16::from(number);
+    match host {
+        IpAddr::V4(host) => IpAddr::from((u32::from(host) + u32::from(by)).to_be_bytes()),
+        IpAddr::V6(host) => IpAddr::from((u128::from(host) + u128::from(by)).to_be_bytes()),
+    }
+}
+
+/// The first address of the part that a host is in.
+fn network_of(host: IpAddr) -> IpAddr {
+    match host {
+        IpAddr::V4(host) => {
+            IpAddr::from((u32::from(host) / u32::from(STRIDE) * u32::from(STRIDE)).to_be_bytes())
+        }
+        IpAddr::V6(host) => {
+            let stride = u128::from(STRIDE);
+            IpAddr::from((u128::from(host) / stride * stride).to_be_bytes())
+        }
+    }
+}
