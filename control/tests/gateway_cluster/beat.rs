@@ -156,36 +156,6 @@ fn heartbeats_leave_when_they_are_due_while_a_turn_works_through_many_key_exchan
 }
 
 #[test]
-fn a_list_of_all_sas_is_no_reason_to_be_silent() {
-    /// Each look at the clock takes a millisecond.
-    struct Creeping(Arc<Mutex<(Instant, usize)>>);
-    impl Pacemaker for Creeping {
-        fn now(&mut self) -> Instant {
-            let mut clock = self.0.lock().unwrap();
-            clock.0 += Duration::from_millis(1);
-            clock.0
-        }
-        fn send(&mut self, _: SocketAddr, _: &[u8]) {
-            self.0.lock().unwrap().1 += 1;
-        }
-    }
-    let mut world = before_a_crowd(121, CLIENTS);
-    crowd_in(&mut world, CLIENTS);
-    world.run(Duration::from_secs(2));
-    let active = world.leader().unwrap();
-    let clock = Arc::new(Mutex::new((world.now, 0)));
-    let pacemaker = Creeping(Arc::clone(&clock));
-    world.gateway(active).set_pacemaker(Box::new(pacemaker));
-    let listed = world.list_sas(active).len();
-    assert_eq!(listed, CLIENTS);
-    // Two looks at each: while it is described, and while that is put into words.
-    let (until, sent) = *clock.lock().unwrap();
-    let took = until.since(world.now).as_millis() as usize;
-    assert_eq!(took, 2 * CLIENTS);
-    assert!((took / 10 - 1..=took / 10 + 1).contains(&sent), "{sent}");
-}
-
-#[test]
 fn without_them_the_same_turns_have_the_standby_take_over() {
     let (world, _, crawl) = a_crowd(120, false);
     assert!(
