@@ -24,7 +24,8 @@
 //!   deposes the real leader, which stops at its lease: service, not safety. Votes are promises
 //!   on the voters' disks: two members that lie make a false majority of three, one does not.
 //! - Never acknowledging, or less than was offered, holds IKE messages for 2 D at most, then the leader
-//!   is degraded (`contact.rs`).
+//!   is degraded (`contact.rs`). A joiner that acknowledges nothing is given nothing to bound, and one
+//!   that stops gets its next session later and later (`leading.rs`).
 //! - Nothing that it sends makes a member panic or grow without bound (`tests/hostile.rs`,
 //!   `tests/liar.rs`).
 //!

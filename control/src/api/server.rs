@@ -152,10 +152,15 @@ impl Server {
 
     /// Answers a request. A client that has gone meanwhile does not mind.
     pub fn reply(&mut self, id: ClientId, reply: &Reply) {
+        self.reply_amid(id, reply, &mut || {});
+    }
+
+    /// The same of a reply that may be very long: `each` runs before each piece of it is written.
+    pub fn reply_amid(&mut self, id: ClientId, reply: &Reply, each: &mut dyn FnMut()) {
         if let Some(client) = self.clients.get_mut(&id)
             && client.asked
         {
-            client.answer(reply);
+            client.answer(reply, each);
             if client.flush().is_err() {
                 self.clients.remove(&id);
             }
@@ -288,16 +293,24 @@ impl Client {
     }
 
     fn refuse(&mut self, reason: &str) {
-        self.answer(&Reply::Refused {
+        let refused = Reply::Refused {
             reason: reason.to_owned(),
-        });
+        };
+        self.answer(&refused, &mut || {});
     }
 
-    fn answer(&mut self, reply: &Reply) {
+    fn answer(&mut self, reply: &Reply, each: &mut dyn FnMut()) {
         self.asked = false;
+        let mut pieces = Pieces {
+            output: Vec::new(),
+            told: 0,
+            each,
+        };
         // Our own types always have a JSON form; if one ever has not, the client hears of it.
-        self.output = serde_json::to_vec(reply)
-            .unwrap_or_else(|_| br#"{"reply":"refused","reason":"no JSON form"}"#.to_vec());
+        self.output = match serde_json::to_writer(&mut pieces, reply) {
+            Ok(()) => pieces.output,
+            Err(_) => br#"{"reply":"refused","reason":"no JSON form"}"#.to_vec(),
+        };
         self.output.push(b'\n');
         self.written = 0;
     }
@@ -314,6 +327,31 @@ impl Client {
         }
         self.output = Vec::new();
         self.written = 0;
+        Ok(())
+    }
+}
+
+/// A long reply is written a piece at a time.
+const PIECE: usize = 16 * 1024;
+
+struct Pieces<'a> {
+    output: Vec<u8>,
+    /// So long was the output when the piece began.
+    told: usize,
+    each: &'a mut dyn FnMut(),
+}
+
+impl Write for Pieces<'_> {
+    fn write(&mut self, octets: &[u8]) -> io::Result<usize> {
+        if self.output.len() >= self.told + PIECE {
+            self.told = self.output.len();
+            (self.each)();
+        }
+        self.output.extend_from_slice(octets);
+        Ok(octets.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
 }

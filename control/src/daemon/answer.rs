@@ -35,7 +35,7 @@ impl Member {
     pub(super) fn answer(&mut self, server: &mut Server, now: Instant) {
         for (client, request) in server.poll() {
             if let Some(reply) = self.reply(now, client, request) {
-                server.reply(client, &reply);
+                server.reply_amid(client, &reply, &mut || self.gateway.beat());
             }
         }
         for loading in std::mem::take(&mut self.loading) {
@@ -146,7 +146,7 @@ impl Member {
         due.then(|| Reply::Captured(Box::new(report)))
     }
 
-    fn list_sas(&self, now: Instant, connection: Option<&str>) -> Reply {
+    fn list_sas(&mut self, now: Instant, connection: Option<&str>) -> Reply {
         let Some(name) = connection else {
             let sas = self.gateway.list_sas(now);
             return Reply::Sas { sas };

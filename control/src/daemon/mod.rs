@@ -75,7 +75,6 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let ledger = LedgerFile::configured(config.control.grant_log.as_deref())?;
     let sync = config.cluster.sync.as_ref();
     let socket = sync.map(|sync| sync_socket(sync.listen)).transpose()?;
-    let socket = socket.map(Arc::new);
     let leadership = Leadership::new(false);
     let stop = flag_of_signals()?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
@@ -203,14 +202,14 @@ fn start_workers(
     Ok((threads, handles))
 }
 
-fn sync_socket(listen: std::net::SocketAddr) -> Result<UdpSocket, DaemonError> {
+fn sync_socket(listen: SocketAddr) -> Result<Arc<UdpSocket>, DaemonError> {
     let refuse = |error| DaemonError::SyncSocket {
         address: listen,
         error,
     };
     let socket = UdpSocket::bind(listen).map_err(refuse)?;
     socket.set_nonblocking(true).map_err(refuse)?;
-    Ok(socket)
+    Ok(Arc::new(socket))
 }
 
 /// Heartbeats in the middle of a turn.

@@ -447,6 +447,11 @@ impl Engine {
 
     /// Every IKE SA, for `list-sas`.
     pub fn status(&self, now: Instant) -> Vec<IkeSaStatus> {
+        self.status_amid(now, &mut || {})
+    }
+
+    /// The same of very many: `each` runs before each of them.
+    pub fn status_amid(&self, now: Instant, each: &mut dyn FnMut()) -> Vec<IkeSaStatus> {
         let active = self
             .sas
             .values()
@@ -456,7 +461,8 @@ impl Engine {
             .values()
             .map(|sa| status::established(sa, now, true));
         let connecting = self.initiators.values().map(status::connecting);
-        active.chain(passive).chain(connecting).collect()
+        let all = active.chain(passive).chain(connecting);
+        all.inspect(|_| each()).collect()
     }
 
     /// How many that are.

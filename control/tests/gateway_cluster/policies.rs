@@ -139,23 +139,3 @@ fn what_is_loaded_is_published_when_the_workers_have_it() {
     assert!(world.gateway(active).has_published(publication));
     nothing_is_lost(&mut world);
 }
-
-#[test]
-fn an_sa_that_ends_without_a_successor_leaves_the_policies_at_once() {
-    let (mut world, active, builder) = slow(504);
-    // Every SA counts as a crowd, for which 10 ms are waited.
-    builder.0.lock().unwrap().worth = 1;
-    for _ in 0..3 {
-        rekey(&mut world, active, PEER);
-    }
-    world.traffic = false;
-    let begun = builder.begun();
-    world.ask(active, |gateway, now, entropy| {
-        let (_, children) = gateway.ike_sas().remove(0);
-        gateway.ike(now, entropy, Input::TerminateChild(children[0]));
-    });
-    world.until("no SA", |world| world.status(active).leases.is_empty());
-    world.run(Duration::from_micros(500));
-    assert!(builder.begun() > begun, "at once, not after a pause");
-    world.audit();
-}
