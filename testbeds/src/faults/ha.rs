@@ -13,6 +13,7 @@ use super::judge::Evidence;
 use super::kinds::{Diary, Expected, Takeover};
 use super::waits::Waited;
 use super::{BEFORE, LAST, Row, Wish};
+use crate::capture::Capture;
 use crate::clock;
 use crate::error::LabError;
 use crate::gateway;
@@ -69,17 +70,15 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
         Err(_) => "some tunnel is still silent",
     };
     let whole = diary.note(said).saturating_sub(struck);
-    let whole = flows.ok().map(|()| whole);
     clock::pass(LAST)?;
     let end = clock::wall();
     let flow = traffic.stop()?;
-    let [m1, m2] = captures;
-    let captured = [m1.stop(), m2.stop()];
+    let captured = captures.map(Capture::stop);
     let row = Row {
         fault: format!("{PREFIX} kill"),
         what: "strongSwan's ha plugin: SIGKILL to the active".to_owned(),
         times: 1,
-        whole_again_ms: whole.map(milliseconds),
+        whole_again_ms: flows.ok().map(|()| milliseconds(whole)),
         ..Row::default()
     };
     let evidence = Evidence {

@@ -27,6 +27,7 @@ use std::time::Duration;
 use hitless::audit::Audit;
 use serde::Serialize;
 
+use crate::capture::Capture;
 use crate::clock;
 use crate::error::LabError;
 use crate::scenario::{Bench, milliseconds};
@@ -254,8 +255,7 @@ impl Course<'_> {
         let end = clock::wall();
         let flow = traffic.stop()?;
         let waited = waits.stop();
-        let [m1, m2] = captures;
-        let captured = [m1.stop(), m2.stop()];
+        let captured = captures.map(Capture::stop);
         self.keep_statuses(name);
         let log = self.bed.member(1 - active)?.log();
         let said = log.get(before_it..).unwrap_or_default().to_owned();
