@@ -442,6 +442,9 @@ fn succeeded(
     announce(ike, turn, &terms, new, offer.replaces);
     child::install(ike, turn, terms, making, !lost);
     if lost {
+        if let (Some(old), Some(winner)) = (offer.replaces, collision) {
+            ike.close_heir(turn.now, old, winner.sa);
+        }
         return close(ike, turn, new, None);
     }
     let Some(old) = offer.replaces else {
@@ -511,8 +514,9 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Noti
         // RFC 7296 section 2.25.1: the peer has it no more; make a new one.
         Some(old) if error.kind == NotifyKind::CHILD_SA_NOT_FOUND => {
             let replaced = offer.collision.is_some();
+            let closed = ike.child(old).is_some_and(|old| old.terminated);
             child::remove(ike, turn, old);
-            if !replaced && !ike.serves(&offer.child) {
+            if !replaced && !closed && !ike.serves(&offer.child) {
                 ike.schedule(turn.now, Task::CreateChild(offer.child));
             }
         }

@@ -275,7 +275,9 @@ impl Engine {
         let connections = &self.meant.among(&self.connections, path);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         let most = self.settings.limits.waiting_fragments;
-        let source = Source::of(path.remote.ip());
+        // Where it completed IKE_SA_INIT: a copy of its datagram can come from anywhere.
+        let completed = self.half_open.get(spi).map_or(path, |r| r.path);
+        let source = Source::of(completed.remote.ip());
         let limits = &self.settings.limits;
         let may_log_in = self.crowd.may_log_in(now, limits, source);
         let progress = self.half_open.with(spi, most, |responder| {

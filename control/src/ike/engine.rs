@@ -380,7 +380,7 @@ impl Engine {
         self.with(now, entropy, ike, |ike, turn| {
             turn.dirty = true;
             // Where the record has an address that is ours no more.
-            mobike::took_over(ike, turn, true);
+            mobike::took_over(ike, turn);
         });
         Ok(())
     }
@@ -596,7 +596,8 @@ impl Engine {
         let Some(successor) = self.sas.get_mut(&to) else {
             // Deleted by the peer meanwhile: nobody carries them on.
             changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
-            for child in children {
+            let closed = |child: &Installed| ike.terminated || child.terminated;
+            for child in children.iter().filter(|child| !closed(child)) {
                 self.lost(now, &ike.connection.name, &child.name);
             }
             return Vec::new();

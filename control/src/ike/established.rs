@@ -285,7 +285,7 @@ impl IkeSa {
         self.answered();
         self.doubts = 0;
         let recorded: Vec<Arc<ChildSa>> = self.children.iter().map(|c| c.sa.clone()).collect();
-        mobike::took_over(self, turn, how == Resume::Exact);
+        mobike::took_over(self, turn);
         // Installed as the record has it, for that is what the policies were made of; it moves then.
         let moved = std::mem::take(&mut turn.changes);
         for (child, recorded) in self.children.iter().zip(recorded) {

@@ -18,6 +18,7 @@ use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use super::engine::Engine;
 use super::established::{IkeSa, State};
+use super::mobike;
 use super::output::Resume;
 use super::settings::{Limits, SyncAfterTakeover};
 use super::takeover::MAX_REPLAY_DELTA;
@@ -179,6 +180,7 @@ impl IkeSa {
             turn.dirty = true;
             self.window.restart(turn.now);
             self.resynchronise(turn, owed.how);
+            mobike::tell_again(self, turn);
         }
     }
 

@@ -279,10 +279,11 @@ pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
     };
     ike.session.ticket = None;
     let mut queue = std::mem::take(&mut ike.queue);
+    // Not its end: whatever asked for that, the peer does not outrun it by a rekeying.
     let own = |task: &Task| {
         matches!(
             task,
-            Task::RekeyIke | Task::DeleteIke | Task::Liveness | Task::CrashToken | Task::AskTicket
+            Task::RekeyIke | Task::Liveness | Task::CrashToken | Task::AskTicket
         )
     };
     queue.retain(|s| !own(&s.task));

@@ -403,7 +403,7 @@ impl IkeSa {
             self.keepalive_at(),
             delete_at,
             self.rekey_at.filter(|_| established),
-            self.session.life_at.filter(|_| established),
+            self.life_at().filter(|_| established),
             self.renew_at().filter(|_| established),
             self.authenticated.reauth_at.filter(|_| established),
             children.filter(|_| established),

@@ -72,6 +72,8 @@ pub(in crate::ike) struct Responder {
     login: Option<Box<LoggingIn>>,
     /// IKE_AUTH exchanges of the login so far.
     rounds: u32,
+    /// The login failed; the client may have yet to say that it knows.
+    guessed: bool,
     /// Whether its source can pay for one (`crowd.rs`).
     pub may_log_in: bool,
 }
@@ -121,6 +123,7 @@ impl Begun {
             resumed: self.resumed,
             login: None,
             rounds: 0,
+            guessed: false,
             may_log_in: true,
         }
     }

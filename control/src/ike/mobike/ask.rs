@@ -55,21 +55,26 @@ pub(in crate::ike) fn move_to(ike: &mut IkeSa, turn: &mut Turn<'_>, local: IpAdd
 }
 
 /// Another member led it, perhaps at an address that this one does not have
-/// (draft-vidya-ipsec-failover-redundancy section 4.2). Unless all is known that was said meanwhile
-/// (`exact`), a third may have moved it, or that member when it led before: the peer is told again.
-pub(in crate::ike) fn took_over(ike: &mut IkeSa, turn: &mut Turn<'_>, exact: bool) {
+/// (draft-vidya-ipsec-failover-redundancy section 4.2).
+pub(in crate::ike) fn took_over(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     let ours = &ike.connection.local_addrs;
     let (local, remote) = (ike.path.local.ip(), ike.path.remote.ip());
     if ours.contains(&local) {
-        let follows = |mobike: &super::Mobike| ike.initiator || mobike.both_ways;
-        if !exact && ike.mobike.as_ref().is_some_and(follows) {
-            ike.schedule(turn.now, Task::Mobike(Errand::Update));
-        }
         return;
     }
     let alike = ours.iter().find(|a| a.is_ipv4() == remote.is_ipv4());
     if let Some(address) = alike.or(ours.first()).copied() {
         move_to(ike, turn, address);
+    }
+}
+
+/// Not all is known that was said before the takeover: a third member may have moved it, or that
+/// which led it before us when it led earlier. The peer is told again, after it was asked where it
+/// stands; alone this is no reason to ask.
+pub(in crate::ike) fn tell_again(ike: &mut IkeSa, turn: &Turn<'_>) {
+    let follows = |mobike: &super::Mobike| ike.initiator || mobike.both_ways;
+    if ike.mobike.as_ref().is_some_and(follows) {
+        ike.schedule(turn.now, Task::Mobike(Errand::Update));
     }
 }
 
@@ -88,7 +93,7 @@ pub(in crate::ike) fn stays(ike: &IkeSa, connection: &Connection) -> bool {
 pub(in crate::ike) fn readdressed(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     turn.dirty = true;
     if !ike.connection.local_addrs.contains(&ike.path.local.ip()) {
-        took_over(ike, turn, true);
+        took_over(ike, turn);
     } else if ike.mobike.is_some() {
         ike.schedule(turn.now, Task::Mobike(Errand::Announce));
     }

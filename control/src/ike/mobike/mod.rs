@@ -26,7 +26,9 @@ use super::settings::{Connection, Mobike as Wish};
 use super::turn::Turn;
 
 pub(super) use answer::{answer, heard_from};
-pub(super) use ask::{complete, move_to, perform, readdressed, resend_path, stays, took_over};
+pub(super) use ask::{
+    complete, move_to, perform, readdressed, resend_path, stays, tell_again, took_over,
+};
 
 /// What tells our own notification from others of its private number: that the sender takes updates
 /// from a responder (draft-smyslov-ipsecme-ikev2-r-mobike has no number assigned).

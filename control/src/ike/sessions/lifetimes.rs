@@ -127,7 +127,8 @@ impl IkeSa {
     /// Ends what has lived too long.
     pub fn end_of_life(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
-        if self.session.life_at.is_some_and(|at| at <= now) {
+        // A successor that is being made has a life of its own.
+        if self.life_at().is_some_and(|at| at <= now) {
             self.session.life_at = None;
             self.schedule(now, Task::DeleteIke);
             turn.dirty = true;
@@ -143,6 +144,12 @@ impl IkeSa {
             turn.dirty = true;
             self.end_child(now, id);
         }
+    }
+
+    /// When it is to end if it has no successor by then; not while one is being asked for, for the
+    /// peer's answer decides.
+    pub fn life_at(&self) -> Option<Instant> {
+        self.session.life_at.filter(|_| !self.is_rekeying())
     }
 
     fn end_child(&mut self, now: Instant, id: SaId) {

@@ -89,7 +89,7 @@ impl Responder {
     pub fn login_stands(&self) -> LoginStands {
         match self.rounds {
             0 => LoginStands::Nowhere,
-            _ if self.refused => LoginStands::Refused,
+            _ if self.refused || self.guessed => LoginStands::Refused,
             _ => LoginStands::Begun,
         }
     }
@@ -224,6 +224,8 @@ impl Responder {
         let packet = match login.server.receive(turn.entropy, accounts, packet) {
             Answer::Request(packet) => packet,
             Answer::Refusal(packet, reason) => {
+                // Whoever guesses does not stay to acknowledge it.
+                self.guessed = true;
                 let peer = path.remote;
                 turn.events
                     .push(Event::AuthenticationFailed { peer, reason });
