@@ -61,6 +61,9 @@ fn delete_by_peer(ike: &mut IkeSa, turn: &mut Turn<'_>, spi: Spi) -> Option<Spi>
     // RFC 7296 section 2.25.1: a Delete that crosses ours is answered without one.
     let crossing = child.state == ChildState::Deleting;
     let inbound = child.sa.inbound_spi;
+    if let Some(heir) = child.replaced_by {
+        ike.close_heir(turn.now, id, heir);
+    }
     child::remove(ike, turn, id);
     ike.queue
         .retain(|s| s.task != Task::RekeyChild(id) && s.task != Task::DeleteChild(id));

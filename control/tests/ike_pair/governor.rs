@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hitless::ike::settings::{EngineSettings, Limits, SyncAfterTakeover};
+use hitless::ike::settings::{EngineSettings, Limits, Mobike, SyncAfterTakeover};
 use hitless::ike::{Engine, Event, Input, Output, Resume};
 use hitless_sa::MemberId;
 
@@ -312,4 +312,38 @@ fn a_lazy_crowd_is_silent_and_its_needs_keep_to_the_number() {
     assert_eq!(requests(&mut engine).len(), 10);
     engine.step_down();
     assert_eq!(engine.owing(), 0);
+}
+
+/// Where nothing is known of who moved the tunnel last, the peer is told where it is (RFC 4555 section
+/// 3.5): when it is asked, not for that alone.
+#[test]
+fn rfc6311_r37_mobike_is_no_reason_for_a_lazy_ike_sa_to_ask() {
+    let moved: std::net::IpAddr = "198.51.100.1".parse().unwrap();
+    for resume in [sync(9), Resume::Probe] {
+        let ends = [A, B].map(|host| {
+            let mut settings = settings(host);
+            let connection = &mut settings.connections[0];
+            connection.dpd_delay = Duration::ZERO;
+            connection.roads.sync_after_takeover = SyncAfterTakeover::Lazy;
+            connection.roads.mobike = Mobike::Offer;
+            connection.local_addrs.extend((host == A).then_some(moved));
+            connection.remote_addrs.extend((host == B).then_some(moved));
+            settings
+        });
+        let [a, b] = ends;
+        let mut world = World::new(8, a, b);
+        world.run(SECOND);
+        // Whoever takes over does not know that the peer was told of another address.
+        let (ike, before) = (world.ike(A), world.hosts[A].records.clone());
+        world.input(A, Input::Relocate { ike, local: moved });
+        world.run(SECOND);
+        assert_eq!(world.sa(B).remote, moved);
+        world.fail_over_with(A, before, resume);
+        assert!(quiet_for(&mut world, 60 * MINUTE));
+        assert_eq!(world.hosts[A].engine.owing(), 1);
+        world.input(A, Input::Liveness(ike));
+        world.run(20 * SECOND);
+        assert_eq!(world.sa(B).remote, crate::world::address(A));
+        assert!(quiet_for(&mut world, MINUTE), "once");
+    }
 }
