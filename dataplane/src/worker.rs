@@ -23,12 +23,12 @@ use crate::keepalive::Keepalives;
 use crate::leadership::Term;
 use crate::links::Links;
 use crate::local::TOLD;
-use crate::neighbour::{Neighbour, Trust};
+use crate::neighbour::{Neighbour, News, Trust};
 use crate::park::Park;
 use crate::path::{Departure, Express};
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
-use crate::port::{BURST, MacAddress, Port};
+use crate::port::{BURST, Port};
 use crate::reassembly::Reassembly;
 use crate::report::Reports;
 use crate::sad::{Conflict, Sad};
@@ -414,8 +414,18 @@ impl Worker {
                 self.retire(Retired::Routes(old));
             }
             Command::Neighbour { port, address, mac } => {
-                self.set_neighbour(port, address, mac, now)
+                let neighbour = Neighbour { port, address };
+                let trust = Trust::Confirmed { create: true };
+                self.learn_neighbour(
+                    News {
+                        neighbour,
+                        mac,
+                        trust,
+                    },
+                    now,
+                );
             }
+            Command::NeighbourTold(news) => self.learn_neighbour(news, now),
             Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
             Command::Probe { port, address, ask } => {
                 let neighbour = Neighbour { port, address };
@@ -507,10 +517,9 @@ impl Worker {
         }
     }
 
-    fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
-        if port < self.links.len() {
-            let neighbour = Neighbour { port, address };
-            let trust = Trust::Confirmed { create: true };
+    fn learn_neighbour(&mut self, news: News, now: Instant) {
+        if news.neighbour.port < self.links.len() {
+            let (neighbour, mac, trust) = (news.neighbour, news.mac, news.trust);
             self.links
                 .learn(&mut self.frames, neighbour, mac, trust, now);
         }
