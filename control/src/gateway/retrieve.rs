@@ -166,7 +166,9 @@ impl Gateway {
         }
         if self.engine.facts(ike).is_some() {
             // Both have led it: this one goes on with it, behind what the other one did.
-            let overtaken = self.engine.overtaken(now, entropy, ike, version, body);
+            let asked = |spi: Spi| self.retrieval.asked.contains_key(&spi);
+            let copy = (ike, version, body);
+            let overtaken = self.engine.overtaken(now, entropy, copy, &asked);
             let counts = &mut self.retrieval.counts;
             *(if overtaken {
                 &mut counts.overtaken

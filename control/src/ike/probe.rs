@@ -99,16 +99,9 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
         probe.position = 0;
         probe.rounds += 1;
         if probe.rounds >= probe.most {
-            return ike.lose(turn, "no answer to any probe");
-        }
-        // A leader of whom nothing is known may have declared Message IDs far above all these (RFC 6311
-        // section 5.1, R14): what is said in the same way is heard.
-        let how = takeover::resume(ike.connection.takeover, false, ike.facts(), None);
-        if matches!(how, Resume::MessageIdSync { .. }) {
+            let hurried = probe.most < ROUNDS;
             ike.probe = Some(probe);
-            ike.abandon(turn);
-            turn.dirty = true;
-            return ike.resynchronise(turn, how);
+            return give_up(ike, turn, hurried);
         }
     }
     // The likely one may have been lost, and without it the others are ahead of their time.
@@ -125,10 +118,9 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
             for bytes in again {
                 ike.transmit(turn, bytes);
             }
-            let id = probe
-                .sent
-                .last()
-                .map_or(ike.window.next_request, |(last, _)| last.next());
+            let next = ike.window.next_request;
+            let last = probe.sent.last();
+            let id = last.map_or(next, |(last, _)| next.max(last.next()));
             let header = ike.header(Exchange::Informational, false, id);
             let Some(bytes) = ike.seal(turn, &header, &[]) else {
                 return;
@@ -141,6 +133,19 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     // Each round is slower than the one before.
     probe.next_at = turn.now + SPACING * (1 << probe.rounds);
     ike.probe = Some(probe);
+}
+
+/// No probe was answered. A leader of whom nothing is known may have declared Message IDs far above all
+/// these (RFC 6311 section 5.1, R14): what is said in the same way is heard. Not sooner, for it ends
+/// what is outstanding (R38, R42).
+fn give_up(ike: &mut IkeSa, turn: &mut Turn<'_>, hurried: bool) {
+    let how = takeover::resume(ike.connection.takeover, false, ike.facts(), None);
+    if hurried || !matches!(how, Resume::MessageIdSync { .. }) {
+        return ike.lose(turn, "no answer to any probe");
+    }
+    ike.abandon(turn);
+    turn.dirty = true;
+    ike.resynchronise(turn, how);
 }
 
 /// A response while probing. True if it answers a probe.

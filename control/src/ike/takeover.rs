@@ -8,6 +8,7 @@ use super::engine::Engine;
 use super::established::{IkeSa, State};
 use super::export::{self, Imported};
 use super::output::Resume;
+use super::probe::Probe;
 use super::settings::Takeover;
 use super::tasks::Task;
 use super::turn::Turn;
@@ -20,6 +21,8 @@ pub const MAX_REPLAY_DELTA: u64 = (1 << 32) - (1 << 20);
 const UNANSWERED: u32 = 2;
 /// How often the Message IDs of an IKE SA are found out again in one leadership.
 const DOUBTS: u8 = 3;
+/// More Message IDs than another leader can have used up, declared ones included.
+const LEAP: u32 = 1 << 20;
 /// Foreign SPIs of one IKE SA that are remembered.
 const FOREIGN: usize = 8;
 
@@ -144,43 +147,64 @@ pub(super) fn doubt_silence(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
     doubted
 }
 
+/// Goes on where another leader of this IKE SA came to. It may have declared Message IDs far above ours
+/// (RFC 6311 section 5.1, R14), which nobody would find by trying. What it had asked the peer may not
+/// have heard, and then takes nothing above it (RFC 7296 section 2.3): so those are the first probes,
+/// the same octets again (S4). What it had answered is answered in the same way.
+fn go_on_behind(ike: &mut IkeSa, turn: &mut Turn<'_>, theirs: &IkeSa) -> bool {
+    let unused = ike.unused();
+    let declared = theirs.sync.as_ref().map(|sync| sync.values.send);
+    let next = declared.map_or(theirs.unused(), |send| send.max(theirs.unused()));
+    let ahead = next.0.saturating_sub(ike.window.next_request.0);
+    let asking = ike.sync.is_some() || ike.owed.is_some();
+    let done = ike.doubts >= DOUBTS || ike.state == State::Gone;
+    let exact = ike.connection.takeover == Takeover::Exact;
+    if asking || done || exact || !(1..=LEAP).contains(&ahead) {
+        return false;
+    }
+    ike.abandon(turn);
+    ike.probe = None;
+    ike.window.next_request = unused.max(next);
+    if theirs.window.expected > ike.window.expected {
+        ike.window.expected = theirs.window.expected;
+        ike.window.gaps.clone_from(&theirs.window.gaps);
+        ike.window.responses.clone_from(&theirs.window.responses);
+    }
+    let how = resume(ike.connection.takeover, false, ike.facts(), None);
+    let found = find_out(ike, turn, how);
+    let asked = theirs.window.outstanding.iter();
+    let asked = asked.map(|(id, request)| (*id, request.bytes.clone()));
+    let probed = theirs.probe.iter().flat_map(|probe| probe.sent.clone());
+    let sent = asked.chain(probed).filter(|(id, _)| *id >= unused);
+    if let Some(probe) = &mut ike.probe {
+        *probe = Probe::resumed(turn.now, sent.collect());
+    }
+    turn.dirty = true;
+    found
+}
+
 impl Engine {
     /// A member that led the same IKE SA behind a partition, and leads it no more, has kept what it
-    /// made of it. It has used Message IDs from ours on, so what we asked with them the peer never took;
-    /// and it may have declared others far above them (R14), which nobody would find by trying. False
-    /// if what it kept is not ahead of ours, or there is nothing to find out any more.
+    /// made of it, Child SAs of these SPIs among it. False if that is not ahead of ours, or there is
+    /// nothing to find out any more.
     pub fn overtaken(
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
-        ike: IkeSpi,
-        version: u64,
-        body: &[u8],
+        (ike, version, body): (IkeSpi, u64, &[u8]),
+        asked: &dyn Fn(Spi) -> bool,
     ) -> bool {
-        let kept = export::import(now, &self.by_name, &mut self.ids, version, body);
+        let kept = export::read(now, &self.by_name, version, body);
         let Ok(Imported::IkeSa(theirs)) = kept else {
             return false;
         };
-        if theirs.local_spi != ike {
-            return false;
-        }
-        let declared = theirs.sync.as_ref().map(|sync| sync.values.send);
-        let next = declared.map_or(theirs.unused(), |send| send.max(theirs.unused()));
+        let meant = theirs.children.iter().any(|c| asked(c.sa.inbound_spi));
         let mut overtaken = false;
-        self.with(now, entropy, ike, |ike, turn| {
-            if next <= ike.window.next_request || ike.sync.is_some() {
-                return;
-            }
-            // Probes of ours were below it as well.
-            ike.window.next_request = ike.unused().max(next);
-            ike.probe = None;
-            let how = resume(ike.connection.takeover, false, ike.facts(), None);
-            overtaken = find_out(ike, turn, how);
-            if overtaken {
-                ike.abandon(turn);
-            }
-            turn.dirty = true;
-        });
+        if theirs.local_spi == ike && meant {
+            self.with(now, entropy, ike, |ike, turn| {
+                overtaken = go_on_behind(ike, turn, &theirs);
+            });
+        }
         overtaken
     }
 

@@ -289,7 +289,7 @@ fn rfc6311_section_5_1_a_leader_finds_out_which_message_ids_were_declared_while_
         world.hosts[A] = first;
         let (source, spi) = (address(B), world.sa(B).outbound_spi);
         world.input(A, Input::UnknownSpi { source, spi });
-        world.run(SECOND * 30);
+        world.run(SECOND * 70);
         assert_eq!(world.ike(A), ike, "no new IKE SA");
         let ended = |e: &Event| matches!(e, Event::IkeDeleted { .. });
         assert!(!world.hosts[A].saw(ended) && !world.hosts[B].saw(ended));

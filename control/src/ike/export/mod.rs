@@ -101,11 +101,36 @@ pub(super) enum Imported {
     Grave(IkeSpi, Grave),
 }
 
-/// What the record of a version says.
+/// What the record of a version says; its SPIs are taken from then on.
 pub(super) fn import(
     now: Instant,
     connections: &BTreeMap<String, Arc<Connection>>,
     ids: &mut Ids,
+    version: u64,
+    body: &[u8],
+) -> Result<Imported, ImportError> {
+    let imported = read(now, connections, version, body)?;
+    let Imported::IkeSa(ike) = &imported else {
+        return Ok(imported);
+    };
+    for child in &ike.children {
+        ids.occupy(child.sa.inbound_spi);
+    }
+    for offer in offers(ike) {
+        ids.occupy(offer.spi);
+    }
+    for half in &ike.half_made {
+        if let What::Child { spi, .. } = half.what {
+            ids.occupy(spi);
+        }
+    }
+    Ok(imported)
+}
+
+/// What the record of a version says, to look at.
+pub(super) fn read(
+    now: Instant,
+    connections: &BTreeMap<String, Arc<Connection>>,
     version: u64,
     body: &[u8],
 ) -> Result<Imported, ImportError> {
@@ -123,17 +148,6 @@ pub(super) fn import(
         .ok_or_else(|| ImportError::UnknownConnection(record.connection.clone()))?;
     let mut ike = from_record(&record, connection.clone(), now)?;
     ike.version = version;
-    for child in &ike.children {
-        ids.occupy(child.sa.inbound_spi);
-    }
-    for offer in offers(&ike) {
-        ids.occupy(offer.spi);
-    }
-    for half in &ike.half_made {
-        if let What::Child { spi, .. } = half.what {
-            ids.occupy(spi);
-        }
-    }
     Ok(Imported::IkeSa(Box::new(ike)))
 }
 
