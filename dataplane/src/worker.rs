@@ -28,7 +28,7 @@ use crate::park::Park;
 use crate::path::{Departure, Express};
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
-use crate::port::{BURST, Port};
+use crate::port::{BURST, MacAddress, Port};
 use crate::reassembly::Reassembly;
 use crate::report::Reports;
 use crate::sad::{Conflict, Sad};
@@ -414,22 +414,12 @@ impl Worker {
                 self.retire(Retired::Routes(old));
             }
             Command::Neighbour { port, address, mac } => {
-                let neighbour = Neighbour { port, address };
-                let trust = Trust::Confirmed { create: true };
-                self.learn_neighbour(
-                    News {
-                        neighbour,
-                        mac,
-                        trust,
-                    },
-                    now,
-                );
+                self.set_neighbour(port, address, mac, now)
             }
             Command::NeighbourTold(news) => self.learn_neighbour(news, now),
             Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
             Command::Probe { port, address, ask } => {
-                let neighbour = Neighbour { port, address };
-                self.links.probe(&mut self.frames, neighbour, ask && leads);
+                self.probe_neighbour(Neighbour { port, address }, ask && leads)
             }
             Command::Announce => self.announcement = Some((now, 0)),
             Command::Trace(trace) => {
@@ -515,6 +505,19 @@ impl Worker {
         if let Some(sa) = outbound {
             self.retire(Retired::Outbound(sa));
         }
+    }
+
+    fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
+        let news = News {
+            neighbour: Neighbour { port, address },
+            mac,
+            trust: Trust::Confirmed { create: true },
+        };
+        self.learn_neighbour(news, now);
+    }
+
+    fn probe_neighbour(&mut self, neighbour: Neighbour, ask: bool) {
+        self.links.probe(&mut self.frames, neighbour, ask);
     }
 
     fn learn_neighbour(&mut self, news: News, now: Instant) {
