@@ -10,6 +10,7 @@ use hitless_sa::{SaId, SequenceNumber, Spi, UdpEncapsulation};
 use crate::counters::SaCounters;
 use crate::fib::Fib;
 use crate::flow::Flow;
+use crate::neighbour::{News, Trust};
 use crate::port::MacAddress;
 use crate::replay::WindowState;
 use crate::sad::{Bound, Conflict, InboundSa, OutboundSa};
@@ -60,6 +61,8 @@ pub enum Command {
         address: IpAddr,
         mac: MacAddress,
     },
+    /// What another worker was told of a neighbour ([`Event::NeighbourLearned`]), trusted as it was there.
+    NeighbourTold(News),
     /// Watches for a sign of life of a neighbour, told once by [`Event::Answered`]; and asks for one.
     Probe {
         port: usize,
@@ -116,11 +119,12 @@ pub enum Event {
         sa: SaId,
         state: Option<WindowState>,
     },
-    /// A neighbour's Ethernet address is new or has changed.
+    /// A neighbour's Ethernet address is new or has changed, or may be so to another worker.
     NeighbourLearned {
         port: usize,
         address: IpAddr,
         mac: MacAddress,
+        trust: Trust,
     },
     /// The neighbour of [`Command::Probe`] lives (rate-limited hint).
     Answered { port: usize, address: IpAddr },

@@ -9,11 +9,11 @@ use smallvec::SmallVec;
 use crate::command::Event;
 use crate::flow::Flow;
 use crate::handover::Errand;
-use crate::neighbour::Neighbour;
+use crate::neighbour::{Neighbour, News};
 use crate::path::{Departure, Sorted};
 use crate::pmtu::TooBig;
 use crate::pool::{Packet, Pool};
-use crate::port::{BURST, MacAddress};
+use crate::port::BURST;
 use crate::report::Kind;
 use crate::spd::Action;
 use crate::verdict::DropReason;
@@ -40,19 +40,19 @@ impl Worker {
         self.tell_neighbour(now, news);
     }
 
-    fn tell_neighbour(&mut self, now: Instant, news: Option<(Neighbour, MacAddress)>) {
+    fn tell_neighbour(&mut self, now: Instant, news: Option<News>) {
         while let Some(Neighbour { port, address }) = self.links.alive() {
             let event = || Event::Answered { port, address };
             self.reports.hint(Kind::Answered, now, event);
         }
-        if let Some((neighbour, mac)) = news {
+        if let Some(news) = news {
             let event = || Event::NeighbourLearned {
-                port: neighbour.port,
-                address: neighbour.address,
-                mac,
+                port: news.neighbour.port,
+                address: news.neighbour.address,
+                mac: news.mac,
+                trust: news.trust,
             };
-            let named = (neighbour, mac);
-            self.reports.hint_of(Kind::Neighbour, named, now, event);
+            self.reports.hint_of(Kind::Neighbour, news, now, event);
         }
     }
 

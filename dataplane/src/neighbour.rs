@@ -97,14 +97,23 @@ pub enum Resolution {
 
 /// How far to trust what somebody says of an address. Unknown addresses are added only if `create`:
 /// for those who speak to us (RFC 826, RFC 4861 section 7.2.3).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Trust {
     /// It answers our question, or an administrator says so.
     Confirmed { create: bool },
     /// It was said unasked: to be used, and soon to be asked for (RFC 4861 section 7.2.5, STALE).
     Heard { create: bool },
-    /// It may not correct what is known already (an advertisement without the override flag).
-    IfUnknown,
+    /// It may not correct what is known already (an advertisement without the override flag); as an
+    /// answer it confirms the same.
+    IfUnknown { answers: bool },
+}
+
+/// What a worker tells the others of a neighbour, as it was told itself.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct News {
+    pub neighbour: Neighbour,
+    pub mac: MacAddress,
+    pub trust: Trust,
 }
 
 /// What came of an answer.
@@ -277,12 +286,15 @@ impl Neighbours {
         let table = self.tables.get_mut(neighbour.port)?;
         if let Some(entry) = table.entries.get_mut(&neighbour.address) {
             let changed = entry.mac != Some(mac);
-            if trust == Trust::IfUnknown && changed && entry.mac.is_some() {
+            let corrects = changed && entry.mac.is_some();
+            if corrects && matches!(trust, Trust::IfUnknown { .. }) {
                 return None;
             }
             entry.mac = Some(mac);
             match trust {
-                Trust::Confirmed { .. } => (entry.confirmed, entry.attempts) = (now, 0),
+                Trust::Confirmed { .. } | Trust::IfUnknown { answers: true } => {
+                    (entry.confirmed, entry.attempts) = (now, 0)
+                }
                 _ if changed => {
                     (entry.confirmed, entry.asked, entry.attempts) = (stale, now, 0);
                 }

@@ -23,7 +23,7 @@ use crate::keepalive::Keepalives;
 use crate::leadership::Term;
 use crate::links::Links;
 use crate::local::TOLD;
-use crate::neighbour::{Neighbour, Trust};
+use crate::neighbour::{Neighbour, News, Trust};
 use crate::park::Park;
 use crate::path::{Departure, Express};
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
@@ -416,10 +416,10 @@ impl Worker {
             Command::Neighbour { port, address, mac } => {
                 self.set_neighbour(port, address, mac, now)
             }
+            Command::NeighbourTold(news) => self.learn_neighbour(news, now),
             Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
             Command::Probe { port, address, ask } => {
-                let neighbour = Neighbour { port, address };
-                self.links.probe(&mut self.frames, neighbour, ask && leads);
+                self.probe_neighbour(Neighbour { port, address }, ask && leads)
             }
             Command::Announce => self.announcement = Some((now, 0)),
             Command::Trace(trace) => {
@@ -508,9 +508,21 @@ impl Worker {
     }
 
     fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
-        if port < self.links.len() {
-            let neighbour = Neighbour { port, address };
-            let trust = Trust::Confirmed { create: true };
+        let news = News {
+            neighbour: Neighbour { port, address },
+            mac,
+            trust: Trust::Confirmed { create: true },
+        };
+        self.learn_neighbour(news, now);
+    }
+
+    fn probe_neighbour(&mut self, neighbour: Neighbour, ask: bool) {
+        self.links.probe(&mut self.frames, neighbour, ask);
+    }
+
+    fn learn_neighbour(&mut self, news: News, now: Instant) {
+        if news.neighbour.port < self.links.len() {
+            let (neighbour, mac, trust) = (news.neighbour, news.mac, news.trust);
             self.links
                 .learn(&mut self.frames, neighbour, mac, trust, now);
         }

@@ -15,6 +15,8 @@ pub(crate) struct Contact {
     /// Its newest word with nothing overdue, and its own clock in it.
     answered: Instant,
     pub echo: u64,
+    /// Its leader was away itself until then: what it said meanwhile waited to be read.
+    awake: Instant,
 }
 
 impl Contact {
@@ -23,20 +25,35 @@ impl Contact {
             heard: now,
             answered: now,
             echo,
+            awake: now,
         }
+    }
+
+    /// The leader was away until now, and silence counts from now: longer to wait is always safe
+    /// (R16). Not again for one that has not answered since it last was, or else one that never
+    /// does would be waited for as long as the leader is slow.
+    pub fn woke(&mut self, now: Instant, owed: Option<Instant>) {
+        if self.answered >= self.awake && owed.is_none_or(|since| since >= self.awake) {
+            self.awake = now;
+        }
+    }
+
+    /// Whether an answer that is owed since then is overdue.
+    pub fn is_overdue(&self, now: Instant, owed: Option<Instant>, patience: Duration) -> bool {
+        owed.is_some_and(|since| now.since(since.max(self.awake)) > patience)
     }
 
     /// The newest word of its clock `time`, of one that owes an answer since `owed`.
     pub fn word(&mut self, now: Instant, time: u64, owed: Option<Instant>, patience: Duration) {
         self.heard = now;
-        if owed.is_none_or(|since| now.since(since) <= patience) {
+        if !self.is_overdue(now, owed, patience) {
             (self.answered, self.echo) = (now, time);
         }
     }
 
     /// Silent, or it speaks and does not answer.
     pub fn silent_for(&self, now: Instant) -> Duration {
-        now.since(self.answered)
+        now.since(self.answered.max(self.awake))
     }
 
     /// When it last owed nothing.
@@ -190,5 +207,25 @@ mod tests {
             (contact.silent_for(Instant(160)).as_nanos(), contact.echo),
             (0, 10)
         );
+    }
+
+    #[test]
+    fn r16_silence_counts_from_when_the_leader_is_back_once_for_each_answer() {
+        let patience = Duration::from_nanos(100);
+        let silence = |contact: &Contact, now| contact.silent_for(Instant(now)).as_nanos();
+        let mut contact = Contact::new(Instant(0), 7);
+        contact.woke(Instant(500), Some(Instant(1)));
+        assert_eq!(silence(&contact, 550), 50);
+        contact.word(Instant(600), 8, Some(Instant(1)), patience);
+        assert_eq!((silence(&contact, 600), contact.echo), (0, 8));
+        // It owes the same when its leader has been away again.
+        contact.woke(Instant(650), Some(Instant(1)));
+        contact.word(Instant(650), 9, Some(Instant(1)), patience);
+        assert_eq!((silence(&contact, 650), contact.echo), (50, 8));
+        // It is not heard at all.
+        let mut contact = Contact::new(Instant(0), 7);
+        contact.woke(Instant(500), None);
+        contact.woke(Instant(650), None);
+        assert_eq!(silence(&contact, 650), 150);
     }
 }

@@ -322,8 +322,10 @@ impl Node {
             let theirs = (said.healthy, said.objects, !said.bare, priority, from);
             let ours = self.my_rank(leading.count(), !bare);
             // Who holds a right in ours has heard of it, unless it has restarted since and none of it
-            // was durable: it leads nothing lower.
-            let possible = !knows || by > mine;
+            // was durable: it leads nothing lower. Whom we succeeded steps down for us (R14), not we
+            // for it: else both would.
+            let succeeded = leading.base.is_some_and(|base| base >= by);
+            let possible = (!knows || by > mine) && !succeeded;
             if disjoint && possible && said.fresh && theirs > ours {
                 self.step_down(StepDown::Outranked { by });
                 return true;

@@ -138,6 +138,8 @@ pub(crate) struct Leading {
     leftover: BTreeMap<ObjectId, Vec<SaId>>,
     /// Members whose sessions come to nothing, and how often in a row; when each may have another.
     stalled: BTreeMap<MemberId, (u32, Instant)>,
+    /// When this leader was last away, until then.
+    woke: Option<Instant>,
     /// Looks at held commits so far: what a test bounds.
     pub judged: std::cell::Cell<u64>,
 }
@@ -160,6 +162,7 @@ impl Leading {
             leaving: BTreeSet::new(),
             leftover: BTreeMap::new(),
             stalled: BTreeMap::new(),
+            woke: None,
             judged: std::cell::Cell::new(0),
         }
     }
@@ -443,12 +446,22 @@ impl Leading {
         session.bound.is_some()
     }
 
+    /// This leader was away until now: who fell silent meanwhile, or gave it up, is not to blame.
+    pub fn woke(&mut self, now: Instant) {
+        self.woke = Some(now);
+        for session in self.sessions.values_mut() {
+            session.woke(now);
+        }
+    }
+
     /// A session bounds every SA that it was given until it is given up. Who lets it come to that again
-    /// and again gets the next one later and later; a standby that has served for a while starts anew.
+    /// and again gets the next one later and later, but not for an end soon after its leader was away;
+    /// a standby that has served for a while starts anew.
     fn note_end(&mut self, cx: &Context<'_>, member: MemberId, served: bool, answered: bool) {
+        let away = |woke| cx.now.since(woke) <= cx.settings.vouch;
         if served {
             self.stalled.remove(&member);
-        } else if answered {
+        } else if answered && !self.woke.is_some_and(away) {
             let (times, until) = self.stalled.entry(member).or_default();
             let longer = (1 << (*times).min(LONGEST_REST)) - 1;
             *until = cx.now + cx.settings.patience() * longer;

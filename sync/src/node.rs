@@ -142,6 +142,7 @@ impl Node {
     pub fn handle(&mut self, now: Instant, entropy: &mut dyn Entropy, input: Input<'_>) {
         if now.since(self.now) > self.settings.heartbeat * 2 {
             self.awake = now;
+            self.lead(|leading, _| leading.woke(now));
         }
         self.now = now.max(self.now);
         self.unsent = true;

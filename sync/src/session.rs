@@ -187,6 +187,12 @@ impl Session {
         self.contact.word(now, time, self.owed(), patience);
     }
 
+    /// The leader was away until now.
+    pub fn woke(&mut self, now: Instant) {
+        let owed = self.owed();
+        self.contact.woke(now, owed);
+    }
+
     /// Since when the oldest record or offer that was sent waits for its acknowledgement.
     fn owed(&self) -> Option<Instant> {
         let record = self.flight.front().and_then(|flight| flight.since);
@@ -196,7 +202,7 @@ impl Session {
     /// Who owes an answer is not forgiven because what it was asked is gone meanwhile (an SA that
     /// was replaced): it has one more thing to acknowledge.
     pub fn probe(&mut self, now: Instant, patience: Duration) {
-        let overdue = self.owed().is_some_and(|since| now.since(since) > patience);
+        let overdue = self.contact.is_overdue(now, self.owed(), patience);
         let probed = |flight: &Flight| matches!(flight.step, Step::Probe);
         if overdue && !self.flight.iter().any(probed) {
             self.append(Step::Probe, Vec::new());

@@ -548,6 +548,35 @@ fn d17_a_bare_newcomer_deposes_nobody() {
 }
 
 #[test]
+fn r14_a_bare_predecessor_that_is_still_there_does_not_outrank_its_successor() {
+    for seed in 1..=4 {
+        let mut world = settled(seed);
+        assert_eq!(world.leader(), Some(0));
+        assert!(!inherited(&world, 0));
+        cut(&mut world, ONE, TWO);
+        cut(&mut world, TWO, ONE);
+        // It goes on behind the cut, and has more than its successor.
+        for _ in 0..20 {
+            let change = world.sites[0].gateway.create();
+            world.commit(0, change);
+        }
+        assert!(world.run_until(500, |world| world.role(1) == Some(Role::Leading)));
+        assert!(inherited(&world, 1));
+        // Its successor hears it first.
+        world.cut.remove(&(ONE, TWO));
+        world.run(50);
+        let objects = |world: &World, index| world.status(index).unwrap().objects;
+        assert!(objects(&world, 0) > objects(&world, 1), "seed {seed}");
+        assert_eq!(world.role(0), Some(Role::Leading), "seed {seed}");
+        assert_eq!(world.role(1), Some(Role::Leading), "seed {seed}");
+        world.cut.clear();
+        assert!(world.run_until(1_000, World::settled), "seed {seed}");
+        assert_eq!(world.leader(), Some(1), "seed {seed}");
+        world.check().unwrap();
+    }
+}
+
+#[test]
 fn two_that_lead_on_nothing_after_a_restart_behind_a_cut_come_to_one() {
     let mut world = World::new(18, 2, Weather::CALM, Mutant::default());
     (world.restarts, world.exchanges) = (false, false);

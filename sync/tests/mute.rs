@@ -332,3 +332,30 @@ fn a_halted_member_hands_over_what_its_standby_was_not_told_while_it_was_silent(
         world.check().unwrap();
     }
 }
+
+/// The control thread of a leader is away for long, and beats on: what its standby wrote meanwhile
+/// waits, and answers nothing that the leader said at the end.
+#[test]
+fn r16_a_leader_that_was_away_itself_does_not_call_its_standby_silent() {
+    for seed in 1..=4 {
+        let mut world = World::with(seed, 2, Weather::CALM, |settings| settings.missed = 100);
+        world.restarts = false;
+        assert!(world.run_until(9_000, World::settled), "seed {seed}");
+        assert_eq!(world.leader(), Some(0));
+        world.run(100);
+        for _ in 0..20 {
+            world.sites[0].paused_until = world.now + 3 * VOUCH * MILLISECOND;
+            // What was offered last reaches the standby with the end of the turn.
+            world.cut.insert((ONE, TWO));
+            world.run(1);
+            world.cut.clear();
+            let silent = world.run_until(4 * VOUCH, degraded);
+            assert!(!silent, "seed {seed}");
+        }
+        assert_eq!(world.role(0), Some(Role::Leading), "seed {seed}");
+        // Who is silent is still found to be.
+        world.crash(1);
+        assert!(world.run_until(2 * VOUCH, degraded), "seed {seed}");
+        world.check().unwrap();
+    }
+}

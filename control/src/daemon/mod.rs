@@ -274,6 +274,8 @@ impl Member {
             self.crls.look(now);
             self.gateway.beat();
             self.busy = self.gateway.turn(now, &mut self.entropy) > 0;
+            // What the standbys owe an answer to counts from now, and an operator's list takes long.
+            self.drain();
             self.answer(server, now);
             self.drain();
             let pause = self.gateway.rest();

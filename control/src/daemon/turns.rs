@@ -1,6 +1,6 @@
 //! How long the control thread is away from its sockets, and how long heartbeats wait for it: those
-//! leave between two pieces of work, so only a piece that takes as long as a takeover has the standby
-//! take over.
+//! leave between two pieces of work, so only a piece that takes as long as a takeover, or a turn without
+//! end, has the standby take over.
 
 use std::time::Duration;
 

@@ -1,7 +1,9 @@
 //! Heartbeats whatever the control thread is doing. It looks after everything: a takeover of tens of
 //! thousands of SAs, a crowd of handshakes, an operator's list of all of them. Between two pieces of
 //! such work it looks at the clock, and what the other members are owed by then leaves at once, ahead
-//! of all that waits. A thread that does not get on with its work beats for nobody.
+//! of all that waits. A thread that does not get on with its work beats for nobody; nor does one whose
+//! turn does not come to its end, for leases are extended, workers watched and peers answered once in a
+//! turn: a member that does none of it is no better than one that is dead, and a standby takes over.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -11,6 +13,10 @@ use hitless_sync::Node;
 
 use super::Gateway;
 use super::link::Link;
+
+/// No heartbeat amid a turn that has run for so long: far above what a turn takes that does its share,
+/// and below what a lease lasts for under load.
+const LONGEST_TURN: Duration = Duration::from_secs(1);
 
 /// What the world lends to a gateway in the middle of its work.
 pub trait Pacemaker: Send {
@@ -24,7 +30,10 @@ pub trait Pacemaker: Send {
 #[derive(Default)]
 pub(super) struct Beats {
     pacemaker: Option<Box<dyn Pacemaker>>,
-    /// The last look at the clock, and the longest time from one to the next in one turn and in all.
+    /// The first look at the clock in this turn.
+    began: Option<Instant>,
+    /// The last one at which a heartbeat could leave, and the longest time from one to the next in one
+    /// turn and in all.
     looked: Option<Instant>,
     pause: Duration,
     pub longest_pause: Duration,
@@ -39,10 +48,12 @@ impl Beats {
             return;
         };
         let now = pacemaker.now();
-        if let Some(before) = self.looked.replace(now) {
-            self.pause = self.pause.max(now.since(before));
+        if !self.may_leave(now) {
+            return;
         }
-        let Some(link) = link else { return };
+        let (Some(link), Some(pacemaker)) = (link, &mut self.pacemaker) else {
+            return;
+        };
         for (to, payload) in node.beat(now) {
             if let Some((address, datagram)) = link.protect(to, &payload) {
                 pacemaker.send(address, &datagram);
@@ -51,10 +62,22 @@ impl Beats {
         }
     }
 
+    /// Whether the turn is short enough so far.
+    fn may_leave(&mut self, now: Instant) -> bool {
+        let began = *self.began.get_or_insert(now);
+        let before = *self.looked.get_or_insert(now);
+        self.pause = self.pause.max(now.since(before));
+        let may = now.since(began) <= LONGEST_TURN;
+        if may {
+            self.looked = Some(now);
+        }
+        may
+    }
+
     /// The caller waits for more to do; gives the longest time that a heartbeat may have waited for
     /// a piece of work since it last did.
     fn rest(&mut self) -> Duration {
-        self.looked = None;
+        (self.began, self.looked) = (None, None);
         self.longest_pause = self.longest_pause.max(self.pause);
         std::mem::take(&mut self.pause)
     }
@@ -76,5 +99,24 @@ impl Gateway {
     pub fn rest(&mut self) -> Duration {
         self.beat();
         self.beats.rest()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_without_end_beats_for_a_second_and_no_longer() {
+        let at = |milliseconds: u64| Instant(7) + Duration::from_millis(milliseconds);
+        let mut beats = Beats::default();
+        for milliseconds in (0..=1_000).step_by(10) {
+            assert!(beats.may_leave(at(milliseconds)));
+        }
+        assert!(!beats.may_leave(at(1_010)) && !beats.may_leave(at(5_000)));
+        // It is told how long they waited, and the next turn has its own.
+        assert_eq!(beats.rest(), Duration::from_secs(4));
+        assert!(beats.may_leave(at(5_001)));
+        assert_eq!(beats.rest(), Duration::ZERO);
     }
 }

@@ -1,6 +1,6 @@
 //! The gateway's end of the workers: commands that wait for room in a ring, and punted packets.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use hitless_dataplane::checkpoint::Checkpoint;
@@ -23,8 +23,10 @@ pub struct Dataplane {
     /// Commands that a worker's ring had no room for, oldest first.
     queued: Vec<VecDeque<Command>>,
     most: usize,
-    /// A worker that has ended or is given up, and commands that were dropped because of it.
-    lost: Option<usize>,
+    /// Commands that each worker's ring has taken so far.
+    delivered: Vec<u64>,
+    /// Workers that have ended or are given up, and commands that were dropped because of them.
+    lost: BTreeSet<usize>,
     dropped_commands: u64,
     leadership: Arc<Leadership>,
     /// Packets to inject that the first worker's ring had no room for.
@@ -40,11 +42,13 @@ impl Dataplane {
     /// Takes the control ends of the workers.
     pub fn new(workers: Vec<WorkerHandle>, leadership: Arc<Leadership>) -> Dataplane {
         let queued = workers.iter().map(|_| VecDeque::new()).collect();
+        let delivered = vec![0; workers.len()];
         Dataplane {
             workers,
             queued,
             most: WAITING_COMMANDS,
-            lost: None,
+            delivered,
+            lost: BTreeSet::new(),
             dropped_commands: 0,
             leadership,
             packets: VecDeque::new(),
@@ -76,13 +80,14 @@ impl Dataplane {
     /// Sends a command to one worker; it waits if the ring is full.
     pub fn send(&mut self, worker: usize, command: Command) {
         let queue = &mut self.queued[worker];
-        if queue.len() >= self.most || self.lost == Some(worker) {
+        if queue.len() >= self.most || self.lost.contains(&worker) {
             self.dropped_commands += 1 + queue.len() as u64;
             *queue = VecDeque::new();
-            self.lost = self.lost.or(Some(worker));
+            self.lost.insert(worker);
         } else if queue.is_empty() {
-            if let Err(command) = self.workers[worker].send(command) {
-                queue.push_back(command);
+            match self.workers[worker].send(command) {
+                Ok(()) => self.delivered[worker] += 1,
+                Err(command) => queue.push_back(command),
             }
         } else {
             queue.push_back(command);
@@ -98,12 +103,14 @@ impl Dataplane {
 
     /// Retries the commands and the packets that waited.
     pub fn flush(&mut self) {
-        for (worker, queue) in self.workers.iter_mut().zip(&mut self.queued) {
+        let workers = self.workers.iter_mut().zip(&mut self.queued);
+        for ((worker, queue), delivered) in workers.zip(&mut self.delivered) {
             while let Some(command) = queue.pop_front() {
                 if let Err(command) = worker.send(command) {
                     queue.push_front(command);
                     break;
                 }
+                *delivered += 1;
             }
         }
         self.flush_packets();
@@ -171,14 +178,21 @@ impl Dataplane {
         }
     }
 
-    /// A worker whose thread has ended, or that is given up.
-    pub fn lost(&mut self) -> Option<usize> {
-        let ended = || self.workers.iter().position(WorkerHandle::is_abandoned);
-        self.lost = self.lost.or_else(ended);
-        self.lost
+    /// How many commands a worker's ring has taken so far, and how many wait for room in it.
+    pub fn progress(&self, worker: usize) -> (u64, usize) {
+        let delivered = self.delivered.get(worker).copied().unwrap_or_default();
+        (delivered, self.queued.get(worker).map_or(0, VecDeque::len))
     }
 
-    /// Commands for that one.
+    /// Workers whose threads have ended, or that are given up.
+    pub fn lost(&mut self) -> &BTreeSet<usize> {
+        let workers = self.workers.iter().enumerate();
+        let ended = workers.filter(|(_, worker)| worker.is_abandoned());
+        self.lost.extend(ended.map(|(index, _)| index));
+        &self.lost
+    }
+
+    /// Commands for those.
     pub fn dropped_commands(&self) -> u64 {
         self.dropped_commands
     }
@@ -237,11 +251,11 @@ mod tests {
             running[0].turn(Instant(number));
             dataplane.flush();
             while dataplane.poll_event().is_some() {}
-            if dataplane.lost().is_some() {
+            if !dataplane.lost().is_empty() {
                 break;
             }
         }
-        assert_eq!(dataplane.lost(), Some(1));
+        assert_eq!(*dataplane.lost(), BTreeSet::from([1]));
         assert_eq!(dataplane.dropped_commands(), 101);
         assert!(dataplane.queued.iter().all(VecDeque::is_empty));
         dataplane.send(1, Command::Announce);
@@ -252,17 +266,43 @@ mod tests {
             dataplane.poll_event(),
             Some((0, Event::Barrier(7)))
         ));
+        // So is the other one, if it takes none either.
+        for number in 0..10_000 {
+            dataplane.send(0, Command::Barrier(number));
+        }
+        assert_eq!(*dataplane.lost(), BTreeSet::from([0, 1]));
+        assert!(dataplane.queued.iter().all(VecDeque::is_empty));
     }
 
     #[test]
-    fn nothing_waits_for_a_worker_that_has_ended() {
-        let (mut dataplane, mut running) = dataplane(1);
-        assert_eq!(dataplane.lost(), None);
+    fn nothing_waits_for_workers_that_have_ended() {
+        let (mut dataplane, mut running) = dataplane(3);
+        assert!(dataplane.lost().is_empty());
+        running.pop();
+        assert_eq!(*dataplane.lost(), BTreeSet::from([2]));
         running.clear();
-        assert_eq!(dataplane.lost(), Some(0));
+        assert_eq!(*dataplane.lost(), BTreeSet::from([0, 1, 2]));
         for _ in 0..10_000 {
             dataplane.send(0, Command::Announce);
         }
         assert_eq!(dataplane.dropped_commands(), 10_000);
+    }
+
+    #[test]
+    fn what_waits_enters_the_ring_as_the_worker_makes_room() {
+        let (mut dataplane, mut running) = dataplane(1);
+        let (mut sent, mut before) = (0, 0);
+        while dataplane.progress(0).1 < 3 {
+            dataplane.send(0, Command::Barrier(sent));
+            sent += 1;
+            let (delivered, waiting) = dataplane.progress(0);
+            assert_eq!(delivered + waiting as u64, sent);
+            before = delivered;
+        }
+        dataplane.flush();
+        assert_eq!(dataplane.progress(0), (before, 3));
+        running[0].turn(Instant(0));
+        dataplane.flush();
+        assert_eq!(dataplane.progress(0), (sent, 0));
     }
 }

@@ -23,13 +23,47 @@ const PULSE: Duration = Duration::from_millis(20);
 /// A worker that does not answer for so long is stuck. A busy host deschedules a thread for less.
 const STUCK: Duration = Duration::from_millis(200);
 
+/// A barrier that a worker has been asked to pass.
+struct Pulse {
+    barrier: u64,
+    /// Since when the worker owes it.
+    since: Instant,
+    /// Commands that its ring has taken, and how many it has with this one.
+    delivered: u64,
+    with_it: u64,
+}
+
+impl Pulse {
+    /// Behind what waits for room in the worker's ring, `waiting` with this one: none of that if it has
+    /// entered already.
+    fn new(barrier: u64, now: Instant, (delivered, waiting): (u64, usize)) -> Pulse {
+        Pulse {
+            barrier,
+            since: now,
+            delivered,
+            with_it: delivered + waiting as u64,
+        }
+    }
+
+    /// A worker that takes what is ahead of it is not stuck, however much that is.
+    fn look(&mut self, now: Instant, delivered: u64) {
+        if self.delivered < self.with_it && delivered > self.delivered {
+            (self.delivered, self.since) = (delivered, now);
+        }
+    }
+
+    fn is_overdue(&self, now: Instant) -> bool {
+        now.since(self.since) >= STUCK
+    }
+}
+
 /// What is known of this member's parts.
 #[derive(Default)]
 pub(super) struct Health {
-    /// The worker whose thread has ended: for good.
-    lost: Option<usize>,
-    /// The barrier that each worker has been asked to pass, and when.
-    asked: BTreeMap<usize, (u64, Instant)>,
+    /// The workers whose threads have ended: for good.
+    lost: BTreeSet<usize>,
+    /// The barrier that each worker has been asked to pass.
+    asked: BTreeMap<usize, Pulse>,
     next_pulse: Instant,
     stuck: BTreeSet<usize>,
     relapses: Relapses,
@@ -87,15 +121,19 @@ impl Gateway {
 
     /// Asks every worker for a sign of life, now and then, and notes who gives none.
     pub(super) fn watch_workers(&mut self, now: Instant) {
-        if self.health.lost.is_none()
-            && let Some(worker) = self.dataplane.lost()
-        {
-            self.health.lost = Some(worker);
-            self.tell(Event::WorkerLost { worker });
+        let lost = self.dataplane.lost();
+        if *lost != self.health.lost {
+            let lost = lost.clone();
+            let before = std::mem::replace(&mut self.health.lost, lost.clone());
+            for worker in lost.difference(&before).copied() {
+                self.tell(Event::WorkerLost { worker });
+            }
         }
-        let overdue = |(_, since): &(u64, Instant)| now.since(*since) >= STUCK;
+        for (worker, pulse) in &mut self.health.asked {
+            pulse.look(now, self.dataplane.progress(*worker).0);
+        }
         let asked = self.health.asked.iter();
-        let stuck = asked.filter(|(_, asked)| overdue(asked));
+        let stuck = asked.filter(|(_, pulse)| pulse.is_overdue(now));
         let stuck = stuck.map(|(worker, _)| *worker).collect();
         let before = std::mem::replace(&mut self.health.stuck, stuck);
         let health = &mut self.health;
@@ -108,8 +146,8 @@ impl Gateway {
             for worker in 0..self.dataplane.len() {
                 // One at a time: a ring that nobody empties must not fill up.
                 if let Entry::Vacant(place) = self.health.asked.entry(worker) {
-                    place.insert((barrier, now));
                     self.dataplane.send(worker, Command::Barrier(barrier));
+                    place.insert(Pulse::new(barrier, now, self.dataplane.progress(worker)));
                 }
             }
         }
@@ -118,7 +156,7 @@ impl Gateway {
     /// A worker has passed a barrier: it lives.
     pub(super) fn pulse(&mut self, worker: usize, barrier: u64) {
         let asked = self.health.asked.get(&worker);
-        if asked.is_some_and(|(asked, _)| *asked <= barrier) {
+        if asked.is_some_and(|asked| asked.barrier <= barrier) {
             self.health.asked.remove(&worker);
         }
     }
@@ -129,10 +167,36 @@ impl Gateway {
             return;
         }
         let healthy = ailments.is_empty();
-        let halted = self.health.lost.is_some() || !self.health.stuck.is_empty();
+        let halted = !self.health.lost.is_empty() || !self.health.stuck.is_empty();
         self.health.told.clone_from(&ailments);
         self.tell(Event::Health { ailments });
         self.node
             .handle(now, entropy, SyncInput::Health { healthy, halted });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_is_stuck_if_it_takes_nothing_and_not_if_much_is_ahead_of_its_pulse() {
+        let at = |milliseconds: u64| Instant(7) + Duration::from_millis(milliseconds);
+        // 30 of 50 are ahead in the queue, and ten leave it every 150 ms.
+        let mut pulse = Pulse::new(1, at(0), (20, 30));
+        for (round, delivered) in [30, 40, 50].into_iter().enumerate() {
+            let now = at(150 * (round as u64 + 1));
+            pulse.look(now, delivered);
+            assert!(!pulse.is_overdue(now));
+        }
+        // It is in the ring: what enters after it says nothing.
+        pulse.look(at(600), 60);
+        assert!(!pulse.is_overdue(at(649)) && pulse.is_overdue(at(650)));
+        // Nothing leaves the queue, or nothing was in it.
+        for waiting in [0, 30] {
+            let mut pulse = Pulse::new(1, at(0), (20, waiting));
+            pulse.look(at(200), 20);
+            assert!(pulse.is_overdue(at(200)));
+        }
     }
 }

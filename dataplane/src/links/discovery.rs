@@ -7,7 +7,7 @@ use hitless_sa::Instant;
 
 use super::{Link, Links};
 use crate::frames::Frames;
-use crate::neighbour::{Neighbour, Trust};
+use crate::neighbour::{Neighbour, News, Trust};
 use crate::pool::Packet;
 use crate::port::MacAddress;
 use crate::verdict::DropReason;
@@ -46,14 +46,14 @@ impl Links {
     }
 
     /// Handles an ARP packet, given as its whole frame. Returns a neighbour that is news here, or to
-    /// the worker whose question that answers.
+    /// the worker whose question that answers, or to one that knows it by another Ethernet address.
     pub(crate) fn arp(
         &mut self,
         frames: &mut Frames,
         now: Instant,
         port: usize,
         packet: Packet,
-    ) -> Option<(Neighbour, MacAddress)> {
+    ) -> Option<News> {
         let body = frames.pool.bytes(&packet).get(ethernet::HEADER..);
         let (Some(arp), Some(link)) = (body.and_then(Arp::parse), self.links.get(port)) else {
             frames.drop(packet, DropReason::Malformed);
@@ -74,7 +74,8 @@ impl Links {
         let on_link = link.has_on_link(neighbour.address);
         let trust = Trust::Confirmed { create: ours };
         let answers = ours && arp.operation == Operation::Reply;
-        let anothers = answers && !self.neighbours.awaits(neighbour);
+        let moves = arp.sender == arp.target && self.neighbours.peek(neighbour).is_none();
+        let anothers = answers && !self.neighbours.awaits(neighbour) || moves;
         let news =
             on_link && (anothers | self.learn(frames, neighbour, arp.sender_mac, trust, now));
         // 3. Answer for our own addresses.
@@ -95,18 +96,24 @@ impl Links {
             (true, Operation::Reply) => frames.pool.free(packet),
             (false, _) => frames.drop(packet, DropReason::NotForUs),
         }
-        news.then_some((neighbour, arp.sender_mac))
+        let mac = arp.sender_mac;
+        news.then_some(News {
+            neighbour,
+            mac,
+            trust,
+        })
     }
 
     /// Handles a message of neighbour discovery, given as its IP packet. Returns a neighbour that
-    /// is news here, or to the worker whose question that answers.
+    /// is news here, or to the worker whose question that answers, or to one that knows it by another
+    /// Ethernet address.
     pub(crate) fn discovery(
         &mut self,
         frames: &mut Frames,
         now: Instant,
         port: usize,
         packet: Packet,
-    ) -> Option<(Neighbour, MacAddress)> {
+    ) -> Option<News> {
         let parsed = Ipv6::parse(frames.pool.bytes(&packet)).and_then(|ip| {
             let message = ndp::parse(ip)?;
             Ok((ip.source(), message))
@@ -140,7 +147,7 @@ impl Links {
         (port, from): (usize, Ipv6Addr),
         target: Ipv6Addr,
         mac: Option<MacAddress>,
-    ) -> Result<Option<(Neighbour, MacAddress)>, DropReason> {
+    ) -> Result<Option<News>, DropReason> {
         let link = self.links.get(port).ok_or(DropReason::NotForUs)?;
         if !link.owns(target.into()) || link.owns(from.into()) {
             return Err(DropReason::NotForUs);
@@ -177,7 +184,11 @@ impl Links {
             (Some(answer), None) => self.send(frames, now, answer, port, from.into()),
             (None, _) => frames.counters.count_drop(DropReason::NoBuffer),
         }
-        Ok(news.map(|mac| (neighbour, mac)))
+        Ok(news.map(|mac| News {
+            neighbour,
+            mac,
+            trust,
+        }))
     }
 
     /// Takes an answer to a question of ours, or the news that a neighbour has another Ethernet
@@ -188,7 +199,7 @@ impl Links {
         now: Instant,
         port: usize,
         advertisement: Advertisement,
-    ) -> Result<Option<(Neighbour, MacAddress)>, DropReason> {
+    ) -> Result<Option<News>, DropReason> {
         let link = self.links.get(port).ok_or(DropReason::NotForUs)?;
         let address = IpAddr::V6(advertisement.target);
         let mac = advertisement
@@ -201,17 +212,23 @@ impl Links {
         let trust = match (advertisement.overrides, advertisement.solicited) {
             (true, true) => Trust::Confirmed { create: false },
             (true, false) => Trust::Heard { create: false },
-            (false, _) => Trust::IfUnknown,
+            (false, answers) => Trust::IfUnknown { answers },
         };
         let neighbour = Neighbour { port, address };
-        // Not kept here if nobody asked for it here; the worker that did is told.
+        // Not kept here if nobody asked for it here; the worker that did is told, and no more than was
+        // said here: without the override flag it corrects nothing there either.
         let known = self.neighbours.peek(neighbour);
         let corrects = known.is_some_and(|known| known != mac);
         let believed = advertisement.overrides || !corrects;
         let answers = advertisement.solicited && believed;
-        let anothers = answers && !self.neighbours.awaits(neighbour);
+        let moves = advertisement.overrides && !advertisement.solicited && known.is_none();
+        let anothers = answers && !self.neighbours.awaits(neighbour) || moves;
         let news = self.learn(frames, neighbour, mac, trust, now);
-        Ok((news || anothers).then_some((neighbour, mac)))
+        Ok((news || anothers).then_some(News {
+            neighbour,
+            mac,
+            trust,
+        }))
     }
 }
 

@@ -240,11 +240,16 @@ fn rfc4861_section_7_2_5_what_is_said_unasked_is_used_but_soon_asked_for() {
     // Without the override flag nothing that is known changes.
     assert!(
         table
-            .learn(WHO, OTHER, Trust::IfUnknown, at(111.0))
+            .learn(WHO, OTHER, Trust::IfUnknown { answers: true }, at(111.0))
             .is_none()
     );
     assert_eq!(table.resolve(WHO, at(112.0)), known(MAC, false));
-    assert!(table.learn(WHO, OTHER, heard, at(113.0)).unwrap().changed);
-    assert_eq!(table.resolve(WHO, at(113.5)), known(OTHER, false));
-    assert_eq!(table.resolve(WHO, at(114.0)), known(OTHER, true));
+    // An answer without it confirms the same; unasked it does not.
+    table.learn(WHO, MAC, Trust::IfUnknown { answers: false }, at(112.1));
+    assert_eq!(table.resolve(WHO, at(132.3)), known(MAC, true));
+    table.learn(WHO, MAC, Trust::IfUnknown { answers: true }, at(132.4));
+    assert_eq!(table.resolve(WHO, at(133.2)), known(MAC, false));
+    assert!(table.learn(WHO, OTHER, heard, at(133.3)).unwrap().changed);
+    assert_eq!(table.resolve(WHO, at(133.8)), known(OTHER, false));
+    assert_eq!(table.resolve(WHO, at(134.3)), known(OTHER, true));
 }

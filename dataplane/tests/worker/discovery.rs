@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::neighbour::{Neighbour, News};
 use hitless_dataplane::verdict::DropReason;
 
 use crate::bed::*;
@@ -270,9 +271,9 @@ fn rfc4861_section_7_2_5_an_answer_to_another_workers_question_is_told_and_not_k
     for _ in 0..2 {
         assert_eq!(told(&answer(STRANGER6)), 1);
     }
-    // Unsolicited, it answers no question.
+    // Unsolicited, it answers no question; without the override flag it is nothing to anybody.
     let unasked = discovery(
-        (136, 0x20),
+        (136, 0x00),
         (STRANGER6, OUTSIDE6_A),
         STRANGER6,
         Some(STRANGER_MAC),
@@ -286,4 +287,60 @@ fn rfc4861_section_7_2_5_an_answer_to_another_workers_question_is_told_and_not_k
         Some(STRANGER_MAC),
     );
     assert_eq!(told(&other), 0);
+}
+
+/// What one worker hears of a neighbour that it does not use, another one does.
+#[test]
+fn rfc4861_section_7_2_5_what_is_told_corrects_what_was_heard_with_the_override_flag_only() {
+    let known = [2, 0, 0, 0, 4, 4];
+    // With these flags, the Ethernet address that the other worker goes by afterwards.
+    let goes_by = |flags: u8| {
+        let (mut hears, mut uses) = (bed(), bed());
+        for bed in [&mut hears, &mut uses] {
+            bed.warm_up();
+            bed.a.events();
+        }
+        let port = OUTSIDE;
+        let address = std::net::Ipv6Addr::from(STRANGER6).into();
+        uses.a.send(Command::Neighbour {
+            port,
+            address,
+            mac: known,
+        });
+        uses.a.worker.turn(uses.now);
+        let ends = (STRANGER6, OUTSIDE6_A);
+        let said = discovery((136, flags), ends, STRANGER6, Some(STRANGER_MAC));
+        let to_us = frame(hears.a.outside_mac, STRANGER_MAC, &said[14..]);
+        assert!(hears.a.wire.push_frame(&to_us));
+        hears.a.worker.turn(hears.now);
+        for event in hears.a.events() {
+            if let Event::NeighbourLearned {
+                port,
+                address,
+                mac,
+                trust,
+            } = event
+            {
+                let neighbour = Neighbour { port, address };
+                uses.a.send(Command::NeighbourTold(News {
+                    neighbour,
+                    mac,
+                    trust,
+                }));
+            }
+        }
+        uses.a.worker.turn(uses.now);
+        uses.a.take_wire();
+        // It asks him: the answer goes where he is known to be.
+        let asks = discovery((135, 0), (STRANGER6, OUTSIDE6_A), OUTSIDE6_A, None);
+        let to_us = frame(uses.a.outside_mac, STRANGER_MAC, &asks[14..]);
+        assert!(uses.a.wire.push_frame(&to_us));
+        uses.a.worker.turn(uses.now);
+        let answers = uses.a.take_wire();
+        assert_eq!(answers.len(), 1);
+        <[u8; 6]>::try_from(&answers[0][..6]).unwrap()
+    };
+    // Unsolicited or solicited, without the override flag and with it.
+    assert_eq!([goes_by(0x00), goes_by(0x40)], [known; 2]);
+    assert_eq!([goes_by(0x20), goes_by(0x60)], [STRANGER_MAC; 2]);
 }
