@@ -64,6 +64,8 @@ fn still_works(bed: &mut Bed) -> Result<(), TestCaseError> {
         &[&[2, 0, 0, 0, 2, 2][..], &OUTSIDE_B].concat(),
     );
     bed.b.wire.push_frame(&honest);
+    // Before B sends: it reads what hosts send first.
+    bed.settle();
     bed.a.host_sends(&udp(HOST_A, HOST_B, b"honest"));
     bed.b.host_sends(&udp(HOST_B, HOST_A, b"honest"));
     bed.settle();
