@@ -168,13 +168,10 @@ impl Gateway {
             // Both have led it: this one goes on with it, behind what the other one did.
             let asked = |spi: Spi| self.retrieval.asked.contains_key(&spi);
             let copy = (ike, version, body);
-            let overtaken = self.engine.overtaken(now, entropy, copy, &asked);
-            let counts = &mut self.retrieval.counts;
-            *(if overtaken {
-                &mut counts.overtaken
-            } else {
-                &mut counts.refused
-            }) += 1;
+            match self.engine.overtaken(now, entropy, copy, &asked) {
+                true => self.retrieval.counts.overtaken += 1,
+                false => self.retrieval.counts.refused += 1,
+            }
             return;
         }
         let stored = self.engine.store(now, ike, version, body).is_ok();

@@ -70,6 +70,12 @@ impl Probe {
         self.next_at = now + SPACING;
     }
 
+    /// Behind these, and not before `next`.
+    fn behind(&self, next: MessageId) -> MessageId {
+        let last = self.sent.last();
+        last.map_or(next, |(last, _)| next.max(last.next()))
+    }
+
     pub fn deadline(&self) -> Option<Instant> {
         (!self.answered).then_some(self.next_at)
     }
@@ -79,10 +85,9 @@ impl IkeSa {
     /// Behind every Message ID that a request of ours has had, those of probes with them: each is used
     /// up when it is sent, whether or not the peer has taken it (S4).
     pub fn unused(&self) -> MessageId {
-        let probe = self.probe.as_ref();
-        let probed = probe.and_then(|probe| probe.sent.last());
         let next = self.window.next_request;
-        probed.map_or(next, |(last, _)| next.max(last.next()))
+        let probe = self.probe.as_ref();
+        probe.map_or(next, |probe| probe.behind(next))
     }
 }
 
@@ -118,9 +123,7 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
             for bytes in again {
                 ike.transmit(turn, bytes);
             }
-            let next = ike.window.next_request;
-            let last = probe.sent.last();
-            let id = last.map_or(next, |(last, _)| next.max(last.next()));
+            let id = probe.behind(ike.window.next_request);
             let header = ike.header(Exchange::Informational, false, id);
             let Some(bytes) = ike.seal(turn, &header, &[]) else {
                 return;
@@ -139,7 +142,7 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
 /// these (RFC 6311 section 5.1, R14): what is said in the same way is heard. Not sooner, for it ends
 /// what is outstanding (R38, R42).
 fn give_up(ike: &mut IkeSa, turn: &mut Turn<'_>, hurried: bool) {
-    let how = takeover::resume(ike.connection.takeover, false, ike.facts(), None);
+    let how = takeover::inexactly(ike);
     if hurried || !matches!(how, Resume::MessageIdSync { .. }) {
         return ike.lose(turn, "no answer to any probe");
     }

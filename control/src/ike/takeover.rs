@@ -61,6 +61,18 @@ pub fn resume(policy: Takeover, exact: bool, facts: Facts, delta: Option<u64>) -
     }
 }
 
+/// The way to resume one whose Message IDs nobody vouches for.
+pub(super) fn inexactly(ike: &IkeSa) -> Resume {
+    resume(ike.connection.takeover, false, ike.facts(), None)
+}
+
+/// Whether there is anything to find out of its Message IDs, but for what probes may find.
+fn may_find_out(ike: &IkeSa) -> bool {
+    let asking = ike.sync.is_some() || ike.owed.is_some();
+    let done = ike.doubts >= DOUBTS || ike.state == State::Gone;
+    !asking && !done && ike.connection.takeover != Takeover::Exact
+}
+
 /// The peer's Message IDs are not those of our record. Even an exact record is overtaken if the old
 /// active lives on behind a partition and goes on with the peer, and so is a leader that was deposed
 /// there and leads again: then the other may also have replaced or deleted Child SAs. So the Message
@@ -68,10 +80,7 @@ pub fn resume(policy: Takeover, exact: bool, facts: Facts, delta: Option<u64>) -
 /// has no more is answered by CHILD_SA_NOT_FOUND. A few times for each takeover; false if there is
 /// nothing to find out any more.
 fn find_out(ike: &mut IkeSa, turn: &mut Turn<'_>, how: Resume) -> bool {
-    let asking = ike.is_finding_out() || ike.owed.is_some();
-    let policy = ike.connection.takeover;
-    let done = ike.doubts >= DOUBTS || ike.state == State::Gone;
-    if asking || done || policy == Takeover::Exact {
+    if ike.probe.is_some() || !may_find_out(ike) {
         return false;
     }
     ike.doubts += 1;
@@ -85,8 +94,7 @@ fn find_out(ike: &mut IkeSa, turn: &mut Turn<'_>, how: Resume) -> bool {
 /// that we never saw. What is outstanding was never taken. Once for each takeover: loss alone must
 /// not look like it.
 pub(super) fn doubt(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
-    let how = resume(ike.connection.takeover, false, ike.facts(), None);
-    let doubted = ike.inherited && find_out(ike, turn, how);
+    let doubted = ike.inherited && find_out(ike, turn, inexactly(ike));
     if doubted {
         ike.inherited = false;
         ike.abandon(turn);
@@ -156,10 +164,7 @@ fn go_on_behind(ike: &mut IkeSa, turn: &mut Turn<'_>, theirs: &IkeSa) -> bool {
     let declared = theirs.sync.as_ref().map(|sync| sync.values.send);
     let next = declared.map_or(theirs.unused(), |send| send.max(theirs.unused()));
     let ahead = next.0.saturating_sub(ike.window.next_request.0);
-    let asking = ike.sync.is_some() || ike.owed.is_some();
-    let done = ike.doubts >= DOUBTS || ike.state == State::Gone;
-    let exact = ike.connection.takeover == Takeover::Exact;
-    if asking || done || exact || !(1..=LEAP).contains(&ahead) {
+    if !may_find_out(ike) || !(1..=LEAP).contains(&ahead) {
         return false;
     }
     ike.abandon(turn);
@@ -170,8 +175,7 @@ fn go_on_behind(ike: &mut IkeSa, turn: &mut Turn<'_>, theirs: &IkeSa) -> bool {
         ike.window.gaps.clone_from(&theirs.window.gaps);
         ike.window.responses.clone_from(&theirs.window.responses);
     }
-    let how = resume(ike.connection.takeover, false, ike.facts(), None);
-    let found = find_out(ike, turn, how);
+    let found = find_out(ike, turn, inexactly(ike));
     let asked = theirs.window.outstanding.iter();
     let asked = asked.map(|(id, request)| (*id, request.bytes.clone()));
     let probed = theirs.probe.iter().flat_map(|probe| probe.sent.clone());
@@ -179,7 +183,6 @@ fn go_on_behind(ike: &mut IkeSa, turn: &mut Turn<'_>, theirs: &IkeSa) -> bool {
     if let Some(probe) = &mut ike.probe {
         *probe = Probe::resumed(turn.now, sent.collect());
     }
-    turn.dirty = true;
     found
 }
 

@@ -233,6 +233,23 @@ fn damaged_records_are_refused_and_never_panic() {
     assert!(standby.store(world.now, *ike, *version, body).is_err());
 }
 
+/// Another member leads with the records of A, replaces the Child SA and is gone; A, which knows nothing
+/// of it, hears the peer's ESP.
+fn another_goes_on(world: &mut World, how: Resume) {
+    let sa = world.sa(A).id;
+    let records = world.hosts[A].records.clone();
+    let other = Host::new(world.hosts[A].settings.clone());
+    let first = std::mem::replace(&mut world.hosts[A], other);
+    world.fail_over_with(A, records, how);
+    world.run(SECOND);
+    world.input(A, Input::RekeyChild(sa));
+    world.run(SECOND);
+    world.assert_agreement(1);
+    world.hosts[A] = first;
+    let (source, spi) = (address(B), world.sa(B).outbound_spi);
+    world.input(A, Input::UnknownSpi { source, spi });
+}
+
 /// Behind a partition another member went on with the peer, and was deposed: the Message IDs of the
 /// one that leads again are used, and its Child SA is gone. The peer sends on an SPI that nobody here
 /// knows, and answers nothing.
@@ -241,15 +258,7 @@ fn rfc7296_section_2_3_a_leader_that_leads_again_finds_out_which_message_ids_wer
     for seed in 0..4 {
         let mut world = World::established(seed);
         let (ike, sa) = (world.ike(A), world.sa(A).id);
-        let (records, settings) = (world.hosts[A].records.clone(), settings(A));
-        let first = std::mem::replace(&mut world.hosts[A], Host::new(settings));
-        world.fail_over_with(A, records, Resume::Exact);
-        world.input(A, Input::RekeyChild(sa));
-        world.run(SECOND);
-        world.assert_agreement(1);
-        world.hosts[A] = first;
-        let (source, spi) = (address(B), world.sa(B).outbound_spi);
-        world.input(A, Input::UnknownSpi { source, spi });
+        another_goes_on(&mut world, Resume::Exact);
         world.run(SECOND * 30);
         assert_eq!(world.ike(A), ike, "no new IKE SA");
         assert!(!world.hosts[A].saw(|e| matches!(e, Event::IkeDeleted { .. })));
@@ -275,20 +284,10 @@ fn rfc6311_section_5_1_a_leader_finds_out_which_message_ids_were_declared_while_
             settings.connections[0].takeover = Takeover::MessageIdSync;
             settings
         });
-        let other = a.clone();
         let mut world = World::new(seed, a, b);
         world.run(SECOND);
         let (ike, sa) = (world.ike(A), world.sa(A).id);
-        let records = world.hosts[A].records.clone();
-        let first = std::mem::replace(&mut world.hosts[A], Host::new(other));
-        world.fail_over_with(A, records, Resume::MessageIdSync { replay_delta: None });
-        world.run(SECOND);
-        world.input(A, Input::RekeyChild(sa));
-        world.run(SECOND);
-        world.assert_agreement(1);
-        world.hosts[A] = first;
-        let (source, spi) = (address(B), world.sa(B).outbound_spi);
-        world.input(A, Input::UnknownSpi { source, spi });
+        another_goes_on(&mut world, Resume::MessageIdSync { replay_delta: None });
         world.run(SECOND * 70);
         assert_eq!(world.ike(A), ike, "no new IKE SA");
         let ended = |e: &Event| matches!(e, Event::IkeDeleted { .. });
