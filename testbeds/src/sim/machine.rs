@@ -159,7 +159,10 @@ impl Machine {
         cables.secrecy.marked(&settings.node().config_hash);
         let (disk, now, entropy) = (self.disk, self.local(now), &mut self.entropy);
         let (mut cards, mut queues) = (Vec::new(), vec![ports]);
-        if self.workers > 1 {
+        if self.workers == 0 {
+            // A witness carries nothing.
+            queues.clear();
+        } else if self.workers > 1 {
             let ports = std::mem::take(&mut queues[0]);
             queues.resize_with(self.workers, Vec::new);
             for port in ports {
