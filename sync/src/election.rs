@@ -398,11 +398,7 @@ impl Node {
         // It has no right in any session with us (R13), and cannot record under our epoch: not
         // even in the session that answers this nonce.
         if above(packet.promised) && !self.settings.mutant.ignore_led {
-            self.lead(|leading, cx| {
-                if leading.release_session(cx, from) {
-                    cx.event(Event::SessionReleased { member: from });
-                }
-            });
+            self.lead(|leading, cx| leading.release_session(cx, from));
             return;
         }
         let open = leading.sessions.get(&from);
@@ -411,9 +407,7 @@ impl Node {
         }
         let mut rests = false;
         self.lead(|leading, cx| {
-            if leading.release_session(cx, from) {
-                cx.event(Event::SessionReleased { member: from });
-            }
+            leading.release_session(cx, from);
             rests = leading.rests(cx.now, from);
         });
         if rests {
