@@ -40,7 +40,8 @@ impl Node {
             .find(|m| m.id == me)
             .map_or(0, |m| m.priority);
         let objects = count(objects);
-        (self.healthy, objects, inherits, priority, me)
+        // As others are told of it (`say_fitness`): two must not each be the better one in its own eyes.
+        (self.well(), objects, inherits, priority, me)
     }
 
     /// Without a leader and without rights: wait for one, or lead on nothing.
