@@ -23,13 +23,15 @@ impl Node {
         self.settings.patience()
     }
 
-    pub(crate) fn next_epoch(&mut self) -> Epoch {
-        self.counter = self.counter.saturating_add(1);
-        Epoch {
+    /// An epoch above all that are known; none above the last one, to which only a lie or a disk that is
+    /// not what was written leads.
+    pub(crate) fn next_epoch(&mut self) -> Option<Epoch> {
+        self.counter = self.counter.checked_add(1)?;
+        Some(Epoch {
             counter: self.counter,
             leader: self.settings.me,
             incarnation: self.durable.incarnation,
-        }
+        })
     }
 
     fn my_rank(&self, objects: usize, inherits: bool) -> Rank {
@@ -100,8 +102,11 @@ impl Node {
     /// Leads a new epoch: inheriting from the session of a standby, or bare.
     fn lead_epoch(&mut self, inheriting: Option<(Epoch, Right)>) {
         let (epoch, right) = match inheriting {
-            Some((epoch, right)) => (epoch, Some(right)),
+            Some((epoch, right)) => (Some(epoch), Some(right)),
             None => (self.next_epoch(), None),
+        };
+        let Some(epoch) = epoch else {
+            return;
         };
         let mut store = std::mem::take(&mut self.store);
         // What failed its drill is replaced: no number of it is drawn, none of it is delivered.
@@ -202,7 +207,12 @@ impl Node {
             });
             return self.leave();
         }
-        let epoch = self.next_epoch();
+        let Some(epoch) = self.next_epoch() else {
+            self.event(Event::NoRight {
+                reason: "no epoch is above the last one",
+            });
+            return self.leave();
+        };
         let until = self.now + self.patience();
         match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::Following(following) => {
@@ -351,8 +361,9 @@ impl Node {
     }
 
     fn rename(&mut self) {
-        let epoch = self.next_epoch();
-        self.renamed(epoch, None);
+        if let Some(epoch) = self.next_epoch() {
+            self.renamed(epoch, None);
+        }
     }
 
     /// The epoch gets another name; no session of the old one counts any more.
