@@ -221,6 +221,7 @@ impl Node {
                     campaign: Campaign::new(epoch, until),
                 }));
                 self.beat_due = true;
+                self.next_beat = self.now + self.pause();
                 self.review_takeover();
             }
             other => self.state = other,

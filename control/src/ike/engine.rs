@@ -352,6 +352,29 @@ impl Engine {
         released: Option<&[u8]>,
     ) -> Result<(), ImportError> {
         let undone = self.sas.remove(&ike);
+        let connection = undone.as_ref().map(|undone| undone.connection.clone());
+        let promised = undone.as_ref().map(|undone| undone.promised(now));
+        let back = self.replace_undone(now, entropy, ike, version, undone, released);
+        // Nobody asks for these again: not the peer, for which they are there.
+        if let Some((connection, children)) = connection.zip(promised) {
+            for child in children {
+                if !self.serves(&connection.name, &child, |_| true) {
+                    self.lost(now, &connection.name, &child);
+                }
+            }
+        }
+        back
+    }
+
+    fn replace_undone(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        ike: IkeSpi,
+        version: u64,
+        undone: Option<Box<IkeSa>>,
+        released: Option<&[u8]>,
+    ) -> Result<(), ImportError> {
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
         let wanted = undone.as_ref().map(|undone| undone.wants(now));
         let terminated = undone.as_ref().is_some_and(|undone| undone.terminated);
@@ -608,6 +631,11 @@ impl Engine {
             self.index.insert_child(child.sa.id, to);
         }
         successor.undecided = false;
+        if ike.mobike.is_some() {
+            // It may have moved since the successor was made.
+            successor.mobike.clone_from(&ike.mobike);
+            (successor.path, successor.nat) = (ike.path, ike.nat);
+        }
         successor.children.extend(children);
         successor.queue.extend(queue);
         if ike.terminated {

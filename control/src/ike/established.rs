@@ -242,21 +242,17 @@ impl IkeSa {
         if let Some(theirs) = self.rekeying().and_then(|offer| offer.collision.as_ref()) {
             // Our own rekeying is over, the peer's succeeded.
             let to = theirs.ike;
-            self.pending.clear();
             rekey::inherit(self, turn, to);
+            self.pending.clear();
         }
+        // What was still being made is lost with it, also in place of one that is not there any more.
+        let lost = self.missing();
         while let Some(id) = self.children.first().map(|c| c.sa.id) {
             child::remove(self, turn, id);
         }
-        // What was still being made is lost with it.
-        let pending = std::mem::take(&mut self.pending).into_values();
-        let pending = pending.filter_map(|p| p.task());
-        let queued = std::mem::take(&mut self.queue);
-        for task in pending.chain(queued.into_iter().map(|s| s.task)) {
-            if let Task::CreateChild(name) = task {
-                turn.effects.push(Effect::Lost(name));
-            }
-        }
+        turn.effects.extend(lost.into_iter().map(Effect::Lost));
+        self.pending.clear();
+        self.queue.clear();
         followup::discard(self, turn);
         self.window.outstanding.clear();
         self.sync = None;

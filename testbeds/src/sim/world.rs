@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hitless::audit::wire::{self, Frame, Ike};
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Tuning};
@@ -291,6 +292,23 @@ impl World {
         }
         for frame in turned.sent {
             (now.0, who, &frame).hash(&mut self.digest);
+            if self.verbose
+                && let Frame::Ike(ike) = wire::decode(&frame)
+            {
+                let what = if ike.response { "response" } else { "request" };
+                let Ike {
+                    exchange,
+                    message_id,
+                    initiator_spi,
+                    message,
+                    ..
+                } = ike;
+                let octets = message.len();
+                self.say(&format!(
+                    "machine {who} sends {what} {message_id} of exchange {exchange}, {octets} octets, \
+                     IKE SA of {initiator_spi:016x}"
+                ));
+            }
             self.oracle.sent(now, who, &frame, &turned.keys);
             // As it arrives: an attacker is not between the peer and its NAT.
             let frame = match self.machines[index].outside.nat {
