@@ -206,4 +206,10 @@ pub struct Mutant {
     pub never_vouches: bool,
     /// Takes over on nothing, as if there were no copy: the peers make everything anew (R11).
     pub forgets: bool,
+    /// Sends the ends of its leases while its workers go on (R15, holes A3 and A4).
+    pub final_before_step_down: bool,
+    /// Leads on with what was left of its leases although their ends have left (R14).
+    pub residual_after_final: bool,
+    /// One standby's acknowledgement is enough to release an IKE output (R16, hole C3).
+    pub any_standby: bool,
 }
