@@ -59,7 +59,7 @@ impl Node {
                 }
                 State::Out(_) | State::TakingOver(_) => continue,
             };
-            beats.push((to, packet.seal()));
+            beats.push((to, packet.seal(self.settings.mutant.more())));
         }
         self.state = state;
         beats

@@ -10,6 +10,7 @@ use crate::node::{Node, State, TakingOver};
 use crate::peer::Reading;
 use crate::post::count;
 use crate::session::Session;
+use crate::switchover;
 use crate::takeover::{self, Right};
 use crate::vote::Campaign;
 use crate::{Event, Role, StepDown};
@@ -282,7 +283,11 @@ impl Node {
     pub(crate) fn step_down(&mut self, reason: StepDown) {
         match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::Leading(leading) => {
+                let ends = switchover::left_over(&self.settings, &leading);
                 self.store = leading.into_store();
+                for (sa, recorded) in &mut self.store.sas {
+                    recorded.last = ends.get(sa).map(|used| (*used, Vec::new()));
+                }
                 self.outputs.push_back(crate::Output::StepDown { reason });
             }
             other => self.state = other,

@@ -289,6 +289,7 @@ impl Leading {
                 match self.judge(cx, session, object, version) {
                     Verdict::Ready => {}
                     Verdict::Unvouched => late.push(*member),
+                    _ if self.one_has(cx, object, version) => {}
                     worse => {
                         verdict = worse;
                         break;
@@ -312,6 +313,12 @@ impl Leading {
                 }
             }
         }
+    }
+
+    /// Whether some standby has acknowledged it: enough for a mutant.
+    fn one_has(&self, cx: &Context<'_>, object: ObjectId, version: u64) -> bool {
+        let mut sessions = self.sessions.values();
+        cx.settings.mutant.any_standby && sessions.any(|session| session.has(object, version))
     }
 
     fn discard(&mut self, object: ObjectId, version: u64) {

@@ -228,7 +228,7 @@ impl Node {
     pub(crate) fn send(&mut self, to: MemberId, packet: &Packet) {
         self.outputs.push_back(Output::Datagram {
             to,
-            payload: packet.seal(),
+            payload: packet.seal(self.settings.mutant.more()),
         });
     }
 }

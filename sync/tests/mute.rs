@@ -6,7 +6,7 @@ mod cluster;
 use cluster::intercept::{CHECKSUM, sealed};
 use cluster::{MILLISECOND, Weather, World};
 use hitless_sa::MemberId;
-use hitless_sync::{Degraded, Event, Input, Role};
+use hitless_sync::{Degraded, Event, Input, Mutant, Role};
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
@@ -356,4 +356,54 @@ fn r16_a_leader_that_was_away_itself_does_not_call_its_standby_silent() {
         assert!(world.run_until(2 * VOUCH, degraded), "seed {seed}");
         world.check().unwrap();
     }
+}
+
+/// Three members, of which 2 does not acknowledge and 3 does: what leaves before D, and what is known
+/// of it once 1 and 3 are gone.
+fn one_of_two_acknowledges(seed: u64, mutant: Mutant) -> Result<(), String> {
+    let mut world = World::new(seed, 3, Weather::CALM, mutant);
+    world.restarts = false;
+    assert!(world.run_until(3_000, World::settled), "seed {seed}");
+    assert_eq!(world.leader(), Some(0));
+    world.run(100);
+    world.exchanges = false;
+    world.run(50);
+    let object = world.sites[0].gateway.any_object().unwrap();
+    let change = world.sites[0].gateway.touch(object);
+    let version = change.version;
+    // It hears no record either: it can not know what it does not acknowledge.
+    world.capture = Some((ONE, TWO));
+    world.commit(0, change);
+    let left = move |world: &World| {
+        let mut committed = world.sites[0].committed.iter();
+        committed.any(|(_, o, v, _)| (*o, *v) == (object, version))
+    };
+    let released = world.run_until(20, left);
+    // Both that know it die; one comes back at once with nothing, and votes for the third.
+    world.capture = None;
+    world.crash(0);
+    world.crash(2);
+    world.run(1);
+    world.start(2);
+    world.run(600);
+    world.check()?;
+    match released {
+        true => Err(format!("seed {seed}: released before D")),
+        false => Ok(()),
+    }
+}
+
+#[test]
+fn c3_of_two_standbys_both_must_acknowledge_before_an_answer_leaves() {
+    let mutant = Mutant {
+        any_standby: true,
+        ..Mutant::default()
+    };
+    let mut found = Vec::new();
+    for seed in 1..=20 {
+        one_of_two_acknowledges(seed, Mutant::default()).unwrap();
+        found.extend(one_of_two_acknowledges(seed, mutant).err());
+    }
+    let lost = found.iter().filter(|what| what.starts_with("S4"));
+    assert!(lost.count() > 0, "{found:?}");
 }

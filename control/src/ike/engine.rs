@@ -181,6 +181,11 @@ impl Engine {
         }
     }
 
+    /// Breaks R17 of the lease rules, for a simulator that is to notice it.
+    pub(crate) fn share_ivs(&mut self) {
+        self.ids.share_ivs();
+    }
+
     /// Handles one input; drain `poll_output` afterwards.
     pub fn handle(&mut self, now: Instant, entropy: &mut dyn Entropy, input: Input<'_>) {
         match input {

@@ -51,6 +51,11 @@ impl Ids {
         }
     }
 
+    /// IVs that another member or life of this one also gives: what a test must notice.
+    pub fn share_ivs(&mut self) {
+        self.ivs = IvCounter::new(MemberId(0), Incarnation(0));
+    }
+
     /// A name for a new Child SA.
     pub fn sa(&mut self) -> SaId {
         let counter = self.next_sa;
