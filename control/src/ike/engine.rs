@@ -30,6 +30,7 @@ use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
+use super::reload;
 use super::resume::Held;
 use super::resuming::Resuming;
 use super::sessions::crash::Shown;
@@ -381,6 +382,9 @@ impl Engine {
             turn.dirty = true;
             // Where the record has an address that is ours no more.
             mobike::took_over(ike, turn);
+            // A reload since then may be in none.
+            let connection = ike.connection.clone();
+            reload::hold_to(ike, turn.now, Some(&connection));
         });
         Ok(())
     }

@@ -22,6 +22,7 @@ mod ppk;
 mod reauth;
 mod redirect;
 mod rekey;
+mod reload;
 mod resume;
 mod resuming;
 mod several;

@@ -12,6 +12,7 @@ use super::record::{ChildRecord, LimitsRecord, SelectorRecord};
 use super::{ImportError, after, ago, before, collect, sa_id, sa_id_record, until};
 use crate::ike::child::{ChildState, Installed, options};
 use crate::ike::established::IkeSa;
+use crate::ike::purpose::Purpose;
 use crate::ike::sessions::lifetimes::{Limit, Limits};
 
 fn selector_record(selector: &TrafficSelector) -> SelectorRecord {
@@ -80,6 +81,7 @@ pub(super) fn child_record(child: &Installed, now: Instant) -> ChildRecord {
         terminated: child.terminated,
         life_in: child.life_at.map(|at| until(now, at)),
         limits: limits_record(child.limits),
+        purpose: Purpose::record(child.purpose),
     }
 }
 
@@ -155,6 +157,7 @@ pub(super) fn child(
     Ok(Installed {
         sa: Arc::new(sa),
         name: record.name.clone(),
+        purpose: Purpose::recorded(record.purpose),
         state: match record.state {
             0 => ChildState::Installed,
             1 => ChildState::Rekeying,

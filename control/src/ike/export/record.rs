@@ -110,6 +110,11 @@ pub(super) struct IkeRecord {
     /// Outstanding requests but the first, which is in `window` and `pending`.
     #[prost(message, repeated, tag = "80")]
     pub requests: Vec<RequestRecord>,
+    /// What the configuration said of it.
+    #[prost(fixed64, tag = "171")]
+    pub purpose: u64,
+    #[prost(fixed64, tag = "172")]
+    pub addressed: u64,
 }
 
 /// What the peer is to be asked.
@@ -472,6 +477,9 @@ pub(super) struct ChildRecord {
     pub life_in: Option<u64>,
     #[prost(message, optional, tag = "102")]
     pub limits: Option<LimitsRecord>,
+    /// What the configuration said of it.
+    #[prost(fixed64, tag = "171")]
+    pub purpose: u64,
 }
 
 /// Zero for none.
