@@ -51,8 +51,16 @@ pub(super) struct Installed {
     /// When it ends, replaced or not.
     pub life_at: Option<Instant>,
     pub limits: Limits,
-    /// Deleted on demand: not to be started again.
-    pub terminated: bool,
+    /// To be deleted on demand, and what takes its place too.
+    pub closing: Option<Closing>,
+}
+
+/// What is to become of that which is deleted on demand.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Closing {
+    /// The file wants it, and wants it otherwise.
+    Again,
+    ForGood,
 }
 
 /// What both sides agreed on for a new Child SA.
@@ -325,7 +333,7 @@ pub(super) fn install(
         rekey_at,
         life_at,
         limits,
-        terminated: false,
+        closing: None,
     });
 }
 
@@ -387,7 +395,7 @@ pub(super) fn remove(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
         sa: id,
         child: child.name.clone(),
     });
-    if !child.terminated {
+    if child.closing != Some(Closing::ForGood) {
         turn.effects.push(Effect::Lost(child.name));
     }
 }

@@ -13,7 +13,7 @@ use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, MessageId, SaId, Spi};
 use super::auth::TimeOfDay;
 use crate::keylog::KeyLines;
 
-use super::child::{self, Installed};
+use super::child::{self, Closing, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
 use super::crowd::Crowd;
@@ -600,7 +600,8 @@ impl Engine {
         let Some(successor) = self.sas.get_mut(&to) else {
             // Deleted by the peer meanwhile: nobody carries them on.
             changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
-            let closed = |child: &Installed| ike.terminated || child.terminated;
+            let closed =
+                |child: &Installed| ike.terminated || child.closing == Some(Closing::ForGood);
             for child in children.iter().filter(|child| !closed(child)) {
                 self.lost(now, &ike.connection.name, &child.name);
             }

@@ -6,6 +6,7 @@ mod counter_sync;
 mod crash;
 mod crowd;
 mod eap;
+mod elsewhere;
 mod establish;
 mod failover;
 mod followup;

@@ -298,6 +298,12 @@ pub(super) struct OfferRecord {
     pub retries: u32,
     #[prost(message, optional, tag = "50")]
     pub followup: Option<FollowupRecord>,
+    /// What it replaces was closed and is gone.
+    #[prost(bool, tag = "173")]
+    pub terminated: bool,
+    /// The same, and may come again.
+    #[prost(bool, tag = "174")]
+    pub again: bool,
 }
 
 /// An initiator's additional key exchanges (RFC 9370).
@@ -480,6 +486,9 @@ pub(super) struct ChildRecord {
     /// What the configuration said of it.
     #[prost(fixed64, tag = "171")]
     pub purpose: u64,
+    /// To be deleted, and may come again.
+    #[prost(bool, tag = "170")]
+    pub again: bool,
 }
 
 /// Zero for none.
