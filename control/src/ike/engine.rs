@@ -13,7 +13,7 @@ use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, MessageId, SaId, Spi};
 use super::auth::TimeOfDay;
 use crate::keylog::KeyLines;
 
-use super::child::{self, Installed};
+use super::child::{self, Closing, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
 use super::crowd::Crowd;
@@ -30,6 +30,7 @@ use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
+use super::reload;
 use super::resume::Held;
 use super::resuming::Resuming;
 use super::sessions::crash::Shown;
@@ -411,6 +412,9 @@ impl Engine {
             turn.dirty = true;
             // Where the record has an address that is ours no more.
             mobike::took_over(ike, turn);
+            // A reload since then may be in none.
+            let connection = ike.connection.clone();
+            reload::hold_to(ike, turn.now, Some(&connection));
         });
         Ok(())
     }
@@ -626,7 +630,8 @@ impl Engine {
         let Some(successor) = self.sas.get_mut(&to) else {
             // Deleted by the peer meanwhile: nobody carries them on.
             changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
-            let closed = |child: &Installed| ike.terminated || child.terminated;
+            let closed =
+                |child: &Installed| ike.terminated || child.closing == Some(Closing::ForGood);
             for child in children.iter().filter(|child| !closed(child)) {
                 self.lost(now, &ike.connection.name, &child.name);
             }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use hitless_sa::{Instant, MessageId, SaId, Spi};
 
-use super::child::ChildState;
+use super::child::{ChildState, Closing};
 use super::create::{self, ChildOffer};
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::fragments::{self, Fragmenting, PATIENT_TRANSMISSIONS};
@@ -144,7 +144,9 @@ impl IkeSa {
             | Task::RekeyIke
             | Task::DeleteSpi(_)
             | Task::Redirect(_) => true,
-            Task::DeleteChild(id) => self.child(*id).is_some_and(|child| child.terminated),
+            Task::DeleteChild(id) => self
+                .child(*id)
+                .is_some_and(|child| child.closing == Some(Closing::ForGood)),
             _ => false,
         };
         let all = self.asked_and_queued(now);
@@ -228,7 +230,7 @@ impl IkeSa {
             if let Task::DeleteChild(id) = task
                 && let Some(child) = self.child_mut(id)
             {
-                child.terminated = true;
+                child.closing = Some(Closing::ForGood);
             }
             if !there && !asked {
                 self.schedule(at, task);
