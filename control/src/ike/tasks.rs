@@ -290,6 +290,7 @@ impl IkeSa {
         if std::mem::take(&mut self.readdressed) {
             mobike::readdressed(self, turn);
         }
+        self.mind_message_ids(turn);
         self.need_for_tasks(turn.now);
         while self.state != State::Gone {
             let due = self.startable().find(|(_, at)| *at <= turn.now);
