@@ -414,8 +414,8 @@ impl Node {
             for object in had {
                 leading.settle_object(cx, object);
             }
-            if resigned && leading.release_session(cx, from) {
-                cx.event(Event::SessionReleased { member: from });
+            if resigned {
+                leading.release_session(cx, from);
             }
         });
         self.joined(from, packet, reading, entropy);

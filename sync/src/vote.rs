@@ -221,7 +221,7 @@ impl Node {
         let due = self.now >= leading.campaign_after && leading.phase == Phase::Active;
         if due && possible && (stuck || lost) {
             let until = self.now + patience;
-            let fresh = leading.stood.is_none().then(|| self.next_epoch());
+            let fresh = leading.stood.is_none().then(|| self.next_epoch()).flatten();
             self.lead(|leading, _| {
                 let stood = leading.stood.take();
                 let campaign = fresh.map(|epoch| Campaign::new(epoch, until)).or(stood);

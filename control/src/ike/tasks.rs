@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use hitless_sa::{Instant, MessageId, SaId, Spi};
 
-use super::child::ChildState;
+use super::child::{ChildState, Closing};
 use super::create::{self, ChildOffer};
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::fragments::{self, Fragmenting, PATIENT_TRANSMISSIONS};
@@ -144,7 +144,9 @@ impl IkeSa {
             | Task::RekeyIke
             | Task::DeleteSpi(_)
             | Task::Redirect(_) => true,
-            Task::DeleteChild(id) => self.child(*id).is_some_and(|child| child.terminated),
+            Task::DeleteChild(id) => self
+                .child(*id)
+                .is_some_and(|child| child.closing == Some(Closing::ForGood)),
             _ => false,
         };
         let all = self.asked_and_queued(now);
@@ -190,6 +192,24 @@ impl IkeSa {
         asked.chain(self.queue.iter().cloned())
     }
 
+    /// Child SAs of the peer that it is to be asked to delete.
+    pub fn waiting_deletions(&self) -> usize {
+        let tasks = self.queue.iter();
+        tasks
+            .filter(|s| matches!(s.task, Task::DeleteSpi(_)))
+            .count()
+    }
+
+    /// Whether the peer is to be asked whether it receives what we send to its address (RFC 4555
+    /// section 3.7), or was.
+    pub fn wants_routability(&self) -> bool {
+        let wanted = |task: &Task| matches!(task, Task::Mobike(mobike::Errand::Routability));
+        let asked = |pending: &Pending| {
+            matches!(pending, Pending::Mobike(mobike::Asked::Routability { .. }))
+        };
+        self.queue.iter().any(|s| wanted(&s.task)) || self.pending.values().any(asked)
+    }
+
     /// Whether it is to end, and not for a successor.
     fn ends(&self, now: Instant) -> bool {
         let mut all = self.asked_and_queued(now);
@@ -210,7 +230,7 @@ impl IkeSa {
             if let Task::DeleteChild(id) = task
                 && let Some(child) = self.child_mut(id)
             {
-                child.terminated = true;
+                child.closing = Some(Closing::ForGood);
             }
             if !there && !asked {
                 self.schedule(at, task);
@@ -270,6 +290,7 @@ impl IkeSa {
         if std::mem::take(&mut self.readdressed) {
             mobike::readdressed(self, turn);
         }
+        self.mind_message_ids(turn);
         self.need_for_tasks(turn.now);
         while self.state != State::Gone {
             let due = self.startable().find(|(_, at)| *at <= turn.now);
