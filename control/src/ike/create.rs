@@ -380,7 +380,13 @@ fn unusable(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, reason: &st
     let pause = turn.long_pause();
     unsettle(ike, turn, &offer, pause);
     failed(ike, turn, reason.to_owned());
-    if offer.replaces.is_none() {
+    missed(ike, turn, offer);
+}
+
+/// The exchange made nothing, and the peer may have deleted meanwhile what it was to replace, or what it
+/// had made in place of that itself. Whoever missed the child then saw that it was being made.
+fn missed(ike: &IkeSa, turn: &mut Turn<'_>, offer: ChildOffer) {
+    if !ike.serves(&offer.child) {
         turn.effects.push(Effect::Lost(offer.child));
     }
 }
@@ -507,7 +513,7 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Noti
     unsettle(ike, turn, &offer, pause);
     match offer.replaces {
         // RFC 7296 section 2.25: not now; `unsettle` has set when.
-        Some(_) if error.kind == NotifyKind::TEMPORARY_FAILURE => {}
+        Some(_) if error.kind == NotifyKind::TEMPORARY_FAILURE => missed(ike, turn, offer),
         None if error.kind == NotifyKind::TEMPORARY_FAILURE => {
             ike.schedule(turn.now + pause, Task::CreateChild(offer.child));
         }
@@ -517,15 +523,15 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Noti
             let closing = ike.child(old).and_then(|old| old.closing);
             let closed = closing.max(offer.closing) == Some(Closing::ForGood);
             child::remove(ike, turn, old);
-            if !replaced && !closed && !ike.serves(&offer.child) {
+            if replaced {
+                missed(ike, turn, offer);
+            } else if !closed && !ike.serves(&offer.child) {
                 ike.schedule(turn.now, Task::CreateChild(offer.child));
             }
         }
-        replaces => {
+        _ => {
             failed(ike, turn, child::refusal(&offer.child, error.kind));
-            if replaces.is_none() {
-                turn.effects.push(Effect::Lost(offer.child));
-            }
+            missed(ike, turn, offer);
         }
     }
 }

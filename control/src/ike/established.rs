@@ -69,6 +69,9 @@ pub(super) struct IkeSa {
     pub proposal: IkeProposal,
     pub keys: IkeKeys,
     pub path: Path,
+    /// Where the peer of an IKE SA that it began has shown that it receives what we send: what `dynamic`
+    /// stands for. The address of a message shows nothing.
+    pub proven: IpAddr,
     pub nat: Nat,
     pub local_id: Identification,
     pub remote_id: Identification,
@@ -178,7 +181,7 @@ impl IkeSa {
         }
     }
 
-    /// Encrypts a message of ours; `None` when this process has no IV left.
+    /// Encrypts a message of ours; `None` when there is no IV left.
     pub fn seal(
         &self,
         turn: &mut Turn<'_>,
@@ -244,21 +247,17 @@ impl IkeSa {
         if let Some(theirs) = self.rekeying().and_then(|offer| offer.collision.as_ref()) {
             // Our own rekeying is over, the peer's succeeded.
             let to = theirs.ike;
-            self.pending.clear();
             rekey::inherit(self, turn, to);
+            self.pending.clear();
         }
+        // What was still being made is lost with it, also in place of one that is not there any more.
+        let lost = self.missing();
         while let Some(id) = self.children.first().map(|c| c.sa.id) {
             child::remove(self, turn, id);
         }
-        // What was still being made is lost with it.
-        let pending = std::mem::take(&mut self.pending).into_values();
-        let pending = pending.filter_map(|p| p.task());
-        let queued = std::mem::take(&mut self.queue);
-        for task in pending.chain(queued.into_iter().map(|s| s.task)) {
-            if let Task::CreateChild(name) = task {
-                turn.effects.push(Effect::Lost(name));
-            }
-        }
+        turn.effects.extend(lost.into_iter().map(Effect::Lost));
+        self.pending.clear();
+        self.queue.clear();
         followup::discard(self, turn);
         self.window.outstanding.clear();
         self.sync = None;
@@ -422,6 +421,7 @@ impl IkeSa {
             proposal: birth.proposal,
             keys: birth.keys,
             path: birth.path,
+            proven: birth.path.remote.ip(),
             nat: birth.nat,
             local_id: birth.local_id,
             remote_id: birth.remote_id,

@@ -45,6 +45,7 @@ mod inform;
 mod initial;
 mod intermediate;
 pub mod keys;
+mod last_ids;
 mod meant;
 pub mod message;
 mod mobike;
