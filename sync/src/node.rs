@@ -15,6 +15,7 @@ use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
 use crate::message::{Packet, Sid, WireEpoch, WireSa};
 use crate::peer::{Peer, Reading};
+use crate::reign::Reigns;
 use crate::store::Store;
 use crate::vote::Campaign;
 use crate::{Durable, Event, Input, MemberStatus, ObjectId, Output, Role, Settings, Status};
@@ -83,6 +84,7 @@ pub struct Node {
     pub(crate) resigned: Option<(MemberId, Sid)>,
     pub(crate) started: Instant,
     pub(crate) led_before: bool,
+    pub(crate) reigns: Reigns,
     pub(crate) now: Instant,
     pub(crate) next_beat: Instant,
     pub(crate) beat_due: bool,
@@ -125,6 +127,7 @@ impl Node {
             resigned: None,
             started: now,
             led_before: false,
+            reigns: Reigns::default(),
             now,
             next_beat: now,
             beat_due: false,
@@ -313,6 +316,7 @@ impl Node {
         }
         self.sessions += 1;
         let leader = (from, epoch.incarnation);
+        self.reigns.complete = false;
         let following = Following::new(leader, (epoch, packet.bare), sid, self.sessions, self.now);
         self.state = State::Following(Box::new(following));
         self.event(Event::SessionOpened {
@@ -351,6 +355,9 @@ impl Node {
             let outputs = &mut self.outputs;
             let store = &mut self.store;
             following.receive(&self.settings, packet, reading.for_me, store, outputs);
+            if following.admitted {
+                self.reigns.admitted();
+            }
             return;
         }
         if !reading.newest {
