@@ -293,7 +293,7 @@ impl<'a> Trial<'a> {
 }
 
 fn longest_pause(flow: &Flow, from: Duration) -> Option<Duration> {
-    let [a, b] = WAYS.map(|way| flow.slowest(way, from));
+    let [a, b] = WAYS.map(|way| flow.slowest(way, from).map(|silence| silence.length));
     Some(a?.max(b?))
 }
 
