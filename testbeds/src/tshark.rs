@@ -59,6 +59,8 @@ pub enum Content {
     Notify(u16),
     /// A configuration payload of this type (RFC 7296 section 3.15).
     Configuration(u8),
+    /// An EAP message of this code (RFC 3748 section 4).
+    Eap(u8),
 }
 
 /// A message as tshark has read it.
@@ -74,6 +76,7 @@ pub struct Message {
     pub whole: bool,
     notifications: Vec<u16>,
     configuration: Vec<u8>,
+    eap: Vec<u8>,
     /// It found a checksum wrong.
     pub bad: bool,
 }
@@ -84,6 +87,7 @@ impl Message {
             && match content {
                 Content::Notify(kind) => self.notifications.contains(&kind),
                 Content::Configuration(kind) => self.configuration.contains(&kind),
+                Content::Eap(code) => self.eap.contains(&code),
             }
     }
 }
@@ -96,7 +100,7 @@ pub struct Tshark {
     known: BTreeSet<String>,
 }
 
-const FIELDS: [&str; 9] = [
+const FIELDS: [&str; 10] = [
     "frame.time_epoch",
     "isakmp.ispi",
     "isakmp.rspi",
@@ -105,6 +109,7 @@ const FIELDS: [&str; 9] = [
     "isakmp.enc.decrypted",
     "isakmp.notify.msgtype",
     "isakmp.cfg.type",
+    "eap.code",
     "isakmp.fragments",
 ];
 
@@ -255,6 +260,7 @@ impl Message {
             opened,
             notifications,
             cfg,
+            eap,
             whole,
             experts,
         ] = columns.as_slice()
@@ -275,6 +281,7 @@ impl Message {
             whole: !whole.is_empty(),
             notifications: numbers(notifications),
             configuration: numbers(cfg),
+            eap: numbers(eap),
             bad: experts.to_lowercase().contains("checksum"),
         })
     }
@@ -290,7 +297,7 @@ mod tests {
 
     fn line(spis: &str, exchange: u8, opened: &str, notifications: &str) -> String {
         let spis = spis.replace(',', "\t");
-        format!("17.5\t{spis}\t{exchange}\t0x00000001\t{opened}\t{notifications}\t2\t\t")
+        format!("17.5\t{spis}\t{exchange}\t0x00000001\t{opened}\t{notifications}\t2\t3\t\t")
     }
 
     /// The checks that fail, with a key log of `known`.

@@ -63,7 +63,8 @@ id = "{OURS}"
 secret = "christmas"
 "#
     );
-    gateway::configuration(index, directory, gateway::PATIENT, &connections)
+    let text = gateway::configuration(index, directory, gateway::PATIENT, &connections);
+    gateway::with_key_log(directory, &text)
 }
 
 /// charon's `swanctl.conf`: a client for each user, and the gateway that we are a client of.

@@ -3,12 +3,13 @@
 
 mod files;
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
 use super::certs_strongswan::pki;
+use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
 use crate::gateway::{self, Member, only_spis};
@@ -16,7 +17,8 @@ use crate::ping::{Ping, flows};
 use crate::process;
 use crate::scenario::{Bench, Report, Scenario};
 use crate::strongswan::{self, StrongSwan};
-use crate::topology::{HOST_A, HOST_B, HOST_INTERFACE, Topology};
+use crate::topology::{HOST_A, HOST_B, HOST_INTERFACE, OUTSIDE, Topology};
+use crate::tshark::{self, Content};
 use files::{OURS, TAKEN};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -26,6 +28,8 @@ pub const SCENARIO: Scenario = Scenario {
     run: users,
 };
 
+/// EAP-Success (RFC 3748 section 4.2).
+const SUCCESS: Content = Content::Eap(3);
 const MSCHAPV2: &str = "/usr/lib/ipsec/plugins/libstrongswan-eap-mschapv2.so";
 const READY: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(15);
@@ -34,10 +38,12 @@ const INTERVAL: Duration = Duration::from_millis(50);
 struct Trial<'a> {
     bench: &'a Bench,
     report: Report,
+    directory: PathBuf,
     /// Processes before namespaces: fields are dropped in this order.
     members: [Member; 2],
     active: usize,
     peer: StrongSwan,
+    wire: Capture,
     lab: Topology,
 }
 
@@ -47,36 +53,63 @@ fn users(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     let directory = bench.subdirectory(SCENARIO.name)?;
     bench.say("issuing certificates");
     pki::issue(&directory)?;
-    let mut trial = Trial::new(bench, &directory, variant)?;
+    let mut trial = Trial::new(bench, directory, variant)?;
     trial.we_log_in()?;
     let address = trial.alice()?;
     trial.refused("bob", "wrong password of bob")?;
     trial.refused("mallory", "no secret or connection for mallory")?;
-    trial.takeover(&address, &directory)?;
+    trial.takeover(&address)?;
     trial.rekeyed(&address)?;
     trial.members[trial.active].keep_status("end")?;
-    Ok(trial.report.conclude())
+    trial.decrypted()
 }
 
 impl<'a> Trial<'a> {
-    fn new(bench: &'a Bench, directory: &Path, variant: &str) -> Result<Self, LabError> {
+    fn new(bench: &'a Bench, directory: PathBuf, variant: &str) -> Result<Self, LabError> {
         bench.say("starting the peer and the cluster");
         let lab = Topology::new()?;
         lab.host_b.address(HOST_INTERFACE, &format!("{TAKEN}/24"))?;
         let conf = files::swanctl();
         let plugins = strongswan::PLUGINS;
         let options = format!("  load = {plugins} eap-identity eap-mschapv2\n");
-        let peer = StrongSwan::start_with(&lab.peer, "peer", directory, &conf, &options)?;
-        let mut members = gateway::start_pair(&lab, directory, files::member)?;
+        let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &conf, &options)?;
+        let wire = Capture::start(&lab.peer, OUTSIDE, Direction::Both, "outside", &directory)?;
+        let mut members = gateway::start_pair(&lab, &directory, files::member)?;
         let active = gateway::wait_for_roles(&mut members, READY)?;
         Ok(Self {
             bench,
             report: Report::new(SCENARIO.name, variant),
+            directory,
             members,
             active,
             peer,
+            wire,
             lab,
         })
+    }
+
+    /// tshark reads all of it, with the key logs of both members.
+    fn decrypted(self) -> Result<Report, LabError> {
+        let Trial {
+            mut report,
+            directory,
+            members: [first, second],
+            peer,
+            wire,
+            ..
+        } = self;
+        peer.list_sas()?;
+        drop(wire.stop()?);
+        let listed = [first.listed(), second.listed(), peer.listed()];
+        let contents = [("tshark-sees-eap-success", SUCCESS)];
+        tshark::judge_cluster(
+            &mut report,
+            &directory,
+            &["outside.pcap"],
+            &listed,
+            &contents,
+        )?;
+        Ok(report.conclude())
     }
 
     /// Our IKE SAs of a connection that are up.
@@ -155,9 +188,9 @@ impl<'a> Trial<'a> {
     }
 
     /// The active member dies under traffic: nobody logs in again.
-    fn takeover(&mut self, address: &str, directory: &Path) -> Result<(), LabError> {
+    fn takeover(&mut self, address: &str) -> Result<(), LabError> {
         self.bench.say("the active member dies");
-        let mut stream = Ping::start(&self.lab.peer, HOST_B, INTERVAL, "stream", directory)?;
+        let mut stream = Ping::start(&self.lab.peer, HOST_B, INTERVAL, "stream", &self.directory)?;
         stream.wait_for_answer(READY)?;
         let before = self.peer.said("IKE_AUTH");
         let died = self.active;
