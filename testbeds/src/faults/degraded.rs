@@ -251,9 +251,7 @@ impl<'a> Trial<'a> {
             }
             let (diary, all) = (&mut self.diary, &mut Audit::default());
             row.judge_captures(captured, self.active, self.struck, diary, all);
-            let mut question = self.bed.question(&self.variant);
-            question.split = self.split.is_some();
-            row.judge_audit(&question);
+            row.judge_audit(&self.bed.question(&self.variant));
         }
         let report = &mut self.report;
         report.repeated_sequence_numbers = Some(row.repeated_sequence_numbers);

@@ -81,10 +81,7 @@ impl Row {
             .as_deref()
             .is_ok_and(|file| led_before(file, struck));
         let first = self.judge_captures(captured, active, struck, &mut diary, all);
-        self.judge_audit(&Question {
-            split: question.split || starved.is_some(),
-            ..question
-        });
+        self.judge_audit(&question);
         let sound = self.problems.len();
         self.judge_loss(expected.lossless);
         match led {
@@ -424,7 +421,6 @@ mod tests {
             expected: Expected {
                 takeover,
                 lossless: false,
-                split: false,
                 silence: Duration::from_millis(90),
                 missed: Some((Duration::from_millis(10), 3)),
             },

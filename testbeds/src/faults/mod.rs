@@ -260,8 +260,7 @@ impl Course<'_> {
         let log = self.bed.member(1 - active)?.log();
         let said = log.get(before_it..).unwrap_or_default().to_owned();
         let expected = fault.expected(&self.wish);
-        let mut question = self.bed.question(name);
-        question.split = expected.split;
+        let question = self.bed.question(name);
         let evidence = Evidence {
             flow,
             captured,
