@@ -9,6 +9,9 @@ use super::report::TapId;
 
 /// An address that is back at a tap after no longer than this was there all the while.
 const AT_ONCE: Duration = Duration::from_secs(1);
+/// A member that leads beside another one without traffic is heard now and then: a split lasts from
+/// one such time to the next, and may have begun as long before the first.
+const LASTING: Duration = Duration::from_secs(10);
 
 /// An address was sent from at two taps at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,10 +22,9 @@ pub struct Split {
 }
 
 impl Split {
-    /// Whether the other member may not have heard of what was sent then: what it says of itself is
-    /// not heard a little before it leads.
+    /// Whether the other member may not have heard of what was sent then.
     fn hides(&self, time: Duration) -> bool {
-        (self.from.saturating_sub(AT_ONCE)..=self.to).contains(&time)
+        (self.from.saturating_sub(LASTING)..=self.to).contains(&time)
     }
 }
 
@@ -52,7 +54,8 @@ impl Tenures {
             (tenure.tap, tenure.changes) = (tap, tenure.changes + 1);
             let before = tenure.changed.replace(time);
             if let Some(from) = before.filter(|before| time.saturating_sub(*before) <= AT_ONCE) {
-                match tenure.splits.last_mut().filter(|split| split.to == from) {
+                let goes_on = |split: &&mut Split| from.saturating_sub(split.to) <= LASTING;
+                match tenure.splits.last_mut().filter(goes_on) {
                     Some(split) => split.to = time,
                     None => tenure.splits.push(Split { from, to: time }),
                 }
@@ -109,14 +112,16 @@ mod tests {
     fn members_that_send_in_turn_led_at_once() {
         let sent = [(0, 0), (50, 1), (51, 0), (52, 0), (700, 1), (9_000, 0)];
         assert_eq!(splits(&sent), [split(50, 700)]);
-        let again = [(0, 0), (50, 1), (60, 0), (5_000, 1), (5_100, 0)];
-        assert_eq!(splits(&again), [split(50, 60), split(5_000, 5_100)]);
+        let now_and_then = [(0, 0), (50, 1), (60, 0), (5_000, 1), (5_100, 0)];
+        assert_eq!(splits(&now_and_then), [split(50, 5_100)]);
+        let again = [(0, 0), (50, 1), (60, 0), (15_000, 1), (15_100, 0)];
+        assert_eq!(splits(&again), [split(50, 60), split(15_000, 15_100)]);
     }
 
     #[test]
     fn what_left_before_a_split_or_in_it_is_hidden_and_nothing_later() {
-        let splits = BTreeMap::from([(CLUSTER, vec![split(5_000, 6_000)])]);
+        let splits = BTreeMap::from([(CLUSTER, vec![split(50_000, 60_000)])]);
         let hidden = |at| hidden(&splits, CLUSTER, Duration::from_millis(at));
-        assert!(!hidden(3_999) && hidden(4_000) && hidden(6_000) && !hidden(6_001));
+        assert!(!hidden(39_999) && hidden(40_000) && hidden(60_000) && !hidden(60_001));
     }
 }
