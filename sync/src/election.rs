@@ -58,7 +58,7 @@ impl Node {
         let mut taken = self.witnessed_leader();
         let mine = self.my_rank(self.store.objects.len(), false);
         let rest = self.rest_from_leading();
-        let listened = self.awake + self.settings.takeover();
+        let listening = self.settings.takeover();
         let witness = self.settings.witness;
         let others = self.peers.values();
         for peer in others.filter(|peer| Some(peer.member.id) != witness) {
@@ -82,17 +82,17 @@ impl Node {
             return;
         };
         if taken {
-            out.quiet = now;
+            (out.quiet, out.woke) = (now, None);
             return;
         }
         let mut held_until = out.quiet + patience + rest;
         if !self.led_before {
             held_until = held_until.max(self.started + self.settings.hold);
         }
-        // What was said while this member slept waits to be read.
-        let alone = now >= held_until.max(listened);
+        let listened = out.woke.is_none_or(|woke| now >= woke + listening);
+        let alone = listened && now >= held_until;
         // A better one that does not lead in three times that is no use.
-        let overdue = now >= held_until + (self.settings.hold + patience) * 2;
+        let overdue = listened && now >= held_until + (self.settings.hold + patience) * 2;
         if best && (all || alone) || overdue {
             self.lead_epoch(None);
         }

@@ -34,6 +34,7 @@ impl State {
     pub fn out(now: Instant) -> State {
         State::Out(Out {
             quiet: now,
+            woke: None,
             nonce: 0,
         })
     }
@@ -43,6 +44,8 @@ impl State {
 pub(crate) struct Out {
     /// Since when nobody is known to lead.
     pub quiet: Instant,
+    /// When it woke first since then: what was said while it slept waits to be read.
+    pub woke: Option<Instant>,
     /// The nonce of the session that this member asks for.
     pub nonce: u64,
 }
@@ -146,6 +149,9 @@ impl Node {
         if now.since(self.now) > self.settings.heartbeat * 2 {
             self.awake = now;
             self.lead(|leading, _| leading.woke(now));
+            if let State::Out(out) = &mut self.state {
+                out.woke.get_or_insert(now);
+            }
         }
         self.now = now.max(self.now);
         self.unsent = true;

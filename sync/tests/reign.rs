@@ -47,7 +47,7 @@ fn r12_a_joiner_that_was_stopped_itself_reads_what_was_said_before_it_leads_on_n
         world.cut.insert((MemberId(1), MemberId(2)));
         world.run(400);
         assert_eq!(world.role(JOINER), Some(Role::Out));
-        for stopped in [160, 200, 400, 900] {
+        for stopped in [160, 200, 400, 900, 4_000] {
             for _ in 0..3 {
                 // What it reads late it takes for as old as when it began to read.
                 stall(&mut world, JOINER, stopped);
