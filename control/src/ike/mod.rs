@@ -62,6 +62,7 @@ mod reload;
 mod resource;
 mod resume;
 mod resuming;
+mod room;
 pub mod sessions;
 pub mod settings;
 mod starts;
