@@ -628,7 +628,10 @@ impl Initiator {
         contents: &Contents<'_>,
         authenticated: Authenticated,
     ) -> Progress {
-        let (message_id_sync, replay_counter_sync) = negotiated(&self.connection, contents);
+        // H6: of a login every answer counts, the last one too.
+        let login = stage.login.as_deref().map(LoggingIn::asserted);
+        let (message_id_sync, replay_counter_sync) =
+            login.unwrap_or_else(|| negotiated(&self.connection, contents));
         let next_request = stage.message_id().next();
         let first = stage.login.as_deref().and_then(LoggingIn::gateway);
         let remote_id = first.or(contents.responder_id).map(|id| id.id.clone());
