@@ -55,6 +55,7 @@ mod output;
 mod pair;
 mod probe;
 pub mod proposal;
+mod purpose;
 mod receive;
 mod redirect;
 mod rekey;

@@ -21,6 +21,7 @@ use crate::ike::nat::{Nat, Path};
 use crate::ike::output::Resume;
 use crate::ike::probe::Probe;
 use crate::ike::proposal::Identification;
+use crate::ike::purpose::Purpose;
 use crate::ike::sessions::SessionState;
 use crate::ike::settings::Connection;
 
@@ -41,6 +42,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         keys: ike.keys.export().to_vec(),
         local: ike.path.local.to_string(),
         remote: ike.path.remote.to_string(),
+        proven: (ike.proven != ike.path.remote.ip()).then(|| ike.proven.to_string()),
         nat_local: ike.nat.local,
         nat_remote: ike.nat.remote,
         nat_forced: ike.nat.forced,
@@ -84,6 +86,8 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
             .map(|h| half_made_record(h, now))
             .collect(),
         grave: None,
+        purpose: Purpose::record(ike.purpose),
+        addressed: Purpose::record(ike.addressed),
         authenticated: Some(ike.authenticated.to_record(now)),
         session: Some(ike.session.to_record(now)),
         redirectable: ike.redirectable,
@@ -105,6 +109,8 @@ pub(super) fn from_record(
         rekey_at,
     );
     ike.heard = before(now, record.heard_ago);
+    ike.purpose = Purpose::recorded(record.purpose);
+    ike.addressed = Purpose::recorded(record.addressed);
     ike.state = match (record.state, record.delete_in) {
         (0, _) => State::Established,
         (1, Some(until)) => State::Rekeyed {
@@ -138,6 +144,10 @@ pub(super) fn from_record(
     ike.forget_at = record.forget_in.map(|until| after(now, until));
     ike.terminated = record.terminated;
     ike.undecided = record.undecided;
+    if let Some(proven) = &record.proven {
+        let proven = proven.parse();
+        ike.proven = proven.map_err(|_| ImportError::Field("proven"))?;
+    }
     ike.addresses = roads::internal(record.addresses.as_ref())?;
     ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
     ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);

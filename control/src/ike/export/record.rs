@@ -104,12 +104,20 @@ pub(super) struct IkeRecord {
     pub redirectable: bool,
     #[prost(string, optional, tag = "91")]
     pub redirected_to: Option<String>,
+    /// Where the peer has shown that it is, if that is not `remote`.
+    #[prost(string, optional, tag = "230")]
+    pub proven: Option<String>,
     /// The peer has not been asked yet where it stands, by this member or one before it.
     #[prost(message, optional, tag = "180")]
     pub owed: Option<OwedRecord>,
     /// Outstanding requests but the first, which is in `window` and `pending`.
     #[prost(message, repeated, tag = "80")]
     pub requests: Vec<RequestRecord>,
+    /// What the configuration said of it.
+    #[prost(fixed64, tag = "171")]
+    pub purpose: u64,
+    #[prost(fixed64, tag = "172")]
+    pub addressed: u64,
 }
 
 /// What the peer is to be asked.
@@ -293,6 +301,12 @@ pub(super) struct OfferRecord {
     pub retries: u32,
     #[prost(message, optional, tag = "50")]
     pub followup: Option<FollowupRecord>,
+    /// What it replaces was closed and is gone.
+    #[prost(bool, tag = "173")]
+    pub terminated: bool,
+    /// The same, and may come again.
+    #[prost(bool, tag = "174")]
+    pub again: bool,
 }
 
 /// An initiator's additional key exchanges (RFC 9370).
@@ -472,6 +486,12 @@ pub(super) struct ChildRecord {
     pub life_in: Option<u64>,
     #[prost(message, optional, tag = "102")]
     pub limits: Option<LimitsRecord>,
+    /// What the configuration said of it.
+    #[prost(fixed64, tag = "171")]
+    pub purpose: u64,
+    /// To be deleted, and may come again.
+    #[prost(bool, tag = "170")]
+    pub again: bool,
 }
 
 /// Zero for none.

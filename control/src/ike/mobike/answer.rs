@@ -1,5 +1,6 @@
 //! What the peer says about addresses (RFC 4555 sections 3.5 to 3.9).
 
+use super::ask::ask_there;
 use super::{Errand, is_host, relocate};
 use crate::ike::contents::Contents;
 use crate::ike::established::IkeSa;
@@ -73,6 +74,7 @@ fn update(
             mobike.provisional = provisional;
         }
         if provisional.is_some() {
+            ask_there(ike, turn, path);
             ike.schedule(turn.now, Task::Mobike(Errand::Routability));
         }
         turn.dirty = true;
@@ -85,6 +87,16 @@ fn update(
         ike.schedule(turn.now, Task::Mobike(Errand::Routability));
     }
     None
+}
+
+/// An authentic message of a peer behind a NAT came from elsewhere (RFC 7296 section 2.23). Whether the
+/// peer is there is asked, if it knows how to answer.
+pub(in crate::ike) fn followed(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path) {
+    let elsewhere = path.remote.ip() != ike.path.remote.ip();
+    relocate(ike, turn, path, ike.nat);
+    if elsewhere && !ike.initiator && ike.mobike.is_some() {
+        ike.schedule(turn.now, Task::Mobike(Errand::Routability));
+    }
 }
 
 /// Addresses and ports of a message that we received, as NO_NATS_ALLOWED has them (section 4.2.5).

@@ -62,6 +62,7 @@ const fn ppk(line: Line, ppk: Ppk) -> Line {
 
 const LINES: &[Line] = &[
     line("ecdsa", "ecdsa", "gw-ecdsa"),
+    line("ecdsa384", "ecdsa384", "gw-ecdsa384"),
     line("rsa-pss", "rsa", "gw-rsa"),
     pkcs1(line("rsa-pkcs1", "rsa", "gw-rsa")),
     line("ed25519", "ed25519", "gw-ed25519"),
@@ -73,11 +74,13 @@ const LINES: &[Line] = &[
     line("stranger", "stranger", "gw-ecdsa"),
     line("wrong-id", "ecdsa", "gw-ecdsa"),
     start(line("our-ecdsa", "ecdsa", "gw-ecdsa")),
+    start(line("our-ecdsa384", "ecdsa384", "gw-ecdsa384")),
     start(line("our-rsa-pss", "rsa", "gw-rsa")),
     start(pkcs1(line("our-rsa-pkcs1", "rsa", "gw-rsa"))),
     start(line("our-ed25519", "ed25519", "gw-ed25519")),
     start(ppk(line("our-ppk", "ecdsa", "gw-ecdsa"), Ppk::Both)),
     start(line("our-revoked", "revoked", "gw-ecdsa")),
+    start(line("our-expired", "expired", "gw-ecdsa")),
     start(line("our-stranger", "stranger", "gw-ecdsa")),
 ];
 
@@ -147,7 +150,7 @@ pub fn gateway(directory: &Path) -> String {
          addresses = [\"10.2.0.1/24\"]\nprotected = true\n\n\
          [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n"
     );
-    for key in ["gw-ecdsa", "gw-rsa", "gw-ed25519"] {
+    for key in ["gw-ecdsa", "gw-ecdsa384", "gw-rsa", "gw-ed25519"] {
         text.push_str(&format!(
             "\n[secrets.private-{key}]\nfile = \"{key}.key\"\n"
         ));

@@ -37,6 +37,7 @@ struct Inbound {
 
 const INBOUND: &[Inbound] = &[
     accepted("ecdsa"),
+    accepted("ecdsa384"),
     accepted("rsa-pss"),
     accepted("rsa-pkcs1"),
     accepted("ed25519"),
@@ -49,15 +50,17 @@ const INBOUND: &[Inbound] = &[
     refused("no-ppk", "PPK"),
 ];
 
-/// What the gateway initiates, and whether it must come up.
-const OUTBOUND: &[(&str, bool)] = &[
-    ("our-ecdsa", true),
-    ("our-rsa-pss", true),
-    ("our-rsa-pkcs1", true),
-    ("our-ed25519", true),
-    ("our-ppk", true),
-    ("our-revoked", false),
-    ("our-stranger", false),
+/// What the gateway initiates, and what it must say of it; `None` if it must come up.
+const OUTBOUND: &[(&str, Option<&str>)] = &[
+    ("our-ecdsa", None),
+    ("our-ecdsa384", None),
+    ("our-rsa-pss", None),
+    ("our-rsa-pkcs1", None),
+    ("our-ed25519", None),
+    ("our-ppk", None),
+    ("our-revoked", Some("certificate revoked")),
+    ("our-expired", Some("certificate expired")),
+    ("our-stranger", Some("no chain")),
 ];
 
 /// The one that the gateway reauthenticates soon.
@@ -155,7 +158,8 @@ impl Trial {
     }
 
     fn outbound(&mut self) -> Result<(), LabError> {
-        for (name, comes_up) in OUTBOUND.iter().filter(|(_, comes_up)| *comes_up) {
+        let (up, down): (Vec<_>, Vec<_>) = OUTBOUND.iter().partition(|(_, why)| why.is_none());
+        for (name, _) in up {
             let up = clock::until(name, ANSWER, || {
                 Ok(self.gateway.tunnels(name)?.into_iter().next())
             });
@@ -166,13 +170,10 @@ impl Trial {
                 ),
                 Err(error) => error.to_string(),
             };
-            self.report.check(name, up.is_ok() == *comes_up, detail);
+            self.report.check(name, up.is_ok(), detail);
         }
-        for (name, _) in OUTBOUND.iter().filter(|(_, comes_up)| !comes_up) {
-            let why = match *name {
-                "our-revoked" => "revoked",
-                _ => "no chain",
-            };
+        for (name, why) in down {
+            let why = why.unwrap_or_default();
             let told = self.gateway.wait_for_output(why, ANSWER).is_ok();
             let none = self.gateway.tunnels(name)?.is_empty();
             self.report

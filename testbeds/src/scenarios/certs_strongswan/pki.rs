@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 use crate::error::LabError;
 use crate::process::Program;
 
-/// Certificates by who holds them: file, kind of key, subject alternative names.
+/// Certificates by who holds them: file, kind of key (its size behind it, if there are several), subject
+/// alternative names.
 const GATEWAY: &[(&str, &str, &[&str])] = &[
-    ("gw-ecdsa", "ecdsa", &["gw.test"]),
-    ("gw-rsa", "rsa", &["gw.test"]),
+    ("gw-ecdsa", "ecdsa-256", &["gw.test"]),
+    ("gw-ecdsa384", "ecdsa-384", &["gw.test"]),
+    ("gw-rsa", "rsa-3072", &["gw.test"]),
     ("gw-ed25519", "ed25519", &["gw.test"]),
 ];
 const PEER: &[(&str, &str, &[&str])] = &[
     (
         "ecdsa",
-        "ecdsa",
+        "ecdsa-256",
         &[
             "ecdsa.test",
             "our-ecdsa.test",
@@ -26,8 +28,13 @@ const PEER: &[(&str, &str, &[&str])] = &[
         ],
     ),
     (
+        "ecdsa384",
+        "ecdsa-384",
+        &["ecdsa384.test", "our-ecdsa384.test"],
+    ),
+    (
         "rsa",
-        "rsa",
+        "rsa-2048",
         &[
             "rsa-pss.test",
             "our-rsa-pss.test",
@@ -36,9 +43,17 @@ const PEER: &[(&str, &str, &[&str])] = &[
         ],
     ),
     ("ed25519", "ed25519", &["ed25519.test", "our-ed25519.test"]),
-    ("subject", "ecdsa", &["nobody.test"]),
-    ("revoked", "ecdsa", &["revoked.test", "our-revoked.test"]),
-    ("expired", "ecdsa", &["expired.test"]),
+    ("subject", "ecdsa-256", &["nobody.test"]),
+    (
+        "revoked",
+        "ecdsa-256",
+        &["revoked.test", "our-revoked.test"],
+    ),
+    (
+        "expired",
+        "ecdsa-256",
+        &["expired.test", "our-expired.test"],
+    ),
 ];
 
 struct Authority<'d> {
@@ -54,7 +69,7 @@ pub fn issue(directory: &Path) -> Result<(), LabError> {
     }
     let house = Authority { directory };
     for anchor in ["root", "other"] {
-        house.key(anchor, "ecdsa")?;
+        house.key(anchor, "ecdsa-256")?;
         let key = house.path(&format!("{anchor}.key"));
         let subject = format!("C=CH, O=lab, CN={anchor}");
         house.keep(
@@ -73,8 +88,8 @@ pub fn issue(directory: &Path) -> Result<(), LabError> {
             ],
         )?;
     }
-    house.key("sub", "ecdsa")?;
-    house.certificate("sub", "root", "ecdsa", &[], &["--ca", "--pathlen", "0"])?;
+    house.key("sub", "ecdsa-256")?;
+    house.certificate("sub", "root", "ecdsa-256", &[], &["--ca", "--pathlen", "0"])?;
     for (name, kind, names) in GATEWAY.iter().chain(PEER) {
         house.key(name, kind)?;
         let past: &[&str] = match *name {
@@ -88,9 +103,9 @@ pub fn issue(directory: &Path) -> Result<(), LabError> {
         };
         house.certificate(name, "sub", kind, names, past)?;
     }
-    house.key("stranger", "ecdsa")?;
+    house.key("stranger", "ecdsa-256")?;
     let names = ["stranger.test", "our-stranger.test"];
-    house.certificate("stranger", "other", "ecdsa", &names, &[])?;
+    house.certificate("stranger", "other", "ecdsa-256", &names, &[])?;
     let [sub, key] = ["sub.crt", "sub.key"].map(|file| house.path(file));
     let revoked = house.path("revoked.crt");
     house.keep(
@@ -128,13 +143,10 @@ impl Authority<'_> {
     }
 
     fn key(&self, name: &str, kind: &str) -> Result<(), LabError> {
-        let size: &[&str] = match kind {
-            "rsa" => &["--size", "2048"],
-            "ecdsa" => &["--size", "256"],
-            _ => &[],
-        };
-        let words = ["--gen", "--type", kind, "--outform", "pem"];
-        let words: Vec<&str> = words.iter().chain(size).copied().collect();
+        let mut parts = kind.split('-');
+        let mut words = vec!["--gen", "--outform", "pem", "--type"];
+        words.extend(parts.next());
+        words.extend(parts.flat_map(|size| ["--size", size]));
         self.keep(&format!("{name}.key"), &words)
     }
 
@@ -152,7 +164,10 @@ impl Authority<'_> {
             self.path(&format!("{issuer}.key")),
         ];
         // `pki` calls a key whose kind it must find out `priv`.
-        let kind = if kind == "ed25519" { "priv" } else { kind };
+        let kind = match kind.split_once('-') {
+            Some((kind, _)) => kind,
+            None => "priv",
+        };
         let subject = format!("C=CH, O=lab, CN={name}");
         let mut words = vec![
             "--issue",
