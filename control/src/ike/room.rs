@@ -28,8 +28,8 @@ fn stays(child: &Installed) -> bool {
     matches!(child.state, ChildState::Installed | ChildState::Rekeying)
 }
 
-/// Whether the peer gets one more Child SA, in the place of `replaced` if that stays (RFC 7296 section
-/// 1.3: "the responder ... MUST reject the request using a NO_ADDITIONAL_SAS Notify").
+/// Whether the peer gets one more Child SA, in the place of `replaced` if that stays. NO_ADDITIONAL_SAS
+/// says that we are "unwilling to accept any more Child SAs on this IKE SA" (RFC 7296 section 1.3).
 pub(super) fn for_child(
     ike: &IkeSa,
     limits: &Limits,
