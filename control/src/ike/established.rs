@@ -144,7 +144,7 @@ impl IkeSa {
     pub fn facts(&self) -> Facts {
         Facts {
             message_id_sync: self.message_id_sync,
-            replay_counter_sync: self.replay_counter_sync,
+            replay_counter_sync: self.synchronises_replay(),
             combined_mode: self.proposal.integrity.is_none(),
         }
     }

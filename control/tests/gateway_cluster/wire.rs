@@ -65,10 +65,10 @@ fn rfc4861_section_7_2_6_a_new_active_announces_itself_thrice_on_both_sides_over
     announces_itself(world, unsolicited);
 }
 
-fn announces_itself(
-    mut world: World,
-    announcements: fn(&[Captured], Instant) -> Vec<(Duration, usize)>,
-) {
+/// After how long each announcement came, and at which port.
+type Announcements = fn(&[Captured], Instant) -> Vec<(Duration, usize)>;
+
+fn announces_itself(mut world: World, announcements: Announcements) {
     let active = world.leader().unwrap();
     let successor = 3 - active;
     world.kill(active);
