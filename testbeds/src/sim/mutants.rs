@@ -412,6 +412,29 @@ mod tests {
     use super::super::run;
     use super::*;
 
+    #[test]
+    fn tmp_new_ones() {
+        for name in [
+            "zombie-extends",
+            "final-too-soon",
+            "old-cells",
+            "released-unmarked",
+            "shared-sk-ivs",
+        ] {
+            let planted = ALL.iter().find(|planted| planted.name == name);
+            let planted = planted.expect("it is in the list");
+            let t = std::time::Instant::now();
+            println!("{} {:?}", hunt(planted, 60), t.elapsed());
+            let sound = Wish {
+                tuning: Tuning::default(),
+                ..planted.wish(25)
+            };
+            for v in run(sound, |_| true).violations {
+                println!("  SOUND {}: {}", v.seed, v.what);
+            }
+        }
+    }
+
     /// Recovery hides these from all others: traffic flows again, and nothing is repeated.
     #[test]
     fn what_only_one_oracle_can_see_it_sees_at_once() {
