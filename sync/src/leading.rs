@@ -433,12 +433,14 @@ impl Leading {
     }
 
     /// A session is over and its standby holds no right in it: what it bounded is free.
-    pub fn release_session(&mut self, cx: &mut Context<'_>, member: MemberId) -> bool {
+    pub fn release_session(&mut self, cx: &mut Context<'_>, member: MemberId) {
         if let Some(session) = self.sessions.get(&member) {
             let served = session.has_served(cx.settings.hold);
             self.note_end(cx, member, served, session.answers());
         }
-        self.close_session(cx, member)
+        if self.close_session(cx, member) {
+            cx.event(Event::SessionReleased { member });
+        }
     }
 
     /// The same where it ends by no fault of the standby's.

@@ -180,7 +180,8 @@ pub enum Event {
     Health {
         ailments: Vec<String>,
     },
-    /// The thread of a worker has ended, or it took no command for so long that they were dropped: this member cannot do the work of an active.
+    /// The thread of a worker has ended, or it took no command for so long that they were dropped: this
+    /// member cannot do the work of an active.
     WorkerLost {
         worker: usize,
     },

@@ -221,6 +221,11 @@ impl<'a> Turn<'a> {
         self.pause() * 15
     }
 
+    /// No pause is longer.
+    pub fn longest_pause(&self) -> Duration {
+        self.settings.retransmit_timeout.saturating_mul(2 * 2 * 15)
+    }
+
     /// How long to leave a peer alone that answered TEMPORARY_FAILURE (RFC 7296 section 2.25).
     pub fn pause(&mut self) -> Duration {
         let base = self.settings.retransmit_timeout.saturating_mul(2);

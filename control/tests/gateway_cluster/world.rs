@@ -512,20 +512,22 @@ impl World {
     /// Exchange types of the IKE messages that crossed the outside switch since then.
     pub fn exchanges_since(&self, since: Instant) -> Vec<u8> {
         let frames = self.outside.capture().iter().filter(|c| c.at >= since);
-        let exchanges = frames.filter_map(|captured| {
-            let (protocol, udp) = carried(&captured.frame)?;
-            if protocol != UDP {
-                return None;
-            }
-            let ike = match udp.get(2..4)? == [0x01, 0xf4] {
-                true => udp.get(8..)?,
-                // Else it is ESP (RFC 3948 section 2.2).
-                false => udp.get(8..)?.strip_prefix(&[0; 4])?,
-            };
-            ike.get(18).copied()
-        });
-        exchanges.collect()
+        frames.filter_map(|c| exchange(&c.frame)).collect()
     }
+}
+
+/// The exchange type of the IKE message in a frame.
+pub fn exchange(frame: &[u8]) -> Option<u8> {
+    let (protocol, udp) = carried(frame)?;
+    if protocol != UDP {
+        return None;
+    }
+    let ike = match udp.get(2..4)? == [0x01, 0xf4] {
+        true => udp.get(8..)?,
+        // Else it is ESP (RFC 3948 section 2.2).
+        false => udp.get(8..)?.strip_prefix(&[0; 4])?,
+    };
+    ike.get(18).copied()
 }
 
 pub const ESP: u8 = 50;
