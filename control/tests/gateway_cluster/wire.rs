@@ -18,7 +18,7 @@ const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 
 /// Gratuitous ARP (RFC 5227 section 3) among captured frames: when, and from which port.
-fn gratuitous(frames: &[Captured], since: Instant) -> Vec<(Duration, usize)> {
+fn gratuitous(frames: &[Captured], since: Instant) -> Announcements {
     let arp = frames.iter().filter(|captured| {
         let frame = &captured.frame;
         captured.at >= since
@@ -32,7 +32,7 @@ fn gratuitous(frames: &[Captured], since: Instant) -> Vec<(Duration, usize)> {
 
 /// Unsolicited neighbour advertisements (RFC 4861 section 7.2.6): to all nodes, not solicited, and to
 /// override what is in caches.
-fn unsolicited(frames: &[Captured], since: Instant) -> Vec<(Duration, usize)> {
+fn unsolicited(frames: &[Captured], since: Instant) -> Announcements {
     let na = frames.iter().filter(|captured| {
         let frame = &captured.frame;
         captured.at >= since
