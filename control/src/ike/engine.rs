@@ -606,6 +606,7 @@ impl Engine {
             self.index.insert_child(child.sa.id, to);
         }
         successor.undecided = false;
+        successor.forget_at = None;
         successor.children.extend(children);
         successor.queue.extend(queue);
         if ike.terminated {
