@@ -593,6 +593,7 @@ impl Engine {
         queue: Vec<Scheduled>,
         changes: &mut Vec<ChildChange>,
     ) -> Vec<IkeSpi> {
+        let replaced = self.still_replaces(ike, to);
         let Some(successor) = self.sas.get_mut(&to) else {
             // Deleted by the peer meanwhile: nobody carries them on.
             changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
@@ -614,7 +615,7 @@ impl Engine {
             successor.terminated = true;
             successor.schedule(now, Task::DeleteIke);
         }
-        vec![to]
+        replaced.into_iter().chain([to]).collect()
     }
 
     /// The commit of one IKE SA, with what goes along.
