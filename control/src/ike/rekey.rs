@@ -177,8 +177,9 @@ pub(super) fn finish(
         let (theirs, chosen) = select(&ike.connection.proposals, proposals)?;
         Some((theirs.ike_spi()?, chosen))
     });
+    // It was read before: only another configuration, of another member perhaps, makes it unusable.
     let (Some((peer_spi, chosen)), Some(peer_nonce)) = (chosen, request.valid_nonce()) else {
-        return Err(Payload::notify(NotifyKind::INVALID_SYNTAX, &[]));
+        return Err(Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[]));
     };
     let inputs = Inputs {
         initiator_nonce: peer_nonce,

@@ -12,7 +12,7 @@ pub enum Expected {
     /// Nothing is sent, nothing changes, and a reason is counted.
     Silence,
     /// One message whose only error is this notification, with nothing agreed on: in clear before
-    /// there are keys, protected afterwards.
+    /// there are keys, protected afterwards. INVALID_SYNTAX ends the IKE SA.
     Refused(NotifyKind),
     /// The same with these octets of data.
     RefusedWith(NotifyKind, &'static [u8]),
@@ -261,8 +261,13 @@ impl Outcome {
             _ => None,
         };
         let refused = |kind, clear: bool| {
-            only.is_some_and(|reply| reply.refuses(kind) && reply.protected != clear)
-                && self.unchanged()
+            // RFC 7296 section 2.21.3: INVALID_SYNTAX is fatal in both peers.
+            let fatal = kind == NotifyKind::INVALID_SYNTAX && !clear;
+            let after = match fatal {
+                true => self.children == 0 && self.ike_sas == 0,
+                false => self.unchanged(),
+            };
+            only.is_some_and(|reply| reply.refuses(kind) && reply.protected != clear) && after
         };
         let early = matches!(self.before.stage, Stage::Nothing | Stage::Busy);
         match expected {
