@@ -261,13 +261,8 @@ impl Outcome {
             _ => None,
         };
         let refused = |kind, clear: bool| {
-            // RFC 7296 section 2.21.3: INVALID_SYNTAX is fatal in both peers.
-            let fatal = kind == NotifyKind::INVALID_SYNTAX && !clear;
-            let after = match fatal {
-                true => self.children == 0 && self.ike_sas == 0,
-                false => self.unchanged(),
-            };
-            only.is_some_and(|reply| reply.refuses(kind) && reply.protected != clear) && after
+            only.is_some_and(|reply| reply.refuses(kind) && reply.protected != clear)
+                && self.outlasts(kind, clear)
         };
         let early = matches!(self.before.stage, Stage::Nothing | Stage::Busy);
         match expected {
@@ -326,6 +321,15 @@ impl Outcome {
             Expected::FailedGone => self.silent() && self.gone(),
             Expected::Repeated => self.replies.len() == 1 && self.repeats() && self.unchanged(),
             Expected::GivenUp => self.replies.len() == self.tries && self.repeats() && self.gone(),
+        }
+    }
+
+    /// Whether there is what is left of a refusal. RFC 7296 section 2.21.3: INVALID_SYNTAX is fatal in
+    /// both peers.
+    fn outlasts(&self, kind: NotifyKind, clear: bool) -> bool {
+        match kind == NotifyKind::INVALID_SYNTAX && !clear {
+            true => self.children == 0 && self.ike_sas == 0,
+            false => self.unchanged(),
         }
     }
 
