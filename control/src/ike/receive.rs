@@ -16,7 +16,7 @@ use super::output::Event;
 use super::tasks::Pending;
 use super::turn::Turn;
 use super::window::{Repetition, Sequence};
-use super::{child, counter_sync, create, followup, inform, mobike, probe, rekey, takeover};
+use super::{counter_sync, create, followup, inform, mobike, probe, rekey, takeover};
 
 /// RFC 7296 section 2.21.3: a peer that notices that a request is badly formatted, and answers
 /// INVALID_SYNTAX, and the peer that hears so, both delete the IKE SA, without a Delete.
@@ -269,9 +269,7 @@ impl IkeSa {
             Some(Pending::CreateChild(offer)) => create::complete(self, turn, offer, &contents),
             Some(Pending::RekeyIke(offer)) => rekey::complete(self, turn, offer, &contents),
             Some(Pending::DeleteChildren(ids)) => {
-                for id in ids {
-                    child::remove(self, turn, id);
-                }
+                inform::deleted_by_us(self, turn, &ids, &contents);
             }
             Some(Pending::DeleteIke) => self.destroy(turn, "deleted by us"),
             Some(Pending::Mobike(asked)) => {
