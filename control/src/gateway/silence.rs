@@ -9,7 +9,8 @@
 //! Two members that both believe to lead can also use one Message ID for two requests, and a peer
 //! that takes the second for a repetition gives it the answer to the first: an SA with wrong keys.
 //! So a new Child SA that has never heard anything is replaced too, but only while the peer is heard
-//! on SPIs that we do not know, and not soon: anybody can forge those.
+//! on SPIs that we do not know, and not soon, for anybody can forge those: unless a member has just
+//! joined, which may have led beside us.
 
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use hitless_sa::{Instant, SequenceNumber};
 /// Silence that is not yet suspicious, of an inherited SA and of a new one.
 const PATIENCE: Duration = Duration::from_secs(2);
 const PATIENCE_NEW: Duration = Duration::from_secs(10);
+/// After a member has joined a new SA is as suspicious as an inherited one for so long: what it used
+/// of Message IDs meets what we use meanwhile.
+pub(super) const DOUBT: Duration = Duration::from_secs(10);
 
 /// What has been heard of one Child SA.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,8 +47,15 @@ impl Silence {
         }
     }
 
-    /// Where the cell stands. True once, when the SA has been silent for too long.
-    pub fn note(&mut self, now: Instant, cursor: SequenceNumber, top: SequenceNumber) -> bool {
+    /// Where the cell stands; in doubt a member has joined lately. True once, when the SA has been
+    /// silent for too long.
+    pub fn note(
+        &mut self,
+        now: Instant,
+        cursor: SequenceNumber,
+        top: SequenceNumber,
+        doubt: bool,
+    ) -> bool {
         let first = self.cursor == SequenceNumber::default();
         if top > self.top || first {
             self.spoke = None;
@@ -54,7 +65,7 @@ impl Silence {
         }
         self.cursor = cursor;
         self.top = top;
-        let patience = if self.inherited {
+        let patience = if self.inherited || doubt {
             PATIENCE
         } else {
             PATIENCE_NEW
@@ -87,7 +98,7 @@ mod tests {
         let mut found = Vec::new();
         for step in 0..100 {
             let cursor = SequenceNumber(5000 + step);
-            if silence.note(at(step * 100), cursor, SequenceNumber(9)) {
+            if silence.note(at(step * 100), cursor, SequenceNumber(9), false) {
                 found.push(step);
             }
         }
@@ -100,11 +111,16 @@ mod tests {
         for step in 0..100 {
             let cursor = SequenceNumber(5000 + step);
             // Every second it hears something.
-            assert!(!silence.note(at(step * 100), cursor, SequenceNumber(9 + step / 10)));
+            assert!(!silence.note(at(step * 100), cursor, SequenceNumber(9 + step / 10), false));
         }
         let mut idle = Silence::new(true);
         for step in 0..100 {
-            assert!(!idle.note(at(step * 100), SequenceNumber(5000), SequenceNumber(9)));
+            assert!(!idle.note(
+                at(step * 100),
+                SequenceNumber(5000),
+                SequenceNumber(9),
+                false
+            ));
         }
     }
 
@@ -112,14 +128,14 @@ mod tests {
     fn a_foreign_spi_counts_only_while_it_is_silent() {
         let (cursor, mut top) = (SequenceNumber(5000), SequenceNumber(9));
         let mut silence = Silence::new(true);
-        assert!(!silence.note(at(0), cursor, top));
+        assert!(!silence.note(at(0), cursor, top, false));
         silence.foreign(at(100));
         top.0 += 1;
-        assert!(!silence.note(at(200), cursor, top));
-        assert!(!silence.note(at(5000), cursor, top));
+        assert!(!silence.note(at(200), cursor, top, false));
+        assert!(!silence.note(at(5000), cursor, top, false));
         silence.foreign(at(5000));
-        assert!(!silence.note(at(6999), cursor, top));
-        assert!(silence.note(at(7000), cursor, top));
+        assert!(!silence.note(at(6999), cursor, top, false));
+        assert!(silence.note(at(7000), cursor, top, false));
     }
 
     #[test]
@@ -127,15 +143,28 @@ mod tests {
         let numbers = |step: u64| SequenceNumber(1 + step);
         let mut silence = Silence::new(false);
         for step in 0..100 {
-            assert!(!silence.note(at(step * 1000), numbers(step), SequenceNumber(0)));
+            assert!(!silence.note(at(step * 1000), numbers(step), SequenceNumber(0), false));
         }
         silence.foreign(at(100_000));
-        assert!(!silence.note(at(109_999), numbers(100), SequenceNumber(0)));
-        assert!(silence.note(at(110_000), numbers(100), SequenceNumber(0)));
+        assert!(!silence.note(at(109_999), numbers(100), SequenceNumber(0), false));
+        assert!(silence.note(at(110_000), numbers(100), SequenceNumber(0), false));
         let mut heard = Silence::new(false);
-        assert!(!heard.note(at(0), numbers(0), SequenceNumber(0)));
-        assert!(!heard.note(at(1), numbers(0), SequenceNumber(1)));
+        assert!(!heard.note(at(0), numbers(0), SequenceNumber(0), false));
+        assert!(!heard.note(at(1), numbers(0), SequenceNumber(1), false));
         heard.foreign(at(2));
-        assert!(!heard.note(at(60_000), numbers(0), SequenceNumber(1)));
+        assert!(!heard.note(at(60_000), numbers(0), SequenceNumber(1), false));
+    }
+
+    #[test]
+    fn a_new_one_is_suspicious_sooner_after_a_member_has_joined_but_never_without_foreign_spis() {
+        let numbers = |step: u64| SequenceNumber(1 + step);
+        let mut silence = Silence::new(false);
+        for step in 0..100 {
+            assert!(!silence.note(at(step * 1000), numbers(step), SequenceNumber(0), true));
+        }
+        silence.foreign(at(100_000));
+        assert!(!silence.note(at(103_000), numbers(100), SequenceNumber(0), false));
+        assert!(silence.note(at(103_001), numbers(100), SequenceNumber(0), true));
+        assert!(!silence.note(at(109_000), numbers(101), SequenceNumber(0), true));
     }
 }

@@ -13,7 +13,7 @@ use super::nat::Path;
 use super::takeover::FOREIGN_WAITING;
 use super::tasks::{Pending, Task};
 use super::turn::Turn;
-use super::{counter_sync, mobike, resume, work};
+use super::{counter_sync, mobike, resume, virtual_ip, work};
 
 /// So many SPIs of a Delete are looked up in a microsecond.
 const SPIS: usize = 16;
@@ -35,6 +35,7 @@ pub(super) fn answer(
     ike.take_token(turn, contents);
     ike.take_redirect(turn, contents);
     let mut answer = mobike::answer(ike, turn, path, contents);
+    answer.extend(virtual_ip::tell(contents));
     answer.extend(resume::grant(ike, turn, contents));
     let mut ours = Vec::new();
     let mut named = by_peer_spi(ike);
