@@ -124,7 +124,11 @@ pub(super) fn choose(
         contents.ts_initiator,
         contents.ts_responder,
     ) else {
-        return Err(NotifyKind::INVALID_SYNTAX);
+        // RFC 7296 section 2.21.2: beside an IKE SA that stands it would say that it does not.
+        return Err(match ask {
+            Ask::First => NotifyKind::NO_PROPOSAL_CHOSEN,
+            Ask::Create => NotifyKind::INVALID_SYNTAX,
+        });
     };
     let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
     let mut refusal = NotifyKind::TS_UNACCEPTABLE;
@@ -168,7 +172,7 @@ pub(super) fn choose(
             mode: child.mode,
             proposal,
             number: theirs.number,
-            peer_spi: theirs.esp_spi().ok_or(NotifyKind::INVALID_SYNTAX)?,
+            peer_spi: theirs.esp_spi().ok_or(NotifyKind::NO_PROPOSAL_CHOSEN)?,
             local_ts,
             remote_ts,
             no_tfc: contents.has(NotifyKind::ESP_TFC_PADDING_NOT_SUPPORTED),

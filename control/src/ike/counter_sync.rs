@@ -221,8 +221,6 @@ pub(super) fn answer(
         return;
     };
     ike.alive(turn, path);
-    // The cluster no longer expects what is outstanding: it is asked anew with a new Message ID.
-    ike.abandon(turn);
     ike.probe = None;
     ike.window.synchronise(agreed.send, agreed.receive);
     ike.answered_sync = Some(AnsweredSync {
@@ -237,6 +235,8 @@ pub(super) fn answer(
         .push(Event::MessageIdSynced { ike: ike.local_spi });
     // R28: the Message IDs come first, for they may drop the whole message.
     replay_counters(ike, turn, &contents);
+    // The cluster no longer expects what is outstanding: it is asked anew with a new Message ID.
+    ike.abandon(turn);
     ike.advance(turn);
 }
 

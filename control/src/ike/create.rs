@@ -132,9 +132,10 @@ pub(super) fn answer(
         return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
     }
     let replaced = match contents.rekeyed_child() {
-        // RFC 7296 section 1.3.3: REKEY_SA names the SA by its protocol and SPI.
+        // RFC 7296 section 1.3.3: REKEY_SA names the SA by its protocol and SPI. One that names none of
+        // ours is well formed all the same, and INVALID_SYNTAX would end the IKE SA (section 2.21.3).
         None if contents.has(NotifyKind::REKEY_SA) => {
-            return vec![Payload::notify(NotifyKind::INVALID_SYNTAX, &[])];
+            return vec![Payload::notify(NotifyKind::CHILD_SA_NOT_FOUND, &[])];
         }
         None => None,
         Some(spi) => match replaced_child(ike, spi) {

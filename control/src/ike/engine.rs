@@ -627,6 +627,7 @@ impl Engine {
         queue: Vec<Scheduled>,
         changes: &mut Vec<ChildChange>,
     ) -> Vec<IkeSpi> {
+        let replaced = self.still_replaces(ike, to);
         let Some(successor) = self.sas.get_mut(&to) else {
             // Deleted by the peer meanwhile: nobody carries them on.
             changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
@@ -641,6 +642,7 @@ impl Engine {
             self.index.insert_child(child.sa.id, to);
         }
         successor.undecided = false;
+        successor.forget_at = None;
         if ike.mobike.is_some() {
             // It may have moved since the successor was made.
             successor.mobike.clone_from(&ike.mobike);
@@ -653,7 +655,7 @@ impl Engine {
             successor.terminated = true;
             successor.schedule(now, Task::DeleteIke);
         }
-        vec![to]
+        replaced.into_iter().chain([to]).collect()
     }
 
     /// The commit of one IKE SA, with what goes along.

@@ -180,6 +180,7 @@ impl IkeSa {
             turn.dirty = true;
             self.window.restart(turn.now);
             self.resynchronise(turn, owed.how);
+            self.repeat(turn);
             mobike::tell_again(self, turn);
         }
     }

@@ -1,17 +1,22 @@
 //! INFORMATIONAL exchanges: Delete and liveness (RFC 7296 sections 1.4 and 1.4.1).
 
+use std::collections::BTreeMap;
+
 use hitless_sa::{Instant, SaId, Spi};
 
 use super::child::{self, ChildState, Closing};
 use super::contents::Contents;
 use super::create::ChildOffer;
 use super::established::{DELETE_GRACE, IkeSa, State};
-use super::message::{Delete, Exchange, Payload};
+use super::message::{Delete, Exchange, NotifyKind, Payload};
 use super::nat::Path;
 use super::takeover::FOREIGN_WAITING;
 use super::tasks::{Pending, Task};
 use super::turn::Turn;
-use super::{counter_sync, mobike, resume, virtual_ip};
+use super::{counter_sync, mobike, resume, virtual_ip, work};
+
+/// So many SPIs of a Delete are looked up in a microsecond.
+const SPIS: usize = 16;
 
 /// Answers the peer's INFORMATIONAL request; an empty one asks for liveness alone.
 pub(super) fn answer(
@@ -20,6 +25,12 @@ pub(super) fn answer(
     path: Path,
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
+    if contents.has(NotifyKind::AUTHENTICATION_FAILED) {
+        // RFC 7296 section 2.21.2: an initiator that does not accept our AUTH says so in an exchange of
+        // its own, without a Delete, and has no IKE SA any more.
+        ike.destroy(turn, "the peer notified AUTHENTICATION_FAILED");
+        return Vec::new();
+    }
     counter_sync::replay_counters(ike, turn, contents);
     ike.take_token(turn, contents);
     ike.take_redirect(turn, contents);
@@ -27,6 +38,7 @@ pub(super) fn answer(
     answer.extend(virtual_ip::tell(contents));
     answer.extend(resume::grant(ike, turn, contents));
     let mut ours = Vec::new();
+    let mut named = by_peer_spi(ike);
     for delete in &contents.deletes {
         match delete {
             Delete::Ike => {
@@ -34,8 +46,10 @@ pub(super) fn answer(
                 return Vec::new();
             }
             Delete::Esp(spis) => {
-                for spi in spis {
-                    ours.extend(delete_by_peer(ike, turn, *spi));
+                // Thousands fit into a message, and hardly any of them need mean anything.
+                work::count(u32::try_from(spis.len() / SPIS).unwrap_or(u32::MAX));
+                for id in spis.iter().filter_map(|spi| named.remove(spi)) {
+                    ours.extend(delete_by_peer(ike, turn, id));
                 }
             }
             Delete::Other { .. } => {}
@@ -56,10 +70,17 @@ fn deleted(ike: &mut IkeSa, turn: &mut Turn<'_>) {
     ike.destroy(turn, reason);
 }
 
+/// The Child SAs by the SPIs that the peer receives on; the oldest of two.
+fn by_peer_spi(ike: &IkeSa) -> BTreeMap<Spi, SaId> {
+    let newest_first = ike.children.iter().rev();
+    newest_first
+        .map(|child| (child.sa.outbound_spi, child.sa.id))
+        .collect()
+}
+
 /// The peer closes a Child SA, named by the SPI that it receives on; the answer names ours
 /// (RFC 7296 section 1.4.1).
-fn delete_by_peer(ike: &mut IkeSa, turn: &mut Turn<'_>, spi: Spi) -> Option<Spi> {
-    let id = ike.child_by_peer_spi(spi)?;
+fn delete_by_peer(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) -> Option<Spi> {
     let child = ike.child(id)?;
     // RFC 7296 section 2.25.1: a Delete that crosses ours is answered without one.
     let crossing = child.state == ChildState::Deleting;

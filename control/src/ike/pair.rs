@@ -2,6 +2,7 @@
 
 mod closed;
 mod collisions;
+mod fatal;
 mod notifies;
 
 use std::net::SocketAddr;

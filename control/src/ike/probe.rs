@@ -16,7 +16,7 @@ use super::output::{Event, Resume};
 use super::takeover;
 use super::tasks::Pending;
 use super::turn::Turn;
-use super::window::Outstanding;
+use super::window::{Due, Outstanding};
 
 /// Requests that the old active member may have sent without our knowledge, at most.
 const SPAN: usize = 16;
@@ -88,6 +88,22 @@ impl IkeSa {
         let next = self.window.next_request;
         let probe = self.probe.as_ref();
         probe.map_or(next, |probe| probe.behind(next))
+    }
+}
+
+impl IkeSa {
+    /// What a predecessor had asked leaves once more before the first probe: the peer may have answered
+    /// it, and forgets that answer with the next request (RFC 7296 section 2.3). With the commit, for what
+    /// is sent at once does not leave before that, and the probe does.
+    pub fn repeat(&mut self, turn: &mut Turn<'_>) {
+        let Some(mut probe) = self.probe.take() else {
+            return;
+        };
+        while let Due::Resend(_, bytes) = self.window.due(turn.now, turn.backoff()) {
+            self.transmit(turn, bytes);
+            probe.wait(turn.now);
+        }
+        self.probe = Some(probe);
     }
 }
 

@@ -18,6 +18,10 @@ use super::turn::Turn;
 use super::window::{Repetition, Sequence};
 use super::{counter_sync, create, followup, inform, mobike, probe, rekey, takeover};
 
+/// RFC 7296 section 2.21.3: a peer that notices that a request is badly formatted, and answers
+/// INVALID_SYNTAX, and the peer that hears so, both delete the IKE SA, without a Delete.
+const MALFORMED: &str = "INVALID_SYNTAX";
+
 impl IkeSa {
     /// A message for this IKE SA. Nothing changes before its integrity is verified.
     pub fn receive(&mut self, turn: &mut Turn<'_>, path: Path, header: &Header, datagram: &[u8]) {
@@ -189,6 +193,7 @@ impl IkeSa {
             Ok(payloads) => self.process(turn, path, header, &payloads),
             Err(notify) => vec![Payload::Notify(notify)],
         };
+        let malformed = Contents::of(&answer).has(NotifyKind::INVALID_SYNTAX);
         answer.extend(self.window.announce());
         // RFC 7296 section 2.11: to where the request came from.
         let reply = self.header(header.exchange, true, header.message_id);
@@ -201,6 +206,9 @@ impl IkeSa {
         self.accept_jump &= !self.window.gaps.is_empty();
         turn.transmits.push(path.transmit(bytes));
         turn.dirty = true;
+        if malformed {
+            return self.destroy(turn, MALFORMED);
+        }
         self.advance(turn);
     }
 
@@ -222,7 +230,9 @@ impl IkeSa {
             }
             Exchange::CreateChildSa => create::answer(self, turn, &contents),
             Exchange::IkeFollowupKe => followup::answer(self, turn, &contents),
-            _ => vec![Payload::notify(NotifyKind::INVALID_SYNTAX, &[])],
+            // An exchange that nobody agreed on is refused, and no reason to lose the IKE SA: section
+            // 3.10.1 has this one for whatever has none of its own.
+            _ => vec![Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[])],
         }
     }
 
@@ -248,6 +258,9 @@ impl IkeSa {
         mobike::heard_from(self, turn, path);
         turn.dirty = true;
         let contents = Contents::of(payloads);
+        if contents.has(NotifyKind::INVALID_SYNTAX) {
+            return self.destroy(turn, MALFORMED);
+        }
         self.take_ticket(turn, &contents);
         if let Some(size) = contents.window_size() {
             self.window.peer_allows(size);

@@ -22,6 +22,8 @@ use super::window::Window;
 
 /// Retries with another group before the exchange counts as failed.
 const GROUP_RETRIES: u8 = 2;
+/// Of one rekeying: RFC 9370 has up to seven after the first.
+const EXCHANGES: u32 = 8;
 
 /// Our outstanding offer of a new IKE SA, with the secrets that its answer needs.
 #[derive(Clone)]
@@ -84,8 +86,6 @@ pub(super) fn answer(
     turn: &mut Turn<'_>,
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
-    // RFC 7296 section 2.25.2: not while a Child SA is being made, replaced or closed, nor while
-    // the IKE SA itself is being closed.
     if is_busy(ike) {
         return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
     }
@@ -101,12 +101,14 @@ pub(super) fn answer(
     }
 }
 
+/// RFC 7296 section 2.25.2: no new IKE SA while a Child SA is being made, replaced or closed, nor while
+/// the IKE SA itself is being closed. One crosses our own rekeying (section 2.8.2), and no second: the
+/// nonces decide between two, and what the peer made besides would stay for ever.
 fn is_busy(ike: &IkeSa) -> bool {
-    let busy = |pending: &Pending| {
-        matches!(
-            pending,
-            Pending::CreateChild(_) | Pending::DeleteChildren(_) | Pending::DeleteIke
-        )
+    let busy = |pending: &Pending| match pending {
+        Pending::CreateChild(_) | Pending::DeleteChildren(_) | Pending::DeleteIke => true,
+        Pending::RekeyIke(offer) => offer.collision.is_some(),
+        _ => false,
     };
     ike.pending.values().any(busy) || ike.state != State::Established
 }
@@ -175,8 +177,9 @@ pub(super) fn finish(
         let (theirs, chosen) = select(&ike.connection.proposals, proposals)?;
         Some((theirs.ike_spi()?, chosen))
     });
+    // It was read before: only another configuration, of another member perhaps, makes it unusable.
     let (Some((peer_spi, chosen)), Some(peer_nonce)) = (chosen, request.valid_nonce()) else {
-        return Err(Payload::notify(NotifyKind::INVALID_SYNTAX, &[]));
+        return Err(Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[]));
     };
     let inputs = Inputs {
         initiator_nonce: peer_nonce,
@@ -205,6 +208,11 @@ fn make(
         successor.give_token_later(turn);
     }
     successor.undecided = ike.is_rekeying();
+    if successor.undecided {
+        // Whatever becomes of ours is known long before; nobody keeps it for nothing.
+        let exchange = turn.backoff().whole();
+        successor.forget_at = Some(turn.now + exchange * EXCHANGES);
+    }
     turn.effects.push(Effect::Created(Box::new(successor)));
     ike.successors.push(spi);
     let ours = ike.pending.values_mut().find_map(|pending| match pending {

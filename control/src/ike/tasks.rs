@@ -266,27 +266,26 @@ impl IkeSa {
     }
 
     /// Whether a task may be done now, as far as it depends on what is outstanding. While it is not
-    /// known what an IKE SA is for, only whether it lives is asked: a peer that has lost it and its
-    /// predecessor is found out on both at the same time, not on one after the other.
+    /// known what an IKE SA is for, only whether it lives is asked - a peer that has lost it and its
+    /// predecessor is found out on both at the same time, not on one after the other - and that it ends.
     pub fn allows(&self, task: &Task) -> bool {
-        let known = !self.undecided || *task == Task::Liveness;
+        let known = !self.undecided || matches!(task, Task::Liveness | Task::DeleteIke);
         known && self.is_free() && self.pending.values().all(|pending| pending.allows(task))
     }
 
     /// The tasks that wait for nothing but their time, by their places in the queue. One that has
-    /// to be alone is not overtaken.
+    /// to be alone is not overtaken, but by the end.
     fn startable(&self) -> impl Iterator<Item = (usize, Instant)> {
         let alone = |s: &Scheduled| matches!(s.task, Task::RekeyIke | Task::DeleteIke);
         let waits = self
             .queue
             .iter()
             .position(|s| alone(s) && !self.allows(&s.task));
-        let first = self
-            .queue
-            .iter()
-            .take(waits.unwrap_or(usize::MAX))
-            .enumerate();
-        let allowed = first.filter(|(_, s)| self.allows(&s.task));
+        let first = move |position: usize| waits.is_none_or(|waits| position < waits);
+        let all = self.queue.iter().enumerate();
+        let allowed = all.filter(move |(position, s)| {
+            (first(*position) || s.task == Task::DeleteIke) && self.allows(&s.task)
+        });
         allowed.map(|(position, s)| (position, s.at))
     }
 
@@ -480,13 +479,21 @@ impl IkeSa {
         .min()
     }
 
-    /// Gives up the outstanding requests; their tasks are done anew, in that order.
+    /// Gives up the outstanding requests; their tasks are done anew, in that order. Where the peer has
+    /// rekeyed the IKE SA meanwhile, its exchange is the one that counts.
     pub fn abandon(&mut self, turn: &mut Turn<'_>) {
         self.window.outstanding.clear();
-        let given_up = std::mem::take(&mut self.pending).into_values();
-        let tasks = given_up.filter_map(|pending| pending.task());
+        let given_up = std::mem::take(&mut self.pending);
+        let theirs = given_up.values().find_map(|pending| match pending {
+            Pending::RekeyIke(offer) => offer.collision.as_ref().map(|theirs| theirs.ike),
+            _ => None,
+        });
+        let tasks = given_up.values().filter_map(Pending::task);
         let again = tasks.map(|task| Scheduled { at: turn.now, task });
         self.queue.splice(0..0, again.collect::<Vec<_>>());
+        if let Some(theirs) = theirs {
+            rekey::inherit(self, turn, theirs);
+        }
     }
 }
 

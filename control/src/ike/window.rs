@@ -32,6 +32,13 @@ impl Backoff {
         let doublings = sent.saturating_sub(1).min(16);
         self.timeout.saturating_mul(1 << doublings)
     }
+
+    /// From the first transmission until the peer counts as dead.
+    pub fn whole(&self) -> Duration {
+        let waits =
+            (1..=self.tries.saturating_add(1).min(u16::MAX.into())).map(|sent| self.after(sent));
+        waits.fold(Duration::ZERO, Duration::saturating_add)
+    }
 }
 
 /// The widest window that can be configured: every response that is kept is in the record.

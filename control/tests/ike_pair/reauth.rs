@@ -157,3 +157,25 @@ fn a_reauthentication_that_nobody_answers_harms_nothing() {
     world.assert_agreement(2);
     assert_ne!(world.ike(A), old);
 }
+
+/// The peer rekeys the IKE SA while a new one is to take its place: the new one takes that of the
+/// successor, whether IKE_AUTH is under way or the Child SAs that follow it.
+#[test]
+fn rfc7296_section_2_8_3_a_rekeying_that_crosses_leaves_one_ike_sa() {
+    for datagrams in 0..9 {
+        let mut world = established(REAUTH, Duration::ZERO);
+        let old = world.ike(B);
+        world.run(REAUTH / 10 * 9 - SECOND * 2);
+        let sent = world.hosts[A].sent.len() + world.hosts[B].sent.len();
+        let end = world.now + REAUTH / 5;
+        while world.hosts[A].sent.len() + world.hosts[B].sent.len() <= sent + datagrams
+            && world.step(end)
+        {}
+        world.input(B, hitless::ike::Input::RekeyIke(old));
+        world.run(100 * SECOND);
+        world.assert_agreement(2);
+        assert_ne!(world.ike(B), old, "{datagrams}");
+        let established = |e: &Event| matches!(e, Event::IkeEstablished { .. });
+        assert_eq!(world.hosts[A].count(established), 2, "{datagrams}");
+    }
+}

@@ -207,3 +207,25 @@ fn lifetimes_rekey_children_and_ike_sas() {
         1
     );
 }
+
+/// The peer has answered a rekeying of the IKE SA, and the member that asked died before it had the
+/// answer. Its successor finds the Message IDs out: it asks again before its first probe, which would
+/// let the peer forget that answer (RFC 7296 section 2.3), although nothing leaves before the commit.
+#[test]
+fn an_inexact_takeover_amid_a_rekeying_of_the_ike_sa_keeps_the_tunnel_rfc7296_2_3() {
+    for host in [A, B] {
+        let mut world = World::established(9);
+        let (ike, sa) = (world.ike(host), world.sa(host).id);
+        world.input(host, Input::RekeyIke(ike));
+        let request = world.intercept().remove(0);
+        world.deliver(&request);
+        world.intercept();
+        world.lag = SECOND / 20;
+        world.fail_over(host, Resume::Probe);
+        world.run(120 * SECOND);
+        world.assert_agreement(1);
+        assert_ne!(world.ike(host), ike, "rekeyed");
+        assert_eq!(world.sa(host).id, sa, "Child SAs stay");
+        assert!(!world.hosts[host].saw(|e| matches!(e, Event::IkeEstablished { .. })));
+    }
+}

@@ -12,7 +12,7 @@ pub enum Expected {
     /// Nothing is sent, nothing changes, and a reason is counted.
     Silence,
     /// One message whose only error is this notification, with nothing agreed on: in clear before
-    /// there are keys, protected afterwards.
+    /// there are keys, protected afterwards. INVALID_SYNTAX ends the IKE SA.
     Refused(NotifyKind),
     /// The same with these octets of data.
     RefusedWith(NotifyKind, &'static [u8]),
@@ -262,7 +262,7 @@ impl Outcome {
         };
         let refused = |kind, clear: bool| {
             only.is_some_and(|reply| reply.refuses(kind) && reply.protected != clear)
-                && self.unchanged()
+                && self.outlasts(kind, clear)
         };
         let early = matches!(self.before.stage, Stage::Nothing | Stage::Busy);
         match expected {
@@ -321,6 +321,15 @@ impl Outcome {
             Expected::FailedGone => self.silent() && self.gone(),
             Expected::Repeated => self.replies.len() == 1 && self.repeats() && self.unchanged(),
             Expected::GivenUp => self.replies.len() == self.tries && self.repeats() && self.gone(),
+        }
+    }
+
+    /// Whether there is what is left of a refusal. RFC 7296 section 2.21.3: INVALID_SYNTAX is fatal in
+    /// both peers.
+    fn outlasts(&self, kind: NotifyKind, clear: bool) -> bool {
+        match kind == NotifyKind::INVALID_SYNTAX && !clear {
+            true => self.children == 0 && self.ike_sas == 0,
+            false => self.unchanged(),
         }
     }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use hitless_sa::{Entropy, Instant};
+use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use super::state::Authenticated;
 use crate::ike::contents::Contents;
@@ -114,6 +114,27 @@ impl IkeSa {
 }
 
 impl Engine {
+    /// What is to take the place of an IKE SA that was rekeyed meanwhile, by whichever side, takes that of
+    /// its successor; gives what is established of it.
+    pub(in crate::ike) fn still_replaces(&mut self, old: &IkeSa, to: IkeSpi) -> Vec<IkeSpi> {
+        // There are few of a connection that we initiate.
+        if !old.authenticated.asked || !self.sas.contains_key(&to) {
+            return Vec::new();
+        }
+        let (of_old, connection) = (Some(old.local_spi), &old.connection.name);
+        self.initiators
+            .replace_instead(connection, old.local_spi, to);
+        let mut changed = Vec::new();
+        for spi in self.index.of_connection(connection) {
+            let other = self.sas.get_mut(&spi);
+            if let Some(other) = other.filter(|other| other.authenticated.replaces == of_old) {
+                other.authenticated.replaces = Some(to);
+                changed.push(spi);
+            }
+        }
+        changed
+    }
+
     /// Starts the IKE SA that takes the place of this one.
     pub(in crate::ike) fn reauthenticate(
         &mut self,

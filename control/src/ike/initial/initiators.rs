@@ -53,6 +53,17 @@ impl Initiators {
         self.all.get_mut(spi)
     }
 
+    /// What is to take the place of one IKE SA takes that of another.
+    pub fn replace_instead(&mut self, connection: &str, old: IkeSpi, other: IkeSpi) {
+        for spi in self.connections.get(connection).into_iter().flatten() {
+            if let Some(initiator) = self.all.get_mut(spi)
+                && initiator.replaces == Some(old)
+            {
+                initiator.replaces = Some(other);
+            }
+        }
+    }
+
     /// Whether there is one between the two that a connection names.
     pub fn any_between(&self, connection: &Connection) -> bool {
         self.between.contains_key(&ends(connection))

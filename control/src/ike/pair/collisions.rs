@@ -1,6 +1,10 @@
 //! Requests that cross, and the very words of each answer: RFC 7296 sections 2.25.1 and 2.25.2, one
 //! sentence a test. Loss, failover and what is left in the end are in `tests/ike_pair/collisions.rs`.
 
+use std::time::Duration;
+
+use hitless_sa::IkeSpi;
+
 use super::{C, P, Pair};
 use crate::ike::Input;
 use crate::ike::message::{Exchange, NotifyKind, Payload};
@@ -170,4 +174,90 @@ fn rfc7296_section_2_25_2_closing_an_ike_sa_ends_whatever_was_begun() {
         pair.give(P, &answers[0]);
         assert!(pair.engines[P].sas.is_empty(), "{busy:?}");
     }
+}
+
+/// Both rekey the IKE SA, and the peer's request alone has arrived: the old one and the successor of
+/// which it is not known yet what it is for.
+fn crossed() -> (Pair, IkeSpi, IkeSpi, Vec<u8>) {
+    let mut pair = Pair::new(1);
+    let old = pair.ike(C).local_spi;
+    RekeyIke.begin(&mut pair, C);
+    let theirs = RekeyIke.begin(&mut pair, P);
+    let answer = pair.give(C, &theirs).remove(0);
+    let mut others = pair.engines[C].sas.keys().filter(|spi| **spi != old);
+    let new = *others.next().expect("a successor");
+    assert!(pair.engines[C].sas[&new].undecided);
+    (pair, old, new, answer)
+}
+
+/// The nonces decide between two exchanges. A peer that holds its answer to ours back, and asks again
+/// and again, gets no IKE SA for each.
+#[test]
+fn rfc7296_section_2_8_2_only_one_rekeying_crosses_ours() {
+    let mut pair = Pair::new(1);
+    RekeyIke.begin(&mut pair, C);
+    let first = RekeyIke.begin(&mut pair, P);
+    let (mut header, asked) = pair.read(C, &first);
+    let answer = pair.give(C, &first).remove(0);
+    assert_eq!(answer_of(&pair.read(P, &answer).1), Agreed);
+    for _ in 0..5 {
+        header.message_id = header.message_id.next();
+        let again = pair.forge_as(P, &header, &asked);
+        let answer = pair.give(C, &again).remove(0);
+        assert_eq!(answer_of(&pair.read(P, &answer).1), Later);
+        assert_eq!(pair.engines[C].sas.len(), 2);
+    }
+}
+
+/// Whoever closes it does not wait for what the peer holds back.
+#[test]
+fn a_successor_that_is_not_decided_can_be_closed() {
+    let (mut pair, _, new, _) = crossed();
+    pair.input(C, Input::RekeyIke(new));
+    let said = pair.input(C, Input::Terminate { ike: new });
+    assert_eq!(said.len(), 1);
+    let pending = pair.engines[C].sas[&new].pending.values();
+    assert_eq!(pending.count(), 1);
+}
+
+/// It ends with its purpose, whatever became of the exchange that would have decided.
+#[test]
+fn a_successor_that_is_never_decided_is_forgotten() {
+    let (mut pair, old, new, _) = crossed();
+    pair.engines[C].sas.remove(&old);
+    let end = pair.now + Duration::from_secs(3600);
+    while let Some(due) = pair.engines[C].poll_timeout().filter(|at| *at < end) {
+        pair.now = due;
+        pair.input(C, Input::Timeout);
+    }
+    assert!(!pair.engines[C].sas.contains_key(&new));
+}
+
+/// Once it is known, nothing of that is left.
+#[test]
+fn a_successor_that_was_decided_stays() {
+    let (mut pair, old, new, answer) = crossed();
+    let delete = pair.give(P, &answer);
+    assert_eq!(delete.len(), 1, "of the old one");
+    pair.give(C, &delete[0]);
+    assert!(!pair.engines[C].sas.contains_key(&old));
+    let new = &pair.engines[C].sas[&new];
+    assert!(!new.undecided && new.forget_at.is_none());
+    assert_eq!(new.children.len(), 1);
+}
+
+/// A takeover that finds the Message IDs out gives up what was outstanding: the Child SAs go where the
+/// peer has them, and stay when it closes the old IKE SA.
+#[test]
+fn rfc7296_section_2_8_2_a_rekeying_that_is_given_up_leaves_the_peer_s() {
+    let (mut pair, old, new, answer) = crossed();
+    let (now, engine) = (pair.now, &mut pair.engines[C]);
+    engine.with(now, &mut pair.entropy, old, |ike, turn| ike.abandon(turn));
+    pair.outputs(C);
+    assert!(!pair.engines[C].sas[&new].undecided);
+    assert_eq!(pair.engines[C].sas[&new].children.len(), 1);
+    let delete = pair.give(P, &answer);
+    pair.give(C, &delete[0]);
+    assert!(!pair.engines[C].sas.contains_key(&old));
+    assert_eq!(pair.engines[C].sas[&new].children.len(), 1);
 }

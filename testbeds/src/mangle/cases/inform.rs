@@ -15,6 +15,8 @@ use crate::mangle::wire::{
 use crate::mangle::{Case, case};
 
 const INVALID: Expected = Refused(NotifyKind::INVALID_SYNTAX);
+/// RFC 7296 section 3.10.1, for whatever has no error of its own: nothing is malformed.
+const NOT_AGREED: Expected = Refused(NotifyKind::NO_PROPOSAL_CHOSEN);
 
 /// INFORMATIONAL with these payloads.
 pub fn inform(bed: &mut Bed, payloads: Vec<Raw>) -> Vec<Vec<u8>> {
@@ -152,22 +154,25 @@ pub const ESTABLISHED: &[Case] = &[
     case(
         "IKE_SA_INIT in an IKE SA",
         "RFC 7296 2.21.3",
-        OneOf(&[Silence, INVALID]),
+        OneOf(&[Silence, NOT_AGREED]),
         |bed| header(bed, |m| m.exchange = wire::IKE_SA_INIT),
     ),
-    case("IKE_AUTH in an IKE SA", "RFC 7296 2.21.3", INVALID, |bed| {
-        header(bed, |m| m.exchange = wire::IKE_AUTH)
-    }),
+    case(
+        "IKE_AUTH in an IKE SA",
+        "RFC 7296 2.21.3",
+        NOT_AGREED,
+        |bed| header(bed, |m| m.exchange = wire::IKE_AUTH),
+    ),
     case(
         "unknown exchange type in an IKE SA",
         "RFC 7296 2.21.3",
-        INVALID,
+        NOT_AGREED,
         |bed| header(bed, |m| m.exchange = 240),
     ),
     case(
         "IKE_INTERMEDIATE in an IKE SA",
         "RFC 9242 3.1",
-        INVALID,
+        NOT_AGREED,
         |bed| header(bed, |m| m.exchange = 43),
     ),
     case(
@@ -388,8 +393,8 @@ pub const ESTABLISHED: &[Case] = &[
     ),
     case(
         "AUTHENTICATION_FAILED in a request",
-        "RFC 7296 2.21.3",
-        OneOf(&[Empty, Gone]),
+        "RFC 7296 2.21.2",
+        Gone,
         |bed| inform(bed, vec![notify(24, &[])]),
     ),
     case(
