@@ -442,6 +442,9 @@ impl Worker {
         let old = std::mem::replace(&mut self.spd, spd);
         self.flows.clear();
         self.express.forget_flows();
+        if old.claims_any() || self.spd.claims_any() {
+            self.express.forget_sides();
+        }
         self.judge_held_again(&old);
         self.retire(Retired::Policies(old));
     }

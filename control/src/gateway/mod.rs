@@ -247,7 +247,8 @@ impl Gateway {
     ) -> Gateway {
         let incarnation = durable.incarnation;
         let mut dataplane = Dataplane::new(workers, leadership);
-        let policies = Arc::new(Spd::for_workers(Vec::new(), dataplane.len()));
+        let policies = Spd::for_workers(Vec::new(), dataplane.len());
+        let policies = Arc::new(policies.beside(&settings.routes_inside()));
         let ports = settings.config().ports.iter().enumerate();
         let next_hops = NextHops::new(ports.map(|(index, port)| (index, port.monitor.as_slice())));
         let routes = Arc::new(settings.fib());

@@ -229,6 +229,18 @@ impl GatewaySettings {
         routes
     }
 
+    /// The prefixes of those that lead to the protected side.
+    pub(super) fn routes_inside(&self) -> Vec<(IpAddr, u8)> {
+        let protected = |route: &Route| {
+            self.config
+                .ports
+                .get(route.port)
+                .is_some_and(|p| p.protected)
+        };
+        let inside = self.routes().into_iter().filter(protected);
+        inside.map(|route| route.prefix).collect()
+    }
+
     pub(super) fn fib(&self) -> Fib {
         Fib::new(&self.routes())
     }
