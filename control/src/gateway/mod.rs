@@ -194,6 +194,8 @@ pub struct Gateway {
     dataplane: Dataplane,
     children: Children,
     held: BTreeMap<IkeSpi, Waiting>,
+    /// How often changes of an IKE SA were refused because no record has room for them.
+    too_large: BTreeMap<IkeSpi, u32>,
     /// Where to start the SAs that were inherited and are not installed yet.
     inherited: BTreeMap<SaId, TakeoverSa>,
     /// The workers do not know yet which SAs are up.
@@ -263,6 +265,7 @@ impl Gateway {
             dataplane,
             children: Children::default(),
             held: BTreeMap::new(),
+            too_large: BTreeMap::new(),
             inherited: BTreeMap::new(),
             policies_changed: false,
             publication: Publication::default(),

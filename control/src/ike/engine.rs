@@ -337,6 +337,13 @@ impl Engine {
         self.start_children(now, entropy);
     }
 
+    /// Nothing more is asked of the peer but what ends something: there is no room for more.
+    pub fn want_no_more(&mut self, ike: IkeSpi) {
+        if let Some(sa) = self.sas.get_mut(&ike) {
+            sa.want_no_more();
+        }
+    }
+
     /// Goes back to the state that was released last, or to none: what came after `version` and
     /// before was never sent, and a silent standby may have its secrets (`lease-holes` D0). The
     /// exchange is made anew, with fresh ones, when the peer repeats its request or our timer asks; what

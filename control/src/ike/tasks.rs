@@ -185,6 +185,14 @@ impl IkeSa {
         }
     }
 
+    /// Forgets what it wants, and has asked for, but for what ends something.
+    pub fn want_no_more(&mut self) {
+        let ends = |task: &Task| matches!(task, Task::DeleteIke | Task::DeleteChild(_));
+        self.queue.retain(|scheduled| ends(&scheduled.task));
+        self.pending
+            .retain(|_, pending| pending.task().is_some_and(|task| ends(&task)));
+    }
+
     /// Whether a Child SA of that name lives or is being made.
     pub fn serves(&self, child: &str) -> bool {
         let mut pending = self.pending.values();
