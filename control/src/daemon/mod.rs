@@ -6,11 +6,13 @@
 //! ```
 //!
 //! The loop moves octets and time and decides nothing. `ports.rs` opens the ports and `carrier.rs`
-//! watches their links, `disk.rs` writes durable state off this thread, `answer.rs` answers operators,
+//! watches their links, `disk.rs` writes durable state off this thread, `answer.rs` answers operators
+//! as far as `asked.rs` gives it time, `reloads.rs` reads the configuration again off this thread,
 //! `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files that it
 //! appends to, `crls.rs` those that it reads again; `error.rs` says why a member does not start.
 
 mod answer;
+mod asked;
 mod carrier;
 mod crls;
 mod disk;
@@ -18,6 +20,7 @@ mod error;
 mod keylog;
 mod ledger;
 mod ports;
+mod reloads;
 mod turns;
 
 use std::net::{SocketAddr, UdpSocket};
@@ -44,12 +47,14 @@ use crate::entropy::SystemEntropy;
 use crate::gateway::{Beside, Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output, Pacemaker};
 
 use answer::{Loading, Reader};
+use asked::Asked;
 use carrier::Carriers;
 use crls::CrlFiles;
 use disk::Disk;
 pub use error::DaemonError;
 use keylog::KeyFiles;
 use ledger::LedgerFile;
+use reloads::Reloads;
 use turns::Turns;
 
 /// The control thread looks at the rings at least this often.
@@ -117,7 +122,9 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         crls,
         farewell,
         stopped: false,
+        asked: Asked::default(),
         readers: Vec::new(),
+        reloads: Reloads::default(),
         loading: Vec::new(),
         carriers,
         turns: Turns::new(takeover),
@@ -236,8 +243,12 @@ struct Member {
     crls: CrlFiles,
     farewell: Duration,
     stopped: bool,
+    /// What operators want to know and have done.
+    asked: Asked,
     /// Clients that wait for captured packets.
     readers: Vec<Reader>,
+    /// Whose configuration is being read.
+    reloads: Reloads,
     /// Whose configuration is loaded, and not with the workers yet.
     loading: Vec<Loading>,
     carriers: Carriers,

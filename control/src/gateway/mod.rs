@@ -83,6 +83,7 @@ use hitless_sync::{
 use crate::ike::{self, Engine, Input};
 use crate::keylog::KeyLines;
 
+pub use crate::ike::sessions::ClusterSecret;
 pub use beat::Pacemaker;
 pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
