@@ -7,7 +7,7 @@ use hitless_sa::{
 };
 
 use super::contents::Contents;
-use super::ends::Ends;
+use super::ends::{self, Ends};
 use super::established::IkeSa;
 use super::message::{NotifyKind, Payload};
 use super::nat::{self, Nat};
@@ -117,6 +117,11 @@ pub(super) fn choose(
     };
     let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
     let mut refusal = NotifyKind::TS_UNACCEPTABLE;
+    let moving = !ike.initiator && ike.proven != ike.path.remote.ip() && ike.wants_routability();
+    if moving && ends::asks_for_address(&ike.connection) {
+        // It has to show first that it is where it says: soon.
+        return Err(NotifyKind::TEMPORARY_FAILURE);
+    }
     let (ends, seen) = (Ends::of(ike), nat::seen(ike.nat, ike.path, tsr, tsi));
     let children = || ike.connection.children.iter();
     let first = children().filter(|c| preferred == Some(c.name.as_str()));

@@ -16,7 +16,8 @@
 //! | cookies (`cookie.rs`) | none is kept; two secrets |
 //! | reasons of drops (`gateway/counts.rs`) | the program's own words |
 //! | failures that are told of, not only counted (`gateway/counts.rs`) | 16 a second |
-//! | SPIs that are watched (`gateway/foreign.rs`) | 256 |
+//! | SPIs that are watched (`gateway/foreign.rs`) | 4,096 |
+//! | questions to peers about them (`takeover.rs`) | 256 that wait in an IKE SA, for one request; 2,000 of those a second |
 //! | the workers' ring of punted packets | 256 each, a half of it for IKE_SA_INIT |
 //!
 //! Answers of IKE SAs that are no more (`graves.rs`, 8,192), fragments of established IKE SAs and

@@ -24,7 +24,11 @@ impl Ends {
             false => vec![own],
         };
         let addresses = &ike.addresses;
-        let (local, remote) = (ike.path.local.ip(), ike.path.remote.ip());
+        let local = ike.path.local.ip();
+        let remote = match ike.initiator {
+            true => ike.path.remote.ip(),
+            false => ike.proven,
+        };
         Ends {
             local: Some(or_own(&addresses.taken, !roads.vips.is_empty(), local)),
             remote: Some(or_own(&addresses.given, !roads.pools.is_empty(), remote)),
@@ -52,6 +56,12 @@ impl Ends {
             ..child.clone()
         }
     }
+}
+
+/// Whether a child of the connection protects whatever address the peer has.
+pub(super) fn asks_for_address(connection: &Connection) -> bool {
+    let mut children = connection.children.iter();
+    connection.roads.pools.is_empty() && children.any(|child| !child.dynamic.remote.is_empty())
 }
 
 fn resolve(

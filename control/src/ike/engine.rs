@@ -36,7 +36,7 @@ use super::sessions::crash::Shown;
 use super::settings::{Connection, EngineSettings};
 use super::starts::Starts;
 use super::status::{self, IkeSaStatus};
-use super::takeover::Facts;
+use super::takeover::{Facts, Questions};
 use super::tasks::{Scheduled, Task};
 use super::timers::Timers;
 use super::turn::{Effect, Ids, Results, Turn};
@@ -125,6 +125,7 @@ pub struct Engine {
     pub(super) half_open: HalfOpen,
     pub(super) crowd: Crowd,
     pub(super) graves: Graves,
+    pub(super) foreign: Questions,
     /// Successors that were discarded at the takeover, with the version of that: the repeated
     /// exchange makes them again, and versions rise.
     pub(super) discarded: BTreeMap<IkeSpi, u64>,
@@ -167,6 +168,7 @@ impl Engine {
             half_open: HalfOpen::default(),
             crowd: Crowd::new(),
             graves: Graves::default(),
+            foreign: Questions::default(),
             discarded: BTreeMap::new(),
             index: Index::default(),
             cookies: Cookies::new(),

@@ -64,6 +64,9 @@ pub(super) struct IkeSa {
     pub proposal: IkeProposal,
     pub keys: IkeKeys,
     pub path: Path,
+    /// Where the peer of an IKE SA that it began has shown that it receives what we send: what `dynamic`
+    /// stands for. The address of a message shows nothing.
+    pub proven: IpAddr,
     pub nat: Nat,
     pub local_id: Identification,
     pub remote_id: Identification,
@@ -173,7 +176,7 @@ impl IkeSa {
         }
     }
 
-    /// Encrypts a message of ours; `None` when this process has no IV left.
+    /// Encrypts a message of ours; `None` when there is no IV left.
     pub fn seal(
         &self,
         turn: &mut Turn<'_>,
@@ -411,6 +414,7 @@ impl IkeSa {
             proposal: birth.proposal,
             keys: birth.keys,
             path: birth.path,
+            proven: birth.path.remote.ip(),
             nat: birth.nat,
             local_id: birth.local_id,
             remote_id: birth.remote_id,

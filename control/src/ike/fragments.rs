@@ -127,7 +127,7 @@ pub(super) fn split(transmit: Transmit) -> Vec<Transmit> {
 }
 
 /// Encrypts a message, in fragments if it would be longer than `limit`; `None` when this process
-/// has no IV left, or there is no room for anything in a fragment.
+/// has no IV left for that IKE SA, or there is no room for anything in a fragment.
 pub(super) fn seal(
     keys: &SkKeys,
     turn: &mut Turn<'_>,
@@ -135,8 +135,12 @@ pub(super) fn seal(
     (first, content): (PayloadKind, &[u8]),
     limit: Option<usize>,
 ) -> Option<Vec<u8>> {
+    let ours = match header.initiator {
+        true => header.initiator_spi,
+        false => header.responder_spi,
+    };
     let mut sealed = |place, first, part: &[u8]| {
-        let unique = turn.ids.iv()?;
+        let unique = turn.ids.iv(ours)?;
         let iv = IvSource {
             unique,
             entropy: turn.entropy,

@@ -7,6 +7,7 @@ use super::contents::Contents;
 use super::established::{IkeSa, State};
 use super::message::{Delete, Exchange, Payload};
 use super::nat::Path;
+use super::takeover::FOREIGN_WAITING;
 use super::tasks::{Pending, Task};
 use super::turn::Turn;
 use super::{counter_sync, mobike, resume};
@@ -106,14 +107,25 @@ impl IkeSa {
     }
 }
 
-/// Closes the peer's half of a Child SA that we never had, unless an exchange that was under way
-/// has made it ours meanwhile.
+/// Closes the peer's half of Child SAs that we never had: this one and what else waits, in one request
+/// (RFC 7296 section 3.11). Unless an exchange that was under way has made one ours meanwhile.
 pub(super) fn delete_spi(ike: &mut IkeSa, turn: &mut Turn<'_>, spi: Spi) {
-    if ike.children.iter().any(|c| c.sa.inbound_spi == spi) {
+    let mut spis = vec![spi];
+    ike.queue.retain(|scheduled| match scheduled.task {
+        Task::DeleteSpi(spi) if scheduled.at <= turn.now && spis.len() < FOREIGN_WAITING => {
+            spis.push(spi);
+            false
+        }
+        _ => true,
+    });
+    spis.retain(|spi| ike.children.iter().all(|c| c.sa.inbound_spi != *spi));
+    if spis.is_empty() {
         return;
     }
-    turn.ids.release(spi);
-    let delete = Payload::Delete(Delete::Esp(vec![spi]));
+    for spi in &spis {
+        turn.ids.release(*spi);
+    }
+    let delete = Payload::Delete(Delete::Esp(spis));
     ike.request(
         turn,
         Exchange::Informational,

@@ -288,7 +288,7 @@ impl IkeSa {
             remote,
             ..self.path
         };
-        mobike::relocate(self, turn, path, self.nat);
+        mobike::followed(self, turn, path);
     }
 }
 

@@ -267,6 +267,7 @@ fn successor(
     }
     successor.session.origin = Some(ike.origin());
     successor.addresses = ike.addresses.clone();
+    successor.proven = ike.proven;
     successor.mobike = ike.mobike.clone();
     successor.redirectable = ike.redirectable;
     successor

@@ -1,6 +1,7 @@
 //! How a new active member resumes an IKE SA (`takeover = auto | exact | ...`).
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use hitless_sa::{Entropy, IkeSpi, Instant, MessageId, Spi};
 
@@ -25,6 +26,32 @@ const DOUBTS: u8 = 3;
 const LEAP: u32 = 1 << 20;
 /// Foreign SPIs of one IKE SA that are remembered.
 const FOREIGN: usize = 8;
+/// And that wait to be asked of: they go in one request.
+pub(super) const FOREIGN_WAITING: usize = 256;
+/// Such a request costs so much of the time: whoever forges ESP costs no more messages.
+const QUESTION: Duration = Duration::from_micros(500);
+/// So much of it may come at once, for each tunnel of a cluster that was split may need one.
+const QUESTIONS: Duration = Duration::from_secs(1);
+
+/// Peers are asked of SPIs that nobody here knows.
+#[derive(Default)]
+pub(super) struct Questions {
+    /// Until when those of the past have taken their time.
+    paid_until: Instant,
+    /// Of more IKE SAs than can be asked at once, the first.
+    first: usize,
+}
+
+impl Questions {
+    fn affords(&mut self, now: Instant) -> bool {
+        let affords = self.paid_until.since(now) < QUESTIONS;
+        if affords {
+            self.paid_until = self.paid_until.max(now) + QUESTION;
+            self.first = self.first.wrapping_add(1);
+        }
+        affords
+    }
+}
 
 /// What is known of an IKE SA that decides how it can be resumed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -229,11 +256,18 @@ impl Engine {
             return;
         }
         let up = with_peer.iter().filter(|sa| sa.state == State::Established);
-        let found: Vec<IkeSpi> = up.map(|sa| sa.local_spi).collect();
+        let mut found: Vec<IkeSpi> = up.map(|sa| sa.local_spi).collect();
+        let first = self.foreign.first.checked_rem(found.len());
+        found.rotate_left(first.unwrap_or(0));
         for ike in found {
             let Some(sa) = self.sas.get(&ike) else {
                 continue;
             };
+            let waiting = sa.waiting_deletions();
+            let another = waiting == 0 && self.foreign.affords(now);
+            if !another && !(1..FOREIGN_WAITING).contains(&waiting) {
+                continue;
+            }
             let configured = &sa.connection.children;
             let wanted = configured
                 .iter()

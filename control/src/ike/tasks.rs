@@ -157,6 +157,24 @@ impl IkeSa {
         asked.chain(self.queue.iter().cloned())
     }
 
+    /// Child SAs of the peer that it is to be asked to delete.
+    pub fn waiting_deletions(&self) -> usize {
+        let tasks = self.queue.iter();
+        tasks
+            .filter(|s| matches!(s.task, Task::DeleteSpi(_)))
+            .count()
+    }
+
+    /// Whether the peer is to be asked whether it receives what we send to its address (RFC 4555
+    /// section 3.7), or was.
+    pub fn wants_routability(&self) -> bool {
+        let wanted = |task: &Task| matches!(task, Task::Mobike(mobike::Errand::Routability));
+        let asked = |pending: &Pending| {
+            matches!(pending, Pending::Mobike(mobike::Asked::Routability { .. }))
+        };
+        self.queue.iter().any(|s| wanted(&s.task)) || self.pending.values().any(asked)
+    }
+
     /// Whether it is to end, and not for a successor.
     fn ends(&self, now: Instant) -> bool {
         let mut all = self.asked_and_queued(now);

@@ -69,11 +69,12 @@ impl Ids {
         unique
     }
 
-    /// The IV of the next SK payload: member (8 bits), incarnation (24), counter (32), so that no
-    /// two members and no two lives of one ever use the same (R17 of the lease rules). `None` once
-    /// the counter is used up: this process sends no more IKE messages.
-    pub fn iv(&mut self) -> Option<[u8; 8]> {
-        self.ivs.as_mut()?.draw()
+    /// The IV of the next SK payload that is sealed with our keys of an IKE SA, named by our SPI:
+    /// member (8 bits), incarnation (24), counter (32), so that no two members and no two lives of one
+    /// ever use the same (R17 of the lease rules). `None` once its counter is used up: then nothing
+    /// more is said there.
+    pub fn iv(&mut self, ike: IkeSpi) -> Option<[u8; 8]> {
+        self.ivs.as_mut()?.draw(ike)
     }
 
     /// SPI of a new IKE SA: the first octet is the member, the rest random.

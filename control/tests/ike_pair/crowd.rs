@@ -224,6 +224,27 @@ fn a_first_request_that_is_long_is_dropped_unread_and_none_is_kept_at_its_length
     }
 }
 
+/// A copy of a request can come from anywhere, and the answer, with certificates, is much longer.
+#[test]
+fn a_half_open_ike_sa_answers_nobody_but_who_completed_ike_sa_init() {
+    let (mut world, first) = world(7, Limits::default());
+    world.deliver(&first);
+    let response = world.intercept().remove(0);
+    world.deliver(&response);
+    let request = world.intercept().remove(0);
+    assert_eq!(request.payload[18], 35, "IKE_AUTH");
+    let mut elsewhere = request.clone();
+    elsewhere.from = "203.0.113.9:4500".parse().unwrap();
+    for _ in 0..3 {
+        assert!(answer(&mut world, &elsewhere).is_none());
+    }
+    assert_eq!(dropped(&world, "half-open IKE SA of another address"), 3);
+    // Another port is another mapping of the same NAT.
+    let mut mapped = request;
+    mapped.from.set_port(4501);
+    assert!(answer(&mut world, &mapped).is_some());
+}
+
 /// RFC 7383: fragments of IKE_AUTH wait for each other before anybody is authenticated.
 #[test]
 fn fragments_of_strangers_wait_in_bounded_room_and_who_comes_later_is_served() {

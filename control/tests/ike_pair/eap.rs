@@ -473,27 +473,19 @@ fn rfc7296_section_2_16_passwords_are_not_guessed_as_fast_as_ike_sa_inits_come()
 }
 
 /// What a guesser wants to know it knows when the gateway says that the password is wrong: it does
-/// not stay to acknowledge that. And its datagram, which a forger has sent on from elsewhere, is not
-/// charged to that address.
+/// not stay to acknowledge that.
 #[test]
 fn rfc7296_section_2_16_a_guess_is_paid_by_who_made_it_also_by_one_that_falls_silent() {
     let mut world = world(15, |a, b| {
         a.secrets = vec![secret("alice", "a guess")];
         b.limits.init_rate_ip = 50;
-        b.connections[0].remote_addrs.clear();
     });
     let failed = |e: &Event| matches!(e, Event::AuthenticationFailed { .. });
     for _ in 0..10 {
         world.restart(A);
         let before = world.hosts[B].count(failed);
         for _ in 0..12 {
-            for mut packet in world.intercept() {
-                let forgeable = packet.payload[18] == AUTH;
-                if packet.to.ip() != crate::world::address(B) {
-                    packet.to.set_ip(crate::world::address(A));
-                } else if forgeable {
-                    packet.from.set_ip("203.0.113.7".parse().unwrap());
-                }
+            for packet in world.intercept() {
                 world.deliver(&packet);
             }
             // What would follow is never sent.

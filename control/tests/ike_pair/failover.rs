@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use std::time::Duration;
+
 use hitless::ike::settings::Takeover;
 use hitless::ike::{Event, Input, Resume};
 use hitless_sa::{IkeSpi, SaId, Spi};
@@ -378,6 +380,31 @@ fn rfc6311_r42_an_answer_that_was_lost_for_long_counts_whatever_a_forged_spi_mak
             assert_ne!(world.sa(A).id, sa);
         }
     }
+}
+
+/// Anybody can forge ESP of a peer's address: its IKE SA goes on with its own affairs.
+#[test]
+fn rfc7296_section_1_4_1_forged_spis_cost_few_requests_and_small_records() {
+    let mut world = World::established(17);
+    world.faults.delay = Duration::from_millis(50);
+    let (before, sa) = (world.hosts[A].sent.len(), world.sa(A).id);
+    let mut longest = 0;
+    for forged in 0..3_000 {
+        let (source, spi) = (address(B), Spi(0x0a00_0000 | forged));
+        world.input(A, Input::UnknownSpi { source, spi });
+        if forged == 1_000 {
+            world.input(A, Input::RekeyChild(sa));
+        }
+        world.run(Duration::from_millis(1));
+        let records = world.hosts[A].records.values();
+        longest = longest.max(records.map(|(_, body)| body.len()).max().unwrap_or(0));
+    }
+    assert_ne!(world.sa(A).id, sa, "rekeyed in between");
+    assert!(longest < 16_384, "{longest} octets");
+    let sent = world.hosts[A].sent.len() - before;
+    assert!((10..300).contains(&sent), "{sent} messages in 3 s");
+    world.run(SECOND * 5);
+    world.assert_agreement(1);
 }
 
 /// The files of the member that died may be lost with it.

@@ -1,9 +1,9 @@
 //! Addresses that change (RFC 4555), also by a responder and by a member that took over.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hitless::ike::settings::{EngineSettings, Mobike};
+use hitless::ike::settings::{EngineSettings, Mobike, WindowSize};
 use hitless::ike::{Event, Input, Resume};
 use hitless_sa::Mode;
 
@@ -312,6 +312,80 @@ fn v11_transport_mode_moves_with_its_selectors() {
         assert_at(&world, a, b);
         assert_ne!(world.sa(A).id, old);
     }
+}
+
+/// B protects whatever address A has, and lets it have several requests outstanding.
+fn bound_to_an_address(seed: u64, mobike: bool) -> World {
+    let mut ends = [mobile(A), mobile(B)];
+    let any = vec!["0.0.0.0/0".parse().unwrap()];
+    ends[B].connections[0].roads.window_size = WindowSize::new(4).unwrap();
+    ends[A].connections[0].children[0].local_ts = any.clone();
+    ends[B].connections[0].children[0].remote_ts = any.clone();
+    ends[B].connections[0].children[0].dynamic.remote = any;
+    if !mobike {
+        ends[A].connections[0].roads.mobike = Mobike::Refuse;
+        ends[B].connections[0].remote_addrs = Vec::new();
+    }
+    let [a, b] = ends;
+    World::new(seed, a, b)
+}
+
+/// What B's SAs protect at the other end.
+fn protected(world: &World) -> Vec<IpAddr> {
+    let sas = world.hosts[B].sad.values();
+    sas.map(|(sa, ..)| sa.remote_ts[0].start).collect()
+}
+
+/// Anybody can write any source address: what is sent to an address is not protected for whoever only
+/// says that it is there.
+#[test]
+fn rfc4555_section_3_7_dynamic_is_an_address_where_the_peer_has_answered() {
+    for failover in [false, true] {
+        let mut world = bound_to_an_address(13, true);
+        world.run(SECOND);
+        assert_eq!(protected(&world), [address(A)]);
+        world.unreachable.push(moved(A));
+        relocate(&mut world, A, moved(A));
+        world.run(Duration::from_millis(10));
+        assert_eq!(world.sa(B).remote, moved(A), "it is followed");
+        if failover {
+            world.fail_over(B, Resume::Exact);
+        }
+        let old = world.sa(A).id;
+        world.input(A, Input::RekeyChild(old));
+        world.run(Duration::from_millis(300));
+        assert_eq!(protected(&world), [address(A)], "and nothing made for it");
+        // It was there.
+        world.unreachable.clear();
+        world.run(20 * SECOND);
+        let old = world.sa(A).id;
+        world.input(A, Input::RekeyChild(old));
+        world.run(5 * SECOND);
+        assert_at(&world, moved(A), address(B));
+        assert_eq!(protected(&world), [moved(A)]);
+    }
+}
+
+/// Who cannot be asked keeps the address at which it began.
+#[test]
+fn rfc7296_section_2_23_dynamic_does_not_follow_a_nat_that_cannot_be_asked() {
+    let first: SocketAddr = "203.0.113.7:4500".parse().unwrap();
+    let second: SocketAddr = "203.0.113.8:4500".parse().unwrap();
+    let mut world = bound_to_an_address(14, false);
+    world.intercept();
+    world.nat = Some(first);
+    world.run(3 * SECOND);
+    assert_eq!(protected(&world), [first.ip()]);
+    world.nat = Some(second);
+    let ike = world.ike(A);
+    world.input(A, Input::Liveness(ike));
+    world.run(SECOND);
+    assert_eq!(world.sa(B).remote, second.ip(), "it is followed");
+    let old = world.sa(A).id;
+    world.input(A, Input::RekeyChild(old));
+    world.run(SECOND);
+    assert_ne!(world.sa(A).id, old);
+    assert_eq!(protected(&world), [first.ip()]);
 }
 
 #[test]

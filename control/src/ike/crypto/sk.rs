@@ -10,6 +10,7 @@
 //! In an SKF payload (RFC 7383) the fragment's number and their total stand in front of the IV, and
 //! belong to the AAD.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use aes::{Aes128, Aes256};
@@ -17,7 +18,7 @@ use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use cbc::cipher::array::Array;
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt, KeyIvInit};
-use hitless_sa::{Entropy, Incarnation, MemberId};
+use hitless_sa::{Entropy, IkeSpi, Incarnation, MemberId};
 use zeroize::Zeroizing;
 
 use super::prf::equal;
@@ -77,12 +78,23 @@ impl Integrity {
 /// The unique part of AEAD nonces: member (8 bits), incarnation (24), counter (32). No two
 /// members and no two lives of one member share a value, so that any of them may use the keys of
 /// an IKE SA at any time (`lease-holes` R17).
+///
+/// The counter is the IKE SA's own, so that what is said to many peers is used up by none of them. It
+/// is no part of the IKE SA, which may go back to an older record or come again from another member: no
+/// value comes back in this life.
 #[derive(Debug)]
 pub struct IvCounter {
     prefix: u64,
-    /// The next value; beyond 32 bits there is none.
-    next: u64,
+    /// The next value of each IKE SA, by our SPI; beyond 32 bits there is none.
+    next: BTreeMap<IkeSpi, u64>,
+    /// That of all others: nobody who was forgotten has drawn it.
+    floor: u64,
 }
+
+/// IKE SAs that are remembered.
+const REMEMBERED: usize = 1 << 17;
+/// Who is so far ahead of the others is not forgotten, lest all others follow.
+const AHEAD: u64 = 1 << 20;
 
 impl IvCounter {
     /// `None` if the incarnation no longer fits: then no IKE SA may be resumed, only made anew.
@@ -90,15 +102,35 @@ impl IvCounter {
         let fits = incarnation.0 < 1 << 24;
         fits.then(|| IvCounter {
             prefix: u64::from(member.0) << 56 | u64::from(incarnation.0) << 32,
-            next: 0,
+            next: BTreeMap::new(),
+            floor: 0,
         })
     }
 
-    /// A value that was never given before; `None` once all are used up.
-    pub fn draw(&mut self) -> Option<[u8; 8]> {
-        let counter = u32::try_from(self.next).ok()?;
-        self.next += 1;
+    /// A value that was never given before for the IKE SA with this SPI of ours; `None` once all are
+    /// used up.
+    pub fn draw(&mut self, ike: IkeSpi) -> Option<[u8; 8]> {
+        if self.next.len() >= REMEMBERED && !self.next.contains_key(&ike) {
+            self.forget();
+        }
+        let next = self.next.entry(ike).or_insert(self.floor);
+        let counter = u32::try_from(*next).ok()?;
+        *next += 1;
         Some((self.prefix | u64::from(counter)).to_be_bytes())
+    }
+
+    /// All go on from where the first of them is.
+    fn forget(&mut self) {
+        let ahead = self.floor.saturating_add(AHEAD);
+        let mut floor = self.floor;
+        self.next.retain(|_, next| {
+            let stays = *next > ahead;
+            if !stays {
+                floor = floor.max(*next);
+            }
+            stays
+        });
+        self.floor = floor;
     }
 }
 

@@ -41,6 +41,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         keys: ike.keys.export().to_vec(),
         local: ike.path.local.to_string(),
         remote: ike.path.remote.to_string(),
+        proven: (ike.proven != ike.path.remote.ip()).then(|| ike.proven.to_string()),
         nat_local: ike.nat.local,
         nat_remote: ike.nat.remote,
         nat_forced: ike.nat.forced,
@@ -138,6 +139,10 @@ pub(super) fn from_record(
     ike.forget_at = record.forget_in.map(|until| after(now, until));
     ike.terminated = record.terminated;
     ike.undecided = record.undecided;
+    if let Some(proven) = &record.proven {
+        let proven = proven.parse();
+        ike.proven = proven.map_err(|_| ImportError::Field("proven"))?;
+    }
     ike.addresses = roads::internal(record.addresses.as_ref())?;
     ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
     ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);

@@ -104,6 +104,9 @@ pub(super) struct IkeRecord {
     pub redirectable: bool,
     #[prost(string, optional, tag = "91")]
     pub redirected_to: Option<String>,
+    /// Where the peer has shown that it is, if that is not `remote`.
+    #[prost(string, optional, tag = "230")]
+    pub proven: Option<String>,
     /// The peer has not been asked yet where it stands, by this member or one before it.
     #[prost(message, optional, tag = "180")]
     pub owed: Option<OwedRecord>,

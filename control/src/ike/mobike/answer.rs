@@ -87,6 +87,16 @@ fn update(
     None
 }
 
+/// An authentic message of a peer behind a NAT came from elsewhere (RFC 7296 section 2.23). Whether the
+/// peer is there is asked, if it knows how to answer.
+pub(in crate::ike) fn followed(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path) {
+    let elsewhere = path.remote.ip() != ike.path.remote.ip();
+    relocate(ike, turn, path, ike.nat);
+    if elsewhere && !ike.initiator && ike.mobike.is_some() {
+        ike.schedule(turn.now, Task::Mobike(Errand::Routability));
+    }
+}
+
 /// Addresses and ports of a message that we received, as NO_NATS_ALLOWED has them (section 4.2.5).
 fn addresses_of(path: Path) -> Vec<u8> {
     let octets = |address: std::net::IpAddr| match address {

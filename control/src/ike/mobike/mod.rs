@@ -25,7 +25,7 @@ use super::output::{ChildChange, Event};
 use super::settings::{Connection, Mobike as Wish};
 use super::turn::Turn;
 
-pub(super) use answer::{answer, heard_from};
+pub(super) use answer::{answer, followed, heard_from};
 pub(super) use ask::{
     complete, move_to, perform, readdressed, resend_path, stays, tell_again, took_over,
 };

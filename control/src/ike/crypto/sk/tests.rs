@@ -282,17 +282,47 @@ fn keys_of_the_wrong_length_are_refused() {
 #[test]
 fn iv_spaces_of_members_and_incarnations_are_disjoint_and_end() {
     let mut ivs = IvCounter::new(MemberId(3), Incarnation(0x0a0b0c)).unwrap();
-    assert_eq!(ivs.draw(), Some([3, 0x0a, 0x0b, 0x0c, 0, 0, 0, 0]));
-    assert_eq!(ivs.draw(), Some([3, 0x0a, 0x0b, 0x0c, 0, 0, 0, 1]));
-    ivs.next = u64::from(u32::MAX);
-    assert_eq!(
-        ivs.draw(),
-        Some([3, 0x0a, 0x0b, 0x0c, 0xff, 0xff, 0xff, 0xff])
-    );
-    assert_eq!(ivs.draw(), None);
-    assert_eq!(ivs.draw(), None);
+    let ike = IkeSpi(7);
+    assert_eq!(ivs.draw(ike), Some([3, 0x0a, 0x0b, 0x0c, 0, 0, 0, 0]));
+    assert_eq!(ivs.draw(ike), Some([3, 0x0a, 0x0b, 0x0c, 0, 0, 0, 1]));
+    ivs.next.insert(ike, u64::from(u32::MAX));
+    let last = [3, 0x0a, 0x0b, 0x0c, 0xff, 0xff, 0xff, 0xff];
+    assert_eq!(ivs.draw(ike), Some(last));
+    assert_eq!(ivs.draw(ike), None);
+    assert_eq!(ivs.draw(ike), None);
+    // Another IKE SA has another key, and values of its own.
+    let other = ivs.draw(IkeSpi(8));
+    assert_eq!(other, Some([3, 0x0a, 0x0b, 0x0c, 0, 0, 0, 0]));
     assert!(IvCounter::new(MemberId(255), Incarnation((1 << 24) - 1)).is_some());
     assert!(IvCounter::new(MemberId(1), Incarnation(1 << 24)).is_none());
+}
+
+/// As many as come and go: whoever is forgotten goes on above what it had, and whoever says much takes
+/// nobody along.
+#[test]
+fn no_iv_of_an_ike_sa_comes_again_however_many_there_are() {
+    let mut ivs = IvCounter::new(MemberId(3), Incarnation(1)).unwrap();
+    let drawn = |ivs: &mut IvCounter, ike: u64| {
+        let octets = ivs.draw(IkeSpi(ike)).expect("there are more");
+        u64::from_be_bytes(octets) & u64::from(u32::MAX)
+    };
+    let chatty = 1 << 40;
+    ivs.next.insert(IkeSpi(chatty), u64::from(u32::MAX));
+    let mut last = drawn(&mut ivs, 1);
+    for round in 0..3u64 {
+        for _ in 0..5 {
+            let next = drawn(&mut ivs, 1);
+            assert!(next > last, "{next} after {last}");
+            last = next;
+        }
+        for other in 0..REMEMBERED as u64 {
+            drawn(&mut ivs, (round + 2) << 32 | other);
+        }
+        assert!(ivs.next.len() <= REMEMBERED);
+    }
+    assert!(ivs.floor < 100 && last >= 15);
+    assert!(ivs.draw(IkeSpi(chatty)).is_some());
+    assert_eq!(ivs.draw(IkeSpi(chatty)), None);
 }
 
 proptest! {

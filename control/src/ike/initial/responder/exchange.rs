@@ -30,6 +30,12 @@ impl Responder {
         header: &Header,
         message: (Option<FragmentPlace>, &[u8]),
     ) -> Progress {
+        // From where it completed IKE_SA_INIT: what we say in IKE_AUTH is long, and a copy of a request
+        // can come from anywhere.
+        if path.remote.ip() != self.path.remote.ip() {
+            turn.drop(path.remote, "half-open IKE SA of another address");
+            return Progress::Waiting;
+        }
         if let Some((request, answer)) = &self.answered
             && request == message.1
         {
