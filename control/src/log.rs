@@ -23,6 +23,8 @@ pub fn start(filter: &str) -> Result<(), ParseError> {
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A disk that is full or a reader that is gone loses lines; it must not end the gateway.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr)
         .with_ansi(!journal && std::io::stderr().is_terminal());
     // A log that is already there, as in a test, stays.

@@ -245,7 +245,7 @@ fn in_namespace(command: &str) -> Option<Command> {
 /// A daemon that is killed if its test fails.
 struct Daemon {
     process: Child,
-    log: Lines<BufReader<ChildStderr>>,
+    log: Option<Lines<BufReader<ChildStderr>>>,
 }
 
 impl Drop for Daemon {
@@ -261,12 +261,16 @@ impl Daemon {
         let mut command = in_namespace(&format!("{hitless} run --config {}", config.display()))?;
         let mut process = command.stderr(Stdio::piped()).spawn().unwrap();
         let log = BufReader::new(process.stderr.take().unwrap()).lines();
-        Some(Daemon { process, log })
+        Some(Daemon {
+            process,
+            log: Some(log),
+        })
     }
 
     /// Reads the log up to a line with these words, or to its end.
     fn says(&mut self, words: &str) -> bool {
-        self.log.by_ref().any(|line| line.unwrap().contains(words))
+        let mut log = self.log.iter_mut().flatten();
+        log.any(|line| line.unwrap().contains(words))
     }
 
     fn signal(&self, name: &str) {
@@ -276,6 +280,17 @@ impl Daemon {
             .status()
             .unwrap();
         assert!(status.success());
+    }
+
+    /// The greatest core file that the kernel would write, now and at most.
+    fn core_limit(&self) -> [String; 2] {
+        let limits = format!("/proc/{}/limits", self.process.id());
+        let limits = std::fs::read_to_string(limits).unwrap();
+        let core = limits
+            .lines()
+            .find_map(|l| l.strip_prefix("Max core file size"));
+        let mut words = core.unwrap().split_whitespace().map(str::to_owned);
+        [words.next().unwrap(), words.next().unwrap()]
     }
 
     fn ends(mut self) -> Option<i32> {
@@ -292,12 +307,30 @@ fn sigterm_and_sigint_end_a_member_in_order() {
         };
         assert!(daemon.says(wait_for));
         assert!(place.join("run/control.sock").exists());
+        assert_eq!(
+            daemon.core_limit(),
+            ["0", "0"],
+            "S6: keys are in its memory"
+        );
         daemon.signal(signal);
         assert!(daemon.says("asked to end"));
         assert!(daemon.says("stopped"));
         assert_eq!(daemon.ends(), Some(0));
         assert!(!place.join("run/control.sock").exists());
     }
+}
+
+#[test]
+fn a_log_that_nobody_reads_ends_no_member() {
+    let place = Place::new("deaf");
+    let Some(mut daemon) = Daemon::start(&place.config("127.0.0.1:4510", "v0")) else {
+        return;
+    };
+    assert!(daemon.says("this member is active"));
+    daemon.log = None;
+    daemon.signal("TERM");
+    assert_eq!(daemon.ends(), Some(0));
+    assert!(!place.join("run/control.sock").exists());
 }
 
 /// Runs `hitless` with these words; its exit code and what it said.

@@ -10,8 +10,7 @@ use hitless_sa::{SaId, SequenceNumber, Spi, UdpEncapsulation};
 use crate::counters::SaCounters;
 use crate::fib::Fib;
 use crate::flow::Flow;
-use crate::neighbour::{News, Trust};
-use crate::port::MacAddress;
+use crate::neighbour::News;
 use crate::replay::WindowState;
 use crate::sad::{Bound, Conflict, InboundSa, OutboundSa};
 use crate::spd::Spd;
@@ -55,14 +54,9 @@ pub enum Command {
     /// Replaces the forwarding table; of what waits for a neighbour nothing leaves the old way but
     /// what is our own.
     Routes(Arc<Fib>),
-    /// Puts an Ethernet address into the neighbour table.
-    Neighbour {
-        port: usize,
-        address: IpAddr,
-        mac: MacAddress,
-    },
-    /// What another worker was told of a neighbour ([`Event::NeighbourLearned`]), trusted as it was there.
-    NeighbourTold(News),
+    /// Puts an Ethernet address into the neighbour table: an administrator's ([`News::certain`]), or
+    /// what another worker was told ([`Event::NeighbourLearned`]), trusted as it was there.
+    Neighbour(News),
     /// Watches for a sign of life of a neighbour, told once by [`Event::Answered`]; and asks for one.
     Probe {
         port: usize,
@@ -120,12 +114,7 @@ pub enum Event {
         state: Option<WindowState>,
     },
     /// A neighbour's Ethernet address is new or has changed, or may be so to another worker.
-    NeighbourLearned {
-        port: usize,
-        address: IpAddr,
-        mac: MacAddress,
-        trust: Trust,
-    },
+    NeighbourLearned(News),
     /// The neighbour of [`Command::Probe`] lives (rate-limited hint).
     Answered { port: usize, address: IpAddr },
     /// A policy wants protection and has no SA (rate-limited hint).

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use hitless_sa::Instant;
 
-use crate::path::way;
 use crate::sad::OutboundSa;
 use crate::verdict::DropReason;
 use crate::worker::Worker;
@@ -85,15 +84,13 @@ impl Worker {
             let Some(slot) = self.keepalives.at_once.pop_front() else {
                 return;
             };
+            let half = self.sad.outbound_mut(slot);
             // Gone since, or its portion had its turn.
-            let Some(sa) = self
-                .sad
-                .outbound_mut(slot)
-                .filter(|sa| sa.keep_alive_at_once)
-            else {
+            let Some(sa) = half.filter(|sa| sa.keep_alive_at_once) else {
                 continue;
             };
-            let way = way(&self.fib, sa.remote);
+            let remote = sa.remote;
+            let way = self.way(remote);
             let frames = &mut self.frames;
             let ready = way.is_none_or(|(port, hop)| self.links.is_ready(frames, now, port, hop));
             match ready {

@@ -146,18 +146,12 @@ impl Links {
         {
             return self.frame(frames, packet, port, mac);
         }
-        match self.neighbours.resolve(neighbour, now) {
-            Resolution::Known { mac, probe } => {
+        match self.resolve(frames, neighbour, now) {
+            Resolution::Known { mac, .. } => {
                 self.last = Some((neighbour, mac));
-                if probe {
-                    self.ask(frames, neighbour, Some(mac));
-                }
                 self.frame(frames, packet, port, mac);
             }
-            Resolution::Unknown { ask } => {
-                if ask {
-                    self.ask(frames, neighbour, None);
-                }
+            Resolution::Unknown { .. } => {
                 if frames.watch.on {
                     frames.watch.held(&packet);
                 }
@@ -183,21 +177,10 @@ impl Links {
             address: next_hop,
         };
         let until = self.neighbours.fresh_until(neighbour, now)?;
-        match self.neighbours.resolve(neighbour, now) {
-            Resolution::Known { mac, probe } => {
-                if probe {
-                    self.ask(frames, neighbour, Some(mac));
-                }
-                Some((mac, until))
-            }
-            // It has just been given up.
-            Resolution::Unknown { ask } => {
-                if ask {
-                    self.ask(frames, neighbour, None);
-                }
-                None
-            }
-            Resolution::Full => None,
+        match self.resolve(frames, neighbour, now) {
+            Resolution::Known { mac, .. } => Some((mac, until)),
+            // It has just been given up, or has no room.
+            Resolution::Unknown { .. } | Resolution::Full => None,
         }
     }
 
@@ -213,22 +196,21 @@ impl Links {
             port,
             address: next_hop,
         };
-        match self.neighbours.resolve(neighbour, now) {
-            Resolution::Known { mac, probe } => {
-                if probe {
-                    self.ask(frames, neighbour, Some(mac));
-                }
-                true
-            }
-            Resolution::Unknown { ask } => {
-                if ask {
-                    self.ask(frames, neighbour, None);
-                }
-                false
-            }
-            // No room for it, so that nothing is worth waiting for.
-            Resolution::Full => true,
+        // One that there is no room for is not worth waiting for.
+        let resolution = self.resolve(frames, neighbour, now);
+        !matches!(resolution, Resolution::Unknown { .. })
+    }
+
+    /// Looks a neighbour up, and asks for it if it is time to.
+    #[inline]
+    fn resolve(&mut self, frames: &mut Frames, neighbour: Neighbour, now: Instant) -> Resolution {
+        let resolution = self.neighbours.resolve(neighbour, now);
+        match resolution {
+            Resolution::Known { mac, probe: true } => self.ask(frames, neighbour, Some(mac)),
+            Resolution::Unknown { ask: true } => self.ask(frames, neighbour, None),
+            _ => {}
         }
+        resolution
     }
 
     /// Changes whenever what is known of a neighbour does.

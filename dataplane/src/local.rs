@@ -46,12 +46,7 @@ impl Worker {
             self.reports.hint(Kind::Answered, now, event);
         }
         if let Some(news) = news {
-            let event = || Event::NeighbourLearned {
-                port: news.neighbour.port,
-                address: news.neighbour.address,
-                mac: news.mac,
-                trust: news.trust,
-            };
+            let event = || Event::NeighbourLearned(news);
             self.reports.hint_of(Kind::Neighbour, news, now, event);
         }
     }

@@ -108,12 +108,23 @@ pub enum Trust {
     IfUnknown { answers: bool },
 }
 
-/// What a worker tells the others of a neighbour, as it was told itself.
+/// What a worker is told of a neighbour, by another one as that was told itself.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct News {
     pub neighbour: Neighbour,
     pub mac: MacAddress,
     pub trust: Trust,
+}
+
+impl News {
+    /// As an administrator says it.
+    pub fn certain(port: usize, address: IpAddr, mac: MacAddress) -> News {
+        News {
+            neighbour: Neighbour { port, address },
+            mac,
+            trust: Trust::Confirmed { create: true },
+        }
+    }
 }
 
 /// What came of an answer.

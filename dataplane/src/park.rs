@@ -118,7 +118,7 @@ impl Worker {
                 break;
             };
             let verdict = match self.sad.inbound_in_slot(parked.slot) {
-                Some(sa) => sa.admit(parked.number),
+                Some(sa) => sa.admit_again(parked.number),
                 None => Err(DropReason::HighWater),
             };
             match verdict {

@@ -23,12 +23,12 @@ use crate::keepalive::Keepalives;
 use crate::leadership::Term;
 use crate::links::Links;
 use crate::local::TOLD;
-use crate::neighbour::{Neighbour, News, Trust};
+use crate::neighbour::{Neighbour, News};
 use crate::park::Park;
 use crate::path::{Departure, Express};
 use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
 use crate::port::memory::{self, MemoryPort};
-use crate::port::{BURST, MacAddress, Port};
+use crate::port::{BURST, Port};
 use crate::reassembly::Reassembly;
 use crate::report::Reports;
 use crate::sad::{Conflict, Sad};
@@ -417,10 +417,7 @@ impl Worker {
                 let old = self.replace_routes(fib);
                 self.retire(Retired::Routes(old));
             }
-            Command::Neighbour { port, address, mac } => {
-                self.set_neighbour(port, address, mac, now)
-            }
-            Command::NeighbourTold(news) => self.learn_neighbour(news, now),
+            Command::Neighbour(news) => self.learn_neighbour(news, now),
             Command::Dummies { sa, count, octets } => self.send_dummies(now, sa, count, octets),
             Command::Probe { port, address, ask } => {
                 self.probe_neighbour(Neighbour { port, address }, ask && leads)
@@ -512,15 +509,6 @@ impl Worker {
         if let Some(sa) = outbound {
             self.retire(Retired::Outbound(sa));
         }
-    }
-
-    fn set_neighbour(&mut self, port: usize, address: IpAddr, mac: MacAddress, now: Instant) {
-        let news = News {
-            neighbour: Neighbour { port, address },
-            mac,
-            trust: Trust::Confirmed { create: true },
-        };
-        self.learn_neighbour(news, now);
     }
 
     fn probe_neighbour(&mut self, neighbour: Neighbour, ask: bool) {

@@ -10,7 +10,6 @@ use zeroize::Zeroizing;
 
 use crate::Role;
 use crate::node::{Node, State};
-use crate::post::count;
 
 /// What a member that others wait for is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,10 +46,7 @@ impl Node {
         for to in members {
             let packet = match &state {
                 State::Leading(leading) => {
-                    let mut packet = self.base(to, standing.role);
-                    packet.epoch = Some(leading.epoch.into());
-                    packet.bare = leading.bare();
-                    packet.objects = count(leading.count());
+                    let mut packet = self.base_leading(to, standing.role, leading);
                     if let Some(session) = leading.sessions.get(&to) {
                         session.head(&mut packet);
                     }
@@ -63,7 +59,7 @@ impl Node {
                 }
                 State::Out(_) | State::TakingOver(_) => continue,
             };
-            beats.push((to, packet.seal()));
+            beats.push((to, packet.seal(self.settings.mutant.more())));
         }
         self.state = state;
         beats

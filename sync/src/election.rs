@@ -10,6 +10,7 @@ use crate::node::{Node, State, TakingOver};
 use crate::peer::Reading;
 use crate::post::count;
 use crate::session::Session;
+use crate::switchover;
 use crate::takeover::{self, Right};
 use crate::vote::Campaign;
 use crate::{Event, Role, StepDown};
@@ -23,13 +24,15 @@ impl Node {
         self.settings.patience()
     }
 
-    pub(crate) fn next_epoch(&mut self) -> Epoch {
-        self.counter = self.counter.saturating_add(1);
-        Epoch {
+    /// An epoch above all that are known; none above the last one, to which only a lie or a disk that is
+    /// not what was written leads.
+    pub(crate) fn next_epoch(&mut self) -> Option<Epoch> {
+        self.counter = self.counter.checked_add(1)?;
+        Some(Epoch {
             counter: self.counter,
             leader: self.settings.me,
             incarnation: self.durable.incarnation,
-        }
+        })
     }
 
     fn my_rank(&self, objects: usize, inherits: bool) -> Rank {
@@ -40,7 +43,8 @@ impl Node {
             .find(|m| m.id == me)
             .map_or(0, |m| m.priority);
         let objects = count(objects);
-        (self.healthy, objects, inherits, priority, me)
+        // As others are told of it (`say_fitness`): two must not each be the better one in its own eyes.
+        (self.well(), objects, inherits, priority, me)
     }
 
     /// Without a leader and without rights: wait for one, or lead on nothing.
@@ -99,8 +103,11 @@ impl Node {
     /// Leads a new epoch: inheriting from the session of a standby, or bare.
     fn lead_epoch(&mut self, inheriting: Option<(Epoch, Right)>) {
         let (epoch, right) = match inheriting {
-            Some((epoch, right)) => (epoch, Some(right)),
+            Some((epoch, right)) => (Some(epoch), Some(right)),
             None => (self.next_epoch(), None),
+        };
+        let Some(epoch) = epoch else {
+            return;
         };
         let mut store = std::mem::take(&mut self.store);
         // What failed its drill is replaced: no number of it is drawn, none of it is delivered.
@@ -201,7 +208,12 @@ impl Node {
             });
             return self.leave();
         }
-        let epoch = self.next_epoch();
+        let Some(epoch) = self.next_epoch() else {
+            self.event(Event::NoRight {
+                reason: "no epoch is above the last one",
+            });
+            return self.leave();
+        };
         let until = self.now + self.patience();
         match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::Following(following) => {
@@ -210,6 +222,7 @@ impl Node {
                     campaign: Campaign::new(epoch, until),
                 }));
                 self.beat_due = true;
+                self.next_beat = self.now + self.pause();
                 self.review_takeover();
             }
             other => self.state = other,
@@ -270,7 +283,11 @@ impl Node {
     pub(crate) fn step_down(&mut self, reason: StepDown) {
         match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::Leading(leading) => {
+                let ends = switchover::left_over(&self.settings, &leading);
                 self.store = leading.into_store();
+                for (sa, recorded) in &mut self.store.sas {
+                    recorded.last = ends.get(sa).map(|used| (*used, Vec::new()));
+                }
                 self.outputs.push_back(crate::Output::StepDown { reason });
             }
             other => self.state = other,
@@ -350,8 +367,9 @@ impl Node {
     }
 
     fn rename(&mut self) {
-        let epoch = self.next_epoch();
-        self.renamed(epoch, None);
+        if let Some(epoch) = self.next_epoch() {
+            self.renamed(epoch, None);
+        }
     }
 
     /// The epoch gets another name; no session of the old one counts any more.
@@ -398,11 +416,7 @@ impl Node {
         // It has no right in any session with us (R13), and cannot record under our epoch: not
         // even in the session that answers this nonce.
         if above(packet.promised) && !self.settings.mutant.ignore_led {
-            self.lead(|leading, cx| {
-                if leading.release_session(cx, from) {
-                    cx.event(Event::SessionReleased { member: from });
-                }
-            });
+            self.lead(|leading, cx| leading.release_session(cx, from));
             return;
         }
         let open = leading.sessions.get(&from);
@@ -411,9 +425,7 @@ impl Node {
         }
         let mut rests = false;
         self.lead(|leading, cx| {
-            if leading.release_session(cx, from) {
-                cx.event(Event::SessionReleased { member: from });
-            }
+            leading.release_session(cx, from);
             rests = leading.rests(cx.now, from);
         });
         if rests {

@@ -59,7 +59,13 @@ impl Broken {
 impl Node {
     /// Could do all the work of an active, with every SA.
     pub(crate) fn fit(&self) -> bool {
-        self.carries() && self.drill.broken.is_empty()
+        self.well() && self.stopping.is_none()
+    }
+
+    /// The same of one that may be about to end: that one hands over what it has, rather than make way
+    /// for one that has not its keys.
+    pub(crate) fn well(&self) -> bool {
+        self.healthy && self.drill.done && self.drill.broken.is_empty()
     }
 
     /// The same but for SAs that failed their drill, which it would replace.

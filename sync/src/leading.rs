@@ -289,6 +289,7 @@ impl Leading {
                 match self.judge(cx, session, object, version) {
                     Verdict::Ready => {}
                     Verdict::Unvouched => late.push(*member),
+                    _ if self.one_has(cx, object, version) => {}
                     worse => {
                         verdict = worse;
                         break;
@@ -312,6 +313,12 @@ impl Leading {
                 }
             }
         }
+    }
+
+    /// Whether some standby has acknowledged it: enough for a mutant.
+    fn one_has(&self, cx: &Context<'_>, object: ObjectId, version: u64) -> bool {
+        let mut sessions = self.sessions.values();
+        cx.settings.mutant.any_standby && sessions.any(|session| session.has(object, version))
     }
 
     fn discard(&mut self, object: ObjectId, version: u64) {
@@ -426,12 +433,14 @@ impl Leading {
     }
 
     /// A session is over and its standby holds no right in it: what it bounded is free.
-    pub fn release_session(&mut self, cx: &mut Context<'_>, member: MemberId) -> bool {
+    pub fn release_session(&mut self, cx: &mut Context<'_>, member: MemberId) {
         if let Some(session) = self.sessions.get(&member) {
             let served = session.has_served(cx.settings.hold);
             self.note_end(cx, member, served, session.answers());
         }
-        self.close_session(cx, member)
+        if self.close_session(cx, member) {
+            cx.event(Event::SessionReleased { member });
+        }
     }
 
     /// The same where it ends by no fault of the standby's.

@@ -257,12 +257,16 @@ pub(crate) struct Packet {
 }
 
 impl Packet {
-    /// The octets, behind their checksum; whoever sends them wipes them.
-    pub fn seal(&self) -> Zeroizing<Vec<u8>> {
-        let mut octets = Zeroizing::new(Vec::with_capacity(CHECKSUM + self.encoded_len()));
+    /// The octets, behind their checksum; whoever sends them wipes them. `more` are fields that only
+    /// another version knows.
+    pub fn seal(&self, more: &[u8]) -> Zeroizing<Vec<u8>> {
+        let mut octets = Zeroizing::new(Vec::with_capacity(
+            CHECKSUM + self.encoded_len() + more.len(),
+        ));
         octets.extend_from_slice(&[0; CHECKSUM]);
         // A Vec grows as needed, so that encoding cannot fail.
         let _ = self.encode(&mut *octets);
+        octets.extend_from_slice(more);
         let (head, body) = octets.split_at_mut(CHECKSUM);
         head.copy_from_slice(&checksum(body));
         octets
@@ -407,7 +411,7 @@ mod tests {
             process: 1,
             ..Packet::default()
         };
-        let mut octets = packet.seal();
+        let mut octets = packet.seal(&[]);
         octets.extend_from_slice(&[0xfa, 0x3f, 3, 1, 2, 3]); // field 1023, three octets
         let sum = checksum(&octets[CHECKSUM..]);
         octets[..CHECKSUM].copy_from_slice(&sum);
@@ -466,9 +470,9 @@ mod tests {
             process: 1,
             ..Packet::default()
         };
-        assert!(Packet::open(&packet.seal()).is_some());
+        assert!(Packet::open(&packet.seal(&[])).is_some());
         packet.process = 0;
-        assert!(Packet::open(&packet.seal()).is_none());
+        assert!(Packet::open(&packet.seal(&[])).is_none());
     }
 
     #[test]

@@ -154,9 +154,7 @@ impl Node {
                 if let Some(written) = self.writing.take() {
                     self.durable = written;
                 }
-                if let State::Following(following) = &mut self.state {
-                    following.ack_due = true;
-                }
+                self.tell_promise();
             }
             Input::PersistFailed => self.persist_failed(),
             Input::Late { to, packets } => self.send_late(to, packets),
@@ -416,8 +414,8 @@ impl Node {
             for object in had {
                 leading.settle_object(cx, object);
             }
-            if resigned && leading.release_session(cx, from) {
-                cx.event(Event::SessionReleased { member: from });
+            if resigned {
+                leading.release_session(cx, from);
             }
         });
         self.joined(from, packet, reading, entropy);
@@ -427,7 +425,7 @@ impl Node {
     fn advance(&mut self, entropy: &mut dyn Entropy) {
         let beat = self.now >= self.next_beat;
         if beat {
-            self.next_beat = self.now + self.settings.heartbeat;
+            self.next_beat = self.now + self.pause();
             self.beat_due = true;
         }
         match &self.state {

@@ -114,21 +114,19 @@ impl Node {
         packet
     }
 
+    pub(crate) fn base_leading(&mut self, to: MemberId, role: Role, leading: &Leading) -> Packet {
+        let mut packet = self.base(to, role);
+        packet.epoch = Some(leading.epoch.into());
+        packet.bare = leading.bare();
+        packet.objects = count(leading.count());
+        packet
+    }
+
     fn post_leading(&mut self, leading: &mut Leading, poke: &BTreeSet<MemberId>) {
         let role = match leading.phase {
             Phase::Active => Role::Leading,
             _ => Role::HandingOver,
         };
-        let total = leading.count();
-        let Leading {
-            objects,
-            sas,
-            sessions,
-            epoch,
-            base,
-            campaign,
-            ..
-        } = leading;
         let retransmit = self.settings.heartbeat.max(Duration::from_millis(1));
         let members: Vec<MemberId> = self.peers.keys().copied().collect();
         for to in members {
@@ -136,19 +134,22 @@ impl Node {
             let vouch = self.settings.vouch;
             let silent = |session: &Session| session.contact.unheard_for(self.now) >= vouch;
             // Who does not answer is asked once a heartbeat, not flooded.
-            let burst = match sessions.get(&to) {
+            let burst = match leading.sessions.get(&to) {
                 Some(session) if silent(session) => usize::from(due),
                 _ => BURST,
             };
             for _ in 0..burst {
-                let mut packet = self.base(to, role);
-                packet.epoch = Some((*epoch).into());
-                packet.bare = base.is_none();
-                if let Some(campaign) = campaign {
-                    self.stand(campaign, *epoch, &mut packet);
+                let mut packet = self.base_leading(to, role, leading);
+                if let Some(campaign) = &leading.campaign {
+                    self.stand(campaign, leading.epoch, &mut packet);
                 }
-                packet.objects = count(total);
                 let mut filled = false;
+                let Leading {
+                    objects,
+                    sas,
+                    sessions,
+                    ..
+                } = leading;
                 if let Some(session) = sessions.get_mut(&to) {
                     session.head(&mut packet);
                     if role == Role::Leading {
@@ -227,7 +228,7 @@ impl Node {
     pub(crate) fn send(&mut self, to: MemberId, packet: &Packet) {
         self.outputs.push_back(Output::Datagram {
             to,
-            payload: packet.seal(),
+            payload: packet.seal(self.settings.mutant.more()),
         });
     }
 }

@@ -206,4 +206,35 @@ pub struct Mutant {
     pub never_vouches: bool,
     /// Takes over on nothing, as if there were no copy: the peers make everything anew (R11).
     pub forgets: bool,
+    /// Sends the ends of its leases while its workers go on (R15, holes A3 and A4).
+    pub final_before_step_down: bool,
+    /// Leads on with what was left of its leases although their ends have left (R14).
+    pub residual_after_final: bool,
+    /// Not a mutant: says in each message and record what only the next version knows.
+    pub next_version: bool,
+    /// One standby's acknowledgement is enough to release an IKE output (R16, hole C3).
+    pub any_standby: bool,
+}
+
+/// Fields that nobody knows, octets and a number; another version; bits of what nobody can do.
+const OF_A_MESSAGE: &[u8] = &[
+    0xfa, 0x3f, 3, 1, 2, 3, 0xc0, 0x3e, 9, 0x08, 2, 0x90, 0x08, 0xff, 0x01,
+];
+
+impl Mutant {
+    /// What a message says beside the rest.
+    pub(crate) fn more(&self) -> &'static [u8] {
+        match self.next_version {
+            true => OF_A_MESSAGE,
+            false => &[],
+        }
+    }
+
+    /// What a record of the gateway's says beside the rest, likewise.
+    pub fn more_of_a_record(&self) -> &'static [u8] {
+        match self.next_version {
+            true => OF_A_MESSAGE.split_at(9).0,
+            false => &[],
+        }
+    }
 }

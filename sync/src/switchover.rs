@@ -1,15 +1,16 @@
 //! Planned endings: switchover by exact ends (`lease-holes` R15), resignation, shutdown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use hitless_sa::{Instant, MemberId};
+use hitless_sa::{Instant, Lease, MemberId, SaId, SequenceNumber};
 
-use crate::leading::{Leading, Phase};
+use crate::leading::{Leading, LedSa, Phase};
 use crate::message::Sid;
 use crate::node::{Node, State};
 use crate::store::Store;
-use crate::{DrainedSa, Event, Output, StepDown};
+use crate::{DrainedSa, Event, Output, Settings, StepDown};
 
 /// How long workers may take to pass the barrier before the standby takes over from its record.
 const BARRIER: Duration = Duration::from_millis(100);
@@ -38,6 +39,32 @@ impl fmt::Display for NoSwitchover {
 }
 
 impl std::error::Error for NoSwitchover {}
+
+/// Where a lease stands while it is in use: no end.
+fn so_far((sa, led): (&SaId, &LedSa)) -> DrainedSa {
+    DrainedSa {
+        sa: *sa,
+        lease: Lease {
+            grant: SequenceNumber(led.cursor.saturating_sub(1)),
+            high_water: SequenceNumber(led.top),
+        },
+        window: Vec::new(),
+    }
+}
+
+/// What a mutant thinks that it may still use, from there on: nothing, in truth.
+pub(crate) fn left_over(settings: &Settings, leading: &Leading) -> BTreeMap<SaId, Lease> {
+    let ended = matches!(leading.phase, Phase::Final { .. });
+    match settings.mutant.residual_after_final && ended {
+        true => leading
+            .sas
+            .iter()
+            .map(so_far)
+            .map(|end| (end.sa, end.lease))
+            .collect(),
+        false => BTreeMap::new(),
+    }
+}
 
 impl Node {
     /// The best standby that could take over now: with every SA, unless this member carries some
@@ -73,7 +100,12 @@ impl Node {
             Err(reason) => return self.event(Event::SwitchoverRefused { reason }),
         };
         let until = self.now + BARRIER;
+        let too_soon = self.settings.mutant.final_before_step_down;
         self.lead(|leading, cx| {
+            if let Some(session) = leading.sessions.get_mut(&target).filter(|_| too_soon) {
+                session.hand_over(&leading.sas.iter().map(so_far).collect::<Vec<_>>());
+                return;
+            }
             leading.phase = Phase::Draining { target, until };
             cx.outputs.push_back(Output::Drain);
         });
@@ -86,11 +118,18 @@ impl Node {
     /// The workers have stopped: from here on this epoch is over for us, whatever happens.
     pub(crate) fn drained(&mut self, ends: &[DrainedSa]) {
         let until = self.now + self.settings.takeover() * 5;
-        self.lead(|leading, _| {
+        self.lead(|leading, cx| {
             let Phase::Draining { target, .. } = leading.phase else {
                 return;
             };
             leading.phase = Phase::Final { target, until };
+            if cx.settings.mutant.residual_after_final {
+                for end in ends {
+                    let led = leading.sas.get_mut(&end.sa);
+                    led.into_iter()
+                        .for_each(|led| led.cursor = end.lease.grant.0 + 1);
+                }
+            }
             if let Some(session) = leading.sessions.get_mut(&target) {
                 session.hand_over(ends);
             }

@@ -79,6 +79,11 @@ pub(crate) fn inherit(
     };
     let Some(right) = right.filter(|right| right.session == recorded.session && !recorded.no_right)
     else {
+        if let Some((used, _)) = recorded.last.as_ref().filter(|_| leftovers(cx, right)) {
+            led.right = true;
+            (led.limit, led.offered) = (recorded.lease, recorded.lease);
+            (led.cursor, led.top) = (used.grant.0 + 1, used.high_water.0);
+        }
         return (led, None);
     };
     let end = end(right, recorded);
@@ -103,6 +108,11 @@ pub(crate) fn inherit(
         None
     };
     (led, reason)
+}
+
+/// Whether a mutant goes on with what was left of its own leases.
+fn leftovers(cx: &Context<'_>, right: Option<Right>) -> bool {
+    cx.settings.mutant.residual_after_final && right.is_none()
 }
 
 /// The recorded end of the predecessor's use.
@@ -143,7 +153,10 @@ pub(crate) fn describe(
     recorded: &Recorded,
     led: &LedSa,
 ) -> TakeoverSa {
-    let end = right.map_or(recorded.lease, |right| end(right, recorded));
+    let end = match &recorded.last {
+        Some((used, _)) if leftovers(cx, right) => *used,
+        _ => right.map_or(recorded.lease, |right| end(right, recorded)),
+    };
     let seen = recorded.checkpoint.map_or(0, |c| c.inbound_top.0);
     let handed_over = right.is_some_and(|right| right.handed_over);
     TakeoverSa {

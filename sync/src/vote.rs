@@ -7,6 +7,7 @@
 //! left out: after a split vote old keys are replaced, not carried on.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use hitless_sa::{Epoch, Instant, MemberId};
 
@@ -35,7 +36,38 @@ impl Campaign {
     }
 }
 
+/// A candidate speaks so many times as often as others do. Whoever heard the leader a moment later
+/// than it refuses its first word, and what can be vouched for lasts hardly longer than a death
+/// takes to be noticed (R16).
+const HASTE: u32 = 4;
+
 impl Node {
+    /// From one heartbeat to the next.
+    pub(crate) fn pause(&self) -> Duration {
+        match &self.state {
+            State::TakingOver(_) => self.settings.heartbeat / HASTE,
+            _ => self.settings.heartbeat,
+        }
+    }
+
+    /// A promise is on disk: whoever waits for it hears of it at once, and not when the next heartbeat
+    /// is due.
+    pub(crate) fn tell_promise(&mut self) {
+        let stands = match &mut self.state {
+            State::Following(following) => {
+                following.ack_due = true;
+                return;
+            }
+            State::TakingOver(_) => true,
+            State::Leading(leading) => leading.campaign.is_some(),
+            State::Out(_) => false,
+        };
+        self.beat_due |= stands;
+        let candidate = self.durable.promised.map(|epoch| epoch.leader);
+        self.poke
+            .extend(candidate.filter(|id| self.peers.contains_key(id)));
+    }
+
     /// Whether most of the configured members, this one included, have promised the epoch.
     pub(crate) fn majority(&self, campaign: &Campaign) -> bool {
         if self.settings.mutant.no_majority {
@@ -189,7 +221,7 @@ impl Node {
         let due = self.now >= leading.campaign_after && leading.phase == Phase::Active;
         if due && possible && (stuck || lost) {
             let until = self.now + patience;
-            let fresh = leading.stood.is_none().then(|| self.next_epoch());
+            let fresh = leading.stood.is_none().then(|| self.next_epoch()).flatten();
             self.lead(|leading, _| {
                 let stood = leading.stood.take();
                 let campaign = fresh.map(|epoch| Campaign::new(epoch, until)).or(stood);

@@ -5,7 +5,7 @@ mod cluster;
 
 use cluster::intercept::{CHECKSUM, sealed};
 use cluster::{Weather, World};
-use hitless_sa::MemberId;
+use hitless_sa::{Epoch, Incarnation, MemberId};
 use hitless_sync::{Event, Input, Mutant, Role};
 use prost::encoding::{WireType, encode_key, encode_varint};
 
@@ -197,4 +197,24 @@ fn d9_a_leader_whose_successor_came_back_without_memory_goes_on_with_new_keys() 
         assert!(world.oracle.packets > before);
         world.check().unwrap();
     }
+}
+
+/// R1: every epoch is above all that were promised. Nobody gets to the end but by a lie or a disk that
+/// is not what was written; then nobody leads, rather than lead an epoch twice.
+#[test]
+fn r1_above_the_last_epoch_there_is_none_to_lead() {
+    let mut world = settled(90, 2, Mutant::default());
+    for index in 0..2 {
+        world.crash(index);
+        let site = &mut world.sites[index];
+        site.disk.promised = Some(Epoch {
+            counter: u64::MAX,
+            leader: site.id,
+            incarnation: Incarnation(site.incarnation),
+        });
+        world.start(index);
+    }
+    let leads = |world: &World| (0..2).any(|index| world.role(index) == Some(Role::Leading));
+    assert!(!world.run_until(5_000, leads));
+    world.check().unwrap();
 }

@@ -322,3 +322,40 @@ fn r15_a_leader_of_three_elects_its_successor_before_it_ends() {
         world.check().unwrap();
     }
 }
+
+/// What a member thinks of itself is what it says of itself: else of two that share no keys each is the
+/// better one in its own eyes, and neither makes way.
+#[test]
+fn of_two_leaders_without_common_keys_the_ready_one_stays() {
+    for seed in 60..64 {
+        let mut world = World::with(seed, 2, Weather::CALM, |_| {});
+        world.restarts = false;
+        let (one, two) = (world.sites[0].id, world.sites[1].id);
+        world.cut.extend([(one, two), (two, one)]);
+        let leads = |world: &World, index| world.role(index) == Some(Role::Leading);
+        let both = |world: &World| leads(world, 0) && leads(world, 1);
+        assert!(world.run_until(3_000, both), "seed {seed}");
+        // The preferred one.
+        drilled(&mut world, 0, false, &[]);
+        world.exchanges = false;
+        world.cut.clear();
+        assert!(world.run_until(3_000, World::settled), "seed {seed}");
+        assert_eq!(world.leader(), Some(1), "seed {seed}");
+        world.run(200);
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn at_a_cold_start_the_ready_one_leads_and_no_other() {
+    for seed in 64..68 {
+        let mut world = World::with(seed, 2, Weather::CALM, |_| {});
+        world.restarts = false;
+        drilled(&mut world, 0, false, &[]);
+        assert!(world.run_until(3_000, World::settled), "seed {seed}");
+        assert_eq!(world.leader(), Some(1), "seed {seed}");
+        assert!(world.sites[0].disk.led.is_none(), "seed {seed}");
+        world.run(200);
+        world.check().unwrap();
+    }
+}

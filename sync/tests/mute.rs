@@ -6,7 +6,7 @@ mod cluster;
 use cluster::intercept::{CHECKSUM, sealed};
 use cluster::{MILLISECOND, Weather, World};
 use hitless_sa::MemberId;
-use hitless_sync::{Degraded, Event, Input, Role};
+use hitless_sync::{Degraded, Event, Input, Mutant, Role};
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
 
@@ -48,6 +48,15 @@ fn settled(seed: u64, members: u8, degraded: Degraded) -> World {
     assert!(world.run_until(3_000, World::settled), "seed {seed}");
     assert_eq!(world.leader(), Some(0));
     world.run(100);
+    world
+}
+
+/// 2 has crashed and joins again.
+fn rejoining(seed: u64) -> World {
+    let mut world = settled(seed, 2, Degraded::Rekey);
+    world.crash(1);
+    world.run(50);
+    world.start(1);
     world
 }
 
@@ -212,12 +221,13 @@ fn strict_waits_for_who_does_not_acknowledge() {
     world.check().unwrap();
 }
 
-/// The leader sends in each of so many windows of 30 ms, though 2 joins again and again.
-fn windows_without_packets(world: &mut World, windows: u32, fields: &[u32]) -> u32 {
+/// In how many of so many windows of 30 ms the leader sends nothing, with what 2 is heard to say
+/// meanwhile.
+fn windows_without_packets(world: &mut World, windows: u32, said: impl Fn(&mut World, u64)) -> u32 {
     let mut starved = 0;
     for _ in 0..windows {
         let before = world.oracle.packets;
-        mute(world, 30, fields, |_| false);
+        said(world, 30);
         starved += u32::from(world.oracle.packets == before);
     }
     starved
@@ -232,15 +242,14 @@ fn sessions(world: &World) -> usize {
 #[test]
 fn d7_a_joiner_that_never_acknowledges_holds_nothing_however_often_it_joins() {
     for seed in 1..=4 {
-        let mut world = settled(seed, 2, Degraded::Rekey);
-        world.crash(1);
-        world.run(50);
-        world.start(1);
+        let mut world = rejoining(seed);
         let fields = [APPLIED, RECORDED];
         // Until the old session is released.
         mute(&mut world, 500, &fields, |_| false);
         let before = sessions(&world);
-        let starved = windows_without_packets(&mut world, 60, &fields);
+        let starved = windows_without_packets(&mut world, 60, |world, milliseconds| {
+            mute(world, milliseconds, &fields, |_| false);
+        });
         assert_eq!(starved, 0, "seed {seed}");
         assert!(sessions(&world) > before, "seed {seed}");
         assert!(world.run_until(5_000, World::settled), "seed {seed}");
@@ -251,10 +260,7 @@ fn d7_a_joiner_that_never_acknowledges_holds_nothing_however_often_it_joins() {
 #[test]
 fn d7_a_joiner_that_stops_to_acknowledge_gets_its_next_session_later_and_later() {
     for seed in 1..=4 {
-        let mut world = settled(seed, 2, Degraded::Rekey);
-        world.crash(1);
-        world.run(50);
-        world.start(1);
+        let mut world = rejoining(seed);
         // It answers the first record of each session, and no other.
         let first = [&[0xf0, 0x01][..], &[1]].concat();
         let said = |world: &mut World, milliseconds: u64| {
@@ -264,12 +270,7 @@ fn d7_a_joiner_that_stops_to_acknowledge_gets_its_next_session_later_and_later()
         };
         said(&mut world, 500);
         let before = sessions(&world);
-        let mut starved = 0;
-        for _ in 0..200 {
-            let sent = world.oracle.packets;
-            said(&mut world, 30);
-            starved += u32::from(world.oracle.packets == sent);
-        }
+        let starved = windows_without_packets(&mut world, 200, said);
         let opened = sessions(&world) - before;
         assert!((4..=10).contains(&opened), "seed {seed}: {opened} in 6 s");
         assert!(starved < 40, "seed {seed}: {starved} of 200 windows");
@@ -281,10 +282,7 @@ fn d7_a_joiner_that_stops_to_acknowledge_gets_its_next_session_later_and_later()
 
 #[test]
 fn d7_a_joiner_that_stalls_is_abandoned_and_holds_nothing() {
-    let mut world = settled(5, 2, Degraded::Rekey);
-    world.crash(1);
-    world.run(50);
-    world.start(1);
+    let mut world = rejoining(5);
     let abandoned = |world: &World| {
         let mut events = world.sites[0].events.iter();
         events.any(|event| matches!(event, Event::SessionAbandoned { member } if *member == TWO))
@@ -358,4 +356,54 @@ fn r16_a_leader_that_was_away_itself_does_not_call_its_standby_silent() {
         assert!(world.run_until(2 * VOUCH, degraded), "seed {seed}");
         world.check().unwrap();
     }
+}
+
+/// Three members, of which 2 does not acknowledge and 3 does: what leaves before D, and what is known
+/// of it once 1 and 3 are gone.
+fn one_of_two_acknowledges(seed: u64, mutant: Mutant) -> Result<(), String> {
+    let mut world = World::new(seed, 3, Weather::CALM, mutant);
+    world.restarts = false;
+    assert!(world.run_until(3_000, World::settled), "seed {seed}");
+    assert_eq!(world.leader(), Some(0));
+    world.run(100);
+    world.exchanges = false;
+    world.run(50);
+    let object = world.sites[0].gateway.any_object().unwrap();
+    let change = world.sites[0].gateway.touch(object);
+    let version = change.version;
+    // It hears no record either: it can not know what it does not acknowledge.
+    world.capture = Some((ONE, TWO));
+    world.commit(0, change);
+    let left = move |world: &World| {
+        let mut committed = world.sites[0].committed.iter();
+        committed.any(|(_, o, v, _)| (*o, *v) == (object, version))
+    };
+    let released = world.run_until(20, left);
+    // Both that know it die; one comes back at once with nothing, and votes for the third.
+    world.capture = None;
+    world.crash(0);
+    world.crash(2);
+    world.run(1);
+    world.start(2);
+    world.run(600);
+    world.check()?;
+    match released {
+        true => Err(format!("seed {seed}: released before D")),
+        false => Ok(()),
+    }
+}
+
+#[test]
+fn c3_of_two_standbys_both_must_acknowledge_before_an_answer_leaves() {
+    let mutant = Mutant {
+        any_standby: true,
+        ..Mutant::default()
+    };
+    let mut found = Vec::new();
+    for seed in 1..=20 {
+        one_of_two_acknowledges(seed, Mutant::default()).unwrap();
+        found.extend(one_of_two_acknowledges(seed, mutant).err());
+    }
+    let lost = found.iter().filter(|what| what.starts_with("S4"));
+    assert!(lost.count() > 0, "{found:?}");
 }

@@ -129,13 +129,13 @@ const PATIENCE: u64 = 2_000;
 
 /// A rule switched off must be noticed: otherwise the oracle or the weather proves nothing.
 fn caught(mutant: Mutant, kind: &str) {
-    caught_among(2, mutant, kind);
+    caught_among(2, mutant, &[kind]);
 }
 
-fn caught_among(members: u8, mutant: Mutant, kind: &str) {
+fn caught_among(members: u8, mutant: Mutant, kinds: &[&str]) {
     for seed in 0..PATIENCE {
         if let Err(violation) = run(seed, members, mutant)
-            && violation.starts_with(kind)
+            && kinds.iter().any(|kind| violation.starts_with(kind))
         {
             println!("seed {seed}: {violation}");
             return;
@@ -249,7 +249,7 @@ fn mutant_that_takes_over_without_a_majority_is_caught() {
         no_majority: true,
         ..Mutant::default()
     };
-    caught_among(3, mutant, "");
+    caught_among(3, mutant, &["S", "I2"]);
 }
 
 #[test]
@@ -258,5 +258,5 @@ fn mutant_that_votes_twice_is_caught() {
         vote_twice: true,
         ..Mutant::default()
     };
-    caught_among(3, mutant, "");
+    caught_among(3, mutant, &["S", "I2"]);
 }

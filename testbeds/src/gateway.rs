@@ -45,23 +45,8 @@ pub struct Member {
 }
 
 impl Member {
-    /// Starts member `index` (0 or 1) and waits until it answers on its control socket.
-    pub fn start(
-        binary: &Path,
-        lab: &Topology,
-        index: usize,
-        directory: &Path,
-        settings: &Settings<'_>,
-    ) -> Result<Self, LabError> {
-        let own = directory.join(format!("m{}", index + 1));
-        let connection = connection(settings);
-        let text = configuration_at(settings.at, index, &own, PATIENT, &connection);
-        let text = with_key_log(&own, &text);
-        Self::start_with(binary, lab, index, directory, &text, &[])
-    }
-
-    /// The same with a whole configuration, whose control socket is `<directory>/m<N>/hitless.sock`,
-    /// and with these variables in its environment.
+    /// Starts member `index` (0 or 1) and waits until it answers on its control socket, which is
+    /// `<directory>/m<N>/hitless.sock`; with these variables in its environment.
     pub fn start_with(
         binary: &Path,
         lab: &Topology,
@@ -326,6 +311,13 @@ pub fn start_pair(
         Member::start_with(&binary, lab, index, directory, &text, &[])
     };
     Ok([start(0)?, start(1)?])
+}
+
+/// A member's file with one connection and its key log, as most scenarios have it.
+pub fn member(settings: &Settings<'_>, index: usize, directory: &Path) -> String {
+    let connection = connection(settings);
+    let text = configuration_at(settings.at, index, directory, PATIENT, &connection);
+    with_key_log(directory, &text)
 }
 
 /// A member's file; `id`, state and socket, which are in its directory, are what differs between

@@ -1,8 +1,10 @@
 //! What a scenario is, what it reports, and the list of all of them.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use hitless::audit::{self, Exchange};
 use serde::Serialize;
 
 use crate::clock;
@@ -142,6 +144,21 @@ impl Report {
         self.ike_auth_after_failover = Some(messages as u64);
         let detail = format!("{messages} messages");
         self.check("no-new-ike-auth", messages == 0, detail);
+    }
+
+    /// Signs of life (RFC 7296 section 2.4): `source` asked for some in that time, and got every one.
+    pub fn liveness(
+        &mut self,
+        name: &str,
+        wire: &audit::Report,
+        source: IpAddr,
+        (from, until): (Duration, Duration),
+    ) {
+        let requests = wire.exchanges_from(source, Exchange::Informational, from);
+        let within: Vec<_> = requests.iter().filter(|(r, _)| r.time < until).collect();
+        let answered = within.iter().filter(|(_, answer)| answer.is_some()).count();
+        let detail = format!("{} requests, {answered} answered", within.len());
+        self.check(name, answered > 0 && answered == within.len(), detail);
     }
 
     /// Decides: passed if there were checks and all held.

@@ -103,7 +103,7 @@ pub const PORT_PEER: &str = "o-peer";
 pub const PORT_MEMBERS: [&str; 2] = ["o-m1", "o-m2"];
 pub const PORT_MEMBERS_INSIDE: [&str; 2] = ["i-m1", "i-m2"];
 /// The switches themselves.
-pub const SWITCH_OUTSIDE: &str = "outside";
+const SWITCH_OUTSIDE: &str = "outside";
 pub const SWITCH_INSIDE: &str = "inside";
 const PORT_HOST_B: &str = "i-host-b";
 const PORTS_OUTSIDE: [&str; 3] = [PORT_PEER, PORT_MEMBERS[0], PORT_MEMBERS[1]];

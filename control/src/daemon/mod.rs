@@ -21,6 +21,7 @@ mod keylog;
 mod ledger;
 mod ports;
 mod reloads;
+mod secrecy;
 mod turns;
 
 use std::net::{SocketAddr, UdpSocket};
@@ -68,6 +69,12 @@ const FAREWELL_TAKEOVERS: u32 = 6;
 
 /// Runs one member until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
+    // Before any secret is used.
+    if let Err(error) = secrecy::keep_memory_here() {
+        tracing::warn!(
+            "a crash of this process may write its memory, with all keys, to disk: {error}"
+        );
+    }
     // Before anything that could disturb a daemon that already runs here.
     let mut server = Server::bind(&config.control.socket)?;
     let identity = Identity {

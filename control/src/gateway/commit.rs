@@ -53,7 +53,11 @@ impl Gateway {
     /// The record goes to the standby, the messages and SAs wait.
     pub(super) fn commit(&mut self, now: Instant, entropy: &mut dyn Entropy, commit: Commit) {
         let (body, children) = match commit.record {
-            Some(record) => (Some(record.body), record.children),
+            Some(mut record) => {
+                let more = self.settings.tuning().sync.more_of_a_record();
+                record.body.extend_from_slice(more);
+                (Some(record.body), record.children)
+            }
             None => {
                 self.retrieval.ended(now, commit.ike);
                 (None, Vec::new())

@@ -18,14 +18,31 @@ const WAITING_PACKETS: usize = 8192;
 /// takes none of them never will; what it would do after it lacks one, nobody knows.
 const WAITING_COMMANDS: usize = 512 * 1024;
 
+/// The gateway's end of one worker.
+struct End {
+    handle: WorkerHandle,
+    /// Commands that the ring had no room for, oldest first.
+    queued: VecDeque<Command>,
+    /// Commands that the ring has taken so far.
+    delivered: u64,
+}
+
+impl End {
+    fn flush(&mut self) {
+        while let Some(command) = self.queued.pop_front() {
+            if let Err(command) = self.handle.send(command) {
+                return self.queued.push_front(command);
+            }
+            self.delivered += 1;
+        }
+    }
+}
+
 /// All workers of one gateway.
 pub struct Dataplane {
-    workers: Vec<WorkerHandle>,
-    /// Commands that a worker's ring had no room for, oldest first.
-    queued: Vec<VecDeque<Command>>,
+    workers: Vec<End>,
+    /// Commands that may wait for one worker.
     most: usize,
-    /// Commands that each worker's ring has taken so far.
-    delivered: Vec<u64>,
     /// Workers that have ended or are given up, and commands that were dropped because of them.
     lost: BTreeSet<usize>,
     dropped_commands: u64,
@@ -42,13 +59,14 @@ pub struct Dataplane {
 impl Dataplane {
     /// Takes the control ends of the workers.
     pub fn new(workers: Vec<WorkerHandle>, leadership: Arc<Leadership>) -> Dataplane {
-        let queued = workers.iter().map(|_| VecDeque::new()).collect();
-        let delivered = vec![0; workers.len()];
+        let end = |handle| End {
+            handle,
+            queued: VecDeque::new(),
+            delivered: 0,
+        };
         Dataplane {
-            workers,
-            queued,
+            workers: workers.into_iter().map(end).collect(),
             most: WAITING_COMMANDS,
-            delivered,
             lost: BTreeSet::new(),
             dropped_commands: 0,
             leadership,
@@ -85,18 +103,17 @@ impl Dataplane {
 
     /// Sends a command to one worker; it waits if the ring is full.
     pub fn send(&mut self, worker: usize, command: Command) {
-        let queue = &mut self.queued[worker];
-        if queue.len() >= self.most || self.lost.contains(&worker) {
-            self.dropped_commands += 1 + queue.len() as u64;
-            *queue = VecDeque::new();
+        let end = &mut self.workers[worker];
+        let waiting = end.queued.len();
+        if waiting >= self.most || self.lost.contains(&worker) {
+            self.dropped_commands += 1 + waiting as u64;
+            end.queued = VecDeque::new();
             self.lost.insert(worker);
-        } else if queue.is_empty() {
-            match self.workers[worker].send(command) {
-                Ok(()) => self.delivered[worker] += 1,
-                Err(command) => queue.push_back(command),
-            }
-        } else {
-            queue.push_back(command);
+            return;
+        }
+        end.queued.push_back(command);
+        if waiting == 0 {
+            end.flush();
         }
     }
 
@@ -109,16 +126,7 @@ impl Dataplane {
 
     /// Retries the commands and the packets that waited.
     pub fn flush(&mut self) {
-        let workers = self.workers.iter_mut().zip(&mut self.queued);
-        for ((worker, queue), delivered) in workers.zip(&mut self.delivered) {
-            while let Some(command) = queue.pop_front() {
-                if let Err(command) = worker.send(command) {
-                    queue.push_front(command);
-                    break;
-                }
-                *delivered += 1;
-            }
-        }
+        self.workers.iter_mut().for_each(End::flush);
         self.flush_packets();
     }
 
@@ -147,7 +155,8 @@ impl Dataplane {
         let count = self.workers.len();
         let order = (self.first..count).chain(0..self.first.min(count));
         for index in order {
-            if let Some(taken) = self.workers.get_mut(index).and_then(&mut take) {
+            let end = self.workers.get_mut(index);
+            if let Some(taken) = end.and_then(|end| take(&mut end.handle)) {
                 self.first = (index + 1) % count;
                 return Some((index, taken));
             }
@@ -157,7 +166,8 @@ impl Dataplane {
 
     /// Sends an IP packet of ours by the first worker, which routes it.
     pub fn inject(&mut self, packet: Vec<u8>) {
-        let room = self.workers.first().map_or(0, |worker| worker.punt.mtu());
+        let room = self.workers.first();
+        let room = room.map_or(0, |end| end.handle.punt.mtu());
         // One that never fits would keep all others from leaving.
         if packet.len() > room || self.packets.len() >= WAITING_PACKETS {
             self.inject_full += 1;
@@ -173,11 +183,11 @@ impl Dataplane {
     }
 
     fn flush_packets(&mut self) {
-        let Some(worker) = self.workers.first_mut() else {
+        let Some(end) = self.workers.first_mut() else {
             return;
         };
         while let Some(packet) = self.packets.front() {
-            if !worker.inject(packet) {
+            if !end.handle.inject(packet) {
                 return;
             }
             self.packets.pop_front();
@@ -186,14 +196,14 @@ impl Dataplane {
 
     /// How many commands a worker's ring has taken so far, and how many wait for room in it.
     pub fn progress(&self, worker: usize) -> (u64, usize) {
-        let delivered = self.delivered.get(worker).copied().unwrap_or_default();
-        (delivered, self.queued.get(worker).map_or(0, VecDeque::len))
+        let end = self.workers.get(worker);
+        end.map_or((0, 0), |end| (end.delivered, end.queued.len()))
     }
 
     /// Workers whose threads have ended, or that are given up.
     pub fn lost(&mut self) -> &BTreeSet<usize> {
         let workers = self.workers.iter().enumerate();
-        let ended = workers.filter(|(_, worker)| worker.is_abandoned());
+        let ended = workers.filter(|(_, end)| end.handle.is_abandoned());
         self.lost.extend(ended.map(|(index, _)| index));
         &self.lost
     }
@@ -205,16 +215,15 @@ impl Dataplane {
 
     /// The newest checkpoint of every SA that has one, with the worker that published it.
     pub fn drain_checkpoints(&mut self, mut take: impl FnMut(usize, Checkpoint)) {
-        for (index, worker) in self.workers.iter_mut().enumerate() {
-            worker
-                .checkpoints
-                .drain(|_, checkpoint| take(index, checkpoint));
+        for (index, end) in self.workers.iter_mut().enumerate() {
+            let checkpoints = &mut end.handle.checkpoints;
+            checkpoints.drain(|_, checkpoint| take(index, checkpoint));
         }
     }
 
     /// Each worker's counters.
     pub fn counters(&self) -> impl Iterator<Item = &Arc<Counters>> {
-        self.workers.iter().map(|worker| &worker.counters)
+        self.workers.iter().map(|end| &end.handle.counters)
     }
 
     /// Packets of ours that were lost on the way to a worker.
@@ -246,6 +255,10 @@ mod tests {
         (Dataplane::new(handles, leadership), running)
     }
 
+    fn nothing_waits(dataplane: &Dataplane) -> bool {
+        dataplane.workers.iter().all(|end| end.queued.is_empty())
+    }
+
     #[test]
     fn commands_behind_a_worker_that_takes_none_are_bounded_and_it_is_given_up() {
         let (mut dataplane, mut running) = dataplane(2);
@@ -262,7 +275,7 @@ mod tests {
         }
         assert_eq!(*dataplane.lost(), BTreeSet::from([1]));
         assert_eq!(dataplane.dropped_commands(), 101);
-        assert!(dataplane.queued.iter().all(VecDeque::is_empty));
+        assert!(nothing_waits(&dataplane));
         dataplane.send(1, Command::Announce);
         dataplane.send(0, Command::Barrier(7));
         assert_eq!(dataplane.dropped_commands(), 102);
@@ -276,7 +289,7 @@ mod tests {
             dataplane.send(0, Command::Barrier(number));
         }
         assert_eq!(*dataplane.lost(), BTreeSet::from([0, 1]));
-        assert!(dataplane.queued.iter().all(VecDeque::is_empty));
+        assert!(nothing_waits(&dataplane));
     }
 
     #[test]

@@ -60,7 +60,7 @@ impl Pulse {
 /// What is known of this member's parts.
 #[derive(Default)]
 pub(super) struct Health {
-    /// The workers whose threads have ended: for good.
+    /// The workers whose threads have ended, or that were given up as they took no commands: for good.
     lost: BTreeSet<usize>,
     /// The barrier that each worker has been asked to pass.
     asked: BTreeMap<usize, Pulse>,
@@ -121,13 +121,10 @@ impl Gateway {
 
     /// Asks every worker for a sign of life, now and then, and notes who gives none.
     pub(super) fn watch_workers(&mut self, now: Instant) {
-        let lost = self.dataplane.lost();
-        if *lost != self.health.lost {
-            let lost = lost.clone();
-            let before = std::mem::replace(&mut self.health.lost, lost.clone());
-            for worker in lost.difference(&before).copied() {
-                self.tell(Event::WorkerLost { worker });
-            }
+        let lost = self.dataplane.lost().difference(&self.health.lost);
+        for worker in lost.copied().collect::<Vec<_>>() {
+            self.health.lost.insert(worker);
+            self.tell(Event::WorkerLost { worker });
         }
         for (worker, pulse) in &mut self.health.asked {
             pulse.look(now, self.dataplane.progress(*worker).0);

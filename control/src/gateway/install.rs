@@ -123,6 +123,7 @@ impl Gateway {
         };
         let tuning = self.settings.tuning();
         tuning.break_rights(&mut floor, &mut lease);
+        let first = self.former.get(&sa).copied().unwrap_or(first);
         let handed_over = inherited.as_ref().filter(|_| !tuning.no_floor);
         let window = first_window(&child, floor, handed_over);
         let cell = Arc::new(Cell::new(first, lease));
@@ -206,6 +207,7 @@ impl Gateway {
                 let window = window.clone();
                 let mut half = InboundSa::with_window(child, cell(), window, slot, engine)?;
                 half.counters = tally(worker, Direction::In);
+                half.releases_unmarked = self.settings.tuning().releases_unmarked;
                 inbound.push((worker, half));
             }
             if home || spread != Workers::One {

@@ -383,17 +383,28 @@ impl Link {
         let mut replaced = Vec::new();
         match change {
             ChildChange::Install {
-                child, connection, ..
+                child,
+                connection,
+                send,
+                ..
             } => {
                 if let Some(member) = self.member_of(&connection) {
-                    self.install(now, member, &child);
+                    self.install(now, member, &child, send);
                     let peer = self.peers.get_mut(&member);
                     if let Some(peer) = peer.filter(|peer| !peer.stale.contains(&ike)) {
                         replaced = std::mem::take(&mut peer.stale);
                     }
                 }
             }
-            ChildChange::Send(_) | ChildChange::Update(_) => {}
+            ChildChange::Send(sa) => {
+                for peer in self.peers.values_mut() {
+                    let at = peer.outbound.iter().position(|o| o.sa == sa);
+                    if let Some(outbound) = at.map(|at| peer.outbound.remove(at)) {
+                        peer.outbound.push(outbound);
+                    }
+                }
+            }
+            ChildChange::Update(_) => {}
             ChildChange::Remove(sa) => {
                 self.inbound.retain(|_, inbound| inbound.sa != sa);
                 for peer in self.peers.values_mut() {
@@ -404,9 +415,10 @@ impl Link {
         replaced
     }
 
-    /// The newest SA is the one that we send on, at once: the answer that lets the other member use
-    /// it left by the same socket before. Older ones stay for what is under way.
-    fn install(&mut self, now: Instant, member: MemberId, child: &Arc<ChildSa>) {
+    /// The last SA is the one that we send on. One that replaces it waits until the other member is
+    /// known to have it (RFC 7296 section 2.8): the answer that says so may be lost, and a heartbeat
+    /// must not be. Older ones stay for what is under way.
+    fn install(&mut self, now: Instant, member: MemberId, child: &Arc<ChildSa>, send: bool) {
         let key = |material| EspKey::new(AeadEngine::default(), child.suite, material);
         let (Ok(inbound), Ok(outbound)) = (key(&child.inbound_key), key(&child.outbound_key))
         else {
@@ -421,12 +433,14 @@ impl Link {
         self.inbound.insert(child.inbound_spi, inbound);
         if let Some(peer) = self.peers.get_mut(&member) {
             peer.heard = now;
-            peer.outbound.push(Outbound {
+            let at = peer.outbound.len().saturating_sub(usize::from(!send));
+            let outbound = Outbound {
                 sa: child.id,
                 spi: child.outbound_spi,
                 key: outbound,
                 next: SequenceNumber(1),
-            });
+            };
+            peer.outbound.insert(at, outbound);
         }
     }
 

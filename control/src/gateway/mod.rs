@@ -36,6 +36,7 @@
 mod acquire;
 mod beat;
 mod blackout;
+mod broken;
 mod children;
 mod cluster;
 mod commit;
@@ -75,7 +76,7 @@ use std::time::Duration;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::spd::Spd;
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
-use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId};
+use hitless_sa::{Entropy, IkeSpi, Instant, MemberId, SaId, SequenceNumber};
 use hitless_sync::{
     Durable, Event as SyncEvent, Input as SyncInput, NoSwitchover, Node, RekeyReason, TakeoverSa,
 };
@@ -180,7 +181,8 @@ pub enum Event {
     Health {
         ailments: Vec<String>,
     },
-    /// The thread of a worker has ended, or it took no command for so long that they were dropped: this member cannot do the work of an active.
+    /// The thread of a worker has ended, or it took no command for so long that they were dropped: this
+    /// member cannot do the work of an active.
     WorkerLost {
         worker: usize,
     },
@@ -236,6 +238,8 @@ pub struct Gateway {
     neighbours: Neighbours,
     next_hops: NextHops,
     beats: Beats,
+    /// Where the cells of earlier leaderships stopped, if a simulator wants them used again.
+    former: BTreeMap<SaId, SequenceNumber>,
 }
 
 impl Gateway {
@@ -256,8 +260,12 @@ impl Gateway {
         let next_hops = NextHops::new(ports.map(|(index, port)| (index, port.monitor.as_slice())));
         let routes = Arc::new(settings.fib());
         dataplane.broadcast(|| Command::Routes(Arc::clone(&routes)));
+        let mut engine = Engine::new(settings.engine(incarnation));
+        if settings.tuning().sk_iv_shared {
+            engine.share_ivs();
+        }
         let mut gateway = Gateway {
-            engine: Engine::new(settings.engine(incarnation)),
+            engine,
             node: Node::new(settings.node(), durable, now),
             link: settings
                 .link(incarnation)
@@ -295,6 +303,7 @@ impl Gateway {
             neighbours: Neighbours::default(),
             next_hops,
             beats: Beats::default(),
+            former: BTreeMap::new(),
         };
         gateway.publish_policies();
         gateway

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::port::MacAddress;
 use hitless_sa::Instant;
 
@@ -24,15 +25,9 @@ pub(super) struct Neighbour {
 pub(super) struct Neighbours(BTreeMap<(usize, IpAddr), Neighbour>);
 
 impl Neighbours {
-    pub fn learned(
-        &mut self,
-        now: Instant,
-        worker: usize,
-        port: usize,
-        address: IpAddr,
-        mac: MacAddress,
-    ) {
-        let key = (port, address);
+    pub fn learned(&mut self, now: Instant, worker: usize, news: News) {
+        let key = (news.neighbour.port, news.neighbour.address);
+        let mac = news.mac;
         if self.0.get(&key).is_some_and(|known| known.mac == mac) {
             return;
         }
@@ -60,14 +55,17 @@ mod tests {
     fn the_newest_address_counts_and_a_flood_is_bounded() {
         let mut neighbours = Neighbours::default();
         let router = Ipv4Addr::new(192, 0, 2, 1).into();
-        neighbours.learned(Instant(1), 0, 0, router, [1; 6]);
-        neighbours.learned(Instant(2), 1, 0, router, [1; 6]);
-        neighbours.learned(Instant(3), 1, 0, router, [2; 6]);
+        let mut learned = |at, worker, port, address, mac| {
+            neighbours.learned(Instant(at), worker, News::certain(port, address, [mac; 6]));
+        };
+        learned(1, 0, 0, router, 1);
+        learned(2, 1, 0, router, 1);
+        learned(3, 1, 0, router, 2);
         for number in 0..10_000u32 {
             let address = Ipv4Addr::from(number).into();
-            neighbours.learned(Instant(4), 0, 1, address, [3; 6]);
+            learned(4, 0, 1, address, 3);
         }
-        neighbours.learned(Instant(5), 0, 0, router, [4; 6]);
+        learned(5, 0, 0, router, 4);
         assert_eq!(neighbours.iter().count(), MOST);
         let (_, known) = neighbours.iter().next().unwrap();
         assert_eq!((known.mac, known.at), ([4; 6], Instant(5)));

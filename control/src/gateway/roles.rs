@@ -97,7 +97,9 @@ impl Gateway {
     /// ends, or without any if the workers do not answer in time.
     pub(super) fn start_drain(&mut self, now: Instant) {
         self.handing_over = true;
-        self.stop_carrying(now);
+        if !self.settings.tuning().final_too_soon {
+            self.stop_carrying(now);
+        }
         self.barriers += 1;
         let barrier = self.barriers;
         self.drain = Some(Drain {
@@ -141,9 +143,12 @@ impl Gateway {
         }
         let mut windows = std::mem::take(&mut drain.windows);
         self.drain = None;
+        let too_soon = self.settings.tuning().final_too_soon;
         // Frozen before they are read: whatever a worker does, these are the last numbers.
         let drained = self.children.iter().map(|carried| {
-            carried.cell.freeze();
+            if !too_soon {
+                carried.cell.freeze();
+            }
             let mut lease = carried.cell.used();
             // An SA that heard nothing in this leadership has still everything behind it that its
             // predecessors may have delivered (S3): `seen_top` begins at the floor.
@@ -171,6 +176,7 @@ impl Gateway {
             self.stop_forwarding();
             self.keep_copies(now);
         }
+        self.break_end();
         let carried: Vec<SaId> = self.children.clear();
         self.handing_over = false;
         self.drain = None;

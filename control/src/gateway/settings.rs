@@ -8,7 +8,7 @@ use hitless_dataplane::aead::Engine as AeadEngine;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::worker::{Interface, WorkerSettings};
-use hitless_sa::{Incarnation, Lease, MemberId, SequenceNumber, Spi};
+use hitless_sa::{Incarnation, MemberId, Spi};
 use hitless_sync::{LeaseSizes, Member, Mutant, Settings as NodeSettings};
 
 use super::children::Protected;
@@ -49,6 +49,14 @@ pub struct Tuning {
     pub no_high_water: bool,
     /// IKE messages leave before the standby has their state (R16).
     pub no_output_commit: bool,
+    /// The IVs of IKE messages do not say whose they are (R17).
+    pub sk_iv_shared: bool,
+    /// The ends of the leases are told while the workers go on (R15, hole A4).
+    pub final_too_soon: bool,
+    /// A member that leads again goes on with the cells of before (R3, hole A5).
+    pub old_cells: bool,
+    /// Packets that waited for their high water are delivered whatever has been meanwhile (R8, hole B1).
+    pub releases_unmarked: bool,
     /// A sync datagram is read before its length is known (S7).
     pub unchecked: bool,
     /// Not a mutant: copies arrive with a key of the wrong length, so that their drill fails.
@@ -59,18 +67,6 @@ pub struct Tuning {
     pub withheld: Withheld,
     /// Not a mutant either: when a peer counts as dead, so that a simulation waits for less.
     pub retransmit_tries: Option<u32>,
-}
-
-impl Tuning {
-    /// What an inherited SA starts with, where the rule for it is switched off.
-    pub(super) fn break_rights(&self, floor: &mut SequenceNumber, lease: &mut Lease) {
-        if self.no_floor {
-            *floor = SequenceNumber(0);
-        }
-        if self.no_high_water {
-            lease.high_water = SequenceNumber(u64::MAX);
-        }
-    }
 }
 
 /// A takeover of so many IKE SAs needs no turns.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hitless_dataplane::command::{Command, Event as WorkerEvent, Retired};
-use hitless_dataplane::neighbour::{Neighbour, News};
 use hitless_dataplane::parcel::Parcel;
 use hitless_sa::{Entropy, Instant, SaId, Spi, Workers};
 use hitless_sync::Input as SyncInput;
@@ -81,21 +80,10 @@ impl Gateway {
                 self.barrier_passed(now, entropy, worker, barrier);
             }
             WorkerEvent::Answered { port, address } => self.next_hops.answered(port, address),
-            WorkerEvent::NeighbourLearned {
-                port,
-                address,
-                mac,
-                trust,
-            } => {
-                self.neighbours.learned(now, worker, port, address, mac);
-                let neighbour = Neighbour { port, address };
+            WorkerEvent::NeighbourLearned(news) => {
+                self.neighbours.learned(now, worker, news);
                 for other in (0..self.dataplane.len()).filter(|other| *other != worker) {
-                    let told = News {
-                        neighbour,
-                        mac,
-                        trust,
-                    };
-                    self.dataplane.send(other, Command::NeighbourTold(told));
+                    self.dataplane.send(other, Command::Neighbour(news));
                 }
             }
             WorkerEvent::BelowFloor { sa } => self.below_floor(now, entropy, sa),

@@ -13,6 +13,7 @@ use super::message::{NotifyKind, Payload};
 use super::nat::{self, Nat};
 use super::output::{ChildChange, Event};
 use super::proposal::{Ask, EspProposal, accepted_esp, select_esp};
+use super::purpose::Purpose;
 use super::resource;
 use super::sessions::lifetimes::{self, Limits};
 use super::settings::Child;
@@ -36,6 +37,8 @@ pub(super) struct Installed {
     pub sa: Arc<ChildSa>,
     /// `children.<name>`.
     pub name: String,
+    /// What that said when it was made; none if an older version made it.
+    pub purpose: Option<Purpose>,
     pub state: ChildState,
     /// Outbound traffic uses it.
     pub sending: bool,
@@ -48,8 +51,16 @@ pub(super) struct Installed {
     /// When it ends, replaced or not.
     pub life_at: Option<Instant>,
     pub limits: Limits,
-    /// Deleted on demand: not to be started again.
-    pub terminated: bool,
+    /// To be deleted on demand, and what takes its place too.
+    pub closing: Option<Closing>,
+}
+
+/// What is to become of that which is deleted on demand.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(super) enum Closing {
+    /// The file wants it, and wants it otherwise.
+    Again,
+    ForGood,
 }
 
 /// What both sides agreed on for a new Child SA.
@@ -288,6 +299,7 @@ pub(super) fn install(
     let rekey_at = config.and_then(|c| lifetimes::child_rekey_at(c, turn));
     let life_at = config.and_then(|c| lifetimes::child_life_at(c, turn));
     let limits = config.map_or_else(Limits::default, |c| Limits::draw(c, turn));
+    let purpose = config.map(Purpose::of_child);
     let mut options = options(config, ike.nat, terms.no_tfc);
     options.resource = resource::of(ike, &terms, making.replaces);
     let sa = Arc::new(ChildSa {
@@ -317,6 +329,7 @@ pub(super) fn install(
     ike.children.push(Installed {
         sa,
         name: terms.name,
+        purpose,
         state: ChildState::Installed,
         sending,
         no_tfc: terms.no_tfc,
@@ -325,7 +338,7 @@ pub(super) fn install(
         rekey_at,
         life_at,
         limits,
-        terminated: false,
+        closing: None,
     });
 }
 
@@ -387,7 +400,7 @@ pub(super) fn remove(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
         sa: id,
         child: child.name.clone(),
     });
-    if !child.terminated {
+    if child.closing != Some(Closing::ForGood) {
         turn.effects.push(Effect::Lost(child.name));
     }
 }

@@ -16,6 +16,7 @@ use hitless_sa::{Entropy, Instant, MessageId};
 
 use super::contents::{Contents, message_id};
 use super::established::{IkeSa, State};
+use super::last_ids::{are_left, may_be_declared};
 use super::message::{Exchange, Header, Notify, NotifyKind, Payload};
 use super::nat::Path;
 use super::output::Event;
@@ -206,6 +207,10 @@ pub(super) fn answer(
     if asked.send < ike.window.expected || seen.is_some_and(|seen| asked.send <= seen) {
         return turn.drop(path.remote, "stale synchronisation");
     }
+    // RFC 7296 section 2.2: whoever is so near to the end has closed the IKE SA.
+    if !may_be_declared(asked.send.max(asked.receive)) {
+        return turn.drop(path.remote, "synchronisation at the end of the message IDs");
+    }
     // R20: "1 + the highest sender value used", by a probe too.
     let agreed = agree(asked, ike.unused(), ike.window.expected);
     let header = ike.header(Exchange::Informational, true, MessageId(0));
@@ -303,9 +308,9 @@ pub(super) fn start(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: Option<u64>) {
     // Their Message IDs stay used.
     ike.window.next_request = ike.unused();
     ike.probe = None;
-    send(ike, turn, above(next), delta, 0);
     turn.events
         .push(Event::MessageIdSyncSent { ike: ike.local_spi });
+    send(ike, turn, above(next), delta, 0);
 }
 
 fn above(known: MessageId) -> MessageId {
@@ -313,6 +318,9 @@ fn above(known: MessageId) -> MessageId {
 }
 
 fn send(ike: &mut IkeSa, turn: &mut Turn<'_>, first: MessageId, delta: Option<u64>, rounds: u32) {
+    if !may_be_declared(first) {
+        return ike.lose(turn, "its message IDs are used up");
+    }
     let values = MessageIdSync {
         nonce: nonce(turn.entropy),
         send: first,
@@ -398,6 +406,9 @@ pub(super) fn complete(
     if answer.receive < sync.values.send || answer.send < sync.values.receive {
         return turn.drop(path.remote, "synchronisation with lower values");
     }
+    if !are_left(answer.receive.max(answer.send)) {
+        return turn.drop(path.remote, "synchronisation at the end of the message IDs");
+    }
     ike.sync = None;
     ike.abandon(turn);
     let next_request = answer.receive.max(ike.window.next_request);
@@ -412,6 +423,8 @@ pub(super) fn complete(
 
 #[cfg(test)]
 mod failovers;
+#[cfg(test)]
+mod numbers;
 #[cfg(test)]
 mod rules;
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hitless_sa::{KeyMaterial, SaId, Spi};
 use zeroize::Zeroizing;
 
-use super::child::{self, ChildState, Making, Terms};
+use super::child::{self, ChildState, Closing, Making, Terms};
 use super::contents::{Contents, wanted_group};
 use super::crypto::kex::{self, KexError, KeyPair};
 use super::ends::Ends;
@@ -33,6 +33,8 @@ pub(super) struct ChildOffer {
     /// The peer replaced the same Child SA meanwhile.
     pub collision: Option<Collision>,
     pub retries: u8,
+    /// What it replaces was closed meanwhile, and is gone.
+    pub closing: Option<Closing>,
     /// It was answered, and additional key exchanges follow.
     pub followup: Option<Followup>,
 }
@@ -71,6 +73,7 @@ pub(super) fn request(
         replaces,
         collision: None,
         retries,
+        closing: None,
         followup: None,
     };
     let mut payloads = Vec::new();
@@ -311,11 +314,7 @@ fn announce(ike: &IkeSa, turn: &mut Turn<'_>, terms: &Terms, id: SaId, replaces:
 /// The peer replaced one of our Child SAs.
 fn replace(ike: &mut IkeSa, turn: &mut Turn<'_>, old: SaId, collision: Collision) {
     let new = collision.sa;
-    let ours = ike.pending.values_mut().find_map(|pending| match pending {
-        Pending::CreateChild(offer) if offer.replaces == Some(old) => Some(offer),
-        _ => None,
-    });
-    if let Some(offer) = ours {
+    if let Some(offer) = ike.replacing(old) {
         // RFC 7296 section 2.8.1: who wins is known when our own answer is here.
         offer.collision = Some(collision);
     } else {
@@ -384,7 +383,13 @@ fn unusable(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, reason: &st
     let pause = turn.long_pause();
     unsettle(ike, turn, &offer, pause);
     failed(ike, turn, reason.to_owned());
-    if offer.replaces.is_none() {
+    missed(ike, turn, offer);
+}
+
+/// The exchange made nothing, and the peer may have deleted meanwhile what it was to replace, or what it
+/// had made in place of that itself. Whoever missed the child then saw that it was being made.
+fn missed(ike: &IkeSa, turn: &mut Turn<'_>, offer: ChildOffer) {
+    if !ike.serves(&offer.child) {
         turn.effects.push(Effect::Lost(offer.child));
     }
 }
@@ -455,6 +460,7 @@ fn succeeded(
     };
     close(ike, turn, old, Some(new));
     ike.close_heir(turn.now, old, new);
+    ike.close_as(turn.now, new, offer.closing);
     if let Some(collision) = offer.collision {
         // The peer deletes its own; we do if it does not.
         let delete_at = turn.now + DELETE_GRACE;
@@ -510,24 +516,25 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Noti
     unsettle(ike, turn, &offer, pause);
     match offer.replaces {
         // RFC 7296 section 2.25: not now; `unsettle` has set when.
-        Some(_) if error.kind == NotifyKind::TEMPORARY_FAILURE => {}
+        Some(_) if error.kind == NotifyKind::TEMPORARY_FAILURE => missed(ike, turn, offer),
         None if error.kind == NotifyKind::TEMPORARY_FAILURE => {
             ike.schedule(turn.now + pause, Task::CreateChild(offer.child));
         }
         // RFC 7296 section 2.25.1: the peer has it no more; make a new one.
         Some(old) if error.kind == NotifyKind::CHILD_SA_NOT_FOUND => {
             let replaced = offer.collision.is_some();
-            let closed = ike.child(old).is_some_and(|old| old.terminated);
+            let closing = ike.child(old).and_then(|old| old.closing);
+            let closed = closing.max(offer.closing) == Some(Closing::ForGood);
             child::remove(ike, turn, old);
-            if !replaced && !closed && !ike.serves(&offer.child) {
+            if replaced {
+                missed(ike, turn, offer);
+            } else if !closed && !ike.serves(&offer.child) {
                 ike.schedule(turn.now, Task::CreateChild(offer.child));
             }
         }
-        replaces => {
+        _ => {
             failed(ike, turn, child::refusal(&offer.child, error.kind));
-            if replaces.is_none() {
-                turn.effects.push(Effect::Lost(offer.child));
-            }
+            missed(ike, turn, offer);
         }
     }
 }

@@ -120,8 +120,12 @@ impl Engine {
         }
         let results = turn.finish();
         self.emit(results.immediate, results.events);
-        // It may go on under another SPI.
-        self.timers.set(asked, None);
+        self.goes_on(asked, initiator);
+    }
+
+    /// It may go on under another SPI.
+    fn goes_on(&mut self, spi: IkeSpi, initiator: Initiator) {
+        self.timers.set(spi, None);
         self.timers.set(initiator.spi, Some(initiator.deadline()));
         self.initiators.insert(initiator);
     }
@@ -348,7 +352,7 @@ impl Engine {
         match progress {
             Progress::Waiting => {
                 self.emit(Vec::new(), results.events);
-                self.initiators.insert(initiator);
+                self.goes_on(spi, initiator);
             }
             Progress::Established(ike) => self.settle(now, entropy, ike, results),
             Progress::Failed => {
@@ -374,8 +378,7 @@ impl Engine {
         let results = turn.finish();
         self.emit(results.immediate, results.events);
         if goes_on {
-            self.timers.set(spi, Some(initiator.deadline()));
-            self.initiators.insert(initiator);
+            self.goes_on(spi, initiator);
         } else {
             self.abandoned(now, &initiator);
         }

@@ -13,7 +13,7 @@ use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, MessageId, SaId, Spi};
 use super::auth::TimeOfDay;
 use crate::keylog::KeyLines;
 
-use super::child::{self, Installed};
+use super::child::{self, Closing, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
 use super::crowd::Crowd;
@@ -30,6 +30,7 @@ use super::message::Exchange;
 use super::mobike;
 use super::nat::Path;
 use super::output::{ChildChange, Commit, Event, Output, Resume};
+use super::reload;
 use super::resume::Held;
 use super::resuming::Resuming;
 use super::sessions::crash::Shown;
@@ -179,6 +180,11 @@ impl Engine {
             ordered: 0,
             outputs: VecDeque::new(),
         }
+    }
+
+    /// Breaks R17 of the lease rules, for a simulator that is to notice it.
+    pub(crate) fn share_ivs(&mut self) {
+        self.ids.share_ivs();
     }
 
     /// Handles one input; drain `poll_output` afterwards.
@@ -360,6 +366,29 @@ impl Engine {
         released: Option<&[u8]>,
     ) -> Result<(), ImportError> {
         let undone = self.sas.remove(&ike);
+        let connection = undone.as_ref().map(|undone| undone.connection.clone());
+        let promised = undone.as_ref().map(|undone| undone.promised(now));
+        let back = self.replace_undone(now, entropy, ike, version, undone, released);
+        // Nobody asks for these again: not the peer, for which they are there.
+        if let Some((connection, children)) = connection.zip(promised) {
+            for child in children {
+                if !self.serves(&connection.name, &child, |_| true) {
+                    self.lost(now, &connection.name, &child);
+                }
+            }
+        }
+        back
+    }
+
+    fn replace_undone(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        ike: IkeSpi,
+        version: u64,
+        undone: Option<Box<IkeSa>>,
+        released: Option<&[u8]>,
+    ) -> Result<(), ImportError> {
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
         let full = undone.as_ref().is_some_and(|undone| undone.full.is_some());
         let wanted = undone.as_ref().map(|undone| undone.wants(now));
@@ -393,6 +422,9 @@ impl Engine {
             turn.dirty = true;
             // Where the record has an address that is ours no more.
             mobike::took_over(ike, turn);
+            // A reload since then may be in none.
+            let connection = ike.connection.clone();
+            reload::hold_to(ike, turn.now, Some(&connection));
         });
         Ok(())
     }
@@ -608,7 +640,8 @@ impl Engine {
         let Some(successor) = self.sas.get_mut(&to) else {
             // Deleted by the peer meanwhile: nobody carries them on.
             changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
-            let closed = |child: &Installed| ike.terminated || child.terminated;
+            let closed =
+                |child: &Installed| ike.terminated || child.closing == Some(Closing::ForGood);
             for child in children.iter().filter(|child| !closed(child)) {
                 self.lost(now, &ike.connection.name, &child.name);
             }
@@ -618,6 +651,11 @@ impl Engine {
             self.index.insert_child(child.sa.id, to);
         }
         successor.undecided = false;
+        if ike.mobike.is_some() {
+            // It may have moved since the successor was made.
+            successor.mobike.clone_from(&ike.mobike);
+            (successor.path, successor.nat) = (ike.path, ike.nat);
+        }
         successor.children.extend(children);
         successor.queue.extend(queue);
         if ike.terminated {

@@ -26,6 +26,7 @@ use super::nat::{Nat, Path};
 use super::output::{ChildChange, Event, Resume};
 use super::probe::Probe;
 use super::proposal::{Identification, IkeProposal};
+use super::purpose::Purpose;
 use super::rekey::IkeOffer;
 use super::sessions::{SessionState, lifetimes};
 use super::settings::Connection;
@@ -56,6 +57,10 @@ pub(super) enum State {
 /// An established IKE SA.
 pub(super) struct IkeSa {
     pub connection: Arc<Connection>,
+    /// Between whom that says, or said, that it is.
+    pub purpose: Option<Purpose>,
+    /// At which addresses of ours the peer was told, or is about to be.
+    pub addressed: Option<Purpose>,
     pub unique: u32,
     /// We sent the first message of the exchange that made it.
     pub initiator: bool,
@@ -245,21 +250,17 @@ impl IkeSa {
         if let Some(theirs) = self.rekeying().and_then(|offer| offer.collision.as_ref()) {
             // Our own rekeying is over, the peer's succeeded.
             let to = theirs.ike;
-            self.pending.clear();
             rekey::inherit(self, turn, to);
+            self.pending.clear();
         }
+        // What was still being made is lost with it, also in place of one that is not there any more.
+        let lost = self.missing();
         while let Some(id) = self.children.first().map(|c| c.sa.id) {
             child::remove(self, turn, id);
         }
-        // What was still being made is lost with it.
-        let pending = std::mem::take(&mut self.pending).into_values();
-        let pending = pending.filter_map(|p| p.task());
-        let queued = std::mem::take(&mut self.queue);
-        for task in pending.chain(queued.into_iter().map(|s| s.task)) {
-            if let Task::CreateChild(name) = task {
-                turn.effects.push(Effect::Lost(name));
-            }
-        }
+        turn.effects.extend(lost.into_iter().map(Effect::Lost));
+        self.pending.clear();
+        self.queue.clear();
         followup::discard(self, turn);
         self.window.outstanding.clear();
         self.sync = None;
@@ -284,8 +285,14 @@ impl IkeSa {
         self.advance(turn);
     }
 
-    /// Goes on with an IKE SA that another member led; `at_once` if the peer may be asked now.
-    pub fn resume(&mut self, turn: &mut Turn<'_>, how: Resume, at_once: bool) {
+    /// Goes on with an IKE SA that another member led; `at_once` if the peer may be asked now. Our
+    /// file has this connection for it.
+    pub fn resume(
+        &mut self,
+        turn: &mut Turn<'_>,
+        (how, at_once): (Resume, bool),
+        connection: Option<&Arc<Connection>>,
+    ) {
         turn.dirty = true;
         self.inherited = true;
         self.answered();
@@ -312,9 +319,7 @@ impl IkeSa {
             self.move_on(turn, to);
         }
         // Whoever led it may have had another file.
-        if !reload::is_still_meant(self, &self.connection) {
-            self.schedule(turn.now, Task::DeleteIke);
-        }
+        reload::hold_to(self, turn.now, connection);
         self.tick(turn);
     }
 
@@ -409,6 +414,8 @@ impl IkeSa {
     /// An IKE SA with nothing going on.
     pub fn with(birth: Birth, unique: u32, now: Instant, rekey_at: Option<Instant>) -> IkeSa {
         IkeSa {
+            purpose: Some(Purpose::of_ends(&birth.connection)),
+            addressed: Some(Purpose::of_addresses(&birth.connection)),
             connection: birth.connection,
             unique,
             initiator: birth.initiator,

@@ -2,9 +2,10 @@
 
 use hitless_sa::{Instant, SaId, Spi};
 
-use super::child::{self, ChildState};
+use super::child::{self, ChildState, Closing};
 use super::contents::Contents;
-use super::established::{IkeSa, State};
+use super::create::ChildOffer;
+use super::established::{DELETE_GRACE, IkeSa, State};
 use super::message::{Delete, Exchange, Payload};
 use super::nat::Path;
 use super::takeover::FOREIGN_WAITING;
@@ -62,8 +63,12 @@ fn delete_by_peer(ike: &mut IkeSa, turn: &mut Turn<'_>, spi: Spi) -> Option<Spi>
     // RFC 7296 section 2.25.1: a Delete that crosses ours is answered without one.
     let crossing = child.state == ChildState::Deleting;
     let inbound = child.sa.inbound_spi;
+    let closing = child.closing;
     if let Some(heir) = child.replaced_by {
         ike.close_heir(turn.now, id, heir);
+    }
+    if let Some(offer) = ike.replacing(id) {
+        offer.closing = offer.closing.max(closing);
     }
     child::remove(ike, turn, id);
     ike.queue
@@ -94,16 +99,59 @@ impl IkeSa {
         let Some(child) = self.child_mut(id) else {
             return;
         };
-        child.terminated |= !again;
+        let closing = match again {
+            true => Closing::Again,
+            false => Closing::ForGood,
+        };
+        child.closing = child.closing.max(Some(closing));
         self.queue.retain(|s| s.task != Task::RekeyChild(id));
         self.schedule(now, Task::DeleteChild(id));
     }
 
     /// Closes what has just taken the place of a Child SA that was to be closed on demand.
     pub fn close_heir(&mut self, now: Instant, old: SaId, new: SaId) {
-        if self.child(old).is_some_and(|old| old.terminated) {
-            self.close_child(now, new, false);
+        let closing = self.child(old).and_then(|old| old.closing);
+        self.close_as(now, new, closing);
+    }
+
+    /// Closes what would take the place of one that was closed like this.
+    pub fn close_as(&mut self, now: Instant, new: SaId, closing: Option<Closing>) {
+        if let Some(closing) = closing {
+            self.close_child(now, new, closing == Closing::Again);
         }
+    }
+
+    /// Our offer of a successor.
+    pub fn replacing(&mut self, old: SaId) -> Option<&mut ChildOffer> {
+        self.pending.values_mut().find_map(|pending| match pending {
+            Pending::CreateChild(offer) if offer.replaces == Some(old) => Some(offer),
+            _ => None,
+        })
+    }
+}
+
+/// The peer has answered our Delete, and says which of its own went with what it names.
+pub(super) fn deleted_by_us(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    ids: &[SaId],
+    contents: &Contents<'_>,
+) {
+    for id in ids {
+        let Some(child) = ike.child(*id) else {
+            continue;
+        };
+        let ours = child.sa.inbound_spi;
+        let theirs = child.sa.outbound_spi;
+        let named =
+            |delete: &&Delete| matches!(delete, Delete::Esp(spis) if spis.contains(&theirs));
+        let knew = contents.deletes.iter().any(named);
+        // Our answer that made it may be on its way there still, behind our Delete of it.
+        if !knew && turn.now.since(child.installed) < DELETE_GRACE {
+            let at = turn.now + turn.pause();
+            ike.schedule(at, Task::DeleteSpi(ours));
+        }
+        child::remove(ike, turn, *id);
     }
 }
 

@@ -16,7 +16,7 @@ use super::output::Event;
 use super::tasks::Pending;
 use super::turn::Turn;
 use super::window::{Repetition, Sequence};
-use super::{child, counter_sync, create, followup, inform, mobike, probe, rekey, takeover};
+use super::{counter_sync, create, followup, inform, mobike, probe, rekey, takeover};
 
 impl IkeSa {
     /// A message for this IKE SA. Nothing changes before its integrity is verified.
@@ -256,9 +256,7 @@ impl IkeSa {
             Some(Pending::CreateChild(offer)) => create::complete(self, turn, offer, &contents),
             Some(Pending::RekeyIke(offer)) => rekey::complete(self, turn, offer, &contents),
             Some(Pending::DeleteChildren(ids)) => {
-                for id in ids {
-                    child::remove(self, turn, id);
-                }
+                inform::deleted_by_us(self, turn, &ids, &contents);
             }
             Some(Pending::DeleteIke) => self.destroy(turn, "deleted by us"),
             Some(Pending::Mobike(asked)) => {

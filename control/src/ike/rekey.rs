@@ -16,7 +16,7 @@ use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{IkeProposal, KeyExchangeMethod, accepted, select};
 use super::sessions::crash;
-use super::tasks::{Pending, Task};
+use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
 use super::window::Window;
 
@@ -288,6 +288,15 @@ pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
         )
     };
     queue.retain(|s| !own(&s.task));
+    // An answer to these moves what ends, and not its successor.
+    let errands = ike.pending.values().filter_map(|pending| match pending {
+        Pending::Mobike(asked) => Some(Scheduled {
+            at: turn.now,
+            task: Task::Mobike(asked.errand()),
+        }),
+        _ => None,
+    });
+    queue.extend(errands);
     turn.dirty = true;
     turn.events.push(Event::IkeRekeyed {
         old: ike.local_spi,

@@ -16,7 +16,8 @@ use super::established::IkeSa;
 use super::initial::Responder;
 use super::meant::Meant;
 use super::mobike;
-use super::settings::{Child, Connection, EngineSettings};
+use super::purpose::Purpose;
+use super::settings::{Connection, EngineSettings};
 use super::tasks::Task;
 
 /// What a reload came to.
@@ -67,7 +68,8 @@ impl Engine {
             connections: self.connections.len(),
             ..Reloaded::default()
         };
-        // Copies of what another member leads follow that member's own reload.
+        // Copies of what another member leads follow that member's own reload. Whether that has been
+        // is seen when this one leads them.
         for ike in self.passive.values_mut() {
             if let Some(connection) = self.by_name.get(&ike.connection.name) {
                 ike.connection = connection.clone();
@@ -114,55 +116,77 @@ impl Engine {
         let Some(ike) = self.sas.get(&spi) else {
             return;
         };
-        let fate = fate(ike, self.by_name.get(&ike.connection.name));
-        match fate {
-            Fate::Closed { again } => {
-                reloaded.closed += 1;
-                self.order(now, entropy, spi, |ike| {
-                    ike.terminated |= !again;
-                    ike.schedule(now, Task::DeleteIke);
-                });
-            }
-            Fate::Kept(connection, gone) => {
+        let connection = self.by_name.get(&ike.connection.name);
+        let stays = connection.is_some_and(|connection| mobike::stays(ike, connection));
+        let fate = fate(ike, connection, stays);
+        match &fate {
+            Fate::Closed { .. } => reloaded.closed += 1,
+            Fate::Kept(_, gone) => {
                 reloaded.kept += 1;
                 reloaded.closed += gone.len();
-                self.order(now, entropy, spi, |ike| {
-                    ike.readdressed |= ike.connection.local_addrs != connection.local_addrs;
-                    ike.connection = connection;
-                    // Where it was about to go has been forgotten with all that had just begun.
-                    ike.forget_redirect();
-                    for (id, again) in gone {
-                        ike.close_child(now, id, again);
-                    }
-                });
+            }
+        }
+        self.order(now, entropy, spi, |ike| {
+            // Where it was about to go has been forgotten with all that had just begun.
+            if let Fate::Kept(..) = fate {
+                ike.forget_redirect();
+            }
+            meet(ike, now, fate);
+        });
+    }
+}
+
+/// Holds an IKE SA that another member led, perhaps by another file, to what ours says: as that
+/// member's reload of ours would have. Where it is reached is each member's own.
+pub(super) fn hold_to(ike: &mut IkeSa, now: Instant, connection: Option<&Arc<Connection>>) {
+    let fate = fate(ike, connection, true);
+    meet(ike, now, fate);
+}
+
+fn meet(ike: &mut IkeSa, now: Instant, fate: Fate) {
+    match fate {
+        Fate::Closed { again } => {
+            ike.terminated |= !again;
+            ike.schedule(now, Task::DeleteIke);
+        }
+        Fate::Kept(connection, gone) => {
+            let addressed = Purpose::of_addresses(&connection);
+            ike.readdressed |= ike.addressed.is_some_and(|told| told != addressed);
+            ike.addressed = Some(addressed);
+            ike.purpose = Some(Purpose::of_ends(&connection));
+            for child in &mut ike.children {
+                let mut named = connection.children.iter();
+                let configured = named.find(|c| c.name == child.name);
+                child.purpose = child.purpose.or(configured.map(Purpose::of_child));
+            }
+            ike.connection = connection;
+            for (id, again) in gone {
+                ike.close_child(now, id, again);
             }
         }
     }
 }
 
-fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>) -> Fate {
+/// What an older version made is taken for what the file says when it is first held to one.
+fn still(then: Option<Purpose>, now: Purpose) -> bool {
+    then.is_none_or(|then| then == now)
+}
+
+/// Where it may move to another of our addresses, it `stays` and does not end with the one it has.
+fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>, stays: bool) -> Fate {
     let Some(connection) = connection else {
         return Fate::Closed { again: false };
     };
-    let old = &ike.connection;
-    // Where it may move to another of our addresses, it does not end with the one it has.
-    let ends = mobike::stays(ike, connection)
-        && old.remote_addrs == connection.remote_addrs
-        && old.local_id == connection.local_id
-        && old.remote_id == connection.remote_id
+    let ends = stays
+        && still(ike.purpose, Purpose::of_ends(connection))
         && is_still_meant(ike, connection);
     if !ends {
         return Fate::Closed { again: true };
     }
-    let named = |of: &Connection, name: &str| -> Option<Child> {
-        of.children.iter().find(|c| c.name == name).cloned()
-    };
     let gone = ike.children.iter().filter_map(|child| {
-        let (before, after) = (named(old, &child.name), named(connection, &child.name));
-        let same = match (&before, &after) {
-            (Some(before), Some(after)) => protects_the_same(before, after),
-            _ => false,
-        };
+        let mut named = connection.children.iter();
+        let after = named.find(|c| c.name == child.name);
+        let same = after.is_some_and(|after| still(child.purpose, Purpose::of_child(after)));
         (!same).then_some((child.sa.id, after.is_some()))
     });
     Fate::Kept(connection.clone(), gone.collect())
@@ -175,12 +199,4 @@ pub(super) fn is_still_meant(ike: &IkeSa, connection: &Connection) -> bool {
         (RemoteAuth::Eap(_), None) | (_, Some(_)) => false,
         (_, None) => true,
     }
-}
-
-fn protects_the_same(one: &Child, other: &Child) -> bool {
-    one.mode == other.mode
-        && one.local_ts == other.local_ts
-        && one.remote_ts == other.remote_ts
-        && one.dynamic == other.dynamic
-        && one.esp_proposals == other.esp_proposals
 }

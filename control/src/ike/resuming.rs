@@ -318,7 +318,8 @@ impl Engine {
         };
         let at_once = self.asks_at_once(now, &ike, how);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
-        ike.resume(&mut turn, how, at_once);
+        let connection = self.by_name.get(&ike.connection.name);
+        ike.resume(&mut turn, (how, at_once), connection);
         let results = turn.finish();
         self.settle(now, entropy, ike, results);
         if at_once {

@@ -1,10 +1,11 @@
 //! What an IKE SA has to do, and when: requests that wait for the window, lifetimes, liveness.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use hitless_sa::{Instant, MessageId, SaId, Spi};
 
-use super::child::ChildState;
+use super::child::{ChildState, Closing};
 use super::create::{self, ChildOffer};
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::fragments::{self, Fragmenting, PATIENT_TRANSMISSIONS};
@@ -143,11 +144,45 @@ impl IkeSa {
             | Task::RekeyIke
             | Task::DeleteSpi(_)
             | Task::Redirect(_) => true,
-            Task::DeleteChild(id) => self.child(*id).is_some_and(|child| child.terminated),
+            Task::DeleteChild(id) => self
+                .child(*id)
+                .is_some_and(|child| child.closing == Some(Closing::ForGood)),
             _ => false,
         };
         let all = self.asked_and_queued(now);
         all.filter(|scheduled| lasts(&scheduled.task)).collect()
+    }
+
+    /// The children that it has, makes, or is to make, as far as nobody wants their end.
+    pub fn promised(&self, now: Instant) -> Vec<String> {
+        if self.ends(now) {
+            return Vec::new();
+        }
+        let lasting = self.children.iter().filter(|child| !child.terminated);
+        let there = lasting.map(|child| child.name.clone());
+        there.chain(self.missing()).collect()
+    }
+
+    /// The children that it makes or is to make, and has none of.
+    pub fn missing(&self) -> Vec<String> {
+        let made = self.pending.values().filter_map(|pending| match pending {
+            Pending::CreateChild(offer) => Some(&offer.child),
+            _ => None,
+        });
+        let queued = self.queue.iter().filter_map(|queued| match &queued.task {
+            Task::CreateChild(name) => Some(name),
+            _ => None,
+        });
+        let lasts = |name: &&String| {
+            let mut all = self.children.iter().filter(|child| !child.terminated);
+            all.any(|child| child.name == **name)
+        };
+        let missing = made.chain(queued).filter(|name| !lasts(name));
+        missing
+            .cloned()
+            .collect::<BTreeSet<_>>()
+            .into_iter()
+            .collect()
     }
 
     /// What the peer was asked for, and what waits to be.
@@ -195,7 +230,7 @@ impl IkeSa {
             if let Task::DeleteChild(id) = task
                 && let Some(child) = self.child_mut(id)
             {
-                child.terminated = true;
+                child.closing = Some(Closing::ForGood);
             }
             if !there && !asked {
                 self.schedule(at, task);
@@ -269,6 +304,7 @@ impl IkeSa {
         if std::mem::take(&mut self.readdressed) {
             mobike::readdressed(self, turn);
         }
+        self.mind_message_ids(turn);
         self.need_for_tasks(turn.now);
         while self.state != State::Gone {
             let due = self.startable().find(|(_, at)| *at <= turn.now);
@@ -279,6 +315,11 @@ impl IkeSa {
             let busy = self.state != State::Established;
             match scheduled.task {
                 Task::DeleteIke => inform::delete_ike(self, turn),
+                // The peer may not know of the successor: the answer that tells it was lost, and is
+                // asked for again where we were.
+                Task::Mobike(errand) if matches!(self.state, State::Rekeyed { .. }) => {
+                    mobike::perform(self, turn, errand);
+                }
                 _ if busy => {}
                 Task::CreateChild(name) => create::request(self, turn, &name, None, None),
                 Task::RekeyChild(id) => create::rekey(self, turn, id),
@@ -462,7 +503,7 @@ mod tests {
     use super::*;
     use crate::ike::Input;
     use crate::ike::message::Header;
-    use crate::ike::pair::{C, Pair};
+    use crate::ike::pair::{C, P, Pair};
 
     /// Seed 21557 of the simulator: a leader without a right to a Child SA asked for another one, and a
     /// standby that had been offered its secrets fell silent. The exchange was undone, and with it the
@@ -496,6 +537,86 @@ mod tests {
         let back = engine.roll_back(now, &mut pair.entropy, ike, version, Some(&asked));
         assert!(back.is_ok());
         assert!(pair.ike(C).queue.is_empty() && pair.ike(C).is_making());
+    }
+
+    /// Seed 9638 of the simulator: a standby fell silent while an IKE SA was made, and all of it was
+    /// undone. Its children were to be up, and nobody ever asked for them again.
+    #[test]
+    fn an_ike_sa_that_a_discard_undoes_is_made_anew_lease_holes_d0() {
+        for told_to_end in [false, true] {
+            let mut pair = Pair::new(2);
+            let (ike, version, _) = pair.records[C].clone();
+            if told_to_end {
+                pair.input(C, Input::Terminate { ike });
+            }
+            let (now, engine) = (pair.now, &mut pair.engines[C]);
+            let back = engine.roll_back(now, &mut pair.entropy, ike, version, None);
+            assert!(back.is_ok());
+            assert!(pair.engines[C].sas.is_empty());
+            pair.now += std::time::Duration::from_secs(2);
+            let said = pair.input(C, Input::Timeout);
+            let first = said.iter().map(|d| Header::parse(d).unwrap().exchange);
+            let expected = match told_to_end {
+                false => vec![Exchange::IkeSaInit],
+                true => Vec::new(),
+            };
+            assert_eq!(first.collect::<Vec<_>>(), expected);
+        }
+    }
+
+    /// Seed 2617 of the simulator: the peer deleted a Child SA while its successor was asked for, and
+    /// then the IKE SA died. That successor is lost with it: nothing else would ever make the child.
+    #[test]
+    fn a_child_whose_successor_was_asked_for_is_made_anew_when_the_ike_sa_dies() {
+        let mut pair = Pair::new(1);
+        let [ours, theirs] = [C, P].map(|host| pair.ike(host).children[0].sa.id);
+        pair.input(C, Input::RekeyChild(ours));
+        for datagram in pair.input(P, Input::TerminateChild(theirs)) {
+            pair.give(C, &datagram);
+        }
+        assert!(pair.ike(C).children.is_empty());
+        let mut said = Vec::new();
+        for _ in 0..50 {
+            pair.now = pair.engines[C].poll_timeout().unwrap_or(pair.now);
+            said = pair.input(C, Input::Timeout);
+            if pair.engines[C].sas.is_empty() && !said.is_empty() {
+                break;
+            }
+        }
+        let first = Header::parse(&said[0]).unwrap();
+        assert_eq!(first.exchange, Exchange::IkeSaInit);
+    }
+
+    /// Seed 14131 of the simulator: both replaced a Child SA, our request was lost, and the peer deleted
+    /// its successor as well. Our request was refused at last, and nobody asked for another one.
+    #[test]
+    fn a_child_that_went_while_both_replaced_it_is_made_anew_rfc7296_section_2_25_1() {
+        let mut pair = Pair::new(1);
+        let [ours, theirs] = [C, P].map(|host| pair.ike(host).children[0].sa.id);
+        let late = pair.input(C, Input::RekeyChild(ours));
+        let asked = pair.input(P, Input::RekeyChild(theirs));
+        converse(&mut pair, P, asked);
+        let successor = pair.ike(P).children[0].sa.id;
+        assert_ne!(successor, theirs);
+        let deletes = pair.input(P, Input::TerminateChild(successor));
+        converse(&mut pair, P, deletes);
+        assert!(pair.ike(C).children.is_empty());
+        converse(&mut pair, C, late);
+        assert!(pair.ike(C).pending.is_empty());
+        pair.now += std::time::Duration::from_secs(2);
+        let again = pair.input(C, Input::Timeout);
+        converse(&mut pair, C, again);
+        assert_eq!(pair.ike(C).children.len(), 1);
+    }
+
+    /// What one end says goes to the other, and so on until there is nothing left to say.
+    fn converse(pair: &mut Pair, from: usize, mut datagrams: Vec<Vec<u8>>) {
+        let mut host = from;
+        while !datagrams.is_empty() {
+            host = 1 - host;
+            let answers = datagrams.iter().flat_map(|d| pair.give(host, d));
+            datagrams = answers.collect();
+        }
     }
 
     /// What an operator closes stays closed, although what was under way is undone.

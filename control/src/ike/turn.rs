@@ -51,6 +51,11 @@ impl Ids {
         }
     }
 
+    /// IVs that another member or life of this one also gives: what a test must notice.
+    pub fn share_ivs(&mut self) {
+        self.ivs = IvCounter::new(MemberId(0), Incarnation(0));
+    }
+
     /// A name for a new Child SA.
     pub fn sa(&mut self) -> SaId {
         let counter = self.next_sa;
@@ -214,6 +219,11 @@ impl<'a> Turn<'a> {
     /// How long to leave a peer alone that refused for a reason that will not go away by itself.
     pub fn long_pause(&mut self) -> Duration {
         self.pause() * 15
+    }
+
+    /// No pause is longer.
+    pub fn longest_pause(&self) -> Duration {
+        self.settings.retransmit_timeout.saturating_mul(2 * 2 * 15)
     }
 
     /// How long to leave a peer alone that answered TEMPORARY_FAILURE (RFC 7296 section 2.25).

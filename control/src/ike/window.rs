@@ -149,6 +149,9 @@ impl Window {
         if self.responses.contains_key(&id) {
             return Sequence::Repeated;
         }
+        if id == MessageId::END {
+            return Sequence::Ahead;
+        }
         let first = self.gaps.first().copied().unwrap_or(self.expected);
         if id >= self.expected {
             // Whoever asks X has the answers to all up to X - own.
@@ -225,7 +228,8 @@ impl Window {
     /// request X-N" (RFC 7296 section 2.3).
     fn admits(&self, id: MessageId) -> bool {
         let first = self.outstanding.keys().next();
-        first.is_none_or(|first| id.0.saturating_sub(first.0) < self.sends())
+        let within = first.is_none_or(|first| id.0.saturating_sub(first.0) < self.sends());
+        within && id != MessageId::END
     }
 
     /// Whether one more request can leave at once.

@@ -50,7 +50,7 @@ pub struct Lane {
     pub host_a: IpAddr,
     pub host_b: IpAddr,
     /// Behind the cluster and behind the peer.
-    pub networks: [String; 2],
+    networks: [String; 2],
 }
 
 /// Which end of the tunnel is meant.
@@ -74,7 +74,7 @@ impl Extras {
                 false => shifted(stations.host_a, number),
             };
             let host_b = shifted(stations.host_b, number);
-            let network = |host| format!("{}/{length}", network_of(host));
+            let network = |host: IpAddr| format!("{host}/{length}");
             Lane {
                 host_a,
                 host_b,
@@ -213,18 +213,5 @@ pub(super) fn shifted(host: IpAddr, number: u8) -> IpAddr {
     match host {
         IpAddr::V4(host) => IpAddr::from((u32::from(host) + u32::from(by)).to_be_bytes()),
         IpAddr::V6(host) => IpAddr::from((u128::from(host) + u128::from(by)).to_be_bytes()),
-    }
-}
-
-/// The first address of the part that a host is in.
-fn network_of(host: IpAddr) -> IpAddr {
-    match host {
-        IpAddr::V4(host) => {
-            IpAddr::from((u32::from(host) / u32::from(STRIDE) * u32::from(STRIDE)).to_be_bytes())
-        }
-        IpAddr::V6(host) => {
-            let stride = u128::from(STRIDE);
-            IpAddr::from((u128::from(host) / stride * stride).to_be_bytes())
-        }
     }
 }

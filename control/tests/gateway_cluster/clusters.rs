@@ -18,7 +18,7 @@ use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::worker::Worker;
 use hitless_sa::Instant;
 
-use crate::world::{ESP, UDP, carried};
+use crate::world::{ESP, carried, exchange};
 
 const IKE_AUTH: u8 = 35;
 const STEP: Duration = Duration::from_micros(250);
@@ -179,14 +179,7 @@ impl Clusters {
                     let number: [u8; 8] = esp[8..16].try_into().unwrap();
                     assert!(seen.insert((esp[..4].to_vec(), number)), "sent twice");
                 }
-                Some((UDP, udp)) if captured.at > since => {
-                    let header = if udp[2..4] == 500u16.to_be_bytes() {
-                        8
-                    } else {
-                        12
-                    };
-                    exchanges.extend(udp.get(header + 18).copied());
-                }
+                _ if captured.at > since => exchanges.extend(exchange(&captured.frame)),
                 _ => {}
             }
         }

@@ -5,9 +5,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hitless::config::Config;
-use hitless::gateway::Event;
+use hitless::gateway::{Event, Tuning};
 use hitless::ike;
-use hitless::ike::settings::TakeoverInbound;
+use hitless::ike::settings::{TakeoverInbound, Withheld};
 use hitless::lab::Topology;
 use hitless_sa::Instant;
 
@@ -68,6 +68,44 @@ fn rfc6027_section_3_5_strict_refuses_learn_accepts_and_rekey_replaces() {
     assert!(learn.silence < strict.silence, "{:?}", learn.silence);
     let soon = Duration::from_millis(50);
     assert!(rekey.rekeyed.is_some_and(|after| after < soon));
+}
+
+/// A peer that can not be asked to skip numbers, and sends one packet a second: it would be refused for
+/// as many seconds as the high water is ahead.
+#[test]
+fn d10_a_slow_sa_of_a_peer_without_rfc6311_is_replaced_after_a_strict_takeover() {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let members = (1..=2).map(|id| topology.member(id).unwrap());
+    let tuning = Tuning {
+        withheld: Withheld {
+            message_id_sync: true,
+            replay_counter_sync: true,
+        },
+        ..Tuning::default()
+    };
+    let tunings = BTreeMap::from([(PEER, tuning)]);
+    let mut world = World::tuned(103, members.collect(), topology.peer().unwrap(), tunings);
+    world.come_up();
+    world.pace = Duration::from_secs(1);
+    world.run(Duration::from_secs(20));
+    let active = world.leader().unwrap();
+    let successor = 3 - active;
+    let old = world.list_sas(active)[0].children[0].spi_in.clone();
+    world.kill(active);
+    let (from, before) = (world.events.len(), world.received()[1]);
+    world.until("a takeover", |world| world.leader() == Some(successor));
+    world.run(Duration::from_secs(5));
+    let synchronised =
+        |event: &Event| matches!(event, Event::Ike(ike::Event::ReplayCounterSync { .. }));
+    assert!(!world.since(from).any(|(_, event)| synchronised(event)));
+    let children = &world.list_sas(successor)[0].children;
+    assert_ne!(children[0].spi_in, old, "it was replaced");
+    // The first packet shows that it is refused, the second takes the successor.
+    let received = world.received()[1] - before;
+    assert!(received >= 3, "{received} of 5");
+    world.pace = Duration::from_millis(1);
+    world.traffic_flows();
+    world.audit();
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A NAT in front of the peer, which forgets its mappings and makes others: IKE and ESP follow the
 //! peer, before a takeover and after it (RFC 7296 section 2.23).
 
-use hitless::lab::Topology;
+use hitless::lab::{MTU, Topology};
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::wire::ip::Ip;
 
@@ -9,7 +9,6 @@ use crate::world::{PEER, UDP, World};
 
 const IKE_SA_INIT: u8 = 34;
 const IKE_AUTH: u8 = 35;
-const MTU: usize = 1500;
 
 /// Translates the source ports of what is behind it, and nothing else. Every mapping is of the last
 /// age: what comes to an older one is lost.

@@ -1,11 +1,13 @@
 //! More than two members: failover after failover, slow standbys, preemption.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use hitless::gateway::Event;
+use hitless::gateway::{Event, Tuning};
 use hitless::lab::Topology;
+use hitless_sync::LeaseSizes;
 
-use crate::world::World;
+use crate::world::{PEER, World};
 
 const IKE_AUTH: u8 = 35;
 
@@ -67,14 +69,95 @@ fn a_successor_that_dies_before_its_copy_is_made_leaves_the_ike_sa_and_no_right(
 }
 
 #[test]
-fn a_slow_standby_loses_its_right_by_a_majority_and_gets_another_one_once_it_is_back() {
-    let mut world = of(3, 92);
-    let leader = world.leader().unwrap();
-    let slow = if leader == 3 { 2 } else { 3 };
-    let other = 6 - leader - slow;
-    let epoch = world.status(leader).epoch;
-    world.network.isolated.insert(slow);
-    world.until("it to lose its right", |world| !bound(world, leader, slow));
+fn a17_a_record_of_the_first_is_none_of_what_the_second_sent_alone() {
+    // M1 -> M2 -> M3: M2 sends, M3 hears nothing of it, and holds M1's record.
+    for seed in 94..98 {
+        let mut world = of(3, seed);
+        let (began, first) = (world.now, world.leader().unwrap());
+        world.kill(first);
+        world.until("a takeover", |world| world.leader().is_some());
+        let second = world.leader().unwrap();
+        let third = 6 - first - second;
+        world.network.isolated.insert(third);
+        let sent = |world: &World, by: u8| {
+            let own = world
+                .esp()
+                .into_iter()
+                .filter(|esp| esp.port == usize::from(by));
+            own.map(|esp| (esp.spi, esp.number))
+                .collect::<BTreeSet<_>>()
+        };
+        world.run(Duration::from_millis(50));
+        let alone = sent(&world, second);
+        assert!(alone.len() > 10, "seed {seed}: {}", alone.len());
+        world.kill(second);
+        world.network.isolated.clear();
+        world.start(first);
+        world.until("the third", |world| world.leader() == Some(third));
+        world.traffic_flows();
+        // Not with these keys at all.
+        let old: BTreeSet<u32> = alone.iter().map(|(spi, _)| *spi).collect();
+        let after = sent(&world, third);
+        assert!(!after.is_empty() && after.iter().all(|(spi, _)| !old.contains(spi)));
+        assert!(!world.exchanges_since(began).contains(&IKE_AUTH));
+        world.audit();
+    }
+}
+
+#[test]
+fn d14_skips_add_up_over_members_and_end_in_a_rekey() {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let members = (1..=2).map(|id| topology.member(id).unwrap());
+    let leases = LeaseSizes {
+        outbound: (1 << 28, 1 << 28),
+        ..LeaseSizes::default()
+    };
+    let tuning = Tuning {
+        leases: Some(leases),
+        ..Tuning::default()
+    };
+    let tunings = (1..=2).map(|id| (id, tuning)).collect();
+    let mut world = World::tuned(98, members.collect(), topology.peer().unwrap(), tunings);
+    world.come_up();
+    let began = world.now;
+    for _ in 0..8 {
+        let active = world.leader().unwrap();
+        world.kill(active);
+        world.until("a takeover", |world| world.leader().is_some());
+        world.traffic_flows();
+        world.start(active);
+        world.until("a standby", World::standby_is_ready);
+        // What is to be replaced is replaced.
+        world.run(Duration::from_millis(500));
+    }
+    // What each key skipped, whoever skipped it.
+    let mut last = BTreeMap::new();
+    let mut skipped = BTreeMap::new();
+    for esp in world
+        .esp()
+        .iter()
+        .filter(|esp| esp.port != usize::from(PEER))
+    {
+        let before = last.insert(esp.spi, esp.number).unwrap_or(0);
+        *skipped.entry(esp.spi).or_insert(0) += esp.number.saturating_sub(before + 1);
+    }
+    let most = skipped.values().copied().max().unwrap_or(0);
+    assert!(most > 1 << 29, "they add up: {skipped:?}");
+    assert!(most < 1 << 31, "{skipped:?}");
+    assert!(skipped.len() > 1, "and end: {skipped:?}");
+    assert!(!world.exchanges_since(began).contains(&IKE_AUTH));
+    world.audit();
+}
+
+/// Waits until the leader has lost a standby by a majority, and goes on with the other as if there were
+/// no third; brings it back with `heal`.
+fn one_loses_its_right(
+    world: &mut World,
+    (leader, lame, other): (u8, u8, u8),
+    epoch: Option<String>,
+    heal: impl Fn(&mut World),
+) {
+    world.until("it to lose its right", |world| !bound(world, leader, lame));
     assert_eq!(world.leader(), Some(leader));
     assert_ne!(
         world.status(leader).epoch,
@@ -84,15 +167,15 @@ fn a_slow_standby_loses_its_right_by_a_majority_and_gets_another_one_once_it_is_
     world.until("the other one to be bound again", |world| {
         bound(world, leader, other)
     });
-    // Nothing waits for the slow one any more.
+    // Nothing waits for it any more.
     world.run(Duration::from_secs(1));
     let (sent, received) = (world.b.sent().len(), world.received()[0]);
     world.run(Duration::from_secs(1));
     let (sent, received) = (world.b.sent().len() - sent, world.received()[0] - received);
     assert!(received + 5 >= sent, "{received} of {sent}");
     assert!(!world.status(leader).degraded);
-    world.network.isolated.clear();
-    world.until("it to be bound again", |world| bound(world, leader, slow));
+    heal(world);
+    world.until("it to be bound again", |world| bound(world, leader, lame));
     // It may take over as well as the other one.
     world.kill(other);
     world.until("it to be the only standby", |world| {
@@ -104,6 +187,40 @@ fn a_slow_standby_loses_its_right_by_a_majority_and_gets_another_one_once_it_is_
     world.until("a takeover", |world| world.leader().is_some());
     world.traffic_flows();
     world.audit();
+}
+
+#[test]
+fn a_standby_that_beats_and_takes_nothing_loses_its_right_by_a_majority() {
+    let mut world = of(3, 99);
+    let leader = world.leader().unwrap();
+    let slow = if leader == 3 { 2 } else { 3 };
+    let epoch = world.status(leader).epoch;
+    // What is said while nothing happens is beats, give or take the length of a number.
+    world.traffic = false;
+    world.run(Duration::from_millis(100));
+    world.network.recorded = Some(Vec::new());
+    world.run(Duration::from_millis(100));
+    let idle = world.network.recorded.take().unwrap_or_default();
+    let mut lengths: Vec<usize> = idle.iter().map(|(.., datagram)| datagram.len()).collect();
+    lengths.sort_unstable();
+    let beat = lengths[lengths.len() / 2] + 4;
+    world.traffic = true;
+    world.network.fate = Some(Box::new(move |from, to, datagram| {
+        datagram.len() <= beat || ![from, to].contains(&slow)
+    }));
+    let heal = |world: &mut World| world.network.fate = None;
+    one_loses_its_right(&mut world, (leader, slow, 6 - leader - slow), epoch, heal);
+}
+
+#[test]
+fn a_dead_standby_loses_its_right_by_a_majority_and_gets_another_one_once_it_is_back() {
+    let mut world = of(3, 92);
+    let leader = world.leader().unwrap();
+    let slow = if leader == 3 { 2 } else { 3 };
+    let epoch = world.status(leader).epoch;
+    world.network.isolated.insert(slow);
+    let heal = |world: &mut World| world.network.isolated.clear();
+    one_loses_its_right(&mut world, (leader, slow, 6 - leader - slow), epoch, heal);
 }
 
 #[test]

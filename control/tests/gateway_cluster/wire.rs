@@ -1,14 +1,21 @@
 //! What a takeover puts on the wire besides ESP and IKE: announcements on both sides, keepalives; and
 //! next hops that are watched.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use hitless::gateway::Event;
-use hitless::lab::{Captured, Topology};
+use hitless::lab::{Captured, Family, Topology};
 use hitless_dataplane::port::memory;
 use hitless_sa::Instant;
 
 use crate::world::{UDP, World, carried};
+
+const ICMPV6: u8 = 58;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+/// Flags of one (RFC 4861 section 4.4).
+const SOLICITED: u8 = 0x40;
+const OVERRIDE: u8 = 0x20;
 
 /// Gratuitous ARP (RFC 5227 section 3) among captured frames: when, and from which port.
 fn gratuitous(frames: &[Captured], since: Instant) -> Vec<(Duration, usize)> {
@@ -23,9 +30,45 @@ fn gratuitous(frames: &[Captured], since: Instant) -> Vec<(Duration, usize)> {
         .collect()
 }
 
+/// Unsolicited neighbour advertisements (RFC 4861 section 7.2.6): to all nodes, not solicited, and to
+/// override what is in caches.
+fn unsolicited(frames: &[Captured], since: Instant) -> Vec<(Duration, usize)> {
+    let na = frames.iter().filter(|captured| {
+        let frame = &captured.frame;
+        captured.at >= since
+            && frame.get(12..14) == Some(&[0x86, 0xdd])
+            && frame.get(20) == Some(&ICMPV6)
+            && frame.get(54) == Some(&NEIGHBOUR_ADVERTISEMENT)
+            && frame.get(38..54) == Some(&Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1).octets())
+            && frame
+                .get(58)
+                .is_some_and(|flags| flags & SOLICITED == 0 && flags & OVERRIDE != 0)
+    });
+    na.map(|captured| (captured.at.since(since), captured.port))
+        .collect()
+}
+
 #[test]
 fn rfc5227_section_3_a_new_active_announces_itself_thrice_on_both_sides_at_once() {
-    let mut world = World::with_traffic(110);
+    announces_itself(World::with_traffic(110), gratuitous);
+}
+
+#[test]
+fn rfc4861_section_7_2_6_a_new_active_announces_itself_thrice_on_both_sides_over_ipv6() {
+    let topology = Topology {
+        outside: Family::V6,
+        inside: Family::V6,
+        ..Topology::new(2, "open sesame".to_owned())
+    };
+    let mut world = World::of(114, &topology);
+    world.come_up();
+    announces_itself(world, unsolicited);
+}
+
+fn announces_itself(
+    mut world: World,
+    announcements: fn(&[Captured], Instant) -> Vec<(Duration, usize)>,
+) {
     let active = world.leader().unwrap();
     let successor = 3 - active;
     world.kill(active);
@@ -34,7 +77,7 @@ fn rfc5227_section_3_a_new_active_announces_itself_thrice_on_both_sides_at_once(
     world.run(Duration::from_secs(10));
     let since = led.saturating_sub(Duration::from_millis(1));
     let sides = [&world.outside, &world.protected].map(|switch| {
-        let announced = gratuitous(switch.capture(), since).into_iter();
+        let announced = announcements(switch.capture(), since).into_iter();
         let own = announced.filter(|(_, port)| *port == usize::from(successor));
         own.map(|(after, _)| after.as_millis()).collect::<Vec<_>>()
     });

@@ -122,9 +122,13 @@ pub struct World {
     pub nat: Option<Nat>,
     /// Whether hosts send probes.
     pub traffic: bool,
+    /// Time between two of them.
+    pub pace: Duration,
     next_probe: Instant,
     members: u8,
     at_once: Option<usize>,
+    /// What gateways do otherwise than others.
+    tunings: BTreeMap<u8, Tuning>,
 }
 
 impl World {
@@ -141,6 +145,16 @@ impl World {
 
     /// Members with configurations of their own, and a peer.
     pub fn with(seed: u64, members: Vec<Config>, peer: Config) -> World {
+        World::tuned(seed, members, peer, BTreeMap::new())
+    }
+
+    /// The same, of which some (the peer is 0) do something otherwise.
+    pub fn tuned(
+        seed: u64,
+        members: Vec<Config>,
+        peer: Config,
+        tunings: BTreeMap<u8, Tuning>,
+    ) -> World {
         let count = members.len() as u8;
         let cable = || memory::link(CABLE, MTU).0;
         let (a, b) = (cable(), cable());
@@ -170,10 +184,12 @@ impl World {
             busiest: BTreeMap::new(),
             nat: None,
             traffic: false,
+            pace: PROBE_EVERY,
             next_probe: Instant(0),
             members: count,
             // Half of the tests go on with what is inherited as if there were very much of it.
             at_once: (seed % 2 == 1).then_some(0),
+            tunings,
         };
         let (end, b) = memory::link(CABLE, MTU);
         world.protected.plug(0, end);
@@ -214,7 +230,7 @@ impl World {
         let tuning = Tuning {
             at_once: self.at_once,
             broken_copies: self.broken_copies.contains(&who),
-            ..Tuning::default()
+            ..self.tunings.get(&who).copied().unwrap_or_default()
         };
         let (station, worker) = Station::with(
             GatewaySettings::new(config).tuned(tuning),
@@ -268,7 +284,7 @@ impl World {
         if self.traffic && now >= self.next_probe {
             self.a.send(now, self.stations.host_b);
             self.b.send(now, self.stations.host_a);
-            self.next_probe = now + PROBE_EVERY;
+            self.next_probe = now + self.pace;
         }
         let (disks, events) = (&mut self.disks, &mut self.events);
         for (who, running) in &mut self.running {
@@ -306,6 +322,14 @@ impl World {
         self.protected.turn(now);
         self.a.turn(now);
         self.b.turn(now);
+    }
+
+    /// So many probes at once, each way.
+    pub fn burst(&mut self, count: usize) {
+        for _ in 0..count {
+            self.a.send(self.now, self.stations.host_b);
+            self.b.send(self.now, self.stations.host_a);
+        }
     }
 
     pub fn run(&mut self, time: Duration) {
@@ -496,20 +520,22 @@ impl World {
     /// Exchange types of the IKE messages that crossed the outside switch since then.
     pub fn exchanges_since(&self, since: Instant) -> Vec<u8> {
         let frames = self.outside.capture().iter().filter(|c| c.at >= since);
-        let exchanges = frames.filter_map(|captured| {
-            let (protocol, udp) = carried(&captured.frame)?;
-            if protocol != UDP {
-                return None;
-            }
-            let ike = match udp.get(2..4)? == [0x01, 0xf4] {
-                true => udp.get(8..)?,
-                // Else it is ESP (RFC 3948 section 2.2).
-                false => udp.get(8..)?.strip_prefix(&[0; 4])?,
-            };
-            ike.get(18).copied()
-        });
-        exchanges.collect()
+        frames.filter_map(|c| exchange(&c.frame)).collect()
     }
+}
+
+/// The exchange type of the IKE message in a frame.
+pub fn exchange(frame: &[u8]) -> Option<u8> {
+    let (protocol, udp) = carried(frame)?;
+    if protocol != UDP {
+        return None;
+    }
+    let ike = match udp.get(2..4)? == [0x01, 0xf4] {
+        true => udp.get(8..)?,
+        // Else it is ESP (RFC 3948 section 2.2).
+        false => udp.get(8..)?.strip_prefix(&[0; 4])?,
+    };
+    ike.get(18).copied()
 }
 
 pub const ESP: u8 = 50;

@@ -445,3 +445,20 @@ fn rfc3948_section_4_who_is_behind_a_nat_keeps_the_mapping_alive_also_after_a_fa
     assert_ne!(world.sa(A).id, sa);
     assert_eq!(world.sa(A).options.keepalive, Some(20 * SECOND));
 }
+
+/// Seed 2617 of the simulator: a responder died with a request before it, and its successor is elsewhere.
+/// The request filled the initiator's window and was repeated where nobody was, so that nobody asked
+/// whether there was somebody at the new address.
+#[test]
+fn what_a_responder_left_unanswered_is_asked_where_its_successor_says_that_it_is() {
+    let mut world = up(21);
+    world.unreachable.push(address(B));
+    let child = world.sa(A).id;
+    world.input(A, Input::RekeyChild(child));
+    world.run(Duration::from_millis(10));
+    relocate(&mut world, B, moved(B));
+    world.run(SECOND / 4);
+    assert_at(&world, address(A), moved(B));
+    assert_ne!(world.sa(A).id, child);
+    talk(&mut world);
+}

@@ -555,20 +555,35 @@ impl World {
     pub fn fail_over_with(&mut self, host: usize, records: Records, resume: Resume) {
         let mut settings = self.hosts[host].settings.clone();
         settings.member = MemberId(settings.member.0 + 10);
-        self.go_on_with(host, settings, records, resume);
+        self.go_on_with(host, (settings, None), records, resume);
+    }
+
+    /// The host dies; the member that takes its place reads this file, after what it stored or `before`.
+    pub fn fail_over_reloaded(&mut self, host: usize, mut file: EngineSettings, before: bool) {
+        file.member = MemberId(file.member.0 + 10);
+        let records = self.hosts[host].records.clone();
+        let files = match before {
+            true => (file, None),
+            false => {
+                let mut old = self.hosts[host].settings.clone();
+                old.member = file.member;
+                (old, Some(file))
+            }
+        };
+        self.go_on_with(host, files, records, Resume::Exact);
     }
 
     /// The same member once more, with nothing that it had.
     pub fn restart(&mut self, host: usize) {
         let mut settings = self.hosts[host].settings.clone();
         settings.incarnation.0 += 1;
-        self.go_on_with(host, settings, Records::new(), Resume::Exact);
+        self.go_on_with(host, (settings, None), Records::new(), Resume::Exact);
     }
 
     fn go_on_with(
         &mut self,
         host: usize,
-        settings: EngineSettings,
+        (settings, file): (EngineSettings, Option<EngineSettings>),
         records: Records,
         resume: Resume,
     ) {
@@ -577,6 +592,10 @@ impl World {
             next.engine
                 .store(self.now, *ike, *version, body)
                 .expect("a good record");
+        }
+        if let Some(file) = file {
+            next.settings.connections.clone_from(&file.connections);
+            next.engine.reload(self.now, &mut self.entropy, file);
         }
         next.released = records.iter().map(|(ike, (v, _))| (*ike, *v)).collect();
         next.records = records;

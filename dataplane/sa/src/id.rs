@@ -40,10 +40,13 @@ impl fmt::Display for SequenceNumber {
 pub struct MessageId(pub u32);
 
 impl MessageId {
-    /// The next one. IKE SAs are rekeyed long before this wraps (RFC 7296 section 2.2).
+    /// Stands for no exchange: it is where they end, for they never wrap (RFC 7296 section 2.2).
+    pub const END: MessageId = MessageId(u32::MAX);
+
+    /// The next one, and [`MessageId::END`] after that.
     #[must_use]
     pub const fn next(self) -> MessageId {
-        MessageId(self.0.wrapping_add(1))
+        MessageId(self.0.saturating_add(1))
     }
 }
 

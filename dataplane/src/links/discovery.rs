@@ -74,8 +74,7 @@ impl Links {
         let on_link = link.has_on_link(neighbour.address);
         let trust = Trust::Confirmed { create: ours };
         let answers = ours && arp.operation == Operation::Reply;
-        let moves = arp.sender == arp.target && self.neighbours.peek(neighbour).is_none();
-        let anothers = answers && !self.neighbours.awaits(neighbour) || moves;
+        let anothers = self.is_anothers(neighbour, answers, arp.sender == arp.target);
         let news =
             on_link && (anothers | self.learn(frames, neighbour, arp.sender_mac, trust, now));
         // 3. Answer for our own addresses.
@@ -221,14 +220,21 @@ impl Links {
         let corrects = known.is_some_and(|known| known != mac);
         let believed = advertisement.overrides || !corrects;
         let answers = advertisement.solicited && believed;
-        let moves = advertisement.overrides && !advertisement.solicited && known.is_none();
-        let anothers = answers && !self.neighbours.awaits(neighbour) || moves;
+        let moves = advertisement.overrides && !advertisement.solicited;
+        let anothers = self.is_anothers(neighbour, answers, moves);
         let news = self.learn(frames, neighbour, mac, trust, now);
         Ok((news || anothers).then_some(News {
             neighbour,
             mac,
             trust,
         }))
+    }
+
+    /// Whether another worker may be the one that what is said is news to: an answer to a question that
+    /// is not open here, or the move of a neighbour that is not known here.
+    fn is_anothers(&self, neighbour: Neighbour, answers: bool, moves: bool) -> bool {
+        answers && !self.neighbours.awaits(neighbour)
+            || moves && self.neighbours.peek(neighbour).is_none()
     }
 }
 

@@ -8,6 +8,7 @@
 use std::fs::{self, File};
 use std::io::{self, BufWriter};
 use std::ops::Range;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,7 +53,10 @@ enum Sink {
 
 impl Sink {
     fn create(path: &Path) -> io::Result<Sink> {
-        let file = BufWriter::new(File::create(path)?);
+        // It may hold what was decrypted: its owner's alone.
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let file = BufWriter::new(options.open(path)?);
         match path.extension().is_some_and(|kind| kind == "pcap") {
             true => PcapWriter::new(file).map(Sink::Classic),
             false => PcapngWriter::new(file, &["hitless"]).map(Sink::Ng),

@@ -58,6 +58,10 @@ pub struct InboundSa {
     pub options: SaOptions,
     /// Limits what forgeries below the floor cost; those of one SA leave the others theirs.
     pub(crate) below_floor: Limiter,
+    /// What waited is delivered without a look at the window: only a simulator that is to notice it
+    /// breaks that rule (B1).
+    #[doc(hidden)]
+    pub releases_unmarked: bool,
 }
 
 /// Octets in which the fields up to `id` of a receiving half lie.
@@ -145,6 +149,7 @@ impl InboundSa {
             counters: Arc::default(),
             last_use: Instant::default(),
             below_floor: Limiter::default(),
+            releases_unmarked: false,
         })
     }
 
@@ -214,6 +219,14 @@ impl InboundSa {
             return Err(DropReason::Replay);
         }
         Ok(Admission::Deliver)
+    }
+
+    /// The same for a packet that waited.
+    pub(crate) fn admit_again(&mut self, number: SequenceNumber) -> Result<Admission, DropReason> {
+        match self.releases_unmarked && self.cell.may_deliver(number) {
+            true => Ok(Admission::Deliver),
+            false => self.admit(number),
+        }
     }
 
     /// Counts a packet whose number has been marked and that matches the selectors; `octets` is its

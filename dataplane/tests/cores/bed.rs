@@ -16,6 +16,7 @@ use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::esp;
 use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::handover;
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::replay::AntiReplay;
 use hitless_dataplane::sad::{Bound, InboundSa, OutboundSa};
@@ -174,11 +175,7 @@ impl Gate {
         ]));
         self.broadcast(|| Command::Routes(Arc::clone(&fib)));
         for (port, address) in [(INSIDE, HOST), (OUTSIDE, PEER)] {
-            self.broadcast(|| Command::Neighbour {
-                port,
-                address: address.into(),
-                mac: FAR_MAC,
-            });
+            self.broadcast(|| Command::Neighbour(News::certain(port, address.into(), FAR_MAC)));
         }
         let sas: Vec<u32> = (1..8).collect();
         self.policies(&sas);

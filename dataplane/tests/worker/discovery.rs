@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use hitless_dataplane::command::{Command, Event};
-use hitless_dataplane::neighbour::{Neighbour, News};
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::verdict::DropReason;
 
 use crate::bed::*;
@@ -153,7 +153,7 @@ fn rfc4861_section_7_2_5_a_neighbour_that_moves_is_followed_and_asked() {
     bed.a.worker.turn(bed.now);
     assert!(bed.a.events().iter().any(|event| matches!(
         event,
-        Event::NeighbourLearned { port: OUTSIDE, mac, .. } if *mac == new_mac
+        Event::NeighbourLearned(news) if (news.neighbour.port, news.mac) == (OUTSIDE, new_mac)
     )));
     bed.now += Duration::from_secs(2);
     bed.a.host_sends(&udp6(HOST6_A, HOST6_B, b"x"));
@@ -263,7 +263,8 @@ fn rfc4861_section_7_2_5_an_answer_to_another_workers_question_is_told_and_not_k
         assert!(bed.a.wire.push_frame(&to_us));
         bed.a.worker.turn(bed.now);
         let told = bed.a.events().into_iter().filter(|event| {
-            matches!(event, Event::NeighbourLearned { port: OUTSIDE, mac, .. } if *mac == STRANGER_MAC)
+            matches!(event, Event::NeighbourLearned(news)
+                if (news.neighbour.port, news.mac) == (OUTSIDE, STRANGER_MAC))
         });
         told.count()
     };
@@ -300,13 +301,9 @@ fn rfc4861_section_7_2_5_what_is_told_corrects_what_was_heard_with_the_override_
             bed.warm_up();
             bed.a.events();
         }
-        let port = OUTSIDE;
         let address = std::net::Ipv6Addr::from(STRANGER6).into();
-        uses.a.send(Command::Neighbour {
-            port,
-            address,
-            mac: known,
-        });
+        let news = News::certain(OUTSIDE, address, known);
+        uses.a.send(Command::Neighbour(news));
         uses.a.worker.turn(uses.now);
         let ends = (STRANGER6, OUTSIDE6_A);
         let said = discovery((136, flags), ends, STRANGER6, Some(STRANGER_MAC));
@@ -314,19 +311,8 @@ fn rfc4861_section_7_2_5_what_is_told_corrects_what_was_heard_with_the_override_
         assert!(hears.a.wire.push_frame(&to_us));
         hears.a.worker.turn(hears.now);
         for event in hears.a.events() {
-            if let Event::NeighbourLearned {
-                port,
-                address,
-                mac,
-                trust,
-            } = event
-            {
-                let neighbour = Neighbour { port, address };
-                uses.a.send(Command::NeighbourTold(News {
-                    neighbour,
-                    mac,
-                    trust,
-                }));
+            if let Event::NeighbourLearned(news) = event {
+                uses.a.send(Command::Neighbour(news));
             }
         }
         uses.a.worker.turn(uses.now);

@@ -14,6 +14,7 @@ use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::counters::SaCounters;
 use hitless_dataplane::esp;
 use hitless_dataplane::fib::{Fib, Route};
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::port::MacAddress;
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::replay::AntiReplay;
@@ -223,17 +224,17 @@ impl Twin {
     /// The host's Ethernet address.
     fn neighbour(&mut self, last: u8) {
         for address in [IpAddr::from(HOST_A), HOST6_A.into()] {
-            self.send(Command::Neighbour {
-                port: INSIDE,
+            self.send(Command::Neighbour(News::certain(
+                INSIDE,
                 address,
-                mac: [2, 0, 0, 0, 1, last],
-            });
+                [2, 0, 0, 0, 1, last],
+            )));
         }
-        self.send(Command::Neighbour {
-            port: BESIDE,
-            address: HOST_BESIDE.into(),
-            mac: [2, 0, 0, 0, 3, last],
-        });
+        self.send(Command::Neighbour(News::certain(
+            BESIDE,
+            HOST_BESIDE.into(),
+            [2, 0, 0, 0, 3, last],
+        )));
     }
 
     fn turn(&mut self, now: Instant) {

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use hitless_dataplane::command::Command;
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::port::fault::Faults;
 use hitless_dataplane::verdict::DropReason;
 
@@ -32,11 +33,11 @@ fn faulty_bed(seed: u64, faults: Faults) -> Bed {
         ),
     ] {
         for (port, address, mac) in neighbours {
-            gateway.send(Command::Neighbour {
+            gateway.send(Command::Neighbour(News::certain(
                 port,
-                address: IpAddr::from(address),
+                IpAddr::from(address),
                 mac,
-            });
+            )));
         }
     }
     bed.settle();

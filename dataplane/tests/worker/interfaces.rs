@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use hitless_dataplane::command::Command;
 use hitless_dataplane::fib::{Fib, Route};
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::port::{MacAddress, Port};
 use hitless_dataplane::spd::{Action, Spd};
@@ -95,11 +96,11 @@ impl Ports {
             .into_iter()
             .enumerate()
         {
-            ports.send(Command::Neighbour {
+            ports.send(Command::Neighbour(News::certain(
                 port,
-                address: IpAddr::from(host),
-                mac: [2, 0, 0, 0, 9, 9],
-            });
+                IpAddr::from(host),
+                [2, 0, 0, 0, 9, 9],
+            )));
         }
         ports
     }

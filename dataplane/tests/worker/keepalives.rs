@@ -43,6 +43,12 @@ fn inherit(bed: &mut Bed, at_once: bool) {
     }
 }
 
+fn next_hop_answers(bed: &mut Bed) {
+    let to = [&bed.a.outside_mac[..], &[192, 0, 2, 1]].concat();
+    let answer = arp(2, [2, 0, 0, 0, 7, 7], NEXT_HOP, &to);
+    assert!(bed.a.wire.push_frame(&answer));
+}
+
 /// Turns of gateway A for so many milliseconds; the ports behind the NATs that heard it.
 fn run(bed: &mut Bed, milliseconds: u64, heard: &mut Vec<u16>) {
     for _ in 0..milliseconds * 4 {
@@ -63,9 +69,7 @@ fn inherited_mappings_are_refreshed_as_soon_as_the_next_hop_is_known() {
     let mut heard = Vec::new();
     run(&mut bed, 20, &mut heard);
     assert!(heard.is_empty());
-    let to = [&bed.a.outside_mac[..], &[192, 0, 2, 1]].concat();
-    let answer = arp(2, [2, 0, 0, 0, 7, 7], NEXT_HOP, &to);
-    assert!(bed.a.wire.push_frame(&answer));
+    next_hop_answers(&mut bed);
     run(&mut bed, 3, &mut heard);
     let all: BTreeSet<u16> = heard.iter().copied().collect();
     assert_eq!((heard.len(), all.len()), (50, 50));
@@ -91,9 +95,7 @@ fn one_whose_next_hop_never_answers_is_given_up_within_a_second() {
 fn new_sas_have_mappings_of_their_own() {
     let mut bed = Bed::new();
     inherit(&mut bed, false);
-    let to = [&bed.a.outside_mac[..], &[192, 0, 2, 1]].concat();
-    let answer = arp(2, [2, 0, 0, 0, 7, 7], NEXT_HOP, &to);
-    assert!(bed.a.wire.push_frame(&answer));
+    next_hop_answers(&mut bed);
     let mut heard = Vec::new();
     run(&mut bed, 5_000, &mut heard);
     assert!(heard.is_empty());

@@ -6,6 +6,7 @@ use std::time::Duration;
 use hitless_dataplane::aead::Engine;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::replay::WindowState;
 use hitless_dataplane::sad::InboundSa;
 use hitless_dataplane::verdict::DropReason;
@@ -265,11 +266,11 @@ fn what_waits_for_a_neighbour_does_not_leave_after_a_barrier_nor_in_a_later_lead
     bed.settle();
     assert_eq!(bed.b.worker.frame_account().held, 1);
     bed.b.leadership.set(false);
-    bed.b.send(Command::Neighbour {
-        port: INSIDE,
-        address: NEWCOMER.into(),
-        mac: bed.b.host_mac,
-    });
+    bed.b.send(Command::Neighbour(News::certain(
+        INSIDE,
+        NEWCOMER.into(),
+        bed.b.host_mac,
+    )));
     bed.b.send(Command::Barrier(7));
     bed.b.worker.turn(bed.now);
     let passed = |event: &Event| matches!(event, Event::Barrier(7));
@@ -315,11 +316,11 @@ fn what_waits_does_not_leave_in_a_later_leadership_although_the_worker_slept_thr
     bed.b.leadership.set(false);
     bed.b.leadership.set(true);
     bed.b.cell.raise(PLENTY);
-    bed.b.send(Command::Neighbour {
-        port: INSIDE,
-        address: NEWCOMER.into(),
-        mac: bed.b.host_mac,
-    });
+    bed.b.send(Command::Neighbour(News::certain(
+        INSIDE,
+        NEWCOMER.into(),
+        bed.b.host_mac,
+    )));
     bed.b.send(Command::Barrier(7));
     bed.b.send(Command::Announce);
     let ike = udp_ports(OUTSIDE_B, OUTSIDE_A, 500, 500, b"new");

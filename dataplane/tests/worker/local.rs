@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use etherparse::{Icmpv4Type, SlicedPacket, TransportSlice};
 use hitless_dataplane::command::{Command, Event};
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::verdict::DropReason;
 
 use crate::bed::*;
@@ -62,7 +63,7 @@ fn who_moves_is_followed() {
     bed.a.worker.turn(bed.now);
     assert!(bed.a.events().iter().any(|event| matches!(
         event,
-        Event::NeighbourLearned { port: OUTSIDE, mac, .. } if *mac == new_mac
+        Event::NeighbourLearned(news) if (news.neighbour.port, news.mac) == (OUTSIDE, new_mac)
     )));
     bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
     bed.a.worker.turn(bed.now);
@@ -85,7 +86,7 @@ fn rfc826_an_answer_to_another_workers_question_is_told_each_time() {
             .push_frame(&arp(operation, known, OUTSIDE_B, &ends));
         bed.a.worker.turn(bed.now);
         let events = bed.a.events().into_iter();
-        let learned = |event: &Event| matches!(event, Event::NeighbourLearned { .. });
+        let learned = |event: &Event| matches!(event, Event::NeighbourLearned(_));
         events.filter(learned).count()
     };
     assert_eq!([told(2), told(2)], [1, 1]);
@@ -140,11 +141,11 @@ fn packets_wait_for_a_neighbour_and_go_when_it_answers() {
 fn a_neighbour_that_control_knows_needs_no_question() {
     let mut bed = Bed::new();
     bed.b.host_answers = false;
-    bed.b.send(Command::Neighbour {
-        port: INSIDE,
-        address: HOST_B.into(),
-        mac: bed.b.host_mac,
-    });
+    bed.b.send(Command::Neighbour(News::certain(
+        INSIDE,
+        HOST_B.into(),
+        bed.b.host_mac,
+    )));
     bed.a.host_sends(&udp(HOST_A, HOST_B, b"x"));
     bed.settle();
     assert_eq!(bed.b.delivered.len(), 1);

@@ -9,6 +9,7 @@ use hitless_dataplane::aead::{Engine, EspKey};
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::esp::seal_datagram;
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::sad::OutboundSa;
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{
@@ -87,11 +88,11 @@ fn rfc4303_section_3_4_1_esp_that_comes_in_fragments_is_put_together_first() {
             encapsulation: encapsulated.then_some(NAT),
             ..Settings::default()
         });
-        bed.b.send(Command::Neighbour {
-            port: INSIDE,
-            address: HOST_B.into(),
-            mac: bed.b.host_mac,
-        });
+        bed.b.send(Command::Neighbour(News::certain(
+            INSIDE,
+            HOST_B.into(),
+            bed.b.host_mac,
+        )));
         // 1900 octets of payload in fragments of 1400, and many small ones, in either order. What
         // comes out of the first is larger than the host's link takes: two fragments of it arrive.
         for (number, size, length) in [(1, 1400, 1900), (2, 256, 1300), (3, 1400, 1400)] {

@@ -8,6 +8,7 @@ use hitless_dataplane::aead::{Engine, EspKey};
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::esp::{open_datagram, seal_datagram};
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::replay::AntiReplay;
 use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_dataplane::spd::{Action, Policy, Spd};
@@ -73,11 +74,11 @@ fn bed(six: bool, encapsulation: Option<UdpEncapsulation>) -> Bed {
     let policies = local_ts.into_iter().map(protect).collect();
     bed.a.send(Command::Policies(Arc::new(Spd::new(policies))));
     let address = remote.start;
-    bed.a.send(Command::Neighbour {
-        port: OUTSIDE,
+    bed.a.send(Command::Neighbour(News::certain(
+        OUTSIDE,
         address,
-        mac: [2, 0, 0, 0, 9, 9],
-    });
+        [2, 0, 0, 0, 9, 9],
+    )));
     bed.a.worker.turn(bed.now);
     bed
 }

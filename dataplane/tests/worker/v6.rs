@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use etherparse::{Icmpv6Type, IpNumber, NetSlice, SlicedPacket, TransportSlice, UdpHeader};
 use hitless_dataplane::command::Command;
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{Dscp, SaOptions, UdpEncapsulation};
 
@@ -326,11 +327,11 @@ fn rfc4443_section_4_2_echo_is_answered_on_both_sides_and_through_the_tunnel() {
     assert_eq!(replies(&bed.a.delivered), 2);
     bed.a.delivered.clear();
     // In clear from the unprotected side, to the outer address.
-    bed.a.send(Command::Neighbour {
-        port: OUTSIDE,
-        address: STRANGER6.into(),
-        mac: STRANGER_MAC,
-    });
+    bed.a.send(Command::Neighbour(News::certain(
+        OUTSIDE,
+        STRANGER6.into(),
+        STRANGER_MAC,
+    )));
     bed.a.wire_brings(&echo6(STRANGER6, OUTSIDE6_A));
     bed.a.worker.turn(bed.now);
     assert_eq!(replies(&bed.a.take_wire()), 1);

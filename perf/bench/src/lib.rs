@@ -16,6 +16,7 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::Command;
 use hitless_dataplane::esp;
 use hitless_dataplane::fib::{Fib, Route};
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::port::{MacAddress, Port};
 use hitless_dataplane::replay::{AntiReplay, ReplayWindow, SharedWindow};
@@ -333,10 +334,8 @@ impl Bench {
             next_hop: None,
         };
         let routes = [connected(INSIDE, PROTECTED), connected(LOCAL, OUTSIDE)];
-        let neighbour = |port, address: Ipv4Addr| Command::Neighbour {
-            port,
-            address: address.into(),
-            mac: NEIGHBOUR,
+        let neighbour = |port, address: Ipv4Addr| {
+            Command::Neighbour(News::certain(port, address.into(), NEIGHBOUR))
         };
         let spd = setup.spd(self.worker.id() + 1)?;
         for command in [

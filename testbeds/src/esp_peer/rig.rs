@@ -10,6 +10,7 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::counters::Counters;
 use hitless_dataplane::fib::{Fib, Route};
+use hitless_dataplane::neighbour::News;
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_dataplane::port::{MacAddress, Port};
 use hitless_dataplane::replay::WindowState;
@@ -128,7 +129,7 @@ impl Rig {
         address: IpAddr,
         mac: MacAddress,
     ) -> Result<(), Refused> {
-        self.command(Command::Neighbour { port, address, mac })
+        self.command(Command::Neighbour(News::certain(port, address, mac)))
     }
 
     /// Installs both halves; the first number to send, and those up to `floor` counted as received.

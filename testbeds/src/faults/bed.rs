@@ -63,7 +63,7 @@ pub struct Bed<'a> {
     pub bench: &'a Bench,
     pub directory: PathBuf,
     wish: Wish,
-    pub binary: PathBuf,
+    binary: PathBuf,
     connections: String,
     /// For the daemons, in the next start.
     pub environment: Vec<(&'static str, PathBuf)>,

@@ -79,7 +79,7 @@ impl Row {
             .is_ok_and(|file| led_before(file, struck));
         let first = self.judge_captures(captured, active, struck, &mut diary, all);
         self.judge_audit(&Question {
-            split: question.split || starved.is_some(),
+            split: expected.split || starved.is_some(),
             ..question
         });
         let sound = self.problems.len();

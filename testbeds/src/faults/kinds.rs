@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use x509_cert::der::DateTime;
+
 use super::Wish;
 use super::bed::Bed;
 use crate::clock;
@@ -292,7 +294,6 @@ impl Fault {
         for index in muted {
             bed.mute_sync(*index)?;
         }
-        let leads = |bed: &mut Bed<'_>, index: usize| Ok(bed.member(index)?.role()? == "active");
         match self {
             // It hears nothing and takes over; the old one hears that.
             Fault::SyncToStandby => {
@@ -392,6 +393,10 @@ fn set_clock(file: &Path, seconds: i64) -> Result<(), LabError> {
     std::fs::write(file, format!("{seconds:+}s")).map_err(LabError::io("setting a clock"))
 }
 
+fn leads(bed: &mut Bed<'_>, member: usize) -> Result<bool, LabError> {
+    Ok(bed.member(member)?.role()? == "active")
+}
+
 /// Whether that active has nobody who could take over.
 fn alone(bed: &mut Bed<'_>, active: usize) -> Result<bool, LabError> {
     Ok(bed.member(active)?.cluster()?["standbys"] == 0)
@@ -409,24 +414,9 @@ fn ails(bed: &mut Bed<'_>, member: usize, words: &str) -> Result<bool, LabError>
 /// Seconds since 1970 at the beginning of the last line that has a time: `2026-11-22T07:35:15.442Z`.
 fn log_time(log: &str) -> Option<i64> {
     log.lines().rev().find_map(|line| {
-        let (date, time) = line.split_once('T')?;
-        let numbers = |text: &str, mark: char| -> Option<[i64; 3]> {
-            let whole = text.get(..text.len().min(10))?;
-            let parts: Option<Vec<i64>> = whole.split(mark).map(|n| n.parse().ok()).collect();
-            parts?.try_into().ok()
-        };
-        let [year, month, day] = numbers(date, '-')?;
-        let [hour, minute, second] = numbers(time.get(..8)?, ':')?;
-        Some(((days(year, month, day) * 24 + hour) * 60 + minute) * 60 + second)
+        let time: DateTime = format!("{}Z", line.get(..19)?).parse().ok()?;
+        i64::try_from(time.unix_duration().as_secs()).ok()
     })
-}
-
-/// Days since 1970 in the Gregorian calendar; years begin in March, so that a leap day is the last.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let year = if month <= 2 { year - 1 } else { year };
-    let (era, within) = (year.div_euclid(400), year.rem_euclid(400));
-    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + within * 365 + within / 4 - within / 100 + of_year - 719_468
 }
 
 #[cfg(test)]

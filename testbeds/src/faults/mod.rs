@@ -260,8 +260,6 @@ impl Course<'_> {
         let log = self.bed.member(1 - active)?.log();
         let said = log.get(before_it..).unwrap_or_default().to_owned();
         let expected = fault.expected(&self.wish);
-        let mut question = self.bed.question(name);
-        question.split = expected.split;
         let evidence = Evidence {
             flow,
             captured,
@@ -270,7 +268,7 @@ impl Course<'_> {
             end,
             tunnels: self.wish.tunnels,
             expected,
-            question,
+            question: self.bed.question(name),
             waited,
             said,
             sas: [before, bed::spis(&self.bed.peer)?],

@@ -111,6 +111,17 @@ fn attempts(rule: Rule) -> Vec<Cluster> {
     }
 }
 
+/// The same among three members, for rules that two need already: the vote takes none of them away.
+fn among_three(rule: Rule) -> Option<Cluster> {
+    match rule {
+        Rule::FirstOfferBinds | Rule::RecordBeforeAck | Rule::OneAboveTheGrant => {
+            Some(equal_leases(bounds(3, 1, 0, 3)))
+        }
+        Rule::LowerEpochRefused => Some(equal_leases(bounds(3, 2, 0, 3))),
+        _ => None,
+    }
+}
+
 /// Searches with all rules, then once without each. `tell` hears of each search as it ends.
 pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
     let whole = match depth {
@@ -145,8 +156,14 @@ pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
                 break;
             }
         }
-        found.iter().for_each(&mut tell);
-        searches.extend(found);
+        let three = among_three(*rule).map(|mut cluster| {
+            cluster.without = Some(*rule);
+            search(&cluster)
+        });
+        for search in found.into_iter().chain(three) {
+            tell(&search);
+            searches.push(search);
+        }
     }
     Summary { searches }
 }

@@ -1,13 +1,12 @@
 //! A network card with a queue for each worker. ESP goes by its SPI, what hosts send by its addresses,
 //! all else to the first.
 
+use std::ops::Range;
+
 use hitless::lab::MTU;
 use hitless_dataplane::port::memory::{self, MemoryPort};
 
 const CABLE: usize = 96;
-/// In an Ethernet frame with an IPv4 header without options, or an IPv6 header.
-const IPV4: [u8; 2] = [0x08, 0x00];
-const IPV6: [u8; 2] = [0x86, 0xdd];
 const ESP: u8 = 50;
 const UDP: u8 = 17;
 const IKE: [u8; 2] = 500_u16.to_be_bytes();
@@ -42,13 +41,21 @@ impl Card {
     }
 }
 
+/// The protocol of the IP packet in an Ethernet frame, and where its addresses are; its payload follows
+/// them, if there are no options of IPv4 and no extension headers of IPv6.
+pub fn ip(frame: &[u8]) -> Option<(u8, Range<usize>)> {
+    match frame.get(12..14)? {
+        [0x08, 0x00] => Some((*frame.get(23)?, 26..34)),
+        [0x86, 0xdd] => Some((*frame.get(20)?, 22..54)),
+        _ => None,
+    }
+}
+
 /// What tells packets apart that may be in different queues.
 fn flow(frame: &[u8]) -> Option<u8> {
-    let (protocol, addresses, payload) = match *frame.get(12..14)?.first_chunk()? {
-        IPV4 => (*frame.get(23)?, frame.get(26..34)?, frame.get(34..)?),
-        IPV6 => (*frame.get(20)?, frame.get(22..54)?, frame.get(54..)?),
-        _ => return None,
-    };
+    let (protocol, addresses) = ip(frame)?;
+    let payload = frame.get(addresses.end..)?;
+    let addresses = frame.get(addresses)?;
     let folded = |octets: &[u8]| octets.iter().fold(0, |all, octet| all ^ octet);
     let port = |at: usize| payload.get(at..at + 2);
     let ike = |port: &[u8]| port == IKE || port == NAT_TRAVERSAL;

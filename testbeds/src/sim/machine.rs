@@ -30,8 +30,6 @@ pub struct Machine {
     /// So many writes will fail.
     disk_fails: u32,
     running: Option<Process>,
-    /// Workers, each with a queue of every card.
-    workers: usize,
     frozen: Option<(Part, Instant)>,
     fuse: Fuse,
     /// Fuses that did not burn down: whatever it was to die in the midst of was over.
@@ -128,7 +126,6 @@ impl Machine {
         outside: Cable,
         entropy: SeededEntropy,
     ) -> Machine {
-        let workers = config.dataplane.workers;
         Machine {
             who,
             config,
@@ -136,7 +133,6 @@ impl Machine {
             disk: Durable::default(),
             disk_fails: 0,
             running: None,
-            workers,
             frozen: None,
             fuse: Fuse::default(),
             unreached: 0,
@@ -159,11 +155,13 @@ impl Machine {
         cables.secrecy.marked(&settings.node().config_hash);
         let (disk, now, entropy) = (self.disk, self.local(now), &mut self.entropy);
         let (mut cards, mut queues) = (Vec::new(), vec![ports]);
-        if self.workers > 1 {
+        // Each with a queue of every card.
+        let workers = self.config.dataplane.workers;
+        if workers > 1 {
             let ports = std::mem::take(&mut queues[0]);
-            queues.resize_with(self.workers, Vec::new);
+            queues.resize_with(workers, Vec::new);
             for port in ports {
-                let (card, ends) = Card::new(port, self.workers);
+                let (card, ends) = Card::new(port, workers);
                 cards.push(card);
                 queues
                     .iter_mut()

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use hitless::audit::wire::{self, Frame, Ike};
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{Event, Tuning};
@@ -13,6 +14,7 @@ use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_sa::{Entropy, Instant};
 
 use super::cable::{Cable, SyncCables, damage};
+use super::card::ip;
 use super::continuity::Continuity;
 use super::machine::Machine;
 use super::nat::Nat;
@@ -50,9 +52,8 @@ const RECORDED: usize = 3000;
 const REPLAYED: usize = 48;
 /// Frames that are damaged in one go.
 const GARBAGE: usize = 400;
-/// Behind Ethernet, the headers of both families.
+/// Behind Ethernet and the header of IPv4.
 const IPV4_PAYLOAD: usize = 34;
-const IPV6_PAYLOAD: usize = 54;
 const UDP: u8 = 17;
 /// In a UDP header.
 const UDP_CHECKSUM: std::ops::Range<usize> = 6..8;
@@ -291,6 +292,23 @@ impl World {
         }
         for frame in turned.sent {
             (now.0, who, &frame).hash(&mut self.digest);
+            if self.verbose
+                && let Frame::Ike(ike) = wire::decode(&frame)
+            {
+                let what = if ike.response { "response" } else { "request" };
+                let Ike {
+                    exchange,
+                    message_id,
+                    initiator_spi,
+                    message,
+                    ..
+                } = ike;
+                let octets = message.len();
+                self.say(&format!(
+                    "machine {who} sends {what} {message_id} of exchange {exchange}, {octets} octets, \
+                     IKE SA of {initiator_spi:016x}"
+                ));
+            }
             self.oracle.sent(now, who, &frame, &turned.keys);
             // As it arrives: an attacker is not between the peer and its NAT.
             let frame = match self.machines[index].outside.nat {
@@ -369,12 +387,9 @@ impl World {
         let entropy = &mut self.entropy;
         let packets = self.recorded.iter().rev();
         let packets = packets.filter_map(|frame| {
-            let (payload, protocol) = match frame.get(12..14)? {
-                [0x08, 0x00] => (IPV4_PAYLOAD, frame.get(23)?),
-                [0x86, 0xdd] => (IPV6_PAYLOAD, frame.get(20)?),
-                _ => return None,
-            };
-            (frame.len() > payload + 8).then_some((frame, payload, *protocol))
+            let (protocol, addresses) = ip(frame)?;
+            let payload = addresses.end;
+            (frame.len() > payload + 8).then_some((frame, payload, protocol))
         });
         for (frame, payload, protocol) in packets.take(GARBAGE) {
             let mut frame = frame.clone();

@@ -1,5 +1,7 @@
 //! Two members and a perfect network between them: links made, rekeyed, lost, attacked.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::entropy::SeededEntropy;
 
@@ -14,6 +16,9 @@ struct Pair {
     events: Vec<(usize, Event)>,
     /// Nobody hears this one.
     mute: Option<usize>,
+    /// The first answer to each rekeying is lost.
+    lossy: bool,
+    lost: BTreeSet<Vec<u8>>,
 }
 
 fn address(index: usize) -> SocketAddr {
@@ -60,6 +65,8 @@ impl Pair {
             wire: Vec::new(),
             events: Vec::new(),
             mute: None,
+            lossy: false,
+            lost: BTreeSet::new(),
         }
     }
 
@@ -94,7 +101,12 @@ impl Pair {
                     match output {
                         LinkOutput::Transmit(_, datagram) => {
                             self.wire.push((index, datagram.clone()));
-                            if self.mute == Some(index) {
+                            // Behind four octets for IKE (RFC 3948 section 2.2): the exchange, the R flag.
+                            let answer = datagram.starts_with(&[0; 4])
+                                && datagram.get(22) == Some(&36)
+                                && datagram.get(23).is_some_and(|flags| flags & 0x20 != 0);
+                            let lost = self.lossy && answer && self.lost.insert(datagram.clone());
+                            if self.mute == Some(index) || lost {
                                 continue;
                             }
                             let link = &mut self.links[1 - index];
@@ -152,12 +164,14 @@ fn nothing_readable_leaves() {
 
 #[test]
 fn a_link_lives_through_rekeying_by_either_side_and_piles_nothing_up() {
-    for seed in 3..6 {
+    for (seed, lossy) in [(3, false), (4, false), (5, true)] {
         let mut pair = Pair::up(seed);
+        pair.lossy = lossy;
         let (before, step) = (pair.received[1].len(), Duration::from_millis(100));
         pair.run(Duration::from_secs(9 * 3600), step);
         let arrived = pair.received[1].len() - before;
         assert!(arrived + 3 >= 9 * 36_000, "{arrived}");
+        assert_eq!(pair.lost.is_empty(), !lossy);
         assert!(pair.both_ways());
         let rekeyed = |(_, event): &&(usize, Event)| matches!(event, Event::IkeRekeyed { .. });
         assert!(pair.events.iter().filter(rekeyed).count() >= 2);

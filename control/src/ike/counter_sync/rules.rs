@@ -14,7 +14,7 @@ use crate::ike::{Engine, Input, Resume};
 
 impl Pair {
     /// The cluster asks for (M1, P1); gives what the peer answers.
-    fn ask(&mut self, values: MessageIdSync, more: &[Payload]) -> Option<MessageIdSync> {
+    pub(super) fn ask(&mut self, values: MessageIdSync, more: &[Payload]) -> Option<MessageIdSync> {
         let payloads = [&[values.payload()], more].concat();
         let request = self.forge(C, false, 0, &payloads);
         let answers = self.give(P, &request);
@@ -32,7 +32,7 @@ impl Pair {
     }
 }
 
-fn values(send: u32, receive: u32) -> MessageIdSync {
+pub(super) fn values(send: u32, receive: u32) -> MessageIdSync {
     MessageIdSync {
         nonce: [9, 8, 7, 6],
         send: MessageId(send),
@@ -40,7 +40,7 @@ fn values(send: u32, receive: u32) -> MessageIdSync {
     }
 }
 
-fn replay(data: &[u8]) -> Payload {
+pub(super) fn replay(data: &[u8]) -> Payload {
     Payload::notify(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC, data)
 }
 
@@ -589,7 +589,8 @@ fn rfc6311_h4_an_ordinary_request_with_message_id_0_is_told_by_its_content() {
     assert_eq!((answer.send.0, answer.receive.0), (0, 1));
 }
 
-/// No EAP here, so there is one IKE_AUTH round; what it says counts whatever becomes of the child.
+/// What IKE_AUTH says counts whatever becomes of the child. The rounds of a login: `initial/` and
+/// `tests/ike_pair/eap.rs`.
 #[test]
 fn rfc6311_h6_the_capabilities_do_not_depend_on_the_child_sa() {
     let mut pair = Pair::new(1);

@@ -10,8 +10,9 @@ use hitless_sa::{
 
 use super::record::{ChildRecord, LimitsRecord, SelectorRecord};
 use super::{ImportError, after, ago, before, collect, sa_id, sa_id_record, until};
-use crate::ike::child::{ChildState, Installed, options};
+use crate::ike::child::{ChildState, Closing, Installed, options};
 use crate::ike::established::IkeSa;
+use crate::ike::purpose::Purpose;
 use crate::ike::sessions::lifetimes::{Limit, Limits};
 
 fn selector_record(selector: &TrafficSelector) -> SelectorRecord {
@@ -77,9 +78,11 @@ pub(super) fn child_record(child: &Installed, now: Instant) -> ChildRecord {
         replaced_by: child.replaced_by.map(sa_id_record),
         installed_ago: ago(now, child.installed),
         rekey_in: child.rekey_at.map(|at| until(now, at)),
-        terminated: child.terminated,
+        terminated: child.closing == Some(Closing::ForGood),
+        again: child.closing == Some(Closing::Again),
         life_in: child.life_at.map(|at| until(now, at)),
         limits: limits_record(child.limits),
+        purpose: Purpose::record(child.purpose),
     }
 }
 
@@ -155,6 +158,7 @@ pub(super) fn child(
     Ok(Installed {
         sa: Arc::new(sa),
         name: record.name.clone(),
+        purpose: Purpose::recorded(record.purpose),
         state: match record.state {
             0 => ChildState::Installed,
             1 => ChildState::Rekeying,
@@ -167,10 +171,15 @@ pub(super) fn child(
         replaced_by: record.replaced_by.as_ref().map(sa_id).transpose()?,
         installed: before(now, record.installed_ago),
         rekey_at: record.rekey_in.map(|until| after(now, until)),
-        terminated: record.terminated,
+        closing: closing(record.terminated, record.again),
         life_at: record.life_in.map(|until| after(now, until)),
         limits: limits(record.limits.as_ref()),
     })
+}
+
+pub(super) fn closing(for_good: bool, again: bool) -> Option<Closing> {
+    let for_good = for_good.then_some(Closing::ForGood);
+    for_good.or(again.then_some(Closing::Again))
 }
 
 /// The options of a member's own configuration, and what was agreed on.

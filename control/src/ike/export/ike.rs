@@ -21,6 +21,7 @@ use crate::ike::nat::{Nat, Path};
 use crate::ike::output::Resume;
 use crate::ike::probe::Probe;
 use crate::ike::proposal::Identification;
+use crate::ike::purpose::Purpose;
 use crate::ike::sessions::SessionState;
 use crate::ike::settings::Connection;
 
@@ -85,6 +86,8 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
             .map(|h| half_made_record(h, now))
             .collect(),
         grave: None,
+        purpose: Purpose::record(ike.purpose),
+        addressed: Purpose::record(ike.addressed),
         authenticated: Some(ike.authenticated.to_record(now)),
         session: Some(ike.session.to_record(now)),
         redirectable: ike.redirectable,
@@ -106,6 +109,8 @@ pub(super) fn from_record(
         rekey_at,
     );
     ike.heard = before(now, record.heard_ago);
+    ike.purpose = Purpose::recorded(record.purpose);
+    ike.addressed = Purpose::recorded(record.addressed);
     ike.state = match (record.state, record.delete_in) {
         (0, _) => State::Established,
         (1, Some(until)) => State::Rekeyed {

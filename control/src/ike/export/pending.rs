@@ -2,9 +2,11 @@
 
 use hitless_sa::{IkeSpi, Instant, Spi};
 
+use super::child::closing;
 use super::followup::{followup, followup_record};
 use super::record::{CollisionRecord, OfferRecord, PendingRecord, TaskRecord};
 use super::{ImportError, after, collect, roads, sa_id, sa_id_record, until};
+use crate::ike::child::Closing;
 use crate::ike::create::{ChildOffer, Collision};
 use crate::ike::crypto::kex::KeyPair;
 use crate::ike::proposal::KeyExchangeMethod;
@@ -97,6 +99,8 @@ pub(super) fn pending_record(pending: &Pending) -> PendingRecord {
                 replaces: offer.replaces.map(sa_id_record),
                 retries: offer.retries.into(),
                 followup: offer.followup.as_ref().map(followup_record),
+                terminated: offer.closing == Some(Closing::ForGood),
+                again: offer.closing == Some(Closing::Again),
                 collision: offer.collision.as_ref().map(|c| CollisionRecord {
                     sa: Some(sa_id_record(c.sa)),
                     ike: 0,
@@ -185,6 +189,7 @@ fn child_offer(record: &OfferRecord) -> Result<ChildOffer, ImportError> {
         replaces: record.replaces.as_ref().map(sa_id).transpose()?,
         collision: record.collision.as_ref().map(collision).transpose()?,
         retries: u8::try_from(record.retries).unwrap_or(u8::MAX),
+        closing: closing(record.terminated, record.again),
         followup: record.followup.as_ref().map(followup).transpose()?,
     })
 }

@@ -113,6 +113,11 @@ pub(super) struct IkeRecord {
     /// Outstanding requests but the first, which is in `window` and `pending`.
     #[prost(message, repeated, tag = "80")]
     pub requests: Vec<RequestRecord>,
+    /// What the configuration said of it.
+    #[prost(fixed64, tag = "171")]
+    pub purpose: u64,
+    #[prost(fixed64, tag = "172")]
+    pub addressed: u64,
 }
 
 /// What the peer is to be asked.
@@ -296,6 +301,12 @@ pub(super) struct OfferRecord {
     pub retries: u32,
     #[prost(message, optional, tag = "50")]
     pub followup: Option<FollowupRecord>,
+    /// What it replaces was closed and is gone.
+    #[prost(bool, tag = "173")]
+    pub terminated: bool,
+    /// The same, and may come again.
+    #[prost(bool, tag = "174")]
+    pub again: bool,
 }
 
 /// An initiator's additional key exchanges (RFC 9370).
@@ -475,6 +486,12 @@ pub(super) struct ChildRecord {
     pub life_in: Option<u64>,
     #[prost(message, optional, tag = "102")]
     pub limits: Option<LimitsRecord>,
+    /// What the configuration said of it.
+    #[prost(fixed64, tag = "171")]
+    pub purpose: u64,
+    /// To be deleted, and may come again.
+    #[prost(bool, tag = "170")]
+    pub again: bool,
 }
 
 /// Zero for none.

@@ -1,11 +1,13 @@
 //! The initiator's half of IKE_SA_INIT and IKE_AUTH. Protected messages, and the exchanges between
 //! these two, go through `exchange.rs`; a login with EAP through `login.rs`.
 
+mod elsewhere;
 mod exchange;
 mod login;
 mod resume;
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId, SaId, Spi};
@@ -26,7 +28,7 @@ use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit};
 use crate::ike::mobike;
-use crate::ike::nat::{self, IKE_PORT, NAT_PORT, Nat, Path};
+use crate::ike::nat::{self, Nat, Path};
 use crate::ike::output::Event;
 use crate::ike::proposal::{
     Additional, Ask, Identification, IkeProposal, KeyExchangeMethod, accepted,
@@ -40,6 +42,7 @@ use crate::ike::turn::{Effect, Turn};
 use crate::ike::virtual_ip;
 use crate::ike::window::{Window, set_window_size};
 
+use elsewhere::{first_path, pairs};
 use login::LoggingIn;
 
 /// New IKE_SA_INIT requests for cookies and groups before giving up.
@@ -74,6 +77,8 @@ pub(in crate::ike) struct Initiator {
     reassembly: Reassembly,
     /// The gateway that sent us to this one (RFC 5685).
     redirected_from: Option<IpAddr>,
+    /// Our and the peer's other addresses, to be tried when this pair comes to nothing.
+    untried: VecDeque<(IpAddr, IpAddr)>,
 }
 
 /// After IKE_SA_INIT.
@@ -125,23 +130,11 @@ impl Initiator {
         held: Option<Box<Held>>,
         redirect: Option<(IpAddr, IpAddr)>,
     ) -> Option<Initiator> {
-        let redirected = redirect.map(|(to, _)| vec![to]);
-        let remotes = redirected.as_ref().unwrap_or(&connection.remote_addrs);
-        // The first pair of one family.
-        let (local, remote) = connection.local_addrs.iter().find_map(|local| {
-            let mut remotes = remotes.iter();
-            let remote = remotes.find(|remote| remote.is_ipv4() == local.is_ipv4())?;
-            Some((*local, *remote))
-        })?;
-        let port = if connection.remote_port == IKE_PORT {
-            IKE_PORT
-        } else {
-            NAT_PORT
+        let mut untried = match redirect {
+            Some((to, _)) => pairs(&connection, &[to]),
+            None => pairs(&connection, &connection.remote_addrs),
         };
-        let path = Path {
-            local: SocketAddr::new(local, port),
-            remote: SocketAddr::new(remote, connection.remote_port),
-        };
+        let path = first_path(&connection, untried.pop_front()?);
         let key = turn.key_pair(connection.proposals.first()?.key_exchange)?;
         let mut initiator = Initiator {
             children: child.into_iter().collect(),
@@ -162,6 +155,7 @@ impl Initiator {
             auth: None,
             reassembly: Reassembly::default(),
             redirected_from: redirect.map(|(_, from)| from),
+            untried,
             connection,
         };
         initiator.send_init(turn);
@@ -212,7 +206,7 @@ impl Initiator {
         self.resend_at = turn.now + turn.backoff().after(1);
     }
 
-    /// Retransmits; false when the peer does not answer.
+    /// Retransmits, or goes on with the peer's next address; false when it answers at none.
     pub fn tick(&mut self, turn: &mut Turn<'_>) -> bool {
         if turn.now < self.resend_at {
             return true;
@@ -222,7 +216,7 @@ impl Initiator {
                 peer: self.path.remote,
                 reason: "no answer".to_owned(),
             });
-            return false;
+            return self.go_elsewhere(turn);
         }
         if self.resumes_in_vain() {
             self.begin_in_full(turn);
@@ -532,7 +526,8 @@ impl Initiator {
                 if contents.auth.is_some() {
                     self.withdraw(turn, &stage);
                 }
-                Progress::Failed
+                self.auth = Some(stage);
+                self.refused(turn)
             }
         }
     }

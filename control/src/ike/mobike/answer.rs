@@ -1,5 +1,6 @@
 //! What the peer says about addresses (RFC 4555 sections 3.5 to 3.9).
 
+use super::ask::ask_there;
 use super::{Errand, is_host, relocate};
 use crate::ike::contents::Contents;
 use crate::ike::established::IkeSa;
@@ -73,6 +74,7 @@ fn update(
             mobike.provisional = provisional;
         }
         if provisional.is_some() {
+            ask_there(ike, turn, path);
             ike.schedule(turn.now, Task::Mobike(Errand::Routability));
         }
         turn.dirty = true;

@@ -199,9 +199,17 @@ pub(in crate::ike) fn complete(
     }
 }
 
-/// Where the next repetition of an outstanding request goes. One to a provisional address goes to
-/// the known one in turn, so that a false one costs nothing; and when half of the attempts were in
-/// vain, to the peer's other addresses too (section 3.10).
+/// The responder says that it is at `path`. What is outstanding was asked where it may be no more, and
+/// may leave no place in the window for the question whether it is there: it is asked there as well.
+pub(super) fn ask_there(ike: &IkeSa, turn: &mut Turn<'_>, path: Path) {
+    let asked = ike.window.outstanding.values().filter(|o| o.sent > 0);
+    let again = asked.map(|outstanding| path.transmit(outstanding.bytes.clone()));
+    turn.immediate.extend(again);
+}
+
+/// Where the next repetition of an outstanding request goes. While there is a provisional address it
+/// goes there and to the known one in turn, so that a false one costs nothing; and when half of the
+/// attempts were in vain, to the peer's other addresses too (section 3.10).
 pub(in crate::ike) fn resend_path(ike: &IkeSa, id: MessageId, tries: u32) -> Path {
     let sent = ike.window.outstanding.get(&id).map_or(0, |o| o.sent);
     if let Some(Pending::Mobike(Asked::Routability { path, .. })) = ike.pending.get(&id) {
@@ -210,6 +218,10 @@ pub(in crate::ike) fn resend_path(ike: &IkeSa, id: MessageId, tries: u32) -> Pat
         } else {
             ike.path
         };
+    }
+    let provisional = ike.mobike.as_ref().and_then(|mobike| mobike.provisional);
+    if let Some((path, _)) = provisional.filter(|_| sent.is_multiple_of(2)) {
+        return path;
     }
     let Some(mobike) = ike
         .mobike

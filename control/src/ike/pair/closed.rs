@@ -6,10 +6,11 @@ use std::time::Duration;
 use hitless_sa::{IkeSpi, SaId};
 
 use super::{C, P, Pair};
-use crate::ike::Input;
+use crate::ike::child::Closing;
 use crate::ike::established::State;
 use crate::ike::rekey;
 use crate::ike::tasks::Task;
+use crate::ike::{Input, Resume};
 
 fn one(said: Vec<Vec<u8>>) -> Vec<u8> {
     assert_eq!(said.len(), 1);
@@ -49,6 +50,85 @@ fn rfc7296_section_2_25_1_what_the_peer_has_lost_and_is_closed_here_is_not_made_
         assert!(pair.ike(C).children.is_empty());
         assert_eq!(pair.ike(C).is_making(), !close);
     }
+}
+
+/// The peer closes it itself, before our request to rekey it is there.
+#[test]
+fn rfc7296_section_2_25_1_what_both_close_while_we_rekey_it_is_not_made_anew() {
+    for (close, taken_over) in [(false, false), (true, false), (true, true)] {
+        let mut pair = Pair::new(1);
+        let (child, request) = rekey_child(&mut pair, C);
+        if close {
+            assert!(pair.input(C, Input::TerminateChild(child)).is_empty());
+        }
+        let theirs = pair.ike(P).children[0].sa.id;
+        let delete = one(pair.input(P, Input::TerminateChild(theirs)));
+        let answer = one(pair.give(C, &delete));
+        assert!(pair.ike(C).children.is_empty());
+        pair.give(P, &answer);
+        let refusal = one(pair.give(P, &request));
+        if taken_over {
+            pair.take_over(Resume::Exact);
+        }
+        pair.give(C, &refusal);
+        assert!(pair.ike(C).children.is_empty());
+        assert_eq!(pair.ike(C).is_making(), !close, "{taken_over}");
+    }
+}
+
+/// The file changed while we rekeyed it: what the exchange makes is what the old one said.
+#[test]
+fn what_is_closed_to_come_again_while_it_is_rekeyed_goes_with_its_successor() {
+    for taken_over in [false, true] {
+        let mut pair = Pair::new(1);
+        let (_, request) = rekey_child(&mut pair, C);
+        let mut file = pair.engines[C].settings.clone();
+        file.connections[0].children[0]
+            .local_ts
+            .push("10.9.0.0/16".parse().unwrap());
+        let now = pair.now;
+        pair.engines[C].reload(now, &mut pair.entropy, file);
+        assert!(pair.outputs(C).is_empty());
+        if taken_over {
+            let again = pair.take_over(Resume::Exact);
+            assert!(again.is_empty() || again == [request.clone()]);
+        }
+        go_on(&mut pair, P, &request);
+        assert_eq!(pair.ike(C).children.len(), 0);
+        pair.now += Duration::from_secs(5);
+        let said = pair.input(C, Input::Timeout);
+        for datagram in said {
+            go_on(&mut pair, P, &datagram);
+        }
+        let [ours, theirs] = [C, P].map(|host| pair.ike(host).children.len());
+        assert_eq!((ours, theirs), (1, 1), "once more, by the new file");
+    }
+}
+
+/// Our Delete overtakes the answer that made it, which was lost.
+#[test]
+fn rfc7296_section_1_4_1_a_delete_that_the_peer_could_not_understand_yet_is_said_again() {
+    let mut pair = Pair::new(1);
+    let (old, request) = rekey_child(&mut pair, P);
+    let lost = one(pair.give(C, &request));
+    let new = pair.ike(C).children[1].sa.clone();
+    let (new, spi) = (new.id, new.inbound_spi);
+    assert_ne!(new, old);
+    let delete = one(pair.input(C, Input::TerminateChild(new)));
+    let empty = one(pair.give(P, &delete));
+    pair.give(C, &empty);
+    // The peer asks again, and gets the answer at last.
+    go_on(&mut pair, P, &lost);
+    let left = [C, P].map(|host| pair.ike(host).children.len());
+    assert_eq!(left, [0, 1]);
+    pair.take_over(Resume::Exact);
+    pair.now += Duration::from_secs(5);
+    for datagram in pair.input(C, Input::Timeout) {
+        go_on(&mut pair, P, &datagram);
+    }
+    // Who takes over starts what the file says.
+    let left = &pair.ike(P).children;
+    assert!(left.iter().all(|child| child.sa.outbound_spi != spi));
 }
 
 /// Whichever end began first, and so loses or wins.
@@ -94,7 +174,7 @@ fn what_is_closed_and_has_nobody_to_inherit_it_is_not_started_again() {
         let (engine, now) = (&mut pair.engines[C], pair.now);
         engine.with(now, &mut pair.entropy, spi, |ike, turn| {
             ike.terminated = ike_sa;
-            ike.children[0].terminated = child;
+            ike.children[0].closing = child.then_some(Closing::ForGood);
             rekey::inherit(ike, turn, IkeSpi(99));
         });
         assert_eq!(engine.starts.first().is_none(), ike_sa || child);

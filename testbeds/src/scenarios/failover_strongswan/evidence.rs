@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hitless::audit::pcap::PcapReader;
 use hitless::audit::wire::{self, Frame};
-use hitless::audit::{Audit, Exchange, IkeEvent, TapId};
+use hitless::audit::{Audit, Exchange, TapId};
 
 use super::{Gateway, Plan};
 use crate::ping::PingLog;
@@ -344,13 +344,7 @@ impl Evidence {
         );
         let names = ["liveness-by-peer", "liveness-by-cluster"];
         for ((name, source), window) in names.iter().zip(ends).zip(&self.one_way) {
-            let requests = audit.exchanges_from(source, Exchange::Informational, window.0);
-            let within: Vec<&(IkeEvent, Option<IkeEvent>)> =
-                requests.iter().filter(|(r, _)| r.time < window.1).collect();
-            let answered = within.iter().filter(|(_, answer)| answer.is_some()).count();
-            let detail = format!("{} requests, {answered} answered", within.len());
-            let good = answered > 0 && answered == within.len();
-            report.check(name, good, detail);
+            report.liveness(name, audit, source, *window);
         }
     }
 

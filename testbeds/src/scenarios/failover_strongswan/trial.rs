@@ -263,21 +263,22 @@ impl<'a> Trial<'a> {
 
     /// Whoever initiated rekeys the IKE SA, then the Child SA while the hosts ping.
     fn rekey(&mut self, evidence: &mut Evidence) -> Result<(), LabError> {
-        evidence.last = Some(self.snapshot()?);
+        let spi = |snapshot: &Snapshot| snapshot.sa.as_ref().map(|sa| sa.initiator_spi.clone());
+        let last = self.snapshot()?;
+        let first = spi(&last);
+        evidence.last = Some(last);
         let who = if self.starts {
             "the survivor"
         } else {
             "strongSwan"
         };
         self.bench.say(&format!("{who} rekeys the IKE SA"));
-        let spi = |snapshot: Snapshot| snapshot.sa.map(|sa| sa.initiator_spi);
-        let first = spi(self.snapshot()?);
         let asked = match self.starts {
             true => self.order_rekey(["--ike", gateway::CONNECTION]),
             false => self.order_rekey(["--ike", strongswan::CONNECTION]),
         };
         let next = clock::until("a rekeyed IKE SA", ANSWER, || {
-            let now = spi(self.snapshot()?);
+            let now = spi(&self.snapshot()?);
             Ok(now.filter(|now| Some(now) != first.as_ref()))
         });
         evidence.ike_rekey = asked.and(next).map_err(|error| error.to_string());
@@ -357,7 +358,6 @@ fn start_cluster(lab: &Topology, directory: &Path, plan: &Plan) -> Result<Cluste
     if plan.gateway == Gateway::StrongSwan {
         return start_stand_in(lab, directory, plan);
     }
-    let binary = gateway::binary()?;
     let settings = gateway::Settings {
         at: plan.at,
         start_action: if plan.starts { "start" } else { "none" },
@@ -369,8 +369,8 @@ fn start_cluster(lab: &Topology, directory: &Path, plan: &Plan) -> Result<Cluste
         secret: SECRET,
         dpd_delay: DPD_DELAY,
     };
-    let start = |index| Member::start(&binary, lab, index, directory, &settings);
-    let mut members = [start(0)?, start(1)?];
+    let text = |index, own: &Path| gateway::member(&settings, index, own);
+    let mut members = gateway::start_pair(lab, directory, text)?;
     let active = gateway::wait_for_roles(&mut members, ANSWER)?;
     Ok(Cluster::Hitless {
         members: Box::new(members),

@@ -2,6 +2,8 @@
 
 use std::net::Ipv4Addr;
 
+use hitless_dataplane::wire::checksum;
+
 /// Half of the sources answer ARP, by the peer's kernel, so that what is sent to them goes out; the
 /// others do not.
 pub const THERE: &str = "192.0.128.0/17";
@@ -31,7 +33,7 @@ impl Forged {
         ip.extend([0, 0, 0x40, 0, 64, 17, 0, 0]);
         ip.extend(source);
         ip.extend(self.to.octets());
-        let sum = checksum(&ip);
+        let sum = checksum(0, &ip);
         ip.splice(10..12, sum.to_be_bytes());
         let [there, here] = self.stations;
         let mut frame = [&there[..], &here, &[0x08, 0x00], &ip].concat();
@@ -81,16 +83,6 @@ fn octets(n: u32) -> [u8; 32] {
     })
 }
 
-/// RFC 1071, of an even number of octets.
-fn checksum(header: &[u8]) -> u16 {
-    let words = header
-        .chunks_exact(2)
-        .map(|w| u32::from(w[0]) << 8 | u32::from(w[1]));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    !((folded & 0xffff) + (folded >> 16)) as u16
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -109,7 +101,7 @@ mod tests {
         let (mut sources, mut spis) = (BTreeSet::new(), BTreeSet::new());
         for n in 0..2000 {
             let frame = forged.frame(n);
-            assert_eq!(checksum(&frame[14..34]), 0);
+            assert_eq!(checksum(0, &frame[14..34]), 0);
             let Frame::Ike(ike) = decode(&frame) else {
                 panic!("{n}: no IKE");
             };

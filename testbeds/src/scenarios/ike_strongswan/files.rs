@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::redirect::OURS;
 use super::{redirect, unique};
+use crate::gateway::with_key_log;
 use crate::topology::{CLUSTER_OUTSIDE, INSIDE, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE};
 
 const ESP: &str = "aes128gcm16";
@@ -251,8 +252,7 @@ pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
          addresses = [\"{CLUSTER_OUTSIDE}/24\", \"{OURS}/24\"]\nprotected = false\n\n\
          [ports.{INSIDE}]\ndriver = \"af_xdp\"\ninterface = \"{INSIDE}\"\n\
          addresses = [\"10.2.0.1/24\"]\nprotected = true\n\n\
-         [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n\
-         key_log = \"{shown}/keys/esp_sa\"\n\n\
+         [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n\n\
          [ike]\ncookies = \"always\"\n\n[secrets.all]\nsecret = \"{SECRET}\"\n"
     );
     for (index, line) in lines.iter().enumerate() {
@@ -283,5 +283,5 @@ pub fn gateway(directory: &Path, lines: &[&Line]) -> String {
     }
     text.push_str(&unique::gateway());
     text.push_str(&redirect::gateway());
-    text
+    with_key_log(directory, &text)
 }

@@ -228,7 +228,6 @@ fn start_members(
     directory: &Path,
     esp_proposals: &str,
 ) -> Result<[Member; 2], LabError> {
-    let binary = gateway::binary()?;
     let settings = gateway::Settings {
         at: V4,
         start_action: "none",
@@ -240,8 +239,8 @@ fn start_members(
         secret: SECRET,
         dpd_delay: DPD_DELAY,
     };
-    let start = |index| Member::start(&binary, lab, index, directory, &settings);
-    let mut members = [start(0)?, start(1)?];
+    let text = |index, own: &Path| gateway::member(&settings, index, own);
+    let mut members = gateway::start_pair(lab, directory, text)?;
     gateway::wait_for_roles(&mut members, ANSWER)?;
     Ok(members)
 }

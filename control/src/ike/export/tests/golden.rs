@@ -1,7 +1,11 @@
 //! Bodies that an earlier version wrote: a standby of today takes the IKE SAs of an active of then
 //! on (the upgrade path). The files never change; what is new gets a sample of its own.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+
+use prost::bytes::Buf;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
 
 use super::*;
 
@@ -82,4 +86,89 @@ fn a_body_that_is_cut_or_damaged_is_refused_or_means_something_and_nothing_worse
             let _ = imported(&damaged);
         }
     }
+}
+
+/// Each field of each record, whatever it would mean together. A field that is new gets into a file of
+/// its own.
+const EVERY_FIELD: [&str; 1] = ["ike-sa-everything"];
+
+/// Where the records are described.
+const SOURCES: [&str; 5] = [
+    include_str!("../record.rs"),
+    include_str!("../../auth/state.rs"),
+    include_str!("../../auth/grounds.rs"),
+    include_str!("../../sessions/state.rs"),
+    include_str!("../../resume/held.rs"),
+];
+
+/// Number of a field, and of which record it is one if it is.
+type Fields = BTreeMap<u32, Option<&'static str>>;
+
+/// What the records say that they have.
+fn described() -> BTreeMap<&'static str, Fields> {
+    let mut all: BTreeMap<&str, Fields> = BTreeMap::new();
+    for source in SOURCES {
+        let (mut name, mut number) = (None, None);
+        for line in source.lines() {
+            if let Some((_, rest)) = line.split_once("struct ") {
+                name = rest.strip_suffix(" {").filter(|n| n.ends_with("Record"));
+            } else if let Some((_, rest)) = line.split_once("tag = \"") {
+                number = rest.split('"').next().and_then(|tag| tag.parse().ok());
+            } else if let (Some(name), Some(tag)) = (name, number) {
+                let mut words = line.split(|c: char| !c.is_alphanumeric());
+                let inner = words.find(|word| word.ends_with("Record"));
+                all.entry(name).or_default().insert(tag, inner);
+                number = None;
+            }
+            if line == "}" {
+                name = None;
+            }
+        }
+    }
+    all
+}
+
+/// Notes which fields of a record, and of those in it, an encoding has.
+fn note(
+    body: &[u8],
+    name: &'static str,
+    all: &BTreeMap<&'static str, Fields>,
+    seen: &mut BTreeSet<(&'static str, u32)>,
+) {
+    let mut rest = body;
+    while rest.has_remaining() {
+        let (tag, wire) = decode_key(&mut rest).unwrap();
+        seen.insert((name, tag));
+        match all[name].get(&tag).copied().flatten() {
+            Some(inner) => {
+                assert_eq!(wire, WireType::LengthDelimited, "{name} {tag}");
+                let length = decode_varint(&mut rest).unwrap() as usize;
+                let (body, after) = rest.split_at(length);
+                note(body, inner, all, seen);
+                rest = after;
+            }
+            None => skip_field(wire, tag, &mut rest, DecodeContext::default()).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn every_field_of_every_record_has_the_number_and_the_type_that_it_always_had() {
+    for name in EVERY_FIELD {
+        let body = golden(name);
+        let record = IkeRecord::decode(&*body).unwrap();
+        // What has another number now is unknown, and gone.
+        assert_eq!(record.encode_to_vec(), body, "{name}");
+    }
+    let all = described();
+    let mut seen = BTreeSet::new();
+    for name in SAMPLES.iter().chain(&EVERY_FIELD) {
+        note(&golden(name), "IkeRecord", &all, &mut seen);
+    }
+    let expected: BTreeSet<_> = all
+        .iter()
+        .flat_map(|(name, fields)| fields.keys().map(move |tag| (*name, *tag)))
+        .collect();
+    assert!(all["IkeRecord"].len() >= 48, "{all:?}");
+    assert_eq!(seen, expected);
 }

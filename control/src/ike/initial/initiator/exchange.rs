@@ -118,7 +118,7 @@ impl Initiator {
                     peer: path.remote,
                     reason,
                 });
-                Progress::Failed
+                self.refused(turn)
             }
         }
     }

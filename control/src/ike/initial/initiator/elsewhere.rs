@@ -1,0 +1,71 @@
+//! The peer's other addresses (`remote_addrs`), each of which may be another gateway: tried in their
+//! order when one gives no answer, or refuses us. Nothing of this is replicated: whoever takes over
+//! begins with the first.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, SocketAddr};
+
+use super::Initiator;
+use crate::ike::fragments::Reassembly;
+use crate::ike::initial::Progress;
+use crate::ike::nat::{IKE_PORT, NAT_PORT, Path};
+use crate::ike::settings::Connection;
+use crate::ike::turn::Turn;
+
+/// Those of our addresses and the peer's between which there can be an IKE SA: each of the peer's
+/// once, the family of our first address first.
+pub(super) fn pairs(connection: &Connection, remotes: &[IpAddr]) -> VecDeque<(IpAddr, IpAddr)> {
+    let mut pairs: VecDeque<(IpAddr, IpAddr)> = VecDeque::new();
+    for local in &connection.local_addrs {
+        for remote in remotes {
+            let alike = remote.is_ipv4() == local.is_ipv4();
+            if alike && pairs.iter().all(|(_, there)| there != remote) {
+                pairs.push_back((*local, *remote));
+            }
+        }
+    }
+    pairs
+}
+
+/// Where IKE_SA_INIT goes.
+pub(super) fn first_path(connection: &Connection, (local, remote): (IpAddr, IpAddr)) -> Path {
+    let port = if connection.remote_port == IKE_PORT {
+        IKE_PORT
+    } else {
+        NAT_PORT
+    };
+    Path {
+        local: SocketAddr::new(local, port),
+        remote: SocketAddr::new(remote, connection.remote_port),
+    }
+}
+
+impl Initiator {
+    /// This one did not want us, or was not the one that we want.
+    pub(super) fn refused(&mut self, turn: &mut Turn<'_>) -> Progress {
+        match self.go_elsewhere(turn) {
+            true => Progress::Waiting,
+            false => Progress::Failed,
+        }
+    }
+
+    /// Begins anew with the next address; false if there is none.
+    pub(super) fn go_elsewhere(&mut self, turn: &mut Turn<'_>) -> bool {
+        if let Some((_, _, spi)) = self.auth.take().and_then(|stage| stage.child) {
+            turn.ids.release(spi);
+        }
+        let group = self.connection.proposals.first().map(|p| p.key_exchange);
+        let Some(key) = group.and_then(|group| turn.key_pair(group)) else {
+            return false;
+        };
+        let Some(pair) = self.untried.pop_front() else {
+            return false;
+        };
+        self.path = first_path(&self.connection, pair);
+        self.key = key;
+        self.redirected_from = None;
+        self.reassembly = Reassembly::default();
+        self.begin_in_full(turn);
+        true
+    }
+}

@@ -1,0 +1,210 @@
+//! More courses of the simulator that broke a promise once, each with its story (see `sim_found.rs`):
+//! children that nobody asked for any more, tunnels that moved, votes that took too long.
+
+use std::time::Duration;
+
+use hitless::lab::Extras;
+use hitless_testbeds::sim::broken;
+use hitless_testbeds::sim::plan::Fault::{
+    ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Garbage, Healed, Restart,
+    ShutDown, Slow,
+};
+use hitless_testbeds::sim::plan::{Noise, Part, Plan, lease_sizes};
+
+const fn nanos(nanos: u64) -> Duration {
+    Duration::from_nanos(nanos)
+}
+
+const fn micros(micros: u64) -> Duration {
+    Duration::from_micros(micros)
+}
+
+fn noise(loss: u32, duplication: u32, longest: u64) -> Noise {
+    Noise {
+        loss,
+        duplication,
+        delay: (micros(50), micros(longest)),
+    }
+}
+
+fn assert_kept(plan: &Plan, seed: u64) {
+    for seed in [seed, 1, 2] {
+        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
+    }
+}
+
+/// A tunnel of three was taken over, and the voter had heard the leader a moment later than the
+/// candidate: it refused the first word, and the second came with the next heartbeat. Then nothing was
+/// left of the time for which the copies vouch, and the Message IDs had to be found out.
+#[test]
+fn seed_7720_a_candidate_does_not_wait_for_its_heartbeat_to_ask_again() {
+    let faults = vec![
+        (nanos(1_583_234_524), Crash(1)),
+        (nanos(1_648_234_524), Restart(1)),
+    ];
+    let plan = Plan {
+        outside: noise(0, 1_000, 60),
+        sync: noise(0, 1_000, 2_000),
+        leases: Some(lease_sizes(16, 64)),
+        window_size: 5,
+        retransmit_tries: Some(4),
+        probe_every: micros(4_364),
+        extras: Extras {
+            more_children: 2,
+            ..Extras::default()
+        },
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 7_720);
+}
+
+/// Members at addresses of their own. One died with a request of the peer's before it, which filled the
+/// peer's window and was repeated where nobody was: so nobody asked whether there was somebody at the
+/// address that its successor gave. Until the request was given up the child's lifetime ended, and with
+/// the request went the wish for the child.
+#[test]
+fn seed_2617_a_request_is_repeated_where_the_successor_says_that_it_is() {
+    let faults = vec![
+        (nanos(1_800_859_157), Crash(1)),
+        (nanos(2_095_859_157), Restart(1)),
+        (nanos(2_100_284_135), DiskFails(1, 4)),
+        (nanos(2_100_284_135), Crash(2)),
+        (nanos(2_477_284_135), Restart(2)),
+        (nanos(3_257_736_334), Crash(4)),
+        (nanos(3_317_736_334), Crash(1)),
+        (nanos(3_446_629_776), ClusterRekeysIke),
+        (nanos(3_446_629_776), CrashAfter(1, 17)),
+        (nanos(3_507_629_776), Restart(1)),
+        (nanos(4_036_736_334), Restart(4)),
+        (nanos(4_096_736_334), Restart(1)),
+    ];
+    let plan = Plan {
+        peers: 2,
+        outside: noise(10, 1_000, 60),
+        sync: noise(0, 100, 8_000),
+        leases: Some(lease_sizes(64, 1_024)),
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "exact",
+        retransmit_tries: Some(4),
+        probe_every: micros(825),
+        aftermath: Duration::from_secs(20),
+        extras: Extras {
+            packets: Some(200),
+            mobike: true,
+            ..Extras::default()
+        },
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 2_617);
+}
+
+/// The peer, a cluster too, was left alone while it made the tunnel: all that nobody else had recorded
+/// was undone, which was the whole IKE SA, and nobody made it anew.
+#[test]
+fn seed_9638_an_ike_sa_that_is_undone_is_made_anew() {
+    let faults = vec![
+        (nanos(1_751_940_907), Crash(4)),
+        (nanos(1_771_940_907), Crash(1)),
+        (nanos(2_409_683_530), Crash(0)),
+        (nanos(2_409_683_530), Crash(2)),
+        (nanos(2_460_683_530), Restart(0)),
+        (nanos(2_460_683_530), Restart(2)),
+        (nanos(2_467_940_907), Restart(4)),
+        (nanos(2_487_940_907), Restart(1)),
+        (nanos(2_636_668_746), Crash(4)),
+        (nanos(2_656_668_746), Crash(1)),
+        (nanos(2_820_073_262), Slow(1, Duration::from_millis(200))),
+        (nanos(2_959_377_198), ShutDown(2)),
+        (nanos(2_994_377_198), Restart(2)),
+        (nanos(3_208_668_746), Restart(4)),
+        (nanos(3_228_668_746), Restart(1)),
+        (nanos(3_365_073_262), Healed),
+    ];
+    let plan = Plan {
+        peers: 2,
+        outside: noise(0, 100, 8_000),
+        sync: noise(100, 0, 8_000),
+        hub: true,
+        drift: [4_991, -8, -3_957, -571],
+        takeover: "probe",
+        retransmit_tries: Some(4),
+        probe_every: micros(510),
+        extras: Extras {
+            more_children: 2,
+            ml_kem: true,
+            ..Extras::default()
+        },
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 9_638);
+}
+
+/// The same with one IKE SA for each login, made before the old one was deleted.
+#[test]
+fn seed_12640_an_ike_sa_that_is_undone_is_made_anew_also_when_it_was_to_replace_one() {
+    let faults = vec![
+        (nanos(1_574_482_857), Crash(4)),
+        (nanos(1_634_482_857), Crash(1)),
+        (nanos(1_976_079_888), Crash(0)),
+        (nanos(1_976_079_888), Crash(1)),
+        (nanos(2_060_482_857), Restart(4)),
+        (nanos(2_120_482_857), Restart(1)),
+        (nanos(2_440_079_888), Restart(0)),
+        (nanos(2_440_079_888), Restart(1)),
+        (
+            nanos(2_892_555_198),
+            Frozen(3, Part::Control, nanos(363_500_000)),
+        ),
+        (nanos(2_899_812_565), Crash(4)),
+        (nanos(2_899_812_565), Crash(1)),
+        (nanos(3_352_812_565), Restart(4)),
+        (nanos(3_352_812_565), Restart(1)),
+    ];
+    let plan = Plan {
+        peers: 2,
+        outside: noise(1_000, 100, 300),
+        sync: noise(100, 1_000, 300),
+        drift: [-4_350, -2_604, -1_603, 4_002],
+        probe_every: micros(1_821),
+        extras: Extras {
+            reauthentication: true,
+            per_cpu_sas: true,
+            ..Extras::default()
+        },
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 12_640);
+}
+
+/// Both ends replaced a Child SA, and the peer's request was lost until the cluster's successor had come
+/// to its end. Then it was refused, as one for an SA that the cluster had no more; and since the cluster
+/// had replaced that, the peer thought that there was another one.
+#[test]
+fn seed_14131_a_rekeying_that_comes_to_nothing_leaves_no_child_missing() {
+    let faults = vec![
+        (nanos(1_296_950_040), Garbage),
+        (nanos(1_370_950_040), Garbage),
+        (nanos(3_089_315_599), Deaf { from: 2, to: 1 }),
+        (nanos(3_214_315_599), Healed),
+        (
+            nanos(3_333_587_310),
+            Frozen(1, Part::Control, nanos(75_375_000)),
+        ),
+    ];
+    let plan = Plan {
+        outside: noise(1_000, 100, 300),
+        sync: noise(1_000, 1_000, 300),
+        drift: [-4_793, -157, -1_100, -2_989],
+        retransmit_tries: Some(4),
+        probe_every: micros(1_146),
+        aftermath: Duration::from_secs(20),
+        extras: Extras {
+            encap: true,
+            resumption: true,
+            packets: Some(200),
+            ..Extras::default()
+        },
+        ..Plan::with(2, faults)
+    };
+    assert_kept(&plan, 14_131);
+}
