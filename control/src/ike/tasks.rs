@@ -158,7 +158,10 @@ impl IkeSa {
         if self.ends(now) {
             return Vec::new();
         }
-        let lasting = self.children.iter().filter(|child| !child.terminated);
+        let lasting = self
+            .children
+            .iter()
+            .filter(|child| child.closing != Some(Closing::ForGood));
         let there = lasting.map(|child| child.name.clone());
         there.chain(self.missing()).collect()
     }
@@ -174,7 +177,10 @@ impl IkeSa {
             _ => None,
         });
         let lasts = |name: &&String| {
-            let mut all = self.children.iter().filter(|child| !child.terminated);
+            let mut all = self
+                .children
+                .iter()
+                .filter(|child| child.closing != Some(Closing::ForGood));
             all.any(|child| child.name == **name)
         };
         let missing = made.chain(queued).filter(|name| !lasts(name));
