@@ -70,11 +70,7 @@ const FAREWELL_TAKEOVERS: u32 = 6;
 /// Runs one member until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     // Before any secret is used.
-    if let Err(error) = secrecy::keep_memory_here() {
-        tracing::warn!(
-            "a crash of this process may write its memory, with all keys, to disk: {error}"
-        );
-    }
+    keep_memory_here();
     // Before anything that could disturb a daemon that already runs here.
     let mut server = Server::bind(&config.control.socket)?;
     let identity = Identity {
@@ -113,11 +109,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         now,
         &mut SystemEntropy,
     );
-    gateway.set_port_modes(modes);
-    gateway.set_builder(Box::new(Beside::default()));
-    if let Some(socket) = &socket {
-        gateway.set_pacemaker(Box::new(Heart(Arc::clone(socket))));
-    }
+    equip(&mut gateway, modes, socket.as_ref());
     let disk = Disk::start(file).map_err(DaemonError::Thread)?;
     let mut member = Member {
         gateway,
@@ -145,6 +137,23 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+fn keep_memory_here() {
+    if let Err(error) = secrecy::keep_memory_here() {
+        tracing::warn!(
+            "a crash of this process may write its memory, with all keys, to disk: {error}"
+        );
+    }
+}
+
+/// Gives a gateway what only a process has: threads, a clock, the sync socket.
+fn equip(gateway: &mut Gateway, modes: Vec<String>, socket: Option<&Arc<UdpSocket>>) {
+    gateway.set_port_modes(modes);
+    gateway.set_builder(Box::new(Beside::default()));
+    if let Some(socket) = socket {
+        gateway.set_pacemaker(Box::new(Heart(Arc::clone(socket))));
+    }
 }
 
 /// The key log, if the configuration names one.
