@@ -61,6 +61,8 @@ impl Node {
         let mut all = true;
         let mut taken = self.witnessed_leader();
         let mine = self.my_rank(self.store.objects.len(), false);
+        let rest = self.rest_from_leading();
+        let listening = self.settings.takeover();
         let witness = self.settings.witness;
         let others = self.peers.values();
         for peer in others.filter(|peer| Some(peer.member.id) != witness) {
@@ -84,17 +86,17 @@ impl Node {
             return;
         };
         if taken {
-            out.quiet = now;
+            (out.quiet, out.woke) = (now, None);
             return;
         }
-        let held_until = if self.led_before {
-            out.quiet + patience
-        } else {
-            (self.started + self.settings.hold).max(out.quiet + patience)
-        };
-        let alone = now >= held_until;
+        let mut held_until = out.quiet + patience + rest;
+        if !self.led_before {
+            held_until = held_until.max(self.started + self.settings.hold);
+        }
+        let listened = out.woke.is_none_or(|woke| now >= woke + listening);
+        let alone = listened && now >= held_until;
         // A better one that does not lead in three times that is no use.
-        let overdue = now >= held_until + (self.settings.hold + patience) * 2;
+        let overdue = listened && now >= held_until + (self.settings.hold + patience) * 2;
         if best && (all || alone) || overdue {
             self.lead_epoch(None);
         }
@@ -126,6 +128,7 @@ impl Node {
         let leading = takeover::lead(&mut cx, epoch, right, store);
         self.state = State::Leading(Box::new(leading));
         self.led_before = true;
+        self.reigns.began(self.now);
         self.beat_due = true;
     }
 
@@ -281,6 +284,7 @@ impl Node {
 
     /// Stops leading; what was led becomes a copy without rights (R14).
     pub(crate) fn step_down(&mut self, reason: StepDown) {
+        self.reign_over(reason);
         match std::mem::replace(&mut self.state, State::out(self.now)) {
             State::Leading(leading) => {
                 let ends = switchover::left_over(&self.settings, &leading);

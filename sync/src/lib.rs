@@ -66,6 +66,7 @@ mod node;
 mod peer;
 mod post;
 mod redact;
+mod reign;
 mod retrieve;
 mod risk;
 mod session;

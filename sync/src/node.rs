@@ -15,6 +15,7 @@ use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
 use crate::message::{Packet, Sid, WireEpoch, WireSa};
 use crate::peer::{Peer, Reading};
+use crate::reign::Reigns;
 use crate::store::Store;
 use crate::vote::Campaign;
 use crate::{Durable, Event, Input, MemberStatus, ObjectId, Output, Role, Settings, Status};
@@ -33,6 +34,7 @@ impl State {
     pub fn out(now: Instant) -> State {
         State::Out(Out {
             quiet: now,
+            woke: None,
             nonce: 0,
         })
     }
@@ -42,6 +44,8 @@ impl State {
 pub(crate) struct Out {
     /// Since when nobody is known to lead.
     pub quiet: Instant,
+    /// When it woke first since then: what was said while it slept waits to be read.
+    pub woke: Option<Instant>,
     /// The nonce of the session that this member asks for.
     pub nonce: u64,
 }
@@ -83,6 +87,7 @@ pub struct Node {
     pub(crate) resigned: Option<(MemberId, Sid)>,
     pub(crate) started: Instant,
     pub(crate) led_before: bool,
+    pub(crate) reigns: Reigns,
     pub(crate) now: Instant,
     pub(crate) next_beat: Instant,
     pub(crate) beat_due: bool,
@@ -125,6 +130,7 @@ impl Node {
             resigned: None,
             started: now,
             led_before: false,
+            reigns: Reigns::default(),
             now,
             next_beat: now,
             beat_due: false,
@@ -143,6 +149,9 @@ impl Node {
         if now.since(self.now) > self.settings.heartbeat * 2 {
             self.awake = now;
             self.lead(|leading, _| leading.woke(now));
+            if let State::Out(out) = &mut self.state {
+                out.woke.get_or_insert(now);
+            }
         }
         self.now = now.max(self.now);
         self.unsent = true;
@@ -311,6 +320,7 @@ impl Node {
         }
         self.sessions += 1;
         let leader = (from, epoch.incarnation);
+        self.reigns.complete = false;
         let following = Following::new(leader, (epoch, packet.bare), sid, self.sessions, self.now);
         self.state = State::Following(Box::new(following));
         self.event(Event::SessionOpened {
@@ -349,6 +359,9 @@ impl Node {
             let outputs = &mut self.outputs;
             let store = &mut self.store;
             following.receive(&self.settings, packet, reading.for_me, store, outputs);
+            if following.admitted {
+                self.reigns.admitted();
+            }
             return;
         }
         if !reading.newest {

@@ -2,6 +2,7 @@
 //! AF_XDP ports on veth pairs.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -157,6 +158,15 @@ impl Member {
         Ok(sas)
     }
 
+    /// The SPIs of all its established IKE SAs, the initiator's first.
+    pub fn established_spis(&self) -> Result<BTreeSet<[u64; 2]>, LabError> {
+        let sas = self.list_sas()?.into_iter();
+        let established = sas.filter(|sa| sa["state"] == "ESTABLISHED");
+        let spi = |spi: &serde_json::Value| hex(spi.as_str().unwrap_or_default());
+        let spis = established.map(|sa| [spi(&sa["initiator_spi"]), spi(&sa["responder_spi"])]);
+        Ok(spis.collect())
+    }
+
     /// Those that have a Child SA.
     pub fn tunnels(&self, connection: &str) -> Result<Vec<serde_json::Value>, LabError> {
         let mut sas = self.established(connection)?;
@@ -237,6 +247,11 @@ impl Member {
     pub fn wait_for_output(&mut self, text: &str, limit: Duration) -> Result<(), LabError> {
         self.daemon.wait_for_output(text, limit)
     }
+}
+
+/// An SPI as programs print it.
+pub fn hex(spi: &str) -> u64 {
+    u64::from_str_radix(spi.trim_start_matches("0x"), 16).unwrap_or_default()
 }
 
 /// The SPIs of an IKE SA as `hitless list-sas --json` prints it, in one word.

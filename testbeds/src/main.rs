@@ -339,7 +339,9 @@ impl Sim {
 
     fn run(&self) -> Result<sim::Summary, LabError> {
         let seeds = match (self.seeds, self.limit) {
-            (None, None) if self.crash_points => Some(sim::plan::CRASH_POINTS / self.every.max(1)),
+            (None, None) if self.crash_points => {
+                Some(sim::plan::crash_points() / self.every.max(1))
+            }
             (None, None) => Some(DEFAULT_SEEDS),
             (seeds, _) => seeds,
         };

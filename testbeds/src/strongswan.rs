@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::error::LabError;
+use crate::gateway::hex;
 use crate::netns::Namespace;
 use crate::process::{self, Process, Program};
 use crate::tshark::Listed;
@@ -215,6 +216,11 @@ pub struct IkeSa {
 }
 
 impl IkeSa {
+    /// The initiator's first.
+    pub fn spis(&self) -> [u64; 2] {
+        [&self.initiator_spi, &self.responder_spi].map(|spi| hex(spi))
+    }
+
     /// The one child that is installed.
     pub fn installed(&self) -> Option<&ChildSa> {
         self.children

@@ -9,6 +9,7 @@ use super::exchanges::{Exchange, IkeEvent};
 use super::ledger::{EspKey, Stream};
 use super::permits::Permits;
 use super::report::{Places, Report, TapId};
+use super::tenures::{Split, hidden};
 
 /// Examples named for each kind of fault.
 const EXAMPLES: usize = 3;
@@ -125,7 +126,11 @@ pub fn judge(report: &Report, expect: &Expectations) -> Verdict {
         synchronisations: zeros.values().map(|digests| digests.len() as u64).sum(),
         ike_auth_messages: report.count_after(Exchange::IkeAuth, std::time::Duration::ZERO),
         faults: faults.0,
-        notes: doubts.into_iter().chain(foreign(report)).collect(),
+        notes: doubts
+            .into_iter()
+            .chain(foreign(report))
+            .chain(splits(report))
+            .collect(),
     }
 }
 
@@ -273,9 +278,15 @@ fn message_ids(report: &Report, faults: &mut Findings) {
         let slot = (sa.0, sa.1, sa.2, event.response, number);
         let earlier = *first.entry(slot).or_insert(event);
         if earlier.digest != event.digest {
-            let kind = match event.response {
-                true => "two-responses",
-                false => "two-requests",
+            // Members that cannot hear each other do not know which Message IDs the other one uses.
+            let split = report.places == Places::OneForAll
+                && earlier.tap != event.tap
+                && hidden(&report.splits, event.source, earlier.time);
+            let kind = match (event.response, split) {
+                (true, false) => "two-responses",
+                (false, false) => "two-requests",
+                (true, true) => "two-responses-of-a-split",
+                (false, true) => "two-requests-of-a-split",
             };
             let what = format!(
                 "IKE SA {:016x}-{:016x}: {} with Message ID {} from {} differs at {:.6} from that at \
@@ -404,6 +415,22 @@ fn foreign(report: &Report) -> Option<String> {
              only the low half shows in them"
         )
     })
+}
+
+/// Members that led at once: no number may be repeated even then, but Message IDs can be.
+fn splits(report: &Report) -> impl Iterator<Item = String> {
+    let together = report.places == Places::OneForAll;
+    let splits = report.splits.iter().filter(move |_| together);
+    let each = splits.flat_map(|(source, splits)| splits.iter().map(move |split| (source, split)));
+    each.map(|(source, Split { from, to })| {
+        format!(
+            "{source} was sent from in two files at once from {:.6} to {:.6}: a split, both members \
+             led, each for itself",
+            from.as_secs_f64(),
+            to.as_secs_f64()
+        )
+    })
+    .take(EXAMPLES)
 }
 
 impl std::fmt::Display for Verdict {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::exchanges::{Exchange, IkeEvent, Journal};
 use super::ledger::{EspKey, Ledger, RepeatedIv, RepeatedNumber, Stream, Use};
 use super::pcap::{PcapError, PcapReader};
+use super::tenures::{Split, Tenures};
 use super::wire::{self, Flow, Frame};
 
 /// A place where frames were captured. One packet passes a tap once; if it is seen there twice it
@@ -28,8 +29,7 @@ pub enum Places {
 /// Collects frames, in the order of the wire.
 #[derive(Clone, Debug, Default)]
 pub struct Audit {
-    /// At which tap each source was seen last, and how often that had changed.
-    tenures: BTreeMap<IpAddr, (TapId, u64)>,
+    tenures: Tenures,
     taps: BTreeSet<TapId>,
     ledger: Ledger,
     journal: Journal,
@@ -53,11 +53,11 @@ impl Audit {
         self.frames += 1;
         match wire::decode(frame) {
             Frame::Esp(esp) => {
-                self.tenure(esp.source, tap);
+                self.tenure(esp.source, tap, time);
                 self.ledger.enter(tap, time, &esp);
             }
             Frame::Ike(ike) => {
-                let tenure = self.tenure(ike.source, tap);
+                let tenure = self.tenure(ike.source, tap, time);
                 self.journal.enter(tap, tenure, time, &ike);
             }
             Frame::Echo(echo) => {
@@ -75,13 +75,9 @@ impl Audit {
         }
     }
 
-    fn tenure(&mut self, source: IpAddr, tap: TapId) -> u64 {
-        let (last, changes) = self.tenures.entry(source).or_insert((tap, 0));
+    fn tenure(&mut self, source: IpAddr, tap: TapId, time: Duration) -> u64 {
         self.taps.insert(tap);
-        if *last != tap {
-            (*last, *changes) = (tap, *changes + 1);
-        }
-        *changes
+        self.tenures.note(source, tap, time)
     }
 
     fn count_flow(&mut self, flow: Flow) {
@@ -131,6 +127,7 @@ impl Audit {
             flows: self.flows,
             places: self.ledger.places,
             taps: self.taps.len(),
+            splits: self.tenures.into_splits(),
             streams: self.ledger.streams,
             sent: self.ledger.sent,
             used: self.ledger.used,
@@ -161,6 +158,9 @@ pub struct Report {
     pub(super) places: Places,
     /// At how many taps IKE or ESP was seen.
     pub(super) taps: usize,
+    /// Of addresses that were sent from at two taps at once; it means something only where the taps
+    /// are one place.
+    pub(super) splits: BTreeMap<IpAddr, Vec<Split>>,
     /// What each tap saw.
     pub streams: BTreeMap<(EspKey, TapId), Stream>,
     /// What was sent, wherever it was seen: without the copies at other taps.

@@ -450,6 +450,52 @@ mod planted {
     }
 
     #[test]
+    fn one_message_id_of_two_members_is_told_as_a_split_only_if_both_led_then() {
+        let [one, other] = [ike(true, 36, 0, 4, 30), ike(true, 37, 0, 4, 50)];
+        let kinds_of = |places, frames: &[(u64, u16, &Vec<u8>)]| {
+            let mut audit = Audit::new(places);
+            for (at, tap, frame) in frames {
+                audit.observe(TapId(*tap), Duration::from_millis(*at), frame);
+            }
+            let verdict = judge(&audit.report(), &Expectations::default());
+            assert!(!verdict.clean, "it is a fault even so");
+            let told = verdict.notes.iter().any(|note| note.contains("a split"));
+            (verdict.faults[0].kind, told)
+        };
+        let numbers: Vec<_> = (1..6).map(|number| esp(7, number)).collect();
+        // Both send in turn.
+        let split: Vec<(u64, u16, &Vec<u8>)> = vec![
+            (0, 0, &numbers[0]),
+            (100, 1, &numbers[1]),
+            (110, 0, &one),
+            (120, 1, &other),
+            (130, 0, &numbers[2]),
+        ];
+        let together = |frames: &[_]| kinds_of(Places::OneForAll, frames);
+        assert_eq!(together(&split), ("two-requests-of-a-split", true));
+        // The winner does not know afterwards what the loser had used.
+        let mut later = split.clone();
+        (later[3].1, later[4].1) = (0, 1);
+        later[2].1 = 1;
+        later.push((9_000, 0, &other));
+        later[3].2 = &numbers[3];
+        assert_eq!(together(&later), ("two-requests-of-a-split", true));
+        // A successor that takes over after a failover has to know it.
+        let failover: Vec<(u64, u16, &Vec<u8>)> = vec![
+            (0, 0, &numbers[0]),
+            (110, 0, &one),
+            (200, 1, &numbers[1]),
+            (300, 1, &other),
+        ];
+        assert_eq!(together(&failover), ("two-requests", false));
+        // One member that contradicts itself is no split, and places of one line show none.
+        let mut alone = split.clone();
+        alone[3].1 = 0;
+        assert_eq!(together(&alone).0, "two-requests");
+        assert_eq!(kinds_of(Places::EachTap, &split), ("two-requests", false));
+    }
+
+    #[test]
     fn rfc6311_section_5_1_synchronisations_are_counted_against_failovers() {
         let frames = [
             ike(true, 37, 0, 0, 30),

@@ -25,7 +25,9 @@ const INCONCLUSIVE: u8 = 3;
         The files are read as one story, in order of time. Each is a place of its own: a packet \
         may be seen once in each. With --together they are one place, such as the ports of all \
         members of a cluster: whatever is in two of them was sent twice, and with each failover \
-        the file changes in which an address sends.\n\n\
+        the file changes in which an address sends. If it changes to and fro, both members led: \
+        two requests with one Message ID are then told as two-requests-of-a-split, for neither \
+        member could know of the other's; a repeated number has no such excuse.\n\n\
         A ledger is what `control.grant_log` writes; beside FILE the older FILE.1 is read if it is \
         there. An address that sent on an SA of the ledger must have been granted all that it \
         sent.",

@@ -1,5 +1,5 @@
-//! `[ike]`: what those may cost that are not authenticated, in strongswan.conf's words, and what a
-//! takeover asks at once.
+//! `[ike]`: what those may cost that are not authenticated, how many SAs the others may have, in
+//! strongswan.conf's words, and what a takeover asks at once.
 
 use std::time::Duration;
 
@@ -45,6 +45,8 @@ pub(super) fn read(root: &Section<'_>) -> Option<Limits> {
         block_threshold: count("block_threshold", default.block_threshold, 1),
         init_rate: rate("init_rate", default.init_rate),
         init_rate_ip: rate("init_rate_ip", default.init_rate_ip),
+        ikesa_limit: count("ikesa_limit", default.ikesa_limit, 0),
+        children_per_ike: count("children_per_ike", default.children_per_ike, 1),
         waiting_fragments: default.waiting_fragments,
         takeover_sync_limit: count("takeover_sync_limit", default.takeover_sync_limit, 1),
         takeover_sync_rate: rate("takeover_sync_rate", default.takeover_sync_rate),

@@ -18,9 +18,11 @@ use hitless_sa::{Instant, Spi};
 const PATIENCE: Duration = Duration::from_secs(1);
 /// A longer break than this begins anew.
 const BREAK: Duration = Duration::from_secs(1);
-/// From one question to the next, of all SPIs: a forger costs us no more. Each tunnel of a cluster
-/// that was split may have one.
+/// From one question to the next, of all SPIs, on the whole: a forger costs us no more.
 const PAUSE: Duration = Duration::from_millis(10);
+/// So many may come at once, after as long a time without any: each tunnel of a cluster that was
+/// split may have one, and is silent until then.
+const AT_ONCE: u32 = 256;
 /// And of one SPI.
 const AGAIN: Duration = Duration::from_secs(30);
 /// SPIs that are watched at most.
@@ -36,7 +38,8 @@ struct Heard {
 #[derive(Default)]
 pub(super) struct Foreign {
     heard: BTreeMap<(IpAddr, Spi), Heard>,
-    asked: Option<Instant>,
+    /// Until when the questions of the past take their pauses.
+    paid_until: Instant,
 }
 
 impl Foreign {
@@ -63,11 +66,11 @@ impl Foreign {
         heard.last = now;
         let lasting = now.since(heard.first) >= PATIENCE;
         let fresh = heard.asked.is_none_or(|at| now.since(at) >= AGAIN);
-        let rested = self.asked.is_none_or(|at| now.since(at) >= PAUSE);
+        let rested = self.paid_until.since(now) < PAUSE * AT_ONCE;
         let due = lasting && fresh && rested;
         if due {
             heard.asked = Some(now);
-            self.asked = Some(now);
+            self.paid_until = self.paid_until.max(now) + PAUSE;
         }
         due
     }
@@ -108,6 +111,19 @@ mod tests {
             }
             assert!(foreign.heard.len() <= WATCHED);
         }
-        assert!((1..=100).contains(&asked), "{asked}");
+        let most = 1_000 + AT_ONCE as usize;
+        assert!((1..=most).contains(&asked), "{asked}");
+    }
+
+    #[test]
+    fn all_tunnels_of_a_cluster_that_was_split_are_asked_about_in_one_turn() {
+        let mut foreign = Foreign::default();
+        let mut asked = 0;
+        for step in 0..=10u64 {
+            for spi in 0..200 {
+                asked += usize::from(foreign.note(at(step * 100), PEER, Spi(spi)));
+            }
+        }
+        assert_eq!(asked, 200);
     }
 }

@@ -230,6 +230,8 @@ pub struct Gateway {
     counts: Counts,
     asked: Asked,
     foreign: Foreign,
+    /// When a member joined last, while this one led.
+    joined: Option<Instant>,
     late: Late,
     retrieval: Retrieval,
     blackouts: Blackouts,
@@ -296,6 +298,7 @@ impl Gateway {
             counts: Counts::default(),
             asked: Asked::default(),
             foreign: Foreign::default(),
+            joined: None,
             late: Late::default(),
             retrieval: Retrieval::default(),
             blackouts: Blackouts::default(),

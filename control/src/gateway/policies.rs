@@ -21,8 +21,10 @@ use super::Gateway;
 /// that time.
 const PAUSE_OF_A_LEADER: Duration = Duration::from_millis(10);
 const PAUSE_OF_A_STANDBY: Duration = Duration::from_millis(20);
-/// More SAs than these are looked at beside the control thread.
 const MANY: usize = 1024;
+/// An eighth of those is looked at as often as they change, and on the control thread: more of them
+/// take it milliseconds, which a standby that is given a copy does not have for each datagram.
+const PARTS: usize = 8;
 
 /// The databases of all workers, or one for each.
 type Made = Vec<Arc<Spd>>;
@@ -36,7 +38,7 @@ pub trait Builder: Send {
     fn start(&mut self, job: Job);
     /// What has been made since; nothing in it if that failed.
     fn take(&mut self) -> Option<Made>;
-    /// It is for the policies of more SAs than these, and as many more make the next wait longer.
+    /// As many SAs make the next wait longer. It is for more than an eighth of them.
     fn worth(&self) -> usize {
         MANY
     }
@@ -217,17 +219,18 @@ impl Gateway {
         publication.urgent = true;
     }
 
-    /// Most SAs wait for no other one, and come in crowds: with thousands of them one publication is
+    /// Most SAs wait for no other one, and come in crowds: with hundreds of them one publication is
     /// for all that came in a while.
     fn publication_due(&mut self, now: Instant) -> bool {
         let sas = self.children.len() + self.publication.foreseen.len();
-        let crowds = u32::try_from(sas / self.publication.builder.worth().max(1));
-        let crowds = crowds.unwrap_or(u32::MAX);
+        let crowds = sas.saturating_mul(PARTS) / self.publication.builder.worth().max(1);
+        let crowds = u32::try_from(crowds).unwrap_or(u32::MAX);
         let pause = match self.dataplane.leading() {
             true => PAUSE_OF_A_LEADER,
             false => PAUSE_OF_A_STANDBY,
         };
-        let paused = now.since(self.publication.last) >= pause.saturating_mul(crowds);
+        let pause = pause.saturating_mul(crowds) / PARTS as u32;
+        let paused = now.since(self.publication.last) >= pause;
         let due = self.publication.urgent || paused;
         if due {
             self.publication.last = now;
@@ -256,7 +259,8 @@ impl Gateway {
         };
         let policies: Vec<_> = (0..workers).map(of).collect();
         self.beats.look(&mut self.node, self.link.as_mut());
-        let many = self.children.len() + foreseen.len() > self.publication.builder.worth();
+        let sas = self.children.len() + foreseen.len();
+        let many = sas > self.publication.builder.worth() / PARTS;
         (self.publication.foreseen, self.publication.carried) = (foreseen, 0);
         let before = Arc::clone(&self.policies);
         let successors = move |policies: Vec<_>| Arc::new(before.successor(policies));

@@ -122,6 +122,7 @@ impl Gateway {
                 if let SyncEvent::SessionOpened { .. } = &event
                     && self.dataplane.leading()
                 {
+                    self.joined = Some(now);
                     self.dataplane.broadcast(|| Command::Announce);
                 }
                 if self.counts.sync(now, &event) && !self.stops_later(&event) {

@@ -10,6 +10,7 @@ use hitless_sa::{Entropy, Instant, SaId, Spi, Workers};
 use hitless_sync::Input as SyncInput;
 
 use super::children::Direction;
+use super::silence::DOUBT;
 use super::{Event, Gateway, punt};
 use crate::ike::Input;
 use crate::ike::work::Share;
@@ -224,9 +225,13 @@ impl Gateway {
         let mut usage = Vec::new();
         let mut seen = Vec::new();
         let mut silent = Vec::new();
+        let doubt = self.joined.is_some_and(|at| now.since(at) < DOUBT);
         self.children.look(LOOKED_AT, |carried, foreign| {
             let (cursor, inbound_top) = (carried.cell.cursor(), carried.cell.inbound_top());
-            if carried.silence.note(now, (cursor, inbound_top), foreign) {
+            if carried
+                .silence
+                .note(now, (cursor, inbound_top), foreign, doubt)
+            {
                 silent.push(carried.child.id);
             }
             usage.extend(carried.usage());

@@ -128,7 +128,7 @@ pub(super) fn choose(
     };
     let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
     let mut refusal = NotifyKind::TS_UNACCEPTABLE;
-    let moving = !ike.initiator && ike.proven != ike.path.remote.ip() && ike.wants_routability();
+    let moving = ike.proven != ike.path.remote.ip() && ike.wants_routability();
     if moving && ends::asks_for_address(&ike.connection) {
         // It has to show first that it is where it says: soon.
         return Err(NotifyKind::TEMPORARY_FAILURE);

@@ -1,7 +1,7 @@
 //! RFC 6311: synchronisation of Message IDs and replay counters, as a peer of a cluster and as the
 //! new active member of one. Rule ids are those of the reference list (R9 to R46, H1 to H8).
 //!
-//! Two places where we do other than the text prefers, or than another reading of it would have:
+//! Three places where we do other than the text prefers, or than another reading of it would have:
 //!
 //! - R40 (section 8.3) prefers to tear an IKE SA down whose Child SAs are inconsistent. We patch: a
 //!   Child SA that the peer has no more is answered by CHILD_SA_NOT_FOUND when it is replaced (RFC
@@ -11,6 +11,9 @@
 //! - H2: the examples A.2 and A.3 answer an M1 that R18 drops silently. There is no setting that
 //!   follows them: the appendix is an example and R18 a MUST, no cluster that raises its M1 (R14)
 //!   needs it, and an M1 at or below what was seen is what a replayed request looks like.
+//! - H4: IPSEC_REPLAY_COUNTER_SYNC alone under Message ID 0 is no synchronisation of Message IDs, and
+//!   ignored, unless 0 is the next one that we expect, as it is when an IKE SA has just been rekeyed:
+//!   then it is "the current Message ID" of a regular request (R11, section 5 case 2).
 
 use hitless_sa::{Entropy, Instant, MessageId};
 
@@ -237,6 +240,16 @@ pub(super) fn answer(
     ike.advance(turn);
 }
 
+impl IkeSa {
+    /// Whether replay counters can be synchronised: both asserted it, and all Child SAs use ESN, or none
+    /// (R31), which another file may have changed since.
+    pub fn synchronises_replay(&self) -> bool {
+        let mut esn = self.children.iter().map(|child| child.sa.esn);
+        let first = esn.next();
+        self.replay_counter_sync && esn.all(|other| Some(other) == first)
+    }
+}
+
 /// As peer: IPSEC_REPLAY_COUNTER_SYNC, alone or beside the other (R28, R29).
 pub(super) fn replay_counters(ike: &mut IkeSa, turn: &mut Turn<'_>, contents: &Contents<'_>) {
     let Some(notify) = contents.notify(NotifyKind::IPSEC_REPLAY_COUNTER_SYNC) else {
@@ -244,6 +257,9 @@ pub(super) fn replay_counters(ike: &mut IkeSa, turn: &mut Turn<'_>, contents: &C
     };
     if !ike.replay_counter_sync {
         return turn.drop(ike.path.remote, "replay counter sync was not negotiated");
+    }
+    if !ike.synchronises_replay() {
+        return turn.drop(ike.path.remote, "replay counter sync with and without ESN");
     }
     let delta = match notify.data.as_slice() {
         data if notify.protocol != 0 || !notify.spi.is_empty() || data.is_empty() => None,
@@ -288,7 +304,7 @@ fn replay_payload(ike: &IkeSa, delta: u64) -> Payload {
 /// in a regular INFORMATIONAL (R11, RFC 6311 section 5 case 2). Nothing is sent if the peer cannot,
 /// the delta is none or too great, or the window is full.
 pub(super) fn replay_only(ike: &mut IkeSa, turn: &mut Turn<'_>, delta: u64) {
-    let possible = ike.replay_counter_sync && (1..=MAX_REPLAY_DELTA).contains(&delta);
+    let possible = ike.synchronises_replay() && (1..=MAX_REPLAY_DELTA).contains(&delta);
     if possible && ike.allows(&Task::Liveness) && ike.state == State::Established {
         let payload = replay_payload(ike, delta);
         ike.request(turn, Exchange::Informational, &[payload], Pending::Liveness);
@@ -328,7 +344,7 @@ fn send(ike: &mut IkeSa, turn: &mut Turn<'_>, first: MessageId, delta: Option<u6
         receive: ike.window.expected,
     };
     let mut payloads = vec![values.payload()];
-    if let Some(delta) = delta.filter(|_| ike.replay_counter_sync) {
+    if let Some(delta) = delta.filter(|_| ike.synchronises_replay()) {
         payloads.push(replay_payload(ike, delta));
     }
     // R24: Message ID 0.
@@ -421,6 +437,8 @@ pub(super) fn complete(
     ike.advance(turn);
 }
 
+#[cfg(test)]
+mod asserted;
 #[cfg(test)]
 mod failovers;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{Ask, KeyExchangeMethod};
 use super::resource;
+use super::room;
 use super::tasks::{Pending, Task};
 use super::turn::{Effect, Turn};
 
@@ -180,6 +181,8 @@ fn agree(
     let peer_nonce = contents
         .valid_nonce()
         .ok_or_else(|| Payload::notify(NotifyKind::INVALID_SYNTAX, &[]))?;
+    room::for_child(ike, &turn.settings.limits, replaced)
+        .map_err(|kind| Payload::notify(kind, &[]))?;
     let preferred = replaced
         .and_then(|id| ike.child(id))
         .map(|c| c.name.clone());
@@ -231,6 +234,10 @@ pub(super) fn finish(
     if ike.state != State::Established || !replaced.is_none_or(replaceable) {
         turn.ids.release(spi);
         return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]));
+    }
+    if let Err(kind) = room::for_child(ike, &turn.settings.limits, replaced) {
+        turn.ids.release(spi);
+        return Err(Payload::notify(kind, &[]));
     }
     let preferred = replaced
         .and_then(|id| ike.child(id))

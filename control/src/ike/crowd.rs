@@ -20,6 +20,8 @@
 //! | questions to peers about them (`takeover.rs`) | 256 that wait in an IKE SA, for one request; 2,000 of those a second |
 //! | the workers' ring of punted packets | 256 each, a half of it for IKE_SA_INIT |
 //!
+//! Whoever is authenticated may have `ikesa_limit` IKE SAs, together with all others, and
+//! `children_per_ike` Child SAs in each (`room.rs`); one where `unique` says so.
 //! Answers of IKE SAs that are no more (`graves.rs`, 8,192), fragments of established IKE SAs and
 //! half-made Child SAs grow by authenticated messages alone. What the workers keep of strangers
 //! (neighbours, IP fragments) is bounded in `hitless_dataplane`.

@@ -303,14 +303,14 @@ impl Engine {
         }
         let mut results = turn.finish();
         if let Progress::Established(ike) = &progress
-            && self.has_twin(ike, &results.effects)
+            && let Some(reason) = self.turns_away(ike, &results.effects)
         {
             for child in &ike.children {
                 self.ids.release(child.sa.inbound_spi);
             }
             let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
             let kind = NotifyKind::AUTHENTICATION_FAILED;
-            let reason = "the peer has an IKE SA, which is kept".to_owned();
+            let reason = reason.to_owned();
             self.half_open.with(spi, most, |responder| {
                 responder.turn_away(&mut turn, path, message.1, kind, reason);
             });

@@ -24,11 +24,7 @@ impl Ends {
             false => vec![own],
         };
         let addresses = &ike.addresses;
-        let local = ike.path.local.ip();
-        let remote = match ike.initiator {
-            true => ike.path.remote.ip(),
-            false => ike.proven,
-        };
+        let (local, remote) = (ike.path.local.ip(), ike.proven);
         Ends {
             local: Some(or_own(&addresses.taken, !roads.vips.is_empty(), local)),
             remote: Some(or_own(&addresses.given, !roads.pools.is_empty(), remote)),

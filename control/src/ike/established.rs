@@ -69,8 +69,8 @@ pub(super) struct IkeSa {
     pub proposal: IkeProposal,
     pub keys: IkeKeys,
     pub path: Path,
-    /// Where the peer of an IKE SA that it began has shown that it receives what we send: what `dynamic`
-    /// stands for. The address of a message shows nothing.
+    /// Where the peer has shown that it receives what we send: what `dynamic` stands for. The address of
+    /// a message shows nothing.
     pub proven: IpAddr,
     pub nat: Nat,
     pub local_id: Identification,
@@ -147,7 +147,7 @@ impl IkeSa {
     pub fn facts(&self) -> Facts {
         Facts {
             message_id_sync: self.message_id_sync,
-            replay_counter_sync: self.replay_counter_sync,
+            replay_counter_sync: self.synchronises_replay(),
             combined_mode: self.proposal.integrity.is_none(),
         }
     }

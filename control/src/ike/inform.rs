@@ -11,7 +11,7 @@ use super::nat::Path;
 use super::takeover::FOREIGN_WAITING;
 use super::tasks::{Pending, Task};
 use super::turn::Turn;
-use super::{counter_sync, mobike, resume};
+use super::{counter_sync, mobike, resume, virtual_ip};
 
 /// Answers the peer's INFORMATIONAL request; an empty one asks for liveness alone.
 pub(super) fn answer(
@@ -24,6 +24,7 @@ pub(super) fn answer(
     ike.take_token(turn, contents);
     ike.take_redirect(turn, contents);
     let mut answer = mobike::answer(ike, turn, path, contents);
+    answer.extend(virtual_ip::tell(contents));
     answer.extend(resume::grant(ike, turn, contents));
     let mut ours = Vec::new();
     for delete in &contents.deletes {

@@ -63,6 +63,7 @@ mod reload;
 mod resource;
 mod resume;
 mod resuming;
+mod room;
 pub mod sessions;
 pub mod settings;
 mod starts;

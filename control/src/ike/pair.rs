@@ -36,9 +36,31 @@ impl Pair {
 
     /// The same with other settings.
     pub fn with(children: usize, change: impl Fn(usize, &mut EngineSettings)) -> Pair {
+        Pair::begun_by(C, children, change)
+    }
+
+    /// One that the cluster began and one that the peer began; the peer has had requests in both.
+    pub fn in_both_roles(children: usize) -> [Pair; 2] {
+        [C, P].map(|first| {
+            let mut pair = Pair::begun_by(first, children, |_, _| {});
+            let liveness = Input::Liveness(pair.ike(C).local_spi);
+            for request in pair.input(C, liveness) {
+                pair.exchange(P, &request);
+            }
+            pair
+        })
+    }
+
+    /// That of them which began it starts the children too.
+    pub fn begun_by(
+        first: usize,
+        children: usize,
+        change: impl Fn(usize, &mut EngineSettings),
+    ) -> Pair {
         let engines = [C, P].map(|host| {
             let mut settings = settings(host);
             let connection = &mut settings.connections[0];
+            connection.children[0].start = host == first;
             let child = connection.children[0].clone();
             connection.children = (0..children).map(|n| numbered(&child, n)).collect();
             change(host, &mut settings);
@@ -51,11 +73,11 @@ impl Pair {
             events: [Vec::new(), Vec::new()],
             records: [(IkeSpi(0), 0, Vec::new()), (IkeSpi(0), 0, Vec::new())],
         };
-        for host in [P, C] {
+        for host in [1 - first, first] {
             let engine = &mut pair.engines[host];
             engine.lead(pair.now, &mut pair.entropy, &mut |_| Resume::Exact);
         }
-        pair.settle(C);
+        pair.settle(first);
         pair
     }
 
@@ -108,6 +130,13 @@ impl Pair {
         self.input(host, input)
     }
 
+    /// One end hears this, and both go on until they have nothing to say.
+    pub fn exchange(&mut self, host: usize, datagram: &[u8]) {
+        for answer in self.give(host, datagram) {
+            self.exchange(1 - host, &answer);
+        }
+    }
+
     pub fn ike(&self, host: usize) -> &IkeSa {
         self.engines[host].sas.values().next().expect("an IKE SA")
     }
@@ -146,14 +175,19 @@ impl Pair {
 
     /// Another member takes over from the cluster's; gives its first words.
     pub fn take_over(&mut self, how: Resume) -> Vec<Vec<u8>> {
-        let (ike, version, body) = self.records[C].clone();
-        let mut settings = self.engines[C].settings.clone();
+        self.take_over_at(C, how)
+    }
+
+    /// The same of a cluster at either end.
+    pub fn take_over_at(&mut self, host: usize, how: Resume) -> Vec<Vec<u8>> {
+        let (ike, version, body) = self.records[host].clone();
+        let mut settings = self.engines[host].settings.clone();
         settings.member = MemberId(settings.member.0 + 10);
         let mut next = Engine::new(settings);
         next.store(self.now, ike, version, &body).unwrap();
         next.lead(self.now, &mut self.entropy, &mut |_| how);
-        self.engines[C] = next;
-        self.outputs(C)
+        self.engines[host] = next;
+        self.outputs(host)
     }
 
     pub fn deltas(&self, host: usize) -> Vec<(usize, u64)> {

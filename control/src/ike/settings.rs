@@ -37,8 +37,8 @@ pub struct EngineSettings {
     pub time_of_day: TimeOfDay,
 }
 
-/// `[ike]`: what those may cost that are not authenticated. The names are strongSwan's (`charon.*`)
-/// where it has them.
+/// `[ike]`: what those may cost that are not authenticated, and how much those may have that are. The
+/// names are strongSwan's (`charon.*`) where it has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Half-open IKE SAs at most; no more are begun.
@@ -59,6 +59,11 @@ pub struct Limits {
     /// Octets of fragments that wait in all half-open IKE SAs together. Their senders have done a
     /// key exchange with us and are nobody yet.
     pub waiting_fragments: usize,
+    /// IKE SAs at most, those of other members that are kept here too; 0 for any number. No more are
+    /// begun by peers.
+    pub ikesa_limit: usize,
+    /// Child SAs that a peer may have in one IKE SA, unless its connection has more.
+    pub children_per_ike: usize,
     /// Inherited IKE SAs that find out where their peers stand, at once and in a second; 0 for any
     /// number in a second.
     pub takeover_sync_limit: usize,
@@ -77,6 +82,8 @@ impl Default for Limits {
             init_rate: 2000,
             init_rate_ip: 500,
             waiting_fragments: 16 << 20,
+            ikesa_limit: 128 * 1024,
+            children_per_ike: 256,
             takeover_sync_limit: 512,
             takeover_sync_rate: 2000,
         }

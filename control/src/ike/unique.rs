@@ -92,15 +92,24 @@ impl Engine {
     /// lost that which it says it has lost: by INITIAL_CONTACT any (RFC 7296 section 2.4), with a
     /// ticket the one of the ticket (RFC 5723 section 4.3.4).
     pub(super) fn has_twin(&self, ike: &IkeSa, effects: &[Effect]) -> bool {
-        let lost = |other: &IkeSa| {
-            effects.iter().any(|effect| match effect {
-                Effect::InitialContact => true,
-                Effect::Resumed(old) => *old == other.origin(),
-                _ => false,
-            })
-        };
         let mut twins = self.twins(ike);
         ike.connection.roads.unique == Unique::Keep
-            && twins.any(|other| other.state == State::Established && !lost(other))
+            && twins.any(|other| other.state == State::Established && !has_lost(effects, other))
     }
+
+    /// Whether another one goes for it.
+    pub(super) fn replaces_another(&self, ike: &IkeSa, effects: &[Effect]) -> bool {
+        let all = effects.iter().any(|e| matches!(e, Effect::Replace));
+        let mut twins = self.twins(ike);
+        twins.any(|other| all || has_lost(effects, other))
+    }
+}
+
+/// Whether the peer says with a new IKE SA that it has lost this one.
+fn has_lost(effects: &[Effect], other: &IkeSa) -> bool {
+    effects.iter().any(|effect| match effect {
+        Effect::InitialContact => true,
+        Effect::Resumed(old) => *old == other.origin(),
+        _ => false,
+    })
 }

@@ -13,6 +13,9 @@ const STRIDE: u16 = 16;
 pub struct Extras {
     /// So many Child SAs more, each between a part of one network and a part of the other.
     pub more_children: u8,
+    /// So many connections more between the same gateways, under identities of their own and with
+    /// a child each between further parts of the networks.
+    pub more_connections: u8,
     /// One more in transport mode, between the gateways themselves.
     pub transport: bool,
     /// A postquantum pre-shared key, which nothing goes without (RFC 8784).
@@ -42,6 +45,8 @@ pub struct Extras {
     pub lazy: bool,
     /// The peer is behind a NAT.
     pub nat: bool,
+    /// The last of the members only votes.
+    pub witness: bool,
 }
 
 /// A part of each protected network, and a host on it.
@@ -69,7 +74,7 @@ impl Extras {
             Family::V6 => 124,
         };
         let lane = |number: u8| {
-            let host_a = match self.virtual_ip {
+            let host_a = match self.virtual_ip && number <= self.more_children {
                 true => stations.host_a,
                 false => shifted(stations.host_a, number),
             };
@@ -81,7 +86,8 @@ impl Extras {
                 networks: [network(host_b), network(host_a)],
             }
         };
-        (0..=self.more_children).map(lane).collect()
+        let lanes = 0..=self.more_children + self.more_connections;
+        lanes.map(lane).collect()
     }
 
     /// Workers of each gateway.
@@ -91,7 +97,7 @@ impl Extras {
 
     /// Whether the networks are divided among several children.
     fn divides(&self) -> bool {
-        self.more_children > 0
+        self.more_children + self.more_connections > 0
     }
 
     /// Proposals of IKE and ESP with what is wanted of them.
@@ -102,9 +108,10 @@ impl Extras {
         }
     }
 
-    /// Lines of a connection.
-    pub(super) fn connection(&self, end: End, inside: Family) -> String {
+    /// Lines of a connection. Only the first one has an address for its host.
+    pub(super) fn connection(&self, number: u8, end: End, inside: Family) -> String {
         let mut lines = String::new();
+        let virtual_ip = self.virtual_ip && number == 0;
         let both = [
             (self.ppk, "ppk_id = \"ppk.lab\"\nppk_required = true"),
             (self.encap, "encap = true"),
@@ -113,12 +120,12 @@ impl Extras {
             (self.resumption, "resumption = true"),
         ];
         let cluster = [
-            (self.virtual_ip, "pools = [\"clients\"]"),
+            (virtual_ip, "pools = [\"clients\"]"),
             (self.lazy, "sync_after_takeover = \"lazy\""),
             (false, ""),
         ];
         let peer = [
-            (self.virtual_ip, vips(inside)),
+            (virtual_ip, vips(inside)),
             (self.reauthentication, "reauth_time = \"2s\""),
             (self.mobike, "mobike = true"),
         ];
@@ -135,26 +142,26 @@ impl Extras {
         lines
     }
 
-    /// The sections of the children; `plain` is what all of them say, `networks` what lies behind the
+    /// The sections of the children of a connection; `plain` is what all of them say, `networks` what lies behind the
     /// cluster and behind the peer.
     pub(super) fn children(
         &self,
+        connection: u8,
         end: End,
         inside: Family,
         networks: [&str; 2],
         plain: &str,
     ) -> String {
         let mut text = String::new();
-        for (number, lane) in self.lanes(inside).iter().enumerate() {
-            let name = match number {
-                0 => "net".to_owned(),
-                number => format!("net{}", number + 1),
-            };
+        let own = |lane: &(u8, Lane)| lane.0.saturating_sub(self.more_children) == connection;
+        let lanes = (0_u8..).zip(self.lanes(inside)).filter(own);
+        for (number, lane) in lanes {
+            let name = numbered("net", number);
             let [behind_cluster, behind_peer] = match self.divides() {
                 true => lane.networks.each_ref().map(String::as_str),
                 false => networks,
             };
-            let behind_peer = match self.virtual_ip {
+            let behind_peer = match self.virtual_ip && connection == 0 {
                 true => "dynamic",
                 false => behind_peer,
             };
@@ -163,16 +170,17 @@ impl Extras {
                 End::Peer => (behind_peer, behind_cluster),
             };
             let selectors = format!("local_ts = [\"{local}\"]\nremote_ts = [\"{remote}\"]\n");
-            self.child(&mut text, &name, &selectors, plain);
+            self.child(&mut text, (connection, &name), &selectors, plain);
         }
-        if self.transport {
-            self.child(&mut text, "gateways", "mode = \"transport\"\n", plain);
+        if self.transport && connection == 0 {
+            self.child(&mut text, (0, "gateways"), "mode = \"transport\"\n", plain);
         }
         text
     }
 
-    fn child(&self, text: &mut String, name: &str, own: &str, plain: &str) {
-        let section = format!("[connections.tunnel.children.{name}]\n{own}{plain}");
+    fn child(&self, text: &mut String, (connection, name): (u8, &str), own: &str, plain: &str) {
+        let connection = numbered("tunnel", connection);
+        let section = format!("[connections.{connection}.children.{name}]\n{own}{plain}");
         text.push_str(&section);
         if self.per_cpu_sas {
             text.push_str("per_cpu_sas = \"yes\"\n");
@@ -196,6 +204,14 @@ impl Extras {
             text.push_str(&pool);
         }
         text
+    }
+}
+
+/// The first is just called so.
+pub(super) fn numbered(name: &str, number: u8) -> String {
+    match number {
+        0 => name.to_owned(),
+        number => format!("{name}{}", number + 1),
     }
 }
 

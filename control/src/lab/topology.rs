@@ -157,7 +157,6 @@ impl Topology {
             outside,
             inside: self.inside.stations().cluster,
             remote: vec![remote],
-            ids: ["cluster.lab", "peer.lab"],
             end: End::Cluster,
             start: "none",
         };
@@ -193,7 +192,6 @@ impl Topology {
             outside,
             inside: self.inside.stations().peer,
             remote,
-            ids: ["peer.lab", "cluster.lab"],
             end: End::Peer,
             start: "start",
         };
@@ -202,9 +200,14 @@ impl Topology {
 
     /// The section of a cluster with these members.
     fn cluster(&self, name: &str, member: u8, all: RangeInclusive<u8>) -> String {
+        let witness = (self.extras.witness && *all.start() == 1).then_some(self.members);
         let list = all.map(|id| {
             let (priority, address) = (200 - id, sync_address(id));
-            format!("{{ id = {id}, priority = {priority}, sync_addr = \"{address}\" }}")
+            let votes = match witness == Some(id) {
+                true => ", witness = true",
+                false => "",
+            };
+            format!("{{ id = {id}, priority = {priority}, sync_addr = \"{address}\"{votes} }}")
         });
         let list = list.collect::<Vec<_>>().join(", ");
         format!(
@@ -217,10 +220,7 @@ impl Topology {
     fn parse(&self, name: &str, sides: &Sides<'_>) -> Result<Config, ConfigError> {
         let Topology {
             secret,
-            dpd_delay,
-            takeover,
             checkpoint: (packets, interval),
-            window_size,
             extras,
             ..
         } = self;
@@ -228,21 +228,12 @@ impl Topology {
             cluster,
             outside,
             inside,
-            remote,
-            ids: [local_id, remote_id],
             end,
-            start,
+            ..
         } = sides;
-        let ike_proposal = extras.proposal(self.ike_proposal);
-        let plain = format!(
-            "esp_proposals = [\"{}\"]\nreplay_window = 4096\nstart_action = \"{start}\"\n",
-            extras.proposal(self.esp_proposal)
-        );
-        let remotes: Vec<String> = remote
-            .iter()
-            .map(|remote| format!("\"{remote}\""))
-            .collect();
-        let children = extras.children(*end, self.inside, self.inside.networks(), &plain);
+        let connections =
+            (0..=extras.more_connections).map(|number| self.connection(number, sides));
+        let connections: String = connections.collect();
         let text = format!(
             r#"
 [cluster]
@@ -258,36 +249,71 @@ protected = true
 [dataplane]
 workers = {}
 checkpoint = {{ packets = {packets}, interval = "{interval}" }}
-[connections.tunnel]
-local_addrs = ["{outside}"]
-remote_addrs = [{}]
-proposals = ["{ike_proposal}"]
-local = {{ auth = "psk", id = "{local_id}" }}
-remote = {{ auth = "psk", id = "{remote_id}" }}
-dpd_delay = "{dpd_delay}"
-takeover = "{takeover}"
-window_size = {window_size}
-{}{children}[secrets.tunnel]
+{connections}[secrets.tunnel]
 secret = "{secret}"
 {}"#,
             self.outside.prefix_length(),
             self.inside.prefix_length(),
             extras.workers(),
-            remotes.join(", "),
-            extras.connection(*end, self.inside),
             extras.sections(*end, self.inside, secret),
         );
         Config::parse(name, &text, Path::new("."))
     }
+
+    /// One connection with its children. It is the peer's identity that tells one from another.
+    fn connection(&self, number: u8, sides: &Sides<'_>) -> String {
+        let Topology {
+            dpd_delay,
+            takeover,
+            window_size,
+            extras,
+            ..
+        } = self;
+        let Sides {
+            outside,
+            remote,
+            end,
+            start,
+            ..
+        } = sides;
+        let [local_id, remote_id] = match end {
+            End::Cluster => ["cluster".to_owned(), extras::numbered("peer", number)],
+            End::Peer => [extras::numbered("peer", number), "cluster".to_owned()],
+        };
+        let plain = format!(
+            "esp_proposals = [\"{}\"]\nreplay_window = 4096\nstart_action = \"{start}\"\n",
+            extras.proposal(self.esp_proposal)
+        );
+        let remotes: Vec<String> = remote
+            .iter()
+            .map(|remote| format!("\"{remote}\""))
+            .collect();
+        format!(
+            r#"[connections.{}]
+local_addrs = ["{outside}"]
+remote_addrs = [{}]
+proposals = ["{}"]
+local = {{ auth = "psk", id = "{local_id}.lab" }}
+remote = {{ auth = "psk", id = "{remote_id}.lab" }}
+dpd_delay = "{dpd_delay}"
+takeover = "{takeover}"
+window_size = {window_size}
+{}{}"#,
+            extras::numbered("tunnel", number),
+            remotes.join(", "),
+            extras.proposal(self.ike_proposal),
+            extras.connection(number, *end, self.inside),
+            extras.children(number, *end, self.inside, self.inside.networks(), &plain),
+        )
+    }
 }
 
-/// What differs between the two ends of the tunnel.
+/// What differs between the two ends of the tunnels.
 struct Sides<'a> {
     cluster: &'a str,
     outside: IpAddr,
     inside: IpAddr,
     remote: Vec<IpAddr>,
-    ids: [&'a str; 2],
     end: End,
     start: &'a str,
 }

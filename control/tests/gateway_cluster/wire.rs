@@ -65,10 +65,10 @@ fn rfc4861_section_7_2_6_a_new_active_announces_itself_thrice_on_both_sides_over
     announces_itself(world, unsolicited);
 }
 
-fn announces_itself(
-    mut world: World,
-    announcements: fn(&[Captured], Instant) -> Vec<(Duration, usize)>,
-) {
+/// After how long each announcement came, and at which port.
+type Announcements = fn(&[Captured], Instant) -> Vec<(Duration, usize)>;
+
+fn announces_itself(mut world: World, announcements: Announcements) {
     let active = world.leader().unwrap();
     let successor = 3 - active;
     world.kill(active);
@@ -79,7 +79,10 @@ fn announces_itself(
     let sides = [&world.outside, &world.protected].map(|switch| {
         let announced = announcements(switch.capture(), since).into_iter();
         let own = announced.filter(|(_, port)| *port == usize::from(successor));
-        own.map(|(after, _)| after.as_millis()).collect::<Vec<_>>()
+        let mut moments: Vec<_> = own.map(|(after, _)| after.as_millis()).collect();
+        // IPv6 has two addresses on a side.
+        moments.dedup();
+        moments
     });
     assert_eq!(sides[0], sides[1], "both sides move together");
     let [first, second, third] = sides[0][..] else {

@@ -324,14 +324,6 @@ impl World {
         self.b.turn(now);
     }
 
-    /// So many probes at once, each way.
-    pub fn burst(&mut self, count: usize) {
-        for _ in 0..count {
-            self.a.send(self.now, self.stations.host_b);
-            self.b.send(self.now, self.stations.host_a);
-        }
-    }
-
     pub fn run(&mut self, time: Duration) {
         let end = self.now + time;
         while self.now < end {

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hitless::ike::auth::{AuthSettings, Certificate, Family, Revocation};
+use hitless::ike::auth::{
+    AuthSettings, Certificate, Family, Hash, Revocation, Scheme, verify_signature,
+};
 use hitless::ike::settings::EngineSettings;
 use hitless::ike::work::Share;
 use hitless::ike::{Event, Input, Resume};
@@ -33,7 +35,38 @@ fn world_of(a: EngineSettings, b: EngineSettings) -> World {
     world
 }
 
-/// What B says of A's proof; `None` if it was accepted.
+/// B verifies A's proof as responder, and as initiator.
+fn worlds(a: AuthSettings, b: AuthSettings) -> [World; 2] {
+    worlds_of(&with(A, a), &with(B, b))
+}
+
+fn worlds_of(a: &EngineSettings, b: &EngineSettings) -> [World; 2] {
+    [A, B].map(|first| {
+        let [mut a, mut b] = [a, b].map(EngineSettings::clone);
+        for (host, settings) in [(A, &mut a), (B, &mut b)] {
+            settings.connections[0].children[0].start = host == first;
+        }
+        world_of(a, b)
+    })
+}
+
+/// What B says in either role.
+fn refusals(worlds: [World; 2]) -> [Option<String>; 2] {
+    worlds.map(|mut world| {
+        world.run(2 * SECOND);
+        let refused = refusal(&world, B);
+        assert_eq!(world.ike_sas(B).is_empty(), refused.is_some());
+        refused
+    })
+}
+
+fn assert_refused_by_b(worlds: [World; 2], why: &str) {
+    for world in worlds {
+        assert_refused(world, B, why);
+    }
+}
+
+/// What a host says of the other's proof; `None` if it was accepted.
 fn refusal(world: &World, host: usize) -> Option<String> {
     world.hosts[host]
         .events
@@ -45,7 +78,8 @@ fn refusal(world: &World, host: usize) -> Option<String> {
 }
 
 fn assert_refused(mut world: World, host: usize, why: &str) {
-    world.run(SECOND);
+    // Where B begins, its first request finds nobody.
+    world.run(2 * SECOND);
     let reason = refusal(&world, host).unwrap_or_else(|| panic!("accepted, but {why}"));
     assert!(reason.contains(why), "{reason:?} is not {why:?}");
     assert!(world.ike_sas(host).is_empty());
@@ -95,6 +129,35 @@ fn rfc7427_section_3_every_kind_of_key_authenticates_both_roles() {
     }
 }
 
+/// RFC 7427 section 4: of a peer that announces one hash, by which the key can sign, it is that one. Here
+/// all are announced, and the shortest is taken; so the others are tried without an engine.
+#[test]
+fn rfc7427_section_4_rsa_signs_with_the_one_hash_that_the_peer_takes() {
+    let anchor = Authority::anchor("anchor");
+    let own = anchor.issue(&Wish::named("a.test").by(&rcgen::PKCS_RSA_SHA256));
+    let message = b"what is signed".as_slice();
+    for hash in [Hash::Sha256, Hash::Sha384, Hash::Sha512] {
+        for (family, scheme) in [
+            (Family::Any, Scheme::RsaPss(hash)),
+            (Family::RsaPss, Scheme::RsaPss(hash)),
+            (Family::RsaPkcs1, Scheme::RsaPkcs1(hash)),
+        ] {
+            let (method, data) = own.key.sign(family, &[hash], message).expect("it can");
+            assert_eq!(method, 14, "Digital Signature");
+            let verified = verify_signature(&own.certificate, method, &data, message);
+            assert_eq!(verified.ok(), Some(scheme));
+            let other = verify_signature(&own.certificate, method, &data, b"another");
+            assert!(other.is_err());
+            for position in [0, data.len() / 2, data.len() - 1] {
+                let mut altered = data.clone();
+                altered[position] ^= 1;
+                let altered = verify_signature(&own.certificate, method, &altered, message);
+                assert!(altered.is_err(), "{scheme:?} {position}");
+            }
+        }
+    }
+}
+
 #[test]
 fn rfc7296_section_3_6_intermediates_travel_and_lead_to_the_anchor() {
     let anchor = Authority::anchor("anchor");
@@ -106,7 +169,7 @@ fn rfc7296_section_3_6_intermediates_travel_and_lead_to_the_anchor() {
     let mut complete = world(auth(&a, &[&first], &anchor), of_b.clone());
     complete.run(SECOND);
     complete.assert_agreement(1);
-    assert_refused(world(auth(&a, &[], &anchor), of_b), B, "no chain");
+    assert_refused_by_b(worlds(auth(&a, &[], &anchor), of_b), "no chain");
 }
 
 #[test]
@@ -122,7 +185,7 @@ fn several_anchors_each_authenticate_their_own() {
     let mut joined = world(both(&a), both(&b));
     joined.run(SECOND);
     joined.assert_agreement(1);
-    assert_refused(world(both(&a), auth(&b, &[], &theirs)), B, "no chain");
+    assert_refused_by_b(worlds(both(&a), auth(&b, &[], &theirs)), "no chain");
 }
 
 /// An authority of the same name with another key signs nothing for us.
@@ -130,9 +193,8 @@ fn several_anchors_each_authenticate_their_own() {
 fn an_impostor_of_the_same_name_is_refused() {
     let (anchor, _, b) = house();
     let a = Authority::anchor("anchor").issue(&Wish::named("a.test"));
-    assert_refused(
-        world(auth(&a, &[], &anchor), auth(&b, &[], &anchor)),
-        B,
+    assert_refused_by_b(
+        worlds(auth(&a, &[], &anchor), auth(&b, &[], &anchor)),
         "InvalidSignature",
     );
 }
@@ -140,42 +202,50 @@ fn an_impostor_of_the_same_name_is_refused() {
 #[test]
 fn rfc5280_section_4_1_2_5_validity_counts_by_the_wall_clock() {
     let (anchor, a, b) = house();
-    let pair = || world(auth(&a, &[], &anchor), auth(&b, &[], &anchor));
+    let pair = || worlds(auth(&a, &[], &anchor), auth(&b, &[], &anchor));
     let year = Duration::from_secs(366 * 86400);
     for (time, why) in [(NOON + year, "expired"), (NOON - year, "not valid yet")] {
         let mut late = pair();
-        late.hosts[B].engine.set_time_of_day(late.now, time);
+        for late in &mut late {
+            late.hosts[B].engine.set_time_of_day(late.now, time);
+        }
         // The anchor is no longer good either: then nobody leads anywhere.
-        late.run(SECOND);
-        let reason = refusal(&late, B).unwrap();
-        assert!(
-            reason.contains(why) || reason.contains("no chain"),
-            "{reason}"
-        );
+        for reason in refusals(late) {
+            let reason = reason.unwrap();
+            assert!(
+                reason.contains(why) || reason.contains("no chain"),
+                "{reason}"
+            );
+        }
     }
     let expired = anchor.issue(&Wish::named("a.test").with(|params| {
         params.not_after = date_time_ymd(2026, 5, 31);
     }));
-    assert_refused(
-        world(auth(&expired, &[], &anchor), auth(&b, &[], &anchor)),
-        B,
+    assert_refused_by_b(
+        worlds(auth(&expired, &[], &anchor), auth(&b, &[], &anchor)),
         "expired",
     );
     let early = anchor.issue(&Wish::named("a.test").with(|params| {
         params.not_before = date_time_ymd(2026, 6, 2);
     }));
-    assert_refused(
-        world(auth(&early, &[], &anchor), auth(&b, &[], &anchor)),
-        B,
+    assert_refused_by_b(
+        worlds(auth(&early, &[], &anchor), auth(&b, &[], &anchor)),
         "not valid yet",
     );
-    let mut clockless = World::new(
-        7,
-        with(A, auth(&a, &[], &anchor)),
-        with(B, auth(&b, &[], &anchor)),
-    );
-    clockless.run(SECOND);
-    assert!(refusal(&clockless, B).unwrap().contains("time of day"));
+    for first in [A, B] {
+        let mut ends = [
+            with(A, auth(&a, &[], &anchor)),
+            with(B, auth(&b, &[], &anchor)),
+        ];
+        for (host, settings) in ends.iter_mut().enumerate() {
+            settings.connections[0].children[0].start = host == first;
+        }
+        let [ours, theirs] = ends;
+        let mut clockless = World::new(7, ours, theirs);
+        let now = clockless.now;
+        clockless.hosts[A].engine.set_time_of_day(now, NOON);
+        assert_refused(clockless, B, "time of day");
+    }
 }
 
 /// RFC 4945 section 3.1: the identity asserted is in the certificate.
@@ -190,7 +260,7 @@ fn rfc4945_section_3_1_the_certificate_must_be_for_the_identity() {
         );
         ours.connections[0].local_id = id.parse().unwrap();
         theirs.connections[0].remote_id = remote_id.parse().unwrap();
-        world_of(ours, theirs)
+        worlds_of(&ours, &theirs)
     };
     let rich = || {
         Wish::named("a.test").with(|params| {
@@ -211,10 +281,11 @@ fn rfc4945_section_3_1_the_certificate_must_be_for_the_identity() {
         dn,
     ] {
         for remote_id in [id, "%any"] {
-            let mut good = pair(id, &rich(), remote_id);
-            good.run(SECOND);
-            assert_eq!(refusal(&good, B), None, "{id}");
-            good.assert_agreement(1);
+            for mut good in pair(id, &rich(), remote_id) {
+                good.run(2 * SECOND);
+                assert_eq!(refusal(&good, B), None, "{id}");
+                good.assert_agreement(1);
+            }
         }
     }
     let wrong = [
@@ -230,16 +301,19 @@ fn rfc4945_section_3_1_the_certificate_must_be_for_the_identity() {
         "C=CH, CN=a.test",
         "C=CH, O=lab, CN=*",
     ]) {
-        assert_refused(pair(id, &rich(), "%any"), B, "is not for");
+        assert_refused_by_b(pair(id, &rich(), "%any"), "is not for");
     }
-    let masked = pair(dn, &rich(), "C=CH, O=lab, CN=*");
-    let mut masked = masked;
-    masked.run(SECOND);
-    masked.assert_agreement(1);
-    assert_refused(pair(dn, &rich(), "C=CH, O=other, CN=*"), B, "no connection");
+    for mut masked in pair(dn, &rich(), "C=CH, O=lab, CN=*") {
+        masked.run(2 * SECOND);
+        masked.assert_agreement(1);
+    }
+    // As responder it looks for a connection, as initiator it has one.
+    let [as_responder, as_initiator] = refusals(pair(dn, &rich(), "C=CH, O=other, CN=*"));
+    assert!(as_responder.unwrap().contains("no connection"));
+    assert!(as_initiator.is_some());
     // A common name is no alternative name.
     let nameless = Wish::named("a.test").with(|params| params.subject_alt_names.clear());
-    assert_refused(pair("a.test", &nameless, "%any"), B, "is not for");
+    assert_refused_by_b(pair("a.test", &nameless, "%any"), "is not for");
     drop(a);
 }
 
@@ -279,9 +353,9 @@ fn rfc5280_section_6_3_revoked_certificates_are_refused() {
             remote: remote(trust(&[&anchor], revocation, lists)),
             ..auth(&b, &[], &anchor)
         };
-        let mut world = world(auth(own, &[&middle], &anchor), of_b);
-        world.run(SECOND);
-        refusal(&world, B)
+        let [as_responder, as_initiator] = refusals(worlds(auth(own, &[&middle], &anchor), of_b));
+        assert_eq!(as_responder, as_initiator);
+        as_responder
     };
     let of_middle = |until| middle.revoke(&[8, 9], until);
     let of_anchor = |serials: &[u64]| anchor.revoke(serials, fresh());
@@ -323,11 +397,12 @@ fn rfc5280_section_6_3_revoked_certificates_are_refused() {
     assert!(check(&good, Relaxed, vec![forged]).is_some_and(|why| !why.contains("revoked")));
 }
 
-/// What B says of A's chain; `None` if it was accepted.
+/// What B says of A's chain in either role; `None` if it was accepted.
 fn attempt(own: &Issued, chain: &[&Authority], anchor: &Authority, b: &Issued) -> Option<String> {
-    let mut world = world(auth(own, chain, anchor), auth(b, &[], anchor));
-    world.run(SECOND);
-    refusal(&world, B)
+    let worlds = worlds(auth(own, chain, anchor), auth(b, &[], anchor));
+    let [as_responder, as_initiator] = refusals(worlds);
+    assert_eq!(as_responder, as_initiator);
+    as_responder
 }
 
 #[test]
@@ -417,9 +492,8 @@ fn a_certificate_without_its_key_proves_nothing() {
         certificate: a.certificate.clone(),
         key: b.key.clone(),
     };
-    assert_refused(
-        world(auth(&thief, &[], &anchor), auth(&b, &[], &anchor)),
-        B,
+    assert_refused_by_b(
+        worlds(auth(&thief, &[], &anchor), auth(&b, &[], &anchor)),
         "wrong signature",
     );
     let rsa = anchor.issue(&Wish::named("a.test").by(&rcgen::PKCS_RSA_SHA256));
@@ -427,8 +501,8 @@ fn a_certificate_without_its_key_proves_nothing() {
         certificate: rsa.certificate,
         key: a.key,
     };
-    let refused = world(auth(&other_kind, &[], &anchor), auth(&b, &[], &anchor));
-    assert_refused(refused, B, "another kind");
+    let refused = worlds(auth(&other_kind, &[], &anchor), auth(&b, &[], &anchor));
+    assert_refused_by_b(refused, "another kind");
 }
 
 #[test]
@@ -483,45 +557,49 @@ fn rfc7296_section_2_15_the_two_ends_may_prove_themselves_differently() {
 /// it goes on, and shows that one at the next IKE_AUTH.
 #[test]
 fn failover_to_a_member_with_another_certificate() {
-    let (anchor, a, b) = house();
-    let mut world = world(auth(&a, &[], &anchor), auth(&b, &[], &anchor));
-    world.run(SECOND);
-    let proven = |world: &World, host: usize| {
-        let status = world.hosts[host].engine.status(world.now);
-        (
-            status[0].authenticated.clone(),
-            status[0].certificate.clone(),
-        )
-    };
-    let before = proven(&world, A);
-    assert!(before.1.is_some());
-    let ike = world.ike(A);
-    // The other member has a certificate of another authority, which B believes too.
-    let other = Authority::anchor("other");
-    let spare = other.issue(&Wish::named("a.test"));
-    let connection = &mut world.hosts[A].settings.connections[0];
-    connection.auth = auth(&spare, &[], &anchor);
-    world.fail_over(A, Resume::Exact);
-    world.set_time_of_day(NOON);
-    assert_eq!(world.ike(A), ike, "no new IKE_AUTH");
-    assert_eq!(proven(&world, A), before);
-    world.input(A, Input::RekeyIke(ike));
-    world.run(SECOND);
-    world.assert_agreement(1);
-    assert_eq!(proven(&world, A), before, "the successor knows it too");
-    // A new IKE_AUTH needs a certificate that B believes: the spare one's authority it does not.
-    let ike = world.ike(A);
-    world.input(A, Input::Terminate { ike });
-    world.run(SECOND);
-    world.input(
-        A,
-        Input::Initiate {
-            connection: "peer".to_owned(),
-            child: None,
-        },
-    );
-    world.run(SECOND);
-    assert!(refusal(&world, B).unwrap().contains("no chain"));
+    for host in [A, B] {
+        let peer = 1 - host;
+        let (anchor, a, b) = house();
+        let mut world = world(auth(&a, &[], &anchor), auth(&b, &[], &anchor));
+        world.run(SECOND);
+        let proven = |world: &World| {
+            let status = world.hosts[host].engine.status(world.now);
+            (
+                status[0].authenticated.clone(),
+                status[0].certificate.clone(),
+            )
+        };
+        let before = proven(&world);
+        assert!(before.1.is_some());
+        let ike = world.ike(host);
+        // The other member has a certificate of another authority, which the peer does not believe.
+        let other = Authority::anchor("other");
+        let spare = other.issue(&Wish::named(["a.test", "b.test"][host]));
+        let connection = &mut world.hosts[host].settings.connections[0];
+        connection.auth = auth(&spare, &[], &anchor);
+        world.fail_over(host, Resume::Exact);
+        world.set_time_of_day(NOON);
+        assert_eq!(world.ike(host), ike, "no new IKE_AUTH");
+        assert_eq!(proven(&world), before);
+        world.input(host, Input::RekeyIke(ike));
+        world.run(SECOND);
+        world.assert_agreement(1);
+        assert_eq!(proven(&world), before, "the successor knows it too");
+        // A new IKE_AUTH needs a certificate that the peer believes.
+        let ike = world.ike(A);
+        world.input(A, Input::Terminate { ike });
+        world.run(SECOND);
+        assert_eq!(refusal(&world, peer), None);
+        world.input(
+            A,
+            Input::Initiate {
+                connection: "peer".to_owned(),
+                child: None,
+            },
+        );
+        world.run(SECOND);
+        assert!(refusal(&world, peer).unwrap().contains("no chain"));
+    }
 }
 
 /// Nobody is asked to parse what cannot be a certificate of IKE.
@@ -551,9 +629,8 @@ fn chains_without_end_are_refused() {
     let a = circle[11].issue(&Wish::named("a.test"));
     for (length, why) in [(12, "more than 10"), (9, "")] {
         let chain: Vec<&Authority> = circle.iter().rev().take(length).collect();
-        assert_refused(
-            world(auth(&a, &chain, &anchor), auth(&b, &[], &anchor)),
-            B,
+        assert_refused_by_b(
+            worlds(auth(&a, &chain, &anchor), auth(&b, &[], &anchor)),
             why,
         );
     }

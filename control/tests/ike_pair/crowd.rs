@@ -3,11 +3,12 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{Cookies, Limits};
 use hitless::ike::work::Share;
-use hitless::ike::{Event, Resume};
+use hitless::ike::{Event, Input, Resume};
 
-use crate::world::{A, B, Packet, SECOND, World, address, settings};
+use crate::world::{A, B, Packet, SECOND, World, address, child, settings, several};
 
 const COOKIE: [u8; 2] = 16390u16.to_be_bytes();
 
@@ -314,4 +315,119 @@ fn garbage_for_a_half_open_ike_sa_does_not_disturb_its_initiator() {
     world.run(SECOND);
     world.assert_agreement(1);
     assert_eq!(world.sa(B).remote, address(A));
+}
+
+/// A has so many connections to B, each by an identity of its own and with so many children, all within
+/// the one that B has for anybody.
+fn greedy(connections: usize, children: usize, limits: Limits) -> World {
+    let (mut a, mut b) = (settings(A), settings(B));
+    b.limits = limits;
+    b.connections[0].remote_id = Identification::Any;
+    let connection = a.connections[0].clone();
+    let many = |number: usize| {
+        let child = |n: usize| {
+            let mut child = child(A, &format!("net{n}"), true);
+            child.local_ts = vec![format!("10.1.{n}.0/24").parse().unwrap()];
+            child.remote_ts = vec![format!("10.2.{n}.0/24").parse().unwrap()];
+            child
+        };
+        let mut one = connection.clone();
+        one.name = format!("peer{number}");
+        one.local_id = Identification::Fqdn(format!("a{number}.test"));
+        one.children = (0..children).map(child).collect();
+        one
+    };
+    a.connections = (0..connections).map(many).collect();
+    World::new(5, a, b)
+}
+
+/// Child SAs of each IKE SA of B.
+fn held(world: &World) -> Vec<usize> {
+    let status = world.hosts[B].engine.status(world.now);
+    let mut held: Vec<usize> = status.iter().map(|sa| sa.children.len()).collect();
+    held.sort_unstable();
+    held
+}
+
+fn refusals(world: &World, host: usize, kind: &str) -> usize {
+    let refused = |event: &Event| match event {
+        Event::NegotiationFailed { reason, .. } | Event::AuthenticationFailed { reason, .. } => {
+            reason.contains(kind)
+        }
+        _ => false,
+    };
+    world.hosts[host].count(refused)
+}
+
+#[test]
+fn rfc7296_section_1_3_an_authenticated_peer_gets_so_many_child_sas_and_others_get_theirs() {
+    let limits = Limits {
+        children_per_ike: 4,
+        ..Limits::default()
+    };
+    let mut world = greedy(2, 7, limits);
+    world.run(SECOND);
+    assert_eq!(held(&world), [4, 4]);
+    assert!(refusals(&world, A, "NO_ADDITIONAL_SAS") >= 6);
+    for failover in 0..3 {
+        // Each is replaced all the same, and asking again does not help.
+        for sa in world.hosts[A].sad.keys().copied().collect::<Vec<_>>() {
+            world.input(A, Input::RekeyChild(sa));
+        }
+        world.run(SECOND * 90);
+        assert_eq!(held(&world), [4, 4], "{failover}");
+        assert_eq!(world.hosts[A].sad.len(), 8);
+        if failover < 2 {
+            world.fail_over([B, A][failover], Resume::Exact);
+        }
+    }
+    // What one gives back another gets.
+    let sa = *world.hosts[A].sad.keys().next().unwrap();
+    let name = world.hosts[A].sad[&sa].1.clone();
+    world.input(A, Input::TerminateChild(sa));
+    world.run(SECOND * 90);
+    assert_eq!(held(&world), [4, 4]);
+    let names = world.hosts[A].sad.values().filter(|(_, n, _)| *n == name);
+    assert_eq!(names.count(), 1, "that of the other connection");
+}
+
+#[test]
+fn what_a_connection_is_configured_for_is_not_refused() {
+    let limits = Limits {
+        children_per_ike: 1,
+        ..Limits::default()
+    };
+    let (mut a, mut b) = (settings(A), settings(B));
+    a.connections[0].children = several(A, 6);
+    b.connections[0].children = several(B, 6);
+    b.limits = limits;
+    let mut world = World::new(6, a, b);
+    world.run(SECOND);
+    world.assert_agreement(6);
+}
+
+#[test]
+fn there_are_as_many_ike_sas_as_ikesa_limit_allows_and_who_comes_back_is_one_of_them() {
+    let limits = Limits {
+        ikesa_limit: 2,
+        ..Limits::default()
+    };
+    let mut world = greedy(3, 1, limits);
+    world.run(SECOND);
+    assert_eq!(held(&world), [1, 1]);
+    let full = "as many IKE SAs as ikesa_limit allows";
+    assert_eq!(refusals(&world, B, full), 1);
+    // Those that another member led count; whoever has lost its own gets it anew.
+    world.fail_over(B, Resume::Exact);
+    world.restart(A);
+    world.run(SECOND);
+    assert_eq!(held(&world), [1, 1]);
+    assert_eq!(refusals(&world, B, full), 1);
+    assert_eq!(world.hosts[A].sad.len(), 2);
+    // A place that becomes free is taken by whoever asks.
+    let ike = world.ike_sas(A)[0];
+    world.input(A, Input::Terminate { ike });
+    world.run(SECOND * 120);
+    assert_eq!(held(&world), [1, 1]);
+    assert_eq!(world.ike_sas(A).len(), 2);
 }

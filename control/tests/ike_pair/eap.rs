@@ -499,3 +499,30 @@ fn rfc7296_section_2_16_a_guess_is_paid_by_who_made_it_also_by_one_that_falls_si
     let heard = wrong.count();
     assert!((1..4).contains(&heard), "{heard} guesses at once");
 }
+
+/// H6, RFC 6311: what both asserted in the rounds of a login is there after a failover of either, and
+/// serves it. (Which answers count: `initial/initiator/login/tests.rs`.)
+#[test]
+fn rfc6311_h6_capabilities_of_any_ike_auth_response_count() {
+    for host in [A, B] {
+        let mut world = up(60 + host as u64);
+        for failover in 1..=2 {
+            world.fail_over(
+                host,
+                Resume::MessageIdSync {
+                    replay_delta: Some(100),
+                },
+            );
+            let sent = |e: &Event| matches!(e, Event::MessageIdSyncSent { .. });
+            assert_eq!(world.hosts[host].count(sent), 1, "{host}");
+            world.run(SECOND * 5);
+            let synced = |e: &Event| matches!(e, Event::MessageIdSynced { .. });
+            let leapt = |e: &Event| matches!(e, Event::ReplayCounterSync { delta: 100, .. });
+            assert_eq!(world.hosts[host].count(synced), 1);
+            assert_eq!(world.hosts[1 - host].count(synced), failover);
+            assert_eq!(world.hosts[1 - host].count(leapt), failover);
+            world.assert_agreement(1);
+            assert_eq!(users(&world), [user("alice")]);
+        }
+    }
+}

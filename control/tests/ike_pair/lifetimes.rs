@@ -180,52 +180,66 @@ fn a_child_sa_ends_after_life_bytes_or_life_packets_though_nothing_replaced_it()
 /// The limits are the SA's: a successor neither draws lots again nor begins anew.
 #[test]
 fn limits_of_octets_and_of_time_fail_over() {
-    let limit = |fail_over: bool| {
-        let mut world = limited(6);
-        if fail_over {
-            world.fail_over(A, Resume::Exact);
-        }
-        let mut bytes = 899_000;
-        while rekeyed(&world) == 0 {
-            bytes += 1000;
-            carry(&mut world, bytes, 0);
-            world.run(SECOND / 10);
-        }
-        bytes
+    let world = |host: usize, change: &dyn Fn(&mut Lifetimes)| {
+        let mut ends = [settings(A), settings(B)];
+        ends[A].connections[0].children[0].start = false;
+        change(&mut ends[host].connections[0].children[0].lifetimes);
+        let [a, b] = ends;
+        let mut world = World::new(6, a, b);
+        world.run(SECOND);
+        // Nothing starts by itself here.
+        assert!(world.hosts[A].sad.is_empty());
+        world.input(
+            A,
+            Input::Initiate {
+                connection: "peer".to_owned(),
+                child: None,
+            },
+        );
+        world
     };
-    assert_eq!(limit(false), limit(true));
+    // Of whoever began it, and of the other.
+    for host in [A, B] {
+        let limit = |fail_over: bool| {
+            let mut world = world(host, &|lifetimes| {
+                lifetimes.bytes = Volume {
+                    rekey: 1_000_000,
+                    life: 1_100_000,
+                    rand: 100_000,
+                };
+            });
+            world.run(SECOND);
+            if fail_over {
+                world.fail_over(host, Resume::Exact);
+            }
+            let rekeyed = |e: &Event| matches!(e, Event::ChildRekeyed { .. });
+            let mut bytes = 899_000;
+            while world.hosts[host].count(rekeyed) == 0 {
+                bytes += 1000;
+                let (sa, packets) = (world.sa(host).id, 0);
+                world.input(host, Input::Carried { sa, bytes, packets });
+                world.run(SECOND / 10);
+            }
+            bytes
+        };
+        assert_eq!(limit(false), limit(true), "{host}");
 
-    let mut a = settings(A);
-    let child = &mut a.connections[0].children[0];
-    child.lifetimes.life_time = Some(SECOND * 100);
-    child.start = false;
-    let mut world = World::new(3, a, settings(B));
-    world.run(SECOND);
-    // Nothing starts by itself here.
-    assert!(world.hosts[A].sad.is_empty());
-    world.input(
-        A,
-        Input::Initiate {
-            connection: "peer".to_owned(),
-            child: None,
-        },
-    );
-    world.run(SECOND * 59);
-    assert_eq!(world.hosts[A].sad.len(), 1);
-    // A standby reads a record as it comes; here it is read late, so it has to be fresh.
-    let ike = world.ike(A);
-    world.input(A, Input::Liveness(ike));
-    world.run(SECOND);
-    world.fail_over(A, Resume::Exact);
-    world.run(SECOND * 39);
-    assert_eq!(world.hosts[A].sad.len(), 1, "not yet");
-    world.run(SECOND * 3);
-    assert_eq!(
-        world.hosts[A].sad.len(),
-        0,
-        "and not later: {:?}",
-        world.hosts[A].events
-    );
+        let mut world = world(host, &|lifetimes| {
+            lifetimes.life_time = Some(SECOND * 100);
+        });
+        world.run(SECOND * 59);
+        assert_eq!(world.hosts[host].sad.len(), 1);
+        // A standby reads a record as it comes; here it is read late, so it has to be fresh.
+        let ike = world.ike(host);
+        world.input(host, Input::Liveness(ike));
+        world.run(SECOND);
+        world.fail_over(host, Resume::Exact);
+        world.run(SECOND * 39);
+        assert_eq!(world.hosts[host].sad.len(), 1, "not yet");
+        world.run(SECOND * 3);
+        let events = &world.hosts[host].events;
+        assert_eq!(world.hosts[host].sad.len(), 0, "not later: {events:?}");
+    }
 }
 
 /// A's IKE SA is to be rekeyed after 100 s, and ends 10 s later if it was not.

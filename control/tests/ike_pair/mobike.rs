@@ -193,6 +193,44 @@ fn a_member_dies_at_every_step_of_an_update() {
     }
 }
 
+/// The same over IPv6, where a NAT is not to be expected and addresses change all the same.
+#[test]
+fn rfc4555_section_3_5_either_end_moves_over_ipv6_and_a_member_dies_meanwhile() {
+    let at = |host: usize, away: bool| -> IpAddr {
+        let net = if away { "2001:db8:51" } else { "2001:db8:1" };
+        format!("{net}::{}", host + 1).parse().unwrap()
+    };
+    let six = |host: usize| {
+        let mut settings = mobile(host);
+        let connection = &mut settings.connections[0];
+        connection.local_addrs = vec![at(host, false), at(host, true)];
+        connection.remote_addrs = vec![at(1 - host, false), at(1 - host, true)];
+        settings
+    };
+    for mover in [A, B] {
+        for victim in [None, Some(A), Some(B)] {
+            for steps in [0, 1, 3, 6] {
+                let mut world = World::new(20, six(A), six(B));
+                world.run(SECOND);
+                assert_at(&world, at(A, false), at(B, false));
+                relocate(&mut world, mover, at(mover, true));
+                let end = world.now + SECOND;
+                for _ in 0..steps {
+                    world.step(end);
+                }
+                if let Some(victim) = victim {
+                    world.fail_over(victim, Resume::Exact);
+                }
+                world.run(60 * SECOND);
+                assert_at(&world, at(A, mover == A), at(B, mover == B));
+                talk(&mut world);
+                let again = |e: &Event| matches!(e, Event::IkeEstablished { .. });
+                assert!(world.hosts.iter().all(|host| host.count(again) <= 1));
+            }
+        }
+    }
+}
+
 /// The operator gives the connection these addresses, in the file of `host`; how many IKE SAs stay and
 /// how many SAs are closed.
 fn reload(world: &mut World, host: usize, local_addrs: Vec<IpAddr>) -> (usize, usize) {

@@ -9,9 +9,10 @@ use crate::error::LabError;
 use crate::gateway;
 use crate::process::Program;
 
-/// What two members that cannot hear each other cannot know of each other: which Message ID the
-/// other one has used. Whoever loses tells the peer nothing after it has stepped down.
-const OF_A_SPLIT: [&str; 2] = ["two-requests", "two-responses"];
+/// How the command ends the name of what two members that cannot hear each other cannot know of each
+/// other: which Message ID the other one has used. Whoever loses tells the peer nothing after it has
+/// stepped down.
+const OF_A_SPLIT: &str = "-of-a-split";
 
 /// What the command is given.
 #[derive(Clone, Debug)]
@@ -21,8 +22,6 @@ pub struct Question {
     pub captures: [PathBuf; 2],
     /// And was granted; not known of others.
     pub ledgers: Option<[PathBuf; 2]>,
-    /// Both members led at once, each for itself.
-    pub split: bool,
 }
 
 /// What it answered.
@@ -35,8 +34,6 @@ pub struct Verdict {
     /// The exit status that CI would see.
     #[serde(skip)]
     status: Option<i32>,
-    #[serde(skip)]
-    split: bool,
 }
 
 #[derive(Deserialize, Clone, PartialEq, Eq, Debug)]
@@ -54,7 +51,6 @@ impl Question {
             binary: binary.to_owned(),
             captures: [own("m1"), own("m2")],
             ledgers: None,
-            split: false,
         }
     }
 
@@ -74,7 +70,7 @@ impl Question {
             words.extend(["--member-ledger".to_owned(), shown(ledger)]);
         }
         let (status, said) = Program::new(words).judge()?;
-        Verdict::read(&said, status, self.split).map_err(|detail| LabError::Unreadable {
+        Verdict::read(&said, status).map_err(|detail| LabError::Unreadable {
             what: "what hitless audit says".to_owned(),
             detail,
         })
@@ -82,14 +78,10 @@ impl Question {
 }
 
 impl Verdict {
-    fn read(said: &str, status: Option<i32>, split: bool) -> Result<Verdict, String> {
+    fn read(said: &str, status: Option<i32>) -> Result<Verdict, String> {
         let verdict: Verdict =
             serde_json::from_str(said).map_err(|error| format!("{error} in {said:?}"))?;
-        Ok(Verdict {
-            status,
-            split,
-            ..verdict
-        })
+        Ok(Verdict { status, ..verdict })
     }
 
     /// What ought not to be; nothing if the command was content.
@@ -97,7 +89,7 @@ impl Verdict {
         let mut problems: Vec<String> = self
             .faults
             .iter()
-            .filter(|fault| !self.excuses(fault))
+            .filter(|fault| !fault.is_of_a_split())
             .map(|fault| {
                 let example = fault.examples.first().map_or("", String::as_str);
                 format!("{} {} ({example})", fault.count, fault.kind)
@@ -125,16 +117,18 @@ impl Verdict {
         problems
     }
 
-    fn excuses(&self, fault: &Finding) -> bool {
-        self.split && OF_A_SPLIT.contains(&fault.kind.as_str())
-    }
-
-    /// What was found and is no problem here.
+    /// What was found and is no problem here: whether there may be a split is judged elsewhere.
     pub fn excused(&self) -> Vec<String> {
-        let excused = self.faults.iter().filter(|fault| self.excuses(fault));
+        let excused = self.faults.iter().filter(|fault| fault.is_of_a_split());
         excused
             .map(|fault| format!("{} {}", fault.count, fault.kind))
             .collect()
+    }
+}
+
+impl Finding {
+    fn is_of_a_split(&self) -> bool {
+        self.kind.ends_with(OF_A_SPLIT)
     }
 }
 
@@ -142,7 +136,7 @@ impl Verdict {
 mod tests {
     use super::*;
 
-    fn verdict(kinds: &[&str], conclusive: bool, status: i32, split: bool) -> Verdict {
+    fn verdict(kinds: &[&str], conclusive: bool, status: i32) -> Verdict {
         let faults: Vec<String> = kinds
             .iter()
             .map(|kind| format!(r#"{{"kind":"{kind}","count":2,"examples":["SPI 1"]}}"#))
@@ -152,31 +146,32 @@ mod tests {
             kinds.is_empty(),
             faults.join(",")
         );
-        Verdict::read(&text, Some(status), split).unwrap()
+        Verdict::read(&text, Some(status)).unwrap()
     }
 
     #[test]
     fn only_a_verdict_without_faults_and_doubts_is_clean() {
-        assert!(verdict(&[], true, 0, false).problems().is_empty());
-        let repeated = verdict(&["repeated-number"], true, 1, false);
+        assert!(verdict(&[], true, 0).problems().is_empty());
+        let repeated = verdict(&["repeated-number"], true, 1);
         assert_eq!(repeated.problems(), ["2 repeated-number (SPI 1)"]);
-        let doubtful = verdict(&[], false, 3, false);
+        let doubtful = verdict(&[], false, 3);
         assert_eq!(doubtful.problems(), ["not all could be judged: no ESP"]);
-        assert!(Verdict::read("", Some(2), false).is_err());
+        assert!(Verdict::read("", Some(2)).is_err());
         // A command that prints a fault and exits with 0 would be no good in CI.
-        assert!(!verdict(&[], true, 1, false).problems().is_empty());
-        assert_eq!(
-            verdict(&["repeated-iv"], true, 0, false).problems().len(),
-            2
-        );
+        assert!(!verdict(&[], true, 1).problems().is_empty());
+        assert_eq!(verdict(&["repeated-iv"], true, 0).problems().len(), 2);
     }
 
     #[test]
     fn a_split_excuses_message_ids_and_nothing_else() {
-        let found = ["two-requests", "repeated-number", "sent-without-a-grant"];
-        let split = verdict(&found, true, 1, true);
-        assert_eq!(split.problems().len(), 2);
-        assert_eq!(split.excused(), ["2 two-requests"]);
-        assert_eq!(verdict(&found, true, 1, false).problems().len(), 3);
+        let found = [
+            "two-requests-of-a-split",
+            "two-requests",
+            "repeated-number",
+            "sent-without-a-grant",
+        ];
+        let split = verdict(&found, true, 1);
+        assert_eq!(split.problems().len(), 3);
+        assert_eq!(split.excused(), ["2 two-requests-of-a-split"]);
     }
 }

@@ -105,7 +105,7 @@ impl<'a> Bed<'a> {
         bench.say(&format!("strongSwan brings {} tunnels up", wish.tunnels));
         let text = peer_connections(wish.tunnels, true).unwrap_or_default();
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &text, "")?;
-        let bed = Bed {
+        let mut bed = Bed {
             bench,
             directory,
             wish: wish.clone(),
@@ -120,7 +120,34 @@ impl<'a> Bed<'a> {
             lab,
         };
         wait_for_tunnels(&bed.peer, bed.wish.tunnels)?;
+        bed.wait_for_agreement()?;
         Ok(bed)
+    }
+
+    /// Waits until the cluster has every tunnel that the peer has. While a crowd of them comes up on
+    /// a busy machine the lead may change, and what one member alone had agreed is not known to the
+    /// other one: such a tunnel is begun anew.
+    fn wait_for_agreement(&mut self) -> Result<(), LabError> {
+        for _ in 0..ATTEMPTS {
+            let leader = self.wait_for_roles()?;
+            let known = self.member(leader)?.established_spis()?;
+            let mut peers = self.peer.list_sas()?;
+            peers.retain(|sa| is_up(sa) && !known.contains(&sa.spis()));
+            if peers.is_empty() {
+                return Ok(());
+            }
+            let count = peers.len();
+            let what = format!("{count} tunnels that the active does not have begin anew");
+            self.bench.say(&what);
+            for sa in peers {
+                begin_anew(&self.peer, sa.name.trim_start_matches('c'));
+            }
+            wait_for_tunnels(&self.peer, self.wish.tunnels)?;
+        }
+        Err(LabError::Late {
+            what: "the active having every tunnel of the peer".to_owned(),
+            limit: UP * ATTEMPTS,
+        })
     }
 
     /// Starts what is not running, and waits until one member leads and the other one could take
@@ -283,18 +310,21 @@ pub fn wait_for_tunnels(peer: &StrongSwan, tunnels: u16) -> Result<(), LabError>
         }
         let up = up()?;
         for tunnel in (0..tunnels).filter(|tunnel| !up.contains(&format!("c{tunnel}"))) {
-            let (ike, child) = (format!("c{tunnel}"), format!("net{tunnel}"));
-            // Whether there is one to be ended, and whether it comes up, shows in the next round.
-            let _: Result<String, LabError> =
-                peer.swanctl(&["--terminate", "--ike", &ike, "--force"]);
-            let _: Result<String, LabError> =
-                peer.swanctl(&["--initiate", "--child", &child, "--timeout", "5"]);
+            begin_anew(peer, &tunnel.to_string());
         }
     }
     Err(LabError::Late {
         what: "every tunnel up".to_owned(),
         limit: UP * ATTEMPTS,
     })
+}
+
+/// Whether there is one to be ended, and whether it comes up, shows later.
+fn begin_anew(peer: &StrongSwan, tunnel: &str) {
+    let (ike, child) = (format!("c{tunnel}"), format!("net{tunnel}"));
+    let _: Result<String, LabError> = peer.swanctl(&["--terminate", "--ike", &ike, "--force"]);
+    let _: Result<String, LabError> =
+        peer.swanctl(&["--initiate", "--child", &child, "--timeout", "5"]);
 }
 
 /// What names the peer's IKE SAs that have a Child SA.

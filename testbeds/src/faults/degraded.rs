@@ -250,9 +250,7 @@ impl<'a> Trial<'a> {
             }
             let (diary, all) = (&mut self.diary, &mut Audit::default());
             row.judge_captures(captured, self.active, self.struck, diary, all);
-            let mut question = self.bed.question(&self.variant);
-            question.split = self.split.is_some();
-            row.judge_audit(&question);
+            row.judge_audit(&self.bed.question(&self.variant));
         }
         let report = &mut self.report;
         report.repeated_sequence_numbers = Some(row.repeated_sequence_numbers);
@@ -292,7 +290,7 @@ impl<'a> Trial<'a> {
 }
 
 fn longest_pause(flow: &Flow, from: Duration) -> Option<Duration> {
-    let [a, b] = WAYS.map(|way| flow.slowest(way, from));
+    let [a, b] = WAYS.map(|way| flow.slowest(way, from).map(|silence| silence.length));
     Some(a?.max(b?))
 }
 

@@ -91,7 +91,6 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
         expected: Expected {
             takeover: Takeover::AtAnyTime,
             lossless: false,
-            split: false,
             silence: AFTER,
             missed: None,
         },

@@ -11,7 +11,7 @@ use hitless::audit::{Audit, Exchange, TapId};
 use super::audit::Question;
 use super::kinds::{Diary, Expected, Takeover};
 use super::plot::Timeline;
-use super::traffic::{Flow, WAYS, Way};
+use super::traffic::{Flow, Silence, WAYS, Way};
 use super::waits::Waited;
 use super::{LAST, Row, bed};
 use crate::error::LabError;
@@ -26,6 +26,9 @@ const SHOWN_BEFORE: i64 = 500;
 const SHOWN_AFTER: f64 = 500.0;
 const SHOWN_LEAST: f64 = 1_500.0;
 const SHOWN_MOST: f64 = 60_000.0;
+
+/// A tunnel that is silent for longer is named.
+const SLOW: Duration = Duration::from_secs(2);
 
 /// Whoever sends ESP in the last so much before a fault leads.
 const JUST_BEFORE: Duration = Duration::from_millis(200);
@@ -78,10 +81,7 @@ impl Row {
             .as_deref()
             .is_ok_and(|file| led_before(file, struck));
         let first = self.judge_captures(captured, active, struck, &mut diary, all);
-        self.judge_audit(&Question {
-            split: expected.split || starved.is_some(),
-            ..question
-        });
+        self.judge_audit(&question);
         let sound = self.problems.len();
         self.judge_loss(expected.lossless);
         match led {
@@ -185,9 +185,10 @@ impl Row {
         self.outage_out_ms = ms(flow.outage(Way::Out, struck));
         let slowest = WAYS.map(|way| flow.slowest(way, struck));
         self.slowest_tunnel_ms = match slowest {
-            [Some(a), Some(b)] => Some(milliseconds(a.max(b))),
+            [Some(a), Some(b)] => Some(milliseconds(a.length.max(b.length))),
             _ => None,
         };
+        self.name_slowest(slowest, struck);
         self.packets_sent = flow.sent();
         self.packets_lost = flow.lost();
         self.delivered_twice = flow.delivered_twice();
@@ -202,6 +203,23 @@ impl Row {
             self.problems.push(format!(
                 "of {tunnels} tunnels {inbound} carry traffic in and {outbound} out in the end"
             ));
+        }
+    }
+
+    /// Which tunnel waited for so long that somebody has to look why.
+    fn name_slowest(&mut self, slowest: [Option<Silence>; 2], struck: Duration) {
+        for (silence, way) in slowest.into_iter().zip(["in", "out"]) {
+            if let Some(silence) = silence.filter(|silence| silence.length > SLOW) {
+                let Silence {
+                    tunnel,
+                    length,
+                    since,
+                } = silence;
+                let after = since.saturating_sub(struck);
+                self.notes.push(format!(
+                    "slowest {way}: tunnel {tunnel}, silent for {length:.1?} from {after:.1?} on"
+                ));
+            }
         }
     }
 
@@ -403,7 +421,6 @@ mod tests {
             expected: Expected {
                 takeover,
                 lossless: false,
-                split: false,
                 silence: Duration::from_millis(90),
                 missed: Some((Duration::from_millis(10), 3)),
             },

@@ -47,8 +47,6 @@ pub struct Expected {
     pub takeover: Takeover,
     /// No packet may be lost.
     pub lossless: bool,
-    /// Both members lead for a while, each for itself.
-    pub split: bool,
     /// A silence of a member that makes it look dead. If the machine keeps a thread from running for
     /// half of it, both may lead, and no time is one that hitless took.
     pub silence: Duration,
@@ -147,7 +145,6 @@ impl Fault {
         Expected {
             takeover,
             lossless: self == Fault::Switchover,
-            split: matches!(self, Fault::SyncToStandby | Fault::SyncCut),
             silence,
             missed: silent.then_some((heartbeat, wish.missed)),
         }

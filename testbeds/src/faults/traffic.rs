@@ -49,6 +49,14 @@ pub struct Flow {
     pub streams: BTreeMap<(Way, u16), Stream>,
 }
 
+/// A tunnel through which nothing came for a while.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Silence {
+    pub tunnel: u16,
+    pub since: Duration,
+    pub length: Duration,
+}
+
 /// When something last arrived on each stream, in nanoseconds.
 type Latest = Arc<[AtomicU64]>;
 
@@ -267,20 +275,27 @@ impl Flow {
             .copied()
             .collect();
         times.sort_unstable();
-        longest(&times, from)
+        longest(&times, from).map(|(_, length)| length)
     }
 
     /// The longest time after `from` in which a tunnel was silent: of the tunnel that waited
     /// longest, less the pause between its datagrams.
-    pub fn slowest(&self, way: Way, from: Duration) -> Option<Duration> {
-        let gaps = self.of(way).map(|stream| {
+    pub fn slowest(&self, way: Way, from: Duration) -> Option<Silence> {
+        let of_way = self.streams.iter().filter(|((this, _), _)| *this == way);
+        let silences = of_way.map(|((_, tunnel), stream)| {
             let times: Vec<Duration> = stream.arrived.values().copied().collect();
             let (first, last) = (stream.sent.first()?, stream.sent.last()?);
             let pause = last.saturating_sub(*first) / (stream.sent.len() as u32).max(1);
-            Some(longest(&times, from)?.saturating_sub(pause))
+            let (since, length) = longest(&times, from)?;
+            Some(Silence {
+                tunnel: *tunnel,
+                since,
+                length: length.saturating_sub(pause),
+            })
         });
         // A tunnel on which nothing came afterwards makes it endless.
-        gaps.collect::<Option<Vec<_>>>()?.into_iter().max()
+        let silences = silences.collect::<Option<Vec<_>>>()?.into_iter();
+        silences.max_by_key(|silence| silence.length)
     }
 
     /// Streams of which something sent at `from` or later arrived.
@@ -308,10 +323,12 @@ impl Flow {
     }
 }
 
-/// The longest gap of which the end is after `from`; `None` if nothing came after it.
-fn longest(times: &[Duration], from: Duration) -> Option<Duration> {
+/// When the longest gap of which the end is after `from` began, and its length; `None` if nothing
+/// came after it.
+fn longest(times: &[Duration], from: Duration) -> Option<(Duration, Duration)> {
     let pairs = times.windows(2).filter(|pair| pair[1] > from);
-    pairs.map(|pair| pair[1].saturating_sub(pair[0])).max()
+    let gaps = pairs.map(|pair| (pair[0], pair[1].saturating_sub(pair[0])));
+    gaps.max_by_key(|(_, length)| *length)
 }
 
 #[cfg(test)]
@@ -341,7 +358,8 @@ mod tests {
             (10, 6, 1)
         );
         assert_eq!(flow.outage(Way::In, at(20)), Some(at(40)));
-        assert_eq!(flow.slowest(Way::In, at(20)), Some(at(31)));
+        let slowest = flow.slowest(Way::In, at(20)).unwrap();
+        assert_eq!((slowest.since, slowest.length), (at(11), at(31)));
         assert_eq!(flow.outage(Way::In, at(91)), None);
         assert_eq!(flow.outage(Way::Out, at(0)), None);
         let alive = |from| flow.alive_since(Way::In, at(from));

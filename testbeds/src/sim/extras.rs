@@ -23,6 +23,25 @@ pub fn draw(entropy: &mut dyn Entropy, plan: &mut Plan) {
         plan.faults.sort_by_key(|(at, _)| *at);
         plan.calm = plan.calm.max(at + Duration::from_millis(200));
     }
+    add_rare(plan, entropy);
+    reconcile(plan);
+}
+
+/// What is dear, or changes who there is: behind all else again.
+fn add_rare(plan: &mut Plan, entropy: &mut dyn Entropy) {
+    let extras = &mut plan.extras;
+    match below(entropy, 40) {
+        0 => extras.more_connections = 9,
+        1 if plan.peers == 1 => {
+            // In the place of the third member, or beside two.
+            plan.members = 3;
+            extras.witness = true;
+            plan.degraded = pick(entropy, &["rekey", "witness", "witness"]);
+        }
+        2 => plan.login = Login::Rsa,
+        3 => (extras.nat, extras.mobike) = (true, true),
+        _ => {}
+    }
 }
 
 fn add(plan: &mut Plan, entropy: &mut dyn Entropy) {
@@ -58,8 +77,8 @@ fn reconcile(plan: &mut Plan) {
     // What the configuration refuses (a PPK goes with no EAP).
     extras.transport &= !extras.virtual_ip;
     extras.ppk &= plan.login != Login::Password;
-    // The NAT is one of IPv4, of one peer, with one address of the cluster behind it.
-    extras.nat &= plan.families[0] == Family::V4 && plan.peers == 1 && !extras.mobike;
+    // The NAT is one of IPv4, of one peer.
+    extras.nat &= plan.families[0] == Family::V4 && plan.peers == 1;
     // Transport mode is between the addresses that both see.
     extras.transport &= !extras.nat && !extras.mobike;
 }
@@ -83,6 +102,7 @@ mod tests {
             assert!(plans.iter().any(one), "{feature}");
         }
         assert!(some(|plan| plan.login == Login::Certificates) > 0);
+        assert!(some(|plan| plan.login == Login::Rsa) > 0);
         assert!(some(|plan| plan.login == Login::Password) > 0);
         assert!(some(|plan| plan.families[0] == Family::V6) > 0);
         assert!(some(|plan| plan.families[1] == Family::V6) > 0);
@@ -108,6 +128,9 @@ mod tests {
         ("SAs for each worker", |extras| extras.per_cpu_sas),
         ("lazy", |extras| extras.lazy),
         ("NAT", |extras| extras.nat),
+        ("ten tunnels", |extras| extras.more_connections == 9),
+        ("witness", |extras| extras.witness),
+        ("MOBIKE through a NAT", |extras| extras.nat && extras.mobike),
         ("two at once", |extras| {
             extras.more_children > 0 && extras.packets.is_some()
         }),

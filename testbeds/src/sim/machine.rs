@@ -157,7 +157,10 @@ impl Machine {
         let (mut cards, mut queues) = (Vec::new(), vec![ports]);
         // Each with a queue of every card.
         let workers = self.config.dataplane.workers;
-        if workers > 1 {
+        if workers == 0 {
+            // A witness carries nothing.
+            queues.clear();
+        } else if workers > 1 {
             let ports = std::mem::take(&mut queues[0]);
             queues.resize_with(workers, Vec::new);
             for port in ports {

@@ -21,6 +21,7 @@ mod nat;
 mod oracle;
 pub mod pki;
 pub mod plan;
+mod points;
 mod secrecy;
 mod world;
 

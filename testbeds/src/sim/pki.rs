@@ -1,5 +1,6 @@
 //! Another login than by a pre-shared key: certificates by way of an intermediate authority, which
-//! were made once (`pki/`, Ed25519, whose signatures no chance is in), and a user with a password.
+//! were made once (`pki/`), and a user with a password. Their signatures are of kinds that no chance is
+//! in, Ed25519 and PKCS #1: a seed is to take the same course each time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,6 +24,9 @@ const INTERMEDIATE: &[u8] = include_bytes!("pki/intermediate.pem");
 /// Certificate and key.
 const CLUSTER: &[u8] = include_bytes!("pki/cluster.pem");
 const PEER: &[u8] = include_bytes!("pki/peer.pem");
+const ECDSA_ANCHOR: &[u8] = include_bytes!("pki/ecdsa-anchor.pem");
+const RSA_CLUSTER: &[u8] = include_bytes!("pki/rsa-cluster.pem");
+const RSA_PEER: &[u8] = include_bytes!("pki/rsa-peer.pem");
 const USER: &str = "carol";
 
 /// How the two ends show who they are.
@@ -31,6 +35,8 @@ pub enum Login {
     #[default]
     Psk,
     Certificates,
+    /// RSA, under an authority with ECDSA.
+    Rsa,
     /// The peer is a user of EAP-MSCHAPv2, the cluster has a certificate.
     Password,
 }
@@ -38,25 +44,27 @@ pub enum Login {
 impl Login {
     /// Writes it into a configuration of one that has a pre-shared key.
     pub fn enter(self, config: &mut Config, peer: bool) -> Result<(), String> {
+        // A witness has no connection.
+        if self == Login::Psk || config.cluster.votes_only() {
+            return Ok(());
+        }
         let connection = config.connections.first_mut();
         let auth = &mut connection.ok_or("no connection")?.auth;
-        let remote = || Ok::<_, String>(RemoteAuth::Pubkey(Arc::new(believed()?)));
+        let [anchor, cluster, own] = match self {
+            Login::Rsa => [ECDSA_ANCHOR, RSA_CLUSTER, RSA_PEER],
+            _ => [ANCHOR, CLUSTER, PEER],
+        };
+        let remote = RemoteAuth::Pubkey(Arc::new(believed(anchor)?));
         let local = |pem| Ok::<_, String>(LocalAuth::Pubkey(Arc::new(shown(pem)?)));
         let user = || Identification::user(USER.as_bytes()).ok_or("no user");
-        match (self, peer) {
-            (Login::Psk, _) => return Ok(()),
-            (Login::Certificates, true) => (auth.local, auth.remote) = (local(PEER)?, remote()?),
-            (Login::Certificates, false) => {
-                (auth.local, auth.remote) = (local(CLUSTER)?, remote()?);
-            }
-            (Login::Password, true) => {
-                (auth.local, auth.remote) = (LocalAuth::Eap(user()?), remote()?);
-            }
+        (auth.local, auth.remote) = match (self, peer) {
+            (Login::Password, true) => (LocalAuth::Eap(user()?), remote),
             (Login::Password, false) => {
-                auth.local = local(CLUSTER)?;
-                auth.remote = RemoteAuth::Eap(EapUsers::Asked(user()?));
+                (local(cluster)?, RemoteAuth::Eap(EapUsers::Asked(user()?)))
             }
-        }
+            (_, true) => (local(own)?, remote),
+            (_, false) => (local(cluster)?, remote),
+        };
         if self == Login::Password {
             config.secrets.push(Secret {
                 ids: vec![user()?],
@@ -75,21 +83,25 @@ fn certificate(pem: &[u8]) -> Result<Certificate, String> {
 fn shown(pem: &[u8]) -> Result<LocalCertificates, String> {
     let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| error.to_string())?;
     let key = PrivateKey::from_der(&key).map_err(|error| format!("{error:?}"))?;
+    let (family, intermediates) = match key {
+        PrivateKey::Rsa(_) => (Family::RsaPkcs1, Vec::new()),
+        _ => (Family::Any, vec![certificate(INTERMEDIATE)?]),
+    };
     Ok(LocalCertificates {
         certificates: vec![LocalCertificate {
             certificate: certificate(pem)?,
-            intermediates: vec![certificate(INTERMEDIATE)?],
+            intermediates,
             anchor: None,
             key: Arc::new(key),
         }],
-        family: Family::Any,
+        family,
         send: SendCertificate::IfAsked,
     })
 }
 
-fn believed() -> Result<RemoteCertificates, String> {
+fn believed(anchor: &[u8]) -> Result<RemoteCertificates, String> {
     let mut trust = Trust::new(Revocation::Relaxed);
-    let added = trust.add_anchor(certificate(ANCHOR)?);
+    let added = trust.add_anchor(certificate(anchor)?);
     added.map_err(|error| error.to_string())?;
     Ok(RemoteCertificates {
         trust,

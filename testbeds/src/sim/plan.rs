@@ -7,8 +7,8 @@ use hitless::lab::{Extras, Family};
 use hitless_sa::{Entropy, Lease, SequenceNumber};
 use hitless_sync::LeaseSizes;
 
-use super::extras;
 use super::pki::Login;
+use super::{extras, points};
 
 /// Faults of one kind of cable.
 #[derive(Clone, Copy, Debug)]
@@ -138,7 +138,7 @@ const ESP_PROPOSALS: [&str; 2] = ["aes128gcm16-x25519-esn", "aes256gcm16-x25519"
 const TAKEOVERS: [&str; 5] = ["auto", "exact", "message-id-sync", "probe", "rekey"];
 
 /// Retransmissions of 0.5 s, doubled each time, that end after 15.5 s.
-const SOON: u32 = 4;
+pub const SOON: u32 = 4;
 
 impl Plan {
     /// The plan of a seed.
@@ -255,8 +255,11 @@ impl Plan {
     }
 
     /// One crash after each single output of each exchange, of either member, for each way to take
-    /// over and both kinds of IKE cipher; `None` behind the last of them.
+    /// over and both kinds of IKE cipher, and then of those of features; `None` behind the last of them.
     pub fn crash_point(index: u64) -> Option<Plan> {
+        if let Some(of_features) = index.checked_sub(CRASH_POINTS) {
+            return points::plan(of_features);
+        }
         let mut digits = index;
         let mut digit = |radix: usize| {
             let digit = digits % radix as u64;
@@ -279,7 +282,7 @@ impl Plan {
         }
         let at = match events {
             // The tunnel itself is being made.
-            [Fault::Healed] => Duration::from_millis(395),
+            [Fault::Healed] => points::MAKING,
             _ => QUIET,
         };
         let later = at + Duration::from_millis(500);
@@ -344,9 +347,14 @@ const MOMENTS: [Moment; 11] = [
 ];
 /// No exchange has as many outputs of one member, heartbeats included.
 const OUTPUTS: u64 = 60;
-/// How many there are.
-pub const CRASH_POINTS: u64 =
+/// How many there are, without those of features.
+const CRASH_POINTS: u64 =
     (TAKEOVERS.len() * IKE_PROPOSALS.len() * 2 * MOMENTS.len()) as u64 * OUTPUTS;
+
+/// How many there are with those of features.
+pub fn crash_points() -> u64 {
+    CRASH_POINTS + points::count()
+}
 
 /// How many writes fail: the last is a disk that stays full.
 const WRITES: [u32; 4] = [1, 2, 4, u32::MAX];
@@ -523,7 +531,7 @@ mod tests {
     #[test]
     fn crash_points_come_to_an_end_and_cover_every_policy() {
         let all: Vec<Plan> = (0..).map_while(Plan::crash_point).collect();
-        assert_eq!(all.len() as u64, CRASH_POINTS);
+        assert_eq!(all.len() as u64, crash_points());
         assert!(all.iter().any(|plan| plan.members == 3));
         assert!(all.iter().any(|plan| plan.window_size > 1));
         for takeover in TAKEOVERS {

@@ -1,12 +1,14 @@
-//! The Message IDs that a synchronisation leaves behind, up to the last of them.
+//! The Message IDs that a synchronisation leaves behind, up to the last of them; and what the windows
+//! had in them.
 
 use std::time::Duration;
 
 use super::rules::values;
 use super::*;
 use crate::ike::last_ids::{CLOSE_FROM, REKEY_FROM};
-use crate::ike::message::Header;
+use crate::ike::message::{Delete, Header};
 use crate::ike::pair::{C, P, Pair};
+use crate::ike::settings::WindowSize;
 use crate::ike::{Input, Resume};
 
 /// Time passes, and both talk.
@@ -35,13 +37,6 @@ fn quiet() -> Pair {
 }
 
 impl Pair {
-    /// One end hears this; both go on until they have nothing to say.
-    fn exchange(&mut self, host: usize, datagram: &[u8]) {
-        for answer in self.give(host, datagram) {
-            self.exchange(1 - host, &answer);
-        }
-    }
-
     /// Both have come so far: `host` with requests, the other with answers.
     fn come_to(&mut self, host: usize, id: MessageId) {
         for end in [C, P] {
@@ -181,5 +176,148 @@ fn rfc7296_section_2_2_nothing_is_asked_or_answered_under_the_last_one() {
             pair.engines[P].sas.is_empty(),
             "there is nothing left to say"
         );
+    }
+}
+
+/// Windows of five at both ends; the peer's requests begin at 3 now, and so do the cluster's.
+fn wide(first: usize) -> Pair {
+    let mut pair = Pair::begun_by(first, 1, |_, settings| {
+        settings.connections[0].roads.window_size = WindowSize::new(5).unwrap();
+    });
+    for host in [C, P] {
+        let ike = pair.ike(host).local_spi;
+        while pair.next_ids(host).0 < 3 {
+            for request in pair.input(host, Input::Liveness(ike)) {
+                pair.exchange(1 - host, &request);
+            }
+        }
+    }
+    assert_eq!([pair.next_ids(C), pair.next_ids(P)], [(3, 3), (3, 3)]);
+    pair
+}
+
+/// What the peer answers to (M1, P1), as it stands in the response.
+fn octets(pair: &mut Pair, send: u32, receive: u32) -> [u32; 2] {
+    let asked = values(send, receive);
+    let request = pair.forge(C, false, 0, &[asked.payload()]);
+    let answer = pair.give(P, &request).remove(0);
+    let (_, payloads) = pair.read(C, &answer);
+    let [Payload::Notify(notify)] = payloads.as_slice() else {
+        panic!("{payloads:?}")
+    };
+    assert_eq!((notify.kind.0, notify.data.len()), (16422, 12));
+    let (nonce, ids) = notify.data.split_at(4);
+    assert_eq!(nonce, asked.nonce);
+    let id = |octets: &[u8]| u32::from_be_bytes(octets.try_into().unwrap());
+    [id(&ids[..4]), id(&ids[4..])]
+}
+
+/// Section 9: "if the window size is 5, the window is 3-7, and it has sent requests 3, 4, 5, 6, and 7
+/// and received responses only for 4, 5, 6, and 7", it reports 8; "and got requests 4, 5, 6, and 7 but
+/// not yet received request 3", 8 too.
+#[test]
+fn rfc6311_r42_r43_the_answer_reports_eight_and_eight() {
+    for first in [C, P] {
+        let mut pair = wide(first);
+        let ike = pair.ike(P).local_spi;
+        for id in 3..8 {
+            let said = pair.input(P, Input::Liveness(ike));
+            assert_eq!(Header::parse(&said[0]).unwrap().message_id, MessageId(id));
+        }
+        for id in 4..8 {
+            let answer = pair.forge(C, true, id, &[]);
+            pair.give(P, &answer);
+            let request = pair.forge(C, false, id, &[]);
+            assert_eq!(pair.give(P, &request).len(), 1);
+        }
+        let window = &pair.ike(P).window;
+        assert_eq!(
+            window.outstanding.keys().collect::<Vec<_>>(),
+            [&MessageId(3)]
+        );
+        assert_eq!(window.gaps.iter().collect::<Vec<_>>(), [&MessageId(3)]);
+        assert_eq!(octets(&mut pair, 8, 3), [8, 8], "R42, R43");
+        // Neither the one nor the other is waited for any more.
+        let late = pair.forge(C, true, 3, &[]);
+        pair.give(P, &late);
+        let late = pair.forge(C, false, 3, &[]);
+        assert_eq!(pair.give(P, &late), Vec::<Vec<u8>>::new());
+        assert_eq!(pair.next_ids(P), (8, 8));
+    }
+}
+
+/// "No tasks active: P2 uses next; task active: next + 1": the one that is active has had its number.
+#[test]
+fn rfc6311_h7_with_a_task_active_it_is_the_next_one() {
+    for (first, active) in [(C, 0), (C, 1), (C, 3), (P, 0), (P, 1), (P, 3)] {
+        let mut pair = wide(first);
+        let ike = pair.ike(P).local_spi;
+        let child = pair.ike(P).children[0].sa.id;
+        for task in 0..active {
+            let input = match task {
+                0 => Input::RekeyChild(child),
+                _ => Input::Liveness(ike),
+            };
+            assert_eq!(pair.input(P, input).len(), 1);
+        }
+        let request = pair.forge(C, false, 0, &[values(4, 0).payload()]);
+        let said = pair.give(P, &request);
+        let (_, payloads) = pair.read(C, &said[0]);
+        let [Payload::Notify(notify)] = payloads.as_slice() else {
+            panic!("{payloads:?}")
+        };
+        let answer = MessageIdSync::parse(notify).unwrap();
+        assert_eq!((answer.send.0, answer.receive.0), (3 + active, 4));
+        // What has to be asked is asked anew, under that.
+        let again = said[1..].iter().map(|d| Header::parse(d).unwrap());
+        let again: Vec<_> = again.map(|h| (h.exchange, h.message_id.0)).collect();
+        let rekeying = (Exchange::CreateChildSa, 3 + active);
+        assert_eq!(again, vec![rekeying; usize::from(active > 0)]);
+    }
+}
+
+/// Section 8.1: "drop all received IKE messages whose Message ID is outside the declared window", by the
+/// peer that has answered, whatever they are.
+#[test]
+fn rfc6311_r38_the_peer_drops_what_is_below_what_it_has_declared() {
+    for mut pair in Pair::in_both_roles(1) {
+        let (next, seen) = pair.next_ids(P);
+        let ike = pair.ike(P).local_spi;
+        pair.input(P, Input::Liveness(ike));
+        let answer = pair.ask(values(seen + 20, next + 10), &[]).unwrap();
+        let before = (pair.next_ids(P), pair.ike(P).children.len());
+        let told = pair.events[P].len();
+        let inbound = pair.ike(C).children[0].sa.inbound_spi;
+        let shapes = [
+            (Exchange::Informational, vec![]),
+            (
+                Exchange::Informational,
+                vec![Payload::Delete(Delete::Esp(vec![inbound]))],
+            ),
+            (Exchange::Informational, vec![Payload::Delete(Delete::Ike)]),
+            (Exchange::CreateChildSa, vec![Payload::Nonce(vec![7; 32])]),
+            (Exchange::IkeFollowupKe, vec![]),
+        ];
+        for (exchange, payloads) in &shapes {
+            for id in 0..answer.receive.0 {
+                let header = pair.ike(C).header(*exchange, false, MessageId(id));
+                let request = pair.forge_as(C, &header, payloads);
+                let said = pair.give(P, &request);
+                assert_eq!(said, Vec::<Vec<u8>>::new(), "{id} {exchange:?}");
+            }
+            // Nor is there an answer to anything that was asked before.
+            for id in 0..answer.send.0 {
+                let header = pair.ike(C).header(*exchange, true, MessageId(id));
+                let response = pair.forge_as(C, &header, payloads);
+                assert_eq!(pair.give(P, &response), Vec::<Vec<u8>>::new());
+            }
+        }
+        assert_eq!((pair.next_ids(P), pair.ike(P).children.len()), before);
+        let after = &pair.events[P][told..];
+        let dropped = |e: &Event| matches!(e, Event::Dropped { .. });
+        assert!(after.iter().all(dropped), "{after:?}");
+        // What it has declared it takes.
+        let request = pair.forge(C, false, answer.receive.0, &[]);
+        assert_eq!(pair.give(P, &request).len(), 1);
     }
 }

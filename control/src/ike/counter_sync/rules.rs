@@ -327,159 +327,165 @@ fn rfc6311_r11_replay_counters_alone_use_the_current_message_id() {
 
 #[test]
 fn rfc6311_r18_r41_at_most_what_was_seen_is_dropped_silently() {
-    let mut pair = Pair::new(1);
-    let (next, seen) = pair.next_ids(P);
-    for stale in 0..seen {
-        assert_eq!(pair.ask(values(stale, next), &[]), None, "{stale}");
+    for mut pair in Pair::in_both_roles(1) {
+        let (next, seen) = pair.next_ids(P);
+        for stale in 0..seen {
+            assert_eq!(pair.ask(values(stale, next), &[]), None, "{stale}");
+        }
+        assert_eq!(pair.next_ids(P), (next, seen));
+        assert!(pair.ask(values(seen + 9, next), &[]).is_some());
+        // Earlier synchronisations count too.
+        for stale in seen..=seen + 9 {
+            assert_eq!(pair.ask(values(stale, next), &[]), None, "{stale}");
+        }
+        assert!(pair.ask(values(seen + 10, next), &[]).is_some());
+        // R41: authenticated first. One bit off, and it is as if nothing had come.
+        let before = pair.next_ids(P);
+        let request = pair.forge(C, false, 0, &[values(seen + 500, next).payload()]);
+        for position in 28..request.len() {
+            let mut altered = request.clone();
+            altered[position] ^= 1;
+            assert_eq!(pair.give(P, &altered), Vec::<Vec<u8>>::new());
+        }
+        assert_eq!(pair.next_ids(P), before);
     }
-    assert_eq!(pair.next_ids(P), (next, seen));
-    assert!(pair.ask(values(seen + 9, next), &[]).is_some());
-    // Earlier synchronisations count too.
-    for stale in seen..=seen + 9 {
-        assert_eq!(pair.ask(values(stale, next), &[]), None, "{stale}");
-    }
-    assert!(pair.ask(values(seen + 10, next), &[]).is_some());
-    // R41: authenticated first. One bit off, and it is as if nothing had come.
-    let before = pair.next_ids(P);
-    let request = pair.forge(C, false, 0, &[values(seen + 500, next).payload()]);
-    for position in 28..request.len() {
-        let mut altered = request.clone();
-        altered[position] ^= 1;
-        assert_eq!(pair.give(P, &altered), Vec::<Vec<u8>>::new());
-    }
-    assert_eq!(pair.next_ids(P), before);
 }
 
 #[test]
 fn rfc6311_r22_r23_r45_only_the_one_right_answer_counts() {
-    let mut pair = Pair::new(1);
-    let said = pair.take_over(Resume::MessageIdSync { replay_delta: None });
-    let sync = pair.ike(C).sync.clone().unwrap().values;
-    let right = MessageIdSync {
-        nonce: sync.nonce,
-        send: sync.receive,
-        receive: sync.send,
-    };
-    let other_nonce = MessageIdSync {
-        nonce: [0; 4],
-        ..right
-    };
-    let lower = MessageIdSync {
-        receive: MessageId(1),
-        ..right
-    };
-    let more = Payload::notify(NotifyKind::INITIAL_CONTACT, &[]);
-    let wrong: [(u32, Vec<Payload>); 6] = [
-        (0, vec![other_nonce.payload()]),
-        (0, vec![lower.payload()]),
-        (0, vec![right.payload(), more]),
-        (0, vec![right.payload(), replay(&[0; 8])]),
-        (1, vec![right.payload()]),
-        (0, vec![]),
-    ];
-    for (id, payloads) in wrong {
-        let answer = pair.forge(P, true, id, &payloads);
+    for mut pair in Pair::in_both_roles(1) {
+        let said = pair.take_over(Resume::MessageIdSync { replay_delta: None });
+        let sync = pair.ike(C).sync.clone().unwrap().values;
+        let right = MessageIdSync {
+            nonce: sync.nonce,
+            send: sync.receive,
+            receive: sync.send,
+        };
+        let other_nonce = MessageIdSync {
+            nonce: [0; 4],
+            ..right
+        };
+        let lower = MessageIdSync {
+            receive: MessageId(1),
+            ..right
+        };
+        let more = Payload::notify(NotifyKind::INITIAL_CONTACT, &[]);
+        let wrong: [(u32, Vec<Payload>); 6] = [
+            (0, vec![other_nonce.payload()]),
+            (0, vec![lower.payload()]),
+            (0, vec![right.payload(), more]),
+            (0, vec![right.payload(), replay(&[0; 8])]),
+            (1, vec![right.payload()]),
+            (0, vec![]),
+        ];
+        for (id, payloads) in wrong {
+            let answer = pair.forge(P, true, id, &payloads);
+            pair.give(C, &answer);
+            assert!(pair.ike(C).sync.is_some(), "{id} {payloads:?}");
+        }
+        let answer = pair.give(P, &said[0]).remove(0);
         pair.give(C, &answer);
-        assert!(pair.ike(C).sync.is_some(), "{id} {payloads:?}");
+        assert!(pair.ike(C).sync.is_none());
+        let before = pair.next_ids(C);
+        // R45: any other one is discarded, also with the same nonce.
+        let second = MessageIdSync {
+            receive: MessageId(90_000),
+            ..right
+        };
+        let second = pair.forge(P, true, 0, &[second.payload()]);
+        pair.give(C, &second);
+        pair.give(C, &answer);
+        assert_eq!(pair.next_ids(C), before);
     }
-    let answer = pair.give(P, &said[0]).remove(0);
-    pair.give(C, &answer);
-    assert!(pair.ike(C).sync.is_none());
-    let before = pair.next_ids(C);
-    // R45: any other one is discarded, also with the same nonce.
-    let second = MessageIdSync {
-        receive: MessageId(90_000),
-        ..right
-    };
-    let second = pair.forge(P, true, 0, &[second.payload()]);
-    pair.give(C, &second);
-    pair.give(C, &answer);
-    assert_eq!(pair.next_ids(C), before);
 }
 
 #[test]
 fn rfc6311_r23_r30_a_request_of_another_shape_is_no_synchronisation() {
-    let mut pair = Pair::new(1);
-    let before = pair.next_ids(P);
-    let good = values(before.1 + 50, before.0);
-    let Payload::Notify(notify) = good.payload() else {
-        panic!("a notification")
-    };
-    let with_protocol = Notify {
-        protocol: 3,
-        ..notify.clone()
-    };
-    let with_spi = Notify {
-        spi: vec![1, 2, 3, 4],
-        protocol: 3,
-        ..notify.clone()
-    };
-    let short = Notify {
-        data: notify.data[..11].to_vec(),
-        ..notify.clone()
-    };
-    let wrong: Vec<Vec<Payload>> = vec![
-        vec![Payload::Notify(with_protocol)],
-        vec![Payload::Notify(with_spi)],
-        vec![Payload::Notify(short)],
-        vec![good.payload(), good.payload()],
-        vec![good.payload(), Payload::Delete(Delete::Esp(vec![Spi(1)]))],
-        vec![good.payload(), Payload::Delete(Delete::Ike)],
-        vec![good.payload(), replay(&[0; 8]), replay(&[0; 8])],
-        vec![replay(&[0; 8])],
-    ];
-    for payloads in wrong {
-        let request = pair.forge(C, false, 0, &payloads);
-        assert_eq!(
-            pair.give(P, &request),
-            Vec::<Vec<u8>>::new(),
-            "{payloads:?}"
-        );
-        assert_eq!(pair.next_ids(P), before);
-        assert_eq!(pair.deltas(P), []);
+    for mut pair in Pair::in_both_roles(1) {
+        let before = pair.next_ids(P);
+        let good = values(before.1 + 50, before.0);
+        let Payload::Notify(notify) = good.payload() else {
+            panic!("a notification")
+        };
+        let with_protocol = Notify {
+            protocol: 3,
+            ..notify.clone()
+        };
+        let with_spi = Notify {
+            spi: vec![1, 2, 3, 4],
+            protocol: 3,
+            ..notify.clone()
+        };
+        let short = Notify {
+            data: notify.data[..11].to_vec(),
+            ..notify.clone()
+        };
+        let wrong: Vec<Vec<Payload>> = vec![
+            vec![Payload::Notify(with_protocol)],
+            vec![Payload::Notify(with_spi)],
+            vec![Payload::Notify(short)],
+            vec![good.payload(), good.payload()],
+            vec![good.payload(), Payload::Delete(Delete::Esp(vec![Spi(1)]))],
+            vec![good.payload(), Payload::Delete(Delete::Ike)],
+            vec![good.payload(), replay(&[0; 8]), replay(&[0; 8])],
+            vec![replay(&[0; 8])],
+        ];
+        for payloads in wrong {
+            let request = pair.forge(C, false, 0, &payloads);
+            assert_eq!(
+                pair.give(P, &request),
+                Vec::<Vec<u8>>::new(),
+                "{payloads:?}"
+            );
+            assert_eq!(pair.next_ids(P), before);
+            assert_eq!(pair.deltas(P), []);
+        }
+        assert!(pair.ask(good, &[]).is_some());
     }
-    assert!(pair.ask(good, &[]).is_some());
 }
 
 #[test]
 fn rfc6311_r28_the_message_ids_come_first_and_may_drop_the_whole() {
-    let mut pair = Pair::new(1);
-    let (next, seen) = pair.next_ids(P);
-    assert_eq!(
-        pair.ask(values(seen - 1, next), &[replay(&[0, 0, 0, 9])]),
-        None
-    );
-    assert_eq!(pair.deltas(P), []);
-    assert!(
-        pair.ask(values(seen, next), &[replay(&[0, 0, 0, 9])])
-            .is_some()
-    );
-    assert_eq!(pair.deltas(P), [(1, 9)]);
+    for mut pair in Pair::in_both_roles(1) {
+        let (next, seen) = pair.next_ids(P);
+        assert_eq!(
+            pair.ask(values(seen - 1, next), &[replay(&[0, 0, 0, 9])]),
+            None
+        );
+        assert_eq!(pair.deltas(P), []);
+        assert!(
+            pair.ask(values(seen, next), &[replay(&[0, 0, 0, 9])])
+                .is_some()
+        );
+        assert_eq!(pair.deltas(P), [(1, 9)]);
+    }
 }
 
 #[test]
 fn rfc6311_r29_the_delta_is_for_all_child_sas() {
-    let mut pair = Pair::new(3);
-    let (next, seen) = pair.next_ids(P);
-    let delta = replay(&u64::to_be_bytes(1 << 30));
-    assert!(pair.ask(values(seen, next), &[delta]).is_some());
-    assert_eq!(pair.deltas(P), [(3, 1 << 30)]);
+    for mut pair in Pair::in_both_roles(3) {
+        let (next, seen) = pair.next_ids(P);
+        let delta = replay(&u64::to_be_bytes(1 << 30));
+        assert!(pair.ask(values(seen, next), &[delta]).is_some());
+        assert_eq!(pair.deltas(P), [(3, 1 << 30)]);
+    }
 }
 
 #[test]
 fn rfc6311_r32_only_the_cluster_sends_replay_counters() {
-    let mut pair = Pair::new(1);
-    let ike = pair.ike(C).local_spi;
-    let (next, _) = pair.next_ids(C);
-    pair.input(C, Input::Liveness(ike));
-    let answer = pair.forge(P, true, next, &[replay(&[0, 0, 0, 9])]);
-    pair.give(C, &answer);
-    assert_eq!(
-        pair.next_ids(C).0,
-        next + 1,
-        "the answer to the liveness check"
-    );
-    assert_eq!(pair.deltas(C), []);
+    for mut pair in Pair::in_both_roles(1) {
+        let ike = pair.ike(C).local_spi;
+        let (next, _) = pair.next_ids(C);
+        pair.input(C, Input::Liveness(ike));
+        let answer = pair.forge(P, true, next, &[replay(&[0, 0, 0, 9])]);
+        pair.give(C, &answer);
+        assert_eq!(
+            pair.next_ids(C).0,
+            next + 1,
+            "the answer to the liveness check"
+        );
+        assert_eq!(pair.deltas(C), []);
+    }
 }
 
 #[test]
@@ -528,65 +534,69 @@ fn rfc6311_r46_the_numbers_are_iana_s() {
 
 #[test]
 fn rfc6311_h1_the_same_request_gets_the_same_octets_until_something_newer_came() {
-    let mut pair = Pair::new(1);
-    let (next, seen) = pair.next_ids(P);
-    let request = pair.forge(C, false, 0, &[values(seen + 4, next).payload()]);
-    let answer = pair.give(P, &request);
-    assert_eq!(pair.give(P, &request), answer);
-    let newer = pair.forge(C, false, seen + 4, &[]);
-    assert_eq!(pair.give(P, &newer).len(), 1);
-    assert_eq!(pair.give(P, &request), Vec::<Vec<u8>>::new());
+    for mut pair in Pair::in_both_roles(1) {
+        let (next, seen) = pair.next_ids(P);
+        let request = pair.forge(C, false, 0, &[values(seen + 4, next).payload()]);
+        let answer = pair.give(P, &request);
+        assert_eq!(pair.give(P, &request), answer);
+        let newer = pair.forge(C, false, seen + 4, &[]);
+        assert_eq!(pair.give(P, &newer).len(), 1);
+        assert_eq!(pair.give(P, &request), Vec::<Vec<u8>>::new());
+    }
 }
 
 /// The examples of appendix A.2 and A.3 declare less than the peer has seen; R18 is normative.
 #[test]
 fn rfc6311_h2_the_examples_of_appendix_a_do_not_outweigh_r18() {
-    let mut pair = Pair::new(1);
-    let (next, seen) = pair.next_ids(P);
-    let ike = pair.engines[P].sas.values_mut().next().unwrap();
-    ike.window.expected = MessageId(5);
-    ike.window.next_request = MessageId(4);
-    assert!(seen < 5 && next < 5);
-    assert_eq!(pair.ask(values(2, 3), &[]), None, "A.2");
-    let answer = agree(values(2, 3), MessageId(4), MessageId(5));
-    assert_eq!((answer.send.0, answer.receive.0), (4, 5), "its arithmetic");
+    for mut pair in Pair::in_both_roles(1) {
+        let (next, seen) = pair.next_ids(P);
+        let ike = pair.engines[P].sas.values_mut().next().unwrap();
+        ike.window.expected = MessageId(5);
+        ike.window.next_request = MessageId(4);
+        assert!(seen < 5 && next < 5);
+        assert_eq!(pair.ask(values(2, 3), &[]), None, "A.2");
+        let answer = agree(values(2, 3), MessageId(4), MessageId(5));
+        assert_eq!((answer.send.0, answer.receive.0), (4, 5), "its arithmetic");
+    }
 }
 
 #[test]
 fn rfc6311_h3_a_leap_that_breaks_the_high_half_is_refused() {
-    let mut pair = Pair::new(1);
-    for (delta, told) in [
-        (MAX_REPLAY_DELTA + 1, 0),
-        (u64::MAX, 0),
-        (MAX_REPLAY_DELTA, 1),
-    ] {
-        let (next, seen) = pair.next_ids(P);
-        let delta = replay(&delta.to_be_bytes());
-        assert!(pair.ask(values(seen + 1, next), &[delta]).is_some());
-        assert_eq!(pair.deltas(P).len(), told);
+    for mut pair in Pair::in_both_roles(1) {
+        for (delta, told) in [
+            (MAX_REPLAY_DELTA + 1, 0),
+            (u64::MAX, 0),
+            (MAX_REPLAY_DELTA, 1),
+        ] {
+            let (next, seen) = pair.next_ids(P);
+            let delta = replay(&delta.to_be_bytes());
+            assert!(pair.ask(values(seen + 1, next), &[delta]).is_some());
+            assert_eq!(pair.deltas(P).len(), told);
+        }
     }
 }
 
 #[test]
 fn rfc6311_h4_an_ordinary_request_with_message_id_0_is_told_by_its_content() {
-    let mut pair = Pair::new(1);
-    let ike = pair.ike(C).local_spi;
-    let said = pair.input(C, Input::RekeyIke(ike));
-    for datagram in said {
-        for answer in pair.give(P, &datagram) {
-            for delete in pair.give(C, &answer) {
-                for answer in pair.give(P, &delete) {
-                    pair.give(C, &answer);
+    for mut pair in Pair::in_both_roles(1) {
+        let ike = pair.ike(C).local_spi;
+        let said = pair.input(C, Input::RekeyIke(ike));
+        for datagram in said {
+            for answer in pair.give(P, &datagram) {
+                for delete in pair.give(C, &answer) {
+                    for answer in pair.give(P, &delete) {
+                        pair.give(C, &answer);
+                    }
                 }
             }
         }
+        assert_eq!(pair.next_ids(P), (0, 0));
+        let liveness = pair.forge(C, false, 0, &[]);
+        assert_eq!(pair.give(P, &liveness).len(), 1);
+        assert_eq!(pair.next_ids(P), (0, 1));
+        let answer = pair.ask(values(1, 0), &[]).expect("a synchronisation");
+        assert_eq!((answer.send.0, answer.receive.0), (0, 1));
     }
-    assert_eq!(pair.next_ids(P), (0, 0));
-    let liveness = pair.forge(C, false, 0, &[]);
-    assert_eq!(pair.give(P, &liveness).len(), 1);
-    assert_eq!(pair.next_ids(P), (0, 1));
-    let answer = pair.ask(values(1, 0), &[]).expect("a synchronisation");
-    assert_eq!((answer.send.0, answer.receive.0), (0, 1));
 }
 
 /// What IKE_AUTH says counts whatever becomes of the child. The rounds of a login: `initial/` and

@@ -623,7 +623,7 @@ impl Initiator {
         contents: &Contents<'_>,
         authenticated: Authenticated,
     ) -> Progress {
-        let (message_id_sync, replay_counter_sync) = negotiated(&self.connection, contents);
+        let (message_id_sync, replay_counter_sync) = self.asserted(&stage, contents);
         let next_request = stage.message_id().next();
         let first = stage.login.as_deref().and_then(LoggingIn::gateway);
         let remote_id = first.or(contents.responder_id).map(|id| id.id.clone());
@@ -688,6 +688,12 @@ impl Initiator {
 }
 
 impl Initiator {
+    /// What both can of RFC 6311. Of a login every answer counts, the last one too (H6).
+    fn asserted(&self, stage: &AuthStage, contents: &Contents<'_>) -> (bool, bool) {
+        let login = stage.login.as_deref().map(LoggingIn::asserted);
+        login.unwrap_or_else(|| negotiated(&self.connection, contents))
+    }
+
     /// RFC 5685 section 6: the gateway that has authenticated us sends us to another one, and makes
     /// no Child SA.
     fn leave(

@@ -35,8 +35,10 @@ impl AttributeKind {
     pub const INTERNAL_IP4_ADDRESS: AttributeKind = AttributeKind(1);
     pub const INTERNAL_IP4_NETMASK: AttributeKind = AttributeKind(2);
     pub const INTERNAL_IP4_DNS: AttributeKind = AttributeKind(3);
+    pub const APPLICATION_VERSION: AttributeKind = AttributeKind(7);
     pub const INTERNAL_IP6_ADDRESS: AttributeKind = AttributeKind(8);
     pub const INTERNAL_IP6_DNS: AttributeKind = AttributeKind(10);
+    pub const SUPPORTED_ATTRIBUTES: AttributeKind = AttributeKind(14);
 }
 
 /// The first bit of an attribute's type is reserved (RFC 7296 section 3.15.1).

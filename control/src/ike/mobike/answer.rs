@@ -94,7 +94,7 @@ fn update(
 pub(in crate::ike) fn followed(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path) {
     let elsewhere = path.remote.ip() != ike.path.remote.ip();
     relocate(ike, turn, path, ike.nat);
-    if elsewhere && !ike.initiator && ike.mobike.is_some() {
+    if elsewhere && ike.mobike.is_some() {
         ike.schedule(turn.now, Task::Mobike(Errand::Routability));
     }
 }
@@ -127,5 +127,6 @@ pub(in crate::ike) fn heard_from(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Pat
     mobike.others.push(old);
     let nat = ike.nat;
     relocate(ike, turn, path, nat);
+    ike.proven = new;
     ike.schedule(turn.now, Task::Mobike(Errand::Update));
 }

@@ -183,17 +183,17 @@ pub(in crate::ike) fn complete(
                 let asked = m.provisional.filter(|(path, _)| *path == to);
                 asked.inspect(|_| m.provisional = None)
             });
-            // Each move asks anew: this cookie went nowhere else if nothing waits to be asked.
-            let moved = ike.wants_routability();
-            if to.remote.ip() == ike.path.remote.ip() && !moved {
-                ike.proven = to.remote.ip();
-                turn.dirty = true;
-            }
             // Answered from where it was before, it has proved nothing.
             if let Some((new, nat)) = provisional
                 && path.remote == new.remote
             {
                 relocate(ike, turn, new, nat);
+            }
+            // Each move asks anew: this cookie went nowhere else if nothing waits to be asked.
+            let moved = ike.wants_routability();
+            if to.remote.ip() == ike.path.remote.ip() && !moved {
+                ike.proven = to.remote.ip();
+                turn.dirty = true;
             }
         }
     }

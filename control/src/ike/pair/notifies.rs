@@ -210,23 +210,21 @@ fn rfc9611_section_4_one_sa_for_each_worker_is_negotiated_and_fails_over() {
             same.clone()
                 .all(|c| c.sa.local_ts == pair.ike(P).children[0].sa.local_ts)
         );
-        pair.take_over(crate::ike::Resume::Exact);
-        assert_eq!(
-            resources(&pair, C),
-            expected,
-            "the successor knows which is which"
-        );
-        // What takes the place of one is for the same worker.
-        let last = pair.ike(C).children.last().unwrap().sa.id;
-        let said = pair.input(C, Input::RekeyChild(last));
-        for datagram in said {
-            for answer in pair.give(P, &datagram) {
-                pair.give(C, &answer);
+        for host in [C, P] {
+            pair.take_over_at(host, crate::ike::Resume::Exact);
+            let known = resources(&pair, host);
+            assert_eq!(known, expected, "the successor knows which is which");
+            // What takes the place of one is for the same worker.
+            let last = pair.ike(host).children.last().unwrap().sa.id;
+            for request in pair.input(host, Input::RekeyChild(last)) {
+                pair.exchange(1 - host, &request);
+            }
+            for end in [C, P] {
+                let newest = pair.ike(end).children.last().unwrap();
+                assert_ne!(newest.sa.id, last);
+                assert_eq!(newest.sa.options.resource, *expected.last().unwrap());
             }
         }
-        let newest = pair.ike(C).children.last().unwrap();
-        assert_ne!(newest.sa.id, last);
-        assert_eq!(newest.sa.options.resource, *expected.last().unwrap());
     }
 }
 

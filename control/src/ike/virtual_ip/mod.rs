@@ -1,11 +1,13 @@
 //! Virtual addresses (RFC 7296 sections 2.19 and 3.15): given to peers from pools, and asked for.
 
 mod leases;
+mod told;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(super) use leases::{Leases, Wish};
+pub(super) use told::tell;
 
 use super::contents::Contents;
 use super::established::IkeSa;

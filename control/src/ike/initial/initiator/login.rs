@@ -4,6 +4,7 @@
 use super::{AuthStage, Initiator};
 use crate::ike::auth::{self, Authenticated, LocalAuth, RemoteAuth};
 use crate::ike::contents::Contents;
+use crate::ike::counter_sync;
 use crate::ike::eap::{self, Client, Msk, Reply};
 use crate::ike::established::seal;
 use crate::ike::initial::{Progress, local_identity};
@@ -20,9 +21,21 @@ pub(super) struct LoggingIn {
     gateway: Option<(IdBody, Authenticated)>,
     /// The key of the login, once it has succeeded.
     msk: Option<Msk>,
+    /// What it has said that it can of RFC 6311, in any of its answers (H6).
+    asserted: (bool, bool),
 }
 
 impl LoggingIn {
+    /// One more answer: what it asserts counts for the IKE SA.
+    fn heard(&mut self, (message_ids, replay_counters): (bool, bool)) {
+        self.asserted.0 |= message_ids;
+        self.asserted.1 |= replay_counters;
+    }
+
+    pub fn asserted(&self) -> (bool, bool) {
+        self.asserted
+    }
+
     pub fn gateway(&self) -> Option<&IdBody> {
         self.gateway.as_ref().map(|(id, _)| id)
     }
@@ -38,6 +51,7 @@ impl Initiator {
                     client: Client::new(user.clone()),
                     gateway: None,
                     msk: None,
+                    asserted: (false, false),
                 })
             }
             _ => None,
@@ -52,6 +66,7 @@ impl Initiator {
         (mut stage, mut login): (AuthStage, Box<LoggingIn>),
         contents: &Contents<'_>,
     ) -> Progress {
+        login.heard(counter_sync::negotiated(&self.connection, contents));
         let next = self.next(turn, &mut stage, &mut login, contents);
         stage.login = Some(login);
         let reason = match next {

@@ -68,6 +68,15 @@ struct Login {
 impl Login {
     /// After so many answers to IKE_AUTH.
     fn after(answers: usize) -> Login {
+        let mut login = Login::begun(|_| {});
+        for _ in 0..=answers {
+            login.go_on();
+        }
+        login
+    }
+
+    /// The first request of all, to a gateway with such settings.
+    fn begun(change: impl FnOnce(&mut EngineSettings)) -> Login {
         let user = Identification::user(b"alice").unwrap();
         let (mut client, mut gateway) = (settings(C), settings(P));
         certified(&mut gateway, &mut client);
@@ -81,6 +90,7 @@ impl Login {
                 secret: Zeroizing::new(b"wonderland".to_vec()),
             }];
         }
+        change(&mut gateway);
         let mut pair = Pair {
             engines: [client, gateway].map(Engine::new),
             entropy: Counting(1),
@@ -93,11 +103,7 @@ impl Login {
             engine.lead(pair.now, &mut pair.entropy, &mut |_| Resume::Exact);
         }
         let request = pair.outputs(C).remove(0);
-        let mut login = Login { pair, request };
-        for _ in 0..=answers {
-            login.go_on();
-        }
-        login
+        Login { pair, request }
     }
 
     fn go_on(&mut self) {
@@ -246,4 +252,46 @@ fn no_child_sa_before_the_login_is_over() {
     assert!(login.is_up() && login.pair.engines[C].sas.len() == 1);
     let up = |e: &Event| matches!(e, Event::IkeEstablished { .. });
     assert!(login.pair.events.iter().all(|events| events.iter().any(up)));
+}
+
+/// H6, RFC 6311: a login has several answers, and a gateway may say in any of them what it can.
+#[test]
+fn rfc6311_h6_capabilities_of_any_answer_of_a_login_count() {
+    let kinds = [
+        NotifyKind::IKEV2_MESSAGE_ID_SYNC_SUPPORTED,
+        NotifyKind::IPSEC_REPLAY_COUNTER_SYNC_SUPPORTED,
+    ];
+    let flags = |ids, replay| [ids, replay];
+    for (ids, replay) in [(0, 0), (0, 4), (2, 1), (4, 4), (9, 3), (9, 9)] {
+        let mut login = Login::begun(|gateway| {
+            let withheld = &mut gateway.connections[0].roads.withheld;
+            (withheld.message_id_sync, withheld.replay_counter_sync) = (true, true);
+        });
+        login.go_on();
+        for round in 0..=4 {
+            let answer = login.pair.give(P, &login.request.clone()).remove(0);
+            let header = Header::parse(&answer).unwrap();
+            let keys = &login.stage().keys;
+            let opened = open(keys, &header, &answer).expect("authentic");
+            let mut payloads = parse_payloads(opened.first, &opened.content).unwrap();
+            for (kind, said) in kinds.into_iter().zip([ids, replay]) {
+                let asserted = payloads.iter().any(|p| *p == Payload::notify(kind, &[]));
+                assert!(!asserted, "it is withheld");
+                payloads.extend((said == round).then(|| Payload::notify(kind, &[])));
+            }
+            let [client, gateway] = &mut login.pair.engines;
+            let initiator = client.initiators.values().next().unwrap();
+            let keys = &initiator.auth.as_ref().unwrap().keys;
+            let (settings, numbers) = (&gateway.settings, &mut gateway.ids);
+            let mut turn = Turn::new(NOW, &mut login.pair.entropy, settings, numbers);
+            let answer = seal(keys, &mut turn, &header, &payloads, None).unwrap();
+            login.request = login.pair.give(C, &answer).pop().unwrap_or_default();
+        }
+        let client = login.pair.ike(C);
+        assert_eq!(
+            flags(client.message_id_sync, client.replay_counter_sync),
+            flags(ids <= 4, replay <= 4),
+            "{ids} {replay}"
+        );
+    }
 }

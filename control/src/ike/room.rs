@@ -1,0 +1,61 @@
+//! How many SAs peers may have. Those that are authenticated may still ask for more and more of them,
+//! and what the workers carry is for all.
+//!
+//! What takes the place of another one is not more: a rekeying, a peer that comes back. What another
+//! member led counts as what was made here.
+
+use hitless_sa::SaId;
+
+use super::child::{ChildState, Installed};
+use super::engine::Engine;
+use super::established::IkeSa;
+use super::message::NotifyKind;
+use super::resource;
+use super::settings::Limits;
+use super::turn::Effect;
+
+impl Limits {
+    /// Child SAs of an IKE SA that stay: what its connection is configured for, at least.
+    fn most_children(&self, ike: &IkeSa) -> usize {
+        let each = |several: bool| if several { resource::MOST } else { 1 };
+        let configured = ike.connection.children.iter();
+        let configured = configured.map(|child| each(child.per_cpu_sas > 0)).sum();
+        self.children_per_ike.max(configured)
+    }
+}
+
+fn stays(child: &Installed) -> bool {
+    matches!(child.state, ChildState::Installed | ChildState::Rekeying)
+}
+
+/// Whether the peer gets one more Child SA, in the place of `replaced` if that stays. NO_ADDITIONAL_SAS
+/// says that we are "unwilling to accept any more Child SAs on this IKE SA" (RFC 7296 section 1.3).
+pub(super) fn for_child(
+    ike: &IkeSa,
+    limits: &Limits,
+    replaced: Option<SaId>,
+) -> Result<(), NotifyKind> {
+    let most = limits.most_children(ike);
+    let replaces = replaced.and_then(|id| ike.child(id)).is_some_and(stays);
+    if !replaces && ike.children.iter().filter(|c| stays(c)).count() >= most {
+        return Err(NotifyKind::NO_ADDITIONAL_SAS);
+    }
+    // Those that wait for a Delete of the peer, or its answer to ours, are carried too.
+    match ike.children.len() < most.saturating_mul(2) {
+        true => Ok(()),
+        false => Err(NotifyKind::TEMPORARY_FAILURE),
+    }
+}
+
+impl Engine {
+    /// Why an IKE SA that a peer has just begun has no place here.
+    pub(super) fn turns_away(&self, ike: &IkeSa, effects: &[Effect]) -> Option<&'static str> {
+        if self.has_twin(ike, effects) {
+            return Some("the peer has an IKE SA, which is kept");
+        }
+        let most = self.settings.limits.ikesa_limit;
+        let full = most != 0 && self.sas.len() + self.passive.len() >= most;
+        let full = full && !self.replaces_another(ike, effects);
+        full.then_some("there are as many IKE SAs as ikesa_limit allows")
+    }
+}

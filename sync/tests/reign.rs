@@ -1,0 +1,119 @@
+//! A joiner whose copy is not complete, and a leader that is only slow: it does not lead on nothing
+//! again and again, and it does once nobody else is left.
+
+mod cluster;
+
+use cluster::{MILLISECOND, Weather, World};
+use hitless_sa::MemberId;
+use hitless_sync::{Mutant, Role};
+
+const LEADER: usize = 1;
+const JOINER: usize = 0;
+
+/// Member 2 has taken over and leads; member 1 has just started, and its disk refuses: it cannot
+/// acknowledge anything, so it gets no copy.
+fn joiner_without_copy(seed: u64) -> World {
+    let mut world = World::new(seed, 2, Weather::CALM, Mutant::default());
+    world.restarts = false;
+    world.keep_leads = true;
+    assert!(world.run_until(3_000, World::settled), "seed {seed}");
+    assert_eq!(world.leader(), Some(JOINER));
+    world.run(200);
+    world.crash(JOINER);
+    assert!(world.run_until(200, |world| world.leader() == Some(LEADER)));
+    world.run(200);
+    (world.traffic, world.exchanges) = (false, false);
+    world.sites[JOINER].leads.clear();
+    world.weather.write_failure = 1_000;
+    world.start(JOINER);
+    world.run(400);
+    assert_ne!(world.role(JOINER), Some(Role::Admitted));
+    world
+}
+
+fn stall(world: &mut World, index: usize, milliseconds: u64) {
+    world.sites[index].paused_until = world.now + milliseconds * MILLISECOND;
+}
+
+fn reigns(world: &World) -> usize {
+    world.sites[JOINER].leads.len()
+}
+
+#[test]
+fn r12_a_joiner_that_was_stopped_itself_reads_what_was_said_before_it_leads_on_nothing() {
+    for seed in 1..4 {
+        let mut world = joiner_without_copy(seed);
+        // Nobody hears it: it has no session to wait in.
+        world.cut.insert((MemberId(1), MemberId(2)));
+        world.run(400);
+        assert_eq!(world.role(JOINER), Some(Role::Out));
+        for stopped in [160, 200, 400, 900, 4_000] {
+            for _ in 0..3 {
+                // What it reads late it takes for as old as when it began to read.
+                stall(&mut world, JOINER, stopped);
+                world.cut.insert((MemberId(2), MemberId(1)));
+                world.run(stopped - 1);
+                world.cut.remove(&(MemberId(2), MemberId(1)));
+                world.run(31);
+            }
+        }
+        assert_eq!(reigns(&world), 0, "seed {seed}");
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn r12_a_joiner_that_is_slow_and_gives_its_session_up_does_not_lead_meanwhile() {
+    for seed in 30..34 {
+        let mut world = joiner_without_copy(seed);
+        for _ in 0..20 {
+            stall(&mut world, JOINER, 180);
+            world.run(190);
+        }
+        assert_eq!(reigns(&world), 0, "seed {seed}");
+        world.weather.write_failure = 0;
+        assert!(world.run_until(3_000, World::settled), "seed {seed}");
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn r12_a_joiner_rests_longer_after_each_reign_that_a_better_leader_ended() {
+    for seed in 60..63 {
+        let mut world = joiner_without_copy(seed);
+        for _ in 0..20 {
+            stall(&mut world, LEADER, 700);
+            world.run(800);
+        }
+        // 16 s: it would lead 20 times if it took every silence for a death.
+        assert!(
+            (1..=3).contains(&reigns(&world)),
+            "{} reigns",
+            reigns(&world)
+        );
+        world.weather.write_failure = 0;
+        assert!(world.run_until(3_000, World::settled), "seed {seed}");
+        assert_eq!(world.leader(), Some(LEADER));
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn r12_a_joiner_leads_on_nothing_once_nobody_else_is_left_however_often_that_was_in_vain() {
+    for (seed, vain) in [(80, 0), (81, 3), (82, 7)] {
+        let mut world = joiner_without_copy(seed);
+        for round in 0..vain {
+            stall(&mut world, LEADER, 1_000 + round * 400);
+            world.run(1_100 + round * 400);
+        }
+        world.crash(LEADER);
+        let dead = world.now;
+        assert!(
+            world.run_until(7_000, |world| world.leader() == Some(JOINER)),
+            "seed {seed}"
+        );
+        let took = (world.now - dead) / MILLISECOND;
+        assert!(vain > 0 || took <= 600, "{took} ms");
+        world.check().unwrap();
+    }
+}
