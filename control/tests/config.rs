@@ -713,3 +713,31 @@ fn secrets_are_not_printed() {
     assert!(!printed.contains("99, 104, 97"), "as octets");
     assert!(!printed.contains("95, 42"), "as octets");
 }
+
+#[test]
+fn more_children_than_one_ike_sa_can_carry_are_refused_at_their_place() {
+    let with = |count: usize| {
+        let child = |number: usize| {
+            let net = number % 250;
+            format!(
+                "[connections.any.children.net{number}]\nesp_proposals = [\"aes128gcm16\"]\n\
+                 local_ts = [\"10.1.{net}.0/24\"]\nremote_ts = [\"10.2.{net}.0/24\"]\n"
+            )
+        };
+        format!(
+            "[cluster]\nname = \"hq\"\nid = 1\n\
+             [ports.out]\ninterface = \"eth0\"\naddresses = [\"203.0.113.1/24\"]\nprotected = false\n\
+             [ports.in]\ninterface = \"eth1\"\naddresses = [\"10.1.0.1/16\"]\nprotected = true\n\
+             [connections.any]\nproposals = [\"aes128gcm16-prfsha256-x25519\"]\n{}\
+             [secrets.any]\nsecret = \"0saGk=\"\n",
+            (0..count).map(child).collect::<String>()
+        )
+    };
+    assert!(parse(&with(80)).is_ok());
+    let error = parse(&with(120)).unwrap_err().to_string();
+    let says =
+        "connections.any: 120 children with 240 traffic selectors are too many for one IKE SA";
+    assert!(error.contains(says), "{error}");
+    assert!(error.contains("gateway.toml:14"), "{error}");
+    assert!(error.contains("a connection of their own"), "{error}");
+}

@@ -29,7 +29,7 @@ pub struct Hop {
 }
 
 /// Two tries, one for each family, and the hops that their leaves name.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub struct Fib {
     v4: Trie,
     v6: Trie,

@@ -14,8 +14,8 @@ use crate::wire::ipv4::{ESP, UDP};
 use crate::worker::Worker;
 
 impl Worker {
-    /// Drops what waits in clear and may not leave by the policies of now (RFC 4301 section 5.1), or
-    /// came in by one that has gone (section 5.2).
+    /// Drops what waits in clear and may not leave by the policies of now (RFC 4301 section 5.1), came
+    /// in by one that has gone (section 5.2), or is no longer the protected side's.
     pub(crate) fn judge_held_again(&mut self, before: &Spd) {
         let Worker {
             links,
@@ -32,7 +32,10 @@ impl Worker {
                 return true;
             };
             match protected {
-                true => passed(before.inbound(&flow)) && !passed(spd.inbound(&flow)),
+                true => {
+                    let came = passed(before.inbound(&flow)) && !passed(spd.inbound(&flow));
+                    came || spd.takes(&flow) && !addresses.contains(flow.source)
+                }
                 false => !may_leave(spd, addresses, &flow),
             }
         });

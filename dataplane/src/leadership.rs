@@ -1,4 +1,5 @@
-//! Who leads, as the workers of a group see it: one word, set by the control thread.
+//! Who leads, as the workers of a group see it: one word, set by the control thread, and when that
+//! thread was last seen to get on.
 //!
 //! The word is another one after each change. So a worker that was paused while its member stopped
 //! leading and began again knows that what waits with it is of a leadership that is over (rule R14):
@@ -6,14 +7,30 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use hitless_sa::Instant;
 
 use crate::verdict::DropReason;
 use crate::worker::Worker;
 
+/// How long workers lead without the control thread. It beats for other members no longer than a second
+/// in one turn (so they take over much earlier), and a machine that is overloaded runs it again in less.
+/// Numbers are safe for ever (rules R3 and R4): this is for the answers to neighbours and the keepalives,
+/// which would go on telling switches and NATs that the cluster's addresses are here.
+const UNATTENDED: Duration = Duration::from_secs(2);
+
+/// No time: nobody promised to say that the control thread gets on.
+const UNWATCHED: u64 = u64::MAX;
+
 /// Whether this member leads: one flag for all workers of a group, set by the control thread.
 /// A worker looks at it once a burst.
 #[derive(Debug)]
-pub struct Leadership(AtomicU64);
+pub struct Leadership {
+    word: AtomicU64,
+    /// When the control thread was seen last, or [`UNWATCHED`].
+    seen: AtomicU64,
+}
 
 /// What the word was at some time: the state in the lowest bits, and how often it has changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,11 +57,28 @@ impl Term {
 impl Leadership {
     /// A flag that says so.
     pub fn new(leading: bool) -> Arc<Leadership> {
-        Arc::new(Leadership(AtomicU64::new(u64::from(leading))))
+        Arc::new(Leadership {
+            word: AtomicU64::new(u64::from(leading)),
+            seen: AtomicU64::new(UNWATCHED),
+        })
+    }
+
+    /// The control thread gets on. From the first time on it must go on saying so, by the clock of the
+    /// workers: two seconds without it, and they act as if this member did not lead, until it does.
+    pub fn attend(&self, now: Instant) {
+        self.seen.store(now.0, Ordering::Relaxed);
+    }
+
+    /// Whether the control thread gets on, or nobody promised to tell.
+    pub(crate) fn is_attended(&self, now: Instant) -> bool {
+        match self.seen.load(Ordering::Relaxed) {
+            UNWATCHED => true,
+            seen => now.since(Instant(seen)) <= UNATTENDED,
+        }
     }
 
     pub(crate) fn term(&self) -> Term {
-        Term(self.0.load(Ordering::Acquire))
+        Term(self.word.load(Ordering::Acquire))
     }
 
     /// Whether this member leads.
@@ -70,7 +104,7 @@ impl Leadership {
         let other = |word: u64| (word & STATE != state).then(|| (word & !STATE) + CHANGE + state);
         // Refused where nothing changes.
         let _ = self
-            .0
+            .word
             .fetch_update(Ordering::SeqCst, Ordering::Relaxed, other);
     }
 }
@@ -85,7 +119,17 @@ impl Worker {
             self.term = term;
             self.forget_what_waits();
         }
-        term.leads()
+        term.leads() && self.attended
+    }
+
+    /// Looks whether the control thread gets on; once a turn. What waits when it does not is not to
+    /// leave later.
+    pub(crate) fn look_for_control(&mut self, now: Instant) {
+        let attended = self.leadership.is_attended(now);
+        if attended != self.attended {
+            self.attended = attended;
+            self.forget_what_waits();
+        }
     }
 
     #[cold]
@@ -102,6 +146,23 @@ impl Worker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_its_control_thread_a_worker_does_not_lead_for_long() {
+        let at = |ms: u64| Instant(7_000_000_000) + Duration::from_millis(ms);
+        let leadership = Leadership::new(true);
+        assert!(leadership.is_attended(at(0)) && leadership.is_attended(Instant(u64::MAX)));
+        leadership.attend(at(0));
+        // A worker's clock was read before, perhaps.
+        assert!(leadership.is_attended(Instant(0)));
+        assert!(leadership.is_attended(at(2_000)) && !leadership.is_attended(at(2_001)));
+        leadership.attend(at(5_000));
+        assert!(leadership.is_attended(at(6_000)));
+        assert!(
+            leadership.leading(),
+            "that is for the control thread to change"
+        );
+    }
 
     #[test]
     fn each_change_makes_another_term_and_nothing_else_does() {

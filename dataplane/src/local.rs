@@ -236,7 +236,8 @@ impl Worker {
             return true;
         };
         let way = self.way(source).map(|(port, _)| port);
-        let Some(port) = way.filter(|port| self.links.is_protected(*port)) else {
+        let behind = |port: &usize| self.links.is_protected(*port) && !self.spd.claims(source);
+        let Some(port) = way.filter(behind) else {
             return false;
         };
         if let Some(message) = self.error_about(now, packet, error, port) {

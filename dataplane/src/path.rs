@@ -294,7 +294,8 @@ impl Worker {
 
     /// Sends a packet that is bound for the protected side. What is not is outbound traffic, also
     /// when it came out of a tunnel (RFC 4301 section 5.2, step 5): another tunnel's, perhaps, and
-    /// never clear by accident. It needs no route of its own, only its outer packet does.
+    /// never clear by accident. It needs no route of its own, only its outer packet does. Nor does a
+    /// wider route of the protected side keep what a policy protects.
     pub(crate) fn send_or_depart(
         &mut self,
         now: Instant,
@@ -303,7 +304,7 @@ impl Worker {
         departures: &mut SmallVec<[Departure; BURST]>,
     ) {
         match self.way(flow.destination) {
-            Some((port, next_hop)) if self.links.is_protected(port) => {
+            Some((port, next_hop)) if self.links.is_protected(port) && !self.spd.takes(&flow) => {
                 if let Err((packet, error)) = self.send_fitting(now, packet, port, next_hop) {
                     self.tell_sender(now, &packet, error, departures);
                     self.frames.drop(packet, DropReason::TooBig);

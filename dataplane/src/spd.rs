@@ -4,6 +4,7 @@
 
 mod cache;
 mod classifier;
+mod inside;
 mod tally;
 
 use std::net::IpAddr;
@@ -15,6 +16,7 @@ use crate::flow::{Flow, Ports};
 use crate::port::BURST;
 use crate::prefetch::prefetch;
 use classifier::{Classifier, Coordinate, LOCAL_PORT, PROTOCOL, Point, REMOTE_PORT, Volume};
+use inside::Inside;
 use tally::Tally;
 
 pub(crate) use cache::FlowCache;
@@ -72,6 +74,7 @@ pub struct Spd {
     /// in clear, as if they named neither ports nor, over IPv6, a protocol.
     veiled_v4: Classifier<u32>,
     veiled_v6: Classifier<u128>,
+    inside: Inside,
 }
 
 impl Default for Spd {
@@ -90,7 +93,15 @@ impl Spd {
     /// each other. The others count as exactly, at the price of a locked instruction.
     pub fn for_workers(policies: Vec<Policy>, workers: usize) -> Spd {
         let tallies = policies.iter().map(|_| Tally::new(workers)).collect();
-        Spd::build(policies, tallies, workers)
+        Spd::build(policies, tallies, workers, &Inside::default())
+    }
+
+    /// The same of a gateway whose protected side has these routes: its policies have the hosts that
+    /// they know by longer prefixes.
+    #[must_use]
+    pub fn beside(mut self, routes: &[(IpAddr, u8)]) -> Spd {
+        self.inside = Inside::new(routes).with(&self.policies);
+        self
     }
 
     /// The database that takes this one's place: a policy with the same selectors and the same kind
@@ -104,10 +115,10 @@ impl Spd {
                 inherited.unwrap_or_else(|| Tally::new(self.workers))
             })
             .collect();
-        Spd::build(policies, tallies, self.workers)
+        Spd::build(policies, tallies, self.workers, &self.inside)
     }
 
-    fn build(policies: Vec<Policy>, tallies: Vec<Tally>, workers: usize) -> Spd {
+    fn build(policies: Vec<Policy>, tallies: Vec<Tally>, workers: usize, inside: &Inside) -> Spd {
         let volumes = |v4| (0..).zip(&policies).filter(move |(_, p)| is_v4(p) == v4);
         let veiled = |v4| volumes(v4).filter(|(_, policy)| sees_ports(policy));
         Spd {
@@ -119,6 +130,7 @@ impl Spd {
             ),
             v4: Classifier::new(volumes(true).map(|(n, policy)| (n, volume(policy, v4_address)))),
             v6: Classifier::new(volumes(false).map(|(n, policy)| (n, volume(policy, v6_address)))),
+            inside: inside.with(&policies),
             policies,
             tallies,
             workers,
@@ -135,6 +147,29 @@ impl Spd {
     pub fn outbound(&self, flow: &Flow) -> Option<Match> {
         let ports = ports(flow);
         self.find((flow.source, ports.0), (flow.destination, ports.1), flow)
+    }
+
+    /// Whether a packet that a route would send to the protected side is to be protected instead.
+    #[inline]
+    pub(crate) fn takes(&self, flow: &Flow) -> bool {
+        self.claims(flow.destination) && self.protects(flow)
+    }
+
+    #[cold]
+    fn protects(&self, flow: &Flow) -> bool {
+        let action = self.outbound(flow).map(|found| found.action);
+        matches!(action, Some(Action::Protect(_)))
+    }
+
+    /// Whether that may be so of a packet to this host.
+    #[inline]
+    pub(crate) fn claims(&self, host: IpAddr) -> bool {
+        self.inside.claims(host)
+    }
+
+    /// Whether it may be so of any.
+    pub(crate) fn claims_any(&self) -> bool {
+        self.inside.is_claimed()
     }
 
     /// The policy for a packet that came in clear to the unprotected side (RFC 4301 section 5.2).

@@ -146,6 +146,8 @@ pub struct Worker {
     pub(crate) leadership: Arc<Leadership>,
     /// What it said when this worker looked at it last.
     pub(crate) term: Term,
+    /// Whether the control thread got on when this turn began.
+    pub(crate) attended: bool,
     pub(crate) punt: MemoryPort,
     pub(crate) ways: Ways,
     commands: Consumer<Command>,
@@ -230,6 +232,7 @@ pub fn worker_with_pool(
         reassembly: Reassembly::new(),
         reports: Reports::new(event_sender),
         term: leadership.term(),
+        attended: true,
         leadership: Arc::clone(&leadership),
         punt,
         ways: Ways::default(),
@@ -258,6 +261,7 @@ impl Worker {
     /// One round: commands, timers, injected packets, then a burst from every port. Returns the
     /// packets and commands handled; 0 means idle.
     pub fn turn(&mut self, now: Instant) -> usize {
+        self.look_for_control(now);
         // 1. Commands, at a burst boundary: everything earlier has been given to the ports.
         let mut handled = self.take_commands(now);
         if self.frames.watch.on {
@@ -439,6 +443,9 @@ impl Worker {
         let old = std::mem::replace(&mut self.spd, spd);
         self.flows.clear();
         self.express.forget_flows();
+        if old.claims_any() || self.spd.claims_any() {
+            self.express.forget_sides();
+        }
         self.judge_held_again(&old);
         self.retire(Retired::Policies(old));
     }

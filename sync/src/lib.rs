@@ -80,6 +80,7 @@ pub use event::{
     Checkpoint, DrainedSa, Event, Input, Left, MemberStatus, ObjectId, Output, RekeyReason, Role,
     Status, StepDown, TakeoverObject, TakeoverSa, Usage,
 };
+pub use message::BODY_LIMIT;
 pub use node::Node;
 pub use risk::{ClassRisk, Risk, Unserved};
 #[doc(hidden)]

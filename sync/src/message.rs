@@ -17,7 +17,7 @@ pub(crate) const VERSION: u32 = 1;
 pub(crate) const DATAGRAM_TARGET: usize = 1_200;
 
 /// The largest object that fits into one datagram.
-pub(crate) const BODY_LIMIT: usize = 57_344;
+pub const BODY_LIMIT: usize = 57_344;
 
 /// What a member may be able to do. A bit that is not known is ignored; who lacks one is never sent
 /// what it stands for, so that members of two versions work together (the upgrade path).

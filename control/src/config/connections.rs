@@ -13,6 +13,7 @@ use super::model::PortConfig;
 use super::overlap;
 use super::pools::{self, Surroundings};
 use super::report::{Refusal, Span};
+use super::room;
 use super::sessions;
 use super::suggest::nearest;
 use super::value::{self, quoted};
@@ -50,6 +51,8 @@ const FOREIGN: &[(&str, &str)] = &[
 pub(super) struct Context<'c> {
     pub ports: Option<&'c [PortConfig]>,
     pub pools: &'c [Pool],
+    /// Of this gateway.
+    pub workers: usize,
     pub keys: Keys<'c>,
 }
 
@@ -127,6 +130,11 @@ fn connection(
         pools: context.pools,
     };
     let children = children::read(section, &name, &surroundings, on_demand);
+    room::check(
+        section,
+        children.as_deref().unwrap_or_default(),
+        context.workers,
+    );
     section.finish(FOREIGN);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     let (local, remote) = (local.ok()?, remote.ok()?);

@@ -26,6 +26,7 @@ mod pools;
 mod ports;
 mod reload;
 mod report;
+mod room;
 mod secrets;
 mod selectors;
 mod sessions;
@@ -184,6 +185,7 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
     let pools = pools::read(&root);
     let context = connections::Context {
         pools: &pools,
+        workers: dataplane.as_ref().map_or(1, |d| d.workers),
         ports: ports.as_deref(),
         keys: auth::Keys {
             secrets: (problems.count() == before).then_some(&secrets),

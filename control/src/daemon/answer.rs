@@ -1,16 +1,15 @@
-//! The answers to requests on the control socket. All come at once but two: who reads a capture
+//! The answers to requests on the control socket. All come in their turn but two: who reads a capture
 //! waits a moment for packets, so that it need not ask all the time; and a reload is over when the
-//! workers go by it.
+//! workers go by what was read.
 
 use std::time::Duration;
 
 use hitless_sa::Instant;
 
 use super::Member;
-use super::crls::CrlFiles;
+use super::reloads::Loaded;
 use crate::api::{CaptureReport, ClientId, Reply, Request, Server};
 use crate::clock;
-use crate::config::{AsOf, Config};
 
 /// How long a reader of a capture waits.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -33,11 +32,17 @@ pub(super) struct Loading {
 
 impl Member {
     pub(super) fn answer(&mut self, server: &mut Server, now: Instant) {
-        for (client, request) in server.poll() {
+        self.asked.add(server.poll());
+        let mut began = clock::now();
+        while let Some((client, request)) = self.asked.next(began) {
             if let Some(reply) = self.reply(now, client, request) {
                 server.reply_amid(client, &reply, &mut || self.gateway.beat());
             }
+            let ended = clock::now();
+            self.asked.answered(began, ended);
+            began = ended;
         }
+        self.tend_reloads(server, now);
         for loading in std::mem::take(&mut self.loading) {
             match self.gateway.has_published(loading.publication) {
                 true => server.reply(loading.client, &done(loading.said)),
@@ -109,7 +114,10 @@ impl Member {
                 let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
                 said(gateway.redirect(now, entropy, &choice, to))
             }
-            Request::Reload {} => return self.answer_reload(now, client),
+            Request::Reload {} => {
+                self.reloads.ask(client);
+                return None;
+            }
             Request::Switchover {} => self.switchover(now),
             Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {
                 Ok(plan) => done(plan),
@@ -121,18 +129,26 @@ impl Member {
     }
 
     /// What is refused is told at once; the rest when the workers go by it.
-    fn answer_reload(&mut self, now: Instant, client: ClientId) -> Option<Reply> {
-        let said = match self.reload(now) {
-            Ok(said) => said,
-            Err(reason) => return Some(Reply::Refused { reason }),
+    fn tend_reloads(&mut self, server: &mut Server, now: Instant) {
+        let path = || self.gateway.config_path();
+        let Some((read, clients)) = self.reloads.poll(path) else {
+            return;
         };
+        let done = read.and_then(|loaded| self.reload(now, loaded));
         let publication = self.gateway.publication();
-        self.loading.push(Loading {
-            client,
-            publication,
-            said,
-        });
-        None
+        for client in clients {
+            match &done {
+                Ok(said) => self.loading.push(Loading {
+                    client,
+                    publication,
+                    said: said.clone(),
+                }),
+                Err(reason) => {
+                    let reason = reason.clone();
+                    server.reply(client, &Reply::Refused { reason });
+                }
+            }
+        }
     }
 
     /// The reply to a reader, once there are packets, or the moment is over.
@@ -161,17 +177,19 @@ impl Member {
         Reply::Sas { sas }
     }
 
-    /// Reads the file again.
-    fn reload(&mut self, now: Instant) -> Result<String, String> {
-        let path = self.gateway.config_path();
-        let path = path.ok_or("the daemon was started without a file")?;
-        let config = Config::load_as_of(&path, AsOf::Warn(clock::time_of_day()));
-        let config = config.map_err(|error| error.render(false))?;
+    /// Goes by what was read.
+    fn reload(&mut self, now: Instant, loaded: Loaded) -> Result<String, String> {
+        let Loaded {
+            config,
+            crls,
+            secret,
+        } = loaded;
         for warning in &config.warnings {
             tracing::warn!("{warning}");
         }
-        let crls = CrlFiles::of(&config);
-        let done = self.gateway.reload(now, &mut self.entropy, config)?;
+        self.gateway.beat();
+        let entropy = &mut self.entropy;
+        let done = self.gateway.reload_with(now, entropy, config, secret)?;
         self.crls = crls;
         tracing::info!("{done}");
         Ok(done)

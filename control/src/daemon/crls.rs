@@ -1,17 +1,21 @@
 //! Certificate revocation lists: read again when their files change, so that a fresh list takes
 //! effect without a restart. Whoever fetches lists (a cron job) puts a new file in the old one's
-//! place.
+//! place. They may be large, and the control thread has heartbeats to send: a thread of its own looks
+//! at the files and reads them, each once however many connections name it.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::slice;
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use hitless_sa::Instant;
 
 use crate::config::{Config, read_crls};
-use crate::ike::auth::{RemoteAuth, RemoteCertificates};
+use crate::ike::auth::{RemoteAuth, RemoteCertificates, RevocationList};
 
 /// How often the files are looked at.
 const EVERY: Duration = Duration::from_secs(60);
@@ -19,10 +23,15 @@ const EVERY: Duration = Duration::from_secs(60);
 /// What tells one version of a file from another: device and inode, size, and time of change.
 type Version = Option<(u64, u64, u64, i64, i64)>;
 
+/// Of each connection, its lists and the versions of their files that they come from.
+type Watched = Vec<(Arc<RemoteCertificates>, Vec<Version>)>;
+
 /// Every connection's lists.
 pub struct CrlFiles {
-    watched: Vec<(Arc<RemoteCertificates>, Vec<Version>)>,
+    watched: Watched,
     look_at: Option<Instant>,
+    /// Has what is watched while it looks.
+    looking: Option<JoinHandle<Watched>>,
 }
 
 fn versions(files: &[PathBuf]) -> Vec<Version> {
@@ -55,30 +64,57 @@ impl CrlFiles {
         CrlFiles {
             watched: watched.collect(),
             look_at: None,
+            looking: None,
         }
     }
 
-    /// Looks at the files if it is time to. What cannot be read leaves the lists as they were.
+    /// Has the files looked at if it is time to. What cannot be read leaves the lists as they were.
     pub fn look(&mut self, now: Instant) {
+        if let Some(thread) = self.looking.take_if(|thread| thread.is_finished()) {
+            // One that panicked has said so, and takes with it what it watched.
+            self.watched = thread.join().unwrap_or_default();
+        }
         if self.watched.is_empty() || self.look_at.is_some_and(|at| now < at) {
             return;
         }
         self.look_at = Some(now + EVERY);
-        for (remote, known) in &mut self.watched {
-            let found = versions(&remote.crl_files);
-            if found == *known {
-                continue;
+        let watched = self.watched.clone();
+        let thread = thread::Builder::new().name("crls".to_owned());
+        match thread.spawn(move || read_again(watched)) {
+            Ok(thread) => {
+                self.looking = Some(thread);
+                self.watched = Vec::new();
             }
-            *known = found;
-            match read_crls(&remote.crl_files) {
-                Ok(lists) => {
-                    tracing::info!(lists = lists.len(), "revocation lists read again");
-                    remote.trust.replace_crls(lists);
-                }
-                Err(reason) => tracing::warn!("revocation lists left as they were: {reason}"),
-            }
+            Err(error) => tracing::warn!("revocation lists not looked at: no thread: {error}"),
         }
     }
+}
+
+/// Puts what changed in the place of what was there.
+fn read_again(mut watched: Watched) -> Watched {
+    let mut read: BTreeMap<PathBuf, Result<Vec<RevocationList>, String>> = BTreeMap::new();
+    for (remote, known) in &mut watched {
+        let found = versions(&remote.crl_files);
+        if found == *known {
+            continue;
+        }
+        *known = found;
+        let lists = remote.crl_files.iter().map(|file| {
+            let lists = read.entry(file.clone());
+            lists
+                .or_insert_with(|| read_crls(slice::from_ref(file)))
+                .clone()
+        });
+        match lists.collect::<Result<Vec<_>, _>>() {
+            Ok(lists) => {
+                let lists = lists.concat();
+                tracing::info!(lists = lists.len(), "revocation lists read again");
+                remote.trust.replace_crls(lists);
+            }
+            Err(reason) => tracing::warn!("revocation lists left as they were: {reason}"),
+        }
+    }
+    watched
 }
 
 #[cfg(test)]
@@ -99,17 +135,23 @@ mod tests {
         let mut files = CrlFiles {
             watched: vec![(remote, first.clone())],
             look_at: None,
+            looking: None,
         };
         let now = Instant(5);
-        files.look(now);
-        assert_eq!(files.watched[0].1, first);
+        let seen = |files: &mut CrlFiles, now| {
+            files.look(now);
+            while files.looking.is_some() {
+                thread::yield_now();
+                files.look(now);
+            }
+            files.watched[0].1.clone()
+        };
+        assert_eq!(seen(&mut files, now), first);
         fs::write(&file, "another").unwrap();
-        files.look(now + Duration::from_secs(1));
-        assert_eq!(files.watched[0].1, first, "not yet");
-        files.look(now + EVERY);
-        assert_ne!(files.watched[0].1, first);
+        let soon = now + Duration::from_secs(1);
+        assert_eq!(seen(&mut files, soon), first, "not yet");
+        assert_ne!(seen(&mut files, now + EVERY), first);
         fs::remove_file(&file).unwrap();
-        files.look(now + EVERY * 2);
-        assert_eq!(files.watched[0].1, [None]);
+        assert_eq!(seen(&mut files, now + EVERY * 2), [None]);
     }
 }

@@ -6,11 +6,13 @@
 //! ```
 //!
 //! The loop moves octets and time and decides nothing. `ports.rs` opens the ports and `carrier.rs`
-//! watches their links, `disk.rs` writes durable state off this thread, `answer.rs` answers operators,
+//! watches their links, `disk.rs` writes durable state off this thread, `answer.rs` answers operators
+//! as far as `asked.rs` gives it time, `reloads.rs` reads the configuration again off this thread,
 //! `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files that it
 //! appends to, `crls.rs` those that it reads again; `error.rs` says why a member does not start.
 
 mod answer;
+mod asked;
 mod carrier;
 mod crls;
 mod disk;
@@ -18,6 +20,7 @@ mod error;
 mod keylog;
 mod ledger;
 mod ports;
+mod reloads;
 mod secrecy;
 mod turns;
 
@@ -45,12 +48,14 @@ use crate::entropy::SystemEntropy;
 use crate::gateway::{Beside, Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output, Pacemaker};
 
 use answer::{Loading, Reader};
+use asked::Asked;
 use carrier::Carriers;
 use crls::CrlFiles;
 use disk::Disk;
 pub use error::DaemonError;
 use keylog::KeyFiles;
 use ledger::LedgerFile;
+use reloads::Reloads;
 use turns::Turns;
 
 /// The control thread looks at the rings at least this often.
@@ -65,11 +70,7 @@ const FAREWELL_TAKEOVERS: u32 = 6;
 /// Runs one member until SIGTERM or SIGINT.
 pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     // Before any secret is used.
-    if let Err(error) = secrecy::keep_memory_here() {
-        tracing::warn!(
-            "a crash of this process may write its memory, with all keys, to disk: {error}"
-        );
-    }
+    keep_memory_here();
     // Before anything that could disturb a daemon that already runs here.
     let mut server = Server::bind(&config.control.socket)?;
     let identity = Identity {
@@ -108,11 +109,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         now,
         &mut SystemEntropy,
     );
-    gateway.set_port_modes(modes);
-    gateway.set_builder(Box::new(Beside::default()));
-    if let Some(socket) = &socket {
-        gateway.set_pacemaker(Box::new(Heart(Arc::clone(socket))));
-    }
+    equip(&mut gateway, modes, socket.as_ref());
     let disk = Disk::start(file).map_err(DaemonError::Thread)?;
     let mut member = Member {
         gateway,
@@ -124,7 +121,9 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         crls,
         farewell,
         stopped: false,
+        asked: Asked::default(),
         readers: Vec::new(),
+        reloads: Reloads::default(),
         loading: Vec::new(),
         carriers,
         turns: Turns::new(takeover),
@@ -138,6 +137,23 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+fn keep_memory_here() {
+    if let Err(error) = secrecy::keep_memory_here() {
+        tracing::warn!(
+            "a crash of this process may write its memory, with all keys, to disk: {error}"
+        );
+    }
+}
+
+/// Gives a gateway what only a process has: threads, a clock, the sync socket.
+fn equip(gateway: &mut Gateway, modes: Vec<String>, socket: Option<&Arc<UdpSocket>>) {
+    gateway.set_port_modes(modes);
+    gateway.set_builder(Box::new(Beside::default()));
+    if let Some(socket) = socket {
+        gateway.set_pacemaker(Box::new(Heart(Arc::clone(socket))));
+    }
 }
 
 /// The key log, if the configuration names one.
@@ -243,8 +259,12 @@ struct Member {
     crls: CrlFiles,
     farewell: Duration,
     stopped: bool,
+    /// What operators want to know and have done.
+    asked: Asked,
     /// Clients that wait for captured packets.
     readers: Vec<Reader>,
+    /// Whose configuration is being read.
+    reloads: Reloads,
     /// Whose configuration is loaded, and not with the workers yet.
     loading: Vec<Loading>,
     carriers: Carriers,

@@ -3,7 +3,8 @@
 //! such work it looks at the clock, and what the other members are owed by then leaves at once, ahead
 //! of all that waits. A thread that does not get on with its work beats for nobody; nor does one whose
 //! turn does not come to its end, for leases are extended, workers watched and peers answered once in a
-//! turn: a member that does none of it is no better than one that is dead, and a standby takes over.
+//! turn: a member that does none of it is no better than one that is dead, and a standby takes over. Its
+//! workers, which have a clock of their own, learn of each look and stop without one.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -17,6 +18,9 @@ use super::link::Link;
 /// No heartbeat amid a turn that has run for so long: far above what a turn takes that does its share,
 /// and below what a lease lasts for under load.
 const LONGEST_TURN: Duration = Duration::from_secs(1);
+
+/// How often workers are told that this thread gets on: they read it in each turn.
+const ATTENDED_EVERY: Duration = Duration::from_millis(20);
 
 /// What the world lends to a gateway in the middle of its work.
 pub trait Pacemaker: Send {
@@ -35,6 +39,8 @@ pub(super) struct Beats {
     /// The last one at which a heartbeat could leave, and the longest time from one to the next in one
     /// turn and in all.
     looked: Option<Instant>,
+    /// The workers were last told that this thread gets on.
+    attended: Option<Instant>,
     pause: Duration,
     pub longest_pause: Duration,
     /// Sent in the middle of work.
@@ -74,6 +80,14 @@ impl Beats {
         may
     }
 
+    /// When to tell the workers that this thread got on, if it is time to.
+    fn attends(&mut self) -> Option<Instant> {
+        let looked = self.looked?;
+        let due = |told: Instant| looked.since(told) >= ATTENDED_EVERY;
+        let tells = self.attended.is_none_or(due);
+        tells.then(|| *self.attended.insert(looked))
+    }
+
     /// The caller waits for more to do; gives the longest time that a heartbeat may have waited for
     /// a piece of work since it last did.
     fn rest(&mut self) -> Duration {
@@ -92,6 +106,9 @@ impl Gateway {
     /// Between two pieces of work: heartbeats that are due leave now.
     pub fn beat(&mut self) {
         self.beats.look(&mut self.node, self.link.as_mut());
+        if let Some(now) = self.beats.attends() {
+            self.dataplane.attend(now);
+        }
     }
 
     /// The thread that runs this has nothing more to do for now. Gives the longest time that a
@@ -118,5 +135,22 @@ mod tests {
         assert_eq!(beats.rest(), Duration::from_secs(4));
         assert!(beats.may_leave(at(5_001)));
         assert_eq!(beats.rest(), Duration::ZERO);
+    }
+
+    #[test]
+    fn workers_are_told_now_and_then_that_the_thread_gets_on_and_not_that_it_hangs() {
+        let at = |milliseconds: u64| Instant(7) + Duration::from_millis(milliseconds);
+        let mut beats = Beats::default();
+        assert_eq!(beats.attends(), None, "nobody has a clock");
+        let mut told = Vec::new();
+        for milliseconds in (0..=3_000).step_by(5) {
+            beats.may_leave(at(milliseconds));
+            told.extend(beats.attends());
+        }
+        let expected: Vec<Instant> = (0..=1_000).step_by(20).map(at).collect();
+        assert_eq!(told, expected);
+        beats.rest();
+        assert!(beats.may_leave(at(3_001)));
+        assert_eq!(beats.attends(), Some(at(3_001)));
     }
 }

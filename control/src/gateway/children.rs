@@ -318,8 +318,14 @@ impl Children {
         self.carried.values()
     }
 
-    /// Looks at so many of them, going on where the last look ended.
-    pub fn look(&mut self, most: usize, mut look: impl FnMut(&mut Carried)) {
+    /// Looks at so many of them, going on where the last look ended, and at when their peers were
+    /// last heard on an SPI that nobody knows.
+    pub fn look(&mut self, most: usize, mut look: impl FnMut(&mut Carried, Option<Instant>)) {
+        let kin = &self.kin;
+        let mut look = |carried: &mut Carried| {
+            let foreign = kin.foreign(carried.child.remote);
+            look(carried, foreign);
+        };
         let mut left = most.min(self.carried.len());
         let behind = self.looked.map_or(Bound::Unbounded, Bound::Excluded);
         let mut last = None;
@@ -336,13 +342,9 @@ impl Children {
         self.looked = last;
     }
 
-    /// Those whose peer is there.
-    pub fn of_remote(&mut self, remote: IpAddr, mut tell: impl FnMut(&mut Carried)) {
-        for sa in self.kin.of_remote(remote) {
-            if let Some(carried) = self.carried.get_mut(&sa) {
-                tell(carried);
-            }
-        }
+    /// A peer was heard on an SPI that nobody knows.
+    pub fn hear_foreign(&mut self, now: Instant, remote: IpAddr) {
+        self.kin.hears_foreign(now, remote);
     }
 
     pub fn len(&self) -> usize {
@@ -626,7 +628,7 @@ mod tests {
         }
         let looks = |children: &mut Children, most| {
             let mut seen = Vec::new();
-            children.look(most, |carried| seen.push(carried.child.id.counter));
+            children.look(most, |carried, _| seen.push(carried.child.id.counter));
             seen
         };
         assert_eq!(looks(&mut children, 4), [0, 1, 2, 3]);
@@ -639,19 +641,26 @@ mod tests {
     }
 
     #[test]
-    fn an_sa_that_moves_is_found_at_its_new_peer() {
+    fn a_peer_that_is_heard_on_unknown_spis_is_noted_once_and_forgotten_with_its_last_sa() {
         let mut children = Children::default();
         carry(&mut children, 1, "net");
         let mut moved = ChildSa::clone(&child(1));
         let before = moved.remote;
         moved.remote = [192, 0, 2, 77].into();
+        let now = moved.remote;
         children.update(Arc::new(moved));
-        let mut found = |remote| {
-            let mut found = 0;
-            children.of_remote(remote, |_| found += 1);
-            found
+        let heard = |children: &mut Children| {
+            let mut heard = Vec::new();
+            children.look(9, |_, foreign| heard.push(foreign));
+            heard
         };
-        assert_eq!((found(before), found([192, 0, 2, 77].into())), (0, 1));
+        children.hear_foreign(Instant(3), before);
+        assert_eq!(heard(&mut children), [None], "its peer is elsewhere now");
+        children.hear_foreign(Instant(4), now);
+        children.hear_foreign(Instant(5), now);
+        assert_eq!(heard(&mut children), [Some(Instant(5))]);
+        children.remove(id(1));
+        assert_eq!(children.kin.foreign(now), None);
     }
 
     #[test]

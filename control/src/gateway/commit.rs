@@ -4,11 +4,14 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use hitless_sa::{Entropy, IkeSpi, Instant, Lease, SaId};
-use hitless_sync::{Input as SyncInput, ObjectId};
+use hitless_sync::{BODY_LIMIT, Input as SyncInput, ObjectId};
 use zeroize::Zeroizing;
 
 use super::{Event, Gateway};
 use crate::ike::{ChildChange, Commit, Transmit};
+
+/// Changes of an IKE SA that are refused because no record has room for them, before it is given up.
+const TOO_LARGE_AT_MOST: u32 = 8;
 
 /// The encoding of an IKE SA.
 type Body = Zeroizing<Vec<u8>>;
@@ -30,6 +33,8 @@ struct Held {
     changes: Vec<ChildChange>,
     transmits: Vec<Transmit>,
     since: Instant,
+    /// No record has room for it: it is refused, and would be if it were made anew.
+    too_large: bool,
 }
 
 impl Waiting {
@@ -64,6 +69,9 @@ impl Gateway {
             }
         }
         let object = ObjectId(commit.ike.0);
+        if body.is_none() {
+            self.too_large.remove(&commit.ike);
+        }
         let waiting = self.held.entry(commit.ike).or_default();
         let before = waiting.restored.take();
         waiting.commits.push_back(Held {
@@ -72,6 +80,7 @@ impl Gateway {
             changes: commit.changes,
             transmits: commit.transmits,
             since: now,
+            too_large: body.as_ref().is_some_and(|body| body.len() > BODY_LIMIT),
         });
         let input = SyncInput::Commit {
             object,
@@ -135,18 +144,41 @@ impl Gateway {
         if self.handing_over {
             return;
         }
+        let too_large = discarded.iter().any(|held| held.too_large);
         let before = discarded.pop_front().and_then(|held| held.before);
         waiting.restored.clone_from(&before);
         let children = self.engine.children(ike);
-        let body = before.as_ref().map(|body| body.as_slice());
+        if too_large {
+            // What was wanted would be refused again, for ever and within this turn.
+            self.engine.want_no_more(ike);
+        }
+        let hopeless = too_large && self.refused_too_often(ike);
+        let body = before.as_ref().filter(|_| !hopeless);
+        let body = body.map(|body| body.as_slice());
         let back = self.engine.roll_back(now, entropy, ike, newest, body);
         if let Err(error) = &back {
             self.unreadable(ike, error.to_string());
         }
-        if before.is_none() || back.is_err() {
+        if before.is_none() || back.is_err() || hopeless {
             self.held.remove(&ike);
             self.give_up(now, entropy, ike, newest + 1, &children);
         }
+    }
+
+    /// Whether an IKE SA that no record has room for grows again and again, by timers of its own or
+    /// because the peer asks: it costs a turn each time.
+    fn refused_too_often(&mut self, ike: IkeSpi) -> bool {
+        let refused = self.too_large.entry(ike).or_default();
+        *refused += 1;
+        let hopeless = *refused >= TOO_LARGE_AT_MOST;
+        if hopeless {
+            let reason = format!(
+                "its state would not fit into the {BODY_LIMIT} octets of a record, {refused} times; \
+                 give its connection fewer children or selectors"
+            );
+            self.unreadable(ike, reason);
+        }
+        hopeless
     }
 
     /// An IKE SA of which nothing was released, or which cannot be read back, is gone for IKE. The
@@ -159,6 +191,7 @@ impl Gateway {
         version: u64,
         children: &[SaId],
     ) {
+        self.too_large.remove(&ike);
         for sa in children {
             self.apply(ChildChange::Remove(*sa), &BTreeMap::new());
         }

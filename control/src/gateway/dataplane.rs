@@ -8,6 +8,7 @@ use hitless_dataplane::command::{Command, Event};
 use hitless_dataplane::counters::Counters;
 use hitless_dataplane::port::Port;
 use hitless_dataplane::worker::{Leadership, WorkerHandle};
+use hitless_sa::Instant;
 
 /// Packets of ours that wait for room in a worker's ring: a takeover of thousands of IKE SAs has
 /// something to say to each peer at once.
@@ -83,6 +84,11 @@ impl Dataplane {
     /// Lets the workers handle the cluster's packets, or stops them within a burst.
     pub fn set_leading(&self, leading: bool) {
         self.leadership.set(leading);
+    }
+
+    /// The control thread gets on; they stop soon after the last time.
+    pub fn attend(&self, now: Instant) {
+        self.leadership.attend(now);
     }
 
     /// Stops them within a burst; what still comes is labelled and punted.
@@ -230,7 +236,6 @@ impl Dataplane {
 mod tests {
     use super::*;
     use hitless_dataplane::worker::{CheckpointSettings, Worker, WorkerSettings, worker};
-    use hitless_sa::Instant;
 
     fn dataplane(workers: usize) -> (Dataplane, Vec<Worker>) {
         let leadership = Leadership::new(false);

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 
-use hitless_sa::SaId;
+use hitless_sa::{Instant, SaId};
 
 use super::children::Carried;
 
@@ -14,7 +14,11 @@ use super::children::Carried;
 pub(super) struct Kin {
     /// By a digest of what makes them alike: others may share it.
     alike: BTreeMap<u64, BTreeSet<SaId>>,
-    remotes: BTreeMap<IpAddr, BTreeSet<SaId>>,
+    /// How many have their peer there.
+    remotes: BTreeMap<IpAddr, usize>,
+    /// When a peer of some was last heard on an SPI that nobody knows. A note for each peer: whoever
+    /// forges such packets pays for one look, not we for one at each of its SAs.
+    foreign: BTreeMap<IpAddr, Instant>,
 }
 
 impl Kin {
@@ -22,13 +26,20 @@ impl Kin {
         let sa = carried.child.id;
         self.alike.entry(digest(carried)).or_default().insert(sa);
         let remote = carried.child.remote;
-        self.remotes.entry(remote).or_default().insert(sa);
+        *self.remotes.entry(remote).or_default() += 1;
     }
 
     pub fn remove(&mut self, carried: &Carried) {
         let sa = carried.child.id;
         take(&mut self.alike, digest(carried), sa);
-        take(&mut self.remotes, carried.child.remote, sa);
+        let remote = carried.child.remote;
+        if let Some(count) = self.remotes.get_mut(&remote) {
+            *count -= 1;
+            if *count == 0 {
+                self.remotes.remove(&remote);
+                self.foreign.remove(&remote);
+            }
+        }
     }
 
     /// Those that may be of the same child for the same selectors, itself included.
@@ -40,9 +51,16 @@ impl Kin {
             .copied()
     }
 
-    /// Those whose peer is there.
-    pub fn of_remote(&self, remote: IpAddr) -> impl Iterator<Item = SaId> + use<'_> {
-        self.remotes.get(&remote).into_iter().flatten().copied()
+    /// The peer there was heard on an SPI that nobody knows.
+    pub fn hears_foreign(&mut self, now: Instant, remote: IpAddr) {
+        if self.remotes.contains_key(&remote) {
+            self.foreign.insert(remote, now);
+        }
+    }
+
+    /// When it last was.
+    pub fn foreign(&self, remote: IpAddr) -> Option<Instant> {
+        self.foreign.get(&remote).copied()
     }
 }
 

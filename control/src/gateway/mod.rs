@@ -84,6 +84,7 @@ use hitless_sync::{
 use crate::ike::{self, Engine, Input};
 use crate::keylog::KeyLines;
 
+pub use crate::ike::sessions::ClusterSecret;
 pub use beat::Pacemaker;
 pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
@@ -196,6 +197,8 @@ pub struct Gateway {
     dataplane: Dataplane,
     children: Children,
     held: BTreeMap<IkeSpi, Waiting>,
+    /// How often changes of an IKE SA were refused because no record has room for them.
+    too_large: BTreeMap<IkeSpi, u32>,
     /// Where to start the SAs that were inherited and are not installed yet.
     inherited: BTreeMap<SaId, TakeoverSa>,
     /// The workers do not know yet which SAs are up.
@@ -253,7 +256,8 @@ impl Gateway {
     ) -> Gateway {
         let incarnation = durable.incarnation;
         let mut dataplane = Dataplane::new(workers, leadership);
-        let policies = Arc::new(Spd::for_workers(Vec::new(), dataplane.len()));
+        let policies = Spd::for_workers(Vec::new(), dataplane.len());
+        let policies = Arc::new(policies.beside(&settings.routes_inside()));
         let ports = settings.config().ports.iter().enumerate();
         let next_hops = NextHops::new(ports.map(|(index, port)| (index, port.monitor.as_slice())));
         let routes = Arc::new(settings.fib());
@@ -272,6 +276,7 @@ impl Gateway {
             dataplane,
             children: Children::default(),
             held: BTreeMap::new(),
+            too_large: BTreeMap::new(),
             inherited: BTreeMap::new(),
             policies_changed: false,
             publication: Publication::default(),

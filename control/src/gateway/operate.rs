@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
-use super::Gateway;
+use super::{ClusterSecret, Gateway};
 use crate::api::Choice;
 use crate::config::Config;
 use crate::ike::Input;
@@ -170,6 +170,17 @@ impl Gateway {
         entropy: &mut dyn Entropy,
         config: Config,
     ) -> Result<String, String> {
+        self.reload_with(now, entropy, config, ClusterSecret::default())
+    }
+
+    /// The same with what is slow to derive from it, if that is at hand.
+    pub fn reload_with(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        config: Config,
+        secret: ClusterSecret,
+    ) -> Result<String, String> {
         let changed = self.settings.config().needs_restart(&config);
         if !changed.is_empty() {
             return Err(format!(
@@ -180,7 +191,7 @@ impl Gateway {
         if self.handing_over {
             return Err("this member hands over; ask again in a moment".to_owned());
         }
-        self.settings.reload(config);
+        self.settings.reload(config, secret);
         let engine = self
             .settings
             .engine(self.node.status(now).durable.incarnation);

@@ -181,6 +181,7 @@ impl Gateway {
         self.handing_over = false;
         self.drain = None;
         self.held.clear();
+        self.too_large.clear();
         self.inherited.clear();
         self.doubtful.clear();
         self.rightless.clear();

@@ -1,6 +1,7 @@
 //! What a validated configuration becomes for the parts of the gateway.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use hitless_dataplane::aead::Engine as AeadEngine;
@@ -29,6 +30,8 @@ pub struct GatewaySettings {
     aead: AeadEngine,
     protected: Vec<Protected>,
     tuning: Tuning,
+    /// Once derived it stays: the cluster's secret changes with a restart only.
+    cluster_secret: OnceLock<ClusterSecret>,
 }
 
 /// What only the simulator sets: leases so small that they run out, and rules to switch off one at
@@ -77,11 +80,16 @@ impl GatewaySettings {
             protected: protected(&config),
             config,
             tuning: Tuning::default(),
+            cluster_secret: OnceLock::new(),
         }
     }
 
     /// Takes another configuration in its place; what differs only matters to IKE and the policies.
-    pub(super) fn reload(&mut self, config: Config) {
+    /// `secret` was derived from it, or was not.
+    pub(super) fn reload(&mut self, config: Config, secret: ClusterSecret) {
+        if secret.is_known() {
+            self.cluster_secret.get_or_init(|| secret);
+        }
         self.protected = protected(&config);
         self.config = config;
     }
@@ -139,12 +147,20 @@ impl GatewaySettings {
         }
     }
 
-    /// Slow by intent, so only if it is used.
     fn cluster_secret(&self) -> ClusterSecret {
-        let mut connections = self.config.connections.iter();
-        let used = connections.any(|connection| connection.session.needs_secret());
-        match self.config.cluster.secret() {
-            Some(secret) if used => ClusterSecret::new(&self.config.cluster.name, secret),
+        match uses_secret(&self.config) {
+            true => {
+                let derive = || GatewaySettings::cluster_secret_of(&self.config);
+                self.cluster_secret.get_or_init(derive).clone()
+            }
+            false => ClusterSecret::default(),
+        }
+    }
+
+    /// Slow by intent, so only if it is used.
+    pub fn cluster_secret_of(config: &Config) -> ClusterSecret {
+        match config.cluster.secret() {
+            Some(secret) if uses_secret(config) => ClusterSecret::new(&config.cluster.name, secret),
             _ => ClusterSecret::default(),
         }
     }
@@ -225,6 +241,18 @@ impl GatewaySettings {
         routes
     }
 
+    /// The prefixes of those that lead to the protected side.
+    pub(super) fn routes_inside(&self) -> Vec<(IpAddr, u8)> {
+        let protected = |route: &Route| {
+            self.config
+                .ports
+                .get(route.port)
+                .is_some_and(|p| p.protected)
+        };
+        let inside = self.routes().into_iter().filter(protected);
+        inside.map(|route| route.prefix).collect()
+    }
+
     pub(super) fn fib(&self) -> Fib {
         Fib::new(&self.routes())
     }
@@ -253,6 +281,11 @@ impl GatewaySettings {
     }
 }
 
+fn uses_secret(config: &Config) -> bool {
+    let mut connections = config.connections.iter();
+    connections.any(|connection| connection.session.needs_secret())
+}
+
 fn protected(config: &Config) -> Vec<Protected> {
     let connections = config.connections.iter();
     let protected = connections.flat_map(|connection| {
@@ -267,5 +300,40 @@ fn aead(wish: Aead) -> AeadEngine {
         Aead::Auto => AeadEngine::default(),
         Aead::Burst => AeadEngine::burst(),
         Aead::Only(engine) => engine,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lab::Topology;
+
+    fn key(secret: &ClusterSecret) -> Vec<u8> {
+        let key = secret.derive("test", b"").expect("a key");
+        key.to_vec()
+    }
+
+    #[test]
+    fn what_is_slow_to_derive_is_derived_once_and_elsewhere_if_a_reload_brings_it() {
+        let plain = Topology::new(2, "open sesame".to_owned())
+            .member(1)
+            .unwrap();
+        let mut detecting = plain.clone();
+        detecting.connections[0].session.crash_detection = true;
+        let mut settings = GatewaySettings::new(plain.clone());
+        assert!(!settings.cluster_secret().is_known(), "nobody needs it");
+        assert!(!GatewaySettings::cluster_secret_of(&plain).is_known());
+        let derived = GatewaySettings::cluster_secret_of(&detecting);
+        // Brought by the reload that needs it first: another one would show.
+        let brought = ClusterSecret::new("brought", b"from a thread");
+        settings.reload(detecting.clone(), brought.clone());
+        assert_eq!(key(&settings.cluster_secret()), key(&brought));
+        settings.reload(detecting.clone(), derived.clone());
+        assert_eq!(key(&settings.cluster_secret()), key(&brought), "kept");
+        settings.reload(plain, ClusterSecret::default());
+        assert!(!settings.cluster_secret().is_known());
+        // Without one it is derived when it is asked for.
+        let own = GatewaySettings::new(detecting);
+        assert_eq!(key(&own.cluster_secret()), key(&derived));
     }
 }

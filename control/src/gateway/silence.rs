@@ -31,6 +31,8 @@ pub struct Silence {
     top: SequenceNumber,
     /// When it sent first since it heard last; of a new one, when a foreign SPI was heard.
     spoke: Option<Instant>,
+    /// When that was looked into last.
+    noted: Instant,
     /// Replaced: nothing more to watch.
     over: bool,
 }
@@ -43,25 +45,30 @@ impl Silence {
             cursor: SequenceNumber::default(),
             top: SequenceNumber::default(),
             spoke: None,
+            noted: Instant::default(),
             over: false,
         }
     }
 
-    /// Where the cell stands; in doubt a member has joined lately. True once, when the SA has been
-    /// silent for too long.
+    /// Where the cell stands: what was sent and heard. At `foreign` the peer was last heard on an SPI
+    /// that we do not know; it may be a forgery, so it counts only while this SA hears nothing: as if
+    /// the SA had sent. In doubt a member has joined lately. True once, when the SA has been silent for too long.
     pub fn note(
         &mut self,
         now: Instant,
-        cursor: SequenceNumber,
-        top: SequenceNumber,
+        (cursor, top): (SequenceNumber, SequenceNumber),
+        foreign: Option<Instant>,
         doubt: bool,
     ) -> bool {
         let first = self.cursor == SequenceNumber::default();
+        let foreign = foreign.filter(|at| *at > self.noted);
+        self.noted = now;
         if top > self.top || first {
             self.spoke = None;
             self.over |= !self.inherited && !first;
-        } else if self.inherited && cursor > self.cursor && self.spoke.is_none() {
-            self.spoke = Some(now);
+        } else {
+            let sent = self.inherited && cursor > self.cursor;
+            self.spoke = self.spoke.or(foreign).or(sent.then_some(now));
         }
         self.cursor = cursor;
         self.top = top;
@@ -75,12 +82,6 @@ impl Silence {
             self.over = suspicious;
             suspicious
         }
-    }
-
-    /// The peer was heard on an SPI that we do not know. It may be a forgery, so it counts only
-    /// while this SA hears nothing: as if the SA had sent.
-    pub fn foreign(&mut self, now: Instant) {
-        self.spoke.get_or_insert(now);
     }
 }
 
@@ -98,7 +99,7 @@ mod tests {
         let mut found = Vec::new();
         for step in 0..100 {
             let cursor = SequenceNumber(5000 + step);
-            if silence.note(at(step * 100), cursor, SequenceNumber(9), false) {
+            if silence.note(at(step * 100), (cursor, SequenceNumber(9)), None, false) {
                 found.push(step);
             }
         }
@@ -111,60 +112,63 @@ mod tests {
         for step in 0..100 {
             let cursor = SequenceNumber(5000 + step);
             // Every second it hears something.
-            assert!(!silence.note(at(step * 100), cursor, SequenceNumber(9 + step / 10), false));
+            let stands = (cursor, SequenceNumber(9 + step / 10));
+            assert!(!silence.note(at(step * 100), stands, None, false));
         }
         let mut idle = Silence::new(true);
         for step in 0..100 {
-            assert!(!idle.note(
-                at(step * 100),
-                SequenceNumber(5000),
-                SequenceNumber(9),
-                false
-            ));
+            let stands = (SequenceNumber(5000), SequenceNumber(9));
+            assert!(!idle.note(at(step * 100), stands, None, false));
         }
     }
 
     #[test]
     fn a_foreign_spi_counts_only_while_it_is_silent() {
-        let (cursor, mut top) = (SequenceNumber(5000), SequenceNumber(9));
+        let (cursor, top) = (SequenceNumber(5000), SequenceNumber(9));
         let mut silence = Silence::new(true);
-        assert!(!silence.note(at(0), cursor, top, false));
-        silence.foreign(at(100));
-        top.0 += 1;
-        assert!(!silence.note(at(200), cursor, top, false));
-        assert!(!silence.note(at(5000), cursor, top, false));
-        silence.foreign(at(5000));
-        assert!(!silence.note(at(6999), cursor, top, false));
-        assert!(silence.note(at(7000), cursor, top, false));
+        assert!(!silence.note(at(0), (cursor, top), None, false));
+        let (first, more) = (Some(at(100)), (cursor, SequenceNumber(10)));
+        assert!(!silence.note(at(200), more, first, false));
+        assert!(
+            !silence.note(at(5000), more, first, false),
+            "it was heard since"
+        );
+        let again = Some(at(5001));
+        assert!(!silence.note(at(6999), more, again, false));
+        assert!(
+            !silence.note(at(7000), more, Some(at(6999)), false),
+            "from the first time on"
+        );
+        assert!(silence.note(at(7001), more, Some(at(7000)), false));
     }
 
     #[test]
     fn a_new_one_needs_foreign_spis_and_silence_from_the_start() {
-        let numbers = |step: u64| SequenceNumber(1 + step);
+        let numbers = |step: u64| (SequenceNumber(1 + step), SequenceNumber(0));
         let mut silence = Silence::new(false);
         for step in 0..100 {
-            assert!(!silence.note(at(step * 1000), numbers(step), SequenceNumber(0), false));
+            assert!(!silence.note(at(step * 1000), numbers(step), None, false));
         }
-        silence.foreign(at(100_000));
-        assert!(!silence.note(at(109_999), numbers(100), SequenceNumber(0), false));
-        assert!(silence.note(at(110_000), numbers(100), SequenceNumber(0), false));
+        let foreign = Some(at(100_000));
+        assert!(!silence.note(at(109_999), numbers(100), foreign, false));
+        assert!(silence.note(at(110_000), numbers(100), foreign, false));
         let mut heard = Silence::new(false);
-        assert!(!heard.note(at(0), numbers(0), SequenceNumber(0), false));
-        assert!(!heard.note(at(1), numbers(0), SequenceNumber(1), false));
-        heard.foreign(at(2));
-        assert!(!heard.note(at(60_000), numbers(0), SequenceNumber(1), false));
+        assert!(!heard.note(at(0), numbers(0), None, false));
+        let stands = (SequenceNumber(1), SequenceNumber(1));
+        assert!(!heard.note(at(1), stands, None, false));
+        assert!(!heard.note(at(60_000), stands, Some(at(2)), false));
     }
 
     #[test]
     fn a_new_one_is_suspicious_sooner_after_a_member_has_joined_but_never_without_foreign_spis() {
-        let numbers = |step: u64| SequenceNumber(1 + step);
+        let numbers = |step: u64| (SequenceNumber(1 + step), SequenceNumber(0));
         let mut silence = Silence::new(false);
         for step in 0..100 {
-            assert!(!silence.note(at(step * 1000), numbers(step), SequenceNumber(0), true));
+            assert!(!silence.note(at(step * 1000), numbers(step), None, true));
         }
-        silence.foreign(at(100_000));
-        assert!(!silence.note(at(103_000), numbers(100), SequenceNumber(0), false));
-        assert!(silence.note(at(103_001), numbers(100), SequenceNumber(0), true));
-        assert!(!silence.note(at(109_000), numbers(101), SequenceNumber(0), true));
+        let foreign = Some(at(100_000));
+        assert!(!silence.note(at(103_000), numbers(100), foreign, false));
+        assert!(silence.note(at(103_001), numbers(100), foreign, true));
+        assert!(!silence.note(at(109_000), numbers(101), foreign, true));
     }
 }

@@ -116,8 +116,7 @@ impl Gateway {
         if self.go_on_at(now, entropy, spi) {
             return;
         }
-        self.children
-            .of_remote(source, |carried| carried.silence.foreign(now));
+        self.children.hear_foreign(now, source);
         let ours = self.settings.owner(spi).is_some();
         if ours && self.dataplane.leading() {
             self.ask_for(now, entropy, spi);
@@ -227,9 +226,12 @@ impl Gateway {
         let mut seen = Vec::new();
         let mut silent = Vec::new();
         let doubt = self.joined.is_some_and(|at| now.since(at) < DOUBT);
-        self.children.look(LOOKED_AT, |carried| {
+        self.children.look(LOOKED_AT, |carried, foreign| {
             let (cursor, inbound_top) = (carried.cell.cursor(), carried.cell.inbound_top());
-            if carried.silence.note(now, cursor, inbound_top, doubt) {
+            if carried
+                .silence
+                .note(now, (cursor, inbound_top), foreign, doubt)
+            {
                 silent.push(carried.child.id);
             }
             usage.extend(carried.usage());

@@ -176,6 +176,9 @@ fn agree(
     contents: &Contents<'_>,
     replaced: Option<SaId>,
 ) -> Result<Vec<Payload>, Payload> {
+    if ike.is_full() {
+        return Err(Payload::notify(NotifyKind::NO_ADDITIONAL_SAS, &[]));
+    }
     let peer_nonce = contents
         .valid_nonce()
         .ok_or_else(|| Payload::notify(NotifyKind::INVALID_SYNTAX, &[]))?;

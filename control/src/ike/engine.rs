@@ -345,6 +345,14 @@ impl Engine {
         self.start_children(now, entropy);
     }
 
+    /// Nothing more is asked of the peer but what ends something, and after the way back that follows
+    /// nothing more is given to it: there is no room for more.
+    pub fn want_no_more(&mut self, ike: IkeSpi) {
+        if let Some(sa) = self.sas.get_mut(&ike) {
+            sa.want_no_more();
+        }
+    }
+
     /// Goes back to the state that was released last, or to none: what came after `version` and
     /// before was never sent, and a silent standby may have its secrets (`lease-holes` D0). The
     /// exchange is made anew, with fresh ones, when the peer repeats its request or our timer asks; what
@@ -382,6 +390,7 @@ impl Engine {
         released: Option<&[u8]>,
     ) -> Result<(), ImportError> {
         let inherited = undone.as_ref().is_some_and(|undone| undone.inherited);
+        let full = undone.as_ref().is_some_and(|undone| undone.full.is_some());
         let wanted = undone.as_ref().map(|undone| undone.wants(now));
         let terminated = undone.as_ref().is_some_and(|undone| undone.terminated);
         if let Some(undone) = undone {
@@ -402,6 +411,7 @@ impl Engine {
             Imported::Grave(..) => return Err(ImportError::Field("state")),
         };
         imported.inherited = inherited;
+        imported.full = full.then_some(imported.children.len());
         imported.terminated |= terminated;
         imported.want(wanted.unwrap_or_default());
         for child in &imported.children {

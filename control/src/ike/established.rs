@@ -100,6 +100,9 @@ pub(super) struct IkeSa {
     pub accept_jump: bool,
     /// Another member led it before, and may have lived on for a while without our knowledge.
     pub inherited: bool,
+    /// No record has room for more Child SAs than so many. Not in the record: whoever takes over finds
+    /// out what fits by its own limits.
+    pub full: Option<usize>,
     /// Another member led it, and this one has not gone on with it yet.
     pub waiting: bool,
     /// It did: SPIs of this cluster on which the peer sends and that are not in our record.
@@ -441,6 +444,7 @@ impl IkeSa {
             owed: None,
             accept_jump: false,
             inherited: false,
+            full: None,
             waiting: false,
             foreign: Vec::new(),
             doubts: 0,

@@ -244,6 +244,20 @@ impl IkeSa {
         }
     }
 
+    /// Forgets what it wants, and has asked for, but for what ends something.
+    pub fn want_no_more(&mut self) {
+        self.full = Some(0);
+        let ends = |task: &Task| matches!(task, Task::DeleteIke | Task::DeleteChild(_));
+        self.queue.retain(|scheduled| ends(&scheduled.task));
+        self.pending
+            .retain(|_, pending| pending.task().is_some_and(|task| ends(&task)));
+    }
+
+    /// Whether it can have no further Child SA (RFC 7296 section 1.3).
+    pub fn is_full(&self) -> bool {
+        self.full.is_some_and(|most| self.children.len() >= most)
+    }
+
     /// Whether a Child SA of that name lives or is being made.
     pub fn serves(&self, child: &str) -> bool {
         let mut pending = self.pending.values();

@@ -15,6 +15,7 @@ mod lazy;
 mod metrics;
 mod nat;
 mod policies;
+mod record_size;
 mod retrieve;
 mod roads;
 mod roles;

@@ -49,7 +49,7 @@ struct Node {
 }
 
 /// See the module.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(super) struct Trie {
     /// For each value of the first bits a node, or a leaf.
     table: Vec<u32>,

@@ -88,6 +88,11 @@ impl Express {
         self.flows.clear();
     }
 
+    /// Other hosts are behind policies, and not on the protected side.
+    pub(crate) fn forget_sides(&mut self) {
+        self.egresses.clear();
+    }
+
     /// The forwarding table has changed: what stayed on the protected side may not do so any more.
     pub(crate) fn forget_routes(&mut self) {
         self.egresses.clear();

@@ -164,15 +164,34 @@ fn a_frozen_cell_sends_and_delivers_nothing() {
 
 #[test]
 fn who_does_not_lead_says_nothing_at_all() {
+    says_nothing_after(|bed| bed.b.leadership.set(false));
+}
+
+#[test]
+fn a_worker_whose_control_thread_hangs_says_nothing_at_all_until_it_gets_on() {
+    let mut bed = says_nothing_after(|bed| bed.now += Duration::from_millis(2_001));
+    bed.b.host_answers = true;
+    bed.b.leadership.attend(bed.now);
+    bed.settle();
+    // What waited is gone; what comes now has its way.
+    let before = bed.wire.len();
+    bed.b.host_sends(&udp(HOST_B, HOST_A, b"x"));
+    bed.settle();
+    assert_eq!(bed.wire.len(), before + 1);
+}
+
+/// A bed whose side B does not lead any more after that.
+fn says_nothing_after(end: fn(&mut Bed)) -> Bed {
     let mut bed = bed_with_high_water(0);
+    bed.b.leadership.attend(bed.now);
     send(&mut bed, 2);
     bed.b.worker.turn(bed.now);
     // Something that waits for a neighbour, too.
     bed.b.host_answers = false;
     bed.b.send(Command::Announce);
     bed.settle();
-    bed.b.leadership.set(false);
     let late = bed.seal(&udp(HOST_A, HOST_B, b"late"));
+    end(&mut bed);
     bed.b.wire_brings(&late);
     bed.b.host_sends(&udp(HOST_B, HOST_A, b"x"));
     bed.b.host_sends(&echo(HOST_B, INSIDE_B));
@@ -204,6 +223,7 @@ fn who_does_not_lead_says_nothing_at_all() {
     // Two parked, then ESP, clear text, echo, ARP and the injected packet.
     assert_eq!(bed.b.dropped(DropReason::NotActive), 7);
     bed.b.assert_no_leak();
+    bed
 }
 
 #[test]

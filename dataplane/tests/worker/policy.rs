@@ -1,14 +1,17 @@
 //! RFC 4301 policies at work in a worker: what each does, in which order, after a change, and what
 //! is counted.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hitless_dataplane::command::Command;
+use hitless_dataplane::fib::{Fib, Route};
 use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_dataplane::verdict::DropReason;
 
 use crate::bed::{
-    Bed, HOST_A, HOST_B, HOST6_A, echo, hops_later, policy, raw, sa_id, udp, udp_ports, udp6, v6,
+    Bed, HOST_A, HOST_B, HOST6_A, INSIDE, OUTSIDE, echo, hops_later, policy, raw, sa_id, udp,
+    udp_ports, udp6, v6,
 };
 use crate::tunnel::route_default;
 
@@ -298,4 +301,83 @@ fn ten_thousand_policies_decide_like_one() {
     );
     assert_eq!(spd.traffic(9_999).map(|t| t.packets_out), Some(1));
     assert_eq!(spd.traffic(10_000).map(|t| t.packets_out), Some(1));
+}
+
+/// Where side A's protected side is, and the way to everything else.
+fn routes_of_a(bed: &mut Bed, wide: bool) -> Vec<(IpAddr, u8)> {
+    let route = |prefix: [u8; 4], length, port, next_hop: Option<[u8; 4]>| Route {
+        prefix: (prefix.into(), length),
+        port,
+        next_hop: next_hop.map(IpAddr::from),
+    };
+    let mut routes = vec![
+        route([10, 1, 0, 0], 16, INSIDE, None),
+        route([192, 0, 2, 0], 24, OUTSIDE, None),
+        route([0, 0, 0, 0], 0, OUTSIDE, Some([192, 0, 2, 2])),
+    ];
+    if wide {
+        // The office's own router knows the way to all of its networks, it is thought.
+        routes.push(route([10, 0, 0, 0], 8, INSIDE, Some(HOST_A)));
+    }
+    bed.a.send(Command::Routes(Arc::new(Fib::new(&routes))));
+    bed.settle();
+    let inside = routes.iter().filter(|route| route.port == INSIDE);
+    inside.map(|route| route.prefix).collect()
+}
+
+#[test]
+fn what_policy_protects_does_not_follow_a_wider_route_of_the_protected_side() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let inside = routes_of_a(&mut bed, true);
+    let list = vec![policy("10.1.0.0/16", "10.2.0.0/16", PROTECT)];
+    let spd = Arc::new(Spd::for_workers(list.clone(), 2).beside(&inside));
+    set(&mut bed, &spd);
+    // Twice: searched for, then remembered.
+    for _ in 0..2 {
+        assert_eq!(fate(&mut bed, &udp(HOST_A, HOST_B, b"x")), Fate::Protected);
+    }
+    // Also by the policies that succeed these.
+    set(&mut bed, &Arc::new(spd.successor(list)));
+    assert_eq!(fate(&mut bed, &udp(HOST_A, HOST_B, b"x")), Fate::Protected);
+    // What no policy protects stays on the protected side, as the route says.
+    for (from, to) in [(HOST_A, [10, 3, 0, 1]), ([10, 9, 0, 1], HOST_B)] {
+        let packet = udp(from, to, b"x");
+        bed.wire.clear();
+        bed.a.delivered.clear();
+        bed.a.host_sends(&packet);
+        bed.settle();
+        assert_eq!(bed.wire.len(), 0);
+        let sent = &bed.a.delivered;
+        assert!(
+            sent.iter()
+                .any(|frame| frame[14..] == hops_later(&packet, 1))
+        );
+    }
+}
+
+#[test]
+fn what_comes_out_of_a_tunnel_is_protected_again_if_its_destination_is_behind_another_policy() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let inside = routes_of_a(&mut bed, false);
+    let own = policy("10.1.0.0/16", "10.2.0.0/16", PROTECT);
+    // A client of a pool in the office's own network, whose tunnel is not up.
+    let client = policy("10.0.0.0/8", "10.1.0.5", Action::Protect(None));
+    let without = Arc::new(Spd::for_workers(vec![own.clone()], 2).beside(&inside));
+    let with = Arc::new(without.successor(vec![client, own]));
+    for _ in 0..2 {
+        for (spd, delivered) in [(&without, true), (&with, false)] {
+            set(&mut bed, spd);
+            for _ in 0..3 {
+                bed.a.delivered.clear();
+                let refused = bed.a.dropped(DropReason::NoSa);
+                bed.b.host_sends(&udp(HOST_B, HOST_A, b"x"));
+                bed.settle();
+                assert_eq!(!bed.a.delivered.is_empty(), delivered);
+                let refused = bed.a.dropped(DropReason::NoSa) - refused;
+                assert_eq!(refused, u64::from(!delivered));
+            }
+        }
+    }
 }

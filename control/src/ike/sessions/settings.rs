@@ -57,12 +57,13 @@ impl ClusterSecret {
         ClusterSecret(Some(key))
     }
 
+    /// Whether there is one.
+    pub fn is_known(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// A key of its own for each purpose; `context` goes in too.
-    pub(in crate::ike) fn derive(
-        &self,
-        purpose: &str,
-        context: &[u8],
-    ) -> Option<Zeroizing<Vec<u8>>> {
+    pub(crate) fn derive(&self, purpose: &str, context: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
         let key = self.0.as_ref()?;
         let length = u8::try_from(purpose.len()).ok()?;
         let parts = [&[length], purpose.as_bytes(), context];

@@ -20,7 +20,7 @@ pub(crate) struct Egress {
     pub(crate) port: u16,
     /// The largest IP packet that the port takes.
     pub(crate) mtu: u16,
-    /// Whether the port leads to the protected side.
+    /// Whether the port leads to the protected side, and no policy may have the destination.
     pub(crate) protected: bool,
 }
 
@@ -164,7 +164,7 @@ impl Worker {
             header,
             port: u16::try_from(port).ok()?,
             mtu: u16::try_from(interface.mtu).unwrap_or(u16::MAX),
-            protected: interface.protected,
+            protected: interface.protected && !self.spd.claims(to),
         };
         let state = self.egress_state();
         self.express.egresses.known[place(destination)] = Known {
