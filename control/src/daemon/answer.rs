@@ -135,6 +135,9 @@ impl Member {
             return;
         };
         let done = read.and_then(|loaded| self.reload(now, loaded));
+        if let (Err(reason), []) = (&done, clients.as_slice()) {
+            tracing::error!("SIGHUP: nothing was reloaded: {reason}");
+        }
         let publication = self.gateway.publication();
         for client in clients {
             match &done {

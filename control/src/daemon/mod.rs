@@ -37,7 +37,7 @@ use hitless_dataplane::handover;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::thread::{Idle, Readiness, spawn, wait};
 use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_pool};
-use hitless_sa::{Entropy, Instant};
+use hitless_sa::{Entropy, Incarnation, Instant};
 use hitless_sync::Event as SyncEvent;
 
 use crate::api::Server;
@@ -67,7 +67,7 @@ const DATAGRAMS_A_ROUND: usize = 256;
 const FAREWELL: Duration = Duration::from_secs(2);
 const FAREWELL_TAKEOVERS: u32 = 6;
 
-/// Runs one member until SIGTERM or SIGINT.
+/// Runs one member until SIGTERM or SIGINT; SIGHUP is `hitless reload`.
 pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     // Before any secret is used.
     keep_memory_here();
@@ -85,6 +85,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let socket = sync.map(|sync| sync_socket(sync.listen)).transpose()?;
     let leadership = Leadership::new(false);
     let stop = flag_of_signals()?;
+    let reloads = Reloads::on_signal().map_err(DaemonError::Signals)?;
     let takeover = config.cluster.heartbeat * config.cluster.missed;
     let farewell = FAREWELL.max(takeover * FAREWELL_TAKEOVERS);
     let crls = CrlFiles::of(&config);
@@ -93,13 +94,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let (workers, modes) = open_workers(&settings, &leadership)?;
     let carriers = Carriers::open(&settings.config().ports);
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
-    tracing::info!(
-        cluster = %settings.config().cluster.name,
-        member = %settings.config().cluster.id,
-        incarnation = %durable.incarnation,
-        workers = threads.len(),
-        "started"
-    );
+    say_started(&settings, durable.incarnation, threads.len());
     let now = clock::now();
     let mut gateway = Gateway::new(
         settings,
@@ -123,7 +118,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         stopped: false,
         asked: Asked::default(),
         readers: Vec::new(),
-        reloads: Reloads::default(),
+        reloads,
         loading: Vec::new(),
         carriers,
         turns: Turns::new(takeover),
@@ -137,6 +132,16 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     }
     tracing::info!("stopped");
     Ok(ExitCode::SUCCESS)
+}
+
+fn say_started(settings: &GatewaySettings, incarnation: Incarnation, workers: usize) {
+    tracing::info!(
+        cluster = %settings.config().cluster.name,
+        member = %settings.config().cluster.id,
+        %incarnation,
+        workers,
+        "started"
+    );
 }
 
 fn keep_memory_here() {

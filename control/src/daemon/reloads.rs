@@ -1,8 +1,13 @@
 //! `reload`: the file with the keys, certificates and lists that it names is read on a thread of its own,
 //! and what is slow by intent is computed there: the control thread has heartbeats to send.
 
+use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
+
+use signal_hook::consts::SIGHUP;
 
 use super::crls::CrlFiles;
 use crate::api::ClientId;
@@ -26,9 +31,18 @@ pub(super) struct Reloads {
     running: Option<(JoinHandle<Outcome>, Vec<ClientId>)>,
     /// The file may have changed since it was read for others.
     next: Vec<ClientId>,
+    /// SIGHUP came, as for most daemons.
+    signalled: Arc<AtomicBool>,
 }
 
 impl Reloads {
+    /// These, and one for each SIGHUP.
+    pub fn on_signal() -> io::Result<Reloads> {
+        let reloads = Reloads::default();
+        signal_hook::flag::register(SIGHUP, Arc::clone(&reloads.signalled))?;
+        Ok(reloads)
+    }
+
     pub fn ask(&mut self, client: ClientId) {
         self.next.push(client);
     }
@@ -44,7 +58,7 @@ impl Reloads {
                 return Some((thread.join().unwrap_or_else(broken), clients));
             }
             running @ Some(_) => self.running = running,
-            None if self.next.is_empty() => {}
+            None if !self.signalled.swap(false, Ordering::Relaxed) && self.next.is_empty() => {}
             None => {
                 let clients = std::mem::take(&mut self.next);
                 let Some(path) = path() else {
@@ -105,6 +119,10 @@ mod tests {
         assert_eq!(clients, [ClientId(1), ClientId(2)]);
         assert_eq!(outcome(&mut reloads, nowhere).1, [ClientId(3)]);
         assert!(reloads.poll(|| None).is_none());
+        reloads.signalled.store(true, Ordering::Relaxed);
+        assert!(reloads.poll(|| Some(nowhere.to_owned())).is_none());
+        assert!(outcome(&mut reloads, nowhere).1.is_empty(), "for nobody");
+        assert!(reloads.poll(|| None).is_none(), "once");
         reloads.ask(ClientId(4));
         let (read, _) = reloads.poll(|| None).unwrap();
         assert!(read.is_err_and(|reason| reason.contains("without a file")));

@@ -66,9 +66,9 @@ fn rfc4861_section_7_2_6_a_new_active_announces_itself_thrice_on_both_sides_over
 }
 
 /// After how long each announcement came, and at which port.
-type Announcements = fn(&[Captured], Instant) -> Vec<(Duration, usize)>;
+type Announcements = Vec<(Duration, usize)>;
 
-fn announces_itself(mut world: World, announcements: Announcements) {
+fn announces_itself(mut world: World, announcements: fn(&[Captured], Instant) -> Announcements) {
     let active = world.leader().unwrap();
     let successor = 3 - active;
     world.kill(active);
