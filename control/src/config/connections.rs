@@ -115,10 +115,8 @@ fn connection(
     let expected = remote.as_ref().ok().map(|end| &end.auth);
     let local = auth::local(section, &context.keys, expected);
     let ppk = ppk(section, &context.keys);
-    let reauth_time = section.or("reauth_time", Duration::ZERO, lifetime);
     let encap = section.or("encap", false, value::boolean);
-    let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
-    let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
+    let [dpd_delay, rekey_time, reauth_time] = times(section);
     let (takeover, inbound) = takeover(section);
     let (fragmentation, fragment_size) = fragmentation(section);
     let roads = pools::roads(section, context.pools);
@@ -130,11 +128,7 @@ fn connection(
         pools: context.pools,
     };
     let children = children::read(section, &name, &surroundings, on_demand);
-    room::check(
-        section,
-        children.as_deref().unwrap_or_default(),
-        context.workers,
-    );
+    room::check(section, children.as_deref(), context.workers);
     section.finish(FOREIGN);
     let (local_addrs, remote_addrs) = (local_addrs?, remote_addrs?);
     let (local, remote) = (local.ok()?, remote.ok()?);
@@ -174,6 +168,14 @@ fn connection(
         },
         children: children?,
     })
+}
+
+/// `dpd_delay`, `rekey_time`, `reauth_time`.
+fn times(section: &Section<'_>) -> [Duration; 3] {
+    let dpd_delay = section.or("dpd_delay", Duration::ZERO, value::duration);
+    let rekey_time = section.or("rekey_time", IKE_REKEY_TIME, lifetime);
+    let reauth_time = section.or("reauth_time", Duration::ZERO, lifetime);
+    [dpd_delay, rekey_time, reauth_time]
 }
 
 /// A child that we start.

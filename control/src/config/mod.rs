@@ -224,10 +224,9 @@ fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> O
         path: None,
     };
     let workers = u16::try_from(config.dataplane.workers.max(1)).unwrap_or(u16::MAX);
-    for connection in &mut config.connections {
-        for child in &mut connection.children {
-            child.per_cpu_sas = child.per_cpu_sas.min(workers);
-        }
+    let connections = config.connections.iter_mut();
+    for child in connections.flat_map(|connection| &mut connection.children) {
+        child.per_cpu_sas = child.per_cpu_sas.min(workers);
     }
     if config.cluster.votes_only() {
         // Whatever its file says of them: it carries nothing.

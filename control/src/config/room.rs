@@ -16,7 +16,8 @@ const CHILD_SA: usize = 400;
 const TASK: usize = 48;
 
 /// Refuses more children than fit, where this gateway has so many workers.
-pub(super) fn check(section: &Section<'_>, children: &[Child], workers: usize) {
+pub(super) fn check(section: &Section<'_>, children: Option<&[Child]>, workers: usize) {
+    let children = children.unwrap_or_default();
     let each = children.iter().map(|child| octets(child, workers));
     let all = each.fold(0, usize::saturating_add);
     let room = BODY_LIMIT - IKE_SA;

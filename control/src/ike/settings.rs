@@ -83,7 +83,7 @@ impl Default for Limits {
             init_rate_ip: 500,
             waiting_fragments: 16 << 20,
             ikesa_limit: 128 * 1024,
-            children_per_ike: 256,
+            children_per_ike: 64,
             takeover_sync_limit: 512,
             takeover_sync_rate: 2000,
         }
