@@ -1,5 +1,5 @@
 //! Planted bugs, each of which breaks an invariant: a simulator that finds nothing must have been
-//! shown that it can (S2 and S6: the tests of `oracle.rs`). They are switches that only [`Tuning`] reaches, never a configuration. Rules
+//! shown that it can. They are switches that only [`Tuning`] reaches, never a configuration. Rules
 //! of the sync protocol that need longer delays to be missed have their mutants in its own tests
 //! (`sync/tests/simulation.rs` and `holes.rs`).
 
@@ -85,7 +85,7 @@ const ALL: &[Planted] = &[
     Planted {
         name: "zombie-extends",
         says: "an active uses numbers as soon as it has offered them: alone, it never starves",
-        breaks: NUMBERS,
+        breaks: &["S5"],
         plant: |tuning| tuning.sync.unacknowledged = true,
         members: 2,
         weather: small_leases,
@@ -121,6 +121,38 @@ const ALL: &[Planted] = &[
         plant: |tuning| tuning.no_floor = true,
         members: 2,
         weather: replays,
+    },
+    Planted {
+        name: "final-too-soon",
+        says: "a switchover tells the ends of the leases while the workers go on (A4)",
+        breaks: NUMBERS,
+        plant: |tuning| tuning.final_too_soon = true,
+        members: 2,
+        weather: switchovers,
+    },
+    Planted {
+        name: "old-cells",
+        says: "a member that leads again goes on with its cells of before (A5)",
+        breaks: NUMBERS,
+        plant: |tuning| tuning.old_cells = true,
+        members: 2,
+        weather: switchovers,
+    },
+    Planted {
+        name: "released-unmarked",
+        says: "packets that waited for their high water are delivered without a look at the window (B1)",
+        breaks: &["S3"],
+        plant: |tuning| tuning.releases_unmarked = true,
+        members: 2,
+        weather: parked_replays,
+    },
+    Planted {
+        name: "shared-sk-ivs",
+        says: "the IVs of IKE messages do not say which member sends, nor in which life (S2)",
+        breaks: &["an IKE SA's IV was used twice"],
+        plant: |tuning| tuning.sk_iv_shared = true,
+        members: 2,
+        weather: exchanges,
     },
     Planted {
         name: "response-before-ack",
@@ -223,6 +255,31 @@ fn replays(plan: &mut Plan) {
         plan.faults.push((soon, plan::Fault::Replay));
     }
     plan.faults.sort_by_key(|(at, _)| *at);
+}
+
+/// The same where the standbys are asked all the time, and slowly: packets wait for them.
+fn parked_replays(plan: &mut Plan) {
+    replays(plan);
+    small_leases(plan);
+    plan.sync.delay.1 = Duration::from_millis(8);
+    plan.outside.duplication = 1_000;
+}
+
+/// To and fro under traffic, with workers that sleep through it.
+fn switchovers(plan: &mut Plan) {
+    use plan::Fault::{Frozen, Switchover};
+    plan.sync.delay.1 = Duration::from_millis(8);
+    plan.probe_every = Duration::from_micros(500);
+    let start = plan::QUIET;
+    let after = |ms| start + Duration::from_millis(ms);
+    let nap = Duration::from_millis(40);
+    plan.faults = vec![
+        (after(0), Switchover),
+        (after(600), Frozen(2, plan::Part::Worker, nap)),
+        (after(601), Switchover),
+        (after(1200), Switchover),
+    ];
+    plan.calm = plan.calm.max(after(1500));
 }
 
 /// Damaged packets from everywhere, between all faults.
@@ -354,6 +411,19 @@ impl std::fmt::Display for Table {
 mod tests {
     use super::super::run;
     use super::*;
+
+    /// What is caught is the bug.
+    #[test]
+    fn without_its_bug_no_weather_breaks_anything() {
+        for planted in ALL {
+            let sound = Wish {
+                tuning: Tuning::default(),
+                ..planted.wish(8)
+            };
+            let found = run(sound, |_| true).violations;
+            assert!(found.is_empty(), "{}: {}", planted.name, found[0].what);
+        }
+    }
 
     /// Recovery hides these from all others: traffic flows again, and nothing is repeated.
     #[test]
