@@ -54,7 +54,7 @@ pub enum Command {
     /// Replaces the forwarding table; of what waits for a neighbour nothing leaves the old way but
     /// what is our own.
     Routes(Arc<Fib>),
-    /// Puts an Ethernet address into the neighbour table: an administrator's ([`News::certain`]), or
+    /// Puts an Ethernet address into the neighbour table: what the embedder knows ([`News::certain`]), or
     /// what another worker was told ([`Event::NeighbourLearned`]), trusted as it was there.
     Neighbour(News),
     /// Watches for a sign of life of a neighbour, told once by [`Event::Answered`]; and asks for one.

@@ -5,22 +5,14 @@
 //! leading and began again knows that what waits with it is of a leadership that is over (rule R14):
 //! whether the member leads now would say nothing of that.
 
+use hitless_sa::Instant;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
-
-use hitless_sa::Instant;
 
 use crate::verdict::DropReason;
 use crate::worker::Worker;
 
-/// How long workers lead without the control thread. It beats for other members no longer than a second
-/// in one turn (so they take over much earlier), and a machine that is overloaded runs it again in less.
-/// Numbers are safe for ever (rules R3 and R4): this is for the answers to neighbours and the keepalives,
-/// which would go on telling switches and NATs that the cluster's addresses are here.
-const UNATTENDED: Duration = Duration::from_secs(2);
-
-/// No time: nobody promised to say that the control thread gets on.
+/// For ever: nobody promised to say that the control thread gets on.
 const UNWATCHED: u64 = u64::MAX;
 
 /// Whether this member leads: one flag for all workers of a group, set by the control thread.
@@ -28,8 +20,8 @@ const UNWATCHED: u64 = u64::MAX;
 #[derive(Debug)]
 pub struct Leadership {
     word: AtomicU64,
-    /// When the control thread was seen last, or [`UNWATCHED`].
-    seen: AtomicU64,
+    /// How long workers lead without another word of the control thread, or [`UNWATCHED`].
+    until: AtomicU64,
 }
 
 /// What the word was at some time: the state in the lowest bits, and how often it has changed.
@@ -59,22 +51,21 @@ impl Leadership {
     pub fn new(leading: bool) -> Arc<Leadership> {
         Arc::new(Leadership {
             word: AtomicU64::new(u64::from(leading)),
-            seen: AtomicU64::new(UNWATCHED),
+            until: AtomicU64::new(UNWATCHED),
         })
     }
 
     /// The control thread gets on. From the first time on it must go on saying so, by the clock of the
-    /// workers: two seconds without it, and they act as if this member did not lead, until it does.
-    pub fn attend(&self, now: Instant) {
-        self.seen.store(now.0, Ordering::Relaxed);
+    /// workers: after `until` they act as if this member did not lead, until it does. Numbers are safe
+    /// for ever (rules R3 and R4): this is for the answers to neighbours and the keepalives, which would
+    /// go on telling switches and NATs that the cluster's addresses are here.
+    pub fn attend(&self, until: Instant) {
+        self.until.store(until.0, Ordering::Relaxed);
     }
 
     /// Whether the control thread gets on, or nobody promised to tell.
     pub(crate) fn is_attended(&self, now: Instant) -> bool {
-        match self.seen.load(Ordering::Relaxed) {
-            UNWATCHED => true,
-            seen => now.since(Instant(seen)) <= UNATTENDED,
-        }
+        now.0 <= self.until.load(Ordering::Relaxed)
     }
 
     pub(crate) fn term(&self) -> Term {
@@ -145,6 +136,8 @@ impl Worker {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -152,11 +145,11 @@ mod tests {
         let at = |ms: u64| Instant(7_000_000_000) + Duration::from_millis(ms);
         let leadership = Leadership::new(true);
         assert!(leadership.is_attended(at(0)) && leadership.is_attended(Instant(u64::MAX)));
-        leadership.attend(at(0));
+        leadership.attend(at(2_000));
         // A worker's clock was read before, perhaps.
         assert!(leadership.is_attended(Instant(0)));
         assert!(leadership.is_attended(at(2_000)) && !leadership.is_attended(at(2_001)));
-        leadership.attend(at(5_000));
+        leadership.attend(at(7_000));
         assert!(leadership.is_attended(at(6_000)));
         assert!(
             leadership.leading(),

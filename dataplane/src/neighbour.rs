@@ -117,7 +117,7 @@ pub struct News {
 }
 
 impl News {
-    /// As an administrator says it.
+    /// What the embedder knows.
     pub fn certain(port: usize, address: IpAddr, mac: MacAddress) -> News {
         News {
             neighbour: Neighbour { port, address },

@@ -43,7 +43,8 @@ impl Node {
             .find(|m| m.id == me)
             .map_or(0, |m| m.priority);
         let objects = count(objects);
-        // As others are told of it (`say_fitness`): two must not each be the better one in its own eyes.
+        // As others are told of it (`say_fitness`), lest two be the better one, each in its own eyes; but
+        // one that is stopping keeps its rank until it has handed over.
         (self.well(), objects, inherits, priority, me)
     }
 

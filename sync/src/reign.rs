@@ -12,8 +12,9 @@ use crate::node::{Node, State};
 use crate::peer::Peer;
 
 /// The longest rest is two to the power of that, less one, times the patience of a member without
-/// rights.
+/// rights; and [`LONGEST`] at most, where heartbeats are slow: the leader may be dead at last.
 const LONGEST_REST: u32 = 5;
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// What this member's own reigns came to.
 #[derive(Default)]
@@ -50,7 +51,7 @@ impl Node {
     /// How much longer than otherwise nobody must be heard before this member leads on nothing.
     pub(crate) fn rest_from_leading(&self) -> Duration {
         let longer = (1 << self.reigns.vain.min(LONGEST_REST)) - 1;
-        let rest = self.settings.patience() * longer;
+        let rest = (self.settings.patience() * longer).min(LONGEST);
         let own = self.store.objects.len();
         let holds_more = |peer: &Peer| {
             let leader = peer.said.filter(|said| said.leads().is_some());

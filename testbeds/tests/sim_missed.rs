@@ -4,34 +4,15 @@
 use std::time::Duration;
 
 use hitless::lab::Extras;
-use hitless_testbeds::sim::broken;
 use hitless_testbeds::sim::plan::Fault::{
     ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Garbage, Healed, Restart,
     ShutDown, Slow,
 };
-use hitless_testbeds::sim::plan::{Noise, Part, Plan, lease_sizes};
+use hitless_testbeds::sim::plan::{Part, Plan, lease_sizes};
 
-const fn nanos(nanos: u64) -> Duration {
-    Duration::from_nanos(nanos)
-}
+mod plans;
 
-const fn micros(micros: u64) -> Duration {
-    Duration::from_micros(micros)
-}
-
-fn noise(loss: u32, duplication: u32, longest: u64) -> Noise {
-    Noise {
-        loss,
-        duplication,
-        delay: (micros(50), micros(longest)),
-    }
-}
-
-fn assert_kept(plan: &Plan, seed: u64) {
-    for seed in [seed, 1, 2] {
-        assert_eq!(broken(plan.clone(), seed), Vec::<String>::new(), "{seed}");
-    }
-}
+use plans::{assert_kept, micros, nanos, noise};
 
 /// A tunnel of three was taken over, and the voter had heard the leader a moment later than the
 /// candidate: it refused the first word, and the second came with the next heartbeat. Then nothing was

@@ -22,4 +22,3 @@ pub use judge::{Expectations, Finding, Verdict, judge};
 pub use ledger::{EspKey, RepeatedIv, RepeatedNumber, Stream};
 pub use permits::{PermitError, Permits};
 pub use report::{Audit, Places, Report, TapId};
-pub use tenures::Split;

@@ -15,7 +15,7 @@ const LASTING: Duration = Duration::from_secs(10);
 
 /// An address was sent from at two taps at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Split {
+pub(super) struct Split {
     /// When the second tap sent first, and when one of them sent last beside the other.
     pub from: Duration,
     pub to: Duration,

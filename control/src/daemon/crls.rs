@@ -71,20 +71,22 @@ impl CrlFiles {
     /// Has the files looked at if it is time to. What cannot be read leaves the lists as they were.
     pub fn look(&mut self, now: Instant) {
         if let Some(thread) = self.looking.take_if(|thread| thread.is_finished()) {
-            // One that panicked has said so, and takes with it what it watched.
-            self.watched = thread.join().unwrap_or_default();
+            // One that panicked has said so: what it was to look at is looked at again.
+            if let Ok(watched) = thread.join() {
+                self.watched = watched;
+            }
         }
-        if self.watched.is_empty() || self.look_at.is_some_and(|at| now < at) {
+        if self.looking.is_some()
+            || self.watched.is_empty()
+            || self.look_at.is_some_and(|at| now < at)
+        {
             return;
         }
         self.look_at = Some(now + EVERY);
         let watched = self.watched.clone();
         let thread = thread::Builder::new().name("crls".to_owned());
         match thread.spawn(move || read_again(watched)) {
-            Ok(thread) => {
-                self.looking = Some(thread);
-                self.watched = Vec::new();
-            }
+            Ok(thread) => self.looking = Some(thread),
             Err(error) => tracing::warn!("revocation lists not looked at: no thread: {error}"),
         }
     }

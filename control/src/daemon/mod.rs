@@ -9,7 +9,8 @@
 //! watches their links, `disk.rs` writes durable state off this thread, `answer.rs` answers operators
 //! as far as `asked.rs` gives it time, `reloads.rs` reads the configuration again off this thread,
 //! `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files that it
-//! appends to, `crls.rs` those that it reads again; `error.rs` says why a member does not start.
+//! appends to, `crls.rs` those that it reads again; `secrecy.rs` keeps its memory off disks; `error.rs`
+//! says why a member does not start.
 
 mod answer;
 mod asked;
@@ -70,7 +71,7 @@ const FAREWELL_TAKEOVERS: u32 = 6;
 /// Runs one member until SIGTERM or SIGINT; SIGHUP is `hitless reload`.
 pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     // Before any secret is used.
-    keep_memory_here();
+    secrecy::keep_memory_here();
     // Before anything that could disturb a daemon that already runs here.
     let mut server = Server::bind(&config.control.socket)?;
     let identity = Identity {
@@ -142,14 +143,6 @@ fn say_started(settings: &GatewaySettings, incarnation: Incarnation, workers: us
         workers,
         "started"
     );
-}
-
-fn keep_memory_here() {
-    if let Err(error) = secrecy::keep_memory_here() {
-        tracing::warn!(
-            "a crash of this process may write its memory, with all keys, to disk: {error}"
-        );
-    }
 }
 
 /// Gives a gateway what only a process has: threads, a clock, the sync socket.

@@ -6,9 +6,17 @@
 
 use std::io;
 
-/// A crash leaves no core file and gives none to a collector of them, and nobody but root may attach to the
-/// process or read its memory.
-pub fn keep_memory_here() -> io::Result<()> {
+/// A crash leaves no core file and gives none to a collector of them, and nobody but root may attach to
+/// the process or read its memory.
+pub(super) fn keep_memory_here() {
+    if let Err(error) = forbid_dumps() {
+        tracing::warn!(
+            "a crash of this process may write its memory, with all keys, to disk: {error}"
+        );
+    }
+}
+
+fn forbid_dumps() -> io::Result<()> {
     let none = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,

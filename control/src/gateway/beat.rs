@@ -22,6 +22,10 @@ const LONGEST_TURN: Duration = Duration::from_secs(1);
 /// How often workers are told that this thread gets on: they read it in each turn.
 const ATTENDED_EVERY: Duration = Duration::from_millis(20);
 
+/// Workers lead for so long without this thread, or twice what others take to notice a death, if that
+/// is longer: it beats no longer than [`LONGEST_TURN`] in one turn, so they have taken over by then.
+const UNATTENDED: Duration = Duration::from_secs(2);
+
 /// What the world lends to a gateway in the middle of its work.
 pub trait Pacemaker: Send {
     /// What time it is by now.
@@ -107,7 +111,9 @@ impl Gateway {
     pub fn beat(&mut self) {
         self.beats.look(&mut self.node, self.link.as_mut());
         if let Some(now) = self.beats.attends() {
-            self.dataplane.attend(now);
+            let cluster = &self.settings.config().cluster;
+            let takeover = cluster.heartbeat * cluster.missed;
+            self.dataplane.attend(now + UNATTENDED.max(takeover * 2));
         }
     }
 

@@ -10,7 +10,8 @@ use zeroize::Zeroizing;
 use super::{Event, Gateway};
 use crate::ike::{ChildChange, Commit, Transmit};
 
-/// Changes of an IKE SA that are refused because no record has room for them, before it is given up.
+/// Changes of an IKE SA in a row that are refused because no record has room for them, before it is
+/// given up.
 const TOO_LARGE_AT_MOST: u32 = 8;
 
 /// The encoding of an IKE SA.
@@ -69,7 +70,8 @@ impl Gateway {
             }
         }
         let object = ObjectId(commit.ike.0);
-        if body.is_none() {
+        let too_large = body.as_ref().is_some_and(|body| body.len() > BODY_LIMIT);
+        if !too_large {
             self.too_large.remove(&commit.ike);
         }
         let waiting = self.held.entry(commit.ike).or_default();
@@ -80,7 +82,7 @@ impl Gateway {
             changes: commit.changes,
             transmits: commit.transmits,
             since: now,
-            too_large: body.as_ref().is_some_and(|body| body.len() > BODY_LIMIT),
+            too_large,
         });
         let input = SyncInput::Commit {
             object,

@@ -86,9 +86,9 @@ impl Dataplane {
         self.leadership.set(leading);
     }
 
-    /// The control thread gets on; they stop soon after the last time.
-    pub fn attend(&self, now: Instant) {
-        self.leadership.attend(now);
+    /// The control thread gets on; without another word they stop after `until`.
+    pub fn attend(&self, until: Instant) {
+        self.leadership.attend(until);
     }
 
     /// Stops them within a burst; what still comes is labelled and punted.

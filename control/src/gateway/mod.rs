@@ -22,7 +22,9 @@
 //!                another member made alone; grants.rs the ledger of grants
 //!  the SAs       children.rs those in the workers, install.rs how they come there with their leases,
 //!                policies.rs what the workers decide by, acquire.rs children that the first packet
-//!                brings up, kin.rs which SAs belong together
+//!                brings up, kin.rs which SAs belong together, and
+//!                whose peer is heard on an SPI that nobody knows; broken.rs rules that a simulator may
+//!                have switched off
 //!  a takeover    blackout.rs what a strict one leaves, and its end; silence.rs inherited SAs that the
 //!                peer has no more, foreign.rs those that it has and we have not; late.rs packets that
 //!                come to the old active after a switchover; drill.rs a standby tries what it would
@@ -172,7 +174,7 @@ pub enum Event {
         sa: SaId,
         reason: String,
     },
-    /// A replicated or released IKE SA that cannot be read back: it is given up.
+    /// An IKE SA that cannot be read back, or that has outgrown its record: it is given up.
     Unreadable {
         ike: IkeSpi,
         reason: String,

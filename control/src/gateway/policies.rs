@@ -16,14 +16,15 @@ use hitless_sa::{IkeSpi, Instant, SaId, TrafficSelector};
 
 use super::Gateway;
 
+/// SAs for which one pause is meant.
+const MANY: usize = 1024;
 /// From one publication to the next, for every [`MANY`] SAs: on a leader, where a packet that waits
 /// for one ends the pause, and on a standby, which is in no hurry. Handshakes come by the hundreds in
 /// that time.
 const PAUSE_OF_A_LEADER: Duration = Duration::from_millis(10);
 const PAUSE_OF_A_STANDBY: Duration = Duration::from_millis(20);
-const MANY: usize = 1024;
-/// An eighth of those is looked at as often as they change, and on the control thread: more of them
-/// take it milliseconds, which a standby that is given a copy does not have for each datagram.
+/// A part of [`Builder::worth`] is looked at as often as it changes, and on the control thread: more of
+/// them take it milliseconds, which a standby that is given a copy does not have for each datagram.
 const PARTS: usize = 8;
 
 /// The databases of all workers, or one for each.
@@ -38,7 +39,7 @@ pub trait Builder: Send {
     fn start(&mut self, job: Job);
     /// What has been made since; nothing in it if that failed.
     fn take(&mut self) -> Option<Made>;
-    /// As many SAs make the next wait longer. It is for more than an eighth of them.
+    /// As many SAs make the next wait longer. It is for more than one of [`PARTS`] of them.
     fn worth(&self) -> usize {
         MANY
     }

@@ -52,7 +52,8 @@ impl Silence {
 
     /// Where the cell stands: what was sent and heard. At `foreign` the peer was last heard on an SPI
     /// that we do not know; it may be a forgery, so it counts only while this SA hears nothing: as if
-    /// the SA had sent. In doubt a member has joined lately. True once, when the SA has been silent for too long.
+    /// the SA had sent. In doubt a member has joined lately. True once, when the SA has been silent for
+    /// too long.
     pub fn note(
         &mut self,
         now: Instant,

@@ -55,6 +55,13 @@ pub(super) struct Installed {
     pub closing: Option<Closing>,
 }
 
+impl Installed {
+    /// Deleted on demand, and nothing is to take its place.
+    pub fn stays_closed(&self) -> bool {
+        self.closing == Some(Closing::ForGood)
+    }
+}
+
 /// What is to become of that which is deleted on demand.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) enum Closing {
@@ -404,7 +411,7 @@ pub(super) fn remove(ike: &mut IkeSa, turn: &mut Turn<'_>, id: SaId) {
         sa: id,
         child: child.name.clone(),
     });
-    if child.closing != Some(Closing::ForGood) {
+    if !child.stays_closed() {
         turn.effects.push(Effect::Lost(child.name));
     }
 }

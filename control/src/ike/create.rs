@@ -176,7 +176,7 @@ fn agree(
     contents: &Contents<'_>,
     replaced: Option<SaId>,
 ) -> Result<Vec<Payload>, Payload> {
-    if ike.is_full() {
+    if replaced.is_none() && ike.is_full() {
         return Err(Payload::notify(NotifyKind::NO_ADDITIONAL_SAS, &[]));
     }
     let peer_nonce = contents
@@ -397,7 +397,7 @@ fn unusable(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, reason: &st
 /// The exchange made nothing, and the peer may have deleted meanwhile what it was to replace, or what it
 /// had made in place of that itself. Whoever missed the child then saw that it was being made.
 fn missed(ike: &IkeSa, turn: &mut Turn<'_>, offer: ChildOffer) {
-    if !ike.serves(&offer.child) {
+    if !ike.serves(&offer.child) && !ike.stays_closed(&offer) {
         turn.effects.push(Effect::Lost(offer.child));
     }
 }

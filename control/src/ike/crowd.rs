@@ -18,6 +18,7 @@
 //! | failures that are told of, not only counted (`gateway/counts.rs`) | 16 a second |
 //! | SPIs that are watched (`gateway/foreign.rs`) | 4,096 |
 //! | questions to peers about them (`takeover.rs`) | 256 that wait in an IKE SA, for one request; 2,000 of those a second |
+//! | IVs drawn (`crypto/sk.rs`) | 131,072 IKE SAs; then all but the far ahead go on from one value |
 //! | the workers' ring of punted packets | 256 each, a half of it for IKE_SA_INIT |
 //!
 //! Whoever is authenticated may have `ikesa_limit` IKE SAs, together with all others, and

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use hitless_sa::TrafficSelector;
+use hitless_sa::{Mode, TrafficSelector};
 
 use super::established::IkeSa;
 use super::nat::Path;
@@ -13,6 +13,8 @@ use super::settings::{Child, Connection};
 pub(super) struct Ends {
     local: Option<Vec<IpAddr>>,
     remote: Option<Vec<IpAddr>>,
+    /// For transport mode, which protects what goes between these addresses and nothing else.
+    there: IpAddr,
 }
 
 impl Ends {
@@ -25,9 +27,11 @@ impl Ends {
         };
         let addresses = &ike.addresses;
         let (local, remote) = (ike.path.local.ip(), ike.proven);
+        let there = ike.path.remote.ip();
         Ends {
             local: Some(or_own(&addresses.taken, !roads.vips.is_empty(), local)),
             remote: Some(or_own(&addresses.given, !roads.pools.is_empty(), remote)),
+            there,
         }
     }
 
@@ -37,27 +41,29 @@ impl Ends {
         Ends {
             local: (!asks).then(|| vec![path.local.ip()]),
             remote: Some(vec![path.remote.ip()]),
+            there: path.remote.ip(),
         }
     }
 
     /// The child with the selectors that it has here.
     pub fn resolve(&self, child: &Child) -> Child {
+        let remote = match child.mode {
+            Mode::Tunnel => self.remote.as_deref(),
+            Mode::Transport => Some(std::slice::from_ref(&self.there)),
+        };
         Child {
             local_ts: resolve(&child.local_ts, &child.dynamic.local, self.local.as_deref()),
-            remote_ts: resolve(
-                &child.remote_ts,
-                &child.dynamic.remote,
-                self.remote.as_deref(),
-            ),
+            remote_ts: resolve(&child.remote_ts, &child.dynamic.remote, remote),
             ..child.clone()
         }
     }
 }
 
-/// Whether a child of the connection protects whatever address the peer has.
+/// Whether a tunnel of the connection protects whatever address the peer has.
 pub(super) fn asks_for_address(connection: &Connection) -> bool {
     let mut children = connection.children.iter();
-    connection.roads.pools.is_empty() && children.any(|child| !child.dynamic.remote.is_empty())
+    connection.roads.pools.is_empty()
+        && children.any(|child| child.mode == Mode::Tunnel && !child.dynamic.remote.is_empty())
 }
 
 fn resolve(

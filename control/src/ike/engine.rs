@@ -13,7 +13,7 @@ use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, MessageId, SaId, Spi};
 use super::auth::TimeOfDay;
 use crate::keylog::KeyLines;
 
-use super::child::{self, Closing, Installed};
+use super::child::{self, Installed};
 use super::cookie::Cookies;
 use super::counter_sync;
 use super::crowd::Crowd;
@@ -641,8 +641,7 @@ impl Engine {
         let Some(successor) = self.sas.get_mut(&to) else {
             // Deleted by the peer meanwhile: nobody carries them on.
             changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
-            let closed =
-                |child: &Installed| ike.terminated || child.closing == Some(Closing::ForGood);
+            let closed = |child: &Installed| ike.terminated || child.stays_closed();
             for child in children.iter().filter(|child| !closed(child)) {
                 self.lost(now, &ike.connection.name, &child.name);
             }
@@ -657,6 +656,7 @@ impl Engine {
             // It may have moved since the successor was made.
             successor.mobike.clone_from(&ike.mobike);
             (successor.path, successor.nat) = (ike.path, ike.nat);
+            successor.proven = ike.proven;
         }
         successor.children.extend(children);
         successor.queue.extend(queue);

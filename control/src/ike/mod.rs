@@ -13,7 +13,8 @@
 //!
 //! Read `engine.rs` first, then `initial/` (IKE_SA_INIT and IKE_AUTH), `established.rs`,
 //! `receive.rs` and `tasks.rs`, then the exchanges: `create.rs`, `rekey.rs`, `inform.rs`,
-//! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `work.rs` counts what is
+//! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `room.rs` what peers may,
+//! `last_ids.rs` ends what has no Message IDs left, `purpose.rs` notes what the file said, `work.rs` counts what is
 //! done, `due.rs` does a share of it, `takeover.rs` decides how a new active member resumes,
 //! `resuming.rs` when, `governor.rs` when its peer is asked, `graves.rs` keeps the last answers of IKE
 //! SAs that are no more,

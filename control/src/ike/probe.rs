@@ -89,9 +89,7 @@ impl IkeSa {
         let probe = self.probe.as_ref();
         probe.map_or(next, |probe| probe.behind(next))
     }
-}
 
-impl IkeSa {
     /// What a predecessor had asked leaves once more before the first probe: the peer may have answered
     /// it, and forgets that answer with the next request (RFC 7296 section 2.3). With the commit, for what
     /// is sent at once does not leave before that, and the probe does.

@@ -1,12 +1,14 @@
 //! What the configuration said of an SA when it was made, in few octets, and in its record: whoever
 //! reads another file, or the same one anew, sees whether that is still what it is for.
 
+use std::collections::BTreeSet;
 use std::fmt::{self, Display, Write};
 use std::num::NonZeroU64;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use hitless_sa::{Mode, TrafficSelector};
 
+use super::proposal::Identification;
 use super::settings::{Child, Connection};
 
 /// A hash of it, the same in every version of this software.
@@ -18,15 +20,20 @@ impl Purpose {
     pub fn of_ends(connection: &Connection) -> Purpose {
         let Connection {
             local_id,
+            local_addrs,
             remote_id,
             remote_addrs,
             ..
         } = connection;
         let mut text = Text::default();
-        for id in [local_id, remote_id] {
-            text.list("id", id.to_body());
+        // One of our addresses, which is another at each member, is no more than where we are.
+        let ours = local_addrs.iter().map(|a| Identification::Address(*a));
+        if !ours.into_iter().any(|address| address == *local_id) {
+            text.list("id", local_id.to_body());
         }
-        text.list("remote_addrs", remote_addrs);
+        text.list("id", remote_id.to_body());
+        // They are tried in turn: in which order is nothing to an IKE SA that stands.
+        text.list("remote_addrs", remote_addrs.iter().collect::<BTreeSet<_>>());
         text.purpose()
     }
 
@@ -65,15 +72,15 @@ impl Purpose {
 }
 
 /// Those of a child, without what an address of the IKE SA comes to stand for: members may have
-/// different ones.
-fn protected<'a>(
-    all: &'a [TrafficSelector],
-    dynamic: &'a [TrafficSelector],
-) -> impl Iterator<Item = Protected<'a>> {
-    all.iter().map(|selector| Protected {
+/// different ones, and not as many.
+fn protected(all: &[TrafficSelector], dynamic: &[TrafficSelector]) -> Vec<String> {
+    let shown = all.iter().map(|selector| Protected {
         selector,
         dynamic: dynamic.contains(selector),
-    })
+    });
+    let mut shown: Vec<String> = shown.map(|selector| selector.to_string()).collect();
+    shown.dedup();
+    shown
 }
 
 struct Protected<'a> {
@@ -153,6 +160,22 @@ mod tests {
     }
 
     #[test]
+    fn an_identity_that_is_an_address_of_ours_is_another_at_each_member() {
+        let of = |local_id: &str, addresses: [&str; 2]| {
+            let mut connection = settings(0).connections[0].clone();
+            connection.local_id = local_id.parse().unwrap();
+            connection.local_addrs = vec![addresses[0].parse().unwrap()];
+            connection.remote_addrs = addresses.map(|a| a.parse().unwrap()).to_vec();
+            Purpose::of_ends(&connection)
+        };
+        let here = ["192.0.2.1", "192.0.2.7"];
+        let there = ["192.0.2.7", "192.0.2.1"];
+        assert_eq!(of("192.0.2.1", here), of("192.0.2.7", there));
+        assert_ne!(of("192.0.2.1", here), of("192.0.2.9", here));
+        assert_ne!(of("gw.test", here), of("gw2.test", here));
+    }
+
+    #[test]
     fn whatever_a_child_protects_is_in_its_purpose() {
         let child = settings(0).connections[0].children[0].clone();
         let changes: [&dyn Fn(&mut Child); 6] = [
@@ -169,11 +192,14 @@ mod tests {
             change(&mut changed);
             all.push(Purpose::of_child(&changed));
         }
-        let mut elsewhere = child.clone();
-        for selectors in [&mut elsewhere.local_ts, &mut elsewhere.dynamic.local] {
-            *selectors = vec!["192.0.2.7/32".parse().unwrap()];
+        // Elsewhere our addresses are others, and not as many.
+        for addresses in [&["192.0.2.7/32"][..], &["192.0.2.7/32", "2001:db8::7/128"]] {
+            let mut elsewhere = child.clone();
+            for selectors in [&mut elsewhere.local_ts, &mut elsewhere.dynamic.local] {
+                *selectors = addresses.iter().map(|a| a.parse().unwrap()).collect();
+            }
+            assert_eq!(Purpose::of_child(&elsewhere), all[4]);
         }
-        assert_eq!(Purpose::of_child(&elsewhere), all[4]);
         for (n, purpose) in all.iter().enumerate() {
             assert!(!all[..n].contains(purpose), "{n}");
         }

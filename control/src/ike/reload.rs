@@ -155,8 +155,7 @@ fn meet(ike: &mut IkeSa, now: Instant, fate: Fate) {
             ike.addressed = Some(addressed);
             ike.purpose = Some(Purpose::of_ends(&connection));
             for child in &mut ike.children {
-                let mut named = connection.children.iter();
-                let configured = named.find(|c| c.name == child.name);
+                let configured = connection.child(&child.name);
                 child.purpose = child.purpose.or(configured.map(Purpose::of_child));
             }
             ike.connection = connection;
@@ -184,8 +183,7 @@ fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>, stays: bool) -> Fate 
         return Fate::Closed { again: true };
     }
     let gone = ike.children.iter().filter_map(|child| {
-        let mut named = connection.children.iter();
-        let after = named.find(|c| c.name == child.name);
+        let after = connection.child(&child.name);
         let same = after.is_some_and(|after| still(child.purpose, Purpose::of_child(after)));
         (!same).then_some((child.sa.id, after.is_some()))
     });

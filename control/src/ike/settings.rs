@@ -83,7 +83,7 @@ impl Default for Limits {
             init_rate_ip: 500,
             waiting_fragments: 16 << 20,
             ikesa_limit: 128 * 1024,
-            children_per_ike: 64,
+            children_per_ike: 80,
             takeover_sync_limit: 512,
             takeover_sync_rate: 2000,
         }
@@ -131,6 +131,13 @@ pub struct Connection {
     pub session: SessionSettings,
     pub auth: AuthSettings,
     pub children: Vec<Child>,
+}
+
+impl Connection {
+    /// The child of that name.
+    pub fn child(&self, name: &str) -> Option<&Child> {
+        self.children.iter().find(|child| child.name == name)
+    }
 }
 
 /// One `connections.<name>.children.<child>`.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use hitless_sa::{Instant, MessageId, SaId, Spi};
 
-use super::child::{ChildState, Closing};
+use super::child::{ChildState, Closing, Installed};
 use super::create::{self, ChildOffer};
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::fragments::{self, Fragmenting, PATIENT_TRANSMISSIONS};
@@ -144,9 +144,7 @@ impl IkeSa {
             | Task::RekeyIke
             | Task::DeleteSpi(_)
             | Task::Redirect(_) => true,
-            Task::DeleteChild(id) => self
-                .child(*id)
-                .is_some_and(|child| child.closing == Some(Closing::ForGood)),
+            Task::DeleteChild(id) => self.child(*id).is_some_and(Installed::stays_closed),
             _ => false,
         };
         let all = self.asked_and_queued(now);
@@ -158,18 +156,21 @@ impl IkeSa {
         if self.ends(now) {
             return Vec::new();
         }
-        let lasting = self
-            .children
-            .iter()
-            .filter(|child| child.closing != Some(Closing::ForGood));
+        let lasting = self.children.iter().filter(|child| !child.stays_closed());
         let there = lasting.map(|child| child.name.clone());
         there.chain(self.missing()).collect()
+    }
+
+    /// What an exchange of ours makes was closed meanwhile, and nothing is to take its place.
+    pub fn stays_closed(&self, offer: &ChildOffer) -> bool {
+        let replaced = offer.replaces.and_then(|id| self.child(id));
+        offer.closing == Some(Closing::ForGood) || replaced.is_some_and(Installed::stays_closed)
     }
 
     /// The children that it makes or is to make, and has none of.
     pub fn missing(&self) -> Vec<String> {
         let made = self.pending.values().filter_map(|pending| match pending {
-            Pending::CreateChild(offer) => Some(&offer.child),
+            Pending::CreateChild(offer) => Some(&offer.child).filter(|_| !self.stays_closed(offer)),
             _ => None,
         });
         let queued = self.queue.iter().filter_map(|queued| match &queued.task {
@@ -177,10 +178,7 @@ impl IkeSa {
             _ => None,
         });
         let lasts = |name: &&String| {
-            let mut all = self
-                .children
-                .iter()
-                .filter(|child| child.closing != Some(Closing::ForGood));
+            let mut all = self.children.iter().filter(|child| !child.stays_closed());
             all.any(|child| child.name == **name)
         };
         let missing = made.chain(queued).filter(|name| !lasts(name));
@@ -360,7 +358,8 @@ impl IkeSa {
                 Due::Resend(id, _) if takeover::ignored(self, turn, id) => break,
                 Due::Resend(id, _) if self.divide(turn, id) => {}
                 Due::Resend(id, bytes) => {
-                    let path = mobike::resend_path(self, id, turn.backoff().tries);
+                    let tries = turn.backoff().tries;
+                    let path = mobike::resend_path(self, turn, id, tries);
                     turn.immediate.push(path.transmit(bytes));
                 }
                 Due::Dead(_) if takeover::doubt_silence(self, turn) => break,

@@ -142,8 +142,8 @@ impl Extras {
         lines
     }
 
-    /// The sections of the children of a connection; `plain` is what all of them say, `networks` what lies behind the
-    /// cluster and behind the peer.
+    /// The sections of the children of a connection; `plain` is what all of them say, `networks` what lies
+    /// behind the cluster and behind the peer.
     pub(super) fn children(
         &self,
         connection: u8,

@@ -503,7 +503,7 @@ fn rfc7296_section_2_16_a_guess_is_paid_by_who_made_it_also_by_one_that_falls_si
 /// H6, RFC 6311: what both asserted in the rounds of a login is there after a failover of either, and
 /// serves it. (Which answers count: `initial/initiator/login/tests.rs`.)
 #[test]
-fn rfc6311_h6_capabilities_of_any_ike_auth_response_count() {
+fn rfc6311_h6_capabilities_of_a_login_serve_a_failover() {
     for host in [A, B] {
         let mut world = up(60 + host as u64);
         for failover in 1..=2 {

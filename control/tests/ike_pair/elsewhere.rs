@@ -87,10 +87,13 @@ fn rfc7296_section_2_21_2_a_refusal_is_the_one_gateways_and_not_the_others() {
 /// The last one's refusal is the end, until it is tried again.
 #[test]
 fn a_refusal_by_all_ends_it() {
-    let mut a = knowing(&[address(B)]);
+    let second = mute();
+    let mut a = knowing(&[address(B), second]);
     a.secrets[0].secret = Zeroizing::new(b"another".to_vec());
     a.connections[0].children[0].start = false;
-    let mut world = World::new(73, a, settings(B));
+    let mut b = settings(B);
+    b.connections[0].local_addrs.push(second);
+    let mut world = World::new(73, a, b);
     let start = Input::Initiate {
         connection: "peer".to_owned(),
         child: None,
@@ -98,6 +101,8 @@ fn a_refusal_by_all_ends_it() {
     world.input(A, start);
     world.run(PATIENCE);
     assert!(world.hosts[A].engine.status(world.now).is_empty());
+    let refused = |e: &Event| matches!(e, Event::AuthenticationFailed { .. });
+    assert_eq!(world.hosts[A].count(refused), 2, "one of each address");
 }
 
 /// A member dies while it tries the second address: the next one comes to the third as well.

@@ -5,10 +5,10 @@
 //! path. Frames come as fast as they are fetched, or as far apart as they were captured. While the
 //! pool has no room none is lost: it comes later.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::{self, BufWriter};
 use std::ops::Range;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -53,10 +53,14 @@ enum Sink {
 
 impl Sink {
     fn create(path: &Path) -> io::Result<Sink> {
-        // It may hold what was decrypted: its owner's alone.
+        // It may hold what was decrypted: it is its owner's alone.
         let mut options = File::options();
         options.write(true).create(true).truncate(true).mode(0o600);
-        let file = BufWriter::new(options.open(path)?);
+        let file = options.open(path)?;
+        if file.metadata()?.is_file() {
+            file.set_permissions(Permissions::from_mode(0o600))?;
+        }
+        let file = BufWriter::new(file);
         match path.extension().is_some_and(|kind| kind == "pcap") {
             true => PcapWriter::new(file).map(Sink::Classic),
             false => PcapngWriter::new(file, &["hitless"]).map(Sink::Ng),

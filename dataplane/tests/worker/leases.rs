@@ -171,7 +171,7 @@ fn who_does_not_lead_says_nothing_at_all() {
 fn a_worker_whose_control_thread_hangs_says_nothing_at_all_until_it_gets_on() {
     let mut bed = says_nothing_after(|bed| bed.now += Duration::from_millis(2_001));
     bed.b.host_answers = true;
-    bed.b.leadership.attend(bed.now);
+    bed.b.leadership.attend(bed.now + Duration::from_secs(2));
     bed.settle();
     // What waited is gone; what comes now has its way.
     let before = bed.wire.len();
@@ -183,7 +183,7 @@ fn a_worker_whose_control_thread_hangs_says_nothing_at_all_until_it_gets_on() {
 /// A bed whose side B does not lead any more after that.
 fn says_nothing_after(end: fn(&mut Bed)) -> Bed {
     let mut bed = bed_with_high_water(0);
-    bed.b.leadership.attend(bed.now);
+    bed.b.leadership.attend(bed.now + Duration::from_secs(2));
     send(&mut bed, 2);
     bed.b.worker.turn(bed.now);
     // Something that waits for a neighbour, too.

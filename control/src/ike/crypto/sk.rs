@@ -94,7 +94,7 @@ pub struct IvCounter {
 /// IKE SAs that are remembered.
 const REMEMBERED: usize = 1 << 17;
 /// Who is so far ahead of the others is not forgotten, lest all others follow.
-const AHEAD: u64 = 1 << 20;
+const AHEAD: u64 = 1 << 16;
 
 impl IvCounter {
     /// `None` if the incarnation no longer fits: then no IKE SA may be resumed, only made anew.

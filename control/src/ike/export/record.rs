@@ -274,6 +274,8 @@ pub(super) struct PendingRecord {
     pub path: Option<PathRecord>,
     #[prost(bytes = "vec", tag = "61")]
     pub cookie: Vec<u8>,
+    #[prost(bool, tag = "231")]
+    pub copied: bool,
     /// What is told or asked beside the question whether the peer lives (kind 5).
     #[prost(message, optional, tag = "130")]
     pub duty: Option<TaskRecord>,

@@ -102,8 +102,9 @@ pub(super) fn asked_record(asked: &Asked, record: &mut PendingRecord) {
         Asked::Announce => None,
     };
     record.path = of.map(|of| path_record(of, Nat::default()));
-    if let Asked::Routability { cookie, .. } = asked {
+    if let Asked::Routability { cookie, copied, .. } = asked {
         record.cookie.clone_from(cookie);
+        record.copied = *copied;
     }
 }
 
@@ -118,6 +119,7 @@ pub(super) fn asked(record: &PendingRecord) -> Result<Asked, ImportError> {
         Errand::Routability => Asked::Routability {
             cookie: record.cookie.clone(),
             path: of()?,
+            copied: record.copied,
         },
     })
 }

@@ -127,6 +127,6 @@ pub(in crate::ike) fn heard_from(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Pat
     mobike.others.push(old);
     let nat = ike.nat;
     relocate(ike, turn, path, nat);
-    ike.proven = new;
     ike.schedule(turn.now, Task::Mobike(Errand::Update));
+    ike.schedule(turn.now, Task::Mobike(Errand::Routability));
 }

@@ -46,12 +46,16 @@ pub(in crate::ike) fn move_to(ike: &mut IkeSa, turn: &mut Turn<'_>, local: IpAdd
         return;
     };
     mobike.provisional = None;
+    let elsewhere = remote != ike.proven;
     let errand = match ike.initiator || mobike.both_ways {
         true => Errand::Update,
         // Section 3.6: all that a responder may do is to name its addresses.
         false => Errand::Announce,
     };
     ike.schedule(turn.now, Task::Mobike(errand));
+    if elsewhere {
+        ike.schedule(turn.now, Task::Mobike(Errand::Routability));
+    }
 }
 
 /// Another member led it, perhaps at an address that this one does not have
@@ -132,7 +136,11 @@ pub(in crate::ike) fn perform(ike: &mut IkeSa, turn: &mut Turn<'_>, errand: Erra
             turn.entropy.fill(&mut cookie);
             payloads.push(Payload::notify(NotifyKind::COOKIE2, &cookie));
             let path = mobike.provisional.map_or(ike.path, |(path, _)| path);
-            Asked::Routability { cookie, path }
+            Asked::Routability {
+                cookie,
+                path,
+                copied: false,
+            }
         }
     };
     let path = match &asked {
@@ -172,12 +180,20 @@ pub(in crate::ike) fn complete(
                 relocate(ike, turn, ike.path, found);
             }
         }
-        Asked::Routability { cookie, path: to } => {
+        Asked::Routability {
+            cookie,
+            path: to,
+            copied,
+        } => {
             let same = |n: &crate::ike::message::Notify| n.data == cookie;
             if !contents.notify(NotifyKind::COOKIE2).is_some_and(same) {
                 // Section 3.7: whoever answers is not who was asked.
                 turn.drop(path.remote, "COOKIE2 does not match");
                 return ike.schedule(turn.now, Task::DeleteIke);
+            }
+            if copied && path.remote.ip() == to.remote.ip() {
+                // Whoever is elsewhere may have read it there, and any source can be written.
+                return ike.schedule(turn.now, Task::Mobike(Errand::Routability));
             }
             let provisional = ike.mobike.as_mut().and_then(|m| {
                 let asked = m.provisional.filter(|(path, _)| *path == to);
@@ -189,9 +205,7 @@ pub(in crate::ike) fn complete(
             {
                 relocate(ike, turn, new, nat);
             }
-            // Each move asks anew: this cookie went nowhere else if nothing waits to be asked.
-            let moved = ike.wants_routability();
-            if to.remote.ip() == ike.path.remote.ip() && !moved {
+            if !copied && to.remote.ip() == ike.path.remote.ip() {
                 ike.proven = to.remote.ip();
                 turn.dirty = true;
             }
@@ -210,14 +224,24 @@ pub(super) fn ask_there(ike: &IkeSa, turn: &mut Turn<'_>, path: Path) {
 /// Where the next repetition of an outstanding request goes. While there is a provisional address it
 /// goes there and to the known one in turn, so that a false one costs nothing; and when half of the
 /// attempts were in vain, to the peer's other addresses too (section 3.10).
-pub(in crate::ike) fn resend_path(ike: &IkeSa, id: MessageId, tries: u32) -> Path {
+pub(in crate::ike) fn resend_path(
+    ike: &mut IkeSa,
+    turn: &mut Turn<'_>,
+    id: MessageId,
+    tries: u32,
+) -> Path {
     let sent = ike.window.outstanding.get(&id).map_or(0, |o| o.sent);
-    if let Some(Pending::Mobike(Asked::Routability { path, .. })) = ike.pending.get(&id) {
-        return if sent.is_multiple_of(2) {
-            *path
-        } else {
-            ike.path
-        };
+    let known = ike.path;
+    if let Some(Pending::Mobike(Asked::Routability { path, copied, .. })) = ike.pending.get_mut(&id)
+    {
+        if sent.is_multiple_of(2) {
+            return *path;
+        }
+        if !*copied && known.remote.ip() != path.remote.ip() {
+            *copied = true;
+            turn.dirty = true;
+        }
+        return known;
     }
     let provisional = ike.mobike.as_ref().and_then(|mobike| mobike.provisional);
     if let Some((path, _)) = provisional.filter(|_| sent.is_multiple_of(2)) {

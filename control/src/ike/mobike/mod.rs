@@ -67,6 +67,8 @@ pub(super) enum Asked {
     Routability {
         cookie: Vec<u8>,
         path: Path,
+        /// It went to another address as well: whoever knows the cookie need not be at this one.
+        copied: bool,
     },
     Announce,
 }

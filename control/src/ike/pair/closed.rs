@@ -131,6 +131,24 @@ fn rfc7296_section_1_4_1_a_delete_that_the_peer_could_not_understand_yet_is_said
     assert!(left.iter().all(|child| child.sa.outbound_spi != spi));
 }
 
+/// The peer deletes it as well, and so refuses to rekey it (RFC 7296 section 2.25.1).
+#[test]
+fn rfc7296_section_2_25_1_what_is_closed_is_not_made_anew_because_the_peer_was_busy_closing_it() {
+    let mut pair = Pair::new(1);
+    let (old, request) = rekey_child(&mut pair, C);
+    assert!(pair.input(C, Input::TerminateChild(old)).is_empty());
+    let theirs = pair.ike(P).children[0].sa.id;
+    let delete = one(pair.input(P, Input::TerminateChild(theirs)));
+    let busy = one(pair.give(P, &request));
+    for datagram in pair.give(C, &delete) {
+        go_on(&mut pair, P, &datagram);
+    }
+    go_on(&mut pair, C, &busy);
+    let left = [C, P].map(|host| pair.ike(host).children.len());
+    assert_eq!(left, [0, 0]);
+    assert!(pair.engines[C].starts.first().is_none(), "it stays closed");
+}
+
 /// Whichever end began first, and so loses or wins.
 #[test]
 fn rfc7296_section_2_8_1_the_winner_of_a_collision_over_what_is_closed_is_closed() {

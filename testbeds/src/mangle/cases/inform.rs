@@ -153,19 +153,19 @@ pub const ESTABLISHED: &[Case] = &[
     }),
     case(
         "IKE_SA_INIT in an IKE SA",
-        "RFC 7296 2.21.3",
+        "RFC 7296 3.10.1",
         OneOf(&[Silence, NOT_AGREED]),
         |bed| header(bed, |m| m.exchange = wire::IKE_SA_INIT),
     ),
     case(
         "IKE_AUTH in an IKE SA",
-        "RFC 7296 2.21.3",
+        "RFC 7296 3.10.1",
         NOT_AGREED,
         |bed| header(bed, |m| m.exchange = wire::IKE_AUTH),
     ),
     case(
         "unknown exchange type in an IKE SA",
-        "RFC 7296 2.21.3",
+        "RFC 7296 3.10.1",
         NOT_AGREED,
         |bed| header(bed, |m| m.exchange = 240),
     ),
