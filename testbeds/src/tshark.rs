@@ -9,10 +9,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::capture::Capture;
 use crate::error::LabError;
-use crate::gateway;
+use crate::gateway::{self, Member};
 use crate::process::Program;
 use crate::scenario::Report;
+use crate::strongswan::StrongSwan;
 
 /// What the gateway calls the tables (`control.key_log`), in its own directory of them.
 pub const TABLE: &str = "ikev2_decryption_table";
@@ -245,6 +247,22 @@ pub fn judge_cluster(
     let messages = tshark.read(&captures)?;
     tshark.judge(report, &Listed::of(listed), &messages, contents);
     Ok(())
+}
+
+/// The end of a scenario with two members and one charon: all that was captured outside.
+pub fn conclude(
+    mut report: Report,
+    directory: &Path,
+    ends: (&[Member; 2], &StrongSwan),
+    wire: Capture,
+    contents: &[(&str, Content)],
+) -> Result<Report, LabError> {
+    let ([first, second], peer) = ends;
+    peer.list_sas()?;
+    drop(wire.stop()?);
+    let listed = [first.listed(), second.listed(), peer.listed()];
+    judge_cluster(&mut report, directory, &["outside.pcap"], &listed, contents)?;
+    Ok(report.conclude())
 }
 
 impl Message {

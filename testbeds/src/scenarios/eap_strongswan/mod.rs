@@ -90,26 +90,9 @@ impl<'a> Trial<'a> {
 
     /// tshark reads all of it, with the key logs of both members.
     fn decrypted(self) -> Result<Report, LabError> {
-        let Trial {
-            mut report,
-            directory,
-            members: [first, second],
-            peer,
-            wire,
-            ..
-        } = self;
-        peer.list_sas()?;
-        drop(wire.stop()?);
-        let listed = [first.listed(), second.listed(), peer.listed()];
+        let ends = (&self.members, &self.peer);
         let contents = [("tshark-sees-eap-success", SUCCESS)];
-        tshark::judge_cluster(
-            &mut report,
-            &directory,
-            &["outside.pcap"],
-            &listed,
-            &contents,
-        )?;
-        Ok(report.conclude())
+        tshark::conclude(self.report, &self.directory, ends, self.wire, &contents)
     }
 
     /// Our IKE SAs of a connection that are up.

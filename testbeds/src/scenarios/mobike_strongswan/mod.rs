@@ -90,19 +90,9 @@ impl<'a> Trial<'a> {
 
     /// tshark reads all of it, with the key logs of both members.
     fn decrypted(self) -> Result<Report, LabError> {
-        let Trial {
-            mut report,
-            directory,
-            members: [first, second],
-            peer,
-            wire,
-            ..
-        } = self;
-        drop(wire.stop()?);
-        let listed = [first.listed(), second.listed(), peer.listed()];
-        let (captures, contents) = (["outside.pcap"], [("tshark-sees-the-move", MOVE)]);
-        tshark::judge_cluster(&mut report, &directory, &captures, &listed, &contents)?;
-        Ok(report.conclude())
+        let ends = (&self.members, &self.peer);
+        let contents = [("tshark-sees-the-move", MOVE)];
+        tshark::conclude(self.report, &self.directory, ends, self.wire, &contents)
     }
 
     /// charon has one IKE SA, and that with `address`; and traffic flows both ways.

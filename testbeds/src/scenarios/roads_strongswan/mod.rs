@@ -94,20 +94,8 @@ impl<'a> Trial<'a> {
 
     /// tshark reads all of it, with the key logs of both members.
     fn decrypted(self) -> Result<Report, LabError> {
-        let Trial {
-            mut report,
-            directory,
-            members: [first, second],
-            peer,
-            wire,
-            ..
-        } = self;
-        peer.list_sas()?;
-        drop(wire.stop()?);
-        let listed = [first.listed(), second.listed(), peer.listed()];
-        let captures = ["outside.pcap"];
-        tshark::judge_cluster(&mut report, &directory, &captures, &listed, &CONTENTS)?;
-        Ok(report.conclude())
+        let ends = (&self.members, &self.peer);
+        tshark::conclude(self.report, &self.directory, ends, self.wire, &CONTENTS)
     }
 
     /// Our IKE SAs of a connection that are up.
