@@ -422,7 +422,7 @@ fn splits(report: &Report) -> impl Iterator<Item = String> {
     let together = report.places == Places::OneForAll;
     let splits = report.splits.iter().filter(move |_| together);
     let each = splits.flat_map(|(source, splits)| splits.iter().map(move |split| (source, split)));
-    each.map(|(source, Split { from, to })| {
+    each.map(|(source, Split { from, to, .. })| {
         format!(
             "{source} was sent from in two files at once from {:.6} to {:.6}: a split, both members \
              led, each for itself",

@@ -19,12 +19,15 @@ pub(super) struct Split {
     /// When the second tap sent first, and when one of them sent last beside the other.
     pub from: Duration,
     pub to: Duration,
+    /// When the tap that sent last in it was next followed by another one: what it sent until then
+    /// is of the split too. [`LASTING`] at most, for it may be the one that led on.
+    until: Duration,
 }
 
 impl Split {
     /// Whether the other member may not have heard of what was sent then.
     fn hides(&self, time: Duration) -> bool {
-        (self.from.saturating_sub(LASTING)..=self.to).contains(&time)
+        (self.from.saturating_sub(LASTING)..=self.until).contains(&time)
     }
 }
 
@@ -53,11 +56,22 @@ impl Tenures {
         if tenure.tap != tap {
             (tenure.tap, tenure.changes) = (tap, tenure.changes + 1);
             let before = tenure.changed.replace(time);
+            if let Some(last) = tenure
+                .splits
+                .last_mut()
+                .filter(|split| before == Some(split.to))
+            {
+                last.until = time.min(last.to + LASTING);
+            }
             if let Some(from) = before.filter(|before| time.saturating_sub(*before) <= AT_ONCE) {
                 let goes_on = |split: &&mut Split| from.saturating_sub(split.to) <= LASTING;
                 match tenure.splits.last_mut().filter(goes_on) {
-                    Some(split) => split.to = time,
-                    None => tenure.splits.push(Split { from, to: time }),
+                    Some(split) => (split.to, split.until) = (time, time),
+                    None => tenure.splits.push(Split {
+                        from,
+                        to: time,
+                        until: time,
+                    }),
                 }
             }
         }
@@ -98,8 +112,12 @@ mod tests {
     }
 
     fn split(from: u64, to: u64) -> Split {
-        let [from, to] = [from, to].map(Duration::from_millis);
-        Split { from, to }
+        split_until(from, to, to)
+    }
+
+    fn split_until(from: u64, to: u64, until: u64) -> Split {
+        let [from, to, until] = [from, to, until].map(Duration::from_millis);
+        Split { from, to, until }
     }
 
     #[test]
@@ -111,11 +129,30 @@ mod tests {
     #[test]
     fn members_that_send_in_turn_led_at_once() {
         let sent = [(0, 0), (50, 1), (51, 0), (52, 0), (700, 1), (9_000, 0)];
-        assert_eq!(splits(&sent), [split(50, 700)]);
+        assert_eq!(splits(&sent), [split_until(50, 700, 9_000)]);
         let now_and_then = [(0, 0), (50, 1), (60, 0), (5_000, 1), (5_100, 0)];
         assert_eq!(splits(&now_and_then), [split(50, 5_100)]);
         let again = [(0, 0), (50, 1), (60, 0), (15_000, 1), (15_100, 0)];
-        assert_eq!(splits(&again), [split(50, 60), split(15_000, 15_100)]);
+        assert_eq!(
+            splits(&again),
+            [split_until(50, 60, 10_060), split(15_000, 15_100)]
+        );
+    }
+
+    /// The deposed one may say more after its last word beside the other, which has not heard it.
+    #[test]
+    fn what_the_last_to_send_in_a_split_says_until_the_other_leads_on_is_hidden() {
+        let sent = [
+            (0, 0),
+            (50, 1),
+            (700, 0),
+            (2_500, 0),
+            (4_000, 1),
+            (30_000, 1),
+        ];
+        let splits = BTreeMap::from([(CLUSTER, splits(&sent))]);
+        let hidden = |at| hidden(&splits, CLUSTER, Duration::from_millis(at));
+        assert!(hidden(2_500) && hidden(4_000) && !hidden(4_001) && !hidden(30_000));
     }
 
     #[test]
