@@ -5,6 +5,7 @@
 #[cfg(test)]
 extern crate self as hitless;
 
+mod allowance;
 pub mod api;
 pub mod audit;
 pub mod cli;

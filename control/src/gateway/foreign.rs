@@ -5,13 +5,15 @@
 //! An SPI in a member's part of the space (R2, RFC 6311 section 3.3) that is heard for a while
 //! without a break is such a Child SA, or a forgery; IKE then asks the peer, who alone knows, to
 //! delete it (RFC 7296 section 1.4.1), and makes what is missing. Both are harmless if it was a
-//! forgery, and rare.
+//! forgery, and bounded, here and there (`ike/takeover.rs`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless_sa::{Instant, Spi};
+
+use crate::allowance::Allowance;
 
 /// What the network still holds of an SA that was just deleted, and what comes before its install,
 /// is over sooner.
@@ -38,8 +40,7 @@ struct Heard {
 #[derive(Default)]
 pub(super) struct Foreign {
     heard: BTreeMap<(IpAddr, Spi), Heard>,
-    /// Until when the questions of the past take their pauses.
-    paid_until: Instant,
+    questions: Allowance,
 }
 
 impl Foreign {
@@ -66,11 +67,11 @@ impl Foreign {
         heard.last = now;
         let lasting = now.since(heard.first) >= PATIENCE;
         let fresh = heard.asked.is_none_or(|at| now.since(at) >= AGAIN);
-        let rested = self.paid_until.since(now) < PAUSE * AT_ONCE;
+        let rested = self.questions.is_left(now, PAUSE * AT_ONCE);
         let due = lasting && fresh && rested;
         if due {
             heard.asked = Some(now);
-            self.paid_until = self.paid_until.max(now) + PAUSE;
+            self.questions.spend(now, PAUSE);
         }
         due
     }

@@ -13,6 +13,7 @@ use super::probe::Probe;
 use super::settings::Takeover;
 use super::tasks::Task;
 use super::turn::Turn;
+use crate::allowance::Allowance;
 
 /// Greatest delta that IPSEC_REPLAY_COUNTER_SYNC may carry: only 32 bits travel, and the receiver
 /// of a jump must still infer the high half (RFC 4303 appendix A, decision H3).
@@ -36,17 +37,16 @@ const QUESTIONS: Duration = Duration::from_secs(1);
 /// Peers are asked of SPIs that nobody here knows.
 #[derive(Default)]
 pub(super) struct Questions {
-    /// Until when those of the past have taken their time.
-    paid_until: Instant,
+    allowance: Allowance,
     /// Of more IKE SAs than can be asked at once, the first.
     first: usize,
 }
 
 impl Questions {
     fn affords(&mut self, now: Instant) -> bool {
-        let affords = self.paid_until.since(now) < QUESTIONS;
+        let affords = self.allowance.is_left(now, QUESTIONS);
         if affords {
-            self.paid_until = self.paid_until.max(now) + QUESTION;
+            self.allowance.spend(now, QUESTION);
             self.first = self.first.wrapping_add(1);
         }
         affords
