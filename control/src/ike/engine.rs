@@ -592,9 +592,15 @@ impl Engine {
             }
             Effect::Inherit {
                 to,
+                owed,
                 children,
                 queue,
-            } => self.inherit(now, ike, to, children, queue, changes),
+            } => {
+                if let Some(successor) = self.sas.get_mut(&to) {
+                    successor.inherit_owed(owed);
+                }
+                self.inherit(now, ike, to, children, queue, changes)
+            }
             Effect::Redundant(spi) => {
                 if let Some(redundant) = self.sas.get_mut(&spi) {
                     redundant.forget_at = Some(now + DELETE_GRACE);
