@@ -197,7 +197,7 @@ impl Engine {
             } => self.datagram(now, entropy, Path { local, remote }, payload),
             Input::Timeout => self.timeout(now, entropy),
             Input::Initiate { connection, child } => {
-                self.initiate(now, entropy, &connection, child);
+                self.initiate_in_turn(now, entropy, connection, child);
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
             Input::TerminateChild(sa) => self.order_of_child(now, entropy, sa, |ike| {
