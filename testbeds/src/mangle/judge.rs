@@ -312,12 +312,7 @@ impl Outcome {
             Expected::NextExchange => {
                 only.is_some_and(|reply| !reply.response && reply.protected && !reply.deletes())
             }
-            Expected::GoesOn => only.is_some_and(|reply| {
-                let answers = reply.response != self.before.stage.asks();
-                let in_auth = reply.exchange == wire::IKE_AUTH && reply.protected;
-                let alone = matches!(reply.payloads.as_slice(), [(wire::EAP, _)]);
-                answers && in_auth && alone && self.unchanged()
-            }),
+            Expected::GoesOn => only.is_some_and(|reply| self.goes_on(reply)),
             Expected::WithdrawnIke => self.withdrawn(PROTOCOL_IKE) && self.ike_sas == 0,
             Expected::WithdrawnChild => {
                 let same = self.children == self.before.children;
@@ -340,6 +335,14 @@ impl Outcome {
             true => self.children == 0 && self.ike_sas == 0,
             false => self.unchanged(),
         }
+    }
+
+    /// It says what is next in a login.
+    fn goes_on(&self, reply: &Reply) -> bool {
+        let answers = reply.response != self.before.stage.asks();
+        let in_auth = reply.exchange == wire::IKE_AUTH && reply.protected;
+        let alone = matches!(reply.payloads.as_slice(), [(wire::EAP, _)]);
+        answers && in_auth && alone && self.unchanged()
     }
 
     /// The exchange came to nothing, and the IKE SA is what it was.
