@@ -197,7 +197,7 @@ impl Engine {
             } => self.datagram(now, entropy, Path { local, remote }, payload),
             Input::Timeout => self.timeout(now, entropy),
             Input::Initiate { connection, child } => {
-                self.initiate(now, entropy, &connection, child);
+                self.initiate_in_turn(now, entropy, connection, child);
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
             Input::TerminateChild(sa) => self.order_of_child(now, entropy, sa, |ike| {
@@ -592,9 +592,15 @@ impl Engine {
             }
             Effect::Inherit {
                 to,
+                owed,
                 children,
                 queue,
-            } => self.inherit(now, ike, to, children, queue, changes),
+            } => {
+                if let Some(successor) = self.sas.get_mut(&to) {
+                    successor.inherit_owed(owed);
+                }
+                self.inherit(now, ike, to, children, queue, changes)
+            }
             Effect::Redundant(spi) => {
                 if let Some(redundant) = self.sas.get_mut(&spi) {
                     redundant.forget_at = Some(now + DELETE_GRACE);

@@ -33,6 +33,7 @@ use super::settings::Connection;
 use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
+use super::unanswered::Unanswered;
 use super::virtual_ip::Internal;
 use super::window::Window;
 use super::{child, counter_sync, followup, rekey, reload};
@@ -105,6 +106,8 @@ pub(super) struct IkeSa {
     pub full: Option<usize>,
     /// Another member led it, and this one has not gone on with it yet.
     pub waiting: bool,
+    /// What that one had asked is repeated first.
+    pub unanswered: Option<Unanswered>,
     /// It did: SPIs of this cluster on which the peer sends and that are not in our record.
     pub foreign: Vec<Spi>,
     /// How often its Message IDs were doubted in this leadership.
@@ -266,6 +269,7 @@ impl IkeSa {
         self.sync = None;
         self.probe = None;
         self.owed = None;
+        self.unanswered = None;
         self.state = State::Gone;
         turn.dirty = true;
         turn.events.push(Event::IkeDeleted {
@@ -460,6 +464,7 @@ impl IkeSa {
             ordered: false,
             readdressed: false,
             superseded: false,
+            unanswered: None,
             undecided: false,
             forget_at: None,
             authenticated: Authenticated::default(),

@@ -73,6 +73,7 @@ pub mod takeover;
 mod tasks;
 mod timers;
 mod turn;
+mod unanswered;
 mod unique;
 mod virtual_ip;
 pub mod window;

@@ -184,6 +184,10 @@ impl IkeSa {
                 return turn.drop(path.remote, "message ID above the window");
             }
         }
+        // Nothing has been declared yet: what was answered before gets its answer.
+        if self.unanswered.is_some() {
+            return turn.drop(path.remote, "synchronising");
+        }
         if self.undecided && !payloads.as_ref().is_ok_and(|p| deletes_ike(p)) {
             // The peer knows more than we do and asks again; by then we know too.
             return turn.drop(path.remote, "rekeying is not decided");
@@ -281,6 +285,7 @@ impl IkeSa {
                 })
             }
         }
+        self.has_been_answered(turn);
         self.advance(turn);
     }
 

@@ -312,6 +312,7 @@ pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
     });
     turn.effects.push(Effect::Inherit {
         to,
+        owed: ike.bequeath(),
         children: std::mem::take(&mut ike.children),
         queue,
     });

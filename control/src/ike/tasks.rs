@@ -13,6 +13,7 @@ use super::message::Exchange;
 use super::mobike::{self, Asked, Errand};
 use super::rekey::{self, IkeOffer};
 use super::turn::Turn;
+use super::unanswered::Unanswered;
 use super::window::Due;
 use super::{counter_sync, inform, probe, redirect, takeover};
 
@@ -345,6 +346,7 @@ impl IkeSa {
     pub fn tick(&mut self, turn: &mut Turn<'_>) {
         self.reassembly.expire(turn.now);
         self.keep_mapping(turn);
+        self.tick_unanswered(turn);
         counter_sync::tick(self, turn);
         probe::tick(self, turn);
         while self.owed.is_none() {
@@ -473,6 +475,7 @@ impl IkeSa {
         };
         [
             self.window.deadline().filter(|_| self.owed.is_none()),
+            self.unanswered.map(Unanswered::deadline),
             self.sync.as_ref().map(|s| s.resend_at),
             self.probe.as_ref().and_then(|p| p.deadline()),
             self.forget_at,

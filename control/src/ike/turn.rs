@@ -10,6 +10,7 @@ use super::child::Installed;
 use super::crypto::kex::KeyPair;
 use super::crypto::sk::IvCounter;
 use super::established::IkeSa;
+use super::governor::Owed;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
 use super::redirect::Redirects;
@@ -115,6 +116,8 @@ pub(super) enum Effect {
     /// All Child SAs go to this IKE SA (RFC 7296 section 2.8).
     Inherit {
         to: IkeSpi,
+        /// Where the peer stands is to be found out of that one too.
+        owed: Option<Owed>,
         children: Vec<Installed>,
         queue: Vec<Scheduled>,
     },

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hitless::ike::settings::Cookies;
+use hitless::ike::work::Share;
 use hitless::ike::{Event, Input};
 use hitless_sa::Mode;
 use zeroize::Zeroizing;
@@ -305,4 +306,36 @@ fn an_engine_that_stands_by_answers_nothing() {
     assert!(world.hosts[B].sent.is_empty());
     assert!(world.hosts[B].saw(|e| matches!(e, Event::Dropped { .. })));
     assert_eq!(world.hosts[B].engine.poll_timeout(), None);
+}
+
+/// An operator, or a script of one, asks for everything at once: no more of it is begun in a turn than
+/// of what is to be started, and all of it in the turns that follow.
+#[test]
+fn what_is_initiated_in_a_burst_is_begun_a_share_at_a_time() {
+    const MANY: u8 = 200;
+    let mut a = settings(A);
+    let only = a.connections.remove(0);
+    for n in 0..MANY {
+        let mut connection = only.clone();
+        connection.name = format!("peer{n}");
+        connection.remote_addrs = vec![[198, 51, 100, n].into()];
+        connection.children[0].start = false;
+        a.connections.push(connection);
+    }
+    let mut world = World::new(90, a, settings(B));
+    let begun = |world: &World| {
+        let names = world.hosts[A].engine.status(world.now);
+        names.len()
+    };
+    let share = Share::new(0);
+    for n in 0..MANY {
+        let child = (n % 2 == 0).then(|| "net".to_owned());
+        let connection = format!("peer{n}");
+        world.input(A, Input::Initiate { connection, child });
+    }
+    assert!(share.used() <= Share::OF_A_TURN, "{}", share.used());
+    let at_once = begun(&world);
+    assert!(at_once > 1 && at_once < usize::from(MANY), "{at_once}");
+    world.run(SECOND);
+    assert_eq!(begun(&world), usize::from(MANY));
 }

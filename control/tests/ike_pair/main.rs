@@ -30,6 +30,7 @@ mod several;
 mod suites;
 mod tickets;
 mod transport;
+mod unanswered;
 mod unique;
 mod versions;
 mod virtual_ip;
