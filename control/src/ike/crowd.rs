@@ -21,11 +21,39 @@
 //! | IVs drawn (`crypto/sk.rs`) | 131,072 IKE SAs; then all but the far ahead go on from one value |
 //! | the workers' ring of punted packets | 256 each, a half of it for IKE_SA_INIT |
 //!
-//! Whoever is authenticated may have `ikesa_limit` IKE SAs, together with all others, and
-//! `children_per_ike` Child SAs in each (`room.rs`); one where `unique` says so.
-//! Answers of IKE SAs that are no more (`graves.rs`, 8,192), fragments of established IKE SAs and
-//! half-made Child SAs grow by authenticated messages alone. What the workers keep of strangers
-//! (neighbours, IP fragments) is bounded in `hitless_dataplane`.
+//! # What authenticated peers can make grow
+//!
+//! | table | bound |
+//! |---|---|
+//! | IKE SAs (`room.rs`) | `ikesa_limit`, `ikesa_limit_id` of them for each identity; one where `unique` says so |
+//! | IKE SAs left behind by rekeying (`room.rs`) | 8 for each IKE_AUTH, until they are deleted |
+//! | Child SAs (`room.rs`) | `children_per_ike` in each, as many more that wait for a Delete; 131,072 in the dataplane |
+//! | the record of an IKE SA, on every member | 57,344 octets; what makes it longer is not made |
+//! | responses that are kept, requests under way (`window.rs`) | `window_size`, 64 at most |
+//! | fragments of established IKE SAs (`fragments.rs`) | two messages each, 128 parts of one, half a minute |
+//! | half-made Child SAs (`followup.rs`) | a window of them, until the next key exchange is due |
+//! | virtual addresses (`virtual_ip/`) | 8 for each IKE SA, from the pools |
+//! | peer's other addresses (`mobike/`) | 16 for each IKE SA |
+//! | certificates that were verified (`auth/verdicts.rs`) | 256 |
+//! | answers of IKE SAs that are no more (`graves.rs`) | 8,192, a minute |
+//! | IKE SAs that ended of late (`gateway/retrieve.rs`) | those of five minutes: `init_rate` of them a second |
+//! | commits that wait for a standby (`gateway/commit.rs`) | the messages of one round trip, or until it is given up |
+//!
+//! # What members and operators can
+//!
+//! | table | bound |
+//! |---|---|
+//! | records and leases of a standby (`hitless_sync::store`) | those of its leader, which is held to the above |
+//! | records on their way (`hitless_sync::session`) | 64, and 256 KiB; the others wait as names |
+//! | packets that a new active holds (`gateway/late.rs`) | 4,096 |
+//! | SPIs that others are asked for (`gateway/retrieve.rs`) | 64, one each 100 ms |
+//! | commands for a worker, packets for it (`gateway/dataplane.rs`) | 524,288 and 8,192; then it is replaced, or they are dropped |
+//! | clients of the control socket (`api/server.rs`) | 16, 64 KiB for a request |
+//! | traces and captures (`hitless_dataplane::watch`) | 1,000 packets, 1,024 frames |
+//!
+//! What the workers keep of strangers is bounded in `hitless_dataplane`: for each port 1,024 neighbours,
+//! 256 routers and 32 packets that wait for each of them, 512 of those in all; 64 datagrams in fragments,
+//! 8 of one source, 128 fragments in all.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};

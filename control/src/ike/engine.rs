@@ -396,6 +396,7 @@ impl Engine {
         if let Some(undone) = undone {
             self.index.remove(&undone);
             self.ids.leases.release(&undone);
+            self.ids.leaving.remove(&(undone.origin(), ike));
             for child in &undone.children {
                 if self.index.of_child(child.sa.id) == Some(ike) {
                     self.index.remove_child(child.sa.id);
@@ -442,6 +443,7 @@ impl Engine {
         self.resuming = Resuming::default();
         self.governor = Governor::default();
         self.ids.leases.clear();
+        self.ids.leaving.clear();
         self.starts = Starts::new();
         self.timers.clear();
         self.outputs.clear();
@@ -721,6 +723,10 @@ impl Engine {
         self.governor.note(results.now, &ike);
         let deadline = ike.deadline().filter(|_| !gone);
         self.timers.set(spi, due::again(results.now, deadline));
+        match ike.state {
+            State::Established | State::Gone => self.ids.leaving.remove(&(ike.origin(), spi)),
+            _ => self.ids.leaving.insert((ike.origin(), spi)),
+        };
         if gone {
             self.index.remove(&ike);
             self.ids.leases.release(&ike);

@@ -121,6 +121,13 @@ impl Index {
         spis.into_iter().flatten().copied()
     }
 
+    /// How many those are.
+    pub fn count_between(&self, local: &Identification, remote: &Identification) -> usize {
+        let towards = self.peers.get(remote);
+        let spis = towards.and_then(|towards| towards.get(local));
+        spis.map_or(0, BTreeSet::len)
+    }
+
     /// Those whose peer is there.
     pub fn at(&self, address: IpAddr) -> impl Iterator<Item = IkeSpi> + '_ {
         self.addresses.get(&address).into_iter().flatten().copied()

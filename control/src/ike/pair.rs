@@ -3,6 +3,7 @@
 mod closed;
 mod collisions;
 mod fatal;
+mod leaving;
 mod notifies;
 
 use std::net::SocketAddr;

@@ -15,6 +15,7 @@ use super::keys::{IkeKeys, Inputs};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{IkeProposal, KeyExchangeMethod, accepted, select};
+use super::room;
 use super::sessions::crash;
 use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
@@ -118,6 +119,7 @@ fn agree(
     turn: &mut Turn<'_>,
     contents: &Contents<'_>,
 ) -> Result<Vec<Payload>, Payload> {
+    room::for_successor(ike, turn.ids).map_err(|kind| Payload::notify(kind, &[]))?;
     let invalid = || Payload::notify(NotifyKind::INVALID_SYNTAX, &[]);
     let proposals = contents.proposals.ok_or_else(invalid)?;
     let peer_nonce = contents.valid_nonce().ok_or_else(invalid)?;

@@ -4,7 +4,7 @@
 //! What takes the place of another one is not more: a rekeying, a peer that comes back. What another
 //! member led counts as what was made here.
 
-use hitless_sa::SaId;
+use hitless_sa::{IkeSpi, SaId};
 
 use super::child::{ChildState, Installed};
 use super::engine::Engine;
@@ -12,7 +12,11 @@ use super::established::IkeSa;
 use super::message::NotifyKind;
 use super::resource;
 use super::settings::Limits;
-use super::turn::Effect;
+use super::turn::{Effect, Ids};
+
+/// IKE SAs that rekeying has left behind and that the peer has not deleted, or not let us delete: each
+/// rekeying leaves one, and any number of those would be made while they wait.
+const MOST_LEAVING: usize = 8;
 
 impl Limits {
     /// Child SAs of an IKE SA that stay: what its connection is configured for, at least.
@@ -47,15 +51,41 @@ pub(super) fn for_child(
     }
 }
 
+/// Whether the peer gets a successor of an IKE SA: "a transient condition" (RFC 7296 section 2.25) that it
+/// ends by deleting those that have one.
+pub(super) fn for_successor(ike: &IkeSa, ids: &Ids) -> Result<(), NotifyKind> {
+    let origin = ike.origin();
+    let leaving = ids
+        .leaving
+        .range((origin, IkeSpi(0))..=(origin, IkeSpi(u64::MAX)));
+    match leaving.count() < MOST_LEAVING {
+        true => Ok(()),
+        false => Err(NotifyKind::TEMPORARY_FAILURE),
+    }
+}
+
 impl Engine {
     /// Why an IKE SA that a peer has just begun has no place here.
     pub(super) fn turns_away(&self, ike: &IkeSa, effects: &[Effect]) -> Option<&'static str> {
         if self.has_twin(ike, effects) {
             return Some("the peer has an IKE SA, which is kept");
         }
-        let most = self.settings.limits.ikesa_limit;
-        let full = most != 0 && self.sas.len() + self.passive.len() >= most;
-        let full = full && !self.replaces_another(ike, effects);
-        full.then_some("there are as many IKE SAs as ikesa_limit allows")
+        let Limits {
+            ikesa_limit,
+            ikesa_limit_id,
+            ..
+        } = self.settings.limits;
+        let full = |there: usize, most: usize| most != 0 && there >= most;
+        let reason = if full(self.sas.len() + self.passive.len(), ikesa_limit) {
+            "there are as many IKE SAs as ikesa_limit allows"
+        } else if full(
+            self.index.count_between(&ike.local_id, ike.peer()),
+            ikesa_limit_id,
+        ) {
+            "the peer has as many IKE SAs as ikesa_limit_id allows"
+        } else {
+            return None;
+        };
+        (!self.replaces_another(ike, effects)).then_some(reason)
     }
 }

@@ -32,6 +32,8 @@ pub(super) struct Ids {
     ivs: Option<IvCounter>,
     next_unique: u32,
     spis: BTreeSet<Spi>,
+    /// IKE SAs that are on their way out, behind the one whose IKE_AUTH they came of.
+    pub leaving: BTreeSet<(IkeSpi, IkeSpi)>,
     /// Virtual addresses of peers.
     pub leases: Leases,
     /// How often gateways sent us to others.
@@ -47,6 +49,7 @@ impl Ids {
             ivs: IvCounter::new(member, incarnation),
             next_unique: 1,
             spis: BTreeSet::new(),
+            leaving: BTreeSet::new(),
             redirects: Redirects::default(),
             leases: Leases::new(pools),
         }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hitless::ike::proposal::Identification;
-use hitless::ike::settings::{Cookies, Limits};
+use hitless::ike::settings::{Cookies, Limits, Unique};
 use hitless::ike::work::Share;
 use hitless::ike::{Event, Input, Resume};
 
@@ -404,6 +404,43 @@ fn what_a_connection_is_configured_for_is_not_refused() {
     let mut world = World::new(6, a, b);
     world.run(SECOND);
     world.assert_agreement(6);
+}
+
+/// One identity with a connection for each IKE SA, and another one beside it.
+#[test]
+fn one_identity_has_as_many_ike_sas_as_ikesa_limit_id_allows() {
+    let limits = Limits {
+        ikesa_limit_id: 2,
+        ..Limits::default()
+    };
+    let world = |unique: Unique| {
+        let (mut a, mut b) = (settings(A), settings(B));
+        b.limits = limits;
+        b.connections[0].remote_id = Identification::Any;
+        b.connections[0].roads.unique = unique;
+        let connection = a.connections[0].clone();
+        let many = |number: usize| {
+            let mut one = connection.clone();
+            one.name = format!("peer{number}");
+            one.roads.unique = Unique::Never;
+            if number == 3 {
+                one.local_id = Identification::Fqdn("other.test".to_owned());
+            }
+            one
+        };
+        a.connections = (0..4).map(many).collect();
+        let mut world = World::new(7, a, b);
+        world.run(SECOND);
+        world
+    };
+    let many = "as many IKE SAs as ikesa_limit_id allows";
+    for unique in [Unique::Never, Unique::No] {
+        let world = world(unique);
+        assert_eq!(world.ike_sas(B).len(), 3, "{unique:?}");
+        assert_eq!(refusals(&world, B, many), 1, "{unique:?}");
+    }
+    // What takes the place of another is not more.
+    assert_eq!(refusals(&world(Unique::Replace), B, many), 0);
 }
 
 #[test]
