@@ -5,14 +5,17 @@ use std::time::Duration;
 
 use hitless::lab::Extras;
 use hitless_testbeds::sim::plan::Fault::{
-    ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Garbage, Healed, Restart,
-    ShutDown, Slow,
+    ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Garbage, Healed, PeerRekeysChild,
+    Replay, Restart, ShutDown, Slow, Switchover,
 };
 use hitless_testbeds::sim::plan::{Part, Plan, lease_sizes};
 
 mod plans;
 
 use plans::{assert_kept, micros, nanos, noise};
+
+/// Not combined-mode: then `auto` synchronises Message IDs (RFC 6311).
+const CBC: &str = "aes128-sha256-prfsha256-x25519";
 
 /// A tunnel of three was taken over, and the voter had heard the leader a moment later than the
 /// candidate: it refused the first word, and the second came with the next heartbeat. Then nothing was
@@ -188,4 +191,43 @@ fn seed_14131_a_rekeying_that_comes_to_nothing_leaves_no_child_missing() {
         ..Plan::with(2, faults)
     };
     assert_kept(&plan, 14_131);
+}
+
+/// A failover lost a half-open IKE SA. The peer repeated IKE_AUTH where nobody knew of that any more, and
+/// in silence, ever more rarely; and then began with the next address instead, that of a standby.
+#[test]
+fn seed_20399_an_initiator_is_told_that_its_half_open_ike_sa_is_lost() {
+    let frozen = |machine, nanoseconds| Frozen(machine, Part::Control, nanos(nanoseconds));
+    let faults = vec![
+        (nanos(1_409_715_011), frozen(1, 145_500_000)),
+        (nanos(1_479_036_898), Replay),
+        (nanos(1_484_036_898), Replay),
+        (nanos(2_504_485_278), frozen(2, 428_000_000)),
+        (nanos(2_732_223_978), ClusterRekeysIke),
+        (nanos(2_732_223_978), PeerRekeysChild),
+        (nanos(2_732_246_978), ClusterRekeysIke),
+        (nanos(2_775_178_126), Garbage),
+        (nanos(3_497_632_613), DiskFails(3, 1)),
+        (nanos(3_497_632_613), Switchover),
+        (nanos(3_565_178_126), Garbage),
+        (nanos(3_584_565_254), Replay),
+        (nanos(4_281_565_254), Replay),
+    ];
+    let plan = Plan {
+        outside: noise(1_000, 0, 60),
+        sync: noise(100, 1_000, 8_000),
+        hub: true,
+        leases: Some(lease_sizes(16, 64)),
+        ike_proposal: CBC,
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "rekey",
+        probe_every: micros(3_035),
+        extras: Extras {
+            more_children: 2,
+            mobike: true,
+            ..Extras::default()
+        },
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 20_399);
 }
