@@ -6,7 +6,7 @@ use std::time::Duration;
 use hitless::lab::Extras;
 use hitless_testbeds::sim::plan::Fault::{
     ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Garbage, Healed, PeerRekeysChild,
-    Replay, Restart, ShutDown, Slow, Switchover,
+    PeerRekeysIke, Replay, Restart, ShutDown, Slow, Switchover,
 };
 use hitless_testbeds::sim::plan::{Part, Plan, lease_sizes};
 
@@ -230,4 +230,45 @@ fn seed_20399_an_initiator_is_told_that_its_half_open_ike_sa_is_lost() {
         ..Plan::with(3, faults)
     };
     assert_kept(&plan, 20_399);
+}
+
+/// Both members led behind a partition and both heard that the peer wants a new IKE SA. It took the
+/// refusal of the one; the other made the IKE SA, and refused all that was asked on the old one until it
+/// was time to delete that.
+#[test]
+fn seed_21724_a_successor_that_the_peer_never_had_gives_everything_back() {
+    let faults = vec![
+        (nanos(1_788_722_179), DiskFails(2, 4)),
+        (nanos(1_788_722_179), Crash(1)),
+        (nanos(2_182_722_179), Restart(1)),
+        (
+            nanos(2_404_590_816),
+            Frozen(2, Part::Worker, nanos(146_000_000)),
+        ),
+        (nanos(3_479_007_174), Deaf { from: 2, to: 1 }),
+        (nanos(3_479_007_174), Deaf { from: 1, to: 2 }),
+        (nanos(3_589_507_174), PeerRekeysIke),
+        (nanos(3_670_069_092), Replay),
+        (nanos(3_700_007_174), Crash(2)),
+        (nanos(3_700_007_174), Healed),
+        (nanos(3_921_007_174), Restart(2)),
+        (nanos(4_083_069_092), Replay),
+    ];
+    let plan = Plan {
+        outside: noise(0, 100, 300),
+        sync: noise(1_000, 100, 8_000),
+        hub: true,
+        leases: Some(lease_sizes(64, 1_024)),
+        ike_proposal: CBC,
+        takeover: "probe",
+        window_size: 5,
+        probe_every: micros(2_872),
+        extras: Extras {
+            virtual_ip: true,
+            small_fragments: true,
+            ..Extras::default()
+        },
+        ..Plan::with(2, faults)
+    };
+    assert_kept(&plan, 21_724);
 }

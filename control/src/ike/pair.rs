@@ -4,6 +4,7 @@ mod closed;
 mod collisions;
 mod fatal;
 mod notifies;
+mod recalled;
 
 use std::net::SocketAddr;
 
