@@ -124,7 +124,7 @@ impl Engine {
     }
 
     /// It may go on under another SPI.
-    fn goes_on(&mut self, spi: IkeSpi, initiator: Initiator) {
+    pub(super) fn goes_on(&mut self, spi: IkeSpi, initiator: Initiator) {
         self.timers.set(spi, None);
         self.timers.set(initiator.spi, Some(initiator.deadline()));
         self.initiators.insert(initiator);
@@ -261,7 +261,7 @@ impl Engine {
         if self.initiators.contains(&ours) {
             return self.conclude(now, entropy, ours, path, header, (place, datagram));
         }
-        if !self.show_token(now, path, header) {
+        if !self.show_token(now, path, header) && !self.disown(now, path, header, place) {
             self.exhume(path, ours, datagram);
         }
     }

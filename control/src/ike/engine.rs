@@ -554,10 +554,10 @@ impl Engine {
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
-        ike: Box<IkeSa>,
+        mut ike: Box<IkeSa>,
         mut results: Results,
     ) {
-        let mut others = Vec::new();
+        let (mut others, mut unused) = (Vec::new(), None);
         for effect in std::mem::take(&mut results.effects) {
             if let Effect::Reauthenticate(children) = effect {
                 self.reauthenticate(now, entropy, &ike, children);
@@ -565,6 +565,10 @@ impl Engine {
             }
             if let Effect::Redirected(to, children) = effect {
                 self.redirected(now, entropy, &ike, to, children);
+                continue;
+            }
+            if let Effect::Recall(heir) = effect {
+                unused = self.recall(now, entropy, &mut ike, heir);
                 continue;
             }
             others.extend(self.apply(now, &ike, effect, &mut results.changes));
@@ -575,6 +579,10 @@ impl Engine {
             self.with(now, entropy, other, |ike, turn| ike.affected(turn));
         }
         self.commit(ike, results);
+        // Behind that, or the Child SAs would go with it.
+        if let Some(unused) = unused {
+            self.forget_unused(now, entropy, unused);
+        }
     }
 
     /// Applies an effect; gives the other IKE SA that it changed.
@@ -630,8 +638,8 @@ impl Engine {
                 Vec::new()
             }
             Effect::Replace => self.replace(now, ike),
-            // It needs randomness: `settle` has done it.
-            Effect::Reauthenticate(_) | Effect::Redirected(..) => Vec::new(),
+            // `settle` has done it.
+            Effect::Reauthenticate(_) | Effect::Redirected(..) | Effect::Recall(_) => Vec::new(),
         }
     }
 

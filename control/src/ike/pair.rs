@@ -5,6 +5,7 @@ mod collisions;
 mod fatal;
 mod leaving;
 mod notifies;
+mod recalled;
 
 use std::net::SocketAddr;
 

@@ -230,7 +230,7 @@ impl IkeSa {
         match header.exchange {
             Exchange::Informational => inform::answer(self, turn, path, &contents),
             Exchange::CreateChildSa if contents.rekeys_ike() => {
-                rekey::answer(self, turn, &contents)
+                rekey::answer(self, turn, header.message_id, &contents)
             }
             Exchange::CreateChildSa => create::answer(self, turn, &contents),
             Exchange::IkeFollowupKe => followup::answer(self, turn, &contents),

@@ -85,9 +85,11 @@ pub(super) fn request(
 pub(super) fn answer(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
+    id: MessageId,
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
     if is_busy(ike) {
+        ike.doubt_successor(turn, id);
         return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
     }
     match agree(ike, turn, contents) {
@@ -283,6 +285,15 @@ fn successor(
     successor
 }
 
+/// What no other IKE SA can do for this one. Not its end: whatever asked for that, the peer does not outrun
+/// it by a rekeying.
+pub(super) fn is_own(task: &Task) -> bool {
+    matches!(
+        task,
+        Task::RekeyIke | Task::Liveness | Task::CrashToken | Task::AskTicket
+    )
+}
+
 /// All Child SAs and all that is still to be done go to the successor.
 pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
     ike.state = State::Rekeyed {
@@ -290,14 +301,7 @@ pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
     };
     ike.session.ticket = None;
     let mut queue = std::mem::take(&mut ike.queue);
-    // Not its end: whatever asked for that, the peer does not outrun it by a rekeying.
-    let own = |task: &Task| {
-        matches!(
-            task,
-            Task::RekeyIke | Task::Liveness | Task::CrashToken | Task::AskTicket
-        )
-    };
-    queue.retain(|s| !own(&s.task));
+    queue.retain(|s| !is_own(&s.task));
     // An answer to these moves what ends, and not its successor.
     let errands = ike.pending.values().filter_map(|pending| match pending {
         Pending::Mobike(asked) => Some(Scheduled {

@@ -124,6 +124,8 @@ pub(super) enum Effect {
         children: Vec<Installed>,
         queue: Vec<Scheduled>,
     },
+    /// The peer has never had this successor, as it seems (`recall.rs`).
+    Recall(IkeSpi),
     /// The peer should delete this IKE SA, for it lost a simultaneous rekey.
     Redundant(IkeSpi),
     /// We delete this IKE SA, for our exchange lost a simultaneous rekey.

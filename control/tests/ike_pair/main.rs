@@ -12,6 +12,7 @@ mod failover;
 mod followup;
 mod fragments;
 mod governor;
+mod half_open;
 mod hostile;
 mod inform;
 mod key_exchange;

@@ -71,21 +71,25 @@ pub(in crate::ike) struct Initiator {
     /// What to retransmit: `init` or the IKE_AUTH request.
     request: Vec<u8>,
     sent: u32,
-    resend_at: Instant,
-    auth: Option<AuthStage>,
+    pub(in crate::ike::initial) resend_at: Instant,
+    pub(in crate::ike::initial) auth: Option<AuthStage>,
     /// Parts of a response that has not arrived in full.
     reassembly: Reassembly,
     /// The gateway that sent us to this one (RFC 5685).
     redirected_from: Option<IpAddr>,
     /// Our and the peer's other addresses, to be tried when this pair comes to nothing.
     untried: VecDeque<(IpAddr, IpAddr)>,
+    /// Somebody said for the peer that it knows nothing of this one.
+    pub(in crate::ike::initial) disowned: bool,
+    /// How often it was begun anew for that.
+    renewed: u8,
 }
 
 /// After IKE_SA_INIT.
-struct AuthStage {
+pub(in crate::ike::initial) struct AuthStage {
     intermediate: Intermediate,
     fragmenting: Fragmenting,
-    remote_spi: IkeSpi,
+    pub(in crate::ike::initial) remote_spi: IkeSpi,
     proposal: IkeProposal,
     keys: IkeKeys,
     nat: Nat,
@@ -104,7 +108,7 @@ struct AuthStage {
 
 impl AuthStage {
     /// Of the exchange that is outstanding, or due.
-    fn message_id(&self) -> MessageId {
+    pub(in crate::ike::initial) fn message_id(&self) -> MessageId {
         MessageId(self.intermediate.message_id().0 + self.rounds)
     }
 }
@@ -156,6 +160,8 @@ impl Initiator {
             reassembly: Reassembly::default(),
             redirected_from: redirect.map(|(_, from)| from),
             untried,
+            disowned: false,
+            renewed: 0,
             connection,
         };
         initiator.send_init(turn);
@@ -216,7 +222,7 @@ impl Initiator {
                 peer: self.path.remote,
                 reason: "no answer".to_owned(),
             });
-            return self.go_elsewhere(turn);
+            return self.begin_anew(turn) || self.go_elsewhere(turn);
         }
         if self.resumes_in_vain() {
             self.begin_in_full(turn);

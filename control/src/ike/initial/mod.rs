@@ -1,8 +1,9 @@
 //! IKE_SA_INIT and IKE_AUTH (RFC 7296 sections 1.2, 2.1, 2.6, 2.15).
 //!
 //! Half-open IKE SAs live here until both sides are authenticated. They are not replicated: a peer
-//! whose initial exchange a failover interrupts starts it again.
+//! whose initial exchange a failover interrupts starts it again, and is told so (`disowned.rs`).
 
+mod disowned;
 mod half_open;
 mod initiator;
 mod initiators;

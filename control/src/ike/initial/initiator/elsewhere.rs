@@ -12,6 +12,9 @@ use crate::ike::nat::{IKE_PORT, NAT_PORT, Path};
 use crate::ike::settings::Connection;
 use crate::ike::turn::Turn;
 
+/// How often one is begun anew where the last one was unknown.
+const RENEWALS: u8 = 3;
+
 /// Those of our addresses and the peer's between which there can be an IKE SA: each of the peer's
 /// once, the family of our first address first.
 pub(super) fn pairs(connection: &Connection, remotes: &[IpAddr]) -> VecDeque<(IpAddr, IpAddr)> {
@@ -51,6 +54,25 @@ impl Initiator {
 
     /// Begins anew with the next address; false if there is none.
     pub(super) fn go_elsewhere(&mut self, turn: &mut Turn<'_>) -> bool {
+        let next = self.untried.pop_front();
+        self.redirected_from = None;
+        self.renewed = 0;
+        self.begin_at(turn, next)
+    }
+
+    /// Begins anew with an address that lives and says that it knows nothing of this one; false if it does
+    /// not say so, or has said so again and again.
+    pub(super) fn begin_anew(&mut self, turn: &mut Turn<'_>) -> bool {
+        if !self.disowned || self.renewed >= RENEWALS {
+            return false;
+        }
+        self.renewed += 1;
+        let there = (self.path.local.ip(), self.path.remote.ip());
+        self.begin_at(turn, Some(there))
+    }
+
+    fn begin_at(&mut self, turn: &mut Turn<'_>, pair: Option<(IpAddr, IpAddr)>) -> bool {
+        self.disowned = false;
         if let Some((_, _, spi)) = self.auth.take().and_then(|stage| stage.child) {
             turn.ids.release(spi);
         }
@@ -58,12 +80,11 @@ impl Initiator {
         let Some(key) = group.and_then(|group| turn.key_pair(group)) else {
             return false;
         };
-        let Some(pair) = self.untried.pop_front() else {
+        let Some(pair) = pair else {
             return false;
         };
         self.path = first_path(&self.connection, pair);
         self.key = key;
-        self.redirected_from = None;
         self.reassembly = Reassembly::default();
         self.begin_in_full(turn);
         true
