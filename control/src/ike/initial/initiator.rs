@@ -79,6 +79,8 @@ pub(in crate::ike) struct Initiator {
     redirected_from: Option<IpAddr>,
     /// Our and the peer's other addresses, to be tried when this pair comes to nothing.
     untried: VecDeque<(IpAddr, IpAddr)>,
+    /// There is more than one pair.
+    several: bool,
 }
 
 /// After IKE_SA_INIT.
@@ -155,6 +157,7 @@ impl Initiator {
             auth: None,
             reassembly: Reassembly::default(),
             redirected_from: redirect.map(|(_, from)| from),
+            several: !untried.is_empty(),
             untried,
             connection,
         };
@@ -211,7 +214,7 @@ impl Initiator {
         if turn.now < self.resend_at {
             return true;
         }
-        if self.sent > turn.backoff().tries {
+        if self.sent > self.tries(turn) {
             turn.events.push(Event::NegotiationFailed {
                 peer: self.path.remote,
                 reason: "no answer".to_owned(),
