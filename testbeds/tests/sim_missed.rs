@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hitless::lab::Extras;
+use hitless::lab::{Extras, Family};
 use hitless_testbeds::sim::plan::Fault::{
     ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Garbage, Healed, PeerRekeysChild,
     PeerRekeysIke, Replay, Restart, ShutDown, Slow, Switchover,
@@ -271,4 +271,94 @@ fn seed_21724_a_successor_that_the_peer_never_had_gives_everything_back() {
         ..Plan::with(2, faults)
     };
     assert_kept(&plan, 21_724);
+}
+
+/// A leader that was split off went on with the peer to Message ID 2, while the other one's probes up to
+/// 4 waited for its word, and then for the peer's Ethernet address, where all but the first were lost.
+/// When what the deposed one had done was known, the probes began anew at 5, and the peer waited for 3.
+#[test]
+fn seed_21191_probes_that_may_be_due_are_sent_again_behind_a_deposed_leader() {
+    let faults = vec![
+        (nanos(1_204_282_137), Garbage),
+        (nanos(1_285_282_137), Garbage),
+        (nanos(1_342_211_473), Switchover),
+        (nanos(1_342_211_473), CrashAfter(1, 5)),
+        (nanos(1_393_211_473), Restart(1)),
+        (nanos(2_624_104_408), Slow(2, Duration::from_millis(200))),
+        (nanos(3_091_104_408), Healed),
+        (nanos(3_119_750_054), Crash(2)),
+        (nanos(3_634_750_054), Restart(2)),
+        (nanos(4_138_750_054), Crash(1)),
+        (nanos(4_653_750_054), Restart(1)),
+    ];
+    let plan = Plan {
+        outside: noise(10, 100, 60),
+        sync: noise(1_000, 100, 300),
+        leases: Some(lease_sizes(16, 64)),
+        drift: [1_606, -1_665, 3_707, 3_805],
+        ike_proposal: "aes128-sha256-prfsha256-x25519",
+        takeover: "probe",
+        probe_every: micros(1_789),
+        ..Plan::with(2, faults)
+    };
+    assert_kept(&plan, 21_191);
+}
+
+/// Members at addresses of their own: one died before the peer had logged in. The peer waited a minute
+/// for the answer, and then another at the address of the standby, which gives none.
+#[test]
+fn seed_22505_where_there_are_other_addresses_none_is_asked_in_vain_for_long() {
+    let faults = vec![
+        (
+            nanos(1_889_237_424),
+            Frozen(2, Part::All, nanos(168_500_000)),
+        ),
+        (nanos(3_276_820_587), PeerRekeysIke),
+        (nanos(3_276_820_587), CrashAfter(1, 59)),
+        (nanos(4_016_820_587), Restart(1)),
+    ];
+    let plan = Plan {
+        outside: noise(1_000, 100, 60),
+        sync: noise(1_000, 100, 2_000),
+        hub: true,
+        drift: [4_215, -3_500, 18, -1_800],
+        ike_proposal: "aes128-sha256-prfsha256-x25519",
+        esp_proposal: "aes256gcm16-x25519",
+        probe_every: micros(911),
+        extras: Extras {
+            ml_kem: true,
+            mobike: true,
+            ..Extras::default()
+        },
+        ..Plan::with(2, faults)
+    };
+    assert_kept(&plan, 22_505);
+}
+
+/// Of two workers one had asked for the host behind the cluster, and had its answer, when the tunnel's
+/// packets began to come to the other one. The answer to its question came too soon after the first to be
+/// passed on, and the next question is asked after a second or two.
+#[test]
+fn seed_21595_workers_do_not_ask_for_the_same_host_one_after_the_other() {
+    let faults = vec![
+        (nanos(2_294_279_075), Crash(1)),
+        (nanos(2_636_279_075), Restart(1)),
+    ];
+    let plan = Plan {
+        outside: noise(0, 100, 8_000),
+        sync: noise(0, 0, 2_000),
+        hub: true,
+        leases: Some(lease_sizes(64, 1_024)),
+        drift: [-2_486, 1_773, 2_820, -2_264],
+        esp_proposal: "aes256gcm16-x25519",
+        retransmit_tries: Some(4),
+        probe_every: micros(681),
+        extras: Extras {
+            per_cpu_sas: true,
+            ..Extras::default()
+        },
+        families: [Family::V4, Family::V6],
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 21_595);
 }

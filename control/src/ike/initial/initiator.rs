@@ -83,6 +83,8 @@ pub(in crate::ike) struct Initiator {
     pub(in crate::ike::initial) disowned: bool,
     /// How often it was begun anew for that.
     renewed: u8,
+    /// There is more than one pair.
+    several: bool,
 }
 
 /// After IKE_SA_INIT.
@@ -159,6 +161,7 @@ impl Initiator {
             auth: None,
             reassembly: Reassembly::default(),
             redirected_from: redirect.map(|(_, from)| from),
+            several: !untried.is_empty(),
             untried,
             disowned: false,
             renewed: 0,
@@ -217,7 +220,7 @@ impl Initiator {
         if turn.now < self.resend_at {
             return true;
         }
-        if self.sent > turn.backoff().tries {
+        if self.sent > self.tries(turn) {
             turn.events.push(Event::NegotiationFailed {
                 peer: self.path.remote,
                 reason: "no answer".to_owned(),

@@ -14,6 +14,10 @@ use crate::ike::turn::Turn;
 
 /// How often one is begun anew where the last one was unknown.
 const RENEWALS: u8 = 3;
+/// Retransmissions to an address from which nothing has come, where there are others: it has its turn
+/// again, and the tunnel waits no minute for whoever is not there (RFC 7296 section 2.4 leaves the
+/// number to us).
+const UNHEARD: u32 = 3;
 
 /// Those of our addresses and the peer's between which there can be an IKE SA: each of the peer's
 /// once, the family of our first address first.
@@ -44,6 +48,15 @@ pub(super) fn first_path(connection: &Connection, (local, remote): (IpAddr, IpAd
 }
 
 impl Initiator {
+    /// Retransmissions before this address counts as dead.
+    pub(super) fn tries(&self, turn: &Turn<'_>) -> u32 {
+        let all = turn.backoff().tries;
+        match self.several && self.auth.is_none() {
+            true => all.min(UNHEARD),
+            false => all,
+        }
+    }
+
     /// This one did not want us, or was not the one that we want.
     pub(super) fn refused(&mut self, turn: &mut Turn<'_>) -> Progress {
         match self.go_elsewhere(turn) {
