@@ -4,7 +4,7 @@
 //! What takes the place of another one is not more: a rekeying, a peer that comes back. What another
 //! member led counts as what was made here.
 
-use hitless_sa::SaId;
+use hitless_sa::{Instant, SaId};
 
 use super::child::{ChildState, Installed};
 use super::engine::Engine;
@@ -49,8 +49,13 @@ pub(super) fn for_child(
 
 impl Engine {
     /// Why an IKE SA that a peer has just begun has no place here.
-    pub(super) fn turns_away(&self, ike: &IkeSa, effects: &[Effect]) -> Option<&'static str> {
-        if self.has_twin(ike, effects) {
+    pub(super) fn turns_away(
+        &self,
+        now: Instant,
+        ike: &IkeSa,
+        effects: &[Effect],
+    ) -> Option<&'static str> {
+        if self.has_twin(now, ike, effects) {
             return Some("the peer has an IKE SA, which is kept");
         }
         let most = self.settings.limits.ikesa_limit;
