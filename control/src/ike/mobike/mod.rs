@@ -13,6 +13,8 @@
 
 mod answer;
 mod ask;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -130,6 +132,14 @@ pub(super) fn negotiated(
     };
     mobike.note_others(path, peer);
     Some(mobike)
+}
+
+impl IkeSa {
+    /// Whether we are the initiator of RFC 4555: "the party who originally initiated the first IKE_SA (in
+    /// a series of possibly several rekeyed IKE_SAs)" (section 1.3). The flag says who rekeyed last.
+    fn began(&self) -> bool {
+        self.authenticated.asked
+    }
 }
 
 impl Mobike {
