@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use hitless_sa::MessageId;
 
-use super::{Asked, Errand, additional, at, others, relocate};
+use super::{Asked, Errand, additional, at, mapping, others, relocate};
 use crate::ike::contents::Contents;
 use crate::ike::established::IkeSa;
 use crate::ike::message::{Exchange, NotifyKind, Payload};
@@ -182,6 +182,7 @@ pub(in crate::ike) fn complete(
             found.forced = ike.nat.forced;
             if contents.has(NotifyKind::NAT_DETECTION_SOURCE_IP) {
                 relocate(ike, turn, ike.path, found);
+                mapping::note(ike, contents);
             }
         }
         Asked::Routability {

@@ -13,6 +13,7 @@
 
 mod answer;
 mod ask;
+mod mapping;
 #[cfg(test)]
 mod tests;
 
@@ -31,6 +32,7 @@ pub(super) use answer::{answer, followed, heard_from};
 pub(super) use ask::{
     complete, move_to, perform, readdressed, resend_path, stays, tell_again, took_over,
 };
+pub(super) use mapping::{ask_for_mapping, hear_of_mapping};
 
 /// What tells our own notification from others of its private number: that the sender takes updates
 /// from a responder (draft-smyslov-ipsecme-ikev2-r-mobike has no number assigned).
