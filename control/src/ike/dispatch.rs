@@ -303,7 +303,7 @@ impl Engine {
         }
         let mut results = turn.finish();
         if let Progress::Established(ike) = &progress
-            && let Some(reason) = self.turns_away(ike, &results.effects)
+            && let Some(reason) = self.turns_away(now, ike, &results.effects)
         {
             for child in &ike.children {
                 self.ids.release(child.sa.inbound_spi);

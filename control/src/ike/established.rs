@@ -83,6 +83,8 @@ pub(super) struct IkeSa {
     /// Virtual addresses, given or taken.
     pub addresses: Internal,
     pub mobike: Option<Mobike>,
+    /// The digest of where the peer sees us behind a NAT, as it said last.
+    pub mapping: Option<Vec<u8>>,
     pub fragmenting: Fragmenting,
     /// Parts of messages that have not arrived in full.
     pub reassembly: Reassembly,
@@ -436,6 +438,7 @@ impl IkeSa {
             replay_counter_sync: birth.replay_counter_sync,
             addresses: Internal::default(),
             mobike: None,
+            mapping: None,
             fragmenting: birth.fragmenting,
             reassembly: Reassembly::default(),
             half_made: Vec::new(),

@@ -280,6 +280,7 @@ impl IkeSa {
                 mobike::complete(self, turn, asked, path, &contents);
             }
             Some(Pending::Liveness | Pending::Duty(_) | Pending::Filler) | None => {
+                mobike::hear_of_mapping(self, turn, &contents);
                 turn.events.push(Event::LivenessConfirmed {
                     ike: self.local_spi,
                 })

@@ -4,7 +4,7 @@
 //! What takes the place of another one is not more: a rekeying, a peer that comes back. What another
 //! member led counts as what was made here.
 
-use hitless_sa::{IkeSpi, SaId};
+use hitless_sa::{IkeSpi, Instant, SaId};
 
 use super::child::{ChildState, Installed};
 use super::engine::Engine;
@@ -66,8 +66,13 @@ pub(super) fn for_successor(ike: &IkeSa, ids: &Ids) -> Result<(), NotifyKind> {
 
 impl Engine {
     /// Why an IKE SA that a peer has just begun has no place here.
-    pub(super) fn turns_away(&self, ike: &IkeSa, effects: &[Effect]) -> Option<&'static str> {
-        if self.has_twin(ike, effects) {
+    pub(super) fn turns_away(
+        &self,
+        now: Instant,
+        ike: &IkeSa,
+        effects: &[Effect],
+    ) -> Option<&'static str> {
+        if self.has_twin(now, ike, effects) {
             return Some("the peer has an IKE SA, which is kept");
         }
         let Limits {

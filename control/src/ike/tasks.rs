@@ -335,7 +335,8 @@ impl IkeSa {
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
                 Task::Redirect(to) => redirect::request(self, turn, to),
                 Task::Liveness => {
-                    self.request(turn, Exchange::Informational, &[], Pending::Liveness);
+                    let besides = mobike::ask_for_mapping(self, turn);
+                    self.request(turn, Exchange::Informational, &besides, Pending::Liveness);
                 }
             }
         }

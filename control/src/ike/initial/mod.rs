@@ -60,7 +60,7 @@ fn extensions<'c>(connections: impl Iterator<Item = &'c Connection> + Clone) -> 
 /// What a connection and what the peer says make of fragments (RFC 7383 section 2.3).
 fn fragmenting(connection: &Connection, contents: &Contents<'_>) -> Fragmenting {
     let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
-    Fragmenting::new(connection.fragmentation, connection.fragment_size, theirs)
+    Fragmenting::new(connection, theirs)
 }
 
 /// Our identity: the configured one, or our address.
