@@ -1,5 +1,6 @@
 //! A cluster and a peer of it, for tests that put words into the mouth of either.
 
+mod bounds;
 mod closed;
 mod collisions;
 mod fatal;

@@ -86,7 +86,7 @@ pub(super) fn answer(
     turn: &mut Turn<'_>,
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
-    if is_busy(ike) {
+    if is_busy(ike) || turn.crowded {
         return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
     }
     match agree(ike, turn, contents) {
@@ -170,7 +170,7 @@ pub(super) fn finish(
     half: &HalfMade,
     spi: IkeSpi,
 ) -> Result<(), Payload> {
-    if is_busy(ike) {
+    if is_busy(ike) || turn.crowded {
         return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]));
     }
     let chosen = request.proposals.and_then(|proposals| {
