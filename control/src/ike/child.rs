@@ -98,6 +98,18 @@ pub(super) struct Making {
     pub replaces: Option<SaId>,
 }
 
+/// The configured children in the order in which they are tried: `preferred` before others, and what
+/// allows transport mode, if that is wanted, before falling back to tunnels (RFC 7296 section 2.23.1).
+fn candidates<'a>(ike: &'a IkeSa, preferred: Option<&str>, transport: bool) -> Vec<&'a Child> {
+    let mut children: Vec<&Child> = ike.connection.children.iter().collect();
+    children.retain(|child| transport || child.mode == Mode::Tunnel);
+    children.sort_by_key(|child| {
+        let tunnel = child.mode == Mode::Tunnel;
+        (tunnel, preferred != Some(child.name.as_str()))
+    });
+    children
+}
+
 /// As responder: the first configured child that both its selectors and its algorithms allow.
 /// `replaced` is the Child SA that is being rekeyed.
 pub(super) fn choose(
@@ -120,7 +132,6 @@ pub(super) fn choose(
             Ask::Create => NotifyKind::INVALID_SYNTAX,
         });
     };
-    let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
     let mut refusal = NotifyKind::TS_UNACCEPTABLE;
     let moving = ike.proven != ike.path.remote.ip() && ike.wants_routability();
     if moving && ends::asks_for_address(&ike.connection) {
@@ -128,15 +139,8 @@ pub(super) fn choose(
         return Err(NotifyKind::TEMPORARY_FAILURE);
     }
     let (ends, seen) = (Ends::of(ike), nat::seen(ike.nat, ike.path, tsr, tsi));
-    let children = || ike.connection.children.iter();
-    let first = children().filter(|c| preferred == Some(c.name.as_str()));
-    let rest = children().filter(|c| preferred != Some(c.name.as_str()));
-    let room = narrow::room(ike, replaced);
-    // RFC 7296 section 2.23.1: what allows transport mode comes before falling back to tunnels.
-    let (host, tunnel): (Vec<&Child>, Vec<&Child>) =
-        first.chain(rest).partition(|c| c.mode == Mode::Transport);
-    let host = host.into_iter().filter(|_| transport);
-    for child in host.chain(tunnel) {
+    let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
+    for child in candidates(ike, preferred, transport) {
         let resolved = ends.resolve(child);
         let (tsr, tsi) = match child.mode {
             Mode::Transport => (seen.0.as_slice(), seen.1.as_slice()),
@@ -147,7 +151,7 @@ pub(super) fn choose(
         if local_ts.is_empty() || remote_ts.is_empty() {
             continue;
         }
-        let most = narrow::most(&resolved).min(room);
+        let most = narrow::most(&resolved).min(narrow::room(ike, replaced));
         let Some(clipped) = narrow::clip(&mut local_ts, &mut remote_ts, most) else {
             refusal = NotifyKind::NO_ADDITIONAL_SAS;
             continue;
