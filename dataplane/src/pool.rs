@@ -12,7 +12,7 @@
 //!
 //! A packet too long for a frame lives in a *run*: adjacent frames, so that the cipher, the
 //! checksums and every header wrapper see one slice, and nothing on the path knows of chains. How
-//! many runs there are is a setting, none by default. Drivers that deliver a packet in several
+//! many runs there are is a setting, none by default; a worker keeps some for IKE besides. Drivers that deliver a packet in several
 //! frames gather it into a run; one that sends a run names its frames one by one.
 #![expect(
     unsafe_code,
@@ -190,10 +190,12 @@ impl Pool {
 
     /// As [`Pool::allocate_for`], for a message of ours or to us.
     pub(crate) fn allocate_own(&mut self, octets: usize) -> Option<Packet> {
-        match octets {
-            ..=LARGEST_IN_FRAME => self.allocate(),
-            ..=LARGEST_IN_RUN => self.allocate_any_run(),
-            _ => None,
+        if octets <= LARGEST_IN_FRAME {
+            self.allocate()
+        } else if octets <= LARGEST_IN_RUN {
+            self.allocate_any_run()
+        } else {
+            None
         }
     }
 

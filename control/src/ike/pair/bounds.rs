@@ -42,7 +42,7 @@ fn rfc7296_section_2_25_a_peer_that_never_deletes_what_it_rekeys_waits() {
     }
     assert_eq!(pair.engines[C].sas.len(), 1);
     let old = pair.ike(C).local_spi;
-    pair.now = pair.now + Duration::from_secs(60);
+    pair.now += Duration::from_secs(60);
     for request in pair.input(P, Input::Timeout) {
         pair.exchange(C, &request);
     }
