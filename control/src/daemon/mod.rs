@@ -194,7 +194,7 @@ fn open_workers(
     let mut opener = ports::Opener::default();
     let workers = (0..config.dataplane.workers).map(|index| {
         let dataplane = &config.dataplane;
-        let pool = Pool::with_runs(dataplane.frames, dataplane.jumbo_packets);
+        let pool = Pool::for_worker(dataplane.frames, dataplane.jumbo_packets);
         let mut pool = pool.map_err(DaemonError::Memory)?;
         let ports = opener.open(&config.ports, index, &mut pool)?;
         let mtus: Vec<usize> = ports.iter().map(|port| port.mtu()).collect();

@@ -9,7 +9,8 @@
 //!
 //! | table | bound |
 //! |---|---|
-//! | half-open IKE SAs (`initial/half_open.rs`) | `init_limit_half_open`, `block_threshold` of them for each address |
+//! | half-open IKE SAs (`initial/half_open.rs`) | `init_limit_half_open`, `block_threshold` of them for each address; then the network with most gives way |
+//! | errors that are told in clear (`dispatch.rs`) | 256 a second |
 //! | the IKE_SA_INIT request and response that each keeps | [`LONGEST_FIRST_REQUEST`], and what we say |
 //! | fragments that wait in them | `waiting_fragments` octets in all, 64 KiB each, half a minute |
 //! | rates by source (here) | [`MOST_SOURCES`]; full ones are forgotten |
@@ -26,7 +27,7 @@
 //! | table | bound |
 //! |---|---|
 //! | IKE SAs (`room.rs`) | `ikesa_limit`, `ikesa_limit_id` of them for each identity; one where `unique` says so |
-//! | IKE SAs left behind by rekeying (`room.rs`) | 8 for each IKE_AUTH, until they are deleted |
+//! | IKE SAs left behind by rekeying (`room.rs`) | 4 for each IKE_AUTH, until they are deleted |
 //! | Child SAs (`room.rs`) | `children_per_ike` in each, as many more that wait for a Delete; 131,072 in the dataplane |
 //! | the record of an IKE SA, on every member | 57,344 octets; what makes it longer is not made |
 //! | responses that are kept, requests under way (`window.rs`) | `window_size`, 64 at most |
@@ -117,6 +118,8 @@ pub(super) struct Request {
     /// Half-open IKE SAs, in all and of its source.
     pub half_open: usize,
     pub of_source: usize,
+    /// One of a network that has more of them would give way to it.
+    pub displaces: bool,
 }
 
 /// Credit for requests, in the time that it takes to earn.
@@ -171,12 +174,14 @@ impl Crowd {
 
     /// Decides on a request, and counts it if it is served.
     pub fn judge(&mut self, now: Instant, limits: &Limits, request: Request) -> Verdict {
-        if request.half_open >= limits.init_limit_half_open {
-            return Verdict::Drop("too many half-open IKE SAs");
-        }
+        let full = request.half_open >= limits.init_limit_half_open;
         let trusted = request.verified || limits.cookies == Cookies::Never;
-        if !trusted && (limits.cookies == Cookies::Always || busy(limits, request)) {
+        if !trusted && (limits.cookies == Cookies::Always || full || busy(limits, request)) {
             return Verdict::DemandCookie;
+        }
+        // Of those that are nowhere to be found any number may come, from as many networks.
+        if full && !(request.verified && request.displaces) {
+            return Verdict::Drop("too many half-open IKE SAs");
         }
         if request.of_source >= limits.block_threshold {
             return Verdict::Drop("too many half-open IKE SAs of one address");
@@ -288,6 +293,7 @@ mod tests {
             costly: false,
             half_open: 0,
             of_source: 0,
+            displaces: false,
         }
     }
 
@@ -431,7 +437,30 @@ mod tests {
         assert_eq!(judge(0, own - 1, false), Verdict::Serve);
         assert_eq!(judge(0, own, false), Verdict::DemandCookie);
         let full = judge(limits.init_limit_half_open, 0, false);
-        assert_eq!(full, Verdict::Drop("too many half-open IKE SAs"));
+        assert_eq!(full, Verdict::DemandCookie);
+    }
+
+    #[test]
+    fn rfc8019_section_4_when_full_one_that_shows_where_it_is_takes_the_place_of_one_of_many() {
+        let judge = |cookies, verified, displaces| {
+            let limits = Limits {
+                cookies,
+                ..Limits::default()
+            };
+            let request = Request {
+                half_open: limits.init_limit_half_open,
+                displaces,
+                ..request(1, verified)
+            };
+            Crowd::new().judge(START, &limits, request)
+        };
+        let full = Verdict::Drop("too many half-open IKE SAs");
+        for cookies in [Cookies::Busy, Cookies::Always] {
+            assert_eq!(judge(cookies, false, true), Verdict::DemandCookie);
+            assert_eq!(judge(cookies, true, true), Verdict::Serve);
+            assert_eq!(judge(cookies, true, false), full);
+        }
+        assert_eq!(judge(Cookies::Never, false, true), full);
     }
 
     #[test]

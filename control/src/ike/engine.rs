@@ -11,6 +11,7 @@ use std::time::Duration;
 use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, MessageId, SaId, Spi};
 
 use super::auth::TimeOfDay;
+use crate::allowance::Allowance;
 use crate::keylog::KeyLines;
 
 use super::child::{self, Installed};
@@ -134,6 +135,8 @@ pub struct Engine {
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
     pub(super) shown: Shown,
+    /// For errors that are told in clear.
+    pub(super) refusals: Allowance,
     /// For the connections whose IKE SA was lost.
     pub(super) tickets: BTreeMap<String, Box<Held>>,
     pub(super) timers: Timers<IkeSpi>,
@@ -175,6 +178,7 @@ impl Engine {
             cookies: Cookies::new(),
             starts: Starts::new(),
             shown: Shown::default(),
+            refusals: Allowance::default(),
             tickets: BTreeMap::new(),
             timers: Timers::new(),
             ordered: 0,
@@ -396,7 +400,9 @@ impl Engine {
         if let Some(undone) = undone {
             self.index.remove(&undone);
             self.ids.leases.release(&undone);
-            self.ids.leaving.remove(&(undone.origin(), ike));
+            for pending in undone.pending.values() {
+                pending.release(&mut self.ids);
+            }
             for child in &undone.children {
                 if self.index.of_child(child.sa.id) == Some(ike) {
                     self.index.remove_child(child.sa.id);
@@ -443,7 +449,6 @@ impl Engine {
         self.resuming = Resuming::default();
         self.governor = Governor::default();
         self.ids.leases.clear();
-        self.ids.leaving.clear();
         self.starts = Starts::new();
         self.timers.clear();
         self.outputs.clear();
@@ -541,8 +546,10 @@ impl Engine {
             return;
         };
         work::count(work::MESSAGE);
+        let crowded = !self.gives_successor(&ike);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         turn.dirty = std::mem::take(&mut ike.ordered);
+        turn.crowded = crowded;
         action(&mut ike, &mut turn);
         let results = turn.finish();
         self.settle(now, entropy, ike, results);
@@ -657,6 +664,9 @@ impl Engine {
         let Some(successor) = self.sas.get_mut(&to) else {
             // Deleted by the peer meanwhile: nobody carries them on.
             changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
+            for child in &children {
+                self.ids.release(child.sa.inbound_spi);
+            }
             let closed = |child: &Installed| ike.terminated || child.stays_closed();
             for child in children.iter().filter(|child| !closed(child)) {
                 self.lost(now, &ike.connection.name, &child.name);
@@ -731,10 +741,6 @@ impl Engine {
         self.governor.note(results.now, &ike);
         let deadline = ike.deadline().filter(|_| !gone);
         self.timers.set(spi, due::again(results.now, deadline));
-        match ike.state {
-            State::Established | State::Gone => self.ids.leaving.remove(&(ike.origin(), spi)),
-            _ => self.ids.leaving.insert((ike.origin(), spi)),
-        };
         if gone {
             self.index.remove(&ike);
             self.ids.leases.release(&ike);

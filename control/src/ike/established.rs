@@ -256,7 +256,7 @@ impl IkeSa {
             // Our own rekeying is over, the peer's succeeded.
             let to = theirs.ike;
             rekey::inherit(self, turn, to);
-            self.pending.clear();
+            self.forget_asked(turn);
         }
         // What was still being made is lost with it, also in place of one that is not there any more.
         let lost = self.missing();
@@ -264,8 +264,12 @@ impl IkeSa {
             child::remove(self, turn, id);
         }
         turn.effects.extend(lost.into_iter().map(Effect::Lost));
-        self.pending.clear();
-        self.queue.clear();
+        self.forget_asked(turn);
+        for scheduled in self.queue.drain(..) {
+            if let Task::DeleteSpi(spi) = scheduled.task {
+                turn.ids.release(spi);
+            }
+        }
         followup::discard(self, turn);
         self.window.outstanding.clear();
         self.sync = None;
@@ -279,6 +283,12 @@ impl IkeSa {
             connection: self.connection.name.clone(),
             reason: reason.to_owned(),
         });
+    }
+
+    fn forget_asked(&mut self, turn: &mut Turn<'_>) {
+        for pending in std::mem::take(&mut self.pending).into_values() {
+            pending.release(turn.ids);
+        }
     }
 
     /// What an effect of another IKE SA's turn left to do.

@@ -51,6 +51,7 @@ mod last_ids;
 mod meant;
 pub mod message;
 mod mobike;
+mod narrow;
 mod nat;
 mod output;
 #[cfg(test)]

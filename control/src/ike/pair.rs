@@ -1,9 +1,9 @@
 //! A cluster and a peer of it, for tests that put words into the mouth of either.
 
+mod bounds;
 mod closed;
 mod collisions;
 mod fatal;
-mod leaving;
 mod notifies;
 mod recalled;
 

@@ -88,7 +88,7 @@ pub(super) fn answer(
     id: MessageId,
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
-    if is_busy(ike) {
+    if is_busy(ike) || turn.crowded {
         ike.doubt_successor(turn, id);
         return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
     }
@@ -121,7 +121,6 @@ fn agree(
     turn: &mut Turn<'_>,
     contents: &Contents<'_>,
 ) -> Result<Vec<Payload>, Payload> {
-    room::for_successor(ike, turn.ids).map_err(|kind| Payload::notify(kind, &[]))?;
     let invalid = || Payload::notify(NotifyKind::INVALID_SYNTAX, &[]);
     let proposals = contents.proposals.ok_or_else(invalid)?;
     let peer_nonce = contents.valid_nonce().ok_or_else(invalid)?;
@@ -174,7 +173,7 @@ pub(super) fn finish(
     half: &HalfMade,
     spi: IkeSpi,
 ) -> Result<(), Payload> {
-    if is_busy(ike) {
+    if is_busy(ike) || turn.crowded {
         return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]));
     }
     let chosen = request.proposals.and_then(|proposals| {

@@ -9,6 +9,7 @@ use hitless_sa::{Entropy, IkeSpi, Instant, MessageId, Spi};
 use super::engine::Engine;
 use super::established::{IkeSa, State};
 use super::export::{self, Imported};
+use super::inform;
 use super::output::Resume;
 use super::probe::Probe;
 use super::settings::Takeover;
@@ -165,7 +166,7 @@ pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId) -> bo
         ike.schedule(turn.now, Task::CreateChild(child));
     }
     for spi in std::mem::take(&mut ike.foreign) {
-        ike.schedule(turn.now, Task::DeleteSpi(spi));
+        inform::delete_later(ike, turn, turn.now, spi);
     }
     true
 }
@@ -292,7 +293,7 @@ impl Engine {
                 for child in missing {
                     ike.schedule(turn.now, Task::CreateChild(child));
                 }
-                ike.schedule(turn.now, Task::DeleteSpi(spi));
+                inform::delete_later(ike, turn, turn.now, spi);
                 if ike.foreign.len() < FOREIGN && !ike.foreign.contains(&spi) {
                     ike.foreign.push(spi);
                 }

@@ -12,7 +12,7 @@ use super::fragments::{self, Fragmenting, PATIENT_TRANSMISSIONS};
 use super::message::Exchange;
 use super::mobike::{self, Asked, Errand};
 use super::rekey::{self, IkeOffer};
-use super::turn::Turn;
+use super::turn::{Ids, Turn};
 use super::unanswered::Unanswered;
 use super::window::Due;
 use super::{counter_sync, inform, probe, redirect, takeover};
@@ -80,6 +80,13 @@ impl Pending {
             | Pending::Filler
             | Pending::Duty(_)
             | Pending::Mobike(_) => Exchange::Informational,
+        }
+    }
+
+    /// No answer is waited for any more: what was to be made by one is not.
+    pub fn release(&self, ids: &mut Ids) {
+        if let Pending::CreateChild(offer) = self {
+            ids.release(offer.spi);
         }
     }
 
@@ -501,6 +508,9 @@ impl IkeSa {
     pub fn abandon(&mut self, turn: &mut Turn<'_>) {
         self.window.outstanding.clear();
         let given_up = std::mem::take(&mut self.pending);
+        given_up
+            .values()
+            .for_each(|pending| pending.release(turn.ids));
         let theirs = given_up.values().find_map(|pending| match pending {
             Pending::RekeyIke(offer) => offer.collision.as_ref().map(|theirs| theirs.ike),
             _ => None,

@@ -166,6 +166,22 @@ fn the_responder_narrows_traffic_selectors_rfc7296_2_9() {
     assert_eq!(world.sa(A).remote_ts, vec!["10.2.7.0/24".parse().unwrap()]);
 }
 
+/// Each pair is a policy of every member, and of every worker.
+#[test]
+fn rfc7296_section_2_9_a_peer_that_asks_for_65025_pairs_of_selectors_gets_256() {
+    let mut a = settings(A);
+    let hosts = |net: u8| (0..255).map(move |n| format!("10.{net}.3.{n}/32").parse().unwrap());
+    a.connections[0].children[0].local_ts = hosts(1).collect();
+    a.connections[0].children[0].remote_ts = hosts(2).collect();
+    let mut world = World::new(11, a, settings(B));
+    world.run(SECOND);
+    // What is said is what both have.
+    world.assert_agreement(1);
+    let sa = world.sa(B);
+    assert_eq!((sa.local_ts.len(), sa.remote_ts.len()), (16, 16));
+    assert_eq!(sa.local_ts, hosts(2).take(16).collect::<Vec<_>>());
+}
+
 #[test]
 fn unacceptable_selectors_or_algorithms_leave_the_ike_sa_rfc7296_1_2() {
     let mut other_net = settings(B);

@@ -24,6 +24,7 @@ use crate::ike::crypto::kex::KeyPair;
 use crate::ike::ends::Ends;
 use crate::ike::established::{Birth, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
+use crate::ike::inform;
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit};
@@ -380,9 +381,9 @@ impl Initiator {
         }
         let childless = childless(&self.connection, contents)?;
         let first = self.children.first().filter(|_| !childless);
-        let child = first.map(|name| {
+        let child = first.and_then(|name| {
             let id = turn.ids.sa();
-            (name.clone(), id, turn.ids.spi(turn.entropy))
+            Some((name.clone(), id, turn.ids.spi(turn.entropy)?))
         });
         Ok(AuthStage {
             intermediate: Intermediate::new(additional),
@@ -768,7 +769,7 @@ fn first_child(
         }
         (None, Ok(terms)) => return install_first(ike, turn, nonces, terms, (id, spi)),
         (None, Err(reason)) => {
-            ike.schedule(turn.now, Task::DeleteSpi(spi));
+            inform::delete_later(ike, turn, turn.now, spi);
             format!("child `{name}`: {reason}")
         }
     };

@@ -687,12 +687,14 @@ impl Responder {
             return payloads;
         }
         match child::choose(ike, contents, None, Ask::First) {
-            Ok(terms) => {
-                let id = turn.ids.sa();
-                let spi = turn.ids.spi(turn.entropy);
-                payloads.extend(child::answer(&terms, spi, Ask::First));
-                install_first(ike, turn, &self.nonces, terms, (id, spi));
-            }
+            Ok(terms) => match turn.ids.spi(turn.entropy) {
+                Some(spi) => {
+                    let id = turn.ids.sa();
+                    payloads.extend(child::answer(&terms, spi, Ask::First));
+                    install_first(ike, turn, &self.nonces, terms, (id, spi));
+                }
+                None => payloads.push(refused(ike, turn, NotifyKind::NO_ADDITIONAL_SAS)),
+            },
             Err(kind) => payloads.push(refused(ike, turn, kind)),
         }
         payloads

@@ -10,7 +10,7 @@ use crate::ike::fragments::Reassembly;
 use crate::ike::initial::Progress;
 use crate::ike::nat::{IKE_PORT, NAT_PORT, Path};
 use crate::ike::settings::Connection;
-use crate::ike::turn::Turn;
+use crate::ike::turn::{Ids, Turn};
 
 /// How often one is begun anew where the last one was unknown.
 const RENEWALS: u8 = 3;
@@ -65,6 +65,13 @@ impl Initiator {
         }
     }
 
+    /// What was being made is not: its SPI is free again.
+    pub fn release(&mut self, ids: &mut Ids) {
+        if let Some((_, _, spi)) = self.auth.take().and_then(|stage| stage.child) {
+            ids.release(spi);
+        }
+    }
+
     /// Begins anew with the next address; false if there is none.
     pub(super) fn go_elsewhere(&mut self, turn: &mut Turn<'_>) -> bool {
         let next = self.untried.pop_front();
@@ -86,9 +93,7 @@ impl Initiator {
 
     fn begin_at(&mut self, turn: &mut Turn<'_>, pair: Option<(IpAddr, IpAddr)>) -> bool {
         self.disowned = false;
-        if let Some((_, _, spi)) = self.auth.take().and_then(|stage| stage.child) {
-            turn.ids.release(spi);
-        }
+        self.release(turn.ids);
         let group = self.connection.proposals.first().map(|p| p.key_exchange);
         let Some(key) = group.and_then(|group| turn.key_pair(group)) else {
             return false;
