@@ -77,7 +77,7 @@ impl Engine {
             return;
         };
         if !self.refusals.is_left(now, ALL_REFUSALS) {
-            return self.dropped(path, "refused too often");
+            return;
         }
         self.refusals.spend(now, ALL_REFUSALS / REFUSALS);
         self.outputs.push_back(Output::Transmit(refusal));

@@ -124,7 +124,5 @@ fn rfc7296_section_2_21_1_refusals_in_clear_are_bounded_in_rate() {
         world.run(SECOND / 2);
         world.intercept();
         assert_eq!(told(&mut world), 128);
-        let dropped = |e: &Event| matches!(e, Event::Dropped { reason, .. } if *reason == "refused too often");
-        assert_eq!(world.hosts[B].count(dropped), 744 + 872);
     }
 }
