@@ -15,7 +15,6 @@ use super::keys::{IkeKeys, Inputs};
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{IkeProposal, KeyExchangeMethod, accepted, select};
-use super::room;
 use super::sessions::crash;
 use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
