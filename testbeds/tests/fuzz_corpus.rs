@@ -151,7 +151,7 @@ fn the_hostile_peers_of_the_corpus_make_replace_and_end_sas() {
     let least = control::Reached {
         installed: 100,
         removed: 40,
-        rekeyed: 30,
+        rekeyed: 20,
         ended: 30,
         refused: 30,
     };

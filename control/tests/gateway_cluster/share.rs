@@ -24,6 +24,7 @@ pub fn before_a_crowd(seed: u64, clients: usize) -> World {
         config.ike.init_limit_half_open = clients;
         config.ike.block_threshold = clients;
         (config.ike.init_rate, config.ike.init_rate_ip) = (0, 0);
+        config.ike.ikesa_limit_id = 0;
     };
     let members = [1, 2].map(|id| {
         let mut config = topology.member(id).unwrap();

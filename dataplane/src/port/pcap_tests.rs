@@ -49,10 +49,18 @@ fn settings(input: Option<&Scratch>, output: Option<&Scratch>) -> PcapSettings {
 
 fn capture(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
     let mut file = Vec::new();
-    let mut writer = PcapWriter::new(&mut file).unwrap();
+    let mut writer = PcapngWriter::new(&mut file).unwrap();
+    let interface = writer.interface("a", LinkType::Ethernet).unwrap();
     for (seconds, frame) in frames {
-        let time = Duration::from_secs(*seconds);
-        writer.write(time, frame).unwrap();
+        let entry = Entry {
+            interface,
+            time: Duration::from_secs(*seconds),
+            direction: Direction::Unknown,
+            length: frame.len() as u32,
+            octets: frame,
+            comment: "",
+        };
+        writer.packet(&entry).unwrap();
     }
     file
 }
@@ -187,7 +195,8 @@ fn files_that_lie_or_end_early_are_refused_when_the_port_is_opened() {
     refused(b"#!/bin/sh\n", "neither pcap nor pcapng");
     refused(&whole[..whole.len() - 1], "cut off in the record at offset");
     let mut lie = whole.clone();
-    let at = whole.len() - 92;
+    // The last block: its head, 60 octets, the flags and the end of the options, its length again.
+    let at = whole.len() - (28 + 60 + 8 + 4 + 4);
     lie[at + 20..at + 24].copy_from_slice(&u32::MAX.to_le_bytes());
     refused(&lie, "claims 4294967295 octets");
     let mut cut = whole.clone();

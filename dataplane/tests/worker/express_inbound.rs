@@ -655,15 +655,20 @@ impl Pair {
                     encapsulation: Some(NAT),
                 });
             }),
-            Step::Lead(on) => {
-                self.both(|twin| twin.leadership.set(on));
-                self.turn();
-            }
+            Step::Lead(on) => self.lead(on),
         }
     }
 
+    /// In another term neighbours are asked for again, and the lane looks them up for packets too
+    /// that are dropped without it.
+    fn lead(&mut self, on: bool) {
+        self.both(|twin| twin.leadership.set(on));
+        self.turn();
+        self.both(|twin| twin.neighbour(1));
+    }
+
     fn check(&mut self) {
-        self.both(|twin| twin.leadership.set(true));
+        self.lead(true);
         // Checkpoints are due after so many packets, which the lane counts together, and in the end
         // after so long. One more of each SA makes both tell of what was authentic but dropped since.
         self.both(|twin| twin.cells.iter().for_each(|cell| cell.raise(PLENTY)));

@@ -249,6 +249,8 @@ impl Bed {
             }
             self.now += STEP;
             let connection = name(client);
+            // Each has a turn of its own: in one, only so many are begun.
+            self.tell(CLIENT, Input::Timeout);
             self.tell(
                 CLIENT,
                 Input::Initiate {
