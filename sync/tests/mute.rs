@@ -320,15 +320,13 @@ fn d7_a_joiner_that_gets_on_in_spite_of_pauses_is_let_in() {
         let mut world = rejoining(seed);
         world.exchanges = false;
         let (mut opened, mut most) = (sessions(&world), 1);
-        let let_in = |world: &World| {
-            let mut members = world
-                .status(0)
-                .into_iter()
-                .flat_map(|status| status.members);
-            members.any(|member| member.id == TWO && member.able)
+        let admitted = |world: &World| {
+            let events = world.sites[0].events.iter();
+            let of_two = |e: &&Event| matches!(e, Event::Admitted { member, .. } if *member == TWO);
+            events.filter(of_two).count()
         };
-        let mut rounds = 0;
-        while !let_in(&world) {
+        let (before, mut rounds) = (admitted(&world), 0);
+        while admitted(&world) == before {
             rounds += 1;
             assert!(
                 rounds < 60,
