@@ -1,8 +1,9 @@
-//! What is fuzzed in the control plane: IKE messages, decrypted payloads, EAP, configuration, captures,
-//! certificates. The same functions run over the committed corpus as an ordinary test
+//! What is fuzzed in the control plane: IKE messages, decrypted payloads, an engine before a hostile
+//! peer, EAP, configuration, captures, certificates. The same functions run over the committed corpus as an ordinary test
 //! (`testbeds/tests/fuzz_corpus.rs`).
 
 mod differential;
+mod established;
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,6 +21,8 @@ use hitless::ike::message::{
 };
 use hitless::ike::proposal::Encryption;
 
+pub use established::{Reached, run as hostile_peer};
+
 /// What handles the octets of one input.
 pub type Target = fn(&[u8]);
 
@@ -29,6 +32,7 @@ pub const ALL: &[(&str, Target)] = &[
     ("ike_differential", ike_differential),
     ("ike_payloads", ike_payloads),
     ("ike_fragments", ike_fragments),
+    ("ike_established", ike_established),
     ("eap", eap),
     ("configuration", configuration),
     ("capture", capture),
@@ -51,6 +55,11 @@ pub fn ike_differential(octets: &[u8]) {
     if let Some((ours, theirs)) = differential::readings(octets) {
         assert_eq!(Some(ours), theirs);
     }
+}
+
+/// What a peer says that has the right keys.
+pub fn ike_established(octets: &[u8]) {
+    let _ = hostile_peer(octets);
 }
 
 /// An EAP packet, in every place where one is read.

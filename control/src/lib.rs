@@ -21,7 +21,6 @@ pub mod ike;
 pub mod keylog;
 pub mod lab;
 pub mod log;
-pub mod pcapng;
 
 // Lifetimes, checkpoints and every account of a drop rest on the counters.
 const _: () = assert!(

@@ -1,8 +1,11 @@
 //! The log of the daemon: one line an event, to stderr, where journald or a terminal reads it.
 //! The packet path logs nothing; it counts.
 
+mod stderr;
+
 use std::fmt;
 use std::io::IsTerminal;
+use std::sync::OnceLock;
 
 use hitless_sync::StepDown;
 use tracing::{Event, Level, Subscriber};
@@ -13,6 +16,10 @@ use tracing_subscriber::fmt::{FmtContext, FormattedFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::{gateway, ike};
+use stderr::Lines;
+
+/// Where the log goes, once it is started.
+static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// Starts the log, once a process. `filter` is a level or a filter such as
 /// `info,hitless::ike=debug`; the environment variable HITLESS_LOG overrides it. A second call
@@ -21,11 +28,12 @@ pub fn start(filter: &str) -> Result<(), ParseError> {
     let environment = std::env::var("HITLESS_LOG").ok();
     let filter = EnvFilter::builder().parse(environment.as_deref().unwrap_or(filter))?;
     let journal = std::env::var_os("JOURNAL_STREAM").is_some();
+    let lines = LINES.get_or_init(|| Lines::to(std::io::stderr()));
     let subscriber = tracing_subscriber::fmt()
         .with_env_filter(filter)
         // A disk that is full or a reader that is gone loses lines; it must not end the gateway.
         .log_internal_errors(false)
-        .with_writer(std::io::stderr)
+        .with_writer(|| lines.clone())
         .with_ansi(!journal && std::io::stderr().is_terminal());
     // A log that is already there, as in a test, stays.
     let _ = if journal {
@@ -35,6 +43,13 @@ pub fn start(filter: &str) -> Result<(), ParseError> {
         tracing::subscriber::set_global_default(subscriber.event_format(format).finish())
     };
     Ok(())
+}
+
+/// Waits, not for ever, until what was logged is written: before the process ends.
+pub fn flush() {
+    if let Some(lines) = LINES.get() {
+        lines.flush();
+    }
 }
 
 /// One line for what happened in the gateway, in the words that people grep for in strongSwan's log.

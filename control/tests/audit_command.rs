@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use hitless::audit::pcap::PcapWriter;
+use hitless::audit::pcap::{Direction, Entry, LinkType, PcapWriter, PcapngWriter};
 use serde_json::Value;
 
 const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -144,6 +144,38 @@ fn a_real_capture_is_judged_and_its_second_copy_is_a_fault_only_if_the_files_are
     let seen = ["ike_messages", "sas", "frames"].map(|what| verdict[what].as_u64().unwrap());
     assert_eq!(seen, [8, 4, 36]);
     fault(&["--together", &real, &real], "packet-sent-twice");
+}
+
+/// Each packet is in it twice: as the frame on the wire, and in clear.
+#[test]
+fn what_hitless_capture_writes_is_judged_by_its_frames() {
+    let folder = Folder::new("audit-captured");
+    let mut octets = Vec::new();
+    let mut writer = PcapngWriter::new(&mut octets).unwrap();
+    let inner = writer.interface("inner", LinkType::Ip).unwrap();
+    let outside = writer.interface("outside", LinkType::Ethernet).unwrap();
+    for (at, frame) in of(&[(1, 1), (2, 2)]) {
+        // What is in clear begins with its IP header.
+        for (interface, octets) in [(inner, &frame[14..]), (outside, &frame[..])] {
+            let entry = Entry {
+                interface,
+                time: Duration::from_millis(at),
+                direction: Direction::Out,
+                length: octets.len() as u32,
+                octets,
+                comment: "",
+            };
+            writer.packet(&entry).unwrap();
+        }
+    }
+    let file = folder.0.join("captured.pcapng");
+    std::fs::write(&file, octets).unwrap();
+    let file = file.display().to_string();
+    clean(&[&file]);
+    let (_, verdict) = audit(&[&file]);
+    assert_eq!(verdict["frames"], 2);
+    let note = "2 packets that are no Ethernet frames were passed over";
+    assert!(verdict["notes"].to_string().contains(note), "{verdict:#}");
 }
 
 #[test]

@@ -113,6 +113,16 @@ pub(crate) fn split_sent(
     }
 }
 
+/// Lets routers fragment a packet of ours over IPv4, which needs a name for that (RFC 6864 section
+/// 4.1). IPv6 packets stay as they are.
+pub(crate) fn permit(octets: &mut [u8], identification: u16) {
+    if octets.first().is_none_or(|first| first >> 4 != 4) || octets.len() < HEADER {
+        return;
+    }
+    octets[4..6].copy_from_slice(&identification.to_be_bytes());
+    write_header(octets, 0);
+}
+
 /// IPv6 without extension headers in front of what it carries.
 fn split_v6(
     frames: &mut Frames,

@@ -109,6 +109,7 @@ impl Worker {
         if term != self.term {
             self.term = term;
             self.forget_what_waits();
+            self.links.doubt_neighbours();
         }
         term.leads() && self.attended
     }

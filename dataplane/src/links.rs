@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use crate::fib::Fib;
 use crate::frames::Frames;
-use crate::neighbour::{Held, Neighbour, Neighbours, Resolution, Tick, Trust};
+use crate::neighbour::{Held, Neighbour, Neighbours, Probe, Resolution, Tick, Trust};
 use crate::pool::Packet;
 use crate::port::{BURST, Burst, MacAddress, Port};
 use crate::verdict::DropReason;
@@ -206,8 +206,15 @@ impl Links {
     fn resolve(&mut self, frames: &mut Frames, neighbour: Neighbour, now: Instant) -> Resolution {
         let resolution = self.neighbours.resolve(neighbour, now);
         match resolution {
-            Resolution::Known { mac, probe: true } => self.ask(frames, neighbour, Some(mac)),
-            Resolution::Unknown { ask: true } => self.ask(frames, neighbour, None),
+            Resolution::Known {
+                mac,
+                probe: Some(Probe::Unicast),
+            } => self.ask(frames, neighbour, Some(mac)),
+            Resolution::Known {
+                probe: Some(Probe::Broadcast),
+                ..
+            }
+            | Resolution::Unknown { ask: true } => self.ask(frames, neighbour, None),
             _ => {}
         }
         resolution
@@ -291,6 +298,12 @@ impl Links {
             }
             Tick::Gone(held) => drop_all(frames, held, DropReason::NeighbourUnresolved),
         });
+    }
+
+    /// What is known of neighbours was heard in another term.
+    pub(crate) fn doubt_neighbours(&mut self) {
+        self.last = None;
+        self.neighbours.doubt();
     }
 
     /// Drops all that waits for a neighbour or for the end of its burst, because nothing may leave

@@ -8,6 +8,7 @@ use smallvec::SmallVec;
 
 use crate::command::Event;
 use crate::flow::Flow;
+use crate::fragment;
 use crate::handover::Errand;
 use crate::neighbour::{Neighbour, News};
 use crate::path::{Departure, Sorted};
@@ -24,6 +25,10 @@ use crate::wire::ip::Ip;
 use crate::wire::ipv6::{self, Ipv6};
 use crate::worker::{PUNT, Worker};
 
+/// Octets of an IPv4 packet that every host and every path takes whole, or nearly (RFC 791).
+const EVERY_HOST: usize = 576;
+/// Octets of an IPv6 packet that every link takes (RFC 8200 section 5).
+const LEAST_MTU: usize = 1280;
 /// Errors that wait for the end of a turn, at most.
 pub(crate) const TOLD: usize = 16;
 
@@ -75,11 +80,15 @@ impl Worker {
         let Worker { punt, frames, .. } = self;
         let mut burst: SmallVec<[(u64, Packet); BURST]> = SmallVec::new();
         let mut injected = 0;
-        let mut take = |mark: u64, octets: &[u8]| match frames.pool.copy_in(octets) {
-            Some(packet) => burst.push((mark, packet)),
-            None => frames.counters.count_drop(DropReason::NoBuffer),
-        };
-        while injected < BURST && punt.pop_marked(&mut take) {
+        // What is too long for a frame goes out before the next one is taken.
+        while injected < BURST && !burst.last().is_some_and(|(_, packet)| packet.is_run()) {
+            let taken = punt.pop_marked(|mark, octets| match frames.pool.copy_own_in(octets) {
+                Some(packet) => burst.push((mark, packet)),
+                None => frames.counters.count_drop(DropReason::NoBuffer),
+            });
+            if !taken {
+                break;
+            }
             injected += 1;
         }
         if injected == 0 {
@@ -92,7 +101,7 @@ impl Worker {
             if !leading || mark != self.term.0 {
                 self.frames.drop(packet, DropReason::NotActive);
             } else if let Some(own) = self.unpack(now, packet, &mut sorted) {
-                self.route(now, own);
+                self.send_own(now, own);
             }
         }
         if !sorted.is_empty() {
@@ -100,6 +109,39 @@ impl Worker {
         }
         self.links.flush(&mut self.frames);
         injected
+    }
+
+    /// Sends a packet of our own, in fragments if it is too long for the link: there is nobody to be
+    /// told that it is. No error about one is heeded, so routers may fragment it too (over IPv4), and
+    /// fragments are such as every link takes (over IPv6, RFC 8200 section 5).
+    fn send_own(&mut self, now: Instant, mut packet: Packet) {
+        if packet.len() <= EVERY_HOST {
+            return self.route(now, packet);
+        }
+        let identification = self.next_identification();
+        let octets = self.frames.pool.bytes_mut(&mut packet);
+        let least = match Ip::parse(octets) {
+            Ok(Ip::V6(_)) => LEAST_MTU,
+            _ => usize::MAX,
+        };
+        fragment::permit(octets, identification as u16);
+        let to = Ip::parse(octets).map(Ip::destination);
+        let way = to.ok().and_then(|to| self.way(to));
+        let out = way.and_then(|(port, _)| self.links.interface(port));
+        let mtu = out.map_or(usize::MAX, |out| out.mtu);
+        let (Some((port, next_hop)), true) = (way, packet.len() > mtu) else {
+            return self.route(now, packet);
+        };
+        match fragment::split_sent(&mut self.frames, packet, mtu.min(least), identification) {
+            Ok(fragments) => {
+                for mut fragment in fragments {
+                    self.frames.pool.shrink(&mut fragment);
+                    self.links
+                        .send(&mut self.frames, now, fragment, port, next_hop);
+                }
+            }
+            Err((packet, reason)) => self.frames.drop(packet, reason),
+        }
     }
 
     /// An error about a packet of ours that was too big: heeded if it quotes an SA of ours and tells

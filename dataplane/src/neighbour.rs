@@ -59,6 +59,8 @@ struct Entry {
     used: Instant,
     /// Somebody has sent to it.
     wanted: bool,
+    /// It was learnt in another term: it may have moved unheard.
+    doubted: bool,
     held: Queue,
 }
 
@@ -87,12 +89,24 @@ impl Entry {
 /// What to do with a packet for a neighbour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Resolution {
-    /// Send it; and ask again in unicast if `probe`.
-    Known { mac: MacAddress, probe: bool },
+    /// Send it; and ask again if there is a `probe`.
+    Known {
+        mac: MacAddress,
+        probe: Option<Probe>,
+    },
     /// Hold it; and ask everybody if `ask`.
     Unknown { ask: bool },
     /// The table is full.
     Full,
+}
+
+/// Whom to ask whether an address is still whose it was.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// The one that had it (RFC 4861 section 7.3.3; RFC 1122 section 2.3.2.1).
+    Unicast,
+    /// Everybody: another one may have it by now.
+    Broadcast,
 }
 
 /// How far to trust what somebody says of an address. Unknown addresses are added only if `create`:
@@ -194,8 +208,8 @@ impl Neighbours {
         }
     }
 
-    /// How many addresses have been forgotten because their neighbour fell silent. Who keeps copies
-    /// of them must look again when this changes.
+    /// How often addresses were forgotten because their neighbour fell silent, or doubted. Who keeps
+    /// copies of them must look again when this changes.
     #[inline]
     pub fn given_up(&self) -> u64 {
         self.given_up
@@ -222,6 +236,7 @@ impl Neighbours {
                 attempts: 1,
                 used: now,
                 wanted: true,
+                doubted: false,
                 held: Queue::EMPTY,
             };
             table.entries.insert(neighbour.address, entry);
@@ -229,24 +244,42 @@ impl Neighbours {
         };
         (entry.used, entry.wanted) = (now, true);
         match entry.mac {
-            Some(mac) if now.since(entry.confirmed) < FRESH => {
-                Resolution::Known { mac, probe: false }
+            Some(mac) if !entry.doubted && now.since(entry.confirmed) < FRESH => {
+                Resolution::Known { mac, probe: None }
             }
             Some(mac) => {
-                let probe = now.since(entry.asked) >= ASK_EVERY;
-                if probe && entry.attempts >= ATTEMPTS {
+                let at_once = entry.doubted && entry.attempts == 0;
+                let due = at_once || now.since(entry.asked) >= ASK_EVERY;
+                if due && entry.attempts >= ATTEMPTS {
                     entry.mac = None;
                     self.given_up += 1;
                     (entry.asked, entry.attempts) = (now, 1);
                     return Resolution::Unknown { ask: true };
                 }
-                if probe {
+                if due {
                     (entry.asked, entry.attempts) = (now, entry.attempts + 1);
                 }
+                let probe = match entry.doubted {
+                    true => Probe::Broadcast,
+                    false => Probe::Unicast,
+                };
+                let probe = due.then_some(probe);
                 Resolution::Known { mac, probe }
             }
             None => Resolution::Unknown { ask: false },
         }
+    }
+
+    /// Whoever leads again has heard no announcement since it last did: what it knows is used, and
+    /// everybody is asked at once.
+    pub fn doubt(&mut self) {
+        for entry in self.tables.iter_mut().flat_map(|t| t.entries.values_mut()) {
+            if entry.mac.is_some() {
+                (entry.attempts, entry.doubted) = (0, true);
+            }
+        }
+        // Copies of the addresses are void.
+        self.given_up += 1;
     }
 
     /// The Ethernet address of a neighbour, as far as it is known.
@@ -269,7 +302,10 @@ impl Neighbours {
         let table = self.tables.get(neighbour.port)?;
         let entry = table.entries.get(&neighbour.address)?;
         entry.mac?;
-        let fresh = (entry.confirmed + FRESH).min(now + ASK_EVERY);
+        let fresh = match entry.doubted {
+            true => now,
+            false => (entry.confirmed + FRESH).min(now + ASK_EVERY),
+        };
         // A stale one is asked for again, sooner or later.
         Some(fresh.max(now + Duration::from_nanos(1)))
     }
@@ -304,7 +340,7 @@ impl Neighbours {
             entry.mac = Some(mac);
             match trust {
                 Trust::Confirmed { .. } | Trust::IfUnknown { answers: true } => {
-                    (entry.confirmed, entry.attempts) = (now, 0)
+                    (entry.confirmed, entry.attempts, entry.doubted) = (now, 0, false)
                 }
                 _ if changed => {
                     (entry.confirmed, entry.asked, entry.attempts) = (stale, now, 0);
@@ -331,6 +367,7 @@ impl Neighbours {
             attempts: 0,
             used: now,
             wanted: false,
+            doubted: false,
             held: Queue::EMPTY,
         };
         table.entries.insert(neighbour.address, entry);

@@ -14,7 +14,7 @@ use hitless_sa::Instant;
 
 use crate::classify::Class;
 use crate::path::{Departure, Sorted};
-use crate::pool::Packet;
+use crate::pool::{LARGEST_IN_FRAME, Packet};
 use crate::verdict::DropReason;
 use crate::wire::ethernet::{self, Ethernet};
 use crate::worker::{PUNT, Worker};
@@ -103,7 +103,9 @@ impl Worker {
     }
 
     fn pass_on(&mut self, parcel: Parcel, port: usize, mut packet: Packet, reason: DropReason) {
-        let label = parcel.label(port);
+        // Jumbo packets do not fit the datagrams that parcels go on in.
+        let fits = packet.len() + LABEL <= LARGEST_IN_FRAME;
+        let label = parcel.label(port).filter(|_| fits);
         let Some(label) = label.filter(|_| self.frames.pool.prepend(&mut packet, LABEL)) else {
             return self.frames.drop(packet, reason);
         };

@@ -231,7 +231,13 @@ impl Worker {
             return Some((packet, class));
         }
         let whole = self.reassembly.take(&mut self.frames, now, packet)?;
-        self.classified(whole)
+        let (whole, class) = self.classified(whole)?;
+        // The runs that are kept are for IKE alone.
+        if whole.is_run() && class != Class::Ike && !self.frames.pool.takes_jumbo() {
+            self.frames.drop(whole, DropReason::FragmentTooLong);
+            return None;
+        }
+        Some((whole, class))
     }
 
     /// What an IP packet is, and the packet without what the frame was padded with.

@@ -12,7 +12,7 @@
 //!
 //! A packet too long for a frame lives in a *run*: adjacent frames, so that the cipher, the
 //! checksums and every header wrapper see one slice, and nothing on the path knows of chains. How
-//! many runs there are is a setting, none by default. Drivers that deliver a packet in several
+//! many runs there are is a setting, none by default; a worker keeps some for IKE besides. Drivers that deliver a packet in several
 //! frames gather it into a run; one that sends a run names its frames one by one.
 #![expect(
     unsafe_code,
@@ -37,8 +37,11 @@ pub const RUN_SIZE: usize = RUN_FRAMES * FRAME_SIZE;
 pub const LARGEST_FRAME: usize = 9216 + 18;
 
 /// The longest packet that a frame holds behind the standard head room, and a run.
-const LARGEST_IN_FRAME: usize = FRAME_SIZE - HEADROOM;
-const LARGEST_IN_RUN: usize = RUN_SIZE - HEADROOM;
+pub(crate) const LARGEST_IN_FRAME: usize = FRAME_SIZE - HEADROOM;
+/// Runs that a worker keeps for messages of ours and to us (RFC 7296 section 2: IKE messages may be
+/// longer than any link takes). Each is needed for a moment only.
+const KEPT_RUNS: u32 = 4;
+pub(crate) const LARGEST_IN_RUN: usize = RUN_SIZE - HEADROOM;
 /// What ESP may append to the largest frame, padding of up to 255 octets with it, still fits.
 const _: () = assert!(LARGEST_FRAME + 255 + 64 <= LARGEST_IN_RUN && RUN_SIZE <= u16::MAX as usize);
 
@@ -124,6 +127,8 @@ pub struct Pool {
     /// Frames that are not part of a run; runs come after them.
     frames: u32,
     runs: u32,
+    /// Runs that ports and ESP never get.
+    kept: u32,
 }
 
 impl Pool {
@@ -148,6 +153,18 @@ impl Pool {
             free_runs: (0..runs).rev().map(first).collect(),
             frames,
             runs,
+            kept: 0,
+        })
+    }
+
+    /// A worker's pool: `runs` runs for jumbo packets, and some for IKE messages on top.
+    pub fn for_worker(frames: u32, runs: u32) -> io::Result<Pool> {
+        let in_all = runs.checked_add(KEPT_RUNS);
+        let in_all = in_all.ok_or(io::ErrorKind::OutOfMemory)?;
+        let pool = Pool::with_runs(frames, in_all)?;
+        Ok(Pool {
+            kept: KEPT_RUNS,
+            ..pool
         })
     }
 
@@ -157,10 +174,29 @@ impl Pool {
         Some(self.token(frame, HEADROOM, 0))
     }
 
-    /// An empty packet with the standard head room in a run, unless all runs are in use.
+    /// An empty packet with the standard head room in a run, unless all runs are in use but those
+    /// that are kept.
     pub fn allocate_run(&mut self) -> Option<Packet> {
+        match self.free_runs.len() > self.kept as usize {
+            true => self.allocate_any_run(),
+            false => None,
+        }
+    }
+
+    fn allocate_any_run(&mut self) -> Option<Packet> {
         let first = self.free_runs.pop()?;
         Some(self.token(first, HEADROOM, 0))
+    }
+
+    /// As [`Pool::allocate_for`], for a message of ours or to us.
+    pub(crate) fn allocate_own(&mut self, octets: usize) -> Option<Packet> {
+        if octets <= LARGEST_IN_FRAME {
+            self.allocate()
+        } else if octets <= LARGEST_IN_RUN {
+            self.allocate_any_run()
+        } else {
+            None
+        }
     }
 
     /// An empty packet with the standard head room and with room for `octets` behind it, unless
@@ -191,10 +227,20 @@ impl Pool {
 
     /// A packet with a copy of `octets`, unless nothing that large is free.
     pub fn copy_in(&mut self, octets: &[u8]) -> Option<Packet> {
-        let mut packet = self.allocate_for(octets.len())?;
+        let packet = self.allocate_for(octets.len())?;
+        Some(self.filled(packet, octets))
+    }
+
+    /// As [`Pool::copy_in`], of a message of ours.
+    pub(crate) fn copy_own_in(&mut self, octets: &[u8]) -> Option<Packet> {
+        let packet = self.allocate_own(octets.len())?;
+        Some(self.filled(packet, octets))
+    }
+
+    fn filled(&mut self, mut packet: Packet, octets: &[u8]) -> Packet {
         packet.length = octets.len() as u16;
         self.bytes_mut(&mut packet).copy_from_slice(octets);
-        Some(packet)
+        packet
     }
 
     /// Takes a packet back.
@@ -247,9 +293,14 @@ impl Pool {
         self.frames as usize
     }
 
-    /// Runs.
+    /// Runs, with those that are kept.
     pub fn runs(&self) -> usize {
         self.runs as usize
+    }
+
+    /// Whether ports may bring packets too long for a frame.
+    pub fn takes_jumbo(&self) -> bool {
+        self.runs > self.kept
     }
 
     /// Frames of the memory, those of runs with them: every [`FrameIndex`] is below.
@@ -259,9 +310,9 @@ impl Pool {
 
     /// The longest packet that comes in with the standard head room.
     pub fn largest_packet(&self) -> usize {
-        match self.runs {
-            0 => LARGEST_IN_FRAME,
-            _ => LARGEST_IN_RUN,
+        match self.takes_jumbo() {
+            false => LARGEST_IN_FRAME,
+            true => LARGEST_IN_RUN,
         }
     }
 
@@ -386,6 +437,20 @@ impl Pool {
         let frame = std::mem::replace(packet, run);
         self.free(frame);
         true
+    }
+
+    /// Moves what a frame holds out of a run, if a frame is free.
+    pub(crate) fn shrink(&mut self, packet: &mut Packet) {
+        if !packet.is_run() || packet.len() > LARGEST_IN_FRAME {
+            return;
+        }
+        if let Some(mut frame) = self.allocate() {
+            frame.length = packet.length;
+            self.memory
+                .copy(packet.address(), frame.address(), packet.len());
+            let run = std::mem::replace(packet, frame);
+            self.free(run);
+        }
     }
 
     /// Cuts `count` octets off the front.

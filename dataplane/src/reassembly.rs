@@ -12,7 +12,7 @@ use hitless_sa::Instant;
 use smallvec::SmallVec;
 
 use crate::frames::Frames;
-use crate::pool::{FRAME_SIZE, HEADROOM, Packet, Pool};
+use crate::pool::{FRAME_SIZE, HEADROOM, LARGEST_IN_RUN, Packet, Pool};
 use crate::verdict::DropReason;
 use crate::wire::checksum;
 use crate::wire::ip::Ip;
@@ -333,7 +333,10 @@ impl Datagram {
 
 /// The most that a whole packet may have.
 fn largest(pool: &Pool) -> usize {
-    pool.largest_packet().max(FRAME_SIZE - LEAST_HEADROOM)
+    match pool.runs() {
+        0 => FRAME_SIZE - LEAST_HEADROOM,
+        _ => LARGEST_IN_RUN,
+    }
 }
 
 /// An empty packet of this length: in a frame of which less head room is left, if need be.
@@ -342,7 +345,7 @@ fn room(pool: &mut Pool, length: usize) -> Option<Packet> {
     let in_frame = length <= FRAME_SIZE - LEAST_HEADROOM;
     let mut packet = match length <= FRAME_SIZE - HEADROOM {
         false if in_frame => pool.allocate()?,
-        _ => pool.allocate_for(length)?,
+        _ => pool.allocate_own(length)?,
     };
     let grown = match length <= packet.tailroom() {
         true => pool.append(&mut packet, length),

@@ -26,7 +26,7 @@ use crate::local::TOLD;
 use crate::neighbour::{Neighbour, News};
 use crate::park::Park;
 use crate::path::{Departure, Express};
-use crate::pool::{FRAME_SIZE, HEADROOM, Pool};
+use crate::pool::{LARGEST_IN_RUN, Pool};
 use crate::port::memory::{self, MemoryPort};
 use crate::port::{BURST, Port};
 use crate::reassembly::Reassembly;
@@ -45,7 +45,8 @@ pub use crate::schedule::CheckpointSettings;
 const COMMANDS_PER_TURN: usize = 64;
 /// Slots of the command and of the event ring.
 const RING: usize = 1024;
-/// IP packets on their way to or from the control thread.
+/// IP packets on their way to or from the control thread, each as long as a run: RFC 7296 section 2
+/// wants IKE messages of 3,000 octets to pass, and a chain of RSA certificates is longer still.
 pub(crate) const PUNT: usize = 256;
 /// How often a worker tells where its frames are.
 const ACCOUNT: Duration = Duration::from_millis(100);
@@ -176,7 +177,7 @@ pub fn worker(
     leadership: Arc<Leadership>,
 ) -> io::Result<(Worker, WorkerHandle)> {
     worker_with_pool(
-        Pool::with_runs(settings.pool_frames, settings.pool_runs)?,
+        Pool::for_worker(settings.pool_frames, settings.pool_runs)?,
         settings,
         ports,
         leadership,
@@ -208,7 +209,7 @@ pub fn worker_with_pool(
     }
     let (command_sender, commands) = RingBuffer::new(RING);
     let (event_sender, events) = RingBuffer::new(RING);
-    let (punt, control_punt) = memory::link(PUNT, FRAME_SIZE - HEADROOM - memory::OVERHEAD);
+    let (punt, control_punt) = memory::link(PUNT, LARGEST_IN_RUN - memory::OVERHEAD);
     let (publisher, checkpoints) = checkpoint::channel(settings.sa_capacity);
     let counters = Arc::new(Counters::new(ports.len()));
     let addresses = Addresses::new(settings.interfaces.iter().flat_map(|i| &i.addresses));

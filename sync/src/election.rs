@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use hitless_sa::{Entropy, Epoch, Instant, MemberId};
 
+use crate::disk::DEAD;
 use crate::leading::{Context, Leading, Phase};
 use crate::message::{Packet, Sid, WireEpoch};
 use crate::node::{Node, State, TakingOver};
@@ -67,6 +68,8 @@ impl Node {
         let witness = self.settings.witness;
         let others = self.peers.values();
         for peer in others.filter(|peer| Some(peer.member.id) != witness) {
+            let other = peer.other_lately(now, patience);
+            taken |= other.is_some_and(|other| other.leads.is_some());
             let said = peer.lately(now, patience);
             let Some((said, role)) = said.and_then(|said| Some((said, said.role?))) else {
                 all = false;
@@ -146,7 +149,10 @@ impl Node {
         };
         // What was said while this member slept waits to be read.
         let listened = self.awake + self.settings.heartbeat;
-        let silence = (following.last_beat + patience).max(listened);
+        let mut silence = (following.last_beat + patience).max(listened);
+        if self.other_stands() {
+            silence = silence.max(following.last_beat + DEAD);
+        }
         Some(silence.max(following.not_before))
     }
 
@@ -218,12 +224,13 @@ impl Node {
             });
             return self.leave();
         };
-        let until = self.now + self.patience();
+        let now = self.now;
         match std::mem::replace(&mut self.state, State::out(self.now)) {
-            State::Following(following) => {
+            State::Following(mut following) => {
+                following.stood.get_or_insert(now);
                 self.state = State::TakingOver(Box::new(TakingOver {
                     following: *following,
-                    campaign: Campaign::new(epoch, until),
+                    campaign: Campaign::new(epoch, now),
                 }));
                 self.beat_due = true;
                 self.next_beat = self.now + self.pause();
@@ -241,7 +248,14 @@ impl Node {
         };
         let epoch = taking.campaign.epoch;
         let elected = self.settings.members.len() == 2 || self.majority(&taking.campaign);
-        let overdue = self.now >= taking.campaign.until;
+        let stood = taking.following.stood.unwrap_or(self.now);
+        let lost = if self.disk_is_dead(stood) {
+            Some("the disk of this member does not write: old keys are replaced")
+        } else if !elected && self.is_lost(&taking.campaign, taking.following.epoch) {
+            Some("no majority elects this member: old keys are replaced")
+        } else {
+            None
+        };
         let following = &taking.following;
         let right = Right {
             base: following.epoch,
@@ -249,17 +263,14 @@ impl Node {
             handed_over: following.handed_over(),
             exact: following.vouched(self.now, &self.settings),
         };
-        if elected {
-            self.want(Some(epoch), Some(epoch));
-        } else if overdue {
-            self.event(Event::NoRight {
-                reason: "no majority elects this member: old keys are replaced",
-            });
+        let led = self.durable.led == Some(epoch);
+        if let Some(reason) = lost.filter(|_| !led) {
+            self.event(Event::NoRight { reason });
             return self.leave();
-        } else {
-            self.want(Some(epoch), None);
         }
-        if self.durable.led == Some(epoch) || self.settings.mutant.lead_before_durable {
+        self.want(Some(epoch), elected.then_some(epoch));
+        self.note_campaign();
+        if led || self.settings.mutant.lead_before_durable {
             let forgets = self.settings.mutant.forgets;
             self.lead_epoch((!forgets).then_some((epoch, right)));
         }
@@ -296,6 +307,27 @@ impl Node {
                 self.outputs.push_back(crate::Output::StepDown { reason });
             }
             other => self.state = other,
+        }
+    }
+
+    /// Two lead under different `[cluster]` sections, which share no right: one of them makes way. What
+    /// they rank by is the same to both; their priorities may be what differs.
+    pub(crate) fn outranked_by_another_section(&mut self, from: MemberId) {
+        let State::Leading(leading) = &self.state else {
+            return;
+        };
+        let recent = self.settings.takeover();
+        let other = self.peers.get(&from);
+        let Some(other) = other.and_then(|peer| peer.other_lately(self.now, recent)) else {
+            return;
+        };
+        let (well, objects, inherits, _, me) = self.my_rank(leading.count(), !leading.bare());
+        let theirs = (other.healthy, other.objects, !other.bare, from);
+        if let Some(by) = other
+            .leads
+            .filter(|_| theirs > (well, objects, inherits, me))
+        {
+            self.step_down(StepDown::Outranked { by });
         }
     }
 

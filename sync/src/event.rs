@@ -416,6 +416,8 @@ pub struct MemberStatus {
     pub able: bool,
     /// As leader: records on their way to it.
     pub backlog: usize,
+    /// It is heard, and what all members must agree on differs: neither leads beside the other.
+    pub differs: bool,
 }
 
 /// A picture for `hitless status`.
@@ -434,6 +436,8 @@ pub struct Status {
     /// As standby: Message IDs would be exact in a takeover now.
     pub vouched: bool,
     pub durable: Durable,
+    /// How long its disk has been refusing, or owing an answer.
+    pub unwritten_for: Option<Duration>,
 }
 
 #[cfg(test)]

@@ -57,9 +57,18 @@ impl Broken {
 }
 
 impl Node {
-    /// Could do all the work of an active, with every SA.
+    /// Could do all the work of an active, with every SA, and write that it does.
     pub(crate) fn fit(&self) -> bool {
-        self.well() && self.stopping.is_none()
+        self.fit_as(self.role())
+    }
+
+    fn fit_as(&self, role: Role) -> bool {
+        self.well() && self.stopping.is_none() && self.writes_as(role)
+    }
+
+    /// Only a takeover needs the disk (R1): who leads, or would on nothing, is as good without.
+    fn writes_as(&self, role: Role) -> bool {
+        !Node::needs_disk(role) || self.disk_fails().is_none()
     }
 
     /// The same of one that may be about to end: that one hands over what it has, rather than make way
@@ -73,9 +82,10 @@ impl Node {
         self.healthy && self.stopping.is_none() && self.drill.done
     }
 
-    pub(crate) fn say_fitness(&self, packet: &mut Packet) {
-        packet.unhealthy = !self.fit();
-        packet.partly = self.carries() && !self.drill.broken.is_empty();
+    pub(crate) fn say_fitness(&self, role: Role, packet: &mut Packet) {
+        packet.unhealthy = !self.fit_as(role);
+        let part = self.carries() && self.writes_as(role);
+        packet.partly = part && !self.drill.broken.is_empty();
         let broken = &self.drill.broken;
         packet.broken = broken
             .iter()
@@ -98,7 +108,9 @@ impl Node {
             let peer = self.peers.get(member);
             let said = peer.and_then(|peer| peer.lately(now, recent));
             let answers = session.silent_for(now) < self.settings.vouch;
-            let admitted = session.bound.is_some() && session.confirmed;
+            // One that has just started again has the right of its session no more.
+            let present = peer.is_some_and(|peer| peer.incarnation == Some(session.incarnation));
+            let admitted = session.bound.is_some() && session.confirmed && present;
             admitted && answers && said.is_some_and(|said| said.carries)
         });
         able.map(|(member, session)| (*member, session))

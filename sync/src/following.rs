@@ -27,6 +27,8 @@ pub(crate) struct Following {
     pub last_beat: Instant,
     /// The leader has given its epoch up.
     pub gone: bool,
+    /// When this member first wanted to take over from this leader, if it could not so far.
+    pub stood: Option<Instant>,
     /// A takeover could not be written; not tried again before this.
     pub not_before: Instant,
     /// Something new is to be acknowledged.
@@ -61,6 +63,7 @@ impl Following {
             handed_over: None,
             last_beat: now,
             gone: false,
+            stood: None,
             not_before: now,
             ack_due: true,
             acks: BTreeMap::new(),

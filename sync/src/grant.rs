@@ -111,7 +111,14 @@ impl Leading {
             Degraded::Rekey => cx.settings.vouch,
             Degraded::Strict => return false,
             // New keys are needless if the witness elects this leader meanwhile.
-            Degraded::Witness if self.campaign.is_some() => return false,
+            Degraded::Witness
+                if self
+                    .campaign
+                    .as_ref()
+                    .is_some_and(|campaign| campaign.is_young(cx.now, cx.settings.patience())) =>
+            {
+                return false;
+            }
             Degraded::Witness => cx.settings.vouch * 2,
         };
         self.sessions.values().any(|session| {

@@ -52,6 +52,7 @@
 
 mod beat;
 mod contact;
+mod disk;
 mod election;
 mod estate;
 mod event;

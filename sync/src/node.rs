@@ -5,10 +5,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use hitless_sa::{Entropy, Epoch, Instant, MemberId};
+use hitless_sa::{Entropy, Instant, MemberId};
 use zeroize::Zeroizing;
 
 use crate::beat::Standing;
+use crate::disk::Unwritten;
 use crate::fitness::{Broken, Drill};
 use crate::following::Following;
 use crate::leading::{Context, Leading, Phase};
@@ -65,6 +66,9 @@ pub struct Node {
     pub(crate) writing: Option<Durable>,
     /// No write before this, after one has failed.
     pub(crate) write_after: Instant,
+    /// No try before this, if nothing needs to be written.
+    pub(crate) try_after: Instant,
+    pub(crate) unwritten: Option<Unwritten>,
     pub(crate) peers: BTreeMap<MemberId, Peer>,
     pub(crate) state: State,
     /// The copy of a standby; empty while leading.
@@ -115,6 +119,8 @@ impl Node {
             process: 0,
             writing: None,
             write_after: now,
+            try_after: now,
+            unwritten: None,
             peers,
             state: State::out(now),
             store: Store::default(),
@@ -159,12 +165,7 @@ impl Node {
         match input {
             Input::Datagram { from, payload } => self.datagram(from, payload, entropy),
             Input::Timeout => {}
-            Input::Persisted => {
-                if let Some(written) = self.writing.take() {
-                    self.durable = written;
-                }
-                self.tell_promise();
-            }
+            Input::Persisted => self.persisted(),
             Input::PersistFailed => self.persist_failed(),
             Input::Late { to, packets } => self.send_late(to, packets),
             Input::Retrieve { spi } => self.ask_for(spi),
@@ -271,6 +272,8 @@ impl Node {
             return self.event(Event::Malformed { member: from });
         };
         if packet.config != self.settings.config_hash {
+            peer.differs(self.now, &packet);
+            self.outranked_by_another_section(from);
             return self.event(Event::ConfigMismatch { member: from });
         }
         let incarnation = self.durable.incarnation;
@@ -282,6 +285,7 @@ impl Node {
             let present = peer.is_present(incarnation, &packet);
             return self.retrieval(from, present, packet);
         }
+        peer.other = None;
         let Some(reading) = peer.observe(self.now, incarnation, &packet, &mut self.outputs) else {
             return;
         };
@@ -355,6 +359,7 @@ impl Node {
         {
             if reading.newest {
                 following.last_beat = self.now;
+                following.stood = None;
             }
             let outputs = &mut self.outputs;
             let store = &mut self.store;
@@ -450,36 +455,8 @@ impl Node {
                 self.review_phase();
             }
         }
+        self.review_disk();
         self.draw_nonces(entropy);
-    }
-
-    /// Asks for a write, unless it is already done or another one is under way. Epochs on disk
-    /// only rise (R1).
-    pub(crate) fn want(&mut self, promised: Option<Epoch>, led: Option<Epoch>) {
-        let durable = Durable {
-            incarnation: self.durable.incarnation,
-            promised: self.durable.promised.max(promised),
-            led: self.durable.led.max(led),
-        };
-        if durable != self.durable && self.writing.is_none() && self.now >= self.write_after {
-            self.writing = Some(durable);
-            self.outputs.push_back(Output::Persist(durable));
-        }
-    }
-
-    /// The highest promise that is on disk or may be about to be.
-    pub(crate) fn promised(&self) -> Option<Epoch> {
-        let writing = self.writing.and_then(|writing| writing.promised);
-        self.durable.promised.max(writing)
-    }
-
-    fn persist_failed(&mut self) {
-        if self.writing.take().is_none() {
-            return;
-        }
-        self.write_after = self.now + self.settings.takeover();
-        self.event(Event::PersistFailed);
-        self.abort_takeover();
     }
 
     pub(crate) fn role(&self) -> Role {
@@ -510,6 +487,7 @@ impl Node {
             degraded: false,
             vouched: false,
             durable: self.durable,
+            unwritten_for: self.disk_fails().map(|since| now.since(since)),
         };
         match &self.state {
             State::Out(_) => {}
@@ -553,6 +531,7 @@ impl Node {
             bound: session.is_some_and(|session| session.bound.is_some()),
             able,
             backlog: session.map_or(0, |session| session.backlog()),
+            differs: peer.other_lately(now, self.settings.patience()).is_some(),
         }
     }
 }

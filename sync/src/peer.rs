@@ -17,6 +17,21 @@ pub(crate) struct Peer {
     /// What it must echo to prove that a packet is younger than this number.
     pub challenge: u64,
     pub said: Option<Said>,
+    /// What it says under another `[cluster]` section.
+    pub other: Option<Other>,
+}
+
+/// All that is taken from a member with which nothing is agreed: whether it leads, lest two do.
+#[derive(Clone, Copy)]
+pub(crate) struct Other {
+    incarnation: Incarnation,
+    serial: u64,
+    pub at: Instant,
+    /// The epoch that it leads.
+    pub leads: Option<Epoch>,
+    pub healthy: bool,
+    pub objects: u32,
+    pub bare: bool,
 }
 
 /// The newest packet of the present incarnation.
@@ -36,6 +51,8 @@ pub(crate) struct Said {
     /// It could lead with every SA, or with all but some that it would replace.
     pub healthy: bool,
     pub carries: bool,
+    /// It asks for a session.
+    pub joins: bool,
     pub promised: Option<Epoch>,
     pub session: Option<Sid>,
     pub features: u64,
@@ -59,7 +76,36 @@ impl Peer {
             process: 0,
             challenge: 0,
             said: None,
+            other: None,
         }
+    }
+
+    /// Takes note of a packet under another configuration: it moves nothing else.
+    pub fn differs(&mut self, now: Instant, packet: &Packet) {
+        let incarnation = Incarnation(packet.incarnation);
+        let newer =
+            |other: &Other| (incarnation, packet.serial) > (other.incarnation, other.serial);
+        let over = self.incarnation.is_some_and(|known| incarnation < known);
+        if over || !self.other.as_ref().is_none_or(newer) {
+            return;
+        }
+        let epoch = claimed(packet, self.member.id, incarnation);
+        self.other = Some(Other {
+            incarnation,
+            serial: packet.serial,
+            at: now,
+            leads: epoch.filter(|_| leads(role(packet.role))),
+            healthy: !packet.unhealthy,
+            objects: packet.objects,
+            bare: packet.bare,
+        });
+    }
+
+    /// The same, unless that is older than `age`.
+    pub fn other_lately(&self, now: Instant, age: std::time::Duration) -> Option<&Other> {
+        self.other
+            .as_ref()
+            .filter(|other| now.since(other.at) < age)
     }
 
     /// Takes note of a packet; `None` if its sender's incarnation is over, or is that
@@ -118,6 +164,7 @@ impl Peer {
                 objects: packet.objects,
                 healthy: !packet.unhealthy,
                 carries: !packet.unhealthy || packet.partly,
+                joins: packet.join != 0,
                 promised: packet.promised.and_then(WireEpoch::epoch),
                 session: packet.session,
                 features: packet.features,

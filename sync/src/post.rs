@@ -206,7 +206,7 @@ impl Node {
             features: self.settings.features(),
             ..Packet::default()
         };
-        self.say_fitness(&mut packet);
+        self.say_fitness(role, &mut packet);
         packet
     }
 

@@ -128,7 +128,9 @@ impl Node {
             }
             State::Following(following) => {
                 let mut risk = recorded(&self.store, following.session, &self.drill);
-                risk.standbys = usize::from(following.admitted && self.carries());
+                risk.standbys = usize::from(
+                    following.admitted && self.carries() && self.disk_fails().is_none(),
+                );
                 risk.exact = following.vouched(self.now, &self.settings);
                 risk
             }

@@ -15,6 +15,10 @@ use crate::{DrainedSa, Event, Output, Settings, StepDown};
 /// How long workers may take to pass the barrier before the standby takes over from its record.
 const BARRIER: Duration = Duration::from_millis(100);
 
+/// How long who is about to end waits for a standby that is not ready: it serves meanwhile. Less than
+/// a process is given to end.
+const FAREWELL: Duration = Duration::from_millis(1500);
+
 /// Why no switchover can start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum NoSwitchover {
@@ -144,7 +148,10 @@ impl Node {
         match leading.phase {
             Phase::Active => {
                 self.review_campaign();
-                self.review_active();
+                match self.stopping {
+                    Some(until) => self.review_farewell(until),
+                    None => self.review_active(),
+                }
             }
             // No barrier, no exact ends (R14): the standby takes over from its record.
             Phase::Draining { until, .. } if self.now >= until => self.drained(&[]),
@@ -183,6 +190,28 @@ impl Node {
         }
     }
 
+    /// Hands over before it ends: at once, or as soon as a standby that is on its way is ready.
+    fn review_farewell(&mut self, until: Instant) {
+        let State::Leading(leading) = &self.state else {
+            return;
+        };
+        let votes = leading.campaign.is_some();
+        let vouch = self.settings.vouch;
+        let mut sessions = leading.sessions.values();
+        let copies = sessions.any(|session| session.silent_for(self.now) < vouch);
+        let recent = self.settings.takeover();
+        let mut peers = self.peers.values();
+        let joins = peers.any(|peer| {
+            let said = peer.lately(self.now, recent);
+            said.is_some_and(|said| said.joins)
+        });
+        if !votes && self.target(self.now, leading).is_some() {
+            self.switchover();
+        } else if self.now >= until || !(votes || copies || joins) {
+            self.step_down(StepDown::Shutdown);
+        }
+    }
+
     /// The process is about to end.
     pub(crate) fn shutdown(&mut self) {
         if self.stopping.is_some() {
@@ -191,13 +220,10 @@ impl Node {
         self.stopping = Some(self.now + self.settings.takeover() * 5);
         match &self.state {
             State::Leading(leading) => {
-                let handing_over = leading.phase != Phase::Active;
-                if !handing_over && self.target(self.now, leading).is_some() {
-                    self.switchover();
-                }
-                let active = matches!(&self.state, State::Leading(l) if l.phase == Phase::Active);
-                if active {
-                    self.step_down(StepDown::Shutdown);
+                if leading.phase == Phase::Active {
+                    let until = self.now + FAREWELL;
+                    self.stopping = self.stopping.max(Some(until));
+                    self.review_farewell(until);
                 }
             }
             State::Following(following) => {

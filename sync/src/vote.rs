@@ -11,27 +11,51 @@ use std::time::Duration;
 
 use hitless_sa::{Epoch, Instant, MemberId};
 
-use crate::Event;
+use crate::disk::DEAD;
 use crate::leading::Phase;
 use crate::message::{Packet, WireEpoch};
 use crate::node::{Node, State};
 use crate::peer::Said;
 use crate::post::count;
+use crate::{Event, Role};
 
 /// One member stands for one epoch.
 pub(crate) struct Campaign {
     pub epoch: Epoch,
     /// Others that have promised it.
     votes: BTreeSet<MemberId>,
-    pub until: Instant,
+    began: Instant,
+    /// When its own promise was on disk, and others could be asked.
+    asks: Option<Instant>,
 }
 
 impl Campaign {
-    pub fn new(epoch: Epoch, until: Instant) -> Campaign {
+    pub fn new(epoch: Epoch, now: Instant) -> Campaign {
         Campaign {
             epoch,
             votes: BTreeSet::new(),
-            until,
+            began: now,
+            asks: None,
+        }
+    }
+
+    /// The same once more: votes are promises, and last.
+    pub fn again(self, now: Instant) -> Campaign {
+        Campaign {
+            began: now,
+            asks: None,
+            ..self
+        }
+    }
+
+    /// It may be over soon.
+    pub fn is_young(&self, now: Instant, patience: Duration) -> bool {
+        now.since(self.began) < patience
+    }
+
+    fn note(&mut self, now: Instant, promised: Option<Epoch>) {
+        if promised == Some(self.epoch) {
+            self.asks.get_or_insert(now);
         }
     }
 }
@@ -174,6 +198,48 @@ impl Node {
         self.want(Some(epoch), None);
     }
 
+    /// Votes can be counted from when the own promise is on disk.
+    pub(crate) fn note_campaign(&mut self) {
+        let promised = self.durable.promised;
+        let campaign = match &mut self.state {
+            State::TakingOver(taking) => Some(&mut taking.campaign),
+            State::Leading(leading) => leading.campaign.as_mut(),
+            State::Out(_) | State::Following(_) => None,
+        };
+        if let Some(campaign) = campaign {
+            campaign.note(self.now, promised);
+        }
+    }
+
+    /// Whether no majority came in time. Who neither promised nor refused may be writing: it is waited
+    /// for as long as a disk may take.
+    pub(crate) fn is_lost(&self, campaign: &Campaign, base: Epoch) -> bool {
+        let Some(asks) = campaign.asks else {
+            return self.now >= campaign.began + DEAD * 2;
+        };
+        let patience = self.settings.patience();
+        let undecided = self.peers.values().any(|peer| {
+            let said = peer.lately(self.now, patience);
+            said.is_some_and(|said| {
+                // Who refuses because it hears the leader has not left it.
+                said.role == Some(Role::Out) && said.promised <= Some(base)
+            })
+        });
+        let writes = undecided && self.now < asks + DEAD;
+        self.now >= asks + patience && !writes
+    }
+
+    /// Whether another member stands already: two at once would take each other's votes.
+    pub(crate) fn other_stands(&self) -> bool {
+        let recent = self.settings.takeover();
+        let mut peers = self.peers.values();
+        self.settings.members.len() > 2
+            && peers.any(|peer| {
+                let said = peer.lately(self.now, recent);
+                said.is_some_and(|said| said.role == Some(Role::TakingOver))
+            })
+    }
+
     /// As leader: stand when a bound standby is lost, or when somebody has promised more than
     /// this epoch and can not record in it.
     pub(crate) fn review_campaign(&mut self) {
@@ -184,20 +250,18 @@ impl Node {
             .sessions
             .values()
             .any(|session| session.bound.is_some());
-        let patience = self.settings.takeover() * 5;
+        let patience = self.settings.patience();
         if let Some(campaign) = &leading.campaign {
             let (epoch, base) = (campaign.epoch, leading.epoch);
             let elected = !anyone || self.majority(campaign);
-            let overdue = self.now >= campaign.until;
-            if elected {
-                self.want(Some(epoch), Some(epoch));
-            } else {
-                self.want(Some(epoch), None);
-            }
+            let lost = !elected && self.is_lost(campaign, base);
+            let dead = self.disk_is_dead(campaign.began);
+            self.want(Some(epoch), elected.then_some(epoch));
+            self.note_campaign();
             if elected && self.durable.led == Some(epoch) {
                 self.renamed(epoch, Some(base));
                 self.beat_due = true;
-            } else if overdue && !elected {
+            } else if lost || dead {
                 let again = self.now + patience * 4;
                 self.lead(|leading, _| {
                     leading.stood = leading.campaign.take();
@@ -219,13 +283,13 @@ impl Node {
         let lost = self.settings.members.len() > 2 && !leading.silent.is_empty();
         let possible = !anyone || reachable && self.settings.members.len() > 2;
         let due = self.now >= leading.campaign_after && leading.phase == Phase::Active;
+        let due = due && self.disk_fails().is_none();
         if due && possible && (stuck || lost) {
-            let until = self.now + patience;
+            let now = self.now;
             let fresh = leading.stood.is_none().then(|| self.next_epoch()).flatten();
             self.lead(|leading, _| {
-                let stood = leading.stood.take();
-                let campaign = fresh.map(|epoch| Campaign::new(epoch, until)).or(stood);
-                leading.campaign = campaign.map(|campaign| Campaign { until, ..campaign });
+                let stood = leading.stood.take().map(|stood| stood.again(now));
+                leading.campaign = fresh.map(|epoch| Campaign::new(epoch, now)).or(stood);
             });
         }
     }

@@ -3,16 +3,19 @@
 
 use std::time::Duration;
 
-use hitless::lab::Extras;
+use hitless::lab::{Extras, Family};
 use hitless_testbeds::sim::plan::Fault::{
-    ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Garbage, Healed, Restart,
-    ShutDown, Slow,
+    ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Garbage, Healed, PeerRekeysChild,
+    PeerRekeysIke, Replay, Restart, ShutDown, Slow, Switchover,
 };
 use hitless_testbeds::sim::plan::{Part, Plan, lease_sizes};
 
 mod plans;
 
 use plans::{assert_kept, micros, nanos, noise};
+
+/// Not combined-mode: then `auto` synchronises Message IDs (RFC 6311).
+const CBC: &str = "aes128-sha256-prfsha256-x25519";
 
 /// A tunnel of three was taken over, and the voter had heard the leader a moment later than the
 /// candidate: it refused the first word, and the second came with the next heartbeat. Then nothing was
@@ -188,4 +191,174 @@ fn seed_14131_a_rekeying_that_comes_to_nothing_leaves_no_child_missing() {
         ..Plan::with(2, faults)
     };
     assert_kept(&plan, 14_131);
+}
+
+/// A failover lost a half-open IKE SA. The peer repeated IKE_AUTH where nobody knew of that any more, and
+/// in silence, ever more rarely; and then began with the next address instead, that of a standby.
+#[test]
+fn seed_20399_an_initiator_is_told_that_its_half_open_ike_sa_is_lost() {
+    let frozen = |machine, nanoseconds| Frozen(machine, Part::Control, nanos(nanoseconds));
+    let faults = vec![
+        (nanos(1_409_715_011), frozen(1, 145_500_000)),
+        (nanos(1_479_036_898), Replay),
+        (nanos(1_484_036_898), Replay),
+        (nanos(2_504_485_278), frozen(2, 428_000_000)),
+        (nanos(2_732_223_978), ClusterRekeysIke),
+        (nanos(2_732_223_978), PeerRekeysChild),
+        (nanos(2_732_246_978), ClusterRekeysIke),
+        (nanos(2_775_178_126), Garbage),
+        (nanos(3_497_632_613), DiskFails(3, 1)),
+        (nanos(3_497_632_613), Switchover),
+        (nanos(3_565_178_126), Garbage),
+        (nanos(3_584_565_254), Replay),
+        (nanos(4_281_565_254), Replay),
+    ];
+    let plan = Plan {
+        outside: noise(1_000, 0, 60),
+        sync: noise(100, 1_000, 8_000),
+        hub: true,
+        leases: Some(lease_sizes(16, 64)),
+        ike_proposal: CBC,
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "rekey",
+        probe_every: micros(3_035),
+        extras: Extras {
+            more_children: 2,
+            mobike: true,
+            ..Extras::default()
+        },
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 20_399);
+}
+
+/// Both members led behind a partition and both heard that the peer wants a new IKE SA. It took the
+/// refusal of the one; the other made the IKE SA, and refused all that was asked on the old one until it
+/// was time to delete that.
+#[test]
+fn seed_21724_a_successor_that_the_peer_never_had_gives_everything_back() {
+    let faults = vec![
+        (nanos(1_788_722_179), DiskFails(2, 4)),
+        (nanos(1_788_722_179), Crash(1)),
+        (nanos(2_182_722_179), Restart(1)),
+        (
+            nanos(2_404_590_816),
+            Frozen(2, Part::Worker, nanos(146_000_000)),
+        ),
+        (nanos(3_479_007_174), Deaf { from: 2, to: 1 }),
+        (nanos(3_479_007_174), Deaf { from: 1, to: 2 }),
+        (nanos(3_589_507_174), PeerRekeysIke),
+        (nanos(3_670_069_092), Replay),
+        (nanos(3_700_007_174), Crash(2)),
+        (nanos(3_700_007_174), Healed),
+        (nanos(3_921_007_174), Restart(2)),
+        (nanos(4_083_069_092), Replay),
+    ];
+    let plan = Plan {
+        outside: noise(0, 100, 300),
+        sync: noise(1_000, 100, 8_000),
+        hub: true,
+        leases: Some(lease_sizes(64, 1_024)),
+        ike_proposal: CBC,
+        takeover: "probe",
+        window_size: 5,
+        probe_every: micros(2_872),
+        extras: Extras {
+            virtual_ip: true,
+            small_fragments: true,
+            ..Extras::default()
+        },
+        ..Plan::with(2, faults)
+    };
+    assert_kept(&plan, 21_724);
+}
+
+/// A leader that was split off went on with the peer to Message ID 2, while the other one's probes up to
+/// 4 waited for its word, and then for the peer's Ethernet address, where all but the first were lost.
+/// When what the deposed one had done was known, the probes began anew at 5, and the peer waited for 3.
+#[test]
+fn seed_21191_probes_that_may_be_due_are_sent_again_behind_a_deposed_leader() {
+    let faults = vec![
+        (nanos(1_204_282_137), Garbage),
+        (nanos(1_285_282_137), Garbage),
+        (nanos(1_342_211_473), Switchover),
+        (nanos(1_342_211_473), CrashAfter(1, 5)),
+        (nanos(1_393_211_473), Restart(1)),
+        (nanos(2_624_104_408), Slow(2, Duration::from_millis(200))),
+        (nanos(3_091_104_408), Healed),
+        (nanos(3_119_750_054), Crash(2)),
+        (nanos(3_634_750_054), Restart(2)),
+        (nanos(4_138_750_054), Crash(1)),
+        (nanos(4_653_750_054), Restart(1)),
+    ];
+    let plan = Plan {
+        outside: noise(10, 100, 60),
+        sync: noise(1_000, 100, 300),
+        leases: Some(lease_sizes(16, 64)),
+        drift: [1_606, -1_665, 3_707, 3_805],
+        ike_proposal: "aes128-sha256-prfsha256-x25519",
+        takeover: "probe",
+        probe_every: micros(1_789),
+        ..Plan::with(2, faults)
+    };
+    assert_kept(&plan, 21_191);
+}
+
+/// Members at addresses of their own: one died before the peer had logged in. The peer waited a minute
+/// for the answer, and then another at the address of the standby, which gives none.
+#[test]
+fn seed_22505_where_there_are_other_addresses_none_is_asked_in_vain_for_long() {
+    let faults = vec![
+        (
+            nanos(1_889_237_424),
+            Frozen(2, Part::All, nanos(168_500_000)),
+        ),
+        (nanos(3_276_820_587), PeerRekeysIke),
+        (nanos(3_276_820_587), CrashAfter(1, 59)),
+        (nanos(4_016_820_587), Restart(1)),
+    ];
+    let plan = Plan {
+        outside: noise(1_000, 100, 60),
+        sync: noise(1_000, 100, 2_000),
+        hub: true,
+        drift: [4_215, -3_500, 18, -1_800],
+        ike_proposal: "aes128-sha256-prfsha256-x25519",
+        esp_proposal: "aes256gcm16-x25519",
+        probe_every: micros(911),
+        extras: Extras {
+            ml_kem: true,
+            mobike: true,
+            ..Extras::default()
+        },
+        ..Plan::with(2, faults)
+    };
+    assert_kept(&plan, 22_505);
+}
+
+/// Of two workers one had asked for the host behind the cluster, and had its answer, when the tunnel's
+/// packets began to come to the other one. The answer to its question came too soon after the first to be
+/// passed on, and the next question is asked after a second or two.
+#[test]
+fn seed_21595_workers_do_not_ask_for_the_same_host_one_after_the_other() {
+    let faults = vec![
+        (nanos(2_294_279_075), Crash(1)),
+        (nanos(2_636_279_075), Restart(1)),
+    ];
+    let plan = Plan {
+        outside: noise(0, 100, 8_000),
+        sync: noise(0, 0, 2_000),
+        hub: true,
+        leases: Some(lease_sizes(64, 1_024)),
+        drift: [-2_486, 1_773, 2_820, -2_264],
+        esp_proposal: "aes256gcm16-x25519",
+        retransmit_tries: Some(4),
+        probe_every: micros(681),
+        extras: Extras {
+            per_cpu_sas: true,
+            ..Extras::default()
+        },
+        families: [Family::V4, Family::V6],
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 21_595);
 }

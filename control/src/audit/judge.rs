@@ -129,6 +129,7 @@ pub fn judge(report: &Report, expect: &Expectations) -> Verdict {
         notes: doubts
             .into_iter()
             .chain(foreign(report))
+            .chain(passed_over(report))
             .chain(splits(report))
             .collect(),
     }
@@ -415,6 +416,12 @@ fn foreign(report: &Report) -> Option<String> {
              only the low half shows in them"
         )
     })
+}
+
+/// `hitless capture` writes both; what is in clear repeats what the frames carry.
+fn passed_over(report: &Report) -> Option<String> {
+    let count = report.passed_over;
+    (count > 0).then(|| format!("{count} packets that are no Ethernet frames were passed over"))
 }
 
 /// Members that led at once: no number may be repeated even then, but Message IDs can be.

@@ -35,6 +35,7 @@ pub struct Audit {
     journal: Journal,
     frames: u64,
     cut: u64,
+    passed_over: u64,
     fragments: u64,
     malformed: BTreeMap<&'static str, u64>,
     flows: BTreeMap<Flow, u64>,
@@ -111,6 +112,8 @@ impl Audit {
             }
             *next = reader.next().transpose().map_err(|error| (*index, error))?;
         }
+        let others = readers.iter().map(|(_, _, reader, _)| reader.passed_over());
+        self.passed_over += others.sum::<u64>();
         Ok(())
     }
 
@@ -122,6 +125,7 @@ impl Audit {
         Report {
             frames: self.frames,
             cut: self.cut,
+            passed_over: self.passed_over,
             fragments: self.fragments,
             malformed: self.malformed,
             flows: self.flows,
@@ -148,6 +152,8 @@ pub struct Report {
     pub frames: u64,
     /// Frames of which the capture holds only a part: such an audit proves less than it says.
     pub cut: u64,
+    /// Packets of other links than Ethernet: those in clear, in a file of `hitless capture`.
+    pub passed_over: u64,
     /// IP fragments, which the audit cannot look into.
     pub fragments: u64,
     /// Frames that could not be decoded, by layer.

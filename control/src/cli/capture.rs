@@ -12,6 +12,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use hitless_dataplane::pcap::{self, Direction, Entry, PcapngWriter};
 use serde_json::json;
 
 use super::filter::FilterOptions;
@@ -20,7 +21,6 @@ use crate::api::{
     CaptureDirection, CaptureReport, CaptureSide, CapturedPacket, LinkType, Reply, Request,
 };
 use crate::clock;
-use crate::pcapng::{self, Direction, Packet, Writer};
 
 /// Packets, unless `--count` says otherwise: nobody reads more, and disks are finite.
 const COUNT: u64 = 1_000_000;
@@ -161,7 +161,7 @@ fn create(path: &Path) -> io::Result<File> {
 
 /// A pcapng file with the interfaces that have been seen.
 struct CaptureFile<W: Write> {
-    writer: Writer<W>,
+    writer: PcapngWriter<W>,
     interfaces: BTreeMap<(String, LinkType), u32>,
     /// From the daemon's clock to that of files.
     offset: u64,
@@ -170,7 +170,7 @@ struct CaptureFile<W: Write> {
 impl<W: Write> CaptureFile<W> {
     fn new(sink: W) -> io::Result<CaptureFile<W>> {
         Ok(CaptureFile {
-            writer: Writer::new(sink)?,
+            writer: PcapngWriter::new(sink)?,
             interfaces: BTreeMap::new(),
             offset: clock::wall().saturating_sub(clock::now().0),
         })
@@ -179,9 +179,10 @@ impl<W: Write> CaptureFile<W> {
     fn packet(&mut self, packet: &CapturedPacket) -> io::Result<()> {
         let interface = self.interface(&packet.interface, packet.link)?;
         let octets = octets(&packet.octets).ok_or(io::ErrorKind::InvalidData)?;
-        self.writer.packet(&Packet {
+        let time = packet.at_nanoseconds.saturating_add(self.offset);
+        self.writer.packet(&Entry {
             interface,
-            time: packet.at_nanoseconds.saturating_add(self.offset),
+            time: Duration::from_nanos(time),
             direction: match packet.direction {
                 CaptureDirection::In => Direction::In,
                 CaptureDirection::Out => Direction::Out,
@@ -199,9 +200,9 @@ impl<W: Write> CaptureFile<W> {
             return Ok(*known);
         }
         let link_type = match link {
-            LinkType::Ethernet => pcapng::ETHERNET,
-            LinkType::Ip => pcapng::RAW_IP,
-            LinkType::Other => pcapng::OTHER,
+            LinkType::Ethernet => pcap::LinkType::Ethernet,
+            LinkType::Ip => pcap::LinkType::Ip,
+            LinkType::Other => pcap::LinkType::Other,
         };
         let number = self.writer.interface(name, link_type)?;
         self.interfaces.insert(key, number);
@@ -215,7 +216,8 @@ impl<W: Write> CaptureFile<W> {
                 true => self.interface("capture", LinkType::Ethernet)?,
                 false => 0,
             };
-            self.writer.lost(first, clock::wall(), lost)?;
+            let now = Duration::from_nanos(clock::wall());
+            self.writer.lost(first, now, lost)?;
         }
         self.writer.flush()
     }

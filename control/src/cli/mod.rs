@@ -34,6 +34,7 @@ use serde::Serialize;
 
 use crate::api::{self, Reply, Request};
 use crate::config::{ConfigError, DEFAULT_SOCKET};
+use crate::log;
 
 pub use audit::Audit;
 pub use capture::Capture;
@@ -184,6 +185,7 @@ pub type Outcome = Result<ExitCode, Failure>;
 
 /// Tells the user about a failure; the process's exit code.
 pub fn finish(outcome: Outcome) -> ExitCode {
+    log::flush();
     match outcome {
         Ok(code) => code,
         Err(failure) => {

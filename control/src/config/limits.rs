@@ -46,6 +46,7 @@ pub(super) fn read(root: &Section<'_>) -> Option<Limits> {
         init_rate: rate("init_rate", default.init_rate),
         init_rate_ip: rate("init_rate_ip", default.init_rate_ip),
         ikesa_limit: count("ikesa_limit", default.ikesa_limit, 0),
+        ikesa_limit_id: count("ikesa_limit_id", default.ikesa_limit_id, 0),
         children_per_ike: count("children_per_ike", default.children_per_ike, 1),
         waiting_fragments: default.waiting_fragments,
         takeover_sync_limit: count("takeover_sync_limit", default.takeover_sync_limit, 1),

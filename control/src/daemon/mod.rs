@@ -5,12 +5,12 @@
 //!  worker threads (pinned, poll mode) <-- rings --> Gateway
 //! ```
 //!
-//! The loop moves octets and time and decides nothing. `ports.rs` opens the ports and `carrier.rs`
-//! watches their links, `disk.rs` writes durable state off this thread, `answer.rs` answers operators
-//! as far as `asked.rs` gives it time, `reloads.rs` reads the configuration again off this thread,
-//! `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files that it
-//! appends to, `crls.rs` those that it reads again; `secrecy.rs` keeps its memory off disks; `error.rs`
-//! says why a member does not start.
+//! The loop moves octets and time and decides nothing. `ports.rs` opens the ports, `sync_socket.rs`
+//! that of the members; off this thread `carrier.rs` watches links, `disk.rs` writes durable state and
+//! `reloads.rs` reads the configuration again; `answer.rs` answers operators as far as `asked.rs` gives
+//! it time, `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files
+//! that it appends to, `crls.rs` those that it reads again; `secrecy.rs` keeps its memory off disks;
+//! `error.rs` says why a member does not start.
 
 mod answer;
 mod asked;
@@ -23,6 +23,7 @@ mod ledger;
 mod ports;
 mod reloads;
 mod secrecy;
+mod sync_socket;
 mod turns;
 
 use std::net::{SocketAddr, UdpSocket};
@@ -83,7 +84,9 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let keys = open_keys(&config)?;
     let ledger = LedgerFile::configured(config.control.grant_log.as_deref())?;
     let sync = config.cluster.sync.as_ref();
-    let socket = sync.map(|sync| sync_socket(sync.listen)).transpose()?;
+    let socket = sync
+        .map(|sync| sync_socket::open(sync.listen))
+        .transpose()?;
     let leadership = Leadership::new(false);
     let stop = flag_of_signals()?;
     let reloads = Reloads::on_signal().map_err(DaemonError::Signals)?;
@@ -93,7 +96,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
     let settings = with_engine(GatewaySettings::new(config))?;
     let workers_stop = Arc::new(AtomicBool::new(false));
     let (workers, modes) = open_workers(&settings, &leadership)?;
-    let carriers = Carriers::open(&settings.config().ports);
+    let carriers = Carriers::watch(&settings.config().ports).map_err(DaemonError::Thread)?;
     let (threads, handles) = start_workers(&settings, workers, &workers_stop)?;
     say_started(&settings, durable.incarnation, threads.len());
     let now = clock::now();
@@ -191,7 +194,7 @@ fn open_workers(
     let mut opener = ports::Opener::default();
     let workers = (0..config.dataplane.workers).map(|index| {
         let dataplane = &config.dataplane;
-        let pool = Pool::with_runs(dataplane.frames, dataplane.jumbo_packets);
+        let pool = Pool::for_worker(dataplane.frames, dataplane.jumbo_packets);
         let mut pool = pool.map_err(DaemonError::Memory)?;
         let ports = opener.open(&config.ports, index, &mut pool)?;
         let mtus: Vec<usize> = ports.iter().map(|port| port.mtu()).collect();
@@ -221,16 +224,6 @@ fn start_workers(
         threads.push(thread.map_err(DaemonError::Thread)?);
     }
     Ok((threads, handles))
-}
-
-fn sync_socket(listen: SocketAddr) -> Result<Arc<UdpSocket>, DaemonError> {
-    let refuse = |error| DaemonError::SyncSocket {
-        address: listen,
-        error,
-    };
-    let socket = UdpSocket::bind(listen).map_err(refuse)?;
-    socket.set_nonblocking(true).map_err(refuse)?;
-    Ok(Arc::new(socket))
 }
 
 /// Heartbeats in the middle of a turn.
@@ -292,7 +285,7 @@ impl Member {
             while let Some(written) = self.disk.finished() {
                 self.gateway.persisted(now, &mut self.entropy, written);
             }
-            for (port, up) in self.carriers.poll(now) {
+            for (port, up) in self.carriers.changes() {
                 self.gateway.set_link(now, &mut self.entropy, port, up);
             }
             self.gateway.set_time_of_day(now, clock::time_of_day());

@@ -9,11 +9,11 @@ use crate::api::{ClassReport, ClusterReport, DrillReport, GatewayStatus, Role, U
 impl Gateway {
     /// What a takeover now would cost, as far as this member knows.
     pub fn cluster(&self, now: Instant) -> ClusterReport {
-        self.cluster_of(self.status(now))
+        self.cluster_of(now, self.status(now))
     }
 
     /// The same, beside a status that has just been made.
-    pub(super) fn cluster_of(&self, status: GatewayStatus) -> ClusterReport {
+    pub(super) fn cluster_of(&self, now: Instant, status: GatewayStatus) -> ClusterReport {
         let risk = self.node.risk();
         let drill = self.drilled.status();
         let leading = status.role == Role::Active;
@@ -49,7 +49,7 @@ impl Gateway {
             behind: risk.behind as u64,
             unsynchronised: self.engine.owing() as u64,
             sync: status.sync,
-            ailments: self.ailments(),
+            ailments: self.ailments_of_cluster(now),
             drill: (!leading).then_some(DrillReport {
                 passed: drill.passed,
                 waiting: drill.waiting,
@@ -57,6 +57,26 @@ impl Gateway {
             }),
             members: status.members,
         }
+    }
+
+    /// What ails this member, and what keeps it and the others from being one cluster.
+    fn ailments_of_cluster(&self, now: Instant) -> Vec<String> {
+        let mut ailments = self.ailments();
+        let node = self.node.status(now);
+        if let Some(time) = node.unwritten_for {
+            ailments.push(format!(
+                "the disk has written no epoch for {} ms: this member could take over on new keys only",
+                time.as_millis()
+            ));
+        }
+        let differing = node.members.iter().filter(|member| member.differs);
+        ailments.extend(differing.map(|member| {
+            format!(
+                "the [cluster] section of member {} differs: make them alike on all members",
+                member.id.0
+            )
+        }));
+        ailments
     }
 
     /// What a planned switchover would do now, or why it is refused.

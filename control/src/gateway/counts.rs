@@ -55,6 +55,8 @@ pub(super) struct Counts {
     pub punt_refused: u64,
     /// Messages of ours that no IP packet can carry.
     pub unsendable: u64,
+    /// Copies of IKE SAs that this member could not take over: it has another configuration.
+    pub unreadable: u64,
     /// IKE between us and peers; the reasons are the program's own words, so they are few.
     ike: BTreeMap<&'static str, u64>,
     /// What handshakes came to, in the order of `HANDSHAKES`.
@@ -128,6 +130,7 @@ impl Counts {
         let single = [
             ("punt_refused", self.punt_refused),
             ("ike_unsendable", self.unsendable),
+            ("record_unreadable", self.unreadable),
         ];
         let single = single.into_iter().map(|(name, n)| (name.to_owned(), n));
         let failed = self

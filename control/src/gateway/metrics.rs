@@ -13,7 +13,7 @@ impl Gateway {
     /// Every figure.
     pub fn metrics(&self, now: Instant) -> MetricsReport {
         let status = self.status(now);
-        let cluster = self.cluster_of(status.clone());
+        let cluster = self.cluster_of(now, status.clone());
         let mut report = MetricsReport::default();
         member(&mut report, &status, &cluster);
         sync(&mut report, &status);

@@ -54,17 +54,37 @@ impl Gateway {
         Ok(done)
     }
 
-    /// `--terminate`: closes SAs; they are not started again.
+    /// `--terminate`: closes SAs; this member does not start them again. One that leads after it, or a
+    /// file that is read anew, knows what `start_action` says and not what was closed: the answer says so.
     pub fn terminate(
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
         choice: &Choice,
     ) -> Result<String, String> {
-        self.operate(now, entropy, choice, "closing", |chosen| match chosen {
-            Chosen::Ike(ike) => Input::Terminate { ike },
-            Chosen::Child(sa) => Input::TerminateChild(sa),
-        })
+        let chosen = self.chosen(now, choice)?;
+        let started: BTreeSet<String> = chosen.iter().flat_map(|one| self.started(*one)).collect();
+        let closing = self.order(
+            now,
+            entropy,
+            choice,
+            "closing",
+            chosen,
+            |chosen| match chosen {
+                Chosen::Ike(ike) => Input::Terminate { ike },
+                Chosen::Child(sa) => Input::TerminateChild(sa),
+            },
+        );
+        let Some(first) = started.first() else {
+            return Ok(closing);
+        };
+        let more = match started.len() {
+            1 => String::new(),
+            all => format!(" and {} more", all - 1),
+        };
+        Ok(format!(
+            "{closing}; start_action starts {first}{more} again at a takeover or a reload"
+        ))
     }
 
     /// `--rekey`: replaces SAs by such with fresh keys.
@@ -74,10 +94,12 @@ impl Gateway {
         entropy: &mut dyn Entropy,
         choice: &Choice,
     ) -> Result<String, String> {
-        self.operate(now, entropy, choice, "rekeying", |chosen| match chosen {
+        let chosen = self.chosen(now, choice)?;
+        let input = |chosen| match chosen {
             Chosen::Ike(ike) => Input::RekeyIke(ike),
             Chosen::Child(sa) => Input::RekeyChild(sa),
-        })
+        };
+        Ok(self.order(now, entropy, choice, "rekeying", chosen, input))
     }
 
     /// Sends clients to another gateway (RFC 5685 section 5).
@@ -128,19 +150,41 @@ impl Gateway {
         }
     }
 
-    fn operate(
+    /// What is meant, if this member may do anything with it.
+    fn chosen(&self, now: Instant, choice: &Choice) -> Result<Vec<Chosen>, String> {
+        self.active()?;
+        let chosen = choose(&self.engine.status(now), choice);
+        match chosen.is_empty() {
+            true => Err("no such SA; `hitless list-sas` shows what there is".to_owned()),
+            false => Ok(chosen),
+        }
+    }
+
+    /// The children of it that `start_action` starts.
+    fn started(&self, one: Chosen) -> Vec<String> {
+        let (ike, only) = match one {
+            Chosen::Ike(ike) => (Some(ike), None),
+            Chosen::Child(sa) => (self.engine.ike_of(sa), self.children.get(sa)),
+        };
+        let Some(connection) = ike.and_then(|ike| self.engine.connection(ike)) else {
+            return Vec::new();
+        };
+        let children = connection.children.iter().filter(|child| child.start);
+        let closed = children.filter(|child| only.is_none_or(|only| only.name == child.name));
+        closed
+            .map(|child| format!("{}.{}", connection.name, child.name))
+            .collect()
+    }
+
+    fn order(
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
         choice: &Choice,
         doing: &str,
+        chosen: Vec<Chosen>,
         input: impl Fn(Chosen) -> Input<'static>,
-    ) -> Result<String, String> {
-        self.active()?;
-        let chosen = choose(&self.engine.status(now), choice);
-        if chosen.is_empty() {
-            return Err("no such SA; `hitless list-sas` shows what there is".to_owned());
-        }
+    ) -> String {
         let count = chosen.len();
         for one in chosen {
             self.ike(now, entropy, input(one));
@@ -149,7 +193,7 @@ impl Gateway {
             true => plural(count, "CHILD_SA"),
             false => ike_sas(count),
         };
-        Ok(format!("{doing} {what}"))
+        format!("{doing} {what}")
     }
 
     fn active(&self) -> Result<(), String> {

@@ -39,7 +39,7 @@ pub trait Builder: Send {
     fn start(&mut self, job: Job);
     /// What has been made since; nothing in it if that failed.
     fn take(&mut self) -> Option<Made>;
-    /// As many SAs make the next wait longer. It is for more than one of [`PARTS`] of them.
+    /// As many SAs make the next wait longer. It is for more policies than one of [`PARTS`] of that.
     fn worth(&self) -> usize {
         MANY
     }
@@ -260,8 +260,9 @@ impl Gateway {
         };
         let policies: Vec<_> = (0..workers).map(of).collect();
         self.beats.look(&mut self.node, self.link.as_mut());
-        let sas = self.children.len() + foreseen.len();
-        let many = sas > self.publication.builder.worth() / PARTS;
+        // One SA may have as many as hundreds.
+        let in_all: usize = policies.iter().map(Vec::len).sum();
+        let many = in_all > self.publication.builder.worth() / PARTS;
         (self.publication.foreseen, self.publication.carried) = (foreseen, 0);
         let before = Arc::clone(&self.policies);
         let successors = move |policies: Vec<_>| Arc::new(before.successor(policies));

@@ -30,6 +30,7 @@ impl Gateway {
         let stored = self.engine.store(now, ike, version, body);
         if let Err(error) = &stored {
             self.forget(ike);
+            self.counts.unreadable += 1;
             self.unreadable(ike, error.to_string());
         } else {
             self.drill(ike);

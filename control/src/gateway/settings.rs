@@ -107,6 +107,16 @@ impl GatewaySettings {
         GatewaySettings { tuning, ..self }
     }
 
+    /// The same, with what was derived from the secret of its cluster before.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn knowing(self, secret: &ClusterSecret) -> GatewaySettings {
+        if secret.is_known() {
+            self.cluster_secret.get_or_init(|| secret.clone());
+        }
+        self
+    }
+
     pub(super) fn tuning(&self) -> &Tuning {
         &self.tuning
     }

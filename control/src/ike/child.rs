@@ -10,6 +10,7 @@ use super::contents::Contents;
 use super::ends::{self, Ends};
 use super::established::IkeSa;
 use super::message::{NotifyKind, Payload};
+use super::narrow::{self, narrow, within};
 use super::nat::{self, Nat};
 use super::output::{ChildChange, Event};
 use super::proposal::{Ask, EspProposal, accepted_esp, select_esp};
@@ -97,35 +98,29 @@ pub(super) struct Making {
     pub replaces: Option<SaId>,
 }
 
-/// What both lists allow (RFC 7296 section 2.9), in the order of `ours`.
-fn narrow(ours: &[TrafficSelector], theirs: &[TrafficSelector]) -> Vec<TrafficSelector> {
-    let mut narrowed = Vec::new();
-    for selector in ours {
-        for other in theirs {
-            if let Some(both) = selector.intersection(other)
-                && !narrowed.contains(&both)
-            {
-                narrowed.push(both);
-            }
-        }
-    }
-    narrowed
-}
-
-/// Whether every selector lies within one of ours: what a responder may answer.
-fn within(narrowed: &[TrafficSelector], ours: &[TrafficSelector]) -> bool {
-    let contained = |n: &TrafficSelector| ours.iter().any(|o| o.intersection(n) == Some(*n));
-    !narrowed.is_empty() && narrowed.iter().all(contained)
+/// The configured children in the order in which they are tried: `preferred` before others, and what
+/// allows transport mode, if that is wanted, before falling back to tunnels (RFC 7296 section 2.23.1).
+fn candidates<'a>(ike: &'a IkeSa, preferred: Option<&str>, transport: bool) -> Vec<&'a Child> {
+    let mut children: Vec<&Child> = ike.connection.children.iter().collect();
+    children.retain(|child| transport || child.mode == Mode::Tunnel);
+    children.sort_by_key(|child| {
+        let tunnel = child.mode == Mode::Tunnel;
+        (tunnel, preferred != Some(child.name.as_str()))
+    });
+    children
 }
 
 /// As responder: the first configured child that both its selectors and its algorithms allow.
-/// `preferred` names the child that is being rekeyed.
+/// `replaced` is the Child SA that is being rekeyed.
 pub(super) fn choose(
     ike: &IkeSa,
     contents: &Contents<'_>,
-    preferred: Option<&str>,
+    replaced: Option<SaId>,
     ask: Ask,
 ) -> Result<Terms, NotifyKind> {
+    let preferred = replaced
+        .and_then(|id| ike.child(id))
+        .map(|child| child.name.as_str());
     let (Some(proposals), Some(tsi), Some(tsr)) = (
         contents.proposals,
         contents.ts_initiator,
@@ -137,7 +132,6 @@ pub(super) fn choose(
             Ask::Create => NotifyKind::INVALID_SYNTAX,
         });
     };
-    let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
     let mut refusal = NotifyKind::TS_UNACCEPTABLE;
     let moving = ike.proven != ike.path.remote.ip() && ike.wants_routability();
     if moving && ends::asks_for_address(&ike.connection) {
@@ -145,24 +139,23 @@ pub(super) fn choose(
         return Err(NotifyKind::TEMPORARY_FAILURE);
     }
     let (ends, seen) = (Ends::of(ike), nat::seen(ike.nat, ike.path, tsr, tsi));
-    let children = || ike.connection.children.iter();
-    let first = children().filter(|c| preferred == Some(c.name.as_str()));
-    let rest = children().filter(|c| preferred != Some(c.name.as_str()));
-    // RFC 7296 section 2.23.1: what allows transport mode comes before falling back to tunnels.
-    let (host, tunnel): (Vec<&Child>, Vec<&Child>) =
-        first.chain(rest).partition(|c| c.mode == Mode::Transport);
-    let host = host.into_iter().filter(|_| transport);
-    for child in host.chain(tunnel) {
+    let transport = contents.has(NotifyKind::USE_TRANSPORT_MODE);
+    for child in candidates(ike, preferred, transport) {
         let resolved = ends.resolve(child);
         let (tsr, tsi) = match child.mode {
             Mode::Transport => (seen.0.as_slice(), seen.1.as_slice()),
             Mode::Tunnel => (tsr, tsi),
         };
-        let local_ts = narrow(&resolved.local_ts, tsr);
-        let remote_ts = narrow(&resolved.remote_ts, tsi);
+        let mut local_ts = narrow(&resolved.local_ts, tsr);
+        let mut remote_ts = narrow(&resolved.remote_ts, tsi);
         if local_ts.is_empty() || remote_ts.is_empty() {
             continue;
         }
+        let most = narrow::most(&resolved).min(narrow::room(ike, replaced));
+        let Some(clipped) = narrow::clip(&mut local_ts, &mut remote_ts, most) else {
+            refusal = NotifyKind::NO_ADDITIONAL_SAS;
+            continue;
+        };
         let chosen = select_esp(&child.esp_proposals, proposals, ask);
         let Some((theirs, proposal)) = chosen else {
             refusal = NotifyKind::NO_PROPOSAL_CHOSEN;
@@ -173,7 +166,7 @@ pub(super) fn choose(
             return Err(NotifyKind::TS_MAX_QUEUE);
         }
         let narrowed = (local_ts.as_slice(), remote_ts.as_slice());
-        let more = takes_more(ike, &ends, child, (tsr, tsi), narrowed);
+        let more = clipped || takes_more(ike, &ends, child, (tsr, tsi), narrowed);
         return Ok(Terms {
             name: child.name.clone(),
             mode: child.mode,
@@ -246,6 +239,9 @@ pub(super) fn accept(
     let remote_ts = narrow(&resolved.remote_ts, &tsr);
     if local_ts.is_empty() || remote_ts.is_empty() {
         return Err("answer without the virtual address");
+    }
+    if !narrow::fits(&local_ts, &remote_ts, narrow::most(&resolved)) {
+        return Err("answer with too many traffic selectors");
     }
     Ok(Terms {
         name: offered.name.clone(),

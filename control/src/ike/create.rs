@@ -12,6 +12,7 @@ use super::crypto::kex::{self, KexError, KeyPair};
 use super::ends::Ends;
 use super::established::{DELETE_GRACE, IkeSa, State};
 use super::followup::{self, Followup, HalfMade, Progress, What};
+use super::inform;
 use super::message::{Exchange, Notify, NotifyKind, Payload};
 use super::output::Event;
 use super::proposal::{Ask, KeyExchangeMethod};
@@ -65,10 +66,15 @@ pub(super) fn request(
         None => (config.esp_proposals.iter().find_map(|p| p.key_exchange), 0),
     };
     let key = group.and_then(|group| turn.key_pair(group));
+    let Some(spi) = turn.ids.spi(turn.entropy) else {
+        let again = replaces.map_or(Task::CreateChild(name.to_owned()), Task::RekeyChild);
+        let at = turn.now + turn.long_pause();
+        return ike.schedule(at, again);
+    };
     let offer = ChildOffer {
         child: name.to_owned(),
         id: turn.ids.sa(),
-        spi: turn.ids.spi(turn.entropy),
+        spi,
         nonce: turn.nonce(),
         key,
         replaces,
@@ -184,10 +190,7 @@ fn agree(
         .ok_or_else(|| Payload::notify(NotifyKind::INVALID_SYNTAX, &[]))?;
     room::for_child(ike, &turn.settings.limits, replaced)
         .map_err(|kind| Payload::notify(kind, &[]))?;
-    let preferred = replaced
-        .and_then(|id| ike.child(id))
-        .map(|c| c.name.clone());
-    let terms = child::choose(ike, contents, preferred.as_deref(), Ask::Create)
+    let terms = child::choose(ike, contents, replaced, Ask::Create)
         .map_err(|kind| Payload::notify(kind, &[]))?;
     let exchanged = match terms.proposal.key_exchange {
         None => None,
@@ -195,6 +198,7 @@ fn agree(
     };
     let nonce = turn.nonce();
     let (id, spi) = (turn.ids.sa(), turn.ids.spi(turn.entropy));
+    let spi = spi.ok_or_else(|| Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]))?;
     let mut payloads = child::answer(&terms, spi, Ask::Create);
     payloads.push(Payload::Nonce(nonce.clone()));
     let (payload, shared) = exchanged.unzip();
@@ -233,17 +237,11 @@ pub(super) fn finish(
     let settled = |state| matches!(state, ChildState::Installed | ChildState::Rekeying);
     let replaceable = |old| ike.child(old).is_some_and(|c| settled(c.state));
     if ike.state != State::Established || !replaced.is_none_or(replaceable) {
-        turn.ids.release(spi);
         return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]));
     }
-    if let Err(kind) = room::for_child(ike, &turn.settings.limits, replaced) {
-        turn.ids.release(spi);
-        return Err(Payload::notify(kind, &[]));
-    }
-    let preferred = replaced
-        .and_then(|id| ike.child(id))
-        .map(|c| c.name.clone());
-    let terms = child::choose(ike, request, preferred.as_deref(), Ask::Create)
+    room::for_child(ike, &turn.settings.limits, replaced)
+        .map_err(|kind| Payload::notify(kind, &[]))?;
+    let terms = child::choose(ike, request, replaced, Ask::Create)
         .map_err(|kind| Payload::notify(kind, &[]))?;
     let nonces = (peer_nonce, half.nonce.as_slice());
     let suite = terms.proposal.suite;
@@ -347,7 +345,6 @@ pub(super) fn complete(
     if contents.proposals.is_none()
         && let Some(error) = contents.error()
     {
-        turn.ids.release(offer.spi);
         return refused(ike, turn, offer, error);
     }
     let progress = match offer.followup.take() {
@@ -374,8 +371,9 @@ pub(super) fn complete(
         Ok((terms, making)) => succeeded(ike, turn, offer, contents, terms, making),
         Err(reason) => {
             // The peer believes in a Child SA that we cannot use.
-            ike.schedule(turn.now, Task::DeleteSpi(offer.spi));
+            let spi = offer.spi;
             unusable(ike, turn, offer, reason);
+            inform::delete_later(ike, turn, turn.now, spi);
         }
     }
 }
@@ -388,6 +386,7 @@ fn follow(ike: &mut IkeSa, turn: &mut Turn<'_>, mut offer: ChildOffer, followup:
 
 /// The exchange made nothing that we could use.
 fn unusable(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, reason: &str) {
+    turn.ids.release(offer.spi);
     let pause = turn.long_pause();
     unsettle(ike, turn, &offer, pause);
     failed(ike, turn, reason.to_owned());
@@ -510,6 +509,7 @@ fn unsettle(ike: &mut IkeSa, turn: &Turn<'_>, offer: &ChildOffer, pause: Duratio
 }
 
 fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Notify) {
+    turn.ids.release(offer.spi);
     if error.kind == NotifyKind::INVALID_KE_PAYLOAD
         && offer.collision.is_none()
         && let Some(group) = other_group(ike, &offer, error)

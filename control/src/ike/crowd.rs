@@ -9,7 +9,8 @@
 //!
 //! | table | bound |
 //! |---|---|
-//! | half-open IKE SAs (`initial/half_open.rs`) | `init_limit_half_open`, `block_threshold` of them for each address |
+//! | half-open IKE SAs (`initial/half_open.rs`) | `init_limit_half_open`, `block_threshold` of them for each address; then the network with most gives way |
+//! | errors that are told in clear (`dispatch.rs`) | 256 a second |
 //! | the IKE_SA_INIT request and response that each keeps | [`LONGEST_FIRST_REQUEST`], and what we say |
 //! | fragments that wait in them | `waiting_fragments` octets in all, 64 KiB each, half a minute |
 //! | rates by source (here) | [`MOST_SOURCES`]; full ones are forgotten |
@@ -21,11 +22,39 @@
 //! | IVs drawn (`crypto/sk.rs`) | 131,072 IKE SAs; then all but the far ahead go on from one value |
 //! | the workers' ring of punted packets | 256 each, a half of it for IKE_SA_INIT |
 //!
-//! Whoever is authenticated may have `ikesa_limit` IKE SAs, together with all others, and
-//! `children_per_ike` Child SAs in each (`room.rs`); one where `unique` says so.
-//! Answers of IKE SAs that are no more (`graves.rs`, 8,192), fragments of established IKE SAs and
-//! half-made Child SAs grow by authenticated messages alone. What the workers keep of strangers
-//! (neighbours, IP fragments) is bounded in `hitless_dataplane`.
+//! # What authenticated peers can make grow
+//!
+//! | table | bound |
+//! |---|---|
+//! | IKE SAs (`room.rs`) | `ikesa_limit`, `ikesa_limit_id` of them for each identity; one where `unique` says so |
+//! | IKE SAs left behind by rekeying (`room.rs`) | 4 for each IKE_AUTH, until they are deleted |
+//! | Child SAs (`room.rs`) | `children_per_ike` in each, as many more that wait for a Delete; 131,072 in the dataplane |
+//! | the record of an IKE SA, on every member | 57,344 octets; what makes it longer is not made |
+//! | responses that are kept, requests under way (`window.rs`) | `window_size`, 64 at most |
+//! | fragments of established IKE SAs (`fragments.rs`) | two messages each, 128 parts of one, half a minute |
+//! | half-made Child SAs (`followup.rs`) | a window of them, until the next key exchange is due |
+//! | virtual addresses (`virtual_ip/`) | 8 for each IKE SA, from the pools |
+//! | peer's other addresses (`mobike/`) | 16 for each IKE SA |
+//! | certificates that were verified (`auth/verdicts.rs`) | 256 |
+//! | answers of IKE SAs that are no more (`graves.rs`) | 8,192, a minute |
+//! | IKE SAs that ended of late (`gateway/retrieve.rs`) | those of five minutes: `init_rate` of them a second |
+//! | commits that wait for a standby (`gateway/commit.rs`) | the messages of one round trip, or until it is given up |
+//!
+//! # What members and operators can
+//!
+//! | table | bound |
+//! |---|---|
+//! | records and leases of a standby (`hitless_sync::store`) | those of its leader, which is held to the above |
+//! | records on their way (`hitless_sync::session`) | 64, and 256 KiB; the others wait as names |
+//! | packets that a new active holds (`gateway/late.rs`) | 4,096 |
+//! | SPIs that others are asked for (`gateway/retrieve.rs`) | 64, one each 100 ms |
+//! | commands for a worker, packets for it (`gateway/dataplane.rs`) | 524,288 and 8,192; then it is replaced, or they are dropped |
+//! | clients of the control socket (`api/server.rs`) | 16, 64 KiB for a request |
+//! | traces and captures (`hitless_dataplane::watch`) | 1,000 packets, 1,024 frames |
+//!
+//! What the workers keep of strangers is bounded in `hitless_dataplane`: for each port 1,024 neighbours,
+//! 256 routers and 32 packets that wait for each of them, 512 of those in all; 64 datagrams in fragments,
+//! 8 of one source, 128 fragments in all.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -89,6 +118,8 @@ pub(super) struct Request {
     /// Half-open IKE SAs, in all and of its source.
     pub half_open: usize,
     pub of_source: usize,
+    /// One of a network that has more of them would give way to it.
+    pub displaces: bool,
 }
 
 /// Credit for requests, in the time that it takes to earn.
@@ -143,12 +174,14 @@ impl Crowd {
 
     /// Decides on a request, and counts it if it is served.
     pub fn judge(&mut self, now: Instant, limits: &Limits, request: Request) -> Verdict {
-        if request.half_open >= limits.init_limit_half_open {
-            return Verdict::Drop("too many half-open IKE SAs");
-        }
+        let full = request.half_open >= limits.init_limit_half_open;
         let trusted = request.verified || limits.cookies == Cookies::Never;
-        if !trusted && (limits.cookies == Cookies::Always || busy(limits, request)) {
+        if !trusted && (limits.cookies == Cookies::Always || full || busy(limits, request)) {
             return Verdict::DemandCookie;
+        }
+        // Of those that are nowhere to be found any number may come, from as many networks.
+        if full && !(request.verified && request.displaces) {
+            return Verdict::Drop("too many half-open IKE SAs");
         }
         if request.of_source >= limits.block_threshold {
             return Verdict::Drop("too many half-open IKE SAs of one address");
@@ -260,6 +293,7 @@ mod tests {
             costly: false,
             half_open: 0,
             of_source: 0,
+            displaces: false,
         }
     }
 
@@ -403,7 +437,30 @@ mod tests {
         assert_eq!(judge(0, own - 1, false), Verdict::Serve);
         assert_eq!(judge(0, own, false), Verdict::DemandCookie);
         let full = judge(limits.init_limit_half_open, 0, false);
-        assert_eq!(full, Verdict::Drop("too many half-open IKE SAs"));
+        assert_eq!(full, Verdict::DemandCookie);
+    }
+
+    #[test]
+    fn rfc8019_section_4_when_full_one_that_shows_where_it_is_takes_the_place_of_one_of_many() {
+        let judge = |cookies, verified, displaces| {
+            let limits = Limits {
+                cookies,
+                ..Limits::default()
+            };
+            let request = Request {
+                half_open: limits.init_limit_half_open,
+                displaces,
+                ..request(1, verified)
+            };
+            Crowd::new().judge(START, &limits, request)
+        };
+        let full = Verdict::Drop("too many half-open IKE SAs");
+        for cookies in [Cookies::Busy, Cookies::Always] {
+            assert_eq!(judge(cookies, false, true), Verdict::DemandCookie);
+            assert_eq!(judge(cookies, true, true), Verdict::Serve);
+            assert_eq!(judge(cookies, true, false), full);
+        }
+        assert_eq!(judge(Cookies::Never, false, true), full);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Where a datagram belongs, and half-open IKE SAs.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hitless_sa::{Entropy, IkeSpi, Instant};
 
@@ -13,12 +14,16 @@ use super::message::{
     Exchange, FragmentPlace, Header, MessageError, NotifyKind, Parsed, Payload, emit, parse,
 };
 use super::nat::Path;
-use super::output::{Event, Output};
+use super::output::{Event, Output, Transmit};
 use super::proposal::KeyExchangeMethod;
 use super::settings::Connection;
 use super::tasks::Task;
 use super::turn::Turn;
 use super::work;
+
+/// Refusals in clear, in all, at once and in each [`ALL_REFUSALS`].
+const REFUSALS: u32 = 256;
+const ALL_REFUSALS: Duration = Duration::from_secs(1);
 
 impl Engine {
     pub(super) fn dropped(&mut self, path: Path, reason: &'static str) {
@@ -57,7 +62,7 @@ impl Engine {
             }
             Err(error) => {
                 self.dropped(path, error.reason());
-                self.refuse(path, &error, datagram);
+                self.refuse(now, path, &error, datagram);
             }
         }
     }
@@ -65,28 +70,17 @@ impl Engine {
     /// RFC 7296 sections 2.5 and 2.21.1: the few errors that are told in clear, and only to a
     /// first request, and that of section 2.5 to any request of a later major version: "MUST drop
     /// the message and SHOULD send an unauthenticated Notify message of type
-    /// INVALID_MAJOR_VERSION containing the highest (closest) version number it supports".
-    fn refuse(&mut self, path: Path, error: &MessageError, datagram: &[u8]) {
-        if let Some(request) = Header::of_later_version(datagram).filter(|h| !h.response) {
-            let header = Header {
-                response: true,
-                initiator: !request.initiator,
-                ..request
-            };
-            let refusal = Payload::notify(NotifyKind::INVALID_MAJOR_VERSION, &[2]);
-            let answer = path.transmit(emit(&header, &[refusal]));
-            return self.outputs.push_back(Output::Transmit(answer));
-        }
-        let (MessageError::UnsupportedCritical(kind), Ok(header)) =
-            (error, Header::parse(datagram))
-        else {
+    /// INVALID_MAJOR_VERSION containing the highest (closest) version number it supports". Whoever
+    /// forges its source has us send no more of them than [`REFUSALS`] a second.
+    fn refuse(&mut self, now: Instant, path: Path, error: &MessageError, datagram: &[u8]) {
+        let Some(refusal) = refusal(path, error, datagram) else {
             return;
         };
-        if is_first_request(&header) {
-            let refusal = Payload::notify(NotifyKind::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
-            let answer = stateless(path, &header, refusal);
-            self.outputs.push_back(Output::Transmit(answer));
+        if !self.refusals.is_left(now, ALL_REFUSALS) {
+            return;
         }
+        self.refusals.spend(now, ALL_REFUSALS / REFUSALS);
+        self.outputs.push_back(Output::Transmit(refusal));
     }
 
     fn init(
@@ -124,7 +118,7 @@ impl Engine {
     }
 
     /// It may go on under another SPI.
-    fn goes_on(&mut self, spi: IkeSpi, initiator: Initiator) {
+    pub(super) fn goes_on(&mut self, spi: IkeSpi, initiator: Initiator) {
         self.timers.set(spi, None);
         self.timers.set(initiator.spi, Some(initiator.deadline()));
         self.initiators.insert(initiator);
@@ -173,6 +167,19 @@ impl Engine {
         if let Admission::HalfOpen(responder) = admission {
             self.timers.set(responder.spi, Some(responder.expires));
             self.half_open.insert(*responder);
+            self.make_way(path);
+        }
+    }
+
+    /// RFC 8019 section 4: what is full of the half-open IKE SAs of a few keeps nobody else out.
+    fn make_way(&mut self, path: Path) {
+        let most = self.settings.limits.init_limit_half_open;
+        while self.half_open.len() > most
+            && let Some(spi) = self.half_open.gives_way()
+        {
+            self.half_open.remove(spi);
+            self.timers.set(spi, None);
+            self.dropped(path, "a half-open IKE SA gave way to another");
         }
     }
 
@@ -205,6 +212,7 @@ impl Engine {
                 || method.is_some_and(KeyExchangeMethod::is_costly),
             half_open: self.half_open.len(),
             of_source: self.half_open.of(source),
+            displaces: self.half_open.displaces(path.remote.ip()),
         };
         match self.crowd.judge(now, &self.settings.limits, request) {
             Verdict::Serve => return true,
@@ -261,7 +269,7 @@ impl Engine {
         if self.initiators.contains(&ours) {
             return self.conclude(now, entropy, ours, path, header, (place, datagram));
         }
-        if !self.show_token(now, path, header) {
+        if !self.show_token(now, path, header) && !self.disown(now, path, header, place) {
             self.exhume(path, ours, datagram);
         }
     }
@@ -303,7 +311,7 @@ impl Engine {
         }
         let mut results = turn.finish();
         if let Progress::Established(ike) = &progress
-            && let Some(reason) = self.turns_away(ike, &results.effects)
+            && let Some(reason) = self.turns_away(now, ike, &results.effects)
         {
             for child in &ike.children {
                 self.ids.release(child.sa.inbound_spi);
@@ -358,7 +366,7 @@ impl Engine {
             Progress::Failed => {
                 self.emit(Vec::new(), results.events);
                 self.timers.set(spi, None);
-                self.abandoned(now, &initiator);
+                self.abandoned(now, &mut initiator);
             }
         }
     }
@@ -380,11 +388,12 @@ impl Engine {
         if goes_on {
             self.goes_on(spi, initiator);
         } else {
-            self.abandoned(now, &initiator);
+            self.abandoned(now, &mut initiator);
         }
     }
 
-    fn abandoned(&mut self, now: Instant, initiator: &Initiator) {
+    fn abandoned(&mut self, now: Instant, initiator: &mut Initiator) {
+        initiator.release(&mut self.ids);
         self.redirect_failed(initiator);
         for child in &initiator.children {
             self.lost(now, &initiator.connection.name, child);
@@ -392,12 +401,13 @@ impl Engine {
     }
 
     pub(super) fn remove_initiator(&mut self, spi: IkeSpi) {
-        if self.initiators.remove(&spi).is_some() {
+        if let Some(mut initiator) = self.initiators.remove(&spi) {
+            initiator.release(&mut self.ids);
             self.timers.set(spi, None);
         }
     }
 
-    pub(super) fn emit(&mut self, immediate: Vec<super::output::Transmit>, events: Vec<Event>) {
+    pub(super) fn emit(&mut self, immediate: Vec<Transmit>, events: Vec<Event>) {
         self.outputs
             .extend(immediate.into_iter().map(Output::Transmit));
         self.outputs.extend(events.into_iter().map(Output::Event));
@@ -490,6 +500,25 @@ impl Engine {
             .filter_map(|spi| self.sas.get(&spi));
         sas.any(|sa| counts(sa) && sa.serves(child))
     }
+}
+
+/// What is told in clear to the sender of something that cannot be read, if anything is.
+fn refusal(path: Path, error: &MessageError, datagram: &[u8]) -> Option<Transmit> {
+    if let Some(request) = Header::of_later_version(datagram).filter(|h| !h.response) {
+        let header = Header {
+            response: true,
+            initiator: !request.initiator,
+            ..request
+        };
+        let refusal = Payload::notify(NotifyKind::INVALID_MAJOR_VERSION, &[2]);
+        return Some(path.transmit(emit(&header, &[refusal])));
+    }
+    let MessageError::UnsupportedCritical(kind) = error else {
+        return None;
+    };
+    let header = Header::parse(datagram).ok().filter(is_first_request)?;
+    let refusal = Payload::notify(NotifyKind::UNSUPPORTED_CRITICAL_PAYLOAD, &[kind.0]);
+    Some(stateless(path, &header, refusal))
 }
 
 /// Something in clear that nobody has a reason to make long.

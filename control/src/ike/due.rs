@@ -77,6 +77,29 @@ impl Engine {
         }
     }
 
+    /// The operator asks for a child, or a packet does: it is begun now, or where so much was asked
+    /// already, as what is to be started is. What is being deleted is no reason not to, and would be
+    /// one then.
+    pub(super) fn initiate_in_turn(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        connection: String,
+        child: Option<String>,
+    ) {
+        let first = || {
+            let children = &self.by_name.get(&connection)?.children;
+            children.first().map(|child| child.name.clone())
+        };
+        let spent = self.ordered >= A_SHARE && self.leading;
+        match child.or_else(first) {
+            Some(child) if spent && !self.serves(&connection, &child, |_| true) => {
+                self.starts.at(connection, child, now);
+            }
+            child => self.at_once(|engine| engine.initiate(now, entropy, &connection, child)),
+        }
+    }
+
     fn at_once(&mut self, action: impl FnOnce(&mut Engine)) {
         let share = Share::new(0);
         action(self);

@@ -11,6 +11,7 @@ use std::time::Duration;
 use hitless_sa::{ChildSa, Entropy, IkeSpi, Instant, MessageId, SaId, Spi};
 
 use super::auth::TimeOfDay;
+use crate::allowance::Allowance;
 use crate::keylog::KeyLines;
 
 use super::child::{self, Installed};
@@ -134,6 +135,8 @@ pub struct Engine {
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
     pub(super) shown: Shown,
+    /// For errors that are told in clear.
+    pub(super) refusals: Allowance,
     /// For the connections whose IKE SA was lost.
     pub(super) tickets: BTreeMap<String, Box<Held>>,
     pub(super) timers: Timers<IkeSpi>,
@@ -175,6 +178,7 @@ impl Engine {
             cookies: Cookies::new(),
             starts: Starts::new(),
             shown: Shown::default(),
+            refusals: Allowance::default(),
             tickets: BTreeMap::new(),
             timers: Timers::new(),
             ordered: 0,
@@ -197,7 +201,7 @@ impl Engine {
             } => self.datagram(now, entropy, Path { local, remote }, payload),
             Input::Timeout => self.timeout(now, entropy),
             Input::Initiate { connection, child } => {
-                self.initiate(now, entropy, &connection, child);
+                self.initiate_in_turn(now, entropy, connection, child);
             }
             Input::Terminate { ike } => self.terminate(now, entropy, ike),
             Input::TerminateChild(sa) => self.order_of_child(now, entropy, sa, |ike| {
@@ -396,6 +400,9 @@ impl Engine {
         if let Some(undone) = undone {
             self.index.remove(&undone);
             self.ids.leases.release(&undone);
+            for pending in undone.pending.values() {
+                pending.release(&mut self.ids);
+            }
             for child in &undone.children {
                 if self.index.of_child(child.sa.id) == Some(ike) {
                     self.index.remove_child(child.sa.id);
@@ -539,8 +546,10 @@ impl Engine {
             return;
         };
         work::count(work::MESSAGE);
+        let crowded = !self.gives_successor(&ike);
         let mut turn = Turn::new(now, entropy, &self.settings, &mut self.ids);
         turn.dirty = std::mem::take(&mut ike.ordered);
+        turn.crowded = crowded;
         action(&mut ike, &mut turn);
         let results = turn.finish();
         self.settle(now, entropy, ike, results);
@@ -552,10 +561,10 @@ impl Engine {
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
-        ike: Box<IkeSa>,
+        mut ike: Box<IkeSa>,
         mut results: Results,
     ) {
-        let mut others = Vec::new();
+        let (mut others, mut unused) = (Vec::new(), None);
         for effect in std::mem::take(&mut results.effects) {
             if let Effect::Reauthenticate(children) = effect {
                 self.reauthenticate(now, entropy, &ike, children);
@@ -563,6 +572,10 @@ impl Engine {
             }
             if let Effect::Redirected(to, children) = effect {
                 self.redirected(now, entropy, &ike, to, children);
+                continue;
+            }
+            if let Effect::Recall(heir) = effect {
+                unused = self.recall(now, entropy, &mut ike, heir);
                 continue;
             }
             others.extend(self.apply(now, &ike, effect, &mut results.changes));
@@ -573,6 +586,10 @@ impl Engine {
             self.with(now, entropy, other, |ike, turn| ike.affected(turn));
         }
         self.commit(ike, results);
+        // Behind that, or the Child SAs would go with it.
+        if let Some(unused) = unused {
+            self.forget_unused(now, entropy, unused);
+        }
     }
 
     /// Applies an effect; gives the other IKE SA that it changed.
@@ -592,9 +609,15 @@ impl Engine {
             }
             Effect::Inherit {
                 to,
+                owed,
                 children,
                 queue,
-            } => self.inherit(now, ike, to, children, queue, changes),
+            } => {
+                if let Some(successor) = self.sas.get_mut(&to) {
+                    successor.inherit_owed(owed);
+                }
+                self.inherit(now, ike, to, children, queue, changes)
+            }
             Effect::Redundant(spi) => {
                 if let Some(redundant) = self.sas.get_mut(&spi) {
                     redundant.forget_at = Some(now + DELETE_GRACE);
@@ -622,8 +645,8 @@ impl Engine {
                 Vec::new()
             }
             Effect::Replace => self.replace(now, ike),
-            // It needs randomness: `settle` has done it.
-            Effect::Reauthenticate(_) | Effect::Redirected(..) => Vec::new(),
+            // `settle` has done it.
+            Effect::Reauthenticate(_) | Effect::Redirected(..) | Effect::Recall(_) => Vec::new(),
         }
     }
 
@@ -641,6 +664,9 @@ impl Engine {
         let Some(successor) = self.sas.get_mut(&to) else {
             // Deleted by the peer meanwhile: nobody carries them on.
             changes.extend(children.iter().map(|c| ChildChange::Remove(c.sa.id)));
+            for child in &children {
+                self.ids.release(child.sa.inbound_spi);
+            }
             let closed = |child: &Installed| ike.terminated || child.stays_closed();
             for child in children.iter().filter(|child| !closed(child)) {
                 self.lost(now, &ike.connection.name, &child.name);

@@ -33,6 +33,7 @@ use super::settings::Connection;
 use super::takeover::Facts;
 use super::tasks::{Pending, Scheduled, Task};
 use super::turn::{Effect, Turn};
+use super::unanswered::Unanswered;
 use super::virtual_ip::Internal;
 use super::window::Window;
 use super::{child, counter_sync, followup, rekey, reload};
@@ -82,6 +83,8 @@ pub(super) struct IkeSa {
     /// Virtual addresses, given or taken.
     pub addresses: Internal,
     pub mobike: Option<Mobike>,
+    /// The digest of where the peer sees us behind a NAT, as it said last.
+    pub mapping: Option<Vec<u8>>,
     pub fragmenting: Fragmenting,
     /// Parts of messages that have not arrived in full.
     pub reassembly: Reassembly,
@@ -105,6 +108,8 @@ pub(super) struct IkeSa {
     pub full: Option<usize>,
     /// Another member led it, and this one has not gone on with it yet.
     pub waiting: bool,
+    /// What that one had asked is repeated first.
+    pub unanswered: Option<Unanswered>,
     /// It did: SPIs of this cluster on which the peer sends and that are not in our record.
     pub foreign: Vec<Spi>,
     /// How often its Message IDs were doubted in this leadership.
@@ -251,7 +256,7 @@ impl IkeSa {
             // Our own rekeying is over, the peer's succeeded.
             let to = theirs.ike;
             rekey::inherit(self, turn, to);
-            self.pending.clear();
+            self.forget_asked(turn);
         }
         // What was still being made is lost with it, also in place of one that is not there any more.
         let lost = self.missing();
@@ -259,13 +264,18 @@ impl IkeSa {
             child::remove(self, turn, id);
         }
         turn.effects.extend(lost.into_iter().map(Effect::Lost));
-        self.pending.clear();
-        self.queue.clear();
+        self.forget_asked(turn);
+        for scheduled in self.queue.drain(..) {
+            if let Task::DeleteSpi(spi) = scheduled.task {
+                turn.ids.release(spi);
+            }
+        }
         followup::discard(self, turn);
         self.window.outstanding.clear();
         self.sync = None;
         self.probe = None;
         self.owed = None;
+        self.unanswered = None;
         self.state = State::Gone;
         turn.dirty = true;
         turn.events.push(Event::IkeDeleted {
@@ -273,6 +283,12 @@ impl IkeSa {
             connection: self.connection.name.clone(),
             reason: reason.to_owned(),
         });
+    }
+
+    fn forget_asked(&mut self, turn: &mut Turn<'_>) {
+        for pending in std::mem::take(&mut self.pending).into_values() {
+            pending.release(turn.ids);
+        }
     }
 
     /// What an effect of another IKE SA's turn left to do.
@@ -432,6 +448,7 @@ impl IkeSa {
             replay_counter_sync: birth.replay_counter_sync,
             addresses: Internal::default(),
             mobike: None,
+            mapping: None,
             fragmenting: birth.fragmenting,
             reassembly: Reassembly::default(),
             half_made: Vec::new(),
@@ -460,6 +477,7 @@ impl IkeSa {
             ordered: false,
             readdressed: false,
             superseded: false,
+            unanswered: None,
             undecided: false,
             forget_at: None,
             authenticated: Authenticated::default(),

@@ -216,6 +216,10 @@ pub(super) fn answer(
         // RFC 9370 section 2.2.4: "STATE_NOT_FOUND ... the responder doesn't have the state".
         return vec![Payload::notify(NotifyKind::STATE_NOT_FOUND, &[])];
     };
+    let spi = match half.what {
+        What::Child { spi, .. } => Some(spi),
+        What::Ike { .. } => None,
+    };
     let exchanged = match half.remaining.pop_front() {
         Some(method) => exchange_keys(turn, contents, method),
         None => Err(Payload::notify(NotifyKind::INVALID_SYNTAX, &[])),
@@ -237,6 +241,10 @@ pub(super) fn answer(
         Ok(vec![payload])
     });
     finished.unwrap_or_else(|refusal| {
+        // It ends without a Child SA.
+        if let Some(spi) = spi {
+            turn.ids.release(spi);
+        }
         turn.events.push(Event::NegotiationFailed {
             peer: ike.path.remote,
             reason: "IKE_FOLLOWUP_KE request refused".to_owned(),

@@ -21,6 +21,7 @@ use super::message::{
 };
 use super::nat::Path;
 use super::output::Transmit;
+use super::settings::Connection;
 use super::turn::Turn;
 
 /// The longest IP datagram of a fragment unless the configuration says another: every IPv6 link
@@ -66,12 +67,21 @@ pub(super) struct Fragmenting {
 
 impl Fragmenting {
     /// From the settings of a connection and what the peer said.
-    pub fn new(ours: Fragmentation, size: u16, theirs: bool) -> Fragmenting {
-        let negotiated = theirs && ours.negotiates();
-        let sends = negotiated && ours == Fragmentation::Yes;
+    pub fn new(connection: &Connection, theirs: bool) -> Fragmenting {
+        let said = Fragmenting {
+            negotiated: theirs && connection.fragmentation.negotiates(),
+            size: 0,
+        };
+        said.on(connection)
+    }
+
+    /// What goes for this connection of those that IKE_SA_INIT may have been for. What was negotiated
+    /// there stays so: the peer sends fragments.
+    pub fn on(self, connection: &Connection) -> Fragmenting {
+        let sends = self.negotiated && connection.fragmentation == Fragmentation::Yes;
         Fragmenting {
-            negotiated,
-            size: if sends { size } else { 0 },
+            size: if sends { connection.fragment_size } else { 0 },
+            ..self
         }
     }
 

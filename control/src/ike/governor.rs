@@ -66,7 +66,8 @@ impl Governor {
     /// An IKE SA after its turn.
     pub fn note(&mut self, now: Instant, ike: &IkeSa) {
         let spi = ike.local_spi;
-        let Some(owed) = ike.owed.filter(|_| ike.state != State::Gone) else {
+        let waits = ike.state != State::Gone && ike.unanswered.is_none();
+        let Some(owed) = ike.owed.filter(|_| waits) else {
             let owed = self.leave(spi);
             if !ike.is_asking() {
                 self.outstanding.remove(&spi);
@@ -176,13 +177,31 @@ impl IkeSa {
 
     /// Asks the peer where it stands, if that is owed.
     pub fn pay(&mut self, turn: &mut Turn<'_>) {
+        if self.unanswered.is_some() {
+            return;
+        }
         if let Some(owed) = self.owed.take() {
             turn.dirty = true;
-            self.window.restart(turn.now);
-            self.resynchronise(turn, owed.how);
-            self.repeat(turn);
-            mobike::tell_again(self, turn);
+            if !self.repeats_first(turn, owed) {
+                self.settle(turn, owed);
+            }
         }
+    }
+
+    /// The same once it is as good as known that the peer answers nothing of what was asked before.
+    pub fn settle_owed(&mut self, turn: &mut Turn<'_>) {
+        self.unanswered = None;
+        if let Some(owed) = self.owed.take() {
+            turn.dirty = true;
+            self.settle(turn, owed);
+        }
+    }
+
+    fn settle(&mut self, turn: &mut Turn<'_>, owed: Owed) {
+        self.window.restart(turn.now);
+        self.resynchronise(turn, owed.how);
+        self.repeat(turn);
+        mobike::tell_again(self, turn);
     }
 
     /// Something waits for what is owed.
@@ -194,7 +213,8 @@ impl IkeSa {
 
     /// It has asked, and there is no answer yet.
     fn is_asking(&self) -> bool {
-        self.sync.is_some() || self.probe.as_ref().is_some_and(|probe| !probe.answered)
+        let repeats = self.unanswered.is_some();
+        repeats || self.sync.is_some() || self.probe.as_ref().is_some_and(|probe| !probe.answered)
     }
 
     /// It owes, and nothing waits for that yet.

@@ -22,12 +22,15 @@ pub(super) struct Index {
     /// SPIs that are offered in exchanges under way, by the IKE SA that is being rekeyed.
     offers: BTreeMap<IkeSpi, IkeSpi>,
     offered: BTreeSet<IkeSpi>,
+    /// Each with the one whose IKE_AUTH it came of in front.
+    lines: BTreeSet<(IkeSpi, IkeSpi)>,
 }
 
 impl Index {
     pub fn insert(&mut self, ike: &IkeSa) {
         let spi = ike.local_spi;
         self.locate(spi, ike.path.remote.ip());
+        self.lines.insert((ike.origin(), spi));
         self.forget_offer(spi);
         if let Some(offer) = ike.rekeying() {
             self.offers.insert(spi, offer.spi);
@@ -53,6 +56,7 @@ impl Index {
     pub fn remove(&mut self, ike: &IkeSa) {
         let spi = ike.local_spi;
         self.leave(spi);
+        self.lines.remove(&(ike.origin(), spi));
         self.forget_offer(spi);
         if let Some(spis) = self.connections.get_mut(&ike.connection.name) {
             spis.remove(&spi);
@@ -119,6 +123,19 @@ impl Index {
         let towards = self.peers.get(remote);
         let spis = towards.and_then(|towards| towards.get(local));
         spis.into_iter().flatten().copied()
+    }
+
+    /// How many those are.
+    pub fn count_between(&self, local: &Identification, remote: &Identification) -> usize {
+        let towards = self.peers.get(remote);
+        let spis = towards.and_then(|towards| towards.get(local));
+        spis.map_or(0, BTreeSet::len)
+    }
+
+    /// Those that came of one IKE_AUTH by rekeying.
+    pub fn line(&self, origin: IkeSpi) -> impl Iterator<Item = IkeSpi> + '_ {
+        let all = (origin, IkeSpi(0))..=(origin, IkeSpi(u64::MAX));
+        self.lines.range(all).map(|(_, spi)| *spi)
     }
 
     /// Those whose peer is there.

@@ -171,10 +171,18 @@ pub(super) fn deleted_by_us(
         // Our answer that made it may be on its way there still, behind our Delete of it.
         if !knew && turn.now.since(child.installed) < DELETE_GRACE {
             let at = turn.now + turn.pause();
-            ike.schedule(at, Task::DeleteSpi(ours));
+            child::remove(ike, turn, *id);
+            delete_later(ike, turn, at, ours);
+            continue;
         }
         child::remove(ike, turn, *id);
     }
+}
+
+/// The peer is to be asked to close its half of a Child SA that we have not. Its SPI is taken until then.
+pub(super) fn delete_later(ike: &mut IkeSa, turn: &mut Turn<'_>, at: Instant, spi: Spi) {
+    turn.ids.occupy(spi);
+    ike.schedule(at, Task::DeleteSpi(spi));
 }
 
 /// Closes the peer's half of Child SAs that we never had: this one and what else waits, in one request

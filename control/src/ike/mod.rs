@@ -16,6 +16,7 @@
 //! `counter_sync.rs` (RFC 6311). `crowd.rs` says what strangers may cost, `room.rs` what peers may,
 //! `last_ids.rs` ends what has no Message IDs left, `purpose.rs` notes what the file said, `work.rs` counts what is
 //! done, `due.rs` does a share of it, `takeover.rs` decides how a new active member resumes,
+//! `recall.rs` makes an IKE SA live again whose successor the peer never had,
 //! `resuming.rs` when, `governor.rs` when its peer is asked, `graves.rs` keeps the last answers of IKE
 //! SAs that are no more,
 //! `sessions/` bounds them in time and finds out when a peer has lost one (RFC 6290), `resume/`
@@ -50,6 +51,7 @@ mod last_ids;
 mod meant;
 pub mod message;
 mod mobike;
+mod narrow;
 mod nat;
 mod output;
 #[cfg(test)]
@@ -57,6 +59,7 @@ mod pair;
 mod probe;
 pub mod proposal;
 mod purpose;
+mod recall;
 mod receive;
 mod redirect;
 mod rekey;
@@ -73,6 +76,7 @@ pub mod takeover;
 mod tasks;
 mod timers;
 mod turn;
+mod unanswered;
 mod unique;
 mod virtual_ip;
 pub mod window;

@@ -1,9 +1,11 @@
 //! A cluster and a peer of it, for tests that put words into the mouth of either.
 
+mod bounds;
 mod closed;
 mod collisions;
 mod fatal;
 mod notifies;
+mod recalled;
 
 use std::net::SocketAddr;
 

@@ -184,6 +184,10 @@ impl IkeSa {
                 return turn.drop(path.remote, "message ID above the window");
             }
         }
+        // Nothing has been declared yet: what was answered before gets its answer.
+        if self.unanswered.is_some() {
+            return turn.drop(path.remote, "synchronising");
+        }
         if self.undecided && !payloads.as_ref().is_ok_and(|p| deletes_ike(p)) {
             // The peer knows more than we do and asks again; by then we know too.
             return turn.drop(path.remote, "rekeying is not decided");
@@ -226,7 +230,7 @@ impl IkeSa {
         match header.exchange {
             Exchange::Informational => inform::answer(self, turn, path, &contents),
             Exchange::CreateChildSa if contents.rekeys_ike() => {
-                rekey::answer(self, turn, &contents)
+                rekey::answer(self, turn, header.message_id, &contents)
             }
             Exchange::CreateChildSa => create::answer(self, turn, &contents),
             Exchange::IkeFollowupKe => followup::answer(self, turn, &contents),
@@ -276,11 +280,13 @@ impl IkeSa {
                 mobike::complete(self, turn, asked, path, &contents);
             }
             Some(Pending::Liveness | Pending::Duty(_) | Pending::Filler) | None => {
+                mobike::hear_of_mapping(self, turn, &contents);
                 turn.events.push(Event::LivenessConfirmed {
                     ike: self.local_spi,
                 })
             }
         }
+        self.has_been_answered(turn);
         self.advance(turn);
     }
 

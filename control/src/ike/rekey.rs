@@ -84,9 +84,11 @@ pub(super) fn request(
 pub(super) fn answer(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
+    id: MessageId,
     contents: &Contents<'_>,
 ) -> Vec<Payload> {
-    if is_busy(ike) {
+    if is_busy(ike) || turn.crowded {
+        ike.doubt_successor(turn, id);
         return vec![Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[])];
     }
     match agree(ike, turn, contents) {
@@ -170,7 +172,7 @@ pub(super) fn finish(
     half: &HalfMade,
     spi: IkeSpi,
 ) -> Result<(), Payload> {
-    if is_busy(ike) {
+    if is_busy(ike) || turn.crowded {
         return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]));
     }
     let chosen = request.proposals.and_then(|proposals| {
@@ -281,6 +283,15 @@ fn successor(
     successor
 }
 
+/// What no other IKE SA can do for this one. Not its end: whatever asked for that, the peer does not outrun
+/// it by a rekeying.
+pub(super) fn is_own(task: &Task) -> bool {
+    matches!(
+        task,
+        Task::RekeyIke | Task::Liveness | Task::CrashToken | Task::AskTicket
+    )
+}
+
 /// All Child SAs and all that is still to be done go to the successor.
 pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
     ike.state = State::Rekeyed {
@@ -288,14 +299,7 @@ pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
     };
     ike.session.ticket = None;
     let mut queue = std::mem::take(&mut ike.queue);
-    // Not its end: whatever asked for that, the peer does not outrun it by a rekeying.
-    let own = |task: &Task| {
-        matches!(
-            task,
-            Task::RekeyIke | Task::Liveness | Task::CrashToken | Task::AskTicket
-        )
-    };
-    queue.retain(|s| !own(&s.task));
+    queue.retain(|s| !is_own(&s.task));
     // An answer to these moves what ends, and not its successor.
     let errands = ike.pending.values().filter_map(|pending| match pending {
         Pending::Mobike(asked) => Some(Scheduled {
@@ -312,6 +316,7 @@ pub(super) fn inherit(ike: &mut IkeSa, turn: &mut Turn<'_>, to: IkeSpi) {
     });
     turn.effects.push(Effect::Inherit {
         to,
+        owed: ike.bequeath(),
         children: std::mem::take(&mut ike.children),
         queue,
     });

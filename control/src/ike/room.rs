@@ -1,10 +1,11 @@
 //! How many SAs peers may have. Those that are authenticated may still ask for more and more of them,
 //! and what the workers carry is for all.
 //!
-//! What takes the place of another one is not more: a rekeying, a peer that comes back. What another
-//! member led counts as what was made here.
+//! What takes the place of another one is not more: a rekeying, a peer that comes back. But what was
+//! replaced stays until it is deleted, which is up to the peer: of that there is so much, too. What
+//! another member led counts as what was made here.
 
-use hitless_sa::SaId;
+use hitless_sa::{Instant, SaId};
 
 use super::child::{ChildState, Installed};
 use super::engine::Engine;
@@ -13,6 +14,9 @@ use super::message::NotifyKind;
 use super::resource;
 use super::settings::Limits;
 use super::turn::Effect;
+
+/// IKE SAs of one peer that it has replaced and not deleted yet.
+const REPLACED: usize = 4;
 
 impl Limits {
     /// Child SAs of an IKE SA that stay: what its connection is configured for, at least.
@@ -48,14 +52,41 @@ pub(super) fn for_child(
 }
 
 impl Engine {
+    /// Whether the peer may rekey this IKE SA now. One that never deletes what it has replaced waits
+    /// until we have, "a transient condition" (RFC 7296 section 2.25); and while there is no room, until
+    /// all of that is gone.
+    pub(super) fn gives_successor(&self, ike: &IkeSa) -> bool {
+        let others = self.index.line(ike.origin());
+        let others = others.filter(|spi| *spi != ike.local_spi);
+        match self.is_full() {
+            true => others.take(1).count() == 0,
+            false => others.take(REPLACED).count() < REPLACED,
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        let most = self.settings.limits.ikesa_limit;
+        most != 0 && self.sas.len() + self.passive.len() >= most
+    }
+
     /// Why an IKE SA that a peer has just begun has no place here.
-    pub(super) fn turns_away(&self, ike: &IkeSa, effects: &[Effect]) -> Option<&'static str> {
-        if self.has_twin(ike, effects) {
+    pub(super) fn turns_away(
+        &self,
+        now: Instant,
+        ike: &IkeSa,
+        effects: &[Effect],
+    ) -> Option<&'static str> {
+        if self.has_twin(now, ike, effects) {
             return Some("the peer has an IKE SA, which is kept");
         }
-        let most = self.settings.limits.ikesa_limit;
-        let full = most != 0 && self.sas.len() + self.passive.len() >= most;
-        let full = full && !self.replaces_another(ike, effects);
-        full.then_some("there are as many IKE SAs as ikesa_limit allows")
+        let most = self.settings.limits.ikesa_limit_id;
+        let reason = if self.is_full() {
+            "there are as many IKE SAs as ikesa_limit allows"
+        } else if most != 0 && self.index.count_between(&ike.local_id, ike.peer()) >= most {
+            "the peer has as many IKE SAs as ikesa_limit_id allows"
+        } else {
+            return None;
+        };
+        (!self.replaces_another(ike, effects)).then_some(reason)
     }
 }

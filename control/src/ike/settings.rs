@@ -62,6 +62,8 @@ pub struct Limits {
     /// IKE SAs at most, those of other members that are kept here too; 0 for any number. No more are
     /// begun by peers.
     pub ikesa_limit: usize,
+    /// The same for one identity: with `unique` = `never` or `no` it may begin one after the other.
+    pub ikesa_limit_id: usize,
     /// Child SAs that a peer may have in one IKE SA, unless its connection has more.
     pub children_per_ike: usize,
     /// Inherited IKE SAs that find out where their peers stand, at once and in a second; 0 for any
@@ -83,6 +85,7 @@ impl Default for Limits {
             init_rate_ip: 500,
             waiting_fragments: 16 << 20,
             ikesa_limit: 128 * 1024,
+            ikesa_limit_id: 1024,
             children_per_ike: 80,
             takeover_sync_limit: 512,
             takeover_sync_rate: 2000,

@@ -1,5 +1,6 @@
 //! How a new active member resumes an IKE SA (`takeover = auto | exact | ...`).
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,6 +9,7 @@ use hitless_sa::{Entropy, IkeSpi, Instant, MessageId, Spi};
 use super::engine::Engine;
 use super::established::{IkeSa, State};
 use super::export::{self, Imported};
+use super::inform;
 use super::output::Resume;
 use super::probe::Probe;
 use super::settings::Takeover;
@@ -164,7 +166,7 @@ pub(super) fn ignored(ike: &mut IkeSa, turn: &mut Turn<'_>, id: MessageId) -> bo
         ike.schedule(turn.now, Task::CreateChild(child));
     }
     for spi in std::mem::take(&mut ike.foreign) {
-        ike.schedule(turn.now, Task::DeleteSpi(spi));
+        inform::delete_later(ike, turn, turn.now, spi);
     }
     true
 }
@@ -183,9 +185,10 @@ pub(super) fn doubt_silence(ike: &mut IkeSa, turn: &mut Turn<'_>) -> bool {
 }
 
 /// Goes on where another leader of this IKE SA came to. It may have declared Message IDs far above ours
-/// (RFC 6311 section 5.1, R14), which nobody would find by trying. What it had asked the peer may not
-/// have heard, and then takes nothing above it (RFC 7296 section 2.3): so those are the first probes,
-/// the same octets again (S4). What it had answered is answered in the same way.
+/// (RFC 6311 section 5.1, R14), which nobody would find by trying. What it had asked, or what we asked
+/// meanwhile at the same place, the peer may not have heard, and then takes nothing above it (RFC 7296
+/// section 2.3): so those are the first probes, the same octets again (S4). What it had answered is
+/// answered in the same way.
 fn go_on_behind(ike: &mut IkeSa, turn: &mut Turn<'_>, theirs: &IkeSa) -> bool {
     let unused = ike.unused();
     let declared = theirs.sync.as_ref().map(|sync| sync.values.send);
@@ -194,6 +197,11 @@ fn go_on_behind(ike: &mut IkeSa, turn: &mut Turn<'_>, theirs: &IkeSa) -> bool {
     if !may_find_out(ike) || !(1..=LEAP).contains(&ahead) {
         return false;
     }
+    let (mut own, mut of_theirs) = (asked(ike), asked(theirs));
+    // The peer has answered all below.
+    let oldest = of_theirs.first_key_value().map_or(next, |(id, _)| *id);
+    let mut sent = own.split_off(&oldest);
+    sent.append(&mut of_theirs.split_off(&unused));
     ike.abandon(turn);
     ike.probe = None;
     ike.window.next_request = unused.max(next);
@@ -203,14 +211,18 @@ fn go_on_behind(ike: &mut IkeSa, turn: &mut Turn<'_>, theirs: &IkeSa) -> bool {
         ike.window.responses.clone_from(&theirs.window.responses);
     }
     let found = find_out(ike, turn, inexactly(ike));
-    let asked = theirs.window.outstanding.iter();
-    let asked = asked.map(|(id, request)| (*id, request.bytes.clone()));
-    let probed = theirs.probe.iter().flat_map(|probe| probe.sent.clone());
-    let sent = asked.chain(probed).filter(|(id, _)| *id >= unused);
     if let Some(probe) = &mut ike.probe {
-        *probe = Probe::resumed(turn.now, sent.collect());
+        *probe = Probe::resumed(turn.now, sent.into_iter().collect());
     }
     found
+}
+
+/// What waits for its answer, probes with it.
+fn asked(ike: &IkeSa) -> BTreeMap<MessageId, Vec<u8>> {
+    let outstanding = ike.window.outstanding.iter();
+    let outstanding = outstanding.map(|(id, request)| (*id, request.bytes.clone()));
+    let probes = ike.probe.iter().flat_map(|probe| probe.sent.clone());
+    outstanding.chain(probes).collect()
 }
 
 impl Engine {
@@ -281,7 +293,7 @@ impl Engine {
                 for child in missing {
                     ike.schedule(turn.now, Task::CreateChild(child));
                 }
-                ike.schedule(turn.now, Task::DeleteSpi(spi));
+                inform::delete_later(ike, turn, turn.now, spi);
                 if ike.foreign.len() < FOREIGN && !ike.foreign.contains(&spi) {
                     ike.foreign.push(spi);
                 }

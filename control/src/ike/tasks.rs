@@ -12,7 +12,8 @@ use super::fragments::{self, Fragmenting, PATIENT_TRANSMISSIONS};
 use super::message::Exchange;
 use super::mobike::{self, Asked, Errand};
 use super::rekey::{self, IkeOffer};
-use super::turn::Turn;
+use super::turn::{Ids, Turn};
+use super::unanswered::Unanswered;
 use super::window::Due;
 use super::{counter_sync, inform, probe, redirect, takeover};
 
@@ -79,6 +80,13 @@ impl Pending {
             | Pending::Filler
             | Pending::Duty(_)
             | Pending::Mobike(_) => Exchange::Informational,
+        }
+    }
+
+    /// No answer is waited for any more: what was to be made by one is not.
+    pub fn release(&self, ids: &mut Ids) {
+        if let Pending::CreateChild(offer) = self {
+            ids.release(offer.spi);
         }
     }
 
@@ -334,7 +342,8 @@ impl IkeSa {
                 Task::Mobike(errand) => mobike::perform(self, turn, errand),
                 Task::Redirect(to) => redirect::request(self, turn, to),
                 Task::Liveness => {
-                    self.request(turn, Exchange::Informational, &[], Pending::Liveness);
+                    let besides = mobike::ask_for_mapping(self, turn);
+                    self.request(turn, Exchange::Informational, &besides, Pending::Liveness);
                 }
             }
         }
@@ -345,6 +354,7 @@ impl IkeSa {
     pub fn tick(&mut self, turn: &mut Turn<'_>) {
         self.reassembly.expire(turn.now);
         self.keep_mapping(turn);
+        self.tick_unanswered(turn);
         counter_sync::tick(self, turn);
         probe::tick(self, turn);
         while self.owed.is_none() {
@@ -473,6 +483,7 @@ impl IkeSa {
         };
         [
             self.window.deadline().filter(|_| self.owed.is_none()),
+            self.unanswered.map(Unanswered::deadline),
             self.sync.as_ref().map(|s| s.resend_at),
             self.probe.as_ref().and_then(|p| p.deadline()),
             self.forget_at,
@@ -497,6 +508,9 @@ impl IkeSa {
     pub fn abandon(&mut self, turn: &mut Turn<'_>) {
         self.window.outstanding.clear();
         let given_up = std::mem::take(&mut self.pending);
+        given_up
+            .values()
+            .for_each(|pending| pending.release(turn.ids));
         let theirs = given_up.values().find_map(|pending| match pending {
             Pending::RekeyIke(offer) => offer.collision.as_ref().map(|theirs| theirs.ike),
             _ => None,

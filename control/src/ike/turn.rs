@@ -10,6 +10,7 @@ use super::child::Installed;
 use super::crypto::kex::KeyPair;
 use super::crypto::sk::IvCounter;
 use super::established::IkeSa;
+use super::governor::Owed;
 use super::output::{ChildChange, Event, Transmit};
 use super::proposal::KeyExchangeMethod;
 use super::redirect::Redirects;
@@ -21,6 +22,9 @@ use super::window::Backoff;
 
 /// How finely the margin of chance of a lifetime is drawn.
 const JITTER_STEPS: u32 = 1 << 20;
+
+/// SPIs that are drawn until one is free: with nine of ten taken that fails once in 10^11 times.
+const DRAWS: usize = 256;
 
 /// Numbers that this member hands out, each at most once.
 pub(super) struct Ids {
@@ -88,14 +92,27 @@ impl Ids {
     }
 
     /// Inbound SPI of a new Child SA: the first octet is the member, which keeps it above the
-    /// reserved 255, and two members from choosing the same one (R2, RFC 6311 section 3.3).
-    pub fn spi(&mut self, entropy: &mut dyn Entropy) -> Spi {
-        loop {
-            let spi = Spi(u32::from(self.member.0) << 24 | entropy.u32() >> 8);
-            if self.spis.insert(spi) {
-                return spi;
-            }
-        }
+    /// reserved 255, and two members from choosing the same one (R2, RFC 6311 section 3.3). `None` if
+    /// hardly any is left.
+    pub fn spi(&mut self, entropy: &mut dyn Entropy) -> Option<Spi> {
+        let mut drawn =
+            (0..DRAWS).map(|_| Spi(u32::from(self.member.0) << 24 | entropy.u32() >> 8));
+        let spi = drawn.find(|spi| !self.spis.contains(spi))?;
+        self.spis.insert(spi);
+        Some(spi)
+    }
+
+    /// Inbound SPIs that are taken.
+    #[cfg(test)]
+    pub fn taken(&self) -> usize {
+        self.spis.len()
+    }
+
+    /// As if all were.
+    #[cfg(test)]
+    pub fn take_all(&mut self) {
+        let ours = u32::from(self.member.0) << 24;
+        self.spis = (ours..=ours | 0x00ff_ffff).map(Spi).collect();
     }
 
     /// An SPI that some IKE SA of ours holds, perhaps from an earlier life of this member.
@@ -115,9 +132,13 @@ pub(super) enum Effect {
     /// All Child SAs go to this IKE SA (RFC 7296 section 2.8).
     Inherit {
         to: IkeSpi,
+        /// Where the peer stands is to be found out of that one too.
+        owed: Option<Owed>,
         children: Vec<Installed>,
         queue: Vec<Scheduled>,
     },
+    /// The peer has never had this successor, as it seems (`recall.rs`).
+    Recall(IkeSpi),
     /// The peer should delete this IKE SA, for it lost a simultaneous rekey.
     Redundant(IkeSpi),
     /// We delete this IKE SA, for our exchange lost a simultaneous rekey.
@@ -153,6 +174,8 @@ pub(super) struct Turn<'a> {
     pub effects: Vec<Effect>,
     /// The exported state changed.
     pub dirty: bool,
+    /// The peer may not rekey the IKE SA now.
+    pub crowded: bool,
 }
 
 impl<'a> Turn<'a> {
@@ -173,6 +196,7 @@ impl<'a> Turn<'a> {
             events: Vec::new(),
             effects: Vec::new(),
             dirty: false,
+            crowded: false,
         }
     }
 
@@ -308,7 +332,7 @@ mod tests {
                         }
                     }
                     _ if held[member].len() < 50 => {
-                        let spi = ids.spi(&mut entropy);
+                        let spi = ids.spi(&mut entropy).unwrap();
                         prop_assert!(held.iter().all(|held| !held.contains(&spi)), "{spi}");
                         held[member].insert(spi);
                     }
@@ -328,7 +352,11 @@ mod tests {
     fn rfc6311_r2_spis_lie_in_the_members_part() {
         let mut ids = Ids::new(MemberId(7), Incarnation(1), Vec::new());
         let entropy: &mut dyn Entropy = &mut Zeros;
-        assert_eq!(ids.spi(entropy), Spi(0x0700_0000));
+        assert_eq!(ids.spi(entropy), Some(Spi(0x0700_0000)));
+        // None is given twice, and nobody waits for one for ever.
+        assert_eq!(ids.spi(entropy), None);
+        ids.release(Spi(0x0700_0000));
+        assert_eq!(ids.spi(entropy), Some(Spi(0x0700_0000)));
         assert_eq!(ids.ike_spi(entropy), IkeSpi(7 << 56));
     }
 }

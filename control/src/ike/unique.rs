@@ -8,7 +8,7 @@ use hitless_sa::{IkeSpi, Instant};
 
 use super::contents::Contents;
 use super::engine::Engine;
-use super::established::{IkeSa, State};
+use super::established::{DELETE_GRACE, IkeSa, State};
 use super::message::NotifyKind;
 use super::proposal::Identification;
 use super::settings::{Connection, Unique};
@@ -22,8 +22,9 @@ impl Connection {
         match self.roads.unique {
             Unique::Never => None,
             _ if alone => Some(Effect::InitialContact),
-            // The peer may believe in them: they are deleted, not forgotten.
-            Unique::Replace if !initiator => Some(Effect::Replace),
+            // The peer may believe in them: they are deleted, not forgotten. What `keep` lets in has come
+            // to take the place of another.
+            Unique::Keep | Unique::Replace if !initiator => Some(Effect::Replace),
             Unique::No | Unique::Keep | Unique::Replace => None,
         }
     }
@@ -75,26 +76,33 @@ impl Engine {
         dead
     }
 
-    /// `unique = "replace"`: the peer is told that the others end.
+    /// The peer is told that the others end. Who reauthenticates does so itself, once its further Child
+    /// SAs are up, and is not hurried (RFC 7296 section 2.8.3).
     pub(super) fn replace(&mut self, now: Instant, ike: &IkeSa) -> Vec<IkeSpi> {
-        let old = self.twins(ike).map(|other| other.local_spi);
-        let old: Vec<IkeSpi> = old.collect();
-        for spi in &old {
+        let at = |other: &IkeSa| match is_reauthenticated(other, ike, now) {
+            true => now + DELETE_GRACE,
+            false => now,
+        };
+        let old = self.twins(ike).map(|other| (other.local_spi, at(other)));
+        let old: Vec<(IkeSpi, Instant)> = old.collect();
+        for (spi, at) in &old {
             if let Some(other) = self.sas.get_mut(spi) {
                 other.terminated = true;
-                other.schedule(now, Task::DeleteIke);
+                other.schedule(*at, Task::DeleteIke);
             }
         }
-        old
+        old.into_iter().map(|(spi, _)| spi).collect()
     }
 
     /// `unique = "keep"`: whether the peer has an IKE SA, and may not have this one besides. It has
     /// lost that which it says it has lost: by INITIAL_CONTACT any (RFC 7296 section 2.4), with a
-    /// ticket the one of the ticket (RFC 5723 section 4.3.4).
-    pub(super) fn has_twin(&self, ike: &IkeSa, effects: &[Effect]) -> bool {
+    /// ticket the one of the ticket (RFC 5723 section 4.3.4). One that is reauthenticated is about to go.
+    pub(super) fn has_twin(&self, now: Instant, ike: &IkeSa, effects: &[Effect]) -> bool {
         let mut twins = self.twins(ike);
+        let stays =
+            |other: &IkeSa| !has_lost(effects, other) && !is_reauthenticated(other, ike, now);
         ike.connection.roads.unique == Unique::Keep
-            && twins.any(|other| other.state == State::Established && !has_lost(effects, other))
+            && twins.any(|other| other.state == State::Established && stays(other))
     }
 
     /// Whether another one goes for it.
@@ -103,6 +111,14 @@ impl Engine {
         let mut twins = self.twins(ike);
         twins.any(|other| all || has_lost(effects, other))
     }
+}
+
+/// Whether the peer has come with a new IKE SA to take the place of this one by make-before-break
+/// (RFC 7296 section 2.8.3), of which it says nothing: it is where it was, or it is time to. Another
+/// device behind the same NAT has another port there.
+fn is_reauthenticated(old: &IkeSa, new: &IkeSa, now: Instant) -> bool {
+    let there = old.path.remote == new.path.remote;
+    !old.authenticated.asked && (there || old.is_to_come_again(now))
 }
 
 /// Whether the peer says with a new IKE SA that it has lost this one.

@@ -41,6 +41,8 @@ struct Clusters {
     hosts: [Host; 2],
     addresses: [IpAddr; 2],
     members: BTreeMap<u8, Member>,
+    /// Which member has which port of the outside switch.
+    ports: Vec<u8>,
     events: Vec<(u8, Event)>,
     steps: u64,
 }
@@ -65,7 +67,7 @@ impl Clusters {
             insides[side].push(cable);
             hosts.push(Host::new(end, [2, 0, 0, 0, last, 1], address, gateway, 200));
         }
-        let mut members = BTreeMap::new();
+        let (mut members, mut at_ports) = (BTreeMap::new(), Vec::new());
         for (side, ids) in [ONE, OTHER].into_iter().enumerate() {
             for (number, id) in ids.into_iter().enumerate() {
                 let config = match side {
@@ -74,6 +76,7 @@ impl Clusters {
                 };
                 let (port, cable) = memory::link(1024, MTU);
                 outside.push(cable);
+                at_ports.push(id);
                 let (protected, cable) = memory::link(1024, MTU);
                 insides[side].push(cable);
                 let config = config.unwrap();
@@ -98,6 +101,7 @@ impl Clusters {
             hosts: hosts.try_into().ok().unwrap(),
             addresses: ends.map(|(address, ..)| address),
             members,
+            ports: at_ports,
             events: Vec::new(),
             steps: 0,
         }
@@ -157,6 +161,21 @@ impl Clusters {
         !status.degraded && status.members.iter().all(|member| member.bound)
     }
 
+    fn come_up(&mut self) {
+        self.until("both clusters with a standby and a tunnel", |world| {
+            let leaders = [ONE, OTHER].map(|of| world.leader(of));
+            let [Some(one), Some(other)] = leaders else {
+                return false;
+            };
+            let up =
+                |event: &Event| matches!(event, Event::Ike(ike::Event::ChildEstablished { .. }));
+            world.is_covered(one)
+                && world.is_covered(other)
+                && world.events.iter().any(|(_, event)| up(event))
+        });
+        self.traffic_flows("traffic before");
+    }
+
     fn received(&self) -> [usize; 2] {
         [0, 1].map(|side| self.hosts[side].received().len())
     }
@@ -167,6 +186,19 @@ impl Clusters {
             let now = world.received();
             now[0] >= before[0] + 200 && now[1] >= before[1] + 200
         });
+    }
+
+    /// The last number that a member sent.
+    fn last_sent(&self, member: u8) -> Option<u64> {
+        // The ports of the outside switch are in the order of the members.
+        let port = self.ports.iter().position(|id| *id == member)?;
+        let mut frames = self.outside.capture().iter().rev();
+        frames.find_map(|captured| match carried(&captured.frame) {
+            Some((ESP, esp)) if captured.port == port => {
+                Some(u64::from_be_bytes(esp.get(8..16)?.try_into().ok()?))
+            }
+            _ => None,
+        })
     }
 
     /// No number of an SPI twice, no probe twice; gives the exchanges since then.
@@ -192,22 +224,57 @@ impl Clusters {
     }
 }
 
+/// The RFC's own example of a leap, asked of a cluster, by the original initiator and by the original
+/// responder. The active that took it dies at once, when its standby knows nothing of it, or when it has
+/// been granted numbers above it: what the successor sends is accepted either way, for the cluster that
+/// asked has not died since.
+#[test]
+fn rfc6311_r18_r29_a_cluster_that_was_asked_to_leap_by_2_to_the_30_fails_over() {
+    const LEAP: u64 = 1 << 30;
+    for (asking, asked) in [(ONE, OTHER), (OTHER, ONE)] {
+        for at_once in [true, false] {
+            let mut world = Clusters::new(410, "auto");
+            world.come_up();
+            let leader = world.leader(asking).unwrap();
+            let gateway = world.members.get_mut(&leader).unwrap().station.gateway();
+            let ike = gateway.ike_sas()[0].0;
+            let delta = LEAP;
+            let sync = ike::Input::ReplayCounterSync { ike, delta };
+            gateway.ike(world.now, &mut world.entropy, sync);
+            let told = |event: &Event| {
+                matches!(
+                    event,
+                    Event::Ike(ike::Event::ReplayCounterSync { delta: LEAP, .. })
+                )
+            };
+            world.until("the leap", |world| {
+                world.events.iter().any(|(_, event)| told(event))
+            });
+            let active = world.leader(asked).unwrap();
+            if !at_once {
+                world.until("numbers above the leap", |world| {
+                    world.last_sent(active) > Some(LEAP)
+                });
+            }
+            let died = world.now;
+            world.members.remove(&active);
+            world.until("a successor", |world| world.leader(asked).is_some());
+            world.traffic_flows("traffic after");
+            let successor = world.leader(asked).unwrap();
+            let last = world.last_sent(successor).unwrap();
+            assert_eq!(last > LEAP, !at_once, "{last}");
+            assert!(last < LEAP + (1 << 30), "{last}");
+            let exchanges = world.audit(died);
+            assert!(!exchanges.contains(&IKE_AUTH), "{exchanges:?}");
+        }
+    }
+}
+
 #[test]
 fn rfc6311_appendix_a4_two_clusters_that_are_each_other_s_peer_lose_both_actives_in_one_step() {
     for (seed, takeover) in [(400, "auto"), (401, "message-id-sync"), (402, "exact")] {
         let mut world = Clusters::new(seed, takeover);
-        world.until("both clusters with a standby and a tunnel", |world| {
-            let leaders = [ONE, OTHER].map(|of| world.leader(of));
-            let [Some(one), Some(other)] = leaders else {
-                return false;
-            };
-            let up =
-                |event: &Event| matches!(event, Event::Ike(ike::Event::ChildEstablished { .. }));
-            world.is_covered(one)
-                && world.is_covered(other)
-                && world.events.iter().any(|(_, event)| up(event))
-        });
-        world.traffic_flows("traffic before");
+        world.come_up();
         let died = world.now;
         for of in [ONE, OTHER] {
             let leader = world.leader(of).unwrap();

@@ -253,6 +253,17 @@ fn a_member_with_another_configuration_is_refused_and_told_of_once_a_second() {
     });
     assert!(told.count() <= 3);
     assert!(!world.sync_happened(1, |event| matches!(event, SyncEvent::SessionOpened { .. })));
+    // One of them leads, and each says with whom it disagrees.
+    assert!(world.leader().is_some(), "{:?}", world.leaders());
+    let now = world.now;
+    for who in [1, 2] {
+        let ailments = world.gateway(who).cluster(now).ailments;
+        let named = format!("the [cluster] section of member {} differs", 3 - who);
+        assert!(
+            ailments.iter().any(|ailment| ailment.contains(&named)),
+            "{ailments:?}"
+        );
+    }
 }
 
 #[test]

@@ -12,6 +12,7 @@ mod hostile;
 mod idle;
 mod inbound;
 mod lazy;
+mod leaps;
 mod metrics;
 mod nat;
 mod policies;

@@ -161,7 +161,8 @@ fn an_operator_rekeys_closes_and_brings_up_by_name() {
     world.traffic_flows();
 
     let done = said(&mut world, PEER, |g, now, e| g.terminate(now, e, &child()));
-    assert_eq!(done.unwrap(), "closing 1 CHILD_SA");
+    let again = "start_action starts tunnel.net again at a takeover or a reload";
+    assert_eq!(done.unwrap(), format!("closing 1 CHILD_SA; {again}"));
     world.run(SECOND * 5);
     assert!(
         world.list_sas(PEER)[0].children.is_empty(),
@@ -176,7 +177,7 @@ fn an_operator_rekeys_closes_and_brings_up_by_name() {
 
     let ike = || choice(Some("tunnel"), None);
     let done = said(&mut world, PEER, |g, now, e| g.terminate(now, e, &ike()));
-    assert_eq!(done.unwrap(), "closing 1 IKE_SA");
+    assert_eq!(done.unwrap(), format!("closing 1 IKE_SA; {again}"));
     world.run(SECOND * 5);
     assert!(world.list_sas(PEER).is_empty() && world.list_sas(active).is_empty());
     let refused = said(&mut world, active, |g, now, e| {

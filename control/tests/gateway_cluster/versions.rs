@@ -121,3 +121,25 @@ fn gateways_of_two_versions_hand_a_tunnel_to_and_fro_and_survive_the_death_of_ei
         world.audit();
     }
 }
+
+/// A standby whose file lacks a connection cannot take its SAs over. It says so and counts it, in
+/// `hitless status` too, before it has to.
+#[test]
+fn a_standby_without_the_connection_says_that_it_cannot_take_it_over() {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let members = (1..=2).map(|id| {
+        let mut config = topology.member(id).unwrap();
+        config.connections[0].name = format!("of-{id}");
+        config
+    });
+    let mut world = World::with(134, members.collect(), topology.peer().unwrap());
+    world.until("a tunnel", |world| {
+        world.tunnel_is_up() && world.leader().is_some()
+    });
+    world.run(Duration::from_secs(1));
+    let standby = 3 - world.leader().unwrap();
+    assert!(world.drops(standby, "record_unreadable") > 0);
+    let named = |reason: &str| reason.contains("give all members the same configuration");
+    let said = |event: &Event| matches!(event, Event::Unreadable { reason, .. } if named(reason));
+    assert!(world.happened(standby, said));
+}

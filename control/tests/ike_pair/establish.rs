@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hitless::ike::settings::Cookies;
+use hitless::ike::work::Share;
 use hitless::ike::{Event, Input};
 use hitless_sa::Mode;
 use zeroize::Zeroizing;
@@ -165,6 +166,22 @@ fn the_responder_narrows_traffic_selectors_rfc7296_2_9() {
     assert_eq!(world.sa(A).remote_ts, vec!["10.2.7.0/24".parse().unwrap()]);
 }
 
+/// Each pair is a policy of every member, and of every worker.
+#[test]
+fn rfc7296_section_2_9_a_peer_that_asks_for_65025_pairs_of_selectors_gets_256() {
+    let mut a = settings(A);
+    let hosts = |net: u8| (0..255).map(move |n| format!("10.{net}.3.{n}/32").parse().unwrap());
+    a.connections[0].children[0].local_ts = hosts(1).collect();
+    a.connections[0].children[0].remote_ts = hosts(2).collect();
+    let mut world = World::new(11, a, settings(B));
+    world.run(SECOND);
+    // What is said is what both have.
+    world.assert_agreement(1);
+    let sa = world.sa(B);
+    assert_eq!((sa.local_ts.len(), sa.remote_ts.len()), (16, 16));
+    assert_eq!(sa.local_ts, hosts(2).take(16).collect::<Vec<_>>());
+}
+
 #[test]
 fn unacceptable_selectors_or_algorithms_leave_the_ike_sa_rfc7296_1_2() {
     let mut other_net = settings(B);
@@ -305,4 +322,36 @@ fn an_engine_that_stands_by_answers_nothing() {
     assert!(world.hosts[B].sent.is_empty());
     assert!(world.hosts[B].saw(|e| matches!(e, Event::Dropped { .. })));
     assert_eq!(world.hosts[B].engine.poll_timeout(), None);
+}
+
+/// An operator, or a script of one, asks for everything at once: no more of it is begun in a turn than
+/// of what is to be started, and all of it in the turns that follow.
+#[test]
+fn what_is_initiated_in_a_burst_is_begun_a_share_at_a_time() {
+    const MANY: u8 = 200;
+    let mut a = settings(A);
+    let only = a.connections.remove(0);
+    for n in 0..MANY {
+        let mut connection = only.clone();
+        connection.name = format!("peer{n}");
+        connection.remote_addrs = vec![[198, 51, 100, n].into()];
+        connection.children[0].start = false;
+        a.connections.push(connection);
+    }
+    let mut world = World::new(90, a, settings(B));
+    let begun = |world: &World| {
+        let names = world.hosts[A].engine.status(world.now);
+        names.len()
+    };
+    let share = Share::new(0);
+    for n in 0..MANY {
+        let child = (n % 2 == 0).then(|| "net".to_owned());
+        let connection = format!("peer{n}");
+        world.input(A, Input::Initiate { connection, child });
+    }
+    assert!(share.used() <= Share::OF_A_TURN, "{}", share.used());
+    let at_once = begun(&world);
+    assert!(at_once > 1 && at_once < usize::from(MANY), "{at_once}");
+    world.run(SECOND);
+    assert_eq!(begun(&world), usize::from(MANY));
 }

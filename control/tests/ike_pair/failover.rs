@@ -12,7 +12,7 @@ use crate::world::{A, B, Host, SECOND, World, address, is_response, settings};
 
 /// What is going on when the member dies.
 #[derive(Clone, Copy, Debug)]
-enum Exchange {
+pub enum Exchange {
     Initial,
     Liveness(usize),
     RekeyChild(usize),
@@ -36,7 +36,7 @@ const EXCHANGES: [Exchange; 10] = [
 ];
 
 impl Exchange {
-    fn start(self, seed: u64) -> World {
+    pub fn start(self, seed: u64) -> World {
         let mut world = match self {
             Exchange::Initial => return World::pair(seed),
             _ => World::established(seed),

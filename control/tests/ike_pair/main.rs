@@ -1,5 +1,6 @@
 //! Two IKE engines on one virtual clock.
 
+mod candidates;
 mod certificates;
 mod collisions;
 mod counter_sync;
@@ -12,6 +13,7 @@ mod failover;
 mod followup;
 mod fragments;
 mod governor;
+mod half_open;
 mod hostile;
 mod inform;
 mod key_exchange;
@@ -30,6 +32,7 @@ mod several;
 mod suites;
 mod tickets;
 mod transport;
+mod unanswered;
 mod unique;
 mod versions;
 mod virtual_ip;

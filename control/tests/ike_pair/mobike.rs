@@ -7,7 +7,7 @@ use hitless::ike::settings::{EngineSettings, Mobike, WindowSize};
 use hitless::ike::{Event, Input, Resume};
 use hitless_sa::Mode;
 
-use crate::world::{A, B, Packet, SECOND, World, address, settings};
+use crate::world::{A, B, Packet, SECOND, World, address, is_response, settings};
 
 const MOVED: [&str; 2] = ["198.51.100.1", "198.51.100.2"];
 
@@ -482,6 +482,61 @@ fn rfc3948_section_4_who_is_behind_a_nat_keeps_the_mapping_alive_also_after_a_fa
     world.run(SECOND);
     assert_ne!(world.sa(A).id, sa);
     assert_eq!(world.sa(A).options.keepalive, Some(20 * SECOND));
+}
+
+/// What A asked of B meanwhile.
+fn asked(world: &mut World, act: impl FnOnce(&mut World)) -> usize {
+    let before = world.hosts[A].sent.len();
+    act(world);
+    let sent = world.hosts[A].sent[before..].iter();
+    sent.filter(|payload| !is_response(payload)).count()
+}
+
+fn check_liveness(world: &mut World) -> usize {
+    asked(world, |world| {
+        let ike = world.ike(A);
+        world.input(A, Input::Liveness(ike));
+        world.run(SECOND);
+    })
+}
+
+/// RFC 4555 section 3.8: the initiator is the one to notice that its NAT maps it to another address or
+/// port, for which it compares what the peer says of where it sees it; and the one to say so.
+#[test]
+fn rfc4555_section_3_8_an_initiator_behind_a_nat_notices_another_mapping() {
+    for fails_over in [false, true] {
+        let mut ends = [mobile(A), mobile(B)];
+        for end in &mut ends {
+            end.connections[0].dpd_delay = Duration::ZERO;
+        }
+        ends[B].connections[0].remote_addrs = Vec::new();
+        let [a, b] = ends;
+        let mut world = World::new(22, a, b);
+        world.intercept();
+        world.nat = Some("203.0.113.7:61234".parse().unwrap());
+        world.run(3 * SECOND);
+        world.assert_agreement(1);
+        assert_eq!(
+            check_liveness(&mut world),
+            1,
+            "the first answer tells nothing"
+        );
+        assert_eq!(check_liveness(&mut world), 1);
+        if fails_over {
+            world.fail_over(A, Resume::Exact);
+            world.run(SECOND);
+        }
+        world.nat = Some("203.0.113.7:50000".parse().unwrap());
+        assert_eq!(check_liveness(&mut world), 2, "UPDATE_SA_ADDRESSES");
+        assert_eq!(check_liveness(&mut world), 1);
+        // The digest of a successor is another one, of the same mapping.
+        let ike = world.ike(A);
+        world.input(A, Input::RekeyIke(ike));
+        world.run(SECOND);
+        assert_eq!(check_liveness(&mut world), 1);
+        world.nat = Some("203.0.113.7:50001".parse().unwrap());
+        assert_eq!(check_liveness(&mut world), 2);
+    }
 }
 
 /// Seed 2617 of the simulator: a responder died with a request before it, and its successor is elsewhere.

@@ -307,3 +307,29 @@ fn rfc5685_section_5_one_ike_sa_is_left_of_a_redirection() {
         world.assert_agreement(1);
     }
 }
+
+/// RFC 6311 section 10: a gateway sends its client away and dies. Whoever takes over synchronises the IKE
+/// SA that it inherits, then the client is sent away all the same, by that one; on what the client makes
+/// with the other gateway there is nothing to synchronise, until a member of that one dies.
+#[test]
+fn rfc6311_r44_a_redirect_amid_a_takeover_comes_after_the_synchronisation() {
+    let sync = Resume::MessageIdSync { replay_delta: None };
+    let synced =
+        |world: &World| world.hosts[A].count(|e| matches!(e, Event::MessageIdSynced { .. }));
+    let mut world = world(44, &[None, None], |_| ());
+    world.run(SECOND);
+    let (ike, to) = (world.ike(B), gateway(3));
+    world.input(B, Input::Redirect { ike, to });
+    assert_eq!(world.intercept().len(), 1, "lost");
+    world.fail_over(B, sync);
+    world.run(5 * SECOND);
+    assert_eq!(synced(&world), 1);
+    world.run(60 * SECOND);
+    moved(&world, 3);
+    assert_eq!(synced(&world), 1);
+    let ike = world.ike(A);
+    world.fail_over(B, sync);
+    world.run(5 * SECOND);
+    moved(&world, 3);
+    assert_eq!((synced(&world), world.ike(A)), (2, ike));
+}

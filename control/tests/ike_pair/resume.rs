@@ -89,6 +89,35 @@ fn rfc5723_section_4_3_a_client_comes_back_without_a_key_exchange() {
     world.assert_agreement(1);
 }
 
+/// RFC 6311 section 10: both may be negotiated, and one of them is used. A member that knows the IKE SA
+/// synchronises it, and the ticket stays where it is; to one that has lost it the client comes back with
+/// the ticket, and what that makes can be synchronised again.
+#[test]
+fn rfc6311_r44_resumption_and_synchronisation_exclude_each_other_in_use() {
+    let sync = Resume::MessageIdSync { replay_delta: None };
+    let synced =
+        |world: &World| world.hosts[A].count(|e| matches!(e, Event::MessageIdSynced { .. }));
+    let mut world = world(44, |_, _| {});
+    let (ike, maker) = (world.ike(A), world.hosts[B].settings.member);
+    let since = world.hosts[A].sent.len();
+    world.fail_over(B, sync);
+    world.run(SECOND * 5);
+    assert_eq!((synced(&world), world.ike(A)), (1, ike));
+    assert!(!exchanges(&world, A, since).contains(&RESUME));
+    // The token that proves its crash is of the member that made the IKE SA.
+    world.hosts[B].settings.member = maker;
+    let since = crash(&mut world);
+    world.run(SECOND);
+    world.assert_agreement(1);
+    assert!(exchanges(&world, A, since).contains(&RESUME));
+    assert_eq!((synced(&world), resumed(&world)), (1, 1));
+    let resumed = world.ike(A);
+    world.fail_over(B, sync);
+    world.run(SECOND * 5);
+    world.assert_agreement(1);
+    assert_eq!((synced(&world), world.ike(A)), (2, resumed));
+}
+
 /// What the client holds is in its record; so is that it has to ask for another after a rekeying.
 #[test]
 fn the_ticket_of_a_client_fails_over_and_so_does_its_wish_for_another() {

@@ -1,11 +1,14 @@
 //! INITIAL_CONTACT and `unique` (RFC 7296 section 2.4), and who refuses an IKE SA without a Child SA
 //! (RFC 6023).
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use hitless::ike::settings::{Childless, EngineSettings, Unique};
 use hitless::ike::{Event, Input, Resume};
 use hitless_sa::{IkeSpi, Incarnation};
 
-use crate::world::{A, B, Host, SECOND, World, settings};
+use crate::world::{A, B, Host, SECOND, World, address, settings, several};
 
 fn with(host: usize, unique: Unique) -> EngineSettings {
     let mut settings = settings(host);
@@ -23,13 +26,41 @@ fn come_again(a: Unique, b: Unique, b_fails_over: bool) -> (World, IkeSpi) {
         world.fail_over(B, Resume::Exact);
         world.run(SECOND);
     }
-    let mut settings = with(A, a);
+    world.hosts[B].events.clear();
+    start_anew(&mut world, with(A, a));
+    (world, old)
+}
+
+/// A knows nothing of what it had.
+fn start_anew(world: &mut World, mut settings: EngineSettings) {
     settings.incarnation = Incarnation(2);
     world.hosts[A] = Host::new(settings);
-    world.hosts[B].events.clear();
     world.lead(A, Resume::Exact);
     world.run(3 * SECOND);
-    (world, old)
+}
+
+/// A, at another address, of which B lets it be.
+fn elsewhere(mut settings: EngineSettings) -> EngineSettings {
+    settings.connections[0].local_addrs = vec!["198.51.100.1".parse().unwrap()];
+    settings
+}
+
+fn from_anywhere(mut settings: EngineSettings) -> EngineSettings {
+    settings.connections[0].remote_addrs.clear();
+    settings
+}
+
+const REAUTH: Duration = Duration::from_secs(600);
+
+/// B, by whose AUTH_LIFETIME A has to reauthenticate.
+fn demanding(unique: Unique) -> EngineSettings {
+    let mut settings = from_anywhere(with(B, unique));
+    settings.connections[0].auth.reauth_time = REAUTH;
+    settings
+}
+
+fn refused(event: &Event) -> bool {
+    matches!(event, Event::AuthenticationFailed { .. })
 }
 
 #[test]
@@ -65,16 +96,76 @@ fn unique_replace_deletes_the_others_without_initial_contact() {
 
 #[test]
 fn unique_keep_refuses_another_one_without_initial_contact() {
-    let (mut world, old) = come_again(Unique::Never, Unique::Keep, true);
+    let b = from_anywhere(with(B, Unique::Keep));
+    let mut world = World::new(1, with(A, Unique::Never), b);
+    world.run(SECOND);
+    let old = world.ike(B);
+    world.fail_over(B, Resume::Exact);
+    world.run(SECOND);
+    world.unreachable.push(address(A));
+    start_anew(&mut world, elsewhere(with(A, Unique::Never)));
     assert_eq!(world.ike_sas(B), [old]);
     assert_eq!(world.hosts[B].sad.len(), 1);
     assert!(world.ike_sas(A).is_empty());
-    let refused = |e: &Event| matches!(e, Event::AuthenticationFailed { .. });
     assert!(world.hosts[B].saw(refused) && world.hosts[A].saw(refused));
     // Once the old one has gone, the peer is let in.
     world.input(B, Input::Terminate { ike: old });
     world.run(400 * SECOND);
     world.assert_agreement(1);
+}
+
+/// Make-before-break says no INITIAL_CONTACT, and what AUTH_LIFETIME demands is not refused.
+#[test]
+fn rfc7296_section_2_8_3_a_reauthentication_is_let_in_whatever_unique_says() {
+    for unique in [Unique::No, Unique::Replace, Unique::Keep] {
+        let mut ends = [with(A, Unique::No), demanding(unique)];
+        for (host, end) in ends.iter_mut().enumerate() {
+            end.connections[0].children = several(host, 3);
+        }
+        let [a, b] = ends;
+        let mut world = World::new(5, a, b);
+        world.run(SECOND);
+        let end = world.now + 3 * REAUTH;
+        while world.step(end) {
+            let sad = world.hosts[B].sad.values();
+            let there: BTreeSet<_> = sad.map(|(_, name, _)| name.clone()).collect();
+            assert_eq!(
+                there.len(),
+                3,
+                "{unique:?}: not a moment without any of them"
+            );
+        }
+        world.run(SECOND);
+        world.assert_agreement(3);
+        let established = |e: &Event| matches!(e, Event::IkeEstablished { .. });
+        assert!(world.hosts[B].count(established) >= 4, "{unique:?}");
+        assert!(!world.hosts[B].saw(refused));
+    }
+}
+
+/// A client may reauthenticate from elsewhere, when it is time to; before that it is a second one.
+#[test]
+fn unique_keep_lets_a_peer_in_from_elsewhere_once_it_has_to_come() {
+    for (after, comes_in) in [(REAUTH / 2, false), (REAUTH / 10 * 9, true)] {
+        let mut b = demanding(Unique::Keep);
+        b.connections[0].dpd_delay = Duration::ZERO;
+        let mut world = World::new(6, with(A, Unique::Never), b);
+        world.run(SECOND);
+        let old = world.ike(B);
+        world.unreachable.push(address(A));
+        world.now += after;
+        start_anew(&mut world, elsewhere(with(A, Unique::Never)));
+        assert_eq!(world.hosts[B].saw(refused), !comes_in, "{after:?}");
+        let there = world.ike_sas(B);
+        assert_eq!(there.len(), 1 + usize::from(comes_in));
+        assert!(there.contains(&old), "not hurried");
+        // The peer has forgotten it, and does not delete it itself.
+        if comes_in {
+            world.run(200 * SECOND);
+            world.assert_agreement(1);
+            assert_ne!(world.ike(B), old);
+        }
+    }
 }
 
 #[test]
@@ -87,7 +178,6 @@ fn initial_contact_is_not_believed_before_the_peer_is_authenticated_rfc7296_2_4(
     world.hosts[A] = Host::new(settings);
     world.lead(A, Resume::Exact);
     world.run(SECOND);
-    let refused = |e: &Event| matches!(e, Event::AuthenticationFailed { .. });
     assert!(world.hosts[B].saw(refused));
     assert_eq!(world.ike_sas(B), [old]);
 }

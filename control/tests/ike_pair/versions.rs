@@ -103,3 +103,26 @@ fn rfc7296_section_2_21_1_a_refusal_in_clear_leaves_nothing_behind() {
     world.assert_agreement(1);
     assert!(world.hosts[A].saw(|e| matches!(e, Event::NegotiationFailed { .. })));
 }
+
+/// Who forges its source has us send to others no more than so much.
+#[test]
+fn rfc7296_section_2_21_1_refusals_in_clear_are_bounded_in_rate() {
+    for critical in [false, true] {
+        let (mut world, packet) = first();
+        let mut forged = with(&packet, true);
+        if !critical {
+            forged.payload[17] = 0x30;
+        }
+        let told = |world: &mut World| {
+            let answers = (0..1000)
+                .filter(|_| answer(world, &forged).is_some())
+                .count();
+            world.intercept();
+            answers
+        };
+        assert_eq!(told(&mut world), 256);
+        world.run(SECOND / 2);
+        world.intercept();
+        assert_eq!(told(&mut world), 128);
+    }
+}

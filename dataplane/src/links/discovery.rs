@@ -223,6 +223,12 @@ impl Links {
         let moves = advertisement.overrides && !advertisement.solicited;
         let anothers = self.is_anothers(neighbour, answers, moves);
         let news = self.learn(frames, neighbour, mac, trust, now);
+        // What was asked for here the other workers keep, too: a tunnel's packets may come to them next,
+        // and the answer to their own question, so soon after this one, would be no hint any more.
+        let trust = match trust {
+            Trust::Confirmed { .. } => Trust::Confirmed { create: news },
+            other => other,
+        };
         Ok((news || anothers).then_some(News {
             neighbour,
             mac,

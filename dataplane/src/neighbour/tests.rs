@@ -43,7 +43,7 @@ fn a_few_packets_wait_and_leave_in_order() {
     learned.released.into_iter().for_each(|p| pool.free(p));
     let known = Resolution::Known {
         mac: MAC,
-        probe: false,
+        probe: None,
     };
     assert_eq!(table.resolve(WHO, at(0.7)), known);
     assert_eq!(pool.available(), 64);
@@ -77,11 +77,11 @@ fn an_old_answer_is_probed_and_trusted_until_three_probes_fail() {
     let mut table = Neighbours::new(2);
     table.learn(WHO, MAC, Trust::Confirmed { create: true }, at(0.0));
     let known = |probe| Resolution::Known { mac: MAC, probe };
-    assert_eq!(table.resolve(WHO, at(29.9)), known(false));
-    assert_eq!(table.resolve(WHO, at(30.0)), known(true));
-    assert_eq!(table.resolve(WHO, at(30.1)), known(false));
-    assert_eq!(table.resolve(WHO, at(31.0)), known(true));
-    assert_eq!(table.resolve(WHO, at(32.0)), known(true));
+    assert_eq!(table.resolve(WHO, at(29.9)), known(None));
+    assert_eq!(table.resolve(WHO, at(30.0)), known(Some(Probe::Unicast)));
+    assert_eq!(table.resolve(WHO, at(30.1)), known(None));
+    assert_eq!(table.resolve(WHO, at(31.0)), known(Some(Probe::Unicast)));
+    assert_eq!(table.resolve(WHO, at(32.0)), known(Some(Probe::Unicast)));
     assert_eq!(table.given_up(), 0);
     assert_eq!(
         table.resolve(WHO, at(33.0)),
@@ -89,7 +89,36 @@ fn an_old_answer_is_probed_and_trusted_until_three_probes_fail() {
     );
     assert_eq!(table.given_up(), 1, "copies of the address are void");
     table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(33.1));
-    assert_eq!(table.resolve(WHO, at(33.2)), known(false));
+    assert_eq!(table.resolve(WHO, at(33.2)), known(None));
+}
+
+/// A router that fails over says so once, and a standby is not to listen.
+#[test]
+fn in_another_term_what_is_known_is_used_and_everybody_is_asked_at_once() {
+    const OTHER: MacAddress = [0x02, 9, 9, 9, 9, 9];
+    let mut table = Neighbours::new(2);
+    table.learn(WHO, MAC, Trust::Confirmed { create: true }, at(0.0));
+    let known = |probe| Resolution::Known { mac: MAC, probe };
+    assert_eq!(table.resolve(WHO, at(0.1)), known(None));
+    let before = table.given_up();
+    table.doubt();
+    assert!(table.given_up() > before, "copies of the address are void");
+    assert_eq!(table.resolve(WHO, at(0.2)), known(Some(Probe::Broadcast)));
+    assert!(table.awaits(WHO));
+    assert_eq!(table.resolve(WHO, at(0.3)), known(None), "once a second");
+    let until = table.fresh_until(WHO, at(0.3)).unwrap();
+    assert!(
+        until <= at(0.3) + Duration::from_millis(1),
+        "copies of it are not kept"
+    );
+    let answer = Trust::Confirmed { create: false };
+    assert!(table.learn(WHO, OTHER, answer, at(0.4)).unwrap().changed);
+    let moved = Resolution::Known {
+        mac: OTHER,
+        probe: None,
+    };
+    assert_eq!(table.resolve(WHO, at(1.5)), moved);
+    assert!(table.fresh_until(WHO, at(1.5)).unwrap() > at(2.0));
 }
 
 /// A neighbour of the attacker's choice.
@@ -141,7 +170,7 @@ fn addresses_that_nobody_sends_to_crowd_nobody_out_on_their_port_or_another() {
     }
     let known = Resolution::Known {
         mac: MAC,
-        probe: false,
+        probe: None,
     };
     assert_eq!(
         table.resolve(WHO, at(20.0)),
@@ -177,7 +206,7 @@ fn a_search_for_all_addresses_of_a_link_forgets_none_in_use_and_no_packet_that_w
     assert!(table.hold(other, pool.allocate().unwrap()).is_ok());
     let known = Resolution::Known {
         mac: MAC,
-        probe: false,
+        probe: None,
     };
     assert_eq!(table.resolve(WHO, at(0.5)), known);
     table.release(|_, packet| {
@@ -229,7 +258,10 @@ fn rfc4861_section_7_2_5_what_is_said_unasked_is_used_but_soon_asked_for() {
     let mut table = Neighbours::new(2);
     let heard = Trust::Heard { create: true };
     assert!(table.learn(WHO, MAC, heard, at(100.0)).unwrap().changed);
-    let known = |mac, probe| Resolution::Known { mac, probe };
+    let known = |mac, probed: bool| {
+        let probe = probed.then_some(Probe::Unicast);
+        Resolution::Known { mac, probe }
+    };
     assert_eq!(table.resolve(WHO, at(100.5)), known(MAC, false));
     assert_eq!(table.resolve(WHO, at(101.0)), known(MAC, true));
     // Hearing the same again confirms nothing; an answer does.

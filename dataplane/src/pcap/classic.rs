@@ -4,7 +4,7 @@
 use std::io::{self, Write};
 use std::time::Duration;
 
-use super::{LINK_TYPE_ETHERNET, PcapError, Record, SNAPSHOT_LENGTH, word};
+use super::{LinkType, PcapError, Record, SNAPSHOT_LENGTH, word};
 
 const MAGIC_MICROSECONDS: u32 = 0xa1b2_c3d4;
 const MAGIC_NANOSECONDS: u32 = 0xa1b2_3c4d;
@@ -25,7 +25,7 @@ impl<W: Write> PcapWriter<W> {
         header.extend_from_slice(&4u16.to_le_bytes());
         header.extend_from_slice(&[0; 8]);
         header.extend_from_slice(&(SNAPSHOT_LENGTH as u32).to_le_bytes());
-        header.extend_from_slice(&LINK_TYPE_ETHERNET.to_le_bytes());
+        header.extend_from_slice(&(LinkType::Ethernet as u32).to_le_bytes());
         sink.write_all(&header)?;
         Ok(Self { sink })
     }
@@ -80,7 +80,7 @@ impl<'a> Reader<'a> {
         };
         let link_type = word(bytes, 20, big_endian).ok_or(PcapError::NoHeader)?;
         // The upper bits hold the length of a frame check sequence, if any.
-        if link_type & 0x0fff_ffff != LINK_TYPE_ETHERNET {
+        if link_type & 0x0fff_ffff != LinkType::Ethernet as u32 {
             return Err(PcapError::LinkType(link_type));
         }
         Ok(Self {

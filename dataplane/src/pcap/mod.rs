@@ -2,20 +2,38 @@
 //!
 //! A file may be hostile or cut off: every length is checked against what is there and against a
 //! fixed bound before it is used, and what is wrong is named with its offset. Formats: `classic.rs`
-//! (pcap, draft-ietf-opsawg-pcap), `ng.rs` (pcapng, draft-ietf-opsawg-pcapng).
+//! (pcap, draft-ietf-opsawg-pcap), `ng.rs` and `ng_write.rs` (pcapng, draft-ietf-opsawg-pcapng).
 
 mod classic;
 mod ng;
+mod ng_write;
 
 use std::time::Duration;
 
 pub use classic::PcapWriter;
-pub use ng::PcapngWriter;
+pub use ng_write::{Entry, PcapngWriter};
 
 /// Longest frame that is read or written; tcpdump's own default snapshot length.
 pub const SNAPSHOT_LENGTH: usize = 262_144;
 
-const LINK_TYPE_ETHERNET: u32 = 1;
+/// What the packets of an interface begin with (tcpdump.org/linktypes.html).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum LinkType {
+    Ethernet = 1,
+    /// LINKTYPE_RAW: an IPv4 or IPv6 header.
+    Ip = 101,
+    /// LINKTYPE_USER0.
+    Other = 147,
+}
+
+/// Which way a packet went.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Direction {
+    Unknown,
+    In,
+    Out,
+}
 
 /// Why a capture cannot be read (any further).
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,7 +42,7 @@ pub enum PcapError {
     NoHeader,
     /// Neither pcap nor pcapng.
     Magic(u32),
-    /// Not captured on Ethernet.
+    /// Nothing in it was captured on Ethernet.
     LinkType(u32),
     /// The record or block at this offset ends behind the end of the file: it was cut off.
     Truncated { offset: usize },
@@ -100,6 +118,15 @@ impl<'a> PcapReader<'a> {
             format,
             ended: false,
         })
+    }
+
+    /// How many packets so far were of other links than Ethernet, in a file that has both. They are
+    /// not read.
+    pub fn passed_over(&self) -> u64 {
+        match &self.format {
+            Format::Classic(_) => 0,
+            Format::Ng(reader) => reader.passed_over(),
+        }
     }
 }
 

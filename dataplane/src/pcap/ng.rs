@@ -1,141 +1,35 @@
-//! pcapng files. Written: one section, nanoseconds, a comment on a packet where there is something
-//! to say. Read: both byte orders, several sections, every resolution of time, and any block that
-//! holds a packet; other blocks are passed over.
+//! pcapng files as they are read: both byte orders, several sections, every resolution of time, and
+//! any block that holds a packet; other blocks are passed over, and so are packets of other links
+//! than Ethernet beside those of one.
 
-use std::io::{self, Write};
 use std::time::Duration;
 
-use super::{LINK_TYPE_ETHERNET, PcapError, Record, SNAPSHOT_LENGTH, word};
+use super::{LinkType, PcapError, Record, SNAPSHOT_LENGTH, word};
 
 /// Block types.
 pub(super) const SECTION: u32 = 0x0a0d_0d0a;
-const INTERFACE: u32 = 1;
+pub(super) const INTERFACE: u32 = 1;
 const OBSOLETE_PACKET: u32 = 2;
 const SIMPLE_PACKET: u32 = 3;
-const ENHANCED_PACKET: u32 = 6;
+pub(super) const ENHANCED_PACKET: u32 = 6;
 
-const BYTE_ORDER: u32 = 0x1a2b_3c4d;
-/// Options: the end of the list, a comment, an interface's name, resolution and offset of its time.
-const END: u16 = 0;
-const COMMENT: u16 = 1;
-const NAME: u16 = 2;
-const RESOLUTION: u16 = 9;
+pub(super) const BYTE_ORDER: u32 = 0x1a2b_3c4d;
+/// Options: the end of the list, the resolution and the offset of an interface's time.
+pub(super) const END: u16 = 0;
+pub(super) const RESOLUTION: u16 = 9;
 const OFFSET: u16 = 14;
 
 /// Type, length, and the length again at the end.
-const FRAMING: usize = 12;
+pub(super) const FRAMING: usize = 12;
 /// Octets of a block at most: a frame, with options.
 const LONGEST_BLOCK: usize = SNAPSHOT_LENGTH + 65_536;
 /// Interfaces of a section at most.
 const INTERFACES: usize = 1024;
 
-/// Writes frames to a capture file.
-pub struct PcapngWriter<W: Write> {
-    sink: W,
-    block: Vec<u8>,
-}
-
-impl<W: Write> PcapngWriter<W> {
-    /// Writes the section and its interfaces, which packets then name by their position.
-    pub fn new(sink: W, interfaces: &[&str]) -> io::Result<Self> {
-        let mut writer = Self {
-            sink,
-            block: Vec::new(),
-        };
-        writer.begin(SECTION);
-        writer.word(BYTE_ORDER);
-        writer.word(1); // version 1.0
-        writer.block.extend([0xff; 8]); // length of the section: unknown
-        writer.end()?;
-        for name in interfaces {
-            writer.begin(INTERFACE);
-            writer.word(LINK_TYPE_ETHERNET);
-            writer.word(SNAPSHOT_LENGTH as u32);
-            writer.option(NAME, name.as_bytes());
-            writer.option(RESOLUTION, &[9]);
-            writer.option(END, &[]);
-            writer.end()?;
-        }
-        Ok(writer)
-    }
-
-    /// Writes one frame; `time` counts from the Unix epoch. What is longer than
-    /// [`SNAPSHOT_LENGTH`] is cut, as the format foresees.
-    pub fn write(&mut self, interface: u32, time: Duration, frame: &[u8]) -> io::Result<()> {
-        self.write_with(interface, time, frame, "")
-    }
-
-    /// As [`PcapngWriter::write`], with a comment on the packet if it is not empty.
-    pub fn write_with(
-        &mut self,
-        interface: u32,
-        time: Duration,
-        frame: &[u8],
-        comment: &str,
-    ) -> io::Result<()> {
-        let kept = frame.get(..SNAPSHOT_LENGTH).unwrap_or(frame);
-        let time = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
-        self.begin(ENHANCED_PACKET);
-        self.word(interface);
-        self.word((time >> 32) as u32);
-        self.word(time as u32);
-        self.word(kept.len() as u32);
-        self.word(u32::try_from(frame.len()).unwrap_or(u32::MAX));
-        self.block.extend_from_slice(kept);
-        self.pad();
-        if !comment.is_empty() {
-            self.option(COMMENT, comment.as_bytes());
-            self.option(END, &[]);
-        }
-        self.end()
-    }
-
-    /// Hands what is buffered to the sink's own target.
-    pub fn flush(&mut self) -> io::Result<()> {
-        self.sink.flush()
-    }
-
-    /// Flushes and gives the sink back.
-    pub fn finish(mut self) -> io::Result<W> {
-        self.sink.flush()?;
-        Ok(self.sink)
-    }
-
-    fn begin(&mut self, kind: u32) {
-        self.block.clear();
-        self.word(kind);
-        self.word(0);
-    }
-
-    fn word(&mut self, value: u32) {
-        self.block.extend(value.to_le_bytes());
-    }
-
-    fn option(&mut self, code: u16, value: &[u8]) {
-        let value = value.get(..usize::from(u16::MAX)).unwrap_or(value);
-        self.block.extend(code.to_le_bytes());
-        self.block.extend((value.len() as u16).to_le_bytes());
-        self.block.extend_from_slice(value);
-        self.pad();
-    }
-
-    fn pad(&mut self) {
-        self.block.resize(self.block.len().next_multiple_of(4), 0);
-    }
-
-    fn end(&mut self) -> io::Result<()> {
-        let length = self.block.len() as u32 + 4;
-        self.word(length);
-        if let Some(place) = self.block.get_mut(4..8) {
-            place.copy_from_slice(&length.to_le_bytes());
-        }
-        self.sink.write_all(&self.block)
-    }
-}
-
 /// What packets of an interface need to be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Interface {
+    link_type: u32,
     snapshot: u32,
     /// `if_tsresol`: a power of ten, or of two if the highest bit is set.
     resolution: u8,
@@ -150,6 +44,11 @@ pub(super) struct Reader<'a> {
     offset: usize,
     big_endian: bool,
     interfaces: Vec<Interface>,
+    /// There was an interface on Ethernet.
+    ethernet: bool,
+    /// Packets of other links, and one of those.
+    passed_over: u64,
+    other_link: Option<u32>,
 }
 
 /// A block without its framing.
@@ -167,6 +66,9 @@ impl<'a> Reader<'a> {
             offset: 0,
             big_endian: false,
             interfaces: Vec::new(),
+            ethernet: false,
+            passed_over: 0,
+            other_link: None,
         };
         // The first section must be whole; whatever follows is told when it is reached.
         let first = reader.clone().block()?;
@@ -182,12 +84,25 @@ impl<'a> Reader<'a> {
                 SECTION => self.interfaces.clear(),
                 INTERFACE => self.describe(&block)?,
                 ENHANCED_PACKET | OBSOLETE_PACKET | SIMPLE_PACKET => {
-                    return self.packet(&block).map(Some);
+                    let (link_type, record) = self.packet(&block)?;
+                    if link_type == LinkType::Ethernet as u32 {
+                        return Ok(Some(record));
+                    }
+                    self.passed_over += 1;
+                    self.other_link = Some(link_type);
                 }
                 _ => {}
             }
         }
-        Ok(None)
+        match self.other_link {
+            Some(link_type) if !self.ethernet => Err(PcapError::LinkType(link_type)),
+            _ => Ok(None),
+        }
+    }
+
+    /// How many packets were on other links than Ethernet, so far.
+    pub(super) fn passed_over(&self) -> u64 {
+        self.passed_over
     }
 
     /// The next block, whose lengths agree with each other and with the file.
@@ -235,14 +150,13 @@ impl<'a> Reader<'a> {
         let wrong = PcapError::Block {
             offset: block.offset,
         };
-        let link_type = self.half(block.body, 0).ok_or(wrong)?;
-        if u32::from(link_type) != LINK_TYPE_ETHERNET {
-            return Err(PcapError::LinkType(u32::from(link_type)));
-        }
+        let link_type = self.half(block.body, 0).ok_or(wrong)?.into();
+        self.ethernet |= link_type == LinkType::Ethernet as u32;
         if self.interfaces.len() >= INTERFACES {
             return Err(wrong);
         }
         let mut interface = Interface {
+            link_type,
             snapshot: word(block.body, 4, self.big_endian).ok_or(wrong)?,
             resolution: 6,
             offset: 0,
@@ -271,7 +185,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    fn packet(&self, block: &Block<'a>) -> Result<Record<'a>, PcapError> {
+    /// A packet, and the type of its link.
+    fn packet(&self, block: &Block<'a>) -> Result<(u32, Record<'a>), PcapError> {
         let offset = block.offset;
         let wrong = PcapError::Block { offset };
         let field = |at| word(block.body, at, self.big_endian).ok_or(wrong);
@@ -300,11 +215,12 @@ impl<'a> Reader<'a> {
             return Err(PcapError::TooLong { offset, length });
         }
         let frame = block.body.get(start..start + length as usize);
-        Ok(Record {
+        let record = Record {
             time: interface.time(time),
             frame: frame.ok_or(wrong)?,
             original_length,
-        })
+        };
+        Ok((interface.link_type, record))
     }
 }
 

@@ -2,21 +2,28 @@
 
 use proptest::prelude::*;
 
-use super::super::PcapReader;
+use super::super::{Direction, Entry, PcapReader, PcapngWriter};
 use super::*;
 
 fn written(frames: &[(Duration, Vec<u8>)]) -> Vec<u8> {
-    let mut writer = PcapngWriter::new(Vec::new(), &["inside", "outside"]).unwrap();
-    for (index, (time, frame)) in frames.iter().enumerate() {
-        let comment = if index % 3 == 2 {
-            "dropped: replay"
-        } else {
-            ""
-        };
-        let interface = index as u32 % 2;
-        writer.write_with(interface, *time, frame, comment).unwrap();
+    let mut file = Vec::new();
+    let mut writer = PcapngWriter::new(&mut file).unwrap();
+    for name in ["inside", "outside"] {
+        writer.interface(name, LinkType::Ethernet).unwrap();
     }
-    writer.finish().unwrap()
+    for (index, (time, frame)) in frames.iter().enumerate() {
+        let dropped = index % 3 == 2;
+        let entry = Entry {
+            interface: index as u32 % 2,
+            time: *time,
+            direction: Direction::Unknown,
+            length: frame.len() as u32,
+            octets: frame,
+            comment: if dropped { "dropped: replay" } else { "" },
+        };
+        writer.packet(&entry).unwrap();
+    }
+    file
 }
 
 type Frames = Vec<(Duration, Vec<u8>)>;
@@ -124,10 +131,11 @@ fn a_capture_cut_at_any_length_gives_its_whole_frames_and_says_so() {
     // A section, two interfaces of equal length, two packets.
     let empty = written(&[]).len();
     let one = written(&[(Duration::new(1, 5), vec![1; 60])]).len();
-    let boundaries = [28, (28 + empty) / 2, empty, one, file.len()];
+    let section = word(&file, 4, false).unwrap() as usize;
+    let boundaries = [section, (section + empty) / 2, empty, one, file.len()];
     for cut in 0..=file.len() {
         let Ok(reader) = PcapReader::new(&file[..cut]) else {
-            assert!(cut < 28);
+            assert!(cut < section);
             continue;
         };
         let records: Vec<_> = reader.collect();
@@ -241,10 +249,6 @@ fn lies_are_named() {
         Err(PcapError::Truncated { offset: start })
     );
 
-    let mut other_link = interface.clone();
-    other_link[8] = 113;
-    let file = [&section[..], &other_link].concat();
-    assert_eq!(read(&file), Err(PcapError::LinkType(113)));
     let mut order = section.clone();
     order[8] = 0;
     assert_eq!(read(&order), Err(PcapError::Block { offset: 0 }));
@@ -254,4 +258,24 @@ fn lies_are_named() {
     );
     let many = [section.clone(), interface.repeat(INTERFACES + 1)].concat();
     assert!(matches!(read(&many), Err(PcapError::Block { .. })));
+}
+
+/// As `hitless capture` writes them: frames, and packets in clear that begin with an IP header.
+#[test]
+fn packets_of_other_links_are_passed_over_beside_frames_and_refused_alone() {
+    let builder = Builder(false);
+    let (section, ethernet) = (builder.section(), builder.interface(9));
+    let mut other = ethernet.clone();
+    other[8] = LinkType::Ip as u8;
+    let packets = [0, 1].map(|interface| builder.packet(interface, 7, &[interface as u8; 60]));
+    let both = [&section[..], &ethernet, &other, &packets[1], &packets[0]].concat();
+    let mut reader = PcapReader::new(&both).unwrap();
+    let frames: Vec<_> = reader
+        .by_ref()
+        .map(|record| record.unwrap().frame)
+        .collect();
+    assert_eq!(frames, [[0; 60]]);
+    assert_eq!(reader.passed_over(), 1);
+    let alone = [&section[..], &other, &packets[0]].concat();
+    assert_eq!(read(&alone), Err(PcapError::LinkType(101)));
 }

@@ -45,7 +45,7 @@ fn check_mtu(interface: &str, mtu: usize, pool: &Pool) -> Result<(), OpenError> 
             limit: LARGEST_JUMBO_MTU,
         });
     }
-    if mtu > LARGEST_MTU && pool.runs() == 0 {
+    if mtu > LARGEST_MTU && !pool.takes_jumbo() {
         return Err(OpenError::NoRuns {
             interface: interface(),
             mtu,

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{BURST, Burst, LINK_HEADER, OpenError, Port, PortCounters};
-use crate::pcap::{PcapReader, PcapWriter, PcapngWriter};
+use crate::pcap::{Direction, Entry, LinkType, PcapReader, PcapWriter, PcapngWriter};
 use crate::pool::Pool;
 
 /// Octets of a capture that is read at most.
@@ -63,14 +63,25 @@ impl Sink {
         let file = BufWriter::new(file);
         match path.extension().is_some_and(|kind| kind == "pcap") {
             true => PcapWriter::new(file).map(Sink::Classic),
-            false => PcapngWriter::new(file, &["hitless"]).map(Sink::Ng),
+            false => {
+                let mut writer = PcapngWriter::new(file)?;
+                writer.interface("hitless", LinkType::Ethernet)?;
+                Ok(Sink::Ng(writer))
+            }
         }
     }
 
     fn write(&mut self, time: Duration, frame: &[u8]) -> io::Result<()> {
         match self {
             Sink::Classic(writer) => writer.write(time, frame),
-            Sink::Ng(writer) => writer.write(0, time, frame),
+            Sink::Ng(writer) => writer.packet(&Entry {
+                interface: 0,
+                time,
+                direction: Direction::Out,
+                length: u32::try_from(frame.len()).unwrap_or(u32::MAX),
+                octets: frame,
+                comment: "",
+            }),
         }
     }
 

@@ -48,12 +48,13 @@ fn settings(input: Option<&Scratch>, output: Option<&Scratch>) -> PcapSettings {
 }
 
 fn capture(frames: &[(u64, Vec<u8>)]) -> Vec<u8> {
-    let mut writer = PcapngWriter::new(Vec::new(), &["a"]).unwrap();
+    let mut file = Vec::new();
+    let mut writer = PcapWriter::new(&mut file).unwrap();
     for (seconds, frame) in frames {
         let time = Duration::from_secs(*seconds);
-        writer.write(0, time, frame).unwrap();
+        writer.write(time, frame).unwrap();
     }
-    writer.finish().unwrap()
+    file
 }
 
 fn receive(port: &mut PcapPort, pool: &mut Pool) -> Vec<Vec<u8>> {

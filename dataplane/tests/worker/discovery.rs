@@ -330,3 +330,24 @@ fn rfc4861_section_7_2_5_what_is_told_corrects_what_was_heard_with_the_override_
     assert_eq!([goes_by(0x00), goes_by(0x40)], [known; 2]);
     assert_eq!([goes_by(0x20), goes_by(0x60)], [STRANGER_MAC; 2]);
 }
+
+/// The packets of a tunnel may come to another worker at any time, which is not to wait for an answer
+/// that was given just now.
+#[test]
+fn rfc4861_section_7_2_5_what_one_worker_asked_for_another_one_knows() {
+    let (mut asks, mut uses) = (bed(), bed());
+    asks.a.host_sends(&udp6(HOST6_A, HOST6_B, b"x"));
+    asks.settle();
+    for event in asks.a.events() {
+        if let Event::NeighbourLearned(news) = event {
+            uses.a.send(Command::Neighbour(news));
+        }
+    }
+    uses.a.worker.turn(uses.now);
+    uses.a.host_sends(&udp6(HOST6_A, HOST6_B, b"x"));
+    uses.a.worker.turn(uses.now);
+    let frames = uses.a.take_wire();
+    assert_eq!(discoveries(&frames), []);
+    assert_eq!(frames.len(), 1);
+    assert_eq!(frames[0][..6], asks.b.outside_mac);
+}

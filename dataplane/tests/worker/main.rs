@@ -14,6 +14,7 @@ mod keepalives;
 mod lane;
 mod leases;
 mod local;
+mod long_messages;
 mod parcels;
 mod policy;
 mod replay;

@@ -56,6 +56,9 @@ pub struct Options {
     /// Our daemon and this one, each with a core and a namespace of its own (as root)
     #[arg(long, value_enum, conflicts_with_all = ["over", "against"])]
     pub beside: Option<Other>,
+    /// Without sockets: how often each IKE SA is asked for a sign of life, in virtual time
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub rounds: u32,
     /// Over sockets: each IKE SA is asked for a sign of life after so long
     #[arg(long, default_value = "20s", value_parser = duration, value_name = "TIME")]
     pub dpd: Duration,
@@ -129,7 +132,7 @@ pub fn run(options: &Options) -> Result<Outcome, Box<dyn Error>> {
         return Ok(Outcome::Sockets(sockets));
     }
     Ok(match options.over {
-        Over::Nothing => Outcome::Alone(alone::run(options.sas, &options.pin)?),
+        Over::Nothing => Outcome::Alone(alone::run(options.sas, options.rounds, &options.pin)?),
         Over::Udp => Outcome::Sockets(sockets::here(&task)?),
     })
 }

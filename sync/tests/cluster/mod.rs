@@ -29,10 +29,23 @@ pub const MILLISECOND: u64 = 1_000_000;
 /// When, which object and version, and the leases of its children.
 pub type Released = (u64, ObjectId, u64, Vec<(SaId, Lease)>);
 
+/// What becomes of the writes of a member, for as long as a test says so.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Disk {
+    Works,
+    /// So long, each of them.
+    Takes(u64),
+    /// EIO.
+    Refuses,
+    /// No answer at all.
+    Hangs,
+}
+
 /// One configured member: a disk, and sometimes a process.
 pub struct Site {
     pub id: MemberId,
     pub disk: Durable,
+    pub writes: Disk,
     /// What is being written, and when it will be done.
     writing: Option<(u64, Durable)>,
     pub node: Option<Node>,
@@ -130,6 +143,7 @@ impl World {
             .map(|id| Site {
                 id: MemberId(id),
                 disk: Durable::default(),
+                writes: Disk::Works,
                 writing: None,
                 node: None,
                 gateway: Gateway::new(MemberId(id), Incarnation(0)),
@@ -229,8 +243,13 @@ impl World {
                     self.transmit(from, to, &payload);
                 }
                 Output::Persist(durable) => {
-                    let at = self.now + self.random.range(1, self.weather.write_delay);
+                    let delay = self.random.range(1, self.weather.write_delay);
                     let site = &mut self.sites[index];
+                    let at = match site.writes {
+                        Disk::Works | Disk::Refuses => self.now + delay,
+                        Disk::Takes(time) => self.now + time,
+                        Disk::Hangs => u64::MAX,
+                    };
                     assert!(site.writing.is_none(), "one write at a time");
                     site.writing = Some((at, durable));
                 }
@@ -363,7 +382,9 @@ impl World {
             return;
         };
         site.writing = None;
-        if !failure || flip {
+        let refused = site.writes == Disk::Refuses;
+        let failure = failure || refused;
+        if !failure || flip && !refused {
             site.disk = durable;
         }
         let input = if failure {

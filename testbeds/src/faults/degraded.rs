@@ -18,8 +18,9 @@ use crate::scenario::{Bench, Report, Scenario, milliseconds};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "degraded-strongswan",
-    about: "the active alone: it stops, takes new keys or asks the witness; and split brain",
-    variants: &["strict", "rekey", "witness", "split"],
+    about: "the active alone: it stops, takes new keys or asks the witness; and split brain, with a \
+            witness and without",
+    variants: &["strict", "rekey", "witness", "witness-split", "split"],
     run,
 };
 
@@ -34,6 +35,8 @@ const SPLIT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_millis(500);
 /// The longest pause that going on may cost: a second is between two questions for new keys.
 const PAUSE: Duration = Duration::from_millis(1_500);
+/// Between two questions for a role.
+const MOMENT: Duration = Duration::from_millis(50);
 /// For what has to happen, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -42,6 +45,7 @@ fn run(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     match variant {
         "split" => trial.split()?,
         "strict" => trial.strict()?,
+        "witness-split" => trial.split_before_the_witness()?,
         _ => trial.alone()?,
     }
     trial.judge()
@@ -69,7 +73,11 @@ struct Sas {
 
 impl<'a> Trial<'a> {
     fn new(bench: &'a Bench, variant: &str) -> Result<Trial<'a>, LabError> {
-        let degraded = if variant == "split" { "rekey" } else { variant };
+        let degraded = match variant {
+            "split" => "rekey",
+            "witness-split" => "witness",
+            other => other,
+        };
         let wish = Wish {
             tunnels: TUNNELS,
             rate: RATE,
@@ -131,19 +139,25 @@ impl<'a> Trial<'a> {
     fn alone(&mut self) -> Result<(), LabError> {
         self.kill_the_standby()?;
         clock::pass(ALONE)?;
+        self.keeps_leading()?;
+        self.join()
+    }
+
+    /// Whoever led does so after [`ALONE`], with the keys that the policy allows.
+    fn keeps_leading(&mut self) -> Result<(), LabError> {
         let now = sas(&self.bed)?;
         let kept = |sa: &&String| now.children.contains(sa);
         let kept = self.before.children.iter().filter(kept).count();
         let all = self.before.children.len();
         let (name, passed) = match self.variant.as_str() {
-            "witness" => ("keys-are-kept", kept == all),
+            "witness" | "witness-split" => ("keys-are-kept", kept == all),
             _ => ("busy-sas-have-new-keys", kept == 0),
         };
         let detail = format!("{kept} of {all} Child SAs are the same");
         self.report.check(name, passed, detail);
         let role = self.bed.member(self.active)?.role()?;
         self.report.check("still-active", role == "active", role);
-        self.join()
+        Ok(())
     }
 
     /// The dead standby comes back and may take over again.
@@ -151,11 +165,47 @@ impl<'a> Trial<'a> {
         self.bed.bench.say("the standby comes back");
         self.diary.note("restarted");
         self.bed.restart(1 - self.active)?;
+        self.joins()
+    }
+
+    /// The other member follows the one that led all the while.
+    fn joins(&mut self) -> Result<(), LabError> {
         let joined = self.bed.wait_for_roles();
         let leads = format!("{joined:?}");
         let same = joined.is_ok_and(|active| active == self.active);
         self.report.check("a-standby-joins", same, leads);
         self.flows()
+    }
+
+    /// The members do not hear each other, but the witness hears both: the standby learns of it that
+    /// there is a leader, and the leader has its vote. So the other one never leads.
+    fn split_before_the_witness(&mut self) -> Result<(), LabError> {
+        self.bed
+            .bench
+            .say("the sync link is cut, both ways, but not the witness's");
+        self.bed.lab.flood(true)?;
+        self.struck = self.diary.note("cut");
+        for member in 0..2 {
+            self.bed.mute_sync(member)?;
+        }
+        let end = clock::wall() + ALONE;
+        let (mut asked, mut led) = (0, 0);
+        while clock::wall() < end {
+            let role = self.bed.member(1 - self.active)?.role()?;
+            (asked, led) = (asked + 1, led + u32::from(role == "active"));
+            clock::pass(MOMENT)?;
+        }
+        let detail = format!("the other one led {led} of {asked} times that it was asked");
+        let passed = asked > 0 && led == 0;
+        self.report.check("one-leads", passed, detail);
+        self.keeps_leading()?;
+        self.bed.bench.say("healed");
+        self.diary.note("healed");
+        for member in 0..2 {
+            self.bed.unmute_sync(member)?;
+        }
+        self.joins()?;
+        self.bed.lab.flood(false)
     }
 
     /// Both lead, and both hear whatever the peer and the hosts send: the switches are hubs.
@@ -265,7 +315,7 @@ impl<'a> Trial<'a> {
             None => flow.delivered_twice(),
         };
         report.check("nothing-delivered-twice", twice == 0, twice.to_string());
-        if matches!(self.variant.as_str(), "rekey" | "witness") {
+        if matches!(self.variant.as_str(), "rekey" | "witness" | "witness-split") {
             let pause = longest_pause(&flow, self.struck);
             let passed = pause.is_some_and(|pause| pause < PAUSE);
             report.outage_ms = pause.map(milliseconds);

@@ -8,12 +8,14 @@ use std::path::Path;
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::GatewaySettings;
+use hitless::ike::auth::TimeOfDay;
 use hitless::ike::{ChildChange, Engine, Event, Input, Output, Resume};
 use hitless_sa::{Incarnation, Instant, SaId};
 
 use super::far::{Daemon, ONE_PACKET, Target};
 use super::peer::{Peer, SECRET};
 use super::wire;
+use crate::sim::pki::TODAY;
 
 /// How far the two have come when the wrong message is sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,6 +28,14 @@ pub enum Stage {
     HalfOpen,
     /// The peer, who initiated, is authenticated and has a Child SA.
     Established,
+    /// The peer logs in with EAP, and was asked who it is.
+    LogIn,
+    /// It has said so, and has a challenge to answer.
+    Challenged,
+    /// The gateway logs in with EAP: it has sent an IKE_AUTH without AUTH.
+    AskedLogin,
+    /// It has said who its user is.
+    AskedUser,
     /// The gateway has sent IKE_SA_INIT.
     AskedInit,
     /// The gateway has sent IKE_AUTH.
@@ -43,7 +53,9 @@ impl Stage {
     pub fn asks(self) -> bool {
         matches!(
             self,
-            Stage::AskedInit
+            Stage::AskedLogin
+                | Stage::AskedUser
+                | Stage::AskedInit
                 | Stage::AskedAuth
                 | Stage::AskedChild
                 | Stage::AskedRekey
@@ -53,7 +65,7 @@ impl Stage {
 
     /// Whether a peer can bring it about by itself, with a gateway that has others to think of, too.
     pub fn far(self) -> bool {
-        !self.asks() && self != Stage::Busy
+        !self.asks() && !self.logs_in() && self != Stage::Busy
     }
 }
 
@@ -154,18 +166,21 @@ impl Near {
 impl Bed {
     /// A bed at a stage; the reason if it does not come so far.
     pub fn at(stage: Stage) -> Result<Bed, String> {
-        let text = configuration(stage == Stage::AskedChild);
-        let config = Config::parse("mangle.toml", &text, Path::new("."))
+        let text = configuration(stage == Stage::AskedChild) + &stage.connection();
+        let mut config = Config::parse("mangle.toml", &text, Path::new("."))
             .map_err(|error| error.to_string())?;
+        stage.enter_login(&mut config)?;
         let mut settings = GatewaySettings::new(config).engine(Incarnation(1));
         settings.limits.init_limit_half_open = HALF_OPEN;
         settings.limits.cookie_threshold = HALF_OPEN / 2;
         let entropy = SeededEntropy::new(stage as u64 + 1);
         let tries = settings.retransmit_tries;
+        let now = Instant(1_000_000_000_000);
+        settings.time_of_day = TimeOfDay::new(now, TODAY);
         let near = Near {
             tries: tries as usize,
             engine: Engine::new(settings),
-            now: Instant(1_000_000_000_000),
+            now,
             there: SocketAddr::from(([192, 0, 2, 1], 500)),
             children: BTreeSet::new(),
         };
@@ -227,10 +242,15 @@ impl Bed {
             }
             Stage::HalfOpen => self.begin(),
             Stage::Established => self.establish(),
-            Stage::AskedInit => self.initiate(),
-            Stage::AskedAuth => self.initiate().and_then(|()| self.answer_init()),
+            Stage::LogIn | Stage::Challenged | Stage::AskedLogin | Stage::AskedUser => {
+                self.reach_login(stage)
+            }
+            Stage::AskedInit => self.initiate("mangler", "net"),
+            Stage::AskedAuth => self
+                .initiate("mangler", "net")
+                .and_then(|()| self.answer_init()),
             Stage::AskedChild | Stage::AskedRekey | Stage::AskedLife => {
-                self.initiate()?;
+                self.initiate("mangler", "net")?;
                 self.answer_init()?;
                 self.answer_auth()?;
                 self.look();
@@ -387,7 +407,12 @@ impl Bed {
 
     /// IKE_SA_INIT, as initiator; with a cookie if one is demanded.
     pub fn begin(&mut self) -> Option<()> {
-        let request = self.peer.init().octets();
+        let first = self.peer.init();
+        self.begin_with(&first)
+    }
+
+    pub fn begin_with(&mut self, first: &wire::Message) -> Option<()> {
+        let request = first.octets();
         self.peer.sent_init(&request);
         self.deliver(&request);
         let mut answer = self.sent.last()?.clone();
@@ -452,10 +477,11 @@ impl Bed {
         })
     }
 
-    fn initiate(&mut self) -> Option<()> {
+    /// Tells the gateway to begin.
+    pub fn initiate(&mut self, connection: &str, child: &str) -> Option<()> {
         self.input(Input::Initiate {
-            connection: "mangler".to_owned(),
-            child: Some("net".to_owned()),
+            connection: connection.to_owned(),
+            child: Some(child.to_owned()),
         });
         let request = self.sent.last()?.clone();
         self.last.0.clone_from(&request);
@@ -464,7 +490,12 @@ impl Bed {
 
     /// The right answer to the gateway's IKE_SA_INIT; true if IKE_AUTH follows.
     pub fn answer_init(&mut self) -> Option<()> {
-        let answer = self.peer.init().octets();
+        let answer = self.peer.init();
+        self.answer_init_with(&answer)
+    }
+
+    pub fn answer_init_with(&mut self, answer: &wire::Message) -> Option<()> {
+        let answer = answer.octets();
         self.peer.sent_init(&answer);
         self.sent.clear();
         self.deliver(&answer);

@@ -36,6 +36,8 @@ pub enum Expected {
     Retried,
     /// As initiator: the next exchange.
     NextExchange,
+    /// A login goes on: one message of IKE_AUTH, with EAP and nothing else.
+    GoesOn,
     /// As initiator: a Delete of the IKE SA, in which the other end believes and the gateway does not.
     WithdrawnIke,
     /// As initiator: the same of the Child SA alone; the IKE SA lives.
@@ -123,6 +125,7 @@ impl Reply {
                 DELETE => "D".to_owned(),
                 wire::IDI | wire::IDR => "ID".to_owned(),
                 wire::TSI | wire::TSR => "TS".to_owned(),
+                wire::EAP => "EAP".to_owned(),
                 NOTIFY => match wire::read_notify(body) {
                     // Capabilities say nothing here.
                     Some((kind, _)) if kind > 16384 && kind != 16390 => continue,
@@ -309,6 +312,7 @@ impl Outcome {
             Expected::NextExchange => {
                 only.is_some_and(|reply| !reply.response && reply.protected && !reply.deletes())
             }
+            Expected::GoesOn => only.is_some_and(|reply| self.goes_on(reply)),
             Expected::WithdrawnIke => self.withdrawn(PROTOCOL_IKE) && self.ike_sas == 0,
             Expected::WithdrawnChild => {
                 let same = self.children == self.before.children;
@@ -331,6 +335,14 @@ impl Outcome {
             true => self.children == 0 && self.ike_sas == 0,
             false => self.unchanged(),
         }
+    }
+
+    /// It says what is next in a login.
+    fn goes_on(&self, reply: &Reply) -> bool {
+        let answers = reply.response != self.before.stage.asks();
+        let in_auth = reply.exchange == wire::IKE_AUTH && reply.protected;
+        let alone = matches!(reply.payloads.as_slice(), [(wire::EAP, _)]);
+        answers && in_auth && alone && self.unchanged()
     }
 
     /// The exchange came to nothing, and the IKE SA is what it was.
@@ -386,6 +398,7 @@ impl Expected {
             Expected::Gone => "an empty response, IKE SA gone".to_owned(),
             Expected::Retried => "IKE_SA_INIT anew".to_owned(),
             Expected::NextExchange => "the next exchange".to_owned(),
+            Expected::GoesOn => "the next message of the login".to_owned(),
             Expected::WithdrawnIke => "a Delete of the IKE SA".to_owned(),
             Expected::WithdrawnChild => "a Delete of the Child SA".to_owned(),
             Expected::Accepted => "one more Child SA".to_owned(),

@@ -4,7 +4,8 @@
 //! has to work, or the case has failed all the same.
 //!
 //! `cases/` has the wrong messages, one file for each exchange. `peer.rs` and `wire.rs` are the peer,
-//! which shares neither writer nor reader with the gateway; `bed.rs` has both ends; `far.rs` is a
+//! which shares neither writer nor reader with the gateway; `bed.rs` has both ends, `login.rs` what a login
+//! with EAP takes besides; `far.rs` is a
 //! daemon at the other end of a socket instead of an engine in this process; `judge.rs` says what an
 //! answer is.
 
@@ -12,6 +13,7 @@ mod bed;
 mod cases;
 mod far;
 mod judge;
+mod login;
 mod peer;
 mod wire;
 
@@ -161,11 +163,19 @@ fn afterwards(stage: Stage, mut bed: Bed, outcome: &Outcome) -> Result<(), Strin
         {
             alive(bed, next + u32::from(outcome.answered()))
         }
+        stage if stage.logs_in() && silent_or_again(outcome) => {
+            let went_on = bed.log_in_honestly(stage);
+            went_on.ok_or_else(|| "the honest message does not count".to_owned())
+        }
         _ => {
             bed.start_anew();
             established(bed)
         }
     }
+}
+
+fn silent_or_again(outcome: &Outcome) -> bool {
+    outcome.is(Expected::Silence) || outcome.is(Expected::Again)
 }
 
 fn established(mut bed: Bed) -> Result<(), String> {

@@ -225,6 +225,14 @@ impl Peer {
 
     /// RFC 7296 section 2.15: prf(prf(secret, "Key Pad for IKEv2"), signed octets).
     pub fn proof(&self, secret: &str, id: &[u8]) -> Vec<u8> {
+        let pad = prf(Prf::HmacSha256, secret.as_bytes(), &[b"Key Pad for IKEv2"]);
+        let mut data = vec![2, 0, 0, 0];
+        data.extend(prf(Prf::HmacSha256, &pad, &[&self.signed(id)]).iter());
+        data
+    }
+
+    /// The signed octets of that section.
+    pub fn signed(&self, id: &[u8]) -> Vec<u8> {
         let sk_p = self
             .keys
             .as_ref()
@@ -233,11 +241,8 @@ impl Peer {
             true => &self.request,
             false => &self.response,
         };
-        let pad = prf(Prf::HmacSha256, secret.as_bytes(), &[b"Key Pad for IKEv2"]);
         let maced = prf(Prf::HmacSha256, &sk_p.unwrap_or_default(), &[id]);
-        let mut data = vec![2, 0, 0, 0];
-        data.extend(prf(Prf::HmacSha256, &pad, &[message, &self.other_nonce, &maced]).iter());
-        data
+        [&message[..], &self.other_nonce, &maced].concat()
     }
 
     /// Body of an identity payload of ours, of a type.

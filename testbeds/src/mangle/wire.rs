@@ -24,6 +24,7 @@ pub const VENDOR: u8 = 43;
 pub const TSI: u8 = 44;
 pub const TSR: u8 = 45;
 pub const SK: u8 = 46;
+pub const EAP: u8 = 48;
 pub const SKF: u8 = 53;
 /// Of no RFC.
 pub const UNKNOWN: u8 = 127;

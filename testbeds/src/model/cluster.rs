@@ -35,10 +35,14 @@ enum Role {
         first: u8,
     },
     Active {
+        /// The epoch that it leads; it may have promised itself a later one.
+        epoch: Epoch,
         next: u8,
         limit: u8,
         /// One place for each member; its own stays empty.
         bound: Vec<Option<Bound>>,
+        /// The votes for its re-election, from when it has stood for one.
+        again: Option<u8>,
     },
 }
 
@@ -75,10 +79,10 @@ pub enum Message {
     },
     Grant(Claim),
     Ack(Claim),
-    /// Asks everybody for a vote, on the strength of a record.
+    /// Asks everybody for a vote: to inherit what was granted in the base epoch.
     Stand {
         epoch: Epoch,
-        record: (Epoch, u8),
+        base: Epoch,
     },
     Vote {
         epoch: Epoch,
@@ -97,7 +101,7 @@ pub enum Step {
     Offer(u8, u8, u8, u8),
     /// An active leaves a standby out; only without rule 7.
     Dismiss(u8, u8),
-    /// A standby suspects the active; or an active among three is to be rid of a standby.
+    /// A standby suspects the active; or an active among three wants to be rid of a standby.
     TakeOver(u8),
     Crash(u8),
     Restart(u8),
@@ -135,12 +139,7 @@ pub struct Cluster {
 
 impl Cluster {
     fn has(&self, rule: Rule) -> bool {
-        match self.without {
-            Some(Rule::NewestRecordWinsAndNoDismissal) => {
-                rule != Rule::NewestRecordWinsAndNoDismissal && rule != Rule::NoDismissal
-            }
-            without => without != Some(rule),
-        }
+        self.without != Some(rule)
     }
 
     /// An offer that member `from` could make to incarnation `incarnation` of member `to` now.
@@ -169,13 +168,19 @@ impl Cluster {
     }
 
     /// Leads from `first`, alone until it makes an offer.
-    fn lead(&self, member: &mut Member, first: u8) {
+    fn lead(&self, member: &mut Member, epoch: Epoch, first: u8) {
         member.role = Role::Active {
+            epoch,
             next: first,
             limit: first.saturating_sub(1),
-            bound: vec![None; usize::from(self.members)],
+            bound: self.nobody(),
+            again: None,
         };
         member.record = None;
+    }
+
+    fn nobody(&self) -> Vec<Option<Bound>> {
+        vec![None; usize::from(self.members)]
     }
 
     fn adopt(member: &mut Member, epoch: Epoch) {
@@ -183,46 +188,95 @@ impl Cluster {
         member.durable = epoch;
     }
 
+    fn majority(&self, votes: u8) -> bool {
+        votes.count_ones() * 2 > u32::from(self.members) || !self.has(Rule::Majority)
+    }
+
     fn take_over(&self, state: &mut State, at: u8) -> Option<()> {
         let member = state.members.get_mut(usize::from(at))?;
-        let (base, grant, first) = match &member.role {
-            // Only with a record of the highest epoch that it knows (rule 5).
+        let next = |base: Epoch| {
+            let (counter, leader) = (base.counter + 1, at);
+            (counter <= self.epochs).then_some(Epoch { counter, leader })
+        };
+        let (epoch, base) = match &mut member.role {
             Role::Standby => {
-                let (base, grant) = member.record.filter(|(base, _)| *base == member.epoch)?;
-                let above = u8::from(self.has(Rule::OneAboveTheGrant));
-                (base, grant, grant + above)
+                let usable = |(base, _): &(Epoch, u8)| {
+                    *base == member.epoch || !self.has(Rule::PromiseEndsRights)
+                };
+                let (base, grant) = member.record.filter(usable)?;
+                let epoch = next(base)?;
+                let first = grant + u8::from(self.has(Rule::OneAboveTheGrant));
+                member.epoch = epoch;
+                if self.has(Rule::EpochDurable) {
+                    member.durable = epoch;
+                }
+                // Two members: the one that has the record decides alone.
+                if self.members == 2 || !self.has(Rule::Majority) {
+                    self.lead(member, epoch, first);
+                    return Some(());
+                }
+                let votes = 1 << at;
+                member.role = Role::Candidate { votes, first };
+                (epoch, base)
             }
-            // Re-election (rule 7): its own record is what it has used, and nobody's is newer.
-            Role::Active { next, bound, .. }
-                if self.members > 2 && bound.iter().any(Option::is_some) =>
-            {
-                (member.epoch, u8::MAX, *next)
+            // Re-election (rule 7), to be rid of one that is bound. It goes on within what it has.
+            Role::Active {
+                epoch: base,
+                bound,
+                again: again @ None,
+                ..
+            } if self.members > 2 && bound.iter().any(Option::is_some) => {
+                let (epoch, base) = (next(*base)?, *base);
+                *again = Some(1 << at);
+                Cluster::adopt(member, epoch);
+                (epoch, base)
             }
             _ => return None,
         };
-        let epoch = Epoch {
-            counter: base.counter + 1,
-            leader: at,
+        state.wire.insert(Message::Stand { epoch, base });
+        Some(())
+    }
+
+    /// Rule 5: one that has promised nothing above the base gives its vote, and with it its rights.
+    fn asked(&self, member: &mut Member, epoch: Epoch, base: Epoch) -> Option<()> {
+        let free = match self.has(Rule::VoteNamesItsBase) {
+            true => member.epoch <= base && base < epoch,
+            false => member.epoch < epoch,
         };
-        if epoch.counter > self.epochs {
+        if !free || member.role != Role::Standby {
             return None;
         }
-        member.epoch = epoch;
-        if self.has(Rule::EpochDurable) {
-            member.durable = epoch;
+        Cluster::adopt(member, epoch);
+        Some(())
+    }
+
+    fn elected(&self, member: &mut Member, of: Epoch, from: u8) -> Option<()> {
+        if of != member.epoch {
+            return None;
         }
-        if self.members == 2 || !self.has(Rule::Majority) {
-            self.lead(member, first);
-            return Some(());
+        match &mut member.role {
+            Role::Candidate { votes, first } => {
+                *votes |= 1 << from;
+                let (votes, first) = (*votes, *first);
+                if self.majority(votes) {
+                    self.lead(member, of, first);
+                }
+            }
+            Role::Active {
+                epoch,
+                bound,
+                again: again @ Some(_),
+                ..
+            } => {
+                let votes = again.unwrap_or(0) | 1 << from;
+                *again = Some(votes);
+                // Another epoch, in which nobody has a right yet.
+                if self.majority(votes) {
+                    (*epoch, *bound, *again) = (of, self.nobody(), None);
+                }
+            }
+            _ => return None,
         }
-        member.role = Role::Candidate {
-            votes: 1 << at,
-            first,
-        };
-        state.wire.insert(Message::Stand {
-            epoch,
-            record: (base, grant),
-        });
         Some(())
     }
 
@@ -236,34 +290,12 @@ impl Cluster {
                 Some(())
             }
             Message::Ack(ack) => self.acknowledged(member, ack),
-            Message::Stand { epoch, record } => {
-                // Once an epoch; and never for one who knows less (rule 5).
-                let free = epoch.counter > member.epoch.counter
-                    || !self.has(Rule::OneVoteAnEpoch) && epoch > member.epoch;
-                let newer = member.record > Some(record);
-                let refused = newer && self.has(Rule::NewestRecordWinsAndNoDismissal);
-                if !free || refused || epoch.leader == at {
-                    return None;
-                }
-                member.role = Role::Standby;
-                Cluster::adopt(member, epoch);
+            Message::Stand { epoch, base } => {
+                self.asked(member, epoch, base)?;
                 state.wire.insert(Message::Vote { epoch, from: at });
                 Some(())
             }
-            Message::Vote { epoch, from } => {
-                let Role::Candidate { votes, first } = &mut member.role else {
-                    return None;
-                };
-                if epoch != member.epoch {
-                    return None;
-                }
-                *votes |= 1 << from;
-                let first = *first;
-                if votes.count_ones() * 2 > u32::from(self.members) {
-                    self.lead(member, first);
-                }
-                Some(())
-            }
+            Message::Vote { epoch, from } => self.elected(member, epoch, from),
         }
     }
 
@@ -306,13 +338,19 @@ impl Cluster {
 
     /// Rule 4: what an active does about an acknowledgement.
     fn acknowledged(&self, member: &mut Member, ack: Claim) -> Option<()> {
-        if ack.epoch != member.epoch && self.has(Rule::AckOfThisEpoch) {
-            return None;
-        }
         let own = ack.to_incarnation == member.incarnation;
-        let Role::Active { limit, bound, .. } = &mut member.role else {
+        let Role::Active {
+            epoch,
+            limit,
+            bound,
+            ..
+        } = &mut member.role
+        else {
             return None;
         };
+        if ack.epoch != *epoch && self.has(Rule::AckOfThisEpoch) {
+            return None;
+        }
         let standby = bound.get_mut(usize::from(ack.from))?.as_mut()?;
         let present = own && standby.incarnation == ack.from_incarnation;
         if !present && self.has(Rule::AckOfThisIncarnation) {
@@ -396,7 +434,7 @@ impl Model for Cluster {
         };
         let mut members: Vec<Member> = (0..self.members).map(member).collect();
         if let Some(active) = members.first_mut() {
-            self.lead(active, 1);
+            self.lead(active, first, 1);
         }
         let here = |from| Message::Here {
             from,
@@ -469,9 +507,10 @@ impl Model for Cluster {
             Step::Offer(at, to, incarnation, size) => {
                 let grant = self.offer(&state, at, to, incarnation, size)?;
                 let member = state.members.get_mut(usize::from(at))?;
-                let Role::Active { bound, .. } = &mut member.role else {
+                let Role::Active { epoch, bound, .. } = &mut member.role else {
                     return None;
                 };
+                let epoch = *epoch;
                 let place = bound.get_mut(usize::from(to))?;
                 let before = place.filter(|b| b.incarnation == incarnation);
                 *place = Some(Bound {
@@ -480,7 +519,7 @@ impl Model for Cluster {
                     acknowledged: before.and_then(|b| b.acknowledged),
                 });
                 let offer = Message::Grant(Claim {
-                    epoch: member.epoch,
+                    epoch,
                     from: at,
                     from_incarnation: member.incarnation,
                     to,

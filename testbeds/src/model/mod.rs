@@ -101,7 +101,7 @@ fn equal_leases(cluster: Cluster) -> Cluster {
 /// Bounds within which the search is to find what a rule is good for.
 fn attempts(rule: Rule) -> Vec<Cluster> {
     match rule {
-        Rule::AckOfThisEpoch => return vec![equal_leases(bounds(3, 2, 0, 4))],
+        Rule::AckOfThisEpoch => return vec![bounds(3, 2, 0, 2)],
         Rule::AckOfThisIncarnation => return vec![bounds(2, 1, 1, 2), bounds(2, 2, 1, 3)],
         _ => {}
     }

@@ -3,7 +3,7 @@
 
 use serde::Serialize;
 
-/// A rule, or two that only together matter. The numbers are those of the protocol's own wording.
+/// A rule. The numbers are those of the protocol's own wording.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
@@ -27,10 +27,11 @@ pub enum Rule {
     OneAboveTheGrant,
     /// Rule 5: three members and more take over by a majority.
     Majority,
-    /// Rule 5, the vote's comparison of records, together with rule 7.
-    NewestRecordWinsAndNoDismissal,
-    /// Rule 5: a vote is given once an epoch.
-    OneVoteAnEpoch,
+    /// Rule 5, made sharp: a vote names the epoch whose rights it gives, and whoever has promised
+    /// one above that gives none.
+    VoteNamesItsBase,
+    /// Rule 5, made sharp: who has promised a later epoch takes over on no record of this one.
+    PromiseEndsRights,
     /// Rule 6: a restarted member keeps its epoch.
     EpochKeptOverRestart,
     /// Rule 7: no standby is left out by the active's own decision.
@@ -63,8 +64,8 @@ impl Rule {
         Rule::EpochDurable,
         Rule::OneAboveTheGrant,
         Rule::Majority,
-        Rule::NewestRecordWinsAndNoDismissal,
-        Rule::OneVoteAnEpoch,
+        Rule::VoteNamesItsBase,
+        Rule::PromiseEndsRights,
         Rule::EpochKeptOverRestart,
         Rule::NoDismissal,
     ];
@@ -93,8 +94,8 @@ impl Rule {
             Rule::EpochDurable => "5: the epoch is durable before the first packet",
             Rule::OneAboveTheGrant => "5: sending goes on at the grant plus one",
             Rule::Majority => "5: a majority decides among three",
-            Rule::NewestRecordWinsAndNoDismissal => "5 and 7: the newest record wins the vote",
-            Rule::OneVoteAnEpoch => "5: one vote an epoch",
+            Rule::VoteNamesItsBase => "5: a vote is for one base, above which nothing is promised",
+            Rule::PromiseEndsRights => "5: a promise ends the rights of earlier epochs",
             Rule::EpochKeptOverRestart => "6: a restart keeps the epoch",
             Rule::NoDismissal => "7: no standby is left out by the active alone",
             Rule::RecordOnlyRises => "a record only rises within an epoch",
@@ -111,7 +112,7 @@ impl Rule {
     pub const fn needs_three(self) -> bool {
         matches!(
             self,
-            Rule::Majority | Rule::NewestRecordWinsAndNoDismissal | Rule::OneVoteAnEpoch
+            Rule::Majority | Rule::VoteNamesItsBase | Rule::PromiseEndsRights
         )
     }
 }

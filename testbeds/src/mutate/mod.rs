@@ -21,7 +21,9 @@ use hitless_dataplane::replay::WindowState;
 use serde::Serialize;
 
 use crate::esp_peer::{Refused, Rig};
-use dice::{Dice, mend};
+use dice::mend;
+
+pub use dice::Dice;
 use pair::{AUTHENTIC, AUTHENTIC_KEY, AUTHENTIC_SPI, INSIDE, OUTSIDE, PEER, SAS, TARGET};
 
 /// Frames that go in at once.

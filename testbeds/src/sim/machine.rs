@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
-use hitless::gateway::{Event, GatewaySettings, Tuning};
+use hitless::gateway::{ClusterSecret, Event, GatewaySettings, Tuning};
 use hitless::ike::Input;
 use hitless::lab::{Station, SyncNetwork};
 use hitless_dataplane::port::memory::MemoryPort;
@@ -26,6 +26,8 @@ pub struct Machine {
     pub who: u8,
     config: Config,
     tuning: Tuning,
+    /// Slow to derive, and the same for each process of each member of a cluster.
+    secret: ClusterSecret,
     disk: Durable,
     /// So many writes will fail.
     disk_fails: u32,
@@ -120,8 +122,7 @@ impl SyncNetwork for Fused<'_> {
 impl Machine {
     pub fn new(
         who: u8,
-        config: Config,
-        tuning: Tuning,
+        (config, tuning, secret): (Config, Tuning, ClusterSecret),
         drift: i64,
         outside: Cable,
         entropy: SeededEntropy,
@@ -130,6 +131,7 @@ impl Machine {
             who,
             config,
             tuning,
+            secret,
             disk: Durable::default(),
             disk_fails: 0,
             running: None,
@@ -152,6 +154,7 @@ impl Machine {
     ) -> Result<(), String> {
         self.disk.incarnation.0 += 1;
         let settings = GatewaySettings::new(self.config.clone()).tuned(self.tuning);
+        let settings = settings.knowing(&self.secret);
         cables.secrecy.marked(&settings.node().config_hash);
         let (disk, now, entropy) = (self.disk, self.local(now), &mut self.entropy);
         let (mut cards, mut queues) = (Vec::new(), vec![ports]);

@@ -75,6 +75,11 @@ impl Login {
     }
 }
 
+/// What the cluster shows of itself, for one that speaks in its place.
+pub fn cluster() -> Result<LocalCertificates, String> {
+    shown(CLUSTER)
+}
+
 fn certificate(pem: &[u8]) -> Result<Certificate, String> {
     let der = CertificateDer::from_pem_slice(pem).map_err(|error| error.to_string())?;
     Certificate::parse(&der).map_err(|error| format!("{error:?}"))

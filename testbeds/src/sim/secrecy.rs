@@ -1,6 +1,7 @@
 //! S6 and the nonces of the sync link, judged from the octets on both wires.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::SocketAddr;
 
@@ -61,7 +62,7 @@ impl Secrecy {
         if contains(frame, MAGIC) {
             self.complain(format!("machine {who}: a probe's text on the outside"));
         }
-        self.no_sync_message(frame, &format!("of machine {who} on the outside"));
+        self.no_sync_message(frame, format_args!("of machine {who} on the outside"));
     }
 
     /// An IKE message, on either wire: protected, or of a kind that cannot be.
@@ -74,7 +75,7 @@ impl Secrecy {
 
     /// A datagram between members.
     pub fn between_members(&mut self, from: SocketAddr, datagram: &[u8]) {
-        self.no_sync_message(datagram, &format!("from {from}"));
+        self.no_sync_message(datagram, format_args!("from {from}"));
         if let Some(message) = datagram.strip_prefix(&NON_ESP_MARKER) {
             return self.ike(&from.to_string(), message);
         }
@@ -91,7 +92,8 @@ impl Secrecy {
         }
     }
 
-    fn no_sync_message(&mut self, octets: &[u8], whose: &str) {
+    /// `whose` is only spelled out for what is found: this is asked of every frame.
+    fn no_sync_message(&mut self, octets: &[u8], whose: fmt::Arguments<'_>) {
         if self.marks.iter().any(|mark| contains(octets, mark)) {
             self.complain(format!("a sync message in clear, {whose}"));
         }

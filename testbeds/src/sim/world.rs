@@ -1,6 +1,6 @@
 //! Machines, cables and hosts of one run, one step after another.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use hitless::audit::wire::{self, Frame, Ike};
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
-use hitless::gateway::{Event, Tuning};
+use hitless::gateway::{ClusterSecret, Event, GatewaySettings, Tuning};
 use hitless::lab::{Host, Lane, MTU, Probe, Switch, Topology, sync_address};
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_sa::{Entropy, Instant};
@@ -116,12 +116,13 @@ impl World {
         let mut near_ends = Vec::new();
         let mut machines = Vec::new();
         let mut broken = Vec::new();
+        let mut secrets = BTreeMap::new();
         for who in PEER..plan.members + plan.peers {
             let (gateway_end, world_end) = memory::link(CABLE, MTU);
             let (cable_end, switch_end) = memory::link(CABLE, MTU);
             outside_ends.push(switch_end);
             let (protected, switch_end) = memory::link(CABLE, MTU);
-            let (config, tuning) = match part(&plan, who, &topology, tuning) {
+            let own_part = match part(&plan, who, &topology, tuning, &mut secrets) {
                 Ok(part) => part,
                 Err(error) => {
                     broken.push(format!("machine {who}: {error}"));
@@ -136,7 +137,7 @@ impl World {
             cable.nat = (plan.extras.nat && who == PEER).then(Nat::new);
             let own = SeededEntropy::new(draw.u64());
             let drift = plan.drift.get(usize::from(who)).copied().unwrap_or(0);
-            let mut machine = Machine::new(who, config, tuning, drift, cable, own);
+            let mut machine = Machine::new(who, own_part, drift, cable, own);
             let booted = machine.boot(EPOCH, vec![gateway_end, protected], &mut sync);
             broken.extend(booted.err());
             machines.push(machine);
@@ -542,13 +543,15 @@ fn in_a_row(received: &[Probe], since: Instant) -> bool {
     whole && last.iter().all(|probe| probe.at > since)
 }
 
-/// What a machine is told: a peer is sound, and may know less of RFC 6311.
+/// What a machine is told: a peer is sound, and may know less of RFC 6311. `secrets`: those of the
+/// cluster and of the peer, each derived once.
 fn part(
     plan: &Plan,
     who: u8,
     topology: &Topology,
     tuning: Tuning,
-) -> Result<(Config, Tuning), String> {
+    secrets: &mut BTreeMap<bool, ClusterSecret>,
+) -> Result<(Config, Tuning, ClusterSecret), String> {
     let number = plan.peer(who);
     let config = match number {
         Some(number) => topology.peer_member(number),
@@ -570,7 +573,10 @@ fn part(
             ..tuning
         },
     };
-    Ok((config, tuning))
+    let secret = secrets.entry(number.is_some());
+    let secret = secret.or_insert_with(|| GatewaySettings::cluster_secret_of(&config));
+    let secret = secret.clone();
+    Ok((config, tuning, secret))
 }
 
 /// Behind the peer and behind the cluster.

@@ -18,6 +18,9 @@ use crate::ike::turn::{Effect, Turn};
 
 /// What a peer may be late by, as a part of its time.
 const PATIENCE: u32 = 10;
+/// How long before it has to a peer may come, in such parts: most come when they still have a tenth or two
+/// of what they were told.
+const EARLY: u32 = 4;
 /// A peer that asks for new IKE_AUTHs faster than this gets them this often.
 const SHORTEST: Duration = Duration::from_secs(10);
 
@@ -94,6 +97,13 @@ impl IkeSa {
         let again = turn.long_pause();
         self.authenticated.reauth_at = Some(turn.now + again);
         turn.effects.push(Effect::Reauthenticate(self.names()));
+    }
+
+    /// Whether the peer's new IKE_AUTH is to be expected.
+    pub fn is_to_come_again(&self, now: Instant) -> bool {
+        let time = self.connection.auth.reauth_time / PATIENCE * EARLY;
+        let at = self.authenticated.reauth_at;
+        !self.authenticated.asked && at.is_some_and(|at| at <= now + time)
     }
 
     /// Deletes the IKE SA that this one replaces once it carries what that one did.

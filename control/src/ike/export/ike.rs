@@ -78,6 +78,7 @@ pub(super) fn to_record(ike: &IkeSa, now: Instant) -> IkeRecord {
         undecided: ike.undecided,
         addresses: roads::internal_record(&ike.addresses),
         mobike: ike.mobike.as_ref().map(roads::mobike_record),
+        mapping: ike.mapping.clone(),
         fragmentation: ike.fragmenting.negotiated,
         fragment_size: ike.fragmenting.size.into(),
         half_made: ike
@@ -150,6 +151,7 @@ pub(super) fn from_record(
     }
     ike.addresses = roads::internal(record.addresses.as_ref())?;
     ike.mobike = record.mobike.as_ref().map(roads::mobike).transpose()?;
+    ike.mapping.clone_from(&record.mapping);
     ike.authenticated = Authenticated::from_record(record.authenticated.as_ref(), now);
     ike.redirectable = record.redirectable;
     ike.redirected_to = record.redirected_to.as_deref().map(gateway).transpose()?;

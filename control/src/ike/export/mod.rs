@@ -30,7 +30,7 @@ use super::followup::What;
 use super::graves::Grave;
 use super::output::Record;
 use super::settings::Connection;
-use super::tasks::Pending;
+use super::tasks::{Pending, Task};
 use super::turn::Ids;
 
 /// Raised when a field changes its meaning; new fields do not raise it.
@@ -118,6 +118,11 @@ pub(super) fn import(
     }
     for offer in offers(ike) {
         ids.occupy(offer.spi);
+    }
+    for scheduled in &ike.queue {
+        if let Task::DeleteSpi(spi) = scheduled.task {
+            ids.occupy(spi);
+        }
     }
     for half in &ike.half_made {
         if let What::Child { spi, .. } = half.what {

@@ -107,6 +107,9 @@ pub(super) struct IkeRecord {
     /// Where the peer has shown that it is, if that is not `remote`.
     #[prost(string, optional, tag = "230")]
     pub proven: Option<String>,
+    /// The digest of where the peer sees us behind a NAT.
+    #[prost(bytes = "vec", optional, tag = "232")]
+    pub mapping: Option<Vec<u8>>,
     /// The peer has not been asked yet where it stands, by this member or one before it.
     #[prost(message, optional, tag = "180")]
     pub owed: Option<OwedRecord>,

@@ -1,7 +1,7 @@
 //! The half-open IKE SAs that peers initiate: the largest table that strangers fill.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use hitless_sa::{IkeSpi, Instant};
 
@@ -14,6 +14,7 @@ pub(in crate::ike) struct HalfOpen {
     responders: BTreeMap<IkeSpi, Responder>,
     names: BTreeMap<(SocketAddr, IkeSpi), IkeSpi>,
     sources: BTreeMap<Source, usize>,
+    networks: Networks,
     waiting: Waiting,
 }
 
@@ -25,6 +26,17 @@ impl HalfOpen {
     /// How many a source has.
     pub fn of(&self, source: Source) -> usize {
         self.sources.get(&source).copied().unwrap_or_default()
+    }
+
+    /// Whether one of another network gives way to one from there, once there is no more room: one of
+    /// the network that has most, if that is more than this one would have then.
+    pub fn displaces(&self, remote: IpAddr) -> bool {
+        self.networks.most() > self.networks.of(Network::of(remote)) + 1
+    }
+
+    /// Which one does: the oldest of that network.
+    pub fn gives_way(&self) -> Option<IkeSpi> {
+        self.networks.oldest_of_most()
     }
 
     pub fn get(&self, spi: IkeSpi) -> Option<&Responder> {
@@ -44,6 +56,8 @@ impl HalfOpen {
         self.remove(responder.spi);
         let remote = responder.path.remote;
         *self.sources.entry(Source::of(remote.ip())).or_default() += 1;
+        self.networks
+            .insert(Network::of(remote.ip()), responder.expires, responder.spi);
         self.names
             .insert((remote, responder.remote_spi), responder.spi);
         self.responders.insert(responder.spi, responder);
@@ -60,6 +74,8 @@ impl HalfOpen {
                 self.sources.remove(&source);
             }
         }
+        self.networks
+            .remove(Network::of(remote.ip()), responder.expires, spi);
         self.waiting.note(spi, responder.waiting(), None);
         Some(responder)
     }
@@ -93,6 +109,69 @@ impl HalfOpen {
 
     pub fn clear(&mut self) {
         *self = HalfOpen::default();
+    }
+}
+
+/// What one holder of addresses has of them: an IPv4 /24, an IPv6 /48.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Network(IpAddr);
+
+impl Network {
+    fn of(address: IpAddr) -> Network {
+        Network(match address {
+            IpAddr::V4(four) => {
+                let [a, b, c, _] = four.octets();
+                Ipv4Addr::new(a, b, c, 0).into()
+            }
+            IpAddr::V6(six) => {
+                let [a, b, c, ..] = six.segments();
+                Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).into()
+            }
+        })
+    }
+}
+
+/// The networks that they are from.
+#[derive(Default)]
+struct Networks {
+    /// The oldest first, which is the first to expire.
+    each: BTreeMap<Network, BTreeSet<(Instant, IkeSpi)>>,
+    by_count: BTreeSet<(usize, Network)>,
+}
+
+impl Networks {
+    fn of(&self, network: Network) -> usize {
+        self.each.get(&network).map_or(0, BTreeSet::len)
+    }
+
+    fn most(&self) -> usize {
+        self.by_count.last().map_or(0, |(count, _)| *count)
+    }
+
+    fn oldest_of_most(&self) -> Option<IkeSpi> {
+        let (_, network) = self.by_count.last()?;
+        let (_, spi) = self.each.get(network)?.first()?;
+        Some(*spi)
+    }
+
+    fn insert(&mut self, network: Network, expires: Instant, spi: IkeSpi) {
+        let all = self.each.entry(network).or_default();
+        self.by_count.remove(&(all.len(), network));
+        all.insert((expires, spi));
+        self.by_count.insert((all.len(), network));
+    }
+
+    fn remove(&mut self, network: Network, expires: Instant, spi: IkeSpi) {
+        let Some(all) = self.each.get_mut(&network) else {
+            return;
+        };
+        self.by_count.remove(&(all.len(), network));
+        all.remove(&(expires, spi));
+        if all.is_empty() {
+            self.each.remove(&network);
+        } else {
+            self.by_count.insert((all.len(), network));
+        }
     }
 }
 

@@ -24,6 +24,7 @@ use crate::ike::crypto::kex::KeyPair;
 use crate::ike::ends::Ends;
 use crate::ike::established::{Birth, IkeSa, seal};
 use crate::ike::fragments::{Fragmenting, Reassembly};
+use crate::ike::inform;
 use crate::ike::intermediate::Intermediate;
 use crate::ike::keys::{IkeKeys, Inputs, Side};
 use crate::ike::message::{Delete, Exchange, Header, IdBody, NotifyKind, Payload, emit};
@@ -71,21 +72,27 @@ pub(in crate::ike) struct Initiator {
     /// What to retransmit: `init` or the IKE_AUTH request.
     request: Vec<u8>,
     sent: u32,
-    resend_at: Instant,
-    auth: Option<AuthStage>,
+    pub(in crate::ike::initial) resend_at: Instant,
+    pub(in crate::ike::initial) auth: Option<AuthStage>,
     /// Parts of a response that has not arrived in full.
     reassembly: Reassembly,
     /// The gateway that sent us to this one (RFC 5685).
     redirected_from: Option<IpAddr>,
     /// Our and the peer's other addresses, to be tried when this pair comes to nothing.
     untried: VecDeque<(IpAddr, IpAddr)>,
+    /// Somebody said for the peer that it knows nothing of this one.
+    pub(in crate::ike::initial) disowned: bool,
+    /// How often it was begun anew for that.
+    renewed: u8,
+    /// There is more than one pair.
+    several: bool,
 }
 
 /// After IKE_SA_INIT.
-struct AuthStage {
+pub(in crate::ike::initial) struct AuthStage {
     intermediate: Intermediate,
     fragmenting: Fragmenting,
-    remote_spi: IkeSpi,
+    pub(in crate::ike::initial) remote_spi: IkeSpi,
     proposal: IkeProposal,
     keys: IkeKeys,
     nat: Nat,
@@ -104,7 +111,7 @@ struct AuthStage {
 
 impl AuthStage {
     /// Of the exchange that is outstanding, or due.
-    fn message_id(&self) -> MessageId {
+    pub(in crate::ike::initial) fn message_id(&self) -> MessageId {
         MessageId(self.intermediate.message_id().0 + self.rounds)
     }
 }
@@ -155,7 +162,10 @@ impl Initiator {
             auth: None,
             reassembly: Reassembly::default(),
             redirected_from: redirect.map(|(_, from)| from),
+            several: !untried.is_empty(),
             untried,
+            disowned: false,
+            renewed: 0,
             connection,
         };
         initiator.send_init(turn);
@@ -211,12 +221,12 @@ impl Initiator {
         if turn.now < self.resend_at {
             return true;
         }
-        if self.sent > turn.backoff().tries {
+        if self.sent > self.tries(turn) {
             turn.events.push(Event::NegotiationFailed {
                 peer: self.path.remote,
                 reason: "no answer".to_owned(),
             });
-            return self.go_elsewhere(turn);
+            return self.begin_anew(turn) || self.go_elsewhere(turn);
         }
         if self.resumes_in_vain() {
             self.begin_in_full(turn);
@@ -371,9 +381,9 @@ impl Initiator {
         }
         let childless = childless(&self.connection, contents)?;
         let first = self.children.first().filter(|_| !childless);
-        let child = first.map(|name| {
+        let child = first.and_then(|name| {
             let id = turn.ids.sa();
-            (name.clone(), id, turn.ids.spi(turn.entropy))
+            Some((name.clone(), id, turn.ids.spi(turn.entropy)?))
         });
         Ok(AuthStage {
             intermediate: Intermediate::new(additional),
@@ -759,7 +769,7 @@ fn first_child(
         }
         (None, Ok(terms)) => return install_first(ike, turn, nonces, terms, (id, spi)),
         (None, Err(reason)) => {
-            ike.schedule(turn.now, Task::DeleteSpi(spi));
+            inform::delete_later(ike, turn, turn.now, spi);
             format!("child `{name}`: {reason}")
         }
     };

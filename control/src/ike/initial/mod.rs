@@ -1,8 +1,9 @@
 //! IKE_SA_INIT and IKE_AUTH (RFC 7296 sections 1.2, 2.1, 2.6, 2.15).
 //!
 //! Half-open IKE SAs live here until both sides are authenticated. They are not replicated: a peer
-//! whose initial exchange a failover interrupts starts it again.
+//! whose initial exchange a failover interrupts starts it again, and is told so (`disowned.rs`).
 
+mod disowned;
 mod half_open;
 mod initiator;
 mod initiators;
@@ -59,7 +60,7 @@ fn extensions<'c>(connections: impl Iterator<Item = &'c Connection> + Clone) -> 
 /// What a connection and what the peer says make of fragments (RFC 7383 section 2.3).
 fn fragmenting(connection: &Connection, contents: &Contents<'_>) -> Fragmenting {
     let theirs = contents.has(NotifyKind::IKEV2_FRAGMENTATION_SUPPORTED);
-    Fragmenting::new(connection.fragmentation, connection.fragment_size, theirs)
+    Fragmenting::new(connection, theirs)
 }
 
 /// Our identity: the configured one, or our address.

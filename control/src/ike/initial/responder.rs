@@ -5,6 +5,7 @@ mod exchange;
 mod login;
 mod resume;
 
+use std::cmp::Reverse;
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
@@ -162,21 +163,25 @@ pub(in crate::ike) fn stateless(path: Path, request: &Header, payload: Payload) 
     path.transmit(emit(&response_header(request, IkeSpi(0)), &[payload]))
 }
 
-/// The proposal of theirs that a connection takes, and which of ours it is.
+/// The proposal of theirs that the connections take, and which of ours it is. Only IKE_AUTH says which
+/// connection the peer means, and that one has to have it: what most of them have goes first.
 fn choose<'p>(
-    connection: &Connection,
+    candidates: impl Iterator<Item = &'p Arc<Connection>>,
     contents: &Contents<'_>,
     proposals: &'p [Proposal],
 ) -> Option<(&'p Proposal, IkeProposal)> {
     // RFC 9370 section 2.2.1: additional key exchanges need IKE_INTERMEDIATE.
     let intermediate = contents.has(NotifyKind::INTERMEDIATE_EXCHANGE_SUPPORTED);
     let usable = |p: &&IkeProposal| intermediate || p.additional.is_empty();
-    let ours: Vec<IkeProposal> = connection
-        .proposals
-        .iter()
-        .filter(usable)
-        .copied()
-        .collect();
+    let mut shared: Vec<(IkeProposal, usize)> = Vec::new();
+    for own in candidates.flat_map(|c| c.proposals.iter().filter(usable)) {
+        match shared.iter_mut().find(|(known, _)| known == own) {
+            Some((_, connections)) => *connections += 1,
+            None => shared.push((*own, 1)),
+        }
+    }
+    shared.sort_by_key(|(_, connections)| Reverse(*connections));
+    let ours: Vec<IkeProposal> = shared.into_iter().map(|(own, _)| own).collect();
     // RFC 7296 section 3.3.1: "For an initial IKE SA negotiation, this field MUST be zero".
     select(&ours, proposals).filter(|(theirs, _)| theirs.spi.is_empty())
 }
@@ -191,11 +196,12 @@ fn supported<'c>(
     ours.into_iter()
 }
 
-/// Says whether an IKE SA may begin without a Child SA (RFC 6023), if the first connection lets it.
+/// Says whether an IKE SA may begin without a Child SA (RFC 6023): if every connection that the peer
+/// may mean lets it.
 fn childless<'c>(mut meant: impl Iterator<Item = &'c Arc<Connection>>) -> Option<Payload> {
     let allowed = |c: &Arc<Connection>| c.roads.childless != Childless::Never;
     let supported = || Payload::notify(NotifyKind::CHILDLESS_IKEV2_SUPPORTED, &[]);
-    meant.next().filter(|c| allowed(c)).map(|_| supported())
+    meant.all(allowed).then(supported)
 }
 
 fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
@@ -208,13 +214,11 @@ fn nothing_in_common(turn: &mut Turn<'_>, path: Path) -> Option<Payload> {
 
 /// What we say in IKE_SA_INIT for the connections that the peer may mean.
 fn announcements<'c>(
-    candidates: impl Iterator<Item = &'c Arc<Connection>> + Clone,
+    meant: impl Iterator<Item = &'c Arc<Connection>> + Clone,
     contents: &Contents<'_>,
-    chosen: &IkeProposal,
 ) -> Vec<Payload> {
-    let mut payloads = Vec::from_iter(childless(candidates.clone()));
-    payloads.extend(supported(candidates.clone().map(|c| &**c), contents));
-    let meant = candidates.filter(|c| c.proposals.contains(chosen));
+    let mut payloads = Vec::from_iter(childless(meant.clone()));
+    payloads.extend(supported(meant.clone().map(|c| &**c), contents));
     let meant = meant.map(|c| -> &AuthSettings { &c.auth });
     payloads.extend(auth::announcements(meant, Some(contents)));
     payloads
@@ -296,11 +300,13 @@ impl Responder {
         };
         let candidates = connections.iter().filter(|c| addresses_match(c, path));
         elsewhere(turn, candidates.clone(), path, contents)?;
-        let first = candidates.clone().next();
-        let encap = first.is_some_and(|c| c.encap);
-        let mut all = candidates.clone();
-        let chosen = all.find_map(|c| choose(c, contents, proposals));
+        let chosen = choose(candidates.clone(), contents, proposals);
         let (theirs, chosen) = chosen.ok_or_else(|| nothing_in_common(turn, path))?;
+        let meant = candidates.filter(|c| c.proposals.contains(&chosen));
+        let encap = meant.clone().any(|c| c.encap);
+        // Any of them will take what it was told that we take.
+        let mut fragments = meant.clone().map(|c| fragmenting(c, contents));
+        let fragments = fragments.find(|f| f.negotiated).unwrap_or_default();
         let (ke, shared) = exchange_keys(turn, contents, chosen.key_exchange).map_err(Some)?;
         let (nonce, spi) = (turn.nonce(), turn.ids.ike_spi(turn.entropy));
         let inputs = Inputs {
@@ -318,7 +324,7 @@ impl Responder {
         ];
         let fake = turn.fake_source(encap);
         payloads.extend(nat::notifications(header.initiator_spi, spi, path, fake));
-        payloads.extend(announcements(candidates, contents, &chosen));
+        payloads.extend(announcements(meant, contents));
         let begun = Begun {
             spi,
             nonces: Nonces {
@@ -329,7 +335,7 @@ impl Responder {
             keys,
             additional: chosen.additional,
             nat,
-            fragmenting: first.map_or_else(Fragmenting::default, |c| fragmenting(c, contents)),
+            fragmenting: fragments,
             resumed: None,
         };
         let answered = (path, header, contents);
@@ -597,6 +603,7 @@ impl Responder {
             authenticated,
             keys,
         } = admitted;
+        self.fragmenting = self.fragmenting.on(&connection);
         let (message_id_sync, replay_counter_sync) = negotiated(&connection, contents);
         let peer_id = contents.initiator_id.map(|id| id.id.clone());
         let mut ike = IkeSa::new(
@@ -680,12 +687,14 @@ impl Responder {
             return payloads;
         }
         match child::choose(ike, contents, None, Ask::First) {
-            Ok(terms) => {
-                let id = turn.ids.sa();
-                let spi = turn.ids.spi(turn.entropy);
-                payloads.extend(child::answer(&terms, spi, Ask::First));
-                install_first(ike, turn, &self.nonces, terms, (id, spi));
-            }
+            Ok(terms) => match turn.ids.spi(turn.entropy) {
+                Some(spi) => {
+                    let id = turn.ids.sa();
+                    payloads.extend(child::answer(&terms, spi, Ask::First));
+                    install_first(ike, turn, &self.nonces, terms, (id, spi));
+                }
+                None => payloads.push(refused(ike, turn, NotifyKind::NO_ADDITIONAL_SAS)),
+            },
             Err(kind) => payloads.push(refused(ike, turn, kind)),
         }
         payloads

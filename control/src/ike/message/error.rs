@@ -76,9 +76,12 @@ impl MessageError {
         match self {
             MessageError::MajorVersion(_) => Some(NotifyKind::INVALID_MAJOR_VERSION),
             MessageError::UnsupportedCritical(_) => Some(NotifyKind::UNSUPPORTED_CRITICAL_PAYLOAD),
-            MessageError::TooManyPayloads
-            | MessageError::Payload { .. }
-            | MessageError::Padding => Some(NotifyKind::INVALID_SYNTAX),
+            // It is a limit of ours, and nothing is wrong with the message: INVALID_SYNTAX would end the
+            // IKE SA (section 2.21.3). Section 3.10.1 has this one for whatever has none of its own.
+            MessageError::TooManyPayloads => Some(NotifyKind::NO_PROPOSAL_CHOSEN),
+            MessageError::Payload { .. } | MessageError::Padding => {
+                Some(NotifyKind::INVALID_SYNTAX)
+            }
             MessageError::TooLong(_)
             | MessageError::NoHeader(_)
             | MessageError::ZeroSpi

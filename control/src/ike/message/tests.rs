@@ -159,7 +159,7 @@ fn payloads_are_counted() {
     let more = vec![Payload::VendorId(Vec::new()); MAX_PAYLOADS + 1];
     let error = read(&emit(&HEADER, &more)).unwrap_err();
     assert_eq!(error, MessageError::TooManyPayloads);
-    assert_eq!(error.notify(), Some(NotifyKind::INVALID_SYNTAX));
+    assert_eq!(error.notify(), Some(NotifyKind::NO_PROPOSAL_CHOSEN));
 }
 
 /// RFC 7383 section 2.5: the number is from one to the total.

@@ -50,7 +50,7 @@ fn update(
 ) -> Option<NotifyKind> {
     let mobike = ike.mobike.as_ref()?;
     // Section 3.5: the initiator decides, unless both take it from the responder too.
-    if ike.initiator && !mobike.both_ways {
+    if ike.began() && !mobike.both_ways {
         return Some(NotifyKind::UNACCEPTABLE_ADDRESSES);
     }
     // Section 3.9: the addresses that were sent are those that arrived.
@@ -67,7 +67,7 @@ fn update(
     let notifies = contents.notifies.iter().copied();
     let mut found = nat::detect(initiator, responder, path, notifies);
     found.forced = ike.nat.forced;
-    if ike.initiator {
+    if ike.began() {
         // Draft-vidya section 6: provisional until the new address has answered.
         let provisional = (path != ike.path).then_some((path, found));
         if let Some(mobike) = &mut ike.mobike {
@@ -116,11 +116,12 @@ fn addresses_of(path: Path) -> Vec<u8> {
 /// An authenticated response came from another of the peer's addresses, where a repetition of our
 /// request had gone (section 3.10): the initiator goes on there and says so.
 pub(in crate::ike) fn heard_from(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path) {
+    let began = ike.began();
     let Some(mobike) = &mut ike.mobike else {
         return;
     };
     let (old, new) = (ike.path.remote.ip(), path.remote.ip());
-    if !ike.initiator || mobike.provisional.is_some() || !mobike.others.contains(&new) {
+    if !began || mobike.provisional.is_some() || !mobike.others.contains(&new) {
         return;
     }
     mobike.others.retain(|other| *other != new);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use hitless_sa::MessageId;
 
-use super::{Asked, Errand, additional, at, others, relocate};
+use super::{Asked, Errand, additional, at, mapping, others, relocate};
 use crate::ike::contents::Contents;
 use crate::ike::established::IkeSa;
 use crate::ike::message::{Exchange, NotifyKind, Payload};
@@ -42,12 +42,13 @@ pub(in crate::ike) fn move_to(ike: &mut IkeSa, turn: &mut Turn<'_>, local: IpAdd
     }
     let nat = ike.nat;
     relocate(ike, turn, path, nat);
+    let decides = decides(ike);
     let Some(mobike) = &mut ike.mobike else {
         return;
     };
     mobike.provisional = None;
     let elsewhere = remote != ike.proven;
-    let errand = match ike.initiator || mobike.both_ways {
+    let errand = match decides {
         true => Errand::Update,
         // Section 3.6: all that a responder may do is to name its addresses.
         false => Errand::Announce,
@@ -56,6 +57,12 @@ pub(in crate::ike) fn move_to(ike: &mut IkeSa, turn: &mut Turn<'_>, local: IpAdd
     if elsewhere {
         ike.schedule(turn.now, Task::Mobike(Errand::Routability));
     }
+}
+
+/// Whether the peer goes where we say that we are (section 3.5).
+fn decides(ike: &IkeSa) -> bool {
+    let mobike = ike.mobike.as_ref();
+    mobike.is_some_and(|mobike| ike.began() || mobike.both_ways)
 }
 
 /// Another member led it, perhaps at an address that this one does not have
@@ -76,8 +83,7 @@ pub(in crate::ike) fn took_over(ike: &mut IkeSa, turn: &mut Turn<'_>) {
 /// which led it before us when it led earlier. The peer is told again, after it was asked where it
 /// stands; alone this is no reason to ask.
 pub(in crate::ike) fn tell_again(ike: &mut IkeSa, turn: &Turn<'_>) {
-    let follows = |mobike: &super::Mobike| ike.initiator || mobike.both_ways;
-    if ike.mobike.as_ref().is_some_and(follows) {
+    if decides(ike) {
         ike.schedule(turn.now, Task::Mobike(Errand::Update));
     }
 }
@@ -86,10 +92,8 @@ pub(in crate::ike) fn tell_again(ike: &mut IkeSa, turn: &Turn<'_>) {
 /// move to one (section 3.5; a responder that its peer does not follow may not).
 pub(in crate::ike) fn stays(ike: &IkeSa, connection: &Connection) -> bool {
     let ours = &connection.local_addrs;
-    let follows = |mobike: &super::Mobike| ike.initiator || mobike.both_ways;
     ours.contains(&ike.path.local.ip())
-        || ike.mobike.as_ref().is_some_and(follows)
-            && ours.iter().any(|local| reachable(ike, *local).is_some())
+        || decides(ike) && ours.iter().any(|local| reachable(ike, *local).is_some())
 }
 
 /// The operator gave the connection other addresses: it moves if it has to, and the peer hears of
@@ -178,6 +182,7 @@ pub(in crate::ike) fn complete(
             found.forced = ike.nat.forced;
             if contents.has(NotifyKind::NAT_DETECTION_SOURCE_IP) {
                 relocate(ike, turn, ike.path, found);
+                mapping::note(ike, contents);
             }
         }
         Asked::Routability {
@@ -250,7 +255,7 @@ pub(in crate::ike) fn resend_path(
     let Some(mobike) = ike
         .mobike
         .as_ref()
-        .filter(|_| ike.initiator && sent > tries / 2)
+        .filter(|_| ike.began() && sent > tries / 2)
     else {
         return ike.path;
     };

@@ -13,6 +13,9 @@
 
 mod answer;
 mod ask;
+mod mapping;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -29,6 +32,7 @@ pub(super) use answer::{answer, followed, heard_from};
 pub(super) use ask::{
     complete, move_to, perform, readdressed, resend_path, stays, tell_again, took_over,
 };
+pub(super) use mapping::{ask_for_mapping, hear_of_mapping};
 
 /// What tells our own notification from others of its private number: that the sender takes updates
 /// from a responder (draft-smyslov-ipsecme-ikev2-r-mobike has no number assigned).
@@ -130,6 +134,14 @@ pub(super) fn negotiated(
     };
     mobike.note_others(path, peer);
     Some(mobike)
+}
+
+impl IkeSa {
+    /// Whether we are the initiator of RFC 4555: "the party who originally initiated the first IKE_SA (in
+    /// a series of possibly several rekeyed IKE_SAs)" (section 1.3). The flag says who rekeyed last.
+    fn began(&self) -> bool {
+        self.authenticated.asked
+    }
 }
 
 impl Mobike {

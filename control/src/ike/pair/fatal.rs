@@ -6,7 +6,7 @@ use hitless_sa::Spi;
 use super::{C, P, Pair};
 use crate::ike::Input;
 use crate::ike::fragments::Fragmentation;
-use crate::ike::message::{Delete, Exchange, Header, Notify, NotifyKind, Payload};
+use crate::ike::message::{Delete, Exchange, Header, MAX_PAYLOADS, Notify, NotifyKind, Payload};
 use crate::ike::work::Share;
 
 fn one(said: Vec<Vec<u8>>) -> Vec<u8> {
@@ -64,6 +64,27 @@ fn rfc7296_section_2_21_3_other_errors_leave_the_ike_sa_alone() {
     let (_, said) = pair.read(P, &answer);
     assert!(says(&said, NotifyKind::NO_PROPOSAL_CHOSEN), "{said:?}");
     assert_eq!(pair.ike(C).children.len(), 1);
+}
+
+/// More payloads than we read are no syntax error: the request is refused, also when it is repeated,
+/// nothing of it is done, and the next one finds the IKE SA as it was.
+#[test]
+fn rfc7296_section_2_21_3_a_limit_of_ours_is_no_invalid_syntax() {
+    let mut pair = Pair::new(1);
+    let spi = pair.ike(P).children[0].sa.inbound_spi;
+    let (id, _) = pair.next_ids(P);
+    let mut payloads = vec![Payload::VendorId(Vec::new()); MAX_PAYLOADS];
+    payloads.push(Payload::Delete(Delete::Esp(vec![spi])));
+    let long = pair.forge(P, false, id, &payloads);
+    let answer = one(pair.give(C, &long));
+    let (_, said) = pair.read(P, &answer);
+    assert!(says(&said, NotifyKind::NO_PROPOSAL_CHOSEN), "{said:?}");
+    assert_eq!(one(pair.give(C, &long)), answer);
+    assert_eq!(pair.ike(C).children.len(), 1);
+    payloads.remove(0);
+    let short = pair.forge(P, false, id + 1, &payloads);
+    pair.give(C, &short);
+    assert!(pair.ike(C).children.is_empty());
 }
 
 /// An initiator that does not accept our AUTH says so in an INFORMATIONAL exchange, and keeps nothing.

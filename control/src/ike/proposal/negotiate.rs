@@ -164,6 +164,17 @@ impl EspProposal {
         theirs.esp_spi().is_some_and(|spi| spi.0 > 255)
             && includes(theirs, &self.to_transforms(ask))
     }
+
+    /// Whether a peer that asks lets us choose it. A key exchange has no place in IKE_AUTH and nothing
+    /// to say there: whoever proposes one all the same is taken at the other transforms.
+    fn is_asked_for(&self, theirs: &Proposal, ask: Ask) -> bool {
+        if ask == Ask::Create {
+            return self.is_in(theirs, ask);
+        }
+        let mut others = theirs.clone();
+        others.transforms.retain(|t| !is_key_exchange(t.kind));
+        self.is_in(&others, ask)
+    }
 }
 
 /// Encryption, and integrity where the cipher has none of its own. A cipher with keys of one length
@@ -217,8 +228,8 @@ pub fn select_esp<'a>(
     ask: Ask,
 ) -> Option<(&'a Proposal, EspProposal)> {
     ours.iter().find_map(|own| {
-        let proposal = theirs.iter().find(|proposal| own.is_in(proposal, ask))?;
-        Some((proposal, *own))
+        let fits = |proposal: &&Proposal| own.is_asked_for(proposal, ask);
+        Some((theirs.iter().find(fits)?, *own))
     })
 }
 
@@ -245,11 +256,12 @@ pub fn accepted_esp<'a>(
 ) -> Option<(&'a Proposal, EspProposal)> {
     let chosen = single_choice(reply)?;
     let spi = chosen.esp_spi()?;
-    select_esp(ours, reply, ask).filter(|(_, own)| {
-        EspProposal::offer(ours, spi, ask)
-            .iter()
-            .any(|offer| offer.number == chosen.number && own.is_in(offer, ask))
-    })
+    let own = ours.iter().find(|own| own.is_in(chosen, ask))?;
+    let offered = EspProposal::offer(ours, spi, ask);
+    let mut offered = offered.iter();
+    offered
+        .any(|offer| offer.number == chosen.number && own.is_in(offer, ask))
+        .then_some((chosen, *own))
 }
 
 /// A response holds one proposal with one transform of each kind (RFC 7296 section 3.3.1).
@@ -264,6 +276,14 @@ fn single_choice(reply: &[Proposal]) -> Option<&Proposal> {
             earlier.all(|other| other.kind != transform.kind)
         });
     distinct.then_some(chosen)
+}
+
+/// Transform types 4, and 6 to 12 (RFC 9370 section 2.2.1).
+const fn is_key_exchange(kind: u8) -> bool {
+    matches!(
+        kind,
+        KEY_EXCHANGE | ADDITIONAL_KEY_EXCHANGE_1..=ADDITIONAL_KEY_EXCHANGE_7
+    )
 }
 
 /// Whether a proposal lets us choose exactly `wanted`.
@@ -291,10 +311,8 @@ fn includes(theirs: &Proposal, wanted: &[Transform]) -> bool {
     };
     let refuses_rest = theirs.transforms.iter().all(|t| {
         let refusable = match t.kind {
-            INTEGRITY | KEY_EXCHANGE | ADDITIONAL_KEY_EXCHANGE_1..=ADDITIONAL_KEY_EXCHANGE_7 => {
-                none_for(t.kind)
-            }
-            _ => false,
+            INTEGRITY => none_for(t.kind),
+            kind => is_key_exchange(kind) && none_for(kind),
         };
         refusable || wanted.iter().any(|own| own.kind == t.kind)
     });
@@ -584,6 +602,24 @@ mod tests {
             .transforms
             .push(Transform::new(KEY_EXCHANGE, NONE, None));
         assert!(select_esp(&[plain], &[optional], Ask::Create).is_some());
+    }
+
+    /// RFC 7296 section 1.2 forbids it; some say it all the same, and others overlook it.
+    #[test]
+    fn rfc7296_section_1_2_a_key_exchange_in_ike_auth_is_overlooked_in_a_request() {
+        let hybrid = esp("aes128gcm16-x25519-ke1_mlkem768");
+        let asked = [hybrid.to_proposal(1, SPI, Ask::Create)];
+        for ours in [hybrid, esp("aes128gcm16"), esp("aes128gcm16-ecp384")] {
+            let chosen = select_esp(&[ours], &asked, Ask::First);
+            let (theirs, chosen) = chosen.expect("the other transforms fit");
+            assert_eq!((theirs, chosen), (&asked[0], ours));
+            let reply = chosen.to_proposal(theirs.number, SPI, Ask::First);
+            assert!(reply.transforms.iter().all(|t| !is_key_exchange(t.kind)));
+            // A responder that chooses one was not offered it.
+            assert!(accepted_esp(&[ours], &asked, Ask::First).is_none());
+        }
+        assert!(select_esp(&[esp("aes256gcm16")], &asked, Ask::First).is_none());
+        assert!(select_esp(&[esp("aes128gcm16")], &asked, Ask::Create).is_none());
     }
 
     /// RFC 4303 section 2.1: SPIs 0 to 255 are reserved.

@@ -27,9 +27,8 @@ use crate::ike::contents::Contents;
 use crate::ike::crypto::prf::equal;
 use crate::ike::engine::Engine;
 use crate::ike::established::{IkeSa, State};
-use crate::ike::message::{Exchange, Header, NotifyKind, Payload, emit};
+use crate::ike::message::{Exchange, Header, NotifyKind, Payload};
 use crate::ike::nat::Path;
-use crate::ike::output::Output;
 use crate::ike::settings::{Connection, EngineSettings};
 use crate::ike::tasks::{Pending, Task};
 use crate::ike::turn::Turn;
@@ -49,7 +48,7 @@ pub(in crate::ike) struct Shown {
 }
 
 impl Shown {
-    fn may(&mut self, now: Instant) -> bool {
+    pub(in crate::ike) fn may(&mut self, now: Instant) -> bool {
         if self.since.is_none_or(|since| now.since(since) >= INTERVAL) {
             self.since = Some(now);
             self.count = 0;
@@ -151,14 +150,7 @@ impl Engine {
         let Some(token) = token(&self.settings, spis) else {
             return false;
         };
-        let answer = Header {
-            response: true,
-            initiator: !header.initiator,
-            ..*header
-        };
-        let unknown = Payload::notify(NotifyKind::INVALID_IKE_SPI, &[]);
-        let transmit = path.transmit(emit(&answer, &[unknown, token]));
-        self.outputs.push_back(Output::Transmit(transmit));
+        self.say_unknown(path, header, Some(token));
         self.dropped(path, "unknown IKE SA, crash token shown");
         true
     }
@@ -174,7 +166,7 @@ impl Engine {
 
     /// Whether either SPI is one of ours, live or buried, or may become one as soon as an answer is
     /// here: never a token for those.
-    fn may_know(&self, header: &Header) -> bool {
+    pub(in crate::ike) fn may_know(&self, header: &Header) -> bool {
         [header.initiator_spi, header.responder_spi]
             .iter()
             .any(|spi| {
@@ -197,6 +189,9 @@ impl Engine {
         payloads: &[Payload],
     ) {
         let contents = Contents::of(payloads);
+        if self.disowned(now, entropy, path, header, &contents) {
+            return;
+        }
         let spis = [header.initiator_spi, header.responder_spi];
         let lost = contents.has(NotifyKind::INVALID_IKE_SPI) && header.response;
         let found = spis.iter().filter_map(|spi| self.sas.get(spi)).find(|ike| {

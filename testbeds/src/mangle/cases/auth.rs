@@ -93,8 +93,8 @@ pub const HALF_OPEN: &[Case] = &[
     ),
     case(
         "IKE_AUTH to another SPI",
-        "RFC 7296 2.21.4",
-        Silence,
+        "RFC 7296 1.5, 2.21.4",
+        OneOf(&[Silence, Expected::InClear(NotifyKind::INVALID_IKE_SPI)]),
         |bed| header(bed, |m| m.responder ^= 1),
     ),
     case(

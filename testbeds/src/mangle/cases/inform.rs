@@ -360,7 +360,7 @@ pub const ESTABLISHED: &[Case] = &[
     case(
         "10,000 payloads in an IKE SA",
         "RFC 7296 2.21.3",
-        INVALID,
+        Refused(NotifyKind::NO_PROPOSAL_CHOSEN),
         |bed| inform(bed, vec![Raw::new(VENDOR, []); 10_000]),
     ),
     case(

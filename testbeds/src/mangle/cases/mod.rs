@@ -7,6 +7,7 @@ mod crossing;
 mod fragments;
 mod inform;
 mod init;
+mod login;
 mod proposals;
 mod responses;
 mod unanswered;
@@ -38,6 +39,10 @@ pub fn all() -> impl Iterator<Item = (Stage, &'static Case)> {
         (Stage::AskedRekey, crossing::ASKED_REKEY),
         (Stage::AskedLife, crossing::ASKED_LIFE),
         (Stage::AskedLife, crossing::CLOSED),
+        (Stage::LogIn, login::LOG_IN),
+        (Stage::Challenged, login::CHALLENGED),
+        (Stage::AskedLogin, login::ASKED_LOGIN),
+        (Stage::AskedUser, login::ASKED_USER),
         (Stage::AskedInit, unanswered::ASKED),
         (Stage::AskedAuth, unanswered::ASKED),
         (Stage::AskedChild, unanswered::ASKED),

@@ -21,6 +21,8 @@ struct Line {
     ppk: Ppk,
     /// The gateway initiates.
     starts: bool,
+    /// Both ends leave fragments to IP.
+    whole: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +41,7 @@ const fn line(name: &'static str, theirs: &'static str, ours: &'static str) -> L
         auth: "pubkey",
         ppk: Ppk::None,
         starts: false,
+        whole: false,
     }
 }
 
@@ -56,6 +59,13 @@ const fn pkcs1(line: Line) -> Line {
     }
 }
 
+const fn whole(line: Line) -> Line {
+    Line {
+        whole: true,
+        ..line
+    }
+}
+
 const fn ppk(line: Line, ppk: Ppk) -> Line {
     Line { ppk, ..line }
 }
@@ -65,6 +75,7 @@ const LINES: &[Line] = &[
     line("ecdsa384", "ecdsa384", "gw-ecdsa384"),
     line("rsa-pss", "rsa", "gw-rsa"),
     pkcs1(line("rsa-pkcs1", "rsa", "gw-rsa")),
+    whole(line("rsa-whole", "long", "gw-long")),
     line("ed25519", "ed25519", "gw-ed25519"),
     line("subject", "subject", "gw-ecdsa"),
     ppk(line("ppk", "ecdsa", "gw-ecdsa"), Ppk::Both),
@@ -77,6 +88,7 @@ const LINES: &[Line] = &[
     start(line("our-ecdsa384", "ecdsa384", "gw-ecdsa384")),
     start(line("our-rsa-pss", "rsa", "gw-rsa")),
     start(pkcs1(line("our-rsa-pkcs1", "rsa", "gw-rsa"))),
+    start(whole(line("our-rsa-whole", "long", "gw-long"))),
     start(line("our-ed25519", "ed25519", "gw-ed25519")),
     start(ppk(line("our-ppk", "ecdsa", "gw-ecdsa"), Ppk::Both)),
     start(line("our-revoked", "revoked", "gw-ecdsa")),
@@ -92,6 +104,11 @@ impl Line {
             0 => "10.2.0.0/24".to_owned(),
             index => format!("10.3.{index}.0/24"),
         }
+    }
+
+    /// As both files say it.
+    const fn fragmentation(&self) -> &'static str {
+        if self.whole { "no" } else { "yes" }
     }
 
     /// The identity that the peer asserts, and that the gateway expects.
@@ -115,6 +132,7 @@ pub fn swanctl() -> String {
             Ppk::Both => "    ppk_id = ppk.lab\n    ppk_required = yes\n",
             Ppk::None | Ppk::Missing => "",
         };
+        let fragmentation = line.fragmentation();
         // The RSA key signs as the gateway's does.
         let auth = match line.auth {
             "rsa" => "rsa-sha256",
@@ -124,7 +142,7 @@ pub fn swanctl() -> String {
             text,
             "  {name} {{\n    version = 2\n    local_addrs = {PEER_OUTSIDE}\n    \
              remote_addrs = {CLUSTER_OUTSIDE}\n    proposals = {PROPOSAL}\n    mobike = no\n    \
-             encap = yes\n    rekey_time = 0\n{ppk}    local {{\n      auth = {auth}\n      \
+             encap = yes\n    rekey_time = 0\n    fragmentation = {fragmentation}\n{ppk}    local {{\n      auth = {auth}\n      \
              certs = {theirs}.crt\n      id = \"{id}\"\n    }}\n    remote {{\n      \
              auth = pubkey\n      id = gw.test\n      cacerts = root.crt\n    }}\n    \
              children {{\n      {name} {{\n        local_ts = {PEER_NETWORK}\n        \
@@ -150,7 +168,7 @@ pub fn gateway(directory: &Path) -> String {
          addresses = [\"10.2.0.1/24\"]\nprotected = true\n\n\
          [control]\nsocket = \"{shown}/hitless.sock\"\nlog = \"debug\"\n"
     );
-    for key in ["gw-ecdsa", "gw-ecdsa384", "gw-rsa", "gw-ed25519"] {
+    for key in ["gw-ecdsa", "gw-ecdsa384", "gw-rsa", "gw-long", "gw-ed25519"] {
         text.push_str(&format!(
             "\n[secrets.private-{key}]\nfile = \"{key}.key\"\n"
         ));
@@ -164,6 +182,7 @@ pub fn gateway(directory: &Path) -> String {
             name, ours, auth, ..
         } = line;
         let network = line.network();
+        let fragmentation = line.fragmentation();
         let ppk = match line.ppk {
             Ppk::None => "",
             Ppk::Both | Ppk::Missing => "ppk_id = \"ppk.lab\"\nppk_required = true\n",
@@ -176,7 +195,7 @@ pub fn gateway(directory: &Path) -> String {
         let _: std::fmt::Result = write!(
             text,
             "\n[connections.{name}]\nlocal_addrs = [\"{CLUSTER_OUTSIDE}\"]\n\
-             remote_addrs = [\"{PEER_OUTSIDE}\"]\nproposals = [\"{PROPOSAL}\"]\n{ppk}{reauth}\
+             remote_addrs = [\"{PEER_OUTSIDE}\"]\nproposals = [\"{PROPOSAL}\"]\nfragmentation = \"{fragmentation}\"\n{ppk}{reauth}\
              local = {{ auth = \"{auth}\", certs = [\"{ours}.crt\", \"sub.crt\"], id = \"gw.test\" }}\n\
              remote = {{ auth = \"pubkey\", cacerts = [\"root.crt\"], crls = [\"sub.crl\"], id = \"{id}\" }}\n\n\
              [connections.{name}.children.{name}]\nesp_proposals = [\"{ESP}\"]\n\

@@ -12,7 +12,19 @@ const GATEWAY: &[(&str, &str, &[&str])] = &[
     ("gw-ecdsa", "ecdsa-256", &["gw.test"]),
     ("gw-ecdsa384", "ecdsa-384", &["gw.test"]),
     ("gw-rsa", "rsa-3072", &["gw.test"]),
+    (
+        "gw-long",
+        "rsa-4096",
+        &["gw.test", LONG[0], LONG[1], LONG[2], LONG[3]],
+    ),
     ("gw-ed25519", "ed25519", &["gw.test"]),
+];
+/// What makes a certificate as long as some are.
+const LONG: [&str; 4] = [
+    "one.of-the-offices-in-a-street.of-a-town-not-far-away.of-a-country-of-its-own.test",
+    "two.of-the-offices-in-a-street.of-a-town-not-far-away.of-a-country-of-its-own.test",
+    "three.of-the-offices-in-a-street.of-a-town-not-far-away.of-a-country-of-its-own.test",
+    "four.of-the-offices-in-a-street.of-a-town-not-far-away.of-a-country-of-its-own.test",
 ];
 const PEER: &[(&str, &str, &[&str])] = &[
     (
@@ -40,6 +52,18 @@ const PEER: &[(&str, &str, &[&str])] = &[
             "our-rsa-pss.test",
             "rsa-pkcs1.test",
             "our-rsa-pkcs1.test",
+        ],
+    ),
+    (
+        "long",
+        "rsa-4096",
+        &[
+            "rsa-whole.test",
+            "our-rsa-whole.test",
+            LONG[0],
+            LONG[1],
+            LONG[2],
+            LONG[3],
         ],
     ),
     ("ed25519", "ed25519", &["ed25519.test", "our-ed25519.test"]),

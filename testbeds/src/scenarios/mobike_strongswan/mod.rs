@@ -47,6 +47,7 @@ fn moves(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     bench.say("the first member initiates");
     trial.arrives("at-first", CLUSTER_OUTSIDE)?;
     let authentications = trial.peer.said("IKE_AUTH");
+    trial.rekeyed()?;
     bench.say("the first member dies, the second is at another address");
     trial.takeover()?;
     trial.arrives("after-the-takeover", SECOND)?;
@@ -120,6 +121,23 @@ impl<'a> Trial<'a> {
             self.report
                 .check(&format!("{name}-{moment}"), flows.is_ok(), detail);
         }
+        Ok(())
+    }
+
+    /// charon rekeys the IKE SA: we are its initiator still, and may move (RFC 4555 section 1.3).
+    fn rekeyed(&mut self) -> Result<(), LabError> {
+        self.bench.say("charon rekeys the IKE SA");
+        let spis = |member: &Member| -> Result<_, LabError> {
+            Ok(gateway::only_spis(&member.established("head")?))
+        };
+        let first = spis(&self.members[0])?;
+        self.peer.swanctl(&["--rekey", "--ike", "branch"])?;
+        let next = clock::until("a rekeyed IKE SA", ANSWER, || {
+            let now = spis(&self.members[0])?;
+            Ok(now.filter(|now| Some(now) != first.as_ref()))
+        });
+        let detail = format!("{first:?} -> {:?}", next.as_ref().ok());
+        self.report.check("charon-rekeys", next.is_ok(), detail);
         Ok(())
     }
 

@@ -52,6 +52,7 @@ fn roads(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     let mut trial = Trial::new(bench, variant)?;
     trial.taken()?;
     let address = trial.given()?;
+    trial.rekeyed()?;
     trial.moves(&address)?;
     trial.takeover(&address)?;
     trial.second_client(&address)?;
@@ -158,6 +159,20 @@ impl<'a> Trial<'a> {
             let detail = format!("{address} to {host}");
             self.report.check(&name, answered, detail);
         }
+    }
+
+    /// We rekey what charon began: it is its initiator still, and may move (RFC 4555 section 1.3).
+    fn rekeyed(&mut self) -> Result<(), LabError> {
+        self.bench.say("we rekey the IKE SA of charon");
+        let first = gateway::only_spis(&self.ours("clients")?);
+        self.members[self.active].order(&["rekey", "--ike", "clients"])?;
+        let next = clock::until("a rekeyed IKE SA", ANSWER, || {
+            let now = gateway::only_spis(&self.ours("clients")?);
+            Ok(now.filter(|now| Some(now) != first.as_ref()))
+        });
+        let detail = format!("{first:?} -> {:?}", next.as_ref().ok());
+        self.report.check("we-rekey", next.is_ok(), detail);
+        Ok(())
     }
 
     /// charon has another address: MOBIKE tells us, and traffic goes on.

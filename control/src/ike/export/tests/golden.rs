@@ -90,7 +90,7 @@ fn a_body_that_is_cut_or_damaged_is_refused_or_means_something_and_nothing_worse
 
 /// Each field of each record, whatever it would mean together. A field that is new gets into a file of
 /// its own.
-const EVERY_FIELD: [&str; 2] = ["ike-sa-everything", "ike-sa-purposes"];
+const EVERY_FIELD: [&str; 3] = ["ike-sa-everything", "ike-sa-purposes", "ike-sa-mapping"];
 
 /// Where the records are described.
 const SOURCES: [&str; 5] = [

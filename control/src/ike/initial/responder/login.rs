@@ -164,6 +164,7 @@ impl Responder {
             return Err("request that is too long to be kept".into());
         }
         let local = IdBody::new(local_identity(connection, path));
+        self.fragmenting = self.fragmenting.on(connection);
         let int_auth = self.intermediate.int_auth();
         let signed = self.signed(&self.keys, Side::Responder, &local, &int_auth);
         let secrets = &turn.settings.secrets;
