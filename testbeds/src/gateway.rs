@@ -18,6 +18,8 @@ const KEYS: &str = "keys";
 /// The one connection of most scenarios.
 pub const CONNECTION: &str = "peer";
 const READY: Duration = Duration::from_secs(10);
+/// How far before everything else on the machine.
+const NICE: &str = "-15";
 /// Both members share one or two cores with the peer.
 pub const PATIENT: &str = "heartbeat = \"50ms\"\nmissed = 4";
 
@@ -97,7 +99,9 @@ impl Member {
     ) -> Result<Self, LabError> {
         let shown = binary.display().to_string();
         let file = directory.join(CONFIGURATION).display().to_string();
-        let mut daemon = Program::new([&shown, word, "--config", &file]).inside(namespace);
+        // A gateway does not share its cores with a thousand peers as it does here.
+        let words = ["nice", "-n", NICE, &shown, word, "--config", &file];
+        let mut daemon = Program::new(words).inside(namespace);
         for (variable, value) in environment {
             daemon = daemon.env(variable, value);
         }
@@ -294,12 +298,17 @@ pub fn write_configuration(directory: &Path, text: &str) -> Result<PathBuf, LabE
 /// The daemon that was built with this program, in the same profile. Under cargo it is brought up
 /// to date first: a stale daemon would be a puzzling thing to test.
 pub fn binary() -> Result<PathBuf, LabError> {
+    beside("hitless")
+}
+
+/// The same for another program of ours, of the package of its name.
+pub fn beside(name: &str) -> Result<PathBuf, LabError> {
     let own = std::env::current_exe().map_err(LabError::io("finding this program"))?;
     let directory = own.parent().map(Path::to_owned).unwrap_or_default();
-    let binary = directory.join("hitless");
+    let binary = directory.join(name);
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut words = vec![cargo.to_string_lossy().into_owned()];
-        words.extend(["build", "--quiet", "--package", "hitless"].map(str::to_owned));
+        words.extend(["build", "--quiet", "--package", name].map(str::to_owned));
         if directory.ends_with("release") {
             words.push("--release".to_owned());
         }
@@ -310,7 +319,7 @@ pub fn binary() -> Result<PathBuf, LabError> {
     }
     Err(LabError::Unreadable {
         what: binary.display().to_string(),
-        detail: "it is not there: cargo build --package hitless, in the same profile".to_owned(),
+        detail: format!("it is not there: cargo build --package {name}, in the same profile"),
     })
 }
 

@@ -38,7 +38,7 @@ enum Command {
         after_help = "Example: hitless-testbeds faults --with-ha --plots /tmp/plots\n\
         All faults: kill, zombie, switchover, restarts, standby-down, sync-to-standby, sync-to-active,\n\
         sync-cut, protected-down, outside-down, next-hop, disk-full, clock-step\n\
-        How long takeovers take: hitless-testbeds faults none --takeovers 9"
+        How long takeovers take: hitless-testbeds faults none --takeovers 9 --crowd 50000"
     )]
     Faults(Faults),
     /// Run the gateway in a simulated network that misbehaves, once for each seed. Needs nothing.
@@ -129,6 +129,9 @@ struct Faults {
     /// Kills with 1, 200 and 1,000 tunnels each: how long a takeover takes, 50 ms at most.
     #[arg(long, default_value_t = 0, value_name = "KILLS")]
     takeovers: u32,
+    /// Three kills with so many SAs each of peers of ours, up to 65,000; takes minutes.
+    #[arg(long, value_delimiter = ',', value_name = "SAS,SAS,...", value_parser = clap::value_parser!(u32).range(1..=65_000))]
+    crowd: Vec<u32>,
     /// Side by side: the same kill to strongSwan's ha plugin.
     #[arg(long)]
     with_ha: bool,
@@ -516,10 +519,12 @@ impl Faults {
     fn carry_out(&self) -> Result<bool, LabError> {
         let wish = faults::Wish {
             tunnels: self.tunnels,
+            busy: None,
             rate: self.rate,
             faults: self.chosen()?,
             failovers: self.failovers,
             takeovers: self.takeovers,
+            crowd: self.crowd.clone(),
             with_ha: self.with_ha,
             heartbeat_ms: self.heartbeat_ms,
             missed: self.missed,

@@ -190,14 +190,18 @@ impl Process {
         syscall::signal(&self.child, signal).map_err(LabError::io(what))
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>, LabError> {
+        let what = || format!("the end of {}", self.name);
+        self.child.try_wait().map_err(LabError::io(what()))
+    }
+
     /// Asks it to end with `signal` and waits.
     pub fn end(&mut self, signal: i32, limit: Duration) -> Result<ExitStatus, LabError> {
         let what = format!("the end of {}", self.name);
         self.check_running()?;
         syscall::signal(&self.child, signal).map_err(LabError::io(what.clone()))?;
-        clock::until(&what, limit, || {
-            self.child.try_wait().map_err(LabError::io(what.clone()))
-        })
+        clock::until(&what, limit, || self.ended())
     }
 }
 

@@ -4,7 +4,7 @@
 //! All speak from port 4500 on, with the non-ESP marker (RFC 7296 section 2.23), so that one socket
 //! for each address does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
@@ -32,6 +32,11 @@ const AT_ONCE: usize = 32;
 const UNDER_WAY: u32 = 32;
 /// Without a new IKE SA for so long there will be no more.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// What a failover interrupts is begun anew, for a half-open IKE SA is with one member alone: after
+/// so many repetitions, the first of which comes a second after the request.
+const REPEATED: u32 = 2;
+/// Without a new one for so long it is looked who has given up.
+const STUCK: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(1);
 /// The first address behind an initiator.
 const BEHIND: u32 = 0x0a40_0000;
@@ -131,6 +136,8 @@ pub struct Flock {
     began: Moment,
     /// When each was started.
     started: Vec<Moment>,
+    /// Those of them that are not established.
+    under_way: BTreeSet<u32>,
     wanted: u32,
     established: u32,
     children: u32,
@@ -138,7 +145,9 @@ pub struct Flock {
     sent: u64,
     rate: Rate,
     signs: u64,
-    alive: BTreeSet<IkeSpi>,
+    dpd: Duration,
+    /// The last of each.
+    alive: BTreeMap<IkeSpi, Moment>,
     /// The last thing that went wrong.
     trouble: Option<String>,
     room: Vec<u8>,
@@ -160,19 +169,22 @@ impl Flock {
                 child.esp_proposals = vec!["aes128gcm16".parse()?];
             }
         }
+        settings.retransmit_tries = REPEATED;
         let mut flock = Flock {
             engine: Engine::new(settings),
             entropy: SystemEntropy,
             roads,
             began: Moment::now(),
             started: Vec::new(),
+            under_way: BTreeSet::new(),
             wanted: wish.sas,
             established: 0,
             children: 0,
             sent: 0,
             rate: Rate::new("handshake")?,
             signs: 0,
-            alive: BTreeSet::new(),
+            dpd: wish.dpd,
+            alive: BTreeMap::new(),
             trouble: None,
             room: vec![0; LONGEST],
         };
@@ -191,7 +203,7 @@ impl Flock {
     pub fn establish(&mut self) -> Result<SetUp, Box<dyn Error>> {
         let mut progress = Progress::new("crowd", (self.wanted / SHOWN) as usize + 1);
         let began = Moment::now();
-        let (mut last, mut shown) = (Moment::now(), 0);
+        let (mut last, mut again, mut shown) = (Moment::now(), Moment::now(), 0);
         while self.established < self.wanted || self.children < self.wanted {
             if self.established >= shown {
                 progress.step("IKE SAs");
@@ -202,6 +214,11 @@ impl Flock {
             self.pump()?;
             if self.established > before {
                 last = Moment::now();
+                again = last;
+            } else if again.elapsed() > STUCK {
+                again = Moment::now();
+                let all: Vec<u32> = self.under_way.iter().copied().collect();
+                self.initiate(all)?;
             } else if last.elapsed() > PATIENCE {
                 return Err(self.stuck().into());
             }
@@ -230,8 +247,15 @@ impl Flock {
     fn start_some(&mut self) -> Result<(), Box<dyn Error>> {
         let started = self.started.len() as u32;
         let room = UNDER_WAY.saturating_sub(started - self.established);
-        for number in started..self.wanted.min(started + room) {
-            self.started.push(Moment::now());
+        let some: Vec<u32> = (started..self.wanted.min(started + room)).collect();
+        self.started.extend(some.iter().map(|_| Moment::now()));
+        self.under_way.extend(&some);
+        self.initiate(some)
+    }
+
+    /// Has them begun, those that are not under way.
+    fn initiate(&mut self, numbers: Vec<u32>) -> Result<(), Box<dyn Error>> {
+        for number in numbers {
             let now = self.now();
             let initiate = Input::Initiate {
                 connection: format!("c{number}"),
@@ -246,10 +270,10 @@ impl Flock {
     /// Keeps them for a time, and on until everybody has given a sign of life, within patience.
     pub fn keep(&mut self, time: Duration) -> Result<Kept, Box<dyn Error>> {
         let mut progress = Progress::new("crowd", time.as_secs() as usize + 1);
-        (self.signs, self.alive) = (0, BTreeSet::new());
+        (self.signs, self.alive) = (0, BTreeMap::new());
         let (began, mut shown) = (Moment::now(), 0);
-        let all = |flock: &Flock| flock.alive.len() == flock.wanted as usize;
-        while began.elapsed() < time || !all(self) && began.elapsed() < time + PATIENCE {
+        let all = |flock: &Flock| flock.alive().count() == flock.wanted as usize;
+        while began.elapsed() < time || began.elapsed() < time + PATIENCE && !all(self) {
             if began.elapsed().as_secs() >= shown {
                 progress.step("seconds kept alive");
                 shown += 1;
@@ -259,8 +283,15 @@ impl Flock {
         let there = |ike: &&IkeSpi| self.engine.children(**ike).len() == 1;
         Ok(Kept {
             signs: self.signs,
-            alive: self.alive.iter().filter(there).count() as u32,
+            alive: self.alive().filter(there).count() as u32,
         })
+    }
+
+    /// Who has given a sign of life in the last round of questions: what came before is long ago.
+    fn alive(&self) -> impl Iterator<Item = &IkeSpi> {
+        let (now, round) = (Moment::now(), self.dpd + PATIENCE);
+        let signs = self.alive.iter();
+        signs.filter_map(move |(ike, last)| (now.since(*last) <= round).then_some(ike))
     }
 
     /// Why one was lost, if one was.
@@ -336,14 +367,17 @@ impl Flock {
             Event::IkeEstablished { connection, .. } => {
                 self.established += 1;
                 let number = connection.get(1..).and_then(|digits| digits.parse().ok());
-                if let Some(begun) = number.and_then(|n: usize| self.started.get(n)) {
+                if let Some(number) = number
+                    && self.under_way.remove(&number)
+                    && let Some(begun) = self.started.get(number as usize)
+                {
                     self.rate.note(begun.elapsed());
                 }
             }
             Event::ChildEstablished { .. } => self.children += 1,
             Event::LivenessConfirmed { ike } => {
                 self.signs += 1;
-                self.alive.insert(ike);
+                self.alive.insert(ike, Moment::now());
             }
             Event::IkeDeleted {
                 connection, reason, ..

@@ -31,7 +31,7 @@ pub const HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 2, 0, 2));
 pub const CLUSTER: IpAddr = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1));
 const CLUSTER_ID: &str = "cluster.test";
 const SECRET: &str = "not-so-secret-psk-0123456789";
-const IKE: &str = "aes128gcm16-prfsha256-x25519";
+pub const IKE: &str = "aes128gcm16-prfsha256-x25519";
 /// kernel-libipsec has no extended sequence numbers.
 const ESP: &str = "aes128gcm16";
 /// The peers' outside addresses begin here, within the cluster's network.
@@ -255,7 +255,8 @@ impl<'a> Bed<'a> {
     }
 }
 
-fn heartbeats(wish: &Wish) -> String {
+/// What the members' files say of their heartbeats.
+pub fn heartbeats(wish: &Wish) -> String {
     format!(
         "heartbeat = \"{}ms\"\nmissed = {}\ndegraded = \"{}\"",
         wish.heartbeat_ms, wish.missed, wish.degraded
@@ -338,7 +339,7 @@ pub fn spis(peer: &StrongSwan) -> Result<BTreeSet<(String, String)>, LabError> {
 }
 
 pub fn traffic(lab: &Topology, wish: &Wish) -> Result<Traffic, LabError> {
-    Traffic::start(&lab.peer, &lab.host_b, wish.tunnels, wish.rate)
+    Traffic::start(&lab.peer, &lab.host_b, wish.busy(), wish.rate)
 }
 
 /// What each member sends on the outside.
@@ -350,7 +351,7 @@ pub fn captures(lab: &Topology, name: &str, directory: &Path) -> Result<[Capture
     Ok([on_port(0)?, on_port(1)?])
 }
 
-fn wait_for_roles(members: &mut [Option<Member>; 2]) -> Result<usize, LabError> {
+pub fn wait_for_roles(members: &mut [Option<Member>; 2]) -> Result<usize, LabError> {
     clock::until("one active member and one standby", ROLES, || {
         let mut roles = Vec::new();
         for member in members.iter_mut().flatten() {

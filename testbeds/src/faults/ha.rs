@@ -9,8 +9,9 @@ use hitless::audit::Audit;
 
 use super::audit::Question;
 use super::bed;
+use super::expected::{Cost, Expected, Takeover};
 use super::judge::Evidence;
-use super::kinds::{Diary, Expected, Takeover};
+use super::kinds::Diary;
 use super::waits::Waited;
 use super::{BEFORE, LAST, Row, Wish};
 use crate::capture::Capture;
@@ -30,6 +31,14 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const INSIDE_PREFIX: u8 = 24;
 /// It has been measured to take eight seconds until traffic flows.
 const AFTER: Duration = Duration::from_secs(30);
+
+/// Nothing is asked of it.
+const MEASURED: Expected = Expected {
+    takeover: Takeover::AtAnyTime,
+    cost: Cost::Anything,
+    silence: AFTER,
+    missed: None,
+};
 
 /// Runs the kill and tells what it cost.
 pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
@@ -88,12 +97,9 @@ pub fn run(bench: &Bench, wish: &Wish) -> Result<Row, LabError> {
         struck,
         end,
         tunnels: wish.tunnels,
-        expected: Expected {
-            takeover: Takeover::AtAnyTime,
-            lossless: false,
-            silence: AFTER,
-            missed: None,
-        },
+        busy: wish.busy(),
+        rate: wish.rate,
+        expected: MEASURED,
         said: String::new(),
         question: Question::about(&gateway::binary()?, &directory, PREFIX),
         waited: Waited::default(),

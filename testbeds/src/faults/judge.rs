@@ -9,7 +9,8 @@ use hitless::audit::wire::{self, Frame};
 use hitless::audit::{Audit, Exchange, TapId};
 
 use super::audit::Question;
-use super::kinds::{Diary, Expected, Takeover};
+use super::expected::{Cost, Expected, Takeover, most_missed};
+use super::kinds::Diary;
 use super::plot::Timeline;
 use super::traffic::{Flow, Silence, WAYS, Way};
 use super::waits::Waited;
@@ -42,6 +43,10 @@ pub(super) struct Evidence {
     pub struck: Duration,
     pub end: Duration,
     pub tunnels: u16,
+    /// Those of them that carry traffic.
+    pub busy: u16,
+    /// Datagrams a second, each way.
+    pub rate: u32,
     pub expected: Expected,
     pub question: Question,
     /// What the machine made the members wait.
@@ -62,6 +67,8 @@ impl Row {
             struck,
             end,
             tunnels,
+            busy,
+            rate,
             expected,
             question,
             waited,
@@ -76,14 +83,15 @@ impl Row {
         let worst = waited.worst_within(expected.silence);
         self.longest_wait_ms = Some(milliseconds(worst));
         let starved = (worst >= expected.silence / 2).then_some(worst);
-        self.judge_flow(&flow, struck, end, tunnels);
+        self.judge_flow(&flow, struck, end, busy);
         let led = captured[1 - active]
             .as_deref()
             .is_ok_and(|file| led_before(file, struck));
         let first = self.judge_captures(captured, active, struck, &mut diary, all);
         self.judge_audit(&question);
         let sound = self.problems.len();
-        self.judge_loss(expected.lossless);
+        let waits = waited.between(struck, struck + expected.cost.longest());
+        self.judge_cost(expected.cost, rate, waits);
         match led {
             true => {
                 let other = 2 - active;
@@ -109,6 +117,7 @@ impl Row {
     /// What was found from there on is what a machine does that runs a member too late.
     fn excuse(&mut self, from: usize, worst: Duration) {
         let found = self.problems.split_off(from);
+        self.excused |= !found.is_empty();
         self.notes.extend(found.into_iter().map(|what| {
             format!(
                 "{what}; not judged: the machine kept a thread of a member waiting for {worst:.1?}"
@@ -116,11 +125,29 @@ impl Row {
         }));
     }
 
-    fn judge_loss(&mut self, lossless: bool) {
+    /// Neither away for longer nor lost more than the timers account for; `waits` is what the machine
+    /// made members wait in that time.
+    fn judge_cost(&mut self, cost: Cost, rate: u32, waits: Duration) {
         let lost = self.packets_lost;
-        if lossless && lost > 0 {
-            self.problems
-                .push(format!("{lost} packets lost where none may be"));
+        if let Some(time) = cost.loss() {
+            // What the machine delays is late, and lost only where something may be.
+            let waits = if time.is_zero() { time } else { waits * 2 };
+            let most = ((time + waits).as_secs_f64() * f64::from(rate)).ceil() as u64;
+            if lost > most {
+                self.problems.push(match most {
+                    0 => format!("{lost} packets lost where none may be"),
+                    _ => format!("{lost} packets lost; {most} are what {time:.1?} are worth"),
+                });
+            }
+        }
+        let felt = [self.outage_in_ms, self.outage_out_ms];
+        for (felt, limit) in felt.into_iter().zip(cost.outage().into_iter().flatten()) {
+            let limit = milliseconds(limit + waits);
+            if let Some(felt) = felt.filter(|felt| *felt > limit) {
+                self.problems.push(format!(
+                    "nothing arrived for {felt:.1} ms one way; {limit:.1} may be"
+                ));
+            }
         }
     }
 
@@ -138,8 +165,7 @@ impl Row {
         };
         let count = |time: Duration| time.as_secs_f64() / heartbeat.as_secs_f64().max(1e-3);
         self.heartbeats_missed = Some(count(silent));
-        // One is on its way when the other member dies, and it looks at each of its own.
-        let most = heartbeat * (missed + 2) + waits;
+        let most = heartbeat * most_missed(missed) + waits;
         if silent < heartbeat * missed || silent > most {
             self.problems.push(format!(
                 "took over after {:.1} missed heartbeats: {missed} are to be missed, and {:.1} at \
@@ -278,6 +304,7 @@ impl Row {
             Ok(verdict) => {
                 let excused = verdict.excused();
                 if !excused.is_empty() {
+                    self.excused = true;
                     let what = excused.join(", ");
                     self.notes.push(format!("audit: {what}, as both led"));
                 }
@@ -353,20 +380,25 @@ fn silent_for(said: &str) -> Option<Duration> {
 
 /// When the cluster's first ESP packet at or after `from` was sent.
 fn first_esp(file: &[u8], from: Duration) -> Option<Duration> {
-    esp_times(file).find(|at| *at >= from)
+    let mut times = esp_of_cluster(file).map(|(at, _)| at);
+    times.find(|at| *at >= from)
 }
 
 /// How many of them in a time.
 pub(super) fn esp_between(file: &[u8], from: Duration, to: Duration) -> usize {
-    esp_times(file).filter(|at| (from..to).contains(at)).count()
+    let times = esp_of_cluster(file).map(|(at, _)| at);
+    times.filter(|at| (from..to).contains(at)).count()
 }
 
-fn esp_times(file: &[u8]) -> impl Iterator<Item = Duration> {
+/// When the cluster sent ESP, and by which SPI.
+pub(super) fn esp_of_cluster(file: &[u8]) -> impl Iterator<Item = (Duration, u32)> {
     let records = PcapReader::new(file).into_iter().flatten();
-    records.map_while(Result::ok).filter_map(|record| {
-        let ours = matches!(wire::decode(record.frame), Frame::Esp(esp) if esp.source == CLUSTER);
-        ours.then_some(record.time)
-    })
+    records
+        .map_while(Result::ok)
+        .filter_map(|record| match wire::decode(record.frame) {
+            Frame::Esp(esp) if esp.source == CLUSTER => Some((record.time, esp.spi)),
+            _ => None,
+        })
 }
 
 /// Whether this member sent the cluster's ESP just before a fault.
@@ -418,9 +450,11 @@ mod tests {
             struck: STRUCK,
             end: STRUCK,
             tunnels: 0,
+            busy: 0,
+            rate: 0,
             expected: Expected {
                 takeover,
-                lossless: false,
+                cost: Cost::Anything,
                 silence: Duration::from_millis(90),
                 missed: Some((Duration::from_millis(10), 3)),
             },
@@ -496,7 +530,7 @@ mod tests {
 
     #[test]
     fn a_packet_lost_where_none_may_be_fails() {
-        let lost = |lossless| {
+        let lost = |cost, waits| {
             let stream = Stream {
                 sent: vec![STRUCK; 3],
                 arrived: [(0, STRUCK), (2, STRUCK)].into(),
@@ -507,11 +541,48 @@ mod tests {
                 streams: [((Way::In, 0), stream)].into(),
             };
             row.judge_flow(&flow, STRUCK, STRUCK, 0);
-            row.judge_loss(lossless);
+            row.judge_cost(cost, 100, Duration::from_millis(waits));
             row
         };
-        assert!(says(&lost(true), "1 packets lost where none may be"));
-        assert!(lost(false).problems.is_empty() && lost(false).packets_lost == 1);
+        let within = |ms| {
+            let time = Duration::from_millis(ms);
+            Cost::Outage {
+                inbound: time,
+                outbound: Duration::ZERO,
+            }
+        };
+        let none = Cost::Delay(Duration::from_secs(1));
+        // Waiting for a core loses nothing by itself.
+        for row in [lost(none, 0), lost(none, 50)] {
+            assert!(says(&row, "1 packets lost where none may be"));
+        }
+        assert!(lost(within(10), 0).problems.is_empty());
+        assert_eq!(lost(within(10), 0).packets_lost, 1);
+        assert!(lost(Cost::Anything, 0).problems.is_empty());
+    }
+
+    #[test]
+    fn what_is_lost_and_what_waits_is_bounded_by_the_timers_and_the_machine() {
+        let ms = Duration::from_millis;
+        let judged = |lost, felt, waits| {
+            let mut row = Row {
+                packets_lost: lost,
+                outage_in_ms: Some(felt),
+                outage_out_ms: Some(1.0),
+                ..Row::default()
+            };
+            let cost = Cost::Outage {
+                inbound: ms(300),
+                outbound: ms(50),
+            };
+            row.judge_cost(cost, 400, ms(waits));
+            row
+        };
+        // 350 ms of 400 a second.
+        assert!(judged(140, 300.0, 0).problems.is_empty());
+        assert!(says(&judged(141, 300.0, 0), "141 packets lost; 140 are"));
+        assert!(says(&judged(140, 301.0, 0), "nothing arrived for 301.0 ms"));
+        assert!(judged(141, 301.0, 5).problems.is_empty());
     }
 
     #[test]

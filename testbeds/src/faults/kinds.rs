@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use x509_cert::der::DateTime;
 
-use super::Wish;
 use super::bed::Bed;
 use crate::clock;
 use crate::error::LabError;
@@ -17,10 +16,6 @@ const SPELL: Duration = Duration::from_secs(2);
 const STEPS: [i64; 2] = [3_600, -7_200];
 /// A clock that is off by so much more or less is taken for one that was set.
 const CLOCK_GRAIN: u64 = 60;
-/// A next hop is asked every 250 ms, and has died with the fifth question that is not answered.
-const NEXT_HOP: Duration = Duration::from_millis(1_500);
-/// What a takeover may take beyond its heartbeats, and beyond what the machine made it wait.
-const SLACK: Duration = Duration::from_millis(500);
 const FAKETIME: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
 /// What happens to the cluster.
@@ -39,29 +34,6 @@ pub enum Fault {
     NextHop,
     DiskFull,
     ClockStep,
-}
-
-/// What has to come of a fault.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Expected {
-    pub takeover: Takeover,
-    /// No packet may be lost.
-    pub lossless: bool,
-    /// A silence of a member that makes it look dead. If the machine keeps a thread from running for
-    /// half of it, both may lead, and no time is one that hitless took.
-    pub silence: Duration,
-    /// It shows by silence: the one who takes over has missed heartbeats of this length, so many.
-    pub missed: Option<(Duration, u32)>,
-}
-
-/// Whether another member takes over.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Takeover {
-    /// In this time, and what the machine makes it wait.
-    Within(Duration),
-    /// Of somebody else, who is only measured.
-    AtAnyTime,
-    Never,
 }
 
 /// What was done, and when.
@@ -126,27 +98,6 @@ impl Fault {
             Fault::NextHop => "the active's way to a next hop that it monitors cut, the link up",
             Fault::DiskFull => "SIGKILL to the active while the standby's disk is full for 2 s",
             Fault::ClockStep => "wall clocks set 1 h ahead at the active, 2 h back at the standby",
-        }
-    }
-
-    /// What has to come of it.
-    pub fn expected(self, wish: &Wish) -> Expected {
-        let heartbeat = Duration::from_millis(u64::from(wish.heartbeat_ms));
-        let silence = heartbeat * wish.missed;
-        let silent = matches!(
-            self,
-            Fault::Kill | Fault::Zombie | Fault::SyncToStandby | Fault::SyncCut | Fault::DiskFull
-        );
-        let takeover = match self {
-            Fault::StandbyDown | Fault::SyncToActive | Fault::ClockStep => Takeover::Never,
-            Fault::NextHop => Takeover::Within(NEXT_HOP + SLACK),
-            _ => Takeover::Within(silence + SLACK),
-        };
-        Expected {
-            takeover,
-            lossless: self == Fault::Switchover,
-            silence,
-            missed: silent.then_some((heartbeat, wish.missed)),
         }
     }
 
@@ -440,22 +391,10 @@ mod tests {
     }
 
     #[test]
-    fn every_fault_has_a_name_of_its_own_and_an_outcome() {
-        let wish = Wish {
-            heartbeat_ms: 10,
-            missed: 3,
-            ..Wish::default()
-        };
+    fn every_fault_has_a_name_of_its_own() {
         let mut names = std::collections::BTreeSet::new();
         for fault in Fault::ALL {
             assert!(names.insert(fault.name()), "{}", fault.name());
-            if let Takeover::Within(limit) = fault.expected(&wish).takeover {
-                assert!(
-                    limit >= Duration::from_millis(30) + SLACK,
-                    "{}",
-                    fault.name()
-                );
-            }
         }
     }
 }

@@ -17,6 +17,8 @@ pub struct Row {
     /// How often it was done; of each figure the worst, of losses the sum.
     pub times: u32,
     pub passed: bool,
+    /// Something was found and is not judged; the notes say why.
+    pub excused: bool,
     /// From the fault to the first ESP packet of the member that took over.
     pub takeover_ms: Option<f64>,
     /// What threads of the members waited for a core meanwhile, together.
@@ -122,13 +124,18 @@ impl Row {
         self.problems
             .extend(problems.map(|what| format!("run {run}: {what}")));
         self.passed &= other.passed;
+        self.excused |= other.excused;
     }
 }
 
 impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let time = |ms: Option<f64>| ms.map_or("-".to_owned(), |ms| format!("{ms:.1}"));
-        let verdict = if self.passed { "ok  " } else { "FAIL" };
+        let verdict = match (self.passed, self.excused) {
+            (true, false) => "ok  ",
+            (true, true) => "ok* ",
+            (false, _) => "FAIL",
+        };
         write!(
             f,
             "{verdict} {:<18} {:>9} {:>9} {:>9} {:>9} {:>9} {:>7}/{:<7} {:>4} {:>5}  {}",
@@ -186,9 +193,25 @@ mod tests {
             (3, 6, false)
         );
         assert_eq!((whole.outage_in_ms, whole.takeover_ms), (Some(9.0), None));
+        assert!(whole.to_string().starts_with("FAIL") && !whole.excused);
         assert_eq!(
             (whole.audit.as_str(), whole.problems),
             ("1 repeated numbers", vec!["run 2: x".to_owned()])
         );
+    }
+
+    #[test]
+    fn what_is_not_judged_shows() {
+        let mut whole = Row {
+            passed: true,
+            ..Row::default()
+        };
+        assert!(whole.to_string().starts_with("ok  "));
+        whole.add(Row {
+            passed: true,
+            excused: true,
+            ..Row::default()
+        });
+        assert!(whole.to_string().starts_with("ok* "));
     }
 }

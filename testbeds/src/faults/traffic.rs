@@ -61,14 +61,14 @@ pub struct Silence {
 type Latest = Arc<[AtomicU64]>;
 
 /// When each datagram of each tunnel was sent.
-type Sent = Vec<Vec<Duration>>;
+pub(super) type Sent = Vec<Vec<Duration>>;
 
 /// Senders and receivers at work.
 pub struct Traffic {
     latest: [Latest; 2],
     stop: Arc<AtomicBool>,
     quiet: Arc<AtomicBool>,
-    senders: Vec<(Way, JoinHandle<io::Result<Sent>>)>,
+    senders: Vec<(Way, Sender)>,
     receivers: Vec<(Way, JoinHandle<io::Result<Vec<Arrival>>>)>,
 }
 
@@ -181,7 +181,11 @@ impl Drop for Traffic {
     }
 }
 
-fn send(
+/// A thread that sends.
+pub(super) type Sender = JoinHandle<io::Result<Sent>>;
+
+/// Sends `rate` datagrams a second, to one target after the other, until it is to be quiet.
+pub(super) fn send(
     sockets: &[UdpSocket],
     targets: &[SocketAddr],
     rate: u32,
