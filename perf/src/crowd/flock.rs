@@ -34,7 +34,7 @@ const UNDER_WAY: u32 = 32;
 const PATIENCE: Duration = Duration::from_secs(15);
 /// What a failover interrupts is begun anew, for a half-open IKE SA is with one member alone: after
 /// so many repetitions, the first of which comes a second after the request.
-const REPEATED: u32 = 2;
+const REPEATED: u32 = 4;
 /// Without a new one for so long it is looked who has given up.
 const STUCK: Duration = Duration::from_secs(1);
 const TICK: Duration = Duration::from_millis(1);
