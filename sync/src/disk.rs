@@ -17,6 +17,14 @@ pub(crate) const DEAD: Duration = Duration::from_secs(2);
 /// From one try to the next of a disk that refused, while nothing needs to be written.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
+/// A write of an epoch was given up and may still be done: it is on disk then, and was never led.
+#[derive(Clone, Copy)]
+pub(crate) struct Forsworn {
+    epoch: Epoch,
+    /// What was led last before it.
+    before: Option<Epoch>,
+}
+
 /// Writes that did not come to anything yet.
 #[derive(Clone, Copy)]
 pub(crate) struct Unwritten {
@@ -48,6 +56,24 @@ impl Node {
         self.unwritten.get_or_insert(first);
         self.writing = Some(durable);
         self.outputs.push_back(Output::Persist(durable));
+    }
+
+    /// This process will not lead the epoch that it wanted to.
+    pub(crate) fn forswear(&mut self, epoch: Epoch) {
+        let before = self.led();
+        if before < Some(epoch) {
+            self.forsworn = Some(Forsworn { epoch, before });
+        }
+    }
+
+    /// What this member has led last. Others take it for the end of what they lead (R14): so it must
+    /// not say so of an epoch that is only on disk.
+    pub(crate) fn led(&self) -> Option<Epoch> {
+        let led = self.durable.led;
+        match self.forsworn {
+            Some(forsworn) if led <= Some(forsworn.epoch) => forsworn.before,
+            _ => led,
+        }
     }
 
     /// The highest promise that is on disk or may be about to be.

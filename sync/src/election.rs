@@ -266,6 +266,7 @@ impl Node {
         let led = self.durable.led == Some(epoch);
         if let Some(reason) = lost.filter(|_| !led) {
             self.event(Event::NoRight { reason });
+            self.forswear(epoch);
             return self.leave();
         }
         self.want(Some(epoch), elected.then_some(epoch));

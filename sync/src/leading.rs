@@ -493,18 +493,9 @@ impl Leading {
             .collect()
     }
 
-    /// Gives up learners that went silent: they have no right, nothing is lost (hole D7). But the copy
-    /// begins anew: of very many SAs it would never come to its end on a busy machine, so who came to
-    /// that before has longer the next time, as long as it gets on.
+    /// Gives up learners that went silent: they have no right, nothing is lost (hole D7).
     fn abandon(&mut self, cx: &mut Context<'_>) {
-        let mut silent = self.silent(cx, false);
-        silent.retain(|member| {
-            let times = self.stalled.get(member).map_or(0, |(times, _)| *times);
-            let longer = cx.settings.vouch * (1 << times.min(LONGEST_REST));
-            let session = self.sessions.get(member);
-            !session.is_some_and(|session| times > 0 && session.gets_on(cx.now, longer))
-        });
-        for member in silent {
+        for member in self.silent(cx, false) {
             cx.event(Event::SessionAbandoned { member });
             self.release_session(cx, member);
         }

@@ -9,7 +9,7 @@ use hitless_sa::{Entropy, Instant, MemberId};
 use zeroize::Zeroizing;
 
 use crate::beat::Standing;
-use crate::disk::Unwritten;
+use crate::disk::{Forsworn, Unwritten};
 use crate::fitness::{Broken, Drill};
 use crate::following::Following;
 use crate::leading::{Context, Leading, Phase};
@@ -69,6 +69,7 @@ pub struct Node {
     /// No try before this, if nothing needs to be written.
     pub(crate) try_after: Instant,
     pub(crate) unwritten: Option<Unwritten>,
+    pub(crate) forsworn: Option<Forsworn>,
     pub(crate) peers: BTreeMap<MemberId, Peer>,
     pub(crate) state: State,
     /// The copy of a standby; empty while leading.
@@ -121,6 +122,7 @@ impl Node {
             write_after: now,
             try_after: now,
             unwritten: None,
+            forsworn: None,
             peers,
             state: State::out(now),
             store: Store::default(),

@@ -201,7 +201,7 @@ impl Node {
             challenge: peer.map_or(0, |peer| peer.challenge),
             echo: said.map_or(0, |said| said.challenge),
             promised: self.durable.promised.map(Into::into),
-            led: self.durable.led.map(Into::into),
+            led: self.led().map(Into::into),
             role: wire_role(role),
             features: self.settings.features(),
             ..Packet::default()

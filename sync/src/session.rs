@@ -22,8 +22,6 @@ use crate::{DrainedSa, ObjectId, Settings};
 
 /// Records on their way at once, and their octets: so much of a copy delays a grant at most.
 const FLIGHT_RECORDS: usize = 64;
-/// The first record of a session asks whether it is answered at all.
-const PROBED: u64 = 1;
 const FLIGHT_OCTETS: usize = 256 * 1024;
 
 /// Octets that one offer or one checkpoint takes at most.
@@ -119,8 +117,6 @@ pub(crate) struct Session {
     pub unvouched: bool,
     next: u64,
     applied: u64,
-    /// When it last acknowledged more than before, beyond the probe that everybody can answer.
-    got_on: Option<(u64, Instant)>,
     flight: VecDeque<Flight>,
     dirty: BTreeMap<ObjectId, u64>,
     urgent: VecDeque<ObjectId>,
@@ -154,7 +150,6 @@ impl Session {
             unvouched: false,
             next: 1,
             applied: 0,
-            got_on: None,
             flight: VecDeque::new(),
             dirty: BTreeMap::new(),
             urgent: VecDeque::new(),
@@ -190,15 +185,6 @@ impl Session {
     /// A word of the standby in this session, after what it acknowledges.
     pub fn word(&mut self, now: Instant, time: u64, patience: Duration) {
         self.contact.word(now, time, self.owed(), patience);
-        let before = self.got_on.map_or(PROBED, |(applied, _)| applied);
-        if self.applied > before {
-            self.got_on = Some((self.applied, now));
-        }
-    }
-
-    /// Whether it has acknowledged more than before in this time.
-    pub fn gets_on(&self, now: Instant, within: Duration) -> bool {
-        self.got_on.is_some_and(|(_, at)| now.since(at) < within)
     }
 
     /// The leader was away until now.

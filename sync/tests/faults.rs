@@ -126,6 +126,34 @@ fn a_disk_that_refuses_for_a_while_costs_no_right() {
     }
 }
 
+/// The write that a standby gave up is done after all, before it hears the leader again that it took
+/// for dead.
+#[test]
+fn r14_an_epoch_that_is_only_on_disk_ends_nobody_s_lead() {
+    for seed in 1..6 {
+        let mut world = settled(seed, 2, false);
+        world.exchanges = false;
+        let epoch = world.status(0).unwrap().epoch;
+        let (one, two) = (MemberId(1), MemberId(2));
+        world.sites[1].writes = Disk::Takes(2_600 * MILLISECOND);
+        world.cut.extend([(one, two), (two, one)]);
+        // It does not write, gives its right up, leads on nothing, and later its promise is on disk.
+        world.run(3_000);
+        let inherits = |(base, _): &(Option<_>, _)| base.is_some();
+        assert!(!world.sites[1].leads.iter().any(inherits), "{seed}");
+        assert_ne!(world.role(1), Some(Role::TakingOver), "{seed}");
+        world.sites[1].writes = Disk::Works;
+        world.cut.clear();
+        for _ in 0..100 {
+            world.run(20);
+            assert!(leads(&world, 0), "{seed}: {epoch:?}");
+        }
+        assert!(world.run_until(5_000, World::settled), "{seed}");
+        assert_eq!(world.leader(), Some(0), "{seed}");
+        world.check().unwrap();
+    }
+}
+
 /// (the slow disks, how slow)
 const SLOW: [(&[usize], u64); 5] = [
     (&[1, 2], 150),

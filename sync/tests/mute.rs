@@ -8,9 +8,7 @@ use cluster::{MILLISECOND, Weather, World};
 use hitless_sa::MemberId;
 use hitless_sync::{Degraded, Event, Input, Mutant, Role};
 use prost::bytes::Buf;
-use prost::encoding::{
-    DecodeContext, WireType, decode_key, decode_varint, encode_key, encode_varint, skip_field,
-};
+use prost::encoding::{DecodeContext, decode_key, skip_field};
 
 const ONE: MemberId = MemberId(1);
 const TWO: MemberId = MemberId(2);
@@ -295,53 +293,6 @@ fn d7_a_joiner_that_stalls_is_abandoned_and_holds_nothing() {
     assert!(world.oracle.packets > before.0 && world.sites[0].committed.len() > before.1);
     assert!(world.run_until(3_000, World::settled));
     world.check().unwrap();
-}
-
-/// The packet, and in it no more than so many records are applied.
-fn applied_at_most(packet: &[u8], most: u64) -> Vec<u8> {
-    let mut rest = &packet[CHECKSUM..];
-    let mut applied = 0;
-    while rest.has_remaining() {
-        let (tag, wire) = decode_key(&mut rest).unwrap();
-        match tag {
-            APPLIED => applied = decode_varint(&mut rest).unwrap(),
-            _ => skip_field(wire, tag, &mut rest, DecodeContext::default()).unwrap(),
-        }
-    }
-    let mut other = Vec::new();
-    encode_key(APPLIED, WireType::Varint, &mut other);
-    encode_varint(applied.min(most), &mut other);
-    with(packet, &[APPLIED], &other)
-}
-
-#[test]
-fn d7_a_joiner_that_gets_on_in_spite_of_pauses_is_let_in() {
-    for seed in 1..=4 {
-        let mut world = rejoining(seed);
-        world.exchanges = false;
-        let (mut opened, mut most) = (sessions(&world), 1);
-        let admitted = |world: &World| {
-            let events = world.sites[0].events.iter();
-            let of_two = |e: &&Event| matches!(e, Event::Admitted { member, .. } if *member == TWO);
-            events.filter(of_two).count()
-        };
-        let (before, mut rounds) = (admitted(&world), 0);
-        while admitted(&world) == before {
-            rounds += 1;
-            assert!(
-                rounds < 60,
-                "seed {seed}: {opened} sessions and none to its end"
-            );
-            // It has acknowledged one record more whenever it is heard, and then it is not.
-            world.heard_as(TWO, ONE, 10, |packet| applied_at_most(packet, most));
-            world.intercept(TWO, ONE, 2 * VOUCH - 20);
-            let now = sessions(&world);
-            most = if now > opened { 1 } else { most + 1 };
-            opened = now;
-        }
-        assert!(world.run_until(5_000, World::settled), "seed {seed}");
-        world.check().unwrap();
-    }
 }
 
 #[test]

@@ -76,10 +76,11 @@ impl Engine {
         dead
     }
 
-    /// The peer is told that the others end. Who reauthenticates does so itself, once its further Child
+    /// The peer is told that the others end. Who was told to come again (RFC 4478) comes by
+    /// make-before-break, of which it says nothing: it deletes the old one itself, once its further Child
     /// SAs are up, and is not hurried (RFC 7296 section 2.8.3).
     pub(super) fn replace(&mut self, now: Instant, ike: &IkeSa) -> Vec<IkeSpi> {
-        let at = |other: &IkeSa| match is_reauthenticated(other, ike, now) {
+        let at = |other: &IkeSa| match other.is_to_come_again(now) {
             true => now + DELETE_GRACE,
             false => now,
         };
@@ -96,11 +97,10 @@ impl Engine {
 
     /// `unique = "keep"`: whether the peer has an IKE SA, and may not have this one besides. It has
     /// lost that which it says it has lost: by INITIAL_CONTACT any (RFC 7296 section 2.4), with a
-    /// ticket the one of the ticket (RFC 5723 section 4.3.4). One that is reauthenticated is about to go.
+    /// ticket the one of the ticket (RFC 5723 section 4.3.4). One that it was told to replace is about to go.
     pub(super) fn has_twin(&self, now: Instant, ike: &IkeSa, effects: &[Effect]) -> bool {
         let mut twins = self.twins(ike);
-        let stays =
-            |other: &IkeSa| !has_lost(effects, other) && !is_reauthenticated(other, ike, now);
+        let stays = |other: &IkeSa| !has_lost(effects, other) && !other.is_to_come_again(now);
         ike.connection.roads.unique == Unique::Keep
             && twins.any(|other| other.state == State::Established && stays(other))
     }
@@ -111,14 +111,6 @@ impl Engine {
         let mut twins = self.twins(ike);
         twins.any(|other| all || has_lost(effects, other))
     }
-}
-
-/// Whether the peer has come with a new IKE SA to take the place of this one by make-before-break
-/// (RFC 7296 section 2.8.3), of which it says nothing: it is where it was, or it is time to. Another
-/// device behind the same NAT has another port there.
-fn is_reauthenticated(old: &IkeSa, new: &IkeSa, now: Instant) -> bool {
-    let there = old.path.remote == new.path.remote;
-    !old.authenticated.asked && (there || old.is_to_come_again(now))
 }
 
 /// Whether the peer says with a new IKE SA that it has lost this one.
