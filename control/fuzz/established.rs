@@ -19,14 +19,14 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hitless::entropy::SeededEntropy;
-use hitless::ike::auth::{AuthSettings, TimeOfDay};
+use hitless::ike::auth::AuthSettings;
 use hitless::ike::crypto::SkKeys;
 use hitless::ike::crypto::sk::IvSource;
 use hitless::ike::fragments::Fragmentation;
 use hitless::ike::message::{Exchange, FragmentPlace, Header, PayloadKind};
 use hitless::ike::proposal::{Encryption, Identification};
 use hitless::ike::settings::{
-    Child, Connection, EngineSettings, Limits, Mobike, Secret, Takeover, Unique, WindowSize,
+    Child, Connection, EngineSettings, Mobike, Secret, Takeover, Unique, WindowSize,
 };
 use hitless::ike::status::{IkeSaStatus, SaState};
 use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
@@ -154,22 +154,15 @@ fn settings(beginning: Beginning, host: usize, member: usize) -> EngineSettings 
     if flag(5) {
         connection.roads.unique = Unique::Replace;
     }
-    EngineSettings {
-        member: MemberId(member as u8),
-        incarnation: Incarnation(1),
-        connections: vec![connection],
-        pools: Vec::new(),
-        secrets: vec![Secret {
+    EngineSettings::new(
+        MemberId(member as u8),
+        Incarnation(1),
+        vec![connection],
+        vec![Secret {
             ids: Vec::new(),
             secret: b"0123456789abcdef".to_vec().into(),
         }],
-        cluster_secret: Default::default(),
-        limits: Limits::default(),
-        retransmit_timeout: Duration::from_secs(1),
-        retransmit_tries: 5,
-        key_log: false,
-        time_of_day: TimeOfDay::default(),
-    }
+    )
 }
 
 /// Two engines from the first message on.

@@ -6,10 +6,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use hitless::entropy::SeededEntropy;
-use hitless::ike::auth::{AuthSettings, TimeOfDay};
+use hitless::ike::auth::AuthSettings;
 use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
-use hitless::ike::settings::{Child, Connection, EngineSettings, Limits, Secret, Takeover};
+use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use hitless::ike::{Engine, Event, Input, Output, Resume, Transmit};
 use hitless_sa::{Incarnation, Instant, MemberId, Mode, SaId, SaOptions};
 
@@ -86,10 +86,10 @@ pub fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box
         start: host == 0,
         options: SaOptions::default(),
     };
-    Ok(EngineSettings {
-        member: MemberId(host as u8 + 1),
-        incarnation: Incarnation(1),
-        connections: vec![Connection {
+    Ok(EngineSettings::new(
+        MemberId(host as u8 + 1),
+        Incarnation(1),
+        vec![Connection {
             name: "peer".to_owned(),
             local_addrs: vec![address(host)],
             remote_addrs: vec![address(other)],
@@ -109,18 +109,11 @@ pub fn settings(host: usize, ike: &str, esp: &str) -> Result<EngineSettings, Box
             auth: AuthSettings::default(),
             children: vec![child],
         }],
-        pools: Vec::new(),
-        secrets: vec![Secret {
+        vec![Secret {
             ids: Vec::new(),
             secret: b"0123456789abcdef".to_vec().into(),
         }],
-        cluster_secret: Default::default(),
-        limits: Limits::default(),
-        retransmit_timeout: Duration::from_secs(1),
-        retransmit_tries: 5,
-        key_log: false,
-        time_of_day: TimeOfDay::default(),
-    })
+    ))
 }
 
 /// The settings of as many peers as are wanted, in one engine: all at one address, with a connection

@@ -4,9 +4,8 @@
 
 use hitless_sa::{SaId, TrafficSelector};
 
-use super::child::ChildState;
 use super::established::IkeSa;
-use super::resource;
+use super::room;
 use super::settings::Child;
 
 /// Selectors of one list: their number is an octet (RFC 7296 section 3.13).
@@ -54,17 +53,10 @@ pub(super) fn most(child: &Child) -> usize {
 
 /// Pairs that one more Child SA may have, in the place of `replaced`, beside those that stay.
 pub(super) fn room(ike: &IkeSa, replaced: Option<SaId>) -> usize {
-    let configured = ike.connection.children.iter().map(|child| {
-        let sas = match child.per_cpu_sas > 0 {
-            true => resource::MOST,
-            false => 1,
-        };
-        sas * pairs(&child.local_ts, &child.remote_ts)
-    });
-    let stay = ike.children.iter().filter(|child| {
-        let stays = matches!(child.state, ChildState::Installed | ChildState::Rekeying);
-        stays && Some(child.sa.id) != replaced
-    });
+    let of_each = |child: &Child| room::most_of(child) * pairs(&child.local_ts, &child.remote_ts);
+    let configured = ike.connection.children.iter().map(of_each);
+    let children = ike.children.iter();
+    let stay = children.filter(|child| room::stays(child) && Some(child.sa.id) != replaced);
     let taken = stay.map(|child| pairs(&child.sa.local_ts, &child.sa.remote_ts));
     let in_all = configured.sum::<usize>().max(PAIRS_IN_ALL);
     in_all.saturating_sub(taken.sum::<usize>())

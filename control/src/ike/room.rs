@@ -12,7 +12,7 @@ use super::engine::Engine;
 use super::established::IkeSa;
 use super::message::NotifyKind;
 use super::resource;
-use super::settings::Limits;
+use super::settings::{Child, Limits};
 use super::turn::Effect;
 
 /// IKE SAs of one peer that it has replaced and not deleted yet.
@@ -21,14 +21,21 @@ const REPLACED: usize = 4;
 impl Limits {
     /// Child SAs of an IKE SA that stay: what its connection is configured for, at least.
     fn most_children(&self, ike: &IkeSa) -> usize {
-        let each = |several: bool| if several { resource::MOST } else { 1 };
-        let configured = ike.connection.children.iter();
-        let configured = configured.map(|child| each(child.per_cpu_sas > 0)).sum();
+        let configured = ike.connection.children.iter().map(most_of).sum();
         self.children_per_ike.max(configured)
     }
 }
 
-fn stays(child: &Installed) -> bool {
+/// Child SAs at once that a child is configured for.
+pub(super) fn most_of(child: &Child) -> usize {
+    match child.per_cpu_sas > 0 {
+        true => resource::MOST,
+        false => 1,
+    }
+}
+
+/// Whether it is not on its way out.
+pub(super) fn stays(child: &Installed) -> bool {
     matches!(child.state, ChildState::Installed | ChildState::Rekeying)
 }
 

@@ -37,6 +37,30 @@ pub struct EngineSettings {
     pub time_of_day: TimeOfDay,
 }
 
+impl EngineSettings {
+    /// A member's, with everything else as it is where nobody says otherwise.
+    pub fn new(
+        member: MemberId,
+        incarnation: Incarnation,
+        connections: Vec<Connection>,
+        secrets: Vec<Secret>,
+    ) -> EngineSettings {
+        EngineSettings {
+            member,
+            incarnation,
+            connections,
+            pools: Vec::new(),
+            secrets,
+            cluster_secret: ClusterSecret::default(),
+            limits: Limits::default(),
+            retransmit_timeout: Duration::from_secs(1),
+            retransmit_tries: 5,
+            key_log: false,
+            time_of_day: TimeOfDay::default(),
+        }
+    }
+}
+
 /// `[ike]`: what those may cost that are not authenticated, and how much those may have that are. The
 /// names are strongSwan's (`charon.*`) where it has them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

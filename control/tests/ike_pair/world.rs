@@ -6,10 +6,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hitless::ike::auth::{AuthSettings, TimeOfDay};
+use hitless::ike::auth::AuthSettings;
 use hitless::ike::fragments::Fragmentation;
 use hitless::ike::proposal::Identification;
-use hitless::ike::settings::{Child, Connection, EngineSettings, Limits, Secret, Takeover};
+use hitless::ike::settings::{Child, Connection, EngineSettings, Secret, Takeover};
 use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
 use hitless_sa::{
     ChildSa, Entropy, IkeSpi, Incarnation, Instant, MemberId, Mode, SaId, TrafficSelector,
@@ -151,10 +151,10 @@ pub fn several(host: usize, count: usize) -> Vec<Child> {
 /// Settings of one end; A starts the child `net`.
 pub fn settings(host: usize) -> EngineSettings {
     let other = 1 - host;
-    EngineSettings {
-        member: MemberId(host as u8 + 1),
-        incarnation: Incarnation(1),
-        connections: vec![Connection {
+    EngineSettings::new(
+        MemberId(host as u8 + 1),
+        Incarnation(1),
+        vec![Connection {
             name: "peer".to_owned(),
             local_addrs: vec![address(host)],
             remote_addrs: vec![address(other)],
@@ -174,18 +174,11 @@ pub fn settings(host: usize) -> EngineSettings {
             auth: AuthSettings::default(),
             children: vec![child(host, "net", host == A)],
         }],
-        pools: Vec::new(),
-        secrets: vec![Secret {
+        vec![Secret {
             ids: Vec::new(),
             secret: Zeroizing::new(b"0123456789abcdef".to_vec()),
         }],
-        cluster_secret: Default::default(),
-        limits: Limits::default(),
-        retransmit_timeout: Duration::from_secs(1),
-        retransmit_tries: 5,
-        key_log: false,
-        time_of_day: TimeOfDay::default(),
-    }
+    )
 }
 
 impl Host {

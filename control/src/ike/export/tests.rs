@@ -6,10 +6,10 @@ use std::time::Duration;
 use hitless_sa::{Entropy, Mode};
 
 use super::*;
-use crate::ike::auth::{AuthSettings, TimeOfDay};
+use crate::ike::auth::AuthSettings;
 use crate::ike::fragments::Fragmentation;
 use crate::ike::proposal::Identification;
-use crate::ike::settings::{Child, EngineSettings, Limits, Secret, Takeover};
+use crate::ike::settings::{Child, EngineSettings, Secret, Takeover};
 use crate::ike::{Engine, Input, Output, Resume};
 
 pub(in crate::ike) struct Counting(pub u64);
@@ -33,10 +33,10 @@ const NETS: [&str; 2] = ["10.1.0.0/16", "10.2.0.0/16"];
 pub(in crate::ike) fn settings(host: usize) -> EngineSettings {
     let other = 1 - host;
     let id = |host: usize| IDENTITIES[host].parse::<Identification>().unwrap();
-    EngineSettings {
-        member: MemberId(host as u8 + 1),
-        incarnation: Incarnation(1),
-        connections: vec![Connection {
+    EngineSettings::new(
+        MemberId(host as u8 + 1),
+        Incarnation(1),
+        vec![Connection {
             name: "peer".to_owned(),
             local_addrs: vec![ADDRESSES[host].parse().unwrap()],
             remote_addrs: vec![ADDRESSES[other].parse().unwrap()],
@@ -69,18 +69,11 @@ pub(in crate::ike) fn settings(host: usize) -> EngineSettings {
                 start: host == 0,
             }],
         }],
-        pools: Vec::new(),
-        secrets: vec![Secret {
+        vec![Secret {
             ids: Vec::new(),
             secret: Zeroizing::new(b"secret".to_vec()),
         }],
-        cluster_secret: Default::default(),
-        limits: Limits::default(),
-        retransmit_timeout: Duration::from_secs(1),
-        retransmit_tries: 5,
-        key_log: false,
-        time_of_day: TimeOfDay::default(),
-    }
+    )
 }
 
 /// Imports a record and exports it again.

@@ -1,24 +1,14 @@
 //! Tickets: who opens them, and until when.
 
 use super::*;
-use crate::ike::auth::TimeOfDay;
 use crate::ike::sessions::ClusterSecret;
-use crate::ike::settings::{EngineSettings, Limits};
+use crate::ike::settings::EngineSettings;
 use hitless_sa::{Incarnation, MemberId};
 
 fn settings(secret: &[u8]) -> EngineSettings {
     EngineSettings {
         cluster_secret: ClusterSecret::new("hq", secret),
-        member: MemberId(1),
-        incarnation: Incarnation(1),
-        connections: Vec::new(),
-        pools: Vec::new(),
-        secrets: Vec::new(),
-        limits: Limits::default(),
-        retransmit_timeout: Duration::from_secs(1),
-        retransmit_tries: 5,
-        key_log: false,
-        time_of_day: TimeOfDay::default(),
+        ..EngineSettings::new(MemberId(1), Incarnation(1), Vec::new(), Vec::new())
     }
 }
 
