@@ -660,8 +660,9 @@ impl Pair {
     }
 
     /// In another term neighbours are asked for again, and the lane looks them up for packets too
-    /// that are dropped without it.
+    /// that are dropped without it: none waits as the term changes.
     fn lead(&mut self, on: bool) {
+        self.turn();
         self.both(|twin| twin.leadership.set(on));
         self.turn();
         self.both(|twin| twin.neighbour(1));
