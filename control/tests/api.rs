@@ -93,7 +93,10 @@ fn requests_have_a_plain_json_form() {
             r#"{"request":"list-sas"}"#,
             Request::ListSas { connection: None },
         ),
-        (r#"{"request":"switchover"}"#, Request::Switchover {}),
+        (
+            r#"{"request":"switchover"}"#,
+            Request::Switchover { wait_ms: 0 },
+        ),
     ] {
         assert_eq!(serde_json::to_string(&request).unwrap(), text);
         assert_eq!(serde_json::from_str::<Request>(text).unwrap(), request);
@@ -384,18 +387,21 @@ fn orders_are_written_in_swanctls_words() {
             Request::Initiate {
                 child: "net".to_owned(),
                 ike: None,
+                wait_ms: 0,
             },
         ),
         (
-            r#"{"request":"terminate","choice":{"ike":"office","child":"net"}}"#,
+            r#"{"request":"terminate","choice":{"ike":"office","child":"net"},"wait_ms":500}"#,
             Request::Terminate {
                 choice: choice(Some("office"), Some("net"), None),
+                wait_ms: 500,
             },
         ),
         (
             r#"{"request":"rekey","choice":{"ike_id":3}}"#,
             Request::Rekey {
                 choice: choice(None, None, Some(3)),
+                wait_ms: 0,
             },
         ),
         (

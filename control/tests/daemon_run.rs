@@ -392,7 +392,16 @@ fn operator_orders(config: &Path, ask: &Ask<'_>) {
             1,
             "no connection has a child nothing",
         ),
-        (&["initiate", "--child", "net"], 0, "initiating tunnel.net"),
+        (
+            &["initiate", "--child", "net", "--timeout", "1"],
+            1,
+            "still initiating tunnel.net: no answer yet",
+        ),
+        (
+            &["initiate", "--child", "net", "--timeout", "0"],
+            0,
+            "initiating tunnel.net; `hitless list-sas` shows it",
+        ),
         (
             &["redirect", "--ike", "nobody", "--to", "203.0.113.9"],
             1,
@@ -415,7 +424,7 @@ fn operator_orders(config: &Path, ask: &Ask<'_>) {
             2,
             "elsewhere",
         ),
-        (&["terminate", "--ike", "tunnel"], 0, "closing 1 IKE_SA"),
+        (&["terminate", "--ike", "tunnel"], 0, "closed 1 IKE_SA"),
         (&["rekey", "--child", "net"], 1, "no such SA"),
         (&["reload"], 0, "connections loaded: 1;"),
     ]);

@@ -57,6 +57,15 @@ impl std::error::Error for ClientError {}
 
 /// Asks the daemon on `socket`.
 pub fn call(socket: &Path, request: &Request) -> Result<Reply, ClientError> {
+    call_and_wait(socket, request, Duration::ZERO)
+}
+
+/// Asks for something that takes so long before it is answered.
+pub fn call_and_wait(
+    socket: &Path,
+    request: &Request,
+    work: Duration,
+) -> Result<Reply, ClientError> {
     let socket = socket.to_owned();
     let stream = UnixStream::connect(&socket).map_err(|source| match source.kind() {
         io::ErrorKind::PermissionDenied => ClientError::Forbidden {
@@ -67,18 +76,19 @@ pub fn call(socket: &Path, request: &Request) -> Result<Reply, ClientError> {
             source,
         },
     })?;
-    let line = exchange(stream, request).map_err(|source| ClientError::Broken {
-        socket: socket.clone(),
-        source,
-    })?;
+    let line =
+        exchange(stream, request, PATIENCE + work).map_err(|source| ClientError::Broken {
+            socket: socket.clone(),
+            source,
+        })?;
     serde_json::from_slice(&line).map_err(|e| ClientError::Nonsense {
         socket,
         why: e.to_string(),
     })
 }
 
-fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn exchange(mut stream: UnixStream, request: &Request, patience: Duration) -> io::Result<Vec<u8>> {
+    stream.set_read_timeout(Some(patience))?;
     stream.set_write_timeout(Some(PATIENCE))?;
     let mut line = serde_json::to_vec(request)?;
     line.push(b'\n');

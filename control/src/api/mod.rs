@@ -93,14 +93,21 @@ pub enum Request {
         child: String,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ike: Option<String>,
+        /// Answer when it is up, or after so long at most: at once if this is 0.
+        #[serde(default)]
+        wait_ms: u64,
     },
     /// Close SAs.
     Terminate {
         choice: Choice,
+        #[serde(default)]
+        wait_ms: u64,
     },
     /// Replace SAs by such with fresh keys.
     Rekey {
         choice: Choice,
+        #[serde(default)]
+        wait_ms: u64,
     },
     /// Send clients to another gateway.
     Redirect {
@@ -110,7 +117,10 @@ pub enum Request {
     /// Read connections and secrets anew.
     Reload {},
     /// Hand the lead to a standby, without a skip.
-    Switchover {},
+    Switchover {
+        #[serde(default)]
+        wait_ms: u64,
+    },
     /// Say what that would do.
     SwitchoverPlan {},
     /// What would be lost if the active died now.

@@ -22,12 +22,14 @@ mod status;
 mod switchover;
 mod terminate;
 mod trace;
+mod wait;
 mod witness;
 
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
@@ -116,7 +118,11 @@ impl Target {
 
     /// Asks, and makes a refusal a failure.
     fn ask(&self, request: &Request) -> Result<Reply, Failure> {
-        match api::client::call(&self.socket(), request) {
+        self.ask_and_wait(request, Duration::ZERO)
+    }
+
+    fn ask_and_wait(&self, request: &Request, work: Duration) -> Result<Reply, Failure> {
+        match api::client::call_and_wait(&self.socket(), request, work) {
             Ok(Reply::Refused { reason }) => Err(Failure::failed(reason)),
             Ok(reply) => Ok(reply),
             Err(e) => Err(Failure::failed(e)),
@@ -125,7 +131,11 @@ impl Target {
 
     /// Asks for something that is answered by one sentence.
     fn order(&self, request: &Request) -> Outcome {
-        match self.ask(request)? {
+        self.order_and_wait(request, Duration::ZERO)
+    }
+
+    fn order_and_wait(&self, request: &Request, work: Duration) -> Outcome {
+        match self.ask_and_wait(request, work)? {
             Reply::Done { message } => self.sentence(&message),
             _ => Err(self.other_reply()),
         }

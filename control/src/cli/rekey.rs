@@ -3,18 +3,21 @@
 use clap::Args;
 
 use super::choice::ChoiceArgs;
+use super::wait::Wait;
 use super::{Outcome, Target};
 use crate::api::Request;
 
 /// Replace SAs by such with fresh keys, as `swanctl --rekey` does
 #[derive(Args, Debug)]
 #[command(
-    long_about = "Replace SAs by such with fresh keys; no packet is lost. Ask the active member.",
+    long_about = "Replace SAs by such with fresh keys, and wait until they are; no packet is lost. Ask the active member.",
     after_help = "Examples:\n  hitless rekey --ike office\n  hitless rekey --child net"
 )]
 pub struct Rekey {
     #[command(flatten)]
     choice: ChoiceArgs,
+    #[command(flatten)]
+    wait: Wait,
     #[command(flatten)]
     target: Target,
 }
@@ -22,6 +25,8 @@ pub struct Rekey {
 impl Rekey {
     pub fn execute(&self) -> Outcome {
         let choice = self.choice.choice();
-        self.target.order(&Request::Rekey { choice })
+        let wait_ms = self.wait.milliseconds();
+        let request = Request::Rekey { choice, wait_ms };
+        self.target.order_and_wait(&request, self.wait.time())
     }
 }

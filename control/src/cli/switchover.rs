@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::wait::Wait;
 use super::{Outcome, Target};
 use crate::api::Request;
 
@@ -18,15 +19,18 @@ pub struct Switchover {
     #[arg(long)]
     plan: bool,
     #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
     target: Target,
 }
 
 impl Switchover {
     pub fn execute(&self) -> Outcome {
-        let request = match self.plan {
-            true => Request::SwitchoverPlan {},
-            false => Request::Switchover {},
-        };
-        self.target.order(&request)
+        if self.plan {
+            return self.target.order(&Request::SwitchoverPlan {});
+        }
+        let wait_ms = self.wait.milliseconds();
+        let request = Request::Switchover { wait_ms };
+        self.target.order_and_wait(&request, self.wait.time())
     }
 }

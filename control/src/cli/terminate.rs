@@ -3,6 +3,7 @@
 use clap::Args;
 
 use super::choice::ChoiceArgs;
+use super::wait::Wait;
 use super::{Outcome, Target};
 use crate::api::Request;
 
@@ -17,12 +18,16 @@ pub struct Terminate {
     #[command(flatten)]
     choice: ChoiceArgs,
     #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
     target: Target,
 }
 
 impl Terminate {
     pub fn execute(&self) -> Outcome {
         let choice = self.choice.choice();
-        self.target.order(&Request::Terminate { choice })
+        let wait_ms = self.wait.milliseconds();
+        let request = Request::Terminate { choice, wait_ms };
+        self.target.order_and_wait(&request, self.wait.time())
     }
 }

@@ -1,6 +1,6 @@
-//! The answers to requests on the control socket. All come in their turn but two: who reads a capture
-//! waits a moment for packets, so that it need not ask all the time; and a reload is over when the
-//! workers go by what was read.
+//! The answers to requests on the control socket. All come in their turn but three: who reads a capture
+//! waits a moment for packets, so that it need not ask all the time; a reload is over when the workers
+//! go by what was read; and who gave an order may wait for how it comes out (`awaited.rs`).
 
 use std::time::Duration;
 
@@ -10,9 +10,12 @@ use super::Member;
 use super::reloads::Loaded;
 use crate::api::{CaptureReport, ClientId, Reply, Request, Server};
 use crate::clock;
+use crate::gateway::Ordered;
 
 /// How long a reader of a capture waits.
 const MOMENT: Duration = Duration::from_millis(100);
+/// How long one may wait for an order.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Readers that wait; one capture runs at a time, so more are strangers to it.
 const READERS: usize = 4;
 
@@ -48,6 +51,9 @@ impl Member {
                 true => server.reply(loading.client, &done(loading.said)),
                 false => self.loading.push(loading),
             }
+        }
+        for (client, reply) in self.awaited.due(now, &self.gateway) {
+            server.reply(client, &reply);
         }
         for reader in std::mem::take(&mut self.readers) {
             match self.read(now, &reader) {
@@ -102,14 +108,23 @@ impl Member {
                 self.gateway.capture_stop(capture);
                 done("nothing is captured".to_owned())
             }
-            Request::Initiate { child, ike } => {
+            Request::Initiate {
+                child,
+                ike,
+                wait_ms,
+            } => {
                 let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
-                said(gateway.initiate(now, entropy, &child, ike.as_deref()))
+                let ordered = gateway.initiate(now, entropy, &child, ike.as_deref());
+                return self.ordered(now, client, ordered, wait_ms);
             }
-            Request::Terminate { choice } => {
-                said(self.gateway.terminate(now, &mut self.entropy, &choice))
+            Request::Terminate { choice, wait_ms } => {
+                let ordered = self.gateway.terminate(now, &mut self.entropy, &choice);
+                return self.ordered(now, client, ordered, wait_ms);
             }
-            Request::Rekey { choice } => said(self.gateway.rekey(now, &mut self.entropy, &choice)),
+            Request::Rekey { choice, wait_ms } => {
+                let ordered = self.gateway.rekey(now, &mut self.entropy, &choice);
+                return self.ordered(now, client, ordered, wait_ms);
+            }
             Request::Redirect { choice, to } => {
                 let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
                 said(gateway.redirect(now, entropy, &choice, to))
@@ -118,7 +133,10 @@ impl Member {
                 self.reloads.ask(client);
                 return None;
             }
-            Request::Switchover {} => self.switchover(now),
+            Request::Switchover { wait_ms } => {
+                let ordered = self.gateway.switch_over(now, &mut self.entropy);
+                return self.ordered(now, client, ordered, wait_ms);
+            }
             Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {
                 Ok(plan) => done(plan),
                 Err(reason) => Reply::Refused { reason },
@@ -198,13 +216,18 @@ impl Member {
         Ok(done)
     }
 
-    fn switchover(&mut self, now: Instant) -> Reply {
-        match self.gateway.can_switch_over(now) {
-            Ok(successor) => {
-                self.gateway.switchover(now, &mut self.entropy);
-                done(format!("handing over to member {successor}"))
-            }
-            Err(reason) => Reply::Refused { reason },
+    /// The reply to an order, unless the client waits for the end of it.
+    fn ordered(
+        &mut self,
+        now: Instant,
+        client: ClientId,
+        ordered: Result<Ordered, String>,
+        wait_ms: u64,
+    ) -> Option<Reply> {
+        let patience = Duration::from_millis(wait_ms).min(LONGEST_WAIT);
+        match ordered {
+            Ok(ordered) => self.awaited.add(now, client, ordered, patience),
+            Err(reason) => Some(Reply::Refused { reason }),
         }
     }
 }

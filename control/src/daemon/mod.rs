@@ -8,12 +8,13 @@
 //! The loop moves octets and time and decides nothing. `ports.rs` opens the ports, `sync_socket.rs`
 //! that of the members; off this thread `carrier.rs` watches links, `disk.rs` writes durable state and
 //! `reloads.rs` reads the configuration again; `answer.rs` answers operators as far as `asked.rs` gives
-//! it time, `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files
+//! it time and `awaited.rs` those who wait for what they ordered, `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files
 //! that it appends to, `crls.rs` those that it reads again; `secrecy.rs` keeps its memory off disks;
 //! `error.rs` says why a member does not start.
 
 mod answer;
 mod asked;
+mod awaited;
 mod carrier;
 mod crls;
 mod disk;
@@ -51,6 +52,7 @@ use crate::gateway::{Beside, Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, O
 
 use answer::{Loading, Reader};
 use asked::Asked;
+use awaited::Awaited;
 use carrier::Carriers;
 use crls::CrlFiles;
 use disk::Disk;
@@ -121,6 +123,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         farewell,
         stopped: false,
         asked: Asked::default(),
+        awaited: Awaited::default(),
         readers: Vec::new(),
         reloads,
         loading: Vec::new(),
@@ -252,6 +255,8 @@ struct Member {
     stopped: bool,
     /// What operators want to know and have done.
     asked: Asked,
+    /// Whose orders are under way.
+    awaited: Awaited,
     /// Clients that wait for captured packets.
     readers: Vec<Reader>,
     /// Whose configuration is being read.
@@ -357,6 +362,7 @@ impl Member {
                 }
                 Output::Event(event) => {
                     self.stopped |= event == Event::Sync(SyncEvent::Stopped);
+                    self.awaited.hears(&event);
                     crate::log::gateway_event(&event);
                 }
             }

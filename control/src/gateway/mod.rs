@@ -56,6 +56,7 @@ mod metrics;
 mod neighbours;
 mod next_hops;
 mod operate;
+mod ordered;
 mod policies;
 mod punt;
 mod relapse;
@@ -90,6 +91,7 @@ pub use crate::ike::sessions::ClusterSecret;
 pub use beat::Pacemaker;
 pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
+pub use ordered::{Ordered, Progress};
 pub use policies::{AtOnce, Beside, Builder, Job};
 pub use settings::{GatewaySettings, Tuning};
 

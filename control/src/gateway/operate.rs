@@ -1,12 +1,13 @@
 //! What an operator asks of IKE: initiate, terminate, rekey, redirect, reload. Only the active member does
 //! any of it, but for `reload`, which each member does for itself.
 
-use std::net::IpAddr;
-
 use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
 
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
+use super::ordered::Ordered;
 use super::{ClusterSecret, Gateway};
 use crate::api::Choice;
 use crate::config::Config;
@@ -23,7 +24,7 @@ impl Gateway {
         entropy: &mut dyn Entropy,
         child: &str,
         ike: Option<&str>,
-    ) -> Result<String, String> {
+    ) -> Result<Ordered, String> {
         self.active()?;
         let connections = self.settings.config().connections.iter();
         let having = connections.filter(|connection| {
@@ -47,11 +48,12 @@ impl Gateway {
                 connection.name
             ));
         }
-        let connection = connection.name.clone();
-        let done = format!("initiating {connection}.{child}; `hitless list-sas` shows it");
-        let child = Some(child.to_owned());
+        let peers = connection.remote_addrs.clone();
+        let (connection, child) = (connection.name.clone(), child.to_owned());
+        let ordered = Ordered::up(connection.clone(), child.clone(), peers);
+        let child = Some(child);
         self.ike(now, entropy, Input::Initiate { connection, child });
-        Ok(done)
+        Ok(ordered)
     }
 
     /// `--terminate`: closes SAs; this member does not start them again. One that leads after it, or a
@@ -61,20 +63,15 @@ impl Gateway {
         now: Instant,
         entropy: &mut dyn Entropy,
         choice: &Choice,
-    ) -> Result<String, String> {
+    ) -> Result<Ordered, String> {
         let chosen = self.chosen(now, choice)?;
         let started: BTreeSet<String> = chosen.iter().flat_map(|one| self.started(*one)).collect();
-        let closing = self.order(
-            now,
-            entropy,
-            choice,
-            "closing",
-            chosen,
-            |chosen| match chosen {
-                Chosen::Ike(ike) => Input::Terminate { ike },
-                Chosen::Child(sa) => Input::TerminateChild(sa),
-            },
-        );
+        self.order(now, entropy, &chosen, |chosen| match chosen {
+            Chosen::Ike(ike) => Input::Terminate { ike },
+            Chosen::Child(sa) => Input::TerminateChild(sa),
+        });
+        let what = so_many(&chosen, choice);
+        let closing = Ordered::gone(chosen, &what);
         let Some(first) = started.first() else {
             return Ok(closing);
         };
@@ -82,9 +79,9 @@ impl Gateway {
             1 => String::new(),
             all => format!(" and {} more", all - 1),
         };
-        Ok(format!(
-            "{closing}; start_action starts {first}{more} again at a takeover or a reload"
-        ))
+        Ok(closing.with(format!(
+            "; start_action starts {first}{more} again at a takeover or a reload"
+        )))
     }
 
     /// `--rekey`: replaces SAs by such with fresh keys.
@@ -93,13 +90,25 @@ impl Gateway {
         now: Instant,
         entropy: &mut dyn Entropy,
         choice: &Choice,
-    ) -> Result<String, String> {
+    ) -> Result<Ordered, String> {
         let chosen = self.chosen(now, choice)?;
-        let input = |chosen| match chosen {
+        self.order(now, entropy, &chosen, |chosen| match chosen {
             Chosen::Ike(ike) => Input::RekeyIke(ike),
             Chosen::Child(sa) => Input::RekeyChild(sa),
-        };
-        Ok(self.order(now, entropy, choice, "rekeying", chosen, input))
+        });
+        let what = so_many(&chosen, choice);
+        Ok(Ordered::replaced(chosen, &what))
+    }
+
+    /// Another member is to lead.
+    pub fn switch_over(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+    ) -> Result<Ordered, String> {
+        let successor = self.can_switch_over(now)?;
+        self.switchover(now, entropy);
+        Ok(Ordered::followed(successor))
     }
 
     /// Sends clients to another gateway (RFC 5685 section 5).
@@ -118,7 +127,7 @@ impl Gateway {
             return Err(format!("{to} is no address of a gateway"));
         }
         let sas = self.engine.status(now);
-        let chosen: BTreeSet<Chosen> = choose(&sas, choice).into_iter().collect();
+        let chosen = choose(&sas, choice);
         if chosen.is_empty() {
             return Err("no such SA; `hitless list-sas` shows what there is".to_owned());
         }
@@ -151,7 +160,7 @@ impl Gateway {
     }
 
     /// What is meant, if this member may do anything with it.
-    fn chosen(&self, now: Instant, choice: &Choice) -> Result<Vec<Chosen>, String> {
+    fn chosen(&self, now: Instant, choice: &Choice) -> Result<BTreeSet<Chosen>, String> {
         self.active()?;
         let chosen = choose(&self.engine.status(now), choice);
         match chosen.is_empty() {
@@ -180,20 +189,12 @@ impl Gateway {
         &mut self,
         now: Instant,
         entropy: &mut dyn Entropy,
-        choice: &Choice,
-        doing: &str,
-        chosen: Vec<Chosen>,
+        chosen: &BTreeSet<Chosen>,
         input: impl Fn(Chosen) -> Input<'static>,
-    ) -> String {
-        let count = chosen.len();
+    ) {
         for one in chosen {
-            self.ike(now, entropy, input(one));
+            self.ike(now, entropy, input(*one));
         }
-        let what = match choice.is_of_children() {
-            true => plural(count, "CHILD_SA"),
-            false => ike_sas(count),
-        };
-        format!("{doing} {what}")
     }
 
     fn active(&self) -> Result<(), String> {
@@ -255,14 +256,30 @@ fn ike_sas(count: usize) -> String {
     plural(count, "IKE_SA")
 }
 
+fn so_many(chosen: &BTreeSet<Chosen>, choice: &Choice) -> String {
+    match choice.is_of_children() {
+        true => plural(chosen.len(), "CHILD_SA"),
+        false => ike_sas(chosen.len()),
+    }
+}
+
 /// One SA that is meant.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-enum Chosen {
+pub(super) enum Chosen {
     Ike(IkeSpi),
     Child(SaId),
 }
 
-fn choose(sas: &[IkeSaStatus], choice: &Choice) -> Vec<Chosen> {
+impl fmt::Display for Chosen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Chosen::Ike(ike) => write!(f, "IKE_SA {ike}"),
+            Chosen::Child(sa) => write!(f, "CHILD_SA {{{sa}}}"),
+        }
+    }
+}
+
+fn choose(sas: &[IkeSaStatus], choice: &Choice) -> BTreeSet<Chosen> {
     let ours = sas.iter().filter(|ike| {
         let named = choice.ike.as_ref().is_none_or(|name| *name == ike.name);
         let unique = u64::from(ike.unique_id);

@@ -11,7 +11,7 @@ use std::time::Duration;
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
 use super::engine::Engine;
-use super::established::IkeSa;
+use super::established::{IkeSa, State};
 use super::tasks::Task;
 use super::work::{self, Share};
 
@@ -98,6 +98,23 @@ impl Engine {
             }
             child => self.at_once(|engine| engine.initiate(now, entropy, &connection, child)),
         }
+    }
+
+    /// Whether a child is on its way: asked of a peer, or about to be.
+    pub fn is_making(&self, now: Instant, connection: &str, child: &str) -> bool {
+        let stays = |sa: &IkeSa| sa.state != State::Deleting;
+        self.serves(connection, child, stays)
+            || self.initiators.any_makes(connection, child)
+            || self.starts.is_due(connection, child, now)
+    }
+
+    /// The Child SAs of a name that this member leads.
+    pub fn child_sas_of(&self, connection: &str, child: &str) -> impl Iterator<Item = SaId> {
+        let spis = self.index.of_connection(connection);
+        let sas = spis.filter_map(|spi| self.sas.get(&spi));
+        let all = sas.flat_map(|sa| &sa.children);
+        all.filter(move |one| one.name == child)
+            .map(|one| one.sa.id)
     }
 
     fn at_once(&mut self, action: impl FnOnce(&mut Engine)) {

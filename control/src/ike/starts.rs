@@ -48,6 +48,12 @@ impl Starts {
             .remove(&(connection.to_owned(), child.to_owned()));
     }
 
+    /// Whether it is to be tried now.
+    pub fn is_due(&self, connection: &str, child: &str, now: Instant) -> bool {
+        let name = (connection.to_owned(), child.to_owned());
+        self.timers.of(&name).is_some_and(|at| at <= now)
+    }
+
     pub fn first(&self) -> Option<Instant> {
         self.timers.first()
     }

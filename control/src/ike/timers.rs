@@ -29,6 +29,11 @@ impl<K: Ord + Clone> Timers<K> {
         }
     }
 
+    /// When a key is due.
+    pub fn of(&self, key: &K) -> Option<Instant> {
+        self.by_key.get(key).copied()
+    }
+
     pub fn first(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)
     }

@@ -15,6 +15,7 @@ mod lazy;
 mod leaps;
 mod metrics;
 mod nat;
+mod orders;
 mod policies;
 mod record_size;
 mod retrieve;

@@ -113,18 +113,18 @@ fn rfc6290_section_5_1_a_cluster_that_lost_everything_says_so_and_is_back() {
     world.audit();
 }
 
-fn said(
+fn said<T: ToString>(
     world: &mut World,
     who: u8,
     ask: impl FnOnce(
         &mut Gateway,
         hitless_sa::Instant,
         &mut hitless::entropy::SeededEntropy,
-    ) -> Result<String, String>,
+    ) -> Result<T, String>,
 ) -> Result<String, String> {
     let mut result = Err(String::new());
     world.ask(who, |gateway, now, entropy| {
-        result = ask(gateway, now, entropy)
+        result = ask(gateway, now, entropy).map(|said| said.to_string());
     });
     result
 }

@@ -98,7 +98,7 @@ fn thousands_of_rekeyings_and_deletions_at_one_instant_leave_turns_short() {
     world.ask(active, |gateway, now, entropy| {
         let share = Share::new(MOST);
         let told = gateway.rekey(now, entropy, &all).unwrap();
-        assert_eq!(told, format!("rekeying {IKE_SAS} IKE_SAs"));
+        assert_eq!(told.to_string(), format!("rekeying {IKE_SAS} IKE_SAs"));
         assert!(!share.is_spent(), "{}", share.used());
     });
     now_and_then(&mut world, "all of them rekeyed", |world| {
@@ -109,7 +109,7 @@ fn thousands_of_rekeyings_and_deletions_at_one_instant_leave_turns_short() {
     world.ask(active, |gateway, now, entropy| {
         let share = Share::new(MOST);
         let told = gateway.terminate(now, entropy, &all).unwrap();
-        assert_eq!(told, format!("closing {IKE_SAS} IKE_SAs"));
+        assert_eq!(told.to_string(), format!("closing {IKE_SAS} IKE_SAs"));
         assert!(!share.is_spent(), "{}", share.used());
     });
     now_and_then(&mut world, "all of them closed", |world| {

@@ -53,6 +53,13 @@ impl Initiators {
         self.all.get_mut(spi)
     }
 
+    /// Whether one of a connection is to have this child.
+    pub fn any_makes(&self, connection: &str, child: &str) -> bool {
+        let spis = self.connections.get(connection).into_iter().flatten();
+        let mut all = spis.filter_map(|spi| self.all.get(spi));
+        all.any(|initiator| initiator.children.iter().any(|name| name == child))
+    }
+
     /// What is to take the place of one IKE SA takes that of another.
     pub fn replace_instead(&mut self, connection: &str, old: IkeSpi, other: IkeSpi) {
         for spi in self.connections.get(connection).into_iter().flatten() {
