@@ -10,7 +10,6 @@ use super::Member;
 use super::reloads::Loaded;
 use crate::api::{CaptureReport, ClientId, Reply, Request, Server};
 use crate::clock;
-use crate::gateway::Ordered;
 
 /// How long a reader of a capture waits.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -108,35 +107,12 @@ impl Member {
                 self.gateway.capture_stop(capture);
                 done("nothing is captured".to_owned())
             }
-            Request::Initiate {
-                child,
-                ike,
-                wait_ms,
-            } => {
-                let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
-                let ordered = gateway.initiate(now, entropy, &child, ike.as_deref());
-                return self.ordered(now, client, ordered, wait_ms);
-            }
-            Request::Terminate { choice, wait_ms } => {
-                let ordered = self.gateway.terminate(now, &mut self.entropy, &choice);
-                return self.ordered(now, client, ordered, wait_ms);
-            }
-            Request::Rekey { choice, wait_ms } => {
-                let ordered = self.gateway.rekey(now, &mut self.entropy, &choice);
-                return self.ordered(now, client, ordered, wait_ms);
-            }
-            Request::Redirect { choice, to } => {
-                let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
-                said(gateway.redirect(now, entropy, &choice, to))
-            }
-            Request::Reload {} => {
-                self.reloads.ask(client);
-                return None;
-            }
-            Request::Switchover { wait_ms } => {
-                let ordered = self.gateway.switch_over(now, &mut self.entropy);
-                return self.ordered(now, client, ordered, wait_ms);
-            }
+            order @ (Request::Initiate { .. }
+            | Request::Terminate { .. }
+            | Request::Rekey { .. }
+            | Request::Redirect { .. }
+            | Request::Reload {}
+            | Request::Switchover { .. }) => return self.order(now, client, order),
             Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {
                 Ok(plan) => done(plan),
                 Err(reason) => Reply::Refused { reason },
@@ -144,6 +120,42 @@ impl Member {
             Request::Metrics {} => Reply::Metrics(Box::new(self.gateway.metrics(now))),
             Request::Cluster {} => Reply::Cluster(Box::new(self.gateway.cluster(now))),
         })
+    }
+
+    /// What changes something; none while that is under way and the client waits for the end of it.
+    fn order(&mut self, now: Instant, client: ClientId, order: Request) -> Option<Reply> {
+        let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
+        let (ordered, wait_ms) = match order {
+            Request::Initiate {
+                child,
+                ike,
+                wait_ms,
+            } => {
+                let ordered = gateway.initiate(now, entropy, &child, ike.as_deref());
+                (ordered, wait_ms)
+            }
+            Request::Terminate { choice, wait_ms } => {
+                (gateway.terminate(now, entropy, &choice), wait_ms)
+            }
+            Request::Rekey { choice, wait_ms } => (gateway.rekey(now, entropy, &choice), wait_ms),
+            Request::Switchover { wait_ms } => (gateway.switch_over(now, entropy), wait_ms),
+            Request::Redirect { choice, to } => {
+                let said = gateway.redirect(now, entropy, &choice, to);
+                return Some(said.map_or_else(|reason| Reply::Refused { reason }, done));
+            }
+            // `Reload`, and nothing else comes here.
+            _ => {
+                self.reloads.ask(client);
+                return None;
+            }
+        };
+        match ordered {
+            Ok(ordered) => {
+                let patience = Duration::from_millis(wait_ms).min(LONGEST_WAIT);
+                self.awaited.add(now, client, ordered, patience)
+            }
+            Err(reason) => Some(Reply::Refused { reason }),
+        }
     }
 
     /// What is refused is told at once; the rest when the workers go by it.
@@ -215,25 +227,6 @@ impl Member {
         tracing::info!("{done}");
         Ok(done)
     }
-
-    /// The reply to an order, unless the client waits for the end of it.
-    fn ordered(
-        &mut self,
-        now: Instant,
-        client: ClientId,
-        ordered: Result<Ordered, String>,
-        wait_ms: u64,
-    ) -> Option<Reply> {
-        let patience = Duration::from_millis(wait_ms).min(LONGEST_WAIT);
-        match ordered {
-            Ok(ordered) => self.awaited.add(now, client, ordered, patience),
-            Err(reason) => Some(Reply::Refused { reason }),
-        }
-    }
-}
-
-fn said(result: Result<String, String>) -> Reply {
-    result.map_or_else(|reason| Reply::Refused { reason }, done)
 }
 
 fn done(message: String) -> Reply {
