@@ -3,9 +3,10 @@
 //! the list; what was run is read from the output of `cargo test` and of Python's unittest.
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::path::Path;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The list, as it is in the tree.
 pub const LIST: &str = include_str!("../conformance.toml");
@@ -40,7 +41,8 @@ pub struct Entry {
 }
 
 /// How a test ended.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Ending {
     Passed,
     Failed,
@@ -104,55 +106,129 @@ impl Results {
     }
 }
 
-/// The table as text, and whether no box failed. Boxes whose tests were not run fail only if
-/// `complete` says that everything was run.
-pub fn table(list: &Checklist, results: &Results, complete: bool) -> (String, bool) {
-    let (mut lines, mut sound) = (Vec::new(), true);
-    let (mut shown, mut open, mut outside) = (0, 0, 0);
+/// What became of a behaviour.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mark {
+    Shown,
+    Failed,
+    /// Something is not shown yet.
+    Open,
+    /// Its tests were not run.
+    NotRun,
+    OutOfScope,
+}
+
+/// One behaviour, and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Row {
+    pub section: String,
+    pub behaviour: String,
+    pub rfc: String,
+    pub mark: Mark,
+    pub tests: Vec<(String, Ending)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub open: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub out_of_scope: Option<String>,
+}
+
+/// The table, and whether nothing in it failed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct Table {
+    pub passed: bool,
+    pub rows: Vec<Row>,
+}
+
+/// Boxes whose tests were not run fail only if `complete` says that everything was run.
+pub fn table(list: &Checklist, results: &Results, complete: bool) -> Table {
+    let mut rows = Vec::new();
     for section in &list.section {
-        lines.push(format!("  {}", section.name));
         for entry in &section.boxes {
-            let endings: Vec<_> = entry.tests.iter().map(|t| results.ending(t)).collect();
-            let failed = endings.contains(&Ending::Failed);
-            let not_run = endings.contains(&Ending::NotRun);
-            let mark = match entry {
-                Entry {
-                    out_of_scope: Some(_),
-                    ..
-                } => "-   ",
-                _ if failed || (not_run && complete) => "FAIL",
-                _ if entry.tests.is_empty() || entry.open.is_some() => "OPEN",
-                _ if not_run => "?   ",
-                _ => "ok  ",
-            };
-            match mark {
-                "FAIL" => sound = false,
-                "OPEN" => open += 1,
-                "-   " => outside += 1,
-                "ok  " => shown += 1,
-                _ => {}
-            }
-            lines.push(format!("  {mark} [{}] {}", entry.rfc, entry.behaviour));
-            for (test, ending) in entry.tests.iter().zip(&endings) {
-                let note = match ending {
-                    Ending::Passed => "pass",
-                    Ending::Failed => "FAIL",
-                    Ending::NotRun => "not run",
-                };
-                lines.push(format!("         {note}  {test}"));
-            }
-            let remarks = [("open", &entry.open), ("out of scope", &entry.out_of_scope)];
-            for (what, remark) in remarks {
-                lines.extend(remark.iter().map(|text| format!("         {what}: {text}")));
-            }
+            let ending = |test: &String| (test.clone(), results.ending(test));
+            let tests: Vec<_> = entry.tests.iter().map(ending).collect();
+            rows.push(Row {
+                section: section.name.clone(),
+                behaviour: entry.behaviour.clone(),
+                rfc: entry.rfc.clone(),
+                mark: mark(entry, &tests, complete),
+                tests,
+                open: entry.open.clone(),
+                out_of_scope: entry.out_of_scope.clone(),
+            });
         }
     }
-    let verdict = if sound { "PASSED" } else { "FAILED" };
-    lines.insert(0, format!("conformance: {verdict}"));
-    lines.push(format!(
-        "  {shown} shown, {open} open, {outside} out of scope"
-    ));
-    (lines.join("\n"), sound)
+    Table {
+        passed: rows.iter().all(|row| row.mark != Mark::Failed),
+        rows,
+    }
+}
+
+fn mark(entry: &Entry, tests: &[(String, Ending)], complete: bool) -> Mark {
+    let any = |wanted| tests.iter().any(|(_, ending)| *ending == wanted);
+    let not_run = any(Ending::NotRun);
+    if entry.out_of_scope.is_some() {
+        Mark::OutOfScope
+    } else if any(Ending::Failed) || (not_run && complete) {
+        Mark::Failed
+    } else if tests.is_empty() || entry.open.is_some() {
+        Mark::Open
+    } else if not_run {
+        Mark::NotRun
+    } else {
+        Mark::Shown
+    }
+}
+
+impl Row {
+    fn lines(&self) -> Vec<String> {
+        let mark = match self.mark {
+            Mark::OutOfScope => "-   ",
+            Mark::Failed => "FAIL",
+            Mark::Open => "OPEN",
+            Mark::NotRun => "?   ",
+            Mark::Shown => "ok  ",
+        };
+        let mut lines = vec![format!("  {mark} [{}] {}", self.rfc, self.behaviour)];
+        for (test, ending) in &self.tests {
+            let note = match ending {
+                Ending::Passed => "pass",
+                Ending::Failed => "FAIL",
+                Ending::NotRun => "not run",
+            };
+            lines.push(format!("         {note}  {test}"));
+        }
+        let remarks = [("open", &self.open), ("out of scope", &self.out_of_scope)];
+        for (what, remark) in remarks {
+            lines.extend(remark.iter().map(|text| format!("         {what}: {text}")));
+        }
+        lines
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verdict = if self.passed { "PASSED" } else { "FAILED" };
+        writeln!(f, "conformance: {verdict}")?;
+        let mut section = None;
+        for row in &self.rows {
+            if section != Some(&row.section) {
+                section = Some(&row.section);
+                writeln!(f, "  {}", row.section)?;
+            }
+            for line in row.lines() {
+                writeln!(f, "{line}")?;
+            }
+        }
+        let count = |mark| self.rows.iter().filter(|row| row.mark == mark).count();
+        write!(
+            f,
+            "  {} shown, {} open, {} out of scope",
+            count(Mark::Shown),
+            count(Mark::Open),
+            count(Mark::OutOfScope)
+        )
+    }
 }
 
 /// What is wrong with the list itself: tests that the tree does not have, boxes without either.
@@ -229,9 +305,10 @@ transfer-strongswan: PASSED
             ("\"x::edges\", \"x::never\"", true, "FAIL", false),
             ("", true, "OPEN", true),
         ] {
-            let (text, passed) = table(&list(tests), &results, complete);
+            let table = table(&list(tests), &results, complete);
+            let text = table.to_string();
             assert!(text.contains(&format!("{mark} [r] b")), "{text}");
-            assert_eq!(passed, sound, "{text}");
+            assert_eq!(table.passed, sound, "{text}");
         }
     }
 

@@ -13,7 +13,7 @@ use crate::faults;
 use crate::scenarios;
 
 /// A named experiment.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize)]
 pub struct Scenario {
     pub name: &'static str,
     /// One line for `list`.
@@ -21,6 +21,7 @@ pub struct Scenario {
     /// Names for `--variant`; all are run unless one is named. Never empty.
     pub variants: &'static [&'static str],
     /// Runs one variant.
+    #[serde(skip)]
     pub run: fn(&Bench, &str) -> Result<Report, LabError>,
 }
 
