@@ -143,7 +143,8 @@ impl Node {
         };
         let able = self.fit() && following.admitted;
         let patience = if able {
-            self.settings.takeover() * (1 + self.better_standbys())
+            self.settings.silence() * self.caution()
+                + self.settings.takeover() * self.better_standbys()
         } else {
             self.patience()
         };
@@ -173,6 +174,7 @@ impl Node {
             let silent_for = self.now.since(following.last_beat);
             self.event(Event::Suspected { leader, silent_for });
             if admitted {
+                self.haste.suspects(epoch);
                 return self.take_over();
             }
             return self.leave();

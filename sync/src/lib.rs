@@ -59,6 +59,7 @@ mod event;
 mod fitness;
 mod following;
 mod grant;
+mod haste;
 mod late;
 mod leading;
 mod lease;

@@ -12,6 +12,7 @@ use crate::beat::Standing;
 use crate::disk::{Forsworn, Unwritten};
 use crate::fitness::{Broken, Drill};
 use crate::following::Following;
+use crate::haste::Haste;
 use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
 use crate::message::{Packet, Sid, WireEpoch, WireSa};
@@ -93,6 +94,7 @@ pub struct Node {
     pub(crate) started: Instant,
     pub(crate) led_before: bool,
     pub(crate) reigns: Reigns,
+    pub(crate) haste: Haste,
     pub(crate) now: Instant,
     pub(crate) next_beat: Instant,
     pub(crate) beat_due: bool,
@@ -139,6 +141,7 @@ impl Node {
             started: now,
             led_before: false,
             reigns: Reigns::default(),
+            haste: Haste::default(),
             now,
             next_beat: now,
             beat_due: false,
@@ -390,6 +393,7 @@ impl Node {
         reading: &Reading,
         entropy: &mut dyn Entropy,
     ) {
+        self.note_haste(from, packet.incarnation);
         if self.deposed(from, packet, reading) {
             return;
         }
@@ -445,7 +449,15 @@ impl Node {
     fn advance(&mut self, entropy: &mut dyn Entropy) {
         let beat = self.now >= self.next_beat;
         if beat {
-            self.next_beat = self.now + self.pause();
+            // Heartbeats leave as often as the settings say however late each is, but for those that
+            // were missed.
+            let pause = self.pause();
+            let next = self.next_beat + pause;
+            self.next_beat = if next > self.now {
+                next
+            } else {
+                self.now + pause
+            };
             self.beat_due = true;
         }
         match &self.state {

@@ -32,6 +32,10 @@ impl Reigns {
         self.complete = false;
     }
 
+    pub fn age(&self, now: Instant) -> Duration {
+        now.since(self.began)
+    }
+
     fn over(&mut self, now: Instant, patience: Duration, reason: StepDown) {
         self.complete = false;
         if let StepDown::Outranked { .. } = reason {

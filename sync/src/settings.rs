@@ -134,6 +134,12 @@ impl Settings {
         self.heartbeat * self.missed.max(1)
     }
 
+    /// A silence of the leader after which a standby with the right takes over: as many heartbeats as
+    /// are to be missed, and what the next one may come later than the last.
+    pub(crate) fn silence(&self) -> Duration {
+        self.takeover() + self.heartbeat / 4
+    }
+
     /// How long a member without rights waits in silence before it leads on nothing (R12).
     pub(crate) fn patience(&self) -> Duration {
         self.takeover() * 5

@@ -174,7 +174,7 @@ impl Node {
         // Where some traffic is not carried, waiting to see whether the standby lasts costs more. What
         // it was not told while it was silent it is told first.
         let settled = leading.sessions.get(&target).is_some_and(|session| {
-            let lasts = self.now.since(session.bound_at) >= self.settings.hold;
+            let lasts = self.now.since(session.bound_at) >= self.settings.hold * self.caution();
             session.backlog() == 0 && (self.halted || lasts)
         });
         let mine = self

@@ -117,3 +117,56 @@ fn r12_a_joiner_leads_on_nothing_once_nobody_else_is_left_however_often_that_was
         world.check().unwrap();
     }
 }
+
+/// Two heartbeats of three may be lost: the third comes when it comes, and not sooner.
+#[test]
+fn a_leader_is_suspected_when_as_many_heartbeats_are_missed_as_are_configured_and_not_sooner() {
+    for seed in 90..94 {
+        let mut world = World::new(seed, 2, Weather::CALM, Mutant::default());
+        (world.restarts, world.keep_leads) = (false, true);
+        assert!(world.run_until(3_000, World::settled), "seed {seed}");
+        (world.traffic, world.exchanges) = (false, false);
+        world.run(200);
+        let (leader, standby) = (MemberId(1), MemberId(2));
+        assert_eq!(world.leader(), Some(0));
+        world.sites[1].leads.clear();
+        for round in 0..200 {
+            // Two heartbeats fall into it at most.
+            world.cut.insert((leader, standby));
+            world.run(19);
+            world.cut.remove(&(leader, standby));
+            world.run(100 + round % 10);
+        }
+        assert_eq!(world.sites[1].leads.len(), 0, "seed {seed}");
+        world.check().unwrap();
+    }
+}
+
+#[test]
+fn a_standby_that_took_over_from_a_living_leader_is_more_patient_the_next_time() {
+    for seed in 95..98 {
+        let mut world = World::with(seed, 2, Weather::CALM, |settings| settings.preempt = true);
+        (world.restarts, world.keep_leads) = (false, true);
+        assert!(world.run_until(3_000, World::settled), "seed {seed}");
+        world.run(200);
+        let (leader, standby) = (MemberId(1), MemberId(2));
+        assert_eq!(world.leader(), Some(0));
+        world.sites[1].leads.clear();
+        // A silence of one and a half takeovers, again and again; the other one is preferred.
+        let silence = world.settings.takeover().as_millis() as u64 * 3 / 2;
+        for _ in 0..20 {
+            world.cut.insert((leader, standby));
+            world.run(silence);
+            world.cut.remove(&(leader, standby));
+            world.run(1_500);
+        }
+        assert_eq!(world.sites[1].leads.len(), 1, "seed {seed}: 20 without it");
+        // A death is one even so, a little later.
+        world.crash(0);
+        assert!(
+            world.run_until(silence * 2, |world| world.leader() == Some(1)),
+            "seed {seed}"
+        );
+        world.check().unwrap();
+    }
+}

@@ -12,6 +12,8 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 /// A member that leads beside another one without traffic is heard now and then: a split lasts from
 /// one such time to the next, and may have begun as long before the first.
 const LASTING: Duration = Duration::from_secs(10);
+/// But one that has traffic was not silent for longer than it takes for so many packets.
+const SILENT_PACKETS: u32 = 10;
 
 /// An address was sent from at two taps at once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -19,6 +21,10 @@ pub(super) struct Split {
     /// When the second tap sent first, and when one of them sent last beside the other.
     pub from: Duration,
     pub to: Duration,
+    /// The second tap, what it sent in [`LASTING`] after its first packet, and the last of that.
+    second: TapId,
+    packets: u32,
+    last: Duration,
     /// When the tap that sent last in it was next followed by another one: what it sent until then
     /// is of the split too. [`LASTING`] at most, for it may be the one that led on.
     until: Duration,
@@ -27,7 +33,26 @@ pub(super) struct Split {
 impl Split {
     /// Whether the other member may not have heard of what was sent then.
     fn hides(&self, time: Duration) -> bool {
-        (self.from.saturating_sub(LASTING)..=self.until).contains(&time)
+        (self.from.saturating_sub(self.silent())..=self.until).contains(&time)
+    }
+
+    /// How long the second tap may have led before it was heard.
+    fn silent(&self) -> Duration {
+        match self.packets < SILENT_PACKETS {
+            true => LASTING,
+            false => {
+                let pause = (self.last - self.from) / self.packets;
+                (pause * SILENT_PACKETS).clamp(AT_ONCE, LASTING)
+            }
+        }
+    }
+
+    /// A tap sends.
+    fn note(&mut self, tap: TapId, time: Duration) {
+        if tap == self.second && (self.from..=self.from + LASTING).contains(&time) {
+            self.packets += 1;
+            self.last = self.last.max(time);
+        }
     }
 }
 
@@ -53,8 +78,12 @@ impl Tenures {
             changed: None,
             splits: Vec::new(),
         });
+        if let Some(split) = tenure.splits.last_mut() {
+            split.note(tap, time);
+        }
         if tenure.tap != tap {
-            (tenure.tap, tenure.changes) = (tap, tenure.changes + 1);
+            let second = std::mem::replace(&mut tenure.tap, tap);
+            tenure.changes += 1;
             let before = tenure.changed.replace(time);
             if let Some(last) = tenure
                 .splits
@@ -70,6 +99,9 @@ impl Tenures {
                     None => tenure.splits.push(Split {
                         from,
                         to: time,
+                        second,
+                        packets: 0,
+                        last: from,
                         until: time,
                     }),
                 }
@@ -117,7 +149,19 @@ mod tests {
 
     fn split_until(from: u64, to: u64, until: u64) -> Split {
         let [from, to, until] = [from, to, until].map(Duration::from_millis);
-        Split { from, to, until }
+        Split {
+            from,
+            to,
+            second: TapId(1),
+            packets: 0,
+            last: from,
+            until,
+        }
+    }
+
+    /// What the second tap said is counted beside.
+    fn times(splits: &[Split]) -> Vec<(Duration, Duration, Duration)> {
+        splits.iter().map(|s| (s.from, s.to, s.until)).collect()
     }
 
     #[test]
@@ -129,14 +173,12 @@ mod tests {
     #[test]
     fn members_that_send_in_turn_led_at_once() {
         let sent = [(0, 0), (50, 1), (51, 0), (52, 0), (700, 1), (9_000, 0)];
-        assert_eq!(splits(&sent), [split_until(50, 700, 9_000)]);
+        assert_eq!(times(&splits(&sent)), times(&[split_until(50, 700, 9_000)]));
         let now_and_then = [(0, 0), (50, 1), (60, 0), (5_000, 1), (5_100, 0)];
-        assert_eq!(splits(&now_and_then), [split(50, 5_100)]);
+        assert_eq!(times(&splits(&now_and_then)), times(&[split(50, 5_100)]));
         let again = [(0, 0), (50, 1), (60, 0), (15_000, 1), (15_100, 0)];
-        assert_eq!(
-            splits(&again),
-            [split_until(50, 60, 10_060), split(15_000, 15_100)]
-        );
+        let both = [split_until(50, 60, 10_060), split(15_000, 15_100)];
+        assert_eq!(times(&splits(&again)), times(&both));
     }
 
     /// The deposed one may say more after its last word beside the other, which has not heard it.
@@ -160,5 +202,16 @@ mod tests {
         let splits = BTreeMap::from([(CLUSTER, vec![split(50_000, 60_000)])]);
         let hidden = |at| hidden(&splits, CLUSTER, Duration::from_millis(at));
         assert!(!hidden(39_999) && hidden(40_000) && hidden(60_000) && !hidden(60_001));
+    }
+
+    /// A member that has traffic sends it as soon as it leads: what the other one said long before
+    /// that it has to know.
+    #[test]
+    fn what_left_a_second_before_a_split_amid_traffic_is_not_hidden() {
+        let mut sent = vec![(0, 0), (20_000, 1), (20_001, 0)];
+        sent.extend((1..500).map(|number| (20_001 + 10 * number, 1)));
+        let splits = BTreeMap::from([(CLUSTER, splits(&sent))]);
+        let hidden = |at| hidden(&splits, CLUSTER, Duration::from_millis(at));
+        assert!(!hidden(18_999) && hidden(19_000) && hidden(20_000));
     }
 }

@@ -117,10 +117,10 @@ impl Verdict {
         problems
     }
 
-    /// What was found and is no problem here: whether there may be a split is judged elsewhere.
-    pub fn excused(&self) -> Vec<String> {
-        let excused = self.faults.iter().filter(|fault| fault.is_of_a_split());
-        excused
+    /// What was found and is no problem where there may be a split, which this does not know.
+    pub fn of_a_split(&self) -> Vec<String> {
+        let found = self.faults.iter().filter(|fault| fault.is_of_a_split());
+        found
             .map(|fault| format!("{} {}", fault.count, fault.kind))
             .collect()
     }
@@ -172,6 +172,6 @@ mod tests {
         ];
         let split = verdict(&found, true, 1);
         assert_eq!(split.problems().len(), 3);
-        assert_eq!(split.excused(), ["2 two-requests-of-a-split"]);
+        assert_eq!(split.of_a_split(), ["2 two-requests-of-a-split"]);
     }
 }

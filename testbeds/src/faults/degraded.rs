@@ -300,7 +300,8 @@ impl<'a> Trial<'a> {
             }
             let (diary, all) = (&mut self.diary, &mut Audit::default());
             row.judge_captures(captured, self.active, self.struck, diary, all);
-            row.judge_audit(&self.bed.question(&self.variant));
+            let of_a_split = row.judge_audit(&self.bed.question(&self.variant));
+            row.judge_split(of_a_split, self.split.is_some());
         }
         let report = &mut self.report;
         report.repeated_sequence_numbers = Some(row.repeated_sequence_numbers);

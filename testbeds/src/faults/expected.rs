@@ -39,6 +39,9 @@ pub struct Expected {
     /// It shows by silence: the one who takes over has missed heartbeats of this length, so many, and
     /// not more than so many more.
     pub missed: Option<(Duration, u32)>,
+    /// Both lead for longer than a takeover takes. Where they are not to, one does not use Message IDs
+    /// that the other one used.
+    pub split: bool,
 }
 
 /// Whether another member takes over.
@@ -139,6 +142,7 @@ impl Fault {
             cost,
             silence,
             missed: silent.then_some((heartbeat, wish.missed)),
+            split: self == Fault::SyncCut,
         }
     }
 }

@@ -38,6 +38,7 @@ const MEASURED: Expected = Expected {
     cost: Cost::Anything,
     silence: AFTER,
     missed: None,
+    split: true,
 };
 
 /// Runs the kill and tells what it cost.

@@ -88,8 +88,9 @@ impl Row {
             .as_deref()
             .is_ok_and(|file| led_before(file, struck));
         let first = self.judge_captures(captured, active, struck, &mut diary, all);
-        self.judge_audit(&question);
+        let of_a_split = self.judge_audit(&question);
         let sound = self.problems.len();
+        self.judge_split(of_a_split, expected.split);
         let waits = waited.between(struck, struck + expected.cost.longest());
         self.judge_cost(expected.cost, rate, waits);
         match led {
@@ -298,19 +299,11 @@ impl Row {
         took_over
     }
 
-    /// What the command says of the same captures, and of what was granted.
-    pub(super) fn judge_audit(&mut self, question: &Question) {
-        let problems = match question.ask() {
-            Ok(verdict) => {
-                let excused = verdict.excused();
-                if !excused.is_empty() {
-                    self.excused = true;
-                    let what = excused.join(", ");
-                    self.notes.push(format!("audit: {what}, as both led"));
-                }
-                verdict.problems()
-            }
-            Err(error) => vec![error.to_string()],
+    /// What the command says of the same captures, and of what was granted. Gives what a split explains.
+    pub(super) fn judge_audit(&mut self, question: &Question) -> Vec<String> {
+        let (problems, of_a_split) = match question.ask() {
+            Ok(verdict) => (verdict.problems(), verdict.of_a_split()),
+            Err(error) => (vec![error.to_string()], Vec::new()),
         };
         self.audit = match problems.is_empty() {
             true => "clean".to_owned(),
@@ -319,6 +312,23 @@ impl Row {
         let problems = problems.into_iter();
         self.problems
             .extend(problems.map(|what| format!("audit: {what}")));
+        of_a_split
+    }
+
+    /// What a split explains is a problem where none may be.
+    pub(super) fn judge_split(&mut self, found: Vec<String>, may_be: bool) {
+        if found.is_empty() {
+            return;
+        }
+        let what = found.join(", ");
+        if may_be {
+            self.excused = true;
+            self.notes.push(format!("audit: {what}, as both led"));
+        } else {
+            self.audit = "NOT CLEAN".to_owned();
+            self.problems
+                .push(format!("audit: {what}, where both were not to lead"));
+        }
     }
 
     /// The captures of all trials together: a number may come again in another one.
@@ -457,6 +467,7 @@ mod tests {
                 cost: Cost::Anything,
                 silence: Duration::from_millis(90),
                 missed: Some((Duration::from_millis(10), 3)),
+                split: false,
             },
             question: Question::about(Path::new("true"), Path::new("/nonexistent"), "x"),
             said: "m2 x\nmember 1, the active, is silent for 31 ms: taking over\n".to_owned(),
@@ -598,6 +609,21 @@ mod tests {
             "{:?}",
             starved.notes
         );
+    }
+
+    #[test]
+    fn what_a_split_explains_is_a_problem_where_none_may_be() {
+        let found = || vec!["2 two-requests-of-a-split".to_owned()];
+        let mut row = Row::default();
+        row.judge_split(found(), true);
+        assert!(row.excused && row.problems.is_empty());
+        let mut row = Row::default();
+        row.judge_split(found(), false);
+        assert!(!row.excused && row.audit == "NOT CLEAN");
+        assert_eq!(row.problems.len(), 1);
+        let mut row = Row::default();
+        row.judge_split(Vec::new(), false);
+        assert!(row.problems.is_empty());
     }
 
     #[test]
