@@ -186,7 +186,8 @@ impl Node {
             }
             Input::Switchover => self.switchover(),
             Input::Shutdown => self.shutdown(),
-            Input::Drained(ends) => self.drained(&ends),
+            Input::Drained => self.drained(),
+            Input::Ends(ends) => self.ended(&ends),
             Input::Commit {
                 object,
                 version,
