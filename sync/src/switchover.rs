@@ -195,7 +195,7 @@ impl Node {
         self.able(self.now, leading).any(|(able, _)| able == member)
     }
 
-    /// Nothing has ended yet, and nobody is there to go on.
+    /// Nothing has ended yet, and who was to go on could not.
     fn resume(&mut self) {
         self.lead(|leading, cx| {
             leading.phase = Phase::Active;
@@ -206,6 +206,10 @@ impl Node {
             leading.settle_held(cx);
         });
         self.beat_due = true;
+        // Another standby gets it, unless it was meant for the preferred one.
+        if !self.settings.preempt && self.switchover_target(self.now).is_ok() {
+            return self.switchover();
+        }
         let reason = NoSwitchover::StandbyLost;
         self.event(Event::SwitchoverRefused { reason });
     }

@@ -120,15 +120,18 @@ fn what_was_refused_in_the_drain_is_made_anew() {
 
 #[test]
 fn of_two_standbys_the_other_one_gets_it() {
-    let mut world = settled(4, 3, |_| {});
-    world.crash(1);
-    world.handle(0, Input::Shutdown);
-    assert!(world.run_until(2_000, |world| world.leader() == Some(2)));
-    let (base, objects) = world.sites[2].leads.last().unwrap();
-    let mut children = objects.iter().flat_map(|object| &object.children);
-    assert!(base.is_some() && children.all(|child| !child.rekey_only && child.skip == 0));
-    world.run(200);
-    world.check().unwrap();
+    for input in [|| Input::Shutdown, || Input::Switchover] {
+        let mut world = settled(4, 3, |_| {});
+        world.crash(1);
+        world.handle(0, input());
+        assert!(world.run_until(200, |world| world.leader() == Some(2)));
+        assert!(!refused(&world));
+        let (base, objects) = world.sites[2].leads.last().unwrap();
+        let mut children = objects.iter().flat_map(|object| &object.children);
+        assert!(base.is_some() && children.all(|child| !child.rekey_only && child.skip == 0));
+        world.run(200);
+        world.check().unwrap();
+    }
 }
 
 /// The ends have left, and 1 hears nothing of 2 any more.
