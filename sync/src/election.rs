@@ -410,11 +410,15 @@ impl Node {
         }
     }
 
-    /// The epoch gets another name; no session of the old one counts any more.
+    /// The epoch gets another name. Where it inherits from the old one, the sessions of the standbys that
+    /// are heard go on in it: they bound it as before. No other counts any more (R12).
     pub(crate) fn renamed(&mut self, epoch: Epoch, base: Option<Epoch>) {
+        let vouch = self.settings.vouch;
         self.lead(|leading, cx| {
-            let learners: Vec<MemberId> = leading.sessions.keys().copied().collect();
-            for member in learners {
+            let carried = |session: &Session| base.is_some() && session.silent_for(cx.now) < vouch;
+            let over = leading.sessions.iter();
+            let over = over.filter(|(_, session)| !carried(session));
+            for member in over.map(|(member, _)| *member).collect::<Vec<_>>() {
                 leading.close_session(cx, member);
             }
             leading.epoch = epoch;

@@ -338,6 +338,7 @@ impl Node {
     }
 
     fn heard_following(&mut self, from: MemberId, packet: &mut Packet, reading: &Reading) {
+        self.follow_on(from, packet, reading);
         let said = self.peers.get(&from).and_then(|peer| peer.said);
         let State::Following(following) = &mut self.state else {
             return;
@@ -465,7 +466,7 @@ impl Node {
     pub(crate) fn role(&self) -> Role {
         match &self.state {
             State::Out(_) => Role::Out,
-            State::Following(following) if following.admitted => Role::Admitted,
+            State::Following(following) if self.has_right(following) => Role::Admitted,
             State::Following(_) => Role::Learning,
             State::TakingOver(_) => Role::TakingOver,
             State::Leading(leading) if leading.phase == Phase::Active => Role::Leading,
