@@ -136,12 +136,13 @@ impl Node {
         self.beat_due = true;
     }
 
-    /// When a standby gives its leader up: the sooner if it has the right to take over.
+    /// When a standby gives its leader up: the sooner if it has the right to take over. A copy that it
+    /// could not carry is no reason to lose what it vouches for of all others.
     pub(crate) fn suspicion(&self) -> Option<Instant> {
         let State::Following(following) = &self.state else {
             return None;
         };
-        let able = self.fit() && following.admitted;
+        let able = self.carries() && self.writes_as(self.role()) && following.admitted;
         let patience = if able {
             self.settings.takeover() * (1 + self.better_standbys())
         } else {

@@ -67,7 +67,7 @@ impl Node {
     }
 
     /// Only a takeover needs the disk (R1): who leads, or would on nothing, is as good without.
-    fn writes_as(&self, role: Role) -> bool {
+    pub(crate) fn writes_as(&self, role: Role) -> bool {
         !Node::needs_disk(role) || self.disk_fails().is_none()
     }
 

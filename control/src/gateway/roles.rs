@@ -31,6 +31,7 @@ impl Gateway {
         if let Err(error) = &stored {
             self.forget(ike);
             self.counts.unreadable += 1;
+            self.fail_drill(ike, &error.to_string());
             self.unreadable(ike, error.to_string());
         } else {
             self.drill(ike);

@@ -227,3 +227,53 @@ fn a_dead_standby_is_none_in_the_report_and_in_the_metrics() {
         world.gateway(first).cluster(now).standbys == 1
     });
 }
+
+/// A standby whose configuration lacks a connection would lose its tunnels, and says so.
+#[test]
+fn a_copy_that_a_standby_cannot_read_is_told_of_until_it_is_reloaded() {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let whole = topology.member(2).unwrap();
+    let mut without = whole.clone();
+    without.connections.clear();
+    let members = vec![topology.member(1).unwrap(), without];
+    let mut world = World::with(80, members, topology.peer().unwrap());
+    world.come_up();
+    assert_eq!(world.leader(), Some(1));
+    // No change of the SA is told meanwhile, but by a reload.
+    world.run(Duration::from_millis(100));
+    let now = world.now;
+    let active = world.gateway(1).cluster(now);
+    assert_eq!((active.standbys, active.unserved), (1, 1), "{active:?}");
+    assert!(active.named[0].reason.contains("standby's copy"));
+    let standby = world.gateway(2).cluster(now);
+    assert_eq!(standby.unserved, 1, "{standby:?}");
+    let reason = &standby.named[0].reason;
+    assert!(reason.contains("no connection"), "{reason}");
+    let drill = standby.drill.unwrap();
+    assert_eq!((drill.passed, drill.waiting, drill.failed), (0, 0, 1));
+    world.ask(2, |gateway, now, entropy| {
+        let said = gateway.reload(now, entropy, whole).unwrap();
+        assert!(said.ends_with("; 1 IKE_SA can be read now"), "{said}");
+    });
+    world.run(Duration::from_millis(50));
+    let now = world.now;
+    let active = world.gateway(1).cluster(now);
+    assert_eq!((active.standbys, active.unserved), (1, 0), "{active:?}");
+    let drill = world.gateway(2).cluster(now).drill.unwrap();
+    assert_eq!((drill.passed, drill.waiting, drill.failed), (1, 0, 0));
+    world.kill(1);
+    world.until("a takeover", |world| world.leader() == Some(2));
+    let exact = |event: &Event| {
+        matches!(
+            event,
+            Event::Leads {
+                base: Some(_),
+                exact: true,
+                ..
+            }
+        )
+    };
+    assert!(world.happened(2, exact));
+    world.traffic_flows();
+    world.audit();
+}
