@@ -25,9 +25,10 @@ use crate::{DrainedSa, Event, Output, Settings, StepDown};
 /// How long workers may take to pass the barrier before the standby takes over from its record.
 const BARRIER: Duration = Duration::from_millis(100);
 
-/// How long who is about to end waits for a standby that is not ready: it serves meanwhile. Less than
-/// a process is given to end.
+/// How long who is about to end waits for a standby that is not ready, at least: it serves meanwhile.
 const FAREWELL: Duration = Duration::from_millis(1500);
+/// How long an end may take at most, where heartbeats are slow: less than a process is given to end.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why no switchover can start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -318,12 +319,13 @@ impl Node {
         if self.stopping.is_some() {
             return;
         }
-        self.stopping = Some(self.now + self.settings.takeover() * 5);
+        let patience = self.settings.patience();
+        self.stopping = Some(self.now + patience.min(LONGEST_FAREWELL));
         match &self.state {
             State::Leading(leading) => {
                 if leading.phase == Phase::Active {
-                    let until = self.now + FAREWELL;
-                    self.stopping = self.stopping.max(Some(until));
+                    let until = self.now + patience.clamp(FAREWELL, LONGEST_FAREWELL);
+                    self.stopping = Some(until);
                     self.review_farewell(until);
                 }
             }
