@@ -106,6 +106,19 @@ impl Node {
         }
     }
 
+    /// Whether another member may lead beside this one, with what this one has no copy of: it leads on
+    /// nothing, and does not hear all of them.
+    pub fn may_be_beside(&self) -> bool {
+        let State::Leading(leading) = &self.state else {
+            return false;
+        };
+        let witness = self.settings.witness;
+        let others = self.peers.values();
+        let mut others = others.filter(|peer| Some(peer.member.id) != witness);
+        let patience = self.patience();
+        leading.bare() && others.any(|peer| peer.lately(self.now, patience).is_none())
+    }
+
     /// Leads a new epoch: inheriting from the session of a standby, or bare.
     fn lead_epoch(&mut self, inheriting: Option<(Epoch, Right)>) {
         let (epoch, right) = match inheriting {

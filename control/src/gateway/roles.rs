@@ -79,6 +79,7 @@ impl Gateway {
             self.dataplane.broadcast(|| Command::Announce);
         }
         let sas = self.inherited.len() + left_over.sas;
+        self.engine.set_replicated(self.node.may_be_beside());
         self.engine.lead_planned(now, entropy, exact);
         // Few are gone on with already; at the next turn it is over even then.
         self.publication.left = self.left_to_inherit().max(1);

@@ -277,3 +277,39 @@ fn a_copy_that_a_standby_cannot_read_is_told_of_until_it_is_reloaded() {
     world.traffic_flows();
     world.audit();
 }
+
+/// It leads on nothing, and the other one may have an IKE SA with the same peer: it cannot assert that
+/// there is no other (RFC 7296 section 2.4).
+#[test]
+fn who_starts_behind_a_cut_sync_link_ends_no_ike_sa_of_the_others() {
+    let mut world = World::with_traffic(82);
+    let first = world.leader().unwrap();
+    let second = 3 - first;
+    world.traffic = false;
+    let peers = world.gateway(PEER).ike_sas();
+    world.network.isolated.insert(second);
+    world.kill(second);
+    world.start(second);
+    world.until("both to lead", |world| world.leaders().len() == 2);
+    world.ask(second, |gateway, now, entropy| {
+        gateway.initiate(now, entropy, "net", None).unwrap();
+    });
+    world.until("an IKE SA of its own", |world| {
+        !world.gateway(second).ike_sas().is_empty()
+    });
+    world.run(Duration::from_secs(1));
+    let here = world.gateway(PEER).ike_sas();
+    assert_eq!(here.len(), 2);
+    assert!(
+        peers
+            .iter()
+            .all(|(ike, _)| here.iter().any(|(it, _)| it == ike))
+    );
+    // Once they hear each other there is one that leads, and no other.
+    world.network.isolated.clear();
+    world.until("one to lead", |world| world.leader().is_some());
+    world.until("a standby", World::standby_is_ready);
+    world.traffic = true;
+    world.traffic_flows();
+    world.audit();
+}
