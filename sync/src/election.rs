@@ -106,6 +106,19 @@ impl Node {
         }
     }
 
+    /// Whether another member may lead beside this one, with what this one has no copy of: it leads on
+    /// nothing, and does not hear all of them.
+    pub fn may_be_beside(&self) -> bool {
+        let State::Leading(leading) = &self.state else {
+            return false;
+        };
+        let witness = self.settings.witness;
+        let others = self.peers.values();
+        let mut others = others.filter(|peer| Some(peer.member.id) != witness);
+        let patience = self.patience();
+        leading.bare() && others.any(|peer| peer.lately(self.now, patience).is_none())
+    }
+
     /// Leads a new epoch: inheriting from the session of a standby, or bare.
     fn lead_epoch(&mut self, inheriting: Option<(Epoch, Right)>) {
         let (epoch, right) = match inheriting {
@@ -136,12 +149,13 @@ impl Node {
         self.beat_due = true;
     }
 
-    /// When a standby gives its leader up: the sooner if it has the right to take over.
+    /// When a standby gives its leader up: the sooner if it has the right to take over. A copy that it
+    /// could not carry is no reason to lose what it vouches for of all others.
     pub(crate) fn suspicion(&self) -> Option<Instant> {
         let State::Following(following) = &self.state else {
             return None;
         };
-        let able = self.fit() && following.admitted;
+        let able = self.carries() && self.writes_as(self.role()) && following.admitted;
         let patience = if able {
             self.settings.silence() * self.caution()
                 + self.settings.takeover() * self.better_standbys()
@@ -412,11 +426,15 @@ impl Node {
         }
     }
 
-    /// The epoch gets another name; no session of the old one counts any more.
+    /// The epoch gets another name. Where it inherits from the old one, the sessions of the standbys that
+    /// are heard go on in it: they bound it as before. No other counts any more (R12).
     pub(crate) fn renamed(&mut self, epoch: Epoch, base: Option<Epoch>) {
+        let vouch = self.settings.vouch;
         self.lead(|leading, cx| {
-            let learners: Vec<MemberId> = leading.sessions.keys().copied().collect();
-            for member in learners {
+            let carried = |session: &Session| base.is_some() && session.silent_for(cx.now) < vouch;
+            let over = leading.sessions.iter();
+            let over = over.filter(|(_, session)| !carried(session));
+            for member in over.map(|(member, _)| *member).collect::<Vec<_>>() {
                 leading.close_session(cx, member);
             }
             leading.epoch = epoch;

@@ -96,8 +96,10 @@ pub enum Input<'a> {
         sa: SaId,
         checkpoint: Checkpoint,
     },
-    /// Answer to [`Output::Drain`].
-    Drained(Vec<DrainedSa>),
+    /// Answer to [`Output::Drain`]: every worker has passed the barrier.
+    Drained,
+    /// Answer to [`Output::Freeze`]: where each cell ended.
+    Ends(Vec<DrainedSa>),
     /// The operator wants another member to lead.
     Switchover,
     /// The process is about to end: hand over or resign, then [`Event::Stopped`].
@@ -244,8 +246,13 @@ pub enum Output {
     StepDown {
         reason: StepDown,
     },
-    /// Leadership off, cells frozen, stop IKE; pass the barrier, then [`Input::Drained`].
+    /// Leadership off, stop IKE; pass the barrier, then [`Input::Drained`]. Nothing is over yet.
     Drain,
+    /// Freeze all cells for ever, then [`Input::Ends`].
+    Freeze,
+    /// As if there had been no [`Output::Drain`]: leadership on, with the same cells. What was
+    /// discarded since then is made anew now.
+    Resume,
     /// Raise a cell.
     Lease {
         sa: SaId,

@@ -11,7 +11,7 @@ use crate::Role;
 use crate::leading::Leading;
 use crate::message::{Packet, WireSa};
 use crate::node::{Node, State};
-use crate::peer::Peer;
+use crate::peer::{Peer, Said};
 use crate::post::count;
 use crate::session::Session;
 
@@ -67,7 +67,7 @@ impl Node {
     }
 
     /// Only a takeover needs the disk (R1): who leads, or would on nothing, is as good without.
-    fn writes_as(&self, role: Role) -> bool {
+    pub(crate) fn writes_as(&self, role: Role) -> bool {
         !Node::needs_disk(role) || self.disk_fails().is_none()
     }
 
@@ -111,7 +111,9 @@ impl Node {
             // One that has just started again has the right of its session no more.
             let present = peer.is_some_and(|peer| peer.incarnation == Some(session.incarnation));
             let admitted = session.bound.is_some() && session.confirmed && present;
-            admitted && answers && said.is_some_and(|said| said.carries)
+            // Who has promised more has no right in this epoch any more (R10).
+            let may = |said: &Said| said.carries && said.promised <= Some(leading.epoch);
+            admitted && answers && said.is_some_and(may)
         });
         able.map(|(member, session)| (*member, session))
     }

@@ -93,15 +93,18 @@ struct Held {
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
     Active,
-    /// Cells are frozen; workers pass the barrier.
+    /// Workers pass the barrier, and the target proves that it is there by acknowledging this record.
     Draining {
         target: MemberId,
         until: Instant,
+        asked: u64,
+        drained: bool,
     },
-    /// The exact ends are on their way: this epoch is over for us (R15).
+    /// The exact ends are on their way, or about to be: this epoch is over for us (R15).
     Final {
         target: MemberId,
         until: Instant,
+        sent: bool,
     },
 }
 

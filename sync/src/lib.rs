@@ -43,7 +43,7 @@
 //!   heartbeat, [`Node::beat`] is asked in between; `Persist` is answered, and
 //!   the incarnation is raised on disk before each `Node::new`.
 //! - Each `Lead` means fresh cells, from what it lists and what [`Node::inherit`] gives later, and from
-//!   nothing else. `StepDown` and `Drain` freeze all of them for ever. A child that a `Committed` version lacks is gone for ever.
+//!   nothing else. `StepDown` and `Freeze` freeze all of them for ever. A child that a `Committed` version lacks is gone for ever.
 //! - A commit lists every Child SA whose keys its body holds *or can yield*, and an SA id is never
 //!   used twice. When a rekeyed IKE SA inherits children, its first commit precedes the one in
 //!   which the old IKE SA loses them: the newest commit that names a child owns it.

@@ -189,7 +189,8 @@ impl Node {
             }
             Input::Switchover => self.switchover(),
             Input::Shutdown => self.shutdown(),
-            Input::Drained(ends) => self.drained(&ends),
+            Input::Drained => self.drained(),
+            Input::Ends(ends) => self.ended(&ends),
             Input::Commit {
                 object,
                 version,
@@ -340,6 +341,7 @@ impl Node {
     }
 
     fn heard_following(&mut self, from: MemberId, packet: &mut Packet, reading: &Reading) {
+        self.follow_on(from, packet, reading);
         let said = self.peers.get(&from).and_then(|peer| peer.said);
         let State::Following(following) = &mut self.state else {
             return;
@@ -476,7 +478,7 @@ impl Node {
     pub(crate) fn role(&self) -> Role {
         match &self.state {
             State::Out(_) => Role::Out,
-            State::Following(following) if following.admitted => Role::Admitted,
+            State::Following(following) if self.has_right(following) => Role::Admitted,
             State::Following(_) => Role::Learning,
             State::TakingOver(_) => Role::TakingOver,
             State::Leading(leading) if leading.phase == Phase::Active => Role::Leading,

@@ -212,7 +212,7 @@ fn claimed(packet: &Packet, member: MemberId, incarnation: Incarnation) -> Optio
 }
 
 /// An unknown role is one of a later version: it neither leads nor may lead.
-fn role(wire: u32) -> Option<Role> {
+pub(crate) fn role(wire: u32) -> Option<Role> {
     match wire {
         1 => Some(Role::Out),
         2 => Some(Role::Learning),

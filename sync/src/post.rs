@@ -102,10 +102,9 @@ impl Node {
     }
 
     pub(crate) fn base_following(&mut self, to: MemberId, following: &Following) -> Packet {
-        let role = if following.admitted {
-            Role::Admitted
-        } else {
-            Role::Learning
+        let role = match self.has_right(following) {
+            true => Role::Admitted,
+            false => Role::Learning,
         };
         let mut packet = self.base(to, role);
         packet.epoch = Some(following.epoch.into());

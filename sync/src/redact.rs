@@ -27,7 +27,8 @@ impl fmt::Debug for Input<'_> {
             Input::PersistFailed => f.write_str("PersistFailed"),
             Input::Usage(usages) => write!(f, "Usage({} SAs)", usages.len()),
             Input::Checkpoint { sa, .. } => write!(f, "Checkpoint({sa})"),
-            Input::Drained(ends) => write!(f, "Drained({} SAs)", ends.len()),
+            Input::Drained => write!(f, "Drained"),
+            Input::Ends(ends) => write!(f, "Ends({} SAs)", ends.len()),
             Input::Switchover => f.write_str("Switchover"),
             Input::Shutdown => f.write_str("Shutdown"),
             Input::Late { to, packets } => write!(f, "Late(to {to}, {} packets)", packets.len()),
@@ -77,6 +78,8 @@ impl fmt::Debug for Output {
             Output::Inherited(object) => write!(f, "Inherited({object:?})"),
             Output::StepDown { reason } => write!(f, "StepDown({reason:?})"),
             Output::Drain => f.write_str("Drain"),
+            Output::Freeze => write!(f, "Freeze"),
+            Output::Resume => write!(f, "Resume"),
             Output::Late { from, packets } => {
                 write!(f, "Late(from {from}, {} packets)", packets.len())
             }

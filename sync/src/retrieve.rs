@@ -9,7 +9,7 @@
 //!
 //! [`Leading::adopt`]: crate::leading::Leading
 
-use hitless_sa::{MemberId, Spi};
+use hitless_sa::{MemberId, SaId, Spi};
 use zeroize::Zeroizing;
 
 use crate::leading::Phase;
@@ -22,6 +22,12 @@ impl Node {
     pub fn copy(&self, object: ObjectId) -> Option<(u64, std::sync::Arc<Zeroizing<Vec<u8>>>)> {
         let stored = self.store.objects.get(&object)?;
         Some((stored.version, stored.body.clone()))
+    }
+
+    /// Every Child SA whose keys that copy holds.
+    pub fn copied_children(&self, object: ObjectId) -> &[SaId] {
+        let stored = self.store.objects.get(&object);
+        stored.map_or(&[], |stored| &stored.children)
     }
 
     fn leads_alone(&self) -> bool {

@@ -27,7 +27,8 @@ pub enum Unserved {
     NoRight,
     /// The record is of an earlier session: its lease may be overtaken.
     Stale,
-    /// A standby's copy of it does not encrypt, or does not decrypt what it encrypts.
+    /// A standby's copy of it cannot be read there, does not encrypt, or does not decrypt what it
+    /// encrypts.
     Drill,
 }
 
@@ -38,7 +39,9 @@ impl Unserved {
             Unserved::NoStandby => "no member could take over now",
             Unserved::Unrecorded => "its record is not acknowledged yet",
             Unserved::NoRight => "nobody has a right to its keys; it is being replaced",
-            Unserved::Drill => "a standby's copy of it failed the drill; it would be replaced",
+            Unserved::Drill => {
+                "a standby's copy of it failed the drill; it would be replaced, or lost"
+            }
             Unserved::Stale => "its record is of an earlier session; it would be replaced",
         }
     }

@@ -209,6 +209,12 @@ impl Session {
         }
     }
 
+    /// Asks for a sign of life; returns the record that is to be acknowledged.
+    pub fn ask(&mut self) -> u64 {
+        self.append(Step::Probe, Vec::new());
+        self.last_record()
+    }
+
     /// Starts the copy of everything.
     pub fn copy(&mut self, objects: &BTreeMap<ObjectId, LedObject>) {
         self.bulk = objects.keys().copied().collect();

@@ -216,6 +216,10 @@ pub struct Mutant {
     pub final_before_step_down: bool,
     /// Leads on with what was left of its leases although their ends have left (R14).
     pub residual_after_final: bool,
+    /// Has the right of the epoch that its leader is re-elected in, whether its session goes on or not.
+    pub carries_itself: bool,
+    /// Takes a switchover back although the ends of its leases have left (R15).
+    pub resumes_after_final: bool,
     /// Not a mutant: says in each message and record what only the next version knows.
     pub next_version: bool,
     /// One standby's acknowledgement is enough to release an IKE output (R16, hole C3).

@@ -1,4 +1,13 @@
 //! Planned endings: switchover by exact ends (`lease-holes` R15), resignation, shutdown.
+//!
+//! ```text
+//!  Drain, and a record that asks the standby for a sign of life
+//!    -> workers have passed the barrier, and the standby has acknowledged: Freeze -> ends -> FINAL
+//!    -> the standby could not take over any more: Resume, in the same epoch with the same cells
+//! ```
+//!
+//! Until the cells are frozen nothing has been ended and nothing given away, so to go on is as if the
+//! workers had paused. From then on the epoch is over for this member, whatever happens (R14).
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,15 +18,17 @@ use hitless_sa::{Instant, Lease, MemberId, SaId, SequenceNumber};
 use crate::leading::{Leading, LedSa, Phase};
 use crate::message::Sid;
 use crate::node::{Node, State};
+use crate::session::Session;
 use crate::store::Store;
 use crate::{DrainedSa, Event, Output, Settings, StepDown};
 
 /// How long workers may take to pass the barrier before the standby takes over from its record.
 const BARRIER: Duration = Duration::from_millis(100);
 
-/// How long who is about to end waits for a standby that is not ready: it serves meanwhile. Less than
-/// a process is given to end.
+/// How long who is about to end waits for a standby that is not ready, at least: it serves meanwhile.
 const FAREWELL: Duration = Duration::from_millis(1500);
+/// How long an end may take at most, where heartbeats are slow: less than a process is given to end.
+const LONGEST_FAREWELL: Duration = Duration::from_secs(5);
 
 /// Why no switchover can start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,6 +38,8 @@ pub enum NoSwitchover {
     /// A new epoch is being voted on.
     Campaign,
     NoStandby,
+    /// It had begun, and the standby could not be handed anything any more.
+    StandbyLost,
 }
 
 impl fmt::Display for NoSwitchover {
@@ -37,6 +50,9 @@ impl fmt::Display for NoSwitchover {
             NoSwitchover::Campaign => "the members vote on a new epoch: try again in a moment",
             NoSwitchover::NoStandby => {
                 "no standby holds every lease; `hitless status` says what it waits for"
+            }
+            NoSwitchover::StandbyLost => {
+                "the standby fell silent before it was handed anything: this member goes on"
             }
         })
     }
@@ -110,23 +126,105 @@ impl Node {
                 session.hand_over(&leading.sas.iter().map(so_far).collect::<Vec<_>>());
                 return;
             }
-            leading.phase = Phase::Draining { target, until };
+            let asked = leading.sessions.get_mut(&target).map(Session::ask);
+            leading.phase = Phase::Draining {
+                target,
+                until,
+                asked: asked.unwrap_or_default(),
+                drained: false,
+            };
             cx.outputs.push_back(Output::Drain);
         });
-        // A barrier that cannot be passed is not waited for: the standby takes over from its record.
-        if self.halted {
-            self.drained(&[]);
+    }
+
+    /// The workers have stopped.
+    pub(crate) fn drained(&mut self) {
+        self.lead(|leading, _| {
+            if let Phase::Draining { drained, .. } = &mut leading.phase {
+                *drained = true;
+            }
+        });
+    }
+
+    /// Whether a switchover that has begun comes to its end, goes back, or has to wait.
+    fn review_draining(&mut self) {
+        let State::Leading(leading) = &self.state else {
+            return;
+        };
+        let Phase::Draining {
+            target,
+            until,
+            asked,
+            drained,
+        } = leading.phase
+        else {
+            return;
+        };
+        if !self.could_take(target) {
+            return self.resume();
+        }
+        let session = leading.sessions.get(&target);
+        if session.is_none_or(|session| session.applied() < asked) {
+            return;
+        }
+        // A barrier that cannot be passed is not waited for: without exact ends (R14) the standby
+        // takes over from its record.
+        if !drained && !self.halted && self.now < until {
+            return;
+        }
+        let until = self.now + self.settings.takeover() * 5;
+        self.lead(|leading, cx| {
+            leading.phase = Phase::Final {
+                target,
+                until,
+                sent: false,
+            };
+            if drained {
+                cx.outputs.push_back(Output::Freeze);
+            }
+        });
+        if !drained {
+            self.ended(&[]);
         }
     }
 
-    /// The workers have stopped: from here on this epoch is over for us, whatever happens.
-    pub(crate) fn drained(&mut self, ends: &[DrainedSa]) {
-        let until = self.now + self.settings.takeover() * 5;
+    /// Whether a member could take over now.
+    fn could_take(&self, member: MemberId) -> bool {
+        let State::Leading(leading) = &self.state else {
+            return false;
+        };
+        self.able(self.now, leading).any(|(able, _)| able == member)
+    }
+
+    /// Nothing has ended yet, and who was to go on could not.
+    fn resume(&mut self) {
         self.lead(|leading, cx| {
-            let Phase::Draining { target, .. } = leading.phase else {
+            leading.phase = Phase::Active;
+            cx.outputs.push_back(Output::Resume);
+            for sa in leading.sas.keys().copied().collect::<Vec<_>>() {
+                leading.settle_limit(cx, sa);
+            }
+            leading.settle_held(cx);
+        });
+        self.beat_due = true;
+        // Another standby gets it, unless it was meant for the preferred one.
+        if !self.settings.preempt && self.switchover_target(self.now).is_ok() {
+            return self.switchover();
+        }
+        let reason = NoSwitchover::StandbyLost;
+        self.event(Event::SwitchoverRefused { reason });
+    }
+
+    /// The cells have ended: from here on this epoch is over for us, whatever happens.
+    pub(crate) fn ended(&mut self, ends: &[DrainedSa]) {
+        self.lead(|leading, cx| {
+            let Phase::Final { target, sent, .. } = &mut leading.phase else {
                 return;
             };
-            leading.phase = Phase::Final { target, until };
+            if std::mem::replace(sent, true) {
+                return;
+            }
+            let target = *target;
             if cx.settings.mutant.residual_after_final {
                 for end in ends {
                     let led = leading.sas.get_mut(&end.sa);
@@ -153,12 +251,16 @@ impl Node {
                     None => self.review_active(),
                 }
             }
-            // No barrier, no exact ends (R14): the standby takes over from its record.
-            Phase::Draining { until, .. } if self.now >= until => self.drained(&[]),
+            Phase::Draining { .. } => self.review_draining(),
+            Phase::Final { target, .. }
+                if self.settings.mutant.resumes_after_final && !self.could_take(target) =>
+            {
+                self.resume();
+            }
             Phase::Final { until, .. } if self.now >= until => {
                 self.step_down(StepDown::Switchover);
             }
-            Phase::Draining { .. } | Phase::Final { .. } => {}
+            Phase::Final { .. } => {}
         }
     }
 
@@ -217,12 +319,13 @@ impl Node {
         if self.stopping.is_some() {
             return;
         }
-        self.stopping = Some(self.now + self.settings.takeover() * 5);
+        let patience = self.settings.patience();
+        self.stopping = Some(self.now + patience.min(LONGEST_FAREWELL));
         match &self.state {
             State::Leading(leading) => {
                 if leading.phase == Phase::Active {
-                    let until = self.now + FAREWELL;
-                    self.stopping = self.stopping.max(Some(until));
+                    let until = self.now + patience.clamp(FAREWELL, LONGEST_FAREWELL);
+                    self.stopping = Some(until);
                     self.review_farewell(until);
                 }
             }

@@ -5,6 +5,12 @@
 //! for one base would share a voter that promised twice. A leader stands too, with its own epoch
 //! as base, to be rid of a bound standby that does not answer (R12). Voiding of lost elections is
 //! left out: after a split vote old keys are replaced, not carried on.
+//!
+//! A standby that votes for its own leader stays in its session, and so does one that is not asked. Its
+//! right in the old epoch ends with its promise. It has one in the new epoch from when its leader
+//! says, in that session, that it leads it: a leader that left the standby out never uses the session
+//! again, and one that did not goes by what the standby has recorded in it, as before. If it dies
+//! between the vote and that word, the standby has no right.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,10 +18,11 @@ use std::time::Duration;
 use hitless_sa::{Epoch, Instant, MemberId};
 
 use crate::disk::DEAD;
+use crate::following::Following;
 use crate::leading::Phase;
 use crate::message::{Packet, WireEpoch};
 use crate::node::{Node, State};
-use crate::peer::Said;
+use crate::peer::{Reading, Said, role};
 use crate::post::count;
 use crate::{Event, Role};
 
@@ -186,7 +193,9 @@ impl Node {
                 if following.epoch != base || heard && following.leader != from {
                     return;
                 }
-                self.leave();
+                if following.leader != from {
+                    self.leave();
+                }
             }
             // Who has sent the exact ends never uses the epoch again (R15), and may be about to end.
             State::Leading(leading)
@@ -196,6 +205,37 @@ impl Node {
         }
         self.poke.insert(from);
         self.want(Some(epoch), None);
+    }
+
+    /// As standby: the leader was re-elected, and this session goes on in its new epoch.
+    pub(crate) fn follow_on(&mut self, from: MemberId, packet: &Packet, reading: &Reading) {
+        let State::Following(following) = &self.state else {
+            return;
+        };
+        let known = (following.leader, following.incarnation.0, following.sid);
+        let in_session = packet.session.map(|sid| (from, packet.incarnation, sid)) == Some(known);
+        let leads = matches!(role(packet.role), Some(Role::Leading | Role::HandingOver));
+        let epoch = packet.epoch.and_then(WireEpoch::epoch);
+        let own = |epoch: &Epoch| {
+            let leader = (epoch.leader, epoch.incarnation);
+            leader == (from, following.incarnation) && from == following.leader && !packet.bare
+        };
+        // R6: nothing is recorded below what was promised.
+        let allowed = |epoch: &Epoch| self.promised() <= Some(*epoch);
+        let epoch = epoch.filter(own).filter(allowed);
+        let told = in_session || self.settings.mutant.carries_itself;
+        if let Some(epoch) = epoch.filter(|_| told && leads && reading.for_me)
+            && let State::Following(following) = &mut self.state
+            && following.epoch < epoch
+        {
+            (following.epoch, following.bare) = (epoch, false);
+            following.ack_due = true;
+        }
+    }
+
+    /// Whether a standby may take over: its right is one of the highest epoch that it has promised.
+    pub(crate) fn has_right(&self, following: &Following) -> bool {
+        following.admitted && self.promised() <= Some(following.epoch)
     }
 
     /// Votes can be counted from when the own promise is on disk.
@@ -221,8 +261,10 @@ impl Node {
         let undecided = self.peers.values().any(|peer| {
             let said = peer.lately(self.now, patience);
             said.is_some_and(|said| {
-                // Who refuses because it hears the leader has not left it.
-                said.role == Some(Role::Out) && said.promised <= Some(base)
+                // Who refuses because it hears the leader has not left it, unless that one asks itself.
+                let asked = said.role == Some(Role::Out)
+                    || said.epoch == Some(base) && base.leader == self.settings.me;
+                asked && said.promised <= Some(base)
             })
         });
         let writes = undecided && self.now < asks + DEAD;

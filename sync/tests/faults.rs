@@ -248,6 +248,30 @@ fn who_is_about_to_end_waits_neither_for_nobody_nor_for_ever() {
     world.check().unwrap();
 }
 
+#[test]
+fn with_slow_heartbeats_an_end_takes_no_longer_than_a_process_is_given() {
+    for index in [0, 1] {
+        let mut world = World::with(3, 2, Weather::CALM, |settings| {
+            settings.heartbeat = Duration::from_secs(1);
+            settings.vouch = Duration::from_secs(5);
+            settings.hold = Duration::from_secs(4);
+        });
+        world.restarts = false;
+        assert!(world.run_until(60_000, World::settled));
+        let broken = std::collections::BTreeSet::new();
+        let ready = false;
+        world.handle(1, Input::Ready { ready, broken });
+        world.run(3_000);
+        if index == 1 {
+            world.cut.insert((MemberId(1), MemberId(2)));
+        }
+        world.handle(index, Input::Shutdown);
+        let ended = |world: &World| world.sites[index].events.contains(&Event::Stopped);
+        assert!(world.run_until(6_500, ended), "member {}", index + 1);
+        world.check().unwrap();
+    }
+}
+
 /// Rights of the last reign, or none: what a disk that fails and recovers did to service and keys.
 #[test]
 fn a_cluster_whose_disks_fail_for_long_serves_again() {

@@ -359,3 +359,20 @@ fn at_a_cold_start_the_ready_one_leads_and_no_other() {
         world.check().unwrap();
     }
 }
+
+#[test]
+fn r16_a_copy_that_could_not_be_carried_costs_no_other_its_message_ids() {
+    for seed in 60..70 {
+        let mut world = settled(seed, 2, Degraded::Rekey);
+        let broken = an_sa(&world);
+        drilled(&mut world, 1, true, &[broken]);
+        world.crash(0);
+        assert!(world.run_until(70, |world| world.leader() == Some(1)));
+        let (_, objects) = world.sites[1].leads.last().unwrap();
+        assert!(objects.iter().all(|object| object.exact), "seed {seed}");
+        let sas = inherited(&world, 1);
+        assert!(sas.iter().all(|sa| sa.rekey_only == (sa.sa == broken)));
+        world.run(200);
+        world.check().unwrap();
+    }
+}

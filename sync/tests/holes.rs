@@ -128,8 +128,8 @@ fn a2_reordered_grants_do_not_lower_a_record() {
 fn a3_final_is_sent_only_after_an_irrevocable_step_down() {
     let mut world = settled(3);
     world.handle(0, Input::Switchover);
-    let drained = world.run_until(100, |world| !world.sites[0].gateway.drain);
-    assert!(drained);
+    let ended = world.run_until(100, |world| world.sites[0].gateway.frozen);
+    assert!(ended);
     // Nothing gets through any more: 2 hears no end, 1 no acknowledgement.
     cut(&mut world, ONE, TWO);
     cut(&mut world, TWO, ONE);

@@ -63,7 +63,7 @@ fn r14_what_is_left_of_a_lease_after_its_final_is_nobodys() {
         let mut world = settled(seed, 2, mutant);
         world.exchanges = false;
         world.handle(0, Input::Switchover);
-        assert!(world.run_until(100, |world| !world.sites[0].gateway.drain));
+        assert!(world.run_until(100, |world| world.sites[0].gateway.frozen));
         // The end arrives, and nothing that 1 could learn it from.
         world.cut.insert((TWO, ONE));
         world.run(600);

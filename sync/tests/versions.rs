@@ -153,12 +153,15 @@ impl Pair {
                         let packets = vec![vec![node as u8; 40]];
                         self.handle(node, Input::Late { to, packets });
                     }
+                    self.handle(node, Input::Drained);
+                }
+                Output::Freeze => {
                     let end = DrainedSa {
                         sa: CHILD,
                         lease: END,
                         window: vec![1, 2],
                     };
-                    self.handle(node, Input::Drained(vec![end]));
+                    self.handle(node, Input::Ends(vec![end]));
                 }
                 Output::Lead { objects, base, .. } if base.is_some() => {
                     let sas = objects.iter().flat_map(|object| &object.children);

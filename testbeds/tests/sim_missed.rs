@@ -362,3 +362,22 @@ fn seed_21595_workers_do_not_ask_for_the_same_host_one_after_the_other() {
     };
     assert_kept(&plan, 21_595);
 }
+
+/// The standby died a moment before the lead was handed to it, and nobody had noticed. The active gave
+/// its epoch up all the same, led on nothing a while later, and every SA got new keys.
+#[test]
+fn a_switchover_to_a_standby_that_has_just_died_is_taken_back() {
+    for (members, restarts) in [(2, 700), (3, 700), (2, 60)] {
+        let at = micros(1_500_000);
+        let faults = vec![
+            (at, Crash(2)),
+            (at, Switchover),
+            (at + micros(restarts * 1_000), Restart(2)),
+        ];
+        let plan = Plan {
+            sync: noise(0, 0, 300),
+            ..Plan::with(members, faults)
+        };
+        assert_kept(&plan, 3);
+    }
+}

@@ -134,6 +134,11 @@ impl Gateway {
         ike: IkeSpi,
         version: u64,
     ) {
+        // A member that hands over makes nothing anew: its successor will, or it itself if it goes on.
+        if self.handing_over {
+            self.refused.entry(ike).or_insert(version);
+            return;
+        }
         let Some(waiting) = self.held.get_mut(&ike) else {
             return;
         };
@@ -142,10 +147,6 @@ impl Gateway {
         let Some(newest) = discarded.back().map(|held| held.version) else {
             return;
         };
-        // A member that hands over makes nothing anew: its successor will.
-        if self.handing_over {
-            return;
-        }
         let too_large = discarded.iter().any(|held| held.too_large);
         let before = discarded.pop_front().and_then(|held| held.before);
         waiting.restored.clone_from(&before);

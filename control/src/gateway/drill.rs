@@ -1,6 +1,7 @@
 //! The drill: before a standby may lead it proves, for each Child SA that it has a copy of, that it
 //! could carry it: both halves are made as the workers would get them, and each encrypts a packet in
-//! memory and decrypts it again.
+//! memory and decrypts it again. A copy that cannot be read here, because this member's configuration
+//! lacks the connection say, has failed with all its Child SAs, until a reload.
 //!
 //! The packet never leaves this file, and its number is one that no cell ever gives out (above 2^63,
 //! where leases end): so no nonce of the wire is used, even if it did (S1, S2).
@@ -16,7 +17,7 @@ use hitless_dataplane::sad::{InboundSa, OutboundSa};
 use hitless_sa::{
     ChildSa, Entropy, IkeSpi, Instant, KeyMaterial, Lease, SaId, SequenceNumber, Spi,
 };
-use hitless_sync::Input as SyncInput;
+use hitless_sync::{Input as SyncInput, ObjectId};
 
 use super::Gateway;
 
@@ -33,6 +34,8 @@ pub(super) struct Drill {
     /// By IKE SA; `None` if it waits for its turn.
     results: BTreeMap<IkeSpi, BTreeMap<SaId, Option<Result<(), String>>>>,
     waiting: VecDeque<(IkeSpi, Arc<ChildSa>)>,
+    /// Those whose copies cannot be read.
+    unread: BTreeSet<IkeSpi>,
     /// Copies that failed, and whether they are others than the node was told.
     failures: usize,
     changed: bool,
@@ -64,7 +67,11 @@ impl Drill {
         if self.over {
             return;
         }
+        let unread = self.unread.contains(&ike);
         let mut before = self.take(ike);
+        if unread {
+            before.clear();
+        }
         let mut results = BTreeMap::new();
         for child in children {
             let known = before.remove(&child.id);
@@ -82,11 +89,26 @@ impl Drill {
         }
     }
 
+    /// A copy that cannot be read: none of its Child SAs could be carried.
+    fn refused(&mut self, ike: IkeSpi, children: &[SaId], reason: &str) {
+        self.take(ike);
+        if self.over {
+            return;
+        }
+        self.unread.insert(ike);
+        self.failures += children.len();
+        self.changed |= !children.is_empty();
+        let failed = |sa: &SaId| (*sa, Some(Err(reason.to_owned())));
+        let results = children.iter().map(failed).collect();
+        self.results.insert(ike, results);
+    }
+
     pub fn forget(&mut self, ike: IkeSpi) {
         self.take(ike);
     }
 
     fn take(&mut self, ike: IkeSpi) -> BTreeMap<SaId, Option<Result<(), String>>> {
+        self.unread.remove(&ike);
         let taken = self.results.remove(&ike).unwrap_or_default();
         let failed = taken.values().filter(|r| matches!(r, Some(Err(_))));
         let failed = failed.count();
@@ -183,6 +205,22 @@ impl Gateway {
         }
         self.drilled.stored(ike, children);
         self.drilled.turn(self.settings.aead());
+    }
+
+    /// A standby's copy of an IKE SA cannot be read here: it would be lost with this member's takeover.
+    pub(super) fn fail_drill(&mut self, ike: IkeSpi, reason: &str) {
+        let children = self.node.copied_children(ObjectId(ike.0));
+        self.drilled.refused(ike, children, reason);
+    }
+
+    /// Reads once more what could not be read, with another configuration; returns how many are whole.
+    pub(super) fn read_again(&mut self, now: Instant) -> usize {
+        let unread = self.drilled.unread.clone();
+        let read = unread.into_iter().filter(|ike| {
+            let copy = self.node.copy(ObjectId(ike.0));
+            copy.is_some_and(|(version, body)| self.store(now, *ike, version, &body))
+        });
+        read.count()
     }
 
     /// Goes on with the drill, and tells the node whether this member is ready to lead.
@@ -282,6 +320,28 @@ mod tests {
         assert!(drill.changed && ready(&drill));
         drill.stored(IkeSpi(1), vec![child(2, 20)]);
         assert_eq!(drill.waiting.len(), 1, "this one is tried again");
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_read_has_failed_until_it_can_be_or_is_gone() {
+        let mut drill = Drill::default();
+        let sa = child(1, 20).id;
+        drill.stored(IkeSpi(1), vec![child(1, 20)]);
+        drill.turn(AeadEngine::default());
+        assert!(ready(&drill));
+        drill.refused(IkeSpi(1), &[sa], "no such connection");
+        assert_eq!(drill.broken(), BTreeSet::from([sa]));
+        let failed = vec![(sa, "no such connection".to_owned())];
+        assert_eq!(drill.status().failed, failed);
+        // What was said of it is no result of a drill.
+        drill.stored(IkeSpi(1), vec![child(1, 20)]);
+        assert_eq!(drill.waiting.len(), 1);
+        drill.turn(AeadEngine::default());
+        assert!(ready(&drill) && drill.unread.is_empty());
+        drill.refused(IkeSpi(1), &[sa], "no such connection");
+        drill.forget(IkeSpi(1));
+        assert!(ready(&drill) && drill.unread.is_empty());
+        assert_eq!(drill.failures, 0);
     }
 
     #[test]

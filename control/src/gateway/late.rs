@@ -155,6 +155,16 @@ impl Gateway {
         }
     }
 
+    /// It goes on after all: what came to the workers meanwhile is theirs again.
+    pub(super) fn take_back(&mut self, now: Instant) {
+        self.late.to = None;
+        self.late.batch.clear();
+        if matches!(self.late.gate, Gate::Open) {
+            self.late.opened = Some(now);
+        }
+        self.dataplane.set_leading(true);
+    }
+
     /// This member has stepped down: unless it handed over, nothing is forwarded.
     pub(super) fn stop_forwarding(&mut self) {
         self.late.to = None;

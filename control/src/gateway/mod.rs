@@ -219,6 +219,8 @@ pub struct Gateway {
     /// From the order to drain until the step-down: IKE rests, whatever it would do is refused.
     handing_over: bool,
     drain: Option<Drain>,
+    /// What was discarded since it began, of each IKE SA from which version on.
+    refused: BTreeMap<IkeSpi, u64>,
     barriers: u64,
     health: Health,
     drilled: Drill,
@@ -290,6 +292,7 @@ impl Gateway {
             outputs: VecDeque::new(),
             handing_over: false,
             drain: None,
+            refused: BTreeMap::new(),
             barriers: 0,
             port_modes: Vec::new(),
             health: Health::default(),

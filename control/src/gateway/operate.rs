@@ -243,8 +243,13 @@ impl Gateway {
         let report = self.engine.reload(now, entropy, engine);
         self.policies_changed = true;
         self.publication.urgent = true;
+        let mut report = report.to_string();
+        let whole = self.read_again(now);
+        if whole > 0 {
+            report.push_str(&format!("; {} can be read now", ike_sas(whole)));
+        }
         self.settle(now, entropy);
-        Ok(report.to_string())
+        Ok(report)
     }
 }
 

@@ -31,6 +31,7 @@ impl Gateway {
         if let Err(error) = &stored {
             self.forget(ike);
             self.counts.unreadable += 1;
+            self.fail_drill(ike, &error.to_string());
             self.unreadable(ike, error.to_string());
         } else {
             self.drill(ike);
@@ -78,6 +79,7 @@ impl Gateway {
             self.dataplane.broadcast(|| Command::Announce);
         }
         let sas = self.inherited.len() + left_over.sas;
+        self.engine.set_replicated(self.node.may_be_beside());
         self.engine.lead_planned(now, entropy, exact);
         // Few are gone on with already; at the next turn it is over even then.
         self.publication.left = self.left_to_inherit().max(1);
@@ -94,8 +96,8 @@ impl Gateway {
         }
     }
 
-    /// Stops carrying traffic, for good in this epoch: what the node does next it does with exact
-    /// ends, or without any if the workers do not answer in time.
+    /// Stops carrying traffic. The node then asks for the exact ends, goes on without any if the workers
+    /// do not answer in time, or takes it all back.
     pub(super) fn start_drain(&mut self, now: Instant) {
         self.handing_over = true;
         if !self.settings.tuning().final_too_soon {
@@ -125,8 +127,7 @@ impl Gateway {
         }
     }
 
-    /// Every worker has passed a burst boundary since leadership went off: what the cells say now
-    /// is final (`lease-holes` A4, R15).
+    /// Every worker has passed a burst boundary since leadership went off.
     pub(super) fn barrier_passed(
         &mut self,
         now: Instant,
@@ -139,11 +140,15 @@ impl Gateway {
             return;
         }
         drain.waiting.retain(|waiting| *waiting != worker);
-        if !drain.waiting.is_empty() {
-            return;
+        if drain.waiting.is_empty() {
+            self.node.handle(now, entropy, SyncInput::Drained);
         }
-        let mut windows = std::mem::take(&mut drain.windows);
-        self.drain = None;
+    }
+
+    /// What the cells say now is final (`lease-holes` A4, R15): all workers have passed the barrier.
+    pub(super) fn freeze(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        let drain = self.drain.take();
+        let mut windows = drain.map(|drain| drain.windows).unwrap_or_default();
         let too_soon = self.settings.tuning().final_too_soon;
         // Frozen before they are read: whatever a worker does, these are the last numbers.
         let drained = self.children.iter().map(|carried| {
@@ -167,7 +172,18 @@ impl Gateway {
             }
         });
         let drained = drained.collect();
-        self.node.handle(now, entropy, SyncInput::Drained(drained));
+        self.node.handle(now, entropy, SyncInput::Ends(drained));
+    }
+
+    /// The switchover is off, and no cell was frozen: the workers go on with the ones that they have, IKE
+    /// with what it was told to forget.
+    pub(super) fn resume_leading(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        self.drain = None;
+        self.handing_over = false;
+        self.take_back(now);
+        for (ike, version) in std::mem::take(&mut self.refused) {
+            self.discard(now, entropy, ike, version);
+        }
     }
 
     /// Leadership off, cells frozen, nothing that waited ever leaves. Passive copies come back
@@ -182,6 +198,7 @@ impl Gateway {
         self.handing_over = false;
         self.drain = None;
         self.held.clear();
+        self.refused.clear();
         self.too_large.clear();
         self.inherited.clear();
         self.doubtful.clear();

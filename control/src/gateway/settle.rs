@@ -85,6 +85,8 @@ impl Gateway {
             SyncOutput::Inherited(object) => self.inherit_named(*object),
             SyncOutput::StepDown { reason } => self.step_down(now, reason),
             SyncOutput::Drain => self.start_drain(now),
+            SyncOutput::Freeze => self.freeze(now, entropy),
+            SyncOutput::Resume => self.resume_leading(now, entropy),
             SyncOutput::Retrieve { from, spi } => self.answer_for(now, entropy, from, spi),
             SyncOutput::Retrieved {
                 object,

@@ -221,6 +221,7 @@ impl Gateway {
     /// (`lease-holes` D12).
     pub(super) fn scan(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         self.watch_workers(now);
+        self.engine.set_replicated(self.node.may_be_beside());
         self.end_blackouts(now, entropy);
         let mut usage = Vec::new();
         let mut seen = Vec::new();

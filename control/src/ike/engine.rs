@@ -119,6 +119,8 @@ pub struct Engine {
     pub(super) meant: Meant,
     pub(super) ids: Ids,
     pub(super) leading: bool,
+    /// Another member may lead beside this one.
+    pub(super) replicated: bool,
     pub(super) sas: BTreeMap<IkeSpi, Box<IkeSa>>,
     pub(super) passive: BTreeMap<IkeSpi, Box<IkeSa>>,
     pub(super) resuming: Resuming,
@@ -164,6 +166,7 @@ impl Engine {
             ),
             settings,
             leading: false,
+            replicated: false,
             sas: BTreeMap::new(),
             passive: BTreeMap::new(),
             resuming: Resuming::default(),

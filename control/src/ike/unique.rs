@@ -33,11 +33,18 @@ impl Connection {
 impl Engine {
     /// RFC 7296 section 2.4: INITIAL_CONTACT "asserts that this IKE SA is the only IKE SA currently
     /// active between the authenticated identities", and "MUST NOT be sent by an entity that may
-    /// be replicated", which is what `unique = "never"` says.
+    /// be replicated", which is what `unique = "never"` says. A member that has nothing of what the
+    /// others had, and does not hear one of them, cannot assert it either.
     pub(super) fn is_first_contact(&self, connection: &Connection) -> bool {
         connection.roads.unique != Unique::Never
+            && !self.replicated
             && self.is_only_contact(connection)
             && !self.initiators.any_between(connection)
+    }
+
+    /// Another member may lead beside this one, with IKE SAs that this one does not know.
+    pub fn set_replicated(&mut self, replicated: bool) {
+        self.replicated = replicated;
     }
 
     /// Whether no IKE SA with the peer of a connection is there.

@@ -227,3 +227,89 @@ fn a_dead_standby_is_none_in_the_report_and_in_the_metrics() {
         world.gateway(first).cluster(now).standbys == 1
     });
 }
+
+/// A standby whose configuration lacks a connection would lose its tunnels, and says so.
+#[test]
+fn a_copy_that_a_standby_cannot_read_is_told_of_until_it_is_reloaded() {
+    let topology = Topology::new(2, "open sesame".to_owned());
+    let whole = topology.member(2).unwrap();
+    let mut without = whole.clone();
+    without.connections.clear();
+    let members = vec![topology.member(1).unwrap(), without];
+    let mut world = World::with(80, members, topology.peer().unwrap());
+    world.come_up();
+    assert_eq!(world.leader(), Some(1));
+    // No change of the SA is told meanwhile, but by a reload.
+    world.run(Duration::from_millis(100));
+    let now = world.now;
+    let active = world.gateway(1).cluster(now);
+    assert_eq!((active.standbys, active.unserved), (1, 1), "{active:?}");
+    assert!(active.named[0].reason.contains("standby's copy"));
+    let standby = world.gateway(2).cluster(now);
+    assert_eq!(standby.unserved, 1, "{standby:?}");
+    let reason = &standby.named[0].reason;
+    assert!(reason.contains("no connection"), "{reason}");
+    let drill = standby.drill.unwrap();
+    assert_eq!((drill.passed, drill.waiting, drill.failed), (0, 0, 1));
+    world.ask(2, |gateway, now, entropy| {
+        let said = gateway.reload(now, entropy, whole).unwrap();
+        assert!(said.ends_with("; 1 IKE_SA can be read now"), "{said}");
+    });
+    world.run(Duration::from_millis(50));
+    let now = world.now;
+    let active = world.gateway(1).cluster(now);
+    assert_eq!((active.standbys, active.unserved), (1, 0), "{active:?}");
+    let drill = world.gateway(2).cluster(now).drill.unwrap();
+    assert_eq!((drill.passed, drill.waiting, drill.failed), (1, 0, 0));
+    world.kill(1);
+    world.until("a takeover", |world| world.leader() == Some(2));
+    let exact = |event: &Event| {
+        matches!(
+            event,
+            Event::Leads {
+                base: Some(_),
+                exact: true,
+                ..
+            }
+        )
+    };
+    assert!(world.happened(2, exact));
+    world.traffic_flows();
+    world.audit();
+}
+
+/// It leads on nothing, and the other one may have an IKE SA with the same peer: it cannot assert that
+/// there is no other (RFC 7296 section 2.4).
+#[test]
+fn who_starts_behind_a_cut_sync_link_ends_no_ike_sa_of_the_others() {
+    let mut world = World::with_traffic(82);
+    let first = world.leader().unwrap();
+    let second = 3 - first;
+    world.traffic = false;
+    let peers = world.gateway(PEER).ike_sas();
+    world.network.isolated.insert(second);
+    world.kill(second);
+    world.start(second);
+    world.until("both to lead", |world| world.leaders().len() == 2);
+    world.ask(second, |gateway, now, entropy| {
+        gateway.initiate(now, entropy, "net", None).unwrap();
+    });
+    world.until("an IKE SA of its own", |world| {
+        !world.gateway(second).ike_sas().is_empty()
+    });
+    world.run(Duration::from_secs(1));
+    let here = world.gateway(PEER).ike_sas();
+    assert_eq!(here.len(), 2);
+    assert!(
+        peers
+            .iter()
+            .all(|(ike, _)| here.iter().any(|(it, _)| it == ike))
+    );
+    // Once they hear each other there is one that leads, and no other.
+    world.network.isolated.clear();
+    world.until("one to lead", |world| world.leader().is_some());
+    world.until("a standby", World::standby_is_ready);
+    world.traffic = true;
+    world.traffic_flows();
+    world.audit();
+}

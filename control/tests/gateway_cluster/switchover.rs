@@ -105,3 +105,50 @@ fn a_shutdown_forwards_late_packets_before_the_process_ends() {
     let [a, b] = world.received();
     assert_eq!((a, b), (world.b.sent().len(), world.a.sent().len()));
 }
+
+/// Nobody has noticed yet that the standby is dead: it was handed nothing, so nothing is over.
+#[test]
+fn a_switchover_to_a_standby_that_has_just_died_is_taken_back() {
+    for (seed, late) in [(75, true), (76, false)] {
+        let topology = Topology::new(2, "open sesame".to_owned());
+        let members = (1..=2).map(|id| {
+            let mut config = topology.member(id).unwrap();
+            if !late {
+                config.cluster.late = Duration::ZERO;
+            }
+            config
+        });
+        let mut world = World::with(seed, members.collect(), topology.peer().unwrap());
+        world.come_up();
+        let active = world.leader().unwrap();
+        // A standby that is gone for long costs keys that are used.
+        world.traffic = false;
+        world.run(Duration::from_millis(200));
+        let sas = world.gateway(active).ike_sas();
+        let since = world.events.len();
+        world.kill(3 - active);
+        world.ask(active, |gateway, now, entropy| {
+            gateway.switchover(now, entropy);
+        });
+        assert!(!world.gateway(active).leading());
+        let took = world.now;
+        world.until("it to go on", |world| world.leader() == Some(active));
+        let took = world.now.since(took);
+        assert!(took < Duration::from_millis(60), "{took:?}");
+        world.run(Duration::from_secs(2));
+        assert_eq!(world.gateway(active).ike_sas(), sas);
+        let leads = |(_, event): &(u8, &Event)| matches!(event, Event::Leads { .. });
+        assert_eq!(world.since(since).filter(leads).count(), 0);
+        assert!(world.sync_happened(active, |event| *event
+            == hitless_sync::Event::SwitchoverRefused {
+                reason: hitless_sync::NoSwitchover::StandbyLost
+            }));
+        world.traffic = true;
+        world.traffic_flows();
+        world.start(3 - active);
+        world.until("a standby", World::standby_is_ready);
+        world.run(Duration::from_millis(400));
+        lost_in_switchovers(&mut world, 1);
+        assert_eq!(world.leader(), Some(3 - active));
+    }
+}

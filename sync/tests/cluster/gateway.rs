@@ -64,6 +64,8 @@ pub struct Gateway {
     pub committed: u64,
     pub discarded: u64,
     pub drain: bool,
+    /// The cells have ended.
+    pub frozen: bool,
 }
 
 /// What the engine owes.
@@ -90,6 +92,7 @@ impl Gateway {
             committed: 0,
             discarded: 0,
             drain: false,
+            frozen: false,
         }
     }
 
@@ -257,6 +260,11 @@ impl Gateway {
                 self.leading = false;
                 self.drain = true;
             }
+            Output::Freeze => self.frozen = true,
+            Output::Resume => {
+                self.leading = true;
+                self.drain = false;
+            }
             Output::Lease { sa, lease } => {
                 if let Some(cell) = self.cells.get_mut(sa) {
                     cell.lease = cell.lease.max(*lease);
@@ -292,6 +300,7 @@ impl Gateway {
         self.freeze();
         self.leading = true;
         self.drain = false;
+        self.frozen = false;
         self.half.clear();
         self.objects.clear();
         self.newest.clear();
@@ -398,9 +407,8 @@ impl Gateway {
             .collect()
     }
 
-    /// Every worker has passed the barrier.
-    pub fn drained(&mut self) -> Vec<DrainedSa> {
-        self.drain = false;
+    /// Where the cells ended, for ever.
+    pub fn ends(&self) -> Vec<DrainedSa> {
         let ends = self.cells.iter().map(|(sa, cell)| DrainedSa {
             sa: *sa,
             lease: Lease {

@@ -254,6 +254,13 @@ impl World {
                     site.writing = Some((at, durable));
                 }
                 Output::Event(event) => site.events.push(event),
+                Output::Freeze => {
+                    let ends = site.gateway.ends();
+                    let now = site.time(self.now);
+                    if let Some(node) = &mut site.node {
+                        node.handle(now, &mut self.random, Input::Ends(ends));
+                    }
+                }
                 Output::Committed {
                     object,
                     version,
@@ -453,8 +460,8 @@ impl World {
             }
             self.scan(index);
             if self.sites[index].gateway.drain && self.random.chance(300) {
-                let ends = self.sites[index].gateway.drained();
-                self.handle(index, Input::Drained(ends));
+                self.sites[index].gateway.drain = false;
+                self.handle(index, Input::Drained);
             }
             let changes = self.sites[index].gateway.repair();
             for change in changes {

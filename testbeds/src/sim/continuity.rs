@@ -106,7 +106,8 @@ impl Continuity {
 }
 
 /// One death, or one handover, of members that hear each other; whatever rekeys, is repeated, or
-/// is damaged meanwhile.
+/// is damaged meanwhile. A handover to one that has died in the same moment is one blow: nothing has
+/// been handed over.
 fn promised(plan: &Plan) -> bool {
     let blow = |fault: &Fault| {
         matches!(
@@ -136,7 +137,22 @@ fn promised(plan: &Plan) -> bool {
         && modest(&plan.sync)
         && modest(&plan.outside)
         && faults().all(|fault| blow(fault) || harmless(fault))
-        && faults().filter(|fault| blow(fault)).count() <= 1
+        && (faults().filter(|fault| blow(fault)).count() <= 1 || in_vain(plan))
+}
+
+/// A death, and in the same moment the order to hand over.
+fn in_vain(plan: &Plan) -> bool {
+    match plan.faults.as_slice() {
+        [
+            (death, Fault::Crash(_)),
+            (order, Fault::Switchover),
+            rest @ ..,
+        ] => {
+            let restarts = |(_, fault): &(Duration, Fault)| matches!(fault, Fault::Restart(_));
+            death == order && rest.iter().all(restarts)
+        }
+        _ => false,
+    }
 }
 
 #[cfg(test)]
@@ -174,6 +190,8 @@ mod tests {
         ] {
             assert!(watch(sound).is_some(), "{sound:?}");
         }
+        assert!(watch(&[Crash(2), Switchover, Restart(2)]).is_some());
+        assert!(watch(&[Switchover, Crash(2)]).is_none());
         assert!(watch(&[Crash(1), Crash(2)]).is_none());
         assert!(watch(&[Fault::Unplugged(1)]).is_none());
         assert!(watch(&[]).is_none());
