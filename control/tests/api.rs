@@ -429,3 +429,32 @@ fn orders_are_written_in_swanctls_words() {
         assert!(read(wrong).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn a_reply_in_parts_is_one_line_and_what_is_not_read_of_it_is_known() {
+    let scratch = Scratch::new("parts");
+    let mut server = scratch.server();
+    let mut stream = scratch.connect();
+    let asked = b"{\"request\":\"status\"}\n{\"request\":\"metrics\"}\n";
+    stream.write_all(asked).unwrap();
+    let next = |server: &mut Server| loop {
+        match server.poll().pop() {
+            Some(asked) => break asked,
+            None => thread::yield_now(),
+        }
+    };
+    let (id, _) = next(&mut server);
+    server.reply_part(id, br#"{"reply":"done","#, false);
+    assert!(server.poll().is_empty(), "one request at a time");
+    assert_eq!(server.unread(id), Some(0));
+    server.reply_part(id, br#""message":"whole"}"#, true);
+    assert_eq!(reply_of(&stream), done("whole"));
+    assert_eq!(next(&mut server), (id, Request::Metrics {}));
+    // More than the socket holds.
+    server.reply_part(id, &vec![b'x'; 8 << 20], false);
+    assert!(server.unread(id).is_some_and(|octets| octets > 1 << 20));
+    drop(stream);
+    while server.unread(id).is_some() {
+        server.poll();
+    }
+}

@@ -4,7 +4,9 @@
 //! gives to each Child SA and that checkpoints use too. SAs arrive and leave in boxes, so that the
 //! control thread pays for expanding and wiping keys.
 
+mod heirs;
 mod receiving;
+mod senders;
 
 pub use receiving::{Admission, InboundSa};
 
@@ -17,7 +19,6 @@ use hashbrown::HashMap;
 use hitless_sa::{
     ChildSa, Instant, Mode, SaId, SaOptions, SequenceNumber, Spi, TfcPadding, UdpEncapsulation,
 };
-use smallvec::SmallVec;
 
 use crate::aead::{Engine, EspKey, KeyError};
 use crate::cell::Cell;
@@ -30,6 +31,9 @@ use crate::pmtu::TooBig;
 use crate::prefetch::prefetch;
 use crate::transport;
 use crate::wire::{ipv6, udp};
+
+use heirs::Heirs;
+use senders::{Sender, Senders};
 
 /// Why an SA cannot be installed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -223,20 +227,11 @@ impl OutboundSa {
 pub struct Sad {
     /// The slots of the inbound SPIs.
     spis: HashMap<Spi, u32, FixedState>,
-    /// The slots of the outbound SPIs, for errors that quote them. Peers chose these, and several may
-    /// have chosen the same.
-    sent_spis: HashMap<Spi, Slots, FixedState>,
+    senders: Senders,
     slots: Box<[Slot]>,
     ids: HashMap<SaId, u32, FixedState>,
-    /// Which SA sends what policies send by another one.
-    heirs: HashMap<SaId, SaId, FixedState>,
+    heirs: Heirs,
 }
-
-/// SAs that policies name and others have replaced: more wait for their policies.
-const HEIRS: usize = 4096;
-
-/// More than these hardly ever send with one SPI.
-type Slots = SmallVec<[u32; 4]>;
 
 /// What is in a slot, on one cache line.
 #[derive(Default)]
@@ -279,11 +274,12 @@ impl Sad {
         // Only SPIs that we chose get into the table, so nobody outside can make them collide.
         let hasher = FixedState::default();
         Sad {
-            spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
-            sent_spis: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
+            // What is removed leaves marks: a table that is more than half full would grow for them.
+            spis: HashMap::with_capacity_and_hasher(2 * capacity, hasher.clone()),
+            senders: Senders::new(capacity),
             slots: memory::table(capacity, Slot::default),
-            ids: HashMap::with_capacity_and_hasher(capacity, hasher.clone()),
-            heirs: HashMap::with_capacity_and_hasher(2 * HEIRS, hasher),
+            ids: HashMap::with_capacity_and_hasher(2 * capacity, hasher),
+            heirs: Heirs::new(),
         }
     }
 
@@ -320,10 +316,7 @@ impl Sad {
             Ok(slot) => {
                 let (spi, number) = (sa.spi, sa.slot);
                 let old = slot.outbound.replace(sa);
-                if let Some(old) = &old {
-                    self.list_sent(number, old.spi);
-                }
-                self.list_sent(number, spi);
+                self.senders.set(number, Sender::Here, Some(spi));
                 Ok(old)
             }
         }
@@ -334,11 +327,9 @@ impl Sad {
         if self.spi_taken(bound.spi, id) {
             return Err(Conflict::SpiTaken);
         }
-        let old = self.claim(id, slot)?.bound.replace(bound);
+        self.claim(id, slot)?.bound = Some(bound);
         self.spis.insert(bound.spi, slot);
-        for spi in old.into_iter().chain([bound]).filter_map(|to| to.outbound) {
-            self.list_sent(slot, spi);
-        }
+        self.senders.set(slot, Sender::Elsewhere, bound.outbound);
         Ok(())
     }
 
@@ -382,12 +373,10 @@ impl Sad {
             return Err(half);
         }
         let (spi, slot) = (half.spi, half.slot);
-        let bound = entry.bound.take();
+        entry.bound = None;
         entry.inbound = Some(half);
         self.spis.insert(spi, slot);
-        if let Some(sent) = bound.and_then(|bound| bound.outbound) {
-            self.list_sent(slot, sent);
-        }
+        self.senders.set(slot, Sender::Elsewhere, None);
         Ok(())
     }
 
@@ -409,9 +398,7 @@ impl Sad {
                 self.ids.remove(&id);
             }
         }
-        if let Some(sent) = bound.outbound {
-            self.list_sent(slot, sent);
-        }
+        self.senders.set(slot, Sender::Elsewhere, None);
     }
 
     /// The worker that has the SA which a packet names, if it is another one.
@@ -448,44 +435,15 @@ impl Sad {
         if let Some(spi) = spi.or(bound.map(|bound| bound.spi)) {
             self.spis.remove(&spi);
         }
-        let sent = outbound.as_ref().map(|sa| sa.spi);
-        let bound_sent = bound.and_then(|bound| bound.outbound);
-        for spi in sent.into_iter().chain(bound_sent) {
-            self.list_sent(number, spi);
+        for sender in [Sender::Here, Sender::Elsewhere] {
+            self.senders.set(number, sender, None);
         }
         (inbound, outbound)
     }
 
-    /// Lists an outbound SPI for a slot that sends with it, here or elsewhere, and for no other.
-    fn list_sent(&mut self, slot: u32, spi: Spi) {
-        let sends = self.slots.get(slot as usize).is_some_and(|entry| {
-            let elsewhere = entry.bound.and_then(|bound| bound.outbound);
-            elsewhere == Some(spi) || entry.outbound.as_ref().is_some_and(|sa| sa.spi == spi)
-        });
-        if !sends {
-            let Some(slots) = self.sent_spis.get_mut(&spi) else {
-                return;
-            };
-            slots.retain(|listed| *listed != slot);
-            if slots.is_empty() {
-                self.sent_spis.remove(&spi);
-            }
-            return;
-        }
-        let slots = self.sent_spis.entry(spi).or_default();
-        if !slots.contains(&slot) {
-            slots.push(slot);
-        }
-    }
-
-    /// The slots that send with an SPI.
-    fn sending(&self, spi: Spi) -> &[u32] {
-        self.sent_spis.get(&spi).map_or(&[], |slots| slots)
-    }
-
     /// The slot whose packet an error quotes, if it sends from here.
     fn quoted(&self, error: &TooBig) -> Option<u32> {
-        let mut slots = self.sending(error.spi).iter().copied();
+        let mut slots = self.senders.slots(error.spi);
         slots.find(|slot| {
             let entry = self.slots.get(*slot as usize);
             let sa = entry.and_then(|entry| entry.outbound.as_ref());
@@ -498,8 +456,8 @@ impl Sad {
         if self.quoted(error).is_some() {
             return None;
         }
-        self.sending(error.spi).iter().find_map(|slot| {
-            let entry = self.slots.get(*slot as usize)?;
+        self.senders.slots(error.spi).find_map(|slot| {
+            let entry = self.slots.get(slot as usize)?;
             let bound = entry.bound.filter(|_| entry.outbound.is_none())?;
             Some(bound.owner)
         })
@@ -601,27 +559,13 @@ impl Sad {
 
     /// What policies send by `old` goes by `new`, until nothing is said of it.
     pub fn succeed(&mut self, old: SaId, new: Option<SaId>) {
-        let Some(new) = new else {
-            self.heirs.remove(&old);
-            return;
-        };
-        // It sends for itself, whatever was before.
-        self.heirs.remove(&new);
-        for heir in self.heirs.values_mut().filter(|heir| **heir == old) {
-            *heir = new;
-        }
-        if old != new && self.heirs.len() < HEIRS {
-            self.heirs.insert(old, new);
-        }
+        self.heirs.succeed(old, new);
     }
 
     /// The slot of what sends for a Child SA: its heir, if that is here.
     #[inline]
     pub fn sending_slot(&self, id: SaId) -> Option<u32> {
-        let heir = match self.heirs.is_empty() {
-            true => None,
-            false => self.heirs.get(&id).and_then(|heir| self.slot_of(*heir)),
-        };
+        let heir = self.heirs.of(id).and_then(|heir| self.slot_of(heir));
         heir.or_else(|| self.slot_of(id))
     }
 

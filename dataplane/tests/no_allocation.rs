@@ -17,14 +17,17 @@ mod cores;
 use bed as packets;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bed::*;
 use hitless_dataplane::aead::Engine;
+use hitless_dataplane::cell::Cell as LeaseCell;
 use hitless_dataplane::command::Command;
+use hitless_dataplane::sad::{InboundSa, OutboundSa, Sad};
 use hitless_dataplane::watch::capture::{Choice, capture};
 use hitless_dataplane::watch::trace::{Filter, trace};
-use hitless_sa::{EspSuite, Lease, SequenceNumber};
+use hitless_sa::{ChildSa, EspSuite, Lease, SaId, SequenceNumber, Spi};
 
 thread_local! {
     static COUNTED: Cell<Option<usize>> = const { Cell::new(None) };
@@ -252,4 +255,92 @@ fn nothing_is_allocated_for_what_workers_hand_to_each_other_or_share() {
     }
     assert_eq!((operations, gate.drops()), (0, 0));
     assert!(gate.cores[1].handle.counters.esp().taken_over > 3000);
+}
+
+/// The halves of a Child SA that its peer sends to by `outbound`.
+fn halves(
+    like: &ChildSa,
+    counter: u32,
+    slot: u32,
+    outbound: u32,
+) -> (Box<InboundSa>, Box<OutboundSa>) {
+    let child = ChildSa {
+        id: sa_id(counter),
+        inbound_spi: Spi(0x0100_0000 + counter),
+        outbound_spi: Spi(outbound),
+        ..like.clone()
+    };
+    let cell = || Arc::new(LeaseCell::new(SequenceNumber(1), PLENTY));
+    let floor = SequenceNumber(0);
+    let inbound = InboundSa::new(&child, cell(), floor, slot, Engine::AwsLc).unwrap();
+    let outbound = OutboundSa::new(&child, cell(), slot, Engine::AwsLc).unwrap();
+    (Box::new(inbound), Box::new(outbound))
+}
+
+/// Heap operations of an SA that takes a slot, and of the end of the one that had it.
+fn replace(sad: &mut Sad, old: SaId, new: (Box<InboundSa>, Box<OutboundSa>)) -> usize {
+    COUNTED.set(Some(0));
+    let gone = sad.remove(old);
+    let inbound = sad.insert_inbound(new.0);
+    let outbound = sad.insert_outbound(new.1);
+    let operations = COUNTED.take().unwrap_or(0);
+    assert!(inbound.is_ok_and(|old| old.is_none()));
+    assert!(outbound.is_ok_and(|old| old.is_none()));
+    drop(gone);
+    operations
+}
+
+#[test]
+fn nothing_is_allocated_as_sas_come_and_go_in_a_full_worker() {
+    // As many as fill a table of a power of two to the last place.
+    const SAS: u32 = 448;
+    let like = Bed::new().child(true);
+    let mut sad = Sad::new(SAS as usize);
+    let mut names = Vec::new();
+    for slot in 0..SAS {
+        let (inbound, outbound) = halves(&like, slot, slot, 0xc000_0000 + slot);
+        names.push(inbound.id);
+        assert!(sad.insert_inbound(inbound).is_ok() && sad.insert_outbound(outbound).is_ok());
+    }
+    let mut operations = 0;
+    for counter in SAS..SAS * 8 {
+        let slot = (counter * 7) % SAS;
+        let new = halves(&like, counter, slot, 0xc000_0000 + counter);
+        let id = new.0.id;
+        let old = std::mem::replace(&mut names[slot as usize], id);
+        operations += replace(&mut sad, old, new);
+    }
+    assert_eq!(operations, 0);
+}
+
+#[test]
+fn nothing_is_allocated_however_many_peers_choose_one_spi() {
+    const SAS: u32 = 64;
+    let like = Bed::new().child(true);
+    let mut sad = Sad::new(SAS as usize);
+    let mut operations = 0;
+    for counter in 0..SAS * 3 {
+        // At first nobody has the slot.
+        let old = sa_id(counter.wrapping_sub(SAS));
+        let new = halves(&like, counter, counter % SAS, 0xc000_0001);
+        operations += replace(&mut sad, old, new);
+    }
+    assert_eq!(operations, 0);
+}
+
+#[test]
+fn nothing_is_allocated_as_sas_succeed_each_other() {
+    let mut sad = Sad::new(8);
+    let names: Vec<_> = (0..9000).map(sa_id).collect();
+    COUNTED.set(Some(0));
+    for pair in names.windows(2) {
+        sad.succeed(pair[0], Some(pair[1]));
+    }
+    for pair in names.chunks_exact(2) {
+        sad.succeed(pair[0], Some(pair[1]));
+    }
+    for name in &names {
+        sad.succeed(*name, None);
+    }
+    assert_eq!(COUNTED.take(), Some(0));
 }

@@ -60,7 +60,8 @@ struct Printing {
 enum Command {
     /// ESP in tunnel mode, port to port, both directions, beside bare aws-lc-rs
     #[command(
-        after_help = "Examples:\n  hitless-perf esp\n  hitless-perf esp --only sizes,sas --rounds 1000 --pin 1 --json"
+        after_help = "Examples:\n  hitless-perf esp\n  hitless-perf esp --only sizes,sas --rounds 1000 --pin 1 --json\n  \
+            hitless-perf esp --only overhead --instructions"
     )]
     Esp {
         #[command(flatten)]
@@ -135,6 +136,9 @@ enum Command {
         #[command(flatten)]
         printing: Printing,
     },
+    /// What `esp --instructions` runs under valgrind
+    #[command(hide = true)]
+    CountOverhead { case: String },
     /// Policies and routes looked up in tables of up to 100,000
     #[command(after_help = "Example: hitless-perf lookup --json")]
     Lookup(Plain),
@@ -208,6 +212,7 @@ fn run(command: Command) -> Result<(), Box<dyn Error>> {
             all(&mut results, &esp, &failover)?;
             printing
         }
+        Command::CountOverhead { case } => return esp::count(&case),
         Command::Compare(options) => return print::result(&compare::run(&options)?, options.json),
         Command::Pktgen(options) => return print::result(&pktgen::run(&options)?, options.json),
         Command::Report {

@@ -109,9 +109,20 @@ pub struct OverheadLine {
     pub of: String,
     pub size: usize,
     pub direction: String,
+    /// Of a packet, median over the rounds, with it and without.
     pub with_ns: f64,
     pub without_ns: f64,
+    /// Median of each round's ratio, less 100.
     pub percent: f64,
+    /// Where that median lies, with 95 % confidence.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sure: Option<(f64, f64)>,
+    /// Half of the rounds lie between these.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub half: Option<(f64, f64)>,
+    /// Instructions of a packet with it and without, under valgrind.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub instructions: Option<(f64, f64)>,
 }
 
 /// From arrival to departure at one load.

@@ -84,7 +84,7 @@ pub use event::{
 };
 pub use message::BODY_LIMIT;
 pub use node::Node;
-pub use risk::{ClassRisk, Risk, Unserved};
+pub use risk::{ClassRisk, Reckoning, Risk, Unserved};
 #[doc(hidden)]
 pub use settings::Mutant;
 pub use settings::{Degraded, Durable, LeaseSizes, Member, Settings};

@@ -3,14 +3,17 @@
 //! The leader reckons from what its standbys have acknowledged, a standby from what it has
 //! recorded: the same leases that a takeover would go by, so the prediction is a bound and no guess.
 
+use std::collections::BTreeMap;
+use std::ops::Bound;
+
 use hitless_sa::SaId;
 
-use crate::Node;
 use crate::fitness::Drill;
 use crate::leading::{Leading, LedSa};
 use crate::node::State;
 use crate::session::Session;
 use crate::store::{Recorded, Store};
+use crate::{Node, ObjectId};
 
 /// SAs that are named one by one at most.
 const NAMED: usize = 64;
@@ -121,45 +124,85 @@ impl Risk {
     }
 }
 
+/// A reckoning under way: of tens of thousands of SAs it takes longer than heartbeats should wait.
+#[derive(Default)]
+pub struct Reckoning {
+    risk: Risk,
+    objects: Option<ObjectId>,
+    sas: Option<SaId>,
+}
+
+impl Reckoning {
+    /// What it came to, so far.
+    pub fn risk(self) -> Risk {
+        self.risk
+    }
+}
+
 impl Node {
     /// What would be lost if the active died now, as far as this member knows.
     pub fn risk(&self) -> Risk {
-        match &self.state {
+        let mut reckoning = Reckoning::default();
+        self.reckon(&mut reckoning, usize::MAX);
+        reckoning.risk
+    }
+
+    /// Goes on with a reckoning by so many objects and SAs at most; false when it is over. Nothing else
+    /// may happen to the node in between but a beat.
+    pub fn reckon(&self, reckoning: &mut Reckoning, most: usize) -> bool {
+        let (store, session) = match &self.state {
             State::Leading(leading) => {
                 let able: Vec<&Session> = self.able(self.now, leading).map(|(_, s)| s).collect();
-                led(leading, &able)
+                return led(reckoning, most, leading, &able);
             }
             State::Following(following) => {
-                let mut risk = recorded(&self.store, following.session, &self.drill);
+                let risk = &mut reckoning.risk;
                 risk.standbys = usize::from(
                     following.admitted && self.carries() && self.disk_fails().is_none(),
                 );
                 risk.exact = following.vouched(self.now, &self.settings);
-                risk
+                (&self.store, following.session)
             }
-            State::TakingOver(_) | State::Out(_) => recorded(&self.store, 0, &self.drill),
-        }
+            State::TakingOver(_) | State::Out(_) => (&self.store, 0),
+        };
+        recorded(reckoning, most, store, (session, &self.drill))
     }
 }
 
-fn led(leading: &Leading, able: &[&Session]) -> Risk {
-    let behind = leading.objects.iter().filter(|(object, led)| {
-        let known = |session: &&Session| session.has(**object, led.version);
-        !able.iter().all(known)
-    });
-    let mut risk = Risk {
-        standbys: able.len(),
-        behind: behind.count(),
-        exact: !able.is_empty() && able.iter().all(|session| !session.unvouched),
-        ..Risk::default()
-    };
-    for (sa, led) in &leading.sas {
-        risk.add(*sa, fate(able, *sa, led));
+/// So many entries behind the last one.
+fn behind<K: Copy + Ord, V>(
+    all: &BTreeMap<K, V>,
+    last: Option<K>,
+    most: usize,
+) -> impl Iterator<Item = (K, &V)> {
+    let behind = last.map_or(Bound::Unbounded, Bound::Excluded);
+    let behind = all.range((behind, Bound::Unbounded));
+    behind.take(most).map(|(key, value)| (*key, value))
+}
+
+fn led(reckoning: &mut Reckoning, most: usize, leading: &Leading, able: &[&Session]) -> bool {
+    let risk = &mut reckoning.risk;
+    let mut left = most;
+    for (object, led) in behind(&leading.objects, reckoning.objects, left) {
+        reckoning.objects = Some(object);
+        left -= 1;
+        let known = able.iter().all(|session| session.has(object, led.version));
+        risk.behind += usize::from(!known);
     }
+    for (sa, led) in behind(&leading.sas, reckoning.sas, left) {
+        reckoning.sas = Some(sa);
+        left -= 1;
+        risk.add(sa, fate(able, sa, led));
+    }
+    if left == 0 {
+        return true;
+    }
+    risk.standbys = able.len();
+    risk.exact = !able.is_empty() && able.iter().all(|session| !session.unvouched);
     // Those that a standby has and did not name.
     let more = able.iter().map(|session| session.broken.more).max();
     risk.unserved = risk.unserved.saturating_add(more.unwrap_or(0));
-    risk
+    false
 }
 
 /// The standby with the highest record would skip the most.
@@ -197,16 +240,23 @@ fn fate(able: &[&Session], sa: SaId, led: &LedSa) -> Result<Fate, Unserved> {
     Ok(fate)
 }
 
-fn recorded(store: &Store, session: u64, drill: &Drill) -> Risk {
-    let mut risk = Risk::default();
-    for (sa, recorded) in &store.sas {
-        let fate = match drill.broken.contains(sa) {
+fn recorded(
+    reckoning: &mut Reckoning,
+    most: usize,
+    store: &Store,
+    (session, drill): (u64, &Drill),
+) -> bool {
+    let mut left = most;
+    for (sa, recorded) in behind(&store.sas, reckoning.sas, left) {
+        reckoning.sas = Some(sa);
+        left -= 1;
+        let fate = match drill.broken.contains(&sa) {
             true => Err(Unserved::Drill),
             false => remembered(recorded, session),
         };
-        risk.add(*sa, fate);
+        reckoning.risk.add(sa, fate);
     }
-    risk
+    left == 0
 }
 
 fn remembered(recorded: &Recorded, session: u64) -> Result<Fate, Unserved> {

@@ -10,6 +10,7 @@
 
 pub mod client;
 mod cluster;
+mod long_reply;
 mod metrics;
 mod operate;
 mod report;
@@ -26,6 +27,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 pub use cluster::{ClassReport, ClusterReport, DrillReport, UnservedReport, cluster};
+pub use long_reply::LongReply;
 pub use metrics::{MetricFamily, MetricKind, MetricSample, MetricsReport, metrics};
 pub use operate::Choice;
 pub use report::{

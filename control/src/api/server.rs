@@ -167,6 +167,28 @@ impl Server {
         }
     }
 
+    /// Octets that a client has not taken yet; nothing if it has gone.
+    pub fn unread(&self, id: ClientId) -> Option<usize> {
+        let client = self.clients.get(&id)?;
+        Some(client.output.len() - client.written)
+    }
+
+    /// Gives a client a part of the text of a reply; the last one ends it.
+    pub fn reply_part(&mut self, id: ClientId, text: &[u8], last: bool) {
+        if let Some(client) = self.clients.get_mut(&id)
+            && client.asked
+        {
+            client.output.extend_from_slice(text);
+            if last {
+                client.output.push(b'\n');
+                client.asked = false;
+            }
+            if client.flush().is_err() {
+                self.clients.remove(&id);
+            }
+        }
+    }
+
     /// Descriptors to poll(2) before the next [`Server::poll`], with what each waits for: writing
     /// (`true`) or reading.
     pub fn descriptors(&self) -> impl Iterator<Item = (RawFd, bool)> {

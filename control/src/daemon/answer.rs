@@ -1,15 +1,18 @@
-//! The answers to requests on the control socket. All come in their turn but three: who reads a capture
+//! The answers to requests on the control socket. All come in their turn but four: who reads a capture
 //! waits a moment for packets, so that it need not ask all the time; a reload is over when the workers
-//! go by what was read; and who gave an order may wait for how it comes out (`awaited.rs`).
+//! go by what was read; who gave an order may wait for how it comes out (`awaited.rs`); and a list of SAs
+//! or policies is written a slice a turn, at the pace at which it is read.
 
 use std::time::Duration;
 
 use hitless_sa::Instant;
 
 use super::Member;
+use super::asked::Task;
 use super::reloads::Loaded;
-use crate::api::{CaptureReport, ClientId, Reply, Request, Server};
+use crate::api::{CaptureReport, ClientId, LongReply, Reply, Request, Server, Show};
 use crate::clock;
+use crate::gateway::Listing;
 
 /// How long a reader of a capture waits.
 const MOMENT: Duration = Duration::from_millis(100);
@@ -17,6 +20,8 @@ const MOMENT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// Readers that wait; one capture runs at a time, so more are strangers to it.
 const READERS: usize = 4;
+/// A list waits while its client has so much of it to read.
+const UNREAD: usize = 1 << 20;
 
 /// A client that waits for packets.
 pub(super) struct Reader {
@@ -32,17 +37,35 @@ pub(super) struct Loading {
     said: String,
 }
 
+/// A list that a client is being told.
+pub(super) struct Listed {
+    listing: Listing,
+    reply: LongReply,
+}
+
 impl Member {
     pub(super) fn answer(&mut self, server: &mut Server, now: Instant) {
         self.asked.add(server.poll());
         let mut began = clock::now();
-        while let Some((client, request)) = self.asked.next(began) {
-            if let Some(reply) = self.reply(now, client, request) {
-                server.reply_amid(client, &reply, &mut || self.gateway.beat());
+        let mut later = Vec::new();
+        while let Some((client, task)) = self.asked.next(began) {
+            match task {
+                Task::Answer(request) => {
+                    if let Some(reply) = self.reply(now, client, request) {
+                        server.reply_amid(client, &reply, &mut || self.gateway.beat());
+                    }
+                }
+                Task::GoOn(listed) => {
+                    let rest = self.list_on(server, now, client, listed);
+                    later.extend(rest.map(|listed| (client, listed)));
+                }
             }
             let ended = clock::now();
             self.asked.answered(began, ended);
             began = ended;
+        }
+        for (client, listed) in later {
+            self.asked.go_on(client, listed);
         }
         self.tend_reloads(server, now);
         for loading in std::mem::take(&mut self.loading) {
@@ -65,7 +88,25 @@ impl Member {
     fn reply(&mut self, now: Instant, client: ClientId, request: Request) -> Option<Reply> {
         Some(match request {
             Request::Status {} => Reply::Status(Box::new(self.gateway.status(now))),
-            Request::ListSas { connection } => self.list_sas(now, connection.as_deref()),
+            Request::ListSas { connection } => {
+                match self.gateway.list_ike_sas(connection.as_deref()) {
+                    Ok(listing) => self.list(client, listing),
+                    Err(reason) => return Some(Reply::Refused { reason }),
+                }
+                return None;
+            }
+            Request::Show {
+                what: Show::Sas { which },
+            } => {
+                self.list(client, Listing::of_child_sas(which));
+                return None;
+            }
+            Request::Show {
+                what: Show::Policies {},
+            } => {
+                self.list(client, self.gateway.list_policies());
+                return None;
+            }
             Request::Show { what } => match self.gateway.show(now, &what) {
                 Ok(shown) => Reply::Shown { shown },
                 Err(reason) => Reply::Refused { reason },
@@ -195,19 +236,44 @@ impl Member {
         due.then(|| Reply::Captured(Box::new(report)))
     }
 
-    fn list_sas(&mut self, now: Instant, connection: Option<&str>) -> Reply {
-        let Some(name) = connection else {
-            let sas = self.gateway.list_sas(now);
-            return Reply::Sas { sas };
-        };
-        if !self.gateway.has_connection(name) {
-            return Reply::Refused {
-                reason: format!("the configuration has no connection {name:?}"),
-            };
+    /// Begins to tell a client a list.
+    fn list(&mut self, client: ClientId, listing: Listing) {
+        let reply = LongReply::new(&listing.empty());
+        self.asked
+            .go_on(client, Box::new(Listed { listing, reply }));
+    }
+
+    /// Tells a slice of a list; gives it back if there is more and the client has not gone.
+    fn list_on(
+        &mut self,
+        server: &mut Server,
+        now: Instant,
+        client: ClientId,
+        mut listed: Box<Listed>,
+    ) -> Option<Box<Listed>> {
+        if server.unread(client)? > UNREAD {
+            return Some(listed);
         }
-        let mut sas = self.gateway.list_sas(now);
-        sas.retain(|sa| sa.name == name);
-        Reply::Sas { sas }
+        let rows = match self.gateway.list_on(now, &mut listed.listing) {
+            Ok(rows) => rows,
+            Err(reason) => {
+                server.reply(client, &Reply::Refused { reason });
+                return None;
+            }
+        };
+        let mut text = Vec::new();
+        for row in rows {
+            self.gateway.beat();
+            listed.reply.entry(&row, &mut text);
+        }
+        let over = listed.listing.is_over();
+        if over {
+            listed.reply.end(&mut text);
+            server.reply_part(client, &text, true);
+            return None;
+        }
+        server.reply_part(client, &text, false);
+        Some(listed)
     }
 
     /// Goes by what was read.

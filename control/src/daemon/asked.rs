@@ -1,32 +1,47 @@
 //! Requests of operators that wait for their turn. Whoever may ask may ask all the time, and a list of
-//! ten thousand SAs takes long: answers get half of the control thread's time at most, one long one in
-//! a turn, whatever the number of clients.
+//! ten thousand SAs takes long: answers get half of the control thread's time at most, and of each long
+//! one a slice is made in a turn, whatever the number of clients.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use hitless_sa::Instant;
 
+use super::answer::Listed;
 use crate::api::{ClientId, Request};
 
 /// Answers go on in one turn until they took this long.
 const A_SHARE: Duration = Duration::from_millis(1);
 
+/// What is to be done for a client.
+pub(super) enum Task {
+    Answer(Request),
+    /// A long list goes on.
+    GoOn(Box<Listed>),
+}
+
 /// Of each client one at most: until it has its reply nothing more of it is read.
 #[derive(Default)]
 pub(super) struct Asked {
-    waiting: VecDeque<(ClientId, Request)>,
+    waiting: VecDeque<(ClientId, Task)>,
     spent: Duration,
     rests_until: Instant,
 }
 
 impl Asked {
     pub fn add(&mut self, requests: Vec<(ClientId, Request)>) {
-        self.waiting.extend(requests);
+        let requests = requests.into_iter();
+        self.waiting
+            .extend(requests.map(|(client, request)| (client, Task::Answer(request))));
+    }
+
+    /// A list that is not over waits for its turn behind all others.
+    pub fn go_on(&mut self, client: ClientId, listed: Box<Listed>) {
+        self.waiting.push_back((client, Task::GoOn(listed)));
     }
 
     /// The next one, if it is time for one.
-    pub fn next(&mut self, now: Instant) -> Option<(ClientId, Request)> {
+    pub fn next(&mut self, now: Instant) -> Option<(ClientId, Task)> {
         if now < self.rests_until {
             return None;
         }

@@ -7,12 +7,14 @@
 //! workers, which have a clock of their own, learn of each look and stop without one.
 
 use std::net::SocketAddr;
+use std::ops::Bound;
 use std::time::Duration;
 
 use hitless_sa::Instant;
-use hitless_sync::Node;
+use hitless_sync::{Node, Reckoning, Risk};
 
 use super::Gateway;
+use super::children::Carried;
 use super::link::Link;
 
 /// No heartbeat amid a turn that has run for so long: far above what a turn takes that does its share,
@@ -25,6 +27,9 @@ const ATTENDED_EVERY: Duration = Duration::from_millis(20);
 /// Workers lead for so long without this thread, or twice what others take to notice a death, if that
 /// is longer: it beats no longer than [`LONGEST_TURN`] in one turn, so they have taken over by then.
 const UNATTENDED: Duration = Duration::from_secs(2);
+
+/// SAs of which a figure or two are read between two heartbeats: some microseconds.
+const A_PIECE: usize = 64;
 
 /// What the world lends to a gateway in the middle of its work.
 pub trait Pacemaker: Send {
@@ -115,6 +120,32 @@ impl Gateway {
             let takeover = cluster.heartbeat * cluster.missed;
             self.dataplane.attend(now + UNATTENDED.max(takeover * 2));
         }
+    }
+
+    /// Looks at every SA, heartbeats in between.
+    pub(super) fn look_at_all(&mut self, mut look: impl FnMut(&Carried)) {
+        let mut behind = Bound::Unbounded;
+        loop {
+            let mut looked = 0;
+            for carried in self.children.behind(behind).take(A_PIECE) {
+                looked += 1;
+                behind = Bound::Excluded(carried.child.id);
+                look(carried);
+            }
+            if looked < A_PIECE {
+                return;
+            }
+            self.beat();
+        }
+    }
+
+    /// What would be lost if the active died now; heartbeats in between.
+    pub(super) fn reckon(&mut self) -> Risk {
+        let mut reckoning = Reckoning::default();
+        while self.node.reckon(&mut reckoning, A_PIECE) {
+            self.beat();
+        }
+        reckoning.risk()
     }
 
     /// The thread that runs this has nothing more to do for now. Gives the longest time that a

@@ -318,6 +318,12 @@ impl Children {
         self.carried.values()
     }
 
+    /// Those behind one, in order.
+    pub fn behind(&self, sa: Bound<SaId>) -> impl Iterator<Item = &Carried> {
+        let behind = self.carried.range((sa, Bound::Unbounded));
+        behind.map(|(_, carried)| carried)
+    }
+
     /// Looks at so many of them, going on where the last look ended, and at when their peers were
     /// last heard on an SPI that nobody knows.
     pub fn look(&mut self, most: usize, mut look: impl FnMut(&mut Carried, Option<Instant>)) {

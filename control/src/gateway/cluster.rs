@@ -8,13 +8,14 @@ use crate::api::{ClassReport, ClusterReport, DrillReport, GatewayStatus, Role, U
 
 impl Gateway {
     /// What a takeover now would cost, as far as this member knows.
-    pub fn cluster(&self, now: Instant) -> ClusterReport {
-        self.cluster_of(now, self.status(now))
+    pub fn cluster(&mut self, now: Instant) -> ClusterReport {
+        let status = self.status(now);
+        self.cluster_of(now, status)
     }
 
     /// The same, beside a status that has just been made.
-    pub(super) fn cluster_of(&self, now: Instant, status: GatewayStatus) -> ClusterReport {
-        let risk = self.node.risk();
+    pub(super) fn cluster_of(&mut self, now: Instant, status: GatewayStatus) -> ClusterReport {
+        let risk = self.reckon();
         let drill = self.drilled.status();
         let leading = status.role == Role::Active;
         let named = risk.named.iter().map(|(sa, why)| {
@@ -80,10 +81,11 @@ impl Gateway {
     }
 
     /// What a planned switchover would do now, or why it is refused.
-    pub fn switchover_plan(&self, now: Instant) -> Result<String, String> {
+    pub fn switchover_plan(&mut self, now: Instant) -> Result<String, String> {
         let successor = self.can_switch_over(now)?;
-        let risk = self.node.risk();
-        let receiving = self.children.iter().filter(|c| c.receives(now)).count();
+        let risk = self.reckon();
+        let mut receiving = 0;
+        self.look_at_all(|carried| receiving += usize::from(carried.receives(now)));
         let sas = risk.extended.sas + risk.short.sas;
         let mut plan = format!(
             "member {successor} would take over: {sas} Child SAs with exact counters, {receiving} of them with their windows (replay counter delta 0)"

@@ -11,7 +11,7 @@ use crate::api::{
 
 impl Gateway {
     /// Every figure.
-    pub fn metrics(&self, now: Instant) -> MetricsReport {
+    pub fn metrics(&mut self, now: Instant) -> MetricsReport {
         let status = self.status(now);
         let cluster = self.cluster_of(now, status.clone());
         let mut report = MetricsReport::default();

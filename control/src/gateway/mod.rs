@@ -32,7 +32,7 @@
 //!  health        health.rs stuck workers and links that are down, relapse.rs workers that are stuck
 //!                again and again, next_hops.rs next hops that do not answer
 //!  an operator   operate.rs asks of IKE; status.rs, show.rs, cluster.rs, metrics.rs, watch.rs (traces
-//!                and captures) and neighbours.rs show; counts.rs counts bad input by reason
+//!                and captures) and neighbours.rs show, listing.rs what is long a slice at a time; counts.rs counts bad input by reason
 //! ```
 
 mod acquire;
@@ -52,6 +52,7 @@ mod install;
 mod kin;
 mod late;
 mod link;
+mod listing;
 mod metrics;
 mod neighbours;
 mod next_hops;
@@ -91,6 +92,7 @@ pub use crate::ike::sessions::ClusterSecret;
 pub use beat::Pacemaker;
 pub use grants::Granted;
 pub use link::LARGEST_PAYLOAD;
+pub use listing::{Listing, Row, SLICE};
 pub use ordered::{Ordered, Progress};
 pub use policies::{AtOnce, Beside, Builder, Job};
 pub use settings::{GatewaySettings, Tuning};

@@ -126,23 +126,22 @@ impl Gateway {
         if to.is_unspecified() || to.is_multicast() || to.is_loopback() {
             return Err(format!("{to} is no address of a gateway"));
         }
-        let sas = self.engine.status(now);
-        let chosen = choose(&sas, choice);
+        let mut chosen = Vec::new();
+        self.each_ike_sa(now, |ike| {
+            if !choose(ike, choice).is_empty() {
+                chosen.push((ike.local_spi, ike.local.ip() == to));
+            }
+        });
         if chosen.is_empty() {
             return Err("no such SA; `hitless list-sas` shows what there is".to_owned());
         }
-        let here = |ike: &IkeSaStatus| ike.local.ip() == to;
         let (mut asked, mut left) = (0, 0);
-        for ike in sas
-            .iter()
-            .filter(|ike| chosen.contains(&Chosen::Ike(ike.local_spi)))
-        {
-            if here(ike) || !self.engine.can_be_redirected(ike.local_spi) {
+        for (ike, here) in chosen {
+            if here || !self.engine.can_be_redirected(ike) {
                 left += 1;
                 continue;
             }
             asked += 1;
-            let ike = ike.local_spi;
             self.ike(now, entropy, Input::Redirect { ike, to });
         }
         match (asked, left) {
@@ -160,12 +159,23 @@ impl Gateway {
     }
 
     /// What is meant, if this member may do anything with it.
-    fn chosen(&self, now: Instant, choice: &Choice) -> Result<BTreeSet<Chosen>, String> {
+    fn chosen(&mut self, now: Instant, choice: &Choice) -> Result<BTreeSet<Chosen>, String> {
         self.active()?;
-        let chosen = choose(&self.engine.status(now), choice);
+        let mut chosen = BTreeSet::new();
+        self.each_ike_sa(now, |ike| chosen.extend(choose(ike, choice)));
         match chosen.is_empty() {
             true => Err("no such SA; `hitless list-sas` shows what there is".to_owned()),
             false => Ok(chosen),
+        }
+    }
+
+    /// Looks at every IKE SA, heartbeats in between.
+    fn each_ike_sa(&mut self, now: Instant, mut each: impl FnMut(&IkeSaStatus)) {
+        for (_, ike) in self.engine.by_age() {
+            self.beat();
+            if let Some(sa) = self.engine.status_of(now, ike) {
+                each(&sa);
+            }
         }
     }
 
@@ -240,7 +250,10 @@ impl Gateway {
         let engine = self
             .settings
             .engine(self.node.status(now).durable.incarnation);
-        let report = self.engine.reload(now, entropy, engine);
+        let (beats, node) = (&mut self.beats, &mut self.node);
+        let mut link = self.link.as_mut();
+        let mut beat = || beats.look(node, link.as_deref_mut());
+        let report = self.engine.reload_amid(now, entropy, engine, &mut beat);
         self.policies_changed = true;
         self.publication.urgent = true;
         let mut report = report.to_string();
@@ -284,20 +297,19 @@ impl fmt::Display for Chosen {
     }
 }
 
-fn choose(sas: &[IkeSaStatus], choice: &Choice) -> BTreeSet<Chosen> {
-    let ours = sas.iter().filter(|ike| {
-        let named = choice.ike.as_ref().is_none_or(|name| *name == ike.name);
-        let unique = u64::from(ike.unique_id);
-        named && choice.ike_id.is_none_or(|id| id == unique)
-    });
+/// What is meant of an IKE SA.
+fn choose(ike: &IkeSaStatus, choice: &Choice) -> Vec<Chosen> {
+    let named = choice.ike.as_ref().is_none_or(|name| *name == ike.name);
+    let unique = u64::from(ike.unique_id);
+    if !named || choice.ike_id.is_some_and(|id| id != unique) {
+        return Vec::new();
+    }
     if !choice.is_of_children() {
         let meant = choice.ike.is_some() || choice.ike_id.is_some();
-        return ours
-            .filter(|_| meant)
-            .map(|ike| Chosen::Ike(ike.local_spi))
-            .collect();
+        let meant = meant.then_some(Chosen::Ike(ike.local_spi));
+        return meant.into_iter().collect();
     }
-    let children = ours.flat_map(|ike| &ike.children).filter(|child| {
+    let children = ike.children.iter().filter(|child| {
         let named = choice.child.as_ref().is_none_or(|name| *name == child.name);
         let unique = u64::from(child.sa.counter);
         named && choice.child_id.is_none_or(|id| id == unique)

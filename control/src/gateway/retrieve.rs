@@ -35,6 +35,8 @@ const AGAIN: Duration = Duration::from_secs(5);
 const ASKED: usize = 64;
 /// How long what was led is kept.
 const KEPT: Duration = Duration::from_secs(300);
+/// IKE SAs that are remembered as ended.
+const ENDED: usize = 65_536;
 
 type Body = Arc<Zeroizing<Vec<u8>>>;
 
@@ -52,6 +54,8 @@ pub(super) struct Retrieval {
     /// IKE SAs that ended under this member of late, and when.
     ended: BTreeSet<IkeSpi>,
     endings: VecDeque<(Instant, IkeSpi)>,
+    /// When the last one ended that there was no room to remember.
+    forgot: Option<Instant>,
     pub counts: RetrievalCounts,
 }
 
@@ -83,9 +87,21 @@ impl Retrieval {
     /// An IKE SA ended here. A copy that somebody kept is older than that: it would ask with
     /// Message IDs that were used (S4).
     pub fn ended(&mut self, now: Instant, ike: IkeSpi) {
-        if self.ended.insert(ike) {
-            self.endings.push_back((now, ike));
+        if !self.ended.insert(ike) {
+            return;
         }
+        self.endings.push_back((now, ike));
+        if self.endings.len() > ENDED
+            && let Some((at, oldest)) = self.endings.pop_front()
+        {
+            self.ended.remove(&oldest);
+            self.forgot = Some(at);
+        }
+    }
+
+    /// Whether an IKE SA has ended here of late: of too many nobody knows, so each may have.
+    fn may_have_ended(&self, ike: IkeSpi) -> bool {
+        self.forgot.is_some() || self.ended.contains(&ike)
     }
 
     /// What is kept is no longer of use.
@@ -94,6 +110,7 @@ impl Retrieval {
         while let Some((_, ike)) = self.endings.pop_front_if(old) {
             self.ended.remove(&ike);
         }
+        self.forgot = self.forgot.filter(|at| now.since(*at) < KEPT * 2);
         if now >= self.until && !self.kept.is_empty() {
             self.attic.clear();
             self.kept.clear();
@@ -115,12 +132,15 @@ impl Gateway {
         self.retrieval.attic.clear();
         self.retrieval.kept.clear();
         self.retrieval.until = now + KEPT;
-        for carried in self.children.iter() {
-            let Some(ike) = self.engine.ike_of(carried.child.id) else {
+        let mut led = Vec::with_capacity(self.children.len());
+        self.look_at_all(|carried| led.push((carried.child.id, carried.child.inbound_spi)));
+        for (sa, spi) in led {
+            self.beat();
+            let Some(ike) = self.engine.ike_of(sa) else {
                 continue;
             };
             if let Some(copy) = self.node.copy(ObjectId(ike.0)) {
-                self.retrieval.attic.insert(carried.child.inbound_spi, ike);
+                self.retrieval.attic.insert(spi, ike);
                 self.retrieval.kept.insert(ike, copy);
             }
         }
@@ -159,7 +179,7 @@ impl Gateway {
         version: u64,
         body: &[u8],
     ) {
-        let ended = self.retrieval.ended.contains(&ike) || self.engine.buried(ike);
+        let ended = self.retrieval.may_have_ended(ike) || self.engine.buried(ike);
         if ended || !self.dataplane.leading() || self.handing_over {
             self.retrieval.counts.refused += 1;
             return;
@@ -210,6 +230,26 @@ mod tests {
         assert_eq!(retrieval.ended, BTreeSet::from([IkeSpi(2)]));
         retrieval.tend(start + KEPT * 3);
         assert!(retrieval.ended.is_empty() && retrieval.endings.is_empty());
+    }
+
+    #[test]
+    fn of_more_endings_than_are_remembered_each_counts_as_one_until_copies_of_it_are_gone() {
+        let mut retrieval = Retrieval::default();
+        let start = Instant(1_000_000_000);
+        for ike in 0..ENDED as u64 {
+            retrieval.ended(start, IkeSpi(ike));
+        }
+        assert!(!retrieval.may_have_ended(IkeSpi(u64::MAX)));
+        retrieval.ended(start + KEPT, IkeSpi(ENDED as u64));
+        assert_eq!(retrieval.endings.len(), ENDED);
+        assert_eq!(retrieval.ended.len(), ENDED);
+        for ike in [IkeSpi(0), IkeSpi(u64::MAX)] {
+            assert!(retrieval.may_have_ended(ike));
+        }
+        // The forgotten one is so old that nobody has a copy.
+        retrieval.tend(start + KEPT * 2);
+        assert!(!retrieval.may_have_ended(IkeSpi(0)));
+        assert!(retrieval.may_have_ended(IkeSpi(ENDED as u64)));
     }
 
     #[test]

@@ -151,7 +151,8 @@ impl Gateway {
         let mut windows = drain.map(|drain| drain.windows).unwrap_or_default();
         let too_soon = self.settings.tuning().final_too_soon;
         // Frozen before they are read: whatever a worker does, these are the last numbers.
-        let drained = self.children.iter().map(|carried| {
+        let mut drained = Vec::with_capacity(self.children.len());
+        self.look_at_all(|carried| {
             if !too_soon {
                 carried.cell.freeze();
             }
@@ -165,13 +166,12 @@ impl Gateway {
                 None => windows.remove(&carried.child.id),
             };
             let newest = state.and_then(|state| state.newest(WINDOW));
-            DrainedSa {
+            drained.push(DrainedSa {
                 sa: carried.child.id,
                 lease,
                 window: newest.map(|state| state.to_bytes()).unwrap_or_default(),
-            }
+            });
         });
-        let drained = drained.collect();
         self.node.handle(now, entropy, SyncInput::Ends(drained));
     }
 

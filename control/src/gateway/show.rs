@@ -2,13 +2,13 @@
 //! knows.
 
 use hitless_dataplane::counters::SaCounters;
-use hitless_dataplane::spd::Action;
+use hitless_dataplane::spd::{Action, Policy, Spd};
 use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{Instant, KeyMaterial, Mode, SaId, Spi, TrafficSelector};
 
-use super::Gateway;
 use super::children::{Carried, Direction};
 use super::status::lease;
+use super::{Gateway, Listing, Row};
 use crate::api::{
     DropCount, DropStatus, Frames, InboundReport, NeighbourReport, OutboundReport, PolicyCount,
     PolicyReport, RouteReport, SaReport, Show, Shown, TrafficReport, UdpPorts, WindowReport,
@@ -17,22 +17,26 @@ use crate::api::{
 
 impl Gateway {
     /// The answer to `hitless show`, or what is wrong with the question.
-    pub fn show(&self, now: Instant, what: &Show) -> Result<Shown, String> {
+    pub fn show(&mut self, now: Instant, what: &Show) -> Result<Shown, String> {
         Ok(match what {
             Show::Drops { worker, all } => Shown::Drops {
                 drops: self.show_drops(*worker, *all)?,
             },
-            Show::Sas { which } => Shown::Sas {
-                sas: self.show_sas(now, which.as_deref())?,
-            },
+            Show::Sas { which } => {
+                let rows = self.list_all(now, Listing::of_child_sas(which.clone()))?;
+                let sas = rows.into_iter().filter_map(Row::into_child_sa).collect();
+                Shown::Sas { sas }
+            }
+            Show::Policies {} => {
+                let rows = self.list_all(now, self.list_policies())?;
+                let policies = rows.into_iter().filter_map(Row::into_policy).collect();
+                Shown::Policies { policies }
+            }
             Show::Workers {} => Shown::Workers {
                 workers: self.show_workers(),
             },
             Show::Routes {} => Shown::Routes {
                 routes: self.show_routes(),
-            },
-            Show::Policies {} => Shown::Policies {
-                policies: self.show_policies(),
             },
             Show::Neighbours {} => Shown::Neighbours {
                 neighbours: self.show_neighbours(now),
@@ -75,20 +79,7 @@ impl Gateway {
         Ok(drops)
     }
 
-    fn show_sas(&self, now: Instant, which: Option<&str>) -> Result<Vec<SaReport>, String> {
-        let asked = self.children.iter();
-        let asked = asked.filter(|carried| which.is_none_or(|which| is_called(carried, which)));
-        let sas: Vec<SaReport> = asked.map(|carried| self.sa_report(now, carried)).collect();
-        match which {
-            Some(which) if sas.is_empty() => Err(format!(
-                "no Child SA is called {which:?}; name a connection, a child, connection.child, \
-                 an SPI (8 hexadecimal digits) or an SA as `hitless show sa` prints them"
-            )),
-            _ => Ok(sas),
-        }
-    }
-
-    fn sa_report(&self, now: Instant, carried: &Carried) -> SaReport {
+    pub(super) fn sa_report(&self, now: Instant, carried: &Carried) -> SaReport {
         let child = &carried.child;
         let lease = lease(carried);
         let inbound = traffic(carried, Direction::In, carried.used_in, now);
@@ -212,12 +203,10 @@ impl Gateway {
         routes.collect()
     }
 
-    fn show_policies(&self) -> Vec<PolicyReport> {
-        let policies = self.policies.policies().iter().enumerate();
-        let policies = policies.map(|(index, policy)| PolicyReport {
+    pub(super) fn policy_report(&self, all: &Spd, index: usize, policy: &Policy) -> PolicyReport {
+        PolicyReport {
             policy: index as u64,
-            traffic: self
-                .policies
+            traffic: all
                 .traffic(index)
                 .map_or_else(Default::default, |traffic| PolicyCount {
                     packets_out: traffic.packets_out,
@@ -236,8 +225,7 @@ impl Gateway {
                 Action::Protect(sa) => sa.map(|sa| self.called(sa)),
                 Action::Bypass | Action::Discard => None,
             },
-        });
-        policies.collect()
+        }
     }
 
     fn show_neighbours(&self, now: Instant) -> Vec<NeighbourReport> {

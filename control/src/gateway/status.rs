@@ -1,5 +1,6 @@
 //! What an operator sees: the plain data behind `hitless status` and `hitless list-sas`.
 
+use std::collections::BTreeSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -7,12 +8,12 @@ use std::time::Duration;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::counters::{EspTraffic, PortTraffic};
 use hitless_dataplane::verdict::DropReason;
-use hitless_sa::{Instant, Mode, Spi};
+use hitless_sa::{Instant, Mode, SaId, Spi};
 use hitless_sync::{MemberStatus as NodeMember, Role as NodeRole};
 
-use super::Gateway;
 use super::children::Carried;
 use super::show::drop_status;
+use super::{Gateway, Row};
 use crate::api::{
     ChildSaStatus, DropStatus, GatewayStatus, IkeSaStatus, IkeState, LeaseStatus, MemberStatus,
     PortStatus, Role, SyncStatus,
@@ -24,10 +25,10 @@ const LEASES: usize = 8;
 
 impl Gateway {
     /// The answer to `hitless status`.
-    pub fn status(&self, now: Instant) -> GatewayStatus {
+    pub fn status(&mut self, now: Instant) -> GatewayStatus {
+        let leases = self.scarce_leases();
         let cluster = &self.settings.config().cluster;
         let node = self.node.status(now);
-        let leases = self.scarce_leases();
         let workers = self.dataplane.counters();
         let esp: EspTraffic = workers.map(|worker| worker.esp()).sum();
         GatewayStatus {
@@ -74,19 +75,21 @@ impl Gateway {
     }
 
     /// Only what is told is written out: there may be many SAs, and heartbeats wait meanwhile.
-    fn scarce_leases(&self) -> Vec<LeaseStatus> {
-        let remaining = |carried: &&Carried| {
+    fn scarce_leases(&mut self) -> Vec<LeaseStatus> {
+        let mut scarcest: BTreeSet<(u64, SaId)> = BTreeSet::new();
+        self.look_at_all(|carried| {
             let end = carried.cell.limit().0.saturating_add(1);
-            end.saturating_sub(carried.cell.cursor().0)
-        };
-        let mut all: Vec<&Carried> = self.children.iter().collect();
-        if all.len() > LEASES {
-            all.select_nth_unstable_by_key(LEASES, remaining);
-            all.truncate(LEASES);
-        }
-        let mut leases: Vec<LeaseStatus> = all.into_iter().map(lease).collect();
-        leases.sort_by_key(LeaseStatus::remaining);
-        leases
+            let remaining = end.saturating_sub(carried.cell.cursor().0);
+            let most = scarcest.last().map_or(0, |(most, _)| *most);
+            if scarcest.len() < LEASES || remaining < most {
+                scarcest.insert((remaining, carried.child.id));
+            }
+            if scarcest.len() > LEASES {
+                scarcest.pop_last();
+            }
+        });
+        let carried = scarcest.iter().filter_map(|(_, sa)| self.children.get(*sa));
+        carried.map(lease).collect()
     }
 
     /// Which key each outbound SPI stands for, as a digest: on the wire two SAs that two members
@@ -109,20 +112,13 @@ impl Gateway {
 
     /// The answer to `hitless list-sas`. Of tens of thousands it takes longer than a takeover.
     pub fn list_sas(&mut self, now: Instant) -> Vec<IkeSaStatus> {
-        let (beats, node) = (&mut self.beats, &mut self.node);
-        let mut link = self.link.as_mut();
-        let mut beat = || beats.look(node, link.as_deref_mut());
-        let mut sas = self.engine.status_amid(now, &mut beat);
-        sas.sort_by_key(|sa| sa.unique_id);
-        let mut list = Vec::with_capacity(sas.len());
-        for sa in sas {
-            self.beat();
-            list.push(self.ike_sa(now, sa));
-        }
-        list
+        let all = self.list_ike_sas(None);
+        let rows = all.and_then(|all| self.list_all(now, all));
+        let rows = rows.unwrap_or_default().into_iter();
+        rows.filter_map(Row::into_ike_sa).collect()
     }
 
-    fn ike_sa(&self, now: Instant, sa: crate::ike::status::IkeSaStatus) -> IkeSaStatus {
+    pub(super) fn ike_sa(&self, now: Instant, sa: crate::ike::status::IkeSaStatus) -> IkeSaStatus {
         let (initiator_spi, responder_spi) = match sa.initiator {
             true => (sa.local_spi, sa.remote_spi),
             false => (sa.remote_spi, sa.local_spi),

@@ -501,11 +501,6 @@ impl Engine {
 
     /// Every IKE SA, for `list-sas`.
     pub fn status(&self, now: Instant) -> Vec<IkeSaStatus> {
-        self.status_amid(now, &mut || {})
-    }
-
-    /// The same of very many: `each` runs before each of them.
-    pub fn status_amid(&self, now: Instant, each: &mut dyn FnMut()) -> Vec<IkeSaStatus> {
         let active = self
             .sas
             .values()
@@ -515,8 +510,28 @@ impl Engine {
             .values()
             .map(|sa| status::established(sa, now, true));
         let connecting = self.initiators.values().map(status::connecting);
-        let all = active.chain(passive).chain(connecting);
-        all.inspect(|_| each()).collect()
+        active.chain(passive).chain(connecting).collect()
+    }
+
+    /// One of them.
+    pub fn status_of(&self, now: Instant, ike: IkeSpi) -> Option<IkeSaStatus> {
+        let of = |sas: &BTreeMap<IkeSpi, Box<IkeSa>>, passive| {
+            let sa = sas.get(&ike)?;
+            Some(status::established(sa, now, passive))
+        };
+        let connecting = || self.initiators.get(&ike).map(status::connecting);
+        let known = of(&self.sas, false).or_else(|| of(&self.passive, true));
+        known.or_else(connecting)
+    }
+
+    /// The names of all, the oldest first.
+    pub fn by_age(&self) -> Vec<(u32, IkeSpi)> {
+        let known = self.sas.values().chain(self.passive.values());
+        let known = known.map(|sa| (sa.unique, sa.local_spi));
+        let connecting = self.initiators.spis().map(|ike| (0, ike));
+        let mut all: Vec<_> = known.chain(connecting).collect();
+        all.sort_by_key(|(unique, _)| *unique);
+        all
     }
 
     /// How many that are.

@@ -18,7 +18,8 @@ use super::tasks::Pending;
 use super::turn::Turn;
 use super::window::{Due, Outstanding};
 
-/// Requests that the old active member may have sent without our knowledge, at most.
+/// Requests that the old active member may have sent without our knowledge, at most; one that has sent
+/// so many for the same reason leaves its successor one more to try.
 const SPAN: usize = 16;
 /// From one probe to the next; the first one is right nearly always, and has this long to be
 /// answered before the second leaves.
@@ -35,6 +36,8 @@ pub(super) struct Probe {
     /// One of them was answered; the ones after it may have been taken as well.
     pub answered: bool,
     next_at: Instant,
+    /// Probes of a round.
+    span: usize,
     position: usize,
     rounds: u32,
     most: u32,
@@ -46,6 +49,7 @@ impl Probe {
             sent: Vec::new(),
             answered: false,
             next_at: now,
+            span: SPAN,
             position: 0,
             rounds: 0,
             most: ROUNDS,
@@ -55,6 +59,7 @@ impl Probe {
     /// Probes that another member sent, to be sent again.
     pub fn resumed(now: Instant, sent: Vec<(MessageId, Vec<u8>)>) -> Probe {
         Probe {
+            span: SPAN.max(sent.len() + 1),
             sent,
             ..Probe::new(now)
         }
@@ -114,7 +119,7 @@ pub(super) fn tick(ike: &mut IkeSa, turn: &mut Turn<'_>) {
         ike.probe = Some(probe);
         return;
     }
-    if probe.position == SPAN {
+    if probe.position == probe.span {
         probe.position = 0;
         probe.rounds += 1;
         if probe.rounds >= probe.most {

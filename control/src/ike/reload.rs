@@ -56,6 +56,17 @@ impl Engine {
         entropy: &mut dyn Entropy,
         settings: EngineSettings,
     ) -> Reloaded {
+        self.reload_amid(now, entropy, settings, &mut || {})
+    }
+
+    /// The same with very many IKE SAs: `each` runs before each of them.
+    pub fn reload_amid(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        settings: EngineSettings,
+        each: &mut dyn FnMut(),
+    ) -> Reloaded {
         self.connections = settings.connections.iter().cloned().map(Arc::new).collect();
         self.meant = Meant::new(&self.connections);
         let named = self.connections.iter();
@@ -71,12 +82,14 @@ impl Engine {
         // Copies of what another member leads follow that member's own reload. Whether that has been
         // is seen when this one leads them.
         for ike in self.passive.values_mut() {
+            each();
             if let Some(connection) = self.by_name.get(&ike.connection.name) {
                 ike.connection = connection.clone();
             }
         }
         self.forget_half_open();
         for spi in self.sas.keys().copied().collect::<Vec<IkeSpi>>() {
+            each();
             self.reload_one(now, entropy, spi, &mut reloaded);
         }
         if self.leading {

@@ -13,6 +13,7 @@ mod idle;
 mod inbound;
 mod lazy;
 mod leaps;
+mod listing;
 mod metrics;
 mod nat;
 mod orders;

@@ -7,7 +7,7 @@ use hitless::api::{Choice, IkeState};
 use hitless::config::Config;
 use hitless::gateway::Event;
 use hitless::ike::Input;
-use hitless::ike::settings::{Childless, Cookies, Unique};
+use hitless::ike::settings::{Childless, Connection, Cookies, Unique};
 use hitless::ike::work::Share;
 use hitless::lab::Topology;
 
@@ -15,8 +15,16 @@ use crate::world::{PEER, World};
 
 const IKE_SAS: usize = 5_000;
 
-/// A cluster with so many clients to come, all behind one address.
+/// A cluster with so many clients to come, all behind one address, without Child SAs.
 pub fn before_a_crowd(seed: u64, clients: usize) -> World {
+    before_a_crowd_of(seed, clients, |client| {
+        client.roads.childless = Childless::Force;
+        client.children.clear();
+    })
+}
+
+/// The same with clients as they are made.
+pub fn before_a_crowd_of(seed: u64, clients: usize, make: impl Fn(&mut Connection)) -> World {
     let topology = Topology::new(2, "open sesame".to_owned());
     let alike = |config: &mut Config| {
         config.connections[0].roads.unique = Unique::Never;
@@ -36,8 +44,7 @@ pub fn before_a_crowd(seed: u64, clients: usize) -> World {
     for n in 1..clients {
         let mut client = peer.connections[0].clone();
         client.name = format!("client-{n}");
-        client.roads.childless = Childless::Force;
-        client.children.clear();
+        make(&mut client);
         peer.connections.push(client);
     }
     let mut world = World::with(seed, members.into(), peer);

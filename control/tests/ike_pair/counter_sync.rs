@@ -330,6 +330,22 @@ fn probing_with_an_exact_record_costs_one_exchange() {
     works_both_ways(&mut world);
 }
 
+/// The peer is further ahead than one member tries to find out. What that one sent its successor sends
+/// again, and one more.
+#[test]
+fn a_successor_probes_above_all_that_its_predecessor_tried() {
+    let (mut world, old) = behind(12, 16);
+    world.fail_over_with(A, old, Resume::Probe);
+    // All of the first round.
+    world.run(4 * SECOND);
+    let alive = |e: &Event| matches!(e, Event::LivenessConfirmed { .. });
+    assert!(!world.hosts[A].saw(alive));
+    world.fail_over(A, Resume::Probe);
+    world.run(10 * SECOND);
+    assert!(world.hosts[A].saw(alive));
+    works_both_ways(&mut world);
+}
+
 /// The first probe is lost. It goes again with the commit of the second, which is held until a standby
 /// has it: what is sent at once would be ahead of its record, and never leave.
 #[test]

@@ -169,7 +169,7 @@ fn rfc4301_section_8_2_errors_find_their_sa_though_another_peer_chose_the_same_s
     for gone in 0..6 {
         sad.remove(child(gone, 0).id);
     }
-    assert!(sad.sent_spis.is_empty());
+    assert!(sad.senders.is_empty());
 }
 
 #[test]
@@ -307,8 +307,9 @@ fn an_heir_sends_for_those_before_it_until_that_is_taken_back() {
     assert_eq!(sad.sending_slot(first), None);
     // However many there are: no memory is asked for.
     for counter in 10..10_000 {
-        sad.succeed(child(counter, 1).id, Some(second));
+        sad.succeed(child(counter, 1).id, Some(child(counter + 10_000, 1).id));
     }
-    assert_eq!(sad.sending_slot(child(10, 1).id), Some(1));
-    assert_eq!(sad.sending_slot(child(9_999, 1).id), None);
+    let heir = |counter| sad.heirs.of(child(counter, 1).id);
+    assert_eq!(heir(10), Some(child(10_010, 1).id));
+    assert_eq!(heir(9_999), None);
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use hitless_dataplane::aead::{Engine, EspKey};
 use hitless_dataplane::cell::Cell;
+use hitless_dataplane::checkpoint::{self, Collector};
 use hitless_dataplane::command::Command;
 use hitless_dataplane::esp;
 use hitless_dataplane::fib::{Fib, Route};
@@ -223,6 +224,7 @@ pub struct Bench {
     script: Arc<Script>,
     sent: Arc<AtomicU64>,
     now: Instant,
+    tick: Duration,
 }
 
 impl Bench {
@@ -308,6 +310,7 @@ impl Bench {
             script: Arc::default(),
             sent: Arc::default(),
             now: Instant(1),
+            tick: Duration::from_millis(1),
         };
         bench.install(parts)?;
         Ok(bench)
@@ -387,7 +390,17 @@ impl Bench {
     pub fn serve(&mut self) {
         self.handle.checkpoints.drain(|_, _| {});
         while self.handle.poll_event().is_some() {}
-        self.now += Duration::from_millis(1);
+        self.now += self.tick;
+    }
+
+    /// So much time goes on with each load from now on; a millisecond unless told otherwise.
+    pub fn set_tick(&mut self, tick: Duration) {
+        self.tick = tick;
+    }
+
+    /// The end of the checkpoints, for another thread to collect them.
+    pub fn take_checkpoints(&mut self) -> Collector {
+        std::mem::replace(&mut self.handle.checkpoints, checkpoint::channel(0).1)
     }
 
     /// One turn of the worker. Returns what it handled.

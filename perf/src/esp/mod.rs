@@ -4,6 +4,7 @@
 mod bare;
 mod latency;
 mod memory;
+mod overhead;
 mod workers;
 
 use std::error::Error;
@@ -19,8 +20,9 @@ use crate::clock::{median, time};
 use crate::machine::Pin;
 use crate::print::note;
 use crate::progress::Progress;
-use crate::results::{EspLine, EspResults, OverheadLine, Size};
+use crate::results::{EspLine, EspResults, Size};
 use bare::Bare;
+pub use overhead::count;
 
 /// Simple IMIX: octets and share.
 pub const IMIX: [(usize, usize); 3] = [(64, 7), (576, 4), (1500, 1)];
@@ -44,6 +46,9 @@ pub struct Options {
     /// Only these experiments
     #[arg(long, value_enum, value_delimiter = ',', value_name = "NAMES")]
     pub only: Vec<Experiment>,
+    /// Of the overhead count instructions too; needs valgrind
+    #[arg(long)]
+    pub instructions: bool,
     #[command(flatten)]
     pub pin: Pin,
 }
@@ -61,7 +66,7 @@ pub enum Experiment {
     Policies,
     /// 1 and 2 workers; one SA on 2 workers
     Workers,
-    /// What checkpoints and leases cost
+    /// What leases, checkpoints and rings cost, together and each: rounds with and without them in turn
     Overhead,
     /// From arrival to departure at 10, 50 and 90 % of capacity
     Latency,
@@ -121,7 +126,10 @@ pub fn run(options: &Options) -> Result<EspResults, Box<dyn Error>> {
     }
     if options.wants(Experiment::Overhead) {
         progress.step("overhead");
-        results.overhead = overhead(plain, options.rounds)?;
+        results.overhead = overhead::measure(plain, options.rounds, &cores)?;
+        if options.instructions {
+            overhead::count_all(&mut results.overhead)?;
+        }
     }
     if options.wants(Experiment::Latency) {
         for direction in Direction::BOTH {
@@ -335,72 +343,4 @@ fn each(elapsed: Duration, lengths: &[usize]) -> f64 {
 
 fn mean(lengths: &[usize]) -> f64 {
     lengths.iter().sum::<usize>() as f64 / lengths.len() as f64
-}
-
-/// What checkpoints cost: two workers alike but for them, in turn, so that the machine's moods hit
-/// both. And what drawing numbers from a lease costs, by itself.
-fn overhead(plain: Setup, rounds: usize) -> Result<Vec<OverheadLine>, Box<dyn Error>> {
-    let mut lines = Vec::new();
-    for size in SIZES {
-        let lengths = vec![size; IN_FLIGHT];
-        for direction in Direction::BOTH {
-            let without = Setup {
-                checkpoints: false,
-                ..plain
-            };
-            let mut benches = [
-                Bench::new(plain, direction, 0, &parts(&plain))?,
-                Bench::new(without, direction, 0, &parts(&without))?,
-            ];
-            let (mut ns, mut ratios) = ([Vec::new(), Vec::new()], Vec::new());
-            for round in 0..WARM_UP + 4 * rounds {
-                let mut pair = [0.0; 2];
-                // Who goes first takes turns, too.
-                for index in [round % 2, 1 - round % 2] {
-                    benches[index].load(&lengths)?;
-                    pair[index] = each(drain(&mut benches[index], lengths.len())?, &lengths);
-                }
-                if round >= WARM_UP {
-                    ns[0].push(pair[0]);
-                    ns[1].push(pair[1]);
-                    ratios.push(pair[0] / pair[1]);
-                }
-            }
-            let [with, without] = ns.map(|mut values| median(&mut values));
-            lines.push(OverheadLine {
-                of: "checkpoints".to_owned(),
-                size,
-                direction: direction.name().to_owned(),
-                with_ns: with,
-                without_ns: without,
-                percent: (median(&mut ratios) - 1.0) * 100.0,
-            });
-        }
-    }
-    lines.push(draw_alone(
-        &plain,
-        lines.first().map_or(1.0, |line| line.with_ns),
-    ));
-    Ok(lines)
-}
-
-/// A draw of a burst's numbers from a lease, for each packet.
-fn draw_alone(plain: &Setup, packet_ns: f64) -> OverheadLine {
-    const DRAWS: u32 = 100_000;
-    const BURST: u32 = 32;
-    let parts = parts(plain);
-    let elapsed = crate::clock::time(|| {
-        for part in parts.iter().cycle().take(DRAWS as usize) {
-            std::hint::black_box(part.cell.draw(BURST).len());
-        }
-    });
-    let ns = elapsed.as_secs_f64() * 1e9 / f64::from(DRAWS * BURST);
-    OverheadLine {
-        of: "leases (a draw each 32 packets)".to_owned(),
-        size: 64,
-        direction: Direction::Encrypt.name().to_owned(),
-        with_ns: packet_ns,
-        without_ns: packet_ns - ns,
-        percent: ns / (packet_ns - ns) * 100.0,
-    }
 }

@@ -22,7 +22,7 @@ use page::Plot;
 pub struct Options {
     /// Results that `hitless-perf all --json` printed; measured now unless given
     #[arg(long, value_name = "FILE",
-          conflicts_with_all = ["only", "rounds", "pin", "trials", "tunnels"])]
+          conflicts_with_all = ["only", "rounds", "pin", "instructions", "trials", "tunnels"])]
     pub input: Option<PathBuf>,
     /// Where the page goes
     #[arg(long, value_name = "FILE", default_value = "hitless-perf.html")]

@@ -2,7 +2,9 @@
 
 use std::fmt::{self, Display, Formatter};
 
-use super::{CrowdLine, EspResults, FailoverLine, IoLine, LookupLine, RateLine, Results, Size};
+use super::{
+    CrowdLine, EspResults, FailoverLine, IoLine, LookupLine, OverheadLine, RateLine, Results, Size,
+};
 
 impl Display for Size {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
@@ -102,21 +104,61 @@ fn speed_table(f: &mut Formatter<'_>, esp: &EspResults) -> fmt::Result {
     )
 }
 
+fn overhead_table(f: &mut Formatter<'_>, lines: &[OverheadLine]) -> fmt::Result {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        f,
+        "{:<10}{:<28} {:>6} {:<7} {:>6} {:>6} {:>7}  {:<17} {:<17} {:>7} {:>7} {:>7}",
+        "overhead",
+        "of",
+        "octets",
+        "",
+        "Mpps",
+        "none",
+        "cost",
+        "95 % sure",
+        "half of rounds",
+        "instr.",
+        "none",
+        "cost"
+    )?;
+    let range = |range: Option<(f64, f64)>| {
+        range.map_or_else(String::new, |(low, high)| {
+            format!("{low:+.2} .. {high:+.2} %")
+        })
+    };
+    for line in lines {
+        let counted = line.instructions.map_or_else(String::new, |(with, none)| {
+            let percent = (with / none - 1.0) * 100.0;
+            format!("{with:>7.1} {none:>7.1} {percent:>+5.2} %")
+        });
+        let row = format!(
+            "{:<10}{:<28} {:>6} {:<7} {:>6.2} {:>6.2} {:>+5.2} %  {:<17} {:<17} {counted}",
+            "",
+            line.of,
+            line.size,
+            line.direction,
+            1e3 / line.with_ns,
+            1e3 / line.without_ns,
+            line.percent,
+            range(line.sure),
+            range(line.half),
+        );
+        writeln!(f, "{}", row.trim_end())?;
+    }
+    writeln!(
+        f,
+        "overhead: a worker with it and one without, by turns in each round; cost: of the nanoseconds a\n\
+         packet, and of its instructions (AES-NI). \"none\" draws from a lease without end and publishes\n\
+         nothing; \"nothing\" is a second one of those: what it seems to cost is the error. \"alone\": outside\n\
+         the path, beside plain counting."
+    )
+}
+
 fn cost_tables(f: &mut Formatter<'_>, esp: &EspResults) -> fmt::Result {
-    for line in &esp.overhead {
-        writeln!(
-            f,
-            "overhead  {:<32} {:>4} {:<7} {:>6.1} ns with, {:>6.1} without: {:+.2} %",
-            line.of, line.size, line.direction, line.with_ns, line.without_ns, line.percent
-        )?;
-    }
-    if !esp.overhead.is_empty() {
-        writeln!(
-            f,
-            "overhead: what of the nanoseconds a packet a part of the safety costs, by the same rounds with\n\
-             and without it; a difference below 1 % is as likely noise."
-        )?;
-    }
+    overhead_table(f, &esp.overhead)?;
     if !esp.latency.is_empty() {
         writeln!(
             f,

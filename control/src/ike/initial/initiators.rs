@@ -76,6 +76,10 @@ impl Initiators {
         self.between.contains_key(&ends(connection))
     }
 
+    pub fn get(&self, spi: &IkeSpi) -> Option<&Initiator> {
+        self.all.get(spi)
+    }
+
     pub fn contains(&self, spi: &IkeSpi) -> bool {
         self.all.contains_key(spi)
     }
