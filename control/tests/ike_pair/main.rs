@@ -28,6 +28,7 @@ mod rekey;
 mod reload;
 mod resume;
 mod resuming;
+mod revocation;
 mod several;
 mod suites;
 mod tickets;
