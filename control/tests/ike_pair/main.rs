@@ -20,6 +20,7 @@ mod key_exchange;
 mod lifetimes;
 mod lossy;
 mod mobike;
+mod old_signatures;
 mod pki;
 mod ppk;
 mod reauth;

@@ -54,5 +54,5 @@ pub(in crate::ike) use state::{Authenticated, AuthenticatedRecord};
 
 pub(in crate::ike) use exchange::{
     Claimed, Proof, Shown, Wishes, announcements, certificate_request, check, check_user, prove,
-    prove_user, shows_key,
+    prove_user, refusal, shows_key,
 };
