@@ -333,6 +333,24 @@ fn a_private_key_must_be_ours_alone_and_fit_the_certificate() {
     }
 }
 
+/// RFC 7296 section 3.8: without RFC 7427 an RSA signature has SHA-1 in it.
+#[test]
+fn users_are_warned_of_if_all_that_they_are_shown_is_rsa() {
+    let scratch = Scratch::new("rsa");
+    let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).unwrap();
+    let own = params("gw.test", false).self_signed(&key).unwrap();
+    scratch.write("rsa.pem", &own.pem());
+    scratch.write("gw.key", &key.serialize_pem());
+    scratch.write("alice.password", "wonderland");
+    let local = r#"{ auth = "pubkey", certs = ["rsa.pem"], id = "gw.test" }"#;
+    let warned = |text: String| {
+        let config = scratch.parse(&text, AsOf::Never).unwrap();
+        config.warnings.iter().any(|w| w.contains("ECDSA"))
+    };
+    assert!(warned(with_users(local, USERS, "")));
+    assert!(!warned(with(local, REMOTE, "")));
+}
+
 #[test]
 fn what_has_expired_is_an_error_to_the_check_and_a_warning_to_the_daemon() {
     let scratch = Scratch::new("time");
@@ -425,6 +443,7 @@ fn users_and_their_passwords_are_read_and_never_shown() {
     assert!(!shown.contains("wonderland") && !shown.contains("builder"));
     let passwords: Vec<&[u8]> = config.secrets.iter().map(|s| s.secret.as_slice()).collect();
     assert_eq!(passwords, [&b"wonderland"[..], b"builder"]);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     // Without eap_id the IKE identity is the name.
     let by_id = with_users(LOCAL, r#"{ auth = "eap-mschapv2" }"#, "");
     let config = scratch.parse(&by_id, AsOf::Never).unwrap();

@@ -4,6 +4,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hitless_sa::{SaId, SequenceNumber, Spi, UdpEncapsulation};
 
@@ -31,6 +32,8 @@ pub enum Command {
         local: IpAddr,
         remote: IpAddr,
         encapsulation: Option<UdpEncapsulation>,
+        /// As in [`SaOptions`](hitless_sa::SaOptions): there may be a NAT on the new way, or none.
+        keepalive: Option<Duration>,
     },
     /// Hands the packets of a Child SA over to another worker, the one that has it.
     Bind { sa: SaId, slot: u32, bound: Bound },

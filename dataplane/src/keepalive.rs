@@ -53,6 +53,15 @@ impl Keepalives {
 }
 
 impl Worker {
+    /// An SA that stays wants others from now on: a NAT on its new way has seen no more than the packets
+    /// since then.
+    pub(crate) fn keep_alive_every(&mut self, slot: u32, interval: Option<Duration>) {
+        self.keepalives.wanted |= interval.is_some();
+        if let Some(sa) = self.sad.outbound_mut(slot) {
+            sa.options.keepalive = interval;
+        }
+    }
+
     /// Sends what is due, of a portion of the SAs.
     pub(crate) fn keep_alive(&mut self, now: Instant) {
         if !self.keepalives.wanted {

@@ -403,7 +403,8 @@ impl Worker {
                 local,
                 remote,
                 encapsulation,
-            } => self.update(sa, local, remote, encapsulation),
+                keepalive,
+            } => self.update(sa, local, remote, encapsulation, keepalive),
             Command::Bind { sa, slot, bound } => {
                 if let Err(conflict) = self.sad.bind(sa, slot, bound) {
                     self.reports.answer(Event::Refused { sa, conflict });
@@ -483,6 +484,7 @@ impl Worker {
         local: IpAddr,
         remote: IpAddr,
         encapsulation: Option<UdpEncapsulation>,
+        keepalive: Option<Duration>,
     ) {
         let Some(slot) = self.sad.slot_of(id) else {
             return;
@@ -496,6 +498,7 @@ impl Worker {
         if let Some(sa) = self.sad.inbound_in_slot(slot) {
             sa.set_endpoint(local, remote, encapsulation);
         }
+        self.keep_alive_every(slot, keepalive);
     }
 
     fn remove(&mut self, id: SaId) {

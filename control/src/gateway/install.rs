@@ -45,6 +45,7 @@ impl Gateway {
             ChildChange::Update(child) => {
                 let (sa, local, remote) = (child.id, child.local, child.remote);
                 let encapsulation = child.encapsulation;
+                let keepalive = child.options.keepalive;
                 let Some(carried) = self.children.get(sa) else {
                     return;
                 };
@@ -58,6 +59,7 @@ impl Gateway {
                     local,
                     remote,
                     encapsulation,
+                    keepalive,
                 });
                 // Wireshark looks its keys up by address.
                 if moved {

@@ -162,6 +162,7 @@ impl Gateway {
             local: child.local,
             remote: child.remote,
             encapsulation: child.encapsulation,
+            keepalive: child.options.keepalive,
         };
         self.dataplane.send(worker, update);
         self.tell_home(sa);

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hitless_sa::{KeyMaterial, SaId, Spi};
+use hitless_sa::{KeyMaterial, Mode, SaId, Spi};
 use zeroize::Zeroizing;
 
 use super::child::{self, ChildState, Closing, Making, Terms};
@@ -207,7 +207,8 @@ fn agree(
     if let Some(shared) = shared.as_ref().filter(|_| !additional.is_empty()) {
         let what = What::Child { id, spi, replaced };
         let secrets = (nonce.as_slice(), shared.clone());
-        let link = followup::begin(ike, turn, contents, (what, additional), secrets);
+        let answered = answered(contents.payloads, &terms);
+        let link = followup::begin(ike, turn, &answered, (what, additional), secrets);
         payloads.push(link);
         return Ok(payloads);
     }
@@ -220,8 +221,39 @@ fn agree(
     Ok(payloads)
 }
 
+/// The part of a request that these terms take.
+fn answered(request: &[Payload], terms: &Terms) -> Vec<Payload> {
+    let proposal = terms.proposal;
+    let proposal = proposal.to_proposal(terms.number, terms.peer_spi, Ask::Create);
+    let taken = |payload: &&Payload| match payload {
+        Payload::Notify(n) if n.kind == NotifyKind::USE_TRANSPORT_MODE => {
+            terms.mode == Mode::Transport
+        }
+        Payload::Notify(n) if n.kind == NotifyKind::SA_RESOURCE_INFO => terms.per_resource,
+        _ => true,
+    };
+    let part = |payload: &Payload| match payload {
+        Payload::SecurityAssociation(_) => Payload::SecurityAssociation(vec![proposal.clone()]),
+        Payload::TsInitiator(_) => Payload::TsInitiator(terms.remote_ts.clone()),
+        Payload::TsResponder(_) => Payload::TsResponder(terms.local_ts.clone()),
+        other => other.clone(),
+    };
+    request.iter().filter(taken).map(part).collect()
+}
+
+/// The terms that were answered to the part of the request that is kept, if they are still allowed.
+fn as_answered(mut terms: Terms, request: &Contents<'_>, half: &HalfMade) -> Option<Terms> {
+    let (tsi, tsr) = (request.ts_initiator?, request.ts_responder?);
+    let allowed = tsi.iter().all(|ts| terms.remote_ts.contains(ts))
+        && tsr.iter().all(|ts| terms.local_ts.contains(ts));
+    // Where ours overlap there are parts of them as well.
+    (terms.local_ts, terms.remote_ts) = (tsr.to_vec(), tsi.to_vec());
+    let same = half.was_answered(&answered(request.payloads, &terms));
+    (allowed && same).then_some(terms)
+}
+
 /// The last additional key exchange is done: what the peer's CREATE_CHILD_SA began is made, unless
-/// what it replaces has gone meanwhile.
+/// what it replaces has gone meanwhile, or what was answered is allowed no more.
 pub(super) fn finish(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
@@ -241,8 +273,9 @@ pub(super) fn finish(
     }
     room::for_child(ike, &turn.settings.limits, replaced)
         .map_err(|kind| Payload::notify(kind, &[]))?;
-    let terms = child::choose(ike, request, replaced, Ask::Create)
-        .map_err(|kind| Payload::notify(kind, &[]))?;
+    let terms = child::choose(ike, request, replaced, Ask::Create).ok();
+    let terms = terms.and_then(|terms| as_answered(terms, request, half));
+    let terms = terms.ok_or_else(|| Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]))?;
     let nonces = (peer_nonce, half.nonce.as_slice());
     let suite = terms.proposal.suite;
     let keys = ike

@@ -132,7 +132,8 @@ impl Followup {
 /// As responder: an SA that waits for its additional key exchanges.
 pub(super) struct HalfMade {
     pub what: What,
-    /// The request of CREATE_CHILD_SA.
+    /// The request of CREATE_CHILD_SA, as if it had asked for nothing but what was answered: by another
+    /// configuration there would be something else to choose at the end.
     pub request: Chain,
     /// Our nonce.
     pub nonce: Vec<u8>,
@@ -158,12 +159,13 @@ pub(super) enum What {
     },
 }
 
-/// As responder: keeps what CREATE_CHILD_SA began, as many as there can be requests at once, and
-/// gives up what was kept longest before; gives the notification that tells of it.
+/// As responder: keeps what CREATE_CHILD_SA began, with the part of the request that was `answered`, as
+/// many as there can be requests at once, and gives up what was kept longest before; gives the
+/// notification that tells of it.
 pub(super) fn begin(
     ike: &mut IkeSa,
     turn: &mut Turn<'_>,
-    contents: &Contents<'_>,
+    answered: &[Payload],
     (what, additional): (What, Additional),
     (nonce, shared): (&[u8], Zeroizing<Vec<u8>>),
 ) -> Payload {
@@ -176,7 +178,7 @@ pub(super) fn begin(
     }
     ike.half_made.push(HalfMade {
         what,
-        request: Chain::of(contents.payloads),
+        request: Chain::of(answered),
         nonce: nonce.to_vec(),
         shared,
         done: Zeroizing::new(Vec::new()),
@@ -188,6 +190,12 @@ pub(super) fn begin(
 }
 
 impl HalfMade {
+    /// Whether this is what the peer was told that it gets. What is allowed no more is refused, so that
+    /// the peer asks again and is answered by what holds now.
+    pub fn was_answered(&self, answered: &[Payload]) -> bool {
+        self.request == Chain::of(answered)
+    }
+
     fn release(self, turn: &mut Turn<'_>) {
         if let What::Child { spi, .. } = self.what {
             turn.ids.release(spi);

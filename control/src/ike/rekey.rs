@@ -153,15 +153,27 @@ fn agree(
         ));
     } else {
         let began = (What::Ike { spi }, chosen.additional);
-        payloads.push(followup::begin(
-            ike,
-            turn,
-            contents,
-            began,
-            (&nonce, shared),
-        ));
+        let answered = answered(contents.payloads, &chosen, theirs.number, peer_spi);
+        let secrets = (nonce.as_slice(), shared);
+        payloads.push(followup::begin(ike, turn, &answered, began, secrets));
     }
     Ok(payloads)
+}
+
+/// A request as if it had offered nothing but what was chosen.
+fn answered(
+    request: &[Payload],
+    chosen: &IkeProposal,
+    number: u8,
+    peer_spi: IkeSpi,
+) -> Vec<Payload> {
+    let part = |payload: &Payload| match payload {
+        Payload::SecurityAssociation(_) => {
+            Payload::SecurityAssociation(vec![chosen.to_proposal(number, Some(peer_spi))])
+        }
+        other => other.clone(),
+    };
+    request.iter().map(part).collect()
 }
 
 /// The last additional key exchange is done: what the peer's CREATE_CHILD_SA began is made.
@@ -177,11 +189,13 @@ pub(super) fn finish(
     }
     let chosen = request.proposals.and_then(|proposals| {
         let (theirs, chosen) = select(&ike.connection.proposals, proposals)?;
-        Some((theirs.ike_spi()?, chosen))
+        let peer_spi = theirs.ike_spi()?;
+        let answered = answered(request.payloads, &chosen, theirs.number, peer_spi);
+        half.was_answered(&answered).then_some((peer_spi, chosen))
     });
     // It was read before: only another configuration, of another member perhaps, makes it unusable.
     let (Some((peer_spi, chosen)), Some(peer_nonce)) = (chosen, request.valid_nonce()) else {
-        return Err(Payload::notify(NotifyKind::NO_PROPOSAL_CHOSEN, &[]));
+        return Err(Payload::notify(NotifyKind::TEMPORARY_FAILURE, &[]));
     };
     let inputs = Inputs {
         initiator_nonce: peer_nonce,

@@ -4,7 +4,7 @@
 use hitless::ike::{Event, Input, Resume};
 
 use crate::key_exchange::exchanges;
-use crate::world::{A, B, SECOND, World, settings};
+use crate::world::{A, B, SECOND, World, settings, several};
 
 const IKE: &str = "aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke2_ecp256";
 const ESP: &str = "aes256gcm16-ecp384-ke1_mlkem768-ke4_x25519-esn";
@@ -180,6 +180,128 @@ fn rfc9370_section_2_2_4_an_unknown_link_gets_state_not_found() {
     assert!(world.hosts[A].saw(refused));
     world.run(200 * SECOND);
     world.assert_agreement(1);
+}
+
+/// What B's file has when the last key exchange is done, after the same in this order at the first.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Later {
+    /// The same, in another order.
+    Swapped,
+    /// What was chosen is allowed no more.
+    Without,
+    /// Nor all that was to be protected.
+    Narrower,
+}
+
+const STRONG: &str = "aes256gcm16-prfsha256-x25519-ke1_mlkem768";
+const OTHER: &str = "aes128gcm16-prfsha256-x25519-ke1_mlkem768";
+const STRONG_ESP: &str = "aes256gcm16-x25519-ke1_mlkem768-esn";
+const OTHER_ESP: &str = "aes128gcm16-x25519-ke1_mlkem768-esn";
+
+/// A and B with both proposals for an IKE SA and for the second of two children, which waits.
+fn of_two_minds() -> World {
+    let [a, b] = [A, B].map(|host| {
+        let mut settings = settings(host);
+        let connection = &mut settings.connections[0];
+        connection.proposals = [STRONG, OTHER].map(|p| p.parse().unwrap()).to_vec();
+        connection.children = several(host, 2);
+        connection.children[1].start = false;
+        let proposals = [STRONG_ESP, OTHER_ESP].map(|p| p.parse().unwrap());
+        connection.children[1].esp_proposals = proposals.to_vec();
+        settings
+    });
+    let mut world = World::new(10, a, b);
+    world.run(SECOND);
+    world.assert_agreement(1);
+    world
+}
+
+/// Until B has answered CREATE_CHILD_SA, and waits for the key exchange that follows.
+fn until_half_made(world: &mut World) {
+    let end = world.now + SECOND;
+    while !exchanges(world, B).contains(&36) {
+        assert!(world.step(end));
+    }
+}
+
+/// From then on another file holds for B; or for the member that takes B's place.
+fn read_later(world: &mut World, later: Later, fails_over: bool) {
+    let mut file = world.hosts[B].settings.clone();
+    let connection = &mut file.connections[0];
+    let child = &mut connection.children[1];
+    if later == Later::Narrower {
+        child.local_ts = vec!["20.1.128.0/17".parse().unwrap()];
+    } else {
+        connection.proposals.reverse();
+        child.esp_proposals.reverse();
+    }
+    if later == Later::Without {
+        connection.proposals.truncate(1);
+        child.esp_proposals.truncate(1);
+    }
+    match fails_over {
+        true => world.fail_over_reloaded(B, file, true),
+        false => {
+            world.hosts[B].settings = file.clone();
+            let engine = &mut world.hosts[B].engine;
+            engine.reload(world.now, &mut world.entropy, file);
+            world.input(B, Input::Timeout);
+        }
+    }
+}
+
+/// A Child SA is what the answer of CREATE_CHILD_SA said, or it is none: by another file the responder
+/// would choose otherwise at the end, and the two ends would never understand each other.
+#[test]
+fn rfc7296_section_2_7_a_child_sa_is_what_was_answered_before_its_key_exchanges() {
+    for later in [Later::Swapped, Later::Without, Later::Narrower] {
+        for fails_over in [false, true] {
+            let mut world = of_two_minds();
+            let (connection, child) = ("peer".to_owned(), Some("net1".to_owned()));
+            world.input(A, Input::Initiate { connection, child });
+            until_half_made(&mut world);
+            read_later(&mut world, later, fails_over);
+            world.run(60 * SECOND);
+            eprintln!("{later:?}, takeover {fails_over}");
+            // At once, or when A has asked again and was answered by what holds then.
+            world.assert_agreement(2);
+            let mut sad = world.hosts[B].sad.values();
+            let (sa, _, _) = sad.find(|(_, name, _)| name == "net1").unwrap();
+            let expected = match later {
+                Later::Without => "aes128gcm16",
+                _ => "aes256gcm16",
+            };
+            assert_eq!(sa.suite.keyword(), expected);
+            let refused = |e: &Event| matches!(e, Event::NegotiationFailed { reason, .. } if reason.contains("IKE_FOLLOWUP_KE"));
+            assert_eq!(world.hosts[B].saw(refused), later != Later::Swapped);
+        }
+    }
+}
+
+/// The same for an IKE SA.
+#[test]
+fn rfc7296_section_2_7_an_ike_sa_is_what_was_answered_before_its_key_exchanges() {
+    for later in [Later::Swapped, Later::Without] {
+        for fails_over in [false, true] {
+            let mut world = of_two_minds();
+            let ike = world.ike(A);
+            world.hosts[B].sent.clear();
+            world.input(A, Input::RekeyIke(ike));
+            until_half_made(&mut world);
+            read_later(&mut world, later, fails_over);
+            world.run(2 * SECOND);
+            eprintln!("{later:?}, takeover {fails_over}");
+            world.assert_agreement(1);
+            assert_eq!(world.ike(A) != ike, later == Later::Swapped);
+            // Both ends understand each other, and come to another one at last.
+            world.run(200 * SECOND);
+            world.assert_agreement(1);
+            assert_ne!(world.ike(A), ike);
+            let status =
+                [A, B].map(|h| world.hosts[h].engine.status(world.now)[0].proposal.clone());
+            assert_eq!(status[A], status[B]);
+        }
+    }
 }
 
 /// What is asked for while the key exchanges of a rekeying are under way.

@@ -484,6 +484,35 @@ fn rfc3948_section_4_who_is_behind_a_nat_keeps_the_mapping_alive_also_after_a_fa
     assert_eq!(world.sa(A).options.keepalive, Some(20 * SECOND));
 }
 
+/// The same for a Child SA that was made where there was no NAT: its next rekeying may be hours away.
+#[test]
+fn rfc3948_section_4_who_moves_behind_a_nat_keeps_the_mapping_alive_until_it_leaves_it() {
+    for fails_over in [false, true] {
+        let mut ends = [mobile(A), mobile(B)];
+        ends[B].connections[0].remote_addrs = Vec::new();
+        let [a, b] = ends;
+        let mut world = World::new(23, a, b);
+        world.run(SECOND);
+        world.assert_agreement(1);
+        let sa = world.sa(A).id;
+        assert_eq!(world.sa(A).options.keepalive, None);
+        world.nat = Some("203.0.113.7:61234".parse().unwrap());
+        relocate(&mut world, A, moved(A));
+        world.run(SECOND);
+        assert_eq!(world.sa(A).options.keepalive, Some(20 * SECOND));
+        assert_eq!(world.sa(B).options.keepalive, None);
+        if fails_over {
+            world.fail_over(A, Resume::Exact);
+            world.run(SECOND);
+            assert_eq!(world.sa(A).options.keepalive, Some(20 * SECOND));
+        }
+        world.nat = None;
+        relocate(&mut world, A, address(A));
+        world.run(SECOND);
+        assert_eq!((world.sa(A).id, world.sa(A).options.keepalive), (sa, None));
+    }
+}
+
 /// What A asked of B meanwhile.
 fn asked(world: &mut World, act: impl FnOnce(&mut World)) -> usize {
     let before = world.hosts[A].sent.len();

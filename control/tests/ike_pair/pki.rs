@@ -8,8 +8,9 @@ use hitless::ike::auth::{
     RemoteAuth, RemoteCertificates, Revocation, RevocationList, SendCertificate, Trust,
 };
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
-    KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CrlDistributionPoint,
+    CrlIssuingDistributionPoint, DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose,
+    RevokedCertParams, SerialNumber, date_time_ymd,
 };
 use rustls_pki_types::PrivateKeyDer;
 
@@ -108,6 +109,16 @@ impl Authority {
 
     /// A CRL of these serial numbers, fresh until a date.
     pub fn revoke(&self, serials: &[u64], until: Date) -> RevocationList {
+        self.revoke_at(serials, until, None)
+    }
+
+    /// The same for those certificates alone that name a place.
+    pub fn revoke_at(
+        &self,
+        serials: &[u64],
+        until: Date,
+        issuing_distribution_point: Option<CrlIssuingDistributionPoint>,
+    ) -> RevocationList {
         let revoked = serials.iter().map(|serial| RevokedCertParams {
             serial_number: SerialNumber::from(*serial),
             revocation_time: date_time_ymd(2026, 2, 1),
@@ -118,7 +129,7 @@ impl Authority {
             this_update: date_time_ymd(2026, 2, 1),
             next_update: date_time_ymd(until.0, until.1, until.2),
             crl_number: SerialNumber::from(1),
-            issuing_distribution_point: None,
+            issuing_distribution_point,
             revoked_certs: revoked.collect(),
             key_identifier_method: KeyIdMethod::Sha256,
         };
@@ -127,7 +138,15 @@ impl Authority {
     }
 }
 
+/// Where a CRL is to be had.
+pub fn place(name: &str) -> CrlDistributionPoint {
+    CrlDistributionPoint {
+        uris: vec![format!("http://{name}.test/crl")],
+    }
+}
+
 /// Year, month, day.
+#[derive(Clone, Copy)]
 pub struct Date(pub i32, pub u8, pub u8);
 
 /// A certificate with its key.

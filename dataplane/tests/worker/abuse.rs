@@ -118,6 +118,7 @@ fn bed_that_holds() -> Bed {
         local: OUTSIDE_A.into(),
         remote: [192, 0, 2, 78].into(),
         encapsulation: None,
+        keepalive: None,
     });
     bed.a.host_sends(&udp(HOST_A, OUTSIDER, b"in clear"));
     bed.a.host_sends(&udp(HOST_A, HOST_B, b"protected"));

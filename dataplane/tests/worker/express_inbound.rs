@@ -653,6 +653,7 @@ impl Pair {
                     local: OUTSIDE_A.into(),
                     remote: remote.ip(),
                     encapsulation: Some(NAT),
+                    keepalive: None,
                 });
             }),
             Step::Lead(on) => self.lead(on),

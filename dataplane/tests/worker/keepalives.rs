@@ -100,3 +100,31 @@ fn new_sas_have_mappings_of_their_own() {
     run(&mut bed, 5_000, &mut heard);
     assert!(heard.is_empty());
 }
+
+/// RFC 4555 section 3.8 and RFC 3948 section 4: an SA that moves behind a NAT keeps that one's mapping
+/// alive from then on, and no more once it has left it.
+#[test]
+fn an_sa_that_moves_behind_a_nat_begins_to_keep_it_alive() {
+    let mut bed = Bed::new();
+    bed.warm_up();
+    let mut heard = Vec::new();
+    run(&mut bed, 25_000, &mut heard);
+    assert!(heard.is_empty());
+    let child = bed.child(true);
+    let (interval, port) = (Duration::from_secs(20), 23_456);
+    for (keepalive, expected) in [(Some(interval), &[port, port, port][..]), (None, &[])] {
+        bed.a.send(Command::Update {
+            sa: child.id,
+            local: child.local,
+            remote: child.remote,
+            encapsulation: keepalive.map(|_| UdpEncapsulation {
+                local_port: 4500,
+                remote_port: port,
+            }),
+            keepalive,
+        });
+        heard.clear();
+        run(&mut bed, 45_000, &mut heard);
+        assert_eq!(heard, expected);
+    }
+}

@@ -666,6 +666,7 @@ fn rfc3948_section_2_3_keepalives_go_when_nothing_else_does_to_the_ports_of_the_
                 local_port: 4500,
                 remote_port: 4500,
             }),
+            keepalive: Some(Duration::from_secs(20)),
         });
         let mut at = Vec::new();
         for second in 0..70 {

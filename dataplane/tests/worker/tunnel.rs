@@ -211,6 +211,7 @@ fn a_peer_that_moved_is_reported_and_followed_only_on_command_rfc_7296_section_2
             local_port: 4500,
             remote_port: 40_000,
         }),
+        keepalive: None,
     });
     bed.b.host_sends(&udp(HOST_B, HOST_A, b"to the new port"));
     bed.b.worker.turn(bed.now);

@@ -234,6 +234,7 @@ fn rfc3948_ports_changed_on_a_live_sa_over_ipv6() {
             local,
             remote,
             encapsulation,
+            keepalive: None,
         });
         bed.a.host_sends(&udp6(HOST6_A, HOST6_B, b"x"));
         bed.settle();

@@ -170,6 +170,7 @@ impl Rig {
             local,
             remote,
             encapsulation,
+            keepalive: None,
         })
     }
 

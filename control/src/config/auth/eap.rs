@@ -131,6 +131,15 @@ pub(in crate::config) fn check(
             "write local = { auth = \"pubkey\", certs = [\"gw.pem\"], id = \"gw.example.org\" }";
         section.refuse("local", Refusal::new(title, help));
     }
+    if let (true, LocalAuth::Pubkey(own)) = (asks, local)
+        && own.needs_rfc_7427()
+    {
+        section.problems().warn(format!(
+            "{}: clients without RFC 7427, as those of Windows and Apple are, take RSA with SHA-1 alone, \
+             which is not used here: they need an ECDSA certificate in local.certs",
+            section.path
+        ));
+    }
     if let (true, Some(child)) = (asks, starts) {
         let title = format!("{}: nobody asks users to log in", section.path);
         let help = format!("users begin: write start_action = \"none\" in children.{child}");

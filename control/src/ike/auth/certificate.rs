@@ -10,6 +10,7 @@ use x509_cert::der::{Decode, Encode};
 use x509_cert::ext::pkix::name::GeneralName;
 use x509_cert::ext::pkix::{BasicConstraints, CrlDistributionPoints, KeyUsage, SubjectAltName};
 
+use super::crl;
 use super::dn::DistinguishedName;
 use crate::ike::proposal::Identification;
 
@@ -36,11 +37,21 @@ pub struct Certificate {
     may_certify: bool,
     /// It says where a CRL would be.
     pub has_crl_uri: bool,
+    /// Where there is a whole one of its issuer's (RFC 5280 section 4.2.1.13).
+    pub(super) crl_uris: Vec<String>,
 }
 
 /// Octets that are no certificate, or one that nobody should accept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnreadableCertificate;
+
+fn places(lists: &CrlDistributionPoints) -> Vec<String> {
+    let whole = lists.0.iter();
+    let whole = whole.filter(|point| point.reasons.is_none() && point.crl_issuer.is_none());
+    whole
+        .flat_map(|point| crl::uris(point.distribution_point.as_ref()))
+        .collect()
+}
 
 impl Certificate {
     pub fn parse(der: &[u8]) -> Result<Certificate, UnreadableCertificate> {
@@ -75,6 +86,7 @@ impl Certificate {
             may_sign: usage.is_none_or(|u| u.digital_signature() || u.non_repudiation()),
             may_certify: usage.is_none_or(|u| u.key_cert_sign()),
             has_crl_uri: lists.is_some(),
+            crl_uris: lists.map_or_else(Vec::new, |(_, lists)| places(&lists)),
         })
     }
 

@@ -2,6 +2,7 @@
 //! signatures, validity, basic and name constraints, path lengths, CRLs, with a budget that hostile
 //! chains cannot exceed. What it leaves out is checked here: key usage, and the anchor's validity.
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,15 +10,12 @@ use std::time::Duration;
 use rustls_pki_types::{CertificateDer, TrustAnchor, UnixTime};
 use webpki::{
     CertRevocationList, EndEntityCert, Error, ExpirationPolicy, ExtendedKeyUsageValidator,
-    KeyPurposeId, KeyPurposeIdIter, KeyUsage, OwnedCertRevocationList, RequiredEkuNotFoundContext,
-    RevocationCheckDepth, RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy,
-    VerifiedPath,
+    KeyPurposeId, KeyPurposeIdIter, KeyUsage, RequiredEkuNotFoundContext, RevocationCheckDepth,
+    RevocationOptions, RevocationOptionsBuilder, UnknownStatusPolicy, VerifiedPath,
 };
-use x509_cert::certificate::Rfc5280;
-use x509_cert::crl::CertificateList;
-use x509_cert::der::Decode;
 
 use super::certificate::Certificate;
+use super::crl::{self, RevocationList};
 use super::verdicts::{self, Verdicts};
 use crate::ike::work;
 
@@ -27,7 +25,7 @@ pub enum Revocation {
     /// A certificate that no CRL of ours speaks of is good; an old CRL counts.
     #[default]
     Relaxed,
-    /// As `Relaxed`, but a certificate that names a CRL must be found good in a fresh one.
+    /// As `Relaxed`, but each certificate of the chain that names a CRL must be found good in a fresh one.
     IfUri,
     /// Every certificate of the chain must be found good in a fresh CRL.
     Strict,
@@ -53,33 +51,6 @@ struct Lists {
 struct Anchor {
     certificate: Certificate,
     anchor: TrustAnchor<'static>,
-}
-
-/// A CRL, whose signature is verified when a chain needs it.
-#[derive(Clone)]
-pub struct RevocationList {
-    list: Arc<CertRevocationList<'static>>,
-    /// Seconds since 1970, if it says so.
-    next_update: Option<u64>,
-}
-
-impl RevocationList {
-    pub fn from_der(der: &[u8]) -> Result<RevocationList, ChainError> {
-        let list = OwnedCertRevocationList::from_der(der);
-        let list = list.map_err(ChainError::Path)?;
-        let read = CertificateList::<Rfc5280>::from_der(der).ok();
-        let next_update = read.and_then(|read| read.tbs_cert_list.next_update);
-        Ok(RevocationList {
-            list: Arc::new(list.into()),
-            next_update: next_update.map(|time| time.to_unix_duration().as_secs()),
-        })
-    }
-}
-
-impl fmt::Debug for RevocationList {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("RevocationList")
-    }
 }
 
 /// A certificate that was verified, with those between it and the anchor, its issuer first.
@@ -224,7 +195,10 @@ impl Trust {
             .map(|anchor| anchor.anchor.clone())
             .collect();
         let strict = self.revocation == Revocation::Strict;
-        let lists: Vec<&CertRevocationList<'_>> = lists.iter().map(|list| &*list.list).collect();
+        // Of several lists of one authority the first counts.
+        let mut ordered: Vec<&RevocationList> = lists.iter().collect();
+        ordered.sort_by_key(|list| Reverse(list.next_update));
+        let lists: Vec<&CertRevocationList<'_>> = ordered.iter().map(|l| &*l.list).collect();
         work::count(a_path(chain.len()));
         let path = Path {
             certificate: &certificate,
@@ -235,6 +209,9 @@ impl Trust {
         let issuers = path.build(options(&lists, strict, RevocationCheckDepth::Chain)?)?;
         if self.is_by_uri(&certificate) {
             path.build(options(&lists, true, RevocationCheckDepth::EndEntity)?)?;
+        }
+        for issuer in read(&issuers).filter(|issuer| self.is_by_uri(issuer)) {
+            crl::has_fresh(&ordered, &issuer, time).map_err(ChainError::Path)?;
         }
         Ok(Verified {
             certificate,
@@ -256,18 +233,23 @@ impl Trust {
 
     /// When the first of all that a path may rest on expires, in seconds since 1970.
     fn expires(&self, verified: &Verified, lists: &[RevocationList], time: Duration) -> u64 {
-        let issuers = verified.issuers.iter().map(|issuer| {
-            let issuer = Certificate::parse(issuer);
-            issuer.map_or(0, |issuer| issuer.not_after())
-        });
+        let issuers = read(&verified.issuers).map(|issuer| issuer.not_after());
         let anchors = self.anchors_at(time).map(|a| a.certificate.not_after());
-        let fresh = self.revocation == Revocation::Strict || self.is_by_uri(&verified.certificate);
+        let fresh = self.revocation == Revocation::Strict
+            || self.is_by_uri(&verified.certificate)
+            || read(&verified.issuers).any(|issuer| self.is_by_uri(&issuer));
         // A list is too old from then on.
         let lists = lists.iter().filter(|_| fresh);
         let lists = lists.map(|list| list.next_update.unwrap_or(0).saturating_sub(1));
         let others = issuers.chain(anchors).chain(lists);
         others.fold(verified.certificate.not_after(), u64::min)
     }
+}
+
+/// The authorities of a path; each was read before.
+fn read(issuers: &[CertificateDer<'static>]) -> impl Iterator<Item = Certificate> {
+    let read = issuers.iter().map(|issuer| Certificate::parse(issuer));
+    read.filter_map(Result::ok)
 }
 
 /// Microseconds of a look at a chain whose verdict is known (`work.rs`).

@@ -139,8 +139,10 @@ pub(in crate::ike) fn prove(
         (Some(authorities), Some(anchor)) => authorities.contains(&anchor),
         _ => false,
     };
-    let mut certificates = own.certificates.iter();
-    let certificate = certificates.clone().find(wanted).or(certificates.next());
+    let suits = |c: &&LocalCertificate| c.key.suits(own.family, &wishes.hashes);
+    let certificates = own.certificates.iter();
+    let certificate =
+        certificates.min_by_key(|certificate| (!suits(certificate), !wanted(certificate)));
     let certificate = certificate.ok_or("no certificate of our own")?;
     let shown = match own.send {
         SendCertificate::Always => true,
@@ -160,6 +162,23 @@ pub(in crate::ike) fn prove(
         method,
         data,
     })
+}
+
+/// Why there is no AUTH in a response, with what the user can do if it is our key that the peer cannot
+/// believe. `wishes`: what it said before.
+pub(in crate::ike) fn refusal(contents: &Contents<'_>, own: &LocalAuth, wishes: &Wishes) -> String {
+    let refusal = contents.refusal("response without AUTH");
+    let signed = match own {
+        LocalAuth::Pubkey(own) => own.needs_rfc_7427(),
+        LocalAuth::Psk | LocalAuth::Eap(_) => false,
+    };
+    match signed && wishes.hashes.is_empty() && contents.has(NotifyKind::AUTHENTICATION_FAILED) {
+        true => format!(
+            "{refusal}: the peer did not say SIGNATURE_HASH_ALGORITHMS (RFC 7427), and may take RSA \
+             with SHA-1 alone, which is not used here; it needs an ECDSA certificate of ours"
+        ),
+        false => refusal,
+    }
 }
 
 /// What a peer proved.

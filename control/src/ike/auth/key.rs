@@ -139,6 +139,20 @@ impl PrivateKey {
         self.scheme(family, &Hash::ALL).is_some()
     }
 
+    /// Whether it signs so that a peer takes it that knows no RFC 7427: of such a peer's RSA signatures
+    /// those with SHA-1 alone are known (RFC 7296 section 3.8).
+    pub fn signs_of_old(&self) -> bool {
+        matches!(
+            self,
+            PrivateKey::EcdsaP256 { .. } | PrivateKey::EcdsaP384 { .. }
+        )
+    }
+
+    /// Whether a peer that announced `hashes` takes what it signs.
+    pub fn suits(&self, family: Family, hashes: &[Hash]) -> bool {
+        self.scheme(family, hashes).is_some() || self.signs_of_old()
+    }
+
     /// AUTH over `message`: method and data. `hashes`: what the peer announced (RFC 7427 section
     /// 4); with none of ours among them the older methods are left.
     pub fn sign(&self, family: Family, hashes: &[Hash], message: &[u8]) -> Option<(u8, Vec<u8>)> {

@@ -14,6 +14,7 @@
 
 mod certificate;
 mod chain;
+mod crl;
 pub(crate) mod dn;
 mod exchange;
 mod grounds;
@@ -30,7 +31,8 @@ mod time_of_day;
 mod verdicts;
 
 pub use certificate::{Certificate, UnreadableCertificate};
-pub use chain::{ChainError, Revocation, RevocationList, Trust, Verified};
+pub use chain::{ChainError, Revocation, Trust, Verified};
+pub use crl::RevocationList;
 pub use dn::DistinguishedName;
 pub use exchange::Proven;
 pub use grounds::Grounds;
@@ -52,5 +54,5 @@ pub(in crate::ike) use state::{Authenticated, AuthenticatedRecord};
 
 pub(in crate::ike) use exchange::{
     Claimed, Proof, Shown, Wishes, announcements, certificate_request, check, check_user, prove,
-    prove_user, shows_key,
+    prove_user, refusal, shows_key,
 };

@@ -61,6 +61,13 @@ pub struct LocalCertificate {
     pub key: Arc<PrivateKey>,
 }
 
+impl LocalCertificates {
+    /// Whether peers without RFC 7427 cannot believe any of them.
+    pub fn needs_rfc_7427(&self) -> bool {
+        !self.certificates.iter().any(|c| c.key.signs_of_old())
+    }
+}
+
 /// `remote.auth`.
 #[derive(Clone, Debug, Default)]
 pub enum RemoteAuth {

@@ -2,7 +2,11 @@
 //! that do not know it (RFC 7296 section 3.8, RFC 4754). SHA-1 is not accepted anywhere: a
 //! collision of it forges the transcript (RFC 8247 section 3.2.1).
 
-use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED, UnparsedPublicKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_FIXED, ECDSA_P384_SHA384_FIXED,
+    RSA_PKCS1_1024_8192_SHA1_FOR_LEGACY_USE_ONLY as RSA_WITH_SHA1, UnparsedPublicKey,
+    VerificationAlgorithm,
+};
 use rustls_pki_types::{AlgorithmIdentifier, SignatureVerificationAlgorithm, alg_id};
 use webpki::aws_lc_rs as algorithms;
 use webpki::{EndEntityCert, Error};
@@ -237,6 +241,8 @@ pub enum SignatureError {
     /// Made by another kind of key than the certificate has.
     OtherKey,
     Certificate,
+    /// Made with SHA-1, which proves nothing.
+    Sha1,
     Wrong,
 }
 
@@ -258,6 +264,11 @@ impl std::fmt::Display for SignatureError {
                 )
             }
             SignatureError::Certificate => write!(f, "certificate with an unusable key"),
+            SignatureError::Sha1 => write!(
+                f,
+                "RSA signature with SHA-1 is not accepted: the peer did not say \
+                 SIGNATURE_HASH_ALGORITHMS (RFC 7427); with an ECDSA certificate it needs none"
+            ),
             SignatureError::Wrong => write!(f, "wrong signature"),
         }
     }
@@ -274,7 +285,7 @@ pub fn verify(
     message: &[u8],
 ) -> Result<Scheme, SignatureError> {
     work::count(VERIFYING);
-    let fixed = |algorithm, scheme| {
+    let fixed = |algorithm: &'static dyn VerificationAlgorithm, scheme| {
         let key = UnparsedPublicKey::new(algorithm, certificate.public_key());
         let verified = key.verify(message, data);
         verified.map(|()| scheme).map_err(|_| SignatureError::Wrong)
@@ -295,7 +306,12 @@ pub fn verify(
                     Err(error) => return Err(error),
                 }
             }
-            Err(SignatureError::Wrong)
+            // It names what is wrong, and opens nothing.
+            let sha1 = fixed(&RSA_WITH_SHA1, Scheme::RsaPkcs1(Hash::Sha256));
+            Err(match sha1 {
+                Ok(_) => SignatureError::Sha1,
+                Err(error) => error,
+            })
         }
         METHOD_ECDSA_256 => fixed(&ECDSA_P256_SHA256_FIXED, Scheme::Ecdsa(Hash::Sha256)),
         METHOD_ECDSA_384 => fixed(&ECDSA_P384_SHA384_FIXED, Scheme::Ecdsa(Hash::Sha384)),

@@ -476,7 +476,7 @@ impl Initiator {
             return;
         };
         // No longer needed, and not small.
-        stage.wishes = Wishes::default();
+        stage.wishes.authorities = None;
         self.auth = Some(stage);
         self.send(turn, bytes);
     }
@@ -549,7 +549,8 @@ impl Initiator {
         contents: &Contents<'_>,
     ) -> Result<Authenticated, String> {
         let (Some(id), Some((method, data))) = (contents.responder_id, contents.auth) else {
-            return Err(contents.refusal("response without AUTH"));
+            let own = &self.connection.auth.local;
+            return Err(auth::refusal(contents, own, &stage.wishes));
         };
         if !id.id.matches(&self.connection.remote_id) {
             return Err(format!("the peer is {}", id.id));

@@ -20,6 +20,7 @@ mod tests;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use super::child::options;
 use super::contents::Contents;
 use super::established::IkeSa;
 use super::message::{NotifyKind, Payload};
@@ -205,6 +206,9 @@ pub(super) fn relocate(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path, nat: Na
     for child in &mut ike.children {
         let mut sa = (*child.sa).clone();
         sa.relocate(path.local.ip(), path.remote.ip(), nat.encapsulation(path));
+        // RFC 3948 section 4: who is behind a NAT keeps its mapping alive.
+        let configured = ike.connection.child(&child.name);
+        sa.options.keepalive = options(configured, nat, child.no_tfc).keepalive;
         if sa != *child.sa {
             child.sa = Arc::new(sa);
             turn.changes.push(ChildChange::Update(child.sa.clone()));

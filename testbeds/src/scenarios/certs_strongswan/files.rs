@@ -14,7 +14,7 @@ struct Line {
     name: &'static str,
     /// The peer's certificate.
     theirs: &'static str,
-    /// The gateway's.
+    /// The gateway's; each of several with a space between them.
     ours: &'static str,
     /// `auth` of the gateway's own signature.
     auth: &'static str,
@@ -77,6 +77,7 @@ const LINES: &[Line] = &[
     pkcs1(line("rsa-pkcs1", "rsa", "gw-rsa")),
     whole(line("rsa-whole", "long", "gw-long")),
     line("ed25519", "ed25519", "gw-ed25519"),
+    line("both", "ecdsa", "gw-rsa gw-ecdsa"),
     line("subject", "subject", "gw-ecdsa"),
     ppk(line("ppk", "ecdsa", "gw-ecdsa"), Ppk::Both),
     ppk(line("no-ppk", "ecdsa", "gw-ecdsa"), Ppk::Missing),
@@ -90,6 +91,7 @@ const LINES: &[Line] = &[
     start(pkcs1(line("our-rsa-pkcs1", "rsa", "gw-rsa"))),
     start(whole(line("our-rsa-whole", "long", "gw-long"))),
     start(line("our-ed25519", "ed25519", "gw-ed25519")),
+    start(line("our-both", "ecdsa", "gw-rsa gw-ecdsa")),
     start(ppk(line("our-ppk", "ecdsa", "gw-ecdsa"), Ppk::Both)),
     start(line("our-revoked", "revoked", "gw-ecdsa")),
     start(line("our-expired", "expired", "gw-ecdsa")),
@@ -181,6 +183,10 @@ pub fn gateway(directory: &Path) -> String {
         let Line {
             name, ours, auth, ..
         } = line;
+        let ours: String = ours
+            .split(' ')
+            .map(|name| format!("\"{name}.crt\", "))
+            .collect();
         let network = line.network();
         let fragmentation = line.fragmentation();
         let ppk = match line.ppk {
@@ -196,7 +202,7 @@ pub fn gateway(directory: &Path) -> String {
             text,
             "\n[connections.{name}]\nlocal_addrs = [\"{CLUSTER_OUTSIDE}\"]\n\
              remote_addrs = [\"{PEER_OUTSIDE}\"]\nproposals = [\"{PROPOSAL}\"]\nfragmentation = \"{fragmentation}\"\n{ppk}{reauth}\
-             local = {{ auth = \"{auth}\", certs = [\"{ours}.crt\", \"sub.crt\"], id = \"gw.test\" }}\n\
+             local = {{ auth = \"{auth}\", certs = [{ours}\"sub.crt\"], id = \"gw.test\" }}\n\
              remote = {{ auth = \"pubkey\", cacerts = [\"root.crt\"], crls = [\"sub.crl\"], id = \"{id}\" }}\n\n\
              [connections.{name}.children.{name}]\nesp_proposals = [\"{ESP}\"]\n\
              local_ts = [\"{network}\"]\nremote_ts = [\"{PEER_NETWORK}\"]\nstart_action = \"{action}\"\n"

@@ -20,9 +20,13 @@ use crate::tshark::{TABLE, Tshark};
 pub const SCENARIO: Scenario = Scenario {
     name: "certs-strongswan",
     about: "certificates and PPKs with strongSwan in both roles: who is let in, and who is not",
-    variants: &["x509"],
+    variants: &["x509", WITHOUT_RFC_7427],
     run: certificates,
 };
+
+/// Neither end says SIGNATURE_HASH_ALGORITHMS to the other, as old peers do not: ECDSA then has methods
+/// of its own, and RSA nothing but SHA-1.
+const WITHOUT_RFC_7427: &str = "without-rfc7427";
 
 const ANSWER: Duration = Duration::from_secs(15);
 /// The reauthentication that the gateway starts by itself, and some more.
@@ -42,6 +46,7 @@ const INBOUND: &[Inbound] = &[
     accepted("rsa-pkcs1"),
     accepted("rsa-whole"),
     accepted("ed25519"),
+    accepted("both"),
     accepted("subject"),
     accepted("ppk"),
     refused("revoked", "revoked"),
@@ -59,10 +64,29 @@ const OUTBOUND: &[(&str, Option<&str>)] = &[
     ("our-rsa-pkcs1", None),
     ("our-rsa-whole", None),
     ("our-ed25519", None),
+    ("our-both", None),
     ("our-ppk", None),
     ("our-revoked", Some("certificate revoked")),
     ("our-expired", Some("certificate expired")),
     ("our-stranger", Some("no chain")),
+];
+
+/// The same without RFC 7427.
+const OLD_INBOUND: &[Inbound] = &[
+    accepted("ecdsa"),
+    accepted("ecdsa384"),
+    accepted("both"),
+    accepted("ppk"),
+    refused("revoked", "revoked"),
+    refused("rsa-pss", "SHA-1"),
+];
+const OLD_OUTBOUND: &[(&str, Option<&str>)] = &[
+    ("our-ecdsa", None),
+    ("our-ecdsa384", None),
+    ("our-both", None),
+    ("our-ppk", None),
+    ("our-revoked", Some("certificate revoked")),
+    ("our-rsa-pss", Some("RFC 7427")),
 ];
 
 /// The one that the gateway reauthenticates soon.
@@ -99,9 +123,13 @@ fn certificates(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     pki::issue(&directory)?;
     let mut trial = Trial::start(bench, &directory, variant)?;
     bench.say("the gateway initiates");
-    trial.outbound()?;
+    let (inbound, outbound) = match variant {
+        WITHOUT_RFC_7427 => (OLD_INBOUND, OLD_OUTBOUND),
+        _ => (INBOUND, OUTBOUND),
+    };
+    trial.outbound(outbound)?;
     bench.say("strongSwan initiates");
-    trial.inbound();
+    trial.inbound(inbound);
     bench.say("reauthentication, from both sides");
     trial.reauthentication()?;
     trial.gateway.check_running()?;
@@ -112,7 +140,10 @@ impl Trial {
     fn start(bench: &Bench, directory: &Path, variant: &str) -> Result<Self, LabError> {
         bench.say("starting the gateway and the peer");
         let lab = Topology::new()?;
-        let options = "  make_before_break = yes\n  rsa_pss = yes\n";
+        let options = match variant {
+            WITHOUT_RFC_7427 => "  make_before_break = yes\n  signature_authentication = no\n",
+            _ => "  make_before_break = yes\n  rsa_pss = yes\n",
+        };
         let conf = files::swanctl();
         let peer = StrongSwan::start_with(&lab.peer, "peer", directory, &conf, options)?;
         let binary = gateway::binary()?;
@@ -159,8 +190,8 @@ impl Trial {
         Ok(report.conclude())
     }
 
-    fn outbound(&mut self) -> Result<(), LabError> {
-        let (up, down): (Vec<_>, Vec<_>) = OUTBOUND.iter().partition(|(_, why)| why.is_none());
+    fn outbound(&mut self, expected: &[(&str, Option<&str>)]) -> Result<(), LabError> {
+        let (up, down): (Vec<_>, Vec<_>) = expected.iter().partition(|(_, why)| why.is_none());
         for (name, _) in up {
             let up = clock::until(name, ANSWER, || {
                 Ok(self.gateway.tunnels(name)?.into_iter().next())
@@ -184,8 +215,8 @@ impl Trial {
         Ok(())
     }
 
-    fn inbound(&mut self) {
-        for Inbound { name, refusal } in INBOUND {
+    fn inbound(&mut self, expected: &[Inbound]) {
+        for Inbound { name, refusal } in expected {
             let before = self.gateway.log().len();
             let initiated = self
                 .peer

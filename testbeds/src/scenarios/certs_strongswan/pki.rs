@@ -37,6 +37,8 @@ const PEER: &[(&str, &str, &[&str])] = &[
             "ppk.test",
             "no-ppk.test",
             "our-ppk.test",
+            "both.test",
+            "our-both.test",
         ],
     ),
     (
