@@ -13,11 +13,12 @@ use crate::{Degraded, Output, RekeyReason, Usage};
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Leading {
-    /// The lowest lease acknowledged by those that know the SA's secrets; `None` if nobody does.
+    /// The lowest lease acknowledged by those that know the SA's secrets and may have a right to
+    /// them; `None` if nobody does.
     fn bound(&self, cx: &Context<'_>, sa: SaId) -> Option<Lease> {
         let mutant = cx.settings.mutant;
-        self.sessions
-            .values()
+        let binding = self.sessions.values().filter(|session| session.binds());
+        binding
             .filter_map(|session| {
                 let acked = *session.shares.get(&sa)?;
                 let never = acked == Lease::default();
@@ -122,7 +123,8 @@ impl Leading {
             Degraded::Witness => cx.settings.vouch * 2,
         };
         self.sessions.values().any(|session| {
-            session.shares.contains_key(&sa) && session.silent_for(cx.now) >= patience
+            let shares = session.binds() && session.shares.contains_key(&sa);
+            shares && session.silent_for(cx.now) >= patience
         })
     }
 

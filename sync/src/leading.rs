@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
 use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId};
 use zeroize::Zeroizing;
@@ -9,6 +10,7 @@ use zeroize::Zeroizing;
 use crate::estate::Estate;
 use crate::lease::{Rate, Spent};
 use crate::message::BODY_LIMIT;
+use crate::post::count;
 use crate::session::Session;
 use crate::store::{Body, Recorded, Store, Stored};
 use crate::vote::Campaign;
@@ -32,6 +34,12 @@ impl Context<'_> {
 /// The longest rest of a member whose sessions come to nothing is two to the power of that, less one,
 /// times the patience of a member without rights.
 const LONGEST_REST: u32 = 3;
+
+/// A learner that is silent for so many times the patience of a member without rights is gone.
+const LOST: u32 = 10;
+
+/// What a look at one object and its Child SAs may take, and as much as that is left for other work.
+const A_LOOK: Duration = Duration::from_micros(1);
 
 /// The newest state of an object, released or still held.
 pub(crate) struct LedObject {
@@ -344,7 +352,7 @@ impl Leading {
         version: u64,
     ) -> Verdict {
         self.judged.set(self.judged.get() + 1);
-        if !session.concerns(object) || session.has(object, version) {
+        if !session.binds() || session.has(object, version) {
             return Verdict::Ready;
         }
         let waited = session.silent_for(cx.now) >= cx.settings.vouch;
@@ -496,17 +504,57 @@ impl Leading {
             .collect()
     }
 
-    /// Gives up learners that went silent: they have no right, nothing is lost (hole D7).
+    /// Learners that went silent have no right: nothing waits for them any more, and nothing is lost
+    /// (hole D7). What they have of the copy they keep for a while, for a busy machine is silent too.
     fn abandon(&mut self, cx: &mut Context<'_>) {
+        let lost = cx.settings.patience() * LOST;
         for member in self.silent(cx, false) {
-            cx.event(Event::SessionAbandoned { member });
-            self.release_session(cx, member);
+            let Some(session) = self.sessions.get(&member) else {
+                continue;
+            };
+            if session.closing {
+                self.loosen(cx, member);
+            } else if !session.answers() || session.silent_for(cx.now) >= lost {
+                cx.event(Event::SessionAbandoned { member });
+                self.release_session(cx, member);
+            }
+        }
+    }
+
+    /// A learner goes back to where it only copies: what it bounded is free.
+    fn loosen(&mut self, cx: &mut Context<'_>, member: MemberId) {
+        let Some(session) = self.sessions.get_mut(&member) else {
+            return;
+        };
+        session.closing = false;
+        let shares: Vec<SaId> = session.shares.keys().copied().collect();
+        self.note_end(cx, member, false, true);
+        for sa in shares {
+            self.settle_limit(cx, sa);
+        }
+        self.settle_held(cx);
+    }
+
+    /// Learners that have the whole copy, and answer, are to be admitted soon.
+    fn close_copies(&mut self, cx: &mut Context<'_>) {
+        let sessions = self.sessions.iter();
+        let copied = sessions.filter(|(member, session)| {
+            let answers = session.silent_for(cx.now) < cx.settings.vouch;
+            session.is_copied() && !session.closing && answers && !self.rests(cx.now, **member)
+        });
+        for member in copied.map(|(member, _)| *member).collect::<Vec<_>>() {
+            if let Some(session) = self.sessions.get_mut(&member) {
+                session.close(&self.sas);
+            }
         }
     }
 
     /// Admits learners that are current (R9), and tells of bound ones that are silent (R20).
     pub fn review_sessions(&mut self, cx: &mut Context<'_>, beat: bool) {
         self.abandon(cx);
+        if self.phase == Phase::Active {
+            self.close_copies(cx);
+        }
         for session in self.sessions.values_mut() {
             session.probe(cx.now, cx.settings.vouch);
         }
@@ -534,7 +582,12 @@ impl Leading {
     fn admit(&mut self, cx: &mut Context<'_>) {
         let (objects, sas) = (&self.objects, &self.sas);
         for (member, session) in &mut self.sessions {
-            if session.bound.is_none() && session.current(objects, sas) {
+            if session.bound.is_some() || cx.now < session.next_look {
+                continue;
+            }
+            // A look at very many is not to take all the time there is.
+            session.next_look = cx.now + A_LOOK * count(objects.len());
+            if session.current(objects, sas) {
                 session.bound = Some(session.applied());
                 session.bound_at = cx.now;
                 cx.outputs.push_back(Output::Event(Event::Admitted {

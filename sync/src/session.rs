@@ -106,6 +106,11 @@ pub(crate) struct Session {
     /// its right up (R9, R13).
     pub bound: Option<u64>,
     pub bound_at: Instant,
+    /// It has been sent all there is, answers, and is to be admitted: leases and outputs wait for it
+    /// as if it were.
+    pub closing: bool,
+    /// Whether it may be admitted is not asked before this: the question costs a look at everything.
+    pub next_look: Instant,
     /// The standby has spoken in the session.
     pub entered: bool,
     /// The standby says that it is admitted.
@@ -122,8 +127,7 @@ pub(crate) struct Session {
     urgent: VecDeque<ObjectId>,
     hurried: BTreeSet<ObjectId>,
     bulk: VecDeque<ObjectId>,
-    /// Newest version put into the stream, and newest one acknowledged.
-    built: BTreeMap<ObjectId, u64>,
+    /// Newest version acknowledged.
     versions: BTreeMap<ObjectId, u64>,
     /// Every SA of which a secret may have been sent here, and the lease acknowledged (R4, R7).
     pub shares: BTreeMap<SaId, Lease>,
@@ -143,6 +147,8 @@ impl Session {
             incarnation,
             bound: None,
             bound_at: now,
+            closing: false,
+            next_look: now,
             entered: false,
             confirmed: false,
             contact: Contact::new(now, echo),
@@ -155,7 +161,6 @@ impl Session {
             urgent: VecDeque::new(),
             hurried: BTreeSet::new(),
             bulk: VecDeque::new(),
-            built: BTreeMap::new(),
             versions: BTreeMap::new(),
             shares: BTreeMap::new(),
             offers: Offers::default(),
@@ -218,9 +223,7 @@ impl Session {
     /// Starts the copy of everything.
     pub fn copy(&mut self, objects: &BTreeMap<ObjectId, LedObject>) {
         self.bulk = objects.keys().copied().collect();
-        for (object, led) in objects {
-            self.dirty.insert(*object, led.version);
-        }
+        self.dirty = objects.iter().map(|(o, led)| (*o, led.version)).collect();
     }
 
     /// An object changed: its newest version goes out ahead of the copy.
@@ -231,11 +234,31 @@ impl Session {
         }
     }
 
-    /// Whether an output of this version waits for this standby: a bound one always, a learning
-    /// one once it has been sent the object (R9).
-    pub fn concerns(&self, object: ObjectId) -> bool {
-        let learned = self.answers() && self.bulk.is_empty();
-        self.bound.is_some() || self.built.contains_key(&object) || learned
+    /// Whether leases and outputs wait for this standby: a bound one always, a learning one once it
+    /// has been sent all there is (R9). What it was sent before gives no right without an Admit, and
+    /// that waits until it has recorded what is used and released by then: so a copy of very much,
+    /// and a learner that takes its time, hold nothing up.
+    pub fn binds(&self) -> bool {
+        self.bound.is_some() || self.closing
+    }
+
+    /// Whether a learner could be admitted once it has acknowledged what is on its way.
+    pub fn is_copied(&self) -> bool {
+        self.bound.is_none() && self.answers() && self.bulk.is_empty()
+    }
+
+    /// From now on leases and outputs wait for it, so that there is an end to what it lacks: leases
+    /// that were extended without it are offered to it (R5).
+    pub fn close(&mut self, sas: &BTreeMap<SaId, LedSa>) {
+        self.closing = true;
+        let lacks = |(sa, acked): (&SaId, &Lease)| {
+            let led = sas.get(sa).filter(|led| led.right)?;
+            (acked.min(led.offered) != led.offered).then_some(*sa)
+        };
+        let lacking: Vec<SaId> = self.shares.iter().filter_map(lacks).collect();
+        for sa in lacking {
+            self.offer(sa);
+        }
     }
 
     pub fn has(&self, object: ObjectId, version: u64) -> bool {
@@ -263,8 +286,8 @@ impl Session {
         sas: &BTreeMap<SaId, LedSa>,
     ) -> bool {
         self.entered
-            && self.answers()
-            && self.bulk.is_empty()
+            && self.closing
+            && self.is_copied()
             && objects
                 .iter()
                 .all(|(object, led)| led.released == 0 || self.has(*object, led.released))
@@ -306,7 +329,6 @@ impl Session {
 
     /// An object is deleted here and there: nobody asks for it any more.
     pub fn forget_object(&mut self, object: ObjectId) {
-        self.built.remove(&object);
         self.versions.remove(&object);
     }
 
@@ -389,7 +411,6 @@ impl Session {
             };
             let Some(led) = objects.get(&object) else {
                 self.dirty.remove(&object);
-                self.built.insert(object, version);
                 self.append(Step::Delete { object, version }, Vec::new());
                 continue;
             };
@@ -401,7 +422,6 @@ impl Session {
                 continue;
             }
             self.dirty.remove(&object);
-            self.built.insert(object, led.version);
             octets += led.body.len();
             let children = self.bind(led, sas);
             let step = Step::Store {
@@ -522,6 +542,12 @@ mod tests {
     use crate::lease::Spent;
     use crate::lease::tests::sa;
 
+    const EPOCH: hitless_sa::Epoch = hitless_sa::Epoch {
+        counter: 1,
+        leader: MemberId(1),
+        incarnation: Incarnation(1),
+    };
+
     fn led(version: u64) -> LedObject {
         LedObject {
             version,
@@ -545,12 +571,7 @@ mod tests {
             outputs: &mut outputs,
             spent: &mut spent,
         };
-        let epoch = hitless_sa::Epoch {
-            counter: 1,
-            leader: MemberId(1),
-            incarnation: Incarnation(1),
-        };
-        let mut leading = Leading::new(epoch, None);
+        let mut leading = Leading::new(EPOCH, None);
         leading.commit(
             &mut cx,
             ObjectId(1),
@@ -585,5 +606,82 @@ mod tests {
             (first.n, first.object, first.version),
             (before + 1, 4_999, 2)
         );
+    }
+
+    /// R9: a copy of very much holds nothing up, and what was used meanwhile is recorded before Admit.
+    #[test]
+    fn r9_a_learner_bounds_nothing_before_it_was_sent_everything_and_everything_after() {
+        const TWO: MemberId = MemberId(2);
+        let settings = Settings::new(MemberId(1), Vec::new(), [0; 32]);
+        let (mut outputs, mut spent) = (VecDeque::new(), Spent::default());
+        let mut cx = Context {
+            settings: &settings,
+            incarnation: Incarnation(1),
+            now: Instant(1),
+            outputs: &mut outputs,
+            spent: &mut spent,
+        };
+        let mut leading = Leading::new(EPOCH, None);
+        let change = |leading: &mut Leading, cx: &mut Context<'_>, object: u32, version| {
+            let body = Some(Zeroizing::new(vec![1]));
+            let id = ObjectId(object.into());
+            leading.commit(cx, id, version, body, vec![sa(object)]);
+            leading.objects[&id].released == version
+        };
+        assert!(change(&mut leading, &mut cx, 1, 1) && change(&mut leading, &mut cx, 2, 1));
+        let session = Session::new(Sid::default(), Incarnation(1), Instant(1), 0);
+        leading.open_session(TWO, session);
+        let used = |cursor| crate::Usage {
+            sa: sa(2),
+            cursor: SequenceNumber(cursor),
+            inbound_top: SequenceNumber(0),
+            esn: true,
+        };
+        let retransmit = Duration::from_millis(10);
+        let next = |leading: &mut Leading, now| {
+            let Leading {
+                sessions,
+                objects,
+                sas,
+                ..
+            } = leading;
+            let session = sessions.get_mut(&TWO).unwrap();
+            let mut packet = Packet::default();
+            session.build(now, &settings, objects, sas);
+            session.fill(now, retransmit, sas, &mut packet);
+            (session.last_record(), packet)
+        };
+        let bound = |leading: &Leading| leading.sessions[&TWO].bound.is_some();
+        // It answers, and is sent the copy: meanwhile leases are extended and changes leave.
+        let session = leading.sessions.get_mut(&TWO).unwrap();
+        session.entered = true;
+        session.acknowledge(1);
+        let (sent, packet) = next(&mut leading, cx.now);
+        assert_eq!((sent, packet.records.len()), (3, 2));
+        leading.usage(&mut cx, used(4_000));
+        let extended = leading.sas[&sa(2)].limit;
+        assert!(extended.grant.0 > 1 << 12);
+        assert!(change(&mut leading, &mut cx, 1, 2));
+        // From here on they wait for it.
+        leading.review_sessions(&mut cx, true);
+        assert!(leading.sessions[&TWO].closing && !bound(&leading));
+        assert!(!change(&mut leading, &mut cx, 1, 3));
+        leading.usage(&mut cx, used(extended.grant.0));
+        assert_eq!(leading.sas[&sa(2)].limit, extended);
+        // The records are not enough: what was extended without it is offered to it.
+        cx.now = cx.now + retransmit * 2;
+        let (sent, packet) = next(&mut leading, cx.now);
+        let offered = leading.sas[&sa(2)].offered;
+        let mut offers = packet.offers.iter();
+        assert!(offers.any(|offer| offer.sa() == Some(sa(2)) && offer.lease() == offered));
+        let session = leading.sessions.get_mut(&TWO).unwrap();
+        session.acknowledge(sent);
+        leading.review_sessions(&mut cx, true);
+        assert!(!bound(&leading));
+        let session = leading.sessions.get_mut(&TWO).unwrap();
+        session.acknowledge_lease(sa(2), offered, offered);
+        cx.now = cx.now + retransmit;
+        leading.review_sessions(&mut cx, true);
+        assert!(bound(&leading));
     }
 }

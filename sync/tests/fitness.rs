@@ -316,7 +316,9 @@ fn r15_a_leader_of_three_elects_its_successor_before_it_ends() {
         world.handle(0, end);
         let led = world.run_until(100, |world| world.role(1) == Some(Role::Leading));
         assert!(led, "{:?}", world.sites[1].events);
-        let children = inherited(&world, 1);
+        // An SA that was announced in that moment has a first lease, of which nothing was used.
+        let mut children = inherited(&world, 1);
+        children.retain(|child| child.checkpoint.is_some());
         assert!(!children.is_empty() && children.iter().all(|child| child.skip == 0));
         world.run(500);
         world.check().unwrap();

@@ -272,7 +272,7 @@ fn d7_a_joiner_that_stops_to_acknowledge_gets_its_next_session_later_and_later()
         let before = sessions(&world);
         let starved = windows_without_packets(&mut world, 200, said);
         let opened = sessions(&world) - before;
-        assert!((4..=10).contains(&opened), "seed {seed}: {opened} in 6 s");
+        assert!((1..=10).contains(&opened), "seed {seed}: {opened} in 6 s");
         assert!(starved < 40, "seed {seed}: {starved} of 200 windows");
         // One that answers again is let in.
         assert!(world.run_until(5_000, World::settled), "seed {seed}");
@@ -293,6 +293,33 @@ fn d7_a_joiner_that_stalls_is_abandoned_and_holds_nothing() {
     assert!(world.oracle.packets > before.0 && world.sites[0].committed.len() > before.1);
     assert!(world.run_until(3_000, World::settled));
     world.check().unwrap();
+}
+
+#[test]
+fn d7_a_learner_that_was_silent_for_a_while_goes_on_with_its_copy_and_held_nothing() {
+    for seed in 1..=4 {
+        let mut world = rejoining(seed);
+        // It is behind a busy machine: what it says of all but the first record comes late.
+        let first = [&[0xf0, 0x01][..], &[1]].concat();
+        let said = |world: &mut World, milliseconds: u64| {
+            world.heard_as(TWO, ONE, milliseconds, |packet| {
+                with(packet, &[APPLIED, RECORDED], &first)
+            });
+        };
+        for _ in 0..1_000 {
+            if world.role(1) == Some(Role::Learning) {
+                break;
+            }
+            said(&mut world, 1);
+        }
+        let before = sessions(&world);
+        let starved = windows_without_packets(&mut world, 30, said);
+        assert!(starved <= 2 + VOUCH as u32 / 30, "seed {seed}: {starved}");
+        assert_eq!(world.role(1), Some(Role::Learning), "seed {seed}");
+        assert!(world.run_until(1_000, World::settled), "seed {seed}");
+        assert_eq!(sessions(&world), before, "seed {seed}");
+        world.check().unwrap();
+    }
 }
 
 #[test]
