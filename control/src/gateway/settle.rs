@@ -112,9 +112,7 @@ impl Gateway {
                 self.store(now, IkeSpi(object.0), version, &body);
             }
             SyncOutput::Forget { object } => self.forget(IkeSpi(object.0)),
-            SyncOutput::Degraded { on, .. } => {
-                self.tell(Event::Degraded { on });
-            }
+            SyncOutput::Degraded { on, .. } => self.tell(Event::Degraded { on }),
             SyncOutput::RekeyNow { sa, reason } => {
                 self.tell(Event::Spent { sa, reason });
                 self.tell_ike(now, entropy, Input::RekeyChild(sa));
