@@ -148,6 +148,21 @@ fn a_peer_with_its_name_in_capitals_is_the_same_peer() {
     assert_eq!(world.living(B), 1);
 }
 
+/// What `hitless terminate` and `rekey` take names one SA, though another member made some of them.
+#[test]
+fn running_numbers_are_given_once_whoever_leads() {
+    let mut world = World::new(1, with(A, Unique::Never), with(B, Unique::Never));
+    world.run(SECOND);
+    world.fail_over(B, Resume::Exact);
+    start_anew(&mut world, with(A, Unique::Never));
+    let status = world.hosts[B].engine.status(world.now);
+    let numbers: BTreeSet<u32> = status.iter().map(|ike| ike.unique_id).collect();
+    assert_eq!((status.len(), numbers.len()), (2, 2));
+    let children = status.iter().flat_map(|ike| &ike.children);
+    let numbers: BTreeSet<u32> = children.clone().map(|child| child.sa.counter).collect();
+    assert_eq!((children.count(), numbers.len()), (2, 2));
+}
+
 /// Make-before-break says no INITIAL_CONTACT, and what AUTH_LIFETIME demands is not refused.
 #[test]
 fn rfc7296_section_2_8_3_a_reauthentication_is_let_in_whatever_unique_says() {
