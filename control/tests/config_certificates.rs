@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hitless::config::{AsOf, Config, EXAMPLE};
-use hitless::ike::auth::{EapUsers, LocalAuth, RemoteAuth};
+use hitless::ike::auth::{EapUsers, LocalAuth, RemoteAuth, SendCertificate};
 use hitless::ike::proposal::Identification;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
@@ -425,6 +425,18 @@ fn users_and_their_passwords_are_read_and_never_shown() {
     assert!(!shown.contains("wonderland") && !shown.contains("builder"));
     let passwords: Vec<&[u8]> = config.secrets.iter().map(|s| s.secret.as_slice()).collect();
     assert_eq!(passwords, [&b"wonderland"[..], b"builder"]);
+    // Not every client asks for the gateway's certificate; other peers do.
+    for (remote, more, send) in [
+        (USERS, "", SendCertificate::Always),
+        (USERS, "send_cert = \"ifasked\"", SendCertificate::IfAsked),
+        (REMOTE, "", SendCertificate::IfAsked),
+    ] {
+        let config = scratch.parse(&with_users(LOCAL, remote, more), AsOf::Never);
+        let LocalAuth::Pubkey(own) = &config.unwrap().connections[0].auth.local else {
+            panic!()
+        };
+        assert_eq!(own.send, send, "{remote} {more}");
+    }
     // Without eap_id the IKE identity is the name.
     let by_id = with_users(LOCAL, r#"{ auth = "eap-mschapv2" }"#, "");
     let config = scratch.parse(&by_id, AsOf::Never).unwrap();
