@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use hitless::config::{AsOf, Config, EXAMPLE};
-use hitless::ike::auth::{EapUsers, LocalAuth, RemoteAuth};
+use hitless::ike::auth::{EapUsers, LocalAuth, RemoteAuth, SendCertificate};
 use hitless::ike::proposal::Identification;
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer,
@@ -153,6 +153,13 @@ fn certificates_keys_lists_and_ppks_are_read() {
     let ppk = auth.ppk.as_ref().unwrap();
     assert!(ppk.required && ppk.keys.len() == 1);
     assert!(!format!("{config:?}").contains("PRIVATE"));
+
+    // Who is revoked stays in without a new IKE_AUTH.
+    let config = scratch
+        .parse(&with(LOCAL, REMOTE, ""), AsOf::Refuse(NOON))
+        .unwrap();
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("crls without reauth_time"));
 
     // DER does as well; without an id it is the subject, without remote.id anybody certified.
     let local = r#"{ auth = "pubkey", certs = ["gw.der", "middle.pem"] }"#;
@@ -354,7 +361,7 @@ fn users_are_warned_of_if_all_that_they_are_shown_is_rsa() {
 #[test]
 fn what_has_expired_is_an_error_to_the_check_and_a_warning_to_the_daemon() {
     let scratch = Scratch::new("time");
-    let text = with(LOCAL, REMOTE, "");
+    let text = with(LOCAL, REMOTE, "reauth_time = \"3h\"");
     let year = Duration::from_secs(366 * 86400);
     let report = scratch.parse(&text, AsOf::Refuse(NOON + year)).unwrap_err();
     assert!(
@@ -444,6 +451,18 @@ fn users_and_their_passwords_are_read_and_never_shown() {
     let passwords: Vec<&[u8]> = config.secrets.iter().map(|s| s.secret.as_slice()).collect();
     assert_eq!(passwords, [&b"wonderland"[..], b"builder"]);
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    // Not every client asks for the gateway's certificate; other peers do.
+    for (remote, more, send) in [
+        (USERS, "", SendCertificate::Always),
+        (USERS, "send_cert = \"ifasked\"", SendCertificate::IfAsked),
+        (REMOTE, "", SendCertificate::IfAsked),
+    ] {
+        let config = scratch.parse(&with_users(LOCAL, remote, more), AsOf::Never);
+        let LocalAuth::Pubkey(own) = &config.unwrap().connections[0].auth.local else {
+            panic!()
+        };
+        assert_eq!(own.send, send, "{remote} {more}");
+    }
     // Without eap_id the IKE identity is the name.
     let by_id = with_users(LOCAL, r#"{ auth = "eap-mschapv2" }"#, "");
     let config = scratch.parse(&by_id, AsOf::Never).unwrap();

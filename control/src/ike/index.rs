@@ -13,7 +13,8 @@ use super::proposal::Identification;
 pub(super) struct Index {
     connections: BTreeMap<String, BTreeSet<IkeSpi>>,
     /// By the identity of the peer (of the user, with EAP), then by ours towards it: where many share
-    /// one, as the clients of a gateway in one process do, the other tells them apart.
+    /// one, as the clients of a gateway in one process do, the other tells them apart. Both folded: who
+    /// spells its name otherwise is authorised as the same, and is no other.
     peers: BTreeMap<Identification, BTreeMap<Identification, BTreeSet<IkeSpi>>>,
     children: BTreeMap<SaId, IkeSpi>,
     /// By the address of the peer.
@@ -42,14 +43,15 @@ impl Index {
             let name = ike.connection.name.clone();
             self.connections.insert(name, BTreeSet::from([spi]));
         }
-        let towards = match self.peers.get_mut(ike.peer()) {
+        let (peer, local) = (ike.peer().folded(), ike.local_id.folded());
+        let towards = match self.peers.get_mut(&*peer) {
             Some(towards) => towards,
-            None => self.peers.entry(ike.peer().clone()).or_default(),
+            None => self.peers.entry(peer.into_owned()).or_default(),
         };
-        if let Some(spis) = towards.get_mut(&ike.local_id) {
+        if let Some(spis) = towards.get_mut(&*local) {
             spis.insert(spi);
         } else {
-            towards.insert(ike.local_id.clone(), BTreeSet::from([spi]));
+            towards.insert(local.into_owned(), BTreeSet::from([spi]));
         }
     }
 
@@ -64,17 +66,18 @@ impl Index {
                 self.connections.remove(&ike.connection.name);
             }
         }
-        let Some(towards) = self.peers.get_mut(ike.peer()) else {
+        let (peer, local) = (ike.peer().folded(), ike.local_id.folded());
+        let Some(towards) = self.peers.get_mut(&*peer) else {
             return;
         };
-        if let Some(spis) = towards.get_mut(&ike.local_id) {
+        if let Some(spis) = towards.get_mut(&*local) {
             spis.remove(&spi);
             if spis.is_empty() {
-                towards.remove(&ike.local_id);
+                towards.remove(&*local);
             }
         }
         if towards.is_empty() {
-            self.peers.remove(ike.peer());
+            self.peers.remove(&*peer);
         }
     }
 
@@ -120,16 +123,23 @@ impl Index {
         local: &Identification,
         remote: &Identification,
     ) -> impl Iterator<Item = IkeSpi> + '_ {
-        let towards = self.peers.get(remote);
-        let spis = towards.and_then(|towards| towards.get(local));
-        spis.into_iter().flatten().copied()
+        self.spis_between(local, remote)
+            .into_iter()
+            .flatten()
+            .copied()
+    }
+
+    fn spis_between(
+        &self,
+        local: &Identification,
+        remote: &Identification,
+    ) -> Option<&BTreeSet<IkeSpi>> {
+        self.peers.get(&*remote.folded())?.get(&*local.folded())
     }
 
     /// How many those are.
     pub fn count_between(&self, local: &Identification, remote: &Identification) -> usize {
-        let towards = self.peers.get(remote);
-        let spis = towards.and_then(|towards| towards.get(local));
-        spis.map_or(0, BTreeSet::len)
+        self.spis_between(local, remote).map_or(0, BTreeSet::len)
     }
 
     /// Those that came of one IKE_AUTH by rekeying.

@@ -11,13 +11,14 @@ use std::sync::Arc;
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 
 use super::auth::RemoteAuth;
+use super::eap;
 use super::engine::Engine;
 use super::established::IkeSa;
 use super::initial::Responder;
 use super::meant::Meant;
 use super::mobike;
 use super::purpose::Purpose;
-use super::settings::{Connection, EngineSettings};
+use super::settings::{Connection, EngineSettings, Secret};
 use super::tasks::Task;
 
 /// What a reload came to.
@@ -131,7 +132,7 @@ impl Engine {
         };
         let connection = self.by_name.get(&ike.connection.name);
         let stays = connection.is_some_and(|connection| mobike::stays(ike, connection));
-        let fate = fate(ike, connection, stays);
+        let fate = fate(ike, connection, stays, &self.settings.secrets);
         match &fate {
             Fate::Closed { .. } => reloaded.closed += 1,
             Fate::Kept(_, gone) => {
@@ -151,8 +152,13 @@ impl Engine {
 
 /// Holds an IKE SA that another member led, perhaps by another file, to what ours says: as that
 /// member's reload of ours would have. Where it is reached is each member's own.
-pub(super) fn hold_to(ike: &mut IkeSa, now: Instant, connection: Option<&Arc<Connection>>) {
-    let fate = fate(ike, connection, true);
+pub(super) fn hold_to(
+    ike: &mut IkeSa,
+    now: Instant,
+    connection: Option<&Arc<Connection>>,
+    secrets: &[Secret],
+) {
+    let fate = fate(ike, connection, true, secrets);
     meet(ike, now, fate);
 }
 
@@ -185,13 +191,18 @@ fn still(then: Option<Purpose>, now: Purpose) -> bool {
 }
 
 /// Where it may move to another of our addresses, it `stays` and does not end with the one it has.
-fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>, stays: bool) -> Fate {
+fn fate(
+    ike: &IkeSa,
+    connection: Option<&Arc<Connection>>,
+    stays: bool,
+    secrets: &[Secret],
+) -> Fate {
     let Some(connection) = connection else {
         return Fate::Closed { again: false };
     };
     let ends = stays
         && still(ike.purpose, Purpose::of_ends(connection))
-        && is_still_meant(ike, connection);
+        && is_still_meant(ike, connection, secrets);
     if !ends {
         return Fate::Closed { again: true };
     }
@@ -203,10 +214,12 @@ fn fate(ike: &IkeSa, connection: Option<&Arc<Connection>>, stays: bool) -> Fate 
     Fate::Kept(connection.clone(), gone.collect())
 }
 
-/// Whether a user who logged in with EAP could do so today.
-pub(super) fn is_still_meant(ike: &IkeSa, connection: &Connection) -> bool {
+/// Whether a user who logged in with EAP could do so today: is meant, and has an account.
+fn is_still_meant(ike: &IkeSa, connection: &Connection, secrets: &[Secret]) -> bool {
     match (&connection.auth.remote, &ike.authenticated.proven.user) {
-        (RemoteAuth::Eap(users), Some(user)) => users.include(user, &ike.remote_id),
+        (RemoteAuth::Eap(users), Some(user)) => {
+            users.include(user, &ike.remote_id) && eap::account(secrets, user).is_some()
+        }
         (RemoteAuth::Eap(_), None) | (_, Some(_)) => false,
         (_, None) => true,
     }

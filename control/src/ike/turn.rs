@@ -78,6 +78,14 @@ impl Ids {
         unique
     }
 
+    /// Running numbers that SAs of another member have, or of an earlier life of this one: an operator
+    /// who names one means one.
+    pub fn occupy_numbers(&mut self, ike: u32, children: impl Iterator<Item = SaId>) {
+        self.next_unique = after(self.next_unique, ike);
+        let sas = children.map(|sa| sa.counter);
+        self.next_sa = sas.fold(self.next_sa, after);
+    }
+
     /// The IV of the next SK payload that is sealed with our keys of an IKE SA, named by our SPI:
     /// member (8 bits), incarnation (24), counter (32), so that no two members and no two lives of one
     /// ever use the same (R17 of the lease rules). `None` once its counter is used up: then nothing
@@ -122,6 +130,14 @@ impl Ids {
 
     pub fn release(&mut self, spi: Spi) {
         self.spis.remove(&spi);
+    }
+}
+
+/// The next number where that one is taken; a record from nowhere does not drive it round.
+fn after(next: u32, taken: u32) -> u32 {
+    match taken <= u32::MAX / 2 {
+        true => next.max(taken + 1),
+        false => next,
     }
 }
 

@@ -362,7 +362,7 @@ fn rfc7296_section_2_4_another_user_with_the_same_ike_identity_is_another_peer()
 #[test]
 fn a_reload_ends_what_a_user_could_not_have_today() {
     type Change = fn(&mut EngineSettings);
-    let changes: [(Change, usize); 5] = [
+    let changes: [(Change, usize); 6] = [
         (
             |b| b.connections[0].auth.remote = RemoteAuth::Eap(EapUsers::ByIkeIdentity),
             0,
@@ -380,6 +380,8 @@ fn a_reload_ends_what_a_user_could_not_have_today() {
             0,
         ),
         (|b| b.connections[0].auth.remote = RemoteAuth::Psk, 0),
+        // Her account is gone, and Bob's stays.
+        (|b| b.secrets.truncate(1), 0),
     ];
     for (change, left) in changes {
         let mut world = up(11);

@@ -114,6 +114,55 @@ fn unique_keep_refuses_another_one_without_initial_contact() {
     world.assert_agreement(1);
 }
 
+/// What is authorised as one peer is one peer, however it spells its name.
+#[test]
+fn a_peer_with_its_name_in_capitals_is_the_same_peer() {
+    let capitals = |unique| {
+        let mut a = with(A, unique);
+        a.connections[0].local_id = "A.TEST".parse().unwrap();
+        a
+    };
+    // It has no second IKE SA where one is kept.
+    let b = from_anywhere(with(B, Unique::Keep));
+    let mut world = World::new(1, with(A, Unique::Never), b);
+    world.run(SECOND);
+    let old = world.ike(B);
+    start_anew(&mut world, elsewhere(capitals(Unique::Never)));
+    assert_eq!(world.ike_sas(B), [old]);
+    assert!(world.hosts[B].saw(refused));
+    // Nor more than ikesa_limit_id.
+    let mut b = from_anywhere(with(B, Unique::Never));
+    b.limits.ikesa_limit_id = 1;
+    let mut world = World::new(1, with(A, Unique::Never), b);
+    world.run(SECOND);
+    let old = world.ike(B);
+    start_anew(&mut world, elsewhere(capitals(Unique::Never)));
+    assert_eq!(world.ike_sas(B), [old]);
+    // And INITIAL_CONTACT ends what it had before.
+    let mut world = World::new(1, with(A, Unique::No), with(B, Unique::No));
+    world.run(SECOND);
+    let old = world.ike(B);
+    start_anew(&mut world, capitals(Unique::No));
+    world.assert_agreement(1);
+    assert_ne!(world.ike(B), old);
+    assert_eq!(world.living(B), 1);
+}
+
+/// What `hitless terminate` and `rekey` take names one SA, though another member made some of them.
+#[test]
+fn running_numbers_are_given_once_whoever_leads() {
+    let mut world = World::new(1, with(A, Unique::Never), with(B, Unique::Never));
+    world.run(SECOND);
+    world.fail_over(B, Resume::Exact);
+    start_anew(&mut world, with(A, Unique::Never));
+    let status = world.hosts[B].engine.status(world.now);
+    let numbers: BTreeSet<u32> = status.iter().map(|ike| ike.unique_id).collect();
+    assert_eq!((status.len(), numbers.len()), (2, 2));
+    let children = status.iter().flat_map(|ike| &ike.children);
+    let numbers: BTreeSet<u32> = children.clone().map(|child| child.sa.counter).collect();
+    assert_eq!((children.count(), numbers.len()), (2, 2));
+}
+
 /// Make-before-break says no INITIAL_CONTACT, and what AUTH_LIFETIME demands is not refused.
 #[test]
 fn rfc7296_section_2_8_3_a_reauthentication_is_let_in_whatever_unique_says() {

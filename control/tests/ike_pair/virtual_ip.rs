@@ -198,6 +198,36 @@ fn a_client_that_comes_back_without_memory_gets_its_address_again() {
     assert_eq!(given(&world), first);
 }
 
+#[test]
+fn name_servers_are_told_in_the_order_of_the_configuration_and_once() {
+    let dns = ["10.2.0.53", "10.2.0.9", "10.2.0.53", "10.2.0.77"];
+    let mut b = gateway();
+    b.pools[0] = pool("v4", "10.3.0.1", "10.3.0.4", &dns);
+    let mut world = World::new(12, client(&["0.0.0.0"]), b);
+    world.run(SECOND);
+    let told = &world.hosts[A].engine.status(world.now)[0].dns;
+    let told: Vec<String> = told.iter().map(IpAddr::to_string).collect();
+    assert_eq!(told, ["10.2.0.53", "10.2.0.9", "10.2.0.77"]);
+}
+
+/// It is authorised as the same peer, so the address that it had is its own.
+#[test]
+fn a_client_that_spells_its_name_otherwise_gets_its_address_again() {
+    let mut b = gateway();
+    b.pools[0] = pool("v4", "10.3.0.1", "10.3.0.1", &[]);
+    let mut world = World::new(13, client(&["0.0.0.0"]), b);
+    world.run(SECOND);
+    let first = given(&world);
+    assert_eq!(first.len(), 1);
+    let mut a = client(&["0.0.0.0"]);
+    a.connections[0].local_id = "A.TEST".parse().unwrap();
+    world.hosts[A] = Host::new(a);
+    world.lead(A, Resume::Exact);
+    world.run(SECOND);
+    world.assert_agreement(1);
+    assert_eq!(given(&world), first);
+}
+
 /// Another client comes in the first one's place; the first one's IKE SA lives on.
 fn another_client(world: &mut World, name: &str) {
     let mut other = client(&["0.0.0.0"]);

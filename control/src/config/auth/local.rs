@@ -23,7 +23,7 @@ pub(in crate::config) fn local(
 ) -> Result<End<LocalAuth>, Refused> {
     let send = connection.or(
         "send_cert",
-        SendCertificate::default(),
+        unless_said(anchors),
         value::word(&[
             ("ifasked", SendCertificate::IfAsked),
             ("always", SendCertificate::Always),
@@ -78,6 +78,15 @@ pub(in crate::config) fn local(
             send,
         })),
     })
+}
+
+/// Clients that log in with EAP know a gateway by its certificate, and not all of them ask for it:
+/// those of iOS and macOS send no CERTREQ.
+fn unless_said(remote: Option<&RemoteAuth>) -> SendCertificate {
+    match remote {
+        Some(RemoteAuth::Eap(_)) => SendCertificate::Always,
+        _ => SendCertificate::default(),
+    }
 }
 
 /// What `local` is about.

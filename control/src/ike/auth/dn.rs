@@ -46,6 +46,23 @@ impl DistinguishedName {
         self.attributes().iter().any(|a| stands_for_any(&a.value))
     }
 
+    /// The form that all names share which are the same ([`is_same`](Self::is_same)).
+    pub fn folded(&self) -> DistinguishedName {
+        let mut name = RdnSequence::default();
+        for mut attribute in self.attributes() {
+            if let Some(text) = folded(&attribute.value)
+                && let Ok(value) = Any::new(Tag::Utf8String, text.into_bytes())
+            {
+                attribute.value = value;
+            }
+            if let Ok(part) = RelativeDistinguishedName::try_from(vec![attribute]) {
+                name.push(part);
+            }
+        }
+        name.to_der()
+            .map_or_else(|_| self.clone(), DistinguishedName)
+    }
+
     fn agrees(&self, other: &DistinguishedName, any: impl Fn(&Any) -> bool) -> bool {
         let (ours, theirs) = (self.attributes(), other.attributes());
         let mut pairs = ours.iter().zip(&theirs);
@@ -76,11 +93,13 @@ fn text(value: &Any) -> Option<String> {
     }
 }
 
+/// Without case and surplus spaces.
+fn folded(value: &Any) -> Option<String> {
+    let text = text(value)?.to_lowercase();
+    Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
+}
+
 fn same(a: &Any, b: &Any) -> bool {
-    let folded = |value| {
-        let text = text(value)?.to_lowercase();
-        Some(text.split_whitespace().collect::<Vec<_>>().join(" "))
-    };
     match (folded(a), folded(b)) {
         (Some(a), Some(b)) => a == b,
         _ => a == b,
@@ -186,12 +205,14 @@ mod tests {
         printable.push(rdn);
         let printable = DistinguishedName::from_der(&printable.to_der().unwrap()).unwrap();
         assert!(printable.matches(&name("CN=gw")) && printable != name("CN=gw"));
+        assert_eq!(printable.folded(), name("CN= GW").folded());
         for other in [
             "C=CH, O=example",
             "C=CH, CN=gw, O=example",
             "C=CH, O=example, CN=gw2",
         ] {
             assert!(!name(other).matches(&pattern), "{other}");
+            assert_ne!(name(other).folded(), pattern.folded(), "{other}");
         }
     }
 

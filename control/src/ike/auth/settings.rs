@@ -44,7 +44,7 @@ pub struct LocalCertificates {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum SendCertificate {
     Always,
-    /// If the peer sent a CERTREQ.
+    /// If the peer sent a CERTREQ. Where users log in with EAP, the configuration's default is `Always`.
     #[default]
     IfAsked,
     Never,

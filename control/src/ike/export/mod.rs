@@ -77,13 +77,19 @@ pub(super) fn export(ike: &IkeSa, now: Instant) -> Record {
     let record = Zeroizing::new(to_record(ike, now));
     let mut body = Zeroizing::new(Vec::with_capacity(record.encoded_len()));
     body.extend_from_slice(&Zeroizing::new(record.encode_to_vec()));
+    let children = sas(ike);
+    Record { body, children }
+}
+
+/// The Child SAs that it has, and that are on their way.
+fn sas(ike: &IkeSa) -> Vec<SaId> {
     let mut children: Vec<SaId> = ike.children.iter().map(|c| c.sa.id).collect();
     children.extend(offers(ike).map(|offer| offer.id));
     children.extend(ike.half_made.iter().filter_map(|half| match half.what {
         What::Child { id, .. } => Some(id),
         What::Ike { .. } => None,
     }));
-    Record { body, children }
+    children
 }
 
 /// Child SAs that are being asked for.
@@ -101,7 +107,7 @@ pub(super) enum Imported {
     Grave(IkeSpi, Grave),
 }
 
-/// What the record of a version says; its SPIs are taken from then on.
+/// What the record of a version says; its SPIs and its running numbers are taken from then on.
 pub(super) fn import(
     now: Instant,
     connections: &BTreeMap<String, Arc<Connection>>,
@@ -113,6 +119,7 @@ pub(super) fn import(
     let Imported::IkeSa(ike) = &imported else {
         return Ok(imported);
     };
+    ids.occupy_numbers(ike.unique, sas(ike).into_iter());
     for child in &ike.children {
         ids.occupy(child.sa.inbound_spi);
     }

@@ -662,6 +662,7 @@ impl Initiator {
             },
         );
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
+        ike.end_with_certificate(turn);
         ike.take_token(turn, contents);
         ike.take_ticket(turn, contents);
         turn.events.extend(stage.intermediate.log());

@@ -102,5 +102,6 @@ impl Initiators {
 }
 
 fn ends(connection: &Connection) -> (Identification, Identification) {
-    (connection.local_id.clone(), connection.remote_id.clone())
+    let ends = [&connection.local_id, &connection.remote_id];
+    ends.map(|end| end.folded().into_owned()).into()
 }

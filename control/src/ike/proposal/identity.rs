@@ -1,5 +1,6 @@
 //! Identities in text and on the wire (RFC 7296 section 3.5).
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
@@ -39,6 +40,26 @@ impl Identification {
             }
             (Identification::Dn(name), Identification::Dn(pattern)) => name.matches(pattern),
             (id, pattern) => id == pattern,
+        }
+    }
+
+    /// The form that all spellings of a name share: what [`matches`](Self::matches) takes for one has
+    /// one. Whose IKE SAs and addresses they are is looked up by it; what is signed is what was sent.
+    pub fn folded(&self) -> Cow<'_, Identification> {
+        let lower = |name: &str| name.to_ascii_lowercase();
+        let spelt = |name: &str| name.bytes().any(|octet| octet.is_ascii_uppercase());
+        match self {
+            Identification::Fqdn(name) if spelt(name) => {
+                Cow::Owned(Identification::Fqdn(lower(name)))
+            }
+            Identification::Email(name) if spelt(name) => {
+                Cow::Owned(Identification::Email(lower(name)))
+            }
+            Identification::Eap(name) if spelt(name) => {
+                Cow::Owned(Identification::Eap(lower(name)))
+            }
+            Identification::Dn(name) => Cow::Owned(Identification::Dn(name.folded())),
+            same => Cow::Borrowed(same),
         }
     }
 
@@ -282,6 +303,35 @@ mod tests {
         for text in ["gw", "a@b", "192.0.2.1", "::1", "@#00"] {
             assert!(id(text).matches(&Identification::Any) && id(text).matches(&id(text)));
         }
+    }
+
+    #[test]
+    fn all_spellings_of_a_name_and_no_other_names_fold_to_one() {
+        let eap = |name: &str| Identification::Eap(name.to_owned());
+        let names = [
+            [id("A.Test"), id("a.tEST")],
+            [id("Me@A.test"), id("mE@a.test")],
+            [eap("Alice"), eap("aLICE")],
+            [id("C=CH, CN=Gw 1"), id("c=ch,cn=gW  1")],
+            [id("@#41"), id("@#41")],
+            [id("192.0.2.1"), id("192.0.2.1")],
+        ];
+        for (n, [one, other]) in names.iter().enumerate() {
+            assert!(
+                one.matches(other) && one.folded() == other.folded(),
+                "{one}"
+            );
+            assert_eq!(one.folded().folded(), one.folded());
+            for [another, _] in &names[..n] {
+                assert!(one.folded() != another.folded(), "{one} {another}");
+            }
+        }
+        // No name is an address, and octets are no name.
+        assert_ne!(id("@#61").folded(), id("@#41").folded());
+        assert_ne!(
+            id("@a").folded(),
+            Identification::Eap("a".to_owned()).folded()
+        );
     }
 
     /// A peer cannot claim a configured identity by another type or by odd characters.

@@ -22,6 +22,7 @@ pub(in crate::ike) struct Leases {
 
 /// An address in use; by several IKE SAs while one replaces another.
 struct Lease {
+    /// Folded.
     holder: Identification,
     ikes: BTreeSet<IkeSpi>,
 }
@@ -48,7 +49,7 @@ impl Leases {
     pub fn hold(&mut self, ike: &IkeSa) {
         for address in &ike.addresses.given {
             let lease = self.held.entry(*address).or_insert_with(|| Lease {
-                holder: ike.peer().clone(),
+                holder: ike.peer().folded().into_owned(),
                 ikes: BTreeSet::new(),
             });
             lease.ikes.insert(ike.local_spi);
@@ -83,7 +84,8 @@ impl Leases {
 
     fn find_in(&self, pool: &Pool, wish: &Wish<'_>) -> Option<IpAddr> {
         let within = |address: &IpAddr| (pool.first..=pool.last).contains(address);
-        let theirs = |lease: &Lease| lease.holder == *wish.holder;
+        let holder = wish.holder.folded();
+        let theirs = |lease: &Lease| lease.holder == *holder;
         if within(&wish.address) && self.held.get(&wish.address).is_none_or(theirs) {
             return Some(wish.address);
         }
@@ -93,7 +95,7 @@ impl Leases {
         {
             return Some(*address);
         }
-        self.free(pool, wish.holder)
+        self.free(pool, &holder)
     }
 
     /// A free address: the same one for the same peer as long as nobody else has it, on every

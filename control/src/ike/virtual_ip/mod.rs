@@ -3,7 +3,6 @@
 mod leases;
 mod told;
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(super) use leases::{Leases, Wish};
@@ -62,7 +61,8 @@ pub(super) fn answer(
         Some(Effect::InitialContact)
     );
     let wanted = request.attributes.iter().filter_map(Attribute::as_address);
-    let mut dns: BTreeSet<IpAddr> = BTreeSet::new();
+    // The order of the configuration says which is asked first.
+    let mut dns: Vec<IpAddr> = Vec::new();
     for address in wanted.take(REQUESTS) {
         // One of each family: the next one asked for would be the same.
         let family = |given: &IpAddr| given.is_ipv4() == address.is_ipv4();
@@ -77,7 +77,11 @@ pub(super) fn answer(
         };
         if let Some((given, servers)) = turn.ids.leases.find(&wish) {
             ike.addresses.given.push(given);
-            dns.extend(servers);
+            for server in servers {
+                if !dns.contains(server) {
+                    dns.push(*server);
+                }
+            }
         }
     }
     // RFC 7296 section 3.15.4: only if there is none at all.

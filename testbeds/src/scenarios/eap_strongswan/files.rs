@@ -25,7 +25,6 @@ dns = ["10.2.0.53"]
 proposals = ["{IKE}"]
 local = {{ auth = "pubkey", certs = ["../gw-ecdsa.crt", "../sub.crt"], id = "gw.test" }}
 remote = {{ auth = "eap-mschapv2", id = "%any", eap_id = "%any" }}
-send_cert = "always"
 pools = ["clients"]
 dpd_delay = "30s"
 
