@@ -111,6 +111,30 @@ impl Member {
                 Ok(shown) => Reply::Shown { shown },
                 Err(reason) => Reply::Refused { reason },
             },
+            Request::TraceAdd { .. }
+            | Request::TraceShow {}
+            | Request::TraceClear {}
+            | Request::CaptureStart { .. }
+            | Request::CaptureRead { .. }
+            | Request::CaptureStop { .. } => return self.watch(now, client, request),
+            order @ (Request::Initiate { .. }
+            | Request::Terminate { .. }
+            | Request::Rekey { .. }
+            | Request::Redirect { .. }
+            | Request::Reload {}
+            | Request::Switchover { .. }) => return self.order(now, client, order),
+            Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {
+                Ok(plan) => done(plan),
+                Err(reason) => Reply::Refused { reason },
+            },
+            Request::Metrics {} => Reply::Metrics(Box::new(self.gateway.metrics(now))),
+            Request::Cluster {} => Reply::Cluster(Box::new(self.gateway.cluster(now))),
+        })
+    }
+
+    /// What is asked of traces and captures.
+    fn watch(&mut self, now: Instant, client: ClientId, request: Request) -> Option<Reply> {
+        Some(match request {
             Request::TraceAdd { packets, filter } => {
                 match self.gateway.trace_add(packets, &filter) {
                     Ok(()) => done(format!(
@@ -148,18 +172,7 @@ impl Member {
                 self.gateway.capture_stop(capture);
                 done("nothing is captured".to_owned())
             }
-            order @ (Request::Initiate { .. }
-            | Request::Terminate { .. }
-            | Request::Rekey { .. }
-            | Request::Redirect { .. }
-            | Request::Reload {}
-            | Request::Switchover { .. }) => return self.order(now, client, order),
-            Request::SwitchoverPlan {} => match self.gateway.switchover_plan(now) {
-                Ok(plan) => done(plan),
-                Err(reason) => Reply::Refused { reason },
-            },
-            Request::Metrics {} => Reply::Metrics(Box::new(self.gateway.metrics(now))),
-            Request::Cluster {} => Reply::Cluster(Box::new(self.gateway.cluster(now))),
+            _ => return None,
         })
     }
 

@@ -22,8 +22,8 @@ use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Collector;
 use hitless_sa::{Lease, SequenceNumber};
 
-use super::{SIZES, drain, each};
-use crate::clock::{median, time};
+use super::{SIZES, each};
+use crate::clock::{had, median, time};
 use crate::machine::Cores;
 use crate::results::OverheadLine;
 
@@ -111,13 +111,18 @@ impl Subject {
         })
     }
 
-    /// One load, once the leases have room for it.
+    /// One load, once the leases have room for it: what the worker had of a core for it, for half of
+    /// the rounds or more may be disturbed on a busy machine.
     fn load(&mut self, lengths: &[usize]) -> Result<Duration, Box<dyn Error>> {
         while self.cells.iter().any(|cell| left(cell) < ENOUGH) {
             thread::yield_now();
         }
         self.bench.load(lengths)?;
-        drain(&mut self.bench, lengths.len())
+        let (sent, begun) = (self.bench.sent(), had());
+        self.bench.run();
+        let took = had().saturating_sub(begun);
+        self.bench.expect(sent, lengths.len())?;
+        Ok(took)
     }
 
     /// Nanoseconds of a packet.
