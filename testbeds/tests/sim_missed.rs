@@ -3,10 +3,12 @@
 
 use std::time::Duration;
 
-use hitless::lab::{Extras, Family};
+use hitless::ike::settings::Withheld;
+use hitless::lab::{Extras, Family, Redirect};
 use hitless_testbeds::sim::plan::Fault::{
-    ClusterRekeysIke, Crash, CrashAfter, Deaf, DiskFails, Frozen, Garbage, Healed, PeerRekeysChild,
-    PeerRekeysIke, Replay, Restart, ShutDown, Slow, Switchover,
+    ClockJumps, ClusterRedirects, ClusterRekeysChild, ClusterRekeysIke, Crash, CrashAfter, Deaf,
+    DiskFails, Frozen, Garbage, Healed, PeerClosesChildren, PeerOpensChildren, PeerRekeysChild,
+    PeerRekeysIke, Plugged, Replay, Restart, ShutDown, Slow, Switchover, Unplugged,
 };
 use hitless_testbeds::sim::plan::{Part, Plan, lease_sizes};
 
@@ -380,4 +382,119 @@ fn a_switchover_to_a_standby_that_has_just_died_is_taken_back() {
         };
         assert_kept(&plan, 3);
     }
+}
+
+/// A client that never says that it comes in anew did, while its former IKE SA still had the only address
+/// of the pool. It kept the IKE SA that had none, and asked on it for a child again and again that
+/// could never be: addresses are given in IKE_AUTH alone.
+#[test]
+fn seed_15_with_name_servers_a_client_without_an_address_begins_anew() {
+    let faults = vec![
+        (nanos(3_022_199_274), ClusterRekeysChild),
+        (nanos(3_022_199_274), CrashAfter(2, 2)),
+        (nanos(3_114_199_274), Restart(2)),
+        (nanos(3_144_881_013), DiskFails(3, 2)),
+        (nanos(3_144_881_013), Switchover),
+        (micros(3_387_000), Crash(0)),
+        (nanos(3_686_066_689), Unplugged(1)),
+        (micros(3_804_000), Restart(0)),
+        (nanos(4_093_066_689), Plugged(1)),
+    ];
+    let plan = Plan {
+        outside: noise(1_000, 100, 60),
+        sync: noise(0, 0, 2_000),
+        drift: [2_372, -4_913, -923, 4_580],
+        esp_proposal: "aes256gcm16-x25519",
+        takeover: "message-id-sync",
+        retransmit_tries: Some(4),
+        probe_every: micros(2_379),
+        extras: Extras {
+            ppk: true,
+            virtual_ip: true,
+            dns: true,
+            unique: Some("never"),
+            ..Extras::default()
+        },
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 15);
+}
+
+/// A client was sent to the other address of the same cluster, and did not ask there for the address that
+/// it has: the pool had no other one. It left the IKE SA that worked for one without a child.
+#[test]
+fn seed_211_with_redirects_a_client_that_is_sent_elsewhere_keeps_its_address() {
+    let faults = vec![
+        (micros(1_379_000), ClusterRedirects),
+        (micros(2_323_000), ClusterRedirects),
+        (nanos(3_686_222_530), Replay),
+        (nanos(4_134_222_530), Replay),
+    ];
+    let plan = Plan {
+        outside: noise(10, 0, 60),
+        sync: noise(0, 100, 60),
+        leases: Some(lease_sizes(16, 64)),
+        drift: [3_950, 3_209, 3_363, 2_371],
+        ike_proposal: CBC,
+        esp_proposal: "aes256gcm16-x25519",
+        degraded: "strict",
+        retransmit_tries: Some(4),
+        probe_every: micros(3_991),
+        aftermath: Duration::from_secs(20),
+        extras: Extras {
+            ppk: true,
+            virtual_ip: true,
+            packets: Some(600),
+            octets: Some(20_000),
+            redirect: Some(Redirect::Later),
+            ..Extras::default()
+        },
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 211);
+}
+
+/// The operator closed a child, and wanted it again while the Delete still waited for the answer to
+/// another request. The order was taken for one that was carried out already; the cluster had forgotten
+/// the IKE SA, and when the peer noticed it there was nothing to begin again.
+#[test]
+fn seed_85_with_childless_a_child_that_is_wanted_again_before_its_delete_has_left_is_made() {
+    let faults = vec![
+        (nanos(1_250_291_750), PeerRekeysChild),
+        (nanos(1_250_291_750), CrashAfter(2, 22)),
+        (nanos(1_272_817_695), Deaf { from: 1, to: 3 }),
+        (nanos(1_289_291_750), Restart(2)),
+        (nanos(1_331_513_254), Crash(1)),
+        (nanos(1_433_817_695), Healed),
+        (nanos(2_026_513_254), Restart(1)),
+        (
+            nanos(2_472_611_989),
+            ClockJumps(2, Duration::from_millis(112)),
+        ),
+        (micros(2_508_000), PeerClosesChildren),
+        (nanos(2_696_273_132), Crash(3)),
+        (nanos(2_918_579_004), Crash(1)),
+        (nanos(3_045_273_132), Restart(3)),
+        (micros(3_245_000), PeerOpensChildren),
+        (nanos(3_564_579_004), Restart(1)),
+    ];
+    let plan = Plan {
+        withheld: Withheld {
+            message_id_sync: false,
+            replay_counter_sync: true,
+        },
+        outside: noise(1_000, 0, 300),
+        sync: noise(0, 1_000, 300),
+        takeover: "probe",
+        retransmit_tries: Some(4),
+        probe_every: micros(720),
+        extras: Extras {
+            ppk: true,
+            per_cpu_sas: true,
+            childless: true,
+            ..Extras::default()
+        },
+        ..Plan::with(3, faults)
+    };
+    assert_kept(&plan, 85);
 }

@@ -362,7 +362,12 @@ impl Engine {
                 self.emit(Vec::new(), results.events);
                 self.goes_on(spi, initiator);
             }
-            Progress::Established(ike) => self.settle(now, entropy, ike, results),
+            Progress::Established(ike) => {
+                if ike.authenticated.replaces != initiator.replaces {
+                    self.redirect_failed(&initiator);
+                }
+                self.settle(now, entropy, ike, results);
+            }
             Progress::Failed => {
                 self.emit(Vec::new(), results.events);
                 self.timers.set(spi, None);
@@ -427,11 +432,12 @@ impl Engine {
         };
         let child = child.or_else(|| connection.children.first().map(|c| c.name.clone()));
         // What is being deleted is no reason not to: whoever asks knows that.
-        let stays = |sa: &IkeSa| sa.state != State::Deleting;
-        if child
-            .as_ref()
-            .is_some_and(|child| self.serves(name, child, stays))
-        {
+        let kept = |child: &String| {
+            let sas = self.index.of_connection(name);
+            let mut sas = sas.filter_map(|spi| self.sas.get(&spi));
+            sas.any(|sa| sa.state != State::Deleting && sa.keeps(child))
+        };
+        if child.as_ref().is_some_and(kept) {
             return;
         }
         let mut sas = self

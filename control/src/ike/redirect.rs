@@ -249,6 +249,7 @@ impl Engine {
         if let Some(mut initiator) = started {
             initiator.children.extend(children);
             initiator.replaces = Some(old.local_spi);
+            initiator.keep_addresses(old);
             self.timers.set(initiator.spi, Some(initiator.deadline()));
             self.initiators.insert(initiator);
         }

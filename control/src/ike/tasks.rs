@@ -280,6 +280,14 @@ impl IkeSa {
         pending || queued || lives
     }
 
+    /// Whether it has a child, makes it, or is to, and nobody wants its end: one that is to be closed
+    /// is no reason not to make it anew for whoever asks.
+    pub fn keeps(&self, child: &str) -> bool {
+        let mut children = self.children.iter();
+        children.any(|c| c.name == child && !c.stays_closed())
+            || self.missing().iter().any(|missing| missing == child)
+    }
+
     /// Whether a request may be sent now.
     fn is_free(&self) -> bool {
         self.window.has_room() && !self.is_finding_out() && self.owed.is_none()

@@ -8,6 +8,17 @@ use super::topology::Family;
 /// Octets of the last part of an address, from one network's part to the next.
 const STRIDE: u16 = 16;
 
+/// When a client is sent to the cluster's other address (RFC 5685).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Redirect {
+    /// In the answer to IKE_SA_INIT (section 3).
+    Init,
+    /// In the answer to IKE_AUTH (section 6).
+    Auth,
+    /// By the operator, while the IKE SA is there (section 5).
+    Later,
+}
+
 /// What is asked for. Nothing of it is the plain tunnel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Extras {
@@ -47,6 +58,24 @@ pub struct Extras {
     pub nat: bool,
     /// The last of the members only votes.
     pub witness: bool,
+    /// The cluster has two addresses, and sends its clients from one to the other.
+    pub redirect: Option<Redirect>,
+    /// IKE_AUTH makes no Child SA: the first one has an exchange of its own (RFC 6023).
+    pub childless: bool,
+    /// How many IKE SAs a peer may have, in the configuration's word.
+    pub unique: Option<&'static str>,
+    /// Octets after which a Child SA is replaced.
+    pub octets: Option<u32>,
+    /// The peer asks for wider selectors than the cluster has (RFC 7296 section 2.9).
+    pub narrow: bool,
+    /// The peer has two addresses, and may go from one to the other (RFC 4555).
+    pub moves: bool,
+    /// Nobody begins without a cookie (RFC 7296 section 2.6).
+    pub cookies: bool,
+    /// The peer tries another group first: INVALID_KE_PAYLOAD (RFC 7296 section 1.2 and 1.3).
+    pub other_group: bool,
+    /// A name server comes with the address.
+    pub dns: bool,
 }
 
 /// A part of each protected network, and a host on it.
@@ -100,11 +129,20 @@ impl Extras {
         self.more_children + self.more_connections > 0
     }
 
-    /// Proposals of IKE and ESP with what is wanted of them.
-    pub(super) fn proposal(&self, plain: &str) -> String {
-        match self.ml_kem {
+    /// Whether the cluster has a second address on the outside.
+    pub(super) fn has_annex(&self) -> bool {
+        self.redirect.is_some()
+    }
+
+    /// Proposals of IKE and ESP with what is wanted of them, the first one first.
+    pub(super) fn proposals(&self, end: End, plain: &str) -> String {
+        let with = match self.ml_kem {
             true => plain.replace("-x25519", "-x25519-ke1_mlkem768"),
             false => plain.to_owned(),
+        };
+        match self.other_group && end == End::Peer {
+            true => format!("\"{}\", \"{with}\"", with.replace("-x25519", "-ecp256")),
+            false => format!("\"{with}\""),
         }
     }
 
@@ -123,11 +161,13 @@ impl Extras {
             (virtual_ip, "pools = [\"clients\"]"),
             (self.lazy, "sync_after_takeover = \"lazy\""),
             (false, ""),
+            (false, ""),
         ];
         let peer = [
             (virtual_ip, vips(inside)),
             (self.reauthentication, "reauth_time = \"2s\""),
-            (self.mobike, "mobike = true"),
+            (self.mobike || self.moves, "mobike = true"),
+            (self.childless, "childless = \"force\""),
         ];
         let own = match end {
             End::Cluster => cluster,
@@ -138,6 +178,14 @@ impl Extras {
                 lines.push_str(line);
                 lines.push('\n');
             }
+        }
+        // Who never hears of a first contact says nothing of one either.
+        let unique = self
+            .unique
+            .filter(|word| end == End::Cluster || *word == "never");
+        if let Some(word) = unique {
+            // Writing to a string does not fail.
+            let _ = writeln!(lines, "unique = \"{word}\"");
         }
         lines
     }
@@ -159,6 +207,7 @@ impl Extras {
             let name = numbered("net", number);
             let [behind_cluster, behind_peer] = match self.divides() {
                 true => lane.networks.each_ref().map(String::as_str),
+                false if self.narrow && end == End::Peer => wide(inside),
                 false => networks,
             };
             let behind_peer = match self.virtual_ip && connection == 0 {
@@ -185,9 +234,12 @@ impl Extras {
         if self.per_cpu_sas {
             text.push_str("per_cpu_sas = \"yes\"\n");
         }
+        // Writing to a string does not fail.
         if let Some(packets) = self.packets {
-            // Writing to a string does not fail.
             let _ = writeln!(text, "rekey_packets = {packets}");
+        }
+        if let Some(octets) = self.octets {
+            let _ = writeln!(text, "rekey_bytes = {octets}");
         }
     }
 
@@ -202,6 +254,12 @@ impl Extras {
             let client = inside.stations().host_a;
             let pool = format!("[pools.clients]\naddrs = \"{client}-{client}\"\n");
             text.push_str(&pool);
+            if self.dns {
+                let _ = writeln!(text, "dns = [\"{}\"]", inside.stations().host_b);
+            }
+        }
+        if self.cookies && end == End::Cluster {
+            text.push_str("[ike]\ncookies = \"always\"\n");
         }
         text
     }
@@ -220,6 +278,14 @@ fn vips(family: Family) -> &'static str {
     match family {
         Family::V4 => "vips = [\"0.0.0.0\"]",
         Family::V6 => "vips = [\"::\"]",
+    }
+}
+
+/// More than what lies behind the cluster and behind the peer.
+fn wide(inside: Family) -> [&'static str; 2] {
+    match inside {
+        Family::V4 => ["10.2.0.0/16", "10.1.0.0/16"],
+        Family::V6 => ["2001:db8:2::/48", "2001:db8:1::/48"],
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::extras::{self, End, Extras, Lane};
+use super::extras::{self, End, Extras, Lane, Redirect};
 use crate::config::{Config, ConfigError};
 
 pub const CLUSTER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
@@ -20,6 +20,9 @@ pub const HOST_B: Ipv4Addr = Ipv4Addr::new(10, 2, 0, 10);
 
 /// The number of the peer, or of its first member.
 const FIRST_PEER: u8 = 9;
+/// Where the second address of a side is, counted in parts of the network behind its first; members
+/// that move the tunnel have the parts before.
+const ANNEX: u8 = 5;
 
 /// The addresses of one side of the gateways.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -73,6 +76,13 @@ impl Family {
             Family::V4 => [CLUSTER.into(), PEER.into()],
             Family::V6 => [six(1), six(2)],
         }
+    }
+
+    /// The addresses that either side may have on the outside, the one in common use first: the
+    /// cluster's and the peer's.
+    pub fn doors(self) -> [[IpAddr; 2]; 2] {
+        self.ends()
+            .map(|first| [first, extras::shifted(first, ANNEX)])
     }
 
     /// Behind the cluster and behind the peer.
@@ -147,28 +157,36 @@ impl Topology {
         if self.extras.mobike {
             cluster.push_str("preempt = true\n");
         }
-        let [_, mut remote] = self.outside.ends();
-        if self.extras.nat {
-            remote = NAT.into();
-        }
-        let outside = self.member_address(member);
+        let remote = match self.extras.nat {
+            true => vec![NAT.into()],
+            false => self.peer_addresses(),
+        };
         let sides = Sides {
             cluster: &cluster,
-            outside,
+            outside: self.member_addresses(member),
             inside: self.inside.stations().cluster,
-            remote: vec![remote],
+            remote,
             end: End::Cluster,
             start: "none",
         };
         self.parse(&format!("member {member}"), &sides)
     }
 
-    /// Where a member is on the outside: all are at one address, unless they move the tunnel.
-    fn member_address(&self, member: u8) -> IpAddr {
-        let [shared, _] = self.outside.ends();
+    /// Where a member is on the outside: all are at the same addresses, unless they move the tunnel.
+    fn member_addresses(&self, member: u8) -> Vec<IpAddr> {
+        let [[shared, annex], _] = self.outside.doors();
         match self.extras.mobike {
-            true => extras::shifted(shared, member - 1),
-            false => shared,
+            true => vec![extras::shifted(shared, member - 1)],
+            false if self.extras.has_annex() => vec![shared, annex],
+            false => vec![shared],
+        }
+    }
+
+    fn peer_addresses(&self) -> Vec<IpAddr> {
+        let [_, [first, second]] = self.outside.doors();
+        match self.extras.moves {
+            true => vec![first, second],
+            false => vec![first],
         }
     }
 
@@ -184,12 +202,14 @@ impl Topology {
             0 | 1 => format!("name = \"peer\"\nid = {first}\n"),
             more => self.cluster("peer", first + number, first..=first + more - 1),
         };
-        let [_, outside] = self.outside.ends();
-        let mut remote: Vec<IpAddr> = (1..=self.members).map(|m| self.member_address(m)).collect();
+        // The first one of each: whoever is sent elsewhere is told so.
+        let mut remote: Vec<IpAddr> = (1..=self.members)
+            .filter_map(|member| self.member_addresses(member).into_iter().next())
+            .collect();
         remote.dedup();
         let sides = Sides {
             cluster: &cluster,
-            outside,
+            outside: self.peer_addresses(),
             inside: self.inside.stations().peer,
             remote,
             end: End::Peer,
@@ -231,16 +251,18 @@ impl Topology {
             end,
             ..
         } = sides;
-        let connections =
-            (0..=extras.more_connections).map(|number| self.connection(number, sides));
-        let connections: String = connections.collect();
+        let addresses = outside
+            .iter()
+            .map(|address| format!("\"{address}/{}\"", self.outside.prefix_length()));
+        let addresses = addresses.collect::<Vec<_>>().join(", ");
+        let connections = self.connections(sides);
         let text = format!(
             r#"
 [cluster]
 {cluster}
 [ports.outside]
 driver = "memory"
-addresses = ["{outside}/{}"]
+addresses = [{addresses}]
 protected = false
 [ports.protected]
 driver = "memory"
@@ -252,7 +274,6 @@ checkpoint = {{ packets = {packets}, interval = "{interval}" }}
 {connections}[secrets.tunnel]
 secret = "{secret}"
 {}"#,
-            self.outside.prefix_length(),
             self.inside.prefix_length(),
             extras.workers(),
             extras.sections(*end, self.inside, secret),
@@ -260,8 +281,37 @@ secret = "{secret}"
         Config::parse(name, &text, Path::new("."))
     }
 
+    /// All connections of a side. Where clients are sent elsewhere before they have a Child SA the
+    /// tunnels are there, and at the cluster's first address is a connection for each that says so.
+    fn connections(&self, sides: &Sides<'_>) -> String {
+        let all = || 0..=self.extras.more_connections;
+        let when = self.extras.redirect.filter(|_| sides.end == End::Cluster);
+        let (Some(when @ (Redirect::Init | Redirect::Auth)), &[first, annex]) =
+            (when, &sides.outside[..])
+        else {
+            let tunnels = all().map(|number| self.connection(number, sides, &sides.outside));
+            return tunnels.collect();
+        };
+        let mut text: String = all()
+            .map(|number| self.connection(number, sides, &[annex]))
+            .collect();
+        for number in all() {
+            let door = self.connection(number, sides, &[first]);
+            let door = door.replace("[connections.tunnel", "[connections.door");
+            let order = format!("redirect_to = \"{annex}\"\nlocal = ");
+            text.push_str(&door.replacen("local = ", &order, 1));
+        }
+        if when == Redirect::Auth {
+            // Somebody else may stay: who it is shows in IKE_AUTH.
+            let lobby = self.connection(0, sides, &[first]);
+            let lobby = lobby.replace("[connections.tunnel", "[connections.lobby");
+            text.push_str(&lobby.replace("\"peer.lab\"", "\"nobody.lab\""));
+        }
+        text
+    }
+
     /// One connection with its children. It is the peer's identity that tells one from another.
-    fn connection(&self, number: u8, sides: &Sides<'_>) -> String {
+    fn connection(&self, number: u8, sides: &Sides<'_>, local: &[IpAddr]) -> String {
         let Topology {
             dpd_delay,
             takeover,
@@ -270,29 +320,25 @@ secret = "{secret}"
             ..
         } = self;
         let Sides {
-            outside,
-            remote,
-            end,
-            start,
-            ..
+            remote, end, start, ..
         } = sides;
         let [local_id, remote_id] = match end {
             End::Cluster => ["cluster".to_owned(), extras::numbered("peer", number)],
             End::Peer => [extras::numbered("peer", number), "cluster".to_owned()],
         };
         let plain = format!(
-            "esp_proposals = [\"{}\"]\nreplay_window = 4096\nstart_action = \"{start}\"\n",
-            extras.proposal(self.esp_proposal)
+            "esp_proposals = [{}]\nreplay_window = 4096\nstart_action = \"{start}\"\n",
+            extras.proposals(*end, self.esp_proposal)
         );
-        let remotes: Vec<String> = remote
-            .iter()
-            .map(|remote| format!("\"{remote}\""))
-            .collect();
+        let quoted = |addresses: &[IpAddr]| {
+            let quoted = addresses.iter().map(|address| format!("\"{address}\""));
+            quoted.collect::<Vec<_>>().join(", ")
+        };
         format!(
             r#"[connections.{}]
-local_addrs = ["{outside}"]
+local_addrs = [{}]
 remote_addrs = [{}]
-proposals = ["{}"]
+proposals = [{}]
 local = {{ auth = "psk", id = "{local_id}.lab" }}
 remote = {{ auth = "psk", id = "{remote_id}.lab" }}
 dpd_delay = "{dpd_delay}"
@@ -300,8 +346,9 @@ takeover = "{takeover}"
 window_size = {window_size}
 {}{}"#,
             extras::numbered("tunnel", number),
-            remotes.join(", "),
-            extras.proposal(self.ike_proposal),
+            quoted(local),
+            quoted(remote),
+            extras.proposals(*end, self.ike_proposal),
             extras.connection(number, *end, self.inside),
             extras.children(number, *end, self.inside, self.inside.networks(), &plain),
         )
@@ -311,7 +358,8 @@ window_size = {window_size}
 /// What differs between the two ends of the tunnels.
 struct Sides<'a> {
     cluster: &'a str,
-    outside: IpAddr,
+    /// Its addresses there.
+    outside: Vec<IpAddr>,
     inside: IpAddr,
     remote: Vec<IpAddr>,
     end: End,

@@ -14,7 +14,8 @@ use super::{json, print};
 #[command(
     after_help = "Examples:\n  hitless-testbeds sim --for 30m --json > night.1.json\n  \
         hitless-testbeds sim --for 30m --json --first NEXT > night.2.json\n  \
-        hitless-testbeds sim --merge night.1.json night.2.json"
+        hitless-testbeds sim --merge night.1.json night.2.json\n  \
+        hitless-testbeds sim --with redirect --seeds 300"
 )]
 pub struct Sim {
     /// How many seeds; without it 100, all crash points, or with --for as many as there is time for.
@@ -35,8 +36,11 @@ pub struct Sim {
     /// Print one JSON object instead of text.
     #[arg(long)]
     json: bool,
+    /// Give each seed's tunnel this as well, with what may happen to it.
+    #[arg(long, value_name = "FEATURE", value_parser = sim::features::Feature::named)]
+    with: Option<&'static sim::features::Feature>,
     /// Not random faults: one crash after each single output of each exchange, enumerated.
-    #[arg(long, visible_alias = "enumerate")]
+    #[arg(long, visible_alias = "enumerate", conflicts_with = "with")]
     crash_points: bool,
     /// Tell on stderr what happens.
     #[arg(long)]
@@ -95,6 +99,7 @@ impl Sim {
         wish.every = self.every;
         wish.crash_points = self.crash_points;
         wish.verbose = self.verbose;
+        wish.with = self.with;
         clock::watch_signals()?;
         let mut watch = sim::Watch::begin(seeds, self.limit);
         let summary = sim::run(wish, |so_far| watch.goes_on(so_far));

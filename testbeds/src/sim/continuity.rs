@@ -42,7 +42,7 @@ impl Continuity {
             since: epoch + *first,
             members: plan.members,
             exact: plan.members == 2 || plan.sync.delay.1 <= PROMPT,
-            reauthenticates: plan.extras.reauthentication,
+            reauthenticates: plan.extras.reauthentication || redirects(plan),
             found: Vec::new(),
         })
     }
@@ -105,6 +105,12 @@ impl Continuity {
     }
 }
 
+/// Whether a client is told to make an IKE SA anew, elsewhere: it has the old one until then.
+fn redirects(plan: &Plan) -> bool {
+    let mut faults = plan.faults.iter();
+    faults.any(|(_, fault)| *fault == Fault::ClusterRedirects)
+}
+
 /// One death, or one handover, of members that hear each other; whatever rekeys, is repeated, or
 /// is damaged meanwhile. A handover to one that has died in the same moment is one blow: nothing has
 /// been handed over.
@@ -115,6 +121,8 @@ fn promised(plan: &Plan) -> bool {
             Fault::Crash(_) | Fault::CrashAfter(..) | Fault::ShutDown(_) | Fault::Switchover
         )
     };
+    // A peer that comes in anew has forgotten its tunnels, and one that closes them wants silence.
+    let ends = |fault: &Fault| matches!(fault, Fault::Crash(0) | Fault::PeerClosesChildren);
     let harmless = |fault: &Fault| {
         matches!(
             fault,
@@ -125,6 +133,8 @@ fn promised(plan: &Plan) -> bool {
                 | Fault::PeerRekeysIke
                 | Fault::ClusterRekeysChild
                 | Fault::ClusterRekeysIke
+                | Fault::ClusterRedirects
+                | Fault::PeerMoves
                 | Fault::Replay
                 | Fault::Garbage
         )
@@ -136,7 +146,7 @@ fn promised(plan: &Plan) -> bool {
         && plan.peers == 1
         && modest(&plan.sync)
         && modest(&plan.outside)
-        && faults().all(|fault| blow(fault) || harmless(fault))
+        && faults().all(|fault| !ends(fault) && (blow(fault) || harmless(fault)))
         && (faults().filter(|fault| blow(fault)).count() <= 1 || in_vain(plan))
 }
 

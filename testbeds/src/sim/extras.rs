@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use hitless::lab::Family;
+use hitless::lab::{Family, Redirect};
 use hitless_sa::Entropy;
 
+use super::features;
 use super::pki::Login;
 use super::plan::{Fault, Plan, QUIET, below, pick};
 
@@ -19,12 +20,11 @@ pub fn draw(entropy: &mut dyn Entropy, plan: &mut Plan) {
     reconcile(plan);
     if plan.extras.nat && below(entropy, 2) == 0 {
         let at = QUIET + Duration::from_millis(u64::from(below(entropy, 2500)));
-        plan.faults.push((at, Fault::NatForgets));
-        plan.faults.sort_by_key(|(at, _)| *at);
-        plan.calm = plan.calm.max(at + Duration::from_millis(200));
+        plan.add_faults([(at, Fault::NatForgets)]);
     }
     add_rare(plan, entropy);
     reconcile(plan);
+    features::draw(entropy, plan);
 }
 
 /// What is dear, or changes who there is: behind all else again.
@@ -72,67 +72,39 @@ fn add(plan: &mut Plan, entropy: &mut dyn Entropy) {
 }
 
 /// Takes back what does not go together.
-fn reconcile(plan: &mut Plan) {
+pub fn reconcile(plan: &mut Plan) {
     let extras = &mut plan.extras;
     // What the configuration refuses (a PPK goes with no EAP).
     extras.transport &= !extras.virtual_ip;
     extras.ppk &= plan.login != Login::Password;
     // The NAT is one of IPv4, of one peer.
     extras.nat &= plan.families[0] == Family::V4 && plan.peers == 1;
-    // Transport mode is between the addresses that both see.
-    extras.transport &= !extras.nat && !extras.mobike;
-}
-
-#[cfg(test)]
-mod tests {
-    use hitless::entropy::SeededEntropy;
-    use hitless::lab::Extras;
-
-    use super::*;
-
-    #[test]
-    fn two_hundred_seeds_have_each_feature_and_some_have_none() {
-        let plans: Vec<Plan> = (1..=200_u64)
-            .map(|seed| Plan::draw(&mut SeededEntropy::new(!seed)))
-            .collect();
-        let some = |what: fn(&Plan) -> bool| plans.iter().filter(|plan| what(plan)).count();
-        assert!(some(|plan| plan.extras == Extras::default()) > 50);
-        for (feature, what) in FEATURES {
-            let one = |plan: &Plan| what(&plan.extras);
-            assert!(plans.iter().any(one), "{feature}");
-        }
-        assert!(some(|plan| plan.login == Login::Certificates) > 0);
-        assert!(some(|plan| plan.login == Login::Rsa) > 0);
-        assert!(some(|plan| plan.login == Login::Password) > 0);
-        assert!(some(|plan| plan.families[0] == Family::V6) > 0);
-        assert!(some(|plan| plan.families[1] == Family::V6) > 0);
-        let forgets = |(_, fault): &(Duration, Fault)| *fault == Fault::NatForgets;
-        assert!(plans.iter().any(|plan| plan.faults.iter().any(forgets)));
+    // Who has moved may be nobody's peer for a NAT of one address.
+    extras.moves &= !extras.nat;
+    // A cluster is at one address, at two, or at one for each member. Five times in five minutes a
+    // client follows, and no more (RFC 5685 section 7).
+    let free = !extras.mobike && !extras.reauthentication;
+    extras.redirect = extras.redirect.filter(|_| free);
+    if extras.redirect == Some(Redirect::Auth) && plan.login != Login::Psk {
+        // Who logs in otherwise is sent away before.
+        extras.redirect = Some(Redirect::Init);
     }
-
-    type Feature = (&'static str, fn(&Extras) -> bool);
-
-    const FEATURES: &[Feature] = &[
-        ("children", |extras| extras.more_children > 0),
-        ("transport mode", |extras| extras.transport),
-        ("PPK", |extras| extras.ppk),
-        ("virtual IP", |extras| extras.virtual_ip),
-        ("ESP in UDP", |extras| extras.encap),
-        ("fragments", |extras| extras.small_fragments),
-        ("crash detection", |extras| extras.crash_detection),
-        ("resumption", |extras| extras.resumption),
-        ("lifetimes by packets", |extras| extras.packets.is_some()),
-        ("ML-KEM", |extras| extras.ml_kem),
-        ("reauthentication", |extras| extras.reauthentication),
-        ("MOBIKE", |extras| extras.mobike),
-        ("SAs for each worker", |extras| extras.per_cpu_sas),
-        ("lazy", |extras| extras.lazy),
-        ("NAT", |extras| extras.nat),
-        ("ten tunnels", |extras| extras.more_connections == 9),
-        ("witness", |extras| extras.witness),
-        ("MOBIKE through a NAT", |extras| extras.nat && extras.mobike),
-        ("two at once", |extras| {
-            extras.more_children > 0 && extras.packets.is_some()
-        }),
-    ];
+    // Transport mode is between the addresses that both see.
+    let fixed = !extras.mobike && !extras.moves && extras.redirect.is_none();
+    extras.transport &= !extras.nat && fixed;
+    // Of children that all ask for everything the cluster knows but one.
+    extras.narrow &= extras.more_children + extras.more_connections == 0;
+    extras.dns &= extras.virtual_ip;
+    // Who never says that it comes in anew waits for the one address of the pool until it is dead.
+    if extras.unique == Some("never") && plan.retransmit_tries.is_none() {
+        extras.virtual_ip = false;
+        extras.dns = false;
+    }
+    // Nothing is ordered that cannot be.
+    let (moves, later) = (extras.moves, extras.redirect == Some(Redirect::Later));
+    plan.faults.retain(|(_, fault)| match fault {
+        Fault::PeerMoves => moves,
+        Fault::ClusterRedirects => later,
+        _ => true,
+    });
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
-use hitless::gateway::{ClusterSecret, Event, GatewaySettings, Tuning};
+use hitless::gateway::{ClusterSecret, Event, Gateway, GatewaySettings, Tuning};
 use hitless::ike::Input;
 use hitless::lab::{Station, SyncNetwork};
 use hitless_dataplane::port::memory::MemoryPort;
@@ -267,6 +267,17 @@ impl Machine {
         format!("{:?}\n{:?}", gateway.status(now), gateway.list_sas(now))
     }
 
+    /// What somebody asks of its control plane, by its own clock.
+    pub fn order<T>(
+        &mut self,
+        now: Instant,
+        order: impl FnOnce(&mut Gateway, Instant, &mut dyn Entropy) -> T,
+    ) -> Option<T> {
+        let now = self.local(now);
+        let station = self.running.as_mut().map(|process| &mut process.station)?;
+        Some(order(station.gateway(), now, &mut self.entropy))
+    }
+
     /// If it leads: each child's name and the SPIs of an SA of it, in and out.
     pub fn child_sas(&mut self, now: Instant) -> Vec<[String; 3]> {
         let now = self.local(now);
@@ -286,8 +297,16 @@ impl Machine {
 
     /// The children that its configuration has.
     pub fn children(&self) -> impl Iterator<Item = &str> {
+        self.named().map(|(_, child)| child)
+    }
+
+    /// The same, each behind its connection.
+    pub fn named(&self) -> impl Iterator<Item = (&str, &str)> {
         let connections = self.config.connections.iter();
-        connections.flat_map(|connection| connection.children.iter().map(|child| &*child.name))
+        connections.flat_map(|connection| {
+            let children = connection.children.iter();
+            children.map(|child| (&*connection.name, &*child.name))
+        })
     }
 
     /// The process is gone. Whether there was one.

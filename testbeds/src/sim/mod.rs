@@ -13,12 +13,16 @@
 mod cable;
 mod card;
 mod continuity;
+#[cfg(test)]
+mod coverage;
 mod extras;
+pub mod features;
 mod long;
 mod machine;
 mod mutants;
 mod nat;
 mod oracle;
+mod orders;
 pub mod pki;
 pub mod plan;
 mod points;
@@ -37,6 +41,7 @@ use hitless::entropy::SeededEntropy;
 use hitless::gateway::Tuning;
 use serde::{Deserialize, Serialize};
 
+use features::Feature;
 pub use long::{Overlap, Watch};
 pub use mutants::{Caught, Table, run as run_mutants};
 use plan::Plan;
@@ -95,6 +100,8 @@ pub struct Wish {
     /// number of the case.
     pub crash_points: bool,
     pub verbose: bool,
+    /// What every plan has beside what its seed draws.
+    pub with: Option<&'static Feature>,
     /// What the members leave out, in tests of the simulator itself, and in which weather.
     pub tuning: Tuning,
     among: Option<u8>,
@@ -110,6 +117,7 @@ impl Wish {
             every: 1,
             crash_points: false,
             verbose: false,
+            with: None,
             tuning: Tuning::default(),
             among: None,
             weather: |_| {},
@@ -126,15 +134,18 @@ impl Wish {
             Some(members) => Plan::among(members, &mut entropy),
             None => Plan::draw(&mut entropy),
         };
+        if let Some(feature) = self.with {
+            feature.give(&mut entropy, &mut plan);
+        }
         (self.weather)(&mut plan);
         Some(plan)
     }
 
     fn replay(&self, seed: u64) -> String {
-        let kind = if self.crash_points {
-            " --crash-points"
-        } else {
-            ""
+        let kind = match (self.crash_points, self.with) {
+            (true, _) => " --crash-points".to_owned(),
+            (false, Some(feature)) => format!(" --with {}", feature.name),
+            (false, None) => String::new(),
         };
         format!(
             "cargo run --release -p hitless-testbeds -- sim{kind} --first {seed} --seeds 1 --verbose"

@@ -11,8 +11,10 @@ use hitless::lab::{Host, Probe};
 use hitless_sa::{Epoch, Instant, Spi};
 
 use super::continuity::Continuity;
+use super::plan::Plan;
 use super::secrecy::{self, Secrecy, is_error_in_clear};
 
+const IKE_SESSION_RESUME: Exchange = Exchange::Other(38);
 /// SPIs, direction, IV.
 type SkIv = (u64, u64, bool, Vec<u8>);
 
@@ -52,20 +54,28 @@ pub struct Oracle {
     clocks_jump: bool,
     secrecy: Secrecy,
     continuity: Option<Continuity>,
+    /// The cipher of ESP has IVs of its own, or shows none: its numbers are those that are sent.
+    own_ivs: bool,
 }
 
 impl Oracle {
     /// For a cluster of so many members.
-    pub fn new(members: u8) -> Oracle {
+    fn new(members: u8) -> Oracle {
         Oracle {
             members,
             ..Oracle::default()
         }
     }
 
-    /// The tunnels are to go on as they are, if that is promised.
-    pub fn expect_continuity(&mut self, continuity: Option<Continuity>) {
-        self.continuity = continuity;
+    /// For a plan that starts at `epoch`. The tunnels are to go on as they are, if that is promised; S2
+    /// is a promise of ciphers whose IV on the wire is of eight octets.
+    pub fn watching(plan: &Plan, epoch: Instant) -> Oracle {
+        let mut words = plan.esp_proposal.split('-');
+        Oracle {
+            continuity: Continuity::of(plan, epoch),
+            own_ivs: words.any(|word| word.starts_with("sha") || word.ends_with("iiv")),
+            ..Oracle::new(plan.members)
+        }
     }
 
     /// The longest silence where continuity was promised.
@@ -119,13 +129,18 @@ impl Oracle {
             known.next().map(|(_, key)| key)
         };
         let known = self.keys.get(&(who, esp.spi)).or_else(others).copied();
+        let iv = match self.own_ivs {
+            // No course has as many packets as four octets count.
+            true => u64::from(esp.sequence),
+            false => esp.iv,
+        };
         // A key is one whatever SPI it goes by.
         let spi = known.map_or(esp.spi, |_| 0);
-        let number = (known, spi, esp.iv);
+        let number = (known, spi, iv);
         if let Some((first, then)) = self.numbers.insert(number, (who, now)) {
             self.repeated.push(format!(
-                "SPI {:08x} number {} by {first} at {} and by {who} at {}",
-                esp.spi, esp.iv, then.0, now.0
+                "SPI {:08x} number {iv} by {first} at {} and by {who} at {}",
+                esp.spi, then.0, now.0
             ));
         }
         if let Some(key) = known {
@@ -134,12 +149,10 @@ impl Oracle {
                 .iter()
                 .filter(|r| r.who == TapId(u16::from(who)));
             let ranges = self.ranges.entry(key).or_default();
-            let range = ranges
-                .entry((who, reign.count()))
-                .or_insert((esp.iv, esp.iv));
-            *range = (range.0.min(esp.iv), range.1.max(esp.iv));
+            let range = ranges.entry((who, reign.count())).or_insert((iv, iv));
+            *range = (range.0.min(iv), range.1.max(iv));
         }
-        if esp.iv as u32 != esp.sequence {
+        if iv as u32 != esp.sequence {
             self.repeated
                 .push(format!("SPI {:08x}: the IV is not the number", esp.spi));
         }
@@ -335,10 +348,12 @@ fn key(event: &IkeEvent) -> MessageKey {
 }
 
 /// Not a Message ID synchronisation, which is made anew each time (RFC 6311 section 5.1), and not
-/// before the IKE SA is there.
+/// before the IKE SA is there: a request to begin one is sent anew with the cookie that it needs (RFC
+/// 7296 section 2.6, RFC 5723 section 4.3.2).
 fn is_numbered(event: &IkeEvent) -> bool {
     let synchronises = event.exchange == Exchange::Informational && event.message_id == 0;
-    event.exchange != Exchange::IkeSaInit && !synchronises
+    let begins = [Exchange::IkeSaInit, IKE_SESSION_RESUME].contains(&event.exchange);
+    !begins && !synchronises
 }
 
 fn delivered_twice(received: &[Probe]) -> Vec<u64> {

@@ -77,6 +77,13 @@ pub enum Fault {
     ClockJumps(u8, Duration),
     /// The NAT in front of the peer starts again, if there is one.
     NatForgets,
+    /// The operator of the cluster sends its clients to its other address.
+    ClusterRedirects,
+    /// The operator of the peer closes all Child SAs, and wants them again.
+    PeerClosesChildren,
+    PeerOpensChildren,
+    /// The peer goes to its other address.
+    PeerMoves,
     /// Somebody on the outside sends again what was sent before.
     Replay,
     /// Somebody sends damaged copies of what was sent before, outside and between the members.
@@ -121,6 +128,8 @@ pub struct Plan {
     /// What the tunnel has beyond the plain one.
     pub extras: Extras,
     pub login: Login,
+    /// What a member dies in the midst of, if there is a name for it: for whoever reads the plan.
+    pub point: &'static str,
     /// Of the tunnel's ends, and of what it carries.
     pub families: [Family; 2],
 }
@@ -216,6 +225,14 @@ impl Plan {
         self.calm = last + CALM;
     }
 
+    /// More that goes wrong.
+    pub fn add_faults(&mut self, faults: impl IntoIterator<Item = (Duration, Fault)>) {
+        self.faults.extend(faults);
+        self.faults.sort_by_key(|(at, _)| *at);
+        let last = self.faults.last().map_or(QUIET, |(at, _)| *at);
+        self.calm = self.calm.max(last + CALM);
+    }
+
     /// Which member of the peer that machine is; `None` if it is one of the cluster's.
     pub fn peer(&self, who: u8) -> Option<u8> {
         match who {
@@ -250,6 +267,7 @@ impl Plan {
             aftermath: Duration::ZERO,
             extras: Extras::default(),
             login: Login::Psk,
+            point: "",
             families: [Family::V4; 2],
         }
     }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use hitless::lab::Extras;
+use hitless::lab::{Extras, Redirect};
 
 use super::pki::Login;
 use super::plan::{Fault, Plan, QUIET, SOON};
@@ -16,91 +16,164 @@ pub const MAKING: Duration = Duration::from_millis(15);
 
 /// What a member dies in the midst of, with this feature.
 struct Point {
+    name: &'static str,
     extras: Extras,
     login: Login,
-    event: Option<Fault>,
+    events: &'static [Fault],
 }
 
 /// The tunnel itself is made.
-fn made(extras: Extras) -> Point {
+fn made(name: &'static str, extras: Extras) -> Point {
     Point {
+        name,
         extras,
         login: Login::Psk,
-        event: None,
+        events: &[],
     }
 }
 
-fn logged_in(login: Login, extras: Extras) -> Point {
+fn logged_in(name: &'static str, login: Login, extras: Extras) -> Point {
     Point {
         login,
-        ..made(extras)
+        ..made(name, extras)
     }
 }
 
-fn during(event: Fault, extras: Extras) -> Point {
+fn during(name: &'static str, events: &'static [Fault], extras: Extras) -> Point {
     Point {
-        event: Some(event),
-        ..made(extras)
+        events,
+        ..made(name, extras)
     }
+}
+
+fn with(give: impl FnOnce(&mut Extras)) -> Extras {
+    let mut extras = Extras::default();
+    give(&mut extras);
+    extras
 }
 
 fn points() -> Vec<Point> {
-    let plain = Extras::default;
-    let ml_kem = || Extras {
-        ml_kem: true,
-        ..plain()
-    };
-    let children = || Extras {
-        more_children: 2,
-        ..plain()
-    };
-    let virtual_ip = || Extras {
-        virtual_ip: true,
-        ..plain()
-    };
+    use Fault::{ClusterRekeysChild, ClusterRekeysIke, Crash, PeerRekeysChild, PeerRekeysIke};
+    const REKEYS: [&[Fault]; 4] = [
+        &[PeerRekeysChild],
+        &[ClusterRekeysChild],
+        &[PeerRekeysIke],
+        &[ClusterRekeysIke],
+    ];
+    let plain = Extras::default();
+    let ml_kem = with(|extras| extras.ml_kem = true);
+    let children = with(|extras| extras.more_children = 2);
+    let virtual_ip = with(|extras| extras.virtual_ip = true);
+    let tunnels = with(|extras| extras.more_connections = 9);
     let fragments = Extras {
         small_fragments: true,
-        ..ml_kem()
-    };
-    let ppk = Extras {
-        ppk: true,
-        ..plain()
-    };
-    let mobike = Extras {
-        mobike: true,
-        ..plain()
-    };
-    let tunnels = Extras {
-        more_connections: 9,
-        ..plain()
-    };
-    let workers = Extras {
-        per_cpu_sas: true,
-        ..plain()
+        ..ml_kem
     };
     let mut all = vec![
-        made(ml_kem()),
-        made(fragments),
-        made(children()),
-        made(virtual_ip()),
-        made(ppk),
-        made(tunnels),
-        made(workers),
-        logged_in(Login::Certificates, plain()),
-        logged_in(Login::Rsa, plain()),
-        logged_in(Login::Password, virtual_ip()),
-        during(Fault::Crash(1), mobike),
-        during(Fault::Crash(1), tunnels),
+        made("ML-KEM", ml_kem),
+        made("fragments", fragments),
+        made("children", children),
+        made("virtual IP", virtual_ip),
+        made("PPK", with(|extras| extras.ppk = true)),
+        made("ten tunnels", tunnels),
+        made(
+            "SAs for each worker",
+            with(|extras| extras.per_cpu_sas = true),
+        ),
+        logged_in("certificates", Login::Certificates, plain),
+        logged_in("RSA", Login::Rsa, plain),
+        logged_in("EAP", Login::Password, virtual_ip),
+        during("MOBIKE", &[Crash(1)], with(|extras| extras.mobike = true)),
+        during("ten tunnels move", &[Crash(1)], tunnels),
     ];
-    for event in [
-        Fault::PeerRekeysChild,
-        Fault::ClusterRekeysChild,
-        Fault::PeerRekeysIke,
-        Fault::ClusterRekeysIke,
-    ] {
-        all.extend([during(event, ml_kem()), during(event, children())]);
+    for events in REKEYS {
+        all.extend([
+            during("ML-KEM rekeyed", events, ml_kem),
+            during("children rekeyed", events, children),
+        ]);
     }
+    all.extend(of_sessions());
+    all.extend(of_ways(virtual_ip));
+    all.extend(of_children(children));
     all
+}
+
+/// A peer that is sent away, comes in anew, comes again, or has lost what it had.
+fn of_sessions() -> Vec<Point> {
+    use Fault::{ClusterRedirects, Crash, Healed, Restart};
+    let redirect = |when| with(|extras| extras.redirect = Some(when));
+    let unique = |word| with(|extras| extras.unique = Some(word));
+    let tokens = with(|extras| extras.crash_detection = true);
+    let reauthentication = with(|extras| extras.reauthentication = true);
+    let anew = &[Crash(0), Restart(0)];
+    vec![
+        made("redirect in IKE_SA_INIT", redirect(Redirect::Init)),
+        made("redirect in IKE_AUTH", redirect(Redirect::Auth)),
+        during(
+            "redirect later",
+            &[ClusterRedirects],
+            redirect(Redirect::Later),
+        ),
+        during("comes in anew", anew, Extras::default()),
+        during("replaces itself", anew, unique("replace")),
+        during("keeps its place", anew, unique("keep")),
+        during("is not unique", anew, unique("never")),
+        during("crash detection", anew, tokens),
+        made("resumption", with(|extras| extras.resumption = true)),
+        during("reauthentication", &[Healed], reauthentication),
+    ]
+}
+
+/// How a peer begins, and where it is.
+fn of_ways(virtual_ip: Extras) -> Vec<Point> {
+    use Fault::{Crash, PeerMoves, PeerRekeysChild};
+    let group = with(|extras| extras.other_group = true);
+    let moves = with(|extras| extras.moves = true);
+    let dns = Extras {
+        dns: true,
+        ..virtual_ip
+    };
+    vec![
+        made("cookies", with(|extras| extras.cookies = true)),
+        made("other group", group),
+        during("other group rekeyed", &[PeerRekeysChild], group),
+        made("name servers", dns),
+        made("NAT", with(|extras| extras.nat = true)),
+        during("lazy", &[Crash(1)], with(|extras| extras.lazy = true)),
+        during("peer moves", &[PeerMoves], moves),
+        during("peer moves to and fro", &[PeerMoves, PeerMoves], moves),
+    ]
+}
+
+fn of_children(children: Extras) -> Vec<Point> {
+    use Fault::{
+        ClusterRekeysChild, ClusterRekeysIke, Healed, PeerClosesChildren, PeerOpensChildren,
+        PeerRekeysChild, PeerRekeysIke,
+    };
+    let childless = with(|extras| extras.childless = true);
+    let narrow = with(|extras| extras.narrow = true);
+    let reopened = &[PeerClosesChildren, PeerOpensChildren];
+    let both_of_child = &[PeerRekeysChild, ClusterRekeysChild];
+    let both_of_ike = &[PeerRekeysIke, ClusterRekeysIke];
+    let octets = with(|extras| extras.octets = Some(4_000));
+    let packets = with(|extras| extras.packets = Some(40));
+    vec![
+        made("childless", childless),
+        during("children close", &[PeerClosesChildren], children),
+        during("children open", reopened, childless),
+        made("narrowing", narrow),
+        during("narrowed rekeyed", &[ClusterRekeysChild], narrow),
+        during("octets", &[Healed], octets),
+        during("packets", &[Healed], packets),
+        during("children collide", both_of_child, children),
+        during("IKE SAs collide", both_of_ike, children),
+    ]
+}
+
+/// What the exchanges are called.
+#[cfg(test)]
+pub fn names() -> Vec<&'static str> {
+    points().into_iter().map(|point| point.name).collect()
 }
 
 /// How many there are.
@@ -116,17 +189,18 @@ pub fn plan(index: u64) -> Option<Plan> {
     let outputs = index / points.len() as u64;
     let number = usize::try_from(index % points.len() as u64).ok()?;
     let point = points.get(number).filter(|_| outputs < OUTPUTS)?;
-    let at = match point.event {
-        Some(_) => QUIET,
-        None => MAKING,
+    let at = match point.events {
+        [] => MAKING,
+        _ => QUIET,
     };
     let later = at + Duration::from_millis(500);
     let mut faults = vec![(at, Fault::CrashAfter(victim, outputs as u32))];
-    faults.extend(point.event.map(|event| (at, event)));
+    faults.extend(point.events.iter().map(|event| (at, *event)));
     faults.extend((1..=2).map(|member| (later, Fault::Restart(member))));
     Some(Plan {
         extras: point.extras,
         login: point.login,
+        point: point.name,
         retransmit_tries: Some(SOON),
         ..Plan::with(2, faults)
     })

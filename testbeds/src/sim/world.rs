@@ -9,13 +9,13 @@ use hitless::audit::wire::{self, Frame, Ike};
 use hitless::config::Config;
 use hitless::entropy::SeededEntropy;
 use hitless::gateway::{ClusterSecret, Event, GatewaySettings, Tuning};
+use hitless::ike;
 use hitless::lab::{Host, Lane, MTU, Probe, Switch, Topology, sync_address};
 use hitless_dataplane::port::memory::{self, MemoryPort};
 use hitless_sa::{Entropy, Instant};
 
 use super::cable::{Cable, SyncCables, damage};
 use super::card::ip;
-use super::continuity::Continuity;
 use super::machine::Machine;
 use super::nat::Nat;
 use super::oracle::Oracle;
@@ -43,6 +43,9 @@ const LIVENESS: Duration = Duration::from_secs(90);
 /// The same with `takeover = exact`, where a member trusts its Message IDs until the peer is dead
 /// for it, and the peer finds out after that.
 const LIVENESS_EXACT: Duration = Duration::from_secs(180);
+/// How much longer it may take a client that was redirected five times, and does not follow again until
+/// five minutes have passed (RFC 5685 section 7); then it tries again every other minute.
+const REDIRECTED: Duration = Duration::from_secs(300 + 128);
 /// So many probes in a row, each way, show that it does.
 const ALIVE: usize = 20;
 /// And of those before them so many may still be under way.
@@ -75,6 +78,17 @@ pub struct Tally {
     pub silence: Option<Duration>,
 }
 
+/// What operators have asked for, and what came of it.
+#[derive(Default)]
+struct Orders {
+    /// How often the peer has gone from one of its addresses to the other.
+    moves: usize,
+    /// The peer's operator wants no Child SA.
+    closed: bool,
+    /// A client said that it was redirected often enough.
+    redirected_out: bool,
+}
+
 /// One run.
 pub struct World {
     now: Instant,
@@ -95,6 +109,9 @@ pub struct World {
     /// Between which addresses of the hosts, and so by which Child SA: probe by probe, the next one.
     lanes: Vec<Lane>,
     lane: usize,
+    /// The addresses of the cluster and of the peer on the outside.
+    doors: [[IpAddr; 2]; 2],
+    orders: Orders,
     /// Longest step.
     longest: Duration,
     steps: u64,
@@ -145,12 +162,9 @@ impl World {
         let (a, b) = hosts(&topology, &mut near_ends, &mut protected_ends);
         let mut outside = Switch::unrecorded(outside_ends);
         outside.hub = plan.hub;
-        let mut oracle = Oracle::new(plan.members);
-        oracle.expect_continuity(Continuity::of(&plan, EPOCH));
-        sync.secrecy
-            .marks()
-            .iter()
-            .for_each(|mark| oracle.marked(mark));
+        let mut oracle = Oracle::watching(&plan, EPOCH);
+        let marks = sync.secrecy.marks();
+        marks.iter().for_each(|mark| oracle.marked(mark));
         World {
             now: EPOCH,
             plan,
@@ -168,6 +182,8 @@ impl World {
             next_probe: EPOCH + Duration::from_millis(300),
             lanes: topology.lanes(),
             lane: 0,
+            doors: topology.outside.doors(),
+            orders: Orders::default(),
             longest: QUIET_STEP,
             steps: 0,
             tally: Tally::default(),
@@ -333,6 +349,9 @@ impl World {
             self.say(&format!("machine {who}: {event:?}"));
         }
         self.oracle.said(self.now, who, event);
+        if let Event::Ike(ike::Event::NegotiationFailed { reason, .. }) = event {
+            self.orders.redirected_out |= reason.starts_with("redirected more than");
+        }
         if let Event::Leads {
             base: Some(_),
             skip,
@@ -376,6 +395,20 @@ impl World {
                 if let Some(nat) = &mut self.machine(PEER).outside.nat {
                     nat.forget();
                 }
+            }
+            Fault::ClusterRedirects => {
+                let [doors, _] = self.doors;
+                self.each_of(false, |machine| machine.redirect(now, doors));
+            }
+            Fault::PeerClosesChildren => {
+                self.orders.closed = true;
+                self.each_of(true, |machine| machine.close_children(now));
+            }
+            Fault::PeerOpensChildren => self.open_children(),
+            Fault::PeerMoves => {
+                self.orders.moves += 1;
+                let to = self.doors[1][self.orders.moves % 2];
+                self.each_of(true, |machine| machine.move_to(now, to));
             }
             Fault::Replay => self.replayed.extend(self.recorded.iter().cloned()),
             Fault::Garbage => self.damage_all(now),
@@ -434,11 +467,23 @@ impl World {
 
     /// Whoever leads on that side rekeys all of its SAs of one kind.
     fn rekey(&mut self, peer: bool, ike: bool) {
+        let now = self.now;
+        self.each_of(peer, |machine| machine.rekey(now, ike));
+    }
+
+    fn each_of(&mut self, peer: bool, what: impl Fn(&mut Machine)) {
         for machine in &mut self.machines {
             if self.plan.peer(machine.who).is_some() == peer {
-                machine.rekey(self.now, ike);
+                what(machine);
             }
         }
+    }
+
+    /// The children that were closed are wanted again.
+    fn open_children(&mut self) {
+        let now = self.now;
+        self.orders.closed = false;
+        self.each_of(true, |machine| machine.open_children(now));
     }
 
     /// All faults are over: everybody runs, every cable is good.
@@ -453,16 +498,28 @@ impl World {
             self.restart(who);
         }
         self.tally.unreached = self.machines.iter().map(|machine| machine.unreached).sum();
+        // An IKE SA without children carries nothing until somebody wants one.
+        if self.orders.closed {
+            self.open_children();
+        }
+    }
+
+    /// How long it may take until traffic flows.
+    fn patience(&self) -> Duration {
+        let plain = match self.plan.takeover {
+            "exact" => LIVENESS_EXACT,
+            _ => LIVENESS,
+        };
+        match self.orders.redirected_out {
+            true => plain + REDIRECTED,
+            false => plain,
+        }
     }
 
     fn expect_life(&mut self) {
         let calm = self.now;
-        let patience = match self.plan.takeover {
-            "exact" => LIVENESS_EXACT,
-            _ => LIVENESS,
-        };
         let mut since = calm;
-        while self.now.since(calm) < patience {
+        while self.now.since(calm) < self.patience() {
             self.longest = match self.now.since(calm) {
                 time if time > PATIENT => PATIENT_STEP,
                 time if time > UPROAR => QUIET_STEP,
@@ -478,7 +535,7 @@ impl World {
                 since += Duration::from_millis(500);
             }
         }
-        let seconds = patience.as_secs();
+        let seconds = self.patience().as_secs();
         for machine in &mut self.machines {
             if self.verbose {
                 eprintln!("{}", machine.status(self.now));
@@ -498,10 +555,14 @@ impl World {
 
     /// Both sides have an SA of each child, the same one: not all of them carry what hosts send.
     fn agree(&mut self) -> bool {
+        let now = self.now;
+        let told = |machine: &mut Machine| machine.name_servers(now) > 0;
+        if self.plan.extras.dns && !self.machines.iter_mut().any(told) {
+            return false;
+        }
         if !self.plan.extras.transport {
             return true;
         }
-        let now = self.now;
         let (mut ours, mut theirs) = (Vec::new(), Vec::new());
         for machine in &mut self.machines {
             match self.plan.peer(machine.who) {

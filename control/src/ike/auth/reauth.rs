@@ -188,10 +188,7 @@ impl Engine {
         if let Some(mut initiator) = started {
             initiator.children.extend(children);
             initiator.replaces = Some(old.local_spi);
-            // The addresses that it has are the ones to keep (RFC 7296 section 2.19).
-            if !old.addresses.taken.is_empty() {
-                initiator.vips.clone_from(&old.addresses.taken);
-            }
+            initiator.keep_addresses(old);
             self.timers.set(initiator.spi, Some(initiator.deadline()));
             self.initiators.insert(initiator);
         }

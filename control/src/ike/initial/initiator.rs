@@ -1,6 +1,7 @@
 //! The initiator's half of IKE_SA_INIT and IKE_AUTH. Protected messages, and the exchanges between
 //! these two, go through `exchange.rs`; a login with EAP through `login.rs`.
 
+mod addresses;
 mod elsewhere;
 mod exchange;
 mod login;
@@ -683,7 +684,7 @@ impl Initiator {
             responder: stage.peer_nonce,
         };
         let asked = usize::from(stage.child.is_some());
-        if contents.has(NotifyKind::REDIRECT) {
+        if contents.has(NotifyKind::REDIRECT) || self.has_no_address(contents) {
             return self.leave(turn, ike, stage.child, contents);
         }
         if let Some((name, id, spi)) = stage.child {
@@ -707,7 +708,7 @@ impl Initiator {
     }
 
     /// RFC 5685 section 6: the gateway that has authenticated us sends us to another one, and makes
-    /// no Child SA.
+    /// no Child SA. Or it has no address for us.
     fn leave(
         &mut self,
         turn: &mut Turn<'_>,
@@ -717,6 +718,9 @@ impl Initiator {
     ) -> Progress {
         if let Some((_, _, spi)) = child {
             turn.ids.release(spi);
+        }
+        if !contents.has(NotifyKind::REDIRECT) {
+            return self.give_up(turn, ike);
         }
         let children = std::mem::take(&mut self.children);
         let remote = ike.path.remote;
