@@ -2,7 +2,7 @@
 //!
 //! A message once sent stays for ever and may arrive at any moment, as often as it likes, or never:
 //! loss, delay, duplication and reordering in one. One SA; numbers, epochs and restarts are bounded
-//! so that every state can be visited.
+//! so that every state can be visited. How sessions begin and end is in `session.rs`.
 
 use std::collections::BTreeSet;
 
@@ -17,16 +17,19 @@ pub struct Epoch {
     pub leader: u8,
 }
 
-/// What an active member knows of a standby that it has offered a grant to.
+/// What an active member knows of a standby that it has offered a grant to: their session.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Bound {
-    incarnation: u8,
-    offered: u8,
-    acknowledged: Option<u8>,
+pub(super) struct Bound {
+    pub incarnation: u8,
+    pub nonce: u8,
+    pub offered: u8,
+    pub acknowledged: Option<u8>,
+    /// It may have the right to take over; before, it can be given up.
+    pub admitted: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-enum Role {
+pub(super) enum Role {
     Down,
     Standby,
     /// Stands for an epoch, with the votes of these members (a bit each).
@@ -47,38 +50,55 @@ enum Role {
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
-struct Member {
-    role: Role,
-    incarnation: u8,
+pub(super) struct Member {
+    pub role: Role,
+    pub incarnation: u8,
+    /// How often it has left a session in this incarnation: the nonce of the one that it asks for,
+    /// or is in.
+    pub nonce: u8,
     /// The highest epoch that it led, followed or voted for.
-    epoch: Epoch,
+    pub epoch: Epoch,
     /// What of that is on disk.
-    durable: Epoch,
+    pub durable: Epoch,
+    /// The highest epoch that it led, on disk as well.
+    pub led: Epoch,
     /// The grant that it recorded, and in which epoch.
-    record: Option<(Epoch, u8)>,
+    pub record: Option<(Epoch, u8)>,
+    /// What it recorded it may use.
+    pub admitted: bool,
 }
 
 /// A grant as it is offered, and as it is acknowledged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Claim {
-    epoch: Epoch,
-    from: u8,
-    from_incarnation: u8,
-    to: u8,
-    to_incarnation: u8,
-    grant: u8,
+    pub(super) epoch: Epoch,
+    pub(super) from: u8,
+    pub(super) from_incarnation: u8,
+    pub(super) to: u8,
+    pub(super) to_incarnation: u8,
+    /// The standby's name of the session.
+    pub(super) nonce: u8,
+    pub(super) grant: u8,
+}
+
+/// A member asks for a session, and says with it that it has no right in an older one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Word {
+    pub(super) from: u8,
+    pub(super) incarnation: u8,
+    pub(super) nonce: u8,
+    pub(super) led: Epoch,
 }
 
 /// What travels between members.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Message {
-    /// A member has started: whoever leads may offer it a grant.
-    Here {
-        from: u8,
-        incarnation: u8,
-    },
+    /// A member has started, or left a session: whoever leads may offer it a grant.
+    Here(Word),
     Grant(Claim),
     Ack(Claim),
+    /// From now on the standby may take over.
+    Admit(Claim),
     /// Asks everybody for a vote: to inherit what was granted in the base epoch.
     Stand {
         epoch: Epoch,
@@ -97,10 +117,18 @@ pub enum Step {
     Use(u8),
     /// A solo active extends its own limit.
     Extend(u8),
-    /// An active offers a member of that incarnation so many numbers.
-    Offer(u8, u8, u8, u8),
-    /// An active leaves a standby out; only without rule 7.
+    /// An active offers the member that asked so many numbers.
+    Offer(u8, Word, u8),
+    /// An active leaves a standby out: one that has no right yet, or without rule 7.
     Dismiss(u8, u8),
+    /// A standby, a candidate or an active gives up what it has, and asks for a session anew.
+    Leave(u8),
+    /// An active hears that a standby has left their session.
+    Release(u8, Word),
+    /// An active admits a standby that has acknowledged all that is used.
+    Admit(u8, u8),
+    /// An active gives its epoch a higher counter.
+    Rename(u8, u8),
     /// A standby suspects the active; or an active among three wants to be rid of a standby.
     TakeOver(u8),
     Crash(u8),
@@ -112,14 +140,16 @@ pub enum Step {
 /// A state of the whole cluster.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct State {
-    members: Vec<Member>,
-    wire: BTreeSet<Message>,
+    pub(super) members: Vec<Member>,
+    pub(super) wire: BTreeSet<Message>,
     /// The numbers that were sent, a bit each.
     sent: u32,
     /// How many members have sent.
     senders: u8,
     pub repeated: bool,
     restarts: u8,
+    pub(super) leaves: u8,
+    pub(super) renames: u8,
 }
 
 /// The protocol within bounds.
@@ -131,6 +161,12 @@ pub struct Cluster {
     /// The highest epoch counter, the first being 1.
     pub epochs: u8,
     pub restarts: u8,
+    /// How often a member leaves its session without a restart.
+    pub leaves: u8,
+    /// How often a leader gives its epoch another name without a vote.
+    pub renames: u8,
+    /// A standby has a right from Admit on; else from its first record.
+    pub admission: bool,
     /// Numbers in the largest lease: their size adapts, so smaller ones follow larger ones.
     pub lease: u8,
     /// The rule that is left out, if any.
@@ -138,27 +174,57 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    fn has(&self, rule: Rule) -> bool {
+    pub(super) fn has(&self, rule: Rule) -> bool {
         self.without != Some(rule)
     }
 
-    /// An offer that member `from` could make to incarnation `incarnation` of member `to` now.
-    fn offer(&self, state: &State, from: u8, to: u8, incarnation: u8, size: u8) -> Option<u8> {
-        let Role::Active { limit, bound, .. } = &state.members.get(usize::from(from))?.role else {
+    /// An offer that member `from` could make to one that asked for it, and what it has of it.
+    fn offer(&self, member: &Member, word: Word, size: u8) -> Option<(u8, Option<Bound>)> {
+        let Role::Active {
+            epoch,
+            limit,
+            bound,
+            ..
+        } = &member.role
+        else {
             return None;
         };
-        let known = bound.get(usize::from(to))?;
-        let earlier = known.is_some_and(|b| b.incarnation > incarnation);
-        if earlier && self.has(Rule::IncarnationsRise) {
+        let known = *bound.get(usize::from(word.from))?;
+        let present = known.filter(|b| word.is_of(b));
+        if present.is_none() && !self.heard(*epoch, known, word) {
             return None;
         }
-        let present = known.filter(|b| b.incarnation == incarnation);
         // Never below the present limit; one extension at a time.
         if present.is_some_and(|b| b.acknowledged.is_none_or(|a| a < b.offered)) {
             return None;
         }
         let grant = limit.saturating_add(size);
-        (grant <= self.numbers).then_some(grant)
+        (grant <= self.numbers).then_some((grant, present))
+    }
+
+    fn make_offer(&self, state: &mut State, at: u8, word: Word, size: u8) -> Option<()> {
+        let member = state.members.get_mut(usize::from(at))?;
+        let (grant, before) = self.offer(member, word, size)?;
+        let Role::Active { epoch, bound, .. } = &mut member.role else {
+            return None;
+        };
+        *bound.get_mut(usize::from(word.from))? = Some(Bound {
+            incarnation: word.incarnation,
+            nonce: word.nonce,
+            offered: grant,
+            acknowledged: before.and_then(|b| b.acknowledged),
+            admitted: before.map_or(!self.admission, |b| b.admitted),
+        });
+        state.wire.insert(Message::Grant(Claim {
+            epoch: *epoch,
+            from: at,
+            from_incarnation: member.incarnation,
+            to: word.from,
+            to_incarnation: word.incarnation,
+            nonce: word.nonce,
+            grant,
+        }));
+        Some(())
     }
 
     fn is_solo(&self, bound: &[Option<Bound>]) -> bool {
@@ -176,14 +242,17 @@ impl Cluster {
             bound: self.nobody(),
             again: None,
         };
-        member.record = None;
+        (member.record, member.admitted) = (None, false);
+        if self.has(Rule::EpochDurable) {
+            member.led = epoch;
+        }
     }
 
-    fn nobody(&self) -> Vec<Option<Bound>> {
+    pub(super) fn nobody(&self) -> Vec<Option<Bound>> {
         vec![None; usize::from(self.members)]
     }
 
-    fn adopt(member: &mut Member, epoch: Epoch) {
+    pub(super) fn adopt(member: &mut Member, epoch: Epoch) {
         member.epoch = epoch;
         member.durable = epoch;
     }
@@ -201,7 +270,8 @@ impl Cluster {
         let (epoch, base) = match &mut member.role {
             Role::Standby => {
                 let usable = |(base, _): &(Epoch, u8)| {
-                    *base == member.epoch || !self.has(Rule::PromiseEndsRights)
+                    let present = *base == member.epoch || !self.has(Rule::PromiseEndsRights);
+                    present && member.admitted
                 };
                 let (base, grant) = member.record.filter(usable)?;
                 let epoch = next(base)?;
@@ -273,6 +343,7 @@ impl Cluster {
                 // Another epoch, in which nobody has a right yet.
                 if self.majority(votes) {
                     (*epoch, *bound, *again) = (of, self.nobody(), None);
+                    member.led = of;
                 }
             }
             _ => return None,
@@ -283,7 +354,8 @@ impl Cluster {
     fn arrive(&self, state: &mut State, message: Message, at: u8) -> Option<()> {
         let member = state.members.get_mut(usize::from(at))?;
         match message {
-            Message::Here { .. } => None,
+            Message::Here(_) => None,
+            Message::Admit(claim) => Cluster::admitted(member, claim),
             Message::Grant(offer) => {
                 let ack = self.granted(member, offer, at)?;
                 state.wire.insert(Message::Ack(ack));
@@ -306,6 +378,10 @@ impl Cluster {
         if stranger && self.has(Rule::GrantNamesIncarnation) {
             return None;
         }
+        let left = !stranger && offer.nonce != member.nonce;
+        if left && self.has(Rule::GrantNamesSession) {
+            return None;
+        }
         let lower = epoch < member.epoch;
         if lower && self.has(Rule::LowerEpochRefused) || epoch.leader == at {
             return None;
@@ -325,6 +401,8 @@ impl Cluster {
             true => acknowledged,
             false => kept.map_or(grant, |(_, before)| before),
         };
+        let right = !self.admission || !self.has(Rule::RightAtAdmit);
+        member.admitted = right || member.admitted && kept.is_some();
         member.record = Some((of, recorded));
         Some(Claim {
             epoch,
@@ -332,6 +410,7 @@ impl Cluster {
             from_incarnation: member.incarnation,
             to: offer.from,
             to_incarnation: offer.from_incarnation,
+            nonce: member.nonce,
             grant: acknowledged,
         })
     }
@@ -356,6 +435,10 @@ impl Cluster {
         if !present && self.has(Rule::AckOfThisIncarnation) {
             return None;
         }
+        let left = present && standby.nonce != ack.nonce;
+        if left && self.has(Rule::AckOfThisSession) {
+            return None;
+        }
         standby.acknowledged = standby.acknowledged.max(Some(ack.grant));
         // The smallest that all who are bound have acknowledged.
         let all = bound.iter().flatten().map(|b| b.acknowledged);
@@ -367,21 +450,25 @@ impl Cluster {
     /// Rule 6: what a member still knows after a restart.
     fn restart(&self, state: &mut State, at: u8) -> Option<()> {
         let member = state.members.get_mut(usize::from(at))?;
-        let durable = match self.has(Rule::EpochKeptOverRestart) {
-            true => member.durable,
-            false => Epoch::default(),
+        let (durable, led) = match self.has(Rule::EpochKeptOverRestart) {
+            true => (member.durable, member.led),
+            false => <(Epoch, Epoch)>::default(),
         };
         let incarnation = member.incarnation + 1;
         *member = Member {
             role: Role::Standby,
             incarnation,
+            // Nonces are drawn, and rise here for our sake alone: an earlier one may come back.
+            nonce: 0,
             epoch: durable,
             durable,
+            led,
             record: None,
+            admitted: false,
         };
+        let word = Word::of(at, member);
         state.restarts += 1;
-        let from = at;
-        state.wire.insert(Message::Here { from, incarnation });
+        state.wire.insert(Message::Here(word));
         Some(())
     }
 
@@ -405,8 +492,8 @@ impl Cluster {
 /// Who a message is for: one member, or everybody.
 fn receivers(message: Message, members: u8) -> impl Iterator<Item = u8> {
     let only = match message {
-        Message::Here { .. } => Some(u8::MAX),
-        Message::Grant(claim) | Message::Ack(claim) => Some(claim.to),
+        Message::Here(_) => Some(u8::MAX),
+        Message::Grant(claim) | Message::Ack(claim) | Message::Admit(claim) => Some(claim.to),
         Message::Stand { .. } => None,
         Message::Vote { epoch, .. } => Some(epoch.leader),
     };
@@ -427,18 +514,24 @@ impl Model for Cluster {
             Member {
                 role: Role::Standby,
                 incarnation: 0,
+                nonce: 0,
                 epoch,
                 durable: epoch,
+                led: epoch,
                 record: None,
+                admitted: false,
             }
         };
         let mut members: Vec<Member> = (0..self.members).map(member).collect();
         if let Some(active) = members.first_mut() {
             self.lead(active, first, 1);
         }
-        let here = |from| Message::Here {
-            from,
-            incarnation: 0,
+        // Asked before anybody led.
+        let here = |from| {
+            Message::Here(Word {
+                from,
+                ..Word::default()
+            })
         };
         vec![State {
             members,
@@ -447,6 +540,8 @@ impl Model for Cluster {
             senders: 0,
             repeated: false,
             restarts: 0,
+            leaves: 0,
+            renames: 0,
         }]
     }
 
@@ -459,22 +554,22 @@ impl Model for Cluster {
                 continue;
             }
             steps.extend([Step::Crash(at), Step::TakeOver(at)]);
+            if state.leaves < self.leaves {
+                steps.push(Step::Leave(at));
+            }
             let Role::Active { bound, .. } = &member.role else {
                 continue;
             };
             steps.extend([Step::Use(at), Step::Extend(at)]);
             for message in &state.wire {
-                if let Message::Here { from, incarnation } = *message
-                    && from != at
+                if let Message::Here(word) = *message
+                    && word.from != at
                 {
-                    let sizes = 1..=self.lease;
-                    steps.extend(sizes.map(|size| Step::Offer(at, from, incarnation, size)));
+                    steps.push(Step::Release(at, word));
+                    steps.extend((1..=self.lease).map(|size| Step::Offer(at, word, size)));
                 }
             }
-            if !self.has(Rule::NoDismissal) {
-                let left_out = (0u8..).zip(bound).filter(|(_, b)| b.is_some());
-                steps.extend(left_out.map(|(to, _)| Step::Dismiss(at, to)));
-            }
+            self.sessions(state, at, bound, steps);
         }
         for message in &state.wire {
             for at in receivers(*message, self.members) {
@@ -504,37 +599,12 @@ impl Model for Cluster {
                 }
                 *limit += 1;
             }
-            Step::Offer(at, to, incarnation, size) => {
-                let grant = self.offer(&state, at, to, incarnation, size)?;
-                let member = state.members.get_mut(usize::from(at))?;
-                let Role::Active { epoch, bound, .. } = &mut member.role else {
-                    return None;
-                };
-                let epoch = *epoch;
-                let place = bound.get_mut(usize::from(to))?;
-                let before = place.filter(|b| b.incarnation == incarnation);
-                *place = Some(Bound {
-                    incarnation,
-                    offered: grant,
-                    acknowledged: before.and_then(|b| b.acknowledged),
-                });
-                let offer = Message::Grant(Claim {
-                    epoch,
-                    from: at,
-                    from_incarnation: member.incarnation,
-                    to,
-                    to_incarnation: incarnation,
-                    grant,
-                });
-                state.wire.insert(offer);
-            }
-            Step::Dismiss(at, to) => {
-                let Role::Active { bound, .. } = &mut state.members.get_mut(usize::from(at))?.role
-                else {
-                    return None;
-                };
-                *bound.get_mut(usize::from(to))? = None;
-            }
+            Step::Offer(at, word, size) => self.make_offer(&mut state, at, word, size)?,
+            Step::Dismiss(at, to) => self.dismiss(&mut state, at, to)?,
+            Step::Leave(at) => self.leave(&mut state, at)?,
+            Step::Release(at, word) => self.release(&mut state, at, word)?,
+            Step::Admit(at, to) => self.admit(&mut state, at, to)?,
+            Step::Rename(at, counter) => self.rename(&mut state, at, counter)?,
             Step::TakeOver(at) => self.take_over(&mut state, at)?,
             Step::Crash(at) => state.members.get_mut(usize::from(at))?.role = Role::Down,
             Step::Restart(at) => self.restart(&mut state, at)?,

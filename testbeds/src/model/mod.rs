@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  rules.rs (what can be left out) -> cluster.rs (members, messages, steps)    -> every state
+//!                                     session.rs (how a standby leaves and joins anew)
 //!                                     handover.rs (the same two, looked at closely)
 //! ```
 //!
@@ -14,6 +15,7 @@
 mod cluster;
 mod handover;
 mod rules;
+mod session;
 
 use std::fmt;
 
@@ -45,6 +47,12 @@ pub struct Search {
     pub members: u8,
     pub takeovers: u8,
     pub restarts: u8,
+    /// How often a member leaves its session within one incarnation.
+    pub leaves: u8,
+    /// How often a leader renames its epoch without a vote.
+    pub renames: u8,
+    /// Standbys are admitted first, and learn until then.
+    pub admission: bool,
     pub numbers: u8,
     /// The rule left out, if any.
     pub without: Option<Rule>,
@@ -85,6 +93,9 @@ fn bounds(members: u8, takeovers: u8, restarts: u8, numbers: u8) -> Cluster {
         numbers,
         epochs: takeovers + 1,
         restarts,
+        leaves: 0,
+        renames: 0,
+        admission: false,
         lease: 2,
         without: None,
     }
@@ -98,11 +109,34 @@ fn equal_leases(cluster: Cluster) -> Cluster {
     }
 }
 
+/// A member leaves once and comes back, and a leader may rename its epoch.
+fn leaving(cluster: Cluster) -> Cluster {
+    Cluster {
+        leaves: 1,
+        renames: 1,
+        ..cluster
+    }
+}
+
+fn admitting(cluster: Cluster) -> Cluster {
+    Cluster {
+        admission: true,
+        ..cluster
+    }
+}
+
 /// Bounds within which the search is to find what a rule is good for.
 fn attempts(rule: Rule) -> Vec<Cluster> {
     match rule {
         Rule::AckOfThisEpoch => return vec![bounds(3, 2, 0, 2)],
         Rule::AckOfThisIncarnation => return vec![bounds(2, 1, 1, 2), bounds(2, 2, 1, 3)],
+        Rule::RightAtAdmit => return vec![admitting(bounds(2, 2, 0, 3))],
+        Rule::GrantNamesSession
+        | Rule::AckOfThisSession
+        | Rule::LeavingEndsRights
+        | Rule::ReleaseNeedsFreshWord
+        | Rule::ReleaseNotAboveLed
+        | Rule::RenameOnlyUnbound => return vec![leaving(bounds(2, 2, 0, 3))],
         _ => {}
     }
     match rule.needs_three() {
@@ -117,6 +151,11 @@ fn among_three(rule: Rule) -> Option<Cluster> {
         Rule::FirstOfferBinds | Rule::RecordBeforeAck | Rule::OneAboveTheGrant => {
             Some(equal_leases(bounds(3, 1, 0, 3)))
         }
+        Rule::GrantNamesSession
+        | Rule::LeavingEndsRights
+        | Rule::ReleaseNeedsFreshWord
+        | Rule::RenameOnlyUnbound => Some(leaving(equal_leases(bounds(3, 1, 0, 2)))),
+        Rule::RightAtAdmit => Some(admitting(equal_leases(bounds(3, 1, 0, 2)))),
         Rule::LowerEpochRefused => Some(equal_leases(bounds(3, 2, 0, 3))),
         _ => None,
     }
@@ -125,10 +164,19 @@ fn among_three(rule: Rule) -> Option<Cluster> {
 /// Searches with all rules, then once without each. `tell` hears of each search as it ends.
 pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
     let whole = match depth {
-        Depth::Quick => vec![bounds(2, 2, 1, 3), equal_leases(bounds(3, 1, 0, 3))],
+        Depth::Quick => vec![
+            bounds(2, 2, 1, 3),
+            leaving(bounds(2, 2, 0, 3)),
+            admitting(bounds(2, 2, 0, 3)),
+            equal_leases(bounds(3, 1, 0, 3)),
+            leaving(equal_leases(bounds(3, 1, 0, 2))),
+        ],
         Depth::Full => vec![
             bounds(2, 3, 1, 4),
             bounds(2, 2, 2, 4),
+            leaving(bounds(2, 2, 0, 3)),
+            admitting(bounds(2, 2, 0, 3)),
+            leaving(equal_leases(bounds(3, 1, 0, 2))),
             bounds(3, 1, 0, 3),
             equal_leases(bounds(3, 2, 0, 3)),
             equal_leases(bounds(3, 1, 1, 2)),
@@ -184,6 +232,9 @@ fn search(cluster: &Cluster) -> Search {
         members: cluster.members,
         takeovers: cluster.epochs - 1,
         restarts: cluster.restarts,
+        leaves: cluster.leaves,
+        renames: cluster.renames,
+        admission: cluster.admission,
         numbers: cluster.numbers,
         without: cluster.without,
         ..Search::default()
@@ -235,9 +286,10 @@ where
 
 impl fmt::Display for Search {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = match self.closely {
-            true => "all rules, with handovers and inbound packets",
-            false => "all rules",
+        let all = match (self.closely, self.admission) {
+            (true, _) => "all rules, with handovers and inbound packets",
+            (false, true) => "all rules, with learners",
+            (false, false) => "all rules",
         };
         let what = self.without.map_or(all, Rule::says);
         let found = match (self.repeated, self.carried_on) {
@@ -248,10 +300,13 @@ impl fmt::Display for Search {
         let verdict = if self.as_expected() { "ok  " } else { "FAIL" };
         write!(
             f,
-            "{verdict} {} members, {} takeovers, {} restarts: {:>9} states, {found:<18}  {}{what}",
+            "{verdict} {} members, {} takeovers, {} restarts, {} leaves, {} renames: {:>9} states, \
+             {found:<18}  {}{what}",
             self.members,
             self.takeovers,
             self.restarts,
+            self.leaves,
+            self.renames,
             self.states,
             if self.without.is_some() {
                 "without "
@@ -279,13 +334,30 @@ impl fmt::Display for Summary {
 
 #[cfg(test)]
 mod tests {
-    use super::{close_searches, search_closely};
+    use super::*;
 
     #[test]
     fn each_rule_of_a_handover_matters() {
         for model in close_searches().filter(|model| model.without.is_some()) {
             let search = search_closely(&model);
             assert!(search.as_expected(), "{search}");
+        }
+    }
+
+    #[test]
+    fn each_rule_of_a_session_matters() {
+        for whole in [leaving(bounds(2, 2, 0, 3)), admitting(bounds(2, 2, 0, 3))] {
+            let search = search(&whole);
+            assert!(search.as_expected(), "{search}");
+        }
+        for rule in Rule::ALL {
+            for mut cluster in attempts(*rule) {
+                cluster.without = Some(*rule);
+                if cluster.leaves > 0 || cluster.admission {
+                    let search = search(&cluster);
+                    assert!(search.as_expected(), "{search}");
+                }
+            }
         }
     }
 }

@@ -36,6 +36,21 @@ pub enum Rule {
     EpochKeptOverRestart,
     /// Rule 7: no standby is left out by the active's own decision.
     NoDismissal,
+    /// R2: a grant counts in the session that it was offered in; who has left that ignores it.
+    GrantNamesSession,
+    /// R2: an acknowledgement counts in the session that it was given in.
+    AckOfThisSession,
+    /// R9: a learner has no right before it is admitted, and can be given up until then.
+    RightAtAdmit,
+    /// R13: a standby that leaves gives its rights up before it says so.
+    LeavingEndsRights,
+    /// R13: what frees a leader of a session is younger than that session: it answers a challenge
+    /// that was drawn when the session began.
+    ReleaseNeedsFreshWord,
+    /// R13: the word of a member that has led a later epoch frees nobody.
+    ReleaseNotAboveLed,
+    /// R12: a leader gives its epoch another name alone only while nobody has a right in it.
+    RenameOnlyUnbound,
     /// Made sharp: a record only rises within an epoch.
     RecordOnlyRises,
     /// Made sharp: a committed CREATE_CHILD_SA request carries first grants, which bind both.
@@ -68,6 +83,13 @@ impl Rule {
         Rule::PromiseEndsRights,
         Rule::EpochKeptOverRestart,
         Rule::NoDismissal,
+        Rule::GrantNamesSession,
+        Rule::AckOfThisSession,
+        Rule::RightAtAdmit,
+        Rule::LeavingEndsRights,
+        Rule::ReleaseNeedsFreshWord,
+        Rule::ReleaseNotAboveLed,
+        Rule::RenameOnlyUnbound,
     ];
 
     /// Those that `handover.rs` can do without.
@@ -98,6 +120,13 @@ impl Rule {
             Rule::PromiseEndsRights => "5: a promise ends the rights of earlier epochs",
             Rule::EpochKeptOverRestart => "6: a restart keeps the epoch",
             Rule::NoDismissal => "7: no standby is left out by the active alone",
+            Rule::GrantNamesSession => "R2: a grant counts in its session alone",
+            Rule::AckOfThisSession => "R2: an acknowledgement counts in its session alone",
+            Rule::RightAtAdmit => "R9: no right before Admit",
+            Rule::LeavingEndsRights => "R13: who leaves gives its rights up first",
+            Rule::ReleaseNeedsFreshWord => "R13: only a word younger than the session frees it",
+            Rule::ReleaseNotAboveLed => "R13: who has led a later epoch frees nobody",
+            Rule::RenameOnlyUnbound => "R12: an epoch is renamed alone only while nobody is bound",
             Rule::RecordOnlyRises => "a record only rises within an epoch",
             Rule::RequestCarriesGrants => "a committed request carries first grants",
             Rule::FinalAfterStepDown => "10: FINAL leaves after the step-down",
