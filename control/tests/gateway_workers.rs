@@ -238,11 +238,11 @@ impl World {
         [self.a.sent().len() - b, self.b.sent().len() - a]
     }
 
-    fn replays(&self) -> u64 {
+    fn replays(&mut self) -> u64 {
         self.drops("replay")
     }
 
-    fn drops(&self, reason: &str) -> u64 {
+    fn drops(&mut self, reason: &str) -> u64 {
         let drops = self.gateway.status(self.now).drops;
         let drops = drops.iter().filter(|drop| drop.reason == reason);
         drops.map(|drop| drop.packets).sum()
@@ -406,7 +406,7 @@ fn show_is_exact_on_both_workers_in_both_directions() {
     world.traffic = false;
     world.run(Duration::from_millis(5));
     let [a, b] = world.received();
-    let Ok(Shown::Sas { sas }) = show(&world, &Show::Sas { which: None }) else {
+    let Ok(Shown::Sas { sas }) = show(&mut world, &Show::Sas { which: None }) else {
         panic!("no SAs");
     };
     let [sa] = sas.as_slice() else {
@@ -429,16 +429,16 @@ fn show_is_exact_on_both_workers_in_both_directions() {
         &format!("0x{}", sa.outbound.spi),
     ] {
         let which = Some(name.to_owned());
-        let found = show(&world, &Show::Sas { which }).unwrap();
+        let found = show(&mut world, &Show::Sas { which }).unwrap();
         assert_eq!(found, Shown::Sas { sas: sas.clone() }, "{name}");
     }
     let which = Some("nobody".to_owned());
-    let error = show(&world, &Show::Sas { which }).unwrap_err();
+    let error = show(&mut world, &Show::Sas { which }).unwrap_err();
     assert!(
         error.contains("no Child SA is called \"nobody\""),
         "{error}"
     );
-    let Ok(Shown::Workers { workers }) = show(&world, &Show::Workers {}) else {
+    let Ok(Shown::Workers { workers }) = show(&mut world, &Show::Workers {}) else {
         panic!("no workers");
     };
     for worker in &workers {
@@ -473,7 +473,7 @@ fn a_drop_is_counted_by_its_worker_and_by_its_sa_and_once() {
     world.outside.inject(&damaged);
     world.outside.inject(esp.last().unwrap());
     world.run(Duration::from_millis(5));
-    let Ok(Shown::Sas { sas }) = show(&world, &Show::Sas { which: None }) else {
+    let Ok(Shown::Sas { sas }) = show(&mut world, &Show::Sas { which: None }) else {
         panic!("no SAs");
     };
     let of_sa: Vec<_> = sas[0]
@@ -489,7 +489,8 @@ fn a_drop_is_counted_by_its_worker_and_by_its_sa_and_once() {
     ];
     assert_eq!(of_sa, wanted);
     for worker in [None, Some(0)] {
-        let Ok(Shown::Drops { drops }) = show(&world, &Show::Drops { worker, all: false }) else {
+        let Ok(Shown::Drops { drops }) = show(&mut world, &Show::Drops { worker, all: false })
+        else {
             panic!("no drops");
         };
         for (reason, xfrm, packets) in wanted {
@@ -501,7 +502,7 @@ fn a_drop_is_counted_by_its_worker_and_by_its_sa_and_once() {
         worker: Some(1),
         all: true,
     };
-    let Ok(Shown::Drops { drops }) = show(&world, &other) else {
+    let Ok(Shown::Drops { drops }) = show(&mut world, &other) else {
         panic!("no drops");
     };
     let replays = drops.iter().find(|drop| drop.reason == "replay");
@@ -510,10 +511,10 @@ fn a_drop_is_counted_by_its_worker_and_by_its_sa_and_once() {
         worker: Some(2),
         all: false,
     };
-    let error = show(&world, &nobody).unwrap_err();
+    let error = show(&mut world, &nobody).unwrap_err();
     assert_eq!(error, "there is no worker 2; they are 0 to 1");
 }
 
-fn show(world: &World, what: &Show) -> Result<Shown, String> {
+fn show(world: &mut World, what: &Show) -> Result<Shown, String> {
     world.gateway.show(world.now, what)
 }
