@@ -267,7 +267,7 @@ fn successor(
             ),
         },
     );
-    successor.authenticated = ike.authenticated.clone();
+    successor.rest_on(ike.authenticated.clone(), turn);
     successor.predecessor = Some(ike.local_spi);
     // RFC 5723 section 6.2: rekeying invalidates the ticket, and the client should ask for another.
     // Not before the peer knows the new IKE SA.

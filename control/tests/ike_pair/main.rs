@@ -9,6 +9,7 @@ mod crowd;
 mod eap;
 mod elsewhere;
 mod establish;
+mod expiry;
 mod failover;
 mod followup;
 mod fragments;

@@ -54,8 +54,26 @@ impl Authenticated {
         let time = demanded
             .filter(|demanded| own.is_zero() || *demanded < own)
             .unwrap_or(own);
+        // The peer may show a fresh certificate before the one that it has shown expires.
+        let valid = self.valid_for(turn).map(|valid| valid.max(SHORTEST));
+        let time = valid
+            .filter(|valid| time.is_zero() || *valid < time)
+            .unwrap_or(time);
         self.reauth_at = turn.lifetime(time);
         self
+    }
+
+    /// What is left of the certificate that the peer showed: "not after" is its last second (RFC 5280
+    /// section 4.1.2.5).
+    fn valid_for(&self, turn: &Turn<'_>) -> Option<Duration> {
+        let today = turn.settings.time_of_day.at(turn.now)?;
+        let end = Duration::from_secs(self.proven.not_after?.saturating_add(1));
+        Some(end.saturating_sub(today))
+    }
+
+    /// When the peer is nobody any more whom it has proven to be.
+    pub fn expires_at(&self, turn: &Turn<'_>) -> Option<Instant> {
+        self.valid_for(turn).map(|left| turn.now + left)
     }
 
     /// What is left of a time that began with the last IKE_AUTH in full: a resumption is none
@@ -77,7 +95,10 @@ impl Authenticated {
     /// After an IKE_AUTH that we answered.
     pub fn after_answering(mut self, turn: &Turn<'_>, connection: &Connection) -> Authenticated {
         let time = connection.auth.reauth_time;
-        self.reauth_at = (!time.is_zero()).then(|| turn.now + time + time / PATIENCE);
+        let at = (!time.is_zero()).then(|| turn.now + time + time / PATIENCE);
+        // With a certificate that is about to expire the peer has to come sooner.
+        let expires_at = self.expires_at(turn);
+        self.reauth_at = at.map(|at| expires_at.map_or(at, |end| end.min(at)));
         self
     }
 }

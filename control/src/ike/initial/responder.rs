@@ -637,7 +637,7 @@ impl Responder {
         });
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
         turn.effects.extend(connection.others(false, contents));
-        ike.authenticated = authenticated;
+        ike.rest_on(authenticated, turn);
         self.resumed(turn);
         payloads.extend(lifetime(turn.now, &ike.authenticated));
         payloads.extend(self.child_or_redirect(&mut ike, turn, contents));

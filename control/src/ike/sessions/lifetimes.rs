@@ -6,9 +6,11 @@ use std::time::Duration;
 
 use hitless_sa::{Instant, SaId};
 
+use crate::ike::auth::Authenticated;
 use crate::ike::child::ChildState;
 use crate::ike::engine::Engine;
 use crate::ike::established::IkeSa;
+use crate::ike::output::Event;
 use crate::ike::settings::{Child, Connection};
 use crate::ike::tasks::Task;
 use crate::ike::turn::Turn;
@@ -124,12 +126,27 @@ pub(in crate::ike) fn ike_life_at(connection: &Connection, now: Instant) -> Opti
 }
 
 impl IkeSa {
+    /// How the peer proved who it is. No IKE SA outlives the certificate that its peer showed, whoever
+    /// rekeys it and whoever leads it.
+    pub fn rest_on(&mut self, authenticated: Authenticated, turn: &Turn<'_>) {
+        self.authenticated = authenticated;
+        let ends = [self.session.life_at, self.authenticated.expires_at(turn)];
+        self.session.life_at = ends.into_iter().flatten().min();
+    }
+
     /// Ends what has lived too long.
     pub fn end_of_life(&mut self, turn: &mut Turn<'_>) {
         let now = turn.now;
         // A successor that is being made has a life of its own.
         if self.life_at().is_some_and(|at| at <= now) {
             self.session.life_at = None;
+            let expires_at = self.authenticated.expires_at(turn);
+            if expires_at.is_some_and(|at| at <= now) {
+                turn.events.push(Event::AuthenticationFailed {
+                    peer: self.path.remote,
+                    reason: format!("the certificate of {} has expired", self.remote_id),
+                });
+            }
             self.schedule(now, Task::DeleteIke);
             turn.dirty = true;
         }
