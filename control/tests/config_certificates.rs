@@ -154,6 +154,13 @@ fn certificates_keys_lists_and_ppks_are_read() {
     assert!(ppk.required && ppk.keys.len() == 1);
     assert!(!format!("{config:?}").contains("PRIVATE"));
 
+    // Who is revoked stays in without a new IKE_AUTH.
+    let config = scratch
+        .parse(&with(LOCAL, REMOTE, ""), AsOf::Refuse(NOON))
+        .unwrap();
+    assert_eq!(config.warnings.len(), 1, "{:?}", config.warnings);
+    assert!(config.warnings[0].contains("crls without reauth_time"));
+
     // DER does as well; without an id it is the subject, without remote.id anybody certified.
     let local = r#"{ auth = "pubkey", certs = ["gw.der", "middle.pem"] }"#;
     let remote = r#"{ auth = "pubkey", cacerts = ["root.pem"] }"#;
@@ -336,7 +343,7 @@ fn a_private_key_must_be_ours_alone_and_fit_the_certificate() {
 #[test]
 fn what_has_expired_is_an_error_to_the_check_and_a_warning_to_the_daemon() {
     let scratch = Scratch::new("time");
-    let text = with(LOCAL, REMOTE, "");
+    let text = with(LOCAL, REMOTE, "reauth_time = \"3h\"");
     let year = Duration::from_secs(366 * 86400);
     let report = scratch.parse(&text, AsOf::Refuse(NOON + year)).unwrap_err();
     assert!(

@@ -19,7 +19,7 @@ use crate::ike::proposal::Identification;
 pub(super) use super::document::Refused;
 pub(super) use eap::{check, user};
 pub(super) use local::local;
-pub(super) use remote::remote;
+pub(super) use remote::{remote, warn_of_lists};
 
 /// By which time of day certificates are judged.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -141,6 +141,7 @@ fn connection(
     let remote_id = remote_id(remote.id.as_ref(), &remote_addrs);
     let begun = begun(&name, children.as_deref(), on_demand);
     auth::check(section, ends, &remote_id, begun);
+    auth::warn_of_lists(section, &remote.auth, reauth_time);
     let place = remote.id.map_or(section.span.clone(), |id| id.span);
     check_secret(section, ends, &place, (&local_id, &remote_id), context);
     Some(Connection {

@@ -1,6 +1,7 @@
 //! `remote`: whose certificates are accepted, or which users.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::{End, Keys, Refused, Word, eap, id, judge, word};
 use crate::config::credentials;
@@ -84,6 +85,22 @@ pub(in crate::config) fn remote(
             crl_files,
         })),
     })
+}
+
+/// A list is looked at when a peer authenticates, which may be once and never again.
+pub(in crate::config) fn warn_of_lists(
+    connection: &Section<'_>,
+    remote: &RemoteAuth,
+    reauth_time: Duration,
+) {
+    let listed = matches!(remote, RemoteAuth::Pubkey(remote) if !remote.crl_files.is_empty());
+    if listed && reauth_time.is_zero() {
+        connection.problems().warn(format!(
+            "{}: crls without reauth_time: an IKE SA whose peer's certificate is revoked stays until \
+             that certificate expires; write reauth_time = \"3h\" beside them",
+            connection.path
+        ));
+    }
 }
 
 /// Nothing of certificates belongs beside a secret.
