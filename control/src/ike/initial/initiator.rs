@@ -662,8 +662,13 @@ impl Initiator {
                 ),
             },
         );
+<<<<<<< HEAD
         ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
         ike.end_with_certificate(turn);
+=======
+        let authenticated = authenticated.after_asking(turn, &self.connection, contents);
+        ike.rest_on(authenticated, turn);
+>>>>>>> ike-a
         ike.take_token(turn, contents);
         ike.take_ticket(turn, contents);
         turn.events.extend(stage.intermediate.log());
@@ -671,9 +676,8 @@ impl Initiator {
             ike: ike.local_spi,
             connection: self.connection.name.clone(),
         });
-        if let Some(size) = contents.window_size() {
-            ike.window.peer_allows(size);
-        }
+        let window_size = contents.window_size().into_iter();
+        window_size.for_each(|size| ike.window.peer_allows(size));
         // IKE_AUTH has told the peer.
         ike.window.announced = true;
         ike.mobike = mobike::negotiated(&self.connection, true, self.path, contents);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hitless_sa::{Instant, SaId};
 
+use crate::ike::auth::Authenticated;
 use crate::ike::child::ChildState;
 use crate::ike::engine::Engine;
 use crate::ike::established::IkeSa;
@@ -125,8 +126,15 @@ pub(in crate::ike) fn ike_life_at(connection: &Connection, now: Instant) -> Opti
 }
 
 impl IkeSa {
+<<<<<<< HEAD
     /// No IKE SA outlives the certificate that its peer showed, whoever rekeys it and whoever leads it.
     pub fn end_with_certificate(&mut self, turn: &Turn<'_>) {
+=======
+    /// How the peer proved who it is. No IKE SA outlives the certificate that its peer showed, whoever
+    /// rekeys it and whoever leads it.
+    pub fn rest_on(&mut self, authenticated: Authenticated, turn: &Turn<'_>) {
+        self.authenticated = authenticated;
+>>>>>>> ike-a
         let ends = [self.session.life_at, self.authenticated.expires_at(turn)];
         self.session.life_at = ends.into_iter().flatten().min();
     }
