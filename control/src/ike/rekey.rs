@@ -281,12 +281,7 @@ fn successor(
             ),
         },
     );
-<<<<<<< HEAD
-    successor.authenticated = ike.authenticated.clone();
-    successor.end_with_certificate(turn);
-=======
     successor.rest_on(ike.authenticated.clone(), turn);
->>>>>>> ike-a
     successor.predecessor = Some(ike.local_spi);
     // RFC 5723 section 6.2: rekeying invalidates the ticket, and the client should ask for another.
     // Not before the peer knows the new IKE SA.

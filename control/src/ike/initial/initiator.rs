@@ -662,13 +662,8 @@ impl Initiator {
                 ),
             },
         );
-<<<<<<< HEAD
-        ike.authenticated = authenticated.after_asking(turn, &self.connection, contents);
-        ike.end_with_certificate(turn);
-=======
         let authenticated = authenticated.after_asking(turn, &self.connection, contents);
         ike.rest_on(authenticated, turn);
->>>>>>> ike-a
         ike.take_token(turn, contents);
         ike.take_ticket(turn, contents);
         turn.events.extend(stage.intermediate.log());

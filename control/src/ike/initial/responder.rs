@@ -637,12 +637,7 @@ impl Responder {
         });
         ike.mobike = mobike::negotiated(&connection, false, path, contents);
         turn.effects.extend(connection.others(false, contents));
-<<<<<<< HEAD
-        ike.authenticated = authenticated;
-        ike.end_with_certificate(turn);
-=======
         ike.rest_on(authenticated, turn);
->>>>>>> ike-a
         self.resumed(turn);
         payloads.extend(lifetime(turn.now, &ike.authenticated));
         payloads.extend(self.child_or_redirect(&mut ike, turn, contents));

@@ -126,15 +126,10 @@ pub(in crate::ike) fn ike_life_at(connection: &Connection, now: Instant) -> Opti
 }
 
 impl IkeSa {
-<<<<<<< HEAD
-    /// No IKE SA outlives the certificate that its peer showed, whoever rekeys it and whoever leads it.
-    pub fn end_with_certificate(&mut self, turn: &Turn<'_>) {
-=======
     /// How the peer proved who it is. No IKE SA outlives the certificate that its peer showed, whoever
     /// rekeys it and whoever leads it.
     pub fn rest_on(&mut self, authenticated: Authenticated, turn: &Turn<'_>) {
         self.authenticated = authenticated;
->>>>>>> ike-a
         let ends = [self.session.life_at, self.authenticated.expires_at(turn)];
         self.session.life_at = ends.into_iter().flatten().min();
     }
