@@ -64,6 +64,7 @@ impl Gateway {
         let handed_over = handed_over || left_over.objects > 0 && left_over.handed_over;
         self.skip = 0;
         self.inherited.clear();
+        self.leaps.clear();
         let mut lost = Vec::new();
         for object in objects {
             self.beat();
@@ -184,6 +185,7 @@ impl Gateway {
         self.held.clear();
         self.too_large.clear();
         self.inherited.clear();
+        self.leaps.clear();
         self.doubtful.clear();
         self.rightless.clear();
         self.retrieval.rightless.clear();
