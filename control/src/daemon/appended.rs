@@ -46,7 +46,10 @@ impl End {
         lines: &str,
         tell: impl Fn(u64) -> String,
     ) -> Result<u64, Option<io::Error>> {
-        let told = (self.lost > 0).then(|| tell(self.lost)).unwrap_or_default();
+        let told = match self.lost {
+            0 => String::new(),
+            lost => tell(lost),
+        };
         // Lines may be keys; room for all of it at once leaves no copy behind.
         let mut text = Zeroizing::new(String::new());
         text.reserve(1 + told.len() + lines.len());

@@ -8,8 +8,9 @@
 //! The loop moves octets and time and decides nothing. `ports.rs` opens the ports, `sync_socket.rs`
 //! that of the members; off this thread `carrier.rs` watches links, `disk.rs` writes durable state and
 //! `reloads.rs` reads the configuration again; `answer.rs` answers operators as far as `asked.rs` gives
-//! it time and `awaited.rs` those who wait for what they ordered, `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files
-//! that threads of their own append to for it (`appended.rs`), `crls.rs` those that it reads again; `secrecy.rs` keeps its memory off disks;
+//! it time and `awaited.rs` those who wait for what they ordered, `turns.rs` measures how long the loop
+//! is away; `keylog.rs` and `ledger.rs` are the files that threads of their own append to for it
+//! (`appended.rs`), `crls.rs` those that it reads again; `secrecy.rs` keeps its memory off disks;
 //! `error.rs` says why a member does not start.
 
 mod answer;
