@@ -7,6 +7,7 @@ extern crate self as hitless;
 
 mod allowance;
 pub mod api;
+mod aside;
 pub mod audit;
 pub mod cli;
 pub mod clock;

@@ -107,12 +107,18 @@ pub fn judge(report: &Report, expect: &Expectations) -> Verdict {
     let mut faults = Findings(Vec::new());
     numbers(report, &mut faults);
     order(report, expect, &mut faults);
-    permitted(report, expect, &mut faults);
+    let mut lacking = Findings(Vec::new());
+    permitted(report, expect, &mut lacking);
+    // What some of whose grants were lost may have been permitted all the same.
+    if expect.permits.lost() == 0 {
+        faults.0.append(&mut lacking.0);
+    }
     message_ids(report, &mut faults);
     let zeros = synchronisations(report);
     let most = too_many(report, expect, &zeros, &mut faults);
     let sent = report.sent.values();
     let mut doubts = doubts(report, expect);
+    doubts.extend(lacking.0.iter().map(unproved));
     doubts.extend(most);
     Verdict {
         clean: faults.0.is_empty(),
@@ -388,6 +394,12 @@ fn doubts(report: &Report, expect: &Expectations) -> Vec<String> {
             doubts.push(format!("{count} {what}"));
         }
     }
+    if expect.permits.lost() > 0 {
+        doubts.push(format!(
+            "{} grants are missing in the ledger",
+            expect.permits.lost()
+        ));
+    }
     if expect.permits.is_empty() {
         return doubts;
     }
@@ -406,6 +418,15 @@ fn doubts(report: &Report, expect: &Expectations) -> Vec<String> {
         ));
     }
     doubts
+}
+
+/// What would be a fault if the ledger were whole.
+fn unproved(finding: &Finding) -> String {
+    let example = finding.examples.first().map_or("", String::as_str);
+    format!(
+        "{} may be for want of what the ledger lost: {}: {example}",
+        finding.count, finding.kind
+    )
 }
 
 fn foreign(report: &Report) -> Option<String> {

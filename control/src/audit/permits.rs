@@ -5,14 +5,25 @@
 //! # SPI     first  last
 //! c001cafe  1      4096
 //! c001cafe  4097   8192
+//! lost      3
 //! ```
+//!
+//! Where a disk took half a line, or some grants could not be written, the daemon says how many are
+//! missing: what such a ledger does not permit proves nothing.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
+/// The line of grants that are missing.
+const LOST: &str = "lost";
+
 /// Grants by SPI.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Permits(BTreeMap<u32, Granted>);
+pub struct Permits {
+    granted: BTreeMap<u32, Granted>,
+    /// Grants that are known to be missing.
+    lost: u64,
+}
 
 /// What one SA was granted.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -64,29 +75,49 @@ impl Permits {
     /// Reads a ledger.
     pub fn parse(text: &str) -> Result<Permits, PermitError> {
         let mut permits = Permits::default();
-        for (index, line) in text.lines().enumerate() {
-            let content = line.split('#').next().unwrap_or_default();
-            let words: Vec<&str> = content.split_whitespace().collect();
-            if words.is_empty() {
-                continue;
+        let mut lines = text.lines().enumerate().peekable();
+        while let Some((index, line)) = lines.next() {
+            let words = words(line);
+            if let Some(count) = lost(&words) {
+                permits.lost = permits.lost.saturating_add(count);
+            } else if let Some((spi, grant)) = grant(&words) {
+                permits.granted.entry(spi).or_default().add(grant);
+            } else {
+                // Half a line is one of those that the next line says were lost, or the last one so
+                // far of a disk that is full.
+                let last = lines.peek().is_none() && !text.ends_with('\n');
+                permits.lost += u64::from(last && !words.is_empty());
+                let half = last || lines.peek().is_some_and(|(_, next)| says_lost(next));
+                if !(words.is_empty() || half) {
+                    return Err(PermitError {
+                        line: index + 1,
+                        text: line.to_owned(),
+                    });
+                }
             }
-            let (spi, grant) = grant(&words).ok_or_else(|| PermitError {
-                line: index + 1,
-                text: line.to_owned(),
-            })?;
-            permits.0.entry(spi).or_default().add(grant);
         }
         Ok(permits)
     }
 
+    /// What the daemon writes in place of grants that are missing.
+    pub fn lost_line(count: u64) -> String {
+        format!("{LOST} {count}\n")
+    }
+
+    /// How many grants are known to be missing.
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.granted.is_empty()
     }
 
     /// What another ledger has granted is granted too.
     pub fn add(&mut self, other: &Permits) {
-        for (spi, granted) in &other.0 {
-            let ours = self.0.entry(*spi).or_default();
+        self.lost = self.lost.saturating_add(other.lost);
+        for (spi, granted) in &other.granted {
+            let ours = self.granted.entry(*spi).or_default();
             // Intervals that were joined are no larger grants.
             let size = ours.size.max(granted.size);
             for interval in &granted.intervals {
@@ -98,12 +129,16 @@ impl Permits {
 
     /// The last number that the SA was granted; `None` if the ledger does not know it.
     pub fn last(&self, spi: u32) -> Option<u64> {
-        self.0.get(&spi)?.intervals.last().map(|grant| grant.1)
+        self.granted
+            .get(&spi)?
+            .intervals
+            .last()
+            .map(|grant| grant.1)
     }
 
     /// Whether the SA was granted this number.
     pub fn holds(&self, spi: u32, number: u64) -> bool {
-        self.0.get(&spi).is_some_and(|granted| {
+        self.granted.get(&spi).is_some_and(|granted| {
             let index = granted.intervals.partition_point(|(_, end)| *end < number);
             let interval = granted.intervals.get(index);
             interval.is_some_and(|(start, _)| *start <= number)
@@ -112,8 +147,25 @@ impl Permits {
 
     /// No takeover skips more than one whole grant, and the first number after it.
     pub fn greatest_gap(&self, spi: u32) -> Option<u64> {
-        Some(self.0.get(&spi)?.size.saturating_add(2))
+        Some(self.granted.get(&spi)?.size.saturating_add(2))
     }
+}
+
+/// A line without its comment.
+fn words(line: &str) -> Vec<&str> {
+    let content = line.split('#').next().unwrap_or_default();
+    content.split_whitespace().collect()
+}
+
+fn lost(words: &[&str]) -> Option<u64> {
+    match words {
+        [LOST, count] => count.parse().ok(),
+        _ => None,
+    }
+}
+
+fn says_lost(line: &str) -> bool {
+    lost(&words(line)).is_some()
 }
 
 fn grant(words: &[&str]) -> Option<(u32, (u64, u64))> {
@@ -165,6 +217,22 @@ mod tests {
     }
 
     #[test]
+    fn half_a_line_is_one_of_those_that_were_lost_if_the_next_line_says_so() {
+        for half in ["c001c", "7 11", "7 11 2", "lost", "los"] {
+            let text = format!("7 1 10\n{half}\nlost 2\n7 31 40\nlost 1\n");
+            let mut permits = Permits::parse(&text).expect(half);
+            assert_eq!((permits.last(7), permits.lost()), (Some(40), 3), "{half}");
+            permits.add(&Permits::parse("lost 4\n").unwrap());
+            assert_eq!(permits.lost(), 7);
+        }
+        let last = Permits::parse("7 1 10\n7 11").unwrap();
+        assert_eq!((last.last(7), last.lost()), (Some(10), 1));
+        assert!(Permits::parse("7 11\n7 31 40\nlost 2\n").is_err());
+        let written = Permits::parse(&Permits::lost_line(9)).unwrap();
+        assert_eq!(written.lost(), 9);
+    }
+
+    #[test]
     fn what_is_no_grant_is_named_by_its_line() {
         for wrong in [
             "c001cafe 1",
@@ -173,6 +241,8 @@ mod tests {
             "7 1 2 3",
             "7 -1 2",
             "7 0 18446744073709551616",
+            "lost",
+            "lost some",
         ] {
             let error = Permits::parse(&format!("7 1 2\n{wrong}\n")).expect_err(wrong);
             assert_eq!((error.line, error.text.as_str()), (2, wrong));

@@ -528,5 +528,19 @@ mod planted {
         assert_eq!(kinds(&of("7 1 89\n")), [("beyond-the-grant", 1)]);
         let small = of("7 1 40\n7 41 100\n");
         assert_eq!(kinds(&small), [("skipped-more-than-a-lease", 1)]);
+        // Whoever knows that grants are missing accuses nobody, and acquits nobody either.
+        for ledger in [
+            "7 1 89\nlost 1\n",
+            "7 1 40\nlost 1\n7 41 100\n",
+            "7 1 100\nlost 2\n",
+        ] {
+            let verdict = of(ledger);
+            assert!(verdict.clean && !verdict.conclusive, "{ledger}: {verdict}");
+        }
+        assert!(
+            of("7 1 89\nlost 1\n")
+                .to_string()
+                .contains("beyond-the-grant")
+        );
     }
 }

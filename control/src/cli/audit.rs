@@ -30,7 +30,7 @@ const INCONCLUSIVE: u8 = 3;
         member could know of the other's; a repeated number has no such excuse.\n\n\
         A ledger is what `control.grant_log` writes; beside FILE the older FILE.1 is read if it is \
         there. An address that sent on an SA of the ledger must have been granted all that it \
-        sent.",
+        sent. A ledger that says that grants were lost (a full disk) accuses nobody: exit code 3.",
     after_help = "Exit codes: 0 clean, 1 not clean, 2 a file cannot be read, 3 nothing wrong was \
         seen but not all could be judged (no ESP, cut frames and the like: see the notes)\n\n\
         Examples:\n  hitless audit before-and-after-failover.pcap\n  \

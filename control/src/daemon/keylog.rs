@@ -1,13 +1,19 @@
-//! The files that Wireshark reads keys from: ours alone, appended to, never through a link.
+//! The files that Wireshark reads keys from: ours alone, appended to by a thread of its own (`aside.rs`),
+//! never through a link.
 
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::DaemonError;
+use super::appended::End;
+use crate::aside::{Aside, Sink};
 use crate::keylog::{KeyLines, KeyTable};
+
+/// Lines that wait to be written at most.
+const ROOM: usize = 16_384;
 
 /// The files that Wireshark reads from a profile, side by side. Those for IKE_INTERMEDIATE are made
 /// when there is something to write: few need them.
@@ -18,31 +24,47 @@ pub struct KeyFiles {
     intermediate: BTreeMap<u8, Option<KeyFile>>,
 }
 
+/// Wireshark passes over it.
+fn lost_line(count: u64) -> String {
+    format!("# {count} were lost here\n")
+}
+
 impl KeyFiles {
     /// Opens the file of ESP keys at `path`, and that of IKE keys beside it.
-    pub fn open(path: &Path) -> Result<KeyFiles, DaemonError> {
+    pub fn open(path: &Path) -> Result<Aside<KeyLines>, DaemonError> {
         let open = |path: PathBuf| {
             KeyFile::open(&path).map_err(|error| DaemonError::KeyLog { path, error })
         };
-        Ok(KeyFiles {
+        let files = KeyFiles {
             esp: open(path.to_owned())?,
             ike: open(path.with_file_name(KeyTable::Ike.file()))?,
             intermediate: BTreeMap::new(),
-        })
+        };
+        Ok(Aside::start("keys", ROOM, files))
     }
+}
 
+impl Sink<KeyLines> for KeyFiles {
     /// Appends to the file that the lines are for.
-    pub fn write(&mut self, lines: &KeyLines) {
+    fn take(&mut self, lines: KeyLines) {
         match lines.table() {
-            KeyTable::Esp => self.esp.write(lines),
-            KeyTable::Ike => self.ike.write(lines),
+            KeyTable::Esp => self.esp.write(lines.expose()),
+            KeyTable::Ike => self.ike.write(lines.expose()),
             KeyTable::Intermediate(exchange) => {
                 let path = self.esp.path.with_file_name(lines.table().file());
                 let file = self.intermediate.entry(exchange);
                 if let Some(file) = file.or_insert_with(|| made(&path)) {
-                    file.write(lines);
+                    file.write(lines.expose());
                 }
             }
+        }
+    }
+
+    /// Whichever they were for.
+    fn lost(&mut self, count: u64) {
+        for file in [&mut self.esp, &mut self.ike] {
+            file.end.lose(count);
+            file.write("");
         }
     }
 }
@@ -61,7 +83,7 @@ fn made(path: &Path) -> Option<KeyFile> {
 struct KeyFile {
     path: PathBuf,
     file: File,
-    failed: bool,
+    end: End,
 }
 
 impl KeyFile {
@@ -71,7 +93,8 @@ impl KeyFile {
     /// If it cannot be opened, is no regular file, has another name somewhere, or if anybody but
     /// its owner may read or write it.
     fn open(path: &Path) -> io::Result<KeyFile> {
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o600)
@@ -87,19 +110,17 @@ impl KeyFile {
         } else {
             return Ok(KeyFile {
                 path: path.to_owned(),
+                end: End::of(&mut file)?,
                 file,
-                failed: false,
             });
         };
         Err(io::Error::new(io::ErrorKind::PermissionDenied, wrong))
     }
 
     /// What cannot be written is told of once: keys for a reader are no reason to stop.
-    fn write(&mut self, lines: &KeyLines) {
-        if let Err(error) = self.file.write_all(lines.expose().as_bytes())
-            && !self.failed
-        {
-            self.failed = true;
+    fn write(&mut self, lines: &str) {
+        let written = self.end.append(&mut self.file, lines, lost_line);
+        if let Err(Some(error)) = written {
             tracing::error!("cannot write keys to {}: {error}", self.path.display());
         }
     }

@@ -1,39 +1,46 @@
 //! The file of `control.grant_log`: a line for each grant, bounded by a second file that takes the
-//! older half.
+//! older half. A thread of its own writes it (`aside.rs`).
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::DaemonError;
+use super::appended::End;
+use crate::aside::{Aside, Sink};
+use crate::audit::Permits;
 use crate::gateway::Granted;
 
 /// A file that has reached this is renamed to `NAME.1`, which it replaces.
 const LARGEST: u64 = 16 << 20;
+/// Grants that wait to be written at most.
+const ROOM: usize = 65_536;
 
 /// The open ledger.
 pub struct LedgerFile {
     path: PathBuf,
     file: File,
     length: u64,
-    failed: bool,
+    end: End,
 }
 
 impl LedgerFile {
     /// Opens the file of the configuration, if it names one, to append to it.
-    pub fn configured(path: Option<&Path>) -> Result<Option<LedgerFile>, DaemonError> {
+    pub fn configured(path: Option<&Path>) -> Result<Option<Aside<Granted>>, DaemonError> {
         let open = |path: &Path| {
-            LedgerFile::open(path).map_err(|error| DaemonError::GrantLog {
+            let opened = LedgerFile::open(path).map_err(|error| DaemonError::GrantLog {
                 path: path.to_owned(),
                 error,
-            })
+            });
+            opened.map(|ledger| Aside::start("grants", ROOM, ledger))
         };
         path.map(open).transpose()
     }
 
     fn open(path: &Path) -> io::Result<LedgerFile> {
-        let file = OpenOptions::new()
+        let mut file = OpenOptions::new()
+            .read(true)
             .append(true)
             .create(true)
             .mode(0o640)
@@ -46,29 +53,25 @@ impl LedgerFile {
         Ok(LedgerFile {
             path: path.to_owned(),
             length: metadata.len(),
+            end: End::of(&mut file)?,
             file,
-            failed: false,
         })
     }
 
-    /// Appends a line. What cannot be written is told of once: an audit's figures are no reason to
-    /// stop.
-    pub fn write(&mut self, granted: &Granted) {
-        self.write_within(granted, LARGEST);
-    }
-
-    fn write_within(&mut self, granted: &Granted, largest: u64) {
-        let line = format!("{granted}\n");
-        let written = self
-            .rotate(line.len(), largest)
-            .and_then(|()| self.file.write_all(line.as_bytes()));
+    fn write_within(&mut self, line: &str, largest: u64) {
+        let written = match self.rotate(line.len(), largest) {
+            Ok(()) => self.end.append(&mut self.file, line, Permits::lost_line),
+            Err(error) => Err(self.end.fail(line, error)),
+        };
         match written {
-            Ok(()) => self.length += line.len() as u64,
-            Err(error) if !self.failed => {
-                self.failed = true;
-                tracing::error!("cannot write grants to {}: {error}", self.path.display());
+            Ok(octets) => self.length += octets,
+            Err(error) => {
+                self.length = self.file.metadata().map_or(self.length, |m| m.len());
+                if let Some(error) = error {
+                    let path = self.path.display();
+                    tracing::error!("cannot write grants to {path}: {error}");
+                }
             }
-            Err(_) => {}
         }
     }
 
@@ -78,19 +81,45 @@ impl LedgerFile {
         }
         let mut older = self.path.clone().into_os_string();
         older.push(".1");
-        std::fs::rename(&self.path, older)?;
-        *self = LedgerFile {
-            failed: self.failed,
-            ..LedgerFile::open(&self.path)?
-        };
+        match std::fs::rename(&self.path, older) {
+            // It was renamed before, and no new one could be made.
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let end = std::mem::take(&mut self.end);
+        match LedgerFile::open(&self.path) {
+            Ok(opened) => *self = LedgerFile { end, ..opened },
+            Err(error) => {
+                self.end = end;
+                return Err(error);
+            }
+        }
         Ok(())
+    }
+}
+
+/// What cannot be written is told of once, and in the file itself when it can be written again: an
+/// audit's figures are no reason to stop.
+impl Sink<Granted> for LedgerFile {
+    fn take(&mut self, granted: Granted) {
+        self.write_within(&format!("{granted}\n"), LARGEST);
+    }
+
+    fn lost(&mut self, count: u64) {
+        self.end.lose(count);
+        self.write_within("", LARGEST);
+    }
+
+    fn flush(&mut self) {
+        if !self.end.is_whole() {
+            self.write_within("", LARGEST);
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::audit::Permits;
     use hitless_sa::{SequenceNumber, Spi};
 
     fn granted(first: u64, last: u64) -> Granted {
@@ -107,9 +136,10 @@ mod tests {
         let _ = std::fs::remove_dir_all(&directory);
         std::fs::create_dir(&directory).unwrap();
         let path = directory.join("grants");
-        let mut ledger = LedgerFile::configured(Some(&path)).unwrap().unwrap();
+        let mut ledger = LedgerFile::open(&path).unwrap();
         for number in 0..20 {
-            ledger.write_within(&granted(number * 10 + 1, number * 10 + 10), 100);
+            let granted = granted(number * 10 + 1, number * 10 + 10);
+            ledger.write_within(&format!("{granted}\n"), 100);
         }
         let text = std::fs::read_to_string(&path).unwrap();
         let permits = Permits::parse(&text).unwrap();
@@ -122,11 +152,28 @@ mod tests {
         assert!(names.by_ref().count() == 2);
         // Appended to after a restart.
         drop(ledger);
-        let mut ledger = LedgerFile::configured(Some(&path)).unwrap().unwrap();
-        ledger.write(&granted(201, 300));
+        let ledger = LedgerFile::configured(Some(&path)).unwrap().unwrap();
+        ledger.put(granted(201, 300));
+        ledger.flush();
         let appended = std::fs::read_to_string(&path).unwrap();
         assert!(appended.starts_with(&text) && appended.ends_with("c001cafe 201 300\n"));
         assert!(LedgerFile::open(&directory).is_err(), "a directory");
         std::fs::remove_dir_all(&directory).unwrap();
+    }
+
+    /// A file that a full disk left with half a line, and a queue that had no room.
+    #[test]
+    fn the_audit_reads_a_ledger_with_half_a_line_and_knows_that_it_lacks_grants() {
+        let name = format!("hitless-torn-grants-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        std::fs::write(&path, "c001cafe 1 100\nc001cafe 101").unwrap();
+        let mut ledger = LedgerFile::open(&path).unwrap();
+        ledger.take(granted(201, 300));
+        ledger.lost(4);
+        ledger.take(granted(701, 800));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let permits = Permits::parse(&text).expect("readable");
+        assert_eq!((permits.last(0xc001_cafe), permits.lost()), (Some(800), 5));
+        std::fs::remove_file(&path).unwrap();
     }
 }

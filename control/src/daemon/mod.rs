@@ -8,11 +8,13 @@
 //! The loop moves octets and time and decides nothing. `ports.rs` opens the ports, `sync_socket.rs`
 //! that of the members; off this thread `carrier.rs` watches links, `disk.rs` writes durable state and
 //! `reloads.rs` reads the configuration again; `answer.rs` answers operators as far as `asked.rs` gives
-//! it time and `awaited.rs` those who wait for what they ordered, `turns.rs` measures how long the loop is away; `keylog.rs` and `ledger.rs` are the files
-//! that it appends to, `crls.rs` those that it reads again; `secrecy.rs` keeps its memory off disks;
+//! it time and `awaited.rs` those who wait for what they ordered, `turns.rs` measures how long the loop
+//! is away; `keylog.rs` and `ledger.rs` are the files that threads of their own append to for it
+//! (`appended.rs`), `crls.rs` those that it reads again; `secrecy.rs` keeps its memory off disks;
 //! `error.rs` says why a member does not start.
 
 mod answer;
+mod appended;
 mod asked;
 mod awaited;
 mod carrier;
@@ -40,15 +42,19 @@ use hitless_dataplane::handover;
 use hitless_dataplane::pool::Pool;
 use hitless_dataplane::thread::{Idle, Readiness, spawn, wait};
 use hitless_dataplane::worker::{Leadership, Worker, WorkerHandle, worker_with_pool};
-use hitless_sa::{Entropy, Incarnation, Instant};
+use hitless_sa::{Incarnation, Instant};
 use hitless_sync::Event as SyncEvent;
 
 use crate::api::Server;
+use crate::aside::Aside;
 use crate::clock;
 use crate::config::{Config, IdlePolicy};
 use crate::durable::{DurableFile, Identity};
 use crate::entropy::SystemEntropy;
-use crate::gateway::{Beside, Event, Gateway, GatewaySettings, LARGEST_PAYLOAD, Output, Pacemaker};
+use crate::gateway::{
+    Beside, Event, Gateway, GatewaySettings, Granted, LARGEST_PAYLOAD, Output, Pacemaker,
+};
+use crate::keylog::KeyLines;
 
 use answer::{Loading, Reader};
 use asked::Asked;
@@ -132,6 +138,7 @@ pub fn run(config: Config) -> Result<ExitCode, DaemonError> {
         busy: false,
     };
     member.serve(&mut server, &stop);
+    member.flush();
     workers_stop.store(true, Ordering::Relaxed);
     for thread in threads {
         // A worker that panicked has said so; there is nothing left to do for it.
@@ -161,7 +168,7 @@ fn equip(gateway: &mut Gateway, modes: Vec<String>, socket: Option<&Arc<UdpSocke
 }
 
 /// The key log, if the configuration names one.
-fn open_keys(config: &Config) -> Result<Option<KeyFiles>, DaemonError> {
+fn open_keys(config: &Config) -> Result<Option<Aside<KeyLines>>, DaemonError> {
     let keys = config.control.key_log.as_deref();
     keys.map(KeyFiles::open).transpose()
 }
@@ -248,8 +255,8 @@ struct Member {
     entropy: SystemEntropy,
     socket: Option<Arc<UdpSocket>>,
     disk: Disk,
-    keys: Option<KeyFiles>,
-    ledger: Option<LedgerFile>,
+    keys: Option<Aside<KeyLines>>,
+    ledger: Option<Aside<Granted>>,
     crls: CrlFiles,
     farewell: Duration,
     stopped: bool,
@@ -286,7 +293,9 @@ impl Member {
                 tracing::warn!("nobody took over in time");
                 return;
             }
-            self.receive(now, &mut buffer);
+            self.receive(&mut buffer);
+            // Not before what was received: a standby judges by it whether it may vouch (R16).
+            let now = clock::now();
             while let Some(written) = self.disk.finished() {
                 self.gateway.persisted(now, &mut self.entropy, written);
             }
@@ -304,6 +313,12 @@ impl Member {
             let pause = self.gateway.rest();
             self.gateway.note_turn(self.turns.end(pause));
         }
+    }
+
+    /// The process ends: what waits for the files is written, if their disk lets it.
+    fn flush(&self) {
+        self.keys.iter().for_each(Aside::flush);
+        self.ledger.iter().for_each(Aside::flush);
     }
 
     /// Sleeps until a socket has something or the tick is over.
@@ -325,18 +340,11 @@ impl Member {
         wait(sync.chain(control), patience);
     }
 
-    fn receive(&mut self, now: Instant, buffer: &mut [u8]) {
+    fn receive(&mut self, buffer: &mut [u8]) {
         let Some(socket) = &self.socket else { return };
-        for _ in 0..DATAGRAMS_A_ROUND {
-            // WouldBlock ends the round; so does any other error, which concerns one datagram
-            // (an ICMP error of an earlier one) and not the socket.
-            let Ok((length, from)) = socket.recv_from(buffer) else {
-                return;
-            };
-            let entropy: &mut dyn Entropy = &mut self.entropy;
-            self.gateway
-                .sync_datagram(now, entropy, from, &buffer[..length]);
-        }
+        let (gateway, entropy) = (&mut self.gateway, &mut self.entropy);
+        let each = |now, from, datagram: &[u8]| gateway.sync_datagram(now, entropy, from, datagram);
+        sync_socket::receive(socket, buffer, DATAGRAMS_A_ROUND, clock::now, each);
     }
 
     fn drain(&mut self) {
@@ -351,13 +359,13 @@ impl Member {
                 }
                 Output::Persist(durable) => self.disk.write(durable),
                 Output::KeyLog(lines) => {
-                    if let Some(keys) = &mut self.keys {
-                        keys.write(&lines);
+                    if let Some(keys) = &self.keys {
+                        keys.put(lines);
                     }
                 }
                 Output::Granted(granted) => {
-                    if let Some(ledger) = &mut self.ledger {
-                        ledger.write(&granted);
+                    if let Some(ledger) = &self.ledger {
+                        ledger.put(granted);
                     }
                 }
                 Output::Event(event) => {

@@ -68,6 +68,7 @@ impl Gateway {
             }
             ChildChange::Remove(sa) => {
                 self.inherited.remove(&sa);
+                self.leaps.remove(&sa);
                 self.doubtful.remove(&sa);
                 if self.take_out(sa) {
                     self.dataplane.broadcast(|| Command::Remove(sa));
@@ -129,6 +130,10 @@ impl Gateway {
         let handed_over = inherited.as_ref().filter(|_| !tuning.no_floor);
         let window = first_window(&child, floor, handed_over);
         let cell = Arc::new(Cell::new(first, lease));
+        // No worker has drawn from it yet: the first number is above the leap.
+        if let Some(delta) = self.leaps.remove(&sa) {
+            cell.leap(delta);
+        }
         let slot = self.children.take_slot();
         let home = child.inbound_spi.0 as usize % self.dataplane.len().max(1);
         let mut carried = Carried::new(child, cell, slot, (connection, name), floor, home);

@@ -212,6 +212,9 @@ pub struct Gateway {
     publication: Publication,
     /// What they decide by, and count in.
     policies: Arc<Spd>,
+    /// How far the SAs that are not installed yet are to leap when they are: their peers were told that
+    /// they have.
+    leaps: BTreeMap<SaId, u64>,
     /// Inherited SAs that the predecessor may have replaced or deleted: to be replaced, once they are
     /// installed.
     doubtful: BTreeSet<SaId>,
@@ -286,6 +289,7 @@ impl Gateway {
             held: BTreeMap::new(),
             too_large: BTreeMap::new(),
             inherited: BTreeMap::new(),
+            leaps: BTreeMap::new(),
             policies_changed: false,
             publication: Publication::default(),
             policies,

@@ -65,6 +65,7 @@ impl Gateway {
         let handed_over = handed_over || left_over.objects > 0 && left_over.handed_over;
         self.skip = 0;
         self.inherited.clear();
+        self.leaps.clear();
         let mut lost = Vec::new();
         for object in objects {
             self.beat();
@@ -201,6 +202,7 @@ impl Gateway {
         self.refused.clear();
         self.too_large.clear();
         self.inherited.clear();
+        self.leaps.clear();
         self.doubtful.clear();
         self.rightless.clear();
         self.retrieval.rightless.clear();

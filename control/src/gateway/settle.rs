@@ -158,11 +158,17 @@ impl Gateway {
         }
     }
 
-    /// The peer is a cluster that took over and asked for a leap (RFC 6311 section 5.2, R29).
+    /// The peer is a cluster that took over and asked for a leap (RFC 6311 section 5.2, R29). An IKE SA
+    /// that waited for its turn after a takeover is gone on with and asked in one: its Child SAs are
+    /// installed behind this, once their record is committed, and leap then.
     fn leap(&mut self, children: &[SaId], delta: u64) {
         for sa in children {
-            if let Some(carried) = self.children.get(*sa) {
-                carried.cell.leap(delta);
+            match self.children.get(*sa) {
+                Some(carried) => carried.cell.leap(delta),
+                None => {
+                    let leap = self.leaps.entry(*sa).or_default();
+                    *leap = leap.saturating_add(delta);
+                }
             }
         }
     }

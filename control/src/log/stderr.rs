@@ -1,61 +1,34 @@
-//! Lines to stderr from a thread of their own. A reader that stops reading, or a disk that hangs,
-//! must not hold up whoever has heartbeats to send: what finds no room is lost, and counted.
+//! Lines to stderr from a thread of their own (`aside.rs`).
 
 use std::io::{self, Write};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::thread;
-use std::time::Duration;
+
+use crate::aside::{Aside, Sink};
 
 /// Lines that wait at most.
 const ROOM: usize = 4096;
-/// How long the end of the process waits for the last lines.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-enum Order {
-    Line(Vec<u8>),
-    /// Everything before it has been written: tell.
-    Flush(SyncSender<()>),
-}
 
 /// Where lines are put; each `write` is a whole one.
 #[derive(Clone)]
-pub struct Lines {
-    orders: SyncSender<Order>,
-    lost: Arc<AtomicU64>,
-}
+pub struct Lines(Aside<Vec<u8>>);
 
 impl Lines {
-    /// Starts the thread, which lives as long as a place to put lines does. Where no thread can be
-    /// started no daemon can either, and that is told without a log.
     pub fn to(sink: impl Write + Send + 'static) -> Lines {
         Lines::with_room(ROOM, sink)
     }
 
     fn with_room(room: usize, sink: impl Write + Send + 'static) -> Lines {
-        let (orders, waiting) = mpsc::sync_channel(room);
-        let lost = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&lost);
-        let write = move || copy(&waiting, &counted, sink);
-        let _ = thread::Builder::new().name("log".to_owned()).spawn(write);
-        Lines { orders, lost }
+        Lines(Aside::start("log", room, Stream(sink)))
     }
 
-    /// Waits until what was put is written, or [`PATIENCE`] is over.
+    /// Waits, not for ever, until what was put is written.
     pub fn flush(&self) {
-        let (tell, done) = mpsc::sync_channel(1);
-        if self.orders.try_send(Order::Flush(tell)).is_ok() {
-            let _ = done.recv_timeout(PATIENCE);
-        }
+        self.0.flush();
     }
 }
 
 impl Write for Lines {
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
-        if self.orders.try_send(Order::Line(line.to_vec())).is_err() {
-            self.lost.fetch_add(1, Ordering::Relaxed);
-        }
+        self.0.put(line.to_vec());
         Ok(line.len())
     }
 
@@ -64,28 +37,30 @@ impl Write for Lines {
     }
 }
 
+struct Stream<W>(W);
+
 /// A line that cannot be written is gone: the log is no reason to stop.
-fn copy(orders: &Receiver<Order>, lost: &AtomicU64, mut sink: impl Write) {
-    for order in orders {
-        match order {
-            Order::Line(line) => {
-                let _ = sink.write_all(&line);
-            }
-            Order::Flush(tell) => {
-                let _ = sink.flush();
-                let _ = tell.try_send(());
-            }
-        }
-        let gone = lost.swap(0, Ordering::Relaxed);
-        if gone > 0 {
-            let _ = writeln!(sink, "{gone} lines of the log were lost: nobody read them");
-        }
+impl<W: Write + Send + 'static> Sink<Vec<u8>> for Stream<W> {
+    fn take(&mut self, line: Vec<u8>) {
+        let _ = self.0.write_all(&line);
+    }
+
+    fn lost(&mut self, count: u64) {
+        let _ = writeln!(
+            self.0,
+            "{count} lines of the log were lost: nobody read them"
+        );
+    }
+
+    fn flush(&mut self) {
+        let _ = self.0.flush();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
+    use std::thread;
 
     use super::*;
 

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless::entropy::SeededEntropy;
-use hitless::gateway::{Event, GatewaySettings};
+use hitless::gateway::{Event, GatewaySettings, Tuning};
 use hitless::ike;
 use hitless::lab::{Family, Host, Hub, MTU, Station, Switch, Topology, first_start};
 use hitless_dataplane::port::memory::{self, MemoryPort};
@@ -45,10 +45,18 @@ struct Clusters {
     ports: Vec<u8>,
     events: Vec<(u8, Event)>,
     steps: u64,
+    /// The hosts are silent.
+    quiet: bool,
+    /// A member whose control thread does not run.
+    away: Option<u8>,
 }
 
 impl Clusters {
     fn new(seed: u64, takeover: &'static str) -> Clusters {
+        Clusters::tuned(seed, takeover, Tuning::default())
+    }
+
+    fn tuned(seed: u64, takeover: &'static str, tuning: Tuning) -> Clusters {
         let mut topology = Topology::new(2, "open sesame".to_owned());
         topology.peers = 2;
         topology.takeover = takeover;
@@ -84,7 +92,7 @@ impl Clusters {
                 if config.ports[0].protected {
                     ports.reverse();
                 }
-                let settings = GatewaySettings::new(config);
+                let settings = GatewaySettings::new(config).tuned(tuning);
                 let (station, worker) =
                     Station::with(settings, ports, &mut hub, first_start(), now, &mut entropy)
                         .unwrap();
@@ -104,6 +112,8 @@ impl Clusters {
             ports: at_ports,
             events: Vec::new(),
             steps: 0,
+            quiet: false,
+            away: None,
         }
     }
 
@@ -111,7 +121,7 @@ impl Clusters {
         self.now += STEP;
         self.steps += 1;
         let now = self.now;
-        if self.steps.is_multiple_of(4) {
+        if self.steps.is_multiple_of(4) && !self.quiet {
             let [b, a] = self.addresses;
             self.hosts[0].send(now, a);
             self.hosts[1].send(now, b);
@@ -119,6 +129,9 @@ impl Clusters {
         let events = &mut self.events;
         for (id, member) in &mut self.members {
             member.worker.turn(now);
+            if self.away == Some(*id) {
+                continue;
+            }
             member.station.turn(
                 now,
                 &mut self.entropy,
@@ -188,17 +201,20 @@ impl Clusters {
         });
     }
 
-    /// The last number that a member sent.
-    fn last_sent(&self, member: u8) -> Option<u64> {
+    /// The numbers that a member sent.
+    fn numbers(&self, member: u8) -> impl DoubleEndedIterator<Item = u64> {
         // The ports of the outside switch are in the order of the members.
-        let port = self.ports.iter().position(|id| *id == member)?;
-        let mut frames = self.outside.capture().iter().rev();
-        frames.find_map(|captured| match carried(&captured.frame) {
-            Some((ESP, esp)) if captured.port == port => {
-                Some(u64::from_be_bytes(esp.get(8..16)?.try_into().ok()?))
-            }
+        let port = self.ports.iter().position(|id| *id == member);
+        let frames = self.outside.capture().iter();
+        let frames = frames.filter(move |captured| Some(captured.port) == port);
+        frames.filter_map(|captured| match carried(&captured.frame) {
+            Some((ESP, esp)) => Some(u64::from_be_bytes(esp.get(8..16)?.try_into().ok()?)),
             _ => None,
         })
+    }
+
+    fn last_sent(&self, member: u8) -> Option<u64> {
+        self.numbers(member).next_back()
     }
 
     /// No number of an SPI twice, no probe twice; gives the exchanges since then.
@@ -268,6 +284,53 @@ fn rfc6311_r18_r29_a_cluster_that_was_asked_to_leap_by_2_to_the_30_fails_over() 
             assert!(!exchanges.contains(&IKE_AUTH), "{exchanges:?}");
         }
     }
+}
+
+/// What the successor of the active that asked has sent finds an IKE SA that waits for its turn: the
+/// answer says that the leap is made, so it is, though there was no SA to make it with yet.
+#[test]
+fn rfc6311_r29_a_leap_asked_of_a_successor_that_has_not_gone_on_yet_is_made() {
+    let tuning = Tuning {
+        at_once: Some(0),
+        ..Tuning::default()
+    };
+    let mut world = Clusters::tuned(411, "message-id-sync", tuning);
+    world.come_up();
+    let [asking, asked] = [OTHER, ONE].map(|of| world.leader(of).unwrap());
+    let now = world.now;
+    let gateway = world.members.get_mut(&asked).unwrap().station.gateway();
+    let grant = gateway.status(now).leases[0].grant;
+    world.quiet = true;
+    world.members.remove(&asking);
+    world.members.remove(&asked);
+    world.until("the successor that is asked", |world| {
+        world.leader(ONE).is_some()
+    });
+    // Its control thread comes back to a request that its worker has taken.
+    let heir = world.leader(ONE).unwrap();
+    world.away = Some(heir);
+    let asks = |event: &Event| matches!(event, Event::Ike(ike::Event::MessageIdSyncSent { .. }));
+    world.until("a request", |world| {
+        world.events.iter().any(|(_, event)| asks(event))
+    });
+    for _ in 0..4_000 {
+        world.step();
+    }
+    world.away = None;
+    world.quiet = false;
+    world.until("numbers of the successor", |world| {
+        world.last_sent(heir).is_some()
+    });
+    let made = world.events.iter().find_map(|(who, event)| match event {
+        Event::Ike(ike::Event::ReplayCounterSync { delta, .. }) if *who == heir => Some(*delta),
+        _ => None,
+    });
+    let delta = made.expect("the successor was asked");
+    let first = world.numbers(heir).next().unwrap();
+    assert!(delta > 0);
+    assert!(first > grant + delta, "{first} after {grant}, {delta}");
+    world.traffic_flows("traffic after");
+    world.audit(now);
 }
 
 #[test]
