@@ -608,10 +608,21 @@ mod tests {
         );
     }
 
+    const TWO: MemberId = MemberId(2);
+    const RETRANSMIT: Duration = Duration::from_millis(10);
+
+    /// The number of the last record for 2, and what it is sent next.
+    fn next(leading: &mut Leading, cx: &Context<'_>) -> (u64, Packet) {
+        let session = leading.sessions.get_mut(&TWO).unwrap();
+        let mut packet = Packet::default();
+        session.build(cx.now, cx.settings, &leading.objects, &leading.sas);
+        session.fill(cx.now, RETRANSMIT, &leading.sas, &mut packet);
+        (session.last_record(), packet)
+    }
+
     /// R9: a copy of very much holds nothing up, and what was used meanwhile is recorded before Admit.
     #[test]
     fn r9_a_learner_bounds_nothing_before_it_was_sent_everything_and_everything_after() {
-        const TWO: MemberId = MemberId(2);
         let settings = Settings::new(MemberId(1), Vec::new(), [0; 32]);
         let (mut outputs, mut spent) = (VecDeque::new(), Spent::default());
         let mut cx = Context {
@@ -637,26 +648,12 @@ mod tests {
             inbound_top: SequenceNumber(0),
             esn: true,
         };
-        let retransmit = Duration::from_millis(10);
-        let next = |leading: &mut Leading, now| {
-            let Leading {
-                sessions,
-                objects,
-                sas,
-                ..
-            } = leading;
-            let session = sessions.get_mut(&TWO).unwrap();
-            let mut packet = Packet::default();
-            session.build(now, &settings, objects, sas);
-            session.fill(now, retransmit, sas, &mut packet);
-            (session.last_record(), packet)
-        };
         let bound = |leading: &Leading| leading.sessions[&TWO].bound.is_some();
         // It answers, and is sent the copy: meanwhile leases are extended and changes leave.
         let session = leading.sessions.get_mut(&TWO).unwrap();
         session.entered = true;
         session.acknowledge(1);
-        let (sent, packet) = next(&mut leading, cx.now);
+        let (sent, packet) = next(&mut leading, &cx);
         assert_eq!((sent, packet.records.len()), (3, 2));
         leading.usage(&mut cx, used(4_000));
         let extended = leading.sas[&sa(2)].limit;
@@ -669,8 +666,8 @@ mod tests {
         leading.usage(&mut cx, used(extended.grant.0));
         assert_eq!(leading.sas[&sa(2)].limit, extended);
         // The records are not enough: what was extended without it is offered to it.
-        cx.now = cx.now + retransmit * 2;
-        let (sent, packet) = next(&mut leading, cx.now);
+        cx.now = cx.now + RETRANSMIT * 2;
+        let (sent, packet) = next(&mut leading, &cx);
         let offered = leading.sas[&sa(2)].offered;
         let mut offers = packet.offers.iter();
         assert!(offers.any(|offer| offer.sa() == Some(sa(2)) && offer.lease() == offered));
@@ -680,7 +677,7 @@ mod tests {
         assert!(!bound(&leading));
         let session = leading.sessions.get_mut(&TWO).unwrap();
         session.acknowledge_lease(sa(2), offered, offered);
-        cx.now = cx.now + retransmit;
+        cx.now = cx.now + RETRANSMIT;
         leading.review_sessions(&mut cx, true);
         assert!(bound(&leading));
     }

@@ -38,7 +38,7 @@ impl Gateway {
 
     /// A worker had no SA for this flow.
     fn acquire(&mut self, now: Instant, entropy: &mut dyn Entropy, flow: &Flow) {
-        let protected = self.settings.protected().iter();
+        let protected = self.settings.protection().iter();
         let Some(name) = protected
             .filter(|protected| protected.covers(flow))
             .map(|protected| protected.name())

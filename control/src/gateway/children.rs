@@ -1,5 +1,4 @@
-//! The Child SAs that the dataplane carries: their cells, their slots and the policies that lead
-//! to them.
+//! The Child SAs that the dataplane carries: their cells and their slots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -10,15 +9,12 @@ use std::time::Duration;
 use hitless_dataplane::cell::Cell;
 use hitless_dataplane::checkpoint::Checkpoint as Published;
 use hitless_dataplane::counters::SaCounters;
-use hitless_dataplane::flow::Flow;
 use hitless_dataplane::replay::AntiReplay;
-use hitless_dataplane::spd::{Action, Policy};
-use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber, TrafficSelector};
+use hitless_sa::{ChildSa, Instant, SaId, SequenceNumber};
 use hitless_sync::{Checkpoint, Usage};
 
 use super::kin::Kin;
 use super::silence::Silence;
-use crate::ike::settings::Child;
 
 /// How often IKE is told that a peer lives: it counts in seconds.
 const TELL_IKE: Duration = Duration::from_millis(100);
@@ -389,45 +385,6 @@ impl Children {
         }
         Chosen { alone, former }
     }
-
-    /// The policies, in the order of the file: of each child its SAs that are up, then what it
-    /// protects even while none is, so that it never leaves in clear.
-    /// Of the SAs that have a worker each (RFC 9611) its own comes first for each worker.
-    /// Those that `wait` are not carried yet.
-    pub fn policies(
-        &self,
-        configured: &[Protected],
-        worker: u16,
-        wait: &[(&str, &str, &Arc<ChildSa>)],
-    ) -> Vec<Policy> {
-        let mut sending: BTreeMap<(&str, &str), Vec<&ChildSa>> = BTreeMap::new();
-        for carried in self.carried.values().filter(|carried| carried.send) {
-            let child = (carried.connection.as_str(), carried.name.as_str());
-            sending.entry(child).or_default().push(&carried.child);
-        }
-        for (connection, name, sa) in wait {
-            sending.entry((connection, name)).or_default().push(sa);
-        }
-        let mut policies = Vec::new();
-        for protected in configured {
-            let child = (protected.connection.as_str(), protected.child.as_str());
-            let mut sending = sending.remove(&child).unwrap_or_default();
-            if !wait.is_empty() {
-                sending.sort_by_key(|sa| sa.id);
-            }
-            let count = sending.len().max(1);
-            if sending.iter().any(|sa| sa.options.resource.is_some()) {
-                sending.rotate_left(usize::from(worker) % count);
-                sending.sort_by_key(|sa| sa.options.resource != Some(worker));
-            }
-            for sa in sending {
-                let action = Action::Protect(Some(sa.id));
-                policies.extend(pairs(&sa.local_ts, &sa.remote_ts, action));
-            }
-            policies.extend(protected.policies.iter().cloned());
-        }
-        policies
-    }
 }
 
 impl Children {
@@ -437,57 +394,14 @@ impl Children {
     }
 }
 
-/// What a configured child protects.
-pub struct Protected {
-    connection: String,
-    child: String,
-    policies: Vec<Policy>,
-}
-
-impl Protected {
-    /// Every pair of its selectors, with no SA yet.
-    pub fn new(connection: &str, child: &Child) -> Protected {
-        Protected {
-            connection: connection.to_owned(),
-            child: child.name.clone(),
-            policies: pairs(&child.local_ts, &child.remote_ts, Action::Protect(None)).collect(),
-        }
-    }
-
-    /// Connection and child.
-    pub fn name(&self) -> (String, String) {
-        (self.connection.clone(), self.child.clone())
-    }
-
-    /// Whether outbound packets of a flow are its to protect.
-    pub fn covers(&self, flow: &Flow) -> bool {
-        self.policies.iter().any(|policy| {
-            flow.source_within(&policy.local) && flow.destination_within(&policy.remote)
-        })
-    }
-}
-
-fn pairs(
-    local: &[TrafficSelector],
-    remote: &[TrafficSelector],
-    action: Action,
-) -> impl Iterator<Item = Policy> {
-    let pairs = local
-        .iter()
-        .flat_map(move |local| remote.iter().map(move |remote| (*local, *remote)));
-    // A child may carry both families; no packet has one of each.
-    let pairs = pairs.filter(|(local, remote)| local.start.is_ipv4() == remote.start.is_ipv4());
-    pairs.map(move |(local, remote)| Policy {
-        local,
-        remote,
-        action,
-    })
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::protected::{Sending, tests::protection};
     use super::*;
-    use hitless_sa::{EspSuite, Incarnation, KeyMaterial, Lease, MemberId, Mode, SaOptions, Spi};
+    use hitless_dataplane::spd::Action;
+    use hitless_sa::{
+        EspSuite, Incarnation, KeyMaterial, Lease, MemberId, Mode, SaOptions, Spi, TrafficSelector,
+    };
 
     fn child(counter: u32) -> Arc<ChildSa> {
         let network = |text: [u8; 4]| TrafficSelector::prefix(text.into(), 24).unwrap();
@@ -578,13 +492,14 @@ mod tests {
     }
 
     fn protecting_of(children: &Children, worker: u16) -> Vec<SaId> {
-        let configured = ["other", "net"].map(|name| Protected {
-            connection: "tunnel".to_owned(),
-            child: name.to_owned(),
-            policies: pairs(&[], &[], Action::Discard).collect(),
-        });
-        let policies = children.policies(&configured, worker, &[]);
-        let policies = policies.iter();
+        let protection = protection("tunnel", &["other", "net"]);
+        let mut sending = Sending::default();
+        for carried in children.iter().filter(|carried| carried.send) {
+            let names = (carried.connection.as_str(), carried.name.as_str());
+            protection.sends(&mut sending, names, &carried.child);
+        }
+        let policies = protection.policies(sending, worker + 1);
+        let policies = policies[usize::from(worker)].iter();
         let protecting = policies.filter_map(|policy| match policy.action {
             Action::Protect(sa) => sa,
             Action::Bypass | Action::Discard => None,

@@ -21,7 +21,7 @@
 //!                held back; takeover.rs a few inherited IKE SAs at a time; retrieve.rs SAs that
 //!                another member made alone; grants.rs the ledger of grants
 //!  the SAs       children.rs those in the workers, install.rs how they come there with their leases,
-//!                policies.rs what the workers decide by, acquire.rs children that the first packet
+//!                policies.rs what the workers decide by, protected.rs what it is made of, acquire.rs children that the first packet
 //!                brings up, kin.rs which SAs belong together, and
 //!                whose peer is heard on an SPI that nobody knows; broken.rs rules that a simulator may
 //!                have switched off
@@ -59,6 +59,7 @@ mod next_hops;
 mod operate;
 mod ordered;
 mod policies;
+mod protected;
 mod punt;
 mod relapse;
 mod retrieve;

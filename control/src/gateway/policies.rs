@@ -15,6 +15,7 @@ use hitless_dataplane::spd::Spd;
 use hitless_sa::{IkeSpi, Instant, SaId, TrafficSelector};
 
 use super::Gateway;
+use super::protected::{Protection, Sending};
 
 /// SAs for which one pause is meant.
 const MANY: usize = 1024;
@@ -245,34 +246,49 @@ impl Gateway {
         self.policies_changed = false;
         self.publication.begun += 1;
         self.publication.fresh.clear();
-        let waiting = self.engine.waiting_children();
-        let mut foreseen: Vec<SaId> = waiting.iter().map(|(_, _, sa)| sa.id).collect();
+        let protection = Arc::clone(self.settings.protection());
+        let sending = self.sending(&protection);
+        let mut foreseen = sending.foreseen.clone();
         foreseen.sort_unstable();
-        let each = self.children.has_resources()
-            || waiting
-                .iter()
-                .any(|(_, _, sa)| sa.options.resource.is_some());
+        let each = self.children.has_resources() || sending.resource;
         let workers = if each { self.dataplane.len() } else { 1 };
-        let of = |worker| {
-            let worker = u16::try_from(worker).unwrap_or(0);
-            self.children
-                .policies(self.settings.protected(), worker, &waiting)
-        };
-        let policies: Vec<_> = (0..workers).map(of).collect();
+        let workers = u16::try_from(workers).unwrap_or(u16::MAX);
         self.beats.look(&mut self.node, self.link.as_mut());
         // One SA may have as many as hundreds.
-        let in_all: usize = policies.iter().map(Vec::len).sum();
+        let in_all = protection.count(&sending) * usize::from(workers);
         let many = in_all > self.publication.builder.worth() / PARTS;
         (self.publication.foreseen, self.publication.carried) = (foreseen, 0);
         let before = Arc::clone(&self.policies);
         let successors = move |policies: Vec<_>| Arc::new(before.successor(policies));
-        let job = move || policies.into_iter().map(successors).collect();
+        let job = move || {
+            let policies = protection.policies(sending, workers).into_iter();
+            policies.map(successors).collect()
+        };
         if many {
             self.publication.making = true;
             self.publication.builder.start(Box::new(job));
         } else {
             self.give_policies(job());
         }
+    }
+
+    /// The SAs that send, and those that a standby would carry: all that the control thread has to look
+    /// at, and heartbeats do not wait for it.
+    fn sending(&mut self, protection: &Protection) -> Sending {
+        let (beats, node) = (&mut self.beats, &mut self.node);
+        let mut link = self.link.as_mut();
+        let mut beat = || beats.look(node, link.as_deref_mut());
+        let mut sending = Sending::default();
+        for carried in self.children.iter().filter(|carried| carried.send) {
+            beat();
+            let names = (carried.connection.as_str(), carried.name.as_str());
+            protection.sends(&mut sending, names, &carried.child);
+        }
+        for (connection, name, sa) in self.engine.waiting_children() {
+            beat();
+            protection.will_send(&mut sending, (connection, name), sa);
+        }
+        sending
     }
 
     fn give_policies(&mut self, made: Made) {

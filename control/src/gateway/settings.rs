@@ -1,7 +1,7 @@
 //! What a validated configuration becomes for the parts of the gateway.
 
 use std::net::IpAddr;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use hitless_dataplane::aead::Engine as AeadEngine;
@@ -11,8 +11,8 @@ use hitless_dataplane::worker::{Interface, WorkerSettings};
 use hitless_sa::{Incarnation, MemberId, Spi};
 use hitless_sync::{LeaseSizes, Member, Mutant, Settings as NodeSettings};
 
-use super::children::Protected;
 use super::link::{LinkMember, LinkSettings};
+use super::protected::Protection;
 use crate::config::{Aead, Config};
 use crate::ike::auth::TimeOfDay;
 use crate::ike::sessions::ClusterSecret;
@@ -28,7 +28,7 @@ const SA_CAPACITY: usize = 128 * 1024;
 pub struct GatewaySettings {
     config: Config,
     aead: AeadEngine,
-    protected: Vec<Protected>,
+    protection: Arc<Protection>,
     tuning: Tuning,
     /// Once derived it stays: the cluster's secret changes with a restart only.
     cluster_secret: OnceLock<ClusterSecret>,
@@ -77,7 +77,7 @@ impl GatewaySettings {
     pub fn new(config: Config) -> GatewaySettings {
         GatewaySettings {
             aead: aead(config.dataplane.aead),
-            protected: protected(&config),
+            protection: Arc::new(Protection::of(&config)),
             config,
             tuning: Tuning::default(),
             cluster_secret: OnceLock::new(),
@@ -90,7 +90,7 @@ impl GatewaySettings {
         if secret.is_known() {
             self.cluster_secret.get_or_init(|| secret);
         }
-        self.protected = protected(&config);
+        self.protection = Arc::new(Protection::of(&config));
         self.config = config;
     }
 
@@ -127,8 +127,8 @@ impl GatewaySettings {
     }
 
     /// What must never leave or arrive in clear, in the order of the file.
-    pub(super) fn protected(&self) -> &[Protected] {
-        &self.protected
+    pub(super) fn protection(&self) -> &Arc<Protection> {
+        &self.protection
     }
 
     /// The engine for ESP, which this CPU may not have.
@@ -294,15 +294,6 @@ impl GatewaySettings {
 fn uses_secret(config: &Config) -> bool {
     let mut connections = config.connections.iter();
     connections.any(|connection| connection.session.needs_secret())
-}
-
-fn protected(config: &Config) -> Vec<Protected> {
-    let connections = config.connections.iter();
-    let protected = connections.flat_map(|connection| {
-        let children = connection.children.iter();
-        children.map(|child| Protected::new(&connection.name, child))
-    });
-    protected.collect()
 }
 
 fn aead(wish: Aead) -> AeadEngine {

@@ -265,15 +265,14 @@ impl Engine {
     }
 
     /// Those of all that are stored, or led and wait, with their connections' and their own names.
-    pub fn waiting_children(&self) -> Vec<(&str, &str, &Arc<ChildSa>)> {
+    pub fn waiting_children(&self) -> impl Iterator<Item = (&str, &str, &Arc<ChildSa>)> {
         let led = self.sas.values().filter(|ike| ike.waiting);
         let led = led.take(self.waiting());
         let all = self.passive.values().chain(led);
-        let children = all.flat_map(|ike| {
+        all.flat_map(|ike| {
             let sending = ike.children.iter().filter(|child| child.sending);
             sending.map(|child| (ike.connection.name.as_str(), child.name.as_str(), &child.sa))
-        });
-        children.collect()
+        })
     }
 
     /// The IKE SA that waits and of which a peer sends on this SPI.

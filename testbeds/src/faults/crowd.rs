@@ -53,6 +53,9 @@ const SET_UP: Duration = Duration::from_secs(60);
 const JOIN: Duration = Duration::from_secs(20);
 const JOIN_EACH: Duration = Duration::from_millis(1);
 
+/// What was sent last has left the members by then.
+const UNDER_WAY: Duration = Duration::from_millis(100);
+
 /// Kills in a row.
 const KILLS: u32 = 3;
 
@@ -72,7 +75,7 @@ pub fn run(bench: &Bench, wish: &Wish, sas: u32) -> Result<Row, LabError> {
     let mut crowd = Crowd::new(bench, wish, sas)?;
     let (mut measured, mut wire) = (Vec::new(), Audit::default());
     for number in 1..=KILLS {
-        let row = crowd.kill(&format!("crowd-{number:03}"), &mut wire)?;
+        let row = crowd.kill(number, &mut wire)?;
         measured.extend(Measured::of(&row));
         whole.add(row);
     }
@@ -160,12 +163,15 @@ impl<'a> Crowd<'a> {
         bed::wait_for_roles(&mut self.members)
     }
 
-    /// One kill, and everything that has to come of it.
-    fn kill(&mut self, name: &str, wire: &mut Audit) -> Result<Row, LabError> {
+    /// One kill, and everything that has to come of it; after the last one every tunnel carries
+    /// something. Nobody answers, so the cluster replaces what it inherited and used: fifty thousand new
+    /// SPIs after each of them would soon be some of the old ones.
+    fn kill(&mut self, number: u32, wire: &mut Audit) -> Result<Row, LabError> {
+        let (name, last) = (&format!("crowd-{number:03}"), number == KILLS);
         self.bench.say(&format!("{name}: SIGKILL to the active"));
         let captures = bed::captures(&self.lab, name, &self.directory)?;
         let quiet = Arc::new(AtomicBool::new(false));
-        let sender = self.traffic(&quiet)?;
+        let sender = self.send(&quiet)?;
         let watched = self.members.iter().flatten().map(Member::id);
         let waits = Waits::start(watched.collect());
         clock::pass(BEFORE)?;
@@ -182,20 +188,24 @@ impl<'a> Crowd<'a> {
         }
         clock::pass(self.wish.after)?;
         quiet.store(true, Ordering::Relaxed);
-        self.every_tunnel(&mut diary)?;
-        clock::pass(LAST)?;
         let sent = sender.join().ok().and_then(Result::ok).unwrap_or_default();
+        clock::pass(UNDER_WAY)?;
+        let whole = clock::wall();
+        if last {
+            self.every_tunnel(&mut diary)?;
+        }
+        clock::pass(LAST)?;
         let (waited, end) = (waits.stop(), clock::wall());
         let captured = captures.map(Capture::stop);
         let said = log(self).get(before_it..).unwrap_or_default().to_owned();
         let mut row = Row {
             fault: name.to_owned(),
             times: 1,
-            packets_sent: sent.iter().map(|times| times.len() as u64).sum(),
             ..Row::default()
         };
-        row.problems
-            .extend(self.silent_tunnels(&captured[1 - active], struck));
+        let silent = self.silent_tunnels(&captured[1 - active], struck);
+        row.problems.extend(silent.filter(|_| last));
+        let traffic = Traffic::of(&sent, &captured, whole);
         let evidence = Evidence {
             flow: Flow::default(),
             captured,
@@ -213,6 +223,7 @@ impl<'a> Crowd<'a> {
             sas: Default::default(),
         };
         let mut row = row.finish(evidence, diary, wire);
+        traffic.tell(&mut row);
         self.members[active] = Some(start(
             &self.binary,
             &self.lab,
@@ -235,7 +246,7 @@ impl<'a> Crowd<'a> {
     }
 
     /// Datagrams to some of the tunnels, from the host behind the cluster.
-    fn traffic(&self, quiet: &Arc<AtomicBool>) -> Result<traffic::Sender, LabError> {
+    fn send(&self, quiet: &Arc<AtomicBool>) -> Result<traffic::Sender, LabError> {
         let busy = self.sas.min(u32::from(BUSY));
         let share = (self.sas / busy.max(1)).max(1);
         let targets: Vec<_> = (0..busy).map(|tunnel| behind(tunnel * share)).collect();
@@ -285,6 +296,47 @@ impl<'a> Crowd<'a> {
             }
         }
         Ok(())
+    }
+}
+
+/// What became of the datagrams to some of the tunnels, seen where the members send.
+struct Traffic {
+    sent: u64,
+    lost: u64,
+    /// The longest time without any.
+    outage: Option<Duration>,
+}
+
+impl Traffic {
+    /// Each datagram is one ESP packet, and nothing else is until `whole`.
+    fn of(
+        sent: &[Vec<Duration>],
+        captured: &[Result<Vec<u8>, LabError>; 2],
+        whole: Duration,
+    ) -> Traffic {
+        let asked = || sent.iter().flatten().copied();
+        let files = captured.iter().flatten();
+        let left = files.flat_map(|file| esp_of_cluster(file));
+        let since = asked().min().unwrap_or(whole);
+        let left = left.map(|(at, _)| at);
+        let mut left: Vec<_> = left.filter(|at| (since..whole).contains(at)).collect();
+        left.sort_unstable();
+        let gaps = left.windows(2).map(|pair| match pair {
+            [before, after] => after.saturating_sub(*before),
+            _ => Duration::ZERO,
+        });
+        let sent = asked().count() as u64;
+        Traffic {
+            sent,
+            lost: sent.saturating_sub(left.len() as u64),
+            outage: gaps.max(),
+        }
+    }
+
+    fn tell(&self, row: &mut Row) {
+        row.packets_sent = self.sent;
+        row.packets_lost = self.lost;
+        row.outage_out_ms = self.outage.map(milliseconds);
     }
 }
 
