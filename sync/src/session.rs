@@ -666,7 +666,7 @@ mod tests {
         leading.usage(&mut cx, used(extended.grant.0));
         assert_eq!(leading.sas[&sa(2)].limit, extended);
         // The records are not enough: what was extended without it is offered to it.
-        cx.now = cx.now + RETRANSMIT * 2;
+        cx.now += RETRANSMIT * 2;
         let (sent, packet) = next(&mut leading, &cx);
         let offered = leading.sas[&sa(2)].offered;
         let mut offers = packet.offers.iter();
@@ -677,7 +677,7 @@ mod tests {
         assert!(!bound(&leading));
         let session = leading.sessions.get_mut(&TWO).unwrap();
         session.acknowledge_lease(sa(2), offered, offered);
-        cx.now = cx.now + RETRANSMIT;
+        cx.now += RETRANSMIT;
         leading.review_sessions(&mut cx, true);
         assert!(bound(&leading));
     }
