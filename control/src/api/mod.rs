@@ -96,19 +96,19 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         ike: Option<String>,
         /// Answer when it is up, or after so long at most: at once if this is 0.
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "at_once")]
         wait_ms: u64,
     },
     /// Close SAs.
     Terminate {
         choice: Choice,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "at_once")]
         wait_ms: u64,
     },
     /// Replace SAs by such with fresh keys.
     Rekey {
         choice: Choice,
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "at_once")]
         wait_ms: u64,
     },
     /// Send clients to another gateway.
@@ -120,7 +120,7 @@ pub enum Request {
     Reload {},
     /// Hand the lead to a standby, without a skip.
     Switchover {
-        #[serde(default)]
+        #[serde(default, skip_serializing_if = "at_once")]
         wait_ms: u64,
     },
     /// Say what that would do.
@@ -129,6 +129,11 @@ pub enum Request {
     Cluster {},
     /// Every figure.
     Metrics {},
+}
+
+/// Whether an order is answered as soon as it is given.
+fn at_once(wait_ms: &u64) -> bool {
+    *wait_ms == 0
 }
 
 /// What the daemon answers: `{"reply":"done","message":".."}`.

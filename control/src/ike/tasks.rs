@@ -284,8 +284,16 @@ impl IkeSa {
     /// is no reason not to make it anew for whoever asks.
     pub fn keeps(&self, child: &str) -> bool {
         let mut children = self.children.iter();
+        let mut queued = self.queue.iter();
+        let mut pending = self.pending.values();
+        // What the peer has deleted meanwhile may be refused a successor.
+        let succeeds = |offer: &ChildOffer| {
+            let old = offer.replaces.map(|id| self.child(id).is_some());
+            offer.child == child && old != Some(false) && !self.stays_closed(offer)
+        };
         children.any(|c| c.name == child && !c.stays_closed())
-            || self.missing().iter().any(|missing| missing == child)
+            || queued.any(|s| matches!(&s.task, Task::CreateChild(name) if name == child))
+            || pending.any(|p| matches!(p, Pending::CreateChild(offer) if succeeds(offer)))
     }
 
     /// Whether a request may be sent now.

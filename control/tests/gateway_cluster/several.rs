@@ -218,8 +218,8 @@ fn a_dead_standby_loses_its_right_by_a_majority_and_gets_another_one_once_it_is_
     let leader = world.leader().unwrap();
     let slow = if leader == 3 { 2 } else { 3 };
     let epoch = world.status(leader).epoch;
-    world.network.isolated.insert(slow);
-    let heal = |world: &mut World| world.network.isolated.clear();
+    world.kill(slow);
+    let heal = |world: &mut World| world.start(slow);
     one_loses_its_right(&mut world, (leader, slow, 6 - leader - slow), epoch, heal);
 }
 
