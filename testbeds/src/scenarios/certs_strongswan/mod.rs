@@ -118,7 +118,7 @@ struct Trial {
 
 fn certificates(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     process::require("pki", "strongswan-pki")?;
-    let directory = bench.subdirectory(SCENARIO.name)?;
+    let directory = bench.subdirectory(&format!("{}-{variant}", SCENARIO.name))?;
     bench.say("issuing certificates");
     pki::issue(&directory)?;
     let mut trial = Trial::start(bench, &directory, variant)?;
