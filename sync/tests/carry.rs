@@ -3,7 +3,7 @@
 
 mod cluster;
 
-use cluster::{Weather, World};
+use cluster::World;
 use hitless_sa::MemberId;
 use hitless_sync::{Event, Mutant, Role};
 
@@ -12,13 +12,7 @@ const TWO: MemberId = MemberId(2);
 const THREE: MemberId = MemberId(3);
 
 fn settled(seed: u64, members: u8, mutant: Mutant) -> World {
-    let mut world = World::new(seed, members, Weather::CALM, mutant);
-    world.restarts = false;
-    world.keep_leads = true;
-    assert!(world.run_until(3_000, World::settled), "seed {seed}");
-    world.run(200);
-    assert_eq!(world.leader(), Some(0), "seed {seed}");
-    world
+    World::settled_with(seed, members, |settings| settings.mutant = mutant)
 }
 
 fn sessions(world: &World, index: usize) -> usize {

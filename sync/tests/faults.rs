@@ -10,18 +10,12 @@ use hitless_sa::MemberId;
 use hitless_sync::{Degraded, Event, Input, Mutant, Role};
 
 fn settled(seed: u64, members: u8, witness: bool) -> World {
-    let mut world = World::with(seed, members, Weather::CALM, |settings| {
+    World::settled_with(seed, members, |settings| {
         if witness {
             settings.witness = Some(MemberId(3));
             settings.degraded = Degraded::Witness;
         }
-    });
-    world.restarts = false;
-    world.keep_leads = true;
-    assert!(world.run_until(3_000, World::settled), "seed {seed}");
-    world.run(200);
-    assert_eq!(world.leader(), Some(0), "seed {seed}");
-    world
+    })
 }
 
 fn leads(world: &World, index: usize) -> bool {

@@ -3,22 +3,12 @@
 
 mod cluster;
 
-use cluster::{Weather, World};
+use cluster::World;
 use hitless_sa::MemberId;
-use hitless_sync::{Event, Input, Mutant, NoSwitchover, Role, Settings};
+use hitless_sync::{Event, Input, Mutant, NoSwitchover, Role};
 
 const ONE: MemberId = MemberId(1);
 const TWO: MemberId = MemberId(2);
-
-fn settled(seed: u64, members: u8, adjust: impl FnOnce(&mut Settings)) -> World {
-    let mut world = World::with(seed, members, Weather::CALM, adjust);
-    world.restarts = false;
-    world.keep_leads = true;
-    assert!(world.run_until(3_000, World::settled), "seed {seed}");
-    world.run(200);
-    assert_eq!(world.leader(), Some(0), "seed {seed}");
-    world
-}
 
 fn refused(world: &World) -> bool {
     let lost = Event::SwitchoverRefused {
@@ -49,7 +39,7 @@ fn goes_on(world: &mut World, seed: u64) {
 #[test]
 fn r15_a_standby_that_dies_in_the_drain_costs_no_key() {
     for seed in 0..30 {
-        let mut world = settled(seed, 2, |_| {});
+        let mut world = World::settled_with(seed, 2, |_| {});
         // Nobody has noticed it yet, or the drain has begun.
         if seed % 2 == 0 {
             world.crash(1);
@@ -76,7 +66,7 @@ fn r15_a_standby_that_dies_in_the_drain_costs_no_key() {
 
 #[test]
 fn a_standby_that_falls_ill_in_the_drain_gets_nothing() {
-    let mut world = settled(1, 2, |_| {});
+    let mut world = World::settled_with(1, 2, |_| {});
     world.cut.insert((ONE, TWO));
     world.handle(0, Input::Switchover);
     let (healthy, halted) = (false, false);
@@ -88,7 +78,7 @@ fn a_standby_that_falls_ill_in_the_drain_gets_nothing() {
 
 #[test]
 fn a_standby_that_speaks_and_does_not_answer_gets_nothing() {
-    let mut world = settled(2, 2, |_| {});
+    let mut world = World::settled_with(2, 2, |_| {});
     world.exchanges = false;
     // It hears nothing, so it acknowledges nothing, and takes over by its record in the end.
     world.cut.insert((ONE, TWO));
@@ -105,7 +95,7 @@ fn a_standby_that_speaks_and_does_not_answer_gets_nothing() {
 
 #[test]
 fn what_was_refused_in_the_drain_is_made_anew() {
-    let mut world = settled(3, 2, |_| {});
+    let mut world = World::settled_with(3, 2, |_| {});
     world.exchanges = false;
     world.run(100);
     world.crash(1);
@@ -121,7 +111,7 @@ fn what_was_refused_in_the_drain_is_made_anew() {
 #[test]
 fn of_two_standbys_the_other_one_gets_it() {
     for input in [|| Input::Shutdown, || Input::Switchover] {
-        let mut world = settled(4, 3, |_| {});
+        let mut world = World::settled_with(4, 3, |_| {});
         world.crash(1);
         world.handle(0, input());
         assert!(world.run_until(200, |world| world.leader() == Some(2)));
@@ -136,7 +126,7 @@ fn of_two_standbys_the_other_one_gets_it() {
 
 /// The ends have left, and 1 hears nothing of 2 any more.
 fn ended(seed: u64, mutant: Mutant) -> Result<(), String> {
-    let mut world = settled(seed, 2, |settings| settings.mutant = mutant);
+    let mut world = World::settled_with(seed, 2, |settings| settings.mutant = mutant);
     world.exchanges = false;
     world.handle(0, Input::Switchover);
     assert!(world.run_until(100, |world| world.sites[0].gateway.frozen));

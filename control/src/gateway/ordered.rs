@@ -142,8 +142,7 @@ impl Gateway {
                 connection, child, ..
             } => {
                 if self.carries(connection, child) {
-                    let name = format!("{connection}.{child}");
-                    return Progress::Done(format!("{name} is up"));
+                    return Progress::Done(ordered.done.clone());
                 }
                 if self.engine.is_making(now, connection, child) {
                     return Progress::Waits;

@@ -115,6 +115,17 @@ impl World {
         World::with(seed, members, weather, |settings| settings.mutant = mutant)
     }
 
+    /// In calm weather, with settings of its own, and long settled: the first member leads.
+    pub fn settled_with(seed: u64, members: u8, adjust: impl FnOnce(&mut Settings)) -> World {
+        let mut world = World::with(seed, members, Weather::CALM, adjust);
+        world.restarts = false;
+        world.keep_leads = true;
+        assert!(world.run_until(3_000, World::settled), "seed {seed}");
+        world.run(200);
+        assert_eq!(world.leader(), Some(0), "seed {seed}");
+        world
+    }
+
     /// With settings of its own.
     pub fn with(
         seed: u64,
