@@ -2,7 +2,7 @@
 //! sockets inside a network namespace.
 #![expect(
     unsafe_code,
-    reason = "kill(2), setns(2) and AF_PACKET sockets have no safe wrapper in std"
+    reason = "kill(2), setpriority(2), setns(2) and AF_PACKET sockets have no safe wrapper in std"
 )]
 
 use std::fs::File;
@@ -15,6 +15,9 @@ use std::process::Child;
 /// Half a second of small datagrams, and more.
 const RECEIVE_BUFFER: libc::c_int = 4 << 20;
 
+/// The nice value of who runs when nobody else wants to.
+const LEAST: libc::c_int = 19;
+
 /// Sends `signal` to a child that has not been waited for, so its id cannot be another's.
 pub fn signal(child: &Child, signal: i32) -> io::Result<()> {
     let pid = libc::pid_t::try_from(child.id()).map_err(io::Error::other)?;
@@ -23,6 +26,19 @@ pub fn signal(child: &Child, signal: i32) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Gives every thread of a child that has not been waited for the least priority that there is.
+pub fn stand_back(child: &Child) -> io::Result<()> {
+    for thread in std::fs::read_dir(format!("/proc/{}/task", child.id()))? {
+        let Some(thread) = thread?.file_name().to_str().and_then(|id| id.parse().ok()) else {
+            continue;
+        };
+        // A thread that has ended since has nothing to stand back from.
+        // SAFETY: setpriority(2) takes three integers and touches no memory of ours.
+        unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, LEAST) };
+    }
+    Ok(())
 }
 
 /// A raw Ethernet socket, bound to `interface` in the namespace whose file is `namespace`. What is
