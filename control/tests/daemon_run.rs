@@ -554,26 +554,36 @@ fn ports_of_every_driver_are_opened_and_the_status_says_what_they_came_to() {
     }
 }
 
+/// What the daemon says as it refuses to run without a privilege, once `chown` has had these words.
+fn run_as_nobody(place: &Place, config: &Path, owned: &str) -> Option<String> {
+    // Where nobody can read it, whatever the way to the build is.
+    let hitless = place.join("hitless");
+    std::fs::copy(env!("CARGO_BIN_EXE_hitless"), &hitless).unwrap();
+    let script = format!(
+        "chown {owned}; exec setpriv --reuid 65534 --regid 65534 --clear-groups \
+         --inh-caps=-all {} run --config {}",
+        hitless.display(),
+        config.display()
+    );
+    let output = in_namespace(&format!("sh -c '{script}'"))?
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    Some(text)
+}
+
 #[test]
 fn without_privileges_it_says_which_capabilities_are_missing() {
     let place = Place::new("nobody");
     let config = place.config("127.0.0.1:4510", "v0");
-    // Where nobody can read it, whatever the way to the build is.
-    let hitless = place.join("hitless");
-    std::fs::copy(env!("CARGO_BIN_EXE_hitless"), &hitless).unwrap();
-    let run_as_nobody = format!(
-        "chown -R 65534:65534 {}; exec setpriv --reuid 65534 --regid 65534 --clear-groups \
-         --inh-caps=-all {} run --config {}",
-        place.0.display(),
-        hitless.display(),
-        config.display()
-    );
-    let Some(mut command) = in_namespace(&format!("sh -c '{run_as_nobody}'")) else {
+    let Some(text) = run_as_nobody(
+        &place,
+        &config,
+        &format!("-R 65534:65534 {}", place.0.display()),
+    ) else {
         return;
     };
-    let output = command.output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
         text.contains("ports.outside") && text.contains("not permitted"),
         "{text}"
@@ -587,21 +597,10 @@ fn without_privileges_it_says_which_capabilities_are_missing() {
 fn without_privileges_a_socket_in_a_closed_directory_is_refused_with_a_remedy() {
     let place = Place::new("closed");
     let config = place.config("127.0.0.1:4510", "v0");
-    let hitless = place.join("hitless");
-    std::fs::copy(env!("CARGO_BIN_EXE_hitless"), &hitless).unwrap();
-    let run_as_nobody = format!(
-        "chown 65534:65534 {}; exec setpriv --reuid 65534 --regid 65534 --clear-groups \
-         --inh-caps=-all {} run --config {}",
-        config.display(),
-        hitless.display(),
-        config.display()
-    );
-    let Some(mut command) = in_namespace(&format!("sh -c '{run_as_nobody}'")) else {
+    let owned = format!("65534:65534 {}", config.display());
+    let Some(text) = run_as_nobody(&place, &config, &owned) else {
         return;
     };
-    let output = command.output().unwrap();
-    let text = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(1), "{text}");
     assert!(
         text.contains("Permission denied") && text.contains("run as root"),
         "{text}"

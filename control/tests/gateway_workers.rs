@@ -242,6 +242,21 @@ impl World {
         self.drops("replay")
     }
 
+    /// The ESP packets that came out of the cluster's outside port so far.
+    fn esp_of_the_cluster(&self) -> Vec<Vec<u8>> {
+        let seen = self.outside.capture();
+        let esp = seen
+            .iter()
+            .filter(|seen| seen.port == 0 && seen.frame.get(23) == Some(&50));
+        esp.map(|seen| seen.frame.clone()).collect()
+    }
+
+    fn no_probe_came_twice(&self) {
+        let received = self.b.received();
+        let numbers: BTreeSet<u64> = received.iter().map(|probe| probe.number).collect();
+        assert_eq!(numbers.len(), received.len(), "a probe came twice");
+    }
+
     fn drops(&mut self, reason: &str) -> u64 {
         let drops = self.gateway.status(self.now).drops;
         let drops = drops.iter().filter(|drop| drop.reason == reason);
@@ -257,17 +272,7 @@ fn the_receiving_half_follows_the_peers_packets_from_worker_to_worker() {
         world.run(Duration::from_millis(20));
         world.traffic_flows();
     }
-    let numbers: BTreeSet<u64> = world
-        .b
-        .received()
-        .iter()
-        .map(|probe| probe.number)
-        .collect();
-    assert_eq!(
-        numbers.len(),
-        world.b.received().len(),
-        "a probe came twice"
-    );
+    world.no_probe_came_twice();
 }
 
 #[test]
@@ -276,13 +281,7 @@ fn a_replay_is_refused_on_whichever_worker_it_arrives() {
     let mut world = World::up(91);
     world.traffic = false;
     world.run(Duration::from_millis(50));
-    let old: Vec<Vec<u8>> = world
-        .outside
-        .capture()
-        .iter()
-        .filter(|c| c.port == 0 && c.frame.get(23) == Some(&50))
-        .map(|c| c.frame.clone())
-        .collect();
+    let old = world.esp_of_the_cluster();
     let (received, replays) = (world.received(), world.replays());
     for (index, frames) in old.chunks(8).enumerate() {
         world.esp_queue = index % 2;
@@ -292,12 +291,7 @@ fn a_replay_is_refused_on_whichever_worker_it_arrives() {
         world.run(Duration::from_millis(30));
     }
     // What was lost on the way to a worker is new when it comes for the first time; nothing is twice.
-    let numbers: BTreeSet<u64> = world.b.received().iter().map(|p| p.number).collect();
-    assert_eq!(
-        numbers.len(),
-        world.b.received().len(),
-        "a probe came twice"
-    );
+    world.no_probe_came_twice();
     assert_eq!(
         world.received()[0],
         received[0],
@@ -329,13 +323,7 @@ fn a_fat_sa_is_received_and_sent_on_all_workers_and_refuses_replays_on_each() {
     world.run(Duration::from_millis(500));
     assert_eq!(world.lost(), before);
     world.traffic = false;
-    let old: Vec<Vec<u8>> = world
-        .outside
-        .capture()
-        .iter()
-        .filter(|c| c.port == 0 && c.frame.get(23) == Some(&50))
-        .map(|c| c.frame.clone())
-        .collect();
+    let old = world.esp_of_the_cluster();
     let (received, replays) = (world.received(), world.replays());
     for frames in old.chunks(8) {
         for frame in frames {
@@ -459,13 +447,7 @@ fn a_drop_is_counted_by_its_worker_and_by_its_sa_and_once() {
     let mut world = World::up(95);
     world.traffic = false;
     world.run(Duration::from_millis(50));
-    let esp: Vec<Vec<u8>> = world
-        .outside
-        .capture()
-        .iter()
-        .filter(|c| c.port == 0 && c.frame.get(23) == Some(&50))
-        .map(|c| c.frame.clone())
-        .collect();
+    let esp = world.esp_of_the_cluster();
     let mut damaged = esp.last().unwrap().clone();
     *damaged.last_mut().unwrap() ^= 1;
     // A number that was never sent, so that the ICV is what fails.

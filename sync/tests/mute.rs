@@ -257,17 +257,19 @@ fn d7_a_joiner_that_never_acknowledges_holds_nothing_however_often_it_joins() {
     }
 }
 
+/// TWO answers the first record of each session, and no other.
+fn answers_the_first_record_alone(world: &mut World, milliseconds: u64) {
+    let first = [&[0xf0, 0x01][..], &[1]].concat();
+    world.heard_as(TWO, ONE, milliseconds, |packet| {
+        with(packet, &[APPLIED, RECORDED], &first)
+    });
+}
+
 #[test]
 fn d7_a_joiner_that_stops_to_acknowledge_gets_its_next_session_later_and_later() {
     for seed in 1..=4 {
         let mut world = rejoining(seed);
-        // It answers the first record of each session, and no other.
-        let first = [&[0xf0, 0x01][..], &[1]].concat();
-        let said = |world: &mut World, milliseconds: u64| {
-            world.heard_as(TWO, ONE, milliseconds, |packet| {
-                with(packet, &[APPLIED, RECORDED], &first)
-            });
-        };
+        let said = answers_the_first_record_alone;
         said(&mut world, 500);
         let before = sessions(&world);
         let starved = windows_without_packets(&mut world, 200, said);
@@ -300,12 +302,7 @@ fn d7_a_learner_that_was_silent_for_a_while_goes_on_with_its_copy_and_held_nothi
     for seed in 1..=4 {
         let mut world = rejoining(seed);
         // It is behind a busy machine: what it says of all but the first record comes late.
-        let first = [&[0xf0, 0x01][..], &[1]].concat();
-        let said = |world: &mut World, milliseconds: u64| {
-            world.heard_as(TWO, ONE, milliseconds, |packet| {
-                with(packet, &[APPLIED, RECORDED], &first)
-            });
-        };
+        let said = answers_the_first_record_alone;
         for _ in 0..1_000 {
             if world.role(1) == Some(Role::Learning) {
                 break;
