@@ -7,6 +7,7 @@ use std::time::Duration;
 use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId};
 use zeroize::Zeroizing;
 
+use crate::early::Early;
 use crate::message::{DELETE, FINAL, Grant, HAND_OVER, Packet, Record, STORE, Sid};
 use crate::store::{Recorded, Store, Stored};
 use crate::{Event, ObjectId, Output, Settings};
@@ -39,6 +40,7 @@ pub(crate) struct Following {
     pub asked_up_to: Option<SaId>,
     asked_at: Option<Instant>,
     applied: u64,
+    early: Early,
     /// The newest time of ours that the leader had seen, and whether outputs had left unheard.
     echo: u64,
     unvouched: bool,
@@ -70,6 +72,7 @@ impl Following {
             asked_up_to: None,
             asked_at: None,
             applied: 0,
+            early: Early::default(),
             echo: 0,
             unvouched: false,
         }
@@ -158,7 +161,7 @@ impl Following {
     }
 
     /// R6: a step of the stream is applied after the one before it; an older one is only
-    /// acknowledged again.
+    /// acknowledged again, and one that comes too early waits for the others.
     fn apply(
         &mut self,
         settings: &Settings,
@@ -167,9 +170,24 @@ impl Following {
         outputs: &mut VecDeque<Output>,
     ) {
         self.ack_due = true;
-        if record.n != self.applied.saturating_add(1) && !settings.mutant.any_order {
-            return;
+        if record.n > self.applied.saturating_add(1) && !settings.mutant.any_order {
+            return self.early.keep(self.applied, record);
         }
+        if record.n > self.applied || settings.mutant.any_order {
+            self.step(settings, record, store, outputs);
+        }
+        while let Some(mut next) = self.early.after(self.applied) {
+            self.step(settings, &mut next, store, outputs);
+        }
+    }
+
+    fn step(
+        &mut self,
+        settings: &Settings,
+        record: &mut Record,
+        store: &mut Store,
+        outputs: &mut VecDeque<Output>,
+    ) {
         let object = ObjectId(record.object);
         match record.kind {
             STORE => self.store(settings, record, store, outputs),

@@ -53,6 +53,7 @@
 mod beat;
 mod contact;
 mod disk;
+mod early;
 mod election;
 mod estate;
 mod event;

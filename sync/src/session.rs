@@ -21,8 +21,8 @@ use crate::store::Body;
 use crate::{DrainedSa, ObjectId, Settings};
 
 /// Records on their way at once, and their octets: so much of a copy delays a grant at most.
-const FLIGHT_RECORDS: usize = 64;
-const FLIGHT_OCTETS: usize = 256 * 1024;
+pub(crate) const FLIGHT_RECORDS: usize = 64;
+pub(crate) const FLIGHT_OCTETS: usize = 256 * 1024;
 
 /// Octets that one offer or one checkpoint takes at most.
 const OFFER: usize = 64;
