@@ -380,6 +380,9 @@ impl Leading {
         let Some(held) = self.held.remove(&(object, version)) else {
             return;
         };
+        for session in self.sessions.values_mut() {
+            session.released(object, version);
+        }
         if let Some(led) = self.objects.get_mut(&object) {
             led.released = led.released.max(version);
         } else if self.newest(object).is_none() {

@@ -129,6 +129,10 @@ pub(crate) struct Session {
     bulk: VecDeque<ObjectId>,
     /// Newest version acknowledged.
     versions: BTreeMap<ObjectId, u64>,
+    /// What was released since the copy began, a deletion too, and has not been acknowledged: what the
+    /// standby has instead is of the past, and its SAs may have been used beyond what it has recorded
+    /// (R9). An object that is gone, or about to be, is in no other book.
+    owes: BTreeMap<ObjectId, u64>,
     /// Every SA of which a secret may have been sent here, and the lease acknowledged (R4, R7).
     pub shares: BTreeMap<SaId, Lease>,
     /// Offers not yet acknowledged.
@@ -162,6 +166,7 @@ impl Session {
             hurried: BTreeSet::new(),
             bulk: VecDeque::new(),
             versions: BTreeMap::new(),
+            owes: BTreeMap::new(),
             shares: BTreeMap::new(),
             offers: Offers::default(),
             ready: VecDeque::new(),
@@ -278,8 +283,8 @@ impl Session {
         self.applied
     }
 
-    /// Whether every copied object is acknowledged as released, and every lease as used: the
-    /// standby may be admitted (R9, hole C2).
+    /// Whether every object is acknowledged as released, a deletion as well, and every lease as used, of
+    /// an SA that a held version removes too: the standby may be admitted (R9, hole C2).
     pub fn current(
         &self,
         objects: &BTreeMap<ObjectId, LedObject>,
@@ -288,13 +293,13 @@ impl Session {
         self.entered
             && self.closing
             && self.is_copied()
+            && self.owes.is_empty()
             && objects
                 .iter()
                 .all(|(object, led)| led.released == 0 || self.has(*object, led.released))
-            && objects.values().flat_map(|led| &led.children).all(|sa| {
+            && sas.iter().all(|(sa, led)| {
                 let acked = self.shares.get(sa).copied().unwrap_or_default();
-                sas.get(sa)
-                    .is_none_or(|led| !led.right || led.limit.min(acked) == led.limit)
+                !led.right || led.limit.min(acked) == led.limit
             })
     }
 
@@ -308,14 +313,22 @@ impl Session {
             let Some(flight) = self.flight.pop_front() else {
                 break;
             };
+            let deletes = matches!(flight.step, Step::Delete { .. });
             if let Step::Store {
                 object, version, ..
             }
             | Step::Delete { object, version } = flight.step
             {
-                let known = self.versions.entry(object).or_default();
-                *known = version.max(*known);
                 had.push(object);
+                let owed = self.owes.get(&object).copied().unwrap_or_default();
+                if owed <= version {
+                    self.owes.remove(&object);
+                }
+                // A deletion that has been released is asked for by nobody any more.
+                if !(deletes && owed == version) {
+                    let known = self.versions.entry(object).or_default();
+                    *known = version.max(*known);
+                }
             }
             for child in &flight.children {
                 if let Some(sa) = child.sa().filter(|_| !child.no_right) {
@@ -325,6 +338,13 @@ impl Session {
             }
         }
         (had, moved)
+    }
+
+    /// A version has left, whether this standby has it or not.
+    pub fn released(&mut self, object: ObjectId, version: u64) {
+        if !self.has(object, version) {
+            self.owes.insert(object, version);
+        }
     }
 
     /// An object is deleted here and there: nobody asks for it any more.
@@ -531,154 +551,4 @@ impl Session {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use hitless_sa::{MemberId, SequenceNumber};
-    use zeroize::Zeroizing;
-
-    use super::*;
-    use crate::leading::{Context, Leading};
-    use crate::lease::Spent;
-    use crate::lease::tests::sa;
-
-    const EPOCH: hitless_sa::Epoch = hitless_sa::Epoch {
-        counter: 1,
-        leader: MemberId(1),
-        incarnation: Incarnation(1),
-    };
-
-    fn led(version: u64) -> LedObject {
-        LedObject {
-            version,
-            released: version,
-            body: Arc::new(Zeroizing::new(vec![0; 900])),
-            children: Vec::new(),
-        }
-    }
-
-    #[test]
-    fn d13_a_lease_and_a_change_go_before_what_a_joiner_still_has_to_copy() {
-        let settings = Settings::new(MemberId(1), Vec::new(), [0; 32]);
-        let mut objects: BTreeMap<ObjectId, LedObject> =
-            (1..=5_000).map(|n| (ObjectId(n), led(1))).collect();
-        let mut outputs = VecDeque::new();
-        let mut spent = Spent::default();
-        let mut cx = Context {
-            settings: &settings,
-            incarnation: Incarnation(1),
-            now: Instant(1),
-            outputs: &mut outputs,
-            spent: &mut spent,
-        };
-        let mut leading = Leading::new(EPOCH, None);
-        leading.commit(
-            &mut cx,
-            ObjectId(1),
-            1,
-            Some(Zeroizing::new(vec![1])),
-            vec![sa(1)],
-        );
-        let sid = Sid::default();
-        let mut session = Session::new(sid, Incarnation(1), Instant(1), 0);
-        session.copy(&objects);
-        session.acknowledge(session.last_record());
-        session.shares.insert(sa(1), Lease::default());
-        // Some of the copy is on its way. Then a lease runs low, and an object changes.
-        session.build(Instant(1), &settings, &objects, &leading.sas);
-        let mut packet = Packet::default();
-        let retransmit = Duration::from_millis(10);
-        assert!(session.fill(Instant(1), retransmit, &leading.sas, &mut packet));
-        session.offer(sa(1));
-        objects.insert(ObjectId(4_999), led(2));
-        session.touch(ObjectId(4_999), 2);
-        let mut packet = Packet::default();
-        assert!(session.fill(Instant(2), retransmit, &leading.sas, &mut packet));
-        assert_eq!(packet.offers.len(), 1);
-        assert_ne!(packet.offers[0].lease().grant, SequenceNumber(0));
-        // What is in flight is bounded; the change is the next record after it.
-        let before = session.last_record();
-        assert!(before <= 1 + FLIGHT_RECORDS as u64);
-        session.acknowledge(before);
-        session.build(Instant(3), &settings, &objects, &leading.sas);
-        let first = session.flight.front().unwrap().record();
-        assert_eq!(
-            (first.n, first.object, first.version),
-            (before + 1, 4_999, 2)
-        );
-    }
-
-    const TWO: MemberId = MemberId(2);
-    const RETRANSMIT: Duration = Duration::from_millis(10);
-
-    /// The number of the last record for 2, and what it is sent next.
-    fn next(leading: &mut Leading, cx: &Context<'_>) -> (u64, Packet) {
-        let session = leading.sessions.get_mut(&TWO).unwrap();
-        let mut packet = Packet::default();
-        session.build(cx.now, cx.settings, &leading.objects, &leading.sas);
-        session.fill(cx.now, RETRANSMIT, &leading.sas, &mut packet);
-        (session.last_record(), packet)
-    }
-
-    /// R9: a copy of very much holds nothing up, and what was used meanwhile is recorded before Admit.
-    #[test]
-    fn r9_a_learner_bounds_nothing_before_it_was_sent_everything_and_everything_after() {
-        let settings = Settings::new(MemberId(1), Vec::new(), [0; 32]);
-        let (mut outputs, mut spent) = (VecDeque::new(), Spent::default());
-        let mut cx = Context {
-            settings: &settings,
-            incarnation: Incarnation(1),
-            now: Instant(1),
-            outputs: &mut outputs,
-            spent: &mut spent,
-        };
-        let mut leading = Leading::new(EPOCH, None);
-        let change = |leading: &mut Leading, cx: &mut Context<'_>, object: u32, version| {
-            let body = Some(Zeroizing::new(vec![1]));
-            let id = ObjectId(object.into());
-            leading.commit(cx, id, version, body, vec![sa(object)]);
-            leading.objects[&id].released == version
-        };
-        assert!(change(&mut leading, &mut cx, 1, 1) && change(&mut leading, &mut cx, 2, 1));
-        let session = Session::new(Sid::default(), Incarnation(1), Instant(1), 0);
-        leading.open_session(TWO, session);
-        let used = |cursor| crate::Usage {
-            sa: sa(2),
-            cursor: SequenceNumber(cursor),
-            inbound_top: SequenceNumber(0),
-            esn: true,
-        };
-        let bound = |leading: &Leading| leading.sessions[&TWO].bound.is_some();
-        // It answers, and is sent the copy: meanwhile leases are extended and changes leave.
-        let session = leading.sessions.get_mut(&TWO).unwrap();
-        session.entered = true;
-        session.acknowledge(1);
-        let (sent, packet) = next(&mut leading, &cx);
-        assert_eq!((sent, packet.records.len()), (3, 2));
-        leading.usage(&mut cx, used(4_000));
-        let extended = leading.sas[&sa(2)].limit;
-        assert!(extended.grant.0 > 1 << 12);
-        assert!(change(&mut leading, &mut cx, 1, 2));
-        // From here on they wait for it.
-        leading.review_sessions(&mut cx, true);
-        assert!(leading.sessions[&TWO].closing && !bound(&leading));
-        assert!(!change(&mut leading, &mut cx, 1, 3));
-        leading.usage(&mut cx, used(extended.grant.0));
-        assert_eq!(leading.sas[&sa(2)].limit, extended);
-        // The records are not enough: what was extended without it is offered to it.
-        cx.now += RETRANSMIT * 2;
-        let (sent, packet) = next(&mut leading, &cx);
-        let offered = leading.sas[&sa(2)].offered;
-        let mut offers = packet.offers.iter();
-        assert!(offers.any(|offer| offer.sa() == Some(sa(2)) && offer.lease() == offered));
-        let session = leading.sessions.get_mut(&TWO).unwrap();
-        session.acknowledge(sent);
-        leading.review_sessions(&mut cx, true);
-        assert!(!bound(&leading));
-        let session = leading.sessions.get_mut(&TWO).unwrap();
-        session.acknowledge_lease(sa(2), offered, offered);
-        cx.now += RETRANSMIT;
-        leading.review_sessions(&mut cx, true);
-        assert!(bound(&leading));
-    }
-}
+mod tests;
