@@ -1,6 +1,7 @@
 //! Takeovers from a leader that was not dead. A network that loses a heartbeat now and then, or a
 //! machine that is too busy, looks like a death, and each takeover costs numbers and inbound packets. So
-//! a standby that finds the one whom it succeeded alive is more patient the next time, for a while.
+//! a standby that finds the one whom it succeeded alive is twice as patient the next time, for a while:
+//! not more, for then it could not vouch for its copy any longer when it takes over (R16).
 
 use std::time::Duration;
 
@@ -8,15 +9,13 @@ use hitless_sa::{Epoch, Instant, MemberId};
 
 use crate::node::{Node, State};
 
-/// Times that the patience grows by itself at most.
-const MOST: u32 = 3;
 /// After so long without another one it is what it was.
 const FORGOTTEN: Duration = Duration::from_secs(60);
 
 #[derive(Default)]
 pub(crate) struct Haste {
-    times: u32,
-    last: Instant,
+    /// Whom this member succeeded was found alive then.
+    last: Option<Instant>,
     /// Whose epoch this member wants to succeed for its leader's silence.
     silent: Option<Epoch>,
 }
@@ -27,15 +26,11 @@ impl Haste {
     }
 
     fn found(&mut self, now: Instant) {
-        self.times = (self.times_at(now) + 1).min(MOST);
-        (self.last, self.silent) = (now, None);
+        (self.last, self.silent) = (Some(now), None);
     }
 
-    fn times_at(&self, now: Instant) -> u32 {
-        match now.since(self.last) < FORGOTTEN {
-            true => self.times,
-            false => 0,
-        }
+    fn is_remembered(&self, now: Instant) -> bool {
+        self.last.is_some_and(|last| now.since(last) < FORGOTTEN)
     }
 }
 
@@ -57,7 +52,10 @@ impl Node {
     /// How many times as long as the settings say a leader may be silent, and a preferred member has
     /// to wait until it leads.
     pub(crate) fn caution(&self) -> u32 {
-        1 + self.haste.times_at(self.now)
+        match self.haste.is_remembered(self.now) {
+            true => 2,
+            false => 1,
+        }
     }
 }
 
@@ -66,17 +64,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn three_count_at_most_and_all_are_forgotten() {
+    fn it_is_forgotten_after_a_minute() {
         let at = |seconds| Instant(1_000_000_000) + Duration::from_secs(seconds);
         let mut haste = Haste::default();
-        assert_eq!(haste.times_at(at(0)), 0);
-        for (second, times) in [(1, 1), (3, 2), (4, 3), (5, 3)] {
+        assert!(!haste.is_remembered(at(0)));
+        for second in [1, 3] {
             haste.found(at(second));
-            assert_eq!(haste.times_at(at(second)), times);
+            assert!(haste.is_remembered(at(second)));
         }
-        assert_eq!(haste.times_at(at(64)), 3);
-        assert_eq!(haste.times_at(at(65)), 0);
-        haste.found(at(66));
-        assert_eq!(haste.times_at(at(66)), 1);
+        assert!(haste.is_remembered(at(62)) && !haste.is_remembered(at(63)));
     }
 }

@@ -145,7 +145,11 @@ fn a_leader_is_suspected_when_as_many_heartbeats_are_missed_as_are_configured_an
 #[test]
 fn a_standby_that_took_over_from_a_living_leader_is_more_patient_the_next_time() {
     for seed in 95..98 {
-        let mut world = World::with(seed, 2, Weather::CALM, |settings| settings.preempt = true);
+        let mut world = World::with(seed, 2, Weather::CALM, |settings| {
+            settings.preempt = true;
+            // As the gateway has it.
+            settings.vouch = settings.takeover() * 3;
+        });
         (world.restarts, world.keep_leads) = (false, true);
         assert!(world.run_until(3_000, World::settled), "seed {seed}");
         world.run(200);
@@ -167,6 +171,9 @@ fn a_standby_that_took_over_from_a_living_leader_is_more_patient_the_next_time()
             world.run_until(silence * 2, |world| world.leader() == Some(1)),
             "seed {seed}"
         );
+        // It can vouch for its copy all the same (R16).
+        let (_, objects) = world.sites[1].leads.last().unwrap();
+        assert!(!objects.is_empty() && objects.iter().all(|object| object.exact));
         world.check().unwrap();
     }
 }

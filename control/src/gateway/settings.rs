@@ -193,7 +193,9 @@ impl GatewaySettings {
             heartbeat: cluster.heartbeat,
             missed: cluster.missed,
             hold: cluster.hold,
-            vouch: (takeover * 2).max(Duration::from_millis(50)),
+            // A standby that has been hasty waits for two takeovers, and the last echo is a heartbeat
+            // and a round trip older than the last beat: it can vouch for its copy even then (R16).
+            vouch: (takeover * 3).max(Duration::from_millis(50)),
             degraded: cluster.degraded,
             witness: cluster.witness,
             preempt: cluster.preempt,

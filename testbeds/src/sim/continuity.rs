@@ -18,7 +18,7 @@ const MODEST_LOSS: u32 = 10;
 /// of the probes.
 const OUTAGE: Duration = Duration::from_millis(1500);
 
-/// Of the 60 ms for which a copy can be vouched for (R16), a death takes three heartbeats, the last echo
+/// Of the 90 ms for which a copy can be vouched for (R16), a death takes three heartbeats, the last echo
 /// one and a round trip, and a vote among more than two members another round trip. A sync cable that
 /// is slower than this leaves nothing of it, and then the Message IDs are found out.
 const PROMPT: Duration = Duration::from_millis(4);
