@@ -423,14 +423,14 @@ fn unusable(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, reason: &st
     let pause = turn.long_pause();
     unsettle(ike, turn, &offer, pause);
     failed(ike, turn, reason.to_owned());
-    missed(ike, turn, offer);
+    missed(ike, turn, &offer);
 }
 
 /// The exchange made nothing, and the peer may have deleted meanwhile what it was to replace, or what it
 /// had made in place of that itself. Whoever missed the child then saw that it was being made.
-fn missed(ike: &IkeSa, turn: &mut Turn<'_>, offer: ChildOffer) {
-    if !ike.serves(&offer.child) && !ike.stays_closed(&offer) {
-        turn.effects.push(Effect::Lost(offer.child));
+pub(super) fn missed(ike: &IkeSa, turn: &mut Turn<'_>, offer: &ChildOffer) {
+    if !ike.serves(&offer.child) && !ike.stays_closed(offer) {
+        turn.effects.push(Effect::Lost(offer.child.clone()));
     }
 }
 
@@ -557,7 +557,7 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Noti
     unsettle(ike, turn, &offer, pause);
     match offer.replaces {
         // RFC 7296 section 2.25: not now; `unsettle` has set when.
-        Some(_) if error.kind == NotifyKind::TEMPORARY_FAILURE => missed(ike, turn, offer),
+        Some(_) if error.kind == NotifyKind::TEMPORARY_FAILURE => missed(ike, turn, &offer),
         None if error.kind == NotifyKind::TEMPORARY_FAILURE => {
             ike.schedule(turn.now + pause, Task::CreateChild(offer.child));
         }
@@ -568,14 +568,14 @@ fn refused(ike: &mut IkeSa, turn: &mut Turn<'_>, offer: ChildOffer, error: &Noti
             let closed = closing.max(offer.closing) == Some(Closing::ForGood);
             child::remove(ike, turn, old);
             if replaced {
-                missed(ike, turn, offer);
+                missed(ike, turn, &offer);
             } else if !closed && !ike.serves(&offer.child) {
                 ike.schedule(turn.now, Task::CreateChild(offer.child));
             }
         }
         _ => {
             failed(ike, turn, child::refusal(&offer.child, error.kind));
-            missed(ike, turn, offer);
+            missed(ike, turn, &offer);
         }
     }
 }

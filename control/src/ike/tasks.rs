@@ -531,6 +531,13 @@ impl IkeSa {
             Pending::RekeyIke(offer) => offer.collision.as_ref().map(|theirs| theirs.ike),
             _ => None,
         });
+        for pending in given_up.values() {
+            if let Pending::CreateChild(offer) = pending
+                && offer.replaces.is_some_and(|old| self.child(old).is_none())
+            {
+                create::missed(self, turn, offer);
+            }
+        }
         let tasks = given_up.values().filter_map(Pending::task);
         let again = tasks.map(|task| Scheduled { at: turn.now, task });
         self.queue.splice(0..0, again.collect::<Vec<_>>());
@@ -645,6 +652,27 @@ mod tests {
         assert!(pair.ike(C).children.is_empty());
         converse(&mut pair, C, late);
         assert!(pair.ike(C).pending.is_empty());
+        pair.now += std::time::Duration::from_secs(2);
+        let again = pair.input(C, Input::Timeout);
+        converse(&mut pair, C, again);
+        assert_eq!(pair.ike(C).children.len(), 1);
+    }
+
+    /// Seed 8083 of the simulator: a child was to be replaced, the peer deleted it meanwhile, and the
+    /// request was given up by a synchronisation of Message IDs. Nobody asked for the child any more.
+    #[test]
+    fn a_child_that_went_while_its_successor_was_asked_for_is_made_anew_when_that_is_given_up() {
+        let mut pair = Pair::new(1);
+        let [ours, theirs] = [C, P].map(|host| pair.ike(host).children[0].sa.id);
+        let asked = pair.input(C, Input::RekeyChild(ours));
+        let deletes = pair.input(P, Input::TerminateChild(theirs));
+        converse(&mut pair, P, deletes);
+        assert!(pair.ike(C).children.is_empty());
+        // The answer is lost.
+        pair.give(P, &asked[0]);
+        let spi = pair.ike(C).local_spi;
+        let (now, engine) = (pair.now, &mut pair.engines[C]);
+        engine.with(now, &mut pair.entropy, spi, |ike, turn| ike.abandon(turn));
         pair.now += std::time::Duration::from_secs(2);
         let again = pair.input(C, Input::Timeout);
         converse(&mut pair, C, again);
