@@ -434,7 +434,7 @@ impl Engine {
             mobike::took_over(ike, turn);
             // A reload since then may be in none.
             let connection = ike.connection.clone();
-            reload::hold_to(ike, turn.now, Some(&connection), &turn.settings.secrets);
+            reload::hold_to(ike, turn, Some(&connection));
         });
         Ok(())
     }
