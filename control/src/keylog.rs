@@ -169,8 +169,10 @@ fn hexadecimal(out: &mut String, octets: &[u8]) {
 fn ike_algorithms(proposal: &IkeProposal) -> Option<(&'static str, &'static str)> {
     let encryption = match proposal.encryption {
         Encryption::Aes128Gcm16 => "AES-GCM-128 with 16 octet ICV [RFC5282]",
+        Encryption::Aes192Gcm16 => "AES-GCM-192 with 16 octet ICV [RFC5282]",
         Encryption::Aes256Gcm16 => "AES-GCM-256 with 16 octet ICV [RFC5282]",
         Encryption::Aes128Cbc => "AES-CBC-128 [RFC3602]",
+        Encryption::Aes192Cbc => "AES-CBC-192 [RFC3602]",
         Encryption::Aes256Cbc => "AES-CBC-256 [RFC3602]",
         Encryption::ChaCha20Poly1305 => return None,
     };

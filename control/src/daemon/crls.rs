@@ -30,8 +30,8 @@ type Watched = Vec<(Arc<RemoteCertificates>, Vec<Version>)>;
 pub struct CrlFiles {
     watched: Watched,
     look_at: Option<Instant>,
-    /// Has what is watched while it looks.
-    looking: Option<JoinHandle<Watched>>,
+    /// Has what is watched while it looks; gives whether any list is another now.
+    looking: Option<JoinHandle<(Watched, bool)>>,
 }
 
 fn versions(files: &[PathBuf]) -> Vec<Version> {
@@ -68,19 +68,21 @@ impl CrlFiles {
         }
     }
 
-    /// Has the files looked at if it is time to. What cannot be read leaves the lists as they were.
-    pub fn look(&mut self, now: Instant) {
+    /// Has the files looked at if it is time to, and says whether they brought other lists since it was
+    /// asked last. What cannot be read leaves the lists as they were.
+    pub fn look(&mut self, now: Instant) -> bool {
+        let mut replaced = false;
         if let Some(thread) = self.looking.take_if(|thread| thread.is_finished()) {
             // One that panicked has said so: what it was to look at is looked at again.
-            if let Ok(watched) = thread.join() {
-                self.watched = watched;
+            if let Ok(looked) = thread.join() {
+                (self.watched, replaced) = looked;
             }
         }
         if self.looking.is_some()
             || self.watched.is_empty()
             || self.look_at.is_some_and(|at| now < at)
         {
-            return;
+            return replaced;
         }
         self.look_at = Some(now + EVERY);
         let watched = self.watched.clone();
@@ -89,11 +91,13 @@ impl CrlFiles {
             Ok(thread) => self.looking = Some(thread),
             Err(error) => tracing::warn!("revocation lists not looked at: no thread: {error}"),
         }
+        replaced
     }
 }
 
 /// Puts what changed in the place of what was there.
-fn read_again(mut watched: Watched) -> Watched {
+fn read_again(mut watched: Watched) -> (Watched, bool) {
+    let mut replaced = false;
     let mut read: BTreeMap<PathBuf, Result<Vec<RevocationList>, String>> = BTreeMap::new();
     for (remote, known) in &mut watched {
         let found = versions(&remote.crl_files);
@@ -112,11 +116,12 @@ fn read_again(mut watched: Watched) -> Watched {
                 let lists = lists.concat();
                 tracing::info!(lists = lists.len(), "revocation lists read again");
                 remote.trust.replace_crls(lists);
+                replaced = true;
             }
             Err(reason) => tracing::warn!("revocation lists left as they were: {reason}"),
         }
     }
-    watched
+    (watched, replaced)
 }
 
 #[cfg(test)]
@@ -140,20 +145,42 @@ mod tests {
             looking: None,
         };
         let now = Instant(5);
-        let seen = |files: &mut CrlFiles, now| {
-            files.look(now);
+        let mut replaced = false;
+        let mut seen = |files: &mut CrlFiles, now| {
+            replaced |= files.look(now);
             while files.looking.is_some() {
                 thread::yield_now();
-                files.look(now);
+                replaced |= files.look(now);
             }
-            files.watched[0].1.clone()
+            (files.watched[0].1.clone(), std::mem::take(&mut replaced))
         };
-        assert_eq!(seen(&mut files, now), first);
+        assert_eq!(seen(&mut files, now), (first.clone(), false));
         fs::write(&file, "another").unwrap();
         let soon = now + Duration::from_secs(1);
-        assert_eq!(seen(&mut files, soon), first, "not yet");
-        assert_ne!(seen(&mut files, now + EVERY), first);
+        assert_eq!(seen(&mut files, soon).0, first, "not yet");
+        let (another, replaced) = seen(&mut files, now + EVERY);
+        assert!(another != first && !replaced, "garbage is no list");
+        fs::write(&file, list()).unwrap();
+        let (listed, replaced) = seen(&mut files, now + EVERY * 2);
+        assert!(listed != another && replaced, "a list is");
+        assert_eq!(seen(&mut files, now + EVERY * 3), (listed, false));
         fs::remove_file(&file).unwrap();
-        assert_eq!(seen(&mut files, now + EVERY * 2), [None]);
+        assert_eq!(seen(&mut files, now + EVERY * 4), (vec![None], false));
+    }
+
+    fn list() -> Vec<u8> {
+        let mut params = rcgen::CertificateParams::default();
+        params.key_usages = vec![rcgen::KeyUsagePurpose::CrlSign];
+        let key = rcgen::KeyPair::generate().unwrap();
+        let list = rcgen::CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 2, 1),
+            next_update: rcgen::date_time_ymd(2026, 3, 1),
+            crl_number: rcgen::SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: Vec::new(),
+            key_identifier_method: rcgen::KeyIdMethod::Sha256,
+        };
+        let list = list.signed_by(&rcgen::Issuer::new(params, key)).unwrap();
+        list.der().to_vec()
     }
 }

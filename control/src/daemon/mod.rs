@@ -303,7 +303,9 @@ impl Member {
                 self.gateway.set_link(now, &mut self.entropy, port, up);
             }
             self.gateway.set_time_of_day(now, clock::time_of_day());
-            self.crls.look(now);
+            if self.crls.look(now) {
+                self.gateway.relist(now, &mut self.entropy);
+            }
             self.gateway.beat();
             self.busy = self.gateway.turn(now, &mut self.entropy) > 0;
             // What the standbys owe an answer to counts from now, and an operator's list takes long.

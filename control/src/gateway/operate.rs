@@ -264,6 +264,15 @@ impl Gateway {
         self.settle(now, entropy);
         Ok(report)
     }
+
+    /// Revocation lists have changed: peers that are believed no more are closed by whoever leads them.
+    pub fn relist(&mut self, now: Instant, entropy: &mut dyn Entropy) {
+        let (beats, node) = (&mut self.beats, &mut self.node);
+        let mut link = self.link.as_mut();
+        let mut beat = || beats.look(node, link.as_deref_mut());
+        self.engine.relist(now, entropy, &mut beat);
+        self.settle(now, entropy);
+    }
 }
 
 fn plural(count: usize, kind: &str) -> String {

@@ -72,8 +72,9 @@ impl Engine {
         child: String,
     ) {
         work::count(1);
-        if !self.serves(connection, &child, |_| true) {
-            self.initiate(now, entropy, connection, Some(child));
+        match self.serves(connection, &child, |_| true) {
+            true => self.complete(now, entropy, connection, &child),
+            false => self.initiate(now, entropy, connection, Some(child)),
         }
     }
 

@@ -434,7 +434,7 @@ impl Engine {
             mobike::took_over(ike, turn);
             // A reload since then may be in none.
             let connection = ike.connection.clone();
-            reload::hold_to(ike, turn.now, Some(&connection), &turn.settings.secrets);
+            reload::hold_to(ike, turn, Some(&connection));
         });
         Ok(())
     }
@@ -651,8 +651,10 @@ impl Engine {
             Effect::Lost(child) => {
                 // Where a rekeying left a successor nothing is lost.
                 let replaced = ike.children.iter().any(|other| other.name == child);
-                if !ike.terminated && !replaced {
-                    self.lost(now, &ike.connection.name, &child);
+                match replaced {
+                    _ if ike.terminated => {}
+                    true => self.lost_one(now, ike, &child),
+                    false => self.lost(now, &ike.connection.name, &child),
                 }
                 Vec::new()
             }

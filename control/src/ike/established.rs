@@ -335,7 +335,7 @@ impl IkeSa {
             self.move_on(turn, to);
         }
         // Whoever led it may have had another file.
-        reload::hold_to(self, turn.now, connection, &turn.settings.secrets);
+        reload::hold_to(self, turn, connection);
         self.tick(turn);
     }
 

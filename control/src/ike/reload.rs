@@ -6,6 +6,7 @@
 //! protects the same. The rest is closed, and started again if the file says so.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
@@ -13,13 +14,15 @@ use hitless_sa::{Entropy, IkeSpi, Instant, SaId};
 use super::auth::RemoteAuth;
 use super::eap;
 use super::engine::Engine;
-use super::established::IkeSa;
+use super::established::{IkeSa, State};
 use super::initial::Responder;
 use super::meant::Meant;
 use super::mobike;
+use super::output::Event;
 use super::purpose::Purpose;
 use super::settings::{Connection, EngineSettings, Secret};
 use super::tasks::Task;
+use super::turn::Turn;
 
 /// What a reload came to.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
@@ -43,8 +46,8 @@ impl fmt::Display for Reloaded {
 
 /// What becomes of an IKE SA.
 enum Fate {
-    /// Its connection is there no more, or means others.
-    Closed { again: bool },
+    /// Its connection is there no more, or means others, or believes the peer no more, and why.
+    Closed { again: bool, why: Option<String> },
     /// It stays, without these Child SAs; with whether they may come again.
     Kept(Arc<Connection>, Vec<(SaId, bool)>),
 }
@@ -99,6 +102,38 @@ impl Engine {
         reloaded
     }
 
+    /// Revocation lists have changed: closes the IKE SAs of peers that are believed no more. `each` runs
+    /// before each one. Gives how many.
+    pub fn relist(
+        &mut self,
+        now: Instant,
+        entropy: &mut dyn Entropy,
+        each: &mut dyn FnMut(),
+    ) -> usize {
+        let mut closed = 0;
+        for spi in self.sas.keys().copied().collect::<Vec<IkeSpi>>() {
+            each();
+            let Some(ike) = self.sas.get(&spi) else {
+                continue;
+            };
+            // What is on its way out says nothing again.
+            let why = (ike.state == State::Established)
+                .then(|| disbelieved(ike, &ike.connection, &self.settings, now));
+            let Some(why) = why.flatten() else {
+                continue;
+            };
+            closed += 1;
+            let fate = Fate::Closed {
+                again: true,
+                why: Some(why),
+            };
+            let peer = ike.path.remote;
+            self.emit(Vec::new(), fate.said_of(peer).into_iter().collect());
+            self.order(now, entropy, spi, |ike| meet(ike, now, fate));
+        }
+        closed
+    }
+
     /// What we have just begun begins again, with what holds now. Whom a peer means is decided in
     /// IKE_AUTH, by what holds then; what could lead to no connection any more is forgotten now.
     fn forget_half_open(&mut self) {
@@ -132,7 +167,7 @@ impl Engine {
         };
         let connection = self.by_name.get(&ike.connection.name);
         let stays = connection.is_some_and(|connection| mobike::stays(ike, connection));
-        let fate = fate(ike, connection, stays, &self.settings.secrets);
+        let fate = fate(ike, connection, stays, &self.settings, now);
         match &fate {
             Fate::Closed { .. } => reloaded.closed += 1,
             Fate::Kept(_, gone) => {
@@ -140,6 +175,8 @@ impl Engine {
                 reloaded.closed += gone.len();
             }
         }
+        let peer = ike.path.remote;
+        self.emit(Vec::new(), fate.said_of(peer).into_iter().collect());
         self.order(now, entropy, spi, |ike| {
             // Where it was about to go has been forgotten with all that had just begun.
             if let Fate::Kept(..) = fate {
@@ -152,19 +189,27 @@ impl Engine {
 
 /// Holds an IKE SA that another member led, perhaps by another file, to what ours says: as that
 /// member's reload of ours would have. Where it is reached is each member's own.
-pub(super) fn hold_to(
-    ike: &mut IkeSa,
-    now: Instant,
-    connection: Option<&Arc<Connection>>,
-    secrets: &[Secret],
-) {
-    let fate = fate(ike, connection, true, secrets);
-    meet(ike, now, fate);
+pub(super) fn hold_to(ike: &mut IkeSa, turn: &mut Turn<'_>, connection: Option<&Arc<Connection>>) {
+    let fate = fate(ike, connection, true, turn.settings, turn.now);
+    turn.events.extend(fate.said_of(ike.path.remote));
+    meet(ike, turn.now, fate);
+}
+
+impl Fate {
+    fn said_of(&self, peer: SocketAddr) -> Option<Event> {
+        match self {
+            Fate::Closed { why, .. } => why.clone().map(|reason| Event::AuthenticationFailed {
+                peer,
+                reason: format!("{reason}: its IKE_SA is closed"),
+            }),
+            Fate::Kept(..) => None,
+        }
+    }
 }
 
 fn meet(ike: &mut IkeSa, now: Instant, fate: Fate) {
     match fate {
-        Fate::Closed { again } => {
+        Fate::Closed { again, .. } => {
             ike.terminated |= !again;
             ike.schedule(now, Task::DeleteIke);
         }
@@ -195,16 +240,21 @@ fn fate(
     ike: &IkeSa,
     connection: Option<&Arc<Connection>>,
     stays: bool,
-    secrets: &[Secret],
+    settings: &EngineSettings,
+    now: Instant,
 ) -> Fate {
     let Some(connection) = connection else {
-        return Fate::Closed { again: false };
+        return Fate::Closed {
+            again: false,
+            why: None,
+        };
     };
     let ends = stays
         && still(ike.purpose, Purpose::of_ends(connection))
-        && is_still_meant(ike, connection, secrets);
-    if !ends {
-        return Fate::Closed { again: true };
+        && is_still_meant(ike, connection, &settings.secrets);
+    let why = disbelieved(ike, connection, settings, now);
+    if !ends || why.is_some() {
+        return Fate::Closed { again: true, why };
     }
     let gone = ike.children.iter().filter_map(|child| {
         let after = connection.child(&child.name);
@@ -223,4 +273,20 @@ fn is_still_meant(ike: &IkeSa, connection: &Connection, secrets: &[Secret]) -> b
         (RemoteAuth::Eap(_), None) | (_, Some(_)) => false,
         (_, None) => true,
     }
+}
+
+/// Why a peer is believed no more that showed a certificate, if so.
+fn disbelieved(
+    ike: &IkeSa,
+    connection: &Connection,
+    settings: &EngineSettings,
+    now: Instant,
+) -> Option<String> {
+    let RemoteAuth::Pubkey(accepted) = &connection.auth.remote else {
+        return None;
+    };
+    let path = ike.authenticated.proven.path.as_ref()?;
+    let time = settings.time_of_day.at(now)?;
+    let error = accepted.trust.still_believes(path, time).err()?;
+    Some(format!("{}: {error}", ike.remote_id))
 }

@@ -33,6 +33,13 @@ impl Starts {
         self.timers.set((connection, child), Some(at));
     }
 
+    /// No later than that.
+    pub fn by(&mut self, connection: &str, child: &str, at: Instant) {
+        let name = (connection.to_owned(), child.to_owned());
+        let at = self.timers.of(&name).map_or(at, |other| other.min(at));
+        self.timers.set(name, Some(at));
+    }
+
     /// Tries again, later with each loss in a row.
     pub fn lost(&mut self, connection: &str, child: &str, now: Instant) {
         let name = (connection.to_owned(), child.to_owned());

@@ -266,6 +266,15 @@ impl IkeSa {
 
     /// Whether a Child SA of that name lives or is being made.
     pub fn serves(&self, child: &str) -> bool {
+        let lives = self
+            .children
+            .iter()
+            .any(|c| c.name == child && c.state != ChildState::Deleting);
+        lives || self.is_making_child(child)
+    }
+
+    /// Whether one, or one more, of that name is asked for, or is to be.
+    pub fn is_making_child(&self, child: &str) -> bool {
         let mut pending = self.pending.values();
         let pending =
             pending.any(|p| matches!(p, Pending::CreateChild(offer) if offer.child == child));
@@ -273,11 +282,7 @@ impl IkeSa {
             .queue
             .iter()
             .any(|s| matches!(&s.task, Task::CreateChild(name) if name == child));
-        let lives = self
-            .children
-            .iter()
-            .any(|c| c.name == child && c.state != ChildState::Deleting);
-        pending || queued || lives
+        pending || queued
     }
 
     /// Whether it has a child, makes it, or is to, and nobody wants its end: one that is to be closed

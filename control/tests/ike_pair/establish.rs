@@ -32,6 +32,8 @@ fn establishes_an_ike_sa_and_the_first_child_rfc7296_1_2() {
 fn every_cipher_works() {
     let proposals = [
         "aes128-sha256-x25519",
+        "aes192-sha256-ecp256",
+        "aes192gcm16-prfsha384-x25519",
         "aes256-sha384-ecp384",
         "aes256-sha512-ecp256",
         "aes256gcm16-prfsha512-ecp256",

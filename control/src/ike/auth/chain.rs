@@ -16,6 +16,7 @@ use webpki::{
 
 use super::certificate::Certificate;
 use super::crl::{self, RevocationList};
+use super::path::CertificationPath;
 use super::verdicts::{self, Verdicts};
 use crate::ike::work;
 
@@ -57,6 +58,16 @@ struct Anchor {
 pub struct Verified {
     pub certificate: Certificate,
     pub issuers: Vec<CertificateDer<'static>>,
+    /// The hash of the anchor's key, as in CERTREQ.
+    pub anchor: [u8; 20],
+}
+
+impl Verified {
+    /// The certificates in DER.
+    pub fn path(&self) -> Vec<Vec<u8>> {
+        let path = std::iter::once(self.certificate.der()).chain(&self.issuers);
+        path.map(|der| der.to_vec()).collect()
+    }
 }
 
 /// Why a chain was refused.
@@ -161,7 +172,8 @@ impl Trust {
             }
             (crls.lists.clone(), crls.verdicts.generation)
         };
-        let verified = self.verify_by(&lists, chain, time).map(Arc::new);
+        let verified = self.verify_by(&lists, chain, time, self.revocation);
+        let verified = verified.map(Arc::new);
         if let Err(ChainError::Path(Error::MaximumSignatureChecksExceeded)) = verified {
             work::count(a_path(MOST_SIGNATURES));
         }
@@ -175,11 +187,39 @@ impl Trust {
         Ok(verified)
     }
 
+    /// Whether a path that was good leads to an anchor still, and no list revokes any of it. It ends no
+    /// IKE SA that something of it has expired since, or that a list is missing or too old: how
+    /// long an IKE SA lasts on a proof is decided when it is made.
+    pub fn still_believes(
+        &self,
+        path: &CertificationPath,
+        time: Duration,
+    ) -> Result<(), ChainError> {
+        work::count(READING);
+        let known = |key| self.anchors().any(|anchor| anchor.authority() == key);
+        let anchored = path.anchor().map(known);
+        let lists = {
+            let crls = self.crls();
+            if anchored == Some(true) && !path.may_be_revoked_by(&crls.lists) {
+                return Ok(());
+            }
+            crls.lists.clone()
+        };
+        let chain = path.certificates();
+        match self.verify_by(&lists, &chain, time, Revocation::Relaxed) {
+            Err(error @ ChainError::Path(Error::CertRevoked)) => Err(error),
+            Err(ChainError::Path(Error::CertExpired { .. })) if anchored.is_none() => Ok(()),
+            Err(error) if anchored != Some(true) => Err(error),
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
     fn verify_by(
         &self,
         lists: &[RevocationList],
         chain: &[&[u8]],
         time: Duration,
+        revocation: Revocation,
     ) -> Result<Verified, ChainError> {
         let (first, others) = chain.split_first().ok_or(ChainError::UNREADABLE)?;
         let certificate = Certificate::parse(first).map_err(|_| ChainError::UNREADABLE)?;
@@ -194,7 +234,8 @@ impl Trust {
             .anchors_at(time)
             .map(|anchor| anchor.anchor.clone())
             .collect();
-        let strict = self.revocation == Revocation::Strict;
+        let strict = revocation == Revocation::Strict;
+        let by_uri = revocation == Revocation::IfUri;
         // Of several lists of one authority the first counts.
         let mut ordered: Vec<&RevocationList> = lists.iter().collect();
         ordered.sort_by_key(|list| Reverse(list.next_update));
@@ -206,16 +247,19 @@ impl Trust {
             anchors: &anchors,
             time,
         };
-        let issuers = path.build(options(&lists, strict, RevocationCheckDepth::Chain)?)?;
-        if self.is_by_uri(&certificate) {
+        let (issuers, anchor) =
+            path.build(options(&lists, strict, RevocationCheckDepth::Chain)?)?;
+        if by_uri && certificate.has_crl_uri {
             path.build(options(&lists, true, RevocationCheckDepth::EndEntity)?)?;
         }
-        for issuer in read(&issuers).filter(|issuer| self.is_by_uri(issuer)) {
+        for issuer in read(&issuers).filter(|issuer| by_uri && issuer.has_crl_uri) {
             crl::has_fresh(&ordered, &issuer, time).map_err(ChainError::Path)?;
         }
+        let anchor = self.anchors_at(time).nth(anchor);
         Ok(Verified {
             certificate,
             issuers,
+            anchor: anchor.map_or_else(Default::default, |a| a.certificate.authority()),
         })
     }
 
@@ -295,10 +339,11 @@ struct Path<'a> {
 }
 
 impl Path<'_> {
+    /// The authorities between the holder and an anchor, and which of the anchors.
     fn build(
         &self,
         revocation: Option<RevocationOptions<'_>>,
-    ) -> Result<Vec<CertificateDer<'static>>, ChainError> {
+    ) -> Result<(Vec<CertificateDer<'static>>, usize), ChainError> {
         let holder = EndEntityCert::try_from(self.certificate.der()).map_err(ChainError::Path)?;
         let built = holder.verify_for_usage(
             webpki::ALL_VERIFICATION_ALGS,
@@ -311,7 +356,9 @@ impl Path<'_> {
         );
         let built = built.map_err(ChainError::Path)?;
         let issuers = built.intermediate_certificates();
-        Ok(issuers.map(|issuer| issuer.der().into_owned()).collect())
+        let issuers = issuers.map(|issuer| issuer.der().into_owned()).collect();
+        let anchor = self.anchors.iter().position(|a| a == built.anchor());
+        Ok((issuers, anchor.ok_or(ChainError::UNREADABLE)?))
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::grounds::{self, Grounds};
 use super::octets::SignedOctets;
+use super::path::CertificationPath;
 use super::psk::{psk_auth, secret};
 use super::settings::{AuthSettings, LocalAuth, LocalCertificate, RemoteAuth, SendCertificate};
 use super::signature::{self, Hash};
@@ -192,6 +193,8 @@ pub struct Proven {
     pub not_after: Option<u64>,
     /// What to look at again, should it come back with a ticket.
     pub grounds: Option<Arc<Grounds>>,
+    /// What to look at again when a list or an anchor changes.
+    pub path: Option<Arc<CertificationPath>>,
     /// The user, if the peer logged in with EAP: whom policy goes by.
     pub user: Option<Identification>,
 }
@@ -315,13 +318,13 @@ pub(in crate::ike) fn check(
             "{id}: signature of a kind that remote.auth excludes"
         ));
     }
-    let path = std::iter::once(certificate.der()).chain(&verified.issuers);
-    let path = grounds::Evidence::Chain(path.map(|der| der.to_vec()).collect());
+    let chain = grounds::Evidence::Chain(verified.path());
     Ok(Proven {
         method: format!("{scheme:?}"),
         certificate: Some(certificate.fingerprint()),
         not_after: Some(certificate.not_after()),
-        grounds: Grounds::of(settings, connection, Some(time), path, shown.ppk),
+        grounds: Grounds::of(settings, connection, Some(time), chain, shown.ppk),
+        path: CertificationPath::of(&verified),
         user: None,
     })
 }

@@ -119,6 +119,14 @@ impl Grounds {
         Some(Arc::new(Grounds { by, ppk, at }))
     }
 
+    /// The certificates, if it was by them.
+    pub(super) fn chain(&self) -> Option<&[Vec<u8>]> {
+        match &self.by {
+            By::Secret(_) => None,
+            By::Chain(chain) => Some(chain),
+        }
+    }
+
     /// Seconds since 1970.
     pub(in crate::ike) fn at(&self) -> u64 {
         self.at

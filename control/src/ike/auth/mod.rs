@@ -6,7 +6,7 @@
 //!  exchange.rs  what we show and what we demand, for initial/
 //!    psk.rs  signature.rs + key.rs  certificate.rs -> chain.rs (anchors, CRLs),
 //!      verdicts.rs (chains that were good)  payloads.rs
-//!  grounds.rs (why a peer was believed)  ppk.rs  reauth.rs  state.rs (what an IKE SA remembers and exports)
+//!  grounds.rs (why a peer was believed)  path.rs (by which certificates)  ppk.rs  reauth.rs  state.rs (what an IKE SA remembers and exports)
 //! ```
 //!
 //! Certificates and names are parsed by `x509-cert`, paths and CRLs verified by `rustls-webpki`,
@@ -20,6 +20,7 @@ mod exchange;
 mod grounds;
 mod key;
 mod octets;
+mod path;
 mod payloads;
 mod ppk;
 mod psk;
@@ -38,6 +39,7 @@ pub use exchange::Proven;
 pub use grounds::Grounds;
 pub use key::{Family, PrivateKey, UnusableKey};
 pub use octets::SignedOctets;
+pub use path::CertificationPath;
 pub use ppk::{Ppk, PpkSettings};
 pub use psk::psk_auth;
 pub use settings::{

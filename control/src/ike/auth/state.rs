@@ -6,6 +6,7 @@ use hitless_sa::{IkeSpi, Instant};
 
 use super::exchange::Proven;
 use super::grounds::{Grounds, GroundsRecord};
+use super::path::{CertificationPath, CertificationPathRecord};
 use crate::ike::proposal::Identification;
 
 /// Goes with the IKE SA through rekeying and failover.
@@ -22,7 +23,7 @@ pub(in crate::ike) struct Authenticated {
     pub replaces: Option<IkeSpi>,
 }
 
-/// Fields 1 to 7 of the record, 100, and 150.
+/// Fields 1 to 7 of the record, 100, 150, and 233.
 #[derive(Clone, PartialEq, prost::Message)]
 pub(in crate::ike) struct AuthenticatedRecord {
     #[prost(string, tag = "1")]
@@ -45,6 +46,8 @@ pub(in crate::ike) struct AuthenticatedRecord {
     /// The name of the EAP user.
     #[prost(string, optional, tag = "150")]
     pub user: Option<String>,
+    #[prost(message, optional, tag = "233")]
+    pub path: Option<CertificationPathRecord>,
 }
 
 impl Authenticated {
@@ -64,6 +67,10 @@ impl Authenticated {
                 .as_ref()
                 .map(|grounds| grounds.to_record()),
             user: self.proven.user.as_ref().map(Identification::to_string),
+            path: self.proven.path.as_ref().map(|path| {
+                let grounds = self.proven.grounds.as_ref();
+                path.to_record(grounds)
+            }),
         }
     }
 
@@ -72,12 +79,16 @@ impl Authenticated {
         let Some(record) = record else {
             return Authenticated::default();
         };
+        let grounds = record.grounds.as_ref().and_then(Grounds::from_record);
+        let path = record.path.as_ref();
+        let path = path.and_then(|path| CertificationPath::from_record(path, grounds.as_ref()));
         Authenticated {
             proven: Proven {
                 method: record.method.clone(),
                 certificate: record.certificate.as_slice().try_into().ok(),
                 not_after: record.not_after,
-                grounds: record.grounds.as_ref().and_then(Grounds::from_record),
+                grounds,
+                path,
                 user: record.user.clone().map(Identification::Eap),
             },
             ppk: record.ppk,

@@ -13,7 +13,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use aes::{Aes128, Aes256};
+use aes::{Aes128, Aes192, Aes256};
 use aws_lc_rs::aead::{self, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hmac;
 use cbc::cipher::array::Array;
@@ -43,9 +43,11 @@ impl Encryption {
     pub const fn key_material_length(self) -> usize {
         match self {
             Encryption::Aes128Gcm16 => 16 + SALT_LENGTH,
+            Encryption::Aes192Gcm16 => 24 + SALT_LENGTH,
             // RFC 7634 section 2: a salt of 32 bits here as well.
             Encryption::Aes256Gcm16 | Encryption::ChaCha20Poly1305 => 32 + SALT_LENGTH,
             Encryption::Aes128Cbc => 16,
+            Encryption::Aes192Cbc => 24,
             Encryption::Aes256Cbc => 32,
         }
     }
@@ -187,6 +189,7 @@ enum Cipher {
 
 enum CbcKey {
     Aes128(Zeroizing<[u8; 16]>),
+    Aes192(Zeroizing<[u8; 24]>),
     Aes256(Zeroizing<[u8; 32]>),
 }
 
@@ -210,12 +213,16 @@ impl SkKeys {
         };
         let key = match encryption {
             Encryption::Aes128Gcm16 => return aead_keys(&aead::AES_128_GCM, sk_e).ok_or(wrong),
+            Encryption::Aes192Gcm16 => return aead_keys(&aead::AES_192_GCM, sk_e).ok_or(wrong),
             Encryption::Aes256Gcm16 => return aead_keys(&aead::AES_256_GCM, sk_e).ok_or(wrong),
             Encryption::ChaCha20Poly1305 => {
                 return aead_keys(&aead::CHACHA20_POLY1305, sk_e).ok_or(wrong);
             }
             Encryption::Aes128Cbc => {
                 CbcKey::Aes128(Zeroizing::new(sk_e.try_into().map_err(|_| wrong)?))
+            }
+            Encryption::Aes192Cbc => {
+                CbcKey::Aes192(Zeroizing::new(sk_e.try_into().map_err(|_| wrong)?))
             }
             Encryption::Aes256Cbc => {
                 CbcKey::Aes256(Zeroizing::new(sk_e.try_into().map_err(|_| wrong)?))
@@ -470,6 +477,9 @@ impl CbcKey {
             CbcKey::Aes128(key) => {
                 cbc::Encryptor::<Aes128>::new(&(**key).into(), &(*iv).into()).encrypt_blocks(blocks)
             }
+            CbcKey::Aes192(key) => {
+                cbc::Encryptor::<Aes192>::new(&(**key).into(), &(*iv).into()).encrypt_blocks(blocks)
+            }
             CbcKey::Aes256(key) => {
                 cbc::Encryptor::<Aes256>::new(&(**key).into(), &(*iv).into()).encrypt_blocks(blocks)
             }
@@ -482,6 +492,9 @@ impl CbcKey {
         match self {
             CbcKey::Aes128(key) => {
                 cbc::Decryptor::<Aes128>::new(&(**key).into(), &(*iv).into()).decrypt_blocks(blocks)
+            }
+            CbcKey::Aes192(key) => {
+                cbc::Decryptor::<Aes192>::new(&(**key).into(), &(*iv).into()).decrypt_blocks(blocks)
             }
             CbcKey::Aes256(key) => {
                 cbc::Decryptor::<Aes256>::new(&(**key).into(), &(*iv).into()).decrypt_blocks(blocks)

@@ -228,6 +228,48 @@ fn rfc9611_section_4_one_sa_for_each_worker_is_negotiated_and_fails_over() {
     }
 }
 
+/// Who asked for them asks again, however often the peer deletes them: once in a while.
+#[test]
+fn rfc9611_section_4_one_that_is_lost_is_made_again_after_a_pause() {
+    for taken_over in [false, true] {
+        let mut pair = Pair::with(1, |_, settings| {
+            settings.connections[0].children[0].per_cpu_sas = 4;
+        });
+        let made = |pair: &Pair| [C, P].map(|host| pair.ike(host).children.len());
+        let close = |pair: &mut Pair| {
+            let lost = pair.ike(P).children[1].sa.id;
+            for request in pair.input(P, Input::TerminateChild(lost)) {
+                pair.exchange(C, &request);
+            }
+            made(pair)
+        };
+        let later = |pair: &mut Pair, seconds: u64| {
+            pair.now += std::time::Duration::from_secs(seconds);
+            for request in pair.input(C, Input::Timeout) {
+                pair.exchange(P, &request);
+            }
+            made(pair)
+        };
+        assert_eq!(made(&pair), [4, 4]);
+        assert_eq!(close(&mut pair), [3, 3]);
+        if taken_over {
+            pair.take_over(crate::ike::Resume::Exact);
+            assert_eq!(later(&mut pair, 1), [4, 4], "whoever leads then asks");
+            continue;
+        }
+        assert_eq!(later(&mut pair, 30), [3, 3]);
+        assert_eq!(close(&mut pair), [2, 2]);
+        assert_eq!(later(&mut pair, 31), [4, 4], "all that are missing by then");
+        assert_eq!(close(&mut pair), [3, 3]);
+        assert_eq!(later(&mut pair, 58), [3, 3], "and not soon again");
+        assert_eq!(later(&mut pair, 3), [4, 4]);
+        let resources = pair.ike(C).children.iter();
+        let mut resources: Vec<_> = resources.map(|c| c.sa.options.resource).collect();
+        resources.sort_unstable();
+        assert_eq!(resources, [0, 1, 2, 3].map(Some), "for who had lost theirs");
+    }
+}
+
 #[test]
 fn rfc9611_section_5_a_peer_that_wants_too_many_meets_ts_max_queue() {
     let mut pair = Pair::with(1, |host, settings| {

@@ -31,10 +31,10 @@ impl fmt::Display for ProposalError {
         match self {
             ProposalError::Unknown(word) => write!(
                 f,
-                "unknown algorithm `{word}`; known are aes128gcm16, aes256gcm16, aes128, aes256, \
+                "unknown algorithm `{word}`; known are aes128gcm16, aes192gcm16, aes256gcm16, aes128, aes192, aes256, \
                  chacha20poly1305, sha256, sha384, sha512, prfsha256, prfsha384, prfsha512, x25519, \
                  ecp256, ecp384, ecp521, modp2048, modp3072, modp4096, mlkem768, and these with \
-                 ke1_ to ke7_ in front; for ESP also aes192gcm16, aes192, aes128gmac, aes192gmac, \
+                 ke1_ to ke7_ in front; for ESP also aes128gmac, aes192gmac, \
                  aes256gmac, aes128gcm16iiv, aes192gcm16iiv, aes256gcm16iiv, \
                  chacha20poly1305iiv, esn, noesn"
             ),
@@ -292,9 +292,11 @@ impl Encryption {
     fn from_keyword(word: &str) -> Option<Encryption> {
         Some(match word {
             "aes128gcm16" | "aes128gcm128" | "aes128gcm" => Encryption::Aes128Gcm16,
+            "aes192gcm16" | "aes192gcm128" | "aes192gcm" => Encryption::Aes192Gcm16,
             "aes256gcm16" | "aes256gcm128" | "aes256gcm" => Encryption::Aes256Gcm16,
             "chacha20poly1305" => Encryption::ChaCha20Poly1305,
             "aes128" | "aes" => Encryption::Aes128Cbc,
+            "aes192" => Encryption::Aes192Cbc,
             "aes256" => Encryption::Aes256Cbc,
             _ => return None,
         })
@@ -303,9 +305,11 @@ impl Encryption {
     pub const fn keyword(self) -> &'static str {
         match self {
             Encryption::Aes128Gcm16 => "aes128gcm16",
+            Encryption::Aes192Gcm16 => "aes192gcm16",
             Encryption::Aes256Gcm16 => "aes256gcm16",
             Encryption::ChaCha20Poly1305 => "chacha20poly1305",
             Encryption::Aes128Cbc => "aes128",
+            Encryption::Aes192Cbc => "aes192",
             Encryption::Aes256Cbc => "aes256",
         }
     }
@@ -313,9 +317,11 @@ impl Encryption {
     pub const fn name(self) -> &'static str {
         match self {
             Encryption::Aes128Gcm16 => "AES_GCM_16-128",
+            Encryption::Aes192Gcm16 => "AES_GCM_16-192",
             Encryption::Aes256Gcm16 => "AES_GCM_16-256",
             Encryption::ChaCha20Poly1305 => "CHACHA20_POLY1305",
             Encryption::Aes128Cbc => "AES_CBC-128",
+            Encryption::Aes192Cbc => "AES_CBC-192",
             Encryption::Aes256Cbc => "AES_CBC-256",
         }
     }
@@ -323,7 +329,10 @@ impl Encryption {
     pub const fn is_aead(self) -> bool {
         matches!(
             self,
-            Encryption::Aes128Gcm16 | Encryption::Aes256Gcm16 | Encryption::ChaCha20Poly1305
+            Encryption::Aes128Gcm16
+                | Encryption::Aes192Gcm16
+                | Encryption::Aes256Gcm16
+                | Encryption::ChaCha20Poly1305
         )
     }
 }
@@ -440,6 +449,16 @@ mod tests {
     #[test]
     fn ike_proposals_print_and_parse() {
         for (text, printed, name) in [
+            (
+                "aes192gcm-prfsha384-x25519",
+                "aes192gcm16-prfsha384-x25519",
+                "AES_GCM_16-192/PRF_HMAC_SHA2_384/CURVE_25519",
+            ),
+            (
+                "aes192-sha256-ecp256",
+                "aes192-sha256-prfsha256-ecp256",
+                "AES_CBC-192/HMAC_SHA2_256_128/PRF_HMAC_SHA2_256/ECP_256",
+            ),
             (
                 "aes128gcm16-prfsha256-x25519",
                 "aes128gcm16-prfsha256-x25519",

@@ -18,9 +18,11 @@ pub use negotiate::{Ask, accepted, accepted_esp, select, select_esp};
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Encryption {
     Aes128Gcm16,
+    Aes192Gcm16,
     Aes256Gcm16,
     ChaCha20Poly1305,
     Aes128Cbc,
+    Aes192Cbc,
     Aes256Cbc,
 }
 

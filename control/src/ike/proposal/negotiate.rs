@@ -71,10 +71,12 @@ impl IkeProposal {
     pub fn to_transforms(&self) -> Vec<Transform> {
         let (cipher, bits) = match self.encryption {
             Encryption::Aes128Gcm16 => (AES_GCM_16, Some(128)),
+            Encryption::Aes192Gcm16 => (AES_GCM_16, Some(192)),
             Encryption::Aes256Gcm16 => (AES_GCM_16, Some(256)),
             // RFC 7634 section 4: "the Key Length attribute MUST NOT be sent".
             Encryption::ChaCha20Poly1305 => (CHACHA20_POLY1305, None),
             Encryption::Aes128Cbc => (AES_CBC, Some(128)),
+            Encryption::Aes192Cbc => (AES_CBC, Some(192)),
             Encryption::Aes256Cbc => (AES_CBC, Some(256)),
         };
         let prf = match self.prf {
@@ -339,9 +341,11 @@ mod tests {
         let mut all = Vec::new();
         for cipher in [
             "aes128gcm16",
+            "aes192gcm16",
             "aes256gcm16",
             "chacha20poly1305",
             "aes128-sha256",
+            "aes192-sha256",
             "aes256-sha384",
             "aes128-sha512",
         ] {

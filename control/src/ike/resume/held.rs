@@ -7,7 +7,7 @@ use std::time::Duration;
 use hitless_sa::Instant;
 use zeroize::{Zeroize, Zeroizing};
 
-use super::super::auth::{Grounds, GroundsRecord, Proven};
+use super::super::auth::{CertificationPath, Grounds, GroundsRecord, Proven};
 use super::super::proposal::{Identification, IkeProposal};
 use crate::ike::contents::Contents;
 use crate::ike::established::{IkeSa, State};
@@ -110,6 +110,7 @@ impl Held {
             let (head, data) = body.split_first_chunk::<4>()?;
             Identification::from_wire(head[0], data)
         };
+        let grounds = record.grounds.as_ref().and_then(Grounds::from_record);
         Some(Held {
             ticket: record.ticket.clone(),
             until: now + Duration::from_nanos(record.counts_for),
@@ -122,7 +123,8 @@ impl Held {
                 method: record.method.clone(),
                 certificate: record.certificate.as_slice().try_into().ok(),
                 not_after: record.not_after,
-                grounds: record.grounds.as_ref().and_then(Grounds::from_record),
+                path: CertificationPath::of_grounds(grounds.as_ref()),
+                grounds,
                 // Gateways sign.
                 user: None,
             },

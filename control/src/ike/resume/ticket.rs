@@ -14,7 +14,7 @@ use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use prost::Message;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::ike::auth::{Authenticated, Grounds, GroundsRecord, Proven};
+use crate::ike::auth::{Authenticated, CertificationPath, Grounds, GroundsRecord, Proven};
 use crate::ike::established::IkeSa;
 use crate::ike::initial::{addresses_match, local_identity};
 use crate::ike::nat::Path;
@@ -189,6 +189,7 @@ fn open(settings: &EngineSettings, time: Duration, ticket: &[u8]) -> Option<Sess
         Identification::from_wire(head[0], data)
     };
     (time.as_secs() < record.expires).then_some(())?;
+    let grounds = record.grounds.as_ref().and_then(Grounds::from_record);
     Some(Session {
         connection: record.connection.clone(),
         ike: IkeSpi(record.ike),
@@ -201,7 +202,8 @@ fn open(settings: &EngineSettings, time: Duration, ticket: &[u8]) -> Option<Sess
             method: record.method.clone(),
             certificate: record.certificate.as_slice().try_into().ok(),
             not_after: record.not_after,
-            grounds: record.grounds.as_ref().and_then(Grounds::from_record),
+            path: CertificationPath::of_grounds(grounds.as_ref()),
+            grounds,
             user: record.user.clone().map(Identification::Eap),
         },
         ppk: record.ppk,

@@ -30,9 +30,11 @@ fn every_cipher() -> Vec<SkKeys> {
     let mut all = Vec::new();
     for encryption in [
         Encryption::Aes128Gcm16,
+        Encryption::Aes192Gcm16,
         Encryption::Aes256Gcm16,
         Encryption::ChaCha20Poly1305,
         Encryption::Aes128Cbc,
+        Encryption::Aes192Cbc,
         Encryption::Aes256Cbc,
     ] {
         let integrities: &[Option<Integrity>] = match encryption.is_aead() {

@@ -90,13 +90,19 @@ fn a_body_that_is_cut_or_damaged_is_refused_or_means_something_and_nothing_worse
 
 /// Each field of each record, whatever it would mean together. A field that is new gets into a file of
 /// its own.
-const EVERY_FIELD: [&str; 3] = ["ike-sa-everything", "ike-sa-purposes", "ike-sa-mapping"];
+const EVERY_FIELD: [&str; 4] = [
+    "ike-sa-everything",
+    "ike-sa-purposes",
+    "ike-sa-mapping",
+    "ike-sa-path",
+];
 
 /// Where the records are described.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("../record.rs"),
     include_str!("../../auth/state.rs"),
     include_str!("../../auth/grounds.rs"),
+    include_str!("../../auth/path.rs"),
     include_str!("../../sessions/state.rs"),
     include_str!("../../resume/held.rs"),
 ];
