@@ -187,6 +187,10 @@ impl<'a> Bed<'a> {
         Ok(())
     }
 
+    pub fn tunnels(&self) -> u16 {
+        self.wish.tunnels
+    }
+
     /// Waits until something is so that a fault has to bring about.
     pub fn until(
         &mut self,
@@ -321,7 +325,7 @@ pub fn wait_for_tunnels(peer: &StrongSwan, tunnels: u16) -> Result<(), LabError>
 }
 
 /// Whether there is one to be ended, and whether it comes up, shows later.
-fn begin_anew(peer: &StrongSwan, tunnel: &str) {
+pub fn begin_anew(peer: &StrongSwan, tunnel: &str) {
     let (ike, child) = (format!("c{tunnel}"), format!("net{tunnel}"));
     let _: Result<String, LabError> = peer.swanctl(&["--terminate", "--ike", &ike, "--force"]);
     let _: Result<String, LabError> =

@@ -5,13 +5,19 @@ use std::time::Duration;
 
 use x509_cert::der::DateTime;
 
-use super::bed::Bed;
+use super::bed::{self, Bed};
+use super::lossy::Lossy;
 use crate::clock;
 use crate::error::LabError;
+use crate::syscall::Held;
 use crate::topology::{PORT_MEMBERS, PORT_MEMBERS_INSIDE};
 
 /// How long a disk stays full, and a process stopped.
 const SPELL: Duration = Duration::from_secs(2);
+/// Tunnels that begin anew while long sync datagrams are lost.
+const RENEWED: u16 = 4;
+/// The name of the thread that is stopped.
+const WORKER: &str = "worker-0";
 /// What clocks are set wrong by, in seconds: the active's, and the standby's.
 const STEPS: [i64; 2] = [3_600, -7_200];
 /// A clock that is off by so much more or less is taken for one that was set.
@@ -29,6 +35,9 @@ pub enum Fault {
     SyncToStandby,
     SyncToActive,
     SyncCut,
+    SyncLoss,
+    SyncSize,
+    StuckWorker,
     ProtectedDown,
     OutsideDown,
     NextHop,
@@ -58,6 +67,9 @@ impl Fault {
         Fault::SyncToStandby,
         Fault::SyncToActive,
         Fault::SyncCut,
+        Fault::SyncLoss,
+        Fault::SyncSize,
+        Fault::StuckWorker,
         Fault::ProtectedDown,
         Fault::OutsideDown,
         Fault::NextHop,
@@ -75,6 +87,9 @@ impl Fault {
             Fault::SyncToStandby => "sync-to-standby",
             Fault::SyncToActive => "sync-to-active",
             Fault::SyncCut => "sync-cut",
+            Fault::SyncLoss => "sync-loss",
+            Fault::SyncSize => "sync-size",
+            Fault::StuckWorker => "stuck-worker",
             Fault::ProtectedDown => "protected-down",
             Fault::OutsideDown => "outside-down",
             Fault::NextHop => "next-hop",
@@ -93,6 +108,13 @@ impl Fault {
             Fault::SyncToStandby => "sync datagrams to the standby lost",
             Fault::SyncToActive => "sync datagrams to the active lost",
             Fault::SyncCut => "sync datagrams lost both ways, then not",
+            Fault::SyncLoss => "a fifth of sync datagrams lost both ways, then none",
+            Fault::SyncSize => {
+                "SIGKILL to the active while sync datagrams above 1,200 octets are lost"
+            }
+            Fault::StuckWorker => {
+                "a worker of the active stands still for 2 s, its other threads run"
+            }
             Fault::ProtectedDown => "the active's cable to the protected side pulled",
             Fault::OutsideDown => "the active's cable to the outside pulled",
             Fault::NextHop => "the active's way to a next hop that it monitors cut, the link up",
@@ -116,6 +138,14 @@ impl Fault {
                 let restarted = Fault::start_anew(bed, |_, _| Ok(()));
                 bed.monitor = false;
                 restarted
+            }
+            // New SAs amid it: a record of them that does not arrive is what may go wrong.
+            Fault::SyncSize => {
+                Lossy::Long.begin(&bed.lab)?;
+                for tunnel in 0..RENEWED.min(bed.tunnels()) {
+                    bed::begin_anew(&bed.peer, &tunnel.to_string());
+                }
+                bed::wait_for_tunnels(&bed.peer, bed.tunnels())
             }
             _ => Ok(()),
         }
@@ -198,6 +228,31 @@ impl Fault {
             }
             Fault::SyncToStandby | Fault::SyncToActive | Fault::SyncCut => {
                 self.silence(bed, active, after, diary)?;
+            }
+            Fault::SyncLoss => {
+                Lossy::Fifth.begin(&bed.lab)?;
+                clock::pass(after)?;
+                let lost = Lossy::end(&bed.lab)?;
+                diary.note(format!("healed, {lost} datagrams lost"));
+                if lost == 0 {
+                    return Err(LabError::Usage("no sync datagram was lost".to_owned()));
+                }
+                clock::pass(after)?;
+            }
+            Fault::SyncSize => {
+                bed.member(active)?.kill()?;
+                clock::pass(after)?;
+                let lost = Lossy::end(&bed.lab)?;
+                diary.note(format!("healed, {lost} datagrams lost"));
+                bed.restart(active)?;
+            }
+            Fault::StuckWorker => {
+                let worker = Held::stop(bed.member(active)?.thread(WORKER)?)
+                    .map_err(LabError::io("stopping a worker"))?;
+                clock::pass(SPELL)?;
+                diary.note("it runs again");
+                drop(worker);
+                clock::pass(after)?;
             }
             Fault::ProtectedDown => Fault::pull(bed, PORT_MEMBERS_INSIDE[active], after, diary)?,
             Fault::OutsideDown => Fault::pull(bed, PORT_MEMBERS[active], after, diary)?,
