@@ -69,6 +69,8 @@ pub struct Bed<'a> {
     pub environment: Vec<(&'static str, PathBuf)>,
     /// In the next start they monitor the host behind them.
     pub monitor: bool,
+    /// The sync link loses some datagrams.
+    pub lossy: bool,
     pub members: [Option<Member>; 2],
     pub peer: StrongSwan,
     pub disks: [SmallDisk; 2],
@@ -113,6 +115,7 @@ impl<'a> Bed<'a> {
             connections,
             environment: Vec::new(),
             monitor: false,
+            lossy: false,
             members,
             peer,
             disks,
@@ -185,10 +188,6 @@ impl<'a> Bed<'a> {
         )?;
         self.members[index] = Some(started);
         Ok(())
-    }
-
-    pub fn tunnels(&self) -> u16 {
-        self.wish.tunnels
     }
 
     /// Waits until something is so that a fault has to bring about.
@@ -325,7 +324,7 @@ pub fn wait_for_tunnels(peer: &StrongSwan, tunnels: u16) -> Result<(), LabError>
 }
 
 /// Whether there is one to be ended, and whether it comes up, shows later.
-pub fn begin_anew(peer: &StrongSwan, tunnel: &str) {
+fn begin_anew(peer: &StrongSwan, tunnel: &str) {
     let (ike, child) = (format!("c{tunnel}"), format!("net{tunnel}"));
     let _: Result<String, LabError> = peer.swanctl(&["--terminate", "--ike", &ike, "--force"]);
     let _: Result<String, LabError> =

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use x509_cert::der::DateTime;
 
-use super::bed::{self, Bed};
+use super::bed::Bed;
 use super::lossy::Lossy;
 use crate::clock;
 use crate::error::LabError;
@@ -14,8 +14,6 @@ use crate::topology::{PORT_MEMBERS, PORT_MEMBERS_INSIDE};
 
 /// How long a disk stays full, and a process stopped.
 const SPELL: Duration = Duration::from_secs(2);
-/// Tunnels that begin anew while long sync datagrams are lost.
-const RENEWED: u16 = 4;
 /// The name of the thread that is stopped.
 const WORKER: &str = "worker-0";
 /// What clocks are set wrong by, in seconds: the active's, and the standby's.
@@ -110,7 +108,7 @@ impl Fault {
             Fault::SyncCut => "sync datagrams lost both ways, then not",
             Fault::SyncLoss => "a fifth of sync datagrams lost both ways, then none",
             Fault::SyncSize => {
-                "SIGKILL to the active while sync datagrams above 1,200 octets are lost"
+                "SIGKILL to the active whose standby joined while sync datagrams above 740 octets are lost"
             }
             Fault::StuckWorker => {
                 "a worker of the active stands still for 2 s, its other threads run"
@@ -139,14 +137,35 @@ impl Fault {
                 bed.monitor = false;
                 restarted
             }
-            // New SAs amid it: a record of them that does not arrive is what may go wrong.
-            Fault::SyncSize => {
-                Lossy::Long.begin(&bed.lab)?;
-                for tunnel in 0..RENEWED.min(bed.tunnels()) {
-                    bed::begin_anew(&bed.peer, &tunnel.to_string());
-                }
-                bed::wait_for_tunnels(&bed.peer, bed.tunnels())
+            Fault::SyncSize => Fault::join_without_long_words(bed),
+            _ => Ok(()),
+        }
+    }
+
+    /// The standby joins while long sync datagrams are lost, and what it is told of SAs is long. Either
+    /// it has all of them, or it says that it is no standby yet: then nothing is lost any more.
+    fn join_without_long_words(bed: &mut Bed<'_>) -> Result<(), LabError> {
+        let standby = 1 - bed.wait_for_roles()?;
+        bed.member(standby)?.kill()?;
+        Lossy::Long.begin(&bed.lab)?;
+        bed.lossy = true;
+        bed.restart(standby)?;
+        let joined = bed.until("a standby", |bed| {
+            Ok(bed.member(standby)?.role()? == "standby")
+        });
+        let lost = Lossy::lost(&bed.lab)?;
+        bed.bench
+            .say(&format!("{lost} long datagrams lost: {joined:?}"));
+        match joined {
+            Ok(()) => {}
+            Err(LabError::Late { .. }) => {
+                Lossy::end(&bed.lab)?;
+                bed.lossy = false;
             }
+            Err(error) => return Err(error),
+        }
+        match lost {
+            0 => Err(LabError::Usage("no long datagram was lost".to_owned())),
             _ => Ok(()),
         }
     }
@@ -194,12 +213,7 @@ impl Fault {
         let standby = 1 - active;
         let moment = diary.note(self.name());
         match self {
-            Fault::Kill => {
-                bed.member(active)?.kill()?;
-                clock::pass(after)?;
-                diary.note("restarted");
-                bed.restart(active)?;
-            }
+            Fault::Kill => Fault::kill(bed, active, after, diary)?,
             Fault::Zombie => {
                 bed.member(active)?.signal(libc::SIGSTOP)?;
                 clock::pass(SPELL)?;
@@ -220,40 +234,20 @@ impl Fault {
                     bed.wait_for_roles()?;
                 }
             }
-            Fault::StandbyDown => {
-                bed.member(standby)?.kill()?;
-                clock::pass(after)?;
-                diary.note("restarted");
-                bed.restart(standby)?;
-            }
+            Fault::StandbyDown => Fault::kill(bed, standby, after, diary)?,
             Fault::SyncToStandby | Fault::SyncToActive | Fault::SyncCut => {
                 self.silence(bed, active, after, diary)?;
             }
-            Fault::SyncLoss => {
-                Lossy::Fifth.begin(&bed.lab)?;
-                clock::pass(after)?;
-                let lost = Lossy::end(&bed.lab)?;
-                diary.note(format!("healed, {lost} datagrams lost"));
-                if lost == 0 {
-                    return Err(LabError::Usage("no sync datagram was lost".to_owned()));
-                }
-                clock::pass(after)?;
-            }
+            Fault::SyncLoss => Fault::lose_some(bed, after, diary)?,
             Fault::SyncSize => {
                 bed.member(active)?.kill()?;
                 clock::pass(after)?;
-                let lost = Lossy::end(&bed.lab)?;
-                diary.note(format!("healed, {lost} datagrams lost"));
+                if std::mem::take(&mut bed.lossy) {
+                    Lossy::end(&bed.lab)?;
+                }
                 bed.restart(active)?;
             }
-            Fault::StuckWorker => {
-                let worker = Held::stop(bed.member(active)?.thread(WORKER)?)
-                    .map_err(LabError::io("stopping a worker"))?;
-                clock::pass(SPELL)?;
-                diary.note("it runs again");
-                drop(worker);
-                clock::pass(after)?;
-            }
+            Fault::StuckWorker => Fault::hold_a_worker(bed, active, after, diary)?,
             Fault::ProtectedDown => Fault::pull(bed, PORT_MEMBERS_INSIDE[active], after, diary)?,
             Fault::OutsideDown => Fault::pull(bed, PORT_MEMBERS[active], after, diary)?,
             Fault::NextHop => Fault::cut_off(bed, active, after, diary)?,
@@ -277,6 +271,19 @@ impl Fault {
         bed.wait_for_roles()?;
         diary.note("whole again");
         Ok(moment)
+    }
+
+    /// SIGKILL, and a new start later.
+    fn kill(
+        bed: &mut Bed<'_>,
+        member: usize,
+        after: Duration,
+        diary: &mut Diary,
+    ) -> Result<(), LabError> {
+        bed.member(member)?.kill()?;
+        clock::pass(after)?;
+        diary.note("restarted");
+        bed.restart(member)
     }
 
     /// Cuts the sync link, and goes on once the members have noticed: a cut that nobody notices
@@ -321,6 +328,34 @@ impl Fault {
         if self == Fault::SyncToActive {
             let missed = |bed: &mut Bed<'_>| Ok(!alone(bed, active)?);
             bed.until("the active having its standby again", missed)?;
+        }
+        clock::pass(after)
+    }
+
+    /// One of its threads stands still for a while.
+    fn hold_a_worker(
+        bed: &mut Bed<'_>,
+        member: usize,
+        after: Duration,
+        diary: &mut Diary,
+    ) -> Result<(), LabError> {
+        let worker = bed.member(member)?.thread(WORKER)?;
+        let worker = Held::stop(worker).map_err(LabError::io("stopping a worker"))?;
+        clock::pass(SPELL)?;
+        diary.note("it runs again");
+        drop(worker);
+        clock::pass(after)
+    }
+
+    /// The sync link loses some datagrams for a while.
+    fn lose_some(bed: &Bed<'_>, after: Duration, diary: &mut Diary) -> Result<(), LabError> {
+        Lossy::Fifth.begin(&bed.lab)?;
+        clock::pass(after)?;
+        let lost = Lossy::lost(&bed.lab)?;
+        Lossy::end(&bed.lab)?;
+        diary.note(format!("healed, {lost} datagrams lost"));
+        if lost == 0 {
+            return Err(LabError::Usage("no sync datagram was lost".to_owned()));
         }
         clock::pass(after)
     }
