@@ -133,6 +133,18 @@ impl Member {
         self.daemon.id()
     }
 
+    /// The id of its thread of this name.
+    pub fn thread(&self, name: &str) -> Result<u32, LabError> {
+        let tasks = format!("/proc/{}/task", self.id());
+        let threads = std::fs::read_dir(&tasks).map_err(LabError::io(&tasks))?;
+        let named = threads.flatten().find(|thread| {
+            let comm = std::fs::read_to_string(thread.path().join("comm"));
+            comm.is_ok_and(|comm| comm.trim() == name)
+        });
+        let id = named.and_then(|thread| thread.file_name().to_str()?.parse().ok());
+        id.ok_or_else(|| LabError::Usage(format!("{tasks}: no thread is called {name}")))
+    }
+
     /// What `hitless list-sas --json` prints.
     pub fn list_sas(&self) -> Result<Vec<serde_json::Value>, LabError> {
         let value = self.ask(&["list-sas"])?;

@@ -1,12 +1,13 @@
-//! The system calls that the standard library does not have: a signal to a process of ours, and
-//! sockets inside a network namespace.
+//! The system calls that the standard library does not have: a signal to a process of ours, one
+//! of its threads stopped, and sockets inside a network namespace.
 #![expect(
     unsafe_code,
-    reason = "kill(2), setpriority(2), setns(2) and AF_PACKET sockets have no safe wrapper in std"
+    reason = "kill(2), setpriority(2), ptrace(2), setns(2) and AF_PACKET have no safe wrapper in std"
 )]
 
 use std::fs::File;
 use std::io;
+use std::marker::PhantomData;
 use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
@@ -39,6 +40,49 @@ pub fn stand_back(child: &Child) -> io::Result<()> {
         unsafe { libc::setpriority(libc::PRIO_PROCESS, thread, LEAST) };
     }
     Ok(())
+}
+
+/// One thread of a child that stands still until this is dropped, while the others run: SIGSTOP would
+/// stop them all.
+pub struct Held {
+    thread: libc::pid_t,
+    /// A tracer is a thread: only the one that stopped it can let it go.
+    _here: PhantomData<*const ()>,
+}
+
+impl Held {
+    pub fn stop(thread: u32) -> io::Result<Held> {
+        let thread = libc::pid_t::try_from(thread).map_err(io::Error::other)?;
+        trace(libc::PTRACE_SEIZE, thread)?;
+        let held = Held {
+            thread,
+            _here: PhantomData,
+        };
+        trace(libc::PTRACE_INTERRUPT, thread)?;
+        let mut status = 0;
+        // SAFETY: `status` is an int that outlives the call.
+        match unsafe { libc::waitpid(thread, &raw mut status, libc::__WALL) } {
+            id if id == thread && libc::WIFSTOPPED(status) => Ok(held),
+            id if id == thread => Err(io::Error::other("the thread has ended")),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        // An error means that it has ended.
+        let _: io::Result<()> = trace(libc::PTRACE_DETACH, self.thread);
+    }
+}
+
+fn trace(request: libc::c_uint, thread: libc::pid_t) -> io::Result<()> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: these requests take a thread id and no memory of ours.
+    match unsafe { libc::ptrace(request, thread, none, none) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
 }
 
 /// A raw Ethernet socket, bound to `interface` in the namespace whose file is `namespace`. What is

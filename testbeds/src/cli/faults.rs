@@ -17,7 +17,7 @@ use super::json;
 #[command(
     after_help = "Example: hitless-testbeds faults --with-ha --plots /tmp/plots\n\
         All faults: kill, zombie, switchover, restarts, standby-down, sync-to-standby, sync-to-active,\n\
-        sync-cut, protected-down, outside-down, next-hop, disk-full, clock-step\n\
+        sync-cut, sync-loss, sync-size, stuck-worker, protected-down, outside-down, next-hop, disk-full, clock-step\n\
         How long takeovers take: hitless-testbeds faults none --takeovers 9 --crowd 50000"
 )]
 pub struct Faults {

@@ -69,6 +69,8 @@ pub struct Bed<'a> {
     pub environment: Vec<(&'static str, PathBuf)>,
     /// In the next start they monitor the host behind them.
     pub monitor: bool,
+    /// The sync link loses some datagrams.
+    pub lossy: bool,
     pub members: [Option<Member>; 2],
     pub peer: StrongSwan,
     pub disks: [SmallDisk; 2],
@@ -113,6 +115,7 @@ impl<'a> Bed<'a> {
             connections,
             environment: Vec::new(),
             monitor: false,
+            lossy: false,
             members,
             peer,
             disks,

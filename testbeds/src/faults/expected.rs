@@ -10,10 +10,15 @@ use super::{BEYOND, Wish};
 /// Heartbeats beyond those that are to be missed: one was on its way when the other member died, and
 /// who waits looks at each of its own.
 const HEARTBEATS_BEYOND: u32 = 2;
+/// From the decision to the first ESP packet. The decision itself comes a heartbeat after the last one
+/// that is to be missed at most, since who waits looks at each of its own: 50 ms at the default timers.
+const SWIFT: Duration = Duration::from_millis(10);
 /// What workers have to come to an end before the other member leads (`BARRIER` of the sync protocol),
 /// and how often a member looks whether its links are up.
 const BARRIER: Duration = Duration::from_millis(100);
 const LINKS: Duration = Duration::from_millis(10);
+/// A worker is asked for a sign of life every 20 ms, and is stuck after 200 without.
+const STUCK: Duration = Duration::from_millis(220);
 /// A next hop is asked every 250 ms, and has died with the fifth question that is not answered.
 const NEXT_HOP: Duration = Duration::from_millis(1_500);
 /// After a takeover inbound numbers up to the high water count as seen. It reaches four heartbeats
@@ -52,6 +57,8 @@ pub enum Takeover {
     /// Of somebody else, who is only measured; or of two that lead at once: whose ESP is seen is a
     /// question of what the switches learnt last.
     AtAnyTime,
+    /// Heartbeats may be lost, so many in a row that another one leads; or not.
+    Perhaps,
     Never,
 }
 
@@ -107,6 +114,7 @@ impl Fault {
         let silence = heartbeat * wish.missed;
         // One that is silent is replaced; one that is asked to hand over does that in the meantime.
         let dead = heartbeat * most_missed(wish.missed) + BEYOND;
+        let replaced = heartbeat * (wish.missed + 1) + SWIFT;
         let handed = BARRIER + heartbeat * HEARTBEATS_BEYOND + BEYOND;
         let blackout = blackout(wish, heartbeat);
         let lost = |after: Duration, blackout: Duration| Cost::Outage {
@@ -115,9 +123,18 @@ impl Fault {
         };
         let none = Duration::ZERO;
         let (takeover, cost) = match self {
-            Fault::Kill | Fault::Zombie | Fault::DiskFull | Fault::SyncToStandby => {
-                (Takeover::Within(dead), lost(dead, blackout))
-            }
+            Fault::Kill
+            | Fault::Zombie
+            | Fault::DiskFull
+            | Fault::SyncSize
+            | Fault::SyncToStandby => (Takeover::Within(replaced), lost(dead, blackout)),
+            // A few false takeovers at worst, one after the other, and what was lost is sent again.
+            Fault::SyncLoss => (Takeover::Perhaps, lost(dead * 2 + STALE, blackout * 2)),
+            // What it held is not handed over: the worker does not answer.
+            Fault::StuckWorker => (
+                Takeover::Within(STUCK + handed),
+                lost(STUCK + handed, blackout),
+            ),
             // Both lead until it is over. Then one of them does, and knows nothing of what the other
             // one has received meanwhile, nor of what it has replaced.
             Fault::SyncCut => (Takeover::AtAnyTime, lost(dead * 2 + STALE, blackout * 2)),
@@ -135,7 +152,12 @@ impl Fault {
         };
         let silent = matches!(
             self,
-            Fault::Kill | Fault::Zombie | Fault::SyncToStandby | Fault::SyncCut | Fault::DiskFull
+            Fault::Kill
+                | Fault::Zombie
+                | Fault::SyncToStandby
+                | Fault::SyncCut
+                | Fault::SyncSize
+                | Fault::DiskFull
         );
         Expected {
             takeover,
@@ -176,8 +198,8 @@ mod tests {
             _ => None,
         };
         let (default, patient) = (wish(10, 3), wish(50, 4));
-        assert_eq!(within(Fault::Kill, &default), Some(70));
-        assert_eq!(within(Fault::Kill, &patient), Some(320));
+        assert_eq!(within(Fault::Kill, &default), Some(50));
+        assert_eq!(within(Fault::Kill, &patient), Some(260));
         assert_eq!(within(Fault::Switchover, &default), Some(140));
         assert_eq!(within(Fault::NextHop, &default), Some(1_640));
         assert_eq!(within(Fault::StandbyDown, &default), None);

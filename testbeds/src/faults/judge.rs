@@ -190,6 +190,7 @@ impl Row {
         self.waited_ms = waits.map(milliseconds);
         match (expected, took) {
             (Takeover::Never, None) | (Takeover::AtAnyTime, Some(_)) => {}
+            (Takeover::Perhaps, _) => {}
             (_, None) => self.problems.push("nobody took over".to_owned()),
             (Takeover::Within(limit), Some(took)) => {
                 let waits = waits.unwrap_or_default();
@@ -602,6 +603,9 @@ mod tests {
         let other = Some(STRUCK + Duration::from_millis(40));
         assert!(says(&judged(other, never, &[]), "nothing asked for"));
         assert!(!says(&judged(None, never, &[]), "took over"));
+        for other in [other, None] {
+            assert!(!says(&judged(other, Takeover::Perhaps, &[]), "took over"));
+        }
         let starved = judged(other, never, &[(0, 0), (4, 0), (8, 46)]);
         assert!(!says(&starved, "asked for"));
         assert!(

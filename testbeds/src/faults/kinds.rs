@@ -6,12 +6,16 @@ use std::time::Duration;
 use x509_cert::der::DateTime;
 
 use super::bed::Bed;
+use super::lossy::Lossy;
 use crate::clock;
 use crate::error::LabError;
+use crate::syscall::Held;
 use crate::topology::{PORT_MEMBERS, PORT_MEMBERS_INSIDE};
 
 /// How long a disk stays full, and a process stopped.
 const SPELL: Duration = Duration::from_secs(2);
+/// The name of the thread that is stopped.
+const WORKER: &str = "worker-0";
 /// What clocks are set wrong by, in seconds: the active's, and the standby's.
 const STEPS: [i64; 2] = [3_600, -7_200];
 /// A clock that is off by so much more or less is taken for one that was set.
@@ -29,6 +33,9 @@ pub enum Fault {
     SyncToStandby,
     SyncToActive,
     SyncCut,
+    SyncLoss,
+    SyncSize,
+    StuckWorker,
     ProtectedDown,
     OutsideDown,
     NextHop,
@@ -58,6 +65,9 @@ impl Fault {
         Fault::SyncToStandby,
         Fault::SyncToActive,
         Fault::SyncCut,
+        Fault::SyncLoss,
+        Fault::SyncSize,
+        Fault::StuckWorker,
         Fault::ProtectedDown,
         Fault::OutsideDown,
         Fault::NextHop,
@@ -75,6 +85,9 @@ impl Fault {
             Fault::SyncToStandby => "sync-to-standby",
             Fault::SyncToActive => "sync-to-active",
             Fault::SyncCut => "sync-cut",
+            Fault::SyncLoss => "sync-loss",
+            Fault::SyncSize => "sync-size",
+            Fault::StuckWorker => "stuck-worker",
             Fault::ProtectedDown => "protected-down",
             Fault::OutsideDown => "outside-down",
             Fault::NextHop => "next-hop",
@@ -93,6 +106,13 @@ impl Fault {
             Fault::SyncToStandby => "sync datagrams to the standby lost",
             Fault::SyncToActive => "sync datagrams to the active lost",
             Fault::SyncCut => "sync datagrams lost both ways, then not",
+            Fault::SyncLoss => "a fifth of sync datagrams lost both ways, then none",
+            Fault::SyncSize => {
+                "SIGKILL to the active whose standby joined while sync datagrams above 740 octets are lost"
+            }
+            Fault::StuckWorker => {
+                "a worker of the active stands still for 2 s, its other threads run"
+            }
             Fault::ProtectedDown => "the active's cable to the protected side pulled",
             Fault::OutsideDown => "the active's cable to the outside pulled",
             Fault::NextHop => "the active's way to a next hop that it monitors cut, the link up",
@@ -117,6 +137,35 @@ impl Fault {
                 bed.monitor = false;
                 restarted
             }
+            Fault::SyncSize => Fault::join_without_long_words(bed),
+            _ => Ok(()),
+        }
+    }
+
+    /// The standby joins while long sync datagrams are lost, and what it is told of SAs is long. Either
+    /// it has all of them, or it says that it is no standby yet: then nothing is lost any more.
+    fn join_without_long_words(bed: &mut Bed<'_>) -> Result<(), LabError> {
+        let standby = 1 - bed.wait_for_roles()?;
+        bed.member(standby)?.kill()?;
+        Lossy::Long.begin(&bed.lab)?;
+        bed.lossy = true;
+        bed.restart(standby)?;
+        let joined = bed.until("a standby", |bed| {
+            Ok(bed.member(standby)?.role()? == "standby")
+        });
+        let lost = Lossy::lost(&bed.lab)?;
+        bed.bench
+            .say(&format!("{lost} long datagrams lost: {joined:?}"));
+        match joined {
+            Ok(()) => {}
+            Err(LabError::Late { .. }) => {
+                Lossy::end(&bed.lab)?;
+                bed.lossy = false;
+            }
+            Err(error) => return Err(error),
+        }
+        match lost {
+            0 => Err(LabError::Usage("no long datagram was lost".to_owned())),
             _ => Ok(()),
         }
     }
@@ -164,12 +213,7 @@ impl Fault {
         let standby = 1 - active;
         let moment = diary.note(self.name());
         match self {
-            Fault::Kill => {
-                bed.member(active)?.kill()?;
-                clock::pass(after)?;
-                diary.note("restarted");
-                bed.restart(active)?;
-            }
+            Fault::Kill => Fault::kill(bed, active, after, diary)?,
             Fault::Zombie => {
                 bed.member(active)?.signal(libc::SIGSTOP)?;
                 clock::pass(SPELL)?;
@@ -190,15 +234,20 @@ impl Fault {
                     bed.wait_for_roles()?;
                 }
             }
-            Fault::StandbyDown => {
-                bed.member(standby)?.kill()?;
-                clock::pass(after)?;
-                diary.note("restarted");
-                bed.restart(standby)?;
-            }
+            Fault::StandbyDown => Fault::kill(bed, standby, after, diary)?,
             Fault::SyncToStandby | Fault::SyncToActive | Fault::SyncCut => {
                 self.silence(bed, active, after, diary)?;
             }
+            Fault::SyncLoss => Fault::lose_some(bed, after, diary)?,
+            Fault::SyncSize => {
+                bed.member(active)?.kill()?;
+                clock::pass(after)?;
+                if std::mem::take(&mut bed.lossy) {
+                    Lossy::end(&bed.lab)?;
+                }
+                bed.restart(active)?;
+            }
+            Fault::StuckWorker => Fault::hold_a_worker(bed, active, after, diary)?,
             Fault::ProtectedDown => Fault::pull(bed, PORT_MEMBERS_INSIDE[active], after, diary)?,
             Fault::OutsideDown => Fault::pull(bed, PORT_MEMBERS[active], after, diary)?,
             Fault::NextHop => Fault::cut_off(bed, active, after, diary)?,
@@ -222,6 +271,19 @@ impl Fault {
         bed.wait_for_roles()?;
         diary.note("whole again");
         Ok(moment)
+    }
+
+    /// SIGKILL, and a new start later.
+    fn kill(
+        bed: &mut Bed<'_>,
+        member: usize,
+        after: Duration,
+        diary: &mut Diary,
+    ) -> Result<(), LabError> {
+        bed.member(member)?.kill()?;
+        clock::pass(after)?;
+        diary.note("restarted");
+        bed.restart(member)
     }
 
     /// Cuts the sync link, and goes on once the members have noticed: a cut that nobody notices
@@ -266,6 +328,34 @@ impl Fault {
         if self == Fault::SyncToActive {
             let missed = |bed: &mut Bed<'_>| Ok(!alone(bed, active)?);
             bed.until("the active having its standby again", missed)?;
+        }
+        clock::pass(after)
+    }
+
+    /// One of its threads stands still for a while.
+    fn hold_a_worker(
+        bed: &mut Bed<'_>,
+        member: usize,
+        after: Duration,
+        diary: &mut Diary,
+    ) -> Result<(), LabError> {
+        let worker = bed.member(member)?.thread(WORKER)?;
+        let worker = Held::stop(worker).map_err(LabError::io("stopping a worker"))?;
+        clock::pass(SPELL)?;
+        diary.note("it runs again");
+        drop(worker);
+        clock::pass(after)
+    }
+
+    /// The sync link loses some datagrams for a while.
+    fn lose_some(bed: &Bed<'_>, after: Duration, diary: &mut Diary) -> Result<(), LabError> {
+        Lossy::Fifth.begin(&bed.lab)?;
+        clock::pass(after)?;
+        let lost = Lossy::lost(&bed.lab)?;
+        Lossy::end(&bed.lab)?;
+        diary.note(format!("healed, {lost} datagrams lost"));
+        if lost == 0 {
+            return Err(LabError::Usage("no sync datagram was lost".to_owned()));
         }
         clock::pass(after)
     }
