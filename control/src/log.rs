@@ -88,6 +88,11 @@ pub fn gateway_event(event: &gateway::Event) {
         G::Unreadable { ike, reason } => {
             tracing::error!(%ike, reason, "replicated IKE_SA cannot be read; given up");
         }
+        G::WouldClose { ike, sa, reason } => {
+            tracing::warn!(
+                "this member would not carry on CHILD_SA {{{sa}}} of IKE_SA {ike}: {reason}"
+            );
+        }
         G::Health { ailments } if ailments.is_empty() => {
             tracing::info!("this member could be active again");
         }
@@ -134,6 +139,10 @@ fn sync_event(event: &hitless_sync::Event) {
         }
         S::ConfigMismatch { member } => tracing::warn!(
             "member {member} has another [cluster] section; make them alike on all members"
+        ),
+        S::LayoutDiffers { member } => tracing::warn!(
+            "the ports of member {member} are on other networks than ours; what only one of us reaches is \
+             lost with a takeover"
         ),
         S::StaleIncarnation {
             member,

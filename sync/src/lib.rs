@@ -82,6 +82,7 @@ pub use event::{
     Checkpoint, DrainedSa, Event, Input, Left, MemberStatus, ObjectId, Output, RekeyReason, Role,
     Status, StepDown, TakeoverObject, TakeoverSa, Usage,
 };
+pub use fitness::Flaw;
 pub use message::BODY_LIMIT;
 pub use node::Node;
 pub use risk::{ClassRisk, Reckoning, Risk, Unserved};

@@ -254,6 +254,13 @@ pub(crate) struct Packet {
     pub broken: Vec<WireSa>,
     #[prost(uint32, tag = "212")]
     pub broken_count: u32,
+    /// What is wrong with each of those, in their order; 0 is what it is where nothing is said.
+    #[prost(uint32, repeated, tag = "245")]
+    pub flaws: Vec<u32>,
+    /// Digest of which networks the sender's ports are on, 0 if it has none: one that differs is told of,
+    /// and no more.
+    #[prost(fixed64, tag = "246")]
+    pub layout: u64,
 }
 
 impl Packet {

@@ -16,7 +16,7 @@ use crate::haste::Haste;
 use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
 use crate::message::{Packet, Sid, WireEpoch, WireSa};
-use crate::peer::{Peer, Reading};
+use crate::peer::{Own, Peer, Reading, differ};
 use crate::reign::Reigns;
 use crate::store::Store;
 use crate::vote::Campaign;
@@ -292,7 +292,12 @@ impl Node {
             return self.retrieval(from, present, packet);
         }
         peer.other = None;
-        let Some(reading) = peer.observe(self.now, incarnation, &packet, &mut self.outputs) else {
+        let layout = self.settings.layout;
+        let own = Own {
+            incarnation,
+            layout,
+        };
+        let Some(reading) = peer.observe(self.now, own, &packet, &mut self.outputs) else {
             return;
         };
         for epoch in [packet.promised, packet.led, packet.epoch] {
@@ -548,6 +553,9 @@ impl Node {
             able,
             backlog: session.map_or(0, |session| session.backlog()),
             differs: peer.other_lately(now, self.settings.patience()).is_some(),
+            elsewhere: peer
+                .said
+                .is_some_and(|said| differ(self.settings.layout, said.layout)),
         }
     }
 }

@@ -56,6 +56,15 @@ pub(crate) struct Said {
     pub promised: Option<Epoch>,
     pub session: Option<Sid>,
     pub features: u64,
+    /// Digest of its ports, or 0.
+    pub layout: u64,
+}
+
+/// What of this member's own it is compared with.
+#[derive(Clone, Copy)]
+pub(crate) struct Own {
+    pub incarnation: Incarnation,
+    pub layout: u64,
 }
 
 /// How a packet relates to those before it.
@@ -113,7 +122,7 @@ impl Peer {
     pub fn observe(
         &mut self,
         now: Instant,
-        me: Incarnation,
+        own: Own,
         packet: &Packet,
         outputs: &mut VecDeque<Output>,
     ) -> Option<Reading> {
@@ -147,11 +156,15 @@ impl Peer {
         }
         self.incarnation = Some(incarnation);
         self.process = packet.process;
-        let for_me = packet.to_incarnation == me.0;
+        let for_me = packet.to_incarnation == own.incarnation.0;
         let fresh = for_me && packet.echo != 0 && packet.echo == self.challenge;
         let newest = self.said.is_none_or(|said| packet.serial > said.serial);
         if newest {
             let before = self.said.map_or(0, |said| said.time);
+            let layout = self.said.map_or(0, |said| said.layout);
+            if packet.layout != layout && differ(own.layout, packet.layout) {
+                tell(Event::LayoutDiffers { member });
+            }
             self.said = Some(Said {
                 serial: packet.serial,
                 at: now,
@@ -168,6 +181,7 @@ impl Peer {
                 promised: packet.promised.and_then(WireEpoch::epoch),
                 session: packet.session,
                 features: packet.features,
+                layout: packet.layout,
             });
         }
         Some(Reading {
@@ -195,6 +209,11 @@ impl Said {
     pub fn leads(&self) -> Option<Epoch> {
         self.epoch.filter(|_| leads(self.role))
     }
+}
+
+/// Whether two members' ports are on different networks, as far as both have said.
+pub(crate) fn differ(one: u64, other: u64) -> bool {
+    one != 0 && other != 0 && one != other
 }
 
 /// Who hands over still leads its epoch.

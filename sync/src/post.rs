@@ -203,6 +203,7 @@ impl Node {
             led: self.led().map(Into::into),
             role: wire_role(role),
             features: self.settings.features(),
+            layout: self.settings.layout,
             ..Packet::default()
         };
         self.say_fitness(role, &mut packet);

@@ -274,6 +274,11 @@ fn risk(report: &mut MetricsReport, cluster: &ClusterReport) {
             cluster.unserved as f64,
         )
         .gauge(
+            "hitless_cluster_warnings",
+            "Members whose ports are on other networks, and the like: see `hitless cluster status`.",
+            cluster.warnings.len() as f64,
+        )
+        .gauge(
             "hitless_behind_ike_sas",
             "IKE SAs whose newest state some standby has not acknowledged.",
             cluster.behind as f64,

@@ -150,6 +150,15 @@ fn broken() -> Packet {
     }
 }
 
+/// The same, with what is wrong with each, and with the networks of its ports.
+fn flawed() -> Packet {
+    Packet {
+        flaws: vec![4],
+        layout: 0x0102_0304_0506_0708,
+        ..broken()
+    }
+}
+
 fn candidate() -> Packet {
     Packet {
         role: 4,
@@ -179,6 +188,7 @@ fn every_message_is_written_and_read_as_its_golden_file_says() {
             retrieved(),
         ),
         (include_str!("../../tests/golden/broken.hex"), broken()),
+        (include_str!("../../tests/golden/flawed.hex"), flawed()),
     ];
     for (golden, packet) in samples {
         let sealed = packet.seal(&[]);
