@@ -243,6 +243,15 @@ impl Node {
         }
     }
 
+    /// How often this leader looked at a record to find what is due, for a test of what a hand-over costs.
+    #[doc(hidden)]
+    pub fn looked(&self) -> u64 {
+        match &self.state {
+            State::Leading(leading) => leading.sessions.values().map(|s| s.looked).sum(),
+            _ => 0,
+        }
+    }
+
     /// When to come back with [`Input::Timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         // One that has come and was not followed waits for another member: the next heartbeat is soon.
