@@ -140,6 +140,10 @@ fn sync_event(event: &hitless_sync::Event) {
         S::ConfigMismatch { member } => tracing::warn!(
             "member {member} has another [cluster] section; make them alike on all members"
         ),
+        S::NarrowPath { member, octets } => tracing::warn!(
+            "messages of {octets} octets do not reach member {member}, smaller ones do: let IP fragments pass on \
+             the sync link, or give it the MTU that its path has"
+        ),
         S::LayoutDiffers { member } => tracing::warn!(
             "the ports of member {member} are on other networks than ours; what only one of us reaches is \
              lost with a takeover"

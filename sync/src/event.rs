@@ -352,6 +352,12 @@ pub enum Event {
     ConfigMismatch {
         member: MemberId,
     },
+    /// Messages of so many octets do not reach it, and smaller ones do: the path loses IP fragments, or its
+    /// MTU is smaller than that of a link's ends.
+    NarrowPath {
+        member: MemberId,
+        octets: usize,
+    },
     /// Its ports are on other networks than ours. Said once by each of its incarnations.
     LayoutDiffers {
         member: MemberId,
@@ -432,6 +438,8 @@ pub struct MemberStatus {
     pub differs: bool,
     /// Its ports are on other networks than ours: what only one of us reaches is lost with a takeover.
     pub elsewhere: bool,
+    /// As leader: messages of so many octets do not reach it, and smaller ones do.
+    pub narrow: Option<usize>,
 }
 
 /// A picture for `hitless status`.

@@ -8,6 +8,7 @@ use hitless_sa::{Epoch, Incarnation, Instant, Lease, MemberId, SaId};
 use zeroize::Zeroizing;
 
 use crate::message::{DELETE, FINAL, Grant, HAND_OVER, Packet, Record, STORE, Sid};
+use crate::narrow::Largest;
 use crate::store::{Recorded, Store, Stored};
 use crate::{Event, ObjectId, Output, Settings};
 
@@ -42,6 +43,8 @@ pub(crate) struct Following {
     /// The newest time of ours that the leader had seen, and whether outputs had left unheard.
     echo: u64,
     unvouched: bool,
+    /// Of the leader's messages.
+    pub largest: Largest,
 }
 
 impl Following {
@@ -72,6 +75,7 @@ impl Following {
             applied: 0,
             echo: 0,
             unvouched: false,
+            largest: Largest::default(),
         }
     }
 

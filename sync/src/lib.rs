@@ -64,6 +64,7 @@ mod late;
 mod leading;
 mod lease;
 mod message;
+mod narrow;
 mod node;
 mod peer;
 mod post;

@@ -261,6 +261,10 @@ pub(crate) struct Packet {
     /// and no more.
     #[prost(fixed64, tag = "246")]
     pub layout: u64,
+    /// Octets of the largest message of this leader that the standby has had of late, 0 if it does not
+    /// say: the leader sees whether larger ones are lost on the way.
+    #[prost(uint32, tag = "247")]
+    pub largest: u32,
 }
 
 impl Packet {

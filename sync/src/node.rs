@@ -16,6 +16,7 @@ use crate::haste::Haste;
 use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
 use crate::message::{Packet, Sid, WireEpoch, WireSa};
+use crate::narrow::Arrives;
 use crate::peer::{Own, Peer, Reading, differ};
 use crate::reign::Reigns;
 use crate::store::Store;
@@ -313,6 +314,12 @@ impl Node {
             let counter = epoch.map_or(0, |epoch| epoch.counter);
             self.counter = self.counter.max(counter);
         }
+        if let State::Following(following) = &mut self.state
+            && following.leader == from
+        {
+            let span = self.settings.patience() * 2;
+            following.largest.note(self.now, span, payload.len());
+        }
         self.count_vote(from, &packet);
         self.asked(from, &packet);
         match &self.state {
@@ -416,6 +423,7 @@ impl Node {
         let now = self.now;
         let for_me = reading.for_me;
         let any_session = self.settings.mutant.any_session;
+        let mut arrives = None;
         self.lead(|leading, cx| {
             let (mut had, mut moved) = (Vec::new(), Vec::new());
             let mut resigned = false;
@@ -446,6 +454,7 @@ impl Node {
                 if ours && reading.newest {
                     session.word(now, packet.time, cx.settings.vouch);
                     session.broken = Broken::heard(packet);
+                    arrives = Arrives::heard(session, packet, now, cx.settings.vouch);
                 }
             }
             for sa in moved {
@@ -458,6 +467,9 @@ impl Node {
                 leading.release_session(cx, from);
             }
         });
+        if let Some(arrives) = arrives {
+            self.path(from, arrives);
+        }
         self.joined(from, packet, reading, entropy);
     }
 
@@ -562,6 +574,7 @@ impl Node {
             able,
             backlog: session.map_or(0, |session| session.backlog()),
             differs: peer.other_lately(now, self.settings.patience()).is_some(),
+            narrow: peer.narrow,
             elsewhere: peer
                 .said
                 .is_some_and(|said| differ(self.settings.layout, said.layout)),

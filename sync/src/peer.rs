@@ -19,6 +19,8 @@ pub(crate) struct Peer {
     pub said: Option<Said>,
     /// What it says under another `[cluster]` section.
     pub other: Option<Other>,
+    /// Messages of so many octets do not reach it, and smaller ones do.
+    pub narrow: Option<usize>,
 }
 
 /// All that is taken from a member with which nothing is agreed: whether it leads, lest two do.
@@ -86,6 +88,7 @@ impl Peer {
             challenge: 0,
             said: None,
             other: None,
+            narrow: None,
         }
     }
 

@@ -410,6 +410,13 @@ impl Session {
         self.next += 1;
     }
 
+    /// The octets of the record that the standby waits for, if it was sent in vain for so long.
+    pub fn in_vain(&self, now: Instant, patience: Duration) -> Option<usize> {
+        let next = self.flight.front()?;
+        let since = next.since.filter(|since| now.since(*since) >= patience);
+        since.map(|_| next.size)
+    }
+
     /// Where a record is that is on its way, or has to be.
     fn place(&self, n: u64) -> Option<usize> {
         let first = self.flight.front()?.n;
@@ -526,10 +533,11 @@ impl Session {
         packet.unvouched = self.unvouched;
     }
 
-    /// Fills a packet with what is due; false if nothing was.
+    /// Fills a packet with what is due; false if nothing was. A record that makes it large leaves alone:
+    /// a path that loses it loses no heartbeat with it, or the standby would take its leader for dead.
     pub fn fill(
         &mut self,
-        now: Instant,
+        (now, beats): (Instant, bool),
         retransmit: Duration,
         sas: &BTreeMap<SaId, LedSa>,
         packet: &mut Packet,
@@ -558,7 +566,7 @@ impl Session {
                 break;
             };
             let size = record.encoded_len() + 5;
-            let empty = packet.records.is_empty() && packet.offers.is_empty();
+            let empty = !beats && packet.records.is_empty() && packet.offers.is_empty();
             if size > room && !empty {
                 return true;
             }
@@ -651,12 +659,12 @@ mod tests {
         session.build(Instant(1), &settings, &objects, &leading.sas);
         let mut packet = Packet::default();
         let retransmit = Duration::from_millis(10);
-        assert!(session.fill(Instant(1), retransmit, &leading.sas, &mut packet));
+        assert!(session.fill((Instant(1), false), retransmit, &leading.sas, &mut packet));
         session.offer(sa(1));
         objects.insert(ObjectId(4_999), led(2));
         session.touch(ObjectId(4_999), 2);
         let mut packet = Packet::default();
-        assert!(session.fill(Instant(2), retransmit, &leading.sas, &mut packet));
+        assert!(session.fill((Instant(2), false), retransmit, &leading.sas, &mut packet));
         assert_eq!(packet.offers.len(), 1);
         assert_ne!(packet.offers[0].lease().grant, SequenceNumber(0));
         // What is in flight is bounded; the change is the next record after it.
@@ -679,7 +687,7 @@ mod tests {
         let session = leading.sessions.get_mut(&TWO).unwrap();
         let mut packet = Packet::default();
         session.build(cx.now, cx.settings, &leading.objects, &leading.sas);
-        session.fill(cx.now, RETRANSMIT, &leading.sas, &mut packet);
+        session.fill((cx.now, false), RETRANSMIT, &leading.sas, &mut packet);
         (session.last_record(), packet)
     }
 
@@ -743,5 +751,37 @@ mod tests {
         cx.now += RETRANSMIT;
         leading.review_sessions(&mut cx, true);
         assert!(bound(&leading));
+    }
+
+    /// Many paths lose what is larger than a packet of theirs, and heartbeats are to arrive.
+    #[test]
+    fn a_record_that_makes_a_datagram_large_leaves_beside_the_heartbeat_and_not_in_it() {
+        let (settings, sas) = (
+            Settings::new(MemberId(1), Vec::new(), [0; 32]),
+            BTreeMap::new(),
+        );
+        let body = Arc::new(Zeroizing::new(vec![0; DATAGRAM_TARGET]));
+        let large = LedObject { body, ..led(1) };
+        let objects = BTreeMap::from([(ObjectId(1), led(1)), (ObjectId(2), large)]);
+        let mut session = Session::new(Sid::default(), Incarnation(1), Instant(1), 0);
+        session.copy(&objects);
+        session.acknowledge(1);
+        session.build(Instant(1), &settings, &objects, &sas);
+        let mut carried = Vec::new();
+        for beats in [true, false, true] {
+            let mut packet = Packet::default();
+            session.fill((Instant(1), beats), RETRANSMIT, &sas, &mut packet);
+            carried.push(packet.records.iter().map(|r| r.object).collect::<Vec<_>>());
+        }
+        // The small one travels with it.
+        assert_eq!(carried, [vec![1], vec![2], vec![]]);
+        // Once more, when nobody has acknowledged it.
+        session.acknowledge(2);
+        let mut packet = Packet::default();
+        let later = Instant(1) + RETRANSMIT;
+        assert!(session.fill((later, true), RETRANSMIT, &sas, &mut packet));
+        assert!(packet.records.is_empty());
+        assert!(session.fill((later, false), RETRANSMIT, &sas, &mut packet));
+        assert_eq!(packet.records.len(), 1);
     }
 }

@@ -91,7 +91,15 @@ impl Gateway {
                 member.id.0
             )
         });
-        warnings.collect()
+        let narrow = members
+            .iter()
+            .filter_map(|member| member.narrow.map(|octets| (member.id.0, octets)));
+        let narrow = narrow.map(|(member, octets)| {
+            format!(
+                "messages of {octets} octets do not reach member {member}, smaller ones do: let IP fragments pass on the sync link, or give it the MTU that its path has"
+            )
+        });
+        warnings.chain(narrow).collect()
     }
 
     /// What a planned switchover would do now, or why it is refused.

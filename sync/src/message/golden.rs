@@ -159,6 +159,16 @@ fn flawed() -> Packet {
     }
 }
 
+/// What came through.
+fn largest() -> Packet {
+    Packet {
+        role: 3,
+        applied: 4,
+        largest: 1_472,
+        ..base()
+    }
+}
+
 fn candidate() -> Packet {
     Packet {
         role: 4,
@@ -189,6 +199,7 @@ fn every_message_is_written_and_read_as_its_golden_file_says() {
         ),
         (include_str!("../../tests/golden/broken.hex"), broken()),
         (include_str!("../../tests/golden/flawed.hex"), flawed()),
+        (include_str!("../../tests/golden/largest.hex"), largest()),
     ];
     for (golden, packet) in samples {
         let sealed = packet.seal(&[]);
