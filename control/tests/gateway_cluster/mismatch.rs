@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hitless::api::Choice;
 use hitless::config::Config;
 use hitless::gateway::Event;
 use hitless::lab::Topology;
@@ -139,4 +140,33 @@ fn members_alike_but_for_names_and_addresses_of_their_own_warn_of_nothing() {
     let now = world.now;
     let report = world.gateway(2).cluster(now);
     assert!(report.warnings.is_empty(), "{report:?}");
+}
+
+/// Sync messages of more octets than a packet of the path takes are lost; heartbeats are not.
+#[test]
+fn a_sync_link_that_loses_what_is_large_is_named() {
+    let mut world = World::with_traffic(127);
+    let active = world.leader().unwrap();
+    world.network.fate = Some(Box::new(move |from, _, datagram| {
+        from != active || datagram.len() <= 600
+    }));
+    world.ask(active, |gateway, now, entropy| {
+        let choice = Choice {
+            child: Some("net".to_owned()),
+            ..Choice::default()
+        };
+        gateway.rekey(now, entropy, &choice).unwrap();
+    });
+    world.run(Duration::from_secs(1));
+    let now = world.now;
+    let report = world.gateway(active).cluster(now);
+    let said = format!("do not reach member {}", 3 - active);
+    assert!(hitless::api::cluster(&report).contains(&said), "{report:?}");
+    world.network.fate = None;
+    world.until("a standby", World::standby_is_ready);
+    world.run(Duration::from_secs(1));
+    let now = world.now;
+    let report = world.gateway(active).cluster(now);
+    assert!(report.warnings.is_empty(), "{report:?}");
+    world.audit();
 }
