@@ -150,10 +150,7 @@ impl Peer {
             }
             Some(seen) if incarnation > seen => {
                 self.said = None;
-                tell(Event::Restarted {
-                    member,
-                    incarnation,
-                });
+                tell(restarted(member, incarnation));
             }
             _ => {}
         }
@@ -164,8 +161,8 @@ impl Peer {
         let newest = self.said.is_none_or(|said| packet.serial > said.serial);
         if newest {
             let before = self.said.map_or(0, |said| said.time);
-            let layout = self.said.map_or(0, |said| said.layout);
-            if packet.layout != layout && differ(own.layout, packet.layout) {
+            let known = self.said.map_or(0, |said| said.layout) == packet.layout;
+            if !known && differ(own.layout, packet.layout) {
                 tell(Event::LayoutDiffers { member });
             }
             self.said = Some(Said {
@@ -211,6 +208,13 @@ impl Said {
     /// The epoch that it leads.
     pub fn leads(&self) -> Option<Epoch> {
         self.epoch.filter(|_| leads(self.role))
+    }
+}
+
+fn restarted(member: MemberId, incarnation: Incarnation) -> Event {
+    Event::Restarted {
+        member,
+        incarnation,
     }
 }
 
