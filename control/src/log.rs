@@ -88,6 +88,11 @@ pub fn gateway_event(event: &gateway::Event) {
         G::Unreadable { ike, reason } => {
             tracing::error!(%ike, reason, "replicated IKE_SA cannot be read; given up");
         }
+        G::WouldClose { ike, sa, reason } => {
+            tracing::warn!(
+                "this member would not carry on CHILD_SA {{{sa}}} of IKE_SA {ike}: {reason}"
+            );
+        }
         G::Health { ailments } if ailments.is_empty() => {
             tracing::info!("this member could be active again");
         }
@@ -132,9 +137,9 @@ fn sync_event(event: &hitless_sync::Event) {
         S::NoRight { reason } => {
             tracing::warn!("the old SAs cannot be carried on: {reason}");
         }
-        S::ConfigMismatch { member } => tracing::warn!(
-            "member {member} has another [cluster] section; make them alike on all members"
-        ),
+        S::ConfigMismatch { .. } | S::NarrowPath { .. } | S::LayoutDiffers { .. } => {
+            misconfigured(event);
+        }
         S::StaleIncarnation {
             member,
             incarnation,
@@ -171,6 +176,25 @@ fn sync_event(event: &hitless_sync::Event) {
             tracing::warn!("a change of IKE_SA {:016x} is refused: {reason}", object.0);
         }
         S::Stopped => tracing::info!("ready to end"),
+    }
+}
+
+/// What an operator is to mend between two members.
+fn misconfigured(event: &hitless_sync::Event) {
+    use hitless_sync::Event as S;
+    match event {
+        S::ConfigMismatch { member } => tracing::warn!(
+            "member {member} has another [cluster] section; make them alike on all members"
+        ),
+        S::NarrowPath { member, octets } => tracing::warn!(
+            "messages of {octets} octets do not reach member {member}, smaller ones do: let IP fragments pass on \
+             the sync link, or give it the MTU that its path has"
+        ),
+        S::LayoutDiffers { member } => tracing::warn!(
+            "the ports of member {member} are on other networks than ours; what only one of us reaches is \
+             lost with a takeover"
+        ),
+        _ => {}
     }
 }
 

@@ -130,7 +130,9 @@ impl Node {
         };
         let mut store = std::mem::take(&mut self.store);
         // What failed its drill is replaced: no number of it is drawn, none of it is delivered.
-        for sa in std::mem::take(&mut self.drill.broken) {
+        // What is meant otherwise here is carried until IKE has closed it.
+        let broken = std::mem::take(&mut self.drill.broken);
+        for (sa, _) in broken.into_iter().filter(|(_, flaw)| flaw.is_of_keys()) {
             if let Some(recorded) = store.sas.get_mut(&sa) {
                 recorded.no_right = true;
             }

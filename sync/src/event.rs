@@ -1,6 +1,6 @@
 //! What goes into a [`Node`](crate::Node) and what comes out of it.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +9,7 @@ use hitless_sa::{Epoch, Incarnation, Lease, MemberId, SaId, SequenceNumber, Spi}
 use zeroize::Zeroizing;
 
 use crate::Durable;
+use crate::fitness::Flaw;
 use crate::switchover::NoSwitchover;
 
 /// Names one replicated object for the whole cluster: the SPI that we chose for an IKE SA.
@@ -127,11 +128,11 @@ pub enum Input<'a> {
         /// A worker has ended or is stuck: what it carries is not served, and no barrier is passed.
         halted: bool,
     },
-    /// Whether this member has tried every copy that it would carry on (the drill), and which of
-    /// them failed: those it would replace.
+    /// Whether this member has tried every copy that it would carry on (the drill), and what is wrong
+    /// with which of them: those it would replace, or lose.
     Ready {
         ready: bool,
-        broken: BTreeSet<SaId>,
+        broken: BTreeMap<SaId, Flaw>,
     },
 }
 
@@ -351,6 +352,16 @@ pub enum Event {
     ConfigMismatch {
         member: MemberId,
     },
+    /// Messages of so many octets do not reach it, and smaller ones do: the path loses IP fragments, or its
+    /// MTU is smaller than that of a link's ends.
+    NarrowPath {
+        member: MemberId,
+        octets: usize,
+    },
+    /// Its ports are on other networks than ours. Said once by each of its incarnations.
+    LayoutDiffers {
+        member: MemberId,
+    },
     /// A packet of a lower incarnation than the highest seen of this member: delayed by the network,
     /// if there are few. If they do not end, the member lost its epoch file or got an old one, and
     /// is not admitted: see [`Durable`].
@@ -425,6 +436,10 @@ pub struct MemberStatus {
     pub backlog: usize,
     /// It is heard, and what all members must agree on differs: neither leads beside the other.
     pub differs: bool,
+    /// Its ports are on other networks than ours: what only one of us reaches is lost with a takeover.
+    pub elsewhere: bool,
+    /// As leader: messages of so many octets do not reach it, and smaller ones do.
+    pub narrow: Option<usize>,
 }
 
 /// A picture for `hitless status`.

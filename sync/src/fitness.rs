@@ -3,7 +3,7 @@
 //! A member that is ill, that has not tried all its copies, or of which one failed, leads only if no
 //! other could. What failed its drill is never led on its old keys: it is replaced.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use hitless_sa::{Instant, MemberId, SaId};
 
@@ -18,18 +18,74 @@ use crate::session::Session;
 /// SAs named in one packet as broken.
 const NAMED: usize = 32;
 
+/// What is wrong with a standby's copy of a Child SA.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Flaw {
+    /// It does not encrypt, or does not decrypt what it encrypts; or it is not said what else it is.
+    #[default]
+    Keys,
+    /// It cannot be read there.
+    Unread,
+    /// Its connection means others there, or other users.
+    Ends,
+    /// Its child is not there, or protects something else.
+    Child,
+    /// Its peer sends to an address that the standby has not, and would not follow it.
+    Address,
+}
+
+impl Flaw {
+    const ALL: [Flaw; 5] = [
+        Flaw::Keys,
+        Flaw::Unread,
+        Flaw::Ends,
+        Flaw::Child,
+        Flaw::Address,
+    ];
+
+    /// For an operator.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Flaw::Keys => "a standby's copy of it failed the drill; it would be replaced, or lost",
+            Flaw::Unread => "a standby's copy of it cannot be read there; it would be lost",
+            Flaw::Ends => "a standby's connection of that name means other ends or users",
+            Flaw::Child => "a standby has not its child, or with other selectors or proposals",
+            Flaw::Address => {
+                "a standby has not the address that its peer sends to, and the peer would not follow it"
+            }
+        }
+    }
+
+    /// Whether its keys cannot be used, or have never been seen to work.
+    pub(crate) fn is_of_keys(self) -> bool {
+        matches!(self, Flaw::Keys | Flaw::Unread)
+    }
+
+    fn wire(self) -> u32 {
+        let place = Flaw::ALL.iter().position(|flaw| *flaw == self);
+        count(place.unwrap_or_default())
+    }
+
+    /// What a later version says of it may be anything.
+    fn heard(wire: Option<&u32>) -> Flaw {
+        let place = wire.and_then(|wire| usize::try_from(*wire).ok());
+        let flaw = place.and_then(|place| Flaw::ALL.get(place));
+        flaw.copied().unwrap_or_default()
+    }
+}
+
 /// What became of the drill of this member's copies.
 pub(crate) struct Drill {
     /// Nothing waits for its turn.
     pub done: bool,
-    pub broken: BTreeSet<SaId>,
+    pub broken: BTreeMap<SaId, Flaw>,
 }
 
 impl Default for Drill {
     fn default() -> Drill {
         Drill {
             done: true,
-            broken: BTreeSet::new(),
+            broken: BTreeMap::new(),
         }
     }
 }
@@ -37,13 +93,16 @@ impl Default for Drill {
 /// Which of its copies a standby says are broken, and how many it did not name.
 #[derive(Default)]
 pub(crate) struct Broken {
-    named: BTreeSet<SaId>,
+    named: BTreeMap<SaId, Flaw>,
     pub more: usize,
 }
 
 impl Broken {
     pub fn heard(packet: &Packet) -> Broken {
-        let named: BTreeSet<SaId> = packet.broken.iter().filter_map(WireSa::sa).collect();
+        let named = packet.broken.iter().enumerate();
+        let named = named
+            .filter_map(|(place, wire)| Some((wire.sa()?, Flaw::heard(packet.flaws.get(place)))));
+        let named: BTreeMap<SaId, Flaw> = named.collect();
         let all = usize::try_from(packet.broken_count).unwrap_or(usize::MAX);
         Broken {
             more: all.saturating_sub(named.len()),
@@ -51,8 +110,8 @@ impl Broken {
         }
     }
 
-    pub fn contains(&self, sa: SaId) -> bool {
-        self.named.contains(&sa)
+    pub fn flaw(&self, sa: SaId) -> Option<Flaw> {
+        self.named.get(&sa).copied()
     }
 }
 
@@ -88,10 +147,15 @@ impl Node {
         packet.partly = part && !self.drill.broken.is_empty();
         let broken = &self.drill.broken;
         packet.broken = broken
-            .iter()
+            .keys()
             .take(NAMED)
             .copied()
             .map(WireSa::new)
+            .collect();
+        packet.flaws = broken
+            .values()
+            .take(NAMED)
+            .map(|flaw| flaw.wire())
             .collect();
         packet.broken_count = count(broken.len());
     }

@@ -9,6 +9,7 @@ use zeroize::Zeroizing;
 
 use crate::early::Early;
 use crate::message::{DELETE, FINAL, Grant, HAND_OVER, Packet, Record, STORE, Sid};
+use crate::narrow::Largest;
 use crate::store::{Recorded, Store, Stored};
 use crate::{Event, ObjectId, Output, Settings};
 
@@ -44,6 +45,8 @@ pub(crate) struct Following {
     /// The newest time of ours that the leader had seen, and whether outputs had left unheard.
     echo: u64,
     unvouched: bool,
+    /// Of the leader's messages.
+    pub largest: Largest,
 }
 
 impl Following {
@@ -75,6 +78,7 @@ impl Following {
             early: Early::default(),
             echo: 0,
             unvouched: false,
+            largest: Largest::default(),
         }
     }
 

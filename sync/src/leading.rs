@@ -112,6 +112,10 @@ pub(crate) enum Phase {
     Final {
         target: MemberId,
         until: Instant,
+        /// However far the target has come by then.
+        latest: Instant,
+        /// What of the ends the target has applied.
+        applied: u64,
         sent: bool,
     },
 }

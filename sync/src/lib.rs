@@ -65,6 +65,7 @@ mod late;
 mod leading;
 mod lease;
 mod message;
+mod narrow;
 mod node;
 mod peer;
 mod post;
@@ -83,6 +84,7 @@ pub use event::{
     Checkpoint, DrainedSa, Event, Input, Left, MemberStatus, ObjectId, Output, RekeyReason, Role,
     Status, StepDown, TakeoverObject, TakeoverSa, Usage,
 };
+pub use fitness::Flaw;
 pub use message::BODY_LIMIT;
 pub use node::Node;
 pub use risk::{ClassRisk, Reckoning, Risk, Unserved};

@@ -254,6 +254,17 @@ pub(crate) struct Packet {
     pub broken: Vec<WireSa>,
     #[prost(uint32, tag = "212")]
     pub broken_count: u32,
+    /// What is wrong with each of those, in their order; 0 is what it is where nothing is said.
+    #[prost(uint32, repeated, tag = "245")]
+    pub flaws: Vec<u32>,
+    /// Digest of which networks the sender's ports are on, 0 if it has none: one that differs is told of,
+    /// and no more.
+    #[prost(fixed64, tag = "246")]
+    pub layout: u64,
+    /// Octets of the largest message of this leader that the standby has had of late, 0 if it does not
+    /// say: the leader sees whether larger ones are lost on the way.
+    #[prost(uint32, tag = "247")]
+    pub largest: u32,
 }
 
 impl Packet {

@@ -16,7 +16,8 @@ use crate::haste::Haste;
 use crate::leading::{Context, Leading, Phase};
 use crate::lease::Spent;
 use crate::message::{Packet, Sid, WireEpoch, WireSa};
-use crate::peer::{Peer, Reading};
+use crate::narrow::Arrives;
+use crate::peer::{Own, Peer, Reading, differ};
 use crate::reign::Reigns;
 use crate::store::Store;
 use crate::vote::Campaign;
@@ -243,6 +244,15 @@ impl Node {
         }
     }
 
+    /// How often this leader looked at a record to find what is due, for a test of what a hand-over costs.
+    #[doc(hidden)]
+    pub fn looked(&self) -> u64 {
+        match &self.state {
+            State::Leading(leading) => leading.sessions.values().map(|s| s.looked).sum(),
+            _ => 0,
+        }
+    }
+
     /// When to come back with [`Input::Timeout`] at the latest.
     pub fn poll_timeout(&self) -> Option<Instant> {
         // One that has come and was not followed waits for another member: the next heartbeat is soon.
@@ -292,12 +302,23 @@ impl Node {
             return self.retrieval(from, present, packet);
         }
         peer.other = None;
-        let Some(reading) = peer.observe(self.now, incarnation, &packet, &mut self.outputs) else {
+        let layout = self.settings.layout;
+        let own = Own {
+            incarnation,
+            layout,
+        };
+        let Some(reading) = peer.observe(self.now, own, &packet, &mut self.outputs) else {
             return;
         };
         for epoch in [packet.promised, packet.led, packet.epoch] {
             let counter = epoch.map_or(0, |epoch| epoch.counter);
             self.counter = self.counter.max(counter);
+        }
+        if let State::Following(following) = &mut self.state
+            && following.leader == from
+        {
+            let span = self.settings.patience() * 2;
+            following.largest.note(self.now, span, payload.len());
         }
         self.count_vote(from, &packet);
         self.asked(from, &packet);
@@ -402,6 +423,7 @@ impl Node {
         let now = self.now;
         let for_me = reading.for_me;
         let any_session = self.settings.mutant.any_session;
+        let mut arrives = None;
         self.lead(|leading, cx| {
             let (mut had, mut moved) = (Vec::new(), Vec::new());
             let mut resigned = false;
@@ -432,6 +454,7 @@ impl Node {
                 if ours && reading.newest {
                     session.word(now, packet.time, cx.settings.vouch);
                     session.broken = Broken::heard(packet);
+                    arrives = Arrives::heard(session, packet, now, cx.settings.vouch);
                 }
             }
             for sa in moved {
@@ -444,6 +467,9 @@ impl Node {
                 leading.release_session(cx, from);
             }
         });
+        if let Some(arrives) = arrives {
+            self.path(from, arrives);
+        }
         self.joined(from, packet, reading, entropy);
     }
 
@@ -548,6 +574,10 @@ impl Node {
             able,
             backlog: session.map_or(0, |session| session.backlog()),
             differs: peer.other_lately(now, self.settings.patience()).is_some(),
+            narrow: peer.narrow,
+            elsewhere: peer
+                .said
+                .is_some_and(|said| differ(self.settings.layout, said.layout)),
         }
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Peer {
     pub said: Option<Said>,
     /// What it says under another `[cluster]` section.
     pub other: Option<Other>,
+    /// Messages of so many octets do not reach it, and smaller ones do.
+    pub narrow: Option<usize>,
 }
 
 /// All that is taken from a member with which nothing is agreed: whether it leads, lest two do.
@@ -56,6 +58,15 @@ pub(crate) struct Said {
     pub promised: Option<Epoch>,
     pub session: Option<Sid>,
     pub features: u64,
+    /// Digest of its ports, or 0.
+    pub layout: u64,
+}
+
+/// What of this member's own it is compared with.
+#[derive(Clone, Copy)]
+pub(crate) struct Own {
+    pub incarnation: Incarnation,
+    pub layout: u64,
 }
 
 /// How a packet relates to those before it.
@@ -77,6 +88,7 @@ impl Peer {
             challenge: 0,
             said: None,
             other: None,
+            narrow: None,
         }
     }
 
@@ -113,7 +125,7 @@ impl Peer {
     pub fn observe(
         &mut self,
         now: Instant,
-        me: Incarnation,
+        own: Own,
         packet: &Packet,
         outputs: &mut VecDeque<Output>,
     ) -> Option<Reading> {
@@ -138,20 +150,21 @@ impl Peer {
             }
             Some(seen) if incarnation > seen => {
                 self.said = None;
-                tell(Event::Restarted {
-                    member,
-                    incarnation,
-                });
+                tell(restarted(member, incarnation));
             }
             _ => {}
         }
         self.incarnation = Some(incarnation);
         self.process = packet.process;
-        let for_me = packet.to_incarnation == me.0;
+        let for_me = packet.to_incarnation == own.incarnation.0;
         let fresh = for_me && packet.echo != 0 && packet.echo == self.challenge;
         let newest = self.said.is_none_or(|said| packet.serial > said.serial);
         if newest {
             let before = self.said.map_or(0, |said| said.time);
+            let known = self.said.map_or(0, |said| said.layout) == packet.layout;
+            if !known && differ(own.layout, packet.layout) {
+                tell(Event::LayoutDiffers { member });
+            }
             self.said = Some(Said {
                 serial: packet.serial,
                 at: now,
@@ -168,6 +181,7 @@ impl Peer {
                 promised: packet.promised.and_then(WireEpoch::epoch),
                 session: packet.session,
                 features: packet.features,
+                layout: packet.layout,
             });
         }
         Some(Reading {
@@ -195,6 +209,18 @@ impl Said {
     pub fn leads(&self) -> Option<Epoch> {
         self.epoch.filter(|_| leads(self.role))
     }
+}
+
+fn restarted(member: MemberId, incarnation: Incarnation) -> Event {
+    Event::Restarted {
+        member,
+        incarnation,
+    }
+}
+
+/// Whether two members' ports are on different networks, as far as both have said.
+pub(crate) fn differ(one: u64, other: u64) -> bool {
+    one != 0 && other != 0 && one != other
 }
 
 /// Who hands over still leads its epoch.

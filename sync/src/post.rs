@@ -91,6 +91,7 @@ impl Node {
             let mut packet = self.base_following(leader, following);
             packet.session = Some(following.sid);
             packet.lacks = std::mem::take(&mut lacks);
+            packet.largest = count(following.largest.octets());
             due = false;
             if following.bare || promised {
                 packet.applied = following.applied();
@@ -154,7 +155,7 @@ impl Node {
                     if role == Role::Leading {
                         session.build(self.now, &self.settings, objects, sas);
                     }
-                    filled = session.fill(self.now, retransmit, sas, &mut packet);
+                    filled = session.fill((self.now, due), retransmit, sas, &mut packet);
                 }
                 if !filled && !due {
                     break;
@@ -203,6 +204,7 @@ impl Node {
             led: self.led().map(Into::into),
             role: wire_role(role),
             features: self.settings.features(),
+            layout: self.settings.layout,
             ..Packet::default()
         };
         self.say_fitness(role, &mut packet);

@@ -8,7 +8,7 @@ use std::ops::Bound;
 
 use hitless_sa::SaId;
 
-use crate::fitness::Drill;
+use crate::fitness::{Drill, Flaw};
 use crate::leading::{Leading, LedSa};
 use crate::node::State;
 use crate::session::Session;
@@ -30,9 +30,8 @@ pub enum Unserved {
     NoRight,
     /// The record is of an earlier session: its lease may be overtaken.
     Stale,
-    /// A standby's copy of it cannot be read there, does not encrypt, or does not decrypt what it
-    /// encrypts.
-    Drill,
+    /// Something is wrong with a standby's copy of it.
+    Drill(Flaw),
 }
 
 impl Unserved {
@@ -42,9 +41,7 @@ impl Unserved {
             Unserved::NoStandby => "no member could take over now",
             Unserved::Unrecorded => "its record is not acknowledged yet",
             Unserved::NoRight => "nobody has a right to its keys; it is being replaced",
-            Unserved::Drill => {
-                "a standby's copy of it failed the drill; it would be replaced, or lost"
-            }
+            Unserved::Drill(flaw) => flaw.reason(),
             Unserved::Stale => "its record is of an earlier session; it would be replaced",
         }
     }
@@ -221,8 +218,8 @@ fn fate(able: &[&Session], sa: SaId, led: &LedSa) -> Result<Fate, Unserved> {
         remaining: Some((led.limit.grant.0 + 1).saturating_sub(led.cursor)),
     };
     for session in able {
-        if session.broken.contains(sa) {
-            return Err(Unserved::Drill);
+        if let Some(flaw) = session.broken.flaw(sa) {
+            return Err(Unserved::Drill(flaw));
         }
         let acked = session.shares.get(&sa).copied().unwrap_or_default();
         if acked == Default::default() {
@@ -250,9 +247,9 @@ fn recorded(
     for (sa, recorded) in behind(&store.sas, reckoning.sas, left) {
         reckoning.sas = Some(sa);
         left -= 1;
-        let fate = match drill.broken.contains(&sa) {
-            true => Err(Unserved::Drill),
-            false => remembered(recorded, session),
+        let fate = match drill.broken.get(&sa) {
+            Some(flaw) => Err(Unserved::Drill(*flaw)),
+            None => remembered(recorded, session),
         };
         reckoning.risk.add(sa, fate);
     }

@@ -20,8 +20,9 @@ use crate::message::{
 use crate::store::Body;
 use crate::{DrainedSa, ObjectId, Settings};
 
-/// Records on their way at once, and their octets: so much of a copy delays a grant at most.
-pub(crate) const FLIGHT_RECORDS: usize = 64;
+/// Records on their way at once, and their octets: so much of a copy delays a grant at most. Of the exact
+/// ends of a switchover there may be more records, and as many octets.
+const FLIGHT_RECORDS: usize = 64;
 pub(crate) const FLIGHT_OCTETS: usize = 256 * 1024;
 
 /// Octets that one offer or one checkpoint takes at most.
@@ -56,6 +57,8 @@ struct Flight {
     /// First and last.
     since: Option<Instant>,
     sent: Option<Instant>,
+    /// Octets that it takes, once it was sent.
+    size: usize,
 }
 
 impl Flight {
@@ -123,6 +126,15 @@ pub(crate) struct Session {
     next: u64,
     applied: u64,
     flight: VecDeque<Flight>,
+    /// The first that was never sent, and the last that only asks for an answer.
+    unsent: u64,
+    probed: u64,
+    /// When each record left last, in the order of time; and octets that have left and are not
+    /// acknowledged. What is due is found from here: a switchover has tens of thousands of records.
+    left: VecDeque<(Instant, u64)>,
+    afloat: usize,
+    /// Looks at records so far: what a test bounds.
+    pub looked: u64,
     dirty: BTreeMap<ObjectId, u64>,
     urgent: VecDeque<ObjectId>,
     hurried: BTreeSet<ObjectId>,
@@ -161,6 +173,11 @@ impl Session {
             next: 1,
             applied: 0,
             flight: VecDeque::new(),
+            unsent: 1,
+            probed: 0,
+            left: VecDeque::new(),
+            afloat: 0,
+            looked: 0,
             dirty: BTreeMap::new(),
             urgent: VecDeque::new(),
             hurried: BTreeSet::new(),
@@ -174,7 +191,7 @@ impl Session {
             checkpoints: BTreeSet::new(),
         };
         // Who answers nothing, because its disk refuses say, is given nothing to answer for.
-        session.append(Step::Probe, Vec::new());
+        session.ask();
         session
     }
 
@@ -213,16 +230,20 @@ impl Session {
     /// was replaced): it has one more thing to acknowledge.
     pub fn probe(&mut self, now: Instant, patience: Duration) {
         let overdue = self.contact.is_overdue(now, self.owed(), patience);
-        let probed = |flight: &Flight| matches!(flight.step, Step::Probe);
-        if overdue && !self.flight.iter().any(probed) {
-            self.append(Step::Probe, Vec::new());
+        let waits = self
+            .flight
+            .front()
+            .is_some_and(|flight| flight.n <= self.probed);
+        if overdue && !waits {
+            self.ask();
         }
     }
 
     /// Asks for a sign of life; returns the record that is to be acknowledged.
     pub fn ask(&mut self) -> u64 {
         self.append(Step::Probe, Vec::new());
-        self.last_record()
+        self.probed = self.last_record();
+        self.probed
     }
 
     /// Starts the copy of everything.
@@ -313,6 +334,8 @@ impl Session {
             let Some(flight) = self.flight.pop_front() else {
                 break;
             };
+            self.afloat = self.afloat.saturating_sub(flight.size);
+            self.unsent = self.unsent.max(flight.n + 1);
             let deletes = matches!(flight.step, Step::Delete { .. });
             if let Step::Store {
                 object, version, ..
@@ -402,8 +425,58 @@ impl Session {
             children,
             since: None,
             sent: None,
+            size: 0,
         });
         self.next += 1;
+    }
+
+    /// The octets of the record that the standby waits for, if it was sent in vain for so long.
+    pub fn in_vain(&self, now: Instant, patience: Duration) -> Option<usize> {
+        let next = self.flight.front()?;
+        let since = next.since.filter(|since| now.since(*since) >= patience);
+        since.map(|_| next.size)
+    }
+
+    /// Where a record is that is on its way, or has to be.
+    fn place(&self, n: u64) -> Option<usize> {
+        let first = self.flight.front()?.n;
+        let place = usize::try_from(n.checked_sub(first)?).ok()?;
+        (place < self.flight.len()).then_some(place)
+    }
+
+    /// The record that is to be sent next: one that was not acknowledged in time, or a new one.
+    fn due(&mut self, now: Instant, retransmit: Duration) -> Option<usize> {
+        while let Some((at, n)) = self.left.front().copied() {
+            self.looked += 1;
+            let place = self.place(n);
+            // Acknowledged, or sent again since, if it is another time.
+            let last = place.and_then(|place| self.flight.get(place)?.sent);
+            if last == Some(at) {
+                if now.since(at) >= retransmit {
+                    return place;
+                }
+                break;
+            }
+            self.left.pop_front();
+        }
+        self.looked += 1;
+        self.place(self.unsent)
+            .filter(|_| self.afloat < FLIGHT_OCTETS)
+    }
+
+    /// A record has left for the first time, or once more.
+    fn leaves(&mut self, now: Instant, place: usize, size: usize) {
+        let Some(flight) = self.flight.get_mut(place) else {
+            return;
+        };
+        flight.since = flight.since.or(Some(now));
+        flight.sent = Some(now);
+        self.left.push_back((now, flight.n));
+        if flight.n == self.unsent {
+            flight.size = size;
+            self.afloat += size;
+            self.unsent += 1;
+        }
     }
 
     /// Turns changed objects into records while the window has room. From here on their secrets
@@ -480,10 +553,11 @@ impl Session {
         packet.unvouched = self.unvouched;
     }
 
-    /// Fills a packet with what is due; false if nothing was.
+    /// Fills a packet with what is due; false if nothing was. A record that makes it large leaves alone:
+    /// a path that loses it loses no heartbeat with it, or the standby would take its leader for dead.
     pub fn fill(
         &mut self,
-        now: Instant,
+        (now, beats): (Instant, bool),
         retransmit: Duration,
         sas: &BTreeMap<SaId, LedSa>,
         packet: &mut Packet,
@@ -507,21 +581,18 @@ impl Session {
             self.offers.sent(now, sa, known.offered);
             self.sent.push_back((now, sa));
         }
-        for flight in &mut self.flight {
-            let due = flight.sent.is_none_or(|sent| now.since(sent) >= retransmit);
-            if !due {
-                continue;
-            }
-            let record = flight.record();
+        while let Some(place) = self.due(now, retransmit) {
+            let Some(record) = self.flight.get(place).map(Flight::record) else {
+                break;
+            };
             let size = record.encoded_len() + 5;
-            let empty = packet.records.is_empty() && packet.offers.is_empty();
+            let empty = !beats && packet.records.is_empty() && packet.offers.is_empty();
             if size > room && !empty {
                 return true;
             }
             room = room.saturating_sub(size);
             packet.records.push(record);
-            flight.since = flight.since.or(Some(now));
-            flight.sent = Some(now);
+            self.leaves(now, place, size);
         }
         while room > CHECKPOINT
             && let Some(sa) = self.checkpoints.pop_first()

@@ -69,6 +69,9 @@ pub struct Settings {
     /// Digest of what all members must agree on; a member with another one is not talked to
     /// (`lease-holes` A10).
     pub config_hash: [u8; 32],
+    /// Digest of what all members had better have alike (the networks of their ports), or 0: a member
+    /// with another one is told of.
+    pub layout: u64,
     /// Time between two messages to each other member.
     pub heartbeat: Duration,
     /// How many heartbeats may be missed before the active counts as dead.
@@ -104,6 +107,7 @@ impl Settings {
             me,
             members,
             config_hash,
+            layout: 0,
             heartbeat: Duration::from_millis(10),
             missed: 3,
             hold: Duration::from_millis(500),

@@ -25,6 +25,10 @@ use crate::{DrainedSa, Event, Output, Settings, StepDown};
 /// How long workers may take to pass the barrier before the standby takes over from its record.
 const BARRIER: Duration = Duration::from_millis(100);
 
+/// How long the exact ends may take at most, while the standby takes them: nobody carries anything then,
+/// and from its record it could.
+const LONGEST_FINAL: Duration = Duration::from_secs(1);
+
 /// How long who is about to end waits for a standby that is not ready, at least: it serves meanwhile.
 const FAREWELL: Duration = Duration::from_millis(1500);
 /// How long an end may take at most, where heartbeats are slow: less than a process is given to end.
@@ -173,10 +177,13 @@ impl Node {
             return;
         }
         let until = self.now + self.settings.takeover() * 5;
+        let latest = until.max(self.now + LONGEST_FINAL);
         self.lead(|leading, cx| {
             leading.phase = Phase::Final {
                 target,
                 until,
+                latest,
+                applied: 0,
                 sent: false,
             };
             if drained {
@@ -257,10 +264,35 @@ impl Node {
             {
                 self.resume();
             }
-            Phase::Final { until, .. } if self.now >= until => {
-                self.step_down(StepDown::Switchover);
+            Phase::Final { .. } => self.review_final(),
+        }
+    }
+
+    /// Very many ends take their time: as long as the standby takes them it is given more, and no more
+    /// than it may cost.
+    fn review_final(&mut self) {
+        let (now, patience) = (self.now, self.settings.takeover() * 5);
+        let mut over = false;
+        self.lead(|leading, _| {
+            let Phase::Final {
+                target,
+                until,
+                latest,
+                applied,
+                ..
+            } = &mut leading.phase
+            else {
+                return;
+            };
+            let session = leading.sessions.get(target);
+            let newest = session.map_or(0, Session::applied);
+            if newest > std::mem::replace(applied, newest) {
+                *until = (now + patience).min(*latest);
             }
-            Phase::Final { .. } => {}
+            over = now >= *until;
+        });
+        if over {
+            self.step_down(StepDown::Switchover);
         }
     }
 

@@ -227,7 +227,7 @@ fn who_is_about_to_end_waits_neither_for_nobody_nor_for_ever() {
     assert!(world.run_until(5, stopped));
     // One that has never tried all its copies.
     let mut world = settled(2, 2, false);
-    let broken = std::collections::BTreeSet::new();
+    let broken = std::collections::BTreeMap::new();
     world.handle(
         1,
         Input::Ready {
@@ -252,7 +252,7 @@ fn with_slow_heartbeats_an_end_takes_no_longer_than_a_process_is_given() {
         });
         world.restarts = false;
         assert!(world.run_until(60_000, World::settled));
-        let broken = std::collections::BTreeSet::new();
+        let broken = std::collections::BTreeMap::new();
         let ready = false;
         world.handle(1, Input::Ready { ready, broken });
         world.run(3_000);

@@ -3,11 +3,11 @@
 
 mod cluster;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use cluster::{Weather, World};
 use hitless_sa::SaId;
-use hitless_sync::{Degraded, Input, Mutant, Risk, Role, TakeoverSa, Unserved};
+use hitless_sync::{Degraded, Flaw, Input, Mutant, Risk, Role, TakeoverSa, Unserved};
 
 fn risk(world: &World, index: usize) -> Risk {
     world.sites[index].node.as_ref().unwrap().risk()
@@ -27,7 +27,7 @@ fn settled(seed: u64, members: u8, degraded: Degraded) -> World {
 
 /// What the drill of a member says from now on.
 fn drilled(world: &mut World, index: usize, ready: bool, broken: &[SaId]) {
-    let broken: BTreeSet<SaId> = broken.iter().copied().collect();
+    let broken = broken.iter().map(|sa| (*sa, Flaw::default())).collect();
     world.handle(index, Input::Ready { ready, broken });
     world.run(30);
 }
@@ -93,7 +93,7 @@ fn r11_what_failed_its_drill_is_named_and_is_only_replaced() {
     for index in [0, 1] {
         let risk = risk(&world, index);
         assert_eq!((risk.standbys, risk.unserved), (1, 1), "{index}");
-        assert_eq!(risk.named, [(sa, Unserved::Drill)]);
+        assert_eq!(risk.named, [(sa, Unserved::Drill(Flaw::Keys))]);
     }
     assert!(world.status(0).unwrap().members[0].able);
     // It is no standby to hand over to: this member leads on with every SA.
@@ -181,7 +181,7 @@ fn a_handover_goes_to_who_is_ready_and_away_from_who_is_no_longer() {
     // The target finds that it is not ready only when everything is given to it.
     let mut world = settled(12, 3, Degraded::Rekey);
     world.handle(0, Input::Switchover);
-    let broken = BTreeSet::new();
+    let broken = BTreeMap::new();
     world.handle(
         1,
         Input::Ready {

@@ -4,8 +4,10 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use hitless_sa::{Entropy, Incarnation, Instant, MemberId, SaId, SequenceNumber};
-use hitless_sync::{Checkpoint, Durable, Input, Member, Node, ObjectId, Output, Role, Settings};
+use hitless_sa::{Entropy, Incarnation, Instant, Lease, MemberId, SaId, SequenceNumber};
+use hitless_sync::{
+    Checkpoint, DrainedSa, Durable, Input, Member, Node, ObjectId, Output, Role, Settings,
+};
 
 struct Counter(u64);
 
@@ -52,6 +54,13 @@ struct Pair {
     now: Instant,
     wire: VecDeque<(usize, Vec<u8>)>,
     committed: usize,
+    /// What was committed, and is ended in a switchover.
+    sas: Vec<SaId>,
+    /// Datagrams take so long, if not no time.
+    delay: Duration,
+    late: VecDeque<(Instant, usize, Vec<u8>)>,
+    /// Of those that the standby leads, how many it was told the exact end of.
+    exact: usize,
     /// When the standby said `Lead`, and with how many SAs.
     led: Option<(Instant, usize)>,
     /// What commits named before it was asked for.
@@ -68,6 +77,10 @@ impl Pair {
             now,
             wire: VecDeque::new(),
             committed: 0,
+            sas: Vec::new(),
+            delay: Duration::ZERO,
+            late: VecDeque::new(),
+            exact: 0,
             led: None,
             inherited: Vec::new(),
         };
@@ -96,6 +109,32 @@ impl Pair {
     }
 
     fn settle(&mut self) {
+        if !self.delay.is_zero() {
+            let due = self.now + self.delay;
+            let sent = self
+                .wire
+                .drain(..)
+                .map(|(from, payload)| (due, from, payload));
+            self.late.extend(sent);
+            while self
+                .late
+                .front()
+                .is_some_and(|(due, _, _)| *due <= self.now)
+            {
+                let arrived = self.late.pop_front();
+                self.wire
+                    .extend(arrived.map(|(_, from, payload)| (from, payload)));
+            }
+            let arrived = std::mem::take(&mut self.wire);
+            for (from, payload) in arrived {
+                let datagram = Input::Datagram {
+                    from: MemberId(from as u8 + 1),
+                    payload: &payload,
+                };
+                self.handle(1 - from, datagram);
+            }
+            return;
+        }
         while let Some((from, payload)) = self.wire.pop_front() {
             let datagram = Input::Datagram {
                 from: MemberId(from as u8 + 1),
@@ -112,6 +151,7 @@ impl Pair {
             body: Some(vec![7; 300].into()),
             children: vec![child(n)],
         };
+        self.sas.push(child(n));
         self.handle(0, commit);
     }
 
@@ -134,7 +174,7 @@ impl Pair {
 
     fn handle(&mut self, node: usize, input: Input<'_>) {
         self.nodes[node].handle(self.now, &mut self.entropy, input);
-        let mut written = false;
+        let (mut written, mut drain, mut freeze) = (false, false, false);
         while let Some(output) = self.nodes[node].poll_output() {
             match output {
                 Output::Datagram { payload, .. } => self.wire.push_back((node, payload.to_vec())),
@@ -143,13 +183,31 @@ impl Pair {
                 Output::Lead { objects, left, .. } if node == 1 => {
                     let sas: usize = objects.iter().map(|object| object.children.len()).sum();
                     self.led = Some((self.now, sas + left.sas));
+                    let children = objects.iter().flat_map(|object| &object.children);
+                    self.exact = children.filter(|sa| sa.window.is_some()).count();
                 }
+                Output::Drain => drain = true,
+                Output::Freeze => freeze = true,
                 Output::Inherited(object) => self.inherited.push(object.object),
                 _ => {}
             }
         }
         if written {
             self.handle(node, Input::Persisted);
+        }
+        if drain {
+            self.handle(node, Input::Drained);
+        }
+        if freeze {
+            let end = |sa: &SaId| DrainedSa {
+                sa: *sa,
+                lease: Lease {
+                    grant: SequenceNumber(9),
+                    high_water: SequenceNumber(9),
+                },
+                window: vec![1],
+            };
+            self.handle(node, Input::Ends(self.sas.iter().map(end).collect()));
         }
     }
 }
@@ -291,4 +349,93 @@ fn a_standby_asks_for_a_checkpoint_that_it_lacks() {
         pair.pass(Duration::from_millis(10), 2);
     }
     assert_eq!(pair.nodes[1].risk().short.greatest_skip, 4096 + 1 - 100);
+}
+
+/// A pair with so many SAs, about to switch over.
+fn before_a_switchover(sas: u32) -> Pair {
+    let mut pair = Pair::admitted();
+    for n in 0..sas {
+        pair.commit(n);
+        pair.settle();
+    }
+    pair.pass(Duration::from_millis(10), 2);
+    pair
+}
+
+/// Takes what waits, and says of how many SAs there is an exact end.
+fn exact(pair: &mut Pair) -> usize {
+    while let Some(object) = pair.nodes[1].next_inherited() {
+        let object = pair.nodes[1].inherit(object).expect("it waits");
+        let ended = object.children.iter().filter(|sa| sa.window.is_some());
+        pair.exact += ended.count();
+    }
+    pair.exact
+}
+
+/// R15: what each end costs is the same, however many there are.
+#[test]
+fn a_switchover_looks_at_each_end_a_few_times_however_many_there_are() {
+    for sas in [200, 20_000] {
+        let mut pair = before_a_switchover(sas);
+        let before = pair.nodes[0].looked();
+        let mut looked = before;
+        pair.handle(0, Input::Switchover);
+        while let Some((from, payload)) = pair.wire.pop_front() {
+            let datagram = Input::Datagram {
+                from: MemberId(from as u8 + 1),
+                payload: &payload,
+            };
+            pair.handle(1 - from, datagram);
+            looked = looked.max(pair.nodes[0].looked());
+        }
+        assert_eq!(pair.led.map(|(_, sas)| sas), Some(sas as usize));
+        assert_eq!(exact(&mut pair), sas as usize);
+        let looked = looked - before;
+        assert!(looked <= 4 * u64::from(sas), "{looked} of {sas}");
+    }
+}
+
+/// R15: as long as the standby takes them there is time for more, and no end of it is lost.
+#[test]
+fn a_switchover_of_very_many_over_a_slow_link_hands_every_exact_end_over() {
+    const SAS: u32 = 60_000;
+    let mut pair = before_a_switchover(SAS);
+    pair.delay = Duration::from_millis(16);
+    let began = pair.now;
+    pair.handle(0, Input::Switchover);
+    while pair.led.is_none() {
+        pair.pass(Duration::from_millis(1), 2);
+        assert!(pair.now.since(began) < Duration::from_secs(2));
+    }
+    // Longer than it would have waited for one that takes nothing.
+    let took = pair.now.since(began);
+    assert!(took > Duration::from_millis(200), "{took:?}");
+    assert_eq!(exact(&mut pair), SAS as usize);
+}
+
+/// Nobody carries anything while the ends are on their way: that is not to last.
+#[test]
+fn a_switchover_that_takes_for_ever_ends_with_what_has_arrived() {
+    const SAS: u32 = 60_000;
+    let mut pair = before_a_switchover(SAS);
+    pair.delay = Duration::from_millis(12);
+    let began = pair.now;
+    pair.handle(0, Input::Switchover);
+    let mut stopped = None;
+    while pair.led.is_none() {
+        pair.pass(Duration::from_millis(1), 2);
+        // Of the active's datagrams only the first arrives.
+        let mut first = true;
+        pair.wire
+            .retain(|(from, _)| *from == 1 || std::mem::take(&mut first));
+        if stopped.is_none() && pair.nodes[0].status(pair.now).role == Role::Out {
+            stopped = Some(pair.now);
+        }
+        assert!(pair.now.since(began) < Duration::from_secs(3));
+    }
+    let stopped = stopped.expect("it gives up").since(began);
+    assert!(stopped < Duration::from_millis(1_300), "{stopped:?}");
+    let exact = exact(&mut pair);
+    assert!(exact < SAS as usize);
+    assert_eq!(pair.led.map(|(_, sas)| sas), Some(SAS as usize));
 }

@@ -34,6 +34,9 @@ pub struct ClusterReport {
     pub sync: SyncStatus,
     /// Why this member could not do all the work of an active.
     pub ailments: Vec<String>,
+    /// What a takeover would cost that no SA says.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// Of a standby's copies; the active proves its SAs by using them.
     pub drill: Option<DrillReport>,
     pub members: Vec<MemberStatus>,
@@ -111,6 +114,9 @@ fn write(out: &mut Text, r: &ClusterReport) {
     }
     for ailment in &r.ailments {
         writeln!(out, "  NOT HEALTHY: {}", plain(ailment));
+    }
+    for warning in &r.warnings {
+        writeln!(out, "  WARNING: {}", plain(warning));
     }
     for member in &r.members {
         let role = member.role.map_or("never heard", Role::name);
@@ -202,6 +208,7 @@ mod tests {
             unsynchronised: 7,
             sync: SyncStatus::default(),
             ailments: vec!["worker 1 is stuck".to_owned()],
+            warnings: vec!["the ports of member 2".to_owned()],
             drill: None,
             members: Vec::new(),
         };
@@ -213,6 +220,7 @@ mod tests {
             "1.7.3: its record is not acknowledged yet",
             "waiting to be synchronised: 7 IKE SAs",
             "NOT HEALTHY: worker 1 is stuck",
+            "WARNING: the ports of member 2",
         ] {
             assert!(text.contains(part), "{part}\n{text}");
         }

@@ -33,9 +33,11 @@ mod sessions;
 mod suggest;
 mod value;
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use aws_lc_rs::digest;
+use hitless_sa::TrafficSelector;
 use toml::de::DeTable;
 
 use document::Section;
@@ -158,13 +160,35 @@ impl Config {
             // As members without this key reckon it.
             None => text,
         };
-        let mut hash = [0; 32];
-        let digest = digest::digest(&digest::SHA256, text.as_bytes());
-        for (octet, hashed) in hash.iter_mut().zip(digest.as_ref()) {
-            *octet = *hashed;
-        }
-        hash
+        sha256(&text)
     }
+
+    /// A fingerprint of which networks the ports are on, on either side: where it differs, a takeover
+    /// loses what only one member reaches. Names, interfaces, and addresses of a member's own may differ.
+    /// 0 without ports.
+    pub fn layout(&self) -> u64 {
+        let networks = self.ports.iter().flat_map(|port| {
+            let of = |network: TrafficSelector| (port.protected, network.to_string());
+            let addresses = port.addresses.iter().copied();
+            addresses.filter_map(ports::network).map(of)
+        });
+        let networks: BTreeSet<_> = networks.collect();
+        if networks.is_empty() {
+            return 0;
+        }
+        let hash = sha256(&format!("hitless ports 1\n{networks:?}"));
+        let first = hash.first_chunk().copied().unwrap_or_default();
+        u64::from_be_bytes(first).max(1)
+    }
+}
+
+fn sha256(text: &str) -> [u8; 32] {
+    let mut hash = [0; 32];
+    let digest = digest::digest(&digest::SHA256, text.as_bytes());
+    for (octet, hashed) in hash.iter_mut().zip(digest.as_ref()) {
+        *octet = *hashed;
+    }
+    hash
 }
 
 fn read(table: &DeTable<'_>, problems: &Problems, base: &Path, as_of: AsOf) -> Option<Config> {

@@ -23,7 +23,7 @@ impl Gateway {
             UnservedReport {
                 sa: sa.to_string(),
                 reason: match own {
-                    Some((_, reason)) => format!("{}: {reason}", why.reason()),
+                    Some((_, (_, reason))) => format!("{}: {reason}", why.reason()),
                     None => why.reason().to_owned(),
                 },
             }
@@ -51,6 +51,7 @@ impl Gateway {
             unsynchronised: self.engine.owing() as u64,
             sync: status.sync,
             ailments: self.ailments_of_cluster(now),
+            warnings: self.warnings(now),
             drill: (!leading).then_some(DrillReport {
                 passed: drill.passed,
                 waiting: drill.waiting,
@@ -78,6 +79,27 @@ impl Gateway {
             )
         }));
         ailments
+    }
+
+    /// What would be lost with a takeover and is no SA's.
+    fn warnings(&self, now: Instant) -> Vec<String> {
+        let members = self.node.status(now).members;
+        let elsewhere = members.iter().filter(|member| member.elsewhere);
+        let warnings = elsewhere.map(|member| {
+            format!(
+                "the ports of member {} are on other networks than ours: what only one member reaches is lost with a takeover; make the addresses of [ports] alike",
+                member.id.0
+            )
+        });
+        let narrow = members
+            .iter()
+            .filter_map(|member| member.narrow.map(|octets| (member.id.0, octets)));
+        let narrow = narrow.map(|(member, octets)| {
+            format!(
+                "messages of {octets} octets do not reach member {member}, smaller ones do: let IP fragments pass on the sync link, or give it the MTU that its path has"
+            )
+        });
+        warnings.chain(narrow).collect()
     }
 
     /// What a planned switchover would do now, or why it is refused.

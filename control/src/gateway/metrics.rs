@@ -229,6 +229,11 @@ fn member(report: &mut MetricsReport, status: &GatewayStatus, cluster: &ClusterR
             "1 if this member could do all the work of an active.",
             f64::from(cluster.ailments.is_empty()),
         )
+        .gauge(
+            "hitless_cluster_warnings",
+            "Members whose ports are on other networks, and the like: see `hitless cluster status`.",
+            cluster.warnings.len() as f64,
+        )
         .counter(
             "hitless_takeovers_total",
             "Takeovers by this member since it started.",

@@ -184,6 +184,13 @@ pub enum Event {
         ike: IkeSpi,
         reason: String,
     },
+    /// A copy that reads well, and that this member would not go on with: by its own file some or all of
+    /// its Child SAs would be closed, or its peer would not find them.
+    WouldClose {
+        ike: IkeSpi,
+        sa: SaId,
+        reason: &'static str,
+    },
     /// What keeps this member from all the work of an active; nothing, if it could do it again.
     Health {
         ailments: Vec<String>,

@@ -257,6 +257,7 @@ impl Gateway {
         self.policies_changed = true;
         self.publication.urgent = true;
         let mut report = report.to_string();
+        self.compare_again(now);
         let whole = self.read_again(now);
         if whole > 0 {
             report.push_str(&format!("; {} can be read now", ike_sas(whole)));

@@ -34,7 +34,7 @@ impl Gateway {
             self.fail_drill(ike, &error.to_string());
             self.unreadable(ike, error.to_string());
         } else {
-            self.drill(ike);
+            self.drill(now, ike);
         }
         self.policies_changed |= before != self.shown(ike);
         stored.is_ok()

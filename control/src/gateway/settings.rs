@@ -199,6 +199,7 @@ impl GatewaySettings {
             degraded: cluster.degraded,
             witness: cluster.witness,
             preempt: cluster.preempt,
+            layout: self.config.layout(),
             late: !cluster.late.is_zero(),
             leases: self.tuning.leases.unwrap_or_default(),
             at_once: self.tuning.at_once.unwrap_or(AT_ONCE),

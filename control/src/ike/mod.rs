@@ -85,6 +85,7 @@ pub mod work;
 pub use engine::{Engine, Input};
 pub use export::ImportError;
 pub use output::{ChildChange, Commit, Event, Output, Record, Resume, Transmit};
+pub use reload::WouldClose;
 
 /// Octets written as hex digits.
 #[cfg(test)]

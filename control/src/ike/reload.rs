@@ -52,7 +52,37 @@ enum Fate {
     Kept(Arc<Connection>, Vec<(SaId, bool)>),
 }
 
+/// Why a takeover here would not go on with a Child SA that another member leads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WouldClose {
+    /// The connection of that name is not here, means other ends or users, or believes the peer no more.
+    Ends,
+    /// Its child is not here, or protects something else.
+    Child,
+    /// Its peer sends to an address that is not ours, and would not follow us.
+    Address,
+}
+
 impl Engine {
+    /// What a takeover here would close of a stored IKE SA, or cut off from its peer.
+    pub fn closed_by_takeover(&self, now: Instant, ike: IkeSpi) -> Vec<(SaId, WouldClose)> {
+        let Some(ike) = self.passive.get(&ike) else {
+            return Vec::new();
+        };
+        let connection = self.by_name.get(&ike.connection.name);
+        let all = |why| ike.children.iter().map(|c| (c.sa.id, why)).collect();
+        match fate(ike, connection, true, &self.settings, now) {
+            Fate::Closed { .. } => all(WouldClose::Ends),
+            Fate::Kept(connection, _) if !mobike::stays(ike, &connection) => {
+                all(WouldClose::Address)
+            }
+            Fate::Kept(_, gone) => {
+                let gone = gone.into_iter();
+                gone.map(|(sa, _)| (sa, WouldClose::Child)).collect()
+            }
+        }
+    }
+
     /// Takes connections and secrets from `settings`, and leaves all else as it is.
     pub fn reload(
         &mut self,

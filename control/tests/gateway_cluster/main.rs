@@ -15,6 +15,7 @@ mod lazy;
 mod leaps;
 mod listing;
 mod metrics;
+mod mismatch;
 mod nat;
 mod orders;
 mod policies;

@@ -150,6 +150,25 @@ fn broken() -> Packet {
     }
 }
 
+/// The same, with what is wrong with each, and with the networks of its ports.
+fn flawed() -> Packet {
+    Packet {
+        flaws: vec![4],
+        layout: 0x0102_0304_0506_0708,
+        ..broken()
+    }
+}
+
+/// What came through.
+fn largest() -> Packet {
+    Packet {
+        role: 3,
+        applied: 4,
+        largest: 1_472,
+        ..base()
+    }
+}
+
 fn candidate() -> Packet {
     Packet {
         role: 4,
@@ -179,6 +198,8 @@ fn every_message_is_written_and_read_as_its_golden_file_says() {
             retrieved(),
         ),
         (include_str!("../../tests/golden/broken.hex"), broken()),
+        (include_str!("../../tests/golden/flawed.hex"), flawed()),
+        (include_str!("../../tests/golden/largest.hex"), largest()),
     ];
     for (golden, packet) in samples {
         let sealed = packet.seal(&[]);

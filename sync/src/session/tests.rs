@@ -70,12 +70,12 @@ fn d13_a_lease_and_a_change_go_before_what_a_joiner_still_has_to_copy() {
     session.build(Instant(1), &settings, &objects, &leading.sas);
     let mut packet = Packet::default();
     let retransmit = Duration::from_millis(10);
-    assert!(session.fill(Instant(1), retransmit, &leading.sas, &mut packet));
+    assert!(session.fill((Instant(1), false), retransmit, &leading.sas, &mut packet));
     session.offer(sa(1));
     objects.insert(ObjectId(4_999), led(2));
     session.touch(ObjectId(4_999), 2);
     let mut packet = Packet::default();
-    assert!(session.fill(Instant(2), retransmit, &leading.sas, &mut packet));
+    assert!(session.fill((Instant(2), false), retransmit, &leading.sas, &mut packet));
     assert_eq!(packet.offers.len(), 1);
     assert_ne!(packet.offers[0].lease().grant, SequenceNumber(0));
     // What is in flight is bounded; the change is the next record after it.
@@ -98,7 +98,7 @@ fn next(leading: &mut Leading, cx: &Context<'_>) -> (u64, Packet) {
     let session = leading.sessions.get_mut(&TWO).unwrap();
     let mut packet = Packet::default();
     session.build(cx.now, cx.settings, &leading.objects, &leading.sas);
-    session.fill(cx.now, RETRANSMIT, &leading.sas, &mut packet);
+    session.fill((cx.now, false), RETRANSMIT, &leading.sas, &mut packet);
     (session.last_record(), packet)
 }
 
@@ -251,4 +251,36 @@ fn r9_a_learner_bounds_nothing_before_it_was_sent_everything_and_everything_afte
         leading.review_sessions(cx, true);
         assert!(bound(leading));
     });
+}
+
+/// Many paths lose what is larger than a packet of theirs, and heartbeats are to arrive.
+#[test]
+fn a_record_that_makes_a_datagram_large_leaves_beside_the_heartbeat_and_not_in_it() {
+    let (settings, sas) = (
+        Settings::new(MemberId(1), Vec::new(), [0; 32]),
+        BTreeMap::new(),
+    );
+    let body = Arc::new(Zeroizing::new(vec![0; DATAGRAM_TARGET]));
+    let large = LedObject { body, ..led(1) };
+    let objects = BTreeMap::from([(ObjectId(1), led(1)), (ObjectId(2), large)]);
+    let mut session = Session::new(Sid::default(), Incarnation(1), Instant(1), 0);
+    session.copy(&objects);
+    session.acknowledge(1);
+    session.build(Instant(1), &settings, &objects, &sas);
+    let mut carried = Vec::new();
+    for beats in [true, false, true] {
+        let mut packet = Packet::default();
+        session.fill((Instant(1), beats), RETRANSMIT, &sas, &mut packet);
+        carried.push(packet.records.iter().map(|r| r.object).collect::<Vec<_>>());
+    }
+    // The small one travels with it.
+    assert_eq!(carried, [vec![1], vec![2], vec![]]);
+    // Once more, when nobody has acknowledged it.
+    session.acknowledge(2);
+    let mut packet = Packet::default();
+    let later = Instant(1) + RETRANSMIT;
+    assert!(session.fill((later, true), RETRANSMIT, &sas, &mut packet));
+    assert!(packet.records.is_empty());
+    assert!(session.fill((later, false), RETRANSMIT, &sas, &mut packet));
+    assert_eq!(packet.records.len(), 1);
 }
