@@ -6,8 +6,9 @@
 //! not, for the IKE SA lives (section 8, RFC 6311 section 3.9), and its engine answers nothing.
 //! A leader knows every IKE SA that was ever released to it, those that wait for their end included;
 //! but of what another member makes alone, behind a partition, it knows nothing. So a member shows
-//! tokens for the SPIs of its own part only: other peers find out by their liveness checks.
-
+//! tokens for the SPIs of its own part only: other peers find out by their liveness checks. And one that
+//! leads on nothing shows none before it hears all the others: whoever took its IKE SAs over may carry
+//! them still.
 //!
 //! What RFC 6290 section 9 asks to be considered:
 //!
@@ -138,7 +139,8 @@ impl Engine {
     /// Shows the token for a request on an IKE SA that nobody here knows (RFC 6290 section 4.5);
     /// true if it did. Such an answer is as long as an empty request, and no reason to answer.
     pub(in crate::ike) fn show_token(&mut self, now: Instant, path: Path, header: &Header) -> bool {
-        if header.response || self.may_know(header) || !self.is_our_own(header) {
+        let lives = self.replicated || self.may_know(header);
+        if header.response || lives || !self.is_our_own(header) {
             return false;
         }
         let meant = self.meant.among(&self.connections, path);
