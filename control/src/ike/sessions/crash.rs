@@ -20,11 +20,14 @@
 //!   peer's address, and by a comparison in constant time. What ends it lets the peer be asked
 //!   anew, with a ticket or in full.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use crate::ike::contents::Contents;
+use crate::ike::crowd::Source;
 use crate::ike::crypto::prf::equal;
 use crate::ike::engine::Engine;
 use crate::ike::established::{IkeSa, State};
@@ -39,23 +42,37 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 16..=128;
 /// Tokens that are shown in one interval at most, of all: who floods us learns nothing more, and
 /// the others find out by their liveness checks.
 const SHOWN: u32 = 256;
+/// Of them to one source: a stranger leaves the rest to the others.
+const SHARE: u32 = 16;
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often tokens were shown lately.
+/// How often something was said in clear lately: tokens, or hints (`initial/disowned.rs`).
 #[derive(Default)]
 pub(in crate::ike) struct Shown {
     since: Option<Instant>,
     count: u32,
+    /// As many as were shown, at most.
+    sources: BTreeMap<Source, u32>,
 }
 
 impl Shown {
-    pub(in crate::ike) fn may(&mut self, now: Instant) -> bool {
+    pub(in crate::ike) fn may(&mut self, now: Instant, remote: IpAddr) -> bool {
         if self.since.is_none_or(|since| now.since(since) >= INTERVAL) {
-            self.since = Some(now);
-            self.count = 0;
+            *self = Shown {
+                since: Some(now),
+                ..Shown::default()
+            };
         }
-        self.count += 1;
-        self.count <= SHOWN
+        if self.count >= SHOWN {
+            return false;
+        }
+        let shown = self.sources.entry(Source::of(remote)).or_default();
+        let may = *shown < SHARE;
+        if may {
+            *shown += 1;
+            self.count += 1;
+        }
+        may
     }
 }
 
@@ -145,7 +162,7 @@ impl Engine {
         }
         let meant = self.meant.among(&self.connections, path);
         let wanted = meant.iter().any(|c| c.session.crash_detection);
-        if !wanted || !self.shown.may(now) {
+        if !wanted || !self.tokens.may(now, path.remote.ip()) {
             return false;
         }
         let spis = (header.initiator_spi, header.responder_spi);
@@ -229,9 +246,13 @@ mod tests {
     fn tokens_are_shown_at_a_bounded_rate_rfc6290_section_9_2() {
         let mut shown = Shown::default();
         let start = Instant(7);
-        let count = |shown: &mut Shown, now| (0..10_000).filter(|_| shown.may(now)).count();
+        let count = |shown: &mut Shown, now| {
+            let sources = (0..10_000u32).map(|n| IpAddr::V4(n.into()));
+            sources.filter(|source| shown.may(now, *source)).count()
+        };
         assert_eq!(count(&mut shown, start), SHOWN as usize);
         assert_eq!(count(&mut shown, start + INTERVAL / 2), 0);
         assert_eq!(count(&mut shown, start + INTERVAL), SHOWN as usize);
+        assert!(shown.sources.len() <= SHOWN as usize);
     }
 }
