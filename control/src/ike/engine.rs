@@ -136,7 +136,8 @@ pub struct Engine {
     pub(super) index: Index,
     pub(super) cookies: Cookies,
     pub(super) starts: Starts,
-    pub(super) shown: Shown,
+    pub(super) tokens: Shown,
+    pub(super) hints: Shown,
     /// For errors that are told in clear.
     pub(super) refusals: Allowance,
     /// For the connections whose IKE SA was lost.
@@ -180,7 +181,8 @@ impl Engine {
             index: Index::default(),
             cookies: Cookies::new(),
             starts: Starts::new(),
-            shown: Shown::default(),
+            tokens: Shown::default(),
+            hints: Shown::default(),
             refusals: Allowance::default(),
             tickets: BTreeMap::new(),
             timers: Timers::new(),

@@ -293,8 +293,9 @@ impl IkeSa {
     /// An authenticated message that is not a repetition: the peer lives, and perhaps moved.
     pub fn alive(&mut self, turn: &mut Turn<'_>, path: Path) {
         self.heard = turn.now;
-        // RFC 7296 section 2.23: follow a peer behind NAT; whoever is itself behind one does not.
-        if self.nat.remote && !self.nat.local {
+        // RFC 7296 section 2.23: follow a peer behind NAT; whoever is itself behind one does not. With
+        // MOBIKE only UPDATE_SA_ADDRESSES and ESP do that (RFC 4555 section 3.8).
+        if self.nat.remote && !self.nat.local && self.mobike.is_none() {
             self.moved(turn, path.remote);
         }
     }

@@ -8,6 +8,7 @@ use hitless::gateway::{Event, Gateway};
 use hitless::ike;
 use hitless::ike::sessions::Volume;
 use hitless::lab::Topology;
+use hitless_dataplane::port::memory;
 
 use crate::world::{PEER, World};
 
@@ -111,6 +112,39 @@ fn rfc6290_section_5_1_a_cluster_that_lost_everything_says_so_and_is_back() {
     world.traffic_flows();
     assert!(world.now.since(dark) < SECOND * 12);
     world.audit();
+}
+
+/// RFC 6290 section 8: it leads on nothing behind a cut link, and the other one carries the IKE SA that it
+/// made itself before it died.
+#[test]
+fn rfc6290_section_8_no_token_for_an_ike_sa_that_another_member_may_carry() {
+    let mut world = world(44, 2, |config, _| {
+        let connection = &mut config.connections[0];
+        connection.session.crash_detection = true;
+        connection.dpd_delay = SECOND;
+    });
+    let first = world.leader().unwrap();
+    let peers = world.gateway(PEER).ike_sas();
+    world.kill(first);
+    world.until("a takeover", |world| world.leader().is_some());
+    world.traffic_flows();
+    world.traffic = false;
+    // Nobody hears it, and what the peer sends goes to the one that leads last.
+    let second = world.leader().unwrap();
+    let (nowhere, _) = memory::link(64, 1500);
+    world.outside.plug(usize::from(second), nowhere);
+    world.network.isolated.insert(first);
+    world.start(first);
+    world.until("both to lead", |world| world.leaders().len() == 2);
+    world.until("a liveness check", |world| {
+        let reasons = [
+            "ike_unknown_ike_sa",
+            "ike_unknown_ike_sa__crash_token_shown",
+        ];
+        reasons.map(|reason| world.drops(first, reason)) != [0, 0]
+    });
+    world.run(SECOND);
+    assert_eq!(world.gateway(PEER).ike_sas(), peers);
 }
 
 fn said<T: ToString>(

@@ -219,6 +219,33 @@ fn rfc6290_section_4_5_a_token_that_nobody_asked_for_is_ignored() {
     assert_eq!(world.ike_sas(A), [ike]);
 }
 
+/// RFC 6290 section 9.2: an attacker that asks for tokens leaves those of others to them.
+#[test]
+fn rfc6290_section_9_2_a_flood_from_one_source_takes_no_token_from_another() {
+    let mut b = detecting(B);
+    b.connections[0].remote_addrs.clear();
+    let mut world = World::new(9, detecting(A), b);
+    world.run(SECOND);
+    let ike = world.ike(A);
+    crash(&mut world, B);
+    world.input(A, Input::Liveness(ike));
+    let honest = world.intercept().pop().unwrap();
+    let before = world.hosts[B].sent.len();
+    let mut forged = honest.clone();
+    forged.from = "203.0.113.9:500".parse().unwrap();
+    // As requests of IKE_AUTH they might get a hint besides.
+    for exchange in [Exchange::Informational, Exchange::IkeAuth] {
+        forged.payload[18] = exchange.number();
+        for _ in 0..2000 {
+            world.deliver(&forged);
+        }
+    }
+    let shown = world.hosts[B].sent.len() - before;
+    assert!((1..100).contains(&shown), "{shown}");
+    world.deliver(&honest);
+    assert_eq!(world.hosts[B].sent.len(), before + shown + 1);
+}
+
 /// RFC 3948 section 2.3: nothing else keeps the mapping while there is no Child SA.
 #[test]
 fn rfc3948_section_2_3_an_ike_sa_without_child_sa_keeps_its_nat_mapping() {

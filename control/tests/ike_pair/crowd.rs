@@ -257,25 +257,67 @@ fn a_first_request_that_is_long_is_dropped_unread_and_none_is_kept_at_its_length
     }
 }
 
-/// A copy of a request can come from anywhere, and the answer, with certificates, is much longer.
-#[test]
-fn a_half_open_ike_sa_answers_nobody_but_who_completed_ike_sa_init() {
-    let (mut world, first) = world(7, Limits::default());
-    world.deliver(&first);
+/// A's IKE_AUTH request, as it would arrive from another address than IKE_SA_INIT.
+fn auth_from_elsewhere(world: &mut World, first: &Packet) -> Packet {
+    world.deliver(first);
     let response = world.intercept().remove(0);
     world.deliver(&response);
-    let request = world.intercept().remove(0);
+    let mut request = world.intercept().remove(0);
     assert_eq!(request.payload[18], 35, "IKE_AUTH");
-    let mut elsewhere = request.clone();
-    elsewhere.from = "203.0.113.9:4500".parse().unwrap();
+    request.from = "203.0.113.9:4500".parse().unwrap();
+    request
+}
+
+/// Behind a NAT another port may be mapped to another address; RFC 4555 section 3.3 too has the addresses
+/// from the first IKE_AUTH request.
+#[test]
+fn rfc7296_section_2_11_ike_auth_is_answered_where_it_came_from() {
+    let (mut world, first) = world(7, Limits::default());
+    let request = auth_from_elsewhere(&mut world, &first);
+    let answer = answer(&mut world, &request).expect("an answer");
+    assert_eq!(answer.to, request.from);
+    let status = world.hosts[B].engine.status(world.now);
+    let remotes: Vec<SocketAddr> = status.iter().map(|ike| ike.remote).collect();
+    assert_eq!(remotes, [request.from]);
+}
+
+/// A copy of a request can come from anywhere, and an answer of IKE_AUTH can be long.
+#[test]
+fn a_half_open_ike_sa_answers_once_wherever_its_owner_is_and_repeats_that_to_nobody_else() {
+    let mut a = settings(A);
+    a.secrets[0].secret = zeroize::Zeroizing::new(b"another".to_vec());
+    let mut b = settings(B);
+    b.connections[0].remote_addrs.clear();
+    let mut world = World::new(7, a, b);
+    let first = world.intercept().remove(0);
+    let request = auth_from_elsewhere(&mut world, &first);
+    let refusal = answer(&mut world, &request).expect("a refusal");
+    assert_eq!(refusal.to, request.from);
+    let mut copy = request.clone();
+    copy.from = "198.51.100.77:4500".parse().unwrap();
     for _ in 0..3 {
-        assert!(answer(&mut world, &elsewhere).is_none());
+        assert!(answer(&mut world, &copy).is_none());
     }
     assert_eq!(dropped(&world, "half-open IKE SA of another address"), 3);
-    // Another port is another mapping of the same NAT.
-    let mut mapped = request;
-    mapped.from.set_port(4501);
-    assert!(answer(&mut world, &mapped).is_some());
+    // Another port is another mapping of the same NAT, and its owner was where it began.
+    for from in [SocketAddr::new(request.from.ip(), 4501), first.from] {
+        copy.from = from;
+        let again = answer(&mut world, &copy).expect("the same refusal");
+        assert_eq!((again.to, &again.payload), (from, &refusal.payload));
+    }
+}
+
+#[test]
+fn a_copy_from_where_no_connection_lets_the_peer_be_leaves_a_half_open_ike_sa_to_its_owner() {
+    let mut world = World::new(7, settings(A), settings(B));
+    let first = world.intercept().remove(0);
+    let mut request = auth_from_elsewhere(&mut world, &first);
+    assert!(answer(&mut world, &request).is_none());
+    assert_eq!(dropped(&world, "half-open IKE SA of another address"), 1);
+    request.from.set_ip(first.from.ip());
+    world.inject(request);
+    world.run(SECOND);
+    world.assert_agreement(1);
 }
 
 /// RFC 7383: fragments of IKE_AUTH wait for each other before anybody is authenticated.

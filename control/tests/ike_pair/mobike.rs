@@ -568,6 +568,37 @@ fn rfc4555_section_3_8_an_initiator_behind_a_nat_notices_another_mapping() {
     }
 }
 
+/// RFC 4555 section 3.8: "The host not behind a NAT MUST NOT use these dynamic updates for IKEv2 packets,
+/// but MAY use them for ESP packets."
+#[test]
+fn rfc4555_section_3_8_with_mobike_esp_is_followed_and_an_ike_message_is_not() {
+    let mut ends = [mobile(A), mobile(B)];
+    ends[B].connections[0].remote_addrs = Vec::new();
+    let [a, b] = ends;
+    let mut world = World::new(23, a, b);
+    world.intercept();
+    let mappings = ["203.0.113.7:61234", "203.0.113.8:50000", "203.0.113.9:4500"];
+    let [first, second, third]: [SocketAddr; 3] = mappings.map(|at| at.parse().unwrap());
+    world.nat = Some(first);
+    world.run(3 * SECOND);
+    world.assert_agreement(1);
+    check_liveness(&mut world);
+    world.nat = Some(second);
+    let old = world.sa(A).id;
+    world.input(A, Input::RekeyChild(old));
+    world.run(SECOND);
+    assert_ne!(world.sa(A).id, old, "it is answered where it came from");
+    assert_eq!(world.sa(B).remote, first.ip());
+    let sa = world.sa(B).id;
+    let moved = Input::ChildPeerMoved { sa, remote: second };
+    world.input(B, moved);
+    assert_eq!(world.sa(B).remote, second.ip());
+    // And what the initiator says counts.
+    world.nat = Some(third);
+    check_liveness(&mut world);
+    assert_eq!(world.sa(B).remote, third.ip());
+}
+
 /// Seed 2617 of the simulator: a responder died with a request before it, and its successor is elsewhere.
 /// The request filled the initiator's window and was repeated where nobody was, so that nobody asked
 /// whether there was somebody at the new address.

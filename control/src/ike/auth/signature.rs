@@ -211,7 +211,10 @@ fn sequence(parts: &[&[u8]]) -> Vec<u8> {
     element(0x30, parts)
 }
 
-/// RSASSA-PSS-params (RFC 4055 section 3.1) with and without the NULLs that may be absent.
+/// The trailerField with its default, which DER leaves out and RFC 7427 section A.4.3 prints.
+const TRAILER: &[u8] = &[0xa3, 3, 2, 1, 1];
+
+/// RSASSA-PSS-params (RFC 4055 section 3.1) with and without what may be absent: NULLs, the trailerField.
 fn pss_variants(hash: Hash) -> impl Iterator<Item = Vec<u8>> {
     let (last, salt) = match hash {
         Hash::Sha384 => (2, 48),
@@ -220,15 +223,20 @@ fn pss_variants(hash: Hash) -> impl Iterator<Item = Vec<u8>> {
     };
     let oid = [6, 9, 0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, last];
     let nulls: [(&[u8], &[u8]); 4] = [(NULL, NULL), (NULL, &[]), (&[], NULL), (&[], &[])];
-    nulls.into_iter().map(move |(outer, inner)| {
-        let mask = sequence(&[MGF1, &sequence(&[&oid, inner])]);
-        let parameters = sequence(&[
-            &element(0xa0, &[&sequence(&[&oid, outer])]),
-            &element(0xa1, &[&mask]),
-            &element(0xa2, &[&[2, 1, salt]]),
-        ]);
-        sequence(&[PSS, &parameters])
-    })
+    let both = |(outer, inner)| [&[][..], TRAILER].map(|trailer| (outer, inner, trailer));
+    nulls
+        .into_iter()
+        .flat_map(both)
+        .map(move |(outer, inner, trailer)| {
+            let mask = sequence(&[MGF1, &sequence(&[&oid, inner])]);
+            let parameters = sequence(&[
+                &element(0xa0, &[&sequence(&[&oid, outer])]),
+                &element(0xa1, &[&mask]),
+                &element(0xa2, &[&[2, 1, salt]]),
+                trailer,
+            ]);
+            sequence(&[PSS, &parameters])
+        })
 }
 
 /// Why a signature does not authenticate.
@@ -383,6 +391,34 @@ mod tests {
                 data.extend(variant);
                 assert_eq!(Scheme::unwrap(&data), Ok((Scheme::RsaPss(hash), &[][..])));
             }
+        }
+    }
+
+    #[test]
+    fn rfc7427_section_a_4_3_the_trailer_field_may_be_said() {
+        for (hash, last, salt) in [
+            (Hash::Sha256, 1, 32),
+            (Hash::Sha384, 2, 48),
+            (Hash::Sha512, 3, 64),
+        ] {
+            let oid = [
+                0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02, last,
+            ];
+            let mut data = vec![
+                72, 0x30, 0x46, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d,
+            ];
+            data.extend([0x01, 0x01, 0x0a, 0x30, 0x39, 0xa0, 0x0f, 0x30, 0x0d]);
+            data.extend(oid);
+            data.extend([
+                0x05, 0x00, 0xa1, 0x1c, 0x30, 0x1a, 0x06, 0x09, 0x2a, 0x86, 0x48,
+            ]);
+            data.extend([0x86, 0xf7, 0x0d, 0x01, 0x01, 0x08, 0x30, 0x0d]);
+            data.extend(oid);
+            data.extend([0x05, 0x00, 0xa2, 0x03, 0x02, 0x01, salt]);
+            data.extend([0xa3, 0x03, 0x02, 0x01, 0x01]);
+            data.extend(b"signature");
+            let unwrapped = Scheme::unwrap(&data);
+            assert_eq!(unwrapped, Ok((Scheme::RsaPss(hash), &b"signature"[..])));
         }
     }
 

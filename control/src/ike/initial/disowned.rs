@@ -43,7 +43,10 @@ impl Engine {
         let asks = header.initiator && !header.response && is_initial(header.exchange);
         let whole = place.is_none_or(|place| place.number == 1);
         let foreign = self.meant.among(&self.connections, path).is_empty();
-        if !asks || !whole || foreign || self.may_know(header) || !self.shown.may(now) {
+        if !asks || !whole || foreign || self.may_know(header) {
+            return false;
+        }
+        if !self.hints.may(now, path.remote.ip()) {
             return false;
         }
         self.say_unknown(path, header, None);

@@ -6,6 +6,7 @@ mod login;
 mod resume;
 
 use std::cmp::Reverse;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use hitless_sa::{IkeSpi, Instant, MessageId};
@@ -46,7 +47,10 @@ use resume::Resumed;
 pub(in crate::ike) struct Responder {
     pub spi: IkeSpi,
     pub remote_spi: IkeSpi,
+    /// Of IKE_SA_INIT.
     pub path: Path,
+    /// Where the last authentic request came from.
+    seen: IpAddr,
     pub expires: Instant,
     /// The IKE_SA_INIT request and our response, which AUTH signs; the response is repeated for
     /// the identical request.
@@ -107,6 +111,7 @@ impl Begun {
             spi: self.spi,
             remote_spi: header.initiator_spi,
             path,
+            seen: path.remote.ip(),
             expires: turn.now + turn.settings.limits.half_open_timeout,
             request: request.to_vec(),
             response,
@@ -254,8 +259,13 @@ impl Responder {
 
     /// Whether the peer may still mean a connection, as far as it has said.
     pub fn may_mean(&self, connection: &Connection) -> bool {
+        self.may_mean_from(self.path, connection)
+    }
+
+    /// Whether it may, seen from there.
+    fn may_mean_from(&self, path: Path, connection: &Connection) -> bool {
         let named = |resumed: &Resumed| resumed.is_of(connection);
-        addresses_match(connection, self.path)
+        addresses_match(connection, path)
             && connection.proposals.contains(&self.proposal)
             && self.resumed.as_deref().is_none_or(named)
     }

@@ -80,7 +80,7 @@ fn update(
         turn.dirty = true;
         return None;
     }
-    // A peer behind a NAT has been followed already.
+    // Of a peer behind a NAT the ESP may have been followed already.
     let elsewhere = path.remote.ip() != ike.path.remote.ip() || ike.nat.remote;
     relocate(ike, turn, path, found);
     if elsewhere {
@@ -89,8 +89,8 @@ fn update(
     None
 }
 
-/// An authentic message of a peer behind a NAT came from elsewhere (RFC 7296 section 2.23). Whether the
-/// peer is there is asked, if it knows how to answer.
+/// An authentic message of a peer behind a NAT came from elsewhere (RFC 7296 section 2.23): with MOBIKE
+/// it was ESP. Whether the peer is there is asked, if it knows how to answer.
 pub(in crate::ike) fn followed(ike: &mut IkeSa, turn: &mut Turn<'_>, path: Path) {
     let elsewhere = path.remote.ip() != ike.path.remote.ip();
     relocate(ike, turn, path, ike.nat);

@@ -6,8 +6,9 @@
 //! not, for the IKE SA lives (section 8, RFC 6311 section 3.9), and its engine answers nothing.
 //! A leader knows every IKE SA that was ever released to it, those that wait for their end included;
 //! but of what another member makes alone, behind a partition, it knows nothing. So a member shows
-//! tokens for the SPIs of its own part only: other peers find out by their liveness checks.
-
+//! tokens for the SPIs of its own part only: other peers find out by their liveness checks. And one that
+//! leads on nothing shows none before it hears all the others: whoever took its IKE SAs over may carry
+//! them still.
 //!
 //! What RFC 6290 section 9 asks to be considered:
 //!
@@ -19,11 +20,14 @@
 //!   peer's address, and by a comparison in constant time. What ends it lets the peer be asked
 //!   anew, with a ticket or in full.
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use hitless_sa::{Entropy, IkeSpi, Instant};
 
 use crate::ike::contents::Contents;
+use crate::ike::crowd::Source;
 use crate::ike::crypto::prf::equal;
 use crate::ike::engine::Engine;
 use crate::ike::established::{IkeSa, State};
@@ -38,23 +42,37 @@ const LENGTHS: std::ops::RangeInclusive<usize> = 16..=128;
 /// Tokens that are shown in one interval at most, of all: who floods us learns nothing more, and
 /// the others find out by their liveness checks.
 const SHOWN: u32 = 256;
+/// Of them to one source: a stranger leaves the rest to the others.
+const SHARE: u32 = 16;
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// How often tokens were shown lately.
+/// How often something was said in clear lately: tokens, or hints (`initial/disowned.rs`).
 #[derive(Default)]
 pub(in crate::ike) struct Shown {
     since: Option<Instant>,
     count: u32,
+    /// As many as were shown, at most.
+    sources: BTreeMap<Source, u32>,
 }
 
 impl Shown {
-    pub(in crate::ike) fn may(&mut self, now: Instant) -> bool {
+    pub(in crate::ike) fn may(&mut self, now: Instant, remote: IpAddr) -> bool {
         if self.since.is_none_or(|since| now.since(since) >= INTERVAL) {
-            self.since = Some(now);
-            self.count = 0;
+            *self = Shown {
+                since: Some(now),
+                ..Shown::default()
+            };
         }
-        self.count += 1;
-        self.count <= SHOWN
+        if self.count >= SHOWN {
+            return false;
+        }
+        let shown = self.sources.entry(Source::of(remote)).or_default();
+        let may = *shown < SHARE;
+        if may {
+            *shown += 1;
+            self.count += 1;
+        }
+        may
     }
 }
 
@@ -138,12 +156,13 @@ impl Engine {
     /// Shows the token for a request on an IKE SA that nobody here knows (RFC 6290 section 4.5);
     /// true if it did. Such an answer is as long as an empty request, and no reason to answer.
     pub(in crate::ike) fn show_token(&mut self, now: Instant, path: Path, header: &Header) -> bool {
-        if header.response || self.may_know(header) || !self.is_our_own(header) {
+        let lives = self.replicated || self.may_know(header);
+        if header.response || lives || !self.is_our_own(header) {
             return false;
         }
         let meant = self.meant.among(&self.connections, path);
         let wanted = meant.iter().any(|c| c.session.crash_detection);
-        if !wanted || !self.shown.may(now) {
+        if !wanted || !self.tokens.may(now, path.remote.ip()) {
             return false;
         }
         let spis = (header.initiator_spi, header.responder_spi);
@@ -227,9 +246,13 @@ mod tests {
     fn tokens_are_shown_at_a_bounded_rate_rfc6290_section_9_2() {
         let mut shown = Shown::default();
         let start = Instant(7);
-        let count = |shown: &mut Shown, now| (0..10_000).filter(|_| shown.may(now)).count();
+        let count = |shown: &mut Shown, now| {
+            let sources = (0..10_000u32).map(|n| IpAddr::V4(n.into()));
+            sources.filter(|source| shown.may(now, *source)).count()
+        };
         assert_eq!(count(&mut shown, start), SHOWN as usize);
         assert_eq!(count(&mut shown, start + INTERVAL / 2), 0);
         assert_eq!(count(&mut shown, start + INTERVAL), SHOWN as usize);
+        assert!(shown.sources.len() <= SHOWN as usize);
     }
 }

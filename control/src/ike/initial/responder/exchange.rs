@@ -30,16 +30,23 @@ impl Responder {
         header: &Header,
         message: (Option<FragmentPlace>, &[u8]),
     ) -> Progress {
-        // From where it completed IKE_SA_INIT: what we say in IKE_AUTH is long, and a copy of a request
-        // can come from anywhere.
-        if path.remote.ip() != self.path.remote.ip() {
-            turn.drop(path.remote, "half-open IKE SA of another address");
-            return Progress::Waiting;
-        }
+        let remote = path.remote.ip();
+        let elsewhere = remote != self.path.remote.ip() && remote != self.seen;
         if let Some((request, answer)) = &self.answered
             && request == message.1
         {
-            turn.immediate.push(path.transmit(answer.clone()));
+            // What we say in IKE_AUTH is long, and a copy of a request can come from anywhere.
+            if elsewhere {
+                turn.drop(path.remote, "half-open IKE SA of another address");
+            } else {
+                turn.immediate.push(path.transmit(answer.clone()));
+            }
+            return Progress::Waiting;
+        }
+        // Behind a NAT another port may be mapped to another address (RFC 7296 sections 2.11 and 2.23).
+        // Where no connection lets the peer be, a copy must not bring it a refusal.
+        if elsewhere && !connections.iter().any(|c| self.may_mean_from(path, c)) {
+            turn.drop(path.remote, "half-open IKE SA of another address");
             return Progress::Waiting;
         }
         let exchange = match self.intermediate.due() {
@@ -63,6 +70,7 @@ impl Responder {
                 return Progress::Waiting;
             }
         };
+        self.seen = remote;
         let payloads = match parse_payloads(whole.first, &whole.content) {
             Ok(payloads) => payloads,
             Err(error) => return self.refuse_sealed(turn, path, exchange, whole, &error),
