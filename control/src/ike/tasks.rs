@@ -673,8 +673,10 @@ mod tests {
         let deletes = pair.input(P, Input::TerminateChild(theirs));
         converse(&mut pair, P, deletes);
         assert!(pair.ike(C).children.is_empty());
-        // The answer is lost.
+        // The answer is lost. Whoever misses the child sees that it is being made.
         pair.give(P, &asked[0]);
+        pair.now += std::time::Duration::from_secs(2);
+        pair.input(C, Input::Timeout);
         let spi = pair.ike(C).local_spi;
         let (now, engine) = (pair.now, &mut pair.engines[C]);
         engine.with(now, &mut pair.entropy, spi, |ike, turn| ike.abandon(turn));
