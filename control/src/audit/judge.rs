@@ -185,7 +185,18 @@ fn order(report: &Report, expect: &Expectations, faults: &mut Findings) {
                 stream.greatest_step_back,
                 stream.greatest_step_back_time.as_secs_f64()
             );
-            faults.add("went-back", what);
+            // Each of two members that lead goes on where it may: one below the other.
+            let split = report.places == Places::OneForAll
+                && hidden(
+                    &report.splits,
+                    stream.source,
+                    stream.greatest_step_back_time,
+                );
+            let kind = match split {
+                true => "went-back-of-a-split",
+                false => "went-back",
+            };
+            faults.add(kind, what);
         }
         if stream.greatest_jump > expect.greatest_skip {
             let what = format!(

@@ -431,6 +431,24 @@ mod planted {
     }
 
     #[test]
+    fn numbers_below_the_other_member_s_are_told_as_a_split_only_if_both_led_then() {
+        let kinds_of = |frames: &[(u64, u16, u64)]| {
+            let mut audit = Audit::new(Places::OneForAll);
+            for (at, tap, number) in frames {
+                let frame = esp(7, *number);
+                audit.observe(TapId(*tap), Duration::from_millis(*at), &frame);
+            }
+            kinds(&judge(&audit.report(), &Expectations::default()))
+        };
+        // The old member goes on inside its lease, the new one above it.
+        let split = [(0, 0, 1), (100, 1, 9_000), (110, 0, 2), (120, 1, 9_001)];
+        assert_eq!(kinds_of(&split), [("went-back-of-a-split", 1)]);
+        // The same numbers of a successor that began anew.
+        let failover = [(0, 0, 1), (50, 0, 9_000), (100, 1, 2), (5_000, 1, 3)];
+        assert_eq!(kinds_of(&failover), [("went-back", 1)]);
+    }
+
+    #[test]
     fn a_successor_that_begins_behind_or_too_far_ahead_is_named() {
         let back = verdict(&[esp(7, 1), esp(7, 9000), esp(7, 2)]);
         assert_eq!(kinds(&back), [("went-back", 1)]);

@@ -27,7 +27,8 @@ const INCONCLUSIVE: u8 = 3;
         members of a cluster: whatever is in two of them was sent twice, and with each failover \
         the file changes in which an address sends. If it changes to and fro, both members led: \
         two requests with one Message ID are then told as two-requests-of-a-split, for neither \
-        member could know of the other's; a repeated number has no such excuse.\n\n\
+        member could know of the other's, and numbers of one far below those of the other as \
+        went-back-of-a-split; a repeated number has no such excuse.\n\n\
         A ledger is what `control.grant_log` writes; beside FILE the older FILE.1 is read if it is \
         there. An address that sent on an SA of the ledger must have been granted all that it \
         sent. A ledger that says that grants were lost (a full disk) accuses nobody: exit code 3.",
