@@ -206,8 +206,11 @@ fn leadership_that_comes_back_is_no_step_back() {
         &["--together", &m1, &m2, "--greatest-skip", "14998"],
         "skipped-too-far",
     );
-    // The one that was deposed goes on where it stood.
-    let stale = folder.capture("stale", &of(&[(1, 1), (2, 2), (9, 3)]));
+    // The one that was deposed goes on where it stood: at once, for it never heard of the other,
+    let both = folder.capture("both", &of(&[(1, 1), (2, 2), (9, 3)]));
+    fault(&["--together", &both, &m2], "went-back-of-a-split");
+    // and long after, when it should have.
+    let stale = folder.capture("stale", &of(&[(1, 1), (2, 2), (9_000, 3)]));
     fault(&["--together", &stale, &m2], "went-back");
 }
 
