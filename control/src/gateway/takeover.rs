@@ -158,7 +158,9 @@ impl Gateway {
         let Some(sa) = sa else {
             return false;
         };
-        if self.go_on_by(now, entropy, sa) {
+        // Its worker may have asked for it in this turn already: what that brought about is still to do.
+        let goes_on = self.go_on_by(now, entropy, sa) || self.engine.leads_child(sa);
+        if goes_on && self.children.get(sa).is_none() {
             self.carry(now, entropy);
         }
         self.children.get(sa).is_some()

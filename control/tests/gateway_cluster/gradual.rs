@@ -5,6 +5,7 @@ use std::time::Duration;
 use hitless::api::{Show, Shown};
 use hitless::gateway::Event;
 
+use crate::share::{before_a_crowd, crowd_in};
 use crate::world::World;
 
 const IKE_SA_INIT: u8 = 34;
@@ -97,5 +98,33 @@ fn a_standby_has_the_policies_that_it_would_lead_with() {
     let newer = led_to(&mut world, standby);
     assert_ne!(newer, ours);
     assert_eq!(led_to(&mut world, active), newer);
+    world.audit();
+}
+
+#[test]
+fn packets_wait_for_their_own_sa_and_not_for_the_last_one_of_a_takeover() {
+    const IKE_SAS: usize = 1_200;
+    let mut world = before_a_crowd(GRADUAL, IKE_SAS);
+    crowd_in(&mut world, IKE_SAS);
+    let active = world.leader().unwrap();
+    world.until("all clients", |world| {
+        world.gateway(active).ike_sas().len() == IKE_SAS && world.status(active).sync.held == 0
+    });
+    world.run(Duration::from_millis(500));
+    let standby = 3 - active;
+    world.kill(active);
+    world.until("a takeover", |world| world.leader().is_some());
+    let before = world.received();
+    world.traffic = true;
+    world.pace = Duration::from_micros(250);
+    world.until("packets both ways", |world| {
+        let now = world.received();
+        now[0] > before[0] && now[1] > before[1]
+    });
+    let left = world.gateway(standby).taking_over();
+    assert!(left > IKE_SAS / 2, "{left} are left");
+    world.traffic_flows();
+    let early = ["no-sa", "unknown-spi"].map(|reason| world.drops(standby, reason));
+    assert_eq!(early, [0, 0]);
     world.audit();
 }
