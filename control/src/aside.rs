@@ -94,7 +94,7 @@ fn work<T>(orders: &Receiver<Order<T>>, lost: &AtomicU64, mut sink: impl Sink<T>
                 let _ = tell.try_send(());
             }
         }
-        thread::sleep(REST);
+        thread::park_timeout(REST);
     }
 }
 

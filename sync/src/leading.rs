@@ -220,7 +220,12 @@ impl Leading {
         let owned = |sa: &SaId| self.sas.get(sa).is_some_and(|led| led.object == object);
         gone.retain(|sa| !children.contains(sa) && owned(sa));
         for sa in &children {
+            let former = self.sas.get(sa).map(|led| led.object);
             self.adopt(cx, object, *sa);
+            if let Some(former) = former.filter(|former| *former != object) {
+                let sessions = self.sessions.values_mut();
+                sessions.for_each(|session| session.inherits(object, former));
+            }
         }
         match body {
             Some(body) => {

@@ -139,6 +139,8 @@ pub(crate) struct Session {
     urgent: VecDeque<ObjectId>,
     hurried: BTreeSet<ObjectId>,
     bulk: VecDeque<ObjectId>,
+    /// Objects that have lost SAs to others, which may still be to be built.
+    heirs: BTreeMap<ObjectId, BTreeSet<ObjectId>>,
     /// Newest version acknowledged.
     versions: BTreeMap<ObjectId, u64>,
     /// What was released since the copy began, a deletion too, and has not been acknowledged: what the
@@ -182,6 +184,7 @@ impl Session {
             urgent: VecDeque::new(),
             hurried: BTreeSet::new(),
             bulk: VecDeque::new(),
+            heirs: BTreeMap::new(),
             versions: BTreeMap::new(),
             owes: BTreeMap::new(),
             shares: BTreeMap::new(),
@@ -258,6 +261,34 @@ impl Session {
         if self.hurried.insert(object) {
             self.urgent.push_back(object);
         }
+    }
+
+    /// An object has taken an SA over from another one (a rekeyed IKE SA inherits its Child SAs, RFC 7296
+    /// section 2.18). Whatever is built of the former one lacks that SA, and a standby that hears so first
+    /// forgets what it has recorded for it, while the leader goes by what was acknowledged (S1): so the
+    /// heir is built first.
+    pub fn inherits(&mut self, heir: ObjectId, former: ObjectId) {
+        self.heirs.entry(former).or_default().insert(heir);
+        // It has come back.
+        if let Some(heirs) = self.heirs.get_mut(&heir) {
+            heirs.remove(&former);
+        }
+    }
+
+    /// An object that has to be built before this one.
+    fn first_to_build(
+        &mut self,
+        object: ObjectId,
+        tried: &BTreeSet<(ObjectId, ObjectId)>,
+    ) -> Option<ObjectId> {
+        let heirs = self.heirs.get_mut(&object)?;
+        heirs.retain(|heir| self.dirty.contains_key(heir));
+        let heir = heirs.iter().find(|heir| !tried.contains(&(object, **heir)));
+        let heir = heir.copied();
+        if heirs.is_empty() {
+            self.heirs.remove(&object);
+        }
+        heir
     }
 
     /// Whether leases and outputs wait for this standby: a bound one always, a learning one once it
@@ -373,6 +404,7 @@ impl Session {
     /// An object is deleted here and there: nobody asks for it any more.
     pub fn forget_object(&mut self, object: ObjectId) {
         self.versions.remove(&object);
+        self.heirs.remove(&object);
     }
 
     /// The standby has recorded a lease. Clamped to what was offered (R7, hole A11).
@@ -494,6 +526,7 @@ impl Session {
         let silent = self.silent_for(now) >= settings.vouch;
         let mut octets: usize = self.flight.iter().map(Flight::octets).sum();
         let mut withheld = Vec::new();
+        let mut tried = BTreeSet::new();
         while self.flight.len() < FLIGHT_RECORDS && octets < FLIGHT_OCTETS {
             let Some(object) = self.urgent.pop_front().or_else(|| self.bulk.pop_front()) else {
                 break;
@@ -502,6 +535,19 @@ impl Session {
             let Some(version) = self.dirty.get(&object).copied() else {
                 continue;
             };
+            if let Some(heir) = self.first_to_build(object, &tried) {
+                if withheld.contains(&heir) {
+                    withheld.push(object);
+                    continue;
+                }
+                // Once: two that inherit from each other wait for one of them alone.
+                tried.insert((object, heir));
+                for next in [object, heir] {
+                    self.hurried.insert(next);
+                    self.urgent.push_front(next);
+                }
+                continue;
+            }
             let Some(led) = objects.get(&object) else {
                 self.dirty.remove(&object);
                 self.append(Step::Delete { object, version }, Vec::new());

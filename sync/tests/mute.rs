@@ -3,9 +3,11 @@
 
 mod cluster;
 
+use std::cell::Cell;
+
 use cluster::intercept::{CHECKSUM, sealed};
 use cluster::{MILLISECOND, Weather, World};
-use hitless_sa::MemberId;
+use hitless_sa::{MemberId, SaId};
 use hitless_sync::{Degraded, Event, Input, Mutant, Role};
 use prost::bytes::Buf;
 use prost::encoding::{DecodeContext, decode_key, skip_field};
@@ -430,4 +432,52 @@ fn c3_of_two_standbys_both_must_acknowledge_before_an_answer_leaves() {
     }
     let lost = found.iter().filter(|what| what.starts_with("S4"));
     assert!(lost.count() > 0, "{found:?}");
+}
+
+/// An IKE SA that waits to be told of is rekeyed while the standby is not heard. Its heir is told of
+/// first: a standby that hears of the loss alone would forget the Child SAs, and what it has recorded of
+/// them, which the leader goes by (S1).
+#[test]
+fn s1_an_sa_that_moves_to_another_object_is_never_without_one() {
+    const LARGE: usize = 2_000;
+    for seed in 1..=6 {
+        let mut world = settled(seed, 2, Degraded::Strict);
+        world.keep_leads = true;
+        world.exchanges = false;
+        world.run(30);
+        world.cut.insert((TWO, ONE));
+        world.run(150);
+        let gateway = &mut world.sites[0].gateway;
+        let object = gateway.any_object().unwrap();
+        let mut changes = vec![gateway.touch(object)];
+        changes.extend(gateway.rekey(object).unwrap());
+        let children = changes[1].children.clone();
+        // The old one is not deleted yet.
+        changes.pop();
+        for mut change in changes {
+            change.octets = LARGE;
+            world.commit(0, change);
+        }
+        world.run(15);
+        world.cut.clear();
+        // It hears the first of those records, and nothing else of them.
+        let heard = Cell::new(false);
+        let first_alone = |packet: &[u8]| match packet.len() > LARGE && heard.replace(true) {
+            true => without(packet, &[RECORDS]),
+            false => packet.to_vec(),
+        };
+        world.heard_as(ONE, TWO, 30, first_alone);
+        assert!(heard.get());
+        world.crash(0);
+        assert!(world.run_until(200, |world| world.role(1) == Some(Role::Leading)));
+        world.check().unwrap();
+        let (_, objects) = world.sites[1].leads.last().expect("it led");
+        let known: Vec<SaId> = objects
+            .iter()
+            .flat_map(|o| o.children.iter().map(|c| c.sa))
+            .collect();
+        assert!(children.iter().all(|sa| known.contains(sa)), "seed {seed}");
+        world.run(300);
+        world.check().unwrap();
+    }
 }

@@ -37,6 +37,8 @@ pub struct Change {
     pub version: u64,
     pub children: Vec<SaId>,
     pub delete: bool,
+    /// Of its body.
+    pub octets: usize,
 }
 
 #[derive(Clone, Default)]
@@ -115,6 +117,7 @@ impl Gateway {
             version,
             children,
             delete,
+            octets: 40,
         }
     }
 
@@ -135,11 +138,15 @@ impl Gateway {
     }
 
     pub fn create(&mut self) -> Change {
-        self.objects_made += 1;
-        let object =
-            u64::from(self.me.0) << 48 | u64::from(self.incarnation.0) << 24 | self.objects_made;
+        let object = self.new_object();
         let sa = self.new_sa();
-        self.change(ObjectId(object), vec![sa], false)
+        self.change(object, vec![sa], false)
+    }
+
+    fn new_object(&mut self) -> ObjectId {
+        self.objects_made += 1;
+        let made_by = u64::from(self.me.0) << 48 | u64::from(self.incarnation.0) << 24;
+        ObjectId(made_by | self.objects_made)
     }
 
     pub fn delete(&mut self, object: ObjectId) -> Option<Change> {
@@ -147,8 +154,11 @@ impl Gateway {
         Some(self.change(object, Vec::new(), true))
     }
 
+    /// One that has Child SAs.
     pub fn any_object(&self) -> Option<ObjectId> {
-        self.objects.keys().next().copied()
+        let mut objects = self.objects.iter();
+        let found = objects.find(|(_, object)| !object.children.is_empty());
+        found.map(|(object, _)| *object)
     }
 
     /// A liveness check: the state moves, the children stay.
@@ -157,10 +167,37 @@ impl Gateway {
         self.change(object, children, false)
     }
 
+    /// A rekeyed IKE SA inherits the Child SAs of the old one, which loses them and is deleted (RFC 7296
+    /// section 2.18).
+    pub fn rekey(&mut self, object: ObjectId) -> Option<[Change; 3]> {
+        let children = self.children(object)?;
+        let heir = self.new_object();
+        let heir = self.change(heir, children, false);
+        let emptied = self.change(object, Vec::new(), false);
+        Some([heir, emptied, self.change(object, Vec::new(), true)])
+    }
+
+    /// Whether its last exchange is over: what that waits for would be waited for by its heir as well.
+    fn is_idle(&self, object: ObjectId) -> bool {
+        let mut held = self.pending.range((object, 0)..=(object, u64::MAX));
+        held.next().is_none()
+    }
+
     /// Some exchange of some IKE SA.
-    pub fn exchange(&mut self, random: &mut Random) -> Option<Change> {
+    pub fn exchange(&mut self, random: &mut Random) -> Vec<Change> {
         let known: Vec<ObjectId> = self.newest.keys().copied().collect();
-        let object = random.pick(&known)?;
+        let object = random.pick(&known);
+        let rekeyed = object.filter(|_| random.below(11) == 10);
+        match rekeyed.filter(|object| self.is_idle(*object)) {
+            Some(object) => self.rekey(object).into_iter().flatten().collect(),
+            None => object
+                .and_then(|o| self.change_of(o, random))
+                .into_iter()
+                .collect(),
+        }
+    }
+
+    fn change_of(&mut self, object: ObjectId, random: &mut Random) -> Option<Change> {
         let mut children = self.children(object)?;
         match random.below(10) {
             // A liveness check.
@@ -280,7 +317,13 @@ impl Gateway {
                 let range = (*object, *version)..=(*object, u64::MAX);
                 let gone: Vec<_> = self.pending.range(range).map(|(key, _)| *key).collect();
                 for key in gone {
-                    self.pending.remove(&key);
+                    let (children, _) = self.pending.remove(&key).unwrap_or_default();
+                    // What was to be another object's is nobody's any more.
+                    for sa in children {
+                        if !self.is_child(sa) {
+                            self.cells.remove(&sa);
+                        }
+                    }
                 }
                 self.redo.push(Redo::Object(*object));
             }
@@ -321,6 +364,13 @@ impl Gateway {
         }
     }
 
+    /// Whether an object has it, or is about to.
+    fn is_child(&self, sa: SaId) -> bool {
+        let mut held = self.pending.values().map(|(children, _)| children);
+        let mut released = self.objects.values().map(|object| &object.children);
+        held.any(|children| children.contains(&sa)) || released.any(|c| c.contains(&sa))
+    }
+
     fn release(
         &mut self,
         object: ObjectId,
@@ -336,7 +386,10 @@ impl Gateway {
         self.committed += 1;
         let before = self.objects.remove(&object).unwrap_or_default();
         for sa in before.children.iter().filter(|sa| !children.contains(sa)) {
-            self.cells.remove(sa);
+            // It may have moved to another object.
+            if !self.is_child(*sa) {
+                self.cells.remove(sa);
+            }
         }
         for (sa, lease) in leases.iter().filter(|(sa, _)| !self.half.contains(sa)) {
             let cell = self
@@ -422,5 +475,5 @@ impl Gateway {
 }
 
 pub fn body(change: &Change) -> Option<Zeroizing<Vec<u8>>> {
-    (!change.delete).then(|| Zeroizing::new(vec![change.version as u8; 40]))
+    (!change.delete).then(|| Zeroizing::new(vec![change.version as u8; change.octets]))
 }

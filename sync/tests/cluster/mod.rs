@@ -502,14 +502,14 @@ impl World {
 
     fn engine(&mut self, index: usize) {
         let gateway = &mut self.sites[index].gateway;
-        let change = if gateway.cells.len() < 4 && self.random.chance(100) {
-            Some(gateway.create())
+        let changes = if gateway.cells.len() < 4 && self.random.chance(100) {
+            vec![gateway.create()]
         } else if self.random.chance(60) {
             gateway.exchange(&mut self.random)
         } else {
-            None
+            Vec::new()
         };
-        if let Some(change) = change {
+        for change in changes {
             self.commit(index, change);
         }
     }
