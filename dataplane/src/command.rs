@@ -81,8 +81,8 @@ pub enum Command {
     Trace(Option<Box<Tracer>>),
     /// Begins a capture in place of another one, or ends it.
     Capture(Option<Box<Tap>>),
-    /// Asks for [`Event::Window`].
-    QueryWindow(SaId),
+    /// Asks for [`Event::Window`], which names the question.
+    QueryWindow { sa: SaId, question: u64 },
     /// Whether packets whose SA is not there are given to the control thread, which is installing
     /// them, or dropped: ESP ([`Parcel::Stranger`](crate::parcel::Parcel::Stranger)) and what would
     /// leave as ESP ([`Parcel::Departing`](crate::parcel::Parcel::Departing)).
@@ -114,6 +114,7 @@ pub enum Event {
     /// Answer to [`Command::QueryWindow`]; nothing if no such SA is installed.
     Window {
         sa: SaId,
+        question: u64,
         state: Option<WindowState>,
     },
     /// A neighbour's Ethernet address is new or has changed, or may be so to another worker.

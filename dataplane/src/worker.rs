@@ -436,7 +436,7 @@ impl Worker {
                 }
             }
             Command::Barrier(number) => self.reports.answer(Event::Barrier(number)),
-            Command::QueryWindow(id) => self.answer_window(id),
+            Command::QueryWindow { sa, question } => self.answer_window(sa, question),
             Command::Strangers(on) => self.strangers = on,
         }
     }
@@ -470,12 +470,16 @@ impl Worker {
         }
     }
 
-    fn answer_window(&mut self, id: SaId) {
-        let slot = self.sad.slot_of(id);
+    fn answer_window(&mut self, sa: SaId, question: u64) {
+        let slot = self.sad.slot_of(sa);
         let state = slot
             .and_then(|slot| self.sad.inbound_in_slot(slot))
-            .and_then(|sa| sa.window.export());
-        self.reports.answer(Event::Window { sa: id, state });
+            .and_then(|half| half.window.export());
+        self.reports.answer(Event::Window {
+            sa,
+            question,
+            state,
+        });
     }
 
     fn update(

@@ -11,6 +11,12 @@
 //! says, in that session, that it leads it: a leader that left the standby out never uses the session
 //! again, and one that did not goes by what the standby has recorded in it, as before. If it dies
 //! between the vote and that word, the standby has no right.
+//!
+//! A leader that hands over votes for its target once the exact ends have left it. If the target dies then,
+//! another standby gets no vote and old keys are replaced: nobody left knows whether the target has led by
+//! that vote, and sent beyond what the other standby has recorded, so it cannot be given a second time
+//! (S1). Without the vote the target would need that of the other standby, which gives its own right up
+//! with it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;

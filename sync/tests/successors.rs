@@ -108,3 +108,31 @@ fn a9_a_dismissed_member_gets_no_vote_for_the_base_that_was_inherited() {
         }
     });
 }
+
+/// 2 was handed over to with the exact ends, leads by the vote of 1, and dies before 1 or 3 has heard much
+/// of it. It has sent alone: if 1 gave its vote a second time because the switchover came to nothing, 3
+/// would be a second successor to the same keys. So 3 replaces them.
+#[test]
+fn r10_the_vote_for_a_target_that_dies_is_not_given_back() {
+    let mutant = Mutant {
+        vote_twice: true,
+        ..Mutant::default()
+    };
+    proves(mutant, &["S1", "I2"], |seed, mutant| {
+        let mut world = settled(seed, 3, mutant);
+        world.keep_leads = true;
+        world.handle(0, Input::Switchover);
+        assert!(world.run_until(100, |world| world.sites[0].gateway.frozen));
+        cut(&mut world, TWO, THREE);
+        assert!(
+            world.run_until(200, |world| world.leader() == Some(1)),
+            "seed {seed}"
+        );
+        // Alone until its end.
+        cut(&mut world, ONE, TWO);
+        world.run(100);
+        world.crash(1);
+        world.run(1_000);
+        world.check()
+    });
+}

@@ -44,6 +44,7 @@ mod cluster;
 mod commit;
 mod counts;
 mod dataplane;
+mod drain;
 mod drill;
 mod foreign;
 mod grants;
@@ -105,6 +106,7 @@ use children::Children;
 use commit::Waiting;
 use counts::Counts;
 use dataplane::Dataplane;
+use drain::Drain;
 use drill::Drill;
 use foreign::Foreign;
 use health::Health;
@@ -114,7 +116,6 @@ use neighbours::Neighbours;
 use next_hops::NextHops;
 use policies::Publication;
 use retrieve::Retrieval;
-use roles::Drain;
 use watch::Watching;
 
 /// An ESP packet of the sync network is never shorter: SPI, number, IV and check value.

@@ -1,22 +1,13 @@
 //! What this member is to the cluster: standing by, leading, handing over, stepping down.
 
-use std::collections::BTreeMap;
-
 use hitless_dataplane::command::Command;
 use hitless_dataplane::replay::WindowState;
 use hitless_sa::{Entropy, Epoch, IkeSpi, Instant, SaId};
 use hitless_sync::{DrainedSa, Input as SyncInput, Left, StepDown, TakeoverObject};
 
+use super::drain::Drain;
 use super::drill::Drill;
 use super::{Event, Gateway};
-
-/// A planned switchover in progress: which workers have not passed the barrier yet.
-pub(super) struct Drain {
-    barrier: u64,
-    waiting: Vec<usize>,
-    /// Windows of the SAs that the peers send on, as they are now for good.
-    windows: BTreeMap<SaId, WindowState>,
-}
 
 /// SAs whose windows are handed over at most: the service waits for that.
 const WINDOWS: usize = 4096;
@@ -106,25 +97,23 @@ impl Gateway {
         }
         self.barriers += 1;
         let barrier = self.barriers;
-        self.drain = Some(Drain {
-            barrier,
-            waiting: (0..self.dataplane.len()).collect(),
-            windows: BTreeMap::new(),
-        });
+        self.drain = Some(Drain::new(barrier, self.dataplane.len()));
         // Workers have stopped when they take these, and answer them before the barrier.
         let busy = self.children.iter().filter(|carried| carried.receives(now));
         let own = busy.filter(|carried| carried.shared.is_none());
         let asked = own.take(WINDOWS).map(|c| (c.home, c.child.id));
         for (home, sa) in asked.collect::<Vec<_>>() {
-            self.dataplane.send(home, Command::QueryWindow(sa));
+            let question = barrier;
+            self.dataplane
+                .send(home, Command::QueryWindow { sa, question });
         }
         self.dataplane.broadcast(|| Command::Barrier(barrier));
     }
 
     /// What a receiving half has seen.
-    pub(super) fn window_known(&mut self, sa: SaId, state: Option<WindowState>) {
+    pub(super) fn window_known(&mut self, sa: SaId, question: u64, state: Option<WindowState>) {
         if let (Some(drain), Some(state)) = (&mut self.drain, state) {
-            drain.windows.insert(sa, state);
+            drain.known(sa, question, state);
         }
     }
 
@@ -137,11 +126,7 @@ impl Gateway {
         barrier: u64,
     ) {
         let Some(drain) = &mut self.drain else { return };
-        if drain.barrier != barrier {
-            return;
-        }
-        drain.waiting.retain(|waiting| *waiting != worker);
-        if drain.waiting.is_empty() {
+        if drain.passed(worker, barrier) {
             self.node.handle(now, entropy, SyncInput::Drained);
         }
     }
@@ -149,7 +134,7 @@ impl Gateway {
     /// What the cells say now is final (`lease-holes` A4, R15): all workers have passed the barrier.
     pub(super) fn freeze(&mut self, now: Instant, entropy: &mut dyn Entropy) {
         let drain = self.drain.take();
-        let mut windows = drain.map(|drain| drain.windows).unwrap_or_default();
+        let mut windows = drain.map(Drain::into_windows).unwrap_or_default();
         let too_soon = self.settings.tuning().final_too_soon;
         // Frozen before they are read: whatever a worker does, these are the last numbers.
         let mut drained = Vec::with_capacity(self.children.len());

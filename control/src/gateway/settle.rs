@@ -1,8 +1,8 @@
 //! What one part of the gateway says to the others.
 
 use hitless_dataplane::command::Command;
-use hitless_sa::{Entropy, IkeSpi, Instant, Lease, SaId};
-use hitless_sync::{Event as SyncEvent, Input as SyncInput, Output as SyncOutput};
+use hitless_sa::{Entropy, IkeSpi, Instant, Lease, SaId, SequenceNumber};
+use hitless_sync::{Event as SyncEvent, Input as SyncInput, Output as SyncOutput, Usage};
 
 use super::link::LinkOutput;
 use super::{Event, Gateway, Output};
@@ -49,10 +49,14 @@ impl Gateway {
             IkeOutput::Event(event) => {
                 let told = self.counts.ike(now, &event);
                 if let ike::Event::ReplayCounterSync {
-                    children, delta, ..
+                    children,
+                    delta,
+                    esn,
+                    ..
                 } = &event
                 {
-                    self.leap(children, *delta);
+                    let usage = self.leap(children, *delta, *esn);
+                    self.node.handle(now, entropy, SyncInput::Usage(usage));
                 }
                 self.log_ike_keys(&event);
                 if told {
@@ -161,16 +165,29 @@ impl Gateway {
     /// The peer is a cluster that took over and asked for a leap (RFC 6311 section 5.2, R29). An IKE SA
     /// that waited for its turn after a takeover is gone on with and asked in one: its Child SAs are
     /// installed behind this, once their record is committed, and leap then.
-    fn leap(&mut self, children: &[SaId], delta: u64) {
+    ///
+    /// Returns where they stand then. The sync protocol hears it before it sends the record that the
+    /// answer waits for, so that the record grants numbers above the leap: a standby that knew of the
+    /// answer alone would go on below it, and the peer would drop all that as replays.
+    fn leap(&mut self, children: &[SaId], delta: u64, esn: bool) -> Vec<Usage> {
+        let mut usage = Vec::with_capacity(children.len());
         for sa in children {
-            match self.children.get(*sa) {
-                Some(carried) => carried.cell.leap(delta),
-                None => {
-                    let leap = self.leaps.entry(*sa).or_default();
-                    *leap = leap.saturating_add(delta);
-                }
+            if let Some(carried) = self.children.get_mut(*sa) {
+                carried.cell.leap(delta);
+                usage.extend(carried.usage());
+                continue;
             }
+            let leap = self.leaps.entry(*sa).or_default();
+            *leap = leap.saturating_add(delta);
+            let first = self.inherited.get(sa).map_or(1, |sa| sa.first.0);
+            usage.push(Usage {
+                sa: *sa,
+                cursor: SequenceNumber(first.saturating_add(*leap)),
+                inbound_top: SequenceNumber(0),
+                esn,
+            });
         }
+        usage
     }
 
     pub(super) fn transmit(&mut self, transmit: &Transmit) {

@@ -104,7 +104,11 @@ impl Gateway {
                     carried.moving = None;
                 }
             }
-            WorkerEvent::Window { sa, state } => self.window_known(sa, state),
+            WorkerEvent::Window {
+                sa,
+                question,
+                state,
+            } => self.window_known(sa, question, state),
             WorkerEvent::Acquire { flow, .. } => self.wanted(now, entropy, &flow),
             // A hint that nobody asks for: the scan sees the high water.
             WorkerEvent::HighWater { .. } => {}

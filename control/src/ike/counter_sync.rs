@@ -277,6 +277,7 @@ pub(super) fn replay_counters(ike: &mut IkeSa, turn: &mut Turn<'_>, contents: &C
         ike: ike.local_spi,
         children: ike.children.iter().map(|c| c.sa.id).collect(),
         delta,
+        esn: ike.children.iter().any(|c| c.sa.esn),
     });
 }
 

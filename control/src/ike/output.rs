@@ -155,11 +155,12 @@ pub enum Event {
         delta: u64,
     },
     /// The peer asked for a synchronisation, and `delta` is added to the outbound number of each
-    /// of these Child SAs (RFC 6311 section 5.2).
+    /// of these Child SAs (RFC 6311 section 5.2); all of them have extended numbers, or none (R31).
     ReplayCounterSync {
         ike: IkeSpi,
         children: Vec<SaId>,
         delta: u64,
+        esn: bool,
     },
     /// IKE and its Child SAs go on between other addresses (RFC 4555, RFC 7296 section 2.23).
     Relocated {

@@ -241,9 +241,8 @@ impl Clusters {
 }
 
 /// The RFC's own example of a leap, asked of a cluster, by the original initiator and by the original
-/// responder. The active that took it dies at once, when its standby knows nothing of it, or when it has
-/// been granted numbers above it: what the successor sends is accepted either way, for the cluster that
-/// asked has not died since.
+/// responder. The active that took it dies at once, or when it has sent numbers above it: the record that the
+/// answer waited for grants numbers above it either way, and the successor sends no other.
 #[test]
 fn rfc6311_r18_r29_a_cluster_that_was_asked_to_leap_by_2_to_the_30_fails_over() {
     const LEAP: u64 = 1 << 30;
@@ -278,7 +277,7 @@ fn rfc6311_r18_r29_a_cluster_that_was_asked_to_leap_by_2_to_the_30_fails_over() 
             world.traffic_flows("traffic after");
             let successor = world.leader(asked).unwrap();
             let last = world.last_sent(successor).unwrap();
-            assert_eq!(last > LEAP, !at_once, "{last}");
+            assert!(last > LEAP, "{last}");
             assert!(last < LEAP + (1 << 30), "{last}");
             let exchanges = world.audit(died);
             assert!(!exchanges.contains(&IKE_AUTH), "{exchanges:?}");

@@ -353,21 +353,26 @@ fn a_window_is_told_on_request_and_an_unknown_sa_has_none() {
     let mut bed = Bed::new();
     bed.warm_up();
     send(&mut bed, 3);
-    bed.b.send(Command::QueryWindow(sa_id(1)));
-    bed.b.send(Command::QueryWindow(sa_id(9)));
+    for (sa, question) in [(sa_id(1), 5), (sa_id(9), 6)] {
+        bed.b.send(Command::QueryWindow { sa, question });
+    }
     bed.settle();
     let windows: Vec<_> = bed
         .b
         .events()
         .into_iter()
         .filter_map(|event| match event {
-            Event::Window { sa, state } => Some((sa, state.map(|state| state.top))),
+            Event::Window {
+                sa,
+                question,
+                state,
+            } => Some((sa, question, state.map(|state| state.top))),
             _ => None,
         })
         .collect();
     assert_eq!(
         windows,
-        [(sa_id(1), Some(SequenceNumber(4))), (sa_id(9), None)]
+        [(sa_id(1), 5, Some(SequenceNumber(4))), (sa_id(9), 6, None)]
     );
 }
 
@@ -443,7 +448,8 @@ fn told_below_floor(bed: &mut Bed) -> usize {
 }
 
 fn window_of_b(bed: &mut Bed) -> Option<WindowState> {
-    bed.b.send(Command::QueryWindow(sa_id(1)));
+    let (sa, question) = (sa_id(1), 7);
+    bed.b.send(Command::QueryWindow { sa, question });
     bed.settle();
     bed.b.events().into_iter().find_map(|event| match event {
         Event::Window { state, .. } => state,

@@ -231,7 +231,7 @@ impl Rig {
         while let Some(event) = self.handle.poll_event() {
             match event {
                 Event::Refused { conflict, .. } => self.refusals.push(format!("{conflict:?}")),
-                Event::Window { sa, state } => {
+                Event::Window { sa, state, .. } => {
                     self.windows.insert(sa, state);
                 }
                 _ => {}
@@ -244,7 +244,7 @@ impl Rig {
     /// # Errors
     /// As the worker says.
     pub fn window(&mut self, sa: SaId) -> Result<Option<WindowState>, Refused> {
-        self.command(Command::QueryWindow(sa))?;
+        self.command(Command::QueryWindow { sa, question: 0 })?;
         Ok(self.windows.remove(&sa).flatten())
     }
 

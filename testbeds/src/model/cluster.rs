@@ -26,6 +26,8 @@ pub(super) struct Bound {
     pub acknowledged: Option<u8>,
     /// It may have the right to take over; before, it can be given up.
     pub admitted: bool,
+    /// It has not acknowledged that the SA was deleted.
+    pub owes: bool,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
@@ -46,6 +48,8 @@ pub(super) enum Role {
         bound: Vec<Option<Bound>>,
         /// The votes for its re-election, from when it has stood for one.
         again: Option<u8>,
+        /// The SA was deleted, and is in no book any more.
+        deleted: bool,
     },
 }
 
@@ -66,6 +70,8 @@ pub(super) struct Member {
     pub record: Option<(Epoch, u8)>,
     /// What it recorded it may use.
     pub admitted: bool,
+    /// The epoch and the session in which it has heard of the deletion.
+    pub ended: Option<(Epoch, u8)>,
 }
 
 /// A grant as it is offered, and as it is acknowledged.
@@ -99,6 +105,9 @@ pub enum Message {
     Ack(Claim),
     /// From now on the standby may take over.
     Admit(Claim),
+    /// The SA was deleted; and the standby has heard so.
+    Delete(Claim),
+    Deleted(Claim),
     /// Asks everybody for a vote: to inherit what was granted in the base epoch.
     Stand {
         epoch: Epoch,
@@ -129,6 +138,8 @@ pub enum Step {
     Admit(u8, u8),
     /// An active gives its epoch a higher counter.
     Rename(u8, u8),
+    /// An active deletes the SA.
+    Delete(u8),
     /// A standby suspects the active; or an active among three wants to be rid of a standby.
     TakeOver(u8),
     Crash(u8),
@@ -167,6 +178,8 @@ pub struct Cluster {
     pub renames: u8,
     /// A standby has a right from Admit on; else from its first record.
     pub admission: bool,
+    /// An active may delete the SA.
+    pub deletes: bool,
     /// Numbers in the largest lease: their size adapts, so smaller ones follow larger ones.
     pub lease: u8,
     /// The rule that is left out, if any.
@@ -184,6 +197,7 @@ impl Cluster {
             epoch,
             limit,
             bound,
+            deleted: false,
             ..
         } = &member.role
         else {
@@ -214,6 +228,7 @@ impl Cluster {
             offered: grant,
             acknowledged: before.and_then(|b| b.acknowledged),
             admitted: before.map_or(!self.admission, |b| b.admitted),
+            owes: false,
         });
         state.wire.insert(Message::Grant(Claim {
             epoch: *epoch,
@@ -241,6 +256,7 @@ impl Cluster {
             limit: first.saturating_sub(1),
             bound: self.nobody(),
             again: None,
+            deleted: false,
         };
         (member.record, member.admitted) = (None, false);
         if self.has(Rule::EpochDurable) {
@@ -356,6 +372,11 @@ impl Cluster {
         match message {
             Message::Here(_) => None,
             Message::Admit(claim) => Cluster::admitted(member, claim),
+            Message::Delete(claim) => {
+                let told = Cluster::deleted(member, claim)?;
+                state.wire.insert(Message::Deleted(told)).then_some(())
+            }
+            Message::Deleted(claim) => Cluster::told(member, claim),
             Message::Grant(offer) => {
                 let ack = self.granted(member, offer, at)?;
                 state.wire.insert(Message::Ack(ack));
@@ -380,6 +401,10 @@ impl Cluster {
         }
         let left = !stranger && offer.nonce != member.nonce;
         if left && self.has(Rule::GrantNamesSession) {
+            return None;
+        }
+        let ended = member.ended == Some((epoch, offer.nonce));
+        if ended && self.has(Rule::DeletionIsTheLast) {
             return None;
         }
         let lower = epoch < member.epoch;
@@ -465,6 +490,7 @@ impl Cluster {
             led,
             record: None,
             admitted: false,
+            ended: None,
         };
         let word = Word::of(at, member);
         state.restarts += 1;
@@ -473,7 +499,12 @@ impl Cluster {
     }
 
     fn use_next(&self, state: &mut State, at: u8) -> Option<()> {
-        let Role::Active { next, limit, .. } = &mut state.members.get_mut(usize::from(at))?.role
+        let Role::Active {
+            next,
+            limit,
+            deleted: false,
+            ..
+        } = &mut state.members.get_mut(usize::from(at))?.role
         else {
             return None;
         };
@@ -493,7 +524,11 @@ impl Cluster {
 fn receivers(message: Message, members: u8) -> impl Iterator<Item = u8> {
     let only = match message {
         Message::Here(_) => Some(u8::MAX),
-        Message::Grant(claim) | Message::Ack(claim) | Message::Admit(claim) => Some(claim.to),
+        Message::Grant(claim)
+        | Message::Ack(claim)
+        | Message::Admit(claim)
+        | Message::Delete(claim)
+        | Message::Deleted(claim) => Some(claim.to),
         Message::Stand { .. } => None,
         Message::Vote { epoch, .. } => Some(epoch.leader),
     };
@@ -520,6 +555,7 @@ impl Model for Cluster {
                 led: epoch,
                 record: None,
                 admitted: false,
+                ended: None,
             }
         };
         let mut members: Vec<Member> = (0..self.members).map(member).collect();
@@ -561,6 +597,9 @@ impl Model for Cluster {
                 continue;
             };
             steps.extend([Step::Use(at), Step::Extend(at)]);
+            if self.deletes {
+                steps.push(Step::Delete(at));
+            }
             for message in &state.wire {
                 if let Message::Here(word) = *message
                     && word.from != at
@@ -604,6 +643,7 @@ impl Model for Cluster {
             Step::Leave(at) => self.leave(&mut state, at)?,
             Step::Release(at, word) => self.release(&mut state, at, word)?,
             Step::Admit(at, to) => self.admit(&mut state, at, to)?,
+            Step::Delete(at) => self.delete(&mut state, at)?,
             Step::Rename(at, counter) => self.rename(&mut state, at, counter)?,
             Step::TakeOver(at) => self.take_over(&mut state, at)?,
             Step::Crash(at) => state.members.get_mut(usize::from(at))?.role = Role::Down,

@@ -53,6 +53,8 @@ pub struct Search {
     pub renames: u8,
     /// Standbys are admitted first, and learn until then.
     pub admission: bool,
+    /// The SA may be deleted meanwhile.
+    pub deletes: bool,
     pub numbers: u8,
     /// The rule left out, if any.
     pub without: Option<Rule>,
@@ -96,6 +98,7 @@ fn bounds(members: u8, takeovers: u8, restarts: u8, numbers: u8) -> Cluster {
         leaves: 0,
         renames: 0,
         admission: false,
+        deletes: false,
         lease: 2,
         without: None,
     }
@@ -125,12 +128,23 @@ fn admitting(cluster: Cluster) -> Cluster {
     }
 }
 
+/// A leader may delete the SA while a standby learns.
+fn deleting(cluster: Cluster) -> Cluster {
+    Cluster {
+        deletes: true,
+        ..admitting(cluster)
+    }
+}
+
 /// Bounds within which the search is to find what a rule is good for.
 fn attempts(rule: Rule) -> Vec<Cluster> {
     match rule {
         Rule::AckOfThisEpoch => return vec![bounds(3, 2, 0, 2)],
         Rule::AckOfThisIncarnation => return vec![bounds(2, 1, 1, 2), bounds(2, 2, 1, 3)],
         Rule::RightAtAdmit => return vec![admitting(bounds(2, 2, 0, 3))],
+        Rule::DeletionIsOwed | Rule::DeletionIsTheLast => {
+            return vec![deleting(bounds(2, 2, 0, 3))];
+        }
         Rule::GrantNamesSession
         | Rule::AckOfThisSession
         | Rule::LeavingEndsRights
@@ -168,6 +182,7 @@ pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
             bounds(2, 2, 1, 3),
             leaving(bounds(2, 2, 0, 3)),
             admitting(bounds(2, 2, 0, 3)),
+            deleting(bounds(2, 2, 0, 3)),
             leaving(admitting(equal_leases(bounds(2, 2, 0, 2)))),
             equal_leases(bounds(3, 1, 0, 3)),
             leaving(equal_leases(bounds(3, 1, 0, 2))),
@@ -178,6 +193,7 @@ pub fn run(depth: Depth, mut tell: impl FnMut(&Search)) -> Summary {
             leaving(bounds(2, 2, 0, 3)),
             leaving(bounds(2, 2, 1, 2)),
             admitting(bounds(2, 2, 0, 3)),
+            deleting(bounds(2, 2, 0, 3)),
             leaving(admitting(equal_leases(bounds(2, 2, 0, 2)))),
             leaving(equal_leases(bounds(3, 1, 0, 2))),
             bounds(3, 1, 0, 3),
@@ -238,6 +254,7 @@ fn search(cluster: &Cluster) -> Search {
         leaves: cluster.leaves,
         renames: cluster.renames,
         admission: cluster.admission,
+        deletes: cluster.deletes,
         numbers: cluster.numbers,
         without: cluster.without,
         ..Search::default()
@@ -289,10 +306,11 @@ where
 
 impl fmt::Display for Search {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = match (self.closely, self.admission) {
-            (true, _) => "all rules, with handovers and inbound packets",
-            (false, true) => "all rules, with learners",
-            (false, false) => "all rules",
+        let all = match (self.closely, self.admission, self.deletes) {
+            (true, ..) => "all rules, with handovers and inbound packets",
+            (false, true, true) => "all rules, with learners and a deletion",
+            (false, true, false) => "all rules, with learners",
+            (false, false, _) => "all rules",
         };
         let what = self.without.map_or(all, Rule::says);
         let found = match (self.repeated, self.carried_on) {
@@ -349,7 +367,7 @@ mod tests {
 
     #[test]
     fn each_rule_of_a_session_matters() {
-        for whole in [leaving(bounds(2, 2, 0, 3)), admitting(bounds(2, 2, 0, 3))] {
+        for whole in [leaving, admitting, deleting].map(|with| with(bounds(2, 2, 0, 3))) {
             let search = search(&whole);
             assert!(search.as_expected(), "{search}");
         }

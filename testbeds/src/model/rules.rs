@@ -42,6 +42,11 @@ pub enum Rule {
     AckOfThisSession,
     /// R9: a learner has no right before it is admitted, and can be given up until then.
     RightAtAdmit,
+    /// R9: a learner is not admitted before it has acknowledged that an SA was deleted that it was
+    /// sent a copy of.
+    DeletionIsOwed,
+    /// R9: what was sent of an SA before its deletion is not recorded behind it.
+    DeletionIsTheLast,
     /// R13: a standby that leaves gives its rights up before it says so.
     LeavingEndsRights,
     /// R13: what frees a leader of a session is younger than that session: it answers a challenge
@@ -86,6 +91,8 @@ impl Rule {
         Rule::GrantNamesSession,
         Rule::AckOfThisSession,
         Rule::RightAtAdmit,
+        Rule::DeletionIsOwed,
+        Rule::DeletionIsTheLast,
         Rule::LeavingEndsRights,
         Rule::ReleaseNeedsFreshWord,
         Rule::ReleaseNotAboveLed,
@@ -123,6 +130,8 @@ impl Rule {
             Rule::GrantNamesSession => "R2: a grant counts in its session alone",
             Rule::AckOfThisSession => "R2: an acknowledgement counts in its session alone",
             Rule::RightAtAdmit => "R9: no right before Admit",
+            Rule::DeletionIsOwed => "R9: no Admit before a deletion is acknowledged",
+            Rule::DeletionIsTheLast => "R9: nothing is recorded behind a deletion",
             Rule::LeavingEndsRights => "R13: who leaves gives its rights up first",
             Rule::ReleaseNeedsFreshWord => "R13: only a word younger than the session frees it",
             Rule::ReleaseNotAboveLed => "R13: who has led a later epoch frees nobody",

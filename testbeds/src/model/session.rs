@@ -86,7 +86,7 @@ impl Cluster {
         member.role = Role::Standby;
         member.nonce += 1;
         if self.has(Rule::LeavingEndsRights) {
-            (member.record, member.admitted) = (None, false);
+            (member.record, member.admitted, member.ended) = (None, false, None);
         }
         let word = Word::of(at, member);
         state.leaves += 1;
@@ -100,13 +100,17 @@ impl Cluster {
             epoch,
             limit,
             bound,
+            deleted,
             ..
         } = &mut member.role
         else {
             return None;
         };
         let standby = bound.get_mut(usize::from(to))?.as_mut()?;
-        let grant = standby.acknowledged.filter(|grant| grant >= limit)?;
+        // A book without the SA asks for nothing: what is owed of it stands elsewhere.
+        let owed = standby.owes && self.has(Rule::DeletionIsOwed);
+        let has_all = |grant: &u8| !owed && (*deleted || grant >= limit);
+        let grant = standby.acknowledged.filter(has_all)?;
         standby.admitted = true;
         state.wire.insert(Message::Admit(Claim {
             epoch: *epoch,
@@ -126,6 +130,67 @@ impl Cluster {
         let recorded = member.record.is_some_and(|(of, _)| of == claim.epoch);
         let follows = here && recorded && member.role == Role::Standby;
         (follows && !member.admitted).then(|| member.admitted = true)
+    }
+
+    /// R9: what learners have of the SA may be below what was used, for nothing waited for them.
+    pub(super) fn delete(&self, state: &mut State, at: u8) -> Option<()> {
+        let member = state.members.get_mut(usize::from(at))?;
+        let Role::Active {
+            epoch,
+            bound,
+            deleted,
+            ..
+        } = &mut member.role
+        else {
+            return None;
+        };
+        if std::mem::replace(deleted, true) {
+            return None;
+        }
+        for (to, standby) in (0u8..).zip(bound) {
+            let Some(standby) = standby else { continue };
+            standby.owes = true;
+            state.wire.insert(Message::Delete(Claim {
+                epoch: *epoch,
+                from: at,
+                from_incarnation: member.incarnation,
+                to,
+                to_incarnation: standby.incarnation,
+                nonce: standby.nonce,
+                grant: 0,
+            }));
+        }
+        Some(())
+    }
+
+    /// As a standby, in the session that it names and behind what was recorded there: the copy is gone.
+    pub(super) fn deleted(member: &mut Member, claim: Claim) -> Option<Claim> {
+        let here = (claim.to_incarnation, claim.nonce) == (member.incarnation, member.nonce);
+        let recorded = member.record.is_some_and(|(of, _)| of == claim.epoch);
+        if !here || !recorded || member.role != Role::Standby {
+            return None;
+        }
+        member.record = None;
+        member.ended = Some((claim.epoch, claim.nonce));
+        Some(Claim {
+            from: claim.to,
+            from_incarnation: claim.to_incarnation,
+            to: claim.from,
+            to_incarnation: claim.from_incarnation,
+            ..claim
+        })
+    }
+
+    /// As a leader: the standby has no copy any more.
+    pub(super) fn told(member: &mut Member, claim: Claim) -> Option<()> {
+        let Role::Active { epoch, bound, .. } = &mut member.role else {
+            return None;
+        };
+        let standby = bound.get_mut(usize::from(claim.from))?.as_mut()?;
+        let named = (claim.epoch, claim.from_incarnation, claim.nonce);
+        let present = (*epoch, standby.incarnation, standby.nonce);
+        let own = claim.to_incarnation == member.incarnation && named == present;
+        (own && std::mem::take(&mut standby.owes)).then_some(())
     }
 
     /// Nobody has a right in the epoch: it needs no vote to get another name, in which learners begin
