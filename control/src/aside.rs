@@ -35,6 +35,8 @@ enum Order<T> {
 /// Where items are put.
 pub struct Aside<T> {
     orders: SyncSender<Order<T>>,
+    /// Ends the thread's rest.
+    hurry: SyncSender<()>,
     lost: Arc<AtomicU64>,
 }
 
@@ -42,6 +44,7 @@ impl<T> Clone for Aside<T> {
     fn clone(&self) -> Aside<T> {
         Aside {
             orders: self.orders.clone(),
+            hurry: self.hurry.clone(),
             lost: Arc::clone(&self.lost),
         }
     }
@@ -52,11 +55,16 @@ impl<T: Send + 'static> Aside<T> {
     /// most. Where no thread can be started no daemon can either, and everything put is lost.
     pub fn start(name: &str, room: usize, sink: impl Sink<T>) -> Aside<T> {
         let (orders, waiting) = mpsc::sync_channel(room);
+        let (hurry, rest) = mpsc::sync_channel(1);
         let lost = Arc::new(AtomicU64::new(0));
         let counted = Arc::clone(&lost);
-        let work = move || work(&waiting, &counted, sink);
+        let work = move || work(&waiting, &rest, &counted, sink);
         let _ = thread::Builder::new().name(name.to_owned()).spawn(work);
-        Aside { orders, lost }
+        Aside {
+            orders,
+            hurry,
+            lost,
+        }
     }
 
     /// Never waits.
@@ -68,6 +76,7 @@ impl<T: Send + 'static> Aside<T> {
 
     /// Waits until what was put is done, [`PATIENCE`] for room and as long for its turn.
     pub fn flush(&self) {
+        let _ = self.hurry.try_send(());
         let (tell, done) = mpsc::sync_channel(1);
         let mut order = Order::Flush(tell);
         let mut rests = PATIENCE.as_millis() / REST.as_millis();
@@ -84,7 +93,12 @@ impl<T: Send + 'static> Aside<T> {
     }
 }
 
-fn work<T>(orders: &Receiver<Order<T>>, lost: &AtomicU64, mut sink: impl Sink<T>) {
+fn work<T>(
+    orders: &Receiver<Order<T>>,
+    rest: &Receiver<()>,
+    lost: &AtomicU64,
+    mut sink: impl Sink<T>,
+) {
     while let Ok(first) = orders.recv() {
         for order in iter::once(first).chain(orders.try_iter()) {
             let tell = match order {
@@ -103,7 +117,7 @@ fn work<T>(orders: &Receiver<Order<T>>, lost: &AtomicU64, mut sink: impl Sink<T>
                 let _ = tell.try_send(());
             }
         }
-        thread::park_timeout(REST);
+        let _ = rest.recv_timeout(REST);
     }
 }
 
