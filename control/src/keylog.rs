@@ -187,6 +187,7 @@ fn ike_algorithms(proposal: &IkeProposal) -> Option<(&'static str, &'static str)
 
 /// Wireshark's names of encryption and authentication.
 fn algorithms(suite: EspSuite) -> (&'static str, &'static str) {
+    const CBC: &str = "AES-CBC [RFC3602]";
     const UNCHECKED: &str = "ANY 128 bit authentication [no checking]";
     match suite.transform() {
         Transform::AesGcm16 => ("AES-GCM with 16 octet ICV [RFC4106]", "NULL"),
@@ -199,7 +200,9 @@ fn algorithms(suite: EspSuite) -> (&'static str, &'static str) {
             ("ChaCha20 with Poly1305 and IIV [RFC7634 & RFC8750]", "NULL")
         }
         Transform::AesGmac => ("NULL", UNCHECKED),
-        Transform::AesCbcHmacSha256 => ("AES-CBC [RFC3602]", "HMAC-SHA-256-128 [RFC4868]"),
+        Transform::AesCbcHmacSha256 => (CBC, "HMAC-SHA-256-128 [RFC4868]"),
+        Transform::AesCbcHmacSha384 => (CBC, "HMAC-SHA-384-192 [RFC4868]"),
+        Transform::AesCbcHmacSha512 => (CBC, "HMAC-SHA-512-256 [RFC4868]"),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The transforms of ESP over whole packets, in place, one at a time or a burst in one go.
 //!
 //! ```text
-//!              | SPI 4 | number 4 | IV        | text                   | ICV 16
+//!              | SPI 4 | number 4 | IV        | text                   | ICV 16; with HMAC half of the hash
 //!  AES-GCM, ChaCha20-Poly1305       8            encrypted                        RFC 4106, 7634
 //!  the same with an implicit IV     0: it is the number                           RFC 8750
 //!  AES-GMAC                         8            authenticated only               RFC 4543
@@ -19,6 +19,7 @@ mod engine;
 use std::fmt;
 use std::sync::Arc;
 
+use aws_lc_rs::hmac;
 use hitless_sa::{EspSuite, KeyMaterial, SequenceNumber, Transform};
 use smallvec::SmallVec;
 use zeroize::Zeroize;
@@ -34,7 +35,7 @@ use crate::prefetch::prefetch_range;
 const HEADER_LENGTH: usize = 8;
 /// Octets of IV in the nonce of a combined mode.
 const IV_LENGTH: usize = 8;
-/// Octets of every suite's ICV.
+/// Octets of the ICV of a combined mode.
 const ICV_LENGTH: usize = 16;
 /// Packets that are handed to a kernel at once.
 const BURST: usize = 32;
@@ -261,6 +262,10 @@ impl EspKey {
             let keys = || Combined::new(engine, suite, parts.key, parts.salt).map(Box::new);
             leaving_nothing(keys).ok_or(refused)
         };
+        let hashed = |hash| {
+            let keys = || Cbc::new(hash, parts.key, parts.integrity).map(Box::new);
+            leaving_nothing(keys).map(Cipher::Cbc).ok_or(refused)
+        };
         let cipher = match (suite.transform(), engine) {
             (Transform::AesGcm16, Engine::Burst(tier)) => {
                 let salt = parts.salt.try_into().map_err(|_| refused)?;
@@ -272,10 +277,9 @@ impl EspKey {
                 Cipher::Implicit(combined()?)
             }
             (Transform::AesGmac, _) => Cipher::Integrity(combined()?),
-            (Transform::AesCbcHmacSha256, _) => {
-                let keys = || Cbc::new(parts.key, parts.integrity).map(Box::new);
-                Cipher::Cbc(leaving_nothing(keys).ok_or(refused)?)
-            }
+            (Transform::AesCbcHmacSha256, _) => hashed(hmac::HMAC_SHA256)?,
+            (Transform::AesCbcHmacSha384, _) => hashed(hmac::HMAC_SHA384)?,
+            (Transform::AesCbcHmacSha512, _) => hashed(hmac::HMAC_SHA512)?,
         };
         Ok(EspKey { suite, cipher })
     }

@@ -29,7 +29,12 @@ class Suite:
     @property
     def material(self):
         """Octets of key material: key and salt, or cipher key and integrity key."""
-        return self.key + (32 if self.kind == "cbc" else 4)
+        return self.key + (2 * self.icv if self.kind == "cbc" else 4)
+
+    @property
+    def hash(self):
+        """That of the HMAC; half of what it gives is the ICV (RFC 4868 section 2.3)."""
+        return {16: hashlib.sha256, 24: hashlib.sha384, 32: hashlib.sha512}[self.icv]
 
     def overhead(self):
         return 8 + self.iv + 2 + self.icv
@@ -38,6 +43,7 @@ class Suite:
 _GCM, _CHACHA = {"crypt_algo": "AES-GCM"}, {"crypt_algo": "CHACHA20-POLY1305"}
 
 _CBC = {"crypt_algo": "AES-CBC", "auth_algo": "SHA2-256-128"}
+_LONGER = (("sha384", 24), ("sha512", 32))
 _AES = ((128, 16), (192, 24), (256, 32))
 
 SUITES = (
@@ -45,6 +51,11 @@ SUITES = (
     + [Suite("chacha20poly1305", "chacha", 32, 8, scapy=_CHACHA)]
     + [Suite("aes%dgmac" % bits, "gmac", key, 8) for bits, key in _AES]
     + [Suite("aes%d-sha256" % bits, "cbc", key, 16, align=16, scapy=_CBC) for bits, key in _AES]
+    + [
+        Suite("aes%d-%s" % (bits, word), "cbc", key, 16, icv=icv, align=16)
+        for word, icv in _LONGER
+        for bits, key in _AES
+    ]
     + [Suite("aes%dgcm16iiv" % bits, "gcm", key, 0, implicit=True) for bits, key in _AES]
     + [Suite("chacha20poly1305iiv", "chacha", 32, 0, implicit=True)]
 )
@@ -91,13 +102,13 @@ def seal(suite, material, spi, number, text, esn, iv=None):
         return header + iv + text + tag
     encryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).encryptor()
     covered = header + iv + encryptor.update(text) + encryptor.finalize()
-    return covered + _hmac(rest, covered, number, esn)
+    return covered + _hmac(suite, rest, covered, number, esn)
 
 
-def _hmac(key, covered, number, esn):
+def _hmac(suite, key, covered, number, esn):
     """RFC 4303 section 2.2.1: the high half follows the payload, in the computation alone."""
     high = struct.pack(">I", number >> 32) if esn else b""
-    return hmac.new(key, covered + high, hashlib.sha256).digest()[:16]
+    return hmac.new(key, covered + high, suite.hash).digest()[: suite.icv]
 
 
 def open_(suite, material, packet, high, esn):
@@ -117,10 +128,11 @@ def open_(suite, material, packet, high, esn):
             text = body[:-16]
             AESGCM(key).decrypt(rest + iv, body[-16:], aad + iv + text)
         else:
-            if not hmac.compare_digest(_hmac(rest, packet[:-16], number, esn), body[-16:]):
+            covered, icv = packet[: -suite.icv], packet[-suite.icv :]
+            if not hmac.compare_digest(_hmac(suite, rest, covered, number, esn), icv):
                 raise Forged(suite.word)
             decryptor = Cipher(algorithms.AES(key), modes.CBC(iv)).decryptor()
-            text = decryptor.update(body[:-16]) + decryptor.finalize()
+            text = decryptor.update(body[: -suite.icv]) + decryptor.finalize()
     except InvalidTag:
         raise Forged(suite.word) from None
     return spi, number, shown, text

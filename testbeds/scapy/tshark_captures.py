@@ -16,8 +16,11 @@ from scapy.utils import PcapWriter
 # Encryption and integrity in tshark's words, by the kind of a suite.
 WORDS = {
     "gcm": ("AES-GCM with 16 octet ICV [RFC4106]", "NULL"),
-    "cbc": ("AES-CBC [RFC3602]", "HMAC-SHA-256-128 [RFC4868]"),
+    "cbc": ("AES-CBC [RFC3602]", None),
 }
+# Of an HMAC, by the octets of its ICV.
+HMACS = {16: "HMAC-SHA-256-128 [RFC4868]", 24: "HMAC-SHA-384-192 [RFC4868]",
+         32: "HMAC-SHA-512-256 [RFC4868]"}
 FIELDS = ["esp.spi", "esp.sequence", "esp.icv_good", "esp.icv_bad", "udp.dstport", "udp.length",
           "ip.src", "ipv6.src", "data.data"]
 
@@ -29,6 +32,7 @@ def known():
 def entries(sa):
     """The lines of tshark's table for both directions."""
     encryption, integrity = WORDS[sa.suite.kind]
+    integrity = integrity or HMACS[sa.suite.icv]
     version = "IPv%d" % sa.outer
     for (source, destination), spi, key in (
         ((OWN, PEER), sa.out_spi, sa.out_key),

@@ -106,6 +106,7 @@ fn rfc7296_section_2_7_suites_are_chosen_among_several_and_never_across_key_leng
         ("aes128gcm16", "aes192gcm16"),
         ("aes128gmac", "aes128gcm16"),
         ("aes128-sha256", "aes256-sha256"),
+        ("aes256-sha256", "aes256-sha512"),
         ("chacha20poly1305", "chacha20poly1305iiv"),
         ("aes256gcm16", "aes256gcm16iiv"),
     ] {

@@ -14,8 +14,10 @@ pub enum Transform {
     ChaCha20Poly1305,
     /// Integrity alone (RFC 4543).
     AesGmac,
-    /// RFC 3602 with RFC 4868.
+    /// RFC 3602 with RFC 4868: HMAC-SHA2-256-128, 384-192 and 512-256.
     AesCbcHmacSha256,
+    AesCbcHmacSha384,
+    AesCbcHmacSha512,
     /// AES-GCM without an IV on the wire (RFC 8750).
     AesGcm16ImplicitIv,
     /// ChaCha20-Poly1305 without an IV on the wire (RFC 8750).
@@ -35,6 +37,12 @@ pub enum EspSuite {
     Aes128CbcHmacSha256,
     Aes192CbcHmacSha256,
     Aes256CbcHmacSha256,
+    Aes128CbcHmacSha384,
+    Aes192CbcHmacSha384,
+    Aes256CbcHmacSha384,
+    Aes128CbcHmacSha512,
+    Aes192CbcHmacSha512,
+    Aes256CbcHmacSha512,
     Aes128Gcm16ImplicitIv,
     Aes192Gcm16ImplicitIv,
     Aes256Gcm16ImplicitIv,
@@ -54,6 +62,12 @@ impl EspSuite {
         EspSuite::Aes128CbcHmacSha256,
         EspSuite::Aes192CbcHmacSha256,
         EspSuite::Aes256CbcHmacSha256,
+        EspSuite::Aes128CbcHmacSha384,
+        EspSuite::Aes192CbcHmacSha384,
+        EspSuite::Aes256CbcHmacSha384,
+        EspSuite::Aes128CbcHmacSha512,
+        EspSuite::Aes192CbcHmacSha512,
+        EspSuite::Aes256CbcHmacSha512,
         EspSuite::Aes128Gcm16ImplicitIv,
         EspSuite::Aes192Gcm16ImplicitIv,
         EspSuite::Aes256Gcm16ImplicitIv,
@@ -72,6 +86,12 @@ impl EspSuite {
             EspSuite::Aes128CbcHmacSha256
             | EspSuite::Aes192CbcHmacSha256
             | EspSuite::Aes256CbcHmacSha256 => Transform::AesCbcHmacSha256,
+            EspSuite::Aes128CbcHmacSha384
+            | EspSuite::Aes192CbcHmacSha384
+            | EspSuite::Aes256CbcHmacSha384 => Transform::AesCbcHmacSha384,
+            EspSuite::Aes128CbcHmacSha512
+            | EspSuite::Aes192CbcHmacSha512
+            | EspSuite::Aes256CbcHmacSha512 => Transform::AesCbcHmacSha512,
             EspSuite::Aes128Gcm16ImplicitIv
             | EspSuite::Aes192Gcm16ImplicitIv
             | EspSuite::Aes256Gcm16ImplicitIv => Transform::AesGcm16ImplicitIv,
@@ -91,15 +111,21 @@ impl EspSuite {
             EspSuite::Aes128Gcm16
             | EspSuite::Aes128Gmac
             | EspSuite::Aes128CbcHmacSha256
+            | EspSuite::Aes128CbcHmacSha384
+            | EspSuite::Aes128CbcHmacSha512
             | EspSuite::Aes128Gcm16ImplicitIv => 16,
             EspSuite::Aes192Gcm16
             | EspSuite::Aes192Gmac
             | EspSuite::Aes192CbcHmacSha256
+            | EspSuite::Aes192CbcHmacSha384
+            | EspSuite::Aes192CbcHmacSha512
             | EspSuite::Aes192Gcm16ImplicitIv => 24,
             EspSuite::Aes256Gcm16
             | EspSuite::ChaCha20Poly1305
             | EspSuite::Aes256Gmac
             | EspSuite::Aes256CbcHmacSha256
+            | EspSuite::Aes256CbcHmacSha384
+            | EspSuite::Aes256CbcHmacSha512
             | EspSuite::Aes256Gcm16ImplicitIv
             | EspSuite::ChaCha20Poly1305ImplicitIv => 32,
         }
@@ -108,9 +134,9 @@ impl EspSuite {
     /// Octets of salt that follow the key (RFC 4106 section 8.1, RFC 7634 section 2, RFC 4543
     /// section 5.2).
     pub const fn salt_length(self) -> usize {
-        match self.transform() {
-            Transform::AesCbcHmacSha256 => 0,
-            _ => 4,
+        match self.integrity_key_length() {
+            0 => 4,
+            _ => 0,
         }
     }
 
@@ -118,7 +144,13 @@ impl EspSuite {
     pub const fn integrity_key_length(self) -> usize {
         match self.transform() {
             Transform::AesCbcHmacSha256 => 32,
-            _ => 0,
+            Transform::AesCbcHmacSha384 => 48,
+            Transform::AesCbcHmacSha512 => 64,
+            Transform::AesGcm16
+            | Transform::ChaCha20Poly1305
+            | Transform::AesGmac
+            | Transform::AesGcm16ImplicitIv
+            | Transform::ChaCha20Poly1305ImplicitIv => 0,
         }
     }
 
@@ -131,22 +163,27 @@ impl EspSuite {
     pub const fn iv_length(self) -> usize {
         match self.transform() {
             Transform::AesGcm16 | Transform::ChaCha20Poly1305 | Transform::AesGmac => 8,
-            Transform::AesCbcHmacSha256 => 16,
+            Transform::AesCbcHmacSha256
+            | Transform::AesCbcHmacSha384
+            | Transform::AesCbcHmacSha512 => 16,
             Transform::AesGcm16ImplicitIv | Transform::ChaCha20Poly1305ImplicitIv => 0,
         }
     }
 
-    /// Octets of ICV (RFC 4106 section 6, RFC 7634 section 2, RFC 4543 section 3.4, RFC 4868 section
-    /// 2.3).
+    /// Octets of ICV (RFC 4106 section 6, RFC 7634 section 2, RFC 4543 section 3.4; RFC 4868 section
+    /// 2.3: half of what the hash gives).
     pub const fn icv_length(self) -> usize {
-        16
+        match self.integrity_key_length() {
+            0 => 16,
+            octets => octets / 2,
+        }
     }
 
     /// Payload, padding and trailer fill a multiple of this (RFC 4303 section 2.4).
     pub const fn alignment(self) -> usize {
-        match self.transform() {
-            Transform::AesCbcHmacSha256 => 16,
-            _ => 4,
+        match self.integrity_key_length() {
+            0 => 4,
+            _ => 16,
         }
     }
 
@@ -163,6 +200,12 @@ impl EspSuite {
             EspSuite::Aes128CbcHmacSha256 => "AES_CBC-128/HMAC_SHA2_256_128",
             EspSuite::Aes192CbcHmacSha256 => "AES_CBC-192/HMAC_SHA2_256_128",
             EspSuite::Aes256CbcHmacSha256 => "AES_CBC-256/HMAC_SHA2_256_128",
+            EspSuite::Aes128CbcHmacSha384 => "AES_CBC-128/HMAC_SHA2_384_192",
+            EspSuite::Aes192CbcHmacSha384 => "AES_CBC-192/HMAC_SHA2_384_192",
+            EspSuite::Aes256CbcHmacSha384 => "AES_CBC-256/HMAC_SHA2_384_192",
+            EspSuite::Aes128CbcHmacSha512 => "AES_CBC-128/HMAC_SHA2_512_256",
+            EspSuite::Aes192CbcHmacSha512 => "AES_CBC-192/HMAC_SHA2_512_256",
+            EspSuite::Aes256CbcHmacSha512 => "AES_CBC-256/HMAC_SHA2_512_256",
             EspSuite::Aes128Gcm16ImplicitIv => "AES_GCM_16_IIV-128",
             EspSuite::Aes192Gcm16ImplicitIv => "AES_GCM_16_IIV-192",
             EspSuite::Aes256Gcm16ImplicitIv => "AES_GCM_16_IIV-256",
@@ -184,6 +227,12 @@ impl EspSuite {
             EspSuite::Aes128CbcHmacSha256 => "aes128-sha256",
             EspSuite::Aes192CbcHmacSha256 => "aes192-sha256",
             EspSuite::Aes256CbcHmacSha256 => "aes256-sha256",
+            EspSuite::Aes128CbcHmacSha384 => "aes128-sha384",
+            EspSuite::Aes192CbcHmacSha384 => "aes192-sha384",
+            EspSuite::Aes256CbcHmacSha384 => "aes256-sha384",
+            EspSuite::Aes128CbcHmacSha512 => "aes128-sha512",
+            EspSuite::Aes192CbcHmacSha512 => "aes192-sha512",
+            EspSuite::Aes256CbcHmacSha512 => "aes256-sha512",
             EspSuite::Aes128Gcm16ImplicitIv => "aes128gcm16iiv",
             EspSuite::Aes192Gcm16ImplicitIv => "aes192gcm16iiv",
             EspSuite::Aes256Gcm16ImplicitIv => "aes256gcm16iiv",
@@ -268,7 +317,8 @@ mod tests {
     #[test]
     fn rfc4303_section_3_2_every_suite_has_integrity_and_is_named_once() {
         for (index, &suite) in EspSuite::ALL.iter().enumerate() {
-            assert_eq!(suite.icv_length(), 16);
+            let tag = [16, 24, 32].contains(&suite.icv_length());
+            assert!(tag && (suite.icv_length() == 16 || suite.alignment() == 16));
             let same = EspSuite::new(suite.transform(), suite.key_length());
             assert_eq!(same, Some(suite));
             for other in &EspSuite::ALL[..index] {

@@ -1,7 +1,7 @@
-//! AES-CBC with HMAC-SHA2-256-128 (RFC 3602, RFC 4868): encrypt, then authenticate.
+//! AES-CBC with HMAC-SHA2-256-128, 384-192 or 512-256 (RFC 3602, RFC 4868): encrypt, then authenticate.
 //!
 //! ```text
-//!  SPI 4 | number 4 | IV 16 | text, whole blocks | ICV 16
+//!  SPI 4 | number 4 | IV 16 | text, whole blocks | ICV 16, 24 or 32
 //!                             --- encrypted ---
 //!  ------------- authenticated, then the high half of the number with ESN -----
 //! ```
@@ -19,7 +19,7 @@ use aws_lc_rs::hmac;
 use cbc::cipher::{BlockModeDecrypt, BlockModeEncrypt};
 use zeroize::Zeroizing;
 
-use super::{HEADER_LENGTH, ICV_LENGTH};
+use super::HEADER_LENGTH;
 
 pub(super) const BLOCK: usize = 16;
 /// What the IV key is derived from the cipher's key with.
@@ -41,6 +41,7 @@ pub(super) struct Cbc {
     cipher: Cipher,
     iv: Aes128,
     integrity: hmac::Key,
+    icv_length: usize,
 }
 
 enum Cipher {
@@ -51,7 +52,7 @@ enum Cipher {
 
 impl Cbc {
     /// None if the cipher's key has a length that AES does not know.
-    pub(super) fn new(key: &[u8], integrity: &[u8]) -> Option<Cbc> {
+    pub(super) fn new(hash: hmac::Algorithm, key: &[u8], integrity: &[u8]) -> Option<Cbc> {
         let cipher = match key.len() {
             16 => Cipher::Aes128(Aes128::new_from_slice(key).ok()?),
             24 => Cipher::Aes192(Aes192::new_from_slice(key).ok()?),
@@ -65,7 +66,9 @@ impl Cbc {
         Some(Cbc {
             cipher,
             iv: Aes128::new_from_slice(&*iv_key).ok()?,
-            integrity: hmac::Key::new(hmac::HMAC_SHA256, integrity),
+            integrity: hmac::Key::new(hash, integrity),
+            // RFC 4868 section 2.3: the first half.
+            icv_length: hash.digest_algorithm().output_len() / 2,
         })
     }
 
@@ -78,23 +81,29 @@ impl Cbc {
 
     /// False if the text is not whole blocks.
     pub(super) fn seal(&self, esp: &mut [u8], high: Option<u32>) -> bool {
-        let Some((covered, icv)) = esp.split_last_chunk_mut::<ICV_LENGTH>() else {
+        let Some((covered, icv)) = self.covered(esp) else {
             return false;
         };
         let Some((iv, text)) = iv_and_text(covered) else {
             return false;
         };
         self.cipher.encrypt(iv, text);
-        *icv = self.icv(covered, high);
+        let tag = self.tag(covered, high);
+        let Some(tag) = tag.as_ref().get(..icv.len()) else {
+            return false;
+        };
+        icv.copy_from_slice(tag);
         true
     }
 
     /// False if the ICV is wrong or the text is not whole blocks; it is then still the ciphertext.
     pub(super) fn open(&self, esp: &mut [u8], high: Option<u32>) -> bool {
-        let Some((covered, icv)) = esp.split_last_chunk_mut::<ICV_LENGTH>() else {
+        let Some((covered, icv)) = self.covered(esp) else {
             return false;
         };
-        if verify_slices_are_equal(&self.icv(covered, high), icv).is_err() {
+        let tag = self.tag(covered, high);
+        let same = |tag: &[u8]| verify_slices_are_equal(tag, icv).is_ok();
+        if !tag.as_ref().get(..icv.len()).is_some_and(same) {
             return false;
         }
         let Some((iv, text)) = iv_and_text(covered) else {
@@ -104,21 +113,21 @@ impl Cbc {
         true
     }
 
+    /// What the ICV covers of a packet, and the ICV.
+    fn covered<'a>(&self, esp: &'a mut [u8]) -> Option<(&'a mut [u8], &'a mut [u8])> {
+        let end = esp.len().checked_sub(self.icv_length)?;
+        esp.split_at_mut_checked(end)
+    }
+
     /// RFC 4303 section 2.2.1: with a separate integrity algorithm "the high-order 32 bits are included
-    /// as part of the ICV computation", after the packet (section 3.3.2.1). RFC 4868 section 2.3: the
-    /// first half of the output.
-    pub(super) fn icv(&self, covered: &[u8], high: Option<u32>) -> [u8; ICV_LENGTH] {
+    /// as part of the ICV computation", after the packet (section 3.3.2.1).
+    pub(super) fn tag(&self, covered: &[u8], high: Option<u32>) -> hmac::Tag {
         let mut context = hmac::Context::with_key(&self.integrity);
         context.update(covered);
         if let Some(high) = high {
             context.update(&high.to_be_bytes());
         }
-        let mut icv = [0; ICV_LENGTH];
-        let tag = context.sign();
-        for (octet, value) in icv.iter_mut().zip(tag.as_ref()) {
-            *octet = *value;
-        }
-        icv
+        context.sign()
     }
 }
 

@@ -63,7 +63,13 @@ impl Combined {
                     }
                     EspSuite::Aes128CbcHmacSha256
                     | EspSuite::Aes192CbcHmacSha256
-                    | EspSuite::Aes256CbcHmacSha256 => return None,
+                    | EspSuite::Aes256CbcHmacSha256
+                    | EspSuite::Aes128CbcHmacSha384
+                    | EspSuite::Aes192CbcHmacSha384
+                    | EspSuite::Aes256CbcHmacSha384
+                    | EspSuite::Aes128CbcHmacSha512
+                    | EspSuite::Aes192CbcHmacSha512
+                    | EspSuite::Aes256CbcHmacSha512 => return None,
                 };
                 Cipher::AwsLc(LessSafeKey::new(UnboundKey::new(algorithm, key).ok()?))
             }
@@ -160,7 +166,13 @@ impl Cipher {
             }
             EspSuite::Aes128CbcHmacSha256
             | EspSuite::Aes192CbcHmacSha256
-            | EspSuite::Aes256CbcHmacSha256 => return None,
+            | EspSuite::Aes256CbcHmacSha256
+            | EspSuite::Aes128CbcHmacSha384
+            | EspSuite::Aes192CbcHmacSha384
+            | EspSuite::Aes256CbcHmacSha384
+            | EspSuite::Aes128CbcHmacSha512
+            | EspSuite::Aes192CbcHmacSha512
+            | EspSuite::Aes256CbcHmacSha512 => return None,
         })
     }
 }

@@ -206,17 +206,16 @@ impl FromStr for EspProposal {
     /// numbers unless `esn` is said.
     fn from_str(text: &str) -> Result<EspProposal, ProposalError> {
         let words = Words::parse(text, esp_cipher)?;
-        let suite = words
+        let cipher = words
             .encryption
             .ok_or(ProposalError::Missing("encryption algorithm"))?;
-        match (suite.integrity_key_length() > 0, words.integrity) {
+        let suite = match (cipher.integrity_key_length() > 0, words.integrity) {
             (false, Some(_)) => return Err(ProposalError::NeedlessIntegrity),
             (true, None) => return Err(ProposalError::Missing("integrity algorithm")),
-            (true, Some(Integrity::HmacSha256_128)) | (false, None) => {}
-            (true, Some(other)) => {
-                return Err(ProposalError::NotForEsp(other.keyword().to_owned()));
-            }
-        }
+            (true, Some(integrity)) => EspSuite::new(integrity.with_cbc(), cipher.key_length()),
+            (false, None) => Some(cipher),
+        };
+        let suite = suite.ok_or(ProposalError::Missing("cipher with such a key"))?;
         if let Some(prf) = words.prf {
             return Err(ProposalError::NotForEsp(prf.keyword().to_owned()));
         }
@@ -266,7 +265,8 @@ impl IkeProposal {
     }
 }
 
-/// The suite that a cipher's keyword begins; AES-CBC still needs its integrity.
+/// The suite that a cipher's keyword begins; of AES-CBC it is the key's length alone that counts, until
+/// the integrity is known.
 fn esp_cipher(word: &str) -> Option<EspSuite> {
     let (transform, key_length) = match word {
         "aes128gcm16" | "aes128gcm128" | "aes128gcm" => (Transform::AesGcm16, 16),
@@ -360,6 +360,15 @@ impl Integrity {
             Integrity::HmacSha256_128 => "HMAC_SHA2_256_128",
             Integrity::HmacSha384_192 => "HMAC_SHA2_384_192",
             Integrity::HmacSha512_256 => "HMAC_SHA2_512_256",
+        }
+    }
+
+    /// The ESP transform of AES-CBC with it.
+    const fn with_cbc(self) -> Transform {
+        match self {
+            Integrity::HmacSha256_128 => Transform::AesCbcHmacSha256,
+            Integrity::HmacSha384_192 => Transform::AesCbcHmacSha384,
+            Integrity::HmacSha512_256 => Transform::AesCbcHmacSha512,
         }
     }
 
@@ -510,6 +519,8 @@ mod tests {
             ("aes-sha256", "aes128-sha256-noesn"),
             ("sha2_256-aes192-esn", "aes192-sha256-esn"),
             ("aes256-sha256-x25519-esn", "aes256-sha256-x25519-esn"),
+            ("sha384-aes-esn", "aes128-sha384-esn"),
+            ("aes256-sha2_512-modp2048", "aes256-sha512-modp2048-noesn"),
             (
                 "aes128gcm16-x25519-ke1_mlkem768-esn",
                 "aes128gcm16-x25519-ke1_mlkem768-esn",
@@ -553,7 +564,11 @@ mod tests {
                 "unknown algorithm `esn`",
             ),
             (esp("aes128"), "no integrity"),
-            (esp("aes128-sha512"), "`sha512` is not offered for ESP"),
+            (esp("aes128-prfsha512"), "no integrity"),
+            (
+                esp("aes128-sha512-prfsha512"),
+                "`prfsha512` is not offered for ESP",
+            ),
             (esp("null-sha256"), "unknown algorithm `null`"),
             (esp("chacha20poly1305-sha256"), "its own integrity"),
             (ike("aes128gmac-prfsha256-x25519"), "not offered for IKE"),

@@ -25,6 +25,8 @@ const CHACHA20_POLY1305: u16 = 28;
 const AES_GCM_16_IIV: u16 = 30;
 const CHACHA20_POLY1305_IIV: u16 = 31;
 const HMAC_SHA2_256_128: u16 = 12;
+const HMAC_SHA2_384_192: u16 = 13;
+const HMAC_SHA2_512_256: u16 = 14;
 const NONE: u16 = 0;
 
 /// Which exchange negotiates a Child SA.
@@ -86,8 +88,8 @@ impl IkeProposal {
         };
         let integrity = self.integrity.map(|integrity| match integrity {
             Integrity::HmacSha256_128 => HMAC_SHA2_256_128,
-            Integrity::HmacSha384_192 => 13,
-            Integrity::HmacSha512_256 => 14,
+            Integrity::HmacSha384_192 => HMAC_SHA2_384_192,
+            Integrity::HmacSha512_256 => HMAC_SHA2_512_256,
         });
         let mut transforms = vec![Transform::new(ENCRYPTION, cipher, bits)];
         transforms.extend(integrity.map(|id| Transform::new(INTEGRITY, id, None)));
@@ -188,6 +190,8 @@ fn suite_transforms(suite: EspSuite) -> Vec<Transform> {
         sa::Transform::ChaCha20Poly1305 => (CHACHA20_POLY1305, None, None),
         sa::Transform::AesGmac => (NULL_AUTH_AES_GMAC, bits, None),
         sa::Transform::AesCbcHmacSha256 => (AES_CBC, bits, Some(HMAC_SHA2_256_128)),
+        sa::Transform::AesCbcHmacSha384 => (AES_CBC, bits, Some(HMAC_SHA2_384_192)),
+        sa::Transform::AesCbcHmacSha512 => (AES_CBC, bits, Some(HMAC_SHA2_512_256)),
         sa::Transform::AesGcm16ImplicitIv => (AES_GCM_16_IIV, bits, None),
         sa::Transform::ChaCha20Poly1305ImplicitIv => (CHACHA20_POLY1305_IIV, None, None),
     };
@@ -495,9 +499,14 @@ mod tests {
         ] {
             assert_eq!(wire(text), [(ENCRYPTION, id, bits), esn], "{text}");
         }
-        for (text, bits) in [("aes128-sha256-esn", 128), ("aes256-sha256-esn", 256)] {
+        for (text, bits, integrity) in [
+            ("aes128-sha256-esn", 128, 12),
+            ("aes256-sha256-esn", 256, 12),
+            ("aes128-sha384-esn", 128, 13),
+            ("aes256-sha512-esn", 256, 14),
+        ] {
             let cipher = (ENCRYPTION, 12, Some(bits));
-            assert_eq!(wire(text), [cipher, (INTEGRITY, 12, None), esn]);
+            assert_eq!(wire(text), [cipher, (INTEGRITY, integrity, None), esn]);
         }
         // A cipher with its own integrity beside one without: the second needs an integrity.
         let mut none = esp("aes128-sha256").to_proposal(1, SPI, Ask::First);

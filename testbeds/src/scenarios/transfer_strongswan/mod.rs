@@ -24,7 +24,13 @@ use crate::topology::{
 pub const SCENARIO: Scenario = Scenario {
     name: "transfer-strongswan",
     about: "packets of every size around the MTU through ESP in UDP, to strongSwan and back",
-    variants: &["aes256gcm16", "chacha20poly1305", "aes128-sha256"],
+    variants: &[
+        "aes256gcm16",
+        "chacha20poly1305",
+        "aes128-sha256",
+        "aes192-sha384",
+        "aes256-sha512",
+    ],
     run: transfer,
 };
 
