@@ -6,8 +6,8 @@ use hitless::ike::{Event, Input, Resume};
 use crate::key_exchange::exchanges;
 use crate::world::{A, B, SECOND, World, settings, several};
 
-const IKE: &str = "aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke2_ecp256";
-const ESP: &str = "aes256gcm16-ecp384-ke1_mlkem768-ke4_x25519-esn";
+pub const IKE: &str = "aes256gcm16-prfsha256-x25519-ke1_mlkem768-ke2_ecp256";
+pub const ESP: &str = "aes256gcm16-ecp384-ke1_mlkem768-ke4_x25519-esn";
 const FOLLOWUP: u8 = 44;
 
 fn pair(seed: u64) -> World {
@@ -33,7 +33,7 @@ fn established(seed: u64) -> World {
 }
 
 #[derive(Clone, Copy, Debug)]
-enum Rekey {
+pub enum Rekey {
     Child(usize),
     Ike(usize),
     BothChild,
@@ -41,7 +41,7 @@ enum Rekey {
     ChildAndIke,
 }
 
-const REKEYS: [Rekey; 7] = [
+pub const REKEYS: [Rekey; 7] = [
     Rekey::Child(A),
     Rekey::Child(B),
     Rekey::Ike(A),
@@ -52,7 +52,7 @@ const REKEYS: [Rekey; 7] = [
 ];
 
 impl Rekey {
-    fn start(self, world: &mut World) {
+    pub fn start(self, world: &mut World) {
         for host in [A, B] {
             let (ike, sa) = (world.ike(host), world.sa(host).id);
             match self {

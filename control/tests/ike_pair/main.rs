@@ -22,6 +22,7 @@ mod key_exchange;
 mod lifetimes;
 mod lossy;
 mod mobike;
+mod moves_amid;
 mod old_signatures;
 mod pki;
 mod ppk;

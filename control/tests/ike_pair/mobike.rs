@@ -11,12 +11,12 @@ use crate::world::{A, B, Packet, SECOND, World, address, is_response, settings};
 
 const MOVED: [&str; 2] = ["198.51.100.1", "198.51.100.2"];
 
-fn moved(host: usize) -> IpAddr {
+pub fn moved(host: usize) -> IpAddr {
     MOVED[host].parse().unwrap()
 }
 
 /// Both ends have a second address; A offers MOBIKE.
-fn mobile(host: usize) -> EngineSettings {
+pub fn mobile(host: usize) -> EngineSettings {
     let mut settings = settings(host);
     let connection = &mut settings.connections[0];
     connection.local_addrs.push(moved(host));
@@ -40,7 +40,7 @@ fn relocate(world: &mut World, host: usize, local: IpAddr) {
 }
 
 /// Both ends agree on where they are, with IKE and with ESP.
-fn assert_at(world: &World, a: IpAddr, b: IpAddr) {
+pub fn assert_at(world: &World, a: IpAddr, b: IpAddr) {
     world.assert_agreement(1);
     for (host, local, remote) in [(A, a, b), (B, b, a)] {
         let sa = world.sa(host);
@@ -51,7 +51,7 @@ fn assert_at(world: &World, a: IpAddr, b: IpAddr) {
 }
 
 /// A request in both directions shows that the windows are right.
-fn talk(world: &mut World) {
+pub fn talk(world: &mut World) {
     for host in [A, B] {
         let before = world.hosts[host].count(|e| matches!(e, Event::LivenessConfirmed { .. }));
         let ike = world.ike(host);

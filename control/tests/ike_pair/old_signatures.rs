@@ -1,8 +1,14 @@
 //! AUTH of peers that know no RFC 7427: ECDSA by RFC 4754, and RSA, which means SHA-1.
 
-use hitless::ike::auth::{Certificate, Family, Hash, verify_signature};
+use std::sync::Arc;
 
-use crate::pki::{Authority, Wish};
+use hitless::ike::Event;
+use hitless::ike::auth::{
+    Certificate, Family, Hash, RemoteAuth, RemoteCertificates, Revocation, verify_signature,
+};
+
+use crate::pki::{Authority, NOON, Wish, auth, local, trust};
+use crate::world::{A, B, SECOND, World, settings};
 
 /// RFC 7296 section 3.8 and RFC 4754: a peer that announces no hash takes ECDSA by methods of its own,
 /// and of RSA nothing that we make.
@@ -24,6 +30,44 @@ fn rfc4754_section_3_without_rfc_7427_only_ecdsa_suits_a_peer() {
         let (method, data) = own.key.sign(Family::Any, &[], message).expect("it can");
         assert_eq!(method, expected);
         assert!(verify_signature(&own.certificate, method, &data, message).is_ok());
+    }
+}
+
+/// RFC 7427 section 4: a peer says which hashes it takes, not which padding. Whoever is refused for
+/// PSS is told of the other one; who signs otherwise, or so by its file, is not.
+#[test]
+fn rfc7427_section_4_a_refused_pss_signature_has_a_hint() {
+    let anchor = Authority::anchor("anchor");
+    let b = anchor.issue(&Wish::named("b.test"));
+    let of_b = auth(&b, &[], &anchor);
+    let (rsa, ecdsa) = (&rcgen::PKCS_RSA_SHA256, &rcgen::PKCS_ECDSA_P256_SHA256);
+    for (algorithm, family, accepted, hint) in [
+        (rsa, Family::Any, Family::RsaPkcs1, true),
+        (rsa, Family::RsaPss, Family::RsaPkcs1, false),
+        (rsa, Family::RsaPkcs1, Family::RsaPss, false),
+        (ecdsa, Family::Any, Family::RsaPkcs1, false),
+    ] {
+        let a = anchor.issue(&Wish::named("a.test").by(algorithm));
+        let mut files = [settings(A), settings(B)];
+        files[A].connections[0].auth = auth(&a, &[], &anchor);
+        files[A].connections[0].auth.local = local(&a, &[], family);
+        files[B].connections[0].auth = of_b.clone();
+        files[B].connections[0].auth.remote = RemoteAuth::Pubkey(Arc::new(RemoteCertificates {
+            trust: trust(&[&anchor], Revocation::Relaxed, Vec::new()),
+            family: accepted,
+            crl_files: Vec::new(),
+        }));
+        let [file_a, file_b] = files;
+        let mut world = World::new(7, file_a, file_b);
+        world.set_time_of_day(NOON);
+        world.run(2 * SECOND);
+        let reason = world.hosts[A].events.iter().find_map(|event| match event {
+            Event::AuthenticationFailed { reason, .. } => Some(reason.clone()),
+            _ => None,
+        });
+        let reason = reason.expect("B refuses");
+        assert!(reason.contains("AUTHENTICATION_FAILED"), "{reason}");
+        assert_eq!(reason.contains("auth = \"rsa\""), hint, "{reason}");
     }
 }
 

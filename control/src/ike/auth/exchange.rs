@@ -5,11 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::grounds::{self, Grounds};
+use super::key::Family;
 use super::octets::SignedOctets;
 use super::path::CertificationPath;
 use super::psk::{psk_auth, secret};
-use super::settings::{AuthSettings, LocalAuth, LocalCertificate, RemoteAuth, SendCertificate};
-use super::signature::{self, Hash};
+use super::settings::{
+    AuthSettings, LocalAuth, LocalCertificate, LocalCertificates, RemoteAuth, SendCertificate,
+};
+use super::signature::{self, Hash, Scheme};
 use super::{Ppk, payloads, ppk};
 use crate::ike::contents::Contents;
 use crate::ike::crypto::prf::equal;
@@ -136,15 +139,7 @@ pub(in crate::ike) fn prove(
             ));
         }
     };
-    let wanted = |certificate: &&LocalCertificate| match (&wishes.authorities, certificate.anchor) {
-        (Some(authorities), Some(anchor)) => authorities.contains(&anchor),
-        _ => false,
-    };
-    let suits = |c: &&LocalCertificate| c.key.suits(own.family, &wishes.hashes);
-    let certificates = own.certificates.iter();
-    let certificate =
-        certificates.min_by_key(|certificate| (!suits(certificate), !wanted(certificate)));
-    let certificate = certificate.ok_or("no certificate of our own")?;
+    let certificate = choose(own, wishes).ok_or("no certificate of our own")?;
     let shown = match own.send {
         SendCertificate::Always => true,
         SendCertificate::IfAsked => wishes.authorities.is_some(),
@@ -165,20 +160,41 @@ pub(in crate::ike) fn prove(
     })
 }
 
+/// The certificate of ours that a peer believes most likely.
+fn choose<'a>(own: &'a LocalCertificates, wishes: &Wishes) -> Option<&'a LocalCertificate> {
+    let wanted = |certificate: &LocalCertificate| match (&wishes.authorities, certificate.anchor) {
+        (Some(authorities), Some(anchor)) => authorities.contains(&anchor),
+        _ => false,
+    };
+    let suits = |c: &LocalCertificate| c.key.suits(own.family, &wishes.hashes);
+    let certificates = own.certificates.iter();
+    certificates.min_by_key(|certificate| (!suits(certificate), !wanted(certificate)))
+}
+
 /// Why there is no AUTH in a response, with what the user can do if it is our key that the peer cannot
 /// believe. `wishes`: what it said before.
 pub(in crate::ike) fn refusal(contents: &Contents<'_>, own: &LocalAuth, wishes: &Wishes) -> String {
     let refusal = contents.refusal("response without AUTH");
-    let signed = match own {
-        LocalAuth::Pubkey(own) => own.needs_rfc_7427(),
-        LocalAuth::Psk | LocalAuth::Eap(_) => false,
+    let LocalAuth::Pubkey(own) = own else {
+        return refusal;
     };
-    match signed && wishes.hashes.is_empty() && contents.has(NotifyKind::AUTHENTICATION_FAILED) {
-        true => format!(
+    if !contents.has(NotifyKind::AUTHENTICATION_FAILED) {
+        return refusal;
+    }
+    if own.needs_rfc_7427() && wishes.hashes.is_empty() {
+        return format!(
             "{refusal}: the peer did not say SIGNATURE_HASH_ALGORITHMS (RFC 7427), and may take RSA \
              with SHA-1 alone, which is not used here; it needs an ECDSA certificate of ours"
+        );
+    }
+    // SIGNATURE_HASH_ALGORITHMS names hashes, not paddings (RFC 7427 section 4).
+    let scheme = choose(own, wishes).and_then(|c| c.key.scheme(own.family, &wishes.hashes));
+    match (own.family, scheme) {
+        (Family::Any, Some(Scheme::RsaPss(_))) => format!(
+            "{refusal}: we signed with RSASSA-PSS, which the peer may not know; if our certificate is \
+             one that it believes, try auth = \"rsa\" in local (PKCS #1 v1.5)"
         ),
-        false => refusal,
+        _ => refusal,
     }
 }
 

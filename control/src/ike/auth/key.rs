@@ -115,7 +115,7 @@ impl PrivateKey {
 
     /// What this key signs with for a peer that accepts `hashes`. With RSA the shortest hash that
     /// the peer takes: all are stronger than the key.
-    fn scheme(&self, family: Family, hashes: &[Hash]) -> Option<Scheme> {
+    pub fn scheme(&self, family: Family, hashes: &[Hash]) -> Option<Scheme> {
         let candidates: Vec<Scheme> = match self {
             PrivateKey::Rsa(_) => {
                 let hashes = [Hash::Sha256, Hash::Sha384, Hash::Sha512];

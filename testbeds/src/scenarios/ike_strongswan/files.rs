@@ -9,6 +9,11 @@ use crate::gateway::with_key_log;
 use crate::topology::{CLUSTER_OUTSIDE, INSIDE, OUTSIDE, PEER_NETWORK, PEER_OUTSIDE};
 
 const ESP: &str = "aes128gcm16";
+/// Children of connections whose IKE SA has AES-192, by the start of its proposal.
+const ESP_192: [(&str, &str); 2] = [
+    ("aes192gcm16-", "aes192gcm16"),
+    ("aes192-", "aes192-sha256"),
+];
 const SECRET: &str = "not-so-secret-psk-0123456789";
 /// Traffic selectors of the child that makes IKE_AUTH longer than [`FRAGMENT_SIZE`].
 const MANY: usize = 24;
@@ -170,6 +175,8 @@ pub const LINES: &[Line] = both_ways! {
     "modp2048" "aes128-sha256-modp2048";
     "modp3072" "aes256-sha384-modp3072";
     "modp4096" "aes256gcm16-prfsha512-modp4096";
+    "aes192gcm" "aes192gcm16-prfsha384-ecp384";
+    "aes192cbc" "aes192-sha256-x25519";
 };
 
 /// What is left of a network that is narrowed.
@@ -194,7 +201,11 @@ impl Line {
 impl Line {
     fn esp(&self) -> &'static str {
         match (self.rekeys, self.mlkem) {
-            (false, _) => ESP,
+            (false, _) => {
+                let mut strong = ESP_192.iter();
+                let found = strong.find(|(ike, _)| self.theirs.starts_with(ike));
+                found.map_or(ESP, |(_, esp)| esp)
+            }
             (true, false) => "aes128gcm16-ecp256-ke1_x25519-ke2_ecp384",
             (true, true) => "aes256gcm16-x25519-ke1_mlkem768",
         }
