@@ -652,9 +652,9 @@ impl Engine {
             }
             Effect::Lost(child) => {
                 // Where a rekeying left a successor nothing is lost.
-                let replaced = ike.children.iter().any(|other| other.name == child);
-                match replaced {
-                    _ if ike.terminated => {}
+                let succeeded = ike.children.iter().any(|other| other.name == child);
+                match succeeded {
+                    _ if ike.terminated && !ike.replaced => {}
                     true => self.lost_one(now, ike, &child),
                     false => self.lost(now, &ike.connection.name, &child),
                 }

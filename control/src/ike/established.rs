@@ -133,6 +133,9 @@ pub(super) struct IkeSa {
     pub readdressed: bool,
     /// The peer said that it has another one and only that (RFC 7296 section 2.4).
     pub superseded: bool,
+    /// Another one of its connection is in its place, and no operator wished for that: its children are
+    /// wanted as before.
+    pub replaced: bool,
     /// Made by the peer while we were rekeying the same IKE SA ourselves: it is not known yet
     /// whether this one inherits the Child SAs (RFC 7296 section 2.8.2).
     pub undecided: bool,
@@ -283,6 +286,12 @@ impl IkeSa {
             connection: self.connection.name.clone(),
             reason: reason.to_owned(),
         });
+    }
+
+    /// The new one may lack some of its children. One of another connection does not count: each would
+    /// begin anew what the other one ends.
+    pub fn is_replaced_by(&mut self, other: &IkeSa) {
+        self.replaced |= other.connection.name == self.connection.name;
     }
 
     fn forget_asked(&mut self, turn: &mut Turn<'_>) {
@@ -477,6 +486,7 @@ impl IkeSa {
             ordered: false,
             readdressed: false,
             superseded: false,
+            replaced: false,
             unanswered: None,
             undecided: false,
             forget_at: None,

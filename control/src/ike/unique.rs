@@ -64,11 +64,12 @@ impl Engine {
         between.filter_map(|spi| self.sas.get(&spi).map(|ike| &**ike))
     }
 
-    /// The other ones than this.
+    /// The other ones than this, over the same protocol: a peer with a tunnel over IPv4 and another one
+    /// over IPv6 begins each with INITIAL_CONTACT, as strongSwan does, and means no more than that.
     fn twins(&self, ike: &IkeSa) -> impl Iterator<Item = &IkeSa> {
-        let own = ike.local_spi;
+        let (own, ipv4) = (ike.local_spi, ike.path.remote.is_ipv4());
         let others = self.others(&ike.local_id, ike.peer());
-        others.filter(move |other| other.local_spi != own)
+        others.filter(move |other| other.local_spi != own && other.path.remote.is_ipv4() == ipv4)
     }
 
     /// Those other IKE SAs with this peer are dead.
@@ -78,6 +79,7 @@ impl Engine {
         for spi in &dead {
             if let Some(other) = self.sas.get_mut(spi) {
                 other.superseded = true;
+                other.is_replaced_by(ike);
             }
         }
         dead
@@ -96,6 +98,7 @@ impl Engine {
         for (spi, at) in &old {
             if let Some(other) = self.sas.get_mut(spi) {
                 other.terminated = true;
+                other.is_replaced_by(ike);
                 other.schedule(*at, Task::DeleteIke);
             }
         }

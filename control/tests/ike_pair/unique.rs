@@ -272,3 +272,81 @@ fn childless_never_refuses_an_ike_sa_without_a_child_sa_rfc6023_4() {
     let refused = |e: &Event| matches!(e, Event::NegotiationFailed { reason, .. } if reason.contains("without a Child SA"));
     assert!(world.hosts[B].saw(refused));
 }
+
+/// A's tunnel over IPv6, or B with both.
+fn over_ipv6(host: usize, mut settings: EngineSettings) -> EngineSettings {
+    let addresses = ["2001:db8::1", "2001:db8::2"].map(|address| address.parse().unwrap());
+    let connection = &mut settings.connections[0];
+    if host == A {
+        connection.local_addrs = vec![addresses[A]];
+        connection.remote_addrs = vec![addresses[B]];
+    } else {
+        connection.local_addrs.push(addresses[B]);
+        connection.remote_addrs.clear();
+    }
+    settings
+}
+
+/// strongSwan keeps its contacts by protocol, and says so once for each.
+#[test]
+fn initial_contact_over_ipv6_leaves_the_ike_sa_over_ipv4_rfc7296_2_4() {
+    for fails_over in [false, true] {
+        let mut world = World::new(1, with(A, Unique::No), over_ipv6(B, with(B, Unique::No)));
+        world.run(SECOND);
+        let old = world.ike(B);
+        start_anew(&mut world, over_ipv6(A, with(A, Unique::No)));
+        assert_eq!(world.living(B), 2, "one each");
+        assert!(!world.hosts[B].sad.is_empty());
+        if fails_over {
+            world.fail_over(B, Resume::Exact);
+            world.run(SECOND);
+            assert_eq!(world.living(B), 2);
+        }
+        // Over IPv4 once more: that one ends, and that one alone.
+        start_anew(&mut world, with(A, Unique::No));
+        assert_eq!(world.living(B), 2);
+        let all = world.ike_sas(B);
+        assert!(!all.contains(&old), "{all:?}");
+    }
+}
+
+/// A's new life begins one of two children; the other one is B's to begin, whatever ended the IKE SA that
+/// it was on.
+#[test]
+fn a_child_that_is_wanted_is_made_on_the_ike_sa_that_came_instead() {
+    for unique in [Unique::No, Unique::Replace] {
+        let a = |start: bool| {
+            let mut settings = with(
+                A,
+                if unique == Unique::No {
+                    Unique::No
+                } else {
+                    Unique::Never
+                },
+            );
+            settings.connections[0].children = several(A, 2);
+            for child in &mut settings.connections[0].children {
+                child.start = start && child.name == "net0";
+            }
+            settings
+        };
+        let mut b = with(B, unique);
+        b.connections[0].children = several(B, 2);
+        for child in &mut b.connections[0].children {
+            child.start = true;
+        }
+        let mut world = World::new(1, a(false), b);
+        world.run(3 * SECOND);
+        assert_eq!(world.hosts[B].sad.len(), 2);
+        let old = world.ike(B);
+        start_anew(&mut world, a(true));
+        world.run(200 * SECOND);
+        assert_ne!(world.ike(B), old);
+        assert_eq!(
+            (world.living(B), world.hosts[B].sad.len()),
+            (1, 2),
+            "{unique:?}"
+        );
+        assert_eq!(world.hosts[A].sad.len(), 2);
+    }
+}
