@@ -434,6 +434,7 @@ impl Initiator {
         let (proof, plain) = match (proof, plain) {
             (Ok(proof), Ok(plain)) => (proof, plain),
             (Err(reason), _) | (_, Err(reason)) => {
+                self.abandon(turn, stage);
                 return turn.events.push(Event::AuthenticationFailed {
                     peer: self.path.remote,
                     reason,
@@ -474,7 +475,7 @@ impl Initiator {
         let header = self.header(&stage, Exchange::IkeAuth, stage.message_id());
         let limit = stage.fragmenting.limit(self.path);
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
-            return;
+            return self.abandon(turn, stage);
         };
         // No longer needed, and not small.
         stage.wishes.authorities = None;

@@ -5,9 +5,11 @@ use std::time::Duration;
 use hitless_sa::IkeSpi;
 
 use super::{C, P, Pair};
+use crate::ike::Event;
 use crate::ike::Input;
 use crate::ike::established::State;
 use crate::ike::message::{Header, NotifyKind, Payload};
+use crate::ike::proposal::Identification;
 
 /// The peer rekeys its newest IKE SA, and what it says of the old one is lost: its Deletes. `None` if it
 /// was refused.
@@ -85,6 +87,35 @@ fn an_offer_that_is_given_up_frees_its_spi() {
             ike.queue.clear();
         });
         assert_eq!(taken(&pair), 1);
+    }
+}
+
+/// RFC 7296 section 2.21.1: nobody has authenticated the answer to IKE_SA_INIT, and more of them may come.
+#[test]
+fn answers_that_no_auth_follows_cost_no_spi() {
+    let mut pair = Pair::with(1, |host, settings| {
+        if host == C {
+            // No secret is for this one.
+            let mut other = settings.connections[0].clone();
+            settings.secrets[0].ids = vec![other.local_id.clone()];
+            other.name = "other".to_owned();
+            other.local_id = Identification::Fqdn("nobody.test".to_owned());
+            other.children[0].start = false;
+            settings.connections.push(other);
+        }
+    });
+    let before = taken(&pair);
+    let initiate = Input::Initiate {
+        connection: "other".to_owned(),
+        child: Some("net0".to_owned()),
+    };
+    let request = pair.input(C, initiate).remove(0);
+    let answer = pair.give(P, &request).remove(0);
+    for _ in 0..10 {
+        assert!(pair.give(C, &answer).is_empty());
+        let failed = |event: &Event| matches!(event, Event::AuthenticationFailed { .. });
+        assert!(std::mem::take(&mut pair.events[C]).iter().any(failed));
+        assert_eq!(taken(&pair), before);
     }
 }
 

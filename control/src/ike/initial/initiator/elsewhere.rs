@@ -5,7 +5,7 @@
 use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 
-use super::Initiator;
+use super::{AuthStage, Initiator};
 use crate::ike::fragments::Reassembly;
 use crate::ike::initial::Progress;
 use crate::ike::nat::{IKE_PORT, NAT_PORT, Path};
@@ -70,6 +70,13 @@ impl Initiator {
         if let Some((_, _, spi)) = self.auth.take().and_then(|stage| stage.child) {
             ids.release(spi);
         }
+    }
+
+    /// What follows of an answer that nobody has authenticated comes to nothing, and costs nothing: another
+    /// answer may come (RFC 7296 section 2.21.1).
+    pub(super) fn abandon(&mut self, turn: &mut Turn<'_>, stage: AuthStage) {
+        self.auth = Some(stage);
+        self.release(turn.ids);
     }
 
     /// Begins anew with the next address; false if there is none.

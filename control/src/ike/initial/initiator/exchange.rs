@@ -40,14 +40,14 @@ impl Initiator {
             return self.authenticate(turn, stage);
         };
         let Some(key) = turn.key_pair(method) else {
-            return;
+            return self.abandon(turn, stage);
         };
         let payloads = [key_exchange(&key)];
         let message_id = stage.message_id();
         let header = self.header(&stage, Exchange::IkeIntermediate, message_id);
         let limit = stage.fragmenting.limit(self.path);
         let Some(bytes) = seal(&stage.keys, turn, &header, &payloads, limit) else {
-            return;
+            return self.abandon(turn, stage);
         };
         let content = emit_payloads(&payloads);
         stage
@@ -114,6 +114,7 @@ impl Initiator {
                 Progress::Waiting
             }
             Err(reason) => {
+                self.abandon(turn, stage);
                 turn.events.push(Event::NegotiationFailed {
                     peer: path.remote,
                     reason,

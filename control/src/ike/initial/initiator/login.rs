@@ -74,9 +74,12 @@ impl Initiator {
                 stage.rounds += 1;
                 let header = self.header(&stage, Exchange::IkeAuth, stage.message_id());
                 let limit = stage.fragmenting.limit(self.path);
-                if let Some(bytes) = seal(&stage.keys, turn, &header, &[payload], limit) {
-                    self.auth = Some(stage);
-                    self.send(turn, bytes);
+                match seal(&stage.keys, turn, &header, &[payload], limit) {
+                    Some(bytes) => {
+                        self.auth = Some(stage);
+                        self.send(turn, bytes);
+                    }
+                    None => self.abandon(turn, stage),
                 }
                 return Progress::Waiting;
             }
@@ -92,6 +95,7 @@ impl Initiator {
         if contents.error().is_none() {
             self.withdraw(turn, &stage);
         }
+        self.abandon(turn, stage);
         Progress::Failed
     }
 
