@@ -37,7 +37,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use aws_lc_rs::digest;
-use hitless_sa::TrafficSelector;
 use toml::de::DeTable;
 
 use document::Section;
@@ -168,9 +167,10 @@ impl Config {
     /// 0 without ports.
     pub fn layout(&self) -> u64 {
         let networks = self.ports.iter().flat_map(|port| {
-            let of = |network: TrafficSelector| (port.protected, network.to_string());
-            let addresses = port.addresses.iter().copied();
-            addresses.filter_map(ports::network).map(of)
+            let (protected, networks) = port.place();
+            networks
+                .into_iter()
+                .map(move |network| (protected, network))
         });
         let networks: BTreeSet<_> = networks.collect();
         if networks.is_empty() {

@@ -149,6 +149,16 @@ pub struct PortConfig {
 }
 
 impl PortConfig {
+    /// Which side, and which networks are there: alike for every member, whatever it calls the port.
+    pub fn place(&self) -> (bool, BTreeSet<String>) {
+        let networks = self
+            .addresses
+            .iter()
+            .copied()
+            .filter_map(super::ports::network);
+        (self.protected, networks.map(|it| it.to_string()).collect())
+    }
+
     /// The kernel's name of the interface, if the port has one.
     pub fn kernel_interface(&self) -> Option<&str> {
         match self.driver {

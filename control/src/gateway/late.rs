@@ -129,11 +129,16 @@ impl Late {
     }
 }
 
-/// The ports in an order that all members have, whatever that of their files is: by the cluster's
-/// Ethernet addresses, which are one for each network.
+/// In a label between members: the packet came from the protected side. Behind it the place of its port
+/// among [`networks`]. Whatever is wrong with that, what comes from outside is not taken for what comes
+/// from within.
+const PROTECTED: usize = 0x80;
+
+/// The ports in an order that all members have, whatever that of their files and the names in it is: by
+/// side, and by what networks are there (`Config::layout`).
 fn networks(ports: &[PortConfig]) -> Vec<usize> {
     let mut order: Vec<usize> = (0..ports.len()).collect();
-    order.sort_by_key(|port| ports.get(*port).map(|port| port.mac));
+    order.sort_by_key(|port| ports.get(*port).map(PortConfig::place));
     order
 }
 
@@ -180,9 +185,12 @@ impl Gateway {
             // IKE that was punted just before; it is the same by whatever port it comes.
             None => (0, packet),
         };
-        let networks = networks(&self.settings.config().ports);
-        let network = networks.iter().position(|of| *of == port);
-        let Some(label) = network.and_then(|network| Parcel::Late.label(network)) else {
+        let ports = &self.settings.config().ports;
+        let network = networks(ports).iter().position(|of| *of == port);
+        let side = ports.get(port).filter(|port| port.protected);
+        let side = side.map_or(0, |_| PROTECTED);
+        let network = network.filter(|network| *network < PROTECTED);
+        let Some(label) = network.and_then(|network| Parcel::Late.label(network | side)) else {
             self.late.counts.malformed += 1;
             return;
         };
@@ -223,11 +231,16 @@ impl Gateway {
 
     /// Packets that came late to the member that led before this one.
     pub(super) fn take_late(&mut self, now: Instant, packets: Vec<Vec<u8>>) {
-        let networks = networks(&self.settings.config().ports);
+        let ports = &self.settings.config().ports;
+        let networks = networks(ports);
         for mut packet in packets {
             let late = Parcel::parse(&packet).filter(|(parcel, ..)| *parcel == Parcel::Late);
-            let port = late.and_then(|(_, network, _)| networks.get(network));
-            let label = port.and_then(|port| Parcel::Late.label(*port));
+            let port = late.and_then(|(_, label, _)| {
+                let port = networks.get(label & !PROTECTED)?;
+                let protected = label & PROTECTED != 0;
+                (ports.get(*port)?.protected == protected).then_some(*port)
+            });
+            let label = port.and_then(|port| Parcel::Late.label(port));
             match (label, packet.first_chunk_mut()) {
                 (Some(label), Some(space)) => {
                     *space = label;

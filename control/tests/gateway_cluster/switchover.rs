@@ -56,12 +56,17 @@ fn switchovers_under_traffic_lose_no_packet_and_repeat_none() {
     assert_eq!(skips.count(), 0);
 }
 
-/// A label of a late packet names the network, not a place in somebody's file.
+/// A label of a late packet names the network and its side: not a place in somebody's file, nor the order
+/// of Ethernet addresses, which may come of names that each member has its own of.
 #[test]
 fn late_packets_find_their_network_where_the_ports_have_another_order() {
     let topology = Topology::new(2, "open sesame".to_owned());
     let mut members = [1, 2].map(|id| topology.member(id).unwrap());
     members[1].ports.reverse();
+    let [first, second] = members[1].ports.as_mut_slice() else {
+        panic!("two ports");
+    };
+    std::mem::swap(&mut first.mac, &mut second.mac);
     let mut world = World::with(74, members.into(), topology.peer().unwrap());
     world.come_up();
     assert_eq!(lost_in_switchovers(&mut world, 6), [0, 0]);
