@@ -26,6 +26,11 @@ const NEXT_HOP: Duration = Duration::from_millis(1_500);
 const HIGH_WATER_HEARTBEATS: u32 = 4;
 const HIGH_WATER: Duration = Duration::from_millis(50);
 const MARGIN: Duration = Duration::from_millis(50);
+/// However slow a tunnel is, it reaches so many packets ahead, and is raised when half of that is left.
+const HIGH_WATER_LEAST: f64 = 8.0;
+/// A standby's word is waited for during so many takeovers, and so long at least.
+const VOUCH_TAKEOVERS: u32 = 3;
+const VOUCH: Duration = Duration::from_millis(50);
 /// What one of two leaders replaced, the other one finds by its silence, two seconds; and where both
 /// used a Message ID the next request may have to be repeated, which happens after so long again.
 const STALE: Duration = Duration::from_secs(4);
@@ -65,8 +70,11 @@ pub enum Takeover {
 /// What hosts may feel of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Cost {
-    /// No packet may be lost, and none may wait for longer.
-    Delay(Duration),
+    /// None may wait for longer than `longest`, and none is lost but inbound ones, for `refused`.
+    Delay {
+        longest: Duration,
+        refused: Duration,
+    },
     /// Traffic may be away for so long each way, and what was sent meanwhile is lost.
     Outage {
         inbound: Duration,
@@ -80,7 +88,7 @@ impl Cost {
     /// How long nothing at all may arrive, inbound and outbound.
     pub fn outage(self) -> Option<[Duration; 2]> {
         match self {
-            Cost::Delay(longest) => Some([longest; 2]),
+            Cost::Delay { longest, refused } => Some([longest + refused, longest]),
             Cost::Outage { inbound, outbound } => Some([inbound, outbound]),
             Cost::Anything => None,
         }
@@ -95,7 +103,7 @@ impl Cost {
     /// How long everything that is sent may be lost, both ways together.
     pub fn loss(self) -> Option<Duration> {
         match self {
-            Cost::Delay(_) => Some(Duration::ZERO),
+            Cost::Delay { refused, .. } => Some(refused),
             Cost::Outage { inbound, outbound } => Some(inbound + outbound),
             Cost::Anything => None,
         }
@@ -122,6 +130,10 @@ impl Fault {
             outbound: after,
         };
         let none = Duration::ZERO;
+        let delay = |longest: Duration| Cost::Delay {
+            longest,
+            refused: none,
+        };
         let (takeover, cost) = match self {
             Fault::Kill
             | Fault::Zombie
@@ -138,10 +150,13 @@ impl Fault {
             // Both lead until it is over. Then one of them does, and knows nothing of what the other
             // one has received meanwhile, nor of what it has replaced.
             Fault::SyncCut => (Takeover::AtAnyTime, lost(dead * 2 + STALE, blackout * 2)),
-            Fault::Switchover | Fault::Restarts => (Takeover::Within(handed), Cost::Delay(handed)),
+            Fault::Switchover | Fault::Restarts => (Takeover::Within(handed), delay(handed)),
             // Its word is waited for until it counts as gone.
-            Fault::StandbyDown | Fault::SyncToActive => (Takeover::Never, Cost::Delay(dead)),
-            Fault::ClockStep => (Takeover::Never, Cost::Delay(dead)),
+            Fault::StandbyDown | Fault::SyncToActive => {
+                let (longest, refused) = (dead, starved(wish, heartbeat));
+                (Takeover::Never, Cost::Delay { longest, refused })
+            }
+            Fault::ClockStep => (Takeover::Never, delay(dead)),
             Fault::ProtectedDown | Fault::OutsideDown => {
                 (Takeover::Within(LINKS + handed), lost(LINKS + handed, none))
             }
@@ -175,6 +190,21 @@ fn blackout(wish: &Wish, heartbeat: Duration) -> Duration {
     let noticed = (heartbeat * HIGH_WATER_HEARTBEATS).max(HIGH_WATER) + MARGIN;
     let pause = Duration::from_secs(1) * u32::from(wish.busy()) / wish.rate.max(1);
     noticed + REKEY + REKEY_EACH * u32::from(wish.busy()) + pause * 2
+}
+
+/// How long a tunnel's inbound packets are refused where nobody acknowledges a higher high water: from
+/// when the least that is left of it is used up until the Child SA has been replaced. That begins when
+/// the standby's word is not waited for any more, after three takeovers.
+fn starved(wish: &Wish, heartbeat: Duration) -> Duration {
+    let spoken_for = (heartbeat * wish.missed * VOUCH_TAKEOVERS).max(VOUCH);
+    let rate = f64::from(wish.rate) / f64::from(wish.busy().max(1));
+    let reach = (heartbeat * HIGH_WATER_HEARTBEATS).max(HIGH_WATER);
+    let least = (rate * reach.as_secs_f64()).max(HIGH_WATER_LEAST) / 2.0;
+    let left = match rate > 0.0 {
+        true => Duration::from_secs_f64(least / rate),
+        false => Duration::MAX,
+    };
+    (spoken_for + heartbeat + REKEY).saturating_sub(left)
 }
 
 #[cfg(test)]
@@ -225,6 +255,23 @@ mod tests {
                 fault.name()
             );
         }
+    }
+
+    #[test]
+    fn a_standby_that_dies_costs_busy_tunnels_what_their_high_water_does_not_last() {
+        let refused = |wish: &Wish| {
+            let cost = Fault::StandbyDown.expected(wish).cost;
+            cost.loss().unwrap().as_millis()
+        };
+        // Ten packets a second: what is left lasts for 400 ms, its word is waited for 90 or 600.
+        assert_eq!(refused(&wish(10, 3)), 0);
+        assert_eq!(refused(&wish(50, 4)), 600 + 50 + 50 - 400);
+        // A thousand: 25 ms are left at least.
+        let busy = Wish {
+            rate: 40_000,
+            ..wish(10, 3)
+        };
+        assert_eq!(refused(&busy), 90 + 10 + 50 - 25);
     }
 
     #[test]

@@ -563,7 +563,10 @@ mod tests {
                 outbound: Duration::ZERO,
             }
         };
-        let none = Cost::Delay(Duration::from_secs(1));
+        let none = Cost::Delay {
+            longest: Duration::from_secs(1),
+            refused: Duration::ZERO,
+        };
         // Waiting for a core loses nothing by itself.
         for row in [lost(none, 0), lost(none, 50)] {
             assert!(says(&row, "1 packets lost where none may be"));
