@@ -149,7 +149,11 @@ impl Ways {
                 length,
                 octets,
             } => {
-                let packet = pool.copy_in(octets.get(..length).unwrap_or_default());
+                let packet = octets.get(..length).unwrap_or_default();
+                let packet = match errand {
+                    Errand::Open(_) => pool.copy_inbound_in(packet),
+                    Errand::Seal(_) | Errand::Heed => pool.copy_in(packet),
+                };
                 // The sender's ring has a place for each of its buffers.
                 let _ = way.returning.push(octets);
                 Some(Arrived::Packet(errand, packet))
@@ -159,14 +163,22 @@ impl Ways {
 }
 
 /// Connects the workers of one gateway, each to each, before they run. A worker's index here is the
-/// one that commands name. Allocates all buffers that packets on their way ever need.
+/// one that commands name, and its [`id`](crate::worker::WorkerSettings::id). Allocates all buffers
+/// that packets on their way ever need.
+///
+/// # Panics
+///
+/// If the workers do not stand in the order of their ids, from 0: packets would go to others than
+/// commands name.
 pub fn connect(workers: &mut [Worker]) {
+    let in_order = workers.iter().map(Worker::id).eq(0..workers.len());
+    assert!(in_order, "workers stand in the order of their ids");
     let count = workers.len();
     if count < 2 {
         return;
     }
     let pools = workers.iter().map(|worker| &worker.frames.pool);
-    let room = pools.map(Pool::largest_packet).max().unwrap_or(0);
+    let room = pools.map(Pool::largest_inbound).max().unwrap_or(0);
     let buffer = || vec![0; room].into_boxed_slice();
     let mut all: Vec<Ways> = (0..count)
         .map(|_| Ways {

@@ -36,6 +36,8 @@ pub const RUN_SIZE: usize = RUN_FRAMES * FRAME_SIZE;
 /// Octets of the longest frame that a run must hold, with all that ESP adds: a jumbo frame.
 pub const LARGEST_FRAME: usize = 9216 + 18;
 
+/// Head room that a packet needs which does not go out as it is.
+pub(crate) const LEAST_HEADROOM: usize = 32;
 /// The longest packet that a frame holds behind the standard head room, and a run.
 pub(crate) const LARGEST_IN_FRAME: usize = FRAME_SIZE - HEADROOM;
 /// Runs that a worker keeps for messages of ours and to us (RFC 7296 section 2: IKE messages may be
@@ -211,6 +213,27 @@ impl Pool {
         }
     }
 
+    /// An empty packet of `octets` octets that does not go out as it is, and needs little head room: so
+    /// more of them fit into a frame. `own` ones may be in a run that is kept.
+    pub(crate) fn allocate_inbound(&mut self, octets: usize, own: bool) -> Option<Packet> {
+        let spare = HEADROOM - LEAST_HEADROOM;
+        let within = octets > LARGEST_IN_FRAME && octets <= LARGEST_IN_FRAME + spare;
+        let mut packet = match own {
+            _ if within => self.allocate()?,
+            true => self.allocate_own(octets)?,
+            false => self.allocate_for(octets)?,
+        };
+        let grown = match within {
+            false => self.append(&mut packet, octets),
+            true => self.prepend(&mut packet, spare) && self.append(&mut packet, octets - spare),
+        };
+        if !grown {
+            self.free(packet);
+            return None;
+        }
+        Some(packet)
+    }
+
     fn token(&self, frame: FrameIndex, offset: usize, length: usize) -> Packet {
         let capacity = match frame < self.frames {
             true => FRAME_SIZE,
@@ -235,6 +258,13 @@ impl Pool {
     pub(crate) fn copy_own_in(&mut self, octets: &[u8]) -> Option<Packet> {
         let packet = self.allocate_own(octets.len())?;
         Some(self.filled(packet, octets))
+    }
+
+    /// As [`Pool::copy_in`], of a packet that does not go out as it is.
+    pub(crate) fn copy_inbound_in(&mut self, octets: &[u8]) -> Option<Packet> {
+        let mut packet = self.allocate_inbound(octets.len(), false)?;
+        self.bytes_mut(&mut packet).copy_from_slice(octets);
+        Some(packet)
     }
 
     fn filled(&mut self, mut packet: Packet, octets: &[u8]) -> Packet {
@@ -314,6 +344,11 @@ impl Pool {
             false => LARGEST_IN_FRAME,
             true => LARGEST_IN_RUN,
         }
+    }
+
+    /// The longest one that does not go out as it is.
+    pub(crate) fn largest_inbound(&self) -> usize {
+        self.largest_packet().max(FRAME_SIZE - LEAST_HEADROOM)
     }
 
     /// The packet's octets.

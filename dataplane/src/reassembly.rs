@@ -12,7 +12,7 @@ use hitless_sa::Instant;
 use smallvec::SmallVec;
 
 use crate::frames::Frames;
-use crate::pool::{FRAME_SIZE, HEADROOM, LARGEST_IN_RUN, Packet, Pool};
+use crate::pool::{FRAME_SIZE, LARGEST_IN_RUN, LEAST_HEADROOM, Packet, Pool};
 use crate::verdict::DropReason;
 use crate::wire::checksum;
 use crate::wire::ip::Ip;
@@ -29,8 +29,6 @@ const PARTS: usize = 8;
 const HELD: usize = 128;
 /// How long a datagram may take (RFC 8200 section 4.5, RFC 1122 section 3.3.2).
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Head room that a packet needs which does not go out as it is.
-const LEAST_HEADROOM: usize = 32;
 const TICK: Duration = Duration::from_secs(1);
 
 /// Which datagram a fragment is of.
@@ -290,7 +288,9 @@ impl Datagram {
         // IPv6: all headers but the fragment header, which is the last of them.
         let dropped = if is_v6 { ipv6::FRAGMENT_HEADER } else { 0 };
         let front = first.piece.front - dropped;
-        let mut whole = room(pool, front + total).ok_or(DropReason::NoBuffer)?;
+        let mut whole = pool
+            .allocate_inbound(front + total, true)
+            .ok_or(DropReason::NoBuffer)?;
         let mut copied = pool.copy_between(&first.packet, 0..front, &mut whole, 0);
         for part in &self.parts {
             let Piece {
@@ -337,25 +337,6 @@ fn largest(pool: &Pool) -> usize {
         0 => FRAME_SIZE - LEAST_HEADROOM,
         _ => LARGEST_IN_RUN,
     }
-}
-
-/// An empty packet of this length: in a frame of which less head room is left, if need be.
-fn room(pool: &mut Pool, length: usize) -> Option<Packet> {
-    let spare = HEADROOM - LEAST_HEADROOM;
-    let in_frame = length <= FRAME_SIZE - LEAST_HEADROOM;
-    let mut packet = match length <= FRAME_SIZE - HEADROOM {
-        false if in_frame => pool.allocate()?,
-        _ => pool.allocate_own(length)?,
-    };
-    let grown = match length <= packet.tailroom() {
-        true => pool.append(&mut packet, length),
-        false => pool.prepend(&mut packet, spare) && pool.append(&mut packet, length - spare),
-    };
-    if !grown {
-        pool.free(packet);
-        return None;
-    }
-    Some(packet)
 }
 
 fn content<'a>(pool: &'a Pool, packet: &'a Packet, piece: Piece) -> Option<&'a [u8]> {

@@ -60,7 +60,8 @@ const ANNOUNCEMENTS: [Duration; 3] = [
 /// What a worker is made from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WorkerSettings {
-    /// Number of the worker, for the name of its thread.
+    /// Which of the gateway's workers it is, from 0: its place among those that
+    /// [`connect`](crate::handover::connect) connects, and its share of what policies count.
     pub id: usize,
     /// One for each port, in the same order.
     pub interfaces: Vec<Interface>,

@@ -69,7 +69,11 @@ impl Bench {
         let mut packet = packet.unwrap();
         if whole.len() > 1792 {
             self.frames.pool.free(packet);
-            packet = room(&mut self.frames.pool, whole.len()).unwrap();
+            packet = self
+                .frames
+                .pool
+                .allocate_inbound(whole.len(), true)
+                .unwrap();
             self.frames
                 .pool
                 .bytes_mut(&mut packet)

@@ -31,7 +31,7 @@ use hitless_sa::{
 
 use crate::packets::{
     HOST_B as HOST, INSIDE, MTU, OUTSIDE, OUTSIDE_A as PEER, OUTSIDE_B as GATEWAY, PLENTY, drain,
-    frame, raw, sa_id, udp,
+    frame, raw, sa_id, udp, without_df,
 };
 
 const INSIDE_MAC: [u8; 6] = [2, 0, 0, 0, 2, 1];
@@ -379,7 +379,7 @@ pub fn inside_frame(sa: u32, payload: &[u8]) -> Vec<u8> {
 
 /// The peer's packet with this number on an SA.
 pub fn sealed(sa: u32, number: u64, payload: &[u8]) -> Vec<u8> {
-    let inner = udp(far_host(sa), HOST, payload);
+    let inner = without_df(&udp(far_host(sa), HOST, payload));
     let (spi, number) = (Spi(0xbbbb_0000 + sa), SequenceNumber(number));
     let esp = esp::seal_datagram(&key(sa, true), spi, number, true, 4, &inner).unwrap();
     raw(PEER, GATEWAY, 50, &esp)

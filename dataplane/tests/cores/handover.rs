@@ -11,7 +11,7 @@ use hitless_dataplane::verdict::DropReason;
 use hitless_sa::{Lease, SequenceNumber, Spi};
 
 use crate::bed::{Gate, Spread, child, sealed};
-use crate::packets::{PLENTY, sa_id};
+use crate::packets::{self, PLENTY, sa_id};
 
 fn numbered(n: usize) -> Vec<u8> {
     (n as u32).to_be_bytes().to_vec()
@@ -45,6 +45,23 @@ fn an_sa_used_from_another_worker_is_handed_over_and_counted_on_its_owner_in_ord
     assert_eq!(esp(2).taken_over, 514);
     assert_eq!((esp(2).packets_in, esp(2).packets_out), (257, 257));
     assert_eq!(gate.counted(1), [(0, 0), (0, 0), (257, 257)]);
+}
+
+#[test]
+fn rfc4303_section_3_4_1_esp_that_came_in_fragments_is_handed_over_whole() {
+    let mut gate = Gate::new(2);
+    gate.install(1, Spread::Bound(1));
+    // In a frame as it comes, and in one with less head room.
+    for (identification, length) in [(1, 1_400), (2, 1_850)] {
+        let whole = gate.seal(1, &vec![7; length]);
+        for part in packets::parts(&whole, 1_400, identification) {
+            gate.bring(0, &part);
+        }
+        gate.settle();
+    }
+    let esp = |core: usize| gate.cores[core].handle.counters.esp();
+    assert_eq!((esp(0).handed_over, esp(1).packets_in), (2, 2));
+    assert_eq!(gate.drops(), 0);
 }
 
 #[test]

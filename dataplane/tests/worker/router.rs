@@ -51,35 +51,6 @@ fn outer(v6: bool, udp: bool, esp: &[u8]) -> Vec<u8> {
     packet
 }
 
-/// A packet in parts of at most `size` octets of payload.
-fn parts(packet: &[u8], size: usize, identification: u32) -> Vec<Vec<u8>> {
-    let v6 = packet[0] >> 4 == 6;
-    let (header, body) = packet.split_at(if v6 { 40 } else { 20 });
-    let count = body.len().div_ceil(size);
-    let cut = |(index, part): (usize, &[u8])| {
-        let (position, more) = ((index * size) as u16, index + 1 < count);
-        let mut fragment = header.to_vec();
-        if v6 {
-            let field = (position | u16::from(more)).to_be_bytes();
-            fragment.extend_from_slice(&[header[6], 0, field[0], field[1]]);
-            fragment.extend_from_slice(&identification.to_be_bytes());
-            fragment[6] = 44;
-            let payload = (part.len() + 8) as u16;
-            fragment[4..6].copy_from_slice(&payload.to_be_bytes());
-            fragment.extend_from_slice(part);
-            return fragment;
-        }
-        fragment.extend_from_slice(part);
-        let total = fragment.len() as u16;
-        fragment[2..4].copy_from_slice(&total.to_be_bytes());
-        fragment[4..6].copy_from_slice(&identification.to_be_bytes()[2..]);
-        let field = ((position / 8) | (u16::from(more) << 13)).to_be_bytes();
-        fragment[6..8].copy_from_slice(&field);
-        hops_later(&fragment, 0)
-    };
-    body.chunks(size).enumerate().map(cut).collect()
-}
-
 #[test]
 fn rfc4303_section_3_4_1_esp_that_comes_in_fragments_is_put_together_first() {
     for (v6, encapsulated) in [(false, false), (false, true), (true, false), (true, true)] {
