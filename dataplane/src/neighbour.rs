@@ -38,6 +38,9 @@ const ASK_EVERY: Duration = Duration::from_secs(1);
 const ATTEMPTS: u8 = 3;
 /// How long an answer is trusted before it is asked for again, in unicast.
 const FRESH: Duration = Duration::from_secs(30);
+/// The same of a router of ours, on which all that is sent depends: what it says unasked when it moves is
+/// not heard by every port. One that does not answer counts as what it was for as long as others.
+const FRESH_ROUTER: Duration = Duration::from_secs(1);
 /// How long a neighbour that nobody sends to is remembered.
 const UNUSED: Duration = Duration::from_secs(300);
 
@@ -61,6 +64,8 @@ struct Entry {
     wanted: bool,
     /// It was learnt in another term: it may have moved unheard.
     doubted: bool,
+    /// A next hop of the forwarding table.
+    router: bool,
     held: Queue,
 }
 
@@ -75,6 +80,14 @@ enum Worth {
 }
 
 impl Entry {
+    /// How long its answer is trusted.
+    fn fresh(&self) -> Duration {
+        match self.router {
+            true => FRESH_ROUTER,
+            false => FRESH,
+        }
+    }
+
     /// None if it has to stay, as what waits for it does not wait for long.
     fn worth(&self) -> Option<Worth> {
         match (self.wanted, self.mac) {
@@ -205,6 +218,9 @@ impl Neighbours {
         }
         for table in &mut self.tables {
             table.routers.sort_unstable();
+            for (address, entry) in &mut table.entries {
+                entry.router = table.routers.binary_search(address).is_ok();
+            }
         }
     }
 
@@ -237,6 +253,7 @@ impl Neighbours {
                 used: now,
                 wanted: true,
                 doubted: false,
+                router: table.is_router(neighbour.address),
                 held: Queue::EMPTY,
             };
             table.entries.insert(neighbour.address, entry);
@@ -244,25 +261,28 @@ impl Neighbours {
         };
         (entry.used, entry.wanted) = (now, true);
         match entry.mac {
-            Some(mac) if !entry.doubted && now.since(entry.confirmed) < FRESH => {
+            Some(mac) if !entry.doubted && now.since(entry.confirmed) < entry.fresh() => {
                 Resolution::Known { mac, probe: None }
             }
             Some(mac) => {
                 let at_once = entry.doubted && entry.attempts == 0;
                 let due = at_once || now.since(entry.asked) >= ASK_EVERY;
-                if due && entry.attempts >= ATTEMPTS {
+                let stale = entry.doubted || now.since(entry.confirmed) >= FRESH;
+                if due && stale && entry.attempts >= ATTEMPTS {
                     entry.mac = None;
                     self.given_up += 1;
                     (entry.asked, entry.attempts) = (now, 1);
                     return Resolution::Unknown { ask: true };
                 }
-                if due {
-                    (entry.asked, entry.attempts) = (now, entry.attempts + 1);
-                }
-                let probe = match entry.doubted {
+                // Who does not answer may be somebody else by now.
+                let probe = match entry.doubted || entry.attempts > 0 {
                     true => Probe::Broadcast,
                     false => Probe::Unicast,
                 };
+                if due {
+                    entry.attempts = ATTEMPTS.min(entry.attempts + 1);
+                    entry.asked = now;
+                }
                 let probe = due.then_some(probe);
                 Resolution::Known { mac, probe }
             }
@@ -304,7 +324,7 @@ impl Neighbours {
         entry.mac?;
         let fresh = match entry.doubted {
             true => now,
-            false => (entry.confirmed + FRESH).min(now + ASK_EVERY),
+            false => (entry.confirmed + entry.fresh()).min(now + ASK_EVERY),
         };
         // A stale one is asked for again, sooner or later.
         Some(fresh.max(now + Duration::from_nanos(1)))
@@ -368,6 +388,7 @@ impl Neighbours {
             used: now,
             wanted: false,
             doubted: false,
+            router: table.is_router(neighbour.address),
             held: Queue::EMPTY,
         };
         table.entries.insert(neighbour.address, entry);
@@ -417,6 +438,11 @@ impl Table {
             next_sweep: Instant::default(),
             ages: Vec::with_capacity(CAPACITY),
         }
+    }
+
+    /// Whether an address is a next hop of the forwarding table.
+    fn is_router(&self, address: IpAddr) -> bool {
+        self.routers.binary_search(&address).is_ok()
     }
 
     /// Whether there is room for one more; if need be those make it that were used longest ago among

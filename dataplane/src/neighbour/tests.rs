@@ -80,8 +80,8 @@ fn an_old_answer_is_probed_and_trusted_until_three_probes_fail() {
     assert_eq!(table.resolve(WHO, at(29.9)), known(None));
     assert_eq!(table.resolve(WHO, at(30.0)), known(Some(Probe::Unicast)));
     assert_eq!(table.resolve(WHO, at(30.1)), known(None));
-    assert_eq!(table.resolve(WHO, at(31.0)), known(Some(Probe::Unicast)));
-    assert_eq!(table.resolve(WHO, at(32.0)), known(Some(Probe::Unicast)));
+    assert_eq!(table.resolve(WHO, at(31.0)), known(Some(Probe::Broadcast)));
+    assert_eq!(table.resolve(WHO, at(32.0)), known(Some(Probe::Broadcast)));
     assert_eq!(table.given_up(), 0);
     assert_eq!(
         table.resolve(WHO, at(33.0)),
@@ -90,6 +90,37 @@ fn an_old_answer_is_probed_and_trusted_until_three_probes_fail() {
     assert_eq!(table.given_up(), 1, "copies of the address are void");
     table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(33.1));
     assert_eq!(table.resolve(WHO, at(33.2)), known(None));
+}
+
+/// It says so unasked, which a port that gets nothing but what is for us does not hear.
+#[test]
+fn a_router_that_moves_unheard_is_found_within_seconds_and_one_that_is_silent_is_not_given_up_early()
+ {
+    const OTHER: MacAddress = [0x02, 9, 9, 9, 9, 9];
+    let mut table = Neighbours::new(2);
+    table.learn(WHO, MAC, Trust::Confirmed { create: true }, at(0.0));
+    table.set_routers([WHO].into_iter());
+    let known = |probe| Resolution::Known { mac: MAC, probe };
+    assert_eq!(table.resolve(WHO, at(0.9)), known(None));
+    assert!(table.fresh_until(WHO, at(0.9)).unwrap() <= at(1.0));
+    assert_eq!(table.resolve(WHO, at(1.0)), known(Some(Probe::Unicast)));
+    assert_eq!(table.resolve(WHO, at(2.0)), known(Some(Probe::Broadcast)));
+    assert!(table.awaits(WHO));
+    for second in 3..30 {
+        let asked = table.resolve(WHO, at(f64::from(second)));
+        assert_eq!(asked, known(Some(Probe::Broadcast)), "{second}");
+    }
+    let given_up = Resolution::Unknown { ask: true };
+    assert_eq!(table.resolve(WHO, at(30.0)), given_up);
+    // Another one answers; no router any more, it is asked as seldom as others.
+    let answer = Trust::Confirmed { create: false };
+    assert!(table.learn(WHO, OTHER, answer, at(30.1)).unwrap().changed);
+    table.set_routers(std::iter::empty());
+    let moved = Resolution::Known {
+        mac: OTHER,
+        probe: None,
+    };
+    assert_eq!(table.resolve(WHO, at(60.0)), moved);
 }
 
 /// A router that fails over says so once, and a standby is not to listen.
@@ -266,7 +297,11 @@ fn rfc4861_section_7_2_5_what_is_said_unasked_is_used_but_soon_asked_for() {
     assert_eq!(table.resolve(WHO, at(101.0)), known(MAC, true));
     // Hearing the same again confirms nothing; an answer does.
     table.learn(WHO, MAC, heard, at(101.5));
-    assert_eq!(table.resolve(WHO, at(102.0)), known(MAC, true));
+    let again = Resolution::Known {
+        mac: MAC,
+        probe: Some(Probe::Broadcast),
+    };
+    assert_eq!(table.resolve(WHO, at(102.0)), again);
     table.learn(WHO, MAC, Trust::Confirmed { create: false }, at(102.1));
     assert_eq!(table.resolve(WHO, at(110.0)), known(MAC, false));
     // Without the override flag nothing that is known changes.
