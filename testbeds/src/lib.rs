@@ -30,6 +30,7 @@ pub mod process;
 pub mod scenario;
 pub mod scenarios;
 pub mod sim;
+pub mod stage;
 pub mod strongswan;
 mod syscall;
 pub mod topology;

@@ -35,6 +35,7 @@ pub const ALL: &[Scenario] = &[
     faults::degraded::SCENARIO,
     scenarios::roads_strongswan::SCENARIO,
     scenarios::mobike_strongswan::SCENARIO,
+    scenarios::nat_strongswan::SCENARIO,
     scenarios::ike_strongswan::SCENARIO,
     scenarios::transfer_strongswan::SCENARIO,
     scenarios::tunnels_strongswan::SCENARIO,

@@ -210,6 +210,7 @@ pub struct IkeSa {
     pub cipher: String,
     /// Where the gateway is, as charon knows it.
     pub remote_host: String,
+    pub remote_port: u64,
     /// Seconds since it was established.
     pub established: u64,
     pub children: Vec<ChildSa>,
@@ -280,6 +281,7 @@ impl IkeSa {
             "responder-spi" => value.clone_into(&mut self.responder_spi),
             "encr-alg" => value.clone_into(&mut self.cipher),
             "remote-host" => value.clone_into(&mut self.remote_host),
+            "remote-port" => self.remote_port = value.parse().unwrap_or_default(),
             "established" => self.established = value.parse().ok()?,
             _ => {}
         }
@@ -380,6 +382,7 @@ mod tests {
     state = ESTABLISHED
     local-id = C=CH, O=lab
     remote-host = 192.0.2.1
+    remote-port = 4500
     initiator-spi = c032d0c7900674b3
     responder-spi = bf5bc91756b85eda
     encr-alg = AES_GCM_16
@@ -419,6 +422,7 @@ list-sas reply {
         assert_eq!(sas.len(), 1);
         assert_eq!(sas[0].initiator_spi, "c032d0c7900674b3");
         assert_eq!(sas[0].remote_host, "192.0.2.1");
+        assert_eq!(sas[0].remote_port, 4500);
         assert_eq!(sas[0].cipher, "AES_GCM_16");
         assert_eq!(sas[0].established, 17);
         assert_eq!(sas[0].children.len(), 2);
