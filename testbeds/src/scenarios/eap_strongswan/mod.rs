@@ -6,19 +6,17 @@ mod files;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::Value;
-
 use super::certs_strongswan::pki;
-use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
-use crate::gateway::{self, Member, only_spis};
+use crate::gateway::only_spis;
 use crate::ping::{Ping, flows};
 use crate::process;
 use crate::scenario::{Bench, Report, Scenario};
+use crate::stage::Stage;
 use crate::strongswan::{self, StrongSwan};
-use crate::topology::{HOST_A, HOST_B, HOST_INTERFACE, OUTSIDE, Topology};
-use crate::tshark::{self, Content};
+use crate::topology::{HOST_A, HOST_B, HOST_INTERFACE, Topology};
+use crate::tshark::Content;
 use files::{OURS, TAKEN};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -36,15 +34,7 @@ const ANSWER: Duration = Duration::from_secs(15);
 const INTERVAL: Duration = Duration::from_millis(50);
 
 struct Trial<'a> {
-    bench: &'a Bench,
-    report: Report,
-    directory: PathBuf,
-    /// Processes before namespaces: fields are dropped in this order.
-    members: [Member; 2],
-    active: usize,
-    peer: StrongSwan,
-    wire: Capture,
-    lab: Topology,
+    stage: Stage<'a>,
 }
 
 fn users(bench: &Bench, variant: &str) -> Result<Report, LabError> {
@@ -60,7 +50,7 @@ fn users(bench: &Bench, variant: &str) -> Result<Report, LabError> {
     trial.refused("mallory", "no secret or connection for mallory")?;
     trial.takeover(&address)?;
     trial.rekeyed(&address)?;
-    trial.members[trial.active].keep_status("end")?;
+    trial.stage.members[trial.stage.active].keep_status("end")?;
     trial.decrypted()
 }
 
@@ -73,38 +63,21 @@ impl<'a> Trial<'a> {
         let plugins = strongswan::PLUGINS;
         let options = format!("  load = {plugins} eap-identity eap-mschapv2\n");
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &conf, &options)?;
-        let wire = Capture::start(&lab.peer, OUTSIDE, Direction::Both, "outside", &directory)?;
-        let mut members = gateway::start_pair(&lab, &directory, files::member)?;
-        let active = gateway::wait_for_roles(&mut members, READY)?;
-        Ok(Self {
-            bench,
-            report: Report::new(SCENARIO.name, variant),
-            directory,
-            members,
-            active,
-            peer,
-            wire,
-            lab,
-        })
+        let report = Report::new(SCENARIO.name, variant);
+        let stage = Stage::start(bench, report, &directory, (lab, peer), files::member)?;
+        Ok(Self { stage })
     }
 
     /// tshark reads all of it, with the key logs of both members.
     fn decrypted(self) -> Result<Report, LabError> {
-        let ends = (&self.members, &self.peer);
-        let contents = [("tshark-sees-eap-success", SUCCESS)];
-        tshark::conclude(self.report, &self.directory, ends, self.wire, &contents)
-    }
-
-    /// Our IKE SAs of a connection that are up.
-    fn ours(&self, connection: &str) -> Result<Vec<Value>, LabError> {
-        self.members[self.active].established(connection)
+        self.stage.conclude(&[("tshark-sees-eap-success", SUCCESS)])
     }
 
     /// strongSwan is the gateway.
     fn we_log_in(&mut self) -> Result<(), LabError> {
-        self.bench.say("we log in at charon's");
+        self.stage.bench.say("we log in at charon's");
         let sa = clock::until("an address of charon's", ANSWER, || {
-            let mut sas = self.ours("head")?;
+            let mut sas = self.stage.ours("head")?;
             sas.retain(|sa| sa["local_vips"][0] == TAKEN);
             Ok(sas.pop())
         });
@@ -112,88 +85,102 @@ impl<'a> Trial<'a> {
             Ok(sa) => format!("charon authenticated by {}", sa["authenticated"]),
             Err(error) => error.to_string(),
         };
-        self.report.check("we-log-in", sa.is_ok(), detail);
-        let listed = self.peer.swanctl(&["--list-sas"])?;
+        self.stage.report.check("we-log-in", sa.is_ok(), detail);
+        let listed = self.stage.peer.swanctl(&["--list-sas"])?;
         let known = listed.contains(&format!("EAP: '{OURS}'"));
-        self.report.check("charon-knows-our-user", known, OURS);
-        let answered = flows(&self.lab.host_b, TAKEN, HOST_A);
-        self.report
+        self.stage
+            .report
+            .check("charon-knows-our-user", known, OURS);
+        let answered = flows(&self.stage.lab.host_b, TAKEN, HOST_A);
+        self.stage
+            .report
             .check("our-login-carries-traffic", answered, TAKEN);
         Ok(())
     }
 
     /// strongSwan is the client, and knows the password.
     fn alice(&mut self) -> Result<String, LabError> {
-        self.bench.say("alice logs in");
-        let initiated = self
-            .peer
-            .swanctl(&["--initiate", "--child", "alice", "--timeout", "10"]);
-        let sas = self.ours("users")?;
+        self.stage.bench.say("alice logs in");
+        let initiated =
+            self.stage
+                .peer
+                .swanctl(&["--initiate", "--child", "alice", "--timeout", "10"]);
+        let sas = self.stage.ours("users")?;
         let sa = sas.first().cloned().unwrap_or_default();
         let up = initiated.is_ok() && sas.len() == 1 && sa["remote_eap_id"] == "alice";
         let detail = match &initiated {
             Ok(_) => format!("{} as {}", sa["authenticated"], sa["remote_eap_id"]),
             Err(error) => error.to_string(),
         };
-        self.report.check("charon-logs-in", up, detail);
+        self.stage.report.check("charon-logs-in", up, detail);
         let address = sa["remote_vips"][0].as_str().unwrap_or_default().to_owned();
         let fits = address.starts_with("10.3.0.");
-        self.report.check("charon-gets-an-address", fits, &*address);
+        self.stage
+            .report
+            .check("charon-gets-an-address", fits, &*address);
         self.traffic("at-first", &address);
         Ok(address)
     }
 
     fn traffic(&mut self, moment: &str, address: &str) {
-        let answered = flows(&self.lab.peer, address, HOST_B);
+        let answered = flows(&self.stage.lab.peer, address, HOST_B);
         let detail = format!("{address} to {HOST_B}");
-        self.report
+        self.stage
+            .report
             .check(&format!("traffic-{moment}"), answered, detail);
     }
 
     /// A login that fails, whatever the reason: charon reads the same error.
     fn refused(&mut self, user: &str, why: &str) -> Result<(), LabError> {
-        self.bench.say(&format!("{user} does not get in"));
-        let (ours, theirs) = (self.members[self.active].log().len(), self.peer.log().len());
+        self.stage.bench.say(&format!("{user} does not get in"));
+        let (ours, theirs) = (
+            self.stage.members[self.stage.active].log().len(),
+            self.stage.peer.log().len(),
+        );
         let initiated = self
+            .stage
             .peer
             .swanctl(&["--initiate", "--child", user, "--timeout", "5"]);
-        let said = self.members[self.active].log();
+        let said = self.stage.members[self.stage.active].log();
         let told = said.get(ours..).is_some_and(|said| said.contains(why));
-        let read = self.peer.log();
+        let read = self.stage.peer.log();
         let error = "ERROR_AUTHENTICATION_FAILURE";
         let read = read.get(theirs..).is_some_and(|read| read.contains(error));
-        let users = self.ours("users")?.len();
+        let users = self.stage.ours("users")?.len();
         let detail = format!("IKE SAs of users: {users}, told {why:?}: {told}, E=691: {read}");
         let passed = initiated.is_err() && users == 1 && told && read;
-        self.report
+        self.stage
+            .report
             .check(&format!("refused-{user}"), passed, detail);
         Ok(())
     }
 
     /// The active member dies under traffic: nobody logs in again.
     fn takeover(&mut self, address: &str) -> Result<(), LabError> {
-        self.bench.say("the active member dies");
-        let mut stream = Ping::start(&self.lab.peer, HOST_B, INTERVAL, "stream", &self.directory)?;
+        self.stage.bench.say("the active member dies");
+        let mut stream = Ping::start(
+            &self.stage.lab.peer,
+            HOST_B,
+            INTERVAL,
+            "stream",
+            &self.stage.directory,
+        )?;
         stream.wait_for_answer(READY)?;
-        let before = self.peer.said("IKE_AUTH");
-        let died = self.active;
-        self.members[died].keep_status("before")?;
-        let moment = self.members[died].kill()?;
-        self.active = 1 - died;
-        self.members[self.active].wait_until_active(READY)?;
-        let sas = self.ours("users")?;
+        let before = self.stage.peer.said("IKE_AUTH");
+        let moment = self.stage.active_dies()?;
+        let sas = self.stage.ours("users")?;
         let kept = sas.len() == 1
             && sas[0]["remote_vips"][0] == address
             && sas[0]["remote_eap_id"] == "alice";
         let detail = sas
             .first()
             .map(|sa| format!("{} at {}", sa["remote_eap_id"], sa["remote_vips"]));
-        self.report.check(
+        self.stage.report.check(
             "the-user-outlives-a-member",
             kept,
             detail.unwrap_or_default(),
         );
-        let (source, from) = (address.to_owned(), &self.lab.peer);
+        let (source, from) = (address.to_owned(), &self.stage.lab.peer);
         clock::until("traffic after the takeover", ANSWER, || {
             Ok(flows(from, &source, HOST_B).then_some(()))
         })?;
@@ -203,29 +190,33 @@ impl<'a> Trial<'a> {
             "{} of {} answered, {late} after it died",
             log.received, log.transmitted
         );
-        self.report.check("the-stream-goes-on", late > 5, detail);
-        let auth = self.peer.said("IKE_AUTH") - before;
-        self.report.no_new_ike_auth(auth);
+        self.stage
+            .report
+            .check("the-stream-goes-on", late > 5, detail);
+        let auth = self.stage.peer.said("IKE_AUTH") - before;
+        self.stage.report.no_new_ike_auth(auth);
         Ok(())
     }
 
     /// What a login began is an IKE SA like any other.
     fn rekeyed(&mut self, address: &str) -> Result<(), LabError> {
-        self.bench.say("rekeying, from both sides");
+        self.stage.bench.say("rekeying, from both sides");
         for side in ["charon-rekeys", "we-rekey"] {
-            let first = only_spis(&self.ours("users")?);
+            let first = only_spis(&self.stage.ours("users")?);
             let asked = match side {
-                "we-rekey" => self.members[self.active].order(&["rekey", "--ike", "users"]),
-                _ => self.peer.swanctl(&["--rekey", "--ike", "alice"]),
+                "we-rekey" => {
+                    self.stage.members[self.stage.active].order(&["rekey", "--ike", "users"])
+                }
+                _ => self.stage.peer.swanctl(&["--rekey", "--ike", "alice"]),
             };
             let next = clock::until(side, ANSWER, || {
-                let mut sas = self.ours("users")?;
+                let mut sas = self.stage.ours("users")?;
                 sas.retain(|sa| sa["remote_eap_id"] == "alice");
                 Ok(only_spis(&sas).filter(|now| Some(now) != first.as_ref()))
             });
             let detail = format!("{first:?} -> {:?}", next.as_ref().ok());
             let passed = asked.is_ok() && next.is_ok();
-            self.report.check(side, passed, detail);
+            self.stage.report.check(side, passed, detail);
         }
         self.traffic("after-rekeying", address);
         Ok(())

@@ -4,20 +4,19 @@
 
 mod files;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::capture::{Capture, Direction};
 use crate::clock;
 use crate::error::LabError;
-use crate::gateway::{self, Member};
+use crate::gateway::{self};
 use crate::ping;
 use crate::scenario::{Bench, Report, Scenario};
+use crate::stage::Stage;
 use crate::strongswan::StrongSwan;
 use crate::topology::{HOST_A, HOST_B, HOST_INTERFACE, OUTSIDE, Topology};
-use crate::tshark::{self, Content};
+use crate::tshark::Content;
 use files::{ALSO, MOVED, OTHER_HOST, OUR_DNS, TAKEN, THEIR_DNS};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -33,19 +32,10 @@ const CONTENTS: [(&str, Content); 2] = [
     ("tshark-sees-cfg-reply", Content::Configuration(2)),
     ("tshark-sees-the-move", Content::Notify(16400)),
 ];
-const READY: Duration = Duration::from_secs(10);
 const ANSWER: Duration = Duration::from_secs(15);
 
 struct Trial<'a> {
-    bench: &'a Bench,
-    report: Report,
-    directory: PathBuf,
-    /// Processes before namespaces: fields are dropped in this order.
-    members: [Member; 2],
-    active: usize,
-    peer: StrongSwan,
-    wire: Capture,
-    lab: Topology,
+    stage: Stage<'a>,
 }
 
 fn roads(bench: &Bench, variant: &str) -> Result<Report, LabError> {
@@ -78,61 +68,49 @@ impl<'a> Trial<'a> {
         // What it protects has to be its own.
         lab.peer.address("lo", &format!("{ALSO}/32"))?;
         let peer = StrongSwan::start_with(&lab.peer, "peer", &directory, &conf, "")?;
-        let wire = Capture::start(&lab.peer, OUTSIDE, Direction::Both, "outside", &directory)?;
-        let mut members = gateway::start_pair(&lab, &directory, files::member)?;
-        let active = gateway::wait_for_roles(&mut members, READY)?;
-        Ok(Self {
-            bench,
-            report: Report::new(SCENARIO.name, variant),
-            directory,
-            members,
-            active,
-            peer,
-            wire,
-            lab,
-        })
+        let report = Report::new(SCENARIO.name, variant);
+        let stage = Stage::start(bench, report, &directory, (lab, peer), files::member)?;
+        Ok(Self { stage })
     }
 
     /// tshark reads all of it, with the key logs of both members.
     fn decrypted(self) -> Result<Report, LabError> {
-        let ends = (&self.members, &self.peer);
-        tshark::conclude(self.report, &self.directory, ends, self.wire, &CONTENTS)
-    }
-
-    /// Our IKE SAs of a connection that are up.
-    fn ours(&self, connection: &str) -> Result<Vec<Value>, LabError> {
-        self.members[self.active].established(connection)
+        self.stage.conclude(&CONTENTS)
     }
 
     /// We get an address and a name server of charon's.
     fn taken(&mut self) -> Result<(), LabError> {
-        self.bench.say("charon gives us an address");
+        self.stage.bench.say("charon gives us an address");
         let sa = clock::until("an address of charon's", ANSWER, || {
-            let mut sas = self.ours("head")?;
+            let mut sas = self.stage.ours("head")?;
             sas.retain(|sa| sa["local_vips"][0] == TAKEN);
             let both = |sa: &Value| sa["children"].as_array().is_some_and(|c| c.len() == 2);
             Ok(sas.pop().filter(both))
         })?;
-        self.report
+        self.stage
+            .report
             .check("we-begin-several-children", true, "2 children");
         let dns = &sa["dns"][0];
         let told = format!("name server {dns}");
-        self.report
+        self.stage
+            .report
             .check("we-get-a-name-server", dns == THEIR_DNS, told);
-        let answered = ping::flows(&self.lab.host_b, TAKEN, HOST_A);
-        self.report
+        let answered = ping::flows(&self.stage.lab.host_b, TAKEN, HOST_A);
+        self.stage
+            .report
             .check("our-address-carries-traffic", answered, TAKEN);
         Ok(())
     }
 
     /// charon gets an address and a name server of ours, and two children.
     fn given(&mut self) -> Result<String, LabError> {
-        self.bench.say("charon gets an address of ours");
+        self.stage.bench.say("charon gets an address of ours");
         for child in ["net", "more"] {
-            self.peer
+            self.stage
+                .peer
                 .swanctl(&["--initiate", "--child", child, "--timeout", "10"])?;
         }
-        let sas = self.ours("clients")?;
+        let sas = self.stage.ours("clients")?;
         let address = sas
             .first()
             .and_then(|sa| sa["remote_vips"][0].as_str())
@@ -141,50 +119,56 @@ impl<'a> Trial<'a> {
         let children = sas.first().and_then(|sa| sa["children"].as_array());
         let children = children.map_or(0, Vec::len);
         let all = format!("{} IKE SAs, {children} children", sas.len());
-        self.report
+        self.stage
+            .report
             .check("several-children", sas.len() == 1 && children == 2, all);
         let fits = address.starts_with("10.3.0.");
-        self.report.check("charon-gets-an-address", fits, &*address);
+        self.stage
+            .report
+            .check("charon-gets-an-address", fits, &*address);
         // charon says so even if it has no use for it.
-        let told = self.peer.log().contains("CPRP(ADDR DNS)");
-        self.report.check("charon-is-told-of-dns", told, OUR_DNS);
+        let told = self.stage.peer.log().contains("CPRP(ADDR DNS)");
+        self.stage
+            .report
+            .check("charon-is-told-of-dns", told, OUR_DNS);
         self.traffic("at-first", &address);
         Ok(address)
     }
 
     fn traffic(&mut self, moment: &str, address: &str) {
         for (host, child) in [(HOST_B, "net"), (OTHER_HOST, "more")] {
-            let answered = ping::flows(&self.lab.peer, address, host);
+            let answered = ping::flows(&self.stage.lab.peer, address, host);
             let name = format!("traffic-of-{child}-{moment}");
             let detail = format!("{address} to {host}");
-            self.report.check(&name, answered, detail);
+            self.stage.report.check(&name, answered, detail);
         }
     }
 
     /// We rekey what charon began: it is its initiator still, and may move (RFC 4555 section 1.3).
     fn rekeyed(&mut self) -> Result<(), LabError> {
-        self.bench.say("we rekey the IKE SA of charon");
-        let first = gateway::only_spis(&self.ours("clients")?);
-        self.members[self.active].order(&["rekey", "--ike", "clients"])?;
+        self.stage.bench.say("we rekey the IKE SA of charon");
+        let first = gateway::only_spis(&self.stage.ours("clients")?);
+        self.stage.members[self.stage.active].order(&["rekey", "--ike", "clients"])?;
         let next = clock::until("a rekeyed IKE SA", ANSWER, || {
-            let now = gateway::only_spis(&self.ours("clients")?);
+            let now = gateway::only_spis(&self.stage.ours("clients")?);
             Ok(now.filter(|now| Some(now) != first.as_ref()))
         });
         let detail = format!("{first:?} -> {:?}", next.as_ref().ok());
-        self.report.check("we-rekey", next.is_ok(), detail);
+        self.stage.report.check("we-rekey", next.is_ok(), detail);
         Ok(())
     }
 
     /// charon has another address: MOBIKE tells us, and traffic goes on.
     fn moves(&mut self, address: &str) -> Result<(), LabError> {
-        self.bench.say("charon moves");
+        self.stage.bench.say("charon moves");
         let outside = format!("{MOVED}/24");
-        self.lab.peer.address(OUTSIDE, &outside)?;
-        self.lab
+        self.stage.lab.peer.address(OUTSIDE, &outside)?;
+        self.stage
+            .lab
             .peer
             .ip(&["addr", "del", "192.0.2.2/24", "dev", OUTSIDE])?;
         let moved = clock::until("the peer's new address", ANSWER, || {
-            let mut sas = self.ours("clients")?;
+            let mut sas = self.stage.ours("clients")?;
             sas.retain(|sa| sa["remote_host"] == MOVED);
             Ok(sas.pop())
         });
@@ -192,7 +176,9 @@ impl<'a> Trial<'a> {
             Ok(sa) => format!("{}:{}", sa["remote_host"], sa["remote_port"]),
             Err(error) => error.to_string(),
         };
-        self.report.check("mobike-moves-it", moved.is_ok(), detail);
+        self.stage
+            .report
+            .check("mobike-moves-it", moved.is_ok(), detail);
         self.settled()?;
         self.traffic("after-the-move", address);
         Ok(())
@@ -201,7 +187,7 @@ impl<'a> Trial<'a> {
     /// Until charon has replaced what kernel-libipsec cannot move, and the standby has all of it.
     fn settled(&mut self) -> Result<(), LabError> {
         clock::until("two children with charon", ANSWER, || {
-            let sas = self.peer.list_sas()?;
+            let sas = self.stage.peer.list_sas()?;
             let installed = |sa: &crate::strongswan::IkeSa| {
                 let installed = sa.children.iter().filter(|c| c.state == "INSTALLED");
                 installed.count() == 2 && sa.children.len() == 2
@@ -212,42 +198,40 @@ impl<'a> Trial<'a> {
 
     /// The active member dies: the address, the children and where charon is outlive it.
     fn takeover(&mut self, address: &str) -> Result<(), LabError> {
-        self.bench.say("the active member dies");
-        let before = self.peer.said("IKE_AUTH");
-        let died = self.active;
-        self.members[died].keep_status("before")?;
-        self.members[died].kill()?;
-        self.active = 1 - died;
-        self.members[self.active].wait_until_active(READY)?;
-        let sas = self.ours("clients")?;
+        self.stage.bench.say("the active member dies");
+        let before = self.stage.peer.said("IKE_AUTH");
+        self.stage.active_dies()?;
+        let sas = self.stage.ours("clients")?;
         let kept =
             sas.len() == 1 && sas[0]["remote_vips"][0] == address && sas[0]["remote_host"] == MOVED;
         let detail = sas
             .first()
             .map(|sa| format!("{} at {}", sa["remote_vips"], sa["remote_host"]));
-        self.report
+        self.stage
+            .report
             .check("kept-over-the-takeover", kept, detail.unwrap_or_default());
         // What the predecessor might have delivered counts as seen (`strict`), until the children
         // are rekeyed.
         let source = address.to_owned();
         for host in [HOST_B, OTHER_HOST] {
             clock::until("traffic after the takeover", ANSWER, || {
-                Ok(ping::flows(&self.lab.peer, &source, host).then_some(()))
+                Ok(ping::flows(&self.stage.lab.peer, &source, host).then_some(()))
             })?;
         }
         self.traffic("after-the-takeover", address);
-        let auth = self.peer.said("IKE_AUTH") - before;
-        self.report.no_new_ike_auth(auth);
+        let auth = self.stage.peer.said("IKE_AUTH") - before;
+        self.stage.report.no_new_ike_auth(auth);
         Ok(())
     }
 
     /// Another client gets another address from the member that took over.
     fn second_client(&mut self, first: &str) -> Result<(), LabError> {
-        self.bench.say("a second client");
+        self.stage.bench.say("a second client");
         let up = self
+            .stage
             .peer
             .swanctl(&["--initiate", "--child", "second", "--timeout", "10"]);
-        let sas = self.ours("clients")?;
+        let sas = self.stage.ours("clients")?;
         let mut addresses: Vec<&str> = sas
             .iter()
             .filter_map(|sa| sa["remote_vips"][0].as_str())
@@ -255,11 +239,15 @@ impl<'a> Trial<'a> {
         addresses.sort_unstable();
         addresses.dedup();
         let different = up.is_ok() && addresses.len() == 2 && addresses.contains(&first);
-        self.report
+        self.stage
+            .report
             .check("no-address-given-twice", different, addresses.join(", "));
-        self.members[self.active].keep_status("end")?;
-        let listed = format!("{:#}", Value::Array(self.members[self.active].list_sas()?));
-        std::fs::write(self.directory.join("list-sas.json"), listed)
+        self.stage.members[self.stage.active].keep_status("end")?;
+        let listed = format!(
+            "{:#}",
+            Value::Array(self.stage.members[self.stage.active].list_sas()?)
+        );
+        std::fs::write(self.stage.directory.join("list-sas.json"), listed)
             .map_err(LabError::io("keeping the list of SAs"))
     }
 }
