@@ -29,7 +29,7 @@ impl IkeSa {
 
     /// Made by the peer's exchange, and the peer has said nothing there since: it has asked for nothing, and
     /// all that it was asked for is unanswered.
-    fn is_unused(&self) -> bool {
+    pub(super) fn is_unused(&self) -> bool {
         let window = &self.window;
         let unanswered = window.outstanding.keys().map(|id| id.0);
         let silent = unanswered.eq(0..window.next_request.0);

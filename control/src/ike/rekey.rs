@@ -247,6 +247,23 @@ fn make(
     }
 }
 
+impl IkeSa {
+    /// Whether, by this record of ours, the exchange that made `heir` is not over, and makes it anew: ours,
+    /// of which the answer comes again, or the peer's, which it repeats as it knows nothing of it.
+    pub(super) fn is_yet_to_make(&self, heir: &IkeSa) -> bool {
+        if self.successors.contains(&heir.local_spi) {
+            return false;
+        }
+        let mut pending = self.pending.values();
+        match heir.initiator {
+            true => pending.any(|pending| {
+                matches!(pending, Pending::RekeyIke(offer) if offer.spi == heir.local_spi)
+            }),
+            false => heir.is_unused(),
+        }
+    }
+}
+
 /// The new IKE SA: everything but the keys, the SPIs and the Message IDs is as before
 /// (RFC 7296 section 2.18; H5: the capabilities of RFC 6311 too).
 fn successor(

@@ -116,18 +116,23 @@ impl Engine {
         Some(ike)
     }
 
-    /// Leads what is kept. A successor that no exchange acknowledges is dropped and given back: the
-    /// exchange will make it again. What a successor has inherited, its predecessor's older record may
-    /// still show.
+    /// Leads what is kept. A successor that no exchange acknowledges is dropped and given back, if the
+    /// exchange will make it again: the record of the one that it comes of may also be from long before.
+    /// What a successor has inherited, its predecessor's older record may still show.
     fn take_over(&mut self) -> Vec<IkeSa> {
         let mut discarded = Vec::new();
         for old in std::mem::take(&mut self.resuming.ancestors) {
             let Some(ancestor) = self.passive.get(&old) else {
                 continue;
             };
-            let acknowledged = ancestor.successors.clone();
-            for heir in self.resuming.heirs_of(old).collect::<Vec<_>>() {
-                if !acknowledged.contains(&heir) {
+            let heirs = self.resuming.heirs_of(old);
+            let to_come = |heir: &IkeSpi| {
+                let heir = self.passive.get(heir);
+                heir.is_some_and(|heir| ancestor.is_yet_to_make(heir))
+            };
+            let heirs: Vec<(IkeSpi, bool)> = heirs.map(|heir| (heir, to_come(&heir))).collect();
+            for (heir, to_come) in heirs {
+                if to_come {
                     discarded.extend(self.drop_kept(heir).map(|ike| *ike));
                     continue;
                 }
@@ -189,9 +194,13 @@ impl Engine {
 
     /// Leads one more, stored just now, besides those that are led; it waits as they do or did.
     pub fn take_in(&mut self, spi: IkeSpi) {
-        let Some(ike) = self.drop_kept(spi) else {
+        let Some(mut ike) = self.drop_kept(spi) else {
             return;
         };
+        // A record from long before may show what a successor has by now, and that is carried already.
+        let index = &self.index;
+        let carried = |sa| index.of_child(sa).is_some_and(|owner| owner != spi);
+        ike.children.retain(|child| !carried(child.sa.id));
         self.ids.leases.hold(&ike);
         self.index.insert(&ike);
         for child in &ike.children {

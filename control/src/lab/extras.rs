@@ -19,6 +19,15 @@ pub enum Redirect {
     Later,
 }
 
+/// Who makes the tunnel, if not the peer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begins {
+    /// The cluster, and the peer answers.
+    Cluster,
+    /// Each of them, at once or not.
+    Both,
+}
+
 /// What is asked for. Nothing of it is the plain tunnel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Extras {
@@ -76,6 +85,8 @@ pub struct Extras {
     pub other_group: bool,
     /// A name server comes with the address.
     pub dns: bool,
+    /// Others begin than the peer: what a peer says below who begins, whoever that is, says.
+    pub begins: Option<Begins>,
 }
 
 /// A part of each protected network, and a host on it.
@@ -119,6 +130,25 @@ impl Extras {
         lanes.map(lane).collect()
     }
 
+    /// Whether this end makes the tunnel.
+    pub(super) fn starts(&self, end: End) -> bool {
+        match self.begins {
+            None => end == End::Peer,
+            Some(Begins::Cluster) => end == End::Cluster,
+            Some(Begins::Both) => true,
+        }
+    }
+
+    /// Which part an end has in what is made by one that begins and one that answers: where both begin
+    /// the peer is taken for the one that does.
+    fn role(&self, end: End) -> End {
+        match (self.begins, end) {
+            (Some(Begins::Cluster), End::Cluster) => End::Peer,
+            (Some(Begins::Cluster), End::Peer) => End::Cluster,
+            _ => end,
+        }
+    }
+
     /// Workers of each gateway.
     pub fn workers(&self) -> usize {
         1 + usize::from(self.per_cpu_sas)
@@ -140,7 +170,7 @@ impl Extras {
             true => plain.replace("-x25519", "-x25519-ke1_mlkem768"),
             false => plain.to_owned(),
         };
-        match self.other_group && end == End::Peer {
+        match self.other_group && self.role(end) == End::Peer {
             true => format!("\"{}\", \"{with}\"", with.replace("-x25519", "-ecp256")),
             false => format!("\"{with}\""),
         }
@@ -159,7 +189,7 @@ impl Extras {
         ];
         let cluster = [
             (virtual_ip, "pools = [\"clients\"]"),
-            (self.lazy, "sync_after_takeover = \"lazy\""),
+            (false, ""),
             (false, ""),
             (false, ""),
         ];
@@ -169,11 +199,13 @@ impl Extras {
             (self.mobike || self.moves, "mobike = true"),
             (self.childless, "childless = \"force\""),
         ];
-        let own = match end {
+        let own = match self.role(end) {
             End::Cluster => cluster,
             End::Peer => peer,
         };
-        for (wanted, line) in both.into_iter().chain(own) {
+        let lazy = self.lazy && end == End::Cluster;
+        let lazy = (lazy, "sync_after_takeover = \"lazy\"");
+        for (wanted, line) in both.into_iter().chain(own).chain([lazy]) {
             if wanted {
                 lines.push_str(line);
                 lines.push('\n');
@@ -207,7 +239,7 @@ impl Extras {
             let name = numbered("net", number);
             let [behind_cluster, behind_peer] = match self.divides() {
                 true => lane.networks.each_ref().map(String::as_str),
-                false if self.narrow && end == End::Peer => wide(inside),
+                false if self.narrow && self.role(end) == End::Peer => wide(inside),
                 false => networks,
             };
             let behind_peer = match self.virtual_ip && connection == 0 {
@@ -258,7 +290,7 @@ impl Extras {
                 let _ = writeln!(text, "dns = [\"{}\"]", inside.stations().host_b);
             }
         }
-        if self.cookies && end == End::Cluster {
+        if self.cookies && self.role(end) == End::Cluster {
             text.push_str("[ike]\ncookies = \"always\"\n");
         }
         text

@@ -15,7 +15,7 @@ mod station;
 mod switch;
 mod topology;
 
-pub use extras::{Extras, Lane, Redirect};
+pub use extras::{Begins, Extras, Lane, Redirect};
 pub use host::{Host, MAGIC, Probe};
 pub use hub::{Hub, SyncNetwork};
 pub use station::{MTU, Room, Station, first_start};

@@ -151,7 +151,7 @@ impl Topology {
         self.extras.lanes(self.inside)
     }
 
-    /// The configuration of a member, which answers.
+    /// The configuration of a member, which answers unless somebody else than the peer begins.
     pub fn member(&self, member: u8) -> Result<Config, ConfigError> {
         let mut cluster = self.cluster("lab", member, 1..=self.members);
         if self.extras.mobike {
@@ -167,7 +167,6 @@ impl Topology {
             inside: self.inside.stations().cluster,
             remote,
             end: End::Cluster,
-            start: "none",
         };
         self.parse(&format!("member {member}"), &sides)
     }
@@ -190,7 +189,7 @@ impl Topology {
         }
     }
 
-    /// The configuration of the peer, which initiates: a cluster of one, or the first of two.
+    /// The configuration of the peer, which initiates as a rule: a cluster of one, or the first of two.
     pub fn peer(&self) -> Result<Config, ConfigError> {
         self.peer_member(0)
     }
@@ -213,7 +212,6 @@ impl Topology {
             inside: self.inside.stations().peer,
             remote,
             end: End::Peer,
-            start: "start",
         };
         self.parse("peer", &sides)
     }
@@ -319,9 +317,11 @@ secret = "{secret}"
             extras,
             ..
         } = self;
-        let Sides {
-            remote, end, start, ..
-        } = sides;
+        let Sides { remote, end, .. } = sides;
+        let start = match extras.starts(*end) {
+            true => "start",
+            false => "none",
+        };
         let [local_id, remote_id] = match end {
             End::Cluster => ["cluster".to_owned(), extras::numbered("peer", number)],
             End::Peer => [extras::numbered("peer", number), "cluster".to_owned()],
@@ -363,7 +363,6 @@ struct Sides<'a> {
     inside: IpAddr,
     remote: Vec<IpAddr>,
     end: End,
-    start: &'a str,
 }
 
 /// Where a member listens on the sync network.

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use hitless::ike::proposal::Identification;
 use hitless::ike::settings::{EngineSettings, Limits};
-use hitless::ike::{ChildChange, Commit, Engine, Input, Output, Resume};
+use hitless::ike::{ChildChange, Commit, Engine, Event, Input, Output, Resume};
 use hitless_sa::{IkeSpi, MemberId, SaId};
 
-use crate::world::{A, B, SECOND, World, settings};
+use crate::world::{A, B, Records, SECOND, World, settings};
 
 pub const TUNNELS: usize = 300;
 
@@ -163,4 +163,54 @@ fn one_that_is_adopted_later_comes_to_the_others_and_takes_nothing_from_them() {
     assert_eq!(commits(&mut engine).0, [first, first]);
     while engine.resume_some(world.now, &mut world.entropy, 50) > 0 {}
     assert_eq!(commits(&mut engine).1.len(), waiting - 1);
+}
+
+/// A's IKE SA is rekeyed by one of them and used: its records from before, and from after.
+fn rekeyed_by(host: usize) -> (World, Records, Records) {
+    let mut world = World::established(1);
+    let before = world.hosts[A].records.clone();
+    let old = world.ike(host);
+    world.input(host, Input::RekeyIke(old));
+    world.run(SECOND);
+    let ike = world.ike(B);
+    world.input(B, Input::Liveness(ike));
+    world.run(SECOND);
+    let heir = world.ike(A);
+    let mut after = world.hosts[A].records.clone();
+    after.retain(|ike, _| *ike == heir);
+    (world, before, after)
+}
+
+/// The Child SA is there once, the new IKE SA has it, and goes on without the old one.
+fn assert_heir_goes_on(world: &mut World, heir: &Records) {
+    world.run(160 * SECOND);
+    world.assert_agreement(1);
+    assert_eq!(heir.keys().copied().collect::<Vec<_>>(), [world.ike(A)]);
+    let again = |e: &Event| matches!(e, Event::IkeEstablished { .. });
+    assert!(!world.hosts[A].saw(again), "no new IKE_AUTH");
+}
+
+/// Who has led before, and learns, may have the new IKE SA beside the old one as it was then.
+#[test]
+fn a_successor_in_use_goes_before_an_old_record_of_its_predecessor() {
+    for host in [A, B] {
+        let (mut world, mut records, heir) = rekeyed_by(host);
+        records.extend(heir.clone());
+        assert_eq!(records.len(), 2);
+        world.fail_over_with(A, records, Resume::Probe);
+        assert_heir_goes_on(&mut world, &heir);
+    }
+}
+
+/// The same where the old record is had from elsewhere, when the takeover has begun.
+#[test]
+fn an_old_record_that_comes_late_takes_nothing_from_the_successor() {
+    let (mut world, old, heir) = rekeyed_by(A);
+    world.fail_over_with(A, heir.clone(), Resume::Probe);
+    let (ike, (version, body)) = old.first_key_value().unwrap();
+    let engine = &mut world.hosts[A].engine;
+    engine.store(world.now, *ike, *version, body).unwrap();
+    engine.take_in(*ike);
+    assert!(engine.go_on_with(world.now, &mut world.entropy, *ike));
+    assert_heir_goes_on(&mut world, &heir);
 }

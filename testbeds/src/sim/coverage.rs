@@ -71,6 +71,9 @@ fn of_extras(extras: Extras) -> Vec<Row> {
         other_group => ("INVALID_KE_PAYLOAD", other_group,
             At(&["other group", "other group rekeyed"])),
         dns => ("name servers", dns, At(&["name servers"])),
+        begins => ("others begin", begins.is_some(), At(&["the cluster begins", "both begin",
+            "the cluster begins anew", "both begin anew", "the cluster's IKE SA rekeyed",
+            "the cluster's reauthentication", "the cluster's ML-KEM", "the cluster's children"])),
     })
 }
 

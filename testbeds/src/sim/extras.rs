@@ -100,6 +100,11 @@ pub fn reconcile(plan: &mut Plan) {
         extras.virtual_ip = false;
         extras.dns = false;
     }
+    // A cluster that begins is no client: it has no address of the peer's, is sent nowhere, and the peer
+    // has to be where it looks for it.
+    let settled = !extras.virtual_ip && extras.redirect.is_none() && !extras.nat;
+    let settled = settled && !extras.mobike && !extras.moves && plan.login != Login::Password;
+    extras.begins = extras.begins.filter(|_| settled);
     // Nothing is ordered that cannot be.
     let (moves, later) = (extras.moves, extras.redirect == Some(Redirect::Later));
     plan.faults.retain(|(_, fault)| match fault {

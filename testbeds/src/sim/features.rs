@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hitless::lab::Redirect;
+use hitless::lab::{Begins, Redirect};
 use hitless_sa::Entropy;
 
 use super::extras::reconcile;
@@ -105,6 +105,18 @@ const ALL: &[Feature] = &[
         add: |plan, entropy| {
             plan.ike_proposal = pick(entropy, IKE_CIPHERS);
             plan.esp_proposal = pick(entropy, ESP_CIPHERS);
+        },
+    },
+    Feature {
+        name: "begins",
+        often: 4,
+        add: |plan, entropy| {
+            plan.extras.begins = Some(pick(entropy, &[Begins::Cluster, Begins::Both]));
+            if below(entropy, 3) == 0 {
+                let at = moment(entropy);
+                let anew = (at + span(entropy), Fault::Restart(0));
+                plan.add_faults([(at, Fault::Crash(0)), anew]);
+            }
         },
     },
 ];

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use hitless::lab::{Extras, Redirect};
+use hitless::lab::{Begins, Extras, Redirect};
 
 use super::pki::Login;
 use super::plan::{Fault, Plan, QUIET, SOON};
@@ -95,6 +95,7 @@ fn points() -> Vec<Point> {
     all.extend(of_sessions());
     all.extend(of_ways(virtual_ip));
     all.extend(of_children(children));
+    all.extend(of_beginnings());
     all
 }
 
@@ -167,6 +168,42 @@ fn of_children(children: Extras) -> Vec<Point> {
         during("packets", &[Healed], packets),
         during("children collide", both_of_child, children),
         during("IKE SAs collide", both_of_ike, children),
+    ]
+}
+
+/// The cluster makes the tunnel, or both ends do.
+fn of_beginnings() -> Vec<Point> {
+    use Fault::{ClusterRekeysIke, Crash, Healed, Restart};
+    let begins = |who| with(|extras| extras.begins = Some(who));
+    let (ours, both) = (begins(Begins::Cluster), begins(Begins::Both));
+    let anew = &[Crash(0), Restart(0)];
+    let reauthentication = Extras {
+        reauthentication: true,
+        ..ours
+    };
+    let ml_kem = Extras {
+        ml_kem: true,
+        small_fragments: true,
+        ..ours
+    };
+    let children = Extras {
+        more_children: 2,
+        childless: true,
+        ..ours
+    };
+    vec![
+        made("the cluster begins", ours),
+        made("both begin", both),
+        during("the cluster begins anew", anew, ours),
+        during("both begin anew", anew, both),
+        during("the cluster's IKE SA rekeyed", &[ClusterRekeysIke], ours),
+        during(
+            "the cluster's reauthentication",
+            &[Healed],
+            reauthentication,
+        ),
+        made("the cluster's ML-KEM", ml_kem),
+        made("the cluster's children", children),
     ]
 }
 
