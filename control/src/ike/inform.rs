@@ -34,6 +34,7 @@ pub(super) fn answer(
     counter_sync::replay_counters(ike, turn, contents);
     ike.take_token(turn, contents);
     ike.take_redirect(turn, contents);
+    ike.take_auth_lifetime(turn, contents);
     let mut answer = mobike::answer(ike, turn, path, contents);
     answer.extend(virtual_ip::tell(contents));
     answer.extend(resume::grant(ike, turn, contents));
